@@ -1,0 +1,1 @@
+"""The one typed API: endpoints, requests, responses and error codes. Faces and server both derive from it."""

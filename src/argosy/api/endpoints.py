@@ -1,0 +1,169 @@
+"""The table of endpoints. The server binds a handler to every row (an unbound row fails a test); the client
+calls through it; `openapi.json` is generated from it."""
+
+from __future__ import annotations
+
+from typing import Final, NamedTuple
+
+from argosy.api import types as t
+
+API_VERSION: Final = 1
+PREFIX: Final = "/v1"
+LOG_MEDIA_TYPE: Final = "application/x-argosy-log"
+BODY_LIMIT_BYTES: Final = 64 << 20  # JSON bodies; chunk uploads are streamed, see `put_chunks`
+CHUNK_PACK_LIMIT_BYTES: Final = 64 << 20
+
+
+class Endpoint(NamedTuple):
+    """`request` is the JSON body, `reply` the JSON answer; None: none, or the stream that `about` describes."""
+
+    name: str
+    method: str
+    path: str  # below PREFIX; {x} are path parameters
+    request: type[t.Request] | None
+    reply: type[t.Reply] | None
+    about: str
+    query: tuple[tuple[str, type, str], ...] = ()  # (name, type, about)
+    scope: str = "use"  # open | use | admin
+
+
+ENDPOINTS: Final[tuple[Endpoint, ...]] = (
+    Endpoint(
+        "health", "GET", "/health", None, t.Health, "Is the server there, and which version?", scope="open"
+    ),
+    Endpoint(
+        "plan", "POST", "/plan", t.PlanRequest, t.PlanReply, "Where a task would run and why not elsewhere."
+    ),
+    Endpoint(
+        "launch",
+        "POST",
+        "/launch",
+        t.LaunchRequest,
+        t.LaunchReply,
+        "Make or reuse a cluster; run a task on it.",
+    ),
+    Endpoint("exec", "POST", "/exec", t.ExecRequest, t.JobsReply, "Queue jobs on a cluster."),
+    Endpoint("jobs_launch", "POST", "/jobs", t.JobsLaunchRequest, t.JobsReply, "Queue managed jobs."),
+    Endpoint(
+        "status",
+        "GET",
+        "/status",
+        None,
+        t.StatusReply,
+        "Clusters and live managed jobs.",
+        query=(("refresh", bool, "ask the infrastructure first"), ("all", bool, "also finished clusters")),
+    ),
+    Endpoint("cluster", "GET", "/clusters/{cluster}", None, t.ClusterView, "One cluster."),
+    Endpoint("stop", "POST", "/clusters/{cluster}/stop", None, t.Done, "Rest, keeping disks."),
+    Endpoint(
+        "start",
+        "POST",
+        "/clusters/{cluster}/start",
+        None,
+        t.Done,
+        "Come back from rest, or replace dead nodes.",
+    ),
+    Endpoint("down", "DELETE", "/clusters/{cluster}", None, t.Done, "End the cluster and its jobs."),
+    Endpoint(
+        "autostop", "POST", "/clusters/{cluster}/autostop", t.AutostopRequest, t.Done, "Set the idle policy."
+    ),
+    Endpoint(
+        "queue",
+        "GET",
+        "/jobs",
+        None,
+        t.JobList,
+        "Jobs of a cluster, or managed jobs when none is named.",
+        query=(
+            ("cluster", str, "name of the cluster"),
+            ("live", bool, "only unfinished ones"),
+            ("limit", int, "at most so many, newest first (default 1000)"),
+            ("after", str, "cursor: `next` of the last page"),
+        ),
+    ),
+    Endpoint("job", "GET", "/jobs/{job}", None, t.JobView, "One job, by id."),
+    Endpoint("cancel", "POST", "/jobs/cancel", t.CancelRequest, t.Done, "Cancel jobs."),
+    Endpoint(
+        "logs",
+        "GET",
+        "/jobs/{job}/logs",
+        None,
+        None,
+        "A stream of LogFrame headers and bytes.",
+        query=(
+            ("follow", bool, "go on until the job ends"),
+            ("tail", int, "only the last N lines"),
+            ("rank", int, "only this rank"),
+            ("cursor", str, "go on after this frame"),
+            ("attempt", int, "of an earlier attempt"),
+            ("format", str, "`text`: plain text with rank prefixes"),
+        ),
+    ),
+    Endpoint(
+        "events",
+        "GET",
+        "/events",
+        None,
+        t.EventList,
+        "What happened.",
+        query=(
+            ("subject", str, "only of this id or name"),
+            ("after", int, "only later ones"),
+            ("limit", int, "at most"),
+        ),
+    ),
+    Endpoint(
+        "costs",
+        "GET",
+        "/costs",
+        None,
+        t.CostReply,
+        "What claims cost.",
+        query=(("days", int, "of the last days"),),
+    ),
+    Endpoint("check", "GET", "/check", None, t.CheckReply, "Which infrastructure works, and what to do."),
+    Endpoint(
+        "offers",
+        "GET",
+        "/offers",
+        None,
+        t.OfferList,
+        "What can be had.",
+        query=(("gpu", str, "only this model"),),
+    ),
+    Endpoint(
+        "missing_chunks", "POST", "/chunks/missing", t.ChunksRequest, t.ChunksReply, "Which chunks to upload."
+    ),
+    Endpoint(
+        "put_chunks",
+        "PUT",
+        "/chunks",
+        None,
+        t.Done,
+        "Upload a pack of chunks: per chunk one line `<hex sha256> <size>\\n`, then its bytes.",
+    ),
+    Endpoint(
+        "put_tree", "POST", "/trees", None, t.TreeReply, "Store a tree (body: model.tree.Tree as JSON)."
+    ),
+    Endpoint("server_status", "GET", "/server", None, t.ServerStatus, "How the server is.", scope="admin"),
+    Endpoint(
+        "server_stop", "POST", "/server/stop", None, t.Done, "Stop the server; ranks go on.", scope="admin"
+    ),
+    Endpoint(
+        "shell",
+        "WS",
+        "/clusters/{cluster}/shell",
+        None,
+        None,
+        "WebSocket: binary frames are terminal bytes; text frames are JSON {rows, columns} from the client and "
+        "{exit_code} from the server.",
+        query=(
+            ("node", int, "rank of the node"),
+            ("command", str, "instead of a login shell"),
+            ("rows", int, "of the terminal"),
+            ("columns", int, "of the terminal"),
+        ),
+    ),
+)
+
+BY_NAME: Final[dict[str, Endpoint]] = {endpoint.name: endpoint for endpoint in ENDPOINTS}

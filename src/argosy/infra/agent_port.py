@@ -1,0 +1,103 @@
+"""What the server asks of a node's agent, and the stream of bytes that reaches it.
+
+`AgentPort` is the border that tests fake: the real one (`infra.agent_client`) speaks HTTP/1.1 over a
+`Channel` to the agent's unix socket; the simulated one lives in `testing`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Mapping, Sequence
+from typing import Protocol
+
+import msgspec
+
+from argosy.model.facts import LogChunk, NodeFacts, RankFact
+
+
+class Channel(Protocol):
+    """A byte stream to an agent, as asyncio streams."""
+
+    reader: asyncio.StreamReader
+    writer: asyncio.StreamWriter
+
+
+class RankOrder(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """What one agent is told to run. `id` is `<attempt id>.<rank>`; repeating an order is harmless."""
+
+    id: str
+    setup: str = ""  # shell text; runs once before `run`
+    run: str = ""  # shell text
+    env: dict[str, str] = {}  # includes secrets: kept in memory only, never written to disk
+    workdir: str = "workdir"  # relative to the node's home
+    devices: tuple[int, ...] = ()
+    cpus_milli: int = 0  # 0: no limit
+    memory_bytes: int = 0  # 0: no limit
+    pids_max: int = 0  # 0: no limit
+    run_now: bool = False  # a gang of one needs no barrier: run as soon as it is ready
+
+
+class Report(msgspec.Struct, frozen=True, kw_only=True):
+    """One batch of news from `watch`. The first batch lists every rank that the agent knows."""
+
+    complete: bool  # `ranks` are all there are (first batch), not only those that changed
+    ranks: tuple[RankFact, ...] = ()
+    logs: tuple[LogChunk, ...] = ()
+    node: NodeFacts | None = None  # now and then
+
+
+class Duplex(Protocol):
+    """An interactive byte stream (a shell, or a forwarded port)."""
+
+    async def read(self) -> bytes:
+        """Some bytes; b"" at the end."""
+
+    async def write(self, data: bytes) -> None: ...
+
+    async def resize(self, rows: int, columns: int) -> None: ...
+
+    async def close(self) -> int | None:
+        """Ends it; the exit code when there is one."""
+
+
+class AgentPort(Protocol):
+    """One node's agent. Every method raises `border.Unreachable` when it does not answer."""
+
+    async def node(self) -> NodeFacts: ...
+
+    async def prepare(self, orders: Sequence[RankOrder]) -> None:
+        """Place and set up ranks; known ids are left alone. Their progress comes through `watch`."""
+
+    async def run(self, rank_ids: Sequence[str]) -> None:
+        """Start prepared ranks; running and exited ones are left alone."""
+
+    async def stop(self, rank_ids: Sequence[str], grace_s: float) -> None:
+        """SIGTERM to the whole of each rank, after `grace_s` SIGKILL. A rank not yet running exits with 143."""
+
+    async def forget(self, rank_ids: Sequence[str]) -> None:
+        """Drop exited ranks and their logs: the server has both. Unknown ids are fine."""
+
+    def watch(self, cursors: Mapping[str, int]) -> AsyncIterator[Report]:
+        """News until closed: at once everything known, then changes as they happen; log bytes of each rank from
+        `cursors[rank id]` (default 0) on. A batch holds at most 1 MiB of log bytes; the reader's pace is the
+        writer's pace. Silence for more than 15 s means trouble: the agent sends an empty batch every 5 s."""
+
+    async def missing_chunks(self, digests: Sequence[str]) -> Sequence[str]: ...
+
+    async def put_chunks(self, chunks: AsyncIterator[tuple[str, bytes]]) -> None: ...
+
+    async def place_tree(self, tree_json: bytes, target: str) -> None:
+        """Make the tree appear at `target` (`~/x`, absolute, or relative to the node's home). Files that the tree
+        does not name stay. Raises `RequestRefused` for a target that is not allowed."""
+
+    async def shell(self, command: str, rows: int, columns: int, env: Mapping[str, str]) -> Duplex:
+        """A terminal on the node: a login shell when `command` is empty."""
+
+    async def forward(self, port: int) -> Duplex:
+        """A connection to a port on the node's loopback."""
+
+    async def shutdown(self) -> None:
+        """End all ranks and the agent."""
+
+    async def close(self) -> None:
+        """Drop the connection; the agent and its ranks go on."""

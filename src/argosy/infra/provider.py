@@ -1,0 +1,83 @@
+"""A provider is one folder and six verbs. Everything else the core knows about it is data in its manifest."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Protocol
+
+import msgspec
+
+from argosy.infra.agent_port import Channel
+from argosy.model.facts import ClaimFact
+from argosy.model.offer import Offer
+from argosy.model.resources import Resources
+from argosy.model.rows import Claim, Node
+
+
+class Capabilities(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """What an infrastructure can do. The planner rejects with a reason what is not declared."""
+
+    spot: bool = False
+    stop: bool = False  # claims can rest and come back with their disks
+    multi_node: bool = False
+    fractions: bool = False  # shares of one accelerator
+    ports: bool = False
+    images: bool = False
+    preemption_notice: bool = False
+    owned: bool = False  # capacity is finite, known, and nobody else takes it
+
+
+class Manifest(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    name: str  # as users write it in `infra:`
+    title: str
+    capabilities: Capabilities
+    extra: str = ""  # `pip install argosy[EXTRA]`
+    credentials: tuple[str, ...] = ()  # environment variables or files it reads
+    enabled_by_default: bool = False
+
+
+class Diagnostic(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """One finding of `check`. `hint` says what to do when it is not ok."""
+
+    provider: str
+    ok: bool
+    what: str
+    hint: str = ""
+
+
+class Want(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """What `quote` is asked for: candidates of resources for `num_nodes` nodes. An empty want lists everything."""
+
+    resources: tuple[Resources, ...] = ()
+    num_nodes: int = 1
+
+
+class Provider(Protocol):
+    manifest: Manifest
+
+    async def check(self) -> Sequence[Diagnostic]:
+        """Can we work? Each finding says what to do."""
+
+    async def quote(self, want: Want) -> Sequence[Offer]:
+        """What can be had, where, for how much. Owned providers tell total capacity; the planner subtracts claims."""
+
+    async def ensure(self, claim: Claim) -> None:
+        """Make it so, all nodes or none; safe to repeat. `claim.desired` RUN: nodes run our agent; STOP: they rest
+        with their disks. Raises a border error. Returns when ordered; `observe` tells when it is there."""
+
+    async def observe(self, claim_ids: Sequence[str]) -> Sequence[ClaimFact]:
+        """Everything tagged ours (all when `claim_ids` is empty), nothing else. A claim that is not listed is gone."""
+
+    async def release(self, claim_id: str) -> None:
+        """Make it gone; absent is success."""
+
+    async def reach(self, node: Node) -> Channel:
+        """A byte stream to the node's agent. Raises `Unreachable`."""
+
+
+class Providers(Protocol):
+    """The providers that this server uses, by name."""
+
+    def get(self, name: str) -> Provider: ...
+
+    def all(self) -> Mapping[str, Provider]: ...

@@ -1,0 +1,98 @@
+"""What was observed outside: nodes, devices and ranks. Each carries its own time."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+
+import msgspec
+
+
+class Device(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """An accelerator of a node, as its driver reports it."""
+
+    index: int
+    model: str  # catalog name: A100, H100, L4, ...
+    name: str = ""  # the driver's own name
+    uuid: str = ""
+    memory_bytes: int = 0
+    numa: int = -1
+    pci: str = ""
+    nvlinks: tuple[int, ...] = ()  # number of NVLinks to each device, by index; () when unknown
+    memory_used_bytes: int = 0
+    utilisation_percent: int = -1  # -1: not known
+
+
+class NodeFacts(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """A machine as the agent sees it."""
+
+    hostname: str = ""
+    arch: str = ""
+    cpus_milli: int = 0
+    memory_bytes: int = 0
+    disk_free_bytes: int = 0
+    devices: tuple[Device, ...] = ()
+    ip: str = "127.0.0.1"
+    boot_id: str = ""
+    agent_version: str = ""
+    python: str = ""
+    load_milli: int = 0
+    memory_used_bytes: int = 0
+    can_limit_pids: bool = False
+    can_limit_memory: bool = False
+
+
+class RankPhase(StrEnum):
+    PREPARING = "preparing"  # files are placed, setup runs
+    READY = "ready"  # prepared; waits for the others of its gang
+    RUNNING = "running"
+    EXITED = "exited"  # `exit_code` is known
+    VANISHED = "vanished"  # its processes are gone and left no exit code
+
+
+class RankFact(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """One rank, as its agent sees it. `id` is `<attempt id>.<rank>`."""
+
+    id: str
+    phase: RankPhase
+    stage: str = "run"  # setup | run
+    exit_code: int | None = None  # 128+n when signal n ended it
+    oom: bool = False
+    log_bytes: int = 0  # written so far
+    started_ms: int = 0
+    ended_ms: int = 0
+    detail: str = ""
+
+    @property
+    def attempt_id(self) -> str:
+        return self.id.rpartition(".")[0]
+
+    @property
+    def rank(self) -> int:
+        return int(self.id.rpartition(".")[2])
+
+
+class LogChunk(msgspec.Struct, frozen=True, kw_only=True):
+    """Bytes of one rank's output, starting at `offset`."""
+
+    rank_id: str
+    offset: int
+    data: bytes
+
+
+class ClaimFact(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """What a provider sees of one claim that is tagged ours."""
+
+    claim_id: str
+    state: str  # pending | held | stopped | preempted | gone
+    nodes: tuple[NodeSighting, ...] = ()
+    detail: str = ""
+
+
+class NodeSighting(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """One machine of a claim. `address` is the provider's own handle for `reach`."""
+
+    index: int
+    address: str
+    ip: str = "127.0.0.1"
+    alive: bool = True
+    facts: NodeFacts | None = None  # when the provider knows before the agent says

@@ -1,0 +1,89 @@
+"""Offers, plans and refusals: what can be had, what was chosen, and why not the others."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+
+import msgspec
+
+from argosy.model.resources import Resources
+
+
+class Capacity(StrEnum):
+    OWNED = "owned"
+    ON_DEMAND = "on-demand"
+    SPOT = "spot"
+    QUEUED = "queued"
+
+
+class Shape(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """One node of an offer."""
+
+    instance_type: str = ""
+    cpus_milli: int = 0
+    memory_bytes: int = 0
+    accelerator: str | None = None
+    accelerators_milli: int = 0
+    accelerator_memory_bytes: int = 0  # per device
+    arch: str = "x86_64"
+    disk_bytes: int = 0
+
+
+class Offer(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """Something that can be had at a price."""
+
+    provider: str
+    region: str = ""
+    zone: str = ""
+    shape: Shape
+    capacity: Capacity
+    price_micro_usd: int  # per node and hour
+    quoted_at_ms: int = 0
+    estimated: bool = False
+    nodes_max: int | None = None  # None: not known
+
+
+class Rejection(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """A class of offers that does not fit, and why. Never raised: a value."""
+
+    provider: str
+    region: str = ""
+    code: (
+        str  # kebab-case: cpus, memory, accelerator, capacity, price-cap, disk, region, spot, busy, fraction
+    )
+    text: str
+
+
+class Choice(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """An offer with the candidate that it satisfies, and what a node of it will hold."""
+
+    offer: Offer
+    resources: Resources
+    cpus_milli: int  # per node, granted (0: shares all CPUs)
+    memory_bytes: int  # per node, granted (0: shares)
+    accelerator: str | None = None
+    accelerators_milli: int = 0  # per node
+    price_micro_usd: int = 0  # for all nodes, per hour
+
+
+class Plan(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """A complete decision: choices in the order in which they are tried, and every refusal."""
+
+    num_nodes: int
+    choices: tuple[Choice, ...] = ()
+    rejected: tuple[Rejection, ...] = ()
+
+
+class DeviceShare(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    index: int
+    milli: int  # 1000 is the whole device
+
+
+class Placement(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """Where one rank goes and what it may use there."""
+
+    rank: int
+    node_id: str
+    cpus_milli: int = 0
+    memory_bytes: int = 0
+    devices: tuple[DeviceShare, ...] = ()

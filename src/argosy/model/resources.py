@@ -1,0 +1,97 @@
+"""What a user may ask for: one candidate of resources. Several candidates are several `Resources`."""
+
+from __future__ import annotations
+
+from typing import Final
+
+import msgspec
+
+from argosy.model.units import Bound, render_bytes, render_milli
+
+LOCAL: Final = "local"
+
+
+class Infra(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """Where: `provider[/region[/zone]]`; None is anywhere."""
+
+    provider: str | None = None
+    region: str | None = None
+    zone: str | None = None
+
+
+class Accelerator(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """A wish for accelerators per node. `model` None means any with enough memory."""
+
+    model: str | None
+    milli: int  # thousandths of a device: 8000 is eight, 250 is a quarter of one
+    memory_min_bytes: int = 0  # per device
+
+    @property
+    def is_fraction(self) -> bool:
+        return self.milli % 1000 != 0
+
+    def render(self) -> str:
+        name = self.model or (
+            f"{render_bytes(self.memory_min_bytes).replace(' ', '')}+" if self.memory_min_bytes else "any"
+        )
+        return f"{name}:{render_milli(self.milli)}"
+
+
+class Recovery(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """How a managed job recovers. Losses of nodes are always recovered; these are about errors."""
+
+    strategy: str | None = None
+    max_restarts_on_errors: int = 0
+    recover_on_exit_codes: tuple[int, ...] = ()
+
+
+class Autostop(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """When an idle cluster rests or goes. `idle_s` None: never."""
+
+    idle_s: int | None = None
+    down: bool = False
+    wait_for: str = "jobs_and_ssh"  # jobs_and_ssh | jobs | none
+
+
+class Resources(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """One candidate: what every node of a task must have."""
+
+    infra: Infra = Infra()
+    instance_type: str | None = None
+    cpus: Bound | None = None  # milli-CPU
+    memory: Bound | None = None  # bytes
+    memory_per_cpu_bytes: int = 0  # `memory: 4x`
+    accelerator: Accelerator | None = None
+    accelerator_args: tuple[tuple[str, str], ...] = ()
+    use_spot: bool | None = None
+    disk_size_bytes: int = 0
+    disk_tier: str | None = None
+    local_disk: str | None = None
+    network_tier: str | None = None
+    ports: tuple[str, ...] = ()
+    image_id: str | None = None
+    labels: tuple[tuple[str, str], ...] = ()
+    max_hourly_micro_usd: int | None = None
+    autostop: Autostop | None = None
+    recovery: Recovery = Recovery()
+    priority: int = 0
+    priority_class: str | None = None
+
+    def render(self) -> str:
+        """The wish in one line, as people write it.
+
+        >>> Resources(accelerator=Accelerator(model="A100", milli=8000), use_spot=True).render()
+        'A100:8, spot'
+        """
+        parts: list[str] = []
+        if self.instance_type:
+            parts.append(self.instance_type)
+        if self.accelerator:
+            parts.append(self.accelerator.render())
+        if self.cpus:
+            parts.append(f"{render_milli(self.cpus.amount)}{'' if self.cpus.exact else '+'} CPUs")
+        if self.memory:
+            parts.append(f"{render_bytes(self.memory.amount)}{'' if self.memory.exact else '+'}")
+        if self.use_spot:
+            parts.append("spot")
+        return ", ".join(parts) or "default"

@@ -1,0 +1,128 @@
+"""The rows of the one database. Frozen; a change is a new row with the next `rev`, written by `store.commit`."""
+
+from __future__ import annotations
+
+import msgspec
+
+from argosy.model.facts import NodeFacts
+from argosy.model.offer import Choice, Placement
+from argosy.model.phases import AttemptPhase, ClaimPhase, Desired, NodePhase, Outcome, WorkloadPhase
+from argosy.model.reasons import Reason
+from argosy.model.resources import Autostop
+from argosy.model.task import Spec
+
+
+class Workload(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """What a user wants to exist."""
+
+    id: str
+    kind: str  # cluster | job
+    name: str
+    spec: Spec
+    project: str = "default"
+    user: str = ""
+    number: int = 0  # jobs: 1, 2, 3 ... within their cluster, or among managed jobs
+    cluster_id: str | None = None  # the cluster that a job is bound to
+    desired: Desired = Desired.RUN
+    phase: WorkloadPhase = WorkloadPhase.QUEUED
+    outcome: Outcome | None = None
+    reason: Reason | None = None
+    detail: str = ""
+    created_ms: int
+    started_ms: int = 0  # first time running
+    ended_ms: int = 0
+    autostop: Autostop = Autostop()  # clusters
+    down_when_done: bool = False  # clusters made by `launch --down`
+    active_ms: int = 0  # clusters: when last not idle
+    errors: int = 0  # jobs: restarts spent on errors of the program
+    recoveries: int = 0  # jobs: restarts after losses
+    retry_ms: int = 0  # not before this time
+    rev: int = 0
+
+    @property
+    def is_live(self) -> bool:
+        return self.phase is not WorkloadPhase.FINISHED
+
+
+class Attempt(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """One gang execution of a task."""
+
+    id: str
+    workload_id: str
+    number: int  # 1, 2, 3 ...
+    placements: tuple[Placement, ...]
+    phase: AttemptPhase = AttemptPhase.PLACED
+    outcome: Outcome | None = None
+    reason: Reason | None = None
+    detail: str = ""
+    exit_codes: tuple[int | None, ...] = ()  # by rank
+    placed_ms: int
+    running_ms: int = 0
+    ending_ms: int = 0  # when it was told to stop
+    ended_ms: int = 0
+    rev: int = 0
+
+    @property
+    def is_live(self) -> bool:
+        return self.phase is not AttemptPhase.ENDED
+
+
+class Claim(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """An all-or-none order for `count` nodes from an offer."""
+
+    id: str
+    workload_id: str  # the owner
+    choice: Choice
+    alternatives: tuple[Choice, ...] = ()  # what to try after this one, in order
+    count: int
+    desired: Desired = Desired.RUN
+    phase: ClaimPhase = ClaimPhase.REQUESTED
+    reason: Reason | None = None
+    detail: str = ""
+    requested_ms: int
+    held_ms: int = 0  # since when it costs
+    cost_micro_usd: int = 0  # spent in earlier held periods
+    gone_ms: int = 0
+    rev: int = 0
+
+    @property
+    def is_live(self) -> bool:
+        return self.phase is not ClaimPhase.GONE
+
+
+class Node(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """A machine, or a slice of one, with our agent on it."""
+
+    id: str
+    claim_id: str
+    workload_id: str
+    provider: str
+    index: int  # rank of the node in its claim
+    address: str = ""  # the provider's handle
+    ip: str = "127.0.0.1"
+    phase: NodePhase = NodePhase.BOOTING
+    reason: Reason | None = None
+    facts: NodeFacts = NodeFacts()
+    cpus_milli: int = 0  # what jobs may share here
+    memory_bytes: int = 0
+    devices: tuple[int, ...] = ()  # indices of `facts.devices` that belong to this node
+    ready_ms: int = 0
+    unreachable_ms: int = 0
+    rev: int = 0
+
+    @property
+    def is_live(self) -> bool:
+        return self.phase is not NodePhase.GONE
+
+
+Row = Workload | Attempt | Claim | Node
+
+
+class Event(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """What we tell people. `seq` is given by the store."""
+
+    at_ms: int
+    subject: str  # id of a row
+    code: str  # kebab-case
+    text: str
+    seq: int = 0

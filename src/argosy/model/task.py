@@ -1,0 +1,68 @@
+"""Task: a program, its resources, its number of nodes. What a user writes, after parsing."""
+
+from __future__ import annotations
+
+import msgspec
+
+from argosy.model.resources import Resources
+
+
+class GitSource(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    url: str
+    ref: str | None = None
+
+
+class FileMount(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """`source` appears at `target` on every node.
+
+    A local source is replaced by the digest of its tree when the client has uploaded it.
+    """
+
+    target: str  # `~/x`, relative to the working directory, or absolute
+    source: str  # as the user wrote it: a local path or a URL
+    tree: str | None = None  # digest of the uploaded tree
+    is_file: bool = False  # the source is one file, not a folder
+
+
+class Task(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """A program x resources x number of nodes."""
+
+    name: str | None = None
+    workdir: str | None = None  # as the user wrote it
+    workdir_git: GitSource | None = None
+    workdir_tree: str | None = None  # digest of the uploaded tree
+    setup: str = ""
+    run: str = ""
+    envs: dict[str, str] = {}
+    secrets: dict[
+        str, str
+    ] = {}  # values only between client and server; the server keeps names here, values elsewhere
+    num_nodes: int = 1
+    resources: tuple[Resources, ...] = (Resources(),)  # candidates
+    ordered: bool = False  # candidates in order of preference rather than by price
+    file_mounts: tuple[FileMount, ...] = ()
+    max_duration_s: int | None = None
+    grace_s: int = 10  # between SIGTERM and SIGKILL
+    config: str = ""  # JSON text of the task's `config:`; read by who needs it
+    not_executed: tuple[str, ...] = ()  # fields that were accepted and do nothing yet
+
+
+class ClusterSpec(
+    msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, tag="cluster", tag_field="kind"
+):
+    """Nodes that stay until told otherwise."""
+
+    num_nodes: int
+    resources: tuple[Resources, ...]
+    ordered: bool = False
+
+
+class JobSpec(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, tag="job", tag_field="kind"):
+    """A task that runs to its end. Bound to a cluster, or managed (owns its claims and recovers)."""
+
+    task: Task
+    managed: bool = False
+    run_setup: bool = True  # `exec` skips setup
+
+
+Spec = ClusterSpec | JobSpec
