@@ -18,7 +18,7 @@ class Reply(msgspec.Struct, frozen=True, kw_only=True):
     """What the server answers."""
 
 
-class Health(Reply):
+class Health(Reply, frozen=True, kw_only=True, omit_defaults=True):
     version: str
     api: int  # raised when old clients can no longer talk to the server
     pid: int
@@ -27,16 +27,16 @@ class Health(Reply):
     store: str = ""
 
 
-class PlanRequest(Request):
+class PlanRequest(Request, frozen=True, kw_only=True, omit_defaults=True):
     task: Task
 
 
-class PlanReply(Reply):
+class PlanReply(Reply, frozen=True, kw_only=True, omit_defaults=True):
     plan: Plan
     warnings: tuple[str, ...] = ()
 
 
-class LaunchRequest(Request):
+class LaunchRequest(Request, frozen=True, kw_only=True, omit_defaults=True):
     """Make or reuse cluster `cluster` and run `task` on it. Without `run` only the cluster is made."""
 
     task: Task
@@ -48,7 +48,7 @@ class LaunchRequest(Request):
     key: str = ""  # idempotency: the same key gives the same answer
 
 
-class ExecRequest(Request):
+class ExecRequest(Request, frozen=True, kw_only=True, omit_defaults=True):
     """Queue jobs on an existing cluster: one commit for all of them."""
 
     cluster: str
@@ -57,7 +57,7 @@ class ExecRequest(Request):
     key: str = ""
 
 
-class JobsLaunchRequest(Request):
+class JobsLaunchRequest(Request, frozen=True, kw_only=True, omit_defaults=True):
     """Queue managed jobs: each owns its nodes and recovers."""
 
     tasks: tuple[Task, ...]
@@ -65,13 +65,13 @@ class JobsLaunchRequest(Request):
     key: str = ""
 
 
-class JobRef(Reply):
+class JobRef(Reply, frozen=True, kw_only=True, omit_defaults=True):
     id: str
     number: int
     name: str = ""
 
 
-class LaunchReply(Reply):
+class LaunchReply(Reply, frozen=True, kw_only=True, omit_defaults=True):
     cluster: str
     cluster_id: str
     created: bool
@@ -80,12 +80,12 @@ class LaunchReply(Reply):
     warnings: tuple[str, ...] = ()
 
 
-class JobsReply(Reply):
+class JobsReply(Reply, frozen=True, kw_only=True, omit_defaults=True):
     jobs: tuple[JobRef, ...]
     warnings: tuple[str, ...] = ()
 
 
-class NodeView(Reply):
+class NodeView(Reply, frozen=True, kw_only=True, omit_defaults=True):
     id: str
     index: int
     phase: str
@@ -99,7 +99,7 @@ class NodeView(Reply):
     detail: str = ""
 
 
-class ClusterView(Reply):
+class ClusterView(Reply, frozen=True, kw_only=True, omit_defaults=True):
     id: str
     name: str
     status: str  # queued starting running recovering stopping stopped finished; `degraded` when a node is unreachable
@@ -118,7 +118,7 @@ class ClusterView(Reply):
     jobs_queued: int = 0
 
 
-class JobView(Reply):
+class JobView(Reply, frozen=True, kw_only=True, omit_defaults=True):
     id: str
     number: int
     name: str
@@ -142,17 +142,17 @@ class JobView(Reply):
     task_id: str = ""
 
 
-class StatusReply(Reply):
+class StatusReply(Reply, frozen=True, kw_only=True, omit_defaults=True):
     clusters: tuple[ClusterView, ...]
     jobs: tuple[JobView, ...] = ()  # live managed jobs
 
 
-class JobList(Reply):
+class JobList(Reply, frozen=True, kw_only=True, omit_defaults=True):
     jobs: tuple[JobView, ...]
     next: str | None = None  # cursor of the next page
 
 
-class CancelRequest(Request):
+class CancelRequest(Request, frozen=True, kw_only=True, omit_defaults=True):
     """Which jobs of `cluster` (None: managed jobs) to cancel: numbers or ids, or all."""
 
     cluster: str | None = None
@@ -160,11 +160,11 @@ class CancelRequest(Request):
     all: bool = False
 
 
-class AutostopRequest(Request):
+class AutostopRequest(Request, frozen=True, kw_only=True, omit_defaults=True):
     autostop: Autostop
 
 
-class EventView(Reply):
+class EventView(Reply, frozen=True, kw_only=True, omit_defaults=True):
     seq: int
     at_ms: int
     subject: str
@@ -172,11 +172,11 @@ class EventView(Reply):
     text: str
 
 
-class EventList(Reply):
+class EventList(Reply, frozen=True, kw_only=True, omit_defaults=True):
     events: tuple[EventView, ...]
 
 
-class CostView(Reply):
+class CostView(Reply, frozen=True, kw_only=True, omit_defaults=True):
     name: str
     kind: str
     infra: str
@@ -188,41 +188,41 @@ class CostView(Reply):
     status: str
 
 
-class CostReply(Reply):
+class CostReply(Reply, frozen=True, kw_only=True, omit_defaults=True):
     costs: tuple[CostView, ...]
     total_micro_usd: int
 
 
-class DiagnosticView(Reply):
+class DiagnosticView(Reply, frozen=True, kw_only=True, omit_defaults=True):
     provider: str
     ok: bool
     what: str
     hint: str = ""
 
 
-class CheckReply(Reply):
+class CheckReply(Reply, frozen=True, kw_only=True, omit_defaults=True):
     findings: tuple[DiagnosticView, ...]
 
 
-class OfferList(Reply):
+class OfferList(Reply, frozen=True, kw_only=True, omit_defaults=True):
     offers: tuple[Offer, ...]
 
 
-class ChunksRequest(Request):
+class ChunksRequest(Request, frozen=True, kw_only=True, omit_defaults=True):
     """Which of these chunk digests does the server not have?"""
 
     digests: tuple[str, ...]
 
 
-class ChunksReply(Reply):
+class ChunksReply(Reply, frozen=True, kw_only=True, omit_defaults=True):
     missing: tuple[str, ...]
 
 
-class TreeReply(Reply):
+class TreeReply(Reply, frozen=True, kw_only=True, omit_defaults=True):
     digest: str
 
 
-class ServerStatus(Reply):
+class ServerStatus(Reply, frozen=True, kw_only=True, omit_defaults=True):
     health: Health
     memory_bytes: int
     listening: tuple[str, ...]
@@ -231,13 +231,13 @@ class ServerStatus(Reply):
     log_file: str = ""
 
 
-class Done(Reply):
+class Done(Reply, frozen=True, kw_only=True, omit_defaults=True):
     """The wish is recorded; `status` shows it being carried out."""
 
     names: tuple[str, ...] = ()
 
 
-class LogFrame(Reply):
+class LogFrame(Reply, frozen=True, kw_only=True, omit_defaults=True):
     """Header line of a frame in a log stream: JSON, then `\\n`, then `size` bytes.
 
     A stream is `application/x-argosy-log`: frames until the one with `end`. `cursor` resumes after this frame.

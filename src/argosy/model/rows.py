@@ -34,6 +34,8 @@ class Workload(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     autostop: Autostop = Autostop()  # clusters
     down_when_done: bool = False  # clusters made by `launch --down`
     active_ms: int = 0  # clusters: when last not idle
+    attempts: int = 0  # jobs: attempts made so far
+    attempt_id: str | None = None  # jobs: the present or last attempt
     errors: int = 0  # jobs: restarts spent on errors of the program
     recoveries: int = 0  # jobs: restarts after losses
     retry_ms: int = 0  # not before this time
