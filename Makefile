@@ -1,0 +1,95 @@
+# Everything a person does with a clone. `make` alone lists the targets.
+# PYTHON chooses the interpreter (>= 3.11), VENV the private environment.
+
+PYTHON ?= python3
+VENV   ?= .venv
+BIN    := $(VENV)/bin
+PIP    := $(BIN)/python -m pip install --quiet --disable-pip-version-check
+# Workers of the test run: one per core, at most 4.
+JOBS   ?= $(shell n=$$(nproc 2>/dev/null || echo 2); [ "$$n" -gt 4 ] && n=4; echo $$n)
+# Put options of pytest here: make test ARGS="tests/model -x"
+ARGS   ?=
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test lint format docs docs-serve generate bench torch wheel lock clean
+
+help:  ## List the targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+# --- environments -----------------------------------------------------------------------------------------------
+
+$(BIN)/python:
+	@command -v $(PYTHON) >/dev/null 2>&1 || { \
+	  echo "error: $(PYTHON) is not installed"; \
+	  echo "hint: apt-get install python3 python3-venv, or name another: make PYTHON=/path/to/python3.11 $(MAKECMDGOALS)"; exit 1; }
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \
+	  echo "error: Argosy needs Python 3.11 or newer; $(PYTHON) is $$($(PYTHON) --version 2>&1)"; \
+	  echo "hint: name a newer one: make PYTHON=python3.12 $(MAKECMDGOALS)"; exit 1; }
+	@$(PYTHON) -c 'import ensurepip, venv' 2>/dev/null || { \
+	  echo "error: $(PYTHON) cannot make private environments (no ensurepip)"; \
+	  echo "hint: apt-get install python3-venv"; exit 1; }
+	@echo "making a private environment in $(VENV)"
+	@$(PYTHON) -m venv $(VENV)
+
+# What `make demo` needs: Argosy and the data set of the example (it comes inside scikit-learn).
+$(VENV)/.demo: $(BIN)/python pyproject.toml examples/digits/requirements.txt
+	@if [ ! -e $(VENV)/.dev ]; then echo "installing Argosy"; $(PIP) . -c requirements-dev.lock; fi
+	@echo "installing what the example trains with"
+	@$(PIP) -r examples/digits/requirements.txt -c requirements-dev.lock
+	@touch $@
+
+# What tests, checks and documentation need; Argosy itself editable.
+$(VENV)/.dev: $(BIN)/python pyproject.toml requirements-dev.lock
+	@echo "installing Argosy with what its tests need"
+	@$(PIP) -e '.[dev,docs]' -c requirements-dev.lock
+	@touch $@
+
+# --- what people run ----------------------------------------------------------------------------------------------
+
+demo: $(VENV)/.demo  ## Train a real classifier on this machine, from nothing
+	@PATH="$(abspath $(BIN)):$$PATH" $(BIN)/argosy launch --yes --cluster demo examples/digits/train.yaml
+	@echo
+	@echo "The cluster \`demo\` is still there. Next:"
+	@echo "  $(BIN)/argosy status"
+	@echo "  $(BIN)/argosy exec demo examples/hello/hello.yaml"
+	@echo "  $(BIN)/argosy down demo"
+
+test: $(VENV)/.dev  ## Set up what the tests need and run them all
+	@$(BIN)/python -m pytest -rs -n $(JOBS) --dist loadgroup $(ARGS)
+
+lint: $(VENV)/.dev  ## Static checks: format, lint, types, import contracts
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+format: $(VENV)/.dev  ## Format and apply safe fixes
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+generate: $(VENV)/.dev  ## Write the generated pages of docs/ again
+	$(BIN)/python docs/generate.py
+
+docs: $(VENV)/.dev  ## Build the documentation into site/ (offline, strict)
+	$(BIN)/python docs/generate.py --check
+	$(BIN)/mkdocs build --strict --quiet
+	@echo "open site/index.html"
+
+docs-serve: $(VENV)/.dev  ## Documentation with live reload on this machine
+	$(BIN)/mkdocs serve
+
+bench: $(VENV)/.dev  ## Measure the table "speed and size"; keeps the results as JSON
+	$(BIN)/python benchmarks/run.py $(ARGS)
+
+torch: $(VENV)/.dev  ## Install PyTorch, for examples/ddp and its test (large where only CUDA builds exist)
+	$(PIP) torch==2.13.0
+
+wheel: $(VENV)/.dev  ## Build the wheel into dist/
+	$(BIN)/python -m pip wheel --quiet --no-deps --no-build-isolation --wheel-dir dist .
+
+lock: $(VENV)/.dev  ## Pin what is installed now in requirements-dev.lock
+	$(BIN)/python -m pip freeze --exclude-editable | grep -v -i -E '^(argosy|torch)\b|@' > requirements-dev.lock.new
+	mv requirements-dev.lock.new requirements-dev.lock
+
+clean:  ## Remove environments and build results
+	rm -rf $(VENV) build dist site .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
