@@ -1,0 +1,41 @@
+"""The real clock and the real dice: the only place of the server that reads them."""
+
+from __future__ import annotations
+
+import secrets
+import threading
+import time
+
+from argosy.model.ids import make_id
+
+
+class SystemClock:
+    """`model.ids.Clock` from the operating system."""
+
+    def now_ms(self) -> int:
+        return time.time_ns() // 1_000_000
+
+    def monotonic_s(self) -> float:
+        return time.monotonic()
+
+
+class SystemIds:
+    """`model.ids.Ids` from the operating system. Ids of one process are strictly increasing, also within one
+    millisecond and when the wall clock steps back: lists sorted by id are in order of creation."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._last_ms = 0
+        self._last_dice = 0
+
+    def new(self, prefix: str) -> str:
+        with self._lock:
+            now_ms = max(time.time_ns() // 1_000_000, self._last_ms)
+            if now_ms == self._last_ms:
+                # Steps stay random so that ids cannot be guessed; 2^28 on average leaves room for millions.
+                self._last_dice += 1 + secrets.randbits(28)
+                if self._last_dice >= 1 << 50:
+                    now_ms += 1
+            if now_ms != self._last_ms:
+                self._last_ms, self._last_dice = now_ms, secrets.randbits(48)
+            return make_id(prefix, self._last_ms, self._last_dice)
