@@ -1,0 +1,265 @@
+"""Which offer serves a wish: every candidate against every offer, cheapest first, every refusal with its reason.
+
+Pure: the same wish, offers and claims give the same plan. `launch`, `--dryrun` and the controllers call the same
+function, so what is shown is what happens.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+
+import msgspec
+
+from argosy.model.offer import Capacity, Choice, Offer, Plan, Rejection
+from argosy.model.phases import ClaimPhase
+from argosy.model.resources import Accelerator, Resources
+from argosy.model.rows import Claim
+from argosy.model.units import render_bytes, render_milli, render_price
+
+BUSY = "busy"  # the code of refusals that time may cure: the capacity is there and in use
+
+
+class Ability(msgspec.Struct, frozen=True, kw_only=True):
+    """What the planner needs to know of a provider."""
+
+    spot: bool = False
+    multi_node: bool = False
+    fractions: bool = False
+    owned: bool = False
+
+
+class Usage(msgspec.Struct, frozen=True, kw_only=True):
+    """What claims hold of one owned provider. CPUs and memory count only where they were asked for by number."""
+
+    cpus_milli: int = 0
+    memory_bytes: int = 0
+    accelerators_milli: int = 0
+    holders: tuple[str, ...] = ()  # workload ids
+
+
+def usage_by_provider(claims: Iterable[Claim]) -> dict[str, Usage]:
+    """Sum of what live claims hold, by provider. Claims at rest hold nothing."""
+    total: dict[str, Usage] = {}
+    for claim in claims:
+        if claim.phase in (ClaimPhase.GONE, ClaimPhase.STOPPED):
+            continue
+        name, choice = claim.choice.offer.provider, claim.choice
+        old = total.get(name, Usage())
+        total[name] = Usage(
+            cpus_milli=old.cpus_milli + choice.cpus_milli * claim.count,
+            memory_bytes=old.memory_bytes + choice.memory_bytes * claim.count,
+            accelerators_milli=old.accelerators_milli + choice.accelerators_milli * claim.count,
+            holders=(*old.holders, claim.workload_id),
+        )
+    return total
+
+
+def plan(
+    resources: Sequence[Resources],
+    num_nodes: int,
+    offers: Sequence[Offer],
+    *,
+    abilities: Mapping[str, Ability],
+    usage: Mapping[str, Usage] | None = None,
+    ordered: bool = False,
+) -> Plan:
+    """Choices in the order in which to try them, and one rejection for each class of offers that does not fit.
+
+    Args:
+        resources: candidates; any of them will do (in order of preference when `ordered`).
+        num_nodes: how many equal nodes, all or none.
+        offers: what can be had.
+        abilities: by provider name; an offer of a provider that is not listed is refused.
+        usage: what live claims hold of owned providers.
+    """
+    usage = usage or {}
+    ranked: list[tuple[tuple[int, int, str, str, str, str], Choice]] = []
+    refused: dict[tuple[str, str, str], Rejection] = {}
+    for position, wish in enumerate(resources):
+        for offer in offers:
+            ability = abilities.get(offer.provider, Ability())
+            rejection = refuse(wish, num_nodes, offer, ability, usage.get(offer.provider, Usage()))
+            if rejection is not None:
+                refused.setdefault((rejection.provider, rejection.region, rejection.code), rejection)
+                continue
+            choice = grant(wish, num_nodes, offer)
+            preference = position if ordered else 0
+            key = (
+                preference,
+                choice.price_micro_usd,
+                offer.provider,
+                offer.region,
+                offer.zone,
+                offer.shape.instance_type,
+            )
+            ranked.append((key, choice))
+    ranked.sort(key=lambda pair: pair[0])
+    if not offers:
+        refused[("-", "", "capability")] = Rejection(
+            provider="-",
+            code="capability",
+            text="no infrastructure is enabled; `argosy check` says what to do",
+        )
+    return Plan(
+        num_nodes=num_nodes, choices=tuple(choice for _, choice in ranked), rejected=tuple(refused.values())
+    )
+
+
+def grant(wish: Resources, num_nodes: int, offer: Offer) -> Choice:
+    """What a node of `offer` will hold for `wish`. On owned machines CPUs and memory without a number are shared."""
+    owned = offer.capacity is Capacity.OWNED
+    cpus = wish.cpus.amount if wish.cpus and owned else (0 if owned else offer.shape.cpus_milli)
+    memory = memory_wished(wish, cpus) if owned else offer.shape.memory_bytes
+    milli = (
+        wish.accelerator.milli
+        if wish.accelerator and owned
+        else (0 if owned else offer.shape.accelerators_milli)
+    )
+    return Choice(
+        offer=offer,
+        resources=wish,
+        cpus_milli=cpus,
+        memory_bytes=memory,
+        accelerator=offer.shape.accelerator if milli else None,
+        accelerators_milli=milli,
+        price_micro_usd=offer.price_micro_usd * num_nodes,
+    )
+
+
+def memory_wished(wish: Resources, cpus_milli: int) -> int:
+    """Bytes per node that `wish` names: directly, or per CPU."""
+    if wish.memory:
+        return wish.memory.amount
+    return wish.memory_per_cpu_bytes * cpus_milli // 1000
+
+
+def refuse(wish: Resources, num_nodes: int, offer: Offer, ability: Ability, usage: Usage) -> Rejection | None:
+    """Why `offer` cannot serve `wish`, or None. The first reason in a fixed order; `busy` is the last."""
+    shape = offer.shape
+
+    def no(code: str, text: str) -> Rejection:
+        return Rejection(provider=offer.provider, region=offer.region, code=code, text=text)
+
+    place = wish.infra
+    if place.provider and place.provider != offer.provider:
+        return no("infra", f"`infra` asks for {place.provider}")
+    if place.region and place.region not in ("*", offer.region):
+        return no("region", f"`infra` asks for region {place.region}")
+    if place.zone and place.zone not in ("*", offer.zone):
+        return no("zone", f"`infra` asks for zone {place.zone}")
+    if wish.instance_type and wish.instance_type != shape.instance_type:
+        return no("instance-type", f"has no instance type {wish.instance_type}")
+    if wish.use_spot and not ability.spot:
+        return no("spot", "has no spot capacity")
+    if wish.use_spot is not None and not ability.owned and wish.use_spot != (offer.capacity is Capacity.SPOT):
+        return no("spot", "is spot" if offer.capacity is Capacity.SPOT else "is not spot")
+    if num_nodes > 1 and not ability.multi_node:
+        return no("multi-node", f"cannot give {num_nodes} nodes at once")
+    rejection = _refuse_accelerator(wish.accelerator, num_nodes, offer, ability)
+    if rejection is not None:
+        return rejection
+    count = num_nodes if offer.capacity is Capacity.OWNED else 1  # owned offers describe the whole machine
+    each = f" for each of {num_nodes} nodes" if count > 1 else ""
+    if wish.cpus is not None:
+        owned_fits = wish.cpus.amount * count <= shape.cpus_milli
+        if not (owned_fits if offer.capacity is Capacity.OWNED else wish.cpus.holds(shape.cpus_milli)):
+            return no(
+                "cpus",
+                f"has {render_milli(shape.cpus_milli)} CPUs, asked for {render_milli(wish.cpus.amount)}{each}",
+            )
+    cpus = wish.cpus.amount if wish.cpus else shape.cpus_milli
+    memory = memory_wished(wish, cpus)
+    if memory:
+        exact = wish.memory is not None and wish.memory.exact and offer.capacity is not Capacity.OWNED
+        if memory * count > shape.memory_bytes or (exact and memory != shape.memory_bytes):
+            return no(
+                "memory",
+                f"has {render_bytes(shape.memory_bytes)} of memory, asked for {render_bytes(memory)}{each}",
+            )
+    if (
+        wish.disk_size_bytes
+        and offer.capacity is Capacity.OWNED
+        and wish.disk_size_bytes > shape.disk_bytes > 0
+    ):
+        return no(
+            "disk",
+            f"has {render_bytes(shape.disk_bytes)} of free disk, asked for {render_bytes(wish.disk_size_bytes)}",
+        )
+    price = offer.price_micro_usd * num_nodes
+    if wish.max_hourly_micro_usd is not None and price > wish.max_hourly_micro_usd:
+        return no(
+            "price-cap", f"costs {render_price(price)}/h, cap is {render_price(wish.max_hourly_micro_usd)}/h"
+        )
+    if offer.capacity is Capacity.OWNED:
+        return _refuse_busy(wish, num_nodes, offer, usage)
+    if offer.nodes_max is not None and num_nodes > offer.nodes_max:
+        return no("capacity", f"has {offer.nodes_max} nodes at present, asked for {num_nodes}")
+    return None
+
+
+def _refuse_accelerator(
+    wish: Accelerator | None, num_nodes: int, offer: Offer, ability: Ability
+) -> Rejection | None:
+    if wish is None:
+        return None
+    shape = offer.shape
+
+    def no(code: str, text: str) -> Rejection:
+        return Rejection(provider=offer.provider, region=offer.region, code=code, text=text)
+
+    if not shape.accelerators_milli or shape.accelerator is None:
+        return no("accelerator", f"has no accelerator, asked for {wish.render()}")
+    if wish.model is not None and wish.model.lower() != shape.accelerator.lower():
+        return no("accelerator", f"has {shape.accelerator}, asked for {wish.model}")
+    if wish.memory_min_bytes > shape.accelerator_memory_bytes:
+        has = render_bytes(shape.accelerator_memory_bytes)
+        return no(
+            "accelerator-memory",
+            f"{shape.accelerator} has {has}, asked for {render_bytes(wish.memory_min_bytes)}",
+        )
+    if wish.is_fraction and not ability.fractions:
+        return no("fraction", "gives whole accelerators only")
+    if wish.is_fraction and wish.milli > 1000:
+        return no(
+            "fraction", f"{render_milli(wish.milli)} accelerators: a share is below 1, more are whole numbers"
+        )
+    if offer.capacity is Capacity.OWNED:
+        if wish.milli * num_nodes > shape.accelerators_milli:
+            each = f" for each of {num_nodes} nodes" if num_nodes > 1 else ""
+            has = f"{render_milli(shape.accelerators_milli)} {shape.accelerator}"
+            return no("accelerator", f"has {has}, asked for {render_milli(wish.milli)}{each}")
+    elif wish.milli != shape.accelerators_milli and not wish.is_fraction:
+        return no(
+            "accelerator",
+            f"has {render_milli(shape.accelerators_milli)} per node, asked for {render_milli(wish.milli)}",
+        )
+    return None
+
+
+def _refuse_busy(wish: Resources, num_nodes: int, offer: Offer, usage: Usage) -> Rejection | None:
+    """Whether what is asked for exists here but is held by others at present."""
+    shape = offer.shape
+    cpus = (wish.cpus.amount if wish.cpus else 0) * num_nodes
+    wants = (
+        (cpus, usage.cpus_milli, shape.cpus_milli, "CPUs", render_milli),
+        (
+            memory_wished(wish, cpus // num_nodes) * num_nodes,
+            usage.memory_bytes,
+            shape.memory_bytes,
+            "of memory",
+            render_bytes,
+        ),
+        (
+            (wish.accelerator.milli if wish.accelerator else 0) * num_nodes,
+            usage.accelerators_milli,
+            shape.accelerators_milli,
+            shape.accelerator or "",
+            render_milli,
+        ),
+    )
+    for want, used, total, unit, render in wants:
+        if want and want + used > total:
+            by = ", ".join(sorted(set(usage.holders))[:3])
+            text = f"waits for {render(want)} {unit}: {render(used)} of {render(total)} in use by {by}"
+            return Rejection(provider=offer.provider, region=offer.region, code=BUSY, text=text)
+    return None
