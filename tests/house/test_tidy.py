@@ -1,0 +1,317 @@
+"""Tier 0: the house stays tidy. Names, sizes, clocks, hints, READMEs: what a reviewer should not have to look for."""
+
+from __future__ import annotations
+
+import ast
+import re
+import subprocess
+import warnings
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from argosy.model.errors import CODES
+from argosy.model.reasons import REASONS, Reason
+
+REPO = Path(__file__).resolve().parents[2]
+SOURCE = REPO / "src" / "argosy"
+
+WALL_LINES = 1000
+WARN_LINES = 600
+BANNED_STEMS = {
+    "utils", "util", "helpers", "helper", "common", "base", "manager", "misc", "types_", "stuff", "tools", "lib", "core",
+}  # fmt: skip
+#: `types.py` is a true name only for the API's own types.
+TYPES_ALLOWED = {SOURCE / "api" / "types.py"}
+README_HEADINGS = ("purpose", "words", "laws", "test", "add")
+
+
+def _tracked() -> list[Path]:
+    listing = subprocess.run(
+        ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"],
+        cwd=REPO, capture_output=True, check=False,
+    )  # fmt: skip
+    if listing.returncode != 0:
+        pytest.skip("not a git checkout: tracked files cannot be told from others")
+    names = [name for name in listing.stdout.decode().split("\0") if name]
+    return [REPO / name for name in names if (REPO / name).is_file()]
+
+
+def _sources(*below: str) -> list[Path]:
+    roots = [SOURCE / name for name in below] if below else [SOURCE]
+    return sorted(path for root in roots for path in root.rglob("*.py"))
+
+
+def _packages() -> list[Path]:
+    """Every top package of the house; its README speaks for what is below, but providers and kinds have their own."""
+    tops = sorted(path.parent for path in SOURCE.glob("*/__init__.py"))
+    return tops + sorted(path.parent for path in SOURCE.glob("providers/*/__init__.py"))
+
+
+# --- sizes and names ----------------------------------------------------------------------------------------------
+
+
+def test_no_file_is_beyond_the_wall() -> None:
+    sizes = {
+        path.relative_to(REPO): len(path.read_text(encoding="utf-8").splitlines())
+        for path in _tracked()
+        if path.suffix in {".py", ".ts", ".tsx"}
+    }
+    long = sorted((lines, str(path)) for path, lines in sizes.items() if lines > WARN_LINES)
+    if long:
+        listing = ", ".join(f"{path} {lines}" for lines, path in reversed(long))
+        warnings.warn(f"files above {WARN_LINES} lines: {listing}", stacklevel=1)
+    assert [entry for entry in long if entry[0] > WALL_LINES] == []
+
+
+def test_names_are_true() -> None:
+    bad = []
+    for path in _sources():
+        names = {path.stem, path.parent.name}
+        if names & BANNED_STEMS or any(
+            stem.endswith(("_utils", "_helpers", "_manager", "_misc")) for stem in names
+        ):
+            bad.append(str(path.relative_to(REPO)))
+        if path.stem == "types" and path not in TYPES_ALLOWED:
+            bad.append(str(path.relative_to(REPO)))
+    assert bad == []
+
+
+def test_test_files_have_unique_names() -> None:
+    seen: dict[str, Path] = {}
+    for path in sorted((REPO / "tests").rglob("test_*.py")):
+        assert path.name not in seen, f"{path} and {seen[path.name]} would shadow each other"
+        seen[path.name] = path
+
+
+# --- clocks, dice and mocks ------------------------------------------------------------------------------------------
+
+CLOCKS = re.compile(
+    r"time\.(time|time_ns|monotonic|monotonic_ns|perf_counter|perf_counter_ns|localtime|gmtime)"
+    r"|datetime\.(datetime\.)?(now|utcnow|today)|(datetime\.)?date\.today"
+    r"|random\..+|uuid\.uuid[14]|os\.urandom|os\.getrandom|secrets\..+"
+)
+#: Where the real world comes in. Everything else gets its clock and its dice as arguments.
+MAY_READ_THE_CLOCK = ("infra/system.py", "agent/", "cli/", "testing/")
+#: A client waits in real time for a server in another process: it may measure how long, nothing else.
+MAY_MEASURE = ("client/",)
+
+
+def _imported_names(tree: ast.AST) -> dict[str, str]:
+    names: dict[str, str] = {}
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            for alias in node.names:
+                names[alias.asname or alias.name.split(".")[0]] = (
+                    alias.name if alias.asname else alias.name.split(".")[0]
+                )
+        elif isinstance(node, ast.ImportFrom) and node.module and node.level == 0:
+            for alias in node.names:
+                names[alias.asname or alias.name] = f"{node.module}.{alias.name}"
+    return names
+
+
+def _dotted(node: ast.AST) -> str | None:
+    parts: list[str] = []
+    while isinstance(node, ast.Attribute):
+        parts.append(node.attr)
+        node = node.value
+    if not isinstance(node, ast.Name):
+        return None
+    return ".".join([node.id, *reversed(parts)])
+
+
+def clock_uses(text: str) -> Iterator[tuple[int, str]]:
+    """(line, full name) of everything in a module that reads a clock or throws dice."""
+    tree = ast.parse(text)
+    names = _imported_names(tree)
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Attribute | ast.Name) and isinstance(node.ctx, ast.Load):
+            dotted = _dotted(node)
+            if dotted is None:
+                continue
+            head, _, rest = dotted.partition(".")
+            if head not in names:
+                continue
+            full = names[head] + (f".{rest}" if rest else "")
+            if CLOCKS.fullmatch(full):
+                yield node.lineno, full
+
+
+def test_the_clock_scanner_sees_what_it_should() -> None:
+    text = """
+import time, random as r, os
+from datetime import datetime
+from time import monotonic as tick
+from uuid import uuid4
+a = time.time(); b = tick(); c = datetime.now(); d = r.choice([1]); e = uuid4(); f = os.urandom(4)
+def g(time): return time.sleep
+time.sleep(1); os.getpid()
+"""
+    assert sorted(name for _, name in clock_uses(text)) == [
+        "datetime.datetime.now",
+        "os.urandom",
+        "random.choice",
+        "time.monotonic",
+        "time.time",
+        "uuid.uuid4",
+    ]
+
+
+def test_nothing_reads_the_clock_or_throws_dice_but_the_shells() -> None:
+    bad = []
+    for path in _sources():
+        place = path.relative_to(SOURCE).as_posix()
+        if place.startswith(MAY_READ_THE_CLOCK):
+            continue
+        for line, name in clock_uses(path.read_text(encoding="utf-8")):
+            if place.startswith(MAY_MEASURE) and name in {
+                "time.monotonic",
+                "uuid.uuid4",
+                "secrets.token_hex",
+            }:
+                continue
+            bad.append(f"{place}:{line} {name}")
+    assert bad == [], "take a model.ids.Clock or Ids as an argument; infra.system has the real ones"
+
+
+def test_fakes_not_mocks() -> None:
+    bad = []
+    for path in [*_sources(), *sorted((REPO / "tests").rglob("*.py"))]:
+        if path == Path(__file__):
+            continue
+        tree = ast.parse(path.read_text(encoding="utf-8"))
+        found = {
+            name for name in _imported_names(tree).values() if name.startswith(("unittest.mock", "mock."))
+        }
+        bad += [f"{path.relative_to(REPO)}: {name}" for name in sorted(found)]
+    assert bad == []
+
+
+BROAD_ALLOWED = {"controllers/shell.py"}
+BROAD_ALLOWED_BELOW = ("agent/", "server/")
+
+
+def test_broad_excepts_only_at_the_outermost() -> None:
+    bad = []
+    for path in _sources():
+        place = path.relative_to(SOURCE).as_posix()
+        if place in BROAD_ALLOWED or place.startswith(BROAD_ALLOWED_BELOW):
+            continue
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.ExceptHandler) and (
+                node.type is None
+                or (isinstance(node.type, ast.Name) and node.type.id in {"Exception", "BaseException"})
+            ):
+                reraises = any(isinstance(child, ast.Raise) and child.exc is None for child in ast.walk(node))
+                if not reraises:
+                    bad.append(f"{place}:{node.lineno}")
+    assert bad == []
+
+
+# --- words that people read --------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("package", _packages(), ids=lambda path: path.relative_to(SOURCE).as_posix())
+def test_every_package_has_a_readme(package: Path) -> None:
+    readme = package / "README.md"
+    assert readme.is_file(), (
+        f"{package.relative_to(REPO)} has no README.md: purpose, words, laws, how to test, how to add one"
+    )
+    headings = [
+        line.lstrip("#").strip().lower()
+        for line in readme.read_text(encoding="utf-8").splitlines()
+        if line.startswith("#")
+    ]
+    missing = [word for word in README_HEADINGS if not any(word in heading for heading in headings)]
+    assert missing == [], f"{readme.relative_to(REPO)} lacks headings about: {', '.join(missing)}"
+
+
+def _raised_codes() -> dict[str, list[str]]:
+    """Code -> files that name it, anywhere but in the table itself: naming is near enough to raising."""
+    raised: dict[str, list[str]] = {}
+    for path in _sources():
+        if path == SOURCE / "model" / "errors.py":
+            continue
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.Constant) and isinstance(node.value, str) and node.value in CODES:
+                raised.setdefault(node.value, []).append(path.relative_to(SOURCE).as_posix())
+    return raised
+
+
+def test_every_error_code_has_a_hint() -> None:
+    assert [code for code, info in CODES.items() if not info.hint.strip()] == []
+    assert [
+        code for code, info in CODES.items() if not 400 <= info.http < 600 or not 0 < info.exit < 126
+    ] == []
+    assert [code for code in CODES if not re.fullmatch(r"[a-z]+(-[a-z]+)*", code)] == []
+
+
+@pytest.mark.parametrize("code", sorted(CODES))
+def test_every_error_code_is_raised_and_tested(code: str) -> None:
+    assert code in _raised_codes(), f"nothing raises `{code}`: remove it from CODES, or raise it"
+    pattern = re.compile(rf"['\"]{re.escape(code)}['\"]")
+    tests = [
+        path
+        for path in (REPO / "tests").rglob("*.py")
+        if path != Path(__file__) and pattern.search(path.read_text(encoding="utf-8"))
+    ]
+    assert tests, f"no test names the error code `{code}`"
+
+
+def test_every_reason_has_its_info() -> None:
+    assert set(REASONS) == set(Reason)
+    assert [reason for reason, info in REASONS.items() if not info.hint.strip()] == []
+    assert [reason.value for reason in Reason if not re.fullmatch(r"[a-z]+(-[a-z]+)*", reason.value)] == []
+
+
+def test_the_changelog_has_a_place_for_what_comes() -> None:
+    text = (REPO / "CHANGELOG.md").read_text(encoding="utf-8")
+    assert re.search(r"^## \[?Unreleased\]?$", text, re.MULTILINE)
+
+
+def test_decision_records_are_numbered_and_complete() -> None:
+    records = sorted((REPO / "docs" / "decisions").glob("[0-9]*.md"))
+    numbers = [int(path.name[:4]) for path in records]
+    assert numbers == list(range(1, len(numbers) + 1)), "one number each, none left out"
+    for path in records:
+        text = path.read_text(encoding="utf-8")
+        for heading in ("## Context", "## Decision", "## Consequences"):
+            assert heading in text, f"{path.name} lacks `{heading}`"
+
+
+# --- what must not be in the repository ------------------------------------------------------------------------------
+
+# Written in pieces, so that this file does not contain what it looks for.
+FOREIGN = re.compile(
+    "|".join(
+        [
+            r"/work/" + r"(main|shared)", r"/root/" + r"\.pyenv", r"/opt/" + r"(pypi|wheels)", r"/tmp/" + r"argosy/",
+            r"index-" + r"url", r"find-" + r"links", r"--trusted-" + r"host", r"files\.python" + r"hosted\.org",
+            r"registry\.npm" + r"js\.org", r"deb\.debian" + r"\.org", r"pypi" + r"\.org/simple", r"--hash=" + r"sha256",
+        ]
+    )
+)  # fmt: skip
+
+
+def test_no_registry_hosts_nor_machine_paths() -> None:
+    bad = []
+    for path in _tracked():
+        try:
+            text = path.read_text(encoding="utf-8")
+        except UnicodeDecodeError:
+            continue
+        for number, line in enumerate(text.splitlines(), 1):
+            if match := FOREIGN.search(line):
+                bad.append(f"{path.relative_to(REPO)}:{number} {match[0]}")
+    assert bad == []
+
+
+def test_no_large_files() -> None:
+    bad = [
+        f"{path.relative_to(REPO)} {path.stat().st_size >> 10} KiB"
+        for path in _tracked()
+        if path.stat().st_size > 1 << 20
+    ]
+    assert bad == []
