@@ -1,0 +1,240 @@
+#!/usr/bin/env python3
+"""Writes the pages of the documentation that follow from the code.
+
+    python docs/generate.py            write docs/reference/*.md and docs/generated/*.svg
+    python docs/generate.py --check    change nothing; exit 1 when a page is not what the code says
+
+The state diagrams come from `argosy.model.phases`, errors and reasons from `argosy.model`, the command line
+from its click commands, the task file from the field table of `argosy.spec`, the HTTP API from `argosy.api`.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Iterator, Mapping
+from enum import StrEnum
+from html import escape
+from pathlib import Path
+
+DOCS = Path(__file__).resolve().parent
+NOTE = "<!-- Written by docs/generate.py from the code: change it there, then `make generate`. -->\n\n"
+
+
+# --- state diagrams ---------------------------------------------------------------------------------------------
+
+BOX_WIDTH, BOX_HEIGHT, GAP, MARGIN = 104, 34, 44, 14
+
+
+def render_machine(name: str, moves: Mapping[StrEnum, frozenset[StrEnum]]) -> str:
+    """One row of phases in the order of their life; moves ahead arch above it, moves back below it.
+
+    SVG by hand, so that the pages need neither network nor a diagram tool.
+    """
+    phases = list(moves)
+    centre = {phase: MARGIN + i * (BOX_WIDTH + GAP) + BOX_WIDTH / 2 for i, phase in enumerate(phases)}
+    index = {phase: i for i, phase in enumerate(phases)}
+    edges = [(a, b) for a in phases for b in sorted(moves[a], key=index.__getitem__)]
+    ahead = [(a, b) for a, b in edges if index[b] > index[a] + 1]
+    back = [(a, b) for a, b in edges if index[b] < index[a]]
+
+    def height(pairs: list[tuple[StrEnum, StrEnum]]) -> float:
+        return max((28 + 15 * abs(index[b] - index[a]) for a, b in pairs), default=8)
+
+    top = MARGIN + height(ahead)
+    bottom = top + BOX_HEIGHT
+    width = 2 * MARGIN + len(phases) * BOX_WIDTH + (len(phases) - 1) * GAP
+    total = bottom + height(back) + MARGIN
+    lines = [
+        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width} {total:g}" width="{width}" height="{total:g}" '
+        f'role="img" aria-label="phases of a {escape(name)}" font-family="sans-serif" font-size="13">',
+        f"<title>Phases of a {escape(name)}</title>",
+        '<defs><marker id="arrow" viewBox="0 0 8 8" refX="7" refY="4" markerWidth="7" markerHeight="7" orient="auto">'
+        '<path d="M0 0L8 4L0 8z" fill="#4a5568"/></marker></defs>',
+        f'<rect width="{width}" height="{total:g}" fill="#ffffff"/>',
+        '<g fill="none" stroke="#4a5568" stroke-width="1.3">',
+    ]
+    for a, b in edges:
+        step = index[b] - index[a]
+        if step == 1:
+            y = top + BOX_HEIGHT / 2
+            path = f"M{centre[a] + BOX_WIDTH / 2:g} {y:g}H{centre[b] - BOX_WIDTH / 2 - 1:g}"
+        else:
+            rise = (28 + 15 * abs(step)) * 4 / 3  # a cubic reaches three quarters of its handles' height
+            edge, y = (top, top - rise) if step > 0 else (bottom, bottom + rise)
+            side = BOX_WIDTH * 0.28 * (1 if step > 0 else -1)
+            x1, x2 = centre[a] + side, centre[b] - side + index[a] * 1.5
+            path = f"M{x1:g} {edge:g}C{x1:g} {y:g} {x2:g} {y:g} {x2:g} {edge:g}"
+        lines.append(
+            f'<path d="{path}" marker-end="url(#arrow)"><title>{a.value} to {b.value}</title></path>'
+        )
+    lines.append("</g>")
+    for phase in phases:
+        x = centre[phase] - BOX_WIDTH / 2
+        final = not moves[phase]
+        fill = "#e2e8f0" if final else "#ebf4ff"
+        lines.append(
+            f'<rect x="{x:g}" y="{top:g}" width="{BOX_WIDTH}" height="{BOX_HEIGHT}" rx="8" fill="{fill}" '
+            f'stroke="#2b6cb0" stroke-width="{2.5 if final else 1.3}"/>'
+        )
+        lines.append(
+            f'<text x="{centre[phase]:g}" y="{top + BOX_HEIGHT / 2 + 4.5:g}" text-anchor="middle" fill="#1a202c">{phase.value}</text>'
+        )
+    return "\n".join([*lines, "</svg>", ""])
+
+
+def render_states() -> str:
+    from argosy.model.phases import MACHINES, Desired, Outcome
+
+    parts = [
+        NOTE,
+        "# Phases and moves\n\n",
+        "What the owner wishes, the phase, the outcome and the reason are four separate columns. The store refuses every ",
+        "move that is not drawn here, whoever asks. Moves ahead arch above the row, moves back below; a thick frame is the end.\n\n",
+        f"Wishes: {', '.join(f'`{wish.value}`' for wish in Desired)}. ",
+        f"Outcomes: {', '.join(f'`{outcome.value}`' for outcome in Outcome)}.\n",
+    ]
+    for name, moves in MACHINES.items():
+        parts.append(f"\n## {name.capitalize()}\n\n![Phases of a {name}](../generated/{name}.svg)\n\n")
+        parts.append("| from | to |\n|---|---|\n")
+        for phase, targets in moves.items():
+            order = list(moves)
+            cells = ", ".join(f"`{to.value}`" for to in sorted(targets, key=order.index)) or "– (the end)"
+            parts.append(f"| `{phase.value}` | {cells} |\n")
+    return "".join(parts)
+
+
+# --- errors ------------------------------------------------------------------------------------------------------
+
+
+def cell(text: str) -> str:
+    return " ".join(text.split()).replace("|", "\\|")
+
+
+def render_errors() -> str:
+    from argosy.model.errors import CODES
+    from argosy.model.reasons import REASONS
+
+    parts = [
+        NOTE,
+        "# Errors and reasons\n\nEvery error has a code that stays, states the fact, then says what to do. "
+        "With `--json`, and in the HTTP API, it is an object with `code`, `what`, `hint`, `where` and `details`.\n\n"
+        "## Error codes\n\n| code | HTTP | exit | what to do, unless the message knows better |\n|---|---|---|---|\n",
+    ]
+    parts += [
+        f"| `{code}` | {info.http} | {info.exit} | {cell(info.hint)} |\n"
+        for code, info in sorted(CODES.items())
+    ]
+    parts.append(
+        "\n## Reasons\n\nWhy a workload, attempt, claim or node is in the state it is in. *Blame* says whose matter it is; "
+        "*again* whether a managed job is tried again by itself, and where.\n\n| reason | blame | again | what to do |\n|---|---|---|---|\n"
+    )
+    parts += [
+        f"| `{reason.value}` | {info.blame.value} | {info.retry.value} | {cell(info.hint)} |\n"
+        for reason, info in sorted(REASONS.items())
+    ]
+    return "".join(parts)
+
+
+# --- command line ----------------------------------------------------------------------------------------------
+
+
+def render_cli() -> str:
+    import click
+    from argosy.cli.main import cli
+
+    def walk(command: click.Command, path: tuple[str, ...], parent: click.Context | None) -> Iterator[str]:
+        context = click.Context(
+            command, info_name=path[-1], parent=parent, terminal_width=100, max_content_width=100
+        )
+        yield f"\n{'#' * min(len(path) + 1, 4)} {' '.join(path)}\n\n```text\n{command.get_help(context).rstrip()}\n```\n"
+        if isinstance(command, click.Group):
+            for name in command.list_commands(context):
+                below = command.get_command(context, name)
+                if below is not None and not below.hidden:
+                    yield from walk(below, (*path, name), context)
+
+    return "".join([NOTE, "# Command line\n", *walk(cli, ("argosy",), None)])
+
+
+# --- task file ----------------------------------------------------------------------------------------------------
+
+
+def render_task() -> str:
+    from argosy.spec import fields
+
+    parts = [
+        NOTE,
+        "# Task file\n\nA task is a program, its resources and its number of nodes, in YAML. SkyPilot's task files run as they "
+        "are. An unknown field is an error that names file, line and column. A field marked *accepted* is known and checked, "
+        "does nothing yet, and a warning says so.\n",
+    ]
+    return "".join([*parts, *fields.render_reference()])
+
+
+# --- HTTP API -----------------------------------------------------------------------------------------------------
+
+
+def render_api() -> str:
+    from argosy.api.endpoints import API_VERSION, ENDPOINTS, PREFIX
+
+    parts = [
+        NOTE,
+        f"# HTTP API\n\nVersion {API_VERSION}, below `{PREFIX}`. Command line, SDK and everything else are equal clients of it; "
+        "`docs/openapi.json` describes it for tools. Over TCP every request but `health` needs `Authorization: Bearer TOKEN`; "
+        "the local unix socket needs none: its file mode is the guard.\n\n"
+        "| method | path | request | reply | what |\n|---|---|---|---|---|\n",
+    ]
+    for end in ENDPOINTS:
+        request = f"`{end.request.__name__}`" if end.request else ""
+        reply = f"`{end.reply.__name__}`" if end.reply else "a stream"
+        query = "".join(f"<br>`?{name}` {about}" for name, _, about in end.query)
+        parts.append(
+            f"| {end.method} | `{PREFIX}{end.path}` | {request} | {reply} | {cell(end.about)}{query} |\n"
+        )
+    return "".join(parts)
+
+
+# --- pages ----------------------------------------------------------------------------------------------------------
+
+
+def pages() -> dict[str, Callable[[], str]]:
+    from argosy.model.phases import MACHINES
+
+    drawn: dict[str, Callable[[], str]] = {
+        f"generated/{name}.svg": (lambda name=name, moves=moves: render_machine(name, moves))
+        for name, moves in MACHINES.items()
+    }
+    return drawn | {
+        "reference/phases.md": render_states,
+        "reference/errors.md": render_errors,
+        "reference/cli.md": render_cli,
+        "reference/task.md": render_task,
+        "reference/api.md": render_api,
+    }
+
+
+def main(arguments: list[str]) -> int:
+    check = "--check" in arguments
+    only = [argument for argument in arguments if not argument.startswith("-")]
+    stale = []
+    for place, render in pages().items():
+        if only and place not in only:
+            continue
+        path = DOCS / place
+        text = render()
+        if path.is_file() and path.read_text(encoding="utf-8") == text:
+            continue
+        if check:
+            stale.append(place)
+            continue
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text, encoding="utf-8")
+        print(f"wrote docs/{place}")
+    if stale:
+        print(f"not what the code says: {', '.join(f'docs/{place}' for place in stale)}", file=sys.stderr)
+        print("hint: make generate", file=sys.stderr)
+    return 1 if stale else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
