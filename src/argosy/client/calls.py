@@ -1,0 +1,246 @@
+"""What to send for each endpoint and how to read the answer: no I/O here.
+
+A `Call[T]` is one request whose answer is a `T`. `Client` and `AsyncClient` carry them out.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, Final, Generic, NamedTuple, TypeVar
+from urllib.parse import quote, urlencode
+
+import msgspec
+
+from argosy.api import types as t
+from argosy.api.endpoints import API_VERSION, BODY_LIMIT_BYTES, BY_NAME, PREFIX, Endpoint
+from argosy.model.errors import ArgosyError, Problem
+from argosy.model.resources import Autostop
+from argosy.model.task import Task
+from argosy.model.tree import Tree
+from argosy.model.units import render_bytes
+
+T = TypeVar("T")
+Query = dict[str, str | int | bool | None]
+
+_CODE_OF_STATUS: Final = {
+    401: "unauthorized",
+    403: "forbidden",
+    404: "version-mismatch",  # our own 404s carry a Problem: this server does not know the path
+    405: "version-mismatch",
+    413: "too-large",
+    426: "version-mismatch",
+    502: "server-unreachable",
+    503: "server-unreachable",
+    504: "server-unreachable",
+}
+
+
+class Call(NamedTuple, Generic[T]):
+    """One request. `body` is sent piece by piece, so that a pack of chunks is never copied into one."""
+
+    endpoint: Endpoint
+    target: str  # path and query
+    reply: type[T]
+    body: tuple[bytes, ...] = ()
+    media_type: str = "application/json"
+
+    def decode(self, status: int, body: bytes) -> T:
+        """The answer. Raises the server's error as ArgosyError."""
+        if status >= 400:
+            raise error_of(status, body)
+        try:
+            return msgspec.json.decode(body, type=self.reply)
+        except msgspec.DecodeError as error:
+            raise ArgosyError(
+                "version-mismatch",
+                f"the server's answer to `{self.endpoint.name}` is not understood ({error})",
+            ) from None
+
+
+def error_of(status: int, body: bytes) -> ArgosyError:
+    """The error that a reply with `status` >= 400 tells."""
+    try:
+        problem = msgspec.json.decode(body, type=Problem)
+    except msgspec.DecodeError:
+        text = body[:200].decode("utf-8", "replace").strip().partition("\n")[0]
+        what = f"the server answered with HTTP status {status}" + (f": {text}" if text else "")
+        return ArgosyError(_CODE_OF_STATUS.get(status, "internal"), what)
+    return ArgosyError.from_problem(problem)
+
+
+def _call(
+    name: str, reply: type[T], *, query: Query | None = None, body: object = None, **path: str
+) -> Call[T]:
+    endpoint = BY_NAME[name]
+    return Call(endpoint, target_of(endpoint, query, **path), reply, _encode(name, body))
+
+
+def _encode(name: str, body: object) -> tuple[bytes, ...]:
+    if body is None:
+        return ()
+    data = msgspec.json.encode(body)
+    if len(data) > BODY_LIMIT_BYTES:
+        limit = render_bytes(BODY_LIMIT_BYTES)
+        raise ArgosyError(
+            "too-large", f"the request `{name}` is {render_bytes(len(data))}; at most {limit} can be sent"
+        )
+    return (data,)
+
+
+def target_of(endpoint: Endpoint, query: Query | None = None, **path: str) -> str:
+    """Path and query of a request.
+
+    >>> target_of(BY_NAME["logs"], {"follow": True, "tail": None}, job="job-1")
+    '/v1/jobs/job-1/logs?follow=true'
+    """
+    for name, value in path.items():
+        if not value:
+            raise ArgosyError("usage", f"the name of the {name} is empty")
+    target = PREFIX + endpoint.path.format(**{name: quote(value, safe="") for name, value in path.items()})
+    pairs = [
+        (name, ("true" if value else "false") if isinstance(value, bool) else str(value))
+        for name, value in (query or {}).items()
+        if value is not None and value is not False
+    ]
+    return f"{target}?{urlencode(pairs)}" if pairs else target
+
+
+def check_version(health: t.Health, mine: str) -> None:
+    """Raises "version-mismatch" when this client and that server cannot talk."""
+    if health.api != API_VERSION:
+        older = "older" if health.api < API_VERSION else "newer"
+        raise ArgosyError(
+            "version-mismatch",
+            f"the server is {older} (Argosy {health.version}, API {health.api}) than this client "
+            f"(Argosy {mine}, API {API_VERSION})",
+            hint="restart the server with this version: `argosy server stop`, then repeat"
+            if health.api < API_VERSION
+            else "install the server's version of Argosy here: `pip install --upgrade argosy`",
+        )
+
+
+# One function per endpoint ------------------------------------------------------------------------------------
+
+
+def health() -> Call[t.Health]:
+    return _call("health", t.Health)
+
+
+def plan(task: Task) -> Call[t.PlanReply]:
+    return _call("plan", t.PlanReply, body=t.PlanRequest(task=task))
+
+
+def launch(request: t.LaunchRequest) -> Call[t.LaunchReply]:
+    return _call("launch", t.LaunchReply, body=request)
+
+
+def exec_(request: t.ExecRequest) -> Call[t.JobsReply]:
+    return _call("exec", t.JobsReply, body=request)
+
+
+def jobs_launch(request: t.JobsLaunchRequest) -> Call[t.JobsReply]:
+    return _call("jobs_launch", t.JobsReply, body=request)
+
+
+def status(*, refresh: bool = False, all: bool = False) -> Call[t.StatusReply]:
+    return _call("status", t.StatusReply, query={"refresh": refresh, "all": all})
+
+
+def cluster(name: str) -> Call[t.ClusterView]:
+    return _call("cluster", t.ClusterView, cluster=name)
+
+
+def stop(name: str) -> Call[t.Done]:
+    return _call("stop", t.Done, cluster=name)
+
+
+def start(name: str) -> Call[t.Done]:
+    return _call("start", t.Done, cluster=name)
+
+
+def down(name: str) -> Call[t.Done]:
+    return _call("down", t.Done, cluster=name)
+
+
+def autostop(name: str, policy: Autostop) -> Call[t.Done]:
+    return _call("autostop", t.Done, body=t.AutostopRequest(autostop=policy), cluster=name)
+
+
+def queue(
+    name: str | None = None, *, live: bool = False, limit: int | None = None, after: str | None = None
+) -> Call[t.JobList]:
+    return _call("queue", t.JobList, query={"cluster": name, "live": live, "limit": limit, "after": after})
+
+
+def job(job_id: str) -> Call[t.JobView]:
+    return _call("job", t.JobView, job=job_id)
+
+
+def cancel(name: str | None, jobs: Sequence[str] = (), *, all: bool = False) -> Call[t.Done]:
+    return _call("cancel", t.Done, body=t.CancelRequest(cluster=name, jobs=tuple(jobs), all=all))
+
+
+def logs(
+    job_id: str,
+    *,
+    follow: bool = True,
+    tail: int | None = None,
+    rank: int | None = None,
+    cursor: str | None = None,
+    attempt: int | None = None,
+) -> Call[bytes]:
+    query: Query = {"follow": follow, "rank": rank, "cursor": cursor, "attempt": attempt}
+    if cursor is None:
+        query["tail"] = tail
+    return _call("logs", bytes, query=query, job=job_id)
+
+
+def events(
+    subject: str | None = None, *, after: int | None = None, limit: int | None = None
+) -> Call[t.EventList]:
+    return _call("events", t.EventList, query={"subject": subject, "after": after, "limit": limit})
+
+
+def costs(days: int | None = None) -> Call[t.CostReply]:
+    return _call("costs", t.CostReply, query={"days": days})
+
+
+def check() -> Call[t.CheckReply]:
+    return _call("check", t.CheckReply)
+
+
+def offers(gpu: str | None = None) -> Call[t.OfferList]:
+    return _call("offers", t.OfferList, query={"gpu": gpu})
+
+
+def missing_chunks(digests: Sequence[str]) -> Call[t.ChunksReply]:
+    return _call("missing_chunks", t.ChunksReply, body=t.ChunksRequest(digests=tuple(digests)))
+
+
+def put_chunks(chunks: Sequence[tuple[str, bytes]]) -> Call[t.Done]:
+    parts: list[bytes] = []
+    for digest, data in chunks:
+        parts += (f"{digest} {len(data)}\n".encode(), data)
+    endpoint = BY_NAME["put_chunks"]
+    return Call(endpoint, target_of(endpoint), t.Done, tuple(parts), "application/octet-stream")
+
+
+def put_tree(tree: Tree) -> Call[t.TreeReply]:
+    return _call("put_tree", t.TreeReply, body=tree)
+
+
+def server_status() -> Call[t.ServerStatus]:
+    return _call("server_status", t.ServerStatus)
+
+
+def server_stop() -> Call[t.Done]:
+    return _call("server_stop", t.Done)
+
+
+def shell_target(name: str, *, node: int, command: str, rows: int, columns: int) -> str:
+    """Path and query of the WebSocket of a terminal."""
+    query: Query = {"node": node, "command": command or None, "rows": rows, "columns": columns}
+    return target_of(BY_NAME["shell"], query, cluster=name)
+
+
+AnyCall = Call[Any]  # Any: the answer's type differs from call to call

@@ -1,0 +1,151 @@
+"""Blocking connections to a server: unix socket, TCP or TLS, with keep-alive. Standard library only."""
+
+from __future__ import annotations
+
+import os
+import socket
+import stat
+from collections.abc import Iterator, Sequence
+from typing import Final
+
+from argosy.api.location import Location
+from argosy.client.wire import ReplyParser, WireError, render_head
+from argosy.model.errors import ArgosyError
+
+READ_BYTES: Final = 256 << 10
+CONNECT_TIMEOUT_S: Final = 10.0
+REPLY_TIMEOUT_S: Final = 180.0  # a plan may ask several clouds
+
+
+class Broken(Exception):
+    """The connection failed in the middle of a request."""
+
+    def __init__(self, text: str, *, answered: bool = False) -> None:
+        super().__init__(text)
+        self.answered = answered  # parts of a reply were already read
+
+
+def unreachable(location: Location, why: str) -> ArgosyError:
+    return ArgosyError("server-unreachable", f"no Argosy server answers at {location.render()}: {why}")
+
+
+def open_socket(location: Location, timeout_s: float = CONNECT_TIMEOUT_S) -> socket.socket:
+    """A connected socket. Raises OSError; "server-unreachable" when a socket is another user's."""
+    if location.socket is not None:
+        check_owner(location)
+        raw = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        try:
+            raw.settimeout(timeout_s)
+            raw.connect(os.fspath(location.socket))
+        except BaseException:
+            raw.close()
+            raise
+        return raw
+    raw = socket.create_connection((location.host, location.port), timeout=timeout_s)
+    try:
+        raw.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        # A followed log may be silent for hours: let the kernel notice a peer that is gone.
+        raw.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+        for option, value in (("TCP_KEEPIDLE", 30), ("TCP_KEEPINTVL", 10), ("TCP_KEEPCNT", 3)):
+            if hasattr(socket, option):
+                raw.setsockopt(socket.IPPROTO_TCP, getattr(socket, option), value)
+        if location.tls:
+            import ssl
+
+            return ssl.create_default_context().wrap_socket(raw, server_hostname=location.host)
+    except BaseException:
+        raw.close()
+        raise
+    return raw
+
+
+def check_owner(location: Location) -> None:
+    """Refuses a socket below /tmp that somebody else put there to read our requests."""
+    if location.socket is None or not location.is_default:
+        return
+    try:
+        info = location.socket.lstat()
+    except OSError:
+        return  # absent: connecting says so
+    if not stat.S_ISSOCK(info.st_mode) or info.st_uid not in (os.getuid(), 0):
+        raise unreachable(location, f"the socket belongs to another user (uid {info.st_uid})")
+
+
+def host_of(location: Location) -> str:
+    if location.socket is not None:
+        return "argosy"
+    host = f"[{location.host}]" if ":" in location.host else location.host
+    return f"{host}:{location.port}"
+
+
+class Connection:
+    """One connection, one request at a time."""
+
+    def __init__(self, location: Location, timeout_s: float = CONNECT_TIMEOUT_S) -> None:
+        self._socket = open_socket(location, timeout_s)
+        self._host = host_of(location)
+        self.requests = 0
+
+    def close(self) -> None:
+        self._socket.close()
+
+    def is_usable(self) -> bool:
+        """Whether an idle connection is still open (the server sends nothing unasked)."""
+        self._socket.setblocking(False)
+        try:
+            self._socket.recv(1)  # b"": closed; a byte: out of step
+        except (BlockingIOError, InterruptedError):
+            return True
+        except OSError as error:
+            return type(error).__name__ == "SSLWantReadError"
+        return False
+
+    def send(
+        self,
+        method: str,
+        target: str,
+        headers: Sequence[tuple[str, str]],
+        body: Sequence[bytes],
+        timeout_s: float,
+    ) -> None:
+        """Raises Broken."""
+        self.requests += 1
+        self._socket.settimeout(timeout_s)
+        head = render_head(method, target, self._host, headers, sum(map(len, body)))
+        try:
+            if sum(map(len, body)) < 64 << 10:
+                self._socket.sendall(b"".join((head, *body)))
+                return
+            self._socket.sendall(head)
+            for part in body:
+                self._socket.sendall(part)
+        except TimeoutError as error:
+            raise Broken(f"the server took nothing for {timeout_s:.0f} s") from error
+        except (BrokenPipeError, ConnectionResetError):
+            return  # it may have answered before it closed, for example that the body is too large
+        except OSError as error:
+            raise Broken(error.strerror or str(error)) from error
+
+    def read(self, parser: ReplyParser, timeout_s: float | None) -> Iterator[bytes]:
+        """Pieces of the body; `parser` has the status before the first one comes. Raises Broken."""
+        self._socket.settimeout(timeout_s)
+        answered = False
+        while not parser.done:
+            try:
+                data = self._socket.recv(READ_BYTES)
+            except TimeoutError as error:
+                raise Broken(f"no answer within {timeout_s or 0:.0f} s", answered=answered) from error
+            except OSError as error:
+                raise Broken(error.strerror or str(error), answered=answered) from error
+            answered = answered or bool(data)
+            try:
+                if data:
+                    pieces = parser.feed(data)
+                else:
+                    parser.feed_end()
+                    pieces = []
+            except WireError as error:
+                raise Broken(str(error), answered=answered) from error
+            if parser.status and not pieces and not parser.done:
+                yield b""  # the head is there: let a stream's reader look at it
+            yield from pieces

@@ -1,0 +1,407 @@
+"""Folders and files as trees: what is sent, what is left out, and what need not be read again.
+
+Which files travel: everything except `.git`, and what the ignore files name. `.argosyignore` (or `.skyignore`) in
+the folder itself replaces every `.gitignore`; else each `.gitignore` holds for its folder and below, as in git.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import stat
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Final, NamedTuple
+
+import msgspec
+
+from argosy.model.errors import ArgosyError
+from argosy.model.tree import CHUNK_BYTES, Entry, Tree
+
+if TYPE_CHECKING:
+    from pathspec import GitIgnoreSpec
+
+    _Rules = list[tuple[str, GitIgnoreSpec]]  # the folder that they hold for, and the rules
+
+IGNORE_FILES: Final = (".argosyignore", ".skyignore")  # in order: the first one there counts
+ALWAYS_LEFT_OUT: Final = ".git"
+READ_TRIES: Final = 5
+#: A file touched this shortly before it was hashed may change again without a new time stamp: not cached.
+SETTLED_NS: Final = 1_000_000_000
+
+
+class Known(msgspec.Struct, frozen=True, array_like=True):
+    """A file as it was when it was hashed."""
+
+    size: int
+    mtime_ns: int
+    inode: int
+    ctime_ns: int
+    chunks: tuple[str, ...]
+
+
+class Scanned(NamedTuple):
+    """A tree, where its files lie, and what the user should know."""
+
+    tree: Tree
+    root: Path  # the folder, or the single file itself
+    warnings: tuple[str, ...]
+    hashed_bytes: int  # what had to be read; the rest was known
+
+    @property
+    def size_bytes(self) -> int:
+        return sum(entry.size for entry in self.tree.entries)
+
+
+class HashCache:
+    """Digests of files by path and stat, in one file per scanned folder below `<state>/cache/hashes`.
+
+    Losing it costs time only. A broken one counts as empty.
+    """
+
+    def __init__(self, home: Path | None, root: Path) -> None:
+        self._file: Path | None = None
+        self._known: dict[str, Known] = {}
+        self._fresh: dict[str, Known] = {}
+        if home is not None:
+            name = hashlib.sha256(os.fsencode(root)).hexdigest()[:32]
+            self._file = home / "cache" / "hashes" / name
+            try:
+                self._known = msgspec.msgpack.decode(self._file.read_bytes(), type=dict[str, Known])
+            except (OSError, msgspec.DecodeError):
+                self._known = {}
+
+    def get(self, path: str, info: os.stat_result) -> tuple[str, ...] | None:
+        known = self._known.get(path)
+        if (
+            known is None
+            or known.mtime_ns != info.st_mtime_ns
+            or known.size != info.st_size
+            or known.inode != info.st_ino
+            or known.ctime_ns != info.st_ctime_ns
+        ):
+            return None
+        self._fresh[path] = known
+        return known.chunks
+
+    def put(self, path: str, info: os.stat_result, chunks: tuple[str, ...], now_ns: int) -> None:
+        if max(info.st_mtime_ns, info.st_ctime_ns) > now_ns - SETTLED_NS:
+            return
+        self._fresh[path] = Known(info.st_size, info.st_mtime_ns, info.st_ino, info.st_ctime_ns, chunks)
+
+    def save(self) -> None:
+        """Keep what the last scan saw. A full disk or a read-only home is no error."""
+        if self._file is None or self._fresh == self._known:
+            return
+        part = self._file.with_name(f"{self._file.name}.{os.getpid()}.part")
+        try:
+            self._file.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+            part.write_bytes(msgspec.msgpack.encode(self._fresh))
+            part.replace(self._file)
+        except OSError:
+            part.unlink(missing_ok=True)
+
+
+def scan(
+    source: Path,
+    *,
+    what: str = "workdir",
+    home: Path | None = None,
+    now_ns: int,
+    progress: Callable[[int, int], None] | None = None,
+) -> Scanned:
+    """The tree of a folder or a single file, reading only files that the cache in `home` does not know.
+
+    `what` names the field in errors; `progress(files, bytes hashed)` is told now and then.
+    Errors: "workdir-missing", "path-escapes" (a link that leaves the folder), "spec-unreadable" (a file that may not
+    be read, a name that is not UTF-8), "conflict" (a file that never holds still).
+    """
+    try:
+        info = source.stat()
+    except OSError as error:
+        resolved = Path(os.path.abspath(source))  # noqa: PTH100  links must stay visible
+        why = (
+            "does not exist" if isinstance(error, FileNotFoundError) else f"cannot be read: {error.strerror}"
+        )
+        raise ArgosyError("workdir-missing", f"{what} `{resolved}` {why}") from None
+    if stat.S_ISDIR(info.st_mode):
+        root = Path(os.path.realpath(source))
+        given = os.path.abspath(source)  # noqa: PTH100  absolute links may be written with it
+        return _Scanner(root, given, HashCache(home, root), what, now_ns, progress).folder()
+    if not stat.S_ISREG(info.st_mode):
+        raise ArgosyError("workdir-missing", f"{what} `{source}` is neither a folder nor a file")
+    if what == "workdir":
+        raise ArgosyError(
+            "workdir-missing", f"workdir `{source}` is a file, not a folder", hint="name its folder"
+        )
+    real = Path(os.path.realpath(source))
+    scanner = _Scanner(real.parent, "", HashCache(home, real), what, now_ns, progress)
+    return scanner.single(real, source.name)
+
+
+class _Scanner:
+    def __init__(
+        self,
+        root: Path,
+        given: str,
+        cache: HashCache,
+        what: str,
+        now_ns: int,
+        progress: Callable[[int, int], None] | None,
+    ) -> None:
+        self._root = root
+        self._root_text = os.fspath(root)
+        self._given = given
+        self._cache = cache
+        self._what = what
+        self._now_ns = now_ns
+        self._progress = progress
+        self._entries: list[Entry] = []
+        self._warnings: list[str] = []
+        self._hashed_bytes = 0
+        self._own_rules = ""  # the ignore file that replaces .gitignore
+
+    def folder(self) -> Scanned:
+        rules: _Rules = []
+        for name in IGNORE_FILES:
+            if (self._root / name).is_file():
+                self._own_rules = name
+                rules = [("", _load_rules(self._root / name))]
+                break
+        else:
+            exclude = self._root / ".git" / "info" / "exclude"
+            if exclude.is_file():
+                rules = [("", _load_rules(exclude))]
+        left = [("", rules)]  # a list, not recursion: folders may be deeper than Python's stack
+        while left:
+            left += self._visit(*left.pop())
+        self._entries.sort(key=lambda entry: entry.path)
+        return self._finish(Tree(entries=tuple(self._entries)), self._root)
+
+    def single(self, real: Path, name: str) -> Scanned:
+        info = real.stat()
+        entry = self._file(real.name, info, os.fspath(real))
+        if entry is None:
+            raise ArgosyError("workdir-missing", f"{self._what} `{real}` does not exist")
+        tree = Tree(
+            entries=(msgspec.structs.replace(entry, path=_checked_name(name, self._what)),), is_file=True
+        )
+        return self._finish(tree, real)
+
+    def _finish(self, tree: Tree, root: Path) -> Scanned:
+        self._cache.save()
+        if self._progress:
+            self._progress(len(tree.entries), self._hashed_bytes)
+        return Scanned(tree, root, tuple(self._warnings), self._hashed_bytes)
+
+    def _visit(self, below: str, rules: _Rules) -> list[tuple[str, _Rules]]:
+        """Take in one folder (`below` is "" or ends with `/`). Returns the folders in it, with their rules."""
+        folders: list[tuple[str, _Rules]] = []
+        try:
+            with os.scandir(f"{self._root_text}/{below}" if below else self._root_text) as found:
+                items = list(found)
+        except FileNotFoundError:
+            return folders  # it went while we looked
+        except OSError as error:
+            raise self._unreadable(below or ".", error) from None
+        if not self._own_rules and any(item.name == ".gitignore" for item in items):
+            rules = [*rules, (below, _load_rules(self._root / below / ".gitignore"))]
+        for item in items:
+            if item.name == ALWAYS_LEFT_OUT:
+                continue
+            path = below + item.name
+            is_folder = item.is_dir(follow_symlinks=False)
+            if rules and _is_ignored(path + "/" if is_folder else path, rules):
+                continue
+            try:
+                info = item.stat(follow_symlinks=False)
+            except FileNotFoundError:
+                continue
+            except OSError as error:
+                raise self._unreadable(path, error) from None
+            if not item.name.isascii():
+                _checked_name(path, self._what)
+            if is_folder:
+                self._entries.append(Entry(path=path, kind="d", mode=info.st_mode & 0o777))
+                folders.append((path + "/", rules))
+            elif stat.S_ISLNK(info.st_mode):
+                self._link(path)
+            elif stat.S_ISREG(info.st_mode):
+                entry = self._file(path, info, item.path)
+                if entry is not None:
+                    self._entries.append(entry)
+            else:
+                self._warnings.append(f"{path} is left out: it is a {_kind(info.st_mode)}")
+            if self._progress and len(self._entries) % 512 == 0:
+                self._progress(len(self._entries), self._hashed_bytes)
+        return folders
+
+    def _file(self, path: str, info: os.stat_result, full: str) -> Entry | None:
+        chunks = self._cache.get(path, info)
+        if chunks is None:
+            try:
+                hashed = self._hash(path, full)
+            except FileNotFoundError:
+                return None
+            except OSError as error:
+                raise self._unreadable(path, error) from None
+            info, chunks = hashed
+            self._cache.put(path, info, chunks, self._now_ns)
+        return Entry(path=path, kind="f", mode=info.st_mode & 0o777, size=info.st_size, chunks=chunks)
+
+    def _hash(self, path: str, full: str) -> tuple[os.stat_result, tuple[str, ...]]:
+        """Digests of the file as it was at one moment: what was appended later counts next time."""
+        for _ in range(READ_TRIES):
+            with open(full, "rb", buffering=0) as file:
+                before = os.fstat(file.fileno())
+                chunks: list[str] = []
+                left = before.st_size
+                while left:
+                    data = _read_exactly(file.fileno(), min(left, CHUNK_BYTES))
+                    if not data:
+                        break  # it became shorter
+                    chunks.append(hashlib.sha256(data).hexdigest())
+                    left -= len(data)
+                    self._hashed_bytes += len(data)
+                    if self._progress and before.st_size > CHUNK_BYTES:
+                        self._progress(len(self._entries), self._hashed_bytes)
+                after = os.fstat(file.fileno())
+            if left == 0 and (
+                after.st_size > before.st_size
+                or (after.st_size, after.st_mtime_ns, after.st_ctime_ns)
+                == (before.st_size, before.st_mtime_ns, before.st_ctime_ns)
+            ):
+                return before, tuple(chunks)
+        raise ArgosyError(
+            "conflict",
+            f"{self._what}: `{path}` keeps changing while it is read",
+            hint="wait for what writes it, or list it in `.argosyignore`",
+        )
+
+    def _link(self, path: str) -> None:
+        try:
+            target = os.readlink(f"{self._root_text}/{path}")  # noqa: PTH115  it may not be UTF-8
+        except OSError:
+            return
+        if not target.isascii():
+            _checked_name(target, self._what)
+        folder = os.path.dirname(path)  # noqa: PTH120
+        if os.path.isabs(target):  # noqa: PTH117
+            # An absolute link that stays inside means another place on the node: made relative.
+            for root in (self._root_text, self._given):
+                inside = os.path.relpath(target, root)
+                if inside != ".." and not inside.startswith("../"):
+                    break
+            else:
+                raise self._escapes(path, target)
+            kept = os.path.relpath(inside, folder or ".")
+        else:
+            kept = target
+        plain = os.path.normpath(os.path.join(folder, kept))  # noqa: PTH118
+        real = os.path.realpath(os.path.join(self._root_text, folder, kept))  # noqa: PTH118
+        inside_really = real == self._root_text or real.startswith(self._root_text.rstrip("/") + "/")
+        if plain == ".." or plain.startswith("../") or not inside_really:
+            raise self._escapes(path, target)
+        self._entries.append(Entry(path=path, kind="l", mode=0o777, target=kept))
+
+    def _escapes(self, path: str, target: str) -> ArgosyError:
+        return ArgosyError(
+            "path-escapes", f"{self._what}: the link `{path}` points outside the folder, to `{target}`"
+        )
+
+    def _unreadable(self, path: str, error: OSError) -> ArgosyError:
+        return ArgosyError(
+            "spec-unreadable",
+            f"{self._what}: `{path}` cannot be read: {error.strerror}",
+            hint="make it readable, or list it in `.argosyignore`",
+        )
+
+
+def _read_exactly(descriptor: int, size: int) -> bytes:
+    """`size` bytes, fewer only at the end of the file."""
+    data = os.read(descriptor, size)
+    if len(data) == size or not data:
+        return data
+    parts = [data]
+    left = size - len(data)
+    while left:
+        data = os.read(descriptor, left)
+        if not data:
+            break
+        parts.append(data)
+        left -= len(data)
+    return b"".join(parts)
+
+
+def _checked_name(path: str, what: str) -> str:
+    try:
+        path.encode("utf-8")
+    except UnicodeEncodeError:
+        shown = os.fsencode(path).decode("utf-8", "backslashreplace")
+        raise ArgosyError(
+            "spec-unreadable",
+            f"{what}: the name `{shown}` is not UTF-8",
+            hint="rename it, or list it in `.argosyignore`",
+        ) from None
+    return path
+
+
+def _kind(mode: int) -> str:
+    for test, name in (
+        (stat.S_ISFIFO, "named pipe"),
+        (stat.S_ISSOCK, "socket"),
+        (stat.S_ISBLK, "block device"),
+        (stat.S_ISCHR, "character device"),
+    ):
+        if test(mode):
+            return name
+    return "special file"
+
+
+def _load_rules(path: Path) -> GitIgnoreSpec:
+    from pathspec import GitIgnoreSpec
+
+    try:
+        return GitIgnoreSpec.from_lines(path.read_text("utf-8", "surrogateescape").splitlines())
+    except OSError as error:
+        raise ArgosyError("spec-unreadable", f"`{path}` cannot be read: {error.strerror}") from None
+    except ValueError as error:
+        raise ArgosyError("spec-invalid", f"`{path}` has a pattern that is not understood: {error}") from None
+
+
+def _is_ignored(path: str, rules: _Rules) -> bool:
+    """The rules nearest to the file decide, as in git."""
+    for below, spec in reversed(rules):
+        verdict = spec.check_file(path[len(below) :]).include
+        if verdict is not None:
+            return verdict
+    return False
+
+
+def read_chunks(scanned: Scanned, wanted: set[str]) -> Iterator[tuple[str, bytes]]:
+    """Each wanted chunk once, with its bytes.
+
+    A chunk of a file that changed since the scan does not come: who asked sees that it is missing and scans again.
+    """
+    left = set(wanted)
+    for entry in scanned.tree.entries:
+        if left.isdisjoint(entry.chunks):
+            continue
+        try:
+            with open(source_path(scanned, entry), "rb", buffering=0) as file:
+                for index, digest in enumerate(entry.chunks):
+                    if digest not in left:
+                        continue
+                    offset = index * CHUNK_BYTES
+                    file.seek(offset)
+                    data = _read_exactly(file.fileno(), min(CHUNK_BYTES, entry.size - offset))
+                    if hashlib.sha256(data).hexdigest() == digest:
+                        left.discard(digest)
+                        yield digest, data
+        except OSError:
+            continue
+
+
+def source_path(scanned: Scanned, entry: Entry) -> str:
+    """Where the bytes of an entry lie."""
+    return str(scanned.root) if scanned.tree.is_file else os.path.join(scanned.root, entry.path)  # noqa: PTH118

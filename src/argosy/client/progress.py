@@ -1,0 +1,53 @@
+"""What sending files says on its way: flows of calls, how far they are, what they end with.
+
+Apart from `sending`, so that a client without files to send imports nothing of that.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Generator
+from typing import Any, NamedTuple, TypeVar
+
+from argosy.client.calls import AnyCall
+from argosy.model.task import Task
+
+R = TypeVar("R")
+Flow = Generator[AnyCall, Any, R]  # Any: the answers' types differ from call to call
+
+
+class Progress(NamedTuple):
+    """How far the files of a task are. `total_bytes` 0: not known yet."""
+
+    what: str  # `workdir`, or the target of the mount
+    stage: str  # scan | send | done
+    files: int
+    done_bytes: int
+    total_bytes: int
+
+
+OnProgress = Callable[[Progress], None]
+
+
+class Sent(NamedTuple):
+    """A task whose files the server has."""
+
+    task: Task
+    warnings: tuple[str, ...] = ()
+    files: int = 0
+    sent_bytes: int = 0
+
+
+def is_local(source: str) -> bool:
+    """Whether a mount's source is on the client's disk.
+
+    >>> is_local("~/data"), is_local("s3://bucket/data")
+    (True, False)
+    """
+    return "://" not in source
+
+
+def needs_files(task: Task) -> bool:
+    """Whether something of `task` has to travel from the client's disk."""
+    return bool(task.workdir and not task.workdir_tree and task.workdir_git is None) or any(
+        mount.tree is None and is_local(mount.source) for mount in task.file_mounts
+    )

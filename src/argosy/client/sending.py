@@ -1,0 +1,142 @@
+"""Sending the files of tasks: flows that yield calls and take their answers, so that the blocking and the async
+client share them.
+
+Order of things: scan, ask which chunks are missing, send only those, then the tree. Nothing refers to a tree before
+all of it is there, so stopping anywhere leaves only chunks that the server may forget.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Final, NamedTuple
+
+import msgspec
+
+from argosy.client import calls
+from argosy.client.files import READ_TRIES, Scanned, read_chunks, scan
+from argosy.client.progress import Flow, OnProgress, Progress, Sent, is_local
+from argosy.model.errors import ArgosyError
+from argosy.model.task import FileMount, Task
+from argosy.model.tree import CHUNK_BYTES
+
+PACK_BYTES: Final = 32 << 20
+ASK_AT_ONCE: Final = 20_000  # digests in one question
+
+
+class _Folder(NamedTuple):
+    digest: str
+    scanned: Scanned
+    sent_bytes: int
+
+
+def send_files(
+    task: Task,
+    *,
+    cwd: Path,
+    env: Mapping[str, str],
+    home: Path | None,
+    now_ns: int,
+    on_progress: OnProgress | None = None,
+) -> Flow[Sent]:
+    """Send workdir and local mounts. The task that comes back names trees by digest.
+
+    Paths are relative to `cwd`; `home` is the folder of the hash cache. Errors: as of `files.scan`, and of the server.
+    """
+    folders: dict[tuple[Path, bool], _Folder] = {}
+    warnings: list[str] = []
+
+    def one(source: str, what: str, label: str) -> Flow[_Folder]:
+        path = cwd / _expand(source, env)
+        key = (path, what == "workdir")
+        if key not in folders:
+            folders[key] = folder = yield from _send_folder(path, what, label, home, now_ns, on_progress)
+            warnings.extend(f"{label}: {warning}" for warning in folder.scanned.warnings)
+        return folders[key]
+
+    if task.workdir and not task.workdir_tree and task.workdir_git is None:
+        folder = yield from one(task.workdir, "workdir", "workdir")
+        task = msgspec.structs.replace(task, workdir_tree=folder.digest)
+    mounts: list[FileMount] = []
+    for mount in task.file_mounts:
+        if mount.tree is None and is_local(mount.source):
+            folder = yield from one(mount.source, f"file_mounts `{mount.target}`", mount.target)
+            mount = msgspec.structs.replace(mount, tree=folder.digest, is_file=folder.scanned.tree.is_file)
+        mounts.append(mount)
+    if mounts:
+        task = msgspec.structs.replace(task, file_mounts=tuple(mounts))
+    return Sent(
+        task,
+        tuple(warnings),
+        sum(len(folder.scanned.tree.entries) for folder in folders.values()),
+        sum(folder.sent_bytes for folder in folders.values()),
+    )
+
+
+def _expand(source: str, env: Mapping[str, str]) -> str:
+    if source == "~" or source.startswith("~/"):
+        return (env.get("HOME") or str(Path.home())) + source[1:]
+    return os.path.expanduser(source)  # noqa: PTH111  `~other`
+
+
+def _send_folder(
+    path: Path, what: str, label: str, home: Path | None, now_ns: int, on_progress: OnProgress | None
+) -> Flow[_Folder]:
+    def tell(stage: str, files: int, done_bytes: int, total_bytes: int) -> None:
+        if on_progress is not None:
+            on_progress(Progress(label, stage, files, done_bytes, total_bytes))
+
+    sent_bytes = 0
+    for again in range(READ_TRIES):
+        scanned = scan(
+            path,
+            what=what,
+            home=None if again else home,  # what the cache says was not what was read
+            now_ns=now_ns,
+            progress=lambda files, size: tell("scan", files, size, 0),
+        )
+        sizes = _chunk_sizes(scanned)
+        digests = list(sizes)
+        missing: set[str] = set()
+        for start in range(0, len(digests), ASK_AT_ONCE):
+            reply = yield calls.missing_chunks(digests[start : start + ASK_AT_ONCE])
+            missing.update(reply.missing)
+        missing &= sizes.keys()
+        files = len(scanned.tree.entries)
+        total_bytes = sum(sizes[digest] for digest in missing)
+        done_bytes = 0
+        pack: list[tuple[str, bytes]] = []
+        pack_bytes = 0
+        for digest, data in read_chunks(scanned, missing):
+            if pack and pack_bytes + len(data) > PACK_BYTES:
+                yield calls.put_chunks(pack)
+                done_bytes += pack_bytes
+                tell("send", files, done_bytes, total_bytes)
+                pack, pack_bytes = [], 0
+            pack.append((digest, data))
+            pack_bytes += len(data)
+        if pack:
+            yield calls.put_chunks(pack)
+            done_bytes += pack_bytes
+            tell("send", files, done_bytes, total_bytes)
+        sent_bytes += done_bytes
+        if done_bytes < total_bytes:
+            continue  # a file changed since the scan: what it is now is found by the next one
+        stored = yield calls.put_tree(scanned.tree)
+        tell("done", files, sent_bytes, sent_bytes)
+        return _Folder(stored.digest, scanned, sent_bytes)
+    raise ArgosyError(
+        "conflict",
+        f"{what} `{path}` keeps changing while it is sent",
+        hint="wait for what writes there, or list it in `.argosyignore`",
+    )
+
+
+def _chunk_sizes(scanned: Scanned) -> dict[str, int]:
+    """Size of each chunk, in the order of the files."""
+    return {
+        digest: min(CHUNK_BYTES, entry.size - index * CHUNK_BYTES)
+        for entry in scanned.tree.entries
+        for index, digest in enumerate(entry.chunks)
+    }
