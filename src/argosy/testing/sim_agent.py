@@ -1,0 +1,177 @@
+"""`infra.agent_port.AgentPort` on the simulated world: faithful to its docstrings, and as unreliable as drawn."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Mapping, Sequence
+from typing import Final
+
+from argosy.infra import border
+from argosy.infra.agent_port import AgentPort, Duplex, RankOrder, Report
+from argosy.model.facts import LogChunk, NodeFacts, RankFact
+from argosy.model.rows import Node
+from argosy.testing.world import Machine, World
+
+HEARTBEAT_S: Final = 5.0
+_TIMEOUT_S: Final = 10.0  # how long a caller waits for a node that does not answer
+_BATCH_BYTES: Final = 1 << 20
+
+
+class SimAgent:
+    """A connection to the agent of the machine at `address`."""
+
+    def __init__(self, world: World, address: str) -> None:
+        self.world = world
+        self.address = address
+
+    async def _call(self, verb: str) -> Machine:
+        world = self.world
+        await world.call(f"agent.{verb}", world.faults.agent_error)
+        machine = world.machines.get(self.address)
+        if machine is None or machine.state != "up" or not machine.agent_alive:
+            raise border.Unreachable(f"no agent answers at {self.address}")
+        if machine.is_partitioned:
+            await asyncio.sleep(_TIMEOUT_S)
+            raise border.Unreachable(f"{self.address} did not answer within {_TIMEOUT_S:.0f} s")
+        return machine
+
+    async def _answer(self, verb: str) -> None:
+        await self.world.answer(f"agent.{verb}", self.world.faults.agent_lost_reply)
+
+    def _times(self) -> int:
+        return 2 if self.world.chance("duplicates", self.world.faults.duplicate) else 1
+
+    async def node(self) -> NodeFacts:
+        machine = await self._call("node")
+        return machine.facts
+
+    async def prepare(self, orders: Sequence[RankOrder]) -> None:
+        machine = await self._call("prepare")
+        for _ in range(self._times()):
+            for order in orders:
+                self.world.prepare_rank(machine, order)
+        await self._answer("prepare")
+
+    async def run(self, rank_ids: Sequence[str]) -> None:
+        machine = await self._call("run")
+        for _ in range(self._times()):
+            for rank_id in rank_ids:
+                self.world.run_rank(machine, rank_id)
+        await self._answer("run")
+
+    async def stop(self, rank_ids: Sequence[str], grace_s: float) -> None:
+        machine = await self._call("stop")
+        for _ in range(self._times()):
+            for rank_id in rank_ids:
+                self.world.stop_rank(machine, rank_id, grace_s)
+        await self._answer("stop")
+
+    async def forget(self, rank_ids: Sequence[str]) -> None:
+        machine = await self._call("forget")
+        for _ in range(self._times()):
+            for rank_id in rank_ids:
+                self.world.forget_rank(machine, rank_id)
+        await self._answer("forget")
+
+    async def watch(self, cursors: Mapping[str, int]) -> AsyncIterator[Report]:
+        world = self.world
+        machine = await self._call("watch")
+        sent: dict[str, RankFact] = {}
+        sent_bytes = dict(cursors)
+        changed = asyncio.Event()
+        machine.watchers[changed] = None
+        is_first = True
+        try:
+            while True:
+                changed.clear()
+                report = self._news(machine, sent, sent_bytes, is_first)
+                for _ in range(2 if world.chance("watch", world.faults.watch_repeat) else 1):
+                    if world.chance("watch", world.faults.watch_cut):
+                        if world.dice("watch").random() < 0.5:
+                            return
+                        raise border.Unreachable("the stream was cut")
+                    world.check_alive()
+                    yield report
+                is_first = False
+                if not changed.is_set():  # else something happened while the reader was busy
+                    try:
+                        await asyncio.wait_for(changed.wait(), HEARTBEAT_S)
+                    except TimeoutError:
+                        pass
+                while machine.is_partitioned:  # silence: nobody says that the line is dead
+                    changed.clear()
+                    await changed.wait()
+                if not machine.answers:
+                    raise border.Unreachable(f"{self.address} closed the connection")
+        finally:
+            machine.watchers.pop(changed, None)
+
+    def _news(
+        self, machine: Machine, sent: dict[str, RankFact], sent_bytes: dict[str, int], is_first: bool
+    ) -> Report:
+        facts, logs, room = [], [], _BATCH_BYTES
+        for rank_id, rank in machine.ranks.items():
+            offset = sent_bytes.get(rank_id, 0)
+            if room > 0 and offset < len(rank.log):
+                data = bytes(rank.log[offset : offset + room])
+                logs.append(LogChunk(rank_id=rank_id, offset=offset, data=data))
+                sent_bytes[rank_id] = offset + len(data)
+                room -= len(data)
+            if sent.get(rank_id) != rank.fact:
+                facts.append(rank.fact)
+                sent[rank_id] = rank.fact
+        if room <= 0:
+            machine.notify()  # more is waiting
+        return Report(
+            complete=is_first,
+            ranks=tuple(facts),
+            logs=tuple(logs),
+            node=machine.facts if is_first else None,
+        )
+
+    async def missing_chunks(self, digests: Sequence[str]) -> Sequence[str]:
+        machine = await self._call("missing_chunks")
+        return [digest for digest in digests if digest not in machine.chunks]
+
+    async def put_chunks(self, chunks: AsyncIterator[tuple[str, bytes]]) -> None:
+        machine = await self._call("put_chunks")
+        async for digest, _ in chunks:
+            machine.chunks.add(digest)
+        await self._answer("put_chunks")
+
+    async def place_tree(self, tree_json: bytes, target: str) -> None:
+        machine = await self._call("place_tree")
+        if ".." in target.split("/"):
+            raise border.RequestRefused("target", f"`{target}` leaves the home of the node")
+        machine.trees[target] = tree_json
+        await self._answer("place_tree")
+
+    async def shell(self, command: str, rows: int, columns: int, env: Mapping[str, str]) -> Duplex:
+        raise border.Unsupported("simulated nodes have no shell")
+
+    async def forward(self, port: int) -> Duplex:
+        raise border.Unsupported("simulated nodes have no ports")
+
+    async def shutdown(self) -> None:
+        machine = await self._call("shutdown")
+        for rank_id in list(machine.ranks):
+            self.world.stop_rank(machine, rank_id, 0)
+        self.world.kill_agent(machine)
+        await self._answer("shutdown")
+
+    async def close(self) -> None:
+        return None
+
+
+class SimAgentDirectory:
+    """Which connection leads to a node: the world's stand-in for the server's directory."""
+
+    def __init__(self, world: World) -> None:
+        self.world = world
+
+    async def get(self, node: Node) -> AgentPort:
+        self.world.maybe_crash("before agent.connect")
+        return SimAgent(self.world, node.address)
+
+    async def drop(self, node_id: str) -> None:
+        return None

@@ -1,0 +1,342 @@
+"""`infra.provider.Provider` on the simulated world: a scripted market, slow boots, listings that lag.
+
+`owned` lots are a pool with a fixed number of nodes; on-demand and spot lots may be refused and, for spot, taken
+away again.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping, Sequence
+from typing import Final
+
+import msgspec
+
+from argosy.infra import border
+from argosy.infra.agent_port import Channel
+from argosy.infra.provider import Capabilities, Diagnostic, Manifest, Provider, Want
+from argosy.model.facts import ClaimFact, NodeFacts, NodeSighting
+from argosy.model.offer import Capacity, Offer, Shape
+from argosy.model.phases import Desired
+from argosy.model.rows import Claim, Node
+from argosy.testing.builders import a_gpu_shape, a_shape, some_devices
+from argosy.testing.world import Machine, World
+
+_SECRET: Final = "sim-credential-f00dface"  # the suite looks for it in facts and errors
+
+POOL: Final = Manifest(
+    name="pool",
+    title="a pool that we own",
+    capabilities=Capabilities(owned=True, stop=True, multi_node=True, fractions=True),
+    enabled_by_default=True,
+)
+CLOUD: Final = Manifest(
+    name="cloud",
+    title="a cloud with on-demand and spot nodes",
+    capabilities=Capabilities(spot=True, stop=True, multi_node=True, preemption_notice=True),
+    credentials=("CLOUD_KEY",),
+    enabled_by_default=True,
+)
+
+
+class Order(msgspec.Struct, kw_only=True):
+    """What the infrastructure knows of one claim."""
+
+    claim: Claim
+    state: str  # held | stopped | preempted
+    since_s: float
+    machines: list[Machine]
+
+
+class SimProvider:
+    """`offers` are the market; nodes of an owned offer are limited by its `nodes_max`."""
+
+    def __init__(self, world: World, manifest: Manifest, offers: Sequence[Offer]) -> None:
+        self.world = world
+        self.manifest = manifest
+        self.offers = list(offers)
+        self.orders: dict[str, Order] = {}
+        self.released: set[str] = set()
+        self._past: list[tuple[float, tuple[ClaimFact, ...]]] = []
+        self.secret = _SECRET
+
+    # -- the six verbs --------------------------------------------------------------------------------------
+
+    async def check(self) -> Sequence[Diagnostic]:
+        return [Diagnostic(provider=self.manifest.name, ok=True, what="the simulated world turns")]
+
+    async def quote(self, want: Want) -> Sequence[Offer]:
+        await self._call("quote")
+        now_ms = self.world.clock.now_ms()
+        return [msgspec.structs.replace(offer, quoted_at_ms=now_ms) for offer in self.offers]
+
+    async def ensure(self, claim: Claim) -> None:
+        if claim.choice.offer.provider != self.manifest.name:
+            raise border.RequestRefused(
+                "provider", f"`{claim.choice.offer.provider}` is not {self.manifest.name}"
+            )
+        self._refuse_undeclared(claim)
+        await self._call("ensure")
+        self.world.check_claim_intent(claim)
+        for _ in range(2 if self.world.chance("duplicates", self.world.faults.duplicate) else 1):
+            self._ensure(claim)
+        self._remember()
+        await self._answer("ensure")
+
+    async def observe(self, claim_ids: Sequence[str]) -> Sequence[ClaimFact]:
+        await self._call("observe")
+        facts = self._listing()
+        if self.world.chance("listings", self.world.faults.stale_listing):
+            past = [old for at_s, old in self._past if at_s >= self.world.now_s - 60]
+            facts = self.world.dice("listings").choice(past) if past else facts
+        if self.world.chance("listings", self.world.faults.partial_listing) and facts:
+            left_out = self.world.dice("listings").choice(facts).claim_id
+            self.world.tell(f"{self.manifest.name}.observe leaves out {left_out}")
+            facts = tuple(fact for fact in facts if fact.claim_id != left_out)
+        wanted = set(claim_ids)
+        return [fact for fact in facts if not wanted or fact.claim_id in wanted]
+
+    async def release(self, claim_id: str) -> None:
+        await self._call("release")
+        self._release(claim_id)
+        self._remember()
+        await self._answer("release")
+
+    async def reach(self, node: Node) -> Channel:
+        raise border.Unsupported("simulated nodes are reached through SimAgentDirectory")
+
+    # -- effects --------------------------------------------------------------------------------------------
+
+    async def _call(self, verb: str) -> None:
+        await self.world.call(
+            f"{self.manifest.name}.{verb}", self.world.faults.provider_error, latency_max_s=2.0
+        )
+
+    async def _answer(self, verb: str) -> None:
+        await self.world.answer(f"{self.manifest.name}.{verb}", self.world.faults.provider_lost_reply)
+
+    def _refuse_undeclared(self, claim: Claim) -> None:
+        can, offer = self.manifest.capabilities, claim.choice.offer
+        for name, wanted, declared in (
+            ("stop", claim.desired is Desired.STOP, can.stop),
+            ("multi_node", claim.count > 1, can.multi_node),
+            ("spot", offer.capacity is Capacity.SPOT, can.spot),
+            ("fractions", claim.choice.accelerators_milli % 1000 != 0, can.fractions),
+        ):
+            if wanted and not declared:
+                raise border.Unsupported(f"{self.manifest.name} does not declare `{name}`")
+
+    def _ensure(self, claim: Claim) -> None:
+        world, order = self.world, self.orders.get(claim.id)
+        if order is None:
+            if claim.id in self.released and world.faults.forgets_releases == 0:
+                raise border.RequestRefused("claim", f"{claim.id} was released before")
+            if claim.desired is not Desired.RUN:
+                return
+            self._take_capacity(claim)
+            self._create(claim)
+        elif order.state == "preempted":
+            return  # `observe` tells; a preempted claim does not come back
+        elif claim.desired is Desired.STOP and order.state == "held":
+            world.tell(f"{self.manifest.name}: {claim.id} stops")
+            order.state = "stopped"
+            for machine in order.machines:
+                if machine.state != "dead":
+                    world.stop_machine(machine)
+        elif claim.desired is Desired.RUN and order.state == "stopped":
+            world.tell(f"{self.manifest.name}: {claim.id} starts again")
+            order.state = "held"
+            for machine in order.machines:
+                if machine.state == "stopped":
+                    world.restart_machine(machine, self._boot_s())
+        elif claim.desired is Desired.RUN:
+            for machine in order.machines:
+                if not machine.is_partitioned:
+                    world.start_agent(machine)
+
+    def _take_capacity(self, claim: Claim) -> None:
+        offer = claim.choice.offer
+        mine = next((one for one in self.offers if _same_place(one, offer)), None)
+        if mine is None:
+            raise border.RequestRefused("instance_type", f"there is no `{offer.shape.instance_type}`")
+        if offer.capacity is not Capacity.OWNED and self.world.chance(
+            "capacity", self.world.faults.capacity_miss
+        ):
+            raise border.OutOfCapacity(offer.zone or offer.region or offer.shape.instance_type)
+        if mine.nodes_max is not None:
+            used = sum(
+                order.claim.count
+                for order in self.orders.values()
+                if _same_place(order.claim.choice.offer, mine)
+            )
+            if used + claim.count > mine.nodes_max:
+                raise border.OutOfCapacity(
+                    offer.zone or self.manifest.name, f"{used} of {mine.nodes_max} nodes are in use"
+                )
+
+    def _create(self, claim: Claim) -> None:
+        world = self.world
+        world.tell(f"{self.manifest.name}: makes {claim.count} nodes for {claim.id}")
+        machines = []
+        for index in range(claim.count):
+            machine = Machine(
+                self.manifest.name, claim.id, index, _facts_of(claim.choice.offer.shape, claim.id, index)
+            )
+            if machine.address in world.machines:
+                world.violate("one-machine", f"a second machine for {machine.address}")
+            fails = world.chance("boots", world.faults.failed_boot)
+            world.add_machine(machine, self._boot_s(), fails=fails)
+            machines.append(machine)
+        self.orders[claim.id] = Order(claim=claim, state="held", since_s=world.now_s, machines=machines)
+        faults = world.faults
+        if claim.choice.offer.capacity is Capacity.SPOT and faults.preemptions_per_h > 0:
+            after_s = world.dice("preemptions").expovariate(faults.preemptions_per_h / 3600)
+            asyncio.get_running_loop().call_later(after_s, self._preempt_by_weather, claim.id)
+
+    def _boot_s(self) -> float:
+        dice = self.world.dice("boots")
+        if self.world.chance("boots", self.world.faults.slow_boot):
+            return dice.uniform(100, 900)
+        return dice.uniform(0.1, 2.0) if self.manifest.capabilities.owned else dice.uniform(15, 60)
+
+    def _release(self, claim_id: str) -> None:
+        order = self.orders.pop(claim_id, None)
+        self.released.add(claim_id)
+        if order is None:
+            return
+        self.world.tell(f"{self.manifest.name}: releases {claim_id}")
+        for machine in order.machines:
+            self.world.remove_machine(machine)
+
+    def _preempt_by_weather(self, claim_id: str) -> None:
+        if self.world.faults.preemptions_per_h == 0:
+            return  # the weather has calmed down since
+        if not self.world.chance("preemptions", self.world.faults.notice):
+            self.preempt(claim_id)
+            return
+        order = self.orders.get(claim_id)
+        if order is None:
+            return
+        self.world.tell(f"{claim_id} will be preempted in 30 s")
+        for machine in order.machines:
+            for rank_id in list(machine.ranks):
+                self.world.stop_rank(machine, rank_id, 30)
+        asyncio.get_running_loop().call_later(30, self.preempt, claim_id)
+
+    def preempt(self, claim_id: str) -> None:
+        """The infrastructure takes the nodes away. The claim stays listed as preempted until it is released."""
+        order = self.orders.get(claim_id)
+        if order is None or order.state != "held":
+            return
+        self.world.tell(f"{claim_id} is preempted")
+        order.state = "preempted"
+        for machine in order.machines:
+            self.world.remove_machine(machine)
+
+    # -- listings -------------------------------------------------------------------------------------------
+
+    def _listing(self) -> tuple[ClaimFact, ...]:
+        lag_s = self.world.faults.listing_lag_s
+        return tuple(
+            _fact_of(order)
+            for order in self.orders.values()
+            if lag_s == 0 or self.world.now_s - order.since_s >= lag_s
+        )
+
+    def _remember(self) -> None:
+        """Keeps what a stale listing may show."""
+        if self.world.faults.stale_listing == 0:
+            return
+        self._past.append((self.world.now_s, self._listing()))
+        del self._past[:-20]
+
+    def names_of_all(self) -> set[str]:
+        """The truth, for suites and checkers: ids of claims that hold something."""
+        return {claim_id for claim_id, order in self.orders.items() if order.state != "preempted"}
+
+
+class SimProviders:
+    """`infra.provider.Providers`."""
+
+    def __init__(self, providers: Sequence[SimProvider]) -> None:
+        self._by_name = {one.manifest.name: one for one in providers}
+
+    def get(self, name: str) -> SimProvider:
+        return self._by_name[name]
+
+    def all(self) -> Mapping[str, Provider]:
+        return dict(self._by_name)
+
+    def sims(self) -> Sequence[SimProvider]:
+        return list(self._by_name.values())
+
+
+def _same_place(one: Offer, other: Offer) -> bool:
+    return (one.region, one.zone, one.capacity, one.shape.instance_type) == (
+        other.region,
+        other.zone,
+        other.capacity,
+        other.shape.instance_type,
+    )
+
+
+def _fact_of(order: Order) -> ClaimFact:
+    if order.state == "preempted":
+        return ClaimFact(claim_id=order.claim.id, state="preempted")
+    if order.state == "held" and any(machine.state == "booting" for machine in order.machines):
+        return ClaimFact(claim_id=order.claim.id, state="pending")
+    return ClaimFact(
+        claim_id=order.claim.id,
+        state=order.state,
+        nodes=tuple(
+            NodeSighting(
+                index=machine.index,
+                address=machine.address,
+                ip=f"10.0.{len(order.claim.id) % 250}.{machine.index + 1}",
+                alive=machine.state == "up" and machine.agent_alive,
+            )
+            for machine in order.machines
+        ),
+    )
+
+
+def _facts_of(shape: Shape, claim_id: str, index: int) -> NodeFacts:
+    devices = some_devices(
+        -(-shape.accelerators_milli // 1000), shape.accelerator or "", shape.accelerator_memory_bytes
+    )
+    return NodeFacts(
+        hostname=f"{claim_id[-6:]}-{index}",
+        arch=shape.arch,
+        cpus_milli=shape.cpus_milli,
+        memory_bytes=shape.memory_bytes,
+        devices=devices if shape.accelerator else (),
+        agent_version="sim",
+    )
+
+
+def a_market(world: World) -> SimProviders:
+    """The usual infrastructure of simulations: a small pool of our own, and a cloud with three zones."""
+    pool = Offer(
+        provider="pool",
+        shape=a_gpu_shape(2, instance_type="pool-2xA100", cpus_milli=16000),
+        capacity=Capacity.OWNED,
+        price_micro_usd=0,
+        nodes_max=4,
+    )
+    offers = [
+        Offer(
+            provider="cloud",
+            region="east",
+            zone=zone,
+            shape=shape,
+            capacity=capacity,
+            price_micro_usd=price if capacity is Capacity.ON_DEMAND else price // 3,
+        )
+        for zone in ("east-a", "east-b")
+        for shape, price in (
+            (a_shape(instance_type="c8"), 400_000),
+            (a_gpu_shape(1, instance_type="g1", cpus_milli=12000), 3_000_000),
+        )
+        for capacity in (Capacity.ON_DEMAND, Capacity.SPOT)
+    ]
+    return SimProviders([SimProvider(world, POOL, [pool]), SimProvider(world, CLOUD, offers)])

@@ -1,0 +1,548 @@
+"""The simulated world: machines, agents' disks, running ranks, and what goes wrong with them.
+
+The world is the truth. The product sees it only through `SimProvider` and `SimAgent`, late, partly, or not at all;
+the checkers see all of it. What the world can check at the moment it happens, it checks at once (`violate`):
+
+- an effect whose intent was not committed;
+- a rank that is started twice, or after its attempt ended, or before its whole gang is prepared;
+- two attempts of one job with running ranks;
+- a rank forgotten before its exit and its whole log were kept.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections.abc import Callable, Coroutine
+from contextvars import ContextVar
+from typing import Any, Final
+
+import msgspec
+
+from argosy.infra import border
+from argosy.infra.agent_port import RankOrder
+from argosy.infra.log_sink import LogSink
+from argosy.model.facts import NodeFacts, RankFact, RankPhase
+from argosy.model.phases import AttemptPhase
+from argosy.model.rows import Attempt, Claim, Node, Row, Workload
+from argosy.testing.faults import NONE, Faults, SimCrash
+from argosy.testing.virtual_time import SimClock, SimIds
+
+_ENDED: Final = (RankPhase.EXITED, RankPhase.VANISHED)
+
+
+class Violation(msgspec.Struct, frozen=True):
+    """A law that was broken, and when."""
+
+    at_s: float
+    checker: str
+    text: str
+
+    def render(self) -> str:
+        return f"[{self.at_s:10.3f}] {self.checker}: {self.text}"
+
+
+class Program(msgspec.Struct, frozen=True, kw_only=True):
+    """What a simulated shell text does: `sim work_s=300 exit=0 checkpoint_s=30`. Other texts end at once with 0."""
+
+    work_s: float = 0.0
+    exit: int = 0
+    checkpoint_s: float = 0.0  # progress is kept every so many seconds; 0: never
+    fails: int = 0  # so many first attempts fail ...
+    fail_s: float = 1.0  # ... after this long ...
+    fail_code: int = 1  # ... with this code ...
+    fail_rank: int = -1  # ... of this rank (-1: of all)
+    ignores_term: int = 0
+    log_bytes: int = 0
+
+    @classmethod
+    def parse(cls, text: str) -> Program:
+        """
+        >>> Program.parse("sim work_s=3 exit=7").exit
+        7
+        """
+        words = text.split()
+        if not words or words[0] != "sim":
+            return cls()
+        return msgspec.convert(dict(word.split("=", 1) for word in words[1:]), cls, strict=False)
+
+
+class Incarnation:
+    """One life of one server process. When it is dead, whatever it still tries raises `SimCrash`."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        self.dead = asyncio.Event()
+        self.crash_at: str | None = None  # crash at the first point whose name starts so (for directed tests)
+
+
+#: Which server process the running code belongs to; tasks inherit it. None: the world or a user.
+INCARNATION: ContextVar[Incarnation | None] = ContextVar("incarnation", default=None)
+
+
+class SimRank:
+    """One rank on the disk and in the process table of a machine."""
+
+    def __init__(self, order: RankOrder, fact: RankFact) -> None:
+        self.order = order
+        self.fact = fact
+        self.log = bytearray()
+        self.timers: list[asyncio.TimerHandle] = []
+        self.began_s = 0.0  # when it last started to run
+        self.from_s = 0.0  # progress it started with
+
+    def cancel_timers(self) -> None:
+        for timer in self.timers:
+            timer.cancel()
+        self.timers.clear()
+
+
+class Machine:
+    """One node of a claim. `state`: booting, up, stopped, dead."""
+
+    def __init__(self, provider: str, claim_id: str, index: int, facts: NodeFacts) -> None:
+        self.provider = provider
+        self.claim_id = claim_id
+        self.index = index
+        self.facts = facts
+        self.address = f"{claim_id}/{index}"
+        self.state = "booting"
+        self.agent_alive = False
+        self.is_partitioned = False
+        self.trouble_s = 0.0  # when it was last not reachable
+        self.ranks: dict[str, SimRank] = {}
+        self.watchers: dict[asyncio.Event, None] = {}  # in order of arrival: sets of objects have none
+        self.chunks: set[str] = set()
+        self.trees: dict[str, bytes] = {}
+        self.boot_timer: asyncio.TimerHandle | None = None
+
+    @property
+    def answers(self) -> bool:
+        return self.state == "up" and self.agent_alive and not self.is_partitioned
+
+    def notify(self) -> None:
+        for event in self.watchers:
+            event.set()
+
+
+class World:
+    """Everything outside of the control plane. Make it inside a running virtual loop."""
+
+    def __init__(self, seed: int, faults: Faults = NONE) -> None:
+        self.seed = seed
+        self.faults = faults
+        self.clock = SimClock(asyncio.get_running_loop())
+        self.ids = SimIds(seed)
+        self.machines: dict[str, Machine] = {}  # by address; what exists now
+        self.violations: list[Violation] = []
+        self.log: list[str] = []
+        self.rows: dict[str, Row] = {}  # committed rows, by id: filled by whoever watches commits
+        self.knows_rows = False  # intent is only checked when somebody fills `rows`
+        self.progress_s: dict[str, float] = {}  # checkpoints, by task id
+        self.attempts_of_task: dict[str, list[str]] = {}
+        self.starts: dict[str, int] = {}  # rank id → how often it was started, anywhere
+        self.exits: dict[
+            str, tuple[float, int | None]
+        ] = {}  # rank id → when and how it ended; None: it vanished
+        self.prepared: set[str] = set()  # rank ids that were ready once
+        self.running: dict[str, str] = {}  # rank id → address, at this moment
+        self.logs_of: dict[str, bytes] = {}  # rank id → all it ever wrote (filled at its end)
+        self.sink: LogSink | None = None
+        self.crashes = 0
+        self._dice: dict[str, random.Random] = {}
+        self._background: set[asyncio.Task[None]] = set()
+
+    # -- time, dice, story ---------------------------------------------------------------------------------
+
+    @property
+    def now_s(self) -> float:
+        return self.clock.monotonic_s()
+
+    def dice(self, name: str) -> random.Random:
+        """A stream of random numbers of its own for each purpose: one more draw here does not move all others."""
+        if name not in self._dice:
+            self._dice[name] = random.Random(f"{self.seed}:{name}")
+        return self._dice[name]
+
+    def chance(self, name: str, probability: float) -> bool:
+        return probability > 0 and self.dice(name).random() < probability
+
+    def tell(self, text: str) -> None:
+        """A line of the event log that `replay` prints."""
+        self.log.append(f"[{self.now_s:10.3f}] {text}")
+
+    def violate(self, checker: str, text: str) -> None:
+        self.violations.append(Violation(self.now_s, checker, text))
+        self.tell(f"VIOLATION {checker}: {text}")
+
+    # -- crashes ------------------------------------------------------------------------------------------
+
+    def maybe_crash(self, point: str) -> None:
+        """A place where the server may be killed. Raises `SimCrash` then, and for whatever the dead still try."""
+        life = INCARNATION.get()
+        if life is None:
+            return
+        if life.dead.is_set():
+            raise SimCrash(f"{life.name} is dead")
+        planned = life.crash_at is not None and point.startswith(life.crash_at)
+        if planned or self.chance("crash", self.faults.crash):
+            self.crashes += 1
+            self.tell(f"CRASH of {life.name} at {point}")
+            life.dead.set()
+            raise SimCrash(point)
+
+    def check_alive(self) -> None:
+        """Raises `SimCrash` when the calling server is dead. No new crash happens here."""
+        life = INCARNATION.get()
+        if life is not None and life.dead.is_set():
+            raise SimCrash(f"{life.name} is dead")
+
+    # -- calls across the border ----------------------------------------------------------------------------
+
+    async def call(self, point: str, error_p: float, latency_max_s: float = 0.1) -> None:
+        """The way there: latency, then perhaps an error of the border without any effect."""
+        self.maybe_crash(f"before {point}")
+        await asyncio.sleep(self.dice("latency").uniform(0.001, latency_max_s))
+        self.maybe_crash(f"during {point}")
+        if self.chance("errors", error_p):
+            error = self._draw_error(point)
+            self.tell(f"{point} fails: {type(error).__name__}")
+            raise error
+
+    async def answer(self, point: str, lost_p: float) -> None:
+        """The way back: the effect has happened, the caller may not hear of it."""
+        self.maybe_crash(f"after {point}")
+        if self.chance("lost", lost_p):
+            self.tell(f"{point}: reply lost")
+            await asyncio.sleep(self.dice("latency").uniform(1, 20))
+            raise (border.Unreachable if point.startswith("agent.") else border.Transient)(
+                "the reply was lost"
+            )
+
+    def _draw_error(self, point: str) -> border.BorderError:
+        if point.startswith("agent."):
+            return border.Unreachable("connection refused", self.dice("errors").choice([0.5, 2.0]))
+        kinds: list[Callable[[], border.BorderError]] = [
+            lambda: border.Transient("too many requests", self.dice("errors").choice([1.0, 5.0, 30.0])),
+            lambda: border.Transient("internal error of the cloud"),
+            lambda: border.Unreachable("connection reset"),
+        ]
+        if point.endswith(".ensure"):
+            kinds.append(lambda: border.OutOfCapacity("zone-a"))
+            kinds.append(lambda: border.QuotaExceeded("GPUS", "8"))
+        return self.dice("errors").choice(kinds)()
+
+    # -- rows: what was committed ------------------------------------------------------------------------
+
+    def row(self, row_id: str) -> Row | None:
+        return self.rows.get(row_id)
+
+    def attempt_of(self, rank_id: str) -> Attempt | None:
+        row = self.rows.get(rank_id.rpartition(".")[0])
+        return row if isinstance(row, Attempt) else None
+
+    def check_claim_intent(self, claim: Claim) -> None:
+        if self.knows_rows and not isinstance(self.rows.get(claim.id), Claim):
+            self.violate(
+                "intent-first", f"machines of {claim.id} are ordered, and no such claim is committed"
+            )
+
+    def check_rank_intent(self, machine: Machine, order_id: str) -> None:
+        if not self.knows_rows:
+            return
+        attempt = self.attempt_of(order_id)
+        rank = int(order_id.rpartition(".")[2])
+        if attempt is None:
+            self.violate("intent-first", f"rank {order_id} is ordered, and no such attempt is committed")
+            return
+        node = next((self.rows.get(p.node_id) for p in attempt.placements if p.rank == rank), None)
+        if not isinstance(node, Node) or f"{node.claim_id}/{node.index}" != machine.address:
+            self.violate(
+                "intent-first", f"rank {order_id} is ordered on {machine.address}, not where it was placed"
+            )
+
+    # -- machines -------------------------------------------------------------------------------------------
+
+    def add_machine(self, machine: Machine, boot_s: float, *, fails: bool = False) -> None:
+        self.machines[machine.address] = machine
+        self._boot(machine, boot_s, fails)
+
+    def _boot(self, machine: Machine, boot_s: float, fails: bool) -> None:
+        machine.state = "booting"
+        machine.boot_timer = asyncio.get_running_loop().call_later(boot_s, self._booted, machine, fails)
+
+    def _booted(self, machine: Machine, fails: bool) -> None:
+        if fails:
+            self.kill_machine(machine, "never came up")
+            return
+        machine.state = "up"
+        self.start_agent(machine)
+        self.tell(f"{machine.address} is up")
+
+    def start_agent(self, machine: Machine) -> None:
+        """The agent reads its disk: exits are known, what had not been started is lost with its secrets."""
+        if machine.agent_alive or machine.state != "up":
+            return
+        machine.agent_alive = True
+        for rank in machine.ranks.values():
+            gone = rank.fact.phase is RankPhase.RUNNING and rank.fact.id not in self.running
+            if gone or rank.fact.phase in (RankPhase.PREPARING, RankPhase.READY):
+                rank.cancel_timers()
+                self._set_fact(
+                    machine,
+                    rank,
+                    phase=RankPhase.VANISHED,
+                    ended_ms=self.clock.now_ms(),
+                    detail="agent restarted",
+                )
+        machine.notify()
+
+    def kill_agent(self, machine: Machine) -> None:
+        """Only the agent dies; running ranks go on, their exits go to disk."""
+        machine.agent_alive = False
+        machine.trouble_s = self.now_s
+        self.tell(f"{machine.address}: agent dies")
+        machine.notify()
+
+    def kill_machine(self, machine: Machine, why: str) -> None:
+        self.tell(f"{machine.address} dies: {why}")
+        self._power_off(machine)
+        machine.state = "dead"
+        machine.notify()
+
+    def stop_machine(self, machine: Machine) -> None:
+        self._power_off(machine)
+        machine.state = "stopped"
+        machine.notify()
+
+    def restart_machine(self, machine: Machine, boot_s: float) -> None:
+        self._boot(machine, boot_s, False)
+
+    def remove_machine(self, machine: Machine) -> None:
+        self._power_off(machine)
+        machine.state = "dead"
+        self.machines.pop(machine.address, None)
+        machine.notify()
+
+    def _power_off(self, machine: Machine) -> None:
+        if machine.boot_timer is not None:
+            machine.boot_timer.cancel()
+        machine.agent_alive = False
+        machine.is_partitioned = False
+        for rank in machine.ranks.values():
+            rank.cancel_timers()
+            if rank.fact.id in self.running:
+                self._keep_progress(rank)
+                del self.running[rank.fact.id]
+                self.exits.setdefault(rank.fact.id, (self.now_s, None))
+
+    # -- ranks: called by SimAgent ------------------------------------------------------------------------
+
+    def prepare_rank(self, machine: Machine, order: RankOrder) -> None:
+        if order.id in machine.ranks:
+            return
+        self.check_rank_intent(machine, order.id)
+        rank = SimRank(
+            order, RankFact(id=order.id, phase=RankPhase.PREPARING, stage="setup" if order.setup else "run")
+        )
+        machine.ranks[order.id] = rank
+        self.tell(f"{machine.address}: prepares {order.id}")
+        setup = Program.parse(order.setup)
+        rank.log += f"setup of {order.id}\n".encode() if order.setup else b""
+        if setup.ignores_term == 0 and setup.work_s == 0 and setup.exit == 0:
+            self._prepared(machine, rank, 0)
+        else:
+            self._later(rank, setup.work_s, self._prepared, machine, rank, setup.exit)
+            machine.notify()
+
+    def _prepared(self, machine: Machine, rank: SimRank, code: int) -> None:
+        if code != 0:
+            self._end(machine, rank, code)
+            return
+        self.prepared.add(rank.order.id)
+        self._set_fact(machine, rank, phase=RankPhase.READY, stage="run")
+        if rank.order.run_now:
+            self.run_rank(machine, rank.order.id)
+
+    def run_rank(self, machine: Machine, rank_id: str) -> None:
+        """Starts a prepared rank; others are left alone."""
+        rank = machine.ranks.get(rank_id)
+        if rank is None or rank.fact.phase is not RankPhase.READY:
+            return
+        self._check_start(rank_id)
+        self.starts[rank_id] = self.starts.get(rank_id, 0) + 1
+        self.running[rank_id] = machine.address
+        order, program = rank.order, Program.parse(rank.order.run)
+        task_id = order.env.get("ARGOSY_TASK_ID", rank.fact.attempt_id)
+        attempts = self.attempts_of_task.setdefault(task_id, [])
+        if rank.fact.attempt_id not in attempts:
+            attempts.append(rank.fact.attempt_id)
+        number = attempts.index(rank.fact.attempt_id)
+        rank.began_s, rank.from_s = self.now_s, self.progress_s.get(task_id, 0.0)
+        left_s, code = max(0.0, program.work_s - rank.from_s), program.exit
+        fails_here = program.fail_rank in (-1, rank.fact.rank)
+        if number < program.fails and fails_here:
+            left_s, code = program.fail_s, program.fail_code
+        rank.log += f"{rank_id} starts at {rank.from_s:.0f} s\n".encode() + b"x" * program.log_bytes
+        self.tell(f"{machine.address}: runs {rank_id} for {left_s:.0f} s, then exit {code}")
+        self._set_fact(machine, rank, phase=RankPhase.RUNNING, started_ms=self.clock.now_ms())
+        self._later(rank, left_s, self._end, machine, rank, code)
+
+    def _check_start(self, rank_id: str) -> None:
+        attempt_id = rank_id.rpartition(".")[0]
+        if rank_id in self.running:
+            self.violate("rank-once", f"{rank_id} runs on {self.running[rank_id]} and is started again")
+        elif rank_id in self.starts:
+            self.violate("finished-never-restarts", f"{rank_id} had ended and is started again")
+        attempt = self.attempt_of(rank_id)
+        if attempt is None:
+            return
+        if attempt.phase is AttemptPhase.ENDED:
+            self.violate(
+                "finished-never-restarts", f"{rank_id} starts after its attempt was recorded as ended"
+            )
+        missing = [p.rank for p in attempt.placements if f"{attempt_id}.{p.rank}" not in self.prepared]
+        if missing:
+            self.violate("gang-together", f"{rank_id} starts before ranks {missing} of its gang are prepared")
+        for other_id in self.running:
+            other = self.attempt_of(other_id)
+            if other is not None and other.workload_id == attempt.workload_id and other.id != attempt.id:
+                self.violate("one-attempt", f"{rank_id} starts while {other_id} of the same job still runs")
+                break
+
+    def stop_rank(self, machine: Machine, rank_id: str, grace_s: float) -> None:
+        rank = machine.ranks.get(rank_id)
+        if rank is None or rank.fact.phase in _ENDED:
+            return
+        self.tell(f"{machine.address}: stops {rank_id}")
+        if rank.fact.phase is not RankPhase.RUNNING:
+            rank.cancel_timers()
+            self._end(machine, rank, 143)
+            return
+        if Program.parse(rank.order.run).ignores_term:
+            self._later(rank, grace_s, self._end, machine, rank, 137)
+        else:
+            self._later(rank, min(grace_s, 0.5), self._end, machine, rank, 143)
+
+    def forget_rank(self, machine: Machine, rank_id: str) -> None:
+        rank = machine.ranks.get(rank_id)
+        if rank is None or rank.fact.phase not in _ENDED:
+            return
+        attempt = self.attempt_of(rank_id)
+        if attempt is not None:
+            kept = attempt.exit_codes[rank.fact.rank] if rank.fact.rank < len(attempt.exit_codes) else None
+            if attempt.phase is not AttemptPhase.ENDED and kept is None and rank.fact.exit_code is not None:
+                self.violate("exit-kept", f"{rank_id} is forgotten before its exit code was committed")
+        if self.sink is not None and self.sink.stored(rank_id) < len(rank.log):
+            self.violate(
+                "log-kept",
+                f"{rank_id} is forgotten with {self.sink.stored(rank_id)} of {len(rank.log)} bytes of log stored",
+            )
+        del machine.ranks[rank_id]
+
+    def _end(self, machine: Machine, rank: SimRank, code: int) -> None:
+        rank.cancel_timers()
+        rank_id = rank.fact.id
+        if rank_id in self.running:
+            self._keep_progress(rank)
+            del self.running[rank_id]
+        self.exits[rank_id] = (self.now_s, code)
+        rank.log += f"{rank_id} ends with {code}\n".encode()
+        self.logs_of[rank_id] = bytes(rank.log)
+        self.tell(f"{machine.address}: {rank_id} ends with {code}")
+        self._set_fact(machine, rank, phase=RankPhase.EXITED, exit_code=code, ended_ms=self.clock.now_ms())
+
+    def _keep_progress(self, rank: SimRank) -> None:
+        every_s = Program.parse(rank.order.run).checkpoint_s
+        if rank.fact.rank == 0 and every_s > 0:
+            task_id = rank.order.env.get("ARGOSY_TASK_ID", rank.fact.attempt_id)
+            done_s = rank.from_s + self.now_s - rank.began_s
+            self.progress_s[task_id] = max(self.progress_s.get(task_id, 0.0), done_s // every_s * every_s)
+
+    def _set_fact(self, machine: Machine, rank: SimRank, **changes: Any) -> None:  # Any: fields of RankFact
+        rank.fact = msgspec.structs.replace(rank.fact, log_bytes=len(rank.log), **changes)
+        machine.notify()
+
+    def _later(self, rank: SimRank, delay_s: float, then: Callable[..., None], *args: object) -> None:
+        rank.timers.append(asyncio.get_running_loop().call_later(delay_s, then, *args))
+
+    # -- weather --------------------------------------------------------------------------------------------
+
+    def start_weather(self) -> None:
+        """Lets the rates of `faults` do their work until `calm`."""
+        faults = self.faults
+        for name, per_h, strike in (
+            ("node-deaths", faults.node_deaths_per_h, self._strike_node),
+            ("agent-deaths", faults.agent_deaths_per_h, self._strike_agent),
+            ("partitions", faults.partitions_per_h, self._strike_partition),
+            ("clock-jumps", faults.clock_jumps_per_h, self._strike_clock),
+        ):
+            if per_h > 0:
+                self.go(self._strike(name, per_h, strike))
+
+    def go(self, work: Coroutine[Any, Any, None]) -> None:
+        """A task of the world, that outlives servers."""
+        task = asyncio.get_running_loop().create_task(work)
+        self._background.add(task)
+        task.add_done_callback(self._background.discard)
+
+    async def calm(self) -> None:
+        """No more faults from now on: partitions heal, clocks stay, dead agents come back, the dead stay dead."""
+        self.faults = NONE
+        for task in sorted(self._background, key=lambda one: one.get_name()):
+            task.cancel()
+        for machine in self.machines.values():
+            machine.is_partitioned = False
+            self.start_agent(machine)
+            machine.notify()
+        self.tell("the weather is calm")
+
+    async def _strike(self, name: str, per_h: float, strike: Callable[[random.Random], None]) -> None:
+        dice = self.dice(name)
+        while True:
+            await asyncio.sleep(dice.expovariate(per_h / 3600))
+            strike(dice)
+
+    def _pick(self, dice: random.Random) -> Machine | None:
+        up = [machine for machine in self.machines.values() if machine.state == "up"]
+        return dice.choice(up) if up else None
+
+    def _strike_node(self, dice: random.Random) -> None:
+        if (machine := self._pick(dice)) is not None:
+            self.kill_machine(machine, "kernel panic")
+
+    def _strike_agent(self, dice: random.Random) -> None:
+        machine = self._pick(dice)
+        if machine is not None and machine.agent_alive:
+            self.kill_agent(machine)
+            if dice.random() < 0.7:  # its init system starts it again
+                asyncio.get_running_loop().call_later(dice.uniform(1, 60), self.start_agent, machine)
+
+    def _strike_partition(self, dice: random.Random) -> None:
+        machine = self._pick(dice)
+        if machine is None or machine.is_partitioned:
+            return
+        length_s = dice.choice([3.0, 20.0, 90.0, 400.0, 1500.0])
+        machine.is_partitioned = True
+        self.tell(f"{machine.address}: unreachable for {length_s:.0f} s")
+        asyncio.get_running_loop().call_later(length_s, self._heal, machine)
+
+    def _heal(self, machine: Machine) -> None:
+        machine.is_partitioned = False
+        machine.trouble_s = self.now_s
+        machine.notify()
+
+    def _strike_clock(self, dice: random.Random) -> None:
+        by_ms = dice.choice([-3_600_000, -60_000, -500, 500, 60_000, 7_200_000])
+        self.clock.step_wall(by_ms)
+        self.tell(f"the wall clock jumps by {by_ms} ms")
+
+    # -- truth for checkers ---------------------------------------------------------------------------------
+
+    def workload_of(self, attempt_id: str) -> Workload | None:
+        attempt = self.rows.get(attempt_id)
+        row = self.rows.get(attempt.workload_id) if isinstance(attempt, Attempt) else None
+        return row if isinstance(row, Workload) else None
+
+    def is_empty(self) -> bool:
+        return not self.machines and not self.running
