@@ -298,8 +298,7 @@ def measure_bulk(world: World, runs: int) -> list[Figure]:
     with world.cluster() as name, world.client() as client:
         pid = world.server_pid()
         for turn in range(max(2, runs // 2)):
-            tasks = [Task(name=f"t{i}", run="true") for i in range(jobs]
-            )
+            tasks = [Task(name=f"t{i}", run="true") for i in range(jobs)]
             started = time.perf_counter()
             refs = client.exec(name, tasks)
             submit.samples.append(jobs / (time.perf_counter() - started))
