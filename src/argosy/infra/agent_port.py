@@ -13,6 +13,7 @@ from typing import Protocol
 import msgspec
 
 from argosy.model.facts import LogChunk, NodeFacts, RankFact
+from argosy.model.rows import Node
 
 
 class Channel(Protocol):
@@ -101,3 +102,13 @@ class AgentPort(Protocol):
 
     async def close(self) -> None:
         """Drop the connection; the agent and its ranks go on."""
+
+
+class AgentDirectory(Protocol):
+    """Connections to agents, by node."""
+
+    async def get(self, node: Node) -> AgentPort:
+        """The agent of `node`; connects when first asked. Raises `border.Unreachable`."""
+
+    def drop(self, node_id: str) -> None:
+        """Forget the connection: the next `get` makes a new one."""

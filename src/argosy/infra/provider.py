@@ -34,6 +34,7 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     extra: str = ""  # `pip install argosy[EXTRA]`
     credentials: tuple[str, ...] = ()  # environment variables or files it reads
     enabled_by_default: bool = False
+    shared_dir: str = ""  # a folder that all its nodes share and that outlives claims ("": none)
 
 
 class Diagnostic(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):

@@ -31,7 +31,7 @@ class Ask(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class DeviceRoom(NamedTuple):
-    index: int
+    device: int  # its index on the node
     model: str
     memory_bytes: int
     free_milli: int
@@ -171,8 +171,8 @@ def pick_devices(devices: Sequence[DeviceRoom], wish: Accelerator | None) -> tup
         shares = [device for device in fitting if device.free_milli >= wish.milli]
         if not shares:
             return None
-        best = min(shares, key=lambda device: (device.free_milli, device.index))
-        return (DeviceShare(index=best.index, milli=wish.milli),)
+        best = min(shares, key=lambda device: (device.free_milli, device.device))
+        return (DeviceShare(index=best.device, milli=wish.milli),)
     count = wish.milli // WHOLE_MILLI
     whole = [device for device in fitting if device.free_milli == WHOLE_MILLI]
     if len(whole) < count:
@@ -181,8 +181,8 @@ def pick_devices(devices: Sequence[DeviceRoom], wish: Accelerator | None) -> tup
     for device in whole:
         groups.setdefault(device.numa, []).append(device)
     enough = [group for group in groups.values() if len(group) >= count]
-    source = min(enough, key=lambda group: (len(group), group[0].index)) if enough else whole
-    return tuple(DeviceShare(index=device.index, milli=WHOLE_MILLI) for device in source[:count])
+    source = min(enough, key=lambda group: (len(group), group[0].device)) if enough else whole
+    return tuple(DeviceShare(index=device.device, milli=WHOLE_MILLI) for device in source[:count])
 
 
 def _take(room: Room, placement: Placement) -> Room:
@@ -192,7 +192,7 @@ def _take(room: Room, placement: Placement) -> Room:
         index=room.index,
         cpus_milli=room.cpus_milli - placement.cpus_milli,
         memory_bytes=room.memory_bytes - placement.memory_bytes,
-        devices=tuple(d._replace(free_milli=d.free_milli - taken.get(d.index, 0)) for d in room.devices),
+        devices=tuple(d._replace(free_milli=d.free_milli - taken.get(d.device, 0)) for d in room.devices),
     )
 
 

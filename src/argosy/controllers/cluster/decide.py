@@ -1,0 +1,297 @@
+"""Clusters: nodes that stay, jobs that share them in order, rest when idle. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+import msgspec
+
+from argosy.controllers.job.decide import finish, new_attempt, task_of
+from argosy.controllers.job.queue import render_rejections
+from argosy.controllers.view import Action, NewId, Put, View, WakeAt, event
+from argosy.model.offer import Choice
+from argosy.model.phases import ClaimPhase, Desired, NodePhase, Outcome, WorkloadPhase
+from argosy.model.reasons import Reason
+from argosy.model.resources import Autostop
+from argosy.model.rows import Claim, Node, Workload
+from argosy.model.task import ClusterSpec
+from argosy.planning import (
+    BUSY,
+    Ask,
+    Placed,
+    ask_of,
+    explain_shortage,
+    never_fits,
+    place,
+    plan,
+    rooms,
+    usage_by_provider,
+)
+
+
+def decide_cluster(view: View, cluster: Workload, new_id: NewId) -> list[Action]:
+    """What to do about one live cluster and the queue of jobs on it."""
+    if cluster.desired is Desired.END:
+        return _go(view, cluster)
+    if cluster.desired is Desired.STOP or cluster.phase is WorkloadPhase.STOPPING:
+        return _rest(view, cluster)  # also when it was meanwhile asked to run again: it rests first
+    if cluster.phase is WorkloadPhase.QUEUED:
+        return _order(view, cluster, new_id)
+    if cluster.phase is WorkloadPhase.STARTING:
+        return _start(view, cluster, new_id)
+    if cluster.phase is WorkloadPhase.STOPPED:
+        changed = msgspec.structs.replace(
+            cluster, phase=WorkloadPhase.STARTING, reason=None, detail="", active_ms=view.now_ms
+        )
+        actions: list[Action] = [Put(changed)]
+        for claim in view.rows.claims_of(cluster.id):
+            if claim.desired is Desired.STOP:
+                actions.append(Put(msgspec.structs.replace(claim, desired=Desired.RUN)))
+        return actions
+    return _run(view, cluster, new_id)
+
+
+def cluster_spec(cluster: Workload) -> ClusterSpec:
+    assert isinstance(cluster.spec, ClusterSpec)
+    return cluster.spec
+
+
+def _order(view: View, cluster: Workload, new_id: NewId) -> list[Action]:
+    spec = cluster_spec(cluster)
+    answer = plan(
+        spec.resources,
+        spec.num_nodes,
+        view.offers,
+        abilities=view.abilities,
+        usage=usage_by_provider(view.rows.claims.values()),
+        ordered=spec.ordered,
+    )
+    if not answer.choices:
+        if any(each.code == BUSY for each in answer.rejected) or not view.offers:
+            return []  # waits; why is told to whoever looks (`planning.waits`)
+        return _fail(view, cluster, Reason.NO_OFFER, render_rejections(answer.rejected))
+    claim = _new_claim(view, cluster, answer.choices, new_id)
+    return [Put(claim), Put(msgspec.structs.replace(cluster, phase=WorkloadPhase.STARTING))]
+
+
+def _new_claim(view: View, cluster: Workload, choices: Sequence[Choice], new_id: NewId) -> Claim:
+    return Claim(
+        id=new_id("clm"),
+        workload_id=cluster.id,
+        choice=choices[0],
+        alternatives=tuple(choices[1:6]),
+        count=cluster_spec(cluster).num_nodes,
+        requested_ms=view.now_ms,
+    )
+
+
+def _fail(view: View, cluster: Workload, reason: Reason, detail: str) -> list[Action]:
+    ended = msgspec.structs.replace(
+        cluster,
+        phase=WorkloadPhase.FINISHED,
+        outcome=Outcome.FAILED,
+        reason=reason,
+        detail=detail,
+        ended_ms=view.now_ms,
+    )
+    actions: list[Action] = [Put(ended), event(view, cluster.id, reason.value, detail)]
+    for job in view.rows.jobs_of(cluster.id):
+        if view.rows.attempt_of(job.id) is None:
+            actions += finish(
+                view, job, Outcome.CANCELLED, Reason.CLUSTER_GONE, f"its cluster failed: {detail}"
+            )
+    return actions
+
+
+def _start(view: View, cluster: Workload, new_id: NewId) -> list[Action]:
+    claims = view.rows.claims_of(cluster.id)
+    good = [
+        claim
+        for claim in claims
+        if claim.phase in (ClaimPhase.REQUESTED, ClaimPhase.HELD, ClaimPhase.STOPPED)
+    ]
+    if not good:
+        failed = [claim for claim in claims if claim.reason is not None]
+        if not failed:
+            return [Put(msgspec.structs.replace(cluster, phase=WorkloadPhase.QUEUED))]
+        last = failed[-1]
+        permanent = last.reason in (Reason.CREDENTIALS, Reason.PROVIDER_REFUSED)
+        if last.alternatives and not permanent:
+            text = f"{last.choice.offer.provider} refused: {last.detail}; trying the next place"
+            claim = _new_claim(view, cluster, last.alternatives, new_id)
+            return [Put(claim), event(view, cluster.id, "failover", text)]
+        return _fail(view, cluster, last.reason or Reason.OUT_OF_CAPACITY, last.detail)
+    claim = good[0]
+    nodes = view.rows.nodes_of_claim(claim.id)
+    if claim.phase is ClaimPhase.HELD and sum(node.phase is NodePhase.READY for node in nodes) == claim.count:
+        changed = msgspec.structs.replace(
+            cluster,
+            phase=WorkloadPhase.RUNNING,
+            started_ms=cluster.started_ms or view.now_ms,
+            active_ms=view.now_ms,
+        )
+        return [Put(changed), event(view, cluster.id, "running", f"{claim.count} node(s) are ready")]
+    return []
+
+
+def _run(view: View, cluster: Workload, new_id: NewId) -> list[Action]:
+    claims = [claim for claim in view.rows.claims_of(cluster.id) if claim.phase is ClaimPhase.HELD]
+    if not claims:
+        lost = [claim for claim in view.rows.claims_of(cluster.id) if claim.reason is not None]
+        reason = lost[-1].reason if lost else Reason.NODE_LOST
+        outcome = Outcome.PREEMPTED if reason is Reason.PREEMPTED else Outcome.LOST
+        detail = lost[-1].detail if lost else "its nodes are gone"
+        ended = msgspec.structs.replace(
+            cluster,
+            phase=WorkloadPhase.FINISHED,
+            outcome=outcome,
+            reason=reason,
+            detail=detail,
+            ended_ms=view.now_ms,
+        )
+        return [Put(ended), event(view, cluster.id, outcome.value, detail)]
+    actions = _place_jobs(view, cluster, view.rows.nodes_of(cluster.id), new_id)
+    if actions:
+        return actions
+    return _watch_idleness(view, cluster)
+
+
+def _place_jobs(view: View, cluster: Workload, nodes: Sequence[Node], new_id: NewId) -> list[Action]:
+    queued = (
+        job
+        for job in view.rows.jobs_of(cluster.id)
+        if job.phase is WorkloadPhase.QUEUED and job.desired is Desired.RUN
+    )
+    first = next(queued, None)
+    if first is None:
+        return []
+    ready = [node for node in nodes if node.phase is NodePhase.READY]
+    live = [attempt for attempt in map(view.rows.attempt_of, _job_ids(view, cluster)) if attempt is not None]
+    pool = rooms(ready, live)
+    by_id = {first.id: first}
+
+    def asks() -> Iterator[Ask]:
+        yield ask_of(first.id, task_of(first))
+        for job in queued:
+            by_id[job.id] = job
+            yield ask_of(job.id, task_of(job))
+
+    actions: list[Action] = []
+    for answer in place(pool, asks()):
+        job = by_id[answer.ask.id]
+        if isinstance(answer, Placed):
+            changed, attempt = new_attempt(job, answer.placements, new_id("att"), view.now_ms)
+            actions += [Put(changed), Put(attempt)]
+        else:
+            never = never_fits(nodes, answer.ask) if all(node.ready_ms for node in nodes) else None
+            if never is not None:
+                actions += finish(view, job, Outcome.FAILED, Reason.NO_OFFER, explain_shortage(never, nodes))
+    if actions and cluster.active_ms:
+        actions.append(Put(msgspec.structs.replace(cluster, active_ms=0)))  # busy
+    return actions
+
+
+def _job_ids(view: View, cluster: Workload) -> list[str]:
+    return [job.id for job in view.rows.jobs_of(cluster.id) if job.phase is not WorkloadPhase.QUEUED]
+
+
+def _watch_idleness(view: View, cluster: Workload) -> list[Action]:
+    """`active_ms` is 0 while jobs are live, else when the cluster fell idle."""
+    jobs = view.rows.jobs_of(cluster.id)
+    policy = cluster.autostop
+    busy = bool(jobs) and policy.wait_for != "none"
+    if busy:
+        return [Put(msgspec.structs.replace(cluster, active_ms=0))] if cluster.active_ms else []
+    if not cluster.active_ms:
+        changed = msgspec.structs.replace(cluster, active_ms=view.now_ms)
+        if cluster.down_when_done and not jobs:
+            return [Put(msgspec.structs.replace(changed, desired=Desired.END, detail="its jobs are done"))]
+        return [Put(changed)]
+    return _autostop(view, cluster, policy)
+
+
+def _autostop(view: View, cluster: Workload, policy: Autostop) -> list[Action]:
+    if policy.idle_s is None:
+        return []
+    due_ms = cluster.active_ms + policy.idle_s * 1000
+    if view.now_ms < due_ms:
+        return [WakeAt(cluster.id, due_ms)]
+    desired = Desired.END if policy.down else Desired.STOP
+    text = f"idle for {policy.idle_s // 60} min" if policy.idle_s >= 60 else f"idle for {policy.idle_s} s"
+    changed = msgspec.structs.replace(cluster, desired=desired, reason=Reason.IDLE, detail=text)
+    return [Put(changed), event(view, cluster.id, "idle", text)]
+
+
+def _end_jobs(
+    view: View, cluster: Workload, reason: Reason, *, queued_too: bool
+) -> tuple[list[Action], bool]:
+    """Actions that end the cluster's jobs, and whether any attempt is still live."""
+    actions: list[Action] = []
+    live = False
+    for job in view.rows.jobs_of(cluster.id):
+        if view.rows.attempt_of(job.id) is not None:
+            live = True
+            if job.desired is not Desired.END:
+                actions.append(Put(msgspec.structs.replace(job, desired=Desired.END, reason=reason)))
+        elif queued_too:
+            actions += finish(view, job, Outcome.CANCELLED, reason, f"cluster {cluster.name} was taken down")
+    return actions, live
+
+
+def _go(view: View, cluster: Workload) -> list[Action]:
+    """Down: jobs end with their grace, then the claims are released, then it is over."""
+    actions, live = _end_jobs(view, cluster, Reason.CANCELLED_BY_USER, queued_too=True)
+    if cluster.phase is not WorkloadPhase.STOPPING:
+        actions.append(
+            Put(msgspec.structs.replace(cluster, phase=WorkloadPhase.STOPPING, active_ms=view.now_ms))
+        )
+        return actions
+    patience_ms = cluster.active_ms + _longest_grace_ms(view, cluster) + view.policy.kill_margin_ms
+    if live and view.now_ms < patience_ms:
+        return [*actions, WakeAt(cluster.id, patience_ms)]
+    claims = view.rows.claims_of(cluster.id)
+    for claim in claims:
+        if claim.desired is not Desired.END:
+            actions.append(Put(msgspec.structs.replace(claim, desired=Desired.END)))
+    if not claims and not live:
+        ended = msgspec.structs.replace(
+            cluster,
+            phase=WorkloadPhase.FINISHED,
+            outcome=cluster.outcome or Outcome.CANCELLED,
+            ended_ms=view.now_ms,
+        )
+        actions.append(Put(ended))
+    return actions
+
+
+def _longest_grace_ms(view: View, cluster: Workload) -> int:
+    jobs = view.rows.jobs_of(cluster.id)
+    return (
+        max((task_of(job).grace_s for job in jobs if job.phase is not WorkloadPhase.QUEUED), default=0) * 1000
+    )
+
+
+def _rest(view: View, cluster: Workload) -> list[Action]:
+    """Stop: running jobs end, queued ones keep their place, the claims rest."""
+    if cluster.phase is WorkloadPhase.STOPPED:
+        return []
+    if cluster.phase is WorkloadPhase.QUEUED:  # nothing was ordered yet
+        return [Put(msgspec.structs.replace(cluster, desired=Desired.END))]
+    actions, live = _end_jobs(view, cluster, Reason.STOPPED_BY_USER, queued_too=False)
+    if cluster.phase is not WorkloadPhase.STOPPING:
+        actions.append(
+            Put(msgspec.structs.replace(cluster, phase=WorkloadPhase.STOPPING, active_ms=view.now_ms))
+        )
+        return actions
+    patience_ms = cluster.active_ms + _longest_grace_ms(view, cluster) + view.policy.kill_margin_ms
+    if live and view.now_ms < patience_ms:
+        return [*actions, WakeAt(cluster.id, patience_ms)]
+    claims = [claim for claim in view.rows.claims_of(cluster.id) if claim.phase is not ClaimPhase.RELEASING]
+    for claim in claims:
+        if claim.desired is Desired.RUN:
+            actions.append(Put(msgspec.structs.replace(claim, desired=Desired.STOP)))
+    if not claims and not live:
+        actions.append(Put(msgspec.structs.replace(cluster, desired=Desired.END)))
+    elif not live and all(claim.phase is ClaimPhase.STOPPED for claim in claims):
+        actions.append(Put(msgspec.structs.replace(cluster, phase=WorkloadPhase.STOPPED)))
+    return actions

@@ -1,0 +1,264 @@
+"""Performing effects: idempotent calls to providers and agents, each keyed by a committed row.
+
+Calls to one agent are batched: a pass that starts twenty ranks on a node makes one request. An effect that is
+repeated within `REPEAT_S` is left out: decisions are level-triggered and say the same thing until its result is seen.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable, Sequence
+
+import msgspec
+
+from argosy.controllers.observed import Facts
+from argosy.controllers.view import (
+    Action,
+    EnsureClaim,
+    Failure,
+    ForgetRanks,
+    Policy,
+    PrepareRanks,
+    ReleaseClaim,
+    RunRanks,
+    StopRanks,
+    WakeAt,
+    backoff_ms,
+)
+from argosy.infra.agent_port import AgentDirectory, AgentPort, RankOrder
+from argosy.infra.border import BorderError, RequestRefused, Transient
+from argosy.infra.log_sink import LogSink
+from argosy.infra.provider import Providers
+from argosy.infra.tree_source import TreeSource
+from argosy.model.facts import ClaimFact
+from argosy.model.ids import Clock
+from argosy.model.rows import Claim, Node
+from argosy.model.task import JobSpec
+from argosy.model.tree import Tree
+from argosy.store import Store
+
+_log = logging.getLogger(__name__)
+
+REPEAT_S = 2.0
+PROVIDER_LIMIT_S = 600.0
+AGENT_LIMIT_S = 60.0
+
+
+class Effects:
+    """Performs actions after their rows are committed; results become facts, and wake the shell."""
+
+    def __init__(
+        self,
+        *,
+        store: Store,
+        providers: Providers,
+        agents: AgentDirectory,
+        logs: LogSink,
+        files: TreeSource | None,
+        facts: Facts,
+        clock: Clock,
+        policy: Policy,
+        spawn: Callable[..., object],
+        wake: Callable[..., None],
+        wake_at: Callable[[str, int], None],
+    ) -> None:
+        self._store, self._providers, self._agents = store, providers, agents
+        self._logs, self._files, self._facts = logs, files, facts
+        self._clock, self._policy = clock, policy
+        self._spawn, self._wake, self._wake_at = spawn, wake, wake_at
+        self._recent: dict[tuple[str, ...], float] = {}
+        self.nodes: dict[str, Node] = {}  # rows of live nodes, kept by the shell
+
+    def perform(self, actions: Sequence[Action]) -> None:
+        """Start every effect among `actions` that is not under way or was not just done. Does not wait."""
+        prepare: dict[str, list[PrepareRanks]] = {}
+        run: dict[str, list[str]] = {}
+        stop: dict[tuple[str, float], list[str]] = {}
+        forget: dict[str, list[str]] = {}
+        for action in actions:
+            match action:
+                case WakeAt():
+                    self._wake_at(action.subject, action.at_ms)
+                case EnsureClaim() | ReleaseClaim():
+                    self._start_claim(action)
+                case PrepareRanks():
+                    if self._fresh("prepare", action.attempt.id, action.node_id, subject=action.job.id):
+                        prepare.setdefault(action.node_id, []).append(action)
+                        self._facts.begin(action.attempt.id)
+                case RunRanks():
+                    if self._fresh("run", action.attempt_id, action.node_id, subject=action.attempt_id):
+                        run.setdefault(action.node_id, []).extend(action.rank_ids)
+                case StopRanks():
+                    if self._fresh("stop", action.attempt_id, action.node_id, subject=action.attempt_id):
+                        stop.setdefault((action.node_id, action.grace_s), []).extend(action.rank_ids)
+                case ForgetRanks():
+                    if self._fresh("forget", *action.rank_ids, action.node_id, subject=action.node_id):
+                        forget.setdefault(action.node_id, []).extend(action.rank_ids)
+                case _:
+                    pass
+        for node_id, orders in prepare.items():
+            self._spawn(self._prepare(node_id, orders))
+        for node_id, rank_ids in run.items():
+            self._spawn(self._run_ranks(node_id, rank_ids))
+        for (node_id, grace_s), rank_ids in stop.items():
+            self._spawn(
+                self._on_agent(node_id, "stop", lambda agent, ids=rank_ids, g=grace_s: agent.stop(ids, g))
+            )
+        for node_id, rank_ids in forget.items():
+            self._spawn(self._forget(node_id, rank_ids))
+
+    def _fresh(self, *key: str, subject: str) -> bool:
+        """Whether this was not done a moment ago; else the subject is looked at again later."""
+        now_s = self._clock.monotonic_s()
+        if len(self._recent) > 4096:
+            self._recent = {each: at for each, at in self._recent.items() if now_s - at < REPEAT_S}
+        last = self._recent.get(key)
+        if last is not None and now_s - last < REPEAT_S:
+            self._wake_at(subject, self._clock.now_ms() + int(REPEAT_S * 1000))
+            return False
+        self._recent[key] = now_s
+        return True
+
+    # -- claims --------------------------------------------------------------------------------------------------------
+
+    def _start_claim(self, action: EnsureClaim | ReleaseClaim) -> None:
+        claim = action.claim
+        verb = "ensure" if isinstance(action, EnsureClaim) else "release"
+        if self._facts.busy(claim.id) or not self._fresh(
+            verb, claim.id, claim.desired.value, subject=claim.id
+        ):
+            return
+        self._facts.begin(claim.id)
+        self._spawn(self._ensure(claim) if isinstance(action, EnsureClaim) else self._release(claim))
+
+    async def _ensure(self, claim: Claim) -> None:
+        try:
+            provider = self._providers.get(claim.choice.offer.provider)
+            async with asyncio.timeout(PROVIDER_LIMIT_S):
+                await provider.ensure(claim)
+                seen = await provider.observe([claim.id])
+            for fact in seen:
+                if fact.claim_id == claim.id:
+                    self._facts.set_claim(fact)
+            self._facts.clear_failure(claim.id)
+        except (BorderError, TimeoutError, OSError) as error:
+            self._failed(claim.id, error)
+        finally:
+            self._facts.end(claim.id)
+            self._wake(claim.id)
+
+    async def _release(self, claim: Claim) -> None:
+        try:
+            provider = self._providers.get(claim.choice.offer.provider)
+            async with asyncio.timeout(PROVIDER_LIMIT_S):
+                await provider.release(claim.id)
+            self._facts.set_claim(ClaimFact(claim_id=claim.id, state="released"))
+            self._facts.clear_failure(claim.id)
+        except (BorderError, TimeoutError, OSError) as error:
+            self._failed(claim.id, error)
+        finally:
+            self._facts.end(claim.id)
+            self._wake(claim.id)
+
+    def _failed(self, subject: str, error: Exception) -> None:
+        old = self._facts.failure(subject)
+        count = old.count + 1 if old is not None else 1
+        now_ms = self._clock.now_ms()
+        wait_ms = backoff_ms(self._policy, count)
+        if isinstance(error, Transient):
+            wait_ms = max(int(error.after_s * 1000), min(wait_ms, 10_000))
+        text = str(error) or type(error).__name__
+        _log.info("%s: %s (%d in a row)", subject, text, count)
+        failure = Failure(
+            code=border_code(error), text=text, at_ms=now_ms, count=count, after_ms=now_ms + wait_ms
+        )
+        self._facts.set_failure(subject, failure)
+        self._wake_at(subject, failure.after_ms)
+
+    # -- ranks ---------------------------------------------------------------------------------------------------------
+
+    async def _prepare(self, node_id: str, actions: Sequence[PrepareRanks]) -> None:
+        """Files first, then all orders of this node in one request. One bad task does not hold up the others."""
+        orders: list[RankOrder] = []
+        try:
+            node = self.nodes[node_id]
+            async with asyncio.timeout(PROVIDER_LIMIT_S):
+                agent = await self._agents.get(node)
+                for action in actions:
+                    try:
+                        await self._place_files(agent, action)
+                    except RequestRefused as error:
+                        self._failed(action.attempt.id, error)
+                        continue
+                    orders += await self._with_secrets(action)
+                if orders:
+                    await agent.prepare(orders)
+            for action in actions:
+                if any(order.id.startswith(action.attempt.id) for order in orders):
+                    self._facts.clear_failure(action.attempt.id)
+        except (BorderError, TimeoutError, OSError, KeyError) as error:
+            for action in actions:
+                self._failed(action.attempt.id, error)
+        finally:
+            for action in actions:
+                self._facts.end(action.attempt.id)
+            self._wake(*(action.job.id for action in actions))
+
+    async def _with_secrets(self, action: PrepareRanks) -> list[RankOrder]:
+        spec = action.job.spec
+        if not isinstance(spec, JobSpec) or not spec.task.secrets:
+            return list(action.orders)
+        secrets = await self._store.load_secrets(action.job.id)
+        for order in action.orders:
+            self._logs.mask(order.id, list(secrets.values()))
+        return [msgspec.structs.replace(order, env=order.env | secrets) for order in action.orders]
+
+    async def _place_files(self, agent: AgentPort, action: PrepareRanks) -> None:
+        spec = action.job.spec
+        if not isinstance(spec, JobSpec):
+            return
+        wanted = [("workdir", spec.task.workdir_tree)] if spec.task.workdir_tree else []
+        wanted += [(mount.target, mount.tree) for mount in spec.task.file_mounts if mount.tree]
+        for target, digest in wanted:
+            if self._files is None or digest is None:
+                continue
+            try:
+                text = await self._files.tree(digest)
+            except KeyError:
+                raise RequestRefused(
+                    "workdir", "the uploaded files are gone from the server; launch again"
+                ) from None
+            tree = msgspec.json.decode(text, type=Tree)
+            missing = await agent.missing_chunks(sorted(tree.chunk_digests()))
+            if missing:
+                await agent.put_chunks(self._files.chunks(missing))
+            await agent.place_tree(text, target)
+
+    async def _run_ranks(self, node_id: str, rank_ids: list[str]) -> None:
+        try:
+            async with asyncio.timeout(AGENT_LIMIT_S):
+                await (await self._agents.get(self.nodes[node_id])).run(rank_ids)
+        except (BorderError, TimeoutError, OSError, KeyError) as error:
+            _log.info("run on %s failed, is tried again: %s", node_id, error)
+
+    async def _stop_ranks(self, node_id: str, rank_ids: list[str], grace_s: float) -> None:
+        try:
+            async with asyncio.timeout(AGENT_LIMIT_S):
+                await (await self._agents.get(self.nodes[node_id])).stop(rank_ids, grace_s)
+        except (BorderError, TimeoutError, OSError, KeyError) as error:
+            _log.info("stop on %s failed, is tried again: %s", node_id, error)
+
+    async def _forget(self, node_id: str, rank_ids: list[str]) -> None:
+        try:
+            async with asyncio.timeout(AGENT_LIMIT_S):
+                await (await self._agents.get(self.nodes[node_id])).forget(rank_ids)
+            self._facts.drop_ranks(node_id, rank_ids)
+        except (BorderError, TimeoutError, OSError, KeyError) as error:
+            _log.info("forget on %s failed, is tried again: %s", node_id, error)
+
+
+def border_code(error: Exception) -> str:
+    """`OutOfCapacity` -> `out-of-capacity`."""
+    name = type(error).__name__
+    return "".join("-" + char.lower() if char.isupper() else char for char in name).lstrip("-")

@@ -1,0 +1,455 @@
+"""Jobs: one attempt at a time, gangs that start and end together, recovery of managed jobs. Pure.
+
+Laws: at most one live attempt per job. A managed job starts again only when the provider has confirmed that the
+nodes of its last attempt are gone, or every rank has exited: it never runs twice at once.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from enum import Enum
+
+import msgspec
+
+from argosy.controllers.job.environment import rank_orders
+from argosy.controllers.view import (
+    Action,
+    NewId,
+    PrepareRanks,
+    Put,
+    RunRanks,
+    StopRanks,
+    View,
+    WakeAt,
+    backoff_ms,
+    event,
+)
+from argosy.model.facts import RankFact, RankPhase
+from argosy.model.offer import Placement
+from argosy.model.phases import AttemptPhase, ClaimPhase, Desired, NodePhase, Outcome, WorkloadPhase
+from argosy.model.reasons import REASONS, Reason, Retry
+from argosy.model.rows import Attempt, Claim, Node, Workload
+from argosy.model.task import JobSpec, Task
+from argosy.planning import Shortage, ask_of, explain_shortage, place, rooms
+
+
+class Standing(Enum):
+    """Where one rank is, as far as we can know."""
+
+    GONE = "gone"  # its node is
+    UNKNOWN = "unknown"  # its node does not answer
+    ABSENT = "absent"  # its node answers and does not know it
+    PREPARING = "preparing"
+    READY = "ready"
+    RUNNING = "running"
+    EXITED = "exited"
+    VANISHED = "vanished"
+
+
+_OVER = frozenset({Standing.GONE, Standing.ABSENT, Standing.EXITED, Standing.VANISHED})
+
+
+class Rank(msgspec.Struct, frozen=True):
+    id: str
+    placement: Placement
+    node: Node | None
+    standing: Standing
+    fact: RankFact | None
+
+
+def decide_job(view: View, job: Workload, new_id: NewId) -> list[Action]:
+    """What to do about one live job. Jobs of a cluster are placed by the cluster; managed ones place themselves."""
+    attempt = view.rows.attempt_of(job.id)
+    if attempt is not None:
+        return decide_attempt(view, job, attempt)
+    spec = job_spec(job)
+    if job.desired is Desired.END:
+        return finish(view, job, Outcome.CANCELLED, job.reason or Reason.CANCELLED_BY_USER, "")
+    if not spec.managed:
+        if job.cluster_id not in view.rows.workloads:
+            return finish(view, job, Outcome.CANCELLED, Reason.CLUSTER_GONE, "its cluster is gone")
+        return []
+    if job.phase is WorkloadPhase.RECOVERING:
+        return _recover(view, job)
+    if job.phase is WorkloadPhase.STARTING:
+        return _start_managed(view, job, new_id)
+    return []  # queued: `decide_queue` of managed jobs gives it a claim in its turn
+
+
+def job_spec(job: Workload) -> JobSpec:
+    assert isinstance(job.spec, JobSpec)
+    return job.spec
+
+
+def new_attempt(
+    job: Workload, placements: tuple[Placement, ...], attempt_id: str, now_ms: int
+) -> tuple[Workload, Attempt]:
+    """The job and its next attempt, to be put together."""
+    number = job.attempts + 1
+    attempt = Attempt(
+        id=attempt_id, workload_id=job.id, number=number, placements=placements, placed_ms=now_ms
+    )
+    changed = msgspec.structs.replace(
+        job, phase=WorkloadPhase.STARTING, attempts=number, attempt_id=attempt_id, reason=None, detail=""
+    )
+    return changed, attempt
+
+
+def finish(view: View, job: Workload, outcome: Outcome, reason: Reason | None, detail: str) -> list[Action]:
+    """The job is over; its claims, if it owns any, are to be released."""
+    ended = msgspec.structs.replace(
+        job, phase=WorkloadPhase.FINISHED, outcome=outcome, reason=reason, detail=detail, ended_ms=view.now_ms
+    )
+    actions: list[Action] = [Put(ended)]
+    actions += _end_claims(view, job)
+    return actions
+
+
+def _end_claims(view: View, job: Workload) -> list[Action]:
+    return [
+        Put(msgspec.structs.replace(claim, desired=Desired.END))
+        for claim in view.rows.claims_of(job.id)
+        if claim.desired is not Desired.END
+    ]
+
+
+# -- attempts ----------------------------------------------------------------------------------------------------------
+
+
+def ranks_of(view: View, attempt: Attempt) -> list[Rank]:
+    result = []
+    for placement in attempt.placements:
+        rank_id = f"{attempt.id}.{placement.rank}"
+        node = view.rows.nodes.get(placement.node_id)
+        fact = view.observed.rank(rank_id)
+        result.append(Rank(rank_id, placement, node, _standing(view, node, fact), fact))
+    return result
+
+
+def _standing(view: View, node: Node | None, fact: RankFact | None) -> Standing:
+    if fact is not None and fact.phase is RankPhase.EXITED:
+        return Standing.EXITED  # known for certain, whatever became of the node
+    if node is None or node.phase in (NodePhase.GONE, NodePhase.STOPPED):
+        return Standing.GONE
+    link = view.observed.link(node.id)
+    if link is None or not link.up:
+        return Standing.UNKNOWN
+    return Standing.ABSENT if fact is None else Standing(fact.phase.value)
+
+
+def decide_attempt(view: View, job: Workload, attempt: Attempt) -> list[Action]:
+    ranks = ranks_of(view, attempt)
+    if attempt.phase is AttemptPhase.ENDING:
+        return _end(view, job, attempt, ranks)
+    exited = [rank for rank in ranks if rank.standing is Standing.EXITED]
+    if job.desired is Desired.END:
+        return _begin_end(
+            view, job, attempt, ranks, Outcome.CANCELLED, job.reason or Reason.CANCELLED_BY_USER, ""
+        )
+    failed = [rank for rank in exited if rank.fact is not None and rank.fact.exit_code != 0]
+    if failed:
+        return _begin_end(view, job, attempt, ranks, Outcome.FAILED, *_why_failed(failed[0], len(ranks)))
+    if len(exited) == len(ranks):
+        return _ended(view, job, attempt, ranks, Outcome.SUCCEEDED, None, "")
+    lost = _why_lost(view, attempt, ranks)
+    if lost is not None:
+        return _begin_end(view, job, attempt, ranks, *lost)
+    task = job_spec(job).task
+    actions: list[Action] = []
+    if attempt.running_ms and task.max_duration_s is not None:
+        due = attempt.running_ms + task.max_duration_s * 1000
+        if view.now_ms >= due:
+            text = f"ran for {task.max_duration_s} s, which is its `max_duration`"
+            return _begin_end(view, job, attempt, ranks, Outcome.FAILED, Reason.MAX_DURATION, text)
+        actions.append(WakeAt(job.id, due))
+    return actions + _advance(view, job, attempt, ranks)
+
+
+def _advance(view: View, job: Workload, attempt: Attempt, ranks: list[Rank]) -> list[Action]:
+    standings = [rank.standing for rank in ranks]
+    started = {Standing.RUNNING, Standing.EXITED}
+    if attempt.phase is AttemptPhase.RUNNING:
+        waiting = [rank for rank in ranks if rank.standing is Standing.READY]
+        return _per_node(waiting, lambda node_id, ids: RunRanks(attempt.id, node_id, ids))
+    if Standing.ABSENT in standings:
+        return _prepare(view, job, attempt, ranks)
+    if all(standing in started or standing is Standing.READY for standing in standings):
+        return _running(view, job, attempt, ranks)
+    if attempt.phase is AttemptPhase.PLACED and Standing.PREPARING in standings:
+        return [Put(msgspec.structs.replace(attempt, phase=AttemptPhase.PREPARING))]
+    return []
+
+
+def _running(view: View, job: Workload, attempt: Attempt, ranks: list[Rank]) -> list[Action]:
+    starts = [
+        rank.fact.started_ms for rank in ranks if rank.fact is not None and rank.standing is Standing.RUNNING
+    ]
+    now_ms = min([start for start in starts if start] or [view.now_ms])
+    running = msgspec.structs.replace(attempt, phase=AttemptPhase.RUNNING, running_ms=now_ms)
+    changed = msgspec.structs.replace(job, phase=WorkloadPhase.RUNNING, started_ms=job.started_ms or now_ms)
+    return [Put(running), Put(changed)]
+
+
+def _prepare(view: View, job: Workload, attempt: Attempt, ranks: list[Rank]) -> list[Action]:
+    if view.observed.busy(attempt.id):
+        return []
+    failure = view.observed.failure(attempt.id)
+    if failure is not None:
+        if failure.code == "request-refused" or failure.count >= 5:
+            return _begin_end(view, job, attempt, ranks, Outcome.FAILED, Reason.PREPARE_FAILED, failure.text)
+        if view.now_ms < failure.after_ms:
+            return [WakeAt(job.id, failure.after_ms)]
+    nodes = [rank.node for rank in ranks if rank.node is not None]
+    if len(nodes) < len(ranks):
+        return []
+    cluster = view.rows.workloads.get(job.cluster_id) if job.cluster_id else None
+    claim = view.rows.claims.get(nodes[0].claim_id)
+    shared = view.shared_dirs.get(nodes[0].provider, "")
+    orders = rank_orders(job, attempt, nodes, cluster=cluster, claim=claim, shared_dir=shared)
+    absent = {rank.id for rank in ranks if rank.standing is Standing.ABSENT}
+    actions: list[Action] = []
+    for node in nodes:
+        mine = tuple(order for where, order in orders if where.id == node.id and order.id in absent)
+        if mine:
+            actions.append(PrepareRanks(attempt, job, node.id, mine))
+    return actions
+
+
+def _why_failed(rank: Rank, count: int) -> tuple[Reason, str]:
+    fact = rank.fact
+    assert fact is not None
+    where = f"rank {rank.placement.rank}: " if count > 1 else ""
+    text = (
+        f"{where}{fact.detail}" if fact.detail else f"{where}{fact.stage} exited with code {fact.exit_code}"
+    )
+    if fact.oom:
+        return Reason.OUT_OF_MEMORY, text
+    if "disk full" in fact.detail:
+        return Reason.LOG_DISK_FULL, text
+    return (Reason.SETUP_FAILED if fact.stage == "setup" else Reason.USER_CODE_FAILED), text
+
+
+def _why_lost(view: View, attempt: Attempt, ranks: list[Rank]) -> tuple[Outcome, Reason, str] | None:
+    for rank in ranks:
+        node, index = rank.node, rank.placement.rank
+        if node is None:
+            return Outcome.LOST, Reason.NODE_LOST, f"node of rank {index} is gone"
+        if rank.standing is Standing.EXITED:
+            continue
+        claim = view.rows.claims.get(node.claim_id)
+        if node.phase in (NodePhase.GONE, NodePhase.DRAINING, NodePhase.STOPPED):
+            if (claim is not None and claim.reason is Reason.PREEMPTED) or node.reason is Reason.PREEMPTED:
+                return Outcome.PREEMPTED, Reason.PREEMPTED, claim.detail if claim else ""
+            return Outcome.LOST, Reason.NODE_LOST, f"node {node.index} is gone"
+        if rank.standing is Standing.VANISHED:
+            return Outcome.LOST, Reason.RANK_VANISHED, f"rank {index} was killed together with its supervisor"
+        if rank.standing is Standing.ABSENT and attempt.phase is AttemptPhase.RUNNING:
+            return (
+                Outcome.LOST,
+                Reason.RANK_VANISHED,
+                f"node {node.index} has no record of rank {index} any more",
+            )
+        silent_ms = view.now_ms - node.unreachable_ms
+        if node.phase is NodePhase.UNREACHABLE and silent_ms >= view.policy.lost_after_ms:
+            return (
+                Outcome.LOST,
+                Reason.NODE_LOST,
+                f"node {node.index} has not answered for {silent_ms // 1000} s",
+            )
+    return None
+
+
+def _begin_end(
+    view: View,
+    job: Workload,
+    attempt: Attempt,
+    ranks: list[Rank],
+    outcome: Outcome,
+    reason: Reason,
+    detail: str,
+) -> list[Action]:
+    """Intent to end: written before any rank is told, so that a crash cannot forget why."""
+    if all(rank.standing in _OVER for rank in ranks) and not view.observed.busy(attempt.id):
+        return _ended(view, job, attempt, ranks, outcome, reason, detail)
+    ending = msgspec.structs.replace(
+        attempt,
+        phase=AttemptPhase.ENDING,
+        outcome=outcome,
+        reason=reason,
+        detail=detail,
+        ending_ms=view.now_ms,
+    )
+    actions: list[Action] = [Put(ending)]
+    if job_spec(job).managed and outcome in (Outcome.LOST, Outcome.PREEMPTED):
+        actions += _end_claims(view, job)
+    return actions
+
+
+def _end(view: View, job: Workload, attempt: Attempt, ranks: list[Rank]) -> list[Action]:
+    grace_s = job_spec(job).task.grace_s
+    patience_ms = attempt.ending_ms + grace_s * 1000 + view.policy.kill_margin_ms
+    late = view.now_ms >= patience_ms
+    assert attempt.outcome is not None
+
+    def over(rank: Rank) -> bool:
+        if rank.standing in _OVER:
+            return not view.observed.busy(attempt.id)
+        unreachable = rank.node is not None and rank.node.phase is NodePhase.UNREACHABLE
+        silent_ms = view.now_ms - rank.node.unreachable_ms if unreachable and rank.node else 0
+        # A job bound to a cluster does not wait for ever for a dead node; a managed one waits for its release.
+        return not job_spec(job).managed and unreachable and silent_ms >= view.policy.lost_after_ms
+
+    if all(over(rank) for rank in ranks):
+        return _ended(view, job, attempt, ranks, attempt.outcome, attempt.reason, attempt.detail)
+    alive = [
+        rank for rank in ranks if rank.standing in (Standing.PREPARING, Standing.READY, Standing.RUNNING)
+    ]
+    actions = _per_node(alive, lambda node_id, ids: StopRanks(attempt.id, node_id, ids, float(grace_s)))
+    if late and job_spec(job).managed:
+        actions += _end_claims(view, job)
+    actions.append(WakeAt(job.id, patience_ms if not late else view.now_ms + view.policy.heal_every_ms))
+    return actions
+
+
+def _per_node(ranks: list[Rank], make: Callable[[str, tuple[str, ...]], Action]) -> list[Action]:
+    by_node: dict[str, list[str]] = {}
+    for rank in ranks:
+        by_node.setdefault(rank.placement.node_id, []).append(rank.id)
+    return [make(node_id, tuple(ids)) for node_id, ids in by_node.items()]
+
+
+def _ended(
+    view: View,
+    job: Workload,
+    attempt: Attempt,
+    ranks: list[Rank],
+    outcome: Outcome,
+    reason: Reason | None,
+    detail: str,
+) -> list[Action]:
+    codes = tuple(rank.fact.exit_code if rank.fact is not None else None for rank in ranks)
+    starts = [rank.fact.started_ms for rank in ranks if rank.fact is not None and rank.fact.started_ms]
+    started_ms = attempt.running_ms or (min(starts) if starts else 0)
+    ended = msgspec.structs.replace(
+        attempt,
+        phase=AttemptPhase.ENDED,
+        outcome=outcome,
+        reason=reason,
+        detail=detail,
+        exit_codes=codes,
+        running_ms=started_ms,
+        ended_ms=view.now_ms,
+    )
+    job = msgspec.structs.replace(job, started_ms=job.started_ms or started_ms)
+    return [Put(ended), *after_attempt(view, job, ended)]
+
+
+def after_attempt(view: View, job: Workload, attempt: Attempt) -> list[Action]:
+    """Finish the job, or let a managed one start again."""
+    spec, outcome = job_spec(job), attempt.outcome
+    assert outcome is not None
+    if outcome in (Outcome.SUCCEEDED, Outcome.CANCELLED) or job.desired is Desired.END:
+        return finish(view, job, outcome, attempt.reason, attempt.detail)
+    again = False
+    errors, recoveries = job.errors, job.recoveries
+    reason, detail = attempt.reason, attempt.detail
+    if spec.managed:
+        if outcome in (Outcome.LOST, Outcome.PREEMPTED):
+            again, recoveries = True, recoveries + 1
+        elif reason is not Reason.MAX_DURATION:
+            again, errors, reason, detail = _restart_on_error(job, attempt)
+    if not again:
+        return finish(view, job, outcome, reason, detail)
+    fresh = outcome in (Outcome.LOST, Outcome.PREEMPTED)
+    retry_ms = view.now_ms + (
+        0 if fresh and recoveries <= 1 else backoff_ms(view.policy, max(1, errors + recoveries - 1))
+    )
+    changed = msgspec.structs.replace(
+        job,
+        phase=WorkloadPhase.RECOVERING,
+        reason=reason,
+        detail=detail,
+        errors=errors,
+        recoveries=recoveries,
+        retry_ms=retry_ms,
+    )
+    text = f"attempt {attempt.number} ended: {detail or (reason.value if reason else outcome.value)}; starting again"
+    actions: list[Action] = [Put(changed), event(view, job.id, "recovering", text), WakeAt(job.id, retry_ms)]
+    if fresh:
+        actions += _end_claims(view, job)
+    return actions
+
+
+def _restart_on_error(job: Workload, attempt: Attempt) -> tuple[bool, int, Reason | None, str]:
+    """(start again?, restarts spent, reason, detail). Exit codes that the user listed do not count as errors."""
+    recovery = job_spec(job).task.resources[0].recovery
+    codes = {code for code in attempt.exit_codes if code}
+    if codes & set(recovery.recover_on_exit_codes):
+        return True, job.errors, attempt.reason, attempt.detail
+    if attempt.reason is not None and REASONS[attempt.reason].retry is Retry.SAME and job.errors < 3:
+        return True, job.errors + 1, attempt.reason, attempt.detail
+    if job.errors < recovery.max_restarts_on_errors:
+        return True, job.errors + 1, attempt.reason, attempt.detail
+    if recovery.max_restarts_on_errors:
+        text = f"{attempt.detail}; all {recovery.max_restarts_on_errors} restarts are used"
+        return False, job.errors, Reason.RESTARTS_EXHAUSTED, text
+    return False, job.errors, attempt.reason, attempt.detail
+
+
+# -- managed jobs ------------------------------------------------------------------------------------------------------
+
+
+def usable_claim(view: View, job: Workload) -> Claim | None:
+    for claim in view.rows.claims_of(job.id):
+        if claim.desired is Desired.RUN and claim.phase in (ClaimPhase.REQUESTED, ClaimPhase.HELD):
+            return claim
+    return None
+
+
+def _recover(view: View, job: Workload) -> list[Action]:
+    if view.now_ms < job.retry_ms:
+        return [WakeAt(job.id, job.retry_ms)]
+    if usable_claim(view, job) is not None:
+        return [Put(msgspec.structs.replace(job, phase=WorkloadPhase.STARTING))]
+    return []  # waits until the old claim is gone; `decide_queue` then gives it a fresh one
+
+
+def _start_managed(view: View, job: Workload, new_id: NewId) -> list[Action]:
+    claim = usable_claim(view, job)
+    if claim is None:
+        return _claim_failed(view, job)
+    nodes = [node for node in view.rows.nodes_of_claim(claim.id) if node.phase is NodePhase.READY]
+    if claim.phase is not ClaimPhase.HELD or len(nodes) < claim.count:
+        return []
+    ask = msgspec.structs.replace(
+        ask_of(job.id, job_spec(job).task), cpus_milli=0, memory_bytes=claim.choice.memory_bytes
+    )
+    answer = next(place(rooms(nodes, ()), [ask]))
+    if isinstance(answer, Shortage):
+        return finish(view, job, Outcome.FAILED, Reason.INTERNAL, explain_shortage(answer, nodes))
+    changed, attempt = new_attempt(job, answer.placements, new_id("att"), view.now_ms)
+    return [Put(changed), Put(attempt)]
+
+
+def _claim_failed(view: View, job: Workload) -> list[Action]:
+    """The order failed. A wrong request ends the job; a lack of capacity is tried again, elsewhere first."""
+    reason, detail = Reason.OUT_OF_CAPACITY, ""
+    for claim in view.rows.claims_of(job.id):
+        if claim.reason is not None:
+            reason, detail = claim.reason, claim.detail
+    if reason in (Reason.CREDENTIALS, Reason.PROVIDER_REFUSED):
+        return finish(view, job, Outcome.FAILED, reason, detail)
+    retry_ms = view.now_ms + backoff_ms(view.policy, job.recoveries + 1)
+    changed = msgspec.structs.replace(
+        job,
+        phase=WorkloadPhase.RECOVERING,
+        reason=reason,
+        detail=detail,
+        retry_ms=retry_ms,
+        recoveries=job.recoveries + 1,
+    )
+    return [Put(changed), WakeAt(job.id, retry_ms)]
+
+
+def task_of(job: Workload) -> Task:
+    return job_spec(job).task

@@ -1,0 +1,94 @@
+"""What a program finds in its environment. Every variable has its SkyPilot twin."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import msgspec
+
+from argosy.infra.agent_port import RankOrder
+from argosy.model.offer import Placement
+from argosy.model.rows import Attempt, Claim, Node, Workload
+from argosy.model.task import JobSpec
+
+PIDS_MAX = 8192  # per rank, where the node can limit it: a fork bomb ends itself, not the machine
+
+
+def task_id(job: Workload) -> str:
+    """Stable across recoveries: the key for checkpoints and experiment trackers."""
+    return f"argosy-{job.id}"
+
+
+def checkpoint_dir(job: Workload, shared_dir: str) -> str:
+    """Where the job keeps what must survive: shared by its nodes and outliving claims where the provider has such a
+    folder, else in the node's home."""
+    return f"{shared_dir or '~'}/checkpoints/{job.id}"
+
+
+def rank_orders(
+    job: Workload,
+    attempt: Attempt,
+    nodes: Sequence[Node],
+    *,
+    cluster: Workload | None,
+    claim: Claim | None,
+    shared_dir: str,
+) -> list[tuple[Node, RankOrder]]:
+    """One order per rank, with its node. `nodes` are the nodes of the placements, in rank order."""
+    spec = job.spec
+    assert isinstance(spec, JobSpec)
+    task = spec.task
+    ips = "\n".join(node.ip for node in nodes)
+    gpus = sum(share.milli for share in attempt.placements[0].devices) if attempt.placements else 0
+    offer = claim.choice.offer if claim else None
+    info = {
+        "cluster_name": cluster.name if cluster else job.name,
+        "cloud": offer.provider if offer else "",
+        "region": offer.region if offer else "",
+        "zone": offer.zone if offer else "",
+    }
+    common = {
+        "NODE_IPS": ips,
+        "NUM_NODES": str(len(nodes)),
+        "NUM_GPUS_PER_NODE": str(-(-gpus // 1000)),
+        "TASK_ID": task_id(job),
+        "INTERNAL_JOB_ID": str(job.number),
+        "CLUSTER_INFO": msgspec.json.encode(info).decode(),
+        "USER": job.user,
+        "SETUP_NODE_IPS": ips,
+        "SETUP_NUM_GPUS_PER_NODE": str(-(-gpus // 1000)),
+    }
+    if spec.managed:
+        common["MANAGED_JOB_ID"] = str(job.number)
+    own = {
+        "ARGOSY_HEAD_IP": nodes[0].ip,
+        "ARGOSY_JOB_ID": job.id,
+        "ARGOSY_ATTEMPT": str(attempt.number),
+        "ARGOSY_CHECKPOINT_DIR": checkpoint_dir(job, shared_dir),
+        "SKYPILOT_CHECKPOINT_DIR": checkpoint_dir(job, shared_dir),
+        "SKYPILOT_HEAD_IP": nodes[0].ip,
+    }
+    result = []
+    for placement, node in zip(attempt.placements, nodes, strict=True):
+        per_rank = common | {"NODE_RANK": str(placement.rank), "SETUP_NODE_RANK": str(placement.rank)}
+        env = {
+            f"{prefix}_{name}": value for name, value in per_rank.items() for prefix in ("ARGOSY", "SKYPILOT")
+        }
+        order = RankOrder(
+            id=f"{attempt.id}.{placement.rank}",
+            setup=task.setup if spec.run_setup else "",
+            run=task.run,
+            env=env | own | task.envs,
+            devices=tuple(share.index for share in placement.devices),
+            cpus_milli=_limit(placement),
+            memory_bytes=placement.memory_bytes,
+            pids_max=PIDS_MAX,
+            run_now=len(nodes) == 1,
+        )
+        result.append((node, order))
+    return result
+
+
+def _limit(placement: Placement) -> int:
+    """CPU time is shared by weight, not capped: an idle core helps whoever can use it."""
+    return placement.cpus_milli

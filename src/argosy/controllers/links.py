@@ -1,0 +1,148 @@
+"""One watch per node: facts in, log bytes down to the log sink, a wake-up for who cares.
+
+Law: a rank's exit becomes a fact only after every byte of its output was given to the log sink. So a job that is
+seen as ended has its whole log on the server's disk.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import AsyncIterator, Callable
+
+from argosy.controllers.observed import Facts
+from argosy.controllers.view import Rows
+from argosy.infra.agent_port import AgentDirectory, Report
+from argosy.infra.border import BorderError
+from argosy.infra.log_sink import LogSink
+from argosy.model.errors import ArgosyError
+from argosy.model.facts import RankPhase
+from argosy.model.ids import Clock
+from argosy.model.phases import ClaimPhase, NodePhase
+from argosy.model.rows import Node
+from argosy.model.task import JobSpec
+from argosy.store import Store
+
+_log = logging.getLogger(__name__)
+
+SILENCE_S = 15.0  # agents send an empty batch every 5 s
+_FIRST_RETRY_S, _MAX_RETRY_S = 0.02, 2.0
+
+
+class Links:
+    """Keeps a watch on every node that should answer."""
+
+    def __init__(
+        self,
+        *,
+        store: Store,
+        agents: AgentDirectory,
+        logs: LogSink,
+        facts: Facts,
+        clock: Clock,
+        spawn: Callable[..., asyncio.Task[None]],
+        wake: Callable[..., None],
+    ) -> None:
+        self._store, self._agents, self._logs = store, agents, logs
+        self._facts, self._clock = facts, clock
+        self._spawn, self._wake = spawn, wake
+        self._tasks: dict[str, asyncio.Task[None]] = {}
+        self._nodes: dict[str, Node] = {}
+        self._rows: Rows | None = None
+        self._masked: set[str] = set()
+
+    def follow(self, rows: Rows) -> None:
+        """Start and end watches so that they match the rows."""
+        self._rows = rows
+        wanted: dict[str, Node] = {}
+        for node in rows.nodes.values():
+            claim = rows.claims.get(node.claim_id)
+            held = claim is not None and claim.phase in (ClaimPhase.HELD, ClaimPhase.RELEASING)
+            if held and node.phase not in (NodePhase.STOPPED, NodePhase.GONE):
+                wanted[node.id] = node
+        for node_id in [each for each in self._tasks if each not in wanted]:
+            self._tasks.pop(node_id).cancel()
+            self._nodes.pop(node_id, None)
+            self._agents.drop(node_id)
+            self._facts.drop_node(node_id)
+        for node_id, node in wanted.items():
+            old = self._nodes.get(node_id)
+            self._nodes[node_id] = node
+            if node_id not in self._tasks:
+                self._tasks[node_id] = self._spawn(self._watch(node_id))
+            elif old is not None and (old.address, old.ip) != (node.address, node.ip):
+                self._agents.drop(node_id)
+
+    async def _watch(self, node_id: str) -> None:
+        retry_s = _FIRST_RETRY_S
+        while True:
+            began_s = self._clock.monotonic_s()
+            try:
+                agent = await self._agents.get(self._nodes[node_id])
+                facts = await agent.node()
+                await self._mask_known(node_id)
+                reports = agent.watch(self._cursors(node_id))
+                try:
+                    first = True
+                    while True:
+                        async with asyncio.timeout(SILENCE_S):
+                            report = await anext(reports)
+                        await self._take(node_id, report)
+                        if first:
+                            first = False
+                            self._facts.link_up(node_id, facts, self._clock.now_ms())
+                            self._wake(node_id)
+                finally:
+                    await _close(reports)
+            except (BorderError, OSError, TimeoutError, StopAsyncIteration, ValueError, ArgosyError) as error:
+                _log.info("link to %s: %s", node_id, error or type(error).__name__)
+            self._facts.link_down(node_id, self._clock.now_ms())
+            self._agents.drop(node_id)
+            self._wake(node_id)
+            if self._clock.monotonic_s() - began_s > 2 * _MAX_RETRY_S:
+                retry_s = _FIRST_RETRY_S
+            await asyncio.sleep(retry_s)
+            retry_s = min(_MAX_RETRY_S, retry_s * 2)
+
+    def _cursors(self, node_id: str) -> dict[str, int]:
+        """Where the log of each rank goes on: what is stored is not sent again."""
+        ranks = set(self._facts.ranks_on(node_id))
+        if self._rows is not None:
+            for attempt in self._rows.attempts.values():
+                ranks.update(
+                    f"{attempt.id}.{place.rank}" for place in attempt.placements if place.node_id == node_id
+                )
+        return {rank_id: stored for rank_id in ranks if (stored := self._logs.stored(rank_id))}
+
+    async def _mask_known(self, node_id: str) -> None:
+        """After a restart: secrets of jobs that run on the node are masked before their log goes on."""
+        if self._rows is None:
+            return
+        for attempt in list(self._rows.attempts.values()):
+            mine = [place for place in attempt.placements if place.node_id == node_id]
+            job = self._rows.workloads.get(attempt.workload_id)
+            if not mine or attempt.id in self._masked or job is None or not isinstance(job.spec, JobSpec):
+                continue
+            if job.spec.task.secrets:
+                secrets = await self._store.load_secrets(job.id)
+                for place in mine:
+                    self._logs.mask(f"{attempt.id}.{place.rank}", list(secrets.values()))
+
+    async def _take(self, node_id: str, report: Report) -> None:
+        for chunk in report.logs:
+            await self._logs.write(chunk)
+        over = [rank for rank in report.ranks if rank.phase in (RankPhase.EXITED, RankPhase.VANISHED)]
+        for rank in over:
+            await self._logs.finish(rank.id)
+        if report.ranks or report.complete:
+            self._facts.set_ranks(node_id, report.ranks, complete=report.complete)
+        if report.node is not None:
+            self._facts.set_node(node_id, report.node)
+        if report.ranks:
+            self._wake(*{rank.attempt_id for rank in report.ranks})
+
+
+async def _close(reports: AsyncIterator[Report]) -> None:
+    close = getattr(reports, "aclose", None)  # an async generator has it, a plain iterator need not
+    if close is not None:
+        await close()

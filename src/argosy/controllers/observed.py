@@ -1,0 +1,124 @@
+"""Facts as they come in: the newest only, in memory, made again by asking after a restart."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+
+import msgspec
+
+from argosy.controllers.view import Failure, Link
+from argosy.model.facts import ClaimFact, NodeFacts, RankFact
+
+_NONE: dict[str, RankFact] = {}
+
+
+class Facts:
+    """Implements `view.Observed`. Written by links and effects, read by decisions and by the server's views."""
+
+    def __init__(self) -> None:
+        self.revision = 0  # changes whenever something that people see has changed
+        self._links: dict[str, Link] = {}
+        self._ranks: dict[str, dict[str, RankFact]] = {}
+        self._node_of_rank: dict[str, str] = {}
+        self._claims: dict[str, ClaimFact] = {}
+        self._failures: dict[str, Failure] = {}
+        self._busy: dict[str, int] = {}
+
+    # -- reading -------------------------------------------------------------------------------------------------------
+
+    def link(self, node_id: str) -> Link | None:
+        return self._links.get(node_id)
+
+    def node(self, node_id: str) -> NodeFacts | None:
+        link = self._links.get(node_id)
+        return link.facts if link is not None else None
+
+    def rank(self, rank_id: str) -> RankFact | None:
+        return self._ranks.get(self._node_of_rank.get(rank_id, ""), _NONE).get(rank_id)
+
+    def ranks_on(self, node_id: str) -> Mapping[str, RankFact]:
+        return self._ranks.get(node_id, _NONE)
+
+    def claim(self, claim_id: str) -> ClaimFact | None:
+        return self._claims.get(claim_id)
+
+    def failure(self, subject: str) -> Failure | None:
+        return self._failures.get(subject)
+
+    def busy(self, subject: str) -> bool:
+        return subject in self._busy
+
+    # -- writing -------------------------------------------------------------------------------------------------------
+
+    def link_up(self, node_id: str, facts: NodeFacts, now_ms: int) -> None:
+        old = self._links.get(node_id)
+        boot = old.boot + 1 if old is not None else 1
+        self._links[node_id] = Link(up=True, since_ms=now_ms, facts=facts, boot=boot)
+        self.revision += 1
+
+    def link_down(self, node_id: str, now_ms: int) -> None:
+        old = self._links.get(node_id)
+        if old is not None and not old.up:
+            return
+        facts, boot = (old.facts, old.boot) if old is not None else (NodeFacts(), 0)
+        self._links[node_id] = Link(up=False, since_ms=now_ms, facts=facts, boot=boot)
+        self.revision += 1
+
+    def set_node(self, node_id: str, facts: NodeFacts) -> None:
+        old = self._links.get(node_id)
+        if old is not None:
+            self._links[node_id] = msgspec.structs.replace(old, facts=facts)
+            self.revision += 1
+
+    def set_ranks(self, node_id: str, ranks: Iterable[RankFact], *, complete: bool) -> None:
+        """`complete`: these are all ranks of the node; otherwise only those that changed."""
+        mine = self._ranks.setdefault(node_id, {})
+        if complete:
+            for rank_id in mine:
+                self._node_of_rank.pop(rank_id, None)
+            mine.clear()
+        for fact in ranks:
+            mine[fact.id] = fact
+            self._node_of_rank[fact.id] = node_id
+
+    def drop_ranks(self, node_id: str, rank_ids: Iterable[str]) -> None:
+        mine = self._ranks.get(node_id, {})
+        for rank_id in rank_ids:
+            mine.pop(rank_id, None)
+            self._node_of_rank.pop(rank_id, None)
+
+    def drop_node(self, node_id: str) -> None:
+        self.drop_ranks(node_id, list(self._ranks.get(node_id, ())))
+        self._ranks.pop(node_id, None)
+        if self._links.pop(node_id, None) is not None:
+            self.revision += 1
+
+    def set_claim(self, fact: ClaimFact) -> bool:
+        """Whether it was news."""
+        news = self._claims.get(fact.claim_id) != fact
+        self._claims[fact.claim_id] = fact
+        return news
+
+    def drop_claim(self, claim_id: str) -> None:
+        self._claims.pop(claim_id, None)
+        self._failures.pop(claim_id, None)
+
+    def begin(self, subject: str) -> None:
+        self._busy[subject] = self._busy.get(subject, 0) + 1
+
+    def end(self, subject: str) -> None:
+        left = self._busy.get(subject, 0) - 1
+        if left > 0:
+            self._busy[subject] = left
+        else:
+            self._busy.pop(subject, None)
+
+    def set_failure(self, subject: str, failure: Failure) -> None:
+        self._failures[subject] = failure
+
+    def clear_failure(self, subject: str) -> None:
+        self._failures.pop(subject, None)
+
+    def forget_subject(self, subject: str) -> None:
+        """The row is final: nothing about it is needed any more."""
+        self._failures.pop(subject, None)

@@ -1,0 +1,408 @@
+"""The one shell: takes a view, asks the pure decisions, commits their rows, then performs their effects.
+
+Level-triggered: a wake-up carries no data, only which rows to look at first; a full pass over everything runs anyway.
+What a decision says depends on rows and facts alone, so a crash at any point, a lost reply or a second server makes
+the next pass say the same thing again, and effects are keyed by rows that exist.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import heapq
+import logging
+from collections.abc import Coroutine, Iterable, Sequence
+
+from argosy.controllers.cluster.decide import decide_cluster
+from argosy.controllers.effects import Effects
+from argosy.controllers.job.decide import decide_job
+from argosy.controllers.job.queue import decide_queue
+from argosy.controllers.links import Links
+from argosy.controllers.nodes.decide import decide_claim
+from argosy.controllers.observed import Facts
+from argosy.controllers.view import Action, Emit, ForgetRanks, Policy, Put, StopRanks, View
+from argosy.infra.agent_port import AgentDirectory
+from argosy.infra.border import BorderError
+from argosy.infra.log_sink import LogSink
+from argosy.infra.provider import Provider, Providers, Want
+from argosy.infra.tree_source import TreeSource
+from argosy.model.errors import ArgosyError
+from argosy.model.facts import ClaimFact, RankPhase
+from argosy.model.ids import Clock, Ids
+from argosy.model.offer import Offer
+from argosy.model.phases import ClaimPhase, WorkloadPhase
+from argosy.model.rows import Attempt, Claim, Node, Row, Workload
+from argosy.planning import Ability
+from argosy.store import Conflict, IllegalMove, Snapshot, Store
+
+_log = logging.getLogger(__name__)
+
+SWEEP_S = 5.0  # a full pass at least so often
+OBSERVE_S = 10.0  # each provider is asked what it has of ours
+QUOTE_S = 60.0
+MISSES_BEFORE_GONE = 3  # listings lag: a claim must be absent so often in a row, with its links down
+FORGET_BATCH = 64
+
+
+class Shell:
+    """Runs all controllers of one server.
+
+    >>> # await Shell(store=store, providers=providers, agents=agents, logs=logs, files=blobs, clock=clock, ids=ids).run()
+    """
+
+    def __init__(
+        self,
+        *,
+        store: Store,
+        providers: Providers,
+        agents: AgentDirectory,
+        logs: LogSink,
+        files: TreeSource | None = None,
+        clock: Clock,
+        ids: Ids,
+        policy: Policy | None = None,
+    ) -> None:
+        self._store, self._providers, self._clock, self._ids = store, providers, clock, ids
+        self._policy = policy or Policy()
+        self.observed = Facts()
+        self._offers: dict[str, Sequence[Offer]] = {}
+        self._dirty: set[str] = set()
+        self._all_dirty = True
+        self._event = asyncio.Event()
+        self._timers: list[tuple[int, str]] = []
+        self._misses: dict[str, int] = {}
+        self._rows: Snapshot | None = None
+        self._group: asyncio.TaskGroup | None = None
+        self._effects = Effects(
+            store=store, providers=providers, agents=agents, logs=logs, files=files, facts=self.observed,
+            clock=clock, policy=self._policy, spawn=self._spawn, wake=self.wake, wake_at=self._wake_at,
+        )  # fmt: skip
+        self._links = Links(
+            store=store,
+            agents=agents,
+            logs=logs,
+            facts=self.observed,
+            clock=clock,
+            spawn=self._spawn,
+            wake=self.wake,
+        )
+
+    # -- what others call ----------------------------------------------------------------------------------------------
+
+    def wake(self, *ids: str) -> None:
+        """Look at these rows soon; at everything when none is named."""
+        if ids:
+            self._dirty.update(ids)
+        else:
+            self._all_dirty = True
+        self._event.set()
+
+    def offers(self) -> list[Offer]:
+        """What the providers quoted last."""
+        return [offer for quoted in self._offers.values() for offer in quoted]
+
+    def abilities(self) -> dict[str, Ability]:
+        result = {}
+        for name, provider in self._providers.all().items():
+            can = provider.manifest.capabilities
+            result[name] = Ability(
+                spot=can.spot, multi_node=can.multi_node, fractions=can.fractions, owned=can.owned
+            )
+        return result
+
+    def view(self, rows: Snapshot) -> View:
+        """What a decision would see now: also for previews and explanations."""
+        return View(
+            now_ms=self._clock.now_ms(),
+            rows=rows,
+            observed=self.observed,
+            offers=self.offers(),
+            abilities=self.abilities(),
+            shared_dirs={
+                name: provider.manifest.shared_dir for name, provider in self._providers.all().items()
+            },
+            policy=self._policy,
+        )
+
+    async def refresh(self) -> None:
+        """Ask every provider now: quotes, and what it has of ours."""
+        for provider in self._providers.all().values():
+            await self._quote(provider)
+            await self._observe(provider)
+        self.wake()
+
+    async def run(self) -> None:
+        """Until cancelled. Ranks and nodes go on without us."""
+        async with asyncio.TaskGroup() as group:
+            self._group = group
+            for provider in self._providers.all().values():
+                group.create_task(self._quote_loop(provider))
+                group.create_task(self._observe_loop(provider))
+            group.create_task(self._decide_loop())
+
+    # -- loops ---------------------------------------------------------------------------------------------------------
+
+    def _spawn(self, work: Coroutine[object, object, None]) -> asyncio.Task[None]:
+        assert self._group is not None, "Shell.run is not running"
+        return self._group.create_task(self._guard(work))
+
+    async def _guard(self, work: Coroutine[object, object, None]) -> None:
+        """A bug in one effect must not end the server. Broad by intent."""
+        try:
+            await work
+        except Exception:
+            _log.exception("an effect failed in an unforeseen way")
+
+    async def _decide_loop(self) -> None:
+        while True:
+            await self._sleep_until_due()
+            dirty, everything = self._dirty, self._all_dirty
+            self._dirty, self._all_dirty = set(), False
+            self._event.clear()
+            try:
+                await self._pass(dirty, everything=everything)
+            except (ArgosyError, OSError) as error:  # the store is busy, or its disk is full: try again
+                _log.error("cannot write: %s", error)
+                await asyncio.sleep(1.0)
+                self.wake()
+            except Exception:  # broad by intent: a bug in a decision must not stop all others for ever
+                _log.exception("a pass failed in an unforeseen way")
+                await asyncio.sleep(1.0)
+
+    async def _sleep_until_due(self) -> None:
+        wait_s = SWEEP_S
+        if self._timers:
+            wait_s = min(wait_s, max(0.0, (self._timers[0][0] - self._clock.now_ms()) / 1000))
+        if not self._event.is_set():
+            try:
+                async with asyncio.timeout(wait_s):
+                    await self._event.wait()
+            except TimeoutError:
+                if wait_s >= SWEEP_S:
+                    self._all_dirty = True
+        now_ms = self._clock.now_ms()
+        while self._timers and self._timers[0][0] <= now_ms:
+            self._dirty.add(heapq.heappop(self._timers)[1])
+
+    def _wake_at(self, subject: str, at_ms: int) -> None:
+        entry = (at_ms, subject)
+        if entry not in self._timers[:32]:
+            heapq.heappush(self._timers, entry)
+
+    async def _quote_loop(self, provider: Provider) -> None:
+        while True:
+            await self._quote(provider)
+            self.wake()
+            await asyncio.sleep(QUOTE_S)
+
+    async def _quote(self, provider: Provider) -> None:
+        try:
+            self._offers[provider.manifest.name] = await provider.quote(Want())
+        except (BorderError, OSError) as error:
+            _log.warning("%s gives no quote: %s", provider.manifest.name, error)
+        except Exception:  # broad by intent: a driver's bug
+            _log.exception("%s failed to quote", provider.manifest.name)
+
+    async def _observe_loop(self, provider: Provider) -> None:
+        while True:
+            await asyncio.sleep(OBSERVE_S)
+            await self._observe(provider)
+
+    async def _observe(self, provider: Provider) -> None:
+        name = provider.manifest.name
+        try:
+            seen = {fact.claim_id: fact for fact in await provider.observe([])}
+        except (BorderError, OSError) as error:
+            _log.info("%s cannot be observed: %s", name, error)
+            return
+        except Exception:  # broad by intent: a driver's bug
+            _log.exception("%s failed to observe", name)
+            return
+        rows = await self._store.snapshot()
+        for claim in rows.claims.values():
+            if claim.choice.offer.provider != name or self.observed.busy(claim.id):
+                seen.pop(claim.id, None)
+                continue
+            fact = seen.pop(claim.id, None)
+            if fact is None:
+                self._missed(rows, claim)
+            else:
+                self._misses.pop(claim.id, None)
+                if claim.phase is not ClaimPhase.RELEASING and self.observed.set_claim(fact):
+                    self.wake(claim.id)
+        for claim_id in seen:
+            await self._release_orphan(provider, claim_id)
+
+    def _missed(self, rows: Snapshot, claim: Claim) -> None:
+        if claim.phase is not ClaimPhase.HELD:
+            return
+        links = [self.observed.link(node.id) for node in rows.nodes_of_claim(claim.id)]
+        if any(link is not None and link.up for link in links):
+            self._misses.pop(claim.id, None)
+            return
+        self._misses[claim.id] = self._misses.get(claim.id, 0) + 1
+        if self._misses[claim.id] >= MISSES_BEFORE_GONE:
+            self.observed.set_claim(
+                ClaimFact(claim_id=claim.id, state="gone", detail="the provider no longer lists it")
+            )
+            self.wake(claim.id)
+
+    async def _release_orphan(self, provider: Provider, claim_id: str) -> None:
+        """Something of ours that no live row wants: a release that came before a late order. Nothing leaks."""
+        row = await self._store.load(claim_id)
+        if isinstance(row, Claim) and row.is_live:
+            return
+        _log.warning("%s has %s, which nothing wants: releasing it", provider.manifest.name, claim_id)
+        try:
+            await provider.release(claim_id)
+        except (BorderError, OSError) as error:
+            _log.warning("%s is not released yet: %s", claim_id, error)
+
+    # -- one pass ------------------------------------------------------------------------------------------------------
+
+    async def _pass(self, dirty: set[str], *, everything: bool) -> None:
+        rows = await self._follow()
+        claims, jobs, clusters = self._expand(rows, dirty, everything=everything)
+        new_id = self._ids.new
+        if claims:
+            view = self.view(rows)
+            await self._carry_out([decide_claim(view, claim, new_id) for claim in claims])
+            rows = await self._follow()
+        if jobs:
+            view = self.view(rows)
+            live = [rows.workloads[job_id] for job_id in jobs if job_id in rows.workloads]
+            await self._carry_out([decide_job(view, job, new_id) for job in live])
+            rows = await self._follow()
+        if everything or claims or any(job_id.startswith("job") for job_id in jobs):
+            if rows.managed_jobs():
+                await self._carry_out(decide_queue(self.view(rows), new_id))
+                rows = await self._follow()
+        extra = {each for each in self._dirty if each.startswith("clu")}  # e.g. of jobs that just ended
+        wanted = [rows.workloads[each] for each in clusters | extra if each in rows.workloads]
+        if wanted:
+            view = self.view(rows)
+            await self._carry_out([decide_cluster(view, cluster, new_id) for cluster in wanted])
+        self._forget_ranks(await self._follow(), everything=everything)
+
+    async def _follow(self) -> Snapshot:
+        rows = await self._store.snapshot()
+        if rows is not self._rows:
+            self._rows = rows
+            self._effects.nodes = dict(rows.nodes)
+            self._links.follow(rows)
+        return rows
+
+    def _expand(
+        self, rows: Snapshot, dirty: set[str], *, everything: bool
+    ) -> tuple[list[Claim], set[str], set[str]]:
+        """Which claims, jobs and clusters to decide about."""
+        if everything:
+            jobs = {each.id for each in rows.workloads.values() if each.kind == "job"}
+            clusters = {each.id for each in rows.workloads.values() if each.kind == "cluster"}
+            return list(rows.claims.values()), jobs, clusters
+        claims: dict[str, Claim] = {}
+        jobs, clusters = set(), set()
+
+        def owner(workload_id: str) -> None:
+            (clusters if workload_id.startswith("clu") else jobs).add(workload_id)
+
+        for each in dirty:
+            row = rows.row(each)
+            match row:
+                case Workload():
+                    owner(each)
+                    if row.cluster_id:
+                        clusters.add(row.cluster_id)
+                    for claim in rows.claims_of(each):
+                        claims[claim.id] = claim
+                case Attempt():
+                    jobs.add(row.workload_id)
+                case Claim():
+                    claims[each] = row
+                    owner(row.workload_id)
+                case Node():
+                    owner(row.workload_id)
+                    if row.claim_id in rows.claims:
+                        claims[row.claim_id] = rows.claims[row.claim_id]
+                    for job in rows.jobs_of(row.workload_id):
+                        if job.phase is not WorkloadPhase.QUEUED:
+                            jobs.add(job.id)
+                case _:
+                    pass
+        return list(claims.values()), jobs, clusters
+
+    async def _carry_out(self, decisions: Iterable[list[Action]]) -> None:
+        """Commit all decisions at once; those that touch the same row wait for the next pass. Then their effects."""
+        batch: list[list[Action]] = []
+        touched: set[str] = set()
+        for actions in decisions:
+            ids = [action.row.id for action in actions if isinstance(action, Put)]
+            if len(set(ids)) < len(ids):
+                raise AssertionError(f"a decision puts one row twice: {sorted(ids)}")
+            if touched.intersection(ids):
+                self._dirty.update(ids)
+                self._event.set()
+                continue
+            touched.update(ids)
+            if actions:
+                batch.append(actions)
+        if not batch:
+            return
+        try:
+            await self._commit([action for actions in batch for action in actions])
+        except (Conflict, IllegalMove):
+            for actions in batch:  # somebody wrote meanwhile: what still holds is written one by one
+                try:
+                    await self._commit(actions)
+                except Conflict as conflict:
+                    _log.debug("another writer was first: %s", conflict)
+                    self.wake()
+                    continue
+                except IllegalMove as error:
+                    _log.error("a decision was refused: %s", error)
+                    continue
+                self._effects.perform(actions)
+            return
+        self._effects.perform([action for actions in batch for action in actions])
+
+    async def _commit(self, actions: Sequence[Action]) -> None:
+        puts = [action.row for action in actions if isinstance(action, Put)]
+        events = [action.event for action in actions if isinstance(action, Emit)]
+        if puts or events:
+            self._wake_related(await self._store.commit(puts, events=events))
+
+    def _wake_related(self, rows: Iterable[Row]) -> None:
+        for row in rows:
+            self._dirty.add(row.id)
+            match row:
+                case Workload():
+                    if row.cluster_id:
+                        self._dirty.add(row.cluster_id)
+                case Attempt():
+                    self._dirty.add(row.workload_id)
+                    if not row.is_live:
+                        self.observed.forget_subject(row.id)
+                case Claim():
+                    self._dirty.add(row.workload_id)
+                    if row.phase in (ClaimPhase.GONE, ClaimPhase.STOPPED):
+                        self._all_dirty = True  # room for whoever waits
+                        if row.phase is ClaimPhase.GONE:
+                            self.observed.drop_claim(row.id)
+                case Node():
+                    self._dirty.update((row.claim_id, row.workload_id))
+            self._event.set()
+
+    def _forget_ranks(self, rows: Snapshot, *, everything: bool) -> None:
+        """Ranks that no live attempt wants: their logs and exits are stored, so the agent may drop them."""
+        actions: list[Action] = []
+        for node in rows.nodes.values():
+            over: list[str] = []
+            running: list[str] = []
+            for fact in self.observed.ranks_on(node.id).values():
+                if fact.attempt_id not in rows.attempts:
+                    done = fact.phase in (RankPhase.EXITED, RankPhase.VANISHED)
+                    (over if done else running).append(fact.id)
+            if over and (everything or len(over) >= FORGET_BATCH):
+                actions.append(ForgetRanks(node.id, tuple(over)))
+            actions += [StopRanks(each.rpartition(".")[0], node.id, (each,), 1.0) for each in running]
+        if actions:
+            self._effects.perform(actions)

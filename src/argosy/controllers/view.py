@@ -1,0 +1,176 @@
+"""What a decision sees: committed rows, observed facts, offers and the time. And what it may answer.
+
+Law: a `decide` function reads nothing but its view and returns nothing but actions. The shell commits the `Put`s of
+one decision together and only then performs its effects; every effect names rows that were already committed when
+the view was taken, so whoever repeats it after a crash does no harm.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Protocol
+
+import msgspec
+
+from argosy.infra.agent_port import RankOrder
+from argosy.model.facts import ClaimFact, NodeFacts, RankFact
+from argosy.model.offer import Offer
+from argosy.model.rows import Attempt, Claim, Event, Node, Row, Workload
+from argosy.planning import Ability
+
+
+class Rows(Protocol):
+    """Live rows at one moment (a `store.Snapshot`)."""
+
+    @property
+    def workloads(self) -> Mapping[str, Workload]: ...
+    @property
+    def attempts(self) -> Mapping[str, Attempt]: ...
+    @property
+    def claims(self) -> Mapping[str, Claim]: ...
+    @property
+    def nodes(self) -> Mapping[str, Node]: ...
+
+    def jobs_of(self, cluster_id: str) -> Sequence[Workload]: ...
+
+    def managed_jobs(self) -> Sequence[Workload]: ...
+
+    def attempt_of(self, workload_id: str) -> Attempt | None: ...
+
+    def claims_of(self, workload_id: str) -> Sequence[Claim]: ...
+
+    def nodes_of_claim(self, claim_id: str) -> Sequence[Node]: ...
+
+    def nodes_of(self, workload_id: str) -> Sequence[Node]: ...
+
+
+class Link(msgspec.Struct, frozen=True, kw_only=True):
+    """The connection to a node's agent. `ranks` is complete while `up`."""
+
+    up: bool
+    since_ms: int
+    facts: NodeFacts = NodeFacts()
+    boot: int = 0  # counts reconnections
+
+
+class Failure(msgspec.Struct, frozen=True, kw_only=True):
+    """An effect that failed. `code` is the name of the border error in kebab-case."""
+
+    code: str
+    text: str
+    at_ms: int
+    count: int  # in a row
+    after_ms: int  # not before this time again
+
+
+class Observed(Protocol):
+    """Facts, newest only. Lost in a crash and observed again."""
+
+    def link(self, node_id: str) -> Link | None: ...
+
+    def rank(self, rank_id: str) -> RankFact | None: ...
+
+    def ranks_on(self, node_id: str) -> Mapping[str, RankFact]: ...
+
+    def claim(self, claim_id: str) -> ClaimFact | None: ...
+
+    def failure(self, subject: str) -> Failure | None:
+        """Of the last effect on a claim (its id) or on an attempt (its id)."""
+
+    def busy(self, subject: str) -> bool:
+        """Whether an effect on this claim or attempt is under way in this process."""
+
+
+class Policy(msgspec.Struct, frozen=True, kw_only=True):
+    """Times that decisions use, in ms."""
+
+    link_grace_ms: int = 3_000  # a link may be down so long before the node counts as unreachable
+    heal_every_ms: int = 10_000  # how often an unreachable node's claim is ensured again
+    lost_after_ms: int = 120_000  # a node unreachable for so long has lost its ranks
+    boot_limit_ms: int = 1_800_000  # a claim that is not held and ready by then is given up
+    kill_margin_ms: int = 5_000  # on top of a rank's grace, before a stopping cluster stops waiting
+    retry_base_ms: int = 2_000
+    retry_max_ms: int = 60_000
+
+
+class View(msgspec.Struct, frozen=True, kw_only=True):
+    now_ms: int
+    rows: Rows
+    observed: Observed
+    offers: Sequence[Offer]
+    abilities: Mapping[str, Ability]
+    shared_dirs: Mapping[
+        str, str
+    ] = {}  # by provider: a folder that all its nodes share and that outlives claims
+    policy: Policy = Policy()
+
+
+# -- actions -----------------------------------------------------------------------------------------------------------
+
+
+class Put(msgspec.Struct, frozen=True):
+    """Write this row. New rows have rev 0."""
+
+    row: Row
+
+
+class Emit(msgspec.Struct, frozen=True):
+    event: Event
+
+
+class EnsureClaim(msgspec.Struct, frozen=True):
+    claim: Claim
+
+
+class ReleaseClaim(msgspec.Struct, frozen=True):
+    claim: Claim
+
+
+class PrepareRanks(msgspec.Struct, frozen=True):
+    """Place files on the node, then prepare the orders there. The shell adds the secrets."""
+
+    attempt: Attempt
+    job: Workload
+    node_id: str
+    orders: tuple[RankOrder, ...]
+
+
+class RunRanks(msgspec.Struct, frozen=True):
+    attempt_id: str
+    node_id: str
+    rank_ids: tuple[str, ...]
+
+
+class StopRanks(msgspec.Struct, frozen=True):
+    attempt_id: str
+    node_id: str
+    rank_ids: tuple[str, ...]
+    grace_s: float
+
+
+class ForgetRanks(msgspec.Struct, frozen=True):
+    node_id: str
+    rank_ids: tuple[str, ...]
+
+
+class WakeAt(msgspec.Struct, frozen=True):
+    """Decide about `subject` again at `at_ms`."""
+
+    subject: str
+    at_ms: int
+
+
+class NewId(Protocol):
+    def __call__(self, prefix: str) -> str: ...
+
+
+Action = Put | Emit | EnsureClaim | ReleaseClaim | PrepareRanks | RunRanks | StopRanks | ForgetRanks | WakeAt
+
+
+def event(view: View, subject: str, code: str, text: str) -> Emit:
+    return Emit(Event(at_ms=view.now_ms, subject=subject, code=code, text=text))
+
+
+def backoff_ms(policy: Policy, count: int) -> int:
+    """2, 4, 8 ... seconds, up to a minute."""
+    return int(min(policy.retry_max_ms, policy.retry_base_ms * 2 ** min(count - 1, 10)))

@@ -1,0 +1,14 @@
+"""Where files come from that travel to nodes. The real one is `data.blobs`."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Sequence
+from typing import Protocol
+
+
+class TreeSource(Protocol):
+    async def tree(self, digest: str) -> bytes:
+        """The tree as JSON (`model.tree.Tree`). Raises KeyError when it is not there."""
+
+    def chunks(self, digests: Sequence[str]) -> AsyncIterator[tuple[str, bytes]]:
+        """Each chunk's digest and bytes."""
