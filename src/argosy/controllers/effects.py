@@ -102,9 +102,7 @@ class Effects:
         for node_id, rank_ids in run.items():
             self._spawn(self._run_ranks(node_id, rank_ids))
         for (node_id, grace_s), rank_ids in stop.items():
-            self._spawn(
-                self._on_agent(node_id, "stop", lambda agent, ids=rank_ids, g=grace_s: agent.stop(ids, g))
-            )
+            self._spawn(self._stop_ranks(node_id, rank_ids, grace_s))
         for node_id, rank_ids in forget.items():
             self._spawn(self._forget(node_id, rank_ids))
 

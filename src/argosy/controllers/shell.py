@@ -272,10 +272,9 @@ class Shell:
             live = [rows.workloads[job_id] for job_id in jobs if job_id in rows.workloads]
             await self._carry_out([decide_job(view, job, new_id) for job in live])
             rows = await self._follow()
-        if everything or claims or any(job_id.startswith("job") for job_id in jobs):
-            if rows.managed_jobs():
-                await self._carry_out(decide_queue(self.view(rows), new_id))
-                rows = await self._follow()
+        if (everything or claims or jobs) and rows.managed_jobs():
+            await self._carry_out(decide_queue(self.view(rows), new_id))
+            rows = await self._follow()
         extra = {each for each in self._dirty if each.startswith("clu")}  # e.g. of jobs that just ended
         wanted = [rows.workloads[each] for each in clusters | extra if each in rows.workloads]
         if wanted:
