@@ -94,7 +94,7 @@ CLOCKS = re.compile(
 )
 #: Where the real world comes in. Everything else gets its clock and its dice as arguments.
 MAY_READ_THE_CLOCK = ("infra/system.py", "agent/", "cli/", "testing/")
-#: A client waits in real time for a server in another process: it may measure how long, nothing else.
+#: A client waits in real time for a server in another process, and makes keys that no other client makes.
 MAY_MEASURE = ("client/",)
 
 
