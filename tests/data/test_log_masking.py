@@ -20,8 +20,8 @@ def hide(data: bytes, secrets: list[str]) -> bytes:
 
 
 @given(
-    st.text("abc", max_size=60),
-    st.lists(st.text("abc", min_size=1, max_size=5), max_size=3),
+    st.text("ab", max_size=60),
+    st.lists(st.text("ab", min_size=4, max_size=6), max_size=3),
     st.lists(st.integers(0, 60), max_size=8),
 )
 def test_cuts_do_not_matter(text: str, secrets: list[str], cuts: list[int]) -> None:
@@ -41,6 +41,10 @@ def test_only_what_may_be_a_secret_is_held_back() -> None:
     assert mask.feed(b"hello h") == b"hello "
     assert mask.feed(b"ow are you\n") == b"how are you\n"
     assert mask.held == 0
+
+
+def test_what_is_too_short_to_be_secret_is_shown() -> None:
+    assert Mask(["", "abc"]).feed(b"abc") == b"abc"
 
 
 def test_lines_of_a_key_are_hidden_one_by_one() -> None:

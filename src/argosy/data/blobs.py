@@ -91,7 +91,7 @@ class _Incoming:
 
 
 class BlobStore:
-    """Chunks and trees below `root`. All methods may be called from one event loop; `sweep` runs in a thread."""
+    """Chunks and trees below `root`; an `infra.tree_source.TreeSource`. All methods may be called from one event loop; `sweep` runs in a thread."""
 
     def __init__(self, root: Path) -> None:
         self.root = root
@@ -204,7 +204,7 @@ class BlobStore:
             raise
 
     async def read(self, digest: str) -> bytes:
-        """The chunk, verified. Raises `not-found`, also for a damaged one, which is then deleted."""
+        """The chunk, verified. Raises KeyError, also for a damaged one, which is then deleted."""
         return await asyncio.to_thread(self._read, digest)
 
     def _read(self, digest: str) -> bytes:
@@ -212,14 +212,14 @@ class BlobStore:
         try:
             data = path.read_bytes()
         except FileNotFoundError:
-            raise _chunk_gone(digest) from None
+            raise KeyError(digest) from None
         if hashlib.sha256(data).hexdigest() != digest:
             path.unlink(missing_ok=True)
-            raise _chunk_gone(digest)
+            raise KeyError(digest)
         return data
 
-    async def read_many(self, digests: Iterable[str]) -> AsyncIterator[tuple[str, bytes]]:
-        """The chunks, one in memory at a time: what `AgentPort.put_chunks` takes."""
+    async def chunks(self, digests: Iterable[str]) -> AsyncIterator[tuple[str, bytes]]:
+        """The chunks, one in memory at a time: what `AgentPort.put_chunks` takes. Raises KeyError."""
         for digest in digests:
             yield digest, await self.read(digest)
 
@@ -247,20 +247,14 @@ class BlobStore:
         write_whole(self._trees / f"{digest}.json", msgspec.json.encode(tree, order="deterministic"))
         return digest
 
-    async def tree_json(self, digest: str) -> bytes:
-        """A stored tree, as the agent takes it. Raises `not-found`."""
+    async def tree(self, digest: str) -> bytes:
+        """A stored tree as JSON, as the agent takes it. Raises KeyError (`infra.tree_source.TreeSource`)."""
         if not is_digest(digest):
-            raise ArgosyError("not-found", f"there is no tree `{digest}`")
+            raise KeyError(digest)
         try:
             return await asyncio.to_thread((self._trees / f"{digest}.json").read_bytes)
         except FileNotFoundError:
-            raise ArgosyError(
-                "not-found", f"the files {digest[:12]}... are not on the server", hint="launch it again"
-            ) from None
-
-    async def tree(self, digest: str) -> Tree:
-        """A stored tree. Raises `not-found`."""
-        return msgspec.json.decode(await self.tree_json(digest), type=Tree)
+            raise KeyError(digest) from None
 
     def has_tree(self, digest: str) -> bool:
         """Whether it is here; confirms it against the sweep."""
@@ -340,12 +334,6 @@ def _age_before(path: Path, moment_s: float) -> bool:
         return path.stat().st_mtime < moment_s
     except FileNotFoundError:
         return False
-
-
-def _chunk_gone(digest: str) -> ArgosyError:
-    return ArgosyError(
-        "not-found", f"the chunk {digest[:12]}... is not on the server", hint="launch it again"
-    )
 
 
 def _not_a_pack() -> ArgosyError:

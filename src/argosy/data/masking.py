@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 
+_SECRET_MIN_BYTES = 4  # docs/decisions/0006: a shorter one would hit everywhere and protect nothing
 _LINE_MIN_BYTES = 8  # a shorter line of a many-line secret says little and would hide ordinary words
 
 
@@ -27,7 +28,9 @@ class Mask:
         found = {text.encode() for text in secrets}
         for text in secrets:  # a key of many lines may come out line by line, each with something in front
             found.update(line.encode() for line in text.splitlines() if len(line.encode()) >= _LINE_MIN_BYTES)
-        self._secrets = tuple(sorted((secret for secret in found if secret), key=len, reverse=True))
+        self._secrets = tuple(
+            sorted((one for one in found if len(one) >= _SECRET_MIN_BYTES), key=len, reverse=True)
+        )
         self._held: bytes = after._held if after is not None else b""
         self._covered: int = (
             after._covered if after is not None else 0
