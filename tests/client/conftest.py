@@ -1,0 +1,32 @@
+from __future__ import annotations
+
+import shutil
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from argosy.api.location import Location
+from argosy.client.client import Client
+from argosy.testing.fake_server import FakeServer
+
+
+@pytest.fixture
+def short_dir() -> Iterator[Path]:
+    """A folder whose path is short enough for unix sockets."""
+    path = Path(tempfile.mkdtemp(prefix="ag", dir="/tmp"))
+    yield path
+    shutil.rmtree(path, ignore_errors=True)
+
+
+@pytest.fixture
+def server(short_dir: Path) -> Iterator[FakeServer]:
+    with FakeServer(short_dir / "server.sock") as fake:
+        yield fake
+
+
+@pytest.fixture
+def client(server: FakeServer, short_dir: Path) -> Iterator[Client]:
+    with Client(Location(server.socket, home=short_dir / "home"), env={"HOME": str(short_dir)}) as one:
+        yield one
