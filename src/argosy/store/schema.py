@@ -1,0 +1,252 @@
+"""The tables: indexed columns to search by, and `body`, the row itself as JSON.
+
+A body is read leniently (unknown fields are dropped, missing ones have their defaults), so a new field of a row needs no
+migration; a new column or index does: see `migrations/` and the README.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Final, TypeVar
+
+import msgspec
+import sqlalchemy as sa
+
+from argosy.model.errors import ArgosyError
+from argosy.model.phases import Outcome
+from argosy.model.reasons import Reason
+from argosy.model.rows import Attempt, Claim, Event, Node, Row, Workload
+
+#: The newest migration. A database that says more was written by a newer Argosy.
+HEAD: Final = "0001"
+
+metadata: Final = sa.MetaData()
+
+Columns = dict[str, Any]  # Any: the values of one row's columns, by name, as drivers take them
+
+
+def _table(name: str, *columns: sa.Column[Any] | sa.Index) -> sa.Table:
+    return sa.Table(name, metadata, *columns)
+
+
+def _key(name: str) -> sa.Column[str]:
+    return sa.Column(name, sa.Text, primary_key=True)
+
+
+def _text(name: str) -> sa.Column[str]:
+    return sa.Column(name, sa.Text, nullable=False)
+
+
+def _number(name: str) -> sa.Column[int]:
+    return sa.Column(name, sa.BigInteger, nullable=False)
+
+
+def _order(name: str) -> sa.Column[int]:
+    """A primary key that we count ourselves; in SQLite the row's own number."""
+    kind = sa.BigInteger().with_variant(sa.Integer, "sqlite")
+    return sa.Column(name, kind, primary_key=True, autoincrement=False)
+
+
+def _partial(name: str, *columns: str, where: str, unique: bool = False) -> sa.Index:
+    clause = sa.text(where)
+    return sa.Index(name, *columns, unique=unique, sqlite_where=clause, postgresql_where=clause)
+
+
+def _versioned() -> tuple[sa.Column[Any], ...]:
+    """`rev`: times written. `seq`: the commit that wrote it last. `live`: 1 until its last phase."""
+    return (_key("id"), _number("rev"), _number("seq"), _number("live"), _text("phase"))
+
+
+#: One row. Every commit locks it first, so that the order of `seq` is the order of commits.
+head: Final = _table(
+    "head",
+    _order("id"),
+    _number("seq"),
+    _number("event_seq"),
+    _number("checked_ms"),  # when the file was last read from end to end (SQLite)
+)
+
+workload: Final = _table(
+    "workload",
+    *_versioned(),
+    _text("kind"),
+    _text("project"),
+    _text("name"),
+    _text("cluster_id"),  # "" for none
+    _number("number"),
+    _number("created_ms"),
+    _number("ended_ms"),  # 0 while live
+    _text("body"),
+    sa.Index("ix_workload_seq", "seq"),
+    sa.Index("ix_workload_number", "cluster_id", "number"),
+    _partial("ix_workload_live", "id", where="live = 1"),
+    _partial("ix_workload_ended", "ended_ms", where="live = 0"),
+    _partial("ix_workload_cluster", "project", "name", "id", where="kind = 'cluster'"),
+    _partial("uq_workload_name", "project", "name", where="kind = 'cluster' AND live = 1", unique=True),
+)
+
+attempt: Final = _table(
+    "attempt",
+    *_versioned(),
+    _text("workload_id"),
+    _number("number"),
+    _text("body"),
+    sa.Index("ix_attempt_seq", "seq"),
+    sa.Index("ix_attempt_workload", "workload_id", "number"),
+    _partial("ix_attempt_live", "id", where="live = 1"),
+)
+
+claim: Final = _table(
+    "claim",
+    *_versioned(),
+    _text("workload_id"),
+    _number("requested_ms"),
+    _number("ended_ms"),
+    _text("body"),
+    sa.Index("ix_claim_seq", "seq"),
+    sa.Index("ix_claim_workload", "workload_id"),
+    _partial("ix_claim_live", "id", where="live = 1"),
+    _partial("ix_claim_ended", "ended_ms", where="live = 0"),
+)
+
+node: Final = _table(
+    "node",
+    *_versioned(),
+    _text("claim_id"),
+    _text("workload_id"),
+    _text("body"),
+    sa.Index("ix_node_seq", "seq"),
+    sa.Index("ix_node_claim", "claim_id"),
+    sa.Index("ix_node_workload", "workload_id"),
+    _partial("ix_node_live", "id", where="live = 1"),
+)
+
+event: Final = _table(
+    "event",
+    _order("seq"),
+    _number("at_ms"),
+    _text("subject"),
+    _text("code"),
+    _text("text"),
+    sa.Index("ix_event_subject", "subject", "seq"),
+    sa.Index("ix_event_at", "at_ms"),
+)
+
+#: Values of secrets, while their workload lives.
+secret: Final = _table("secret", _key("workload_id"), _text("body"))
+
+#: What a request with an idempotency key was answered.
+request_key: Final = _table(
+    "request_key",
+    _key("key"),
+    _number("at_ms"),
+    sa.Column("reply", sa.LargeBinary, nullable=False),
+    sa.Index("ix_request_key_at", "at_ms"),
+)
+
+counter: Final = _table("counter", _key("scope"), _number("value"))
+
+lease: Final = _table("lease", _key("name"), _text("holder"), _number("until_ms"))
+
+#: Alembic's own table, here so that a new database needs no Alembic.
+version: Final = sa.Table(
+    "alembic_version",
+    metadata,
+    sa.Column("version_num", sa.String(32), nullable=False),
+    sa.PrimaryKeyConstraint("version_num", name="alembic_version_pkc"),
+)
+
+TABLES: Final[dict[type, sa.Table]] = {
+    Workload: workload,
+    Attempt: attempt,
+    Claim: claim,
+    Node: node,
+}
+
+
+def columns_of(row: Row, *, now_ms: int) -> Columns:
+    """The row as columns, but for `seq`, which the commit gives."""
+    found: Columns = {
+        "id": row.id,
+        "rev": row.rev,
+        "live": int(row.is_live),
+        "phase": row.phase.value,
+        "body": msgspec.json.encode(row).decode(),
+    }
+    if isinstance(row, Workload):
+        found |= {
+            "kind": row.kind,
+            "project": row.project,
+            "name": row.name,
+            "cluster_id": row.cluster_id or "",
+            "number": row.number,
+            "created_ms": row.created_ms,
+            "ended_ms": 0 if row.is_live else row.ended_ms or now_ms,
+        }
+    elif isinstance(row, Attempt):
+        found |= {"workload_id": row.workload_id, "number": row.number}
+    elif isinstance(row, Claim):
+        found |= {
+            "workload_id": row.workload_id,
+            "requested_ms": row.requested_ms,
+            "ended_ms": 0 if row.is_live else row.gone_ms or now_ms,
+        }
+    else:
+        found |= {"claim_id": row.claim_id, "workload_id": row.workload_id}
+    return found
+
+
+def columns_of_event(one: Event, *, seq: int) -> Columns:
+    # PostgreSQL's text holds no NUL, and texts quote what programs print
+    return {
+        "seq": seq,
+        "at_ms": one.at_ms,
+        "subject": one.subject,
+        "code": one.code,
+        "text": one.text.replace("\0", "\N{REPLACEMENT CHARACTER}").encode("utf-8", "replace").decode(),
+    }
+
+
+R = TypeVar("R", bound=Row)
+_DECODERS: Final[dict[type, msgspec.json.Decoder[Any]]] = {
+    kind: msgspec.json.Decoder(kind) for kind in TABLES
+}
+
+
+#: Told to people but decided by nobody: better dropped than a server that does not start.
+_OPTIONAL: Final[dict[str, Any]] = {"reason": Reason | None, "outcome": Outcome | None}
+
+
+def parse_row(kind: type[R], body: str) -> R:
+    """The row of a body. A reason or outcome that this version does not know is dropped.
+
+    Raises ArgosyError: `store-corrupt` when it is no JSON, `store-newer` when it cannot be understood."""
+    try:
+        row: R = _DECODERS[kind].decode(body)
+        return row
+    except msgspec.ValidationError:
+        pass
+    except msgspec.DecodeError as error:
+        raise ArgosyError(
+            "store-corrupt", f"a row of table `{TABLES[kind].name}` is damaged: {error}"
+        ) from None
+    fields = {
+        name: value
+        for name, value in msgspec.json.decode(body, type=dict[str, msgspec.Raw]).items()
+        if not (name in _OPTIONAL and not _is(_OPTIONAL[name], value))
+    }
+    try:
+        row = _DECODERS[kind].decode(msgspec.json.encode(fields))
+        return row
+    except msgspec.ValidationError as error:
+        raise ArgosyError(
+            "store-newer",
+            f"row {bytes(fields.get('id', msgspec.Raw(b'?'))).decode()} was written by another version: {error}",
+        ) from None
+
+
+def _is(kind: Any, value: msgspec.Raw) -> bool:
+    try:
+        msgspec.json.decode(value, type=kind)
+    except msgspec.ValidationError:
+        return False
+    return True

@@ -1,0 +1,136 @@
+"""A consistent view of all live rows. Immutable: a commit makes the next one, which shares what did not change."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import TypeVar, cast
+
+from argosy.model.rows import Attempt, Claim, Node, Row, Workload
+from argosy.store.sorted_map import SortedMap
+
+R = TypeVar("R", Workload, Attempt, Claim, Node)
+
+_SEP = "\0"  # stands in no id, so that one parent's keys never begin like another's
+
+
+def _job_key(row: Workload) -> str:
+    return f"{row.cluster_id or ''}{_SEP}{row.number:012d}{_SEP}{row.id}"
+
+
+def _keys_of(row: Row) -> tuple[tuple[str, str], ...]:
+    """(index, key) of every index that holds the row while it is live."""
+    if isinstance(row, Workload):
+        if row.kind == "cluster":
+            return (("names", f"{row.project}{_SEP}{row.name}"),)
+        return (("jobs", _job_key(row)),) if row.kind == "job" else ()
+    if isinstance(row, Attempt):
+        return (("attempt_of", row.workload_id),)
+    if isinstance(row, Claim):
+        return (("claims_of", f"{row.workload_id}{_SEP}{row.id}"),)
+    order = f"{row.claim_id}{_SEP}{row.index:06d}{_SEP}{row.id}"
+    return (("claim_nodes", order), ("nodes_of", f"{row.workload_id}{_SEP}{order}"))
+
+
+_HOME: dict[type, str] = {Workload: "workloads", Attempt: "attempts", Claim: "claims", Node: "nodes"}
+_INDEXES = ("names", "jobs", "attempt_of", "claims_of", "claim_nodes", "nodes_of")
+
+
+class Snapshot:
+    """All live rows at commit `seq`: mappings by id, and the indexes that controllers use.
+
+    >>> Snapshot.of(()).managed_jobs()
+    ()
+    """
+
+    __slots__ = ("_maps", "seq")
+
+    def __init__(self, seq: int, maps: Mapping[str, SortedMap[Row]]) -> None:
+        self.seq = seq
+        self._maps = maps
+
+    @classmethod
+    def of(cls, rows: Iterable[Row], *, seq: int = 0) -> Snapshot:
+        """A snapshot of these rows (finished ones are left out), as tests and previews need it."""
+        empty: SortedMap[Row] = SortedMap()
+        return cls(seq, dict.fromkeys((*_HOME.values(), *_INDEXES), empty)).changed(rows, seq=seq)
+
+    def changed(self, rows: Iterable[Row], *, seq: int) -> Snapshot:
+        """The next snapshot: `rows` replace those with their ids; finished ones leave. O(rows), not O(live)."""
+        changes: dict[str, dict[str, Row | None]] = {}
+        latest = {row.id: row for row in rows}
+        for row in latest.values():  # first every old key goes, then new ones come: names may change hands
+            home = _HOME[type(row)]
+            old = self._maps[home].get(row.id)
+            if old is not None:
+                changes.setdefault(home, {})[row.id] = None
+                for index, key in _keys_of(old):
+                    changes.setdefault(index, {})[key] = None
+        for row in latest.values():
+            if row.is_live:
+                changes.setdefault(_HOME[type(row)], {})[row.id] = row
+                for index, key in _keys_of(row):
+                    changes.setdefault(index, {})[key] = row
+        if not changes:
+            return self if seq == self.seq else Snapshot(seq, self._maps)
+        maps = {**self._maps, **{name: self._maps[name].changed(some) for name, some in changes.items()}}
+        return Snapshot(seq, maps)
+
+    @property
+    def workloads(self) -> Mapping[str, Workload]:
+        return cast("Mapping[str, Workload]", self._maps["workloads"])
+
+    @property
+    def attempts(self) -> Mapping[str, Attempt]:
+        return cast("Mapping[str, Attempt]", self._maps["attempts"])
+
+    @property
+    def claims(self) -> Mapping[str, Claim]:
+        return cast("Mapping[str, Claim]", self._maps["claims"])
+
+    @property
+    def nodes(self) -> Mapping[str, Node]:
+        return cast("Mapping[str, Node]", self._maps["nodes"])
+
+    def row(self, id: str) -> Row | None:
+        """The live row of any kind with this id."""
+        for home in _HOME.values():
+            found: Row | None = self._maps[home].get(id)
+            if found is not None:
+                return found
+        return None
+
+    def clusters(self) -> Sequence[Workload]:
+        """Live clusters, by project and name."""
+        return cast("tuple[Workload, ...]", tuple(self._maps["names"].values()))
+
+    def cluster_named(self, name: str, project: str = "default") -> Workload | None:
+        return cast("Workload | None", self._maps["names"].get(f"{project}{_SEP}{name}"))
+
+    def jobs_of(self, cluster_id: str) -> Sequence[Workload]:
+        """Live jobs bound to the cluster, by number."""
+        return cast("tuple[Workload, ...]", self._maps["jobs"].span(f"{cluster_id}{_SEP}"))
+
+    def managed_jobs(self) -> Sequence[Workload]:
+        """Live jobs that own their nodes, by number."""
+        return self.jobs_of("")
+
+    def job(self, cluster_id: str | None, number: int) -> Workload | None:
+        """The live job with this number."""
+        found = self._maps["jobs"].span(f"{cluster_id or ''}{_SEP}{number:012d}{_SEP}")
+        return cast("Workload", found[0]) if found else None
+
+    def attempt_of(self, workload_id: str) -> Attempt | None:
+        """The live attempt: there is at most one."""
+        return cast("Attempt | None", self._maps["attempt_of"].get(workload_id))
+
+    def claims_of(self, workload_id: str) -> Sequence[Claim]:
+        """Live claims that the workload owns, oldest first."""
+        return cast("tuple[Claim, ...]", self._maps["claims_of"].span(f"{workload_id}{_SEP}"))
+
+    def nodes_of_claim(self, claim_id: str) -> Sequence[Node]:
+        """Live nodes, by index."""
+        return cast("tuple[Node, ...]", self._maps["claim_nodes"].span(f"{claim_id}{_SEP}"))
+
+    def nodes_of(self, workload_id: str) -> Sequence[Node]:
+        """Live nodes of all claims of the workload, by claim and index."""
+        return cast("tuple[Node, ...]", self._maps["nodes_of"].span(f"{workload_id}{_SEP}"))
