@@ -1,0 +1,114 @@
+"""Workdirs travel by content, incrementally and right; secrets show up nowhere."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from e2e_house import House
+
+SECRET = "hunter2-correct-horse"
+
+
+def _tree(root: Path) -> Path:
+    work = root / "work"
+    (work / "empty").mkdir(parents=True)
+    (work / "ünïcode ☃.txt").write_text("snow")
+    (work / "run.sh").write_text("#!/bin/sh\necho ran by mode\n")
+    (work / "run.sh").chmod(0o755)
+    (work / "link").symlink_to("run.sh")
+    (work / "large.bin").write_bytes(os.urandom(12 << 20))
+    (work / ".gitignore").write_text("*.tmp\nsecret/\n")
+    (work / "left.tmp").write_text("no")
+    (work / "secret").mkdir()
+    (work / "secret" / "key").write_text("no")
+    return work
+
+
+def test_a_workdir_arrives_as_it_is_and_changes_follow(house: House) -> None:
+    name = house.name()
+    work = _tree(house.root / name)
+    task = house.file(
+        f"{name}.yaml",
+        f"workdir: {work}\nrun: |\n  ./run.sh; readlink link; ls -d empty; cat 'ünïcode ☃.txt'; echo\n"
+        "  sha256sum large.bin; ls left.tmp secret 2>&1 | grep -c 'No such'\n  cat new.txt 2>/dev/null\n",
+    )
+    text = house.run("launch", "-y", "-c", name, task).stdout
+    for part in ("ran by mode", "run.sh", "empty", "snow", "2"):
+        assert part in text
+    (work / "new.txt").write_text("came later")
+    (work / "run.sh").write_text("#!/bin/sh\necho changed since\n")
+    again = house.run("exec", name, task).stdout
+    assert "changed since" in again
+    assert "came later" in again
+
+
+def test_a_missing_workdir_is_named(house: House) -> None:
+    done = house.run(
+        "launch", "-y", "-c", house.name(), "--workdir", "/no/such/folder", "--", "true", ok=False
+    )
+    assert done.returncode == 2
+    assert "/no/such/folder" in done.stderr
+    assert "hint:" in done.stderr
+
+
+def test_file_mounts_appear_where_they_are_wanted(house: House) -> None:
+    name = house.name()
+    data = house.file(f"{name}/data/a.txt", "first").parent
+    single = house.file(f"{name}/one.txt", "single")
+    task = house.file(
+        f"{name}.yaml",
+        f"file_mounts:\n  ~/data: {data}\n  ~/conf/one.txt: {single}\nrun: cat ~/data/a.txt ~/conf/one.txt\n",
+    )
+    text = house.run("launch", "-y", "-c", name, task).stdout
+    assert "first" in text
+    assert "single" in text
+
+
+def test_envs_substitute_and_null_must_be_given(house: House) -> None:
+    name = house.name()
+    task = house.file(f"{name}.yaml", "envs:\n  WHO: world\n  MUST: null\nrun: echo hello ${WHO} $MUST\n")
+    refused = house.run("launch", "-y", "-c", name, task, ok=False)
+    assert refused.returncode == 2
+    assert "MUST" in refused.stderr
+    text = house.run("launch", "-y", "-c", name, "--env", "MUST=given", task).stdout
+    assert "hello world given" in text
+
+
+def test_secrets_show_up_nowhere(fresh_house: House) -> None:
+    house = fresh_house
+    gate = house.root / "gate"
+    task = house.file(
+        "task.yaml",
+        "secrets:\n  API_TOKEN: null\n"
+        f'run: |\n  echo "length ${{#API_TOKEN}}"\n  echo "mistake: $API_TOKEN"\n  while [ ! -e {gate} ]; do sleep 0.05; done\n',
+    )
+    house.run("launch", "-y", "-d", "-c", "box", "--secret", "API_TOKEN", task, env={"API_TOKEN": SECRET})
+    house.wait_job("box", 1, "running")
+    house.wait("it printed", lambda: "mistake" in house.run("logs", "box", "1", "--no-follow").stdout)
+
+    commands = []
+    for entry in Path("/proc").iterdir():
+        if entry.name.isdigit():
+            try:
+                commands.append((entry / "cmdline").read_bytes())
+            except OSError:
+                continue
+    assert not [line for line in commands if SECRET.encode() in line], "never on a command line"
+    gate.touch()
+    house.wait_job("box", 1, "succeeded")
+
+    text = house.log("box", "1")
+    assert f"length {len(SECRET)}" in text, "the program had it"
+    assert f"mistake: {'*' * len(SECRET)}" in text
+    shown = [house.run(*words, "--json").stdout for words in (("status",), ("queue", "box"))]
+    assert not [text for text in shown if SECRET in text]
+    house.run("down", "-y", "box")
+    house.wait("the cluster is gone", lambda: house.cluster("box") is None)
+    house.run("server", "stop")
+    kept = [path for path in house.state.rglob("*") if path.is_file() and not path.is_symlink()]
+    holders = [path.relative_to(house.state) for path in kept if SECRET.encode() in path.read_bytes()]
+    assert [path for path in holders if path.suffix == ".log" or path.parts[0] == "logs"] == [], (
+        "in no stored log"
+    )
+    assert [path for path in holders if path.name == "server.log"] == []
