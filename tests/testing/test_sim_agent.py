@@ -49,7 +49,8 @@ def test_prepare_and_run_are_idempotent_and_the_exit_is_told() -> None:
     async def body(world: World, machine: Machine, agent: SimAgent) -> None:
         order = _order(run="sim work_s=60 exit=3", setup="sim work_s=5")
         await agent.prepare([order])
-        await agent.run(["att-1.0"])  # not ready: left alone
+        with pytest.raises(border.Transient):
+            await agent.run(["att-8.0"])
         await agent.prepare([order])
         await _until(agent, "att-1.0", RankPhase.READY)
         await agent.run(["att-1.0"])
@@ -64,6 +65,15 @@ def test_prepare_and_run_are_idempotent_and_the_exit_is_told() -> None:
         assert 66 < world.now_s < 75
 
     assert _on_a_machine(body).violations == []
+
+
+def test_run_while_preparing_is_remembered() -> None:
+    async def body(world: World, machine: Machine, agent: SimAgent) -> None:
+        await agent.prepare([_order(setup="sim work_s=5")])
+        await agent.run(["att-1.0"])
+        await _until(agent, "att-1.0", RankPhase.EXITED)
+
+    _on_a_machine(body)
 
 
 def test_run_now_needs_no_second_call() -> None:
@@ -149,10 +159,9 @@ def test_an_agent_restart_keeps_running_ranks_and_loses_prepared_ones() -> None:
         await asyncio.sleep(100)
         world.start_agent(machine)
         report = await _until(agent, "att-1.0", RankPhase.EXITED)
-        assert {rank.id: rank.phase for rank in report.ranks} == {
-            "att-1.0": RankPhase.EXITED,
-            "att-2.0": RankPhase.VANISHED,
-        }
+        assert {rank.id: rank.phase for rank in report.ranks} == {"att-1.0": RankPhase.EXITED}
+        await agent.prepare([_order("att-2.0", run_now=True)])
+        await _until(agent, "att-2.0", RankPhase.EXITED)
 
     assert _on_a_machine(body).violations == []
 

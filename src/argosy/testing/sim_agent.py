@@ -173,5 +173,5 @@ class SimAgentDirectory:
         self.world.maybe_crash("before agent.connect")
         return SimAgent(self.world, node.address)
 
-    async def drop(self, node_id: str) -> None:
+    def drop(self, node_id: str) -> None:
         return None

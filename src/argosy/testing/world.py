@@ -88,6 +88,7 @@ class SimRank:
         self.fact = fact
         self.log = bytearray()
         self.timers: list[asyncio.TimerHandle] = []
+        self.run_wanted = order.run_now
         self.began_s = 0.0  # when it last started to run
         self.from_s = 0.0  # progress it started with
 
@@ -280,21 +281,18 @@ class World:
         self.tell(f"{machine.address} is up")
 
     def start_agent(self, machine: Machine) -> None:
-        """The agent reads its disk: exits are known, what had not been started is lost with its secrets."""
+        """The agent reads its disk: exits are known, running ranks are found again. What was not yet running is
+        forgotten, because its secrets were in memory only."""
         if machine.agent_alive or machine.state != "up":
             return
         machine.agent_alive = True
-        for rank in machine.ranks.values():
-            gone = rank.fact.phase is RankPhase.RUNNING and rank.fact.id not in self.running
-            if gone or rank.fact.phase in (RankPhase.PREPARING, RankPhase.READY):
+        for rank in list(machine.ranks.values()):
+            if rank.fact.phase in (RankPhase.PREPARING, RankPhase.READY):
                 rank.cancel_timers()
-                self._set_fact(
-                    machine,
-                    rank,
-                    phase=RankPhase.VANISHED,
-                    ended_ms=self.clock.now_ms(),
-                    detail="agent restarted",
-                )
+                del machine.ranks[rank.fact.id]
+            elif rank.fact.phase is RankPhase.RUNNING and rank.fact.id not in self.running:
+                detail = "the machine was restarted"
+                self._set_fact(machine, rank, phase=RankPhase.VANISHED, ended_ms=self.clock.now_ms(), detail=detail)
         machine.notify()
 
     def kill_agent(self, machine: Machine) -> None:
@@ -361,13 +359,18 @@ class World:
             return
         self.prepared.add(rank.order.id)
         self._set_fact(machine, rank, phase=RankPhase.READY, stage="run")
-        if rank.order.run_now:
+        if rank.run_wanted:
             self.run_rank(machine, rank.order.id)
 
     def run_rank(self, machine: Machine, rank_id: str) -> None:
-        """Starts a prepared rank; others are left alone."""
+        """Starts a prepared rank; one that is being prepared starts when it is; others are left alone.
+
+        Raises `Transient` when it is not known here (the agent was restarted before it ran)."""
         rank = machine.ranks.get(rank_id)
-        if rank is None or rank.fact.phase is not RankPhase.READY:
+        if rank is None:
+            raise border.Transient(f"{rank_id} is not prepared on {machine.address}")
+        rank.run_wanted = True
+        if rank.fact.phase is not RankPhase.READY:
             return
         self._check_start(rank_id)
         self.starts[rank_id] = self.starts.get(rank_id, 0) + 1
