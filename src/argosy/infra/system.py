@@ -10,10 +10,16 @@ from argosy.model.ids import make_id
 
 
 class SystemClock:
-    """`model.ids.Clock` from the operating system."""
+    """`model.ids.Clock` from the operating system. The wall clock is read once, at the start; from then on time
+    advances steadily (also through suspend, where the system counts that). A wall clock that is set or jumps while
+    the server runs neither ends a job early nor keeps an idle cluster for ever."""
+
+    def __init__(self) -> None:
+        self._source = getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC)
+        self._offset_ns = time.time_ns() - time.clock_gettime_ns(self._source)
 
     def now_ms(self) -> int:
-        return time.time_ns() // 1_000_000
+        return (time.clock_gettime_ns(self._source) + self._offset_ns) // 1_000_000
 
     def monotonic_s(self) -> float:
         return time.monotonic()
