@@ -6,14 +6,16 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import AsyncIterator, Mapping, Sequence
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 import msgspec
 
 from argosy.model.facts import LogChunk, NodeFacts, RankFact
 from argosy.model.rows import Node
+
+if TYPE_CHECKING:
+    import asyncio  # decisions build orders from this module: at run time it loads no event loop
 
 
 class Channel(Protocol):
