@@ -25,6 +25,7 @@ class Accelerator(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True)
     model: str | None
     milli: int  # thousandths of a device: 8000 is eight, 250 is a quarter of one
     memory_min_bytes: int = 0  # per device
+    vendor: str | None = None  # `nvidia:80GB+`
 
     @property
     def is_fraction(self) -> bool:
@@ -76,6 +77,7 @@ class Resources(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     recovery: Recovery = Recovery()
     priority: int = 0
     priority_class: str | None = None
+    extra: str = ""  # JSON text of the accepted fields that have no place here yet
 
     def render(self) -> str:
         """The wish in one line, as people write it.

@@ -24,6 +24,18 @@ class FileMount(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     is_file: bool = False  # the source is one file, not a folder
 
 
+class StorageMount(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """Object storage that appears at `target`: parsed now, mounted later."""
+
+    target: str
+    sources: tuple[str, ...] = ()  # URLs, or local paths that fill a new bucket
+    name: str | None = None  # of the bucket
+    store: str | None = None  # which kind of store a new bucket is made in
+    mode: str = "MOUNT"  # MOUNT | MOUNT_CACHED | COPY
+    persistent: bool = True
+    extra: str = ""  # JSON text of the fields that have no place above
+
+
 class Task(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """A program x resources x number of nodes."""
 
@@ -40,11 +52,19 @@ class Task(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     num_nodes: int = 1
     resources: tuple[Resources, ...] = (Resources(),)  # candidates
     ordered: bool = False  # candidates in order of preference rather than by price
-    file_mounts: tuple[FileMount, ...] = ()
+    file_mounts: tuple[FileMount, ...] = ()  # local sources only
+    storage_mounts: tuple[StorageMount, ...] = ()
     max_duration_s: int | None = None
     grace_s: int = 10  # between SIGTERM and SIGKILL
     config: str = ""  # JSON text of the task's `config:`; read by who needs it
+    extra: str = ""  # JSON text of the accepted fields that have no place here yet
     not_executed: tuple[str, ...] = ()  # fields that were accepted and do nothing yet
+
+    def __repr__(self) -> str:
+        """As of any struct, with the values of secrets masked."""
+        values = {name: getattr(self, name) for name in self.__struct_fields__}
+        values["secrets"] = dict.fromkeys(self.secrets, "***")
+        return f"Task({', '.join(f'{name}={value!r}' for name, value in values.items())})"
 
 
 class ClusterSpec(

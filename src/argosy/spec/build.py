@@ -1,0 +1,273 @@
+"""From what was read to the model: candidates of resources, mounts, the task."""
+
+from __future__ import annotations
+
+import msgspec
+
+from argosy.model.resources import Autostop, Infra, Recovery, Resources
+from argosy.model.task import FileMount, GitSource, StorageMount, Task
+from argosy.model.units import Bound
+from argosy.spec.accelerators import Alternatives, canonical_accelerator
+from argosy.spec.findings import Findings, Place
+from argosy.spec.notation import Memory, split_url
+from argosy.spec.reader import Reader
+from argosy.spec.shapes import Entry, Section
+
+_WHERE = ("cloud", "region", "zone")
+
+
+def json_text(plain: object) -> str:
+    """Canonical JSON; empty for nothing."""
+    return msgspec.json.encode(plain, order="deterministic").decode() if plain else ""
+
+
+def build_task(
+    task: Section,
+    *,
+    envs: dict[str, str],
+    secrets: dict[str, str],
+    over: Section,
+    reader: Reader,
+    findings: Findings,
+) -> Task:
+    """The task, with the values of `over` (flags, for task and resources together) in place of its own."""
+    merged = task.under(over)
+    resources = task.get("resources", Section) or Section(task.place)
+    candidates, ordered = build_candidates(resources, over, reader, findings)
+    file_mounts, storage_mounts = _mounts(merged, reader, findings)
+    workdir, git = _workdir(merged, reader)
+    extra = {name: value for name, value in task.plain.items() if name != "config"}
+    run = merged.get("run", str) or ""
+    setup = merged.get("setup", str) or ""
+    if not run and not merged.values:
+        findings.error(task.place, "the task is empty", "give it a `run:` with shell commands")
+    max_duration_s = merged.get("max_duration", int)
+    grace_s = merged.get("grace", int)
+    return Task(
+        name=merged.get("name", str),
+        workdir=workdir,
+        workdir_git=git,
+        setup=setup,
+        run=run,
+        envs=envs,
+        secrets=secrets,
+        num_nodes=merged.get("num_nodes", int) or 1,
+        resources=candidates,
+        ordered=ordered,
+        file_mounts=file_mounts,
+        storage_mounts=storage_mounts,
+        max_duration_s=max_duration_s,
+        grace_s=Task().grace_s if grace_s is None else grace_s,
+        config=json_text(task.plain.get("config")),
+        extra=json_text(extra),
+        not_executed=tuple(sorted(reader.later)),
+    )
+
+
+def build_candidates(
+    resources: Section, over: Section, reader: Reader, findings: Findings
+) -> tuple[tuple[Resources, ...], bool]:
+    """The candidates, and whether their order counts."""
+    common = resources.without("any_of", "ordered")
+    any_of, in_order = resources.values.get("any_of"), resources.values.get("ordered")
+    if any_of is not None and in_order is not None:
+        findings.error(
+            resources.places["ordered"], "`any_of` and `ordered` exclude each other", "keep one of the two"
+        )
+    listed = any_of if in_order is None else in_order
+    variants = [item for item in listed if isinstance(item, Section)] if isinstance(listed, tuple) else []
+    ordered = in_order is not None
+    found: list[Resources] = []
+    for variant in variants or [Section(resources.place)]:
+        section = _overlaid(_overlaid(common, variant), over)
+        alternatives = section.get("accelerators", Alternatives)
+        if alternatives and alternatives.ordered and not ordered:
+            if len(variants) > 1:
+                findings.error(
+                    section.places["accelerators"],
+                    "a list of accelerators is in order of preference, and `any_of` has no order",
+                    "write a mapping such as `{A100: 1, L4: 1}`, or `ordered` instead of `any_of`",
+                )
+            ordered = True
+        found.extend(_expanded(section, alternatives, reader, findings))
+    candidates = tuple(dict.fromkeys(found))
+    return candidates, ordered and len(candidates) > 1
+
+
+def _overlaid(base: Section, over: Section) -> Section:
+    """`over` over `base`, where the two spellings of a place replace each other as a whole."""
+    if "infra" in over:
+        base = base.without("infra", *_WHERE)
+    elif any(name in over for name in _WHERE):
+        base = base.without("infra")
+    if "job_recovery" in over or "spot_recovery" in over:
+        base = base.without("job_recovery", "spot_recovery")
+    return base.under(over)
+
+
+def _expanded(
+    section: Section, alternatives: Alternatives | None, reader: Reader, findings: Findings
+) -> list[Resources]:
+    resources = _resources(section, reader, findings)
+    if alternatives is None:
+        return [resources]
+    place = section.places["accelerators"]
+    for wish in alternatives.wishes:
+        if wish.model and canonical_accelerator(wish.model) is None:
+            findings.warn(
+                place,
+                f"the accelerator `{wish.model}` is not a known name",
+                "it must be spelled as the infrastructure spells it",
+                once=f"accelerator {wish.model}",
+            )
+        if wish.vendor:
+            reader.postpone(
+                "resources.accelerators (vendor)",
+                place,
+                f"the vendor in `{wish.vendor}:` is accepted but not checked yet",
+            )
+    return [msgspec.structs.replace(resources, accelerator=wish) for wish in alternatives.wishes]
+
+
+def _resources(section: Section, reader: Reader, findings: Findings) -> Resources:
+    memory = section.get("memory", Memory) or Memory(None)
+    image = section.values.get("image_id")
+    plain = dict(section.plain)
+    for typed in ("disk_tier", "local_disk", "network_tier", "accelerator_args", "priority_class"):
+        plain.pop(typed, None)
+    if isinstance(image, tuple):
+        plain["image_id"] = {str(entry.key): str(entry.value) for entry in image}
+        reader.postpone(
+            "resources.image_id (by region)",
+            section.places["image_id"],
+            "`image_id` by region is accepted but not executed yet",
+        )
+    if "job_recovery" in section and "spot_recovery" in section:
+        findings.error(
+            section.places["spot_recovery"],
+            "`spot_recovery` is the older name of `job_recovery`, which is given too",
+            "keep `job_recovery`",
+        )
+    return Resources(
+        infra=_infra(section, findings),
+        instance_type=section.get("instance_type", str),
+        cpus=section.get("cpus", Bound),
+        memory=memory.bound,
+        memory_per_cpu_bytes=memory.per_cpu_bytes,
+        accelerator_args=_pairs(section, "accelerator_args"),
+        use_spot=section.get("use_spot", bool),
+        disk_size_bytes=section.get("disk_size", int) or 0,
+        disk_tier=section.get("disk_tier", str),
+        local_disk=section.get("local_disk", str),
+        network_tier=section.get("network_tier", str),
+        ports=_texts(section, "ports"),
+        image_id=image if isinstance(image, str) else None,
+        labels=_pairs(section, "labels"),
+        max_hourly_micro_usd=section.get("max_hourly_cost", int),
+        autostop=section.get("autostop", Autostop),
+        recovery=section.get("job_recovery", Recovery)
+        or section.get("spot_recovery", Recovery)
+        or Recovery(),
+        priority=section.get("priority", int) or 0,
+        priority_class=section.get("priority_class", str),
+        extra=json_text(plain),
+    )
+
+
+def _texts(section: Section, name: str) -> tuple[str, ...]:
+    value = section.get(name, tuple)
+    return tuple(str(item) for item in value or ())
+
+
+def _pairs(section: Section, name: str) -> tuple[tuple[str, str], ...]:
+    value = section.get(name, tuple)
+    return tuple((str(key), str(text)) for key, text in value or ())
+
+
+def _infra(section: Section, findings: Findings) -> Infra:
+    infra = section.get("infra", Infra)
+    older = [name for name in _WHERE if name in section]
+    if infra is None:
+        cloud, region, zone = (section.get(name, str) for name in _WHERE)
+        return Infra(
+            provider=cloud,
+            region=None if region in ("*", "") else region,
+            zone=None if zone in ("*", "") else zone,
+        )
+    if older:
+        findings.error(
+            section.places[older[0]],
+            f"`{older[0]}` is an older spelling of `infra`, which is given too",
+            "keep `infra: provider/region/zone`",
+        )
+    return infra
+
+
+def _workdir(task: Section, reader: Reader) -> tuple[str | None, GitSource | None]:
+    value = task.values.get("workdir")
+    if isinstance(value, str):
+        return value, None
+    if not isinstance(value, Section):
+        return None, None
+    url = value.get("url", str)
+    if url is None:
+        reader.missing(value, "workdir", "url", "or write the path of a folder: `workdir: .`")
+        return None, None
+    reader.postpone(
+        "workdir.url", task.places["workdir"], "`workdir` from git is accepted but not fetched yet"
+    )
+    return None, GitSource(url=url, ref=value.get("ref", str))
+
+
+def _mounts(
+    task: Section, reader: Reader, findings: Findings
+) -> tuple[tuple[FileMount, ...], tuple[StorageMount, ...]]:
+    files: list[FileMount] = []
+    stores: list[StorageMount] = []
+    targets: set[str] = set()
+    for name in ("file_mounts", "storage_mounts"):
+        entries = task.get(name, tuple) or ()
+        for entry in entries:
+            if not isinstance(entry, Entry):
+                raise TypeError(entry)
+            target = str(entry.key)
+            if target in targets:
+                findings.error(
+                    entry.place,
+                    f"`{target}` is in `file_mounts` and in `storage_mounts`",
+                    "keep one of the two",
+                )
+            targets.add(target)
+            if isinstance(entry.value, Section):
+                stores.append(_storage(target, entry.value, reader))
+            elif name == "storage_mounts" or split_url(str(entry.value)):
+                mode = "COPY" if name == "file_mounts" else "MOUNT"
+                stores.append(StorageMount(target=target, sources=(str(entry.value),), mode=mode))
+            else:
+                files.append(FileMount(target=target, source=str(entry.value)))
+                continue
+            _postpone_mount(target, entry.place, reader)
+    return tuple(files), tuple(stores)
+
+
+def _postpone_mount(target: str, place: Place, reader: Reader) -> None:
+    reader.postpone(
+        f"file_mounts.{target}", place, f"the storage at `{target}` is accepted but not mounted yet"
+    )
+
+
+def _storage(target: str, section: Section, reader: Reader) -> StorageMount:
+    name = section.get("name", str)
+    sources = _texts(section, "source")
+    if name is None and not sources:
+        reader.missing(section, f"file_mounts.{target}", "source", "or the `name` of a bucket")
+    persistent = section.get("persistent", bool)
+    return StorageMount(
+        target=target,
+        sources=sources,
+        name=name,
+        store=section.get("store", str),
+        mode=section.get("mode", str) or "MOUNT",
+        persistent=True if persistent is None else persistent,
+        extra=json_text(section.plain),
+    )

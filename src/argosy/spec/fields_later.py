@@ -1,0 +1,357 @@
+"""Parts of a task that are checked now and executed later: storage, service, pool, config."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from argosy.spec import notation
+from argosy.spec.leaves import OPEN_MAP, PATH, SECONDS, SOURCE, TEXTS
+from argosy.spec.shapes import (
+    AsText,
+    Choice,
+    Field,
+    Flag,
+    ListOf,
+    MapOf,
+    Notation,
+    Number,
+    OneOf,
+    Open,
+    Table,
+    Text,
+    Whole,
+)
+
+_MOUNT_OPTIONS: Final = Table(
+    name="config",
+    lenient=True,
+    fields=(
+        Field(
+            name="mount_cached",
+            shape=Table(
+                name="config.mount_cached",
+                lenient=True,
+                fields=(
+                    Field(name="transfers", shape=Whole(minimum=1), doc="Parallel uploads.", example="4"),
+                    Field(name="buffer_size", shape=AsText(), doc="Buffer per file.", example="16M"),
+                    Field(name="vfs_cache_max_size", shape=AsText(), doc="Size of the cache.", example="10G"),
+                    Field(name="vfs_cache_max_age", shape=AsText(), doc="Age in the cache.", example="1h"),
+                    Field(name="vfs_read_ahead", shape=AsText(), doc="Read ahead.", example="128M"),
+                    Field(name="vfs_read_chunk_size", shape=AsText(), doc="Size of a read.", example="32M"),
+                    Field(
+                        name="vfs_read_chunk_streams",
+                        shape=Whole(minimum=0),
+                        doc="Parallel reads.",
+                        example="4",
+                    ),
+                    Field(name="vfs_write_back", shape=AsText(), doc="Delay of writes.", example="1s"),
+                    Field(name="read_only", shape=Flag(), doc="No writes.", example="true"),
+                ),
+            ),
+            doc="Tuning of `MOUNT_CACHED`.",
+            example="{transfers: 4}",
+        ),
+        Field(
+            name="mount",
+            shape=Table(
+                name="config.mount",
+                lenient=True,
+                fields=(
+                    Field(name="read_only", shape=Flag(), doc="No writes.", example="true"),
+                    Field(
+                        name="hf_mount_args",
+                        shape=OneOf(says="text or a list", shapes=(Text(), TEXTS)),
+                        doc="Arguments of hf-mount.",
+                        example="--verbose",
+                    ),
+                ),
+            ),
+            doc="Tuning of `MOUNT`.",
+            example="{read_only: true}",
+        ),
+    ),
+)
+
+STORAGE: Final = Table(
+    name="file_mounts",
+    fields=(
+        Field(name="name", shape=Text(says="the name of a bucket"), doc="Bucket.", example="my-data"),
+        Field(
+            name="source",
+            shape=ListOf(item=SOURCE, one_will_do=True, says="a path, a URL or a list of paths"),
+            doc="URL of a bucket, or local paths to fill it with.",
+            example="s3://my-data",
+            also=("src", "path", "url"),
+        ),
+        Field(
+            name="store",
+            shape=Text(says="a kind of store such as `s3`"),
+            doc="Kind of store for a new bucket.",
+            example="s3",
+        ),
+        Field(name="persistent", shape=Flag(), doc="Whether the bucket stays.", example="false"),
+        Field(
+            name="mode",
+            shape=Choice(words=("MOUNT", "MOUNT_CACHED", "COPY")),
+            doc="Stream it, stream with a cache, or copy.",
+            example="MOUNT_CACHED",
+        ),
+        Field(name="type", shape=Text(), doc="Kind of storage.", example="bucket", keep=True),
+        Field(
+            name="config",
+            shape=_MOUNT_OPTIONS,
+            doc="Tuning.",
+            example="{mount: {read_only: true}}",
+            keep=True,
+        ),
+        Field(
+            name="encryption",
+            keep=True,
+            shape=OPEN_MAP,
+            doc="How the data is encrypted.",
+            example="{type: AES256, key_id: key-1}",
+        ),
+    ),
+)
+
+SYNC: Final = Table(
+    name="sync",
+    fields=(
+        Field(name="include", shape=TEXTS, doc="Patterns of what travels.", example='["*.pt"]'),
+        Field(name="exclude", shape=TEXTS, doc="Patterns of what stays.", example='["*.tmp"]'),
+        Field(
+            name="mode",
+            shape=Choice(words=("incremental", "full")),
+            doc="Whether unchanged files travel again.",
+            example="incremental",
+        ),
+    ),
+)
+
+
+# ---------------------------------------------------------------------------------------------- service
+
+SECOND_COUNT: Final = Number(minimum=0, says="a number of seconds")
+
+
+def _seconds_field(name: str, doc: str, example: str) -> Field:
+    return Field(name=name, shape=SECOND_COUNT, doc=doc, example=example)
+
+
+_PROBE: Final = OneOf(
+    says="a path such as `/health`, or a mapping",
+    shapes=(
+        Text(says="a path such as `/health`"),
+        Table(
+            name="service.readiness_probe",
+            fields=(
+                Field(name="path", shape=Text(), doc="Path that is asked.", example="/health"),
+                Field(name="post_data", shape=Open(), doc="Body; makes it a POST.", example="{prompt: hi}"),
+                Field(
+                    name="headers",
+                    shape=MapOf(key=Text(), value=AsText()),
+                    doc="Headers.",
+                    example="{X-Probe: '1'}",
+                    secret=True,
+                ),
+                _seconds_field("initial_delay_seconds", "Time to become ready.", "1200"),
+                _seconds_field("timeout_seconds", "Time for an answer.", "15"),
+                _seconds_field("endpoint_probe_interval_seconds", "Time between probes.", "10"),
+                _seconds_field("consecutive_failure_threshold_timeout", "Failing so long is dead.", "180"),
+            ),
+        ),
+    ),
+)
+
+_COUNT: Final = Whole(minimum=0)
+
+SERVICE: Final = Table(
+    name="service",
+    fields=(
+        Field(
+            name="readiness_probe",
+            shape=_PROBE,
+            doc="How to see that a replica is ready.",
+            example="{path: /health, initial_delay_seconds: 60}",
+            also=("probe", "healthcheck", "health_check", "readiness"),
+        ),
+        Field(name="replicas", shape=_COUNT, doc="A fixed number of replicas.", example="3"),
+        Field(
+            name="replica_policy",
+            shape=Table(
+                name="service.replica_policy",
+                fields=(
+                    Field(name="min_replicas", shape=_COUNT, doc="At least.", example="1"),
+                    Field(name="max_replicas", shape=_COUNT, doc="At most.", example="5"),
+                    Field(name="num_overprovision", shape=_COUNT, doc="Spare replicas.", example="1"),
+                    Field(
+                        name="target_qps_per_replica",
+                        shape=OneOf(
+                            says="a number, or a mapping from accelerator to number",
+                            shapes=(
+                                Number(),
+                                MapOf(key=Text(says="an accelerator"), value=Number()),
+                            ),
+                        ),
+                        doc="Requests per second that one replica takes.",
+                        example="{A100: 5, L4: 1.5}",
+                    ),
+                    _seconds_field("upscale_delay_seconds", "Wait before adding.", "300"),
+                    _seconds_field("downscale_delay_seconds", "Wait before removing.", "1200"),
+                    Field(
+                        name="dynamic_ondemand_fallback",
+                        shape=Flag(),
+                        doc="On-demand replicas while spot is short.",
+                        example="true",
+                    ),
+                    Field(
+                        name="base_ondemand_fallback_replicas",
+                        shape=_COUNT,
+                        doc="On-demand replicas at all times.",
+                        example="1",
+                    ),
+                    Field(
+                        name="spot_placer",
+                        shape=Choice(words=("dynamic_fallback",)),
+                        doc="How spot replicas are spread.",
+                        example="dynamic_fallback",
+                    ),
+                ),
+            ),
+            doc="How many replicas.",
+            example="{min_replicas: 1, max_replicas: 5, target_qps_per_replica: 2.5}",
+            also=("autoscaling", "scaling"),
+        ),
+        Field(
+            name="load_balancing_policy",
+            shape=Choice(words=("round_robin", "least_load", "instance_aware_least_load")),
+            doc="Which replica gets a request.",
+            example="least_load",
+        ),
+        Field(
+            name="load_balancer",
+            shape=Table(
+                name="service.load_balancer",
+                fields=(_seconds_field("stream_timeout_seconds", "Silence in a stream.", "120"),),
+            ),
+            doc="The load balancer.",
+            example="{stream_timeout_seconds: 120}",
+        ),
+        Field(
+            name="ports",
+            shape=Notation(says="a port", parse=notation.parse_port),
+            doc="Port of the replicas.",
+            example="8000",
+            also=("port",),
+        ),
+        Field(
+            name="tls",
+            shape=Table(
+                name="service.tls",
+                fields=(
+                    Field(name="keyfile", shape=PATH, doc="Private key.", example="key.pem"),
+                    Field(name="certfile", shape=PATH, doc="Certificate.", example="cert.pem"),
+                ),
+            ),
+            doc="Encryption of the endpoint.",
+            example="{keyfile: key.pem, certfile: cert.pem}",
+        ),
+    ),
+)
+
+POOL: Final = Table(
+    name="pool",
+    fields=(
+        Field(name="workers", shape=_COUNT, doc="A fixed number.", example="4"),
+        Field(name="min_workers", shape=_COUNT, doc="At least.", example="1"),
+        Field(name="max_workers", shape=_COUNT, doc="At most.", example="8"),
+        Field(
+            name="queue_length_threshold", shape=_COUNT, doc="Waiting jobs that add a worker.", example="2"
+        ),
+        _seconds_field("upscale_delay_seconds", "Wait before adding.", "60"),
+        _seconds_field("downscale_delay_seconds", "Wait before removing.", "600"),
+    ),
+)
+
+# ----------------------------------------------------------------------------------------------- config
+
+_HOOKS: Final = ListOf(
+    item=Table(
+        name="config.hooks",
+        fields=(
+            Field(
+                name="run", shape=Text(says="shell commands"), doc="Commands.", example="sync", verbatim=True
+            ),
+            Field(
+                name="events",
+                shape=ListOf(item=Choice(words=("stop", "preemption", "down")), one_will_do=True),
+                doc="When.",
+                example="[preemption]",
+            ),
+            Field(name="timeout", shape=SECONDS, doc="Time for it.", example="60"),
+        ),
+    ),
+    maximum=32,
+    says="a list of hooks",
+)
+
+
+def _open_fields(names_: str) -> tuple[Field, ...]:
+    return tuple(
+        Field(name=name, shape=Open(), doc="Passed to the provider.", example="{a: 1}", verbatim=True)
+        for name in names_.split()
+    )
+
+
+def _provider_section(name: str, fields: str) -> Field:
+    return Field(
+        name=name,
+        shape=Table(name=f"config.{name}", fields=_open_fields(fields), lenient=True),
+        doc="Settings of this infrastructure for this task.",
+        example="{" + fields.split()[0] + ": {a: 1}}",
+        later=True,
+        verbatim=True,
+    )
+
+
+CONFIG: Final = Table(
+    name="config",
+    fields=(
+        Field(
+            name="hooks",
+            shape=_HOOKS,
+            doc="Commands at stop, preemption or down.",
+            example="[{run: sync, events: [stop], timeout: 60}]",
+            later=True,
+            verbatim=True,
+        ),
+        Field(
+            name="active_workspace",
+            shape=Text(),
+            doc="Workspace.",
+            example="team-a",
+            later=True,
+            verbatim=True,
+        ),
+        _provider_section("docker", "run_options"),
+        _provider_section("nvidia_gpus", "disable_ecc"),
+        _provider_section(
+            "kubernetes",
+            "pod_config custom_metadata provision_timeout dws kueue quota remote_identity enable_docker "
+            "set_pod_resource_limits namespace autoscaler ports",
+        ),
+        _provider_section("ssh", "pod_config custom_metadata provision_timeout"),
+        _provider_section("slurm", "sbatch_options quota cpu_partition provision_timeout"),
+        _provider_section("aws", "vpc_name subnet_names security_group_name remote_identity"),
+        _provider_section(
+            "gcp",
+            "vpc_name subnet_names managed_instance_group enable_gvnic enable_gpu_direct placement_policy",
+        ),
+        _provider_section("azure", "resource_group_vm storage_account"),
+        _provider_section("oci", "region_configs"),
+        _provider_section("nebius", "region_configs use_internal_ips"),
+        _provider_section("vast", "datacenter_only create_instance_kwargs"),
+        _provider_section("runpod", "allowed_cuda_versions"),
+        _provider_section("local", "nodes"),
+    ),
+)

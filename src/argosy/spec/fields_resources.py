@@ -1,0 +1,400 @@
+"""The fields of `resources:` and of each of its candidates."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from argosy.spec import accelerators, notation, values
+from argosy.spec.leaves import LABEL_KEY, OPEN_MAP, SECONDS, SIZE, TEXTS
+from argosy.spec.shapes import (
+    AsText,
+    Choice,
+    Field,
+    Flag,
+    ListOf,
+    MapOf,
+    Notation,
+    OneOf,
+    Open,
+    Table,
+    Text,
+    Then,
+    Whole,
+)
+
+_AUTOSTOP_FIELDS: Final = (
+    Field(
+        name="idle_minutes",
+        shape=OneOf(
+            says="minutes, or a duration such as `10m`",
+            shapes=(
+                Then(shape=Whole(minimum=-1), make=lambda minutes: minutes * 60),
+                Notation(says="a duration such as `10m`", parse=notation.parse_minutes),
+            ),
+        ),
+        doc="Minutes without work before the cluster rests; negative is never.",
+        example="15",
+        also=("idle", "minutes", "idle_time", "timeout"),
+    ),
+    Field(
+        name="down",
+        shape=Flag(),
+        doc="Remove the cluster instead of stopping it.",
+        example="true",
+        also=("autodown", "terminate"),
+    ),
+    Field(
+        name="wait_for",
+        shape=Choice(words=("jobs_and_ssh", "jobs", "none")),
+        doc="What counts as work.",
+        example="jobs",
+    ),
+    Field(
+        name="hook",
+        shape=Text(),
+        doc="Shell commands before the stop.",
+        example="sync",
+        later=True,
+        verbatim=True,
+    ),
+    Field(name="hook_timeout", shape=SECONDS, doc="Time for the hook.", example="60", later=True),
+)
+
+_RECOVERY_FIELDS: Final = (
+    Field(
+        name="strategy",
+        shape=Choice(words=("FAILOVER", "EAGER_NEXT_REGION", "auto", "none")),
+        doc="Where to try first after a loss.",
+        example="EAGER_NEXT_REGION",
+    ),
+    Field(
+        name="max_restarts_on_errors",
+        shape=Whole(minimum=0, maximum=1_000_000),
+        doc="How often to start again after the program failed. Lost nodes are always replaced.",
+        example="3",
+        also=("max_restarts", "retries", "max_retries"),
+    ),
+    Field(
+        name="recover_on_exit_codes",
+        shape=ListOf(
+            item=Whole(minimum=0, maximum=255, says="an exit code (0 to 255)"),
+            one_will_do=True,
+            says="exit codes",
+        ),
+        doc="Exit codes that are always answered with a restart.",
+        example="[33, 34]",
+        also=("exit_codes",),
+    ),
+)
+_RECOVERY: Final = Then(
+    shape=OneOf(
+        says="a strategy or a mapping",
+        shapes=(
+            Choice(words=("FAILOVER", "EAGER_NEXT_REGION", "auto", "none")),
+            Table(name="job_recovery", fields=_RECOVERY_FIELDS),
+        ),
+    ),
+    make=values.make_recovery,
+)
+
+_ACCELERATOR: Final = Notation(
+    says="an accelerator such as `A100:8`, `L4`, `A100:0.5` or `80GB+`", parse=values.make_accelerator
+)
+
+NETWORKING: Final = Table(
+    name="networking",
+    lenient=True,
+    fields=(
+        Field(name="vpc_name", shape=Text(), doc="Private network.", example="lab"),
+        Field(name="subnet_name", shape=Text(), doc="Its subnet.", example="gpu"),
+        Field(name="subnet_names", shape=TEXTS, doc="Its subnets.", example="[gpu]"),
+        Field(name="security_groups", shape=TEXTS, doc="Firewall groups.", example="[sg-1]"),
+    ),
+)
+
+_CANDIDATE: Final = (
+    Field(
+        name="infra",
+        shape=Notation(says="a place such as `local` or `aws/us-east-1`", parse=notation.parse_infra),
+        doc="Where: `provider[/region[/zone]]`, `k8s/CONTEXT`, `slurm/CLUSTER/PARTITION`, `ssh/POOL`; `*` is anywhere.",
+        example="local",
+        also=("provider", "platform", "backend"),
+    ),
+    Field(
+        name="cloud",
+        shape=Notation(says="the name of an infrastructure", parse=notation.parse_provider),
+        doc="Older spelling of the first part of `infra`.",
+        example="aws",
+        also=("clouds",),
+    ),
+    Field(
+        name="region",
+        shape=Text(says="the name of a region", check=str.strip),
+        doc="Older spelling of the second part of `infra`.",
+        example="us-east-1",
+    ),
+    Field(
+        name="zone",
+        shape=Text(says="the name of a zone", check=str.strip),
+        doc="Older spelling of the third part of `infra`.",
+        example="us-east-1a",
+    ),
+    Field(
+        name="accelerators",
+        shape=Then(
+            shape=OneOf(
+                says="an accelerator such as `A100:8`, a list of them (in order), or a mapping (any)",
+                shapes=(
+                    _ACCELERATOR,
+                    ListOf(item=_ACCELERATOR, maximum=100),
+                    MapOf(
+                        key=_ACCELERATOR,
+                        value=Notation(says="a number of accelerators", parse=accelerators.parse_count),
+                        null_will_do=True,
+                    ),
+                ),
+            ),
+            make=values.make_accelerators,
+        ),
+        doc="Per node: `A100:8`, a part `A100:0.25`, any with memory `80GB+`; a list is in order of preference, a mapping or set is any of them.",
+        example="A100:8",
+        also=("accelerator", "gpus", "gpu", "acc", "tpu", "tpus", "num_gpus"),
+    ),
+    Field(
+        name="accelerator_args",
+        shape=Then(
+            shape=MapOf(key=Text(says="an option"), value=AsText(), says="a mapping of options"),
+            make=values.make_text_pairs,
+        ),
+        doc="Options of TPUs: `runtime_version`, `tpu_vm` ...",
+        example="{runtime_version: tpu-vm-base}",
+        later=True,
+    ),
+    Field(
+        name="cpus",
+        shape=Notation(
+            says="a number of CPUs such as `4` or `4+`",
+            parse=notation.parse_cpus_text,
+            pattern=r"^\s*[0-9]*\.?[0-9]+\+?\s*$",
+        ),
+        doc="CPUs per node: `4+` is at least, `4` exactly.",
+        example="4+",
+        also=("cpu", "vcpus", "num_cpus", "cores"),
+    ),
+    Field(
+        name="memory",
+        shape=Notation(
+            says="an amount of memory such as `16`, `16+`, `512MB` or `4x`", parse=notation.parse_memory
+        ),
+        doc="Memory per node in GB: `16+` is at least, `16` exactly, `4x` four times the CPUs.",
+        example="16+",
+        also=("mem", "ram"),
+    ),
+    Field(
+        name="instance_type",
+        shape=Text(says="the name of an instance type"),
+        doc="Exactly this type of machine.",
+        example="p4d.24xlarge",
+        also=("instance", "machine_type", "flavor"),
+    ),
+    Field(
+        name="use_spot",
+        shape=Flag(),
+        doc="Cheaper capacity that can be taken away.",
+        example="true",
+        also=("spot", "preemptible"),
+    ),
+    Field(
+        name="job_recovery",
+        shape=_RECOVERY,
+        doc="How a managed job recovers.",
+        example="{strategy: FAILOVER, max_restarts_on_errors: 3, recover_on_exit_codes: [33]}",
+        also=("recovery",),
+    ),
+    Field(name="spot_recovery", shape=_RECOVERY, doc="Older spelling of `job_recovery`.", example="auto"),
+    Field(
+        name="disk_size",
+        shape=SIZE,
+        doc="Disk per node, in GB unless it says otherwise.",
+        example="100",
+        also=("disk", "storage", "disk_size_gb"),
+    ),
+    Field(
+        name="disk_tier",
+        shape=Choice(words=("low", "medium", "high", "ultra", "best")),
+        doc="Class of the disk.",
+        example="high",
+        later=True,
+    ),
+    Field(
+        name="local_disk",
+        shape=Text(says="a local disk such as `nvme:500+`"),
+        doc="Local NVMe disk.",
+        example="nvme:500+",
+        later=True,
+    ),
+    Field(
+        name="network_tier",
+        shape=Choice(words=("standard", "best")),
+        doc="Class of the network; `best` is RDMA where there is any.",
+        example="best",
+        later=True,
+    ),
+    Field(
+        name="ports",
+        shape=Then(
+            shape=ListOf(
+                item=Notation(
+                    says="a port such as `8000` or `8000-8010`",
+                    parse=notation.parse_port,
+                    pattern=r"^\s*[0-9]+\s*(-\s*[0-9]+)?\s*$",
+                ),
+                one_will_do=True,
+                says="a port such as `8000` or `8000-8010`, or a list of them",
+            ),
+            make=values.make_unique,
+        ),
+        doc="Ports that others may reach.",
+        example="[8000, 9000-9010]",
+        also=("port", "expose"),
+    ),
+    Field(
+        name="image_id",
+        shape=OneOf(
+            says="an image such as `docker:ubuntu:24.04`, or a mapping from region to image",
+            shapes=(
+                Text(says="an image such as `docker:ubuntu:24.04`"),
+                MapOf(
+                    key=Text(says="a region"),
+                    value=Text(says="an image"),
+                    says="a mapping from region to image",
+                ),
+            ),
+        ),
+        doc="Container image (`docker:IMAGE`) or machine image.",
+        example="docker:ubuntu:24.04",
+        also=("image", "container", "docker", "container_image", "docker_image"),
+    ),
+    Field(
+        name="labels",
+        shape=Then(
+            shape=MapOf(key=LABEL_KEY, value=AsText(says="a text"), says="a mapping of texts"),
+            make=values.make_text_pairs,
+        ),
+        doc="Tags on what is made.",
+        example="{team: vision}",
+        also=("tags", "label"),
+    ),
+    Field(
+        name="autostop",
+        shape=Then(
+            shape=OneOf(
+                says="minutes, a duration such as `10m`, a boolean or a mapping",
+                shapes=(
+                    Flag(),
+                    Then(shape=Whole(minimum=-1), make=lambda minutes: minutes * 60),
+                    Notation(says="a duration such as `10m`", parse=notation.parse_minutes),
+                    Table(name="autostop", fields=_AUTOSTOP_FIELDS),
+                ),
+            ),
+            make=values.make_autostop,
+        ),
+        doc="Stop the cluster when it has been idle: minutes, `10m`, `true` (5 minutes), or a mapping.",
+        example="{idle_minutes: 10, down: true, wait_for: jobs}",
+        also=("auto_stop", "idle_timeout", "autodown"),
+    ),
+    Field(
+        name="priority",
+        shape=Whole(minimum=-1000, maximum=1000, says="a whole number from -1000 to 1000"),
+        doc="Order among what waits: higher goes first.",
+        example="100",
+    ),
+    Field(
+        name="priority_class",
+        shape=Text(says="the name of a priority class"),
+        doc="Priority by name.",
+        example="high",
+        later=True,
+    ),
+    Field(
+        name="max_hourly_cost",
+        shape=Notation(says="dollars per hour such as `40`", parse=values.make_price),
+        doc="Offers above this price, for all nodes together, are refused.",
+        example="40",
+        also=("max_cost", "budget", "max_price", "price_cap"),
+    ),
+    Field(
+        name="volumes",
+        shape=ListOf(item=OPEN_MAP, says="a list of mappings"),
+        doc="Disks of the cloud to attach.",
+        example="[{name: disk-1, path: /mnt/disk}]",
+        later=True,
+    ),
+    Field(
+        name="regions",
+        shape=TEXTS,
+        doc="Several regions, any of which will do.",
+        example="[us-west-2, eu-west-1]",
+        later=True,
+    ),
+    Field(
+        name="not",
+        shape=OneOf(says="a mapping or a list", shapes=(OPEN_MAP, ListOf(item=Open()))),
+        doc="What must not be chosen.",
+        example="{infra: aws}",
+        later=True,
+        also=("exclude", "blocked"),
+    ),
+    Field(
+        name="location",
+        shape=Text(says="the name of a location"),
+        doc="A site at the edge.",
+        example="factory-2",
+        later=True,
+    ),
+    Field(
+        name="edge_config",
+        shape=OPEN_MAP,
+        doc="Limits of a site at the edge.",
+        example="{bandwidth_limit: 50Mbps, power_constraints: 200W}",
+        later=True,
+    ),
+    Field(
+        name="quantum_backend",
+        shape=Text(says="the name of a quantum backend"),
+        doc="A quantum computer beside the nodes.",
+        example="simulator",
+        later=True,
+    ),
+    Field(
+        name="networking",
+        shape=NETWORKING,
+        doc="Network that the nodes join.",
+        example="{vpc_name: lab, subnet_name: gpu, security_groups: [sg-1]}",
+        later=True,
+        also=("network",),
+    ),
+)
+
+CANDIDATE: Final = Table(name="resources", fields=_CANDIDATE)
+
+RESOURCES: Final = Table(
+    name="resources",
+    fields=(
+        *_CANDIDATE,
+        Field(
+            name="any_of",
+            shape=ListOf(item=CANDIDATE, maximum=100, says="a list of resources"),
+            doc="Candidates; the cheapest that can be had is taken. Each adds to the fields beside `any_of`.",
+            example="[{infra: local}, {accelerators: L4}]",
+            also=("anyof", "one_of"),
+        ),
+        Field(
+            name="ordered",
+            shape=ListOf(item=CANDIDATE, maximum=100, says="a list of resources"),
+            doc="Candidates in order of preference.",
+            example="[{accelerators: H100}, {accelerators: A100}]",
+            also=("ordered_list", "prefer"),
+        ),
+    ),
+)

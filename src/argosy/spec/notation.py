@@ -1,0 +1,247 @@
+"""How amounts and places are written in YAML: `parse_` reads the text, `render_` writes text that reads back.
+
+`parse_` functions raise ValueError with a sentence for the user.
+"""
+
+from __future__ import annotations
+
+import re
+from decimal import Decimal, InvalidOperation
+from typing import Final, NamedTuple
+
+from argosy.model.resources import Infra
+from argosy.model.units import (
+    GIB,
+    KIB,
+    MIB,
+    TIB,
+    Bound,
+    parse_cpus,
+    parse_duration_s,
+    parse_size,
+    render_milli,
+)
+from argosy.spec.findings import excerpt, suggest
+
+#: Amounts above this are typing errors; it keeps every derived amount within 63 bits.
+_BYTES_MAX: Final = 1 << 60
+_CPUS_MILLI_MAX: Final = 10_000_000
+_SECONDS_MAX: Final = 10 * 366 * 86400
+
+#: Other names of the same infrastructure. What exists is the business of the providers.
+_INFRA_ALIASES: Final = {"k8s": "kubernetes", "localhost": "local"}
+#: Here all that follows is one name, which may contain `/`.
+_CONTEXT_IS_REST: Final = frozenset({"kubernetes", "ssh"})
+
+SCHEMES: Final = (
+    *("s3", "gs", "r2", "cos", "oci", "nebius", "cw", "hf", "http", "https"),
+    *("azblob", "abfs", "abfss", "az", "vastdata", "ftp", "file"),
+)
+_URL: Final = re.compile(r"([A-Za-z][A-Za-z0-9+.\-]*)://(.*)", re.DOTALL)
+
+
+class Memory(NamedTuple):
+    """`8+` is a bound in bytes; `4x` is bytes per CPU."""
+
+    bound: Bound | None
+    per_cpu_bytes: int = 0
+
+
+def parse_cpus_text(text: str) -> Bound:
+    """
+    >>> parse_cpus_text("4+")
+    Bound(amount=4000, exact=False)
+    """
+    bound = parse_cpus(_number_text(text))
+    if bound.amount > _CPUS_MILLI_MAX:
+        raise ValueError(f"`{excerpt(text)}` CPUs are more than any machine has")
+    return bound
+
+
+def _number_text(text: str) -> str:
+    # float() also takes `nan`, `inf`, `1_000` and `１`; none of these is an amount.
+    if not re.fullmatch(r"\s*[0-9]*\.?[0-9]+\+?\s*", text):
+        raise ValueError(f"`{excerpt(text)}` is no number; write for example `4`, `4+` or `0.5`")
+    return text.strip()
+
+
+def parse_memory(text: str) -> Memory:
+    """
+    >>> parse_memory("4x")
+    Memory(bound=None, per_cpu_bytes=4294967296)
+    """
+    body = text.strip()
+    if body.lower().rstrip("+").endswith("x"):
+        return Memory(None, parse_bytes(body.lower().rstrip("+")[:-1]))
+    plus = body.endswith("+")
+    return Memory(Bound(parse_bytes(body[:-1] if plus else body), exact=not plus))
+
+
+def parse_bytes(text: str) -> int:
+    """Bytes of `8` (GB), `512MB`, `1.5TB`.
+
+    >>> parse_bytes("512MB") == 512 << 20
+    True
+    """
+    if len(text) > 40:
+        raise ValueError(f"`{excerpt(text)}` is not a size; write for example `8`, `512MB` or `1.5TB`")
+    amount = parse_size(text)
+    if amount > _BYTES_MAX:
+        raise ValueError(f"`{excerpt(text)}` is more than exists")
+    return amount
+
+
+def render_size(amount: int) -> str:
+    """A size that reads back to exactly `amount`.
+
+    >>> render_size(3 << 30), render_size(512 << 20)
+    ('3GB', '512MB')
+    """
+    for unit, name in ((TIB, "TB"), (GIB, "GB"), (MIB, "MB"), (KIB, "KB")):
+        if amount >= unit and amount % unit == 0:
+            return f"{amount // unit}{name}"
+    return f"{amount}B"
+
+
+def render_bound_size(bound: Bound) -> str:
+    return render_size(bound.amount) + ("" if bound.exact else "+")
+
+
+def render_cpus(bound: Bound) -> str:
+    return render_milli(bound.amount) + ("" if bound.exact else "+")
+
+
+def parse_minutes(text: str) -> int:
+    """Seconds of `10` (minutes), `90s`, `1h30m`."""
+    return _seconds(text, unit_s=60)
+
+
+def parse_seconds(text: str) -> int:
+    """Seconds of `30`, `90s`, `5m`."""
+    return _seconds(text, unit_s=1)
+
+
+def parse_span(text: str) -> int:
+    """Seconds of `36h`; a bare number is refused, for nobody can tell its unit.
+
+    >>> parse_span("1h30m")
+    5400
+    """
+    if re.fullmatch(r"\s*[0-9]*\.?[0-9]+\s*", text):
+        raise ValueError(
+            f"`{excerpt(text)}` needs a unit; write for example `{excerpt(text.strip())}h` or `90m`"
+        )
+    seconds = _seconds(text, unit_s=60)
+    if seconds == 0:
+        raise ValueError(f"`{excerpt(text)}` must be above 0")
+    return seconds
+
+
+def _seconds(text: str, *, unit_s: int) -> int:
+    if len(text) > 40:
+        raise ValueError(f"`{excerpt(text)}` is not a duration; write for example `90s`, `10m` or `36h`")
+    seconds = parse_duration_s(text, unit_s=unit_s)
+    if seconds > _SECONDS_MAX:
+        raise ValueError(f"`{excerpt(text)}` is longer than ten years")
+    return seconds
+
+
+def parse_price(text: str) -> int:
+    """Micro-USD of `40`, `$1.25`, `40/h`.
+
+    >>> parse_price("$1.25")
+    1250000
+    """
+    body = re.sub(r"\s*/\s*(h|hr|hour)$", "", text.strip().removeprefix("$").strip())
+    try:
+        micro = int(Decimal(body) * 1_000_000) if len(body) < 30 else -1
+    except (InvalidOperation, ValueError, OverflowError):
+        micro = -1
+    if not 0 < micro < 10**15:
+        raise ValueError(f"`{excerpt(text)}` is no price; write dollars per hour, for example `40` or `2.50`")
+    return micro
+
+
+def render_price_number(micro_usd: int) -> str:
+    """
+    >>> render_price_number(1_250_000)
+    '1.25'
+    """
+    return f"{Decimal(micro_usd) / 1_000_000:f}"
+
+
+def parse_infra(text: str) -> Infra:
+    """`provider[/region[/zone]]`; `*` or nothing is anywhere.
+
+    >>> parse_infra("aws/*/us-east-1a")
+    Infra(provider='aws', region=None, zone='us-east-1a')
+    """
+    parts = [part.strip() for part in text.strip().strip("/").split("/")]
+    provider = parse_provider(parts[0]) if parts[0] not in ("", "*") else None
+    rest = parts[1:]
+    if provider in _CONTEXT_IS_REST and rest:
+        rest = ["/".join(rest)]
+    if len(rest) > 2 or any(not part for part in rest):
+        raise ValueError(
+            f"`{excerpt(text)}` is no place; write `provider`, `provider/region` or `provider/region/zone`"
+        )
+    region, zone = ([None if part == "*" else part for part in rest] + [None, None])[:2]
+    return Infra(provider=provider, region=region, zone=zone)
+
+
+def parse_provider(text: str) -> str:
+    name = text.strip().lower()
+    if not re.fullmatch(r"[a-z0-9][a-z0-9_\-]{0,62}", name):
+        raise ValueError(f"`{excerpt(text)}` is no name of an infrastructure")
+    return _INFRA_ALIASES.get(name, name)
+
+
+def render_infra(infra: Infra) -> str:
+    """The text that reads back; empty for anywhere."""
+    parts = [infra.provider or "*", infra.region or "*", infra.zone or "*"]
+    while parts and parts[-1] == "*":
+        parts.pop()
+    return "/".join(parts)
+
+
+def parse_port(text: str) -> str:
+    """`8000`, or a range `8000-8010`.
+
+    >>> parse_port(" 8000 - 8010 ")
+    '8000-8010'
+    """
+    match = re.fullmatch(r"\s*([0-9]{1,5})\s*(?:-\s*([0-9]{1,5}))?\s*", text)
+    if match is None:
+        raise ValueError(f"`{excerpt(text)}` is no port; write for example `8000` or `8000-8010`")
+    low, high = int(match[1]), int(match[2] or match[1])
+    if not 1 <= low <= 65535 or not 1 <= high <= 65535:
+        raise ValueError(f"`{excerpt(text)}` is no port: ports are 1 to 65535")
+    if high < low:
+        raise ValueError(f"`{excerpt(text)}` ends before it begins")
+    return str(low) if low == high else f"{low}-{high}"
+
+
+def split_url(text: str) -> tuple[str, str] | None:
+    """Scheme and rest of a URL; None for a local path."""
+    match = _URL.fullmatch(text)
+    return (match[1].lower(), match[2]) if match else None
+
+
+def parse_source(text: str) -> str:
+    """A local path or the URL of a store."""
+    if not text.strip():
+        raise ValueError("the source is empty")
+    url = split_url(text)
+    if url and url[0] not in SCHEMES:
+        hint = suggest(
+            url[0], SCHEMES, otherwise="known are " + ", ".join(f"`{one}://`" for one in SCHEMES[:8])
+        )
+        raise ValueError(f"`{excerpt(url[0])}://` is no known kind of store; {hint}")
+    return text
+
+
+def parse_path(text: str) -> str:
+    """A path that is not empty."""
+    if not text.strip():
+        raise ValueError("the path is empty")
+    return text

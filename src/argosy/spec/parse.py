@@ -1,0 +1,347 @@
+"""The way in: YAML text or Python values, and flags, to tasks. Pure: reading files is the client's."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Final
+
+import msgspec
+
+from argosy.model.errors import ArgosyError
+from argosy.model.task import Task
+from argosy.spec.build import build_task, json_text
+from argosy.spec.fields import HEADER, TASK
+from argosy.spec.fields_resources import RESOURCES
+from argosy.spec.findings import Findings, Place, Warning_, excerpt
+from argosy.spec.names import parse_variable
+from argosy.spec.reader import Reader
+from argosy.spec.shapes import Entry, Section, Text
+from argosy.spec.source import Node, Pairs, Scalar, compose, from_python, scalar
+
+PYTHON: Final = "Task(...)"
+TASKS_LIMIT: Final = 1000
+_NO_ENV: Final[Mapping[str, str]] = {}
+
+
+class Overrides(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """What flags say in place of the YAML. Texts are in the notation of the YAML; None is not given."""
+
+    name: str | None = None
+    workdir: str | None = None
+    git_url: str | None = None
+    git_ref: str | None = None
+    num_nodes: int | None = None
+    max_duration: str | None = None
+    envs: Mapping[str, str] = {}
+    secrets: Mapping[str, str] = {}
+    infra: str | None = None
+    cloud: str | None = None
+    region: str | None = None
+    zone: str | None = None
+    gpus: str | None = None
+    cpus: str | None = None
+    memory: str | None = None
+    instance_type: str | None = None
+    use_spot: bool | None = None
+    disk_size: str | int | None = None
+    disk_tier: str | None = None
+    local_disk: str | None = None
+    network_tier: str | None = None
+    ports: tuple[str, ...] = ()
+    image_id: str | None = None
+    labels: Mapping[str, str] = {}
+    max_hourly_cost: str | float | None = None
+    priority: int | None = None
+    job_recovery: str | None = None
+
+    def __repr__(self) -> str:
+        """What is given, with the values of secrets masked."""
+        given = {
+            name: getattr(self, name)
+            for name in self.__struct_fields__
+            if getattr(self, name) not in (None, (), {})
+        }
+        if self.secrets:
+            given["secrets"] = dict.fromkeys(self.secrets, "***")
+        return f"Overrides({', '.join(f'{name}={value!r}' for name, value in given.items())})"
+
+
+#: (attribute of Overrides, flag in messages, field of the YAML)
+_TASK_FLAGS: Final = (
+    ("name", "--name", "name"),
+    ("workdir", "--workdir", "workdir"),
+    ("num_nodes", "--num-nodes", "num_nodes"),
+    ("max_duration", "--max-duration", "max_duration"),
+)
+_RESOURCE_FLAGS: Final = (
+    ("infra", "--infra", "infra"),
+    ("cloud", "--cloud", "cloud"),
+    ("region", "--region", "region"),
+    ("zone", "--zone", "zone"),
+    ("gpus", "--gpus", "accelerators"),
+    ("cpus", "--cpus", "cpus"),
+    ("memory", "--memory", "memory"),
+    ("instance_type", "--instance-type", "instance_type"),
+    ("use_spot", "--use-spot", "use_spot"),
+    ("disk_size", "--disk-size", "disk_size"),
+    ("disk_tier", "--disk-tier", "disk_tier"),
+    ("local_disk", "--local-disk", "local_disk"),
+    ("network_tier", "--network-tier", "network_tier"),
+    ("ports", "--ports", "ports"),
+    ("image_id", "--image-id", "image_id"),
+    ("labels", "--label", "labels"),
+    ("max_hourly_cost", "--max-hourly-cost", "max_hourly_cost"),
+    ("priority", "--priority", "priority"),
+    ("job_recovery", "--job-recovery", "job_recovery"),
+)
+
+
+class Parsed(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """What a file says: its tasks in order, and what the user should know about it."""
+
+    tasks: tuple[Task, ...]
+    name: str | None = None  # of the whole, when there are several tasks; else of the task
+    warnings: tuple[Warning_, ...] = ()
+    execution: str = "serial"  # serial: a pipeline; parallel: a group
+    extra: str = ""  # JSON text of the header's other fields
+
+
+def parse_task(
+    text: str,
+    *,
+    source: str = "<yaml>",
+    env: Mapping[str, str] = _NO_ENV,
+    overrides: Overrides | None = None,
+) -> Parsed:
+    """The tasks of a YAML text, with `env` (as given by `--env`) and flags applied to each of them.
+
+    Every value of `env` reaches the program; one whose name is declared under `secrets` is kept secret.
+    Raises ArgosyError `spec-invalid` (all errors of the text at once, each with file:line:column) or
+    `spec-unreadable`. Pure: nothing is looked up on disk.
+
+    >>> parse_task("run: echo $N\\nenvs: {N: null}", env={"N": "3"}).tasks[0].envs
+    {'N': '3'}
+    """
+    documents = compose(text, source)
+    if not documents:
+        raise ArgosyError(
+            "spec-invalid",
+            "there is no task in it",
+            where=source,
+            hint="the smallest task is `run: echo hello`",
+        )
+    return _parse(documents, source, env, overrides or Overrides())
+
+
+def task_from_mapping(
+    mapping: Mapping[str, object],
+    *,
+    where: str = PYTHON,
+    env: Mapping[str, str] = _NO_ENV,
+    overrides: Overrides | None = None,
+) -> Parsed:
+    """One task from Python values with the field names of the YAML; the same checks, at `where`.
+
+    Raises ArgosyError `spec-invalid`.
+
+    >>> task_from_mapping({"run": "echo", "num_nodes": 2}).tasks[0].num_nodes
+    2
+    """
+    node = from_python(mapping, Place(where))
+    return _parse((node,), where, env, overrides or Overrides())
+
+
+def _parse(documents: tuple[Node, ...], source: str, env: Mapping[str, str], overrides: Overrides) -> Parsed:
+    findings = Findings()
+    header = Section(Place(source))
+    if len(documents) > 1 and _is_header(documents[0]):
+        header = Reader(findings).section(documents[0], HEADER, "")
+        header.plain = _header_extra(documents[0], findings)
+        documents = documents[1:]
+    if len(documents) > TASKS_LIMIT:
+        findings.error(Place(source), f"there are {len(documents)} tasks; at most {TASKS_LIMIT} are taken")
+        findings.raise_if_any()
+    over, flags_later = _read_overrides(overrides, findings)
+    name = over.get("name", str)
+    if len(documents) > 1:
+        over = over.without("name")  # `--name` names the whole
+    tasks = [_task(node, env, overrides, over, flags_later, findings) for node in documents]
+    execution = header.get("execution", str) or "serial"
+    if len(tasks) > 1:
+        kind = "job group" if execution == "parallel" else "pipeline"
+        findings.warn(
+            documents[1].place,
+            f"{len(tasks)} tasks are a {kind}, which is accepted but not executed yet",
+            "launch the tasks one by one",
+        )
+    _check_names(tasks, documents, findings)
+    findings.raise_if_any()
+    return Parsed(
+        tasks=tuple(tasks),
+        name=name or header.get("name", str) or (tasks[0].name if len(tasks) == 1 else None),
+        warnings=findings.warnings,
+        execution=execution,
+        extra=json_text(header.plain),
+    )
+
+
+def _is_header(node: Node) -> bool:
+    if not isinstance(node, Pairs) or not node.pairs:
+        return False
+    names = {key.value for key, _ in node.pairs if isinstance(key, Scalar)}
+    return all(isinstance(name, str) and HEADER.field(name) for name in names)
+
+
+def _header_extra(node: Node, findings: Findings) -> dict[str, object]:
+    plain = Reader(findings).plain(node, "the header")
+    known = plain if isinstance(plain, dict) else {}
+    return {str(name): value for name, value in known.items() if name not in ("name", "execution")}
+
+
+def _check_names(tasks: list[Task], documents: tuple[Node, ...], findings: Findings) -> None:
+    seen: set[str] = set()
+    for task, node in zip(tasks, documents, strict=True):
+        if task.name and len(tasks) > 1:
+            if task.name in seen:
+                findings.error(node.place, f"two tasks are called `{task.name}`", "give each its own `name`")
+            seen.add(task.name)
+
+
+def _task(
+    node: Node,
+    env: Mapping[str, str],
+    overrides: Overrides,
+    over: Section,
+    flags_later: list[str],
+    findings: Findings,
+) -> Task:
+    reader = Reader(findings)
+    reader.later.extend(flags_later)
+    node = _sync_to_top(node)
+    declared = reader.section(node, TASK, "", only=("envs", "secrets"))
+    envs, secrets = _environment(declared, env, overrides, findings)
+    reader.know(envs, frozenset(secrets))
+    section = reader.section(node, TASK, "", skip=("envs", "secrets"))
+    section.values.update({name: True for name in declared.values if name not in section.values})
+    return build_task(section, envs=envs, secrets=secrets, over=over, reader=reader, findings=findings)
+
+
+def _sync_to_top(node: Node) -> Node:
+    """`sync:` among the file mounts is the field `sync`, not a path of that name."""
+    if not isinstance(node, Pairs):
+        return node
+    pairs: list[tuple[Node, Node]] = []
+    hoisted: list[tuple[Node, Node]] = []
+    for key, value in node.pairs:
+        if isinstance(key, Scalar) and key.raw == "file_mounts" and isinstance(value, Pairs):
+            moved = [pair for pair in value.pairs if _is_sync(pair)]
+            hoisted.extend(moved)
+            value = Pairs(tuple(pair for pair in value.pairs if pair not in moved), value.place)
+        pairs.append((key, value))
+    return Pairs((*pairs, *hoisted), node.place) if hoisted else node
+
+
+def _is_sync(pair: tuple[Node, Node]) -> bool:
+    key, value = pair
+    return (
+        isinstance(key, Scalar)
+        and key.raw == "sync"
+        and isinstance(value, Pairs)
+        and any(isinstance(name, Scalar) and name.raw in ("include", "exclude") for name, _ in value.pairs)
+    )
+
+
+def _environment(
+    declared: Section, env: Mapping[str, str], overrides: Overrides, findings: Findings
+) -> tuple[dict[str, str], dict[str, str]]:
+    """Variables and secrets with their values: flags over YAML; what is null must come from a flag."""
+    given = _checked({**env, **overrides.envs}, "--env", findings)
+    given_secrets = _checked(overrides.secrets, "--secret", findings)
+    envs: dict[str, str] = {}
+    secrets: dict[str, str] = {}
+    places: dict[str, Place] = {}
+    for entry in _entries(declared.values.get("secrets"), declared):
+        name = str(entry.key)
+        value = given_secrets.get(name, given.get(name, entry.value))
+        places[name] = entry.place
+        if isinstance(value, str):
+            secrets[name] = value
+        else:
+            findings.error(
+                entry.place, f"the secret `{name}` has no value", f"give it with `--secret {name}=...`"
+            )
+            secrets[name] = ""
+    for entry in _entries(declared.values.get("envs"), declared):
+        name = str(entry.key)
+        if name in secrets:
+            findings.warn(entry.place, f"`{name}` is in `envs` and in `secrets`; it is kept secret")
+            continue
+        if name in given_secrets:
+            continue
+        value = given.get(name, entry.value)
+        if isinstance(value, str):
+            envs[name] = value
+        else:
+            findings.error(
+                entry.place,
+                f"the variable `{name}` has no value",
+                f'give it with `--env {name}=...`, or write `{name}: ""` for an empty one',
+            )
+            envs[name] = ""
+    for name, value in given_secrets.items():
+        secrets.setdefault(name, value)
+    for name, value in given.items():
+        if name not in secrets:
+            envs.setdefault(name, value)
+    return envs, secrets
+
+
+def _entries(value: object, declared: Section) -> list[Entry]:
+    """Pairs of a mapping, or the names of a list without values."""
+    items = value if isinstance(value, tuple) else ()
+    place = declared.places.get("secrets", declared.place)
+    entries = [item if isinstance(item, Entry) else Entry(item, None, place) for item in items]
+    return list({entry.key: entry for entry in entries}.values())
+
+
+def _checked(given: Mapping[str, str], flag: str, findings: Findings) -> dict[str, str]:
+    right: dict[str, str] = {}
+    for name, value in given.items():
+        try:
+            right[parse_variable(name)] = value
+        except ValueError as error:
+            # The text of a wrong secret's name may be the secret.
+            what = "a name that cannot be used" if flag == "--secret" else str(error)
+            findings.error(Place(flag), what, "letters, digits and `_`, not `ARGOSY_...` nor `SKYPILOT_...`")
+            continue
+        if not isinstance(value, str) or "\0" in value:
+            findings.error(Place(flag), f"the value of `{excerpt(name)}` is no text", "give it as text")
+            del right[name]
+    return right
+
+
+def _read_overrides(overrides: Overrides, findings: Findings) -> tuple[Section, list[str]]:
+    """The flags as a section with fields of the task and of its resources."""
+    reader = Reader(findings)
+    section = Section(Place("flags"))
+    for flags, table in ((_TASK_FLAGS, TASK), (_RESOURCE_FLAGS, RESOURCES)):
+        for attribute, flag, name in flags:
+            given = getattr(overrides, attribute)
+            field = table.field(name)
+            if given is None or given in ((), {}) or field is None:
+                continue
+            place = Place(flag)
+            is_text = isinstance(field.shape, Text) or name in ("workdir", "image_id")
+            node: Node = (
+                scalar(given, place) if isinstance(given, str) and not is_text else from_python(given, place)
+            )
+            key = Scalar(name, name, place)
+            read = reader.section(Pairs(((key, node),), place), table, "")
+            section = section.under(read)
+    if overrides.git_url is not None:
+        pairs = [("url", overrides.git_url), ("ref", overrides.git_ref)]
+        node = from_python({"workdir": {key: text for key, text in pairs if text}}, Place("--git-url"))
+        section = section.under(reader.section(node, TASK, ""))
+    elif overrides.git_ref is not None:
+        findings.error(Place("--git-ref"), "`--git-ref` needs `--git-url`", "name the repository too")
+    return section, reader.later
