@@ -292,7 +292,9 @@ class World:
                 del machine.ranks[rank.fact.id]
             elif rank.fact.phase is RankPhase.RUNNING and rank.fact.id not in self.running:
                 detail = "the machine was restarted"
-                self._set_fact(machine, rank, phase=RankPhase.VANISHED, ended_ms=self.clock.now_ms(), detail=detail)
+                self._set_fact(
+                    machine, rank, phase=RankPhase.VANISHED, ended_ms=self.clock.now_ms(), detail=detail
+                )
         machine.notify()
 
     def kill_agent(self, machine: Machine) -> None:

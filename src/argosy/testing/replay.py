@@ -1,0 +1,63 @@
+"""Runs seeds of the simulation: `python -m argosy.testing.replay SEED` prints the event log of one and what broke;
+`python -m argosy.testing.replay FIRST LAST` runs many and prints those that fail.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import time
+
+from argosy.testing.harness import Simulation, SimulationFailed
+
+
+def main(argv: list[str]) -> int:
+    seeds = [int(word) for word in argv if word.lstrip("-").isdigit()]
+    if not seeds:
+        sys.stderr.write(f"{__doc__}\n")
+        return 2
+    if os.environ.get("PYTHONHASHSEED") != "0":  # the order of sets of text belongs to the seed
+        os.environ["PYTHONHASHSEED"] = "0"
+        os.execv(sys.executable, [sys.executable, "-m", "argosy.testing.replay", *argv])
+    if len(seeds) == 1:
+        return _one(seeds[0])
+    return _many(range(seeds[0], seeds[1] + 1))
+
+
+def _one(seed: int) -> int:
+    try:
+        outcome, failed = Simulation(seed).run(), ""
+    except SimulationFailed as failure:
+        outcome, failed = failure.outcome, str(failure)
+    sys.stdout.write("\n".join(outcome.log) + "\n")
+    sys.stdout.write(
+        f"{outcome.faults}\n{outcome.virtual_s:.0f} virtual seconds, {outcome.commits} commits\n"
+    )
+    sys.stdout.write(failed + "\n" if failed else f"seed {seed}: all laws hold\n")
+    return 1 if failed else 0
+
+
+def _many(seeds: range) -> int:
+    failures: list[int] = []
+    virtual_s, commits, crashes, began_s = 0.0, 0, 0, time.monotonic()
+    for seed in seeds:
+        try:
+            outcome = Simulation(seed).run()
+        except SimulationFailed as failure:
+            outcome = failure.outcome
+            failures.append(seed)
+            sys.stdout.write(f"{failure}\n\n")
+        virtual_s, commits, crashes = (
+            virtual_s + outcome.virtual_s,
+            commits + outcome.commits,
+            crashes + outcome.crashes,
+        )
+    sys.stdout.write(
+        f"{len(seeds)} seeds, {virtual_s / 3600:.0f} virtual hours, {commits} commits, {crashes} crashes of servers, "
+        f"{time.monotonic() - began_s:.1f} s; {len(failures)} seeds fail{': ' + str(failures) if failures else ''}\n"
+    )
+    return 1 if failures else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
