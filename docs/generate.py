@@ -140,6 +140,7 @@ def render_errors() -> str:
 
 def render_cli() -> str:
     import click
+
     from argosy.cli.main import cli
 
     def walk(command: click.Command, path: tuple[str, ...], parent: click.Context | None) -> Iterator[str]:
@@ -160,15 +161,25 @@ def render_cli() -> str:
 
 
 def render_task() -> str:
-    from argosy.spec import fields
+    from argosy.spec import render_field_table
 
-    parts = [
-        NOTE,
-        "# Task file\n\nA task is a program, its resources and its number of nodes, in YAML. SkyPilot's task files run as they "
-        "are. An unknown field is an error that names file, line and column. A field marked *accepted* is known and checked, "
-        "does nothing yet, and a warning says so.\n",
-    ]
-    return "".join([*parts, *fields.render_reference()])
+    return (
+        NOTE
+        + "# Task file\n\nA task is a program, its resources and its number of nodes, in YAML. SkyPilot's task files run as they "
+        "are. An unknown field is an error that names file, line and column, with what was probably meant. A field marked "
+        "*accepted, not executed yet* is known and checked, and a warning says that it does nothing so far. Editors check and "
+        "complete with the JSON schema [task.schema.json](../generated/task.schema.json).\n\n"
+        + render_field_table().strip()
+        + "\n"
+    )
+
+
+def render_schema() -> str:
+    import json
+
+    from argosy.spec import task_schema
+
+    return json.dumps(task_schema(), indent=1, ensure_ascii=False) + "\n"
 
 
 # --- HTTP API -----------------------------------------------------------------------------------------------------
@@ -205,6 +216,7 @@ def pages() -> dict[str, Callable[[], str]]:
         for name, moves in MACHINES.items()
     }
     return drawn | {
+        "generated/task.schema.json": render_schema,
         "reference/phases.md": render_states,
         "reference/errors.md": render_errors,
         "reference/cli.md": render_cli,

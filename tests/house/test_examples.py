@@ -10,6 +10,8 @@ from pathlib import Path
 
 import pytest
 
+from argosy.spec import Overrides, parse_task
+
 REPO = Path(__file__).resolve().parents[2]
 EXAMPLES = REPO / "examples"
 FILES = sorted(EXAMPLES.rglob("*.yaml"))
@@ -18,13 +20,15 @@ SECRETS = {"API_TOKEN": "s3cr3t-value"}
 
 @pytest.mark.parametrize("path", FILES, ids=lambda path: path.relative_to(EXAMPLES).as_posix())
 def test_every_example_parses(path: Path) -> None:
-    spec = pytest.importorskip("argosy.spec", reason="the parser has not landed")
     secrets = SECRETS if path.parent.name == "secrets" else {}
-    parsed = spec.parse_task(path.read_text(encoding="utf-8"), source=str(path), secrets=secrets)
+    parsed = parse_task(
+        path.read_text(encoding="utf-8"), source=str(path), overrides=Overrides(secrets=secrets)
+    )
     assert parsed.warnings == ()
-    assert parsed.task.run
-    if parsed.task.workdir:
-        assert (REPO / parsed.task.workdir).is_dir()
+    (task,) = parsed.tasks
+    assert task.run
+    if task.workdir:
+        assert (REPO / task.workdir).is_dir()
 
 
 def test_every_example_has_its_section() -> None:
