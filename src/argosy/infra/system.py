@@ -45,3 +45,8 @@ class SystemIds:
             if now_ms != self._last_ms:
                 self._last_ms, self._last_dice = now_ms, secrets.randbits(48)
             return make_id(prefix, self._last_ms, self._last_dice)
+
+
+def new_token() -> str:
+    """A secret that cannot be guessed, for clients to show."""
+    return "argosy_" + secrets.token_urlsafe(32)

@@ -1,0 +1,1 @@
+"""The HTTP shell: authentication, the endpoint table bound to operations, streams. Composes and runs everything."""

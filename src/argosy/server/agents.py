@@ -1,0 +1,49 @@
+"""Connections to the agents of nodes, made when first asked for. `infra.agent_port.AgentDirectory`."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Coroutine
+
+from argosy.infra.agent_port import AgentPort, Channel
+from argosy.infra.provider import Providers
+from argosy.model.rows import Node
+
+#: Makes an agent's client from the way to reach it: `infra.agent_client.AgentClient`.
+Connect = Callable[[Callable[[], Coroutine[None, None, Channel]]], AgentPort]
+
+
+class Agents:
+    """One client for each node, kept until `drop`. A client reaches its node through the provider anew whenever it
+    needs a connection, so a node that came back at another address needs no more than a `drop`."""
+
+    def __init__(self, providers: Providers, connect: Connect) -> None:
+        self._providers = providers
+        self._connect = connect
+        self._clients: dict[str, AgentPort] = {}
+        self._closing: set[asyncio.Task[None]] = set()
+
+    async def get(self, node: Node) -> AgentPort:
+        client = self._clients.get(node.id)
+        if client is None:
+            provider = self._providers.get(node.provider)
+
+            async def reach() -> Channel:
+                return await provider.reach(node)
+
+            client = self._clients[node.id] = self._connect(reach)
+        return client
+
+    def drop(self, node_id: str) -> None:
+        client = self._clients.pop(node_id, None)
+        if client is not None:
+            task = asyncio.ensure_future(client.close())
+            self._closing.add(task)
+            task.add_done_callback(self._closing.discard)
+
+    async def close(self) -> None:
+        """Drop all. Agents and their ranks go on."""
+        for node_id in list(self._clients):
+            self.drop(node_id)
+        if self._closing:
+            await asyncio.wait(self._closing, timeout=2.0)

@@ -1,0 +1,208 @@
+"""One request and its answer over ASGI: bodies with a limit, checked queries, JSON or a stream out."""
+
+from __future__ import annotations
+
+import asyncio
+import difflib
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Mapping, MutableMapping
+from typing import Any, TypeVar
+from urllib.parse import parse_qsl
+
+import msgspec
+
+from argosy import __version__
+from argosy.api.endpoints import API_VERSION, BODY_LIMIT_BYTES, Endpoint
+from argosy.model.errors import CODES, ArgosyError
+from argosy.server.strictness import decode_strictly
+
+# Any: what ASGI defines as the values of a scope and of a message.
+Scope = MutableMapping[str, Any]
+Message = MutableMapping[str, Any]
+Receive = Callable[[], Awaitable[Message]]
+Send = Callable[[Message], Awaitable[None]]
+T = TypeVar("T")
+
+_VERSION_HEADERS = [
+    (b"x-argosy-version", __version__.encode()),
+    (b"x-argosy-api", str(API_VERSION).encode()),
+]
+_JSON_HEADERS = [(b"content-type", b"application/json"), *_VERSION_HEADERS]
+_ENCODER = msgspec.json.Encoder()
+_TRUE, _FALSE = ("true", "1", "yes", ""), ("false", "0", "no")
+
+
+class Disconnected(Exception):
+    """The client went away in the middle of its request."""
+
+
+class Exchange:
+    """A request that was let in. `is_local`: it came over the unix socket."""
+
+    __slots__ = ("_query", "answered", "endpoint", "is_local", "path", "receive", "scope", "send")
+
+    def __init__(
+        self,
+        scope: Scope,
+        receive: Receive,
+        send: Send,
+        endpoint: Endpoint,
+        path: Mapping[str, str],
+        *,
+        is_local: bool,
+    ) -> None:
+        self.scope, self.receive, self.send = scope, receive, send
+        self.endpoint, self.path, self.is_local = endpoint, path, is_local
+        self.answered = False
+        self._query: Mapping[str, str | int | bool] | None = None
+
+    # -- what was asked ---------------------------------------------------------------------------------------------
+
+    @property
+    def query(self) -> Mapping[str, str | int | bool]:
+        """Only what was given. Raises `usage` for what the endpoint does not know or cannot read."""
+        if self._query is None:
+            self._query = parse_query(self.endpoint, self.scope["query_string"])
+        return self._query
+
+    def text(self, name: str, default: str = "") -> str:
+        return str(self.query.get(name, default))
+
+    def number(self, name: str) -> int | None:
+        value = self.query.get(name)
+        return value if isinstance(value, int) else None
+
+    def flag(self, name: str) -> bool:
+        return bool(self.query.get(name, False))
+
+    async def stream(self, limit_bytes: int) -> AsyncIterator[bytes]:
+        """The body piece by piece; the client is slowed down to the reader's pace. Raises `too-large`."""
+        self._refuse_announced(limit_bytes)
+        total = 0
+        while True:
+            message = await self.receive()
+            if message["type"] == "http.disconnect":
+                raise Disconnected
+            body: bytes = message.get("body", b"")
+            total += len(body)
+            if total > limit_bytes:
+                raise _too_large(limit_bytes)
+            if body:
+                yield body
+            if not message.get("more_body", False):
+                return
+
+    async def body(self, limit_bytes: int = BODY_LIMIT_BYTES) -> bytes:
+        """The whole body."""
+        pieces = [piece async for piece in self.stream(limit_bytes)]
+        return pieces[0] if len(pieces) == 1 else b"".join(pieces)
+
+    async def decode(self, kind: type[T]) -> T:
+        """The JSON body, strictly. Raises `spec-invalid`, `too-large`."""
+        return decode_strictly(kind, await self.body())
+
+    def _refuse_announced(self, limit_bytes: int) -> None:
+        for name, value in self.scope["headers"]:
+            if name == b"content-length" and value.isdigit() and int(value) > limit_bytes:
+                raise _too_large(limit_bytes)
+
+    # -- the answer -------------------------------------------------------------------------------------------------
+
+    async def reply(self, body: bytes) -> None:
+        """200 with JSON that is encoded already."""
+        self.answered = True
+        await self.send(
+            {
+                "type": "http.response.start",
+                "status": 200,
+                "headers": [*_JSON_HEADERS, (b"content-length", str(len(body)).encode())],
+            }
+        )
+        await self.send({"type": "http.response.body", "body": body})
+
+    async def reply_stream(self, media_type: str, pieces: AsyncGenerator[bytes, None]) -> None:
+        """200 with a stream, at the reader's pace: the next piece is asked for when this one is on its way.
+
+        Ends early, quietly, when the client goes away. An error before the first piece is an ordinary error.
+        """
+        first = await anext(pieces, None)
+        self.answered = True
+        headers = [(b"content-type", media_type.encode()), (b"cache-control", b"no-store"), *_VERSION_HEADERS]
+        await self.send({"type": "http.response.start", "status": 200, "headers": headers})
+        pump = asyncio.ensure_future(self._pump(first, pieces))
+        gone = asyncio.ensure_future(self._gone())
+        try:
+            await asyncio.wait({pump, gone}, return_when=asyncio.FIRST_COMPLETED)
+            if pump.done():
+                pump.result()
+                await self.send({"type": "http.response.body", "body": b""})
+        finally:
+            gone.cancel()
+            pump.cancel()
+            await asyncio.wait({pump, gone})
+            await pieces.aclose()
+
+    async def _pump(self, first: bytes | None, source: AsyncIterator[bytes]) -> None:
+        piece = first
+        while piece is not None:
+            await self.send({"type": "http.response.body", "body": piece, "more_body": True})
+            piece = await anext(source, None)
+
+    async def _gone(self) -> None:
+        while (await self.receive())["type"] != "http.disconnect":
+            pass
+
+    async def problem(self, error: ArgosyError, status: int | None = None) -> None:
+        self.answered = True
+        await send_problem(self.send, error, status)
+
+
+def encode(value: object) -> bytes:
+    """A reply as JSON."""
+    return _ENCODER.encode(value)
+
+
+async def send_problem(send: Send, error: ArgosyError, status: int | None = None) -> None:
+    """An error as `Problem`. The connection is closed: the rest of a refused body is not waited for."""
+    body = encode(error.problem())
+    headers = [*_JSON_HEADERS, (b"content-length", str(len(body)).encode()), (b"connection", b"close")]
+    if error.code == "unauthorized":
+        headers.append((b"www-authenticate", b"Bearer"))
+    await send(
+        {
+            "type": "http.response.start",
+            "status": status or CODES[error.code].http,
+            "headers": headers,
+        }
+    )
+    await send({"type": "http.response.body", "body": body})
+
+
+def parse_query(endpoint: Endpoint, query_string: bytes) -> dict[str, str | int | bool]:
+    """The query by the endpoint's table. Raises `usage`."""
+    if not query_string:
+        return {}
+    kinds = {name: kind for name, kind, _ in endpoint.query}
+    result: dict[str, str | int | bool] = {}
+    for name, text in parse_qsl(query_string.decode("latin-1"), keep_blank_values=True, errors="replace"):
+        kind = kinds.get(name)
+        if kind is None:
+            close = difflib.get_close_matches(name, kinds, 1)
+            known = ", ".join(f"`{each}`" for each in kinds) or "none"
+            hint = f"did you mean `{close[0]}`?" if close else f"it knows {known}"
+            raise ArgosyError("usage", f"`{endpoint.name}` has no parameter `{name}`", hint=hint)
+        if kind is bool:
+            if text.lower() not in _TRUE + _FALSE:
+                raise ArgosyError("usage", f"`{name}` is `true` or `false`, not `{text}`")
+            result[name] = text.lower() in _TRUE
+        elif kind is int:
+            try:
+                result[name] = int(text)
+            except ValueError:
+                raise ArgosyError("usage", f"`{name}` is a whole number, not `{text}`") from None
+        else:
+            result[name] = text
+    return result
+
+
+def _too_large(limit_bytes: int) -> ArgosyError:
+    return ArgosyError("too-large", f"the request is larger than {limit_bytes >> 20} MB")

@@ -1,0 +1,191 @@
+"""The door: every request is matched with the endpoint table, let in or not, and every error leaves as a `Problem`.
+
+This is a plain ASGI application rather than a framework's: see docs/decisions (what a framework would add here is
+routing over a table that exists already, and a quarter of a second to every start).
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Awaitable, Callable, Mapping
+from typing import Final, NamedTuple
+from urllib.parse import unquote
+
+from argosy import __version__
+from argosy.api.endpoints import API_VERSION, ENDPOINTS, PREFIX, Endpoint
+from argosy.api.types import Reply
+from argosy.infra.border import BorderError, Transient
+from argosy.model.errors import ArgosyError
+from argosy.model.ids import Ids
+from argosy.server.exchange import Disconnected, Exchange, Receive, Scope, Send, encode, send_problem
+from argosy.server.tokens import Tokens
+
+_log: Final = logging.getLogger(__name__)
+
+#: Answers with a reply, with JSON that is encoded already, or (None) has answered by itself.
+Handler = Callable[[Exchange], Awaitable[Reply | bytes | None]]
+
+
+class Route(NamedTuple):
+    endpoint: Endpoint
+    parts: tuple[str, ...]  # of the path; `{x}` takes anything
+    handler: Handler
+
+
+def bind(handlers: Mapping[str, Handler]) -> tuple[Route, ...]:
+    """Every row of the endpoint table with its handler, exact paths first.
+
+    Raises ValueError for a row without one and for a handler without a row.
+    """
+    names = {endpoint.name for endpoint in ENDPOINTS}
+    if names != handlers.keys():
+        raise ValueError(
+            f"unbound: {sorted(names - handlers.keys())}, unknown: {sorted(handlers.keys() - names)}"
+        )
+    routes = [
+        Route(endpoint, tuple((PREFIX + endpoint.path).strip("/").split("/")), handlers[endpoint.name])
+        for endpoint in ENDPOINTS
+    ]
+    return tuple(sorted(routes, key=lambda route: sum(part.startswith("{") for part in route.parts)))
+
+
+class Front:
+    """The ASGI application. `over_socket` and `over_tcp` are the same doors with different guards."""
+
+    def __init__(self, routes: tuple[Route, ...], *, tokens: Tokens, ids: Ids) -> None:
+        self._tokens = tokens
+        self._ids = ids
+        self._by_shape: dict[tuple[str, int], list[Route]] = {}
+        self._exact: dict[tuple[str, str], Route] = {}
+        for route in routes:
+            method = route.endpoint.method
+            self._by_shape.setdefault((method, len(route.parts)), []).append(route)
+            if not any(part.startswith("{") for part in route.parts):
+                self._exact[method, "/" + "/".join(route.parts)] = route
+
+    async def over_socket(self, scope: Scope, receive: Receive, send: Send) -> None:
+        await self._serve(scope, receive, send, is_local=True)
+
+    async def over_tcp(self, scope: Scope, receive: Receive, send: Send) -> None:
+        await self._serve(scope, receive, send, is_local=False)
+
+    async def _serve(self, scope: Scope, receive: Receive, send: Send, *, is_local: bool) -> None:
+        if scope["type"] not in ("http", "websocket"):
+            return
+        if scope["type"] == "websocket":
+            send = _before_upgrade(scope, send)
+        exchange: Exchange | None = None
+        try:
+            _check_api(scope)
+            route, path = self._match("WS" if scope["type"] == "websocket" else scope["method"], scope)
+            if not is_local:
+                self._let_in(scope, route)
+            if route is None:
+                raise ArgosyError(
+                    "version-mismatch",
+                    f"this server (Argosy {__version__}, API {API_VERSION}) has no "
+                    f"{scope.get('method', 'WebSocket')} {scope['path']}",
+                    hint="use a client of the server's version",
+                )
+            exchange = Exchange(scope, receive, send, route.endpoint, path, is_local=is_local)
+            answer = await route.handler(exchange)
+            if answer is not None:
+                await exchange.reply(answer if isinstance(answer, bytes) else encode(answer))
+        except Disconnected:
+            return
+        except ArgosyError as error:
+            await self._fail(exchange, scope, send, error)
+        except BorderError as error:
+            code = "transient" if isinstance(error, Transient) else "conflict"
+            await self._fail(exchange, scope, send, ArgosyError(code, str(error)))
+        except OSError as error:
+            if exchange is not None and exchange.answered:
+                return  # the client's connection
+            await self._fail(exchange, scope, send, self._unexpected(scope, error))
+        except Exception as error:  # noqa: BLE001  the outermost handler: the client gets an answer, we go on
+            await self._fail(exchange, scope, send, self._unexpected(scope, error))
+
+    def _match(self, method: str, scope: Scope) -> tuple[Route | None, dict[str, str]]:
+        path: str = scope["path"]
+        exact = self._exact.get((method, path))
+        if exact is not None:
+            return exact, {}
+        # The raw path: a name may hold an encoded slash.
+        raw = scope.get("raw_path") or path.encode()
+        parts = [unquote(part) for part in raw.decode("latin-1").partition("?")[0].strip("/").split("/")]
+        for route in self._by_shape.get((method, len(parts)), ()):
+            found: dict[str, str] = {}
+            for mine, given in zip(route.parts, parts, strict=True):
+                if mine.startswith("{"):
+                    found[mine[1:-1]] = given
+                elif mine != given:
+                    break
+            else:
+                return route, found
+        return None, {}
+
+    def _let_in(self, scope: Scope, route: Route | None) -> None:
+        """Raises `unauthorized` or `forbidden`. What does not exist is told only to who may ask."""
+        given = next((value for name, value in scope["headers"] if name == b"authorization"), None)
+        if given is None:
+            if route is not None and route.endpoint.scope == "open":
+                return
+            raise ArgosyError("unauthorized", "this server asks for a token")
+        kind, _, secret = given.decode("latin-1").partition(" ")
+        scope_held = self._tokens.scope_of(secret.strip()) if kind.lower() == "bearer" else None
+        if scope_held is None:
+            raise ArgosyError("unauthorized", "the token is not one that this server knows")
+        if route is not None and route.endpoint.scope == "admin" and scope_held != "admin":
+            raise ArgosyError(
+                "forbidden",
+                f"`{route.endpoint.name}` needs a token of scope `admin`",
+                hint="`argosy server token --scope admin` on the server's machine makes one",
+            )
+
+    async def _fail(self, exchange: Exchange | None, scope: Scope, send: Send, error: ArgosyError) -> None:
+        if exchange is not None and exchange.answered:
+            _log.warning("%s broke off: %s", exchange.endpoint.name, error.what)
+            raise _Broken(
+                error.what
+            ) from None  # uvicorn cuts the connection: a cut stream is not a complete one
+        status = 404 if exchange is None and error.code == "version-mismatch" and _knows_api(scope) else None
+        await send_problem(send, error, status)
+
+    def _unexpected(self, scope: Scope, error: Exception) -> ArgosyError:
+        name = self._ids.new("err")
+        _log.error("%s: %s %s failed", name, scope.get("method", "WS"), scope["path"], exc_info=error)
+        return ArgosyError("internal", f"something unexpected happened; the server's log has it as `{name}`")
+
+
+class _Broken(Exception):
+    """The answer broke off after it had begun."""
+
+
+def _check_api(scope: Scope) -> None:
+    """A client may say which API it speaks. Raises `version-mismatch` when it is not ours."""
+    if not _knows_api(scope):
+        raise ArgosyError("version-mismatch", f"this server (Argosy {__version__}) speaks API {API_VERSION}")
+
+
+def _knows_api(scope: Scope) -> bool:
+    for name, value in scope["headers"]:
+        if name == b"x-argosy-api":
+            return bool(value == str(API_VERSION).encode())
+    return True
+
+
+def _before_upgrade(scope: Scope, send: Send) -> Send:
+    """Errors before a WebSocket is accepted are ordinary answers, where the server can send them."""
+    can_answer = "websocket.http.response" in (scope.get("extensions") or {})
+
+    async def send_either(message: dict[str, object]) -> None:
+        kind = str(message["type"])
+        if kind.startswith("http.response."):
+            if can_answer:
+                await send({**message, "type": "websocket." + kind})
+            elif kind == "http.response.start":
+                await send({"type": "websocket.close", "code": 1011})
+            return
+        await send(message)
+
+    return send_either  # type: ignore[return-value]  # a message is a dict

@@ -1,0 +1,353 @@
+"""One function for each row of the endpoint table."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections import defaultdict
+from collections.abc import Callable, Mapping
+from typing import Final
+
+from argosy import __version__
+from argosy.api import types as t
+from argosy.api.endpoints import API_VERSION, CHUNK_PACK_LIMIT_BYTES, LOG_MEDIA_TYPE
+from argosy.data.blobs import BlobStore
+from argosy.infra.agent_port import AgentDirectory
+from argosy.infra.provider import Want
+from argosy.model.errors import ArgosyError
+from argosy.model.ids import Clock
+from argosy.model.phases import Outcome, WorkloadPhase
+from argosy.model.rows import Attempt, Claim, Workload
+from argosy.model.task import JobSpec
+from argosy.server.exchange import Exchange, encode
+from argosy.server.front import Handler
+from argosy.server.log_stream import LogStreams, Wish, render_text
+from argosy.server.operations import Operations, no_cluster
+from argosy.server.ports import Controllers
+from argosy.server.terminal import serve_terminal
+from argosy.server.views import explain_waits, view_cluster, view_cost, view_job
+from argosy.store.snapshot import Snapshot
+from argosy.store.store import Store
+
+_LIST_MAX: Final = 10_000
+_EXIT_CODES_MAX: Final = 100  # failed jobs of one page whose attempts are looked up
+_CHECK_LIMIT_S: Final = 30.0
+_REFRESH_S: Final = 10.0
+_DAY_MS: Final = 86_400_000
+_PAGE_BYTES: Final = os.sysconf("SC_PAGE_SIZE")
+
+
+class Handlers:
+    """Bound by name: a method for each endpoint."""
+
+    def __init__(
+        self,
+        *,
+        store: Store,
+        operations: Operations,
+        controllers: Controllers,
+        agents: AgentDirectory,
+        streams: LogStreams,
+        blobs: BlobStore,
+        clock: Clock,
+        state_dir: str,
+        log_file: str,
+        listening: Callable[[], tuple[str, ...]],
+        stop: Callable[[], None],
+    ) -> None:
+        self._store, self._operations, self._controllers = store, operations, controllers
+        self._agents, self._streams, self._blobs, self._clock = agents, streams, blobs, clock
+        self._state_dir, self._log_file = state_dir, log_file
+        self._listening, self._stop = listening, stop
+        self._started_ms = clock.now_ms()
+        self._status_cache: dict[bool, tuple[tuple[int, int, int], bytes]] = {}
+
+    def table(self) -> Mapping[str, Handler]:
+        return {
+            "health": self.health,
+            "plan": self.plan,
+            "launch": self.launch,
+            "exec": self.exec,
+            "jobs_launch": self.jobs_launch,
+            "status": self.status,
+            "cluster": self.cluster,
+            "stop": self.stop,
+            "start": self.start,
+            "down": self.down,
+            "autostop": self.autostop,
+            "queue": self.queue,
+            "job": self.job,
+            "cancel": self.cancel,
+            "logs": self.logs,
+            "events": self.events,
+            "costs": self.costs,
+            "check": self.check,
+            "offers": self.offers,
+            "missing_chunks": self.missing_chunks,
+            "put_chunks": self.put_chunks,
+            "put_tree": self.put_tree,
+            "server_status": self.server_status,
+            "server_stop": self.server_stop,
+            "shell": self.shell,
+        }
+
+    # -- the server ---------------------------------------------------------------------------------------------------
+
+    async def health(self, exchange: Exchange) -> t.Health:
+        return self._health(tell_all=exchange.is_local)
+
+    def _health(self, *, tell_all: bool) -> t.Health:
+        return t.Health(
+            version=__version__,
+            api=API_VERSION,
+            pid=os.getpid(),
+            started_ms=self._started_ms,
+            state_dir=self._state_dir if tell_all else "",
+            store=self._store.place if tell_all else "",
+        )
+
+    async def server_status(self, exchange: Exchange) -> t.ServerStatus:
+        snapshot = await self._store.snapshot()
+        return t.ServerStatus(
+            health=self._health(tell_all=True),
+            memory_bytes=resident_bytes(),
+            listening=self._listening(),
+            clusters=len(snapshot.clusters()),
+            jobs_live=sum(row.kind == "job" for row in snapshot.workloads.values()),
+            log_file=self._log_file,
+        )
+
+    async def server_stop(self, exchange: Exchange) -> t.Done:
+        asyncio.get_running_loop().call_later(0.05, self._stop)  # after the answer is on its way
+        return t.Done(names=("server",))
+
+    # -- what users want ----------------------------------------------------------------------------------------------
+
+    async def plan(self, exchange: Exchange) -> t.PlanReply:
+        return await self._operations.plan(await exchange.decode(t.PlanRequest))
+
+    async def launch(self, exchange: Exchange) -> bytes:
+        return await self._operations.launch(await exchange.decode(t.LaunchRequest))
+
+    async def exec(self, exchange: Exchange) -> bytes:
+        return await self._operations.exec(await exchange.decode(t.ExecRequest))
+
+    async def jobs_launch(self, exchange: Exchange) -> bytes:
+        return await self._operations.jobs_launch(await exchange.decode(t.JobsLaunchRequest))
+
+    async def cancel(self, exchange: Exchange) -> t.Done:
+        return await self._operations.cancel(await exchange.decode(t.CancelRequest))
+
+    async def stop(self, exchange: Exchange) -> t.Done:
+        return await self._operations.stop(exchange.path["cluster"])
+
+    async def start(self, exchange: Exchange) -> t.Done:
+        return await self._operations.start(exchange.path["cluster"])
+
+    async def down(self, exchange: Exchange) -> t.Done:
+        return await self._operations.down(exchange.path["cluster"])
+
+    async def autostop(self, exchange: Exchange) -> t.Done:
+        request = await exchange.decode(t.AutostopRequest)
+        return await self._operations.autostop(exchange.path["cluster"], request.autostop)
+
+    # -- what is there ------------------------------------------------------------------------------------------------
+
+    async def status(self, exchange: Exchange) -> bytes:
+        """The hottest request: its bytes are kept until a row, a fact or (for costs) the second changes."""
+        if exchange.flag("refresh"):
+            await self._refresh()
+        everything = exchange.flag("all")
+        snapshot = await self._store.snapshot()
+        now_ms = self._clock.now_ms()
+        key = (snapshot.seq, self._controllers.observed.revision, now_ms // 1000)
+        kept = self._status_cache.get(everything)
+        if kept is not None and kept[0] == key:
+            return kept[1]
+        observed = self._controllers.observed
+        views = [view_cluster(row, snapshot, observed, now_ms=now_ms) for row in snapshot.clusters()]
+        if everything:
+            claims = await self._claims_by_owner()
+            views += [
+                view_cluster(row, snapshot, observed, now_ms=now_ms, claims=claims[row.id])
+                for row in await self._store.load_clusters()
+                if not row.is_live
+            ]
+        jobs = [self._view_live(job, snapshot, None, {}) for job in snapshot.managed_jobs()]
+        body = encode(t.StatusReply(clusters=tuple(views), jobs=tuple(jobs)))
+        self._status_cache[everything] = (key, body)
+        return body
+
+    async def _refresh(self) -> None:
+        """Ask the infrastructure now; what does not answer in time is shown as it was."""
+        try:
+            async with asyncio.timeout(_REFRESH_S):
+                await self._controllers.refresh()
+        except TimeoutError:
+            return
+
+    async def _claims_by_owner(self, since_ms: int = 0) -> Mapping[str, list[Claim]]:
+        found: defaultdict[str, list[Claim]] = defaultdict(list)
+        for claim in await self._store.load_claims(since_ms=since_ms):
+            found[claim.workload_id].append(claim)
+        return found
+
+    async def cluster(self, exchange: Exchange) -> t.ClusterView:
+        name = exchange.path["cluster"]
+        snapshot = await self._store.snapshot()
+        found = snapshot.workloads.get(name) or await self._store.find_cluster(name, finished=True)
+        if found is None or found.kind != "cluster":
+            raise no_cluster(name, snapshot)
+        claims = () if found.is_live else (await self._claims_by_owner())[found.id]
+        now_ms = self._clock.now_ms()
+        return view_cluster(found, snapshot, self._controllers.observed, now_ms=now_ms, claims=claims)
+
+    async def queue(self, exchange: Exchange) -> t.JobList:
+        name = exchange.text("cluster")
+        limit = min(max(exchange.number("limit") or 1000, 1), _LIST_MAX)
+        snapshot = await self._store.snapshot()
+        cluster: Workload | None = None
+        if name:
+            cluster = await self._store.find_cluster(name, finished=True)
+            if cluster is None:
+                raise no_cluster(name, snapshot)
+        jobs = await self._store.load_jobs(
+            cluster_id=cluster.id if cluster is not None else None,
+            live=exchange.flag("live"),
+            limit=limit,
+            after=exchange.text("after") or None,
+        )
+        waits = explain_waits(cluster, snapshot) if cluster is not None and cluster.is_live else {}
+        attempts = await self._failed_attempts(jobs)
+        views = tuple(
+            self._view_live(job, snapshot, name or None, waits)
+            if job.is_live
+            else view_job(job, cluster=name or None, attempt=attempts.get(job.id))
+            for job in jobs
+        )
+        return t.JobList(jobs=views, next=jobs[-1].id if len(jobs) == limit else None)
+
+    def _view_live(
+        self, job: Workload, snapshot: Snapshot, cluster: str | None, waits: Mapping[str, str]
+    ) -> t.JobView:
+        return view_job(
+            job, cluster=cluster, attempt=snapshot.attempt_of(job.id), waits=waits.get(job.id, "")
+        )
+
+    async def _failed_attempts(self, jobs: list[Workload]) -> dict[str, Attempt]:
+        """The last attempts of jobs that failed: their exit codes are wanted, and few."""
+        found: dict[str, Attempt] = {}
+        failed = (job for job in jobs if job.outcome is Outcome.FAILED and job.attempts)
+        for job, _ in zip(failed, range(_EXIT_CODES_MAX), strict=False):
+            attempts = await self._store.load_attempts(job.id)
+            if attempts:
+                found[job.id] = attempts[-1]
+        return found
+
+    async def job(self, exchange: Exchange) -> t.JobView:
+        job = await self._streams.job(exchange.path["job"])
+        snapshot = await self._store.snapshot()
+        name: str | None = None
+        waits: Mapping[str, str] = {}
+        if job.cluster_id is not None:
+            cluster = await self._store.load(job.cluster_id)
+            if isinstance(cluster, Workload):
+                name = cluster.name
+                if job.phase is WorkloadPhase.QUEUED and cluster.is_live:
+                    waits = explain_waits(cluster, snapshot)
+        attempts = await self._store.load_attempts(job.id)
+        last = attempts[-1] if attempts else None
+        return view_job(job, cluster=name, attempt=last, waits=waits.get(job.id, ""))
+
+    async def events(self, exchange: Exchange) -> t.EventList:
+        subject = exchange.text("subject") or None
+        if subject is not None and await self._store.load(subject) is None:  # a name, or nothing at all
+            cluster = await self._store.find_cluster(subject, finished=True)
+            subject = cluster.id if cluster is not None else subject
+        found = await self._store.load_events(
+            subject=subject,
+            after=max(exchange.number("after") or 0, 0),
+            limit=min(max(exchange.number("limit") or 1000, 1), _LIST_MAX),
+        )
+        views = (
+            t.EventView(seq=one.seq, at_ms=one.at_ms, subject=one.subject, code=one.code, text=one.text)
+            for one in found
+        )
+        return t.EventList(events=tuple(views))
+
+    async def costs(self, exchange: Exchange) -> t.CostReply:
+        days = exchange.number("days")
+        now_ms = self._clock.now_ms()
+        since_ms = now_ms - days * _DAY_MS if days else 0
+        views = []
+        for owner_id, claims in (await self._claims_by_owner(since_ms)).items():
+            owner = await self._store.load(owner_id)
+            if isinstance(owner, Workload):
+                views.append(view_cost(owner, claims, now_ms=now_ms))
+        return t.CostReply(costs=tuple(views), total_micro_usd=sum(view.cost_micro_usd for view in views))
+
+    async def check(self, exchange: Exchange) -> t.CheckReply:
+        findings = await self._operations.check(_CHECK_LIMIT_S)
+        return t.CheckReply(
+            findings=tuple(
+                t.DiagnosticView(provider=one.provider, ok=one.ok, what=one.what, hint=one.hint)
+                for one in findings
+            )
+        )
+
+    async def offers(self, exchange: Exchange) -> t.OfferList:
+        wanted = exchange.text("gpu").lower()
+        offers, _ = await self._operations.quote(Want())
+        return t.OfferList(
+            offers=tuple(
+                offer for offer in offers if not wanted or (offer.shape.accelerator or "").lower() == wanted
+            )
+        )
+
+    # -- files --------------------------------------------------------------------------------------------------------
+
+    async def missing_chunks(self, exchange: Exchange) -> t.ChunksReply:
+        request = await exchange.decode(t.ChunksRequest)
+        return t.ChunksReply(missing=await self._blobs.missing(request.digests))
+
+    async def put_chunks(self, exchange: Exchange) -> t.Done:
+        stream = exchange.stream(CHUNK_PACK_LIMIT_BYTES)
+        await self._blobs.put_pack(stream, limit_bytes=CHUNK_PACK_LIMIT_BYTES)
+        return t.Done()
+
+    async def put_tree(self, exchange: Exchange) -> t.TreeReply:
+        return t.TreeReply(digest=await self._blobs.put_tree(await exchange.body()))
+
+    # -- streams ------------------------------------------------------------------------------------------------------
+
+    async def logs(self, exchange: Exchange) -> None:
+        as_text = exchange.text("format") == "text"
+        if exchange.text("format") not in ("", "text"):
+            raise ArgosyError("usage", "`format` is `text`, or left out")
+        tail, attempt = exchange.number("tail"), exchange.number("attempt") or 0
+        if (tail is not None and tail < 0) or attempt < 0:
+            raise ArgosyError("usage", "`tail` and `attempt` are not below 0")
+        wish = Wish(
+            follow=exchange.flag("follow"),
+            tail=tail,
+            rank=exchange.number("rank"),
+            cursor=exchange.text("cursor"),
+            attempt=attempt,
+        )
+        job = await self._streams.job(exchange.path["job"])
+        frames = self._streams.frames(job.id, wish)
+        if as_text:
+            assert isinstance(job.spec, JobSpec)
+            many = job.spec.task.num_nodes > 1 and wish.rank is None
+            await exchange.reply_stream("text/plain; charset=utf-8", render_text(frames, with_ranks=many))
+        else:
+            await exchange.reply_stream(LOG_MEDIA_TYPE, (frame.render() async for frame in frames))
+
+    async def shell(self, exchange: Exchange) -> None:
+        await serve_terminal(exchange, self._store, self._agents)
+
+
+def resident_bytes() -> int:
+    """Memory of this process."""
+    with open("/proc/self/statm", "rb") as file:
+        return int(file.read().split()[1]) * _PAGE_BYTES

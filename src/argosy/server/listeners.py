@@ -1,0 +1,78 @@
+"""Where the server listens: the unix socket always, TCP when asked. Binding fails before anything has started."""
+
+from __future__ import annotations
+
+import errno
+import os
+import socket
+import stat
+from pathlib import Path
+
+from argosy.model.errors import ArgosyError
+
+BACKLOG = 1024
+
+
+def bind_tcp(listen: str) -> socket.socket:
+    """Bound, not yet listening. `listen` is HOST:PORT (port 0: any). Raises `usage`, `port-taken`."""
+    host, colon, port_text = listen.rpartition(":")
+    host = host.removeprefix("[").removesuffix("]")
+    if not colon or not port_text.isdigit() or int(port_text) > 65535:
+        raise ArgosyError(
+            "usage", f"`{listen}` is no HOST:PORT", hint="write for example `--listen 127.0.0.1:7421`"
+        )
+    try:
+        found = socket.getaddrinfo(
+            host or None, int(port_text), type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+        )
+    except OSError as error:
+        raise ArgosyError("usage", f"there is no host `{host}`: {error.strerror or error}") from None
+    family, kind, protocol, _, address = found[0]
+    sock = socket.socket(family, kind, protocol)
+    try:
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        sock.bind(address)
+        # A port is taken by who listens on it, so the proof is to listen; accepting begins later.
+        sock.listen(BACKLOG)
+    except OSError as error:
+        sock.close()
+        if error.errno == errno.EADDRINUSE:
+            raise ArgosyError("port-taken", f"port {port_text} of `{host or '*'}` is in use") from None
+        raise ArgosyError("usage", f"cannot listen on `{listen}`: {error.strerror}") from None
+    sock.setblocking(False)
+    return sock
+
+
+def bind_socket(path: Path) -> socket.socket:
+    """The unix socket, 0600 in a folder that is ours alone. Call it when requests can be answered: connecting works
+    from now on. A socket of a server that is gone is replaced; the caller holds the lock of the state folder."""
+    folder = path.parent
+    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    found = folder.lstat()
+    if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.getuid():
+        raise ArgosyError(
+            "forbidden",
+            f"`{folder}` belongs to somebody else",
+            hint="delete it, or set ARGOSY_HOME to a shorter path",
+        )
+    if found.st_mode & 0o077:
+        folder.chmod(0o700)
+    path.unlink(missing_ok=True)
+    sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    old = os.umask(0o177)
+    try:
+        sock.bind(str(path))
+    finally:
+        os.umask(old)
+    sock.listen(BACKLOG)
+    sock.setblocking(False)
+    return sock
+
+
+def render_address(sock: socket.socket) -> str:
+    """As people write it."""
+    name = sock.getsockname()
+    if isinstance(name, str):
+        return name
+    host = f"[{name[0]}]" if ":" in name[0] else name[0]
+    return f"http://{host}:{name[1]}"

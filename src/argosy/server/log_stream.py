@@ -1,0 +1,326 @@
+"""A job's output as one stream: across ranks, across attempts, from a cursor on, until the job ends.
+
+Bytes pass through in pieces of up to 256 KiB; nothing here looks at lines, except for plain text with prefixes. The
+stream is pulled by the reader: a slow one costs a file offset, not memory.
+
+A cursor is `<attempt>:<offset of rank 0>,<offset of rank 1>,...`, with `~` for a rank that is not streamed.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
+from typing import Final, NamedTuple
+
+from argosy.api.types import LogFrame
+from argosy.data.logs import LogStore
+from argosy.model.errors import ArgosyError
+from argosy.model.phases import AttemptPhase, Outcome, WorkloadPhase
+from argosy.model.reasons import Reason
+from argosy.model.rows import Attempt, Workload
+from argosy.model.task import JobSpec
+from argosy.server.exchange import encode
+from argosy.server.ports import ObservedFacts
+from argosy.server.views import explain_waits, job_status, render_reason
+from argosy.store.store import Store
+
+PIECE_BYTES: Final = 256 << 10
+HEARTBEAT_S: Final = 15.0  # an empty frame, so that a reader can tell silence from a dead connection
+_LOOK_S: Final = 0.02  # how often followers look whether something was committed: one for all of them
+_LATE_LOG_S: Final = 5.0  # how long an ended attempt's last output is waited for
+
+
+class Wish(NamedTuple):
+    """What a reader wants. `attempt` 0: all of them; with `tail` the last one."""
+
+    follow: bool = False
+    tail: int | None = None
+    rank: int | None = None
+    cursor: str = ""
+    attempt: int = 0
+
+
+class Frame(NamedTuple):
+    header: LogFrame
+    data: bytes = b""
+
+    def render(self) -> bytes:
+        return encode(self.header) + b"\n" + self.data
+
+
+class Commits:
+    """Tells followers that something was committed: one look every 20 ms for all of them, none when nobody waits."""
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+        self._waiting: set[asyncio.Event] = set()
+        self._looker: asyncio.Task[None] | None = None
+
+    def join(self, news: asyncio.Event) -> None:
+        """`news` is set after every commit, until `leave`."""
+        self._waiting.add(news)
+        if self._looker is None or self._looker.done():
+            self._looker = asyncio.create_task(self._look())
+
+    def leave(self, news: asyncio.Event) -> None:
+        self._waiting.discard(news)
+
+    def wake_all(self) -> None:
+        for news in self._waiting:
+            news.set()
+
+    async def _look(self) -> None:
+        seen = self._store.seq
+        while self._waiting:
+            await asyncio.sleep(_LOOK_S)
+            if self._store.seq != seen:
+                seen = self._store.seq
+                self.wake_all()
+
+
+class LogStreams:
+    """Makes streams. `stopping` is set when the server goes down: streams then end without an `end` frame, and their
+    readers come back with their cursor."""
+
+    def __init__(
+        self, store: Store, logs: LogStore, observed: Callable[[], ObservedFacts], stopping: asyncio.Event
+    ) -> None:
+        self._store, self._logs, self._observed = store, logs, observed
+        self._stopping = stopping
+        self.commits = Commits(store)
+
+    async def job(self, name: str) -> Workload:
+        """By id, or by number among managed jobs. Raises `not-found`."""
+        if name.isascii() and name.isdigit():
+            row: object = await self._store.find_job(None, int(name))
+        else:
+            row = await self._store.load(name)
+        if not isinstance(row, Workload) or row.kind != "job":
+            raise ArgosyError("not-found", f"there is no job `{name}`", hint="`argosy queue` lists jobs")
+        return row
+
+    async def frames(self, name: str, wish: Wish) -> AsyncIterator[Frame]:
+        """Frames until the job ends (`follow`) or what is there now was given. Raises `not-found`, `usage`."""
+        job = await self.job(name)
+        number, offsets = _parse_cursor(wish.cursor) if wish.cursor else (wish.attempt, {})
+        if not number:
+            number = job.attempts if wish.tail is not None and job.attempts else 1
+        if wish.attempt and wish.attempt > job.attempts:
+            raise ArgosyError(
+                "not-found",
+                f"job {job.number} has made {job.attempts} attempts",
+                hint="ask for an earlier one",
+            )
+        assert isinstance(job.spec, JobSpec)
+        nodes = job.spec.task.num_nodes
+        if wish.rank is not None and not 0 <= wish.rank < nodes:
+            raise ArgosyError("usage", f"job {job.number} has ranks 0 to {nodes - 1}")
+        news = asyncio.Event()
+        self.commits.join(news)
+        try:
+            async for frame in self._attempts(job, number, offsets, wish, news):
+                yield frame
+        finally:
+            self.commits.leave(news)
+
+    async def _attempts(
+        self, job: Workload, number: int, offsets: dict[int, int], wish: Wish, news: asyncio.Event
+    ) -> AsyncIterator[Frame]:
+        said = ""
+        first = number
+        while not self._stopping.is_set():
+            news.clear()
+            job = await self.job(job.id)
+            attempt = await self._attempt(job, number)
+            if attempt is not None:
+                if number > first and not wish.attempt:
+                    why = _why_again(await self._attempt(job, number - 1))
+                    yield Frame(
+                        LogFrame(attempt=number, note=f"attempt {number} begins{why}", cursor=f"{number}:")
+                    )
+                async for frame in self._ranks(job, attempt, offsets, wish, news):
+                    yield frame
+                job = await self.job(job.id)
+                another = job.attempts > number or (wish.follow and job.is_live)
+                if self._stopping.is_set() or wish.attempt or not another:
+                    break
+                number, offsets = number + 1, {}
+                continue
+            if not job.is_live or not wish.follow:
+                break
+            text = await self._waits(job)
+            if text and text != said:
+                said = text
+                yield Frame(LogFrame(attempt=number, note=text, cursor=_render_cursor(number, offsets)))
+            if not await _wait(news, HEARTBEAT_S):
+                yield Frame(LogFrame(attempt=number, cursor=_render_cursor(number, offsets)))
+        if not self._stopping.is_set():
+            yield await self._end(job, number, offsets)
+
+    async def _ranks(
+        self, job: Workload, attempt: Attempt, offsets: dict[int, int], wish: Wish, news: asyncio.Event
+    ) -> AsyncIterator[Frame]:
+        """One attempt: what is stored, then (`follow`) what comes, until it has ended and all of it was given."""
+        ranks = [wish.rank] if wish.rank is not None else list(range(len(attempt.placements)))
+        ids = {rank: f"{attempt.id}.{rank}" for rank in ranks}
+        if not offsets and wish.tail is not None:
+            for rank in ranks:
+                offsets[rank] = await self._logs.tail_offset(ids[rank], wish.tail)
+        ended_s: float | None = None
+        time_s = asyncio.get_running_loop().time
+        with self._logs.watch(list(ids.values())) as more:
+            while not self._stopping.is_set():
+                more.clear()
+                news.clear()
+                # Before the reading: what an ended attempt printed is there, or known to be on its way.
+                now = await self._attempt(job, attempt.number)
+                over = now is None or now.phase is AttemptPhase.ENDED
+                progress = False
+                for rank in ranks:
+                    offset = offsets.get(rank, 0)
+                    data = await self._logs.read(ids[rank], offset, PIECE_BYTES)
+                    if data:
+                        progress = True
+                        offsets[rank] = offset + len(data)
+                        cursor = _render_cursor(attempt.number, offsets)
+                        header = LogFrame(rank=rank, size=len(data), attempt=attempt.number, cursor=cursor)
+                        yield Frame(header, data)
+                if progress:
+                    continue
+                if not wish.follow and not over:
+                    return
+                if over:
+                    ended_s = ended_s if ended_s is not None else time_s()
+                    if self._is_complete(ids, offsets) or time_s() - ended_s > _LATE_LOG_S:
+                        return
+                if not await _wait_either(more, news, 0.1 if over else HEARTBEAT_S) and not over:
+                    cursor = _render_cursor(attempt.number, offsets)
+                    yield Frame(LogFrame(attempt=attempt.number, cursor=cursor))
+
+    def _is_complete(self, ids: dict[int, str], offsets: dict[int, int]) -> bool:
+        """Whether nothing more is known to come. Nothing is known of ranks whose node is gone."""
+        observed = self._observed()
+        for rank, rank_id in ids.items():
+            if self._logs.is_finished(rank_id):
+                continue
+            fact = observed.rank(rank_id)
+            if fact is not None and fact.log_bytes > offsets.get(rank, 0):
+                return False
+        return True
+
+    async def _attempt(self, job: Workload, number: int) -> Attempt | None:
+        live = (await self._store.snapshot()).attempt_of(job.id)
+        if live is not None and live.number == number:
+            return live
+        if number > job.attempts:
+            return None
+        return next((one for one in await self._store.load_attempts(job.id) if one.number == number), None)
+
+    async def _waits(self, job: Workload) -> str:
+        snapshot = await self._store.snapshot()
+        if job.cluster_id is not None and job.phase is WorkloadPhase.QUEUED:
+            cluster = snapshot.workloads.get(job.cluster_id)
+            text = explain_waits(cluster, snapshot).get(job.id, "") if cluster is not None else ""
+            return "" if text == "starts now" else text
+        if job.phase is WorkloadPhase.RECOVERING:
+            why = render_reason(job.reason, job.detail) if job.reason is not None else job.detail
+            return f"recovers: {why}" if why else "recovers"
+        if job.phase is WorkloadPhase.QUEUED:
+            return job.detail or "waits for nodes"
+        return ""
+
+    async def _end(self, job: Workload, number: int, offsets: dict[int, int]) -> Frame:
+        attempts = await self._store.load_attempts(job.id)
+        last = attempts[-1] if attempts else None
+        why = "" if job.outcome is Outcome.SUCCEEDED else job.detail
+        if job.reason is not None and job.outcome is not Outcome.SUCCEEDED:
+            why = render_reason(job.reason, job.detail)
+        return Frame(
+            LogFrame(
+                end=True,
+                attempt=number,
+                cursor=_render_cursor(number, offsets),
+                status=job_status(job),
+                exit_code=exit_code(job, last),
+                detail=why,
+            )
+        )
+
+
+def exit_code(job: Workload, attempt: Attempt | None) -> int | None:
+    """Of the first rank that failed; 0 when the job succeeded; None when no rank said."""
+    if job.phase is not WorkloadPhase.FINISHED:
+        return None
+    if job.outcome is Outcome.SUCCEEDED:
+        return 0
+    codes: Sequence[int | None] = attempt.exit_codes if attempt is not None else ()
+    return next((code for code in codes if code), None)
+
+
+def _why_again(before: Attempt | None) -> str:
+    if before is None or before.reason is None:
+        return ""
+    text = before.detail or Reason(before.reason).value.replace("-", " ")
+    return f"; attempt {before.number} ended: {text}"
+
+
+def _parse_cursor(text: str) -> tuple[int, dict[int, int]]:
+    attempt, _, offsets = text.partition(":")
+    try:
+        found = {rank: int(one) for rank, one in enumerate(offsets.split(",")) if one not in ("", "~")}
+        number = int(attempt)
+    except ValueError:
+        number, found = 0, {}
+    if number < 1 or any(offset < 0 for offset in found.values()) or len(text) > 1 << 16:
+        raise ArgosyError("usage", "the cursor is not one that this server gave", hint="leave it out")
+    return number, found
+
+
+def _render_cursor(attempt: int, offsets: dict[int, int]) -> str:
+    """
+    >>> _render_cursor(2, {0: 10, 2: 7})
+    '2:10,~,7'
+    """
+    highest = max(offsets, default=-1)
+    return f"{attempt}:" + ",".join(str(offsets.get(rank, "~")) for rank in range(highest + 1))
+
+
+async def _wait(news: asyncio.Event, timeout_s: float) -> bool:
+    try:
+        async with asyncio.timeout(timeout_s):
+            await news.wait()
+        return True
+    except TimeoutError:
+        return False
+
+
+async def _wait_either(one: asyncio.Event, other: asyncio.Event, timeout_s: float) -> bool:
+    tasks = {asyncio.ensure_future(one.wait()), asyncio.ensure_future(other.wait())}
+    try:
+        done, _ = await asyncio.wait(tasks, timeout=timeout_s, return_when=asyncio.FIRST_COMPLETED)
+        return bool(done)
+    finally:
+        for task in tasks:
+            task.cancel()
+
+
+async def render_text(frames: AsyncIterator[Frame], *, with_ranks: bool) -> AsyncGenerator[bytes, None]:
+    """Frames as plain text; with more ranks than one, `(rank N) ` before each line, and only whole lines."""
+    unfinished: dict[int, bytes] = {}
+    async for frame in frames:
+        if not frame.data:
+            continue
+        if not with_ranks:
+            yield frame.data
+            continue
+        rank = frame.header.rank
+        lines, newline, rest = (unfinished.pop(rank, b"") + frame.data).rpartition(b"\n")
+        if len(rest) > PIECE_BYTES:  # a line without end is not kept
+            lines, newline, rest = lines + newline + rest, b"\n", b""
+        if rest:
+            unfinished[rank] = rest
+        if newline:
+            prefix = f"(rank {rank}) ".encode()
+            yield prefix + lines.replace(b"\n", b"\n" + prefix) + b"\n"
+    for rank, rest in sorted(unfinished.items()):
+        yield f"(rank {rank}) ".encode() + rest + b"\n"

@@ -1,0 +1,625 @@
+"""Requests to rows: the one place where what a user asks for becomes what the store holds.
+
+Nothing here touches the world. A request is checked, planned, and committed as desired state and intent; then the
+controllers are woken, and they act.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import difflib
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from typing import Final, TypeVar
+
+import msgspec
+
+from argosy.api import types as t
+from argosy.data.blobs import BlobStore
+from argosy.infra.border import BorderError, CredentialsRejected
+from argosy.infra.provider import Diagnostic, Providers, Want
+from argosy.model.errors import ArgosyError
+from argosy.model.ids import Clock, Ids
+from argosy.model.offer import Capacity, Choice, Offer, Plan, Rejection
+from argosy.model.phases import ClaimPhase, Desired, WorkloadPhase
+from argosy.model.reasons import Reason
+from argosy.model.resources import Autostop, Resources
+from argosy.model.rows import Claim, Event, Row, Workload
+from argosy.model.task import ClusterSpec, JobSpec, Task
+from argosy.model.units import render_bytes, render_milli, render_price
+from argosy.planning import BUSY, Ability, plan, usage_by_provider
+from argosy.server.exchange import encode
+from argosy.server.ports import Controllers
+from argosy.spec.names import check_name, parse_variable
+from argosy.store.errors import Conflict, KeyUsed
+from argosy.store.snapshot import Snapshot
+from argosy.store.store import Store
+
+T = TypeVar("T")
+_TRIES: Final = 6  # somebody else may write between our reading and our writing
+_QUOTE_LIMIT_S: Final = 30.0
+_TASKS_MAX: Final = 20_000
+_ALTERNATIVES: Final = 5
+MANAGED: Final = "managed"  # scope of the numbers of managed jobs
+
+
+class Operations:
+    """What clients ask for. Every method raises ArgosyError and is safe to repeat with the same `key`."""
+
+    def __init__(
+        self,
+        *,
+        store: Store,
+        providers: Providers,
+        controllers: Controllers,
+        blobs: BlobStore,
+        clock: Clock,
+        ids: Ids,
+    ) -> None:
+        self._store, self._providers, self._controllers = store, providers, controllers
+        self._blobs, self._clock, self._ids = blobs, clock, ids
+        # Two launches at once must not both plan for the last free device.
+        self._planning = asyncio.Lock()
+
+    # -- planning -------------------------------------------------------------------------------------------------
+
+    async def quote(self, want: Want) -> tuple[tuple[Offer, ...], tuple[Rejection, ...]]:
+        """Offers of all providers, asked at once; and who could not answer, as rejections."""
+        offers: list[Offer] = []
+        failed: list[Rejection] = []
+
+        async def ask(name: str) -> None:
+            try:
+                async with asyncio.timeout(_QUOTE_LIMIT_S):
+                    offers.extend(await self._providers.get(name).quote(want))
+            except CredentialsRejected as error:
+                failed.append(Rejection(provider=name, code="credentials", text=str(error)))
+            except TimeoutError:
+                text = f"did not answer within {_QUOTE_LIMIT_S:.0f} s"
+                failed.append(Rejection(provider=name, code="unreachable", text=text))
+            except (BorderError, OSError) as error:
+                failed.append(Rejection(provider=name, code="unreachable", text=str(error)))
+
+        names = sorted(self._providers.all())
+        if len(names) == 1:
+            await ask(names[0])
+        else:
+            await asyncio.gather(*map(ask, names))
+        return tuple(offers), tuple(failed)
+
+    async def _plan(
+        self,
+        resources: Sequence[Resources],
+        num_nodes: int,
+        ordered: bool,
+        offers: Sequence[Offer],
+        failed: tuple[Rejection, ...],
+    ) -> Plan:
+        """The seam to `planning`: the same function that the controllers decide with."""
+        made = plan(
+            resources,
+            num_nodes,
+            offers,
+            abilities=self._abilities(),
+            usage=usage_by_provider((await self._store.snapshot()).claims.values()),
+            ordered=ordered,
+        )
+        return msgspec.structs.replace(made, rejected=made.rejected + failed) if failed else made
+
+    def _abilities(self) -> Mapping[str, Ability]:
+        found = {}
+        for name, provider in self._providers.all().items():
+            can = provider.manifest.capabilities
+            found[name] = Ability(
+                spot=can.spot, multi_node=can.multi_node, fractions=can.fractions, owned=can.owned
+            )
+        return found
+
+    async def check(self, limit_s: float) -> list[Diagnostic]:
+        """What every provider says of itself, by name; one that does not answer is a finding too."""
+
+        async def ask(name: str) -> list[Diagnostic]:
+            try:
+                async with asyncio.timeout(limit_s):
+                    return list(await self._providers.get(name).check())
+            except TimeoutError:
+                return [Diagnostic(provider=name, ok=False, what=f"did not answer within {limit_s:.0f} s")]
+            except (BorderError, OSError) as error:
+                return [Diagnostic(provider=name, ok=False, what=str(error))]
+
+        answers = await asyncio.gather(*map(ask, sorted(self._providers.all())))
+        return [finding for answer in answers for finding in answer]
+
+    async def plan(self, request: t.PlanRequest) -> t.PlanReply:
+        task = self._checked(request.task, with_files=False)
+        offers, failed = await self.quote(Want(resources=task.resources, num_nodes=task.num_nodes))
+        made = await self._plan(task.resources, task.num_nodes, task.ordered, offers, failed)
+        return t.PlanReply(plan=made, warnings=_warnings(task))
+
+    # -- launch -----------------------------------------------------------------------------------------------------
+
+    async def launch(self, request: t.LaunchRequest) -> bytes:
+        task = self._checked(request.task, with_files=True)
+        if request.cluster is not None:
+            check_name("cluster", request.cluster)
+        return await self._once(request.key, lambda: self._launch(request, task))
+
+    async def _launch(self, request: t.LaunchRequest, task: Task) -> bytes:
+        existing = await self._live_cluster(request.cluster) if request.cluster is not None else None
+        if existing is not None:
+            return await self._launch_on(existing, request, task)
+        offers, failed = await self.quote(Want(resources=task.resources, num_nodes=task.num_nodes))
+        async with self._planning:
+            made = await self._plan(task.resources, task.num_nodes, task.ordered, offers, failed)
+            waits = next((each.text for each in made.rejected if each.code == BUSY), "")
+            if not made.choices and not waits:
+                raise no_offer(task, made)
+            return await self._launch_new(request, task, made, waits)
+
+    async def _launch_new(self, request: t.LaunchRequest, task: Task, made: Plan, waits: str) -> bytes:
+        now_ms = self._clock.now_ms()
+        name = request.cluster or await self._fresh_name()
+        autostop = request.autostop or task.resources[0].autostop or Autostop()
+        cluster = Workload(
+            id=self._ids.new("clu"),
+            kind="cluster",
+            name=name,
+            spec=ClusterSpec(num_nodes=task.num_nodes, resources=task.resources, ordered=task.ordered),
+            user=request.user,
+            phase=WorkloadPhase.STARTING if made.choices else WorkloadPhase.QUEUED,
+            detail="" if made.choices else waits,
+            created_ms=now_ms,
+            active_ms=now_ms,
+            autostop=autostop,
+            down_when_done=request.down,
+        )
+        puts: list[Row] = [cluster]
+        if made.choices:
+            puts.append(
+                Claim(
+                    id=self._ids.new("clm"),
+                    workload_id=cluster.id,
+                    choice=made.choices[0],
+                    alternatives=made.choices[1 : 1 + _ALTERNATIVES],
+                    count=task.num_nodes,
+                    requested_ms=now_ms,
+                )
+            )
+        jobs, secrets = await self._jobs(
+            (task,) if _does_something(task) else (), request.user, cluster, request.setup
+        )
+        warnings = _warnings(task) + ((f"the cluster {waits}",) if not made.choices else ())
+        reply = t.LaunchReply(
+            cluster=name,
+            cluster_id=cluster.id,
+            created=True,
+            job=_ref(jobs[0]) if jobs else None,
+            plan=made,
+            warnings=warnings,
+        )
+        place = f" on {made.choices[0].offer.provider}" if made.choices else ""
+        events = [self._event(cluster.id, "launched", f"cluster `{name}` was asked for{place}")]
+        return await self._commit([*puts, *jobs], reply, request.key, secrets=secrets, events=events)
+
+    async def _launch_on(self, cluster: Workload, request: t.LaunchRequest, task: Task) -> bytes:
+        task = _fitting(await self._store.snapshot(), cluster, task)
+        changes: dict[str, object] = {}
+        if cluster.desired is Desired.STOP or cluster.phase is WorkloadPhase.STOPPED:
+            changes |= {"desired": Desired.RUN, "reason": None, "detail": ""}
+        if request.autostop is not None:
+            changes["autostop"] = request.autostop
+        if request.down:
+            changes["down_when_done"] = True
+        jobs, secrets = await self._jobs(
+            (task,) if _does_something(task) else (), request.user, cluster, request.setup
+        )
+        reply = t.LaunchReply(
+            cluster=cluster.name,
+            cluster_id=cluster.id,
+            created=False,
+            job=_ref(jobs[0]) if jobs else None,
+            warnings=_warnings(task),
+        )
+        puts: list[Row] = [*jobs]
+        if changes:
+            puts.insert(0, msgspec.structs.replace(cluster, **changes))
+        return await self._commit(puts, reply, request.key, secrets=secrets, wake=[cluster.id])
+
+    async def _fresh_name(self) -> str:
+        snapshot = await self._store.snapshot()
+        while True:
+            name = f"argosy-{self._ids.new('x')[-4:]}"
+            if snapshot.cluster_named(name) is None:
+                return name
+
+    # -- jobs -------------------------------------------------------------------------------------------------------
+
+    async def exec(self, request: t.ExecRequest) -> bytes:
+        tasks = self._checked_all(request.tasks)
+
+        async def act() -> bytes:
+            cluster = await self._cluster(request.cluster)
+            snapshot = await self._store.snapshot()
+            fitting = tuple(_fitting(snapshot, cluster, task) for task in tasks)
+            jobs, secrets = await self._jobs(fitting, request.user, cluster, run_setup=False)
+            reply = t.JobsReply(jobs=tuple(map(_ref, jobs)), warnings=_warnings(*tasks))
+            return await self._commit(jobs, reply, request.key, secrets=secrets, wake=[cluster.id])
+
+        return await self._once(request.key, act)
+
+    async def jobs_launch(self, request: t.JobsLaunchRequest) -> bytes:
+        tasks = self._checked_all(request.tasks)
+
+        async def act() -> bytes:
+            for task in {(task.resources, task.num_nodes, task.ordered): task for task in tasks}.values():
+                offers, failed = await self.quote(Want(resources=task.resources, num_nodes=task.num_nodes))
+                made = await self._plan(task.resources, task.num_nodes, task.ordered, offers, failed)
+                unsure = failed or any(each.code == BUSY for each in made.rejected)
+                if not made.choices and not unsure:
+                    raise no_offer(task, made)
+            jobs, secrets = await self._jobs(tasks, request.user, None, run_setup=True)
+            reply = t.JobsReply(jobs=tuple(map(_ref, jobs)), warnings=_warnings(*tasks))
+            return await self._commit(jobs, reply, request.key, secrets=secrets)
+
+        return await self._once(request.key, act)
+
+    async def _jobs(
+        self, tasks: Sequence[Task], user: str, cluster: Workload | None, run_setup: bool
+    ) -> tuple[list[Workload], dict[str, Mapping[str, str]]]:
+        """Rows for `tasks`, and the values of their secrets, which the rows do not have."""
+        if not tasks:
+            return [], {}
+        first = await self._store.take_numbers(cluster.id if cluster is not None else MANAGED, len(tasks))
+        now_ms = self._clock.now_ms()
+        jobs: list[Workload] = []
+        secrets: dict[str, Mapping[str, str]] = {}
+        for number, task in enumerate(tasks, first):
+            job_id = self._ids.new("job")
+            if task.secrets:
+                secrets[job_id] = task.secrets
+                task = msgspec.structs.replace(task, secrets=dict.fromkeys(task.secrets, ""))
+            jobs.append(
+                Workload(
+                    id=job_id,
+                    kind="job",
+                    name=task.name or f"job-{number}",
+                    spec=JobSpec(task=task, managed=cluster is None, run_setup=run_setup),
+                    user=user,
+                    number=number,
+                    cluster_id=cluster.id if cluster is not None else None,
+                    created_ms=now_ms,
+                )
+            )
+        return jobs, secrets
+
+    async def cancel(self, request: t.CancelRequest) -> t.Done:
+        if not request.jobs and not request.all:
+            raise ArgosyError("usage", "no job is named", hint="name jobs, or say `--all`")
+
+        async def act() -> t.Done:
+            cluster = await self._cluster(request.cluster) if request.cluster is not None else None
+            snapshot = await self._store.snapshot()
+            mine = snapshot.jobs_of(cluster.id) if cluster is not None else snapshot.managed_jobs()
+            chosen = (
+                list(mine)
+                if request.all
+                else [
+                    job
+                    for name in request.jobs
+                    if (job := await self._named_job(name, cluster, mine)) is not None
+                ]
+            )
+            ending = [
+                msgspec.structs.replace(job, desired=Desired.END, reason=Reason.CANCELLED_BY_USER)
+                for job in {job.id: job for job in chosen}.values()
+                if job.desired is not Desired.END
+            ]
+            await self._store.commit(ending)
+            self._controllers.wake(*(job.id for job in ending), *((cluster.id,) if cluster else ()))
+            return t.Done(names=tuple(str(job.number) for job in chosen))
+
+        return await self._retried(act)
+
+    async def _named_job(
+        self, name: str, cluster: Workload | None, live: Sequence[Workload]
+    ) -> Workload | None:
+        """A live job by number or id; None when it has finished (there is nothing to cancel). Raises `not-found`."""
+        for job in live:
+            if name in (job.id, str(job.number)):
+                return job
+        where = f"on cluster `{cluster.name}`" if cluster is not None else "among managed jobs"
+        known = await self._find_job(name, cluster.id if cluster is not None else None)
+        if known is None:
+            raise ArgosyError(
+                "not-found",
+                f"there is no job `{name}` {where}",
+                hint=f"`argosy queue {cluster.name}` lists them"
+                if cluster
+                else "`argosy jobs queue` lists them",
+            )
+        return None
+
+    async def _find_job(self, name: str, cluster_id: str | None) -> Workload | None:
+        if name.isascii() and name.isdigit():
+            return await self._store.find_job(cluster_id, int(name))
+        row = await self._store.load(name) if name.startswith("job-") else None
+        return row if isinstance(row, Workload) and row.cluster_id == cluster_id else None
+
+    # -- clusters ---------------------------------------------------------------------------------------------------
+
+    async def stop(self, name: str) -> t.Done:
+        async def act() -> t.Done:
+            cluster = await self._cluster(name)
+            for claim in (await self._store.snapshot()).claims_of(cluster.id):
+                provider = claim.choice.offer.provider
+                if not self._providers.get(provider).manifest.capabilities.stop:
+                    raise ArgosyError(
+                        "unsupported",
+                        f"nodes of `{provider}` cannot rest",
+                        hint=f"`argosy down {name}` ends the cluster",
+                    )
+            return await self._wish(cluster, desired=Desired.STOP, reason=Reason.STOPPED_BY_USER, detail="")
+
+        return await self._retried(act)
+
+    async def start(self, name: str) -> t.Done:
+        async def act() -> t.Done:
+            cluster = await self._cluster(name)
+            return await self._wish(cluster, desired=Desired.RUN, reason=None, detail="")
+
+        return await self._retried(act)
+
+    async def down(self, name: str) -> t.Done:
+        async def act() -> t.Done:
+            snapshot = await self._store.snapshot()
+            cluster = snapshot.cluster_named(name)
+            if cluster is None:
+                raise no_cluster(name, snapshot)
+            return await self._wish(cluster, desired=Desired.END, reason=None, detail="")
+
+        return await self._retried(act)
+
+    async def autostop(self, name: str, policy: Autostop) -> t.Done:
+        async def act() -> t.Done:
+            return await self._wish(await self._cluster(name), autostop=policy)
+
+        return await self._retried(act)
+
+    async def _wish(self, cluster: Workload, **changes: object) -> t.Done:
+        wished = msgspec.structs.replace(cluster, **changes)
+        if wished != cluster:
+            await self._store.commit([wished])
+        self._controllers.wake(cluster.id)
+        return t.Done(names=(cluster.name,))
+
+    # -- finding and checking ---------------------------------------------------------------------------------------
+
+    async def _live_cluster(self, name: str) -> Workload | None:
+        """Raises `wrong-state` when it is being ended."""
+        cluster = (await self._store.snapshot()).cluster_named(name)
+        if cluster is not None and cluster.desired is Desired.END:
+            raise ArgosyError(
+                "wrong-state",
+                f"cluster `{name}` is being taken down",
+                hint="wait until `argosy status` does not list it, or choose another name",
+            )
+        return cluster
+
+    async def _cluster(self, name: str) -> Workload:
+        cluster = await self._live_cluster(name)
+        if cluster is None:
+            raise no_cluster(name, await self._store.snapshot())
+        return cluster
+
+    def _checked_all(self, tasks: Sequence[Task]) -> tuple[Task, ...]:
+        if not tasks:
+            raise ArgosyError("usage", "no task is given")
+        if len(tasks) > _TASKS_MAX:
+            raise ArgosyError("too-large", f"at most {_TASKS_MAX:,} tasks at once, these are {len(tasks):,}")
+        return tuple(
+            self._checked(task, with_files=True, where=f"tasks[{i}]") for i, task in enumerate(tasks)
+        )
+
+    def _checked(self, task: Task, *, with_files: bool, where: str = "task") -> Task:
+        """What a client of ours never sends, and others may. Raises `spec-invalid`, `conflict` (files are missing)."""
+        if task.name:
+            check_name("task", task.name)
+        wrong = ""
+        if not 1 <= task.num_nodes <= 10_000:
+            wrong = f"num_nodes is {task.num_nodes}: at least 1"
+        elif not task.resources:
+            wrong = "resources has no candidate"
+        elif task.grace_s < 0 or (task.max_duration_s is not None and task.max_duration_s <= 0):
+            wrong = "a duration is below 0"
+        if wrong:
+            raise ArgosyError("spec-invalid", wrong, where=where)
+        for name in (*task.envs, *task.secrets):
+            try:
+                parse_variable(name)
+            except ValueError as error:
+                raise ArgosyError("spec-invalid", str(error), where=where) from None
+        if with_files:
+            self._check_files(task, where)
+        return task
+
+    def _check_files(self, task: Task, where: str) -> None:
+        trees = [("workdir", task.workdir_tree)] if task.workdir_tree else []
+        trees += [(mount.target, mount.tree) for mount in task.file_mounts if mount.tree]
+        for target, digest in trees:
+            if digest and not self._blobs.has_tree(digest):
+                raise ArgosyError(
+                    "conflict",
+                    f"the files of `{target}` are not on the server",
+                    hint="repeat the command: it uploads them",
+                    where=where,
+                )
+
+    # -- writing ----------------------------------------------------------------------------------------------------
+
+    async def _once(self, key: str, act: Callable[[], Awaitable[bytes]]) -> bytes:
+        """`act`, or what it answered when the same key came before."""
+        if key:
+            known = await self._store.load_key(key)
+            if known is not None:
+                return known
+        try:
+            return await self._retried(act)
+        except KeyUsed as used:
+            return used.reply
+
+    async def _retried(self, act: Callable[[], Awaitable[T]]) -> T:
+        """A conflict means: somebody else wrote, read again."""
+        for _ in range(_TRIES - 1):
+            try:
+                return await act()
+            except Conflict:
+                continue
+        return await act()
+
+    async def _commit(
+        self,
+        puts: Sequence[Row],
+        reply: t.Reply,
+        key: str,
+        *,
+        secrets: Mapping[str, Mapping[str, str]],
+        events: Sequence[Event] = (),
+        wake: Sequence[str] = (),
+    ) -> bytes:
+        """Jobs on an existing cluster expect it to be as it was: it must not end under them."""
+        body = encode(reply)
+        expect: dict[str, int] = {}
+        written = {row.id for row in puts}
+        for cluster_id in wake:
+            cluster = (await self._store.snapshot()).workloads.get(cluster_id)
+            if cluster_id in written:
+                continue
+            if cluster is None or cluster.desired is Desired.END:
+                raise Conflict([cluster_id])
+            expect[cluster_id] = cluster.rev
+        await self._store.commit(
+            puts, expect=expect, events=events, secrets=secrets, key=(key, body) if key else None
+        )
+        # Jobs of a cluster are placed by the cluster: a thousand of them are one wake-up.
+        jobs = () if wake else (row.id for row in puts)
+        self._controllers.wake(*wake, *jobs)
+        return body
+
+    def _event(self, subject: str, code: str, text: str) -> Event:
+        return Event(at_ms=self._clock.now_ms(), subject=subject, code=code, text=text)
+
+
+def no_cluster(name: str, snapshot: Snapshot) -> ArgosyError:
+    close = difflib.get_close_matches(name, [cluster.name for cluster in snapshot.clusters()], 1)
+    return ArgosyError(
+        "not-found", f"there is no cluster `{name}`", hint=f"did you mean `{close[0]}`?" if close else ""
+    )
+
+
+def _fitting(snapshot: Snapshot, cluster: Workload, task: Task) -> Task:
+    """`task` with a candidate first that the cluster's nodes cover. Raises `conflict` that says what it has."""
+    assert isinstance(cluster.spec, ClusterSpec)
+    total = cluster.spec.num_nodes
+    if task.num_nodes > total:
+        raise _not_covered(cluster, task, f"it has {total} node{'s' if total > 1 else ''}")
+    has = _choice_of(snapshot, cluster)
+    if has is None:
+        return task  # nothing was ordered yet: the controllers say what never fits
+    why = ""
+    for candidate in task.resources:
+        missing = _missing(candidate, has, total)
+        if not missing:
+            if candidate is task.resources[0]:
+                return task
+            rest = tuple(each for each in task.resources if each is not candidate)
+            return msgspec.structs.replace(task, resources=(candidate, *rest))
+        why = why or missing
+    raise _not_covered(cluster, task, why)
+
+
+def _does_something(task: Task) -> bool:
+    return bool(task.run.strip() or task.setup.strip())
+
+
+def _ref(job: Workload) -> t.JobRef:
+    return t.JobRef(id=job.id, number=job.number, name=job.name)
+
+
+def _warnings(*tasks: Task) -> tuple[str, ...]:
+    fields = sorted({field for task in tasks for field in task.not_executed})
+    return tuple(f"`{field}` is accepted and does nothing yet" for field in fields)
+
+
+def _choice_of(snapshot: Snapshot, cluster: Workload) -> Choice | None:
+    for claim in snapshot.claims_of(cluster.id):
+        if claim.phase is not ClaimPhase.RELEASING:
+            return claim.choice
+    return None
+
+
+def _missing(wish: Resources, has: Choice, num_nodes: int) -> str:
+    """What a node of `has` lacks for `wish`, as a clause; empty when it has everything."""
+    offer = has.offer
+    place = wish.infra
+    if place.provider and place.provider != offer.provider:
+        return f"it is on {offer.provider}"
+    if place.region and place.region not in ("*", offer.region):
+        return f"it is in region {offer.region or '-'}"
+    owned = offer.capacity is Capacity.OWNED
+    count = num_nodes if owned else 1  # an owned offer describes the whole machine
+    cpus = has.cpus_milli or offer.shape.cpus_milli // count
+    if wish.cpus and wish.cpus.amount > cpus:
+        return f"its nodes have {render_milli(cpus)} CPUs"
+    memory = has.memory_bytes or offer.shape.memory_bytes // count
+    if wish.memory and wish.memory.amount > memory:
+        return f"its nodes have {render_bytes(memory)} of memory"
+    if wish.accelerator is not None:
+        milli = has.accelerators_milli
+        if not milli or has.accelerator is None:
+            return "it has no accelerator"
+        if wish.accelerator.model and wish.accelerator.model.lower() != has.accelerator.lower():
+            return f"it has {has.accelerator}"
+        if wish.accelerator.milli > milli:
+            return f"its nodes have {has.accelerator}:{render_milli(milli)}"
+    return ""
+
+
+def _not_covered(cluster: Workload, task: Task, why: str) -> ArgosyError:
+    nodes = f" x{task.num_nodes}" if task.num_nodes > 1 else ""
+    return ArgosyError(
+        "conflict",
+        f"cluster `{cluster.name}` does not have {task.resources[0].render()}{nodes}: {why}",
+        hint="ask for less, or launch another cluster with another name",
+    )
+
+
+def no_offer(task: Task, made: Plan) -> ArgosyError:
+    """The error with the table of refusals, as DESIGN shows it."""
+    wishes = " | ".join(dict.fromkeys(wish.render() for wish in task.resources))
+    nodes = f" ×{task.num_nodes}" if task.num_nodes > 1 else ""
+    name = f"`{task.name}` " if task.name else ""
+    columns = [(each.provider, each.region or "–", each.code, each.text) for each in made.rejected]
+    widths = [max((len(row[i]) for row in columns), default=0) for i in range(3)]
+    details = tuple(
+        "  ".join([*(cell.ljust(width) for cell, width in zip(row, widths, strict=False)), row[3]])
+        for row in columns
+    )
+    return ArgosyError(
+        "no-offer", f"no offer fits task {name}({wishes}{nodes})", details=details, hint=_hint(task, made)
+    )
+
+
+def _hint(task: Task, made: Plan) -> str:
+    codes = {each.code for each in made.rejected}
+    hints = []
+    if "price-cap" in codes:
+        caps = [wish.max_hourly_micro_usd for wish in task.resources if wish.max_hourly_micro_usd]
+        hints.append(
+            f"raise `max_hourly_cost` above {render_price(max(caps))}" if caps else "raise `max_hourly_cost`"
+        )
+    if "spot" in codes:
+        hints.append("drop `use_spot`")
+    if codes & {"credentials", "unreachable"}:
+        hints.append("`argosy check` says what is wrong with an infrastructure")
+    if codes & {"cpus", "memory", "accelerator", "accelerator-memory", "multi-node", "disk"}:
+        hints.append("ask for less; `argosy launch --dryrun` and `argosy gpus` show what exists")
+    return ", or ".join(hints)

@@ -1,0 +1,34 @@
+"""What the server needs of the controllers. The real one is `controllers.shell.Shell`; tests have one that does nothing."""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+from argosy.model.facts import NodeFacts, RankFact
+
+
+class ObservedFacts(Protocol):
+    """Newest facts, for people to see. `revision` changes whenever something that they see has changed."""
+
+    @property
+    def revision(self) -> int: ...
+
+    def node(self, node_id: str) -> NodeFacts | None: ...
+
+    def rank(self, rank_id: str) -> RankFact | None: ...
+
+
+class Controllers(Protocol):
+    """Decides and acts on rows. Woken after every commit of the server; a full pass runs anyway."""
+
+    @property
+    def observed(self) -> ObservedFacts: ...
+
+    def wake(self, *ids: str) -> None:
+        """Look at these rows soon. Carries no data, never blocks."""
+
+    async def refresh(self) -> None:
+        """Ask every provider now what it has of ours."""
+
+    async def run(self) -> None:
+        """Until cancelled."""

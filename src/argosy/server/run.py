@@ -1,0 +1,206 @@
+"""The composition root: every real part is made here, in the order in which it is needed, and ended in reverse.
+
+Order matters. What can fail for a reason that people can mend (the folder is in use, the port is taken, the database
+is damaged) comes first, before anything has started; the unix socket comes last, so that whoever can connect is
+answered.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import gc
+import logging
+import os
+import resource
+import signal
+import socket
+import time
+from pathlib import Path
+from typing import Final
+
+import msgspec
+
+from argosy import __version__
+from argosy.api.location import log_path, socket_path
+from argosy.data.blobs import BlobStore
+from argosy.infra.system import SystemClock, SystemIds
+from argosy.model.errors import ArgosyError
+from argosy.model.task import JobSpec
+from argosy.server.application import Application
+from argosy.server.journal import open_journal
+from argosy.server.listeners import bind_socket, bind_tcp
+from argosy.store import Store, lock_state_dir
+
+_log: Final = logging.getLogger("argosy.server")
+_CARE_S: Final = 3600.0  # how often backups and sweeps are looked at
+_FIRST_CARE_S: Final = 20.0  # not while the first commands wait for answers
+_BLOBS_KEPT_S: Final = 7 * 86400.0
+_OTHER_LEAVES_S: Final = 8.0  # a server that is on its way out may hold the state folder for so long
+
+
+class Settings(msgspec.Struct, frozen=True, kw_only=True):
+    """Of one server. `store` is empty for SQLite in the state folder; a URL may hold a password."""
+
+    state_dir: Path
+    listen: str = ""
+    log_level: str = "info"
+    store: str = ""
+
+    def __repr__(self) -> str:
+        return f"Settings(state_dir={self.state_dir!r}, listen={self.listen!r})"
+
+
+def run(settings: Settings) -> None:
+    """Serve until told to stop. Raises ArgosyError when it cannot start."""
+    with contextlib.ExitStack() as stack:
+        _lock(stack, settings.state_dir)
+        open_journal(log_path(settings.state_dir), settings.log_level)
+        tcp = stack.enter_context(bind_tcp(settings.listen)) if settings.listen else None
+        _allow_many_files()
+        import uvloop
+
+        try:
+            uvloop.run(serve(settings, tcp))
+        except ArgosyError as error:
+            _log.error("cannot start: %s", error.what)
+            raise
+
+
+def _lock(stack: contextlib.ExitStack, state_dir: Path) -> None:
+    """Hold the state folder. A server that no longer listens is on its way out: it is waited for."""
+    deadline = time.monotonic() + _OTHER_LEAVES_S
+    while True:
+        try:
+            stack.enter_context(lock_state_dir(state_dir))
+            return
+        except ArgosyError as error:
+            if (
+                error.code != "server-running"
+                or _answers(socket_path(state_dir))
+                or time.monotonic() > deadline
+            ):
+                raise
+        time.sleep(0.05)
+
+
+def _answers(path: Path) -> bool:
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
+        probe.settimeout(1.0)
+        try:
+            probe.connect(str(path))
+        except OSError:
+            return False
+    return True
+
+
+def _allow_many_files() -> None:
+    """Every reader of a log and every agent is a file descriptor."""
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    with contextlib.suppress(ValueError, OSError):
+        resource.setrlimit(resource.RLIMIT_NOFILE, (min(hard, 1 << 16) if hard > 0 else 1 << 16, hard))
+
+
+async def serve(settings: Settings, tcp: socket.socket | None) -> None:
+    """Everything between the lock and the end."""
+    state_dir = settings.state_dir
+    clock, ids = SystemClock(), SystemIds()
+    url = settings.store or f"sqlite:///{state_dir / 'argosy.db'}"
+    opening = asyncio.ensure_future(Store.open(url, ids=ids, clock=clock, backups=state_dir / "backups"))
+    # While the store's thread reads the disk, the rest is imported.
+    from argosy.controllers.shell import Shell
+    from argosy.data.logs import LogStore
+    from argosy.infra.agent_client import AgentClient
+    from argosy.providers import load_providers
+    from argosy.server.agents import Agents
+
+    store = await opening
+    async with contextlib.AsyncExitStack() as stack:
+        stack.push_async_callback(store.close)
+        blobs = BlobStore(state_dir)
+        logs = LogStore(state_dir / "logs")
+        stack.push_async_callback(logs.close)
+        providers = load_providers(None, state_dir / "providers", clock, ids, os.environ)
+        agents = Agents(providers, AgentClient)
+        stack.push_async_callback(agents.close)
+        shell = Shell(
+            store=store, providers=providers, agents=agents, logs=logs, files=blobs, clock=clock, ids=ids
+        )
+        application = Application(
+            store=store,
+            providers=providers,
+            controllers=shell,
+            agents=agents,
+            logs=logs,
+            blobs=blobs,
+            clock=clock,
+            ids=ids,
+            state_dir=state_dir,
+        )
+        loop = asyncio.get_running_loop()
+        for name in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(name, application.stop)
+        deciding = asyncio.create_task(shell.run())
+        caring = asyncio.create_task(_care(store, blobs, clock))
+        stack.push_async_callback(_end, deciding, caring)
+        path = socket_path(state_dir)
+        local = bind_socket(path)
+        async with application.listen(local, tcp):
+            stack.callback(path.unlink, missing_ok=True)
+            _log.info(
+                "Argosy %s listens on %s (process %d)",
+                __version__,
+                ", ".join(application.listening),
+                os.getpid(),
+            )
+            gc.collect()
+            gc.freeze()  # what lives from the start lives to the end: collections need not look at it
+            stopped = asyncio.create_task(application.stopping.wait())
+            await asyncio.wait({stopped, deciding}, return_when=asyncio.FIRST_COMPLETED)
+            stopped.cancel()
+            path.unlink(missing_ok=True)  # who comes now starts another server, which waits for our lock
+        if deciding.done() and not application.stopping.is_set():
+            deciding.result()  # it never ends by itself
+        _log.info("stops; ranks go on")
+
+
+async def _end(*tasks: asyncio.Task[None]) -> None:
+    for task in tasks:
+        task.cancel()
+    done, _ = await asyncio.wait(tasks)
+    for task in done:
+        if not task.cancelled() and task.exception() is not None:
+            _log.critical("the controllers ended", exc_info=task.exception())
+            raise ArgosyError("internal", f"the controllers ended: {type(task.exception()).__name__}")
+
+
+async def _care(store: Store, blobs: BlobStore, clock: SystemClock) -> None:
+    """Daily things: the backup of the database, and the sweep of files that nobody refers to."""
+    await asyncio.sleep(_FIRST_CARE_S)
+    swept_s = -1e9
+    while True:
+        try:
+            made = await store.backup_if_due()
+            if made is not None:
+                _log.info("backup: %s", made)
+            if clock.monotonic_s() - swept_s > 86400:
+                swept_s = clock.monotonic_s()
+                keep = await _trees_in_use(store)
+                now_s = clock.now_ms() / 1000
+                gone = await asyncio.to_thread(blobs.sweep, keep, older_than_s=_BLOBS_KEPT_S, now_s=now_s)
+                if gone:
+                    _log.info("swept %d files that nothing refers to", gone)
+        except (ArgosyError, OSError) as error:
+            _log.warning("housekeeping is tried again later: %s", error)
+        await asyncio.sleep(_CARE_S)
+
+
+async def _trees_in_use(store: Store) -> set[str]:
+    keep: set[str] = set()
+    for row in (await store.snapshot()).workloads.values():
+        if isinstance(row.spec, JobSpec):
+            task = row.spec.task
+            keep.update(
+                digest for digest in (task.workdir_tree, *(m.tree for m in task.file_mounts)) if digest
+            )
+    return keep

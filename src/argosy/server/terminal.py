@@ -1,0 +1,125 @@
+"""`argosy ssh`: a WebSocket on this side, an agent's terminal on the other."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Final
+
+import msgspec
+
+from argosy.infra.agent_port import AgentDirectory, Duplex
+from argosy.infra.border import BorderError
+from argosy.model.errors import ArgosyError
+from argosy.model.phases import NodePhase
+from argosy.model.rows import Node
+from argosy.server.exchange import Exchange
+from argosy.server.operations import no_cluster
+from argosy.store.store import Store
+
+_ROWS_MAX: Final = 10_000
+
+
+class Size(msgspec.Struct, frozen=True):
+    """What a client says when its window has changed."""
+
+    rows: int
+    columns: int
+
+
+class Exit(msgspec.Struct, frozen=True):
+    exit_code: int | None
+
+
+async def serve_terminal(exchange: Exchange, store: Store, agents: AgentDirectory) -> None:
+    """Until the shell ends or the client goes. Raises `not-found`, `wrong-state`, `node-unreachable` before it begins."""
+    node = await _node(exchange, store)
+    rows = min(max(exchange.number("rows") or 24, 1), _ROWS_MAX)
+    columns = min(max(exchange.number("columns") or 80, 1), _ROWS_MAX)
+    try:
+        agent = await agents.get(node)
+        duplex = await agent.shell(exchange.text("command"), rows, columns, {})
+    except BorderError as error:
+        agents.drop(node.id)
+        raise ArgosyError("node-unreachable", str(error)) from None
+    exchange.answered = True
+    await exchange.receive()  # websocket.connect
+    await exchange.send({"type": "websocket.accept"})
+    code: int | None = None
+    reading = asyncio.ensure_future(_to_client(exchange, duplex))
+    writing = asyncio.ensure_future(_from_client(exchange, duplex))
+    try:
+        await asyncio.wait({reading, writing}, return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        reading.cancel()
+        writing.cancel()
+        await asyncio.wait({reading, writing})
+        code = await _close(duplex)
+    if not _client_left(writing):
+        await exchange.send(
+            {"type": "websocket.send", "text": msgspec.json.encode(Exit(exit_code=code)).decode()}
+        )
+        await exchange.send({"type": "websocket.close", "code": 1000})
+
+
+def _client_left(writing: asyncio.Future[None]) -> bool:
+    return not writing.cancelled()
+
+
+async def _close(duplex: Duplex) -> int | None:
+    try:
+        return await duplex.close()
+    except (BorderError, OSError):
+        return None
+
+
+async def _to_client(exchange: Exchange, duplex: Duplex) -> None:
+    try:
+        while data := await duplex.read():
+            await exchange.send({"type": "websocket.send", "bytes": data})
+    except (BorderError, OSError):
+        return
+
+
+async def _from_client(exchange: Exchange, duplex: Duplex) -> None:
+    try:
+        while True:
+            message = await exchange.receive()
+            if message["type"] == "websocket.disconnect":
+                return
+            data = message.get("bytes")
+            if data:
+                await duplex.write(data)
+            elif message.get("text"):
+                await _resize(duplex, message["text"])
+    except (BorderError, OSError):
+        # The node's side broke: the reader of its output sees that too, and says so.
+        await asyncio.sleep(3600)
+
+
+async def _resize(duplex: Duplex, text: str) -> None:
+    try:
+        size = msgspec.json.decode(text, type=Size)
+    except msgspec.MsgspecError:
+        return
+    if 0 < size.rows <= _ROWS_MAX and 0 < size.columns <= _ROWS_MAX:
+        await duplex.resize(size.rows, size.columns)
+
+
+async def _node(exchange: Exchange, store: Store) -> Node:
+    name = exchange.path["cluster"]
+    snapshot = await store.snapshot()
+    cluster = snapshot.cluster_named(name)
+    if cluster is None:
+        raise no_cluster(name, snapshot)
+    index = exchange.number("node") or 0
+    nodes = snapshot.nodes_of(cluster.id)
+    node = next((each for each in nodes if each.index == index and each.phase is not NodePhase.STOPPED), None)
+    if node is None:
+        if not nodes or not any(each.phase is NodePhase.READY for each in nodes):
+            raise ArgosyError(
+                "wrong-state", f"cluster `{name}` has no node that is ready: it is {cluster.phase.value}"
+            )
+        raise ArgosyError("not-found", f"cluster `{name}` has nodes 0 to {len(nodes) - 1}")
+    if node.phase is not NodePhase.READY:
+        raise ArgosyError("wrong-state", f"node {index} of `{name}` is {node.phase.value}")
+    return node

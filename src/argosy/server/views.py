@@ -1,0 +1,225 @@
+"""Rows to what people see. Pure: rows, facts and the time in, API types out."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from argosy.api.types import ClusterView, CostView, JobView, NodeView
+from argosy.controllers.job.environment import task_id
+from argosy.model.offer import Choice
+from argosy.model.phases import ClaimPhase, Desired, NodePhase, WorkloadPhase
+from argosy.model.reasons import REASONS, Reason
+from argosy.model.rows import Attempt, Claim, Node, Workload
+from argosy.model.task import ClusterSpec, JobSpec
+from argosy.planning import ask_of, explain_shortage, place, rooms
+from argosy.planning.place import Placed
+from argosy.server.ports import ObservedFacts
+from argosy.store.snapshot import Snapshot
+
+_HOUR_MS = 3_600_000
+
+
+def view_cluster(
+    cluster: Workload,
+    snapshot: Snapshot,
+    observed: ObservedFacts,
+    *,
+    now_ms: int,
+    claims: Sequence[Claim] = (),
+) -> ClusterView:
+    """`claims`: those of a finished cluster, which the snapshot does not have."""
+    assert isinstance(cluster.spec, ClusterSpec)
+    mine = claims or snapshot.claims_of(cluster.id)
+    claim = next((each for each in mine if each.is_live), mine[-1] if mine else None)
+    nodes = snapshot.nodes_of(cluster.id) if cluster.is_live else ()
+    jobs = snapshot.jobs_of(cluster.id) if cluster.is_live else ()
+    queued = sum(job.phase is WorkloadPhase.QUEUED for job in jobs)
+    return ClusterView(
+        id=cluster.id,
+        name=cluster.name,
+        status=_cluster_status(cluster, nodes),
+        infra=render_place(claim.choice) if claim is not None else _wished_place(cluster.spec),
+        resources=render_grant(claim.choice) if claim is not None else cluster.spec.resources[0].render(),
+        num_nodes=cluster.spec.num_nodes,
+        user=cluster.user,
+        created_ms=cluster.created_ms,
+        detail=_cluster_detail(cluster, claim, nodes),
+        autostop=cluster.autostop,
+        down_when_done=cluster.down_when_done,
+        price_micro_usd=claim.choice.price_micro_usd if claim is not None else 0,
+        cost_micro_usd=sum(cost_micro_usd(each, now_ms) for each in mine),
+        nodes=tuple(_view_node(node, observed) for node in nodes),
+        jobs_running=len(jobs) - queued,
+        jobs_queued=queued,
+    )
+
+
+def _cluster_status(cluster: Workload, nodes: Sequence[Node]) -> str:
+    if cluster.phase is WorkloadPhase.RUNNING:
+        if cluster.desired is not Desired.RUN:
+            return WorkloadPhase.STOPPING.value  # as good as: the wish is recorded
+        if any(node.phase is NodePhase.UNREACHABLE for node in nodes):
+            return "degraded"
+    return cluster.phase.value
+
+
+def _cluster_detail(cluster: Workload, claim: Claim | None, nodes: Sequence[Node]) -> str:
+    if cluster.phase is WorkloadPhase.RUNNING:
+        away = [node for node in nodes if node.phase is NodePhase.UNREACHABLE]
+        if away:
+            which = ", ".join(str(node.index) for node in away)
+            return f"node {which} does not answer; `argosy start {cluster.name}` replaces dead nodes"
+    if cluster.reason is not None:
+        return render_reason(cluster.reason, cluster.detail)
+    if cluster.detail:
+        return cluster.detail
+    if cluster.phase is WorkloadPhase.STARTING and claim is not None:
+        return claim.detail
+    return ""
+
+
+def _view_node(node: Node, observed: ObservedFacts) -> NodeView:
+    facts = observed.node(node.id) or node.facts
+    own = set(node.devices)
+    return NodeView(
+        id=node.id,
+        index=node.index,
+        phase=node.phase.value,
+        ip=node.ip,
+        hostname=facts.hostname or node.facts.hostname,
+        cpus_milli=node.cpus_milli,
+        memory_bytes=node.memory_bytes,
+        devices=tuple(device for device in facts.devices or node.facts.devices if device.index in own),
+        load_milli=facts.load_milli,
+        memory_used_bytes=facts.memory_used_bytes,
+        detail=render_reason(node.reason, "") if node.reason is not None else "",
+    )
+
+
+def view_job(
+    job: Workload, *, cluster: str | None, attempt: Attempt | None = None, waits: str = ""
+) -> JobView:
+    """`attempt`: the present or last one, when there is one. `waits`: why a queued job waits."""
+    assert isinstance(job.spec, JobSpec)
+    task = job.spec.task
+    return JobView(
+        id=job.id,
+        number=job.number,
+        name=job.name,
+        cluster=cluster,
+        managed=job.spec.managed,
+        status=job_status(job),
+        phase=job.phase.value,
+        outcome=job.outcome.value if job.outcome else None,
+        reason=job.reason.value if job.reason else None,
+        detail=waits or (render_reason(job.reason, job.detail) if job.reason else job.detail),
+        user=job.user,
+        created_ms=job.created_ms,
+        started_ms=job.started_ms,
+        ended_ms=job.ended_ms,
+        resources=task.resources[0].render(),
+        num_nodes=task.num_nodes,
+        exit_codes=attempt.exit_codes if attempt is not None else (),
+        recoveries=job.recoveries,
+        errors=job.errors,
+        attempt=attempt.id if attempt is not None else job.attempt_id,
+        task_id=task_id(job),
+    )
+
+
+def job_status(job: Workload) -> str:
+    """The phase; when finished, how it ended."""
+    if job.outcome is not None and job.phase is WorkloadPhase.FINISHED:
+        return job.outcome.value
+    if job.desired is Desired.END and job.phase is not WorkloadPhase.FINISHED:
+        return WorkloadPhase.STOPPING.value
+    return job.phase.value
+
+
+def explain_waits(cluster: Workload, snapshot: Snapshot) -> Mapping[str, str]:
+    """Why each queued job of a live cluster waits, by id."""
+    queued = [job for job in snapshot.jobs_of(cluster.id) if job.phase is WorkloadPhase.QUEUED]
+    if not queued:
+        return {}
+    if cluster.phase is not WorkloadPhase.RUNNING:
+        text = {
+            WorkloadPhase.STOPPED: f"waits for the cluster, which is stopped: `argosy start {cluster.name}`",
+            WorkloadPhase.QUEUED: "waits for the cluster: "
+            + (cluster.detail or "its nodes are not there yet"),
+        }.get(cluster.phase, f"waits for the cluster, which is {cluster.phase.value}")
+        return {job.id: text for job in queued}
+    nodes = snapshot.nodes_of(cluster.id)
+    ready = [node for node in nodes if node.phase is NodePhase.READY]
+    live = [
+        attempt
+        for job in snapshot.jobs_of(cluster.id)
+        if (attempt := snapshot.attempt_of(job.id)) is not None
+    ]
+    names = {job.id: f"job {job.number}" for job in snapshot.jobs_of(cluster.id)}
+    result: dict[str, str] = {}
+    asks = (ask_of(job.id, job.spec.task) for job in queued if isinstance(job.spec, JobSpec))
+    blocked: str | None = None
+    for answer in place(rooms(ready, live), asks):
+        if isinstance(answer, Placed):
+            result[answer.ask.id] = "starts now"
+        else:
+            result[answer.ask.id] = explain_shortage(answer, ready or nodes, live, names)
+            blocked = names[answer.ask.id]
+    for job in queued:
+        if job.id not in result:
+            result[job.id] = f"waits behind {blocked or 'others'}: jobs of a cluster start in order"
+    return result
+
+
+def view_cost(workload: Workload, claims: Sequence[Claim], *, now_ms: int) -> CostView:
+    claim = claims[-1]
+    held_ms = sum(_held_ms(each, now_ms) for each in claims)
+    status = job_status(workload) if workload.kind == "job" else workload.phase.value
+    return CostView(
+        name=workload.name,
+        kind=workload.kind,
+        infra=render_place(claim.choice),
+        resources=render_grant(claim.choice),
+        num_nodes=claim.count,
+        held_s=held_ms // 1000,
+        price_micro_usd=claim.choice.price_micro_usd,
+        cost_micro_usd=sum(cost_micro_usd(each, now_ms) for each in claims),
+        status=status,
+    )
+
+
+def _held_ms(claim: Claim, now_ms: int) -> int:
+    if not claim.held_ms:
+        return 0
+    if claim.phase in (ClaimPhase.HELD, ClaimPhase.RELEASING):
+        return max(0, now_ms - claim.held_ms)
+    return max(0, claim.gone_ms - claim.held_ms) if claim.gone_ms else 0
+
+
+def cost_micro_usd(claim: Claim, now_ms: int) -> int:
+    """Spent so far: earlier held periods, and the present one."""
+    present = claim.phase in (ClaimPhase.HELD, ClaimPhase.RELEASING)
+    running = _held_ms(claim, now_ms) * claim.choice.price_micro_usd // _HOUR_MS if present else 0
+    return claim.cost_micro_usd + running
+
+
+def render_place(choice: Choice) -> str:
+    offer = choice.offer
+    return "/".join(part for part in (offer.provider, offer.region, offer.zone) if part)
+
+
+def render_grant(choice: Choice) -> str:
+    """What was asked for, or where nothing was, what it is."""
+    wish = choice.resources.render()
+    return wish if wish != "default" else choice.offer.shape.instance_type or wish
+
+
+def _wished_place(spec: ClusterSpec) -> str:
+    infra = spec.resources[0].infra
+    return "/".join(part for part in (infra.provider, infra.region, infra.zone) if part) or "-"
+
+
+def render_reason(reason: Reason, detail: str) -> str:
+    """What happened and what to do."""
+    text = detail or reason.value.replace("-", " ")
+    return f"{text}; {REASONS[reason].hint}"
