@@ -386,8 +386,8 @@ class AsyncClient:
         return await self.send(calls.server_status())
 
     async def server_stop(self) -> t.Done:
-        """Stop the server; ranks go on."""
-        return await self.send(calls.server_stop())
+        """Stop the server; ranks go on. Also one of another version: that is how to get rid of it."""
+        return await self._exchange(calls.server_stop())
 
     # Logs ----------------------------------------------------------------------------------------------------
 

@@ -331,8 +331,8 @@ class Client:
         return self.send(calls.server_status())
 
     def server_stop(self) -> t.Done:
-        """Stop the server; ranks go on."""
-        return self.send(calls.server_stop())
+        """Stop the server; ranks go on. Also one of another version: that is how to get rid of it."""
+        return self._exchange(calls.server_stop())
 
     # Logs ----------------------------------------------------------------------------------------------------
 

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     import subprocess
 
 START_TIMEOUT_S: Final = 30.0
+RACE_TIMEOUT_S: Final = 5.0  # for the other server, which began earlier
 LOG_LINES: Final = 15
 _POLL_FIRST_S: Final = 0.01
 _POLL_MOST_S: Final = 0.05
@@ -29,16 +30,19 @@ _POLL_MOST_S: Final = 0.05
 _started: Final[list[subprocess.Popen[bytes]]] = []
 
 
-def server_command(home: Path, env: Mapping[str, str]) -> list[str]:
-    """The command that serves `home`. ARGOSY_SERVER_COMMAND replaces its first part, up to `run`."""
+def server_program(env: Mapping[str, str]) -> list[str]:
+    """The server's own command line. ARGOSY_SERVER_COMMAND names another program."""
     named = env.get("ARGOSY_SERVER_COMMAND", "")
     if named:
         import shlex
 
-        start = shlex.split(named)
-    else:
-        start = [sys.executable, "-m", "argosy.server"]
-    return [*start, "run", "--state-dir", str(home)]
+        return shlex.split(named)
+    return [sys.executable, "-m", "argosy.server"]
+
+
+def server_command(home: Path, env: Mapping[str, str]) -> list[str]:
+    """The command that serves the state folder `home`."""
+    return [*server_program(env), "run", "--state-dir", str(home)]
 
 
 def is_listening(location: Location, timeout_s: float = 1.0) -> bool:
@@ -89,6 +93,7 @@ def ensure_running(
     _started[:] = [other for other in _started if other.poll() is None] + [child]
     deadline = clock() + timeout_s
     wait_s = _POLL_FIRST_S
+    lost = False
     while clock() < deadline:
         if is_listening(location):
             child.returncode = (
@@ -96,12 +101,18 @@ def ensure_running(
             )  # it is not ours to wait for
             return True
         status = child.poll()
-        # The one that lost a race for the state folder says so and ends; the winner is about to listen.
-        if status is not None and status != CODES["server-running"].exit:
-            raise _failed(location, f"it ended with status {status}", log, before)
+        if status is not None:
+            if status != CODES["server-running"].exit:
+                raise _failed(location, f"it ended with status {status}", log, before)
+            # The one that lost a race for the state folder ends so; the winner is about to listen.
+            deadline = min(deadline, clock() + RACE_TIMEOUT_S) if not lost else deadline
+            lost = True
         sleep(wait_s)
         wait_s = min(wait_s * 1.5, _POLL_MOST_S)
-    raise _failed(location, f"it does not listen after {timeout_s:.0f} s", log, before)
+    why = (
+        "it found another one that does not listen" if lost else f"it does not listen after {timeout_s:.0f} s"
+    )
+    raise _failed(location, why, log, before)
 
 
 def _failed(location: Location, why: str, log: Path, before: int) -> ArgosyError:

@@ -1,0 +1,323 @@
+"""status, stop, start, down, autostop: what is there, and what shall be."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+import click
+
+from argosy.cli.session import (
+    Session,
+    complete_cluster,
+    json_option,
+    pass_session,
+    resolve_names,
+    yes_option,
+)
+from argosy.model.units import render_bytes, render_duration, render_milli, render_price
+
+if TYPE_CHECKING:
+    from argosy.api.types import ClusterView, JobView, NodeView
+    from argosy.model.resources import Autostop
+
+
+@click.command(
+    epilog="""\b
+Examples:
+  argosy status
+  argosy status -r dev
+  argosy status --json | jq '.clusters[].name'
+"""
+)
+@click.argument("clusters", nargs=-1, shell_complete=complete_cluster)
+@click.option("-r", "--refresh", is_flag=True, help="Ask the infrastructure first.")
+@click.option("-a", "--all", "every", is_flag=True, help="Also finished clusters.")
+@click.option("-v", "--verbose", is_flag=True, help="Also their nodes.")
+@click.option("--ip", is_flag=True, help="Print only the address of the first node.")
+@json_option
+@pass_session
+def status(
+    session: Session,
+    clusters: tuple[str, ...],
+    refresh: bool,
+    every: bool,
+    verbose: bool,
+    ip: bool,
+    as_json: bool,
+) -> None:
+    """Show clusters and live managed jobs."""
+    import msgspec
+
+    from argosy.model.errors import ArgosyError
+
+    reply = session.client.status(refresh=refresh, all=every)
+    if clusters:
+        from fnmatch import fnmatchcase
+
+        known = {cluster.name for cluster in reply.clusters}
+        for name in clusters:
+            if not any(fnmatchcase(one, name) for one in known):
+                raise ArgosyError("not-found", f"there is no cluster `{name}`")
+        chosen = tuple(one for one in reply.clusters if any(fnmatchcase(one.name, name) for name in clusters))
+        reply = msgspec.structs.replace(reply, clusters=chosen, jobs=())
+    screen = session.screen
+    if as_json:
+        screen.json(reply)
+        return
+    if ip:
+        for cluster in reply.clusters:
+            if cluster.nodes:
+                screen.print(cluster.nodes[0].ip)
+        return
+    now_ms = session.now_ms()
+    if not reply.clusters and not reply.jobs:
+        screen.print("No clusters and no live managed jobs. Make one: argosy launch -c NAME -- COMMAND")
+        return
+    if reply.clusters:
+        screen.table(
+            ("NAME", "STATUS", "INFRA", "RESOURCES", "NODES", "JOBS", "AUTOSTOP", "$/H", "AGE"),
+            [_cluster_row(cluster, now_ms) for cluster in reply.clusters],
+            right=("NODES", "$/H", "AGE"),
+        )
+    if verbose:
+        for cluster in reply.clusters:
+            if cluster.nodes:
+                screen.print(f"\nNodes of {cluster.name}")
+                screen.table(
+                    ("NODE", "STATUS", "IP", "CPUS", "MEMORY", "ACCELERATORS", "LOAD"),
+                    [_node_row(node) for node in cluster.nodes],
+                    right=("CPUS", "MEMORY", "LOAD"),
+                )
+    for cluster in reply.clusters:
+        if cluster.detail:
+            screen.print(f"{cluster.name}: {cluster.detail}")
+    if reply.jobs:
+        screen.print("\nManaged jobs" if reply.clusters else "Managed jobs")
+        job_table(session, reply.jobs)
+
+
+def _cluster_row(cluster: ClusterView, now_ms: int) -> list[str]:
+    jobs = ", ".join(
+        f"{count} {what}"
+        for count, what in ((cluster.jobs_running, "running"), (cluster.jobs_queued, "queued"))
+        if count
+    )
+    return [
+        cluster.name,
+        cluster.status,
+        cluster.infra,
+        cluster.resources,
+        str(cluster.num_nodes),
+        jobs,
+        render_autostop(cluster.autostop, cluster.down_when_done),
+        render_price(cluster.price_micro_usd),
+        age(cluster.created_ms, now_ms),
+    ]
+
+
+def _node_row(node: NodeView) -> list[str]:
+    models: dict[str, int] = {}
+    for device in node.devices:
+        models[device.model] = models.get(device.model, 0) + 1
+    return [
+        str(node.index),
+        node.phase,
+        node.ip,
+        render_milli(node.cpus_milli) if node.cpus_milli else "",
+        render_bytes(node.memory_bytes) if node.memory_bytes else "",
+        ", ".join(f"{model}:{count}" for model, count in models.items()),
+        f"{node.load_milli / 1000:.2f}",
+    ]
+
+
+def render_autostop(policy: Autostop, down_when_done: bool = False) -> str:
+    """The idle policy in a table's cell."""
+    if down_when_done:
+        return "down when done"
+    if policy.idle_s is None:
+        return ""
+    return render_duration(policy.idle_s) + (" (down)" if policy.down else "")
+
+
+def age(since_ms: int, now_ms: int) -> str:
+    """How long ago. A clock that was set back shows as 0s."""
+    return render_duration(max(0, now_ms - since_ms) / 1000) if since_ms else ""
+
+
+def job_table(session: Session, jobs: tuple[JobView, ...], *, with_cluster: bool = False) -> None:
+    """Jobs with what they wait for or why they ended."""
+    now_ms = session.now_ms()
+    columns = (
+        "ID",
+        "NAME",
+        "CLUSTER",
+        "STATUS",
+        "RESOURCES",
+        "NODES",
+        "SUBMITTED",
+        "TOOK",
+        "RECOVERIES",
+        "DETAIL",
+    )
+    rows = [
+        [
+            str(job.number),
+            job.name,
+            (job.cluster or "") if with_cluster else "",
+            job.status,
+            job.resources,
+            str(job.num_nodes) if job.num_nodes > 1 else "",
+            f"{age(job.created_ms, now_ms)} ago" if job.created_ms else "",
+            render_duration(max(0, (job.ended_ms or now_ms) - job.started_ms) / 1000)
+            if job.started_ms
+            else "",
+            str(job.recoveries) if job.recoveries else "",
+            job.detail,
+        ]
+        for job in jobs
+    ]
+    session.screen.table(columns, rows, right=("ID", "NODES", "SUBMITTED", "TOOK", "RECOVERIES"))
+
+
+def _each(session: Session, names: list[str], act: Callable[[str], object], done: str) -> None:
+    """Do it to each; one that fails does not keep the others from it. Raises the first error at the end."""
+    from argosy.model.errors import ArgosyError, render_error
+
+    first: ArgosyError | None = None
+    for name in names:
+        try:
+            act(name)
+        except ArgosyError as error:
+            if first is not None:
+                session.screen.say(render_error(first))
+            first = error
+            continue
+        session.screen.print(done.format(name=name))
+    if first is not None:
+        raise first
+
+
+@click.command(
+    epilog="""\b
+Examples:
+  argosy stop dev
+  argosy stop 'train-*' -y
+"""
+)
+@click.argument("clusters", nargs=-1, shell_complete=complete_cluster)
+@click.option("-a", "--all", "every", is_flag=True, help="All clusters.")
+@yes_option
+@pass_session
+def stop(session: Session, clusters: tuple[str, ...], every: bool, yes: bool) -> None:
+    """Let clusters rest, keeping their disks. `argosy start` brings them back."""
+    names = resolve_names(session, clusters, every)
+    if names:
+        session.screen.confirm(f"Stop {_listing(names)}? Running jobs end.", yes=yes)
+    _each(session, names, session.client.stop, "{name}: stopping; `argosy start {name}` brings it back")
+
+
+@click.command(
+    epilog="""\b
+Examples:
+  argosy start dev
+  argosy start dev -i 30
+"""
+)
+@click.argument("clusters", nargs=-1, shell_complete=complete_cluster)
+@click.option("-a", "--all", "every", is_flag=True, help="All clusters.")
+@click.option("-i", "--idle-minutes-to-autostop", "idle", type=int, help="Also set the idle policy.")
+@click.option("--down", is_flag=True, help="With -i: end instead of rest.")
+@yes_option
+@pass_session
+def start(
+    session: Session, clusters: tuple[str, ...], every: bool, idle: int | None, down: bool, yes: bool
+) -> None:
+    """Bring clusters back from rest, or replace their dead nodes."""
+    names = resolve_names(session, clusters, every)
+
+    def act(name: str) -> None:
+        session.client.start(name)
+        if idle is not None:
+            session.client.autostop(name, autostop_policy(idle, down))
+
+    _each(session, names, act, "{name}: starting")
+
+
+@click.command(
+    epilog="""\b
+Examples:
+  argosy down dev
+  argosy down -a -y
+"""
+)
+@click.argument("clusters", nargs=-1, shell_complete=complete_cluster)
+@click.option("-a", "--all", "every", is_flag=True, help="All clusters.")
+@yes_option
+@click.option("-p", "--purge", is_flag=True, hidden=True)
+@pass_session
+def down(session: Session, clusters: tuple[str, ...], every: bool, yes: bool, purge: bool) -> None:
+    """End clusters and their jobs. Logs are kept."""
+    names = resolve_names(session, clusters, every)
+    if every and not names:
+        session.screen.print("There are no clusters.")
+    if names:
+        session.screen.confirm(f"End {_listing(names)}? Their disks go too.", yes=yes)
+    _each(session, names, session.client.down, "{name}: going down")
+
+
+def _listing(names: list[str]) -> str:
+    shown = ", ".join(f"`{name}`" for name in names[:5])
+    return shown + (f" and {len(names) - 5} more" if len(names) > 5 else "")
+
+
+def autostop_policy(idle_minutes: int, down: bool, wait_for: str | None = None) -> Autostop:
+    """The policy of `-i MIN`: a negative number means never, as in SkyPilot."""
+    from argosy.model.resources import Autostop
+
+    return Autostop(
+        idle_s=None if idle_minutes < 0 else idle_minutes * 60, down=down, wait_for=wait_for or "jobs_and_ssh"
+    )
+
+
+@click.command(
+    epilog="""\b
+Examples:
+  argosy autostop dev -i 30
+  argosy autostop dev -i 30 --down
+  argosy autostop dev --cancel
+"""
+)
+@click.argument("clusters", nargs=-1, shell_complete=complete_cluster)
+@click.option("-a", "--all", "every", is_flag=True, help="All clusters.")
+@click.option(
+    "-i", "--idle-minutes", "--idle-minutes-to-autostop", "idle", type=int, help="Idle minutes. [default: 5]"
+)
+@click.option("--down", is_flag=True, help="End instead of rest.")
+@click.option("--cancel", is_flag=True, help="Never.")
+@click.option(
+    "--wait-for",
+    type=click.Choice(["jobs_and_ssh", "jobs", "none"]),
+    help="What counts as not idle. [default: jobs_and_ssh]",
+)
+@yes_option
+@pass_session
+def autostop(
+    session: Session,
+    clusters: tuple[str, ...],
+    every: bool,
+    idle: int | None,
+    down: bool,
+    cancel: bool,
+    wait_for: str | None,
+    yes: bool,
+) -> None:
+    """Set when an idle cluster rests, or goes."""
+    if cancel and (idle is not None or down):
+        raise click.UsageError("--cancel takes neither -i nor --down")
+    policy = autostop_policy(-1 if cancel else 5 if idle is None else idle, down, wait_for)
+    when = render_duration(policy.idle_s) if policy.idle_s is not None else ""
+    what = "goes" if down else "rests"
+    done = f"{{name}}: {what} after {when} without work" if when else "{name}: stays until told otherwise"
+    names = resolve_names(session, clusters, every)
+    _each(session, names, lambda name: session.client.autostop(name, policy), done)

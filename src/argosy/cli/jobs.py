@@ -1,0 +1,308 @@
+"""queue, logs and cancel, for the jobs of clusters and for managed jobs."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import click
+
+from argosy.cli.clusters import job_table
+from argosy.cli.launching import jobs_launch
+from argosy.cli.session import Session, complete_cluster, json_option, pass_session, yes_option
+
+if TYPE_CHECKING:
+    from argosy.api.types import JobList, JobView
+
+
+@click.command(
+    epilog="""\b
+Examples:
+  argosy queue dev
+  argosy queue --live --json
+"""
+)
+@click.argument("clusters", nargs=-1, shell_complete=complete_cluster)
+@click.option("-s", "--live", "--skip-finished", "live", is_flag=True, help="Only unfinished jobs.")
+@click.option(
+    "-n", "--limit", type=click.IntRange(min=1), default=100, show_default=True, help="At most so many."
+)
+@click.option("-u", "--all-users", is_flag=True, hidden=True)
+@json_option
+@pass_session
+def queue(
+    session: Session, clusters: tuple[str, ...], live: bool, limit: int, all_users: bool, as_json: bool
+) -> None:
+    """Show jobs, newest first, and what they wait for. Without a name: those of every cluster."""
+    from argosy.api.types import JobList
+
+    names = clusters or tuple(cluster.name for cluster in session.client.status().clusters)
+    pages = [session.client.queue(name, live=live, limit=limit) for name in names]
+    jobs = tuple(job for page in pages for job in page.jobs)
+    if as_json:
+        session.screen.json(pages[0] if len(pages) == 1 else JobList(jobs=jobs))
+        return
+    if not jobs:
+        session.screen.print("No jobs." if names else "No clusters.")
+        return
+    job_table(session, jobs, with_cluster=len(names) > 1)
+    _say_more(session, pages, limit)
+
+
+def _say_more(session: Session, pages: list[JobList], limit: int) -> None:
+    if any(page.next for page in pages):
+        session.screen.say(f"older ones are not shown (--limit {limit})", "dim")
+
+
+def find_job(session: Session, cluster: str | None, wanted: str | None, name: str | None = None) -> JobView:
+    """A job by number or id, or by name; the newest when neither is given. Errors: "not-found", "usage"."""
+    from argosy.model.errors import ArgosyError
+
+    client = session.client
+    if wanted is not None and wanted.startswith("job-"):
+        return client.job(wanted)
+    if wanted is not None and not wanted.isdigit():
+        raise ArgosyError(
+            "usage", f"`{wanted}` is no job", hint="jobs have numbers: `argosy queue` shows them"
+        )
+    after: str | None = None
+    newest = wanted is None and name is None
+    while True:
+        page = client.queue(cluster, limit=1 if newest else 1000, after=after)
+        for job in page.jobs:
+            if newest or (wanted is not None and job.number == int(wanted)) or (name and job.name == name):
+                return job
+        after = page.next
+        if newest or after is None:
+            break
+    place = f"on `{cluster}`" if cluster else "among managed jobs"
+    what = f"job {wanted}" if wanted else f"job called `{name}`" if name else "job"
+    listing = f"argosy queue {cluster}" if cluster else "argosy jobs queue"
+    raise ArgosyError("not-found", f"there is no {what} {place}", hint=f"`{listing}` lists them")
+
+
+def _show_log(
+    session: Session,
+    job: JobView,
+    *,
+    follow: bool,
+    tail: int | None,
+    rank: int | None,
+    attempt: int | None,
+    status: bool,
+    as_json: bool,
+) -> None:
+    from argosy.cli.following import JOB_FAILED, Followed
+    from argosy.cli.following import follow as follow_log
+
+    if as_json or status:
+        if as_json:
+            session.screen.json(job)
+        else:
+            session.screen.print(
+                f"job {job.number}: {job.status}" + (f": {job.detail}" if job.detail else "")
+            )
+        raise click.exceptions.Exit(0 if job.outcome in (None, "succeeded") else JOB_FAILED)
+    followed = Followed(job.id, job.number, job.name, job.cluster, job.num_nodes)
+    raise click.exceptions.Exit(
+        follow_log(session, followed, follow=follow, tail=tail, rank=rank, attempt=attempt, quiet=not follow)
+    )
+
+
+@click.command(
+    epilog="""\b
+Examples:
+  argosy logs dev
+  argosy logs dev 3 --tail 100
+  argosy logs dev 3 --no-follow --rank 1 > rank1.txt
+
+Ends with 0 when the job succeeded or was not followed to its end, 1 when it did not succeed."""
+)
+@click.argument("cluster", shell_complete=complete_cluster)
+@click.argument("job", required=False)
+@click.option("-f", "--follow/--no-follow", default=True, help="Go on until the job ends. [default: follow]")
+@click.option("--tail", type=click.IntRange(min=0), help="Only the last so many lines.")
+@click.option("--rank", type=click.IntRange(min=0), help="Only this rank.")
+@click.option("--attempt", type=click.IntRange(min=1), help="Of an earlier attempt.")
+@click.option("--status", is_flag=True, help="Only say how the job is.")
+@click.option("-s", "--sync-down", is_flag=True, help="Save the logs of all ranks in a folder instead.")
+@json_option
+@pass_session
+def logs(
+    session: Session,
+    cluster: str,
+    job: str | None,
+    follow: bool,
+    tail: int | None,
+    rank: int | None,
+    attempt: int | None,
+    status: bool,
+    sync_down: bool,
+    as_json: bool,
+) -> None:
+    """Show the log of a job of a cluster, by default the newest. Also of clusters that are gone."""
+    found = find_job(session, cluster, job)
+    if sync_down:
+        _save_log(session, found)
+        return
+    _show_log(
+        session, found, follow=follow, tail=tail, rank=rank, attempt=attempt, status=status, as_json=as_json
+    )
+
+
+def _save_log(session: Session, job: JobView) -> None:
+    from argosy.client.saving import save_logs
+
+    folder = session.cwd / "argosy-logs" / f"{job.cluster or 'managed'}-{job.number}"
+    with session.on_interrupt(lambda: f"The log in {folder} is not complete."):
+        save_logs(session.client, job.id, folder)
+    session.screen.print(str(folder))
+
+
+@click.command(
+    epilog="""\b
+Examples:
+  argosy cancel dev 3 4
+  argosy cancel dev -a -y
+"""
+)
+@click.argument("cluster", shell_complete=complete_cluster)
+@click.argument("jobs", nargs=-1)
+@click.option("-a", "--all", "every", is_flag=True, help="All unfinished jobs of the cluster.")
+@yes_option
+@json_option
+@pass_session
+def cancel(
+    session: Session, cluster: str, jobs: tuple[str, ...], every: bool, yes: bool, as_json: bool
+) -> None:
+    """Cancel jobs of a cluster by number."""
+    _cancel(session, cluster, jobs, every, yes, as_json)
+
+
+def _cancel(
+    session: Session, cluster: str | None, jobs: tuple[str, ...], every: bool, yes: bool, as_json: bool
+) -> None:
+    if every == bool(jobs):
+        raise click.UsageError("name jobs by number, or give --all")
+    where = f" of `{cluster}`" if cluster else ""
+    what = f"all jobs{where}" if every else f"job{'s' if len(jobs) > 1 else ''} {', '.join(jobs)}{where}"
+    session.screen.confirm(f"Cancel {what}?", yes=yes)
+    done = session.client.cancel(cluster, jobs, all=every)
+    if as_json:
+        session.screen.json(done)
+    elif not done.names:
+        session.screen.print("Nothing to cancel.")
+    else:
+        for name in done.names:
+            session.screen.print(f"{f'job {name}' if name.isdigit() else name}: cancelling")
+
+
+@click.group(
+    epilog="""\b
+Examples:
+  argosy jobs launch task.yaml
+  argosy jobs queue
+  argosy jobs logs 3
+  argosy jobs cancel 3
+"""
+)
+def jobs() -> None:
+    """Managed jobs: each owns its nodes and recovers when it loses them."""
+
+
+@click.command(
+    name="queue",
+    epilog="""\b
+Examples:
+  argosy jobs queue
+  argosy jobs queue -s --json
+""",
+)
+@click.option("-s", "--live", "--skip-finished", "live", is_flag=True, help="Only unfinished jobs.")
+@click.option(
+    "-n", "--limit", type=click.IntRange(min=1), default=100, show_default=True, help="At most so many."
+)
+@click.option("-r", "--refresh", is_flag=True, hidden=True)
+@click.option("-a", "--all", "every", is_flag=True, hidden=True)
+@click.option("-u", "--all-users", is_flag=True, hidden=True)
+@json_option
+@pass_session
+def jobs_queue(
+    session: Session, live: bool, limit: int, refresh: bool, every: bool, all_users: bool, as_json: bool
+) -> None:
+    """Show managed jobs, newest first."""
+    page = session.client.queue(None, live=live, limit=limit)
+    if as_json:
+        session.screen.json(page)
+    elif not page.jobs:
+        session.screen.print("No managed jobs. Queue one: argosy jobs launch -- COMMAND")
+    else:
+        job_table(session, page.jobs)
+        _say_more(session, [page], limit)
+
+
+@click.command(
+    name="logs",
+    epilog="""\b
+Examples:
+  argosy jobs logs
+  argosy jobs logs 3 --no-follow
+  argosy jobs logs -n train --attempt 1
+""",
+)
+@click.argument("job", required=False)
+@click.option("-n", "--name", help="The newest job of this name.")
+@click.option("-f", "--follow/--no-follow", default=True, help="Go on until the job ends. [default: follow]")
+@click.option("--tail", type=click.IntRange(min=0), help="Only the last so many lines.")
+@click.option("--rank", type=click.IntRange(min=0), help="Only this rank.")
+@click.option("--attempt", type=click.IntRange(min=1), help="Of an earlier attempt.")
+@click.option("--status", is_flag=True, help="Only say how the job is.")
+@click.option("-s", "--sync-down", is_flag=True, help="Save the logs of all ranks in a folder instead.")
+@json_option
+@pass_session
+def jobs_logs(
+    session: Session,
+    job: str | None,
+    name: str | None,
+    follow: bool,
+    tail: int | None,
+    rank: int | None,
+    attempt: int | None,
+    status: bool,
+    sync_down: bool,
+    as_json: bool,
+) -> None:
+    """Show the log of a managed job, by default the newest."""
+    found = find_job(session, None, job, name)
+    if sync_down:
+        _save_log(session, found)
+        return
+    _show_log(
+        session, found, follow=follow, tail=tail, rank=rank, attempt=attempt, status=status, as_json=as_json
+    )
+
+
+@click.command(
+    name="cancel",
+    epilog="""\b
+Examples:
+  argosy jobs cancel 3
+  argosy jobs cancel -a -y
+""",
+)
+@click.argument("jobs", nargs=-1)
+@click.option("-n", "--name", help="The newest job of this name.")
+@click.option("-a", "--all", "every", is_flag=True, help="All unfinished managed jobs.")
+@yes_option
+@json_option
+@pass_session
+def jobs_cancel(
+    session: Session, jobs: tuple[str, ...], name: str | None, every: bool, yes: bool, as_json: bool
+) -> None:
+    """Cancel managed jobs by number."""
+    if name is not None:
+        jobs = (*jobs, find_job(session, None, None, name).id)
+    _cancel(session, None, jobs, every, yes, as_json)
+
+
+for _command in (jobs_launch, jobs_queue, jobs_logs, jobs_cancel):
+    jobs.add_command(_command)

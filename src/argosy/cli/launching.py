@@ -1,0 +1,431 @@
+"""launch, exec and jobs launch: plan, ask, send files, submit, follow."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from argosy.cli.session import Session, complete_cluster, json_option, pass_session, yes_option
+from argosy.cli.task_options import parse_described, task_options
+from argosy.model.units import render_bytes, render_milli, render_price
+
+if TYPE_CHECKING:
+    from argosy.api.types import LaunchReply
+    from argosy.cli.following import Followed
+    from argosy.client.progress import Progress
+    from argosy.model.offer import Choice, Plan
+    from argosy.model.resources import Autostop
+    from argosy.model.task import Task
+
+
+@click.command(
+    epilog="""\b
+Examples:
+  argosy launch -c dev task.yaml
+  argosy launch -c dev --gpus A100:1 --workdir . -- python train.py
+  argosy launch --dryrun task.yaml
+  argosy launch -c dev -d -i 30 --down task.yaml
+
+FILE ends with .yaml or .yml. Anything else is the command: one word is shell text, several are its words.
+Ends with 0 when the job succeeded, 1 when it did not, 130 on Ctrl-C, which only stops watching."""
+)
+@click.argument("words", nargs=-1, metavar="[FILE.yaml | -- COMMAND...]")
+@click.option(
+    "-c",
+    "--cluster",
+    "--cluster-name",
+    help="Name of the cluster, new or existing.",
+    shell_complete=complete_cluster,
+)
+@task_options
+@click.option("-d", "--detach-run", "--detach", "detach", is_flag=True, help="Return when the job is queued.")
+@click.option(
+    "--dryrun", "--dry-run", is_flag=True, help="Only show where it would run, and why not elsewhere."
+)
+@yes_option
+@click.option("--down", is_flag=True, help="End the cluster when its jobs are done; with -i: when idle.")
+@click.option(
+    "-i",
+    "--idle-minutes-to-autostop",
+    "idle",
+    type=int,
+    metavar="MIN",
+    help="Rest after so many idle minutes.",
+)
+@click.option("--wait-for", type=click.Choice(["jobs_and_ssh", "jobs", "none"]), hidden=True)
+@click.option("--no-setup", "--fast", "no_setup", is_flag=True, help="Skip `setup`.")
+@click.option("-r", "--retry-until-up", is_flag=True, hidden=True)
+@click.option("--detach-setup", is_flag=True, hidden=True)
+@json_option
+@pass_session
+def launch(
+    session: Session,
+    /,
+    words: tuple[str, ...],
+    cluster: str | None,
+    detach: bool,
+    dryrun: bool,
+    yes: bool,
+    down: bool,
+    idle: int | None,
+    wait_for: str | None,
+    no_setup: bool,
+    retry_until_up: bool,
+    detach_setup: bool,
+    as_json: bool,
+    **flags: Any,
+) -> None:
+    """Make or reuse a cluster and run a task on it.
+
+    Without a command or `run:` only the cluster is made.
+    """
+    from argosy.cli.clusters import autostop_policy
+    from argosy.cli.following import follow
+
+    if cluster is not None:
+        from argosy.spec import check_name
+
+        check_name("cluster", cluster)
+    described = parse_described(session, words, flags, needs_run=False)
+    screen = session.screen
+    stage = ["Nothing was launched."]
+    with session.on_interrupt(lambda: stage[0]):
+        screen.warn(described.warnings)
+        if dryrun:
+            _dryrun(session, described.task, as_json)
+            return
+        exists = cluster is not None and _exists(session, cluster)
+        if not exists:
+            _show_plan(session, described.task, cluster, yes=yes)
+        elif screen.is_terminal() and not yes:
+            screen.confirm(f"Run {_called(described.task)} on the existing cluster `{cluster}`?", yes=yes)
+        stage[0] = "Nothing was launched. What was sent is kept: the same command goes on from there."
+        task = _send_files(session, described.task)
+        stage[0] = "It may have been launched: `argosy status` shows it."
+        policy: Autostop | None = None if idle is None else autostop_policy(idle, down, wait_for)
+        reply = session.client.launch(
+            task,
+            cluster=cluster,
+            autostop=policy,
+            down=down and idle is None,
+            setup=not no_setup,
+            user=session.user,
+        )
+    screen.warn(reply.warnings)
+    if as_json and (detach or reply.job is None):
+        screen.json(reply)
+        return
+    if reply.job is None:
+        _wait_for_cluster(session, reply, detach)
+        return
+    job = _followed(reply.job.id, reply.job.number, reply.job.name, reply.cluster, task)
+    made = "cluster `{}` is being made; " if reply.created else "cluster `{}`: "
+    screen.say(f"{made.format(reply.cluster)}job {job.number} is queued", "dim")
+    if detach:
+        _say_detached(session, job)
+        return
+    status = follow(session, job, silent=as_json)
+    if as_json:
+        screen.json(session.client.job(job.job_id))
+    else:
+        _say_next(session, job)
+    raise click.exceptions.Exit(status)
+
+
+@click.command(
+    name="exec",
+    epilog="""\b
+Examples:
+  argosy exec dev -- nvidia-smi
+  argosy exec dev task.yaml --env EPOCHS=3
+  argosy exec -d dev --gpus A100:0.5 'python eval.py > out.txt'
+
+Ends with 0 when the job succeeded, 1 when it did not, 130 on Ctrl-C, which only stops watching.""",
+)
+@click.argument(
+    "words", nargs=-1, metavar="CLUSTER [FILE.yaml | -- COMMAND...]", shell_complete=complete_cluster
+)
+@click.option(
+    "-c", "--cluster", "--cluster-name", help="The cluster.", hidden=True, shell_complete=complete_cluster
+)
+@task_options
+@click.option("-d", "--detach-run", "--detach", "detach", is_flag=True, help="Return when the job is queued.")
+@json_option
+@pass_session
+def exec_(
+    session: Session,
+    /,
+    words: tuple[str, ...],
+    cluster: str | None,
+    detach: bool,
+    as_json: bool,
+    **flags: Any,
+) -> None:
+    """Run a task on an existing cluster, without setup."""
+    from argosy.cli.following import follow
+
+    if cluster is None:
+        if not words:
+            raise click.UsageError("name a cluster, then what to run on it")
+        cluster, words = words[0], words[1:]
+    described = parse_described(session, words, flags)
+    screen = session.screen
+    stage = ["Nothing was queued."]
+    with session.on_interrupt(lambda: stage[0]):
+        screen.warn(described.warnings)
+        task = _send_files(session, described.task)
+        stage[0] = f"It may have been queued: `argosy queue {cluster}` shows it."
+        reply = session.client.exec(cluster, [task], user=session.user)
+    screen.warn(reply.warnings)
+    if as_json and detach:
+        screen.json(reply)
+        return
+    ref = reply.jobs[0]
+    job = _followed(ref.id, ref.number, ref.name, cluster, task)
+    if detach:
+        _say_detached(session, job)
+        return
+    status = follow(session, job, silent=as_json)
+    if as_json:
+        screen.json(session.client.job(job.job_id))
+    raise click.exceptions.Exit(status)
+
+
+@click.command(
+    name="launch",
+    epilog="""\b
+Examples:
+  argosy jobs launch task.yaml
+  argosy jobs launch -n sweep-1 --use-spot --gpus A100:8 -- python train.py
+  argosy jobs launch -d task.yaml
+
+Ends with 0 when the job succeeded, 1 when it did not, 130 on Ctrl-C, which only stops watching.""",
+)
+@click.argument("words", nargs=-1, metavar="[FILE.yaml | -- COMMAND...]")
+@task_options
+@click.option("--job-recovery", metavar="STRATEGY", help="How to recover from lost nodes.")
+@click.option("-d", "--detach-run", "--detach", "detach", is_flag=True, help="Return when the job is queued.")
+@yes_option
+@json_option
+@pass_session
+def jobs_launch(
+    session: Session,
+    /,
+    words: tuple[str, ...],
+    job_recovery: str | None,
+    detach: bool,
+    yes: bool,
+    as_json: bool,
+    **flags: Any,
+) -> None:
+    """Queue a managed job: it owns its nodes, and recovers when it loses them."""
+    from argosy.cli.following import follow
+
+    described = parse_described(session, words, flags, job_recovery=job_recovery)
+    screen = session.screen
+    stage = ["Nothing was queued."]
+    with session.on_interrupt(lambda: stage[0]):
+        screen.warn(described.warnings)
+        _show_plan(session, described.task, None, yes=yes, managed=True)
+        task = _send_files(session, described.task)
+        stage[0] = "It may have been queued: `argosy jobs queue` shows it."
+        reply = session.client.jobs_launch([task], user=session.user)
+    screen.warn(reply.warnings)
+    if as_json and detach:
+        screen.json(reply)
+        return
+    ref = reply.jobs[0]
+    job = _followed(ref.id, ref.number, ref.name, None, task)
+    screen.say(f"managed job {job.number} is queued", "dim")
+    if detach:
+        _say_detached(session, job)
+        return
+    status = follow(session, job, silent=as_json)
+    if as_json:
+        screen.json(session.client.job(job.job_id))
+    raise click.exceptions.Exit(status)
+
+
+# --- steps --------------------------------------------------------------------------------------------------------
+
+
+def _exists(session: Session, cluster: str) -> bool:
+    from argosy.model.errors import ArgosyError
+
+    try:
+        return session.client.cluster(cluster).status != "finished"
+    except ArgosyError as error:
+        if error.code != "not-found":
+            raise
+        return False
+
+
+def _dryrun(session: Session, task: Task, as_json: bool) -> None:
+    reply = session.client.plan(task)
+    if as_json:
+        session.screen.json(reply)
+    session.screen.warn(reply.warnings)
+    if not reply.plan.choices:
+        raise no_offer(task, reply.plan)
+    if as_json:
+        return
+    screen = session.screen
+    _plan_table(session, reply.plan, most=20, stream_out=True)
+    if reply.plan.rejected:
+        screen.print("\nNot considered:")
+        for line in _rejections(reply.plan):
+            screen.print(f"  {line}")
+    screen.print("\nNothing was launched (--dryrun).")
+
+
+def _show_plan(
+    session: Session, task: Task, cluster: str | None, *, yes: bool, managed: bool = False
+) -> None:
+    """Where it will run and for how much; asks on a terminal. Errors: "no-offer"."""
+    reply = session.client.plan(task)
+    screen = session.screen
+    screen.warn(reply.warnings)
+    if not reply.plan.choices:
+        raise no_offer(task, reply.plan)
+    screen.end_progress()
+    _plan_table(session, reply.plan, most=5, stream_out=False)
+    if managed:
+        question = f"Queue {_called(task)} as a managed job?"
+    else:
+        question = f"Launch {_called(task)} on a new cluster{f' `{cluster}`' if cluster else ''}?"
+    screen.confirm(question, yes=yes)
+
+
+def _plan_table(session: Session, plan: Plan, *, most: int, stream_out: bool) -> None:
+    screen = session.screen
+    choices = plan.choices[:most]
+    screen.table(
+        ("INFRA", "INSTANCE", "NODES", "CPUS", "MEMORY", "ACCELERATORS", "KIND", "$/H", "CHOSEN"),
+        [_choice_row(choice, plan.num_nodes, index == 0) for index, choice in enumerate(choices)],
+        stream=screen.out if stream_out else screen.err,
+        right=("NODES", "CPUS", "MEMORY", "$/H"),
+    )
+    if len(plan.choices) > most:
+        (screen.print if stream_out else screen.say)(f"and {len(plan.choices) - most} more")
+
+
+def _choice_row(choice: Choice, num_nodes: int, chosen: bool) -> list[str]:
+    offer, shape = choice.offer, choice.offer.shape
+    accelerators = (
+        f"{choice.accelerator or 'any'}:{render_milli(choice.accelerators_milli)}"
+        if choice.accelerators_milli
+        else ""
+    )
+    return [
+        "/".join(part for part in (offer.provider, offer.region, offer.zone) if part),
+        shape.instance_type,
+        str(num_nodes),
+        render_milli(choice.cpus_milli) if choice.cpus_milli else f"of {render_milli(shape.cpus_milli)}",
+        render_bytes(choice.memory_bytes)
+        if choice.memory_bytes
+        else f"of {render_bytes(shape.memory_bytes)}",
+        accelerators,
+        offer.capacity.value,
+        render_price(choice.price_micro_usd) + ("~" if offer.estimated else ""),
+        "yes" if chosen else "",
+    ]
+
+
+def _rejections(plan: Plan) -> list[str]:
+    rows = [
+        ("/".join(part for part in (one.provider, one.region) if part), one.code, one.text)
+        for one in plan.rejected
+    ]
+    wide = [max((len(row[index]) for row in rows), default=0) for index in (0, 1)]
+    return [f"{row[0].ljust(wide[0])}  {row[1].ljust(wide[1])}  {row[2]}" for row in rows]
+
+
+def no_offer(task: Task, plan: Plan) -> Exception:
+    """Nothing fits: what was asked for, and why each place was refused."""
+    from argosy.model.errors import ArgosyError
+
+    wishes = " or ".join(dict.fromkeys(wish.render() for wish in task.resources))
+    nodes = f" ×{task.num_nodes}" if task.num_nodes > 1 else ""
+    return ArgosyError(
+        "no-offer",
+        f"no offer fits {_called(task)} ({wishes}{nodes})",
+        hint="ask for less; `argosy gpus --all` and `argosy check` show what exists",
+        details=tuple(_rejections(plan)),
+    )
+
+
+def _called(task: Task) -> str:
+    return f"task `{task.name}`" if task.name else "the task"
+
+
+def _send_files(session: Session, task: Task) -> Task:
+    def show(progress: Progress) -> None:
+        if progress.stage == "scan":
+            hashed = f", {render_bytes(progress.done_bytes)} read" if progress.done_bytes else ""
+            session.screen.progress(f"{progress.what}: {progress.files} files{hashed}")
+        elif progress.stage == "send":
+            part = 100 * progress.done_bytes // max(1, progress.total_bytes)
+            session.screen.progress(
+                f"{progress.what}: sent {render_bytes(progress.done_bytes)} of "
+                f"{render_bytes(progress.total_bytes)} ({part} %)"
+            )
+
+    sent = session.client.send_files(task, cwd=session.cwd, on_progress=show)
+    screen = session.screen
+    screen.warn(sent.warnings)
+    if sent.files:
+        what = render_bytes(sent.sent_bytes) + " sent" if sent.sent_bytes else "nothing new to send"
+        screen.say(f"files: {sent.files} entries, {what}", "dim")
+    return sent.task
+
+
+def _followed(job_id: str, number: int, name: str, cluster: str | None, task: Task) -> Followed:
+    from argosy.cli.following import Followed
+
+    return Followed(job_id, number, name or task.name or "", cluster, task.num_nodes)
+
+
+def _say_detached(session: Session, job: Followed) -> None:
+    where = f"on `{job.cluster}`" if job.cluster else "as a managed job"
+    session.screen.print(f"job {job.number} is queued {where}")
+    session.screen.say(f"  watch it:  {job.logs_command}\n  cancel it: {job.cancel_command}")
+
+
+def _say_next(session: Session, job: Followed) -> None:
+    if session.screen.is_terminal():
+        session.screen.say(
+            f"  log again: {job.logs_command}\n"
+            f"  run more:  argosy exec {job.cluster} -- COMMAND\n"
+            f"  end it:    argosy down {job.cluster}",
+            "dim",
+        )
+
+
+def _wait_for_cluster(session: Session, reply: LaunchReply, detach: bool) -> None:
+    """A launch without a program: wait until the cluster can be used."""
+    import time
+
+    from argosy.model.errors import ArgosyError
+
+    screen = session.screen
+    if detach:
+        screen.print(f"cluster `{reply.cluster}` is being made")
+        return
+    with session.on_interrupt(
+        lambda: f"The cluster goes on without you: `argosy status {reply.cluster}` shows it."
+    ):
+        wait_s = 0.05
+        while True:
+            view = session.client.cluster(reply.cluster)
+            if view.status in ("running", "degraded"):
+                screen.print(f"cluster `{reply.cluster}` is running")
+                return
+            if view.status in ("finished", "stopped", "stopping"):
+                raise ArgosyError(
+                    "wrong-state",
+                    f"cluster `{reply.cluster}` is {view.status}: {view.detail or 'it did not start'}",
+                )
+            screen.progress(f"cluster `{reply.cluster}` is {view.status} {view.detail}".rstrip())
+            time.sleep(wait_s)
+            wait_s = min(wait_s * 1.5, 1.0)

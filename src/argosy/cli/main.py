@@ -1,0 +1,203 @@
+"""The entry point: names of commands, and how errors and Ctrl-C end. Commands are imported when they are called."""
+
+from __future__ import annotations
+
+import importlib
+import os
+import sys
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Final, NamedTuple, NoReturn
+
+import click
+
+from argosy import __version__
+
+if TYPE_CHECKING:
+    from argosy.cli.session import Session
+    from argosy.model.errors import ArgosyError
+
+INTERRUPTED: Final = 130  # 128 + SIGINT, as shells do
+INTERNAL: Final = 70
+
+
+class _Entry(NamedTuple):
+    module: str  # below argosy.cli
+    attribute: str
+    about: str  # "" hides it: another spelling
+
+
+#: Sections of the help, and the commands in them. The one-line texts are here so that help imports nothing.
+SECTIONS: Final[dict[str, dict[str, _Entry]]] = {
+    "Clusters and their jobs": {
+        "launch": _Entry("launching", "launch", "Make or reuse a cluster and run a task on it."),
+        "exec": _Entry("launching", "exec_", "Run a task on an existing cluster, without setup."),
+        "status": _Entry("clusters", "status", "Show clusters and live managed jobs."),
+        "queue": _Entry("jobs", "queue", "Show the jobs of clusters, and what they wait for."),
+        "logs": _Entry("jobs", "logs", "Show or follow the log of a job."),
+        "cancel": _Entry("jobs", "cancel", "Cancel jobs of a cluster."),
+        "ssh": _Entry("shell", "ssh", "Open a shell on a node of a cluster."),
+        "stop": _Entry("clusters", "stop", "Let clusters rest, keeping their disks."),
+        "start": _Entry("clusters", "start", "Bring clusters back."),
+        "down": _Entry("clusters", "down", "End clusters and their jobs."),
+        "autostop": _Entry("clusters", "autostop", "Set when an idle cluster rests or goes."),
+    },
+    "Managed jobs": {
+        "jobs": _Entry("jobs", "jobs", "Jobs that own their nodes and recover: launch, queue, logs, cancel."),
+    },
+    "Infrastructure": {
+        "check": _Entry("infrastructure", "check", "Which infrastructure works, and what to do."),
+        "gpus": _Entry("infrastructure", "gpus", "Show accelerators that can be had."),
+        "cost-report": _Entry("infrastructure", "cost_report", "What clusters and managed jobs cost."),
+        "events": _Entry("infrastructure", "events", "What happened."),
+    },
+    "Argosy itself": {
+        "server": _Entry("server", "server", "Start, stop and look at the server."),
+        "completion": _Entry("completion", "completion", "Print the script for tab completion."),
+        "version": _Entry("server", "version", "Show the versions of client and server."),
+    },
+    "": {
+        "show-gpus": _Entry("infrastructure", "gpus", ""),
+        "api": _Entry("server", "server", ""),
+        "terminate": _Entry("clusters", "down", ""),
+    },
+}
+COMMANDS: Final = {name: entry for section in SECTIONS.values() for name, entry in section.items()}
+
+
+class LazyGroup(click.Group):
+    """Knows its commands by name and imports one when it is called."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return [name for name, entry in COMMANDS.items() if entry.about]
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        entry = COMMANDS.get(cmd_name)
+        if entry is None:
+            return None
+        module = importlib.import_module(f"argosy.cli.{entry.module}")
+        command: click.Command = getattr(module, entry.attribute)
+        return command
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        if args and args[0] not in COMMANDS:
+            from difflib import get_close_matches
+
+            near = get_close_matches(args[0], self.list_commands(ctx), n=1)
+            hint = f"did you mean `argosy {near[0]}`?" if near else "`argosy --help` lists the commands"
+            raise UsageHint(f"there is no command `{args[0]}`", hint)
+        return super().resolve_command(ctx, args)
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        for title, commands in SECTIONS.items():
+            rows = [(name, entry.about) for name, entry in commands.items() if entry.about]
+            if rows:
+                with formatter.section(title):
+                    formatter.write_dl(rows)
+
+
+class UsageHint(click.UsageError):
+    """A usage error that knows what to do."""
+
+    def __init__(self, message: str, hint: str) -> None:
+        super().__init__(message)
+        self.hint = hint
+
+
+@click.group(
+    cls=LazyGroup,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
+    epilog="""\b
+Examples:
+  argosy launch -c dev -- python train.py
+  argosy launch task.yaml --gpus A100:1
+  argosy status
+
+Exit status: 0 done, 1 the job failed, 2 wrong input, 3 nothing fits, 4 not found, 5 conflict, 6 not allowed,
+7 not reachable, 8 disk or database, 70 a bug, 130 Ctrl-C.""",
+)
+@click.version_option(__version__, prog_name="argosy")
+def cli() -> None:
+    """Run any AI workload on any infrastructure."""
+
+
+def main() -> NoReturn:
+    """Run the command line of this process and exit with its status."""
+    debug = os.environ.get("ARGOSY_DEBUG") == "1"
+    if not debug:
+        sys.excepthook = _say_bug
+    sys.exit(run(sys.argv[1:]))
+
+
+def run(arguments: list[str], session: Session | None = None) -> int:
+    """The exit status of one command line. `session` None: this process's environment and clock."""
+    try:
+        status = cli.main(args=arguments, prog_name="argosy", standalone_mode=False, obj=session)
+        sys.stdout.flush()
+        return status if isinstance(status, int) else 0
+    except click.exceptions.Exit as end:
+        return end.exit_code
+    except (KeyboardInterrupt, click.exceptions.Abort):
+        sys.stderr.write("\n")
+        return INTERRUPTED
+    except click.ClickException as error:
+        return _say_usage(error, arguments)
+    except BrokenPipeError:
+        # Who read our output has seen enough: no traceback, also not when Python flushes at exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+    except Exception as error:
+        from argosy.model.errors import ArgosyError
+
+        if not isinstance(error, ArgosyError):
+            raise
+        return _say(error, arguments)
+
+
+def wants_json(arguments: list[str]) -> bool:
+    words = arguments[: arguments.index("--")] if "--" in arguments else arguments
+    return "--json" in words
+
+
+def _say_usage(error: click.ClickException, arguments: list[str]) -> int:
+    from argosy.model.errors import ArgosyError
+
+    context = getattr(error, "ctx", None)
+    path = context.command_path if context is not None else "argosy"
+    hint = getattr(error, "hint", "") or f"`{path} --help` shows what it takes, with an example"
+    text = error.format_message()
+    return _say(ArgosyError("usage", (text[:1].lower() + text[1:]).rstrip("."), hint=hint), arguments)
+
+
+def _say(error: ArgosyError, arguments: list[str]) -> int:
+    """Show an error on standard error: as text, or as JSON for programs."""
+    from argosy.model.errors import render_error
+
+    sys.stdout.flush()
+    if wants_json(arguments):
+        import msgspec
+
+        sys.stderr.write(msgspec.json.encode(error.problem()).decode() + "\n")
+        return error.exit_status
+    text = render_error(error)
+    if sys.stderr.isatty() and not os.environ.get("NO_COLOR"):
+        text = text.replace("error: ", "\x1b[31merror:\x1b[0m ", 1).replace(
+            "\nhint: ", "\n\x1b[36mhint:\x1b[0m ", 1
+        )
+    sys.stderr.write(text + "\n")
+    return error.exit_status
+
+
+def _say_bug(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> Any:
+    """The last resort for what nobody expected: one line instead of a traceback."""
+    last = trace
+    while last is not None and last.tb_next is not None:
+        last = last.tb_next
+    where = f" ({last.tb_frame.f_code.co_filename}:{last.tb_lineno})" if last is not None else ""
+    sys.stderr.write(
+        f"error: a bug in Argosy: {kind.__name__}: {error}{where}\n"
+        "hint: ARGOSY_DEBUG=1 shows the traceback; please report it\n"
+    )
+    sys.stderr.flush()
+    os._exit(INTERNAL)  # the hook's own way of ending would be status 1, which means that a job failed

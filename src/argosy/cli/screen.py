@@ -1,0 +1,183 @@
+"""What people see: tables, colours, progress. Plain aligned text when piped; API types as JSON for programs.
+
+Data goes to standard output; what is said about it (plans, progress, ends, warnings) to standard error, so that
+`argosy exec dev -- cat x > x` keeps a clean file.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import time
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Final, TextIO
+
+import click
+
+_COLOURS: Final = {"red": "31", "green": "32", "yellow": "33", "cyan": "36", "dim": "2", "bold": "1"}
+_OF_STATUS: Final = {
+    "running": "green",
+    "succeeded": "green",
+    "queued": "yellow",
+    "starting": "yellow",
+    "recovering": "yellow",
+    "stopping": "yellow",
+    "degraded": "red",
+    "failed": "red",
+    "lost": "red",
+    "preempted": "red",
+    "stopped": "dim",
+    "finished": "dim",
+    "cancelled": "dim",
+}
+_PROGRESS_EVERY_S: Final = 0.1
+
+
+class Screen:
+    """One terminal, or the files that stand for it. `env` decides about colours (NO_COLOR)."""
+
+    def __init__(self, env: Mapping[str, str]) -> None:
+        self._env = env
+        self._progress_shown = False
+        self._progress_at_s = 0.0
+
+    @property
+    def out(self) -> TextIO:
+        return sys.stdout
+
+    @property
+    def err(self) -> TextIO:
+        return sys.stderr
+
+    def is_terminal(self) -> bool:
+        """Whether somebody looks and can be asked."""
+        return sys.stdin.isatty() and sys.stderr.isatty()
+
+    def paint(self, text: str, colour: str, stream: TextIO | None = None) -> str:
+        """`text` in a colour, on terminals that want any."""
+        stream = self.err if stream is None else stream
+        if not colour or self._env.get("NO_COLOR") or self._env.get("TERM") == "dumb" or not stream.isatty():
+            return text
+        return f"\x1b[{_COLOURS[colour]}m{text}\x1b[0m"
+
+    def status(self, status: str, stream: TextIO | None = None) -> str:
+        return self.paint(status, _OF_STATUS.get(status, ""), stream)
+
+    # Saying --------------------------------------------------------------------------------------------------
+
+    def print(self, text: str = "") -> None:
+        """Data, or an answer, to standard output."""
+        self.out.write(text + "\n")
+
+    def say(self, text: str, colour: str = "") -> None:
+        """Something about the data, to standard error."""
+        self.end_progress()
+        self.out.flush()
+        self.err.write(self.paint(text, colour) + "\n")
+        self.err.flush()
+
+    def warn(self, warnings: Iterable[str]) -> None:
+        for warning in warnings:
+            self.say(f"{self.paint('warning:', 'yellow')} {warning}")
+
+    def json(self, value: object) -> None:
+        """API types as JSON, indented."""
+        import msgspec
+
+        self.print(msgspec.json.format(msgspec.json.encode(value), indent=2).decode())
+
+    def bytes(self, data: bytes) -> None:
+        """Output of a job, as it is: it need not be UTF-8."""
+        if self._progress_shown:
+            self.end_progress()
+        buffer = self.out.buffer
+        buffer.write(data)
+        buffer.flush()
+
+    def confirm(self, question: str, *, yes: bool) -> None:
+        """Ask on a terminal; go on without asking elsewhere. Raises Abort on no."""
+        if not yes and self.is_terminal():
+            self.end_progress()
+            click.confirm(question, default=True, abort=True, err=True)
+
+    def progress(self, text: str) -> None:
+        """One line that overwrites itself; nothing when nobody looks."""
+        if not self.err.isatty():
+            return
+        now = time.monotonic()
+        if now - self._progress_at_s < _PROGRESS_EVERY_S:
+            return
+        self._progress_at_s = now
+        self._progress_shown = True
+        width = _columns(self._env) - 1
+        self.err.write(f"\r\x1b[K{self.paint('⚙', 'cyan')} {text[: width - 2]}")
+        self.err.flush()
+
+    def end_progress(self) -> None:
+        if self._progress_shown:
+            self.err.write("\r\x1b[K")
+            self.err.flush()
+            self._progress_shown = False
+
+    # Tables --------------------------------------------------------------------------------------------------
+
+    def table(
+        self,
+        columns: Sequence[str],
+        rows: Sequence[Sequence[str]],
+        *,
+        stream: TextIO | None = None,
+        right: Sequence[str] = (),
+    ) -> None:
+        """Aligned columns; one that is empty in every row is left out. `right`: columns of numbers."""
+        stream = self.out if stream is None else stream
+        keep = [
+            index
+            for index, name in enumerate(columns)
+            if index == 0 or not rows or any(row[index] for row in rows)
+        ]
+        if stream.isatty() and self._env.get("TERM") != "dumb":
+            self._rich_table(columns, rows, keep, stream, right)
+            return
+        widths = {index: max(len(row[index]) for row in [columns, *rows]) for index in keep}
+        for row in [columns, *rows]:
+            cells = [
+                row[index].rjust(widths[index])
+                if columns[index] in right
+                else row[index].ljust(widths[index])
+                for index in keep
+            ]
+            stream.write("  ".join(cells).rstrip() + "\n")
+
+    def _rich_table(
+        self,
+        columns: Sequence[str],
+        rows: Sequence[Sequence[str]],
+        keep: Sequence[int],
+        stream: TextIO,
+        right: Sequence[str],
+    ) -> None:
+        from rich.console import Console
+        from rich.table import Table
+        from rich.text import Text
+
+        console = Console(file=stream, highlight=False, no_color=bool(self._env.get("NO_COLOR")) or None)
+        table = Table(box=None, header_style="bold", pad_edge=False, padding=(0, 2, 0, 0))
+        for index in keep:
+            # A name must be readable to be copied: it is folded, never cut.
+            table.add_column(
+                columns[index],
+                justify="right" if columns[index] in right else "left",
+                no_wrap=index == 0,
+                overflow="fold",
+            )
+        for row in rows:
+            table.add_row(*(Text(row[index], style=_OF_STATUS.get(row[index], "")) for index in keep))
+        console.print(table)
+
+
+def _columns(env: Mapping[str, str]) -> int:
+    try:
+        return int(env["COLUMNS"]) if env.get("COLUMNS", "").isdigit() else os.get_terminal_size(2).columns
+    except OSError:
+        return 80

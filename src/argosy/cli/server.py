@@ -1,0 +1,216 @@
+"""server and version: the process that does the work, and which one it is."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import click
+
+from argosy import __version__
+from argosy.cli.clusters import age
+from argosy.cli.session import Session, json_option, pass_session
+from argosy.model.units import render_bytes
+
+if TYPE_CHECKING:
+    from argosy.api.location import Location
+
+STOP_TIMEOUT_S = 15.0
+
+
+@click.group(
+    epilog="""\b
+Examples:
+  argosy server status
+  argosy server start --listen 0.0.0.0:7421
+  argosy server token
+  argosy server stop
+"""
+)
+def server() -> None:
+    """The server: the first command starts a local one by itself."""
+
+
+@server.command(
+    epilog="""\b
+Examples:
+  argosy server start
+  argosy server start --listen 0.0.0.0:7421
+  argosy server start --foreground
+"""
+)
+@click.option(
+    "--listen", metavar="HOST:PORT", help="Also listen on this address; clients there need a token."
+)
+@click.option("--foreground", is_flag=True, help="Stay in this terminal.")
+@pass_session
+def start(session: Session, listen: str | None, foreground: bool) -> None:
+    """Start the local server in the background."""
+    import os
+
+    from argosy.client.local_server import ensure_running, is_listening, server_command
+    from argosy.model.errors import ArgosyError
+
+    location = _local(session)
+    extra = ("--listen", listen) if listen else ()
+    if (listen or foreground) and is_listening(location):
+        raise ArgosyError("server-running", f"a server already listens on {location.render()}")
+    if foreground:
+        location.home.mkdir(mode=0o700, parents=True, exist_ok=True)
+        command = [*server_command(location.home, session.env), *extra]
+        os.execvp(command[0], command)  # noqa: S606  this process becomes the server
+    started = ensure_running(location, session.env, extra=extra)
+    health = session.client.health()
+    session.screen.print(
+        f"The server {'is running' if started else 'was already running'} (process {health.pid})."
+    )
+
+
+@server.command(
+    epilog="""\b
+Examples:
+  argosy server stop
+"""
+)
+@pass_session
+def stop(session: Session) -> None:
+    """Stop the server. Running jobs go on; the next command starts it again."""
+    import time
+
+    from argosy.client.local_server import is_listening
+    from argosy.model.errors import ArgosyError
+
+    client = session.quiet_client(STOP_TIMEOUT_S)
+    location = client.location
+    if location.is_default and not is_listening(location):
+        session.screen.print("No server is running.")
+        return
+    pid = client.health().pid
+    client.server_stop()
+    client.close()
+    deadline = time.monotonic() + STOP_TIMEOUT_S
+    while location.socket is not None and (is_listening(location) or _is_alive(pid)):
+        if time.monotonic() > deadline:
+            raise ArgosyError(
+                "conflict",
+                f"the server (process {pid}) does not end",
+                hint=f"`kill -9 {pid}` ends it; nothing is lost by that",
+            )
+        time.sleep(0.02)
+    session.screen.print(f"The server (process {pid}) has stopped.")
+
+
+def _is_alive(pid: int) -> bool:
+    import os
+
+    if pid == os.getpid():
+        return False
+    try:
+        with open(f"/proc/{pid}/stat", "rb") as file:
+            return file.read().rpartition(b")")[2].split()[0] not in (b"Z", b"X")
+    except OSError:
+        pass
+    try:
+        os.kill(pid, 0)
+    except OSError:
+        return False
+    return not os.path.isdir("/proc/self")  # noqa: PTH112  with /proc, its word above counts
+
+
+@server.command(
+    epilog="""\b
+Examples:
+  argosy server status
+  argosy server status --json
+"""
+)
+@json_option
+@pass_session
+def status(session: Session, as_json: bool) -> None:
+    """Show how the server is. Does not start one."""
+    client = session.quiet_client(5.0)
+    reply = client.server_status()
+    if as_json:
+        session.screen.json(reply)
+        return
+    health = reply.health
+    rows = [
+        ("address", client.location.render()),
+        ("version", f"{health.version} (API {health.api})"),
+        ("process", str(health.pid)),
+        ("up", age(health.started_ms, session.now_ms())),
+        ("memory", render_bytes(reply.memory_bytes)),
+        ("listening", ", ".join(reply.listening)),
+        ("state", health.state_dir),
+        ("store", health.store),
+        ("clusters", str(reply.clusters)),
+        ("live jobs", str(reply.jobs_live)),
+        ("log", reply.log_file),
+    ]
+    for name, value in rows:
+        if value:
+            session.screen.print(f"{name:<10}  {value}")
+
+
+@server.command(
+    epilog="""\b
+Examples:
+  argosy server token
+  argosy server token --name ci
+"""
+)
+@click.option("--name", help="What it is for; a new one of the same name replaces the old.")
+@click.option("--admin", is_flag=True, help="It may also stop the server.")
+@pass_session
+def token(session: Session, name: str | None, admin: bool) -> None:
+    """Print a new token for clients that come over the network. It is shown once."""
+    import subprocess
+
+    from argosy.client.local_server import server_program
+
+    location = _local(session)
+    command = [*server_program(session.env), "token", "--state-dir", str(location.home)]
+    if name:
+        command += ["--name", name]
+    if admin:
+        command += ["--scope", "admin"]
+    session.screen.out.flush()
+    done = subprocess.run(command, env=dict(session.env), check=False)
+    raise click.exceptions.Exit(done.returncode)
+
+
+def _local(session: Session) -> Location:
+    from argosy.api.location import locate
+    from argosy.model.errors import ArgosyError
+
+    location = locate(session.env)
+    if not location.is_default:
+        raise ArgosyError(
+            "usage",
+            f"ARGOSY_SERVER names another server ({location.render()})",
+            hint="unset it, or run this on that machine",
+        )
+    return location
+
+
+@click.command(
+    epilog="""\b
+Examples:
+  argosy version
+  argosy version --json
+"""
+)
+@json_option
+@pass_session
+def version(session: Session, as_json: bool) -> None:
+    """Show the versions of client and server. Does not start one."""
+    from argosy.model.errors import ArgosyError
+
+    try:
+        health = session.quiet_client(2.0).health()
+    except ArgosyError:
+        health = None
+    if as_json:
+        session.screen.json({"client": __version__, "server": health})
+        return
+    session.screen.print(f"client  {__version__}")
+    session.screen.print(f"server  {health.version if health else 'not running'}")

@@ -1,0 +1,113 @@
+"""What every command has at hand: the environment, the client, the screen and the clock."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import click
+
+from argosy.cli.main import INTERRUPTED
+from argosy.cli.screen import Screen
+
+if TYPE_CHECKING:
+    from argosy.client.client import Client
+
+F = TypeVar("F", bound=Callable[..., Any])  # Any: commands take what click gives them
+
+
+class Session:
+    """One run of the command line."""
+
+    def __init__(
+        self,
+        env: Mapping[str, str] | None = None,
+        *,
+        cwd: Path | None = None,
+        now_ms: Callable[[], int] = lambda: time.time_ns() // 1_000_000,
+    ) -> None:
+        self.env = os.environ if env is None else env
+        self.cwd = cwd or Path()
+        self.now_ms = now_ms
+        self.screen = Screen(self.env)
+        self._client: Client | None = None
+
+    @property
+    def client(self) -> Client:
+        """The client; its first call starts the local server when there is none."""
+        if self._client is None:
+            from argosy.client.client import Client
+
+            self._client = Client(
+                env=self.env, on_start=lambda: self.screen.progress("starting the local server")
+            )
+        return self._client
+
+    def quiet_client(self, timeout_s: float) -> Client:
+        """A client that starts nothing and gives up soon."""
+        from argosy.client.client import Client
+
+        return Client(env=self.env, start=False, connect_timeout_s=timeout_s, reply_timeout_s=timeout_s)
+
+    @property
+    def user(self) -> str:
+        return self.env.get("ARGOSY_USER") or self.env.get("USER") or self.env.get("LOGNAME") or ""
+
+    @contextmanager
+    def on_interrupt(self, say: Callable[[], str]) -> Iterator[None]:
+        """On Ctrl-C: tell how to come back, and end with 130."""
+        try:
+            yield
+        except (KeyboardInterrupt, click.exceptions.Abort):
+            self.screen.say("\n" + say())
+            raise click.exceptions.Exit(INTERRUPTED) from None
+
+
+pass_session = click.make_pass_decorator(Session, ensure=True)
+
+
+def json_option(function: F) -> F:
+    return click.option("--json", "as_json", is_flag=True, help="Print API types as JSON.")(function)
+
+
+def yes_option(function: F) -> F:
+    return click.option("-y", "--yes", is_flag=True, help="Do not ask.")(function)
+
+
+def complete_cluster(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[str]:
+    """Names of clusters for tab completion: fast or nothing, and it never starts a server."""
+    from argosy.model.errors import ArgosyError
+
+    session = ctx.find_object(Session) or Session()
+    try:
+        with session.quiet_client(0.5) as client:
+            names = [cluster.name for cluster in client.status().clusters]
+    except ArgosyError:
+        return []
+    return [name for name in names if name.startswith(incomplete)]
+
+
+def resolve_names(session: Session, names: tuple[str, ...], every: bool) -> list[str]:
+    """The clusters that are meant: names, patterns such as `train-*`, or all."""
+    if every and names:
+        raise click.UsageError("name clusters or give --all, not both")
+    if not every and not names:
+        raise click.UsageError("name a cluster, or give --all")
+    if not every and not any(set(name) & set("*?[") for name in names):
+        return list(dict.fromkeys(names))
+    from fnmatch import fnmatchcase
+
+    known = [cluster.name for cluster in session.client.status().clusters]
+    if every:
+        return known
+    chosen: list[str] = []
+    for name in names:
+        found = [one for one in known if fnmatchcase(one, name)] if set(name) & set("*?[") else [name]
+        if not found:
+            session.screen.say(f"no cluster matches `{name}`")
+        chosen += found
+    return list(dict.fromkeys(chosen))

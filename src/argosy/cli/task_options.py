@@ -1,0 +1,191 @@
+"""The options that describe a task, for `launch`, `exec` and `jobs launch`: from flags to a parsed task."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final, NamedTuple, TypeVar
+
+import click
+
+from argosy.cli.session import Session
+
+if TYPE_CHECKING:
+    from argosy.model.task import Task
+    from argosy.spec import Overrides
+
+F = TypeVar("F", bound=Callable[..., Any])  # Any: commands take what click gives them
+YAML_LIMIT_BYTES: Final = 8 << 20
+
+_OPTIONS: Final = (
+    click.option("-n", "--name", help="Name of the task."),
+    click.option("--workdir", help="This folder appears on every node, with only what changed sent."),
+    click.option(
+        "--env", "envs", multiple=True, metavar="K=V", help="Variable of the task; `K` alone takes yours."
+    ),
+    click.option("--env-file", multiple=True, metavar="FILE", help="File of `K=V` lines."),
+    click.option(
+        "--secret",
+        "secrets",
+        multiple=True,
+        metavar="K[=V]",
+        help="As --env, and never shown; prefer `K` alone.",
+    ),
+    click.option("--secret-file", multiple=True, metavar="FILE", help="File of `K=V` lines, each a secret."),
+    click.option("--num-nodes", type=int, help="So many nodes."),
+    click.option("--gpus", metavar="A100:1", help="Accelerators per node."),
+    click.option("--cpus", metavar="2+", help="CPUs per node; `2+` is at least two."),
+    click.option("--memory", metavar="4+", help="Memory per node, in GB."),
+    click.option("--infra", metavar="local", help="Where: PROVIDER[/REGION[/ZONE]]."),
+    click.option("--cloud", help="Where: the provider.", hidden=True),
+    click.option("--region", help="Where: the region.", hidden=True),
+    click.option("--zone", help="Where: the zone.", hidden=True),
+    click.option("-t", "--instance-type", help="Exactly this shape of machine."),
+    click.option("--use-spot/--no-use-spot", default=None, help="Preemptible machines."),
+    click.option("--disk-size", metavar="GB", help="Size of each node's disk."),
+    click.option("--disk-tier", hidden=True),
+    click.option("--local-disk", hidden=True),
+    click.option("--network-tier", hidden=True),
+    click.option("--ports", multiple=True, hidden=True),
+    click.option("--image-id", hidden=True),
+    click.option("--git-url", hidden=True),
+    click.option("--git-ref", hidden=True),
+    click.option("--max-hourly-cost", metavar="USD", help="Nothing dearer."),
+    click.option("--priority", type=int, hidden=True),
+)
+
+
+def task_options(function: F) -> F:
+    """Adds the options; the command gets them as keywords and hands them to `Given`."""
+    for option in reversed(_OPTIONS):
+        function = option(function)
+    return function
+
+
+class Described(NamedTuple):
+    """What flags and file say."""
+
+    task: Task
+    warnings: tuple[str, ...]
+
+
+def parse_described(
+    session: Session,
+    words: tuple[str, ...],
+    flags: dict[str, Any],  # Any: as click read them
+    *,
+    job_recovery: str | None = None,
+    needs_run: bool = True,
+) -> Described:
+    """The one task of a file or a command line, with flags in place of what it says.
+
+    Errors: "spec-invalid", "spec-unreadable", "usage"; "unsupported" for several tasks in one file.
+    """
+    from argosy.model.errors import ArgosyError
+    from argosy.spec import parse_task, task_from_mapping
+
+    overrides = _overrides(session, flags, job_recovery)
+    file = _yaml_of(session, words)
+    if file is not None:
+        parsed = parse_task(read_text(session, file), source=file, overrides=overrides)
+    else:
+        mapping: dict[str, object] = {"run": command_of(words)} if words else {}
+        parsed = task_from_mapping(mapping, where="command line", overrides=overrides)
+    if len(parsed.tasks) != 1:
+        raise ArgosyError(
+            "unsupported",
+            f"`{file}` has {len(parsed.tasks)} tasks; one at a time can be launched",
+            hint="put each into a file of its own and launch them one by one",
+        )
+    task = parsed.tasks[0]
+    if needs_run and not task.run:
+        raise ArgosyError(
+            "usage", "there is nothing to run", hint="name a YAML file with `run:`, or write `-- COMMAND`"
+        )
+    return Described(task, tuple(warning.render() for warning in parsed.warnings))
+
+
+def command_of(words: tuple[str, ...]) -> str:
+    """One word is shell text as it is; several are the words of one command.
+
+    >>> command_of(("echo $HOME && ls",)), command_of(("echo", "two  words"))
+    ('echo $HOME && ls', "echo 'two  words'")
+    """
+    if len(words) == 1:
+        return words[0]
+    import shlex
+
+    return shlex.join(words)
+
+
+def _yaml_of(session: Session, words: tuple[str, ...]) -> str | None:
+    if len(words) != 1:
+        return None
+    word = words[0]
+    if word.endswith((".yaml", ".yml")) and len(word.split()) == 1:
+        return word
+    return None
+
+
+def read_text(session: Session, file: str) -> str:
+    """The text of a file that the user named. Errors: "spec-unreadable"."""
+    from argosy.model.errors import ArgosyError
+
+    path = session.cwd / Path(file).expanduser()
+    try:
+        with path.open("rb") as stream:
+            data = stream.read(YAML_LIMIT_BYTES + 1)
+        if len(data) > YAML_LIMIT_BYTES:
+            raise ArgosyError("too-large", f"`{file}` is larger than {YAML_LIMIT_BYTES >> 20} MB", where=file)
+        return data.decode("utf-8-sig")
+    except OSError as error:
+        why = (
+            "does not exist" if isinstance(error, FileNotFoundError) else f"cannot be read: {error.strerror}"
+        )
+        raise ArgosyError("spec-unreadable", f"`{file}` {why}") from None
+    except UnicodeDecodeError as error:
+        raise ArgosyError("spec-unreadable", f"`{file}` is not UTF-8 (byte {error.start})") from None
+
+
+def _overrides(session: Session, flags: dict[str, Any], job_recovery: str | None) -> Overrides:
+    from argosy.spec import Overrides, parse_assignments, parse_env_text
+
+    def pairs(files: tuple[str, ...], assignments: tuple[str, ...], flag: str) -> dict[str, str]:
+        found: dict[str, str] = {}
+        for file in files:
+            found |= parse_env_text(read_text(session, file), source=file)
+        return found | parse_assignments(assignments, flag=flag, environ=session.env)
+
+    plain = {
+        name: flags[name]
+        for name in (
+            "name",
+            "workdir",
+            "git_url",
+            "git_ref",
+            "num_nodes",
+            "infra",
+            "cloud",
+            "region",
+            "zone",
+            "gpus",
+            "cpus",
+            "memory",
+            "instance_type",
+            "use_spot",
+            "disk_size",
+            "disk_tier",
+            "local_disk",
+            "network_tier",
+            "ports",
+            "image_id",
+            "max_hourly_cost",
+            "priority",
+        )
+    }
+    return Overrides(
+        **plain,
+        job_recovery=job_recovery,
+        envs=pairs(flags["env_file"], flags["envs"], "--env"),
+        secrets=pairs(flags["secret_file"], flags["secrets"], "--secret"),
+    )
