@@ -37,18 +37,13 @@ def build_task(
     file_mounts, storage_mounts = _mounts(merged, reader, findings)
     workdir, git = _workdir(merged, reader)
     extra = {name: value for name, value in task.plain.items() if name != "config"}
-    run = merged.get("run", str) or ""
-    setup = merged.get("setup", str) or ""
-    if not run and not merged.values:
-        findings.error(task.place, "the task is empty", "give it a `run:` with shell commands")
-    max_duration_s = merged.get("max_duration", int)
     grace_s = merged.get("grace", int)
     return Task(
         name=merged.get("name", str),
         workdir=workdir,
         workdir_git=git,
-        setup=setup,
-        run=run,
+        setup=merged.get("setup", str) or "",
+        run=merged.get("run", str) or "",
         envs=envs,
         secrets=secrets,
         num_nodes=merged.get("num_nodes", int) or 1,
@@ -56,7 +51,7 @@ def build_task(
         ordered=ordered,
         file_mounts=file_mounts,
         storage_mounts=storage_mounts,
-        max_duration_s=max_duration_s,
+        max_duration_s=merged.get("max_duration", int),
         grace_s=Task().grace_s if grace_s is None else grace_s,
         config=json_text(task.plain.get("config")),
         extra=json_text(extra),
@@ -135,6 +130,11 @@ def _resources(section: Section, reader: Reader, findings: Findings) -> Resource
     plain = dict(section.plain)
     for typed in ("disk_tier", "local_disk", "network_tier", "accelerator_args", "priority_class"):
         plain.pop(typed, None)
+    autostop = plain.pop("autostop", None)
+    if isinstance(autostop, dict):
+        hooks = {name: value for name, value in autostop.items() if name.startswith("hook")}
+        if hooks:
+            plain["autostop"] = hooks
     if isinstance(image, tuple):
         plain["image_id"] = {str(entry.key): str(entry.value) for entry in image}
         reader.postpone(

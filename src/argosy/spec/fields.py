@@ -334,6 +334,13 @@ TASK: Final = Table(
             later=True,
         ),
         Field(
+            name="experimental",
+            shape=OPEN_MAP,
+            doc="SkyPilot's older place for `config`.",
+            example="{config_overrides: {docker: {run_options: [--ipc=host]}}}",
+            later=True,
+        ),
+        Field(
             name="file_mounts_mapping",
             shape=OPEN_MAP,
             doc="Written by SkyPilot into stored tasks.",

@@ -299,6 +299,7 @@ _CANDIDATE: Final = (
             ),
             make=values.make_autostop,
         ),
+        keep=True,
         doc="Stop the cluster when it has been idle: minutes, `10m`, `true` (5 minutes), or a mapping.",
         example="{idle_minutes: 10, down: true, wait_for: jobs}",
         also=("auto_stop", "idle_timeout", "autodown"),

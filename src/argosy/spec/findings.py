@@ -76,10 +76,11 @@ class Findings:
             return
         errors = sorted(self._errors, key=lambda finding: _order(finding.place))
         first = errors[0]
-        details = [
-            f"{place.render()}: {what}" + (f" ({hint})" if hint else "")
-            for place, what, hint in errors[1:LIMIT]
-        ]
+        details = []
+        hints = {first.hint, ""}  # each is said once
+        for place, what, hint in errors[1:LIMIT]:
+            details.append(f"{place.render()}: {what}" + (f" ({hint})" if hint not in hints else ""))
+            hints.add(hint)
         if len(errors) > LIMIT:
             details.append(f"and {len(errors) - LIMIT} more")
         raise ArgosyError(

@@ -64,10 +64,10 @@ def parse_variable(name: str) -> str:
     """The name of an environment variable that users may set. ValueError says why not."""
     if not _VARIABLE.fullmatch(name):
         raise ValueError(
-            f"`{excerpt(name)}` is no name of a variable: letters, digits and `_`, no digit first"
+            f"`{excerpt(name)}` is no name of a variable; use letters, digits and `_`, no digit first"
         )
     if name.startswith(_OURS) and not name.startswith(_USERS):
-        raise ValueError(f"`{excerpt(name)}` is set by Argosy itself")
+        raise ValueError(f"`{excerpt(name)}` is set by Argosy itself; choose another name")
     return name
 
 
@@ -86,8 +86,9 @@ def parse_assignments(assignments: Iterable[str], *, flag: str, environ: Mapping
             parse_variable(name)
         except ValueError as error:
             # Without `=` the whole text may be a value that was pasted: do not echo it.
-            what = str(error) if equals else f"number {position} is no `NAME=VALUE`"
-            hint = "choose another name" if "set by Argosy" in what else f"write `{flag} NAME=VALUE`"
+            what, _, hint = str(error).partition("; ")
+            if not equals:
+                what, hint = f"number {position} is no `NAME=VALUE`", f"write `{flag} NAME=VALUE`"
             raise ArgosyError("usage", what, where=flag, hint=hint) from None
         if not equals:
             if name not in environ:
@@ -122,7 +123,8 @@ def parse_env_text(text: str, *, source: str) -> dict[str, str]:
         try:
             parse_variable(name)
         except ValueError as error:
-            raise ArgosyError("spec-invalid", str(error), where=where, hint="choose another name") from None
+            what, _, hint = str(error).partition("; ")
+            raise ArgosyError("spec-invalid", what, where=where, hint=hint) from None
         result[name] = _unquote(value, where)
     return result
 

@@ -222,7 +222,8 @@ def _task(
     envs, secrets = _environment(declared, env, overrides, findings)
     reader.know(envs, frozenset(secrets))
     section = reader.section(node, TASK, "", skip=("envs", "secrets"))
-    section.values.update({name: True for name in declared.values if name not in section.values})
+    if isinstance(node, Pairs) and not node.pairs and not over.values:
+        findings.error(node.place, "the task is empty", "give it a `run:` with shell commands")
     return build_task(section, envs=envs, secrets=secrets, over=over, reader=reader, findings=findings)
 
 
@@ -311,7 +312,7 @@ def _checked(given: Mapping[str, str], flag: str, findings: Findings) -> dict[st
             right[parse_variable(name)] = value
         except ValueError as error:
             # The text of a wrong secret's name may be the secret.
-            what = "a name that cannot be used" if flag == "--secret" else str(error)
+            what = str(error).partition("; ")[0] if flag == "--env" else "a name that cannot be used"
             findings.error(Place(flag), what, "letters, digits and `_`, not `ARGOSY_...` nor `SKYPILOT_...`")
             continue
         if not isinstance(value, str) or "\0" in value:

@@ -124,7 +124,7 @@ class Reader:
             if isinstance(key, Scalar) and key.value is True and key.raw in FOREIGN and not table.name:
                 self._findings.error(key.place, f"unknown field `{key.raw}`", FOREIGN[key.raw])
                 return
-            found = f"the {_kind(key)}" + (f" `{excerpt(key.raw)}`" if isinstance(key, Scalar) else "")
+            found = self._found(key)
             self._findings.error(
                 key.place,
                 f"a field must have a name, found {found}{_within(table)}",
@@ -228,7 +228,7 @@ class Reader:
                 )
                 return INVALID
             what, _, hint = str(error).partition("; ")
-            self._findings.error(node.place, f"`{path}`: {what}", hint)
+            self._findings.error(node.place, f"{_name(path)}: {what}", hint)
             return INVALID
 
     def _list(self, node: Node, shape: ListOf, path: str) -> object:
@@ -262,7 +262,7 @@ class Reader:
                 continue
             # A key is text, whatever it looks like: `8000: x` or `on: x` mean what is written.
             text = Scalar(key_node.raw, key_node.raw, key_node.place, plain=False)
-            key = self.read(text, shape.key, path if self._secret else f"key of {path}")
+            key = self.read(text, shape.key, path if self._secret else f"a key of `{path}`")
             shown = path if self._secret else f"{path}.{excerpt(key_node.raw)}"
             if key is INVALID:
                 right = False
@@ -324,7 +324,8 @@ class Reader:
         text = _REFERENCE.sub(lambda match: self._value_of(match, node.place), node.raw)
         if text == node.raw:
             return node
-        return Scalar(resolve_plain(text) if node.plain else text, text, node.place, plain=node.plain)
+        value = resolve_plain(text) if node.plain else text
+        return Scalar(value, text, node.place, plain=node.plain, filled=True)
 
     def _value_of(self, match: re.Match[str], place: Place) -> str:
         name = match[1] or match[2]
@@ -359,8 +360,12 @@ class Reader:
             hint = "quote it if it is meant as text"
         if not hint and isinstance(node, Items) and path in ("setup", "run"):
             hint = f"write the commands one below the other after `{path}: |`"
-        name = path if path == "the task" else f"`{path}`"
-        self._findings.error(node.place, f"{name} must be {says(shape)}, found {self._found(node)}", hint)
+        if not hint and isinstance(node, Pairs) and node.pairs and isinstance(node.pairs[0][0], Pairs):
+            hint = "fill in the template first, or quote the value"
+        if path == "the task":
+            hint = "a task is written in lines such as `run: echo hello`"
+        what = f"{_name(path)} must be {says(shape)}, found {self._found(node)}"
+        self._findings.error(node.place, what, hint)
         return INVALID
 
 
@@ -381,7 +386,11 @@ def _takes(shape: Shape, node: Node) -> bool:
             return isinstance(node, Pairs)
         case Open():
             return isinstance(node, Pairs) or not shape.mapping
-    if not isinstance(node, Scalar) or node.value is None:
+    if not isinstance(node, Scalar):
+        return False
+    if node.filled and isinstance(shape, Text):
+        return True
+    if node.value is None:
         return False
     value = node.value
     match shape:
@@ -418,6 +427,10 @@ def _unfit_text(text: str) -> str:
     return ""
 
 
+def _name(path: str) -> str:
+    return path if path == "the task" or path.startswith("a key of ") else f"`{path}`"
+
+
 def _within(table: Table) -> str:
     return f" in {table.name}" if table.name else ""
 
@@ -440,8 +453,11 @@ def _hint_for(name: str, table: Table) -> str:
         for field in CANDIDATE.fields:
             if folded in field.also:
                 return f"did you mean `{field.name}`, under `resources:`?"
-    known = [field.name for field in table.fields]
-    return suggest(name, known, otherwise=_list_of(known, table))
+    meant = {spelling: field.name for field in table.fields for spelling in (*field.also, field.name)}
+    guess = near(name, [spelling for spelling in meant if not spelling.startswith("_")])
+    if guess:
+        return f"did you mean `{meant[guess]}`?"
+    return _list_of([field.name for field in table.fields], table)
 
 
 def _list_of(known: list[str], table: Table) -> str:

@@ -59,13 +59,25 @@ def task_document(task: Task) -> Document:
         "file_mounts": {mount.target: mount.source for mount in task.file_mounts}
         | {mount.target: _storage(mount) for mount in task.storage_mounts},
         **extra,
-        "max_duration": f"{task.max_duration_s}s" if task.max_duration_s is not None else None,
+        "max_duration": _span(task.max_duration_s) if task.max_duration_s is not None else None,
         "grace": f"{task.grace_s}s" if task.grace_s != Task().grace_s else None,
         "config": _decoded(task.config),
         "setup": task.setup,
         "run": task.run,
     }
     return {name: value for name, value in document.items() if value not in (None, "", {}, [])}
+
+
+def _number(text: str) -> str | int:
+    """A number needs no quotes."""
+    return int(text) if text.isdigit() else text
+
+
+def _span(seconds: int) -> str:
+    for unit_s, name in ((3600, "h"), (60, "m")):
+        if seconds % unit_s == 0:
+            return f"{seconds // unit_s}{name}"
+    return f"{seconds}s"
 
 
 def _decoded(text: str) -> Document:
@@ -98,13 +110,13 @@ def _candidate(resources: Resources) -> Document:
     if resources.memory is not None:
         memory = render_bound_size(resources.memory)
     elif resources.memory_per_cpu_bytes:
-        memory = f"{render_size(resources.memory_per_cpu_bytes)}x"
+        memory = f"{render_size(resources.memory_per_cpu_bytes).removesuffix('GB')}x"
     price = resources.max_hourly_micro_usd
     document: Document = {
         "infra": render_infra(resources.infra),
         "accelerators": render_accelerator(resources.accelerator) if resources.accelerator else None,
         "accelerator_args": dict(resources.accelerator_args),
-        "cpus": render_cpus(resources.cpus) if resources.cpus else None,
+        "cpus": _number(render_cpus(resources.cpus)) if resources.cpus else None,
         "memory": memory,
         "instance_type": resources.instance_type,
         "use_spot": resources.use_spot,
@@ -112,16 +124,18 @@ def _candidate(resources: Resources) -> Document:
         "disk_tier": resources.disk_tier,
         "local_disk": resources.local_disk,
         "network_tier": resources.network_tier,
-        "ports": list(resources.ports),
+        "ports": [_number(port) for port in resources.ports],
         "image_id": resources.image_id,
         "labels": dict(resources.labels),
-        "max_hourly_cost": render_price_number(price) if price is not None else None,
+        "max_hourly_cost": _number(render_price_number(price)) if price is not None else None,
         "autostop": _autostop(resources),
         "job_recovery": _recovery(resources.recovery),
         "priority": resources.priority or None,
         "priority_class": resources.priority_class,
-        **_decoded(resources.extra),
     }
+    for name, value in _decoded(resources.extra).items():
+        known = document.get(name)
+        document[name] = {**known, **value} if isinstance(known, dict) and isinstance(value, dict) else value
     return {name: value for name, value in document.items() if value not in (None, "", {}, [])}
 
 
@@ -129,7 +143,8 @@ def _autostop(resources: Resources) -> object:
     autostop = resources.autostop
     if autostop is None:
         return None
-    document: Document = {"idle_minutes": f"{autostop.idle_s}s" if autostop.idle_s is not None else -1}
+    idle_s = -60 if autostop.idle_s is None else autostop.idle_s
+    document: Document = {"idle_minutes": f"{idle_s}s" if idle_s % 60 else idle_s // 60}
     if autostop.down:
         document["down"] = True
     if autostop.wait_for != "jobs_and_ssh":

@@ -32,6 +32,7 @@ class Scalar(msgspec.Struct, frozen=True):
     raw: str
     place: Place
     plain: bool = True
+    filled: bool = False  # a `${K}` in it was replaced
 
 
 class Items(msgspec.Struct, frozen=True):
@@ -364,6 +365,8 @@ def _explain(error: yaml.YAMLError, text: str, source: str) -> ArgosyError:
             return _malformed(
                 mark, source, "there is a tab in the indentation", "YAML is indented with spaces only"
             )
+    if "flow" in context and getattr(error, "context_mark", None) is not None:
+        mark = error.context_mark  # type: ignore[attr-defined]  # where the bracket was opened
     for pattern, what, hint in _PROBLEMS:
         if pattern in problem:
             return _malformed(mark, source, what, hint)
