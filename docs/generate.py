@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterator, Mapping
 from enum import StrEnum
 from html import escape
 from pathlib import Path
+from typing import Any
 
 DOCS = Path(__file__).resolve().parent
 NOTE = "<!-- Written by docs/generate.py from the code: change it there, then `make generate`. -->\n\n"
@@ -144,9 +145,12 @@ def render_cli() -> str:
     from argosy.cli.main import cli
 
     def walk(command: click.Command, path: tuple[str, ...], parent: click.Context | None) -> Iterator[str]:
-        context = click.Context(
-            command, info_name=path[-1], parent=parent, terminal_width=100, max_content_width=100
-        )
+        settings: dict[str, Any] = {
+            **command.context_settings,
+            "terminal_width": 100,
+            "max_content_width": 100,
+        }
+        context = click.Context(command, info_name=path[-1], parent=parent, **settings)
         yield f"\n{'#' * min(len(path) + 1, 4)} {' '.join(path)}\n\n```text\n{command.get_help(context).rstrip()}\n```\n"
         if isinstance(command, click.Group):
             for name in command.list_commands(context):

@@ -94,7 +94,7 @@ class House:
     # --- what is seen ------------------------------------------------------------------------------------------
 
     def jobs(self, cluster: str | None = None) -> list[dict[str, Any]]:
-        told = self.json("queue", cluster) if cluster else self.json("jobs", "queue", "--all")
+        told = self.json("queue", cluster) if cluster else self.json("jobs", "queue")
         return list(told["jobs"] if isinstance(told, dict) else told)
 
     def job(self, cluster: str | None, number: int) -> dict[str, Any]:
