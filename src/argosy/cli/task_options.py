@@ -89,7 +89,8 @@ def parse_described(
     if file is not None:
         parsed = parse_task(read_text(session, file), source=file, overrides=overrides)
     else:
-        mapping: dict[str, object] = {"run": command_of(words)} if words else {}
+        # Without a program it is a cluster of one node or more: flags say the rest.
+        mapping: dict[str, object] = {"run": command_of(words)} if words else {"num_nodes": 1}
         parsed = task_from_mapping(mapping, where="command line", overrides=overrides)
     if len(parsed.tasks) != 1:
         raise ArgosyError(

@@ -1,0 +1,458 @@
+"""Task, Resources and Dag: what programs build, in the shape that SkyPilot programs know.
+
+All checking is that of the YAML (`argosy.spec`): the same fields, the same errors.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import Final, Self
+
+import msgspec
+
+from argosy.client.clouds import Cloud
+from argosy.model.errors import ArgosyError
+from argosy.model.task import Task as ModelTask
+
+#: Fields of the YAML that can be set later, and what they become in the model.
+_ATTRIBUTES: Final[dict[str, tuple[str, ...]]] = {
+    "name": ("name",),
+    "setup": ("setup",),
+    "run": ("run",),
+    "workdir": ("workdir", "workdir_git"),
+    "num_nodes": ("num_nodes",),
+    "resources": ("resources", "ordered"),
+    "file_mounts": ("file_mounts", "storage_mounts"),
+    "max_duration": ("max_duration_s",),
+    "config": ("config",),
+}
+
+
+class Resources:
+    """What every node of a task must have. Arguments are the fields of `resources:`.
+
+    Errors: "spec-invalid" names the field that is wrong.
+
+    >>> Resources(accelerators={"A100": 8}, use_spot=True)
+    Resources(accelerators={'A100': 8}, use_spot=True)
+    >>> Resources(cpus="4+").copy(memory="8+").fields
+    {'cpus': '4+', 'memory': '8+'}
+    """
+
+    def __init__(
+        self,
+        cloud: Cloud | type[Cloud] | str | None = None,
+        instance_type: str | None = None,
+        *,
+        infra: str | None = None,
+        cpus: str | int | float | None = None,
+        memory: str | int | float | None = None,
+        accelerators: str | Mapping[str, int | float] | Sequence[str] | set[str] | None = None,
+        accelerator_args: Mapping[str, object] | None = None,
+        use_spot: bool | None = None,
+        job_recovery: str | Mapping[str, object] | None = None,
+        region: str | None = None,
+        zone: str | None = None,
+        image_id: str | Mapping[str, str] | None = None,
+        disk_size: str | int | None = None,
+        disk_tier: str | None = None,
+        local_disk: str | None = None,
+        network_tier: str | None = None,
+        ports: int | str | Sequence[int | str] | None = None,
+        labels: Mapping[str, str] | None = None,
+        autostop: bool | int | str | Mapping[str, object] | None = None,
+        priority: int | None = None,
+        max_hourly_cost: float | str | None = None,
+    ) -> None:
+        given: dict[str, object] = {
+            "cloud": str(cloud() if isinstance(cloud, type) else cloud) if cloud is not None else None,
+            "instance_type": instance_type,
+            "infra": infra,
+            "cpus": cpus,
+            "memory": memory,
+            "accelerators": accelerators,
+            "accelerator_args": accelerator_args,
+            "use_spot": use_spot,
+            "job_recovery": job_recovery,
+            "region": region,
+            "zone": zone,
+            "image_id": image_id,
+            "disk_size": disk_size,
+            "disk_tier": disk_tier,
+            "local_disk": local_disk,
+            "network_tier": network_tier,
+            "ports": ports,
+            "labels": labels,
+            "autostop": autostop,
+            "priority": priority,
+            "max_hourly_cost": max_hourly_cost,
+        }
+        self.fields: dict[str, object] = {name: value for name, value in given.items() if value is not None}
+        _parse({"resources": self.fields}, "Resources(...)")
+
+    def copy(self, **changes: object) -> Resources:
+        """The same with some fields changed; None takes one away."""
+        merged = {**self.fields, **changes}
+        return Resources(**merged)  # type: ignore[arg-type]  # checked when it is parsed
+
+    def __repr__(self) -> str:
+        return f"Resources({', '.join(f'{name}={value!r}' for name, value in self.fields.items())})"
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Resources) and self.fields == other.fields
+
+    def __hash__(self) -> int:
+        return hash(repr(self))
+
+
+AnyResources = Resources | Mapping[str, object] | Sequence[Resources] | set[Resources]
+
+
+class Task:
+    """A program, what it needs, and on how many nodes.
+
+    `run` and `setup` are shell text. `workdir` and local `file_mounts` are relative to where the program runs.
+    Errors: "spec-invalid" names the field that is wrong.
+
+    >>> task = Task("train", run="python train.py --lr ${LR}", envs={"LR": 0.1}, num_nodes=2)
+    >>> task.build().run
+    'python train.py --lr ${LR}'
+    >>> task.update_envs({"LR": "0.2"}).build().envs
+    {'LR': '0.2'}
+    """
+
+    def __init__(
+        self,
+        name: str | None = None,
+        *,
+        setup: str | None = None,
+        run: str | None = None,
+        envs: Mapping[str, object] | None = None,
+        secrets: Mapping[str, str | None] | Sequence[str] | None = None,
+        workdir: str | os.PathLike[str] | Mapping[str, str] | None = None,
+        num_nodes: int | None = None,
+        file_mounts: Mapping[str, object] | None = None,
+        resources: AnyResources | None = None,
+        config: Mapping[str, object] | None = None,
+        max_duration: str | int | None = None,
+    ) -> None:
+        if callable(run):
+            raise ArgosyError(
+                "unsupported",
+                "`run` is a function; only shell text can be run",
+                hint="write it to a file in `workdir` and run that: `run='python train.py'`",
+            )
+        given: dict[str, object] = {
+            "name": name,
+            "setup": setup,
+            "run": run,
+            "envs": envs,
+            "secrets": secrets,
+            "workdir": os.fspath(workdir) if isinstance(workdir, os.PathLike) else workdir,
+            "num_nodes": num_nodes,
+            "file_mounts": file_mounts,
+            "config": config,
+            "max_duration": max_duration,
+        }
+        self._fields: dict[str, object] = {key: value for key, value in given.items() if value is not None}
+        self._text: tuple[str, str] | None = None  # YAML and where it comes from
+        self._envs: dict[str, str] = {}
+        self._secrets: dict[str, str] = {}
+        if resources is not None:
+            self._fields["resources"] = _resources_field(resources)
+        if self._fields:
+            _parse(self._fields, "Task(...)")
+        _register(self)
+
+    # Making --------------------------------------------------------------------------------------------------
+
+    @classmethod
+    def from_yaml(cls, path: str | os.PathLike[str]) -> Task:
+        """The task of a YAML file. Variables that are null there must get a value by `update_envs`.
+
+        Errors: "spec-unreadable", "spec-invalid" with file:line:column when it is built.
+        """
+        try:
+            text = Path(path).expanduser().read_text("utf-8-sig")
+        except FileNotFoundError:
+            raise ArgosyError("spec-unreadable", f"`{os.fspath(path)}` does not exist") from None
+        except OSError as error:
+            raise ArgosyError(
+                "spec-unreadable", f"`{os.fspath(path)}` cannot be read: {error.strerror}"
+            ) from None
+        except UnicodeDecodeError:
+            raise ArgosyError("spec-unreadable", f"`{os.fspath(path)}` is not UTF-8") from None
+        return cls.from_yaml_text(text, source=os.fspath(path))
+
+    @classmethod
+    def from_yaml_text(cls, text: str, *, source: str = "<yaml>") -> Task:
+        """The task of a YAML text.
+
+        >>> Task.from_yaml_text("run: echo $N\\nenvs: {N: null}").update_envs({"N": "3"}).build().envs
+        {'N': '3'}
+        """
+        task = cls()
+        task._text = (text, source)
+        return task
+
+    @classmethod
+    def from_yaml_config(
+        cls, config: Mapping[str, object], env_overrides: Iterable[tuple[str, str]] | None = None
+    ) -> Task:
+        """The task of a mapping with the field names of the YAML.
+
+        >>> Task.from_yaml_config({"run": "echo hi", "resources": {"cpus": 2}}).build().run
+        'echo hi'
+        """
+        task = cls()
+        task._fields = dict(config)
+        task._envs = dict(env_overrides or ())
+        _parse(task._fields, "Task.from_yaml_config(...)", task._envs)
+        return task
+
+    def build(self) -> ModelTask:
+        """The task as the server takes it, checked. Errors: "spec-invalid"."""
+        return self.build_and_warn()[0]
+
+    def build_and_warn(self) -> tuple[ModelTask, tuple[str, ...]]:
+        """The task and what the user should know about it."""
+        from argosy.spec import Overrides, Parsed, parse_task, task_from_mapping
+
+        overrides = Overrides(secrets=self._secrets)
+        parsed: Parsed
+        if self._text is None:
+            parsed = task_from_mapping(self._fields, where="Task(...)", env=self._envs, overrides=overrides)
+            return parsed.tasks[0], tuple(warning.render() for warning in parsed.warnings)
+        text, source = self._text
+        parsed = parse_task(text, source=source, env=self._envs, overrides=overrides)
+        if len(parsed.tasks) != 1:
+            raise ArgosyError("unsupported", f"`{source}` has {len(parsed.tasks)} tasks; one can be launched")
+        task = parsed.tasks[0]
+        warnings = [warning.render() for warning in parsed.warnings]
+        if self._fields:  # what was set after the file was read
+            later = task_from_mapping(self._fields, where="Task(...)", env=self._envs)
+            warnings += [warning.render() for warning in later.warnings]
+            changes = {
+                attribute: getattr(later.tasks[0], attribute)
+                for field in self._fields
+                for attribute in _ATTRIBUTES.get(field, ())
+            }
+            task = msgspec.structs.replace(task, **changes)
+        return task, tuple(warnings)
+
+    # Changing ------------------------------------------------------------------------------------------------
+
+    def set_resources(self, resources: AnyResources) -> Self:
+        """One `Resources`; a set: any of them; a list: in order of preference."""
+        return self._set("resources", _resources_field(resources))
+
+    def set_resources_override(self, override: Mapping[str, object]) -> Self:
+        """Change some fields of the resources."""
+        present = self._fields.get("resources")
+        base = dict(present) if isinstance(present, Mapping) else {}
+        return self._set("resources", {**base, **override})
+
+    def set_file_mounts(self, file_mounts: Mapping[str, object] | None) -> Self:
+        """Path on the nodes -> local path or URL. None: no mounts."""
+        return self._set("file_mounts", dict(file_mounts or {}))
+
+    def update_file_mounts(self, file_mounts: Mapping[str, object]) -> Self:
+        present = self._fields.get("file_mounts")
+        return self.set_file_mounts({**(present if isinstance(present, Mapping) else {}), **file_mounts})
+
+    def update_envs(self, envs: Mapping[str, object] | Iterable[tuple[str, object]] | None) -> Self:
+        """Set variables; those of the YAML with the same name get these values."""
+        self._envs |= {name: str(value) for name, value in dict(envs or ()).items()}
+        return self
+
+    def update_secrets(self, secrets: Mapping[str, str] | Iterable[tuple[str, str]] | None) -> Self:
+        """Set secrets: variables whose values no log, status or answer shows."""
+        self._secrets |= dict(secrets or ())
+        return self
+
+    def _set(self, field: str, value: object) -> Self:
+        _parse({field: value}, "Task(...)")
+        self._fields[field] = value
+        return self
+
+    # Looking -------------------------------------------------------------------------------------------------
+
+    @property
+    def name(self) -> str | None:
+        return self.build().name
+
+    @name.setter
+    def name(self, name: str | None) -> None:
+        self._set("name", name)
+
+    @property
+    def run(self) -> str:
+        return self.build().run
+
+    @run.setter
+    def run(self, run: str) -> None:
+        self._set("run", run)
+
+    @property
+    def setup(self) -> str:
+        return self.build().setup
+
+    @setup.setter
+    def setup(self, setup: str) -> None:
+        self._set("setup", setup)
+
+    @property
+    def workdir(self) -> str | None:
+        return self.build().workdir
+
+    @workdir.setter
+    def workdir(self, workdir: str | None) -> None:
+        self._set("workdir", workdir)
+
+    @property
+    def num_nodes(self) -> int:
+        return self.build().num_nodes
+
+    @num_nodes.setter
+    def num_nodes(self, num_nodes: int) -> None:
+        self._set("num_nodes", num_nodes)
+
+    @property
+    def envs(self) -> dict[str, str]:
+        return dict(self.build().envs)
+
+    def to_yaml_config(self) -> dict[str, object]:
+        """The fields that were given, by their names in the YAML; never values of secrets."""
+        if self._text is not None:
+            raise ArgosyError("unsupported", "a task of a YAML file has its configuration there")
+        secrets = self._fields.get("secrets")
+        names = list(secrets) if isinstance(secrets, Iterable) else []
+        shown = {**self._fields, "envs": {**_mapping(self._fields.get("envs")), **self._envs}}
+        if names or self._secrets:
+            shown["secrets"] = dict.fromkeys([*names, *self._secrets], None)
+        return {name: value for name, value in shown.items() if value}
+
+    def __repr__(self) -> str:
+        if self._text is not None:
+            return f"Task.from_yaml({self._text[1]!r})"
+        return f"Task({', '.join(f'{key}={value!r}' for key, value in self.to_yaml_config().items())})"
+
+    def __rshift__(self, other: Task) -> Task:
+        """`a >> b`: b after a, in the Dag that is open."""
+        dag = _current()
+        if dag is None:
+            raise ArgosyError("usage", "`>>` needs an open Dag", hint="write `with argosy.Dag() as dag:`")
+        dag.add_edge(self, other)
+        return other
+
+
+class Dag:
+    """Tasks and their order. One task can be launched; several are for later.
+
+    >>> with Dag() as dag:
+    ...     task = Task(run="echo hi")
+    >>> dag.single() is task
+    True
+    """
+
+    def __init__(self, name: str | None = None) -> None:
+        self.name = name
+        self.tasks: list[Task] = []
+        self.edges: list[tuple[Task, Task]] = []
+
+    def add(self, task: Task) -> None:
+        if all(task is not one for one in self.tasks):
+            self.tasks.append(task)
+
+    def remove(self, task: Task) -> None:
+        self.tasks = [one for one in self.tasks if one is not task]
+        self.edges = [edge for edge in self.edges if all(task is not one for one in edge)]
+
+    def add_edge(self, before: Task, after: Task) -> None:
+        self.add(before)
+        self.add(after)
+        self.edges.append((before, after))
+
+    def single(self) -> Task:
+        """The one task. Errors: "unsupported" when there are several, "usage" when there is none."""
+        if not self.tasks:
+            raise ArgosyError(
+                "usage", "the Dag has no task", hint="make one inside `with argosy.Dag() as dag:`"
+            )
+        if len(self.tasks) > 1:
+            raise ArgosyError(
+                "unsupported",
+                f"the Dag has {len(self.tasks)} tasks; one at a time can be launched",
+                hint="launch them one by one: `argosy.launch(task)`, then `argosy.tail_logs` to wait for its end",
+            )
+        return self.tasks[0]
+
+    def __len__(self) -> int:
+        return len(self.tasks)
+
+    def __enter__(self) -> Self:
+        _stack().append(self)
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        _stack().pop()
+
+
+_OPEN: Final = threading.local()
+
+
+def _stack() -> list[Dag]:
+    if not hasattr(_OPEN, "dags"):
+        _OPEN.dags = []
+    dags: list[Dag] = _OPEN.dags
+    return dags
+
+
+def _current() -> Dag | None:
+    stack = _stack()
+    return stack[-1] if stack else None
+
+
+def _register(task: Task) -> None:
+    dag = _current()
+    if dag is not None:
+        dag.add(task)
+
+
+def _mapping(value: object) -> Mapping[str, object]:
+    return value if isinstance(value, Mapping) else {}
+
+
+def _resources_field(resources: AnyResources) -> dict[str, object]:
+    if isinstance(resources, Resources):
+        return dict(resources.fields)
+    if isinstance(resources, Mapping):
+        return dict(resources)
+    kind = "any_of" if isinstance(resources, set | frozenset) else "ordered"
+    return {kind: [dict(one.fields) for one in resources]}
+
+
+def _parse(fields: Mapping[str, object], where: str, env: Mapping[str, str] | None = None) -> None:
+    from argosy.spec import task_from_mapping
+
+    task_from_mapping(fields, where=where, env=env or {})
+
+
+Launchable = Task | Dag | ModelTask
+
+
+def model_of(launchable: Launchable) -> tuple[ModelTask, tuple[str, ...]]:
+    """What can be sent, and warnings. Errors: "spec-invalid", "unsupported", "usage"."""
+    if isinstance(launchable, ModelTask):
+        return launchable, ()
+    if isinstance(launchable, Dag):
+        launchable = launchable.single()
+    if not isinstance(launchable, Task):
+        raise ArgosyError("usage", f"a Task is needed, not {type(launchable).__name__}")
+    return launchable.build_and_warn()
