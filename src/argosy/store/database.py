@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any, Final, TypeVar
 
 import sqlalchemy as sa
-from sqlalchemy.exc import DBAPIError, IntegrityError
+from sqlalchemy.exc import DBAPIError, IntegrityError, InterfaceError, OperationalError
 
 from argosy.model.errors import ArgosyError
 from argosy.store import backups, schema
@@ -58,7 +58,8 @@ _PG_CONNECT: Final[dict[str, int | str]] = {
 class Database:
     """`url`: `sqlite:///absolute/path.db`, `sqlite://` (in memory), `postgresql://…`."""
 
-    def __init__(self, url: str, *, backups: Path | None = None) -> None:
+    def __init__(self, url: str, *, backups: Path | None = None, further: Path | None = None) -> None:
+        """`further`: a folder of migrations to come, to try an upgrade before it is released."""
         self.path: Path | None = None  # of a SQLite file
         self.is_postgres = url.startswith(("postgresql:", "postgres:", "postgresql+psycopg:"))
         if self.is_postgres:
@@ -76,6 +77,10 @@ class Database:
                 hint="use sqlite:///absolute/path.db or postgresql://user@host/name",
             )
         self.backups = backups or (self.path.parent / "backups" if self.path else None)
+        self._further = further
+        self._head = max(
+            [schema.HEAD, *(path.name[:4] for path in further.glob("0*.py"))] if further else [schema.HEAD]
+        )
         self._connection: sa.Connection | None = None
         self._begin = "BEGIN" if self.is_postgres else "BEGIN IMMEDIATE"
         self._engine = self._make_engine()
@@ -103,14 +108,17 @@ class Database:
                 raise self._unwritable(error.strerror or str(error)) from None
             with contextlib.suppress(OSError):  # SQLite removes its log when it is closed in peace
                 unclean = self.path.with_name(self.path.name + "-wal").stat().st_size
-        found = self.run(self._ensure_schema_version, write=True)
-        if found is not None and found < schema.HEAD:
+        found = self.run(self._ensure_schema, write=True)
+        if found < self._head:
             self._upgrade(found)
         if self.path is not None and size_bytes:
             checked_ms = self.run(lambda c: int(c.execute(sa.select(schema.head.c.checked_ms)).scalar_one()))
             if unclean or size_bytes <= _SMALL_BYTES or not 0 <= now_ms - checked_ms < _DAY_MS:
                 self.run(self._check_pages)
-                self.run(lambda c: c.execute(sa.update(schema.head).values(checked_ms=now_ms)), write=True)
+                with contextlib.suppress(ArgosyError):  # on a full disk too, reading goes on
+                    self.run(
+                        lambda c: c.execute(sa.update(schema.head).values(checked_ms=now_ms)), write=True
+                    )
 
     def close(self) -> None:
         self._drop()
@@ -208,29 +216,40 @@ class Database:
         assert isinstance(driver, sqlite3.Connection)
         return driver
 
-    def _ensure_schema_version(self, connection: sa.Connection) -> str | None:
-        """The version found, None for a database just made."""
-        if self.is_postgres:
-            connection.exec_driver_sql(f"SELECT pg_advisory_xact_lock({_CREATE_LOCK})")
+    def _ensure_schema(self, connection: sa.Connection) -> str:
+        """Make the tables when there are none. The version of the schema."""
+        self._lock_schema(connection)
         if not sa.inspect(connection).has_table(schema.version.name):
             schema.metadata.create_all(connection, checkfirst=False)
             connection.execute(schema.version.insert(), {"version_num": schema.HEAD})
             connection.execute(schema.head.insert(), {"id": 1, "seq": 0, "event_seq": 0, "checked_ms": 0})
-            return None
+            return schema.HEAD
         found = connection.execute(sa.select(schema.version.c.version_num)).scalar()
-        if found is None or not found.isdigit() or found > schema.HEAD:
+        if found is None or not found.isdigit() or found > self._head:
             raise ArgosyError(
                 "store-newer",
-                f"{self.describe()} was written by a newer Argosy (schema {found}, this one knows {schema.HEAD})",
+                f"{self.describe()} was written by a newer Argosy (schema {found}, this one knows {self._head})",
             )
         return str(found)
+
+    def _lock_schema(self, connection: sa.Connection) -> None:
+        """One server at a time makes or changes tables, and takes the time that it needs."""
+        if self.is_postgres:
+            connection.exec_driver_sql("SET LOCAL statement_timeout = 0")
+            connection.exec_driver_sql("SET LOCAL lock_timeout = 0")
+            connection.exec_driver_sql(f"SELECT pg_advisory_xact_lock({_CREATE_LOCK})")
 
     def _upgrade(self, found: str) -> None:
         from argosy.store.migrate import upgrade  # Alembic takes 0.2 s to import
 
         if self.path is not None and self.backups is not None:
             self.backup(self.backups / f"argosy-schema-{found}.db")
-        self.run(upgrade, write=True)
+
+        def work(connection: sa.Connection) -> None:
+            self._lock_schema(connection)
+            upgrade(connection, more=self._further)
+
+        self.run(work, write=True)
 
     def _check_pages(self, connection: sa.Connection) -> None:
         lines = connection.exec_driver_sql("PRAGMA quick_check(3)").scalars().all()
@@ -285,7 +304,8 @@ class Database:
                 "the connection to the database was lost while it committed",
                 hint="look whether it was done, then repeat",
             )
-        if state.startswith(("08", "53", "55", "57", "40", "25")) or not state:
+        away = not state and isinstance(error, (OperationalError, InterfaceError))
+        if away or state.startswith(("08", "53", "55", "57", "40", "25")):
             return ArgosyError(
                 "store-busy",
                 f"the database at {self._url.host or 'localhost'} does not answer: {what}",
@@ -297,7 +317,7 @@ class Database:
                 f"the database refuses: {what}",
                 hint="check user, password and name in the database URL",
             )
-        return ArgosyError("internal", f"the database refuses: {what} ({state})")
+        return ArgosyError("internal", f"the database refuses: {what} ({state or type(error.orig).__name__})")
 
     def _translated_sqlite(self, error: sqlite3.Error, *, folder: Path | None = None) -> ArgosyError:
         code, text = _sqlite_code(error), str(error)

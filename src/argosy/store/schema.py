@@ -164,7 +164,7 @@ TABLES: Final[dict[type, sa.Table]] = {
 
 
 def columns_of(row: Row, *, now_ms: int) -> Columns:
-    """The row as columns, but for `seq`, which the commit gives."""
+    """The row as columns, but for `seq`, which the commit gives. Raises ValueError for what no database holds."""
     found: Columns = {
         "id": row.id,
         "rev": row.rev,
@@ -192,6 +192,9 @@ def columns_of(row: Row, *, now_ms: int) -> Columns:
         }
     else:
         found |= {"claim_id": row.claim_id, "workload_id": row.workload_id}
+    for name, value in found.items():
+        if type(value) is str and "\0" in value:  # PostgreSQL's text holds none; in a body it is escaped
+            raise ValueError(f"{name} of {row.id!r} holds a NUL character")
     return found
 
 
@@ -220,28 +223,27 @@ def parse_row(kind: type[R], body: str) -> R:
     """The row of a body. A reason or outcome that this version does not know is dropped.
 
     Raises ArgosyError: `store-corrupt` when it is no JSON, `store-newer` when it cannot be understood."""
+    decoder = _DECODERS[kind]
     try:
-        row: R = _DECODERS[kind].decode(body)
+        row: R = decoder.decode(body)
         return row
-    except msgspec.ValidationError:
+    except msgspec.DecodeError:
         pass
+    try:
+        fields = msgspec.json.decode(body, type=dict[str, msgspec.Raw])
     except msgspec.DecodeError as error:
         raise ArgosyError(
             "store-corrupt", f"a row of table `{TABLES[kind].name}` is damaged: {error}"
         ) from None
-    fields = {
-        name: value
-        for name, value in msgspec.json.decode(body, type=dict[str, msgspec.Raw]).items()
-        if not (name in _OPTIONAL and not _is(_OPTIONAL[name], value))
+    known = {
+        name: value for name, value in fields.items() if name not in _OPTIONAL or _is(_OPTIONAL[name], value)
     }
     try:
-        row = _DECODERS[kind].decode(msgspec.json.encode(fields))
+        row = decoder.decode(msgspec.json.encode(known))
         return row
     except msgspec.ValidationError as error:
-        raise ArgosyError(
-            "store-newer",
-            f"row {bytes(fields.get('id', msgspec.Raw(b'?'))).decode()} was written by another version: {error}",
-        ) from None
+        id = bytes(fields.get("id", msgspec.Raw(b"?"))).decode()
+        raise ArgosyError("store-newer", f"row {id} was written by another version: {error}") from None
 
 
 def _is(kind: Any, value: msgspec.Raw) -> bool:

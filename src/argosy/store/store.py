@@ -193,7 +193,7 @@ class Store:
         last = connection.execute(_TAKE_SEQ, {"commits": len(requests), "events": events}).one()
         seq, event_seq = last.seq - len(requests), last.event_seq - events
         if seq != self._snapshot.seq:
-            self._read_changes(connection, seq)
+            self._read_changes(connection, seq, locked=True)
         snapshot = self._snapshot
         wrote = False
         for request in requests:
@@ -533,22 +533,26 @@ class Store:
 
     def _refresh(self, connection: sa.Connection) -> Snapshot:
         """Bring memory up to what is committed."""
-        if not self._snapshot.seq or connection.execute(_SEQ).scalar_one() != self._snapshot.seq:
-            self._read_changes(connection)
+        seq = connection.execute(_SEQ).scalar_one()
+        if seq != self._snapshot.seq:
+            self._read_changes(connection, seq)
         return self._snapshot
 
-    def _read_changes(self, connection: sa.Connection, seq: int | None = None) -> None:
-        """One statement, so that it sees one moment. `seq`: who already took the next one knows better."""
+    def _read_changes(self, connection: sa.Connection, seq: int, *, locked: bool = False) -> None:
+        """Read what others committed: one statement, so that it sees one moment.
+
+        `seq`: the last commit there was. `locked`: it still is, and `head` counts our own beginning already."""
+        if seq < self._snapshot.seq:  # the database was restored from a backup under our feet
+            self._snapshot = Snapshot.of(())
         after = self._snapshot.seq
         found = connection.execute(_CHANGES, {"after": after}) if after else connection.execute(_LIVE)
         rows: list[Row] = []
-        now = 0
         for kind, body in found:
-            if kind == schema.head.name:
-                now = int(body)
-            else:
+            if kind != schema.head.name:
                 rows.append(schema.parse_row(_KINDS[kind], body))
-        self._snapshot = self._snapshot.changed(rows, seq=now if seq is None else seq)
+            elif not locked:
+                seq = int(body)
+        self._snapshot = self._snapshot.changed(rows, seq=seq)
 
 
 def _read_row(connection: sa.Connection, kind: type[R], id: str) -> R | None:

@@ -19,7 +19,6 @@ from typing import Any, Final
 _SETTINGS: Final = {
     "fsync": "off",
     "full_page_writes": "off",
-    "synchronous_commit": "off",
     "listen_addresses": "",
     "shared_buffers": "32MB",
     "max_connections": "100",

@@ -175,6 +175,7 @@ async def any_text_comes_back(subject: Subject) -> None:
         (event,) = await store.load_events(subject=job.id)
         assert event.text == text.replace("\0", "\N{REPLACEMENT CHARACTER}")
     await refused(store.commit([a_job(detail="\ud800")]), ValueError)
+    await refused(store.commit([a_job(name="a\0b")]), ValueError)
     await refused(store.commit([a_job(created_ms=1 << 70)]), (OverflowError, ArgosyError))  # type: ignore[arg-type]
     assert len(contents(await store.snapshot())) == 0
     await store.close()
@@ -542,9 +543,10 @@ async def a_refused_commit_leaves_its_neighbours_alone(subject: Subject) -> None
         changed(ended, rev=0),
         changed(ended, phase=WorkloadPhase.RUNNING),
         a_job(detail="\ud800"),
+        a_job(name="a\0b"),
         a_job(created_ms=1 << 70),
     ]
-    mixed: list[Row] = [*good[:10], *bad[:3], *good[10:20], *bad[3:], *good[20:]]
+    mixed: list[Row] = [*good[:10], *bad[:4], *good[10:20], *bad[4:], *good[20:]]
     results = await asyncio.gather(*(store.commit([row]) for row in mixed), return_exceptions=True)
     for row, result in zip(mixed, results, strict=True):
         assert isinstance(result, tuple) == (row in good), (row.id, result)

@@ -1,0 +1,168 @@
+"""What only a server over a network can do: go away, refuse, come back; several writers at once."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from pathlib import Path
+
+import msgspec
+import pytest
+from store_subjects import PostgresSubject
+
+from argosy.model.errors import ArgosyError, render_error
+from argosy.model.rows import Workload
+from argosy.store import Conflict, Store
+from argosy.testing.builders import a_job
+from argosy.testing.conformance.store import changed, check_indexes, contents, put
+from argosy.testing.postgres_server import PostgresServer, find_postgres
+from argosy.testing.virtual_time import FixedClock, SimIds
+
+pytestmark = pytest.mark.postgres
+
+
+def open_fails(url: str) -> ArgosyError:
+    async def main() -> ArgosyError:
+        with pytest.raises(ArgosyError) as caught:
+            await Store.open(url, ids=SimIds(), clock=FixedClock())
+        return caught.value
+
+    return asyncio.run(main())
+
+
+def test_a_server_that_is_not_there_is_named_without_the_password() -> None:
+    pytest.importorskip("psycopg")
+    for url in ("postgresql://me:s3cr3t@127.0.0.1:1/x", "postgres://me:s3cr3t@/x?host=/tmp/nowhere"):
+        error = open_fails(url)
+        assert error.code == "store-busy" and "PostgreSQL" in error.hint
+        assert "s3cr3t" not in render_error(error) + repr(error)
+
+
+def test_a_refused_database_says_what_to_check(postgres_server: PostgresServer) -> None:
+    error = open_fails(postgres_server.url("not_there"))
+    assert error.code == "store-busy" and "not_there" in error.what
+
+
+def test_its_place_hides_the_password(postgres_server: PostgresServer) -> None:
+    async def main() -> None:
+        url = postgres_server.url(postgres_server.make_database()).replace("argosy@", "argosy:s3cr3t@")
+        store = await Store.open(url, ids=SimIds(), clock=FixedClock())
+        assert "s3cr3t" not in store.place and "test" in store.place
+        await store.close()
+
+    asyncio.run(main())
+
+
+def test_a_backup_is_the_database_servers_business(postgres: PostgresSubject, tmp_path: Path) -> None:
+    async def main() -> None:
+        store = await postgres.open()
+        assert await store.backup_if_due() is None
+        with pytest.raises(ArgosyError) as caught:
+            await store.backup(tmp_path / "x.db")
+        assert caught.value.code == "unsupported" and "pg_dump" in caught.value.hint
+        await store.close()
+
+    asyncio.run(main())
+
+
+def test_calls_in_the_caller_work_too(postgres_server: PostgresServer) -> None:
+    async def main() -> None:
+        url = postgres_server.url(postgres_server.make_database())
+        store = await Store.open(url, ids=SimIds(), clock=FixedClock(), inline=True)
+        job = await put(store, a_job())
+        assert contents(await store.snapshot()) == {job.id: job}
+        await store.close()
+
+    asyncio.run(main())
+
+
+def test_connections_that_break_at_any_moment_lose_nothing(postgres: PostgresSubject) -> None:
+    """Two stores count on one row while their connections are cut again and again."""
+
+    async def count(store: Store, job_id: str, result: dict[str, int]) -> None:
+        for _ in range(60):
+            while True:
+                try:
+                    job = (await store.snapshot()).workloads[job_id]
+                    await store.commit([changed(job, attempts=job.attempts + 1)])
+                except Conflict:
+                    continue
+                except ArgosyError as error:
+                    assert error.code == "store-busy", error.what
+                    result["unsure"] += "while it committed" in error.what
+                    continue
+                result["sure"] += 1
+                break
+
+    async def main() -> None:
+        one, two = await postgres.open(), await postgres.open()
+        job = await put(one, a_job())
+        over = threading.Event()
+
+        def cut() -> None:
+            while not over.wait(0.02):
+                asyncio.run(postgres.cut(one))
+
+        cutter = threading.Thread(target=cut)
+        cutter.start()
+        result = {"sure": 0, "unsure": 0}
+        try:
+            await asyncio.gather(*(count(store, job.id, result) for store in (one, two)))
+        finally:
+            over.set()
+            cutter.join()
+        row = await one.load(job.id)
+        assert isinstance(row, Workload) and row.attempts == row.rev - 1
+        assert result["sure"] == 120 <= row.attempts <= 120 + result["unsure"]
+        third = await postgres.open()
+        for store in (one, two):
+            assert contents(await store.snapshot()) == contents(await third.snapshot())
+            check_indexes(await store.snapshot())
+        for store in (one, two, third):
+            await store.close()
+
+    asyncio.run(main())
+
+
+def test_a_database_restored_under_a_running_server_is_read_anew(
+    postgres: PostgresSubject, postgres_server: PostgresServer
+) -> None:
+    async def main() -> None:
+        store = await postgres.open()
+        job = await put(store, a_job())
+        await put(store, a_job(number=2))
+        await put(store, changed(job, detail="after the backup"))
+        postgres_server.execute("DELETE FROM workload WHERE number = 2", postgres.name)
+        body = msgspec.json.encode(job).decode()
+        postgres_server.execute(f"UPDATE workload SET rev = 1, seq = 1, body = '{body}'", postgres.name)
+        postgres_server.execute("UPDATE head SET seq = 1", postgres.name)
+        assert contents(await store.snapshot()) == {job.id: job}
+        assert (await put(store, changed(job, detail="again"))).rev == 2
+        await store.close()
+
+    asyncio.run(main())
+
+
+def test_a_server_that_crashed_and_came_back_is_used_again(postgres_server: PostgresServer) -> None:
+    binaries = find_postgres()  # one of its own: the others are in the middle of something
+    assert binaries is not None and postgres_server
+    server = PostgresServer(binaries)
+
+    async def main() -> None:
+        url = server.url(server.make_database())
+        store = await Store.open(url, ids=SimIds(), clock=FixedClock())
+        job = await put(store, a_job())
+        server.restart()
+        job = await put(store, changed(job, detail="after the crash"))
+        assert contents(await store.snapshot()) == {job.id: job}
+        server.stop()
+        for call in (store.load(job.id), store.snapshot(), store.commit([changed(job, detail="never")])):
+            with pytest.raises(ArgosyError) as caught:
+                await call
+            assert caught.value.code == "store-busy"
+        await store.close()
+
+    try:
+        asyncio.run(main())
+    finally:
+        server.stop()
