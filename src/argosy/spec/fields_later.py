@@ -23,13 +23,13 @@ from argosy.spec.shapes import (
 )
 
 _MOUNT_OPTIONS: Final = Table(
-    name="config",
+    name="file_mounts.config",
     lenient=True,
     fields=(
         Field(
             name="mount_cached",
             shape=Table(
-                name="config.mount_cached",
+                name="file_mounts.config.mount_cached",
                 lenient=True,
                 fields=(
                     Field(name="transfers", shape=Whole(minimum=1), doc="Parallel uploads.", example="4"),
@@ -54,7 +54,7 @@ _MOUNT_OPTIONS: Final = Table(
         Field(
             name="mount",
             shape=Table(
-                name="config.mount",
+                name="file_mounts.config.mount",
                 lenient=True,
                 fields=(
                     Field(name="read_only", shape=Flag(), doc="No writes.", example="true"),

@@ -211,7 +211,7 @@ _CANDIDATE: Final = (
         example="{strategy: FAILOVER, max_restarts_on_errors: 3, recover_on_exit_codes: [33]}",
         also=("recovery",),
     ),
-    Field(name="spot_recovery", shape=_RECOVERY, doc="Older spelling of `job_recovery`.", example="auto"),
+    Field(name="spot_recovery", shape=_RECOVERY, doc="Older spelling of `job_recovery`.", example="FAILOVER"),
     Field(
         name="disk_size",
         shape=SIZE,

@@ -97,8 +97,8 @@ class Reader:
         try:
             where = f"{path}.{field.name}" if path else field.name
             value = self.read(node, field.shape, where)
-            if value is INVALID:
-                return
+            if value is INVALID or (field.later and value in ((), {})):
+                return  # an empty list asks for nothing that could be executed later
             section.values[field.name] = value
             section.places[field.name] = key.place if key.place.line else node.place
             if (field.later and not field.quiet) or field.keep:

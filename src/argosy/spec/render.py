@@ -19,6 +19,8 @@ from argosy.spec.notation import (
 
 MASK: Final = "***"
 Document = dict[str, object]
+#: YAML 1.1 takes these for line breaks, which are folded unless they are escaped.
+_ODD_BREAKS: Final = ("\r", "\x85", "\u2028", "\u2029")
 
 
 def render_task(task: Task) -> str:
@@ -40,6 +42,8 @@ def render_task(task: Task) -> str:
 
     def represent_text(dumper: yaml.SafeDumper, text: str) -> yaml.ScalarNode:
         style = "|" if "\n" in text else None
+        if any(odd in text for odd in _ODD_BREAKS):
+            style = '"'
         return dumper.represent_scalar("tag:yaml.org,2002:str", text, style=style)
 
     Dumper.add_representer(str, represent_text)
@@ -48,8 +52,7 @@ def render_task(task: Task) -> str:
 
 def task_document(task: Task) -> Document:
     """The task as plain values with the field names of the YAML; secrets as `***`."""
-    extra = _decoded(task.extra)
-    document: Document = {
+    head: Document = {
         "name": task.name,
         "workdir": _workdir(task),
         "num_nodes": task.num_nodes if task.num_nodes != 1 else None,
@@ -58,13 +61,19 @@ def task_document(task: Task) -> Document:
         "secrets": dict.fromkeys(task.secrets, MASK),
         "file_mounts": {mount.target: mount.source for mount in task.file_mounts}
         | {mount.target: _storage(mount) for mount in task.storage_mounts},
-        **extra,
+    }
+    tail: Document = {
         "max_duration": _span(task.max_duration_s) if task.max_duration_s is not None else None,
         "grace": f"{task.grace_s}s" if task.grace_s != Task().grace_s else None,
         "config": _decoded(task.config),
         "setup": task.setup,
         "run": task.run,
     }
+    # What is kept for later is written as it was, also where it is empty.
+    return {**_given(head), **_decoded(task.extra), **_given(tail)}
+
+
+def _given(document: Document) -> Document:
     return {name: value for name, value in document.items() if value not in (None, "", {}, [])}
 
 
@@ -133,10 +142,11 @@ def _candidate(resources: Resources) -> Document:
         "priority": resources.priority or None,
         "priority_class": resources.priority_class,
     }
+    document = _given(document)
     for name, value in _decoded(resources.extra).items():
         known = document.get(name)
         document[name] = {**known, **value} if isinstance(known, dict) and isinstance(value, dict) else value
-    return {name: value for name, value in document.items() if value not in (None, "", {}, [])}
+    return document
 
 
 def _autostop(resources: Resources) -> object:

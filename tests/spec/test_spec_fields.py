@@ -1,0 +1,199 @@
+"""Every field of the table is read, kept, described and documented."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections.abc import Iterator
+
+import pytest
+import yaml
+
+from argosy.model.errors import ArgosyError
+from argosy.model.task import Task
+from argosy.spec import parse_task, render_field_table, render_task, task_from_mapping, task_schema
+from argosy.spec.fields import HEADER, TASK
+from argosy.spec.fields_later import CONFIG, STORAGE
+from argosy.spec.fields_resources import CANDIDATE, RESOURCES
+from argosy.spec.schema import _tables
+from argosy.spec.shapes import Field, Table
+
+ENV = {"DATA": "d", "TOKEN": "t"}
+
+
+def parse_one(text: str) -> Task:
+    return parse_task(text, source="t.yaml", env=ENV).tasks[0]
+
+
+def every_table() -> list[Table]:
+    tables = {id(table): table for _, table in _tables(TASK)}
+    return [TASK, HEADER, *tables.values()]
+
+
+@pytest.mark.parametrize("field", TASK.fields, ids=lambda field: field.name)
+def test_each_field_of_a_task_is_read_by_its_example(field: Field) -> None:
+    parsed = parse_task(
+        f"{field.name}: {field.example}", env=ENV if field.name != "secrets" else {"TOKEN": "t"}
+    )
+    task = parsed.tasks[0]
+    told = " ".join(warning.what for warning in parsed.warnings)
+    if field.later and not field.quiet:
+        assert field.name in task.not_executed
+        assert f"`{field.name}` is accepted but not executed yet" in told
+        assert field.name in yaml.safe_load(render_task(task))
+    elif field.name != "config":
+        assert "accepted" not in told or field.quiet
+    assert parse_task(render_task(task)).tasks[0].not_executed == task.not_executed
+
+
+@pytest.mark.parametrize("field", RESOURCES.fields, ids=lambda field: field.name)
+def test_each_field_of_resources_is_read_by_its_example(field: Field) -> None:
+    task = parse_one(f"resources: {{{field.name}: {field.example}}}")
+    assert (f"resources.{field.name}" in task.not_executed) == field.later
+    assert task.resources != Task().resources, "nothing was kept"
+    again = parse_one(render_task(task))
+    assert (again.resources, again.ordered) == (task.resources, task.ordered)
+
+
+def nested() -> Iterator[tuple[str, Field]]:
+    for part, wrap in (("service", ""), ("pool", ""), ("config", ""), ("sync", ""), ("networking", "")):
+        field = TASK.field(part)
+        assert field is not None and wrap == ""
+        assert isinstance(field.shape, Table)
+        for inner in field.shape.fields:
+            yield f"{part}: {{{inner.name}: {inner.example}}}", inner
+    for inner in STORAGE.fields:
+        source = "" if inner.name in ("source", "name") else ", source: s3://b"
+        yield f"file_mounts: {{/x: {{{inner.name}: {inner.example}{source}}}}}", inner
+
+
+@pytest.mark.parametrize(("text", "field"), list(nested()), ids=lambda value: getattr(value, "name", None))
+def test_each_nested_field_is_read_and_read_back(text: str, field: Field) -> None:
+    task = parse_one(text)
+    assert parse_one(render_task(task)) == task
+    assert task.not_executed
+
+
+def test_deeper_fields_are_known_too() -> None:
+    for _, table in _tables(TASK):
+        lines = "".join(f"  {field.name}: {field.example}\n" for field in table.fields)
+        assert yaml.safe_load(f"x:\n{lines}"), table.name
+    task = parse_one(
+        """
+        service:
+          readiness_probe: {path: /, post_data: {a: 1}, headers: {X: y}, initial_delay_seconds: 1,
+            timeout_seconds: 2, endpoint_probe_interval_seconds: 3, consecutive_failure_threshold_timeout: 4}
+          replica_policy: {min_replicas: 0, max_replicas: 2, num_overprovision: 1, target_qps_per_replica: {A100: 2},
+            upscale_delay_seconds: 1, downscale_delay_seconds: 1, dynamic_ondemand_fallback: true,
+            base_ondemand_fallback_replicas: 0, spot_placer: dynamic_fallback}
+          load_balancing_policy: instance_aware_least_load
+          load_balancer: {stream_timeout_seconds: 5}
+          ports: 8000
+          tls: {keyfile: k, certfile: c}
+        resources:
+          autostop: {idle_minutes: 5, hook: sync, hook_timeout: 10}
+        """
+    )
+    assert task.not_executed == ("autostop.hook", "autostop.hook_timeout", "service")
+    assert task.resources[0].extra == '{"autostop":{"hook":"sync","hook_timeout":10}}'
+    assert parse_one(render_task(task)) == task
+
+
+def test_examples_docs_and_names_are_complete() -> None:
+    for table in every_table():
+        names = [field.name for field in table.fields]
+        assert len(names) == len(set(names)), table.name
+        for field in table.fields:
+            assert field.doc.endswith(".") and field.example, (table.name, field.name)
+            assert not set(field.also) & set(names), (table.name, field.name)
+
+
+def test_the_fields_of_skypilot_are_known() -> None:
+    task = """name workdir setup run num_nodes envs secrets managed_secrets file_mounts volumes service pool config
+        event_callback api_server_access inputs outputs file_mounts_mapping volume_mounts _metadata resources"""
+    resources = """infra cloud region zone accelerators cpus memory instance_type use_spot job_recovery any_of ordered
+        disk_size disk_tier local_disk network_tier ports image_id labels accelerator_args volumes autostop priority
+        priority_class max_hourly_cost spot_recovery"""
+    assert all(TASK.field(name) for name in task.split())
+    assert all(RESOURCES.field(name) for name in resources.split())
+    assert all(
+        HEADER.field(name)
+        for name in ["name", "execution", "primary_tasks", "termination_delay", "inter_connection"]
+    )
+    assert not CANDIDATE.field("any_of")
+    assert CONFIG.field("kubernetes")
+
+
+def test_the_schema_knows_every_field() -> None:
+    schema = task_schema()
+    assert set(schema["properties"]) == {field.name for field in TASK.fields}
+    assert schema["additionalProperties"] is False
+    assert set(schema["properties"]["resources"]["properties"]) == {field.name for field in RESOURCES.fields}
+    assert "not executed yet" in schema["properties"]["service"]["description"]
+    assert schema["properties"]["num_nodes"] == {
+        "type": "integer",
+        "minimum": 1,
+        "maximum": 100_000,
+        "description": "Nodes that start together and end together.",
+    }
+
+
+def test_the_documentation_has_a_row_for_every_field() -> None:
+    text = render_field_table()
+    for table in every_table():
+        for field in table.fields:
+            assert f"| `{field.name}` |" in text
+    columns = {line.replace("\\|", "").count("|") for line in text.splitlines() if line.startswith("|")}
+    assert columns == {5}
+
+
+@pytest.mark.parametrize("field", [*TASK.fields, *RESOURCES.fields], ids=lambda field: field.name)
+def test_what_people_write_by_mistake_leads_to_the_field(field: Field) -> None:
+    top = field in TASK.fields
+    for wrong in field.also:
+        text = f"{wrong}: 1" if top else f"resources: {{{wrong}: 1}}"
+        with pytest.raises(ArgosyError) as caught:
+            parse_task(text)
+        assert f"`{field.name}`" in caught.value.hint
+        assert f"unknown field `{wrong}`" in caught.value.what
+
+
+def test_null_is_not_given() -> None:
+    fields = [field.name for field in TASK.fields]
+    assert parse_task("\n".join(f"{name}:" for name in fields)).tasks == (Task(),)
+
+
+def test_python_says_the_same_as_yaml() -> None:
+    mapping = {
+        "name": "x",
+        "num_nodes": 2,
+        "envs": {"N": 3, "FLAG": True},
+        "resources": {"accelerators": {"L4", "T4"}, "cpus": "4+", "ports": (8000, "9000-9001")},
+        "file_mounts": {"/x": "./x"},
+        "run": "echo ${N}",
+    }
+    task = task_from_mapping(mapping).tasks[0]
+    assert task.envs == {"N": "3", "FLAG": "True"}
+    assert [one.render() for one in task.resources] == ["L4:1, 4+ CPUs", "T4:1, 4+ CPUs"]
+    assert task.resources[0].ports == ("8000", "9000-9001")
+    with pytest.raises(ArgosyError) as caught:
+        task_from_mapping({"num_nodes": "2", "nmae": "x"})
+    assert caught.value.where == "Task(...)"
+    assert caught.value.what == "`num_nodes` must be a whole number from 1, found the text `2`"
+    assert caught.value.details == ("Task(...): unknown field `nmae` (did you mean `name`?)",)
+    with pytest.raises(ArgosyError, match="a `object` is no plain value"):
+        task_from_mapping({"run": object()})
+    loop: dict[str, object] = {}
+    loop["run"] = loop
+    with pytest.raises(ArgosyError, match="64 deep"):
+        task_from_mapping(loop)
+
+
+def test_import_is_light() -> None:
+    code = (
+        "import sys, argosy.spec\n"
+        "heavy = {'yaml', 'asyncio', 'difflib', 'socket', 'subprocess', 'random', 'tempfile', 'click', 'rich'}\n"
+        "print(sorted(heavy & set(sys.modules)))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"

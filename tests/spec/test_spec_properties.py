@@ -1,0 +1,238 @@
+"""Whatever is written: a task or an ArgosyError. And a task is rendered so that it is read back."""
+
+from __future__ import annotations
+
+import string
+from typing import Any
+
+import yaml
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from argosy.model.errors import ArgosyError, render_error
+from argosy.spec import Overrides, parse_env_text, parse_task, render_task, task_from_mapping
+from argosy.spec.accelerators import KNOWN
+from argosy.spec.fields import TASK
+from argosy.spec.fields_resources import RESOURCES
+from argosy.spec.source import resolve_plain
+
+settings.register_profile("spec", deadline=None, max_examples=150)
+settings.load_profile("spec")
+
+FIELDS = [field.name for field in (*TASK.fields, *RESOURCES.fields)]
+PIECES = [
+    *FIELDS, ":", ": ", "\n", "\n  ", "\n    ", "- ", "\n- ", "[", "]", "{", "}", ",", "&a ", "*a", "<<: ", "|", ">",
+    "'", '"', "#", "\t", "---\n", "...\n", "!!set ", "!!str ", "? ", "null", "~", "true", "5", "-1", "1e9", ".nan",
+    "A100:8", "80GB+", "$K", "${K}", "s3://b", "\\", "%", "@", "\u2028", "\x85", "\ufeff", "é", "\U0001f600", "\x00",
+    "\ud800",
+]  # fmt: skip
+
+
+def survives(text: str) -> None:
+    try:
+        parsed = parse_task(text, env={"K": "v"})
+    except ArgosyError as error:
+        assert error.code in ("spec-invalid", "spec-unreadable")
+        assert render_error(error).encode()
+        return
+    for task in parsed.tasks:
+        rendered = render_task(task)
+        again = parse_task(rendered).tasks[0]
+        assert again == task or task.secrets
+
+
+@given(st.lists(st.sampled_from(PIECES), max_size=25).map("".join))
+@settings(max_examples=400)
+def test_no_text_breaks_the_parser(text: str) -> None:
+    survives(text)
+
+
+@given(st.text(max_size=60))
+def test_no_noise_breaks_the_parser(text: str) -> None:
+    survives(text)
+
+
+SCALARS = (
+    st.none()
+    | st.booleans()
+    | st.integers()
+    | st.floats()
+    | st.text(max_size=12)
+    | st.sampled_from(["A100:8", "4+", "10m", "8GB", "s3://b/x", "$K", "${K}", "/x", "auto", "local"])
+)
+TREES = st.recursive(
+    SCALARS,
+    lambda inner: (
+        st.lists(inner, max_size=3)
+        | st.dictionaries(st.sampled_from(FIELDS) | st.text(max_size=6), inner, max_size=4)
+    ),
+    max_leaves=12,
+)
+
+
+@given(st.dictionaries(st.sampled_from(FIELDS), TREES, max_size=4))
+@settings(max_examples=250)
+def test_no_values_break_the_parser(mapping: dict[str, Any]) -> None:
+    try:
+        parsed = task_from_mapping(mapping, env={"K": "v"})
+    except ArgosyError as error:
+        assert error.where == "Task(...)"
+        return
+    task = parsed.tasks[0]
+    again = parse_task(render_task(task)).tasks[0]
+    assert again == task or task.secrets
+
+
+@given(st.dictionaries(st.sampled_from(Overrides.__struct_fields__), st.text(max_size=8), max_size=3))
+def test_no_flag_breaks_the_parser(flags: dict[str, Any]) -> None:
+    for name in ("envs", "secrets", "labels"):
+        if name in flags:
+            flags[name] = {flags[name]: flags[name]}
+    try:
+        task_from_mapping({"run": "x"}, overrides=Overrides(**flags))
+    except ArgosyError as error:
+        assert render_error(error)
+
+
+SECRET = "Zq7-correct-horse"
+
+
+@given(TREES.map(lambda tree: tree), st.sampled_from(["value", "key", "item", "tree"]))
+def test_no_error_shows_a_secret(tree: Any, how: str) -> None:
+    secrets: Any = {
+        "value": {"A": SECRET, "B": tree},
+        "key": {SECRET: tree},
+        "item": [SECRET],
+        "tree": [[SECRET], tree],
+    }[how]
+    try:
+        parsed = task_from_mapping({"secrets": secrets, "run": "x", "workdir": "${A}"})
+        shown = repr(parsed) + "".join(render_task(task) for task in parsed.tasks)
+    except ArgosyError as error:
+        shown = render_error(error)
+    assert SECRET not in shown
+
+
+# -------------------------------------------------------------------- tasks that are right, with all fields
+
+WORDS = st.text(string.ascii_lowercase + string.digits, min_size=1, max_size=8)
+TEXTS = st.text(
+    st.characters(codec="utf-8", exclude_characters="\0") | st.sampled_from("\n\r\x85\u2028\t #:'\"$"),
+    min_size=1,
+    max_size=30,
+)
+NAMES = st.from_regex(r"[A-Za-z_][A-Za-z0-9_]{0,10}", fullmatch=True).filter(
+    lambda name: not name.startswith(("ARGOSY_", "SKYPILOT_"))
+)
+AMOUNTS = st.integers(1, 4096)
+WISHES = st.builds(
+    lambda name, count: f"{name}:{count}",
+    st.sampled_from([*KNOWN, "80GB+", "0.5TB+", "nvidia:16GB+", "Zephyr9"]),
+    st.sampled_from(["1", "2", "8", "0.25", "0.333"]),
+)
+MAPPINGS = st.dictionaries(WORDS, SCALARS | st.lists(WORDS, max_size=2), min_size=1, max_size=3)
+
+CANDIDATES = st.fixed_dictionaries(
+    {},
+    optional={
+        "infra": st.sampled_from(["local", "aws/us-east-1", "k8s/a/b", "*/r", "aws/*/z"]),
+        "cpus": st.builds(lambda n, plus: f"{n}{plus}", AMOUNTS, st.sampled_from(["", "+", ".5", ".125+"])),
+        "memory": st.builds(
+            lambda n, tail: f"{n}{tail}", AMOUNTS, st.sampled_from(["", "+", "x", "MB+", ".3"])
+        ),
+        "use_spot": st.booleans(),
+        "instance_type": TEXTS,
+        "disk_size": AMOUNTS | st.just("1536MB"),
+        "disk_tier": st.sampled_from(["low", "best"]),
+        "network_tier": st.just("best"),
+        "local_disk": TEXTS,
+        "ports": st.lists(st.integers(1, 65535) | st.just("90-99"), min_size=1, max_size=3),
+        "image_id": st.just("docker:x") | st.dictionaries(WORDS, TEXTS, min_size=1, max_size=2),
+        "labels": st.dictionaries(WORDS, TEXTS, max_size=2),
+        "accelerator_args": st.dictionaries(WORDS, TEXTS, max_size=2),
+        "autostop": st.integers(-1, 100)
+        | st.booleans()
+        | st.just({"idle_minutes": "90s", "down": True, "hook": "x"}),
+        "job_recovery": st.sampled_from(
+            ["FAILOVER", {"max_restarts_on_errors": 2, "recover_on_exit_codes": [1, 2]}]
+        ),
+        "priority": st.integers(-1000, 1000),
+        "priority_class": TEXTS,
+        "max_hourly_cost": st.sampled_from([1, 2.5, "$0.000001", "98.5/h"]),
+        "location": TEXTS,
+        "edge_config": MAPPINGS,
+        "regions": st.lists(WORDS, max_size=2),
+    },
+)
+RESOURCE_SETS = st.one_of(
+    st.builds(
+        lambda one, wish: {**one, "accelerators": wish},
+        CANDIDATES,
+        WISHES | st.lists(WISHES, min_size=1, max_size=3),
+    ),
+    st.builds(
+        lambda one, key, many: {**one, key: many},
+        CANDIDATES,
+        st.sampled_from(["any_of", "ordered"]),
+        st.lists(CANDIDATES, min_size=1, max_size=3),
+    ),
+)
+TASKS = st.fixed_dictionaries(
+    {"run": TEXTS},
+    optional={
+        "name": WORDS,
+        "workdir": TEXTS.filter(lambda text: text.strip() != "") | st.just({"url": "https://x", "ref": "1"}),
+        "setup": TEXTS,
+        "num_nodes": st.integers(1, 100),
+        "envs": st.dictionaries(NAMES, TEXTS | st.just(""), max_size=3),
+        "resources": RESOURCE_SETS,
+        "file_mounts": st.dictionaries(
+            WORDS.map(lambda word: "/" + word),
+            st.sampled_from(
+                ["./x", "s3://b", {"name": "b", "mode": "COPY"}, {"source": ["a", "b"], "persistent": False}]
+            ),
+            max_size=3,
+        ),
+        "max_duration": st.integers(1, 10**6).map(lambda n: f"{n}s"),
+        "grace": st.integers(0, 1000),
+        "config": st.just({"docker": {"run_options": ["--x"]}})
+        | st.builds(lambda m: {"kubernetes": m}, MAPPINGS),
+        "service": st.just({"replicas": 2, "readiness_probe": "/"}),
+        "volumes": st.just({"/v": {"size": 5}}),
+        "event_callback": TEXTS,
+        "estimated_hours": st.floats(0, 1e6),
+        "deadline": TEXTS,
+    },
+)
+
+
+@given(TASKS)
+@settings(max_examples=200)
+def test_a_task_is_rendered_and_read_back(mapping: dict[str, Any]) -> None:
+    try:
+        task = task_from_mapping(mapping).tasks[0]
+    except ArgosyError as error:
+        # Two candidates of `ordered` lists inside `any_of` is the one refusal that these strategies can reach.
+        assert "has no order" in error.what, render_error(error)
+        return
+    rendered = render_task(task)
+    assert parse_task(rendered).tasks[0] == task
+    assert render_task(parse_task(rendered).tasks[0]) == rendered
+
+
+@given(st.text("0123456789+-_.eExXbBnNaAiIfFyYsStTrRuUoOlL~", max_size=8))
+def test_plain_scalars_agree_with_yaml(text: str) -> None:
+    """What we take for a number or boolean, PyYAML does too: so its dumper quotes it."""
+    value = resolve_plain(text)
+    if isinstance(value, str) or value is None:
+        return
+    theirs = yaml.safe_load(text)
+    assert type(theirs) is type(value) and (theirs == value or value != value)
+
+
+@given(st.text(max_size=60))
+def test_no_env_file_breaks_the_parser(text: str) -> None:
+    try:
+        parse_env_text(text, source=".env")
+    except ArgosyError as error:
+        assert error.where.startswith(".env:")
