@@ -1,0 +1,72 @@
+"""Command line of the agent.
+
+python agent.pyz serve --root DIR --socket PATH [--devices 0,1] [--name NODE]
+python agent.pyz probe [--root DIR] [--devices 0,1] [--name NODE]
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+
+_USAGE = """\
+    python agent.pyz serve --root DIR --socket PATH [--devices 0,1] [--name NODE]
+    python agent.pyz probe [--root DIR] [--devices 0,1] [--name NODE]
+"""
+
+
+def _fail(text: str) -> int:
+    sys.stderr.write("argosy-agent: " + text + "\n")
+    return 2
+
+
+def main(arguments: list[str]) -> int:
+    """Exit status: 0 done, 2 usage, 3 another agent runs there, 4 the root or socket cannot be used."""
+    if not arguments or arguments[0] not in ("serve", "probe"):
+        sys.stderr.write("usage:\n" + _USAGE)
+        return 2
+    options = {}
+    rest = arguments[1:]
+    while rest:
+        name, _, value = rest.pop(0).partition("=")
+        if name not in ("--root", "--socket", "--devices", "--name"):
+            return _fail("unknown argument %r; usage:\n%s" % (name, _USAGE))
+        if not value and "=" not in arguments[len(arguments) - len(rest) - 1]:
+            if not rest:
+                return _fail("%s needs a value" % name)
+            value = rest.pop(0)
+        options[name[2:]] = value
+    own_devices = None
+    if "devices" in options:
+        try:
+            own_devices = [int(text) for text in options["devices"].split(",") if text.strip()]
+        except ValueError:
+            return _fail("--devices takes indices such as 0,1")
+    if arguments[0] == "probe":
+        return _probe(options.get("root", "."), options.get("name", ""), own_devices)
+    if not options.get("root") or not options.get("socket"):
+        return _fail("serve needs --root and --socket")
+    sys.modules["ssl"] = None  # type: ignore[assignment]  # asyncio would load it: 5 MB for nothing
+    from argosy.agent import serve
+
+    return serve.run(
+        os.path.abspath(options["root"]),
+        os.path.abspath(options["socket"]),
+        options.get("name", ""),
+        own_devices,
+    )
+
+
+def _probe(root: str, name: str, own_devices: list[int] | None) -> int:
+    import json
+
+    from argosy.agent.node import Node
+
+    node = Node(root, name, own_devices)
+    node.discover_devices()
+    sys.stdout.write(json.dumps(node.facts()) + "\n")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

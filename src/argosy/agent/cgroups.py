@@ -1,0 +1,183 @@
+"""Limits on processes and memory of a rank, where the kernel lets us: cgroup v2 when it is delegated, else v1.
+
+We make cgroups only where they are ours to make: below our own cgroup in v2 (or beside it, when the parent is
+delegated to us), and in v1 only when we are not inside somebody else's group. Slurm, Docker and others clean up the
+groups that they made and would stumble over ours.
+"""
+
+from __future__ import annotations
+
+import os
+
+_CONTROLLERS = ("pids", "memory")
+
+
+def read_text(path: str) -> str:
+    """The file's text, or "" when it cannot be read."""
+    try:
+        with open(path, encoding="utf-8", errors="replace") as file:
+            return file.read()
+    except OSError:
+        return ""
+
+
+def _write(path: str, text: str) -> bool:
+    try:
+        with open(path, "w", encoding="ascii") as file:
+            file.write(text)
+        return True
+    except OSError:
+        return False
+
+
+def _owned(folder: str) -> bool:
+    return os.access(folder, os.W_OK) and os.access(folder + "/cgroup.procs", os.W_OK)
+
+
+class Place:
+    """Where this process stands: for each controller its own cgroup's folder, and whether it is the tree's top."""
+
+    def __init__(self, self_cgroup: str, mountinfo: str) -> None:
+        own = {}
+        for line in self_cgroup.splitlines():
+            _, controllers, where = line.split(":", 2)
+            for name in controllers.split(","):
+                own[name] = where
+        self.v1: dict[str, tuple[str, bool]] = {}
+        self.v2: tuple[str, bool] | None = None
+        for line in mountinfo.splitlines():
+            left, _, right = line.partition(" - ")
+            fields, kind = left.split(), right.split()
+            if len(fields) < 5 or not kind or kind[0] not in ("cgroup", "cgroup2"):
+                continue
+            root, mount = fields[3], fields[4]
+            names = [""] if kind[0] == "cgroup2" else kind[-1].split(",")
+            for name in names:
+                if name not in own:
+                    continue
+                path = own[name]
+                if root != "/" and path.startswith(root):
+                    path = path[len(root) :]
+                below = path.strip("/")
+                folder = mount + "/" + below if below else mount
+                if name == "":
+                    self.v2 = (folder, not below)
+                else:
+                    self.v1[name] = (folder, not below)
+
+
+class Cgroups:
+    """Cgroups of ranks. `tag` keeps two agents on one machine apart."""
+
+    def __init__(self, tag: str, place: Place | None = None) -> None:
+        place = place or Place(read_text("/proc/self/cgroup"), read_text("/proc/self/mountinfo"))
+        self._tag = tag
+        self._v2 = ""  # the folder in which v2 groups are made
+        self._v2_ready = False
+        self._v1: dict[str, str] = {}
+        v2_controllers: set[str] = set()
+        if place.v2 is not None:
+            own, _ = place.v2
+            parent = os.path.dirname(own)
+            if _owned(own):
+                self._v2 = own
+                v2_controllers = set(read_text(own + "/cgroup.controllers").split())
+            if not v2_controllers.intersection(_CONTROLLERS) and _owned(parent):
+                self._v2 = parent
+                v2_controllers = set(read_text(parent + "/cgroup.subtree_control").split())
+        self._v2_controllers = v2_controllers
+        for name in _CONTROLLERS:
+            folder, at_top = place.v1.get(name, ("", False))
+            if folder and at_top and name not in v2_controllers and _owned(folder):
+                self._v1[name] = folder
+        self.can_limit_pids = "pids" in v2_controllers or "pids" in self._v1
+        self.can_limit_memory = "memory" in v2_controllers or "memory" in self._v1
+
+    def _prepare_v2(self) -> bool:
+        """Switch the controllers on for our children. The kernel wants a group with children to hold no process
+        itself, so we step aside first; that fails when others share our group, and then there are no limits."""
+        if self._v2_ready:
+            return True
+        wanted = self._v2_controllers.intersection(_CONTROLLERS)
+        control = self._v2 + "/cgroup.subtree_control"
+        if not wanted.issubset(read_text(control).split()):
+            text = " ".join("+" + name for name in sorted(wanted))
+            if not _write(control, text):
+                aside = "%s/argosy-%s-agent" % (self._v2, self._tag)
+                try:
+                    os.makedirs(aside, exist_ok=True)
+                except OSError:
+                    return False
+                if not (_write(aside + "/cgroup.procs", "0") and _write(control, text)):
+                    return False
+        self._v2_ready = True
+        return True
+
+    def create(self, rank_id: str, pids_max: int, memory_bytes: int) -> list[str]:
+        """Make the groups that these limits need (0: none) and return their folders. A limit that the kernel does
+        not let us set is left out."""
+        name = "argosy-%s-%s" % (self._tag, rank_id)
+        wanted = {}
+        if pids_max:
+            wanted["pids"] = str(pids_max + 1)  # the wrapper is not the user's
+        if memory_bytes:
+            wanted["memory"] = str(memory_bytes)
+        folders: list[str] = []
+        in_v2 = {key: value for key, value in wanted.items() if key in self._v2_controllers}
+        if in_v2 and self._prepare_v2():
+            folder = self._v2 + "/" + name
+            if self._make(folder):
+                for key, value in in_v2.items():
+                    _write("%s/%s.max" % (folder, key), value)
+                if "memory" in in_v2:
+                    _write(folder + "/memory.swap.max", "0")
+                    _write(folder + "/memory.oom.group", "0")
+                folders.append(folder)
+        for key, value in wanted.items():
+            if key in self._v1:
+                folder = self._v1[key] + "/" + name
+                if self._make(folder):
+                    _write(folder + ("/pids.max" if key == "pids" else "/memory.limit_in_bytes"), value)
+                    if key == "memory":
+                        _write(folder + "/memory.memsw.limit_in_bytes", value)
+                    folders.append(folder)
+        return folders
+
+    @staticmethod
+    def _make(folder: str) -> bool:
+        try:
+            os.makedirs(folder, exist_ok=True)
+            return True
+        except OSError:
+            return False
+
+
+def members(folders: list[str]) -> set[int]:
+    found: set[int] = set()
+    for folder in folders:
+        found.update(int(line) for line in read_text(folder + "/cgroup.procs").split())
+    return found
+
+
+def ran_out_of_memory(folders: list[str]) -> bool:
+    """Has the kernel killed a process of these groups because their memory limit was reached?"""
+    for folder in folders:
+        for line in (
+            read_text(folder + "/memory.events") + "\n" + read_text(folder + "/memory.oom_control")
+        ).splitlines():
+            if line.startswith("oom_kill ") and int(line.split()[1]) > 0:
+                return True
+    return False
+
+
+def remove(folders: list[str]) -> bool:
+    """True when none is left."""
+    gone = True
+    for folder in folders:
+        try:
+            os.rmdir(folder)
+        except FileNotFoundError:
+            pass
+        except OSError:
+            gone = False
+    return gone

@@ -1,0 +1,304 @@
+"""Accelerators of this machine: through NVML by ctypes, with nvidia-smi as fallback, none otherwise.
+
+Nothing here raises because of a driver: a symbol that an old library lacks, a query that a card does not support or a
+GPU that fell off the bus costs that one fact.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+
+from argosy.agent.cgroups import read_text
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from ctypes import CDLL
+
+_NVLINKS_MAX = 18
+_REMOTE_GPU, _REMOTE_SWITCH = 0, 2
+
+
+def catalog_name(name: str, memory_bytes: int) -> str:
+    """The catalog's name of a card.
+
+    >>> catalog_name("NVIDIA A100-SXM4-80GB", 80 << 30), catalog_name("Tesla T4", 15 << 30)
+    ('A100-80GB', 'T4')
+    >>> catalog_name("NVIDIA GeForce RTX 4090", 24 << 30), catalog_name("NVIDIA RTX A6000", 48 << 30)
+    ('RTX4090', 'RTXA6000')
+    """
+    text = re.sub(r"\b(NVIDIA|Tesla|GeForce|Quadro|Graphics Device)\b", " ", name)
+    memory_gib = memory_bytes / (1 << 30)
+    rtx = re.search(r"\bRTX\s*(PRO\s*)?(A?\d{4})\s*(Ti|SUPER|Ada)?", text)
+    if rtx:
+        pro, number, kind = rtx.groups()
+        suffix = {"Ada": "-Ada", "Ti": "Ti", "SUPER": "-SUPER", None: ""}[kind]
+        return "RTX" + ("PRO" if pro else "") + number + suffix
+    chip = re.search(r"\b(GB|GH|MI|[ABHKLMPTV])(\d{1,3})([A-Z]?)\b", text.replace("-", " "))
+    if not chip:
+        return "-".join(text.split()) or "GPU"
+    model = "".join(chip.groups())
+    if model == "A100" and memory_gib > 60:
+        return "A100-80GB"
+    if model == "V100" and memory_gib > 24:
+        return "V100-32GB"
+    if model in ("H100", "H200") and re.search(r"\bNVL\b", text):
+        return model + "-NVL"
+    return model
+
+
+def discover() -> list[dict[str, object]]:
+    """Every accelerator of the machine (Devices), in the driver's order."""
+    library = _library()
+    if library is None:
+        return _ask_nvidia_smi()
+    return Nvml(library).devices()
+
+
+def sample(devices: list[dict[str, object]]) -> None:
+    """Bring memory in use and utilisation up to date, in place."""
+    library = _library()
+    if library is not None:
+        Nvml(library).sample(devices)
+
+
+_loaded: list[CDLL | None] = []
+
+
+def _library() -> CDLL | None:
+    if not _loaded:
+        _loaded.append(_load())
+    return _loaded[0]
+
+
+def _load() -> CDLL | None:
+    path = os.environ.get("ARGOSY_NVML_LIBRARY")
+    signs = ("/proc/driver/nvidia", "/dev/nvidiactl", "/dev/dxg")  # the last: Linux inside Windows
+    if not path and not any(map(os.path.exists, signs)):
+        return None  # and spare a machine without GPU the import of ctypes
+    import ctypes
+
+    for name in [path] if path else ["libnvidia-ml.so.1", "/usr/lib/wsl/lib/libnvidia-ml.so.1"]:
+        try:
+            library = ctypes.CDLL(name)
+            if library.nvmlInit_v2() == 0:
+                return library
+        except (OSError, AttributeError):
+            continue
+    return None
+
+
+class Nvml:
+    """The queries that we need, each of which may fail by itself."""
+
+    def __init__(self, library: CDLL) -> None:
+        import ctypes as c
+
+        class PciInfo(c.Structure):
+            _fields_ = (
+                ("legacy", c.c_char * 16),
+                ("domain", c.c_uint),
+                ("bus", c.c_uint),
+                ("device", c.c_uint),
+                ("device_id", c.c_uint),
+                ("subsystem_id", c.c_uint),
+                ("bus_id", c.c_char * 32),
+            )
+
+        class Memory(c.Structure):
+            _fields_ = (("total", c.c_ulonglong), ("free", c.c_ulonglong), ("used", c.c_ulonglong))
+
+        class Utilisation(c.Structure):
+            _fields_ = (("gpu", c.c_uint), ("memory", c.c_uint))
+
+        self._c = c
+        self._library = library
+        self._PciInfo = PciInfo
+        self._Memory = Memory
+        self._Utilisation = Utilisation
+
+    def _ask(self, names: str, *arguments: object) -> bool:
+        """Call the first of these functions that the library has; True when it succeeded."""
+        for name in names.split():
+            try:
+                function = getattr(self._library, name)
+            except AttributeError:
+                continue
+            try:
+                return bool(function(*arguments) == 0)
+            except (OSError, ValueError):
+                return False
+        return False
+
+    def _text(self, name: str, handle: object) -> str:
+        buffer = self._c.create_string_buffer(96)
+        return buffer.value.decode("utf-8", "replace") if self._ask(name, handle, buffer, 96) else ""
+
+    def _handle(self, index: int) -> object | None:
+        handle = self._c.c_void_p()
+        found = self._ask(
+            "nvmlDeviceGetHandleByIndex_v2 nvmlDeviceGetHandleByIndex", index, self._c.byref(handle)
+        )
+        return handle if found else None
+
+    def devices(self) -> list[dict[str, object]]:
+        count = self._c.c_uint()
+        if not self._ask("nvmlDeviceGetCount_v2 nvmlDeviceGetCount", self._c.byref(count)):
+            return []
+        found: list[dict[str, object]] = []
+        handles: dict[int, object] = {}
+        for index in range(min(count.value, 256)):
+            handle = self._handle(index)
+            if handle is None:
+                continue  # off the bus
+            handles[index] = handle
+            memory = self._Memory()
+            self._ask("nvmlDeviceGetMemoryInfo", handle, self._c.byref(memory))
+            name = self._text("nvmlDeviceGetName", handle)
+            pci = self._PciInfo()
+            bus = ""
+            if self._ask("nvmlDeviceGetPciInfo_v3 nvmlDeviceGetPciInfo_v2", handle, self._c.byref(pci)):
+                bus = pci.bus_id.decode("ascii", "replace")
+            found.append(
+                {
+                    "index": index,
+                    "model": catalog_name(name, memory.total),
+                    "name": name,
+                    "uuid": self._text("nvmlDeviceGetUUID", handle),
+                    "memory_bytes": memory.total,
+                    "numa": self._numa(handle, bus),
+                    "pci": bus,
+                }
+            )
+        links = self._nvlinks(handles, {str(device["pci"]): int(str(device["index"])) for device in found})
+        for device in found:
+            row = [links.get((int(str(device["index"])), other), 0) for other in range(count.value)]
+            if any(row):
+                device["nvlinks"] = row
+        self.sample(found)
+        return found
+
+    def _numa(self, handle: object, bus: str) -> int:
+        # The kernel writes PCI domains with four digits, NVML with eight.
+        text = read_text("/sys/bus/pci/devices/%s/numa_node" % bus.lower()[4:]).strip()
+        if text and text != "-1":
+            return int(text)
+        node = self._c.c_uint()
+        if self._ask("nvmlDeviceGetNumaNodeId", handle, self._c.byref(node)):
+            return node.value
+        return -1
+
+    def _nvlinks(self, handles: dict[int, object], by_bus: dict[str, int]) -> dict[tuple[int, int], int]:
+        """Links between each two devices. Through a switch every link of a device reaches every other one."""
+        direct: dict[tuple[int, int], int] = {}
+        switched: dict[int, int] = {}
+        for index, handle in handles.items():
+            for link in range(_NVLINKS_MAX):
+                active = self._c.c_uint()
+                if not self._ask("nvmlDeviceGetNvLinkState", handle, link, self._c.byref(active)):
+                    break
+                if not active.value:
+                    continue
+                kind = self._c.c_int(_REMOTE_GPU)
+                self._ask("nvmlDeviceGetNvLinkRemoteDeviceType", handle, link, self._c.byref(kind))
+                if kind.value == _REMOTE_SWITCH:
+                    switched[index] = switched.get(index, 0) + 1
+                    continue
+                pci = self._PciInfo()
+                known = self._ask(
+                    "nvmlDeviceGetNvLinkRemotePciInfo_v2 nvmlDeviceGetNvLinkRemotePciInfo",
+                    handle,
+                    link,
+                    self._c.byref(pci),
+                )
+                other = by_bus.get(pci.bus_id.decode("ascii", "replace")) if known else None
+                if other is not None:
+                    direct[index, other] = direct.get((index, other), 0) + 1
+        for one, count in switched.items():
+            for other, others in switched.items():
+                if one != other:
+                    direct[one, other] = direct.get((one, other), 0) + min(count, others)
+        return direct
+
+    def sample(self, devices: list[dict[str, object]]) -> None:
+        for device in devices:
+            handle = self._handle(int(str(device["index"])))
+            memory, load = self._Memory(), self._Utilisation()
+            if handle is None:
+                device["utilisation_percent"] = -1
+                continue
+            if self._ask("nvmlDeviceGetMemoryInfo", handle, self._c.byref(memory)):
+                device["memory_used_bytes"] = memory.used
+            known = self._ask("nvmlDeviceGetUtilizationRates", handle, self._c.byref(load))
+            device["utilisation_percent"] = load.gpu if known else -1
+
+
+_SMI_FIELDS = "index,name,uuid,memory.total,memory.used,pci.bus_id,utilization.gpu"
+
+
+def _ask_nvidia_smi() -> list[dict[str, object]]:
+    folders = os.environ.get("PATH", "/usr/bin:/bin").split(":")
+    program = next((f + "/nvidia-smi" for f in folders if os.access(f + "/nvidia-smi", os.X_OK)), None)
+    if program is None:
+        return []
+    return parse_nvidia_smi(
+        _output_of([program, "--query-gpu=" + _SMI_FIELDS, "--format=csv,noheader,nounits"], timeout_s=10)
+    )
+
+
+def parse_nvidia_smi(text: str) -> list[dict[str, object]]:
+    """Devices from the lines that nvidia-smi prints for `_SMI_FIELDS`. Lines that do not fit are skipped."""
+    found: list[dict[str, object]] = []
+    for line in text.splitlines():
+        fields = [field.strip() for field in line.split(",")]
+        if len(fields) != 7 or not fields[0].isdigit():
+            continue
+        total, used, load = (int(f) if f.isdigit() else -1 for f in (fields[3], fields[4], fields[6]))
+        memory_bytes = max(total, 0) << 20
+        found.append(
+            {
+                "index": int(fields[0]),
+                "model": catalog_name(fields[1], memory_bytes),
+                "name": fields[1],
+                "uuid": fields[2],
+                "memory_bytes": memory_bytes,
+                "memory_used_bytes": max(used, 0) << 20,
+                "pci": fields[5],
+                "utilisation_percent": load,
+            }
+        )
+    return found
+
+
+def _output_of(argv: list[str], timeout_s: float) -> str:
+    """What a program prints; "" when it fails or takes too long. (`subprocess` would cost every probe 10 ms.)"""
+    import select
+    import signal
+    import time
+
+    source, sink = os.pipe()
+    try:
+        actions = [(os.POSIX_SPAWN_OPEN, 0, "/dev/null", os.O_RDONLY, 0), (os.POSIX_SPAWN_DUP2, sink, 1)]
+        pid = os.posix_spawn(argv[0], argv, dict(os.environ), file_actions=actions)
+    except OSError:
+        os.close(source)
+        os.close(sink)
+        return ""
+    os.close(sink)
+    data = b""
+    due_s = time.monotonic() + timeout_s
+    try:
+        while True:
+            if not select.select([source], [], [], max(0.0, due_s - time.monotonic()))[0]:
+                os.kill(pid, signal.SIGKILL)
+                return ""
+            piece = os.read(source, 65536)
+            if not piece:
+                return data.decode("utf-8", "replace")
+            data += piece
+    finally:
+        os.close(source)
+        try:
+            os.waitpid(pid, 0)
+        except ChildProcessError:  # the agent's reaper was quicker
+            pass

@@ -1,0 +1,776 @@
+"""Ranks: what they are on disk and in memory, and the supervisor that prepares, runs, stops and forgets them.
+
+A rank's folder holds `state` (who runs it, for the next agent), `exit` (its exit code), `log`, `setup.sh` and `run.sh`.
+`state` and `exit` get their full size when the rank is prepared and are then overwritten in place: a disk that fills
+up later cannot take the exit code away, and one small write is never seen half done after a kill.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import re
+import signal
+import sys
+import time
+
+from argosy.agent import cgroups, processes
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable, Coroutine, Iterable
+
+PREPARING = "preparing"
+READY = "ready"
+RUNNING = "running"
+EXITED = "exited"
+VANISHED = "vanished"
+
+_STATE_BYTES = 1024
+_NO_EXIT_CODE = b"....\n"
+_POLL_FAST_S = 0.005
+_POLL_SLOW_S = 0.1
+_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
+
+# Waits for bash and writes its exit code. The traps make it survive a SIGTERM to the group, and unlike ignored
+# signals they are not inherited. The shell's own notices ("Terminated") stay out of the log.
+_WRAPPER = """trap : HUP INT QUIT TERM USR1 USR2 ALRM
+d=$1 w=$2 s=$3 b=$4
+shift 4
+for g; do echo 0 >"$g" || :; done
+exec 3>&2 2>/dev/null
+if cd "$w" 2>&3; then "$b" "$d/$s.sh" 2>&3 3>&-; c=$?; else c=126; fi
+printf '%4d\\n' "$c" 1<>"$d/exit"
+exit "$c"
+"""
+
+# What ranks inherit from the agent's environment. A list of what may pass, not of what may not: the agent of a
+# user's own machine can hold any secret in its environment.
+_INHERITED = frozenset(
+    [
+        "PATH",
+        "LANG",
+        "LANGUAGE",
+        "TZ",
+        "USER",
+        "LOGNAME",
+        "SHELL",
+        "TMPDIR",
+        "LD_LIBRARY_PATH",
+        "LIBRARY_PATH",
+        "CPATH",
+        "CUDA_HOME",
+        "CUDA_PATH",
+        "http_proxy",
+        "https_proxy",
+        "no_proxy",
+        "all_proxy",
+        "HTTP_PROXY",
+        "HTTPS_PROXY",
+        "NO_PROXY",
+        "ALL_PROXY",
+        "SSL_CERT_FILE",
+        "SSL_CERT_DIR",
+        "REQUESTS_CA_BUNDLE",
+        "CURL_CA_BUNDLE",
+        "PIP_CERT",
+        "PIP_INDEX_URL",
+        "PIP_EXTRA_INDEX_URL",
+        "PIP_TRUSTED_HOST",
+        "PIP_FIND_LINKS",
+        "PIP_NO_INDEX",
+        "UV_INDEX_URL",
+        "UV_DEFAULT_INDEX",
+        "UV_CACHE_DIR",
+        "PIP_CACHE_DIR",
+        "CONDA_EXE",
+        "CONDA_PREFIX",
+        "CONDA_DEFAULT_ENV",
+        "PYENV_ROOT",
+        "PYENV_VERSION",
+        "MODULEPATH",
+        "MODULESHOME",
+    ]
+)
+_INHERITED_PREFIXES = ("LC_", "NVIDIA_", "NCCL_")
+
+
+class Refused(Exception):
+    """The request itself is wrong."""
+
+    def __init__(self, field: str, text: str) -> None:
+        super().__init__(text)
+        self.field = field
+
+
+class Busy(Exception):
+    """Not now; later perhaps."""
+
+
+def base_env(home: str) -> dict[str, str]:
+    """What every program of this node starts from."""
+    env = {
+        key: value
+        for key, value in os.environ.items()
+        if key in _INHERITED or key.startswith(_INHERITED_PREFIXES)
+    }
+    real_home = os.environ.get("HOME") or "/"
+    env.setdefault("PATH", "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin")
+    env["XDG_CACHE_HOME"] = os.environ.get("XDG_CACHE_HOME") or os.path.join(real_home, ".cache")
+    env["HOME"] = home
+    env["PYTHONUNBUFFERED"] = "1"
+    return env
+
+
+def find_shell() -> str:
+    """bash, or what stands in for it."""
+    for folder in ["/bin", "/usr/bin", *os.environ.get("PATH", "").split(":")]:
+        path = os.path.join(folder, "bash")
+        if os.access(path, os.X_OK):
+            return path
+    return "/bin/sh"
+
+
+class Rank:
+    """One rank. `offset`s of its log count every byte ever written, also when the program truncated the file."""
+
+    def __init__(self, folder: str, rank_id: str) -> None:
+        self.id = rank_id
+        self.folder = folder
+        self.phase = PREPARING
+        self.stage = "run"
+        self.exit_code: int | None = None
+        self.oom = False
+        self.detail = ""
+        self.started_ms = 0
+        self.ended_ms = 0
+        self.pid = 0  # of the wrapper
+        self.ticks = 0  # its start time
+        self.spawned_s = 0.0
+        self.groups: list[str] = []  # cgroup folders
+        self.has_setup = False
+        self.has_run = False
+        self.env: dict[str, str] = {}  # holds secrets: never written anywhere
+        self.workdir = ""
+        self.run_wanted = False
+        self.stop_at_s: float | None = None  # monotonic: when SIGKILL is due
+        self.log_bytes = 0
+        self.log_base = 0  # log offset of the file's first byte
+        self.poll_s = _POLL_FAST_S
+        self.poll_at_s = 0.0
+
+    @property
+    def ended(self) -> bool:
+        return self.phase in (EXITED, VANISHED)
+
+    @property
+    def log_path(self) -> str:
+        return self.folder + "/log"
+
+    def fact(self) -> dict[str, object]:
+        """A RankFact."""
+        fact: dict[str, object] = {
+            "id": self.id,
+            "phase": self.phase,
+            "stage": self.stage,
+            "log_bytes": self.log_bytes,
+            "started_ms": self.started_ms,
+            "ended_ms": self.ended_ms,
+        }
+        if self.exit_code is not None:
+            fact["exit_code"] = self.exit_code
+        if self.oom:
+            fact["oom"] = True
+        if self.detail:
+            fact["detail"] = self.detail
+        return fact
+
+    def measure_log(self) -> bool:
+        """Look how long the log is; True when it grew."""
+        if self.ended:
+            return False
+        try:
+            size = os.stat(self.log_path).st_size
+        except OSError:
+            return False
+        if self.log_base + size < self.log_bytes:  # `> /dev/stderr` truncates a log that is a file
+            self.log_base = self.log_bytes
+        grew = self.log_base + size > self.log_bytes
+        self.log_bytes = self.log_base + size
+        return grew
+
+    def read_log(self, offset: int, size: int) -> tuple[int, bytes]:
+        """At most `size` bytes from `offset` on, or from where the log still has some; with their offset."""
+        offset = max(offset, self.log_base)
+        handle = os.open(self.log_path, os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            return offset, os.pread(handle, min(size, self.log_bytes - offset), offset - self.log_base)
+        finally:
+            os.close(handle)
+
+    def save(self, boot_id: str) -> None:
+        """Raises OSError."""
+        state = {
+            "id": self.id,
+            "boot": boot_id,
+            "phase": self.phase,
+            "stage": self.stage,
+            "pid": self.pid,
+            "ticks": self.ticks,
+            "groups": self.groups,
+            "started_ms": self.started_ms,
+            "ended_ms": self.ended_ms,
+            "exit_code": self.exit_code,
+            "oom": self.oom,
+            "detail": self.detail,
+            "log_base": self.log_base,
+            "log_bytes": self.log_bytes,
+        }
+        data = json.dumps(state).encode()
+        handle = os.open(self.folder + "/state", os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        try:
+            os.pwrite(handle, data.ljust(_STATE_BYTES), 0)
+            if len(data) > _STATE_BYTES:
+                os.ftruncate(handle, len(data))
+        finally:
+            os.close(handle)
+
+    def load(self) -> str:
+        """Read the saved state; the boot id under which it was written. Raises OSError, ValueError or KeyError."""
+        with open(self.folder + "/state", "rb") as file:
+            state = json.loads(file.read())
+        for name in (
+            "phase",
+            "stage",
+            "pid",
+            "ticks",
+            "groups",
+            "started_ms",
+            "ended_ms",
+            "exit_code",
+            "oom",
+        ):
+            setattr(self, name, state[name])
+        for name in ("detail", "log_base", "log_bytes"):
+            setattr(self, name, state[name])
+        return str(state["boot"])
+
+    def read_exit_code(self) -> int | None:
+        try:
+            with open(self.folder + "/exit", "rb") as file:
+                data = file.read(16)
+        except OSError:
+            return None
+        text = data.strip()
+        return int(text) if data.endswith(b"\n") and text.isdigit() else None
+
+
+class Observer:
+    """Somebody who wants to know of changes (a watch)."""
+
+    def rank_changed(self, rank: Rank) -> None:
+        raise NotImplementedError
+
+    def log_grew(self, rank: Rank) -> None:
+        raise NotImplementedError
+
+    def rank_forgotten(self, rank_id: str) -> None:
+        raise NotImplementedError
+
+
+class Ranks:
+    """The supervisor. It runs on one event loop; nothing in it blocks for longer than a file operation."""
+
+    def __init__(self, root: str, node_name: str, boot_id: str, loop: asyncio.AbstractEventLoop) -> None:
+        self.root = root
+        self.home = root + "/home"
+        self._folder = root + "/ranks"
+        self._node_name = node_name
+        self._boot_id = boot_id
+        self._loop = loop
+        stat = os.stat(root)
+        self._tag = "%x-%x" % (
+            stat.st_dev,
+            stat.st_ino,
+        )  # tells this agent's ranks from those of its neighbours
+        self.shell = find_shell()
+        self._base_env = base_env(self.home)
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._poll_timer: asyncio.TimerHandle | None = None
+        self._one_ended = asyncio.Event()
+        self.reaper = processes.Reaper(loop)
+        self.table = processes.ProcessTable()
+        self.cgroups = cgroups.Cgroups(self._tag)
+        self.by_id: dict[str, Rank] = {}
+        self.observers: set[Observer] = set()
+        os.makedirs(self._folder, mode=0o700, exist_ok=True)
+        os.makedirs(self.home, exist_ok=True)
+
+    # ---- life across restarts
+
+    def adopt(self) -> None:
+        """Find the ranks of the agent that was here before. Those that were not yet running are ended and forgotten:
+        their environment was in its memory only, so the server prepares them again."""
+        running = set()
+        for name in sorted(os.listdir(self._folder)):
+            rank = Rank(self._folder + "/" + name, name)
+            try:
+                boot_id = rank.load()
+            except (OSError, ValueError, KeyError):
+                rank.phase = PREPARING
+            if rank.phase in (PREPARING, READY):
+                self._erase(rank.folder)
+                cgroups.remove(rank.groups)
+                continue
+            self.by_id[rank.id] = rank
+            if rank.phase != RUNNING:
+                continue
+            rank.log_bytes = rank.log_base  # measured anew
+            rank.measure_log()
+            if boot_id != self._boot_id:
+                self._conclude(rank, rank.read_exit_code(), "the machine was restarted")
+                continue
+            running.add(self._key(rank))
+            rank.spawned_s = 0.0
+            self.reaper.watch_adopted(rank.pid, rank.ticks, lambda rank=rank: self._adopted_ended(rank))  # type: ignore[misc]
+        marked = processes.snapshot_all().marked(self._tag + ":")
+        processes.send_signal([pid for pid, key in marked.items() if key not in running], signal.SIGKILL)
+
+    def _adopted_ended(self, rank: Rank) -> None:
+        self._start_task(self._finish_stage(rank, None))
+
+    # ---- orders
+
+    async def prepare(
+        self, orders: list[dict[str, object]], visible: Callable[[list[int]], str | None]
+    ) -> None:
+        """Take orders (RankOrder as JSON). `visible` gives CUDA_VISIBLE_DEVICES for device indices, None to leave it
+        unset. Raises Refused before anything is started when one order is not well formed."""
+        fresh = [order for order in map(_checked, orders) if order["id"] not in self.by_id]
+        for count, order in enumerate(fresh):
+            if order["id"] not in self.by_id:
+                self._prepare_one(order, visible(order["devices"]))
+            if count % 8 == 7:  # others want their turn in a batch of a thousand
+                await asyncio.sleep(0)
+
+    def _prepare_one(self, order: _Order, visible: str | None) -> None:
+        rank = Rank(self._folder + "/" + order["id"], order["id"])
+        self.by_id[rank.id] = rank
+        rank.has_setup = bool(order["setup"].strip())
+        rank.has_run = bool(order["run"].strip())
+        rank.run_wanted = order["run_now"]
+        rank.workdir = os.path.join(self.home, order["workdir"])
+        rank.env = dict(self._base_env)
+        if visible is not None:
+            rank.env["CUDA_VISIBLE_DEVICES"] = visible
+            rank.env["CUDA_DEVICE_ORDER"] = "PCI_BUS_ID"
+        rank.env.update(order["env"])
+        rank.env[processes.MARK] = self._key(rank)
+        try:
+            os.makedirs(rank.workdir, exist_ok=True)
+            self._erase(rank.folder)
+            os.mkdir(rank.folder, 0o700)
+            rank.save(self._boot_id)
+            for name, text in (("setup", order["setup"]), ("run", order["run"])):
+                if text.strip():
+                    _create(rank.folder + "/" + name + ".sh", text.encode("utf-8", "surrogateescape"))
+            _create(rank.folder + "/exit", _NO_EXIT_CODE)
+            _create(rank.log_path, b"")
+        except OSError as error:
+            rank.stage = "setup"
+            self._conclude(rank, 1, "cannot prepare on %s: %s" % (self._node_name, _reason(error)))
+            return
+        if order["pids_max"] or order["memory_bytes"]:
+            rank.groups = self.cgroups.create(rank.id, order["pids_max"], order["memory_bytes"])
+        if rank.has_setup:
+            rank.stage = "setup"
+            self._spawn(rank)
+        elif rank.run_wanted:
+            self._run_one(rank)
+        else:
+            rank.phase = READY
+        self._changed(rank)
+
+    async def run(self, ids: Iterable[str]) -> None:
+        """Raises Busy when one is not known here (the agent was restarted before it ran)."""
+        unknown = []
+        for count, rank_id in enumerate(ids):
+            rank = self.by_id.get(rank_id)
+            if rank is None:
+                unknown.append(rank_id)
+            elif rank.phase == READY:
+                self._run_one(rank)
+                self._changed(rank)
+            elif rank.phase == PREPARING:
+                rank.run_wanted = True
+            if count % 8 == 7:
+                await asyncio.sleep(0)
+        if unknown:
+            raise Busy("%s: not prepared on %s; prepare it again" % (", ".join(unknown[:5]), self._node_name))
+
+    def _run_one(self, rank: Rank) -> None:
+        rank.stage = "run"
+        if rank.has_run:
+            rank.phase = RUNNING
+            self._spawn(rank)
+        else:
+            rank.started_ms = _now_ms()
+            self._conclude(rank, 0, "")
+
+    def _spawn(self, rank: Rank) -> None:
+        rank.started_ms = _now_ms()
+        rank.spawned_s = time.monotonic()
+        argv = ["/bin/sh", "-c", _WRAPPER, "argosy-rank", rank.folder, rank.workdir, rank.stage, self.shell]
+        argv += [group + "/cgroup.procs" for group in rank.groups]
+        try:
+            rank.pid = processes.spawn(argv, rank.env, "/dev/null", rank.log_path, append=True)
+        except (OSError, ValueError) as error:
+            text = _reason(error) if isinstance(error, OSError) else "its environment is not valid"
+            self._conclude(rank, 126, "cannot start a process on %s: %s" % (self._node_name, text))
+            return
+        rank.ticks = processes.start_ticks(rank.pid)
+        self.reaper.watch_child(rank.pid, lambda status: self._child_ended(rank, status))
+        if rank.phase == RUNNING:
+            rank.env = {}
+            self._save(rank)
+        self._poll_soon(rank)
+
+    # ---- ends
+
+    def _child_ended(self, rank: Rank, status: int) -> None:
+        # Not reaped yet, so the group's number still is this rank's.
+        if rank.stop_at_s is None or rank.stop_at_s <= time.monotonic():
+            processes.send_group_signal(rank.pid, signal.SIGKILL)
+        self._start_task(self._finish_stage(rank, status))
+
+    async def _finish_stage(self, rank: Rank, status: int | None) -> None:
+        """The wrapper has ended: clean up what it left behind, then go on to the next stage or conclude."""
+        code = rank.read_exit_code()
+        if code is None and status is not None:
+            if status >= 0:
+                code = status
+            elif rank.stop_at_s is not None:
+                code = 128 - status  # told to stop before the wrapper could set its traps
+        await self._clean_up(rank)
+        if code is None and rank.oom:
+            code = 137
+        if rank.stage == "setup" and code == 0 and rank.stop_at_s is None:
+            try:
+                _overwrite(rank.folder + "/exit", _NO_EXIT_CODE)
+            except OSError as error:
+                self._conclude(rank, 1, _reason(error))
+                return
+            rank.pid = 0
+            if rank.run_wanted:
+                self._run_one(rank)
+            else:
+                rank.stage = "run"
+                rank.phase = READY
+            self._changed(rank)
+            return
+        if rank.phase == PREPARING and rank.stop_at_s is not None:
+            code = 143
+        self._conclude(rank, code, "its processes are gone and left no exit code (killed from outside?)")
+
+    async def _clean_up(self, rank: Rank) -> None:
+        """Kill what the rank left behind; after a stop only when its grace is over, so that a program which writes a
+        checkpoint may finish although its shell is gone."""
+        snapshot = await self.table.after_exit(rank.pid, time.monotonic() - rank.spawned_s)
+        turn = 0
+        while turn < 300:  # then they cannot be killed, and we give up
+            left = snapshot.members(self._key(rank), rank.pid) | cgroups.members(rank.groups)
+            if not left:
+                break
+            if rank.stop_at_s is not None and rank.stop_at_s > time.monotonic():
+                await asyncio.sleep(min(0.05, rank.stop_at_s - time.monotonic()))
+            else:
+                processes.send_signal(left, _deadly(turn))
+                await asyncio.sleep(0.002 if turn < 5 else 0.03)
+                turn += 1
+            snapshot = await self.table.snapshot()
+        rank.oom = cgroups.ran_out_of_memory(rank.groups)
+        for _ in range(50):
+            if cgroups.remove(rank.groups):
+                break
+            await asyncio.sleep(0.01)
+
+    def _conclude(self, rank: Rank, code: int | None, if_vanished: str) -> None:
+        rank.measure_log()
+        rank.exit_code = code
+        rank.phase = VANISHED if code is None else EXITED
+        rank.ended_ms = _now_ms()
+        rank.env = {}
+        rank.detail = if_vanished if code is None or not rank.pid else ""
+        if rank.oom:
+            rank.detail = "out of memory on %s: the kernel killed it at its memory limit" % self._node_name
+        elif code and self._disk_is_full():
+            rank.detail = "disk full on %s while logging: %d bytes kept" % (self._node_name, rank.log_bytes)
+        self._save(rank)
+        self._changed(rank)
+        self._one_ended.set()
+
+    def _disk_is_full(self) -> bool:
+        try:
+            disk = os.statvfs(self._folder)
+        except OSError:
+            return False
+        return disk.f_bavail * disk.f_frsize < 64 << 10
+
+    def _save(self, rank: Rank) -> None:
+        try:
+            rank.save(self._boot_id)
+        except OSError as error:
+            warn("cannot save the state of %s: %s" % (rank.id, _reason(error)))
+
+    # ---- stop and forget
+
+    async def stop(self, ids: Iterable[str], grace_s: float) -> None:
+        """SIGTERM to all of each rank, SIGKILL after `grace_s`. Unknown and ended ones are left alone."""
+        live = []
+        for rank_id in ids:
+            rank = self.by_id.get(rank_id)
+            if rank is None or rank.ended:
+                continue
+            due = time.monotonic() + max(0.0, grace_s)
+            first = rank.stop_at_s is None
+            if rank.stop_at_s is None or due < rank.stop_at_s:
+                rank.stop_at_s = due
+            if not rank.pid:
+                self._conclude(rank, 143, "")
+                cgroups.remove(rank.groups)
+                continue
+            if first:
+                live.append(rank)
+            self._loop.call_later(max(0.0, grace_s), self._start_kill, rank)
+        if live:
+            for rank in live:
+                processes.send_group_signal(rank.pid, signal.SIGTERM)
+            snapshot = await self.table.snapshot()
+            for rank in live:
+                if not rank.ended:
+                    processes.send_signal(self._outside_group(rank, snapshot), signal.SIGTERM)
+
+    def _outside_group(self, rank: Rank, snapshot: processes.Snapshot) -> set[int]:
+        """Members that a signal to the wrapper's group does not reach."""
+        found = snapshot.members(self._key(rank), rank.pid) | cgroups.members(rank.groups)
+        outside = set()
+        for pid in found - {rank.pid}:
+            try:
+                if os.getpgid(pid) != rank.pid:
+                    outside.add(pid)
+            except OSError:
+                pass
+        return outside
+
+    def _start_kill(self, rank: Rank) -> None:
+        if not rank.ended and rank.pid:
+            self._start_task(self._kill(rank, rank.pid))
+
+    async def _kill(self, rank: Rank, pid: int) -> None:
+        """Kill all but the wrapper, which then writes the exit code; the wrapper too when it does not end."""
+        for turn in range(400):
+            if rank.ended or rank.pid != pid:
+                return
+            snapshot = await self.table.snapshot()
+            if rank.ended or rank.pid != pid:
+                return
+            left = (snapshot.members(self._key(rank), pid) | cgroups.members(rank.groups)) - {pid}
+            processes.send_signal(left, _deadly(turn))
+            if not left and turn > 50:
+                processes.send_signal([pid], signal.SIGKILL)
+            await asyncio.sleep(0.005 if turn < 20 else 0.04)
+
+    async def forget(self, ids: Iterable[str]) -> None:
+        for count, rank_id in enumerate(ids):
+            rank = self.by_id.get(rank_id)
+            if rank is None or not rank.ended:
+                continue
+            del self.by_id[rank_id]
+            self._erase(rank.folder)
+            for observer in tuple(self.observers):
+                observer.rank_forgotten(rank_id)
+            if count % 8 == 7:
+                await asyncio.sleep(0)
+
+    async def end_all(self, grace_s: float) -> None:
+        """Stop everything and wait until it has ended (a process that cannot be killed is given up)."""
+        await self.stop(list(self.by_id), grace_s)
+        give_up_s = time.monotonic() + grace_s + 10
+        while any(not rank.ended for rank in self.by_id.values()):
+            self._one_ended.clear()
+            try:
+                await asyncio.wait_for(self._one_ended.wait(), max(0.0, give_up_s - time.monotonic()))
+            except asyncio.TimeoutError:
+                break
+
+    def _erase(self, folder: str) -> None:
+        try:
+            names = os.listdir(folder)
+        except OSError:
+            return
+        for name in names:
+            try:
+                os.unlink(folder + "/" + name)
+            except OSError as error:
+                warn("cannot remove %s/%s: %s" % (folder, name, _reason(error)))
+        try:
+            os.rmdir(folder)
+        except OSError as error:
+            warn("cannot remove %s: %s" % (folder, _reason(error)))
+
+    # ---- news
+
+    def observe(self, observer: Observer) -> None:
+        self.observers.add(observer)
+        now = time.monotonic()
+        for rank in self.by_id.values():
+            rank.poll_at_s = now
+        self._schedule_poll(0.0)
+
+    def _changed(self, rank: Rank) -> None:
+        for observer in self.observers:
+            observer.rank_changed(rank)
+
+    def _key(self, rank: Rank) -> str:
+        return self._tag + ":" + rank.id
+
+    def _start_task(self, work: Coroutine[object, object, None]) -> None:
+        task = self._loop.create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    def _poll_soon(self, rank: Rank) -> None:
+        rank.poll_s = _POLL_FAST_S
+        rank.poll_at_s = time.monotonic() + _POLL_FAST_S
+        if self.observers:
+            self._schedule_poll(_POLL_FAST_S)
+
+    def _schedule_poll(self, in_s: float) -> None:
+        due = self._loop.time() + in_s
+        if self._poll_timer is not None:
+            if self._poll_timer.when() <= due:
+                return
+            self._poll_timer.cancel()
+        self._poll_timer = self._loop.call_at(due, self._poll)
+
+    def _poll(self) -> None:
+        """Look at the logs that are due: often while they grow, ever less often while they are quiet."""
+        self._poll_timer = None
+        live = [rank for rank in self.by_id.values() if rank.pid and not rank.ended]
+        if not self.observers or not live:
+            return
+        now = time.monotonic()
+        slow_s = max(_POLL_SLOW_S, len(live) / 1000)
+        for rank in live:
+            if rank.poll_at_s > now + 0.001:
+                continue
+            if rank.measure_log():
+                rank.poll_s = _POLL_FAST_S
+                for observer in self.observers:
+                    observer.log_grew(rank)
+            else:
+                rank.poll_s = min(slow_s, rank.poll_s * 1.3)
+            rank.poll_at_s = now + rank.poll_s
+        self._schedule_poll(max(0.001, min(rank.poll_at_s for rank in live) - now))
+
+
+if TYPE_CHECKING:
+    from typing import TypedDict
+
+    class _Order(TypedDict):
+        id: str
+        setup: str
+        run: str
+        env: dict[str, str]
+        workdir: str
+        devices: list[int]
+        pids_max: int
+        memory_bytes: int
+        run_now: bool
+
+
+def _checked(order: dict[str, object]) -> _Order:
+    """A RankOrder, every field of the right type and filled in. Raises Refused; values are never repeated in it."""
+
+    def text(name: str, default: str) -> str:
+        value = order.get(name, default)
+        if not isinstance(value, str):
+            raise Refused(name, "`%s` of a rank order must be text" % name)
+        return value
+
+    def amount(name: str) -> int:
+        value = order.get(name, 0)
+        if not isinstance(value, int) or value < 0:
+            raise Refused(name, "`%s` of a rank order must be a number, 0 or more" % name)
+        return value
+
+    if not isinstance(order, dict):
+        raise Refused("orders", "a rank order must be an object")
+    rank_id = text("id", "")
+    if not _ID.fullmatch(rank_id):
+        raise Refused("id", "%r is not a rank id" % rank_id)
+    workdir = text("workdir", "workdir")
+    if workdir.startswith("/") or ".." in workdir.split("/") or "\0" in workdir:
+        raise Refused("workdir", "the working directory must be below the node's home: %r" % workdir)
+    env = order.get("env", {})
+    if not isinstance(env, dict):
+        raise Refused("env", "`env` of a rank order must be an object")
+    for key, value in env.items():
+        if not key or "=" in key or "\0" in key:
+            raise Refused("env", "%r is not a name for an environment variable" % key)
+        if not isinstance(value, str) or "\0" in value:
+            raise Refused("env", "the value of %s must be text without NUL" % key)
+    devices = order.get("devices", [])
+    if not isinstance(devices, list) or not all(isinstance(index, int) for index in devices):
+        raise Refused("devices", "`devices` of a rank order must be a list of indices")
+    return {
+        "id": rank_id,
+        "setup": text("setup", ""),
+        "run": text("run", ""),
+        "env": env,
+        "workdir": workdir,
+        "devices": devices,
+        "pids_max": amount("pids_max"),
+        "memory_bytes": amount("memory_bytes"),
+        "run_now": bool(order.get("run_now", False)),
+    }
+
+
+def _deadly(turn: int) -> int:
+    """SIGKILL; in between SIGSTOP, because what forks faster than it is killed cannot fork when it is stopped."""
+    return signal.SIGSTOP if 3 <= turn < 20 and turn % 2 else signal.SIGKILL
+
+
+def _create(path: str, data: bytes) -> None:
+    handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
+    try:
+        while data:
+            data = data[os.write(handle, data) :]
+    finally:
+        os.close(handle)
+
+
+def _overwrite(path: str, data: bytes) -> None:
+    handle = os.open(path, os.O_WRONLY | os.O_CLOEXEC)
+    try:
+        os.pwrite(handle, data, 0)
+    finally:
+        os.close(handle)
+
+
+def _reason(error: OSError) -> str:
+    return error.strerror or type(error).__name__
+
+
+def _now_ms() -> int:
+    return time.time_ns() // 1_000_000
+
+
+def warn(text: str) -> None:
+    """A line to the agent's own log; a full disk there must not end the agent."""
+    try:
+        sys.stderr.write("argosy-agent: " + text + "\n")
+        sys.stderr.flush()
+    except (OSError, ValueError):
+        pass

@@ -1,0 +1,469 @@
+"""The daemon: one root folder, one unix socket, HTTP/1.1 as `wire` says."""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import fcntl
+import json
+import os
+import signal
+import socket
+import stat
+import sys
+
+from argosy.agent import terminal, trees, wire
+from argosy.agent.node import Node, boot_id
+from argosy.agent.ranks import Busy, Ranks, Refused, base_env, warn
+from argosy.agent.watch import Watch
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+
+_DEVICES_PATIENCE_S = 10.0  # a driver that does not answer must not keep the node from being used
+
+_STATUS = {
+    200: "OK",
+    400: "Bad Request",
+    404: "Not Found",
+    409: "Conflict",
+    413: "Too Large",
+    503: "Unavailable",
+}
+
+
+class _BadRequest(Exception):
+    """What came is not HTTP as we speak it; the connection ends."""
+
+
+class _Request:
+    def __init__(self, method: str, path: str, headers: dict[str, str], length: int) -> None:
+        self.method = method
+        self.path = path
+        self.headers = headers
+        self.length = length
+
+
+class Agent:
+    """Binds requests to ranks, trees and terminals."""
+
+    def __init__(
+        self, root: str, name: str, own_devices: list[int] | None, loop: asyncio.AbstractEventLoop
+    ) -> None:
+        self._loop = loop
+        self._root = root
+        self._node = Node(root, name, own_devices)
+        self._ranks = Ranks(root, self._node.name, boot_id(), loop)
+        self._ranks.adopt()
+        self._trees = trees.Trees(root, self._ranks.home, self._node.name)
+        self._tree_lock = asyncio.Lock()
+        self._devices_known: asyncio.Future[None] = loop.run_in_executor(None, self._node.discover_devices)
+        self.done = asyncio.Event()
+        self._calls: dict[tuple[str, str], Callable[[dict[str, object]], Awaitable[dict[str, object]]]] = {
+            ("GET", "/node"): self._get_node,
+            ("POST", "/prepare"): self._prepare,
+            ("POST", "/run"): self._run,
+            ("POST", "/stop"): self._stop,
+            ("POST", "/forget"): self._forget,
+            ("POST", "/chunks/missing"): self._missing_chunks,
+            ("POST", "/tree"): self._place_tree,
+            ("POST", "/shutdown"): self._shutdown,
+        }
+        self._streams: dict[
+            tuple[str, str],
+            Callable[[dict[str, object], asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]],
+        ] = {
+            ("POST", "/watch"): self._watch,
+            ("POST", "/shell"): self._shell,
+            ("POST", "/forward"): self._forward,
+        }
+
+    # ---- connections
+
+    async def connection(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        """Answer requests until the other side is done. Whatever a request does wrong ends here."""
+        try:
+            while await self._one_request(reader, writer):
+                pass
+        except (ConnectionError, asyncio.IncompleteReadError, asyncio.CancelledError):
+            pass
+        except Exception as error:  # the supervisor: one broken connection must not end the agent
+            warn("a connection failed: %s: %s" % (type(error).__name__, error))
+        finally:
+            writer.close()
+
+    async def _one_request(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> bool:
+        """True when the connection can carry another request."""
+        try:
+            request = await _read_head(reader)
+            if request is None:
+                return False
+            if request.headers.get("expect", "").lower() == "100-continue":
+                writer.write(b"HTTP/1.1 100 Continue\r\n\r\n")
+            if (request.method, request.path) == ("PUT", "/chunks"):
+                await self._put_chunks(request, reader)
+                await _reply(writer, 200, {})
+                return True
+            if request.length > wire.BODY_LIMIT_BYTES:
+                raise _BadRequest("the body is larger than %d bytes" % wire.BODY_LIMIT_BYTES)
+            body = await reader.readexactly(request.length)
+        except _BadRequest as error:
+            await _reply(writer, 400, {"error": "refused", "field": "request", "text": str(error)})
+            return False
+        except Refused as error:  # a pack of chunks that was not read to its end
+            await _reply(writer, 400, {"error": "refused", "field": error.field, "text": str(error)})
+            return False
+        except OSError as error:
+            if isinstance(error, ConnectionError):
+                raise
+            await _reply(writer, 503, self._failure(error))
+            return False
+        key = (request.method, request.path)
+        try:
+            arguments = json.loads(body) if body else {}
+            if not isinstance(arguments, dict):
+                raise ValueError("not an object")
+        except ValueError as error:  # also text that is not UTF-8
+            await _reply(writer, 400, {"error": "refused", "field": "body", "text": "not JSON: %s" % error})
+            return True
+        try:
+            if key in self._streams:
+                await self._streams[key](arguments, reader, writer)
+                return False
+            if key not in self._calls:
+                text = "this agent (wire %d) does not know %s %s" % (wire.VERSION, *key)
+                await _reply(writer, 404, {"error": "refused", "field": "path", "text": text})
+                return True
+            status, answer = 200, await self._calls[key](arguments)
+        except Refused as error:
+            status, answer = 400, {"error": "refused", "field": error.field, "text": str(error)}
+        except Busy as error:
+            status, answer = 409, {"error": "transient", "text": str(error)}
+        except OSError as error:
+            if isinstance(error, ConnectionError):
+                raise
+            status, answer = 503, self._failure(error)
+        except (RecursionError, MemoryError, TypeError, ValueError, KeyError, AttributeError) as error:
+            text = "%s: %s" % (type(error).__name__, error)
+            warn("%s %s failed: %s" % (*key, text))
+            status, answer = 400, {"error": "refused", "field": "body", "text": text}
+        await _reply(writer, status, answer)
+        return True
+
+    def _failure(self, error: OSError) -> dict[str, object]:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            return {"error": "refused", "field": "disk", "text": "disk full on " + self._node.name}
+        return {
+            "error": "transient",
+            "text": "%s: %s" % (self._node.name, error.strerror or type(error).__name__),
+        }
+
+    # ---- calls
+
+    async def _node_facts(self) -> dict[str, object]:
+        if not self._devices_known.done():
+            await asyncio.wait({self._devices_known}, timeout=_DEVICES_PATIENCE_S)
+        else:
+            await self._loop.run_in_executor(None, self._node.sample_devices)
+        return self._node.facts()
+
+    async def _get_node(self, arguments: dict[str, object]) -> dict[str, object]:
+        return await self._node_facts()
+
+    async def _prepare(self, arguments: dict[str, object]) -> dict[str, object]:
+        orders = arguments.get("orders")
+        if not isinstance(orders, list):
+            raise Refused("orders", "`orders` must be a list")
+        if not self._devices_known.done():
+            await asyncio.wait({self._devices_known}, timeout=_DEVICES_PATIENCE_S)
+        await self._ranks.prepare(orders, self._node.visible)
+        return {}
+
+    async def _run(self, arguments: dict[str, object]) -> dict[str, object]:
+        await self._ranks.run(_ids(arguments))
+        return {}
+
+    async def _stop(self, arguments: dict[str, object]) -> dict[str, object]:
+        await self._ranks.stop(_ids(arguments), _grace(arguments, 10.0))
+        return {}
+
+    async def _forget(self, arguments: dict[str, object]) -> dict[str, object]:
+        await self._ranks.forget(_ids(arguments))
+        return {}
+
+    async def _missing_chunks(self, arguments: dict[str, object]) -> dict[str, object]:
+        digests = arguments.get("digests")
+        if not isinstance(digests, list):
+            raise Refused("digests", "`digests` must be a list")
+        async with self._tree_lock:
+            return {"missing": await self._loop.run_in_executor(None, self._trees.missing, digests)}
+
+    async def _put_chunks(self, request: _Request, reader: asyncio.StreamReader) -> None:
+        if request.length > wire.PACK_LIMIT_BYTES:
+            raise _BadRequest("a pack of chunks holds at most %d bytes" % wire.PACK_LIMIT_BYTES)
+        left = request.length
+        while left > 0:
+            line = await reader.readline()
+            left -= len(line)
+            fields = line.split()
+            if not line.endswith(b"\n") or len(fields) != 2 or not fields[1].isdigit():
+                raise Refused("chunks", "a pack of chunks must hold lines `<sha256> <size>` and their bytes")
+            size = int(fields[1])
+            left -= size
+            if left < 0:
+                raise Refused("chunks", "a chunk is longer than its pack")
+            with self._trees.new_chunk(fields[0].decode("ascii", "replace"), size) as chunk:
+                while size > 0:
+                    data = await reader.readexactly(min(size, 256 << 10))
+                    chunk.write(data)
+                    size -= len(data)
+
+    async def _place_tree(self, arguments: dict[str, object]) -> dict[str, object]:
+        target, tree = arguments.get("target"), arguments.get("tree")
+        if not isinstance(target, str) or not isinstance(tree, dict):
+            raise Refused("tree", "`target` must be text and `tree` an object")
+        async with self._tree_lock:
+            await self._loop.run_in_executor(None, self._trees.place, tree, target)
+        return {}
+
+    async def _shutdown(self, arguments: dict[str, object]) -> dict[str, object]:
+        await self._ranks.end_all(_grace(arguments, 5.0))
+        self._loop.call_later(0.05, self.done.set)  # the answer goes first
+        return {}
+
+    # ---- streams
+
+    async def _watch(
+        self, arguments: dict[str, object], reader: asyncio.StreamReader, writer: asyncio.StreamWriter
+    ) -> None:
+        cursors = arguments.get("cursors", {})
+        if not isinstance(cursors, dict) or not all(isinstance(value, int) for value in cursors.values()):
+            raise Refused("cursors", "`cursors` must be an object of numbers")
+        writer.write(_UPGRADED)
+        watch = Watch(self._ranks, {key: max(0, value) for key, value in cursors.items()})
+
+        async def until_gone() -> None:
+            try:
+                while await reader.read(4096):
+                    pass
+            except ConnectionError:
+                pass
+            watch.hang_up()
+
+        async def send(pieces: list[bytes]) -> None:
+            for piece in pieces:
+                writer.write(piece)
+                await writer.drain()
+
+        listener = asyncio.ensure_future(until_gone())
+        try:
+            await watch.run(send, self._node_facts)
+        finally:
+            listener.cancel()
+
+    async def _shell(
+        self, arguments: dict[str, object], reader: asyncio.StreamReader, writer: asyncio.StreamWriter
+    ) -> None:
+        command, extra = arguments.get("command", ""), arguments.get("env", {})
+        rows, columns = arguments.get("rows", 24), arguments.get("columns", 80)
+        if not isinstance(command, str) or not isinstance(extra, dict):
+            raise Refused("command", "`command` must be text and `env` an object")
+        if not all(isinstance(value, int) and 0 <= value < 65536 for value in (rows, columns)):
+            raise Refused("rows", "`rows` and `columns` must be numbers below 65536")
+        env = base_env(self._ranks.home)
+        env.pop("PYTHONUNBUFFERED", None)
+        env.setdefault("TERM", "xterm-256color")
+        env.update({str(key): str(value) for key, value in extra.items()})
+        shell = terminal.Shell(self._ranks, command, int(str(rows)), int(str(columns)), env)
+        writer.write(_UPGRADED)
+        await terminal.serve_shell(shell, reader, writer)
+
+    async def _forward(
+        self, arguments: dict[str, object], reader: asyncio.StreamReader, writer: asyncio.StreamWriter
+    ) -> None:
+        port = arguments.get("port")
+        if not isinstance(port, int) or not 0 < port < 65536:
+            raise Refused("port", "`port` must be between 1 and 65535")
+        try:
+            other = await asyncio.open_connection("127.0.0.1", port)
+        except OSError as error:
+            try:
+                other = await asyncio.open_connection("::1", port)
+            except OSError:
+                raise Busy(
+                    "nothing answers on port %d of %s: %s" % (port, self._node.name, error.strerror)
+                ) from None
+        writer.write(_UPGRADED)
+        await terminal.join((reader, writer), other)
+
+
+_UPGRADED = (
+    b"HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: "
+    + wire.UPGRADE.encode()
+    + b"\r\n\r\n"
+)
+
+
+def _ids(arguments: dict[str, object]) -> list[str]:
+    ids = arguments.get("ids")
+    if not isinstance(ids, list) or not all(isinstance(rank_id, str) for rank_id in ids):
+        raise Refused("ids", "`ids` must be a list of rank ids")
+    return ids
+
+
+def _grace(arguments: dict[str, object], default: float) -> float:
+    grace_s = arguments.get("grace_s", default)
+    if not isinstance(grace_s, (int, float)) or not 0 <= grace_s <= 7 * 86400:
+        raise Refused("grace_s", "`grace_s` must be a number of seconds, 0 or more")
+    return float(grace_s)
+
+
+async def _read_head(reader: asyncio.StreamReader) -> _Request | None:
+    """The next request's head; None at the end of the connection. Raises _BadRequest."""
+    try:
+        head = await reader.readuntil(b"\r\n\r\n")
+    except asyncio.IncompleteReadError as error:
+        if error.partial.strip():
+            raise _BadRequest("the request ends in its head") from None
+        return None
+    except asyncio.LimitOverrunError:
+        raise _BadRequest("the request's head is longer than %d bytes" % wire.HEAD_LIMIT_BYTES) from None
+    lines = head.decode("latin-1").split("\r\n")
+    words = lines[0].split(" ")
+    if len(words) != 3 or not words[2].startswith("HTTP/1."):
+        raise _BadRequest("this is not HTTP/1.1")
+    headers = {}
+    for line in lines[1:]:
+        if line:
+            name, colon, value = line.partition(":")
+            if not colon:
+                raise _BadRequest("a header without a colon")
+            headers[name.strip().lower()] = value.strip()
+    length = headers.get("content-length", "0")
+    if not (length.isascii() and length.isdigit()) or len(length) > 15 or "transfer-encoding" in headers:
+        raise _BadRequest("a body needs a Content-Length")
+    path = words[1].partition("?")[0]
+    prefix = wire.PREFIX if path.startswith(wire.PREFIX + "/") else ""
+    return _Request(words[0], path[len(prefix) :] if prefix else "?" + path, headers, int(length))
+
+
+async def _reply(writer: asyncio.StreamWriter, status: int, answer: dict[str, object]) -> None:
+    body = json.dumps(answer).encode()
+    head = "HTTP/1.1 %d %s\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n" % (
+        status,
+        _STATUS[status],
+        len(body),
+    )
+    writer.write(head.encode() + body)
+    await writer.drain()
+
+
+# ---- the process
+
+
+class _CannotServe(Exception):
+    def __init__(self, status: int, text: str) -> None:
+        super().__init__(text)
+        self.status = status
+
+
+def _lock_root(root: str) -> int:
+    """One agent for a root. The lock goes with the process, however it ends."""
+    try:
+        os.makedirs(root, mode=0o700, exist_ok=True)
+        handle = os.open(root + "/agent.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    except OSError as error:
+        raise _CannotServe(4, "cannot use %s: %s" % (root, error.strerror)) from None
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        owner = os.read(handle, 32).decode("ascii", "replace").strip() or "?"
+        raise _CannotServe(3, "another agent (pid %s) already serves %s" % (owner, root)) from None
+    try:
+        os.pwrite(handle, b"%-10d\n" % os.getpid(), 0)
+    except OSError:
+        pass  # a full disk: the lock holds all the same
+    return handle
+
+
+def socket_address(path: str) -> tuple[str, int | None]:
+    """What to bind or connect to, and a folder handle to close afterwards: a path may be longer than the 107 bytes
+    that a unix address holds."""
+    if len(os.fsencode(path)) < 100:
+        return path, None
+    folder = os.open(os.path.dirname(path), os.O_PATH | os.O_CLOEXEC)
+    return "/proc/self/fd/%d/%s" % (folder, os.path.basename(path)), folder
+
+
+def _listen(path: str) -> socket.socket:
+    try:
+        os.makedirs(os.path.dirname(path), mode=0o700, exist_ok=True)
+        address, folder = socket_address(path)
+    except OSError as error:
+        raise _CannotServe(4, "cannot use %s: %s" % (path, error.strerror)) from None
+    try:
+        if os.path.lexists(path):
+            if not stat.S_ISSOCK(os.lstat(path).st_mode):
+                raise _CannotServe(4, "%s exists and is not a socket" % path)
+            with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
+                try:
+                    probe.connect(address)
+                    raise _CannotServe(3, "another agent already listens on %s" % path)
+                except OSError:
+                    os.unlink(path)  # left over from an agent that was killed
+        listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        old = os.umask(0o177)
+        try:
+            listener.bind(address)
+        finally:
+            os.umask(old)
+        listener.listen(128)
+        listener.setblocking(False)
+        return listener
+    except OSError as error:
+        raise _CannotServe(4, "cannot listen on %s: %s" % (path, error.strerror or error)) from None
+    finally:
+        if folder is not None:
+            os.close(folder)
+
+
+def run(root: str, socket_path: str, name: str, own_devices: list[int] | None) -> int:
+    """Serve until told to stop; ranks outlive SIGTERM and SIGINT. The exit status is `__main__.main`'s."""
+    try:
+        _lock_root(root)
+        listener = _listen(socket_path)
+    except _CannotServe as error:
+        sys.stderr.write("argosy-agent: %s\n" % error)
+        return error.status
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    loop = asyncio.new_event_loop()
+    asyncio.set_event_loop(loop)
+    status = 0
+    try:
+        loop.run_until_complete(_serve(root, listener, name, own_devices, socket_path))
+    except OSError as error:
+        warn("cannot go on: %s" % error)
+        status = 4
+    try:
+        os.unlink(socket_path)
+    except OSError:
+        pass
+    os._exit(status)  # a thread that waits for a driver which never answers must not keep us
+
+
+async def _serve(
+    root: str, listener: socket.socket, name: str, own_devices: list[int] | None, socket_path: str
+) -> None:
+    loop = asyncio.get_running_loop()
+    agent = Agent(root, name, own_devices, loop)
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, agent.done.set)
+    server = await asyncio.start_unix_server(agent.connection, sock=listener, limit=wire.HEAD_LIMIT_BYTES)
+    try:
+        sys.stdout.write("argosy-agent: listening on %s\n" % socket_path)
+        sys.stdout.flush()
+    except (OSError, ValueError):
+        pass  # nobody reads
+    await agent.done.wait()
+    server.close()

@@ -1,0 +1,175 @@
+"""Interactive byte streams: a shell on a pseudo-terminal, and a port of the node's loopback."""
+
+from __future__ import annotations
+
+import asyncio
+import fcntl
+import os
+import signal
+import struct
+import termios
+
+from argosy.agent import processes, wire
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from argosy.agent.ranks import Ranks
+
+_READ_BYTES = 64 << 10
+_HANG_UP_GRACE_S = 2.0
+
+
+class Shell:
+    """A program on a terminal of its own. Raises OSError when it cannot be started."""
+
+    def __init__(self, ranks: Ranks, command: str, rows: int, columns: int, env: dict[str, str]) -> None:
+        self._loop = asyncio.get_running_loop()
+        shell = _login_shell(ranks, env)
+        self._master, slave = os.openpty()
+        try:
+            os.set_blocking(self._master, False)
+            self.resize(rows, columns)
+            program = [shell, "-c", command] if command else [shell, "-l"]
+            argv = ["/bin/sh", "-c", 'cd "$1"; shift; exec "$@"', "argosy-shell", ranks.home, *program]
+            path = os.ttyname(slave)
+            self.pid = processes.spawn(argv, env, path, path, append=False)
+        except BaseException:
+            os.close(self._master)
+            raise
+        finally:
+            os.close(slave)
+        self.ended: asyncio.Future[int] = self._loop.create_future()
+        ranks.reaper.watch_child(self.pid, self._child_ended)
+
+    def _child_ended(self, status: int) -> None:
+        if not self.ended.done():
+            self.ended.set_result(status if status >= 0 else 128 - status)
+
+    def resize(self, rows: int, columns: int) -> None:
+        fcntl.ioctl(self._master, termios.TIOCSWINSZ, struct.pack("HHHH", rows, columns, 0, 0))
+
+    async def read(self) -> bytes:
+        """Some output; b"" when the last program that had the terminal open is gone."""
+        while True:
+            try:
+                return os.read(self._master, _READ_BYTES)
+            except BlockingIOError:
+                await self._ready(self._loop.add_reader, self._loop.remove_reader)
+            except OSError:  # EIO: nobody has it open any more
+                return b""
+
+    async def write(self, data: bytes) -> None:
+        while data:
+            try:
+                data = data[os.write(self._master, data) :]
+            except BlockingIOError:
+                await self._ready(self._loop.add_writer, self._loop.remove_writer)
+            except OSError:
+                return
+
+    async def _ready(self, add: Callable[..., object], remove: Callable[[int], object]) -> None:
+        ready = self._loop.create_future()
+
+        def fire() -> None:
+            if not ready.done():
+                ready.set_result(None)
+
+        add(self._master, fire)
+        try:
+            await ready
+        finally:
+            remove(self._master)
+
+    async def hang_up(self) -> None:
+        """End it, as a terminal that is closed does; SIGKILL when that is not enough."""
+        if not self.ended.done():
+            processes.send_group_signal(self.pid, signal.SIGHUP)
+            try:
+                await asyncio.wait_for(asyncio.shield(self.ended), _HANG_UP_GRACE_S)
+            except asyncio.TimeoutError:
+                processes.send_group_signal(self.pid, signal.SIGKILL)
+
+    def close(self) -> None:
+        os.close(self._master)
+
+
+def _login_shell(ranks: Ranks, env: dict[str, str]) -> str:
+    """The user's login shell when it is there, else the one that runs ranks."""
+    wanted = env.get("SHELL", "")
+    return wanted if wanted.startswith("/") and os.access(wanted, os.X_OK) else ranks.shell
+
+
+async def serve_shell(shell: Shell, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    """Carry terminal frames both ways until the shell ends or the other side hangs up."""
+
+    async def to_client() -> None:
+        while True:
+            data = await shell.read()
+            if not data:
+                break
+            writer.write(wire.TERMINAL.pack(wire.TERMINAL_DATA, len(data)) + data)
+            await writer.drain()
+
+    async def from_client() -> None:
+        while True:
+            try:
+                kind, size = wire.TERMINAL.unpack(await reader.readexactly(wire.TERMINAL.size))
+                payload = await reader.readexactly(min(size, wire.CHUNK_LIMIT_BYTES)) if size else b""
+            except (asyncio.IncompleteReadError, ConnectionError):
+                return
+            if kind == wire.TERMINAL_DATA:
+                await shell.write(payload)
+            elif kind == wire.TERMINAL_RESIZE and len(payload) == wire.SIZE.size:
+                shell.resize(*wire.SIZE.unpack(payload))
+            elif kind == wire.TERMINAL_END:
+                return
+
+    output = asyncio.ensure_future(to_client())
+    input_ = asyncio.ensure_future(from_client())
+    ended = asyncio.ensure_future(asyncio.wait([shell.ended]))
+    try:
+        await asyncio.wait({input_, ended}, return_when=asyncio.FIRST_COMPLETED)
+        if not shell.ended.done():
+            await shell.hang_up()
+            await asyncio.wait([shell.ended], timeout=_HANG_UP_GRACE_S)
+        # The rest of what it printed; a background job may hold the terminal open for ever.
+        await asyncio.wait({output}, timeout=0.5)
+        code = shell.ended.result() if shell.ended.done() else 137
+        writer.write(wire.TERMINAL.pack(wire.TERMINAL_END, wire.EXIT_CODE.size) + wire.EXIT_CODE.pack(code))
+        await writer.drain()
+    except ConnectionError:
+        pass
+    finally:
+        for task in (output, input_, ended):
+            task.cancel()
+        await asyncio.gather(output, input_, ended, return_exceptions=True)
+        await shell.hang_up()
+        shell.close()
+
+
+async def join(
+    one: tuple[asyncio.StreamReader, asyncio.StreamWriter],
+    other: tuple[asyncio.StreamReader, asyncio.StreamWriter],
+) -> None:
+    """Carry bytes between two connections until both directions have ended."""
+
+    async def carry(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        try:
+            while True:
+                data = await reader.read(_READ_BYTES)
+                if not data:
+                    break
+                writer.write(data)
+                await writer.drain()
+            if writer.can_write_eof():
+                writer.write_eof()
+        except (ConnectionError, OSError):
+            one[1].close()
+            other[1].close()
+
+    try:
+        await asyncio.gather(carry(one[0], other[1]), carry(other[0], one[1]))
+    finally:
+        other[1].close()

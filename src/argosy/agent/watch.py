@@ -1,0 +1,129 @@
+"""One watcher's view of the node: which news it has not had yet, and how far it has read each log."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import time
+
+from argosy.agent import ranks, wire
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+
+_PIECE_BYTES = 256 << 10  # of one log at a time, so that a loud rank does not silence the others
+_NODE_EVERY_S = 10.0
+
+
+class Watch(ranks.Observer):
+    """Composes reports. Laws: the first lists every rank; a rank's end is told with or after the last byte of its
+    log, never before; what was not yet taken is kept as marks, so a slow reader costs no memory."""
+
+    def __init__(self, supervisor: ranks.Ranks, cursors: dict[str, int]) -> None:
+        self._supervisor = supervisor
+        self._cursors = cursors
+        self._news = dict.fromkeys(supervisor.by_id)  # ids of ranks whose fact is to be told, in order
+        self._unread = dict.fromkeys(supervisor.by_id)  # ids of ranks whose log may have more
+        self._first = True
+        self._wake = asyncio.Event()
+        self._wake.set()
+        self._gone = False
+
+    def rank_changed(self, rank: ranks.Rank) -> None:
+        self._news[rank.id] = None
+        self._unread[rank.id] = None
+        self._wake.set()
+
+    def log_grew(self, rank: ranks.Rank) -> None:
+        self._unread[rank.id] = None
+        self._wake.set()
+
+    def rank_forgotten(self, rank_id: str) -> None:
+        self._news.pop(rank_id, None)
+        self._unread.pop(rank_id, None)
+        self._cursors.pop(rank_id, None)
+
+    def hang_up(self) -> None:
+        self._gone = True
+        self._wake.set()
+
+    async def run(
+        self, send: Callable[[list[bytes]], Awaitable[None]], node: Callable[[], Awaitable[dict[str, object]]]
+    ) -> None:
+        """Send reports until the reader is gone. `send` returns when there is room for more."""
+        self._supervisor.observe(self)
+        try:
+            facts: dict[str, object] | None = await node()
+            node_at = time.monotonic()
+            while not self._gone:
+                if not self._wake.is_set():
+                    try:
+                        await asyncio.wait_for(self._wake.wait(), wire.HEARTBEAT_S)
+                    except asyncio.TimeoutError:
+                        pass
+                if self._gone:
+                    return
+                self._wake.clear()
+                if facts is None and time.monotonic() - node_at >= _NODE_EVERY_S:
+                    facts = await node()
+                    node_at = time.monotonic()
+                pieces = self._compose(facts)
+                facts = None
+                await send(pieces)
+        finally:
+            self._supervisor.observers.discard(self)
+
+    def _compose(self, node: dict[str, object] | None) -> list[bytes]:
+        """The next report, framed. More to tell afterwards leaves `_wake` set."""
+        by_id = self._supervisor.by_id
+        logs: list[tuple[str, int, int]] = []
+        pieces: list[bytes] = []
+        room = wire.LOG_BATCH_BYTES
+        while room > 0 and self._unread:
+            rank_id = next(iter(self._unread))
+            del self._unread[rank_id]
+            rank = by_id.get(rank_id)
+            if rank is None:
+                continue
+            rank.measure_log()
+            cursor = self._cursors.get(rank_id, 0)
+            if cursor >= rank.log_bytes:
+                continue
+            try:
+                offset, data = rank.read_log(cursor, min(room, _PIECE_BYTES))
+            except OSError as error:
+                ranks.warn("cannot read the log of %s: %s" % (rank_id, error.strerror))
+                self._cursors[rank_id] = rank.log_bytes
+                continue
+            if data:
+                logs.append((rank_id, offset, len(data)))
+                pieces.append(data)
+                room -= len(data)
+            elif rank.ended:  # shorter than it was: there is no more
+                offset = rank.log_bytes
+            self._cursors[rank_id] = offset + len(data)
+            if offset + len(data) < rank.log_bytes:
+                self._unread[rank_id] = None  # again, after the others
+        facts: list[dict[str, object]] = []
+        for rank_id in list(self._news):
+            rank = by_id.get(rank_id)
+            if rank is None:
+                del self._news[rank_id]
+                continue
+            fact = rank.fact()
+            if rank.ended and self._cursors.get(rank_id, 0) < rank.log_bytes:
+                if not self._first:
+                    continue
+                fact = {"id": rank_id, "phase": ranks.RUNNING, "log_bytes": rank.log_bytes}
+            else:
+                del self._news[rank_id]
+            facts.append(fact)
+        head: dict[str, object] = {"complete": self._first, "ranks": facts, "logs": logs}
+        if node is not None:
+            head["node"] = node
+        self._first = False
+        if self._unread:
+            self._wake.set()
+        text = json.dumps(head, separators=(",", ":")).encode()
+        return [wire.FRAME.pack(len(text), wire.LOG_BATCH_BYTES - room) + text, *pieces]

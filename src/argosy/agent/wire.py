@@ -1,0 +1,48 @@
+"""The wire between server and agent: constants and framing, usable on both sides.
+
+Transport: HTTP/1.1 with keep-alive on the agent's unix socket. Bodies are JSON with a Content-Length; facts have the
+field names of `argosy.model.facts`. Paths below `PREFIX`:
+
+    GET  /node                                            -> NodeFacts
+    POST /prepare         {"orders": [RankOrder, ...]}    -> {}
+    POST /run | /forget   {"ids": [...]}                  -> {}
+    POST /stop            {"ids": [...], "grace_s": 10}   -> {}
+    POST /chunks/missing  {"digests": [...]}              -> {"missing": [...]}
+    PUT  /chunks          a pack: per chunk one line `<hex sha256> <size>\\n`, then its bytes -> {}
+    POST /tree            {"target": "~/x", "tree": Tree} -> {}
+    POST /shutdown        {"grace_s": 5}                  -> {} when every rank has ended
+    POST /watch           {"cursors": {rank id: offset}}  -> 101, then report frames
+    POST /shell           {"command", "rows", "columns", "env"} -> 101, then terminal frames both ways
+    POST /forward         {"port": 8888}                  -> 101, then the connection's bytes both ways
+
+A failure is `{"error": refused | transient | busy, "field": ..., "text": ...}` with a 4xx or 5xx status.
+
+A report frame is `FRAME` (length of head, length of body), a JSON head
+`{"complete", "ranks", "logs": [[rank id, offset, size], ...], "node"}` and the log bytes in the order of `logs`.
+A terminal frame is `TERMINAL` (kind, length) and its payload.
+"""
+
+from __future__ import annotations
+
+import struct
+
+VERSION = 1  # of this wire; in every path
+PREFIX = "/v1"
+UPGRADE = "argosy"
+
+FRAME = struct.Struct(">II")
+LOG_BATCH_BYTES = 1 << 20  # log bytes in one report, at most
+HEARTBEAT_S = 5.0  # the agent says something at least this often
+SILENCE_S = 15.0  # a reader that hears nothing for so long gives up
+
+TERMINAL = struct.Struct(">BI")
+TERMINAL_DATA = 0
+TERMINAL_RESIZE = 1  # payload: `SIZE`
+TERMINAL_END = 2  # to the agent: hang up; from it: payload `EXIT_CODE`
+SIZE = struct.Struct(">HH")  # rows, columns
+EXIT_CODE = struct.Struct(">i")
+
+HEAD_LIMIT_BYTES = 64 << 10  # of a request's or reply's head
+BODY_LIMIT_BYTES = 256 << 20  # of a JSON body: a tree of a million files fits
+CHUNK_LIMIT_BYTES = 8 << 20  # as `argosy.model.tree.CHUNK_BYTES`
+PACK_LIMIT_BYTES = 64 << 20  # of one PUT /chunks

@@ -1,0 +1,412 @@
+"""The real `AgentPort`: HTTP/1.1 over Channels, as `argosy.agent.wire` says.
+
+Calls share a small pool of kept-alive connections; every watch, shell and forward has one of its own. All calls may be
+repeated, so one that finds its kept connection dead is sent again on a fresh one.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Final
+
+import msgspec
+
+from argosy.agent import wire
+from argosy.infra import border
+from argosy.infra.agent_port import Channel, Duplex, RankOrder, Report
+from argosy.model.facts import LogChunk, NodeFacts, RankFact
+
+_POOL_MAX: Final = 8  # connections for calls at a time
+_KEEP_MAX: Final = 4  # of them kept when idle
+_CALL_S: Final = 30.0
+_TREE_S: Final = 900.0
+_PACK_BYTES: Final = 8 << 20
+_STREAM_LIMIT_BYTES: Final = 2 << 20  # a StreamReader stops reading ahead at twice this
+
+_LOST = (OSError, EOFError, asyncio.LimitOverrunError)
+
+
+class StreamChannel:
+    """A Channel of asyncio streams."""
+
+    def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self.reader = reader
+        self.writer = writer
+
+
+async def unix_channel(path: str | os.PathLike[str]) -> StreamChannel:
+    """A connection to the agent on this machine that listens on `path`. Raises Unreachable."""
+    address = os.fspath(path)
+    folder = None
+    try:
+        if (
+            len(os.fsencode(address)) >= 100
+        ):  # a unix address holds 107 bytes; go through a handle of the folder
+            folder = os.open(Path(path).parent, os.O_PATH | os.O_CLOEXEC)
+            address = f"/proc/self/fd/{folder}/{Path(path).name}"
+        return StreamChannel(*await asyncio.open_unix_connection(address, limit=_STREAM_LIMIT_BYTES))
+    except OSError as error:
+        raise border.Unreachable(
+            f"no agent listens on {os.fspath(path)}: {error.strerror or type(error).__name__}"
+        ) from None
+    finally:
+        if folder is not None:
+            os.close(folder)
+
+
+class _Orders(msgspec.Struct, frozen=True):
+    orders: Sequence[RankOrder]
+
+
+class _Ids(msgspec.Struct, frozen=True):
+    ids: Sequence[str]
+
+
+class _Stop(msgspec.Struct, frozen=True):
+    ids: Sequence[str]
+    grace_s: float
+
+
+class _Shutdown(msgspec.Struct, frozen=True):
+    grace_s: float
+
+
+class _Cursors(msgspec.Struct, frozen=True):
+    cursors: Mapping[str, int]
+
+
+class _Digests(msgspec.Struct, frozen=True):
+    digests: Sequence[str]
+
+
+class _Missing(msgspec.Struct, frozen=True):
+    missing: tuple[str, ...]
+
+
+class _ShellOrder(msgspec.Struct, frozen=True):
+    command: str
+    rows: int
+    columns: int
+    env: Mapping[str, str]
+
+
+class _Forward(msgspec.Struct, frozen=True):
+    port: int
+
+
+class _TreeOrder(msgspec.Struct, frozen=True):
+    target: str
+    tree: msgspec.Raw
+
+
+class _Failure(msgspec.Struct, frozen=True):
+    error: str = "transient"
+    field: str = ""
+    text: str = ""
+
+
+class _Head(msgspec.Struct, frozen=True):
+    complete: bool = False
+    ranks: tuple[RankFact, ...] = ()
+    logs: tuple[tuple[str, int, int], ...] = ()
+    node: NodeFacts | None = None
+
+
+class AgentClient:
+    """Speaks to one agent. `connect` makes a new stream to it and raises Unreachable when it cannot."""
+
+    def __init__(self, connect: Callable[[], Awaitable[Channel]]) -> None:
+        self._connect = connect
+        self._idle: list[Channel] = []
+        self._places = asyncio.Semaphore(_POOL_MAX)
+        self._streams: set[Channel] = set()
+        self._closed = False
+
+    # ---- calls
+
+    async def node(self) -> NodeFacts:
+        return msgspec.json.decode(await self._call("GET", "/node"), type=NodeFacts)
+
+    async def prepare(self, orders: Sequence[RankOrder]) -> None:
+        if orders:
+            await self._post("/prepare", _Orders(orders))
+
+    async def run(self, rank_ids: Sequence[str]) -> None:
+        if rank_ids:
+            await self._post("/run", _Ids(rank_ids))
+
+    async def stop(self, rank_ids: Sequence[str], grace_s: float) -> None:
+        if rank_ids:
+            await self._post("/stop", _Stop(rank_ids, grace_s))
+
+    async def forget(self, rank_ids: Sequence[str]) -> None:
+        if rank_ids:
+            await self._post("/forget", _Ids(rank_ids))
+
+    async def missing_chunks(self, digests: Sequence[str]) -> Sequence[str]:
+        if not digests:
+            return ()
+        answer = await self._post("/chunks/missing", _Digests(digests), _TREE_S)
+        return msgspec.json.decode(answer, type=_Missing).missing
+
+    async def put_chunks(self, chunks: AsyncIterator[tuple[str, bytes]]) -> None:
+        pack: list[bytes] = []
+        size = 0
+        async for digest, data in chunks:
+            if pack and size + len(data) > _PACK_BYTES:
+                await self._call("PUT", "/chunks", pack, _TREE_S)
+                pack, size = [], 0
+            pack += [f"{digest} {len(data)}\n".encode(), data]
+            size += len(data)
+        if pack:
+            await self._call("PUT", "/chunks", pack, _TREE_S)
+
+    async def place_tree(self, tree_json: bytes, target: str) -> None:
+        await self._post("/tree", _TreeOrder(target, msgspec.Raw(tree_json)), _TREE_S)
+
+    async def shutdown(self) -> None:
+        grace_s = 5.0
+        await self._post("/shutdown", _Shutdown(grace_s), _CALL_S + grace_s)
+
+    async def close(self) -> None:
+        self._closed = True
+        channels = [*self._idle, *self._streams]
+        self._idle.clear()
+        self._streams.clear()
+        for channel in channels:
+            channel.writer.close()
+
+    async def _post(self, path: str, body: msgspec.Struct, timeout_s: float = _CALL_S) -> bytes:
+        return await self._call("POST", path, [msgspec.json.encode(body)], timeout_s)
+
+    async def _call(
+        self, method: str, path: str, body: Sequence[bytes] = (), timeout_s: float = _CALL_S
+    ) -> bytes:
+        """The answer's body. Raises a border error."""
+        async with self._places:
+            try:
+                async with asyncio.timeout(timeout_s):
+                    return await self._exchange(method, path, body)
+            except TimeoutError:
+                raise border.Unreachable(
+                    f"the agent did not answer {path} within {timeout_s:.0f} s"
+                ) from None
+
+    async def _exchange(self, method: str, path: str, body: Sequence[bytes]) -> bytes:
+        while True:
+            kept = bool(self._idle)
+            channel = self._idle.pop() if kept else await self._open()
+            good = False
+            try:
+                await _send(channel, method, path, body)
+                status, answer = await _receive(channel)
+                good = True
+                break
+            except _LOST as error:
+                if not kept:
+                    raise border.Unreachable(f"the agent broke off: {_reason(error)}") from None
+            finally:
+                if good and not self._closed and len(self._idle) < _KEEP_MAX and status != 400:
+                    self._idle.append(channel)
+                else:  # a 400 may leave the rest of a body unread
+                    channel.writer.close()
+        if status != 200:
+            raise _as_error(status, answer)
+        return answer
+
+    async def _open(self) -> Channel:
+        if self._closed:
+            raise border.Unreachable("the connection to the agent was closed")
+        try:
+            return await self._connect()
+        except OSError as error:
+            raise border.Unreachable(f"the agent cannot be reached: {_reason(error)}") from None
+
+    # ---- streams
+
+    async def _upgrade(self, path: str, body: msgspec.Struct) -> Channel:
+        """A connection of its own that has left HTTP behind. Raises a border error."""
+        channel = await self._open()
+        done = False
+        try:
+            async with asyncio.timeout(_CALL_S):
+                await _send(channel, "POST", path, [msgspec.json.encode(body)])
+                status, answer = await _receive(channel)
+            if status != 101:
+                raise _as_error(status, answer)
+            done = True
+        except TimeoutError:
+            raise border.Unreachable(f"the agent did not answer {path} within {_CALL_S:.0f} s") from None
+        except _LOST as error:
+            raise border.Unreachable(f"the agent broke off: {_reason(error)}") from None
+        finally:
+            if not done:
+                channel.writer.close()
+        self._streams.add(channel)
+        return channel
+
+    async def watch(self, cursors: Mapping[str, int]) -> AsyncIterator[Report]:
+        channel = await self._upgrade("/watch", _Cursors(cursors))
+        try:
+            while True:
+                try:
+                    async with asyncio.timeout(wire.SILENCE_S):
+                        sizes = await channel.reader.readexactly(wire.FRAME.size)
+                        head_size, _ = wire.FRAME.unpack(sizes)
+                        head = msgspec.json.decode(await channel.reader.readexactly(head_size), type=_Head)
+                        logs = []
+                        for rank_id, offset, size in head.logs:
+                            data = await channel.reader.readexactly(size)
+                            logs.append(LogChunk(rank_id=rank_id, offset=offset, data=data))
+                except TimeoutError:
+                    raise border.Unreachable(f"the agent said nothing for {wire.SILENCE_S:.0f} s") from None
+                except _LOST as error:
+                    raise border.Unreachable(f"the agent broke off: {_reason(error)}") from None
+                except msgspec.DecodeError as error:
+                    raise border.Unreachable(f"the agent does not speak our wire: {error}") from None
+                yield Report(complete=head.complete, ranks=head.ranks, logs=tuple(logs), node=head.node)
+        finally:
+            self._streams.discard(channel)
+            channel.writer.close()
+
+    async def shell(self, command: str, rows: int, columns: int, env: Mapping[str, str]) -> Duplex:
+        channel = await self._upgrade("/shell", _ShellOrder(command, rows, columns, env))
+        return _Terminal(channel, self._streams)
+
+    async def forward(self, port: int) -> Duplex:
+        channel = await self._upgrade("/forward", _Forward(port))
+        return _Port(channel, self._streams)
+
+
+class _Terminal:
+    """A shell on the node."""
+
+    def __init__(self, channel: Channel, streams: set[Channel]) -> None:
+        self._channel = channel
+        self._streams = streams
+        self._exit_code: int | None = None
+        self._ended = False
+
+    async def read(self) -> bytes:
+        while not self._ended:
+            try:
+                kind, size = wire.TERMINAL.unpack(await self._channel.reader.readexactly(wire.TERMINAL.size))
+                payload = await self._channel.reader.readexactly(size)
+            except _LOST:
+                self._ended = True
+                break
+            if kind == wire.TERMINAL_END:
+                self._ended = True
+                (self._exit_code,) = wire.EXIT_CODE.unpack(payload)
+            elif kind == wire.TERMINAL_DATA:
+                return payload
+        return b""
+
+    async def write(self, data: bytes) -> None:
+        await self._send(wire.TERMINAL_DATA, data)
+
+    async def resize(self, rows: int, columns: int) -> None:
+        await self._send(wire.TERMINAL_RESIZE, wire.SIZE.pack(rows, columns))
+
+    async def _send(self, kind: int, payload: bytes) -> None:
+        if self._ended:
+            return
+        try:
+            self._channel.writer.write(wire.TERMINAL.pack(kind, len(payload)) + payload)
+            await self._channel.writer.drain()
+        except OSError:
+            pass  # the reader is told
+
+    async def close(self) -> int | None:
+        try:
+            await self._send(wire.TERMINAL_END, b"")
+            async with asyncio.timeout(_CALL_S):
+                while await self.read():
+                    pass
+        except TimeoutError:
+            pass
+        finally:
+            self._streams.discard(self._channel)
+            self._channel.writer.close()
+        return self._exit_code
+
+
+class _Port:
+    """A connection to a port on the node."""
+
+    def __init__(self, channel: Channel, streams: set[Channel]) -> None:
+        self._channel = channel
+        self._streams = streams
+
+    async def read(self) -> bytes:
+        try:
+            return await self._channel.reader.read(256 << 10)
+        except OSError:
+            return b""
+
+    async def write(self, data: bytes) -> None:
+        """Raises Unreachable when the other side has closed."""
+        try:
+            self._channel.writer.write(data)
+            await self._channel.writer.drain()
+        except OSError as error:
+            raise border.Unreachable(f"the forwarded connection ended: {_reason(error)}") from None
+
+    async def resize(self, rows: int, columns: int) -> None:
+        """A port has no size."""
+
+    async def close(self) -> int | None:
+        self._streams.discard(self._channel)
+        self._channel.writer.close()
+        return None
+
+
+# ---- HTTP
+
+
+async def _send(channel: Channel, method: str, path: str, body: Sequence[bytes]) -> None:
+    size = sum(map(len, body))
+    channel.writer.write(
+        f"{method} {wire.PREFIX}{path} HTTP/1.1\r\nHost: agent\r\nContent-Length: {size}\r\n\r\n".encode()
+    )
+    try:
+        for piece in body:
+            channel.writer.write(piece)
+            await channel.writer.drain()
+    except ConnectionError:
+        # It may have refused the body and said why; `_receive` finds out.
+        pass
+
+
+async def _receive(channel: Channel) -> tuple[int, bytes]:
+    """Status and body of an answer. Raises one of `_LOST`."""
+    head = await channel.reader.readuntil(b"\r\n\r\n")
+    lines = head.decode("latin-1").split("\r\n")
+    words = lines[0].split(" ", 2)
+    if len(words) < 2 or not words[0].startswith("HTTP/1.") or not words[1].isdigit():
+        raise ConnectionError("the answer is not HTTP/1.1")
+    length = 0
+    for line in lines[1:]:
+        name, _, value = line.partition(":")
+        if name.lower() == "content-length" and value.strip().isdigit():
+            length = int(value)
+    return int(words[1]), await channel.reader.readexactly(length) if length else b""
+
+
+def _as_error(status: int, answer: bytes) -> border.BorderError:
+    try:
+        failure = msgspec.json.decode(answer, type=_Failure)
+    except msgspec.DecodeError:
+        failure = _Failure(text=f"the agent answered {status}")
+    if failure.error == "refused":
+        return border.RequestRefused(failure.field, failure.text)
+    return border.Transient(failure.text)
+
+
+def _reason(error: BaseException) -> str:
+    if isinstance(error, EOFError):
+        return "it closed the connection"
+    return (error.strerror if isinstance(error, OSError) else None) or str(error) or type(error).__name__

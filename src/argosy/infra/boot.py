@@ -1,0 +1,110 @@
+"""How an agent gets onto a node: one zipapp and the command that starts it."""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.util
+import io
+import marshal
+import os
+import tempfile
+import zipfile
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Final
+
+import argosy
+import argosy.agent
+
+_MAIN: Final = "import sys\n\nfrom argosy.agent.__main__ import main\n\nsys.exit(main(sys.argv[1:]))\n"
+_EPOCH: Final = (1980, 1, 1, 0, 0, 0)  # the same bytes on every build
+
+
+def agent_zipapp(cache_dir: Path) -> Path:
+    """The agent as one file that any Python >= 3.8 runs, built once per content. Raises OSError.
+
+    It holds bytecode for the Python that builds it, so that an agent of the same version starts without compiling,
+    beside the source for all others.
+    """
+    data = _build()
+    path = cache_dir / f"agent-{hashlib.sha256(data).hexdigest()[:16]}.pyz"
+    if not path.exists():
+        cache_dir.mkdir(parents=True, exist_ok=True)
+        handle, temporary = tempfile.mkstemp(dir=cache_dir, prefix=".agent-")
+        try:
+            with os.fdopen(handle, "wb") as file:
+                file.write(data)
+            Path(temporary).chmod(0o644)
+            Path(temporary).replace(path)
+        finally:
+            Path(temporary).unlink(missing_ok=True)
+    return path
+
+
+def _build() -> bytes:
+    folder = Path(argosy.agent.__file__).parent
+    sources = {
+        "__main__": _MAIN,
+        "argosy/__init__": f'__version__ = "{argosy.__version__}"\n',
+        **{f"argosy/agent/{path.stem}": path.read_text("utf-8") for path in sorted(folder.glob("*.py"))},
+    }
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w") as archive:
+        for name, source in sources.items():
+            # Stored, not deflated: inflating costs more than reading, and zlib may be missing on a small Python.
+            _add(archive, name + ".pyc", _bytecode(source, name + ".py"), zipfile.ZIP_STORED)
+            _add(archive, name + ".py", source.encode(), zipfile.ZIP_DEFLATED)
+    return buffer.getvalue()
+
+
+def _bytecode(source: str, name: str) -> bytes:
+    """A .pyc with the hash of its source, in the unchecked form: the importer trusts it and compares nothing."""
+    code = compile(source, name, "exec", dont_inherit=True, optimize=2)
+    unchecked = (1).to_bytes(4, "little")
+    return (
+        importlib.util.MAGIC_NUMBER
+        + unchecked
+        + importlib.util.source_hash(source.encode())
+        + marshal.dumps(code)
+    )
+
+
+def _add(archive: zipfile.ZipFile, name: str, data: bytes, compression: int) -> None:
+    info = zipfile.ZipInfo(name, _EPOCH)
+    info.compress_type = compression
+    info.external_attr = 0o644 << 16
+    archive.writestr(info, data)
+
+
+def agent_command(
+    pyz: str | Path,
+    root: str | Path,
+    socket: str | Path,
+    *,
+    devices: Sequence[int] | None = None,
+    name: str = "",
+    python: str = "python3",
+) -> list[str]:
+    """The command that serves a node; it stays in the foreground and prints one line when it listens. `devices`:
+    indices of the accelerators that belong to this node (None: all of the machine)."""
+    command = [*_python(python), str(pyz), "serve", "--root", str(root), "--socket", str(socket)]
+    if devices is not None:
+        command.append("--devices=" + ",".join(map(str, devices)))
+    if name:
+        command.append("--name=" + name)
+    return command
+
+
+def probe_command(
+    pyz: str | Path, *, root: str | Path = ".", devices: Sequence[int] | None = None, python: str = "python3"
+) -> list[str]:
+    """The command that prints this machine's NodeFacts as JSON."""
+    command = [*_python(python), str(pyz), "probe", "--root", str(root)]
+    if devices is not None:
+        command.append("--devices=" + ",".join(map(str, devices)))
+    return command
+
+
+def _python(python: str) -> list[str]:
+    # Isolated from the user's PYTHON* variables and site packages: safer, and 10 ms sooner.
+    return [python, "-I", "-S"]
