@@ -14,6 +14,7 @@ class Capacity(StrEnum):
     ON_DEMAND = "on-demand"
     SPOT = "spot"
     QUEUED = "queued"
+    RESERVED = "reserved"  # paid for or promised by contract: a finite number of nodes
 
 
 class Shape(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):

@@ -145,7 +145,8 @@ def refuse(wish: Resources, num_nodes: int, offer: Offer, ability: Ability, usag
         return no("infra", f"`infra` asks for {place.provider}")
     if place.region and place.region not in ("*", offer.region):
         return no("region", f"`infra` asks for region {place.region}")
-    if place.zone and place.zone not in ("*", offer.zone):
+    anywhere = not offer.zone and offer.capacity is not Capacity.OWNED  # in any zone of its region
+    if place.zone and place.zone not in ("*", offer.zone) and not anywhere:
         return no("zone", f"`infra` asks for zone {place.zone}")
     if wish.instance_type and wish.instance_type != shape.instance_type:
         return no("instance-type", f"has no instance type {wish.instance_type}")
@@ -217,6 +218,8 @@ def _refuse_accelerator(
             "accelerator-memory",
             f"{shape.accelerator} has {has}, asked for {render_bytes(wish.memory_min_bytes)}",
         )
+    if offer.capacity is not Capacity.OWNED and wish.milli == shape.accelerators_milli:
+        return None  # some clouds sell machines with a part of a device
     if wish.is_fraction and not ability.fractions:
         return no("fraction", "gives whole accelerators only")
     if wish.is_fraction and wish.milli > 1000:

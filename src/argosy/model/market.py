@@ -1,0 +1,205 @@
+"""Priced machines of providers as columns: tens of thousands of offers without an object for each.
+
+A block holds one provider: its kinds of machines (columns by kind), the places where they can be had, and one lane of
+prices for each capacity. The catalog fills markets, the planner ranks them; an `Offer` is made only for what is shown.
+"""
+
+from __future__ import annotations
+
+from array import array
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import NamedTuple
+
+from argosy.model.offer import Capacity, Offer, Shape
+
+DAY_MS = 86_400_000
+
+
+class Note(NamedTuple):
+    """Where a figure is from."""
+
+    as_of_day: int  # days since 1970-01-01; 0: undated
+    source: str
+    rule: str = ""  # how it was computed; "": it was read
+    estimated: bool = False
+
+
+class Place(NamedTuple):
+    region: str
+    zone: str
+
+
+class Lane(NamedTuple):
+    """Prices for one capacity. Rows of kind k are `start[k]` to `start[k + 1]`, cheapest first, then by place."""
+
+    capacity: Capacity
+    start: Sequence[int]
+    place: array[int]  # index of Block.places
+    price: array[int]  # micro-USD per node and hour, above 0
+    note: array[int]  # index of Block.notes
+
+
+class Block:
+    """All offers of one provider.
+
+    Columns by kind have the same length. Laws: kinds are distinct (instance type, accelerator, share); rows of a kind
+    in a lane are sorted by price, region, zone; `start` never decreases.
+    """
+
+    __slots__ = (
+        "_by_model", "_by_type", "_in_lane", "_in_region", "accelerators_milli", "arch", "cpus_milli", "device_memory_bytes",
+        "disk_bytes", "instance_types", "lanes", "memory_bytes", "models", "notes", "places", "provider",
+    )  # fmt: skip
+
+    def __init__(
+        self,
+        provider: str,
+        *,
+        instance_types: Sequence[str],
+        models: Sequence[str],  # accelerator by kind; "": none
+        accelerators_milli: Sequence[int],
+        device_memory_bytes: Sequence[int],
+        cpus_milli: Sequence[int],
+        memory_bytes: Sequence[int],
+        disk_bytes: Sequence[int],
+        arch: Sequence[str],
+        places: Sequence[Place],
+        lanes: Sequence[Lane],
+        notes: Sequence[Note],
+    ) -> None:
+        self.provider = provider
+        self.instance_types = instance_types
+        self.models = models
+        self.accelerators_milli = accelerators_milli
+        self.device_memory_bytes = device_memory_bytes
+        self.cpus_milli = cpus_milli
+        self.memory_bytes = memory_bytes
+        self.disk_bytes = disk_bytes
+        self.arch = arch
+        self.places = places
+        self.lanes = tuple(lanes)
+        self.notes = notes
+        self._by_model: dict[str, list[int]] | None = None
+        self._by_type: dict[str, list[int]] | None = None
+        self._in_region: dict[tuple[int, str], dict[int, list[int]]] = {}
+        self._in_lane: dict[int, tuple[list[int], frozenset[int]]] = {}
+
+    def __len__(self) -> int:
+        """How many offers."""
+        return sum(len(lane.price) for lane in self.lanes)
+
+    def of_model(self, model: str) -> list[int]:
+        """Kinds with this accelerator; any case."""
+        if self._by_model is None:
+            index: dict[str, list[int]] = {}
+            for kind, name in enumerate(self.models):
+                if name:
+                    index.setdefault(name.lower(), []).append(kind)
+            self._by_model = index
+        return self._by_model.get(model.lower(), [])
+
+    def of_type(self, instance_type: str) -> list[int]:
+        if self._by_type is None:
+            index: dict[str, list[int]] = {}
+            for kind, name in enumerate(self.instance_types):
+                index.setdefault(name, []).append(kind)
+            self._by_type = index
+        return self._by_type.get(instance_type, [])
+
+    def in_lane(self, lane: int) -> tuple[list[int], frozenset[int]]:
+        """Kinds that have rows in `lane`: by the price of their cheapest row, and as a set. Kept."""
+        found = self._in_lane.get(lane)
+        if found is None:
+            columns = self.lanes[lane]
+            start, price = columns.start, columns.price
+            kinds = [kind for kind in range(len(self.instance_types)) if start[kind] < start[kind + 1]]
+            kinds.sort(key=lambda kind: price[start[kind]])
+            found = self._in_lane[lane] = kinds, frozenset(kinds)
+        return found
+
+    def in_region(self, lane: int, region: str) -> dict[int, list[int]]:
+        """Rows of one lane in `region` by kind, cheapest first. Kept after the first call."""
+        found = self._in_region.get((lane, region))
+        if found is None:
+            found = {}
+            wanted = {index for index, place in enumerate(self.places) if place.region == region}
+            if wanted:
+                columns = self.lanes[lane]
+                rows = [row for row, place in enumerate(columns.place) if place in wanted]
+                start, kind = columns.start, 0
+                for row in rows:
+                    while start[kind + 1] <= row:
+                        kind += 1
+                    found.setdefault(kind, []).append(row)
+            self._in_region[lane, region] = found
+        return found
+
+    def shape(self, kind: int) -> Shape:
+        return Shape(
+            instance_type=self.instance_types[kind],
+            cpus_milli=self.cpus_milli[kind],
+            memory_bytes=self.memory_bytes[kind],
+            accelerator=self.models[kind] or None,
+            accelerators_milli=self.accelerators_milli[kind],
+            accelerator_memory_bytes=self.device_memory_bytes[kind],
+            arch=self.arch[kind],
+            disk_bytes=self.disk_bytes[kind],
+        )
+
+    def offer(self, lane: int, kind: int, row: int) -> Offer:
+        columns = self.lanes[lane]
+        place = self.places[columns.place[row]]
+        note = self.notes[columns.note[row]]
+        return Offer(
+            provider=self.provider,
+            region=place.region,
+            zone=place.zone,
+            shape=self.shape(kind),
+            capacity=columns.capacity,
+            price_micro_usd=columns.price[row],
+            quoted_at_ms=note.as_of_day * DAY_MS,
+            estimated=note.estimated,
+        )
+
+    def rows(self) -> Iterator[tuple[int, int, int]]:
+        """Every (lane, kind, row), in the order that breaks ties of equal offers."""
+        for lane, columns in enumerate(self.lanes):
+            for kind in range(len(self.instance_types)):
+                for row in range(columns.start[kind], columns.start[kind + 1]):
+                    yield lane, kind, row
+
+
+class Market:
+    """Blocks by provider, loaded when they are first needed."""
+
+    __slots__ = ("_blocks", "_load", "providers", "vendors")
+
+    def __init__(
+        self, providers: Sequence[str], load: Callable[[str], Block], vendors: Mapping[str, str] | None = None
+    ) -> None:
+        self.providers = tuple(providers)
+        self.vendors = vendors if vendors is not None else {}  # accelerator, lower case -> vendor, lower case
+        self._load = load
+        self._blocks: dict[str, Block] = {}
+
+    def block(self, provider: str) -> Block:
+        block = self._blocks.get(provider)
+        if block is None:
+            block = self._blocks[provider] = self._load(provider)
+        return block
+
+    def __len__(self) -> int:
+        """How many offers. Loads every block."""
+        return sum(len(self.block(name)) for name in self.providers)
+
+    def offers(self) -> Iterator[Offer]:
+        """Every offer as an object: for tests and small markets."""
+        for name in self.providers:
+            block = self.block(name)
+            for lane, kind, row in block.rows():
+                yield block.offer(lane, kind, row)
+
+
+def market_of(blocks: Sequence[Block], vendors: Mapping[str, str] | None = None) -> Market:
+    by_name = {block.provider: block for block in blocks}
+    return Market(tuple(by_name), by_name.__getitem__, vendors)

@@ -1,0 +1,528 @@
+"""The same decision as `choose.plan` over tens of thousands of offers in columns: kinds of machines are filtered, not
+offers, and objects are made only for what is returned.
+
+Choices are those of `choose.plan`, in its order, cut after `limit`; refusals are summed up by provider and constraint.
+Owned and other single offers go through `choose.plan` itself and are merged in.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_right
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from heapq import nsmallest
+from typing import NamedTuple
+
+import msgspec
+
+from argosy.model.market import Block, Market
+from argosy.model.offer import Capacity, Choice, Offer, Plan, Rejection
+from argosy.model.resources import Accelerator, Resources
+from argosy.model.units import render_bytes, render_milli, render_price
+from argosy.planning.choose import Ability, Usage, grant, memory_wished, plan
+
+NO_DRIVER = "no-driver"  # it fits, but Argosy cannot launch there
+_DEFAULT_LIMIT = 64
+_FAR = 1 << 62  # above every distance: what is near gets the larger number
+_PRICED = Ability(spot=True, multi_node=True)
+
+
+class Step(msgspec.Struct, frozen=True, kw_only=True):
+    """One constraint of a wish, and how many kinds of machines of the market were left after it."""
+
+    code: str
+    kept: int
+    text: str = ""  # why the last of them fell
+
+
+class Ranking(msgspec.Struct, frozen=True, kw_only=True):
+    """What fits, best first.
+
+    `plan.choices` can be launched; `shown` fits too, but its providers have no driver here. `fitting` counts all offers
+    that fit, `steps` tells for each wish how many kinds of machines each constraint left.
+    """
+
+    plan: Plan
+    shown: tuple[Choice, ...] = ()
+    fitting: int = 0
+    steps: tuple[tuple[Step, ...], ...] = ()
+
+
+class _Run(NamedTuple):
+    """Rows of one kind that fit, cheapest first."""
+
+    price: int  # of the first
+    preference: int
+    wish: int
+    provider: str
+    lane: int
+    kind: int
+    rows: Sequence[int]
+
+
+class _Refusals:
+    """Reasons by (provider, code), and the funnel of one wish."""
+
+    def __init__(self) -> None:
+        self.found: dict[tuple[str, str], Rejection] = {}
+        self.kept: dict[str, int] = {}
+        self.nearest: dict[str, tuple[int, str]] = {}
+        self.counts: set[int] = set()  # accelerators per machine of the wished model, in thousandths
+
+    def add(self, provider: str, code: str, text: str, near: int = -1) -> None:
+        """`near` orders texts of one code: the funnel tells the one of the machine that comes nearest."""
+        self.found[provider, code] = Rejection(provider=provider, code=code, text=text)
+        if near >= 0 and near >= self.nearest.get(code, (0, ""))[0]:
+            self.nearest[code] = near, text
+
+    def keep(self, code: str, kinds: int) -> None:
+        self.kept[code] = self.kept.get(code, 0) + kinds
+
+    def steps(self) -> tuple[Step, ...]:
+        texts = {code: text for code, (_, text) in self.nearest.items()}
+        if self.counts:
+            texts["accelerator count"] = "they come with " + _counts(self.counts)
+        return tuple(Step(code=code, kept=kept, text=texts.get(code, "")) for code, kept in self.kept.items())
+
+
+class _Query(NamedTuple):
+    """One wish against one block."""
+
+    wish: Resources
+    position: int
+    preference: int
+    num_nodes: int
+    limit: int | None
+    vendors: Mapping[str, str]
+    name: str
+    block: Block
+    ability: Ability
+    told: _Refusals
+
+
+def rank(
+    resources: Sequence[Resources],
+    num_nodes: int,
+    market: Market,
+    *,
+    offers: Sequence[Offer] = (),
+    abilities: Mapping[str, Ability] | None = None,
+    usage: Mapping[str, Usage] | None = None,
+    ordered: bool = False,
+    limit: int | None = _DEFAULT_LIMIT,
+    launchable: Callable[[str], bool] | None = None,
+) -> Ranking:
+    """Rank a market and single offers for candidates of resources.
+
+    Args:
+        resources: candidates; any of them will do (in order of preference when `ordered`).
+        num_nodes: how many equal nodes, all or none.
+        market: offers in columns. A provider without an ability is taken to have spot capacity and several nodes.
+        offers: owned and other single offers; `abilities` and `usage` are as for `choose.plan`.
+        limit: how many choices at most; None: all of them.
+        launchable: providers of the market for which it is False are `shown` and refused with `no-driver`.
+    """
+    abilities = abilities or {}
+    blocks: dict[str, Block] = {}
+    runs: list[_Run] = []
+    fitting = 0
+    refusals: dict[tuple[str, str], Rejection] = {}
+    steps: list[tuple[Step, ...]] = []
+    for position, wish in enumerate(resources):
+        told = _Refusals()
+        for name in market.providers:
+            if wish.infra.provider and wish.infra.provider != name:
+                told.add(name, "infra", f"`infra` asks for {wish.infra.provider}")
+                continue
+            blocks[name] = market.block(name)
+            query = _Query(
+                wish, position, position if ordered else 0, num_nodes, limit, market.vendors,
+                name, blocks[name], abilities.get(name, _PRICED), told,
+            )  # fmt: skip
+            found, count = _fit(query)
+            runs += found
+            fitting += count
+        for key, rejection in told.found.items():
+            refusals.setdefault(key, rejection)
+        steps.append(told.steps())
+
+    can = {name: launchable is None or launchable(name) for name in blocks}
+    chosen = [run for run in runs if can[run.provider]]
+    shown = [run for run in runs if not can[run.provider]]
+    choices = _cheapest(chosen, blocks, resources, num_nodes, limit)
+    priced = _cheapest(shown, blocks, resources, num_nodes, limit)
+    for name in sorted({run.provider for run in shown}):
+        best = next((c for _, c in priced if c.offer.provider == name), None)
+        if best is None:  # beyond the limit
+            own = [run for run in shown if run.provider == name]
+            best = _cheapest(own, blocks, resources, num_nodes, 1)[0][1]
+        refusals[name, NO_DRIVER] = Rejection(
+            provider=name,
+            code=NO_DRIVER,
+            text=f"{best.offer.shape.instance_type} in {best.offer.region} fits at "
+            f"{render_price(best.price_micro_usd)}/h, but Argosy cannot launch on {name} yet",
+        )
+    rejected = tuple(refusals.values())
+    if offers:
+        single = plan(resources, num_nodes, offers, abilities=abilities, usage=usage, ordered=ordered)
+        choices = _merge(choices, single.choices, resources, ordered)
+        fitting += len(single.choices)
+        rejected = (*single.rejected, *rejected)
+    chosen_first = [choice for _, choice in choices]
+    return Ranking(
+        plan=Plan(
+            num_nodes=num_nodes,
+            choices=tuple(chosen_first if limit is None else chosen_first[:limit]),
+            rejected=rejected,
+        ),
+        shown=tuple(choice for _, choice in priced),
+        fitting=fitting,
+        steps=tuple(steps),
+    )
+
+
+def explain_none(wish: Resources, steps: Sequence[Step]) -> str:
+    """Which constraint removed the last kind of machine: one sentence. For a ranking without any fit.
+
+    >>> explain_none(Resources(), (Step(code="accelerator", kept=7), Step(code="memory", kept=0, text="has at most 1 TB")))
+    'nothing has `default`: 7 kinds of machines are left until `memory`: has at most 1 TB'
+    """
+    before = None
+    for step in steps:
+        if step.kept == 0:
+            left = (
+                f"{before} {'kind' if before == 1 else 'kinds'} of machines "
+                f"{'is' if before == 1 else 'are'} left until `{step.code}`"
+                if before
+                else f"no machine passes `{step.code}`"
+            )
+            return f"nothing has `{wish.render()}`: {left}" + (f": {step.text}" if step.text else "")
+        before = step.kept
+    return f"nothing has `{wish.render()}`"
+
+
+# --- kinds --------------------------------------------------------------------------------------------------------
+
+_Local = list[dict[int, list[int]]]  # rows by kind, for each lane
+
+
+def _fit(query: _Query) -> tuple[list[_Run], int]:
+    """Runs of the block that serve the wish, and how many offers fit; constraints in the order of `choose.refuse`."""
+    wish, block, told = query.wish, query.block, query.told
+    local = _rows_in_place(query)
+    kinds: Sequence[int] = range(len(block.instance_types))
+    members: frozenset[int] | set[int] | None = None  # None: all kinds
+    if local is not None:
+        members = {kind for rows in local for kind in rows}
+        kinds = sorted(members)
+        told.keep("zone" if wish.infra.zone else "region", len(kinds))
+    if wish.instance_type:
+        of_type = block.of_type(wish.instance_type)
+        left = of_type if members is None else [kind for kind in of_type if kind in members]
+        if len(left) < len(kinds):
+            told.add(query.name, "instance-type", f"has no instance type {wish.instance_type}")
+        kinds, members = left, set(left)
+        told.keep("instance-type", len(kinds))
+    lanes, kinds, members = _lanes(query, kinds, members, local)
+    if query.num_nodes > 1 and not query.ability.multi_node:
+        if kinds:
+            told.add(query.name, "multi-node", f"cannot give {query.num_nodes} nodes at once")
+        kinds, members = (), set()
+        told.keep("multi-node", 0)
+    if wish.accelerator is not None:
+        kinds = _with_accelerator(query, wish.accelerator, kinds, members)
+    kinds = _with_size(query, kinds)
+    return _runs(query, lanes, kinds, local)
+
+
+def _rows_in_place(query: _Query) -> _Local | None:
+    """Rows by kind for each lane when the wish names a region or zone; None when anywhere will do."""
+    block, told = query.block, query.told
+    region, zone = query.wish.infra.region, query.wish.infra.zone
+    region = None if region == "*" else region
+    zone = None if zone == "*" else zone
+    if not region and not zone:
+        return None
+    local: _Local = []
+    if region:
+        local = [block.in_region(lane, region) for lane in range(len(block.lanes))]
+        if any(place.region != region for place in block.places):
+            told.add(query.name, "region", f"`infra` asks for region {region}")
+    else:
+        for lane, columns in enumerate(block.lanes):
+            start = columns.start
+            local.append({kind: list(range(start[kind], start[kind + 1])) for kind in block.in_lane(lane)[0]})
+    if not zone:
+        return local
+    # An offer without a zone can be had in any zone of its region.
+    good = {i for i, place in enumerate(block.places) if place.zone in ("", zone)}
+    zoned, fell = [], False
+    for lane, rows_by_kind in enumerate(local):
+        place = block.lanes[lane].place
+        kept = {}
+        for kind, rows in rows_by_kind.items():
+            here = [row for row in rows if place[row] in good]
+            fell = fell or len(here) < len(rows)
+            if here:
+                kept[kind] = here
+        zoned.append(kept)
+    if fell:
+        told.add(query.name, "zone", f"`infra` asks for zone {zone}")
+    return zoned
+
+
+def _lanes(
+    query: _Query, kinds: Sequence[int], members: frozenset[int] | set[int] | None, local: _Local | None
+) -> tuple[list[int], Sequence[int], frozenset[int] | set[int] | None]:
+    """Lanes of the wished capacity, and the kinds that have rows in them."""
+    want, block, ability = query.wish.use_spot, query.block, query.ability
+    if want is None:
+        return list(range(len(block.lanes))), kinds, members
+    good: list[int] = []
+    bad: list[int] = []
+    for lane, columns in enumerate(block.lanes):
+        spot = columns.capacity is Capacity.SPOT
+        (good if want == spot and (ability.spot or not spot) else bad).append(lane)
+
+    def has_rows(lane: int) -> frozenset[int] | set[int]:
+        here = block.in_lane(lane)[1] if local is None else local[lane].keys()
+        return frozenset(here) if members is None else members & here
+
+    if any(has_rows(lane) for lane in bad):
+        text = ("is not spot" if ability.spot else "has no spot capacity") if want else "is spot"
+        query.told.add(query.name, "spot", text)
+    if len(good) == 1:
+        members = has_rows(good[0])
+    else:
+        members = frozenset[int]().union(*(has_rows(lane) for lane in good))
+    query.told.keep("spot", len(members))
+    return good, tuple(members), members
+
+
+def _counts(millis: Iterable[int]) -> str:
+    return ", ".join(render_milli(each) for each in sorted(millis)) + " per machine"
+
+
+def _with_accelerator(
+    query: _Query, wish: Accelerator, kinds: Sequence[int], members: frozenset[int] | set[int] | None
+) -> Sequence[int]:
+    name, block, told = query.name, query.block, query.told
+    millis = block.accelerators_milli
+    if wish.model is not None:
+        left = block.of_model(wish.model)
+        if members is not None:
+            left = [kind for kind in left if kind in members]
+    else:
+        left = [kind for kind in kinds if millis[kind]]
+    if wish.vendor:
+        vendor_of, models = query.vendors.get, block.models
+        left = [kind for kind in left if vendor_of(models[kind].lower()) == wish.vendor]
+    if len(left) < len(kinds):
+        told.add(name, "accelerator", f"has no {wish.model or wish.vendor or 'accelerator'}")
+    told.keep("accelerator", len(left))
+    if wish.memory_min_bytes:
+        memory = block.device_memory_bytes
+        big = [kind for kind in left if memory[kind] >= wish.memory_min_bytes]
+        if len(big) < len(left):
+            most = max(left, key=memory.__getitem__)
+            told.add(
+                name,
+                "accelerator-memory",
+                f"{block.models[most]} has {render_bytes(memory[most])}, asked for {render_bytes(wish.memory_min_bytes)}",
+                memory[most],
+            )
+        left = big
+        told.keep("accelerator-memory", len(left))
+    exact = [kind for kind in left if millis[kind] == wish.milli]
+    if not wish.is_fraction:
+        if len(exact) < len(left):
+            has = {millis[kind] for kind in left}
+            told.counts |= has
+            asked = f"asked for {render_milli(wish.milli)}"
+            told.add(name, "accelerator", f"has {wish.model or 'accelerators'} with {_counts(has)}, {asked}")
+        told.keep("accelerator count", len(exact))
+        return exact
+    if not query.ability.fractions or wish.milli > 1000:
+        if len(exact) < len(left):
+            text = f"{render_milli(wish.milli)} accelerators: a share is below 1, more are whole numbers"
+            if not query.ability.fractions:
+                text = "gives whole accelerators only"
+            told.add(name, "fraction", text, 0)
+        left = exact
+    told.keep("fraction", len(left))
+    return left
+
+
+def _with_size(query: _Query, kinds: Sequence[int]) -> Sequence[int]:
+    """Kinds with the CPUs and the memory of the wish."""
+    name, told, wish = query.name, query.told, query.wish
+    cpus, memory = query.block.cpus_milli, query.block.memory_bytes
+    if wish.cpus is not None:
+        want = wish.cpus.amount
+        if wish.cpus.exact:
+            left = [kind for kind in kinds if cpus[kind] == want]
+        else:
+            left = [kind for kind in kinds if cpus[kind] >= want]
+        if len(left) < len(kinds):
+            have = min((cpus[kind] for kind in kinds), key=lambda each: abs(each - want))
+            if not left or not wish.cpus.exact:
+                text = f"has {render_milli(have)} CPUs at the nearest, asked for {render_milli(want)}"
+                told.add(name, "cpus", text, _FAR - abs(have - want))
+            else:
+                told.add(name, "cpus", f"asked for exactly {render_milli(want)}", 0)
+        kinds = left
+        told.keep("cpus", len(kinds))
+    each = wish.memory_per_cpu_bytes
+    if wish.memory is not None or (each and wish.cpus is not None):
+        amount = memory_wished(wish, wish.cpus.amount if wish.cpus else 0)
+        if wish.memory is not None and wish.memory.exact:
+            left = [kind for kind in kinds if memory[kind] == amount]
+        else:
+            left = [kind for kind in kinds if memory[kind] >= amount]
+        asked = render_bytes(amount)
+    elif each:
+        left = [kind for kind in kinds if memory[kind] >= each * cpus[kind] // 1000]
+        asked = f"{render_bytes(each)} per CPU"
+    else:
+        return kinds
+    if len(left) < len(kinds):
+        most = max(memory[kind] for kind in kinds)
+        told.add(name, "memory", f"has {render_bytes(most)} of memory at most, asked for {asked}", most)
+    told.keep("memory", len(left))
+    return left
+
+
+# --- rows ---------------------------------------------------------------------------------------------------------
+
+
+def _runs(
+    query: _Query, lanes: Sequence[int], kinds: Sequence[int], local: _Local | None
+) -> tuple[list[_Run], int]:
+    """Rows of the kinds that fit within the price cap; not those that cannot be among the first `limit`."""
+    wish, block, limit = query.wish, query.block, query.limit
+    runs: list[_Run] = []
+    fitting = 0
+    for lane in lanes:
+        columns = block.lanes[lane]
+        start, price = columns.start, columns.price
+        own: Iterable[int] = kinds
+        if local is None:
+            fitting += sum([start[kind + 1] - start[kind] for kind in kinds])
+            if limit is not None and len(kinds) > limit and wish.max_hourly_micro_usd is None:
+                own = _cheapest_kinds(block, lane, kinds, limit)
+        for kind in own:
+            rows: Sequence[int]
+            if local is None:
+                rows = range(start[kind], start[kind + 1])
+            else:
+                rows = local[lane].get(kind, ())
+                fitting += len(rows)
+            if rows:
+                runs.append(
+                    _Run(price[rows[0]], query.preference, query.position, query.name, lane, kind, rows)
+                )
+    if wish.max_hourly_micro_usd is None:
+        return runs, fitting
+    return _within_cap(query, runs, wish.max_hourly_micro_usd)
+
+
+def _cheapest_kinds(block: Block, lane: int, kinds: Sequence[int], limit: int) -> list[int]:
+    """The `limit` kinds with the cheapest rows, and those that cost the same as the last of them."""
+    columns = block.lanes[lane]
+    members = set(kinds)
+    found: list[int] = []
+    for kind in block.in_lane(lane)[0]:
+        if kind in members:
+            if len(found) >= limit:
+                first = columns.price[columns.start[kind]]
+                if first > columns.price[columns.start[found[-1]]]:
+                    break
+            found.append(kind)
+    return found
+
+
+def _within_cap(query: _Query, runs: list[_Run], cap: int) -> tuple[list[_Run], int]:
+    cap_each = cap // query.num_nodes
+    within: list[_Run] = []
+    cheapest: int | None = None
+    for run in runs:
+        price = query.block.lanes[run.lane].price
+        if price[run.rows[-1]] <= cap_each:
+            within.append(run)
+            continue
+        cheapest = run.price if cheapest is None else min(cheapest, run.price)
+        rows = run.rows[: bisect_right(run.rows, cap_each, key=price.__getitem__)]
+        if rows:
+            within.append(run._replace(rows=rows))
+    if cheapest is not None:
+        none_fits = cheapest > cap_each
+        has = f"cheapest is {render_price(cheapest * query.num_nodes)}/h" if none_fits else "some cost more"
+        near = _FAR - cheapest if none_fits else 0
+        query.told.add(query.name, "price-cap", f"{has}, cap is {render_price(cap)}/h", near)
+    query.told.keep("price-cap", len({run.kind for run in within}))
+    return within, sum([len(run.rows) for run in within])
+
+
+_Key = tuple[int, int, str, str, str, str]
+
+
+def _cheapest(
+    runs: list[_Run],
+    blocks: Mapping[str, Block],
+    resources: Sequence[Resources],
+    num_nodes: int,
+    limit: int | None,
+) -> list[tuple[_Key, Choice]]:
+    """The first `limit` choices in the order of `choose.plan`."""
+    if limit is not None and len(runs) > limit:
+        # Each run has a row at its own price: what is beyond the `limit`-th cheapest run cannot be among the first.
+        bound = nsmallest(limit, [(run.preference, run.price) for run in runs])[-1]
+        runs = [run for run in runs if (run.preference, run.price) <= bound]
+    else:
+        bound = None
+    rows: list[tuple[int, int, str, str, str, str, int, int, int, int]] = []
+    for _, preference, wish, provider, lane, kind, own in runs:
+        block = blocks[provider]
+        columns, places = block.lanes[lane], block.places
+        price, place = columns.price, columns.place
+        instance_type = block.instance_types[kind]
+        if limit is not None and len(own) > limit:
+            # Rows are sorted by price, region, zone: those after the first `limit` come after them for certain.
+            own = own[:limit]
+        for row in own:
+            micro_usd = price[row]
+            if bound is not None and (preference, micro_usd) > bound:
+                break
+            region, zone = places[place[row]]
+            rows.append((preference, micro_usd, provider, region, zone, instance_type, wish, lane, kind, row))
+    rows = sorted(rows) if limit is None else nsmallest(limit, rows)
+    found = []
+    for row_key in rows:
+        wish, lane, kind, row = row_key[6:]
+        choice = grant(resources[wish], num_nodes, blocks[row_key[2]].offer(lane, kind, row))
+        key = (row_key[0], choice.price_micro_usd, *row_key[2:6])
+        found.append((key, choice))
+    return found
+
+
+def _merge(
+    priced: list[tuple[_Key, Choice]],
+    single: Sequence[Choice],
+    resources: Sequence[Resources],
+    ordered: bool,
+) -> list[tuple[_Key, Choice]]:
+    """Choices of the market and of single offers by the same key; single ones first among equals."""
+    positions = {id(wish): position for position, wish in enumerate(resources)}
+    keyed = []
+    for choice in single:
+        offer = choice.offer
+        preference = positions[id(choice.resources)] if ordered else 0
+        key = (
+            preference,
+            choice.price_micro_usd,
+            offer.provider,
+            offer.region,
+            offer.zone,
+            offer.shape.instance_type,
+        )
+        keyed.append((key, choice))
+    return sorted([*keyed, *priced], key=lambda pair: pair[0])
