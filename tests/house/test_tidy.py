@@ -219,11 +219,11 @@ def test_every_package_has_a_readme(package: Path) -> None:
     assert readme.is_file(), (
         f"{package.relative_to(REPO)} has no README.md: purpose, words, laws, how to test, how to add one"
     )
-    headings = [
-        line.lstrip("#").strip().lower()
-        for line in readme.read_text(encoding="utf-8").splitlines()
-        if line.startswith("#")
-    ]
+    text = readme.read_text(encoding="utf-8")
+    headings = [line.lstrip("#").strip().lower() for line in text.splitlines() if line.startswith("#")]
+    lead = text.partition("\n")[2].partition("\n## ")[0].strip()
+    if lead:  # the purpose may stand first, without a heading
+        headings.append("purpose")
     missing = [word for word in README_HEADINGS if not any(word in heading for heading in headings)]
     assert missing == [], f"{readme.relative_to(REPO)} lacks headings about: {', '.join(missing)}"
 
