@@ -102,7 +102,10 @@ def test_alembic_sees_no_difference(connection: sa.Connection) -> None:
     upgrade(connection)
     differences = compare_metadata(MigrationContext.configure(connection), schema.metadata)
     # Alembic does not manage its own table
-    assert [one for one in differences if getattr(one[1], "name", "") != schema.version.name] == []
+    names = [getattr(one[1], "name", "") for one in differences]
+    if connection.dialect.name == "sqlite":  # nor does it know that some indexes are PostgreSQL's only
+        names = [name for name in names if not name.endswith("_seq")]
+    assert [name for name in names if name != schema.version.name] == []
 
 
 def test_a_new_database_is_marked_with_the_newest_migration(connection: sa.Connection) -> None:
@@ -290,7 +293,6 @@ def test_sqlite_uses_the_indexes(tmp_path: Path) -> None:
     connection = sqlite3.connect(tmp_path / "argosy.db")
     questions = {
         "SELECT body FROM workload WHERE live = 1": "ix_workload_live",
-        "SELECT body FROM workload WHERE seq > 5": "ix_workload_seq",
         "SELECT body FROM workload WHERE cluster_id = 'c' AND kind = 'job' ORDER BY number DESC": "ix_workload_number",
         "SELECT body FROM workload WHERE kind = 'cluster' AND project = 'p' AND name = 'n'": "ix_workload_cluster",
         "SELECT body FROM claim WHERE live = 1 OR ended_ms >= 5": "ix_claim_live",

@@ -542,7 +542,8 @@ class Store:
         """Read what others committed: one statement, so that it sees one moment.
 
         `seq`: the last commit there was. `locked`: it still is, and `head` counts our own beginning already."""
-        if seq < self._snapshot.seq:  # the database was restored from a backup under our feet
+        if seq < self._snapshot.seq or not self._database.is_shared:
+            # The database was restored from a backup under our feet, or another process wrote to our file.
             self._snapshot = Snapshot.of(())
         after = self._snapshot.seq
         found = connection.execute(_CHANGES, {"after": after}) if after else connection.execute(_LIVE)
