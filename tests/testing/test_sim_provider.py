@@ -28,11 +28,16 @@ class SimSubject:
         self.secrets = (self.provider.secret,)
 
     def claim(self, count: int = 1) -> Claim:
-        return a_claim(count=count, choice=a_choice(offer=self.provider.offers[0]))
+        offer = self.provider.offers[0]
+        gpus = 2000 if offer.capacity is Capacity.OWNED else offer.shape.accelerators_milli
+        return a_claim(
+            count=count,
+            choice=a_choice(offer=offer, cpus_milli=1000, memory_bytes=0, accelerators_milli=gpus),
+        )
 
     def too_large(self) -> Claim:
-        self.provider.offers[0] = msgspec.structs.replace(self.provider.offers[0], nodes_max=2)
-        return self.claim(count=3)
+        self.provider.offers[0] = msgspec.structs.replace(self.provider.offers[0], nodes_max=5)
+        return self.claim(count=6)
 
     async def pass_time(self, seconds: float) -> None:
         await asyncio.sleep(seconds)

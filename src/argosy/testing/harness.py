@@ -67,10 +67,10 @@ class MakeServer(Protocol):
 class Load(msgspec.Struct, frozen=True, kw_only=True):
     """How much users do."""
 
-    minutes: float = 18.0  # of trouble
-    clusters_max: int = 2
-    jobs_max: int = 5  # per cluster
-    managed_max: int = 3
+    minutes: float = 20.0  # of trouble
+    clusters_max: int = 3
+    jobs_max: int = 8  # submissions per cluster, of one to three jobs
+    managed_max: int = 5
 
 
 class Outcome(msgspec.Struct, frozen=True, kw_only=True):
@@ -335,7 +335,10 @@ class Users:
         self.busy_s = load.minutes * _MINUTE_S
 
     def plans(self) -> list[Awaitable[None]]:
-        clusters = [self._use_cluster(f"c{n}") for n in range(self.dice.randint(0, self.load.clusters_max))]
+        clusters = [
+            self._use_cluster(f"c{n}")
+            for n in range(self.dice.randint(min(1, self.load.clusters_max), self.load.clusters_max))
+        ]
         managed = [
             self._use_managed() for _ in range(self.dice.randint(0 if clusters else 1, self.load.managed_max))
         ]

@@ -1,7 +1,7 @@
 """`infra.provider.Provider` on the simulated world: a scripted market, slow boots, listings that lag.
 
-`owned` lots are a pool with a fixed number of nodes; on-demand and spot lots may be refused and, for spot, taken
-away again.
+An owned offer describes a whole machine of which claims get slices; on-demand and spot offers describe one node,
+may be refused and, for spot, be taken away again.
 """
 
 from __future__ import annotations
@@ -16,9 +16,10 @@ from argosy.infra import border
 from argosy.infra.agent_port import Channel
 from argosy.infra.provider import Capabilities, Diagnostic, Manifest, Provider, Want
 from argosy.model.facts import ClaimFact, NodeFacts, NodeSighting
-from argosy.model.offer import Capacity, Offer, Shape
+from argosy.model.offer import Capacity, Offer
 from argosy.model.phases import Desired
 from argosy.model.rows import Claim, Node
+from argosy.providers.local.allot import allot_devices, free_milli
 from argosy.testing.builders import a_gpu_shape, a_shape, some_devices
 from argosy.testing.world import Machine, World
 
@@ -46,10 +47,11 @@ class Order(msgspec.Struct, kw_only=True):
     state: str  # held | stopped | preempted
     since_s: float
     machines: list[Machine]
+    devices: list[tuple[tuple[int, int], ...]]  # of an owned machine, per node: (device, thousandths)
 
 
 class SimProvider:
-    """`offers` are the market; nodes of an owned offer are limited by its `nodes_max`."""
+    """`offers` are the market. Where an offer has `nodes_max`, there are no more nodes of it."""
 
     def __init__(self, world: World, manifest: Manifest, offers: Sequence[Offer]) -> None:
         self.world = world
@@ -131,22 +133,21 @@ class SimProvider:
         if order is None:
             if claim.id in self.released and world.faults.forgets_releases == 0:
                 raise border.RequestRefused("claim", f"{claim.id} was released before")
-            if claim.desired is not Desired.RUN:
-                return
-            self._take_capacity(claim)
-            self._create(claim)
+            self._create(claim, self._take_capacity(claim))
         elif order.state == "preempted":
             return  # `observe` tells; a preempted claim does not come back
         elif claim.desired is Desired.STOP and order.state == "held":
             world.tell(f"{self.manifest.name}: {claim.id} stops")
-            order.state = "stopped"
+            order.state, order.devices = "stopped", []
             for machine in order.machines:
                 if machine.state != "dead":
                     world.stop_machine(machine)
         elif claim.desired is Desired.RUN and order.state == "stopped":
+            order.devices = self._take_capacity(claim)
             world.tell(f"{self.manifest.name}: {claim.id} starts again")
             order.state = "held"
             for machine in order.machines:
+                machine.facts = self._facts_of(claim, machine.index, order.devices)
                 if machine.state == "stopped":
                     world.restart_machine(machine, self._boot_s())
         elif claim.desired is Desired.RUN:
@@ -154,44 +155,81 @@ class SimProvider:
                 if not machine.is_partitioned:
                     world.start_agent(machine)
 
-    def _take_capacity(self, claim: Claim) -> None:
-        offer = claim.choice.offer
+    def _take_capacity(self, claim: Claim) -> list[tuple[tuple[int, int], ...]]:
+        """Devices for each node (of an owned machine). Raises `OutOfCapacity`."""
+        offer, choice = claim.choice.offer, claim.choice
         mine = next((one for one in self.offers if _same_place(one, offer)), None)
         if mine is None:
             raise border.RequestRefused("instance_type", f"there is no `{offer.shape.instance_type}`")
-        if offer.capacity is not Capacity.OWNED and self.world.chance(
-            "capacity", self.world.faults.capacity_miss
-        ):
-            raise border.OutOfCapacity(offer.zone or offer.region or offer.shape.instance_type)
-        if mine.nodes_max is not None:
-            used = sum(
-                order.claim.count
-                for order in self.orders.values()
-                if _same_place(order.claim.choice.offer, mine)
+        held = [
+            order
+            for order in self.orders.values()
+            if order.state == "held"
+            and order.claim.id != claim.id
+            and _same_place(order.claim.choice.offer, mine)
+        ]
+        used = sum(order.claim.count for order in held)
+        if mine.nodes_max is not None and used + claim.count > mine.nodes_max:
+            raise border.OutOfCapacity(
+                offer.zone or self.manifest.name, f"{used} of {mine.nodes_max} nodes are used"
             )
-            if used + claim.count > mine.nodes_max:
-                raise border.OutOfCapacity(
-                    offer.zone or self.manifest.name, f"{used} of {mine.nodes_max} nodes are in use"
-                )
+        if offer.capacity is not Capacity.OWNED:
+            if self.world.chance("capacity", self.world.faults.capacity_miss):
+                raise border.OutOfCapacity(offer.zone or offer.region or offer.shape.instance_type)
+            return []
+        for name, total in (("cpus_milli", mine.shape.cpus_milli), ("memory_bytes", mine.shape.memory_bytes)):
+            taken = sum(getattr(order.claim.choice, name) * order.claim.count for order in held)
+            if taken + getattr(choice, name) * claim.count > total:
+                raise border.OutOfCapacity(self.manifest.name, f"not enough {name} is free")
+        shares = [share for order in held for node in order.devices for share in node]
+        count = mine.shape.accelerators_milli // 1000
+        devices = allot_devices(free_milli(range(count), shares), choice.accelerators_milli, claim.count)
+        if devices is None:
+            raise border.OutOfCapacity(self.manifest.name, "not enough accelerators are free")
+        return devices
 
-    def _create(self, claim: Claim) -> None:
-        world = self.world
+    def _create(self, claim: Claim, devices: list[tuple[tuple[int, int], ...]]) -> None:
+        """A claim that is to rest is made at rest."""
+        world, rests = self.world, claim.desired is Desired.STOP
         world.tell(f"{self.manifest.name}: makes {claim.count} nodes for {claim.id}")
         machines = []
         for index in range(claim.count):
-            machine = Machine(
-                self.manifest.name, claim.id, index, _facts_of(claim.choice.offer.shape, claim.id, index)
-            )
+            facts = self._facts_of(claim, index, devices)
+            machine = Machine(self.manifest.name, claim.id, index, facts)
             if machine.address in world.machines:
                 world.violate("one-machine", f"a second machine for {machine.address}")
-            fails = world.chance("boots", world.faults.failed_boot)
-            world.add_machine(machine, self._boot_s(), fails=fails)
+            world.add_machine(machine, self._boot_s(), fails=world.chance("boots", world.faults.failed_boot))
+            if rests:
+                world.stop_machine(machine)
             machines.append(machine)
-        self.orders[claim.id] = Order(claim=claim, state="held", since_s=world.now_s, machines=machines)
+        self.orders[claim.id] = Order(
+            claim=claim,
+            state="stopped" if rests else "held",
+            since_s=world.now_s,
+            machines=machines,
+            devices=[] if rests else devices,
+        )
         faults = world.faults
         if claim.choice.offer.capacity is Capacity.SPOT and faults.preemptions_per_h > 0:
             after_s = world.dice("preemptions").expovariate(faults.preemptions_per_h / 3600)
             asyncio.get_running_loop().call_later(after_s, self._preempt_by_weather, claim.id)
+
+    def _facts_of(self, claim: Claim, index: int, devices: list[tuple[tuple[int, int], ...]]) -> NodeFacts:
+        shape = claim.choice.offer.shape
+        cards = some_devices(
+            shape.accelerators_milli // 1000, shape.accelerator or "", shape.accelerator_memory_bytes
+        )
+        if claim.choice.offer.capacity is Capacity.OWNED:
+            mine = {device for device, _ in devices[index]} if devices else set[int]()
+            cards = tuple(card for card in cards if card.index in mine)
+        return NodeFacts(
+            hostname=f"{claim.id[-6:]}-{index}",
+            arch=shape.arch,
+            cpus_milli=shape.cpus_milli,
+            memory_bytes=shape.memory_bytes,
+            devices=cards,
+            agent_version="sim",
+        )
 
     def _boot_s(self) -> float:
         dice = self.world.dice("boots")
@@ -300,28 +338,13 @@ def _fact_of(order: Order) -> ClaimFact:
     )
 
 
-def _facts_of(shape: Shape, claim_id: str, index: int) -> NodeFacts:
-    devices = some_devices(
-        -(-shape.accelerators_milli // 1000), shape.accelerator or "", shape.accelerator_memory_bytes
-    )
-    return NodeFacts(
-        hostname=f"{claim_id[-6:]}-{index}",
-        arch=shape.arch,
-        cpus_milli=shape.cpus_milli,
-        memory_bytes=shape.memory_bytes,
-        devices=devices if shape.accelerator else (),
-        agent_version="sim",
-    )
-
-
 def a_market(world: World) -> SimProviders:
     """The usual infrastructure of simulations: a small pool of our own, and a cloud with three zones."""
     pool = Offer(
         provider="pool",
-        shape=a_gpu_shape(2, instance_type="pool-2xA100", cpus_milli=16000),
+        shape=a_gpu_shape(8, cpus_milli=64000),
         capacity=Capacity.OWNED,
         price_micro_usd=0,
-        nodes_max=4,
     )
     offers = [
         Offer(

@@ -1,0 +1,239 @@
+"""A real server (uvicorn, sockets, a store) whose controllers decide nothing: rows change only by requests and tests.
+
+For tests of the API's faces. `IdleServer` runs it in a thread of its own, so that blocking clients can be used.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import shutil
+import socket
+import tempfile
+import threading
+from collections.abc import Callable, Coroutine, Mapping, Sequence
+from pathlib import Path
+from types import MappingProxyType, TracebackType
+from typing import TYPE_CHECKING, Any, Self, TypeVar
+
+from argosy.controllers.observed import Facts
+from argosy.infra import border
+from argosy.infra.agent_port import AgentPort, Channel, Duplex
+from argosy.infra.provider import Capabilities, Diagnostic, Manifest, Provider, Want
+from argosy.infra.system import SystemClock, SystemIds
+from argosy.model.facts import ClaimFact
+from argosy.model.offer import Offer
+from argosy.model.rows import Claim, Node
+from argosy.testing.builders import an_offer
+
+if TYPE_CHECKING:
+    from argosy.data.blobs import BlobStore
+    from argosy.data.logs import LogStore
+    from argosy.server.application import Application
+    from argosy.store import Store
+
+T = TypeVar("T")
+
+
+class IdleControllers:
+    """Notes who was woken."""
+
+    def __init__(self) -> None:
+        self.observed = Facts()
+        self.woken: list[str] = []
+        self.refreshed = 0
+
+    def wake(self, *ids: str) -> None:
+        self.woken.extend(ids)
+
+    async def refresh(self) -> None:
+        self.refreshed += 1
+        self.observed.revision += 1
+
+    async def run(self) -> None:
+        await asyncio.Event().wait()
+
+
+class StaticProvider:
+    """Quotes what it is given; `error` instead, when it is set."""
+
+    def __init__(self, manifest: Manifest, offers: Sequence[Offer]) -> None:
+        self.manifest = manifest
+        self.offers = list(offers)
+        self.error: border.BorderError | None = None
+
+    async def check(self) -> Sequence[Diagnostic]:
+        if self.error is not None:
+            raise self.error
+        return [Diagnostic(provider=self.manifest.name, ok=True, what="is ready")]
+
+    async def quote(self, want: Want) -> Sequence[Offer]:
+        if self.error is not None:
+            raise self.error
+        return self.offers
+
+    async def ensure(self, claim: Claim) -> None:
+        return None
+
+    async def observe(self, claim_ids: Sequence[str]) -> Sequence[ClaimFact]:
+        return ()
+
+    async def release(self, claim_id: str) -> None:
+        return None
+
+    async def reach(self, node: Node) -> Channel:
+        raise border.Unreachable(f"{node.id} is not real")
+
+
+class StaticProviders:
+    def __init__(self, *providers: StaticProvider) -> None:
+        self.by_name: dict[str, Provider] = {provider.manifest.name: provider for provider in providers}
+
+    def get(self, name: str) -> Provider:
+        return self.by_name[name]
+
+    def all(self) -> Mapping[str, Provider]:
+        return MappingProxyType(self.by_name)
+
+
+def a_pool(**offer: Any) -> StaticProvider:  # Any: fields of the offer, see builders
+    """Owned machines: 8 CPUs, 32 GiB unless `offer` says otherwise."""
+    can = Capabilities(owned=True, stop=True, multi_node=True, fractions=True)
+    return StaticProvider(Manifest(name="pool", title="a pool", capabilities=can), [an_offer(**offer)])
+
+
+class EchoTerminal:
+    """A terminal that answers what is typed in capitals; `exit` ends it with code 7. Notes its sizes."""
+
+    def __init__(self, rows: int, columns: int) -> None:
+        self.sizes = [(rows, columns)]
+        self.closed = False
+        self._out: asyncio.Queue[bytes] = asyncio.Queue()
+        self._code: int | None = None
+
+    async def read(self) -> bytes:
+        return await self._out.get()
+
+    async def write(self, data: bytes) -> None:
+        if data.strip() == b"exit":
+            self._code = 7
+            await self._out.put(b"")
+        else:
+            await self._out.put(data.upper())
+
+    async def resize(self, rows: int, columns: int) -> None:
+        self.sizes.append((rows, columns))
+
+    async def close(self) -> int | None:
+        self.closed = True
+        return self._code
+
+
+class TerminalAgents:
+    """`AgentDirectory` whose agents can do nothing but open an `EchoTerminal`."""
+
+    def __init__(self) -> None:
+        self.terminals: list[EchoTerminal] = []
+        self.error: border.BorderError | None = None
+
+    async def get(self, node: Node) -> AgentPort:
+        return self  # type: ignore[return-value]  # only `shell` of it
+
+    def drop(self, node_id: str) -> None:
+        return None
+
+    async def shell(self, command: str, rows: int, columns: int, env: Mapping[str, str]) -> Duplex:
+        if self.error is not None:
+            raise self.error
+        self.terminals.append(EchoTerminal(rows, columns))
+        return self.terminals[-1]
+
+
+class IdleServer:
+    """Use as a context. `do` runs a coroutine in the server's loop and gives its result."""
+
+    def __init__(self, *providers: StaticProvider, listen: str = "", state_dir: Path | None = None) -> None:
+        self.home = Path(tempfile.mkdtemp(dir="/tmp", prefix="idle-")) if state_dir is None else state_dir
+        self._own_home = state_dir is None
+        self.socket = self.home / "run" / "server.sock"
+        self.controllers = IdleControllers()
+        self.providers = StaticProviders(*(providers or (a_pool(),)))
+        self.agents = TerminalAgents()
+        self.address = ""  # of TCP
+        self.store: Store
+        self.logs: LogStore
+        self.blobs: BlobStore
+        self.application: Application
+        self._listen = listen
+        self._ready = threading.Event()
+        self._error: BaseException | None = None
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._thread = threading.Thread(target=self._run, name="idle-server", daemon=True)
+
+    def __enter__(self) -> Self:
+        self._thread.start()
+        if not self._ready.wait(30):
+            raise RuntimeError("the server did not start")
+        if self._error is not None:
+            raise self._error
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._loop is not None:
+            with contextlib.suppress(RuntimeError):  # it has stopped by itself
+                self._loop.call_soon_threadsafe(self.application.stop)
+        self._thread.join(30)
+        if self._own_home:
+            shutil.rmtree(self.home, ignore_errors=True)
+
+    def do(self, work: Coroutine[Any, Any, T]) -> T:
+        """Raises what `work` raises."""
+        assert self._loop is not None
+        return asyncio.run_coroutine_threadsafe(work, self._loop).result(30)
+
+    def call(self, function: Callable[[], T]) -> T:
+        """The same for what is no coroutine."""
+
+        async def work() -> T:
+            return function()
+
+        return self.do(work())
+
+    def _run(self) -> None:
+        try:
+            asyncio.run(self._serve())
+        except BaseException as error:  # noqa: BLE001  the test's thread raises it
+            self._error = error
+            self._ready.set()
+
+    async def _serve(self) -> None:
+        from argosy.data.blobs import BlobStore
+        from argosy.data.logs import LogStore
+        from argosy.server.application import Application
+        from argosy.server.listeners import bind_socket, bind_tcp
+        from argosy.store import Store
+
+        self._loop = asyncio.get_running_loop()
+        clock, ids = SystemClock(), SystemIds()
+        tcp: socket.socket | None = bind_tcp(self._listen) if self._listen else None
+        self.store = await Store.open(f"sqlite:///{self.home / 'argosy.db'}", ids=ids, clock=clock)
+        self.logs, self.blobs = LogStore(self.home / "logs"), BlobStore(self.home)
+        self.application = Application(
+            store=self.store,
+            providers=self.providers,
+            controllers=self.controllers,
+            agents=self.agents,
+            logs=self.logs,
+            blobs=self.blobs,
+            clock=clock,
+            ids=ids,
+            state_dir=self.home,
+        )
+        async with self.application.listen(bind_socket(self.socket), tcp):
+            self.address = self.application.listening[-1]
+            self._ready.set()
+            await self.application.stopping.wait()
+        await self.logs.close()
+        await self.store.close()
