@@ -369,6 +369,7 @@ class Ranks:
         rank.env[processes.MARK] = self._key(rank)
         try:
             os.makedirs(rank.workdir, exist_ok=True)
+            self._make_checkpoint_dir(rank.env)
             self._erase(rank.folder)
             os.mkdir(rank.folder, 0o700)
             rank.save(self._boot_id)
@@ -391,6 +392,14 @@ class Ranks:
         else:
             rank.phase = READY
         self._changed(rank)
+
+    def _make_checkpoint_dir(self, env: dict[str, str]) -> None:
+        """The folder exists before the program looks for it. `~` is this node's home, which the server cannot know."""
+        for name in ("ARGOSY_CHECKPOINT_DIR", "SKYPILOT_CHECKPOINT_DIR"):
+            folder = env.get(name)
+            if folder:
+                env[name] = self.home + folder[1:] if folder.startswith("~/") else folder
+                os.makedirs(env[name], mode=0o700, exist_ok=True)
 
     async def run(self, ids: Iterable[str]) -> None:
         """Raises Busy when one is not known here (the agent was restarted before it ran)."""
