@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import doctest
+import importlib
 import subprocess
 import sys
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 import yaml
 
+import argosy.spec
 from argosy.model.errors import ArgosyError
 from argosy.model.task import Task
 from argosy.spec import parse_task, render_field_table, render_task, task_from_mapping, task_schema
@@ -192,8 +196,18 @@ def test_python_says_the_same_as_yaml() -> None:
 def test_import_is_light() -> None:
     code = (
         "import sys, argosy.spec\n"
+        "before = {'argosy.spec.parse', 'msgspec'} & set(sys.modules)\n"
+        "for name in argosy.spec.__all__: getattr(argosy.spec, name)\n"
         "heavy = {'yaml', 'asyncio', 'difflib', 'socket', 'subprocess', 'random', 'tempfile', 'click', 'rich'}\n"
-        "print(sorted(heavy & set(sys.modules)))"
+        "print(sorted(before), sorted(heavy & set(sys.modules)))"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert done.stdout.strip() == "[]"
+    assert done.stdout.strip() == "[] []"
+
+
+@pytest.mark.parametrize(
+    "path", sorted(Path(argosy.spec.__path__[0]).glob("*.py")), ids=lambda path: path.stem
+)
+def test_examples_in_docstrings_are_true(path: Path) -> None:
+    module = importlib.import_module(f"argosy.spec.{path.stem}" if path.stem != "__init__" else "argosy.spec")
+    assert doctest.testmod(module).failed == 0
