@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 from collections.abc import Iterable
 from pathlib import Path
@@ -78,7 +79,8 @@ def save(user_dir: Path, block: Block, today: str) -> Path:
         draft.write_bytes(data)
         draft.replace(path)
     except OSError as error:
-        draft.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            draft.unlink(missing_ok=True)
         raise ArgosyError(
             "disk-full",
             f"the new prices cannot be written to {path}: {error.strerror}; the old ones are kept",
