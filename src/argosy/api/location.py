@@ -76,11 +76,6 @@ def socket_path(state_dir: Path, uid: int | None = None) -> Path:
     return Path(f"/tmp/argosy-{os.getuid() if uid is None else uid}/{name}.sock")
 
 
-def token_path(state_dir: Path) -> Path:
-    """Where the local server keeps the token that TCP clients must show (mode 0600)."""
-    return state_dir / "token"
-
-
 def log_path(state_dir: Path) -> Path:
     """Where the local server writes its own log."""
     return state_dir / "server.log"

@@ -156,12 +156,15 @@ def status(session: Session, as_json: bool) -> None:
 Examples:
   argosy server token
   argosy server token --name ci
+  argosy server token --name ci --remove
 """
 )
 @click.option("--name", help="What it is for; a new one of the same name replaces the old.")
 @click.option("--admin", is_flag=True, help="It may also stop the server.")
+@click.option("--remove", is_flag=True, help="Take the token of this name back.")
+@click.option("--list", "listing", is_flag=True, help="Only the names of the tokens there are.")
 @pass_session
-def token(session: Session, name: str | None, admin: bool) -> None:
+def token(session: Session, name: str | None, admin: bool, remove: bool, listing: bool) -> None:
     """Print a new token for clients that come over the network. It is shown once."""
     import subprocess
 
@@ -173,6 +176,8 @@ def token(session: Session, name: str | None, admin: bool) -> None:
         command += ["--name", name]
     if admin:
         command += ["--scope", "admin"]
+    command += ["--remove"] if remove else []
+    command += ["--list"] if listing else []
     session.screen.out.flush()
     done = subprocess.run(command, env=dict(session.env), check=False)
     raise click.exceptions.Exit(done.returncode)

@@ -10,18 +10,15 @@ import hashlib
 import os
 import stat
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Final, NamedTuple
+from typing import Final, NamedTuple
 
 import msgspec
 
+from argosy.client.ignore import Rules, is_ignored, parse_rules
 from argosy.model.errors import ArgosyError
 from argosy.model.tree import CHUNK_BYTES, Entry, Tree
-
-if TYPE_CHECKING:
-    from pathspec import GitIgnoreSpec
-
-    _Rules = list[tuple[str, GitIgnoreSpec]]  # the folder that they hold for, and the rules
 
 IGNORE_FILES: Final = (".argosyignore", ".skyignore")  # in order: the first one there counts
 ALWAYS_LEFT_OUT: Final = ".git"
@@ -95,11 +92,13 @@ class HashCache:
             return
         part = self._file.with_name(f"{self._file.name}.{os.getpid()}.part")
         try:
-            self._file.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+            for folder in self._file.parents[2::-1]:  # the state folder, `cache`, `hashes`: the owner's alone
+                folder.mkdir(mode=0o700, parents=True, exist_ok=True)
             part.write_bytes(msgspec.msgpack.encode(self._fresh))
             part.replace(self._file)
         except OSError:
-            part.unlink(missing_ok=True)
+            with suppress(OSError):
+                part.unlink()
 
 
 def scan(
@@ -162,16 +161,16 @@ class _Scanner:
         self._own_rules = ""  # the ignore file that replaces .gitignore
 
     def folder(self) -> Scanned:
-        rules: _Rules = []
+        rules: list[Rules] = []
         for name in IGNORE_FILES:
             if (self._root / name).is_file():
                 self._own_rules = name
-                rules = [("", _load_rules(self._root / name))]
+                rules = [_load_rules(self._root / name)]
                 break
         else:
             exclude = self._root / ".git" / "info" / "exclude"
             if exclude.is_file():
-                rules = [("", _load_rules(exclude))]
+                rules = [_load_rules(exclude)]
         left = [("", rules)]  # a list, not recursion: folders may be deeper than Python's stack
         while left:
             left += self._visit(*left.pop())
@@ -194,9 +193,9 @@ class _Scanner:
             self._progress(len(tree.entries), self._hashed_bytes)
         return Scanned(tree, root, tuple(self._warnings), self._hashed_bytes)
 
-    def _visit(self, below: str, rules: _Rules) -> list[tuple[str, _Rules]]:
+    def _visit(self, below: str, rules: list[Rules]) -> list[tuple[str, list[Rules]]]:
         """Take in one folder (`below` is "" or ends with `/`). Returns the folders in it, with their rules."""
-        folders: list[tuple[str, _Rules]] = []
+        folders: list[tuple[str, list[Rules]]] = []
         try:
             with os.scandir(f"{self._root_text}/{below}" if below else self._root_text) as found:
                 items = list(found)
@@ -205,13 +204,13 @@ class _Scanner:
         except OSError as error:
             raise self._unreadable(below or ".", error) from None
         if not self._own_rules and any(item.name == ".gitignore" for item in items):
-            rules = [*rules, (below, _load_rules(self._root / below / ".gitignore"))]
+            rules = [*rules, _load_rules(self._root / below / ".gitignore", below)]
         for item in items:
             if item.name == ALWAYS_LEFT_OUT:
                 continue
             path = below + item.name
             is_folder = item.is_dir(follow_symlinks=False)
-            if rules and _is_ignored(path + "/" if is_folder else path, rules):
+            if rules and is_ignored(path, is_folder, rules):
                 continue
             try:
                 info = item.stat(follow_symlinks=False)
@@ -358,24 +357,11 @@ def _kind(mode: int) -> str:
     return "special file"
 
 
-def _load_rules(path: Path) -> GitIgnoreSpec:
-    from pathspec import GitIgnoreSpec
-
+def _load_rules(path: Path, below: str = "") -> Rules:
     try:
-        return GitIgnoreSpec.from_lines(path.read_text("utf-8", "surrogateescape").splitlines())
+        return parse_rules(path.read_text("utf-8", "surrogateescape"), below)
     except OSError as error:
         raise ArgosyError("spec-unreadable", f"`{path}` cannot be read: {error.strerror}") from None
-    except ValueError as error:
-        raise ArgosyError("spec-invalid", f"`{path}` has a pattern that is not understood: {error}") from None
-
-
-def _is_ignored(path: str, rules: _Rules) -> bool:
-    """The rules nearest to the file decide, as in git."""
-    for below, spec in reversed(rules):
-        verdict = spec.check_file(path[len(below) :]).include
-        if verdict is not None:
-            return verdict
-    return False
 
 
 def read_chunks(scanned: Scanned, wanted: set[str]) -> Iterator[tuple[str, bytes]]:
