@@ -38,7 +38,7 @@ class Disconnected(Exception):
 class Exchange:
     """A request that was let in. `is_local`: it came over the unix socket."""
 
-    __slots__ = ("_query", "answered", "endpoint", "is_local", "path", "receive", "scope", "send")
+    __slots__ = ("answered", "endpoint", "is_local", "path", "query", "receive", "scope", "send")
 
     def __init__(
         self,
@@ -53,16 +53,13 @@ class Exchange:
         self.scope, self.receive, self.send = scope, receive, send
         self.endpoint, self.path, self.is_local = endpoint, path, is_local
         self.answered = False
-        self._query: Mapping[str, str | int | bool] | None = None
+        self.query: Mapping[str, str | int | bool] = {}  # only what was given
 
     # -- what was asked ---------------------------------------------------------------------------------------------
 
-    @property
-    def query(self) -> Mapping[str, str | int | bool]:
-        """Only what was given. Raises `usage` for what the endpoint does not know or cannot read."""
-        if self._query is None:
-            self._query = parse_query(self.endpoint, self.scope["query_string"])
-        return self._query
+    def check_query(self) -> None:
+        """Raises `usage` for what the endpoint does not know or cannot read."""
+        self.query = parse_query(self.endpoint, self.scope["query_string"])
 
     def text(self, name: str, default: str = "") -> str:
         return str(self.query.get(name, default))
@@ -122,13 +119,12 @@ class Exchange:
     async def reply_stream(self, media_type: str, pieces: AsyncGenerator[bytes, None]) -> None:
         """200 with a stream, at the reader's pace: the next piece is asked for when this one is on its way.
 
-        Ends early, quietly, when the client goes away. An error before the first piece is an ordinary error.
+        Ends early, quietly, when the client goes away.
         """
-        first = await anext(pieces, None)
         self.answered = True
         headers = [(b"content-type", media_type.encode()), (b"cache-control", b"no-store"), *_VERSION_HEADERS]
         await self.send({"type": "http.response.start", "status": 200, "headers": headers})
-        pump = asyncio.ensure_future(self._pump(first, pieces))
+        pump = asyncio.ensure_future(self._pump(pieces))
         gone = asyncio.ensure_future(self._gone())
         try:
             await asyncio.wait({pump, gone}, return_when=asyncio.FIRST_COMPLETED)
@@ -141,11 +137,9 @@ class Exchange:
             await asyncio.wait({pump, gone})
             await pieces.aclose()
 
-    async def _pump(self, first: bytes | None, source: AsyncIterator[bytes]) -> None:
-        piece = first
-        while piece is not None:
+    async def _pump(self, pieces: AsyncIterator[bytes]) -> None:
+        async for piece in pieces:
             await self.send({"type": "http.response.body", "body": piece, "more_body": True})
-            piece = await anext(source, None)
 
     async def _gone(self) -> None:
         while (await self.receive())["type"] != "http.disconnect":
@@ -162,9 +156,10 @@ def encode(value: object) -> bytes:
 
 
 async def send_problem(send: Send, error: ArgosyError, status: int | None = None) -> None:
-    """An error as `Problem`. The connection is closed: the rest of a refused body is not waited for."""
+    """An error as `Problem`. The rest of a refused body is thrown away as it comes, so that a client which sends
+    everything before it reads is not cut off, and gets to read why."""
     body = encode(error.problem())
-    headers = [*_JSON_HEADERS, (b"content-length", str(len(body)).encode()), (b"connection", b"close")]
+    headers = [*_JSON_HEADERS, (b"content-length", str(len(body)).encode())]
     if error.code == "unauthorized":
         headers.append((b"www-authenticate", b"Bearer"))
     await send(

@@ -88,6 +88,7 @@ class Front:
                     hint="use a client of the server's version",
                 )
             exchange = Exchange(scope, receive, send, route.endpoint, path, is_local=is_local)
+            exchange.check_query()
             answer = await route.handler(exchange)
             if answer is not None:
                 await exchange.reply(answer if isinstance(answer, bytes) else encode(answer))

@@ -335,7 +335,7 @@ class Handlers:
             attempt=attempt,
         )
         job = await self._streams.job(exchange.path["job"])
-        frames = self._streams.frames(job.id, wish)
+        frames = await self._streams.open(job, wish)
         if as_text:
             assert isinstance(job.spec, JobSpec)
             many = job.spec.task.num_nodes > 1 and wish.rank is None

@@ -99,13 +99,12 @@ class LogStreams:
             raise ArgosyError("not-found", f"there is no job `{name}`", hint="`argosy queue` lists jobs")
         return row
 
-    async def frames(self, name: str, wish: Wish) -> AsyncIterator[Frame]:
-        """Frames until the job ends (`follow`) or what is there now was given. Raises `not-found`, `usage`."""
-        job = await self.job(name)
+    async def open(self, job: Workload, wish: Wish) -> AsyncGenerator[Frame, None]:
+        """Frames until the job ends (`follow`), or of what is there now. Raises `not-found`, `usage` before any."""
         number, offsets = _parse_cursor(wish.cursor) if wish.cursor else (wish.attempt, {})
         if not number:
             number = job.attempts if wish.tail is not None and job.attempts else 1
-        if wish.attempt and wish.attempt > job.attempts:
+        if wish.attempt > job.attempts:
             raise ArgosyError(
                 "not-found",
                 f"job {job.number} has made {job.attempts} attempts",
@@ -115,6 +114,11 @@ class LogStreams:
         nodes = job.spec.task.num_nodes
         if wish.rank is not None and not 0 <= wish.rank < nodes:
             raise ArgosyError("usage", f"job {job.number} has ranks 0 to {nodes - 1}")
+        return self._frames(job, number, offsets, wish)
+
+    async def _frames(
+        self, job: Workload, number: int, offsets: dict[int, int], wish: Wish
+    ) -> AsyncGenerator[Frame, None]:
         news = asyncio.Event()
         self.commits.join(news)
         try:

@@ -29,7 +29,6 @@ from argosy.model.units import render_bytes, render_milli, render_price
 from argosy.planning import BUSY, Ability, plan, usage_by_provider
 from argosy.server.exchange import encode
 from argosy.server.ports import Controllers
-from argosy.spec.names import check_name, parse_variable
 from argosy.store.errors import Conflict, KeyUsed
 from argosy.store.snapshot import Snapshot
 from argosy.store.store import Store
@@ -138,6 +137,8 @@ class Operations:
     # -- launch -----------------------------------------------------------------------------------------------------
 
     async def launch(self, request: t.LaunchRequest) -> bytes:
+        from argosy.spec.names import check_name
+
         task = self._checked(request.task, with_files=True)
         if request.cluster is not None:
             check_name("cluster", request.cluster)
@@ -421,6 +422,9 @@ class Operations:
 
     def _checked(self, task: Task, *, with_files: bool, where: str = "task") -> Task:
         """What a client of ours never sends, and others may. Raises `spec-invalid`, `conflict` (files are missing)."""
+        # Here, not above: it brings the parser of YAML along, which a server needs to answer nothing else.
+        from argosy.spec.names import check_name, parse_variable
+
         if task.name:
             check_name("task", task.name)
         wrong = ""

@@ -153,6 +153,7 @@ async def serve(settings: Settings, tcp: socket.socket | None) -> None:
                 ", ".join(application.listening),
                 os.getpid(),
             )
+            await asyncio.to_thread(_import_the_rest)
             gc.collect()
             gc.freeze()  # what lives from the start lives to the end: collections need not look at it
             stopped = asyncio.create_task(application.stopping.wait())
@@ -162,6 +163,11 @@ async def serve(settings: Settings, tcp: socket.socket | None) -> None:
         if deciding.done() and not application.stopping.is_set():
             deciding.result()  # it never ends by itself
         _log.info("stops; ranks go on")
+
+
+def _import_the_rest() -> None:
+    """What the first launch needs and the first answer does not."""
+    import argosy.spec.names  # noqa: F401
 
 
 async def _end(*tasks: asyncio.Task[None]) -> None:

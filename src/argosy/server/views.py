@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from argosy.api.types import ClusterView, CostView, JobView, NodeView
 from argosy.controllers.job.environment import task_id
 from argosy.model.offer import Choice
-from argosy.model.phases import ClaimPhase, Desired, NodePhase, WorkloadPhase
+from argosy.model.phases import Desired, NodePhase, WorkloadPhase
 from argosy.model.reasons import REASONS, Reason
 from argosy.model.rows import Attempt, Claim, Node, Workload
 from argosy.model.task import ClusterSpec, JobSpec
@@ -15,8 +15,6 @@ from argosy.planning import ask_of, explain_shortage, place, rooms
 from argosy.planning.place import Placed
 from argosy.server.ports import ObservedFacts
 from argosy.store.snapshot import Snapshot
-
-_HOUR_MS = 3_600_000
 
 
 def view_cluster(
@@ -47,7 +45,7 @@ def view_cluster(
         autostop=cluster.autostop,
         down_when_done=cluster.down_when_done,
         price_micro_usd=claim.choice.price_micro_usd if claim is not None else 0,
-        cost_micro_usd=sum(cost_micro_usd(each, now_ms) for each in mine),
+        cost_micro_usd=sum(each.cost_until(now_ms) for each in mine),
         nodes=tuple(_view_node(node, observed) for node in nodes),
         jobs_running=len(jobs) - queued,
         jobs_queued=queued,
@@ -173,7 +171,7 @@ def explain_waits(cluster: Workload, snapshot: Snapshot) -> Mapping[str, str]:
 
 def view_cost(workload: Workload, claims: Sequence[Claim], *, now_ms: int) -> CostView:
     claim = claims[-1]
-    held_ms = sum(_held_ms(each, now_ms) for each in claims)
+    held_ms = sum(each.held_until(now_ms) for each in claims)
     status = job_status(workload) if workload.kind == "job" else workload.phase.value
     return CostView(
         name=workload.name,
@@ -183,24 +181,9 @@ def view_cost(workload: Workload, claims: Sequence[Claim], *, now_ms: int) -> Co
         num_nodes=claim.count,
         held_s=held_ms // 1000,
         price_micro_usd=claim.choice.price_micro_usd,
-        cost_micro_usd=sum(cost_micro_usd(each, now_ms) for each in claims),
+        cost_micro_usd=sum(each.cost_until(now_ms) for each in claims),
         status=status,
     )
-
-
-def _held_ms(claim: Claim, now_ms: int) -> int:
-    if not claim.held_ms:
-        return 0
-    if claim.phase in (ClaimPhase.HELD, ClaimPhase.RELEASING):
-        return max(0, now_ms - claim.held_ms)
-    return max(0, claim.gone_ms - claim.held_ms) if claim.gone_ms else 0
-
-
-def cost_micro_usd(claim: Claim, now_ms: int) -> int:
-    """Spent so far: earlier held periods, and the present one."""
-    present = claim.phase in (ClaimPhase.HELD, ClaimPhase.RELEASING)
-    running = _held_ms(claim, now_ms) * claim.choice.price_micro_usd // _HOUR_MS if present else 0
-    return claim.cost_micro_usd + running
 
 
 def render_place(choice: Choice) -> str:
