@@ -10,7 +10,7 @@ import pytest
 from argosy.controllers.cluster.decide import decide_cluster
 from argosy.controllers.job.decide import decide_job
 from argosy.controllers.job.queue import decide_queue
-from argosy.controllers.nodes.decide import cost_until, decide_claim
+from argosy.controllers.nodes.decide import decide_claim
 from argosy.controllers.observed import Facts
 from argosy.controllers.view import (
     Action,
@@ -356,12 +356,14 @@ def test_a_dead_agent_makes_the_node_unreachable_and_is_healed() -> None:
 
 
 def test_cost_counts_held_time_only() -> None:
-    claim = a_claim(held_ms=NOW - 1_800_000, cost_micro_usd=5)
+    claim = a_claim(held_ms=NOW - 1_800_000, cost_micro_usd=5, spent_ms=1000)
     claim = msgspec.structs.replace(
         claim, choice=msgspec.structs.replace(claim.choice, price_micro_usd=2_000_000)
     )
-    assert cost_until(claim, NOW) == 1_000_005
-    assert cost_until(msgspec.structs.replace(claim, held_ms=0), NOW) == 5
+    settled = claim.settled(NOW)
+    for later in (claim.cost_until(NOW), settled.cost_until(NOW), settled.cost_until(NOW + 10**9)):
+        assert later == 1_000_005
+    assert settled.held_until(NOW + 10**9) == claim.held_until(NOW) == 1_801_000
 
 
 # -- clusters ----------------------------------------------------------------------------------------------------------

@@ -82,14 +82,30 @@ class Claim(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     reason: Reason | None = None
     detail: str = ""
     requested_ms: int
-    held_ms: int = 0  # since when it costs
-    cost_micro_usd: int = 0  # spent in earlier held periods
+    held_ms: int = 0  # since when it is held; 0: it is not
+    spent_ms: int = 0  # held in earlier periods
+    cost_micro_usd: int = 0  # spent in earlier periods
     gone_ms: int = 0
     rev: int = 0
 
     @property
     def is_live(self) -> bool:
         return self.phase is not ClaimPhase.GONE
+
+    def held_until(self, now_ms: int) -> int:
+        """Milliseconds for which its nodes were held, all periods together."""
+        return self.spent_ms + (max(0, now_ms - self.held_ms) if self.held_ms else 0)
+
+    def cost_until(self, now_ms: int) -> int:
+        """Micro-USD for all nodes, all periods together."""
+        present_ms = max(0, now_ms - self.held_ms) if self.held_ms else 0
+        return self.cost_micro_usd + self.choice.price_micro_usd * present_ms // 3_600_000
+
+    def settled(self, now_ms: int) -> Claim:
+        """The present period, if there is one, is over."""
+        return msgspec.structs.replace(
+            self, spent_ms=self.held_until(now_ms), cost_micro_usd=self.cost_until(now_ms), held_ms=0
+        )
 
 
 class Node(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):

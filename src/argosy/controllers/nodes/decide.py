@@ -14,7 +14,6 @@ from argosy.model.phases import ClaimPhase, Desired, NodePhase
 from argosy.model.reasons import Reason
 from argosy.model.rows import Claim, Node
 
-_MS_PER_HOUR = 3_600_000
 _PERMANENT = {
     "out-of-capacity": Reason.OUT_OF_CAPACITY,
     "quota-exceeded": Reason.OUT_OF_CAPACITY,
@@ -22,15 +21,6 @@ _PERMANENT = {
     "request-refused": Reason.PROVIDER_REFUSED,
     "unsupported": Reason.PROVIDER_REFUSED,
 }
-
-
-def cost_until(claim: Claim, now_ms: int) -> int:
-    """Micro-USD spent on `claim` until `now_ms` (or until it was gone)."""
-    if not claim.held_ms:
-        return claim.cost_micro_usd
-    return (
-        claim.cost_micro_usd + claim.choice.price_micro_usd * max(0, now_ms - claim.held_ms) // _MS_PER_HOUR
-    )
 
 
 def decide_claim(view: View, claim: Claim, new_id: NewId) -> list[Action]:
@@ -78,13 +68,7 @@ def _begin_release(view: View, claim: Claim, reason: Reason | None, detail: str)
 def _finish_release(view: View, claim: Claim) -> list[Action]:
     fact = view.observed.claim(claim.id)
     if fact is not None and fact.state == "released":
-        gone = msgspec.structs.replace(
-            claim,
-            phase=ClaimPhase.GONE,
-            gone_ms=view.now_ms,
-            cost_micro_usd=cost_until(claim, view.now_ms),
-            held_ms=0,
-        )
+        gone = msgspec.structs.replace(claim.settled(view.now_ms), phase=ClaimPhase.GONE, gone_ms=view.now_ms)
         actions: list[Action] = [Put(gone)]
         for node in view.rows.nodes_of_claim(claim.id):
             if node.phase is not NodePhase.GONE:
@@ -155,9 +139,7 @@ def _new_node(claim: Claim, seen: NodeSighting, node_id: str) -> Node:
 
 
 def _at_rest(view: View, claim: Claim) -> list[Action]:
-    stopped = msgspec.structs.replace(
-        claim, phase=ClaimPhase.STOPPED, cost_micro_usd=cost_until(claim, view.now_ms), held_ms=0
-    )
+    stopped = msgspec.structs.replace(claim.settled(view.now_ms), phase=ClaimPhase.STOPPED)
     actions: list[Action] = [Put(stopped)]
     for node in view.rows.nodes_of_claim(claim.id):
         if node.phase is not NodePhase.STOPPED:
