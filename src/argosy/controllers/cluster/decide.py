@@ -6,8 +6,7 @@ from collections.abc import Iterator, Sequence
 
 import msgspec
 
-from argosy.controllers.job.decide import finish, new_attempt, task_of
-from argosy.controllers.job.queue import render_rejections
+from argosy.controllers.policies import finish, new_attempt, render_rejections, task_of
 from argosy.controllers.view import Action, NewId, Put, View, WakeAt, event
 from argosy.model.offer import Choice
 from argosy.model.phases import ClaimPhase, Desired, NodePhase, Outcome, WorkloadPhase

@@ -12,6 +12,7 @@ from enum import Enum
 import msgspec
 
 from argosy.controllers.job.environment import rank_orders
+from argosy.controllers.policies import end_claims, finish, job_spec, new_attempt
 from argosy.controllers.view import (
     Action,
     NewId,
@@ -29,7 +30,6 @@ from argosy.model.offer import Placement
 from argosy.model.phases import AttemptPhase, ClaimPhase, Desired, NodePhase, Outcome, WorkloadPhase
 from argosy.model.reasons import REASONS, Reason, Retry
 from argosy.model.rows import Attempt, Claim, Node, Workload
-from argosy.model.task import JobSpec, Task
 from argosy.planning import Shortage, ask_of, explain_shortage, place, rooms
 
 
@@ -74,43 +74,6 @@ def decide_job(view: View, job: Workload, new_id: NewId) -> list[Action]:
     if job.phase is WorkloadPhase.STARTING:
         return _start_managed(view, job, new_id)
     return []  # queued: `decide_queue` of managed jobs gives it a claim in its turn
-
-
-def job_spec(job: Workload) -> JobSpec:
-    assert isinstance(job.spec, JobSpec)
-    return job.spec
-
-
-def new_attempt(
-    job: Workload, placements: tuple[Placement, ...], attempt_id: str, now_ms: int
-) -> tuple[Workload, Attempt]:
-    """The job and its next attempt, to be put together."""
-    number = job.attempts + 1
-    attempt = Attempt(
-        id=attempt_id, workload_id=job.id, number=number, placements=placements, placed_ms=now_ms
-    )
-    changed = msgspec.structs.replace(
-        job, phase=WorkloadPhase.STARTING, attempts=number, attempt_id=attempt_id, reason=None, detail=""
-    )
-    return changed, attempt
-
-
-def finish(view: View, job: Workload, outcome: Outcome, reason: Reason | None, detail: str) -> list[Action]:
-    """The job is over; its claims, if it owns any, are to be released."""
-    ended = msgspec.structs.replace(
-        job, phase=WorkloadPhase.FINISHED, outcome=outcome, reason=reason, detail=detail, ended_ms=view.now_ms
-    )
-    actions: list[Action] = [Put(ended)]
-    actions += _end_claims(view, job)
-    return actions
-
-
-def _end_claims(view: View, job: Workload) -> list[Action]:
-    return [
-        Put(msgspec.structs.replace(claim, desired=Desired.END))
-        for claim in view.rows.claims_of(job.id)
-        if claim.desired is not Desired.END
-    ]
 
 
 # -- attempts ----------------------------------------------------------------------------------------------------------
@@ -281,7 +244,7 @@ def _begin_end(
     )
     actions: list[Action] = [Put(ending)]
     if job_spec(job).managed and outcome in (Outcome.LOST, Outcome.PREEMPTED):
-        actions += _end_claims(view, job)
+        actions += end_claims(view, job)
     return actions
 
 
@@ -306,7 +269,7 @@ def _end(view: View, job: Workload, attempt: Attempt, ranks: list[Rank]) -> list
     ]
     actions = _per_node(alive, lambda node_id, ids: StopRanks(attempt.id, node_id, ids, float(grace_s)))
     if late and job_spec(job).managed:
-        actions += _end_claims(view, job)
+        actions += end_claims(view, job)
     actions.append(WakeAt(job.id, patience_ms if not late else view.now_ms + view.policy.heal_every_ms))
     return actions
 
@@ -376,7 +339,7 @@ def after_attempt(view: View, job: Workload, attempt: Attempt) -> list[Action]:
     text = f"attempt {attempt.number} ended: {detail or (reason.value if reason else outcome.value)}; starting again"
     actions: list[Action] = [Put(changed), event(view, job.id, "recovering", text), WakeAt(job.id, retry_ms)]
     if fresh:
-        actions += _end_claims(view, job)
+        actions += end_claims(view, job)
     return actions
 
 
@@ -449,7 +412,3 @@ def _claim_failed(view: View, job: Workload) -> list[Action]:
         recoveries=job.recoveries + 1,
     )
     return [Put(changed), WakeAt(job.id, retry_ms)]
-
-
-def task_of(job: Workload) -> Task:
-    return job_spec(job).task

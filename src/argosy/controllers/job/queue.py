@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import msgspec
 
-from argosy.controllers.job.decide import finish, job_spec
+from argosy.controllers.policies import finish, job_spec, render_rejections
 from argosy.controllers.view import Action, NewId, Put, View
-from argosy.model.offer import Plan, Rejection
+from argosy.model.offer import Plan
 from argosy.model.phases import Desired, Outcome, WorkloadPhase
 from argosy.model.reasons import Reason
 from argosy.model.resources import Resources
@@ -39,10 +39,6 @@ def plan_job(view: View, job: Workload, claims: list[Claim]) -> Plan:
         usage=usage_by_provider(claims),
         ordered=task.ordered,
     )
-
-
-def render_rejections(rejected: tuple[Rejection, ...]) -> str:
-    return "; ".join(f"{each.provider}: {each.text}" for each in rejected[:4])
 
 
 def decide_queue(view: View, new_id: NewId) -> list[list[Action]]:

@@ -1,0 +1,57 @@
+"""What several workload kinds do alike: called, never inherited. Pure."""
+
+from __future__ import annotations
+
+import msgspec
+
+from argosy.controllers.view import Action, Put, View
+from argosy.model.offer import Placement, Rejection
+from argosy.model.phases import Desired, Outcome, WorkloadPhase
+from argosy.model.reasons import Reason
+from argosy.model.rows import Attempt, Workload
+from argosy.model.task import JobSpec, Task
+
+
+def job_spec(job: Workload) -> JobSpec:
+    assert isinstance(job.spec, JobSpec)
+    return job.spec
+
+
+def new_attempt(
+    job: Workload, placements: tuple[Placement, ...], attempt_id: str, now_ms: int
+) -> tuple[Workload, Attempt]:
+    """The job and its next attempt, to be put together."""
+    number = job.attempts + 1
+    attempt = Attempt(
+        id=attempt_id, workload_id=job.id, number=number, placements=placements, placed_ms=now_ms
+    )
+    changed = msgspec.structs.replace(
+        job, phase=WorkloadPhase.STARTING, attempts=number, attempt_id=attempt_id, reason=None, detail=""
+    )
+    return changed, attempt
+
+
+def finish(view: View, job: Workload, outcome: Outcome, reason: Reason | None, detail: str) -> list[Action]:
+    """The job is over; its claims, if it owns any, are to be released."""
+    ended = msgspec.structs.replace(
+        job, phase=WorkloadPhase.FINISHED, outcome=outcome, reason=reason, detail=detail, ended_ms=view.now_ms
+    )
+    actions: list[Action] = [Put(ended)]
+    actions += end_claims(view, job)
+    return actions
+
+
+def end_claims(view: View, job: Workload) -> list[Action]:
+    return [
+        Put(msgspec.structs.replace(claim, desired=Desired.END))
+        for claim in view.rows.claims_of(job.id)
+        if claim.desired is not Desired.END
+    ]
+
+
+def task_of(job: Workload) -> Task:
+    return job_spec(job).task
+
+
+def render_rejections(rejected: tuple[Rejection, ...]) -> str:
+    return "; ".join(f"{each.provider}: {each.text}" for each in rejected[:4])
