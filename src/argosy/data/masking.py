@@ -6,7 +6,6 @@ of a secret are held back until what follows shows whether they are.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 
 _SECRET_MIN_BYTES = 4  # docs/decisions/0006: a shorter one would hit everywhere and protect nothing
@@ -36,8 +35,6 @@ class Mask:
             after._covered if after is not None else 0
         )  # leading bytes of `_held` to be hidden
         self._stars = len(before) - len(before.rstrip(b"*"))
-        # One pass in C says whether there is anything to do at all: logs rarely hold a secret.
-        self._any = re.compile(b"|".join(map(re.escape, self._secrets))) if self._secrets else None
 
     @property
     def held(self) -> int:
@@ -47,7 +44,7 @@ class Mask:
     @property
     def is_idle(self) -> bool:
         """Nothing to hide and nothing held."""
-        return self._any is None and not self._held
+        return not self._secrets and not self._held
 
     def feed(self, data: bytes) -> bytes:
         """What may be shown now. Without secrets that is `data` itself."""
@@ -69,16 +66,15 @@ class Mask:
         hidden = bytearray(text) if covered else None
         if hidden is not None:
             hidden[:covered] = b"*" * covered
-        if self._any is not None and self._any.search(text):
-            hidden = hidden if hidden is not None else bytearray(text)
-            for secret in self._secrets:
-                start = text.find(secret)
-                while start >= 0:
-                    end = start + len(secret)
-                    hidden[start:end] = b"*" * len(secret)
-                    if start < at:
-                        covered = max(covered, end)
-                    start = text.find(secret, start + 1)
+        for secret in self._secrets:
+            start = text.find(secret)  # ten times as fast as one pattern for all of them
+            while start >= 0:
+                hidden = hidden if hidden is not None else bytearray(text)
+                end = start + len(secret)
+                hidden[start:end] = b"*" * len(secret)
+                if start < at:
+                    covered = max(covered, end)
+                start = text.find(secret, start + 1)
         self._held = text[at:]
         self._covered = max(0, covered - at)
         return bytes(hidden[:at]) if hidden is not None else text[:at]
