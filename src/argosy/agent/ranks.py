@@ -34,13 +34,14 @@ _POLL_SLOW_S = 0.1
 _ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
 
 # Waits for bash and writes its exit code. The traps make it survive a SIGTERM to the group, and unlike ignored
-# signals they are not inherited. The shell's own notices ("Terminated") stay out of the log.
+# signals they are not inherited. The shell's own notices ("Terminated") stay out of the log; the parentheses are for
+# dash, which redirects before it forks.
 _WRAPPER = """trap : HUP INT QUIT TERM USR1 USR2 ALRM
 d=$1 w=$2 s=$3 b=$4
 shift 4
 for g; do echo 0 >"$g" || :; done
 exec 3>&2 2>/dev/null
-if cd "$w" 2>&3; then "$b" "$d/$s.sh" 2>&3 3>&-; c=$?; else c=126; fi
+if cd "$w" 2>&3; then (exec "$b" "$d/$s.sh" 2>&3 3>&-); c=$?; else c=126; fi
 printf '%4d\\n' "$c" 1<>"$d/exit"
 exit "$c"
 """
@@ -488,7 +489,7 @@ class Ranks:
         snapshot = await self.table.after_exit(rank.pid, time.monotonic() - rank.spawned_s)
         turn = 0
         while turn < 300:  # then they cannot be killed, and we give up
-            left = snapshot.members(self._key(rank), rank.pid) | cgroups.members(rank.groups)
+            left = self._members(rank, snapshot)
             if not left:
                 break
             if rank.stop_at_s is not None and rank.stop_at_s > time.monotonic():
@@ -513,7 +514,7 @@ class Ranks:
         rank.detail = if_vanished if code is None or not rank.pid else ""
         if rank.oom:
             rank.detail = "out of memory on %s: the kernel killed it at its memory limit" % self._node_name
-        elif code and self._disk_is_full():
+        elif code and rank.stop_at_s is None and self._disk_is_full():
             rank.detail = "disk full on %s while logging: %d bytes kept" % (self._node_name, rank.log_bytes)
         self._save(rank)
         self._changed(rank)
@@ -552,25 +553,30 @@ class Ranks:
             if first:
                 live.append(rank)
             self._loop.call_later(max(0.0, grace_s), self._start_kill, rank)
-        if live:
-            for rank in live:
-                processes.send_group_signal(rank.pid, signal.SIGTERM)
-            snapshot = await self.table.snapshot()
-            for rank in live:
-                if not rank.ended:
-                    processes.send_signal(self._outside_group(rank, snapshot), signal.SIGTERM)
+        if not live:
+            return
+        snapshot = await self.table.snapshot()
+        for rank in live:
+            if rank.ended:
+                continue
+            members = self._members(rank, snapshot)
+            processes.send_group_signal(rank.pid, signal.SIGTERM)
+            processes.send_signal(_outside_group(rank.pid, members), signal.SIGTERM)
+            if not members:
+                self._start_task(self._terminate_late(rank, rank.pid))
 
-    def _outside_group(self, rank: Rank, snapshot: processes.Snapshot) -> set[int]:
-        """Members that a signal to the wrapper's group does not reach."""
-        found = snapshot.members(self._key(rank), rank.pid) | cgroups.members(rank.groups)
-        outside = set()
-        for pid in found - {rank.pid}:
-            try:
-                if os.getpgid(pid) != rank.pid:
-                    outside.add(pid)
-            except OSError:
-                pass
-        return outside
+    async def _terminate_late(self, rank: Rank, pid: int) -> None:
+        """The wrapper was told to end before it had started the program, and its trap swallowed that."""
+        while not rank.ended and rank.pid == pid:
+            members = self._members(rank, await self.table.snapshot())
+            if members:
+                processes.send_signal(members, signal.SIGTERM)
+                return
+            await asyncio.sleep(0.01)
+
+    def _members(self, rank: Rank, snapshot: processes.Snapshot) -> set[int]:
+        """The rank's processes, without its wrapper."""
+        return (snapshot.members(self._key(rank), rank.pid) | cgroups.members(rank.groups)) - {rank.pid}
 
     def _start_kill(self, rank: Rank) -> None:
         if not rank.ended and rank.pid:
@@ -584,7 +590,7 @@ class Ranks:
             snapshot = await self.table.snapshot()
             if rank.ended or rank.pid != pid:
                 return
-            left = (snapshot.members(self._key(rank), pid) | cgroups.members(rank.groups)) - {pid}
+            left = self._members(rank, snapshot)
             processes.send_signal(left, _deadly(turn))
             if not left and turn > 50:
                 processes.send_signal([pid], signal.SIGKILL)
@@ -744,6 +750,18 @@ def _checked(order: dict[str, object]) -> _Order:
         "memory_bytes": amount("memory_bytes"),
         "run_now": bool(order.get("run_now", False)),
     }
+
+
+def _outside_group(group: int, pids: set[int]) -> set[int]:
+    """Those that a signal to the group does not reach."""
+    outside = set()
+    for pid in pids:
+        try:
+            if os.getpgid(pid) != group:
+                outside.add(pid)
+        except OSError:
+            pass
+    return outside
 
 
 def _deadly(turn: int) -> int:

@@ -1,0 +1,411 @@
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from conftest import AgentProcess, gone, wait_for, watch_until
+
+from argosy.infra import border
+from argosy.infra.agent_client import AgentClient
+from argosy.infra.agent_port import RankOrder
+from argosy.model.facts import RankPhase
+
+
+def test_a_rank_runs_and_its_end_carries_code_and_log(agent: AgentProcess) -> None:
+    fact, log = agent.run_one("echo out; echo err >&2; exit 3")
+    assert (fact.phase, fact.stage, fact.exit_code) == (RankPhase.EXITED, "run", 3)
+    assert log == b"out\nerr\n"
+    assert fact.log_bytes == 8
+    assert 0 < fact.started_ms <= fact.ended_ms
+
+
+def test_exit_codes_are_those_of_a_shell(agent: AgentProcess) -> None:
+    assert agent.run_one("true")[0].exit_code == 0
+    assert agent.run_one("kill -9 $$")[0].exit_code == 137
+    assert agent.run_one("kill -SEGV $$")[0].exit_code == 139
+    assert agent.run_one("no-such-program")[0].exit_code == 127
+    assert agent.run_one("")[0].exit_code == 0
+
+
+def test_bytes_that_are_not_utf8_pass_untouched(agent: AgentProcess) -> None:
+    assert agent.run_one(r"printf '\377\376\000\200 \r\n'")[1] == b"\xff\xfe\x00\x80 \r\n"
+
+
+def test_programs_get_signals_as_from_a_shell(agent: AgentProcess) -> None:
+    # Python ignores SIGPIPE; a program that inherited that would write for ever.
+    fact, log = agent.run_one(
+        "yes | head -1; python3 -c 'import signal; print(signal.getsignal(signal.SIGPIPE))' || true"
+    )
+    assert fact.exit_code == 0
+    assert log.startswith(b"y\n")
+    fact, log = agent.run_one("grep SigIgn /proc/self/status")
+    assert int(log.split()[1], 16) & 0x7FFFFFFF == 0
+
+
+def test_setup_then_ready_then_run(agent: AgentProcess) -> None:
+    async def scenario(client: AgentClient) -> None:
+        order = RankOrder(id="a.0", setup="echo one; export LOST=1", run="echo two $LOST")
+        await client.prepare([order])
+        seen = await watch_until(
+            client, lambda s: "a.0" in s.facts and s.facts["a.0"].phase == RankPhase.READY
+        )
+        assert seen.facts["a.0"].exit_code is None
+        await client.prepare([order])  # repeating is harmless
+        await client.run(["a.0"])
+        await client.run(["a.0"])
+        seen = await watch_until(client, lambda s: s.ended("a.0"))
+        assert seen.logs["a.0"] == b"one\ntwo\n"
+        await client.prepare([order])
+        await client.run(["a.0"])
+        seen = await watch_until(client, lambda s: s.ended("a.0"))
+        assert seen.logs["a.0"] == b"one\ntwo\n", "it ran twice"
+
+    agent.use(scenario)
+
+
+def test_run_that_comes_before_ready_is_kept(agent: AgentProcess) -> None:
+    async def scenario(client: AgentClient) -> None:
+        await client.prepare([RankOrder(id="a.0", setup="sleep 0.2", run="echo ran")])
+        await client.run(["a.0"])
+        seen = await watch_until(client, lambda s: s.ended("a.0"))
+        assert seen.logs["a.0"] == b"ran\n"
+
+    agent.use(scenario)
+
+
+def test_a_failed_setup_ends_the_rank_in_that_stage(agent: AgentProcess) -> None:
+    fact, log = agent.run_one("echo never", setup="echo trouble; exit 5")
+    assert (fact.phase, fact.stage, fact.exit_code, log) == (RankPhase.EXITED, "setup", 5, b"trouble\n")
+
+
+def test_the_environment_of_a_program(make_agent: Callable[..., AgentProcess]) -> None:
+    agent = make_agent()
+    agent.environ.update(
+        ARGOSY_TOKEN="token-1", AWS_SECRET_ACCESS_KEY="token-2", LANG="ko_KR.UTF-8", HOME="/real"
+    )
+    agent.environ.pop("XDG_CACHE_HOME", None)
+    agent.start()
+    _, log = agent.run_one("env; pwd", env={"MINE": "a b\n'c", "PYTHONUNBUFFERED": "0"}, workdir="wörk/dir")
+    text = log.decode()
+    lines = text.splitlines()
+    assert "token-" not in text
+    assert f"HOME={agent.root}/home" in lines
+    assert "XDG_CACHE_HOME=/real/.cache" in lines
+    assert "LANG=ko_KR.UTF-8" in lines
+    assert "PYTHONUNBUFFERED=0" in lines
+    assert "MINE=a b\n'c\n" in text
+    assert lines[-1] == f"{agent.root}/home/wörk/dir"
+    assert not any(line.startswith("CUDA_VISIBLE_DEVICES") for line in lines)
+
+
+def test_secrets_are_neither_on_disk_nor_in_arguments(agent: AgentProcess) -> None:
+    secret = "s3cr3t-of-this-test"
+
+    async def scenario(client: AgentClient) -> None:
+        await client.prepare(
+            [RankOrder(id="a.0", run="echo up; sleep 60", env={"S": secret}, run_now=True),
+             RankOrder(id="b.0", run="true", env={"S": secret})]
+        )  # fmt: skip
+        await watch_until(client, lambda s: s.logs.get("a.0") == b"up\n")
+        for path in agent.root.rglob("*"):
+            if path.is_file():
+                assert secret.encode() not in path.read_bytes(), path
+        for process in Path("/proc").glob("[0-9]*"):
+            try:
+                assert secret.encode() not in (process / "cmdline").read_bytes()
+            except OSError:
+                pass
+
+    agent.use(scenario)
+
+
+@pytest.mark.parametrize(
+    ("order", "field"),
+    [
+        (RankOrder(id="../up"), "id"),
+        (RankOrder(id="a/b"), "id"),
+        (RankOrder(id=""), "id"),
+        (RankOrder(id="a.0", workdir="../../etc"), "workdir"),
+        (RankOrder(id="a.0", workdir="/etc"), "workdir"),
+        (RankOrder(id="a.0", env={"A=B": "x"}), "env"),
+        (RankOrder(id="a.0", env={"A": "hidden\0value"}), "env"),
+    ],
+)
+def test_orders_that_are_not_well_formed_are_refused(
+    agent: AgentProcess, order: RankOrder, field: str
+) -> None:
+    async def scenario(client: AgentClient) -> None:
+        with pytest.raises(border.RequestRefused) as caught:
+            await client.prepare([RankOrder(id="fine.0", run="true", run_now=True), order])
+        assert caught.value.field == field
+        assert "hidden" not in str(caught.value)
+        assert (await anext(client.watch({}))).ranks == (), "a batch is taken whole or not at all"
+
+    agent.use(scenario)
+
+
+def test_an_environment_that_is_too_large_ends_the_rank_with_a_reason(agent: AgentProcess) -> None:
+    fact, _ = agent.run_one("true", env={"BIG": "x" * 300_000})
+    assert fact.exit_code == 126
+    assert "cannot start a process on node-7: Argument list too long" in fact.detail
+
+
+def test_forget_drops_ended_ranks_only(agent: AgentProcess) -> None:
+    async def scenario(client: AgentClient) -> None:
+        await client.prepare(
+            [RankOrder(id="a.0", run="true", run_now=True), RankOrder(id="b.0", run="sleep 60", run_now=True)]
+        )
+        await watch_until(client, lambda s: s.ended("a.0"))
+        await client.forget(["a.0", "b.0", "unknown.0"])
+        assert [fact.id for fact in (await anext(client.watch({}))).ranks] == ["b.0"]
+        assert not (agent.root / "ranks/a.0").exists()
+
+    agent.use(scenario)
+
+
+def test_run_of_an_unknown_rank_can_be_tried_again(agent: AgentProcess) -> None:
+    async def scenario(client: AgentClient) -> None:
+        with pytest.raises(border.Transient, match=r"zz\.0: not prepared on node-7"):
+            await client.run(["zz.0"])
+        await client.stop(["zz.0"], 1.0)
+
+    agent.use(scenario)
+
+
+# ---- stop
+
+
+def stop_when_up(agent: AgentProcess, script: str, grace_s: float, setup: str = "") -> tuple[object, bytes]:
+    async def scenario(client: AgentClient) -> tuple[object, bytes]:
+        await client.prepare([RankOrder(id="a.0", setup=setup, run=script, run_now=True)])
+        await watch_until(client, lambda s: b"up\n" in s.logs.get("a.0", b""))
+        await client.stop(["a.0"], grace_s)
+        await client.stop(["a.0"], grace_s)
+        seen = await watch_until(client, lambda s: s.ended("a.0"))
+        return seen.facts["a.0"].exit_code, seen.logs["a.0"]
+
+    return agent.use(scenario)
+
+
+def test_sigterm_ends_a_program_and_its_code_is_kept(agent: AgentProcess) -> None:
+    assert stop_when_up(agent, "echo up; sleep 60", 30) == (143, b"up\n")
+
+
+def test_a_program_may_answer_sigterm(agent: AgentProcess) -> None:
+    script = "trap 'echo saved; exit 7' TERM; echo up; while :; do sleep 0.05; done"
+    code, log = stop_when_up(agent, script, 30)
+    assert code == 7
+    assert log.endswith(b"saved\n")
+
+
+def test_a_child_may_finish_its_checkpoint_although_the_shell_dies_at_once(agent: AgentProcess) -> None:
+    child = "import signal, sys, time\ndef save(*_):\n    time.sleep(0.5); print('saved', flush=True); sys.exit(0)\n"
+    child += "signal.signal(signal.SIGTERM, save); print('up', flush=True); time.sleep(60)"
+    code, log = stop_when_up(agent, f'python3 -c "{child}"', 30)
+    assert (code, log) == (143, b"up\nsaved\n")
+
+
+def test_a_rank_that_ignores_sigterm_is_killed(agent: AgentProcess) -> None:
+    code, _ = stop_when_up(agent, "trap '' TERM; echo up; while :; do sleep 0.05; done", 0.2)
+    assert code == 137
+
+
+def test_stop_reaches_what_left_the_group(agent: AgentProcess) -> None:
+    pids = agent.root / "home/workdir"
+    script = (
+        "trap '' TERM; setsid sh -c \"trap '' TERM; echo \\$\\$ > deaf; sleep 300; sleep 300\" &\n"
+        "setsid setsid sleep 300 & (setsid sh -c 'echo $$ > twice; exec sleep 300' &) \n"
+        "while ! [ -s deaf -a -s twice ]; do sleep 0.01; done; echo up; while :; do sleep 0.05; done"
+    )
+    code, _ = stop_when_up(agent, script, 0.2)
+    assert code == 137
+    for name in ("deaf", "twice"):
+        pid = int((pids / name).read_text())
+        wait_for(lambda pid=pid: gone(pid))
+
+
+def test_stop_before_run_is_143(agent: AgentProcess) -> None:
+    async def scenario(client: AgentClient) -> None:
+        await client.prepare(
+            [RankOrder(id="ready.0", run="true"), RankOrder(id="setup.0", setup="sleep 60", run="true")]
+        )
+        await client.stop(["ready.0", "setup.0"], 5.0)
+        seen = await watch_until(client, lambda s: s.ended("ready.0") and s.ended("setup.0"))
+        assert [seen.facts[i].exit_code for i in ("ready.0", "setup.0")] == [143, 143]
+        with pytest.raises(border.Transient):
+            await client.run(["ready.0", "gone.0"])
+        assert (await watch_until(client, lambda s: True)).facts["ready.0"].phase == RankPhase.EXITED
+
+    agent.use(scenario)
+
+
+def test_what_a_rank_leaves_behind_is_ended_with_it(agent: AgentProcess) -> None:
+    script = "sleep 300 & echo $! > one; setsid sh -c 'echo $$ > two; exec sleep 300' & until [ -s two ]; do :; done; exit 4"
+    fact, _ = agent.run_one(script)
+    assert fact.exit_code == 4
+    for name in ("one", "two"):
+        assert gone(int((agent.root / "home/workdir" / name).read_text()))
+
+
+def test_a_wrapper_that_is_killed_leaves_a_vanished_rank(agent: AgentProcess) -> None:
+    async def scenario(client: AgentClient) -> None:
+        await client.prepare([RankOrder(id="a.0", run="echo $PPID $$; sleep 300", run_now=True)])
+        seen = await watch_until(client, lambda s: s.logs.get("a.0", b"").endswith(b"\n"))
+        wrapper, shell = map(int, seen.logs["a.0"].split())
+        os.kill(wrapper, signal.SIGKILL)
+        fact = (await watch_until(client, lambda s: s.ended("a.0"))).facts["a.0"]
+        assert (fact.phase, fact.exit_code) == (RankPhase.VANISHED, None)
+        assert "no exit code" in fact.detail
+        assert gone(shell)
+
+    agent.use(scenario)
+
+
+def test_a_fork_bomb_is_held_by_its_limit_and_ends(agent: AgentProcess) -> None:
+    async def scenario(client: AgentClient) -> None:
+        if not (await client.node()).can_limit_pids:
+            pytest.skip("the pids controller of this machine's cgroups cannot be written: no limit to test")
+        bomb = "bomb() { bomb | bomb & }; bomb; echo up; sleep 300"
+        await client.prepare(
+            [RankOrder(id="a.0", run=bomb, pids_max=40, run_now=True),
+             RankOrder(id="calm.0", run="echo calm", pids_max=5, run_now=True)]
+        )  # fmt: skip
+        seen = await watch_until(client, lambda s: s.ended("calm.0"))
+        assert seen.logs["calm.0"] == b"calm\n"
+        await watch_until(
+            client, lambda s: b"retry" in s.logs.get("a.0", b"") or b"up" in s.logs.get("a.0", b"")
+        )
+        marked = await asyncio.to_thread(count_marked, ":a.0")
+        assert marked <= 41
+        await client.stop(["a.0"], 0.1)
+        seen = await watch_until(client, lambda s: s.ended("a.0"))
+        assert seen.facts["a.0"].phase == RankPhase.EXITED
+        assert count_marked(":a.0") == 0
+        assert (await client.node()).hostname == "node-7"
+
+    agent.use(scenario)
+    assert not [
+        path for path in Path("/sys/fs/cgroup").glob("*/argosy-*") if path.name.endswith(("-a.0", "-calm.0"))
+    ]
+
+
+def count_marked(suffix: str) -> int:
+    count = 0
+    for process in Path("/proc").glob("[0-9]*"):
+        try:
+            environ = (process / "environ").read_bytes()
+        except OSError:
+            continue
+        marks = [item for item in environ.split(b"\0") if item.startswith(b"ARGOSY_RANK_KEY=")]
+        count += any(mark.decode().endswith(suffix) for mark in marks)
+    return count
+
+
+# ---- restarts
+
+
+def test_ranks_outlive_a_killed_agent(agent: AgentProcess) -> None:
+    flag = agent.root / "home/workdir/flag"
+
+    async def before(client: AgentClient) -> None:
+        script = "echo one; until [ -e {flag}{n} ]; do sleep 0.02; done; echo two; exit {n}"
+        await client.prepare(
+            [RankOrder(id=f"{n}.0", run=script.format(flag=flag, n=n), run_now=True) for n in (8, 9)]
+            + [
+                RankOrder(id="ready.0", run="true"),
+                RankOrder(id="setup.0", setup="echo $$ > setup-pid; sleep 300"),
+            ]
+        )
+        await watch_until(
+            client, lambda s: all(s.logs.get(i) == b"one\n" for i in ("8.0", "9.0")) and "setup.0" in s.facts
+        )
+
+    agent.use(before)
+    setup_pid = agent.root / "home/workdir/setup-pid"
+    wait_for(lambda: setup_pid.exists() and setup_pid.read_text())
+    agent.end(signal.SIGKILL)
+    Path(f"{flag}8").touch()  # ends while nobody looks
+    wait_for(lambda: b"8" in (agent.root / "ranks/8.0/exit").read_bytes())
+    agent.start()
+
+    async def after(client: AgentClient) -> None:
+        seen = await watch_until(client, lambda s: s.ended("8.0"), {"8.0": 4})
+        assert sorted(seen.facts) == ["8.0", "9.0"], "the server prepares anew what had not run"
+        assert seen.facts["8.0"].exit_code == 8
+        assert seen.logs["8.0"] == b"two\n"
+        assert seen.facts["9.0"].phase == RankPhase.RUNNING
+        Path(f"{flag}9").touch()
+        seen = await watch_until(client, lambda s: s.ended("9.0"))
+        assert seen.facts["9.0"].exit_code == 9
+        assert seen.logs["9.0"] == b"one\ntwo\n"
+
+    agent.use(after)
+    wait_for(lambda: gone(int(setup_pid.read_text())))
+
+
+def test_an_adopted_rank_can_be_stopped_and_stays_ended(agent: AgentProcess) -> None:
+    async def start(client: AgentClient) -> None:
+        await client.prepare(
+            [
+                RankOrder(
+                    id="a.0",
+                    run="trap '' TERM; setsid sleep 300 & echo up; while :; do sleep 0.05; done",
+                    run_now=True,
+                )
+            ]
+        )
+        await watch_until(client, lambda s: s.logs.get("a.0") == b"up\n")
+
+    async def stop(client: AgentClient) -> None:
+        await client.stop(["a.0"], 0.1)
+        assert (await watch_until(client, lambda s: s.ended("a.0"))).facts["a.0"].exit_code == 137
+
+    async def look(client: AgentClient) -> None:
+        fact = (await watch_until(client, lambda s: s.ended("a.0"))).facts["a.0"]
+        assert (fact.exit_code, fact.log_bytes) == (137, 3)
+
+    agent.use(start)
+    agent.end()
+    agent.start().use(stop)
+    assert count_marked(":a.0") == 0
+    agent.end(signal.SIGTERM)
+    agent.start().use(look)
+
+
+def test_a_wrapper_that_dies_while_no_agent_looks_is_vanished(agent: AgentProcess) -> None:
+    async def start(client: AgentClient) -> int:
+        await client.prepare([RankOrder(id="a.0", run="echo $PPID; sleep 300", run_now=True)])
+        return int((await watch_until(client, lambda s: b"\n" in s.logs.get("a.0", b""))).logs["a.0"])
+
+    async def look(client: AgentClient) -> None:
+        assert (await watch_until(client, lambda s: s.ended("a.0"))).facts["a.0"].phase == RankPhase.VANISHED
+
+    wrapper = agent.use(start)
+    agent.end()
+    os.kill(wrapper, signal.SIGKILL)
+    agent.start().use(look)
+    wait_for(lambda: count_marked(":a.0") == 0)
+
+
+def test_a_recycled_pid_is_not_taken_for_a_rank(agent: AgentProcess) -> None:
+    async def start(client: AgentClient) -> None:
+        await client.prepare([RankOrder(id="a.0", run="echo $PPID; sleep 300", run_now=True)])
+        await watch_until(client, lambda s: b"\n" in s.logs.get("a.0", b""))
+
+    async def look(client: AgentClient) -> None:
+        assert (await watch_until(client, lambda s: s.ended("a.0"))).facts["a.0"].phase == RankPhase.VANISHED
+
+    agent.use(start)
+    agent.end()
+    state = agent.root / "ranks/a.0/state"
+    text = state.read_text()
+    ticks = text.partition('"ticks": ')[2].partition(",")[0]
+    state.write_text(text.replace(f'"ticks": {ticks}', f'"ticks": {int(ticks) + 1}'))
+    bystander = os.getpid()
+    agent.start().use(look)
+    assert not gone(bystander)
+    wait_for(lambda: count_marked(":a.0") == 0)
