@@ -47,7 +47,7 @@ class Block:
     """
 
     __slots__ = (
-        "_by_model", "_by_type", "_in_lane", "_in_region", "accelerators_milli", "arch", "cpus_milli", "device_memory_bytes",
+        "_by_cpus", "_by_model", "_by_type", "_counts", "_in_lane", "_in_region", "accelerators_milli", "arch", "cpus_milli", "device_memory_bytes",
         "disk_bytes", "instance_types", "lanes", "memory_bytes", "models", "notes", "places", "provider",
     )  # fmt: skip
 
@@ -79,7 +79,9 @@ class Block:
         self.places = places
         self.lanes = tuple(lanes)
         self.notes = notes
+        self._by_cpus: tuple[list[int], list[int]] | None = None
         self._by_model: dict[str, list[int]] | None = None
+        self._counts: dict[int, list[int]] = {}
         self._by_type: dict[str, list[int]] | None = None
         self._in_region: dict[tuple[int, str], dict[int, list[int]]] = {}
         self._in_lane: dict[int, tuple[list[int], frozenset[int]]] = {}
@@ -105,6 +107,21 @@ class Block:
                 index.setdefault(name, []).append(kind)
             self._by_type = index
         return self._by_type.get(instance_type, [])
+
+    def by_cpus(self) -> tuple[list[int], list[int]]:
+        """All kinds by CPUs, fewest first, and their milli-CPUs: for bisection. Kept."""
+        if self._by_cpus is None:
+            kinds = sorted(range(len(self.cpus_milli)), key=self.cpus_milli.__getitem__)
+            self._by_cpus = kinds, [self.cpus_milli[kind] for kind in kinds]
+        return self._by_cpus
+
+    def counts(self, lane: int) -> list[int]:
+        """How many rows each kind has in `lane`. Kept."""
+        found = self._counts.get(lane)
+        if found is None:
+            start = self.lanes[lane].start
+            found = self._counts[lane] = [start[k + 1] - start[k] for k in range(len(self.instance_types))]
+        return found
 
     def in_lane(self, lane: int) -> tuple[list[int], frozenset[int]]:
         """Kinds that have rows in `lane`: by the price of their cheapest row, and as a set. Kept."""

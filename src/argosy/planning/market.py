@@ -7,7 +7,7 @@ Owned and other single offers go through `choose.plan` itself and are merged in.
 
 from __future__ import annotations
 
-from bisect import bisect_right
+from bisect import bisect_left, bisect_right
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from heapq import nsmallest
 from typing import NamedTuple
@@ -358,17 +358,21 @@ def _with_size(query: _Query, kinds: Sequence[int]) -> Sequence[int]:
     cpus, memory = query.block.cpus_milli, query.block.memory_bytes
     if wish.cpus is not None:
         want = wish.cpus.amount
-        if wish.cpus.exact:
+        if isinstance(kinds, range):  # all of them
+            ordered, amounts = query.block.by_cpus()
+            end = bisect_right(amounts, want) if wish.cpus.exact else None
+            left = ordered[bisect_left(amounts, want) : end]
+        elif wish.cpus.exact:
             left = [kind for kind in kinds if cpus[kind] == want]
         else:
             left = [kind for kind in kinds if cpus[kind] >= want]
         if len(left) < len(kinds):
-            have = min((cpus[kind] for kind in kinds), key=lambda each: abs(each - want))
-            if not left or not wish.cpus.exact:
+            text, near = f"some have other than {render_milli(want)} CPUs", 0
+            if not left:
+                have = min((cpus[kind] for kind in kinds), key=lambda each: abs(each - want))
                 text = f"has {render_milli(have)} CPUs at the nearest, asked for {render_milli(want)}"
-                told.add(name, "cpus", text, _FAR - abs(have - want))
-            else:
-                told.add(name, "cpus", f"asked for exactly {render_milli(want)}", 0)
+                near = _FAR - abs(have - want)
+            told.add(name, "cpus", text, near)
         kinds = left
         told.keep("cpus", len(kinds))
     each = wish.memory_per_cpu_bytes
@@ -385,8 +389,11 @@ def _with_size(query: _Query, kinds: Sequence[int]) -> Sequence[int]:
     else:
         return kinds
     if len(left) < len(kinds):
-        most = max(memory[kind] for kind in kinds)
-        told.add(name, "memory", f"has {render_bytes(most)} of memory at most, asked for {asked}", most)
+        text, most = f"some have other than {asked} of memory", 0
+        if not left:
+            most = max([memory[kind] for kind in kinds])
+            text = f"has {render_bytes(most)} of memory at most, asked for {asked}"
+        told.add(name, "memory", text, most)
     told.keep("memory", len(left))
     return left
 
@@ -398,45 +405,54 @@ def _runs(
     query: _Query, lanes: Sequence[int], kinds: Sequence[int], local: _Local | None
 ) -> tuple[list[_Run], int]:
     """Rows of the kinds that fit within the price cap; not those that cannot be among the first `limit`."""
-    wish, block, limit = query.wish, query.block, query.limit
+    block, cap = query.block, query.wish.max_hourly_micro_usd
+    limit = query.limit if cap is None and query.limit is not None and len(kinds) > query.limit else None
+    members = set(kinds) if limit is not None and local is None else set()
     runs: list[_Run] = []
     fitting = 0
     for lane in lanes:
         columns = block.lanes[lane]
         start, price = columns.start, columns.price
-        own: Iterable[int] = kinds
-        if local is None:
-            fitting += sum([start[kind + 1] - start[kind] for kind in kinds])
-            if limit is not None and len(kinds) > limit and wish.max_hourly_micro_usd is None:
-                own = _cheapest_kinds(block, lane, kinds, limit)
-        for kind in own:
-            rows: Sequence[int]
-            if local is None:
-                rows = range(start[kind], start[kind + 1])
+        rows_by_kind = None if local is None else local[lane]
+        if rows_by_kind is None:
+            fitting += sum(map(block.counts(lane).__getitem__, kinds))
+            if limit is None:
+                firsts = [(price[start[kind]], kind) for kind in kinds if start[kind] < start[kind + 1]]
             else:
-                rows = local[lane].get(kind, ())
-                fitting += len(rows)
-            if rows:
-                runs.append(
-                    _Run(price[rows[0]], query.preference, query.position, query.name, lane, kind, rows)
-                )
-    if wish.max_hourly_micro_usd is None:
+                firsts = _cheapest_kinds(block, lane, members, limit)
+        else:
+            here = [kind for kind in kinds if kind in rows_by_kind]
+            fitting += sum([len(rows_by_kind[kind]) for kind in here])
+            firsts = [(price[rows_by_kind[kind][0]], kind) for kind in here]
+            if limit is not None and len(firsts) > limit:
+                firsts.sort()
+                bound = firsts[limit - 1][0]
+                firsts = firsts[: bisect_right(firsts, bound, key=_first)]
+        for micro_usd, kind in firsts:
+            rows: Sequence[int] = (
+                range(start[kind], start[kind + 1]) if rows_by_kind is None else rows_by_kind[kind]
+            )
+            runs.append(_Run(micro_usd, query.preference, query.position, query.name, lane, kind, rows))
+    if cap is None:
         return runs, fitting
-    return _within_cap(query, runs, wish.max_hourly_micro_usd)
+    return _within_cap(query, runs, cap)
 
 
-def _cheapest_kinds(block: Block, lane: int, kinds: Sequence[int], limit: int) -> list[int]:
-    """The `limit` kinds with the cheapest rows, and those that cost the same as the last of them."""
+def _first(pair: tuple[int, int]) -> int:
+    return pair[0]
+
+
+def _cheapest_kinds(block: Block, lane: int, members: set[int], limit: int) -> list[tuple[int, int]]:
+    """The `limit` kinds with the cheapest rows, and those that cost the same as the last of them; with prices."""
     columns = block.lanes[lane]
-    members = set(kinds)
-    found: list[int] = []
+    start, price = columns.start, columns.price
+    found: list[tuple[int, int]] = []
     for kind in block.in_lane(lane)[0]:
         if kind in members:
-            if len(found) >= limit:
-                first = columns.price[columns.start[kind]]
-                if first > columns.price[columns.start[found[-1]]]:
-                    break
-            found.append(kind)
+            first = price[start[kind]]
+            if len(found) >= limit and first > found[-1][0]:
+                break
+            found.append((first, kind))
     return found
 
 

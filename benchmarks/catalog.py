@@ -1,0 +1,256 @@
+"""Catalog and ranking: how fast, how large, how cold. Prints a table, and JSON with every sample.
+
+    python benchmarks/catalog.py [--runs N] [--json FILE] [--designs]
+
+Runs over at least 100,000 offers: the shipped table and copies of its largest providers under other names. `--designs`
+compares the file's format with SQLite (docs/decisions/0010). Nothing but Argosy and the standard library is needed.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sqlite3
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from statistics import median
+
+from argosy.catalog import Catalog
+from argosy.catalog.catalog import SHIPPED
+from argosy.catalog.listing import gpu_rows
+from argosy.catalog.table import Table, build_block, rows_of
+from argosy.model.market import Market, market_of
+from argosy.model.offer import Capacity
+from argosy.model.resources import Accelerator, Infra, Resources
+from argosy.model.units import Bound
+from argosy.planning.market import rank
+
+COLD = """
+import time; start = time.perf_counter()
+from argosy.catalog import Catalog
+from argosy.planning.market import rank
+from argosy.model.resources import Accelerator, Resources
+imported = time.perf_counter()
+catalog = Catalog.load()
+ranking = rank([Resources(accelerator=Accelerator(model="L4", milli=1000))], 1, catalog.market)
+assert ranking.plan.choices
+print((time.perf_counter() - imported) * 1000)
+"""
+MEMORY = """
+import resource
+from argosy.catalog import Catalog
+from argosy.planning.market import rank
+from argosy.model.resources import Resources
+from argosy.model.units import Bound
+def resident():
+    return int(open("/proc/self/statm").read().split()[1]) * resource.getpagesize()
+before = resident()
+catalog = Catalog.load()
+rank([Resources(cpus=Bound(8000))], 1, catalog.market)
+len(catalog.market), catalog.facts(), catalog.hazard("aws", "us-east-1", "p4d.24xlarge")
+print((resident() - before) / 1e6)
+"""
+
+
+def gpu(model: str, count: float = 1, *, spot: bool | None = None) -> Resources:
+    return Resources(accelerator=Accelerator(model=model, milli=round(count * 1000)), use_spot=spot)
+
+
+SIX = ("L4", "A10G", "T4", "A100", "H100", "V100")
+REQUESTS: dict[str, tuple[list[Resources], float, str]] = {
+    "L4:1": ([gpu("L4")], 3, "140–660 ms"),
+    "A100:8, spot": ([gpu("A100", 8, spot=True)], 3, "140–660 ms"),
+    "cpus 8+": ([Resources(cpus=Bound(8000))], 3, "140–660 ms"),
+    "cpus 8+, memory 4x, region us-east-1": (
+        [Resources(cpus=Bound(8000), memory_per_cpu_bytes=4 << 30, infra=Infra(region="us-east-1"))],
+        3,
+        "",
+    ),
+    "L4:1, at most $0.50/h": (
+        [Resources(accelerator=Accelerator(model="L4", milli=1000), max_hourly_micro_usd=500_000)],
+        3,
+        "",
+    ),
+    "any_of 6 GPUs x {spot, on-demand}": (
+        [gpu(model, spot=spot) for model in SIX for spot in (True, False)],
+        10,
+        "4,700–4,900 ms",
+    ),
+}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--runs", type=int, default=30)
+    parser.add_argument("--json", type=Path)
+    parser.add_argument("--designs", action="store_true")
+    args = parser.parse_args()
+
+    market = large_market()
+    rows: list[dict[str, object]] = []
+
+    def row(what: str, samples: Sequence[float], unit: str, target: float | None, peer: str = "") -> None:
+        rows.append({"what": what, "unit": unit, "target": target, "peer": peer, "samples": list(samples)})
+
+    offers = len(market)
+    for name, (wishes, target, peer) in REQUESTS.items():
+        samples = timed(lambda wishes=wishes: rank(wishes, 1, market), args.runs)  # type: ignore[misc]
+        row(f"{name}, warm, over {offers:,} offers", samples, "ms", target, peer)
+    catalog = Catalog.load()
+    row(
+        "all machines with accelerators (`argosy gpus`), warm",
+        timed(lambda: gpu_rows(catalog), 5),
+        "ms",
+        None,
+    )
+    cold_runs = max(3, args.runs // 5)
+    row("load and rank L4:1, cold, in a new process", [float(run(COLD)) for _ in range(cold_runs)], "ms", 100)
+    whole = [clocked(lambda: run(COLD)) for _ in range(cold_runs)]
+    bare = [clocked(lambda: run("pass")) for _ in range(cold_runs)]
+    row("the same, the whole process", whole, "ms", 350, "1,400–14,000 ms")
+    row("a process that does nothing", bare, "ms", None)
+    row("memory of everything loaded", [float(run(MEMORY)) for _ in range(3)], "MB", 60)
+    row("size of the table in the wheel", [SHIPPED.stat().st_size / 1e6], "MB", 6)
+    if args.designs:
+        for what, samples, unit in designs(args.runs):
+            row(what, samples, unit, None)
+
+    print("| what | median | least | target | reached | SkyPilot 0.14.1 |\n|---|---|---|---|---|---|")
+    for each in rows:
+        samples = each["samples"]
+        target = each["target"]
+        assert isinstance(samples, list)
+        figure = median(samples)
+        reached = "" if target is None else "yes" if figure <= float(str(target)) else "**no**"
+        aim = "" if target is None else f"≤ {target} {each['unit']}"
+        print(
+            f"| {each['what']} | {figure:.3g} {each['unit']} | {min(samples):.3g} | {aim} | {reached} | {each['peer']} |"
+        )
+    text = json.dumps({"offers": offers, "rows": rows}, indent=1)
+    if args.json:
+        args.json.write_text(text + "\n")
+    else:
+        print(text)
+
+
+def large_market() -> Market:
+    """The shipped prices, and the large clouds once more under other names."""
+    table = Table.open(SHIPPED)
+    blocks = [table.block(name) for name in table.providers]
+    for name in ("aws", "gcp"):
+        blocks.append(build_block(f"{name}-more", rows_of(table.block(name))))
+    vendors = {fact.name.lower(): fact.vendor.lower() for fact in table.facts().accelerators}
+    return market_of(blocks, vendors)
+
+
+def timed(work: Callable[[], object], runs: int) -> list[float]:
+    work()  # indexes that are made once
+    return [clocked(work) for _ in range(runs)]
+
+
+def clocked(work: Callable[[], object]) -> float:
+    start = time.perf_counter()
+    work()
+    return (time.perf_counter() - start) * 1000
+
+
+def run(script: str) -> str:
+    return subprocess.run([sys.executable, "-c", script], check=True, capture_output=True, text=True).stdout
+
+
+# --- the other design ---------------------------------------------------------------------------------------------
+
+SCHEMA = """
+CREATE TABLE kind (id INTEGER PRIMARY KEY, provider TEXT, type TEXT, model TEXT, milli INT, device INT, cpus INT, memory INT);
+CREATE TABLE price (kind INT, capacity TEXT, region TEXT, zone TEXT, micro_usd INT, note INT);
+CREATE TABLE note (id INTEGER PRIMARY KEY, provider TEXT, day INT, source TEXT, rule TEXT, estimated INT);
+"""
+INDEXES = """
+CREATE INDEX kind_model ON kind (model COLLATE NOCASE, milli);
+CREATE INDEX kind_cpus ON kind (cpus, memory);
+CREATE INDEX kind_type ON kind (type);
+CREATE INDEX price_kind ON price (kind, capacity, micro_usd, region, zone, note);
+ANALYZE;
+"""
+QUERIES = {
+    "L4:1": "k.model = 'L4' COLLATE NOCASE AND k.milli = 1000",
+    "A100:8, spot": "k.model = 'A100' COLLATE NOCASE AND k.milli = 8000 AND p.capacity = 'spot'",
+    "cpus 8+": "k.cpus >= 8000",
+}
+
+
+def designs(runs: int) -> list[tuple[str, list[float], str]]:
+    """The shipped rows in SQLite with covering indexes: size, and the 64 cheapest rows without any refusal."""
+    found: list[tuple[str, list[float], str]] = []
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "prices.sqlite"
+        fill(path)
+        found.append(("SQLite: size", [path.stat().st_size / 1e6], "MB"))
+        connection = sqlite3.connect(path)
+        for name, where in QUERIES.items():
+            query = (
+                "SELECT k.*, p.* FROM kind k JOIN price p ON p.kind = k.id "
+                f"WHERE {where} ORDER BY p.micro_usd, k.provider, p.region, p.zone, k.type LIMIT 64"
+            )
+            samples = timed(lambda query=query: connection.execute(query).fetchall(), max(3, runs // 3))  # type: ignore[misc]
+            found.append((f"SQLite: {name}, rows only, no refusals", samples, "ms"))
+        connection.close()
+        cold = (
+            "import time; start = time.perf_counter(); import sqlite3\n"
+            f'sqlite3.connect({str(path)!r}).execute("SELECT k.*, p.* FROM kind k JOIN price p ON p.kind = k.id '
+            "WHERE k.model = 'L4' COLLATE NOCASE AND k.milli = 1000 ORDER BY p.micro_usd LIMIT 64\").fetchall()\n"
+            "print((time.perf_counter() - start) * 1000)"
+        )
+        found.append(("SQLite: import, open and L4:1, cold", [float(run(cold)) for _ in range(5)], "ms"))
+    table = Table.open(SHIPPED)
+    found.append(
+        (
+            "columns: open and unpack everything",
+            timed(lambda: [table.block(p) for p in table.providers], runs),
+            "ms",
+        )
+    )
+    return found
+
+
+def fill(path: Path) -> None:
+    table = Table.open(SHIPPED)
+    connection = sqlite3.connect(path)
+    connection.executescript(SCHEMA)
+    kinds = notes = 0
+    for provider in table.providers:
+        block = table.block(provider)
+        for kind, name in enumerate(block.instance_types):
+            connection.execute(
+                "INSERT INTO kind VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
+                (
+                    kinds + kind, provider, name, block.models[kind], block.accelerators_milli[kind],
+                    block.device_memory_bytes[kind], block.cpus_milli[kind], block.memory_bytes[kind],
+                ),
+            )  # fmt: skip
+        for index, note in enumerate(block.notes):
+            connection.execute(
+                "INSERT INTO note VALUES (?, ?, ?, ?, ?, ?)",
+                (notes + index, provider, note.as_of_day, note.source, note.rule, note.estimated),
+            )
+        for lane, kind, at in block.rows():
+            columns = block.lanes[lane]
+            place = block.places[columns.place[at]]
+            capacity = "spot" if columns.capacity is Capacity.SPOT else "on-demand"
+            connection.execute(
+                "INSERT INTO price VALUES (?, ?, ?, ?, ?, ?)",
+                (kinds + kind, capacity, *place, columns.price[at], notes + columns.note[at]),
+            )
+        kinds += len(block.instance_types)
+        notes += len(block.notes)
+    connection.executescript(INDEXES)
+    connection.commit()
+    connection.close()
+
+
+if __name__ == "__main__":
+    main()
