@@ -105,7 +105,7 @@ class House:
         return next((cluster for cluster in told["clusters"] if cluster["name"] == name), None)
 
     def log(self, *words: str) -> str:
-        return self.run("logs", *words).stdout
+        return self.run("logs", *words, ok=False).stdout  # its exit status is the job's
 
     def wait(self, what: str, seen: Callable[[], Any]) -> Any:
         """Until `seen()` is true; its value. Fails with `what` when patience ends."""
@@ -120,7 +120,9 @@ class House:
         def seen() -> dict[str, Any] | None:
             job = self.job(cluster, number)
             if job["status"] != status and job["phase"] == "finished":
-                raise AssertionError(f"job {number} ended as {job['status']}, not {status}: {job}")
+                words = ("logs", cluster) if cluster else ("jobs", "logs")
+                text = self.run(*words, str(number), ok=False).stdout[-1500:]
+                raise AssertionError(f"job {number} ended as {job['status']}, not {status}: {job}\n{text}")
             return job if job["status"] == status else None
 
         return self.wait(f"job {number} of {cluster} {status}", seen)

@@ -73,11 +73,13 @@ def test_stop_keeps_files_and_start_brings_them_back(house: House) -> None:
     house.run("launch", "-y", "-c", name, "--", "echo kept > ~/file")
     house.run("stop", "-y", name)
     house.wait("it rests", lambda: (house.cluster(name) or {}).get("status") == "stopped")
-    refused = house.run("exec", name, "--", "true", ok=False)
-    assert refused.returncode != 0
-    assert "start" in refused.stderr
+    house.run("exec", "-d", name, "--", "echo ran after the rest")
+    assert f"argosy start {name}" in house.wait(
+        "a job that waits says for what", lambda: house.job(name, 2)["detail"]
+    )
     house.run("start", "-y", name)
     house.wait("it is back", lambda: (house.cluster(name) or {}).get("status") == "running")
+    house.wait_job(name, 2, "succeeded")
     assert "kept" in house.run("exec", name, "--", "cat", "~/file").stdout
 
 

@@ -43,10 +43,8 @@ def test_what_does_not_fit_waits_in_line_and_says_for_what(house: House) -> None
         house.run("exec", "-d", name, hold)
     house.wait_job(name, 2, "running")
     waiting = house.wait_job(name, 3, "queued")
-    assert waiting["reason"] == "waiting-for-resources"
-    assert "CPU" in waiting["detail"]
-    shown = house.run("queue", name).stdout
-    assert waiting["detail"].split(":")[0][:20] in shown
+    assert waiting["detail"] == f"waits for {cpus} CPUs: {cpus} of {cpus} in use by job 2"
+    assert waiting["detail"] in house.run("queue", name).stdout
     gate.touch()
     house.wait_job(name, 3, "succeeded")
     first, second = house.job(name, 2), house.job(name, 3)
@@ -83,7 +81,7 @@ def test_a_queued_job_is_cancelled_before_it_starts(house: House) -> None:
     house.wait_job(name, 2, "running")
     house.run("cancel", "-y", name, "3")
     job = house.wait_job(name, 3, "cancelled")
-    assert job["started_ms"] == 0
+    assert "started_ms" not in job, "it never ran"
     house.run("cancel", "-y", name, "--all")
     house.wait_job(name, 2, "cancelled")
 
