@@ -16,6 +16,7 @@ import resource
 import signal
 import socket
 import time
+from collections.abc import Awaitable
 from pathlib import Path
 from typing import Final
 
@@ -30,6 +31,7 @@ from argosy.model.task import JobSpec
 from argosy.server.application import Application
 from argosy.server.journal import open_journal
 from argosy.server.listeners import bind_socket, bind_tcp
+from argosy.server.ports import Controllers
 from argosy.store import Store, lock_state_dir
 
 _log: Final = logging.getLogger("argosy.server")
@@ -140,7 +142,9 @@ async def serve(settings: Settings, tcp: socket.socket | None) -> None:
         loop = asyncio.get_running_loop()
         for name in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(name, application.stop)
-        deciding = asyncio.create_task(shell.run())
+        # Making a driver may block (it looks at the machine): the first requests are answered meanwhile.
+        ready = asyncio.create_task(asyncio.to_thread(providers.all))
+        deciding = asyncio.create_task(_decide(shell, ready))
         caring = asyncio.create_task(_care(store, blobs, clock))
         stack.push_async_callback(_end, deciding, caring)
         path = socket_path(state_dir)
@@ -163,6 +167,11 @@ async def serve(settings: Settings, tcp: socket.socket | None) -> None:
         if deciding.done() and not application.stopping.is_set():
             deciding.result()  # it never ends by itself
         _log.info("stops; ranks go on")
+
+
+async def _decide(controllers: Controllers, ready: Awaitable[object]) -> None:
+    await ready
+    await controllers.run()
 
 
 def _import_the_rest() -> None:

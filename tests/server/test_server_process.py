@@ -1,0 +1,248 @@
+"""The real process: starting, stopping, being killed, and what keeps it from starting."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from conftest import Raw
+
+TASK = {"run": "true"}
+
+
+class Process:
+    """One run of the server on `home`."""
+
+    def __init__(self, home: Path, *more: str, wait: bool = True) -> None:
+        self.home = home
+        self.socket = home / "run" / "server.sock"
+        environ = {k: v for k, v in os.environ.items() if not k.startswith("ARGOSY_")}
+        self.popen = subprocess.Popen(
+            [sys.executable, "-m", "argosy.server", "run", "--state-dir", str(home), *more],
+            cwd="/",
+            env=environ,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+        )
+        self.raw = Raw(self.socket)
+        if wait:
+            self.wait_until_ready()
+
+    def wait_until_ready(self) -> None:
+        deadline = time.monotonic() + 60
+        while True:
+            assert self.popen.poll() is None, self.popen.communicate()
+            with contextlib.suppress(OSError):
+                assert self.raw.get("/health").json["pid"] == self.popen.pid
+                return
+            assert time.monotonic() < deadline
+            time.sleep(0.01)
+
+    def ended(self) -> tuple[int, str]:
+        _, said = self.popen.communicate(timeout=60)
+        return self.popen.returncode, said.decode()
+
+    def kill(self) -> None:
+        self.popen.kill()
+        self.popen.communicate()
+
+    def stop(self) -> int:
+        self.popen.terminate()
+        return self.ended()[0]
+
+
+@pytest.fixture
+def home() -> Iterator[Path]:
+    folder = Path(tempfile.mkdtemp(dir="/tmp", prefix="srv-"))
+    yield folder
+    deadline = time.monotonic() + 10
+    while any(str(folder).encode() in path.read_bytes() for path in _command_lines(folder)):
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
+    shutil.rmtree(folder, ignore_errors=True)
+
+
+def _command_lines(folder: Path) -> Iterator[Path]:
+    """Ends what a failed test left running in this folder, agents included: they are ours."""
+    for entry in Path("/proc").iterdir():
+        if entry.name.isdigit() and int(entry.name) != os.getpid():
+            with contextlib.suppress(OSError):
+                if str(folder).encode() in (entry / "cmdline").read_bytes():
+                    os.kill(int(entry.name), signal.SIGKILL)
+                    yield entry / "stat"
+
+
+def test_it_starts_answers_and_stops(home: Path) -> None:
+    server = Process(home)
+    status = server.raw.get("/server").json
+    assert status["listening"] == [str(server.socket)]
+    assert status["health"]["state_dir"] == str(home)
+    assert status["memory_bytes"] < 150 << 20
+    assert server.stop() == 0
+    assert not server.socket.exists()
+    log = (home / "server.log").read_text()
+    assert "listens on" in log
+    assert "stops; ranks go on" in log
+    assert "ERROR" not in log
+    assert oct((home / "server.log").stat().st_mode)[-3:] == "600"
+
+
+def test_it_stops_when_asked_over_the_api(home: Path) -> None:
+    server = Process(home)
+    assert server.raw.post("/server/stop").json == {"names": ["server"]}
+    assert server.ended() == (0, "")
+    again = Process(home)
+    assert again.stop() == 0
+
+
+def test_a_kill_loses_nothing(home: Path) -> None:
+    server = Process(home)
+    made = server.raw.post("/launch", {"task": {}, "cluster": "kept", "key": "k"}).body
+    jobs = []
+    for i in range(20):
+        answer = server.raw.post("/exec", {"cluster": "kept", "tasks": [{"run": f"sleep 100{i}"}]})
+        jobs.append(answer.json["jobs"][0]["id"])
+    server.kill()
+    assert server.socket.exists()  # nobody could tidy up
+    again = Process(home)
+    listed = {job["id"] for job in again.raw.get("/jobs?cluster=kept").json["jobs"]}
+    assert listed == set(jobs)
+    assert again.raw.post("/launch", {"task": {}, "cluster": "kept", "key": "k"}).body == made
+    again.raw.ask("DELETE", "/clusters/kept")
+    deadline = time.monotonic() + 60
+    while again.raw.get("/status").json["clusters"]:
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    assert again.stop() == 0
+
+
+def test_two_servers_on_one_folder(home: Path) -> None:
+    first = Process(home)
+    code, said = Process(home, wait=False).ended()
+    assert code == 5
+    assert f"another server (process {first.popen.pid}) uses the state folder {home}" in said
+    assert "hint:" in said
+    assert first.raw.get("/health").status == 200
+    assert first.stop() == 0
+
+
+def test_a_server_that_leaves_is_waited_for(home: Path) -> None:
+    first = Process(home)
+    first.popen.send_signal(signal.SIGTERM)
+    second = Process(home, wait=False)
+    assert first.ended()[0] == 0
+    second.wait_until_ready()
+    assert second.stop() == 0
+
+
+def test_a_port_that_is_taken(home: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        code, said = Process(home, "--listen", f"127.0.0.1:{port}", wait=False).ended()
+    assert code == 5
+    assert f"error: port {port} of `127.0.0.1` is in use" in said
+    assert "hint: choose another with `--listen HOST:PORT`" in said
+    assert not (home / "argosy.db").exists()  # nothing had started
+
+
+@pytest.mark.parametrize("listen", ["7421", "nowhere.invalid:1", "127.0.0.1:99999", "127.0.0.1:x"])
+def test_an_address_that_is_none(home: Path, listen: str) -> None:
+    code, said = Process(home, "--listen", listen, wait=False).ended()
+    assert code == 2
+    assert "hint:" in said
+    assert "Traceback" not in said
+
+
+def test_tcp_with_a_token_made_while_it_runs(home: Path) -> None:
+    server = Process(home, "--listen", "127.0.0.1:0")
+    address = server.raw.get("/server").json["listening"][1]
+    command = [sys.executable, "-m", "argosy.server", "token", "--state-dir", str(home)]
+    secret = subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
+    remote = Raw(address)
+    assert remote.get("/status").status == 401
+    assert remote.get("/status", Authorization=f"Bearer {secret}").status == 200
+    listed = subprocess.run([*command, "--list"], capture_output=True, text=True, check=True).stdout
+    assert listed == "default\n"
+    subprocess.run([*command, "--remove"], check=True)
+    assert remote.get("/status", Authorization=f"Bearer {secret}").status == 401
+    assert server.stop() == 0
+    assert secret not in (home / "server.log").read_text()
+
+
+def test_a_corrupt_database(home: Path) -> None:
+    server = Process(home)
+    server.raw.post("/jobs", {"tasks": [TASK]})
+    server.kill()
+    for path in home.glob("argosy.db*"):
+        path.unlink() if path.suffix != ".db" else path.write_bytes(b"this is no database" * 1000)
+    code, said = Process(home, wait=False).ended()
+    assert code == 8
+    assert "argosy.db" in said
+    assert "hint:" in said
+    assert "Traceback" not in said
+    assert not server.socket.exists() or not _answers(server.socket)
+
+
+def _answers(path: Path) -> bool:
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as sock:
+        return sock.connect_ex(str(path)) == 0
+
+
+def test_a_path_too_long_for_a_socket(home: Path) -> None:
+    from argosy.api.location import socket_path
+
+    long = home / ("x" * 120)
+    server = Process(long, wait=False)
+    server.socket = socket_path(long)
+    server.raw = Raw(server.socket)
+    server.wait_until_ready()
+    assert oct(server.socket.parent.stat().st_mode)[-3:] == "700"
+    assert server.stop() == 0
+
+
+@pytest.fixture
+def small_disk(home: Path) -> Iterator[Path]:
+    folder = home / "disk"
+    folder.mkdir()
+    mounted = (
+        os.getuid() == 0
+        and not subprocess.run(
+            ["mount", "-t", "tmpfs", "-o", "size=12m", "tmpfs", str(folder)], capture_output=True, check=False
+        ).returncode
+    )
+    if not mounted:
+        pytest.skip("FULL DISK NOT TESTED: mounting a tmpfs needs root")
+    yield folder
+    subprocess.run(["umount", "-l", str(folder)], check=True)
+
+
+def test_a_full_disk_is_said_and_survived(small_disk: Path) -> None:
+    server = Process(small_disk)
+    server.raw.post("/jobs", {"tasks": [TASK]})
+    ballast = small_disk / "ballast"
+    with contextlib.suppress(OSError), ballast.open("wb") as file:
+        while True:
+            file.write(b"x" * 65536)
+            file.flush()
+    codes = set()
+    for _ in range(30):
+        answer = server.raw.post("/jobs", {"tasks": [{"run": "x" * 60_000}]})
+        if answer.status != 200:
+            codes.add(answer.json["code"])
+    assert codes == {"disk-full"}
+    chunk = server.raw.ask("PUT", "/chunks", b"0" * 64 + b" 5\nhello")
+    assert chunk.json["code"] in ("disk-full", "conflict")
+    assert server.raw.get("/status").status == 200  # reading goes on
+    ballast.unlink()
+    assert server.raw.post("/jobs", {"tasks": [TASK]}).status == 200
+    assert server.stop() == 0
