@@ -83,7 +83,7 @@ when it began.
 {render_table(figures)}
 
 How each row is measured: medians of whole runs, from outside, with a wall clock. *First line* is from starting the command until the
-first byte of the job's own output comes out of it. *CPU and wall* adds what the command's process used to how long it took. Memory is
+first byte of the job's own output comes out of it. Memory is
 resident memory of the server's process, and of one agent. *Bulk* is one request with 1,000 jobs on one cluster, each running
 `true`; the second figure divides by the time from the request until the last has succeeded. *Requests a second* come from a client in a process
 of its own with 4 connections over the unix socket, on the same two cores as the server. *Log throughput* is 300 MB from the job's

@@ -80,7 +80,7 @@ def test_stop_keeps_files_and_start_brings_them_back(house: House) -> None:
     house.run("start", "-y", name)
     house.wait("it is back", lambda: (house.cluster(name) or {}).get("status") == "running")
     house.wait_job(name, 2, "succeeded")
-    assert "kept" in house.run("exec", name, "--", "cat", "~/file").stdout
+    assert "kept" in house.run("exec", name, "--", "cat ~/file").stdout
 
 
 def test_down_leaves_no_process_and_no_folder(fresh_house: House) -> None:
