@@ -3,7 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import shutil
+import socket
+import tempfile
 import threading
+import time
 from pathlib import Path
 
 import msgspec
@@ -14,7 +19,7 @@ from argosy.model.errors import ArgosyError, render_error
 from argosy.model.rows import Workload
 from argosy.store import Conflict, Store
 from argosy.testing.builders import a_job
-from argosy.testing.conformance.store import changed, check_indexes, contents, put
+from argosy.testing.conformance.store import an_event, changed, check_indexes, contents, put
 from argosy.testing.postgres_server import PostgresServer, find_postgres
 from argosy.testing.virtual_time import FixedClock, SimIds
 
@@ -122,6 +127,79 @@ def test_connections_that_break_at_any_moment_lose_nothing(postgres: PostgresSub
             await store.close()
 
     asyncio.run(main())
+
+
+class Proxy:
+    """Stands before the server's socket; armed, it breaks the connection at the next COMMIT."""
+
+    def __init__(self, server: PostgresServer) -> None:
+        self.folder = Path(tempfile.mkdtemp(prefix="argosy-proxy-", dir="/tmp"))
+        self.at_commit = ""  # "lose" it, or "lose the reply"
+        self._target = str(server.folder / ".s.PGSQL.5432")
+        self._listener = socket.socket(socket.AF_UNIX)
+        self._listener.bind(str(self.folder / ".s.PGSQL.5432"))
+        self._listener.listen()
+        threading.Thread(target=self._accept, daemon=True).start()
+
+    def close(self) -> None:
+        self._listener.close()
+        shutil.rmtree(self.folder)
+
+    def _accept(self) -> None:
+        while True:
+            try:
+                client, _ = self._listener.accept()
+            except OSError:
+                return
+            server = socket.socket(socket.AF_UNIX)
+            server.connect(self._target)
+            for one, other in ((client, server), (server, client)):
+                threading.Thread(target=self._pump, args=(one, other, one is client), daemon=True).start()
+
+    def _pump(self, source: socket.socket, target: socket.socket, to_server: bool) -> None:
+        try:
+            while data := source.recv(65536):
+                if to_server and self.at_commit and b"COMMIT" in data:
+                    how, self.at_commit = self.at_commit, ""
+                    source.shutdown(socket.SHUT_RDWR)  # the client hears no more
+                    if how == "lose the reply":
+                        target.sendall(data)
+                        time.sleep(0.1)
+                    break
+                target.sendall(data)
+        except OSError:
+            pass
+        for end in (source, target):
+            with contextlib.suppress(OSError):
+                end.shutdown(socket.SHUT_RDWR)
+
+
+@pytest.mark.parametrize("how", ["lose", "lose the reply"])
+def test_a_commit_that_may_have_happened_is_not_repeated(postgres_server: PostgresServer, how: str) -> None:
+    proxy = Proxy(postgres_server)
+
+    async def main() -> None:
+        url = postgres_server.url(postgres_server.make_database())
+        store = await Store.open(
+            url.replace(str(postgres_server.folder), str(proxy.folder)), ids=SimIds(), clock=FixedClock()
+        )
+        job = await put(store, a_job())
+        proxy.at_commit = how
+        with pytest.raises(ArgosyError) as caught:
+            await store.commit([changed(job, detail="new")], events=[an_event()])
+        assert caught.value.code == "store-busy" and "while it committed" in caught.value.what
+        happened = how == "lose the reply"
+        if happened:
+            job = changed(job, detail="new", rev=2)
+        assert contents(await store.snapshot()) == {job.id: job}
+        assert len(await store.load_events()) == int(happened)
+        assert (await put(store, changed(job, detail="newer"))).rev == job.rev + 1
+        await store.close()
+
+    try:
+        asyncio.run(main())
+    finally:
+        proxy.close()
 
 
 def test_a_database_restored_under_a_running_server_is_read_anew(

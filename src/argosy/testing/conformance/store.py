@@ -310,6 +310,13 @@ async def one_live_cluster_has_a_name(subject: Subject) -> None:
     await store.commit([third, changed(second, phase=WorkloadPhase.FINISHED)])
     third = changed(third, rev=1)
     assert await store.find_cluster("x") == third and (await store.snapshot()).cluster_named("x") == third
+    # so it may by a cluster that was there before
+    other = await put(store, a_cluster(name="z"))
+    await store.commit([changed(other, name="x"), changed(third, phase=WorkloadPhase.FINISHED)])
+    third = changed(other, name="x", rev=2, created_ms=first.created_ms + 3)
+    await store.commit([third])
+    third = changed(third, rev=3)
+    assert (await store.snapshot()).cluster_named("z") is None
     ended = await put(store, changed(third, phase=WorkloadPhase.FINISHED))
     assert await store.find_cluster("x") is None
     assert await store.find_cluster("x", finished=True) == ended
@@ -323,6 +330,7 @@ async def a_workload_has_one_live_attempt(subject: Subject) -> None:
     again = an_attempt(workload_id="job-1", number=2)
     assert await conflicting(store.commit([again])) == {first.id}
     await put(store, an_attempt(workload_id="job-2"))
+    await conflicting(store.commit([an_attempt(workload_id="job-3"), an_attempt(workload_id="job-3")]))
     await store.commit([again, changed(first, phase=AttemptPhase.ENDED)])
     assert (await store.snapshot()).attempt_of("job-1") == changed(again, rev=1)
     assert [row.number for row in await store.load_attempts("job-1")] == [1, 2]
@@ -696,6 +704,11 @@ async def stores_see_each_other(subject: Subject) -> None:
     await refused(two.commit([a_job()], key=("k", b"2")), KeyUsed)
     assert await two.load_secrets("job-9") == {"A": "1"}
     assert await one.lease("l", "one", 60_000) and not await two.lease("l", "two", 60_000)
+    # a refused commit looks at what the other wrote, and overlooks nothing that comes after
+    await one.commit([a_job(number=5)])
+    await conflicting(two.commit([changed(job, rev=1)]))
+    await one.commit([a_job(number=6)])
+    assert contents(await two.snapshot()) == contents(await one.snapshot())
     firsts = await asyncio.gather(*(store.take_numbers("n", 2) for store in (one, two) * 10))
     assert sorted(firsts) == list(range(1, 41, 2))
     await one.close()
