@@ -469,6 +469,7 @@ class Ranks:
             try:
                 _overwrite(rank.folder + "/exit", _NO_EXIT_CODE)
             except OSError as error:
+                await self._remove_groups(rank)
                 self._conclude(rank, 1, _reason(error))
                 return
             rank.pid = 0
@@ -478,7 +479,8 @@ class Ranks:
                 rank.stage = "run"
                 rank.phase = READY
             self._changed(rank)
-            return
+            return  # its groups stay: `run` has the same limits
+        await self._remove_groups(rank)
         if rank.phase == PREPARING and rank.stop_at_s is not None:
             code = 143
         self._conclude(rank, code, "its processes are gone and left no exit code (killed from outside?)")
@@ -500,6 +502,8 @@ class Ranks:
                 turn += 1
             snapshot = await self.table.snapshot()
         rank.oom = cgroups.ran_out_of_memory(rank.groups)
+
+    async def _remove_groups(self, rank: Rank) -> None:
         for _ in range(50):
             if cgroups.remove(rank.groups):
                 break

@@ -1,0 +1,293 @@
+from __future__ import annotations
+
+import ast
+import json
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import zipfile
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from conftest import AgentProcess, gone, watch_until
+
+import argosy.agent
+from argosy.infra.agent_client import AgentClient
+from argosy.infra.agent_port import RankOrder
+from argosy.infra.boot import agent_command, agent_zipapp
+
+SOURCES = sorted(Path(argosy.agent.__file__).parent.glob("*.py"))
+
+
+# ---- size and form
+
+
+def test_the_zipapp_is_small_and_the_same_on_every_build(pyz: Path, tmp_path: Path) -> None:
+    assert pyz.stat().st_size <= 300_000
+    again = agent_zipapp(tmp_path)
+    assert (again.name, again.read_bytes()) == (pyz.name, pyz.read_bytes())
+    assert [path.name for path in tmp_path.iterdir()] == [pyz.name]
+
+
+def test_the_idle_agent_is_small(agent: AgentProcess) -> None:
+    async def scenario(client: AgentClient) -> None:
+        await client.node()
+        await anext(client.watch({}))
+
+    agent.use(scenario)
+    assert agent.memory_kib() <= 22 * 1024
+
+
+def test_the_bytecode_in_the_zipapp_is_used(pyz: Path, tmp_path: Path) -> None:
+    # With every source replaced by nonsense it must still run on the Python that built it.
+    broken = tmp_path / "broken.pyz"
+    with zipfile.ZipFile(pyz) as source, zipfile.ZipFile(broken, "w") as sink:
+        for name in source.namelist():
+            sink.writestr(name, b"this is not Python" if name.endswith(".py") else source.read(name))
+    output = subprocess.run(
+        [sys.executable, "-I", "-S", str(broken), "probe"], check=True, capture_output=True
+    ).stdout
+    assert json.loads(output)["python"] == ".".join(map(str, sys.version_info[:3]))
+
+
+@pytest.mark.parametrize("path", SOURCES, ids=lambda path: path.name)
+def test_sources_are_python_3_8_and_standard_library(path: Path) -> None:
+    tree = ast.parse(path.read_text(), feature_version=(3, 8))
+    assert "from __future__ import annotations" in path.read_text() or path.name == "__init__.py"
+    for node in ast.walk(tree):
+        names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
+        names += [node.module or ""] if isinstance(node, ast.ImportFrom) else []
+        for name in names:
+            top = name.partition(".")[0]
+            assert top in sys.stdlib_module_names or name == "argosy" or name.startswith("argosy.agent"), name
+
+
+def other_pythons() -> list[str]:
+    found = []
+    for version in ("3.8", "3.9", "3.10", "3.12", "3.13", "3.14"):
+        path = shutil.which("python" + version)
+        if path and subprocess.run([path, "-c", ""], capture_output=True).returncode == 0:
+            found.append(path)
+        found += [str(p) for p in Path.home().glob(f".pyenv/versions/{version}.*/bin/python{version}")]
+    return found
+
+
+def test_it_runs_on_other_pythons(pyz: Path, folder: Path) -> None:
+    pythons = other_pythons()
+    if not pythons:
+        pytest.skip("no other Python than the one of the tests is installed here")
+    for python in pythons:
+        here = folder / Path(python).name
+        here.mkdir(exist_ok=True)
+        agent = AgentProcess(pyz, here)
+        agent.process = subprocess.Popen(
+            agent_command(pyz, agent.root, agent.socket, python=python), stdout=subprocess.PIPE, text=True
+        )
+        try:
+            assert agent.process.stdout is not None
+            assert "listening" in agent.process.stdout.readline(), python
+            fact, log = agent.run_one("echo up; exit 3", setup="true")
+            assert (fact.exit_code, log) == (3, b"up\n"), python
+        finally:
+            agent.end()
+            agent.process.stdout.close()
+        shutil.rmtree(here)
+
+
+# ---- one agent per root and socket
+
+
+def test_a_second_agent_on_the_same_root_is_refused(agent: AgentProcess, pyz: Path, folder: Path) -> None:
+    second = subprocess.run(
+        agent_command(pyz, agent.root, folder / "other", python=sys.executable),
+        capture_output=True,
+        text=True,
+    )
+    assert second.returncode == 3
+    assert f"another agent (pid {agent.pid}) already serves {agent.root}" in second.stderr
+
+
+def test_a_second_agent_on_the_same_socket_is_refused(agent: AgentProcess, pyz: Path, folder: Path) -> None:
+    command = agent_command(pyz, folder / "other", agent.socket, python=sys.executable)
+    second = subprocess.run(command, capture_output=True, text=True)
+    assert second.returncode == 3
+    assert f"another agent already listens on {agent.socket}" in second.stderr
+    assert agent.run_one("true")[0].exit_code == 0
+
+
+def test_a_socket_left_by_a_killed_agent_is_replaced(agent: AgentProcess) -> None:
+    agent.end(signal.SIGKILL)
+    assert agent.socket.exists()
+    agent.start()
+    assert agent.run_one("true")[0].exit_code == 0
+
+
+def test_a_file_in_place_of_the_socket_is_left_alone(pyz: Path, folder: Path) -> None:
+    (folder / "s").write_text("mine")
+    done = subprocess.run(
+        agent_command(pyz, folder / "root", folder / "s", python=sys.executable),
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 4
+    assert "exists and is not a socket" in done.stderr
+    assert (folder / "s").read_text() == "mine"
+
+
+def test_only_the_owner_can_reach_it(agent: AgentProcess) -> None:
+    assert agent.socket.stat().st_mode & 0o777 == 0o600
+    assert agent.root.stat().st_mode & 0o777 == 0o700
+
+
+def test_a_socket_path_longer_than_an_address(make_agent: Callable[..., AgentProcess], folder: Path) -> None:
+    deep = folder / ("d" * 90) / ("e" * 90)
+    deep.mkdir(parents=True)
+    agent = make_agent()
+    agent.socket = deep / "socket"
+    agent.start()
+    assert agent.run_one("true")[0].exit_code == 0
+
+
+def test_arguments_that_are_wrong_get_usage(pyz: Path) -> None:
+    for arguments in (
+        [],
+        ["fly"],
+        ["serve"],
+        ["serve", "--root"],
+        ["serve", "--colour", "red"],
+        ["probe", "--devices=x"],
+    ):
+        done = subprocess.run([sys.executable, str(pyz), *arguments], capture_output=True, text=True)
+        assert done.returncode == 2, arguments
+        assert "Traceback" not in done.stderr
+
+
+# ---- ends
+
+
+def test_sigterm_ends_the_agent_and_not_its_ranks(agent: AgentProcess) -> None:
+    async def start(client: AgentClient) -> int:
+        await client.prepare([RankOrder(id="a.0", run="echo $$; sleep 300", run_now=True)])
+        seen = await watch_until(client, lambda s: b"\n" in s.logs.get("a.0", b""))
+        return int(seen.logs["a.0"])
+
+    pid = agent.use(start)
+    agent.end(signal.SIGTERM)
+    assert not agent.socket.exists()
+    assert not gone(pid)
+    agent.start()
+
+
+def test_shutdown_ends_ranks_and_agent(agent: AgentProcess) -> None:
+    async def scenario(client: AgentClient) -> int:
+        await client.prepare(
+            [RankOrder(id="a.0", run="echo $$; sleep 300", run_now=True), RankOrder(id="b.0", run="x")]
+        )
+        seen = await watch_until(client, lambda s: b"\n" in s.logs.get("a.0", b""))
+        await client.shutdown()
+        return int(seen.logs["a.0"])
+
+    pid = agent.use(scenario)
+    assert agent.process is not None
+    assert agent.process.wait(20) == 0
+    assert gone(pid)
+    assert not agent.socket.exists()
+
+
+# ---- what is not the protocol
+
+
+GARBAGE = [
+    b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03" + os.urandom(64) + b"\r\n\r\n",
+    b"GET\r\n\r\n",
+    b"GET /v1/node HTTP/1.1\r\nno colon here\r\n\r\n",
+    b"GET /v1/node FTP/9\r\n\r\n",
+    b"POST /v1/run HTTP/1.1\r\nContent-Length: -5\r\n\r\n",
+    b"POST /v1/run HTTP/1.1\r\nContent-Length: 99999999999999999999\r\n\r\n",
+    b"POST /v1/run HTTP/1.1\r\nContent-Length: 999999999999\r\n\r\n",
+    b"POST /v1/run HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
+    b"POST /v1/run HTTP/1.1\r\nContent-Length: 5\r\n\r\n{bad}",
+    b"POST /v1/run HTTP/1.1\r\nContent-Length: 2\r\n\r\n[]",
+    b"POST /v1/run HTTP/1.1\r\nContent-Length: 4\r\n\r\n\xff\xfe\xfd\xfc",
+    b'POST /v1/run HTTP/1.1\r\nContent-Length: 10\r\n\r\n{"ids": 5}',
+    b'POST /v1/prepare HTTP/1.1\r\nContent-Length: 15\r\n\r\n{"orders": [1]}',
+    b'POST /v1/stop HTTP/1.1\r\nContent-Length: 32\r\n\r\n{"ids": ["a"], "grace_s": "now"}',
+    b'POST /v1/watch HTTP/1.1\r\nContent-Length: 18\r\n\r\n{"cursors": [1,2]}',
+    b'POST /v1/forward HTTP/1.1\r\nContent-Length: 14\r\n\r\n{"port": "80"}',
+    b'POST /v1/shell HTTP/1.1\r\nContent-Length: 14\r\n\r\n{"rows": -100}',
+    b"PUT /v1/chunks HTTP/1.1\r\nContent-Length: 11\r\n\r\nhello world",
+    b"PUT /v1/chunks HTTP/1.1\r\nContent-Length: 70\r\n\r\n" + b"0" * 64 + b" 9999\n",
+    b"GET /v2/node HTTP/1.1\r\n\r\n",
+    b"DELETE /v1/node HTTP/1.1\r\n\r\n",
+    b"x" * 300_000 + b"\r\n\r\n",
+    b"POST /v1/run HTTP/1.1\r\nContent-Length: 200000\r\n\r\n" + b"[" * 200_000,
+]
+
+
+def exchange(path: Path, data: bytes) -> bytes:
+    with socket.socket(socket.AF_UNIX) as stream:
+        stream.settimeout(20)
+        stream.connect(str(path))
+        try:
+            stream.sendall(data)
+            stream.shutdown(socket.SHUT_WR)
+        except (BrokenPipeError, ConnectionResetError):
+            pass
+        answer = b""
+        try:
+            while piece := stream.recv(65536):
+                answer += piece
+        except ConnectionResetError:
+            pass
+        return answer
+
+
+def test_garbage_is_answered_and_harms_nobody(agent: AgentProcess) -> None:
+    for data in GARBAGE:
+        answer = exchange(agent.socket, data)
+        if answer:  # a reset may outrun the answer when more was sent than was read
+            head, _, body = answer.partition(b"\r\n\r\n")
+            assert head.split()[1] in (b"400", b"404"), data[:80]
+            assert json.loads(body)["error"] == "refused", data[:80]
+            assert json.loads(body)["text"], data[:80]
+    for data in (
+        b"",
+        b"GET /v1/no",
+        b"POST /v1/run HTTP/1.1\r\nContent-Length: 50\r\n\r\n{",
+        os.urandom(4096),
+    ):
+        exchange(agent.socket, data)
+    assert agent.run_one("echo fine")[1] == b"fine\n"
+
+
+def test_people_can_ask_with_plain_http(agent: AgentProcess) -> None:
+    answer = exchange(agent.socket, b"GET /v1/node HTTP/1.1\r\nHost: x\r\n\r\n" * 2)
+    assert answer.count(b"HTTP/1.1 200 OK") == 2, "connections are kept alive"
+    assert json.loads(answer.rpartition(b"\r\n\r\n")[2])["hostname"] == "node-7"
+
+
+# ---- facts
+
+
+def test_probe_and_node_tell_the_same_machine(
+    agent: AgentProcess, probe: Callable[..., dict[str, object]]
+) -> None:
+    async def scenario(client: AgentClient) -> None:
+        facts = await client.node()
+        told = probe("--name", "node-7", "--root", str(agent.root))
+        assert facts.hostname == told["hostname"] == "node-7"
+        assert facts.cpus_milli == told["cpus_milli"] == 1000 * len(os.sched_getaffinity(0))
+        assert facts.memory_bytes == told["memory_bytes"] > 0
+        assert 0 < facts.memory_used_bytes <= facts.memory_bytes
+        assert facts.boot_id == Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+        assert facts.arch == os.uname().machine
+        assert facts.disk_free_bytes > 0
+        assert facts.agent_version == argosy.__version__
+        watch = client.watch({})
+        assert (await anext(watch)).node is not None
+
+    agent.use(scenario)
