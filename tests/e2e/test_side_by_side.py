@@ -143,3 +143,14 @@ def test_ddp_on_two_nodes(house: House) -> None:
     assert "gradients are equal on all 2 ranks" in done.stdout
     assert "final weights are equal on all 2 ranks" in done.stdout
     assert "rank 1 of 2 on node 1" in done.stdout
+
+
+def test_setup_and_run_have_the_same_limits_and_print_nothing_of_their_own(house: House) -> None:
+    name = house.name()
+    task = house.file(
+        f"{name}.yaml",
+        "setup: grep -c argosy /proc/self/cgroup || true\nrun: grep -c argosy /proc/self/cgroup || true\n",
+    )
+    lines = house.run("launch", "-y", "-c", name, task).stdout.split()
+    assert len(lines) == 2, lines
+    assert lines[0] == lines[1]

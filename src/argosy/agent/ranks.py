@@ -76,6 +76,7 @@ _INHERITED = frozenset(
         "REQUESTS_CA_BUNDLE",
         "CURL_CA_BUNDLE",
         "PIP_CERT",
+        "PIP_CONFIG_FILE",
         "PIP_INDEX_URL",
         "PIP_EXTRA_INDEX_URL",
         "PIP_TRUSTED_HOST",
