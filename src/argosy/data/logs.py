@@ -142,7 +142,8 @@ class LogStore:
 
         Returns whether something may have changed (False: the time passed). A rank that never printed is waited for.
         """
-        with self.watch([rank_id]) as news:
+        news = asyncio.Event()
+        with self.watch([rank_id], news):
             if self.stored(rank_id) > offset or self.is_finished(rank_id):
                 return True
             try:
@@ -153,14 +154,13 @@ class LogStore:
             return True
 
     @contextlib.contextmanager
-    def watch(self, rank_ids: Sequence[str]) -> Iterator[asyncio.Event]:
-        """The event is set whenever one of these ranks has more, or has finished. Look first, then wait."""
-        news = asyncio.Event()
+    def watch(self, rank_ids: Sequence[str], news: asyncio.Event) -> Iterator[None]:
+        """`news` is set whenever one of these ranks has more, or has finished. Look first, then wait."""
         logs = [(rank_id, self._log(rank_id)) for rank_id in rank_ids]
         for _, log in logs:
             log.waiters.add(news)
         try:
-            yield news
+            yield
         finally:
             for rank_id, log in logs:
                 log.waiters.discard(news)

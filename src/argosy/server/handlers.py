@@ -279,11 +279,13 @@ class Handlers:
         days = exchange.number("days")
         now_ms = self._clock.now_ms()
         since_ms = now_ms - days * _DAY_MS if days else 0
-        views = []
-        for owner_id, claims in (await self._claims_by_owner(since_ms)).items():
-            owner = await self._store.load(owner_id)
-            if isinstance(owner, Workload):
-                views.append(view_cost(owner, claims, now_ms=now_ms))
+        owners = {row.id: row for row in await self._store.load_clusters(since_ms=since_ms)}
+        owners |= {row.id: row for row in await self._store.load_jobs(cluster_id=None, limit=_LIST_MAX)}
+        views = [
+            view_cost(owners[owner_id], claims, now_ms=now_ms)
+            for owner_id, claims in (await self._claims_by_owner(since_ms)).items()
+            if owner_id in owners
+        ]
         return t.CostReply(costs=tuple(views), total_micro_usd=sum(view.cost_micro_usd for view in views))
 
     async def check(self, exchange: Exchange) -> t.CheckReply:

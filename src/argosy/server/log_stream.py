@@ -27,6 +27,7 @@ from argosy.store.store import Store
 PIECE_BYTES: Final = 256 << 10
 HEARTBEAT_S: Final = 15.0  # an empty frame, so that a reader can tell silence from a dead connection
 _LOOK_S: Final = 0.02  # how often followers look whether something was committed: one for all of them
+_EXPLAIN_S: Final = 1.0  # at most so often, why a job waits is looked at again
 _LATE_LOG_S: Final = 5.0  # how long an ended attempt's last output is waited for
 
 
@@ -130,7 +131,8 @@ class LogStreams:
     async def _attempts(
         self, job: Workload, number: int, offsets: dict[int, int], wish: Wish, news: asyncio.Event
     ) -> AsyncIterator[Frame]:
-        said = ""
+        said, explained_s = "", -1e9
+        time_s = asyncio.get_running_loop().time
         first = number
         while not self._stopping.is_set():
             news.clear()
@@ -152,11 +154,15 @@ class LogStreams:
                 continue
             if not job.is_live or not wish.follow:
                 break
-            text = await self._waits(job)
-            if text and text != said:
-                said = text
-                yield Frame(LogFrame(attempt=number, note=text, cursor=_render_cursor(number, offsets)))
-            if not await _wait(news, HEARTBEAT_S):
+            # Explaining looks at the whole queue: now and then, not for each of a thousand commits.
+            patience_s = explained_s + _EXPLAIN_S - time_s()
+            if patience_s <= 0:
+                explained_s, patience_s = time_s(), HEARTBEAT_S
+                text = await self._waits(job)
+                if text and text != said:
+                    said = text
+                    yield Frame(LogFrame(attempt=number, note=text, cursor=_render_cursor(number, offsets)))
+            if not await _wait(news, patience_s) and patience_s == HEARTBEAT_S:
                 yield Frame(LogFrame(attempt=number, cursor=_render_cursor(number, offsets)))
         if not self._stopping.is_set():
             yield await self._end(job, number, offsets)
@@ -170,15 +176,16 @@ class LogStreams:
         if not offsets and wish.tail is not None:
             for rank in ranks:
                 offsets[rank] = await self._logs.tail_offset(ids[rank], wish.tail)
-        ended_s: float | None = None
+        over, ended_s = False, 0.0
         time_s = asyncio.get_running_loop().time
-        with self._logs.watch(list(ids.values())) as more:
+        with self._logs.watch(list(ids.values()), news):
             while not self._stopping.is_set():
-                more.clear()
                 news.clear()
-                # Before the reading: what an ended attempt printed is there, or known to be on its way.
-                now = await self._attempt(job, attempt.number)
-                over = now is None or now.phase is AttemptPhase.ENDED
+                if not over:
+                    # Before the reading: what an ended attempt printed is there, or known to be on its way.
+                    now = await self._attempt(job, attempt.number)
+                    over = now is None or now.phase is AttemptPhase.ENDED
+                    ended_s = time_s()
                 progress = False
                 for rank in ranks:
                     offset = offsets.get(rank, 0)
@@ -193,11 +200,9 @@ class LogStreams:
                     continue
                 if not wish.follow and not over:
                     return
-                if over:
-                    ended_s = ended_s if ended_s is not None else time_s()
-                    if self._is_complete(ids, offsets) or time_s() - ended_s > _LATE_LOG_S:
-                        return
-                if not await _wait_either(more, news, 0.1 if over else HEARTBEAT_S) and not over:
+                if over and (self._is_complete(ids, offsets) or time_s() - ended_s > _LATE_LOG_S):
+                    return
+                if not await _wait(news, 0.1 if over else HEARTBEAT_S) and not over:
                     cursor = _render_cursor(attempt.number, offsets)
                     yield Frame(LogFrame(attempt=attempt.number, cursor=cursor))
 
@@ -296,16 +301,6 @@ async def _wait(news: asyncio.Event, timeout_s: float) -> bool:
         return True
     except TimeoutError:
         return False
-
-
-async def _wait_either(one: asyncio.Event, other: asyncio.Event, timeout_s: float) -> bool:
-    tasks = {asyncio.ensure_future(one.wait()), asyncio.ensure_future(other.wait())}
-    try:
-        done, _ = await asyncio.wait(tasks, timeout=timeout_s, return_when=asyncio.FIRST_COMPLETED)
-        return bool(done)
-    finally:
-        for task in tasks:
-            task.cancel()
 
 
 async def render_text(frames: AsyncIterator[Frame], *, with_ranks: bool) -> AsyncGenerator[bytes, None]:

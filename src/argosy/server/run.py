@@ -108,7 +108,9 @@ async def serve(settings: Settings, tcp: socket.socket | None) -> None:
     state_dir = settings.state_dir
     clock, ids = SystemClock(), SystemIds()
     url = settings.store or f"sqlite:///{state_dir / 'argosy.db'}"
-    opening = asyncio.ensure_future(Store.open(url, ids=ids, clock=clock, backups=state_dir / "backups"))
+    # PostgreSQL is backed up by who runs it.
+    backups = state_dir / "backups" if url.startswith("sqlite") else None
+    opening = asyncio.ensure_future(Store.open(url, ids=ids, clock=clock, backups=backups))
     # While the store's thread reads the disk, the rest is imported.
     from argosy.controllers.shell import Shell
     from argosy.data.logs import LogStore
