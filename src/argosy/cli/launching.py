@@ -84,7 +84,7 @@ def launch(
     from argosy.cli.following import follow
 
     if cluster is not None:
-        from argosy.spec import check_name
+        from argosy.spec.names import check_name
 
         check_name("cluster", cluster)
     described = parse_described(session, words, flags, needs_run=False)

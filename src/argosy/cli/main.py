@@ -143,7 +143,7 @@ def run(arguments: list[str], session: Session | None = None) -> int:
         return INTERRUPTED
     except click.ClickException as error:
         return _say_usage(error, arguments)
-    except BrokenPipeError:
+    except (BrokenPipeError, SystemExit):  # click makes the one into the other
         # Who read our output has seen enough: no traceback, also not when Python flushes at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0

@@ -82,10 +82,22 @@ def parse_described(
     Errors: "spec-invalid", "spec-unreadable", "usage"; "unsupported" for several tasks in one file.
     """
     from argosy.model.errors import ArgosyError
+
+    if (
+        words
+        and job_recovery is None
+        and _yaml_of(words) is None
+        and not any(value not in (None, ()) for value in flags.values())
+    ):
+        # A bare command says nothing that the parser could find wrong; loading it would be a tenth of the time
+        # to the first line. A test holds both ways to the same task.
+        from argosy.model.task import Task
+
+        return Described(Task(run=command_of(words)), ())
     from argosy.spec import parse_task, task_from_mapping
 
     overrides = _overrides(session, flags, job_recovery)
-    file = _yaml_of(session, words)
+    file = _yaml_of(words)
     if file is not None:
         parsed = parse_task(read_text(session, file), source=file, overrides=overrides)
     else:
@@ -119,7 +131,7 @@ def command_of(words: tuple[str, ...]) -> str:
     return shlex.join(words)
 
 
-def _yaml_of(session: Session, words: tuple[str, ...]) -> str | None:
+def _yaml_of(words: tuple[str, ...]) -> str | None:
     if len(words) != 1:
         return None
     word = words[0]

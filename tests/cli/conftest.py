@@ -1,0 +1,31 @@
+from __future__ import annotations
+
+import shutil
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from command_line import CommandLine
+
+from argosy.testing.fake_server import FakeServer
+
+
+@pytest.fixture
+def short_dir() -> Iterator[Path]:
+    path = Path(tempfile.mkdtemp(prefix="ag", dir="/tmp"))
+    yield path
+    shutil.rmtree(path, ignore_errors=True)
+
+
+@pytest.fixture
+def server(short_dir: Path) -> Iterator[FakeServer]:
+    with FakeServer(short_dir / "server.sock") as fake:
+        yield fake
+
+
+@pytest.fixture
+def argosy(server: FakeServer, short_dir: Path, capsys: pytest.CaptureFixture[str]) -> CommandLine:
+    folder = short_dir / "here"
+    folder.mkdir()
+    return CommandLine(server, folder, capsys)
