@@ -12,7 +12,7 @@ import pytest
 from conftest import AgentProcess
 
 from argosy.agent import trees
-from argosy.agent.ranks import Busy, Refused
+from argosy.agent.orders import Busy, Refused
 from argosy.infra import border
 from argosy.infra.agent_client import AgentClient
 from argosy.model.tree import CHUNK_BYTES, Entry, Tree

@@ -107,9 +107,12 @@ class Node:
         """May take seconds on a machine whose driver sleeps."""
         self._devices = devices.discover()
 
+    @property
+    def has_devices(self) -> bool:
+        return bool(self._devices)
+
     def sample_devices(self) -> None:
-        if self._devices:
-            devices.sample(self._devices)
+        devices.sample(self._devices)
 
     def visible(self, indices: list[int]) -> str | None:
         """CUDA_VISIBLE_DEVICES for a rank with these devices; None when the machine has none to hide."""

@@ -1,37 +1,36 @@
-"""Ranks: what they are on disk and in memory, and the supervisor that prepares, runs, stops and forgets them.
-
-A rank's folder holds `state` (who runs it, for the next agent), `exit` (its exit code), `log`, `setup.sh` and `run.sh`.
-`state` and `exit` get their full size when the rank is prepared and are then overwritten in place: a disk that fills
-up later cannot take the exit code away, and one small write is never seen half done after a kill.
-"""
+"""The supervisor of ranks: prepares, runs, stops and forgets them, and notices how they end."""
 
 from __future__ import annotations
 
 import asyncio
-import json
 import os
-import re
 import signal
-import sys
 import time
 
 from argosy.agent import cgroups, processes
+from argosy.agent.orders import Busy, base_env, checked_order, find_shell
+from argosy.agent.rank import (
+    EXITED,
+    POLL_FAST_S,
+    PREPARING,
+    READY,
+    RUNNING,
+    VANISHED,
+    Observer,
+    Rank,
+    now_ms,
+    reason_of,
+    warn,
+)
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine, Iterable
 
-PREPARING = "preparing"
-READY = "ready"
-RUNNING = "running"
-EXITED = "exited"
-VANISHED = "vanished"
+    from argosy.agent.orders import Order
 
-_STATE_BYTES = 1024
 _NO_EXIT_CODE = b"....\n"
-_POLL_FAST_S = 0.005
 _POLL_SLOW_S = 0.1
-_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
 
 # Waits for bash and writes its exit code. The traps make it survive a SIGTERM to the group, and unlike ignored
 # signals they are not inherited. The shell's own notices ("Terminated") stay out of the log; the parentheses are for
@@ -45,240 +44,6 @@ if cd "$w" 2>&3; then (exec "$b" "$d/$s.sh" 2>&3 3>&-); c=$?; else c=126; fi
 printf '%4d\\n' "$c" 1<>"$d/exit"
 exit "$c"
 """
-
-# What ranks inherit from the agent's environment. A list of what may pass, not of what may not: the agent of a
-# user's own machine can hold any secret in its environment.
-_INHERITED = frozenset(
-    [
-        "PATH",
-        "LANG",
-        "LANGUAGE",
-        "TZ",
-        "USER",
-        "LOGNAME",
-        "SHELL",
-        "TMPDIR",
-        "LD_LIBRARY_PATH",
-        "LIBRARY_PATH",
-        "CPATH",
-        "CUDA_HOME",
-        "CUDA_PATH",
-        "http_proxy",
-        "https_proxy",
-        "no_proxy",
-        "all_proxy",
-        "HTTP_PROXY",
-        "HTTPS_PROXY",
-        "NO_PROXY",
-        "ALL_PROXY",
-        "SSL_CERT_FILE",
-        "SSL_CERT_DIR",
-        "REQUESTS_CA_BUNDLE",
-        "CURL_CA_BUNDLE",
-        "PIP_CERT",
-        "PIP_CONFIG_FILE",
-        "PIP_INDEX_URL",
-        "PIP_EXTRA_INDEX_URL",
-        "PIP_TRUSTED_HOST",
-        "PIP_FIND_LINKS",
-        "PIP_NO_INDEX",
-        "UV_INDEX_URL",
-        "UV_DEFAULT_INDEX",
-        "UV_CACHE_DIR",
-        "PIP_CACHE_DIR",
-        "CONDA_EXE",
-        "CONDA_PREFIX",
-        "CONDA_DEFAULT_ENV",
-        "PYENV_ROOT",
-        "PYENV_VERSION",
-        "MODULEPATH",
-        "MODULESHOME",
-    ]
-)
-_INHERITED_PREFIXES = ("LC_", "NVIDIA_", "NCCL_")
-
-
-class Refused(Exception):
-    """The request itself is wrong."""
-
-    def __init__(self, field: str, text: str) -> None:
-        super().__init__(text)
-        self.field = field
-
-
-class Busy(Exception):
-    """Not now; later perhaps."""
-
-
-def base_env(home: str) -> dict[str, str]:
-    """What every program of this node starts from."""
-    env = {
-        key: value
-        for key, value in os.environ.items()
-        if key in _INHERITED or key.startswith(_INHERITED_PREFIXES)
-    }
-    real_home = os.environ.get("HOME") or "/"
-    env.setdefault("PATH", "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin")
-    env["XDG_CACHE_HOME"] = os.environ.get("XDG_CACHE_HOME") or os.path.join(real_home, ".cache")
-    env["HOME"] = home
-    env["PYTHONUNBUFFERED"] = "1"
-    return env
-
-
-def find_shell() -> str:
-    """bash, or what stands in for it."""
-    for folder in ["/bin", "/usr/bin", *os.environ.get("PATH", "").split(":")]:
-        path = os.path.join(folder, "bash")
-        if os.access(path, os.X_OK):
-            return path
-    return "/bin/sh"
-
-
-class Rank:
-    """One rank. `offset`s of its log count every byte ever written, also when the program truncated the file."""
-
-    def __init__(self, folder: str, rank_id: str) -> None:
-        self.id = rank_id
-        self.folder = folder
-        self.phase = PREPARING
-        self.stage = "run"
-        self.exit_code: int | None = None
-        self.oom = False
-        self.detail = ""
-        self.started_ms = 0
-        self.ended_ms = 0
-        self.pid = 0  # of the wrapper
-        self.ticks = 0  # its start time
-        self.spawned_s = 0.0
-        self.groups: list[str] = []  # cgroup folders
-        self.has_setup = False
-        self.has_run = False
-        self.env: dict[str, str] = {}  # holds secrets: never written anywhere
-        self.workdir = ""
-        self.run_wanted = False
-        self.stop_at_s: float | None = None  # monotonic: when SIGKILL is due
-        self.log_bytes = 0
-        self.log_base = 0  # log offset of the file's first byte
-        self.poll_s = _POLL_FAST_S
-        self.poll_at_s = 0.0
-
-    @property
-    def ended(self) -> bool:
-        return self.phase in (EXITED, VANISHED)
-
-    @property
-    def log_path(self) -> str:
-        return self.folder + "/log"
-
-    def fact(self) -> dict[str, object]:
-        """A RankFact."""
-        fact: dict[str, object] = {
-            "id": self.id,
-            "phase": self.phase,
-            "stage": self.stage,
-            "log_bytes": self.log_bytes,
-            "started_ms": self.started_ms,
-            "ended_ms": self.ended_ms,
-        }
-        if self.exit_code is not None:
-            fact["exit_code"] = self.exit_code
-        if self.oom:
-            fact["oom"] = True
-        if self.detail:
-            fact["detail"] = self.detail
-        return fact
-
-    def measure_log(self) -> bool:
-        """Look how long the log is; True when it grew."""
-        if self.ended:
-            return False
-        try:
-            size = os.stat(self.log_path).st_size
-        except OSError:
-            return False
-        if self.log_base + size < self.log_bytes:  # `> /dev/stderr` truncates a log that is a file
-            self.log_base = self.log_bytes
-        grew = self.log_base + size > self.log_bytes
-        self.log_bytes = self.log_base + size
-        return grew
-
-    def read_log(self, offset: int, size: int) -> tuple[int, bytes]:
-        """At most `size` bytes from `offset` on, or from where the log still has some; with their offset."""
-        offset = max(offset, self.log_base)
-        handle = os.open(self.log_path, os.O_RDONLY | os.O_CLOEXEC)
-        try:
-            return offset, os.pread(handle, min(size, self.log_bytes - offset), offset - self.log_base)
-        finally:
-            os.close(handle)
-
-    def save(self, boot_id: str) -> None:
-        """Raises OSError."""
-        state = {
-            "id": self.id,
-            "boot": boot_id,
-            "phase": self.phase,
-            "stage": self.stage,
-            "pid": self.pid,
-            "ticks": self.ticks,
-            "groups": self.groups,
-            "started_ms": self.started_ms,
-            "ended_ms": self.ended_ms,
-            "exit_code": self.exit_code,
-            "oom": self.oom,
-            "detail": self.detail,
-            "log_base": self.log_base,
-            "log_bytes": self.log_bytes,
-        }
-        data = json.dumps(state).encode()
-        handle = os.open(self.folder + "/state", os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o600)
-        try:
-            os.pwrite(handle, data.ljust(_STATE_BYTES), 0)
-            if len(data) > _STATE_BYTES:
-                os.ftruncate(handle, len(data))
-        finally:
-            os.close(handle)
-
-    def load(self) -> str:
-        """Read the saved state; the boot id under which it was written. Raises OSError, ValueError or KeyError."""
-        with open(self.folder + "/state", "rb") as file:
-            state = json.loads(file.read())
-        for name in (
-            "phase",
-            "stage",
-            "pid",
-            "ticks",
-            "groups",
-            "started_ms",
-            "ended_ms",
-            "exit_code",
-            "oom",
-        ):
-            setattr(self, name, state[name])
-        for name in ("detail", "log_base", "log_bytes"):
-            setattr(self, name, state[name])
-        return str(state["boot"])
-
-    def read_exit_code(self) -> int | None:
-        try:
-            with open(self.folder + "/exit", "rb") as file:
-                data = file.read(16)
-        except OSError:
-            return None
-        text = data.strip()
-        return int(text) if data.endswith(b"\n") and text.isdigit() else None
-
-
-class Observer:
-    """Somebody who wants to know of changes (a watch)."""
-
-    def rank_changed(self, rank: Rank) -> None:
-        raise NotImplementedError
-
-    def log_grew(self, rank: Rank) -> None:
-        raise NotImplementedError
-
-    def rank_forgotten(self, rank_id: str) -> None:
-        raise NotImplementedError
 
 
 class Ranks:
@@ -349,14 +114,14 @@ class Ranks:
     ) -> None:
         """Take orders (RankOrder as JSON). `visible` gives CUDA_VISIBLE_DEVICES for device indices, None to leave it
         unset. Raises Refused before anything is started when one order is not well formed."""
-        fresh = [order for order in map(_checked, orders) if order["id"] not in self.by_id]
+        fresh = [order for order in map(checked_order, orders) if order["id"] not in self.by_id]
         for count, order in enumerate(fresh):
             if order["id"] not in self.by_id:
                 self._prepare_one(order, visible(order["devices"]))
             if count % 8 == 7:  # others want their turn in a batch of a thousand
                 await asyncio.sleep(0)
 
-    def _prepare_one(self, order: _Order, visible: str | None) -> None:
+    def _prepare_one(self, order: Order, visible: str | None) -> None:
         rank = Rank(self._folder + "/" + order["id"], order["id"])
         self.by_id[rank.id] = rank
         rank.has_setup = bool(order["setup"].strip())
@@ -382,7 +147,7 @@ class Ranks:
             _create(rank.log_path, b"")
         except OSError as error:
             rank.stage = "setup"
-            self._conclude(rank, 1, "cannot prepare on %s: %s" % (self._node_name, _reason(error)))
+            self._conclude(rank, 1, "cannot prepare on %s: %s" % (self._node_name, reason_of(error)))
             return
         if order["pids_max"] or order["memory_bytes"]:
             rank.groups = self.cgroups.create(rank.id, order["pids_max"], order["memory_bytes"])
@@ -426,18 +191,18 @@ class Ranks:
             rank.phase = RUNNING
             self._spawn(rank)
         else:
-            rank.started_ms = _now_ms()
+            rank.started_ms = now_ms()
             self._conclude(rank, 0, "")
 
     def _spawn(self, rank: Rank) -> None:
-        rank.started_ms = _now_ms()
+        rank.started_ms = now_ms()
         rank.spawned_s = time.monotonic()
         argv = ["/bin/sh", "-c", _WRAPPER, "argosy-rank", rank.folder, rank.workdir, rank.stage, self.shell]
         argv += [group + "/cgroup.procs" for group in rank.groups]
         try:
             rank.pid = processes.spawn(argv, rank.env, "/dev/null", rank.log_path, append=True)
         except (OSError, ValueError) as error:
-            text = _reason(error) if isinstance(error, OSError) else "its environment is not valid"
+            text = reason_of(error) if isinstance(error, OSError) else "its environment is not valid"
             self._conclude(rank, 126, "cannot start a process on %s: %s" % (self._node_name, text))
             return
         rank.ticks = processes.start_ticks(rank.pid)
@@ -471,7 +236,7 @@ class Ranks:
                 _overwrite(rank.folder + "/exit", _NO_EXIT_CODE)
             except OSError as error:
                 await self._remove_groups(rank)
-                self._conclude(rank, 1, _reason(error))
+                self._conclude(rank, 1, reason_of(error))
                 return
             rank.pid = 0
             if rank.run_wanted:
@@ -514,7 +279,7 @@ class Ranks:
         rank.measure_log()
         rank.exit_code = code
         rank.phase = VANISHED if code is None else EXITED
-        rank.ended_ms = _now_ms()
+        rank.ended_ms = now_ms()
         rank.env = {}
         rank.detail = if_vanished if code is None or not rank.pid else ""
         if rank.oom:
@@ -536,7 +301,7 @@ class Ranks:
         try:
             rank.save(self._boot_id)
         except OSError as error:
-            warn("cannot save the state of %s: %s" % (rank.id, _reason(error)))
+            warn("cannot save the state of %s: %s" % (rank.id, reason_of(error)))
 
     # ---- stop and forget
 
@@ -633,11 +398,11 @@ class Ranks:
             try:
                 os.unlink(folder + "/" + name)
             except OSError as error:
-                warn("cannot remove %s/%s: %s" % (folder, name, _reason(error)))
+                warn("cannot remove %s/%s: %s" % (folder, name, reason_of(error)))
         try:
             os.rmdir(folder)
         except OSError as error:
-            warn("cannot remove %s: %s" % (folder, _reason(error)))
+            warn("cannot remove %s: %s" % (folder, reason_of(error)))
 
     # ---- news
 
@@ -661,10 +426,10 @@ class Ranks:
         task.add_done_callback(self._tasks.discard)
 
     def _poll_soon(self, rank: Rank) -> None:
-        rank.poll_s = _POLL_FAST_S
-        rank.poll_at_s = time.monotonic() + _POLL_FAST_S
+        rank.poll_s = POLL_FAST_S
+        rank.poll_at_s = time.monotonic() + POLL_FAST_S
         if self.observers:
-            self._schedule_poll(_POLL_FAST_S)
+            self._schedule_poll(POLL_FAST_S)
 
     def _schedule_poll(self, in_s: float) -> None:
         due = self._loop.time() + in_s
@@ -686,75 +451,13 @@ class Ranks:
             if rank.poll_at_s > now + 0.001:
                 continue
             if rank.measure_log():
-                rank.poll_s = _POLL_FAST_S
+                rank.poll_s = POLL_FAST_S
                 for observer in self.observers:
                     observer.log_grew(rank)
             else:
                 rank.poll_s = min(slow_s, rank.poll_s * 1.3)
             rank.poll_at_s = now + rank.poll_s
         self._schedule_poll(max(0.001, min(rank.poll_at_s for rank in live) - now))
-
-
-if TYPE_CHECKING:
-    from typing import TypedDict
-
-    class _Order(TypedDict):
-        id: str
-        setup: str
-        run: str
-        env: dict[str, str]
-        workdir: str
-        devices: list[int]
-        pids_max: int
-        memory_bytes: int
-        run_now: bool
-
-
-def _checked(order: dict[str, object]) -> _Order:
-    """A RankOrder, every field of the right type and filled in. Raises Refused; values are never repeated in it."""
-
-    def text(name: str, default: str) -> str:
-        value = order.get(name, default)
-        if not isinstance(value, str):
-            raise Refused(name, "`%s` of a rank order must be text" % name)
-        return value
-
-    def amount(name: str) -> int:
-        value = order.get(name, 0)
-        if not isinstance(value, int) or value < 0:
-            raise Refused(name, "`%s` of a rank order must be a number, 0 or more" % name)
-        return value
-
-    if not isinstance(order, dict):
-        raise Refused("orders", "a rank order must be an object")
-    rank_id = text("id", "")
-    if not _ID.fullmatch(rank_id):
-        raise Refused("id", "%r is not a rank id" % rank_id)
-    workdir = text("workdir", "workdir")
-    if workdir.startswith("/") or ".." in workdir.split("/") or "\0" in workdir:
-        raise Refused("workdir", "the working directory must be below the node's home: %r" % workdir)
-    env = order.get("env", {})
-    if not isinstance(env, dict):
-        raise Refused("env", "`env` of a rank order must be an object")
-    for key, value in env.items():
-        if not key or "=" in key or "\0" in key:
-            raise Refused("env", "%r is not a name for an environment variable" % key)
-        if not isinstance(value, str) or "\0" in value:
-            raise Refused("env", "the value of %s must be text without NUL" % key)
-    devices = order.get("devices", [])
-    if not isinstance(devices, list) or not all(isinstance(index, int) for index in devices):
-        raise Refused("devices", "`devices` of a rank order must be a list of indices")
-    return {
-        "id": rank_id,
-        "setup": text("setup", ""),
-        "run": text("run", ""),
-        "env": env,
-        "workdir": workdir,
-        "devices": devices,
-        "pids_max": amount("pids_max"),
-        "memory_bytes": amount("memory_bytes"),
-        "run_now": bool(order.get("run_now", False)),
-    }
 
 
 def _outside_group(group: int, pids: set[int]) -> set[int]:
@@ -789,20 +492,3 @@ def _overwrite(path: str, data: bytes) -> None:
         os.pwrite(handle, data, 0)
     finally:
         os.close(handle)
-
-
-def _reason(error: OSError) -> str:
-    return error.strerror or type(error).__name__
-
-
-def _now_ms() -> int:
-    return time.time_ns() // 1_000_000
-
-
-def warn(text: str) -> None:
-    """A line to the agent's own log; a full disk there must not end the agent."""
-    try:
-        sys.stderr.write("argosy-agent: " + text + "\n")
-        sys.stderr.flush()
-    except (OSError, ValueError):
-        pass

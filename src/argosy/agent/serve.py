@@ -14,7 +14,9 @@ import sys
 
 from argosy.agent import terminal, trees, wire
 from argosy.agent.node import Node, boot_id
-from argosy.agent.ranks import Busy, Ranks, Refused, base_env, warn
+from argosy.agent.orders import Busy, Refused, base_env
+from argosy.agent.rank import warn
+from argosy.agent.ranks import Ranks
 from argosy.agent.watch import Watch
 
 TYPE_CHECKING = False
@@ -162,11 +164,15 @@ class Agent:
     # ---- calls
 
     async def _node_facts(self) -> dict[str, object]:
+        """Never longer than the patience that we have with drivers; then with what was known before."""
+        if self._devices_known.done() and self._node.has_devices:
+            self._devices_known = self._loop.run_in_executor(None, self._node.sample_devices)
+        await self._devices()
+        return self._node.facts()
+
+    async def _devices(self) -> None:
         if not self._devices_known.done():
             await asyncio.wait({self._devices_known}, timeout=_DEVICES_PATIENCE_S)
-        else:
-            await self._loop.run_in_executor(None, self._node.sample_devices)
-        return self._node.facts()
 
     async def _get_node(self, arguments: dict[str, object]) -> dict[str, object]:
         return await self._node_facts()
@@ -175,8 +181,7 @@ class Agent:
         orders = arguments.get("orders")
         if not isinstance(orders, list):
             raise Refused("orders", "`orders` must be a list")
-        if not self._devices_known.done():
-            await asyncio.wait({self._devices_known}, timeout=_DEVICES_PATIENCE_S)
+        await self._devices()
         await self._ranks.prepare(orders, self._node.visible)
         return {}
 

@@ -15,7 +15,8 @@ import stat
 import time
 import zlib
 
-from argosy.agent.ranks import Busy, Refused, warn
+from argosy.agent.orders import Busy, Refused
+from argosy.agent.rank import warn
 from argosy.agent.wire import CHUNK_LIMIT_BYTES
 
 TYPE_CHECKING = False

@@ -6,21 +6,25 @@ import asyncio
 import json
 import time
 
-from argosy.agent import ranks, wire
+from argosy.agent import wire
+from argosy.agent.rank import RUNNING, Observer, Rank, warn
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
+    from argosy.agent.ranks import Ranks
+
 _PIECE_BYTES = 256 << 10  # of one log at a time, so that a loud rank does not silence the others
 _NODE_EVERY_S = 10.0
+_NODE_PATIENCE_S = 0.3
 
 
-class Watch(ranks.Observer):
+class Watch(Observer):
     """Composes reports. Laws: the first lists every rank; a rank's end is told with or after the last byte of its
     log, never before; what was not yet taken is kept as marks, so a slow reader costs no memory."""
 
-    def __init__(self, supervisor: ranks.Ranks, cursors: dict[str, int]) -> None:
+    def __init__(self, supervisor: Ranks, cursors: dict[str, int]) -> None:
         self._supervisor = supervisor
         self._cursors = cursors
         self._news = dict.fromkeys(supervisor.by_id)  # ids of ranks whose fact is to be told, in order
@@ -30,12 +34,12 @@ class Watch(ranks.Observer):
         self._wake.set()
         self._gone = False
 
-    def rank_changed(self, rank: ranks.Rank) -> None:
+    def rank_changed(self, rank: Rank) -> None:
         self._news[rank.id] = None
         self._unread[rank.id] = None
         self._wake.set()
 
-    def log_grew(self, rank: ranks.Rank) -> None:
+    def log_grew(self, rank: Rank) -> None:
         self._unread[rank.id] = None
         self._wake.set()
 
@@ -53,9 +57,13 @@ class Watch(ranks.Observer):
     ) -> None:
         """Send reports until the reader is gone. `send` returns when there is room for more."""
         self._supervisor.observe(self)
+        first = asyncio.ensure_future(node())
+        asking: asyncio.Future[dict[str, object]] | None = first
+        node_at_s = time.monotonic()
         try:
-            facts: dict[str, object] | None = await node()
-            node_at = time.monotonic()
+            # Drivers can take long to wake up; the ranks are told meanwhile.
+            await asyncio.wait({first}, timeout=_NODE_PATIENCE_S)
+            first.add_done_callback(self._node_answered)
             while not self._gone:
                 if not self._wake.is_set():
                     try:
@@ -65,14 +73,21 @@ class Watch(ranks.Observer):
                 if self._gone:
                     return
                 self._wake.clear()
-                if facts is None and time.monotonic() - node_at >= _NODE_EVERY_S:
-                    facts = await node()
-                    node_at = time.monotonic()
-                pieces = self._compose(facts)
+                if asking is None and time.monotonic() - node_at_s >= _NODE_EVERY_S:
+                    asking = asyncio.ensure_future(node())
+                    asking.add_done_callback(self._node_answered)
+                    node_at_s = time.monotonic()
                 facts = None
-                await send(pieces)
+                if asking is not None and asking.done():
+                    facts, asking = asking.result(), None
+                await send(self._compose(facts))
         finally:
             self._supervisor.observers.discard(self)
+            if asking is not None:
+                asking.cancel()
+
+    def _node_answered(self, _: object) -> None:
+        self._wake.set()
 
     def _compose(self, node: dict[str, object] | None) -> list[bytes]:
         """The next report, framed. More to tell afterwards leaves `_wake` set."""
@@ -93,7 +108,7 @@ class Watch(ranks.Observer):
             try:
                 offset, data = rank.read_log(cursor, min(room, _PIECE_BYTES))
             except OSError as error:
-                ranks.warn("cannot read the log of %s: %s" % (rank_id, error.strerror))
+                warn("cannot read the log of %s: %s" % (rank_id, error.strerror))
                 self._cursors[rank_id] = rank.log_bytes
                 continue
             if data:
@@ -115,7 +130,7 @@ class Watch(ranks.Observer):
             if rank.ended and self._cursors.get(rank_id, 0) < rank.log_bytes:
                 if not self._first:
                     continue
-                fact = {"id": rank_id, "phase": ranks.RUNNING, "log_bytes": rank.log_bytes}
+                fact = {"id": rank_id, "phase": RUNNING, "log_bytes": rank.log_bytes}
             else:
                 del self._news[rank_id]
             facts.append(fact)

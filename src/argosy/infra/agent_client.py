@@ -19,8 +19,7 @@ from argosy.infra import border
 from argosy.infra.agent_port import Channel, Duplex, RankOrder, Report
 from argosy.model.facts import LogChunk, NodeFacts, RankFact
 
-_POOL_MAX: Final = 8  # connections for calls at a time
-_KEEP_MAX: Final = 4  # of them kept when idle
+_POOL_MAX: Final = 8  # connections for calls; kept when idle, because a new one through SSH is dear
 _CALL_S: Final = 30.0
 _TREE_S: Final = 900.0
 _PACK_BYTES: Final = 8 << 20
@@ -209,7 +208,7 @@ class AgentClient:
                 if not kept:
                     raise border.Unreachable(f"the agent broke off: {_reason(error)}") from None
             finally:
-                if good and not self._closed and len(self._idle) < _KEEP_MAX and status != 400:
+                if good and not self._closed and status != 400:
                     self._idle.append(channel)
                 else:  # a 400 may leave the rest of a body unread
                     channel.writer.close()

@@ -1,0 +1,158 @@
+"""Orders for ranks, checked, and the environment that their programs start from."""
+
+from __future__ import annotations
+
+import os
+import re
+
+TYPE_CHECKING = False
+_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
+
+# What ranks inherit from the agent's environment. A list of what may pass, not of what may not: the agent of a
+# user's own machine can hold any secret in its environment.
+_INHERITED = frozenset(
+    [
+        "PATH",
+        "LANG",
+        "LANGUAGE",
+        "TZ",
+        "USER",
+        "LOGNAME",
+        "SHELL",
+        "TMPDIR",
+        "LD_LIBRARY_PATH",
+        "LIBRARY_PATH",
+        "CPATH",
+        "CUDA_HOME",
+        "CUDA_PATH",
+        "http_proxy",
+        "https_proxy",
+        "no_proxy",
+        "all_proxy",
+        "HTTP_PROXY",
+        "HTTPS_PROXY",
+        "NO_PROXY",
+        "ALL_PROXY",
+        "SSL_CERT_FILE",
+        "SSL_CERT_DIR",
+        "REQUESTS_CA_BUNDLE",
+        "CURL_CA_BUNDLE",
+        "PIP_CERT",
+        "PIP_CONFIG_FILE",
+        "PIP_INDEX_URL",
+        "PIP_EXTRA_INDEX_URL",
+        "PIP_TRUSTED_HOST",
+        "PIP_FIND_LINKS",
+        "PIP_NO_INDEX",
+        "UV_INDEX_URL",
+        "UV_DEFAULT_INDEX",
+        "UV_CACHE_DIR",
+        "PIP_CACHE_DIR",
+        "CONDA_EXE",
+        "CONDA_PREFIX",
+        "CONDA_DEFAULT_ENV",
+        "PYENV_ROOT",
+        "PYENV_VERSION",
+        "MODULEPATH",
+        "MODULESHOME",
+    ]
+)
+_INHERITED_PREFIXES = ("LC_", "NVIDIA_", "NCCL_")
+
+
+class Refused(Exception):
+    """The request itself is wrong."""
+
+    def __init__(self, field: str, text: str) -> None:
+        super().__init__(text)
+        self.field = field
+
+
+class Busy(Exception):
+    """Not now; later perhaps."""
+
+
+def base_env(home: str) -> dict[str, str]:
+    """What every program of this node starts from."""
+    env = {
+        key: value
+        for key, value in os.environ.items()
+        if key in _INHERITED or key.startswith(_INHERITED_PREFIXES)
+    }
+    real_home = os.environ.get("HOME") or "/"
+    env.setdefault("PATH", "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin")
+    env["XDG_CACHE_HOME"] = os.environ.get("XDG_CACHE_HOME") or os.path.join(real_home, ".cache")
+    env["HOME"] = home
+    env["PYTHONUNBUFFERED"] = "1"
+    return env
+
+
+def find_shell() -> str:
+    """bash, or what stands in for it."""
+    for folder in ["/bin", "/usr/bin", *os.environ.get("PATH", "").split(":")]:
+        path = os.path.join(folder, "bash")
+        if os.access(path, os.X_OK):
+            return path
+    return "/bin/sh"
+
+
+if TYPE_CHECKING:
+    from typing import TypedDict
+
+    class Order(TypedDict):
+        id: str
+        setup: str
+        run: str
+        env: dict[str, str]
+        workdir: str
+        devices: list[int]
+        pids_max: int
+        memory_bytes: int
+        run_now: bool
+
+
+def checked_order(order: dict[str, object]) -> Order:
+    """A RankOrder, every field of the right type and filled in. Raises Refused; values are never repeated in it."""
+
+    def text(name: str, default: str) -> str:
+        value = order.get(name, default)
+        if not isinstance(value, str):
+            raise Refused(name, "`%s` of a rank order must be text" % name)
+        return value
+
+    def amount(name: str) -> int:
+        value = order.get(name, 0)
+        if not isinstance(value, int) or value < 0:
+            raise Refused(name, "`%s` of a rank order must be a number, 0 or more" % name)
+        return value
+
+    if not isinstance(order, dict):
+        raise Refused("orders", "a rank order must be an object")
+    rank_id = text("id", "")
+    if not _ID.fullmatch(rank_id):
+        raise Refused("id", "%r is not a rank id" % rank_id)
+    workdir = text("workdir", "workdir")
+    if workdir.startswith("/") or ".." in workdir.split("/") or "\0" in workdir:
+        raise Refused("workdir", "the working directory must be below the node's home: %r" % workdir)
+    env = order.get("env", {})
+    if not isinstance(env, dict):
+        raise Refused("env", "`env` of a rank order must be an object")
+    for key, value in env.items():
+        if not key or "=" in key or "\0" in key:
+            raise Refused("env", "%r is not a name for an environment variable" % key)
+        if not isinstance(value, str) or "\0" in value:
+            raise Refused("env", "the value of %s must be text without NUL" % key)
+    devices = order.get("devices", [])
+    if not isinstance(devices, list) or not all(isinstance(index, int) for index in devices):
+        raise Refused("devices", "`devices` of a rank order must be a list of indices")
+    return {
+        "id": rank_id,
+        "setup": text("setup", ""),
+        "run": text("run", ""),
+        "env": env,
+        "workdir": workdir,
+        "devices": devices,
+        "pids_max": amount("pids_max"),
+        "memory_bytes": amount("memory_bytes"),
+        "run_now": bool(order.get("run_now", False)),
+    }

@@ -1,0 +1,186 @@
+"""One rank: what it is in memory and on disk.
+
+Its folder holds `state` (who runs it, for the next agent), `exit` (its exit code), `log`, `setup.sh` and `run.sh`.
+`state` and `exit` get their full size when the rank is prepared and are then overwritten in place: a disk that fills
+up later cannot take the exit code away, and one small write is never seen half done after a kill.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import time
+
+PREPARING = "preparing"
+READY = "ready"
+RUNNING = "running"
+EXITED = "exited"
+VANISHED = "vanished"
+
+_STATE_BYTES = 1024
+POLL_FAST_S = 0.005
+
+
+class Rank:
+    """One rank. `offset`s of its log count every byte ever written, also when the program truncated the file."""
+
+    def __init__(self, folder: str, rank_id: str) -> None:
+        self.id = rank_id
+        self.folder = folder
+        self.phase = PREPARING
+        self.stage = "run"
+        self.exit_code: int | None = None
+        self.oom = False
+        self.detail = ""
+        self.started_ms = 0
+        self.ended_ms = 0
+        self.pid = 0  # of the wrapper
+        self.ticks = 0  # its start time
+        self.spawned_s = 0.0
+        self.groups: list[str] = []  # cgroup folders
+        self.has_setup = False
+        self.has_run = False
+        self.env: dict[str, str] = {}  # holds secrets: never written anywhere
+        self.workdir = ""
+        self.run_wanted = False
+        self.stop_at_s: float | None = None  # monotonic: when SIGKILL is due
+        self.log_bytes = 0
+        self.log_base = 0  # log offset of the file's first byte
+        self.poll_s = POLL_FAST_S
+        self.poll_at_s = 0.0
+
+    @property
+    def ended(self) -> bool:
+        return self.phase in (EXITED, VANISHED)
+
+    @property
+    def log_path(self) -> str:
+        return self.folder + "/log"
+
+    def fact(self) -> dict[str, object]:
+        """A RankFact."""
+        fact: dict[str, object] = {
+            "id": self.id,
+            "phase": self.phase,
+            "stage": self.stage,
+            "log_bytes": self.log_bytes,
+            "started_ms": self.started_ms,
+            "ended_ms": self.ended_ms,
+        }
+        if self.exit_code is not None:
+            fact["exit_code"] = self.exit_code
+        if self.oom:
+            fact["oom"] = True
+        if self.detail:
+            fact["detail"] = self.detail
+        return fact
+
+    def measure_log(self) -> bool:
+        """Look how long the log is; True when it grew."""
+        if self.ended:
+            return False
+        try:
+            size = os.stat(self.log_path).st_size
+        except OSError:
+            return False
+        if self.log_base + size < self.log_bytes:  # `> /dev/stderr` truncates a log that is a file
+            self.log_base = self.log_bytes
+        grew = self.log_base + size > self.log_bytes
+        self.log_bytes = self.log_base + size
+        return grew
+
+    def read_log(self, offset: int, size: int) -> tuple[int, bytes]:
+        """At most `size` bytes from `offset` on, or from where the log still has some; with their offset."""
+        offset = max(offset, self.log_base)
+        handle = os.open(self.log_path, os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            return offset, os.pread(handle, min(size, self.log_bytes - offset), offset - self.log_base)
+        finally:
+            os.close(handle)
+
+    def save(self, boot_id: str) -> None:
+        """Raises OSError."""
+        state = {
+            "id": self.id,
+            "boot": boot_id,
+            "phase": self.phase,
+            "stage": self.stage,
+            "pid": self.pid,
+            "ticks": self.ticks,
+            "groups": self.groups,
+            "started_ms": self.started_ms,
+            "ended_ms": self.ended_ms,
+            "exit_code": self.exit_code,
+            "oom": self.oom,
+            "detail": self.detail,
+            "log_base": self.log_base,
+            "log_bytes": self.log_bytes,
+        }
+        data = json.dumps(state).encode()
+        handle = os.open(self.folder + "/state", os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        try:
+            os.pwrite(handle, data.ljust(_STATE_BYTES), 0)
+            if len(data) > _STATE_BYTES:
+                os.ftruncate(handle, len(data))
+        finally:
+            os.close(handle)
+
+    def load(self) -> str:
+        """Read the saved state; the boot id under which it was written. Raises OSError, ValueError or KeyError."""
+        with open(self.folder + "/state", "rb") as file:
+            state = json.loads(file.read())
+        for name in (
+            "phase",
+            "stage",
+            "pid",
+            "ticks",
+            "groups",
+            "started_ms",
+            "ended_ms",
+            "exit_code",
+            "oom",
+        ):
+            setattr(self, name, state[name])
+        for name in ("detail", "log_base", "log_bytes"):
+            setattr(self, name, state[name])
+        return str(state["boot"])
+
+    def read_exit_code(self) -> int | None:
+        try:
+            with open(self.folder + "/exit", "rb") as file:
+                data = file.read(16)
+        except OSError:
+            return None
+        text = data.strip()
+        return int(text) if data.endswith(b"\n") and text.isdigit() else None
+
+
+class Observer:
+    """Somebody who wants to know of changes (a watch)."""
+
+    def rank_changed(self, rank: Rank) -> None:
+        raise NotImplementedError
+
+    def log_grew(self, rank: Rank) -> None:
+        raise NotImplementedError
+
+    def rank_forgotten(self, rank_id: str) -> None:
+        raise NotImplementedError
+
+
+def reason_of(error: OSError) -> str:
+    return error.strerror or type(error).__name__
+
+
+def now_ms() -> int:
+    return time.time_ns() // 1_000_000
+
+
+def warn(text: str) -> None:
+    """A line to the agent's own log; a full disk there must not end the agent."""
+    try:
+        sys.stderr.write("argosy-agent: " + text + "\n")
+        sys.stderr.flush()
+    except (OSError, ValueError):
+        pass
