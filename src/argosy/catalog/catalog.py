@@ -133,10 +133,14 @@ class Catalog:
             return default if found is None else found
 
     def _block(self, provider: str) -> Block:
+        return self._overlay.applied(provider, self.listed_block(provider))
+
+    def listed_block(self, provider: str) -> Block | None:
+        """Public prices in use, refreshed or shipped, without private machines and discounts; None: there are none."""
         block = self._overlay.live_block(provider)
         if block is None and provider in self._table.providers:
             block = self._table.block(provider)
-        return self._overlay.applied(provider, block)
+        return block
 
     def launchable(self, provider: str) -> bool:
         """Whether Argosy has a driver for it. False: its offers are shown, not launched."""

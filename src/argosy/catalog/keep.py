@@ -40,10 +40,12 @@ class Kept(msgspec.Struct, frozen=True, kw_only=True):
         return f"{self.provider}: {self.after} prices (before: {self.before}{more})"
 
 
-def keep_refreshed(user_dir: Path, fetched: Fetched, before: Block | None, today: str) -> Kept:
+def keep_refreshed(
+    user_dir: Path, fetched: Fetched, before: Block | None, today: str, *, force: bool = False
+) -> Kept:
     """Write `<user_dir>/live/PROVIDER.prices` and tell what changed. `before` is the block in use now.
 
-    Raises ArgosyError (`transient`) and leaves the old prices alone when the new ones are none or strangely few.
+    Raises ArgosyError (`transient`) and leaves the old prices alone when the new ones are none or, unless `force`, strangely few.
     """
     good = [row for row in fetched.rows if row.price_micro_usd > 0]
     skipped = fetched.skipped + len(fetched.rows) - len(good)
@@ -55,7 +57,7 @@ def keep_refreshed(user_dir: Path, fetched: Fetched, before: Block | None, today
 
     old = list(rows_of(before)) if before is not None else []
     replaced = sum(covered(row) for row in old)
-    if not good or len(good) * 100 < replaced * SHRINK_PERCENT:
+    if not good or (not force and len(good) * 100 < replaced * SHRINK_PERCENT):
         raise ArgosyError(
             "transient",
             f"the new prices of {fetched.provider} are refused: {len(good)} instead of {replaced} before; "
