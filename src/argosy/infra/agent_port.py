@@ -78,7 +78,8 @@ class AgentPort(Protocol):
         """SIGTERM to the whole of each rank, after `grace_s` SIGKILL. A rank not yet running exits with 143."""
 
     async def forget(self, rank_ids: Sequence[str]) -> None:
-        """Drop exited ranks and their logs: the server has both. Unknown ids are fine."""
+        """Drop exited ranks and their logs: the server has both. Unknown ids are fine. A forgotten id is left alone by
+        later calls of `prepare`: a second server's late repeat must not run a finished rank again."""
 
     def watch(self, cursors: Mapping[str, int]) -> AsyncIterator[Report]:
         """News until closed: at once everything known, then changes as they happen; log bytes of each rank from

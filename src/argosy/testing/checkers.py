@@ -166,7 +166,7 @@ class Checkers:
     # -- every minute ---------------------------------------------------------------------------------------
 
     def check_minute(self) -> None:
-        unwanted = {**self._leaks(), **self._late_gangs(), **self._orphans()}
+        unwanted = {**self._leaks(), **self._late_gangs(), **self._late_stops(), **self._orphans()}
         now_s = self.world.now_s
         self._since = {key: self._since.get(key, now_s) for key in unwanted}
         for key, (checker, text, limit_s) in unwanted.items():
@@ -209,6 +209,22 @@ class Checkers:
             if failed:
                 text = f"{rank_id} runs although ranks {failed} of its gang have failed"
                 found[f"gang {rank_id} {machine.trouble_s}"] = ("gang-together", text, grace_s + GANG_LIMIT_S)
+        return found
+
+    def _late_stops(self) -> dict[str, tuple[str, str, float]]:
+        """Ranks that run on although their attempt is being ended, on machines that could be told."""
+        found = {}
+        for rank_id, address in self.world.running.items():
+            attempt = self.world.attempt_of(rank_id)
+            machine = self.world.machines[address]
+            if attempt is None or attempt.phase is not AttemptPhase.ENDING or not machine.answers:
+                continue
+            job = self.world.rows.get(attempt.workload_id)
+            grace_s = (
+                job.spec.task.grace_s if isinstance(job, Workload) and isinstance(job.spec, JobSpec) else 0
+            )
+            text = f"{rank_id} runs although its attempt is ending"
+            found[f"stop {rank_id} {machine.trouble_s}"] = ("stops-in-time", text, grace_s + GANG_LIMIT_S)
         return found
 
     def _orphans(self) -> dict[str, tuple[str, str, float]]:

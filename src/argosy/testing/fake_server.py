@@ -701,7 +701,9 @@ class _Terminal:
         self._frame(1, msgspec.json.encode({"exit_code": status}))
         self._frame(8, struct.pack(">H", 1000))
         try:
-            while self._read()[0] != 8:  # what is left unread at the close would take our own last words with it
+            while (
+                self._read()[0] != 8
+            ):  # what is left unread at the close would take our own last words with it
                 pass
         except (OSError, struct.error):
             pass

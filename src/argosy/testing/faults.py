@@ -20,6 +20,9 @@ class Faults(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     provider_lost_reply: float = 0.0  # ... fails after it had its effect
     agent_error: float = 0.0
     agent_lost_reply: float = 0.0
+    slow_call: float = (
+        0.0  # a call is under way for long before it has its effect: late repeats of another server
+    )
     duplicate: float = 0.0  # an effect is delivered twice
     stale_listing: float = 0.0  # `observe` tells of the past
     partial_listing: float = 0.0  # `observe` leaves out what it should list
@@ -50,6 +53,7 @@ _FULL: Final[dict[str, float]] = {
     "provider_lost_reply": 0.25,
     "agent_error": 0.15,
     "agent_lost_reply": 0.15,
+    "slow_call": 0.1,
     "duplicate": 0.3,
     "stale_listing": 0.3,
     "partial_listing": 0.1,

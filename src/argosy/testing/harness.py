@@ -411,7 +411,7 @@ class Users:
                 accelerator=Accelerator(model="A100", milli=milli) if milli else None,
             )
             task = Task(
-                run=self._program(dice.choice([2, 20, 120])),
+                run=self._program(dice.choice([2, 20, 120, 900])),
                 setup="sim work_s=3" if dice.random() < 0.3 else "",
                 num_nodes=dice.randint(1, spec.num_nodes),
                 resources=(wish,),

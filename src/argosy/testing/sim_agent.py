@@ -8,13 +8,14 @@ from typing import Final
 
 from argosy.infra import border
 from argosy.infra.agent_port import AgentPort, Duplex, RankOrder, Report
-from argosy.model.facts import LogChunk, NodeFacts, RankFact
+from argosy.model.facts import LogChunk, NodeFacts, RankFact, RankPhase
 from argosy.model.rows import Node
 from argosy.testing.world import Machine, World
 
 HEARTBEAT_S: Final = 5.0
 _TIMEOUT_S: Final = 10.0  # how long a caller waits for a node that does not answer
 _BATCH_BYTES: Final = 1 << 20
+_PIECE_BYTES: Final = 256 << 10  # of one log at a time, so that a loud rank does not silence the others
 
 
 class SimAgent:
@@ -84,7 +85,7 @@ class SimAgent:
         try:
             while True:
                 changed.clear()
-                report = self._news(machine, sent, sent_bytes, is_first)
+                report = self._news(machine, sent, sent_bytes, changed, is_first)
                 for _ in range(2 if world.chance("watch", world.faults.watch_repeat) else 1):
                     if world.chance("watch", world.faults.watch_cut):
                         if world.dice("watch").random() < 0.5:
@@ -107,21 +108,34 @@ class SimAgent:
             machine.watchers.pop(changed, None)
 
     def _news(
-        self, machine: Machine, sent: dict[str, RankFact], sent_bytes: dict[str, int], is_first: bool
+        self,
+        machine: Machine,
+        sent: dict[str, RankFact],
+        sent_bytes: dict[str, int],
+        changed: asyncio.Event,
+        is_first: bool,
     ) -> Report:
+        """Law: a rank's end is told with or after the last byte of its log, never before."""
         facts, logs, room = [], [], _BATCH_BYTES
         for rank_id, rank in machine.ranks.items():
             offset = sent_bytes.get(rank_id, 0)
             if room > 0 and offset < len(rank.log):
-                data = bytes(rank.log[offset : offset + room])
+                data = bytes(rank.log[offset : offset + min(room, _PIECE_BYTES)])
                 logs.append(LogChunk(rank_id=rank_id, offset=offset, data=data))
-                sent_bytes[rank_id] = offset + len(data)
+                offset += len(data)
+                sent_bytes[rank_id] = offset
                 room -= len(data)
-            if sent.get(rank_id) != rank.fact:
-                facts.append(rank.fact)
-                sent[rank_id] = rank.fact
-        if room <= 0:
-            machine.notify()  # more is waiting
+            is_read = offset >= len(rank.log)
+            if not is_read:
+                changed.set()  # more is waiting
+            fact = rank.fact
+            if fact.phase in (RankPhase.EXITED, RankPhase.VANISHED) and not is_read:
+                if not is_first:
+                    continue
+                fact = RankFact(id=rank_id, phase=RankPhase.RUNNING, log_bytes=len(rank.log))
+            if sent.get(rank_id) != fact:
+                facts.append(fact)
+                sent[rank_id] = fact
         return Report(
             complete=is_first,
             ranks=tuple(facts),

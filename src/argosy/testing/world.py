@@ -112,6 +112,7 @@ class Machine:
         self.is_partitioned = False
         self.trouble_s = 0.0  # when it was last not reachable
         self.ranks: dict[str, SimRank] = {}
+        self.forgotten: set[str] = set()  # ids that must not come back
         self.watchers: dict[asyncio.Event, None] = {}  # in order of arrival: sets of objects have none
         self.chunks: set[str] = set()
         self.trees: dict[str, bytes] = {}
@@ -204,6 +205,8 @@ class World:
         """The way there: latency, then perhaps an error of the border without any effect."""
         self.maybe_crash(f"before {point}")
         await asyncio.sleep(self.dice("latency").uniform(0.001, latency_max_s))
+        if self.chance("slow", self.faults.slow_call):
+            await asyncio.sleep(self.dice("slow").uniform(1, 30 if point.startswith("agent.") else 120))
         self.maybe_crash(f"during {point}")
         if self.chance("errors", error_p):
             error = self._draw_error(point)
@@ -339,7 +342,7 @@ class World:
     # -- ranks: called by SimAgent ------------------------------------------------------------------------
 
     def prepare_rank(self, machine: Machine, order: RankOrder) -> None:
-        if order.id in machine.ranks:
+        if order.id in machine.ranks or order.id in machine.forgotten:
             return
         self.check_rank_intent(machine, order.id)
         rank = SimRank(
@@ -444,6 +447,7 @@ class World:
                 f"{rank_id} is forgotten with {self.sink.stored(rank_id)} of {len(rank.log)} bytes of log stored",
             )
         del machine.ranks[rank_id]
+        machine.forgotten.add(rank_id)
 
     def _end(self, machine: Machine, rank: SimRank, code: int) -> None:
         rank.cancel_timers()

@@ -1,0 +1,325 @@
+"""Planted bugs: each must break a law within a few seeds. What a bug is and who caught it stands in README.md beside.
+
+Bugs are planted where the parts meet (a store, agents, providers or a log sink that misbehave on behalf of the
+controllers, or a shell with a method replaced), never by patching modules.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Mapping, Sequence
+from typing import Any, NamedTuple
+
+import msgspec
+import pytest
+
+from argosy.controllers.shell import Shell
+from argosy.controllers.view import EnsureClaim, Put, View
+from argosy.infra import border
+from argosy.infra.agent_port import AgentPort, RankOrder, Report
+from argosy.infra.provider import Provider
+from argosy.model.facts import ClaimFact, LogChunk, RankFact, RankPhase
+from argosy.model.rows import Claim, Node, Row
+from argosy.store import Snapshot
+from argosy.testing.faults import Faults
+from argosy.testing.harness import Load, SimStore, Simulation, SimulationFailed
+from argosy.testing.memory_log_sink import MemoryLogSink
+from argosy.testing.sim_agent import SimAgent, SimAgentDirectory
+from argosy.testing.sim_provider import SimProvider, SimProviders
+
+BUSY = Load(minutes=15, clusters_max=2, jobs_max=6, managed_max=4)
+
+
+# -- shells ------------------------------------------------------------------------------------------------------
+
+
+class EffectFirst(Shell):
+    """Orders machines in the pass that decides to, before the claim is committed."""
+
+    async def _carry_out(self, decisions: Any) -> None:
+        decided = [list(actions) for actions in decisions]
+        new = [
+            EnsureClaim(action.row)
+            for actions in decided
+            for action in actions
+            if isinstance(action, Put) and isinstance(action.row, Claim) and action.row.rev == 0
+        ]
+        self._effects.perform(new)
+        await super()._carry_out(decided)
+
+
+class NeverSweeps(Shell):
+    """Does not look for what nothing wants."""
+
+    async def _release_orphan(self, provider: Provider, claim_id: str) -> None:
+        return None
+
+
+class ForgetsWhatRuns(Shell):
+    """Does not see what live attempts hold when it places the next one."""
+
+    def view(self, rows: Snapshot) -> View:
+        return msgspec.structs.replace(super().view(rows), rows=_WithoutHeld(rows))
+
+
+class _WithoutHeld:
+    def __init__(self, rows: Snapshot) -> None:
+        self._rows = rows
+
+    def attempt_of(self, workload_id: str) -> Any:
+        """Hides what a placed attempt holds; its phase and ranks are as they are."""
+        attempt = self._rows.attempt_of(workload_id)
+        if attempt is None:
+            return None
+        free = tuple(
+            msgspec.structs.replace(place, cpus_milli=0, memory_bytes=0, devices=())
+            for place in attempt.placements
+        )
+        return msgspec.structs.replace(attempt, placements=free)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._rows, name)
+
+
+class UnknownIsOver(Shell):
+    """Takes a node that does not answer for one that has nothing: its ranks count as gone at once."""
+
+    def view(self, rows: Snapshot) -> View:
+        view = super().view(rows)
+        return msgspec.structs.replace(view, observed=_SilenceIsAbsence(view.observed))
+
+
+class _SilenceIsAbsence:
+    def __init__(self, observed: Any) -> None:
+        self._observed = observed
+
+    def link(self, node_id: str) -> Any:
+        link = self._observed.link(node_id)
+        return None if link is None else msgspec.structs.replace(link, up=True)
+
+    def rank(self, rank_id: str) -> RankFact | None:
+        return self._observed.rank(rank_id)
+
+    def claim(self, claim_id: str) -> ClaimFact | None:
+        """And a claim that is being released for one that is gone."""
+        fact = self._observed.claim(claim_id)
+        return ClaimFact(claim_id=claim_id, state="released") if fact is not None else None
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._observed, name)
+
+
+# -- stores ------------------------------------------------------------------------------------------------------
+
+
+class LastWriterWins(SimStore):
+    """Writes without asking whether somebody wrote since."""
+
+    async def write(self, puts: Sequence[Row], **rest: Any) -> tuple[Row, ...]:
+        known = [self.world.rows.get(row.id) for row in puts]
+        fresh = [
+            msgspec.structs.replace(row, rev=old.rev) if old is not None else row
+            for row, old in zip(puts, known, strict=True)
+        ]
+        return await super().write(fresh, **rest)
+
+
+# -- agents ------------------------------------------------------------------------------------------------------
+
+
+class _Agent:
+    """An agent as the mutated controllers would use it."""
+
+    def __init__(self, agent: SimAgent) -> None:
+        self.agent = agent
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.agent, name)
+
+
+class _Directory(SimAgentDirectory):
+    kind: type[_Agent] = _Agent
+
+    async def get(self, node: Node) -> AgentPort:
+        agent = await super().get(node)
+        assert isinstance(agent, SimAgent)
+        return self.kind(agent)  # type: ignore[return-value]
+
+
+class _NoBarrier(_Agent):
+    async def prepare(self, orders: Sequence[RankOrder]) -> None:
+        await self.agent.prepare([msgspec.structs.replace(order, run_now=True) for order in orders])
+
+
+class _ForgetsFirst(_Agent):
+    """Acknowledges an exit as soon as it is told, before it is committed."""
+
+    async def watch(self, cursors: Mapping[str, int]) -> AsyncIterator[Report]:
+        async for report in self.agent.watch(cursors):
+            over = [rank.id for rank in report.ranks if rank.phase is RankPhase.EXITED]
+            if over:
+                try:
+                    await self.agent.forget(over)
+                except border.BorderError:
+                    pass
+            yield report
+
+
+class _NeverStops(_Agent):
+    async def stop(self, rank_ids: Sequence[str], grace_s: float) -> None:
+        return None
+
+
+class _InventsSuccess(_Agent):
+    """Takes ranks that vanished for ranks that ended well."""
+
+    async def watch(self, cursors: Mapping[str, int]) -> AsyncIterator[Report]:
+        async for report in self.agent.watch(cursors):
+            ranks = tuple(
+                msgspec.structs.replace(rank, phase=RankPhase.EXITED, exit_code=0)
+                if rank.exit_code or rank.phase is RankPhase.VANISHED
+                else rank
+                for rank in report.ranks
+            )
+            yield msgspec.structs.replace(report, ranks=ranks)
+
+
+def _agents(kind: type[_Agent]) -> type[_Directory]:
+    return type(f"Directory_{kind.__name__}", (_Directory,), {"kind": kind})
+
+
+# -- providers and logs --------------------------------------------------------------------------------------------
+
+
+class _Providers:
+    def __init__(self, providers: SimProviders, kind: type[_Provider]) -> None:
+        self._made = {sim.manifest.name: kind(sim) for sim in providers.sims()}
+
+    def get(self, name: str) -> Any:
+        return self._made[name]
+
+    def all(self) -> Mapping[str, Any]:
+        return dict(self._made)
+
+
+class _Provider:
+    def __init__(self, sim: SimProvider) -> None:
+        self.sim = sim
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.sim, name)
+
+
+class _ReleaseForgotten(_Provider):
+    """A release that fails is taken for done, and the listing is not looked at for it."""
+
+    async def release(self, claim_id: str) -> None:
+        try:
+            await self.sim.release(claim_id)
+        except border.BorderError:
+            return
+
+    async def observe(self, claim_ids: Sequence[str]) -> Sequence[ClaimFact]:
+        return await self.sim.observe(claim_ids) if claim_ids else []
+
+
+class _ReleaseLater(_Provider):
+    """Says that a claim is gone when its end was only ordered: the next attempt may start while the first runs."""
+
+    async def release(self, claim_id: str) -> None:
+        async def later() -> None:
+            await asyncio.sleep(240)
+            self.sim._release(claim_id)
+
+        self.sim.world.go(later())
+
+
+class _DropsChunks:
+    """A log sink that takes what it has not written for stored."""
+
+    def __init__(self, sink: MemoryLogSink) -> None:
+        self._sink = sink
+        self._count = 0
+
+    async def write(self, chunk: LogChunk) -> None:
+        self._count += 1
+        data = b"?" * len(chunk.data) if self._count % 5 == 0 else chunk.data
+        await self._sink.write(msgspec.structs.replace(chunk, data=data))
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._sink, name)
+
+
+class Bug(NamedTuple):
+    name: str
+    parts: dict[str, Any]  # what a Simulation is made with
+    faults: Faults | None  # None: those of the seed
+    caught_by: set[str]  # checkers of which one must speak
+
+
+MANAGED_TROUBLE = Faults(
+    partitions_per_h=30, agent_deaths_per_h=20, node_deaths_per_h=10, preemptions_per_h=10, agent_error=0.05
+)
+
+BUGS = [
+    Bug("effect before intent", {"make_server": EffectFirst}, None, {"intent-first"}),
+    Bug(
+        "no revision check",
+        {"make_store": LastWriterWins},
+        Faults(servers=2),
+        {"no-surprises", "finished-is-final"},
+    ),
+    Bug(
+        "release forgotten when it fails",
+        {"make_providers": lambda providers: _Providers(providers, _ReleaseForgotten)},
+        Faults(provider_error=0.3),
+        {"gone-is-gone", "leak", "empties"},
+    ),
+    Bug(
+        "gone before it is",
+        {"make_providers": lambda providers: _Providers(providers, _ReleaseLater)},
+        MANAGED_TROUBLE,
+        {"gone-is-gone", "one-attempt"},
+    ),
+    Bug(
+        "silence is absence", {"make_server": UnknownIsOver}, MANAGED_TROUBLE, {"one-attempt", "gone-is-gone"}
+    ),
+    Bug(
+        "no sweep for orphans",
+        {"make_server": NeverSweeps},
+        Faults(servers=2, forgets_releases=1.0, slow_call=0.4, provider_error=0.1),
+        {"leak", "empties"},
+    ),
+    Bug("gang without barrier", {"make_agents": _agents(_NoBarrier)}, None, {"gang-together"}),
+    Bug("forget before commit", {"make_agents": _agents(_ForgetsFirst)}, None, {"exit-kept"}),
+    Bug(
+        "ranks are not stopped",
+        {"make_agents": _agents(_NeverStops)},
+        None,
+        {"gang-together", "stops-in-time"},
+    ),
+    Bug(
+        "success invented", {"make_agents": _agents(_InventsSuccess)}, None, {"success-is-true", "exit-codes"}
+    ),
+    Bug("room counted twice", {"make_server": ForgetsWhatRuns}, None, {"room"}),
+    Bug("log bytes lost", {"make_sink": _DropsChunks}, None, {"log-kept"}),
+]
+
+
+def caught(bug: Bug, seeds: range) -> tuple[int, set[str]]:
+    """The first seed that finds the bug, and the checkers that spoke."""
+    for seed in seeds:
+        try:
+            Simulation(seed, faults=bug.faults, load=BUSY, **bug.parts).run()
+        except SimulationFailed as failure:
+            return seed, {violation.checker for violation in failure.outcome.violations}
+    return -1, set()
+
+
+@pytest.mark.parametrize("bug", BUGS, ids=lambda bug: bug.name.replace(" ", "-"))
+def test_planted_bugs_are_caught(bug: Bug) -> None:
+    seed, checkers = caught(bug, range(1, 25))
+    assert seed > 0, f"{bug.name}: no seed found it"
+    assert checkers & bug.caught_by, (
+        f"{bug.name}: seed {seed} broke {checkers}, expected one of {bug.caught_by}"
+    )

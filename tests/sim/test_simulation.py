@@ -1,0 +1,63 @@
+"""The whole control plane in a world that fails: 200 seeds, each with its own faults, checked all along.
+
+Every chunk is a process of its own with a fixed hash seed, so that what a test runs is to the byte what the replay
+command runs.
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+
+import pytest
+
+from argosy.testing.faults import Faults
+from argosy.testing.harness import Load, Simulation, SimulationFailed
+from argosy.testing.world import Program
+
+SEEDS = 200
+CHUNK = 20
+
+
+def _replay(*seeds: int) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "argosy.testing.replay", *map(str, seeds)],
+        capture_output=True,
+        text=True,
+        timeout=110,
+        env={**os.environ, "PYTHONHASHSEED": "0"},
+    )
+
+
+@pytest.mark.parametrize("first", range(0, SEEDS, CHUNK))
+def test_all_laws_hold(first: int) -> None:
+    done = _replay(first, first + CHUNK - 1)
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_a_seed_is_the_same_run_again() -> None:
+    first, second = _replay(7), _replay(7)
+    assert first.stdout == second.stdout
+    assert len(first.stdout.splitlines()) > 50
+
+
+def test_a_failing_seed_names_the_command_that_shows_it_again() -> None:
+    class Broken(Simulation):
+        async def _acts(self, world: object) -> None:
+            self.world.violate("example", "two and two are five")
+
+    with pytest.raises(SimulationFailed, match=r"(?s)two and two are five.*argosy\.testing\.replay 3$"):
+        Broken(3, faults=Faults(), load=Load(minutes=1)).run()
+
+
+def test_a_friendly_world_needs_no_recovery() -> None:
+    outcome = Simulation(21, faults=Faults()).run()
+    assert outcome.crashes == 0
+    assert not [phase for phase in outcome.phases if "lost" in phase or "preempted" in phase]
+    assert any("succeeded" in phase for phase in outcome.phases)
+
+
+def test_programs_are_written_in_the_run_text() -> None:
+    assert Program.parse("sim work_s=3 exit=7 fail_rank=0") == Program(work_s=3, exit=7, fail_rank=0)
+    assert Program.parse("python train.py") == Program()
