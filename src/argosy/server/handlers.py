@@ -22,8 +22,9 @@ from argosy.model.task import JobSpec
 from argosy.server.exchange import Exchange, encode
 from argosy.server.front import Handler
 from argosy.server.log_stream import LogStreams, Wish, render_text
-from argosy.server.operations import Operations, no_cluster
+from argosy.server.operations import Operations
 from argosy.server.ports import Controllers
+from argosy.server.refusals import no_cluster
 from argosy.server.terminal import serve_terminal
 from argosy.server.views import explain_waits, view_cluster, view_cost, view_job
 from argosy.store.snapshot import Snapshot

@@ -13,7 +13,7 @@ from argosy.model.errors import ArgosyError
 from argosy.model.phases import NodePhase
 from argosy.model.rows import Node
 from argosy.server.exchange import Exchange
-from argosy.server.operations import no_cluster
+from argosy.server.refusals import no_cluster
 from argosy.store.store import Store
 
 _ROWS_MAX: Final = 10_000
