@@ -103,3 +103,17 @@ def test_a_rank_over_its_memory_limit_is_told_so(agent: AgentProcess) -> None:
     assert fact.oom
     assert fact.exit_code == 137
     assert "out of memory on node-7" in fact.detail
+
+
+def test_limits_hold_in_both_stages_and_their_groups_are_removed(agent: AgentProcess) -> None:
+    async def can_limit(client: AgentClient) -> bool:
+        return (await client.node()).can_limit_pids
+
+    if not agent.use(can_limit):
+        pytest.skip("the pids controller of this machine's cgroups cannot be written: no limit to test")
+    show = "grep -o 'argosy-.*-one.0' /proc/self/cgroup"
+    fact, log = agent.run_one(show, setup=show, pids_max=50)
+    assert fact.exit_code == 0
+    first, second = log.decode().split()
+    assert first == second
+    assert not list(Path("/sys/fs/cgroup").rglob(first))
