@@ -54,6 +54,28 @@ ESTIMATES = re.compile(
 )
 #: Sources whose date is known and may be older than that of the row they stand in.
 SOURCE_DATES = {"skypilot-catalog v9/": "2026-07-14"}
+#: Architecture by name of the accelerator: what a build or a kernel is compiled for. First match wins.
+ARCHITECTURES = (
+    (r"Jetson-(AGX-)?Orin.*", "Ampere"),
+    (r"K80", "Kepler"),
+    (r"M60|M4000", "Maxwell"),
+    (r"P4|P40|P100|P4000", "Pascal"),
+    (r"V100.*", "Volta"),
+    (r"T4g?|RTX6000|RTX8000", "Turing"),
+    (r"RTX\d+-Ada|L4|L40S?|RTX40\d\d", "Ada Lovelace"),
+    (r"A\d+.*|RTXA\d+|RTX30\d\d", "Ampere"),
+    (r"H\d+.*|GH200", "Hopper"),
+    (r"G?B\d00|RTXPRO\d+|RTX50\d\d", "Blackwell"),
+    (r"MI25", "GCN 5"),
+    (r"V520", "RDNA"),
+    (r"V710", "RDNA 3"),
+    (r"MI2\d\dX?", "CDNA 2"),
+    (r"MI3[02]\dX", "CDNA 3"),
+    (r"MI35\dX", "CDNA 4"),
+    (r"Gaudi\d?", "Gaudi"),
+    (r"Inferentia2?|Trainium\d?", "NeuronCore"),
+    (r"tpu-.*", "TPU"),
+)
 UNDATED = re.compile(r"\s*\(([^()]*,\s*)?undated(,[^()]*)?\)")
 
 
@@ -202,6 +224,7 @@ def accelerators(path: Path) -> Iterator[AcceleratorFact]:
             name=spelled(row["name"]),
             aliases=tuple(part.strip() for part in row["aliases"].split(";") if part.strip()),
             vendor=row["vendor"],
+            architecture=architecture_of(spelled(row["name"])),
             memory_bytes=round(float(row["memory_gib"]) * GIB),
             bandwidth_gb_s=round(float(row["memory_bandwidth_gb_s"] or 0)),
             bf16_tflops=float(row["bf16_tflops_dense"] or 0),
@@ -214,6 +237,14 @@ def accelerators(path: Path) -> Iterator[AcceleratorFact]:
             year=int(row["year"] or 0),
             source=row["source"],
         )
+
+
+def architecture_of(model: str) -> str:
+    """
+    >>> architecture_of("A100-80GB"), architecture_of("RTX6000-Ada"), architecture_of("B300"), architecture_of("GB200")
+    ('Ampere', 'Ada Lovelace', 'Blackwell', 'Blackwell')
+    """
+    return next((name for pattern, name in ARCHITECTURES if re.fullmatch(pattern, model)), "")
 
 
 def regions(path: Path) -> Iterator[RegionFact]:

@@ -237,3 +237,22 @@ def test_a_zone_can_be_had_where_only_the_region_is_known() -> None:
     )
     (choice,) = rank([wish], 1, _market()).plan.choices
     assert (choice.offer.region, choice.offer.zone) == ("east", "")
+
+
+@settings(max_examples=100, deadline=None)
+@given(market=markets, wish=wishes, banned=st.sets(st.sampled_from(["east", "west", "north"])))
+def test_places_can_be_ruled_out(market: Market, wish: Resources, banned: set[str]) -> None:
+    abilities = dict.fromkeys(market.providers, CLOUD)
+    left = [offer for offer in market.offers() if offer.region not in banned]
+    slow = plan([wish], 1, left, abilities=abilities)
+    fast = rank([wish], 1, market, limit=None, allowed=lambda provider, region, zone: region not in banned)
+    assert fast.plan.choices == slow.choices
+
+
+def test_residency_is_a_refusal_like_others() -> None:
+    wish = Resources(instance_type="g.one")
+    ranking = rank([wish], 1, _market(), allowed=lambda provider, region, zone: False)
+    assert {(each.provider, each.code, each.text) for each in ranking.plan.rejected} == {
+        ("aws", "place", "its places are ruled out"), ("gcp", "place", "its places are ruled out"),
+    }  # fmt: skip
+    assert explain_none(wish, ranking.steps[0]) == "nothing has `g.one`: no machine passes `place`"

@@ -65,6 +65,13 @@ def test_the_whole_table_is_sound() -> None:
         ("oci", "VM.GPU.A10.1", "us-ashburn-1", Capacity.ON_DEMAND, 2.0),
         ("hyperstack", "n3-A100x1", "CANADA-1", Capacity.ON_DEMAND, 1.35),
         ("gcp", "tpu-v2-8", "asia-east1", Capacity.SPOT, 1.566),
+        ("azure", "Standard_D128ds_v6", "australiacentral", Capacity.ON_DEMAND, 9.967),
+        ("fluidstack", "H100_NVLINK_80GB::8", "FINLAND", Capacity.ON_DEMAND, 23.92),
+        ("ibm", "gx2-8x64x1v100", "us-south", Capacity.ON_DEMAND, 2.497),
+        ("runpod", "1x_A100-80GB_SECURE", "AU", Capacity.ON_DEMAND, 1.39),
+        ("scp", "s1v1m2", "KOREA-WEST-1-SCP-B001", Capacity.ON_DEMAND, 0.05),
+        ("verda", "1B300.30V", "FIN-03", Capacity.SPOT, 2.447),
+        ("nebius", "cpu-d3_4vcpu-16gb", "eu-north1", Capacity.ON_DEMAND, 0.0992),
     ],
 )
 def test_known_figures(
@@ -110,6 +117,8 @@ def test_accelerators_have_memory_and_interconnect(catalog: Catalog) -> None:
     assert chip.name == "tpu-v5p"
     assert catalog.accelerator("nothing") is None
     assert all(fact.memory_bytes for fact in catalog.accelerators())
+    assert [fact.name for fact in catalog.accelerators() if not fact.architecture] == []
+    assert h100.architecture == "Hopper"
     assert len(catalog.accelerators()) == 81
 
 

@@ -11,6 +11,7 @@ class AcceleratorFact(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=T
     name: str
     aliases: tuple[str, ...] = ()
     vendor: str = ""
+    architecture: str = ""
     memory_bytes: int = 0
     bandwidth_gb_s: int = 0
     bf16_tflops: float = 0

@@ -52,6 +52,7 @@ class GpuRow(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     memory_bytes: int
     arch: str = "x86_64"
     vendor: str = ""
+    architecture: str = ""
     interconnect: str = ""
     on_demand: Price | None = None
     spot: Price | None = None
@@ -189,6 +190,7 @@ def _gpu_row(catalog: Catalog, block: Block, kind: int, place: Infra) -> GpuRow 
         memory_bytes=block.memory_bytes[kind],
         arch=block.arch[kind],
         vendor=fact.vendor if fact else "",
+        architecture=fact.architecture if fact else "",
         interconnect=fact.interconnect if fact else "",
         on_demand=best.get(Capacity.ON_DEMAND),
         spot=best.get(Capacity.SPOT),

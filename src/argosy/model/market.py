@@ -13,6 +13,7 @@ from typing import NamedTuple
 from argosy.model.offer import Capacity, Offer, Shape
 
 DAY_MS = 86_400_000
+_KEPT_PLACES = 32  # answers of `Block.in_places` that are kept
 
 
 class Note(NamedTuple):
@@ -47,7 +48,7 @@ class Block:
     """
 
     __slots__ = (
-        "_by_cpus", "_by_model", "_by_type", "_counts", "_in_lane", "_in_region", "accelerators_milli", "arch", "cpus_milli", "device_memory_bytes",
+        "_by_cpus", "_by_model", "_by_type", "_counts", "_in_lane", "_in_places", "accelerators_milli", "arch", "cpus_milli", "device_memory_bytes",
         "disk_bytes", "instance_types", "lanes", "memory_bytes", "models", "notes", "places", "provider",
     )  # fmt: skip
 
@@ -83,7 +84,7 @@ class Block:
         self._by_model: dict[str, list[int]] | None = None
         self._counts: dict[int, list[int]] = {}
         self._by_type: dict[str, list[int]] | None = None
-        self._in_region: dict[tuple[int, str], dict[int, list[int]]] = {}
+        self._in_places: dict[tuple[int, frozenset[int]], dict[int, list[int]]] = {}
         self._in_lane: dict[int, tuple[list[int], frozenset[int]]] = {}
 
     def __len__(self) -> int:
@@ -134,21 +135,21 @@ class Block:
             found = self._in_lane[lane] = kinds, frozenset(kinds)
         return found
 
-    def in_region(self, lane: int, region: str) -> dict[int, list[int]]:
-        """Rows of one lane in `region` by kind, cheapest first. Kept after the first call."""
-        found = self._in_region.get((lane, region))
+    def in_places(self, lane: int, places: frozenset[int]) -> dict[int, list[int]]:
+        """Rows of one lane at some places (indexes of `places`) by kind, cheapest first. The last few are kept."""
+        found = self._in_places.get((lane, places))
         if found is None:
             found = {}
-            wanted = {index for index, place in enumerate(self.places) if place.region == region}
-            if wanted:
-                columns = self.lanes[lane]
-                rows = [row for row, place in enumerate(columns.place) if place in wanted]
-                start, kind = columns.start, 0
-                for row in rows:
+            columns = self.lanes[lane]
+            start, kind = columns.start, 0
+            for row, place in enumerate(columns.place):
+                if place in places:
                     while start[kind + 1] <= row:
                         kind += 1
                     found.setdefault(kind, []).append(row)
-            self._in_region[lane, region] = found
+            if len(self._in_places) >= _KEPT_PLACES:
+                self._in_places.pop(next(iter(self._in_places)), None)
+            self._in_places[lane, places] = found
         return found
 
     def shape(self, kind: int) -> Shape:

@@ -93,6 +93,7 @@ class _Query(NamedTuple):
     num_nodes: int
     limit: int | None
     vendors: Mapping[str, str]
+    allowed: Callable[[str, str, str], bool] | None
     name: str
     block: Block
     ability: Ability
@@ -110,6 +111,7 @@ def rank(
     ordered: bool = False,
     limit: int | None = _DEFAULT_LIMIT,
     launchable: Callable[[str], bool] | None = None,
+    allowed: Callable[[str, str, str], bool] | None = None,
 ) -> Ranking:
     """Rank a market and single offers for candidates of resources.
 
@@ -119,6 +121,8 @@ def rank(
         market: offers in columns. A provider without an ability is taken to have spot capacity and several nodes.
         offers: owned and other single offers; `abilities` and `usage` are as for `choose.plan`.
         limit: how many choices at most; None: all of them.
+        allowed: whether a place (provider, region, zone) may be used: residency, places that just refused. It is asked for each
+            place of the market; single offers are the caller's.
         launchable: providers of the market for which it is False are `shown` and refused with `no-driver`.
     """
     abilities = abilities or {}
@@ -135,7 +139,7 @@ def rank(
                 continue
             blocks[name] = market.block(name)
             query = _Query(
-                wish, position, position if ordered else 0, num_nodes, limit, market.vendors,
+                wish, position, position if ordered else 0, num_nodes, limit, market.vendors, allowed,
                 name, blocks[name], abilities.get(name, _PRICED), told,
             )  # fmt: skip
             found, count = _fit(query)
@@ -214,7 +218,8 @@ def _fit(query: _Query) -> tuple[list[_Run], int]:
     if local is not None:
         members = {kind for rows in local for kind in rows}
         kinds = sorted(members)
-        told.keep("zone" if wish.infra.zone else "region", len(kinds))
+    if wish.infra.region or wish.infra.zone or query.allowed is not None:
+        told.keep("place", len(kinds))
     if wish.instance_type:
         of_type = block.of_type(wish.instance_type)
         left = of_type if members is None else [kind for kind in of_type if kind in members]
@@ -235,39 +240,39 @@ def _fit(query: _Query) -> tuple[list[_Run], int]:
 
 
 def _rows_in_place(query: _Query) -> _Local | None:
-    """Rows by kind for each lane when the wish names a region or zone; None when anywhere will do."""
-    block, told = query.block, query.told
+    """Rows by kind for each lane when not every place will do; None when anywhere will."""
+    block, told, allowed = query.block, query.told, query.allowed
     region, zone = query.wish.infra.region, query.wish.infra.zone
     region = None if region == "*" else region
     zone = None if zone == "*" else zone
-    if not region and not zone:
+    if not region and not zone and allowed is None:
         return None
-    local: _Local = []
+    here = list(range(len(block.places)))
+    places = block.places
     if region:
-        local = [block.in_region(lane, region) for lane in range(len(block.lanes))]
-        if any(place.region != region for place in block.places):
+        left = [index for index in here if places[index].region == region]
+        if len(left) < len(here):
             told.add(query.name, "region", f"`infra` asks for region {region}")
-    else:
-        for lane, columns in enumerate(block.lanes):
-            start = columns.start
-            local.append({kind: list(range(start[kind], start[kind + 1])) for kind in block.in_lane(lane)[0]})
-    if not zone:
-        return local
-    # An offer without a zone can be had in any zone of its region.
-    good = {i for i, place in enumerate(block.places) if place.zone in ("", zone)}
-    zoned, fell = [], False
-    for lane, rows_by_kind in enumerate(local):
-        place = block.lanes[lane].place
-        kept = {}
-        for kind, rows in rows_by_kind.items():
-            here = [row for row in rows if place[row] in good]
-            fell = fell or len(here) < len(rows)
-            if here:
-                kept[kind] = here
-        zoned.append(kept)
-    if fell:
-        told.add(query.name, "zone", f"`infra` asks for zone {zone}")
-    return zoned
+        here = left
+    if zone:
+        # An offer without a zone can be had in any zone of its region.
+        left = [index for index in here if places[index].zone in ("", zone)]
+        if len(left) < len(here):
+            told.add(query.name, "zone", f"`infra` asks for zone {zone}")
+        here = left
+    if allowed is not None:
+        left = [index for index in here if allowed(query.name, places[index].region, places[index].zone)]
+        if len(left) < len(here):
+            told.add(
+                query.name,
+                "place",
+                "some of its places are ruled out" if left else "its places are ruled out",
+            )
+        here = left
+    chosen = frozenset(here)
+    if len(chosen) == len(places):
+        return None
+    return [block.in_places(lane, chosen) for lane in range(len(block.lanes))]
 
 
 def _lanes(
