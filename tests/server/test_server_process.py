@@ -17,6 +17,9 @@ from pathlib import Path
 import pytest
 from conftest import Raw
 
+from argosy.model.errors import ArgosyError
+from argosy.server.listeners import bind_tcp
+
 TASK = {"run": "true"}
 
 
@@ -153,6 +156,12 @@ def test_a_port_that_is_taken(home: Path) -> None:
     assert f"error: port {port} of `127.0.0.1` is in use" in said
     assert "hint: choose another with `--listen HOST:PORT`" in said
     assert not (home / "argosy.db").exists()  # nothing had started
+
+
+def test_a_taken_port_has_a_code_of_its_own() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken, pytest.raises(ArgosyError) as error:
+        bind_tcp(f"127.0.0.1:{taken.getsockname()[1]}")
+    assert error.value.code == "port-taken"
 
 
 @pytest.mark.parametrize("listen", ["7421", "nowhere.invalid:1", "127.0.0.1:99999", "127.0.0.1:x"])
