@@ -14,6 +14,7 @@ from argosy.model.facts import NodeFacts
 from argosy.providers.local.processes import AGENT_MARK, Process, spawn
 
 _PROBE_LIMIT_S = 30.0
+_FOR_AGENTS = frozenset({"ARGOSY_NVML_LIBRARY"})
 
 
 class ZipappAgents:
@@ -22,7 +23,9 @@ class ZipappAgents:
     def __init__(self, zipapp: Path, environ: Mapping[str, str]) -> None:
         self._zipapp = zipapp
         # What configures or unlocks the server is not for what users run on its machine.
-        self._environ = {key: value for key, value in environ.items() if not key.startswith("ARGOSY_")}
+        self._environ = {
+            key: value for key, value in environ.items() if not key.startswith("ARGOSY_") or key in _FOR_AGENTS
+        }
 
     def start(self, home: Path, socket: Path, devices: Sequence[int], name: str) -> Process:
         command = agent_command(self._zipapp, home, socket, devices=devices, name=name, python=sys.executable)
