@@ -31,7 +31,11 @@ def main() -> None:
 
     dist.init_process_group("nccl" if torch.cuda.is_available() else "gloo")
     rank, world = dist.get_rank(), dist.get_world_size()
-    device = torch.device("cuda", int(os.environ["LOCAL_RANK"])) if torch.cuda.is_available() else torch.device("cpu")
+    device = (
+        torch.device("cuda", int(os.environ["LOCAL_RANK"]))
+        if torch.cuda.is_available()
+        else torch.device("cpu")
+    )
     print(f"rank {rank} of {world} on node {os.environ.get('ARGOSY_NODE_RANK', '?')} ({device})", flush=True)
 
     torch.manual_seed(rank)  # different weights at first: DDP hands out those of rank 0
