@@ -6,6 +6,7 @@ import asyncio
 import inspect
 import socket
 import threading
+from contextlib import suppress
 
 import pytest
 
@@ -198,7 +199,8 @@ def test_somebody_else_listens(short_dir) -> None:
             for _ in range(2):
                 peer, _ = listener.accept()
                 peer.recv(100)
-                peer.sendall(b"SSH-2.0-OpenSSH\r\n\r\n")
+                with suppress(OSError):
+                    peer.sendall(b"SSH-2.0-OpenSSH\r\n\r\n")
                 peer.close()
 
         thread = threading.Thread(target=talk, daemon=True)

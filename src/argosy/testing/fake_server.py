@@ -613,8 +613,8 @@ class _Peer(threading.Thread):
         try:
             while self._one():
                 pass
-        except (OSError, ValueError):
-            pass
+        except (OSError, ValueError, struct.error):
+            pass  # the other side went
         finally:
             self._server._open.discard(self)
             self.close()
@@ -688,6 +688,9 @@ class _Terminal:
             kind, data = self._read()
             if kind == 8:
                 return
+            if kind == 9:
+                self._frame(10, data)
+                continue
             if kind == 1:
                 self._frame(2, b"resized to " + data + b"\r\n")
                 continue

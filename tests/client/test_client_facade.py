@@ -1,0 +1,312 @@
+"""What programs write: Task, Resources, Dag, launch and the others; blocking and async."""
+
+from __future__ import annotations
+
+import asyncio
+import doctest
+import importlib
+import io
+import subprocess
+import sys
+import warnings
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+import argosy as sky
+from argosy import aio
+from argosy.client import facade
+from argosy.model.errors import ArgosyError
+from argosy.model.resources import Autostop
+from argosy.testing.fake_server import FakeLog, FakeServer, Line
+
+
+@pytest.fixture(autouse=True)
+def environment(server: FakeServer, short_dir: Path) -> Iterator[None]:
+    """The façade reads the environment of the process: that is its job, so the test sets it."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("ARGOSY_SERVER", f"unix://{server.socket}")
+        patch.setenv("ARGOSY_HOME", str(short_dir / "home"))
+        patch.setenv("USER", "ada")
+        yield
+    while facade._clients:
+        facade._clients.popitem()[1].close()
+
+
+@pytest.mark.parametrize(
+    "module",
+    [
+        "api.location", "cli.task_options", "client", "client.async_client", "client.calls", "client.client",
+        "client.clouds", "client.facade", "client.frames", "client.ignore", "client.progress", "client.tasks", "client.wire",
+    ],
+)  # fmt: skip
+def test_examples_in_docstrings_run(module: str) -> None:
+    result = doctest.testmod(importlib.import_module(f"argosy.{module}"))
+    assert result.attempted > 0 and result.failed == 0
+
+
+def test_the_program_of_the_documentation(
+    server: FakeServer, capfdbinary: pytest.CaptureFixture[bytes]
+) -> None:
+    task = sky.Task(run="echo hello", name="hi")
+    job_id, handle = sky.stream_and_get(sky.launch(task, cluster_name="dev"))
+    assert (job_id, handle.cluster_name) == (1, "dev")
+    out = io.BytesIO()
+    assert sky.tail_logs("dev", job_id, output_stream=out) == 0
+    assert out.getvalue() == b"hello\n"
+    again, _ = sky.get(sky.exec(sky.Task(run="exit 2"), cluster_name="dev"))
+    assert sky.tail_logs("dev", output_stream=out) == 1
+    assert sky.job_status("dev", [1, again, 9]) == {1: "succeeded", 2: "failed", 9: None}
+    assert sky.job_status("dev") == {2: "failed"}
+    assert [job.number for job in sky.queue("dev")] == [2, 1]
+    assert sky.queue("dev", skip_finished=True) == []
+    assert [cluster.name for cluster in sky.status()] == ["dev"]
+    assert sky.status(["other"]) == []
+    sky.autostop("dev", 5, down=True)
+    assert sky.status("dev")[0].autostop == Autostop(idle_s=300, down=True)
+    sky.stop("dev")
+    assert sky.status("dev")[0].status == "stopped"
+    sky.start("dev", idle_minutes_to_autostop=-1)
+    assert sky.status("dev")[0].autostop == Autostop()
+    sky.down("dev")
+    assert sky.status() == []
+    with pytest.raises(sky.ArgosyError) as error:
+        sky.down("dev")
+    assert error.value.code == "not-found"
+
+
+def test_launch_options(server: FakeServer, tmp_path: Path) -> None:
+    (tmp_path / "a.py").write_text("")
+    task = sky.Task(run="x", workdir=tmp_path, file_mounts={"/data": str(tmp_path / "a.py")})
+    launched = sky.launch(task, "dev", idle_minutes_to_autostop=3, down=True, fast=True)
+    assert launched.cluster == "dev" and launched.handle.created
+    import msgspec
+
+    from argosy.api.types import LaunchRequest
+
+    request = msgspec.json.decode(server.seen("launch")[0].body, type=LaunchRequest)
+    assert request.autostop == Autostop(idle_s=180, down=True) and not request.setup and not request.down
+    assert request.user == "ada"
+    assert request.task.workdir_tree in server.trees and request.task.file_mounts[0].is_file
+    dry = sky.launch(task, dryrun=True)
+    assert dry.job_id is None and dry.handle.plan is not None and dry.handle.plan.choices
+    assert len(server.seen("launch")) == 1
+    assert sky.optimize(task).choices
+
+
+def test_cancel_and_download(server: FakeServer, tmp_path: Path) -> None:
+    server.add_cluster("dev")
+    for _ in range(3):
+        server.next_log = FakeLog([Line(b"a\n", 0), Line(b"b\n", 1)], held=True)
+        sky.exec(sky.Task(run="x", num_nodes=2), "dev")
+    assert sky.cancel("dev").names == ("3",)
+    assert sky.cancel("dev", job_ids=[1]).names == ("1",)
+    assert sky.cancel("dev", all=True).names == ("2",)
+    folders = sky.download_logs("dev", [2], local_dir=tmp_path)
+    assert (Path(folders["2"]) / "rank-1.log").read_bytes() == b"b\n"
+    out = io.BytesIO()
+    sky.tail_logs("dev", 2, follow=False, output_stream=out)
+    assert out.getvalue() == b"(job-2, rank=0) a\n(job-2, rank=1) b\n"
+
+
+def test_managed_jobs(server: FakeServer) -> None:
+    job_id, handle = sky.jobs.launch(sky.Task(run="echo hi"), name="sweep")
+    assert (job_id, handle.cluster_name) == (1, None)
+    out = io.BytesIO()
+    assert sky.jobs.tail_logs(name="sweep", output_stream=out) == 0
+    assert sky.jobs.tail_logs(job_id=1, output_stream=out) == 0
+    assert out.getvalue() == b"hi\nhi\n"
+    server.next_log = FakeLog(held=True)
+    sky.jobs.launch(sky.Task("long", run="x"))
+    assert [job.name for job in sky.jobs.queue()] == ["long", "sweep"]
+    assert [job.name for job in sky.jobs.queue(skip_finished=True)] == ["long"]
+    assert sky.jobs.cancel(name="long").names == ("2",)
+    with pytest.raises(ArgosyError, match="nothing to cancel"):
+        sky.jobs.cancel(name="long")
+    with pytest.raises(ArgosyError, match="no managed job `none`"):
+        sky.jobs.tail_logs(name="none")
+
+
+def test_the_rest(server: FakeServer) -> None:
+    server.add_cluster("dev")
+    assert [finding.provider for finding in sky.check(["local"])] == ["local"]
+    assert sky.cost_report(7)[0].name == "dev"
+    assert sky.list_accelerators("A100")[0].shape.accelerator == "A100"
+    assert sky.events() == []
+    assert sky.api_info().version
+
+
+# Task, Resources, Dag ---------------------------------------------------------------------------------------------
+
+
+def test_a_task_of_yaml(tmp_path: Path) -> None:
+    path = tmp_path / "t.yaml"
+    path.write_text("name: t\nenvs: {N: null}\nrun: echo $N\nresources: {cpus: 2}\n")
+    task = sky.Task.from_yaml(path)
+    with pytest.raises(ArgosyError, match="`N` has no value") as error:
+        task.build()
+    assert error.value.where.startswith(str(path)) or str(path) in str(error.value.details)
+    task.update_envs({"N": 3}).set_resources(sky.Resources(cpus="4+", memory="8+"))
+    task.num_nodes = 2
+    task.name = "other"
+    model = task.build()
+    assert (model.name, model.num_nodes, model.envs) == ("other", 2, {"N": "3"})
+    assert model.resources[0].render() == "4+ CPUs, 8 GB+"
+    assert model.run == "echo $N"
+    with pytest.raises(ArgosyError) as error:
+        sky.Task.from_yaml(tmp_path / "none.yaml")
+    assert error.value.code == "spec-unreadable"
+
+
+def test_a_task_of_values() -> None:
+    task = sky.Task(
+        "t", setup="pip list", run="python x.py", envs={"A": 1}, secrets={"KEY": "hunter2"}, num_nodes=2,
+        resources={sky.Resources(cloud=sky.Local(), cpus=1), sky.Resources(cloud=sky.AWS, cpus=1)},
+    )  # fmt: skip
+    assert "hunter2" not in repr(task) and "hunter2" not in repr(task.build())
+    assert "hunter2" not in str(task.to_yaml_config())
+    assert {one.infra.provider for one in task.build().resources} == {"local", "aws"}
+    assert not task.build().ordered
+    task.set_resources([sky.Resources(infra="aws"), sky.Resources(infra="local")])
+    assert [one.infra.provider for one in task.build().resources] == ["aws", "local"] and task.build().ordered
+    task.update_secrets({"MORE": "x"}).update_file_mounts({"/a": "./a"}).update_file_mounts({"/b": "./b"})
+    assert task.build().secrets == {"KEY": "hunter2", "MORE": "x"}
+    assert [mount.target for mount in task.build().file_mounts] == ["/a", "/b"]
+    assert (task.name, task.setup, task.run, task.num_nodes, task.envs) == (
+        "t",
+        "pip list",
+        "python x.py",
+        2,
+        {"A": "1"},
+    )
+
+
+@pytest.mark.parametrize(
+    ("make", "code"),
+    [
+        (lambda: sky.Resources(cpus="lots"), "spec-invalid"),
+        (lambda: sky.Resources(accelerators="A100:-1"), "spec-invalid"),
+        (lambda: sky.Task(run="x", num_nodes=0), "spec-invalid"),
+        (lambda: sky.Task(run=lambda rank, ips: "x"), "unsupported"),
+        (lambda: sky.Task.from_yaml_config({"rum": "x"}), "spec-invalid"),
+        (lambda: sky.Task(run="x").set_resources({"gpus": 3}), "spec-invalid"),
+        (lambda: sky.Task().build(), "spec-invalid"),
+        (lambda: sky.launch("task.yaml"), "usage"),
+        (lambda: sky.launch(sky.Dag()), "usage"),
+        (lambda: sky.exec(sky.Task(run="x"), "dev", down=True), "unsupported"),
+    ],
+)
+def test_what_is_wrong_is_said_at_once(make: object, code: str) -> None:
+    with pytest.raises(ArgosyError) as error:
+        make()  # type: ignore[operator]
+    assert error.value.code == code and error.value.hint
+
+
+def test_a_dag_of_one_task_is_launched_and_of_two_is_not(server: FakeServer) -> None:
+    with sky.Dag() as dag:
+        first = sky.Task(run="echo 1")
+    assert sky.launch(dag, cluster_name="dev").job_id == 1
+    with sky.Dag() as dag:
+        first = sky.Task(run="echo 1")
+        second = sky.Task(run="echo 2")
+        assert (first >> second) is second
+    assert (len(dag), dag.edges) == (2, [(first, second)])
+    with pytest.raises(ArgosyError, match="2 tasks") as error:
+        sky.launch(dag)
+    assert error.value.code == "unsupported"
+    dag.remove(second)
+    assert dag.single() is first and dag.edges == []
+
+
+def test_what_is_not_executed_becomes_a_warning(server: FakeServer) -> None:
+    task = sky.Task.from_yaml_config({"run": "x", "service": {"replicas": 1}})
+    with pytest.warns(UserWarning, match="`service` is accepted but not executed yet"):
+        sky.launch(task, cluster_name="dev")
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        sky.launch(sky.Task(run="x"), cluster_name="dev")
+
+
+# Async ------------------------------------------------------------------------------------------------------------
+
+
+def test_the_async_facade(server: FakeServer, tmp_path: Path) -> None:
+    (tmp_path / "a.py").write_text("")
+
+    async def main() -> None:
+        task = sky.Task(run="echo hi", workdir=str(tmp_path))
+        job_id, handle = await aio.launch(task, cluster_name="dev")
+        out = io.BytesIO()
+        assert await aio.tail_logs("dev", job_id, output_stream=out) == 0
+        assert out.getvalue() == b"hi\n"
+        await asyncio.gather(*(aio.exec(sky.Task(run="exit 1"), "dev") for _ in range(5)))
+        assert len(await aio.queue("dev")) == 6
+        assert (await aio.job_status("dev", 6)) == {6: "failed"}
+        assert (await aio.status())[0].name == handle.cluster_name
+        await aio.autostop("dev", 1)
+        server.next_log = FakeLog(held=True)
+        await aio.exec(sky.Task(run="x"), "dev")
+        assert (await aio.cancel("dev")).names == ("7",)
+        assert (await aio.jobs.launch(sky.Task(run="echo m"), name="m")).job_id == 1
+        assert await aio.jobs.tail_logs("m", output_stream=out) == 0
+        assert [job.name for job in await aio.jobs.queue()] == ["m"]
+        assert (await aio.optimize(task)).choices
+        assert await aio.check() and await aio.cost_report()
+        await aio.stop("dev")
+        await aio.start("dev")
+        await aio.down("dev")
+        with pytest.raises(ArgosyError):
+            await aio.down("dev")
+        await aio.current_client().close()
+
+    asyncio.run(main())
+
+
+def test_both_facades_have_the_same_calls() -> None:
+    import inspect
+
+    for module, mirror in ((facade, aio), (sky.jobs, aio.jobs)):
+        for name in (
+            "launch",
+            "exec",
+            "status",
+            "start",
+            "stop",
+            "down",
+            "autostop",
+            "queue",
+            "cancel",
+            "tail_logs",
+        ):
+            if hasattr(module, name):
+                ours, theirs = (inspect.signature(getattr(one, name)).parameters for one in (module, mirror))
+                assert set(theirs) <= set(ours), name
+
+
+# Imports ----------------------------------------------------------------------------------------------------------
+
+HEAVY = ("litestar", "sqlalchemy", "numpy", "rich", "asyncio", "yaml", "pathspec", "subprocess", "ssl", "http", "websockets")  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("statement", "more"),
+    [
+        ("import argosy", ("msgspec", "click")),
+        ("import argosy.client", ("msgspec", "click")),
+        ("import argosy.cli.main as m; m.run(['--help'])", ("msgspec", "argosy.model", "argosy.client")),
+        ("import argosy.cli.main as m; m.run(['--version'])", ("msgspec", "argosy.model", "argosy.client")),
+        ("import argosy.cli.main as m; m.run(['status'])", ("argosy.spec", "argosy.client.files")),
+        ("import argosy.cli.main as m; m.run(['launch', '-c', 'dev', '--', 'echo'])", ("argosy.client.files", "argosy.spec.parse")),
+        ("import argosy.cli.main as m; m.run(['logs', 'dev'])", ("argosy.spec",)),
+        ("import argosy as sky; sky.status()", ("click",)),
+    ],
+)  # fmt: skip
+def test_what_is_imported(server: FakeServer, statement: str, more: tuple[str, ...]) -> None:
+    server.add_cluster("dev")
+    server.add_job(sky.Task(run="echo").build(), "dev")
+    code = f"import sys\n{statement}\nsys.stderr.write(' '.join(sys.modules))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    loaded = set(done.stderr.splitlines()[-1].split())
+    assert {"argosy"} <= loaded
+    assert sorted(loaded & {*HEAVY, *more}) == []
