@@ -174,6 +174,7 @@ def test_reserved_capacity_is_a_few_nodes_at_a_price(tmp_path: Path) -> None:
         price_usd_hour = 0
         cpus = 64
         memory_gib = 256
+        until = "2027-01-31"
         """
     )
     catalog = Catalog.load(tmp_path)
@@ -181,14 +182,15 @@ def test_reserved_capacity_is_a_few_nodes_at_a_price(tmp_path: Path) -> None:
     assert catalog.owned_price_micro_usd("ssh", "lab") == 500_000
     assert catalog.owned_price_micro_usd("ssh", "other") == 1_250_000
     assert catalog.owned_price_micro_usd("local") == 0
-    first, second = catalog.owned()
+    first, second = catalog.owned(20_779 * DAY_MS)
+    assert catalog.owned(20_850 * DAY_MS) == (first,)  # the other one has run out
     assert (first.capacity, first.nodes_max, first.shape.accelerators_milli) == (Capacity.RESERVED, 2, 8000)
     assert second.shape.memory_bytes == 256 * GIB
     wish = Resources(accelerator=Accelerator(model="A100", milli=8000), use_spot=False)
     abilities = {"aws": Ability(spot=True, multi_node=True)}
-    two = rank([wish], 2, catalog.market, offers=catalog.owned(), abilities=abilities).plan.choices
+    two = rank([wish], 2, catalog.market, offers=[first, second], abilities=abilities).plan.choices
     assert two[0].offer == first
-    three = rank([wish], 3, catalog.market, offers=catalog.owned(), abilities=abilities).plan
+    three = rank([wish], 3, catalog.market, offers=[first, second], abilities=abilities).plan
     assert three.choices[0].offer.capacity is Capacity.ON_DEMAND
     assert "has 2 nodes at present, asked for 3" in {each.text for each in three.rejected}
 
@@ -208,6 +210,14 @@ def test_reserved_capacity_is_a_few_nodes_at_a_price(tmp_path: Path) -> None:
         (
             '[[reserved]]\nprovider = "aws"\ninstance_type = "g6.xlarge"\nnodes = 1\nprice_usd_hour = -1.0\n',
             "terms.toml: reserved[0]: price -1 is below 0; it is left out",
+        ),
+        (
+            '[[discount]]\nprovider = "awz"\npercent = 20\n',
+            "terms.toml: discount[0]: there are no prices of `awz`; it is left out",
+        ),
+        (
+            '[[reserved]]\nprovider = "aws"\ninstance_type = "g6.xlarge"\nnodes = 1\nprice_usd_hour = 1.0\nuntil = "soon"\n',
+            "terms.toml: reserved[0]: `soon` is not a date; write for example `2027-01-31`; it is left out",
         ),
         ("[owned]\nssh = -2.0\n", "terms.toml: owned.ssh: price -2 is below 0; it is left out"),
     ],

@@ -266,6 +266,14 @@ def test_gcp(catalog: Catalog, service: FakePrices) -> None:
         sku("Spot Preemptible G2 Instance Core running in Americas", 0.01, "Preemptible"),
         sku("Commitment v1: G2 Core in Americas for 1 Year", 0.001, "Commit1Yr"),
         sku("G2 Custom Instance Core running in Americas", 9.0),
+        sku("Nvidia L4 Virtual Workstation GPU running in Americas", 9.0),
+        sku("Spot Preemptible A3Plus Instance Core running in Americas", 0.02, "Preemptible"),
+        sku("Spot Preemptible A3Plus Instance Ram running in Americas", 0.002, "Preemptible", unit="GiBy.h"),
+        sku(
+            "Nvidia H100 80GB Plus GPU attached to Spot Preemptible VMs running in Americas",
+            3.0,
+            "Preemptible",
+        ),
         sku("N2D AMD Instance Core running in Americas", 100.0),
         sku("N2D AMD Instance Ram running in Americas", 100.0, unit="GiBy.h"),
     ]
@@ -274,6 +282,10 @@ def test_gcp(catalog: Catalog, service: FakePrices) -> None:
     new = next(row for row in rows if row.instance_type == "g2-standard-4" and row.region == "us-central1"
                and row.capacity is Capacity.ON_DEMAND)  # fmt: skip
     assert new.note.rule == "4 cores x 0.03 + 16 GiB x 0.003 + 1 L4 x 0.5"
+    mega = next(row for row in rows if row.instance_type == "a3-megagpu-8g" and row.region == "us-central1"
+                and row.capacity is Capacity.SPOT)  # fmt: skip
+    assert mega.note.rule.endswith("+ 8 H100-MEGA x 3; local SSD not counted")
+    assert mega.note.estimated
     # A sum that cannot be is not believed, and what has no part keeps its price: nothing is lost.
     block = catalog.listed_block("gcp")
     assert block is not None

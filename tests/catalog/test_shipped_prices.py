@@ -15,7 +15,7 @@ import pytest
 from argosy.catalog import Catalog
 from argosy.catalog.catalog import SHIPPED
 from argosy.catalog.listing import gpu_rows, in_area, offer_rows, price_rows, region_rows, regions_in
-from argosy.catalog.table import CorruptTable, Table
+from argosy.catalog.table import CorruptTable, Table, write_table
 from argosy.model.market import DAY_MS
 from argosy.model.offer import Capacity
 from argosy.model.resources import Accelerator, Infra, Resources
@@ -314,6 +314,17 @@ def test_a_damaged_table_is_noticed() -> None:
     data[40] ^= 1
     with pytest.raises(CorruptTable, match="directory"):
         Table(bytes(data))
+
+
+def test_every_changed_byte_is_noticed() -> None:
+    table = Table.open(SHIPPED)
+    small = write_table("2026-01-01", [table.block("fluidstack"), table.block("nebius")])
+    Table(small).check()
+    for at in range(0, len(small), 7):
+        changed = bytearray(small)
+        changed[at] ^= 0x20
+        with pytest.raises(CorruptTable):
+            Table(bytes(changed)).check()
 
 
 # --- against the price files --------------------------------------------------------------------------------------

@@ -146,9 +146,10 @@ class Catalog:
         """Whether Argosy has a driver for it. False: its offers are shown, not launched."""
         return provider in LAUNCHABLE
 
-    def owned(self) -> tuple[Offer, ...]:
-        """Reserved and committed capacity of the user: a finite number of nodes at a price."""
-        return self._overlay.reserved
+    def owned(self, now_ms: int) -> tuple[Offer, ...]:
+        """Reserved and committed capacity of the user that has not run out: a finite number of nodes at a price."""
+        today = now_ms // DAY_MS
+        return tuple(offer for offer, until in self._overlay.reserved if not until or until >= today)
 
     def owned_price_micro_usd(self, provider: str, pool: str = "") -> int:
         """Per node and hour of the user's own machines, by configuration; 0 by default."""

@@ -86,7 +86,7 @@ class Overlay:
         self.warnings: list[str] = []
         self.discounts: tuple[Discount, ...] = ()
         self.owned_prices: dict[str, int] = {}
-        self.reserved: tuple[Offer, ...] = ()
+        self.reserved: tuple[tuple[Offer, int], ...] = ()  # until when, in days since 1970; 0: without an end
         self.live: dict[str, Table] = {}
         self.private: dict[str, list[PriceRow]] = {}
         self._broken: set[str] = set()
@@ -134,9 +134,16 @@ class Overlay:
 def load_overlay(folder: Path, *, shapes: Table | None = None) -> Overlay:
     """Read the user's folder. `shapes` gives the shapes of reserved machines that name only an instance type."""
     overlay = Overlay()
-    if not folder.is_dir():
+    try:
+        if not folder.is_dir():
+            return overlay
+        live, private = sorted((folder / "live").glob("*.prices")), sorted(folder.glob("*.csv"))
+    except OSError as error:
+        overlay.warnings.append(
+            f"the catalog folder {folder} cannot be read: {error.strerror}; the shipped prices are used"
+        )
         return overlay
-    for path in sorted((folder / "live").glob("*.prices")):
+    for path in live:
         provider = path.stem
         try:
             table = Table.open(path)
@@ -146,7 +153,7 @@ def load_overlay(folder: Path, *, shapes: Table | None = None) -> Overlay:
             overlay.warnings.append(_unusable(f"live/{path.name}", str(error), provider))
             continue
         overlay.live[provider] = table
-    for path in sorted(folder.glob("*.csv")):
+    for path in private:
         _read_private(path, overlay)
     terms = folder / "terms.toml"
     if terms.is_file():
@@ -219,9 +226,7 @@ def _private_rows(row: Mapping[str, str | None], source: str, day: int) -> tuple
     model = text("accelerator")
     as_of = text("as_of")
     if as_of:
-        import datetime
-
-        day = (datetime.date.fromisoformat(as_of) - datetime.date(1970, 1, 1)).days
+        day = _day(as_of)
     note = Note(day, text("source") or f"private catalog {source}")
     made = []
     for column, capacity in (("price_usd_hour", Capacity.ON_DEMAND), ("spot_price_usd_hour", Capacity.SPOT)):
@@ -270,6 +275,7 @@ def _read_terms(path: Path, overlay: Overlay, shapes: Table | None) -> None:
             f"{path.name} cannot be used: {error}; list prices are shown, without discounts and reserved machines"
         )
         return
+    known = {*(shapes.providers if shapes is not None else ()), *overlay.providers()}
     discounts = []
     for table, entries in (("discount", terms.discount), ("savings_plan", terms.savings_plan)):
         for index, entry in enumerate(entries):
@@ -277,6 +283,11 @@ def _read_terms(path: Path, overlay: Overlay, shapes: Table | None) -> None:
                 overlay.warnings.append(
                     f"{path.name}: {table}[{index}]: percent {entry.percent:g} must be above 0 and below 100; "
                     "it is left out"
+                )
+                continue
+            if entry.provider not in known:
+                overlay.warnings.append(
+                    f"{path.name}: {table}[{index}]: there are no prices of `{entry.provider}`; it is left out"
                 )
                 continue
             discounts.append(
@@ -291,10 +302,22 @@ def _read_terms(path: Path, overlay: Overlay, shapes: Table | None) -> None:
     reserved = []
     for index, machine in enumerate(terms.reserved):
         try:
-            reserved.append(_reserved_offer(machine, shapes))
+            reserved.append((_reserved_offer(machine, shapes), _day(machine.until)))
         except ValueError as error:
             overlay.warnings.append(f"{path.name}: reserved[{index}]: {error}; it is left out")
     overlay.reserved = tuple(reserved)
+
+
+def _day(date: str) -> int:
+    """Days since 1970; 0 without a date. Raises ValueError."""
+    if not date:
+        return 0
+    import datetime
+
+    try:
+        return (datetime.date.fromisoformat(date) - datetime.date(1970, 1, 1)).days
+    except ValueError:
+        raise ValueError(f"`{date}` is not a date; write for example `2027-01-31`") from None
 
 
 def _reserved_offer(entry: Reserved, shapes: Table | None) -> Offer:

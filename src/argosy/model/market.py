@@ -148,7 +148,7 @@ class Block:
                         kind += 1
                     found.setdefault(kind, []).append(row)
             if len(self._in_places) >= _KEPT_PLACES:
-                self._in_places.pop(next(iter(self._in_places)), None)
+                self._in_places.clear()
             self._in_places[lane, places] = found
         return found
 

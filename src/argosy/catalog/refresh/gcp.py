@@ -25,13 +25,15 @@ _SERVICE = "/v1/services/6F81-5844-456A/skus"  # Compute Engine
 _PAGES_MAX = 200
 _BELIEVED = (0.4, 2.5)  # a sum outside of these shares of the known price missed a part
 _SIZE = re.compile(
-    r"^(?:Spot Preemptible )?([A-Z]\d[A-Z]?)(?: Predefined| AMD| Arm)? Instance (Core|Ram) running in",
+    r"^(?:Spot Preemptible )?([A-Z]\d(?:Plus|Ultra|[A-Z])?)(?: Predefined| AMD| Arm)? Instance (Core|Ram) running in",
     re.IGNORECASE,
 )
 _OPTIMIZED = re.compile(
     r"^(?:Spot Preemptible )?Compute optimized (Core|Ram|Instance Core|Instance Ram) running in"
 )
 _GPU = re.compile(r"^(.+?) GPU (?:attached to (?:Spot )?Preemptible VMs )?running in", re.IGNORECASE)
+_OTHER = ("Custom", "Sole Tenancy", "Workstation", "Commitment", "Reserved")
+_FAMILIES = {"a3-megagpu": "a3plus", "a3-ultragpu": "a3ultra"}  # the others are called like their machines
 _SHARED = re.compile(r"^(e2-(micro|small|medium)|f1-|g1-)")
 
 
@@ -118,7 +120,7 @@ def _add(sku: _Sku, parts: dict[tuple[str, str, bool], float], book: Book) -> No
     ):
         return
     usd = sku.usd
-    if not usd or "Custom" in sku.description or "Sole Tenancy" in sku.description:
+    if not usd or any(word in sku.description for word in _OTHER):
         return
     part = ""
     size, optimized, gpu = (pattern.match(sku.description) for pattern in (_SIZE, _OPTIMIZED, _GPU))
@@ -138,7 +140,8 @@ def _add(sku: _Sku, parts: dict[tuple[str, str, bool], float], book: Book) -> No
 def _priced(old: PriceRow, parts: dict[tuple[str, str, bool], float], book: Book) -> PriceRow | None:
     """The row at the sum of its parts; None when a part is not known or the sum is not believed."""
     spot = old.capacity is Capacity.SPOT
-    family = old.instance_type.split("-")[0]
+    name = old.instance_type
+    family = _FAMILIES.get("-".join(name.split("-")[:2]), name.split("-")[0])
     core = parts.get((f"{family} core", old.region, spot))
     ram = parts.get((f"{family} ram", old.region, spot))
     if core is None or ram is None or _SHARED.match(old.instance_type):
@@ -158,7 +161,9 @@ def _priced(old: PriceRow, parts: dict[tuple[str, str, bool], float], book: Book
         return None
     # Local SSDs of these are priced apart and not counted.
     partial = (
-        "lssd" in old.instance_type or family in ("a3", "a4") or old.instance_type.startswith("a2-ultra")
+        "lssd" in old.instance_type
+        or family.startswith(("a3", "a4"))
+        or old.instance_type.startswith("a2-ultra")
     )
     if partial:
         rule += "; local SSD not counted"
