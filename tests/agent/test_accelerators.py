@@ -10,7 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from conftest import AgentProcess
+from agent_process import AgentProcess
 
 from argosy.agent import devices
 from argosy.infra.agent_client import AgentClient

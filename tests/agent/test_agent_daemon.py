@@ -13,7 +13,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from conftest import AgentProcess, gone, watch_until
+from agent_process import AgentProcess, gone, watch_until
 
 import argosy.agent
 from argosy.infra.agent_client import AgentClient

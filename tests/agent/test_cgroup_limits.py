@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from conftest import AgentProcess
+from agent_process import AgentProcess
 
 from argosy.agent import cgroups, node
 from argosy.infra.agent_client import AgentClient

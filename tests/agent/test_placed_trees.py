@@ -9,7 +9,7 @@ from pathlib import Path
 
 import msgspec
 import pytest
-from conftest import AgentProcess
+from agent_process import AgentProcess
 
 from argosy.agent import trees
 from argosy.agent.orders import Busy, Refused

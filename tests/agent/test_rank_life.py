@@ -7,7 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from conftest import AgentProcess, gone, wait_for, watch_until
+from agent_process import AgentProcess, gone, wait_for, watch_until
 
 from argosy.infra import border
 from argosy.infra.agent_client import AgentClient

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from conftest import AgentProcess, watch_until
+from agent_process import AgentProcess, watch_until
 
 from argosy.infra.agent_client import AgentClient
 from argosy.infra.agent_port import RankOrder

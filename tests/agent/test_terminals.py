@@ -5,7 +5,7 @@ import socket
 from pathlib import Path
 
 import pytest
-from conftest import AgentProcess, gone, wait_for
+from agent_process import AgentProcess, gone, wait_for
 
 from argosy.infra import border
 from argosy.infra.agent_client import AgentClient

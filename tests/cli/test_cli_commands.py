@@ -18,6 +18,7 @@ from argosy.cli.main import COMMANDS, SECTIONS, cli
 from argosy.cli.task_options import command_of
 from argosy.model.errors import ArgosyError
 from argosy.model.facts import Device
+from argosy.model.offer import Plan, Rejection
 from argosy.model.resources import Autostop
 from argosy.model.task import Task
 from argosy.spec import task_from_mapping
@@ -141,7 +142,7 @@ def test_dryrun_changes_nothing(argosy: CommandLine, server: FakeServer) -> None
         "local  this machine      1     2  of 32 GB  owned   $0  yes\n"
         "\n"
         "Not considered:\n"
-        "  aws  credentials  no credentials\n"
+        "  aws  –  credentials  no credentials\n"
         "\n"
         "Nothing was launched (--dryrun).\n"
     )
@@ -156,10 +157,22 @@ def test_nothing_fits(argosy: CommandLine, server: FakeServer, words: tuple[str,
     assert done.status == 3
     assert done.err == (
         "error: no offer fits the task (A100:8)\n"
-        "  aws  credentials  no credentials\n"
-        "hint: ask for less; `argosy gpus --all` and `argosy check` show what exists\n"
+        "  aws  –  credentials  no credentials\n"
+        "hint: `argosy check` says what is wrong with an infrastructure\n"
     )
     assert not server.seen("launch") and not server.seen("jobs_launch")
+
+
+@pytest.mark.parametrize("words", [("launch",), ("launch", "--dryrun")])
+def test_capacity_in_use_is_waited_for(
+    argosy: CommandLine, server: FakeServer, words: tuple[str, ...]
+) -> None:
+    text = "waits for 1 A100: 2 of 2 in use by train"
+    busy = Plan(num_nodes=1, rejected=(Rejection(provider="local", code="busy", text=text),))
+    server.plan_of = lambda task: t.PlanReply(plan=busy)
+    done = argosy(*words, "-y", "-c", "dev", "--gpus", "A100:1", "--", "x")
+    assert done.status == 0
+    assert text in done.err + done.out
 
 
 def test_what_is_not_executed_yet_is_said(argosy: CommandLine) -> None:

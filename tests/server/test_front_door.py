@@ -6,7 +6,7 @@ import socket
 import stat
 
 import pytest
-from conftest import Raw
+from raw_requests import Raw
 
 from argosy.api.endpoints import BODY_LIMIT_BYTES, ENDPOINTS
 from argosy.model.errors import CODES

@@ -11,7 +11,7 @@ from typing import Any
 
 import msgspec
 import pytest
-from conftest import Raw
+from raw_requests import Raw
 
 from argosy.api.types import LogFrame
 from argosy.model.facts import LogChunk, RankFact, RankPhase

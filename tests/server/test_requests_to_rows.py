@@ -6,7 +6,7 @@ from typing import Any
 
 import msgspec
 import pytest
-from conftest import Raw
+from raw_requests import Raw
 
 from argosy.infra import border
 from argosy.model.offer import Capacity, Offer
@@ -164,9 +164,12 @@ def test_a_live_cluster_is_used_again(server: IdleServer, raw: Raw) -> None:
     wide = raw.post("/launch", {"task": {**TASK, "num_nodes": 2}, "cluster": "c"})
     assert "it has 1 node" in wide.json["what"]
     either = {**TASK, "resources": [{"cpus": {"amount": 4000}}, {"cpus": {"amount": 1000}}]}
-    reply = raw.post("/launch", {"task": either, "cluster": "c"}).json
-    job = rows(server).workloads[reply["job"]["id"]]
+    (ref,) = raw.post("/exec", {"tasks": [either], "cluster": "c"}).json["jobs"]
+    job = rows(server).workloads[ref["id"]]
     assert job.spec.task.resources[0].cpus.amount == 1000  # type: ignore[union-attr]
+    reply = raw.post("/launch", {"task": either, "cluster": "c"}).json  # the size of nodes, not a job's share
+    job = rows(server).workloads[reply["job"]["id"]]
+    assert job.spec.task.resources[0].cpus is None  # type: ignore[union-attr]
 
 
 def test_launch_wakes_a_stopped_cluster(server: IdleServer, raw: Raw) -> None:

@@ -15,7 +15,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from conftest import Raw
+from raw_requests import Raw
 
 from argosy.model.errors import ArgosyError
 from argosy.server.listeners import bind_tcp

@@ -3,7 +3,7 @@ from __future__ import annotations
 import json
 
 import pytest
-from conftest import Raw
+from raw_requests import Raw
 from test_requests_to_rows import TASK, run_cluster
 from websockets.exceptions import InvalidStatus
 from websockets.sync.client import ClientConnection, unix_connect

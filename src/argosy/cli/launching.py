@@ -262,19 +262,25 @@ def _exists(session: Session, cluster: str) -> bool:
 
 
 def _dryrun(session: Session, task: Task, as_json: bool) -> None:
+    from argosy.api.plans import no_offer, rejection_lines, waits_for
+
     reply = session.client.plan(task)
     if as_json:
         session.screen.json(reply)
     session.screen.warn(reply.warnings)
-    if not reply.plan.choices:
+    waits = waits_for(reply.plan)
+    if not reply.plan.choices and not waits:
         raise no_offer(task, reply.plan)
     if as_json:
         return
     screen = session.screen
+    if waits:
+        screen.print(f"It would wait: {waits}")
+        return
     _plan_table(session, reply.plan, most=20, stream_out=True)
     if reply.plan.rejected:
         screen.print("\nNot considered:")
-        for line in _rejections(reply.plan):
+        for line in rejection_lines(reply.plan):
             screen.print(f"  {line}")
     screen.print("\nNothing was launched (--dryrun).")
 
@@ -283,13 +289,19 @@ def _show_plan(
     session: Session, task: Task, cluster: str | None, *, yes: bool, managed: bool = False
 ) -> None:
     """Where it will run and for how much; asks on a terminal. Errors: "no-offer"."""
+    from argosy.api.plans import no_offer, waits_for
+
     reply = session.client.plan(task)
     screen = session.screen
     screen.warn(reply.warnings)
-    if not reply.plan.choices:
+    waits = waits_for(reply.plan)
+    if not reply.plan.choices and not waits:
         raise no_offer(task, reply.plan)
     screen.end_progress()
-    _plan_table(session, reply.plan, most=5, stream_out=False)
+    if waits:
+        screen.say(waits)
+    else:
+        _plan_table(session, reply.plan, most=5, stream_out=False)
     if managed:
         question = f"Queue {_called(task)} as a managed job?"
     else:
@@ -330,29 +342,6 @@ def _choice_row(choice: Choice, num_nodes: int, chosen: bool) -> list[str]:
         render_price(choice.price_micro_usd) + ("~" if offer.estimated else ""),
         "yes" if chosen else "",
     ]
-
-
-def _rejections(plan: Plan) -> list[str]:
-    rows = [
-        ("/".join(part for part in (one.provider, one.region) if part), one.code, one.text)
-        for one in plan.rejected
-    ]
-    wide = [max((len(row[index]) for row in rows), default=0) for index in (0, 1)]
-    return [f"{row[0].ljust(wide[0])}  {row[1].ljust(wide[1])}  {row[2]}" for row in rows]
-
-
-def no_offer(task: Task, plan: Plan) -> Exception:
-    """Nothing fits: what was asked for, and why each place was refused."""
-    from argosy.model.errors import ArgosyError
-
-    wishes = " or ".join(dict.fromkeys(wish.render() for wish in task.resources))
-    nodes = f" ×{task.num_nodes}" if task.num_nodes > 1 else ""
-    return ArgosyError(
-        "no-offer",
-        f"no offer fits {_called(task)} ({wishes}{nodes})",
-        hint="ask for less; `argosy gpus --all` and `argosy check` show what exists",
-        details=tuple(_rejections(plan)),
-    )
 
 
 def _called(task: Task) -> str:

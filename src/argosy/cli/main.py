@@ -51,6 +51,9 @@ SECTIONS: Final[dict[str, dict[str, _Entry]]] = {
         "events": _Entry("infrastructure", "events", "What happened."),
     },
     "Argosy itself": {
+        "convert": _Entry(
+            "converting", "convert", "Turn a dstack, Slurm, Kubernetes, Ray or compose file into a task."
+        ),
         "server": _Entry("server", "server", "Start, stop and look at the server."),
         "completion": _Entry("completion", "completion", "Print the script for tab completion."),
         "version": _Entry("server", "version", "Show the versions of client and server."),

@@ -44,6 +44,9 @@ class Offer(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     nodes_max: int | None = None  # None: not known
 
 
+BUSY = "busy"  # the code of rejections that time may cure: the capacity is there and in use
+
+
 class Rejection(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """A class of offers that does not fit, and why. Never raised: a value."""
 

@@ -54,6 +54,17 @@ class Autostop(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     wait_for: str = "jobs_and_ssh"  # jobs_and_ssh | jobs | none
 
 
+class Exclusion(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """What must not be chosen: an offer is out when everything that is named here is true of it."""
+
+    area: str = ""  # as in `model.areas`: `aws`, `aws/us-east-1`, `us-*`, `CN`
+    instance_type: str = ""  # may be a pattern: `p3.*`
+    accelerator: str = ""
+
+    def render(self) -> str:
+        return " ".join(part for part in (self.area, self.instance_type, self.accelerator) if part)
+
+
 class Resources(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """One candidate: what every node of a task must have."""
 
@@ -73,6 +84,8 @@ class Resources(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     image_id: str | None = None
     labels: tuple[tuple[str, str], ...] = ()
     max_hourly_micro_usd: int | None = None
+    areas: tuple[str, ...] = ()  # `regions`: any of them will do; words of `model.areas`
+    excluded: tuple[Exclusion, ...] = ()  # `not`
     autostop: Autostop | None = None
     recovery: Recovery = Recovery()
     priority: int = 0

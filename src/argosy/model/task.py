@@ -24,6 +24,13 @@ class FileMount(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     is_file: bool = False  # the source is one file, not a folder
 
 
+class DataSize(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """How much a task reads from or writes to a URL."""
+
+    url: str
+    size_bytes: int
+
+
 class StorageMount(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """Object storage that appears at `target`: parsed now, mounted later."""
 
@@ -56,6 +63,11 @@ class Task(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     storage_mounts: tuple[StorageMount, ...] = ()
     max_duration_s: int | None = None
     grace_s: int = 10  # between SIGTERM and SIGKILL
+    deadline_s: int | None = None  # after it was submitted
+    deadline_at_ms: int | None = None  # or at this time (UTC)
+    estimated_s: int | None = None  # how long it runs, as the user believes
+    inputs: tuple[DataSize, ...] = ()
+    outputs: tuple[DataSize, ...] = ()
     config: str = ""  # JSON text of the task's `config:`; read by who needs it
     extra: str = ""  # JSON text of the accepted fields that have no place here yet
     not_executed: tuple[str, ...] = ()  # fields that were accepted and do nothing yet

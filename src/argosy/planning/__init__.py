@@ -1,6 +1,7 @@
 """Pure decisions: which offer serves a wish, which node and devices a rank gets, and why something waits."""
 
-from argosy.planning.choose import BUSY, Ability, Usage, plan, usage_by_provider
+from argosy.model.offer import BUSY
+from argosy.planning.choose import Ability, Usage, plan, usage_by_provider
 from argosy.planning.place import Ask, Placed, Shortage, ask_of, never_fits, place, rooms
 from argosy.planning.waits import explain_shortage
 

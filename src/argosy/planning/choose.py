@@ -7,16 +7,16 @@ function, so what is shown is what happens.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from fnmatch import fnmatchcase
 
 import msgspec
 
-from argosy.model.offer import Capacity, Choice, Offer, Plan, Rejection
+from argosy.model.areas import Atlas, is_within, names_country
+from argosy.model.offer import BUSY, Capacity, Choice, Offer, Plan, Rejection
 from argosy.model.phases import ClaimPhase
 from argosy.model.resources import Accelerator, Resources
 from argosy.model.rows import Claim
 from argosy.model.units import render_bytes, render_milli, render_price
-
-BUSY = "busy"  # the code of refusals that time may cure: the capacity is there and in use
 
 
 class Ability(msgspec.Struct, frozen=True, kw_only=True):
@@ -34,11 +34,15 @@ class Usage(msgspec.Struct, frozen=True, kw_only=True):
     cpus_milli: int = 0
     memory_bytes: int = 0
     accelerators_milli: int = 0
-    holders: tuple[str, ...] = ()  # workload ids
+    holders: tuple[str, ...] = ()  # names or ids of workloads
 
 
-def usage_by_provider(claims: Iterable[Claim]) -> dict[str, Usage]:
-    """Sum of what live claims hold, by provider. Claims at rest hold nothing."""
+def usage_by_provider(claims: Iterable[Claim], names: Mapping[str, str] | None = None) -> dict[str, Usage]:
+    """Sum of what live claims hold, by provider. Claims at rest hold nothing.
+
+    Args:
+        names: what to call the owner of a claim (default: its id).
+    """
     total: dict[str, Usage] = {}
     for claim in claims:
         if claim.phase in (ClaimPhase.GONE, ClaimPhase.STOPPED):
@@ -49,7 +53,7 @@ def usage_by_provider(claims: Iterable[Claim]) -> dict[str, Usage]:
             cpus_milli=old.cpus_milli + choice.cpus_milli * claim.count,
             memory_bytes=old.memory_bytes + choice.memory_bytes * claim.count,
             accelerators_milli=old.accelerators_milli + choice.accelerators_milli * claim.count,
-            holders=(*old.holders, claim.workload_id),
+            holders=(*old.holders, (names or {}).get(claim.workload_id, claim.workload_id)),
         )
     return total
 
@@ -62,6 +66,7 @@ def plan(
     abilities: Mapping[str, Ability],
     usage: Mapping[str, Usage] | None = None,
     ordered: bool = False,
+    atlas: Atlas | None = None,
 ) -> Plan:
     """Choices in the order in which to try them, and one rejection for each class of offers that does not fit.
 
@@ -71,6 +76,7 @@ def plan(
         offers: what can be had.
         abilities: by provider name; an offer of a provider that is not listed is refused.
         usage: what live claims hold of owned providers.
+        atlas: where regions are, for wishes with `areas` or `excluded` countries; without it no country is known.
     """
     usage = usage or {}
     ranked: list[tuple[tuple[int, int, str, str, str, str], Choice]] = []
@@ -78,7 +84,9 @@ def plan(
     for position, wish in enumerate(resources):
         for offer in offers:
             ability = abilities.get(offer.provider, Ability())
-            rejection = refuse(wish, num_nodes, offer, ability, usage.get(offer.provider, Usage()))
+            rejection = refuse(
+                wish, num_nodes, offer, ability, usage.get(offer.provider, Usage()), atlas
+            )
             if rejection is not None:
                 refused.setdefault((rejection.provider, rejection.region, rejection.code), rejection)
                 continue
@@ -133,7 +141,14 @@ def memory_wished(wish: Resources, cpus_milli: int) -> int:
     return wish.memory_per_cpu_bytes * cpus_milli // 1000
 
 
-def refuse(wish: Resources, num_nodes: int, offer: Offer, ability: Ability, usage: Usage) -> Rejection | None:
+def refuse(
+    wish: Resources,
+    num_nodes: int,
+    offer: Offer,
+    ability: Ability,
+    usage: Usage,
+    atlas: Atlas | None = None,
+) -> Rejection | None:
     """Why `offer` cannot serve `wish`, or None. The first reason in a fixed order; `busy` is the last."""
     shape = offer.shape
 
@@ -148,6 +163,12 @@ def refuse(wish: Resources, num_nodes: int, offer: Offer, ability: Ability, usag
     anywhere = not offer.zone and offer.capacity is not Capacity.OWNED  # in any zone of its region
     if place.zone and place.zone not in ("*", offer.zone) and not anywhere:
         return no("zone", f"`infra` asks for zone {place.zone}")
+    if wish.areas or wish.excluded:
+        ruled_out = refuse_place(wish, offer.provider, offer.region, offer.zone, atlas)
+        if ruled_out is not None:
+            return no(*ruled_out)
+        if kind_excluded(wish, shape.instance_type, shape.accelerator or "", offer.provider):
+            return no("excluded", f"`not` rules out {shape.instance_type or shape.accelerator}")
     if wish.instance_type and wish.instance_type != shape.instance_type:
         return no("instance-type", f"has no instance type {wish.instance_type}")
     if wish.use_spot and not ability.spot:
@@ -196,6 +217,41 @@ def refuse(wish: Resources, num_nodes: int, offer: Offer, ability: Ability, usag
     if offer.nodes_max is not None and num_nodes > offer.nodes_max:
         return no("capacity", f"has {offer.nodes_max} nodes at present, asked for {num_nodes}")
     return None
+
+
+def refuse_place(
+    wish: Resources, provider: str, region: str, zone: str, atlas: Atlas | None
+) -> tuple[str, str] | None:
+    """Code and text of why a place is outside of the wished areas or in an excluded one; None: it will do.
+
+    Where a country is asked for, a place that is not known to be in it is refused: residency is a promise.
+    """
+    where = (atlas or {}).get((provider, region))
+    if wish.areas and not any(is_within(area, provider, region, zone, where) for area in wish.areas):
+        asked = f"`regions` asks for {', '.join(wish.areas)}"
+        if where is None and any(names_country(area) for area in wish.areas):
+            return "residency", f"its country is not known, {asked}"
+        country = f"is in {where.country}, " if where is not None and where.country else ""
+        return "residency", f"{country}{asked}"
+    for each in wish.excluded:
+        if each.instance_type or each.accelerator or not each.area:
+            continue
+        if is_within(each.area, provider, region, zone, where):
+            return "excluded", f"`not` rules out {each.area}"
+        if where is None and names_country(each.area):
+            return "excluded", f"its country is not known, `not` rules out {each.area}"
+    return None
+
+
+def kind_excluded(wish: Resources, instance_type: str, accelerator: str, provider: str) -> bool:
+    """Whether `not` names this kind of machine (of this provider, where it names one)."""
+    return any(
+        (not each.instance_type or fnmatchcase(instance_type.lower(), each.instance_type.lower()))
+        and (not each.accelerator or each.accelerator.lower() == accelerator.lower())
+        and (not each.area or each.area.lower() == provider.lower())
+        for each in wish.excluded
+        if each.instance_type or each.accelerator
+    )
 
 
 def _refuse_accelerator(

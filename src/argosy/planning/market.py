@@ -9,16 +9,17 @@ from __future__ import annotations
 
 from bisect import bisect_left, bisect_right
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from heapq import nsmallest
+from heapq import heappush, heapreplace, nsmallest
 from typing import NamedTuple
 
 import msgspec
 
+from argosy.model.areas import Atlas
 from argosy.model.market import Block, Market
 from argosy.model.offer import Capacity, Choice, Offer, Plan, Rejection
 from argosy.model.resources import Accelerator, Resources
 from argosy.model.units import render_bytes, render_milli, render_price
-from argosy.planning.choose import Ability, Usage, grant, memory_wished, plan
+from argosy.planning.choose import Ability, Usage, grant, kind_excluded, memory_wished, plan, refuse_place
 
 NO_DRIVER = "no-driver"  # it fits, but Argosy cannot launch there
 _DEFAULT_LIMIT = 64
@@ -84,6 +85,26 @@ class _Refusals:
         return tuple(Step(code=code, kept=kept, text=texts.get(code, "")) for code, kept in self.kept.items())
 
 
+class _Bound:
+    """What the `limit`-th cheapest run of one preference costs so far: dearer ones need not be looked at."""
+
+    def __init__(self, limit: int | None) -> None:
+        self.limit = limit
+        self._dearest_first: list[int] = []
+
+    @property
+    def price(self) -> int:
+        return -self._dearest_first[0] if len(self._dearest_first) == self.limit else _FAR
+
+    def add(self, price: int) -> None:
+        if self.limit is None:
+            return
+        if len(self._dearest_first) < self.limit:
+            heappush(self._dearest_first, -price)
+        elif -price > self._dearest_first[0]:
+            heapreplace(self._dearest_first, -price)
+
+
 class _Query(NamedTuple):
     """One wish against one block."""
 
@@ -91,13 +112,14 @@ class _Query(NamedTuple):
     position: int
     preference: int
     num_nodes: int
-    limit: int | None
+    bound: _Bound
     vendors: Mapping[str, str]
     allowed: Callable[[str, str, str], bool] | None
     name: str
     block: Block
     ability: Ability
     told: _Refusals
+    atlas: Atlas | None = None
 
 
 def rank(
@@ -112,6 +134,7 @@ def rank(
     limit: int | None = _DEFAULT_LIMIT,
     launchable: Callable[[str], bool] | None = None,
     allowed: Callable[[str, str, str], bool] | None = None,
+    atlas: Atlas | None = None,
 ) -> Ranking:
     """Rank a market and single offers for candidates of resources.
 
@@ -123,24 +146,30 @@ def rank(
         limit: how many choices at most; None: all of them.
         allowed: whether a place (provider, region, zone) may be used: residency, places that just refused. It is asked for each
             place of the market; single offers are the caller's.
+        atlas: where regions are; as for `choose.plan`.
         launchable: providers of the market for which it is False are `shown` and refused with `no-driver`.
     """
     abilities = abilities or {}
     blocks: dict[str, Block] = {}
     runs: list[_Run] = []
     fitting = 0
+    bounds: dict[tuple[int, bool], _Bound] = {}  # by preference, and whether it can be launched
     refusals: dict[tuple[str, str], Rejection] = {}
     steps: list[tuple[Step, ...]] = []
     for position, wish in enumerate(resources):
         told = _Refusals()
+        preference = position if ordered else 0
+        bounds.setdefault((preference, True), _Bound(limit))
+        bounds.setdefault((preference, False), _Bound(limit))
         for name in market.providers:
             if wish.infra.provider and wish.infra.provider != name:
                 told.add(name, "infra", f"`infra` asks for {wish.infra.provider}")
                 continue
             blocks[name] = market.block(name)
+            can = launchable is None or launchable(name)
             query = _Query(
-                wish, position, position if ordered else 0, num_nodes, limit, market.vendors, allowed,
-                name, blocks[name], abilities.get(name, _PRICED), told,
+                wish, position, preference, num_nodes, bounds[preference, can], market.vendors, allowed,
+                name, blocks[name], abilities.get(name, _PRICED), told, atlas,
             )  # fmt: skip
             found, count = _fit(query)
             runs += found
@@ -149,9 +178,9 @@ def rank(
             refusals.setdefault(key, rejection)
         steps.append(told.steps())
 
-    can = {name: launchable is None or launchable(name) for name in blocks}
-    chosen = [run for run in runs if can[run.provider]]
-    shown = [run for run in runs if not can[run.provider]]
+    able = {name: launchable is None or launchable(name) for name in blocks}
+    chosen = [run for run in runs if able[run.provider]]
+    shown = [run for run in runs if not able[run.provider]]
     choices = _cheapest(chosen, blocks, resources, num_nodes, limit)
     priced = _cheapest(shown, blocks, resources, num_nodes, limit)
     for name in sorted({run.provider for run in shown}):
@@ -167,7 +196,9 @@ def rank(
         )
     rejected = tuple(refusals.values())
     if offers:
-        single = plan(resources, num_nodes, offers, abilities=abilities, usage=usage, ordered=ordered)
+        single = plan(
+            resources, num_nodes, offers, abilities=abilities, usage=usage, ordered=ordered, atlas=atlas
+        )
         choices = _merge(choices, single.choices, resources, ordered)
         fitting += len(single.choices)
         rejected = (*single.rejected, *rejected)
@@ -218,8 +249,15 @@ def _fit(query: _Query) -> tuple[list[_Run], int]:
     if local is not None:
         members = {kind for rows in local for kind in rows}
         kinds = sorted(members)
-    if wish.infra.region or wish.infra.zone or query.allowed is not None:
+    if wish.infra.region or wish.infra.zone or query.allowed is not None or wish.areas or wish.excluded:
         told.keep("place", len(kinds))
+    if any(each.instance_type or each.accelerator for each in wish.excluded):
+        types, models = block.instance_types, block.models
+        left = [kind for kind in kinds if not kind_excluded(wish, types[kind], models[kind], query.name)]
+        if len(left) < len(kinds):
+            told.add(query.name, "excluded", "`not` rules out some of its machines")
+        kinds, members = left, set(left)
+        told.keep("excluded", len(kinds))
     if wish.instance_type:
         of_type = block.of_type(wish.instance_type)
         left = of_type if members is None else [kind for kind in of_type if kind in members]
@@ -245,7 +283,8 @@ def _rows_in_place(query: _Query) -> _Local | None:
     region, zone = query.wish.infra.region, query.wish.infra.zone
     region = None if region == "*" else region
     zone = None if zone == "*" else zone
-    if not region and not zone and allowed is None:
+    wish = query.wish
+    if not region and not zone and allowed is None and not wish.areas and not wish.excluded:
         return None
     here = list(range(len(block.places)))
     places = block.places
@@ -268,6 +307,15 @@ def _rows_in_place(query: _Query) -> _Local | None:
                 "place",
                 "some of its places are ruled out" if left else "its places are ruled out",
             )
+        here = left
+    if wish.areas or wish.excluded:
+        left = []
+        for index in here:
+            ruled_out = refuse_place(wish, query.name, places[index].region, places[index].zone, query.atlas)
+            if ruled_out is None:
+                left.append(index)
+            else:
+                told.add(query.name, *ruled_out, near=0)
         here = left
     chosen = frozenset(here)
     if len(chosen) == len(places):
@@ -411,8 +459,8 @@ def _runs(
 ) -> tuple[list[_Run], int]:
     """Rows of the kinds that fit within the price cap; not those that cannot be among the first `limit`."""
     block, cap = query.block, query.wish.max_hourly_micro_usd
-    limit = query.limit if cap is None and query.limit is not None and len(kinds) > query.limit else None
-    members = set(kinds) if limit is not None and local is None else set()
+    bound = query.bound
+    members = set(kinds) if local is None and cap is None else set()
     runs: list[_Run] = []
     fitting = 0
     for lane in lanes:
@@ -421,18 +469,20 @@ def _runs(
         rows_by_kind = None if local is None else local[lane]
         if rows_by_kind is None:
             fitting += sum(map(block.counts(lane).__getitem__, kinds))
-            if limit is None:
-                firsts = [(price[start[kind]], kind) for kind in kinds if start[kind] < start[kind + 1]]
+            if cap is None:
+                firsts = _cheapest_kinds(block, lane, members, bound)
             else:
-                firsts = _cheapest_kinds(block, lane, members, limit)
+                firsts = [(price[start[kind]], kind) for kind in kinds if start[kind] < start[kind + 1]]
         else:
             here = [kind for kind in kinds if kind in rows_by_kind]
             fitting += sum([len(rows_by_kind[kind]) for kind in here])
             firsts = [(price[rows_by_kind[kind][0]], kind) for kind in here]
-            if limit is not None and len(firsts) > limit:
-                firsts.sort()
-                bound = firsts[limit - 1][0]
-                firsts = firsts[: bisect_right(firsts, bound, key=_first)]
+            if cap is None:
+                dearest = bound.price
+                firsts = sorted([pair for pair in firsts if pair[0] <= dearest] or sorted(firsts)[:1])
+                for first, _ in firsts[: bound.limit]:
+                    bound.add(first)
+                firsts = firsts[: max(1, bisect_right(firsts, bound.price, key=_first))]
         for micro_usd, kind in firsts:
             rows: Sequence[int] = (
                 range(start[kind], start[kind + 1]) if rows_by_kind is None else rows_by_kind[kind]
@@ -447,16 +497,17 @@ def _first(pair: tuple[int, int]) -> int:
     return pair[0]
 
 
-def _cheapest_kinds(block: Block, lane: int, members: set[int], limit: int) -> list[tuple[int, int]]:
-    """The `limit` kinds with the cheapest rows, and those that cost the same as the last of them; with prices."""
+def _cheapest_kinds(block: Block, lane: int, members: set[int], bound: _Bound) -> list[tuple[int, int]]:
+    """Kinds of `members`, cheapest first, until they are dearer than the bound; with their prices."""
     columns = block.lanes[lane]
     start, price = columns.start, columns.price
     found: list[tuple[int, int]] = []
     for kind in block.in_lane(lane)[0]:
         if kind in members:
             first = price[start[kind]]
-            if len(found) >= limit and first > found[-1][0]:
+            if found and first > bound.price:  # the cheapest is always kept: a provider's best is told
                 break
+            bound.add(first)
             found.append((first, kind))
     return found
 

@@ -13,6 +13,7 @@ from typing import Final, TypeVar
 import msgspec
 
 from argosy.api import types as t
+from argosy.api.plans import no_offer, waits_for
 from argosy.data.blobs import BlobStore
 from argosy.infra.border import BorderError, CredentialsRejected
 from argosy.infra.provider import Diagnostic, Providers, Want
@@ -24,10 +25,10 @@ from argosy.model.reasons import Reason
 from argosy.model.resources import Autostop, Resources
 from argosy.model.rows import Claim, Event, Row, Workload
 from argosy.model.task import ClusterSpec, JobSpec, Task
-from argosy.planning import BUSY, Ability, plan, usage_by_provider
+from argosy.planning import Ability, plan, usage_by_provider
 from argosy.server.exchange import encode
 from argosy.server.ports import Controllers
-from argosy.server.refusals import missing, no_cluster, no_offer, not_covered
+from argosy.server.refusals import missing, no_cluster, not_covered
 from argosy.store.errors import Conflict, KeyUsed
 from argosy.store.snapshot import Snapshot
 from argosy.store.store import Store
@@ -93,12 +94,14 @@ class Operations:
         failed: tuple[Rejection, ...],
     ) -> Plan:
         """The seam to `planning`: the same function that the controllers decide with."""
+        snapshot = await self._store.snapshot()
+        names = {row.id: row.name for row in snapshot.workloads.values()}
         made = plan(
             resources,
             num_nodes,
             offers,
             abilities=self._abilities(),
-            usage=usage_by_provider((await self._store.snapshot()).claims.values()),
+            usage=usage_by_provider(snapshot.claims.values(), names),
             ordered=ordered,
         )
         return msgspec.structs.replace(made, rejected=made.rejected + failed) if failed else made
@@ -150,7 +153,7 @@ class Operations:
         offers, failed = await self.quote(Want(resources=task.resources, num_nodes=task.num_nodes))
         async with self._planning:
             made = await self._plan(task.resources, task.num_nodes, task.ordered, offers, failed)
-            waits = next((each.text for each in made.rejected if each.code == BUSY), "")
+            waits = waits_for(made)
             if not made.choices and not waits:
                 raise no_offer(task, made)
             return await self._launch_new(request, task, made, waits)
@@ -184,9 +187,7 @@ class Operations:
                     requested_ms=now_ms,
                 )
             )
-        jobs, secrets = await self._jobs(
-            (task,) if _does_something(task) else (), request.user, cluster, request.setup
-        )
+        jobs, secrets = await self._jobs(_first_job(task), request.user, cluster, request.setup)
         warnings = _warnings(task) + ((f"the cluster {waits}",) if not made.choices else ())
         reply = t.LaunchReply(
             cluster=name,
@@ -209,9 +210,7 @@ class Operations:
             changes["autostop"] = request.autostop
         if request.down:
             changes["down_when_done"] = True
-        jobs, secrets = await self._jobs(
-            (task,) if _does_something(task) else (), request.user, cluster, request.setup
-        )
+        jobs, secrets = await self._jobs(_first_job(task), request.user, cluster, request.setup)
         reply = t.LaunchReply(
             cluster=cluster.name,
             cluster_id=cluster.id,
@@ -253,7 +252,7 @@ class Operations:
             for task in {(task.resources, task.num_nodes, task.ordered): task for task in tasks}.values():
                 offers, failed = await self.quote(Want(resources=task.resources, num_nodes=task.num_nodes))
                 made = await self._plan(task.resources, task.num_nodes, task.ordered, offers, failed)
-                unsure = failed or any(each.code == BUSY for each in made.rejected)
+                unsure = failed or waits_for(made)
                 if not made.choices and not unsure:
                     raise no_offer(task, made)
             jobs, secrets = await self._jobs(tasks, request.user, None, run_setup=True)
@@ -532,8 +531,16 @@ def _fitting(snapshot: Snapshot, cluster: Workload, task: Task) -> Task:
     raise not_covered(cluster, task, why)
 
 
-def _does_something(task: Task) -> bool:
-    return bool(task.run.strip() or task.setup.strip())
+def _first_job(task: Task) -> tuple[Task, ...]:
+    """The job that a launch starts, if it has anything to do. CPUs and memory of a launch are the size of the nodes,
+    not what the job keeps others from: it takes the default share of them, and all the accelerators it asked for."""
+    if not (task.run.strip() or task.setup.strip()):
+        return ()
+    shared = (
+        msgspec.structs.replace(wish, cpus=None, memory=None, memory_per_cpu_bytes=0)
+        for wish in task.resources
+    )
+    return (msgspec.structs.replace(task, resources=tuple(shared)),)
 
 
 def _ref(job: Workload) -> t.JobRef:

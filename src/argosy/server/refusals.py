@@ -5,11 +5,11 @@ from __future__ import annotations
 import difflib
 
 from argosy.model.errors import ArgosyError
-from argosy.model.offer import Capacity, Choice, Plan
+from argosy.model.offer import Capacity, Choice
 from argosy.model.resources import Resources
 from argosy.model.rows import Workload
 from argosy.model.task import Task
-from argosy.model.units import render_bytes, render_milli, render_price
+from argosy.model.units import render_bytes, render_milli
 from argosy.store.snapshot import Snapshot
 
 
@@ -54,36 +54,3 @@ def not_covered(cluster: Workload, task: Task, why: str) -> ArgosyError:
         f"cluster `{cluster.name}` does not have {task.resources[0].render()}{nodes}: {why}",
         hint="ask for less, or launch another cluster with another name",
     )
-
-
-def no_offer(task: Task, made: Plan) -> ArgosyError:
-    """The error with the table of refusals, as DESIGN shows it."""
-    wishes = " | ".join(dict.fromkeys(wish.render() for wish in task.resources))
-    nodes = f" ×{task.num_nodes}" if task.num_nodes > 1 else ""
-    name = f"`{task.name}` " if task.name else ""
-    columns = [(each.provider, each.region or "–", each.code, each.text) for each in made.rejected]
-    widths = [max((len(row[i]) for row in columns), default=0) for i in range(3)]
-    details = tuple(
-        "  ".join([*(cell.ljust(width) for cell, width in zip(row, widths, strict=False)), row[3]])
-        for row in columns
-    )
-    return ArgosyError(
-        "no-offer", f"no offer fits task {name}({wishes}{nodes})", details=details, hint=_hint(task, made)
-    )
-
-
-def _hint(task: Task, made: Plan) -> str:
-    codes = {each.code for each in made.rejected}
-    hints = []
-    if "price-cap" in codes:
-        caps = [wish.max_hourly_micro_usd for wish in task.resources if wish.max_hourly_micro_usd]
-        hints.append(
-            f"raise `max_hourly_cost` above {render_price(max(caps))}" if caps else "raise `max_hourly_cost`"
-        )
-    if "spot" in codes:
-        hints.append("drop `use_spot`")
-    if codes & {"credentials", "unreachable"}:
-        hints.append("`argosy check` says what is wrong with an infrastructure")
-    if codes & {"cpus", "memory", "accelerator", "accelerator-memory", "multi-node", "disk"}:
-        hints.append("ask for less; `argosy launch --dryrun` and `argosy gpus` show what exists")
-    return ", or ".join(hints)

@@ -1,0 +1,46 @@
+"""What a plan means to people: the same words in every face. Pure."""
+
+from __future__ import annotations
+
+from argosy.model.errors import ArgosyError
+from argosy.model.offer import BUSY, Plan
+from argosy.model.task import Task
+from argosy.model.units import render_price
+
+
+def waits_for(plan: Plan) -> str:
+    """What a task waits for that has nowhere to go at present but will; "" when that is not so."""
+    return "" if plan.choices else next((each.text for each in plan.rejected if each.code == BUSY), "")
+
+
+def rejection_lines(plan: Plan) -> tuple[str, ...]:
+    """One line per class of offers that does not fit: place, code, reason, in columns."""
+    rows = [(each.provider, each.region or "–", each.code, each.text) for each in plan.rejected]
+    widths = [max((len(row[i]) for row in rows), default=0) for i in range(3)]
+    return tuple("  ".join([*(row[i].ljust(widths[i]) for i in range(3)), row[3]]) for row in rows)
+
+
+def no_offer(task: Task, plan: Plan) -> ArgosyError:
+    """Nothing fits: what was asked for, why each place was refused, and what to change."""
+    wishes = " or ".join(dict.fromkeys(wish.render() for wish in task.resources))
+    nodes = f" ×{task.num_nodes}" if task.num_nodes > 1 else ""
+    called = f"task `{task.name}`" if task.name else "the task"
+    what = f"no offer fits {called} ({wishes}{nodes})"
+    return ArgosyError("no-offer", what, details=rejection_lines(plan), hint=_hint(task, plan))
+
+
+def _hint(task: Task, plan: Plan) -> str:
+    codes = {each.code for each in plan.rejected}
+    hints = []
+    if "price-cap" in codes:
+        caps = [wish.max_hourly_micro_usd for wish in task.resources if wish.max_hourly_micro_usd]
+        hints.append(
+            f"raise `max_hourly_cost` above {render_price(max(caps))}" if caps else "raise `max_hourly_cost`"
+        )
+    if "spot" in codes:
+        hints.append("drop `use_spot`")
+    if codes & {"credentials", "unreachable"}:
+        hints.append("`argosy check` says what is wrong with an infrastructure")
+    if codes & {"cpus", "memory", "accelerator", "accelerator-memory", "multi-node", "disk"}:
+        hints.append("ask for less; `argosy launch --dryrun` and `argosy gpus` show what exists")
+    return ", or ".join(hints)

@@ -1,0 +1,62 @@
+"""Where a region is, and the words people use for it: for data residency and exclusions.
+
+An area is a provider (`aws`), a place (`aws/us-east-1`), a region or a pattern of regions (`us-*`), a country (`KR`), `eu` (the
+member states), or a continent (`asia`). Any case.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from fnmatch import fnmatchcase
+from typing import Final
+
+import msgspec
+
+
+class Where(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    country: str = ""  # ISO 3166, two letters; "": not known
+    continent: str = ""  # `North America`
+
+
+#: (provider, region) -> where it is. What is not in it is not known to be anywhere.
+Atlas = Mapping[tuple[str, str], Where]
+
+EU: Final = frozenset(
+    "AT BE BG CY CZ DE DK EE ES FI FR GR HR HU IE IT LT LU LV MT NL PL PT RO SE SI SK".split()
+)
+_CONTINENTS: Final = frozenset(
+    ("africa", "asia", "europe", "middle-east", "north-america", "oceania", "south-america")
+)
+
+
+def is_within(area: str, provider: str, region: str, zone: str, where: Where | None) -> bool:
+    """Whether a place is in `area`. A place whose country is not known is in no country.
+
+    >>> is_within("eu", "aws", "eu-west-1", "", Where(country="IE")), is_within("eu", "aws", "eu-west-2", "", Where(country="GB"))
+    (True, False)
+    """
+    word = area.strip().lower()
+    place = [part.lower() for part in (provider, region, zone) if part]
+    if "/" in word:
+        parts = word.split("/")
+        return len(parts) <= len(place) and all(
+            fnmatchcase(have, want) for want, have in zip(parts, place, strict=False)
+        )
+    if word in (provider.lower(), region.lower(), zone.lower()):
+        return True
+    if any(sign in word for sign in "*?["):
+        return fnmatchcase(region.lower(), word)
+    if where is None:
+        return False
+    if word == "eu":
+        return where.country.upper() in EU
+    continent = where.continent.lower().replace(" ", "-")
+    return (len(word) == 2 and word == where.country.lower()) or (
+        word.replace(" ", "-") in _CONTINENTS and word.replace(" ", "-") == continent
+    )
+
+
+def names_country(area: str) -> bool:
+    """Whether the answer depends on knowing the country: two letters, or a continent."""
+    word = area.strip().lower().replace(" ", "-")
+    return len(word) == 2 or word in _CONTINENTS
