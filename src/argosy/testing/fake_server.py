@@ -31,6 +31,7 @@ from argosy import __version__
 from argosy.api import types as t
 from argosy.api.endpoints import API_VERSION, ENDPOINTS, PREFIX, Endpoint
 from argosy.api.location import socket_path
+from argosy.api.plans import no_offer, waits_for
 from argosy.model.errors import ArgosyError
 from argosy.model.offer import Capacity, Choice, Offer, Plan, Rejection, Shape
 from argosy.model.resources import Autostop, Infra
@@ -263,12 +264,8 @@ class FakeServer:
 
     def _launch(self, request: t.LaunchRequest) -> t.LaunchReply:
         plan = self.plan_of(request.task).plan
-        if not plan.choices:
-            raise ArgosyError(
-                "no-offer",
-                f"no offer fits task `{request.task.name or 'task'}`",
-                details=tuple(f"{one.provider}  {one.code}  {one.text}" for one in plan.rejected),
-            )
+        if not plan.choices and not waits_for(plan):
+            raise no_offer(request.task, plan)
         name = request.cluster or f"argosy-{len(self.clusters) + 1}"
         created = name not in self.clusters
         if created:
