@@ -1,15 +1,18 @@
 """Catalog and ranking: how fast, how large, how cold. Prints a table, and JSON with every sample.
 
-    python benchmarks/catalog.py [--runs N] [--json FILE] [--designs]
+    python benchmarks/catalog.py [--runs N] [--json FILE] [--designs] [--peer PYTHON]
 
 Runs over at least 100,000 offers: the shipped table and copies of its largest providers under other names. `--designs`
-compares the file's format with SQLite (docs/decisions/0010). Nothing but Argosy and the standard library is needed.
+compares the file's format with SQLite (docs/decisions/0010); `--peer` runs SkyPilot, installed for that PYTHON
+(`pip install 'skypilot[aws]==0.14.1'`), over the same AWS rows and tells the ratio. Nothing else needs more than Argosy.
 """
 
 from __future__ import annotations
 
 import argparse
+import csv
 import json
+import os
 import sqlite3
 import subprocess
 import sys
@@ -23,7 +26,7 @@ from argosy.catalog import Catalog
 from argosy.catalog.catalog import SHIPPED
 from argosy.catalog.listing import gpu_rows
 from argosy.catalog.table import Table, build_block, rows_of
-from argosy.model.market import Market, market_of
+from argosy.model.market import Block, Market, market_of
 from argosy.model.offer import Capacity
 from argosy.model.resources import Accelerator, Infra, Resources
 from argosy.model.units import Bound
@@ -88,6 +91,7 @@ def main() -> None:
     parser.add_argument("--runs", type=int, default=30)
     parser.add_argument("--json", type=Path)
     parser.add_argument("--designs", action="store_true")
+    parser.add_argument("--peer", help="a Python that has SkyPilot")
     args = parser.parse_args()
 
     market = large_market()
@@ -117,6 +121,10 @@ def main() -> None:
     row("size of the table in the wheel", [SHIPPED.stat().st_size / 1e6], "MB", 6)
     if args.designs:
         for what, samples, unit in designs(args.runs):
+            row(what, samples, unit, None)
+
+    if args.peer:
+        for what, samples, unit in beside_peer(args.peer, args.runs):
             row(what, samples, unit, None)
 
     print("| what | median | least | target | reached | SkyPilot 0.14.1 |\n|---|---|---|---|---|---|")
@@ -160,6 +168,93 @@ def clocked(work: Callable[[], object]) -> float:
 
 def run(script: str) -> str:
     return subprocess.run([sys.executable, "-c", script], check=True, capture_output=True, text=True).stdout
+
+
+# --- the peer ------------------------------------------------------------------------------------------------------
+
+
+def beside_peer(python: str, runs: int) -> list[tuple[str, list[float], str]]:
+    """SkyPilot and Argosy over the AWS rows of the shipped table, one after the other on the same machine."""
+    block = Table.open(SHIPPED).block("aws")
+    market = market_of([block])
+    rows = skypilot_rows(block)
+    with tempfile.TemporaryDirectory() as home:
+        folder = Path(home) / ".sky" / "catalogs" / "v8"
+        models = sorted({model for model in block.models if model})
+        write_csv(folder / "aws" / "vms.csv", SKYPILOT_COLUMNS, rows)
+        write_csv(
+            folder / "aws" / "images.csv", ["Tag", "Region", "OS", "OSVersion", "ImageId", "CreationDate"], []
+        )
+        write_csv(
+            folder / "aws" / "instance_quota_mapping.csv",
+            ["InstanceType", "SpotInstanceCode", "OnDemandInstanceCode"],
+            [],
+        )
+        write_csv(
+            folder / "common" / "accelerators.csv",
+            ["AcceleratorName", "Clouds"],
+            [[name, "['AWS']"] for name in models],
+        )
+        write_csv(folder / "common" / "metadata.csv", ["GPU", "MemoryGB", "Manufacturer"], [])
+        environment = {
+            "HOME": home,
+            "PATH": os.environ.get("PATH", ""),
+            "SKYPILOT_DISABLE_USAGE_COLLECTION": "1",
+        }
+        script = Path(__file__).with_name("catalog_peer.py")
+        done = subprocess.run(
+            [python, str(script), str(max(3, runs // 6))],
+            env=environment,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+    told = [line for line in done.stdout.splitlines() if line.startswith("PEER ")]
+    if not told:
+        raise SystemExit(f"SkyPilot did not answer:\n{done.stderr[-2000:]}")
+    answer = json.loads(told[0].removeprefix("PEER "))
+    found: list[tuple[str, list[float], str]] = []
+    for name, samples in answer["samples"].items():
+        if isinstance(samples, str):
+            print(f"SkyPilot found nothing for {name}: {samples}", file=sys.stderr)
+            continue
+        wishes = REQUESTS[name][0]
+        ours = timed(lambda wishes=wishes: rank(wishes, 1, market), runs)  # type: ignore[misc]
+        found.append((f"{name}, {len(rows):,} AWS rows: SkyPilot {answer['version']}", samples, "ms"))
+        found.append((f"{name}, the same rows: Argosy", ours, "ms"))
+        found.append((f"{name}: ratio of the medians", [median(samples) / median(ours)], "x"))
+    return found
+
+
+SKYPILOT_COLUMNS = [
+    "InstanceType", "AcceleratorName", "AcceleratorCount", "vCPUs", "MemoryGiB", "GpuInfo", "Price", "SpotPrice", "Region",
+    "AvailabilityZone", "Arch", "LocalDiskType", "NVMeSupported", "LocalDiskSize", "LocalDiskCount",
+]  # fmt: skip
+
+
+def skypilot_rows(block: Block) -> list[list[object]]:
+    prices: dict[tuple[int, int], dict[Capacity, float]] = {}
+    for lane, kind, at in block.rows():
+        columns = block.lanes[lane]
+        prices.setdefault((kind, columns.place[at]), {})[columns.capacity] = columns.price[at] / 1e6
+    rows: list[list[object]] = []
+    for (kind, place), price in sorted(prices.items()):
+        region, zone = block.places[place]
+        milli = block.accelerators_milli[kind]
+        rows.append(
+            [
+                block.instance_types[kind], block.models[kind], milli / 1000 if milli else "", block.cpus_milli[kind] / 1000,
+                block.memory_bytes[kind] / (1 << 30), "", price.get(Capacity.ON_DEMAND, ""), price.get(Capacity.SPOT, ""),
+                region, zone or f"{region}a", block.arch[kind], "", "", "", "",
+            ]
+        )  # fmt: skip
+    return rows
+
+
+def write_csv(path: Path, head: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("w", newline="") as lines:
+        csv.writer(lines).writerows([head, *rows])
 
 
 # --- the other design ---------------------------------------------------------------------------------------------

@@ -144,6 +144,30 @@ def test_single_offers_are_merged_in(market: Market, wish: Resources, num_nodes:
     assert {(r.provider, r.code) for r in fast.plan.rejected} == {(r.provider, r.code) for r in slow.rejected}
 
 
+@settings(max_examples=100, deadline=None)
+@given(
+    market=markets,
+    wish=wishes,
+    limit=st.integers(1, 3),
+    able=st.sets(st.sampled_from(["aws", "gcp", "lambda"])),
+)
+def test_every_provider_without_a_driver_is_told(
+    market: Market, wish: Resources, limit: int, able: set[str]
+) -> None:
+    abilities = dict.fromkeys(market.providers, CLOUD)
+    everything = plan([wish], 1, list(market.offers()), abilities=abilities).choices
+    fast = rank([wish], 1, market, limit=limit, launchable=able.__contains__)
+    mine = [choice for choice in everything if choice.offer.provider in able]
+    others = [choice for choice in everything if choice.offer.provider not in able]
+    assert list(fast.plan.choices) == mine[:limit]
+    assert list(fast.shown) == others[:limit]
+    told = {each.provider: each.text for each in fast.plan.rejected if each.code == NO_DRIVER}
+    assert set(told) == {choice.offer.provider for choice in others}
+    for name, text in told.items():
+        best = next(choice for choice in others if choice.offer.provider == name)
+        assert text.startswith(f"{best.offer.shape.instance_type} in {best.offer.region} fits at ")
+
+
 @settings(max_examples=50, deadline=None)
 @given(market=markets)
 def test_a_block_survives_its_rows(market: Market) -> None:
