@@ -21,9 +21,12 @@ class Where(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
 #: (provider, region) -> where it is. What is not in it is not known to be anywhere.
 Atlas = Mapping[tuple[str, str], Where]
 
-EU: Final = frozenset(
-    "AT BE BG CY CZ DE DK EE ES FI FR GR HR HU IE IT LT LU LV MT NL PL PT RO SE SI SK".split()
-)
+# fmt: off
+EU: Final = frozenset((
+    "AT", "BE", "BG", "CY", "CZ", "DE", "DK", "EE", "ES", "FI", "FR", "GR", "HR", "HU", "IE", "IT", "LT", "LU", "LV", "MT", "NL", "PL",
+    "PT", "RO", "SE", "SI", "SK",
+))
+# fmt: on
 _CONTINENTS: Final = frozenset(
     ("africa", "asia", "europe", "middle-east", "north-america", "oceania", "south-america")
 )

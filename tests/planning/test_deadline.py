@@ -1,0 +1,223 @@
+"""Deadlines: the formulas against the model played with dice, and the words."""
+
+from __future__ import annotations
+
+import random
+from statistics import fmean
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from argosy.model.offer import Capacity, Choice, Offer, Shape
+from argosy.model.resources import Resources
+from argosy.planning.deadline import (
+    DeadlineAsk,
+    DeadlinePlan,
+    Outlook,
+    Policy,
+    hazard_per_hour,
+    plan_deadline,
+)
+
+HOUR = 3600
+DOLLAR = 1_000_000
+
+
+def at(
+    price: int, capacity: Capacity = Capacity.ON_DEMAND, region: str = "us-east-1", kind: str = "p4d.24xlarge"
+) -> Choice:
+    offer = Offer(
+        provider="aws", region=region, shape=Shape(instance_type=kind), capacity=capacity, price_micro_usd=price * DOLLAR
+    )  # fmt: skip
+    return Choice(
+        offer=offer, resources=Resources(), cpus_milli=0, memory_bytes=0, price_micro_usd=price * DOLLAR
+    )
+
+
+ON_DEMAND = at(32)
+SPOT = at(10, Capacity.SPOT, "us-east-2")
+
+
+def of(plan: DeadlinePlan, policy: Policy) -> Outlook:
+    return next(each for each in plan.outlooks if each.policy is policy)
+
+
+def play(
+    ask: DeadlineAsk, hazard: float, dice: random.Random, slack_s: float | None
+) -> tuple[float, float, bool]:
+    """(finish, dollars, moved) of one run; `slack_s` None never leaves spot. Written from the words of the model."""
+    work = ask.estimated_s * (1 - ask.progress)
+    pieces = 1 if not ask.checkpoint_s else max(1, -int(-work // ask.checkpoint_s))
+    piece = work / pieces
+    rate = hazard * ask.num_nodes / HOUR
+    clock, paid, done, lost = float(ask.start_s), ask.start_s * 10.0, 0, 0.0
+    while done < pieces:
+        alive = dice.expovariate(rate) if rate else float("inf")
+        if alive >= piece:
+            clock, paid, done = clock + piece, paid + piece * 10, done + 1
+            continue
+        clock, paid, lost = clock + alive, paid + alive * 10, lost + alive + ask.recovery_s
+        if slack_s is not None and lost > slack_s:
+            rest = ask.recovery_s + (pieces - done) * piece
+            return clock + rest, (paid + rest * 32) / HOUR, True
+        clock, paid = clock + ask.recovery_s, paid + ask.recovery_s * 10
+    return clock, paid / HOUR, False
+
+
+CASES = [
+    (DeadlineAsk(deadline_s=36 * HOUR, estimated_s=30 * HOUR), 0.1),
+    (DeadlineAsk(deadline_s=32 * HOUR, estimated_s=30 * HOUR), 0.1),
+    (DeadlineAsk(deadline_s=40 * HOUR, estimated_s=30 * HOUR, num_nodes=4, recovery_s=900), 0.2),
+    (DeadlineAsk(deadline_s=12 * HOUR, estimated_s=5 * HOUR, checkpoint_s=None), 0.2),
+    (DeadlineAsk(deadline_s=26 * HOUR, estimated_s=20 * HOUR, progress=0.5, checkpoint_s=2 * HOUR), 0.3),
+]
+
+
+@pytest.mark.parametrize(("ask", "hazard"), CASES)
+def test_the_formulas_are_what_dice_give(ask: DeadlineAsk, hazard: float) -> None:
+    plan = plan_deadline([ON_DEMAND, SPOT], ask, hazard=lambda choice: hazard)
+    spot, mixed = of(plan, Policy.SPOT), of(plan, Policy.MIXED)
+    dice, runs = random.Random(7), 6000
+    played = [play(ask, hazard, dice, None) for _ in range(runs)]
+    assert fmean(finish <= ask.deadline_s for finish, _, _ in played) == pytest.approx(
+        spot.probability, abs=0.03
+    )
+    assert fmean(dollars for _, dollars, _ in played) == pytest.approx(
+        spot.cost_micro_usd / DOLLAR, rel=0.025
+    )
+    assert fmean(finish for finish, _, _ in played) == pytest.approx(spot.finish_s, rel=0.025)
+
+    work = ask.estimated_s * (1 - ask.progress)
+    pieces = 1 if not ask.checkpoint_s else -int(-work // ask.checkpoint_s)
+    slack = ask.deadline_s - ask.start_s - work - work / pieces - ask.recovery_s
+    assert mixed.slack_s == int(slack)
+    played = [play(ask, hazard, dice, slack) for _ in range(runs)]
+    assert max(finish for finish, _, _ in played) <= ask.deadline_s + 1e-6, "the mixed policy is never late"
+    assert fmean(moved for _, _, moved in played) == pytest.approx(mixed.switch_probability, abs=0.03)
+    assert fmean(dollars for _, dollars, _ in played) == pytest.approx(
+        mixed.cost_micro_usd / DOLLAR, rel=0.025
+    )
+    assert fmean(finish for finish, _, _ in played) == pytest.approx(mixed.finish_s, rel=0.025)
+
+
+asks = st.builds(
+    DeadlineAsk,
+    deadline_s=st.integers(1, 400 * HOUR),
+    estimated_s=st.integers(1, 300 * HOUR),
+    progress=st.floats(0, 1),
+    start_s=st.integers(0, HOUR),
+    recovery_s=st.integers(0, 2 * HOUR),
+    checkpoint_s=st.none() | st.integers(60, 12 * HOUR),
+    num_nodes=st.integers(1, 64),
+)
+
+
+@settings(max_examples=150, deadline=None)
+@given(ask=asks, hazard=st.floats(0, 2))
+def test_numbers_stay_numbers_and_the_choice_is_the_cheapest_that_is_in_time(
+    ask: DeadlineAsk, hazard: float
+) -> None:
+    plan = plan_deadline([ON_DEMAND, SPOT], ask, hazard=lambda choice: hazard)
+    for each in plan.outlooks:
+        assert 0 <= each.probability <= 1 and 0 <= each.switch_probability <= 1
+        assert each.cost_micro_usd >= 0 and each.losses >= 0
+    good = [each for each in plan.outlooks if each.probability >= ask.confidence]
+    if plan.chosen is None:
+        assert not good and plan.error() is not None and plan.earliest is not None
+    else:
+        assert plan.chosen.cost_micro_usd == min(each.cost_micro_usd for each in good)
+        assert plan.error() is None
+
+
+@settings(max_examples=60, deadline=None)
+@given(hours=st.integers(1, 100), extra=st.integers(0, 100), hazard=st.floats(0.001, 1))
+def test_more_time_never_lowers_the_chance_and_more_losses_never_raise_it(
+    hours: int, extra: int, hazard: float
+) -> None:
+    def chance(deadline_h: int, rate: float) -> float:
+        ask = DeadlineAsk(deadline_s=deadline_h * HOUR, estimated_s=hours * HOUR)
+        return of(plan_deadline([SPOT], ask, hazard=lambda choice: rate), Policy.SPOT).probability
+
+    due = hours + 2
+    assert chance(due + extra, hazard) >= chance(due, hazard) - 0.02
+    assert chance(due, hazard * 2) <= chance(due, hazard) + 0.02
+
+
+def test_spot_that_is_never_lost_is_simply_cheap() -> None:
+    ask = DeadlineAsk(deadline_s=10 * HOUR, estimated_s=6 * HOUR, start_s=0)
+    plan = plan_deadline([ON_DEMAND, SPOT], ask, hazard=lambda choice: 0.0, name="`train`")
+    assert plan.chosen is not None and plan.chosen.probability == 1
+    assert plan.chosen.cost_micro_usd == 60 * DOLLAR
+    assert (
+        plan.text
+        == "`train` runs on spot aws/us-east-2 p4d.24xlarge: 100% chance of being done by the deadline of 10h, "
+        "for $60.00 expected with 0 losses; on-demand would cost $192.00, spot, then on-demand would cost $60.00"
+    )
+
+
+def test_the_mixed_policy_explains_itself() -> None:
+    ask = DeadlineAsk(deadline_s=36 * HOUR, estimated_s=33 * HOUR)
+    plan = plan_deadline([ON_DEMAND, SPOT], ask, hazard=lambda choice: 0.1, name="`train`")
+    assert plan.chosen is not None and plan.chosen.policy is Policy.MIXED
+    assert plan.text == (
+        "`train` starts on spot aws/us-east-2 p4d.24xlarge and moves to on-demand aws/us-east-1 p4d.24xlarge when losses "
+        "have taken 2h 15m (15.3% chance): done by the deadline of 36h for $372.59 expected; on-demand would cost "
+        "$1,058.67, spot would cost $344.86 with a chance of 95.1% only"
+    )
+
+
+def test_a_tight_deadline_takes_on_demand() -> None:
+    ask = DeadlineAsk(deadline_s=6 * HOUR + 400, estimated_s=6 * HOUR)
+    plan = plan_deadline([ON_DEMAND, SPOT], ask, hazard=lambda choice: 0.3, name="`train`")
+    assert plan.text == (
+        "`train` runs on-demand on aws/us-east-1 p4d.24xlarge: done in 6h 5m, before the deadline of 6h 6m, for $194.67; "
+        "spot would cost $68.80 with a chance of 16.5% only"
+    )
+
+
+def test_a_deadline_that_cannot_be_met_says_what_is_the_earliest_and_its_price() -> None:
+    ask = DeadlineAsk(deadline_s=10 * HOUR, estimated_s=12 * HOUR)
+    plan = plan_deadline([ON_DEMAND, SPOT], ask, name="`train`")
+    error = plan.error()
+    assert plan.chosen is None and error is not None
+    assert error.what == (
+        "the deadline of 10h cannot be met: the earliest finish of `train` is in 12h 5m, on aws/us-east-1 p4d.24xlarge "
+        "on-demand for $386.67"
+    )
+    assert (
+        error.hint
+        == "set `deadline: 12.1h`, ask for faster accelerators, or for more nodes if the task scales with them"
+    )
+
+
+def test_spot_alone_that_may_be_late_says_so() -> None:
+    ask = DeadlineAsk(deadline_s=10 * HOUR, estimated_s=9 * HOUR)
+    plan = plan_deadline([SPOT], ask, hazard=lambda choice: 0.2)
+    assert plan.text == (
+        "the deadline of 10h cannot be met with 99% confidence: the earliest finish of the task is in 9h 51m, on "
+        "aws/us-east-2 p4d.24xlarge spot, with a chance of 63.7% to be in time, for $98.64 expected"
+    )
+    assert plan.hint == "allow on-demand (`use_spot: false`), or give it more time"
+
+
+def test_nothing_fits_at_all() -> None:
+    plan = plan_deadline([], DeadlineAsk(deadline_s=60, estimated_s=60))
+    assert plan.text == "the deadline of 1m cannot be met: nothing fits the task"
+
+
+def test_faster_machines_are_known_by_their_durations() -> None:
+    fast = at(40, kind="p5.48xlarge")
+    ask = DeadlineAsk(deadline_s=6 * HOUR, estimated_s=12 * HOUR)
+    plan = plan_deadline([ON_DEMAND, fast], ask, durations=lambda c: (4 if c is fast else 12) * HOUR)
+    assert plan.chosen is not None and plan.chosen.choice is fast
+
+
+def test_published_bands_become_rates() -> None:
+    assert hazard_per_hour(0, 0) == 0
+    assert hazard_per_hour(0, 5) < hazard_per_hour(5, 10) < hazard_per_hour(20, 100) < 0.01
+
+
+def test_nonsense_is_refused() -> None:
+    with pytest.raises(ValueError, match="progress"):
+        plan_deadline([], DeadlineAsk(deadline_s=1, estimated_s=1, progress=2.0))
