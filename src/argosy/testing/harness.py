@@ -40,6 +40,7 @@ if TYPE_CHECKING:
     from argosy.store import Snapshot, Store
 
 _MINUTE_S: Final = 60.0
+_TURNS_PER_S_MAX: Final = 60.0  # turns of the loop per virtual second, on average over a run
 
 
 class Server(Protocol):
@@ -267,11 +268,19 @@ class Simulation:
         while self.world.now_s < until_s:
             await asyncio.sleep(_MINUTE_S / 2)
             self.checkers.check_minute()
+            self._check_pace()
             if self.world.violations:
                 return False
             if is_reached():
                 return True
         return True
+
+    def _check_pace(self) -> None:
+        """Controllers that wake each other ever more often would only look slow; here they break a law."""
+        loop = asyncio.get_running_loop()
+        assert isinstance(loop, VirtualLoop)
+        if loop.turns > 20_000 + _TURNS_PER_S_MAX * self.world.now_s:
+            self.world.violate("pace", f"{loop.turns} turns of the loop in {self.world.now_s:.0f} s")
 
     # -- servers --------------------------------------------------------------------------------------------
 

@@ -38,6 +38,7 @@ class _JumpingSelector(selectors.BaseSelector):
         self.loop: VirtualLoop | None = None
         self._keys: dict[int, selectors.SelectorKey] = {}
         self._turns = 0
+        self.count = 0
 
     def register(self, fileobj: Any, events: int, data: Any = None) -> selectors.SelectorKey:
         key = selectors.SelectorKey(
@@ -53,6 +54,7 @@ class _JumpingSelector(selectors.BaseSelector):
         return self._keys
 
     def select(self, timeout: float | None = None) -> list[tuple[selectors.SelectorKey, int]]:
+        self.count += 1
         if timeout is not None and timeout <= 0:
             self._turns += 1
             if self._turns > _TURNS_MAX:
@@ -84,6 +86,7 @@ class VirtualLoop(asyncio.SelectorEventLoop):
     def __init__(self) -> None:
         selector = _JumpingSelector()
         self._virtual_s = 0.0
+        self._jumping = selector
         super().__init__(selector)
         selector.loop = self
         self.failures: list[str] = []  # what asyncio would only have logged: exceptions that nobody awaited
@@ -91,6 +94,11 @@ class VirtualLoop(asyncio.SelectorEventLoop):
 
     def time(self) -> float:
         return self._virtual_s
+
+    @property
+    def turns(self) -> int:
+        """How often the loop has turned: what a run costs, the same on every machine."""
+        return self._jumping.count
 
     def jump(self, seconds: float) -> None:
         # Rounded up to whole microseconds: sums of floats would otherwise stop short of the timer and spin.
