@@ -13,7 +13,7 @@ from typing import NamedTuple
 from argosy.model.offer import Capacity, Offer, Shape
 
 DAY_MS = 86_400_000
-_KEPT_PLACES = 32  # answers of `Block.in_places` that are kept
+_KEPT_ROWS = 20_000  # in the answers of `Block.in_places` that a block keeps: below a megabyte
 
 
 class Note(NamedTuple):
@@ -48,7 +48,7 @@ class Block:
     """
 
     __slots__ = (
-        "_by_cpus", "_by_model", "_by_type", "_counts", "_in_lane", "_in_places", "accelerators_milli", "arch", "cpus_milli", "device_memory_bytes",
+        "_by_cpus", "_by_model", "_by_type", "_counts", "_in_lane", "_in_places", "_kept_rows", "accelerators_milli", "arch", "cpus_milli", "device_memory_bytes",
         "disk_bytes", "instance_types", "lanes", "memory_bytes", "models", "notes", "places", "provider",
     )  # fmt: skip
 
@@ -85,6 +85,7 @@ class Block:
         self._counts: dict[int, list[int]] = {}
         self._by_type: dict[str, list[int]] | None = None
         self._in_places: dict[tuple[int, frozenset[int]], dict[int, list[int]]] = {}
+        self._kept_rows = 0
         self._in_lane: dict[int, tuple[list[int], frozenset[int]]] = {}
 
     def __len__(self) -> int:
@@ -147,8 +148,11 @@ class Block:
                     while start[kind + 1] <= row:
                         kind += 1
                     found.setdefault(kind, []).append(row)
-            if len(self._in_places) >= _KEPT_PLACES:
+            rows = sum(map(len, found.values()))
+            if self._kept_rows + rows > _KEPT_ROWS:
                 self._in_places.clear()
+                self._kept_rows = 0
+            self._kept_rows += rows
             self._in_places[lane, places] = found
         return found
 
