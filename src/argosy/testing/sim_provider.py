@@ -7,6 +7,7 @@ may be refused and, for spot, be taken away again.
 from __future__ import annotations
 
 import asyncio
+import random
 from collections.abc import Mapping, Sequence
 from typing import Final
 
@@ -70,7 +71,19 @@ class SimProvider:
     async def quote(self, want: Want) -> Sequence[Offer]:
         await self._call("quote")
         now_ms = self.world.clock.now_ms()
-        return [msgspec.structs.replace(offer, quoted_at_ms=now_ms) for offer in self.offers]
+        return [
+            msgspec.structs.replace(offer, quoted_at_ms=now_ms, price_micro_usd=self._price(offer))
+            for offer in self.offers
+        ]
+
+    def _price(self, offer: Offer) -> int:
+        """What it costs now: prices of clouds move when the weather says so."""
+        moves_per_h = self.world.faults.price_moves_per_h
+        if not offer.price_micro_usd or moves_per_h <= 0:
+            return offer.price_micro_usd
+        period = int(self.world.now_s * moves_per_h / 3600)
+        place = f"{self.world.seed}:{offer.zone}:{offer.shape.instance_type}:{offer.capacity}:{period}"
+        return round(offer.price_micro_usd * random.Random(place).uniform(0.5, 3.0))
 
     async def ensure(self, claim: Claim) -> None:
         if claim.choice.offer.provider != self.manifest.name:
