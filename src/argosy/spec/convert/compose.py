@@ -22,13 +22,14 @@ from argosy.spec.findings import excerpt
 from argosy.spec.source import Items, Node, Pairs, Scalar
 
 _VARIABLE: Final = re.compile(r"\$\$|\$\{([A-Za-z_]\w*)(?:(:?[-?+])([^{}]*))?\}|\$([A-Za-z_]\w*)")
+_NAMED: Final = re.compile(r"(?<!\$)\$(?:\{([A-Za-z_]\w*)(?::?[-?+][^{}]*)?\}|([A-Za-z_]\w*))")
 _WHY: Final = {
     "build": "build the image, push it and name it in `image_id`",
     "container_name": "the task has a name",
     "env_file": "give it at launch: `--env-file FILE`",
     "healthcheck": "for a service: `service.readiness_probe`",
-    "networks": "tasks of a group reach each other",
-    "links": "tasks of a group reach each other",
+    "networks": "there are no names of services; programs find each other by address",
+    "links": "there are no names of services; programs find each other by address",
     "expose": "say `ports` for what others may reach",
     "logging": "logs are kept: `argosy logs`",
     "pull_policy": "images are pulled when they are missing",
@@ -80,7 +81,7 @@ def convert_compose(documents: tuple[Node, ...], source: str) -> tuple[str | Non
     if not services:
         raise wrong(documents[0], "there is no service in `services`", "each service becomes a task")
     volumes = dict(fields.pairs("volumes"))
-    fields.drop("networks", "tasks of a group reach each other")
+    fields.drop("networks", "there are no names of services; programs find each other by address")
     fields.drop("secrets", "name the variables under `secrets`")
     fields.drop("configs", "add the files to `file_mounts`")
     for service, node in services:
@@ -90,6 +91,7 @@ def convert_compose(documents: tuple[Node, ...], source: str) -> tuple[str | Non
             fields.lose_node(f"volumes.{volume}", node, "a volume is made when it is first used")
     fields.close()
     drafts[0].lost = head.lost + drafts[0].lost
+    _hosts(drafts, [service for service, _ in services])
     if len(drafts) > 1:
         seen: set[str] = set()
         for draft in drafts:
@@ -97,6 +99,21 @@ def convert_compose(documents: tuple[Node, ...], source: str) -> tuple[str | Non
                 draft.name = f"{draft.name}-2"
             seen.add(draft.name or "")
     return name, drafts
+
+
+def _hosts(drafts: list[Draft], services: list[str]) -> None:
+    """Notes where one service is called by its name, which only compose's network knows."""
+    for draft in drafts:
+        for service in services:
+            called = re.compile(rf"(?:://|@)(?:[^/@\s]*@)?{re.escape(service)}(?=[:/]|$)")
+            if any(value and called.search(value) for value in draft.envs.values()):
+                draft.note(
+                    "envs", f"`{excerpt(service)}` was the name of a service; write its address instead"
+                )
+            if any(called.search(line) for line in draft.run):
+                draft.note(
+                    "run", f"`{excerpt(service)}` was the name of a service; write its address instead"
+                )
 
 
 class _Service:
@@ -432,13 +449,9 @@ class _Service:
             draft.run.append(no_command(image, command))
             draft.lose(f"the entry point of {image}", "", "it is not in the file; write it under `run`")
             return
-        text = prelude.command_text(words)
-        if "$" in text:
-            # compose replaces variables before a shell sees them; quotes would hide them from ours.
-            text = self.text(
-                re.sub(r"'([^'\n]*\$\{?\w[^'\n]*)'", r'"\1"', text) if "\n" not in text else text,
-                command=True,
-            )
+        whole = " ".join(words)
+        self.text(whole, command=True)  # its variables are asked for
+        text = prelude.command_text(words, lambda word: prelude.quoted_word(word, _NAMED)).replace("$$", "$")
         taken = {**draft.envs, **dict.fromkeys(draft.secrets)}
         draft.prelude += prelude.exports(prelude.KUBERNETES, text, taken=taken)
         draft.run.append(text)

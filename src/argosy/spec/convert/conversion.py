@@ -10,9 +10,10 @@ import msgspec
 
 from argosy.model.errors import ArgosyError
 from argosy.spec import names
-from argosy.spec.convert.draft import Draft, comment, dump
+from argosy.spec.convert.draft import Document, Draft, comment, dump, shell_text
 from argosy.spec.convert.slurm import convert_slurm, is_slurm
 from argosy.spec.findings import excerpt, suggest
+from argosy.spec.parse import task_from_mapping
 from argosy.spec.source import TEXT_LIMIT, Node, Pairs, Scalar, compose
 
 KINDS: Final = ("dstack", "slurm", "kubernetes", "ray", "compose")
@@ -165,6 +166,7 @@ def _written(kind: str, name: str | None, drafts: list[Draft], source: str) -> C
         parts.append("\n".join(map(comment, head)) + "\n" + dump(opening))
         head = []
     for draft in drafts:
+        _settle(draft)
         document = draft.document()
         if not set(document) - {"name", "envs", "secrets"}:
             draft.fields["num_nodes"] = 1
@@ -182,3 +184,59 @@ def _written(kind: str, name: str | None, drafts: list[Draft], source: str) -> C
         ),
         secrets=tuple(dict.fromkeys(key for draft in drafts for key in draft.secrets)),
     )
+
+
+def _settle(draft: Draft) -> None:
+    """What no task may hold is left out and named: the answer parses whatever stood in the file."""
+    if _trouble(draft.document()) is None:
+        return
+    for owner, field in ((draft.resources, "resources"), (draft.fields, "")):
+        for name in list(owner):
+            value = owner[name]
+            if isinstance(value, dict) and field == "":
+                for key in list(value):
+                    _leave_out(draft, value, key, {name: {key: value[key]}}, f"{name}.{key}")
+            _leave_out(draft, owner, name, {field: {name: value}} if field else {name: value}, name)
+    for axis in draft.axes:
+        for one in list(axis):
+            if (why := _trouble({"resources": one})) is not None:
+                axis.remove(one)
+                draft.lose("a candidate", ", ".join(f"{name}: {value}" for name, value in one.items()), why)
+    draft.axes = [axis for axis in draft.axes if axis]
+    for name, lines in (("setup", draft.setup), ("run", draft.run)):
+        if lines and (why := _trouble({name: shell_text(lines)})) is not None:
+            draft.lose(name, "", why)
+            lines.clear()
+    # What is left is wrong only together, e.g. an image that uses a secret.
+    for name in list(draft.resources):
+        if (why := _trouble(draft.document())) is None:
+            return
+        draft.lose(name, str(draft.resources.pop(name)), why)
+    for name in list(draft.fields):
+        if (why := _trouble(draft.document())) is None:
+            return
+        draft.lose(name, "", why)
+        del draft.fields[name]
+
+
+def _leave_out(draft: Draft, owner: Document, name: str, alone: Document, path: str) -> None:
+    if name in owner and (why := _trouble(alone)) is not None:
+        value = owner.pop(name)
+        draft.lose(path, "" if isinstance(value, dict | list) else str(value), why)
+
+
+def _trouble(document: Document) -> str | None:
+    """Why a task cannot be so; None when it can. Asked-for variables count as given."""
+    listed = document.get("envs")
+    envs = {name: value or "" for name, value in listed.items()} if isinstance(listed, dict) else {}
+    secrets = document.get("secrets")
+    given = {
+        **document,
+        "envs": envs,
+        "secrets": dict.fromkeys(secrets, "x") if isinstance(secrets, dict) else {},
+    }
+    try:
+        task_from_mapping({**given, "num_nodes": given.get("num_nodes", 1)})
+    except ArgosyError as error:
+        return excerpt(error.what, 120)
+    return None

@@ -136,6 +136,10 @@ class Draft:
             resources["any_of"] = candidates
         else:
             resources |= candidates[0]
+        for name in ("cpus", "memory"):
+            amount = resources.get(name)
+            if isinstance(amount, str) and amount.isdigit():
+                resources[name] = int(amount)
         config: Document = dict(_table(dict(self.fields), "config"))
         if self.docker_options:
             config["docker"] = {"run_options": list(self.docker_options)}

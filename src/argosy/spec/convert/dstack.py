@@ -171,7 +171,7 @@ class _Configuration:
                 raise fields.wrong(f"`max_price` must be a number of dollars, found `{excerpt(price)}`")
             total = float(price) * draft.nodes
             if total > 0:
-                draft.resources["max_hourly_cost"] = f"{total:.6f}".rstrip("0").rstrip(".")
+                draft.resources["max_hourly_cost"] = int(total) if total.is_integer() else round(total, 6)
                 if draft.nodes > 1:
                     draft.note(
                         "resources",

@@ -7,7 +7,7 @@ from typing import Final
 
 from argosy.model.errors import ArgosyError
 from argosy.spec.convert.draft import Draft
-from argosy.spec.convert.pods import Configured, Pod, finish, set_deadline
+from argosy.spec.convert.pods import Configured, Pod, finish, larger, set_deadline
 from argosy.spec.convert.reading import Fields, is_nothing, text_of
 from argosy.spec.findings import excerpt
 from argosy.spec.source import Items, Node, Pairs, Scalar
@@ -115,7 +115,7 @@ def _workload(node: Node, kind: str, configured: Configured) -> list[Draft]:
     fields = Fields(node, "", lambda path, value, why: first.lose(path, value, why))
     fields.ignore("apiVersion", "kind", "status")
     metadata = fields.section("metadata")
-    first.set_name(metadata.text("name") or metadata.text("generateName"))
+    first.set_name(metadata.text("name") or (metadata.text("generateName") or "").rstrip("-"))
     namespace = metadata.text("namespace")
     if namespace:
         first.config("kubernetes")["namespace"] = namespace
@@ -278,9 +278,10 @@ def _merge_role(main: Draft, pod: Pod, role: str, other: Draft, other_pod: Pod) 
             main.resources[name] = value
             main.note("resources", f"{name} is of the role {role}; all nodes of a task are alike")
         elif main.resources[name] != value and name != "labels":
-            main.lose(
-                f"{role} {name}", str(value), "all nodes of a task are alike; the first role's is taken"
-            )
+            kept = larger(name, main.resources[name], value)
+            lesser = main.resources[name] if kept == value else value
+            main.resources[name] = kept
+            main.lose(f"{name} of one role", str(lesser), f"all nodes of a task are alike; {kept} is taken")
     for option in other.docker_options:
         main.option(option)
     for field, value in other.fields.items():
@@ -316,7 +317,7 @@ def _job_set(fields: Fields, draft: Draft, new: NewDraft, configured: Configured
     name = draft.name
     for index, job in enumerate(jobs):
         own = draft if index == 0 else new()
-        if index and draft.config("kubernetes"):
+        if index and "config" in draft.fields:
             own.config("kubernetes").update(draft.config("kubernetes"))
         part = job.text("name") or f"job-{index}"
         own.set_name(part if len(jobs) > 1 else (name or part))
@@ -328,7 +329,6 @@ def _job_set(fields: Fields, draft: Draft, new: NewDraft, configured: Configured
         job_spec(template.section("spec"), own, configured, times=times)
         if restarts and restarts <= _RESTARTS_MAX:
             own.resources["job_recovery"] = {"max_restarts_on_errors": restarts}
-        own.fields.pop("config", None) if own.fields.get("config") == {"kubernetes": {}} else None
 
 
 def _ray_job(fields: Fields, draft: Draft, new: NewDraft, configured: Configured) -> None:

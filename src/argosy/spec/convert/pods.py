@@ -7,11 +7,12 @@ import shlex
 from decimal import Decimal
 from typing import Final
 
+from argosy.model.units import Bound
 from argosy.spec.convert import amounts, prelude
 from argosy.spec.convert.draft import Draft
 from argosy.spec.convert.reading import Fields, text_of, wrong
 from argosy.spec.findings import excerpt
-from argosy.spec.source import Node, Scalar
+from argosy.spec.notation import parse_bytes, parse_cpus_text
 
 _GPU_LABELS: Final = (
     *(
@@ -265,7 +266,7 @@ class Pod:
         words = [*container.texts("command"), *container.texts("args")]
         self._env(container)
         if words:
-            self.draft.setup.append(_expand(prelude.command_text(words)))
+            self.draft.setup.append(self._command(words))
             self.draft.note("setup", f"from the init container `{excerpt(name)}`")
         image = container.text("image")
         if image:
@@ -302,7 +303,7 @@ class Pod:
         if workdir:
             draft.run.append(f"cd {shlex.quote(workdir)}")
         if command:
-            self.body = _expand(prelude.command_text([*command, *arguments]))
+            self.body = self._command([*command, *arguments])
             draft.run.append(self.body)
         else:
             draft.run.append(no_command(self.image, arguments))
@@ -311,6 +312,14 @@ class Pod:
                 "",
                 "it is not in the file; write it under `run`",
             )
+
+    def _command(self, words: list[str]) -> str:
+        """`$(NAME)` of a variable that the container has is that variable; else it stays as it is."""
+        names = [*self.draft.envs, *self.draft.secrets, *self.exports]
+        known = "|".join(sorted(map(re.escape, names), key=len, reverse=True)) or "(?!)"
+        variable = re.compile(rf"(?<!\$)\$\(({known})\)")
+        text = prelude.command_text(words, lambda word: prelude.quoted_word(word, variable))
+        return re.sub(r"\$\$\(", "$(", variable.sub(r"${\1}", text))
 
     def _env(self, container: Fields) -> None:
         draft = self.draft
@@ -340,7 +349,7 @@ class Pod:
             name = variable.text("name") or ""
             given = variable.text("value")
             if given is not None:
-                draft.env(name, _expand(given, keep=True), variable.path)
+                draft.env(name, given.replace("$$(", "$("), variable.path)
                 continue
             self._env_from(name, variable.section("valueFrom"), variable)
 
@@ -514,8 +523,8 @@ def no_command(image: str, arguments: list[str]) -> str:
     """Commands that fail and say what is missing: the image's own entry point is not in the file."""
     said = f"write here what {image or 'the image'} starts by itself"
     if arguments:
-        said += f", with: {shlex.join(arguments)}"
-    return f"echo {shlex.quote(said)} >&2; exit 1"
+        said += f", with: {' '.join(arguments)}"
+    return f"echo {shlex.quote(said)} >&2\nexit 1"
 
 
 def set_deadline(draft: Draft, seconds: int) -> None:
@@ -523,15 +532,17 @@ def set_deadline(draft: Draft, seconds: int) -> None:
         draft.fields["max_duration"] = amounts.seconds_text(seconds)
 
 
-def _expand(text: str, *, keep: bool = False) -> str:
-    """`$(NAME)` of Kubernetes as the shell's `${NAME}`; `keep` for values, which are no commands."""
-
-    def replace(match: re.Match[str]) -> str:
-        if match[0].startswith("$$"):
-            return match[0][1:]
-        return match[0] if keep else "${" + match[1] + "}"
-
-    return re.sub(r"\$?\$\(([A-Z_][A-Z0-9_]*)\)", replace, text)
+def larger(field: str, one: object, other: object) -> object:
+    """Of two amounts of `cpus`, `memory` or `disk_size` the larger one; else the first."""
+    if field not in ("cpus", "memory", "disk_size"):
+        return one
+    read = parse_cpus_text if field == "cpus" else parse_bytes
+    try:
+        pair = [read(str(text).rstrip("+")) for text in (one, other)]
+    except ValueError:
+        return one
+    sizes = [bound.amount if isinstance(bound, Bound) else bound for bound in pair]
+    return other if sizes[1] > sizes[0] else one
 
 
 def finish(draft: Draft, pod: Pod, *, torch: bool = False) -> None:
@@ -545,7 +556,3 @@ def finish(draft: Draft, pod: Pod, *, torch: bool = False) -> None:
     else:
         lines += prelude.exports(prelude.KUBERNETES, pod.body, taken=taken)
     draft.prelude += lines
-
-
-def node_text(node: Node | None) -> str:
-    return node.raw if isinstance(node, Scalar) else ""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import shlex
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Final
 
 _JOINED_IPS: Final = '$(echo "$ARGOSY_NODE_IPS" | paste -sd, -)'
@@ -95,7 +95,7 @@ def quoted(text: str) -> str:
 
 #: `srun` for a script that already runs on every node: so many copies of the command on this one.
 SRUN: Final = r"""srun() {  # this script runs on every node, so `srun` starts only this node's tasks
-  local tasks=${SLURM_NTASKS_PER_NODE:-1} nodes= total= task failed=0 pids=()
+  local tasks=${SLURM_NTASKS_PER_NODE:-1} nodes= total= on= task failed=0 pids=()
   while [ $# -gt 0 ]; do
     case "$1" in
       --) shift; break ;;
@@ -104,20 +104,27 @@ SRUN: Final = r"""srun() {  # this script runs on every node, so `srun` starts o
       --ntasks=*) total=${1#*=} ;;
       -N?*) nodes=${1#-N} ;;
       -n?*) total=${1#-n} ;;
+      --nodelist=*) on=${1#*=} ;;
+      -w?*) on=${1#-w} ;;
+      -w|--nodelist) on=$2; shift ;;
       -N|--nodes) nodes=$2; shift ;;
       -n|--ntasks) total=$2; shift ;;
       --ntasks-per-node) tasks=$2; shift ;;
-      --*=*|-[cpwxJotDGACeimrTqK]?*) ;;
-      -[cpwxJotDGACeimrTq]) shift ;;
-      --mem|--gres|--gpus|--nodelist|--exclude|--job-name|--output|--error|--time|--partition|--account) shift ;;
-      --cpus-per-task|--gpus-per-node|--gpus-per-task|--gpus-per-task|--chdir|--export|--mpi|--qos|--jobid) shift ;;
+      --*=*|-[cpxJotDGACeimrTqK]?*) ;;
+      -[cpxJotDGACeimrTq]) shift ;;
+      --mem|--gres|--gpus|--exclude|--job-name|--output|--error|--time|--partition|--account) shift ;;
+      --cpus-per-task|--gpus-per-node|--gpus-per-task|--chdir|--export|--mpi|--qos|--jobid) shift ;;
       --container-image|--container-mounts|--container-workdir|--container-name|--distribution) shift ;;
       -*) ;;
       *) break ;;
     esac
     shift
   done
-  if [ "${total:-$nodes}" = 1 ] && [ "$ARGOSY_NUM_NODES" -gt 1 ]; then  # one task: the first node's
+  if [ -n "$on" ] && [ "$on" = "${on%,*}" ]; then  # one node, by its address
+    case "$1" in hostname) echo "$on"; return ;; esac
+    [ "$on" = "$(echo "$ARGOSY_NODE_IPS" | sed -n "$((ARGOSY_NODE_RANK + 1))p")" ] || return 0
+    tasks=${total:-1}
+  elif [ "${total:-$nodes}" = 1 ] && [ "$ARGOSY_NUM_NODES" -gt 1 ]; then  # one task: the first node's
     case "$1" in hostname) echo "$ARGOSY_HEAD_IP"; return ;; esac
     [ "$ARGOSY_NODE_RANK" = 0 ] || return 0
     tasks=1
@@ -170,7 +177,24 @@ def unknown(prefix: str, table: Mapping[str, str], body: str, taken: Mapping[str
     return [name for name in used if name not in table and name not in taken and not assigns(body, name)]
 
 
-def command_text(words: list[str]) -> str:
+def quoted_word(word: str, variable: re.Pattern[str]) -> str:
+    """A word for the shell in which what `variable` finds (its name is a group) stays a variable.
+
+    >>> quoted_word("--out=$(DIR)/a b", re.compile(r"[$][(]([A-Z]+)[)]"))
+    '"--out=${DIR}/a b"'
+    """
+    found = list(variable.finditer(word))
+    if not found:
+        return shlex.quote(word)
+    text, last = "", 0
+    for match in found:
+        name = next(group for group in match.groups() if group)
+        text += quoted(word[last : match.start()]) + "${" + name + "}"
+        last = match.end()
+    return f'"{text}{quoted(word[last:])}"'
+
+
+def command_text(words: list[str], quote: Callable[[str], str] = shlex.quote) -> str:
     """Words as one shell command; `sh -c TEXT` is the text itself, with the shell's options as `set`.
 
     >>> command_text(["bash", "-ec", "a && b"]), command_text(["python", "-c", "print(1)"])
@@ -191,7 +215,7 @@ def command_text(words: list[str]) -> str:
                 options.append(word)
             elif word not in ("--login", "--norc", "--noprofile"):
                 break
-    return shlex.join(words)
+    return " ".join(quote(word) for word in words)
 
 
 def _without_login(options: list[str]) -> list[str]:

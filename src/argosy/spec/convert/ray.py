@@ -9,7 +9,7 @@ from typing import Final
 
 from argosy.spec.convert import amounts
 from argosy.spec.convert.draft import Draft
-from argosy.spec.convert.pods import Configured, Pod, set_deadline
+from argosy.spec.convert.pods import Configured, Pod, larger, set_deadline
 from argosy.spec.convert.reading import Fields, kind_of, text_of, whole_of, wrong
 from argosy.spec.findings import excerpt
 from argosy.spec.source import Items, Node, Pairs, Scalar, compose
@@ -274,9 +274,10 @@ def ray_job(fields: Fields, draft: Draft, configured: Configured) -> None:
                 if key not in draft.resources:
                     draft.resources[key] = value
                 elif draft.resources[key] != value and key not in ("labels", "ports"):
-                    draft.lose(
-                        f"head {key}", str(value), "all nodes of a task are alike; the workers' is taken"
-                    )
+                    kept = larger(key, draft.resources[key], value)
+                    lesser = draft.resources[key] if kept == value else value
+                    draft.resources[key] = kept
+                    draft.lose(f"head {key}", str(lesser), f"all nodes of a task are alike; {kept} is taken")
             draft.ports([str(port) for port in _listed(other.resources.get("ports"))])
             for variable, given in other.envs.items():
                 if variable not in draft.envs:
@@ -298,7 +299,7 @@ def ray_job(fields: Fields, draft: Draft, configured: Configured) -> None:
     if text:
         documents = compose(text, f"{fields.node.place.source if fields.node else ''} (runtimeEnvYAML)")
         environment = Fields(documents[0] if documents else None, "spec.runtimeEnvYAML", draft.lose)
-        runtime_env(environment, draft, [f"ray[default]=={version}"] if version else ["ray[default]"])
+        runtime_env(environment, draft)
         environment.close()
         draft.setup = list(dict.fromkeys(draft.setup))
     if nodes > 1:
