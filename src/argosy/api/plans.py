@@ -3,14 +3,9 @@
 from __future__ import annotations
 
 from argosy.model.errors import ArgosyError
-from argosy.model.offer import BUSY, Plan
+from argosy.model.offer import Plan
 from argosy.model.task import Task
 from argosy.model.units import render_price
-
-
-def waits_for(plan: Plan) -> str:
-    """What a task waits for that has nowhere to go at present but will; "" when that is not so."""
-    return "" if plan.choices else next((each.text for each in plan.rejected if each.code == BUSY), "")
 
 
 def rejection_lines(plan: Plan) -> tuple[str, ...]:

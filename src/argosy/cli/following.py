@@ -93,7 +93,8 @@ def _say_end(session: Session, job: Followed, frame: LogFrame, quiet: bool) -> i
     good = frame.status == "succeeded"
     if not quiet:
         how = session.screen.status(frame.status)
-        code = f" (exit code {frame.exit_code})" if not good and frame.exit_code else ""
+        known = frame.exit_code and str(frame.exit_code) not in frame.detail
+        code = f" (exit code {frame.exit_code})" if not good and known else ""
         detail = f": {frame.detail}" if frame.detail and not good else ""
         session.screen.say(f"{job.label} {how}{code}{detail}")
     return 0 if good else JOB_FAILED

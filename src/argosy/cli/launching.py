@@ -262,7 +262,8 @@ def _exists(session: Session, cluster: str) -> bool:
 
 
 def _dryrun(session: Session, task: Task, as_json: bool) -> None:
-    from argosy.api.plans import no_offer, rejection_lines, waits_for
+    from argosy.api.plans import no_offer, rejection_lines
+    from argosy.model.offer import waits_for
 
     reply = session.client.plan(task)
     if as_json:
@@ -289,7 +290,8 @@ def _show_plan(
     session: Session, task: Task, cluster: str | None, *, yes: bool, managed: bool = False
 ) -> None:
     """Where it will run and for how much; asks on a terminal. Errors: "no-offer"."""
-    from argosy.api.plans import no_offer, waits_for
+    from argosy.api.plans import no_offer
+    from argosy.model.offer import waits_for
 
     reply = session.client.plan(task)
     screen = session.screen

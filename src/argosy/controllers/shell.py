@@ -12,10 +12,10 @@ import heapq
 import logging
 from collections.abc import Coroutine, Iterable, Sequence
 
-from argosy.controllers.cluster.decide import decide_cluster
+from argosy.controllers.cluster.decide import decide_cluster, explain_cluster
 from argosy.controllers.effects import Effects
 from argosy.controllers.job.decide import decide_job
-from argosy.controllers.job.queue import decide_queue
+from argosy.controllers.job.queue import decide_queue, explain_queue
 from argosy.controllers.links import Links
 from argosy.controllers.nodes.decide import decide_claim
 from argosy.controllers.observed import Facts
@@ -122,6 +122,15 @@ class Shell:
             },
             policy=self._policy,
         )
+
+    def waits(self, rows: Snapshot) -> dict[str, str]:
+        """Why queued clusters and managed jobs wait, by id."""
+        view = self.view(rows)
+        texts = explain_queue(view)
+        for cluster in rows.clusters():
+            if cluster.phase is WorkloadPhase.QUEUED:
+                texts[cluster.id] = explain_cluster(view, cluster)
+        return texts
 
     async def refresh(self) -> None:
         """Ask every provider now: quotes, and what it has of ours."""

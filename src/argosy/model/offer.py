@@ -78,6 +78,11 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     rejected: tuple[Rejection, ...] = ()
 
 
+def waits_for(plan: Plan) -> str:
+    """What a task waits for that has nowhere to go at present but will; "" when that is not so."""
+    return "" if plan.choices else next((each.text for each in plan.rejected if each.code == BUSY), "")
+
+
 class DeviceShare(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     index: int
     milli: int  # 1000 is the whole device

@@ -104,7 +104,8 @@ class Resources(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
         if self.accelerator:
             parts.append(self.accelerator.render())
         if self.cpus:
-            parts.append(f"{render_milli(self.cpus.amount)}{'' if self.cpus.exact else '+'} CPUs")
+            unit = "CPU" if self.cpus == Bound(1000, exact=True) else "CPUs"
+            parts.append(f"{render_milli(self.cpus.amount)}{'' if self.cpus.exact else '+'} {unit}")
         if self.memory:
             parts.append(f"{render_bytes(self.memory.amount)}{'' if self.memory.exact else '+'}")
         if self.use_spot:

@@ -1,6 +1,6 @@
 """Pure decisions: which offer serves a wish, which node and devices a rank gets, and why something waits."""
 
-from argosy.model.offer import BUSY
+from argosy.model.offer import BUSY, waits_for
 from argosy.planning.choose import Ability, Usage, plan, usage_by_provider
 from argosy.planning.place import Ask, Placed, Shortage, ask_of, never_fits, place, rooms
 from argosy.planning.waits import explain_shortage
@@ -19,4 +19,5 @@ __all__ = [
     "plan",
     "rooms",
     "usage_by_provider",
+    "waits_for",
 ]

@@ -84,9 +84,7 @@ def plan(
     for position, wish in enumerate(resources):
         for offer in offers:
             ability = abilities.get(offer.provider, Ability())
-            rejection = refuse(
-                wish, num_nodes, offer, ability, usage.get(offer.provider, Usage()), atlas
-            )
+            rejection = refuse(wish, num_nodes, offer, ability, usage.get(offer.provider, Usage()), atlas)
             if rejection is not None:
                 refused.setdefault((rejection.provider, rejection.region, rejection.code), rejection)
                 continue
@@ -300,7 +298,7 @@ def _refuse_busy(wish: Resources, num_nodes: int, offer: Offer, usage: Usage) ->
     shape = offer.shape
     cpus = (wish.cpus.amount if wish.cpus else 0) * num_nodes
     wants = (
-        (cpus, usage.cpus_milli, shape.cpus_milli, "CPUs", render_milli),
+        (cpus, usage.cpus_milli, shape.cpus_milli, "CPU" if cpus == 1000 else "CPUs", render_milli),
         (
             memory_wished(wish, cpus // num_nodes) * num_nodes,
             usage.memory_bytes,

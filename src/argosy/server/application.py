@@ -55,7 +55,7 @@ class Application:
     ) -> None:
         self.stopping = asyncio.Event()
         self.listening: tuple[str, ...] = ()
-        self.streams = LogStreams(store, logs, lambda: controllers.observed, self.stopping)
+        self.streams = LogStreams(store, logs, controllers, self.stopping)
         operations = Operations(
             store=store, providers=providers, controllers=controllers, blobs=blobs, clock=clock, ids=ids
         )

@@ -166,7 +166,11 @@ class Handlers:
         if kept is not None and kept[0] == key:
             return kept[1]
         observed = self._controllers.observed
-        views = [view_cluster(row, snapshot, observed, now_ms=now_ms) for row in snapshot.clusters()]
+        waits = self._controllers.waits(snapshot)
+        views = [
+            view_cluster(row, snapshot, observed, now_ms=now_ms, waits=waits.get(row.id, ""))
+            for row in snapshot.clusters()
+        ]
         if everything:
             claims = await self._claims_by_owner()
             views += [
@@ -174,7 +178,7 @@ class Handlers:
                 for row in await self._store.load_clusters()
                 if not row.is_live
             ]
-        jobs = [self._view_live(job, snapshot, None, {}) for job in snapshot.managed_jobs()]
+        jobs = [self._view_live(job, snapshot, None, waits) for job in snapshot.managed_jobs()]
         body = encode(t.StatusReply(clusters=tuple(views), jobs=tuple(jobs)))
         self._status_cache[everything] = (key, body)
         return body
@@ -201,7 +205,9 @@ class Handlers:
             raise no_cluster(name, snapshot)
         claims = () if found.is_live else (await self._claims_by_owner())[found.id]
         now_ms = self._clock.now_ms()
-        return view_cluster(found, snapshot, self._controllers.observed, now_ms=now_ms, claims=claims)
+        waits = self._controllers.waits(snapshot).get(found.id, "") if found.is_live else ""
+        observed = self._controllers.observed
+        return view_cluster(found, snapshot, observed, now_ms=now_ms, claims=claims, waits=waits)
 
     async def queue(self, exchange: Exchange) -> t.JobList:
         name = exchange.text("cluster")
@@ -218,7 +224,9 @@ class Handlers:
             limit=limit,
             after=exchange.text("after") or None,
         )
-        waits = explain_waits(cluster, snapshot) if cluster is not None and cluster.is_live else {}
+        waits = self._controllers.waits(snapshot)
+        if cluster is not None and cluster.is_live:
+            waits = explain_waits(cluster, snapshot, waits.get(cluster.id, ""))
         attempts = await self._failed_attempts(jobs)
         views = tuple(
             self._view_live(job, snapshot, name or None, waits)
@@ -249,13 +257,13 @@ class Handlers:
         job = await self._streams.job(exchange.path["job"])
         snapshot = await self._store.snapshot()
         name: str | None = None
-        waits: Mapping[str, str] = {}
+        waits = self._controllers.waits(snapshot)
         if job.cluster_id is not None:
             cluster = await self._store.load(job.cluster_id)
             if isinstance(cluster, Workload):
                 name = cluster.name
                 if job.phase is WorkloadPhase.QUEUED and cluster.is_live:
-                    waits = explain_waits(cluster, snapshot)
+                    waits = explain_waits(cluster, snapshot, waits.get(cluster.id, ""))
         attempts = await self._store.load_attempts(job.id)
         last = attempts[-1] if attempts else None
         return view_job(job, cluster=name, attempt=last, waits=waits.get(job.id, ""))

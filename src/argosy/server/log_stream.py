@@ -9,7 +9,7 @@ A cursor is `<attempt>:<offset of rank 0>,<offset of rank 1>,...`, with `~` for 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Sequence
 from typing import Final, NamedTuple
 
 from argosy.api.types import LogFrame
@@ -20,7 +20,7 @@ from argosy.model.reasons import Reason
 from argosy.model.rows import Attempt, Workload
 from argosy.model.task import JobSpec
 from argosy.server.exchange import encode
-from argosy.server.ports import ObservedFacts
+from argosy.server.ports import Controllers
 from argosy.server.views import explain_waits, job_status, render_reason
 from argosy.store.store import Store
 
@@ -84,10 +84,10 @@ class LogStreams:
     readers come back with their cursor."""
 
     def __init__(
-        self, store: Store, logs: LogStore, observed: Callable[[], ObservedFacts], stopping: asyncio.Event
+        self, store: Store, logs: LogStore, controllers: Controllers, stopping: asyncio.Event
     ) -> None:
-        self._store, self._logs, self._observed = store, logs, observed
-        self._stopping = stopping
+        self._store, self._logs = store, logs
+        self._controllers, self._stopping = controllers, stopping
         self.commits = Commits(store)
 
     async def job(self, name: str) -> Workload:
@@ -208,7 +208,7 @@ class LogStreams:
 
     def _is_complete(self, ids: dict[int, str], offsets: dict[int, int]) -> bool:
         """Whether nothing more is known to come. Nothing is known of ranks whose node is gone."""
-        observed = self._observed()
+        observed = self._controllers.observed
         for rank, rank_id in ids.items():
             if self._logs.is_finished(rank_id):
                 continue
@@ -229,13 +229,18 @@ class LogStreams:
         snapshot = await self._store.snapshot()
         if job.cluster_id is not None and job.phase is WorkloadPhase.QUEUED:
             cluster = snapshot.workloads.get(job.cluster_id)
-            text = explain_waits(cluster, snapshot).get(job.id, "") if cluster is not None else ""
+            text = ""
+            if cluster is not None:
+                texts = explain_waits(
+                    cluster, snapshot, self._controllers.waits(snapshot).get(cluster.id, "")
+                )
+                text = texts.get(job.id, "")
             return "" if text == "starts now" else text
         if job.phase is WorkloadPhase.RECOVERING:
             why = render_reason(job.reason, job.detail) if job.reason is not None else job.detail
             return f"recovers: {why}" if why else "recovers"
         if job.phase is WorkloadPhase.QUEUED:
-            return job.detail or "waits for nodes"
+            return self._controllers.waits(snapshot).get(job.id) or job.detail or "waits for nodes"
         return ""
 
     async def _end(self, job: Workload, number: int, offsets: dict[int, int]) -> Frame:

@@ -13,13 +13,13 @@ from typing import Final, TypeVar
 import msgspec
 
 from argosy.api import types as t
-from argosy.api.plans import no_offer, waits_for
+from argosy.api.plans import no_offer
 from argosy.data.blobs import BlobStore
 from argosy.infra.border import BorderError, CredentialsRejected
 from argosy.infra.provider import Diagnostic, Providers, Want
 from argosy.model.errors import ArgosyError
 from argosy.model.ids import Clock, Ids
-from argosy.model.offer import Choice, Offer, Plan, Rejection
+from argosy.model.offer import Choice, Offer, Plan, Rejection, waits_for
 from argosy.model.phases import ClaimPhase, Desired, WorkloadPhase
 from argosy.model.reasons import Reason
 from argosy.model.resources import Autostop, Resources

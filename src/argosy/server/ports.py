@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Protocol
 
 from argosy.model.facts import NodeFacts, RankFact
+from argosy.store.snapshot import Snapshot
 
 
 class ObservedFacts(Protocol):
@@ -26,6 +28,9 @@ class Controllers(Protocol):
 
     def wake(self, *ids: str) -> None:
         """Look at these rows soon. Carries no data, never blocks."""
+
+    def waits(self, rows: Snapshot) -> Mapping[str, str]:
+        """Why queued clusters and managed jobs wait, by id."""
 
     async def refresh(self) -> None:
         """Ask every provider now what it has of ours."""

@@ -24,8 +24,9 @@ def view_cluster(
     *,
     now_ms: int,
     claims: Sequence[Claim] = (),
+    waits: str = "",
 ) -> ClusterView:
-    """`claims`: those of a finished cluster, which the snapshot does not have."""
+    """`claims`: those of a finished cluster, which the snapshot does not have. `waits`: why a queued one waits."""
     assert isinstance(cluster.spec, ClusterSpec)
     mine = claims or snapshot.claims_of(cluster.id)
     claim = next((each for each in mine if each.is_live), mine[-1] if mine else None)
@@ -41,7 +42,7 @@ def view_cluster(
         num_nodes=cluster.spec.num_nodes,
         user=cluster.user,
         created_ms=cluster.created_ms,
-        detail=_cluster_detail(cluster, claim, nodes),
+        detail=waits or _cluster_detail(cluster, claim, nodes),
         autostop=cluster.autostop,
         down_when_done=cluster.down_when_done,
         price_micro_usd=claim.choice.price_micro_usd if claim is not None else 0,
@@ -134,16 +135,16 @@ def job_status(job: Workload) -> str:
     return job.phase.value
 
 
-def explain_waits(cluster: Workload, snapshot: Snapshot) -> Mapping[str, str]:
-    """Why each queued job of a live cluster waits, by id."""
+def explain_waits(cluster: Workload, snapshot: Snapshot, cluster_waits: str = "") -> Mapping[str, str]:
+    """Why each queued job of a live cluster waits, by id. `cluster_waits`: why the cluster itself does."""
     queued = [job for job in snapshot.jobs_of(cluster.id) if job.phase is WorkloadPhase.QUEUED]
     if not queued:
         return {}
     if cluster.phase is not WorkloadPhase.RUNNING:
         text = {
             WorkloadPhase.STOPPED: f"waits for the cluster, which is stopped: `argosy start {cluster.name}`",
-            WorkloadPhase.QUEUED: "waits for the cluster: "
-            + (cluster.detail or "its nodes are not there yet"),
+            WorkloadPhase.QUEUED: "waits for the cluster, which "
+            + (cluster_waits or cluster.detail or "has no nodes yet"),
         }.get(cluster.phase, f"waits for the cluster, which is {cluster.phase.value}")
         return {job.id: text for job in queued}
     nodes = snapshot.nodes_of(cluster.id)

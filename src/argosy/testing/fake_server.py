@@ -31,9 +31,9 @@ from argosy import __version__
 from argosy.api import types as t
 from argosy.api.endpoints import API_VERSION, ENDPOINTS, PREFIX, Endpoint
 from argosy.api.location import socket_path
-from argosy.api.plans import no_offer, waits_for
+from argosy.api.plans import no_offer
 from argosy.model.errors import ArgosyError
-from argosy.model.offer import Capacity, Choice, Offer, Plan, Rejection, Shape
+from argosy.model.offer import Capacity, Choice, Offer, Plan, Rejection, Shape, waits_for
 from argosy.model.resources import Autostop, Infra
 from argosy.model.task import Task
 from argosy.model.tree import Tree

@@ -30,7 +30,8 @@ if TYPE_CHECKING:
     from argosy.data.blobs import BlobStore
     from argosy.data.logs import LogStore
     from argosy.server.application import Application
-    from argosy.store import Store
+    from argosy.store.snapshot import Snapshot
+from argosy.store import Store
 
 T = TypeVar("T")
 
@@ -45,6 +46,9 @@ class IdleControllers:
 
     def wake(self, *ids: str) -> None:
         self.woken.extend(ids)
+
+    def waits(self, rows: Snapshot) -> Mapping[str, str]:
+        return {}
 
     async def refresh(self) -> None:
         self.refreshed += 1

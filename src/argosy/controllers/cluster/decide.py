@@ -8,14 +8,13 @@ import msgspec
 
 from argosy.controllers.policies import finish, new_attempt, render_rejections, task_of
 from argosy.controllers.view import Action, NewId, Put, View, WakeAt, event
-from argosy.model.offer import Choice
+from argosy.model.offer import Choice, Plan
 from argosy.model.phases import ClaimPhase, Desired, NodePhase, Outcome, WorkloadPhase
 from argosy.model.reasons import Reason
 from argosy.model.resources import Autostop
 from argosy.model.rows import Claim, Node, Workload
 from argosy.model.task import ClusterSpec
 from argosy.planning import (
-    BUSY,
     Ask,
     Placed,
     ask_of,
@@ -25,6 +24,7 @@ from argosy.planning import (
     plan,
     rooms,
     usage_by_provider,
+    waits_for,
 )
 
 
@@ -56,21 +56,31 @@ def cluster_spec(cluster: Workload) -> ClusterSpec:
 
 
 def _order(view: View, cluster: Workload, new_id: NewId) -> list[Action]:
+    answer = _plan(view, cluster)
+    if not answer.choices:
+        if waits_for(answer) or not view.offers:
+            return []  # waits; why is told to whoever looks (`explain_cluster`)
+        return _fail(view, cluster, Reason.NO_OFFER, render_rejections(answer.rejected))
+    claim = _new_claim(view, cluster, answer.choices, new_id)
+    return [Put(claim), Put(msgspec.structs.replace(cluster, phase=WorkloadPhase.STARTING))]
+
+
+def _plan(view: View, cluster: Workload) -> Plan:
     spec = cluster_spec(cluster)
-    answer = plan(
+    names = {row.id: row.name for row in view.rows.workloads.values()}
+    return plan(
         spec.resources,
         spec.num_nodes,
         view.offers,
         abilities=view.abilities,
-        usage=usage_by_provider(view.rows.claims.values()),
+        usage=usage_by_provider(view.rows.claims.values(), names),
         ordered=spec.ordered,
     )
-    if not answer.choices:
-        if any(each.code == BUSY for each in answer.rejected) or not view.offers:
-            return []  # waits; why is told to whoever looks (`planning.waits`)
-        return _fail(view, cluster, Reason.NO_OFFER, render_rejections(answer.rejected))
-    claim = _new_claim(view, cluster, answer.choices, new_id)
-    return [Put(claim), Put(msgspec.structs.replace(cluster, phase=WorkloadPhase.STARTING))]
+
+
+def explain_cluster(view: View, cluster: Workload) -> str:
+    """Why a queued cluster waits; "" when nothing is in its way."""
+    return waits_for(_plan(view, cluster))
 
 
 def _new_claim(view: View, cluster: Workload, choices: Sequence[Choice], new_id: NewId) -> Claim:

@@ -6,6 +6,8 @@ job is not starved by small ones. Jobs that recover come first.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import msgspec
 
 from argosy.controllers.policies import finish, job_spec, render_rejections
@@ -16,7 +18,7 @@ from argosy.model.reasons import Reason
 from argosy.model.resources import Resources
 from argosy.model.rows import Claim, Workload
 from argosy.model.units import Bound
-from argosy.planning import BUSY, plan, usage_by_provider
+from argosy.planning import plan, usage_by_provider, waits_for
 from argosy.planning.place import DEFAULT_CPUS_MILLI
 
 
@@ -28,7 +30,7 @@ def with_floor(candidates: tuple[Resources, ...]) -> tuple[Resources, ...]:
     )
 
 
-def plan_job(view: View, job: Workload, claims: list[Claim]) -> Plan:
+def plan_job(view: View, job: Workload, claims: list[Claim], names: Mapping[str, str] | None = None) -> Plan:
     """Where a managed job would go, given what `claims` hold."""
     task = job_spec(job).task
     return plan(
@@ -36,13 +38,13 @@ def plan_job(view: View, job: Workload, claims: list[Claim]) -> Plan:
         task.num_nodes,
         view.offers,
         abilities=view.abilities,
-        usage=usage_by_provider(claims),
+        usage=usage_by_provider(claims, names),
         ordered=task.ordered,
     )
 
 
-def decide_queue(view: View, new_id: NewId) -> list[list[Action]]:
-    """One decision per job that gets a claim, or that no place could ever hold."""
+def waiting_jobs(view: View) -> list[Workload]:
+    """Managed jobs whose turn it is to get a claim when there is room: recovering ones first, then by number."""
     waiting = [
         job
         for job in view.rows.managed_jobs()
@@ -58,12 +60,35 @@ def decide_queue(view: View, new_id: NewId) -> list[list[Action]]:
         and view.rows.attempt_of(job.id) is None
     ]
     waiting.sort(key=lambda job: (job.phase is WorkloadPhase.QUEUED, job.number))
+    return waiting
+
+
+def explain_queue(view: View) -> dict[str, str]:
+    """Why managed jobs wait, by id; those that are about to get a claim are left out."""
+    claims = list(view.rows.claims.values())
+    names = {row.id: row.name for row in view.rows.workloads.values()}
+    texts: dict[str, str] = {}
+    head = ""
+    for job in waiting_jobs(view):
+        if head:
+            texts[job.id] = f"waits behind {head}: managed jobs get their nodes in order"
+            continue
+        text = waits_for(plan_job(view, job, claims, names))
+        if text:
+            head = f"job {job.number}"
+            texts[job.id] = text
+    return texts
+
+
+def decide_queue(view: View, new_id: NewId) -> list[list[Action]]:
+    """One decision per job that gets a claim, or that no place could ever hold."""
+    waiting = waiting_jobs(view)
     claims = list(view.rows.claims.values())
     decisions: list[list[Action]] = []
     for job in waiting:
         answer = plan_job(view, job, claims)
         if not answer.choices:
-            if any(each.code == BUSY for each in answer.rejected) or not view.offers:
+            if waits_for(answer) or not view.offers:
                 break
             decisions.append(
                 finish(view, job, Outcome.FAILED, Reason.NO_OFFER, render_rejections(answer.rejected))
