@@ -123,7 +123,7 @@ def test_launch_without_a_program_makes_the_cluster(argosy: CommandLine) -> None
 def test_a_job_that_fails_is_status_1(argosy: CommandLine) -> None:
     done = argosy("launch", "-c", "dev", "--", "exit 3")
     assert done.status == 1
-    assert done.err.endswith("job 1 of `dev` failed (exit code 3): exit status 3\n")
+    assert done.err.endswith("job 1 of `dev` failed: exit status 3\n")
 
 
 def test_launch_json(argosy: CommandLine) -> None:
