@@ -55,6 +55,7 @@ class Resources:
         accelerator_args: Mapping[str, object] | None = None,
         use_spot: bool | None = None,
         job_recovery: str | Mapping[str, object] | None = None,
+        spot_recovery: str | Mapping[str, object] | None = None,  # older spelling of job_recovery
         region: str | None = None,
         zone: str | None = None,
         image_id: str | Mapping[str, str] | None = None,
@@ -78,6 +79,7 @@ class Resources:
             "accelerator_args": accelerator_args,
             "use_spot": use_spot,
             "job_recovery": job_recovery,
+            "spot_recovery": spot_recovery,
             "region": region,
             "zone": zone,
             "image_id": image_id,
@@ -264,6 +266,21 @@ class Task:
         present = self._fields.get("file_mounts")
         return self.set_file_mounts({**(present if isinstance(present, Mapping) else {}), **file_mounts})
 
+    def set_storage_mounts(self, storage_mounts: Mapping[str, object] | None) -> Self:
+        """Path on the nodes -> URL of a bucket, or a mapping as in `file_mounts`. Mounts of local files stay.
+
+        >>> task = Task(run="ls /data").set_storage_mounts({"/data": "s3://my-data"})
+        >>> task.build().storage_mounts[0].sources
+        ('s3://my-data',)
+        """
+        present = self._fields.get("file_mounts")
+        known = present if isinstance(present, Mapping) else {}
+        local = {path: source for path, source in known.items() if not _is_bucket(source)}
+        return self.set_file_mounts({**local, **(storage_mounts or {})})
+
+    def update_storage_mounts(self, storage_mounts: Mapping[str, object]) -> Self:
+        return self.update_file_mounts(storage_mounts)
+
     def update_envs(self, envs: Mapping[str, object] | Iterable[tuple[str, object]] | None) -> Self:
         """Set variables; those of the YAML with the same name get these values."""
         self._envs |= {name: str(value) for name, value in dict(envs or ()).items()}
@@ -423,6 +440,10 @@ def _register(task: Task) -> None:
     dag = _current()
     if dag is not None:
         dag.add(task)
+
+
+def _is_bucket(source: object) -> bool:
+    return isinstance(source, Mapping) or (isinstance(source, str) and "://" in source)
 
 
 def _mapping(value: object) -> Mapping[str, object]:
