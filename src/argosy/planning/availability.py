@@ -1,0 +1,178 @@
+"""What was refused lately, and the order in which to try what is left: a refusal lowers a place for a while.
+
+The memory is a value: whoever is refused adds to it, the server stores it, and so all its users learn from each other. A refusal
+weighs 1 and halves every `half_life_s`; it counts in full for the same shape, place and capacity, and in part for the same
+shape near by. After a few half-lives nothing of it is left and the order is what it was.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Final
+
+import msgspec
+
+from argosy.model.offer import Capacity, Choice
+
+_NEAR: Final = 0.5  # of a refusal in one zone, for other zones of the region
+_FORGET: Final = 1 / 8  # weight below which a refusal has no effect
+_REFUSALS_MAX: Final = 10_000
+
+
+class Refusal(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """No capacity for this shape here. An empty `zone` is the whole region, an empty `region` the whole provider."""
+
+    provider: str
+    region: str = ""
+    zone: str = ""
+    instance_type: str = ""  # "": whatever the shape
+    spot: bool = False
+    at_ms: int  # of the last one
+    weight: float = 1.0  # at that time, of all before together
+
+
+class Memory(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """Refusals, one for each place, shape and capacity."""
+
+    refusals: tuple[Refusal, ...] = ()
+    half_life_s: int = 600
+
+
+def refusal_of(choice: Choice, now_ms: int, *, scope: str = "zone") -> Refusal:
+    """The refusal of `choice` in its `zone`, its `region` or all of its `provider`."""
+    offer = choice.offer
+    return Refusal(
+        provider=offer.provider,
+        region="" if scope == "provider" else offer.region,
+        zone=offer.zone if scope == "zone" else "",
+        instance_type=offer.shape.instance_type,
+        spot=offer.capacity is Capacity.SPOT,
+        at_ms=now_ms,
+    )
+
+
+def remember(memory: Memory, refusal: Refusal) -> Memory:
+    """The memory with one more refusal; repeated ones add up, faded ones are dropped."""
+    now_ms = refusal.at_ms
+    kept = []
+    weight = refusal.weight
+    for each in memory.refusals:
+        left = weight_at(each, now_ms, memory.half_life_s)
+        if _key(each) == _key(refusal):
+            weight += left
+            now_ms = max(now_ms, each.at_ms)  # reports of several servers may come out of order
+        elif left >= _FORGET:
+            kept.append(each)
+    added = msgspec.structs.replace(refusal, weight=weight, at_ms=now_ms)
+    kept.append(added)
+    return msgspec.structs.replace(memory, refusals=tuple(kept[-_REFUSALS_MAX:]))
+
+
+def forgive(memory: Memory, choice: Choice) -> Memory:
+    """The memory after `choice` was granted: what spoke against exactly this place and shape is gone."""
+    granted = _key(refusal_of(choice, 0))
+    left = tuple(each for each in memory.refusals if _key(each) != granted)
+    return msgspec.structs.replace(memory, refusals=left)
+
+
+def merge(memories: Sequence[Memory]) -> Memory:
+    """What several servers know; of the same place and shape the later refusal counts."""
+    latest: dict[tuple[str, str, str, str, bool], Refusal] = {}
+    for memory in memories:
+        for each in memory.refusals:
+            old = latest.get(_key(each))
+            if old is None or (old.at_ms, old.weight) < (each.at_ms, each.weight):
+                latest[_key(each)] = each
+    half_life_s = memories[0].half_life_s if memories else Memory().half_life_s
+    return Memory(refusals=tuple(latest[key] for key in sorted(latest)), half_life_s=half_life_s)
+
+
+def weight_at(refusal: Refusal, now_ms: int, half_life_s: int) -> float:
+    """What is left of a refusal. One from the future, by another clock, counts as of now."""
+    age_s = max(0, now_ms - refusal.at_ms) / 1000
+    return refusal.weight * 0.5 ** (age_s / max(1, half_life_s))
+
+
+def penalty(memory: Memory, choice: Choice, now_ms: int) -> float:
+    """How much speaks against `choice` now; 0 when nothing does."""
+    offer = choice.offer
+    spot = offer.capacity is Capacity.SPOT
+    total = 0.0
+    for each in memory.refusals:
+        if each.provider != offer.provider or each.spot != spot:
+            continue
+        if each.instance_type and each.instance_type != offer.shape.instance_type:
+            continue
+        if each.region and each.region != offer.region:
+            continue
+        elsewhere = bool(each.zone and offer.zone and each.zone != offer.zone)
+        total += weight_at(each, now_ms, memory.half_life_s) * (_NEAR if elsewhere else 1.0)
+    return total if total >= _FORGET else 0.0
+
+
+def order_for_failover(
+    choices: Sequence[Choice],
+    memory: Memory,
+    now_ms: int,
+    *,
+    hedge: int = 6,
+    dearer: float = 0.1,
+    ordered: bool = False,
+) -> list[Choice]:
+    """The same choices in the order in which to try them.
+
+    Those against which something speaks come after the others, by powers of two of how much. Among equals the given order
+    stays, but for the first `hedge`: each of them is taken from those that are at most `dearer` above the next in
+    line, and differs most from those before it in provider, then region, then zone, then type. So a shortage of one zone or type does not
+    meet a row of attempts at the same thing, and no attempt costs much more than it must.
+
+    Args:
+        hedge: 1 keeps the order of what nothing speaks against.
+        dearer: 0.1 allows 10 % above the next in line.
+        ordered: the choices are in order of preference of their candidates: hedging stays within one candidate.
+    """
+    if not memory.refusals and hedge <= 1:
+        return list(choices)
+    tiers: dict[int, list[Choice]] = {}
+    for choice in choices:
+        against = penalty(memory, choice, now_ms)
+        tier = 0 if against == 0 else 1 + math.floor(math.log2(against / _FORGET))
+        tiers.setdefault(tier, []).append(choice)
+    found: list[Choice] = []
+    for tier in sorted(tiers):
+        waiting = tiers[tier]
+        while waiting and len(found) < hedge:
+            found.append(waiting.pop(_next(waiting, found, dearer, ordered)))
+        found += waiting
+    return found
+
+
+def _next(waiting: Sequence[Choice], before: Sequence[Choice], dearer: float, ordered: bool) -> int:
+    """Index of what differs most from `before` among those that cost about what the next in line costs."""
+    first = waiting[0]
+    limit = first.price_micro_usd * (1 + dearer)
+    best, best_key = 0, None
+    for index, choice in enumerate(waiting):
+        if choice.price_micro_usd > limit or (ordered and choice.resources != first.resources):
+            continue
+        key = (*_alike(choice, before), index)
+        if best_key is None or key < best_key:
+            best, best_key = index, key
+    return best
+
+
+def _alike(choice: Choice, before: Sequence[Choice]) -> tuple[int, int, int, int]:
+    """How many before it share its provider, region, zone, type (of a provider)."""
+    mine = choice.offer
+    same = [each.offer for each in before if each.offer.provider == mine.provider]
+    return (
+        len(same),
+        sum(each.region == mine.region for each in same),
+        sum((each.region, each.zone) == (mine.region, mine.zone) for each in same),
+        sum(each.shape.instance_type == mine.shape.instance_type for each in same),
+    )
+
+
+def _key(refusal: Refusal) -> tuple[str, str, str, str, bool]:
+    return refusal.provider, refusal.region, refusal.zone, refusal.instance_type, refusal.spot
