@@ -128,7 +128,8 @@ def test_every_value_is_in_the_answer_or_its_name_is(path: Path) -> None:
         "cloud.google.com/gke-accelerator",
         "nvidia.com/gpu.product",
         "cloud.google.com/gke-spot",
-        "username", "condition",
+        "username",
+        "condition",
     }
     assert [pair for pair in missing if pair[0] not in known] == []
 

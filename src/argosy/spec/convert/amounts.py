@@ -23,7 +23,7 @@ def quantity(text: str) -> Decimal:
     """A Kubernetes quantity as a number: `500m`, `16Gi`, `1e3`, `64G`.
 
     >>> quantity("500m"), quantity("2Ki")
-    (Decimal('0.500'), Decimal('2048'))
+    (Decimal('0.5'), Decimal('2048'))
     """
     match = re.fullmatch(
         r"([0-9]{1,18}(?:\.[0-9]{0,9})?|\.[0-9]{1,9})(m|[kMGTPE]|[KMGTPE]i|[eE][0-9]{1,2})?", text.strip()
