@@ -122,7 +122,7 @@ def _translate(glob: str) -> str | None:
             while end < len(glob) and glob[end] == "*":
                 end += 1
             whole = (at == 0 or glob[at - 1] == "/") and (end == len(glob) or glob[end] == "/")
-            if end - at != 2 or not whole:
+            if end - at < 2 or not whole:
                 out.append("[^/]*")
                 at = end
             elif end == len(glob):
@@ -174,14 +174,11 @@ def _bracket(glob: str, at: int) -> tuple[str, int] | None:
                 at = end + 2
                 continue
         low, at = _one(glob, at)
+        items.append(re.escape(low))  # also of a range that runs backwards, as in git
         if at + 1 < len(glob) and glob[at] == "-" and glob[at + 1] != "]":
             high, at = _one(glob, at + 1)
             if low <= high:
                 items.append(f"{re.escape(low)}-{re.escape(high)}")
-        else:
-            items.append(re.escape(low))
-    if not items:
-        return ("[^/]" if negated else "(?!)"), at
     return f"(?!/)[{'^' if negated else ''}{''.join(items)}]", at
 
 

@@ -593,7 +593,8 @@ class _Listener(threading.Thread):
         except OSError:
             pass
         self._socket.close()
-        self.join(5)
+        if self is not threading.current_thread():
+            self.join(5)
 
 
 class _Peer(threading.Thread):
