@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import json
 import os
 import shutil
@@ -24,6 +25,9 @@ from argosy.model.facts import RankFact, RankPhase
 
 T = TypeVar("T")
 ENDED = (RankPhase.EXITED, RankPhase.VANISHED)
+
+
+_numbers = itertools.count(1)
 
 
 class AgentProcess:
@@ -78,13 +82,14 @@ class AgentProcess:
         return asyncio.run(with_client())
 
     def run_one(self, script: str, **order: object) -> tuple[RankFact, bytes]:
-        """Run one rank to its end; its last fact and its log."""
+        """Run one rank to its end; its last fact and its log. A new id each time: a forgotten one never runs again."""
+        rank_id = f"one{next(_numbers)}.0"
 
         async def scenario(client: AgentClient) -> tuple[RankFact, bytes]:
-            await client.prepare([RankOrder(id="one.0", run=script, run_now=True, **order)])  # type: ignore[arg-type]
-            seen = await watch_until(client, lambda seen: seen.ended("one.0"))
-            await client.forget(["one.0"])
-            return seen.facts["one.0"], bytes(seen.logs["one.0"])
+            await client.prepare([RankOrder(id=rank_id, run=script, run_now=True, **order)])  # type: ignore[arg-type]
+            seen = await watch_until(client, lambda seen: seen.ended(rank_id))
+            await client.forget([rank_id])
+            return seen.facts[rank_id], bytes(seen.logs[rank_id])
 
         return self.use(scenario)
 

@@ -167,6 +167,22 @@ def test_forget_drops_ended_ranks_only(agent: AgentProcess) -> None:
     agent.use(scenario)
 
 
+def test_a_forgotten_rank_does_not_run_again(agent: AgentProcess) -> None:
+    """A second server may still be sending the order when the first has seen the end and forgotten the rank."""
+    order = RankOrder(id="a.0", run="echo x >> ran", run_now=True)
+
+    async def scenario(client: AgentClient) -> None:
+        await client.prepare([order])
+        await watch_until(client, lambda s: s.ended("a.0"))
+        await client.forget(["a.0"])
+        await client.prepare([order, RankOrder(id="b.0", run="true", run_now=True)])
+        await watch_until(client, lambda s: s.ended("b.0"))
+        assert [fact.id for fact in (await anext(client.watch({}))).ranks] == ["b.0"]
+        assert (agent.root / "home/workdir/ran").read_text() == "x\n"
+
+    agent.use(scenario)
+
+
 def test_run_of_an_unknown_rank_can_be_tried_again(agent: AgentProcess) -> None:
     async def scenario(client: AgentClient) -> None:
         with pytest.raises(border.Transient, match=r"zz\.0: not prepared on node-7"):

@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 
 _NO_EXIT_CODE = b"....\n"
 _POLL_SLOW_S = 0.1
+FORGOTTEN_MAX = 5000
 
 # Waits for bash and writes its exit code. The traps make it survive a SIGTERM to the group, and unlike ignored
 # signals they are not inherited. The shell's own notices ("Terminated") stay out of the log; the parentheses are for
@@ -70,6 +71,7 @@ class Ranks:
         self.table = processes.ProcessTable()
         self.cgroups = cgroups.Cgroups(self._tag)
         self.by_id: dict[str, Rank] = {}
+        self._forgotten: dict[str, None] = {}  # the newest ones, in order
         self.observers: set[Observer] = set()
         os.makedirs(self._folder, mode=0o700, exist_ok=True)
         os.makedirs(self.home, exist_ok=True)
@@ -114,7 +116,10 @@ class Ranks:
     ) -> None:
         """Take orders (RankOrder as JSON). `visible` gives CUDA_VISIBLE_DEVICES for device indices, None to leave it
         unset. Raises Refused before anything is started when one order is not well formed."""
-        fresh = [order for order in map(checked_order, orders) if order["id"] not in self.by_id]
+        known = (self.by_id, self._forgotten)
+        fresh = [
+            order for order in map(checked_order, orders) if not any(order["id"] in some for some in known)
+        ]
         for count, order in enumerate(fresh):
             if order["id"] not in self.by_id:
                 self._prepare_one(order, visible(order["devices"]))
@@ -372,11 +377,18 @@ class Ranks:
             if rank is None or not rank.ended:
                 continue
             del self.by_id[rank_id]
+            self._remember_forgotten(rank_id)
             self._erase(rank.folder)
             for observer in tuple(self.observers):
                 observer.rank_forgotten(rank_id)
             if count % 8 == 7:
                 await asyncio.sleep(0)
+
+    def _remember_forgotten(self, rank_id: str) -> None:
+        """A `prepare` that was under way when another server forgot the rank must not run it a second time."""
+        self._forgotten[rank_id] = None
+        while len(self._forgotten) > FORGOTTEN_MAX:
+            del self._forgotten[next(iter(self._forgotten))]
 
     async def end_all(self, grace_s: float) -> None:
         """Stop everything and wait until it has ended (a process that cannot be killed is given up)."""

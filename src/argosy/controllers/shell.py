@@ -68,7 +68,8 @@ class Shell:
         self._dirty: set[str] = set()
         self._all_dirty = True
         self._event = asyncio.Event()
-        self._timers: list[tuple[int, str]] = []
+        self._timers: list[tuple[int, str]] = []  # a heap; only an entry that `_due_ms` agrees with counts
+        self._due_ms: dict[str, int] = {}  # when to look at a subject next: one time each
         self._misses: dict[str, int] = {}
         self._rows: Snapshot | None = None
         self._group: asyncio.TaskGroup | None = None
@@ -190,12 +191,19 @@ class Shell:
                     self._all_dirty = True
         now_ms = self._clock.now_ms()
         while self._timers and self._timers[0][0] <= now_ms:
-            self._dirty.add(heapq.heappop(self._timers)[1])
+            at_ms, subject = heapq.heappop(self._timers)
+            if self._due_ms.get(subject) == at_ms:
+                del self._due_ms[subject]
+                self._dirty.add(subject)
 
     def _wake_at(self, subject: str, at_ms: int) -> None:
-        entry = (at_ms, subject)
-        if entry not in self._timers[:32]:
-            heapq.heappush(self._timers, entry)
+        """One time for each subject, the earliest: the pass that it wakes says when to come next. Were every wish
+        kept, each of them would wake a pass that adds two."""
+        known_ms = self._due_ms.get(subject)
+        if known_ms is not None and known_ms <= at_ms:
+            return
+        self._due_ms[subject] = at_ms
+        heapq.heappush(self._timers, (at_ms, subject))
 
     async def _quote_loop(self, provider: Provider) -> None:
         while True:
@@ -278,14 +286,14 @@ class Shell:
             rows = await self._follow()
         if jobs:
             view = self.view(rows)
-            live = [rows.workloads[job_id] for job_id in jobs if job_id in rows.workloads]
+            live = [rows.workloads[job_id] for job_id in sorted(jobs) if job_id in rows.workloads]
             await self._carry_out([decide_job(view, job, new_id) for job in live])
             rows = await self._follow()
         if (everything or claims or jobs) and rows.managed_jobs():
             await self._carry_out(decide_queue(self.view(rows), new_id))
             rows = await self._follow()
         extra = {each for each in self._dirty if each.startswith("clu")}  # e.g. of jobs that just ended
-        wanted = [rows.workloads[each] for each in clusters | extra if each in rows.workloads]
+        wanted = [rows.workloads[each] for each in sorted(clusters | extra) if each in rows.workloads]
         if wanted:
             view = self.view(rows)
             await self._carry_out([decide_cluster(view, cluster, new_id) for cluster in wanted])
@@ -313,7 +321,7 @@ class Shell:
         def owner(workload_id: str) -> None:
             (clusters if workload_id.startswith("clu") else jobs).add(workload_id)
 
-        for each in dirty:
+        for each in sorted(dirty):  # the same rows and facts give the same pass
             row = rows.row(each)
             match row:
                 case Workload():

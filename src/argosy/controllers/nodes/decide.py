@@ -156,9 +156,13 @@ def _hold(view: View, claim: Claim) -> list[Action]:
         if fact is not None and fact.state == "stopped":
             return _at_rest(view, claim)
         return _when_free(view, claim, EnsureClaim(claim))
+    nodes = view.rows.nodes_of_claim(claim.id)
+    boots = any(node.phase is NodePhase.BOOTING for node in nodes)
+    if boots and view.now_ms - claim.held_ms > view.policy.boot_limit_ms:
+        return _begin_release(view, claim, Reason.NODE_LOST, "a node did not come up in time")
     actions: list[Action] = []
     heal = fact is not None and fact.state == "stopped"
-    for node in view.rows.nodes_of_claim(claim.id):
+    for node in nodes:
         changed, wants_heal, wake_ms = _watch_node(view, claim, node)
         if changed is not None:
             actions.append(Put(changed))
