@@ -55,7 +55,7 @@ demo: $(VENV)/.demo  ## Train a real classifier on this machine, from nothing
 	@echo "  $(BIN)/argosy down demo"
 
 test: $(VENV)/.dev  ## Set up what the tests need and run them all
-	@$(BIN)/python -m pytest -rs -n $(JOBS) --dist loadgroup $(ARGS)
+	@$(BIN)/python -m pytest -rfEs -n $(JOBS) --dist loadgroup $(ARGS)
 
 lint: $(VENV)/.dev  ## Static checks: format, lint, types, import contracts
 	$(BIN)/ruff format --check .

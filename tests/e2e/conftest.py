@@ -20,3 +20,12 @@ def fresh_house() -> Iterator[House]:
     made = House()
     yield made
     made.close()
+
+
+@pytest.fixture(autouse=True)
+def _leave_nothing_running(request: pytest.FixtureRequest) -> Iterator[None]:
+    """Clusters of a finished test would share the processors with the tests that follow."""
+    yield
+    if "house" in request.fixturenames:
+        shared: House = request.getfixturevalue("house")
+        shared.run("down", "--all", "--yes", ok=False)

@@ -22,11 +22,11 @@ CODES: Final[dict[str, Code]] = {
     "usage": Code(400, "see `--help`", 2),
     "no-offer": Code(422, "ask for less, or see what exists with `argosy launch --dryrun`", 3),
     "not-found": Code(404, "`argosy status` lists what exists", 4),
-    "name-taken": Code(409, "choose another name, or `argosy down` the old one", 5),
     "conflict": Code(409, "look at the present state with `argosy status`, then repeat", 5),
     "wrong-state": Code(409, "`argosy status` shows the state it is in", 5),
     "unauthorized": Code(401, "set ARGOSY_TOKEN to a token that `argosy server token` printed", 6),
     "forbidden": Code(403, "ask the owner of the server for access", 6),
+    "over-budget": Code(403, "raise the budget with `argosy budget set`, or end what is not needed", 6),
     "too-large": Code(413, "send less at once; large files belong in `file_mounts`", 2),
     "server-unreachable": Code(
         503, "`argosy server start` starts the local one; ARGOSY_SERVER names a remote one", 7
