@@ -167,6 +167,8 @@ CANDIDATES = st.fixed_dictionaries(
         "location": TEXTS,
         "edge_config": MAPPINGS,
         "regions": st.lists(WORDS, max_size=2),
+        "not": WORDS
+        | st.lists(st.fixed_dictionaries({}, optional={"infra": WORDS, "accelerators": WORDS}), max_size=2),
     },
 )
 RESOURCE_SETS = st.one_of(
@@ -206,7 +208,7 @@ TASKS = st.fixed_dictionaries(
         "volumes": st.just({"/v": {"size": 5}}),
         "event_callback": TEXTS,
         "estimated_hours": st.floats(0, 1e6),
-        "deadline": TEXTS,
+        "deadline": st.integers(1, 10**6).map(lambda n: f"{n}s") | st.just("2030-01-31 18:00"),
     },
 )
 

@@ -20,6 +20,7 @@ from argosy.catalog.facts import (
 from argosy.catalog.near import near_names
 from argosy.catalog.overlay import Overlay, load_overlay
 from argosy.catalog.table import CorruptTable, Table
+from argosy.model.areas import Where
 from argosy.model.errors import ArgosyError
 from argosy.model.market import DAY_MS, Block, Market
 from argosy.model.offer import Capacity, Offer
@@ -281,6 +282,14 @@ class Catalog:
                         known.add((name, place.region))
                         mine.append(RegionFact(provider=name, region=place.region))
         return tuple(mine)
+
+    def atlas(self) -> dict[tuple[str, str], Where]:
+        """Where the known regions are, for residency."""
+        return {
+            (fact.provider, fact.region): Where(country=fact.country, continent=fact.continent)
+            for fact in self.regions()
+            if fact.country or fact.continent
+        }
 
     def storage(self) -> tuple[StorageFact, ...]:
         return self.facts().storage

@@ -91,7 +91,7 @@ def merge(memories: Sequence[Memory]) -> Memory:
 def weight_at(refusal: Refusal, now_ms: int, half_life_s: int) -> float:
     """What is left of a refusal. One from the future, by another clock, counts as of now."""
     age_s = max(0, now_ms - refusal.at_ms) / 1000
-    return refusal.weight * 0.5 ** (age_s / max(1, half_life_s))
+    return refusal.weight * math.exp2(-age_s / max(1, half_life_s))
 
 
 def penalty(memory: Memory, choice: Choice, now_ms: int) -> float:

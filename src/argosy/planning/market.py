@@ -215,6 +215,52 @@ def rank(
     )
 
 
+def cheapest_in_regions(
+    resources: Sequence[Resources],
+    num_nodes: int,
+    market: Market,
+    *,
+    abilities: Mapping[str, Ability] | None = None,
+    allowed: Callable[[str, str, str], bool] | None = None,
+    atlas: Atlas | None = None,
+) -> list[Choice]:
+    """The cheapest choice of every region for every accelerator and number of them: the candidates of a stage of a pipeline.
+
+    Arguments are as for `rank`. No other choice can be in an optimum, as egress depends on the region and time on the accelerator.
+    """
+    abilities = abilities or {}
+    best: dict[tuple[str, str, str, int], tuple[int, int, int, int, int, str]] = {}
+    for position, wish in enumerate(resources):
+        for name in market.providers:
+            if wish.infra.provider and wish.infra.provider != name:
+                continue
+            block = market.block(name)
+            query = _Query(
+                wish, position, 0, num_nodes, _Bound(None), market.vendors, allowed, name, block, abilities.get(name, _PRICED),
+                _Refusals(), atlas,
+            )  # fmt: skip
+            places = block.places
+            for run in _fit(query)[0]:
+                columns = block.lanes[run.lane]
+                model, milli = block.models[run.kind], block.accelerators_milli[run.kind]
+                seen: set[str] = set()
+                for row in run.rows:
+                    region = places[columns.place[row]].region
+                    if region in seen:
+                        continue
+                    seen.add(region)
+                    key = name, region, model, milli
+                    old = best.get(key)
+                    if old is None or columns.price[row] < old[0]:
+                        found = (columns.price[row], position, run.lane, run.kind, row, name)
+                        best[key] = found
+    ordered = sorted((found[0], key) for key, found in best.items())
+    return [
+        grant(resources[best[key][1]], num_nodes, market.block(best[key][5]).offer(*best[key][2:5]))
+        for _, key in ordered
+    ]
+
+
 def explain_none(wish: Resources, steps: Sequence[Step]) -> str:
     """Which constraint removed the last kind of machine: one sentence. For a ranking without any fit.
 

@@ -11,12 +11,14 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from argosy.model.errors import ArgosyError
 from argosy.model.units import GIB
 
 if TYPE_CHECKING:
     from argosy.planning.dag import Network, Option
 
 _LARGEST = 1e6  # coefficients stay below, so that HiGHS's tolerances mean less than a cent
+_LIMIT_S = 60.0
 
 
 class Missing(Exception):
@@ -52,7 +54,7 @@ class _Rows:
         self.row_upper.append(upper)
 
     # Any: highspy has no types that a strict checker could use.
-    def solve(self, highspy: Any, cost: list[float]) -> list[float]:
+    def solve(self, highspy: Any, cost: list[float], *, clock: bool = False) -> list[float]:
         lp = highspy.HighsLp()
         lp.num_col_, lp.num_row_ = len(cost), len(self.row_lower)
         lp.col_cost_, lp.col_lower_, lp.col_upper_ = cost, self.lower, self.upper
@@ -61,18 +63,28 @@ class _Rows:
         lp.a_matrix_.start_, lp.a_matrix_.index_, lp.a_matrix_.value_ = self.start, self.index, self.value
         kind = highspy.HighsVarType
         lp.integrality_ = [kind.kInteger if whole else kind.kContinuous for whole in self.whole]
-        highs = highspy.Highs()
-        for name, setting in (
-            ("output_flag", False), ("threads", 1), ("random_seed", 0), ("mip_rel_gap", 0.0), ("mip_abs_gap", 1e-9),
-            ("mip_feasibility_tolerance", 1e-9), ("primal_feasibility_tolerance", 1e-9), ("dual_feasibility_tolerance", 1e-9),
-        ):  # fmt: skip
-            highs.setOptionValue(name, setting)
-        highs.passModel(lp)
-        highs.run()
-        status = highs.getModelStatus()
-        if status != highspy.HighsModelStatus.kOptimal:
-            raise RuntimeError(f"HiGHS ended with {highs.modelStatusToString(status)}")
-        return list(highs.getSolution().col_value)
+        settings = {
+            "output_flag": False, "threads": 1, "random_seed": 0, "mip_rel_gap": 0.0, "mip_abs_gap": 1e-9,
+            "mip_feasibility_tolerance": 1e-7, "time_limit": _LIMIT_S,
+        }  # fmt: skip
+        text = ""
+        # Presolve of HiGHS 1.15.1 calls some feasible programmes with start times infeasible, or does not end: clocks do without.
+        for presolve in ("off", "on") if clock else ("on", "off"):
+            highs = highspy.Highs()
+            for name, setting in settings.items():
+                highs.setOptionValue(name, setting)
+            highs.setOptionValue("presolve", presolve)
+            highs.passModel(lp)
+            highs.run()
+            status = highs.getModelStatus()
+            if status == highspy.HighsModelStatus.kOptimal:
+                return list(highs.getSolution().col_value)
+            text = highs.modelStatusToString(status)
+        raise ArgosyError(
+            "unsupported",
+            f"HiGHS did not solve this pipeline: {text}",
+            hint="give it fewer candidates, for example a region for each stage",
+        )
 
 
 def minimise(network: Network, *, makespan: bool) -> list[Option]:
@@ -132,9 +144,9 @@ def minimise(network: Network, *, makespan: bool) -> list[Option]:
         clock = len(rows.cost) - 1
         first = [0.0] * len(rows.cost)
         first[clock] = 1.0
-        fastest = round(rows.solve(highspy, first)[clock])
-        rows.upper[clock] = fastest + 1e-6  # whole seconds
-    values = rows.solve(highspy, rows.cost)
+        fastest = round(rows.solve(highspy, first, clock=True)[clock])
+        rows.upper[clock] = fastest + 0.5  # durations are whole seconds: what is below is as fast
+    values = rows.solve(highspy, rows.cost, clock=makespan)
     return [
         options[max(range(len(options)), key=lambda i, mine=mine: values[mine[i]])]  # type: ignore[misc]
         for mine, options in zip(picks, network.options, strict=True)

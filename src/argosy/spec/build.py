@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import msgspec
 
-from argosy.model.resources import Autostop, Infra, Recovery, Resources
-from argosy.model.task import FileMount, GitSource, StorageMount, Task
-from argosy.model.units import Bound
+from argosy.model.resources import Autostop, Exclusion, Infra, Recovery, Resources
+from argosy.model.task import DataSize, FileMount, GitSource, StorageMount, Task
+from argosy.model.units import GIB, Bound
 from argosy.spec.accelerators import Alternatives, canonical_accelerator
 from argosy.spec.findings import Findings, Place
-from argosy.spec.notation import Memory, split_url
+from argosy.spec.notation import Deadline, Memory, split_url
 from argosy.spec.reader import Reader
 from argosy.spec.shapes import Entry, Section
 
@@ -38,6 +38,8 @@ def build_task(
     workdir, git = _workdir(merged, reader)
     extra = {name: value for name, value in task.plain.items() if name != "config"}
     grace_s = merged.get("grace", int)
+    deadline = merged.get("deadline", Deadline) or Deadline(None, None)
+    hours = merged.values.get("estimated_hours")
     return Task(
         name=merged.get("name", str),
         workdir=workdir,
@@ -53,6 +55,11 @@ def build_task(
         storage_mounts=storage_mounts,
         max_duration_s=merged.get("max_duration", int),
         grace_s=Task().grace_s if grace_s is None else grace_s,
+        deadline_s=deadline.after_s,
+        deadline_at_ms=deadline.at_ms,
+        estimated_s=round(float(hours) * 3600) if isinstance(hours, int | float) and hours > 0 else None,
+        inputs=_data_sizes(merged, "inputs"),
+        outputs=_data_sizes(merged, "outputs"),
         config=json_text(task.plain.get("config")),
         extra=json_text(extra),
         not_executed=tuple(sorted(reader.later)),
@@ -164,6 +171,8 @@ def _resources(section: Section, reader: Reader, findings: Findings) -> Resource
         image_id=image if isinstance(image, str) else None,
         labels=_pairs(section, "labels"),
         max_hourly_micro_usd=section.get("max_hourly_cost", int),
+        areas=_texts(section, "regions"),
+        excluded=_exclusions(section, findings),
         autostop=section.get("autostop", Autostop),
         recovery=section.get("job_recovery", Recovery)
         or section.get("spot_recovery", Recovery)
@@ -182,6 +191,42 @@ def _texts(section: Section, name: str) -> tuple[str, ...]:
 def _pairs(section: Section, name: str) -> tuple[tuple[str, str], ...]:
     value = section.get(name, tuple)
     return tuple((str(key), str(text)) for key, text in value or ())
+
+
+def _exclusions(section: Section, findings: Findings) -> tuple[Exclusion, ...]:
+    """Each entry for each of its regions: places of one entry are all ruled out."""
+    found: list[Exclusion] = []
+    for each in section.get("not", tuple) or ():
+        if not isinstance(each, Section):
+            found.append(Exclusion(area=str(each).strip()))
+            continue
+        infra = (each.get("infra", str) or "").strip()
+        regions = _texts(each, "regions")
+        kind = Exclusion(
+            instance_type=each.get("instance_type", str) or "",
+            accelerator=each.get("accelerators", str) or "",
+        )
+        if (kind.instance_type or kind.accelerator) and (regions or "/" in infra):
+            findings.error(
+                each.place,
+                "an entry of `not` names a machine and a region",
+                "write two entries, or name the infrastructure only: `{infra: aws, accelerators: T4}`",
+            )
+        areas = [f"{infra}/{region}" if infra else region for region in regions] or [infra]
+        found.extend(
+            msgspec.structs.replace(kind, area=area)
+            for area in areas
+            if area or kind.instance_type or kind.accelerator
+        )
+    return tuple(dict.fromkeys(found))
+
+
+def _data_sizes(task: Section, name: str) -> tuple[DataSize, ...]:
+    found = []
+    for entry in task.get(name, tuple) or ():
+        if isinstance(entry, Entry) and isinstance(entry.value, int | float):
+            found.append(DataSize(url=str(entry.key), size_bytes=round(entry.value * GIB)))
+    return tuple(found)
 
 
 def _infra(section: Section, findings: Findings) -> Infra:

@@ -21,6 +21,7 @@ from argosy.spec.shapes import (
     Flag,
     ListOf,
     MapOf,
+    Notation,
     Number,
     OneOf,
     Open,
@@ -292,8 +293,11 @@ TASK: Final = Table(
         ),
         Field(
             name="deadline",
-            shape=AsText(says="a time such as `2030-01-31 18:00`, or a duration such as `12h`"),
-            doc="When it must be done.",
+            shape=Notation(
+                says="a time such as `2030-01-31 18:00`, or a duration such as `12h`",
+                parse=notation.parse_deadline,
+            ),
+            doc="When it must be done: a time (UTC unless it says otherwise), or how long after it was submitted.",
             example="12h",
             later=True,
         ),

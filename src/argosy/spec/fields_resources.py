@@ -15,7 +15,6 @@ from argosy.spec.shapes import (
     MapOf,
     Notation,
     OneOf,
-    Open,
     Table,
     Text,
     Then,
@@ -109,6 +108,44 @@ NETWORKING: Final = Table(
         Field(name="subnet_name", shape=Text(), doc="Its subnet.", example="gpu"),
         Field(name="subnet_names", shape=TEXTS, doc="Its subnets.", example="[gpu]"),
         Field(name="security_groups", shape=TEXTS, doc="Firewall groups.", example="[sg-1]"),
+    ),
+)
+
+EXCLUSION: Final = OneOf(
+    says="a place such as `aws` or `CN`, or a mapping",
+    shapes=(
+        Text(says="a place such as `aws`, `aws/us-east-1` or `CN`"),
+        Table(
+            name="resources.not",
+            fields=(
+                Field(
+                    name="infra",
+                    shape=Text(says="a place such as `aws` or `aws/us-east-1`"),
+                    doc="A place.",
+                    example="aws/us-east-1",
+                    also=("cloud", "provider"),
+                ),
+                Field(
+                    name="regions",
+                    shape=TEXTS,
+                    doc="Regions, countries, `eu`, continents.",
+                    example="[CN, us-gov-*]",
+                    also=("region", "country", "countries"),
+                ),
+                Field(
+                    name="instance_type",
+                    shape=Text(says="an instance type"),
+                    doc="A machine; may be a pattern.",
+                    example="p3.*",
+                ),
+                Field(
+                    name="accelerators",
+                    shape=Text(says="the name of an accelerator"),
+                    doc="An accelerator.",
+                    example="T4",
+                ),
+            ),
+        ),
     ),
 )
 
@@ -334,16 +371,16 @@ _CANDIDATE: Final = (
     Field(
         name="regions",
         shape=TEXTS,
-        doc="Several regions, any of which will do.",
-        example="[us-west-2, eu-west-1]",
-        later=True,
+        doc="Where it may run, any of them: regions, countries (`KR`), `eu`, continents, infrastructures. A place that is not "
+        "known to be in a named country is refused.",
+        example="[eu, us-west-2]",
+        also=("allowed_regions", "residency"),
     ),
     Field(
         name="not",
-        shape=OneOf(says="a mapping or a list", shapes=(OPEN_MAP, ListOf(item=Open()))),
-        doc="What must not be chosen.",
+        shape=ListOf(item=EXCLUSION, one_will_do=True, says="a mapping or a list of mappings"),
+        doc="What must not be chosen; each entry rules out what all of its fields name.",
         example="{infra: aws}",
-        later=True,
         also=("exclude", "blocked"),
     ),
     Field(

@@ -47,6 +47,37 @@ class Memory(NamedTuple):
     per_cpu_bytes: int = 0
 
 
+class Deadline(NamedTuple):
+    """One of the two: so long after the submission, or at a time (UTC)."""
+
+    after_s: int | None
+    at_ms: int | None
+
+
+def parse_deadline(text: str) -> Deadline:
+    """
+    >>> parse_deadline("36h"), parse_deadline("1970-01-02 00:00")
+    (Deadline(after_s=129600, at_ms=None), Deadline(after_s=None, at_ms=86400000))
+    """
+    body = text.strip()
+    if re.match(r"[0-9]{4}-[0-9]{2}-[0-9]{2}", body):
+        import datetime
+
+        try:
+            moment = datetime.datetime.fromisoformat(body)
+        except ValueError:
+            raise ValueError(
+                f"`{excerpt(text)}` is no time; write for example `2030-01-31 18:00` or `2030-01-31T18:00+09:00`"
+            ) from None
+        if moment.tzinfo is None:
+            moment = moment.replace(tzinfo=datetime.UTC)
+        return Deadline(None, round(moment.timestamp() * 1000))
+    seconds = parse_span(text)
+    if seconds <= 0:
+        raise ValueError("a deadline must be in the future")
+    return Deadline(seconds, None)
+
+
 def parse_cpus_text(text: str) -> Bound:
     """
     >>> parse_cpus_text("4+")

@@ -6,7 +6,7 @@ from typing import Any, Final
 
 import msgspec
 
-from argosy.model.resources import Recovery, Resources
+from argosy.model.resources import Exclusion, Recovery, Resources
 from argosy.model.task import StorageMount, Task
 from argosy.spec.accelerators import render_accelerator
 from argosy.spec.notation import (
@@ -137,6 +137,8 @@ def _candidate(resources: Resources) -> Document:
         "image_id": resources.image_id,
         "labels": dict(resources.labels),
         "max_hourly_cost": _number(render_price_number(price)) if price is not None else None,
+        "regions": list(resources.areas),
+        "not": [_exclusion(each) for each in resources.excluded],
         "autostop": _autostop(resources),
         "job_recovery": _recovery(resources.recovery),
         "priority": resources.priority or None,
@@ -147,6 +149,17 @@ def _candidate(resources: Resources) -> Document:
         known = document.get(name)
         document[name] = {**known, **value} if isinstance(known, dict) and isinstance(value, dict) else value
     return document
+
+
+def _exclusion(exclusion: Exclusion) -> object:
+    named = _given(
+        {
+            "infra": exclusion.area,
+            "instance_type": exclusion.instance_type,
+            "accelerators": exclusion.accelerator,
+        }
+    )
+    return exclusion.area if list(named) == ["infra"] else named
 
 
 def _autostop(resources: Resources) -> object:
