@@ -28,12 +28,81 @@ class Health(Reply, frozen=True, kw_only=True, omit_defaults=True):
 
 
 class PlanRequest(Request, frozen=True, kw_only=True, omit_defaults=True):
+    """`prices`: also what clouds would take, those too that Argosy cannot launch on yet."""
+
     task: Task
+    prices: bool = False
+    limit: int = 20  # candidates in the answer
+    objective: str = "cost"  # cost | time | carbon
+    compare: bool = False  # also the best of owned, spot and on-demand, side by side
+    html: bool = False  # also as a page with a chart
+
+
+class PriceView(Reply, frozen=True, kw_only=True, omit_defaults=True):
+    """Micro-USD per node (or device) and hour, and what the figure is worth."""
+
+    micro_usd: int
+    provider: str = ""  # where it is not told beside it
+    region: str = ""
+    zone: str = ""
+    estimated: bool = False
+    as_of: str = ""  # YYYY-MM-DD; "": undated
+
+
+class OfferView(Reply, frozen=True, kw_only=True, omit_defaults=True):
+    """One candidate of a plan. None: not known."""
+
+    provider: str
+    region: str = ""
+    zone: str = ""
+    capacity: str
+    instance_type: str = ""
+    accelerator: str = ""
+    accelerators_milli: int = 0
+    cpus_milli: int = 0
+    memory_bytes: int = 0
+    price: PriceView  # per node
+    hourly_micro_usd: int = 0  # all nodes
+    runtime_s: int | None = None  # of the whole task
+    basis: str = ""  # of the runtime: measured | scaled | estimate
+    total_micro_usd: int | None = None  # of the whole task
+    carbon_g: float | None = None  # of the whole task; per hour when its runtime is not known
+    interrupted_pct_low: int | None = None  # of spot machines, in a month
+    interrupted_pct_high: int | None = None
+    source: str = ""
+    rule: str = ""  # by which the price was computed; "": it was read
+    launchable: bool = False
+
+
+class CompareView(Reply, frozen=True, kw_only=True, omit_defaults=True):
+    """The best of one capacity. None: not known, as no runtime was given."""
+
+    kind: str  # owned, reserved, spot, on-demand, queued
+    place: str
+    instance_type: str
+    num_nodes: int
+    price_micro_usd: int  # per hour, of all nodes
+    estimated: bool = False
+    total_micro_usd: int | None = None  # expected, with what losses cost
+    finish_s: int | None = None
+    losses: float | None = None  # expected number
+    in_time: float | None = None  # chance of meeting the deadline
+    against_on_demand: float | None = None  # 0.6: costs 60 % less than on-demand
+    note: str = ""
 
 
 class PlanReply(Reply, frozen=True, kw_only=True, omit_defaults=True):
+    """`plan` has what can be launched. The rest is there when `prices` were asked for."""
+
     plan: Plan
     warnings: tuple[str, ...] = ()
+    offers: tuple[OfferView, ...] = ()  # best first, also those that cannot be launched yet
+    fitting: int = 0  # how many offers fit
+    text: str = ""  # why the first one is first, or why nothing fits
+    deadline: str = ""  # what was chosen to meet the deadline, and why
+    compared: tuple[CompareView, ...] = ()  # the best of each capacity, cheapest first
+    page: str = ""  # the same as HTML
+    notes: tuple[str, ...] = ()  # prices that are old, files of the user that were left out
 
 
 class LaunchRequest(Request, frozen=True, kw_only=True, omit_defaults=True):
@@ -186,11 +255,143 @@ class CostView(Reply, frozen=True, kw_only=True, omit_defaults=True):
     price_micro_usd: int
     cost_micro_usd: int
     status: str
+    user: str = ""
+    project: str = ""
+    on_demand_micro_usd: int | None = None  # what it would have cost on demand; None: not known
+    elsewhere_micro_usd: int | None = None  # what it would have cost on the cloud that was asked about
+
+
+class CostGroup(Reply, frozen=True, kw_only=True, omit_defaults=True):
+    """Costs of one user, project, task, place or day (UTC). Savings count only what is known."""
+
+    key: str
+    held_s: int
+    cost_micro_usd: int
+    saved_on_demand_micro_usd: int | None = None
+    saved_elsewhere_micro_usd: int | None = None
 
 
 class CostReply(Reply, frozen=True, kw_only=True, omit_defaults=True):
     costs: tuple[CostView, ...]
     total_micro_usd: int
+    groups: tuple[CostGroup, ...] = ()
+    saved_on_demand_micro_usd: int | None = None
+    saved_elsewhere_micro_usd: int | None = None
+
+
+class GpuView(Reply, frozen=True, kw_only=True, omit_defaults=True):
+    """One kind of machine of one provider, at its cheapest places."""
+
+    accelerator: str
+    accelerators_milli: int
+    device_memory_bytes: int
+    provider: str
+    instance_type: str
+    cpus_milli: int
+    memory_bytes: int
+    arch: str = ""
+    vendor: str = ""
+    architecture: str = ""
+    interconnect: str = ""
+    on_demand: PriceView | None = None
+    spot: PriceView | None = None
+    regions: tuple[str, ...] = ()
+    launchable: bool = False
+
+
+class ModelView(Reply, frozen=True, kw_only=True, omit_defaults=True):
+    """One accelerator; prices are the lowest per device."""
+
+    accelerator: str
+    device_memory_bytes: int
+    vendor: str = ""
+    architecture: str = ""
+    counts_milli: tuple[int, ...] = ()  # per machine
+    providers: tuple[str, ...] = ()
+    on_demand: PriceView | None = None
+    spot: PriceView | None = None
+
+
+class GpuList(Reply, frozen=True, kw_only=True, omit_defaults=True):
+    offers: tuple[Offer, ...] = ()  # of the infrastructure in use
+    models: tuple[ModelView, ...] = ()  # when no model was named
+    gpus: tuple[GpuView, ...] = ()
+    notes: tuple[str, ...] = ()
+
+
+class RegionView(Reply, frozen=True, kw_only=True, omit_defaults=True):
+    provider: str
+    region: str
+    city: str = ""
+    country: str = ""
+    continent: str = ""
+    areas: tuple[str, ...] = ()
+    zones: tuple[str, ...] = ()
+    accelerators: tuple[str, ...] = ()
+    offers: int = 0
+    carbon_g_per_kwh: float | None = None
+
+
+class RegionList(Reply, frozen=True, kw_only=True, omit_defaults=True):
+    regions: tuple[RegionView, ...]
+
+
+class CatalogAge(Reply, frozen=True, kw_only=True, omit_defaults=True):
+    """How much is known of a provider's prices, and how old it is."""
+
+    provider: str
+    offers: int
+    source: str  # shipped | refreshed | private
+    newest: str = ""  # YYYY-MM-DD
+    oldest: str = ""
+    days: int | None = None  # None: no figure has a date
+    undated: int = 0
+    stale: bool = False
+    launchable: bool = False
+    refreshable: bool = False
+
+
+class CatalogReply(Reply, frozen=True, kw_only=True, omit_defaults=True):
+    built: str  # date of the newest shipped figure
+    folder: str  # of the user
+    providers: tuple[CatalogAge, ...]
+    warnings: tuple[str, ...] = ()  # what was left out of the user's folder, and why
+
+
+class RefreshRequest(Request, frozen=True, kw_only=True, omit_defaults=True):
+    """Ask a provider's own price service. `force` takes also strangely few prices."""
+
+    provider: str
+    force: bool = False
+
+
+class RefreshReply(Reply, frozen=True, kw_only=True, omit_defaults=True):
+    provider: str
+    before: int
+    after: int
+    skipped: int = 0
+
+
+class BudgetRequest(Request, frozen=True, kw_only=True, omit_defaults=True):
+    """The budget of a project for every month (UTC). `monthly_micro_usd` 0: it has none any more."""
+
+    project: str
+    monthly_micro_usd: int
+    alert_pct: int = 80  # an event when so much is spent
+    hard_stop: bool = False  # nothing more is launched when it is spent
+
+
+class BudgetView(Reply, frozen=True, kw_only=True, omit_defaults=True):
+    project: str
+    monthly_micro_usd: int
+    alert_pct: int
+    hard_stop: bool
+    month: str  # YYYY-MM
+    spent_micro_usd: int
+
+
+class BudgetList(Reply, frozen=True, kw_only=True, omit_defaults=True):
+    budgets: tuple[BudgetView, ...]
 
 
 class DiagnosticView(Reply, frozen=True, kw_only=True, omit_defaults=True):

@@ -266,9 +266,22 @@ class AsyncClient:
         """Whether the server is there, and its version."""
         return await self._exchange(calls.health())
 
-    async def plan(self, task: Task) -> t.PlanReply:
-        """Where a task would run, at what price, and why not elsewhere. Changes nothing."""
-        return await self.send(calls.plan(task))
+    async def plan(
+        self,
+        task: Task,
+        *,
+        prices: bool = False,
+        limit: int = 20,
+        objective: str = "cost",
+        compare: bool = False,
+        html: bool = False,
+    ) -> t.PlanReply:
+        """Where a task would run, at what price, and why not elsewhere. Changes nothing.
+
+        `prices`: also what all known clouds would take; `limit`, `objective` (cost, time, carbon), `compare` and `html` belong to it.
+        """
+        call = calls.plan(task, prices=prices, limit=limit, objective=objective, compare=compare, html=html)
+        return await self.send(call)
 
     async def launch(
         self,
@@ -357,9 +370,11 @@ class AsyncClient:
         """What happened."""
         return await self.send(calls.events(subject, after=after, limit=limit))
 
-    async def costs(self, days: int | None = None) -> t.CostReply:
-        """What claims cost, in micro-USD."""
-        return await self.send(calls.costs(days))
+    async def costs(
+        self, days: int | None = None, *, by: str | None = None, against: str | None = None
+    ) -> t.CostReply:
+        """What claims cost, in micro-USD; `by` user, project, task, infra or day also in groups; `against` a cloud."""
+        return await self.send(calls.costs(days, by=by, against=against))
 
     async def check(self) -> t.CheckReply:
         """Which infrastructure works, and what to do about the rest."""
@@ -368,6 +383,38 @@ class AsyncClient:
     async def offers(self, gpu: str | None = None) -> t.OfferList:
         """What can be had."""
         return await self.send(calls.offers(gpu))
+
+    async def gpus(
+        self,
+        gpu: str | None = None,
+        *,
+        infra: str | None = None,
+        spot: bool = False,
+        cheapest: bool = False,
+        all: bool = False,
+    ) -> t.GpuList:
+        """Accelerators that can be had or are priced: `A100`, `A100:8`, or all models."""
+        return await self.send(calls.gpus(gpu, infra=infra, spot=spot, cheapest=cheapest, all=all))
+
+    async def regions(self, provider: str | None = None, *, area: str | None = None) -> t.RegionList:
+        """Regions of providers, and what they have; `area`: eu, eea, a country or a continent."""
+        return await self.send(calls.regions(provider, area=area))
+
+    async def catalog(self) -> t.CatalogReply:
+        """How old the known prices are."""
+        return await self.send(calls.catalog())
+
+    async def catalog_refresh(self, provider: str, *, force: bool = False) -> t.RefreshReply:
+        """Get a provider's present prices from its own service. Errors: "transient", "unauthorized", "unsupported"."""
+        return await self.send(calls.catalog_refresh(provider, force=force))
+
+    async def budgets(self) -> t.BudgetList:
+        """Budgets of projects, and what is spent this month."""
+        return await self.send(calls.budgets())
+
+    async def set_budget(self, request: t.BudgetRequest) -> t.BudgetList:
+        """Set the budget of a project; 0 removes it."""
+        return await self.send(calls.set_budget(request))
 
     async def missing_chunks(self, digests: Sequence[str]) -> t.ChunksReply:
         """Which chunks the server does not have."""

@@ -126,8 +126,19 @@ def health() -> Call[t.Health]:
     return _call("health", t.Health)
 
 
-def plan(task: Task) -> Call[t.PlanReply]:
-    return _call("plan", t.PlanReply, body=t.PlanRequest(task=task))
+def plan(
+    task: Task,
+    *,
+    prices: bool = False,
+    limit: int = 20,
+    objective: str = "cost",
+    compare: bool = False,
+    html: bool = False,
+) -> Call[t.PlanReply]:
+    request = t.PlanRequest(
+        task=task, prices=prices, limit=limit, objective=objective, compare=compare, html=html
+    )
+    return _call("plan", t.PlanReply, body=request)
 
 
 def launch(request: t.LaunchRequest) -> Call[t.LaunchReply]:
@@ -201,8 +212,8 @@ def events(
     return _call("events", t.EventList, query={"subject": subject, "after": after, "limit": limit})
 
 
-def costs(days: int | None = None) -> Call[t.CostReply]:
-    return _call("costs", t.CostReply, query={"days": days})
+def costs(days: int | None = None, *, by: str | None = None, against: str | None = None) -> Call[t.CostReply]:
+    return _call("costs", t.CostReply, query={"days": days, "by": by, "against": against})
 
 
 def check() -> Call[t.CheckReply]:
@@ -211,6 +222,38 @@ def check() -> Call[t.CheckReply]:
 
 def offers(gpu: str | None = None) -> Call[t.OfferList]:
     return _call("offers", t.OfferList, query={"gpu": gpu})
+
+
+def gpus(
+    gpu: str | None = None,
+    *,
+    infra: str | None = None,
+    spot: bool = False,
+    cheapest: bool = False,
+    all: bool = False,
+) -> Call[t.GpuList]:
+    query: Query = {"gpu": gpu, "infra": infra, "spot": spot, "cheapest": cheapest, "all": all}
+    return _call("gpus", t.GpuList, query=query)
+
+
+def regions(provider: str | None = None, *, area: str | None = None) -> Call[t.RegionList]:
+    return _call("regions", t.RegionList, query={"provider": provider, "area": area})
+
+
+def catalog() -> Call[t.CatalogReply]:
+    return _call("catalog", t.CatalogReply)
+
+
+def catalog_refresh(provider: str, *, force: bool = False) -> Call[t.RefreshReply]:
+    return _call("catalog_refresh", t.RefreshReply, body=t.RefreshRequest(provider=provider, force=force))
+
+
+def budgets() -> Call[t.BudgetList]:
+    return _call("budgets", t.BudgetList)
+
+
+def set_budget(request: t.BudgetRequest) -> Call[t.BudgetList]:
+    return _call("set_budget", t.BudgetList, body=request)
 
 
 def missing_chunks(digests: Sequence[str]) -> Call[t.ChunksReply]:

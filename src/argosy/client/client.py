@@ -213,9 +213,22 @@ class Client:
         """Whether the server is there, and its version."""
         return self._exchange(calls.health())
 
-    def plan(self, task: Task) -> t.PlanReply:
-        """Where a task would run, at what price, and why not elsewhere. Changes nothing."""
-        return self.send(calls.plan(task))
+    def plan(
+        self,
+        task: Task,
+        *,
+        prices: bool = False,
+        limit: int = 20,
+        objective: str = "cost",
+        compare: bool = False,
+        html: bool = False,
+    ) -> t.PlanReply:
+        """Where a task would run, at what price, and why not elsewhere. Changes nothing.
+
+        `prices`: also what all known clouds would take; `limit`, `objective` (cost, time, carbon), `compare` and `html` belong to it.
+        """
+        call = calls.plan(task, prices=prices, limit=limit, objective=objective, compare=compare, html=html)
+        return self.send(call)
 
     def launch(
         self,
@@ -302,9 +315,11 @@ class Client:
         """What happened."""
         return self.send(calls.events(subject, after=after, limit=limit))
 
-    def costs(self, days: int | None = None) -> t.CostReply:
-        """What claims cost, in micro-USD."""
-        return self.send(calls.costs(days))
+    def costs(
+        self, days: int | None = None, *, by: str | None = None, against: str | None = None
+    ) -> t.CostReply:
+        """What claims cost, in micro-USD; `by` user, project, task, infra or day also in groups; `against` a cloud."""
+        return self.send(calls.costs(days, by=by, against=against))
 
     def check(self) -> t.CheckReply:
         """Which infrastructure works, and what to do about the rest."""
@@ -313,6 +328,38 @@ class Client:
     def offers(self, gpu: str | None = None) -> t.OfferList:
         """What can be had."""
         return self.send(calls.offers(gpu))
+
+    def gpus(
+        self,
+        gpu: str | None = None,
+        *,
+        infra: str | None = None,
+        spot: bool = False,
+        cheapest: bool = False,
+        all: bool = False,
+    ) -> t.GpuList:
+        """Accelerators that can be had or are priced: `A100`, `A100:8`, or all models."""
+        return self.send(calls.gpus(gpu, infra=infra, spot=spot, cheapest=cheapest, all=all))
+
+    def regions(self, provider: str | None = None, *, area: str | None = None) -> t.RegionList:
+        """Regions of providers, and what they have; `area`: eu, eea, a country or a continent."""
+        return self.send(calls.regions(provider, area=area))
+
+    def catalog(self) -> t.CatalogReply:
+        """How old the known prices are."""
+        return self.send(calls.catalog())
+
+    def catalog_refresh(self, provider: str, *, force: bool = False) -> t.RefreshReply:
+        """Get a provider's present prices from its own service. Errors: "transient", "unauthorized", "unsupported"."""
+        return self.send(calls.catalog_refresh(provider, force=force))
+
+    def budgets(self) -> t.BudgetList:
+        """Budgets of projects, and what is spent this month."""
+        return self.send(calls.budgets())
+
+    def set_budget(self, request: t.BudgetRequest) -> t.BudgetList:
+        """Set the budget of a project; 0 removes it."""
+        return self.send(calls.set_budget(request))
 
     def missing_chunks(self, digests: Sequence[str]) -> t.ChunksReply:
         """Which chunks the server does not have."""

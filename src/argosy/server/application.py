@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import os
 import socket
 from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
@@ -22,12 +23,14 @@ from argosy.data.logs import LogStore
 from argosy.infra.agent_port import AgentDirectory
 from argosy.infra.provider import Providers
 from argosy.model.ids import Clock, Ids
+from argosy.server.budgets import Budgets
 from argosy.server.front import Front, bind
 from argosy.server.handlers import Handlers
 from argosy.server.listeners import render_address
 from argosy.server.log_stream import LogStreams
 from argosy.server.operations import Operations
 from argosy.server.ports import Controllers
+from argosy.server.pricing import Pricing
 from argosy.server.tokens import Tokens
 from argosy.store.store import Store
 
@@ -56,8 +59,18 @@ class Application:
         self.stopping = asyncio.Event()
         self.listening: tuple[str, ...] = ()
         self.streams = LogStreams(store, logs, controllers, self.stopping)
-        operations = Operations(
-            store=store, providers=providers, controllers=controllers, blobs=blobs, clock=clock, ids=ids
+        pricing = Pricing(
+            state_dir / "catalog", clock=clock, drivers=lambda: providers.all(), environ=os.environ
+        )
+        self.operations = operations = Operations(
+            store=store,
+            providers=providers,
+            controllers=controllers,
+            blobs=blobs,
+            clock=clock,
+            ids=ids,
+            pricing=pricing,
+            budgets=Budgets(state_dir / "budgets.json"),
         )
         handlers = Handlers(
             store=store,
@@ -71,6 +84,7 @@ class Application:
             log_file=str(log_path(state_dir)),
             listening=lambda: self.listening,
             stop=self.stop,
+            pricing=pricing,
         )
         self.front = Front(bind(handlers.table()), tokens=Tokens(state_dir), ids=ids)
 

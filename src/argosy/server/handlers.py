@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 from collections import defaultdict
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Final
 
 from argosy import __version__
@@ -16,6 +16,7 @@ from argosy.infra.agent_port import AgentDirectory
 from argosy.infra.provider import Want
 from argosy.model.errors import ArgosyError
 from argosy.model.ids import Clock
+from argosy.model.offer import Capacity
 from argosy.model.phases import Outcome, WorkloadPhase
 from argosy.model.rows import Attempt, Claim, Workload
 from argosy.model.task import JobSpec
@@ -24,7 +25,9 @@ from argosy.server.front import Handler
 from argosy.server.log_stream import LogStreams, Wish, render_text
 from argosy.server.operations import Operations
 from argosy.server.ports import Controllers
+from argosy.server.pricing import Pricing
 from argosy.server.refusals import no_cluster
+from argosy.server.spending import Rates, grouped, saved
 from argosy.server.terminal import serve_terminal
 from argosy.server.views import explain_waits, view_cluster, view_cost, view_job
 from argosy.store.snapshot import Snapshot
@@ -55,7 +58,9 @@ class Handlers:
         log_file: str,
         listening: Callable[[], tuple[str, ...]],
         stop: Callable[[], None],
+        pricing: Pricing,
     ) -> None:
+        self._pricing = pricing
         self._store, self._operations, self._controllers = store, operations, controllers
         self._agents, self._streams, self._blobs, self._clock = agents, streams, blobs, clock
         self._state_dir, self._log_file = state_dir, log_file
@@ -84,6 +89,12 @@ class Handlers:
             "costs": self.costs,
             "check": self.check,
             "offers": self.offers,
+            "gpus": self.gpus,
+            "regions": self.regions,
+            "catalog": self.catalog,
+            "catalog_refresh": self.catalog_refresh,
+            "budgets": self.budgets,
+            "set_budget": self.set_budget,
             "missing_chunks": self.missing_chunks,
             "put_chunks": self.put_chunks,
             "put_tree": self.put_tree,
@@ -286,16 +297,70 @@ class Handlers:
 
     async def costs(self, exchange: Exchange) -> t.CostReply:
         days = exchange.number("days")
+        by, against = exchange.text("by"), exchange.text("against")
         now_ms = self._clock.now_ms()
         since_ms = now_ms - days * _DAY_MS if days else 0
-        owners = {row.id: row for row in await self._store.load_clusters(since_ms=since_ms)}
-        owners |= {row.id: row for row in await self._store.load_jobs(cluster_id=None, limit=_LIST_MAX)}
-        views = [
-            view_cost(owners[owner_id], claims, now_ms=now_ms)
-            for owner_id, claims in (await self._claims_by_owner(since_ms)).items()
-            if owner_id in owners
-        ]
-        return t.CostReply(costs=tuple(views), total_micro_usd=sum(view.cost_micro_usd for view in views))
+        owners = await self._operations.owners(since_ms)
+        claims = await self._claims_by_owner(since_ms)
+        known = [(owners[owner_id], mine) for owner_id, mine in claims.items() if owner_id in owners]
+        rates = await asyncio.to_thread(self._rates, [one for _, mine in known for one in mine], against)
+        views = [view_cost(owner, mine, now_ms=now_ms, rates=rates) for owner, mine in known]
+        groups: tuple[t.CostGroup, ...] = ()
+        if by:
+            every = [one for _, mine in known for one in mine]
+            groups = grouped(by, every, owners, lambda one: rates[one.id], since_ms=since_ms, now_ms=now_ms)
+        return t.CostReply(
+            costs=tuple(views),
+            total_micro_usd=sum(view.cost_micro_usd for view in views),
+            groups=groups,
+            saved_on_demand_micro_usd=_sum(
+                saved(view.cost_micro_usd, 3_600_000, view.on_demand_micro_usd) for view in views
+            ),
+            saved_elsewhere_micro_usd=_sum(
+                saved(view.cost_micro_usd, 3_600_000, view.elsewhere_micro_usd) for view in views
+            ),
+        )
+
+    def _rates(self, claims: Sequence[Claim], against: str) -> Mapping[str, Rates]:
+        """By claim. Prices are only looked up where they are needed: for spot machines, or to compare."""
+        return {
+            one.id: self._pricing.rates(one, against)
+            if against or one.choice.offer.capacity is Capacity.SPOT
+            else Rates()
+            for one in claims
+        }
+
+    async def budgets(self, exchange: Exchange) -> t.BudgetList:
+        return await self._operations.budgets()
+
+    async def set_budget(self, exchange: Exchange) -> t.BudgetList:
+        return await self._operations.set_budget(await exchange.decode(t.BudgetRequest))
+
+    # -- prices -------------------------------------------------------------------------------------------------------
+
+    async def gpus(self, exchange: Exchange) -> t.GpuList:
+        offers, _ = await self._operations.quote(Want())
+        return await asyncio.to_thread(
+            self._pricing.gpus,
+            exchange.text("gpu"),
+            exchange.text("infra"),
+            spot=exchange.flag("spot"),
+            cheapest=exchange.flag("cheapest"),
+            every=exchange.flag("all"),
+            offers=offers,
+        )
+
+    async def regions(self, exchange: Exchange) -> t.RegionList:
+        return await asyncio.to_thread(
+            self._pricing.regions, exchange.text("provider"), exchange.text("area")
+        )
+
+    async def catalog(self, exchange: Exchange) -> t.CatalogReply:
+        return await asyncio.to_thread(self._pricing.status)
+
+    async def catalog_refresh(self, exchange: Exchange) -> t.RefreshReply:
+        request = await exchange.decode(t.RefreshRequest)
+        return await asyncio.to_thread(self._pricing.refresh, request.provider, force=request.force)
 
     async def check(self, exchange: Exchange) -> t.CheckReply:
         findings = await self._operations.check(_CHECK_LIMIT_S)
@@ -356,6 +421,12 @@ class Handlers:
 
     async def shell(self, exchange: Exchange) -> None:
         await serve_terminal(exchange, self._store, self._agents)
+
+
+def _sum(amounts: Iterable[int | None]) -> int | None:
+    """Of those that are known; None when none is."""
+    known = [amount for amount in amounts if amount is not None]
+    return sum(known) if known else None
 
 
 def resident_bytes() -> int:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from typing import Final, TypeVar
+from typing import TYPE_CHECKING, Final, TypeVar
 
 import msgspec
 
@@ -20,24 +20,34 @@ from argosy.infra.provider import Diagnostic, Providers, Want
 from argosy.model.errors import ArgosyError
 from argosy.model.ids import Clock, Ids
 from argosy.model.offer import Choice, Offer, Plan, Rejection, waits_for
-from argosy.model.phases import ClaimPhase, Desired, WorkloadPhase
+from argosy.model.phases import ClaimPhase, Desired, Outcome, WorkloadPhase
 from argosy.model.reasons import Reason
 from argosy.model.resources import Autostop, Resources
 from argosy.model.rows import Claim, Event, Row, Workload
 from argosy.model.task import ClusterSpec, JobSpec, Task
 from argosy.planning import Ability, plan, usage_by_provider
+from argosy.server.budgets import Budget, Budgets
 from argosy.server.exchange import encode
 from argosy.server.ports import Controllers
+from argosy.server.pricing import Pricing
 from argosy.server.refusals import missing, no_cluster, not_covered
+from argosy.server.spending import month_of, spent_by_project
 from argosy.store.errors import Conflict, KeyUsed
 from argosy.store.snapshot import Snapshot
 from argosy.store.store import Store
+
+if TYPE_CHECKING:
+    from argosy.planning.objective import Run
 
 T = TypeVar("T")
 _TRIES: Final = 6  # somebody else may write between our reading and our writing
 _QUOTE_LIMIT_S: Final = 30.0
 _TASKS_MAX: Final = 20_000
 _ALTERNATIVES: Final = 5
+_RUNS_SEEN: Final = 1000  # of the last managed jobs
+_RUNS_SINCE_MS: Final = 30 * 86_400_000
+_OWNERS_MAX: Final = 10_000
+PROJECT: Final = "default"  # whose budget a launch is charged to, until requests name projects
 MANAGED: Final = "managed"  # scope of the numbers of managed jobs
 
 
@@ -53,7 +63,10 @@ class Operations:
         blobs: BlobStore,
         clock: Clock,
         ids: Ids,
+        pricing: Pricing,
+        budgets: Budgets,
     ) -> None:
+        self._pricing, self._budgets = pricing, budgets
         self._store, self._providers, self._controllers = store, providers, controllers
         self._blobs, self._clock, self._ids = blobs, clock, ids
         # Two launches at once must not both plan for the last free device.
@@ -83,7 +96,7 @@ class Operations:
             await ask(names[0])
         else:
             await asyncio.gather(*map(ask, names))
-        return tuple(offers), tuple(failed)
+        return self._pricing.own_prices(offers), tuple(failed)
 
     async def _plan(
         self,
@@ -134,7 +147,37 @@ class Operations:
         task = self._checked(request.task, with_files=False)
         offers, failed = await self.quote(Want(resources=task.resources, num_nodes=task.num_nodes))
         made = await self._plan(task.resources, task.num_nodes, task.ordered, offers, failed)
-        return t.PlanReply(plan=made, warnings=_warnings(task))
+        warnings = _warnings(task)
+        if not request.prices:
+            return t.PlanReply(plan=await self._explained(task, made, offers), warnings=warnings)
+        able, runs = self._abilities(), await self._earlier_runs(task)
+        reply = await asyncio.to_thread(self._pricing.complete, request, made, offers, able, runs)
+        return msgspec.structs.replace(reply, warnings=warnings)
+
+    async def _explained(self, task: Task, made: Plan, offers: Sequence[Offer]) -> Plan:
+        """A plan without choices also says what clouds could do. Raises `no-offer` for what does not exist anywhere.
+
+        An infrastructure that did not answer is told alone: nobody knows what it has.
+        """
+        silent = any(each.code in ("credentials", "unreachable") for each in made.rejected)
+        if made.choices or waits_for(made) or silent:
+            return made
+        return await asyncio.to_thread(self._pricing.explain, task, made, offers, self._abilities())
+
+    async def _earlier_runs(self, task: Task) -> list[Run]:
+        """Managed jobs of the same name that went to their end: how long this one will take."""
+        if not task.name:
+            return []
+        jobs = {
+            job.id: job
+            for job in await self._store.load_jobs(cluster_id=None, limit=_RUNS_SEEN)
+            if job.name == task.name and job.outcome is Outcome.SUCCEEDED and job.started_ms
+        }
+        if not jobs:
+            return []
+        since_ms = min(job.ended_ms for job in jobs.values()) - _RUNS_SINCE_MS
+        last = {claim.workload_id: claim for claim in await self._store.load_claims(since_ms=since_ms)}
+        return [_run_of(job, last[job.id]) for job in jobs.values() if job.id in last]
 
     # -- launch -----------------------------------------------------------------------------------------------------
 
@@ -155,7 +198,8 @@ class Operations:
             made = await self._plan(task.resources, task.num_nodes, task.ordered, offers, failed)
             waits = waits_for(made)
             if not made.choices and not waits:
-                raise no_offer(task, made)
+                raise no_offer(task, await self._explained(task, made, offers))
+            await self._check_budget(made)
             return await self._launch_new(request, task, made, waits)
 
     async def _launch_new(self, request: t.LaunchRequest, task: Task, made: Plan, waits: str) -> bytes:
@@ -223,6 +267,77 @@ class Operations:
             puts.insert(0, msgspec.structs.replace(cluster, **changes))
         return await self._commit(puts, reply, request.key, secrets=secrets, wake=[cluster.id])
 
+    # -- budgets ----------------------------------------------------------------------------------------------------
+
+    async def budgets(self) -> t.BudgetList:
+        """All budgets, and what their projects spent this month."""
+        month, spent = await self._spent()
+        return t.BudgetList(
+            budgets=tuple(
+                t.BudgetView(
+                    project=name,
+                    monthly_micro_usd=budget.monthly_micro_usd,
+                    alert_pct=budget.alert_pct,
+                    hard_stop=budget.hard_stop,
+                    month=month,
+                    spent_micro_usd=spent.get(name, 0),
+                )
+                for name, budget in sorted(self._budgets.all().items())
+            )
+        )
+
+    async def set_budget(self, request: t.BudgetRequest) -> t.BudgetList:
+        from argosy.spec.names import check_name
+
+        check_name("project", request.project)
+        budget = Budget(
+            monthly_micro_usd=request.monthly_micro_usd,
+            alert_pct=request.alert_pct,
+            hard_stop=request.hard_stop,
+        )
+        self._budgets.set(request.project, budget if request.monthly_micro_usd else None)
+        await self.watch_budgets()
+        return await self.budgets()
+
+    async def watch_budgets(self) -> None:
+        """Tell of budgets that are spent, or nearly. Costs nothing when there are none."""
+        if not self._budgets.all():
+            return
+        month, spent = await self._spent()
+        live: dict[str, list[str]] = {}
+        snapshot = await self._store.snapshot()
+        for claim in snapshot.claims.values():
+            owner = snapshot.workloads.get(claim.workload_id)
+            if owner is not None and claim.held_ms:
+                live.setdefault(owner.project, []).append(owner.id)
+        events = self._budgets.news(spent, live, month, self._clock.now_ms())
+        if events:
+            await self._store.commit([], events=events)
+
+    async def _check_budget(self, made: Plan) -> None:
+        """Raises `over-budget` when the plan costs money that the project no longer has."""
+        if not self._budgets.all() or not made.choices or not made.choices[0].price_micro_usd:
+            return
+        month, spent = await self._spent()
+        following, _, _ = month_of(month_of(self._clock.now_ms())[2])
+        refused = self._budgets.refuse(PROJECT, spent.get(PROJECT, 0), month, following)
+        if refused is not None:
+            raise refused
+
+    async def _spent(self) -> tuple[str, Mapping[str, int]]:
+        """The name of this month, and micro-USD by project."""
+        now_ms = self._clock.now_ms()
+        month, start_ms, _ = month_of(now_ms)
+        claims = await self._store.load_claims(since_ms=start_ms)
+        owners = await self.owners(start_ms)
+        return month, spent_by_project(claims, owners, start_ms, now_ms)
+
+    async def owners(self, since_ms: int) -> dict[str, Workload]:
+        """Who holds or held claims since then, by id."""
+        found = {row.id: row for row in await self._store.load_clusters(since_ms=since_ms)}
+        found |= {row.id: row for row in await self._store.load_jobs(cluster_id=None, limit=_OWNERS_MAX)}
+        return found
+
     async def _fresh_name(self) -> str:
         snapshot = await self._store.snapshot()
         while True:
@@ -254,7 +369,8 @@ class Operations:
                 made = await self._plan(task.resources, task.num_nodes, task.ordered, offers, failed)
                 unsure = failed or waits_for(made)
                 if not made.choices and not unsure:
-                    raise no_offer(task, made)
+                    raise no_offer(task, await self._explained(task, made, offers))
+                await self._check_budget(made)
             jobs, secrets = await self._jobs(tasks, request.user, None, run_setup=True)
             reply = t.JobsReply(jobs=tuple(map(_ref, jobs)), warnings=_warnings(*tasks))
             return await self._commit(jobs, reply, request.key, secrets=secrets)
@@ -363,6 +479,9 @@ class Operations:
     async def start(self, name: str) -> t.Done:
         async def act() -> t.Done:
             cluster = await self._cluster(name)
+            held = _choice_of(await self._store.snapshot(), cluster)
+            if held is not None and cluster.desired is Desired.STOP:
+                await self._check_budget(Plan(num_nodes=1, choices=(held,)))
             return await self._wish(cluster, desired=Desired.RUN, reason=None, detail="")
 
         return await self._retried(act)
@@ -550,6 +669,19 @@ def _ref(job: Workload) -> t.JobRef:
 def _warnings(*tasks: Task) -> tuple[str, ...]:
     fields = sorted({field for task in tasks for field in task.not_executed})
     return tuple(f"`{field}` is accepted and does nothing yet" for field in fields)
+
+
+def _run_of(job: Workload, claim: Claim) -> Run:
+    from argosy.planning.objective import Run
+
+    choice = claim.choice
+    return Run(
+        instance_type=choice.offer.shape.instance_type,
+        accelerator=choice.accelerator or "",
+        accelerators_milli=choice.accelerators_milli,
+        num_nodes=claim.count,
+        duration_s=max(1, (job.ended_ms - job.started_ms) // 1000),
+    )
 
 
 def _choice_of(snapshot: Snapshot, cluster: Workload) -> Choice | None:

@@ -36,6 +36,7 @@ from argosy.store import Store, lock_state_dir
 
 _log: Final = logging.getLogger("argosy.server")
 _CARE_S: Final = 3600.0  # how often backups and sweeps are looked at
+_BUDGETS_S: Final = 120.0
 _FIRST_CARE_S: Final = 20.0  # not while the first commands wait for answers
 _BLOBS_KEPT_S: Final = 7 * 86400.0
 _OTHER_LEAVES_S: Final = 8.0  # a server that is on its way out may hold the state folder for so long
@@ -148,7 +149,8 @@ async def serve(settings: Settings, tcp: socket.socket | None) -> None:
         ready = asyncio.create_task(asyncio.to_thread(providers.all))
         deciding = asyncio.create_task(_decide(shell, ready))
         caring = asyncio.create_task(_care(store, blobs, clock))
-        stack.push_async_callback(_end, deciding, caring)
+        watching = asyncio.create_task(_watch_budgets(application))
+        stack.push_async_callback(_end, deciding, caring, watching)
         path = socket_path(state_dir)
         local = bind_socket(path)
         async with application.listen(local, tcp):
@@ -210,6 +212,16 @@ async def _care(store: Store, blobs: BlobStore, clock: SystemClock) -> None:
         except (ArgosyError, OSError) as error:
             _log.warning("housekeeping is tried again later: %s", error)
         await asyncio.sleep(_CARE_S)
+
+
+async def _watch_budgets(application: Application) -> None:
+    """Budgets are looked at every few minutes: one system call when there are none."""
+    while True:
+        await asyncio.sleep(_BUDGETS_S)
+        try:
+            await application.operations.watch_budgets()
+        except (ArgosyError, OSError) as error:
+            _log.warning("budgets are looked at again later: %s", error)
 
 
 async def _trees_in_use(store: Store) -> set[str]:

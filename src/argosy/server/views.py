@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 
 from argosy.api.types import ClusterView, CostView, JobView, NodeView
 from argosy.controllers.job.environment import task_id
@@ -14,6 +15,7 @@ from argosy.model.task import ClusterSpec, JobSpec
 from argosy.planning import ask_of, explain_shortage, place, rooms
 from argosy.planning.place import Placed
 from argosy.server.ports import ObservedFacts
+from argosy.server.spending import HOUR_MS, Rates
 from argosy.store.snapshot import Snapshot
 
 
@@ -170,7 +172,14 @@ def explain_waits(cluster: Workload, snapshot: Snapshot, cluster_waits: str = ""
     return result
 
 
-def view_cost(workload: Workload, claims: Sequence[Claim], *, now_ms: int) -> CostView:
+def view_cost(
+    workload: Workload,
+    claims: Sequence[Claim],
+    *,
+    now_ms: int,
+    rates: Mapping[str, Rates] = MappingProxyType({}),
+) -> CostView:
+    """`rates`: what the same would cost elsewhere per hour, by claim."""
     claim = claims[-1]
     held_ms = sum(each.held_until(now_ms) for each in claims)
     status = job_status(workload) if workload.kind == "job" else workload.phase.value
@@ -184,6 +193,21 @@ def view_cost(workload: Workload, claims: Sequence[Claim], *, now_ms: int) -> Co
         price_micro_usd=claim.choice.price_micro_usd,
         cost_micro_usd=sum(each.cost_until(now_ms) for each in claims),
         status=status,
+        user=workload.user,
+        project=workload.project,
+        on_demand_micro_usd=_at_rate(claims, now_ms, {one: rate.on_demand for one, rate in rates.items()}),
+        elsewhere_micro_usd=_at_rate(claims, now_ms, {one: rate.elsewhere for one, rate in rates.items()}),
+    )
+
+
+def _at_rate(claims: Sequence[Claim], now_ms: int, rates: Mapping[str, int | None]) -> int | None:
+    """What the claims would have cost; None when it is not known of any of them (the others count as they are)."""
+    known = {one.id: rate for one in claims if (rate := rates.get(one.id)) is not None}
+    if not known:
+        return None
+    return sum(
+        known[one.id] * one.held_until(now_ms) // HOUR_MS if one.id in known else one.cost_until(now_ms)
+        for one in claims
     )
 
 

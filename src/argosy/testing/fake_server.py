@@ -37,6 +37,7 @@ from argosy.model.offer import Capacity, Choice, Offer, Plan, Rejection, Shape, 
 from argosy.model.resources import Autostop, Infra
 from argosy.model.task import Task
 from argosy.model.tree import Tree
+from argosy.testing import priced_answers
 
 STARTED_MS: Final = 1_700_000_000_000
 GIB: Final = 1 << 30
@@ -118,6 +119,8 @@ class FakeServer:
         self.cut_logs_after: int | None = None
         self.cut_inside_frame = False
         self.body_limit_bytes = 64 << 20
+        self.budgets: dict[str, t.BudgetView] = {}
+        self.notes: tuple[str, ...] = ()  # of the catalog
         self.plan_of: Callable[[Task], t.PlanReply] = default_plan
         self.stopped = threading.Event()
         self._keys: dict[str, bytes] = {}
@@ -199,7 +202,7 @@ class FakeServer:
                     chosen = [event for event in chosen if event.subject == query["subject"]]
                 return t.EventList(events=tuple(chosen[: int(query.get("limit", "1000"))]))
             case "costs":
-                return self._costs()
+                return self._costs(query)
             case "check":
                 return t.CheckReply(
                     findings=(
@@ -211,6 +214,21 @@ class FakeServer:
                 )
             case "offers":
                 return t.OfferList(offers=(_OFFER,) if query.get("gpu", "A100") == "A100" else ())
+            case "gpus":
+                return priced_answers.gpus(query, _OFFER)
+            case "regions":
+                if query.get("provider", "aws") != "aws":
+                    raise ArgosyError("no-offer", f"there is no infrastructure `{query['provider']}`")
+                return priced_answers.REGIONS
+            case "catalog":
+                return t.CatalogReply(
+                    built="2026-07-20",
+                    folder="/fake/catalog",
+                    providers=priced_answers.AGES,
+                    warnings=self.notes,
+                )
+            case "budgets":
+                return t.BudgetList(budgets=tuple(self.budgets.values()))
             case "put_chunks":
                 return self._put_chunks(body)
             case "put_tree":
@@ -238,7 +256,22 @@ class FakeServer:
         reply: object
         match request:
             case t.PlanRequest():
-                return self.plan_of(request.task)
+                made = self.plan_of(request.task)
+                return priced_answers.with_prices(made, request) if request.prices else made
+            case t.RefreshRequest():
+                return t.RefreshReply(provider=request.provider, before=100, after=120, skipped=3)
+            case t.BudgetRequest():
+                self.budgets.pop(request.project, None)
+                if request.monthly_micro_usd:
+                    self.budgets[request.project] = t.BudgetView(
+                        project=request.project,
+                        monthly_micro_usd=request.monthly_micro_usd,
+                        alert_pct=request.alert_pct,
+                        hard_stop=request.hard_stop,
+                        month="2023-11",
+                        spent_micro_usd=12_500_000,
+                    )
+                return t.BudgetList(budgets=tuple(self.budgets.values()))
             case t.LaunchRequest():
                 reply = self._launch(request)
             case t.ExecRequest():
@@ -379,7 +412,7 @@ class FakeServer:
                 )
         return t.Done(names=tuple(str(job.number) for job in chosen))
 
-    def _costs(self) -> t.CostReply:
+    def _costs(self, query: dict[str, str]) -> t.CostReply:
         costs = tuple(
             t.CostView(
                 name=cluster.name,
@@ -394,7 +427,23 @@ class FakeServer:
             )
             for cluster in self.clusters.values()
         )
-        return t.CostReply(costs=costs, total_micro_usd=1_200_000 * len(costs))
+        total = 1_200_000 * len(costs)
+        if "by" not in query:
+            return t.CostReply(costs=costs, total_micro_usd=total)
+        group = t.CostGroup(
+            key="ada",
+            held_s=3600 * len(costs),
+            cost_micro_usd=total,
+            saved_on_demand_micro_usd=3_000_000,
+            saved_elsewhere_micro_usd=-200_000 if "against" in query else None,
+        )
+        return t.CostReply(
+            costs=costs,
+            total_micro_usd=total,
+            groups=(group,),
+            saved_on_demand_micro_usd=3_000_000,
+            saved_elsewhere_micro_usd=group.saved_elsewhere_micro_usd,
+        )
 
     def _put_chunks(self, body: bytes) -> t.Done:
         at = 0

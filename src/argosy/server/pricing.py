@@ -1,0 +1,621 @@
+"""What things cost, for plans and listings: the catalog and what providers quote, put together.
+
+The catalog is opened by the first question about prices and again when the user's folder changed; a server that nobody asks never
+reads it. Prices claim no driver: what a provider of this server quotes can be launched, what only the catalog knows is shown.
+Blocking and without I/O beyond those files; `refresh` alone uses the network. The caller keeps it off the event loop.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Final, NamedTuple, TypeVar
+
+import msgspec
+
+from argosy.api import types as t
+from argosy.model.areas import Atlas, Where
+from argosy.model.errors import ArgosyError
+from argosy.model.ids import Clock
+from argosy.model.offer import Capacity, Choice, Offer, Plan, Rejection, waits_for
+from argosy.model.resources import Infra, Resources
+from argosy.model.rows import Claim
+from argosy.model.task import Task
+from argosy.model.units import parse_milli
+from argosy.server.spending import Rates
+
+if TYPE_CHECKING:
+    from argosy.catalog import Catalog
+    from argosy.catalog.listing import GpuRow, OfferRow
+    from argosy.model.market import Market
+    from argosy.planning.choose import Ability
+    from argosy.planning.compare import CompareRow
+    from argosy.planning.deadline import DeadlineAsk
+    from argosy.planning.market import Ranking
+    from argosy.planning.objective import Known, Ranked, Run
+
+T = TypeVar("T")
+_DAY_MS: Final = 86_400_000
+_WIDE: Final = 2000  # candidates that are looked at when not the cheapest is the best
+_NOTES_MAX: Final = 3
+_WEIGHED: Final = 24  # candidates of each capacity that are weighed against a deadline
+
+
+class _Stamp(NamedTuple):
+    """What the user's folder looked like: names, sizes and times of its files."""
+
+    files: tuple[tuple[str, int, int], ...] = ()
+
+
+class Pricing:
+    """Answers questions about prices. `drivers`: names of the providers that this server uses."""
+
+    def __init__(
+        self, folder: Path, *, clock: Clock, drivers: Callable[[], Iterable[str]], environ: Mapping[str, str]
+    ) -> None:
+        self.folder = folder
+        self._clock, self._drivers, self._environ = clock, drivers, environ
+        self._opening = threading.Lock()
+        self._catalog: Catalog | None = None
+        self._stamp = _Stamp()
+        self._ages: dict[str, tuple[int, str]] = {}  # provider -> day, warning
+
+    @property
+    def catalog(self) -> Catalog:
+        """Opened when it is first needed (~20 ms), and again when the user's folder changed."""
+        stamp = _stamp_of(self.folder)
+        with self._opening:
+            if self._catalog is None or stamp != self._stamp:
+                from argosy.catalog import Catalog
+
+                self._catalog, self._stamp = Catalog.load(self.folder), stamp
+                self._ages = {}
+            return self._catalog
+
+    # -- plans --------------------------------------------------------------------------------------------------------
+
+    def own_prices(self, offers: Sequence[Offer]) -> tuple[Offer, ...]:
+        """Offers of own machines at the price that `terms.toml` says. Without that file nothing is opened."""
+        if not (self.folder / "terms.toml").exists():
+            return tuple(offers)
+        catalog = self.catalog
+        return tuple(
+            msgspec.structs.replace(offer, price_micro_usd=price)
+            if offer.capacity is Capacity.OWNED
+            and (price := catalog.owned_price_micro_usd(offer.provider, offer.region))
+            else offer
+            for offer in offers
+        )
+
+    def complete(
+        self,
+        request: t.PlanRequest,
+        own: Plan,
+        offers: Sequence[Offer],
+        abilities: Mapping[str, Ability],
+        runs: Sequence[Run] = (),
+    ) -> t.PlanReply:
+        """`own` (from what providers quoted) with what all others would take.
+
+        Raises ArgosyError for an accelerator or a place that does not exist, and for a deadline that cannot be met.
+        """
+        from argosy.planning.objective import Objective, rank_by
+
+        try:
+            objective = Objective(request.objective)
+        except ValueError:
+            names = ", ".join(Objective)
+            raise ArgosyError(
+                "usage", f"`{request.objective}` is no objective", hint=f"it is one of {names}"
+            ) from None
+        task = request.task
+        limit = max(1, min(request.limit, _WIDE))
+        ranking = self._rank(task, limit=limit if objective is Objective.COST else _WIDE)
+        fits = bool(own.choices or ranking.shown)
+        if not fits and not waits_for(own):
+            unknown = self._unknown(task, offers)
+            if unknown is not None:
+                raise unknown
+        known = self._known(task, runs, objective)
+        choices = _merged([*own.choices, *ranking.shown], task)
+        best = (
+            rank_by(objective, choices, task.num_nodes, known)
+            if choices and not (task.ordered and objective is Objective.COST)
+            else None
+        )
+        ranked = best.ranked if best is not None else [_plain(each, task, known) for each in choices]
+        text = best.text if best is not None else ""
+        if not fits:
+            text = self._impossible(task, ranking, offers, abilities)
+        views = [self._view(each) for each in ranked[:limit]]
+        weighed = request.compare or request.html or self._left_s(task) is not None
+        capacities = self._all_capacities(task, own) if fits and weighed else []
+        rows = self._compared(task, capacities) if request.compare or request.html else ()
+        plan = msgspec.structs.replace(own, rejected=(*own.rejected, *ranking.plan.rejected))
+        return t.PlanReply(
+            plan=plan,
+            offers=tuple(views),
+            fitting=len(own.choices) + ranking.fitting,
+            text=text,
+            deadline=self._deadline(task, capacities) if fits else "",
+            compared=tuple(_view_of(row, t.CompareView) for row in rows),
+            page=_page(rows, task) if request.html else "",
+            notes=self.notes(view.provider for view in views),
+        )
+
+    def explain(
+        self, task: Task, own: Plan, offers: Sequence[Offer], abilities: Mapping[str, Ability]
+    ) -> Plan:
+        """`own`, which has no choices, with a line on what clouds could do. Raises `no-offer` for what does not exist."""
+        from argosy.planning.market import NO_DRIVER
+
+        unknown = self._unknown(task, offers)
+        if unknown is not None:
+            raise unknown
+        ranking = self._rank(task, limit=1)
+        priced = [each for each in ranking.plan.rejected if each.code == NO_DRIVER]
+        more: tuple[Rejection, ...] = ()
+        if len(priced) == 1:
+            more = (priced[0],)
+        elif priced:
+            text = "priced, but this Argosy has no driver for them yet; `argosy plan` shows the prices"
+            more = (Rejection(provider=f"{len(priced)} clouds", code=NO_DRIVER, text=text),)
+        elif sentence := self._impossible(task, ranking, offers, abilities):
+            code = next((step.code for steps in ranking.steps for step in steps if not step.kept), "capacity")
+            more = (Rejection(provider="clouds", code=code.replace(" ", "-"), text=sentence),)
+        return msgspec.structs.replace(own, rejected=(*own.rejected, *more))
+
+    def _rank(self, task: Task, *, limit: int) -> Ranking:
+        """Offers of the catalog from providers without a driver here, best first: all of them are only `shown`."""
+        from argosy.planning.market import rank
+
+        catalog = self.catalog
+        wishes = tuple(map(steady, task.resources))
+        ranking = rank(
+            wishes,
+            task.num_nodes,
+            self._market(),
+            ordered=task.ordered,
+            limit=limit,
+            launchable=lambda provider: False,
+            atlas=self._atlas() if any(wish.areas or wish.excluded for wish in wishes) else None,
+        )
+        reserved = self._reserved(catalog, wishes, task)
+        if not reserved:
+            return ranking
+        shown = sorted([*reserved, *ranking.shown], key=_by_price)[:limit]
+        return msgspec.structs.replace(ranking, shown=tuple(shown), fitting=ranking.fitting + len(reserved))
+
+    def _reserved(self, catalog: Catalog, wishes: Sequence[Resources], task: Task) -> list[Choice]:
+        from argosy.planning.choose import Ability, plan
+
+        drivers = set(self._drivers())
+        offers = [each for each in catalog.owned(self._clock.now_ms()) if each.provider not in drivers]
+        if not offers:
+            return []
+        able = {offer.provider: Ability(multi_node=True) for offer in offers}
+        return list(plan(wishes, task.num_nodes, offers, abilities=able, ordered=task.ordered).choices)
+
+    def _market(self) -> Market:
+        from argosy.model.market import Market
+
+        market = self.catalog.market
+        drivers = set(self._drivers())
+        names = [name for name in market.providers if name not in drivers]
+        return market if len(names) == len(market.providers) else Market(names, market.block, market.vendors)
+
+    def _atlas(self) -> Atlas:
+        return {
+            (fact.provider, fact.region): Where(country=fact.country, continent=fact.continent)
+            for fact in self.catalog.regions()
+        }
+
+    def _unknown(self, task: Task, offers: Sequence[Offer]) -> ArgosyError | None:
+        """The error when every candidate asks for something that does not exist anywhere; None otherwise."""
+        own = {(offer.shape.accelerator or "").lower() for offer in offers}
+        drivers = set(self._drivers())
+        first: ArgosyError | None = None
+        for wish in task.resources:
+            error = None
+            if wish.infra.provider not in drivers:
+                error = self.catalog.unknown_place(wish.infra.provider, wish.infra.region, wish.infra.zone)
+            model = wish.accelerator.model if wish.accelerator is not None else None
+            if error is None and model is not None and model.lower() not in own:
+                error = self.catalog.unknown_accelerator(model)
+            if error is None:
+                return None
+            first = first or error
+        return first
+
+    def _impossible(
+        self, task: Task, ranking: Ranking, offers: Sequence[Offer], abilities: Mapping[str, Ability]
+    ) -> str:
+        """Which constraint removes the last candidate; "" when only machines of this server were asked for."""
+        from argosy.planning.impossible import explain_impossible
+        from argosy.planning.market import explain_none
+
+        told = []
+        for wish, steps in zip(task.resources, ranking.steps, strict=True):
+            if steps:
+                sentence = explain_impossible(
+                    wish,
+                    offers,
+                    num_nodes=task.num_nodes,
+                    abilities=abilities,
+                    market=self._market(),
+                    atlas=self._atlas(),
+                )
+                told.append(sentence or explain_none(wish, steps))
+        return "; ".join(dict.fromkeys(told))
+
+    def _known(self, task: Task, runs: Sequence[Run], objective: str) -> Known:
+        from argosy.planning.objective import Known
+
+        if objective == "cost" and not runs:
+            return Known(estimated_s=task.estimated_s)
+        facts = self.catalog.accelerators()
+        return Known(
+            estimated_s=task.estimated_s,
+            runs=tuple(runs),
+            speeds={fact.name: fact.bf16_tflops or fact.fp16_tflops or fact.fp32_tflops for fact in facts},
+            watts={fact.name: float(fact.tdp_w) for fact in facts if fact.tdp_w},
+            carbon_g_per_kwh={
+                (fact.provider, fact.region): fact.carbon_g_per_kwh
+                for fact in self.catalog.regions()
+                if fact.carbon_g_per_kwh is not None
+            },
+        )
+
+    def _view(self, ranked: Ranked) -> t.OfferView:
+        from argosy.catalog.listing import offer_rows
+
+        (row,) = offer_rows(self.catalog, [ranked.choice])
+        return self._offer_view(row, ranked)
+
+    def _offer_view(self, row: OfferRow, ranked: Ranked) -> t.OfferView:
+        return t.OfferView(
+            provider=row.provider,
+            region=row.region,
+            zone=row.zone,
+            capacity=row.capacity.value,
+            instance_type=row.instance_type,
+            accelerator=row.accelerator,
+            accelerators_milli=row.accelerators_milli,
+            cpus_milli=row.cpus_milli,
+            memory_bytes=row.memory_bytes,
+            price=_view_of(row.price, t.PriceView),
+            hourly_micro_usd=row.total_micro_usd,
+            runtime_s=ranked.runtime.seconds,
+            basis=ranked.runtime.basis,
+            total_micro_usd=ranked.cost_micro_usd,
+            carbon_g=ranked.carbon_g,
+            interrupted_pct_low=row.interrupted_pct_low,
+            interrupted_pct_high=row.interrupted_pct_high,
+            source=row.source,
+            rule=row.rule,
+            launchable=row.provider in set(self._drivers()),
+        )
+
+    def _deadline(self, task: Task, choices: Sequence[Choice]) -> str:
+        """What meets the deadline, and why. Raises `no-offer` when nothing does."""
+        from argosy.planning.deadline import plan_deadline
+
+        left_s = self._left_s(task)
+        if left_s is None:
+            return ""
+        if not task.estimated_s:
+            return "the deadline is not weighed: `estimated_hours` is not known"
+        name = f"task `{task.name}`" if task.name else "the task"
+        made = plan_deadline(choices, _ask(task, left_s), hazard=self._hazard, name=name)
+        error = made.error()
+        if error is not None:
+            raise error
+        return made.text
+
+    def _compared(self, task: Task, choices: Sequence[Choice]) -> tuple[CompareRow, ...]:
+        """The best of each capacity."""
+        from argosy.planning.compare import compare
+
+        left_s = self._left_s(task)
+        if not task.estimated_s:
+            return compare(choices, num_nodes=task.num_nodes)
+        return compare(
+            choices,
+            num_nodes=task.num_nodes,
+            ask=_ask(task, left_s if left_s is not None else task.estimated_s * 10),
+            hazard=self._hazard,
+            deadline_given=left_s is not None,
+        )
+
+    def _all_capacities(self, task: Task, own: Plan) -> list[Choice]:
+        """The cheapest of spot and of the rest: neither hides the other."""
+        found = list(own.choices)
+        for spot in (False, True):
+            if any(wish.use_spot is not None and wish.use_spot != spot for wish in task.resources):
+                continue
+            wishes = tuple(msgspec.structs.replace(wish, use_spot=spot) for wish in task.resources)
+            asked = msgspec.structs.replace(task, resources=wishes)
+            found += self._rank(asked, limit=_WEIGHED).shown
+        return found
+
+    def _left_s(self, task: Task) -> int | None:
+        """Seconds until the deadline, of a task that is submitted now."""
+        left_s = task.deadline_s
+        if task.deadline_at_ms is not None:
+            until_s = (task.deadline_at_ms - self._clock.now_ms()) // 1000
+            left_s = until_s if left_s is None else min(left_s, until_s)
+        return left_s
+
+    def _hazard(self, choice: Choice) -> float | None:
+        from argosy.planning.deadline import hazard_per_hour
+
+        offer = choice.offer
+        band = self.catalog.hazard(offer.provider, offer.region, offer.shape.instance_type)
+        return None if band is None else hazard_per_hour(band.low_pct, band.high_pct)
+
+    # -- listings -----------------------------------------------------------------------------------------------------
+
+    def gpus(
+        self,
+        gpu: str,
+        infra: str,
+        *,
+        spot: bool,
+        cheapest: bool,
+        every: bool,
+        offers: Sequence[Offer],
+    ) -> t.GpuList:
+        """Accelerators. `offers` are those of the infrastructure in use. Raises `no-offer` for what does not exist."""
+        from argosy.catalog.listing import gpu_rows
+
+        model, milli = _wished(gpu)
+        place = _place(infra)
+        own = [] if spot else [each for each in offers if _is_there(each, model, place)]
+        error = None
+        if place.provider not in set(self._drivers()):
+            error = self.catalog.unknown_place(place.provider, place.region, place.zone)
+        if error is None and model and not any(each.shape.accelerator for each in own):
+            error = self.catalog.unknown_accelerator(model)
+        if error is not None:
+            raise error
+        rows = gpu_rows(
+            self.catalog,
+            model=model or None,
+            milli=milli,
+            infra=place,
+            spot=True if spot else None,
+            cheapest=cheapest,
+        )
+        summed = not model and not every and not cheapest
+        notes = self.notes({row.provider for row in rows})
+        if summed:
+            return t.GpuList(offers=tuple(own), models=_models(rows), notes=notes)
+        return t.GpuList(offers=tuple(own), gpus=tuple(_view_of(row, t.GpuView) for row in rows), notes=notes)
+
+    def regions(self, provider: str, area: str) -> t.RegionList:
+        from argosy.catalog.listing import region_rows
+
+        if provider and provider not in set(self._drivers()):
+            error = self.catalog.unknown_place(provider, None)
+            if error is not None:
+                raise error
+        rows = region_rows(self.catalog, provider=provider or None, area=area or None)
+        return t.RegionList(regions=tuple(_view_of(row, t.RegionView) for row in rows))
+
+    def status(self) -> t.CatalogReply:
+        """How old prices are."""
+        from argosy.catalog.refresh import FETCHERS
+
+        catalog, now_ms = self.catalog, self._clock.now_ms()
+        drivers = set(self._drivers())
+        return t.CatalogReply(
+            built=catalog.built,
+            folder=str(self.folder),
+            providers=tuple(
+                t.CatalogAge(
+                    provider=age.provider,
+                    offers=len(catalog.market.block(age.provider)),
+                    source=age.source,
+                    newest=age.newest,
+                    oldest=age.oldest,
+                    days=age.days,
+                    undated=age.undated,
+                    stale=age.stale,
+                    launchable=age.provider in drivers,
+                    refreshable=age.provider in FETCHERS,
+                )
+                for age in catalog.ages(now_ms)
+            ),
+            warnings=catalog.warnings,
+        )
+
+    def refresh(self, provider: str, *, force: bool) -> t.RefreshReply:
+        """Seconds to minutes. Raises ArgosyError, and leaves the old prices, when the new ones cannot be had."""
+        from argosy.catalog import Catalog
+        from argosy.catalog.refresh import refresh
+
+        kept = refresh(
+            Catalog.load(self.folder),  # of its own: questions go on meanwhile
+            self.folder,
+            provider,
+            environ=self._environ,
+            now_ms=self._clock.now_ms(),
+            force=force,
+        )
+        return t.RefreshReply(
+            provider=kept.provider, before=kept.before, after=kept.after, skipped=kept.skipped
+        )
+
+    def notes(self, providers: Iterable[str]) -> tuple[str, ...]:
+        """What to say beside prices: those that are old, and what of the user's folder was left out."""
+        catalog, now_ms = self.catalog, self._clock.now_ms()
+        today = now_ms // _DAY_MS
+        found = []
+        for name in sorted(set(providers) & set(catalog.providers)):
+            kept = self._ages.get(name)
+            if kept is None or kept[0] != today:
+                kept = self._ages[name] = (today, catalog.stale_warning(name, now_ms))
+            if kept[1]:
+                found.append(kept[1])
+        if len(found) > _NOTES_MAX:
+            rest = len(found) - _NOTES_MAX + 1
+            found = [*found[: _NOTES_MAX - 1], f"and of {rest} more providers: `argosy catalog show`"]
+        return (*catalog.warnings, *found)
+
+    # -- what was spent -----------------------------------------------------------------------------------------------
+
+    def rates(self, claim: Claim, against: str) -> Rates:
+        """What the nodes of a claim cost per hour today on demand (for those that were spot), and on another cloud."""
+        from argosy.planning.market import rank
+
+        offer = claim.choice.offer
+        on_demand = elsewhere = None
+        if offer.capacity is Capacity.SPOT:
+            known = self.catalog.prices_for(
+                offer.shape.instance_type,
+                provider=offer.provider,
+                region=offer.region,
+                capacity=Capacity.ON_DEMAND,
+            )
+            on_demand = known[0].price_micro_usd * claim.count if known else None
+        if against:
+            if against not in self.catalog.providers:
+                names = ", ".join(self.catalog.providers)
+                raise ArgosyError(
+                    "usage", f"there are no prices of `{against}` to compare with", hint=f"known are {names}"
+                )
+            wish = msgspec.structs.replace(
+                claim.choice.resources,
+                infra=Infra(provider=against),
+                instance_type=None,
+                use_spot=False,
+                max_hourly_micro_usd=None,
+            )
+            best = rank((wish,), claim.count, self.catalog.market, limit=1).plan.choices
+            elsewhere = best[0].price_micro_usd if best else None
+        return Rates(on_demand, elsewhere)
+
+
+def steady(wish: Resources) -> Resources:
+    """Who does not ask for spot does not get machines that are taken back."""
+    return wish if wish.use_spot is not None else msgspec.structs.replace(wish, use_spot=False)
+
+
+def _by_price(choice: Choice) -> tuple[int, str, str, str, str]:
+    offer = choice.offer
+    return choice.price_micro_usd, offer.provider, offer.region, offer.zone, offer.shape.instance_type
+
+
+def _merged(choices: Sequence[Choice], task: Task) -> list[Choice]:
+    """By price, or in the order of the candidates first when they are in order of preference."""
+    if not task.ordered:
+        return sorted(choices, key=_by_price)
+    order = {steady(wish): index for index, wish in reversed(list(enumerate(task.resources)))}
+    return sorted(choices, key=lambda each: (order.get(steady(each.resources), 0), *_by_price(each)))
+
+
+def _plain(choice: Choice, task: Task, known: Known) -> Ranked:
+    from argosy.planning.objective import evaluate
+
+    return evaluate(choice, task.num_nodes, known)
+
+
+def _models(rows: Sequence[GpuRow]) -> tuple[t.ModelView, ...]:
+    by_name: dict[str, list[GpuRow]] = {}
+    for row in rows:
+        by_name.setdefault(row.accelerator, []).append(row)
+    return tuple(
+        t.ModelView(
+            accelerator=name,
+            device_memory_bytes=max(row.device_memory_bytes for row in mine),
+            vendor=mine[0].vendor,
+            architecture=mine[0].architecture,
+            counts_milli=tuple(sorted({row.accelerators_milli for row in mine})),
+            providers=tuple(sorted({row.provider for row in mine})),
+            on_demand=_least(mine, "on_demand"),
+            spot=_least(mine, "spot"),
+        )
+        for name, mine in sorted(by_name.items())
+    )
+
+
+def _least(rows: Sequence[GpuRow], lane: str) -> t.PriceView | None:
+    """The lowest price per device."""
+    best: t.PriceView | None = None
+    for row in rows:
+        price = row.spot if lane == "spot" else row.on_demand
+        if price is None or not row.accelerators_milli:
+            continue
+        each = price.micro_usd * 1000 // row.accelerators_milli
+        if best is None or each < best.micro_usd:
+            best = t.PriceView(
+                micro_usd=each,
+                provider=row.provider,
+                region=price.region,
+                zone=price.zone,
+                estimated=price.estimated,
+                as_of=price.as_of,
+            )
+    return best
+
+
+def _view_of(value: object, kind: type[T]) -> T:
+    """The API's type of a row: the same fields."""
+    return msgspec.convert(value, kind, from_attributes=True)
+
+
+def _ask(task: Task, left_s: int) -> DeadlineAsk:
+    from argosy.planning.deadline import DeadlineAsk
+
+    assert task.estimated_s
+    return DeadlineAsk(deadline_s=left_s, estimated_s=task.estimated_s, num_nodes=task.num_nodes)
+
+
+def _page(rows: Sequence[CompareRow], task: Task) -> str:
+    from argosy.planning.compare import render_compare_html
+
+    return render_compare_html(
+        rows, title=f"Where to run {task.name}" if task.name else "Where to run the task"
+    )
+
+
+def _wished(gpu: str) -> tuple[str, int | None]:
+    """Model and thousandths of `A100:8`."""
+    model, colon, count = gpu.partition(":")
+    if not colon:
+        return model, None
+    try:
+        return model, parse_milli(count)
+    except ValueError as error:
+        raise ArgosyError("usage", f"`{gpu}`: {error}", hint="write for example `A100:8`") from None
+
+
+def _place(infra: str) -> Infra:
+    parts = [part if part not in ("", "*") else None for part in infra.split("/")]
+    if len(parts) > 3:
+        raise ArgosyError("usage", f"`{infra}` is not PROVIDER[/REGION[/ZONE]]")
+    provider, region, zone = (*parts, None, None)[:3]
+    return Infra(provider=provider, region=region, zone=zone)
+
+
+def _is_there(offer: Offer, model: str, place: Infra) -> bool:
+    return (not model or (offer.shape.accelerator or "").lower() == model.lower()) and all(
+        want in (None, have)
+        for want, have in (
+            (place.provider, offer.provider),
+            (place.region, offer.region),
+            (place.zone, offer.zone),
+        )
+    )
+
+
+def _stamp_of(folder: Path) -> _Stamp:
+    found = []
+    for path in (*folder.glob("*"), *folder.glob("live/*")):
+        try:
+            stat = path.stat()
+        except OSError:
+            continue
+        found.append((str(path), stat.st_size, stat.st_mtime_ns))
+    return _Stamp(tuple(sorted(found)))

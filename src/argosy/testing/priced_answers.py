@@ -1,0 +1,160 @@
+"""What the fake server answers about prices: two clouds, one of them estimated, one old."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Final
+
+import msgspec
+
+from argosy.api import types as t
+from argosy.model.errors import ArgosyError
+from argosy.model.offer import Offer, Rejection
+from argosy.model.units import GIB
+
+STALE: Final = "prices of aws are 125 days old (2026-07-20); `argosy catalog refresh aws` gets present ones"
+_ON_DEMAND: Final = t.PriceView(micro_usd=21_957_640, region="us-east-2", as_of="2026-07-14")
+_SPOT: Final = t.PriceView(
+    micro_usd=5_164_300, region="ca-central-1", zone="cac1-az2", estimated=True, as_of="2026-07-14"
+)
+_MACHINE: Final = t.GpuView(
+    accelerator="A100",
+    accelerators_milli=8000,
+    device_memory_bytes=40 * GIB,
+    provider="aws",
+    instance_type="p4d.24xlarge",
+    cpus_milli=96_000,
+    memory_bytes=1152 * GIB,
+    arch="x86_64",
+    vendor="NVIDIA",
+    on_demand=_ON_DEMAND,
+    spot=_SPOT,
+    regions=("ca-central-1", "us-east-2"),
+)
+_MODELS: Final = (
+    t.ModelView(
+        accelerator="A100",
+        device_memory_bytes=40 * GIB,
+        vendor="NVIDIA",
+        counts_milli=(1000, 8000),
+        providers=("aws", "lambda"),
+        on_demand=t.PriceView(micro_usd=1_990_000, provider="lambda", region="us-west-1"),
+        spot=t.PriceView(micro_usd=645_537, provider="aws", region="ca-central-1", estimated=True),
+    ),
+    t.ModelView(accelerator="H100", device_memory_bytes=80 * GIB, counts_milli=(8000,), providers=("aws",)),
+)
+REGIONS: Final = t.RegionList(
+    regions=(
+        t.RegionView(
+            provider="aws",
+            region="eu-west-1",
+            city="Dublin",
+            country="IE",
+            continent="Europe",
+            areas=("eu", "eea"),
+            zones=("euw1-az1", "euw1-az2"),
+            accelerators=("A100", "T4"),
+            offers=1200,
+        ),
+        t.RegionView(provider="aws", region="us-gov-west-1", country="US", offers=3),
+    )
+)
+AGES: Final = (
+    t.CatalogAge(
+        provider="aws", offers=25_605, source="shipped", newest="2026-07-20", oldest="2025-03-02", days=125,
+        stale=True, refreshable=True,
+    ),
+    t.CatalogAge(provider="vast", offers=312, source="refreshed", undated=12, stale=True, refreshable=True),
+    t.CatalogAge(provider="scp", offers=40, source="private", newest="2026-11-20", oldest="2026-11-20", days=1),
+)  # fmt: skip
+
+
+def gpus(query: Mapping[str, str], own: Offer) -> t.GpuList:
+    model = query.get("gpu", "").partition(":")[0]
+    if model not in ("", "A100"):
+        raise ArgosyError(
+            "no-offer",
+            f"there is no accelerator `{model}`",
+            hint="the nearest are `H100` (80 GB), `H200` (141 GB)",
+        )
+    offers = () if "spot" in query or query.get("infra", "local") != "local" else (own,)
+    if not model and "all" not in query and "cheapest" not in query:
+        return t.GpuList(offers=offers, models=_MODELS, notes=(STALE,))
+    return t.GpuList(
+        offers=offers, gpus=(_MACHINE,) if query.get("infra", "aws") == "aws" else (), notes=(STALE,)
+    )
+
+
+def with_prices(reply: t.PlanReply, request: t.PlanRequest) -> t.PlanReply:
+    """The plan with one cloud that has no driver; the runtime is what the user said."""
+    seconds = request.task.estimated_s
+
+    def total(micro_usd: int) -> int | None:
+        return micro_usd * seconds // 3600 if seconds is not None else None
+
+    own = [
+        t.OfferView(
+            provider=choice.offer.provider,
+            capacity=choice.offer.capacity.value,
+            instance_type=choice.offer.shape.instance_type,
+            cpus_milli=choice.offer.shape.cpus_milli,
+            memory_bytes=choice.offer.shape.memory_bytes,
+            price=t.PriceView(micro_usd=0),
+            runtime_s=seconds,
+            total_micro_usd=total(0),
+            launchable=True,
+        )
+        for choice in reply.plan.choices
+    ]
+    hourly = _SPOT.micro_usd * request.task.num_nodes
+    cloud = t.OfferView(
+        provider="aws",
+        region="ca-central-1",
+        zone="cac1-az2",
+        capacity="spot",
+        instance_type="p4d.24xlarge",
+        accelerator="A100",
+        accelerators_milli=8000,
+        cpus_milli=96_000,
+        memory_bytes=1152 * GIB,
+        price=_SPOT,
+        hourly_micro_usd=hourly,
+        runtime_s=seconds,
+        total_micro_usd=total(hourly),
+        interrupted_pct_low=5,
+        interrupted_pct_high=10,
+        source="spot price history",
+        rule="region ratio",
+    )
+    refused = Rejection(
+        provider="aws",
+        code="no-driver",
+        text="p4d.24xlarge in ca-central-1 fits at $5.16/h, but Argosy cannot launch on aws yet",
+    )
+    compared = (
+        t.CompareView(
+            kind="owned", place="local", instance_type="this machine", num_nodes=1, price_micro_usd=0
+        ),
+        t.CompareView(
+            kind="spot",
+            place="aws/ca-central-1/cac1-az2",
+            instance_type="p4d.24xlarge",
+            num_nodes=1,
+            price_micro_usd=5_164_300,
+            estimated=True,
+            total_micro_usd=total(5_164_300),
+            losses=0.5 if seconds else None,
+            against_on_demand=0.77,
+        ),
+    )
+    plan = msgspec.structs.replace(reply.plan, rejected=(*reply.plan.rejected, refused))
+    return msgspec.structs.replace(
+        reply,
+        plan=plan,
+        offers=(*own, cloud)[: request.limit],
+        fitting=len(own) + 14,
+        text="local this machine (owned): $0/h; next is aws p4d.24xlarge (spot) at $5.16/h",
+        compared=compared if request.compare else (),
+        page="<!doctype html>\n<html></html>\n" if request.html else "",
+        notes=(STALE,),
+    )
