@@ -114,6 +114,7 @@ def _without_trailing_spaces(line: str) -> str:
 def _translate(glob: str) -> str | None:
     """A regular expression for one path; None when the glob can match nothing."""
     out: list[str] = []
+    plain = next((at for at, char in enumerate(glob) if char in "*?[\\"), len(glob))
     at = 0
     while at < len(glob):
         char = glob[at]
@@ -121,12 +122,14 @@ def _translate(glob: str) -> str | None:
             end = at
             while end < len(glob) and glob[end] == "*":
                 end += 1
-            whole = (at == 0 or glob[at - 1] == "/") and (end == len(glob) or glob[end] == "/")
+            # git compares the plain beginning first and then looks at the rest alone, where `**` may come first.
+            begins = at == plain or glob[at - 1] == "/"
+            whole = begins and (end == len(glob) or glob[end] == "/")
             if end - at < 2 or not whole:
                 out.append("[^/]*")
                 at = end
             elif end == len(glob):
-                out.append(".+" if at else ".*")  # `x/**`: all that is in x, not x itself
+                out.append(".*")
                 at = end
             else:
                 out.append("(?:.*/)?")
