@@ -224,41 +224,65 @@ def cheapest_in_regions(
     allowed: Callable[[str, str, str], bool] | None = None,
     atlas: Atlas | None = None,
 ) -> list[Choice]:
-    """The cheapest choice of every region for every accelerator and number of them: the candidates of a stage of a pipeline.
+    """The cheapest choice of every region, for every accelerator and number of them where one was asked for: the candidates
+    of a stage of a pipeline.
 
     Arguments are as for `rank`. No other choice can be in an optimum, as egress depends on the region and time on the accelerator.
     """
     abilities = abilities or {}
-    best: dict[tuple[str, str, str, int], tuple[int, int, int, int, int, str]] = {}
-    for position, wish in enumerate(resources):
-        for name in market.providers:
-            if wish.infra.provider and wish.infra.provider != name:
-                continue
-            block = market.block(name)
+    found: list[
+        tuple[int, str, str, int, int, int, int]
+    ] = []  # price, provider, region, wish, lane, kind, row
+    for name in market.providers:
+        wishes = [(at, wish) for at, wish in enumerate(resources) if wish.infra.provider in (None, "", name)]
+        if not wishes:
+            continue
+        block = market.block(name)
+        regions = sorted({place.region for place in block.places})
+        number = {region: index for index, region in enumerate(regions)}
+        region_of = [number[place.region] for place in block.places]
+        groups: dict[tuple[str, int], list[_Run]] = {}
+        for position, wish in wishes:
             query = _Query(
                 wish, position, 0, num_nodes, _Bound(None), market.vendors, allowed, name, block, abilities.get(name, _PRICED),
                 _Refusals(), atlas,
             )  # fmt: skip
-            places = block.places
+            asked = wish.accelerator is not None
             for run in _fit(query)[0]:
+                key = (block.models[run.kind], block.accelerators_milli[run.kind]) if asked else ("", 0)
+                groups.setdefault(key, []).append(run)
+        for runs in groups.values():
+            runs.sort(key=_run_order)
+            least = [_FAR] * len(regions)
+            best: list[tuple[int, int, int, int] | None] = [None] * len(regions)
+            for run in runs:
                 columns = block.lanes[run.lane]
-                model, milli = block.models[run.kind], block.accelerators_milli[run.kind]
-                seen: set[str] = set()
+                price, place = columns.price, columns.place
+                ceiling = max(least)
+                if run.price >= ceiling:
+                    break  # every region has something cheaper, and so it is for the runs that follow
                 for row in run.rows:
-                    region = places[columns.place[row]].region
-                    if region in seen:
-                        continue
-                    seen.add(region)
-                    key = name, region, model, milli
-                    old = best.get(key)
-                    if old is None or columns.price[row] < old[0]:
-                        found = (columns.price[row], position, run.lane, run.kind, row, name)
-                        best[key] = found
-    ordered = sorted((found[0], key) for key, found in best.items())
+                    micro_usd = price[row]
+                    if micro_usd >= ceiling:
+                        break
+                    region = region_of[place[row]]
+                    if micro_usd < least[region]:
+                        least[region] = micro_usd
+                        best[region] = run.wish, run.lane, run.kind, row
+            found += [
+                (micro_usd, name, region, *each)
+                for micro_usd, region, each in zip(least, regions, best, strict=True)
+                if each is not None
+            ]
+    found.sort()
     return [
-        grant(resources[best[key][1]], num_nodes, market.block(best[key][5]).offer(*best[key][2:5]))
-        for _, key in ordered
+        grant(resources[wish], num_nodes, market.block(name).offer(lane, kind, row))
+        for _, name, _, wish, lane, kind, row in found
     ]
+
+
+def _run_order(run: _Run) -> tuple[int, int, int, int]:
+    return run.price, run.wish, run.lane, run.kind
 
 
 def explain_none(wish: Resources, steps: Sequence[Step]) -> str:
