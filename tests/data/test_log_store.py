@@ -141,6 +141,22 @@ def test_what_is_no_rank_is_refused(tmp_path: Path, bad: str) -> None:
         LogStore(tmp_path).stored(bad)
 
 
+def test_old_logs_go_and_those_of_live_attempts_stay(tmp_path: Path) -> None:
+    async def run() -> None:
+        logs = LogStore(tmp_path)
+        for name in ("att-old", "att-live", "att-new"):
+            await logs.write(chunk(0, b"x", f"{name}.0"))
+            await logs.finish(f"{name}.0")
+        for name in ("att-old", "att-live"):
+            os.utime(tmp_path / name / "0.log", (1000, 1000))
+        now_s = (tmp_path / "att-new/0.log").stat().st_mtime
+        assert logs.sweep({"att-live"}, older_than_s=3600, now_s=now_s) == 1
+        assert sorted(each.name for each in tmp_path.iterdir()) == ["att-live", "att-new"]
+        await logs.close()
+
+    asyncio.run(run())
+
+
 @pytest.fixture
 def small_disk(tmp_path: Path) -> Iterator[Path]:
     folder = tmp_path / "disk"

@@ -17,7 +17,7 @@ import os
 import re
 import shutil
 from collections import OrderedDict
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from pathlib import Path
 from typing import Final, ParamSpec
 
@@ -189,6 +189,21 @@ class LogStore:
     def delete(self, attempt_id: str) -> None:
         """Forget an attempt's output. Blocks shortly."""
         shutil.rmtree(self.path(f"{attempt_id}.0").parent, ignore_errors=True)
+
+    def sweep(self, live: Collection[str], *, older_than_s: float, now_s: float) -> int:
+        """Delete what attempts other than `live` wrote longer than `older_than_s` ago. Returns how many were deleted.
+        Reads the disk: call it from a thread."""
+        gone = 0
+        for folder in self.root.iterdir():
+            if folder.name in live or not folder.is_dir():
+                continue
+            newest_s = max(
+                (file.stat().st_mtime for file in folder.iterdir()), default=folder.stat().st_mtime
+            )
+            if now_s - newest_s > older_than_s:
+                self.delete(folder.name)
+                gone += 1
+        return gone
 
     async def close(self) -> None:
         for rank_id, log in list(self._open.items()):
