@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import itertools
 import random
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
 from hypothesis import given, settings
@@ -233,3 +236,23 @@ def test_the_fastest_of_a_web_needs_highs_and_says_so() -> None:
         plan_pipeline(stages, links, tariffs=tariffs, objective=Objective.TIME, solver="cutset")
     assert caught.value.what == "the optimum of this pipeline needs the solver HiGHS, which is not installed"
     assert caught.value.hint == "`pip install 'argosy[optimizer]'`, or make its stages a tree"
+
+
+WITHOUT_HIGHS = """
+import random, sys
+sys.modules["highspy"] = None  # as if it were not installed
+sys.path.insert(0, sys.argv[1])
+from test_dag import PLACES, Link, GIB, Stage, at, plan_pipeline, tariffs
+dice = random.Random(4)
+stages = [Stage(name=n, candidates=tuple(at(p, dice.randint(20, 26), 1) for p in PLACES)) for n in "abcdef"]
+links = [Link(src=a, dst=b, size_bytes=GIB) for a, b in ("ab", "ac", "bd", "cd", "de", "ce", "bf", "ef")]
+print(plan_pipeline(stages, links, tariffs=tariffs).method)
+"""
+
+
+def test_without_highs_small_webs_are_enumerated() -> None:
+    here = str(Path(__file__).parent)
+    done = subprocess.run(
+        [sys.executable, "-c", WITHOUT_HIGHS, here], capture_output=True, text=True, check=False
+    )
+    assert done.stdout == "cutset\n", done.stderr

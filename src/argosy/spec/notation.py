@@ -72,10 +72,7 @@ def parse_deadline(text: str) -> Deadline:
         if moment.tzinfo is None:
             moment = moment.replace(tzinfo=datetime.UTC)
         return Deadline(None, round(moment.timestamp() * 1000))
-    seconds = parse_span(text)
-    if seconds <= 0:
-        raise ValueError("a deadline must be in the future")
-    return Deadline(seconds, None)
+    return Deadline(parse_span(text), None)
 
 
 def parse_cpus_text(text: str) -> Bound:
