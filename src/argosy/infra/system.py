@@ -5,8 +5,13 @@ from __future__ import annotations
 import secrets
 import threading
 import time
+from collections.abc import Callable
 
 from argosy.model.ids import make_id
+
+
+def _steady_ns() -> int:
+    return time.clock_gettime_ns(getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC))
 
 
 class SystemClock:
@@ -14,12 +19,16 @@ class SystemClock:
     advances steadily (also through suspend, where the system counts that). A wall clock that is set or jumps while
     the server runs neither ends a job early nor keeps an idle cluster for ever."""
 
-    def __init__(self) -> None:
-        self._source = getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC)
-        self._offset_ns = time.time_ns() - time.clock_gettime_ns(self._source)
+    def __init__(
+        self,
+        wall_ns: Callable[[], int] = time.time_ns,
+        steady_ns: Callable[[], int] = _steady_ns,
+    ) -> None:
+        self._steady_ns = steady_ns
+        self._offset_ns = wall_ns() - steady_ns()
 
     def now_ms(self) -> int:
-        return (time.clock_gettime_ns(self._source) + self._offset_ns) // 1_000_000
+        return (self._steady_ns() + self._offset_ns) // 1_000_000
 
     def monotonic_s(self) -> float:
         return time.monotonic()
