@@ -173,3 +173,10 @@ def test_the_demo_is_what_make_runs() -> None:
     assert done.returncode == 0, done.stderr
     assert "examples/digits/train.yaml" in done.stdout
     assert "-m venv" in done.stdout
+
+
+def test_a_long_setup_is_told(house: House) -> None:
+    task = house.file("setup.yaml", "setup: sleep 3\nrun: echo ran\n")
+    done = house.run("launch", "-y", "-c", house.name(), task)
+    assert "setup runs" in done.stderr
+    assert "ran" in done.stdout

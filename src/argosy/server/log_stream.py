@@ -15,10 +15,11 @@ from typing import Final, NamedTuple
 from argosy.api.types import LogFrame
 from argosy.data.logs import LogStore
 from argosy.model.errors import ArgosyError
+from argosy.model.facts import RankFact, RankPhase
 from argosy.model.phases import AttemptPhase, Outcome, WorkloadPhase
 from argosy.model.reasons import Reason
 from argosy.model.rows import Attempt, Workload
-from argosy.model.task import JobSpec
+from argosy.model.task import JobSpec, Task
 from argosy.server.exchange import encode
 from argosy.server.ports import Controllers
 from argosy.server.views import explain_waits, job_status, render_reason
@@ -241,6 +242,9 @@ class LogStreams:
             return f"recovers: {why}" if why else "recovers"
         if job.phase is WorkloadPhase.QUEUED:
             return self._controllers.waits(snapshot).get(job.id) or job.detail or "waits for nodes"
+        attempt = snapshot.attempt_of(job.id)
+        if job.phase is WorkloadPhase.STARTING and attempt is not None and isinstance(job.spec, JobSpec):
+            return _preparing(job.spec.task, self._controllers.observed.rank(f"{attempt.id}.0"))
         return ""
 
     async def _end(self, job: Workload, number: int, offsets: dict[int, int]) -> Frame:
@@ -288,6 +292,14 @@ def _parse_cursor(text: str) -> tuple[int, dict[int, int]]:
     if number < 1 or any(offset < 0 for offset in found.values()) or len(text) > 1 << 16:
         raise ArgosyError("usage", "the cursor is not one that this server gave", hint="leave it out")
     return number, found
+
+
+def _preparing(task: Task, first: RankFact | None) -> str:
+    """What happens between being placed and running; "" when it is not known."""
+    if first is None:
+        has_files = task.workdir_tree or any(mount.tree for mount in task.file_mounts)
+        return "files are sent to the nodes" if has_files else ""
+    return "setup runs" if first.phase is RankPhase.PREPARING and first.stage == "setup" else ""
 
 
 def _render_cursor(attempt: int, offsets: dict[int, int]) -> str:
