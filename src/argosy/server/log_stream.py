@@ -15,11 +15,11 @@ from typing import Final, NamedTuple
 from argosy.api.types import LogFrame
 from argosy.data.logs import LogStore
 from argosy.model.errors import ArgosyError
-from argosy.model.facts import RankFact, RankPhase
+from argosy.model.facts import RankPhase
 from argosy.model.phases import AttemptPhase, Outcome, WorkloadPhase
 from argosy.model.reasons import Reason
 from argosy.model.rows import Attempt, Workload
-from argosy.model.task import JobSpec, Task
+from argosy.model.task import JobSpec
 from argosy.server.exchange import encode
 from argosy.server.ports import Controllers
 from argosy.server.views import explain_waits, job_status, render_reason
@@ -28,6 +28,7 @@ from argosy.store.store import Store
 PIECE_BYTES: Final = 256 << 10
 HEARTBEAT_S: Final = 15.0  # an empty frame, so that a reader can tell silence from a dead connection
 _LOOK_S: Final = 0.02  # how often followers look whether something was committed: one for all of them
+_PATIENCE_S: Final = 0.5  # what takes longer than this is told
 _EXPLAIN_S: Final = 1.0  # at most so often, why a job waits is looked at again
 _LATE_LOG_S: Final = 5.0  # how long an ended attempt's last output is waited for
 
@@ -177,8 +178,9 @@ class LogStreams:
         if not offsets and wish.tail is not None:
             for rank in ranks:
                 offsets[rank] = await self._logs.tail_offset(ids[rank], wish.tail)
-        over, ended_s = False, 0.0
+        over, ended_s, said = False, 0.0, ""
         time_s = asyncio.get_running_loop().time
+        began_s = time_s()
         with self._logs.watch(list(ids.values()), news):
             while not self._stopping.is_set():
                 news.clear()
@@ -186,6 +188,7 @@ class LogStreams:
                     # Before the reading: what an ended attempt printed is there, or known to be on its way.
                     now = await self._attempt(job, attempt.number)
                     over = now is None or now.phase is AttemptPhase.ENDED
+                    starts = now is not None and now.phase in (AttemptPhase.PLACED, AttemptPhase.PREPARING)
                     ended_s = time_s()
                 progress = False
                 for rank in ranks:
@@ -203,9 +206,25 @@ class LogStreams:
                     return
                 if over and (self._is_complete(ids, offsets) or time_s() - ended_s > _LATE_LOG_S):
                     return
-                if not await _wait(news, 0.1 if over else HEARTBEAT_S) and not over:
+                patience_s = 0.1 if over else (_PATIENCE_S if starts else HEARTBEAT_S)
+                if await _wait(news, patience_s) or over:
+                    continue
+                text = self._preparing(job, ids) if starts and time_s() - began_s >= _PATIENCE_S else ""
+                if patience_s == HEARTBEAT_S or text not in ("", said):
+                    said = text
                     cursor = _render_cursor(attempt.number, offsets)
-                    yield Frame(LogFrame(attempt=attempt.number, cursor=cursor))
+                    yield Frame(LogFrame(attempt=attempt.number, note=text, cursor=cursor))
+
+    def _preparing(self, job: Workload, ids: dict[int, str]) -> str:
+        """What happens between being placed and running; "" when it is not known."""
+        facts = [self._controllers.observed.rank(rank_id) for rank_id in ids.values()]
+        if any(
+            one is not None and one.phase is RankPhase.PREPARING and one.stage == "setup" for one in facts
+        ):
+            return "setup runs"
+        task = job.spec.task if isinstance(job.spec, JobSpec) else None
+        has_files = task is not None and (task.workdir_tree or any(mount.tree for mount in task.file_mounts))
+        return "files are sent to the nodes" if has_files and None in facts else ""
 
     def _is_complete(self, ids: dict[int, str], offsets: dict[int, int]) -> bool:
         """Whether nothing more is known to come. Nothing is known of ranks whose node is gone."""
@@ -242,9 +261,6 @@ class LogStreams:
             return f"recovers: {why}" if why else "recovers"
         if job.phase is WorkloadPhase.QUEUED:
             return self._controllers.waits(snapshot).get(job.id) or job.detail or "waits for nodes"
-        attempt = snapshot.attempt_of(job.id)
-        if job.phase is WorkloadPhase.STARTING and attempt is not None and isinstance(job.spec, JobSpec):
-            return _preparing(job.spec.task, self._controllers.observed.rank(f"{attempt.id}.0"))
         return ""
 
     async def _end(self, job: Workload, number: int, offsets: dict[int, int]) -> Frame:
@@ -292,14 +308,6 @@ def _parse_cursor(text: str) -> tuple[int, dict[int, int]]:
     if number < 1 or any(offset < 0 for offset in found.values()) or len(text) > 1 << 16:
         raise ArgosyError("usage", "the cursor is not one that this server gave", hint="leave it out")
     return number, found
-
-
-def _preparing(task: Task, first: RankFact | None) -> str:
-    """What happens between being placed and running; "" when it is not known."""
-    if first is None:
-        has_files = task.workdir_tree or any(mount.tree for mount in task.file_mounts)
-        return "files are sent to the nodes" if has_files else ""
-    return "setup runs" if first.phase is RankPhase.PREPARING and first.stage == "setup" else ""
 
 
 def _render_cursor(attempt: int, offsets: dict[int, int]) -> str:
