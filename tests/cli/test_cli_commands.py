@@ -492,18 +492,6 @@ def test_check(argosy: CommandLine) -> None:
     assert argosy("check", "aws").status == 1
 
 
-@pytest.mark.parametrize("words", [("gpus",), ("show-gpus",), ("gpus", "list"), ("gpus", "A100:8")])
-def test_gpus(argosy: CommandLine, words: tuple[str, ...]) -> None:
-    assert argosy.good(*words) == (
-        "ACCELERATOR  COUNT  MEMORY  INFRA  INSTANCE      CPUS    RAM  KIND   $/H\n"
-        "A100             2   80 GB  local  this machine     8  32 GB  owned   $0\n"
-    )
-
-
-def test_gpus_that_nobody_has(argosy: CommandLine) -> None:
-    assert argosy.good("gpus", "H200").startswith("There are no `H200`")
-
-
 def test_cost_report_and_events(argosy: CommandLine, server: FakeServer) -> None:
     assert argosy.good("cost-report") == "Nothing was held, so nothing was spent.\n"
     server.add_cluster("dev")

@@ -33,6 +33,7 @@ class PlanRequest(Request, frozen=True, kw_only=True, omit_defaults=True):
     task: Task
     prices: bool = False
     limit: int = 20  # candidates in the answer
+    distinct: bool = False  # one for each machine and capacity of a provider, at its best place
     objective: str = "cost"  # cost | time | carbon
     compare: bool = False  # also the best of owned, spot and on-demand, side by side
     html: bool = False  # also as a page with a chart
@@ -72,6 +73,7 @@ class OfferView(Reply, frozen=True, kw_only=True, omit_defaults=True):
     source: str = ""
     rule: str = ""  # by which the price was computed; "": it was read
     launchable: bool = False
+    places: int = 1  # `distinct`: at how many places it is among the best
 
 
 class CompareView(Reply, frozen=True, kw_only=True, omit_defaults=True):

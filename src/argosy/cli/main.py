@@ -46,9 +46,16 @@ SECTIONS: Final[dict[str, dict[str, _Entry]]] = {
     },
     "Infrastructure": {
         "check": _Entry("infrastructure", "check", "Which infrastructure works, and what to do."),
-        "gpus": _Entry("infrastructure", "gpus", "Show accelerators that can be had."),
-        "cost-report": _Entry("infrastructure", "cost_report", "What clusters and managed jobs cost."),
         "events": _Entry("infrastructure", "events", "What happened."),
+    },
+    "Prices": {
+        "plan": _Entry("planning", "plan", "Where a task runs best, what it costs, and why not elsewhere."),
+        "gpus": _Entry("infrastructure", "gpus", "Show accelerators that can be had, and prices of clouds."),
+        "offers": _Entry("planning", "offers", "Every offer that a task could run on."),
+        "regions": _Entry("planning", "regions", "Regions of clouds, and what they have."),
+        "catalog": _Entry("planning", "catalog", "How old known prices are, and how to get new ones."),
+        "cost-report": _Entry("infrastructure", "cost_report", "What clusters and managed jobs cost."),
+        "budget": _Entry("planning", "budget", "Budgets of projects."),
     },
     "Argosy itself": {
         "convert": _Entry(

@@ -272,6 +272,7 @@ class AsyncClient:
         *,
         prices: bool = False,
         limit: int = 20,
+        distinct: bool = False,
         objective: str = "cost",
         compare: bool = False,
         html: bool = False,
@@ -280,7 +281,15 @@ class AsyncClient:
 
         `prices`: also what all known clouds would take; `limit`, `objective` (cost, time, carbon), `compare` and `html` belong to it.
         """
-        call = calls.plan(task, prices=prices, limit=limit, objective=objective, compare=compare, html=html)
+        call = calls.plan(
+            task,
+            prices=prices,
+            limit=limit,
+            distinct=distinct,
+            objective=objective,
+            compare=compare,
+            html=html,
+        )
         return await self.send(call)
 
     async def launch(

@@ -131,12 +131,19 @@ def plan(
     *,
     prices: bool = False,
     limit: int = 20,
+    distinct: bool = False,
     objective: str = "cost",
     compare: bool = False,
     html: bool = False,
 ) -> Call[t.PlanReply]:
     request = t.PlanRequest(
-        task=task, prices=prices, limit=limit, objective=objective, compare=compare, html=html
+        task=task,
+        prices=prices,
+        limit=limit,
+        distinct=distinct,
+        objective=objective,
+        compare=compare,
+        html=html,
     )
     return _call("plan", t.PlanReply, body=request)
 

@@ -219,6 +219,7 @@ class Client:
         *,
         prices: bool = False,
         limit: int = 20,
+        distinct: bool = False,
         objective: str = "cost",
         compare: bool = False,
         html: bool = False,
@@ -227,7 +228,15 @@ class Client:
 
         `prices`: also what all known clouds would take; `limit`, `objective` (cost, time, carbon), `compare` and `html` belong to it.
         """
-        call = calls.plan(task, prices=prices, limit=limit, objective=objective, compare=compare, html=html)
+        call = calls.plan(
+            task,
+            prices=prices,
+            limit=limit,
+            distinct=distinct,
+            objective=objective,
+            compare=compare,
+            html=html,
+        )
         return self.send(call)
 
     def launch(

@@ -117,7 +117,7 @@ class Budgets:
                 f"{render_price(budget.monthly_micro_usd)} for {month}"
             )
             if level == "spent" and budget.hard_stop:
-                text += "; nothing more is launched, what runs goes on"
+                text += "; nothing that costs money is launched, what runs goes on"
             code = "budget-spent" if level == "spent" else "budget-alert"
             events += [
                 Event(at_ms=now_ms, subject=subject, code=code, text=text)

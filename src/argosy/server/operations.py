@@ -44,6 +44,7 @@ _TRIES: Final = 6  # somebody else may write between our reading and our writing
 _QUOTE_LIMIT_S: Final = 30.0
 _TASKS_MAX: Final = 20_000
 _ALTERNATIVES: Final = 5
+_PLANNED_WITH: Final = frozenset(("deadline", "estimated_hours"))  # plans use them, launches do not yet
 _RUNS_SEEN: Final = 1000  # of the last managed jobs
 _RUNS_SINCE_MS: Final = 30 * 86_400_000
 _OWNERS_MAX: Final = 10_000
@@ -152,7 +153,10 @@ class Operations:
             return t.PlanReply(plan=await self._explained(task, made, offers), warnings=warnings)
         able, runs = self._abilities(), await self._earlier_runs(task)
         reply = await asyncio.to_thread(self._pricing.complete, request, made, offers, able, runs)
-        return msgspec.structs.replace(reply, warnings=warnings)
+        used = msgspec.structs.replace(
+            task, not_executed=tuple(each for each in task.not_executed if each not in _PLANNED_WITH)
+        )
+        return msgspec.structs.replace(reply, warnings=_warnings(used))
 
     async def _explained(self, task: Task, made: Plan, offers: Sequence[Offer]) -> Plan:
         """A plan without choices also says what clouds could do. Raises `no-offer` for what does not exist anywhere.

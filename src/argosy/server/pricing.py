@@ -27,7 +27,7 @@ from argosy.server.spending import Rates
 
 if TYPE_CHECKING:
     from argosy.catalog import Catalog
-    from argosy.catalog.listing import GpuRow, OfferRow
+    from argosy.catalog.listing import GpuRow
     from argosy.model.market import Market
     from argosy.planning.choose import Ability
     from argosy.planning.compare import CompareRow
@@ -37,7 +37,8 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 _DAY_MS: Final = 86_400_000
-_WIDE: Final = 2000  # candidates that are looked at when not the cheapest is the best
+_WIDE: Final = 1000  # candidates that are looked at when not the cheapest is the best
+_LIMIT_MAX: Final = 2000
 _NOTES_MAX: Final = 3
 _WEIGHED: Final = 24  # candidates of each capacity that are weighed against a deadline
 
@@ -110,8 +111,9 @@ class Pricing:
                 "usage", f"`{request.objective}` is no objective", hint=f"it is one of {names}"
             ) from None
         task = request.task
-        limit = max(1, min(request.limit, _WIDE))
-        ranking = self._rank(task, limit=limit if objective is Objective.COST else _WIDE)
+        limit = max(1, min(request.limit, _LIMIT_MAX))
+        wide = request.distinct or objective is not Objective.COST
+        ranking = self._rank(task, limit=_WIDE if wide else limit)
         fits = bool(own.choices or ranking.shown)
         if not fits and not waits_for(own):
             unknown = self._unknown(task, offers)
@@ -128,11 +130,16 @@ class Pricing:
         text = best.text if best is not None else ""
         if not fits:
             text = self._impossible(task, ranking, offers, abilities)
-        views = [self._view(each) for each in ranked[:limit]]
+        kept = _distinct(ranked, limit) if request.distinct else [(each, 1) for each in ranked[:limit]]
+        views = [self._view(each, places) for each, places in kept]
+        if best is not None and request.distinct:  # the next best is another machine, not another place
+            text = rank_by(objective, [each.choice for each, _ in kept], task.num_nodes, known).text
         weighed = request.compare or request.html or self._left_s(task) is not None
         capacities = self._all_capacities(task, own) if fits and weighed else []
         rows = self._compared(task, capacities) if request.compare or request.html else ()
-        plan = msgspec.structs.replace(own, rejected=(*own.rejected, *ranking.plan.rejected))
+        plan = msgspec.structs.replace(
+            own, rejected=(*own.rejected, *_spot_told(ranking.plan.rejected, task))
+        )
         return t.PlanReply(
             plan=plan,
             offers=tuple(views),
@@ -267,13 +274,10 @@ class Pricing:
             },
         )
 
-    def _view(self, ranked: Ranked) -> t.OfferView:
+    def _view(self, ranked: Ranked, places: int) -> t.OfferView:
         from argosy.catalog.listing import offer_rows
 
         (row,) = offer_rows(self.catalog, [ranked.choice])
-        return self._offer_view(row, ranked)
-
-    def _offer_view(self, row: OfferRow, ranked: Ranked) -> t.OfferView:
         return t.OfferView(
             provider=row.provider,
             region=row.region,
@@ -295,6 +299,7 @@ class Pricing:
             source=row.source,
             rule=row.rule,
             launchable=row.provider in set(self._drivers()),
+            places=places,
         )
 
     def _deadline(self, task: Task, choices: Sequence[Choice]) -> str:
@@ -519,6 +524,31 @@ def _plain(choice: Choice, task: Task, known: Known) -> Ranked:
     from argosy.planning.objective import evaluate
 
     return evaluate(choice, task.num_nodes, known)
+
+
+def _distinct(ranked: Sequence[Ranked], limit: int) -> list[tuple[Ranked, int]]:
+    """The first of each machine and capacity of a provider, and how many there are of it."""
+    first: dict[tuple[str, str, str], Ranked] = {}
+    count: dict[tuple[str, str, str], int] = {}
+    for each in ranked:
+        offer = each.choice.offer
+        key = (offer.provider, offer.shape.instance_type, offer.capacity.value)
+        if key in first or len(first) < limit:
+            first.setdefault(key, each)
+            count[key] = count.get(key, 0) + 1
+    return [(each, count[key]) for key, each in first.items()]
+
+
+def _spot_told(rejections: Sequence[Rejection], task: Task) -> tuple[Rejection, ...]:
+    """Who did not speak of spot is told how to get it."""
+    if any(wish.use_spot is not None for wish in task.resources):
+        return tuple(rejections)
+    return tuple(
+        msgspec.structs.replace(each, text="some of it is spot: taken only with `use_spot: true`")
+        if each.code == "spot"
+        else each
+        for each in rejections
+    )
 
 
 def _models(rows: Sequence[GpuRow]) -> tuple[t.ModelView, ...]:

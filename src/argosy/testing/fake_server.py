@@ -121,6 +121,7 @@ class FakeServer:
         self.body_limit_bytes = 64 << 20
         self.budgets: dict[str, t.BudgetView] = {}
         self.notes: tuple[str, ...] = ()  # of the catalog
+        self.priced: Callable[[t.PlanReply, t.PlanRequest], t.PlanReply] = priced_answers.with_prices
         self.plan_of: Callable[[Task], t.PlanReply] = default_plan
         self.stopped = threading.Event()
         self._keys: dict[str, bytes] = {}
@@ -257,7 +258,7 @@ class FakeServer:
         match request:
             case t.PlanRequest():
                 made = self.plan_of(request.task)
-                return priced_answers.with_prices(made, request) if request.prices else made
+                return self.priced(made, request) if request.prices else made
             case t.RefreshRequest():
                 return t.RefreshReply(provider=request.provider, before=100, after=120, skipped=3)
             case t.BudgetRequest():

@@ -1,0 +1,562 @@
+"""plan, offers, regions, catalog, budget: what tasks would cost and where, before anything runs."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+import click
+
+from argosy.cli.session import Session, json_option, pass_session
+from argosy.cli.task_options import Described, parse_described, task_options
+from argosy.model.units import render_bytes, render_duration, render_milli, render_price
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from argosy.api.types import BudgetView, CompareView, OfferView, PlanReply, PriceView
+    from argosy.model.task import Task
+
+OBJECTIVES: Final = ("cost", "time", "carbon")
+_OFFERS_MAX: Final = 2000
+_HEEDED: Final = ("deadline", "estimated_hours")  # by plans; launches do not yet
+
+
+@click.command(
+    epilog="""\b
+Examples:
+  argosy plan train.yaml
+  argosy plan --gpus A100:8 --use-spot -- python train.py
+  argosy plan train.yaml --compare --html plan.html
+
+Prices that were computed instead of read are shown with `~`. Nothing is launched and nothing is asked of any cloud."""
+)
+@click.argument("words", nargs=-1, metavar="[FILE.yaml | -- COMMAND...]")
+@task_options
+@click.option("--compare", is_flag=True, help="Also owned, spot and on-demand side by side.")
+@click.option("--html", metavar="OUT", help="Write the comparison to this file, with a chart.")
+@click.option(
+    "--by",
+    "objective",
+    type=click.Choice(OBJECTIVES),
+    default="cost",
+    help="What the best is. [default: cost]",
+)
+@click.option(
+    "--top", type=click.IntRange(1, _OFFERS_MAX), default=10, show_default=True, help="So many candidates."
+)
+@json_option
+@pass_session
+def plan(
+    session: Session,
+    /,
+    words: tuple[str, ...],
+    compare: bool,
+    html: str | None,
+    objective: str,
+    top: int,
+    as_json: bool,
+    **flags: Any,
+) -> None:
+    """Show where a task would run best, what it costs, and why not elsewhere.
+
+    Also what clouds would take that Argosy cannot launch on yet.
+    """
+    described = parse_described(session, words, flags, needs_run=False)
+    screen = session.screen
+    screen.warn(_other_warnings(described))
+    reply = session.client.plan(
+        described.task,
+        prices=True,
+        limit=top,
+        distinct=True,
+        objective=objective,
+        compare=compare or html is not None,
+        html=html is not None,
+    )
+    screen.warn(reply.warnings)
+    if html is not None:
+        _write(session, html, reply.page)
+    if as_json:
+        screen.json(reply)
+    else:
+        screen.warn(reply.notes)
+    _refuse_nothing(described.task, reply)
+    if not as_json:
+        _show(session, described.task, reply, compare=compare)
+
+
+@click.command(
+    epilog="""\b
+Examples:
+  argosy offers train.yaml
+  argosy offers --gpus H100:8 --infra gcp --top 50
+  argosy offers train.yaml --json
+"""
+)
+@click.argument("words", nargs=-1, metavar="[FILE.yaml]")
+@task_options
+@click.option(
+    "--top",
+    type=click.IntRange(1, _OFFERS_MAX),
+    default=40,
+    show_default=True,
+    help="So many, cheapest first.",
+)
+@json_option
+@pass_session
+def offers(session: Session, /, words: tuple[str, ...], top: int, as_json: bool, **flags: Any) -> None:
+    """List every offer that a task could run on, with the source of its price."""
+    described = parse_described(session, words, flags, needs_run=False)
+    screen = session.screen
+    screen.warn(_other_warnings(described))
+    reply = session.client.plan(described.task, prices=True, limit=top)
+    if as_json:
+        screen.json(reply)
+    else:
+        screen.warn(reply.notes)
+    _refuse_nothing(described.task, reply)
+    if as_json:
+        return
+    screen.table(
+        (
+            "INFRA",
+            "INSTANCE",
+            "ACCELERATORS",
+            "CPUS",
+            "MEMORY",
+            "KIND",
+            "$/H",
+            "LOST/MONTH",
+            "DATE",
+            "SOURCE",
+        ),
+        [
+            [
+                _place_of(offer),
+                offer.instance_type,
+                _accelerators_of(offer),
+                render_milli(offer.cpus_milli) if offer.cpus_milli else "",
+                render_bytes(offer.memory_bytes) if offer.memory_bytes else "",
+                offer.capacity,
+                render_view(offer.price),
+                _interrupted(offer),
+                offer.price.as_of,
+                offer.source,
+            ]
+            for offer in reply.offers
+        ],
+        right=("CPUS", "MEMORY", "$/H", "LOST/MONTH"),
+    )
+    _say_more(session, reply)
+
+
+@click.command(
+    epilog="""\b
+Examples:
+  argosy regions
+  argosy regions aws
+  argosy regions --area eu
+"""
+)
+@click.argument("provider", required=False)
+@click.option("--area", metavar="AREA", help="Only in eu, eea, a country (kr) or a continent (asia).")
+@json_option
+@pass_session
+def regions(session: Session, provider: str | None, area: str | None, as_json: bool) -> None:
+    """Show the regions of clouds, and what they have."""
+    reply = session.client.regions(provider, area=area)
+    screen = session.screen
+    if as_json:
+        screen.json(reply)
+        return
+    if not reply.regions:
+        screen.print("No region is known there.")
+        return
+    screen.table(
+        ("PROVIDER", "REGION", "WHERE", "ZONES", "OFFERS", "G CO2/KWH", "ACCELERATORS"),
+        [
+            [
+                row.provider,
+                row.region,
+                ", ".join(part for part in (row.city, row.country) if part),
+                str(len(row.zones)) if row.zones else "",
+                str(row.offers) if row.offers else "",
+                f"{row.carbon_g_per_kwh:.0f}" if row.carbon_g_per_kwh is not None else "",
+                ", ".join(row.accelerators),
+            ]
+            for row in reply.regions
+        ],
+        right=("ZONES", "OFFERS", "G CO2/KWH"),
+    )
+
+
+@click.group(
+    epilog="""\b
+Examples:
+  argosy catalog show
+  argosy catalog refresh azure
+"""
+)
+def catalog() -> None:
+    """Known prices: how old they are, and how to get new ones."""
+
+
+@catalog.command(
+    "show",
+    epilog="""\b
+Examples:
+  argosy catalog show
+  argosy catalog show --json
+""",
+)
+@json_option
+@pass_session
+def catalog_show(session: Session, as_json: bool) -> None:
+    """Show how many prices are known of each provider, and how old they are."""
+    reply = session.client.catalog()
+    screen = session.screen
+    if as_json:
+        screen.json(reply)
+        return
+    screen.warn(reply.warnings)
+    screen.table(
+        ("PROVIDER", "PRICES", "FROM", "NEWEST", "OLDEST", "AGE", "UNDATED", "REFRESH"),
+        [
+            [
+                age.provider,
+                str(age.offers),
+                age.source,
+                age.newest,
+                age.oldest,
+                f"{age.days} d{' !' if age.stale else ''}" if age.days is not None else "no date !",
+                str(age.undated) if age.undated else "",
+                "yes" if age.refreshable else "",
+            ]
+            for age in reply.providers
+        ],
+        right=("PRICES", "AGE", "UNDATED"),
+    )
+    total = sum(age.offers for age in reply.providers)
+    stale = sum(age.stale for age in reply.providers)
+    screen.print(f"{total:,} prices; your own folder is {reply.folder}")
+    if stale:
+        screen.print(
+            f"! old: {stale} of {len(reply.providers)}; `argosy catalog refresh PROVIDER` gets new ones"
+        )
+
+
+@catalog.command(
+    "refresh",
+    epilog="""\b
+Examples:
+  argosy catalog refresh azure
+  argosy catalog refresh
+""",
+)
+@click.argument("providers", nargs=-1)
+@click.option("--force", is_flag=True, help="Take the new prices also when they are strangely few.")
+@json_option
+@pass_session
+def catalog_refresh(session: Session, providers: tuple[str, ...], force: bool, as_json: bool) -> None:
+    """Get present prices from providers' own services. Without a name: of all that can be asked.
+
+    What fails keeps its old prices; the exit status then is not 0.
+    """
+    from argosy.model.errors import ArgosyError, render_error
+
+    screen = session.screen
+    every = not providers
+    if every:
+        providers = tuple(age.provider for age in session.client.catalog().providers if age.refreshable)
+    done = []
+    failed: ArgosyError | None = None
+    with session.on_interrupt(lambda: "What was refreshed is kept; the others have their old prices."):
+        for name in providers:
+            screen.progress(f"asking {name} for prices")
+            try:
+                reply = session.client.catalog_refresh(name, force=force)
+            except ArgosyError as error:
+                if len(providers) == 1:
+                    raise
+                failed = failed or error
+                screen.say(render_error(error))
+                continue
+            done.append(reply)
+            if not as_json:
+                more = f", {reply.skipped} entries skipped" if reply.skipped else ""
+                screen.end_progress()
+                screen.print(f"{reply.provider}: {reply.after} prices (before: {reply.before}{more})")
+    if as_json:
+        screen.json(done)
+    if failed is not None:
+        raise click.exceptions.Exit(failed.exit_status)
+
+
+@click.group(
+    epilog="""\b
+Examples:
+  argosy budget set default 500 --alert 80 --hard-stop
+  argosy budget list
+"""
+)
+def budget() -> None:
+    """Budgets of projects: a monthly amount, an alert, a hard stop."""
+
+
+@budget.command(
+    "set",
+    epilog="""\b
+Examples:
+  argosy budget set default 500
+  argosy budget set default 500 --alert 90 --hard-stop
+  argosy budget set default 0
+""",
+)
+@click.argument("project")
+@click.argument("usd", type=click.FloatRange(min=0), metavar="USD")
+@click.option(
+    "--alert", type=click.IntRange(1, 100), default=80, show_default=True, help="Tell at this percentage."
+)
+@click.option("--hard-stop", is_flag=True, help="Launch nothing that costs money when it is spent.")
+@json_option
+@pass_session
+def budget_set(
+    session: Session, project: str, usd: float, alert: int, hard_stop: bool, as_json: bool
+) -> None:
+    """Set the monthly budget of a project in US dollars; 0 removes it."""
+    from argosy.api.types import BudgetRequest
+
+    request = BudgetRequest(
+        project=project, monthly_micro_usd=round(usd * 1_000_000), alert_pct=alert, hard_stop=hard_stop
+    )
+    reply = session.client.set_budget(request)
+    if as_json:
+        session.screen.json(reply)
+    elif request.monthly_micro_usd:
+        _budget_table(session, [one for one in reply.budgets if one.project == project])
+    else:
+        session.screen.print(f"project `{project}` has no budget any more")
+
+
+@budget.command(
+    "get",
+    epilog="""\b
+Examples:
+  argosy budget get default
+""",
+)
+@click.argument("project")
+@json_option
+@pass_session
+def budget_get(session: Session, project: str, as_json: bool) -> None:
+    """Show the budget of a project, and what is spent of it this month."""
+    from argosy.model.errors import ArgosyError
+
+    found = [one for one in session.client.budgets().budgets if one.project == project]
+    if not found:
+        raise ArgosyError(
+            "not-found",
+            f"project `{project}` has no budget",
+            hint=f"`argosy budget set {project} USD` gives it one",
+        )
+    if as_json:
+        session.screen.json(found[0])
+    else:
+        _budget_table(session, found)
+
+
+@budget.command(
+    "list",
+    epilog="""\b
+Examples:
+  argosy budget list
+  argosy budget list --json
+""",
+)
+@json_option
+@pass_session
+def budget_list(session: Session, as_json: bool) -> None:
+    """Show all budgets, and what is spent of them this month."""
+    reply = session.client.budgets()
+    if as_json:
+        session.screen.json(reply)
+    elif reply.budgets:
+        _budget_table(session, reply.budgets)
+    else:
+        session.screen.print("No project has a budget: `argosy budget set PROJECT USD` gives it one.")
+
+
+# --- output -------------------------------------------------------------------------------------------------------
+
+
+def render_view(price: PriceView | None) -> str:
+    """A price; estimates are marked."""
+    if price is None:
+        return ""
+    return ("~" if price.estimated else "") + render_price(price.micro_usd)
+
+
+def _other_warnings(described: Described) -> list[str]:
+    """What a task says that nothing heeds yet, but for what plans do heed."""
+    return [text for text in described.warnings if not any(f"`{name}`" in text for name in _HEEDED)]
+
+
+def _refuse_nothing(task: Task, reply: PlanReply) -> None:
+    """Raises `no-offer` when nothing fits anywhere, with the constraint that is to blame."""
+    from argosy.api.plans import no_offer
+    from argosy.model.errors import ArgosyError
+    from argosy.model.offer import waits_for
+
+    if reply.offers or waits_for(reply.plan):
+        return
+    error = no_offer(task, reply.plan)
+    raise ArgosyError("no-offer", reply.text or error.what, details=error.details, hint=error.hint)
+
+
+def _show(session: Session, task: Task, reply: PlanReply, *, compare: bool) -> None:
+    from argosy.api.plans import rejection_lines
+    from argosy.model.offer import waits_for
+
+    screen = session.screen
+    waits = waits_for(reply.plan)
+    if waits:
+        screen.print(f"It would wait: {waits}\n")
+    if reply.offers:
+        _plan_table(session, reply, task.num_nodes)
+        _say_more(session, reply)
+    if reply.text:
+        screen.print(f"\n{reply.text}")
+    if reply.deadline:
+        screen.print(reply.deadline)
+    if reply.offers and not reply.plan.choices and not waits:
+        screen.print("None of these can be launched yet: Argosy has no driver for them.")
+    if compare:
+        screen.print()
+        _compare_table(session, reply.compared)
+    if reply.plan.rejected:
+        screen.print("\nNot considered:")
+        for line in rejection_lines(reply.plan):
+            screen.print(f"  {line}")
+
+
+def _plan_table(session: Session, reply: PlanReply, num_nodes: int) -> None:
+    chosen = next((offer for offer in reply.offers if offer.launchable), None)
+    session.screen.table(
+        (
+            "INFRA", "INSTANCE", "NODES", "CPUS", "MEMORY", "ACCELERATORS", "KIND", "$/H", "TIME", "TOTAL", "G CO2", "PLACES", "CHOSEN",
+        ),
+        [
+            [
+                _place_of(offer),
+                offer.instance_type,
+                str(num_nodes),
+                render_milli(offer.cpus_milli) if offer.cpus_milli else "",
+                render_bytes(offer.memory_bytes) if offer.memory_bytes else "",
+                _accelerators_of(offer),
+                offer.capacity,
+                ("~" if offer.price.estimated else "") + render_price(offer.hourly_micro_usd),
+                render_duration(offer.runtime_s) if offer.runtime_s is not None else "",
+                ("~" if offer.total_micro_usd and offer.basis != "measured" else "")
+                + render_price(offer.total_micro_usd)
+                if offer.total_micro_usd is not None
+                else "",
+                f"{offer.carbon_g:,.0f}" if offer.carbon_g is not None else "",
+                str(offer.places) if offer.places > 1 else "",
+                "yes" if offer is chosen else "" if offer.launchable else "no driver",
+            ]
+            for offer in reply.offers
+        ],
+        right=("NODES", "CPUS", "MEMORY", "$/H", "TIME", "TOTAL", "G CO2", "PLACES"),
+    )  # fmt: skip
+
+
+def _compare_table(session: Session, rows: tuple[CompareView, ...]) -> None:
+    session.screen.table(
+        (
+            "CAPACITY",
+            "PLACE",
+            "MACHINE",
+            "NODES",
+            "$/H",
+            "TOTAL",
+            "DONE IN",
+            "LOSSES",
+            "IN TIME",
+            "SAVES",
+            "NOTE",
+        ),
+        [
+            [
+                row.kind,
+                row.place,
+                row.instance_type,
+                str(row.num_nodes),
+                ("~" if row.estimated else "") + render_price(row.price_micro_usd),
+                f"~{render_price(row.total_micro_usd)}" if row.total_micro_usd is not None else "",
+                render_duration(row.finish_s) if row.finish_s is not None else "",
+                f"{row.losses:.1f}" if row.losses is not None else "",
+                f"{row.in_time:.1%}" if row.in_time is not None else "",
+                f"{row.against_on_demand:.0%}"
+                if row.against_on_demand is not None and row.kind != "on-demand"
+                else "",
+                row.note,
+            ]
+            for row in rows
+        ],
+        right=("NODES", "$/H", "TOTAL", "DONE IN", "LOSSES", "IN TIME", "SAVES"),
+    )
+
+
+def _say_more(session: Session, reply: PlanReply) -> None:
+    shown = sum(offer.places for offer in reply.offers)
+    if reply.fitting > shown:
+        session.screen.print(f"and {reply.fitting - shown:,} more offers fit (--top shows more)")
+
+
+def _budget_table(session: Session, budgets: Sequence[BudgetView]) -> None:
+    session.screen.table(
+        ("PROJECT", "MONTH", "BUDGET", "SPENT", "USED", "ALERT AT", "HARD STOP"),
+        [
+            [
+                one.project,
+                one.month,
+                render_price(one.monthly_micro_usd),
+                render_price(one.spent_micro_usd),
+                f"{100 * one.spent_micro_usd // one.monthly_micro_usd} %",
+                f"{one.alert_pct} %",
+                "yes" if one.hard_stop else "no",
+            ]
+            for one in budgets
+        ],
+        right=("BUDGET", "SPENT", "USED", "ALERT AT"),
+    )
+
+
+def _place_of(offer: OfferView) -> str:
+    return "/".join(part for part in (offer.provider, offer.region, offer.zone) if part)
+
+
+def _accelerators_of(offer: OfferView) -> str:
+    if not offer.accelerators_milli:
+        return ""
+    return f"{offer.accelerator}:{render_milli(offer.accelerators_milli)}"
+
+
+def _interrupted(offer: OfferView) -> str:
+    if offer.interrupted_pct_low is None or offer.interrupted_pct_high is None:
+        return ""
+    if offer.interrupted_pct_high >= 100:
+        return f"> {offer.interrupted_pct_low} %"
+    return f"{offer.interrupted_pct_low}-{offer.interrupted_pct_high} %"
+
+
+def _write(session: Session, name: str, text: str) -> None:
+    from argosy.model.errors import ArgosyError
+
+    path = session.cwd / Path(name).expanduser()
+    try:
+        path.write_text(text, encoding="utf-8")
+    except OSError as error:
+        raise ArgosyError("usage", f"`{name}` cannot be written: {error.strerror}") from None
+    session.screen.say(f"written: {name}")
