@@ -83,8 +83,8 @@ when it began.
 {render_table(figures)}
 
 How each row is measured: medians of whole runs, from outside, with a wall clock. *First line* is from starting the command until the
-first byte of the job's own output comes out of it. Memory is
-resident memory of the server's process, and of one agent. *Bulk* is one request with 1,000 jobs on one cluster, each running
+first byte of the job's own output comes out of it. The 0.20 s of `status` is held to wall
+time and to processor time each, not to their sum. Memory is resident memory of the server's process, and of one agent. *Bulk* is one request with 1,000 jobs on one cluster, each running
 `true`; the second figure divides by the time from the request until the last has succeeded. *Requests a second* come from a client in a process
 of its own with 4 connections over the unix socket, on the same two cores as the server. *Log throughput* is 300 MB from the job's
 start until a client has read the last byte through the API.
