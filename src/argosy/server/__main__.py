@@ -12,6 +12,17 @@ from argosy.api.location import state_dir
 from argosy.model.errors import ArgosyError, render_error
 
 
+def _keep_days(text: str) -> int:
+    """Raises ArgosyError `usage`."""
+    try:
+        days = int(text or 90)
+    except ValueError:
+        days = 0
+    if days < 1:
+        raise ArgosyError("usage", f"ARGOSY_KEEP_DAYS is `{text}`: a whole number of days from 1 on")
+    return days
+
+
 def main(argv: Sequence[str]) -> int:
     """The exit status."""
     options = _parse(argv)
@@ -27,6 +38,7 @@ def main(argv: Sequence[str]) -> int:
                 listen=options.listen,
                 log_level=options.log_level,
                 store=os.environ.get("ARGOSY_STORE", ""),
+                keep_days=_keep_days(os.environ.get("ARGOSY_KEEP_DAYS", "")),
             )
         )
     except ArgosyError as error:

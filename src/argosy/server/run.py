@@ -25,6 +25,7 @@ import msgspec
 from argosy import __version__
 from argosy.api.location import log_path, socket_path
 from argosy.data.blobs import BlobStore
+from argosy.data.logs import LogStore
 from argosy.infra.system import SystemClock, SystemIds
 from argosy.model.errors import ArgosyError
 from argosy.model.task import JobSpec
@@ -38,7 +39,8 @@ _log: Final = logging.getLogger("argosy.server")
 _CARE_S: Final = 3600.0  # how often backups and sweeps are looked at
 _BUDGETS_S: Final = 120.0
 _FIRST_CARE_S: Final = 20.0  # not while the first commands wait for answers
-_BLOBS_KEPT_S: Final = 7 * 86400.0
+_DAY_S: Final = 86400.0
+_BLOBS_KEPT_S: Final = 7 * _DAY_S
 _OTHER_LEAVES_S: Final = 8.0  # a server that is on its way out may hold the state folder for so long
 
 
@@ -49,6 +51,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     listen: str = ""
     log_level: str = "info"
     store: str = ""
+    keep_days: int = 90  # how long finished work and its logs are kept
 
     def __repr__(self) -> str:
         return f"Settings(state_dir={self.state_dir!r}, listen={self.listen!r})"
@@ -114,7 +117,6 @@ async def serve(settings: Settings, tcp: socket.socket | None) -> None:
     opening = asyncio.ensure_future(Store.open(url, ids=ids, clock=clock, backups=backups))
     # While the store's thread reads the disk, the rest is imported.
     from argosy.controllers.shell import Shell
-    from argosy.data.logs import LogStore
     from argosy.infra.agent_client import AgentClient
     from argosy.providers import load_providers
     from argosy.server.agents import Agents
@@ -148,7 +150,7 @@ async def serve(settings: Settings, tcp: socket.socket | None) -> None:
         # Making a driver may block (it looks at the machine): the first requests are answered meanwhile.
         ready = asyncio.create_task(asyncio.to_thread(providers.all))
         deciding = asyncio.create_task(_decide(shell, ready))
-        caring = asyncio.create_task(_care(store, blobs, clock))
+        caring = asyncio.create_task(_care(store, blobs, logs, clock, settings.keep_days))
         watching = asyncio.create_task(_watch_budgets(application))
         stack.push_async_callback(_end, deciding, caring, watching)
         path = socket_path(state_dir)
@@ -193,8 +195,8 @@ async def _end(*tasks: asyncio.Task[None]) -> None:
             raise ArgosyError("internal", f"the controllers ended: {type(task.exception()).__name__}")
 
 
-async def _care(store: Store, blobs: BlobStore, clock: SystemClock) -> None:
-    """Daily things: the backup of the database, and the sweep of files that nobody refers to."""
+async def _care(store: Store, blobs: BlobStore, logs: LogStore, clock: SystemClock, keep_days: int) -> None:
+    """Daily things: the backup of the database, and the end of what is old or belongs to nobody."""
     await asyncio.sleep(_FIRST_CARE_S)
     swept_s = -1e9
     while True:
@@ -202,16 +204,24 @@ async def _care(store: Store, blobs: BlobStore, clock: SystemClock) -> None:
             made = await store.backup_if_due()
             if made is not None:
                 _log.info("backup: %s", made)
-            if clock.monotonic_s() - swept_s > 86400:
+            if clock.monotonic_s() - swept_s > _DAY_S:
                 swept_s = clock.monotonic_s()
-                keep = await _trees_in_use(store)
-                now_s = clock.now_ms() / 1000
-                gone = await asyncio.to_thread(blobs.sweep, keep, older_than_s=_BLOBS_KEPT_S, now_s=now_s)
-                if gone:
-                    _log.info("swept %d files that nothing refers to", gone)
+                await sweep(store, blobs, logs, now_ms=clock.now_ms(), keep_days=keep_days)
         except (ArgosyError, OSError) as error:
             _log.warning("housekeeping is tried again later: %s", error)
         await asyncio.sleep(_CARE_S)
+
+
+async def sweep(store: Store, blobs: BlobStore, logs: LogStore, *, now_ms: int, keep_days: int) -> None:
+    """Forget what ended more than `keep_days` days ago with its logs, and uploaded files that nothing refers to."""
+    now_s, keep_s = now_ms / 1000, keep_days * _DAY_S
+    rows = await store.prune(before_ms=now_ms - int(keep_s * 1000))
+    live = set((await store.snapshot()).attempts)
+    old = await asyncio.to_thread(logs.sweep, live, older_than_s=keep_s, now_s=now_s)
+    trees = await _trees_in_use(store)
+    files = await asyncio.to_thread(blobs.sweep, trees, older_than_s=_BLOBS_KEPT_S, now_s=now_s)
+    if rows or old or files:
+        _log.info("swept %d rows, the logs of %d attempts and %d uploaded files", rows, old, files)
 
 
 async def _watch_budgets(application: Application) -> None:

@@ -24,7 +24,9 @@ class ZipappAgents:
         self._zipapp = zipapp
         # What configures or unlocks the server is not for what users run on its machine.
         self._environ = {
-            key: value for key, value in environ.items() if not key.startswith("ARGOSY_") or key in _FOR_AGENTS
+            key: value
+            for key, value in environ.items()
+            if not key.startswith("ARGOSY_") or key in _FOR_AGENTS
         }
 
     def start(self, home: Path, socket: Path, devices: Sequence[int], name: str) -> Process:
