@@ -307,7 +307,9 @@ def test_a_hard_stop_refuses_what_costs_money(idle: IdleServer, client: Client) 
         f" of its $100.00 for {month}: nothing that costs money is launched\n"
         f"hint: raise it with `argosy budget set default USD`, or wait until {after}-01 (UTC)"
     )
-    assert "nothing that costs money is launched" in refused(client.jobs_launch, [Task(run="x")])
+    with pytest.raises(ArgosyError) as error:
+        client.jobs_launch([Task(run="x")])
+    assert (error.value.code, error.value.exit_status) == ("over-budget", 6)
     told = [event for event in client.events().events if event.code == "budget-spent"]
     assert {event.subject for event in told} == {"default", made.cluster_id}
     (folder / "terms.toml").unlink()  # free again

@@ -23,6 +23,7 @@ from argosy.data.logs import LogStore
 from argosy.infra.agent_port import AgentDirectory
 from argosy.infra.provider import Providers
 from argosy.model.ids import Clock, Ids
+from argosy.server.accounts import Accounts
 from argosy.server.budgets import Budgets
 from argosy.server.front import Front, bind
 from argosy.server.handlers import Handlers
@@ -62,7 +63,8 @@ class Application:
         pricing = Pricing(
             state_dir / "catalog", clock=clock, drivers=lambda: providers.all(), environ=os.environ
         )
-        self.operations = operations = Operations(
+        self.accounts = Accounts(store, Budgets(state_dir / "budgets.json"), clock)
+        operations = Operations(
             store=store,
             providers=providers,
             controllers=controllers,
@@ -70,7 +72,7 @@ class Application:
             clock=clock,
             ids=ids,
             pricing=pricing,
-            budgets=Budgets(state_dir / "budgets.json"),
+            accounts=self.accounts,
         )
         handlers = Handlers(
             store=store,
@@ -85,6 +87,7 @@ class Application:
             listening=lambda: self.listening,
             stop=self.stop,
             pricing=pricing,
+            accounts=self.accounts,
         )
         self.front = Front(bind(handlers.table()), tokens=Tokens(state_dir), ids=ids)
 

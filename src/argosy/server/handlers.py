@@ -20,6 +20,7 @@ from argosy.model.offer import Capacity
 from argosy.model.phases import Outcome, WorkloadPhase
 from argosy.model.rows import Attempt, Claim, Workload
 from argosy.model.task import JobSpec
+from argosy.server.accounts import Accounts
 from argosy.server.exchange import Exchange, encode
 from argosy.server.front import Handler
 from argosy.server.log_stream import LogStreams, Wish, render_text
@@ -59,8 +60,9 @@ class Handlers:
         listening: Callable[[], tuple[str, ...]],
         stop: Callable[[], None],
         pricing: Pricing,
+        accounts: Accounts,
     ) -> None:
-        self._pricing = pricing
+        self._pricing, self._accounts = pricing, accounts
         self._store, self._operations, self._controllers = store, operations, controllers
         self._agents, self._streams, self._blobs, self._clock = agents, streams, blobs, clock
         self._state_dir, self._log_file = state_dir, log_file
@@ -300,7 +302,7 @@ class Handlers:
         by, against = exchange.text("by"), exchange.text("against")
         now_ms = self._clock.now_ms()
         since_ms = now_ms - days * _DAY_MS if days else 0
-        owners = await self._operations.owners(since_ms)
+        owners = await self._accounts.owners(since_ms)
         claims = await self._claims_by_owner(since_ms)
         known = [(owners[owner_id], mine) for owner_id, mine in claims.items() if owner_id in owners]
         rates = await asyncio.to_thread(self._rates, [one for _, mine in known for one in mine], against)
@@ -331,10 +333,10 @@ class Handlers:
         }
 
     async def budgets(self, exchange: Exchange) -> t.BudgetList:
-        return await self._operations.budgets()
+        return await self._accounts.budgets()
 
     async def set_budget(self, exchange: Exchange) -> t.BudgetList:
-        return await self._operations.set_budget(await exchange.decode(t.BudgetRequest))
+        return await self._accounts.set(await exchange.decode(t.BudgetRequest))
 
     # -- prices -------------------------------------------------------------------------------------------------------
 

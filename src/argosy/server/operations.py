@@ -26,12 +26,11 @@ from argosy.model.resources import Autostop, Resources
 from argosy.model.rows import Claim, Event, Row, Workload
 from argosy.model.task import ClusterSpec, JobSpec, Task
 from argosy.planning import Ability, plan, usage_by_provider
-from argosy.server.budgets import Budget, Budgets
+from argosy.server.accounts import Accounts
 from argosy.server.exchange import encode
 from argosy.server.ports import Controllers
 from argosy.server.pricing import Pricing
 from argosy.server.refusals import missing, no_cluster, not_covered
-from argosy.server.spending import month_of, spent_by_project
 from argosy.store.errors import Conflict, KeyUsed
 from argosy.store.snapshot import Snapshot
 from argosy.store.store import Store
@@ -47,8 +46,6 @@ _ALTERNATIVES: Final = 5
 _PLANNED_WITH: Final = frozenset(("deadline", "estimated_hours"))  # plans use them, launches do not yet
 _RUNS_SEEN: Final = 1000  # of the last managed jobs
 _RUNS_SINCE_MS: Final = 30 * 86_400_000
-_OWNERS_MAX: Final = 10_000
-PROJECT: Final = "default"  # whose budget a launch is charged to, until requests name projects
 MANAGED: Final = "managed"  # scope of the numbers of managed jobs
 
 
@@ -65,9 +62,9 @@ class Operations:
         clock: Clock,
         ids: Ids,
         pricing: Pricing,
-        budgets: Budgets,
+        accounts: Accounts,
     ) -> None:
-        self._pricing, self._budgets = pricing, budgets
+        self._pricing, self._accounts = pricing, accounts
         self._store, self._providers, self._controllers = store, providers, controllers
         self._blobs, self._clock, self._ids = blobs, clock, ids
         # Two launches at once must not both plan for the last free device.
@@ -203,7 +200,7 @@ class Operations:
             waits = waits_for(made)
             if not made.choices and not waits:
                 raise no_offer(task, await self._explained(task, made, offers))
-            await self._check_budget(made)
+            await self._accounts.check(made)
             return await self._launch_new(request, task, made, waits)
 
     async def _launch_new(self, request: t.LaunchRequest, task: Task, made: Plan, waits: str) -> bytes:
@@ -271,77 +268,6 @@ class Operations:
             puts.insert(0, msgspec.structs.replace(cluster, **changes))
         return await self._commit(puts, reply, request.key, secrets=secrets, wake=[cluster.id])
 
-    # -- budgets ----------------------------------------------------------------------------------------------------
-
-    async def budgets(self) -> t.BudgetList:
-        """All budgets, and what their projects spent this month."""
-        month, spent = await self._spent()
-        return t.BudgetList(
-            budgets=tuple(
-                t.BudgetView(
-                    project=name,
-                    monthly_micro_usd=budget.monthly_micro_usd,
-                    alert_pct=budget.alert_pct,
-                    hard_stop=budget.hard_stop,
-                    month=month,
-                    spent_micro_usd=spent.get(name, 0),
-                )
-                for name, budget in sorted(self._budgets.all().items())
-            )
-        )
-
-    async def set_budget(self, request: t.BudgetRequest) -> t.BudgetList:
-        from argosy.spec.names import check_name
-
-        check_name("project", request.project)
-        budget = Budget(
-            monthly_micro_usd=request.monthly_micro_usd,
-            alert_pct=request.alert_pct,
-            hard_stop=request.hard_stop,
-        )
-        self._budgets.set(request.project, budget if request.monthly_micro_usd else None)
-        await self.watch_budgets()
-        return await self.budgets()
-
-    async def watch_budgets(self) -> None:
-        """Tell of budgets that are spent, or nearly. Costs nothing when there are none."""
-        if not self._budgets.all():
-            return
-        month, spent = await self._spent()
-        live: dict[str, list[str]] = {}
-        snapshot = await self._store.snapshot()
-        for claim in snapshot.claims.values():
-            owner = snapshot.workloads.get(claim.workload_id)
-            if owner is not None and claim.held_ms:
-                live.setdefault(owner.project, []).append(owner.id)
-        events = self._budgets.news(spent, live, month, self._clock.now_ms())
-        if events:
-            await self._store.commit([], events=events)
-
-    async def _check_budget(self, made: Plan) -> None:
-        """Raises `over-budget` when the plan costs money that the project no longer has."""
-        if not self._budgets.all() or not made.choices or not made.choices[0].price_micro_usd:
-            return
-        month, spent = await self._spent()
-        following, _, _ = month_of(month_of(self._clock.now_ms())[2])
-        refused = self._budgets.refuse(PROJECT, spent.get(PROJECT, 0), month, following)
-        if refused is not None:
-            raise refused
-
-    async def _spent(self) -> tuple[str, Mapping[str, int]]:
-        """The name of this month, and micro-USD by project."""
-        now_ms = self._clock.now_ms()
-        month, start_ms, _ = month_of(now_ms)
-        claims = await self._store.load_claims(since_ms=start_ms)
-        owners = await self.owners(start_ms)
-        return month, spent_by_project(claims, owners, start_ms, now_ms)
-
-    async def owners(self, since_ms: int) -> dict[str, Workload]:
-        """Who holds or held claims since then, by id."""
-        found = {row.id: row for row in await self._store.load_clusters(since_ms=since_ms)}
-        found |= {row.id: row for row in await self._store.load_jobs(cluster_id=None, limit=_OWNERS_MAX)}
-        return found
-
     async def _fresh_name(self) -> str:
         snapshot = await self._store.snapshot()
         while True:
@@ -374,7 +300,7 @@ class Operations:
                 unsure = failed or waits_for(made)
                 if not made.choices and not unsure:
                     raise no_offer(task, await self._explained(task, made, offers))
-                await self._check_budget(made)
+                await self._accounts.check(made)
             jobs, secrets = await self._jobs(tasks, request.user, None, run_setup=True)
             reply = t.JobsReply(jobs=tuple(map(_ref, jobs)), warnings=_warnings(*tasks))
             return await self._commit(jobs, reply, request.key, secrets=secrets)
@@ -485,7 +411,7 @@ class Operations:
             cluster = await self._cluster(name)
             held = _choice_of(await self._store.snapshot(), cluster)
             if held is not None and cluster.desired is Desired.STOP:
-                await self._check_budget(Plan(num_nodes=1, choices=(held,)))
+                await self._accounts.check(Plan(num_nodes=1, choices=(held,)))
             return await self._wish(cluster, desired=Desired.RUN, reason=None, detail="")
 
         return await self._retried(act)

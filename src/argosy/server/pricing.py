@@ -22,12 +22,11 @@ from argosy.model.offer import Capacity, Choice, Offer, Plan, Rejection, waits_f
 from argosy.model.resources import Infra, Resources
 from argosy.model.rows import Claim
 from argosy.model.task import Task
-from argosy.model.units import parse_milli
+from argosy.server.price_rows import distinct, is_there, parse_gpu, parse_place, spot_told, summed_by_model
 from argosy.server.spending import Rates
 
 if TYPE_CHECKING:
     from argosy.catalog import Catalog
-    from argosy.catalog.listing import GpuRow
     from argosy.model.market import Market
     from argosy.planning.choose import Ability
     from argosy.planning.compare import CompareRow
@@ -130,16 +129,14 @@ class Pricing:
         text = best.text if best is not None else ""
         if not fits:
             text = self._impossible(task, ranking, offers, abilities)
-        kept = _distinct(ranked, limit) if request.distinct else [(each, 1) for each in ranked[:limit]]
+        kept = distinct(ranked, limit) if request.distinct else [(each, 1) for each in ranked[:limit]]
         views = [self._view(each, places) for each, places in kept]
         if best is not None and request.distinct:  # the next best is another machine, not another place
             text = rank_by(objective, [each.choice for each, _ in kept], task.num_nodes, known).text
         weighed = request.compare or request.html or self._left_s(task) is not None
         capacities = self._all_capacities(task, own) if fits and weighed else []
         rows = self._compared(task, capacities) if request.compare or request.html else ()
-        plan = msgspec.structs.replace(
-            own, rejected=(*own.rejected, *_spot_told(ranking.plan.rejected, task))
-        )
+        plan = msgspec.structs.replace(own, rejected=(*own.rejected, *spot_told(ranking.plan.rejected, task)))
         return t.PlanReply(
             plan=plan,
             offers=tuple(views),
@@ -374,9 +371,9 @@ class Pricing:
         """Accelerators. `offers` are those of the infrastructure in use. Raises `no-offer` for what does not exist."""
         from argosy.catalog.listing import gpu_rows
 
-        model, milli = _wished(gpu)
-        place = _place(infra)
-        own = [] if spot else [each for each in offers if _is_there(each, model, place)]
+        model, milli = parse_gpu(gpu)
+        place = parse_place(infra)
+        own = [] if spot else [each for each in offers if is_there(each, model, place)]
         error = None
         if place.provider not in set(self._drivers()):
             error = self.catalog.unknown_place(place.provider, place.region, place.zone)
@@ -395,7 +392,7 @@ class Pricing:
         summed = not model and not every and not cheapest
         notes = self.notes({row.provider for row in rows})
         if summed:
-            return t.GpuList(offers=tuple(own), models=_models(rows), notes=notes)
+            return t.GpuList(offers=tuple(own), models=summed_by_model(rows), notes=notes)
         return t.GpuList(offers=tuple(own), gpus=tuple(_view_of(row, t.GpuView) for row in rows), notes=notes)
 
     def regions(self, provider: str, area: str) -> t.RegionList:
@@ -526,70 +523,6 @@ def _plain(choice: Choice, task: Task, known: Known) -> Ranked:
     return evaluate(choice, task.num_nodes, known)
 
 
-def _distinct(ranked: Sequence[Ranked], limit: int) -> list[tuple[Ranked, int]]:
-    """The first of each machine and capacity of a provider, and how many there are of it."""
-    first: dict[tuple[str, str, str], Ranked] = {}
-    count: dict[tuple[str, str, str], int] = {}
-    for each in ranked:
-        offer = each.choice.offer
-        key = (offer.provider, offer.shape.instance_type, offer.capacity.value)
-        if key in first or len(first) < limit:
-            first.setdefault(key, each)
-            count[key] = count.get(key, 0) + 1
-    return [(each, count[key]) for key, each in first.items()]
-
-
-def _spot_told(rejections: Sequence[Rejection], task: Task) -> tuple[Rejection, ...]:
-    """Who did not speak of spot is told how to get it."""
-    if any(wish.use_spot is not None for wish in task.resources):
-        return tuple(rejections)
-    return tuple(
-        msgspec.structs.replace(each, text="some of it is spot: taken only with `use_spot: true`")
-        if each.code == "spot"
-        else each
-        for each in rejections
-    )
-
-
-def _models(rows: Sequence[GpuRow]) -> tuple[t.ModelView, ...]:
-    by_name: dict[str, list[GpuRow]] = {}
-    for row in rows:
-        by_name.setdefault(row.accelerator, []).append(row)
-    return tuple(
-        t.ModelView(
-            accelerator=name,
-            device_memory_bytes=max(row.device_memory_bytes for row in mine),
-            vendor=mine[0].vendor,
-            architecture=mine[0].architecture,
-            counts_milli=tuple(sorted({row.accelerators_milli for row in mine})),
-            providers=tuple(sorted({row.provider for row in mine})),
-            on_demand=_least(mine, "on_demand"),
-            spot=_least(mine, "spot"),
-        )
-        for name, mine in sorted(by_name.items())
-    )
-
-
-def _least(rows: Sequence[GpuRow], lane: str) -> t.PriceView | None:
-    """The lowest price per device."""
-    best: t.PriceView | None = None
-    for row in rows:
-        price = row.spot if lane == "spot" else row.on_demand
-        if price is None or not row.accelerators_milli:
-            continue
-        each = price.micro_usd * 1000 // row.accelerators_milli
-        if best is None or each < best.micro_usd:
-            best = t.PriceView(
-                micro_usd=each,
-                provider=row.provider,
-                region=price.region,
-                zone=price.zone,
-                estimated=price.estimated,
-                as_of=price.as_of,
-            )
-    return best
-
-
 def _view_of(value: object, kind: type[T]) -> T:
     """The API's type of a row: the same fields."""
     return msgspec.convert(value, kind, from_attributes=True)
@@ -607,36 +540,6 @@ def _page(rows: Sequence[CompareRow], task: Task) -> str:
 
     return render_compare_html(
         rows, title=f"Where to run {task.name}" if task.name else "Where to run the task"
-    )
-
-
-def _wished(gpu: str) -> tuple[str, int | None]:
-    """Model and thousandths of `A100:8`."""
-    model, colon, count = gpu.partition(":")
-    if not colon:
-        return model, None
-    try:
-        return model, parse_milli(count)
-    except ValueError as error:
-        raise ArgosyError("usage", f"`{gpu}`: {error}", hint="write for example `A100:8`") from None
-
-
-def _place(infra: str) -> Infra:
-    parts = [part if part not in ("", "*") else None for part in infra.split("/")]
-    if len(parts) > 3:
-        raise ArgosyError("usage", f"`{infra}` is not PROVIDER[/REGION[/ZONE]]")
-    provider, region, zone = (*parts, None, None)[:3]
-    return Infra(provider=provider, region=region, zone=zone)
-
-
-def _is_there(offer: Offer, model: str, place: Infra) -> bool:
-    return (not model or (offer.shape.accelerator or "").lower() == model.lower()) and all(
-        want in (None, have)
-        for want, have in (
-            (place.provider, offer.provider),
-            (place.region, offer.region),
-            (place.zone, offer.zone),
-        )
     )
 
 

@@ -229,7 +229,7 @@ async def _watch_budgets(application: Application) -> None:
     while True:
         await asyncio.sleep(_BUDGETS_S)
         try:
-            await application.operations.watch_budgets()
+            await application.accounts.watch()
         except (ArgosyError, OSError) as error:
             _log.warning("budgets are looked at again later: %s", error)
 

@@ -1,0 +1,113 @@
+"""Rows of plans and listings: chosen, summed up, read from what users write. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from argosy.api import types as t
+from argosy.model.errors import ArgosyError
+from argosy.model.offer import Offer, Rejection
+from argosy.model.resources import Infra
+from argosy.model.task import Task
+from argosy.model.units import parse_milli
+
+if TYPE_CHECKING:
+    from argosy.catalog.listing import GpuRow
+    from argosy.planning.objective import Ranked
+
+
+def distinct(ranked: Sequence[Ranked], limit: int) -> list[tuple[Ranked, int]]:
+    """The first of each machine and capacity of a provider, and how many there are of it."""
+    first: dict[tuple[str, str, str], Ranked] = {}
+    count: dict[tuple[str, str, str], int] = {}
+    for each in ranked:
+        offer = each.choice.offer
+        key = (offer.provider, offer.shape.instance_type, offer.capacity.value)
+        if key in first or len(first) < limit:
+            first.setdefault(key, each)
+            count[key] = count.get(key, 0) + 1
+    return [(each, count[key]) for key, each in first.items()]
+
+
+def spot_told(rejections: Sequence[Rejection], task: Task) -> tuple[Rejection, ...]:
+    """Who did not speak of spot is told how to get it."""
+    if any(wish.use_spot is not None for wish in task.resources):
+        return tuple(rejections)
+    return tuple(
+        msgspec.structs.replace(each, text="some of it is spot: taken only with `use_spot: true`")
+        if each.code == "spot"
+        else each
+        for each in rejections
+    )
+
+
+def summed_by_model(rows: Sequence[GpuRow]) -> tuple[t.ModelView, ...]:
+    by_name: dict[str, list[GpuRow]] = {}
+    for row in rows:
+        by_name.setdefault(row.accelerator, []).append(row)
+    return tuple(
+        t.ModelView(
+            accelerator=name,
+            device_memory_bytes=max(row.device_memory_bytes for row in mine),
+            vendor=mine[0].vendor,
+            architecture=mine[0].architecture,
+            counts_milli=tuple(sorted({row.accelerators_milli for row in mine})),
+            providers=tuple(sorted({row.provider for row in mine})),
+            on_demand=_least(mine, "on_demand"),
+            spot=_least(mine, "spot"),
+        )
+        for name, mine in sorted(by_name.items())
+    )
+
+
+def _least(rows: Sequence[GpuRow], lane: str) -> t.PriceView | None:
+    """The lowest price per device."""
+    best: t.PriceView | None = None
+    for row in rows:
+        price = row.spot if lane == "spot" else row.on_demand
+        if price is None or not row.accelerators_milli:
+            continue
+        each = price.micro_usd * 1000 // row.accelerators_milli
+        if best is None or each < best.micro_usd:
+            best = t.PriceView(
+                micro_usd=each,
+                provider=row.provider,
+                region=price.region,
+                zone=price.zone,
+                estimated=price.estimated,
+                as_of=price.as_of,
+            )
+    return best
+
+
+def parse_gpu(gpu: str) -> tuple[str, int | None]:
+    """Model and thousandths of `A100:8`."""
+    model, colon, count = gpu.partition(":")
+    if not colon:
+        return model, None
+    try:
+        return model, parse_milli(count)
+    except ValueError as error:
+        raise ArgosyError("usage", f"`{gpu}`: {error}", hint="write for example `A100:8`") from None
+
+
+def parse_place(infra: str) -> Infra:
+    parts = [part if part not in ("", "*") else None for part in infra.split("/")]
+    if len(parts) > 3:
+        raise ArgosyError("usage", f"`{infra}` is not PROVIDER[/REGION[/ZONE]]")
+    provider, region, zone = (*parts, None, None)[:3]
+    return Infra(provider=provider, region=region, zone=zone)
+
+
+def is_there(offer: Offer, model: str, place: Infra) -> bool:
+    return (not model or (offer.shape.accelerator or "").lower() == model.lower()) and all(
+        want in (None, have)
+        for want, have in (
+            (place.provider, offer.provider),
+            (place.region, offer.region),
+            (place.zone, offer.zone),
+        )
+    )
