@@ -93,6 +93,8 @@ def test_launch_options(server: FakeServer, tmp_path: Path) -> None:
     assert dry.job_id is None and dry.handle.plan is not None and dry.handle.plan.choices
     assert len(server.seen("launch")) == 1
     assert sky.optimize(task).choices
+    offers = sky.estimate(task, limit=2).offers
+    assert [(offer.provider, offer.launchable) for offer in offers] == [("local", True), ("aws", False)]
 
 
 def test_cancel_and_download(server: FakeServer, tmp_path: Path) -> None:
@@ -252,6 +254,7 @@ def test_the_async_facade(server: FakeServer, tmp_path: Path) -> None:
         assert await aio.jobs.tail_logs("m", output_stream=out) == 0
         assert [job.name for job in await aio.jobs.queue()] == ["m"]
         assert (await aio.optimize(task)).choices
+        assert len((await aio.estimate(task)).offers) == 2
         assert await aio.check() and await aio.cost_report()
         await aio.stop("dev")
         await aio.start("dev")

@@ -262,27 +262,27 @@ def _exists(session: Session, cluster: str) -> bool:
 
 
 def _dryrun(session: Session, task: Task, as_json: bool) -> None:
-    from argosy.api.plans import no_offer, rejection_lines
+    """The plan of a launch, as `argosy plan` shows it. Errors: "no-offer" when nothing can be launched."""
+    from argosy.api.plans import no_offer
+    from argosy.cli.planning import show_plan
     from argosy.model.offer import waits_for
 
-    reply = session.client.plan(task)
+    screen = session.screen
+    reply = session.client.plan(
+        task
+    )  # short: what clouds would take matters only when something can be launched
+    fits = bool(reply.plan.choices or waits_for(reply.plan))
+    if fits:
+        reply = session.client.plan(task, prices=True, limit=10, distinct=True)
     if as_json:
-        session.screen.json(reply)
-    session.screen.warn(reply.warnings)
-    waits = waits_for(reply.plan)
-    if not reply.plan.choices and not waits:
+        screen.json(reply)
+    screen.warn(reply.warnings)
+    if not fits:
         raise no_offer(task, reply.plan)
     if as_json:
         return
-    screen = session.screen
-    if waits:
-        screen.print(f"It would wait: {waits}")
-        return
-    _plan_table(session, reply.plan, most=20, stream_out=True)
-    if reply.plan.rejected:
-        screen.print("\nNot considered:")
-        for line in rejection_lines(reply.plan):
-            screen.print(f"  {line}")
+    screen.warn(reply.notes)
+    show_plan(session, task, reply)
     screen.print("\nNothing was launched (--dryrun).")
 
 

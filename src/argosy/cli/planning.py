@@ -83,7 +83,7 @@ def plan(
         screen.warn(reply.notes)
     _refuse_nothing(described.task, reply)
     if not as_json:
-        _show(session, described.task, reply, compare=compare)
+        show_plan(session, described.task, reply, compare=compare)
 
 
 @click.command(
@@ -414,7 +414,8 @@ def _refuse_nothing(task: Task, reply: PlanReply) -> None:
     raise ArgosyError("no-offer", reply.text or error.what, details=error.details, hint=error.hint)
 
 
-def _show(session: Session, task: Task, reply: PlanReply, *, compare: bool) -> None:
+def show_plan(session: Session, task: Task, reply: PlanReply, *, compare: bool = False) -> None:
+    """Candidates, why the first is the first, and why not elsewhere."""
     from argosy.api.plans import rejection_lines
     from argosy.model.offer import waits_for
 

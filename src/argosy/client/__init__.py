@@ -80,6 +80,9 @@ if TYPE_CHECKING:
         download_logs as download_logs,
     )
     from argosy.client.facade import (
+        estimate as estimate,
+    )
+    from argosy.client.facade import (
         events as events,
     )
     from argosy.client.facade import (
@@ -149,6 +152,7 @@ _FACADE: Final = (
     "cost_report",
     "down",
     "download_logs",
+    "estimate",
     "events",
     "exec",
     "get",

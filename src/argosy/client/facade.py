@@ -173,8 +173,22 @@ def exec(task: Launchable, cluster_name: str, dryrun: bool = False, down: bool =
 
 
 def optimize(task: Launchable) -> Plan:
-    """Where a task would run, at what price, and why not elsewhere."""
-    return current_client().plan(prepared(task)).plan
+    """Where a task would run, at what price, and why not elsewhere: also on clouds that cannot be launched on yet.
+
+    Errors: "no-offer" for an accelerator or a place that does not exist.
+    """
+    return estimate(task, limit=1).plan
+
+
+def estimate(task: Launchable, *, limit: int = 20, objective: str = "cost") -> t.PlanReply:
+    """What a task would cost, best first: `offers` with prices per hour and, when the runtime is known, in total.
+
+    `objective` is cost, time or carbon. Errors: "no-offer" for what does not exist or a deadline that cannot be met.
+
+        for offer in sky.estimate(task).offers:
+            print(offer.provider, offer.instance_type, offer.hourly_micro_usd / 1e6)
+    """
+    return current_client().plan(prepared(task), prices=True, limit=limit, distinct=True, objective=objective)
 
 
 def validate(task: Launchable) -> None:

@@ -44,6 +44,7 @@ __all__ = [
     "cost_report",
     "current_client",
     "down",
+    "estimate",
     "exec",
     "job_status",
     "jobs",
@@ -110,7 +111,14 @@ async def exec(task: Launchable, cluster_name: str) -> Launched:
 
 async def optimize(task: Launchable) -> Plan:
     """See `argosy.optimize`."""
-    return (await current_client().plan(prepared(task))).plan
+    return (await estimate(task, limit=1)).plan
+
+
+async def estimate(task: Launchable, *, limit: int = 20, objective: str = "cost") -> t.PlanReply:
+    """See `argosy.estimate`."""
+    return await current_client().plan(
+        prepared(task), prices=True, limit=limit, distinct=True, objective=objective
+    )
 
 
 async def status(
