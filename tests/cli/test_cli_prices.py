@@ -80,6 +80,17 @@ def test_plan_json_is_the_api_type(argosy: CommandLine, server: FakeServer) -> N
     assert (request.prices, request.limit, request.objective, request.distinct) == (True, 1, "carbon", True)
 
 
+def test_plan_of_several_tasks(argosy: CommandLine) -> None:
+    (argosy.folder / "two.yaml").write_text("name: both\n---\nname: a\nrun: x\n---\nname: b\nrun: y\n")
+    done = argosy("plan", "two.yaml")
+    assert done.status == 0 and "2 tasks are a pipeline" in done.err and done.err.endswith(STALE)
+    lines = done.out.splitlines()
+    assert lines[0] == "Task 1 of 2: a" and "Task 2 of 2: b" in lines
+    assert lines[-1] == "All 2 tasks at once, each at its best place: ~$0/h"
+    assert len(msgspec.json.decode(argosy.good("plan", "two.yaml", "--json"), type=list[t.PlanReply])) == 2
+    assert argosy("plan", "two.yaml", "--html", "x.html").status == 2
+
+
 def test_plan_says_which_constraint_is_to_blame(argosy: CommandLine, server: FakeServer) -> None:
     text = "nothing fits `A100:8, 900 GB+`: without the memory of 900 GB+ aws/us-east-1 p4d.24xlarge at $5.16/h would"
     refused = Rejection(provider="aws", code="memory", text="has 680 GB of memory at most, asked for 900 GB")

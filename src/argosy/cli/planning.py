@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Final
 import click
 
 from argosy.cli.session import Session, json_option, pass_session
-from argosy.cli.task_options import Described, parse_described, task_options
+from argosy.cli.task_options import parse_all, parse_described, task_options
 from argosy.model.units import render_bytes, render_duration, render_milli, render_price
 
 if TYPE_CHECKING:
@@ -62,28 +62,39 @@ def plan(
 
     Also what clouds would take that Argosy cannot launch on yet.
     """
-    described = parse_described(session, words, flags, needs_run=False)
+    tasks, warnings = parse_all(session, words, flags)
+    if html is not None and len(tasks) > 1:
+        raise click.UsageError(f"`{words[0]}` has {len(tasks)} tasks, a page shows one")
     screen = session.screen
-    screen.warn(_other_warnings(described))
-    reply = session.client.plan(
-        described.task,
-        prices=True,
-        limit=top,
-        distinct=True,
-        objective=objective,
-        compare=compare or html is not None,
-        html=html is not None,
-    )
-    screen.warn(reply.warnings)
+    screen.warn(_unheeded(warnings))
+    replies: list[PlanReply] = []
+    for task in tasks:
+        reply = session.client.plan(
+            task,
+            prices=True,
+            limit=top,
+            distinct=True,
+            objective=objective,
+            compare=compare or html is not None,
+            html=html is not None,
+        )
+        _refuse_nothing(task, reply)
+        replies.append(reply)
     if html is not None:
-        _write(session, html, reply.page)
+        _write(session, html, replies[0].page)
+    screen.warn(dict.fromkeys(warning for reply in replies for warning in reply.warnings))
     if as_json:
-        screen.json(reply)
-    else:
-        screen.warn(reply.notes)
-    _refuse_nothing(described.task, reply)
-    if not as_json:
-        show_plan(session, described.task, reply, compare=compare)
+        screen.json(replies[0] if len(replies) == 1 else replies)
+        return
+    screen.warn(dict.fromkeys(note for reply in replies for note in reply.notes))
+    for number, (task, reply) in enumerate(zip(tasks, replies, strict=True), 1):
+        if len(tasks) > 1:
+            screen.print(
+                f"{'' if number == 1 else chr(10)}Task {number} of {len(tasks)}: {task.name or '(no name)'}"
+            )
+        show_plan(session, task, reply, compare=compare)
+    if len(tasks) > 1:
+        _say_sum(session, replies)
 
 
 @click.command(
@@ -109,7 +120,7 @@ def offers(session: Session, /, words: tuple[str, ...], top: int, as_json: bool,
     """List every offer that a task could run on, with the source of its price."""
     described = parse_described(session, words, flags, needs_run=False)
     screen = session.screen
-    screen.warn(_other_warnings(described))
+    screen.warn(_unheeded(described.warnings))
     reply = session.client.plan(described.task, prices=True, limit=top)
     if as_json:
         screen.json(reply)
@@ -397,9 +408,21 @@ def render_view(price: PriceView | None) -> str:
     return ("~" if price.estimated else "") + render_price(price.micro_usd)
 
 
-def _other_warnings(described: Described) -> list[str]:
+def _unheeded(warnings: tuple[str, ...]) -> list[str]:
     """What a task says that nothing heeds yet, but for what plans do heed."""
-    return [text for text in described.warnings if not any(f"`{name}`" in text for name in _HEEDED)]
+    return [text for text in warnings if not any(f"`{name}`" in text for name in _HEEDED)]
+
+
+def _say_sum(session: Session, replies: list[PlanReply]) -> None:
+    """The best of each task, together; data between places is not counted."""
+    best = [reply.offers[0] for reply in replies if reply.offers]
+    known = [offer.total_micro_usd for offer in best if offer.total_micro_usd is not None]
+    session.screen.print(
+        f"\nAll {len(replies)} tasks, each at its best place: ~{render_price(sum(known))}, without traffic"
+        if len(known) == len(replies)
+        else f"\nAll {len(replies)} tasks at once, each at its best place: "
+        f"~{render_price(sum(offer.hourly_micro_usd for offer in best))}/h"
+    )
 
 
 def _refuse_nothing(task: Task, reply: PlanReply) -> None:

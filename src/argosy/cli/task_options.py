@@ -94,6 +94,29 @@ def parse_described(
         from argosy.model.task import Task
 
         return Described(Task(run=command_of(words)), ())
+    tasks, warnings = parse_all(session, words, flags, job_recovery=job_recovery)
+    if len(tasks) != 1:
+        raise ArgosyError(
+            "unsupported",
+            f"`{words[0]}` has {len(tasks)} tasks; one at a time can be launched",
+            hint="put each into a file of its own and launch them one by one",
+        )
+    task = tasks[0]
+    if needs_run and not task.run:
+        raise ArgosyError(
+            "usage", "there is nothing to run", hint="name a YAML file with `run:`, or write `-- COMMAND`"
+        )
+    return Described(task, warnings)
+
+
+def parse_all(
+    session: Session,
+    words: tuple[str, ...],
+    flags: dict[str, Any],  # Any: as click read them
+    *,
+    job_recovery: str | None = None,
+) -> tuple[tuple[Task, ...], tuple[str, ...]]:
+    """Every task of a file or a command line, and what to warn of. Errors: "spec-invalid", "spec-unreadable", "usage"."""
     from argosy.spec import parse_task, task_from_mapping
 
     overrides = _overrides(session, flags, job_recovery)
@@ -104,18 +127,7 @@ def parse_described(
         # Without a program it is a cluster of one node or more: flags say the rest.
         mapping: dict[str, object] = {"run": command_of(words)} if words else {"num_nodes": 1}
         parsed = task_from_mapping(mapping, where="command line", overrides=overrides)
-    if len(parsed.tasks) != 1:
-        raise ArgosyError(
-            "unsupported",
-            f"`{file}` has {len(parsed.tasks)} tasks; one at a time can be launched",
-            hint="put each into a file of its own and launch them one by one",
-        )
-    task = parsed.tasks[0]
-    if needs_run and not task.run:
-        raise ArgosyError(
-            "usage", "there is nothing to run", hint="name a YAML file with `run:`, or write `-- COMMAND`"
-        )
-    return Described(task, tuple(warning.render() for warning in parsed.warnings))
+    return tuple(parsed.tasks), tuple(warning.render() for warning in parsed.warnings)
 
 
 def command_of(words: tuple[str, ...]) -> str:
