@@ -8,7 +8,6 @@ import shutil
 import socket
 import tempfile
 import threading
-import time
 from pathlib import Path
 
 import msgspec
@@ -135,6 +134,7 @@ class Proxy:
     def __init__(self, server: PostgresServer) -> None:
         self.folder = Path(tempfile.mkdtemp(prefix="argosy-proxy-", dir="/tmp"))
         self.at_commit = ""  # "lose" it, or "lose the reply"
+        self._swallow = False
         self._target = str(server.folder / ".s.PGSQL.5432")
         self._listener = socket.socket(socket.AF_UNIX)
         self._listener.bind(str(self.folder / ".s.PGSQL.5432"))
@@ -161,10 +161,11 @@ class Proxy:
             while data := source.recv(65536):
                 if to_server and self.at_commit and b"COMMIT" in data:
                     how, self.at_commit = self.at_commit, ""
-                    source.shutdown(socket.SHUT_RDWR)  # the client hears no more
-                    if how == "lose the reply":
-                        target.sendall(data)
-                        time.sleep(0.1)
+                    if how == "lose":
+                        break
+                    self._swallow = True  # the answer says that it was committed; the client does not hear it
+                elif not to_server and self._swallow:
+                    self._swallow = False
                     break
                 target.sendall(data)
         except OSError:
