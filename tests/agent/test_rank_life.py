@@ -295,12 +295,12 @@ def test_a_fork_bomb_is_held_by_its_limit_and_ends(agent: AgentProcess) -> None:
         await watch_until(
             client, lambda s: b"retry" in s.logs.get("a.0", b"") or b"up" in s.logs.get("a.0", b"")
         )
-        marked = await asyncio.to_thread(count_marked, ":a.0")
+        marked = await asyncio.to_thread(count_marked, agent, "a.0")
         assert marked <= 41
         await client.stop(["a.0"], 0.1)
         seen = await watch_until(client, lambda s: s.ended("a.0"))
         assert seen.facts["a.0"].phase == RankPhase.EXITED
-        assert count_marked(":a.0") == 0
+        assert count_marked(agent, "a.0") == 0
         assert (await client.node()).hostname == "node-7"
 
     agent.use(scenario)
@@ -309,15 +309,16 @@ def test_a_fork_bomb_is_held_by_its_limit_and_ends(agent: AgentProcess) -> None:
     ]
 
 
-def count_marked(suffix: str) -> int:
+def count_marked(agent: AgentProcess, rank_id: str) -> int:
+    """Processes of this agent's rank. Other tests run ranks of the same name at the same time, under other roots."""
+    stat = agent.root.stat()
+    mark = f"ARGOSY_RANK_KEY={stat.st_dev:x}-{stat.st_ino:x}:{rank_id}".encode()
     count = 0
     for process in Path("/proc").glob("[0-9]*"):
         try:
-            environ = (process / "environ").read_bytes()
+            count += mark in (process / "environ").read_bytes().split(b"\0")
         except OSError:
             continue
-        marks = [item for item in environ.split(b"\0") if item.startswith(b"ARGOSY_RANK_KEY=")]
-        count += any(mark.decode().endswith(suffix) for mark in marks)
     return count
 
 
@@ -387,7 +388,7 @@ def test_an_adopted_rank_can_be_stopped_and_stays_ended(agent: AgentProcess) -> 
     agent.use(start)
     agent.end()
     agent.start().use(stop)
-    assert count_marked(":a.0") == 0
+    assert count_marked(agent, "a.0") == 0
     agent.end(signal.SIGTERM)
     agent.start().use(look)
 
@@ -404,7 +405,7 @@ def test_a_wrapper_that_dies_while_no_agent_looks_is_vanished(agent: AgentProces
     agent.end()
     os.kill(wrapper, signal.SIGKILL)
     agent.start().use(look)
-    wait_for(lambda: count_marked(":a.0") == 0)
+    wait_for(lambda: count_marked(agent, "a.0") == 0)
 
 
 def test_a_recycled_pid_is_not_taken_for_a_rank(agent: AgentProcess) -> None:
@@ -424,4 +425,4 @@ def test_a_recycled_pid_is_not_taken_for_a_rank(agent: AgentProcess) -> None:
     bystander = os.getpid()
     agent.start().use(look)
     assert not gone(bystander)
-    wait_for(lambda: count_marked(":a.0") == 0)
+    wait_for(lambda: count_marked(agent, "a.0") == 0)
