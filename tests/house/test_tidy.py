@@ -269,6 +269,15 @@ def test_every_reason_has_its_info() -> None:
     assert [reason.value for reason in Reason if not re.fullmatch(r"[a-z]+(-[a-z]+)*", reason.value)] == []
 
 
+def test_no_reason_is_dead() -> None:
+    sources = "\n".join(
+        path.read_text(encoding="utf-8")
+        for path in (REPO / "src" / "argosy").rglob("*.py")
+        if path.name != "reasons.py"
+    )
+    assert [reason.name for reason in Reason if f"Reason.{reason.name}" not in sources] == []
+
+
 def test_the_changelog_has_a_place_for_what_comes() -> None:
     text = (REPO / "CHANGELOG.md").read_text(encoding="utf-8")
     assert re.search(r"^## \[?Unreleased\]?$", text, re.MULTILINE)

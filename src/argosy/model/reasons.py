@@ -37,9 +37,6 @@ class Reason(StrEnum):
     CREDENTIALS = "credentials"
     PROVIDER_REFUSED = "provider-refused"
     CLUSTER_GONE = "cluster-gone"
-    WAITING_FOR_RESOURCES = "waiting-for-resources"
-    WAITING_BEHIND = "waiting-behind"
-    WAITING_FOR_CLUSTER = "waiting-for-cluster"
     INTERNAL = "internal"
 
 
@@ -88,13 +85,6 @@ REASONS: Final[dict[Reason, ReasonInfo]] = {
         _U, Retry.NEVER, "the message names the field that the provider refused"
     ),
     Reason.CLUSTER_GONE: ReasonInfo(_U, Retry.NEVER, "`argosy launch -c NAME` makes the cluster again"),
-    Reason.WAITING_FOR_RESOURCES: ReasonInfo(
-        _PL, Retry.SAME, "it starts when the named jobs end; `argosy queue` shows them"
-    ),
-    Reason.WAITING_BEHIND: ReasonInfo(
-        _PL, Retry.SAME, "jobs of a cluster start in order; `argosy queue` shows it"
-    ),
-    Reason.WAITING_FOR_CLUSTER: ReasonInfo(_PL, Retry.SAME, "it starts when the cluster's nodes are ready"),
     Reason.INTERNAL: ReasonInfo(
         _PL, Retry.SAME, "`argosy server status` names the server's log; please report it"
     ),
