@@ -80,15 +80,43 @@ def test_plan_json_is_the_api_type(argosy: CommandLine, server: FakeServer) -> N
     assert (request.prices, request.limit, request.objective, request.distinct) == (True, 1, "carbon", True)
 
 
-def test_plan_of_several_tasks(argosy: CommandLine) -> None:
-    (argosy.folder / "two.yaml").write_text("name: both\n---\nname: a\nrun: x\n---\nname: b\nrun: y\n")
+PIPELINE = """\
+STAGE  INFRA             INSTANCE      NODES  ACCELERATORS  KIND          $/H  TIME     COST  EGRESS  LAUNCH
+a      aws/ca-central-1  p4d.24xlarge      1  A100:8        on-demand  ~$5.16    2h  ~$10.33   $9.00  no driver
+b      lambda/us-east-1  p4d.24xlarge      1  A100:8        on-demand  ~$5.16    1h   ~$5.16          no driver
+
+DATA FROM  TO    SIZE  LEAVES            FOR               TRAFFIC
+a          b   100 GB  aws/ca-central-1  lambda/us-east-1    $9.00
+
+All 2 tasks: ~$24.49, $9.00 of it traffic, done in ~3h
+  every stage is at its own cheapest place
+"""
+
+
+def test_plan_of_several_tasks(argosy: CommandLine, server: FakeServer) -> None:
+    (argosy.folder / "two.yaml").write_text(
+        "name: both\n---\nname: a\nestimated_hours: 2\noutputs: {s3://tokens: 100}\nrun: x\n---\nname: b\nrun: y\n"
+    )
     done = argosy("plan", "two.yaml")
-    assert done.status == 0 and "2 tasks are a pipeline" in done.err and done.err.endswith(STALE)
-    lines = done.out.splitlines()
-    assert lines[0] == "Task 1 of 2: a" and "Task 2 of 2: b" in lines
-    assert lines[-1] == "All 2 tasks at once, each at its best place: ~$0/h"
-    assert len(msgspec.json.decode(argosy.good("plan", "two.yaml", "--json"), type=list[t.PlanReply])) == 2
+    assert (done.status, done.out) == (0, PIPELINE)
+    assert "2 tasks are a pipeline" in done.err and done.err.endswith(STALE) and "outputs" not in done.err
+    assert [request.endpoint for request in server.requests][-1] == "plan_pipeline"
+    reply = msgspec.json.decode(argosy.good("plan", "two.yaml", "--json"), type=t.PipelineReply)
+    assert [stage.name for stage in reply.stages] == ["a", "b"]
     assert argosy("plan", "two.yaml", "--html", "x.html").status == 2
+    side = argosy.good("plan", "two.yaml", "--compare")
+    assert side.startswith(PIPELINE + "\nTask 1 of 2 alone: a\n") and "CAPACITY" in side
+    request = msgspec.json.decode(server.seen("plan_pipeline")[0].body, type=t.PipelineRequest)
+    assert (len(request.tasks), request.edges, request.objective) == (2, None, "cost")
+
+
+def test_tasks_that_run_at_once_have_no_edges(argosy: CommandLine, server: FakeServer) -> None:
+    (argosy.folder / "group.yaml").write_text(
+        "name: both\nexecution: parallel\n---\nname: a\nrun: x\n---\nname: b\nrun: y\n"
+    )
+    argosy.good("plan", "group.yaml", "--by", "time")
+    request = msgspec.json.decode(server.seen("plan_pipeline")[0].body, type=t.PipelineRequest)
+    assert (request.edges, request.objective) == ((), "time")
 
 
 def test_plan_says_which_constraint_is_to_blame(argosy: CommandLine, server: FakeServer) -> None:

@@ -52,6 +52,7 @@ def test_a_round_of_calls(server: FakeServer, client: Client) -> None:
     assert [one.provider for one in client.check().findings] == ["local", "aws"]
     assert client.offers("A100").offers and not client.offers("H100").offers
     assert client.plan(Task(run="x")).plan.choices
+    assert client.plan_pipeline([Task(name="a", run="x"), Task(run="y")]).method == "tree"
     assert client.events("dev", after=0, limit=5).events == ()
     assert client.server_status().clusters == 1
     client.down("dev")

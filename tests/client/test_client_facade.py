@@ -12,12 +12,15 @@ import warnings
 from collections.abc import Iterator
 from pathlib import Path
 
+import msgspec
 import pytest
 
 import argosy as sky
 from argosy import aio
+from argosy.api import types as t
 from argosy.client import facade
 from argosy.model.errors import ArgosyError
+from argosy.model.offer import Plan
 from argosy.model.resources import Autostop
 from argosy.testing.fake_server import FakeLog, FakeServer, Line
 
@@ -95,6 +98,28 @@ def test_launch_options(server: FakeServer, tmp_path: Path) -> None:
     assert sky.optimize(task).choices
     offers = sky.estimate(task, limit=2).offers
     assert [(offer.provider, offer.launchable) for offer in offers] == [("local", True), ("aws", False)]
+
+
+def test_a_dag_is_planned_as_a_whole(server: FakeServer) -> None:
+    with sky.Dag() as dag:
+        first, second, third = (sky.Task(name=name, run="x") for name in "abc")
+        first >> third
+        second >> third
+    reply = sky.estimate(dag)
+    assert isinstance(reply, t.PipelineReply) and [stage.name for stage in reply.stages] == ["a", "b", "c"]
+    assert sky.optimize(dag) == reply
+    request = msgspec.json.decode(server.seen("plan_pipeline")[0].body, type=t.PipelineRequest)
+    assert request.edges == ((0, 2), (1, 2))
+    with sky.Dag() as single:
+        sky.Task(run="x")
+    assert isinstance(sky.optimize(single), Plan) and isinstance(sky.estimate(single), t.PlanReply)
+
+    async def main() -> None:
+        assert await aio.estimate(dag) == await aio.optimize(dag) == reply
+        assert isinstance(await aio.optimize(single), Plan)
+        await aio.current_client().close()
+
+    asyncio.run(main())
 
 
 def test_cancel_and_download(server: FakeServer, tmp_path: Path) -> None:

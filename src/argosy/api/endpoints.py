@@ -35,6 +35,14 @@ ENDPOINTS: Final[tuple[Endpoint, ...]] = (
         "plan", "POST", "/plan", t.PlanRequest, t.PlanReply, "Where a task would run and why not elsewhere."
     ),
     Endpoint(
+        "plan_pipeline",
+        "POST",
+        "/plan/pipeline",
+        t.PipelineRequest,
+        t.PipelineReply,
+        "Where all tasks of a pipeline would run together, with what moving data between them costs.",
+    ),
+    Endpoint(
         "launch",
         "POST",
         "/launch",

@@ -107,6 +107,51 @@ class PlanReply(Reply, frozen=True, kw_only=True, omit_defaults=True):
     notes: tuple[str, ...] = ()  # prices that are old, files of the user that were left out
 
 
+class PipelineRequest(Request, frozen=True, kw_only=True, omit_defaults=True):
+    """Several tasks. `edges`: pairs of positions, the second starts after the first; None: each after the one before."""
+
+    tasks: tuple[Task, ...]
+    edges: tuple[tuple[int, int], ...] | None = None
+    objective: str = "cost"  # cost | time
+
+
+class MoveView(Reply, frozen=True, kw_only=True, omit_defaults=True):
+    """Data that travels between stages, or from or to storage (`src` or `dst` is its URL then)."""
+
+    src: str
+    dst: str
+    src_place: str = ""  # provider[/region]
+    dst_place: str = ""
+    size_bytes: int = 0
+    cost_micro_usd: int = 0
+
+
+class StageView(Reply, frozen=True, kw_only=True, omit_defaults=True):
+    """Where one task of a pipeline runs. `offer.basis` is `assumed` when nothing says how long it runs: one hour then."""
+
+    name: str
+    offer: OfferView
+    num_nodes: int = 1
+    cost_micro_usd: int = 0  # of the whole stage, without traffic
+    input_micro_usd: int = 0  # traffic of what it reads from storage
+    egress_micro_usd: int = 0  # traffic of what it hands on or writes to storage
+
+
+class PipelineReply(Reply, frozen=True, kw_only=True, omit_defaults=True):
+    """The best places of all stages together."""
+
+    stages: tuple[StageView, ...]
+    moves: tuple[MoveView, ...] = ()
+    cost_micro_usd: int = 0  # with traffic
+    egress_micro_usd: int = 0  # all traffic
+    makespan_s: int = 0
+    alone_micro_usd: int = 0  # with every stage at its own cheapest place, with traffic
+    method: str = ""  # tree | bound | highs | cutset
+    reasons: tuple[str, ...] = ()  # why a stage is where it is
+    notes: tuple[str, ...] = ()
+    warnings: tuple[str, ...] = ()
+
+
 class LaunchRequest(Request, frozen=True, kw_only=True, omit_defaults=True):
     """Make or reuse cluster `cluster` and run `task` on it. Without `run` only the cluster is made."""
 

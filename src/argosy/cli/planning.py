@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 OBJECTIVES: Final = ("cost", "time", "carbon")
 _OFFERS_MAX: Final = 2000
 _HEEDED: Final = ("deadline", "estimated_hours")  # by plans; launches do not yet
+_PIPELINED: Final = ("estimated_hours", "inputs", "outputs")  # by plans of several tasks
 
 
 @click.command(
@@ -60,15 +61,23 @@ def plan(
 ) -> None:
     """Show where a task would run best, what it costs, and why not elsewhere.
 
-    Also what clouds would take that Argosy cannot launch on yet.
+    Also what clouds would take that Argosy cannot launch on yet. Several tasks in one file are planned together, with the traffic
+    between them.
     """
-    tasks, warnings = parse_all(session, words, flags)
+    tasks, warnings, at_once = parse_all(session, words, flags)
     if html is not None and len(tasks) > 1:
         raise click.UsageError(f"`{words[0]}` has {len(tasks)} tasks, a page shows one")
     screen = session.screen
-    screen.warn(_unheeded(warnings))
-    replies: list[PlanReply] = []
-    for task in tasks:
+    if len(tasks) > 1:
+        from argosy.cli.pipelines import plan_pipeline
+
+        screen.warn(_unheeded(warnings, _PIPELINED))
+        plan_pipeline(session, tasks, at_once=at_once, objective=objective, as_json=as_json)
+        if not compare or as_json:
+            return
+    else:
+        screen.warn(_unheeded(warnings))
+    for number, task in enumerate(tasks, 1):
         reply = session.client.plan(
             task,
             prices=True,
@@ -79,22 +88,18 @@ def plan(
             html=html is not None,
         )
         _refuse_nothing(task, reply)
-        replies.append(reply)
-    if html is not None:
-        _write(session, html, replies[0].page)
-    screen.warn(dict.fromkeys(warning for reply in replies for warning in reply.warnings))
-    if as_json:
-        screen.json(replies[0] if len(replies) == 1 else replies)
-        return
-    screen.warn(dict.fromkeys(note for reply in replies for note in reply.notes))
-    for number, (task, reply) in enumerate(zip(tasks, replies, strict=True), 1):
+        if html is not None:
+            _write(session, html, reply.page)
+        if len(tasks) == 1:
+            screen.warn(reply.warnings)
+        if as_json:
+            screen.json(reply)
+            return
         if len(tasks) > 1:
-            screen.print(
-                f"{'' if number == 1 else chr(10)}Task {number} of {len(tasks)}: {task.name or '(no name)'}"
-            )
+            screen.print(f"\nTask {number} of {len(tasks)} alone: {task.name or '(no name)'}")
+        else:
+            screen.warn(reply.notes)
         show_plan(session, task, reply, compare=compare)
-    if len(tasks) > 1:
-        _say_sum(session, replies)
 
 
 @click.command(
@@ -144,9 +149,9 @@ def offers(session: Session, /, words: tuple[str, ...], top: int, as_json: bool,
         ),
         [
             [
-                _place_of(offer),
+                place_of(offer),
                 offer.instance_type,
-                _accelerators_of(offer),
+                accelerators_of(offer),
                 render_milli(offer.cpus_milli) if offer.cpus_milli else "",
                 render_bytes(offer.memory_bytes) if offer.memory_bytes else "",
                 offer.capacity,
@@ -408,21 +413,9 @@ def render_view(price: PriceView | None) -> str:
     return ("~" if price.estimated else "") + render_price(price.micro_usd)
 
 
-def _unheeded(warnings: tuple[str, ...]) -> list[str]:
+def _unheeded(warnings: tuple[str, ...], heeded: tuple[str, ...] = _HEEDED) -> list[str]:
     """What a task says that nothing heeds yet, but for what plans do heed."""
-    return [text for text in warnings if not any(f"`{name}`" in text for name in _HEEDED)]
-
-
-def _say_sum(session: Session, replies: list[PlanReply]) -> None:
-    """The best of each task, together; data between places is not counted."""
-    best = [reply.offers[0] for reply in replies if reply.offers]
-    known = [offer.total_micro_usd for offer in best if offer.total_micro_usd is not None]
-    session.screen.print(
-        f"\nAll {len(replies)} tasks, each at its best place: ~{render_price(sum(known))}, without traffic"
-        if len(known) == len(replies)
-        else f"\nAll {len(replies)} tasks at once, each at its best place: "
-        f"~{render_price(sum(offer.hourly_micro_usd for offer in best))}/h"
-    )
+    return [text for text in warnings if not any(f"`{name}`" in text for name in heeded)]
 
 
 def _refuse_nothing(task: Task, reply: PlanReply) -> None:
@@ -472,12 +465,12 @@ def _plan_table(session: Session, reply: PlanReply, num_nodes: int) -> None:
         ),
         [
             [
-                _place_of(offer),
+                place_of(offer),
                 offer.instance_type,
                 str(num_nodes),
                 render_milli(offer.cpus_milli) if offer.cpus_milli else "",
                 render_bytes(offer.memory_bytes) if offer.memory_bytes else "",
-                _accelerators_of(offer),
+                accelerators_of(offer),
                 offer.capacity,
                 ("~" if offer.price.estimated else "") + render_price(offer.hourly_micro_usd),
                 render_duration(offer.runtime_s) if offer.runtime_s is not None else "",
@@ -557,11 +550,13 @@ def _budget_table(session: Session, budgets: Sequence[BudgetView]) -> None:
     )
 
 
-def _place_of(offer: OfferView) -> str:
+def place_of(offer: OfferView) -> str:
+    """`provider/region/zone`, as far as there is one."""
     return "/".join(part for part in (offer.provider, offer.region, offer.zone) if part)
 
 
-def _accelerators_of(offer: OfferView) -> str:
+def accelerators_of(offer: OfferView) -> str:
+    """`A100:8`, of one node; "" when there is none."""
     if not offer.accelerators_milli:
         return ""
     return f"{offer.accelerator}:{render_milli(offer.accelerators_milli)}"

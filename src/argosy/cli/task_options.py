@@ -94,7 +94,7 @@ def parse_described(
         from argosy.model.task import Task
 
         return Described(Task(run=command_of(words)), ())
-    tasks, warnings = parse_all(session, words, flags, job_recovery=job_recovery)
+    tasks, warnings, _ = parse_all(session, words, flags, job_recovery=job_recovery)
     if len(tasks) != 1:
         raise ArgosyError(
             "unsupported",
@@ -115,8 +115,8 @@ def parse_all(
     flags: dict[str, Any],  # Any: as click read them
     *,
     job_recovery: str | None = None,
-) -> tuple[tuple[Task, ...], tuple[str, ...]]:
-    """Every task of a file or a command line, and what to warn of. Errors: "spec-invalid", "spec-unreadable", "usage"."""
+) -> tuple[tuple[Task, ...], tuple[str, ...], bool]:
+    """Every task of a file or a command line, what to warn of, and whether they run at once. Errors: "spec-invalid", "spec-unreadable", "usage"."""
     from argosy.spec import parse_task, task_from_mapping
 
     overrides = _overrides(session, flags, job_recovery)
@@ -127,7 +127,8 @@ def parse_all(
         # Without a program it is a cluster of one node or more: flags say the rest.
         mapping: dict[str, object] = {"run": command_of(words)} if words else {"num_nodes": 1}
         parsed = task_from_mapping(mapping, where="command line", overrides=overrides)
-    return tuple(parsed.tasks), tuple(warning.render() for warning in parsed.warnings)
+    warnings = tuple(warning.render() for warning in parsed.warnings)
+    return tuple(parsed.tasks), warnings, parsed.execution == "parallel"
 
 
 def command_of(words: tuple[str, ...]) -> str:

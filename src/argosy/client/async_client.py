@@ -292,6 +292,19 @@ class AsyncClient:
         )
         return await self.send(call)
 
+    async def plan_pipeline(
+        self,
+        tasks: Sequence[Task],
+        *,
+        edges: Sequence[tuple[int, int]] | None = None,
+        objective: str = "cost",
+    ) -> t.PipelineReply:
+        """Where all tasks of a pipeline would run, with the traffic between them. Changes nothing.
+
+        `edges`: pairs of positions in `tasks`; None: each after the one before. `objective`: cost or time.
+        """
+        return await self.send(calls.plan_pipeline(tasks, edges=edges, objective=objective))
+
     async def launch(
         self,
         task: Task,

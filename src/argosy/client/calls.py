@@ -148,6 +148,15 @@ def plan(
     return _call("plan", t.PlanReply, body=request)
 
 
+def plan_pipeline(
+    tasks: Sequence[Task], *, edges: Sequence[tuple[int, int]] | None = None, objective: str = "cost"
+) -> Call[t.PipelineReply]:
+    request = t.PipelineRequest(
+        tasks=tuple(tasks), edges=None if edges is None else tuple(edges), objective=objective
+    )
+    return _call("plan_pipeline", t.PipelineReply, body=request)
+
+
 def launch(request: t.LaunchRequest) -> Call[t.LaunchReply]:
     return _call("launch", t.LaunchReply, body=request)
 

@@ -239,6 +239,19 @@ class Client:
         )
         return self.send(call)
 
+    def plan_pipeline(
+        self,
+        tasks: Sequence[Task],
+        *,
+        edges: Sequence[tuple[int, int]] | None = None,
+        objective: str = "cost",
+    ) -> t.PipelineReply:
+        """Where all tasks of a pipeline would run, with the traffic between them. Changes nothing.
+
+        `edges`: pairs of positions in `tasks`; None: each after the one before. `objective`: cost or time.
+        """
+        return self.send(calls.plan_pipeline(tasks, edges=edges, objective=objective))
+
     def launch(
         self,
         task: Task,

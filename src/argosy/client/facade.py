@@ -17,12 +17,12 @@ import sys
 import warnings
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import BinaryIO, Final, NamedTuple, TypeVar
+from typing import BinaryIO, Final, NamedTuple, TypeVar, overload
 
 from argosy.api import types as t
 from argosy.api.location import Location, locate
 from argosy.client.client import Client
-from argosy.client.tasks import Launchable, model_of
+from argosy.client.tasks import Dag, Launchable, Task, model_of
 from argosy.model.errors import ArgosyError
 from argosy.model.offer import Offer, Plan
 from argosy.model.resources import Autostop
@@ -172,22 +172,38 @@ def exec(task: Launchable, cluster_name: str, dryrun: bool = False, down: bool =
     return queued_of(client.exec(cluster_name, [model], user=user_name()), cluster_name)
 
 
-def optimize(task: Launchable) -> Plan:
+@overload
+def optimize(task: Task | ModelTask) -> Plan: ...
+@overload
+def optimize(task: Dag) -> Plan | t.PipelineReply: ...
+def optimize(task: Launchable) -> Plan | t.PipelineReply:
     """Where a task would run, at what price, and why not elsewhere: also on clouds that cannot be launched on yet.
 
-    Errors: "no-offer" for an accelerator or a place that does not exist.
+    A Dag with several tasks is planned as a whole, as by `estimate`. Errors: "no-offer" for an accelerator or a place that does
+    not exist.
     """
+    if isinstance(task, Dag):
+        found = estimate(task, limit=1)
+        return found.plan if isinstance(found, t.PlanReply) else found
     return estimate(task, limit=1).plan
 
 
-def estimate(task: Launchable, *, limit: int = 20, objective: str = "cost") -> t.PlanReply:
+@overload
+def estimate(task: Task | ModelTask, *, limit: int = 20, objective: str = "cost") -> t.PlanReply: ...
+@overload
+def estimate(task: Dag, *, limit: int = 20, objective: str = "cost") -> t.PlanReply | t.PipelineReply: ...
+def estimate(task: Launchable, *, limit: int = 20, objective: str = "cost") -> t.PlanReply | t.PipelineReply:
     """What a task would cost, best first: `offers` with prices per hour and, when the runtime is known, in total.
 
-    `objective` is cost, time or carbon. Errors: "no-offer" for what does not exist or a deadline that cannot be met.
+    A Dag with several tasks: the best places of all of them together, in `stages`, with the traffic between them, in `moves`.
+    `objective` is cost, time or (for one task) carbon. Errors: "no-offer" for what does not exist or a deadline that cannot be met.
 
         for offer in sky.estimate(task).offers:
             print(offer.provider, offer.instance_type, offer.hourly_micro_usd / 1e6)
     """
+    if isinstance(task, Dag) and len(task) > 1:
+        tasks = [prepared(one) for one in task.tasks]
+        return current_client().plan_pipeline(tasks, edges=task.positions(), objective=objective)
     return current_client().plan(prepared(task), prices=True, limit=limit, distinct=True, objective=objective)
 
 

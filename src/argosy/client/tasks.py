@@ -368,7 +368,7 @@ class Task:
 
 
 class Dag:
-    """Tasks and their order. One task can be launched; several are for later.
+    """Tasks and their order. One task can be launched; several can be planned together (`estimate`), and launched later.
 
     >>> with Dag() as dag:
     ...     task = Task(run="echo hi")
@@ -393,6 +393,11 @@ class Dag:
         self.add(before)
         self.add(after)
         self.edges.append((before, after))
+
+    def positions(self) -> tuple[tuple[int, int], ...]:
+        """The edges as positions in `tasks`."""
+        number = {id(task): at for at, task in enumerate(self.tasks)}
+        return tuple((number[id(src)], number[id(dst)]) for src, dst in self.edges)
 
     def single(self) -> Task:
         """The one task. Errors: "unsupported" when there are several, "usage" when there is none."""

@@ -246,7 +246,7 @@ def _network(
             offer = candidate.choice.offer
             away = tariff(offer.provider, offer.region)
             cost = candidate.cost_micro_usd + sum(
-                _flow_cost(flow, offer.provider, offer.region, tariff) for flow in stage.flows
+                flow_micro_usd(flow, offer.provider, offer.region, tariff) for flow in stage.flows
             )
             mine.append(
                 Option(
@@ -263,7 +263,8 @@ def _network(
     return Network(options, edges, order)
 
 
-def _flow_cost(flow: Flow, provider: str, region: str, tariff: Tariffs) -> int:
+def flow_micro_usd(flow: Flow, provider: str, region: str, tariff: Tariffs) -> int:
+    """What the traffic of `flow` costs when its stage runs in this place."""
     if flow.provider == provider and flow.region in ("", region):
         return 0
     away = tariff(flow.provider, flow.region) if flow.reads else tariff(provider, region)

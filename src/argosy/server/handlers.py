@@ -74,6 +74,7 @@ class Handlers:
         return {
             "health": self.health,
             "plan": self.plan,
+            "plan_pipeline": self.plan_pipeline,
             "launch": self.launch,
             "exec": self.exec,
             "jobs_launch": self.jobs_launch,
@@ -139,6 +140,9 @@ class Handlers:
 
     async def plan(self, exchange: Exchange) -> t.PlanReply:
         return await self._operations.plan(await exchange.decode(t.PlanRequest))
+
+    async def plan_pipeline(self, exchange: Exchange) -> t.PipelineReply:
+        return await self._operations.plan_pipeline(await exchange.decode(t.PipelineRequest))
 
     async def launch(self, exchange: Exchange) -> bytes:
         return await self._operations.launch(await exchange.decode(t.LaunchRequest))

@@ -29,7 +29,7 @@ from argosy.planning import Ability, plan, usage_by_provider
 from argosy.server.accounts import Accounts
 from argosy.server.exchange import encode
 from argosy.server.ports import Controllers
-from argosy.server.pricing import Pricing
+from argosy.server.pricing import Asked, Pricing
 from argosy.server.refusals import missing, no_cluster, not_covered
 from argosy.store.errors import Conflict, KeyUsed
 from argosy.store.snapshot import Snapshot
@@ -44,6 +44,7 @@ _QUOTE_LIMIT_S: Final = 30.0
 _TASKS_MAX: Final = 20_000
 _ALTERNATIVES: Final = 5
 _PLANNED_WITH: Final = frozenset(("deadline", "estimated_hours"))  # plans use them, launches do not yet
+_PIPELINED_WITH: Final = frozenset(("estimated_hours", "inputs", "outputs"))
 _RUNS_SEEN: Final = 1000  # of the last managed jobs
 _RUNS_SINCE_MS: Final = 30 * 86_400_000
 MANAGED: Final = "managed"  # scope of the numbers of managed jobs
@@ -150,10 +151,23 @@ class Operations:
             return t.PlanReply(plan=await self._explained(task, made, offers), warnings=warnings)
         able, runs = self._abilities(), await self._earlier_runs(task)
         reply = await asyncio.to_thread(self._pricing.complete, request, made, offers, able, runs)
-        used = msgspec.structs.replace(
-            task, not_executed=tuple(each for each in task.not_executed if each not in _PLANNED_WITH)
-        )
-        return msgspec.structs.replace(reply, warnings=_warnings(used))
+        return msgspec.structs.replace(reply, warnings=_warnings(task, heeded=_PLANNED_WITH))
+
+    async def plan_pipeline(self, request: t.PipelineRequest) -> t.PipelineReply:
+        """All stages together. Every stage is planned as if it were alone on the own machines: they run one after another."""
+        from argosy.server.pipelines import STAGES_MAX
+
+        if len(request.tasks) > STAGES_MAX:
+            raise ArgosyError("too-large", f"at most {STAGES_MAX} tasks, these are {len(request.tasks):,}")
+        tasks = [self._checked(task, with_files=False) for task in request.tasks]
+        asked = []
+        for task in tasks:
+            offers, failed = await self.quote(Want(resources=task.resources, num_nodes=task.num_nodes))
+            own = await self._plan(task.resources, task.num_nodes, task.ordered, offers, failed)
+            asked.append(Asked(task, own, offers, tuple(await self._earlier_runs(task))))
+        able = self._abilities()
+        reply = await asyncio.to_thread(self._pricing.pipeline, request, asked, able)
+        return msgspec.structs.replace(reply, warnings=_warnings(*tasks, heeded=_PIPELINED_WITH))
 
     async def _explained(self, task: Task, made: Plan, offers: Sequence[Offer]) -> Plan:
         """A plan without choices also says what clouds could do. Raises `no-offer` for what does not exist anywhere.
@@ -596,8 +610,8 @@ def _ref(job: Workload) -> t.JobRef:
     return t.JobRef(id=job.id, number=job.number, name=job.name)
 
 
-def _warnings(*tasks: Task) -> tuple[str, ...]:
-    fields = sorted({field for task in tasks for field in task.not_executed})
+def _warnings(*tasks: Task, heeded: frozenset[str] = frozenset()) -> tuple[str, ...]:
+    fields = sorted({field for task in tasks for field in task.not_executed} - heeded)
     return tuple(f"`{field}` is accepted and does nothing yet" for field in fields)
 
 

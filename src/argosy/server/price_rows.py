@@ -9,14 +9,14 @@ import msgspec
 
 from argosy.api import types as t
 from argosy.model.errors import ArgosyError
-from argosy.model.offer import Offer, Rejection
-from argosy.model.resources import Infra
+from argosy.model.offer import Choice, Offer, Rejection
+from argosy.model.resources import Infra, Resources
 from argosy.model.task import Task
 from argosy.model.units import parse_milli
 
 if TYPE_CHECKING:
     from argosy.catalog.listing import GpuRow
-    from argosy.planning.objective import Ranked
+    from argosy.planning.objective import Objective, Ranked
 
 
 def distinct(ranked: Sequence[Ranked], limit: int) -> list[tuple[Ranked, int]]:
@@ -111,3 +111,32 @@ def is_there(offer: Offer, model: str, place: Infra) -> bool:
             (place.zone, offer.zone),
         )
     )
+
+
+def steady(wish: Resources) -> Resources:
+    """Who does not ask for spot does not get machines that are taken back."""
+    return wish if wish.use_spot is not None else msgspec.structs.replace(wish, use_spot=False)
+
+
+def by_price(choice: Choice) -> tuple[int, str, str, str, str]:
+    offer = choice.offer
+    return choice.price_micro_usd, offer.provider, offer.region, offer.zone, offer.shape.instance_type
+
+
+def merged(choices: Sequence[Choice], task: Task) -> list[Choice]:
+    """By price, or in the order of the candidates first when they are in order of preference."""
+    if not task.ordered:
+        return sorted(choices, key=by_price)
+    order = {steady(wish): index for index, wish in reversed(list(enumerate(task.resources)))}
+    return sorted(choices, key=lambda each: (order.get(steady(each.resources), 0), *by_price(each)))
+
+
+def parse_objective(name: str) -> Objective:
+    """Raises `usage` for what is none."""
+    from argosy.planning.objective import Objective
+
+    try:
+        return Objective(name)
+    except ValueError:
+        names = ", ".join(Objective)
+        raise ArgosyError("usage", f"`{name}` is no objective", hint=f"it is one of {names}") from None

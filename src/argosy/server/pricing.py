@@ -22,7 +22,18 @@ from argosy.model.offer import Capacity, Choice, Offer, Plan, Rejection, waits_f
 from argosy.model.resources import Infra, Resources
 from argosy.model.rows import Claim
 from argosy.model.task import Task
-from argosy.server.price_rows import distinct, is_there, parse_gpu, parse_place, spot_told, summed_by_model
+from argosy.server.price_rows import (
+    by_price,
+    distinct,
+    is_there,
+    merged,
+    parse_gpu,
+    parse_objective,
+    parse_place,
+    spot_told,
+    steady,
+    summed_by_model,
+)
 from argosy.server.spending import Rates
 
 if TYPE_CHECKING:
@@ -46,6 +57,15 @@ class _Stamp(NamedTuple):
     """What the user's folder looked like: names, sizes and times of its files."""
 
     files: tuple[tuple[str, int, int], ...] = ()
+
+
+class Asked(NamedTuple):
+    """One task of a pipeline, with what the providers of this server say to it."""
+
+    task: Task
+    own: Plan
+    offers: Sequence[Offer]
+    runs: Sequence[Run]
 
 
 class Pricing:
@@ -102,13 +122,7 @@ class Pricing:
         """
         from argosy.planning.objective import Objective, rank_by
 
-        try:
-            objective = Objective(request.objective)
-        except ValueError:
-            names = ", ".join(Objective)
-            raise ArgosyError(
-                "usage", f"`{request.objective}` is no objective", hint=f"it is one of {names}"
-            ) from None
+        objective = parse_objective(request.objective)
         task = request.task
         limit = max(1, min(request.limit, _LIMIT_MAX))
         wide = request.distinct or objective is not Objective.COST
@@ -119,7 +133,7 @@ class Pricing:
             if unknown is not None:
                 raise unknown
         known = self._known(task, runs, objective)
-        choices = _merged([*own.choices, *ranking.shown], task)
+        choices = merged([*own.choices, *ranking.shown], task)
         best = (
             rank_by(objective, choices, task.num_nodes, known)
             if choices and not (task.ordered and objective is Objective.COST)
@@ -147,6 +161,56 @@ class Pricing:
             page=_page(rows, task) if request.html else "",
             notes=self.notes(view.provider for view in views),
         )
+
+    def pipeline(
+        self, request: t.PipelineRequest, asked: Sequence[Asked], abilities: Mapping[str, Ability]
+    ) -> t.PipelineReply:
+        """The optimum of all stages with traffic between them.
+
+        Raises ArgosyError: `no-offer` for a stage that fits nowhere, `spec-invalid` for edges in a circle, `usage`.
+        """
+        from argosy.planning.objective import evaluate
+        from argosy.server import pipelines
+
+        objective = parse_objective(request.objective)
+        shape = pipelines.shape_of([each.task for each in asked], request.edges)
+        candidates, known = [], []
+        for name, one in zip(shape.names, asked, strict=True):
+            facts = self._known(one.task, one.runs, "time" if one.runs else "cost")
+            known.append(pipelines.with_assumed(facts))
+            choices = self._stage_choices(name, one, abilities)
+            candidates.append(pipelines.candidates(choices, one.task.num_nodes, known[-1]))
+        found = pipelines.planned(shape, candidates, pipelines.tariffs_of(self.catalog), objective)
+        views = []
+        for pick, one, facts in zip(found.plan.picks, asked, known, strict=True):
+            view = self._view(evaluate(pick.candidate.choice, one.task.num_nodes, facts), 1)
+            assumed = view.basis == "estimate" and one.task.estimated_s is None
+            views.append(msgspec.structs.replace(view, basis="assumed") if assumed else view)
+        reply = pipelines.view_of(shape, found, views, [each.task for each in asked])
+        notes = (*pipelines.notes_of(shape, reply), *self.notes(view.provider for view in views))
+        return msgspec.structs.replace(reply, notes=notes)
+
+    def _stage_choices(self, name: str, one: Asked, abilities: Mapping[str, Ability]) -> list[Choice]:
+        """The cheapest of every region, and own machines. Raises `no-offer` when there is none."""
+        from argosy.api.plans import no_offer
+        from argosy.planning.market import cheapest_in_regions
+
+        task, wishes = one.task, tuple(map(steady, one.task.resources))
+        atlas = self._atlas() if any(wish.areas or wish.excluded for wish in wishes) else None
+        # In order of preference: the first that fits anywhere is meant.
+        for group in [(wish,) for wish in wishes] if task.ordered else [wishes]:
+            found = [each for each in one.own.choices if not task.ordered or steady(each.resources) in group]
+            found += self._reserved(self.catalog, group, task)
+            found += cheapest_in_regions(group, task.num_nodes, self._market(), atlas=atlas)
+            if found:
+                return found
+        unknown = self._unknown(task, one.offers)
+        if unknown is not None:
+            raise unknown
+        why = waits_for(one.own) or self._impossible(task, self._rank(task, limit=1), one.offers, abilities)
+        error = no_offer(task, one.own)
+        text = f"stage `{name}`: {why}" if why else error.what
+        raise ArgosyError("no-offer", text, details=error.details, hint=error.hint)
 
     def explain(
         self, task: Task, own: Plan, offers: Sequence[Offer], abilities: Mapping[str, Ability]
@@ -188,7 +252,7 @@ class Pricing:
         reserved = self._reserved(catalog, wishes, task)
         if not reserved:
             return ranking
-        shown = sorted([*reserved, *ranking.shown], key=_by_price)[:limit]
+        shown = sorted([*reserved, *ranking.shown], key=by_price)[:limit]
         return msgspec.structs.replace(ranking, shown=tuple(shown), fitting=ranking.fitting + len(reserved))
 
     def _reserved(self, catalog: Catalog, wishes: Sequence[Resources], task: Task) -> list[Choice]:
@@ -497,24 +561,6 @@ class Pricing:
             best = rank((wish,), claim.count, self.catalog.market, limit=1).plan.choices
             elsewhere = best[0].price_micro_usd if best else None
         return Rates(on_demand, elsewhere)
-
-
-def steady(wish: Resources) -> Resources:
-    """Who does not ask for spot does not get machines that are taken back."""
-    return wish if wish.use_spot is not None else msgspec.structs.replace(wish, use_spot=False)
-
-
-def _by_price(choice: Choice) -> tuple[int, str, str, str, str]:
-    offer = choice.offer
-    return choice.price_micro_usd, offer.provider, offer.region, offer.zone, offer.shape.instance_type
-
-
-def _merged(choices: Sequence[Choice], task: Task) -> list[Choice]:
-    """By price, or in the order of the candidates first when they are in order of preference."""
-    if not task.ordered:
-        return sorted(choices, key=_by_price)
-    order = {steady(wish): index for index, wish in reversed(list(enumerate(task.resources)))}
-    return sorted(choices, key=lambda each: (order.get(steady(each.resources), 0), *_by_price(each)))
 
 
 def _plain(choice: Choice, task: Task, known: Known) -> Ranked:

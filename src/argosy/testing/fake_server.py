@@ -259,6 +259,8 @@ class FakeServer:
             case t.PlanRequest():
                 made = self.plan_of(request.task)
                 return self.priced(made, request) if request.prices else made
+            case t.PipelineRequest():
+                return priced_answers.pipeline(request)
             case t.RefreshRequest():
                 return t.RefreshReply(provider=request.provider, before=100, after=120, skipped=3)
             case t.BudgetRequest():

@@ -14,7 +14,7 @@ import asyncio
 import os
 import sys
 from collections.abc import Iterable, Sequence
-from typing import BinaryIO, Final
+from typing import BinaryIO, Final, overload
 from weakref import WeakKeyDictionary
 
 from argosy.api import types as t
@@ -32,10 +32,11 @@ from argosy.client.facade import (
     user_name,
 )
 from argosy.client.frames import Prefixer
-from argosy.client.tasks import Launchable
+from argosy.client.tasks import Dag, Launchable, Task
 from argosy.model.errors import ArgosyError
 from argosy.model.offer import Plan
 from argosy.model.resources import Autostop
+from argosy.model.task import Task as ModelTask
 
 __all__ = [
     "autostop",
@@ -109,16 +110,33 @@ async def exec(task: Launchable, cluster_name: str) -> Launched:
     return queued_of(await client.exec(cluster_name, [model], user=user_name()), cluster_name)
 
 
-async def optimize(task: Launchable) -> Plan:
+@overload
+async def optimize(task: Task | ModelTask) -> Plan: ...
+@overload
+async def optimize(task: Dag) -> Plan | t.PipelineReply: ...
+async def optimize(task: Launchable) -> Plan | t.PipelineReply:
     """See `argosy.optimize`."""
+    if isinstance(task, Dag):
+        found = await estimate(task, limit=1)
+        return found.plan if isinstance(found, t.PlanReply) else found
     return (await estimate(task, limit=1)).plan
 
 
-async def estimate(task: Launchable, *, limit: int = 20, objective: str = "cost") -> t.PlanReply:
+@overload
+async def estimate(task: Task | ModelTask, *, limit: int = 20, objective: str = "cost") -> t.PlanReply: ...
+@overload
+async def estimate(
+    task: Dag, *, limit: int = 20, objective: str = "cost"
+) -> t.PlanReply | t.PipelineReply: ...
+async def estimate(
+    task: Launchable, *, limit: int = 20, objective: str = "cost"
+) -> t.PlanReply | t.PipelineReply:
     """See `argosy.estimate`."""
-    return await current_client().plan(
-        prepared(task), prices=True, limit=limit, distinct=True, objective=objective
-    )
+    client = current_client()
+    if isinstance(task, Dag) and len(task) > 1:
+        tasks = [prepared(one) for one in task.tasks]
+        return await client.plan_pipeline(tasks, edges=task.positions(), objective=objective)
+    return await client.plan(prepared(task), prices=True, limit=limit, distinct=True, objective=objective)
 
 
 async def status(
