@@ -23,6 +23,7 @@ from argosy.controllers.view import (
     RunRanks,
     StopRanks,
     View,
+    terminals_of,
 )
 from argosy.model.facts import ClaimFact, NodeFacts, NodeSighting, RankFact, RankPhase
 from argosy.model.offer import Placement
@@ -402,6 +403,17 @@ def test_an_idle_cluster_rests_or_goes_after_its_time() -> None:
         )
         rows = puts(decide_cluster(a_view(idle, world.claim, *world.nodes), idle, new_id))
         assert (rows["clu-0"].desired, rows["clu-0"].reason) == (desired, Reason.IDLE)
+
+
+def test_an_open_terminal_keeps_a_cluster_awake_unless_told_otherwise() -> None:
+    world, facts = World(), Facts()
+    facts.begin(terminals_of("clu-0"))
+    for wait_for, awake in (("jobs_and_ssh", True), ("jobs", False)):
+        policy = Autostop(idle_s=60, wait_for=wait_for)
+        idle = msgspec.structs.replace(world.cluster, autostop=policy, active_ms=NOW - 61_000)
+        rows = puts(decide_cluster(a_view(idle, world.claim, *world.nodes, facts=facts), idle, new_id))
+        assert (rows["clu-0"].desired is Desired.RUN) is awake
+        assert (rows["clu-0"].active_ms == 0) is awake
 
 
 def test_down_ends_jobs_then_claims_then_the_cluster() -> None:

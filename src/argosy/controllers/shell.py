@@ -8,9 +8,10 @@ the next pass say the same thing again, and effects are keyed by rows that exist
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import heapq
 import logging
-from collections.abc import Coroutine, Iterable, Sequence
+from collections.abc import Coroutine, Iterable, Iterator, Sequence
 
 from argosy.controllers.cluster.decide import decide_cluster, explain_cluster
 from argosy.controllers.effects import Effects
@@ -19,7 +20,7 @@ from argosy.controllers.job.queue import decide_queue, explain_queue
 from argosy.controllers.links import Links
 from argosy.controllers.nodes.decide import decide_claim
 from argosy.controllers.observed import Facts
-from argosy.controllers.view import Action, Emit, ForgetRanks, Policy, Put, StopRanks, View
+from argosy.controllers.view import Action, Emit, ForgetRanks, Policy, Put, StopRanks, View, terminals_of
 from argosy.infra.agent_port import AgentDirectory
 from argosy.infra.border import BorderError
 from argosy.infra.log_sink import LogSink
@@ -123,6 +124,17 @@ class Shell:
             },
             policy=self._policy,
         )
+
+    @contextlib.contextmanager
+    def attended(self, cluster_id: str) -> Iterator[None]:
+        """Somebody has a terminal there: meanwhile the cluster is not idle."""
+        self.observed.begin(terminals_of(cluster_id))
+        self.wake(cluster_id)
+        try:
+            yield
+        finally:
+            self.observed.end(terminals_of(cluster_id))
+            self.wake(cluster_id)
 
     def waits(self, rows: Snapshot) -> dict[str, str]:
         """Why queued clusters and managed jobs wait, by id."""

@@ -78,7 +78,13 @@ class Observed(Protocol):
         """Of the last effect on a claim (its id) or on an attempt (its id)."""
 
     def busy(self, subject: str) -> bool:
-        """Whether an effect on this claim or attempt is under way in this process."""
+        """Whether an effect on this claim or attempt is under way in this process, or a terminal is open
+        (`terminals_of`)."""
+
+
+def terminals_of(cluster_id: str) -> str:
+    """The subject that is busy while somebody has a terminal on the cluster."""
+    return f"terminals of {cluster_id}"
 
 
 class Policy(msgspec.Struct, frozen=True, kw_only=True):

@@ -426,7 +426,7 @@ class Handlers:
             await exchange.reply_stream(LOG_MEDIA_TYPE, (frame.render() async for frame in frames))
 
     async def shell(self, exchange: Exchange) -> None:
-        await serve_terminal(exchange, self._store, self._agents)
+        await serve_terminal(exchange, self._store, self._agents, self._controllers)
 
 
 def _sum(amounts: Iterable[int | None]) -> int | None:

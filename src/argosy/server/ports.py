@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import AbstractContextManager
 from typing import Protocol
 
 from argosy.model.facts import NodeFacts, RankFact
@@ -28,6 +29,9 @@ class Controllers(Protocol):
 
     def wake(self, *ids: str) -> None:
         """Look at these rows soon. Carries no data, never blocks."""
+
+    def attended(self, cluster_id: str) -> AbstractContextManager[None]:
+        """Somebody has a terminal there: meanwhile the cluster is not idle."""
 
     def waits(self, rows: Snapshot) -> Mapping[str, str]:
         """Why queued clusters and managed jobs wait, by id."""

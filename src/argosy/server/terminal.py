@@ -13,6 +13,7 @@ from argosy.model.errors import ArgosyError
 from argosy.model.phases import NodePhase
 from argosy.model.rows import Node
 from argosy.server.exchange import Exchange
+from argosy.server.ports import Controllers
 from argosy.server.refusals import no_cluster
 from argosy.store.store import Store
 
@@ -30,9 +31,16 @@ class Exit(msgspec.Struct, frozen=True):
     exit_code: int | None
 
 
-async def serve_terminal(exchange: Exchange, store: Store, agents: AgentDirectory) -> None:
+async def serve_terminal(
+    exchange: Exchange, store: Store, agents: AgentDirectory, controllers: Controllers
+) -> None:
     """Until the shell ends or the client goes. Raises `not-found`, `wrong-state`, `node-unreachable` before it begins."""
     node = await _node(exchange, store)
+    with controllers.attended(node.workload_id):
+        await _serve(exchange, node, agents)
+
+
+async def _serve(exchange: Exchange, node: Node, agents: AgentDirectory) -> None:
     rows = min(max(exchange.number("rows") or 24, 1), _ROWS_MAX)
     columns = min(max(exchange.number("columns") or 80, 1), _ROWS_MAX)
     try:

@@ -12,6 +12,7 @@ import socket
 import tempfile
 import threading
 from collections.abc import Callable, Coroutine, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from types import MappingProxyType, TracebackType
 from typing import TYPE_CHECKING, Any, Self, TypeVar
@@ -46,6 +47,9 @@ class IdleControllers:
 
     def wake(self, *ids: str) -> None:
         self.woken.extend(ids)
+
+    def attended(self, cluster_id: str) -> AbstractContextManager[None]:
+        return nullcontext()
 
     def waits(self, rows: Snapshot) -> Mapping[str, str]:
         return {}

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 import msgspec
 
 from argosy.controllers.policies import finish, new_attempt, render_rejections, task_of
-from argosy.controllers.view import Action, NewId, Put, View, WakeAt, event
+from argosy.controllers.view import Action, NewId, Put, View, WakeAt, event, terminals_of
 from argosy.model.offer import Choice, Plan
 from argosy.model.phases import ClaimPhase, Desired, NodePhase, Outcome, WorkloadPhase
 from argosy.model.reasons import Reason
@@ -209,6 +209,8 @@ def _watch_idleness(view: View, cluster: Workload) -> list[Action]:
     jobs = view.rows.jobs_of(cluster.id)
     policy = cluster.autostop
     busy = bool(jobs) and policy.wait_for != "none"
+    if policy.wait_for == "jobs_and_ssh" and view.observed.busy(terminals_of(cluster.id)):
+        busy = True
     if busy:
         return [Put(msgspec.structs.replace(cluster, active_ms=0))] if cluster.active_ms else []
     if not cluster.active_ms:
