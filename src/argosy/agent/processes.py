@@ -229,7 +229,6 @@ class Reaper:
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self._loop = loop
         self._children: dict[int, Callable[[int], None]] = {}
-        self._adopted: dict[int, tuple[int, Callable[[], None]]] = {}
         loop.add_signal_handler(signal.SIGCHLD, self._reap)
 
     def watch_child(self, pid: int, ended: Callable[[int], None]) -> None:

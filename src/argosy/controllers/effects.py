@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 
 import msgspec
 
@@ -29,7 +29,7 @@ from argosy.controllers.view import (
 from argosy.infra.agent_port import AgentDirectory, AgentPort, RankOrder
 from argosy.infra.border import BorderError, RequestRefused, Transient
 from argosy.infra.log_sink import LogSink
-from argosy.infra.provider import Providers
+from argosy.infra.provider import Provider, Providers
 from argosy.infra.tree_source import TreeSource
 from argosy.model.facts import ClaimFact
 from argosy.model.ids import Clock
@@ -131,27 +131,30 @@ class Effects:
         self._spawn(self._ensure(claim) if isinstance(action, EnsureClaim) else self._release(claim))
 
     async def _ensure(self, claim: Claim) -> None:
+        async def act(provider: Provider) -> Sequence[ClaimFact]:
+            await provider.ensure(claim)
+            return await provider.observe([claim.id])
+
+        await self._at_provider(claim, act)
+
+    async def _release(self, claim: Claim) -> None:
+        async def act(provider: Provider) -> Sequence[ClaimFact]:
+            await provider.release(claim.id)
+            return [ClaimFact(claim_id=claim.id, state="released")]
+
+        await self._at_provider(claim, act)
+
+    async def _at_provider(
+        self, claim: Claim, act: Callable[[Provider], Awaitable[Sequence[ClaimFact]]]
+    ) -> None:
+        """What `act` learns of the claim becomes a fact, what it raises a failure; then the claim is looked at."""
         try:
             provider = self._providers.get(claim.choice.offer.provider)
             async with asyncio.timeout(PROVIDER_LIMIT_S):
-                await provider.ensure(claim)
-                seen = await provider.observe([claim.id])
+                seen = await act(provider)
             for fact in seen:
                 if fact.claim_id == claim.id:
                     self._facts.set_claim(fact)
-            self._facts.clear_failure(claim.id)
-        except (BorderError, TimeoutError, OSError) as error:
-            self._failed(claim.id, error)
-        finally:
-            self._facts.end(claim.id)
-            self._wake(claim.id)
-
-    async def _release(self, claim: Claim) -> None:
-        try:
-            provider = self._providers.get(claim.choice.offer.provider)
-            async with asyncio.timeout(PROVIDER_LIMIT_S):
-                await provider.release(claim.id)
-            self._facts.set_claim(ClaimFact(claim_id=claim.id, state="released"))
             self._facts.clear_failure(claim.id)
         except (BorderError, TimeoutError, OSError) as error:
             self._failed(claim.id, error)

@@ -49,7 +49,6 @@ class Links:
         self._tasks: dict[str, asyncio.Task[None]] = {}
         self._nodes: dict[str, Node] = {}
         self._rows: Rows | None = None
-        self._masked: set[str] = set()
 
     def follow(self, rows: Rows) -> None:
         """Start and end watches so that they match the rows."""
@@ -121,7 +120,7 @@ class Links:
         for attempt in list(self._rows.attempts.values()):
             mine = [place for place in attempt.placements if place.node_id == node_id]
             job = self._rows.workloads.get(attempt.workload_id)
-            if not mine or attempt.id in self._masked or job is None or not isinstance(job.spec, JobSpec):
+            if not mine or job is None or not isinstance(job.spec, JobSpec):
                 continue
             if job.spec.task.secrets:
                 secrets = await self._store.load_secrets(job.id)

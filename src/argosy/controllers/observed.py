@@ -118,7 +118,3 @@ class Facts:
 
     def clear_failure(self, subject: str) -> None:
         self._failures.pop(subject, None)
-
-    def forget_subject(self, subject: str) -> None:
-        """The row is final: nothing about it is needed any more."""
-        self._failures.pop(subject, None)

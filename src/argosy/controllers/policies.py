@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import msgspec
 
 from argosy.controllers.view import Action, Put, View
-from argosy.model.offer import Placement, Rejection
+from argosy.model.offer import Choice, Placement, Rejection
 from argosy.model.phases import Desired, Outcome, WorkloadPhase
 from argosy.model.reasons import Reason
-from argosy.model.rows import Attempt, Workload
+from argosy.model.rows import Attempt, Claim, Workload
 from argosy.model.task import JobSpec, Task
 
 
@@ -29,6 +31,21 @@ def new_attempt(
         job, phase=WorkloadPhase.STARTING, attempts=number, attempt_id=attempt_id, reason=None, detail=""
     )
     return changed, attempt
+
+
+ALTERNATIVES = 5  # how many more places a claim remembers, to be tried when the first refuses
+
+
+def new_claim(claim_id: str, owner_id: str, choices: Sequence[Choice], count: int, now_ms: int) -> Claim:
+    """The order for the first of `choices`; the next ones are what to try after it."""
+    return Claim(
+        id=claim_id,
+        workload_id=owner_id,
+        choice=choices[0],
+        alternatives=tuple(choices[1 : 1 + ALTERNATIVES]),
+        count=count,
+        requested_ms=now_ms,
+    )
 
 
 def finish(view: View, job: Workload, outcome: Outcome, reason: Reason | None, detail: str) -> list[Action]:

@@ -20,7 +20,17 @@ from argosy.controllers.job.queue import decide_queue, explain_queue
 from argosy.controllers.links import Links
 from argosy.controllers.nodes.decide import decide_claim
 from argosy.controllers.observed import Facts
-from argosy.controllers.view import Action, Emit, ForgetRanks, Policy, Put, StopRanks, View, terminals_of
+from argosy.controllers.view import (
+    Action,
+    Emit,
+    ForgetRanks,
+    Policy,
+    Put,
+    StopRanks,
+    View,
+    abilities_of,
+    terminals_of,
+)
 from argosy.infra.agent_port import AgentDirectory
 from argosy.infra.border import BorderError
 from argosy.infra.log_sink import LogSink
@@ -32,7 +42,6 @@ from argosy.model.ids import Clock, Ids
 from argosy.model.offer import Offer
 from argosy.model.phases import ClaimPhase, WorkloadPhase
 from argosy.model.rows import Attempt, Claim, Node, Row, Workload
-from argosy.planning import Ability
 from argosy.store import Conflict, IllegalMove, Snapshot, Store
 
 _log = logging.getLogger(__name__)
@@ -102,15 +111,6 @@ class Shell:
         """What the providers quoted last."""
         return [offer for quoted in self._offers.values() for offer in quoted]
 
-    def abilities(self) -> dict[str, Ability]:
-        result = {}
-        for name, provider in self._providers.all().items():
-            can = provider.manifest.capabilities
-            result[name] = Ability(
-                spot=can.spot, multi_node=can.multi_node, fractions=can.fractions, owned=can.owned
-            )
-        return result
-
     def view(self, rows: Snapshot) -> View:
         """What a decision would see now: also for previews and explanations."""
         return View(
@@ -118,7 +118,7 @@ class Shell:
             rows=rows,
             observed=self.observed,
             offers=self.offers(),
-            abilities=self.abilities(),
+            abilities=abilities_of(self._providers),
             shared_dirs={
                 name: provider.manifest.shared_dir for name, provider in self._providers.all().items()
             },
@@ -408,7 +408,7 @@ class Shell:
                 case Attempt():
                     self._dirty.add(row.workload_id)
                     if not row.is_live:
-                        self.observed.forget_subject(row.id)
+                        self.observed.clear_failure(row.id)
                 case Claim():
                     self._dirty.add(row.workload_id)
                     if row.phase in (ClaimPhase.GONE, ClaimPhase.STOPPED):

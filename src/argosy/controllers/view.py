@@ -13,6 +13,7 @@ from typing import Protocol
 import msgspec
 
 from argosy.infra.agent_port import RankOrder
+from argosy.infra.provider import Providers
 from argosy.model.facts import ClaimFact, NodeFacts, RankFact
 from argosy.model.offer import Offer
 from argosy.model.rows import Attempt, Claim, Event, Node, Row, Workload
@@ -97,6 +98,17 @@ class Policy(msgspec.Struct, frozen=True, kw_only=True):
     kill_margin_ms: int = 5_000  # on top of a rank's grace, before a stopping cluster stops waiting
     retry_base_ms: int = 2_000
     retry_max_ms: int = 60_000
+
+
+def abilities_of(providers: Providers) -> dict[str, Ability]:
+    """What the planner needs to know of each provider, from its manifest."""
+    found = {}
+    for name, provider in providers.all().items():
+        can = provider.manifest.capabilities
+        found[name] = Ability(
+            spot=can.spot, multi_node=can.multi_node, fractions=can.fractions, owned=can.owned
+        )
+    return found
 
 
 class View(msgspec.Struct, frozen=True, kw_only=True):

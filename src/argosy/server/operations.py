@@ -14,6 +14,8 @@ import msgspec
 
 from argosy.api import types as t
 from argosy.api.plans import no_offer
+from argosy.controllers.policies import new_claim
+from argosy.controllers.view import abilities_of
 from argosy.data.blobs import BlobStore
 from argosy.infra.border import BorderError, CredentialsRejected
 from argosy.infra.provider import Diagnostic, Providers, Want
@@ -25,7 +27,7 @@ from argosy.model.reasons import Reason
 from argosy.model.resources import Autostop, Resources
 from argosy.model.rows import Claim, Event, Row, Workload
 from argosy.model.task import ClusterSpec, JobSpec, Task
-from argosy.planning import Ability, plan, usage_by_provider
+from argosy.planning import plan, usage_by_provider
 from argosy.server.accounts import Accounts
 from argosy.server.exchange import encode
 from argosy.server.ports import Controllers
@@ -42,7 +44,6 @@ T = TypeVar("T")
 _TRIES: Final = 6  # somebody else may write between our reading and our writing
 _QUOTE_LIMIT_S: Final = 30.0
 _TASKS_MAX: Final = 20_000
-_ALTERNATIVES: Final = 5
 _PLANNED_WITH: Final = frozenset(("deadline", "estimated_hours"))  # plans use them, launches do not yet
 _PIPELINED_WITH: Final = frozenset(("estimated_hours", "inputs", "outputs"))
 _RUNS_SEEN: Final = 1000  # of the last managed jobs
@@ -112,20 +113,11 @@ class Operations:
             resources,
             num_nodes,
             offers,
-            abilities=self._abilities(),
+            abilities=abilities_of(self._providers),
             usage=usage_by_provider(snapshot.claims.values(), names),
             ordered=ordered,
         )
         return msgspec.structs.replace(made, rejected=made.rejected + failed) if failed else made
-
-    def _abilities(self) -> Mapping[str, Ability]:
-        found = {}
-        for name, provider in self._providers.all().items():
-            can = provider.manifest.capabilities
-            found[name] = Ability(
-                spot=can.spot, multi_node=can.multi_node, fractions=can.fractions, owned=can.owned
-            )
-        return found
 
     async def check(self, limit_s: float) -> list[Diagnostic]:
         """What every provider says of itself, by name; one that does not answer is a finding too."""
@@ -149,7 +141,7 @@ class Operations:
         warnings = _warnings(task)
         if not request.prices:
             return t.PlanReply(plan=await self._explained(task, made, offers), warnings=warnings)
-        able, runs = self._abilities(), await self._earlier_runs(task)
+        able, runs = abilities_of(self._providers), await self._earlier_runs(task)
         reply = await asyncio.to_thread(self._pricing.complete, request, made, offers, able, runs)
         return msgspec.structs.replace(reply, warnings=_warnings(task, heeded=_PLANNED_WITH))
 
@@ -165,7 +157,7 @@ class Operations:
             offers, failed = await self.quote(Want(resources=task.resources, num_nodes=task.num_nodes))
             own = await self._plan(task.resources, task.num_nodes, task.ordered, offers, failed)
             asked.append(Asked(task, own, offers, tuple(await self._earlier_runs(task))))
-        able = self._abilities()
+        able = abilities_of(self._providers)
         reply = await asyncio.to_thread(self._pricing.pipeline, request, asked, able)
         return msgspec.structs.replace(reply, warnings=_warnings(*tasks, heeded=_PIPELINED_WITH))
 
@@ -177,7 +169,9 @@ class Operations:
         silent = any(each.code in ("credentials", "unreachable") for each in made.rejected)
         if made.choices or waits_for(made) or silent:
             return made
-        return await asyncio.to_thread(self._pricing.explain, task, made, offers, self._abilities())
+        return await asyncio.to_thread(
+            self._pricing.explain, task, made, offers, abilities_of(self._providers)
+        )
 
     async def _earlier_runs(self, task: Task) -> list[Run]:
         """Managed jobs of the same name that went to their end: how long this one will take."""
@@ -236,16 +230,7 @@ class Operations:
         )
         puts: list[Row] = [cluster]
         if made.choices:
-            puts.append(
-                Claim(
-                    id=self._ids.new("clm"),
-                    workload_id=cluster.id,
-                    choice=made.choices[0],
-                    alternatives=made.choices[1 : 1 + _ALTERNATIVES],
-                    count=task.num_nodes,
-                    requested_ms=now_ms,
-                )
-            )
+            puts.append(new_claim(self._ids.new("clm"), cluster.id, made.choices, task.num_nodes, now_ms))
         jobs, secrets = await self._jobs(_first_job(task), request.user, cluster, request.setup)
         warnings = _warnings(task) + ((f"the cluster {waits}",) if not made.choices else ())
         reply = t.LaunchReply(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
 
@@ -16,6 +16,9 @@ from argosy.spec.notation import (
     render_price_number,
     render_size,
 )
+
+if TYPE_CHECKING:
+    import yaml
 
 MASK: Final = "***"
 Document = dict[str, object]
@@ -34,6 +37,14 @@ def render_task(task: Task) -> str:
     """
     import yaml  # 20 ms
 
+    document = task_document(task)
+    return yaml.dump(document, Dumper=block_dumper(), sort_keys=False, allow_unicode=True, width=4096)
+
+
+def block_dumper() -> type[yaml.SafeDumper]:
+    """Texts of several lines as blocks, no aliases: YAML as people write it. A new class: add to it what you need."""
+    import yaml
+
     class Dumper(yaml.SafeDumper):
         """Texts of several lines as blocks; no aliases."""
 
@@ -47,7 +58,7 @@ def render_task(task: Task) -> str:
         return dumper.represent_scalar("tag:yaml.org,2002:str", text, style=style)
 
     Dumper.add_representer(str, represent_text)
-    return yaml.dump(task_document(task), Dumper=Dumper, sort_keys=False, allow_unicode=True, width=4096)
+    return Dumper
 
 
 def task_document(task: Task) -> Document:

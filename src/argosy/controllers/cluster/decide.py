@@ -6,13 +6,13 @@ from collections.abc import Iterator, Sequence
 
 import msgspec
 
-from argosy.controllers.policies import finish, new_attempt, render_rejections, task_of
+from argosy.controllers.policies import finish, new_attempt, new_claim, render_rejections, task_of
 from argosy.controllers.view import Action, NewId, Put, View, WakeAt, event, terminals_of
-from argosy.model.offer import Choice, Plan
+from argosy.model.offer import Plan
 from argosy.model.phases import ClaimPhase, Desired, NodePhase, Outcome, WorkloadPhase
 from argosy.model.reasons import Reason
 from argosy.model.resources import Autostop
-from argosy.model.rows import Claim, Node, Workload
+from argosy.model.rows import Node, Workload
 from argosy.model.task import ClusterSpec
 from argosy.planning import (
     Ask,
@@ -61,7 +61,7 @@ def _order(view: View, cluster: Workload, new_id: NewId) -> list[Action]:
         if waits_for(answer) or not view.offers:
             return []  # waits; why is told to whoever looks (`explain_cluster`)
         return _fail(view, cluster, Reason.NO_OFFER, render_rejections(answer.rejected))
-    claim = _new_claim(view, cluster, answer.choices, new_id)
+    claim = new_claim(new_id("clm"), cluster.id, answer.choices, answer.num_nodes, view.now_ms)
     return [Put(claim), Put(msgspec.structs.replace(cluster, phase=WorkloadPhase.STARTING))]
 
 
@@ -81,17 +81,6 @@ def _plan(view: View, cluster: Workload) -> Plan:
 def explain_cluster(view: View, cluster: Workload) -> str:
     """Why a queued cluster waits; "" when nothing is in its way."""
     return waits_for(_plan(view, cluster))
-
-
-def _new_claim(view: View, cluster: Workload, choices: Sequence[Choice], new_id: NewId) -> Claim:
-    return Claim(
-        id=new_id("clm"),
-        workload_id=cluster.id,
-        choice=choices[0],
-        alternatives=tuple(choices[1:6]),
-        count=cluster_spec(cluster).num_nodes,
-        requested_ms=view.now_ms,
-    )
 
 
 def _fail(view: View, cluster: Workload, reason: Reason, detail: str) -> list[Action]:
@@ -127,7 +116,7 @@ def _start(view: View, cluster: Workload, new_id: NewId) -> list[Action]:
         permanent = last.reason in (Reason.CREDENTIALS, Reason.PROVIDER_REFUSED)
         if last.alternatives and not permanent:
             text = f"{last.choice.offer.provider} refused: {last.detail}; trying the next place"
-            claim = _new_claim(view, cluster, last.alternatives, new_id)
+            claim = new_claim(new_id("clm"), cluster.id, last.alternatives, last.count, view.now_ms)
             return [Put(claim), event(view, cluster.id, "failover", text)]
         return _fail(view, cluster, last.reason or Reason.OUT_OF_CAPACITY, last.detail)
     claim = good[0]
@@ -249,17 +238,27 @@ def _end_jobs(
     return actions, live
 
 
-def _go(view: View, cluster: Workload) -> list[Action]:
-    """Down: jobs end with their grace, then the claims are released, then it is over."""
-    actions, live = _end_jobs(view, cluster, Reason.CANCELLED_BY_USER, queued_too=True)
+def _wind_down(
+    view: View, cluster: Workload, reason: Reason, *, queued_too: bool
+) -> tuple[list[Action], bool, bool]:
+    """The way to rest and to the end alike: jobs end with their grace. (actions, any attempt live, claims may go)."""
+    actions, live = _end_jobs(view, cluster, reason, queued_too=queued_too)
     if cluster.phase is not WorkloadPhase.STOPPING:
         actions.append(
             Put(msgspec.structs.replace(cluster, phase=WorkloadPhase.STOPPING, active_ms=view.now_ms))
         )
-        return actions
+        return actions, live, False
     patience_ms = cluster.active_ms + _longest_grace_ms(view, cluster) + view.policy.kill_margin_ms
     if live and view.now_ms < patience_ms:
-        return [*actions, WakeAt(cluster.id, patience_ms)]
+        return [*actions, WakeAt(cluster.id, patience_ms)], live, False
+    return actions, live, True
+
+
+def _go(view: View, cluster: Workload) -> list[Action]:
+    """Down: jobs end with their grace, then the claims are released, then it is over."""
+    actions, live, go_on = _wind_down(view, cluster, Reason.CANCELLED_BY_USER, queued_too=True)
+    if not go_on:
+        return actions
     claims = view.rows.claims_of(cluster.id)
     for claim in claims:
         if claim.desired is not Desired.END:
@@ -288,15 +287,9 @@ def _rest(view: View, cluster: Workload) -> list[Action]:
         return []
     if cluster.phase is WorkloadPhase.QUEUED:  # nothing was ordered yet
         return [Put(msgspec.structs.replace(cluster, desired=Desired.END))]
-    actions, live = _end_jobs(view, cluster, Reason.STOPPED_BY_USER, queued_too=False)
-    if cluster.phase is not WorkloadPhase.STOPPING:
-        actions.append(
-            Put(msgspec.structs.replace(cluster, phase=WorkloadPhase.STOPPING, active_ms=view.now_ms))
-        )
+    actions, live, go_on = _wind_down(view, cluster, Reason.STOPPED_BY_USER, queued_too=False)
+    if not go_on:
         return actions
-    patience_ms = cluster.active_ms + _longest_grace_ms(view, cluster) + view.policy.kill_margin_ms
-    if live and view.now_ms < patience_ms:
-        return [*actions, WakeAt(cluster.id, patience_ms)]
     claims = [claim for claim in view.rows.claims_of(cluster.id) if claim.phase is not ClaimPhase.RELEASING]
     for claim in claims:
         if claim.desired is Desired.RUN:

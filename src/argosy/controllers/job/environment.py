@@ -7,7 +7,6 @@ from collections.abc import Sequence
 import msgspec
 
 from argosy.infra.agent_port import RankOrder
-from argosy.model.offer import Placement
 from argosy.model.rows import Attempt, Claim, Node, Workload
 from argosy.model.task import JobSpec
 
@@ -80,15 +79,10 @@ def rank_orders(
             run=task.run,
             env=env | own | task.envs,
             devices=tuple(share.index for share in placement.devices),
-            cpus_milli=_limit(placement),
+            cpus_milli=placement.cpus_milli,  # a weight, not a cap: an idle core helps whoever can use it
             memory_bytes=placement.memory_bytes,
             pids_max=PIDS_MAX,
             run_now=len(nodes) == 1,
         )
         result.append((node, order))
     return result
-
-
-def _limit(placement: Placement) -> int:
-    """CPU time is shared by weight, not capped: an idle core helps whoever can use it."""
-    return placement.cpus_milli

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 
 import msgspec
 
-from argosy.controllers.policies import finish, job_spec, render_rejections
+from argosy.controllers.policies import finish, job_spec, new_claim, render_rejections
 from argosy.controllers.view import Action, NewId, Put, View
 from argosy.model.offer import Plan
 from argosy.model.phases import Desired, Outcome, WorkloadPhase
@@ -94,14 +94,7 @@ def decide_queue(view: View, new_id: NewId) -> list[list[Action]]:
                 finish(view, job, Outcome.FAILED, Reason.NO_OFFER, render_rejections(answer.rejected))
             )
             continue
-        claim = Claim(
-            id=new_id("clm"),
-            workload_id=job.id,
-            choice=answer.choices[0],
-            alternatives=answer.choices[1:6],
-            count=answer.num_nodes,
-            requested_ms=view.now_ms,
-        )
+        claim = new_claim(new_id("clm"), job.id, answer.choices, answer.num_nodes, view.now_ms)
         claims.append(claim)
         changed = msgspec.structs.replace(job, phase=WorkloadPhase.STARTING)
         decisions.append([Put(claim), Put(changed)])

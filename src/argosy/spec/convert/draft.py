@@ -5,17 +5,16 @@ from __future__ import annotations
 import itertools
 import re
 from collections.abc import Sequence
-from typing import Any, Final
+from typing import Final
 
 from argosy.spec import names
 from argosy.spec.convert.reading import holds_password, looks_secret
 from argosy.spec.findings import excerpt
-from argosy.spec.render import MASK
+from argosy.spec.render import MASK, block_dumper
 
 Document = dict[str, object]
 LINES_LIMIT: Final = 200  # comments; a file with more left over is another kind of file
 CANDIDATES_LIMIT: Final = 100
-_ODD_BREAKS: Final = ("\r", "\x85", "\u2028", "\u2029")
 _ORDER: Final = (
     *("name", "workdir", "num_nodes", "resources", "envs", "secrets", "managed_secrets"),
     *("file_mounts", "volumes", "service", "max_duration", "grace", "config", "setup", "run"),
@@ -204,24 +203,13 @@ def shell_text(lines: Sequence[str]) -> str:
 def dump(document: Document) -> str:
     import yaml
 
-    class Dumper(yaml.SafeDumper):
-        """Texts of several lines as blocks; no aliases."""
-
-        def ignore_aliases(self, data: Any) -> bool:
-            return True
-
-    def represent_text(dumper: yaml.SafeDumper, text: str) -> yaml.ScalarNode:
-        style = "|" if "\n" in text else None
-        if any(odd in text for odd in _ODD_BREAKS):
-            style = '"'
-        return dumper.represent_scalar("tag:yaml.org,2002:str", text, style=style)
+    dumper_type = block_dumper()
 
     def represent_none(dumper: yaml.SafeDumper, _: None) -> yaml.ScalarNode:
         return dumper.represent_scalar("tag:yaml.org,2002:null", "null")
 
-    Dumper.add_representer(str, represent_text)
-    Dumper.add_representer(type(None), represent_none)
-    return yaml.dump(document, Dumper=Dumper, sort_keys=False, allow_unicode=True, width=4096)
+    dumper_type.add_representer(type(None), represent_none)
+    return yaml.dump(document, Dumper=dumper_type, sort_keys=False, allow_unicode=True, width=4096)
 
 
 __all__ = ["MASK", "Document", "Draft", "comment", "dump", "shell_text"]
