@@ -20,6 +20,9 @@ class Device(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     nvlinks: tuple[int, ...] = ()  # number of NVLinks to each device, by index; () when unknown
     memory_used_bytes: int = 0
     utilisation_percent: int = -1  # -1: not known
+    mig_profile: str = ""  # a MIG instance: `1g.10gb`; it is then a device of its own
+    mig_parent: int = -1  # and this is the index of the card that it is a part of
+    mig_slots: tuple[int, int] = (0, 0)  # first memory slice and how many
 
 
 class NodeFacts(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -37,6 +40,10 @@ class NodeFacts(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     python: str = ""
     load_milli: int = 0
     memory_used_bytes: int = 0
+    sharing: tuple[str, ...] = ()  # how a part of a device can be kept apart here: mps, mig
+    labels: tuple[tuple[str, str], ...] = ()
+    taints: tuple[str, ...] = ()
+    domains: tuple[str, ...] = ()  # of the topology, from the widest: block, rack, leaf
     can_limit_pids: bool = False
     can_limit_memory: bool = False
 

@@ -86,6 +86,10 @@ def waits_for(plan: Plan) -> str:
 class DeviceShare(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     index: int
     milli: int  # 1000 is the whole device
+    mechanism: str = (
+        ""  # how a part is kept apart: mps, mig; "": it takes turns with others, or is the whole device
+    )
+    memory_bytes: int = 0  # of the device's memory; 0: no limit
 
 
 class Placement(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):

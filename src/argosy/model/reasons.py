@@ -31,6 +31,7 @@ class Reason(StrEnum):
     RESTARTS_EXHAUSTED = "restarts-exhausted"
     NODE_LOST = "node-lost"
     PREEMPTED = "preempted"
+    EVICTED = "evicted"
     RANK_VANISHED = "rank-vanished"
     OUT_OF_CAPACITY = "out-of-capacity"
     NO_OFFER = "no-offer"
@@ -72,6 +73,9 @@ REASONS: Final[dict[Reason, ReasonInfo]] = {
     ),
     Reason.PREEMPTED: ReasonInfo(
         _PR, Retry.ELSEWHERE, "a managed job (`argosy jobs launch`) recovers by itself"
+    ),
+    Reason.EVICTED: ReasonInfo(
+        _PL, Retry.SAME, "it starts again by itself; `argosy explain` says when, and for whom it made room"
     ),
     Reason.RANK_VANISHED: ReasonInfo(
         _PL, Retry.ELSEWHERE, "something killed the process and its supervisor; look at the node's kernel log"

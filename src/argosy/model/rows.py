@@ -38,6 +38,9 @@ class Workload(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     attempt_id: str | None = None  # jobs: the present or last attempt
     errors: int = 0  # jobs: restarts spent on errors of the program
     recoveries: int = 0  # jobs: restarts after losses
+    evictions: int = 0  # jobs: times that it made room for others
+    queue: str = ""  # path of the leaf in the tree of queues that it counts in
+    attained: int = 0  # jobs: milli-GPU x ms (without GPU: milli-CPU x ms) of its ended attempts
     retry_ms: int = 0  # not before this time
     rev: int = 0
 
@@ -58,6 +61,7 @@ class Attempt(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     reason: Reason | None = None
     detail: str = ""
     exit_codes: tuple[int | None, ...] = ()  # by rank
+    why: str = ""  # why it was started when and where it was
     placed_ms: int
     running_ms: int = 0
     ending_ms: int = 0  # when it was told to stop
@@ -77,6 +81,9 @@ class Claim(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     choice: Choice
     alternatives: tuple[Choice, ...] = ()  # what to try after this one, in order
     count: int
+    placements: tuple[
+        Placement, ...
+    ] = ()  # owned machines: which one and what of it, by node; (): the provider chooses
     desired: Desired = Desired.RUN
     phase: ClaimPhase = ClaimPhase.REQUESTED
     reason: Reason | None = None

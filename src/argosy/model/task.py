@@ -5,6 +5,7 @@ from __future__ import annotations
 import msgspec
 
 from argosy.model.resources import Resources
+from argosy.model.scheduling import Scheduling
 
 
 class GitSource(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -63,6 +64,7 @@ class Task(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     storage_mounts: tuple[StorageMount, ...] = ()
     max_duration_s: int | None = None
     grace_s: int = 10  # between SIGTERM and SIGKILL
+    scheduling: Scheduling = Scheduling()
     deadline_s: int | None = None  # after it was submitted
     deadline_at_ms: int | None = None  # or at this time (UTC)
     estimated_s: int | None = None  # how long it runs, as the user believes
@@ -87,6 +89,7 @@ class ClusterSpec(
     num_nodes: int
     resources: tuple[Resources, ...]
     ordered: bool = False
+    scheduling: Scheduling = Scheduling()
 
 
 class JobSpec(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, tag="job", tag_field="kind"):

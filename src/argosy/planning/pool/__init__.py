@@ -1,0 +1,1 @@
+"""The pool scheduler: see README.md."""

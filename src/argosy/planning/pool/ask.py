@@ -1,0 +1,124 @@
+"""What goes into the pool scheduler: machines, asks, what runs; and what comes out. Amounts are integers."""
+
+from __future__ import annotations
+
+import msgspec
+
+from argosy.model.facts import Device
+from argosy.model.offer import Placement
+from argosy.model.scheduling import Isolation
+
+WHOLE_MILLI = 1000
+
+
+class Machine(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """One node of a pool."""
+
+    id: str
+    index: int = 0  # its place among the others: breaks ties
+    name: str = ""  # as people call it
+    cpus_milli: int = 0  # what may be given away
+    memory_bytes: int = 0
+    devices: tuple[Device, ...] = ()
+    arch: str = ""
+    labels: tuple[tuple[str, str], ...] = ()
+    taints: tuple[str, ...] = ()
+    domains: tuple[str, ...] = ()  # from the widest: (block, rack, leaf); (): all nodes are alike
+    groups: tuple[str, ...] = ()  # resource groups that it belongs to; (): everybody's
+    sharing: tuple[str, ...] = ()  # how it can share a device: mps, mig; taking turns always works
+    open: bool = True  # False: takes nothing new (draining, not answering)
+
+
+class Need(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """What each rank needs. Equal needs are one class: where one does not fit, none does."""
+
+    cpus_milli: int = 0
+    memory_bytes: int = 0
+    gpu_milli: int = 0  # 250: a quarter of one device; 2000: two whole ones
+    models: tuple[str, ...] = ()  # any of these; (): any model
+    gpu_memory_bytes: int = 0  # every device has at least so much
+    arch: str = ""
+    labels: tuple[tuple[str, str], ...] = ()
+    tolerations: tuple[str, ...] = ()
+    groups: tuple[str, ...] = ()  # resource groups that may be used besides everybody's nodes
+    only_group: str = ""  # a node of this group and no other
+    isolation: Isolation = Isolation.NONE
+    tenant: str = ""  # fractions share a device within one tenant,
+    open: bool = False  # or with everybody who says so too
+
+
+class Ask(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """A gang that wants to run: all its ranks or none."""
+
+    id: str
+    needs: tuple[Need, ...]  # candidates in order of preference
+    num_nodes: int = 1
+    required: str = ""  # level of `model.scheduling.LEVELS`
+    preferred: str = ""
+    spread: str = ""
+    queue: str = ""  # path of its leaf
+    urgency: int = 3  # index in `PRIORITY_CLASSES`: 0 is the most urgent
+    priority: int = 0  # among those of one class: higher goes first
+    submitted_ms: int = 0
+    number: int = 0  # breaks ties before the id
+    preemptible: bool = False
+    checkpoint: bool = False
+    estimate_s: int | None = None  # how long it runs once started
+    attained: int = 0  # milli-GPU x ms (of a job without GPU: milli-CPU x ms) that earlier attempts have used
+    not_before_ms: int = 0
+
+
+class Running(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """What holds a part of the pool."""
+
+    ask: Ask
+    placements: tuple[Placement, ...]
+    started_ms: int
+    checkpoint_ms: int = 0  # of its last checkpoint; 0: none known
+    leaving: bool = False  # is being ended: its room comes soon, and it is not ended twice
+
+
+class Start(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """Begin now, here. `why` is kept with the attempt."""
+
+    ask_id: str
+    placements: tuple[Placement, ...]
+    why: str = ""
+
+
+class Evict(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """End a running job, with its grace, to make room for `for_id`. It waits again with its place in the order."""
+
+    job_id: str
+    for_id: str
+    kind: str  # preempt | reclaim | consolidate
+    why: str
+
+
+class Reservation(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """Room that is kept for a job that waits, from `starts_at_ms` on."""
+
+    ask_id: str
+    starts_at_ms: int
+    placements: tuple[Placement, ...]
+
+
+class Waiting(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """Why an ask does not start now.
+
+    `code`: quota | limit | capacity | order | fragmented | group | topology | isolation | later | never.
+    """
+
+    ask_id: str
+    code: str
+    text: str
+    starts_at_ms: int | None = None  # when it probably will
+
+
+class Decision(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """What one cycle decided. Evictions first: a start never counts on room that is not free yet."""
+
+    starts: tuple[Start, ...] = ()
+    evictions: tuple[Evict, ...] = ()
+    reservations: tuple[Reservation, ...] = ()
+    wake_ms: int | None = None  # look again then, though nothing happens
