@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from argosy.model.facts import NodeFacts, RankFact
 from argosy.store.snapshot import Snapshot
+
+if TYPE_CHECKING:
+    from argosy.planning.pool.ask import Waiting
+    from argosy.planning.pool.picture import PoolPicture
+    from argosy.planning.pool.quota import QueueUsage
 
 
 class ObservedFacts(Protocol):
@@ -35,6 +40,15 @@ class Controllers(Protocol):
 
     def waits(self, rows: Snapshot) -> Mapping[str, str]:
         """Why queued clusters and managed jobs wait, by id."""
+
+    def explain(self, rows: Snapshot, workload_id: str) -> Waiting | None:
+        """Why a queued cluster or job does not start now; None when it waits for no pool."""
+
+    def pools(self, rows: Snapshot) -> Sequence[PoolPicture]:
+        """Every pool: the owned machines of each provider first, then the nodes of clusters, by name."""
+
+    def queue_usage(self, rows: Snapshot) -> Sequence[QueueUsage]:
+        """What every queue of the tree has, owns and may use, over all pools; by path."""
 
     async def refresh(self) -> None:
         """Ask every provider now what it has of ours."""
