@@ -11,14 +11,18 @@ from hypothesis import strategies as st
 
 from argosy.model.offer import Capacity, Choice, Offer, Shape
 from argosy.model.resources import Resources
+from argosy.model.scheduling import Scheduling
+from argosy.model.task import StorageMount, Task
 from argosy.planning.deadline import (
     DeadlineAsk,
     DeadlinePlan,
     Outlook,
     Policy,
     hazard_per_hour,
+    order_choices,
     plan_deadline,
 )
+from argosy.planning.objective import Known, Run
 
 HOUR = 3600
 DOLLAR = 1_000_000
@@ -152,7 +156,7 @@ def test_spot_that_is_never_lost_is_simply_cheap() -> None:
     assert (
         plan.text
         == "`train` runs on spot aws/us-east-2 p4d.24xlarge: 100% chance of being done by the deadline of 10h, "
-        "for $60.00 expected with 0 losses; on-demand would cost $192.00, spot, then on-demand would cost $60.00"
+        "for $60.00 expected with 0 losses; on-demand would cost $192.00"
     )
 
 
@@ -221,3 +225,107 @@ def test_published_bands_become_rates() -> None:
 def test_nonsense_is_refused() -> None:
     with pytest.raises(ValueError, match="progress"):
         plan_deadline([], DeadlineAsk(deadline_s=1, estimated_s=1, progress=2.0))
+
+
+# --- in which order a launch or a recovery tries places ---------------------------------------------------------------
+
+KEPT = Scheduling(checkpoint=True)
+TRAIN = Task(name="train", deadline_s=36 * HOUR, estimated_s=30 * HOUR, scheduling=KEPT)
+
+
+def kinds(choices: tuple[Choice, ...]) -> list[str]:
+    return [choice.offer.capacity.value for choice in choices]
+
+
+def test_spot_is_first_while_there_is_slack() -> None:
+    choices, reason = order_choices([ON_DEMAND, SPOT], TRAIN, now_ms=0, submitted_ms=0)
+    assert kinds(choices) == ["spot", "on-demand"]
+    assert (
+        reason == "task `train` runs on spot aws/us-east-2 p4d.24xlarge: >99.9% chance of being done by the deadline of 36h, "
+        "for $307.15 expected with 1.5 losses; on-demand would cost $962.67"
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("hours", "done", "first"), [(5, 0.1, "spot"), (6, 0.0, "on-demand"), (30, 0.9, "spot"), (30, 0.805, "on-demand")]
+)  # fmt: skip
+def test_a_recovery_without_slack_goes_on_demand(hours: int, done: float, first: str) -> None:
+    order = order_choices(
+        [ON_DEMAND, SPOT], TRAIN, now_ms=hours * HOUR * 1000, submitted_ms=0, done_fraction=done
+    )
+    assert kinds(order.choices)[0] == first, order.reason
+
+
+def test_without_checkpoints_a_loss_is_the_whole_work() -> None:
+    plain = Task(name="train", deadline_s=36 * HOUR, estimated_s=30 * HOUR)
+    assert kinds(order_choices([SPOT, ON_DEMAND], plain, now_ms=0, submitted_ms=0).choices)[0] == "on-demand"
+    mounted = Task(
+        deadline_s=36 * HOUR, estimated_s=30 * HOUR, storage_mounts=(StorageMount(target="/c", name="c"),)
+    )
+    assert kinds(order_choices([SPOT, ON_DEMAND], mounted, now_ms=0, submitted_ms=0).choices)[0] == "spot"
+
+
+def test_a_deadline_that_passed_orders_by_the_earliest_finish_and_says_so() -> None:
+    order = order_choices(
+        [SPOT, ON_DEMAND], TRAIN, now_ms=39 * HOUR * 1000, submitted_ms=0, done_fraction=0.5
+    )
+    assert order.reason == (
+        "the deadline passed 3h ago: the earliest finish of task `train` is in 15h 5m, on aws/us-east-1 p4d.24xlarge "
+        "on-demand for $482.67"
+    )
+    assert kinds(order.choices) == ["on-demand", "spot"]
+
+
+def test_of_two_deadlines_the_earlier_counts_and_progress_shortens_the_work() -> None:
+    task = Task(
+        deadline_s=36 * HOUR, deadline_at_ms=20 * HOUR * 1000, estimated_s=30 * HOUR, progress_milli=500
+    )
+    order = order_choices([ON_DEMAND], task, now_ms=0, submitted_ms=0)
+    assert order.reason == (
+        "the task runs on-demand on aws/us-east-1 p4d.24xlarge: done in 15h 5m, before the deadline of 20h, for $482.67"
+    )
+
+
+def test_measured_runs_stand_in_for_the_estimate() -> None:
+    task = Task(deadline_s=10 * HOUR)
+    assert order_choices([SPOT], task, now_ms=0, submitted_ms=0).reason == (
+        "the deadline is not weighed: `estimated_hours` is not known"
+    )
+    known = Known(runs=(Run(instance_type="p4d.24xlarge", duration_s=2 * HOUR),))
+    reason = order_choices([ON_DEMAND], task, now_ms=0, submitted_ms=0, known=known).reason
+    assert "done in 2h 5m" in reason
+
+
+def test_the_objective_orders_without_a_deadline() -> None:
+    fast = at(50, kind="p5.48xlarge")
+    runs = (
+        Run(instance_type="p4d.24xlarge", duration_s=4 * HOUR),
+        Run(instance_type="p5.48xlarge", duration_s=HOUR),
+    )
+    task = Task(objective="time")
+    order = order_choices([ON_DEMAND, fast], task, now_ms=0, submitted_ms=0, known=Known(runs=runs))
+    assert order == ((fast, ON_DEMAND), "")
+    assert order_choices([ON_DEMAND, fast], Task(), now_ms=0, submitted_ms=0).choices == (ON_DEMAND, fast)
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    prices=st.lists(st.integers(1, 40), min_size=1, max_size=12),
+    spots=st.lists(st.booleans(), min_size=12, max_size=12),
+    ordered=st.booleans(),
+    left=st.integers(-10, 60),
+    done=st.floats(0, 1),
+)
+def test_an_order_is_a_permutation(
+    prices: list[int], spots: list[bool], ordered: bool, left: int, done: float
+) -> None:
+    choices = [
+        at(price, Capacity.SPOT if spot else Capacity.ON_DEMAND, f"r{index}")
+        for index, (price, spot) in enumerate(zip(prices, spots, strict=False))
+    ]
+    task = Task(deadline_s=36 * HOUR, estimated_s=20 * HOUR, ordered=ordered, scheduling=KEPT)
+    now_ms = (36 - left) * HOUR * 1000
+    order = order_choices(choices, task, now_ms=now_ms, submitted_ms=0, done_fraction=done)
+    assert set(order.choices) == set(choices) and len(order.choices) == len(choices)
+    again = order_choices(choices, task, now_ms=now_ms, submitted_ms=0, done_fraction=done)
+    assert order == again and order.reason

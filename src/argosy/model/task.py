@@ -67,7 +67,9 @@ class Task(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     scheduling: Scheduling = Scheduling()
     deadline_s: int | None = None  # after it was submitted
     deadline_at_ms: int | None = None  # or at this time (UTC)
-    estimated_s: int | None = None  # how long it runs, as the user believes
+    estimated_s: int | None = None  # how long all of it runs, as the user believes
+    progress_milli: int = 0  # thousandths of it that were done before it was submitted
+    objective: str = "cost"  # cost | time | carbon: what the best place is
     inputs: tuple[DataSize, ...] = ()
     outputs: tuple[DataSize, ...] = ()
     config: str = ""  # JSON text of the task's `config:`; read by who needs it

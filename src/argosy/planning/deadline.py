@@ -24,12 +24,15 @@ import msgspec
 
 from argosy.model.errors import ArgosyError
 from argosy.model.offer import Capacity, Choice
+from argosy.model.task import Task
 from argosy.model.units import render_duration, render_price
+from argosy.planning.objective import Known, Objective, rank_by, runtime_of
 
 #: Of one node, where nothing is published: one loss in 20 hours, as is common for scarce accelerators.
 UNKNOWN_HAZARD_PER_HOUR: Final = 0.05
 _HOURS_A_MONTH: Final = 730.0
 _LOSSES_MAX: Final = 20_000
+WEIGHED: Final = 24  # choices of each capacity that are weighed against a deadline, the cheapest
 _TINY: Final = 1e-12
 
 
@@ -318,6 +321,125 @@ def _earliest(outlooks: Sequence[Outlook], ask: DeadlineAsk) -> Outlook | None:
     return min(outlooks, key=lambda each: (each.finish_s, each.cost_micro_usd), default=None)
 
 
+# --- tasks --------------------------------------------------------------------------------------------------------
+
+
+NOT_WEIGHED: Final = "the deadline is not weighed: `estimated_hours` is not known"
+
+
+class Order(NamedTuple):
+    """Choices in the order in which to try them, and why: what was chosen for the deadline, or that it cannot be met."""
+
+    choices: tuple[Choice, ...]
+    reason: str  # "": there is no deadline, the objective alone decides
+
+
+def seconds_left(task: Task, *, now_ms: int, submitted_ms: int) -> int | None:
+    """Until the deadline of `task`, the earlier of its two; below 0 when it has passed, None when it has none."""
+    ends_ms = [] if task.deadline_s is None else [submitted_ms + task.deadline_s * 1000]
+    if task.deadline_at_ms is not None:
+        ends_ms.append(task.deadline_at_ms)
+    return (min(ends_ms) - now_ms) // 1000 if ends_ms else None
+
+
+def keeps_checkpoints(task: Task) -> bool:
+    """Whether a loss costs the work since the last checkpoint, not all of it: the task says so, asks for recovery, or
+    has storage mounted that lives on."""
+    return (
+        task.scheduling.checkpoint
+        or any(wish.recovery.strategy for wish in task.resources)
+        or any(mount.mode != "COPY" for mount in task.storage_mounts)
+    )
+
+
+def deadline_ask(task: Task, left_s: int) -> DeadlineAsk:
+    """What to plan for `task` with `left_s` seconds until its deadline. Runtimes are told by choice (`durations`)."""
+    return DeadlineAsk(
+        deadline_s=left_s,
+        estimated_s=max(1, task.estimated_s or 1),
+        num_nodes=task.num_nodes,
+        checkpoint_s=DeadlineAsk(deadline_s=0, estimated_s=1).checkpoint_s
+        if keeps_checkpoints(task)
+        else None,
+    )
+
+
+def order_choices(
+    choices: Sequence[Choice],
+    task: Task,
+    *,
+    now_ms: int,
+    submitted_ms: int,
+    done_fraction: float = 0.0,
+    known: Known | None = None,
+    hazard: Callable[[Choice], float | None] | None = None,
+) -> Order:
+    """`choices` as a launch, or a recovery, of `task` should try them.
+
+    With a deadline: those that meet it with enough confidence, the lowest expected cost first; then the others, the most
+    probable first. So a job that lost its spot machines goes on with spot while there is slack, and on demand when there is none.
+    A deadline that cannot be met any more orders by the earliest finish and says so. Without a deadline the objective of the
+    task orders, equals as they came. In order of preference (`task.ordered`) nothing moves but what would be late.
+
+    Args:
+        choices: what fits, as `Plan.choices`: cheapest or most preferred first, of spot and not of spot where both will do.
+        now_ms, submitted_ms: the present, and when the task was submitted: a deadline of `12h` counts from then.
+        done_fraction: part of the whole work that is done and kept, 0 to 1; at least `task.progress_milli` of it is.
+        known: earlier runs and facts on accelerators; by default the estimate of the user is all that is known.
+        hazard: losses of one node per hour by choice, as for `plan_deadline`.
+    """
+    done = min(1.0, max(done_fraction, task.progress_milli / 1000))
+    facts = msgspec.structs.replace(known or Known(estimated_s=task.estimated_s), progress=done)
+    ranked = tuple(choices)
+    if not task.ordered and Objective(task.objective) is not Objective.COST:
+        best = rank_by(Objective(task.objective), ranked, task.num_nodes, facts).ranked
+        ranked = tuple(each.choice for each in best)
+    left_s = seconds_left(task, now_ms=now_ms, submitted_ms=submitted_ms)
+    if left_s is None or not ranked:
+        return Order(ranked, "")
+    weighed = [
+        choice
+        for choice in _some_of_each(ranked)
+        if runtime_of(choice, task.num_nodes, facts).seconds is not None
+    ]
+    if not weighed:
+        return Order(ranked, NOT_WEIGHED)
+    name = f"task `{task.name}`" if task.name else "the task"
+
+    def duration(choice: Choice) -> int:
+        return runtime_of(choice, task.num_nodes, facts).seconds or 1
+
+    ask = deadline_ask(task, left_s)
+    made = plan_deadline(weighed, ask, hazard=hazard, durations=duration, name=name)
+    best_of: dict[Choice, Outlook] = {}
+    for outlook in made.outlooks:  # cheapest first
+        known_best = best_of.get(outlook.choice)
+        if known_best is None or known_best.probability < ask.confidence <= outlook.probability:
+            best_of[outlook.choice] = outlook
+    position = {choice: index for index, choice in enumerate(ranked)}
+
+    def key(choice: Choice) -> tuple[float, ...]:
+        mine = best_of.get(choice)
+        if mine is None:
+            return 2, position[choice]
+        if mine.probability >= ask.confidence:
+            return 0, position[choice] if task.ordered else mine.cost_micro_usd, position[choice]
+        return 1, -mine.probability, mine.finish_s, mine.cost_micro_usd, position[choice]
+
+    return Order(tuple(sorted(ranked, key=key)), made.text)
+
+
+def _some_of_each(choices: Sequence[Choice]) -> list[Choice]:
+    """The first of each capacity."""
+    seen: dict[Capacity, int] = {}
+    found = []
+    for choice in choices:
+        count = seen[choice.offer.capacity] = seen.get(choice.offer.capacity, 0) + 1
+        if count <= WEIGHED:
+            found.append(choice)
+    return found
+
+
 # --- words --------------------------------------------------------------------------------------------------------
 
 
@@ -372,6 +494,8 @@ def _explain(chosen: Outlook, outlooks: Sequence[Outlook], ask: DeadlineAsk, nam
     others = []
     for policy in Policy:
         best = next((each for each in outlooks if each.policy is policy), None)
+        if chosen.policy is Policy.SPOT and policy is Policy.MIXED:
+            continue  # as good as never moves
         if best is not None and policy is not chosen.policy:
             chance = (
                 "" if best.probability >= 1 else f" with a chance of {render_chance(best.probability)} only"
@@ -384,8 +508,11 @@ def _explain(chosen: Outlook, outlooks: Sequence[Outlook], ask: DeadlineAsk, nam
 
 def _explain_late(earliest: Outlook | None, ask: DeadlineAsk, name: str) -> str:
     due = _due(ask.deadline_s)
+    late = f"the deadline of {due} cannot be met"
+    if ask.deadline_s <= 0:
+        late = f"the deadline passed {render_duration(-ask.deadline_s)} ago"
     if earliest is None:
-        return f"the deadline of {due} cannot be met: nothing fits {name}"
+        return f"{late}: nothing fits {name}"
     expected = " expected" if earliest.policy is not Policy.ON_DEMAND else ""
     kind = (
         earliest.choice.offer.capacity.value
@@ -394,7 +521,7 @@ def _explain_late(earliest: Outlook | None, ask: DeadlineAsk, name: str) -> str:
     )
     sure = f" with {render_chance(ask.confidence)} confidence" if earliest.probability > 0 else ""
     return (
-        f"the deadline of {due} cannot be met{sure}: the earliest finish of {name} is in {render_duration(earliest.finish_s)}, "
+        f"{late}{sure}: the earliest finish of {name} is in {render_duration(earliest.finish_s)}, "
         f"on {_place(earliest.choice)} {kind} for {render_price(earliest.cost_micro_usd)}{expected}"
     )
 

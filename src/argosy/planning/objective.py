@@ -42,7 +42,8 @@ class Run(msgspec.Struct, frozen=True, kw_only=True):
 class Known(msgspec.Struct, frozen=True, kw_only=True):
     """What is known of the task and the world, as data."""
 
-    estimated_s: int | None = None  # by the user
+    estimated_s: int | None = None  # of the whole task, by the user
+    progress: float = 0.0  # part of it that is done already, 0 to 1
     runs: tuple[Run, ...] = ()
     speeds: Mapping[str, float] = {}  # accelerator -> TFLOPS or any other measure of speed
     watts: Mapping[str, float] = {}  # accelerator -> of one device under load
@@ -70,10 +71,18 @@ class Ranking(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def runtime_of(choice: Choice, num_nodes: int, known: Known) -> Runtime:
-    """How long the task runs on `choice`.
+    """How long what is left of the task runs on `choice`.
 
     Scaling by speed counts all devices of all nodes, so it is only used between runs on accelerators.
     """
+    whole = _whole_runtime(choice, num_nodes, known)
+    if whole.seconds is None or not known.progress:
+        return whole
+    left = max(1, round(whole.seconds * (1 - min(1.0, known.progress))))
+    return msgspec.structs.replace(whole, seconds=left)
+
+
+def _whole_runtime(choice: Choice, num_nodes: int, known: Known) -> Runtime:
     shape = choice.offer.shape
     model, milli = choice.accelerator or "", choice.accelerators_milli
     same = [
