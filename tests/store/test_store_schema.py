@@ -21,7 +21,8 @@ from alembic.script import ScriptDirectory
 from argosy.model.errors import ArgosyError
 from argosy.model.phases import WorkloadPhase
 from argosy.model.reasons import Reason
-from argosy.model.rows import Attempt, Claim, Node, Row, Workload
+from argosy.model.rows import Attempt, Claim, Node, Workload
+from argosy.model.tenancy import Queue, Tenancy
 from argosy.store import Store, schema
 from argosy.store.database import Database
 from argosy.store.migrate import SCRIPTS, alembic_config, upgrade
@@ -180,10 +181,13 @@ async def _check_stored(url: str) -> None:
     assert await store.load_secrets("job-2") == {"TOKEN": "hunter2"}
     assert await store.load_key("key-1") == b"reply"
     assert [event.text for event in await store.load_events(subject="clu-1")] == ["made", "up"]
+    assert snapshot.tenancy == Tenancy()  # which 0001 did not have
     assert await store.take_numbers("jobs/clu-1", 1) == 3
     seq = store.seq
     await store.commit([changed(job, detail="new")], events=[])
     assert store.seq == seq + 1
+    (tree,) = await store.commit([Tenancy(queues=(Queue(path="acme"),))])
+    assert (await store.snapshot()).tenancy == tree
     await store.close()
 
 
@@ -246,19 +250,22 @@ def test_many_servers_may_start_on_an_empty_database(engines: Engines) -> None:
 
 # -- rows of other versions ---------------------------------------------------------------------------------------
 
-ROWS: list[Row] = [a_cluster(), a_job(), a_claim(), a_node(gpus=2), an_attempt(reason=Reason.PREEMPTED)]
+ROWS: list[schema.Stored] = [
+    *(a_cluster(), a_job(), a_claim(), a_node(gpus=2), an_attempt(reason=Reason.PREEMPTED)),
+    Tenancy(queues=(Queue(path="acme", limit={"gpus": 8000}),)),
+]
 
 
-def _as_dict(row: Row) -> dict[str, object]:
+def _as_dict(row: schema.Stored) -> dict[str, object]:
     return msgspec.json.decode(msgspec.json.encode(row), type=dict[str, object])
 
 
 @pytest.mark.parametrize("row", ROWS, ids=lambda row: type(row).__name__)
-def test_fields_of_the_future_are_dropped_and_those_of_the_past_have_defaults(row: Row) -> None:
+def test_fields_of_the_future_are_dropped_and_those_of_the_past_have_defaults(row: schema.Stored) -> None:
     body = _as_dict(row) | {"colour": "blue", "reason": "a-reason-of-tomorrow"}
     body.pop("rev", None)
     read = schema.parse_row(type(row), msgspec.json.encode(body).decode())
-    assert read == (row if isinstance(row, Workload | Claim | Node) else changed(row, reason=None))
+    assert read == (row if isinstance(row, Workload | Claim | Node | Tenancy) else changed(row, reason=None))
     if isinstance(row, Workload):
         read = schema.parse_row(Workload, msgspec.json.encode(body | {"outcome": "abducted"}).decode())
         assert read == row

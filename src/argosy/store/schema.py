@@ -15,9 +15,13 @@ from argosy.model.errors import ArgosyError
 from argosy.model.phases import Outcome
 from argosy.model.reasons import Reason
 from argosy.model.rows import Attempt, Claim, Event, Node, Row, Workload
+from argosy.model.tenancy import TENANCY_ID, Tenancy
+
+#: Everything that has a revision.
+Stored = Row | Tenancy
 
 #: The newest migration. A database that says more was written by a newer Argosy.
-HEAD: Final = "0001"
+HEAD: Final = "0002"
 
 metadata: Final = sa.MetaData()
 
@@ -125,6 +129,16 @@ node: Final = _table(
     _partial("ix_node_live", "id", where="live = 1"),
 )
 
+#: Queues, groups, presets, policy: one row, so that a change is checked against all of it.
+tenancy: Final = _table(
+    "tenancy",
+    _key("id"),
+    _number("rev"),
+    _number("seq"),
+    _number("live"),
+    _text("body"),
+)
+
 event: Final = _table(
     "event",
     _order("seq"),
@@ -163,18 +177,23 @@ TABLES: Final[dict[type, sa.Table]] = {
     Attempt: attempt,
     Claim: claim,
     Node: node,
+    Tenancy: tenancy,
 }
 
 
-def columns_of(row: Row, *, now_ms: int) -> Columns:
+def columns_of(row: Stored, *, now_ms: int) -> Columns:
     """The row as columns, but for `seq`, which the commit gives. Raises ValueError for what no database holds."""
     found: Columns = {
         "id": row.id,
         "rev": row.rev,
         "live": int(row.is_live),
-        "phase": row.phase.value,
         "body": msgspec.json.encode(row).decode(),
     }
+    if isinstance(row, Tenancy):
+        if row.id != TENANCY_ID:
+            raise ValueError(f"there is one tenancy, `{TENANCY_ID}`, and this is `{row.id}`")
+        return found
+    found["phase"] = row.phase.value
     if isinstance(row, Workload):
         found |= {
             "kind": row.kind,
@@ -212,7 +231,7 @@ def columns_of_event(one: Event, *, seq: int) -> Columns:
     }
 
 
-R = TypeVar("R", bound=Row)
+R = TypeVar("R", bound=Stored)
 _DECODERS: Final[dict[type, msgspec.json.Decoder[Any]]] = {
     kind: msgspec.json.Decoder(kind) for kind in TABLES
 }

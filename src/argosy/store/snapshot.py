@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import TypeVar, cast
 
 from argosy.model.rows import Attempt, Claim, Node, Row, Workload
+from argosy.model.tenancy import TENANCY_ID, Tenancy
 from argosy.store.sorted_map import SortedMap
 
 R = TypeVar("R", Workload, Attempt, Claim, Node)
@@ -17,8 +18,10 @@ def _job_key(row: Workload) -> str:
     return f"{row.cluster_id or ''}{_SEP}{row.number:012d}{_SEP}{row.id}"
 
 
-def _keys_of(row: Row) -> tuple[tuple[str, str], ...]:
+def _keys_of(row: Row | Tenancy) -> tuple[tuple[str, str], ...]:
     """(index, key) of every index that holds the row while it is live."""
+    if isinstance(row, Tenancy):
+        return ()
     if isinstance(row, Workload):
         if row.kind == "cluster":
             return (("names", f"{row.project}{_SEP}{row.name}"),)
@@ -31,7 +34,12 @@ def _keys_of(row: Row) -> tuple[tuple[str, str], ...]:
     return (("claim_nodes", order), ("nodes_of", f"{row.workload_id}{_SEP}{order}"))
 
 
-_HOME: dict[type, str] = {Workload: "workloads", Attempt: "attempts", Claim: "claims", Node: "nodes"}
+_ROWS = ("workloads", "attempts", "claims", "nodes")
+_HOME: dict[type, str] = {
+    **dict(zip((Workload, Attempt, Claim, Node), _ROWS, strict=True)),
+    Tenancy: "tenancy",
+}
+_OPEN = Tenancy()  # until somebody says otherwise
 _INDEXES = ("names", "jobs", "attempt_of", "claims_of", "claim_nodes", "nodes_of")
 
 
@@ -44,19 +52,19 @@ class Snapshot:
 
     __slots__ = ("_maps", "seq")
 
-    def __init__(self, seq: int, maps: Mapping[str, SortedMap[Row]]) -> None:
+    def __init__(self, seq: int, maps: Mapping[str, SortedMap[Row | Tenancy]]) -> None:
         self.seq = seq
         self._maps = maps
 
     @classmethod
-    def of(cls, rows: Iterable[Row], *, seq: int = 0) -> Snapshot:
+    def of(cls, rows: Iterable[Row | Tenancy], *, seq: int = 0) -> Snapshot:
         """A snapshot of these rows (finished ones are left out), as tests and previews need it."""
-        empty: SortedMap[Row] = SortedMap()
+        empty: SortedMap[Row | Tenancy] = SortedMap()
         return cls(seq, dict.fromkeys((*_HOME.values(), *_INDEXES), empty)).changed(rows, seq=seq)
 
-    def changed(self, rows: Iterable[Row], *, seq: int) -> Snapshot:
+    def changed(self, rows: Iterable[Row | Tenancy], *, seq: int) -> Snapshot:
         """The next snapshot: `rows` replace those with their ids; finished ones leave. O(rows), not O(live)."""
-        changes: dict[str, dict[str, Row | None]] = {}
+        changes: dict[str, dict[str, Row | Tenancy | None]] = {}
         latest = {row.id: row for row in rows}
         for row in latest.values():  # first every old key goes, then new ones come: names may change hands
             home = _HOME[type(row)]
@@ -91,13 +99,22 @@ class Snapshot:
     def nodes(self) -> Mapping[str, Node]:
         return cast("Mapping[str, Node]", self._maps["nodes"])
 
+    @property
+    def tenancy(self) -> Tenancy:
+        """Who shares what: queues, groups, presets, policy. With `rev` 0 when nobody has set it yet."""
+        return cast("Tenancy", self._maps["tenancy"].get(TENANCY_ID, _OPEN))
+
     def row(self, id: str) -> Row | None:
         """The live row of any kind with this id."""
-        for home in _HOME.values():
-            found: Row | None = self._maps[home].get(id)
+        for home in _ROWS:
+            found = self._maps[home].get(id)
             if found is not None:
-                return found
+                return cast("Row", found)
         return None
+
+    def stored(self, id: str) -> Row | Tenancy | None:
+        """As `row`, and the tenancy by its id once it is written."""
+        return self._maps["tenancy"].get(id) or self.row(id)
 
     def clusters(self) -> Sequence[Workload]:
         """Live clusters, by project and name."""

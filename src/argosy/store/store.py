@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Final, TypeVar
+from typing import Any, Final, TypeVar, cast
 
 import msgspec
 import sqlalchemy as sa
@@ -15,6 +15,7 @@ from argosy.model.errors import ArgosyError
 from argosy.model.ids import Clock, Ids
 from argosy.model.phases import may_move
 from argosy.model.rows import Attempt, Claim, Event, Node, Row, Workload
+from argosy.model.tenancy import Tenancy
 from argosy.store import backups as daily
 from argosy.store import schema
 from argosy.store.database import Database
@@ -25,7 +26,7 @@ from argosy.store.state_dir import lock_state_dir
 
 __all__ = ["Conflict", "IllegalMove", "KeyUsed", "Snapshot", "Store", "lock_state_dir"]
 
-R = TypeVar("R", bound=Row)
+R = TypeVar("R", bound=schema.Stored)
 T = TypeVar("T")
 
 _PRUNED_AT_ONCE: Final = 500
@@ -39,7 +40,7 @@ class _Commit:
 
     def __init__(
         self,
-        puts: Sequence[Row],
+        puts: Sequence[schema.Stored],
         expect: Mapping[str, int],
         events: Sequence[Event],
         secrets: Mapping[str, Mapping[str, str]],
@@ -50,7 +51,7 @@ class _Commit:
         self.events = events
         self.secrets = secrets
         self.key = key
-        self.rows: tuple[Row, ...] = ()  # as they will be
+        self.rows: tuple[schema.Stored, ...] = ()  # as they will be
         self.columns: Sequence[schema.Columns] = ()
 
     @property
@@ -85,7 +86,9 @@ class Store:
         self._inline = inline
         self._database = database
         self._snapshot = Snapshot.of(())
-        self._lane: Lane[_Commit, tuple[Row, ...]] = Lane(self._perform, inline=inline, name="argosy-store")
+        self._lane: Lane[_Commit, tuple[schema.Stored, ...]] = Lane(
+            self._perform, inline=inline, name="argosy-store"
+        )
 
     @classmethod
     async def open(
@@ -127,16 +130,16 @@ class Store:
 
     async def commit(
         self,
-        puts: Sequence[Row] = (),
+        puts: Sequence[R] = (),
         *,
         expect: Mapping[str, int] | None = None,
         events: Sequence[Event] = (),
         secrets: Mapping[str, Mapping[str, str]] | None = None,
         key: tuple[str, bytes] | None = None,
-    ) -> tuple[Row, ...]:
+    ) -> tuple[R, ...]:
         """All of it or nothing; returns the rows as written, in the order of `puts`.
 
-        `puts`: rows with the `rev` that was read (0: new). `expect`: ids with the `rev` that must hold (0: absent).
+        `puts`: rows, or the tenancy, with the `rev` that was read (0: new). `expect`: ids with the `rev` that must hold (0: absent).
         `secrets`: values by workload id, gone in the commit that finishes the workload. `key`: idempotency key and
         what to answer when it comes again.
 
@@ -145,11 +148,11 @@ class Store:
         request = _Commit(tuple(puts), expect or {}, tuple(events), secrets or {}, key)
         if request.is_empty and not request.expect:
             return ()
-        return await self._lane.join(request)
+        return cast("tuple[R, ...]", await self._lane.join(request))
 
-    def _perform(self, requests: Sequence[_Commit]) -> Sequence[tuple[Row, ...] | Exception]:
+    def _perform(self, requests: Sequence[_Commit]) -> Sequence[tuple[schema.Stored, ...] | Exception]:
         """One transaction for all; one that is refused does not touch the others."""
-        answers: list[tuple[Row, ...] | Exception] = []
+        answers: list[tuple[schema.Stored, ...] | Exception] = []
         made: list[Snapshot] = []
 
         def work(connection: sa.Connection) -> None:
@@ -175,7 +178,7 @@ class Store:
         self._snapshot = made[0]
         return answers
 
-    def _perform_alone(self, request: _Commit) -> tuple[Row, ...] | Exception:
+    def _perform_alone(self, request: _Commit) -> tuple[schema.Stored, ...] | Exception:
         try:
             return self._perform([request])[0]
         except (OverflowError, ArgosyError) as error:
@@ -185,7 +188,7 @@ class Store:
         self,
         connection: sa.Connection,
         requests: Sequence[_Commit],
-        answers: list[tuple[Row, ...] | Exception],
+        answers: list[tuple[schema.Stored, ...] | Exception],
     ) -> Snapshot:
         now_ms = self.clock.now_ms()
         events = sum(len(one.events) for one in requests)
@@ -221,9 +224,9 @@ class Store:
             if reply is not None:
                 raise KeyUsed(bytes(reply))
         stale = [id for id, rev in request.expect.items() if self._rev_of(connection, snapshot, id) != rev]
-        moves: list[tuple[Row, Row]] = []
+        moves: list[tuple[schema.Stored, schema.Stored]] = []
         for row in request.puts:
-            old = snapshot.row(row.id)
+            old = snapshot.stored(row.id)
             if old is None and row.rev:  # finished, or never there
                 old = _read_row(connection, type(row), row.id)
             if (old.rev if old is not None else 0) != row.rev:
@@ -233,6 +236,8 @@ class Store:
         if stale:
             raise Conflict(stale)
         for old, row in moves:
+            if isinstance(old, Tenancy) or isinstance(row, Tenancy):
+                continue  # neither phases nor owners
             if not may_move(old.phase, row.phase):
                 raise IllegalMove(row.id, f"{row.id} may not go from {old.phase.value} to {row.phase.value}")
             for name in _OWNERS:
@@ -240,7 +245,7 @@ class Store:
                     raise IllegalMove(row.id, f"{row.id} may not change its {name}")
         self._check_unique(snapshot, request.puts)
 
-    def _check_unique(self, snapshot: Snapshot, puts: Sequence[Row]) -> None:
+    def _check_unique(self, snapshot: Snapshot, puts: Sequence[schema.Stored]) -> None:
         """One live cluster of a name, one live attempt of a workload, with all of `puts` written."""
         written = {row.id for row in puts}
         taken: dict[tuple[str, str], str] = {}
@@ -314,7 +319,7 @@ class Store:
 
     def _rev_of(self, connection: sa.Connection, snapshot: Snapshot, id: str) -> int:
         """0 when there is no such row."""
-        row = snapshot.row(id)
+        row = snapshot.stored(id)
         if row is not None:
             return row.rev
         for table in schema.TABLES.values():
@@ -547,7 +552,7 @@ class Store:
             self._snapshot = Snapshot.of(())
         after = self._snapshot.seq
         found = connection.execute(_CHANGES, {"after": after}) if after else connection.execute(_LIVE)
-        rows: list[Row] = []
+        rows: list[schema.Stored] = []
         for kind, body in found:
             if kind != schema.head.name:
                 rows.append(schema.parse_row(_KINDS[kind], body))
@@ -564,9 +569,9 @@ def _read_row(connection: sa.Connection, kind: type[R], id: str) -> R | None:
 
 def _read_any(connection: sa.Connection, id: str) -> Row | None:
     for kind in schema.TABLES:
-        row = _read_row(connection, kind, id)
+        row = None if kind is Tenancy else _read_row(connection, kind, id)
         if row is not None:
-            return row
+            return cast("Row", row)
     return None
 
 

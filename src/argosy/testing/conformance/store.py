@@ -28,14 +28,16 @@ from argosy.model.phases import (
     may_move,
 )
 from argosy.model.reasons import Reason
+from argosy.model.resources import Accelerator, Resources
 from argosy.model.rows import Claim, Event, Node, Row, Workload
+from argosy.model.tenancy import TENANCY_ID, Group, Preset, Queue, SharePolicy, Tenancy
 from argosy.store import Conflict, IllegalMove, KeyUsed, Snapshot, Store
 from argosy.testing.builders import a_claim, a_cluster, a_job, a_node, a_task, an_attempt, an_id
 from argosy.testing.conformance.provider import NotApplicable
 
 __all__ = ["CASES", "NotApplicable", "Subject", "case_name", "random_walk"]
 
-R = TypeVar("R", bound=Row)
+R = TypeVar("R", bound=Row | Tenancy)
 
 
 class Subject(Protocol):
@@ -235,6 +237,65 @@ async def expectations_hold_or_nothing_is_written(subject: Subject) -> None:
     assert await store.commit() == ()
     assert store.seq == before
     await store.close()
+
+
+async def the_tenancy_is_one_row_with_a_revision(subject: Subject) -> None:
+    store = await subject.open()
+    before = await store.snapshot()
+    assert (
+        before.tenancy == Tenancy() and before.stored(TENANCY_ID) is None and before.row(TENANCY_ID) is None
+    )
+    tree = Tenancy(
+        queues=(
+            Queue(path="acme", deserved={"gpus": 8000, "memory": 1 << 40}, limit={"gpus/A100": 16_000}),
+            Queue(path="acme/vision", guaranteed={"gpus": 2000}, weight_milli=2500, max_pending=3),
+        ),
+        groups=(Group(name="training", nodes=("gpu-*",), kinds=("job",), queues=("acme",)),),
+        presets=(
+            Preset(name="small", resources=Resources(accelerator=Accelerator(model="A100", milli=250))),
+        ),
+        policy=SharePolicy(backfill="conservative", min_runtime_s=60),
+    )
+    job = a_job()
+    puts: list[Row | Tenancy] = [tree, job]
+    written, _ = await store.commit(puts, expect={TENANCY_ID: 0})
+    assert isinstance(written, Tenancy) and written == changed(tree, rev=1)
+    after = await store.snapshot()
+    assert after.tenancy == written and after.stored(TENANCY_ID) == written
+    assert before.tenancy == Tenancy()
+    # it is no row among the others
+    assert after.row(TENANCY_ID) is None and set(contents(after)) == {job.id}
+    assert await store.load(TENANCY_ID) is None
+    # whoever was slower reads again
+    newer = await put(store, changed(written, policy=SharePolicy(preemption=False)))
+    assert newer.rev == 2
+    assert await conflicting(store.commit([changed(written, queues=())])) == {TENANCY_ID}
+    assert await conflicting(store.commit([tree])) == {TENANCY_ID}
+    late = store.commit([a_job(number=2)], expect={TENANCY_ID: 1})
+    assert await conflicting(late) == {TENANCY_ID}
+    assert len((await store.snapshot()).workloads) == 1
+    await store.commit([a_job(number=3)], expect={TENANCY_ID: 2})
+    await refused(store.commit([changed(newer, id="another", rev=0)]), ValueError)
+    assert (await store.snapshot()).tenancy == newer
+    await store.prune(before_ms=1 << 50)
+    await store.close()
+    if subject.is_lasting:
+        store = await subject.open()
+        assert (await store.snapshot()).tenancy == newer
+        await store.close()
+
+
+async def servers_see_one_tenancy(subject: Subject) -> None:
+    if not subject.is_shared:
+        raise NotApplicable
+    one, other = await subject.open(), await subject.open()
+    first = await put(one, Tenancy(queues=(Queue(path="a"),)))
+    assert (await other.snapshot()).tenancy == first
+    second = await put(other, changed(first, queues=(Queue(path="b"),)))
+    assert await conflicting(one.commit([changed(first, queues=())])) == {TENANCY_ID}
+    assert (await one.snapshot()).tenancy == second
+    await one.close()
+    await other.close()
 
 
 # -- laws ---------------------------------------------------------------------------------------------------------
@@ -630,7 +691,8 @@ async def what_ended_long_ago_is_forgotten(subject: Subject) -> None:
     attempt = an_attempt(workload_id=job.id)
     claim = a_claim(workload_id=cluster.id)
     node = a_node(workload_id=cluster.id, claim_id=claim.id)
-    ours = await store.commit([cluster, job, attempt, claim, node], events=[an_event(at_ms=100)])
+    made: list[Row] = [cluster, job, attempt, claim, node]
+    ours = await store.commit(made, events=[an_event(at_ms=100)])
     ends = (
         WorkloadPhase.FINISHED,
         WorkloadPhase.FINISHED,
@@ -851,6 +913,8 @@ CASES: Final[tuple[Case, ...]] = (
     an_id_is_taken_once,
     expectations_hold_or_nothing_is_written,
     only_moves_of_the_tables_are_written,
+    the_tenancy_is_one_row_with_a_revision,
+    servers_see_one_tenancy,
     what_a_row_is_and_belongs_to_never_changes,
     one_live_cluster_has_a_name,
     a_workload_has_one_live_attempt,
