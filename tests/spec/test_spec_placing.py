@@ -66,7 +66,7 @@ def test_a_machine_in_one_region_is_not_an_exclusion() -> None:
 def test_deadlines(written: str, after_s: int | None, at_ms: int | None) -> None:
     task = parsed(f"deadline: {written}\nestimated_hours: 1.5\nrun: x\n")
     assert (task.deadline_s, task.deadline_at_ms, task.estimated_s) == (after_s, at_ms, 5400)
-    assert task.not_executed == ("deadline", "estimated_hours")
+    assert task.not_executed == ()
     assert parsed(render_task(task)) == task
 
 
@@ -81,6 +81,29 @@ def test_deadlines(written: str, after_s: int | None, at_ms: int | None) -> None
 )  # fmt: skip
 def test_deadlines_that_are_none(written: str, error: str) -> None:
     assert refused(f"deadline: {written}\nrun: x\n").splitlines()[0] == f"task.yaml:1:11: `deadline`: {error}"
+
+
+@pytest.mark.parametrize(
+    ("line", "error"),
+    [
+        ("estimated_hours: 0", "`estimated_hours`: `0` is no number of hours above 0"),
+        ("estimated_hours: -1", "`estimated_hours`: `-1` is no number of hours above 0"),
+        ("estimated_hours: nan", "`estimated_hours`: `nan` is no number of hours above 0"),
+        ("estimated_hours: long", "`estimated_hours`: `long` is not a duration"),
+        ("progress: 101%", "`progress`: `101%` is no part of a whole"),
+        ("progress: half", "`progress`: `half` is no part of a whole"),
+        ("objective: fame", "`objective` must be one of `cost`, `time`, `carbon`, found the text `fame`"),
+    ],
+)  # fmt: skip
+def test_what_cannot_be_weighed_is_refused(line: str, error: str) -> None:
+    place = "1:" + str(line.index(":") + 3)
+    assert refused(f"{line}\nrun: x\n").splitlines()[0] == f"task.yaml:{place}: {error}"
+
+
+def test_progress_and_objective_are_read_and_written() -> None:
+    task = parsed("deadline: 12h\nestimated_hours: 90m\nprogress: 37.5%\nobjective: TIME\nrun: x\n")
+    assert (task.estimated_s, task.progress_milli, task.objective) == (5400, 375, "time")
+    assert parsed(render_task(task)) == task
 
 
 def test_sizes_of_data() -> None:

@@ -207,7 +207,9 @@ TASKS = st.fixed_dictionaries(
         "service": st.just({"replicas": 2, "readiness_probe": "/"}),
         "volumes": st.just({"/v": {"size": 5}}),
         "event_callback": TEXTS,
-        "estimated_hours": st.floats(0, 1e6),
+        "estimated_hours": st.floats(0.0001, 80_000) | st.just("90m"),
+        "progress": st.integers(0, 1000).map(lambda milli: f"{milli / 10}%") | st.just("0.5"),
+        "objective": st.sampled_from(["cost", "time", "carbon"]),
         "deadline": st.integers(1, 10**6).map(lambda n: f"{n}s") | st.just("2030-01-31 18:00"),
     },
 )

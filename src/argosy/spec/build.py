@@ -39,7 +39,6 @@ def build_task(
     extra = {name: value for name, value in task.plain.items() if name != "config"}
     grace_s = merged.get("grace", int)
     deadline = merged.get("deadline", Deadline) or Deadline(None, None)
-    hours = merged.values.get("estimated_hours")
     return Task(
         name=merged.get("name", str),
         workdir=workdir,
@@ -57,7 +56,9 @@ def build_task(
         grace_s=Task().grace_s if grace_s is None else grace_s,
         deadline_s=deadline.after_s,
         deadline_at_ms=deadline.at_ms,
-        estimated_s=round(float(hours) * 3600) if isinstance(hours, int | float) and hours > 0 else None,
+        estimated_s=merged.get("estimated_hours", int),
+        progress_milli=merged.get("progress", int) or 0,
+        objective=merged.get("objective", str) or Task().objective,
         inputs=_data_sizes(merged, "inputs"),
         outputs=_data_sizes(merged, "outputs"),
         config=json_text(task.plain.get("config")),

@@ -75,6 +75,51 @@ def parse_deadline(text: str) -> Deadline:
     return Deadline(parse_span(text), None)
 
 
+def parse_part_milli(text: str) -> int:
+    """A part of the whole in thousandths.
+
+    >>> parse_part_milli("40%"), parse_part_milli("0.4"), parse_part_milli("1")
+    (400, 400, 1000)
+    """
+    body = text.strip()
+    percent = body.endswith("%")
+    if re.fullmatch(r"[0-9]*\.?[0-9]+\s*%?", body):
+        milli = round(Decimal(body.rstrip("% ")) * (10 if percent else 1000))
+        if milli <= 1000:
+            return milli
+    raise ValueError(f"`{excerpt(text)}` is no part of a whole; write for example `40%` or `0.4`")
+
+
+def parse_hours_s(text: str) -> int:
+    """Seconds of a number of hours, or of a duration.
+
+    >>> parse_hours_s("6.5"), parse_hours_s("90m")
+    (23400, 5400)
+    """
+    try:
+        hours = float(text)
+    except ValueError:
+        return parse_span(text)
+    if not 0 < hours * 3600 <= _SECONDS_MAX:
+        raise ValueError(f"`{excerpt(text)}` is no number of hours above 0")
+    return max(1, round(hours * 3600))
+
+
+def render_part(milli: int) -> str:
+    return f"{milli / 10:g}%"
+
+
+def render_deadline(after_s: int | None, at_ms: int | None) -> str | None:
+    """What `parse_deadline` reads back; None when there is none."""
+    if at_ms is not None:
+        import datetime
+
+        moment = datetime.datetime.fromtimestamp(at_ms / 1000, datetime.UTC)
+        text = moment.strftime("%Y-%m-%d %H:%M")
+        return text if at_ms % 60_000 == 0 else moment.isoformat(sep=" ", timespec="milliseconds")
+    return None if after_s is None else f"{after_s}s" if after_s % 3600 else f"{after_s // 3600}h"
+
+
 def parse_cpus_text(text: str) -> Bound:
     """
     >>> parse_cpus_text("4+")

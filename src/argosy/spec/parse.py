@@ -32,6 +32,9 @@ class Overrides(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     git_ref: str | None = None
     num_nodes: int | None = None
     max_duration: str | None = None
+    deadline: str | None = None
+    estimated_hours: float | None = None
+    objective: str | None = None
     envs: Mapping[str, str] = {}
     secrets: Mapping[str, str] = {}
     infra: str | None = None
@@ -72,6 +75,9 @@ _TASK_FLAGS: Final = (
     ("workdir", "--workdir", "workdir"),
     ("num_nodes", "--num-nodes", "num_nodes"),
     ("max_duration", "--max-duration", "max_duration"),
+    ("deadline", "--deadline", "deadline"),
+    ("estimated_hours", "--estimated-hours", "estimated_hours"),
+    ("objective", "--objective", "objective"),
 )
 _RESOURCE_FLAGS: Final = (
     ("infra", "--infra", "infra"),

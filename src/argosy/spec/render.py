@@ -12,7 +12,9 @@ from argosy.spec.accelerators import render_accelerator
 from argosy.spec.notation import (
     render_bound_size,
     render_cpus,
+    render_deadline,
     render_infra,
+    render_part,
     render_price_number,
     render_size,
 )
@@ -76,6 +78,10 @@ def task_document(task: Task) -> Document:
     tail: Document = {
         "max_duration": _span(task.max_duration_s) if task.max_duration_s is not None else None,
         "grace": f"{task.grace_s}s" if task.grace_s != Task().grace_s else None,
+        "deadline": render_deadline(task.deadline_s, task.deadline_at_ms),
+        "estimated_hours": _hours(task.estimated_s) if task.estimated_s is not None else None,
+        "progress": render_part(task.progress_milli) if task.progress_milli else None,
+        "objective": task.objective if task.objective != Task().objective else None,
         "config": _decoded(task.config),
         "setup": task.setup,
         "run": task.run,
@@ -98,6 +104,11 @@ def _span(seconds: int) -> str:
         if seconds % unit_s == 0:
             return f"{seconds // unit_s}{name}"
     return f"{seconds}s"
+
+
+def _hours(seconds: int) -> int | float:
+    """A number that reads back as the same seconds."""
+    return seconds // 3600 if seconds % 3600 == 0 else seconds / 3600
 
 
 def _decoded(text: str) -> Document:
