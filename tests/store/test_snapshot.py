@@ -47,6 +47,9 @@ def test_little_steps_are_one_reading(seed: int) -> None:
         assert contents(before) == was
         assert contents(snapshot) == live and snapshot.seq == seq
         check_indexes(snapshot)
+        news = {(new or old).id: (old, new) for old, new in snapshot.news(before)}  # type: ignore[union-attr]
+        assert news.keys() == {id for id in was.keys() | live.keys() if was.get(id) is not live.get(id)}
+        assert all(pair == (was.get(id), live.get(id)) for id, pair in news.items())
         whole = Snapshot.of(model.values(), seq=seq)
         assert contents(whole) == live
         for owner in ("clu-0", "clu-1", "clu-2"):

@@ -40,6 +40,11 @@ def test_is_a_dict_that_never_changes(steps: list[dict[str, int | None]]) -> Non
         past.append((made, dict(model)))
     for old, was in past:
         check(old, was)
+        seen = list(made.differences(old))
+        keys = sorted(key for key in was.keys() | model.keys() if was.get(key) != model.get(key))
+        assert [pair for pair in seen if pair[0] != pair[1]] == [
+            (was.get(key), model.get(key)) for key in keys
+        ]
 
 
 @settings(max_examples=30, deadline=None)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import TypeVar, cast
 
 from argosy.model.rows import Attempt, Claim, Node, Row, Workload
@@ -115,6 +115,13 @@ class Snapshot:
     def stored(self, id: str) -> Row | Tenancy | None:
         """As `row`, and the tenancy by its id once it is written."""
         return self._maps["tenancy"].get(id) or self.row(id)
+
+    def news(self, before: Snapshot) -> Iterator[tuple[Row | None, Row | None]]:
+        """(row before, row now) of every row that differs from an earlier snapshot; None: it was not, or is no longer,
+        live. Costs what changed between two snapshots of one store."""
+        for home in _ROWS:
+            for old, new in self._maps[home].differences(before._maps[home]):
+                yield cast("Row | None", old), cast("Row | None", new)
 
     def clusters(self) -> Sequence[Workload]:
         """Live clusters, by project and name."""

@@ -8,7 +8,7 @@ makes `span` (all keys with one beginning) an index scan.
 from __future__ import annotations
 
 from bisect import bisect_left, bisect_right
-from collections.abc import ItemsView, Iterator, Mapping, ValuesView
+from collections.abc import ItemsView, Iterable, Iterator, Mapping, ValuesView
 from itertools import chain
 from typing import Any, Final, Generic, TypeVar, cast
 
@@ -147,3 +147,23 @@ class SortedMap(Mapping[str, V], Generic[V]):
         made: SortedMap[V] = SortedMap()
         made._firsts, made._chunks, made._size = tuple(firsts), tuple(chunks), size
         return made
+
+    def differences(self, before: SortedMap[V]) -> Iterator[tuple[V | None, V | None]]:
+        """(value before, value now) of every key where they are not the same object; None: it is not there. By key.
+
+        Chunks that both share are not looked at, so this costs what changed, not what there is.
+        """
+        if before is self:
+            return
+        mine = {id(chunk) for chunk in self._chunks}
+        theirs = {id(chunk) for chunk in before._chunks}
+        was = dict(_pairs(chunk for chunk in before._chunks if id(chunk) not in mine))
+        now = dict(_pairs(chunk for chunk in self._chunks if id(chunk) not in theirs))
+        for key in sorted(was.keys() | now.keys()):
+            old, new = was.get(key), now.get(key)
+            if old is not new:
+                yield old, new
+
+
+def _pairs(chunks: Iterable[_Chunk[V]]) -> Iterator[tuple[str, V]]:
+    return chain.from_iterable(zip(keys, values, strict=True) for keys, values in chunks)
