@@ -24,6 +24,7 @@ import msgspec
 
 from argosy.model.errors import ArgosyError
 from argosy.model.offer import Capacity, Choice
+from argosy.model.resources import Resources
 from argosy.model.task import Task
 from argosy.model.units import render_duration, render_price
 from argosy.planning.objective import Known, Objective, rank_by, runtime_of
@@ -33,6 +34,8 @@ UNKNOWN_HAZARD_PER_HOUR: Final = 0.05
 _HOURS_A_MONTH: Final = 730.0
 _LOSSES_MAX: Final = 20_000
 WEIGHED: Final = 24  # choices of each capacity that are weighed against a deadline, the cheapest
+_MACHINES_MAX: Final = 64  # other kinds of machines that are weighed as well
+CHECKPOINT_S: Final = 1800  # taken to be between checkpoints, where there are any
 _TINY: Final = 1e-12
 
 
@@ -50,7 +53,7 @@ class DeadlineAsk(msgspec.Struct, frozen=True, kw_only=True):
     progress: float = 0.0  # part of it that is done already, 0 to 1
     start_s: int = 300  # from now until the first node computes
     recovery_s: int = 600  # from a loss until the work goes on, on spot or on-demand
-    checkpoint_s: int | None = 1800  # between checkpoints; None: there are none, a loss starts over
+    checkpoint_s: int | None = CHECKPOINT_S  # between checkpoints; None: there are none, a loss starts over
     num_nodes: int = 1
     confidence: float = 0.99  # a policy with a lower chance is not chosen
 
@@ -334,6 +337,30 @@ class Order(NamedTuple):
     reason: str  # "": there is no deadline, the objective alone decides
 
 
+class Weighed(NamedTuple):
+    """An order, and the plan behind it."""
+
+    choices: tuple[Choice, ...]
+    reason: str
+    plan: DeadlinePlan | None = (
+        None  # None: there is no deadline, or nothing is known of how long the task runs
+    )
+
+
+def wishes_of(task: Task, *, managed: bool = True) -> tuple[Resources, ...]:
+    """The candidates of `task` as places are asked for them.
+
+    Who does not speak of spot does not get machines that are taken back, but for one case: a managed job with a deadline, which
+    recovers and for which `order_choices` weighs both.
+    """
+    if managed and (task.deadline_s is not None or task.deadline_at_ms is not None):
+        return task.resources
+    return tuple(
+        wish if wish.use_spot is not None else msgspec.structs.replace(wish, use_spot=False)
+        for wish in task.resources
+    )
+
+
 def seconds_left(task: Task, *, now_ms: int, submitted_ms: int) -> int | None:
     """Until the deadline of `task`, the earlier of its two; below 0 when it has passed, None when it has none."""
     ends_ms = [] if task.deadline_s is None else [submitted_ms + task.deadline_s * 1000]
@@ -358,9 +385,7 @@ def deadline_ask(task: Task, left_s: int) -> DeadlineAsk:
         deadline_s=left_s,
         estimated_s=max(1, task.estimated_s or 1),
         num_nodes=task.num_nodes,
-        checkpoint_s=DeadlineAsk(deadline_s=0, estimated_s=1).checkpoint_s
-        if keeps_checkpoints(task)
-        else None,
+        checkpoint_s=CHECKPOINT_S if keeps_checkpoints(task) else None,
     )
 
 
@@ -388,6 +413,29 @@ def order_choices(
         known: earlier runs and facts on accelerators; by default the estimate of the user is all that is known.
         hazard: losses of one node per hour by choice, as for `plan_deadline`.
     """
+    found = weigh(
+        choices,
+        task,
+        now_ms=now_ms,
+        submitted_ms=submitted_ms,
+        done_fraction=done_fraction,
+        known=known,
+        hazard=hazard,
+    )
+    return Order(found.choices, found.reason)
+
+
+def weigh(
+    choices: Sequence[Choice],
+    task: Task,
+    *,
+    now_ms: int,
+    submitted_ms: int,
+    done_fraction: float = 0.0,
+    known: Known | None = None,
+    hazard: Callable[[Choice], float | None] | None = None,
+) -> Weighed:
+    """As `order_choices`, with the plan: its `error()` is what faces tell that must stop when the deadline cannot be met."""
     done = min(1.0, max(done_fraction, task.progress_milli / 1000))
     facts = msgspec.structs.replace(known or Known(estimated_s=task.estimated_s), progress=done)
     ranked = tuple(choices)
@@ -396,27 +444,23 @@ def order_choices(
         ranked = tuple(each.choice for each in best)
     left_s = seconds_left(task, now_ms=now_ms, submitted_ms=submitted_ms)
     if left_s is None or not ranked:
-        return Order(ranked, "")
-    weighed = [
-        choice
+        return Weighed(ranked, "")
+    runtimes = {
+        choice: seconds
         for choice in _some_of_each(ranked)
-        if runtime_of(choice, task.num_nodes, facts).seconds is not None
-    ]
-    if not weighed:
-        return Order(ranked, NOT_WEIGHED)
+        if (seconds := runtime_of(choice, task.num_nodes, facts).seconds) is not None
+    }
+    if not runtimes:
+        return Weighed(ranked, NOT_WEIGHED)
     name = f"task `{task.name}`" if task.name else "the task"
-
-    def duration(choice: Choice) -> int:
-        return runtime_of(choice, task.num_nodes, facts).seconds or 1
-
     ask = deadline_ask(task, left_s)
-    made = plan_deadline(weighed, ask, hazard=hazard, durations=duration, name=name)
+    made = plan_deadline(tuple(runtimes), ask, hazard=hazard, durations=runtimes.__getitem__, name=name)
     best_of: dict[Choice, Outlook] = {}
     for outlook in made.outlooks:  # cheapest first
         known_best = best_of.get(outlook.choice)
         if known_best is None or known_best.probability < ask.confidence <= outlook.probability:
             best_of[outlook.choice] = outlook
-    position = {choice: index for index, choice in enumerate(ranked)}
+    position = {choice: index for index, choice in reversed(list(enumerate(ranked)))}
 
     def key(choice: Choice) -> tuple[float, ...]:
         mine = best_of.get(choice)
@@ -426,16 +470,21 @@ def order_choices(
             return 0, position[choice] if task.ordered else mine.cost_micro_usd, position[choice]
         return 1, -mine.probability, mine.finish_s, mine.cost_micro_usd, position[choice]
 
-    return Order(tuple(sorted(ranked, key=key)), made.text)
+    return Weighed(tuple(sorted(ranked, key=key)), made.text, made)
 
 
 def _some_of_each(choices: Sequence[Choice]) -> list[Choice]:
-    """The first of each capacity."""
+    """The first of each capacity, and the first of each further machine of it."""
     seen: dict[Capacity, int] = {}
+    machines: dict[tuple[str, str, str], None] = {}
     found = []
     for choice in choices:
-        count = seen[choice.offer.capacity] = seen.get(choice.offer.capacity, 0) + 1
-        if count <= WEIGHED:
+        offer = choice.offer
+        machine = (offer.provider, offer.shape.instance_type, offer.capacity.value)
+        fresh = machine not in machines and len(machines) < _MACHINES_MAX
+        machines.setdefault(machine, None)
+        count = seen[offer.capacity] = seen.get(offer.capacity, 0) + 1
+        if count <= WEIGHED or fresh:
             found.append(choice)
     return found
 
