@@ -34,7 +34,10 @@ class PlanRequest(Request, frozen=True, kw_only=True, omit_defaults=True):
     prices: bool = False
     limit: int = 20  # candidates in the answer
     distinct: bool = False  # one for each machine and capacity of a provider, at its best place
-    objective: str = "cost"  # cost | time | carbon
+    objective: str = ""  # cost | time | carbon; "": that of the task
+    managed: bool = (
+        True  # as a managed job, which recovers: a deadline may be met with spot. False: as a cluster
+    )
     compare: bool = False  # also the best of owned, spot and on-demand, side by side
     html: bool = False  # also as a page with a chart
 

@@ -447,7 +447,7 @@ def weigh(
         return Weighed(ranked, "")
     runtimes = {
         choice: seconds
-        for choice in _some_of_each(ranked)
+        for choice in some_of_each(ranked)
         if (seconds := runtime_of(choice, task.num_nodes, facts).seconds) is not None
     }
     if not runtimes:
@@ -473,8 +473,8 @@ def weigh(
     return Weighed(tuple(sorted(ranked, key=key)), made.text, made)
 
 
-def _some_of_each(choices: Sequence[Choice]) -> list[Choice]:
-    """The first of each capacity, and the first of each further machine of it."""
+def some_of_each(choices: Sequence[Choice]) -> list[Choice]:
+    """Choices that are worth weighing: the first of each capacity, and the first of each further machine of it."""
     seen: dict[Capacity, int] = {}
     machines: dict[tuple[str, str, str], None] = {}
     found = []

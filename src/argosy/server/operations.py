@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from typing import TYPE_CHECKING, Final, TypeVar
+from typing import Final, TypeVar
 
 import msgspec
 
@@ -22,32 +22,28 @@ from argosy.infra.provider import Diagnostic, Providers, Want
 from argosy.model.errors import ArgosyError
 from argosy.model.ids import Clock, Ids
 from argosy.model.offer import Choice, Offer, Plan, Rejection, waits_for
-from argosy.model.phases import ClaimPhase, Desired, Outcome, WorkloadPhase
+from argosy.model.phases import ClaimPhase, Desired, WorkloadPhase
 from argosy.model.reasons import Reason
 from argosy.model.resources import Autostop, Resources
-from argosy.model.rows import Claim, Event, Row, Workload
+from argosy.model.rows import Event, Row, Workload
 from argosy.model.task import ClusterSpec, JobSpec, Task
 from argosy.planning import plan, usage_by_provider
+from argosy.planning.deadline import NOT_WEIGHED, wishes_of
 from argosy.server.accounts import Accounts
 from argosy.server.exchange import encode
 from argosy.server.ports import Controllers
 from argosy.server.pricing import Asked, Pricing
 from argosy.server.refusals import missing, no_cluster, not_covered
+from argosy.server.task_facts import earlier_runs
 from argosy.store.errors import Conflict, KeyUsed
 from argosy.store.snapshot import Snapshot
 from argosy.store.store import Store
-
-if TYPE_CHECKING:
-    from argosy.planning.objective import Run
 
 T = TypeVar("T")
 _TRIES: Final = 6  # somebody else may write between our reading and our writing
 _QUOTE_LIMIT_S: Final = 30.0
 _TASKS_MAX: Final = 20_000
-_PLANNED_WITH: Final = frozenset(("deadline", "estimated_hours"))  # plans use them, launches do not yet
-_PIPELINED_WITH: Final = frozenset(("estimated_hours", "inputs", "outputs"))
-_RUNS_SEEN: Final = 1000  # of the last managed jobs
-_RUNS_SINCE_MS: Final = 30 * 86_400_000
+_PIPELINED_WITH: Final = frozenset(("inputs", "outputs"))  # plans of several tasks use them
 MANAGED: Final = "managed"  # scope of the numbers of managed jobs
 
 
@@ -98,6 +94,14 @@ class Operations:
             await asyncio.gather(*map(ask, names))
         return self._pricing.own_prices(offers), tuple(failed)
 
+    async def _asked(
+        self, task: Task, *, managed: bool
+    ) -> tuple[tuple[Resources, ...], tuple[Offer, ...], tuple[Rejection, ...]]:
+        """The candidates of the task as places are asked for them, what providers quote, and who could not answer."""
+        wishes = wishes_of(task, managed=managed)
+        offers, failed = await self.quote(Want(resources=wishes, num_nodes=task.num_nodes))
+        return wishes, offers, failed
+
     async def _plan(
         self,
         resources: Sequence[Resources],
@@ -116,8 +120,16 @@ class Operations:
             abilities=abilities_of(self._providers),
             usage=usage_by_provider(snapshot.claims.values(), names),
             ordered=ordered,
+            atlas=self._pricing.atlas(resources),
         )
         return msgspec.structs.replace(made, rejected=made.rejected + failed) if failed else made
+
+    async def _ordered(self, task: Task, made: Plan) -> tuple[Plan, str]:
+        """The plan in the order of the task's deadline and objective, and why. Raises `no-offer` for a deadline that nothing meets."""
+        if task.deadline_s is None and task.deadline_at_ms is None and task.objective == Task().objective:
+            return made, ""
+        runs = await earlier_runs(self._store, task)
+        return await asyncio.to_thread(self._pricing.ordered, task, made, runs)
 
     async def check(self, limit_s: float) -> list[Diagnostic]:
         """What every provider says of itself, by name; one that does not answer is a finding too."""
@@ -136,14 +148,15 @@ class Operations:
 
     async def plan(self, request: t.PlanRequest) -> t.PlanReply:
         task = self._checked(request.task, with_files=False)
-        offers, failed = await self.quote(Want(resources=task.resources, num_nodes=task.num_nodes))
-        made = await self._plan(task.resources, task.num_nodes, task.ordered, offers, failed)
+        wishes, offers, failed = await self._asked(task, managed=request.managed)
+        made = await self._plan(wishes, task.num_nodes, task.ordered, offers, failed)
         warnings = _warnings(task)
         if not request.prices:
-            return t.PlanReply(plan=await self._explained(task, made, offers), warnings=warnings)
-        able, runs = abilities_of(self._providers), await self._earlier_runs(task)
+            made, why = await self._ordered(task, await self._explained(task, made, offers))
+            return t.PlanReply(plan=made, warnings=warnings, deadline=why)
+        able, runs = abilities_of(self._providers), await earlier_runs(self._store, task)
         reply = await asyncio.to_thread(self._pricing.complete, request, made, offers, able, runs)
-        return msgspec.structs.replace(reply, warnings=_warnings(task, heeded=_PLANNED_WITH))
+        return msgspec.structs.replace(reply, warnings=warnings)
 
     async def plan_pipeline(self, request: t.PipelineRequest) -> t.PipelineReply:
         """All stages together. Every stage is planned as if it were alone on the own machines: they run one after another."""
@@ -154,9 +167,10 @@ class Operations:
         tasks = [self._checked(task, with_files=False) for task in request.tasks]
         asked = []
         for task in tasks:
-            offers, failed = await self.quote(Want(resources=task.resources, num_nodes=task.num_nodes))
-            own = await self._plan(task.resources, task.num_nodes, task.ordered, offers, failed)
-            asked.append(Asked(task, own, offers, tuple(await self._earlier_runs(task))))
+            task = msgspec.structs.replace(task, deadline_s=None, deadline_at_ms=None)
+            wishes, offers, failed = await self._asked(task, managed=True)
+            own = await self._plan(wishes, task.num_nodes, task.ordered, offers, failed)
+            asked.append(Asked(task, own, offers, tuple(await earlier_runs(self._store, task))))
         able = abilities_of(self._providers)
         reply = await asyncio.to_thread(self._pricing.pipeline, request, asked, able)
         return msgspec.structs.replace(reply, warnings=_warnings(*tasks, heeded=_PIPELINED_WITH))
@@ -173,21 +187,6 @@ class Operations:
             self._pricing.explain, task, made, offers, abilities_of(self._providers)
         )
 
-    async def _earlier_runs(self, task: Task) -> list[Run]:
-        """Managed jobs of the same name that went to their end: how long this one will take."""
-        if not task.name:
-            return []
-        jobs = {
-            job.id: job
-            for job in await self._store.load_jobs(cluster_id=None, limit=_RUNS_SEEN)
-            if job.name == task.name and job.outcome is Outcome.SUCCEEDED and job.started_ms
-        }
-        if not jobs:
-            return []
-        since_ms = min(job.ended_ms for job in jobs.values()) - _RUNS_SINCE_MS
-        last = {claim.workload_id: claim for claim in await self._store.load_claims(since_ms=since_ms)}
-        return [_run_of(job, last[job.id]) for job in jobs.values() if job.id in last]
-
     # -- launch -----------------------------------------------------------------------------------------------------
 
     async def launch(self, request: t.LaunchRequest) -> bytes:
@@ -202,16 +201,19 @@ class Operations:
         existing = await self._live_cluster(request.cluster) if request.cluster is not None else None
         if existing is not None:
             return await self._launch_on(existing, request, task)
-        offers, failed = await self.quote(Want(resources=task.resources, num_nodes=task.num_nodes))
+        wishes, offers, failed = await self._asked(task, managed=False)
         async with self._planning:
-            made = await self._plan(task.resources, task.num_nodes, task.ordered, offers, failed)
+            made = await self._plan(wishes, task.num_nodes, task.ordered, offers, failed)
             waits = waits_for(made)
             if not made.choices and not waits:
                 raise no_offer(task, await self._explained(task, made, offers))
+            made, why = await self._ordered(task, made)
             await self._accounts.check(made)
-            return await self._launch_new(request, task, made, waits)
+            return await self._launch_new(request, task, made, waits, why)
 
-    async def _launch_new(self, request: t.LaunchRequest, task: Task, made: Plan, waits: str) -> bytes:
+    async def _launch_new(
+        self, request: t.LaunchRequest, task: Task, made: Plan, waits: str, why: str
+    ) -> bytes:
         now_ms = self._clock.now_ms()
         name = request.cluster or await self._fresh_name()
         autostop = request.autostop or task.resources[0].autostop or Autostop()
@@ -233,6 +235,7 @@ class Operations:
             puts.append(new_claim(self._ids.new("clm"), cluster.id, made.choices, task.num_nodes, now_ms))
         jobs, secrets = await self._jobs(_first_job(task), request.user, cluster, request.setup)
         warnings = _warnings(task) + ((f"the cluster {waits}",) if not made.choices else ())
+        warnings += (why,) if why == NOT_WEIGHED else ()
         reply = t.LaunchReply(
             cluster=name,
             cluster_id=cluster.id,
@@ -242,7 +245,8 @@ class Operations:
             warnings=warnings,
         )
         place = f" on {made.choices[0].offer.provider}" if made.choices else ""
-        events = [self._event(cluster.id, "launched", f"cluster `{name}` was asked for{place}")]
+        reason = f": {why}" if why else ""
+        events = [self._event(cluster.id, "launched", f"cluster `{name}` was asked for{place}{reason}")]
         return await self._commit([*puts, *jobs], reply, request.key, secrets=secrets, events=events)
 
     async def _launch_on(self, cluster: Workload, request: t.LaunchRequest, task: Task) -> bytes:
@@ -293,15 +297,19 @@ class Operations:
         tasks = self._checked_all(request.tasks)
 
         async def act() -> bytes:
-            for task in {(task.resources, task.num_nodes, task.ordered): task for task in tasks}.values():
-                offers, failed = await self.quote(Want(resources=task.resources, num_nodes=task.num_nodes))
-                made = await self._plan(task.resources, task.num_nodes, task.ordered, offers, failed)
+            weighed: set[str] = set()
+            for task in {_planned_as(task): task for task in tasks}.values():
+                wishes, offers, failed = await self._asked(task, managed=True)
+                made = await self._plan(wishes, task.num_nodes, task.ordered, offers, failed)
                 unsure = failed or waits_for(made)
                 if not made.choices and not unsure:
                     raise no_offer(task, await self._explained(task, made, offers))
+                made, why = await self._ordered(task, made)
+                weighed.add(why)
                 await self._accounts.check(made)
             jobs, secrets = await self._jobs(tasks, request.user, None, run_setup=True)
-            reply = t.JobsReply(jobs=tuple(map(_ref, jobs)), warnings=_warnings(*tasks))
+            warnings = _warnings(*tasks) + tuple(sorted(weighed & {NOT_WEIGHED}))
+            reply = t.JobsReply(jobs=tuple(map(_ref, jobs)), warnings=warnings)
             return await self._commit(jobs, reply, request.key, secrets=secrets)
 
         return await self._once(request.key, act)
@@ -478,8 +486,15 @@ class Operations:
             wrong = f"num_nodes is {task.num_nodes}: at least 1"
         elif not task.resources:
             wrong = "resources has no candidate"
-        elif task.grace_s < 0 or (task.max_duration_s is not None and task.max_duration_s <= 0):
+        elif task.grace_s < 0 or any(
+            each is not None and each <= 0
+            for each in (task.max_duration_s, task.deadline_s, task.estimated_s)
+        ):
             wrong = "a duration is below 0"
+        elif not 0 <= task.progress_milli <= 1000:
+            wrong = f"progress_milli is {task.progress_milli}: 0 to 1000"
+        elif task.objective not in ("cost", "time", "carbon"):
+            wrong = f"objective is `{task.objective}`: cost, time or carbon"
         if wrong:
             raise ArgosyError("spec-invalid", wrong, where=where)
         for name in (*task.envs, *task.secrets):
@@ -600,16 +615,19 @@ def _warnings(*tasks: Task, heeded: frozenset[str] = frozenset()) -> tuple[str, 
     return tuple(f"`{field}` is accepted and does nothing yet" for field in fields)
 
 
-def _run_of(job: Workload, claim: Claim) -> Run:
-    from argosy.planning.objective import Run
-
-    choice = claim.choice
-    return Run(
-        instance_type=choice.offer.shape.instance_type,
-        accelerator=choice.accelerator or "",
-        accelerators_milli=choice.accelerators_milli,
-        num_nodes=claim.count,
-        duration_s=max(1, (job.ended_ms - job.started_ms) // 1000),
+def _planned_as(task: Task) -> tuple[object, ...]:
+    """What of a task matters for where it goes: equal ones are planned once."""
+    return (
+        *(
+            task.resources,
+            task.num_nodes,
+            task.ordered,
+            task.objective,
+            task.estimated_s,
+            task.progress_milli,
+        ),
+        *(task.deadline_s, task.deadline_at_ms, task.scheduling, task.storage_mounts),
+        task.name if task.deadline_s or task.deadline_at_ms or task.objective != Task().objective else None,
     )
 
 

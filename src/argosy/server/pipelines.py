@@ -7,7 +7,6 @@ provider that its URL names; what no stage reads is written there.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from statistics import median
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 import msgspec
@@ -30,7 +29,7 @@ from argosy.planning.dag import (
     plan_pipeline,
     provider_of_url,
 )
-from argosy.planning.objective import Known, Objective, render_choice, runtime_of
+from argosy.planning.objective import Known, Objective, median, render_choice, runtime_of
 
 if TYPE_CHECKING:
     from argosy.catalog import Catalog

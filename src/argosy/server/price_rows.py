@@ -127,8 +127,14 @@ def merged(choices: Sequence[Choice], task: Task) -> list[Choice]:
     """By price, or in the order of the candidates first when they are in order of preference."""
     if not task.ordered:
         return sorted(choices, key=by_price)
-    order = {steady(wish): index for index, wish in reversed(list(enumerate(task.resources)))}
-    return sorted(choices, key=lambda each: (order.get(steady(each.resources), 0), *by_price(each)))
+    order = {wish: index for index, wish in reversed(list(enumerate(task.resources)))}
+
+    def position(wish: Resources) -> int:
+        """Of the candidate that it was; what does not speak of spot was asked for as either."""
+        free = msgspec.structs.replace(wish, use_spot=None)
+        return order.get(wish, order.get(free, 0))
+
+    return sorted(choices, key=lambda each: (position(each.resources), *by_price(each)))
 
 
 def parse_objective(name: str) -> Objective:

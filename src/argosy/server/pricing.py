@@ -35,13 +35,14 @@ from argosy.server.price_rows import (
     summed_by_model,
 )
 from argosy.server.spending import Rates
+from argosy.server.task_facts import hazard_of, known_of
 
 if TYPE_CHECKING:
     from argosy.catalog import Catalog
     from argosy.model.market import Market
     from argosy.planning.choose import Ability
     from argosy.planning.compare import CompareRow
-    from argosy.planning.deadline import DeadlineAsk
+    from argosy.planning.deadline import Weighed
     from argosy.planning.market import Ranking
     from argosy.planning.objective import Known, Ranked, Run
 
@@ -50,7 +51,6 @@ _DAY_MS: Final = 86_400_000
 _WIDE: Final = 1000  # candidates that are looked at when not the cheapest is the best
 _LIMIT_MAX: Final = 2000
 _NOTES_MAX: Final = 3
-_WEIGHED: Final = 24  # candidates of each capacity that are weighed against a deadline
 
 
 class _Stamp(NamedTuple):
@@ -122,8 +122,8 @@ class Pricing:
         """
         from argosy.planning.objective import Objective, rank_by
 
-        objective = parse_objective(request.objective)
-        task = request.task
+        objective = parse_objective(request.objective or request.task.objective)
+        task = msgspec.structs.replace(request.task, objective=objective.value)
         limit = max(1, min(request.limit, _LIMIT_MAX))
         wide = request.distinct or objective is not Objective.COST
         ranking = self._rank(task, limit=_WIDE if wide else limit)
@@ -132,13 +132,25 @@ class Pricing:
             unknown = self._unknown(task, offers)
             if unknown is not None:
                 raise unknown
-        known = self._known(task, runs, objective)
+        known = known_of(lambda: self.catalog, task, runs)
         choices = merged([*own.choices, *ranking.shown], task)
-        best = (
-            rank_by(objective, choices, task.num_nodes, known)
-            if choices and not (task.ordered and objective is Objective.COST)
-            else None
+        fitting = len(own.choices) + ranking.fitting
+        due = task.deadline_s is not None or task.deadline_at_ms is not None
+        capacities = (
+            self._all_capacities(task, own, managed=request.managed)
+            if fits and (request.compare or request.html or due)
+            else []
         )
+        weighed = self._weighed(task, capacities, known) if fits and due else None
+        best = None
+        if weighed is not None and weighed.plan is not None:  # the deadline decides
+            choices, fitting = list(weighed.choices), max(fitting, len(weighed.choices))
+            mine = set(own.choices)
+            own = msgspec.structs.replace(
+                own, choices=tuple(each for each in weighed.choices if each in mine)
+            )
+        elif choices and not (task.ordered and objective is Objective.COST):
+            best = rank_by(objective, choices, task.num_nodes, known)
         ranked = best.ranked if best is not None else [_plain(each, task, known) for each in choices]
         text = best.text if best is not None else ""
         if not fits:
@@ -147,20 +159,43 @@ class Pricing:
         views = [self._view(each, places) for each, places in kept]
         if best is not None and request.distinct:  # the next best is another machine, not another place
             text = rank_by(objective, [each.choice for each, _ in kept], task.num_nodes, known).text
-        weighed = request.compare or request.html or self._left_s(task) is not None
-        capacities = self._all_capacities(task, own) if fits and weighed else []
-        rows = self._compared(task, capacities) if request.compare or request.html else ()
+        rows = self._compared(task, capacities, known) if request.compare or request.html else ()
         plan = msgspec.structs.replace(own, rejected=(*own.rejected, *spot_told(ranking.plan.rejected, task)))
         return t.PlanReply(
             plan=plan,
             offers=tuple(views),
-            fitting=len(own.choices) + ranking.fitting,
+            fitting=fitting,
             text=text,
-            deadline=self._deadline(task, capacities) if fits else "",
+            deadline=weighed.reason if weighed is not None else "",
             compared=tuple(_view_of(row, t.CompareView) for row in rows),
             page=_page(rows, task) if request.html else "",
             notes=self.notes(view.provider for view in views),
         )
+
+    def ordered(self, task: Task, own: Plan, runs: Sequence[Run]) -> tuple[Plan, str]:
+        """`own` in the order in which a launch of `task` tries it, and why. Raises `no-offer` for a deadline that cannot be met."""
+        if not own.choices:
+            return own, ""
+        weighed = self._weighed(task, own.choices, known_of(lambda: self.catalog, task, runs))
+        return msgspec.structs.replace(own, choices=weighed.choices), weighed.reason
+
+    def _weighed(self, task: Task, choices: Sequence[Choice], known: Known) -> Weighed:
+        """For a task that is submitted now. Raises `no-offer` when nothing meets its deadline."""
+        from argosy.planning.deadline import weigh
+
+        now_ms = self._clock.now_ms()
+        found = weigh(
+            choices,
+            task,
+            now_ms=now_ms,
+            submitted_ms=now_ms,
+            known=known,
+            hazard=lambda choice: hazard_of(self.catalog, choice),
+        )
+        error = found.plan.error() if found.plan is not None else None
+        if error is not None:
+            raise error
+        return found
 
     def pipeline(
         self, request: t.PipelineRequest, asked: Sequence[Asked], abilities: Mapping[str, Ability]
@@ -176,8 +211,7 @@ class Pricing:
         shape = pipelines.shape_of([each.task for each in asked], request.edges)
         candidates, known = [], []
         for name, one in zip(shape.names, asked, strict=True):
-            facts = self._known(one.task, one.runs, "time" if one.runs else "cost")
-            known.append(pipelines.with_assumed(facts))
+            known.append(pipelines.with_assumed(known_of(lambda: self.catalog, one.task, one.runs)))
             choices = self._stage_choices(name, one, abilities)
             candidates.append(pipelines.candidates(choices, one.task.num_nodes, known[-1]))
         found = pipelines.planned(shape, candidates, pipelines.tariffs_of(self.catalog), objective)
@@ -196,7 +230,7 @@ class Pricing:
         from argosy.planning.market import cheapest_in_regions
 
         task, wishes = one.task, tuple(map(steady, one.task.resources))
-        atlas = self._atlas() if any(wish.areas or wish.excluded for wish in wishes) else None
+        atlas = self.atlas(wishes)
         # In order of preference: the first that fits anywhere is meant.
         for group in [(wish,) for wish in wishes] if task.ordered else [wishes]:
             found = [each for each in one.own.choices if not task.ordered or steady(each.resources) in group]
@@ -247,7 +281,7 @@ class Pricing:
             ordered=task.ordered,
             limit=limit,
             launchable=lambda provider: False,
-            atlas=self._atlas() if any(wish.areas or wish.excluded for wish in wishes) else None,
+            atlas=self.atlas(wishes),
         )
         reserved = self._reserved(catalog, wishes, task)
         if not reserved:
@@ -272,6 +306,10 @@ class Pricing:
         drivers = set(self._drivers())
         names = [name for name in market.providers if name not in drivers]
         return market if len(names) == len(market.providers) else Market(names, market.block, market.vendors)
+
+    def atlas(self, wishes: Sequence[Resources]) -> Atlas | None:
+        """Where regions are, for wishes that care."""
+        return self._atlas() if any(wish.areas or wish.excluded for wish in wishes) else None
 
     def _atlas(self) -> Atlas:
         return {
@@ -317,24 +355,6 @@ class Pricing:
                 told.append(sentence or explain_none(wish, steps))
         return "; ".join(dict.fromkeys(told))
 
-    def _known(self, task: Task, runs: Sequence[Run], objective: str) -> Known:
-        from argosy.planning.objective import Known
-
-        if objective == "cost" and not runs:
-            return Known(estimated_s=task.estimated_s)
-        facts = self.catalog.accelerators()
-        return Known(
-            estimated_s=task.estimated_s,
-            runs=tuple(runs),
-            speeds={fact.name: fact.bf16_tflops or fact.fp16_tflops or fact.fp32_tflops for fact in facts},
-            watts={fact.name: float(fact.tdp_w) for fact in facts if fact.tdp_w},
-            carbon_g_per_kwh={
-                (fact.provider, fact.region): fact.carbon_g_per_kwh
-                for fact in self.catalog.regions()
-                if fact.carbon_g_per_kwh is not None
-            },
-        )
-
     def _view(self, ranked: Ranked, places: int) -> t.OfferView:
         from argosy.catalog.listing import offer_rows
 
@@ -363,62 +383,40 @@ class Pricing:
             places=places,
         )
 
-    def _deadline(self, task: Task, choices: Sequence[Choice]) -> str:
-        """What meets the deadline, and why. Raises `no-offer` when nothing does."""
-        from argosy.planning.deadline import plan_deadline
-
-        left_s = self._left_s(task)
-        if left_s is None:
-            return ""
-        if not task.estimated_s:
-            return "the deadline is not weighed: `estimated_hours` is not known"
-        name = f"task `{task.name}`" if task.name else "the task"
-        made = plan_deadline(choices, _ask(task, left_s), hazard=self._hazard, name=name)
-        error = made.error()
-        if error is not None:
-            raise error
-        return made.text
-
-    def _compared(self, task: Task, choices: Sequence[Choice]) -> tuple[CompareRow, ...]:
+    def _compared(self, task: Task, choices: Sequence[Choice], known: Known) -> tuple[CompareRow, ...]:
         """The best of each capacity."""
         from argosy.planning.compare import compare
+        from argosy.planning.deadline import deadline_ask, seconds_left, some_of_each
+        from argosy.planning.objective import runtime_of
 
-        left_s = self._left_s(task)
-        if not task.estimated_s:
+        now_ms = self._clock.now_ms()
+        choices = some_of_each(choices)
+        runtimes = {each: runtime_of(each, task.num_nodes, known).seconds for each in choices}
+        known_s = [seconds for seconds in runtimes.values() if seconds is not None]
+        if not known_s or len(known_s) < len(runtimes):
             return compare(choices, num_nodes=task.num_nodes)
+        left_s = seconds_left(task, now_ms=now_ms, submitted_ms=now_ms)
         return compare(
             choices,
             num_nodes=task.num_nodes,
-            ask=_ask(task, left_s if left_s is not None else task.estimated_s * 10),
-            hazard=self._hazard,
+            ask=deadline_ask(task, left_s if left_s is not None else max(known_s) * 10),
+            hazard=lambda choice: hazard_of(self.catalog, choice),
+            durations=lambda choice: runtimes[choice] or 1,
             deadline_given=left_s is not None,
         )
 
-    def _all_capacities(self, task: Task, own: Plan) -> list[Choice]:
-        """The cheapest of spot and of the rest: neither hides the other."""
+    def _all_capacities(self, task: Task, own: Plan, *, managed: bool) -> list[Choice]:
+        """The cheapest of spot and of the rest: neither hides the other. A cluster does not recover: its spot is asked for."""
         found = list(own.choices)
         for spot in (False, True):
             if any(wish.use_spot is not None and wish.use_spot != spot for wish in task.resources):
                 continue
+            if spot and not managed and not any(wish.use_spot for wish in task.resources):
+                continue
             wishes = tuple(msgspec.structs.replace(wish, use_spot=spot) for wish in task.resources)
             asked = msgspec.structs.replace(task, resources=wishes)
-            found += self._rank(asked, limit=_WEIGHED).shown
-        return found
-
-    def _left_s(self, task: Task) -> int | None:
-        """Seconds until the deadline, of a task that is submitted now."""
-        left_s = task.deadline_s
-        if task.deadline_at_ms is not None:
-            until_s = (task.deadline_at_ms - self._clock.now_ms()) // 1000
-            left_s = until_s if left_s is None else min(left_s, until_s)
-        return left_s
-
-    def _hazard(self, choice: Choice) -> float | None:
-        from argosy.planning.deadline import hazard_per_hour
-
-        offer = choice.offer
-        band = self.catalog.hazard(offer.provider, offer.region, offer.shape.instance_type)
-        return None if band is None else hazard_per_hour(band.low_pct, band.high_pct)
+            found += self._rank(asked, limit=_WIDE).shown
+        return merged(found, task)
 
     # -- listings -----------------------------------------------------------------------------------------------------
 
@@ -572,13 +570,6 @@ def _plain(choice: Choice, task: Task, known: Known) -> Ranked:
 def _view_of(value: object, kind: type[T]) -> T:
     """The API's type of a row: the same fields."""
     return msgspec.convert(value, kind, from_attributes=True)
-
-
-def _ask(task: Task, left_s: int) -> DeadlineAsk:
-    from argosy.planning.deadline import DeadlineAsk
-
-    assert task.estimated_s
-    return DeadlineAsk(deadline_s=left_s, estimated_s=task.estimated_s, num_nodes=task.num_nodes)
 
 
 def _page(rows: Sequence[CompareRow], task: Task) -> str:

@@ -386,6 +386,19 @@ class Store:
         query = query.order_by(table.c.number.desc(), table.c.id.desc()).limit(limit)
         return await self._load(Workload, query)
 
+    async def load_runs(self, name: str, *, within: int = 5000, limit: int = 50) -> list[Workload]:
+        """Jobs of this name, bound to clusters or managed, among the `within` last that ended; newest first."""
+        table = schema.workload
+        ended = (
+            sa.select(table.c.id).where(sa.text("live = 0")).order_by(table.c.ended_ms.desc()).limit(within)
+        )
+        query = sa.select(table.c.body).where(
+            table.c.id.in_(ended), table.c.name == name, table.c.kind == "job"
+        )
+        return await self._load(
+            Workload, query.order_by(table.c.ended_ms.desc(), table.c.id.desc()).limit(limit)
+        )
+
     async def find_cluster(
         self, name: str, *, project: str = "default", finished: bool = False
     ) -> Workload | None:
