@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from msgspec.structs import replace
 
 from argosy.model.errors import ArgosyError, render_error
+from argosy.model.scheduling import LEVELS, PRIORITY_CLASSES
 from argosy.spec import Overrides, parse_env_text, parse_task, render_task, task_from_mapping
 from argosy.spec.accelerators import KNOWN
 from argosy.spec.fields import TASK
@@ -162,7 +163,8 @@ CANDIDATES = st.fixed_dictionaries(
             ["FAILOVER", {"max_restarts_on_errors": 2, "recover_on_exit_codes": [1, 2]}]
         ),
         "priority": st.integers(-1000, 1000),
-        "priority_class": TEXTS,
+        "priority_class": st.sampled_from(PRIORITY_CLASSES),
+        "preset": WORDS,
         "max_hourly_cost": st.sampled_from([1, 2.5, "$0.000001", "98.5/h"]),
         "location": TEXTS,
         "edge_config": MAPPINGS,
@@ -183,6 +185,23 @@ RESOURCE_SETS = st.one_of(
         st.sampled_from(["any_of", "ordered"]),
         st.lists(CANDIDATES, min_size=1, max_size=3),
     ),
+)
+SCHEDULINGS = st.fixed_dictionaries(
+    {},
+    optional={
+        "queue": st.sampled_from(["a", "/a/b.c/", "team/ann@lab"]),
+        "group": WORDS,
+        "preemptible": st.booleans(),
+        "checkpoint": st.booleans(),
+        "topology": st.fixed_dictionaries(
+            {}, optional={"required": st.sampled_from(LEVELS), "preferred": st.sampled_from(LEVELS)}
+        ),
+        "spread": st.sampled_from(LEVELS),
+        "isolation": st.sampled_from(["none", "memory", "HARDWARE"]),
+        "share": st.sampled_from(["own", "any"]),
+        "labels": st.dictionaries(WORDS, TEXTS, max_size=2),
+        "tolerations": st.lists(TEXTS, max_size=2),
+    },
 )
 TASKS = st.fixed_dictionaries(
     {"run": TEXTS},
@@ -207,6 +226,7 @@ TASKS = st.fixed_dictionaries(
         "service": st.just({"replicas": 2, "readiness_probe": "/"}),
         "volumes": st.just({"/v": {"size": 5}}),
         "event_callback": TEXTS,
+        "scheduling": SCHEDULINGS,
         "estimated_hours": st.floats(0.0001, 80_000) | st.just("90m"),
         "progress": st.integers(0, 1000).map(lambda milli: f"{milli / 10}%") | st.just("0.5"),
         "objective": st.sampled_from(["cost", "time", "carbon"]),

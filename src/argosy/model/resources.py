@@ -90,6 +90,7 @@ class Resources(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     recovery: Recovery = Recovery()
     priority: int = 0
     priority_class: str | None = None
+    preset: str = ""  # resources by a name of the tenancy, which the server puts in
     extra: str = ""  # JSON text of the accepted fields that have no place here yet
 
     def render(self) -> str:
@@ -99,6 +100,8 @@ class Resources(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
         'A100:8, spot'
         """
         parts: list[str] = []
+        if self.preset:
+            parts.append(f"preset {self.preset}")
         if self.instance_type:
             parts.append(self.instance_type)
         if self.accelerator:

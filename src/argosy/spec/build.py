@@ -5,6 +5,7 @@ from __future__ import annotations
 import msgspec
 
 from argosy.model.resources import Autostop, Exclusion, Infra, Recovery, Resources
+from argosy.model.scheduling import Isolation, Scheduling
 from argosy.model.task import DataSize, FileMount, GitSource, StorageMount, Task
 from argosy.model.units import GIB, Bound
 from argosy.spec.accelerators import Alternatives, canonical_accelerator
@@ -59,6 +60,7 @@ def build_task(
         estimated_s=merged.get("estimated_hours", int),
         progress_milli=merged.get("progress", int) or 0,
         objective=merged.get("objective", str) or Task().objective,
+        scheduling=_scheduling(task, over, findings),
         inputs=_data_sizes(merged, "inputs"),
         outputs=_data_sizes(merged, "outputs"),
         config=json_text(task.plain.get("config")),
@@ -136,7 +138,7 @@ def _resources(section: Section, reader: Reader, findings: Findings) -> Resource
     memory = section.get("memory", Memory) or Memory(None)
     image = section.values.get("image_id")
     plain = dict(section.plain)
-    for typed in ("disk_tier", "local_disk", "network_tier", "accelerator_args", "priority_class"):
+    for typed in ("disk_tier", "local_disk", "network_tier", "accelerator_args"):
         plain.pop(typed, None)
     autostop = plain.pop("autostop", None)
     if isinstance(autostop, dict):
@@ -180,7 +182,37 @@ def _resources(section: Section, reader: Reader, findings: Findings) -> Resource
         or Recovery(),
         priority=section.get("priority", int) or 0,
         priority_class=section.get("priority_class", str),
+        preset=section.get("preset", str) or "",
         extra=json_text(plain),
+    )
+
+
+def _scheduling(task: Section, over: Section, findings: Findings) -> Scheduling:
+    section = task.get("scheduling", Section) or Section(task.place)
+    flags = over.get("scheduling", Section)
+    if flags is not None:
+        section = section.under(flags)
+    topology = section.get("topology", Section) or Section(section.place)
+    preemptible = section.get("preemptible", bool) or False
+    checkpoint = section.get("checkpoint", bool) or False
+    if preemptible and not checkpoint:
+        findings.warn(
+            section.places["preemptible"],
+            "`preemptible` without `checkpoint`: each time it makes room, the job begins again from the start",
+            "save to $ARGOSY_CHECKPOINT_DIR, go on from there, and say `checkpoint: true`",
+        )
+    return Scheduling(
+        queue=section.get("queue", str) or "",
+        group=section.get("group", str) or "",
+        preemptible=preemptible,
+        checkpoint=checkpoint,
+        required=topology.get("required", str) or "",
+        preferred=topology.get("preferred", str) or "",
+        spread=section.get("spread", str) or "",
+        isolation=Isolation(section.get("isolation", str) or Isolation.NONE),
+        share=section.get("share", str) or Scheduling().share,
+        labels=_pairs(section, "labels"),
+        tolerations=_texts(section, "tolerations"),
     )
 
 

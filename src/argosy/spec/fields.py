@@ -13,6 +13,7 @@ from typing import Final
 from argosy.spec import names, notation
 from argosy.spec.fields_later import CONFIG, POOL, SERVICE, STORAGE, SYNC
 from argosy.spec.fields_resources import NETWORKING, RESOURCES
+from argosy.spec.fields_scheduling import SCHEDULING
 from argosy.spec.leaves import OPEN_MAP, PATH, SECONDS, SIZE, SOURCE, SPAN, TARGET, TEXTS, VARIABLE
 from argosy.spec.shapes import (
     AsText,
@@ -320,6 +321,13 @@ TASK: Final = Table(
             doc="What the best place is: the cheapest, the fastest, or that with the least carbon.",
             example="time",
             also=("optimize", "optimise", "goal"),
+        ),
+        Field(
+            name="scheduling",
+            shape=SCHEDULING,
+            doc="How it shares machines with others: queue, preemption, topology, isolation.",
+            example="{queue: acme/vision, preemptible: true, checkpoint: true}",
+            also=("queue", "schedule", "scheduler", "scheduling_policy"),
         ),
         Field(
             name="networking",

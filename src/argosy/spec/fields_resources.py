@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Final
 
+from argosy.model.scheduling import PRIORITY_CLASSES
 from argosy.spec import accelerators, notation, values
 from argosy.spec.leaves import LABEL_KEY, OPEN_MAP, SECONDS, SIZE, TEXTS
 from argosy.spec.shapes import (
@@ -349,10 +350,16 @@ _CANDIDATE: Final = (
     ),
     Field(
         name="priority_class",
-        shape=Text(says="the name of a priority class"),
-        doc="Priority by name.",
-        example="high",
-        later=True,
+        shape=Choice(words=PRIORITY_CLASSES),
+        doc="Priority by name, above every `priority` of the next class. `batch` is what jobs have, `system` is for administrators.",
+        example="interactive",
+    ),
+    Field(
+        name="preset",
+        shape=Text(says="the name of a preset", check=str.strip),
+        doc="Resources by a name that the administrator gave (`argosy pool groups`); what stands beside it goes before it.",
+        example="small",
+        also=("profile", "size", "template"),
     ),
     Field(
         name="max_hourly_cost",

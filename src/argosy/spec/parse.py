@@ -55,6 +55,9 @@ class Overrides(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     labels: Mapping[str, str] = {}
     max_hourly_cost: str | float | None = None
     priority: int | None = None
+    priority_class: str | None = None
+    preset: str | None = None
+    scheduling: Mapping[str, object] = {}
     job_recovery: str | None = None
 
     def __repr__(self) -> str:
@@ -78,6 +81,7 @@ _TASK_FLAGS: Final = (
     ("deadline", "--deadline", "deadline"),
     ("estimated_hours", "--estimated-hours", "estimated_hours"),
     ("objective", "--objective", "objective"),
+    ("scheduling", "--queue", "scheduling"),
 )
 _RESOURCE_FLAGS: Final = (
     ("infra", "--infra", "infra"),
@@ -98,6 +102,8 @@ _RESOURCE_FLAGS: Final = (
     ("labels", "--label", "labels"),
     ("max_hourly_cost", "--max-hourly-cost", "max_hourly_cost"),
     ("priority", "--priority", "priority"),
+    ("priority_class", "--priority-class", "priority_class"),
+    ("preset", "--preset", "preset"),
     ("job_recovery", "--job-recovery", "job_recovery"),
 )
 

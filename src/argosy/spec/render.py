@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, Final
 import msgspec
 
 from argosy.model.resources import Exclusion, Recovery, Resources
+from argosy.model.scheduling import Scheduling
 from argosy.model.task import StorageMount, Task
 from argosy.spec.accelerators import render_accelerator
 from argosy.spec.notation import (
@@ -70,6 +71,7 @@ def task_document(task: Task) -> Document:
         "workdir": _workdir(task),
         "num_nodes": task.num_nodes if task.num_nodes != 1 else None,
         "resources": _resources(task.resources, ordered=task.ordered),
+        "scheduling": _scheduling(task.scheduling),
         "envs": dict(task.envs),
         "secrets": dict.fromkeys(task.secrets, MASK),
         "file_mounts": {mount.target: mount.source for mount in task.file_mounts}
@@ -165,12 +167,36 @@ def _candidate(resources: Resources) -> Document:
         "job_recovery": _recovery(resources.recovery),
         "priority": resources.priority or None,
         "priority_class": resources.priority_class,
+        "preset": resources.preset,
     }
     document = _given(document)
     for name, value in _decoded(resources.extra).items():
         known = document.get(name)
         document[name] = {**known, **value} if isinstance(known, dict) and isinstance(value, dict) else value
     return document
+
+
+def resources_document(resources: Resources) -> Document:
+    """One candidate as plain values with the field names of the YAML."""
+    return _candidate(resources)
+
+
+def _scheduling(scheduling: Scheduling) -> Document:
+    default = Scheduling()
+    return _given(
+        {
+            "queue": scheduling.queue,
+            "group": scheduling.group,
+            "preemptible": scheduling.preemptible or None,
+            "checkpoint": scheduling.checkpoint or None,
+            "topology": _given({"required": scheduling.required, "preferred": scheduling.preferred}),
+            "spread": scheduling.spread,
+            "isolation": None if scheduling.isolation is default.isolation else scheduling.isolation.value,
+            "share": None if scheduling.share == default.share else scheduling.share,
+            "labels": dict(scheduling.labels),
+            "tolerations": list(scheduling.tolerations),
+        }
+    )
 
 
 def _exclusion(exclusion: Exclusion) -> object:

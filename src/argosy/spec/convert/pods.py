@@ -7,6 +7,7 @@ import shlex
 from decimal import Decimal
 from typing import Final
 
+from argosy.model.scheduling import PRIORITY_CLASSES
 from argosy.model.units import Bound
 from argosy.spec.convert import amounts, prelude
 from argosy.spec.convert.draft import Draft
@@ -151,8 +152,14 @@ class Pod:
                 kind = {"hostIPC": "ipc", "hostNetwork": "network", "hostPID": "pid"}[name]
                 draft.option(f"--{kind}=host")
         priority = spec.text("priorityClassName")
-        if priority:
+        if priority in PRIORITY_CLASSES:
             draft.resources["priority_class"] = priority
+        elif priority:
+            spec.lose(
+                "priorityClassName",
+                priority,
+                "its classes are the cluster's own; `priority_class` has " + ", ".join(PRIORITY_CLASSES),
+            )
         self._security(spec.section("securityContext"))
         for name, volume in self._volumes.items():
             if name not in self._mounted:
