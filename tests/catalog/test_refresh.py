@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from argosy.catalog import Catalog
-from argosy.catalog.refresh import FETCHERS, fetch, refresh
+from argosy.catalog.refresh import FETCHERS, UNPRICED, Stopped, Watch, fetch, refresh
 from argosy.catalog.refresh.book import Book
 from argosy.catalog.table import PriceRow
 from argosy.model.errors import ArgosyError, render_error
@@ -19,7 +19,7 @@ from argosy.model.units import GIB
 from argosy.testing.fake_prices import FakePrices
 
 NOW_MS = 20_779 * DAY_MS  # 2026-11-22
-KEYS = {service.key: "s3cret-key" for service in FETCHERS.values() if service.key}
+KEYS = {key: "s3cret-key" for service in FETCHERS.values() for key in service.keys}
 
 
 @pytest.fixture(scope="module")
@@ -342,12 +342,13 @@ def test_aws(catalog: Catalog, service: FakePrices, monkeypatch: pytest.MonkeyPa
     assert skipped == 3
 
 
-@pytest.mark.parametrize("provider", [name for name in FETCHERS if FETCHERS[name].key])
+@pytest.mark.parametrize("provider", [name for name in FETCHERS if FETCHERS[name].keys])
 def test_a_key_is_needed(tmp_path: Path, catalog: Catalog, provider: str) -> None:
     with pytest.raises(ArgosyError) as caught:
         refresh(catalog, tmp_path, provider, environ={}, now_ms=NOW_MS)
     assert render_error(caught.value) == (
-        f"error: the price service of {provider} needs a key; the old prices are kept\nhint: set {FETCHERS[provider].key}"
+        f"error: the price service of {provider} needs a key; the old prices are kept\n"
+        f"hint: set {' and '.join(FETCHERS[provider].keys)}"
     )
 
 
@@ -379,6 +380,7 @@ def test_a_busy_service_is_asked_again(catalog: Catalog, service: FakePrices) ->
         ([500, 500, 500, 500], "it answers 500"),
         ([404], "it answers 404"),
         ("garbage", "its answer has another form than we know"),
+        ("cut", "its answer was cut short"),
         ("closed", "refused"),
     ],
 )
@@ -386,7 +388,7 @@ def test_a_failing_refresh_keeps_the_old_prices(
     tmp_path: Path, catalog: Catalog, service: FakePrices, fault: list[int] | str, text: str
 ) -> None:
     url = service.url
-    service.garbage = fault == "garbage"
+    service.garbage, service.cut = fault == "garbage", fault == "cut"
     service.faults = list(fault) if isinstance(fault, list) else []
     if fault == "closed":
         url = "http://127.0.0.1:9"
@@ -413,9 +415,86 @@ def test_little_is_not_believed(tmp_path: Path, catalog: Catalog, service: FakeP
     assert len(Catalog.load(tmp_path).market.block("lambda")) == 17
 
 
-def test_providers_without_a_service(tmp_path: Path, catalog: Catalog) -> None:
-    with pytest.raises(ArgosyError, match="there is no way yet to get live prices of `scp`"):
-        refresh(catalog, tmp_path, "scp", environ={}, now_ms=NOW_MS)
+def test_a_secret_follows_no_redirect_to_another_host(
+    tmp_path: Path, catalog: Catalog, service: FakePrices
+) -> None:
+    with FakePrices() as thief:
+        service.redirect = f"{thief.url}/api/v1/instance-types"
+        with pytest.raises(ArgosyError, match="it answers 302; the old prices are kept"):
+            refresh(catalog, tmp_path, "lambda", environ=KEYS, now_ms=NOW_MS, endpoint=service.url)
+        assert thief.requests == []
+
+
+class _Leaver(Watch):
+    """Looks on for some answers, then does not want it any more."""
+
+    def __init__(self, answers: int) -> None:
+        self.answers = answers
+        self.told: list[str] = []
+
+    def tell(self, text: str) -> None:
+        self.told.append(text)
+
+    def wanted(self) -> bool:
+        return len(self.told) < self.answers
+
+
+def test_progress_is_told_and_a_refresh_can_be_called_off(
+    tmp_path: Path, catalog: Catalog, service: FakePrices
+) -> None:
+    service.sizes = [
+        {"slug": f"s-{n}", "memory": 1024, "vcpus": 1, "price_hourly": 0.01, "regions": ["fra1"]}
+        for n in range(5)
+    ]
+    watch = _Leaver(99)
+    arguments: dict[str, Any] = {"environ": KEYS, "now_ms": NOW_MS, "endpoint": service.url, "force": True}
+    refresh(catalog, tmp_path, "digitalocean", watch=watch, **arguments)
+    assert watch.told == ["1 answer", "2 answers", "3 answers", "4 answers", "5 answers"]
+    kept = (tmp_path / "live" / "digitalocean.prices").read_bytes()
+    service.sizes[0]["price_hourly"] = 99.0
+    for answers in (1, 3, 5):  # the last one: everything has come, nothing is written yet
+        service.requests.clear()
+        with pytest.raises(Stopped):
+            refresh(catalog, tmp_path, "digitalocean", watch=_Leaver(answers), **arguments)
+        assert len(service.requests) == answers
+        assert (tmp_path / "live" / "digitalocean.prices").read_bytes() == kept
+
+
+def test_a_mirror_can_be_asked_instead(tmp_path: Path, catalog: Catalog, service: FakePrices) -> None:
+    service.sizes = [
+        {"slug": "s", "memory": 1024, "vcpus": 1, "price_hourly": 0.01, "regions": ["fra1"] * 20}
+    ]
+    environ = {**KEYS, "ARGOSY_PRICES_OF_DIGITALOCEAN": service.url}
+    assert refresh(catalog, tmp_path, "digitalocean", environ=environ, now_ms=NOW_MS, force=True).after == 1
+
+
+@pytest.mark.parametrize(
+    ("provider", "text"),
+    [
+        (
+            "scp",
+            "error: there are no live prices of `scp`: its Open API lists products, not what they cost; the old prices are kept\n"
+            "hint: write what you know to `scp.csv` in the catalog folder that `argosy catalog show` names (docs/catalog.md, Private catalogs)",
+        ),
+        (
+            "paperspace",
+            "error: there are no live prices of `paperspace`: its public API tells which machines are available, not what they cost; "
+            "the old prices are kept\n"
+            "hint: write what you know to `paperspace.csv` in the catalog folder that `argosy catalog show` names "
+            "(docs/catalog.md, Private catalogs)",
+        ),
+        ("lamda", "error: there is no infrastructure `lamda`\nhint: did you mean `lambda`?"),
+    ],
+)
+def test_providers_without_a_service(tmp_path: Path, catalog: Catalog, provider: str, text: str) -> None:
+    with pytest.raises(ArgosyError) as caught:
+        refresh(catalog, tmp_path, provider, environ={}, now_ms=NOW_MS)
+    assert render_error(caught.value) == text
+
+
+def test_every_cloud_has_a_service_or_a_reason(catalog: Catalog) -> None:
+    assert {*FETCHERS} | {*UNPRICED} == {*catalog.providers}
+    assert not {*FETCHERS} & {*UNPRICED}
 
 
 @pytest.mark.parametrize(

@@ -15,6 +15,7 @@ import msgspec
 
 from argosy.catalog.keep import Fetched, merged
 from argosy.catalog.refresh.book import Book
+from argosy.catalog.refresh.wire import Watch
 from argosy.catalog.table import PriceRow
 from argosy.model.errors import ArgosyError
 from argosy.model.offer import Capacity, Shape
@@ -65,8 +66,15 @@ class _Entry(msgspec.Struct, frozen=True):
     terms: _Terms = _Terms()
 
 
-def fetch(book: Book, *, endpoint: str | None = None, regions: Sequence[str] | None = None) -> Fetched:
+def fetch(
+    book: Book,
+    *,
+    endpoint: str | None = None,
+    regions: Sequence[str] | None = None,
+    watch: Watch | None = None,
+) -> Fetched:
     """Ask with the credentials that boto3 finds. `regions` limits spot prices (default: where AWS is known to be)."""
+    watch = watch or Watch()
     try:
         import boto3
         import botocore.exceptions
@@ -84,10 +92,12 @@ def fetch(book: Book, *, endpoint: str | None = None, regions: Sequence[str] | N
             FormatVersion="aws_v1",
             Filters=[{"Type": "TERM_MATCH", "Field": key, "Value": value} for key, value in _FILTERS.items()],
         )
-        rows, skipped = on_demand_rows((text for page in pages for text in page["PriceList"]), book)
+        rows, skipped = on_demand_rows(_watched(pages, watch), book)
         capacities = {Capacity.ON_DEMAND}
         covered: set[str] = set()
-        for region in wanted:
+        for number, region in enumerate(wanted, 1):
+            watch.check()
+            watch.tell(f"spot prices of {region}, region {number} of {len(wanted)}")
             try:
                 rows += _spot_of(boto3.client("ec2", region_name=region, endpoint_url=endpoint), region, book)
                 covered.add(region)
@@ -113,6 +123,16 @@ def fetch(book: Book, *, endpoint: str | None = None, regions: Sequence[str] | N
     return Fetched(
         provider=book.provider, rows=merged(rows), capacities=frozenset(capacities), skipped=skipped
     )
+
+
+def _watched(pages: Iterable[Any], watch: Watch) -> Iterable[str]:
+    """Entries of the price list, with word of how many there were."""
+    count = 0
+    for page in pages:
+        watch.check()
+        yield from page["PriceList"]
+        count += len(page["PriceList"])
+        watch.tell(f"{count:,} on-demand prices")
 
 
 def on_demand_rows(price_list: Iterable[str], book: Book) -> tuple[list[PriceRow], int]:
