@@ -92,6 +92,8 @@ class DeviceShare(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True)
     memory_bytes: int = 0  # of the device's memory; 0: no limit
 
 
+    profile: str = ""  # of a MIG instance: `2g.20gb`
+    slot: int = -1  # and its first memory slice on the card
 class Placement(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """Where one rank goes and what it may use there."""
 
