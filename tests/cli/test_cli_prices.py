@@ -77,7 +77,8 @@ def test_plan_json_is_the_api_type(argosy: CommandLine, server: FakeServer) -> N
     reply = msgspec.json.decode(done.out, type=t.PlanReply)
     assert [offer.provider for offer in reply.offers] == ["local"] and done.err == ""
     request = msgspec.json.decode(server.seen("plan")[0].body, type=t.PlanRequest)
-    assert (request.prices, request.limit, request.objective, request.distinct) == (True, 1, "carbon", True)
+    assert (request.prices, request.limit, request.distinct) == (True, 1, True)
+    assert request.task.objective == "carbon" and request.objective == ""
 
 
 PIPELINE = """\

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from argosy.cli.session import Session, complete_cluster, json_option, pass_session, yes_option
-from argosy.cli.task_options import parse_described, task_options
+from argosy.cli.task_options import parse_described, task_options, weighing_options
 from argosy.model.units import render_bytes, render_milli, render_price
 
 if TYPE_CHECKING:
@@ -39,6 +39,7 @@ Ends with 0 when the job succeeded, 1 when it did not, 130 on Ctrl-C, which only
     shell_complete=complete_cluster,
 )
 @task_options
+@weighing_options
 @click.option("-d", "--detach-run", "--detach", "detach", is_flag=True, help="Return when the job is queued.")
 @click.option(
     "--dryrun", "--dry-run", is_flag=True, help="Only show where it would run, and why not elsewhere."
@@ -204,6 +205,7 @@ Ends with 0 when the job succeeded, 1 when it did not, 130 on Ctrl-C, which only
 )
 @click.argument("words", nargs=-1, metavar="[FILE.yaml | -- COMMAND...]")
 @task_options
+@weighing_options
 @click.option("--job-recovery", metavar="STRATEGY", help="How to recover from lost nodes.")
 @click.option("-d", "--detach-run", "--detach", "detach", is_flag=True, help="Return when the job is queued.")
 @yes_option
@@ -269,11 +271,11 @@ def _dryrun(session: Session, task: Task, as_json: bool) -> None:
 
     screen = session.screen
     reply = session.client.plan(
-        task
+        task, managed=False
     )  # short: what clouds would take matters only when something can be launched
     fits = bool(reply.plan.choices or waits_for(reply.plan))
     if fits:
-        reply = session.client.plan(task, prices=True, limit=10, distinct=True)
+        reply = session.client.plan(task, prices=True, limit=10, distinct=True, managed=False)
     if as_json:
         screen.json(reply)
     screen.warn(reply.warnings)
@@ -293,7 +295,7 @@ def _show_plan(
     from argosy.api.plans import no_offer
     from argosy.model.offer import waits_for
 
-    reply = session.client.plan(task)
+    reply = session.client.plan(task, managed=managed)
     screen = session.screen
     screen.warn(reply.warnings)
     waits = waits_for(reply.plan)
@@ -304,6 +306,8 @@ def _show_plan(
         screen.say(waits)
     else:
         _plan_table(session, reply.plan, most=5, stream_out=False)
+    if reply.deadline:
+        screen.say(reply.deadline)
     if managed:
         question = f"Queue {_called(task)} as a managed job?"
     else:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Final
 import click
 
 from argosy.cli.session import Session, json_option, pass_session
-from argosy.cli.task_options import parse_all, parse_described, task_options
+from argosy.cli.task_options import parse_all, parse_described, task_options, weighing_options
 from argosy.model.units import render_bytes, render_duration, render_milli, render_price
 
 if TYPE_CHECKING:
@@ -17,10 +17,8 @@ if TYPE_CHECKING:
     from argosy.api.types import BudgetView, CompareView, OfferView, PlanReply, PriceView
     from argosy.model.task import Task
 
-OBJECTIVES: Final = ("cost", "time", "carbon")
 _OFFERS_MAX: Final = 2000
-_HEEDED: Final = ("deadline", "estimated_hours")  # by plans; launches do not yet
-_PIPELINED: Final = ("estimated_hours", "inputs", "outputs")  # by plans of several tasks
+_PIPELINED: Final = ("inputs", "outputs")  # by plans of several tasks
 
 
 @click.command(
@@ -34,15 +32,9 @@ Prices that were computed instead of read are shown with `~`. Nothing is launche
 )
 @click.argument("words", nargs=-1, metavar="[FILE.yaml | -- COMMAND...]")
 @task_options
+@weighing_options
 @click.option("--compare", is_flag=True, help="Also owned, spot and on-demand side by side.")
 @click.option("--html", metavar="OUT", help="Write the comparison to this file, with a chart.")
-@click.option(
-    "--by",
-    "objective",
-    type=click.Choice(OBJECTIVES),
-    default="cost",
-    help="What the best is. [default: cost]",
-)
 @click.option(
     "--top", type=click.IntRange(1, _OFFERS_MAX), default=10, show_default=True, help="So many candidates."
 )
@@ -54,7 +46,6 @@ def plan(
     words: tuple[str, ...],
     compare: bool,
     html: str | None,
-    objective: str,
     top: int,
     as_json: bool,
     **flags: Any,
@@ -72,18 +63,18 @@ def plan(
         from argosy.cli.pipelines import plan_pipeline
 
         screen.warn(_unheeded(warnings, _PIPELINED))
+        objective = flags["objective"] or tasks[0].objective
         plan_pipeline(session, tasks, at_once=at_once, objective=objective, as_json=as_json)
         if not compare or as_json:
             return
     else:
-        screen.warn(_unheeded(warnings))
+        screen.warn(warnings)
     for number, task in enumerate(tasks, 1):
         reply = session.client.plan(
             task,
             prices=True,
             limit=top,
             distinct=True,
-            objective=objective,
             compare=compare or html is not None,
             html=html is not None,
         )
@@ -125,7 +116,7 @@ def offers(session: Session, /, words: tuple[str, ...], top: int, as_json: bool,
     """List every offer that a task could run on, with the source of its price."""
     described = parse_described(session, words, flags, needs_run=False)
     screen = session.screen
-    screen.warn(_unheeded(described.warnings))
+    screen.warn(described.warnings)
     reply = session.client.plan(described.task, prices=True, limit=top)
     if as_json:
         screen.json(reply)
@@ -413,7 +404,7 @@ def render_view(price: PriceView | None) -> str:
     return ("~" if price.estimated else "") + render_price(price.micro_usd)
 
 
-def _unheeded(warnings: tuple[str, ...], heeded: tuple[str, ...] = _HEEDED) -> list[str]:
+def _unheeded(warnings: tuple[str, ...], heeded: tuple[str, ...]) -> list[str]:
     """What a task says that nothing heeds yet, but for what plans do heed."""
     return [text for text in warnings if not any(f"`{name}`" in text for name in heeded)]
 

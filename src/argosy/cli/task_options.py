@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
 F = TypeVar("F", bound=Callable[..., Any])  # Any: commands take what click gives them
 YAML_LIMIT_BYTES: Final = 8 << 20
+OBJECTIVES: Final = ("cost", "time", "carbon")
 
 _OPTIONS: Final = (
     click.option("-n", "--name", help="Name of the task."),
@@ -53,6 +54,26 @@ _OPTIONS: Final = (
     click.option("--max-hourly-cost", metavar="USD", help="Nothing dearer."),
     click.option("--priority", type=int, hidden=True),
 )
+
+
+_WEIGHING: Final = (
+    click.option(
+        "--objective",
+        "--by",
+        "objective",
+        type=click.Choice(OBJECTIVES),
+        help="What the best place is: the cheapest, the fastest, the least carbon. [default: cost]",
+    ),
+    click.option("--deadline", metavar="36h", help="When it must be done: a duration, or a time (UTC)."),
+    click.option("--estimated-hours", metavar="6.5", help="How long all of it is expected to take."),
+)
+
+
+def weighing_options(function: F) -> F:
+    """Adds what makes one place better than another, for commands that choose a place."""
+    for option in reversed(_WEIGHING):
+        function = option(function)
+    return function
 
 
 def task_options(function: F) -> F:
@@ -211,6 +232,9 @@ def _overrides(session: Session, flags: dict[str, Any], job_recovery: str | None
     }
     return Overrides(
         **plain,
+        objective=flags.get("objective"),
+        deadline=flags.get("deadline"),
+        estimated_hours=flags.get("estimated_hours"),
         job_recovery=job_recovery,
         envs=pairs(flags["env_file"], flags["envs"], "--env"),
         secrets=pairs(flags["secret_file"], flags["secrets"], "--secret"),

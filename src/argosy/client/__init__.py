@@ -23,10 +23,19 @@ if TYPE_CHECKING:
         AWS as AWS,
     )
     from argosy.client.clouds import (
+        DO as DO,
+    )
+    from argosy.client.clouds import (
         GCP as GCP,
     )
     from argosy.client.clouds import (
+        IBM as IBM,
+    )
+    from argosy.client.clouds import (
         OCI as OCI,
+    )
+    from argosy.client.clouds import (
+        SCP as SCP,
     )
     from argosy.client.clouds import (
         SSH as SSH,
@@ -38,6 +47,18 @@ if TYPE_CHECKING:
         Cloud as Cloud,
     )
     from argosy.client.clouds import (
+        Cudo as Cudo,
+    )
+    from argosy.client.clouds import (
+        Fluidstack as Fluidstack,
+    )
+    from argosy.client.clouds import (
+        Hyperbolic as Hyperbolic,
+    )
+    from argosy.client.clouds import (
+        Hyperstack as Hyperstack,
+    )
+    from argosy.client.clouds import (
         Kubernetes as Kubernetes,
     )
     from argosy.client.clouds import (
@@ -47,13 +68,43 @@ if TYPE_CHECKING:
         Local as Local,
     )
     from argosy.client.clouds import (
+        Mithril as Mithril,
+    )
+    from argosy.client.clouds import (
         Nebius as Nebius,
+    )
+    from argosy.client.clouds import (
+        Paperspace as Paperspace,
+    )
+    from argosy.client.clouds import (
+        PrimeIntellect as PrimeIntellect,
+    )
+    from argosy.client.clouds import (
+        Ray as Ray,
     )
     from argosy.client.clouds import (
         RunPod as RunPod,
     )
     from argosy.client.clouds import (
+        Seeweb as Seeweb,
+    )
+    from argosy.client.clouds import (
+        Shadeform as Shadeform,
+    )
+    from argosy.client.clouds import (
         Slurm as Slurm,
+    )
+    from argosy.client.clouds import (
+        Vast as Vast,
+    )
+    from argosy.client.clouds import (
+        Verda as Verda,
+    )
+    from argosy.client.clouds import (
+        Vsphere as Vsphere,
+    )
+    from argosy.client.clouds import (
+        Yotta as Yotta,
     )
     from argosy.client.facade import (
         Launched as Launched,
@@ -133,15 +184,32 @@ _CLOUDS: Final = (
     "AWS",
     "Azure",
     "Cloud",
+    "Cudo",
+    "DO",
+    "Fluidstack",
     "GCP",
+    "Hyperbolic",
+    "Hyperstack",
+    "IBM",
     "Kubernetes",
     "Lambda",
     "Local",
+    "Mithril",
     "Nebius",
     "OCI",
+    "Paperspace",
+    "PrimeIntellect",
+    "Ray",
     "RunPod",
+    "SCP",
     "SSH",
+    "Seeweb",
+    "Shadeform",
     "Slurm",
+    "Vast",
+    "Verda",
+    "Vsphere",
+    "Yotta",
 )
 _FACADE: Final = (
     "Launched",

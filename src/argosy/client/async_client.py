@@ -273,13 +273,15 @@ class AsyncClient:
         prices: bool = False,
         limit: int = 20,
         distinct: bool = False,
-        objective: str = "cost",
+        objective: str = "",
+        managed: bool = True,
         compare: bool = False,
         html: bool = False,
     ) -> t.PlanReply:
         """Where a task would run, at what price, and why not elsewhere. Changes nothing.
 
-        `prices`: also what all known clouds would take; `limit`, `objective` (cost, time, carbon), `compare` and `html` belong to it.
+        `prices`: also what all known clouds would take; `limit`, `objective` (cost, time, carbon; "": that of the task), `compare`
+        and `html` belong to it. `managed`: as a managed job, which may meet a deadline with spot machines; else as a cluster.
         """
         call = calls.plan(
             task,
@@ -287,6 +289,7 @@ class AsyncClient:
             limit=limit,
             distinct=distinct,
             objective=objective,
+            managed=managed,
             compare=compare,
             html=html,
         )

@@ -132,7 +132,8 @@ def plan(
     prices: bool = False,
     limit: int = 20,
     distinct: bool = False,
-    objective: str = "cost",
+    objective: str = "",
+    managed: bool = True,
     compare: bool = False,
     html: bool = False,
 ) -> Call[t.PlanReply]:
@@ -142,6 +143,7 @@ def plan(
         limit=limit,
         distinct=distinct,
         objective=objective,
+        managed=managed,
         compare=compare,
         html=html,
     )

@@ -8,6 +8,10 @@ class Cloud:
 
     >>> str(AWS()), AWS() == AWS()
     ('aws', True)
+    >>> DO()
+    DO()
+
+    A name is not a driver: `argosy check` says what can be launched on, `argosy gpus` what has prices.
     """
 
     NAME = ""
@@ -67,3 +71,71 @@ class Slurm(Cloud):
 
 class SSH(Cloud):
     NAME = "ssh"
+
+
+class Fluidstack(Cloud):
+    NAME = "fluidstack"
+
+
+class Paperspace(Cloud):
+    NAME = "paperspace"
+
+
+class Cudo(Cloud):
+    NAME = "cudo"
+
+
+class DO(Cloud):
+    NAME = "digitalocean"
+
+
+class IBM(Cloud):
+    NAME = "ibm"
+
+
+class SCP(Cloud):
+    NAME = "scp"
+
+
+class Vast(Cloud):
+    NAME = "vast"
+
+
+class Vsphere(Cloud):
+    NAME = "vsphere"
+
+
+class Verda(Cloud):
+    NAME = "verda"
+
+
+class Hyperstack(Cloud):
+    NAME = "hyperstack"
+
+
+class Hyperbolic(Cloud):
+    NAME = "hyperbolic"
+
+
+class PrimeIntellect(Cloud):
+    NAME = "primeintellect"
+
+
+class Seeweb(Cloud):
+    NAME = "seeweb"
+
+
+class Shadeform(Cloud):
+    NAME = "shadeform"
+
+
+class Mithril(Cloud):
+    NAME = "mithril"
+
+
+class Yotta(Cloud):
+    NAME = "yotta"
+
+
+class Ray(Cloud):
+    NAME = "ray"

@@ -140,7 +140,7 @@ def launch(
     client = current_client()
     model = prepared(task)
     if dryrun:
-        return Launched(None, Handle(cluster_name, plan=client.plan(model).plan))
+        return Launched(None, Handle(cluster_name, plan=client.plan(model, managed=False).plan))
     model = client.send_files(model).task
     policy = idle_policy(idle_minutes_to_autostop, down, wait_for)
     return launched_of(
@@ -167,7 +167,7 @@ def exec(task: Launchable, cluster_name: str, dryrun: bool = False, down: bool =
     client = current_client()
     model = prepared(task)
     if dryrun:
-        return Launched(None, Handle(cluster_name, plan=client.plan(model).plan))
+        return Launched(None, Handle(cluster_name, plan=client.plan(model, managed=False).plan))
     model = client.send_files(model).task
     return queued_of(client.exec(cluster_name, [model], user=user_name()), cluster_name)
 
@@ -189,21 +189,21 @@ def optimize(task: Launchable) -> Plan | t.PipelineReply:
 
 
 @overload
-def estimate(task: Task | ModelTask, *, limit: int = 20, objective: str = "cost") -> t.PlanReply: ...
+def estimate(task: Task | ModelTask, *, limit: int = 20, objective: str = "") -> t.PlanReply: ...
 @overload
-def estimate(task: Dag, *, limit: int = 20, objective: str = "cost") -> t.PlanReply | t.PipelineReply: ...
-def estimate(task: Launchable, *, limit: int = 20, objective: str = "cost") -> t.PlanReply | t.PipelineReply:
+def estimate(task: Dag, *, limit: int = 20, objective: str = "") -> t.PlanReply | t.PipelineReply: ...
+def estimate(task: Launchable, *, limit: int = 20, objective: str = "") -> t.PlanReply | t.PipelineReply:
     """What a task would cost, best first: `offers` with prices per hour and, when the runtime is known, in total.
 
     A Dag with several tasks: the best places of all of them together, in `stages`, with the traffic between them, in `moves`.
-    `objective` is cost, time or (for one task) carbon. Errors: "no-offer" for what does not exist or a deadline that cannot be met.
+    `objective` is cost, time or (for one task) carbon; by default that of the task. Errors: "no-offer" for what does not exist or a deadline that cannot be met.
 
         for offer in sky.estimate(task).offers:
             print(offer.provider, offer.instance_type, offer.hourly_micro_usd / 1e6)
     """
     if isinstance(task, Dag) and len(task) > 1:
         tasks = [prepared(one) for one in task.tasks]
-        return current_client().plan_pipeline(tasks, edges=task.positions(), objective=objective)
+        return current_client().plan_pipeline(tasks, edges=task.positions(), objective=objective or "cost")
     return current_client().plan(prepared(task), prices=True, limit=limit, distinct=True, objective=objective)
 
 

@@ -29,6 +29,12 @@ _ATTRIBUTES: Final[dict[str, tuple[str, ...]]] = {
     "file_mounts": ("file_mounts", "storage_mounts"),
     "max_duration": ("max_duration_s",),
     "config": ("config",),
+    "deadline": ("deadline_s", "deadline_at_ms"),
+    "estimated_hours": ("estimated_s",),
+    "progress": ("progress_milli",),
+    "objective": ("objective",),
+    "inputs": ("inputs",),
+    "outputs": ("outputs",),
 }
 
 
@@ -68,6 +74,13 @@ class Resources:
         autostop: bool | int | str | Mapping[str, object] | None = None,
         priority: int | None = None,
         max_hourly_cost: float | str | None = None,
+        regions: str | Sequence[str] | None = None,
+        exclude: str | Mapping[str, object] | Sequence[str | Mapping[str, object]] | None = None,  # `not`
+        location: str | None = None,
+        edge_config: Mapping[str, object] | None = None,
+        networking: Mapping[str, object] | None = None,
+        quantum_backend: str | None = None,
+        priority_class: str | None = None,
     ) -> None:
         given: dict[str, object] = {
             "cloud": str(cloud() if isinstance(cloud, type) else cloud) if cloud is not None else None,
@@ -92,6 +105,13 @@ class Resources:
             "autostop": autostop,
             "priority": priority,
             "max_hourly_cost": max_hourly_cost,
+            "regions": regions,
+            "not": exclude,
+            "location": location,
+            "edge_config": edge_config,
+            "networking": networking,
+            "quantum_backend": quantum_backend,
+            "priority_class": priority_class,
         }
         self.fields: dict[str, object] = {name: value for name, value in given.items() if value is not None}
         _parse({"resources": self.fields}, "Resources(...)")
@@ -99,6 +119,8 @@ class Resources:
     def copy(self, **changes: object) -> Resources:
         """The same with some fields changed; None takes one away."""
         merged = {**self.fields, **changes}
+        if "not" in merged:
+            merged["exclude"] = merged.pop("not")
         return Resources(**merged)  # type: ignore[arg-type]  # checked when it is parsed
 
     def __repr__(self) -> str:
@@ -141,6 +163,12 @@ class Task:
         resources: AnyResources | None = None,
         config: Mapping[str, object] | None = None,
         max_duration: str | int | None = None,
+        deadline: str | None = None,
+        estimated_hours: float | str | None = None,
+        progress: float | str | None = None,
+        objective: str | None = None,
+        inputs: Mapping[str, float] | None = None,
+        outputs: Mapping[str, float] | None = None,
     ) -> None:
         if callable(run):
             raise ArgosyError(
@@ -159,6 +187,12 @@ class Task:
             "file_mounts": file_mounts,
             "config": config,
             "max_duration": max_duration,
+            "deadline": deadline,
+            "estimated_hours": estimated_hours,
+            "progress": progress,
+            "objective": objective,
+            "inputs": inputs,
+            "outputs": outputs,
         }
         self._fields: dict[str, object] = {key: value for key, value in given.items() if value is not None}
         self._text: tuple[str, str] | None = None  # YAML and where it comes from
@@ -280,6 +314,32 @@ class Task:
 
     def update_storage_mounts(self, storage_mounts: Mapping[str, object]) -> Self:
         return self.update_file_mounts(storage_mounts)
+
+    def set_inputs(
+        self, inputs: str | Mapping[str, float], estimated_size_gigabytes: float | None = None
+    ) -> Self:
+        """What it reads, in GB by URL: the price of traffic depends on it. One URL and its size will do.
+
+        >>> Task(run="x").set_inputs("s3://corpus", 120).build().inputs[0].size_bytes >> 30
+        120
+        """
+        return self._set("inputs", _sizes(inputs, estimated_size_gigabytes))
+
+    def set_outputs(
+        self, outputs: str | Mapping[str, float], estimated_size_gigabytes: float | None = None
+    ) -> Self:
+        """What it writes, as `set_inputs`."""
+        return self._set("outputs", _sizes(outputs, estimated_size_gigabytes))
+
+    def set_time_estimator(self, estimator: object) -> Self:
+        """Hours, or a duration such as `90m`. Errors: "unsupported" for a function of the resources."""
+        if callable(estimator):
+            raise ArgosyError(
+                "unsupported",
+                "the time of a task cannot be a function",
+                hint="give hours: `set_time_estimator(6.5)`; earlier runs of the same name tell it by machine",
+            )
+        return self._set("estimated_hours", estimator)
 
     def update_envs(self, envs: Mapping[str, object] | Iterable[tuple[str, object]] | None) -> Self:
         """Set variables; those of the YAML with the same name get these values."""
@@ -445,6 +505,12 @@ def _register(task: Task) -> None:
     dag = _current()
     if dag is not None:
         dag.add(task)
+
+
+def _sizes(data: str | Mapping[str, float], size_gb: float | None) -> dict[str, float]:
+    if isinstance(data, str):
+        return {data: size_gb or 0}
+    return dict(data)
 
 
 def _is_bucket(source: object) -> bool:

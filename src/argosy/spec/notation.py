@@ -29,7 +29,7 @@ _CPUS_MILLI_MAX: Final = 10_000_000
 _SECONDS_MAX: Final = 10 * 366 * 86400
 
 #: Other names of the same infrastructure. What exists is the business of the providers.
-_INFRA_ALIASES: Final = {"k8s": "kubernetes", "localhost": "local"}
+_INFRA_ALIASES: Final = {"k8s": "kubernetes", "localhost": "local", "do": "digitalocean"}
 #: Here all that follows is one name, which may contain `/`.
 _CONTEXT_IS_REST: Final = frozenset({"kubernetes", "ssh"})
 

@@ -33,7 +33,7 @@ class Overrides(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     num_nodes: int | None = None
     max_duration: str | None = None
     deadline: str | None = None
-    estimated_hours: float | None = None
+    estimated_hours: str | float | None = None
     objective: str | None = None
     envs: Mapping[str, str] = {}
     secrets: Mapping[str, str] = {}
