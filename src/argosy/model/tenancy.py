@@ -34,6 +34,19 @@ class Queue(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     refuse_over_limit: bool = False  # a job that could never start within `limit` is refused; else it waits
 
 
+class QueueUsage(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """One queue as people see it: what it may have, what it uses."""
+
+    path: str
+    guaranteed: Amounts = {}
+    deserved: Amounts = {}
+    limit: Amounts = {}
+    used: Amounts = {}  # by what runs in it and below it
+    running: int = 0  # jobs
+    weight_milli: int = 1000
+    share_milli: int = 0  # what it borrows, in thousandths of what its parent has to lend, per weight of 1; 0: it borrows nothing
+
+
 class Group(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """A set of nodes for a purpose. A node that no group names belongs to everybody."""
 
