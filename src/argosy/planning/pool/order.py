@@ -1,0 +1,454 @@
+"""Who is next among those who wait: a total order that changes with every start.
+
+    priority class (a job that has waited for `aging_s` counts one class higher, never as `system`)
+      what its queues keep for themselves goes before what is borrowed
+      down the tree: of siblings the one whose share is smallest with its candidate started (`Quotas.key`); equal: as in a leaf
+        in a leaf: priority, attained service, submit time, number, id
+
+Attained service (2D-LAS of Tiresias, NSDI 2019) has three buckets: less than 1, less than 8, more device hours; it counts for
+jobs of the classes `batch` and `opportunistic` that go on from a checkpoint, when the policy says so. A job that was evicted
+or recovers comes back with its submit time and number, so it has its place again.
+
+Asks with equal needs are one class of asks: where one does not fit, none does. `Heads` is told so once and never offers another.
+
+Costs, with L leaves that wait, C classes in a leaf and D levels: `add` and `remove` O(log) and a move of memory; a pass begins with
+O(L x (C + D)); each answer costs O(D log L + C). A class that is blocked costs its leaves one look each when they come up, however many
+asks it has.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_left, insort
+from collections.abc import Collection, Iterator
+from heapq import heapify, heappop, heappush
+from typing import Final, NamedTuple
+
+from argosy.model.tenancy import Amounts, SharePolicy
+from argosy.planning.pool.ask import Ask, Need
+from argosy.planning.pool.quota import Node, Quotas, amounts_of
+
+_HOUR: Final = 1000 * 3_600_000  # milli-device x ms
+_LEAST_URGENT_FOR_SERVICE: Final = 3  # batch
+_HIGHEST_AGED: Final = 1  # nothing grows into `system`
+
+Place = tuple[int, int, int, int, str]  # in a leaf: -priority, bucket, submitted_ms, number, id
+
+
+class Shape(NamedTuple):
+    """What makes asks equal for the pool."""
+
+    needs: tuple[Need, ...]
+    num_nodes: int
+    required: str
+    preferred: str
+    spread: str
+
+
+def shape_of(ask: Ask) -> Shape:
+    return Shape(ask.needs, ask.num_nodes, ask.required, ask.preferred, ask.spread)
+
+
+def bucket_of(attained: int) -> int:
+    """0, 1, 2 for less than 1, less than 8, more device hours of attained service (milli-device x ms)."""
+    return 0 if attained < _HOUR else 1 if attained < 8 * _HOUR else 2
+
+
+def class_of(ask: Ask, policy: SharePolicy, now_ms: int) -> int:
+    """Its priority class, with what waiting has earned it: one class after `aging_s` at most."""
+    if ask.urgency > _HIGHEST_AGED and now_ms - ask.submitted_ms >= policy.aging_s * 1000:
+        return ask.urgency - 1
+    return ask.urgency
+
+
+def place_of(ask: Ask, policy: SharePolicy) -> Place:
+    """Its place among those of its class in its leaf."""
+    served = policy.attained_service and ask.checkpoint and ask.urgency >= _LEAST_URGENT_FOR_SERVICE
+    bucket = bucket_of(ask.attained) if served else 0
+    return (-ask.priority, bucket, ask.submitted_ms, ask.number, ask.id)
+
+
+class _Entry(NamedTuple):
+    """Where a waiting ask stands in the books."""
+
+    ask: Ask
+    shape: int
+    urgency: int  # with ageing
+    place: Place
+
+
+class _Line:
+    """Who waits in one leaf with one priority class: per class of asks a sorted list, and the first of each, sorted."""
+
+    __slots__ = ("fronts", "path", "rows")
+
+    def __init__(self, path: str) -> None:
+        self.path = path
+        self.rows: dict[int, list[Place]] = {}
+        self.fronts: list[tuple[Place, int]] = []  # (first place, shape)
+
+    def add(self, shape: int, place: Place) -> None:
+        row = self.rows.setdefault(shape, [])
+        first = row[0] if row else None
+        insort(row, place)
+        if row[0] != first:
+            if first is not None:
+                del self.fronts[bisect_left(self.fronts, (first, shape))]
+            insort(self.fronts, (place, shape))
+
+    def remove(self, shape: int, place: Place) -> None:
+        row = self.rows[shape]
+        at = bisect_left(row, place)
+        del row[at]
+        if at == 0:
+            del self.fronts[bisect_left(self.fronts, (place, shape))]
+            if row:
+                insort(self.fronts, (row[0], shape))
+            else:
+                del self.rows[shape]
+
+
+class Order:
+    """The waiting asks. Every one has a queue (`Ask.queue`, the path of its leaf)."""
+
+    def __init__(self) -> None:
+        self._entries: dict[str, _Entry] = {}
+        self._later: list[tuple[int, str]] = []  # not before: (time, id)
+        self._asleep: dict[str, Ask] = {}
+        self._aging: list[tuple[int, str]] = []  # rises a class: (time, id)
+        self._lines: dict[int, dict[str, _Line]] = {}  # by class and path of the leaf
+        self._shapes: dict[Shape, int] = {}
+        self._of_shape: list[Ask] = []  # an example
+        self._counts: list[int] = []  # waiting asks of a shape
+        self._waiting: dict[str, int] = {}  # by path, summed up the tree
+        self._policy = SharePolicy()
+        self._now_ms = 0
+
+    def __len__(self) -> int:
+        return len(self._entries) + len(self._asleep)
+
+    def __contains__(self, ask_id: str) -> bool:
+        return ask_id in self._entries or ask_id in self._asleep
+
+    def get(self, ask_id: str) -> Ask | None:
+        entry = self._entries.get(ask_id)
+        return entry.ask if entry else self._asleep.get(ask_id)
+
+    def asks(self) -> Iterator[Ask]:
+        """All that wait, in no particular order; those with a `not_before_ms` to come, too."""
+        for entry in self._entries.values():
+            yield entry.ask
+        yield from self._asleep.values()
+
+    def waiting(self, path: str = "") -> int:
+        """How many wait in a queue and below it; "" is all."""
+        return len(self) if not path else self._waiting.get(path, 0)
+
+    def shape(self, ask: Ask) -> int:
+        """The number of the class of asks that are equal to this one for the pool."""
+        key = shape_of(ask)
+        number = self._shapes.get(key)
+        if number is None:
+            number = self._shapes[key] = len(self._of_shape)
+            self._of_shape.append(ask)
+            self._counts.append(0)
+        return number
+
+    def classes(self) -> Iterator[tuple[int, Ask, int]]:
+        """Classes of asks that wait: number, an example, how many."""
+        for number, count in enumerate(self._counts):
+            if count:
+                yield number, self._of_shape[number], count
+
+    def add(self, ask: Ask) -> None:
+        """It waits from now on; one that waits already is replaced."""
+        self.remove(ask.id)
+        self._count(ask.queue, 1)
+        if ask.not_before_ms > self._now_ms:
+            self._asleep[ask.id] = ask
+            heappush(self._later, (ask.not_before_ms, ask.id))
+        else:
+            self._enter(ask)
+
+    def remove(self, ask_id: str) -> None:
+        """It does not wait any more; absent is fine."""
+        asleep = self._asleep.pop(ask_id, None)
+        if asleep is not None:
+            self._count(asleep.queue, -1)
+        entry = self._entries.get(ask_id)
+        if entry is not None:
+            self._leave(entry)
+            self._count(entry.ask.queue, -1)
+
+    def _count(self, path: str, change: int) -> None:
+        while path:
+            left = self._waiting.get(path, 0) + change
+            if left:
+                self._waiting[path] = left
+            else:
+                del self._waiting[path]
+            path = path.rpartition("/")[0]
+
+    def _enter(self, ask: Ask) -> None:
+        urgency = class_of(ask, self._policy, self._now_ms)
+        entry = _Entry(ask, self.shape(ask), urgency, place_of(ask, self._policy))
+        self._entries[ask.id] = entry
+        self._counts[entry.shape] += 1
+        lines = self._lines.setdefault(urgency, {})
+        line = lines.get(ask.queue)
+        if line is None:
+            line = lines[ask.queue] = _Line(ask.queue)
+        line.add(entry.shape, entry.place)
+        if urgency == ask.urgency and urgency > _HIGHEST_AGED:
+            heappush(self._aging, (ask.submitted_ms + self._policy.aging_s * 1000, ask.id))
+
+    def _leave(self, entry: _Entry) -> None:
+        del self._entries[entry.ask.id]
+        self._counts[entry.shape] -= 1
+        lines = self._lines[entry.urgency]
+        line = lines[entry.ask.queue]
+        line.remove(entry.shape, entry.place)
+        if not line.rows:
+            del lines[entry.ask.queue]
+
+    def next_ms(self) -> int | None:
+        """When the order changes by itself: somebody may start from then on, or rises a class."""
+        times = [heap[0][0] for heap in (self._later, self._aging) if heap]
+        return min(times) if times else None
+
+    def _turn(self, policy: SharePolicy, now_ms: int) -> None:
+        """Let time pass: who may start now, who rises; everything anew under another policy."""
+        changed = (policy.attained_service, policy.aging_s) != (
+            self._policy.attained_service,
+            self._policy.aging_s,
+        )
+        back = now_ms < self._now_ms
+        self._policy, self._now_ms = policy, now_ms
+        if changed or back:
+            asks = list(self.asks())
+            self._entries, self._asleep, self._lines = {}, {}, {}
+            self._later, self._aging, self._waiting = [], [], {}
+            self._counts = [0] * len(self._counts)
+            for ask in asks:
+                self.add(ask)
+        while self._later and self._later[0][0] <= now_ms:
+            at, ask_id = heappop(self._later)
+            asleep = self._asleep.get(ask_id)
+            if asleep is not None and asleep.not_before_ms == at:
+                del self._asleep[ask_id]
+                self._enter(asleep)
+        while self._aging and self._aging[0][0] <= now_ms:
+            _, ask_id = heappop(self._aging)
+            entry = self._entries.get(ask_id)
+            if entry is not None and class_of(entry.ask, policy, now_ms) != entry.urgency:
+                self._leave(entry)
+                self._enter(entry.ask)
+
+    def heads(
+        self, quotas: Quotas, policy: SharePolicy, now_ms: int, *, blocked: Collection[int] = ()
+    ) -> Heads:
+        """One pass over those who wait, best first. `blocked`: classes of asks (`shape`) that cannot start now."""
+        self._turn(policy, now_ms)
+        quotas.advance(now_ms)
+        return Heads(self, quotas, blocked)
+
+
+class _Contest:
+    """A queue in the tournament of one pass: its candidate, and the heap of its children's."""
+
+    __slots__ = ("above", "candidate", "entry", "heap", "kept", "line", "node", "passed")
+
+    def __init__(self, node: Node, above: _Contest | None) -> None:
+        self.node = node
+        self.above = above
+        self.line: _Line | None = None  # of a leaf
+        self.heap: list[_Rank] = []
+        self.entry: _Rank | None = None  # as it stands in the heap above; others there are void
+        self.candidate: tuple[Place, int] | None = None
+        self.kept = False  # the candidate stays within what its queues keep
+        self.passed: dict[int, int] | None = None  # of a leaf: asks of a class that were passed over
+
+
+_Rank = tuple[bool, int, Place, "_Contest"]  # borrows, share, place
+
+
+class Heads(Iterator[Ask]):
+    """One pass: iterate, and say after each ask what became of it. Nothing said: it was passed over.
+
+    Shares are taken anew whenever the books of `quotas` change, also by refunds. Asks added during a pass come in the next.
+    """
+
+    def __init__(self, order: Order, quotas: Quotas, blocked: Collection[int]) -> None:
+        self._order = order
+        self._quotas = quotas
+        self._blocked = set(blocked)  # classes
+        self._blocked_here: set[tuple[str, int]] = set()
+        self._closed: set[str] = set()
+        self._vectors: dict[int, tuple[int, ...]] = {}
+        self._pairs: dict[int, Amounts] = {}
+        self._classes = sorted(order._lines)
+        self._root: _Contest | None = None
+        self._leaves: dict[str, _Contest] = {}  # by path of the node
+        self._last: tuple[_Contest, int, Ask] | None = None
+
+    # --- answers of the caller
+
+    def started(self, ask: Ask) -> None:
+        """It has started and was charged: it waits no more."""
+        self._order.remove(ask.id)
+        self._again(ask)
+
+    def skip_class(self, ask: Ask) -> None:
+        """Nothing with these needs can start in this pass, in any queue."""
+        self._blocked.add(self._order.shape(ask))
+        self._again(ask)
+
+    def skip_here(self, ask: Ask) -> None:
+        """Nothing with these needs can start in this pass out of this queue."""
+        self._blocked_here.add((ask.queue, self._order.shape(ask)))
+        self._again(ask)
+
+    def close(self, ask: Ask) -> None:
+        """Nothing at all can start in this pass out of this queue: strict order."""
+        self._closed.add(ask.queue)
+        self._again(ask)
+
+    def is_blocked(self, shape: int) -> bool:
+        return shape in self._blocked
+
+    def _again(self, ask: Ask) -> None:
+        if self._last is not None and self._last[2].id == ask.id:
+            contest, self._last = self._last[0], None
+            self._renew(contest)
+
+    # --- the tournament
+
+    def __next__(self) -> Ask:
+        if self._last is not None:
+            self._pass_over()
+        for node in self._quotas.drain_touched():
+            contest = self._leaves.get(node.path)
+            if contest is not None:
+                self._renew(contest)
+        while True:
+            if self._root is None:
+                if not self._classes:
+                    raise StopIteration
+                self._begin(self._classes.pop(0))
+            assert self._root is not None
+            contest = self._root
+            top = self._top(contest)
+            while top is not None:
+                contest = top[3]
+                top = self._top(contest)
+            if contest is self._root:  # nobody is left in this class
+                self._root = None
+                continue
+            assert contest.candidate is not None
+            place, shape = contest.candidate
+            if shape in self._blocked:  # found out in another queue
+                self._renew(contest)
+                continue
+            ask = self._order._entries[place[4]].ask
+            self._last = (contest, shape, ask)
+            return ask
+
+    @staticmethod
+    def _top(contest: _Contest) -> _Rank | None:
+        heap = contest.heap
+        while heap:
+            if heap[0][3].entry is heap[0]:
+                return heap[0]
+            heappop(heap)
+        return None
+
+    def _begin(self, urgency: int) -> None:
+        """The tournament of one priority class, from the leaves up."""
+        self._quotas.drain_touched()
+        self._root = _Contest(self._quotas.root, None)
+        self._leaves = {}
+        contests: dict[str, _Contest] = {"": self._root}
+        for path, line in self._order._lines.get(urgency, {}).items():
+            contest = self._contest(contests, self._quotas.leaf(path))
+            contest.line = line
+            self._leaves[contest.node.path] = contest
+            self._choose(contest)
+        for contest in sorted(contests.values(), key=lambda each: -each.node.depth):
+            if contest.line is None:
+                heapify(contest.heap)
+                top = contest.heap[0] if contest.heap else None
+                contest.candidate, contest.kept = (top[3].candidate, top[3].kept) if top else (None, False)
+            if contest.above is not None and contest.candidate is not None:
+                contest.entry = self._rank(contest)
+                contest.above.heap.append(contest.entry)
+
+    def _contest(self, contests: dict[str, _Contest], node: Node) -> _Contest:
+        found = contests.get(node.path)
+        if found is None:
+            assert node.parent is not None
+            found = contests[node.path] = _Contest(node, self._contest(contests, node.parent))
+        return found
+
+    def _rank(self, contest: _Contest) -> _Rank:
+        assert contest.candidate is not None
+        place, shape = contest.candidate
+        return (not contest.kept, self._quotas.key_at(contest.node, self._vector(shape)), place, contest)
+
+    def _vector(self, shape: int) -> tuple[int, ...]:
+        vector = self._vectors.get(shape)
+        if vector is None:
+            example = self._order._of_shape[shape]
+            amounts = amounts_of(example.needs[0], example.num_nodes)
+            self._pairs[shape] = amounts
+            vector = self._vectors[shape] = self._quotas.vector(amounts)
+        return vector
+
+    def _choose(self, leaf: _Contest) -> None:
+        """The candidate of a leaf: the first whose class is not blocked."""
+        line = leaf.line
+        assert line is not None
+        leaf.candidate = None
+        if line.path in self._closed:
+            return
+        blocked, here, passed = self._blocked, self._blocked_here, leaf.passed
+        for front in line.fronts:
+            shape = front[1]
+            if shape in blocked or (here and (line.path, shape) in here):
+                continue
+            if passed and shape in passed:
+                row, skip = line.rows[shape], passed[shape]
+                if skip >= len(row):
+                    continue
+                front = (row[skip], shape)
+            if leaf.candidate is None or front < leaf.candidate:
+                leaf.candidate = front
+            if not passed:
+                break
+        if leaf.candidate is not None:
+            shape = leaf.candidate[1]
+            self._vector(shape)
+            leaf.kept = self._quotas.below_guarantee(line.path, self._pairs[shape])
+
+    def _renew(self, contest: _Contest) -> None:
+        """A leaf's candidate or share has changed: its rank anew, and those above it."""
+        self._choose(contest)
+        at: _Contest | None = contest
+        while at is not None and at.above is not None:
+            if at.candidate is None:
+                at.entry = None
+            else:
+                at.entry = self._rank(at)
+                heappush(at.above.heap, at.entry)
+            at = at.above
+            top = self._top(at)
+            at.candidate, at.kept = (top[3].candidate, top[3].kept) if top else (None, False)
+
+    def _pass_over(self) -> None:
+        """Nothing was said about the last: others of its class may do better in this pass."""
+        assert self._last is not None
+        contest, shape, ask = self._last
+        self._last = None
+        if ask.id in self._order:
+            if contest.passed is None:
+                contest.passed = {}
+            contest.passed[shape] = contest.passed.get(shape, 0) + 1
+        self._renew(contest)
