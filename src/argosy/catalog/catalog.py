@@ -77,6 +77,7 @@ class Catalog:
         self._hazards: dict[str, HazardColumns] | None = None
         self._market: Market | None = None
         self._named: dict[str, AcceleratorFact] | None = None
+        self._grids: dict[tuple[str, str], float] | None = None
 
     @classmethod
     def load(cls, user_dir: Path | None = None) -> Catalog:
@@ -282,6 +283,25 @@ class Catalog:
                         known.add((name, place.region))
                         mine.append(RegionFact(provider=name, region=place.region))
         return tuple(mine)
+
+    def grids(self) -> dict[tuple[str, str], float]:
+        """Grams of CO2 per kWh by provider and region: as the user says, else as `grids` knows or reckons."""
+        from argosy.catalog.grids import intensity
+
+        if self._grids is None:
+            regions = self.regions()
+            told = self._overlay.carbon
+            found = {
+                (fact.provider, fact.region): told.get(
+                    f"{fact.provider}/{fact.region}", told.get(fact.provider, intensity(fact, regions))
+                )
+                for fact in regions
+            }
+            for name, grams in told.items():  # own machines are in no list of regions
+                provider, _, region = name.partition("/")
+                found.setdefault((provider, region), grams)
+            self._grids = {place: grams for place, grams in found.items() if grams is not None}
+        return self._grids
 
     def atlas(self) -> dict[tuple[str, str], Where]:
         """Where the known regions are, for residency."""

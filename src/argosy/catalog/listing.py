@@ -255,6 +255,7 @@ def region_rows(
         if name in catalog.providers:
             _survey(catalog.market.block(name), inside)
     rows = []
+    grids = catalog.grids()
     for fact in catalog.regions(provider):
         if area is not None and not in_area(fact.country, fact.continent, area):
             continue
@@ -272,7 +273,7 @@ def region_rows(
                 zones=tuple(sorted(zones)),
                 accelerators=tuple(sorted(models)),
                 offers=offers,
-                carbon_g_per_kwh=fact.carbon_g_per_kwh,
+                carbon_g_per_kwh=grids.get((fact.provider, fact.region)),
             )
         )
     return tuple(sorted(rows, key=lambda row: (row.provider, row.region)))

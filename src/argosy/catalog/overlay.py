@@ -77,6 +77,7 @@ class Terms(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     savings_plan: tuple[Discount, ...] = ()
     reserved: tuple[Reserved, ...] = ()
     owned: dict[str, float] = {}  # `ssh` or `ssh/lab` -> USD per node and hour
+    carbon: dict[str, float] = {}  # `aws/eu-north-1` -> grams of CO2 per kWh
 
 
 class Overlay:
@@ -86,6 +87,7 @@ class Overlay:
         self.warnings: list[str] = []
         self.discounts: tuple[Discount, ...] = ()
         self.owned_prices: dict[str, int] = {}
+        self.carbon: dict[str, float] = {}
         self.reserved: tuple[tuple[Offer, int], ...] = ()  # until when, in days since 1970; 0: without an end
         self.live: dict[str, Table] = {}
         self.private: dict[str, list[PriceRow]] = {}
@@ -299,6 +301,13 @@ def _read_terms(path: Path, overlay: Overlay, shapes: Table | None) -> None:
             overlay.warnings.append(f"{path.name}: owned.{name}: price {usd:g} is below 0; it is left out")
             continue
         overlay.owned_prices[name] = round(usd * 1_000_000)
+    for name, grams in terms.carbon.items():
+        if not 0 <= grams < 10_000:
+            overlay.warnings.append(
+                f"{path.name}: carbon.{name}: {grams:g} g/kWh makes no sense; it is left out"
+            )
+            continue
+        overlay.carbon[name] = grams
     reserved = []
     for index, machine in enumerate(terms.reserved):
         try:

@@ -27,18 +27,14 @@ def known_of(catalog: Callable[[], Catalog], task: Task, runs: Sequence[Run]) ->
     progress = task.progress_milli / 1000
     if task.objective == "cost" and not runs:
         return Known(estimated_s=task.estimated_s, progress=progress)
-    facts, regions = catalog().accelerators(), catalog().regions()
+    facts = catalog().accelerators()
     return Known(
         estimated_s=task.estimated_s,
         progress=progress,
         runs=tuple(runs),
         speeds={fact.name: fact.bf16_tflops or fact.fp16_tflops or fact.fp32_tflops for fact in facts},
         watts={fact.name: float(fact.tdp_w) for fact in facts if fact.tdp_w},
-        carbon_g_per_kwh={
-            (fact.provider, fact.region): fact.carbon_g_per_kwh
-            for fact in regions
-            if fact.carbon_g_per_kwh is not None
-        },
+        carbon_g_per_kwh=catalog().grids() if task.objective == "carbon" else {},
     )
 
 
