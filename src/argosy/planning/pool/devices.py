@@ -126,7 +126,7 @@ def mig_start(card: tuple[int, tuple[Profile, ...]], profile: Profile, taken: in
 class Room:
     """What is free on a machine. Never changed after it was made."""
 
-    __slots__ = ("cpus", "left", "locks", "memory", "slots", "total", "uses", "whole")
+    __slots__ = ("cpus", "left", "locks", "memory", "slots", "total", "uses", "whole", "worth")
 
     def __init__(
         self,
@@ -147,6 +147,7 @@ class Room:
         self.slots = slots  # MIG slices taken, as bits; () where nothing is divided
         self.total = total  # sum of `left` of those devices that count
         self.whole = whole  # how many of those are untouched
+        self.worth: tuple[object, int] | None = None  # a memo of `plain.Typical`
 
 
 class Way:

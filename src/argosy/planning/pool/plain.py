@@ -12,18 +12,20 @@ same everywhere and drop out. The cheapest place wins, then the machine that com
 from __future__ import annotations
 
 from bisect import bisect_right
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Final
 
-from argosy.model.offer import DeviceShare
-from argosy.planning.pool.ask import WHOLE_MILLI, Machine, Need
+import msgspec
+
+from argosy.model.facts import Device
+from argosy.model.offer import DeviceShare, Placement
+from argosy.planning.pool.ask import WHOLE_MILLI, Need
 from argosy.planning.pool.devices import (
     Kind,
     Lock,
     Room,
     Use,
     Way,
-    covers,
     lock_of,
     may_join,
     mig_bits,
@@ -33,12 +35,18 @@ from argosy.planning.pool.devices import (
 WEIGHT: Final = 1_000_000  # sum of the weights of typical needs
 TYPES_MAX: Final = 64
 TYPICAL_PERCENT: Final = 95  # of what is asked for makes the typical needs
+COUNT_MAX: Final = 1 << 20  # ranks on one machine
 DEVICES_MAX: Final = 32  # devices of one machine that the table of whole ones counts
 
 # The best-fit term, per milli-device and per milli-CPU that stays free on the machine: lambda x (0.5/8 devices + 0.5/128 CPUs) of the
 # study, with lambda = 50 milli-devices.
 LEFT_RATE: Final = 50 * WEIGHT // (2 * 8 * 1000)
 CPU_RATE: Final = 50 * WEIGHT // (2 * 128 * 1000)
+
+NEVER: Final = 1 << 62  # the cost of a place that does not fit
+CLASSES_MAX: Final = (
+    4_000_000  # costs kept, over all classes of equal needs; those that were not used for longest go
+)
 
 Mask = int
 
@@ -125,6 +133,13 @@ class Typical:
         """V of a machine."""
         if not room.total:
             return 0
+        if room.worth is not None and room.worth[0] is self:
+            return room.worth[1]
+        worth = self._worth(kind, room)
+        room.worth = (self, worth)
+        return worth
+
+    def _worth(self, kind: Kind, room: Room) -> int:
         table = self.table_at(kind, room.cpus, room.memory)
         levels, level_of, left = table.levels, self.level_of, room.left
         return (
@@ -150,6 +165,18 @@ def rank_key(need: Need) -> tuple[object, ...]:
         need.tenant,
         need.open,
     )
+
+
+def class_of(need: Need) -> Need:
+    """The need without what makes no difference to where it fits: tenants matter only to those who share a device."""
+    if (need.tenant or need.open) and not 0 < need.gpu_milli < WHOLE_MILLI:
+        return msgspec.structs.replace(need, tenant="", open=False)
+    return need
+
+
+def rest(room: Room) -> int:
+    """The best-fit term: what is free, at its rate."""
+    return LEFT_RATE * room.total + CPU_RATE * room.cpus
 
 
 Pick = tuple[int, int]  # cost; position of the device of a fraction, -1: whole devices, or none
@@ -186,7 +213,7 @@ def pick(
         before = typical.worth(kind, room)
     else:
         after = before = 0
-    return before - after + LEFT_RATE * room.total + CPU_RATE * room.cpus, -1
+    return before - after + rest(room), -1
 
 
 def _pick_part(
@@ -200,7 +227,7 @@ def _pick_part(
     memory: int,
 ) -> Pick | None:
     left = room.left
-    rest = LEFT_RATE * room.total + CPU_RATE * room.cpus
+    free_cost = rest(room)
     table = typical.table_at(kind, cpus, memory)
     levels, level_of = table.levels, typical.level_of
     whole = min(room.whole, DEVICES_MAX)
@@ -208,7 +235,7 @@ def _pick_part(
     before = typical.worth(kind, room)
     for position in way.instances:  # an instance that exists is outside of the score: its size is its merit
         if left[position] == WHOLE_MILLI and (also is None or also.left[position] == WHOLE_MILLI):
-            return before - base + rest, position
+            return before - base + free_cost, position
     best: tuple[int, int, int] | None = None
     broken = table.whole[whole] - table.whole[whole - 1] if whole else 0
     for position in way.positions:
@@ -231,7 +258,36 @@ def _pick_part(
             if left[p] == WHOLE_MILLI and (also is None or also.left[p] == WHOLE_MILLI)
         )
         position = kind.topology.best(untouched, 1)[0]
-    return before - base + best[0] + rest, position
+    return before - base + best[0] + free_cost, position
+
+
+def count(need: Need, way: Way, kind: Kind, room: Room) -> int:
+    """How many ranks a machine could host, however many those are."""
+    if way.why:
+        return 0
+    most = COUNT_MAX
+    if need.cpus_milli:
+        most = min(most, room.cpus // need.cpus_milli)
+    if need.memory_bytes:
+        most = min(most, room.memory // need.memory_bytes)
+    if most <= 0 or room.cpus < 0 or room.memory < 0:
+        return 0
+    if way.count:
+        return min(most, sum(room.left[p] == WHOLE_MILLI for p in way.positions) // way.count)
+    if not way.milli:
+        return most
+    places = sum(room.left[p] == WHOLE_MILLI for p in way.instances)
+    for position in way.positions:
+        if way.profile is None or way.card is None:
+            if part_milli(way, room, None, position, need):
+                places += room.left[position] // way.milli
+            continue
+        lock, slots = room.locks[position], room.slots[position]
+        if lock is None or lock[0] == "mig":
+            while (start := mig_start(way.card, way.profile, slots)) >= 0:
+                slots |= mig_bits(way.profile, start)
+                places += 1
+    return min(most, places)
 
 
 def part_milli(way: Way, room: Room, also: Room | None, position: int, need: Need) -> int:
@@ -379,40 +435,152 @@ def _refresh(
     slots[position] = bits
 
 
-def over_committed(kind: Kind, machine: Machine, room: Room, position: int, use: Use) -> str:
-    """Why a device cannot take one more use; "" when it can."""
+def over_committed(
+    machine_id: str,
+    kind: Kind,
+    room: Room,
+    placement: Placement,
+    held: tuple[int, int, tuple[tuple[int, Use], ...]],
+) -> str:
+    """Why a machine cannot take a placement; "" when it can."""
+    cpus, memory, uses = held
+    if min(cpus, memory) < 0 or room.cpus < cpus > 0 or room.memory < memory > 0:
+        return f"{machine_id} has {room.cpus} milli-CPU and {room.memory} bytes free, {cpus} and {memory} are taken"
+    if len(uses) < len(placement.devices):
+        return f"{machine_id} lacks a device of {sorted(share.index for share in placement.devices)}"
+    if len({position for position, _ in uses}) < len(uses):
+        return f"a device of {machine_id} is named twice"
+    for position, use in uses:
+        why = _over_shared(kind.devices[position], room, position, use)
+        if why:
+            return f"device {kind.devices[position].index} of {machine_id} {why}"
+    return ""
+
+
+def _over_shared(device: Device, room: Room, position: int, use: Use) -> str:
     milli, memory, mechanism, tenant, shared, bits = use
-    device = kind.devices[position]
     if milli < 1 or room.left[position] < milli:
-        return (
-            f"device {device.index} of {machine.id} has {room.left[position]} milli free, {milli} are taken"
-        )
+        return f"has {room.left[position]} milli free, {milli} are taken"
     lock = room.locks[position]
     if lock is None:
         return ""
     if lock[0] != mechanism:
-        return f"device {device.index} of {machine.id} is shared by `{lock[0] or 'turns'}`, not by `{mechanism or 'turns'}`"
+        return f"is shared by `{lock[0] or 'turns'}`, not by `{mechanism or 'turns'}`"
     if mechanism == "mig":
         if room.slots[position] & bits:
-            return f"a MIG slice of device {device.index} of {machine.id} is in use"
+            return "has no such MIG slices left"
     elif lock[1] != tenant and not (lock[2] and shared):
-        return f"device {device.index} of {machine.id} is another tenant's"
+        return "is shared by another tenant"
     if sum(each[1] for each in room.uses[position]) + memory > device.memory_bytes:
-        return f"the memory of device {device.index} of {machine.id} is given away"
+        return "has not so much memory left"
     return ""
 
 
+class _Class:
+    """Costs of one class of equal needs, by row."""
+
+    __slots__ = ("costs", "seen", "typical")
+
+    def __init__(self, costs: list[int], seen: int, typical: Typical) -> None:
+        self.costs = costs
+        self.seen = seen  # how much of the log the costs know
+        self.typical = typical
+
+
+class Sheet:
+    """The rooms of an inventory in rows, and what each is worth to each class: `fragment.Grid` for small pools."""
+
+    def __init__(
+        self, ids: Sequence[str], kinds: Sequence[Kind], rooms: Sequence[Room], typical: Typical
+    ) -> None:
+        self.ids = list(ids)
+        self.row_of = {each: row for row, each in enumerate(self.ids)}
+        self.kinds = list(kinds)
+        self.rooms = list(rooms)
+        self.typical = typical
+        self._log: list[int] = []  # rows in the order of their changes
+        self._classes: dict[Need, _Class] = {}
+
+    def copy(self) -> Sheet:
+        other = Sheet(self.ids, self.kinds, self.rooms, self.typical)
+        other._log = list(self._log)
+        other._classes = {
+            need: _Class(list(each.costs), each.seen, each.typical) for need, each in self._classes.items()
+        }
+        return other
+
+    def set(self, row: int, room: Room) -> None:
+        self.rooms[row] = room
+        self._log.append(row)
+        if len(self._log) > 64 * len(self.ids) + 1024:
+            self._log.clear()
+            self._classes.clear()
+
+    def set_kind(self, row: int, kind: Kind, room: Room) -> bool:
+        """A machine became another; False: the rows must be made anew."""
+        self.kinds[row] = kind
+        self.set(row, room)
+        return True
+
+    def add(self, machine_id: str, kind: Kind, room: Room) -> bool:
+        """One more machine, after all others; False: the rows must be made anew."""
+        return False
+
+    def costs(self, need: Need) -> list[int]:
+        """Of one rank on each row; NEVER where it does not fit. Not to be changed."""
+        key = class_of(need)
+        each = self._classes.pop(key, None)
+        end = len(self._log)
+        if each is None or each.typical is not self.typical:
+            while len(self._classes) * len(self.ids) > CLASSES_MAX:
+                del self._classes[next(iter(self._classes))]
+            each = _Class([self._cost(need, row) for row in range(len(self.ids))], end, self.typical)
+        elif each.seen < end:
+            for row in set(self._log[each.seen :]):
+                each.costs[row] = self._cost(need, row)
+            each.seen = end
+        self._classes[key] = each
+        return each.costs
+
+    def _cost(self, need: Need, row: int) -> int:
+        kind = self.kinds[row]
+        got = pick(self.typical, need, kind.way(need), kind, self.rooms[row])
+        return NEVER if got is None else got[0]
+
+    def counts(self, need: Need) -> list[int]:
+        """How many ranks each row could host."""
+        return [
+            count(need, kind.way(need), kind, room) for kind, room in zip(self.kinds, self.rooms, strict=True)
+        ]
+
+    def lowest(self, costs: Sequence[int]) -> int:
+        """The row of the lowest cost, the first of equals; -1 when nothing fits."""
+        best = min(costs, default=NEVER)
+        return -1 if best == NEVER else costs.index(best)
+
+    def own(self, costs: Sequence[int], rows: Sequence[int] | None = None) -> list[int]:
+        """Costs of some rows, to be changed."""
+        return list(costs) if rows is None else [costs[row] for row in rows]
+
+    def bar(self, costs: list[int], others: Sequence[int]) -> list[int]:
+        """Costs, NEVER also where the others are."""
+        return [NEVER if other == NEVER else cost for cost, other in zip(costs, others, strict=True)]
+
+
 __all__ = [
+    "NEVER",
     "Pick",
+    "Sheet",
     "Table",
     "Typical",
-    "covers",
+    "class_of",
+    "count",
     "given",
-    "mig_bits",
     "over_committed",
     "part_milli",
     "pick",
     "rank_key",
+    "rest",
     "shares",
     "taken",
 ]

@@ -1,0 +1,426 @@
+"""What places are worth, for many machines at once: the arithmetic of `plain` on arrays. Only large pools import this, and numpy with it.
+
+Machines are rows in order of index and id; columns are devices by position, those that a machine lacks count as full. Costs of a class of equal
+needs are kept, and computed again for rows that changed since. Machines that are parted by MIG are looked at one by one, by `plain`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from argosy.planning.pool import plain
+from argosy.planning.pool.ask import WHOLE_MILLI, Need
+from argosy.planning.pool.devices import Kind, Lock, Room, may_join
+from argosy.planning.pool.plain import CLASSES_MAX, DEVICES_MAX, NEVER, Typical, class_of
+
+Ints = NDArray[np.int64]
+Bools = NDArray[np.bool_]
+
+FEW = 6  # rows that are quicker one by one than as arrays
+
+
+class _Tables:
+    """The tables of `Typical` as arrays, made as machines need them."""
+
+    def __init__(self, typical: Typical) -> None:
+        self.typical = typical
+        self.level = np.array(typical.level_of, np.int64)
+        self.cpus = np.array(typical.cpus, np.int64)
+        self.memory = np.array(typical.memory, np.int64)
+        self.steps = (len(typical.cpus) + 1, len(typical.memory) + 1)
+        self.width = len(typical.parts) + 1
+        self.masks: dict[int, int] = {}  # types that a kind could host: its number
+        self.of_kind = np.zeros(0, np.int64)
+        self.ids = np.zeros(0, np.int64)
+        self.by_mask: dict[int, int] = {}
+        self.levels = np.zeros(0, np.int64)
+        self.whole = np.zeros(0, np.int64)
+
+    def know(self, kinds: Sequence[Kind]) -> None:
+        """Kinds by their number."""
+        numbers: list[int] = self.of_kind.tolist()
+        for kind in kinds[len(numbers) :]:
+            mask = self.typical.mask(kind)
+            numbers.append(self.masks.setdefault(mask, len(self.masks)) * self.steps[0] * self.steps[1])
+        self.of_kind = np.array(numbers, np.int64)
+        more = len(self.masks) * self.steps[0] * self.steps[1] - len(self.ids)
+        self.ids = np.concatenate([self.ids, np.full(more, -1, np.int64)])
+
+    def at(self, kinds: Ints, cpus: Ints, memory: Ints) -> Ints:
+        """The number of the table for each row."""
+        cells = self.of_kind[kinds]
+        cells += self.cpus.searchsorted(cpus, "right") * self.steps[1]
+        cells += self.memory.searchsorted(memory, "right")
+        found: Ints = self.ids[cells]
+        if found.size and found.min() < 0:
+            self._fill(cells[found < 0])
+            found = self.ids[cells]
+        return found
+
+    def _fill(self, cells: Ints) -> None:
+        masks = list(self.masks)
+        levels, whole = [self.levels], [self.whole]
+        for cell in np.unique(cells):
+            rest, memory = divmod(int(cell), self.steps[1])
+            kind, cpus = divmod(rest, self.steps[0])
+            mask = masks[kind] & self.typical.cpu_masks[cpus] & self.typical.memory_masks[memory]
+            number = self.by_mask.get(mask)
+            if number is None:
+                number = self.by_mask[mask] = len(self.by_mask)
+                table = self.typical.table(mask)
+                levels.append(np.array(table.levels, np.int64))
+                whole.append(np.array(table.whole, np.int64))
+            self.ids[cell] = number
+        self.levels = np.concatenate(levels)
+        self.whole = np.concatenate(whole)
+
+
+class _Class:
+    """Costs of one class of equal needs, by row."""
+
+    __slots__ = (
+        "costs",
+        "counts",
+        "counts_seen",
+        "eligible",
+        "join",
+        "seen",
+        "shared",
+        "special",
+        "suits",
+        "tables",
+        "uneven",
+    )
+
+    def __init__(self) -> None:
+        self.costs: Ints = np.zeros(0, np.int64)
+        self.seen = -1  # how much of the log the costs know
+        self.tables: _Tables | None = None  # for which they were computed
+        self.counts: Ints | None = None
+        self.counts_seen = -1
+        self.shared = False  # with the same class of a copy
+        self.suits: Bools = np.zeros(0, np.bool_)  # by kind
+        self.special: Bools = np.zeros(0, np.bool_)  # by kind: one by one
+        self.eligible: Bools = np.zeros((0, 0), np.bool_)  # by kind and position
+        self.uneven = False  # some kind has devices that the need may not use
+        self.join: Bools = np.zeros(0, np.bool_)  # by lock
+
+    def twin(self) -> _Class:
+        other = _Class()
+        for name in _Class.__slots__:
+            setattr(other, name, getattr(self, name))
+        return other
+
+    def own(self) -> None:
+        """Before costs are changed in place."""
+        if self.shared:
+            self.costs = self.costs.copy()
+            self.counts = None if self.counts is None else self.counts.copy()
+            self.shared = False
+
+
+class Grid:
+    """The rooms of an inventory as arrays, and what each is worth to each class: `plain.Sheet` for large pools."""
+
+    def __init__(
+        self, ids: Sequence[str], kinds: Sequence[Kind], rooms: Sequence[Room], typical: Typical
+    ) -> None:
+        self.ids = list(ids)
+        self.row_of = {each: row for row, each in enumerate(self.ids)}
+        self.kinds = list(kinds)
+        self.rooms = list(rooms)
+        self.typical = typical
+        self._kind_list: list[Kind] = []
+        self._kind_number: dict[int, int] = {}
+        self._locks: dict[Lock | None, int] = {None: 0}
+        self._classes: dict[Need, _Class] = {}
+        self._log: list[int] = []  # rows in the order of their changes
+        self._touched: set[int] = set()  # rows that the arrays do not know yet
+        count = len(self.ids)
+        self._width = max((len(kind.devices) for kind in self.kinds), default=0) or 1
+        self._kind = np.array([self._number(kind) for kind in self.kinds], np.int64)
+        self._cpus = np.zeros(count, np.int64)
+        self._memory = np.zeros(count, np.int64)
+        self._left = np.zeros((count, self._width), np.int64)
+        self._lock = np.zeros((count, self._width), np.int64)
+        self._whole = np.zeros(count, np.int64)
+        self._before = np.zeros(count, np.int64)  # worth as it is, and what is left at its rate
+        self._tables = _Tables(typical)
+        for row, room in enumerate(self.rooms):
+            self._write(row, room)
+        self._weigh_all()
+
+    def _number(self, kind: Kind) -> int:
+        number = self._kind_number.get(kind.id)
+        if number is None:
+            number = self._kind_number[kind.id] = len(self._kind_list)
+            self._kind_list = [*self._kind_list, kind]
+        return number
+
+    def copy(self) -> Grid:
+        """Arrays of costs are shared until one of the twins changes them."""
+        other = Grid.__new__(Grid)
+        other.ids, other.row_of = list(self.ids), dict(self.row_of)
+        other.kinds = list(self.kinds)
+        other.rooms = list(self.rooms)
+        other.typical = self.typical
+        other._kind_list, other._kind_number = self._kind_list, dict(self._kind_number)
+        other._locks = dict(self._locks)
+        other._log = list(self._log)
+        other._touched = set(self._touched)
+        other._width = self._width
+        other._tables = self._tables
+        for name in ("_kind", "_cpus", "_memory", "_left", "_lock", "_whole", "_before"):
+            setattr(other, name, getattr(self, name).copy())
+        other._classes = {}
+        for need, each in self._classes.items():
+            each.shared = True
+            other._classes[need] = each.twin()
+        return other
+
+    # Rooms
+
+    def set(self, row: int, room: Room) -> None:
+        self.rooms[row] = room
+        self._touched.add(row)
+
+    def set_kind(self, row: int, kind: Kind, room: Room) -> bool:
+        """A machine became another; False: the rows must be made anew."""
+        if len(kind.devices) > self._width:
+            return False
+        self.kinds[row] = kind
+        self._kind[row] = self._number(kind)
+        self._left[row] = 0
+        self._lock[row] = 0
+        self.set(row, room)
+        return True
+
+    def add(self, machine_id: str, kind: Kind, room: Room) -> bool:
+        """One more machine, after all others; False: the rows must be made anew."""
+        if len(kind.devices) > self._width:
+            return False
+        row = len(self.ids)
+        self.ids.append(machine_id)
+        self.row_of[machine_id] = row
+        self.kinds.append(kind)
+        self.rooms.append(room)
+        for name in ("_kind", "_cpus", "_memory", "_whole", "_before"):
+            setattr(self, name, np.append(getattr(self, name), 0))
+        self._kind[row] = self._number(kind)
+        nothing = np.zeros((1, self._width), np.int64)
+        self._left = np.concatenate([self._left, nothing])
+        self._lock = np.concatenate([self._lock, nothing])
+        for each in self._classes.values():
+            each.own()
+            each.costs = np.append(each.costs, NEVER)
+            if each.counts is not None:
+                each.counts = np.append(each.counts, 0)
+        self.set(row, room)
+        return True
+
+    def _write(self, row: int, room: Room) -> None:
+        self._cpus[row] = room.cpus
+        self._memory[row] = room.memory
+        self._whole[row] = min(room.whole, DEVICES_MAX)
+        count = len(room.left)
+        if count:
+            self._left[row, :count] = room.left
+            codes = self._locks
+            self._lock[row, :count] = [
+                codes[lock] if lock in codes else codes.setdefault(lock, len(codes)) for lock in room.locks
+            ]
+
+    def _sync(self) -> None:
+        """Bring the arrays up to the rooms."""
+        if self.typical is not self._tables.typical:
+            self._tables = _Tables(self.typical)
+            for row in self._touched:
+                self._write(row, self.rooms[row])
+            self._weigh_all()
+        elif self._touched:
+            if len(self._tables.of_kind) < len(self._kind_list):
+                self._tables.know(self._kind_list)
+            worth = self.typical.worth
+            for row in self._touched:
+                room = self.rooms[row]
+                self._write(row, room)
+                self._before[row] = worth(self.kinds[row], room) + plain.rest(room)
+        else:
+            return
+        self._log.extend(self._touched)
+        self._touched.clear()
+        if len(self._log) > 4 * len(self.ids) + 1024:
+            cut = len(self._log) - len(self.ids)  # changes so old that everything would be computed anyway
+            del self._log[:cut]
+            for each in self._classes.values():
+                each.seen = max(-1, each.seen - cut)
+                each.counts_seen = max(-1, each.counts_seen - cut)
+
+    def _weigh_all(self) -> None:
+        worth = self.typical.worth
+        self._tables.know(self._kind_list)
+        self._before = np.array(
+            [worth(kind, room) + plain.rest(room) for kind, room in zip(self.kinds, self.rooms, strict=True)],
+            np.int64,
+        )
+
+    # Costs
+
+    def costs(self, need: Need) -> Ints:
+        """Of one rank on each row; NEVER where it does not fit. Not to be changed."""
+        self._sync()
+        return self._fresh(need).costs
+
+    def _fresh(self, need: Need) -> _Class:
+        key = class_of(need)
+        each = self._classes.pop(key, None)
+        if each is None:
+            while len(self._classes) * len(self.ids) > CLASSES_MAX:
+                del self._classes[next(iter(self._classes))]
+            each = _Class()
+        if len(each.suits) < len(self._kind_list):
+            self._know(need, each)
+        self._classes[key] = each
+        end = len(self._log)
+        if each.tables is not self._tables or each.seen < 0:
+            each.tables = self._tables
+            each.costs = self._score(need, each, None)
+            each.shared = False
+        elif each.seen < end:
+            rows = list(set(self._log[each.seen :]))
+            each.own()
+            if len(rows) <= FEW:
+                for row in rows:
+                    kind = self.kinds[row]
+                    got = plain.pick(self.typical, need, kind.way(need), kind, self.rooms[row])
+                    each.costs[row] = NEVER if got is None else got[0]
+            else:
+                index = np.array(rows, np.int64)
+                each.costs[index] = self._score(need, each, index)
+        each.seen = end
+        return each
+
+    def counts(self, need: Need) -> Ints:
+        """How many ranks each row could host. Not to be changed."""
+        self._sync()
+        each = self._fresh(need)
+        end = len(self._log)
+        rows: Sequence[int]
+        if each.counts is None or each.counts_seen < 0:
+            each.counts = np.zeros(len(self.ids), np.int64)
+            rows = [int(row) for row in np.flatnonzero(each.costs != NEVER)]
+        else:
+            rows = list(set(self._log[each.counts_seen :]))
+            each.own()
+        for row in rows:
+            kind = self.kinds[row]
+            each.counts[row] = plain.count(need, kind.way(need), kind, self.rooms[row])
+        each.counts_seen = end
+        return each.counts
+
+    def lowest(self, costs: Ints) -> int:
+        """The row of the lowest cost, the first of equals; -1 when nothing fits."""
+        if not len(costs):
+            return -1
+        row = int(costs.argmin())
+        return -1 if costs[row] == NEVER else row
+
+    def own(self, costs: Ints, rows: Sequence[int] | None = None) -> Ints:
+        """Costs of some rows, to be changed."""
+        return costs.copy() if rows is None else costs[np.array(rows, np.int64)]
+
+    def bar(self, costs: Ints, others: Sequence[int]) -> Ints:
+        """Costs, NEVER also where the others are."""
+        return np.where(np.asarray(others) == NEVER, NEVER, costs)
+
+    def _know(self, need: Need, each: _Class) -> None:
+        """What the need makes of each kind."""
+        ways = [kind.way(need) for kind in self._kind_list]
+        each.suits = np.array([not way.why for way in ways], np.bool_)
+        each.special = np.array(
+            [
+                not way.why
+                and (
+                    way.profile is not None
+                    or bool(way.instances)
+                    or len(kind.counted) < len(kind.devices)
+                    or len(kind.devices) > DEVICES_MAX
+                )
+                for kind, way in zip(self._kind_list, ways, strict=True)
+            ],
+            np.bool_,
+        )
+        each.eligible = np.zeros((len(ways), self._width), np.bool_)
+        for number, (kind, way) in enumerate(zip(self._kind_list, ways, strict=True)):
+            each.eligible[number, list(way.positions)] = True
+            each.uneven |= bool(need.gpu_milli and not way.why and len(way.positions) < len(kind.devices))
+
+    def _join(self, need: Need, each: _Class) -> Bools:
+        """Which locks a fraction may join."""
+        known = len(each.join)
+        if known < len(self._locks):
+            mechanism = next(
+                (way.mechanism for kind in self._kind_list if not (way := kind.way(need)).why), ""
+            )
+            more = [
+                may_join(lock, mechanism, need.gpu_milli, need.tenant, need.open)
+                for lock in list(self._locks)[known:]
+            ]
+            each.join = np.concatenate([each.join, np.array(more, np.bool_)])
+        return each.join
+
+    def _score(self, need: Need, each: _Class, rows: Ints | None) -> Ints:
+        everything: Any = slice(None) if rows is None else rows
+        tables = self._tables
+        kinds = self._kind[everything]
+        cpus = self._cpus[everything] - need.cpus_milli
+        memory = self._memory[everything] - need.memory_bytes
+        fits = (cpus >= 0) & (memory >= 0)
+        fits &= each.suits[kinds]
+        numbers = tables.at(kinds, cpus, memory)
+        left = self._left[everything]
+        cells = numbers * tables.width
+        worth = tables.levels[tables.level[left] + cells[:, None]]
+        worth *= left
+        whole = self._whole[everything]
+        at_whole = numbers * (DEVICES_MAX + 1) + whole
+        cost = self._before[everything] - worth.sum(axis=1)
+        if not need.gpu_milli:
+            cost -= tables.whole[at_whole]
+        elif need.gpu_milli >= WHOLE_MILLI:
+            count = need.gpu_milli // WHOLE_MILLI
+            if each.uneven:
+                fits &= ((left == WHOLE_MILLI) & each.eligible[kinds]).sum(axis=1) >= count
+            else:
+                fits &= whole >= count
+            cost += (count * WHOLE_MILLI) * tables.levels[cells + (tables.width - 1)]
+            cost -= tables.whole[np.maximum(at_whole - count, 0)]
+        else:
+            rest = left - need.gpu_milli
+            free = rest >= 0
+            free &= self._join(need, each)[self._lock[everything]]
+            if each.uneven:
+                free &= each.eligible[kinds]
+            # Rows of `rest` below zero read some other level; they are not free.
+            loss = worth - rest * tables.levels[tables.level[rest] + cells[:, None]]
+            at_less = tables.whole[np.maximum(at_whole - 1, 0)]
+            here = tables.whole[at_whole]
+            loss += (left == WHOLE_MILLI) * (here - at_less)[:, None]
+            best = np.where(free, loss, NEVER).min(axis=1)
+            fits &= best != NEVER
+            cost += best - here
+        result = np.where(fits, cost, NEVER)
+        if each.special.any():
+            for spot in np.flatnonzero(each.special[kinds]):
+                row = int(spot if rows is None else rows[spot])
+                kind = self.kinds[row]
+                got = plain.pick(tables.typical, need, kind.way(need), kind, self.rooms[row])
+                result[spot] = NEVER if got is None else got[0]
+        return result
+
+
+__all__ = ["Grid"]
