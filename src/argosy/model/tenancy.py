@@ -42,6 +42,7 @@ class QueueUsage(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     deserved: Amounts = {}
     limit: Amounts = {}
     used: Amounts = {}  # by what runs in it and below it
+    fair: Amounts = {}  # what it would get now by right of what it uses and waits for
     running: int = 0  # jobs
     weight_milli: int = 1000
     share_milli: int = 0  # what it borrows, in thousandths of what its parent has to lend, per weight of 1; 0: it borrows nothing

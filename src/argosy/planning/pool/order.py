@@ -25,7 +25,8 @@ from typing import Final, NamedTuple
 
 from argosy.model.tenancy import Amounts, SharePolicy
 from argosy.planning.pool.ask import Ask, Need
-from argosy.planning.pool.quota import Node, Quotas, amounts_of
+from argosy.planning.pool.queues import Node, Pairs
+from argosy.planning.pool.quota import Quotas, amounts_of
 
 _HOUR: Final = 1000 * 3_600_000  # milli-device x ms
 _LEAST_URGENT_FOR_SERVICE: Final = 3  # batch
@@ -210,6 +211,18 @@ class Order:
         if not line.rows:
             del lines[entry.ask.queue]
 
+    def wanted(self) -> dict[str, Amounts]:
+        """What waits, by path of its leaf; of asks with several candidates the first. Those that may not start yet do not count."""
+        result: dict[str, Amounts] = {}
+        for lines in self._lines.values():
+            for path, line in lines.items():
+                total = result.setdefault(path, {})
+                for shape, row in line.rows.items():
+                    example = self._of_shape[shape]
+                    for name, amount in amounts_of(example.needs[0], example.num_nodes).items():
+                        total[name] = total.get(name, 0) + amount * len(row)
+        return result
+
     def next_ms(self) -> int | None:
         """When the order changes by itself: somebody may start from then on, or rises a class."""
         times = [heap[0][0] for heap in (self._later, self._aging) if heap]
@@ -284,11 +297,12 @@ class Heads(Iterator[Ask]):
         self._blocked_here: set[tuple[str, int]] = set()
         self._closed: set[str] = set()
         self._vectors: dict[int, tuple[int, ...]] = {}
-        self._pairs: dict[int, Amounts] = {}
+        self._pairs: dict[int, Pairs] = {}
         self._classes = sorted(order._lines)
         self._root: _Contest | None = None
         self._leaves: dict[str, _Contest] = {}  # by path of the node
         self._last: tuple[_Contest, int, Ask] | None = None
+        self._changed: set[_Contest] = set()  # leaves whose candidate is to be found anew
 
     # --- answers of the caller
 
@@ -317,8 +331,8 @@ class Heads(Iterator[Ask]):
 
     def _again(self, ask: Ask) -> None:
         if self._last is not None and self._last[2].id == ask.id:
-            contest, self._last = self._last[0], None
-            self._renew(contest)
+            self._changed.add(self._last[0])
+            self._last = None
 
     # --- the tournament
 
@@ -326,9 +340,12 @@ class Heads(Iterator[Ask]):
         if self._last is not None:
             self._pass_over()
         for node in self._quotas.drain_touched():
-            contest = self._leaves.get(node.path)
-            if contest is not None:
-                self._renew(contest)
+            touched = self._leaves.get(node.path)
+            if touched is not None:
+                self._changed.add(touched)
+        for contest in self._changed:
+            self._renew(contest)
+        self._changed.clear()
         while True:
             if self._root is None:
                 if not self._classes:
@@ -364,11 +381,11 @@ class Heads(Iterator[Ask]):
     def _begin(self, urgency: int) -> None:
         """The tournament of one priority class, from the leaves up."""
         self._quotas.drain_touched()
-        self._root = _Contest(self._quotas.root, None)
+        self._root = _Contest(self._quotas.tree.root, None)
         self._leaves = {}
         contests: dict[str, _Contest] = {"": self._root}
         for path, line in self._order._lines.get(urgency, {}).items():
-            contest = self._contest(contests, self._quotas.leaf(path))
+            contest = self._contest(contests, self._quotas.tree.leaf(path))
             contest.line = line
             self._leaves[contest.node.path] = contest
             self._choose(contest)
@@ -398,8 +415,8 @@ class Heads(Iterator[Ask]):
         if vector is None:
             example = self._order._of_shape[shape]
             amounts = amounts_of(example.needs[0], example.num_nodes)
-            self._pairs[shape] = amounts
-            vector = self._vectors[shape] = self._quotas.vector(amounts)
+            self._pairs[shape] = self._quotas.tree.pairs(amounts)
+            vector = self._vectors[shape] = self._quotas.tree.vector(amounts)
         return vector
 
     def _choose(self, leaf: _Contest) -> None:
@@ -426,7 +443,8 @@ class Heads(Iterator[Ask]):
         if leaf.candidate is not None:
             shape = leaf.candidate[1]
             self._vector(shape)
-            leaf.kept = self._quotas.below_guarantee(line.path, self._pairs[shape])
+            if self._quotas.tree.promises:
+                leaf.kept = self._quotas.keeps(leaf.node, self._pairs[shape], None)
 
     def _renew(self, contest: _Contest) -> None:
         """A leaf's candidate or share has changed: its rank anew, and those above it."""
@@ -451,4 +469,4 @@ class Heads(Iterator[Ask]):
             if contest.passed is None:
                 contest.passed = {}
             contest.passed[shape] = contest.passed.get(shape, 0) + 1
-        self._renew(contest)
+        self._changed.add(contest)

@@ -19,24 +19,22 @@ stays within the capacity. So what a queue keeps is there for it at any moment, 
 **Share.** What a queue uses above `deserved`, divided by what its parent has to lend and by its weight; of several resources the
 largest (dominant resource fairness: Ghodsi et al., NSDI 2011; in trees: Bhattacharya et al., SoCC 2013; with lending: Kueue's
 fair sharing). Siblings have one common denominator, so shares are compared as integers and nothing is rounded.
-
-**What nobody wrote.** A queue that names what it deserves of one resource deserves the same part of the CPUs, memory and GPUs
-that it does not name: who deserves a quarter of the GPUs is no borrower for using a quarter of the CPUs with them. Of single
-models (`gpus/A100`) only what is named counts. An inner queue that names nothing has what its children have together.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from fractions import Fraction
-from math import isqrt, lcm
+from math import isqrt
 from typing import Final, NamedTuple
 
 import msgspec
 
-from argosy.model.tenancy import Amounts, Queue, QueueUsage, Tenancy
+from argosy.model.tenancy import Amounts, QueueUsage, Tenancy
 from argosy.planning.pool.ask import Need
-from argosy.planning.pool.tenancy_check import check_tenancy, leaf_of, parent_of, render_named
+from argosy.planning.pool.fair import fair_shares
+from argosy.planning.pool.queues import JOBS, OWN, UNIT_MILLI, Node, Pairs, QueueTree, children_of_lowest
+from argosy.planning.pool.tenancy_check import check_tenancy, leaf_of, render_named
 
 __all__ = [
     "Lack",
@@ -47,14 +45,8 @@ __all__ = [
     "leaf_of",
 ]
 
-ALWAYS: Final = ("cpus", "memory", "gpus", "jobs")  # the first indices of every list of amounts
-_SHARED: Final = (0, 1, 2)  # of these; jobs are counted, not shared
-_UNIT_MILLI: Final = 1000  # weight of what nobody wrote about
-_OWN: Final = "-"  # leaf for the jobs that name a queue with children
 _ONE: Final = 1 << 32  # fixed point of the decay
 _TICKS: Final = 4096  # steps of a half-life
-
-Pairs = Sequence[tuple[int, int]]  # index of a name, amount
 
 
 class Held(NamedTuple):
@@ -126,253 +118,38 @@ class Lack(msgspec.Struct, frozen=True, kw_only=True):
         return f"{text}; {kept} more are kept for other queues" if self.kept else text
 
 
-class Node:
-    """One queue of the tree with its books. Lists are by the index of the name; `order` reads it, nobody else."""
-
-    __slots__ = (
-        "borrows_of",
-        "children",
-        "counted",
-        "depth",
-        "deserved",
-        "guaranteed",
-        "history",
-        "kept",
-        "lendable",
-        "limits",
-        "parent",
-        "path",
-        "queue",
-        "running",
-        "scale",
-        "sums",
-        "unlimited",
-        "used",
-    )
-
-    def __init__(self, path: str, parent: Node | None, queue: Queue | None, size: int) -> None:
-        self.path = path
-        self.parent = parent
-        self.depth: int = parent.depth + 1 if parent else 0
-        self.queue = queue or Queue(path=path)
-        self.children: dict[str, Node] = {}
-        self.running = 0
-        self.limits: tuple[tuple[int, int], ...] = ()
-        self.unlimited = False  # this and what is above it has no limit at all
-        self.guaranteed = [0] * size
-        self.deserved = [0] * size
-        self.kept = [0] * size  # never lent
-        self.used = [0] * size
-        self.sums = [0] * size  # what the children (of a leaf: its jobs) take up here
-        self.history = [0] * size  # what it has borrowed lately: decayed mean
-        self.lendable = [0] * size  # what it has for its children to borrow
-        self.scale = 1  # common denominator of its children's shares
-        self.borrows_of = [0] * size  # its own share of one unit, as a numerator over the parent's scale
-        self.counted: tuple[int, ...] = ()  # names that its share counts
-
-
 class Quotas:
     """Books of one pool. Every charge and refund is exact and can be taken back as a whole (`mark`, `rollback`).
 
-    `owner`: the queue that the pool itself belongs to ("": to all). What the owner and those above it may have was counted when
-    they got the pool, so their quotas do not count inside; queues beside the owner deserve nothing of it; the limits of
-    others do count.
-
-    A charge takes O(depth x names), a question as much. Unnamed leaves exist as soon as they are mentioned.
+    `owner`: as in `QueueTree`. A charge takes O(depth x names), a question as much.
     """
 
     def __init__(self, tenancy: Tenancy, capacity: Amounts, *, owner: str = "") -> None:
         self.tenancy = tenancy
-        self.owner = owner
-        named = {name for queue in tenancy.queues for name in _names_in(queue)}
-        self._names = [*ALWAYS, *sorted(named.difference(ALWAYS))]
-        self._index = {name: place for place, name in enumerate(self._names)}
-        self.width = len(self._names)  # of vectors; names that come later have no quotas
-        self._queues = {queue.path: queue for queue in tenancy.queues}
-        self.root = Node("", None, None, self.width)
-        self._nodes: dict[str, Node] = {"": self.root}
+        self.tree = QueueTree(tenancy, capacity, owner=owner)
         self._held: dict[str, Held] = {}
         self._journal: list[tuple[str, Held, bool]] = []  # the last: it was charged, not refunded
-        self._ready = False
         self._touched: set[Node] = set()
         self._ticked_ms: int | None = None
         self._tick_ms = max(1, tenancy.policy.half_life_s * 1000 // _TICKS)
-        self.capacity: Amounts = {}
-        for queue in sorted(tenancy.queues, key=lambda each: each.path):
-            self._grow(queue.path)
-        self._ready = True
-        self.set_capacity(capacity)
 
-    # --- the tree
-
-    def _grow(self, path: str) -> Node:
-        found = self._nodes.get(path)
-        if found is not None:
-            return found
-        parent = self._grow(parent_of(path))
-        if not parent.children and parent.running:
-            self._move_down(parent)
-        return self._sprout(path, parent)
-
-    def _sprout(self, path: str, parent: Node) -> Node:
-        node = Node(path, parent, self._queues.get(path), len(self._names))
-        self._nodes[path] = parent.children[path] = node
-        if self._ready:  # nobody wrote about it: its siblings' shares stay as they are
-            self._entitle(node)
-            self._unit_shares(parent, node)
-            self._weigh(node)
-        return node
-
-    def _own_leaf(self, node: Node) -> Node:
-        """Where jobs count that name a queue with children: a leaf below it."""
-        path = f"{node.path}/{_OWN}" if node.path else _OWN
-        return node.children.get(path) or self._sprout(path, node)
-
-    def _move_down(self, node: Node) -> None:
-        """A leaf gets children: its jobs move to a leaf of their own below it."""
-        sums = node.sums
-        own = self._own_leaf(node)
-        own.used, own.sums, own.running = list(node.used), list(sums), node.running
-        self._held = {
-            who: held._replace(leaf=own) if held.leaf is node else held for who, held in self._held.items()
-        }
-        self._journal = [
-            (who, held._replace(leaf=own) if held.leaf is node else held, charged)
-            for who, held, charged in self._journal
-        ]
-
-    def leaf(self, path: str) -> Node:
-        """The leaf that a job of `path` counts in; of a queue with children that is `path/-`."""
-        node = self._nodes.get(path) or self._grow(path)
-        return self._own_leaf(node) if node.children or node.parent is None else node
-
-    # --- what quotas mean in this pool
+    @property
+    def capacity(self) -> Amounts:
+        return self.tree.capacity
 
     def set_capacity(self, capacity: Amounts) -> None:
         """The pool has grown or shrunk. O(queues x names)."""
-        self.capacity = dict(capacity)
-        self._entitle(self.root)
-        self._weigh_down(self.root)
-        self._touched.update(node for node in self._nodes.values() if not node.children)
-
-    def _standing(self, path: str) -> str:
-        """inside the owner's subtree | above (the owner itself, too) | beside."""
-        if not self.owner or path.startswith(f"{self.owner}/"):
-            return "inside" if path else "above"
-        return "above" if not path or f"{self.owner}/".startswith(f"{path}/") else "beside"
-
-    def _entitle(self, node: Node) -> None:
-        """`guaranteed`, `deserved`, `kept` and `limits` of a node and what is below it, from the leaves up."""
-        for child in node.children.values():
-            self._entitle(child)
-        size = len(self._names)
-        children = node.children.values()
-        standing = self._standing(node.path)
-        guaranteed = [sum(child.guaranteed[i] for child in children) for i in range(size)]
-        deserved = [sum(child.deserved[i] for child in children) for i in range(size)]
-        kept = [0] * size
-        node.counted = _SHARED
-        queue = node.queue
-        if standing == "inside":
-            for name, amount in queue.guaranteed.items():
-                guaranteed[self._index[name]] = amount
-            models = sum(amount for name, amount in queue.guaranteed.items() if name.startswith("gpus/"))
-            guaranteed[2] = max(guaranteed[2], models)
-            for i, amount in self._deserved(queue):
-                deserved[i] = amount if self._names[i] in queue.deserved else max(deserved[i], amount)
-            for i in range(size):
-                deserved[i] = max(deserved[i], guaranteed[i])
-                lend = queue.lend_limit.get(self._names[i])
-                kept[i] = guaranteed[i] if lend is None else max(guaranteed[i], deserved[i] - lend)
-            node.counted += tuple(i for i in range(4, size) if self._names[i] in queue.deserved)
-        elif standing == "above":
-            node.counted = ()  # its own pool: it borrows nothing
-            deserved = [self.capacity.get(name, 0) for name in self._names]
-        node.guaranteed, node.deserved, node.kept = guaranteed, deserved, kept
-        node.limits = (
-            ()
-            if standing == "above"
-            else tuple((self._index[name], most) for name, most in queue.limit.items())
-        )
-        self._total(node)
-
-    def _deserved(self, queue: Queue) -> Iterator[tuple[int, int]]:
-        """What a queue deserves, with the same part of what it does not name."""
-        named = dict(queue.deserved)
-        for name, amount in queue.guaranteed.items():
-            named[name] = max(named.get(name, 0), amount)
-        models = sum(amount for name, amount in named.items() if name.startswith("gpus/"))
-        if models and "gpus" not in named:
-            named["gpus"] = models
-        parts = [
-            Fraction(named[name], self.capacity[name])
-            for name in ("gpus", "cpus", "memory")
-            if name in named and self.capacity.get(name)
-        ]
-        for i in _SHARED:
-            name = self._names[i]
-            if parts and name not in named and self.capacity.get(name):
-                named[name] = int(max(parts) * self.capacity[name])
-        return ((self._index[name], amount) for name, amount in named.items())
-
-    def _total(self, node: Node) -> None:
-        """`sums` anew from what is below: what the children take up, or what the jobs of a leaf use."""
-        if node.children:
-            rows = list(node.children.values())
-            node.sums = [sum(max(row.kept[i], row.sums[i]) for row in rows) for i in range(len(self._names))]
-        else:
-            node.sums = list(node.used)
-
-    def _weigh_down(self, node: Node) -> None:
-        self._weigh(node)
-        for child in node.children.values():
-            self._unit_shares(node, child)
-            self._weigh_down(child)
-
-    def _weigh(self, node: Node) -> None:
-        """What the children of a node may borrow, and the common denominator of their shares."""
-        children = node.children.values()
-        above = node.parent.lendable if node.parent else [0] * len(self._names)
-        for i, name in enumerate(self._names):
-            kept = sum(child.kept[i] for child in children)
-            own = 0 if name == "jobs" else node.deserved[i]
-            node.lendable[i] = own - kept if own > kept else above[i] or own
-        node.scale = lcm(*(amount for amount in node.lendable if amount > 0)) * lcm(
-            _UNIT_MILLI, *{child.queue.weight_milli for child in children}
-        )
-
-    def _unit_shares(self, node: Node, child: Node) -> None:
-        weight = child.queue.weight_milli
-        child.borrows_of = [
-            node.scale // (amount * weight) if amount > 0 and i in child.counted else 0
-            for i, amount in enumerate(node.lendable)
-        ]
-        child.counted = tuple(i for i in child.counted if child.borrows_of[i])
-        child.unlimited = node.unlimited and not child.limits
+        if capacity != self.tree.capacity:
+            self.tree.set_capacity(capacity)
+            self._touched.update(node for node in self.tree.nodes.values() if not node.children)
 
     # --- books
-
-    def _pairs(self, amounts: Mapping[str, int]) -> Pairs:
-        pairs = []
-        for name, amount in amounts.items():
-            place = self._index.get(name)
-            if place is None:
-                place = self._index[name] = len(self._names)
-                self._names.append(name)
-                for node in self._nodes.values():
-                    for row in (node.guaranteed, node.deserved, node.kept, node.used, node.sums):
-                        row.append(0)
-                    for row in (node.history, node.lendable, node.borrows_of):
-                        row.append(0)
-            if amount:
-                pairs.append((place, amount))
-        return tuple(pairs)
 
     def charge(self, holder: str, leaf: str, amounts: Amounts) -> None:
         """`holder` uses `amounts` in `leaf` from now on. ValueError when it already holds something."""
         if holder in self._held:
             raise ValueError(f"{holder} is charged already")
-        held = self._held[holder] = Held(self.leaf(leaf), amounts, self._pairs(amounts))
+        held = self._held[holder] = Held(self.tree.leaf(leaf), amounts, self.tree.pairs(amounts))
         self._book(held.leaf, held.pairs, 1)
         self._journal.append((holder, held, True))
 
@@ -384,6 +161,8 @@ class Quotas:
             self._journal.append((holder, held, False))
 
     def _book(self, leaf: Node, pairs: Pairs, sign: int) -> None:
+        if leaf.children:  # it was a leaf when it was charged
+            leaf = self.tree.leaf_below(leaf)
         self._touched.add(leaf)
         node: Node | None = leaf
         while node is not None:
@@ -430,17 +209,14 @@ class Quotas:
 
     def used(self, path: str) -> Amounts:
         """What runs in a queue and below it, by name; zeros are left out."""
-        node = self._nodes.get(path)
-        return {} if node is None else self._named(node.used)
-
-    def _named(self, row: Sequence[int]) -> Amounts:
-        return {name: amount for name, amount in zip(self._names, row, strict=True) if amount}
+        node = self.tree.nodes.get(path)
+        return {} if node is None else self.tree.named(node.used)
 
     # --- may it start?
 
     def over(self, leaf: str, amounts: Amounts) -> Over | None:
         """The first limit on the way up that would be passed."""
-        return self.over_at(self.leaf(leaf), self._pairs(amounts))
+        return self.over_at(self.tree.leaf(leaf), self.tree.pairs(amounts))
 
     def over_at(self, node: Node, pairs: Pairs) -> Over | None:
         if node.unlimited:
@@ -451,18 +227,20 @@ class Quotas:
             for i, most in at.limits:
                 want = asked.get(i, 0)
                 if want and at.used[i] + want > most:
-                    return Over(path=at.path, name=self._names[i], used=at.used[i], asked=want, limit=most)
+                    return Over(
+                        path=at.path, name=self.tree.names[i], used=at.used[i], asked=want, limit=most
+                    )
             at = at.parent
         return None
 
     def never(self, leaf: str, amounts: Amounts, *, refusing: bool = False) -> Over | None:
         """The limit that these amounts pass even when nothing runs. `refusing`: only of queues that refuse such jobs."""
-        asked = dict(self._pairs(amounts))
-        at: Node | None = self.leaf(leaf)
+        asked = dict(self.tree.pairs(amounts))
+        at: Node | None = self.tree.leaf(leaf)
         while at is not None:
             for i, most in at.limits:
                 if asked.get(i, 0) > most and (at.queue.refuse_over_limit or not refusing):
-                    return Over(path=at.path, name=self._names[i], used=0, asked=asked[i], limit=most)
+                    return Over(path=at.path, name=self.tree.names[i], used=0, asked=asked[i], limit=most)
             at = at.parent
         return None
 
@@ -472,12 +250,12 @@ class Quotas:
 
     def lack(self, leaf: str, amounts: Amounts) -> Lack | None:
         """What nobody lends, or None. Names that the pool does not have are not counted here."""
-        node = self.leaf(leaf)
-        return self._lack(node, self._pairs(amounts))
+        node = self.tree.leaf(leaf)
+        return self._lack(node, self.tree.pairs(amounts))
 
     def _lack(self, leaf: Node, pairs: Pairs) -> Lack | None:
         for i, asked in pairs:
-            name = self._names[i]
+            name = self.tree.names[i]
             most = self.capacity.get(name)
             if most is None or name == "jobs":
                 continue
@@ -490,17 +268,13 @@ class Quotas:
                     spare += min(gap, change)
                     change = max(0, change - gap)
                 node = node.parent
-            if change > 0 and self.root.sums[i] + change > most:
-                free = max(0, most - self.root.sums[i])
-                kept = max(0, self.root.sums[i] - self.root.used[i] - spare)
+            if change > 0 and self.tree.root.sums[i] + change > most:
+                free = max(0, most - self.tree.root.sums[i])
+                kept = max(0, self.tree.root.sums[i] - self.tree.root.used[i] - spare)
                 return Lack(path=leaf.path, name=name, asked=asked, free=free + spare, kept=kept)
         return None
 
     # --- shares
-
-    def vector(self, amounts: Amounts) -> tuple[int, ...]:
-        """Amounts by index, for `key_at`: computed once for a class of asks."""
-        return tuple(amounts.get(name, 0) for name in self._names[: self.width])
 
     def key(self, path: str, amounts: Amounts) -> int:
         """How much a queue borrows once it has `amounts` more. The smallest of siblings goes first.
@@ -508,8 +282,8 @@ class Quotas:
         0: within what it deserves; above: its share, half now and half as it was lately (decayed, see `advance`). A numerator
         over a denominator that all children of one queue have in common.
         """
-        node = self._nodes.get(path) or self.leaf(path)
-        return self.key_at(node, self.vector(amounts))
+        node = self.tree.nodes.get(path) or self.tree.leaf(path)
+        return self.key_at(node, self.tree.vector(amounts))
 
     def key_at(self, node: Node, vector: Sequence[int]) -> int:
         used, deserved, unit, history = node.used, node.deserved, node.borrows_of, node.history
@@ -537,10 +311,10 @@ class Quotas:
 
     def share(self, path: str) -> Fraction:
         """What a queue borrows of what its parent can lend, per weight of 1."""
-        node = self._nodes.get(path)
+        node = self.tree.nodes.get(path)
         if node is None or node.parent is None:
             return Fraction(0)
-        return Fraction(self._share(node, {}) * _UNIT_MILLI, node.parent.scale)
+        return Fraction(self._share(node, {}) * UNIT_MILLI, node.parent.scale)
 
     def advance(self, now_ms: int) -> None:
         """Let what was borrowed fade: half of it after each `half_life_s`, in steps of a 4096th. Exact integers.
@@ -555,7 +329,7 @@ class Quotas:
             return
         self._ticked_ms += ticks * self._tick_ms
         remains = _decay(ticks)
-        for node in self._nodes.values():
+        for node in self.tree.nodes.values():
             for i in node.counted:
                 above = max(0, node.used[i] - node.deserved[i])
                 if above or node.history[i]:
@@ -565,7 +339,7 @@ class Quotas:
 
     def below_guarantee(self, leaf: str, amounts: Amounts) -> bool:
         """Whether `amounts` stay within what the queues on the way up keep for themselves: nobody else has a right to it."""
-        return self.keeps(self.leaf(leaf), self._pairs(amounts), None)
+        return self.keeps(self.tree.leaf(leaf), self.tree.pairs(amounts), None)
 
     def keeps(self, leaf: Node, pairs: Pairs, top: Node | None) -> bool:
         """The same as far as `top` (None: below the root): all that is asked of names that any queue on the way keeps."""
@@ -614,13 +388,15 @@ class Quotas:
         (a) What starts within what is kept is not taken back by any reclaim, so it happens at most as often as there is room that
         is kept. Lists of different levels: reclaims inside a queue change nothing above it but its sum.
         """
-        taking, giving = self.leaf(taker), self.leaf(victim)
+        taking, giving = self.tree.leaf(taker), self.tree.leaf(victim)
         if taking is giving:
             return False
-        child, other = _children_of_lowest(taking, giving)
-        asked = self._pairs(amounts)
-        gives = dict(self._pairs(victim_amounts))
-        wanted = [i for i, amount in asked if amount and gives.get(i, 0) and i != 3]  # every job is one job
+        child, other = children_of_lowest(taking, giving)
+        asked = self.tree.pairs(amounts)
+        gives = dict(self.tree.pairs(victim_amounts))
+        wanted = [
+            i for i, amount in asked if amount and gives.get(i, 0) and i != JOBS
+        ]  # every job is one job
         if not wanted:
             return False
         node = giving
@@ -655,55 +431,50 @@ class Quotas:
 
     def successor(self, tenancy: Tenancy, *, owner: str | None = None) -> Quotas:
         """The same books under another tenancy: who holds what, and what was borrowed lately."""
-        new = Quotas(tenancy, self.capacity, owner=self.owner if owner is None else owner)
+        new = Quotas(tenancy, self.capacity, owner=self.tree.owner if owner is None else owner)
         for holder, (node, amounts, _) in self._held.items():
-            new.charge(holder, node.path.removesuffix(f"/{_OWN}"), amounts)
+            new.charge(holder, node.path.removesuffix(f"/{OWN}"), amounts)
         new.settle()
         new._ticked_ms = self._ticked_ms
-        for path, node in self._nodes.items():
+        for path, node in self.tree.nodes.items():
             if any(node.history):
-                new.leaf(path)
-                at = new._nodes[path]
-                for i, amount in new._pairs(self._named(node.history)):
+                new.tree.leaf(path)
+                at = new.tree.nodes[path]
+                for i, amount in new.tree.pairs(self.tree.named(node.history)):
                     at.history[i] = amount
         return new
 
-    def rows(self) -> tuple[QueueUsage, ...]:
-        """Every queue that is named or in use, from the root down, siblings by name."""
-        return tuple(self._rows(self.root))
+    def rows(self, waiting: Mapping[str, Amounts] | None = None) -> tuple[QueueUsage, ...]:
+        """Every queue that is named or in use, from the root down, siblings by path.
 
-    def _rows(self, node: Node) -> Iterable[QueueUsage]:
-        if node.parent is not None:
-            queue = node.queue
+        `waiting`: what waits, by path of its leaf (`Order.wanted`); then each row says what would be fair now.
+        """
+        fair: Mapping[str, Amounts] = {}
+        if waiting is not None:
+            wanted = {path: dict(amounts) for path, amounts in waiting.items()}
+            for held in self._held.values():
+                row = wanted.setdefault(held.leaf.path, {})
+                for name, amount in held.amounts.items():
+                    row[name] = row.get(name, 0) + amount
+            fair = fair_shares(self.tree, wanted)
+        return tuple(self._rows(self.tree.root, fair))
+
+    def _rows(self, node: Node, fair: Mapping[str, Amounts]) -> Iterable[QueueUsage]:
+        named = node.path in self.tree.written
+        if node.parent is not None and (named or node.running or any(fair.get(node.path, {}).values())):
             yield QueueUsage(
                 path=node.path,
-                guaranteed=queue.guaranteed,
-                deserved=queue.deserved,
-                limit=queue.limit,
-                used=self._named(node.used),
+                guaranteed=node.queue.guaranteed,
+                deserved=node.queue.deserved,
+                limit=node.queue.limit,
+                used=self.tree.named(node.used),
+                fair=fair.get(node.path, {}),
                 running=node.running,
-                weight_milli=queue.weight_milli,
+                weight_milli=node.queue.weight_milli,
                 share_milli=int(self.share(node.path) * 1000),
             )
         for path in sorted(node.children):
-            yield from self._rows(node.children[path])
-
-
-def _names_in(queue: Queue) -> Iterator[str]:
-    for amounts in (queue.guaranteed, queue.deserved, queue.limit, queue.lend_limit):
-        yield from amounts
-
-
-def _children_of_lowest(one: Node, two: Node) -> tuple[Node, Node]:
-    """Of two leaves: the children of the lowest node above both that they are below."""
-    while one.depth > two.depth and one.parent is not None:
-        one = one.parent
-    while two.depth > one.depth and two.parent is not None:
-        two = two.parent
-    while one.parent is not two.parent:
-        assert one.parent is not None and two.parent is not None
-        one, two = one.parent, two.parent
-    return one, two
+            yield from self._rows(node.children[path], fair)
 
 
 def _decay(ticks: int) -> int:
