@@ -223,3 +223,17 @@ def probe(pyz: Path) -> Callable[..., dict[str, object]]:
         return dict(json.loads(output))
 
     return ask
+
+
+@pytest.fixture(scope="session")
+def nvml(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """A pretend driver library; what it reports comes from the environment (`nvml_stub.c`)."""
+    compiler = shutil.which("gcc") or shutil.which("cc")
+    if compiler is None:
+        pytest.skip("no C compiler: the pretend NVML of these tests cannot be built")
+    library = tmp_path_factory.mktemp("nvml") / "libnvidia-ml.so.1"
+    source = Path(__file__).with_name("nvml_stub.c")
+    subprocess.run(
+        [compiler, "-O1", "-Wall", "-Werror", "-shared", "-fPIC", "-o", library, source], check=True
+    )
+    return str(library)

@@ -3,7 +3,6 @@ from __future__ import annotations
 import doctest
 import json
 import os
-import shutil
 import subprocess
 import sys
 from collections.abc import Callable
@@ -14,20 +13,6 @@ from agent_process import AgentProcess
 
 from argosy.agent import devices
 from argosy.infra.agent_client import AgentClient
-
-
-@pytest.fixture(scope="session")
-def nvml(tmp_path_factory: pytest.TempPathFactory) -> str:
-    compiler = shutil.which("gcc") or shutil.which("cc")
-    if compiler is None:
-        pytest.skip("no C compiler: the pretend NVML of these tests cannot be built")
-    library = tmp_path_factory.mktemp("nvml") / "libnvidia-ml.so.1"
-    source = Path(__file__).with_name("nvml_stub.c")
-    subprocess.run(
-        [compiler, "-O1", "-Wall", "-Werror", "-shared", "-fPIC", "-o", library, source], check=True
-    )
-    return str(library)
-
 
 Probe = Callable[..., dict[str, object]]
 

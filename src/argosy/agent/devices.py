@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import re
 
+from argosy.agent import programs
 from argosy.agent.cgroups import read_text
 
 TYPE_CHECKING = False
@@ -17,6 +18,12 @@ if TYPE_CHECKING:
 
 _NVLINKS_MAX = 18
 _REMOTE_GPU, _REMOTE_SWITCH = 0, 2
+_MIG_SLICES = {7: 8}  # memory slices of a card by how many instances it can have; else as many
+
+
+def mig_index(card: int, gpu_instance: int, compute_instance: int = 0) -> int:
+    """Our index of a MIG instance: stays the same while it exists, and is no card's."""
+    return 1000 * (card + 1) + 10 * gpu_instance + compute_instance
 
 
 def catalog_name(name: str, memory_bytes: int) -> str:
@@ -111,6 +118,16 @@ class Nvml:
         class Utilisation(c.Structure):
             _fields_ = (("gpu", c.c_uint), ("memory", c.c_uint))
 
+        class InstanceInfo(c.Structure):
+            _fields_ = (
+                ("device", c.c_void_p),
+                ("id", c.c_uint),
+                ("profile", c.c_uint),
+                ("start", c.c_uint),
+                ("size", c.c_uint),
+            )
+
+        self._InstanceInfo = InstanceInfo
         self._c = c
         self._library = library
         self._PciInfo = PciInfo
@@ -141,7 +158,13 @@ class Nvml:
         )
         return handle if found else None
 
+    def _number(self, names: str, handle: object, otherwise: int = -1) -> int:
+        found = self._c.c_uint()
+        return found.value if self._ask(names, handle, self._c.byref(found)) else otherwise
+
     def devices(self) -> list[dict[str, object]]:
+        """Devices; what starts with `_` stays here: `_capability` (major), `_mode` (compute mode), `_mig` (for a card,
+        whether it is in MIG mode; for an instance, its place on the card)."""
         count = self._c.c_uint()
         if not self._ask("nvmlDeviceGetCount_v2 nvmlDeviceGetCount", self._c.byref(count)):
             return []
@@ -170,13 +193,63 @@ class Nvml:
                     "pci": bus,
                 }
             )
-        links = self._nvlinks(handles, {str(device["pci"]): int(str(device["index"])) for device in found})
+            self._add_traits(found, handle)
+        cards = {str(d["pci"]): int(str(d["index"])) for d in found if "mig_profile" not in d}
+        links = self._nvlinks(handles, cards)
         for device in found:
+            if "mig_profile" in device:
+                continue
             row = [links.get((int(str(device["index"])), other), 0) for other in range(count.value)]
             if any(row):
                 device["nvlinks"] = row
         self.sample(found)
         return found
+
+    def _add_traits(self, found: list[dict[str, object]], handle: object) -> None:
+        """How the card that was found last can be shared; behind it, its MIG instances."""
+        card = found[-1]
+        index = int(str(card["index"]))
+        major, minor = self._c.c_int(), self._c.c_int()
+        if self._ask(
+            "nvmlDeviceGetCudaComputeCapability", handle, self._c.byref(major), self._c.byref(minor)
+        ):
+            card["_capability"] = major.value
+        card["_mode"] = self._number("nvmlDeviceGetComputeMode", handle)
+        current, pending = self._c.c_uint(), self._c.c_uint()
+        self._ask("nvmlDeviceGetMigMode", handle, self._c.byref(current), self._c.byref(pending))
+        if not current.value:
+            return
+        most = self._number("nvmlDeviceGetMaxMigDeviceCount", handle, 0)
+        card["_mig"] = True
+        card["mig_slots"] = [0, _MIG_SLICES.get(most, most)]  # a card with slots gives instances, not itself
+        for place in range(most):
+            instance = self._c.c_void_p()
+            if not self._ask("nvmlDeviceGetMigDeviceHandleByIndex", handle, place, self._c.byref(instance)):
+                continue
+            memory, info, gpu_instance = self._Memory(), self._InstanceInfo(), self._c.c_void_p()
+            self._ask("nvmlDeviceGetMemoryInfo", instance, self._c.byref(memory))
+            name = self._text("nvmlDeviceGetName", instance)
+            number = self._number("nvmlDeviceGetGpuInstanceId", instance, place)
+            part = self._number("nvmlDeviceGetComputeInstanceId", instance, 0)
+            if self._ask("nvmlDeviceGetGpuInstanceById", handle, number, self._c.byref(gpu_instance)):
+                self._ask("nvmlGpuInstanceGetInfo", gpu_instance, self._c.byref(info))  # may need rights
+            found.append(
+                {
+                    "index": mig_index(index, number, part),
+                    "model": card["model"],
+                    "name": name,
+                    "uuid": self._text("nvmlDeviceGetUUID", instance),
+                    "memory_bytes": memory.total,
+                    "numa": card["numa"],
+                    "pci": card["pci"],
+                    "mig_profile": name.rpartition(" MIG ")[2],
+                    "mig_parent": index,
+                    "mig_slots": [info.start, info.size],
+                    "_mig": place,
+                    "_capability": card.get("_capability", 0),
+                    "_mode": card["_mode"],
+                }
+            )
 
     def _numa(self, handle: object, bus: str) -> int:
         # The kernel writes PCI domains with four digits, NVML with eight.
@@ -222,7 +295,13 @@ class Nvml:
 
     def sample(self, devices: list[dict[str, object]]) -> None:
         for device in devices:
-            handle = self._handle(int(str(device["index"])))
+            handle = self._handle(int(str(device.get("mig_parent", device["index"]))))
+            if handle is not None and "mig_profile" in device:
+                card, handle = handle, self._c.c_void_p()
+                if not self._ask(
+                    "nvmlDeviceGetMigDeviceHandleByIndex", card, device["_mig"], self._c.byref(handle)
+                ):
+                    handle = None
             memory, load = self._Memory(), self._Utilisation()
             if handle is None:
                 device["utilisation_percent"] = -1
@@ -237,13 +316,9 @@ _SMI_FIELDS = "index,name,uuid,memory.total,memory.used,pci.bus_id,utilization.g
 
 
 def _ask_nvidia_smi() -> list[dict[str, object]]:
-    folders = os.environ.get("PATH", "/usr/bin:/bin").split(":")
-    program = next((f + "/nvidia-smi" for f in folders if os.access(f + "/nvidia-smi", os.X_OK)), None)
-    if program is None:
-        return []
-    return parse_nvidia_smi(
-        _output_of([program, "--query-gpu=" + _SMI_FIELDS, "--format=csv,noheader,nounits"], timeout_s=10)
-    )
+    program = programs.find("nvidia-smi")
+    query = [program, "--query-gpu=" + _SMI_FIELDS, "--format=csv,noheader,nounits"]
+    return parse_nvidia_smi(programs.answer_of(query, timeout_s=10)) if program else []
 
 
 def parse_nvidia_smi(text: str) -> list[dict[str, object]]:
@@ -268,37 +343,3 @@ def parse_nvidia_smi(text: str) -> list[dict[str, object]]:
             }
         )
     return found
-
-
-def _output_of(argv: list[str], timeout_s: float) -> str:
-    """What a program prints; "" when it fails or takes too long. (`subprocess` would cost every probe 10 ms.)"""
-    import select
-    import signal
-    import time
-
-    source, sink = os.pipe()
-    try:
-        actions = [(os.POSIX_SPAWN_OPEN, 0, "/dev/null", os.O_RDONLY, 0), (os.POSIX_SPAWN_DUP2, sink, 1)]
-        pid = os.posix_spawn(argv[0], argv, dict(os.environ), file_actions=actions)
-    except OSError:
-        os.close(source)
-        os.close(sink)
-        return ""
-    os.close(sink)
-    data = b""
-    due_s = time.monotonic() + timeout_s
-    try:
-        while True:
-            if not select.select([source], [], [], max(0.0, due_s - time.monotonic()))[0]:
-                os.kill(pid, signal.SIGKILL)
-                return ""
-            piece = os.read(source, 65536)
-            if not piece:
-                return data.decode("utf-8", "replace")
-            data += piece
-    finally:
-        os.close(source)
-        try:
-            os.waitpid(pid, 0)
-        except ChildProcessError:  # the agent's reaper was quicker
-            pass

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import json
 import os
 import socket
 import sys
 
 from argosy import __version__
-from argosy.agent import devices
+from argosy.agent import devices, programs
 from argosy.agent.cgroups import Cgroups, Place, read_text
+from argosy.agent.rank import warn
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -81,6 +83,48 @@ def own_ip() -> str:
             return "127.0.0.1"
 
 
+_MPS_CAPABILITY = 7  # Volta: from here on clients have address spaces of their own
+_MPS_MODES = (0, 3)  # compute modes `default` and `exclusive process`
+
+
+def settings(root: str) -> dict[str, object]:
+    """What people say about this node: labels, taints, domains (NodeFacts), mig ("manage": we may make and remove MIG
+    instances). From ARGOSY_NODE_FILE, else `node.json` in the agent's root, else /etc/argosy/node.json; each single
+    value rather from ARGOSY_NODE_LABELS=k=v,…, ARGOSY_NODE_TAINTS=a,b, ARGOSY_NODE_DOMAINS=block/rack/leaf,
+    ARGOSY_MIG. What cannot be read is left out with a warning."""
+    named = os.environ.get("ARGOSY_NODE_FILE")
+    found: dict[str, object] = {}
+    for path in [named] if named else [root + "/node.json", "/etc/argosy/node.json"]:
+        text = read_text(path)
+        if text:
+            try:
+                found = dict(json.loads(text))
+            except (ValueError, TypeError) as error:
+                warn("%s is not a JSON object: %s" % (path, error))
+            break
+    labels = found.get("labels")
+    pairs = [(str(k), str(v)) for k, v in labels.items()] if isinstance(labels, dict) else []
+    if "ARGOSY_NODE_LABELS" in os.environ:
+        pairs = []
+        for item in filter(None, os.environ["ARGOSY_NODE_LABELS"].split(",")):
+            key, _, value = item.partition("=")
+            pairs.append((key.strip(), value.strip()))
+
+    def words(name: str, separator: str) -> list[str]:
+        listed = found.get(name)
+        given = os.environ.get("ARGOSY_NODE_" + name.upper())
+        if given is not None:
+            return [word.strip() for word in given.split(separator) if word.strip()]
+        return [str(word) for word in listed] if isinstance(listed, list) else []
+
+    return {
+        "labels": sorted(pairs),
+        "taints": words("taints", ","),
+        "domains": words("domains", "/"),
+        "mig": os.environ.get("ARGOSY_MIG", str(found.get("mig", ""))),
+    }
+
+
 class Node:
     """This node: the machine, or the part of it that `own_devices` (indices; None: all) leaves to it."""
 
@@ -90,7 +134,11 @@ class Node:
         self._own = own_devices
         self._place = Place(read_text("/proc/self/cgroup"), read_text("/proc/self/mountinfo"))
         self._devices: list[dict[str, object]] = []
+        #: What agents of this user share: MPS daemons, MIG instances.
+        self.shares_base = os.environ.get("ARGOSY_SHARES_DIR") or "/tmp/argosy-shares-%d" % os.geteuid()
         groups = Cgroups("probe", self._place)
+        told = settings(root)
+        self.manages_mig = told.pop("mig") == "manage"
         self._static: dict[str, object] = {
             "hostname": self.name,
             "arch": os.uname().machine,
@@ -102,6 +150,7 @@ class Node:
             "can_limit_pids": groups.can_limit_pids,
             "can_limit_memory": groups.can_limit_memory,
         }
+        self._static.update((name, value) for name, value in told.items() if value)
 
     def discover_devices(self) -> None:
         """May take seconds on a machine whose driver sleeps."""
@@ -113,6 +162,58 @@ class Node:
 
     def sample_devices(self) -> None:
         devices.sample(self._devices)
+
+    def device(self, index: int) -> dict[str, object] | None:
+        """The device with this index, also one that is not ours."""
+        return next((device for device in self._devices if device["index"] == index), None)
+
+    def instances_of(self, card: int) -> list[dict[str, object]]:
+        """MIG instances of a card."""
+        return [device for device in self._devices if device.get("mig_parent") == card]
+
+    def why_not_mps(self, device: dict[str, object]) -> str:
+        """Why MPS cannot share this device; "" when it can."""
+        if device.get("_mig") is True:
+            return "it is in MIG mode and can be used by its instances only; run `nvidia-smi -mig 0`"
+        capability = int(str(device.get("_capability", 0)))
+        if capability < _MPS_CAPABILITY:
+            return "MPS keeps memory apart from Volta on, and this is %s" % (device["name"] or "unknown")
+        if device["_mode"] not in _MPS_MODES:
+            return "its compute mode forbids it; run `nvidia-smi -c DEFAULT`"
+        if not programs.find("nvidia-cuda-mps-control"):
+            return "nvidia-cuda-mps-control is not installed; it comes with the driver (package nvidia-compute-utils)"
+        return ""
+
+    def made_here(self, instance: dict[str, object]) -> bool:
+        """Is it a MIG instance that an agent of this user made?"""
+        number = int(str(instance["index"])) % 1000 // 10
+        return os.path.exists("%s/mig-%s-%d" % (self.shares_base, instance["mig_parent"], number))
+
+    def divides(self, card: dict[str, object]) -> bool:
+        """May we make instances on this card? It is in MIG mode, we are allowed to, and people have made none."""
+        return (
+            self.manages_mig
+            and card.get("_mig") is True
+            and all(map(self.made_here, self.instances_of(int(str(card["index"])))))
+        )
+
+    def _offered(self) -> list[dict[str, object]]:
+        """Our devices. Of a card in MIG mode either the card, to be divided as needed, or the instances that people
+        have made; never what agents made on the way, which is in use."""
+        return [
+            device
+            for device in self._devices
+            if (self._own is None or device["index"] in self._own or device.get("mig_parent") in self._own)
+            and not ("mig_profile" in device and self.made_here(device))
+            and not (device.get("_mig") is True and not self.divides(device))
+        ]
+
+    def _sharing(self, offered: list[dict[str, object]]) -> list[str]:
+        """How each card can be shared; people's MIG instances are devices of their own and do not count."""
+        cards = [device for device in offered if "mig_profile" not in device]
+        if cards and all(map(self.divides, cards)):
+            return ["mig"]
+        return ["mps"] if cards and not any(map(self.why_not_mps, cards)) else []
 
     def visible(self, indices: list[int]) -> str | None:
         """CUDA_VISIBLE_DEVICES for a rank with these devices; None when the machine has none to hide."""
@@ -134,7 +235,9 @@ class Node:
             pass
         load = read_text("/proc/loadavg").split()
         facts["load_milli"] = int(float(load[0]) * 1000) if load else 0
-        facts["devices"] = [
-            dict(device) for device in self._devices if self._own is None or device["index"] in self._own
-        ]
+        offered = self._offered()
+        facts["devices"] = [{k: v for k, v in device.items() if k[0] != "_"} for device in offered]
+        sharing = self._sharing(offered)
+        if sharing:
+            facts["sharing"] = sharing
         return facts

@@ -7,6 +7,7 @@ import re
 
 TYPE_CHECKING = False
 _ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
+_PROFILE = re.compile(r"[0-9a-z.+]{1,32}")  # 1g.10gb, 1c.2g.20gb, 1g.10gb+me
 
 # What ranks inherit from the agent's environment. A list of what may pass, not of what may not: the agent of a
 # user's own machine can hold any secret in its environment.
@@ -99,6 +100,14 @@ def find_shell() -> str:
 if TYPE_CHECKING:
     from typing import TypedDict
 
+    class Share(TypedDict):
+        index: int
+        milli: int
+        mechanism: str
+        memory_bytes: int
+        profile: str
+        slot: int
+
     class Order(TypedDict):
         id: str
         setup: str
@@ -106,6 +115,8 @@ if TYPE_CHECKING:
         env: dict[str, str]
         workdir: str
         devices: list[int]
+        shares: list[Share]
+        tenant: str
         pids_max: int
         memory_bytes: int
         run_now: bool
@@ -145,6 +156,9 @@ def checked_order(order: dict[str, object]) -> Order:
     devices = order.get("devices", [])
     if not isinstance(devices, list) or not all(isinstance(index, int) for index in devices):
         raise Refused("devices", "`devices` of a rank order must be a list of indices")
+    shares = order.get("shares", [])
+    if not isinstance(shares, list):
+        raise Refused("shares", "`shares` of a rank order must be a list")
     return {
         "id": rank_id,
         "setup": text("setup", ""),
@@ -152,7 +166,33 @@ def checked_order(order: dict[str, object]) -> Order:
         "env": env,
         "workdir": workdir,
         "devices": devices,
+        "shares": [_checked_share(share) for share in shares],
+        "tenant": text("tenant", ""),
         "pids_max": amount("pids_max"),
         "memory_bytes": amount("memory_bytes"),
         "run_now": bool(order.get("run_now", False)),
+    }
+
+
+def _checked_share(share: object) -> Share:
+    """A DeviceShare, filled in. Raises Refused."""
+    given = share if isinstance(share, dict) else {}
+    numbers = {"index": -1, "milli": -1, "memory_bytes": 0, "slot": -1}
+    numbers = {name: given.get(name, otherwise) for name, otherwise in numbers.items()}
+    mechanism, profile = given.get("mechanism", ""), given.get("profile", "")
+    if not all(isinstance(value, int) for value in numbers.values()) or numbers["index"] < 0:
+        raise Refused("shares", "a share needs an `index`, and numbers in `milli`, `memory_bytes` and `slot`")
+    if not 0 < numbers["milli"] <= 1000 or numbers["memory_bytes"] < 0:
+        raise Refused("shares", "`milli` of a share must be 1 to 1000, and `memory_bytes` 0 or more")
+    if mechanism not in ("", "mps", "mig"):
+        raise Refused("shares", "this agent shares devices by mps and mig, not by %r" % mechanism)
+    if not isinstance(profile, str) or (profile and not _PROFILE.fullmatch(profile)):
+        raise Refused("shares", "%r is not the name of a MIG profile" % profile)
+    return {
+        "index": numbers["index"],
+        "milli": numbers["milli"],
+        "mechanism": mechanism,
+        "memory_bytes": numbers["memory_bytes"],
+        "profile": profile,
+        "slot": numbers["slot"],
     }

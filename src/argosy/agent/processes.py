@@ -11,9 +11,11 @@ import os
 import signal
 import time
 
+from argosy.agent.programs import INHERITED, start_ticks, stat_fields
+
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable, Iterable, Sequence
 
 MARK = "ARGOSY_RANK_KEY"
 
@@ -36,9 +38,17 @@ _DEFAULT_SIGNALS = [
 _spawn_with_setsid = hasattr(os, "posix_spawn")
 
 
-def spawn(argv: list[str], env: dict[str, str], stdin: str, output: str, append: bool) -> int:
+def spawn(
+    argv: list[str],
+    env: dict[str, str],
+    stdin: str,
+    output: str,
+    append: bool,
+    inherit: Sequence[int] = (),
+) -> int:
     """Start a program as leader of a new session; its pid. `stdin` and `output` are paths; a terminal as `output`
-    (`append` false) becomes its controlling terminal. Raises OSError when it cannot be started."""
+    (`append` false) becomes its controlling terminal. Handles to `inherit` get the numbers from INHERITED down. Raises
+    OSError when it cannot be started."""
     global _spawn_with_setsid
     flags = (os.O_WRONLY | os.O_APPEND | os.O_CREAT) if append else os.O_RDWR
     if _spawn_with_setsid:
@@ -47,6 +57,7 @@ def spawn(argv: list[str], env: dict[str, str], stdin: str, output: str, append:
             (os.POSIX_SPAWN_OPEN, 1, output, flags, 0o600),
             (os.POSIX_SPAWN_DUP2, 1, 2),
         ]
+        actions += [(os.POSIX_SPAWN_DUP2, handle, INHERITED - count) for count, handle in enumerate(inherit)]
         try:
             return os.posix_spawn(
                 argv[0],
@@ -59,11 +70,17 @@ def spawn(argv: list[str], env: dict[str, str], stdin: str, output: str, append:
             )
         except NotImplementedError:  # Pythons built for an old C library have no POSIX_SPAWN_SETSID
             _spawn_with_setsid = False
-    return _fork_and_exec(argv, env, stdin, output, append, flags)
+    return _fork_and_exec(argv, env, stdin, output, append, flags, inherit)
 
 
 def _fork_and_exec(
-    argv: list[str], env: dict[str, str], stdin: str, output: str, append: bool, flags: int
+    argv: list[str],
+    env: dict[str, str],
+    stdin: str,
+    output: str,
+    append: bool,
+    flags: int,
+    inherit: Sequence[int] = (),
 ) -> int:
     """As posix_spawn, by hand; the child's failure comes back through a pipe that exec closes."""
     told, tell = os.pipe()
@@ -79,6 +96,8 @@ def _fork_and_exec(
             os.dup2(source, 0)
             os.dup2(sink, 1)
             os.dup2(sink, 2)
+            for count, handle in enumerate(inherit):
+                os.dup2(handle, INHERITED - count)
             os.execve(argv[0], argv, env)  # noqa: S606  # this is what posix_spawn does
         except OSError as error:
             os.write(tell, str(error.errno or 0).encode())
@@ -91,22 +110,6 @@ def _fork_and_exec(
         os.waitpid(pid, 0)
         raise OSError(int(failure), os.strerror(int(failure)))
     return pid
-
-
-def start_ticks(pid: int) -> int:
-    """When the process started, in ticks since boot; 0 when there is none (or only a zombie)."""
-    fields = _stat(pid)
-    return 0 if fields is None or fields[0] in (b"Z", b"X") else int(fields[19])
-
-
-def _stat(pid: int) -> list[bytes] | None:
-    """Fields of /proc/PID/stat from the third on (state, ppid, pgrp, session, ...)."""
-    try:
-        with open("/proc/%d/stat" % pid, "rb", buffering=0) as file:
-            data = file.read(1024)
-    except OSError:
-        return None
-    return data[data.rfind(b")") + 2 :].split()
 
 
 def _mark_of(pid: int) -> str:
@@ -137,7 +140,7 @@ class Snapshot:
         self._mark: dict[int, str] = {}
         self._children: dict[int, list[int]] = {}
         for pid in pids:
-            fields = _stat(pid) if pid != me else None
+            fields = stat_fields(pid) if pid != me else None
             if fields is None or len(fields) < 4 or fields[0] in (b"Z", b"X"):
                 continue
             self._session[pid] = int(fields[3])

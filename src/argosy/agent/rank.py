@@ -12,6 +12,10 @@ import os
 import sys
 import time
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from argosy.agent.sharing import Held
+
 PREPARING = "preparing"
 READY = "ready"
 RUNNING = "running"
@@ -43,6 +47,10 @@ class Rank:
         self.has_run = False
         self.env: dict[str, str] = {}  # holds secrets: never written anywhere
         self.workdir = ""
+        self.held: Held | None = (
+            None  # shared devices; None: none, or its wrapper has them since an earlier agent
+        )
+        self.mps: tuple[str, list[int]] | None = None  # which daemon it uses, and where its logs ended before
         self.run_wanted = False
         self.stop_at_s: float | None = None  # monotonic: when SIGKILL is due
         self.log_bytes = 0
@@ -116,6 +124,7 @@ class Rank:
             "detail": self.detail,
             "log_base": self.log_base,
             "log_bytes": self.log_bytes,
+            "mps": self.mps,
         }
         data = json.dumps(state).encode()
         handle = os.open(self.folder + "/state", os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o600)
@@ -144,6 +153,8 @@ class Rank:
             setattr(self, name, state[name])
         for name in ("detail", "log_base", "log_bytes"):
             setattr(self, name, state[name])
+        mps = state.get("mps")  # not there after an older agent
+        self.mps = (mps[0], mps[1]) if mps else None
         return str(state["boot"])
 
     def read_exit_code(self) -> int | None:

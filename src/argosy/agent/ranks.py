@@ -7,7 +7,7 @@ import os
 import signal
 import time
 
-from argosy.agent import cgroups, processes
+from argosy.agent import cgroups, processes, programs, sharing
 from argosy.agent.orders import Busy, base_env, checked_order, find_shell
 from argosy.agent.rank import (
     EXITED,
@@ -25,7 +25,7 @@ from argosy.agent.rank import (
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable, Coroutine, Iterable
+    from collections.abc import Coroutine, Iterable
 
     from argosy.agent.orders import Order
 
@@ -35,13 +35,13 @@ FORGOTTEN_MAX = 5000
 
 # Waits for bash and writes its exit code. The traps make it survive a SIGTERM to the group, and unlike ignored
 # signals they are not inherited. The shell's own notices ("Terminated") stay out of the log; the parentheses are for
-# dash, which redirects before it forks.
+# dash, which redirects before it forks. Locks on shared devices (4 to 9) stay with the wrapper.
 _WRAPPER = """trap : HUP INT QUIT TERM USR1 USR2 ALRM
 d=$1 w=$2 s=$3 b=$4
 shift 4
 for g; do echo 0 >"$g" || :; done
 exec 3>&2 2>/dev/null
-if cd "$w" 2>&3; then (exec "$b" "$d/$s.sh" 2>&3 3>&-); c=$?; else c=126; fi
+if cd "$w" 2>&3; then (exec "$b" "$d/$s.sh" 2>&3 3>&- 4>&- 5>&- 6>&- 7>&- 8>&- 9>&-); c=$?; else c=126; fi
 printf '%4d\\n' "$c" 1<>"$d/exit"
 exit "$c"
 """
@@ -50,13 +50,22 @@ exit "$c"
 class Ranks:
     """The supervisor. It runs on one event loop; nothing in it blocks for longer than a file operation."""
 
-    def __init__(self, root: str, node_name: str, boot_id: str, loop: asyncio.AbstractEventLoop) -> None:
+    def __init__(
+        self,
+        root: str,
+        node_name: str,
+        boot_id: str,
+        loop: asyncio.AbstractEventLoop,
+        shares: sharing.Sharing,
+    ) -> None:
         self.root = root
         self.home = root + "/home"
         self._folder = root + "/ranks"
         self._node_name = node_name
         self._boot_id = boot_id
         self._loop = loop
+        self._sharing = shares
+        self._share_lock = asyncio.Lock()
         stat = os.stat(root)
         self._tag = "%x-%x" % (
             stat.st_dev,
@@ -108,36 +117,42 @@ class Ranks:
 
     def _adopted_ended(self, rank: Rank) -> None:
         self._start_task(self._finish_stage(rank, None))
+        if self._sharing.makes_instances:  # which of them were its own, only the earlier agent knew
+            self._loop.run_in_executor(None, self._sharing.sweep)
 
     # ---- orders
 
-    async def prepare(
-        self, orders: list[dict[str, object]], visible: Callable[[list[int]], str | None]
-    ) -> None:
-        """Take orders (RankOrder as JSON). `visible` gives CUDA_VISIBLE_DEVICES for device indices, None to leave it
-        unset. Raises Refused before anything is started when one order is not well formed."""
+    async def prepare(self, orders: list[dict[str, object]]) -> None:
+        """Take orders (RankOrder as JSON). Raises Refused before anything is started when one is not well formed."""
         known = (self.by_id, self._forgotten)
         fresh = [
             order for order in map(checked_order, orders) if not any(order["id"] in some for some in known)
         ]
         for count, order in enumerate(fresh):
             if order["id"] not in self.by_id:
-                self._prepare_one(order, visible(order["devices"]))
+                self._prepare_one(order)
             if count % 8 == 7:  # others want their turn in a batch of a thousand
                 await asyncio.sleep(0)
 
-    def _prepare_one(self, order: Order, visible: str | None) -> None:
+    def _prepare_one(self, order: Order) -> None:
         rank = Rank(self._folder + "/" + order["id"], order["id"])
         self.by_id[rank.id] = rank
         rank.has_setup = bool(order["setup"].strip())
         rank.has_run = bool(order["run"].strip())
         rank.run_wanted = order["run_now"]
         rank.workdir = os.path.join(self.home, order["workdir"])
+        try:
+            wish = self._sharing.wish(order)
+        except sharing.CannotShare as error:
+            wish, refusal = sharing.Wish(), str(error)
+        else:
+            refusal = ""
         rank.env = dict(self._base_env)
-        if visible is not None:
-            rank.env["CUDA_VISIBLE_DEVICES"] = visible
+        if wish.visible is not None:
+            rank.env["CUDA_VISIBLE_DEVICES"] = wish.visible
             rank.env["CUDA_DEVICE_ORDER"] = "PCI_BUS_ID"
         rank.env.update(order["env"])
+        rank.env.update(wish.env)
         rank.env[processes.MARK] = self._key(rank)
         try:
             os.makedirs(rank.workdir, exist_ok=True)
@@ -149,13 +164,52 @@ class Ranks:
                 if text.strip():
                     _create(rank.folder + "/" + name + ".sh", text.encode("utf-8", "surrogateescape"))
             _create(rank.folder + "/exit", _NO_EXIT_CODE)
-            _create(rank.log_path, b"")
+            _create(rank.log_path, wish.note.encode())
         except OSError as error:
+            refusal = "cannot prepare on %s: %s" % (self._node_name, reason_of(error))
+        if refusal:
             rank.stage = "setup"
-            self._conclude(rank, 1, "cannot prepare on %s: %s" % (self._node_name, reason_of(error)))
+            self._conclude(rank, 1, refusal)
             return
         if order["pids_max"] or order["memory_bytes"]:
             rank.groups = self.cgroups.create(rank.id, order["pids_max"], order["memory_bytes"])
+        if wish.must_be_taken:
+            self._start_task(self._take_shares(rank, wish, order["tenant"]))
+        else:
+            self._begin(rank)
+        self._changed(rank)
+
+    async def _take_shares(self, rank: Rank, wish: sharing.Wish, tenant: str) -> None:
+        """Seconds may pass; `run` and `stop` may come meanwhile."""
+        async with self._share_lock:  # one thread is enough for all
+            if rank.ended:
+                return
+            try:
+                held = await self._loop.run_in_executor(None, self._sharing.take, wish, tenant)
+            except sharing.CannotShare as error:
+                if not rank.ended:
+                    rank.stage = "setup"
+                    self._conclude(rank, 1, str(error))
+                    await self._remove_groups(rank)
+                return
+        rank.held = held
+        if rank.ended:
+            self._give_back(rank)
+            return
+        rank.mps = held.mps
+        rank.env.update(held.env)
+        self._begin(rank)
+        self._changed(rank)
+
+    def _give_back(self, rank: Rank) -> None:
+        held, rank.held = rank.held, None
+        if held is not None:
+            held.release()
+            if held.has_instance:
+                self._loop.run_in_executor(None, self._sharing.sweep)
+
+    def _begin(self, rank: Rank) -> None:
+        """It has what it needs: on with its first stage."""
         if rank.has_setup:
             rank.stage = "setup"
             self._spawn(rank)
@@ -163,7 +217,6 @@ class Ranks:
             self._run_one(rank)
         else:
             rank.phase = READY
-        self._changed(rank)
 
     def _make_checkpoint_dir(self, env: dict[str, str]) -> None:
         """The folder exists before the program looks for it. `~` is this node's home, which the server cannot know."""
@@ -205,12 +258,13 @@ class Ranks:
         argv = ["/bin/sh", "-c", _WRAPPER, "argosy-rank", rank.folder, rank.workdir, rank.stage, self.shell]
         argv += [group + "/cgroup.procs" for group in rank.groups]
         try:
-            rank.pid = processes.spawn(argv, rank.env, "/dev/null", rank.log_path, append=True)
+            locks = rank.held.handles if rank.held else ()
+            rank.pid = processes.spawn(argv, rank.env, "/dev/null", rank.log_path, append=True, inherit=locks)
         except (OSError, ValueError) as error:
             text = reason_of(error) if isinstance(error, OSError) else "its environment is not valid"
             self._conclude(rank, 126, "cannot start a process on %s: %s" % (self._node_name, text))
             return
-        rank.ticks = processes.start_ticks(rank.pid)
+        rank.ticks = programs.start_ticks(rank.pid)
         self.reaper.watch_child(rank.pid, lambda status: self._child_ended(rank, status))
         if rank.phase == RUNNING:
             rank.env = {}
@@ -291,6 +345,9 @@ class Ranks:
             rank.detail = "out of memory on %s: the kernel killed it at its memory limit" % self._node_name
         elif code and rank.stop_at_s is None and self._disk_is_full():
             rank.detail = "disk full on %s while logging: %d bytes kept" % (self._node_name, rank.log_bytes)
+        elif code and rank.stop_at_s is None and rank.pid:
+            rank.detail = sharing.fault_of(rank.mps)
+        self._give_back(rank)
         self._save(rank)
         self._changed(rank)
         self._one_ended.set()

@@ -12,16 +12,19 @@ import socket
 import stat
 import sys
 
-from argosy.agent import terminal, trees, wire
+from argosy.agent import wire
 from argosy.agent.node import Node, boot_id
 from argosy.agent.orders import Busy, Refused, base_env
 from argosy.agent.rank import warn
 from argosy.agent.ranks import Ranks
+from argosy.agent.sharing import Sharing
 from argosy.agent.watch import Watch
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
+
+    from argosy.agent.trees import Trees
 
 _DEVICES_PATIENCE_S = 10.0  # a driver that does not answer must not keep the node from being used
 
@@ -56,11 +59,12 @@ class Agent:
         self._loop = loop
         self._root = root
         self._node = Node(root, name, own_devices)
-        self._ranks = Ranks(root, self._node.name, boot_id(), loop)
+        self._sharing = Sharing(self._node)
+        self._ranks = Ranks(root, self._node.name, boot_id(), loop, self._sharing)
         self._ranks.adopt()
-        self._trees = trees.Trees(root, self._ranks.home, self._node.name)
+        self._made_trees: Trees | None = None
         self._tree_lock = asyncio.Lock()
-        self._devices_known: asyncio.Future[None] = loop.run_in_executor(None, self._node.discover_devices)
+        self._devices_known: asyncio.Future[None] = loop.run_in_executor(None, self._discover)
         self.done = asyncio.Event()
         self._calls: dict[tuple[str, str], Callable[[dict[str, object]], Awaitable[dict[str, object]]]] = {
             ("GET", "/node"): self._get_node,
@@ -80,6 +84,18 @@ class Agent:
             ("POST", "/shell"): self._shell,
             ("POST", "/forward"): self._forward,
         }
+
+    def _discover(self) -> None:
+        self._node.discover_devices()
+        self._sharing.sweep()
+
+    @property
+    def _trees(self) -> Trees:
+        if self._made_trees is None:
+            from argosy.agent.trees import Trees  # large, and not needed where no files are placed
+
+            self._made_trees = Trees(self._root, self._ranks.home, self._node.name)
+        return self._made_trees
 
     # ---- connections
 
@@ -182,7 +198,7 @@ class Agent:
         if not isinstance(orders, list):
             raise Refused("orders", "`orders` must be a list")
         await self._devices()
-        await self._ranks.prepare(orders, self._node.visible)
+        await self._ranks.prepare(orders)
         return {}
 
     async def _run(self, arguments: dict[str, object]) -> dict[str, object]:
@@ -234,6 +250,7 @@ class Agent:
 
     async def _shutdown(self, arguments: dict[str, object]) -> dict[str, object]:
         await self._ranks.end_all(_grace(arguments, 5.0))
+        await self._loop.run_in_executor(None, self._sharing.sweep)
         self._loop.call_later(0.05, self.done.set)  # the answer goes first
         return {}
 
@@ -270,6 +287,8 @@ class Agent:
     async def _shell(
         self, arguments: dict[str, object], reader: asyncio.StreamReader, writer: asyncio.StreamWriter
     ) -> None:
+        from argosy.agent import terminal
+
         command, extra = arguments.get("command", ""), arguments.get("env", {})
         rows, columns = arguments.get("rows", 24), arguments.get("columns", 80)
         if not isinstance(command, str) or not isinstance(extra, dict):
@@ -287,6 +306,8 @@ class Agent:
     async def _forward(
         self, arguments: dict[str, object], reader: asyncio.StreamReader, writer: asyncio.StreamWriter
     ) -> None:
+        from argosy.agent import terminal
+
         port = arguments.get("port")
         if not isinstance(port, int) or not 0 < port < 65536:
             raise Refused("port", "`port` must be between 1 and 65535")

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Protocol
 import msgspec
 
 from argosy.model.facts import LogChunk, NodeFacts, RankFact
+from argosy.model.offer import DeviceShare
 from argosy.model.rows import Node
 
 if TYPE_CHECKING:
@@ -34,7 +35,9 @@ class RankOrder(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     env: dict[str, str] = {}  # includes secrets: kept in memory only, never written to disk
     workdir: str = "workdir"  # relative to the node's home
     devices: tuple[int, ...] = ()
-    cpus_milli: int = 0  # 0: no limit
+    shares: tuple[DeviceShare, ...] = ()  # how much of each device, and how it is kept apart; (): all of `devices`
+    tenant: str = ""  # programs of one tenant share an MPS daemon
+    cpus_milli: int = 0  # what was planned for it; nothing on the node enforces CPU amounts
     memory_bytes: int = 0  # 0: no limit
     pids_max: int = 0  # 0: no limit
     run_now: bool = False  # a gang of one needs no barrier: run as soon as it is ready

@@ -79,6 +79,8 @@ def rank_orders(
             run=task.run,
             env=env | own | task.envs,
             devices=tuple(share.index for share in placement.devices),
+            shares=placement.devices,
+            tenant=job.project,
             cpus_milli=placement.cpus_milli,  # a weight, not a cap: an idle core helps whoever can use it
             memory_bytes=placement.memory_bytes,
             pids_max=PIDS_MAX,
