@@ -1,0 +1,473 @@
+"""One pass over those who wait: the order of section 5.3 of the study, with books that are changed only by what is decided.
+
+land     those who have a seat, when what left for them has left
+start    in order, what fits today and soon, within quotas, beside reservations
+move     (policy) running jobs aside that can all go on elsewhere
+end      (policy) what is less urgent, and what other queues have borrowed
+reserve  for the first of each queue that can do none of these
+"""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import TYPE_CHECKING, Final, NamedTuple
+
+import msgspec
+
+from argosy.model.offer import Placement
+from argosy.model.tenancy import Amounts
+from argosy.planning.pool.ask import Ask, Decision, Evict, Reservation, Running, Start
+from argosy.planning.pool.backfill import RESERVATIONS_MAX, Keeps, Release
+from argosy.planning.pool.estimate import expected_end_ms, expected_s
+from argosy.planning.pool.explain import guarantee_of, why_evicted, why_started
+from argosy.planning.pool.inventory import Inventory, OverCommitted
+from argosy.planning.pool.order import Heads, next_bucket
+from argosy.planning.pool.preempt import Room, make_room, move_aside
+from argosy.planning.pool.quota import amounts_of
+from argosy.planning.pool.whatif import Held, Seated, WhatIf, rate_of
+
+if TYPE_CHECKING:
+    from argosy.planning.pool.pool import AskClass, Pool, Variant
+
+LARGE_POOL: Final = 512  # machines; above, fewer reservations are worked out
+RESERVATIONS_LARGE: Final = 8
+LOOKS_MAX: Final = 500  # asks of a cycle that are looked at behind reservations
+ATTEMPTS_MAX: Final = 64  # asks of a cycle for which victims are sought
+
+
+COMES_BACK_MS: Final = 60_000  # so long the new place of a job that was moved is kept for it
+NEVER_MS: Final = 1 << 62
+
+
+class Seat(NamedTuple):
+    """Room that is being made for one ask; or where a job goes on that is moved aside."""
+
+    ask: Ask
+    seated: Seated
+    gone: bool = False  # it is the victim of a consolidation, and has not come back yet
+    gone_ms: int | None = None  # since when it runs nowhere
+
+
+class Cycle:
+    def __init__(self, pool: Pool, now_ms: int) -> None:
+        self.pool = pool
+        self.now_ms = now_ms
+        self.policy = pool.tenancy.policy
+        self.starts: list[Start] = []
+        self.evictions: list[Evict] = []
+        self.wakes: list[int] = []
+        self.soon: Inventory | None = None  # what leaves has left and seats are taken; None: as it is today
+        self.keeps: Keeps | None = None  # `soon` with reservations
+        self.unkept: list[Ask] = []  # who gets a reservation as soon as it matters
+        self.headed: set[str] = set()
+        self.attempts = 0
+        self.looks = 0
+        self.over_before: dict[
+            int, int
+        ] = {}  # by class: nobody who would run until then fits beside the reservations
+        large = len(pool.inventory.machines()) > LARGE_POOL
+        self.reservations_max = RESERVATIONS_LARGE if large else RESERVATIONS_MAX
+
+    def run(self) -> Decision:
+        pool = self.pool
+        pool.quotas.advance(self.now_ms)
+        if pool.seats or pool.leaving_for:
+            self._land()
+        if len(pool.order) and not self._all_blocked():
+            self._pass()
+        reservations: tuple[Reservation, ...] = ()
+        if self.keeps is not None:
+            reservations = tuple(keep.reservation for keep in self.keeps.all)
+            self.wakes += (keep.at_ms for keep in self.keeps.all if keep.at_ms > self.now_ms)
+            self.keeps.clear_quotas()
+        self._restore_quotas()
+        return Decision(
+            starts=tuple(self.starts),
+            evictions=tuple(self.evictions),
+            reservations=reservations,
+            wake_ms=self._wake(),
+        )
+
+    # --- those for whom room was made
+
+    def _land(self) -> None:
+        pool = self.pool
+        self.soon = pool.inventory.copy()
+        for job_id in pool.leaving_for:
+            self.soon.give(job_id)
+            pool.quotas.refund(job_id)
+        for ask_id, seat in list(pool.seats.items()):
+            if seat.gone and ask_id not in pool.held:
+                if seat.gone_ms is None:
+                    seat = pool.seats[ask_id] = seat._replace(gone_ms=self.now_ms)
+                if self.now_ms - (seat.gone_ms or 0) >= COMES_BACK_MS:
+                    del pool.seats[ask_id]
+                    continue
+            if not self._keep_seat(ask_id, seat):
+                del pool.seats[ask_id]
+                if not seat.gone:
+                    pool.order.add(seat.ask)
+        for ask_id, seat in list(pool.seats.items()):
+            if seat.gone or seat.ask.not_before_ms > self.now_ms:
+                continue
+            if self._is_free(ask_id, seat):
+                pool.quotas.refund(_seat_name(ask_id))
+                self.soon.give(_seat_name(ask_id))
+                del pool.seats[ask_id]
+                self._start(seat.ask, seat.seated, why_started(seat.ask, seated=True))
+        for ask_id in dict.fromkeys(pool.leaving_for.values()):  # after a restart: they leave for somebody
+            ask = pool.order.get(ask_id)
+            if ask is not None and ask.not_before_ms <= self.now_ms:
+                seated = self._seat_in(WhatIf(self.soon, pool.quotas), ask)
+                if seated is not None:
+                    pool.order.remove(ask_id)
+                    self._give_seat(ask, Room((), seated))
+        if not pool.seats and not pool.leaving_for:
+            self.soon = None
+
+    def _keep_seat(self, ask_id: str, seat: Seat) -> bool:
+        assert self.soon is not None
+        machines = self.pool.inventory.machines()
+        for placement in seat.seated.placements:
+            machine = machines.get(placement.node_id)
+            if machine is None or not machine.open:
+                return False
+        try:
+            self.soon.take(_seat_name(ask_id), seat.seated.need, seat.seated.placements)
+        except OverCommitted:
+            return False
+        self.pool.quotas.charge(_seat_name(ask_id), seat.ask.queue, seat.seated.amounts)
+        return True
+
+    def _is_free(self, ask_id: str, seat: Seat) -> bool:
+        """Whether a seat can be had today."""
+        pool = self.pool
+        try:
+            pool.inventory.take(ask_id, seat.seated.need, seat.seated.placements)
+        except OverCommitted:
+            return False
+        pool.inventory.give(ask_id)
+        mark = pool.quotas.mark()
+        pool.quotas.refund(_seat_name(ask_id))
+        free = not self._over_today(seat.ask.queue, seat.seated.amounts)
+        pool.quotas.rollback(mark)
+        return free
+
+    # --- those who wait
+
+    def _all_blocked(self) -> bool:
+        """Nothing has become free for anybody who waits, and nobody can be made to go: O(classes of asks)."""
+        pool = self.pool
+        due_ms = pool.order.next_ms()
+        if due_ms is not None and due_ms <= self.now_ms:
+            return False
+        if self.soon is not None or (
+            pool.preemptible and (self.policy.preemption or self.policy.consolidation)
+        ):
+            return False
+        return all(self._is_blocked(pool.class_of(ask)) for _, ask, _ in pool.order.classes())
+
+    def _is_blocked(self, kind: AskClass) -> bool:
+        inventory = self.pool.inventory
+        for at, variant in enumerate(kind.variants):
+            version = kind.blocked[at]
+            if version < 0 or inventory.gained(variant.need, version):
+                return False
+            kind.blocked[at] = inventory.version
+        return True
+
+    def _pass(self) -> None:
+        pool = self.pool
+        policy = self.policy
+        heads = pool.order.heads(pool.quotas, policy, self.now_ms)
+        for ask in heads:
+            kind = pool.class_of(ask)
+            found, reason = self._try(ask, kind)
+            if found is not None:
+                self._start(ask, found, self._why(ask))
+                heads.started(ask)
+                continue
+            if reason == "kept":
+                if self.looks >= LOOKS_MAX:
+                    heads.skip_class(ask)
+                self.looks += 1
+                continue  # another of its class may be over sooner
+            room = self._make_room(ask, kind, reason)
+            if room is not None:
+                self._give_seat(ask, room)
+                heads.started(ask)
+                continue
+            self._fall_behind(ask, reason, heads)
+            if reason == "capacity" and policy.backfill == "none":
+                return
+
+    def _try(self, ask: Ask, kind: AskClass) -> tuple[Seated | None, str]:
+        """Where it goes now; else why it cannot: capacity | quota | kept."""
+        pool = self.pool
+        reason = "capacity"
+        for at, variant in enumerate(kind.variants):
+            version = kind.blocked[at]
+            if version >= 0:
+                if not pool.inventory.gained(variant.need, version):
+                    kind.blocked[at] = pool.inventory.version
+                    continue
+                kind.blocked[at] = -1
+            ends_ms = self._ends_ms(ask)
+            if self._refused(ask.queue, variant.amounts, ends_ms):
+                if reason == "capacity":
+                    reason = "quota"
+                continue
+            placements = pool.inventory.find(variant.ask)
+            if placements is None:
+                kind.blocked[at] = pool.inventory.version
+                continue
+            if self.soon is not None or self.keeps is not None or self.unkept:
+                placements = self._beside(variant, ends_ms, kind.number)
+                if placements is None or self._over_today(ask.queue, variant.amounts):
+                    reason = "kept"
+                    continue
+            return Seated(variant.need, placements, self._amounts(variant, placements, ask)), ""
+        return None, reason
+
+    def _beside(self, variant: Variant, ends_ms: int | None, kind: int) -> tuple[Placement, ...] | None:
+        """A place that is free today, soon, and beside all reservations that it touches."""
+        pool = self.pool
+        keeps = self._keeps()
+        failed = self.over_before.get(kind)
+        last = NEVER_MS if ends_ms is None else ends_ms
+        if failed is not None and last >= failed:
+            return None
+        heeded = keeps.heeded(ends_ms)
+        if not heeded:
+            placements = pool.inventory.find(variant.ask, within=self.soon)
+        elif len(heeded) == len(keeps.all):
+            placements = pool.inventory.find(variant.ask, within=keeps.books.inventory)
+        else:
+            mark = keeps.books.mark()
+            keeps.lift(ends_ms)
+            placements = pool.inventory.find(variant.ask, within=keeps.books.inventory)
+            keeps.books.rollback(mark)
+        if placements is not None and keeps.refuses(placements, ends_ms):
+            placements = None
+        if placements is None:
+            self.over_before[kind] = last
+        return placements
+
+    def _refused(self, queue: str, amounts: Amounts, ends_ms: int | None) -> bool:
+        """Whether a quota is in the way, with what reservations keep of it."""
+        quotas = self.pool.quotas
+        if quotas.over(queue, amounts) is None and quotas.lends(queue, amounts):
+            return False
+        if self.keeps is None or not any(keep.scope is not None for keep in self.keeps.all):
+            return True
+        mark = quotas.mark()
+        self.keeps.lift_quotas(ends_ms)
+        refused = quotas.over(queue, amounts) is not None or not quotas.lends(queue, amounts)
+        quotas.rollback(mark)
+        return refused
+
+    def _over_today(self, queue: str, amounts: Amounts) -> bool:
+        """Whether a limit is passed while what is leaving still runs."""
+        pool = self.pool
+        if not pool.leaving_for:
+            return False
+        mark = pool.quotas.mark()
+        for ask_id in pool.seats:
+            pool.quotas.refund(_seat_name(ask_id))
+        for job_id in pool.leaving_for:
+            held = pool.held[job_id]
+            pool.quotas.charge(job_id, held.ask.queue, held.seated.amounts)
+        over = pool.quotas.over(queue, amounts) is not None
+        pool.quotas.rollback(mark)
+        return over
+
+    def _amounts(self, variant: Variant, placements: tuple[Placement, ...], ask: Ask) -> Amounts:
+        if not variant.need.gpu_milli or len(variant.need.models) == 1:
+            return variant.amounts
+        return amounts_of(variant.need, ask.num_nodes, self.pool.model_of(placements))
+
+    def _ends_ms(self, ask: Ask) -> int | None:
+        length_s = expected_s(ask)
+        return None if length_s is None else self.now_ms + length_s * 1000
+
+    def _start(self, ask: Ask, seated: Seated, why: str) -> None:
+        pool = self.pool
+        running = Running(ask=ask, placements=seated.placements, started_ms=self.now_ms)
+        pool.inventory.take(ask.id, seated.need, seated.placements)
+        pool.quotas.charge(ask.id, ask.queue, seated.amounts)
+        if self.soon is not None:
+            self.soon.take(ask.id, seated.need, seated.placements)
+        if self.keeps is not None:
+            self.keeps.started(ask.id, ask.queue, seated, self._ends_ms(ask))
+        pool.enter(Held(running, seated, rate_of(seated.need, ask.num_nodes)))
+        self.starts.append(Start(ask_id=ask.id, placements=seated.placements, why=why))
+
+    def _why(self, ask: Ask) -> str:
+        keeps = self.keeps.all if self.keeps is not None else ()
+        if not keeps:
+            return why_started(ask)
+        ends_ms = self._ends_ms(ask)
+        in_time = ends_ms is not None and ends_ms <= keeps[0].at_ms
+        return why_started(ask, before=keeps[0].ask, over_in_time=in_time)
+
+    # --- reservations
+
+    def _fall_behind(self, ask: Ask, reason: str, heads: Heads) -> None:
+        """It waits. The first of its queue is to have a reservation."""
+        first = ask.queue not in self.headed
+        self.headed.add(ask.queue)
+        count = len(self.unkept) + (len(self.keeps.all) if self.keeps is not None else 0)
+        if count < self.reservations_max and (first or self.policy.backfill == "conservative"):
+            self.unkept.append(ask)
+        if self.policy.backfill == "none" and reason == "quota":
+            heads.close(ask)
+        elif reason == "quota" or count < self.reservations_max or self._may_make_room():
+            heads.skip_here(ask)
+        else:
+            heads.skip_class(ask)
+
+    def _keeps(self) -> Keeps:
+        """The books with reservations, those that were put off included."""
+        pool = self.pool
+        if self.keeps is None:
+            source = self.soon if self.soon is not None else pool.inventory
+            self.keeps = Keeps(WhatIf(source.copy(), pool.quotas), pool.neighbour, pool.scope_of)
+        for ask in self.unkept:
+            releases = self._releases()
+            found = self.keeps.earliest(ask, releases, partial(self._seat_in, ask=ask), self.now_ms)
+            if found is not None:
+                at_ms, seated = found
+                length_s = expected_s(ask)
+                ends_ms = None if length_s is None else at_ms + length_s * 1000
+                self.keeps.add(ask, at_ms, ends_ms, seated, releases)
+                self.over_before.clear()
+        self.unkept.clear()
+        return self.keeps
+
+    def _releases(self) -> list[Release]:
+        pool = self.pool
+        releases = []
+        for held in pool.held.values():
+            if held.id in pool.leaving_for:
+                continue
+            at_ms = expected_end_ms(held.running, self.now_ms)
+            if at_ms is not None:
+                releases.append(Release(at_ms, held.id, held.ask.queue, held.seated))
+        for ask_id, seat in pool.seats.items():
+            at_ms = self._ends_ms(seat.ask)
+            if at_ms is not None:
+                releases.append(Release(at_ms, _seat_name(ask_id), seat.ask.queue, seat.seated))
+        return releases
+
+    # --- making room
+
+    def _may_make_room(self) -> bool:
+        if self.soon is not None:
+            return True
+        return bool(self.pool.preemptible) and (self.policy.preemption or self.policy.consolidation)
+
+    def _make_room(self, ask: Ask, kind: AskClass, reason: str) -> Room | None:
+        pool = self.pool
+        if not self._may_make_room() or self.attempts >= ATTEMPTS_MAX:
+            return None
+        self.attempts += 1
+        keeps = self._keeps()
+        books = keeps.books
+
+        def seat() -> Seated | None:
+            return self._seat_in(books, ask)
+
+        if self.soon is not None:
+            seated = seat()
+            if seated is not None:
+                return Room((), seated)
+        candidates = [held for job_id in pool.preemptible if not keeps.counts_on(held := pool.held[job_id])]
+        if self.policy.consolidation and reason == "capacity":
+            room = move_aside(
+                ask, seat, lambda held: self._seat_in(books, held.ask),
+                books=books, candidates=candidates, policy=self.policy, now_ms=self.now_ms,
+            )  # fmt: skip
+            if room is not None:
+                return room
+        if not self.policy.preemption:
+            return None
+        return make_room(
+            ask, kind.variants[0].amounts, seat,
+            books=books, candidates=candidates, policy=self.policy, now_ms=self.now_ms,
+        )  # fmt: skip
+
+    def _seat_in(self, books: WhatIf, ask: Ask) -> Seated | None:
+        """Where it would go in these books, within quotas."""
+        for variant in self.pool.class_of(ask).variants:
+            if books.quotas.over(ask.queue, variant.amounts) is not None:
+                continue
+            if not books.quotas.lends(ask.queue, variant.amounts):
+                continue
+            placements = books.inventory.find(variant.ask)
+            if placements is not None:
+                return Seated(variant.need, placements, self._amounts(variant, placements, ask))
+        return None
+
+    def _give_seat(self, ask: Ask, room: Room) -> None:
+        pool = self.pool
+        if self.soon is None:
+            self.soon = pool.inventory.copy()
+        views = [self.soon]
+        if self.keeps is not None:
+            views.append(self.keeps.books.inventory)
+        queues = {queue.path: queue for queue in pool.tenancy.queues}
+        for victim in room.victims:
+            held = victim.held
+            guaranteed = None
+            if victim.kind == "reclaim" and pool.quotas.below_guarantee(ask.queue, room.seated.amounts):
+                guaranteed = guarantee_of(queues, ask.queue, room.seated.amounts)
+            why = why_evicted(ask, held.ask, victim.kind, guaranteed=guaranteed)
+            self.evictions.append(Evict(job_id=held.id, for_id=ask.id, kind=victim.kind, why=why))
+        for victim in room.victims:
+            held = victim.held
+            pool.leaving_for[held.id] = ask.id
+            pool.enter(held._replace(running=msgspec.structs.replace(held.running, leaving=True)))
+            pool.quotas.refund(held.id)
+            for view in views:
+                view.give(held.id)
+        seats = [(ask.id, Seat(ask, room.seated))]
+        for job_id, seated in room.moved:
+            seats.append((job_id, Seat(pool.held[job_id].ask, seated, gone=True)))
+        for ask_id, seat in seats:
+            pool.seats[ask_id] = seat
+            pool.quotas.charge(_seat_name(ask_id), seat.ask.queue, seat.seated.amounts)
+            for view in views:
+                view.take(_seat_name(ask_id), seat.seated.need, seat.seated.placements)
+
+    def _restore_quotas(self) -> None:
+        """Today's books again: what is leaving counts, seats do not."""
+        pool = self.pool
+        for ask_id in pool.seats:
+            pool.quotas.refund(_seat_name(ask_id))
+        for job_id in pool.leaving_for:
+            held = pool.held[job_id]
+            pool.quotas.charge(job_id, held.ask.queue, held.seated.amounts)
+
+    def _wake(self) -> int | None:
+        """When the same books may give another answer."""
+        pool = self.pool
+        times = self.wakes
+        later = pool.order.next_ms()
+        if later is not None:
+            times.append(later)
+        if len(pool.order) and self.policy.preemption:
+            for job_id in pool.preemptible:
+                held = pool.held[job_id]
+                old_enough_ms = held.running.started_ms + self.policy.min_runtime_s * 1000
+                if old_enough_ms > self.now_ms:
+                    times.append(old_enough_ms)
+                elif self.policy.attained_service and held.ask.checkpoint and held.rate:
+                    left = next_bucket(held.attained(self.now_ms))
+                    times.append(self.now_ms - (-left // held.rate))
+        if any(seat.gone_ms is not None for seat in pool.seats.values()):
+            times.append(self.now_ms + COMES_BACK_MS)
+        return min((each for each in times if each > self.now_ms), default=None)
+
+
+def _seat_name(ask_id: str) -> str:
+    return f"seat:{ask_id}"

@@ -1,0 +1,279 @@
+"""One pool: its books, and one cycle after the other that decides who starts, who makes room, and who has a reservation.
+
+A cycle costs what has changed. Nothing new: a comparison. Each class of equal asks is looked at once and then skipped until something
+that it could use has become free (`Inventory.gained`). Reservations are worked out only when somebody who comes later could start.
+
+What is being ended still holds its room. The ask that it is ended for has a *seat*: the places that it will get, kept in a second
+view of the inventory (`soon`: what leaves has left, seats are taken). Whatever starts must fit today and soon; so a seat is taken
+by nobody else, and nobody is ended twice for it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import NamedTuple
+
+import msgspec
+
+from argosy.model.offer import DeviceShare, Placement
+from argosy.model.tenancy import Amounts, Tenancy
+from argosy.planning.pool.ask import Ask, Decision, Machine, Need, Reservation, Running
+from argosy.planning.pool.cycle import Cycle, Seat
+from argosy.planning.pool.inventory import Inventory, OverCommitted, need_of
+from argosy.planning.pool.order import Order
+from argosy.planning.pool.quota import Quotas, amounts_of
+from argosy.planning.pool.whatif import Held, Seated, rate_of
+
+
+class Variant(NamedTuple):
+    """One way to meet a class of asks."""
+
+    ask: Ask  # an example with this need alone
+    need: Need
+    amounts: Amounts
+
+
+class AskClass:
+    """What is known about asks that are equal for the pool."""
+
+    __slots__ = ("blocked", "number", "variants")
+
+    def __init__(self, number: int, variants: tuple[Variant, ...]) -> None:
+        self.number = number
+        self.variants = variants
+        self.blocked = [-1] * len(variants)  # version of the inventory in which it did not fit; -1: not known
+
+
+class Pool:
+    """The books of one pool. The caller tells what happens; `cycle` decides, and enters what it decided."""
+
+    def __init__(
+        self,
+        tenancy: Tenancy = Tenancy(),  # noqa: B008 (a frozen value)
+        *,
+        owner: str = "",
+        machines: Iterable[Machine] = (),
+    ) -> None:
+        self.tenancy = tenancy
+        self.owner = owner
+        self.inventory = Inventory(machines)
+        self.quotas = Quotas(tenancy, self.inventory.capacity(), owner=owner)
+        self.order = Order()
+        self.held: dict[str, Held] = {}
+        self.leaving_for: dict[str, str] = {}  # what is being ended → for whom; "": for nobody here
+        self.seats: dict[str, Seat] = {}
+        self.reservations: tuple[Reservation, ...] = ()
+        self.epoch = 0  # grows with every event
+        self._cycled = -1  # epoch after the last cycle
+        self._wake_ms: int | None = None
+        self._resized = False
+        self._classes: dict[int, AskClass] = {}
+        self._on: dict[str, dict[str, None]] = {}  # machine → who holds something there
+        self.preemptible: dict[str, None] = {}
+        self._limited = _limited_paths(tenancy)
+        self._models = _names_models(tenancy)
+
+    # --- what happens
+
+    def put_machine(self, machine: Machine) -> None:
+        """A machine is there, or has changed."""
+        if self.inventory.machines().get(machine.id) != machine:
+            self.inventory.put(machine)
+            self._changed_machines()
+
+    def drop_machine(self, machine_id: str) -> None:
+        """A machine is gone. What ran there is told by `ended`."""
+        if machine_id in self.inventory.machines():
+            self.inventory.drop(machine_id)
+            self._changed_machines()
+
+    def _changed_machines(self) -> None:
+        self.epoch += 1
+        self._resized = True
+        self._classes.clear()
+
+    def submit(self, ask: Ask) -> None:
+        """It waits from now on; the same again changes nothing, another one with its id takes its place. Of what runs: ignored."""
+        if ask.id in self.held or self.order.get(ask.id) == ask:
+            return
+        seat = self.seats.get(ask.id)
+        if seat is not None:
+            if seat.ask == ask or seat.gone:
+                self.seats[ask.id] = seat._replace(ask=ask, gone=False, gone_ms=None)
+                self.epoch += 1
+                return
+            del self.seats[ask.id]
+        self.order.add(ask)
+        self.epoch += 1
+
+    def withdraw(self, ask_id: str) -> None:
+        """It does not wait any more; absent is fine. Who is already leaving for it leaves."""
+        if ask_id in self.order:
+            self.order.remove(ask_id)
+            self.epoch += 1
+        if self.seats.pop(ask_id, None) is not None:
+            self.epoch += 1
+
+    def running(self, running: Running, *, leaving_for: str = "") -> None:
+        """Something holds a part of the pool: what other hands have started, what ran before a restart, news of what runs.
+
+        `leaving_for`: of what is being ended, the ask that it makes room for. What the machines do not have (any more) is not held.
+        """
+        job_id = running.ask.id
+        old = self.held.get(job_id)
+        if old is not None and old.running == running:
+            return
+        self.epoch += 1
+        self.order.remove(job_id)
+        self.seats.pop(job_id, None)
+        if running.leaving:
+            self.leaving_for[job_id] = leaving_for or self.leaving_for.get(job_id, "")
+        else:
+            self.leaving_for.pop(job_id, None)
+        if old is not None and old.running.placements == running.placements:
+            self.enter(old._replace(running=running))
+            return
+        if old is not None:
+            self._remove(job_id)
+        need = need_of(running.ask, running.placements)
+        amounts = amounts_of(need, running.ask.num_nodes, self.model_of(running.placements))
+        seated = Seated(need, running.placements, amounts)
+        kept: list[Placement] = []
+        try:
+            self.inventory.take(job_id, need, running.placements)
+        except OverCommitted:  # a machine is gone or smaller: what is there all the same
+            for placement in running.placements:
+                self.inventory.give(job_id)
+                try:
+                    self.inventory.take(job_id, need, [*kept, placement])
+                    kept.append(placement)
+                except OverCommitted:
+                    if kept:
+                        self.inventory.take(job_id, need, kept)
+        self.quotas.charge(job_id, running.ask.queue, amounts)
+        self.enter(Held(running, seated, rate_of(need, running.ask.num_nodes)))
+
+    def ended(self, job_id: str) -> None:
+        """Something holds nothing any more; absent is fine."""
+        if job_id in self.held:
+            self._remove(job_id)
+            self.leaving_for.pop(job_id, None)
+            self.epoch += 1
+
+    def set_tenancy(self, tenancy: Tenancy) -> None:
+        """Other queues, other limits, another policy, from the next cycle on."""
+        if tenancy == self.tenancy:
+            return
+        self.tenancy = tenancy
+        self.quotas = self.quotas.successor(tenancy)
+        self._limited = _limited_paths(tenancy)
+        self._models = _names_models(tenancy)
+        self._classes.clear()
+        self.epoch += 1
+
+    # --- books
+
+    def enter(self, held: Held) -> None:
+        self.held[held.id] = held
+        for placement in held.running.placements:
+            self._on.setdefault(placement.node_id, {})[held.id] = None
+        if held.ask.preemptible and not held.running.leaving:
+            self.preemptible[held.id] = None
+        else:
+            self.preemptible.pop(held.id, None)
+
+    def _remove(self, job_id: str) -> None:
+        held = self.held.pop(job_id)
+        self.preemptible.pop(job_id, None)
+        self.inventory.give(job_id)
+        self.quotas.refund(job_id)
+        for placement in held.running.placements:
+            on = self._on.get(placement.node_id)
+            if on is not None:
+                on.pop(job_id, None)
+                if not on:
+                    del self._on[placement.node_id]
+
+    def model_of(self, placements: Iterable[Placement]) -> str:
+        machines = self.inventory.machines()
+        for placement in placements:
+            machine = machines.get(placement.node_id)
+            for share in placement.devices if machine else ():
+                for device in machine.devices if machine else ():
+                    if device.index == share.index:
+                        return device.model
+        return ""
+
+    def neighbour(self, node_id: str, index: int) -> tuple[Need, DeviceShare] | None:
+        """Who uses a part of a device."""
+        for job_id in self._on.get(node_id, ()):
+            held = self.held[job_id]
+            for placement in held.running.placements:
+                for share in placement.devices if placement.node_id == node_id else ():
+                    if share.index == index:
+                        return held.seated.need, share
+        return None
+
+    def scope_of(self, queue: str) -> str | None:
+        """The lowest queue on the way up that has a limit."""
+        while queue:
+            if queue in self._limited:
+                return queue
+            queue = queue.rpartition("/")[0]
+        return None
+
+    def class_of(self, ask: Ask) -> AskClass:
+        number = self.order.shape(ask)
+        found = self._classes.get(number)
+        if found is None:
+            found = self._classes[number] = AskClass(number, tuple(self._variants(ask)))
+        return found
+
+    def _variants(self, ask: Ask) -> Iterable[Variant]:
+        """One for each candidate; where queues count single models, one for each model that it may use."""
+        for need in ask.needs:
+            needs = [need]
+            if self._models and need.gpu_milli and len(need.models) != 1:
+                known = sorted({d.model for m in self.inventory.machines().values() for d in m.devices})
+                models = need.models or known
+                needs = [msgspec.structs.replace(need, models=(model,)) for model in models] or needs
+            for each in needs:
+                yield Variant(
+                    msgspec.structs.replace(ask, needs=(each,)), each, amounts_of(each, ask.num_nodes)
+                )
+
+    # --- deciding
+
+    def cycle(self, now_ms: int) -> Decision:
+        """What to do now. It is entered in the books: what starts is running, what must end is leaving.
+
+        The same books, told in any order, give the same answer but for ties between equal ids.
+        """
+        due = self._wake_ms is not None and self._wake_ms <= now_ms
+        if self.epoch == self._cycled and not due:
+            return Decision(reservations=self.reservations, wake_ms=self._wake_ms)
+        if self._resized:
+            self.quotas.set_capacity(self.inventory.capacity())
+            self._resized = False
+        cycle = Cycle(self, now_ms)
+        decision = cycle.run()
+        self.reservations = decision.reservations
+        self._wake_ms = decision.wake_ms
+        self.inventory.settle()
+        self.quotas.settle()
+        self._cycled = self.epoch
+        return decision
+
+
+def _limited_paths(tenancy: Tenancy) -> frozenset[str]:
+    return frozenset(queue.path for queue in tenancy.queues if queue.limit)
+
+
+def _names_models(tenancy: Tenancy) -> bool:
+    """Whether queues count single models of devices."""
+    return any(
+        "/" in name
+        for queue in tenancy.queues
+        for amounts in (queue.guaranteed, queue.deserved, queue.limit, queue.lend_limit)
+        for name in amounts
+    )
