@@ -17,6 +17,7 @@ from argosy.model.market import DAY_MS
 from argosy.model.offer import Capacity
 from argosy.model.units import GIB
 from argosy.testing.fake_prices import FakePrices
+from argosy.testing.price_samples import azure_item, lambda_type, part, product, sku
 
 NOW_MS = 20_779 * DAY_MS  # 2026-11-22
 KEYS = {key: "s3cret-key" for service in FETCHERS.values() for key in service.keys}
@@ -56,16 +57,6 @@ def usd(
     ]
 
 
-def azure_item(sku: str, price: float, **more: Any) -> dict[str, Any]:
-    return {
-        "currencyCode": "USD", "tierMinimumUnits": 0.0, "retailPrice": price, "unitPrice": price,
-        "armRegionName": "eastus", "location": "US East", "effectiveStartDate": "2026-01-01T00:00:00Z",
-        "meterName": sku.removeprefix("Standard_"), "skuName": sku.removeprefix("Standard_"), "serviceName": "Virtual Machines",
-        "productName": "Virtual Machines Series", "unitOfMeasure": "1 Hour", "type": "Consumption",
-        "isPrimaryMeterRegion": True, "armSkuName": sku, **more,
-    }  # fmt: skip
-
-
 def test_azure(catalog: Catalog, service: FakePrices) -> None:
     service.azure = [
         azure_item("Standard_NC4as_T4_v3", 0.5),
@@ -91,16 +82,6 @@ def test_a_next_page_elsewhere_is_not_followed(catalog: Catalog, service: FakePr
     service.page_elsewhere = True
     with pytest.raises(ArgosyError, match=r"it sends us to prices\.example\.net"):
         ask(catalog, "azure", service)
-
-
-def lambda_type(name: str, cents: int, gpu: str, gpus: int, regions: list[str]) -> dict[str, Any]:
-    return {
-        "instance_type": {
-            "name": name, "description": f"{gpus}x {gpu}", "gpu_description": gpu, "price_cents_per_hour": cents,
-            "specs": {"vcpus": 30, "memory_gib": 200, "storage_gib": 512, "gpus": gpus},
-        },
-        "regions_with_capacity_available": [{"name": each, "description": each} for each in regions],
-    }  # fmt: skip
 
 
 def test_lambda(catalog: Catalog, service: FakePrices) -> None:
@@ -192,12 +173,6 @@ def test_runpod(catalog: Catalog, service: FakePrices) -> None:
         ask(catalog, "runpod", service)
 
 
-def part(number: str, name: str, metric: str, *values: float) -> dict[str, Any]:
-    prices = [{"model": "PAY_AS_YOU_GO", "value": value} for value in values]
-    return {"partNumber": number, "displayName": name, "metricName": metric, "serviceCategory": "Compute",
-            "currencyCodeLocalizations": [{"currencyCode": "USD", "prices": prices}]}  # fmt: skip
-
-
 def test_oci(catalog: Catalog, service: FakePrices) -> None:
     service.parts = [
         part("B95909", "Compute - GPU - A10", "GPU Per Hour", 1.5),
@@ -234,20 +209,6 @@ def test_oci_can_be_refreshed_from_its_own_refresh(tmp_path: Path, service: Fake
         assert kept.skipped == 0
         assert kept.after == kept.before == 4520
     assert Catalog.load(tmp_path).age("oci", NOW_MS).days == 0
-
-
-def sku(description: str, usd_hour: float, usage: str = "OnDemand", unit: str = "h") -> dict[str, Any]:
-    price = {
-        "currencyCode": "USD",
-        "units": str(int(usd_hour)),
-        "nanos": round((usd_hour - int(usd_hour)) * 1e9),
-    }
-    return {
-        "name": "services/6F81-5844-456A/skus/X", "skuId": "X", "description": description,
-        "category": {"serviceDisplayName": "Compute Engine", "resourceFamily": "Compute", "resourceGroup": "CPU", "usageType": usage},
-        "serviceRegions": ["us-central1"],
-        "pricingInfo": [{"pricingExpression": {"usageUnit": unit, "tieredRates": [{"startUsageAmount": 0, "unitPrice": price}]}}],
-    }  # fmt: skip
 
 
 def test_gcp(catalog: Catalog, service: FakePrices) -> None:
@@ -293,20 +254,6 @@ def test_gcp(catalog: Catalog, service: FakePrices) -> None:
     before = usd(list(Book("gcp", block, (), 0).rows()), "n2d-standard-8", "us-central1")
     assert usd(rows, "n2d-standard-8", "us-central1") == before
     assert 0 < kept < len(rows)
-
-
-def product(instance_type: str, region: str, price: str, **more: str) -> dict[str, Any]:
-    attributes = {
-        "instanceType": instance_type, "regionCode": region, "vcpu": "8", "memory": "32 GiB", "operatingSystem": "Linux",
-        "tenancy": "Shared", "capacitystatus": "Used", "preInstalledSw": "NA", "marketoption": "OnDemand",
-        "physicalProcessor": "AWS Graviton4 Processor", **more,
-    }  # fmt: skip
-    rate = {"unit": "Hrs", "beginRange": "0", "endRange": "Inf", "pricePerUnit": {"USD": price}}
-    return {
-        "product": {"productFamily": "Compute Instance", "attributes": attributes, "sku": "A"},
-        "serviceCode": "AmazonEC2",
-        "terms": {"OnDemand": {"A.B": {"priceDimensions": {"A.B.C": rate}, "sku": "A"}}},
-    }
 
 
 def test_aws(catalog: Catalog, service: FakePrices, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -17,6 +17,7 @@ from argosy.model.offer import Capacity
 from argosy.model.units import GIB
 from argosy.testing.fake_nebius import FakeNebius, Platform, Preset
 from argosy.testing.fake_prices import FakePrices
+from argosy.testing.price_samples import flavor, machine_type, metric, profile, quote, verda_type
 
 NOW_MS = 20_779 * DAY_MS  # 2026-11-22
 KEYS = {key: "s3cret-key" for service in FETCHERS.values() for key in service.keys}
@@ -71,16 +72,6 @@ def refused(catalog: Catalog, folder: Path, provider: str, endpoint: str, **opti
 # -- Verda ----------------------------------------------------------------------------------------------------------
 
 
-def verda_type(name: str, price: str, spot: str | None, model: str, gpus: int, memory: int) -> dict[str, Any]:
-    return {
-        "id": "0c41-aa", "instance_type": name, "price_per_hour": price, "spot_price": spot, "serverless_price": None, "model": model,
-        "name": f"{model} SXM", "description": "Dedicated Hardware Instance", "best_for": [], "p2p": "",
-        "cpu": {"description": "30 CPU", "number_of_cores": 30}, "gpu": {"description": f"{gpus}x {model}", "number_of_gpus": gpus},
-        "gpu_memory": {"description": "", "size_in_gigabytes": memory}, "memory": {"description": "", "size_in_gigabytes": 120},
-        "storage": {"description": "dynamic"},
-    }  # fmt: skip
-
-
 def test_verda(catalog: Catalog, service: FakePrices) -> None:
     service.verda_client = ("s3cret-key", "s3cret-key")
     service.verda_types = [
@@ -123,13 +114,6 @@ def test_verda_with_a_wrong_secret(tmp_path: Path, catalog: Catalog, service: Fa
 
 
 # -- Hyperstack -----------------------------------------------------------------------------------------------------
-
-
-def flavor(name: str, region: str, gpu: str, count: int, **more: Any) -> dict[str, Any]:
-    return {
-        "id": 1, "name": name, "region_name": region, "cpu": 28, "ram": 120.0, "disk": 100, "ephemeral": 750, "gpu": gpu,
-        "gpu_count": count, "stock_available": False, "features": {}, **more,
-    }  # fmt: skip
 
 
 def test_hyperstack(catalog: Catalog, service: FakePrices) -> None:
@@ -182,15 +166,6 @@ def test_hyperstack(catalog: Catalog, service: FakePrices) -> None:
 # -- Cudo -----------------------------------------------------------------------------------------------------------
 
 
-def machine_type(name: str, place: str, gpu: str, gpu_price: str, **more: Any) -> dict[str, Any]:
-    return {
-        "machineType": name, "dataCenterId": place, "cpuModel": "Icelake", "gpuModel": gpu, "gpuModelId": "nvidia", "minVcpuPerMemoryGib": 0.25,
-        "maxVcpuPerMemoryGib": 1, "minVcpuPerGpu": 1, "maxVcpuPerGpu": 13, "vcpuPriceHr": {"value": "0.0025"},
-        "memoryGibPriceHr": {"value": "0.0040"}, "gpuPriceHr": {"value": gpu_price}, "minStorageGibPriceHr": {"value": "0.0001"},
-        "ipv4PriceHr": {"value": "0.005"}, "maxVcpuFree": 76, "totalVcpuFree": 377, "renewableEnergy": False, **more,
-    }  # fmt: skip
-
-
 def test_cudo(catalog: Catalog, service: FakePrices) -> None:
     service.cudo_types = [
         machine_type("ice-lake-a40-compute", "ca-montreal-3", "A40 (compute mode)", "0.30"),
@@ -230,44 +205,6 @@ def test_fluidstack(tmp_path: Path, catalog: Catalog, service: FakePrices) -> No
 
 
 # -- IBM ------------------------------------------------------------------------------------------------------------
-
-
-def profile(name: str, plan: str, *meters: tuple[str, str]) -> dict[str, Any]:
-    def deployed(kind: str, plan: str) -> dict[str, Any]:
-        return {
-            "type": kind,
-            "plan": plan,
-            "meters": [{"unit": unit, "quantity": count} for unit, count in meters],
-        }
-
-    measures = [
-        {
-            "component": "instance",
-            "deployments": [deployed("multi-tenant", plan), deployed("dedicated-host", "host")],
-        },
-        {"component": "image", "deployments": [deployed("multi-tenant", "image")]},
-    ]
-    other = {"profile": {"resource_type": "instance", "measures": measures, "family": "x"}}
-    return {"id": name, "name": name, "kind": "instance.profile", "metadata": {"other": other, "ui": {}}}
-
-
-def quote(region: str, deployment: str, *metrics: dict[str, Any]) -> dict[str, Any]:
-    return {
-        "deployment_id": deployment,
-        "deployment_region": region,
-        "deployment_location": region,
-        "metrics": list(metrics),
-    }
-
-
-def metric(unit: str, price: float, metric_id: str = "", country: str = "USA") -> dict[str, Any]:
-    amounts = [
-        {"country": "DEU", "currency": "EUR", "prices": [{"quantity_tier": 1, "price": 999.0}]},
-        {"country": country, "currency": "USD", "prices": [{"quantity_tier": 1, "price": price}]},
-    ]
-    return {
-        "metric_id": metric_id, "charge_unit_name": unit, "charge_unit_quantity": 1, "tier_model": "Linear Tier", "amounts": amounts,
-    }  # fmt: skip
 
 
 def ibm(service: FakePrices) -> None:

@@ -177,8 +177,17 @@ ENDPOINTS: Final[tuple[Endpoint, ...]] = (
         "/catalog/refresh",
         t.RefreshRequest,
         t.RefreshReply,
-        "Get a provider's present prices from its own service. Takes seconds to minutes.",
+        "Start to get a provider's present prices from its own service, which takes seconds to minutes; or call it off.",
         scope="admin",
+    ),
+    Endpoint(
+        "catalog_refreshing",
+        "GET",
+        "/catalog/refresh",
+        None,
+        t.RefreshReply,
+        "How a refresh is: answered when it has changed, or after a while. What it failed with is the error.",
+        query=(("provider", str, "whose prices"), ("after", int, "the last `step` that is known")),
     ),
     Endpoint("budgets", "GET", "/budgets", None, t.BudgetList, "Budgets of projects and what is spent."),
     Endpoint(

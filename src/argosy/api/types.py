@@ -413,13 +413,17 @@ class RefreshRequest(Request, frozen=True, kw_only=True, omit_defaults=True):
 
     provider: str
     force: bool = False
+    cancel: bool = False
 
 
 class RefreshReply(Reply, frozen=True, kw_only=True, omit_defaults=True):
     provider: str
-    before: int
-    after: int
-    skipped: int = 0
+    before: int = 0
+    after: int = 0
+    skipped: int = 0  # entries that could not be used
+    state: str = "done"  # running | done | failed | cancelled
+    progress: str = ""  # while it runs: how far it is
+    step: int = 0  # grows with every change
 
 
 class BudgetRequest(Request, frozen=True, kw_only=True, omit_defaults=True):

@@ -80,15 +80,15 @@ class Catalog:
         self._grids: dict[tuple[str, str], float] | None = None
 
     @classmethod
-    def load(cls, user_dir: Path | None = None) -> Catalog:
-        """The shipped table with `user_dir` (`<state>/catalog`) over it. What is wrong in the user's folder is left
+    def load(cls, user_dir: Path | None = None, *, shipped: Path = SHIPPED) -> Catalog:
+        """The `shipped` table with `user_dir` (`<state>/catalog`) over it. What is wrong in the user's folder is left
         out and told in `warnings`; a shipped table that cannot be read raises ArgosyError."""
         try:
-            table = Table.open(SHIPPED)
+            table = Table.open(shipped)
         except (OSError, CorruptTable) as error:
             raise ArgosyError(
                 "internal",
-                f"the shipped prices {SHIPPED} cannot be used: {error}",
+                f"the shipped prices {shipped} cannot be used: {error}",
                 hint="install Argosy again: a file of it is damaged",
             ) from None
         return cls(table, load_overlay(user_dir, shapes=table) if user_dir is not None else None)

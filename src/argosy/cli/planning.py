@@ -268,7 +268,7 @@ Examples:
 def catalog_refresh(session: Session, providers: tuple[str, ...], force: bool, as_json: bool) -> None:
     """Get present prices from providers' own services. Without a name: of all that can be asked.
 
-    What fails keeps its old prices; the exit status then is not 0.
+    What fails keeps its old prices; the exit status then is not 0. Ctrl-C calls off the one under way.
     """
     from argosy.model.errors import ArgosyError, render_error
 
@@ -282,7 +282,7 @@ def catalog_refresh(session: Session, providers: tuple[str, ...], force: bool, a
         for name in providers:
             screen.progress(f"asking {name} for prices")
             try:
-                reply = session.client.catalog_refresh(name, force=force)
+                reply = session.client.catalog_refresh(name, force=force, tell=tell)
             except ArgosyError as error:
                 if len(providers) == 1:
                     raise

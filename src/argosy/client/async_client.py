@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import time
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
@@ -429,9 +430,30 @@ class AsyncClient:
         """How old the known prices are."""
         return await self.send(calls.catalog())
 
-    async def catalog_refresh(self, provider: str, *, force: bool = False) -> t.RefreshReply:
-        """Get a provider's present prices from its own service. Errors: "transient", "unauthorized", "unsupported"."""
-        return await self.send(calls.catalog_refresh(provider, force=force))
+    async def catalog_refresh(
+        self, provider: str, *, force: bool = False, tell: Callable[[str], None] | None = None
+    ) -> t.RefreshReply:
+        """Get a provider's present prices from its own service; returns when it is done, and calls it off when it is cancelled.
+
+        `tell` gets words on how far it is. Errors: "transient", "unauthorized", "unsupported", "conflict" (somebody else called it off).
+        """
+        reply = await self.send(calls.catalog_refresh(provider, force=force))
+        try:
+            while reply.state == "running":
+                if tell is not None:
+                    tell(reply.progress)
+                reply = await self.send(calls.catalog_refreshing(provider, reply.step))
+        except asyncio.CancelledError:
+            with contextlib.suppress(ArgosyError):
+                await self.send(calls.catalog_refresh(provider, cancel=True))
+            raise
+        if reply.state != "done":
+            raise calls.called_off(provider)
+        return reply
+
+    async def catalog_refreshing(self, provider: str, after: int = 0) -> t.RefreshReply:
+        """How a refresh is; waits for a step beyond `after`. Errors: what it failed with; "not-found"."""
+        return await self.send(calls.catalog_refreshing(provider, after))
 
     async def budgets(self) -> t.BudgetList:
         """Budgets of projects, and what is spent this month."""

@@ -262,8 +262,22 @@ def catalog() -> Call[t.CatalogReply]:
     return _call("catalog", t.CatalogReply)
 
 
-def catalog_refresh(provider: str, *, force: bool = False) -> Call[t.RefreshReply]:
-    return _call("catalog_refresh", t.RefreshReply, body=t.RefreshRequest(provider=provider, force=force))
+def catalog_refresh(provider: str, *, force: bool = False, cancel: bool = False) -> Call[t.RefreshReply]:
+    request = t.RefreshRequest(provider=provider, force=force, cancel=cancel)
+    return _call("catalog_refresh", t.RefreshReply, body=request)
+
+
+def catalog_refreshing(provider: str, after: int) -> Call[t.RefreshReply]:
+    return _call("catalog_refreshing", t.RefreshReply, query={"provider": provider, "after": after})
+
+
+def called_off(provider: str) -> ArgosyError:
+    """The error of who waits for a refresh that somebody else did not want."""
+    return ArgosyError(
+        "conflict",
+        f"the refresh of {provider} was called off; the old prices are kept",
+        hint=f"`argosy catalog refresh {provider}` starts it again",
+    )
 
 
 def budgets() -> Call[t.BudgetList]:

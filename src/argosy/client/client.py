@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -374,9 +375,30 @@ class Client:
         """How old the known prices are."""
         return self.send(calls.catalog())
 
-    def catalog_refresh(self, provider: str, *, force: bool = False) -> t.RefreshReply:
-        """Get a provider's present prices from its own service. Errors: "transient", "unauthorized", "unsupported"."""
-        return self.send(calls.catalog_refresh(provider, force=force))
+    def catalog_refresh(
+        self, provider: str, *, force: bool = False, tell: Callable[[str], None] | None = None
+    ) -> t.RefreshReply:
+        """Get a provider's present prices from its own service; returns when it is done, and calls it off when it is interrupted.
+
+        `tell` gets words on how far it is. Errors: "transient", "unauthorized", "unsupported", "conflict" (somebody else called it off).
+        """
+        reply = self.send(calls.catalog_refresh(provider, force=force))
+        try:
+            while reply.state == "running":
+                if tell is not None:
+                    tell(reply.progress)
+                reply = self.send(calls.catalog_refreshing(provider, reply.step))
+        except KeyboardInterrupt:
+            with contextlib.suppress(ArgosyError, KeyboardInterrupt):
+                self.send(calls.catalog_refresh(provider, cancel=True))
+            raise
+        if reply.state != "done":
+            raise calls.called_off(provider)
+        return reply
+
+    def catalog_refreshing(self, provider: str, after: int = 0) -> t.RefreshReply:
+        """How a refresh is; waits for a step beyond `after`. Errors: what it failed with; "not-found"."""
+        return self.send(calls.catalog_refreshing(provider, after))
 
     def budgets(self) -> t.BudgetList:
         """Budgets of projects, and what is spent this month."""

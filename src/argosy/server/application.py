@@ -32,6 +32,7 @@ from argosy.server.log_stream import LogStreams
 from argosy.server.operations import Operations
 from argosy.server.ports import Controllers
 from argosy.server.pricing import Pricing
+from argosy.server.refreshing import Refreshes
 from argosy.server.tokens import Tokens
 from argosy.store.store import Store
 
@@ -63,6 +64,7 @@ class Application:
         pricing = Pricing(
             state_dir / "catalog", clock=clock, drivers=lambda: providers.all(), environ=os.environ
         )
+        self.refreshes = Refreshes(pricing.refresh)
         self.accounts = Accounts(store, Budgets(state_dir / "budgets.json"), clock)
         operations = Operations(
             store=store,
@@ -88,12 +90,14 @@ class Application:
             stop=self.stop,
             pricing=pricing,
             accounts=self.accounts,
+            refreshes=self.refreshes,
         )
         self.front = Front(bind(handlers.table()), tokens=Tokens(state_dir), ids=ids)
 
     def stop(self) -> None:
         """Ask the server to go down. Streams end; their readers come back with a cursor."""
         self.stopping.set()
+        self.refreshes.close()
         self.streams.commits.wake_all()
 
     @contextlib.asynccontextmanager

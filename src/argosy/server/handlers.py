@@ -27,6 +27,7 @@ from argosy.server.log_stream import LogStreams, Wish, render_text
 from argosy.server.operations import Operations
 from argosy.server.ports import Controllers
 from argosy.server.pricing import Pricing
+from argosy.server.refreshing import Refreshes
 from argosy.server.refusals import no_cluster
 from argosy.server.spending import Rates, grouped, saved
 from argosy.server.terminal import serve_terminal
@@ -61,8 +62,9 @@ class Handlers:
         stop: Callable[[], None],
         pricing: Pricing,
         accounts: Accounts,
+        refreshes: Refreshes,
     ) -> None:
-        self._pricing, self._accounts = pricing, accounts
+        self._pricing, self._accounts, self._refreshes = pricing, accounts, refreshes
         self._store, self._operations, self._controllers = store, operations, controllers
         self._agents, self._streams, self._blobs, self._clock = agents, streams, blobs, clock
         self._state_dir, self._log_file = state_dir, log_file
@@ -96,6 +98,7 @@ class Handlers:
             "regions": self.regions,
             "catalog": self.catalog,
             "catalog_refresh": self.catalog_refresh,
+            "catalog_refreshing": self.catalog_refreshing,
             "budgets": self.budgets,
             "set_budget": self.set_budget,
             "missing_chunks": self.missing_chunks,
@@ -366,7 +369,12 @@ class Handlers:
 
     async def catalog_refresh(self, exchange: Exchange) -> t.RefreshReply:
         request = await exchange.decode(t.RefreshRequest)
-        return await asyncio.to_thread(self._pricing.refresh, request.provider, force=request.force)
+        if request.cancel:
+            return self._refreshes.call_off(request.provider)
+        return self._refreshes.start(request.provider, force=request.force)
+
+    async def catalog_refreshing(self, exchange: Exchange) -> t.RefreshReply:
+        return await self._refreshes.look(exchange.text("provider"), exchange.number("after") or 0)
 
     async def check(self, exchange: Exchange) -> t.CheckReply:
         findings = await self._operations.check(_CHECK_LIMIT_S)

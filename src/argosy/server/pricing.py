@@ -39,6 +39,7 @@ from argosy.server.task_facts import hazard_of, known_of
 
 if TYPE_CHECKING:
     from argosy.catalog import Catalog
+    from argosy.catalog.refresh import Watch
     from argosy.model.market import Market
     from argosy.planning.choose import Ability
     from argosy.planning.compare import CompareRow
@@ -72,9 +73,15 @@ class Pricing:
     """Answers questions about prices. `drivers`: names of the providers that this server uses."""
 
     def __init__(
-        self, folder: Path, *, clock: Clock, drivers: Callable[[], Iterable[str]], environ: Mapping[str, str]
+        self,
+        folder: Path,
+        *,
+        clock: Clock,
+        drivers: Callable[[], Iterable[str]],
+        environ: Mapping[str, str],
+        shipped: Path | None = None,
     ) -> None:
-        self.folder = folder
+        self.folder, self._shipped = folder, shipped
         self._clock, self._drivers, self._environ = clock, drivers, environ
         self._opening = threading.Lock()
         self._catalog: Catalog | None = None
@@ -87,11 +94,18 @@ class Pricing:
         stamp = _stamp_of(self.folder)
         with self._opening:
             if self._catalog is None or stamp != self._stamp:
-                from argosy.catalog import Catalog
-
-                self._catalog, self._stamp = Catalog.load(self.folder), stamp
+                self._catalog, self._stamp = self._load(), stamp
                 self._ages = {}
             return self._catalog
+
+    def _load(self) -> Catalog:
+        from argosy.catalog import Catalog
+
+        return (
+            Catalog.load(self.folder)
+            if self._shipped is None
+            else Catalog.load(self.folder, shipped=self._shipped)
+        )
 
     # -- plans --------------------------------------------------------------------------------------------------------
 
@@ -494,18 +508,19 @@ class Pricing:
             warnings=catalog.warnings,
         )
 
-    def refresh(self, provider: str, *, force: bool) -> t.RefreshReply:
-        """Seconds to minutes. Raises ArgosyError, and leaves the old prices, when the new ones cannot be had."""
-        from argosy.catalog import Catalog
+    def refresh(self, provider: str, force: bool, watch: Watch | None = None) -> t.RefreshReply:
+        """Seconds to minutes. Raises ArgosyError, and leaves the old prices, when the new ones cannot be had; `Stopped` when `watch` calls
+        it off."""
         from argosy.catalog.refresh import refresh
 
         kept = refresh(
-            Catalog.load(self.folder),  # of its own: questions go on meanwhile
+            self._load(),  # of its own: questions go on meanwhile
             self.folder,
             provider,
             environ=self._environ,
             now_ms=self._clock.now_ms(),
             force=force,
+            watch=watch,
         )
         return t.RefreshReply(
             provider=kept.provider, before=kept.before, after=kept.after, skipped=kept.skipped

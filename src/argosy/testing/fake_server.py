@@ -228,6 +228,8 @@ class FakeServer:
                     providers=priced_answers.AGES,
                     warnings=self.notes,
                 )
+            case "catalog_refreshing":
+                return priced_answers.refreshing(query["provider"], int(query["after"]))
             case "budgets":
                 return t.BudgetList(budgets=tuple(self.budgets.values()))
             case "put_chunks":
@@ -262,7 +264,7 @@ class FakeServer:
             case t.PipelineRequest():
                 return priced_answers.pipeline(request)
             case t.RefreshRequest():
-                return t.RefreshReply(provider=request.provider, before=100, after=120, skipped=3)
+                return priced_answers.refreshing(request.provider, 0)
             case t.BudgetRequest():
                 self.budgets.pop(request.project, None)
                 if request.monthly_micro_usd:

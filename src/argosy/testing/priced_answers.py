@@ -85,6 +85,13 @@ def gpus(query: Mapping[str, str], own: Offer) -> t.GpuList:
     )
 
 
+def refreshing(provider: str, after: int) -> t.RefreshReply:
+    """A refresh that is done when it was looked at twice."""
+    if after < 2:
+        return t.RefreshReply(provider=provider, state="running", progress="12 answers", step=after + 1)
+    return t.RefreshReply(provider=provider, before=100, after=120, skipped=3, step=after + 1)
+
+
 def pipeline(request: t.PipelineRequest) -> t.PipelineReply:
     """Stages alternate between two clouds; what each makes costs $0.09 a GB to hand on."""
     stages, moves = [], []

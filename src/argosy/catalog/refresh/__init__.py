@@ -76,8 +76,8 @@ def refresh(
     fetched, today = fetch(
         catalog, provider, environ=environ, now_ms=now_ms, endpoint=endpoint, sleep_s=sleep_s, watch=watch
     )
-    if watch is not None:
-        watch.check()  # the last moment: what follows is one step
+    if watch is not None and not watch.seal():  # what follows is one step
+        raise Stopped
     return keep_refreshed(user_dir, fetched, catalog.listed_block(provider), today, force=force)
 
 

@@ -41,6 +41,10 @@ class Watch:
         if not self.wanted():
             raise Stopped
 
+    def seal(self) -> bool:
+        """Whether to keep what has come: the last chance to call it off."""
+        return self.wanted()
+
 
 class Wire:
     """One price service.

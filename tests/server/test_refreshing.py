@@ -1,0 +1,341 @@
+"""Refreshes of prices through the real API: from a provider's price service to the plan that shows the new price."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from argosy.api import types as t
+from argosy.api.location import Location
+from argosy.catalog.refresh import FETCHERS
+from argosy.client.async_client import AsyncClient
+from argosy.client.client import Client
+from argosy.model.errors import ArgosyError, render_error
+from argosy.model.resources import Infra, Resources
+from argosy.model.task import Task
+from argosy.testing.fake_nebius import FakeNebius, Platform, Preset
+from argosy.testing.fake_prices import FakePrices
+from argosy.testing.idle_server import IdleServer
+from argosy.testing.price_samples import (
+    azure_item,
+    flavor,
+    lambda_type,
+    machine_type,
+    metric,
+    part,
+    product,
+    profile,
+    quote,
+    sku,
+    verda_type,
+)
+
+
+@pytest.fixture(scope="module")
+def shared() -> Iterator[tuple[IdleServer, FakePrices]]:
+    """One server, and price services with something of each cloud."""
+    with FakePrices() as fake, pytest.MonkeyPatch.context() as patch:
+        fake.azure_page_size = 100
+        for prepare, *_ in CLOUDS.values():
+            prepare(fake)
+        _point_at(fake, patch)
+        with IdleServer() as running:
+            yield running, fake
+
+
+@pytest.fixture
+def service() -> Iterator[FakePrices]:
+    with FakePrices() as fake:
+        yield fake
+
+
+@pytest.fixture
+def idle(service: FakePrices, monkeypatch: pytest.MonkeyPatch) -> Iterator[IdleServer]:
+    _point_at(service, monkeypatch)
+    with IdleServer() as running:
+        yield running
+
+
+def _point_at(fake: FakePrices, patch: pytest.MonkeyPatch) -> None:
+    for name, one in FETCHERS.items():
+        patch.setenv(f"ARGOSY_PRICES_OF_{name.upper()}", fake.url)
+        for key in one.keys:
+            patch.setenv(key, "s3cret-key")
+    aws = {"AWS_ACCESS_KEY_ID": "A", "AWS_SECRET_ACCESS_KEY": "x", "AWS_EC2_METADATA_DISABLED": "true"}
+    for key, value in aws.items():
+        patch.setenv(key, value)
+
+
+@pytest.fixture
+def client(idle: IdleServer) -> Client:
+    return Client(Location(socket=idle.socket))
+
+
+def price_of(client: Client, provider: str, machine: str, region: str) -> float:
+    """What a plan says a machine costs an hour on demand."""
+    wish = Resources(infra=Infra(provider=provider, region=region), instance_type=machine, use_spot=False)
+    offers = client.plan(Task(run="x", resources=(wish,)), prices=True, limit=1).offers
+    return offers[0].price.micro_usd / 1e6
+
+
+def folder(client: Client) -> Path:
+    return Path(client.catalog().folder)
+
+
+def _azure(fake: FakePrices) -> None:
+    fake.azure = [azure_item("Standard_NC4as_T4_v3", 0.987)]
+
+
+def _lambda(fake: FakePrices) -> None:
+    fake.lambda_types = [lambda_type("gpu_1x_a10", 99, "A10 (24 GB PCIe)", 1, [])]
+
+
+def _digitalocean(fake: FakePrices) -> None:
+    size = {
+        "slug": "gpu-h100x1-80gb",
+        "memory": 245760,
+        "vcpus": 20,
+        "price_hourly": 3.21,
+        "regions": ["tor1"],
+        "disk": 720,
+    }
+    fake.sizes = [
+        {**size, "gpu_info": {"count": 1, "vram": {"amount": 80, "unit": "gib"}, "model": "nvidia_h100"}}
+    ]
+
+
+def _vast(fake: FakePrices) -> None:
+    fake.vast = [
+        {"gpu_name": "RTX 4090", "num_gpus": 1, "dph_total": 0.31, "gpu_ram": 24564, "cpu_cores": 16, "cpu_cores_effective": 16,
+         "cpu_ram": 65536, "geolocation": "Korea, KR"}
+    ]  # fmt: skip
+
+
+def _runpod(fake: FakePrices) -> None:
+    fake.gpu_types = [
+        {"id": "NVIDIA A40", "displayName": "A40", "memoryInGb": 48, "maxGpuCount": 1, "secureCloud": True, "securePrice": 0.41,
+         "secureSpotPrice": None}
+    ]  # fmt: skip
+
+
+def _oci(fake: FakePrices) -> None:
+    fake.parts = [part("B95909", "Compute - GPU - A10", "GPU Per Hour", 1.75)]
+
+
+def _gcp(fake: FakePrices) -> None:
+    fake.skus = [
+        sku("G2 Instance Core running in Americas", 0.03),
+        sku("G2 Instance Ram running in Americas", 0.003, unit="GiBy.h"),
+        sku("Nvidia L4 GPU running in Americas", 0.5),
+    ]
+
+
+def _aws(fake: FakePrices) -> None:
+    fake.products = [product("p4d.24xlarge", "us-east-1", "20.5", gpu="8")]
+
+
+def _verda(fake: FakePrices) -> None:
+    fake.verda_client = ("s3cret-key", "s3cret-key")
+    fake.verda_types = [verda_type("1B300.30V", "5.50", "1.75", "B300", 1, 262)]
+
+
+def _hyperstack(fake: FakePrices) -> None:
+    fake.pricebook = [{"name": "A100-80G-PCIe", "value": "1.11"}]
+    fake.flavors = [{"region_name": "CANADA-1", "flavors": [flavor("n3-A100x1", "", "A100-80G-PCIe", 1)]}]
+
+
+def _cudo(fake: FakePrices) -> None:
+    fake.cudo_types = [machine_type("ice-lake-a40-compute", "ca-montreal-3", "A40 (compute mode)", "0.30")]
+
+
+def _fluidstack(fake: FakePrices) -> None:
+    fake.configurations = [
+        {"gpu_type": "H100_NVLINK_80GB", "price_per_gpu_hr": "2.5", "gpu_counts": [8], "regions": ["FINLAND"]}
+    ]
+
+
+def _ibm(fake: FakePrices) -> None:
+    fake.profiles = [profile("gx3d-160x1792x8h100", "p", ("INSTANCE_MULTI_TENANT", "1"))]
+    hours = metric("INSTANCE_HOURS_MULTI_TENANT", 85.5, "part-is.instance-hours-gx3d-160x1792x8h100")
+    fake.quotes = {"p": [quote("us-east", "d", hours)]}
+
+
+CLOUDS: dict[str, tuple[Callable[[FakePrices], None], str, str, float]] = {
+    "aws": (_aws, "p4d.24xlarge", "us-east-1", 20.5),
+    "azure": (_azure, "Standard_NC4as_T4_v3", "eastus", 0.987),
+    "cudo": (_cudo, "ice-lake-a40-compute_1x2v4gb", "ca-montreal-3", 0.321),
+    "digitalocean": (_digitalocean, "gpu-h100x1-80gb", "tor1", 3.21),
+    "fluidstack": (_fluidstack, "H100_NVLINK_80GB::8", "FINLAND", 20.0),
+    "gcp": (_gcp, "g2-standard-4", "us-central1", 0.668),
+    "hyperstack": (_hyperstack, "n3-A100x1", "CANADA-1", 1.11),
+    "ibm": (_ibm, "gx3d-160x1792x8h100", "us-east", 85.5),
+    "lambda": (_lambda, "gpu_1x_a10", "us-east-1", 0.99),
+    "oci": (_oci, "VM.GPU.A10.2", "us-ashburn-1", 3.5),
+    "runpod": (_runpod, "1x_A40_SECURE", "SE", 0.41),
+    "vast": (_vast, "1x-RTX_4090-16-65536", "Korea, KR", 0.31),
+    "verda": (_verda, "1B300.30V", "FIN-03", 5.5),
+}
+
+
+@pytest.mark.parametrize("provider", CLOUDS)
+def test_a_new_price_reaches_the_plan(shared: tuple[IdleServer, FakePrices], provider: str) -> None:
+    if provider == "aws":
+        pytest.importorskip("boto3", reason="boto3 is not installed (`pip install .[aws]`)")
+    client = Client(Location(socket=shared[0].socket))
+    _, machine, region, usd = CLOUDS[provider]
+    told: list[str] = []
+    done = client.catalog_refresh(provider, force=True, tell=told.append)
+    assert (done.provider, done.state, done.progress) == (provider, "done", "")
+    assert done.after > 0
+    assert told[0] == ""
+    assert price_of(client, provider, machine, region) == pytest.approx(usd)
+    ages = {age.provider: age for age in client.catalog().providers}
+    assert (ages[provider].source, ages[provider].refreshable) == ("refreshed", True)
+    assert (folder(client) / "live" / f"{provider}.prices").exists()
+
+
+def test_the_same_with_nebius(idle: IdleServer, client: Client, monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("nebius", reason="the SDK is not installed (`pip install .[nebius]`)")
+    with FakeNebius() as fake:
+        fake.token = "s3cret-key"
+        preset = Preset(name="1gpu-16vcpu-200gb", vcpus=16, memory_gib=200, gpus=1, usd="2.22")
+        fake.regions = {"eu-north1": [Platform(name="gpu-h100-sxm", gpu_memory_gb=80, presets=(preset,))]}
+        monkeypatch.setenv("ARGOSY_PRICES_OF_NEBIUS", fake.address)
+        assert client.catalog_refresh("nebius", force=True).state == "done"
+    assert price_of(client, "nebius", "gpu-h100-sxm_1gpu-16vcpu-200gb", "eu-north1") == 2.22
+
+
+def test_every_service_is_tried() -> None:
+    assert {*CLOUDS, "nebius"} == {*FETCHERS}
+
+
+def test_what_fails_says_so_and_keeps_the_old_prices(client: Client, service: FakePrices) -> None:
+    before = price_of(client, "lambda", "gpu_1x_a10", "us-east-1")
+    service.secret = "Bearer another"
+    with pytest.raises(ArgosyError) as refused:
+        client.catalog_refresh("lambda")
+    assert render_error(refused.value) == (
+        "error: the price service of lambda does not let us in (401); the old prices are kept\n"
+        "hint: check LAMBDA_API_KEY: the service does not accept it"
+    )
+    service.secret = None
+    _lambda(service)
+    with pytest.raises(ArgosyError, match="17 instead of 408 before; the old ones are kept"):
+        client.catalog_refresh("lambda")
+    with pytest.raises(ArgosyError, match="its public API tells which machines are available"):
+        client.catalog_refresh("paperspace")
+    with pytest.raises(ArgosyError, match="the prices of `gcp` are not being refreshed"):
+        client.catalog_refreshing("gcp")
+    assert price_of(client, "lambda", "gpu_1x_a10", "us-east-1") == before
+    assert not (folder(client) / "live").exists()
+
+
+def _slow(service: FakePrices) -> None:
+    """Forty pages."""
+    service.slow_s = 0.05
+    service.sizes = [
+        {"slug": f"s-{n}", "memory": 1024, "vcpus": 1, "price_hourly": 0.01, "regions": ["fra1"]}
+        for n in range(40)
+    ]
+
+
+def test_ctrl_c_calls_it_off(client: Client, service: FakePrices) -> None:
+    _slow(service)
+
+    def leave(text: str) -> None:
+        if text == "3 answers":
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        client.catalog_refresh("digitalocean", force=True, tell=leave)
+    assert client.catalog_refreshing("digitalocean").state == "cancelled"
+    asked = len(service.requests)
+    time.sleep(0.3)
+    assert len(service.requests) <= asked + 1  # the request under way is the last one
+    assert not (folder(client) / "live").exists()
+    # And it can be started again.
+    assert client.catalog_refresh("digitalocean", force=True).after == 40
+
+
+def test_two_who_wait_for_the_same(idle: IdleServer, client: Client, service: FakePrices) -> None:
+    _slow(service)
+    replies: list[t.RefreshReply | ArgosyError] = []
+
+    def wait() -> None:
+        try:
+            replies.append(Client(Location(socket=idle.socket)).catalog_refresh("digitalocean", force=True))
+        except ArgosyError as error:
+            replies.append(error)
+
+    both = [threading.Thread(target=wait) for _ in range(2)]
+    for each in both:
+        each.start()
+    for each in both:
+        each.join()
+    assert [reply.after for reply in replies if isinstance(reply, t.RefreshReply)] == [40, 40]
+    assert len(service.requests) == 40  # one refresh, two who waited
+    replies.clear()
+    waiting = threading.Thread(target=wait)
+    waiting.start()
+    while len(service.requests) < 45:
+        time.sleep(0.01)
+    idle_client = Client(Location(socket=idle.socket))
+    with pytest.raises(KeyboardInterrupt):
+        idle_client.catalog_refresh("digitalocean", tell=_interrupt)
+    waiting.join()
+    (error,) = replies
+    assert isinstance(error, ArgosyError)
+    assert render_error(error) == (
+        "error: the refresh of digitalocean was called off; the old prices are kept\n"
+        "hint: `argosy catalog refresh digitalocean` starts it again"
+    )
+
+
+def _interrupt(text: str) -> None:
+    raise KeyboardInterrupt
+
+
+def test_the_other_client(idle: IdleServer, service: FakePrices) -> None:
+    _slow(service)
+
+    async def act() -> t.RefreshReply:
+        async with AsyncClient(Location(socket=idle.socket)) as client:
+            refreshing = asyncio.create_task(client.catalog_refresh("digitalocean", force=True))
+            while len(service.requests) < 3:
+                await asyncio.sleep(0.01)
+            refreshing.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await refreshing
+            assert (await client.catalog_refreshing("digitalocean")).state == "cancelled"
+            return await client.catalog_refresh("digitalocean", force=True)
+
+    assert asyncio.run(act()).after == 40
+
+
+def test_a_server_that_stops_does_not_wait(service: FakePrices, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ARGOSY_PRICES_OF_DIGITALOCEAN", service.url)
+    monkeypatch.setenv("DIGITALOCEAN_TOKEN", "x")
+    _slow(service)
+    service.slow_s = 1.0
+    with IdleServer() as idle:
+        client = Client(Location(socket=idle.socket))
+        waiting = threading.Thread(target=lambda: _quietly(client), daemon=True)
+        waiting.start()
+        while not service.requests:
+            time.sleep(0.01)
+        place = folder(client)
+    waiting.join(20)
+    assert not waiting.is_alive()
+    assert not (place / "live").exists()
+
+
+def _quietly(client: Client) -> None:
+    try:
+        client.catalog_refresh("digitalocean", force=True)
+    except ArgosyError:
+        return
