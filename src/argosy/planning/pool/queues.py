@@ -41,6 +41,7 @@ class Node:
         "deserved",
         "guaranteed",
         "history",
+        "history_fine",
         "kept",
         "lendable",
         "limits",
@@ -69,6 +70,7 @@ class Node:
         self.used = [0] * size
         self.sums = [0] * size  # what the children (of a leaf: its jobs) take up here
         self.history = [0] * size  # what it has borrowed lately: decayed mean
+        self.history_fine = [0] * size  # the same with 32 binary places
         self.lendable = [0] * size  # what it has for its children to borrow
         self.scale = 1  # common denominator of its children's shares
         self.borrows_of = [0] * size  # its own share of one unit, as a numerator over the parent's scale
@@ -244,7 +246,7 @@ class QueueTree:
                 for node in self.nodes.values():
                     for row in (node.guaranteed, node.deserved, node.kept, node.used, node.sums):
                         row.append(0)
-                    for row in (node.history, node.lendable, node.borrows_of):
+                    for row in (node.history, node.history_fine, node.lendable, node.borrows_of):
                         row.append(0)
             if amount:
                 pairs.append((place, amount))

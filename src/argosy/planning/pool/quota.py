@@ -45,7 +45,7 @@ __all__ = [
     "leaf_of",
 ]
 
-_ONE: Final = 1 << 32  # fixed point of the decay
+_ONE: Final = 1 << 32  # fixed point of the decay: 32 binary places
 _TICKS: Final = 4096  # steps of a half-life
 
 
@@ -130,8 +130,8 @@ class Quotas:
         self._held: dict[str, Held] = {}
         self._journal: list[tuple[str, Held, bool]] = []  # the last: it was charged, not refunded
         self._touched: set[Node] = set()
-        self._ticked_ms: int | None = None
-        self._tick_ms = max(1, tenancy.policy.half_life_s * 1000 // _TICKS)
+        self._ticks: int | None = None  # of history: 4096 in a half-life, from the epoch on
+        self._half_life_ms = tenancy.policy.half_life_s * 1000
 
     @property
     def capacity(self) -> Amounts:
@@ -321,19 +321,18 @@ class Quotas:
 
         Called at the start of a cycle; what happens between two steps is seen as it stands at the later one.
         """
-        if self._ticked_ms is None or now_ms < self._ticked_ms:
-            self._ticked_ms = now_ms
+        now = now_ms * _TICKS // self._half_life_ms
+        passed = 0 if self._ticks is None else now - self._ticks
+        self._ticks = now
+        if passed <= 0:
             return
-        ticks = (now_ms - self._ticked_ms) // self._tick_ms
-        if not ticks:
-            return
-        self._ticked_ms += ticks * self._tick_ms
-        remains = _decay(ticks)
+        remains = _decay(passed)
         for node in self.tree.nodes.values():
             for i in node.counted:
                 above = max(0, node.used[i] - node.deserved[i])
-                if above or node.history[i]:
-                    node.history[i] = (node.history[i] * remains + above * (_ONE - remains)) // _ONE
+                if above or node.history_fine[i]:
+                    fine = (node.history_fine[i] * remains >> 32) + above * (_ONE - remains)
+                    node.history_fine[i], node.history[i] = fine, fine >> 32
 
     # --- who must give back
 
@@ -383,8 +382,8 @@ class Quotas:
         Why it ends. (b) Take the children of that lowest queue and sort their shares, the largest first. Let s be the largest
         share among the victims' children before. The taker's child ends below the share that each of them had when it was
         asked about, so below s; the victims' children all fall; the others stay. So fewer shares are s or more, none of them is
-        new, and the sorted list falls lexicographically. Such lists of numbers with a lower bound cannot fall for ever; and
-        who was ended cannot take back, because the share of its queue with it again is not below that of the taker.
+        new, and the sorted list falls lexicographically. Such lists of numbers with a lower bound cannot fall for ever. A
+        single victim (the last of several) cannot take back at once: the share of its child with it again is not below the taker's.
         (a) What starts within what is kept is not taken back by any reclaim, so it happens at most as often as there is room that
         is kept. Lists of different levels: reclaims inside a queue change nothing above it but its sum.
         """
@@ -435,13 +434,14 @@ class Quotas:
         for holder, (node, amounts, _) in self._held.items():
             new.charge(holder, node.path.removesuffix(f"/{OWN}"), amounts)
         new.settle()
-        new._ticked_ms = self._ticked_ms
+        if new._half_life_ms == self._half_life_ms:
+            new._ticks = self._ticks
         for path, node in self.tree.nodes.items():
-            if any(node.history):
+            if any(node.history_fine):
                 new.tree.leaf(path)
                 at = new.tree.nodes[path]
-                for i, amount in new.tree.pairs(self.tree.named(node.history)):
-                    at.history[i] = amount
+                for i, fine in new.tree.pairs(self.tree.named(node.history_fine)):
+                    at.history_fine[i], at.history[i] = fine, fine >> 32
         return new
 
     def rows(self, waiting: Mapping[str, Amounts] | None = None) -> tuple[QueueUsage, ...]:
