@@ -138,16 +138,15 @@ def test_launch_json(argosy: CommandLine) -> None:
 
 def test_dryrun_changes_nothing(argosy: CommandLine, server: FakeServer) -> None:
     assert argosy.good("launch", "--dryrun", "--cpus", "2+", "--", "x") == (
-        "INFRA                      INSTANCE      NODES  CPUS  MEMORY  ACCELERATORS  KIND      $/H  CHOSEN\n"
-        "local                      this machine      1     8   32 GB                owned      $0  yes\n"
-        "aws/ca-central-1/cac1-az2  p4d.24xlarge      1    96  1.1 TB  A100:8        spot   ~$5.16  no driver\n"
+        "INFRA                      INSTANCE      CPUS  MEMORY  ACCELERATORS  KIND      $/H  CHOSEN\n"
+        "local                      this machine     8   32 GB                owned      $0  yes\n"
+        "aws/ca-central-1/cac1-az2  p4d.24xlarge    96  1.1 TB  A100:8        spot   ~$5.16  no driver\n"
         "and 13 more offers fit (--top shows more)\n"
         "\n"
         "local this machine (owned): $0/h; next is aws p4d.24xlarge (spot) at $5.16/h\n"
         "\n"
         "Not considered:\n"
-        "  aws  –  credentials  no credentials\n"
-        "  aws  –  no-driver    p4d.24xlarge in ca-central-1 fits at $5.16/h, but Argosy cannot launch on aws yet\n"
+        "  credentials  aws: no credentials\n"
         "\n"
         "Nothing was launched (--dryrun).\n"
     )

@@ -16,22 +16,21 @@ STALE = (
 )
 
 PLAN = """\
-INFRA                      INSTANCE      NODES  CPUS  MEMORY  ACCELERATORS  KIND      $/H  TIME    TOTAL  CHOSEN
-local                      this machine      1     8   32 GB                owned      $0    2h       $0  yes
-aws/ca-central-1/cac1-az2  p4d.24xlarge      1    96  1.1 TB  A100:8        spot   ~$5.16    2h  ~$10.33  no driver
+INFRA                      INSTANCE      CPUS  MEMORY  ACCELERATORS  KIND      $/H  TIME    TOTAL  CHOSEN
+local                      this machine     8   32 GB                owned      $0    2h       $0  yes
+aws/ca-central-1/cac1-az2  p4d.24xlarge    96  1.1 TB  A100:8        spot   ~$5.16    2h  ~$10.33  no driver
 and 13 more offers fit (--top shows more)
 
 local this machine (owned): $0/h; next is aws p4d.24xlarge (spot) at $5.16/h
 """
 COMPARED = """
-CAPACITY  PLACE                      MACHINE       NODES     $/H    TOTAL  LOSSES  SAVES
-owned     local                      this machine      1      $0
-spot      aws/ca-central-1/cac1-az2  p4d.24xlarge      1  ~$5.16  ~$10.33     0.5    77%
+CAPACITY  PLACE                      MACHINE          $/H    TOTAL  LOSSES  SAVES
+owned     local                      this machine      $0
+spot      aws/ca-central-1/cac1-az2  p4d.24xlarge  ~$5.16  ~$10.33     0.5    77%
 """
 REJECTED = """
 Not considered:
-  aws  –  credentials  no credentials
-  aws  –  no-driver    p4d.24xlarge in ca-central-1 fits at $5.16/h, but Argosy cannot launch on aws yet
+  credentials  aws: no credentials
 """
 
 

@@ -15,6 +15,22 @@ def rejection_lines(plan: Plan) -> tuple[str, ...]:
     return tuple("  ".join([*(row[i].ljust(widths[i]) for i in range(3)), row[3]]) for row in rows)
 
 
+def grouped_lines(plan: Plan) -> tuple[str, ...]:
+    """One line per reason, with the places that it holds for: for plans in which something else fits."""
+    places: dict[tuple[str, str], list[str]] = {}
+    for each in plan.rejected:
+        place = f"{each.provider}/{each.region}" if each.region else each.provider
+        mine = places.setdefault((each.code, each.text), [])
+        if place not in mine:
+            mine.append(place)
+    width = max((len(code) for code, _ in places), default=0)
+    codes = list(dict.fromkeys(code for code, _ in places))
+    return tuple(
+        f"{code.ljust(width)}  {', '.join(mine)}: {text}"
+        for (code, text), mine in sorted(places.items(), key=lambda item: codes.index(item[0][0]))
+    )
+
+
 def no_offer(task: Task, plan: Plan) -> ArgosyError:
     """Nothing fits: what was asked for, why each place was refused, and what to change."""
     wishes = " or ".join(dict.fromkeys(wish.render() for wish in task.resources))
@@ -32,7 +48,7 @@ def _hint(task: Task, plan: Plan) -> str:
         hints.append(
             f"raise `max_hourly_cost` above {render_price(max(caps))}" if caps else "raise `max_hourly_cost`"
         )
-    if "spot" in codes:
+    if "spot" in codes and any(wish.use_spot for wish in task.resources):
         hints.append("drop `use_spot`")
     if codes & {"credentials", "unreachable"}:
         hints.append("`argosy check` says what is wrong with an infrastructure")

@@ -45,6 +45,7 @@ def plan_pipeline(
             for stage in reply.stages
         ],
         right=("NODES", "$/H", "TIME", "COST", "INPUT", "EGRESS"),
+        spare=("KIND", "TIME", "NODES", "$/H", "LAUNCH"),
     )  # fmt: skip
     if reply.moves:
         screen.print()
@@ -64,8 +65,9 @@ def plan_pipeline(
             right=("SIZE", "TRAFFIC"),
         )
     traffic = f", {render_price(reply.egress_micro_usd)} of it traffic" if reply.egress_micro_usd else ""
-    screen.print(
-        f"\nAll {len(tasks)} tasks: ~{render_price(reply.cost_micro_usd)}{traffic}, done in ~{render_duration(reply.makespan_s)}"
+    screen.print()
+    screen.paragraph(
+        f"All {len(tasks)} tasks: ~{render_price(reply.cost_micro_usd)}{traffic}, done in ~{render_duration(reply.makespan_s)}"
     )
     for reason in reply.reasons:
-        screen.print(f"  {reason}")
+        screen.paragraph(f"  {reason}")

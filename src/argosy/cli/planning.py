@@ -82,7 +82,7 @@ def plan(
         if html is not None:
             _write(session, html, reply.page)
         if len(tasks) == 1:
-            screen.warn(reply.warnings)
+            screen.warn(news_of(reply.warnings, warnings))
         if as_json:
             screen.json(reply)
             return
@@ -409,6 +409,21 @@ def _unheeded(warnings: tuple[str, ...], heeded: tuple[str, ...]) -> list[str]:
     return [text for text in warnings if not any(f"`{name}`" in text for name in heeded)]
 
 
+def news_of(said: Sequence[str], before: Sequence[str]) -> list[str]:
+    """Warnings of the server about fields that the file's own warnings did not name."""
+    return [text for text in said if not any(_field_of(text) in told for told in before)]
+
+
+def _field_of(warning: str) -> str:
+    """The first name in backticks, with them.
+
+    >>> _field_of("`service` is accepted and does nothing yet")
+    '`service`'
+    """
+    parts = warning.split("`")
+    return f"`{parts[1]}`" if len(parts) > 2 else warning
+
+
 def _refuse_nothing(task: Task, reply: PlanReply) -> None:
     """Raises `no-offer` when nothing fits anywhere, with the constraint that is to blame."""
     from argosy.api.plans import no_offer
@@ -423,7 +438,9 @@ def _refuse_nothing(task: Task, reply: PlanReply) -> None:
 
 def show_plan(session: Session, task: Task, reply: PlanReply, *, compare: bool = False) -> None:
     """Candidates, why the first is the first, and why not elsewhere."""
-    from argosy.api.plans import rejection_lines
+    import msgspec
+
+    from argosy.api.plans import grouped_lines
     from argosy.model.offer import waits_for
 
     screen = session.screen
@@ -433,18 +450,21 @@ def show_plan(session: Session, task: Task, reply: PlanReply, *, compare: bool =
     if reply.offers:
         _plan_table(session, reply, task.num_nodes)
         _say_more(session, reply)
-    if reply.text:
-        screen.print(f"\n{reply.text}")
-    if reply.deadline:
-        screen.print(reply.deadline)
+    said = [text for text in (reply.text, reply.deadline) if text]
+    for text in said:
+        if text is said[0]:
+            screen.print()
+        screen.paragraph(text)
     if reply.offers and not reply.plan.choices and not waits:
         screen.print("None of these can be launched yet: Argosy has no driver for them.")
     if compare:
         screen.print()
         _compare_table(session, reply.compared)
-    if reply.plan.rejected:
+    if any(each.code != "no-driver" for each in reply.plan.rejected):
         screen.print("\nNot considered:")
-        for line in rejection_lines(reply.plan):
+        # The column says it of each offer.
+        left = [each for each in reply.plan.rejected if each.code != "no-driver" or not reply.offers]
+        for line in grouped_lines(msgspec.structs.replace(reply.plan, rejected=tuple(left))):
             screen.print(f"  {line}")
 
 
@@ -458,7 +478,7 @@ def _plan_table(session: Session, reply: PlanReply, num_nodes: int) -> None:
             [
                 place_of(offer),
                 offer.instance_type,
-                str(num_nodes),
+                str(num_nodes) if num_nodes > 1 else "",
                 render_milli(offer.cpus_milli) if offer.cpus_milli else "",
                 render_bytes(offer.memory_bytes) if offer.memory_bytes else "",
                 accelerators_of(offer),
@@ -476,6 +496,7 @@ def _plan_table(session: Session, reply: PlanReply, num_nodes: int) -> None:
             for offer in reply.offers
         ],
         right=("NODES", "CPUS", "MEMORY", "$/H", "TIME", "TOTAL", "G CO2", "PLACES"),
+        spare=("PLACES", "CPUS", "MEMORY", "TIME", "NODES", "CHOSEN"),
     )  # fmt: skip
 
 
@@ -499,7 +520,7 @@ def _compare_table(session: Session, rows: tuple[CompareView, ...]) -> None:
                 row.kind,
                 row.place,
                 row.instance_type,
-                str(row.num_nodes),
+                str(row.num_nodes) if row.num_nodes > 1 else "",
                 ("~" if row.estimated else "") + render_price(row.price_micro_usd),
                 f"~{render_price(row.total_micro_usd)}" if row.total_micro_usd is not None else "",
                 render_duration(row.finish_s) if row.finish_s is not None else "",
@@ -513,6 +534,7 @@ def _compare_table(session: Session, rows: tuple[CompareView, ...]) -> None:
             for row in rows
         ],
         right=("NODES", "$/H", "TOTAL", "DONE IN", "LOSSES", "IN TIME", "SAVES"),
+        spare=("NOTE", "NODES", "LOSSES", "DONE IN"),
     )
 
 

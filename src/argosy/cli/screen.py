@@ -69,6 +69,16 @@ class Screen:
         """Data, or an answer, to standard output."""
         self.out.write(text + "\n")
 
+    def paragraph(self, text: str) -> None:
+        """Sentences to standard output: broken between words on a terminal, as they are elsewhere."""
+        if self.out.isatty():
+            import textwrap
+
+            text = textwrap.fill(
+                text, max(40, _columns(self._env)), break_long_words=False, break_on_hyphens=False
+            )
+        self.print(text)
+
     def say(self, text: str, colour: str = "") -> None:
         """Something about the data, to standard error."""
         self.end_progress()
@@ -128,8 +138,14 @@ class Screen:
         *,
         stream: TextIO | None = None,
         right: Sequence[str] = (),
+        spare: Sequence[str] = (),
     ) -> None:
-        """Aligned columns; one that is empty in every row is left out. `right`: columns of numbers."""
+        """Aligned columns; one that is empty in every row is left out.
+
+        Args:
+            right: columns of numbers.
+            spare: columns that a terminal too narrow for all of them does without, the first of them first.
+        """
         stream = self.out if stream is None else stream
         keep = [
             index
@@ -137,6 +153,7 @@ class Screen:
             if index == 0 or not rows or any(row[index] for row in rows)
         ]
         if stream.isatty() and self._env.get("TERM") != "dumb":
+            keep = _fitting(columns, rows, keep, spare, _columns(self._env))
             self._rich_table(columns, rows, keep, stream, right)
             return
         widths = {index: max(len(row[index]) for row in [columns, *rows]) for index in keep}
@@ -174,6 +191,18 @@ class Screen:
         for row in rows:
             table.add_row(*(Text(row[index], style=_OF_STATUS.get(row[index], "")) for index in keep))
         console.print(table)
+
+
+def _fitting(
+    columns: Sequence[str], rows: Sequence[Sequence[str]], keep: list[int], spare: Sequence[str], width: int
+) -> list[int]:
+    """`keep` without the spare columns that are too much for a terminal of this width."""
+    for name in spare:
+        taken = sum(max(len(row[index]) for row in [columns, *rows]) + 2 for index in keep) - 2
+        if taken <= width:
+            break
+        keep = [index for index in keep if columns[index] != name]
+    return keep
 
 
 def _columns(env: Mapping[str, str]) -> int:

@@ -133,7 +133,7 @@ def plan_deadline(
                     outlooks.append(mixed)
     outlooks.sort(key=lambda each: (each.cost_micro_usd, -each.probability, each.finish_s, each.policy))
     good = [each for each in outlooks if each.probability >= ask.confidence]
-    chosen = good[0] if good else None
+    chosen = _simplest(good) if good else None
     if chosen is not None:
         text = _explain(chosen, outlooks, ask, name)
         return DeadlinePlan(
@@ -147,6 +147,15 @@ def plan_deadline(
         text=_explain_late(earliest, ask, name),
         hint=_hint_late(earliest),
     )
+
+
+def _simplest(good: Sequence[Outlook]) -> Outlook:
+    """The first; spot alone for a move to on-demand that as good as never comes."""
+    first = good[0]
+    if first.policy is not Policy.MIXED or first.switch_probability >= 1e-3:
+        return first
+    same = (each for each in good if each.policy is Policy.SPOT and each.choice == first.choice)
+    return next(same, first)
 
 
 def _work_s(choice: Choice, ask: DeadlineAsk, durations: Callable[[Choice], int] | None) -> float:

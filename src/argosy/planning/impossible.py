@@ -23,8 +23,8 @@ class Relaxed(NamedTuple):
     wish: Resources
 
 
-def relaxations(wish: Resources) -> Iterator[Relaxed]:
-    """Every constraint of the wish, dropped alone."""
+def relaxations(wish: Resources, *, spot_was_asked: bool = True) -> Iterator[Relaxed]:
+    """Every constraint of the wish, dropped alone. `spot_was_asked` False: its `use_spot` is not the user's."""
     place = wish.infra
     if place.zone:
         yield Relaxed(f"the zone {place.zone}", replace(wish, infra=replace(place, zone=None)))
@@ -41,7 +41,7 @@ def relaxations(wish: Resources) -> Iterator[Relaxed]:
         yield Relaxed(f"`not: {named}`", replace(wish, excluded=()))
     if wish.instance_type:
         yield Relaxed(f"`instance_type: {wish.instance_type}`", replace(wish, instance_type=None))
-    if wish.use_spot is not None:
+    if wish.use_spot is not None and spot_was_asked:
         yield Relaxed(f"`use_spot: {str(wish.use_spot).lower()}`", replace(wish, use_spot=None))
     if wish.accelerator is not None:
         if wish.accelerator.memory_min_bytes:
@@ -80,12 +80,14 @@ def explain_impossible(
     abilities: Mapping[str, Ability] | None = None,
     market: Market | None = None,
     atlas: Atlas | None = None,
+    spot_was_asked: bool = True,
 ) -> str:
     """One sentence for a wish that nothing serves; "" when something does.
 
     Args:
         offers: single offers; `abilities` by provider, by default several nodes, spot and owned machines are possible.
         market: priced offers in columns, looked through as well.
+        spot_was_asked: False: `use_spot` of the wish is not the user's, and not to blame.
     """
     able = abilities or {
         offer.provider: Ability(spot=True, multi_node=True, fractions=True) for offer in offers
@@ -103,7 +105,7 @@ def explain_impossible(
     wanted = f"`{wish.render()}`{nodes}"
     if not offers and (market is None or not market.providers):
         return f"nothing fits {wanted}: no infrastructure is enabled"
-    steps = list(relaxations(wish))
+    steps = list(relaxations(wish, spot_was_asked=spot_was_asked))
     blames = [(step.words, found[0]) for step in steps if (found := fitting(step.wish))]
     if num_nodes > 1 and (one := fitting(wish, 1)):
         blames.append((f"`num_nodes: {num_nodes}`", one[0]))

@@ -32,7 +32,6 @@ from argosy.server.log_stream import LogStreams
 from argosy.server.operations import Operations
 from argosy.server.ports import Controllers
 from argosy.server.pricing import Pricing
-from argosy.server.refreshing import Refreshes
 from argosy.server.tokens import Tokens
 from argosy.store.store import Store
 
@@ -43,7 +42,8 @@ _TERMINAL_MESSAGE_BYTES: Final = 1 << 20
 
 
 class Application:
-    """All requests. `stopping` is set when the server should go down: by `stop`, a signal, or a request."""
+    """All requests. `stopping` is set when the server should go down: by `stop`, a signal, or a request. `prices`: a table
+    in place of the shipped one."""
 
     def __init__(
         self,
@@ -57,14 +57,18 @@ class Application:
         clock: Clock,
         ids: Ids,
         state_dir: Path,
+        prices: Path | None = None,
     ) -> None:
         self.stopping = asyncio.Event()
         self.listening: tuple[str, ...] = ()
         self.streams = LogStreams(store, logs, controllers, self.stopping)
         pricing = Pricing(
-            state_dir / "catalog", clock=clock, drivers=lambda: providers.all(), environ=os.environ
+            state_dir / "catalog",
+            clock=clock,
+            drivers=lambda: providers.all(),
+            environ=os.environ,
+            shipped=prices,
         )
-        self.refreshes = Refreshes(pricing.refresh)
         self.accounts = Accounts(store, Budgets(state_dir / "budgets.json"), clock)
         operations = Operations(
             store=store,
@@ -90,14 +94,12 @@ class Application:
             stop=self.stop,
             pricing=pricing,
             accounts=self.accounts,
-            refreshes=self.refreshes,
         )
         self.front = Front(bind(handlers.table()), tokens=Tokens(state_dir), ids=ids)
 
     def stop(self) -> None:
         """Ask the server to go down. Streams end; their readers come back with a cursor."""
         self.stopping.set()
-        self.refreshes.close()
         self.streams.commits.wake_all()
 
     @contextlib.asynccontextmanager

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from collections.abc import Collection, Sequence
+from typing import TYPE_CHECKING, Final
 
 import msgspec
 
@@ -32,16 +32,33 @@ def distinct(ranked: Sequence[Ranked], limit: int) -> list[tuple[Ranked, int]]:
     return [(each, count[key]) for key, each in first.items()]
 
 
-def spot_told(rejections: Sequence[Rejection], task: Task) -> tuple[Rejection, ...]:
-    """Who did not speak of spot is told how to get it."""
-    if any(wish.use_spot is not None for wish in task.resources):
-        return tuple(rejections)
-    return tuple(
-        msgspec.structs.replace(each, text="some of it is spot: taken only with `use_spot: true`")
-        if each.code == "spot"
-        else each
-        for each in rejections
-    )
+#: What is said of a provider although some of its machines fit. That its other machines are others goes without saying.
+_SAID_OF_FITTING: Final = frozenset({"spot", "price-cap", "residency", "excluded", "no-driver"})
+
+
+def told(
+    rejections: Sequence[Rejection], task: Task, fitting: Collection[str], *, spot_weighed: bool
+) -> tuple[Rejection, ...]:
+    """Of each provider what matters: where something fits, what was left out on purpose; elsewhere the last hurdle, which
+    some of its machines came to. Who did not speak of spot is told how to get it.
+
+    Args:
+        fitting: providers of which something fits.
+        spot_weighed: spot was looked at although nobody spoke of it.
+    """
+    free = all(wish.use_spot is None for wish in task.resources)
+    last = {each.provider: each for each in rejections if each.code != "no-driver"}
+    found = []
+    for each in rejections:
+        if each.provider in fitting:
+            if each.code not in _SAID_OF_FITTING or (each.code == "spot" and (spot_weighed or not free)):
+                continue
+        elif each.code != "no-driver" and each is not last[each.provider]:
+            continue
+        if each.code == "spot" and free:
+            each = msgspec.structs.replace(each, text="some of it is spot: taken only with `use_spot: true`")
+        found.append(each)
+    return tuple(found)
 
 
 def summed_by_model(rows: Sequence[GpuRow]) -> tuple[t.ModelView, ...]:

@@ -30,9 +30,9 @@ from argosy.server.price_rows import (
     parse_gpu,
     parse_objective,
     parse_place,
-    spot_told,
     steady,
     summed_by_model,
+    told,
 )
 from argosy.server.spending import Rates
 from argosy.server.task_facts import hazard_of, known_of
@@ -174,7 +174,13 @@ class Pricing:
         if best is not None and request.distinct:  # the next best is another machine, not another place
             text = rank_by(objective, [each.choice for each, _ in kept], task.num_nodes, known).text
         rows = self._compared(task, capacities, known) if request.compare or request.html else ()
-        plan = msgspec.structs.replace(own, rejected=(*own.rejected, *spot_told(ranking.plan.rejected, task)))
+        rejected = told(
+            ranking.plan.rejected,
+            task,
+            {each.offer.provider for each in choices},
+            spot_weighed=best is None and weighed is not None,
+        )
+        plan = msgspec.structs.replace(own, rejected=(*own.rejected, *rejected))
         return t.PlanReply(
             plan=plan,
             offers=tuple(views),
@@ -355,19 +361,20 @@ class Pricing:
         from argosy.planning.impossible import explain_impossible
         from argosy.planning.market import explain_none
 
-        told = []
+        said = []
         for wish, steps in zip(task.resources, ranking.steps, strict=True):
             if steps:
                 sentence = explain_impossible(
-                    wish,
+                    steady(wish),
                     offers,
                     num_nodes=task.num_nodes,
                     abilities=abilities,
                     market=self._market(),
                     atlas=self._atlas(),
+                    spot_was_asked=wish.use_spot is not None,
                 )
-                told.append(sentence or explain_none(wish, steps))
-        return "; ".join(dict.fromkeys(told))
+                said.append(sentence or explain_none(wish, steps))
+        return "; ".join(dict.fromkeys(said))
 
     def _view(self, ranked: Ranked, places: int) -> t.OfferView:
         from argosy.catalog.listing import offer_rows

@@ -23,6 +23,7 @@ from argosy.infra.agent_port import AgentPort, Channel, Duplex
 from argosy.infra.provider import Capabilities, Diagnostic, Manifest, Provider, Want
 from argosy.infra.system import SystemClock, SystemIds
 from argosy.model.facts import ClaimFact
+from argosy.model.ids import Clock
 from argosy.model.offer import Offer
 from argosy.model.rows import Claim, Node
 from argosy.testing.builders import an_offer
@@ -160,7 +161,15 @@ class TerminalAgents:
 class IdleServer:
     """Use as a context. `do` runs a coroutine in the server's loop and gives its result."""
 
-    def __init__(self, *providers: StaticProvider, listen: str = "", state_dir: Path | None = None) -> None:
+    def __init__(
+        self,
+        *providers: StaticProvider,
+        listen: str = "",
+        state_dir: Path | None = None,
+        clock: Clock | None = None,
+        prices: Path | None = None,  # a table in place of the shipped one
+    ) -> None:
+        self._clock, self._prices = clock or SystemClock(), prices
         self.home = Path(tempfile.mkdtemp(dir="/tmp", prefix="idle-")) if state_dir is None else state_dir
         self._own_home = state_dir is None
         self.socket = self.home / "run" / "server.sock"
@@ -224,7 +233,7 @@ class IdleServer:
         from argosy.store import Store
 
         self._loop = asyncio.get_running_loop()
-        clock, ids = SystemClock(), SystemIds()
+        clock, ids = self._clock, SystemIds()
         tcp: socket.socket | None = bind_tcp(self._listen) if self._listen else None
         self.store = await Store.open(f"sqlite:///{self.home / 'argosy.db'}", ids=ids, clock=clock)
         self.logs, self.blobs = LogStore(self.home / "logs"), BlobStore(self.home)
@@ -238,6 +247,7 @@ class IdleServer:
             clock=clock,
             ids=ids,
             state_dir=self.home,
+            prices=self._prices,
         )
         async with self.application.listen(bind_socket(self.socket), tcp):
             self.address = self.application.listening[-1]
