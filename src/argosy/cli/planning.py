@@ -279,8 +279,12 @@ def catalog_refresh(session: Session, providers: tuple[str, ...], force: bool, a
     done = []
     failed: ArgosyError | None = None
     with session.on_interrupt(lambda: "What was refreshed is kept; the others have their old prices."):
-        for name in providers:
-            screen.progress(f"asking {name} for prices")
+        for number, name in enumerate(providers, 1):
+            which = f" ({number} of {len(providers)})" if len(providers) > 1 else ""
+
+            def tell(text: str, head: str = f"asking {name} for prices{which}") -> None:
+                screen.progress(f"{head}: {text}" if text else head)
+
             try:
                 reply = session.client.catalog_refresh(name, force=force, tell=tell)
             except ArgosyError as error:
