@@ -9,6 +9,7 @@ reserve  for the first of each queue that can do none of these
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from functools import partial
 from typing import TYPE_CHECKING, Final, NamedTuple
 
@@ -213,13 +214,15 @@ class Cycle:
                     continue
                 kind.blocked[at] = -1
             ends_ms = self._ends_ms(ask)
-            if self._refused(ask.queue, variant.amounts, ends_ms):
-                if reason == "capacity":
-                    reason = "quota"
+            if self._passes_limit(ask.queue, variant.amounts, ends_ms):
+                reason = "quota"
                 continue
             placements = pool.inventory.find(variant.ask)
             if placements is None:
                 kind.blocked[at] = pool.inventory.version
+                continue
+            if not pool.quotas.lends(ask.queue, variant.amounts):
+                reason = "quota"
                 continue
             if self.soon is not None or self.keeps is not None or self.unkept:
                 placements = self._beside(variant, ends_ms, kind.number)
@@ -253,18 +256,19 @@ class Cycle:
             self.over_before[kind] = last
         return placements
 
-    def _refused(self, queue: str, amounts: Amounts, ends_ms: int | None) -> bool:
-        """Whether a quota is in the way, with what reservations keep of it."""
+    def _passes_limit(self, queue: str, amounts: Amounts, ends_ms: int | None) -> bool:
+        """Whether a limit is in the way, with what reservations keep of it. (What others lend is asked after the place: it is
+        also short when the pool is simply full.)"""
         quotas = self.pool.quotas
-        if quotas.over(queue, amounts) is None and quotas.lends(queue, amounts):
+        if quotas.over(queue, amounts) is None:
             return False
         if self.keeps is None or not any(keep.scope is not None for keep in self.keeps.all):
             return True
         mark = quotas.mark()
         self.keeps.lift_quotas(ends_ms)
-        refused = quotas.over(queue, amounts) is not None or not quotas.lends(queue, amounts)
+        over = quotas.over(queue, amounts) is not None
         quotas.rollback(mark)
-        return refused
+        return over
 
     def _over_today(self, queue: str, amounts: Amounts) -> bool:
         """Whether a limit is passed while what is leaving still runs."""
@@ -359,6 +363,26 @@ class Cycle:
                 releases.append(Release(at_ms, _seat_name(ask_id), seat.ask.queue, seat.seated))
         return releases
 
+    def forecast(self, asks: Iterable[Ask]) -> dict[str, int]:
+        """When each of them will probably start, if each had a reservation in this order. Decides nothing."""
+        pool = self.pool
+        start = pool.quotas.mark()
+        soon = pool.inventory.copy()
+        for job_id in pool.leaving_for:
+            soon.give(job_id)
+            pool.quotas.refund(job_id)
+        for ask_id, seat in pool.seats.items():
+            try:
+                soon.take(_seat_name(ask_id), seat.seated.need, seat.seated.placements)
+            except OverCommitted:
+                continue
+            pool.quotas.charge(_seat_name(ask_id), seat.ask.queue, seat.seated.amounts)
+        self.soon = soon
+        self.unkept = [ask for ask in asks if ask.id not in pool.seats]
+        keeps = self._keeps()
+        pool.quotas.rollback(start)
+        return {keep.ask.id: keep.at_ms for keep in keeps.all}
+
     # --- making room
 
     def _may_make_room(self) -> bool:
@@ -401,10 +425,8 @@ class Cycle:
         for variant in self.pool.class_of(ask).variants:
             if books.quotas.over(ask.queue, variant.amounts) is not None:
                 continue
-            if not books.quotas.lends(ask.queue, variant.amounts):
-                continue
             placements = books.inventory.find(variant.ask)
-            if placements is not None:
+            if placements is not None and books.quotas.lends(ask.queue, variant.amounts):
                 return Seated(variant.need, placements, self._amounts(variant, placements, ask))
         return None
 

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
+from typing import Final
 
 from argosy.model.scheduling import PRIORITY_CLASSES
 from argosy.model.tenancy import Amounts, Queue
 from argosy.model.units import render_duration
 from argosy.planning.pool.ask import Ask
+from argosy.planning.pool.quota import Over
 from argosy.planning.pool.tenancy_check import render_named
 
-USERS_SHOWN = 3
+USERS_SHOWN: Final = 3
 
 
 def label(ask: Ask) -> str:
@@ -93,17 +95,31 @@ def place_text(ask: Ask, place: int) -> str:
     )
 
 
-def users_text(users: Iterable[tuple[str, Amounts]], name: str) -> str:
-    """Who uses most of something: `acme/vision uses 24 of it, acme/nlp 8`."""
-    rows = sorted(((used.get(name, 0), path) for path, used in users), key=lambda row: (-row[0], row[1]))
-    rows = [row for row in rows if row[0]]
+def users_text(users: Mapping[str, int], name: str) -> str:
+    """Who uses most of something.
+
+    >>> users_text({"acme/nlp": 8000, "acme/vision": 24000}, "gpus")
+    'In use: 24 by acme/vision, 8 by acme/nlp.'
+    """
+    rows = sorted(((used, path) for path, used in users.items() if used), key=lambda row: (-row[0], row[1]))
     if not rows:
         return ""
-    shown = [f"{path or 'others'} ({render_named(name, amount)})" for amount, path in rows[:USERS_SHOWN]]
+    shown = [f"{render_named(name, used)} by {path or 'others'}" for used, path in rows[:USERS_SHOWN]]
     if len(rows) > USERS_SHOWN:
-        rest = sum(amount for amount, _ in rows[USERS_SHOWN:])
-        shown.append(f"{len(rows) - USERS_SHOWN} more queues ({render_named(name, rest)})")
-    return "In use by " + ", ".join(shown) + "."
+        rest = sum(used for used, _ in rows[USERS_SHOWN:])
+        shown.append(f"{render_named(name, rest)} by {len(rows) - USERS_SHOWN} more")
+    return "In use: " + ", ".join(shown) + "."
+
+
+def beyond_text(over: Over) -> str:
+    """
+    >>> beyond_text(Over(path="acme", name="gpus", used=0, asked=16000, limit=8000))
+    'It can never start: it asks for 16 gpus, and queue acme may use at most 8.'
+    """
+    asked, limit = (render_named(over.name, amount) for amount in (over.asked, over.limit))
+    return (
+        f"It can never start: it asks for {asked} {over.name}, and queue {over.path} may use at most {limit}."
+    )
 
 
 def leaving_text(leaving: Sequence[Ask]) -> str:

@@ -10,19 +10,32 @@ by nobody else, and nobody is ended twice for it.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from typing import NamedTuple
+from collections.abc import Iterable, Sequence
+from itertools import chain, islice
+from typing import Final, NamedTuple
 
 import msgspec
 
+from argosy.model.errors import ArgosyError
 from argosy.model.offer import DeviceShare, Placement
 from argosy.model.tenancy import Amounts, Tenancy
-from argosy.planning.pool.ask import Ask, Decision, Machine, Need, Reservation, Running
+from argosy.planning.pool.ask import Ask, Decision, Machine, Need, Reservation, Running, Waiting
 from argosy.planning.pool.cycle import Cycle, Seat
+from argosy.planning.pool.explain import (
+    behind_text,
+    beyond_text,
+    later_text,
+    leaving_text,
+    place_text,
+    sentence,
+    users_text,
+)
 from argosy.planning.pool.inventory import Inventory, OverCommitted, need_of
-from argosy.planning.pool.order import Order
+from argosy.planning.pool.order import Order, class_of, place_of
 from argosy.planning.pool.quota import Quotas, amounts_of
 from argosy.planning.pool.whatif import Held, Seated, rate_of
+
+FORECAST_MAX: Final = 64  # asks of which the time of their start is told
 
 
 class Variant(NamedTuple):
@@ -42,6 +55,17 @@ class AskClass:
         self.number = number
         self.variants = variants
         self.blocked = [-1] * len(variants)  # version of the inventory in which it did not fit; -1: not known
+
+
+class _Told:
+    """What was worked out for `explain`, as long as nothing happens."""
+
+    __slots__ = ("epoch", "places", "starts")
+
+    def __init__(self, epoch: int) -> None:
+        self.epoch = epoch
+        self.places: dict[str, int] = {}
+        self.starts: dict[str, int] | None = None
 
 
 class Pool:
@@ -66,6 +90,7 @@ class Pool:
         self.epoch = 0  # grows with every event
         self._cycled = -1  # epoch after the last cycle
         self._wake_ms: int | None = None
+        self._told: _Told | None = None
         self._resized = False
         self._classes: dict[int, AskClass] = {}
         self._on: dict[str, dict[str, None]] = {}  # machine → who holds something there
@@ -252,9 +277,7 @@ class Pool:
         due = self._wake_ms is not None and self._wake_ms <= now_ms
         if self.epoch == self._cycled and not due:
             return Decision(reservations=self.reservations, wake_ms=self._wake_ms)
-        if self._resized:
-            self.quotas.set_capacity(self.inventory.capacity())
-            self._resized = False
+        self._resize()
         cycle = Cycle(self, now_ms)
         decision = cycle.run()
         self.reservations = decision.reservations
@@ -263,6 +286,103 @@ class Pool:
         self.quotas.settle()
         self._cycled = self.epoch
         return decision
+
+    def _resize(self) -> None:
+        if self._resized:
+            self.quotas.set_capacity(self.inventory.capacity())
+            self._resized = False
+
+    # --- telling
+
+    def explain(self, ask_id: str, now_ms: int) -> Waiting:
+        """Why an ask does not run now, what would let it start, and when that probably is. ArgosyError when nothing of that id waits."""
+        seat = self.seats.get(ask_id)
+        ask = seat.ask if seat is not None else self.order.get(ask_id)
+        if ask is None:
+            raise ArgosyError("not-found", f"nothing with the id {ask_id} waits in this pool")
+        self._resize()
+        if ask.not_before_ms > now_ms:
+            text = later_text(ask.not_before_ms, now_ms)
+            return Waiting(ask_id=ask_id, code="later", text=text, starts_at_ms=ask.not_before_ms)
+        if seat is not None:
+            leaving = [self.held[job].ask for job, taker in self.leaving_for.items() if taker == ask_id]
+            return Waiting(ask_id=ask_id, code="order", text=leaving_text(leaving), starts_at_ms=now_ms)
+        never = self.inventory.never(ask)
+        if never is not None:
+            return Waiting(ask_id=ask_id, code="never", text=sentence(never.text))
+        variants = self.class_of(ask).variants
+        limits = [self.quotas.never(ask.queue, variant.amounts) for variant in variants]
+        if all(limits) and limits[0] is not None:
+            return Waiting(ask_id=ask_id, code="limit", text=beyond_text(limits[0]))
+        place = self._places(now_ms).get(ask_id, 0)
+        starts_at_ms = self._forecast(now_ms).get(ask_id)
+        code, text = self._why_not(ask, variants, now_ms)
+        return Waiting(
+            ask_id=ask_id, code=code, text=f"{text} {place_text(ask, place)}", starts_at_ms=starts_at_ms
+        )
+
+    def _why_not(self, ask: Ask, variants: Sequence[Variant], now_ms: int) -> tuple[str, str]:
+        over = lack = None
+        within: list[Variant] = []
+        for variant in variants:
+            passed = self.quotas.over(ask.queue, variant.amounts)
+            if passed is not None:
+                over = over or passed
+                continue
+            within.append(variant)
+            if self.inventory.find(variant.ask) is None:
+                continue
+            lack = self.quotas.lack(ask.queue, variant.amounts)
+            if lack is not None:
+                continue
+            before = next((each for each in self.reservations if each.ask_id != ask.id), None)
+            first = self.order.get(before.ask_id) if before is not None else None
+            if before is None or first is None:
+                return "order", "There is room, and it is about to be considered."
+            return "order", behind_text(first, before.starts_at_ms, now_ms)
+        if lack is not None:
+            return "quota", sentence(lack.render())
+        if over is not None and not within:
+            return "limit", f"{sentence(over.render())} It starts when something there ends."
+        why = self.inventory.why_not(within[0].ask)
+        text = sentence(why.text)
+        if why.code in ("capacity", "fragmented"):
+            name = "gpus" if within[0].need.gpu_milli else "cpus"
+            users: dict[str, int] = {}
+            for held in self.held.values():
+                amount = held.seated.amounts.get(name, 0)
+                users[held.ask.queue] = users.get(held.ask.queue, 0) + amount
+            text = f"{text} {users_text(users, name)}".strip()
+        return why.code, text
+
+    def line(self, now_ms: int, most: int | None = None) -> tuple[Ask, ...]:
+        """Who waits, in the order in which a cycle would consider them as the books are; those with a seat first."""
+        seated = [seat.ask for seat in self.seats.values() if not seat.gone]
+        heads = self.order.heads(self.quotas, self.tenancy.policy, now_ms)
+        return tuple(islice(chain(seated, heads), most))
+
+    def _places(self, now_ms: int) -> dict[str, int]:
+        """The place of every ask in its own queue, from 1."""
+        if self._told is None or self._told.epoch != self.epoch:
+            self._told = _Told(self.epoch)
+        if not self._told.places:
+            policy = self.tenancy.policy
+            keyed = sorted(
+                (ask.queue, class_of(ask, policy, now_ms), place_of(ask, policy)) for ask in self.order.asks()
+            )
+            queue, place = None, 0
+            for path, _, where in keyed:
+                queue, place = path, place + 1 if path == queue else 1
+                self._told.places[where[-1]] = place
+        return self._told.places
+
+    def _forecast(self, now_ms: int) -> dict[str, int]:
+        """When those who are considered first will probably start: a reservation for each, one after the other."""
+        self._places(now_ms)
+        assert self._told is not None
+        if self._told.starts is None:
+            self._told.starts = Cycle(self, now_ms).forecast(self.line(now_ms, FORECAST_MAX))
+        return self._told.starts
 
 
 def _limited_paths(tenancy: Tenancy) -> frozenset[str]:
