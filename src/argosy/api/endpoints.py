@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from typing import Final, NamedTuple
 
+from argosy.api import sharing as s
 from argosy.api import types as t
 
 API_VERSION: Final = 1
@@ -198,6 +199,56 @@ ENDPOINTS: Final[tuple[Endpoint, ...]] = (
         t.BudgetList,
         "Set the budget of a project.",
         scope="admin",
+    ),
+    Endpoint(
+        "tenancy",
+        "GET",
+        "/tenancy",
+        None,
+        s.TenancyReply,
+        "Who shares what: queues with their usage, groups, presets, policy.",
+    ),
+    Endpoint(
+        "set_tenancy",
+        "PUT",
+        "/tenancy",
+        s.TenancyRequest,
+        s.TenancyReply,
+        "Set all of it anew. What breaks a rule of the tree is refused.",
+        scope="admin",
+    ),
+    Endpoint(
+        "set_queue",
+        "PUT",
+        "/queues",
+        s.QueueRequest,
+        s.TenancyReply,
+        "Change, make or remove one queue.",
+        scope="admin",
+    ),
+    Endpoint(
+        "explain_queue",
+        "GET",
+        "/queues/explain",
+        None,
+        s.QueueExplanation,
+        "A queue in words.",
+        query=(
+            ("queue", str, "its path"),
+            ("request", str, "also what this would meet: `A100:8`"),
+            ("nodes", int, "of so many nodes"),
+        ),
+    ),
+    Endpoint(
+        "pools", "GET", "/pools", None, s.PoolList, "Machines, who holds which part of them, who waits."
+    ),
+    Endpoint(
+        "explain",
+        "GET",
+        "/workloads/{workload}/explain",
+        None,
+        s.ExplainReply,
+        "Why a job or cluster waits, or is where it is, and its history. By id.",
     ),
     Endpoint(
         "missing_chunks", "POST", "/chunks/missing", t.ChunksRequest, t.ChunksReply, "Which chunks to upload."

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Final, NamedTuple
@@ -30,6 +31,7 @@ class Location(NamedTuple):
     token: str = ""
     home: Path = Path()  # state folder: the local server's, and the client's cache
     is_default: bool = False  # the local server of `home`: started when it is absent
+    project: str = ""  # in which names are meant; "": `default`
 
     def render(self) -> str:
         """For people; never the token.
@@ -84,7 +86,7 @@ def log_path(state_dir: Path) -> Path:
 def locate(env: Mapping[str, str]) -> Location:
     """The server that a client with this environment talks to.
 
-    Errors: "usage" when ARGOSY_SERVER is not an address.
+    Errors: "usage" when ARGOSY_SERVER is not an address or ARGOSY_PROJECT no name.
 
     >>> locate({"HOME": "/root"})
     Location('/root/.argosy/run/server.sock')
@@ -94,13 +96,14 @@ def locate(env: Mapping[str, str]) -> Location:
     home = state_dir(env)
     token = env.get("ARGOSY_TOKEN", "").strip()
     named = env.get("ARGOSY_SERVER", "").strip()
+    project = _project(env)
     if not named:
-        return Location(socket_path(home), token=token, home=home, is_default=True)
+        return Location(socket_path(home), token=token, home=home, is_default=True, project=project)
     if named.startswith("unix:"):
         named = named[len("unix:") :]
-        return Location(Path("/" + named.lstrip("/")), token=token, home=home)
+        return Location(Path("/" + named.lstrip("/")), token=token, home=home, project=project)
     if named.startswith("/"):
-        return Location(Path(named), token=token, home=home)
+        return Location(Path(named), token=token, home=home, project=project)
     try:
         parts = urlsplit(named if "://" in named else f"http://{named}")
         port = parts.port
@@ -121,4 +124,17 @@ def locate(env: Mapping[str, str]) -> Location:
         prefix=parts.path.rstrip("/"),
         token=token,
         home=home,
+        project=project,
     )
+
+
+def _project(env: Mapping[str, str]) -> str:
+    """It becomes a header: nothing but what may name a project."""
+    project = env.get("ARGOSY_PROJECT", "").strip()
+    if project and not re.fullmatch(r"[a-z0-9][-a-z0-9._]{0,62}", project):
+        raise ArgosyError(
+            "usage",
+            f"ARGOSY_PROJECT cannot name a project: {project[:40]!r}",
+            hint="small letters, digits, `-`, `.` and `_`, for example `vision`",
+        )
+    return project

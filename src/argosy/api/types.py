@@ -164,6 +164,7 @@ class LaunchRequest(Request, frozen=True, kw_only=True, omit_defaults=True):
     autostop: Autostop | None = None
     down: bool = False  # the cluster goes when its jobs are done
     setup: bool = True
+    project: str = ""  # "": that of the client's header, else `default`
     key: str = ""  # idempotency: the same key gives the same answer
 
 
@@ -173,6 +174,7 @@ class ExecRequest(Request, frozen=True, kw_only=True, omit_defaults=True):
     cluster: str
     tasks: tuple[Task, ...]
     user: str = ""
+    project: str = ""  # "": the cluster's
     key: str = ""
 
 
@@ -181,6 +183,7 @@ class JobsLaunchRequest(Request, frozen=True, kw_only=True, omit_defaults=True):
 
     tasks: tuple[Task, ...]
     user: str = ""
+    project: str = ""
     key: str = ""
 
 
@@ -226,6 +229,10 @@ class ClusterView(Reply, frozen=True, kw_only=True, omit_defaults=True):
     resources: str  # as people write it
     num_nodes: int
     user: str = ""
+    project: str = ""
+    queue: str = ""  # path of the leaf that it counts in
+    position: int = 0  # while it is queued: 1 is the next
+    starts_at_ms: int | None = None  # while it is queued: when it probably starts
     created_ms: int = 0
     detail: str = ""  # reason and what to do
     autostop: Autostop = Autostop()
@@ -259,6 +266,12 @@ class JobView(Reply, frozen=True, kw_only=True, omit_defaults=True):
     errors: int = 0
     attempt: str | None = None  # the present or last one
     task_id: str = ""
+    project: str = ""
+    queue: str = ""  # path of the leaf that it counts in
+    position: int = 0  # while it waits: 1 is the next
+    starts_at_ms: int | None = None  # while it waits: when it probably starts
+    evictions: int = 0  # times that it made room for others
+    preemptible: bool = False
 
 
 class StatusReply(Reply, frozen=True, kw_only=True, omit_defaults=True):
@@ -409,7 +422,7 @@ class CatalogReply(Reply, frozen=True, kw_only=True, omit_defaults=True):
 
 
 class RefreshRequest(Request, frozen=True, kw_only=True, omit_defaults=True):
-    """Ask a provider's own price service. `force` takes also strangely few prices."""
+    """Ask a provider's own price service. `force` takes also strangely few prices; `cancel` calls off the one under way."""
 
     provider: str
     force: bool = False
@@ -417,6 +430,8 @@ class RefreshRequest(Request, frozen=True, kw_only=True, omit_defaults=True):
 
 
 class RefreshReply(Reply, frozen=True, kw_only=True, omit_defaults=True):
+    """How a refresh is. Counts of prices are there when it is done."""
+
     provider: str
     before: int = 0
     after: int = 0

@@ -12,6 +12,7 @@ from types import TracebackType
 from typing import Self, TypeVar
 
 from argosy import __version__
+from argosy.api import sharing as s
 from argosy.api import types as t
 from argosy.api.location import Location, locate
 from argosy.client import calls
@@ -32,6 +33,7 @@ from argosy.client.wire import ReplyParser, WireError, render_head
 from argosy.model.errors import ArgosyError
 from argosy.model.resources import Autostop
 from argosy.model.task import Task
+from argosy.model.tenancy import Tenancy
 from argosy.model.tree import Tree
 
 T = TypeVar("T")
@@ -221,7 +223,8 @@ class AsyncClient:
         raise AssertionError("unreachable")
 
     def _headers(self, call: Call[T]) -> list[tuple[str, str]]:
-        return headers_of(call.media_type, bool(call.body), self.location.token)
+        location = self.location
+        return headers_of(call.media_type, bool(call.body), location.token, location.project)
 
     async def _take(self) -> _Stream:
         while self._idle:
@@ -318,9 +321,13 @@ class AsyncClient:
         down: bool = False,
         setup: bool = True,
         user: str = "",
+        project: str = "",
         key: str = "",
     ) -> t.LaunchReply:
-        """Make or reuse a cluster and run `task` on it. Files must have been sent: see `files.send_files`."""
+        """Make or reuse a cluster and run `task` on it. Files must have been sent: see `files.send_files`.
+
+        `project`: whose cluster it is and whose budget and quota it counts in; "": that of ARGOSY_PROJECT, else `default`.
+        """
         return await self.send(
             calls.launch(
                 t.LaunchRequest(
@@ -330,21 +337,26 @@ class AsyncClient:
                     autostop=autostop,
                     down=down,
                     setup=setup,
+                    project=project,
                     key=key or new_key(),
                 )
             )
         )
 
     async def exec(
-        self, cluster: str, tasks: Sequence[Task], *, user: str = "", key: str = ""
+        self, cluster: str, tasks: Sequence[Task], *, user: str = "", project: str = "", key: str = ""
     ) -> t.JobsReply:
-        """Queue jobs on an existing cluster, all or none."""
-        request = t.ExecRequest(cluster=cluster, tasks=tuple(tasks), user=user, key=key or new_key())
+        """Queue jobs on an existing cluster, all or none. `project` "": they count in the cluster's."""
+        request = t.ExecRequest(
+            cluster=cluster, tasks=tuple(tasks), user=user, project=project, key=key or new_key()
+        )
         return await self.send(calls.exec_(request))
 
-    async def jobs_launch(self, tasks: Sequence[Task], *, user: str = "", key: str = "") -> t.JobsReply:
+    async def jobs_launch(
+        self, tasks: Sequence[Task], *, user: str = "", project: str = "", key: str = ""
+    ) -> t.JobsReply:
         """Queue managed jobs, all or none: each owns its nodes and recovers."""
-        request = t.JobsLaunchRequest(tasks=tuple(tasks), user=user, key=key or new_key())
+        request = t.JobsLaunchRequest(tasks=tuple(tasks), user=user, project=project, key=key or new_key())
         return await self.send(calls.jobs_launch(request))
 
     async def status(self, *, refresh: bool = False, all: bool = False) -> t.StatusReply:
@@ -462,6 +474,32 @@ class AsyncClient:
     async def set_budget(self, request: t.BudgetRequest) -> t.BudgetList:
         """Set the budget of a project; 0 removes it."""
         return await self.send(calls.set_budget(request))
+
+    async def tenancy(self) -> s.TenancyReply:
+        """Who shares what: queues with their usage, groups, presets, policy."""
+        return await self.send(calls.tenancy())
+
+    async def set_tenancy(self, tenancy: Tenancy, *, rev: int | None = None) -> s.TenancyReply:
+        """Set all of it anew; `rev`: only if nobody has written since. Errors: "spec-invalid", "conflict", "forbidden"."""
+        return await self.send(calls.set_tenancy(s.TenancyRequest(tenancy=tenancy, rev=rev)))
+
+    async def set_queue(self, request: s.QueueRequest) -> s.TenancyReply:
+        """Change, make or remove one queue. Errors: "spec-invalid", "not-found", "forbidden"."""
+        return await self.send(calls.set_queue(request))
+
+    async def explain_queue(
+        self, queue: str, *, request: str | None = None, nodes: int | None = None
+    ) -> s.QueueExplanation:
+        """A queue in words; `request`: also what `A100:8` (on so many nodes) would meet. Errors: "not-found", "usage"."""
+        return await self.send(calls.explain_queue(queue, request=request, nodes=nodes))
+
+    async def pools(self) -> s.PoolList:
+        """Machines, who holds which part of them, who waits."""
+        return await self.send(calls.pools())
+
+    async def explain(self, workload_id: str) -> s.ExplainReply:
+        """Why a job or cluster waits, or is where it is; and its history. Errors: "not-found"."""
+        return await self.send(calls.explain(workload_id))
 
     async def missing_chunks(self, digests: Sequence[str]) -> t.ChunksReply:
         """Which chunks the server does not have."""

@@ -11,6 +11,7 @@ from urllib.parse import quote, urlencode
 
 import msgspec
 
+from argosy.api import sharing as s
 from argosy.api import types as t
 from argosy.api.endpoints import API_VERSION, BODY_LIMIT_BYTES, BY_NAME, PREFIX, Endpoint
 from argosy.model.errors import ArgosyError, Problem
@@ -286,6 +287,33 @@ def budgets() -> Call[t.BudgetList]:
 
 def set_budget(request: t.BudgetRequest) -> Call[t.BudgetList]:
     return _call("set_budget", t.BudgetList, body=request)
+
+
+def tenancy() -> Call[s.TenancyReply]:
+    return _call("tenancy", s.TenancyReply)
+
+
+def set_tenancy(request: s.TenancyRequest) -> Call[s.TenancyReply]:
+    return _call("set_tenancy", s.TenancyReply, body=request)
+
+
+def set_queue(request: s.QueueRequest) -> Call[s.TenancyReply]:
+    return _call("set_queue", s.TenancyReply, body=request)
+
+
+def explain_queue(
+    queue: str, *, request: str | None = None, nodes: int | None = None
+) -> Call[s.QueueExplanation]:
+    query: Query = {"queue": queue, "request": request, "nodes": nodes}
+    return _call("explain_queue", s.QueueExplanation, query=query)
+
+
+def pools() -> Call[s.PoolList]:
+    return _call("pools", s.PoolList)
+
+
+def explain(workload_id: str) -> Call[s.ExplainReply]:
+    return _call("explain", s.ExplainReply, workload=workload_id)
 
 
 def missing_chunks(digests: Sequence[str]) -> Call[t.ChunksReply]:

@@ -11,6 +11,7 @@ from types import TracebackType
 from typing import Final, Self, TypeVar
 
 from argosy import __version__
+from argosy.api import sharing as s
 from argosy.api import types as t
 from argosy.api.location import Location, locate
 from argosy.client import calls
@@ -28,6 +29,7 @@ from argosy.client.wire import ReplyParser
 from argosy.model.errors import ArgosyError
 from argosy.model.resources import Autostop
 from argosy.model.task import Task
+from argosy.model.tenancy import Tenancy
 from argosy.model.tree import Tree
 
 T = TypeVar("T")
@@ -43,12 +45,14 @@ def new_key() -> str:
     return os.urandom(12).hex()
 
 
-def headers_of(call_media_type: str, has_body: bool, token: str) -> list[tuple[str, str]]:
+def headers_of(call_media_type: str, has_body: bool, token: str, project: str = "") -> list[tuple[str, str]]:
     headers = [("user-agent", f"argosy/{__version__}"), ("accept", "*/*")]
     if has_body:
         headers.append(("content-type", call_media_type))
     if token:
         headers.append(("authorization", f"Bearer {token}"))
+    if project:
+        headers.append(("x-argosy-project", project))
     return headers
 
 
@@ -170,7 +174,8 @@ class Client:
         raise AssertionError("unreachable")
 
     def _request(self, connection: Connection, call: Call[T]) -> None:
-        headers = headers_of(call.media_type, bool(call.body), self.location.token)
+        location = self.location
+        headers = headers_of(call.media_type, bool(call.body), location.token, location.project)
         target = self.location.prefix + call.target
         connection.send(call.endpoint.method, target, headers, call.body, self._reply_timeout_s)
 
@@ -265,9 +270,13 @@ class Client:
         down: bool = False,
         setup: bool = True,
         user: str = "",
+        project: str = "",
         key: str = "",
     ) -> t.LaunchReply:
-        """Make or reuse a cluster and run `task` on it. Files must have been sent: see `files.send_files`."""
+        """Make or reuse a cluster and run `task` on it. Files must have been sent: see `files.send_files`.
+
+        `project`: whose cluster it is and whose budget and quota it counts in; "": that of ARGOSY_PROJECT, else `default`.
+        """
         return self.send(
             calls.launch(
                 t.LaunchRequest(
@@ -277,19 +286,26 @@ class Client:
                     autostop=autostop,
                     down=down,
                     setup=setup,
+                    project=project,
                     key=key or new_key(),
                 )
             )
         )
 
-    def exec(self, cluster: str, tasks: Sequence[Task], *, user: str = "", key: str = "") -> t.JobsReply:
-        """Queue jobs on an existing cluster, all or none."""
-        request = t.ExecRequest(cluster=cluster, tasks=tuple(tasks), user=user, key=key or new_key())
+    def exec(
+        self, cluster: str, tasks: Sequence[Task], *, user: str = "", project: str = "", key: str = ""
+    ) -> t.JobsReply:
+        """Queue jobs on an existing cluster, all or none. `project` "": they count in the cluster's."""
+        request = t.ExecRequest(
+            cluster=cluster, tasks=tuple(tasks), user=user, project=project, key=key or new_key()
+        )
         return self.send(calls.exec_(request))
 
-    def jobs_launch(self, tasks: Sequence[Task], *, user: str = "", key: str = "") -> t.JobsReply:
+    def jobs_launch(
+        self, tasks: Sequence[Task], *, user: str = "", project: str = "", key: str = ""
+    ) -> t.JobsReply:
         """Queue managed jobs, all or none: each owns its nodes and recovers."""
-        request = t.JobsLaunchRequest(tasks=tuple(tasks), user=user, key=key or new_key())
+        request = t.JobsLaunchRequest(tasks=tuple(tasks), user=user, project=project, key=key or new_key())
         return self.send(calls.jobs_launch(request))
 
     def status(self, *, refresh: bool = False, all: bool = False) -> t.StatusReply:
@@ -407,6 +423,32 @@ class Client:
     def set_budget(self, request: t.BudgetRequest) -> t.BudgetList:
         """Set the budget of a project; 0 removes it."""
         return self.send(calls.set_budget(request))
+
+    def tenancy(self) -> s.TenancyReply:
+        """Who shares what: queues with their usage, groups, presets, policy."""
+        return self.send(calls.tenancy())
+
+    def set_tenancy(self, tenancy: Tenancy, *, rev: int | None = None) -> s.TenancyReply:
+        """Set all of it anew; `rev`: only if nobody has written since. Errors: "spec-invalid", "conflict", "forbidden"."""
+        return self.send(calls.set_tenancy(s.TenancyRequest(tenancy=tenancy, rev=rev)))
+
+    def set_queue(self, request: s.QueueRequest) -> s.TenancyReply:
+        """Change, make or remove one queue. Errors: "spec-invalid", "not-found", "forbidden"."""
+        return self.send(calls.set_queue(request))
+
+    def explain_queue(
+        self, queue: str, *, request: str | None = None, nodes: int | None = None
+    ) -> s.QueueExplanation:
+        """A queue in words; `request`: also what `A100:8` (on so many nodes) would meet. Errors: "not-found", "usage"."""
+        return self.send(calls.explain_queue(queue, request=request, nodes=nodes))
+
+    def pools(self) -> s.PoolList:
+        """Machines, who holds which part of them, who waits."""
+        return self.send(calls.pools())
+
+    def explain(self, workload_id: str) -> s.ExplainReply:
+        """Why a job or cluster waits, or is where it is; and its history. Errors: "not-found"."""
+        return self.send(calls.explain(workload_id))
 
     def missing_chunks(self, digests: Sequence[str]) -> t.ChunksReply:
         """Which chunks the server does not have."""

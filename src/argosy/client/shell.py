@@ -102,6 +102,8 @@ def open_shell(
 
     target = calls.shell_target(cluster, node=node, command=command, rows=size.rows, columns=size.columns)
     headers = {"Authorization": f"Bearer {location.token}"} if location.token else {}
+    if location.project:
+        headers["X-Argosy-Project"] = location.project
     try:
         raw = open_socket(location)
         raw.settimeout(None)

@@ -14,7 +14,6 @@ from argosy.server.spending import month_of, spent_by_project
 from argosy.store.store import Store
 
 _OWNERS_MAX: Final = 10_000
-PROJECT: Final = "default"  # whose budget a launch is charged to, until requests name projects
 
 
 class Accounts:
@@ -68,13 +67,13 @@ class Accounts:
         if events:
             await self._store.commit([], events=events)
 
-    async def check(self, made: Plan) -> None:
+    async def check(self, made: Plan, project: str) -> None:
         """Raises `over-budget` when the plan costs money that the project no longer has."""
         if not self._budgets.all() or not made.choices or not made.choices[0].price_micro_usd:
             return
         month, spent = await self._spent()
         following, _, _ = month_of(month_of(self._clock.now_ms())[2])
-        refused = self._budgets.refuse(PROJECT, spent.get(PROJECT, 0), month, following)
+        refused = self._budgets.refuse(project, spent.get(project, 0), month, following)
         if refused is not None:
             raise refused
 

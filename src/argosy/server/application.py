@@ -32,6 +32,8 @@ from argosy.server.log_stream import LogStreams
 from argosy.server.operations import Operations
 from argosy.server.ports import Controllers
 from argosy.server.pricing import Pricing
+from argosy.server.refreshing import Refreshes
+from argosy.server.tenancy import Tenants
 from argosy.server.tokens import Tokens
 from argosy.store.store import Store
 
@@ -69,7 +71,9 @@ class Application:
             environ=os.environ,
             shipped=prices,
         )
+        self.refreshes = Refreshes(pricing.refresh)
         self.accounts = Accounts(store, Budgets(state_dir / "budgets.json"), clock)
+        tenants = Tenants(store, controllers, clock)
         operations = Operations(
             store=store,
             providers=providers,
@@ -79,6 +83,7 @@ class Application:
             ids=ids,
             pricing=pricing,
             accounts=self.accounts,
+            tenants=tenants,
         )
         handlers = Handlers(
             store=store,
@@ -94,12 +99,15 @@ class Application:
             stop=self.stop,
             pricing=pricing,
             accounts=self.accounts,
+            tenants=tenants,
+            refreshes=self.refreshes,
         )
         self.front = Front(bind(handlers.table()), tokens=Tokens(state_dir), ids=ids)
 
     def stop(self) -> None:
         """Ask the server to go down. Streams end; their readers come back with a cursor."""
         self.stopping.set()
+        self.refreshes.close()
         self.streams.commits.wake_all()
 
     @contextlib.asynccontextmanager

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import difflib
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Mapping, MutableMapping
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 from urllib.parse import parse_qsl
 
 import msgspec
@@ -31,14 +31,24 @@ _ENCODER = msgspec.json.Encoder()
 _TRUE, _FALSE = ("true", "1", "yes", ""), ("false", "0", "no")
 
 
+PROJECT_HEADER = b"x-argosy-project"
+
+
+class Caller(NamedTuple):
+    """Who asks: the project that names are meant in ("": not said), and whether everything is allowed."""
+
+    project: str = ""
+    is_admin: bool = True
+
+
 class Disconnected(Exception):
     """The client went away in the middle of its request."""
 
 
 class Exchange:
-    """A request that was let in. `is_local`: it came over the unix socket."""
+    """A request that was let in. `is_local`: it came over the unix socket. `is_admin`: it may do everything."""
 
-    __slots__ = ("answered", "endpoint", "is_local", "path", "query", "receive", "scope", "send")
+    __slots__ = ("answered", "endpoint", "is_admin", "is_local", "path", "query", "receive", "scope", "send")
 
     def __init__(
         self,
@@ -52,8 +62,18 @@ class Exchange:
     ) -> None:
         self.scope, self.receive, self.send = scope, receive, send
         self.endpoint, self.path, self.is_local = endpoint, path, is_local
-        self.answered = False
+        self.answered = self.is_admin = False
         self.query: Mapping[str, str | int | bool] = {}  # only what was given
+
+    @property
+    def caller(self) -> Caller:
+        """Raises `usage` for a project that cannot be one."""
+        from argosy.spec.names import check_name
+
+        for name, value in self.scope["headers"]:
+            if name == PROJECT_HEADER and value:
+                return Caller(check_name("project", value.decode("latin-1")), self.is_admin)
+        return Caller("", self.is_admin)
 
     # -- what was asked ---------------------------------------------------------------------------------------------
 

@@ -78,8 +78,7 @@ class Front:
         try:
             _check_api(scope)
             route, path = self._match("WS" if scope["type"] == "websocket" else scope["method"], scope)
-            if not is_local:
-                self._let_in(scope, route)
+            is_admin = is_local or self._let_in(scope, route) == "admin"
             if route is None:
                 raise ArgosyError(
                     "version-mismatch",
@@ -88,6 +87,7 @@ class Front:
                     hint="use a client of the server's version",
                 )
             exchange = Exchange(scope, receive, send, route.endpoint, path, is_local=is_local)
+            exchange.is_admin = is_admin
             exchange.check_query()
             answer = await route.handler(exchange)
             if answer is not None:
@@ -125,12 +125,12 @@ class Front:
                 return route, found
         return None, {}
 
-    def _let_in(self, scope: Scope, route: Route | None) -> None:
-        """Raises `unauthorized` or `forbidden`. What does not exist is told only to who may ask."""
+    def _let_in(self, scope: Scope, route: Route | None) -> str:
+        """The scope of the token. Raises `unauthorized` or `forbidden`. What does not exist is told only to who may ask."""
         given = next((value for name, value in scope["headers"] if name == b"authorization"), None)
         if given is None:
             if route is not None and route.endpoint.scope == "open":
-                return
+                return "open"
             raise ArgosyError("unauthorized", "this server asks for a token")
         kind, _, secret = given.decode("latin-1").partition(" ")
         scope_held = self._tokens.scope_of(secret.strip()) if kind.lower() == "bearer" else None
@@ -142,6 +142,7 @@ class Front:
                 f"`{route.endpoint.name}` needs a token of scope `admin`",
                 hint="`argosy server token --scope admin` on the server's machine makes one",
             )
+        return scope_held
 
     async def _fail(self, exchange: Exchange | None, scope: Scope, send: Send, error: ArgosyError) -> None:
         if exchange is not None and exchange.answered:

@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Final
 
 from argosy import __version__
+from argosy.api import sharing as s
 from argosy.api import types as t
 from argosy.api.endpoints import API_VERSION, CHUNK_PACK_LIMIT_BYTES, LOG_MEDIA_TYPE
 from argosy.data.blobs import BlobStore
@@ -20,16 +21,19 @@ from argosy.model.offer import Capacity
 from argosy.model.phases import Outcome, WorkloadPhase
 from argosy.model.rows import Attempt, Claim, Workload
 from argosy.model.task import JobSpec
+from argosy.planning.pool.picture import Queued
 from argosy.server.accounts import Accounts
 from argosy.server.exchange import Exchange, encode
 from argosy.server.front import Handler
 from argosy.server.log_stream import LogStreams, Wish, render_text
+from argosy.server.naming import cluster_called, split_name
 from argosy.server.operations import Operations
 from argosy.server.ports import Controllers
 from argosy.server.pricing import Pricing
 from argosy.server.refreshing import Refreshes
 from argosy.server.refusals import no_cluster
 from argosy.server.spending import Rates, grouped, saved
+from argosy.server.tenancy import Tenants
 from argosy.server.terminal import serve_terminal
 from argosy.server.views import explain_waits, view_cluster, view_cost, view_job
 from argosy.store.snapshot import Snapshot
@@ -62,9 +66,11 @@ class Handlers:
         stop: Callable[[], None],
         pricing: Pricing,
         accounts: Accounts,
+        tenants: Tenants,
         refreshes: Refreshes,
     ) -> None:
         self._pricing, self._accounts, self._refreshes = pricing, accounts, refreshes
+        self._tenants = tenants
         self._store, self._operations, self._controllers = store, operations, controllers
         self._agents, self._streams, self._blobs, self._clock = agents, streams, blobs, clock
         self._state_dir, self._log_file = state_dir, log_file
@@ -101,6 +107,12 @@ class Handlers:
             "catalog_refreshing": self.catalog_refreshing,
             "budgets": self.budgets,
             "set_budget": self.set_budget,
+            "tenancy": self.tenancy,
+            "set_tenancy": self.set_tenancy,
+            "set_queue": self.set_queue,
+            "explain_queue": self.explain_queue,
+            "pools": self.pools,
+            "explain": self.explain,
             "missing_chunks": self.missing_chunks,
             "put_chunks": self.put_chunks,
             "put_tree": self.put_tree,
@@ -142,35 +154,38 @@ class Handlers:
     # -- what users want ----------------------------------------------------------------------------------------------
 
     async def plan(self, exchange: Exchange) -> t.PlanReply:
-        return await self._operations.plan(await exchange.decode(t.PlanRequest))
+        return await self._operations.plan(await exchange.decode(t.PlanRequest), exchange.caller)
 
     async def plan_pipeline(self, exchange: Exchange) -> t.PipelineReply:
         return await self._operations.plan_pipeline(await exchange.decode(t.PipelineRequest))
 
     async def launch(self, exchange: Exchange) -> bytes:
-        return await self._operations.launch(await exchange.decode(t.LaunchRequest))
+        return await self._operations.launch(await exchange.decode(t.LaunchRequest), exchange.caller)
 
     async def exec(self, exchange: Exchange) -> bytes:
-        return await self._operations.exec(await exchange.decode(t.ExecRequest))
+        return await self._operations.exec(await exchange.decode(t.ExecRequest), exchange.caller)
 
     async def jobs_launch(self, exchange: Exchange) -> bytes:
-        return await self._operations.jobs_launch(await exchange.decode(t.JobsLaunchRequest))
+        request = await exchange.decode(t.JobsLaunchRequest)
+        return await self._operations.jobs_launch(request, exchange.caller)
 
     async def cancel(self, exchange: Exchange) -> t.Done:
-        return await self._operations.cancel(await exchange.decode(t.CancelRequest))
+        request = await exchange.decode(t.CancelRequest)
+        return await self._operations.cancel(request, exchange.caller.project)
 
     async def stop(self, exchange: Exchange) -> t.Done:
-        return await self._operations.stop(exchange.path["cluster"])
+        return await self._operations.stop(exchange.path["cluster"], exchange.caller.project)
 
     async def start(self, exchange: Exchange) -> t.Done:
-        return await self._operations.start(exchange.path["cluster"])
+        return await self._operations.start(exchange.path["cluster"], exchange.caller.project)
 
     async def down(self, exchange: Exchange) -> t.Done:
-        return await self._operations.down(exchange.path["cluster"])
+        return await self._operations.down(exchange.path["cluster"], exchange.caller.project)
 
     async def autostop(self, exchange: Exchange) -> t.Done:
         request = await exchange.decode(t.AutostopRequest)
-        return await self._operations.autostop(exchange.path["cluster"], request.autostop)
+        project = exchange.caller.project
+        return await self._operations.autostop(exchange.path["cluster"], request.autostop, project)
 
     # -- what is there ------------------------------------------------------------------------------------------------
 
@@ -187,9 +202,18 @@ class Handlers:
             return kept[1]
         observed = self._controllers.observed
         waits = self._controllers.waits(snapshot)
+        clusters, managed = snapshot.clusters(), snapshot.managed_jobs()
+        queued = self._tenants.queued(snapshot, (*clusters, *managed))
         views = [
-            view_cluster(row, snapshot, observed, now_ms=now_ms, waits=waits.get(row.id, ""))
-            for row in snapshot.clusters()
+            view_cluster(
+                row,
+                snapshot,
+                observed,
+                now_ms=now_ms,
+                waits=waits.get(row.id, ""),
+                queued=queued.get(row.id),
+            )
+            for row in clusters
         ]
         if everything:
             claims = await self._claims_by_owner()
@@ -198,7 +222,7 @@ class Handlers:
                 for row in await self._store.load_clusters()
                 if not row.is_live
             ]
-        jobs = [self._view_live(job, snapshot, None, waits) for job in snapshot.managed_jobs()]
+        jobs = [self._view_live(job, snapshot, None, waits, queued) for job in managed]
         body = encode(t.StatusReply(clusters=tuple(views), jobs=tuple(jobs)))
         self._status_cache[everything] = (key, body)
         return body
@@ -218,16 +242,27 @@ class Handlers:
         return found
 
     async def cluster(self, exchange: Exchange) -> t.ClusterView:
-        name = exchange.path["cluster"]
         snapshot = await self._store.snapshot()
-        found = snapshot.workloads.get(name) or await self._store.find_cluster(name, finished=True)
-        if found is None or found.kind != "cluster":
-            raise no_cluster(name, snapshot)
+        found = await self._cluster_called(exchange.path["cluster"], exchange, snapshot)
         claims = () if found.is_live else (await self._claims_by_owner())[found.id]
         now_ms = self._clock.now_ms()
         waits = self._controllers.waits(snapshot).get(found.id, "") if found.is_live else ""
+        queued = self._tenants.queued(snapshot, (found,)).get(found.id)
         observed = self._controllers.observed
-        return view_cluster(found, snapshot, observed, now_ms=now_ms, claims=claims, waits=waits)
+        return view_cluster(
+            found, snapshot, observed, now_ms=now_ms, claims=claims, waits=waits, queued=queued
+        )
+
+    async def _cluster_called(self, name: str, exchange: Exchange, snapshot: Snapshot) -> Workload:
+        """The live cluster that is meant, else the last that had the name. Raises `not-found`, `conflict`."""
+        project = exchange.caller.project
+        found = cluster_called(snapshot, name, project)
+        if found is None:
+            plain, project = split_name(name, project)
+            found = await self._store.find_cluster(plain, project=project, finished=True)
+        if found is None:
+            raise no_cluster(name, snapshot)
+        return found
 
     async def queue(self, exchange: Exchange) -> t.JobList:
         name = exchange.text("cluster")
@@ -235,9 +270,7 @@ class Handlers:
         snapshot = await self._store.snapshot()
         cluster: Workload | None = None
         if name:
-            cluster = await self._store.find_cluster(name, finished=True)
-            if cluster is None:
-                raise no_cluster(name, snapshot)
+            cluster = await self._cluster_called(name, exchange, snapshot)
         jobs = await self._store.load_jobs(
             cluster_id=cluster.id if cluster is not None else None,
             live=exchange.flag("live"),
@@ -248,8 +281,9 @@ class Handlers:
         if cluster is not None and cluster.is_live:
             waits = explain_waits(cluster, snapshot, waits.get(cluster.id, ""))
         attempts = await self._failed_attempts(jobs)
+        queued = self._tenants.queued(snapshot, jobs)
         views = tuple(
-            self._view_live(job, snapshot, name or None, waits)
+            self._view_live(job, snapshot, name or None, waits, queued)
             if job.is_live
             else view_job(job, cluster=name or None, attempt=attempts.get(job.id))
             for job in jobs
@@ -257,10 +291,19 @@ class Handlers:
         return t.JobList(jobs=views, next=jobs[-1].id if len(jobs) == limit else None)
 
     def _view_live(
-        self, job: Workload, snapshot: Snapshot, cluster: str | None, waits: Mapping[str, str]
+        self,
+        job: Workload,
+        snapshot: Snapshot,
+        cluster: str | None,
+        waits: Mapping[str, str],
+        queued: Mapping[str, Queued],
     ) -> t.JobView:
         return view_job(
-            job, cluster=cluster, attempt=snapshot.attempt_of(job.id), waits=waits.get(job.id, "")
+            job,
+            cluster=cluster,
+            attempt=snapshot.attempt_of(job.id),
+            waits=waits.get(job.id, ""),
+            queued=queued.get(job.id),
         )
 
     async def _failed_attempts(self, jobs: list[Workload]) -> dict[str, Attempt]:
@@ -286,12 +329,38 @@ class Handlers:
                     waits = explain_waits(cluster, snapshot, waits.get(cluster.id, ""))
         attempts = await self._store.load_attempts(job.id)
         last = attempts[-1] if attempts else None
-        return view_job(job, cluster=name, attempt=last, waits=waits.get(job.id, ""))
+        queued = self._tenants.queued(snapshot, (job,)).get(job.id)
+        return view_job(job, cluster=name, attempt=last, waits=waits.get(job.id, ""), queued=queued)
+
+    async def explain(self, exchange: Exchange) -> s.ExplainReply:
+        return await self._tenants.explain(exchange.path["workload"])
+
+    # -- who shares what ----------------------------------------------------------------------------------------------
+
+    async def tenancy(self, exchange: Exchange) -> s.TenancyReply:
+        return await self._tenants.show()
+
+    async def set_tenancy(self, exchange: Exchange) -> s.TenancyReply:
+        return await self._tenants.set(await exchange.decode(s.TenancyRequest))
+
+    async def set_queue(self, exchange: Exchange) -> s.TenancyReply:
+        return await self._tenants.set_queue(await exchange.decode(s.QueueRequest))
+
+    async def explain_queue(self, exchange: Exchange) -> s.QueueExplanation:
+        nodes = exchange.number("nodes") or 1
+        return await self._tenants.explain_queue(exchange.text("queue"), exchange.text("request"), nodes)
+
+    async def pools(self, exchange: Exchange) -> s.PoolList:
+        return await self._tenants.pools()
 
     async def events(self, exchange: Exchange) -> t.EventList:
         subject = exchange.text("subject") or None
         if subject is not None and await self._store.load(subject) is None:  # a name, or nothing at all
-            cluster = await self._store.find_cluster(subject, finished=True)
+            rows, project = await self._store.snapshot(), exchange.caller.project
+            cluster = cluster_called(rows, subject, project)
+            if cluster is None:
+                plain, project = split_name(subject, project)
+                cluster = await self._store.find_cluster(plain, project=project, finished=True)
             subject = cluster.id if cluster is not None else subject
         found = await self._store.load_events(
             subject=subject,

@@ -21,7 +21,7 @@ from argosy.infra.border import BorderError, CredentialsRejected
 from argosy.infra.provider import Diagnostic, Providers, Want
 from argosy.model.errors import ArgosyError
 from argosy.model.ids import Clock, Ids
-from argosy.model.offer import Choice, Offer, Plan, Rejection, waits_for
+from argosy.model.offer import Capacity, Choice, Offer, Plan, Rejection, waits_for
 from argosy.model.phases import ClaimPhase, Desired, WorkloadPhase
 from argosy.model.reasons import Reason
 from argosy.model.resources import Autostop, Resources
@@ -30,11 +30,13 @@ from argosy.model.task import ClusterSpec, JobSpec, Task
 from argosy.planning import plan, usage_by_provider
 from argosy.planning.deadline import NOT_WEIGHED, wishes_of
 from argosy.server.accounts import Accounts
-from argosy.server.exchange import encode
+from argosy.server.exchange import Caller, encode
+from argosy.server.naming import DEFAULT, cluster_called
 from argosy.server.ports import Controllers
 from argosy.server.pricing import Asked, Pricing
 from argosy.server.refusals import missing, no_cluster, not_covered
 from argosy.server.task_facts import earlier_runs
+from argosy.server.tenancy import Seated, Tenants
 from argosy.store.errors import Conflict, KeyUsed
 from argosy.store.snapshot import Snapshot
 from argosy.store.store import Store
@@ -44,6 +46,7 @@ _TRIES: Final = 6  # somebody else may write between our reading and our writing
 _QUOTE_LIMIT_S: Final = 30.0
 _TASKS_MAX: Final = 20_000
 _PIPELINED_WITH: Final = frozenset(("inputs", "outputs"))  # plans of several tasks use them
+_NOBODY: Final = Caller()
 MANAGED: Final = "managed"  # scope of the numbers of managed jobs
 
 
@@ -61,8 +64,9 @@ class Operations:
         ids: Ids,
         pricing: Pricing,
         accounts: Accounts,
+        tenants: Tenants,
     ) -> None:
-        self._pricing, self._accounts = pricing, accounts
+        self._pricing, self._accounts, self._tenants = pricing, accounts, tenants
         self._store, self._providers, self._controllers = store, providers, controllers
         self._blobs, self._clock, self._ids = blobs, clock, ids
         # Two launches at once must not both plan for the last free device.
@@ -146,8 +150,8 @@ class Operations:
         answers = await asyncio.gather(*map(ask, sorted(self._providers.all())))
         return [finding for answer in answers for finding in answer]
 
-    async def plan(self, request: t.PlanRequest) -> t.PlanReply:
-        task = self._checked(request.task, with_files=False)
+    async def plan(self, request: t.PlanRequest, caller: Caller = _NOBODY) -> t.PlanReply:
+        task = await self._prepared(self._checked(request.task, with_files=False), caller)
         wishes, offers, failed = await self._asked(task, managed=request.managed)
         made = await self._plan(wishes, task.num_nodes, task.ordered, offers, failed)
         warnings = _warnings(task)
@@ -164,7 +168,9 @@ class Operations:
 
         if len(request.tasks) > STAGES_MAX:
             raise ArgosyError("too-large", f"at most {STAGES_MAX} tasks, these are {len(request.tasks):,}")
-        tasks = [self._checked(task, with_files=False) for task in request.tasks]
+        tasks = [
+            await self._prepared(self._checked(task, with_files=False), _NOBODY) for task in request.tasks
+        ]
         asked = []
         for task in tasks:
             task = msgspec.structs.replace(task, deadline_s=None, deadline_at_ms=None)
@@ -189,18 +195,28 @@ class Operations:
 
     # -- launch -----------------------------------------------------------------------------------------------------
 
-    async def launch(self, request: t.LaunchRequest) -> bytes:
+    async def launch(self, request: t.LaunchRequest, caller: Caller = _NOBODY) -> bytes:
+        """The project's own cluster of that name is reused; one of the same name elsewhere is another."""
         from argosy.spec.names import check_name
 
-        task = self._checked(request.task, with_files=True)
+        task = await self._prepared(self._checked(request.task, with_files=True), caller)
+        project, _, name = (request.cluster or "").rpartition("/")
+        project = check_name("project", project or request.project or caller.project or DEFAULT)
         if request.cluster is not None:
-            check_name("cluster", request.cluster)
+            request = msgspec.structs.replace(request, cluster=check_name("cluster", name))
+        request = msgspec.structs.replace(request, project=project)
         return await self._once(request.key, lambda: self._launch(request, task))
 
     async def _launch(self, request: t.LaunchRequest, task: Task) -> bytes:
-        existing = await self._live_cluster(request.cluster) if request.cluster is not None else None
+        existing = (
+            await self._live_cluster(f"{request.project}/{request.cluster}")
+            if request.cluster is not None
+            else None
+        )
         if existing is not None:
             return await self._launch_on(existing, request, task)
+        rows = await self._store.snapshot()
+        seated = self._tenants.seat(rows, (task,), project=request.project, user=request.user)
         wishes, offers, failed = await self._asked(task, managed=False)
         async with self._planning:
             made = await self._plan(wishes, task.num_nodes, task.ordered, offers, failed)
@@ -208,22 +224,31 @@ class Operations:
             if not made.choices and not waits:
                 raise no_offer(task, await self._explained(task, made, offers))
             made, why = await self._ordered(task, made)
-            await self._accounts.check(made)
-            return await self._launch_new(request, task, made, waits, why)
+            await self._accounts.check(made, request.project)
+            return await self._launch_new(request, task, made, waits, why, seated)
 
     async def _launch_new(
-        self, request: t.LaunchRequest, task: Task, made: Plan, waits: str, why: str
+        self, request: t.LaunchRequest, task: Task, made: Plan, waits: str, why: str, seated: Seated
     ) -> bytes:
         now_ms = self._clock.now_ms()
         name = request.cluster or await self._fresh_name()
         autostop = request.autostop or task.resources[0].autostop or Autostop()
+        # Owned machines are given by their pool, in its order: at once, where there is room.
+        claimed = bool(made.choices) and made.choices[0].offer.capacity is not Capacity.OWNED
         cluster = Workload(
             id=self._ids.new("clu"),
             kind="cluster",
             name=name,
-            spec=ClusterSpec(num_nodes=task.num_nodes, resources=task.resources, ordered=task.ordered),
+            spec=ClusterSpec(
+                num_nodes=task.num_nodes,
+                resources=task.resources,
+                ordered=task.ordered,
+                scheduling=task.scheduling,
+            ),
             user=request.user,
-            phase=WorkloadPhase.STARTING if made.choices else WorkloadPhase.QUEUED,
+            project=request.project,
+            queue=seated.queues[0],
+            phase=WorkloadPhase.STARTING if claimed else WorkloadPhase.QUEUED,
             detail="" if made.choices else waits,
             created_ms=now_ms,
             active_ms=now_ms,
@@ -231,10 +256,11 @@ class Operations:
             down_when_done=request.down,
         )
         puts: list[Row] = [cluster]
-        if made.choices:
+        if claimed:
             puts.append(new_claim(self._ids.new("clm"), cluster.id, made.choices, task.num_nodes, now_ms))
-        jobs, secrets = await self._jobs(_first_job(task), request.user, cluster, request.setup)
-        warnings = _warnings(task) + ((f"the cluster {waits}",) if not made.choices else ())
+        jobs, secrets = await self._jobs(_first_seated(seated), request, cluster, request.setup)
+        warnings = _warnings(task) + seated.warnings
+        warnings += (f"the cluster {waits}",) if not made.choices else ()
         warnings += (why,) if why == NOT_WEIGHED else ()
         reply = t.LaunchReply(
             cluster=name,
@@ -250,21 +276,26 @@ class Operations:
         return await self._commit([*puts, *jobs], reply, request.key, secrets=secrets, events=events)
 
     async def _launch_on(self, cluster: Workload, request: t.LaunchRequest, task: Task) -> bytes:
-        task = _fitting(await self._store.snapshot(), cluster, task)
+        rows = await self._store.snapshot()
+        task = _fitting(rows, cluster, task)
+        seated = self._tenants.seat(rows, _first_job(task), project=cluster.project, user=request.user)
         changes: dict[str, object] = {}
         if cluster.desired is Desired.STOP or cluster.phase is WorkloadPhase.STOPPED:
+            held = _choice_of(rows, cluster)
+            if held is not None:
+                await self._accounts.check(Plan(num_nodes=1, choices=(held,)), cluster.project)
             changes |= {"desired": Desired.RUN, "reason": None, "detail": ""}
         if request.autostop is not None:
             changes["autostop"] = request.autostop
         if request.down:
             changes["down_when_done"] = True
-        jobs, secrets = await self._jobs(_first_job(task), request.user, cluster, request.setup)
+        jobs, secrets = await self._jobs(seated, request, cluster, request.setup)
         reply = t.LaunchReply(
             cluster=cluster.name,
             cluster_id=cluster.id,
             created=False,
             job=_ref(jobs[0]) if jobs else None,
-            warnings=_warnings(task),
+            warnings=_warnings(task) + seated.warnings,
         )
         puts: list[Row] = [*jobs]
         if changes:
@@ -280,23 +311,36 @@ class Operations:
 
     # -- jobs -------------------------------------------------------------------------------------------------------
 
-    async def exec(self, request: t.ExecRequest) -> bytes:
-        tasks = self._checked_all(request.tasks)
+    async def exec(self, request: t.ExecRequest, caller: Caller = _NOBODY) -> bytes:
+        """Jobs count in the project that the request names, else in the cluster's."""
+        from argosy.spec.names import check_name
+
+        tasks = await self._prepared_all(request.tasks, caller)
+        named = request.project and check_name("project", request.project)
 
         async def act() -> bytes:
-            cluster = await self._cluster(request.cluster)
+            cluster = await self._cluster(request.cluster, named or caller.project)
             snapshot = await self._store.snapshot()
             fitting = tuple(_fitting(snapshot, cluster, task) for task in tasks)
-            jobs, secrets = await self._jobs(fitting, request.user, cluster, run_setup=False)
-            reply = t.JobsReply(jobs=tuple(map(_ref, jobs)), warnings=_warnings(*tasks))
+            project = named or cluster.project
+            seated = self._tenants.seat(snapshot, fitting, project=project, user=request.user)
+            asked = msgspec.structs.replace(request, project=project)
+            jobs, secrets = await self._jobs(seated, asked, cluster, run_setup=False)
+            reply = t.JobsReply(jobs=tuple(map(_ref, jobs)), warnings=_warnings(*tasks) + seated.warnings)
             return await self._commit(jobs, reply, request.key, secrets=secrets, wake=[cluster.id])
 
         return await self._once(request.key, act)
 
-    async def jobs_launch(self, request: t.JobsLaunchRequest) -> bytes:
-        tasks = self._checked_all(request.tasks)
+    async def jobs_launch(self, request: t.JobsLaunchRequest, caller: Caller = _NOBODY) -> bytes:
+        from argosy.spec.names import check_name
+
+        tasks = await self._prepared_all(request.tasks, caller)
+        project = check_name("project", request.project or caller.project or DEFAULT)
+        asked = msgspec.structs.replace(request, project=project)
 
         async def act() -> bytes:
+            rows = await self._store.snapshot()
+            seated = self._tenants.seat(rows, tasks, project=project, user=request.user)
             weighed: set[str] = set()
             for task in {_planned_as(task): task for task in tasks}.values():
                 wishes, offers, failed = await self._asked(task, managed=True)
@@ -306,25 +350,30 @@ class Operations:
                     raise no_offer(task, await self._explained(task, made, offers))
                 made, why = await self._ordered(task, made)
                 weighed.add(why)
-                await self._accounts.check(made)
-            jobs, secrets = await self._jobs(tasks, request.user, None, run_setup=True)
-            warnings = _warnings(*tasks) + tuple(sorted(weighed & {NOT_WEIGHED}))
+                await self._accounts.check(made, project)
+            jobs, secrets = await self._jobs(seated, asked, None, run_setup=True)
+            warnings = _warnings(*tasks) + seated.warnings + tuple(sorted(weighed & {NOT_WEIGHED}))
             reply = t.JobsReply(jobs=tuple(map(_ref, jobs)), warnings=warnings)
             return await self._commit(jobs, reply, request.key, secrets=secrets)
 
         return await self._once(request.key, act)
 
     async def _jobs(
-        self, tasks: Sequence[Task], user: str, cluster: Workload | None, run_setup: bool
+        self,
+        seated: Seated,
+        request: t.LaunchRequest | t.ExecRequest | t.JobsLaunchRequest,
+        cluster: Workload | None,
+        run_setup: bool,
     ) -> tuple[list[Workload], dict[str, Mapping[str, str]]]:
-        """Rows for `tasks`, and the values of their secrets, which the rows do not have."""
-        if not tasks:
+        """Rows for tasks with their queues, and the values of their secrets, which the rows do not have."""
+        if not seated.tasks:
             return [], {}
-        first = await self._store.take_numbers(cluster.id if cluster is not None else MANAGED, len(tasks))
+        scope, count = cluster.id if cluster is not None else MANAGED, len(seated.tasks)
+        first = await self._store.take_numbers(scope, count)
         now_ms = self._clock.now_ms()
         jobs: list[Workload] = []
         secrets: dict[str, Mapping[str, str]] = {}
-        for number, task in enumerate(tasks, first):
+        for number, (task, queue) in enumerate(zip(seated.tasks, seated.queues, strict=True), first):
             job_id = self._ids.new("job")
             if task.secrets:
                 secrets[job_id] = task.secrets
@@ -335,7 +384,9 @@ class Operations:
                     kind="job",
                     name=task.name or f"job-{number}",
                     spec=JobSpec(task=task, managed=cluster is None, run_setup=run_setup),
-                    user=user,
+                    user=request.user,
+                    project=request.project,
+                    queue=queue,
                     number=number,
                     cluster_id=cluster.id if cluster is not None else None,
                     created_ms=now_ms,
@@ -343,12 +394,12 @@ class Operations:
             )
         return jobs, secrets
 
-    async def cancel(self, request: t.CancelRequest) -> t.Done:
+    async def cancel(self, request: t.CancelRequest, project: str = "") -> t.Done:
         if not request.jobs and not request.all:
             raise ArgosyError("usage", "no job is named", hint="name jobs, or say `--all`")
 
         async def act() -> t.Done:
-            cluster = await self._cluster(request.cluster) if request.cluster is not None else None
+            cluster = await self._cluster(request.cluster, project) if request.cluster is not None else None
             snapshot = await self._store.snapshot()
             mine = snapshot.jobs_of(cluster.id) if cluster is not None else snapshot.managed_jobs()
             chosen = (
@@ -398,9 +449,9 @@ class Operations:
 
     # -- clusters ---------------------------------------------------------------------------------------------------
 
-    async def stop(self, name: str) -> t.Done:
+    async def stop(self, name: str, project: str = "") -> t.Done:
         async def act() -> t.Done:
-            cluster = await self._cluster(name)
+            cluster = await self._cluster(name, project)
             for claim in (await self._store.snapshot()).claims_of(cluster.id):
                 provider = claim.choice.offer.provider
                 if not self._providers.get(provider).manifest.capabilities.stop:
@@ -413,29 +464,29 @@ class Operations:
 
         return await self._retried(act)
 
-    async def start(self, name: str) -> t.Done:
+    async def start(self, name: str, project: str = "") -> t.Done:
         async def act() -> t.Done:
-            cluster = await self._cluster(name)
+            cluster = await self._cluster(name, project)
             held = _choice_of(await self._store.snapshot(), cluster)
             if held is not None and cluster.desired is Desired.STOP:
-                await self._accounts.check(Plan(num_nodes=1, choices=(held,)))
+                await self._accounts.check(Plan(num_nodes=1, choices=(held,)), cluster.project)
             return await self._wish(cluster, desired=Desired.RUN, reason=None, detail="")
 
         return await self._retried(act)
 
-    async def down(self, name: str) -> t.Done:
+    async def down(self, name: str, project: str = "") -> t.Done:
         async def act() -> t.Done:
             snapshot = await self._store.snapshot()
-            cluster = snapshot.cluster_named(name)
+            cluster = cluster_called(snapshot, name, project)
             if cluster is None:
                 raise no_cluster(name, snapshot)
             return await self._wish(cluster, desired=Desired.END, reason=None, detail="")
 
         return await self._retried(act)
 
-    async def autostop(self, name: str, policy: Autostop) -> t.Done:
+    async def autostop(self, name: str, policy: Autostop, project: str = "") -> t.Done:
         async def act() -> t.Done:
-            return await self._wish(await self._cluster(name), autostop=policy)
+            return await self._wish(await self._cluster(name, project), autostop=policy)
 
         return await self._retried(act)
 
@@ -448,9 +499,9 @@ class Operations:
 
     # -- finding and checking ---------------------------------------------------------------------------------------
 
-    async def _live_cluster(self, name: str) -> Workload | None:
-        """Raises `wrong-state` when it is being ended."""
-        cluster = (await self._store.snapshot()).cluster_named(name)
+    async def _live_cluster(self, name: str, project: str = "") -> Workload | None:
+        """Raises `wrong-state` when it is being ended, `conflict` when several clusters are called so."""
+        cluster = cluster_called(await self._store.snapshot(), name, project)
         if cluster is not None and cluster.desired is Desired.END:
             raise ArgosyError(
                 "wrong-state",
@@ -459,11 +510,19 @@ class Operations:
             )
         return cluster
 
-    async def _cluster(self, name: str) -> Workload:
-        cluster = await self._live_cluster(name)
+    async def _cluster(self, name: str, project: str) -> Workload:
+        cluster = await self._live_cluster(name, project)
         if cluster is None:
             raise no_cluster(name, await self._store.snapshot())
         return cluster
+
+    async def _prepared(self, task: Task, caller: Caller) -> Task:
+        """With its presets. Raises `not-found`, `forbidden`."""
+        return self._tenants.prepared(await self._store.snapshot(), task, caller)
+
+    async def _prepared_all(self, tasks: Sequence[Task], caller: Caller) -> tuple[Task, ...]:
+        rows = await self._store.snapshot()
+        return tuple(self._tenants.prepared(rows, task, caller) for task in self._checked_all(tasks))
 
     def _checked_all(self, tasks: Sequence[Task]) -> tuple[Task, ...]:
         if not tasks:
@@ -604,6 +663,12 @@ def _first_job(task: Task) -> tuple[Task, ...]:
         for wish in task.resources
     )
     return (msgspec.structs.replace(task, resources=tuple(shared)),)
+
+
+def _first_seated(seated: Seated) -> Seated:
+    """The job that a launch starts counts in the queue of its cluster."""
+    tasks = _first_job(seated.tasks[0])
+    return Seated(tasks, seated.queues[: len(tasks)])
 
 
 def _ref(job: Workload) -> t.JobRef:

@@ -10,9 +10,9 @@ from argosy.model.facts import NodeFacts, RankFact
 from argosy.store.snapshot import Snapshot
 
 if TYPE_CHECKING:
+    from argosy.model.tenancy import QueueUsage
     from argosy.planning.pool.ask import Waiting
     from argosy.planning.pool.picture import PoolPicture
-    from argosy.planning.pool.quota import QueueUsage
 
 
 class ObservedFacts(Protocol):

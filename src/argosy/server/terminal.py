@@ -13,6 +13,7 @@ from argosy.model.errors import ArgosyError
 from argosy.model.phases import NodePhase
 from argosy.model.rows import Node
 from argosy.server.exchange import Exchange
+from argosy.server.naming import cluster_called
 from argosy.server.ports import Controllers
 from argosy.server.refusals import no_cluster
 from argosy.store.store import Store
@@ -116,7 +117,7 @@ async def _resize(duplex: Duplex, text: str) -> None:
 async def _node(exchange: Exchange, store: Store) -> Node:
     name = exchange.path["cluster"]
     snapshot = await store.snapshot()
-    cluster = snapshot.cluster_named(name)
+    cluster = cluster_called(snapshot, name, exchange.caller.project)
     if cluster is None:
         raise no_cluster(name, snapshot)
     index = exchange.number("node") or 0

@@ -14,6 +14,7 @@ from argosy.model.rows import Attempt, Claim, Node, Workload
 from argosy.model.task import ClusterSpec, JobSpec
 from argosy.planning import ask_of, explain_shortage, place, rooms
 from argosy.planning.place import Placed
+from argosy.planning.pool.picture import Queued
 from argosy.server.ports import ObservedFacts
 from argosy.server.spending import HOUR_MS, Rates
 from argosy.store.snapshot import Snapshot
@@ -27,6 +28,7 @@ def view_cluster(
     now_ms: int,
     claims: Sequence[Claim] = (),
     waits: str = "",
+    queued: Queued | None = None,
 ) -> ClusterView:
     """`claims`: those of a finished cluster, which the snapshot does not have. `waits`: why a queued one waits."""
     assert isinstance(cluster.spec, ClusterSpec)
@@ -34,7 +36,7 @@ def view_cluster(
     claim = next((each for each in mine if each.is_live), mine[-1] if mine else None)
     nodes = snapshot.nodes_of(cluster.id) if cluster.is_live else ()
     jobs = snapshot.jobs_of(cluster.id) if cluster.is_live else ()
-    queued = sum(job.phase is WorkloadPhase.QUEUED for job in jobs)
+    jobs_queued = sum(job.phase is WorkloadPhase.QUEUED for job in jobs)
     return ClusterView(
         id=cluster.id,
         name=cluster.name,
@@ -43,6 +45,10 @@ def view_cluster(
         resources=render_grant(claim.choice) if claim is not None else cluster.spec.resources[0].render(),
         num_nodes=cluster.spec.num_nodes,
         user=cluster.user,
+        project=cluster.project,
+        queue=cluster.queue,
+        position=queued.position if queued is not None else 0,
+        starts_at_ms=_starts_at(queued),
         created_ms=cluster.created_ms,
         detail=waits or _cluster_detail(cluster, claim, nodes),
         autostop=cluster.autostop,
@@ -50,8 +56,8 @@ def view_cluster(
         price_micro_usd=claim.choice.price_micro_usd if claim is not None else 0,
         cost_micro_usd=sum(each.cost_until(now_ms) for each in mine),
         nodes=tuple(_view_node(node, observed) for node in nodes),
-        jobs_running=len(jobs) - queued,
-        jobs_queued=queued,
+        jobs_running=len(jobs) - jobs_queued,
+        jobs_queued=jobs_queued,
     )
 
 
@@ -98,9 +104,14 @@ def _view_node(node: Node, observed: ObservedFacts) -> NodeView:
 
 
 def view_job(
-    job: Workload, *, cluster: str | None, attempt: Attempt | None = None, waits: str = ""
+    job: Workload,
+    *,
+    cluster: str | None,
+    attempt: Attempt | None = None,
+    waits: str = "",
+    queued: Queued | None = None,
 ) -> JobView:
-    """`attempt`: the present or last one, when there is one. `waits`: why a queued job waits."""
+    """`attempt`: the present or last one, when there is one. `waits`: why a queued job waits. `queued`: its place in the order."""
     assert isinstance(job.spec, JobSpec)
     task = job.spec.task
     return JobView(
@@ -125,7 +136,17 @@ def view_job(
         errors=job.errors,
         attempt=attempt.id if attempt is not None else job.attempt_id,
         task_id=task_id(job),
+        project=job.project,
+        queue=job.queue,
+        position=queued.position if queued is not None else 0,
+        starts_at_ms=_starts_at(queued),
+        evictions=job.evictions,
+        preemptible=task.scheduling.preemptible,
     )
+
+
+def _starts_at(queued: Queued | None) -> int | None:
+    return queued.waiting.starts_at_ms if queued is not None and queued.waiting is not None else None
 
 
 def job_status(job: Workload) -> str:

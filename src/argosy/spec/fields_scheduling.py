@@ -13,7 +13,7 @@ from argosy.spec.findings import excerpt, suggest
 from argosy.spec.leaves import LABEL_KEY, SECONDS, TEXTS
 from argosy.spec.shapes import AsText, Choice, Field, Flag, MapOf, Notation, Number, Table, Text, Then, Whole
 
-_PART: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._@+-]{0,62}")
+_PART: Final = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._@+-]{0,62}")
 COUNTED: Final = ("cpus", "memory", "gpus", "jobs")
 
 

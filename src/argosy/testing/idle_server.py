@@ -26,6 +26,9 @@ from argosy.model.facts import ClaimFact
 from argosy.model.ids import Clock
 from argosy.model.offer import Offer
 from argosy.model.rows import Claim, Node
+from argosy.model.tenancy import QueueUsage
+from argosy.planning.pool.ask import Waiting
+from argosy.planning.pool.picture import PoolPicture
 from argosy.testing.builders import an_offer
 
 if TYPE_CHECKING:
@@ -39,12 +42,15 @@ T = TypeVar("T")
 
 
 class IdleControllers:
-    """Notes who was woken."""
+    """Notes who was woken. `whys`, `pictures` and `usage` are what it says about pools."""
 
     def __init__(self) -> None:
         self.observed = Facts()
         self.woken: list[str] = []
         self.refreshed = 0
+        self.whys: dict[str, Waiting] = {}
+        self.pictures: list[PoolPicture] = []
+        self.usage: list[QueueUsage] = []
 
     def wake(self, *ids: str) -> None:
         self.woken.extend(ids)
@@ -54,6 +60,15 @@ class IdleControllers:
 
     def waits(self, rows: Snapshot) -> Mapping[str, str]:
         return {}
+
+    def explain(self, rows: Snapshot, workload_id: str) -> Waiting | None:
+        return self.whys.get(workload_id)
+
+    def pools(self, rows: Snapshot) -> Sequence[PoolPicture]:
+        return self.pictures
+
+    def queue_usage(self, rows: Snapshot) -> Sequence[QueueUsage]:
+        return self.usage
 
     async def refresh(self) -> None:
         self.refreshed += 1

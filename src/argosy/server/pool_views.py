@@ -1,0 +1,277 @@
+"""Pools as people see them, and why a workload waits or is where it is, in words. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Final
+
+from argosy.api.sharing import (
+    AttemptView,
+    DeviceView,
+    GangView,
+    HolderView,
+    MachineView,
+    PoolView,
+    QueueView,
+    ShareView,
+    WaitingView,
+)
+from argosy.model.offer import DeviceShare, Placement
+from argosy.model.phases import Desired, WorkloadPhase
+from argosy.model.reasons import REASONS
+from argosy.model.rows import Attempt, Node, Workload
+from argosy.model.scheduling import Scheduling
+from argosy.model.task import JobSpec
+from argosy.model.units import render_duration
+from argosy.planning.pool.ask import WHOLE_MILLI, Waiting
+from argosy.planning.pool.picture import Held, PoolPicture, Queued, largest_gangs
+
+_NODES_SHOWN: Final = 8
+
+#: What would let it start, by the code of `Waiting`.
+_WOULD_HELP: Final = {
+    "quota": "it starts when jobs of its queue end, or when others lend more: `argosy quota explain {queue}`",
+    "limit": "it starts when jobs of its queue end, or with a higher limit: `argosy quota set {queue} --limit ...`",
+    "capacity": "it starts when enough is free; asking for less, or for other models, may start it sooner",
+    "order": "it starts in its turn; a higher `priority_class` or `priority` moves it forward",
+    "fragmented": "enough is free, but not on one node: it starts when a node has it together; fewer GPUs per node on more "
+    "nodes may start it sooner",
+    "group": "only some nodes are open to it: `argosy pool groups` shows which",
+    "topology": "it starts when one domain has room for all ranks; `preferred` instead of `required` lets it start anywhere",
+    "isolation": "it starts on a device that can keep it apart; a lower `isolation`, or `share: any`, gives it more to choose from",
+    "never": "no state of these machines could hold it: ask for less",
+}
+
+
+def view_pool(picture: PoolPicture) -> PoolView:
+    shares: dict[tuple[str, int], list[ShareView]] = {}
+    on: dict[str, list[int]] = {}
+    cpus: dict[str, int] = {}
+    memory: dict[str, int] = {}
+    for index, held in enumerate(picture.held):
+        for place in held.placements:
+            on.setdefault(place.node_id, []).append(index)
+            cpus[place.node_id] = cpus.get(place.node_id, 0) + place.cpus_milli
+            memory[place.node_id] = memory.get(place.node_id, 0) + place.memory_bytes
+            for share in place.devices:
+                shares.setdefault((place.node_id, share.index), []).append(_share(index, share))
+    machines = tuple(
+        MachineView(
+            id=machine.id,
+            name=machine.name or machine.id,
+            open=machine.open,
+            cpus_milli=machine.cpus_milli,
+            cpus_used_milli=cpus.get(machine.id, 0),
+            memory_bytes=machine.memory_bytes,
+            memory_used_bytes=memory.get(machine.id, 0),
+            devices=tuple(
+                DeviceView(device=device, shares=tuple(shares.get((machine.id, device.index), ())))
+                for device in machine.devices
+            ),
+            holders=tuple(dict.fromkeys(on.get(machine.id, ()))),
+            groups=machine.groups,
+            domains=machine.domains,
+            taints=machine.taints,
+        )
+        for machine in picture.machines
+    )
+    return PoolView(
+        id=picture.id,
+        name=picture.name,
+        queue=picture.queue,
+        machines=machines,
+        holders=tuple(map(_holder, picture.held)),
+        waiting=tuple(map(_waiting, picture.waiting)),
+        gangs=tuple(
+            GangView(model=gang.model, gpus=gang.gpus, num_nodes=gang.num_nodes)
+            for gang in largest_gangs(picture)
+        ),
+    )
+
+
+def _share(holder: int, share: DeviceShare) -> ShareView:
+    return ShareView(
+        holder=holder, milli=share.milli, mechanism=share.mechanism, memory_bytes=share.memory_bytes
+    )
+
+
+def _holder(held: Held) -> HolderView:
+    return HolderView(
+        id=held.id,
+        kind=held.kind,
+        number=held.number,
+        name=held.name,
+        user=held.user,
+        project=held.project,
+        queue=held.queue,
+        started_ms=held.started_ms,
+        ends_at_ms=held.ends_at_ms,
+        preemptible=held.preemptible,
+        leaving=held.leaving,
+    )
+
+
+def _waiting(queued: Queued) -> WaitingView:
+    waiting = queued.waiting
+    return WaitingView(
+        id=queued.id,
+        kind=queued.kind,
+        number=queued.number,
+        name=queued.name,
+        user=queued.user,
+        project=queued.project,
+        queue=queued.queue,
+        position=queued.position,
+        num_nodes=queued.num_nodes,
+        gpu_milli=queued.gpu_milli,
+        models=queued.models,
+        code=waiting.code if waiting is not None else "",
+        text=waiting.text if waiting is not None else "",
+        starts_at_ms=waiting.starts_at_ms if waiting is not None else None,
+    )
+
+
+# -- why ----------------------------------------------------------------------------------------------------------
+
+
+def scheduling_of(workload: Workload) -> Scheduling:
+    return workload.spec.task.scheduling if isinstance(workload.spec, JobSpec) else workload.spec.scheduling
+
+
+def title_of(workload: Workload, cluster: Workload | None) -> str:
+    if workload.kind == "cluster":
+        return f"cluster `{workload.name}`"
+    called = f" ({workload.name})" if workload.name and workload.name != f"job-{workload.number}" else ""
+    where = f" of `{cluster.name}`" if cluster is not None else ""
+    return f"{'job' if where else 'managed job'} {workload.number}{where}{called}"
+
+
+def why_it_waits(
+    workload: Workload,
+    waiting: Waiting | None,
+    *,
+    otherwise: str,
+    queued: Queued | None,
+    among: int,
+    pool: str,
+    now_ms: int,
+) -> list[str]:
+    """Why it does not start now, its place in the order, when it probably will, and what would help.
+
+    `otherwise`: what is known of the reason when the pool says nothing. `among`: how many wait in `pool`.
+    """
+    text = waiting.text if waiting is not None and waiting.text else otherwise
+    lines = [text or "it has just come: nothing has been decided yet"]
+    if queued is not None and queued.position:
+        behind = f" of the {among} that wait" if among > 1 else ""
+        lines.append(f"it is number {queued.position}{behind} for {pool}")
+    starts_at_ms = waiting.starts_at_ms if waiting is not None else None
+    if starts_at_ms is not None:
+        left_s = max(0, starts_at_ms - now_ms) / 1000
+        lines.append(
+            f"it probably starts in {render_duration(left_s)}" if left_s else "it probably starts soon"
+        )
+    if waiting is not None and waiting.code in _WOULD_HELP:
+        lines.append(_WOULD_HELP[waiting.code].format(queue=workload.queue or "QUEUE"))
+    if workload.evictions:
+        lines.append(_evicted(workload))
+    return lines
+
+
+def _evicted(workload: Workload) -> str:
+    times = "once" if workload.evictions == 1 else f"{workload.evictions} times"
+    return f"it made room for others {times}"
+
+
+def why_it_is_there(
+    workload: Workload, attempt: Attempt | None, where: Sequence[str], *, now_ms: int
+) -> list[str]:
+    lines = []
+    if attempt is not None:
+        lines.append(f"attempt {attempt.number} is on {_listed(where)}" if where else "")
+        lines.append(attempt.why)
+        since_ms = attempt.running_ms or attempt.placed_ms
+        lines.append(f"it has had its place for {render_duration(max(0, now_ms - since_ms) / 1000)}")
+    if workload.desired is Desired.END:
+        lines.append("it is being ended, as somebody asked")
+    scheduling = scheduling_of(workload)
+    if scheduling.preemptible:
+        goes_on = "goes on from its checkpoint" if scheduling.checkpoint else "begins again from the start"
+        lines.append(f"it may be ended to make room for others; then it waits again and {goes_on}")
+    if workload.evictions:
+        lines.append(_evicted(workload))
+    return [line for line in lines if line]
+
+
+def why_it_ended(workload: Workload) -> list[str]:
+    outcome = workload.outcome.value if workload.outcome is not None else "over"
+    lines = [f"it ended: {outcome}"]
+    if workload.reason is not None:
+        text = workload.detail or workload.reason.value.replace("-", " ")
+        lines.append(f"{text}; {REASONS[workload.reason].hint}")
+    elif workload.detail:
+        lines.append(workload.detail)
+    if workload.started_ms:
+        waited_s = (workload.started_ms - workload.created_ms) / 1000
+        lines.append(f"it waited {render_duration(max(0, waited_s))} before it first ran")
+    if workload.evictions:
+        lines.append(_evicted(workload))
+    return lines
+
+
+def _listed(names: Sequence[str]) -> str:
+    shown = ", ".join(names[:_NODES_SHOWN])
+    return shown + (f" and {len(names) - _NODES_SHOWN} more nodes" if len(names) > _NODES_SHOWN else "")
+
+
+def places_of(placements: Iterable[Placement], nodes: Mapping[str, Node | None]) -> tuple[str, ...]:
+    """Each rank's node and devices: `node 0 (gpu-7), GPUs 0 and 1`."""
+    found = []
+    for place in placements:
+        node = nodes.get(place.node_id)
+        if node is None:
+            name = place.node_id
+        else:
+            host = f" ({node.facts.hostname})" if node.facts.hostname else ""
+            name = f"node {node.index}{host}"
+        found.append(name + _devices(place.devices))
+    return tuple(found)
+
+
+def _devices(shares: Sequence[DeviceShare]) -> str:
+    if not shares:
+        return ""
+    parts = [
+        str(share.index)
+        if share.milli == WHOLE_MILLI
+        else f"{share.milli / WHOLE_MILLI:.3g} of {share.index}"
+        + (f" by {share.mechanism}" if share.mechanism else "")
+        for share in shares
+    ]
+    word = "GPU" if len(shares) == 1 else "GPUs"
+    return f", {word} {' and '.join([', '.join(parts[:-1]), parts[-1]] if len(parts) > 1 else parts)}"
+
+
+def view_attempt(attempt: Attempt, where: tuple[str, ...]) -> AttemptView:
+    detail = attempt.detail
+    if attempt.reason is not None and not detail:
+        detail = attempt.reason.value.replace("-", " ")
+    return AttemptView(
+        number=attempt.number,
+        status=attempt.outcome.value if attempt.outcome is not None else attempt.phase.value,
+        why=attempt.why,
+        where=where,
+        detail=detail,
+        placed_ms=attempt.placed_ms,
+        running_ms=attempt.running_ms,
+        ended_ms=attempt.ended_ms,
+    )
+
+
+def quota_line(view: QueueView, has: str) -> str:
+    """What its queue has, below the reasons. `has`: the queue in words."""
+    return f"its queue {has}" if view.used or view.deserved or view.limit else ""
+
+
+def is_waiting(workload: Workload) -> bool:
+    return workload.is_live and workload.phase in (WorkloadPhase.QUEUED, WorkloadPhase.RECOVERING)

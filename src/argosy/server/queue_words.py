@@ -1,0 +1,357 @@
+"""Queues as people see them: rows with what is borrowed and lent, and a queue explained in words. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+
+import msgspec
+
+from argosy.api.sharing import QueueView
+from argosy.model.errors import ArgosyError
+from argosy.model.tenancy import Amounts, Queue, QueueUsage, Tenancy
+from argosy.model.units import render_bytes, render_milli
+from argosy.planning.pool.quota import Quotas
+from argosy.planning.pool.tenancy_check import parent_of
+
+
+def say_amount(name: str, amount: int) -> str:
+    """With its unit, as part of a sentence.
+
+    >>> say_amount("gpus/A100", 1500), say_amount("memory", 1 << 39), say_amount("jobs", 1)
+    ('1.5 A100', '512 GB of memory', '1 job')
+    """
+    if name == "memory":
+        return f"{render_bytes(amount)} of memory"
+    if name == "jobs":
+        return f"{amount} job{'' if amount == 1 else 's'}"
+    one = amount == 1000
+    if name == "cpus":
+        return f"{render_milli(amount)} CPU{'' if one else 's'}"
+    model = name.partition("/")[2]
+    return f"{render_milli(amount)} {model or ('GPU' if one else 'GPUs')}"
+
+
+def say_amounts(amounts: Mapping[str, int]) -> str:
+    return " and ".join(say_amount(name, amount) for name, amount in sorted(amounts.items(), key=_order))
+
+
+def _order(pair: tuple[str, int]) -> tuple[int, str]:
+    """GPUs first: they are what people ask about."""
+    name = pair[0]
+    known = ("gpus", "cpus", "memory", "jobs")
+    return (known.index(name) if name in known else 0, name)
+
+
+def view_queues(
+    tenancy: Tenancy, usage: Iterable[QueueUsage], waiting: Mapping[str, int]
+) -> tuple[QueueView, ...]:
+    """Every queue that is named or in use, parents before children, siblings by name.
+
+    `waiting`: jobs that wait, by the leaf that they count in.
+    """
+    used = {row.path: row for row in usage}
+    named = {queue.path: queue for queue in tenancy.queues}
+    paths = {
+        above
+        for path in (*named, *used, *waiting)
+        for above in _with_parents(path.removesuffix("/-"))  # `/-`: jobs of a queue that has children
+    }
+    views = {
+        path: _view(path, named.get(path), used.get(path), _below(path, waiting)) for path in sorted(paths)
+    }
+    return tuple(_lending(views, path) for path in sorted(views, key=lambda path: path.split("/")))
+
+
+def _with_parents(path: str) -> list[str]:
+    parts = path.split("/")
+    return ["/".join(parts[: count + 1]) for count in range(len(parts)) if path]
+
+
+def is_below(path: str, above: str) -> bool:
+    return not above or path == above or path.startswith(f"{above}/")
+
+
+def _below(path: str, counts: Mapping[str, int]) -> int:
+    return sum(count for leaf, count in counts.items() if is_below(leaf, path))
+
+
+def _view(path: str, queue: Queue | None, usage: QueueUsage | None, waiting: int) -> QueueView:
+    own = queue or Queue(path=path)
+    used = usage.used if usage is not None else {}
+    return QueueView(
+        path=path,
+        named=queue is not None,
+        used=used,
+        guaranteed=own.guaranteed,
+        deserved=own.deserved,
+        limit=own.limit,
+        lend_limit=own.lend_limit,
+        running=usage.running if usage is not None else 0,
+        waiting=waiting,
+        weight_milli=own.weight_milli,
+        share_milli=usage.share_milli if usage is not None else 0,
+        max_pending=own.max_pending,
+        refuse_over_limit=own.refuse_over_limit,
+        borrows=_positive({name: used.get(name, 0) - most for name, most in _owned(own).items()}),
+    )
+
+
+def _owned(queue: Queue | QueueView) -> Amounts:
+    """What it deserves, where only a guarantee is written at least that."""
+    owned = dict(queue.deserved)
+    for name, amount in queue.guaranteed.items():
+        owned[name] = max(owned.get(name, 0), amount)
+    return owned
+
+
+def _positive(amounts: Mapping[str, int]) -> Amounts:
+    return {name: amount for name, amount in amounts.items() if amount > 0}
+
+
+def siblings_of(views: Mapping[str, QueueView], path: str) -> list[QueueView]:
+    above = parent_of(path)
+    return [view for other, view in views.items() if other != path and parent_of(other) == above]
+
+
+def idle_of(view: QueueView) -> Amounts:
+    """What it deserves, does not use, and others may have."""
+    idle: Amounts = {}
+    for name, owned in _owned(view).items():
+        kept = view.guaranteed.get(name, 0)
+        if name in view.lend_limit:
+            kept = max(kept, owned - view.lend_limit[name])
+        idle[name] = owned - max(view.used.get(name, 0), kept)
+    return _positive(idle)
+
+
+def borrowed_by(view: QueueView, name: str) -> int:
+    """How much of `name` it uses beyond what it deserves; of one that names nothing that is all."""
+    return max(0, view.used.get(name, 0) - _owned(view).get(name, 0))
+
+
+def _lending(views: Mapping[str, QueueView], path: str) -> QueueView:
+    view = views[path]
+    others = siblings_of(views, path)
+    lends = _positive(
+        {
+            name: min(idle, sum(borrowed_by(other, name) for other in others))
+            for name, idle in idle_of(view).items()
+        }
+    )
+    if not lends:
+        return view
+    return msgspec.structs.replace(view, lends=lends)
+
+
+# -- in words -----------------------------------------------------------------------------------------------------
+
+
+def explain_queue(
+    tenancy: Tenancy,
+    views: Sequence[QueueView],
+    path: str,
+    *,
+    capacity: Amounts,
+    request: Amounts | None = None,
+) -> tuple[str, ...]:
+    """What the queue has, borrows and lends, who could take it back, and what a request would meet.
+
+    Raises ArgosyError `not-found` for a queue that neither is written down nor in use.
+    """
+    by_path = {view.path: view for view in views}
+    view = by_path.get(path)
+    if view is None:
+        raise no_queue(path, by_path)
+    others = siblings_of(by_path, path)
+    lines = [_has(view), *_waits(view)]
+    lines += [f"its weight is {render_milli(view.weight_milli)}"] if view.weight_milli != 1000 else []
+    lines += _borrowing(view, others)
+    lines += _lends(view, others)
+    lines += _reclaims(view, others, preemption=tenancy.policy.preemption)
+    lines += _above(by_path, path)
+    if request:
+        lines += _meets(tenancy, views, path, capacity, request)
+    return tuple(lines)
+
+
+def no_queue(path: str, known: Iterable[str]) -> ArgosyError:
+    from difflib import get_close_matches
+
+    near = get_close_matches(path, list(known), n=1)
+    return ArgosyError(
+        "not-found",
+        f"there is no queue `{path}`",
+        hint=f"did you mean `{near[0]}`?" if near else "`argosy quota get` lists them",
+    )
+
+
+def _has(view: QueueView) -> str:
+    names = sorted({*_owned(view), *view.limit, *(name for name in view.used if name == "gpus")})
+    parts = []
+    for name, _ in sorted(((name, 0) for name in names), key=_order):
+        used = view.used.get(name, 0)
+        text = f"uses {say_amount(name, used)}"
+        of = [
+            f"{_plain(name, amounts[name])} {word}"
+            for word, amounts in (
+                ("guaranteed", view.guaranteed),
+                ("deserved", view.deserved),
+                ("at most", view.limit),
+            )
+            if name in amounts
+        ]
+        parts.append(text + (f" ({', '.join(of)})" if of else ""))
+    if not parts:
+        parts.append("uses " + (say_amounts(view.used) or "nothing"))
+    no_quota = "" if names else "; it has no quota of its own"
+    return f"`{view.path}` {', '.join(parts)}{no_quota}"
+
+
+def _plain(name: str, amount: int) -> str:
+    return (
+        render_bytes(amount) if name == "memory" else str(amount) if name == "jobs" else render_milli(amount)
+    )
+
+
+def _waits(view: QueueView) -> list[str]:
+    runs = f"{view.running} job{'s run' if view.running != 1 else ' runs'}"
+    if not view.waiting:
+        return [f"{runs}, none waits"]
+    most = f" (at most {view.max_pending} may)" if view.max_pending is not None else ""
+    return [f"{runs}, {view.waiting} wait{'s' if view.waiting == 1 else ''}{most}"]
+
+
+def _borrowing(view: QueueView, others: Sequence[QueueView]) -> list[str]:
+    lines = []
+    for name, amount in sorted(view.borrows.items(), key=_order):
+        lenders = [other.path for other in others if idle_of(other).get(name) or other.lends.get(name)]
+        whose = f"; {_listed(lenders)} could want it back" if lenders else ""
+        lines.append(f"it borrows {say_amount(name, amount)} beyond what it deserves{whose}")
+    return lines
+
+
+def _lends(view: QueueView, others: Sequence[QueueView]) -> list[str]:
+    lines = []
+    for name, idle in sorted(idle_of(view).items(), key=_order):
+        lent = view.lends.get(name, 0)
+        if lent:
+            users = [other.path for other in others if borrowed_by(other, name)]
+            lines.append(
+                f"{say_amount(name, idle)} that it deserves {_are(idle)} idle and may be lent; "
+                f"{_listed(users)} borrow{'s' if len(users) == 1 else ''}"
+            )
+        else:
+            lines.append(f"{say_amount(name, idle)} that it deserves {_are(idle)} idle; nobody borrows now")
+    return lines
+
+
+def _are(amount: int) -> str:
+    return "is" if amount == 1000 else "are"
+
+
+def _listed(paths: Sequence[str]) -> str:
+    shown = [f"`{path}`" for path in paths[:3]]
+    more = len(paths) - len(shown)
+    return ", ".join(shown) + (f" and {more} more" if more else "")
+
+
+def _reclaims(view: QueueView, others: Sequence[QueueView], *, preemption: bool) -> list[str]:
+    """Who could take back from it, and from whom it could: by the rules of `Quotas.may_reclaim`, without the single jobs."""
+    lines = []
+    for name, amount in sorted(view.borrows.items(), key=_order):
+        takers = [other.path for other in others if _owned(other).get(name, 0) > other.used.get(name, 0)]
+        if takers and preemption:
+            lines.append(
+                f"jobs of {_listed(takers)} may end its preemptible jobs to get up to "
+                f"{say_amount(name, amount)} back"
+            )
+    for name, owned in sorted(_owned(view).items(), key=_order):
+        free = owned - view.used.get(name, 0)
+        givers = [other.path for other in others if borrowed_by(other, name)]
+        if free > 0 and givers and preemption:
+            lines.append(
+                f"it may take back up to {say_amount(name, free)} from preemptible jobs of {_listed(givers)}"
+            )
+    if not preemption and view.borrows:
+        lines.append("nothing is taken back by force: `preemption` is off")
+    return lines
+
+
+def _above(views: Mapping[str, QueueView], path: str) -> list[str]:
+    lines = []
+    above = parent_of(path)
+    while above:
+        view = views.get(above)
+        if view is not None and view.limit:
+            parts = [
+                f"{say_amount(name, view.used.get(name, 0))} of {_plain(name, most)}"
+                for name, most in sorted(view.limit.items(), key=_order)
+            ]
+            lines.append(f"above it, `{above}` uses {', '.join(parts)} at most")
+        above = parent_of(above)
+    return lines
+
+
+def _meets(
+    tenancy: Tenancy, views: Sequence[QueueView], path: str, capacity: Amounts, request: Amounts
+) -> list[str]:
+    """What a request would meet, by the books that the scheduler keeps itself."""
+    books = books_of(tenancy, views, capacity)
+    what = say_amounts({name: amount for name, amount in request.items() if name != "jobs"}) or "one job"
+    never = books.never(path, request)
+    if never is not None:
+        return [
+            f"a request for {what} could never start: `{never.path}` may have "
+            f"{say_amount(never.name, never.limit)} at most"
+        ]
+    over = books.over(path, request)
+    if over is not None:
+        return [f"a request for {what} would wait: {over.render()}"]
+    lack = books.lack(path, request)
+    if lack is not None:
+        back = "; it could take some of it back" if _may_take(views, path, request) else ""
+        return [f"a request for {what} would wait: {lack.render()}{back}"]
+    if books.below_guarantee(path, request):
+        return [f"a request for {what} is within what is guaranteed: it starts as soon as machines are free"]
+    view = next(each for each in views if each.path == path)
+    owned = _owned(view)
+    borrowed = _positive(
+        {
+            name: view.used.get(name, 0) + amount - max(owned[name], view.used.get(name, 0))
+            for name, amount in request.items()
+            if name in owned
+        }
+    )
+    if borrowed:
+        return [
+            f"a request for {what} would borrow {say_amounts(borrowed)}: it starts while others lend, and a "
+            "preemptible job may be ended when they want it back"
+        ]
+    if owned:
+        return [f"a request for {what} is within what it deserves: it starts as soon as machines are free"]
+    return [f"a request for {what} meets no quota: it starts as soon as machines are free and its turn comes"]
+
+
+def _may_take(views: Sequence[QueueView], path: str, request: Amounts) -> bool:
+    by_path = {view.path: view for view in views}
+    view = by_path[path]
+    return any(
+        view.used.get(name, 0) + request.get(name, 0) <= owned
+        and any(borrowed_by(other, name) for other in siblings_of(by_path, path))
+        for name, owned in _owned(view).items()
+        if request.get(name)
+    )
+
+
+def books_of(tenancy: Tenancy, views: Sequence[QueueView], capacity: Amounts) -> Quotas:
+    """The scheduler's own books with what is used now."""
+    books = Quotas(tenancy, capacity)
+    for view in views:
+        below = [each for each in views if parent_of(each.path) == view.path]
+        own = {
+            name: amount - sum(each.used.get(name, 0) for each in below) for name, amount in view.used.items()
+        }
+        if own := _positive(own):
+            books.charge(f"used by {view.path}", view.path, own)
+    books.settle()
+    return books

@@ -1,0 +1,444 @@
+"""Who shares what, for the handlers: the tenancy read and written, requests seated in their queue, pools and reasons shown."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Final, NamedTuple
+
+import msgspec
+
+from argosy.api import sharing as s
+from argosy.api.types import EventView
+from argosy.model.errors import ArgosyError
+from argosy.model.ids import Clock
+from argosy.model.phases import WorkloadPhase
+from argosy.model.resources import Resources
+from argosy.model.rows import Attempt, Event, Node, Workload
+from argosy.model.scheduling import PRIORITY_CLASSES
+from argosy.model.task import Task
+from argosy.model.tenancy import TENANCY_ID, Amounts, Queue, Tenancy
+from argosy.planning.place import DEFAULT_CPUS_MILLI
+from argosy.planning.pool.ask import Need
+from argosy.planning.pool.picture import PoolPicture, Queued
+from argosy.planning.pool.quota import amounts_of, check_tenancy, leaf_of
+from argosy.server.exchange import Caller
+from argosy.server.pool_views import (
+    is_waiting,
+    places_of,
+    title_of,
+    view_attempt,
+    view_pool,
+    why_it_ended,
+    why_it_is_there,
+    why_it_waits,
+)
+from argosy.server.ports import Controllers
+from argosy.server.queue_words import explain_queue, is_below, say_amount, view_queues
+from argosy.server.views import explain_waits, job_status
+from argosy.store.errors import Conflict
+from argosy.store.snapshot import Snapshot
+from argosy.store.store import Store
+
+_TRIES: Final = 6
+_EVENTS_SHOWN: Final = 100
+_FIELDS: Final = ("guaranteed", "deserved", "limit", "lend_limit")
+
+
+class Seated(NamedTuple):
+    """Tasks with the leaf that each counts in, and what the user should know."""
+
+    tasks: tuple[Task, ...]
+    queues: tuple[str, ...]
+    warnings: tuple[str, ...] = ()
+
+
+class Tenants:
+    """Reads the tenancy with the snapshot; writes it checked, with its revision."""
+
+    def __init__(self, store: Store, controllers: Controllers, clock: Clock) -> None:
+        self._store, self._controllers, self._clock = store, controllers, clock
+        self._pictures: tuple[tuple[int, int], tuple[PoolPicture, ...]] | None = None
+
+    # -- the tree -------------------------------------------------------------------------------------------------
+
+    async def show(self) -> s.TenancyReply:
+        return self._shown(await self._store.snapshot())
+
+    def _shown(self, rows: Snapshot) -> s.TenancyReply:
+        from argosy.spec.tenancy import render_tenancy
+
+        tenancy = rows.tenancy
+        return s.TenancyReply(tenancy=tenancy, queues=self._queues(rows), text=render_tenancy(tenancy))
+
+    def _queues(self, rows: Snapshot) -> tuple[s.QueueView, ...]:
+        waiting: dict[str, int] = {}
+        for row in rows.workloads.values():
+            if is_waiting(row) and row.queue:
+                waiting[row.queue] = waiting.get(row.queue, 0) + 1
+        return view_queues(rows.tenancy, self._controllers.queue_usage(rows), waiting)
+
+    async def set(self, request: s.TenancyRequest) -> s.TenancyReply:
+        """Raises `spec-invalid` for a tree that breaks a rule, `conflict` when somebody was faster."""
+        for _ in range(_TRIES):
+            old = (await self._store.snapshot()).tenancy
+            if request.rev is not None and request.rev != old.rev:
+                raise ArgosyError(
+                    "conflict",
+                    f"somebody changed the queues meanwhile (revision {old.rev}, yours is {request.rev})",
+                    hint="`argosy quota export` shows them as they are now; apply your change to that",
+                )
+            new = msgspec.structs.replace(request.tenancy, id=TENANCY_ID, rev=old.rev)
+            if await self._wrote(old, new, "the queues were set anew"):
+                return await self.show()
+        raise _busy()
+
+    async def set_queue(self, request: s.QueueRequest) -> s.TenancyReply:
+        """Raises `spec-invalid`, `not-found` for the removal of what is not there."""
+        from argosy.spec.fields_scheduling import parse_queue_path
+
+        try:
+            path = parse_queue_path(request.path)
+        except ValueError as error:
+            what, _, hint = str(error).partition("; ")
+            raise ArgosyError("spec-invalid", what, hint=hint) from None
+        for _ in range(_TRIES):
+            rows = await self._store.snapshot()
+            old = rows.tenancy
+            known = {queue.path: queue for queue in old.queues}
+            if request.remove:
+                self._check_removal(path, known, rows)
+                del known[path]
+                text = f"queue `{path}` was removed"
+            else:
+                known[path] = _changed(known.get(path) or Queue(path=path), request)
+                text = f"queue `{path}` was changed"
+            queues = tuple(known[each] for each in sorted(known))
+            if await self._wrote(old, msgspec.structs.replace(old, queues=queues), text):
+                return await self.show()
+        raise _busy()
+
+    def _check_removal(self, path: str, known: Mapping[str, Queue], rows: Snapshot) -> None:
+        if path not in known:
+            from argosy.server.queue_words import no_queue
+
+            raise no_queue(path, known)
+        below = [each for each in known if each != path and is_below(each, path)]
+        if below:
+            raise ArgosyError(
+                "conflict",
+                f"queue `{path}` has {len(below)} queue{'s' if len(below) > 1 else ''} below it: {', '.join(below[:3])}",
+                hint="remove those first",
+            )
+
+    async def _wrote(self, old: Tenancy, new: Tenancy, text: str) -> bool:
+        if new == old:
+            return True
+        check_tenancy(new)
+        event = Event(at_ms=self._clock.now_ms(), subject=TENANCY_ID, code="tenancy-changed", text=text)
+        try:
+            await self._store.commit([new], events=[event])
+        except Conflict:
+            return False
+        self._controllers.wake(TENANCY_ID)
+        return True
+
+    async def explain_queue(self, path: str, request: str, num_nodes: int) -> s.QueueExplanation:
+        """Raises `not-found`, `usage` for a request that cannot be read."""
+        rows = await self._store.snapshot()
+        path = path.strip().strip("/")
+        views = self._queues(rows)
+        wanted = amounts_of_request(request, max(1, num_nodes)) if request else None
+        lines = explain_queue(
+            rows.tenancy, views, path, capacity=capacity_of(self.pictures(rows)), request=wanted
+        )
+        return s.QueueExplanation(queue=next(view for view in views if view.path == path), lines=lines)
+
+    # -- seats ----------------------------------------------------------------------------------------------------
+
+    def prepared(self, rows: Snapshot, task: Task, caller: Caller) -> Task:
+        """The task with its presets put in. Raises `not-found` for an unknown one, `forbidden` for the class `system`."""
+        if not any(wish.preset or wish.priority_class for wish in task.resources):
+            return task
+        presets = {preset.name: preset.resources for preset in rows.tenancy.presets}
+        for wish in task.resources:
+            if wish.preset and wish.preset not in presets:
+                raise _no_preset(wish.preset, presets)
+            if wish.priority_class == PRIORITY_CLASSES[0] and not caller.is_admin:
+                raise ArgosyError(
+                    "forbidden",
+                    f"`priority_class: {PRIORITY_CLASSES[0]}` is for administrators",
+                    hint=f"the most urgent of yours is `{PRIORITY_CLASSES[1]}`",
+                )
+        resources = tuple(
+            merged(presets[wish.preset], wish) if wish.preset else wish for wish in task.resources
+        )
+        return msgspec.structs.replace(task, resources=resources)
+
+    def seat(self, rows: Snapshot, tasks: Sequence[Task], *, project: str, user: str) -> Seated:
+        """The leaf of each task. Raises `not-found` for an unknown queue, `over-quota` for what a queue does not take."""
+        leaves: dict[str, str] = {}
+        queues: list[str] = []
+        for task in tasks:
+            wanted = task.scheduling.queue
+            if wanted not in leaves:
+                leaves[wanted] = leaf_of(rows.tenancy, project, user, wanted)
+            queues.append(leaves[wanted])
+        warnings: dict[str, None] = {}
+        if rows.tenancy.queues:
+            self._check_pending(rows, queues)
+            for task, leaf in zip(tasks, queues, strict=True):
+                warnings |= dict.fromkeys(_check_limits(rows.tenancy, task, leaf))
+        return Seated(tuple(tasks), tuple(queues), tuple(warnings))
+
+    def _check_pending(self, rows: Snapshot, leaves: Sequence[str]) -> None:
+        for queue in rows.tenancy.queues:
+            most = queue.max_pending
+            new = sum(is_below(leaf, queue.path) for leaf in leaves) if most is not None else 0
+            if most is None or not new:
+                continue
+            there = sum(
+                is_waiting(row) and is_below(row.queue, queue.path) for row in rows.workloads.values()
+            )
+            if there + new > most:
+                raise ArgosyError(
+                    "over-quota",
+                    f"queue `{queue.path}` may have {most} waiting: {there} wait + {new} > {most}, over by {there + new - most}",
+                    hint=f"submit again when some have started: `argosy quota get {queue.path}`",
+                )
+
+    # -- pools ----------------------------------------------------------------------------------------------------
+
+    def pictures(self, rows: Snapshot) -> tuple[PoolPicture, ...]:
+        """Kept for a second, or until a row changes."""
+        key = (rows.seq, self._clock.now_ms() // 1000)
+        if self._pictures is None or self._pictures[0] != key:
+            self._pictures = (key, tuple(self._controllers.pools(rows)))
+        return self._pictures[1]
+
+    async def pools(self) -> s.PoolList:
+        rows = await self._store.snapshot()
+        return s.PoolList(pools=tuple(map(view_pool, self.pictures(rows))))
+
+    def queued(self, rows: Snapshot, workloads: Iterable[Workload]) -> Mapping[str, Queued]:
+        """Place in the order, by id. Free when none of them waits."""
+        if not any(is_waiting(workload) for workload in workloads):
+            return {}
+        return {each.id: each for picture in self.pictures(rows) for each in picture.waiting}
+
+    # -- why ------------------------------------------------------------------------------------------------------
+
+    async def explain(self, workload_id: str) -> s.ExplainReply:
+        """Raises `not-found`."""
+        rows = await self._store.snapshot()
+        workload = await self._store.load(workload_id)
+        if not isinstance(workload, Workload):
+            raise ArgosyError(
+                "not-found", f"there is no job or cluster `{workload_id}`", hint="`argosy queue` lists jobs"
+            )
+        row = await self._store.load(workload.cluster_id) if workload.cluster_id else None
+        cluster = row if isinstance(row, Workload) else None
+        attempts = await self._store.load_attempts(workload.id)
+        nodes = await self._nodes(rows, attempts)
+        where = [places_of(attempt.placements, nodes) for attempt in attempts]
+        now_ms = self._clock.now_ms()
+        code, position, starts_at_ms = "", 0, None
+        if not workload.is_live:
+            lines = why_it_ended(workload)
+        elif is_waiting(workload):
+            waiting = self._controllers.explain(rows, workload.id)
+            picture, queued = self._place_in_line(rows, workload.id)
+            lines = why_it_waits(
+                workload,
+                waiting,
+                otherwise=self._otherwise(rows, workload, cluster),
+                queued=queued,
+                among=len(picture.waiting) if picture is not None else 0,
+                pool=f"`{picture.name}`" if picture is not None else "",
+                now_ms=now_ms,
+            )
+            position = queued.position if queued is not None else 0
+            if waiting is not None:
+                code, starts_at_ms = waiting.code, waiting.starts_at_ms
+        elif workload.kind == "cluster":
+            lines = self._cluster_lines(rows, workload)
+        else:
+            last = attempts[-1] if attempts else None
+            lines = why_it_is_there(workload, last, where[-1] if where else (), now_ms=now_ms)
+        events = await self._store.load_events(subject=workload.id, limit=_EVENTS_SHOWN)
+        return s.ExplainReply(
+            id=workload.id,
+            title=title_of(workload, cluster),
+            status=job_status(workload) if workload.kind == "job" else workload.phase.value,
+            lines=tuple(lines),
+            code=code,
+            position=position,
+            starts_at_ms=starts_at_ms,
+            user=workload.user,
+            project=workload.project,
+            queue=next((view for view in self._queues(rows) if view.path == workload.queue), None),
+            attempts=tuple(
+                view_attempt(attempt, there) for attempt, there in zip(attempts, where, strict=True)
+            ),
+            events=tuple(
+                EventView(seq=one.seq, at_ms=one.at_ms, subject=one.subject, code=one.code, text=one.text)
+                for one in events
+            ),
+        )
+
+    def _place_in_line(self, rows: Snapshot, id: str) -> tuple[PoolPicture | None, Queued | None]:
+        for picture in self.pictures(rows):
+            for queued in picture.waiting:
+                if queued.id == id:
+                    return picture, queued
+        return None, None
+
+    def _otherwise(self, rows: Snapshot, workload: Workload, cluster: Workload | None) -> str:
+        """What is known of a workload that waits for no pool."""
+        waits = self._controllers.waits(rows)
+        if cluster is not None and cluster.is_live and cluster.phase is not WorkloadPhase.RUNNING:
+            return explain_waits(cluster, rows, waits.get(cluster.id, "")).get(workload.id, "")
+        return waits.get(workload.id, "") or workload.detail
+
+    def _cluster_lines(self, rows: Snapshot, cluster: Workload) -> list[str]:
+        lines = []
+        for claim in rows.claims_of(cluster.id):
+            offer = claim.choice.offer
+            place = "/".join(part for part in (offer.provider, offer.region, offer.zone) if part)
+            machines = ", ".join(sorted({each.node_id for each in claim.placements}))
+            lines.append(f"it has {claim.count} node{'s' if claim.count > 1 else ''} of {place}")
+            if machines:
+                lines.append(f"on {machines}")
+            if claim.detail:
+                lines.append(claim.detail)
+        if cluster.detail:
+            lines.append(cluster.detail)
+        return lines or [f"it is {cluster.phase.value}"]
+
+    async def _nodes(self, rows: Snapshot, attempts: Sequence[Attempt]) -> dict[str, Node | None]:
+        found: dict[str, Node | None] = {}
+        for node_id in {place.node_id for attempt in attempts for place in attempt.placements}:
+            row = rows.nodes.get(node_id) or await self._store.load(node_id)
+            found[node_id] = row if isinstance(row, Node) else None
+        return found
+
+
+# -- pure ---------------------------------------------------------------------------------------------------------
+
+
+def _busy() -> ArgosyError:
+    return ArgosyError("store-busy", "others change the queues all the time")
+
+
+def _changed(queue: Queue, request: s.QueueRequest) -> Queue:
+    changes: dict[str, object] = {}
+    for field in _FIELDS:
+        given: dict[str, int | None] = getattr(request, field)
+        if given:
+            amounts: dict[str, int | None] = {**getattr(queue, field), **given}
+            changes[field] = {name: amount for name, amount in amounts.items() if amount is not None}
+    if request.weight_milli is not None:
+        changes["weight_milli"] = request.weight_milli
+    if request.max_pending is not None:
+        changes["max_pending"] = request.max_pending if request.max_pending >= 0 else None
+    if request.refuse_over_limit is not None:
+        changes["refuse_over_limit"] = request.refuse_over_limit
+    return msgspec.structs.replace(queue, **changes)
+
+
+def _no_preset(name: str, presets: Mapping[str, Resources]) -> ArgosyError:
+    from difflib import get_close_matches
+
+    near = get_close_matches(name, list(presets), n=1)
+    listed = ", ".join(f"`{each}`" for each in sorted(presets)) or "there are none yet"
+    return ArgosyError(
+        "not-found",
+        f"there is no preset `{name}`",
+        hint=f"did you mean `{near[0]}`?" if near else f"known are: {listed}" if presets else listed,
+    )
+
+
+def merged(preset: Resources, own: Resources) -> Resources:
+    """The preset, with what the task says itself in its place.
+
+    >>> from argosy.model.resources import Accelerator
+    >>> merged(Resources(accelerator=Accelerator(model="A100", milli=250)), Resources(preset="small", priority=5)).priority
+    5
+    """
+    default = Resources()
+    given = {
+        name: getattr(own, name)
+        for name in Resources.__struct_fields__
+        if name != "preset" and getattr(own, name) != getattr(default, name)
+    }
+    return msgspec.structs.replace(preset, preset="", **given)
+
+
+def amounts_of_task(task: Task) -> Amounts:
+    """What a task counts in its queue, by its first candidate."""
+    wish = task.resources[0]
+    cpus = wish.cpus.amount if wish.cpus else DEFAULT_CPUS_MILLI
+    memory = wish.memory.amount if wish.memory else wish.memory_per_cpu_bytes * cpus // 1000
+    gpu = wish.accelerator
+    need = Need(
+        cpus_milli=cpus,
+        memory_bytes=memory,
+        gpu_milli=gpu.milli if gpu is not None else 0,
+        models=(gpu.model,) if gpu is not None and gpu.model else (),
+    )
+    return amounts_of(need, task.num_nodes)
+
+
+def amounts_of_request(text: str, num_nodes: int) -> Amounts:
+    """`A100:8`, as `accelerators` has it. Raises ArgosyError `usage`."""
+    from argosy.spec.accelerators import parse_accelerator
+
+    try:
+        wish = parse_accelerator(text)
+    except ValueError as error:
+        what, _, hint = str(error).partition("; ")
+        raise ArgosyError("usage", what, hint=hint or "write for example `A100:8`") from None
+    need = Need(gpu_milli=wish.milli, models=(wish.model,) if wish.model else ())
+    return amounts_of(need, num_nodes)
+
+
+def capacity_of(pictures: Iterable[PoolPicture]) -> Amounts:
+    """What all machines of the pools have, by the names of `model.tenancy`; machines that stand in several count once."""
+    machines = {machine.id: machine for picture in pictures for machine in picture.machines}
+    amounts: Amounts = {}
+
+    def add(name: str, amount: int) -> None:
+        if amount:
+            amounts[name] = amounts.get(name, 0) + amount
+
+    for machine in machines.values():
+        add("cpus", machine.cpus_milli)
+        add("memory", machine.memory_bytes)
+        for device in machine.devices:
+            add("gpus", 1000)
+            add(f"gpus/{device.model}", 1000)
+    return amounts
+
+
+def _check_limits(tenancy: Tenancy, task: Task, leaf: str) -> list[str]:
+    """Limits that the task passes all by itself: refused where the queue says so, else a warning."""
+    amounts = amounts_of_task(task)
+    warnings = []
+    for queue in sorted(tenancy.queues, key=lambda each: -len(each.path)):
+        if not is_below(leaf, queue.path):
+            continue
+        for name, most in sorted(queue.limit.items()):
+            asked = amounts.get(name, 0)
+            if asked <= most:
+                continue
+            what = (
+                f"queue `{queue.path}` may have {say_amount(name, most)} at most: "
+                f"{say_amount(name, asked)} asked for, over by {say_amount(name, asked - most)}"
+            )
+            if queue.refuse_over_limit:
+                raise ArgosyError(
+                    "over-quota",
+                    what,
+                    hint=f"ask for less, or have the limit raised: `argosy quota set {queue.path} --limit ...`",
+                )
+            warnings.append(f"{what}; it waits until the limit is raised")
+    return warnings
