@@ -402,3 +402,147 @@ def test_a_malformed_share_is_refused_before_anything_starts(host: Host, share: 
 
 class _Raw(msgspec.Struct):
     orders: list[object]
+
+
+# ---- MIG
+
+
+def instance(share: str, card: int = 0, slot: int = -1) -> tuple[DeviceShare, ...]:
+    return (DeviceShare(index=card, milli=125, mechanism="mig", profile=share, slot=slot),)
+
+
+def test_instances_that_people_have_made_are_devices(host: Host) -> None:
+    host.migs.write_text("0 mode\n0 7 0 1 1g.10gb 9728\n0 2 4 4 3g.40gb 40448\n")
+    agent = host.with_mps().agent()
+
+    async def scenario(client: AgentClient) -> None:
+        facts = await client.node()
+        assert [
+            (d.index, d.model, d.mig_profile, d.mig_parent, d.mig_slots, d.memory_bytes >> 20)
+            for d in facts.devices
+        ] == [
+            (1070, "H100", "1g.10gb", 0, (0, 1), 9728),
+            (1020, "H100", "3g.40gb", 0, (4, 4), 40448),
+            (1, "H100", "", -1, (0, 0), 81559),
+        ]
+        assert facts.devices[0].memory_used_bytes == 7 << 20
+        assert facts.devices[0].utilisation_percent == -1
+        assert facts.sharing == ("mps",), "which cards can be shared; instances are there for themselves"
+
+    agent.use(scenario)
+    share = (DeviceShare(index=1070, milli=1000, mechanism="mig"),)
+    _, log = agent.run_one(SHOW, devices=(1070,), shares=share, env={"CUDA_VISIBLE_DEVICES": "0"})
+    assert log.decode() == f"[MIG-00000000-aaaa-bbbb-0000-000000000007]   mig 1000 {9728 << 20}\n"
+    # By card and slot, as the planner places it.
+    _, log = agent.run_one(SHOW, devices=(0,), shares=instance("3g.40gb", slot=4))
+    assert log.startswith(b"[MIG-00000000-aaaa-bbbb-0000-000000000002]")
+    fact, _ = agent.run_one("true", devices=(0,), shares=instance("1g.10gb", slot=1))
+    assert "ARGOSY_MIG=manage" in fact.detail
+    fact, _ = agent.run_one("true", devices=(0,), shares=quarter())
+    assert "it is in MIG mode" in fact.detail
+    # A small instance is given to programs without their knowledge of its size: an old order for a whole card is not.
+    fact, _ = agent.run_one("true", devices=(0,), shares=(DeviceShare(index=0, milli=1000),))
+    assert fact.exit_code == 1
+
+
+def test_instances_are_made_for_a_rank_and_removed_after_it(host: Host) -> None:
+    host.migs.write_text("0 mode\n1 mode\n")
+    agent = host.with_smi().agent(ARGOSY_MIG="manage")
+
+    async def scenario(client: AgentClient) -> None:
+        facts = await client.node()
+        assert [(d.index, d.mig_slots) for d in facts.devices] == [(0, (0, 8)), (1, (0, 8))]
+        assert facts.sharing == ("mig",)
+        order = RankOrder(
+            id="a.0",
+            run=f"{SHOW}; {UNTIL_TOLD}",
+            run_now=True,
+            devices=(0,),
+            shares=instance("1g.10gb", slot=3),
+        )
+        await _start(client, order)
+        assert host.migs.read_text() == "0 mode\n1 mode\n0 7 3 1 1g.10gb 9728\n"
+        assert [d.index for d in (await client.node()).devices] == [0, 1], "what is in use is not offered"
+        beside = await _run_all(
+            client,
+            [
+                RankOrder(id="b.0", run=SHOW, run_now=True, devices=(0,), shares=instance("3g.40gb", slot=4)),
+                RankOrder(id="c.0", run=SHOW, run_now=True, devices=(0,), shares=instance("1g.10gb", slot=4)),
+                RankOrder(
+                    id="d.0",
+                    run=SHOW,
+                    run_now=True,
+                    devices=(1,),
+                    shares=(DeviceShare(index=1, milli=1000),),
+                ),
+            ],
+        )
+        assert beside["b.0"][0].startswith("[MIG-00000000-aaaa-bbbb-0000-000000000001]")
+        assert "Insufficient Resources" in beside["c.0"][1], "b.0 was there"
+        assert beside["d.0"][0].startswith("[MIG-00000000-aaaa-bbbb-0001-000000000000]"), "all of the card"
+        (agent.root / "home" / "go").touch()
+        seen = await watch_until(client, lambda seen: seen.ended("a.0"))
+        assert seen.facts["a.0"].exit_code == 0
+        assert b"MIG-00000000-aaaa-bbbb-0000-000000000007" in seen.logs["a.0"]
+
+    agent.use(scenario)
+    wait_for(lambda: host.migs.read_text() == "0 mode\n1 mode\n")
+
+
+def test_instances_of_killed_agents_are_removed_by_the_next(host: Host) -> None:
+    host.migs.write_text("0 mode\n")
+    agent = host.with_smi().agent(ARGOSY_MIG="manage", STUB_COUNT="1")
+    for name, slot in (("a.0", 0), ("b.0", 1)):
+        order = RankOrder(
+            id=name,
+            run=f"echo; {UNTIL_TOLD if name == 'a.0' else 'sleep 300'}",
+            run_now=True,
+            devices=(0,),
+            shares=instance("1g.10gb", slot=slot),
+        )
+        agent.use(lambda client, order=order: _start(client, order))  # type: ignore[misc]
+
+    agent.end()
+    state = msgspec.json.decode((agent.root / "ranks" / "b.0" / "state").read_bytes())
+    os.killpg(state["pid"], signal.SIGKILL)
+    assert len(host.migs.read_text().splitlines()) == 3
+    agent.start()
+    wait_for(lambda: host.migs.read_text() == "0 mode\n0 7 0 1 1g.10gb 9728\n")  # a.0 runs on with its own
+    (agent.root / "home" / "go").touch()
+    wait_for(lambda: host.migs.read_text() == "0 mode\n")
+
+
+# ---- what a node says of itself
+
+
+def test_labels_taints_and_domains(probe: Callable[..., dict[str, object]], tmp_path: Path) -> None:
+    said = probe(
+        ARGOSY_NODE_LABELS="zone=b, disk=nvme", ARGOSY_NODE_TAINTS="fragile", ARGOSY_NODE_DOMAINS="b1/r2/l3"
+    )
+    assert said["labels"] == [["disk", "nvme"], ["zone", "b"]]
+    assert (said["taints"], said["domains"]) == (["fragile"], ["b1", "r2", "l3"])
+    assert not {"labels", "taints", "domains", "sharing", "mig"} & set(probe())
+    (tmp_path / "node.json").write_text('{"labels": {"a": "1"}, "taints": ["x"], "domains": ["b", "r"]}')
+    said = probe("--root", str(tmp_path), ARGOSY_NODE_TAINTS="")
+    assert (said["labels"], said["domains"], said.get("taints")) == ([["a", "1"]], ["b", "r"], None)
+    (tmp_path / "broken").write_text("[1, 2")
+    assert "labels" not in probe(ARGOSY_NODE_FILE=str(tmp_path / "broken"))
+
+
+@pytest.mark.parametrize(
+    ("environ", "sharing"),
+    [
+        ({}, ["mps"]),
+        ({"STUB_MODE": "3"}, ["mps"]),
+        ({"STUB_MODE": "2"}, None),
+        ({"STUB_CAPABILITY": "6"}, None),
+        ({"STUB_COUNT": "0"}, None),
+        ({"PATH": "/usr/bin:/bin"}, None),
+        ({"ARGOSY_MIG": "manage"}, ["mps"]),
+    ],
+)
+def test_how_a_node_can_share(
+    host: Host, probe: Callable[..., dict[str, object]], environ: dict[str, str], sharing: list[str] | None
+) -> None:
+    host.with_mps()
+    assert probe(**{**host.environ, **environ}).get("sharing") == sharing

@@ -5,12 +5,13 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable
 
+import msgspec
 import pytest
 
 from argosy.infra import border
 from argosy.infra.agent_port import RankOrder, Report
 from argosy.model.facts import NodeFacts, RankPhase
-from argosy.model.offer import Placement
+from argosy.model.offer import DeviceShare, Placement
 from argosy.model.phases import AttemptPhase
 from argosy.testing.builders import an_attempt
 from argosy.testing.faults import NONE, Faults, SimCrash
@@ -270,3 +271,16 @@ def test_the_dead_do_nothing() -> None:
         await agent.prepare([_order("att-3.0")])  # others live
 
     assert _on_a_machine(body).crashes == 1
+
+
+def test_a_share_that_the_machine_cannot_keep_apart_ends_the_rank() -> None:
+    async def body(world: World, machine: Machine, agent: SimAgent) -> None:
+        share = DeviceShare(index=0, milli=250, mechanism="mps", memory_bytes=1 << 30)
+        await agent.prepare([_order("att-1.0", shares=(share,), run_now=True)])
+        report = await _until(agent, "att-1.0", RankPhase.EXITED)
+        assert [(fact.exit_code, fact.stage) for fact in report.ranks] == [(1, "setup")]
+        machine.facts = msgspec.structs.replace(machine.facts, sharing=("mps",))
+        await agent.prepare([_order("att-2.0", shares=(share,))])
+        await _until(agent, "att-2.0", RankPhase.READY)
+
+    _on_a_machine(body)

@@ -203,6 +203,10 @@ class Sharing:
             if fits:
                 self._keep(held, device)
                 return device
+        if not self._node.divides(parent) and profile == mig.WHOLE_CARD:
+            raise self._cannot(
+                share, "it is in MIG mode; order an instance, or run `nvidia-smi -mig 0` as root"
+            )
         if not self._node.divides(parent):
             raise self._cannot(
                 share,

@@ -6,6 +6,8 @@ import asyncio
 from collections.abc import AsyncIterator, Mapping, Sequence
 from typing import Final
 
+import msgspec
+
 from argosy.infra import border
 from argosy.infra.agent_port import AgentPort, Duplex, RankOrder, Report
 from argosy.model.facts import LogChunk, NodeFacts, RankFact, RankPhase
@@ -50,6 +52,8 @@ class SimAgent:
         machine = await self._call("prepare")
         for _ in range(self._times()):
             for order in orders:
+                if _cannot_share(machine.facts, order):
+                    order = msgspec.structs.replace(order, setup="sim exit=1")
                 self.world.prepare_rank(machine, order)
         await self._answer("prepare")
 
@@ -175,6 +179,15 @@ class SimAgent:
 
     async def close(self) -> None:
         return None
+
+
+def _cannot_share(facts: NodeFacts, order: RankOrder) -> bool:
+    """As the real agent: a share that it cannot keep apart ends the rank before it ran. MIG instances are devices."""
+    instances = {device.index for device in facts.devices if device.mig_profile}
+    return any(
+        share.mechanism and share.mechanism not in facts.sharing and share.index not in instances
+        for share in order.shares
+    )
 
 
 class SimAgentDirectory:

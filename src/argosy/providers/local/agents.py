@@ -14,7 +14,18 @@ from argosy.model.facts import NodeFacts
 from argosy.providers.local.processes import AGENT_MARK, Process, spawn
 
 _PROBE_LIMIT_S = 30.0
-_FOR_AGENTS = frozenset({"ARGOSY_NVML_LIBRARY"})
+#: What describes this machine, and how its devices are shared: meant for agents.
+_FOR_AGENTS = frozenset(
+    {
+        "ARGOSY_NVML_LIBRARY",
+        "ARGOSY_NODE_FILE",
+        "ARGOSY_NODE_LABELS",
+        "ARGOSY_NODE_TAINTS",
+        "ARGOSY_NODE_DOMAINS",
+        "ARGOSY_MIG",
+        "ARGOSY_SHARES_DIR",
+    }
+)
 
 
 class ZipappAgents:
