@@ -64,6 +64,18 @@ def estimate_s(
     return max_duration_s if guess is None else min(guess, max_duration_s)
 
 
+def left_s(estimate: int, done_s: int) -> int:
+    """What is left of a job that goes on from a checkpoint after `done_s` of work; the guess doubles until it is longer than that.
+
+    >>> left_s(3600, 600), left_s(3600, 4000)
+    (3000, 3200)
+    """
+    estimate = max(estimate, 60)
+    while estimate <= done_s:
+        estimate *= 2
+    return estimate - done_s
+
+
 def quantile(values: Sequence[int], percent: int) -> int:
     """The smallest of `values` that at least `percent` % do not exceed (nearest rank).
 
