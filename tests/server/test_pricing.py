@@ -12,16 +12,18 @@ import pytest
 from argosy.api import types as t
 from argosy.api.location import Location
 from argosy.client.client import Client
+from argosy.infra.provider import Capabilities, Manifest
 from argosy.model.errors import ArgosyError, render_error
 from argosy.model.offer import Capacity, Choice, Offer, Shape
 from argosy.model.phases import ClaimPhase, Outcome, WorkloadPhase
 from argosy.model.resources import Accelerator, Infra, Resources
 from argosy.model.rows import Claim, Workload
+from argosy.model.scheduling import Scheduling
 from argosy.model.task import ClusterSpec, Task
 from argosy.model.units import GIB, Bound
 from argosy.server.budgets import Budget, Budgets
 from argosy.server.spending import DAY_MS, HOUR_MS, Rates, Span, grouped, month_of, spans_of, spent_by_project
-from argosy.testing.idle_server import IdleServer
+from argosy.testing.idle_server import IdleServer, StaticProvider
 
 A100 = Accelerator(model="A100", milli=8000)
 EIGHT = Task(name="train", run="x", resources=(Resources(accelerator=A100),))
@@ -140,6 +142,161 @@ def test_earlier_runs_tell_how_long_it_takes(idle: IdleServer, client: Client) -
     idle.do(idle.store.commit([ended, claim]))
     offer = client.plan(task, prices=True, limit=1).offers[0]
     assert (offer.runtime_s, offer.basis) == (7200, "measured")
+
+
+def test_earlier_jobs_of_clusters_tell_it_too(idle: IdleServer, client: Client) -> None:
+    made = client.launch(Task(name="train", run="x"), cluster="dev")
+    assert made.job is not None
+    row = idle.do(idle.store.load(made.job.id))
+    assert isinstance(row, Workload)
+    started, done = row.created_ms, row
+    for phase in (WorkloadPhase.STARTING, WorkloadPhase.RUNNING):
+        (done,) = idle.do(idle.store.commit([msgspec.structs.replace(done, phase=phase, started_ms=started)]))
+    ended = msgspec.structs.replace(
+        done, phase=WorkloadPhase.FINISHED, outcome=Outcome.SUCCEEDED, ended_ms=started + 3 * HOUR_MS
+    )
+    machine = _choice("aws", "m6i.2xlarge", Capacity.ON_DEMAND, 1)
+    claim = _claim("clm-1", made.cluster_id, choice=machine, requested_ms=started)
+    idle.do(idle.store.commit([ended, claim]))
+    # It asked for no accelerator: what counts is the machine.
+    reply = client.plan(
+        Task(name="train", run="x", resources=(Resources(instance_type="m6i.2xlarge"),)), prices=True, limit=1
+    )
+    assert (reply.offers[0].runtime_s, reply.offers[0].basis) == (10_800, "measured")
+
+
+# -- launches with deadlines and objectives ---------------------------------------------------------------------------
+
+
+def _cloud(*offers: Offer) -> StaticProvider:
+    can = Capabilities(spot=True, multi_node=True)
+    return StaticProvider(Manifest(name="nimbus", title="a cloud", capabilities=can), offers)
+
+
+def _machine(region: str, capacity: Capacity, dollars: int, model: str = "A100") -> Offer:
+    shape = Shape(
+        instance_type=f"{model.lower()}-8", cpus_milli=96_000, memory_bytes=512 * GIB, accelerator=model,
+        accelerators_milli=8000,
+    )  # fmt: skip
+    return Offer(
+        provider="nimbus", region=region, shape=shape, capacity=capacity, price_micro_usd=dollars * 1_000_000
+    )
+
+
+@pytest.fixture
+def nimbus() -> Iterator[tuple[IdleServer, Client]]:
+    """A cloud with a driver: eight A100 on demand and as spot."""
+    cloud = _cloud(_machine("east", Capacity.ON_DEMAND, 32), _machine("west", Capacity.SPOT, 10))
+    with IdleServer(cloud) as running:
+        yield running, Client(Location(socket=running.socket))
+
+
+def _first_claim(idle: IdleServer, owner: str) -> Claim:
+    return idle.do(idle.store.snapshot()).claims_of(owner)[0]
+
+
+KEEPS = Scheduling(checkpoint=True)
+
+
+def test_who_does_not_ask_for_spot_does_not_get_it(nimbus: tuple[IdleServer, Client]) -> None:
+    idle, client = nimbus
+    made = client.launch(EIGHT, cluster="c")
+    assert made.plan is not None
+    assert [choice.offer.capacity for choice in made.plan.choices] == [Capacity.ON_DEMAND]
+    asked = msgspec.structs.replace(EIGHT, resources=(Resources(accelerator=A100, use_spot=True),))
+    made = client.launch(asked, cluster="d")
+    assert _first_claim(idle, made.cluster_id).choice.offer.capacity is Capacity.SPOT
+
+
+def test_a_managed_job_with_slack_is_planned_on_spot_and_without_on_demand(
+    nimbus: tuple[IdleServer, Client],
+) -> None:
+    _, client = nimbus
+    task = msgspec.structs.replace(EIGHT, estimated_s=10 * 3600, scheduling=KEEPS)
+    relaxed = client.plan(msgspec.structs.replace(task, deadline_s=36 * 3600))
+    assert [choice.offer.capacity.value for choice in relaxed.plan.choices] == ["spot", "on-demand"]
+    assert relaxed.deadline.startswith("task `train` runs on spot nimbus/west a100-8: ")
+    urgent = client.plan(msgspec.structs.replace(task, deadline_s=10 * 3600 + 600))
+    assert [choice.offer.capacity.value for choice in urgent.plan.choices] == ["on-demand", "spot"]
+    # As a cluster it would not recover: spot is not even looked at.
+    cluster = client.plan(msgspec.structs.replace(task, deadline_s=36 * 3600), managed=False)
+    assert [choice.offer.capacity.value for choice in cluster.plan.choices] == ["on-demand"]
+
+
+def test_a_launch_refuses_a_deadline_that_cannot_be_met(nimbus: tuple[IdleServer, Client]) -> None:
+    idle, client = nimbus
+    task = msgspec.structs.replace(EIGHT, estimated_s=10 * 3600, deadline_s=8 * 3600)
+    expected = (
+        "error: the deadline of 8h cannot be met: the earliest finish of task `train` is in 10h 5m, on nimbus/east a100-8 "
+        "on-demand for $322.67\n"
+        "hint: set `deadline: 10.1h`, ask for faster accelerators, or for more nodes if the task scales with them"
+    )
+    assert refused(client.launch, task, cluster="c") == expected
+    assert refused(client.jobs_launch, [task]) == expected
+    assert refused(client.plan, task) == expected
+    assert idle.do(idle.store.snapshot()).workloads == {}
+
+
+def test_a_launch_with_a_deadline_is_recorded_with_its_reason(nimbus: tuple[IdleServer, Client]) -> None:
+    _, client = nimbus
+    task = msgspec.structs.replace(EIGHT, estimated_s=10 * 3600, deadline_s=12 * 3600)
+    made = client.launch(task, cluster="c")
+    told = [event.text for event in client.events(made.cluster_id).events if event.code == "launched"]
+    assert told == [
+        "cluster `c` was asked for on nimbus: task `train` runs on-demand on nimbus/east a100-8: done in 10h 5m, before the "
+        "deadline of 12h, for $322.67"
+    ]
+
+
+def test_a_deadline_that_is_not_weighed_is_a_warning(nimbus: tuple[IdleServer, Client]) -> None:
+    _, client = nimbus
+    task = msgspec.structs.replace(EIGHT, deadline_s=3600)
+    warning = "the deadline is not weighed: `estimated_hours` is not known"
+    assert warning in client.launch(task, cluster="c").warnings
+    assert warning in client.jobs_launch([task]).warnings
+
+
+def test_the_objective_chooses_at_launch() -> None:
+    offers = (
+        _machine("east", Capacity.ON_DEMAND, 32),
+        _machine("west", Capacity.ON_DEMAND, 64, "H100"),
+    )
+    wishes = tuple(Resources(accelerator=Accelerator(model=model, milli=8000)) for model in ("A100", "H100"))
+    with IdleServer(_cloud(*offers)) as idle:
+        client = Client(Location(socket=idle.socket))
+        task = Task(name="train", run="x", resources=wishes)
+        job = client.jobs_launch([task]).jobs[0]
+        done = idle.do(idle.store.load(job.id))
+        assert isinstance(done, Workload)
+        started = done.created_ms
+        for phase in (WorkloadPhase.STARTING, WorkloadPhase.RUNNING):
+            moved = msgspec.structs.replace(done, phase=phase, started_ms=started)
+            (done,) = idle.do(idle.store.commit([moved]))
+        ended = msgspec.structs.replace(
+            done, phase=WorkloadPhase.FINISHED, outcome=Outcome.SUCCEEDED, ended_ms=started + HOUR_MS
+        )
+        ran_on = _claim(
+            "clm-1", job.id, choice=_choice("nimbus", "a100-8", Capacity.ON_DEMAND, 1), requested_ms=started
+        )
+        idle.do(idle.store.commit([ended, ran_on]))
+        cheapest = client.launch(task, cluster="c")
+        fastest = client.launch(msgspec.structs.replace(task, objective="time"), cluster="d")
+        assert _first_claim(idle, cheapest.cluster_id).choice.accelerator == "A100"
+        assert _first_claim(idle, fastest.cluster_id).choice.accelerator == "H100"
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "text"),
+    [
+        ("objective", "fame", "objective is `fame`: cost, time or carbon"),
+        ("progress_milli", 1001, "progress_milli is 1001: 0 to 1000"),
+        ("deadline_s", 0, "a duration is below 0"),
+        ("estimated_s", -5, "a duration is below 0"),
+    ],
+)
+def test_what_a_client_may_not_send(client: Client, field: str, value: object, text: str) -> None:
+    task = msgspec.structs.replace(EIGHT, **{field: value})
+    assert text in refused(client.plan, task) and text in refused(client.launch, task)
 
 
 # -- what does not exist, what cannot be -----------------------------------------------------------------------------
@@ -288,10 +445,10 @@ def test_a_hard_stop_refuses_what_costs_money(idle: IdleServer, client: Client) 
     folder.mkdir()
     (folder / "terms.toml").write_text("[owned]\npool = 100.0\n")
     made = client.launch(Task(run="x"), cluster="c", user="ada")
-    claim = idle.do(idle.store.snapshot()).claims_of(made.cluster_id)[0]
     now_ms = idle.store.clock.now_ms()
-    held = msgspec.structs.replace(claim, phase=ClaimPhase.HELD, held_ms=now_ms, cost_micro_usd=102_400_000)
-    idle.do(idle.store.commit([msgspec.structs.replace(held, spent_ms=1)]))
+    dear = _choice("pool", "", Capacity.OWNED, 100_000_000)
+    paid = {"held_ms": now_ms, "requested_ms": now_ms, "cost_micro_usd": 102_400_000, "spent_ms": 1}
+    idle.do(idle.store.commit([_claim("clm-1", made.cluster_id, choice=dear, **paid)]))
     client.set_budget(t.BudgetRequest(project="default", monthly_micro_usd=200_000_000, hard_stop=True))
     client.launch(Task(run="x"), cluster="d")
     (view,) = client.set_budget(
@@ -309,6 +466,8 @@ def test_a_hard_stop_refuses_what_costs_money(idle: IdleServer, client: Client) 
     with pytest.raises(ArgosyError) as error:
         client.jobs_launch([Task(run="x")])
     assert (error.value.code, error.value.exit_status) == ("over-budget", 6)
+    client.stop("c")
+    assert refused(client.start, "c").startswith("error: project `default` has spent $102.4")
     told = [event for event in client.events().events if event.code == "budget-spent"]
     assert {event.subject for event in told} == {"default", made.cluster_id}
     (folder / "terms.toml").unlink()  # free again
@@ -434,12 +593,9 @@ def test_costs_by_everything() -> None:
 
 def test_savings_against_on_demand_and_another_cloud(idle: IdleServer, client: Client) -> None:
     made = client.launch(Task(run="x"), cluster="c", user="ada")
-    claim = idle.do(idle.store.snapshot()).claims_of(made.cluster_id)[0]
-    now_ms = idle.store.clock.now_ms()
+    began_ms = idle.store.clock.now_ms() - HOUR_MS
     spot = _choice("aws", "p4d.24xlarge", Capacity.SPOT, 5_000_000, "us-east-1")
-    held = msgspec.structs.replace(
-        claim, choice=spot, phase=ClaimPhase.HELD, held_ms=now_ms - HOUR_MS, requested_ms=now_ms - HOUR_MS
-    )
+    held = _claim("clm-1", made.cluster_id, choice=spot, held_ms=began_ms, requested_ms=began_ms)
     idle.do(idle.store.commit([held]))
     reply = client.costs(by="user", against="lambda")
     (group,) = reply.groups
