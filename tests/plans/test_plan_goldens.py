@@ -35,8 +35,11 @@ NOW_MS = DAY * 86_400_000 + 7 * 86_400_000  # prices are a week old
 
 
 class StoppedClock:
+    def __init__(self, now_ms: int = NOW_MS) -> None:
+        self._now_ms = now_ms
+
     def now_ms(self) -> int:
-        return NOW_MS
+        return self._now_ms
 
     def monotonic_s(self) -> float:
         return 0.0
@@ -123,7 +126,13 @@ def server() -> Iterator[IdleServer]:
             region="plant-3",
         ),
     )  # fmt: skip
-    with IdleServer(*own, clock=StoppedClock(), prices=folder / "prices.bin") as running:
+    home = folder / "home"
+    (home / "catalog").mkdir(parents=True)
+    (home / "catalog" / "terms.toml").write_text(
+        '[carbon]\n"aws/us-east-1" = 340\n"aws/eu-north-1" = 19.5\n"gcp/us-central1" = 430\n"gcp/europe-north1" = 30\n'
+        '"lambda/us-west-1" = 180\n'
+    )
+    with IdleServer(*own, clock=StoppedClock(), prices=folder / "prices.bin", state_dir=home) as running:
         yield running
     shutil.rmtree(folder, ignore_errors=True)
 
@@ -138,6 +147,14 @@ def told(server: IdleServer, capture: pytest.CaptureFixture[str], *words: str) -
     return captured.out + beside + (f"exit status {status}\n" if status else "")
 
 
+@pytest.fixture
+def table() -> Iterator[Path]:
+    folder = Path(tempfile.mkdtemp(prefix="ag", dir="/tmp"))
+    (folder / "prices.bin").write_bytes(frozen_table())
+    yield folder / "prices.bin"
+    shutil.rmtree(folder, ignore_errors=True)
+
+
 @pytest.mark.parametrize("name", NAMES)
 def test_plan(server: IdleServer, capsys: pytest.CaptureFixture[str], name: str) -> None:
     answer = told(server, capsys, "plan", f"{name}.yaml")
@@ -149,3 +166,72 @@ def test_plan(server: IdleServer, capsys: pytest.CaptureFixture[str], name: str)
 
 def test_every_answer_has_its_question() -> None:
     assert sorted(path.name.removesuffix(".plan.txt") for path in HERE.glob("*.plan.txt")) == NAMES
+
+
+def test_old_prices_say_how_old_they_are(table: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with IdleServer(clock=StoppedClock(NOW_MS + 90 * 86_400_000), prices=table) as late:
+        answer = told(late, capsys, "plan", "single-gpu.yaml")
+        offers = told(late, capsys, "offers", "single-gpu.yaml")
+    old = [
+        "! warning: prices of aws are 97 days old (2026-01-05); `argosy catalog refresh aws` gets present ones",
+        "! warning: prices of gcp are 97 days old (2026-01-05); `argosy catalog refresh gcp` gets present ones",
+    ]
+    assert [line for line in answer.splitlines() if line.startswith("!")] == old
+    assert [line for line in offers.splitlines() if line.startswith("!")] == old
+    fresh = (HERE / "single-gpu.plan.txt").read_text()
+    assert answer.partition("Not considered")[0] == fresh.partition("Not considered")[0]
+
+
+def test_what_is_wrong_in_the_users_folder_is_left_out_and_said(
+    table: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with IdleServer(clock=StoppedClock(), prices=table) as own:
+        folder = own.home / "catalog"
+        (folder / "live").mkdir(parents=True)
+        (folder / "live" / "aws.prices").write_bytes(b"not a table")
+        (folder / "lab.csv").write_text(
+            "provider,instance_type,vcpus,memory_gib,price_usd_hour\nlab,free,8,32,0\nlab,owed,8,32,-1.5\nlab,fair,8,32,0.05\n"
+        )
+        (folder / "terms.toml").write_text("[[discount\n")
+        answer = told(own, capsys, "plan", "single-gpu.yaml")
+        lab = told(own, capsys, "plan", "--infra", "lab", "--", "x")
+    assert [line for line in answer.splitlines() if line.startswith("!")] == [
+        "! warning: the catalog file live/aws.prices cannot be used: it does not begin like a table of prices; the shipped prices "
+        "are used instead. `argosy catalog refresh aws` makes it again",
+        "! warning: lab.csv:2: price_usd_hour of `free` is 0: a price must be above 0; the row is left out",
+        "! warning: lab.csv:3: price_usd_hour of `owed` is -1.5: a price must be above 0; the row is left out",
+        "! warning: terms.toml cannot be used: Expected ']]' at the end of an array declaration (at line 1, column 11); list "
+        "prices are shown, without discounts and reserved machines",
+    ]
+    assert "g6.xlarge" in answer and "fair" in lab and "free" not in lab.partition("!")[0]
+
+
+def test_quotas_that_nobody_knows_are_said(table: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    shape = Shape(
+        instance_type="n1", cpus_milli=8000, memory_bytes=32 * GIB, accelerator="L4", accelerators_milli=1000
+    )
+    offer = Offer(
+        provider="nimbus", region="east", shape=shape, capacity=Capacity.ON_DEMAND, price_micro_usd=600_000
+    )
+    cloud = StaticProvider(
+        Manifest(name="nimbus", title="a cloud", capabilities=Capabilities(multi_node=True)), [offer]
+    )
+    with IdleServer(cloud, clock=StoppedClock(), prices=table) as server:
+        answer = told(server, capsys, "plan", "single-gpu.yaml")
+        cloud.offers = [msgspec.structs.replace(offer, nodes_max=4)]
+        counted = told(server, capsys, "plan", "single-gpu.yaml")
+    assert answer.endswith(
+        "! warning: quotas of nimbus are not known: what your account may not have is refused at launch, and the next place "
+        "is tried then\n"
+    )
+    assert "quotas" not in counted and "nimbus/east" in counted
+
+
+def test_a_dry_run_shows_the_same_plan(server: IdleServer, capsys: pytest.CaptureFixture[str]) -> None:
+    for name in ("single-gpu", "local", "fraction", "eu-residency"):
+        plan = (HERE / f"{name}.plan.txt").read_text()
+        dry = told(server, capsys, "launch", "--dryrun", f"{name}.yaml")
+        if "  yes\n" in plan:
+            assert dry == plan + "\nNothing was launched (--dryrun).\n"
+        else:  # nothing of it can be launched yet
+            assert dry.startswith("! error: no offer fits task ") and dry.endswith("exit status 3\n")

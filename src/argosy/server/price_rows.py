@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import TYPE_CHECKING, Final
 
 import msgspec
@@ -15,7 +15,7 @@ from argosy.model.task import Task
 from argosy.model.units import parse_milli
 
 if TYPE_CHECKING:
-    from argosy.catalog.listing import GpuRow
+    from argosy.planning.choose import Ability
     from argosy.planning.objective import Objective, Ranked
 
 
@@ -61,8 +61,28 @@ def told(
     return tuple(found)
 
 
-def summed_by_model(rows: Sequence[GpuRow]) -> tuple[t.ModelView, ...]:
-    by_name: dict[str, list[GpuRow]] = {}
+def quota_notes(choices: Sequence[Choice], abilities: Mapping[str, Ability]) -> tuple[str, ...]:
+    """One note on the places where nobody knows how much an account may have. Owned machines have no quotas, and an offer that
+    tells how many nodes there are has told of them."""
+    names = sorted(
+        {
+            each.offer.provider
+            for each in choices
+            if each.offer.provider in abilities
+            and not abilities[each.offer.provider].owned
+            and each.offer.nodes_max is None
+        }
+    )
+    if not names:
+        return ()
+    return (
+        f"quotas of {', '.join(names)} are not known: what your account may not have is refused at launch, and the next "
+        "place is tried then",
+    )
+
+
+def summed_by_model(rows: Sequence[t.GpuView]) -> tuple[t.ModelView, ...]:
+    by_name: dict[str, list[t.GpuView]] = {}
     for row in rows:
         by_name.setdefault(row.accelerator, []).append(row)
     return tuple(
@@ -80,7 +100,7 @@ def summed_by_model(rows: Sequence[GpuRow]) -> tuple[t.ModelView, ...]:
     )
 
 
-def _least(rows: Sequence[GpuRow], lane: str) -> t.PriceView | None:
+def _least(rows: Sequence[t.GpuView], lane: str) -> t.PriceView | None:
     """The lowest price per device."""
     best: t.PriceView | None = None
     for row in rows:

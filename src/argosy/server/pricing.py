@@ -30,6 +30,7 @@ from argosy.server.price_rows import (
     parse_gpu,
     parse_objective,
     parse_place,
+    quota_notes,
     steady,
     summed_by_model,
     told,
@@ -189,7 +190,7 @@ class Pricing:
             deadline=weighed.reason if weighed is not None else "",
             compared=tuple(_view_of(row, t.CompareView) for row in rows),
             page=_page(rows, task) if request.html else "",
-            notes=self.notes(view.provider for view in views),
+            notes=(*quota_notes(own.choices, abilities), *self.notes(view.provider for view in views)),
         )
 
     def ordered(self, task: Task, own: Plan, runs: Sequence[Run]) -> tuple[Plan, str]:
@@ -390,7 +391,7 @@ class Pricing:
             accelerators_milli=row.accelerators_milli,
             cpus_milli=row.cpus_milli,
             memory_bytes=row.memory_bytes,
-            price=_view_of(row.price, t.PriceView),
+            price=row.price,
             hourly_micro_usd=row.total_micro_usd,
             runtime_s=ranked.runtime.seconds,
             basis=ranked.runtime.basis,
@@ -476,7 +477,7 @@ class Pricing:
         notes = self.notes({row.provider for row in rows})
         if summed:
             return t.GpuList(offers=tuple(own), models=summed_by_model(rows), notes=notes)
-        return t.GpuList(offers=tuple(own), gpus=tuple(_view_of(row, t.GpuView) for row in rows), notes=notes)
+        return t.GpuList(offers=tuple(own), gpus=rows, notes=notes)
 
     def regions(self, provider: str, area: str) -> t.RegionList:
         from argosy.catalog.listing import region_rows
@@ -486,7 +487,7 @@ class Pricing:
             if error is not None:
                 raise error
         rows = region_rows(self.catalog, provider=provider or None, area=area or None)
-        return t.RegionList(regions=tuple(_view_of(row, t.RegionView) for row in rows))
+        return t.RegionList(regions=rows)
 
     def status(self) -> t.CatalogReply:
         """How old prices are."""
