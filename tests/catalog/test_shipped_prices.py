@@ -14,7 +14,7 @@ import pytest
 
 from argosy.catalog import Catalog
 from argosy.catalog.catalog import SHIPPED
-from argosy.catalog.listing import gpu_rows, in_area, offer_rows, price_rows, region_rows, regions_in
+from argosy.catalog.listing import gpu_rows, offer_rows, region_rows
 from argosy.catalog.table import CorruptTable, Table, write_table
 from argosy.model.market import DAY_MS
 from argosy.model.offer import Capacity
@@ -285,7 +285,6 @@ def test_rows_for_people(catalog: Catalog) -> None:
     assert len(shown) == 5
     assert all(row.source and row.total_micro_usd == 2 * row.price.micro_usd for row in shown)
     assert any(row.interrupted_pct_high is not None for row in shown if row.provider == "aws")
-    assert price_rows(catalog, catalog.prices_for("p4d.24xlarge"))
 
 
 def test_regions_and_residency(catalog: Catalog) -> None:
@@ -296,9 +295,11 @@ def test_regions_and_residency(catalog: Catalog) -> None:
     assert (virginia.country, virginia.city) == ("US", "Northern Virginia")
     assert {"A100", "L4", "Trainium"} <= set(virginia.accelerators)
     assert virginia.offers > 1000
-    assert ("aws", "eu-central-1") in regions_in(catalog, ["eu"])
-    assert ("aws", "ap-northeast-2") in regions_in(catalog, ["kr"])
-    assert in_area("NO", "Europe", "eea")
+    assert {row.country for row in region_rows(catalog, area="eea")} >= {"DE", "NO"}
+    assert {row.country for row in region_rows(catalog, area="kr")} == {"KR"}
+    assert {row.region for row in region_rows(catalog, provider="aws", area="ap-northeast-*")} == {
+        "ap-northeast-1", "ap-northeast-2", "ap-northeast-3",
+    }  # fmt: skip
 
 
 def test_a_damaged_table_is_noticed() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import msgspec
 import pytest
 
 from argosy.model.offer import Capacity, Choice, Offer, Shape
@@ -105,10 +106,15 @@ def test_carbon_is_power_times_grid() -> None:
     assert watts_of(L4, 1, known) is None
     assert first(Objective.CARBON, known, A100, H100, L4) == (
         "H100",
-        "gcp/us-central1 h100-box (on-demand): 7,200 g CO2; not known for 1 of 3 choices",
+        "gcp/us-central1 h100-box (on-demand): ~7,200 g CO2; not known for 1 of 3 choices (no power of L4)",
     )
     assert first(Objective.CARBON, Known(), A100)[1] == (
-        "aws/us-east-1 a100-box (on-demand): the carbon of no choice is known, so the cheapest is first"
+        "aws/us-east-1 a100-box (on-demand): the carbon of no choice is known (no figure for the grid of aws/us-east-1), "
+        "so the cheapest is first"
+    )
+    everywhere = msgspec.structs.replace(known, carbon_g_per_kwh={("aws", ""): 50.0})
+    assert first(Objective.CARBON, everywhere, A100, H100)[1] == (
+        "aws/us-east-1 a100-box (on-demand): ~2,160 g CO2; not known for 1 of 2 choices (no figure for the grid of gcp/us-central1)"
     )
 
 

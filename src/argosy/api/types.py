@@ -6,6 +6,10 @@ import msgspec
 
 from argosy.model.facts import Device
 from argosy.model.offer import Offer, Plan
+from argosy.model.priced import GpuView as GpuView
+from argosy.model.priced import PriceView as PriceView
+from argosy.model.priced import Refused as Refused
+from argosy.model.priced import RegionView as RegionView
 from argosy.model.resources import Autostop
 from argosy.model.task import Task
 
@@ -42,17 +46,6 @@ class PlanRequest(Request, frozen=True, kw_only=True, omit_defaults=True):
     html: bool = False  # also as a page with a chart
 
 
-class PriceView(Reply, frozen=True, kw_only=True, omit_defaults=True):
-    """Micro-USD per node (or device) and hour, and what the figure is worth."""
-
-    micro_usd: int
-    provider: str = ""  # where it is not told beside it
-    region: str = ""
-    zone: str = ""
-    estimated: bool = False
-    as_of: str = ""  # YYYY-MM-DD; "": undated
-
-
 class OfferView(Reply, frozen=True, kw_only=True, omit_defaults=True):
     """One candidate of a plan. None: not known."""
 
@@ -77,6 +70,7 @@ class OfferView(Reply, frozen=True, kw_only=True, omit_defaults=True):
     rule: str = ""  # by which the price was computed; "": it was read
     launchable: bool = False
     places: int = 1  # `distinct`: at how many places it is among the best
+    refused: tuple[Refused, ...] = ()  # capacity that was not there when it was asked for, newest first
 
 
 class CompareView(Reply, frozen=True, kw_only=True, omit_defaults=True):
@@ -342,26 +336,6 @@ class CostReply(Reply, frozen=True, kw_only=True, omit_defaults=True):
     saved_elsewhere_micro_usd: int | None = None
 
 
-class GpuView(Reply, frozen=True, kw_only=True, omit_defaults=True):
-    """One kind of machine of one provider, at its cheapest places."""
-
-    accelerator: str
-    accelerators_milli: int
-    device_memory_bytes: int
-    provider: str
-    instance_type: str
-    cpus_milli: int
-    memory_bytes: int
-    arch: str = ""
-    vendor: str = ""
-    architecture: str = ""
-    interconnect: str = ""
-    on_demand: PriceView | None = None
-    spot: PriceView | None = None
-    regions: tuple[str, ...] = ()
-    launchable: bool = False
-
-
 class ModelView(Reply, frozen=True, kw_only=True, omit_defaults=True):
     """One accelerator; prices are the lowest per device."""
 
@@ -380,19 +354,6 @@ class GpuList(Reply, frozen=True, kw_only=True, omit_defaults=True):
     models: tuple[ModelView, ...] = ()  # when no model was named
     gpus: tuple[GpuView, ...] = ()
     notes: tuple[str, ...] = ()
-
-
-class RegionView(Reply, frozen=True, kw_only=True, omit_defaults=True):
-    provider: str
-    region: str
-    city: str = ""
-    country: str = ""
-    continent: str = ""
-    areas: tuple[str, ...] = ()
-    zones: tuple[str, ...] = ()
-    accelerators: tuple[str, ...] = ()
-    offers: int = 0
-    carbon_g_per_kwh: float | None = None
 
 
 class RegionList(Reply, frozen=True, kw_only=True, omit_defaults=True):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 import msgspec
 
@@ -26,6 +26,9 @@ from argosy.model.market import DAY_MS, Block, Market
 from argosy.model.offer import Capacity, Offer
 from argosy.model.resources import Resources
 from argosy.model.units import render_bytes
+
+if TYPE_CHECKING:
+    from argosy.catalog.grids import Grid
 
 SHIPPED: Final = Path(__file__).with_name("prices.bin")
 STALE_DAYS: Final = 60
@@ -77,7 +80,7 @@ class Catalog:
         self._hazards: dict[str, HazardColumns] | None = None
         self._market: Market | None = None
         self._named: dict[str, AcceleratorFact] | None = None
-        self._grids: dict[tuple[str, str], float] | None = None
+        self._grids: dict[tuple[str, str], Grid] | None = None
 
     @classmethod
     def load(cls, user_dir: Path | None = None, *, shipped: Path = SHIPPED) -> Catalog:
@@ -284,23 +287,22 @@ class Catalog:
                         mine.append(RegionFact(provider=name, region=place.region))
         return tuple(mine)
 
-    def grids(self) -> dict[tuple[str, str], float]:
-        """Grams of CO2 per kWh by provider and region: as the user says, else as `grids` knows or reckons."""
-        from argosy.catalog.grids import intensity
+    def grids(self) -> dict[tuple[str, str], Grid]:
+        """The current by provider and region: as the user says, else as `grids` knows or reckons. What is not there is not known."""
+        from argosy.catalog.grids import USER_SOURCE, Grid, grid_of
 
         if self._grids is None:
+            told = {name: Grid(grams, USER_SOURCE, "", False) for name, grams in self._overlay.carbon.items()}
             regions = self.regions()
-            told = self._overlay.carbon
-            found = {
-                (fact.provider, fact.region): told.get(
-                    f"{fact.provider}/{fact.region}", told.get(fact.provider, intensity(fact, regions))
-                )
-                for fact in regions
-            }
-            for name, grams in told.items():  # own machines are in no list of regions
+            self._grids = {}
+            for fact in regions:
+                own = told.get(f"{fact.provider}/{fact.region}", told.get(fact.provider))
+                known = own or grid_of(fact, regions)
+                if known is not None:
+                    self._grids[fact.provider, fact.region] = known
+            for name, known in told.items():  # own machines are in no list of regions
                 provider, _, region = name.partition("/")
-                found.setdefault((provider, region), grams)
-            self._grids = {place: grams for place, grams in found.items() if grams is not None}
+                self._grids.setdefault((provider, region), known)
         return self._grids
 
     def atlas(self) -> dict[tuple[str, str], Where]:

@@ -33,7 +33,6 @@ class RegionFact(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     continent: str = ""
     latitude: float = 0
     longitude: float = 0
-    carbon_g_per_kwh: float | None = None  # None: not known
 
 
 class StorageFact(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):

@@ -2,66 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 
 import msgspec
 
 from argosy.catalog.catalog import Catalog
+from argosy.model.areas import EEA, EU, Where, is_within
 from argosy.model.market import DAY_MS, Block
 from argosy.model.offer import Capacity, Choice, Offer
+from argosy.model.priced import GpuView, PriceView, RegionView
 from argosy.model.resources import Infra
-from argosy.model.units import render_milli, render_price
-
-#: Members of the European Union, for data residency (`eu`).
-EU = frozenset(
-    [
-        "AT", "BE", "BG", "CY", "CZ", "DE", "DK", "EE", "ES", "FI", "FR", "GR", "HR", "HU", "IE", "IT", "LT", "LU",
-        "LV", "MT", "NL", "PL", "PT", "RO", "SE", "SI", "SK",
-    ]
-)  # fmt: skip
-EEA = EU | {"IS", "LI", "NO"}
-
-
-class Price(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """Micro-USD per node and hour, and what it is worth."""
-
-    micro_usd: int
-    region: str = ""
-    zone: str = ""
-    estimated: bool = False
-    as_of: str = ""  # YYYY-MM-DD; "": undated
-
-    def render(self) -> str:
-        """Estimates are marked.
-
-        >>> Price(micro_usd=1_500_000, estimated=True).render()
-        '~$1.50'
-        """
-        return ("~" if self.estimated else "") + render_price(self.micro_usd)
-
-
-class GpuRow(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """One kind of machine of one provider, at its cheapest places."""
-
-    accelerator: str
-    accelerators_milli: int
-    device_memory_bytes: int
-    provider: str
-    instance_type: str
-    cpus_milli: int
-    memory_bytes: int
-    arch: str = "x86_64"
-    vendor: str = ""
-    architecture: str = ""
-    interconnect: str = ""
-    on_demand: Price | None = None
-    spot: Price | None = None
-    regions: tuple[str, ...] = ()
-    launchable: bool = False
-
-    @property
-    def count(self) -> str:
-        return render_milli(self.accelerators_milli)
 
 
 class OfferRow(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -76,26 +26,13 @@ class OfferRow(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     accelerators_milli: int = 0
     cpus_milli: int = 0
     memory_bytes: int = 0
-    price: Price  # per node
+    price: PriceView  # per node
     total_micro_usd: int = 0  # all nodes
     interrupted_pct_low: int | None = None  # of spot machines, in a month; None: not known
     interrupted_pct_high: int | None = None
     source: str = ""
     rule: str = ""
     launchable: bool = False
-
-
-class RegionRow(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    provider: str
-    region: str
-    city: str = ""
-    country: str = ""
-    continent: str = ""
-    areas: tuple[str, ...] = ()  # eu, eea
-    zones: tuple[str, ...] = ()
-    accelerators: tuple[str, ...] = ()
-    offers: int = 0
-    carbon_g_per_kwh: float | None = None
 
 
 def gpu_rows(
@@ -106,7 +43,7 @@ def gpu_rows(
     infra: Infra | None = None,
     spot: bool | None = None,
     cheapest: bool = False,
-) -> tuple[GpuRow, ...]:
+) -> tuple[GpuView, ...]:
     """Machines with accelerators, by model, count and price.
 
     Args:
@@ -134,7 +71,7 @@ def gpu_rows(
                 continue
             rows.append(row)
 
-    def price_of(row: GpuRow) -> int:
+    def price_of(row: GpuView) -> int:
         prices = [row.spot] if spot else [row.on_demand] if spot is False else [row.on_demand, row.spot]
         known = [price.micro_usd for price in prices if price]
         return known[0] if known else 0
@@ -149,16 +86,16 @@ def gpu_rows(
         )
     )
     if cheapest:
-        first: dict[tuple[str, int, str], GpuRow] = {}
+        first: dict[tuple[str, int, str], GpuView] = {}
         for row in rows:
             first.setdefault((row.accelerator, row.accelerators_milli, row.provider), row)
         rows = list(first.values())
     return tuple(rows)
 
 
-def _gpu_row(catalog: Catalog, block: Block, kind: int, place: Infra) -> GpuRow | None:
+def _gpu_row(catalog: Catalog, block: Block, kind: int, place: Infra) -> GpuView | None:
     """None when it is not to be had there."""
-    best: dict[Capacity, Price] = {}
+    best: dict[Capacity, PriceView] = {}
     regions: set[str] = set()
     for columns in block.lanes:
         for row in range(columns.start[kind], columns.start[kind + 1]):
@@ -170,7 +107,7 @@ def _gpu_row(catalog: Catalog, block: Block, kind: int, place: Infra) -> GpuRow 
             regions.add(at.region)
             if columns.capacity not in best:  # rows are sorted by price
                 note = block.notes[columns.note[row]]
-                best[columns.capacity] = Price(
+                best[columns.capacity] = PriceView(
                     micro_usd=columns.price[row],
                     region=at.region,
                     zone=at.zone,
@@ -180,7 +117,7 @@ def _gpu_row(catalog: Catalog, block: Block, kind: int, place: Infra) -> GpuRow 
     if not best:
         return None
     fact = catalog.accelerator(block.models[kind])
-    return GpuRow(
+    return GpuView(
         accelerator=block.models[kind],
         accelerators_milli=block.accelerators_milli[kind],
         device_memory_bytes=block.device_memory_bytes[kind],
@@ -204,11 +141,6 @@ def offer_rows(catalog: Catalog, choices: Iterable[Choice]) -> tuple[OfferRow, .
     return tuple(_offer_row(catalog, choice.offer, choice.price_micro_usd) for choice in choices)
 
 
-def price_rows(catalog: Catalog, offers: Iterable[Offer]) -> tuple[OfferRow, ...]:
-    """Rows for single offers, for example of `Catalog.prices_for`."""
-    return tuple(_offer_row(catalog, offer, offer.price_micro_usd) for offer in offers)
-
-
 def _offer_row(catalog: Catalog, offer: Offer, total_micro_usd: int) -> OfferRow:
     priced = offer.provider in catalog.providers and offer.capacity in (Capacity.ON_DEMAND, Capacity.SPOT)
     source, rule = catalog.source_of(offer) if priced else ("", "")
@@ -225,7 +157,7 @@ def _offer_row(catalog: Catalog, offer: Offer, total_micro_usd: int) -> OfferRow
         accelerators_milli=offer.shape.accelerators_milli,
         cpus_milli=offer.shape.cpus_milli,
         memory_bytes=offer.shape.memory_bytes,
-        price=Price(
+        price=PriceView(
             micro_usd=offer.price_micro_usd,
             region=offer.region,
             zone=offer.zone,
@@ -243,12 +175,12 @@ def _offer_row(catalog: Catalog, offer: Offer, total_micro_usd: int) -> OfferRow
 
 def region_rows(
     catalog: Catalog, *, provider: str | None = None, area: str | None = None
-) -> tuple[RegionRow, ...]:
+) -> tuple[RegionView, ...]:
     """Every known region with what it has.
 
     Args:
         provider: only its regions.
-        area: `eu`, `eea`, a country code (`kr`) or a continent (`asia`), any case.
+        area: `eu`, `eea`, a country code (`kr`), a continent (`asia`) or a pattern of regions (`us-*`), any case.
     """
     inside: dict[tuple[str, str], tuple[set[str], set[str], int]] = {}
     for name in catalog.providers if provider is None else (provider,):
@@ -257,11 +189,13 @@ def region_rows(
     rows = []
     grids = catalog.grids()
     for fact in catalog.regions(provider):
-        if area is not None and not in_area(fact.country, fact.continent, area):
+        where = Where(country=fact.country, continent=fact.continent)
+        if area is not None and not is_within(area, fact.provider, fact.region, "", where):
             continue
+        grid = grids.get((fact.provider, fact.region))
         zones, models, offers = inside.get((fact.provider, fact.region), (set(), set(), 0))
         rows.append(
-            RegionRow(
+            RegionView(
                 provider=fact.provider,
                 region=fact.region,
                 city=fact.city,
@@ -273,7 +207,9 @@ def region_rows(
                 zones=tuple(sorted(zones)),
                 accelerators=tuple(sorted(models)),
                 offers=offers,
-                carbon_g_per_kwh=grids.get((fact.provider, fact.region)),
+                carbon_g_per_kwh=grid.grams_per_kwh if grid else None,
+                carbon_estimated=grid.estimated if grid else False,
+                carbon_source=f"{grid.source}, {grid.stands_for}".rstrip(", ") if grid else "",
             )
         )
     return tuple(sorted(rows, key=lambda row: (row.provider, row.region)))
@@ -295,27 +231,6 @@ def _survey(block: Block, inside: dict[tuple[str, str], tuple[set[str], set[str]
         if place.zone:
             zones.add(place.zone)
         inside[block.provider, place.region] = zones, known | models, count + offers
-
-
-def in_area(country: str, continent: str, area: str) -> bool:
-    """Whether a place lies in an area of data residency.
-
-    >>> in_area("DE", "Europe", "eu"), in_area("CH", "Europe", "eu"), in_area("KR", "Asia", "kr")
-    (True, False, True)
-    """
-    wanted = area.lower()
-    if wanted in ("eu", "eea"):
-        return country in (EU if wanted == "eu" else EEA)
-    return wanted in (country.lower(), continent.lower())
-
-
-def regions_in(catalog: Catalog, areas: Sequence[str]) -> frozenset[tuple[str, str]]:
-    """(provider, region) of every region in one of `areas`: for `regions: [eu]`. Regions of unknown country are out."""
-    return frozenset(
-        (fact.provider, fact.region)
-        for fact in catalog.regions()
-        if any(in_area(fact.country, fact.continent, area) for area in areas)
-    )
 
 
 def _date(day: int) -> str:

@@ -14,7 +14,7 @@ from argosy.model.units import render_bytes, render_duration, render_milli, rend
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from argosy.api.types import BudgetView, CompareView, OfferView, PlanReply, PriceView
+    from argosy.api.types import BudgetView, CompareView, OfferView, PlanReply, PriceView, RegionView
     from argosy.model.task import Task
 
 _OFFERS_MAX: Final = 2000
@@ -189,7 +189,7 @@ def regions(session: Session, provider: str | None, area: str | None, as_json: b
                 ", ".join(part for part in (row.city, row.country) if part),
                 str(len(row.zones)) if row.zones else "",
                 str(row.offers) if row.offers else "",
-                f"{row.carbon_g_per_kwh:.0f}" if row.carbon_g_per_kwh is not None else "",
+                _carbon(row),
                 ", ".join(row.accelerators),
             ]
             for row in reply.regions
@@ -398,6 +398,12 @@ def budget_list(session: Session, as_json: bool) -> None:
         session.screen.print("No project has a budget: `argosy budget set PROJECT USD` gives it one.")
 
 
+def _carbon(row: RegionView) -> str:
+    if row.carbon_g_per_kwh is None:
+        return ""
+    return f"{'~' if row.carbon_estimated else ''}{row.carbon_g_per_kwh:.0f}"
+
+
 # --- output -------------------------------------------------------------------------------------------------------
 
 
@@ -493,7 +499,7 @@ def _plan_table(session: Session, reply: PlanReply, num_nodes: int) -> None:
                 + render_price(offer.total_micro_usd)
                 if offer.total_micro_usd is not None
                 else "",
-                f"{offer.carbon_g:,.0f}" if offer.carbon_g is not None else "",
+                f"~{offer.carbon_g:,.0f}" if offer.carbon_g is not None else "",
                 str(offer.places) if offer.places > 1 else "",
                 "yes" if offer is chosen else "" if offer.launchable else "no driver",
             ]

@@ -1,7 +1,7 @@
 """Where a region is, and the words people use for it: for data residency and exclusions.
 
 An area is a provider (`aws`), a place (`aws/us-east-1`), a region or a pattern of regions (`us-*`), a country (`KR`), `eu` (the
-member states), or a continent (`asia`). Any case.
+member states), `eea` (with Iceland, Liechtenstein and Norway), or a continent (`asia`). Any case.
 """
 
 from __future__ import annotations
@@ -27,6 +27,8 @@ EU: Final = frozenset((
     "PT", "RO", "SE", "SI", "SK",
 ))
 # fmt: on
+#: The economic area: what the Union's rules on data reach.
+EEA: Final = EU | {"IS", "LI", "NO"}
 _CONTINENTS: Final = frozenset(
     ("africa", "asia", "europe", "middle-east", "north-america", "oceania", "south-america")
 )
@@ -51,8 +53,8 @@ def is_within(area: str, provider: str, region: str, zone: str, where: Where | N
         return fnmatchcase(region.lower(), word)
     if where is None:
         return False
-    if word == "eu":
-        return where.country.upper() in EU
+    if word in ("eu", "eea"):
+        return where.country.upper() in (EU if word == "eu" else EEA)
     continent = where.continent.lower().replace(" ", "-")
     return (len(word) == 2 and word == where.country.lower()) or (
         word.replace(" ", "-") in _CONTINENTS and word.replace(" ", "-") == continent

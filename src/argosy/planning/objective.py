@@ -20,6 +20,7 @@ from argosy.model.units import render_duration, render_price
 WATTS_PER_CPU: Final = 4.0
 OVERHEAD: Final = 1.2
 _UNKNOWN_TIME: Final = 1 << 60
+_NAMED: Final = 3
 
 
 class Objective(StrEnum):
@@ -46,7 +47,9 @@ class Known(msgspec.Struct, frozen=True, kw_only=True):
     runs: tuple[Run, ...] = ()
     speeds: Mapping[str, float] = {}  # accelerator -> TFLOPS or any other measure of speed
     watts: Mapping[str, float] = {}  # accelerator -> of one device under load
-    carbon_g_per_kwh: Mapping[tuple[str, str], float] = {}  # (provider, region) -> of its grid
+    carbon_g_per_kwh: Mapping[
+        tuple[str, str], float
+    ] = {}  # (provider, region) -> of its grid; region "": of all others
 
 
 class Runtime(msgspec.Struct, frozen=True, kw_only=True):
@@ -131,12 +134,17 @@ def watts_of(choice: Choice, num_nodes: int, known: Known) -> float | None:
 def evaluate(choice: Choice, num_nodes: int, known: Known) -> Ranked:
     runtime = runtime_of(choice, num_nodes, known)
     cost = None if runtime.seconds is None else round(choice.price_micro_usd * runtime.seconds / 3600)
-    grid = known.carbon_g_per_kwh.get((choice.offer.provider, choice.offer.region))
+    grid = _grid_of(choice, known)
     power = watts_of(choice, num_nodes, known)
     carbon = None
     if grid is not None and power is not None:
         carbon = grid * power / 1000 * ((runtime.seconds or 3600) / 3600)
     return Ranked(choice=choice, runtime=runtime, cost_micro_usd=cost, carbon_g=carbon)
+
+
+def _grid_of(choice: Choice, known: Known) -> float | None:
+    offer, grids = choice.offer, known.carbon_g_per_kwh
+    return grids.get((offer.provider, offer.region), grids.get((offer.provider, "")))
 
 
 def rank_by(objective: Objective, choices: Sequence[Choice], num_nodes: int, known: Known) -> Ranking:
@@ -166,7 +174,7 @@ def rank_by(objective: Objective, choices: Sequence[Choice], num_nodes: int, kno
         return (cost(each), seconds(each))
 
     ranked = tuple(sorted(found, key=key))
-    return Ranking(objective=objective, ranked=ranked, text=_explain(objective, ranked, whole))
+    return Ranking(objective=objective, ranked=ranked, text=_explain(objective, ranked, whole, known))
 
 
 # --- words --------------------------------------------------------------------------------------------------------
@@ -178,7 +186,7 @@ _BASIS: Final = {
 }
 
 
-def _explain(objective: Objective, ranked: Sequence[Ranked], whole: bool) -> str:
+def _explain(objective: Objective, ranked: Sequence[Ranked], whole: bool, known: Known) -> str:
     if not ranked:
         return "nothing fits"
     best = ranked[0]
@@ -192,12 +200,13 @@ def _explain(objective: Objective, ranked: Sequence[Ranked], whole: bool) -> str
             return f"{took}; no choice is known to be faster than another, so the cheapest is first"
         return took + (_next_time(best, runner_up) if runner_up else "")
     if objective is Objective.CARBON:
-        unknown = sum(each.carbon_g is None for each in ranked)
+        unknown = [each.choice for each in ranked if each.carbon_g is None]
+        why = f" ({_why_unknown(unknown, known)})" if unknown else ""
         if best.carbon_g is None:
-            return f"{place}: the carbon of no choice is known, so the cheapest is first"
+            return f"{place}: the carbon of no choice is known{why}, so the cheapest is first"
         unit = "" if best.runtime.seconds is not None else "/h"
-        return f"{place}: {best.carbon_g:,.0f} g CO2{unit}" + (
-            f"; not known for {unknown} of {len(ranked)} choices" if unknown else ""
+        return f"{place}: ~{best.carbon_g:,.0f} g CO2{unit}" + (
+            f"; not known for {len(unknown)} of {len(ranked)} choices{why}" if unknown else ""
         )
     if whole and best.cost_micro_usd is not None and best.runtime.seconds is not None:
         text = (
@@ -214,6 +223,25 @@ def _explain(objective: Objective, ranked: Sequence[Ranked], whole: bool) -> str
         more = _more(best.choice.price_micro_usd, price)
         text += f"; next is {render_choice(runner_up.choice)} at {render_price(price)}/h{more}"
     return text
+
+
+def _why_unknown(choices: Sequence[Choice], known: Known) -> str:
+    """`no figure for the grid of vast/se; no power of L4`."""
+    places = [
+        "/".join(part for part in (each.offer.provider, each.offer.region) if part)
+        for each in choices
+        if _grid_of(each, known) is None
+    ]
+    models = [each.accelerator or "" for each in choices if _grid_of(each, known) is not None]
+    told = [f"no figure for the grid of {_named(places)}"] if places else []
+    return "; ".join([*told, f"no power of {_named(models)}"] if models else told)
+
+
+def _named(names: Sequence[str]) -> str:
+    """`a, b, c and 3 more`: each once, in order."""
+    every = list(dict.fromkeys(names))
+    more = len(every) - _NAMED
+    return ", ".join(every[:_NAMED]) + (f" and {more} more" if more > 0 else "")
 
 
 def _next_time(best: Ranked, other: Ranked) -> str:

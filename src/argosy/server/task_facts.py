@@ -34,7 +34,9 @@ def known_of(catalog: Callable[[], Catalog], task: Task, runs: Sequence[Run]) ->
         runs=tuple(runs),
         speeds={fact.name: fact.bf16_tflops or fact.fp16_tflops or fact.fp32_tflops for fact in facts},
         watts={fact.name: float(fact.tdp_w) for fact in facts if fact.tdp_w},
-        carbon_g_per_kwh=catalog().grids() if task.objective == "carbon" else {},
+        carbon_g_per_kwh={place: grid.grams_per_kwh for place, grid in catalog().grids().items()}
+        if task.objective == "carbon"
+        else {},
     )
 
 

@@ -1,0 +1,71 @@
+"""What listings show of prices and places: one form for the catalog, the API and its faces."""
+
+from __future__ import annotations
+
+import msgspec
+
+from argosy.model.units import render_price
+
+
+class PriceView(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """Micro-USD per node (or device) and hour, and what the figure is worth."""
+
+    micro_usd: int
+    provider: str = ""  # where it is not told beside it
+    region: str = ""
+    zone: str = ""
+    estimated: bool = False
+    as_of: str = ""  # YYYY-MM-DD; "": undated
+
+    def render(self) -> str:
+        """Estimates are marked.
+
+        >>> PriceView(micro_usd=1_500_000, estimated=True).render()
+        '~$1.50'
+        """
+        return ("~" if self.estimated else "") + render_price(self.micro_usd)
+
+
+class Refused(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """No capacity was there when it was asked for, lately. An empty `region` is the whole provider, an empty `zone` the whole region."""
+
+    at_ms: int
+    region: str = ""
+    zone: str = ""
+    spot: bool = False
+
+
+class GpuView(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """One kind of machine of one provider, at its cheapest places."""
+
+    accelerator: str
+    accelerators_milli: int
+    device_memory_bytes: int
+    provider: str
+    instance_type: str
+    cpus_milli: int
+    memory_bytes: int
+    arch: str = ""
+    vendor: str = ""
+    architecture: str = ""
+    interconnect: str = ""
+    on_demand: PriceView | None = None
+    spot: PriceView | None = None
+    regions: tuple[str, ...] = ()
+    launchable: bool = False
+    refused: tuple[Refused, ...] = ()  # newest first
+
+
+class RegionView(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    provider: str
+    region: str
+    city: str = ""
+    country: str = ""
+    continent: str = ""
+    areas: tuple[str, ...] = ()  # eu, eea
+    zones: tuple[str, ...] = ()
+    accelerators: tuple[str, ...] = ()
+    offers: int = 0
+    carbon_g_per_kwh: float | None = None  # of its grid; None: not known
+    carbon_estimated: bool = False
+    carbon_source: str = ""
