@@ -9,9 +9,9 @@ import pytest
 
 from argosy.controllers.cluster.decide import decide_cluster
 from argosy.controllers.job.decide import decide_job
-from argosy.controllers.job.queue import decide_queue
 from argosy.controllers.nodes.decide import decide_claim
 from argosy.controllers.observed import Facts
+from argosy.controllers.pool.decide import decide_owned
 from argosy.controllers.view import (
     Action,
     EnsureClaim,
@@ -243,9 +243,8 @@ def test_a_lost_managed_job_gives_up_its_claim_and_waits_until_it_is_gone() -> N
     assert isinstance(job, Workload) and isinstance(claim, Claim)
     assert (job.phase, job.recoveries, claim.desired) == (WorkloadPhase.RECOVERING, 1, Desired.END)
     assert decide_job(a_view(job, claim, *world.nodes), job, new_id) == []
-    assert decide_queue(a_view(job, claim, *world.nodes), new_id) == []  # the old claim is not gone yet
-    [decision] = decide_queue(a_view(job), new_id)
-    assert {type(row) for row in puts(decision).values()} == {Claim, Workload}
+    assert puts(decide_owned(a_view(job, claim, *world.nodes), new_id)) == {}  # the old claim is not gone yet
+    assert {type(row) for row in puts(decide_owned(a_view(job), new_id)).values()} == {Claim, Workload}
 
 
 def test_a_managed_job_on_a_silent_node_does_not_start_again_before_the_provider_confirms() -> None:
@@ -289,10 +288,11 @@ def test_errors_restart_as_often_as_the_user_allows(
 def test_managed_jobs_wait_in_order_for_a_busy_machine() -> None:
     running = a_claim(workload_id="job-a", count=1, phase=ClaimPhase.HELD)  # holds all 8 CPUs
     waiting = [a_job(managed=True, number=n) for n in (2, 3)]
-    assert decide_queue(a_view(running, *waiting), new_id) == []
-    first, second = decide_queue(a_view(*waiting), new_id)
-    assert [each for each in puts(first) if each.startswith("job")] == [waiting[0].id]
-    assert [each for each in puts(second) if each.startswith("job")] == [waiting[1].id]
+    assert puts(decide_owned(a_view(running, *waiting), new_id)) == {}
+    rows = puts(decide_owned(a_view(*waiting), new_id))
+    claims = [row for row in rows.values() if isinstance(row, Claim)]
+    assert [claim.workload_id for claim in claims] == [job.id for job in waiting]
+    assert all(claim.placements[0].node_id == "pool" for claim in claims)
 
 
 # -- claims ------------------------------------------------------------------------------------------------------------
@@ -372,7 +372,7 @@ def test_cost_counts_held_time_only() -> None:
 
 def test_a_cluster_orders_a_claim_and_runs_when_every_node_answers() -> None:
     cluster = a_cluster(id="clu-0")
-    rows = puts(decide_cluster(a_view(cluster), cluster, new_id))
+    rows = puts(decide_owned(a_view(cluster), new_id))
     assert rows["clu-0"].phase is WorkloadPhase.STARTING
     [claim] = [row for row in rows.values() if isinstance(row, Claim)]
     assert claim.phase is ClaimPhase.REQUESTED
@@ -381,7 +381,7 @@ def test_a_cluster_orders_a_claim_and_runs_when_every_node_answers() -> None:
 def test_an_impossible_cluster_fails_and_takes_its_queue_along() -> None:
     cluster = a_cluster(id="clu-0", num_nodes=1, resources=(Resources(instance_type="none"),))
     job = a_job(cluster_id="clu-0")
-    rows = puts(decide_cluster(a_view(cluster, job), cluster, new_id))
+    rows = puts(decide_owned(a_view(cluster, job), new_id))
     assert (rows["clu-0"].outcome, rows[job.id].reason) == (Outcome.FAILED, Reason.CLUSTER_GONE)
 
 

@@ -6,9 +6,10 @@ from collections.abc import Sequence
 
 import msgspec
 
-from argosy.controllers.view import Action, Put, View
+from argosy.controllers.view import Action, Put, View, event
+from argosy.model.facts import RankPhase
 from argosy.model.offer import Choice, Placement, Rejection
-from argosy.model.phases import Desired, Outcome, WorkloadPhase
+from argosy.model.phases import AttemptPhase, Desired, Outcome, WorkloadPhase
 from argosy.model.reasons import Reason
 from argosy.model.rows import Attempt, Claim, Workload
 from argosy.model.task import JobSpec, Task
@@ -20,12 +21,12 @@ def job_spec(job: Workload) -> JobSpec:
 
 
 def new_attempt(
-    job: Workload, placements: tuple[Placement, ...], attempt_id: str, now_ms: int
+    job: Workload, placements: tuple[Placement, ...], attempt_id: str, now_ms: int, *, why: str = ""
 ) -> tuple[Workload, Attempt]:
     """The job and its next attempt, to be put together."""
     number = job.attempts + 1
     attempt = Attempt(
-        id=attempt_id, workload_id=job.id, number=number, placements=placements, placed_ms=now_ms
+        id=attempt_id, workload_id=job.id, number=number, placements=placements, placed_ms=now_ms, why=why
     )
     changed = msgspec.structs.replace(
         job, phase=WorkloadPhase.STARTING, attempts=number, attempt_id=attempt_id, reason=None, detail=""
@@ -33,17 +34,75 @@ def new_attempt(
     return changed, attempt
 
 
+def evict(view: View, job: Workload, why: str, *, room_for: str = "") -> list[Action]:
+    """Tell a running job to make room: its ranks end with their grace, then it waits again (`after_attempt` of jobs).
+
+    Without an attempt (a managed job whose nodes are being made) its claims are given up at once. Nothing is done about
+    a job that is ending anyway, or whose ranks have all ended: its room comes by itself.
+    """
+    attempt = view.rows.attempt_of(job.id)
+    if attempt is None:
+        waiting = msgspec.structs.replace(evicted(job, 0), detail=why)
+        return [Put(waiting), event(view, job.id, "evicted", why), *end_claims(view, job)]
+    if attempt.phase is AttemptPhase.ENDING or _has_ended(view, attempt):
+        return []
+    ending = msgspec.structs.replace(
+        attempt,
+        phase=AttemptPhase.ENDING,
+        outcome=Outcome.PREEMPTED,
+        reason=Reason.EVICTED,
+        detail=why,
+        room_for=room_for,
+        ending_ms=view.now_ms,
+    )
+    return [Put(ending), event(view, job.id, "evicted", why)]
+
+
+def _has_ended(view: View, attempt: Attempt) -> bool:
+    facts = [view.observed.rank(f"{attempt.id}.{place.rank}") for place in attempt.placements]
+    return all(fact is not None and fact.phase is RankPhase.EXITED for fact in facts)
+
+
+def evicted(job: Workload, retry_ms: int) -> Workload:
+    """The job as it waits again after it made room: it spends no restart and keeps its place in the order."""
+    return msgspec.structs.replace(
+        job,
+        phase=WorkloadPhase.RECOVERING,
+        reason=Reason.EVICTED,
+        evictions=job.evictions + 1,
+        retry_ms=retry_ms,
+    )
+
+
+def attained_by(attempt: Attempt) -> int:
+    """What an ended attempt has used: milli-GPU x ms, of one without GPU milli-CPU x ms (one CPU where none is named)."""
+    if not attempt.running_ms:
+        return 0
+    used = sum(share.milli for place in attempt.placements for share in place.devices)
+    used = used or sum(place.cpus_milli or 1000 for place in attempt.placements)
+    return used * max(0, attempt.ended_ms - attempt.running_ms)
+
+
 ALTERNATIVES = 5  # how many more places a claim remembers, to be tried when the first refuses
 
 
-def new_claim(claim_id: str, owner_id: str, choices: Sequence[Choice], count: int, now_ms: int) -> Claim:
-    """The order for the first of `choices`; the next ones are what to try after it."""
+def new_claim(
+    claim_id: str,
+    owner_id: str,
+    choices: Sequence[Choice],
+    count: int,
+    now_ms: int,
+    *,
+    placements: tuple[Placement, ...] = (),
+) -> Claim:
+    """The order for the first of `choices`; the next ones are what to try after it. `placements`: on owned machines."""
     return Claim(
         id=claim_id,
         workload_id=owner_id,
         choice=choices[0],
         alternatives=tuple(choices[1 : 1 + ALTERNATIVES]),
         count=count,
+        placements=placements,
         requested_ms=now_ms,
     )
 

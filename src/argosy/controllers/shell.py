@@ -11,18 +11,22 @@ import asyncio
 import contextlib
 import heapq
 import logging
-from collections.abc import Coroutine, Iterable, Iterator, Sequence
+from collections.abc import Callable, Coroutine, Iterable, Iterator, Mapping, Sequence
 
-from argosy.controllers.cluster.decide import decide_cluster, explain_cluster
+from argosy.controllers.cluster.decide import decide_cluster
 from argosy.controllers.effects import Effects
 from argosy.controllers.job.decide import decide_job
-from argosy.controllers.job.queue import decide_queue, explain_queue
 from argosy.controllers.links import Links
 from argosy.controllers.nodes.decide import decide_claim
 from argosy.controllers.observed import Facts
+from argosy.controllers.past import Past
+from argosy.controllers.pool.book import PoolBook
+from argosy.controllers.pool.decide import POOL, decide_owned
+from argosy.controllers.pool.pictures import Waits, explain, picture_pools, usage_of_queues
 from argosy.controllers.view import (
     Action,
     Emit,
+    Expect,
     ForgetRanks,
     Policy,
     Put,
@@ -36,12 +40,16 @@ from argosy.infra.border import BorderError
 from argosy.infra.log_sink import LogSink
 from argosy.infra.provider import Provider, Providers, Want
 from argosy.infra.tree_source import TreeSource
+from argosy.model.areas import Atlas
 from argosy.model.errors import ArgosyError
 from argosy.model.facts import ClaimFact, RankPhase
 from argosy.model.ids import Clock, Ids
 from argosy.model.offer import Offer
 from argosy.model.phases import ClaimPhase, WorkloadPhase
 from argosy.model.rows import Attempt, Claim, Node, Row, Workload
+from argosy.model.tenancy import QueueUsage
+from argosy.planning.pool.ask import Waiting
+from argosy.planning.pool.picture import PoolPicture
 from argosy.store import Conflict, IllegalMove, Snapshot, Store
 
 _log = logging.getLogger(__name__)
@@ -51,6 +59,7 @@ OBSERVE_S = 10.0  # each provider is asked what it has of ours
 QUOTE_S = 60.0
 MISSES_BEFORE_GONE = 3  # listings lag: a claim must be absent so often in a row, with its links down
 FORGET_BATCH = 64
+_NO_ATLAS: Atlas = {}  # not asked for yet
 
 
 class Shell:
@@ -70,11 +79,17 @@ class Shell:
         clock: Clock,
         ids: Ids,
         policy: Policy | None = None,
+        atlas: Callable[[], Atlas] | None = None,
     ) -> None:
+        """`atlas`: where regions are, asked when the first decision needs it."""
         self._store, self._providers, self._clock, self._ids = store, providers, clock, ids
         self._policy = policy or Policy()
         self.observed = Facts()
         self._offers: dict[str, Sequence[Offer]] = {}
+        self._all_offers: Sequence[Offer] = ()  # the same object until a quote comes
+        self._pools = PoolBook()
+        self._past = Past()
+        self._atlas_maker, self._atlas = atlas, None if atlas is None else _NO_ATLAS
         self._dirty: set[str] = set()
         self._all_dirty = True
         self._event = asyncio.Event()
@@ -107,9 +122,9 @@ class Shell:
             self._all_dirty = True
         self._event.set()
 
-    def offers(self) -> list[Offer]:
+    def offers(self) -> Sequence[Offer]:
         """What the providers quoted last."""
-        return [offer for quoted in self._offers.values() for offer in quoted]
+        return self._all_offers
 
     def view(self, rows: Snapshot) -> View:
         """What a decision would see now: also for previews and explanations."""
@@ -123,7 +138,16 @@ class Shell:
                 name: provider.manifest.shared_dir for name, provider in self._providers.all().items()
             },
             policy=self._policy,
+            pools=self._pools,
+            history=self._past.history(self._clock.now_ms()),
+            memory=self._past.memory,
+            atlas=self._known_atlas(),
         )
+
+    def _known_atlas(self) -> Atlas | None:
+        if self._atlas is _NO_ATLAS and self._atlas_maker is not None:
+            self._atlas = self._atlas_maker()
+        return self._atlas
 
     @contextlib.contextmanager
     def attended(self, cluster_id: str) -> Iterator[None]:
@@ -136,14 +160,21 @@ class Shell:
             self.observed.end(terminals_of(cluster_id))
             self.wake(cluster_id)
 
-    def waits(self, rows: Snapshot) -> dict[str, str]:
-        """Why queued clusters and managed jobs wait, by id."""
-        view = self.view(rows)
-        texts = explain_queue(view)
-        for cluster in rows.clusters():
-            if cluster.phase is WorkloadPhase.QUEUED:
-                texts[cluster.id] = explain_cluster(view, cluster)
-        return texts
+    def waits(self, rows: Snapshot) -> Mapping[str, str]:
+        """Why queued clusters and jobs wait, by id: each is explained when it is looked up."""
+        return Waits(self.view(rows))
+
+    def explain(self, rows: Snapshot, workload_id: str) -> Waiting | None:
+        """Why a queued cluster or job does not start now; None when it waits for no pool."""
+        return explain(self.view(rows), workload_id)
+
+    def pools(self, rows: Snapshot) -> Sequence[PoolPicture]:
+        """Every pool: the owned machines of each provider first, then the nodes of clusters, by name."""
+        return picture_pools(self.view(rows))
+
+    def queue_usage(self, rows: Snapshot) -> Sequence[QueueUsage]:
+        """What every queue of the tree has, owns and may use of the owned machines; by path."""
+        return usage_of_queues(self.view(rows))
 
     async def refresh(self) -> None:
         """Ask every provider now: quotes, and what it has of ours."""
@@ -154,6 +185,7 @@ class Shell:
 
     async def run(self) -> None:
         """Until cancelled. Ranks and nodes go on without us."""
+        await self._past.load(self._store, self._clock.now_ms())
         async with asyncio.TaskGroup() as group:
             self._group = group
             for provider in self._providers.all().values():
@@ -226,6 +258,7 @@ class Shell:
     async def _quote(self, provider: Provider) -> None:
         try:
             self._offers[provider.manifest.name] = await provider.quote(Want())
+            self._all_offers = [offer for quoted in self._offers.values() for offer in quoted]
         except (BorderError, OSError) as error:
             _log.warning("%s gives no quote: %s", provider.manifest.name, error)
         except Exception:  # broad by intent: a driver's bug
@@ -301,8 +334,8 @@ class Shell:
             live = [rows.workloads[job_id] for job_id in sorted(jobs) if job_id in rows.workloads]
             await self._carry_out([decide_job(view, job, new_id) for job in live])
             rows = await self._follow()
-        if (everything or claims or jobs) and rows.managed_jobs():
-            await self._carry_out(decide_queue(self.view(rows), new_id))
+        if everything or claims or jobs or clusters or POOL in dirty:
+            await self._carry_out([decide_owned(self.view(rows), new_id)])
             rows = await self._follow()
         extra = {each for each in self._dirty if each.startswith("clu")}  # e.g. of jobs that just ended
         wanted = [rows.workloads[each] for each in sorted(clusters | extra) if each in rows.workloads]
@@ -314,6 +347,7 @@ class Shell:
     async def _follow(self) -> Snapshot:
         rows = await self._store.snapshot()
         if rows is not self._rows:
+            self._past.follow(rows, self._rows, self._clock.now_ms())
             self._rows = rows
             self._effects.nodes = dict(rows.nodes)
             self._links.follow(rows)
@@ -365,7 +399,8 @@ class Shell:
         for actions in decisions:
             ids = [action.row.id for action in actions if isinstance(action, Put)]
             if len(set(ids)) < len(ids):
-                raise AssertionError(f"a decision puts one row twice: {sorted(ids)}")
+                twice = sorted({each for each in ids if ids.count(each) > 1})
+                raise AssertionError(f"a decision puts one row twice: {twice}")
             if touched.intersection(ids):
                 self._dirty.update(ids)
                 self._event.set()
@@ -395,8 +430,9 @@ class Shell:
     async def _commit(self, actions: Sequence[Action]) -> None:
         puts = [action.row for action in actions if isinstance(action, Put)]
         events = [action.event for action in actions if isinstance(action, Emit)]
+        expect = {action.id: action.rev for action in actions if isinstance(action, Expect)}
         if puts or events:
-            self._wake_related(await self._store.commit(puts, events=events))
+            self._wake_related(await self._store.commit(puts, events=events, expect=expect))
 
     def _wake_related(self, rows: Iterable[Row]) -> None:
         for row in rows:
@@ -405,6 +441,8 @@ class Shell:
                 case Workload():
                     if row.cluster_id:
                         self._dirty.add(row.cluster_id)
+                    if not row.is_live:
+                        self._past.ended([row])
                 case Attempt():
                     self._dirty.add(row.workload_id)
                     if not row.is_live:

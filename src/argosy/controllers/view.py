@@ -7,17 +7,24 @@ the view was taken, so whoever repeats it after a crash does no harm.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Protocol
+from collections.abc import Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING, Protocol, Self
 
 import msgspec
 
 from argosy.infra.agent_port import RankOrder
 from argosy.infra.provider import Providers
+from argosy.model.areas import Atlas
 from argosy.model.facts import ClaimFact, NodeFacts, RankFact
 from argosy.model.offer import Offer
 from argosy.model.rows import Attempt, Claim, Event, Node, Row, Workload
+from argosy.model.tenancy import Tenancy
 from argosy.planning import Ability
+from argosy.planning.availability import Memory
+from argosy.planning.pool.estimate import History
+
+if TYPE_CHECKING:
+    from argosy.controllers.pool.book import PoolBook
 
 
 class Rows(Protocol):
@@ -31,6 +38,12 @@ class Rows(Protocol):
     def claims(self) -> Mapping[str, Claim]: ...
     @property
     def nodes(self) -> Mapping[str, Node]: ...
+    @property
+    def tenancy(self) -> Tenancy: ...
+    @property
+    def taken(self) -> int: ...
+
+    def news(self, before: Self) -> Iterable[tuple[Row | None, Row | None]]: ...
 
     def jobs_of(self, cluster_id: str) -> Sequence[Workload]: ...
 
@@ -121,6 +134,10 @@ class View(msgspec.Struct, frozen=True, kw_only=True):
         str, str
     ] = {}  # by provider: a folder that all its nodes share and that outlives claims
     policy: Policy = Policy()
+    pools: PoolBook | None = None  # books of the pools, kept from view to view; None: made from the rows
+    history: History = History()  # run times of the past
+    memory: Memory = Memory()  # where capacity was refused lately
+    atlas: Atlas | None = None  # where regions are; None: no country is known
 
 
 # -- actions -----------------------------------------------------------------------------------------------------------
@@ -130,6 +147,13 @@ class Put(msgspec.Struct, frozen=True):
     """Write this row. New rows have rev 0."""
 
     row: Row
+
+
+class Expect(msgspec.Struct, frozen=True):
+    """Write all of this decision only if `id` is at `rev` still: what was decided on is as it was."""
+
+    id: str
+    rev: int
 
 
 class Emit(msgspec.Struct, frozen=True):
@@ -182,7 +206,18 @@ class NewId(Protocol):
     def __call__(self, prefix: str) -> str: ...
 
 
-Action = Put | Emit | EnsureClaim | ReleaseClaim | PrepareRanks | RunRanks | StopRanks | ForgetRanks | WakeAt
+Action = (
+    Put
+    | Expect
+    | Emit
+    | EnsureClaim
+    | ReleaseClaim
+    | PrepareRanks
+    | RunRanks
+    | StopRanks
+    | ForgetRanks
+    | WakeAt
+)
 
 
 def event(view: View, subject: str, code: str, text: str) -> Emit:

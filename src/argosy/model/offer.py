@@ -6,6 +6,7 @@ from enum import StrEnum
 
 import msgspec
 
+from argosy.model.facts import NodeFacts
 from argosy.model.resources import Resources
 
 
@@ -42,6 +43,7 @@ class Offer(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     quoted_at_ms: int = 0
     estimated: bool = False
     nodes_max: int | None = None  # None: not known
+    facts: NodeFacts | None = None  # owned machines: what each of them is; kept out of choices
 
 
 BUSY = "busy"  # the code of rejections that time may cure: the capacity is there and in use
@@ -90,10 +92,10 @@ class DeviceShare(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True)
         ""  # how a part is kept apart: mps, mig; "": it takes turns with others, or is the whole device
     )
     memory_bytes: int = 0  # of the device's memory; 0: no limit
-
-
     profile: str = ""  # of a MIG instance: `2g.20gb`
     slot: int = -1  # and its first memory slice on the card
+
+
 class Placement(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """Where one rank goes and what it may use there."""
 

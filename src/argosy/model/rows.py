@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Final
+
 import msgspec
 
 from argosy.model.facts import NodeFacts
@@ -62,6 +64,7 @@ class Attempt(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     detail: str = ""
     exit_codes: tuple[int | None, ...] = ()  # by rank
     why: str = ""  # why it was started when and where it was
+    room_for: str = ""  # of one that was evicted: the workload that it makes room for
     placed_ms: int
     running_ms: int = 0
     ending_ms: int = 0  # when it was told to stop
@@ -141,6 +144,9 @@ class Node(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
 
 
 Row = Workload | Attempt | Claim | Node
+
+#: What `commit(expect=…)` of the store calls the `taken` of a snapshot: how often claims began to hold something.
+CLAIMS_TAKEN: Final = "claims-taken"
 
 
 class Event(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):

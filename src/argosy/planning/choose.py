@@ -10,6 +10,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from fnmatch import fnmatchcase
 
 import msgspec
+from msgspec.structs import replace
 
 from argosy.model.areas import Atlas, is_within, names_country
 from argosy.model.offer import BUSY, Capacity, Choice, Offer, Plan, Rejection
@@ -122,7 +123,7 @@ def grant(wish: Resources, num_nodes: int, offer: Offer) -> Choice:
         else (0 if owned else offer.shape.accelerators_milli)
     )
     return Choice(
-        offer=offer,
+        offer=offer if offer.facts is None else replace(offer, facts=None),
         resources=wish,
         cpus_milli=cpus,
         memory_bytes=memory,

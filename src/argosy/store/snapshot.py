@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import TypeVar, cast
 
+from argosy.model.phases import ClaimPhase, Desired
 from argosy.model.rows import Attempt, Claim, Node, Row, Workload
 from argosy.model.tenancy import TENANCY_ID, Tenancy
 from argosy.store.sorted_map import SortedMap
@@ -50,11 +51,12 @@ class Snapshot:
     ()
     """
 
-    __slots__ = ("_maps", "seq")
+    __slots__ = ("_maps", "seq", "taken")
 
-    def __init__(self, seq: int, maps: Mapping[str, SortedMap[Row | Tenancy]]) -> None:
+    def __init__(self, seq: int, maps: Mapping[str, SortedMap[Row | Tenancy]], taken: int = 0) -> None:
         self.seq = seq
         self._maps = maps
+        self.taken = taken  # how often claims began to hold something, as this process saw it: only equality means anything
 
     @classmethod
     def of(cls, rows: Iterable[Row | Tenancy], *, seq: int = 0) -> Snapshot:
@@ -65,10 +67,13 @@ class Snapshot:
     def changed(self, rows: Iterable[Row | Tenancy], *, seq: int) -> Snapshot:
         """The next snapshot: `rows` replace those with their ids; finished ones leave. O(rows), not O(live)."""
         changes: dict[str, dict[str, Row | Tenancy | None]] = {}
+        taken = self.taken
         latest = {row.id: row for row in rows}
         for row in latest.values():  # first every old key goes, then new ones come: names may change hands
             home = _HOME[type(row)]
             old = self._maps[home].get(row.id)
+            if isinstance(row, Claim) and _takes(cast("Claim | None", old), row):
+                taken += 1
             if old is not None:
                 changes.setdefault(home, {})[row.id] = None
                 for index, key in _keys_of(old):
@@ -79,9 +84,9 @@ class Snapshot:
                 for index, key in _keys_of(row):
                     changes.setdefault(index, {})[key] = row
         if not changes:
-            return self if seq == self.seq else Snapshot(seq, self._maps)
+            return self if seq == self.seq else Snapshot(seq, self._maps, taken)
         maps = {**self._maps, **{name: self._maps[name].changed(some) for name, some in changes.items()}}
-        return Snapshot(seq, maps)
+        return Snapshot(seq, maps, taken)
 
     @property
     def workloads(self) -> Mapping[str, Workload]:
@@ -158,3 +163,13 @@ class Snapshot:
     def nodes_of(self, workload_id: str) -> Sequence[Node]:
         """Live nodes of all claims of the workload, by claim and index."""
         return cast("tuple[Node, ...]", self._maps["nodes_of"].span(f"{workload_id}{_SEP}"))
+
+
+def _takes(old: Claim | None, new: Claim) -> bool:
+    """Whether a claim holds capacity that it did not hold before."""
+    return _holds(new) and not (old is not None and _holds(old))
+
+
+def _holds(claim: Claim) -> bool:
+    at_rest = claim.phase is ClaimPhase.STOPPED and claim.desired is not Desired.RUN
+    return claim.is_live and not at_rest

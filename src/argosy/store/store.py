@@ -14,7 +14,7 @@ from sqlalchemy.exc import IntegrityError
 from argosy.model.errors import ArgosyError
 from argosy.model.ids import Clock, Ids
 from argosy.model.phases import may_move
-from argosy.model.rows import Attempt, Claim, Event, Node, Row, Workload
+from argosy.model.rows import CLAIMS_TAKEN, Attempt, Claim, Event, Node, Row, Workload
 from argosy.model.tenancy import Tenancy
 from argosy.store import backups as daily
 from argosy.store import schema
@@ -139,7 +139,8 @@ class Store:
     ) -> tuple[R, ...]:
         """All of it or nothing; returns the rows as written, in the order of `puts`.
 
-        `puts`: rows, or the tenancy, with the `rev` that was read (0: new). `expect`: ids with the `rev` that must hold (0: absent).
+        `puts`: rows, or the tenancy, with the `rev` that was read (0: new). `expect`: ids with the `rev` that must hold (0: absent),
+        and for `CLAIMS_TAKEN` the `taken` of the snapshot: no claim has begun to hold anything since.
         `secrets`: values by workload id, gone in the commit that finishes the workload. `key`: idempotency key and
         what to answer when it comes again.
 
@@ -319,6 +320,8 @@ class Store:
 
     def _rev_of(self, connection: sa.Connection, snapshot: Snapshot, id: str) -> int:
         """0 when there is no such row."""
+        if id == CLAIMS_TAKEN:
+            return snapshot.taken
         row = snapshot.stored(id)
         if row is not None:
             return row.rev

@@ -6,14 +6,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Final
 
+from argosy.controllers.view import View
 from argosy.model.phases import (
     AttemptPhase,
     ClaimPhase,
     Desired,
-    NodePhase,
     Outcome,
     WorkloadPhase,
     is_final,
@@ -22,6 +22,7 @@ from argosy.model.phases import (
 from argosy.model.rows import Attempt, Claim, Node, Row, Workload
 from argosy.model.task import JobSpec
 from argosy.testing.memory_log_sink import MemoryLogSink
+from argosy.testing.pool_checkers import PoolLaws
 from argosy.testing.sim_provider import SimProviders
 from argosy.testing.world import World
 
@@ -38,6 +39,10 @@ class Checkers:
         self.world = world
         self.providers = providers
         self.sink = sink
+        self.pools = PoolLaws(world, providers)
+        self.views: Callable[[], Sequence[View]] = (
+            lambda: ()
+        )  # of every live server, when it is known how to ask
         self._since: dict[str, float] = {}  # what is unwanted, and when that was first seen
         self.commits = 0
 
@@ -64,6 +69,7 @@ class Checkers:
                 self._check_success(row)
             elif isinstance(row, Claim) and row.phase is ClaimPhase.GONE:
                 self._check_gone(row)
+        self.pools.committed([(old_rows[row.id], row) for row in rows])
 
     def _check_move(self, old: Row | None, row: Row) -> None:
         if row.rev != (old.rev + 1 if old is not None else 1):
@@ -126,7 +132,7 @@ class Checkers:
     def _check_order(self, job: Workload) -> None:
         if job.cluster_id is None or not isinstance(job.spec, JobSpec):
             return
-        wish = (job.spec.task.resources[:1], job.spec.task.num_nodes)
+        wish = _shape_of(job)
         for other in self.world.rows.values():
             if (
                 isinstance(other, Workload)
@@ -135,7 +141,7 @@ class Checkers:
                 and other.phase is WorkloadPhase.QUEUED
                 and other.desired is Desired.RUN
                 and isinstance(other.spec, JobSpec)
-                and (other.spec.task.resources[:1], other.spec.task.num_nodes) == wish
+                and _shape_of(other) == wish
             ):
                 self.world.violate(
                     "order", f"job {job.number} starts before job {other.number} of the same shape"
@@ -167,6 +173,9 @@ class Checkers:
 
     def check_minute(self) -> None:
         unwanted = {**self._leaks(), **self._late_gangs(), **self._late_stops(), **self._orphans()}
+        for view in self.views():
+            self.pools.check_books(view)
+            unwanted |= self.pools.undone(view)
         now_s = self.world.now_s
         self._since = {key: self._since.get(key, now_s) for key in unwanted}
         for key, (checker, text, limit_s) in unwanted.items():
@@ -249,18 +258,13 @@ class Checkers:
             row.id: row for row in rows.values() if isinstance(row, Workload) and row.kind == "cluster"
         }
         claims = [row for row in rows.values() if isinstance(row, Claim) and row.is_live]
-        nodes = [row for row in rows.values() if isinstance(row, Node) and row.is_live]
         found = []
         for job in jobs:
             cluster = clusters.get(job.cluster_id or "")
             if job.phase not in (WorkloadPhase.QUEUED, WorkloadPhase.RECOVERING):
                 found.append(f"{job.id} is {job.phase.value}")
-            elif cluster is not None and cluster.phase is WorkloadPhase.RUNNING:
-                mine = [node for node in nodes if node.workload_id == cluster.id]
-                if all(node.phase is NodePhase.READY for node in mine):
-                    found.append(f"{job.id} waits on a cluster that is free")
-            elif cluster is None and not [claim for claim in claims if claim.workload_id != job.id]:
-                found.append(f"{job.id} waits, and nothing is in use")
+        for view in self.views()[:1]:
+            found += self.pools.would_act(view)
         for cluster in clusters.values():
             if cluster.phase in (WorkloadPhase.STARTING, WorkloadPhase.STOPPING, WorkloadPhase.RECOVERING):
                 found.append(f"{cluster.id} is {cluster.phase.value}")
@@ -288,6 +292,14 @@ class Checkers:
                 truth = self.world.logs_of.get(rank_id)
                 if code is not None and truth is not None and self.sink.read(rank_id) != truth:
                     self.world.violate("log-kept", f"the log of {rank_id} is not what it wrote")
+
+
+def _shape_of(job: Workload) -> tuple[object, ...]:
+    """Jobs that differ in nothing that the order looks at."""
+    assert isinstance(job.spec, JobSpec)
+    task = job.spec.task
+    limit = (task.max_duration_s, task.estimated_s)
+    return (task.resources, task.num_nodes, task.scheduling, limit, job.project, job.user, job.retry_ms)
 
 
 def _describe(row: Row) -> str:

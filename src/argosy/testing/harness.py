@@ -27,17 +27,22 @@ from argosy.model.phases import Desired, WorkloadPhase
 from argosy.model.resources import Accelerator, Autostop, Infra, Recovery, Resources
 from argosy.model.rows import Event, Row, Workload
 from argosy.model.task import ClusterSpec, JobSpec, Task
+from argosy.model.tenancy import Tenancy
 from argosy.model.units import Bound
+from argosy.planning.pool.quota import check_tenancy
+from argosy.store.snapshot import Snapshot
 from argosy.testing.checkers import Checkers
 from argosy.testing.faults import Faults, SimCrash, draw_faults
 from argosy.testing.memory_log_sink import MemoryLogSink
 from argosy.testing.sim_agent import SimAgentDirectory
 from argosy.testing.sim_provider import SimProviders, a_market
+from argosy.testing.tenants import Person, draw_person, draw_scheduling, draw_tenancy
 from argosy.testing.virtual_time import VirtualLoop, run_virtual
 from argosy.testing.world import INCARNATION, Incarnation, Violation, World
 
 if TYPE_CHECKING:
-    from argosy.store import Snapshot, Store
+    from argosy.controllers.view import View
+    from argosy.store import Store
 
 _MINUTE_S: Final = 60.0
 _TURNS_PER_S_MAX: Final = 60.0  # turns of the loop per virtual second, on average over a run
@@ -49,6 +54,8 @@ class Server(Protocol):
     async def run(self) -> None: ...
 
     def wake(self, *ids: str) -> None: ...
+
+    def view(self, rows: Snapshot) -> View: ...
 
 
 class MakeServer(Protocol):
@@ -71,7 +78,7 @@ class Load(msgspec.Struct, frozen=True, kw_only=True):
     minutes: float = 20.0  # of trouble
     clusters_max: int = 3
     jobs_max: int = 8  # submissions per cluster, of one to three jobs
-    managed_max: int = 5
+    managed_max: int = 7
 
 
 class Outcome(msgspec.Struct, frozen=True, kw_only=True):
@@ -176,6 +183,7 @@ class Simulation:
         self._make_sink = make_sink
         self._servers: list[Server | None] = []
         self._is_over = False
+        self._rows = Snapshot.of(())  # as of the last look of the checkers
 
     def run(self) -> Outcome:
         """Raises SimulationFailed."""
@@ -196,7 +204,10 @@ class Simulation:
         inner = await Store.open("sqlite://", ids=world.ids, clock=world.clock, inline=True)
         providers = a_market(world)
         self.checkers = Checkers(world, providers, sink)
+        self.checkers.views = self._views
         self.store = self._make_store(inner, world, self.checkers.committed)
+        self.admin = Admin(self, inner)
+        await self.admin.begin()
         handler = _ErrorsAreViolations(world)
         logger = logging.getLogger("argosy.controllers")
         level, propagate = logger.level, logger.propagate
@@ -238,7 +249,9 @@ class Simulation:
 
     async def _acts(self, world: World) -> None:
         users = Users(self, world.dice("users"), self.load)
-        acting = [asyncio.ensure_future(one) for one in users.plans()]
+        acting = [
+            asyncio.ensure_future(one) for one in (*users.plans(), self.admin.meddle(self.load.minutes))
+        ]
         try:
             if not await self._watch(self.load.minutes * _MINUTE_S, lambda: False):
                 return
@@ -250,6 +263,7 @@ class Simulation:
             if unsettled:
                 world.violate("settles", f"six calm hours later: {', '.join(unsettled[:6])}")
                 return
+            self.checkers.pools.check_settled()
             world.tell("everything is ended")
             await users.end_all()
             if not await self._watch(3 * 3600, lambda: not self.checkers.left_over()):
@@ -267,6 +281,7 @@ class Simulation:
         until_s = self.world.now_s + limit_s
         while self.world.now_s < until_s:
             await asyncio.sleep(_MINUTE_S / 2)
+            self._rows = await self.store.inner.snapshot()
             self.checkers.check_minute()
             self._check_pace()
             if self.world.violations:
@@ -283,6 +298,11 @@ class Simulation:
             self.world.violate("pace", f"{loop.turns} turns of the loop in {self.world.now_s:.0f} s")
 
     # -- servers --------------------------------------------------------------------------------------------
+
+    def _views(self) -> list[View]:
+        """What every live server would decide on now."""
+        views = [server.view(self._rows) for server in self._servers if server is not None]
+        return [view for view in views if isinstance(view.rows, Snapshot) and view.offers]
 
     async def _serve(self, number: int, providers: SimProviders, sink: MemoryLogSink) -> None:
         """One server process after another: each is killed some day, and its successor finds the same store."""
@@ -334,6 +354,32 @@ class Simulation:
                 return
 
 
+class Admin:
+    """Who writes the tree of queues, and changes it while people work."""
+
+    def __init__(self, simulation: Simulation, inner: Store) -> None:
+        self.simulation = simulation
+        self.inner = inner
+        self.dice = simulation.world.dice("admin")
+
+    async def begin(self) -> None:
+        await self._write(draw_tenancy(self.dice))
+
+    async def meddle(self, minutes: float) -> None:
+        if self.dice.random() < 0.7:
+            return
+        await asyncio.sleep(self.dice.uniform(0, minutes * _MINUTE_S))
+        await self._write(draw_tenancy(self.dice))
+        self.simulation.world.tell("the tree of queues is another one")
+        self.simulation.wake()
+
+    async def _write(self, tenancy: Tenancy) -> None:
+        check_tenancy(tenancy)
+        rev = (await self.inner.snapshot()).tenancy.rev
+        [written] = await self.inner.commit([msgspec.structs.replace(tenancy, rev=rev)])
+        self.simulation.checkers.pools.tenancy = written
+
+
 class Users:
     """People at work: clusters with jobs of all shapes, managed jobs, cancels, stops, starts, downs."""
 
@@ -362,6 +408,7 @@ class Users:
         dice = self.dice
         await asyncio.sleep(dice.uniform(0, self.busy_s / 3))
         spec = self._cluster_spec()
+        person = draw_person(dice)
         world = self.simulation.world
         autostop = Autostop(idle_s=dice.choice([60, 300]), down=dice.random() < 0.5)
         cluster = Workload(
@@ -372,6 +419,8 @@ class Users:
             created_ms=world.clock.now_ms(),
             autostop=autostop if dice.random() < 0.4 else Autostop(),
             down_when_done=dice.random() < 0.15,
+            project=person.project,
+            user=person.user,
         )
         await self._put([cluster])
         jobs: list[str] = []
@@ -392,11 +441,15 @@ class Users:
 
     def _cluster_spec(self) -> ClusterSpec:
         dice = self.dice
-        kind = dice.choice(["pool-gpu", "pool-cpu", "cloud", "spot"])
+        kind = dice.choice(["pool-gpu", "pool-cpu", "farm", "farm", "cloud", "spot"])
         nodes = dice.choice([1, 1, 2, 3])
         if kind == "pool-gpu":
             gpus = dice.choice([1000, 2000])
             wish = Resources(infra=Infra(provider="pool"), accelerator=Accelerator(model="A100", milli=gpus))
+        elif kind == "farm":
+            gpu = Accelerator(model="L4", milli=dice.choice([1000, 2000, 4000]))
+            cpus = Bound(4000) if dice.random() < 0.5 else None
+            wish = Resources(infra=Infra(provider="farm"), accelerator=gpu, cpus=cpus)
         elif kind == "pool-cpu":
             wish = Resources(infra=Infra(provider="pool"), cpus=Bound(dice.choice([2000, 8000])))
         else:
@@ -409,15 +462,18 @@ class Users:
         cluster = world.rows.get(cluster_id)
         if not isinstance(cluster, Workload) or not cluster.is_live or cluster.desired is Desired.END:
             return []
-        has_gpu = spec.resources[0].accelerator is not None
+        gpu = spec.resources[0].accelerator
+        person = draw_person(dice)
         count = dice.choice([1, 1, 3])
         first = await self.simulation.store.inner.take_numbers(cluster_id, count)
         jobs = []
         for number in range(first, first + count):
-            milli = dice.choice([0, 250, 500, 1000]) if has_gpu else 0
+            milli = dice.choice([0, 250, 500, 1000]) if gpu is not None else 0
             wish = Resources(
                 cpus=Bound(dice.choice([500, 1000, 2000])) if dice.random() < 0.7 else None,
-                accelerator=Accelerator(model="A100", milli=milli) if milli else None,
+                accelerator=Accelerator(model=gpu.model, milli=milli) if milli and gpu is not None else None,
+                priority_class=dice.choice([None, None, None, "opportunistic", "interactive"]),
+                priority=dice.choice([0, 0, 0, 5]),
             )
             task = Task(
                 run=self._program(dice.choice([2, 20, 120, 900])),
@@ -426,15 +482,18 @@ class Users:
                 resources=(wish,),
                 grace_s=dice.choice([2, 30]),
                 max_duration_s=60 if dice.random() < 0.1 else None,
+                scheduling=draw_scheduling(dice, has_gpu=0 < milli < 1000),
+                estimated_s=dice.choice([None, 30, 300]),
             )
-            jobs.append(self._job(task, number, cluster_id))
+            who = draw_person(dice) if dice.random() < 0.5 else person
+            jobs.append(self._job(task, number, cluster_id, who))
         await self._put(jobs)
         return [job.id for job in jobs]
 
     async def _use_managed(self) -> None:
         dice = self.dice
         await asyncio.sleep(dice.uniform(0, self.busy_s / 2))
-        place = dice.choice(["pool", "cloud", "spot"])
+        place = dice.choice(["pool", "farm", "farm", "anywhere", "cloud", "spot"])
         recovery = Recovery(
             max_restarts_on_errors=dice.choice([0, 1, 3]),
             recover_on_exit_codes=(33,) if dice.random() < 0.3 else (),
@@ -444,6 +503,11 @@ class Users:
             wish = Resources(
                 infra=Infra(provider="pool"), accelerator=gpu, cpus=Bound(1000), recovery=recovery
             )
+        elif place == "farm":
+            gpu = Accelerator(model="L4", milli=dice.choice([250, 500, 1000, 2000, 4000]))
+            wish = Resources(infra=Infra(provider="farm"), accelerator=gpu, recovery=recovery)
+        elif place == "anywhere":
+            wish = Resources(cpus=Bound(4000), recovery=recovery)
         else:
             wish = Resources(
                 cpus=Bound(4000), use_spot=place == "spot", infra=Infra(provider="cloud"), recovery=recovery
@@ -451,12 +515,19 @@ class Users:
         task = Task(
             run=self._program(dice.choice([20, 120, 600])),
             setup="sim work_s=5" if dice.random() < 0.3 else "",
-            num_nodes=dice.choice([1, 1, 2]),
-            resources=(wish,),
+            num_nodes=dice.choice([1, 1, 2, 3] if place == "farm" else [1, 1, 2]),
+            resources=(
+                msgspec.structs.replace(
+                    wish, priority_class=dice.choice([None, None, "opportunistic", "interactive"])
+                ),
+            ),
             grace_s=dice.choice([2, 30]),
+            scheduling=draw_scheduling(dice, has_gpu=False),
+            deadline_s=dice.choice([600, 7200]) if dice.random() < 0.2 else None,
+            estimated_s=dice.choice([None, 60, 600]),
         )
         number = await self.simulation.store.inner.take_numbers("managed", 1)
-        job = self._job(task, number, None)
+        job = self._job(task, number, None, draw_person(dice))
         await self._put([job])
         if dice.random() < 0.25:
             await asyncio.sleep(dice.uniform(0, 400))
@@ -477,7 +548,7 @@ class Users:
             words.append("log_bytes=2500000")
         return " ".join(words)
 
-    def _job(self, task: Task, number: int, cluster_id: str | None) -> Workload:
+    def _job(self, task: Task, number: int, cluster_id: str | None, who: Person) -> Workload:
         world = self.simulation.world
         return Workload(
             id=world.ids.new("job"),
@@ -486,6 +557,8 @@ class Users:
             spec=JobSpec(task=task, managed=cluster_id is None),
             number=number,
             cluster_id=cluster_id,
+            project=who.project,
+            user=who.user,
             created_ms=world.clock.now_ms(),
         )
 

@@ -20,6 +20,7 @@ from argosy.model.facts import ClaimFact, NodeFacts, NodeSighting
 from argosy.model.offer import Capacity, Offer
 from argosy.model.phases import Desired
 from argosy.model.rows import Claim, Node
+from argosy.model.units import GIB
 from argosy.providers.local.allot import allot_devices, free_milli
 from argosy.testing.builders import a_gpu_shape, a_shape, some_devices
 from argosy.testing.world import Machine, World
@@ -29,6 +30,12 @@ _SECRET: Final = "sim-credential-f00dface"  # the suite looks for it in facts an
 POOL: Final = Manifest(
     name="pool",
     title="a pool that we own",
+    capabilities=Capabilities(owned=True, stop=True, multi_node=True, fractions=True),
+    enabled_by_default=True,
+)
+FARM: Final = Manifest(
+    name="farm",
+    title="equal machines that we own",
     capabilities=Capabilities(owned=True, stop=True, multi_node=True, fractions=True),
     enabled_by_default=True,
 )
@@ -62,6 +69,7 @@ class SimProvider:
         self.released: set[str] = set()
         self._past: list[tuple[float, tuple[ClaimFact, ...]]] = []
         self.secret = _SECRET
+        self.sharing: tuple[str, ...] = ()  # how its machines can keep parts of a device apart
 
     # -- the six verbs --------------------------------------------------------------------------------------
 
@@ -181,6 +189,8 @@ class SimProvider:
             and order.claim.id != claim.id
             and _same_place(order.claim.choice.offer, mine)
         ]
+        if offer.capacity is Capacity.OWNED and claim.placements:
+            return self._take_placed(claim, mine, held)
         used = sum(order.claim.count for order in held)
         if mine.nodes_max is not None and used + claim.count > mine.nodes_max:
             raise border.OutOfCapacity(
@@ -200,6 +210,33 @@ class SimProvider:
         if devices is None:
             raise border.OutOfCapacity(self.manifest.name, "not enough accelerators are free")
         return devices
+
+    def _take_placed(
+        self, claim: Claim, mine: Offer, held: Sequence[Order]
+    ) -> list[tuple[tuple[int, int], ...]]:
+        """As the claim says: on which of our machines, and which devices. Raises `OutOfCapacity`."""
+        cpus: dict[str, int] = {}
+        memory: dict[str, int] = {}
+        milli: dict[tuple[str, int], int] = {}
+        for place in (*claim.placements, *(place for one in held for place in one.claim.placements)):
+            cpus[place.node_id] = cpus.get(place.node_id, 0) + place.cpus_milli
+            memory[place.node_id] = memory.get(place.node_id, 0) + place.memory_bytes
+            for share in place.devices:
+                key = place.node_id, share.index
+                milli[key] = milli.get(key, 0) + share.milli
+        shape = mine.shape
+        for place in claim.placements:
+            if cpus[place.node_id] > shape.cpus_milli or memory[place.node_id] > shape.memory_bytes:
+                raise border.OutOfCapacity(self.manifest.name, f"{place.node_id} is full")
+            for share in place.devices:
+                if milli[place.node_id, share.index] > 1000:
+                    raise border.OutOfCapacity(
+                        self.manifest.name, f"device {share.index} of {place.node_id} is taken"
+                    )
+        return [
+            tuple((share.index, share.milli) for share in place.devices)
+            for place in sorted(claim.placements, key=lambda each: each.rank)
+        ]
 
     def _create(self, claim: Claim, devices: list[tuple[tuple[int, int], ...]]) -> None:
         """A claim that is to rest is made at rest."""
@@ -242,6 +279,7 @@ class SimProvider:
             memory_bytes=shape.memory_bytes,
             devices=cards,
             agent_version="sim",
+            sharing=self.sharing,
         )
 
     def _boot_s(self) -> float:
@@ -352,7 +390,7 @@ def _fact_of(order: Order) -> ClaimFact:
 
 
 def a_market(world: World) -> SimProviders:
-    """The usual infrastructure of simulations: a small pool of our own, and a cloud with three zones."""
+    """The usual infrastructure of simulations: one large machine of our own, four small ones, and a cloud with two zones."""
     pool = Offer(
         provider="pool",
         shape=a_gpu_shape(8, cpus_milli=64000),
@@ -375,4 +413,18 @@ def a_market(world: World) -> SimProviders:
         )
         for capacity in (Capacity.ON_DEMAND, Capacity.SPOT)
     ]
-    return SimProviders([SimProvider(world, POOL, [pool]), SimProvider(world, CLOUD, offers)])
+    farm = SimProvider(
+        world,
+        FARM,
+        [
+            Offer(
+                provider="farm",
+                shape=a_gpu_shape(4, "L4", cpus_milli=16000, accelerator_memory_bytes=24 * GIB),
+                capacity=Capacity.OWNED,
+                price_micro_usd=0,
+                nodes_max=4,
+            )
+        ],
+    )
+    farm.sharing = ("mps",)
+    return SimProviders([SimProvider(world, POOL, [pool]), farm, SimProvider(world, CLOUD, offers)])

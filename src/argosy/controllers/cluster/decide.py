@@ -2,30 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-
 import msgspec
 
-from argosy.controllers.policies import finish, new_attempt, new_claim, render_rejections, task_of
+from argosy.controllers.policies import finish, new_claim, task_of
+from argosy.controllers.pool.decide import decide_jobs, fail_cluster
+from argosy.controllers.pool.machines import is_owned
 from argosy.controllers.view import Action, NewId, Put, View, WakeAt, event, terminals_of
-from argosy.model.offer import Plan
 from argosy.model.phases import ClaimPhase, Desired, NodePhase, Outcome, WorkloadPhase
 from argosy.model.reasons import Reason
 from argosy.model.resources import Autostop
-from argosy.model.rows import Node, Workload
+from argosy.model.rows import Workload
 from argosy.model.task import ClusterSpec
-from argosy.planning import (
-    Ask,
-    Placed,
-    ask_of,
-    explain_shortage,
-    never_fits,
-    place,
-    plan,
-    rooms,
-    usage_by_provider,
-    waits_for,
-)
+from argosy.planning.availability import order_for_failover
 
 
 def decide_cluster(view: View, cluster: Workload, new_id: NewId) -> list[Action]:
@@ -35,70 +23,27 @@ def decide_cluster(view: View, cluster: Workload, new_id: NewId) -> list[Action]
     if cluster.desired is Desired.STOP or cluster.phase is WorkloadPhase.STOPPING:
         return _rest(view, cluster)  # also when it was meanwhile asked to run again: it rests first
     if cluster.phase is WorkloadPhase.QUEUED:
-        return _order(view, cluster, new_id)
+        return []  # `pool.decide_owned` gives it a claim in its turn
     if cluster.phase is WorkloadPhase.STARTING:
         return _start(view, cluster, new_id)
     if cluster.phase is WorkloadPhase.STOPPED:
-        changed = msgspec.structs.replace(
-            cluster, phase=WorkloadPhase.STARTING, reason=None, detail="", active_ms=view.now_ms
-        )
-        actions: list[Action] = [Put(changed)]
-        for claim in view.rows.claims_of(cluster.id):
-            if claim.desired is Desired.STOP:
-                actions.append(Put(msgspec.structs.replace(claim, desired=Desired.RUN)))
-        return actions
+        return _start_again(view, cluster)
     return _run(view, cluster, new_id)
+
+
+def _start_again(view: View, cluster: Workload) -> list[Action]:
+    claims = [claim for claim in view.rows.claims_of(cluster.id) if claim.desired is Desired.STOP]
+    if any(is_owned(claim.choice.offer, view.abilities) for claim in claims):
+        return []  # its machines may be in use: `pool.decide_owned` starts it in its turn
+    changed = msgspec.structs.replace(
+        cluster, phase=WorkloadPhase.STARTING, reason=None, detail="", active_ms=view.now_ms
+    )
+    return [Put(changed), *(Put(msgspec.structs.replace(claim, desired=Desired.RUN)) for claim in claims)]
 
 
 def cluster_spec(cluster: Workload) -> ClusterSpec:
     assert isinstance(cluster.spec, ClusterSpec)
     return cluster.spec
-
-
-def _order(view: View, cluster: Workload, new_id: NewId) -> list[Action]:
-    answer = _plan(view, cluster)
-    if not answer.choices:
-        if waits_for(answer) or not view.offers:
-            return []  # waits; why is told to whoever looks (`explain_cluster`)
-        return _fail(view, cluster, Reason.NO_OFFER, render_rejections(answer.rejected))
-    claim = new_claim(new_id("clm"), cluster.id, answer.choices, answer.num_nodes, view.now_ms)
-    return [Put(claim), Put(msgspec.structs.replace(cluster, phase=WorkloadPhase.STARTING))]
-
-
-def _plan(view: View, cluster: Workload) -> Plan:
-    spec = cluster_spec(cluster)
-    names = {row.id: row.name for row in view.rows.workloads.values()}
-    return plan(
-        spec.resources,
-        spec.num_nodes,
-        view.offers,
-        abilities=view.abilities,
-        usage=usage_by_provider(view.rows.claims.values(), names),
-        ordered=spec.ordered,
-    )
-
-
-def explain_cluster(view: View, cluster: Workload) -> str:
-    """Why a queued cluster waits; "" when nothing is in its way."""
-    return waits_for(_plan(view, cluster))
-
-
-def _fail(view: View, cluster: Workload, reason: Reason, detail: str) -> list[Action]:
-    ended = msgspec.structs.replace(
-        cluster,
-        phase=WorkloadPhase.FINISHED,
-        outcome=Outcome.FAILED,
-        reason=reason,
-        detail=detail,
-        ended_ms=view.now_ms,
-    )
-    actions: list[Action] = [Put(ended), event(view, cluster.id, reason.value, detail)]
-    for job in view.rows.jobs_of(cluster.id):
-        if view.rows.attempt_of(job.id) is None:
-            actions += finish(
-                view, job, Outcome.CANCELLED, Reason.CLUSTER_GONE, f"its cluster failed: {detail}"
-            )
-    return actions
 
 
 def _start(view: View, cluster: Workload, new_id: NewId) -> list[Action]:
@@ -116,9 +61,18 @@ def _start(view: View, cluster: Workload, new_id: NewId) -> list[Action]:
         permanent = last.reason in (Reason.CREDENTIALS, Reason.PROVIDER_REFUSED)
         if last.alternatives and not permanent:
             text = f"{last.choice.offer.provider} refused: {last.detail}; trying the next place"
-            claim = new_claim(new_id("clm"), cluster.id, last.alternatives, last.count, view.now_ms)
+            choices = order_for_failover(
+                last.alternatives, view.memory, view.now_ms, ordered=cluster_spec(cluster).ordered
+            )
+            claim = new_claim(new_id("clm"), cluster.id, choices, last.count, view.now_ms)
             return [Put(claim), event(view, cluster.id, "failover", text)]
-        return _fail(view, cluster, last.reason or Reason.OUT_OF_CAPACITY, last.detail)
+        if last.reason is Reason.OUT_OF_CAPACITY and is_owned(last.choice.offer, view.abilities):
+            retry_ms = view.now_ms + view.policy.retry_max_ms
+            waits = msgspec.structs.replace(
+                cluster, phase=WorkloadPhase.QUEUED, retry_ms=retry_ms, detail=last.detail
+            )
+            return [Put(waits)]  # what we own and somebody uses is waited for
+        return fail_cluster(view, cluster, last.reason or Reason.OUT_OF_CAPACITY, last.detail)
     claim = good[0]
     nodes = view.rows.nodes_of_claim(claim.id)
     if claim.phase is ClaimPhase.HELD and sum(node.phase is NodePhase.READY for node in nodes) == claim.count:
@@ -148,49 +102,10 @@ def _run(view: View, cluster: Workload, new_id: NewId) -> list[Action]:
             ended_ms=view.now_ms,
         )
         return [Put(ended), event(view, cluster.id, outcome.value, detail)]
-    actions = _place_jobs(view, cluster, view.rows.nodes_of(cluster.id), new_id)
+    actions = decide_jobs(view, cluster, new_id)
     if actions:
         return actions
     return _watch_idleness(view, cluster)
-
-
-def _place_jobs(view: View, cluster: Workload, nodes: Sequence[Node], new_id: NewId) -> list[Action]:
-    queued = (
-        job
-        for job in view.rows.jobs_of(cluster.id)
-        if job.phase is WorkloadPhase.QUEUED and job.desired is Desired.RUN
-    )
-    first = next(queued, None)
-    if first is None:
-        return []
-    ready = [node for node in nodes if node.phase is NodePhase.READY]
-    live = [attempt for attempt in map(view.rows.attempt_of, _job_ids(view, cluster)) if attempt is not None]
-    pool = rooms(ready, live)
-    by_id = {first.id: first}
-
-    def asks() -> Iterator[Ask]:
-        yield ask_of(first.id, task_of(first))
-        for job in queued:
-            by_id[job.id] = job
-            yield ask_of(job.id, task_of(job))
-
-    actions: list[Action] = []
-    for answer in place(pool, asks()):
-        job = by_id[answer.ask.id]
-        if isinstance(answer, Placed):
-            changed, attempt = new_attempt(job, answer.placements, new_id("att"), view.now_ms)
-            actions += [Put(changed), Put(attempt)]
-        else:
-            never = never_fits(nodes, answer.ask) if all(node.ready_ms for node in nodes) else None
-            if never is not None:
-                actions += finish(view, job, Outcome.FAILED, Reason.NO_OFFER, explain_shortage(never, nodes))
-    if actions and cluster.active_ms:
-        actions.append(Put(msgspec.structs.replace(cluster, active_ms=0)))  # busy
-    return actions
-
-
-def _job_ids(view: View, cluster: Workload) -> list[str]:
-    return [job.id for job in view.rows.jobs_of(cluster.id) if job.phase is not WorkloadPhase.QUEUED]
 
 
 def _watch_idleness(view: View, cluster: Workload) -> list[Action]:

@@ -12,7 +12,8 @@ from enum import Enum
 import msgspec
 
 from argosy.controllers.job.environment import rank_orders
-from argosy.controllers.policies import end_claims, finish, job_spec, new_attempt
+from argosy.controllers.job.seat import seat_gang
+from argosy.controllers.policies import attained_by, end_claims, evicted, finish, job_spec, new_attempt
 from argosy.controllers.view import (
     Action,
     NewId,
@@ -30,7 +31,6 @@ from argosy.model.offer import Placement
 from argosy.model.phases import AttemptPhase, ClaimPhase, Desired, NodePhase, Outcome, WorkloadPhase
 from argosy.model.reasons import REASONS, Reason, Retry
 from argosy.model.rows import Attempt, Claim, Node, Workload
-from argosy.planning import Shortage, ask_of, explain_shortage, place, rooms
 
 
 class Standing(Enum):
@@ -64,7 +64,8 @@ def decide_job(view: View, job: Workload, new_id: NewId) -> list[Action]:
         return decide_attempt(view, job, attempt)
     spec = job_spec(job)
     if job.desired is Desired.END:
-        return finish(view, job, Outcome.CANCELLED, job.reason or Reason.CANCELLED_BY_USER, "")
+        reason = job.reason if job.reason not in (None, Reason.EVICTED) else Reason.CANCELLED_BY_USER
+        return finish(view, job, Outcome.CANCELLED, reason, "")
     if not spec.managed:
         if job.cluster_id not in view.rows.workloads:
             return finish(view, job, Outcome.CANCELLED, Reason.CLUSTER_GONE, "its cluster is gone")
@@ -73,7 +74,7 @@ def decide_job(view: View, job: Workload, new_id: NewId) -> list[Action]:
         return _recover(view, job)
     if job.phase is WorkloadPhase.STARTING:
         return _start_managed(view, job, new_id)
-    return []  # queued: `decide_queue` of managed jobs gives it a claim in its turn
+    return []  # queued: `pool.decide_owned` gives it a claim in its turn
 
 
 # -- attempts ----------------------------------------------------------------------------------------------------------
@@ -308,11 +309,18 @@ def _ended(
 
 
 def after_attempt(view: View, job: Workload, attempt: Attempt) -> list[Action]:
-    """Finish the job, or let a managed one start again."""
+    """Finish the job, or let it start again: a managed one after a loss, any that made room for others."""
     spec, outcome = job_spec(job), attempt.outcome
     assert outcome is not None
+    job = msgspec.structs.replace(job, attained=job.attained + attained_by(attempt))
+    was_evicted = attempt.reason is Reason.EVICTED
+    if was_evicted and job.desired is Desired.END:
+        return finish(view, job, Outcome.CANCELLED, job.reason or Reason.CANCELLED_BY_USER, "")
     if outcome in (Outcome.SUCCEEDED, Outcome.CANCELLED) or job.desired is Desired.END:
         return finish(view, job, outcome, attempt.reason, attempt.detail)
+    if was_evicted:
+        waiting = msgspec.structs.replace(evicted(job, view.now_ms), detail=attempt.detail)
+        return [Put(waiting), *end_claims(view, job)]
     again = False
     errors, recoveries = job.errors, job.recoveries
     reason, detail = attempt.reason, attempt.detail
@@ -374,7 +382,7 @@ def _recover(view: View, job: Workload) -> list[Action]:
         return [WakeAt(job.id, job.retry_ms)]
     if usable_claim(view, job) is not None:
         return [Put(msgspec.structs.replace(job, phase=WorkloadPhase.STARTING))]
-    return []  # waits until the old claim is gone; `decide_queue` then gives it a fresh one
+    return []  # waits until the old claim is gone; `pool.decide_owned` then gives it a fresh one
 
 
 def _start_managed(view: View, job: Workload, new_id: NewId) -> list[Action]:
@@ -384,13 +392,11 @@ def _start_managed(view: View, job: Workload, new_id: NewId) -> list[Action]:
     nodes = [node for node in view.rows.nodes_of_claim(claim.id) if node.phase is NodePhase.READY]
     if claim.phase is not ClaimPhase.HELD or len(nodes) < claim.count:
         return []
-    ask = msgspec.structs.replace(
-        ask_of(job.id, job_spec(job).task), cpus_milli=0, memory_bytes=claim.choice.memory_bytes
-    )
-    answer = next(place(rooms(nodes, ()), [ask]))
-    if isinstance(answer, Shortage):
-        return finish(view, job, Outcome.FAILED, Reason.INTERNAL, explain_shortage(answer, nodes))
-    changed, attempt = new_attempt(job, answer.placements, new_id("att"), view.now_ms)
+    placements = seat_gang(job, claim, nodes)
+    if placements is None:
+        text = "its nodes do not have what its claim promised"
+        return finish(view, job, Outcome.FAILED, Reason.INTERNAL, text)
+    changed, attempt = new_attempt(job, placements, new_id("att"), view.now_ms)
     return [Put(changed), Put(attempt)]
 
 

@@ -49,6 +49,7 @@ def _begin_release(view: View, claim: Claim, reason: Reason | None, detail: str)
         claim,
         phase=ClaimPhase.RELEASING,
         desired=Desired.END,
+        placements=() if claim.phase is ClaimPhase.STOPPED else claim.placements,  # at rest it holds no room
         reason=reason or claim.reason,
         detail=detail or claim.detail,
     )

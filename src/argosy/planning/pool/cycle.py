@@ -480,7 +480,7 @@ class Cycle:
         if len(pool.order) and self.policy.preemption:
             for job_id in pool.preemptible:
                 held = pool.held[job_id]
-                old_enough_ms = held.running.started_ms + self.policy.min_runtime_s * 1000
+                old_enough_ms = held.running.started_ms + max(1, self.policy.min_runtime_s * 1000)
                 if old_enough_ms > self.now_ms:
                     times.append(old_enough_ms)
                 elif self.policy.attained_service and held.ask.checkpoint and held.rate:

@@ -107,7 +107,7 @@ def may_end(held: Held, policy: SharePolicy, now_ms: int) -> bool:
     running = held.running
     if not running.ask.preemptible or running.leaving:
         return False
-    return now_ms - running.started_ms >= policy.min_runtime_s * 1000
+    return now_ms - running.started_ms >= max(1, policy.min_runtime_s * 1000)  # never what this very cycle started
 
 
 def _by_preference(victims: list[Victim], books: WhatIf, now_ms: int) -> list[Victim]:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
+from argosy.model.offer import Placement
+
 
 def allot_devices(
     free_milli: Mapping[int, int], milli: int, count: int
@@ -47,3 +49,23 @@ def free_milli(devices: Sequence[int], taken: Sequence[tuple[int, int]]) -> dict
         if index in left:
             left[index] -= milli
     return left
+
+
+def allot_placed(
+    free_milli: Mapping[int, int], placements: Sequence[Placement]
+) -> list[tuple[tuple[int, int], ...]] | None:
+    """The devices that the placements of a claim name, node by node, or None when one of them is not free or not there.
+
+    >>> from argosy.model.offer import DeviceShare
+    >>> allot_placed({0: 1000, 1: 500}, [Placement(rank=0, node_id="m", devices=(DeviceShare(index=1, milli=500),))])
+    [((1, 500),)]
+    """
+    left = dict(free_milli)
+    result: list[tuple[tuple[int, int], ...]] = []
+    for place in sorted(placements, key=lambda each: each.rank):
+        for share in place.devices:
+            left[share.index] = left.get(share.index, 0) - share.milli
+            if left[share.index] < 0:
+                return None
+        result.append(tuple((share.index, share.milli) for share in place.devices))
+    return result

@@ -32,7 +32,7 @@ from argosy.model.phases import Desired
 from argosy.model.rows import Claim, Node
 from argosy.model.units import GIB, render_bytes
 from argosy.providers.local import MANIFEST, processes
-from argosy.providers.local.allot import allot_devices, free_milli
+from argosy.providers.local.allot import allot_devices, allot_placed, free_milli
 
 NODES_MAX: Final = 128  # of one claim: more agents than that only slow one machine down
 READY_LIMIT_S: Final = 20.0
@@ -134,10 +134,11 @@ class LocalProvider:
     async def quote(self, want: Want) -> Sequence[Offer]:
         """The whole machine, once for each model of accelerator. What claims hold is for the planner to subtract."""
         facts = await self._machine()
-        models: list[str | None] = [*sorted({device.model for device in facts.devices})] or [None]
+        cards = [device for device in facts.devices if not device.mig_profile]
+        models: list[str | None] = [*sorted({device.model for device in cards})] or [None]
         offers = []
         for model in models:
-            devices = [device for device in facts.devices if device.model == model]
+            devices = [device for device in cards if device.model == model]
             shape = Shape(
                 cpus_milli=facts.cpus_milli,
                 memory_bytes=facts.memory_bytes,
@@ -154,6 +155,7 @@ class LocalProvider:
                     capacity=Capacity.OWNED,
                     price_micro_usd=self._price_micro_usd,
                     quoted_at_ms=self._clock.now_ms(),
+                    facts=facts,
                 )
             )
         return offers
@@ -255,7 +257,11 @@ class LocalProvider:
             for node in record.devices
             for share in node
         ]
-        shares = allot_devices(free_milli(fitting, taken), milli, claim.count)
+        free = free_milli(fitting, taken)
+        if claim.placements:
+            shares = allot_placed(free, claim.placements)
+        else:
+            shares = allot_devices(free, milli, claim.count)
         if shares is None:
             wanted = f"{claim.count} x {milli / 1000:g} {model or 'accelerators'}"
             raise border.OutOfCapacity("this machine", f"{wanted} are not free on this machine")

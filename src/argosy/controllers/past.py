@@ -1,0 +1,78 @@
+"""What the controllers remember of the past: where capacity was refused, how long jobs ran. In memory, learned again from the
+store's recent rows after a start.
+
+Decisions only get better by it: none depends on it for safety. With several servers each learns from the rows that all write.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Final
+
+from argosy.controllers.pool.asks import job_kinds
+from argosy.model.offer import Capacity
+from argosy.model.phases import ClaimPhase, Outcome
+from argosy.model.reasons import Reason
+from argosy.model.rows import Claim, Workload
+from argosy.planning.availability import Memory, forgive, refusal_of, remember
+from argosy.planning.pool import estimate
+from argosy.planning.pool.estimate import History
+from argosy.store import Snapshot, Store
+
+REFUSALS_SINCE_MS: Final = 3_600_000  # older ones have faded
+RUNS_LOADED: Final = 500
+HISTORY_EVERY_MS: Final = 60_000  # estimates of all asks change together, and not with every job that ends
+
+
+class Past:
+    def __init__(self) -> None:
+        self.memory = Memory()
+        self._history = History()
+        self._runs: list[tuple[tuple[str, ...], int]] = []  # not yet in the history
+        self._renewed_ms: int | None = None
+
+    def history(self, now_ms: int) -> History:
+        """Run times by kind of job: the same object for a minute at least."""
+        due = self._renewed_ms is None or not 0 <= now_ms - self._renewed_ms < HISTORY_EVERY_MS
+        if self._runs and due:
+            for kinds, runtime_s in self._runs:
+                self._history = estimate.remember(self._history, kinds, runtime_s)
+            self._runs.clear()
+            self._renewed_ms = now_ms
+        return self._history
+
+    async def load(self, store: Store, now_ms: int) -> None:
+        """What happened before this server was started."""
+        for claim in await store.load_claims(since_ms=now_ms - REFUSALS_SINCE_MS):
+            if claim.phase is ClaimPhase.GONE and _was_refused(claim):
+                self.memory = remember(self.memory, refusal_of(claim.choice, claim.gone_ms))
+        rows = await store.snapshot()
+        owners: list[str | None] = [None, *(row.id for row in rows.clusters())]
+        for owner in owners:
+            jobs = await store.load_jobs(cluster_id=owner, limit=RUNS_LOADED)
+            self._note_ended(reversed(jobs))
+
+    def follow(self, rows: Snapshot, before: Snapshot | None, now_ms: int) -> None:
+        """Learn from what differs between two snapshots."""
+        if before is None:
+            return
+        for old, new in rows.news(before):
+            if isinstance(new, Claim) and isinstance(old, Claim) and new.phase is not old.phase:
+                if new.phase is ClaimPhase.HELD:
+                    self.memory = forgive(self.memory, new.choice)
+                elif new.phase is ClaimPhase.RELEASING and _was_refused(new):
+                    self.memory = remember(self.memory, refusal_of(new.choice, now_ms))
+
+    def ended(self, jobs: Iterable[Workload]) -> None:
+        """Jobs that this server has just recorded as finished."""
+        self._note_ended(jobs)
+
+    def _note_ended(self, jobs: Iterable[Workload]) -> None:
+        for job in jobs:
+            by_itself = job.outcome in (Outcome.SUCCEEDED, Outcome.FAILED)
+            if by_itself and job.kind == "job" and job.started_ms and not (job.recoveries or job.evictions):
+                self._runs.append((job_kinds(job), max(1, (job.ended_ms - job.started_ms) // 1000)))
+
+
+def _was_refused(claim: Claim) -> bool:
+    return claim.reason is Reason.OUT_OF_CAPACITY and claim.choice.offer.capacity is not Capacity.OWNED

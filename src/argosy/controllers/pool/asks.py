@@ -1,0 +1,221 @@
+"""What a workload asks of a pool, and what it holds there, in the words of the pool scheduler. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Final
+
+import msgspec
+
+from argosy.controllers.pool.machines import MACHINE, PLACE, groups_for, place_of
+from argosy.model.errors import ArgosyError
+from argosy.model.offer import Choice, Placement
+from argosy.model.phases import ClaimPhase, Desired
+from argosy.model.resources import Resources
+from argosy.model.rows import Attempt, Claim, Workload
+from argosy.model.scheduling import PRIORITY_CLASSES, Scheduling
+from argosy.model.task import JobSpec, Task
+from argosy.model.tenancy import Tenancy
+from argosy.model.units import Bound
+from argosy.planning.choose import memory_wished
+from argosy.planning.pool.ask import Ask, Need, Running
+from argosy.planning.pool.estimate import History, estimate_s, kinds_of
+from argosy.planning.pool.quota import leaf_of
+
+DEFAULT_CPUS_MILLI: Final = 500  # of a job that names no number: jobs run side by side by default
+_CLASS_OF_KIND: Final = {"service": "service", "session": "interactive"}  # others: batch
+
+
+def with_floor(candidates: tuple[Resources, ...]) -> tuple[Resources, ...]:
+    """Managed jobs that name no CPUs reserve a default share, or a thousand of them would start on one machine at once."""
+    return tuple(
+        each if each.cpus else msgspec.structs.replace(each, cpus=Bound(DEFAULT_CPUS_MILLI))
+        for each in candidates
+    )
+
+
+def scheduling_of(workload: Workload) -> Scheduling:
+    return workload.spec.task.scheduling if isinstance(workload.spec, JobSpec) else workload.spec.scheduling
+
+
+def resources_of(workload: Workload) -> tuple[Resources, ...]:
+    return workload.spec.task.resources if isinstance(workload.spec, JobSpec) else workload.spec.resources
+
+
+def queue_of(workload: Workload, tenancy: Tenancy) -> str:
+    """Path of the leaf that it counts in: as written when it was submitted, else by its project and user."""
+    if workload.queue:
+        return workload.queue
+    try:
+        return leaf_of(tenancy, workload.project, workload.user, scheduling_of(workload).queue)
+    except ArgosyError:  # the tree has changed since: as if nobody had written about it
+        return leaf_of(Tenancy(), workload.project, workload.user)
+
+
+def urgency_of(workload: Workload) -> int:
+    named = resources_of(workload)[0].priority_class
+    name = named if named in PRIORITY_CLASSES else _CLASS_OF_KIND.get(workload.kind, "batch")
+    return PRIORITY_CLASSES.index(name)
+
+
+def gpus_of(task: Task) -> int:
+    """Milli-GPU of all nodes together, of the first candidate."""
+    wish = task.resources[0].accelerator
+    return wish.milli * task.num_nodes if wish is not None else 0
+
+
+def job_kinds(job: Workload) -> tuple[str, ...]:
+    """Kinds of runs in the history that say something about this job."""
+    assert isinstance(job.spec, JobSpec)
+    return kinds_of(user=job.user, project=job.project, name=job.name, gpu_milli=gpus_of(job.spec.task))
+
+
+def expected_s(workload: Workload, history: History) -> int | None:
+    """How long it will run once started: what its user says, else what jobs like it took."""
+    if not isinstance(workload.spec, JobSpec):
+        return None
+    task = workload.spec.task
+    if task.estimated_s is not None:
+        limit = task.max_duration_s
+        return task.estimated_s if limit is None else min(task.estimated_s, limit)
+    return estimate_s(
+        history, job_kinds(workload), urgency=urgency_of(workload), max_duration_s=task.max_duration_s
+    )
+
+
+def ask_of_job(job: Workload, tenancy: Tenancy, history: History) -> Ask:
+    """What a job asks of the nodes of its cluster. Each rank goes to a node of its own."""
+    assert isinstance(job.spec, JobSpec)
+    task = job.spec.task
+    queue = queue_of(job, tenancy)
+    needs = [_need(job, wish, _cpus(wish), tenancy, queue) for wish in task.resources]
+    spread = task.scheduling.spread or ("node" if task.num_nodes > 1 else "")
+    return _ask(job, needs, task.num_nodes, tenancy, history, queue=queue, spread=spread)
+
+
+def ask_of_choices(
+    workload: Workload,
+    choices: Sequence[Choice],
+    num_nodes: int,
+    tenancy: Tenancy,
+    history: History,
+    *,
+    machine: str = "",
+) -> Ask:
+    """What a workload asks of owned machines: one candidate for each choice. `machine`: of this one and no other."""
+    queue = queue_of(workload, tenancy)
+    needs = [_need_of_choice(workload, choice, tenancy, queue, machine) for choice in choices]
+    return _ask(
+        workload, needs, num_nodes, tenancy, history, queue=queue, spread=scheduling_of(workload).spread
+    )
+
+
+def running_attempt(job: Workload, attempt: Attempt, tenancy: Tenancy, history: History) -> Running:
+    """What a job of a cluster holds."""
+    return Running(
+        ask=ask_of_job(job, tenancy, history),
+        placements=attempt.placements,
+        started_ms=attempt.placed_ms,
+        leaving=attempt.ending_ms > 0 or job.desired is Desired.END,
+    )
+
+
+def running_claim(
+    workload: Workload,
+    claim: Claim,
+    placements: tuple[Placement, ...],
+    attempt: Attempt | None,
+    tenancy: Tenancy,
+    history: History,
+) -> Running:
+    """What a claim on owned machines holds. Clusters are not ended to make room: people keep things there."""
+    ask = ask_of_choices(workload, (claim.choice,), claim.count, tenancy, history)
+    ask = msgspec.structs.replace(
+        ask, id=holder_of(workload, claim), preemptible=ask.preemptible and workload.kind != "cluster"
+    )
+    leaving = (
+        claim.phase is ClaimPhase.RELEASING
+        or claim.desired is not Desired.RUN
+        or workload.desired is not Desired.RUN
+        or (attempt is not None and attempt.ending_ms > 0)
+    )
+    return Running(ask=ask, placements=placements, started_ms=claim.requested_ms, leaving=leaving)
+
+
+def holder_of(workload: Workload, claim: Claim) -> str:
+    """Under which id a claim stands in the books: that of its workload, while it is the one that the workload uses."""
+    used = claim.phase in (ClaimPhase.REQUESTED, ClaimPhase.HELD) and claim.desired is Desired.RUN
+    return workload.id if used else claim.id
+
+
+def holds_room(claim: Claim) -> bool:
+    """Claims at rest hold nothing until they are to run again, nor do those that were given up at rest."""
+    if claim.phase is ClaimPhase.STOPPED:
+        return claim.desired is Desired.RUN
+    return claim.is_live and (claim.phase is not ClaimPhase.RELEASING or bool(claim.placements))
+
+
+def _cpus(wish: Resources) -> int:
+    return wish.cpus.amount if wish.cpus else DEFAULT_CPUS_MILLI
+
+
+def _need(workload: Workload, wish: Resources, cpus_milli: int, tenancy: Tenancy, queue: str) -> Need:
+    scheduling, gpu = scheduling_of(workload), wish.accelerator
+    return Need(
+        cpus_milli=cpus_milli,
+        memory_bytes=memory_wished(wish, cpus_milli),
+        gpu_milli=gpu.milli if gpu is not None else 0,
+        models=(gpu.model,) if gpu is not None and gpu.model is not None else (),
+        gpu_memory_bytes=gpu.memory_min_bytes if gpu is not None else 0,
+        labels=scheduling.labels,
+        tolerations=scheduling.tolerations,
+        groups=groups_for(workload.kind, queue, tenancy),
+        only_group=scheduling.group,
+        isolation=scheduling.isolation,
+        tenant=workload.project,
+        open=scheduling.share == "any",
+    )
+
+
+def _need_of_choice(workload: Workload, choice: Choice, tenancy: Tenancy, queue: str, machine: str) -> Need:
+    """Amounts are those that the choice grants: what was not asked for by number is shared."""
+    need = _need(workload, choice.resources, choice.cpus_milli, tenancy, queue)
+    own = ((PLACE, place_of(choice.offer)), *(((MACHINE, machine),) if machine else ()))
+    return msgspec.structs.replace(
+        need,
+        memory_bytes=choice.memory_bytes,
+        gpu_milli=choice.accelerators_milli,
+        models=(choice.accelerator,) if choice.accelerator else (),
+        labels=(*need.labels, *own),
+    )
+
+
+def _ask(
+    workload: Workload,
+    needs: Sequence[Need],
+    num_nodes: int,
+    tenancy: Tenancy,
+    history: History,
+    *,
+    queue: str,
+    spread: str,
+) -> Ask:
+    scheduling = scheduling_of(workload)
+    return Ask(
+        id=workload.id,
+        needs=tuple(dict.fromkeys(needs)),
+        num_nodes=num_nodes,
+        required=scheduling.required,
+        preferred=scheduling.preferred,
+        spread=spread,
+        queue=queue,
+        urgency=urgency_of(workload),
+        priority=resources_of(workload)[0].priority,
+        submitted_ms=workload.created_ms,
+        number=workload.number,
+        preemptible=scheduling.preemptible,
+        checkpoint=scheduling.checkpoint,
+        estimate_s=expected_s(workload, history),
+        attained=workload.attained,
+        not_before_ms=workload.retry_ms,
+    )

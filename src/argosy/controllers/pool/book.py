@@ -1,0 +1,371 @@
+"""The pools of a server, kept in step with rows: one of each cluster's nodes, one of all owned machines.
+
+Books are a cache and nothing else: a pool made from the same rows alone decides the same, but for what it remembers of the
+past (what was borrowed lately, what was asked for). They follow by comparing rows by identity, so a pass costs what changed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Final, NamedTuple
+
+import msgspec
+
+from argosy.controllers.pool.asks import (
+    ask_of_choices,
+    ask_of_job,
+    holder_of,
+    holds_room,
+    queue_of,
+    running_attempt,
+    running_claim,
+)
+from argosy.controllers.pool.machines import is_owned, machine_of_node, machines_of_offers, place_of
+from argosy.controllers.pool.wanted import Wanted, wanted_of
+from argosy.controllers.view import Rows, View
+from argosy.model.offer import Offer, Placement
+from argosy.model.phases import Desired, WorkloadPhase
+from argosy.model.rows import Attempt, Claim, Node, Row, Workload
+from argosy.model.task import JobSpec, Task
+from argosy.model.tenancy import Tenancy
+from argosy.planning.pool.ask import Ask, Decision, Machine, Running
+from argosy.planning.pool.estimate import History
+from argosy.planning.pool.pool import Pool
+
+WAITING: Final = (WorkloadPhase.QUEUED, WorkloadPhase.RECOVERING)
+_NOTHING: Final = JobSpec(task=Task())  # of a workload of which nothing is known any more
+
+
+class Books:
+    """One pool, and what it has been told: only what differs is told again."""
+
+    def __init__(self, tenancy: Tenancy, owner: str) -> None:
+        self.pool = Pool(tenancy, owner=owner)
+        self.machines: dict[str, Machine] = {}
+        self.known: dict[str, Ask | Running] = {}
+        self.waiting: set[str] = set()  # ids of asks
+        self.unheld: dict[str, Running] = {}  # what the machines have no room for: see `_hold`
+        self._closed: set[str] = set()
+        self.unchecked: set[str] = set()  # asks of which it is not known whether they could ever fit
+
+    # -- what there is --------------------------------------------------------------------------------------
+
+    def set_machines(self, machines: Iterable[Machine]) -> None:
+        wanted = {machine.id: machine for machine in machines}
+        if wanted == self.machines:
+            return
+        for machine_id in [each for each in self.machines if each not in wanted]:
+            del self.machines[machine_id]
+            self.pool.drop_machine(machine_id)
+        for machine_id, machine in wanted.items():
+            if self.machines.get(machine_id) != machine:
+                self.machines[machine_id] = machine
+                self.pool.put_machine(self._opened(machine))
+        self.unchecked = set(self.waiting)
+
+    def _opened(self, machine: Machine) -> Machine:
+        if machine.id in self._closed and machine.open:
+            return msgspec.structs.replace(machine, open=False)
+        return machine
+
+    # -- who holds and who waits ----------------------------------------------------------------------------
+
+    def set(self, id: str, value: Ask | Running | None, *, leaving_for: str = "") -> None:
+        """Make it so that `id` waits, holds, or is not there. `leaving_for`: of what is being ended, for whom."""
+        old = self.known.get(id)
+        if old == value:
+            return
+        if id in self.unheld:
+            del self.unheld[id]
+            self._close_machines()
+        if isinstance(old, Running) and not isinstance(value, Running):
+            self.pool.ended(id)
+        elif isinstance(old, Ask) and value is None:
+            self.pool.withdraw(id)
+        if isinstance(value, Ask):
+            self.pool.submit(value)
+            self.waiting.add(id)
+            self.unchecked.add(id)
+        else:
+            self.waiting.discard(id)
+            self.unchecked.discard(id)
+        if value is None:
+            del self.known[id]
+            return
+        self.known[id] = value
+        if isinstance(value, Running):
+            self._hold(id, value, leaving_for)
+
+    def _hold(self, id: str, value: Running, leaving_for: str) -> None:
+        """Where the books have no room for it (a machine has shrunk, or is not known yet), its machines take nothing new:
+        nothing is given away twice."""
+        self.pool.running(value, leaving_for=leaving_for)
+        if self.pool.inventory.holding(id) != value.placements:
+            self.unheld[id] = value
+            self._close_machines()
+
+    def settle(self) -> None:
+        """What had no room may have some now."""
+        for id, value in sorted(self.unheld.items()):
+            self.set(id, None)
+            self.set(id, value)
+
+    def _close_machines(self) -> None:
+        closed = {place.node_id for value in self.unheld.values() for place in value.placements}
+        for machine_id in sorted(closed ^ self._closed):
+            self._closed ^= {machine_id}
+            if machine_id in self.machines:
+                self.pool.put_machine(self._opened(self.machines[machine_id]))
+
+    def hopeless(self) -> list[tuple[str, str]]:
+        """Asks that no state of these machines could hold, with the machine that comes nearest. Each is looked at once for one
+        set of machines; those that are told here leave the books."""
+        found: list[tuple[str, str]] = []
+        for id in sorted(self.unchecked):
+            ask = self.known[id]
+            assert isinstance(ask, Ask)
+            nearest = self.pool.inventory.never(ask)
+            if nearest is not None:
+                found.append((id, nearest.text))
+        self.unchecked.clear()
+        for id, _ in found:
+            self.set(id, None)
+        return found
+
+    # -- deciding -------------------------------------------------------------------------------------------
+
+    def cycle(self, now_ms: int) -> Decision:
+        """One cycle of the pool. What it started and evicted stands in the books until rows say otherwise: the caller has
+        it looked at again (`PoolBook.recheck`)."""
+        decision = self.pool.cycle(now_ms)
+        for evict in decision.evictions:
+            value = self.known.get(evict.job_id)
+            if isinstance(value, Running):
+                self.known[evict.job_id] = msgspec.structs.replace(value, leaving=True)
+        for start in decision.starts:
+            ask = self.known[start.ask_id]
+            assert isinstance(ask, Ask)
+            self.known[start.ask_id] = Running(ask=ask, placements=start.placements, started_ms=now_ms)
+            self.waiting.discard(start.ask_id)
+            self.unchecked.discard(start.ask_id)
+        return decision
+
+
+class _Seen(NamedTuple):
+    """What all asks of a pool depend on besides rows."""
+
+    tenancy: Tenancy
+    history: History
+    offers: Sequence[Offer] = ()
+    owner: str = ""
+
+
+class _Kept:
+    """Books, what they were made from, and which ids to look at again. `stale` None: everything."""
+
+    def __init__(self, books: Books) -> None:
+        self.books = books
+        self.seen: _Seen | None = None
+        self.stale: set[str] | None = None
+        self.machines_stale = True
+
+
+class PoolBook:
+    """All pools of one server. Not for use by two threads."""
+
+    def __init__(self) -> None:
+        self._clusters: dict[str, _Kept] = {}
+        self._owned: _Kept | None = None
+        self._wanted: dict[
+            str, Wanted
+        ] = {}  # of the owned machines: who waits, with all places that would do
+        self._holders: dict[str, set[str]] = {}  # of the owned machines: ids in the books, by workload
+        self._last: dict[str, Workload] = {}  # workloads that are over while their claims are not
+        self._rows: Rows | None = None
+
+    # -- following ------------------------------------------------------------------------------------------
+
+    def follow(self, rows: Rows) -> None:
+        """Note what differs from the rows of the last time."""
+        before, self._rows = self._rows, rows
+        if rows is before:
+            return
+        if before is None:
+            return  # whatever is made now is made from these rows
+        for old, new in rows.news(before):
+            self._note(rows, old, new)
+
+    def _note(self, rows: Rows, old: Row | None, new: Row | None) -> None:
+        row = new or old
+        match row:
+            case Workload():
+                if row.kind == "cluster":
+                    if new is None:
+                        self._clusters.pop(row.id, None)
+                    elif (kept := self._clusters.get(row.id)) is not None:
+                        kept.machines_stale = True
+                if new is None and rows.claims_of(row.id):
+                    self._last[row.id] = row
+                self._mark(row.cluster_id, row.id)
+            case Attempt():
+                job = rows.workloads.get(row.workload_id)
+                if job is not None:
+                    self._mark(job.cluster_id, job.id)
+            case Claim():
+                if new is None and not rows.claims_of(row.workload_id):
+                    self._last.pop(row.workload_id, None)
+                self._mark(None, row.workload_id)
+            case Node():
+                if (kept := self._clusters.get(row.workload_id)) is not None:
+                    kept.machines_stale = True
+            case _:
+                pass
+
+    def _mark(self, cluster_id: str | None, id: str) -> None:
+        kept = self._clusters.get(cluster_id) if cluster_id else self._owned
+        if kept is not None and kept.stale is not None:
+            kept.stale.add(id)
+
+    def recheck(self, cluster_id: str | None, ids: Iterable[str]) -> None:
+        """Compare these with their rows the next time: a decision about them may not have been written."""
+        for id in ids:
+            self._mark(cluster_id, id)
+
+    # -- pools ----------------------------------------------------------------------------------------------
+
+    def of_cluster(self, view: View, cluster: Workload) -> Books:
+        """The pool of the cluster's nodes. It belongs to the queue of the cluster."""
+        self.follow(view.rows)
+        rows, tenancy = view.rows, view.rows.tenancy
+        owner = queue_of(cluster, tenancy)
+        kept = self._clusters.get(cluster.id)
+        if kept is None or (kept.seen is not None and kept.seen.owner != owner):
+            kept = self._clusters[cluster.id] = _Kept(Books(tenancy, owner))
+        books = kept.books
+        seen = _Seen(tenancy, view.history, (), owner)
+        self._renew(kept, seen)
+        if kept.machines_stale:
+            books.set_machines(machine_of_node(node, cluster, tenancy) for node in rows.nodes_of(cluster.id))
+            kept.machines_stale = False
+        stale, kept.stale = kept.stale, set()
+        if stale is None:
+            jobs = {job.id for job in rows.jobs_of(cluster.id)}
+            stale = jobs.union(books.known)
+        for id in sorted(stale):
+            job = rows.workloads.get(id)
+            attempt = rows.attempt_of(id)
+            leaving_for = attempt.room_for if attempt is not None else ""
+            books.set(id, _of_job(view, job) if job is not None else None, leaving_for=leaving_for)
+        books.settle()
+        return books
+
+    def _renew(self, kept: _Kept, seen: _Seen) -> None:
+        if kept.seen is not None and all(a is b for a, b in zip(kept.seen, seen, strict=True)):
+            return
+        if kept.seen is not None and kept.seen.tenancy is not seen.tenancy:
+            kept.books.pool.set_tenancy(seen.tenancy)
+        if kept.seen is None or kept.seen.tenancy is not seen.tenancy or kept.seen.offers is not seen.offers:
+            kept.machines_stale = True
+        kept.seen, kept.stale = seen, None
+
+    def owned(self, view: View) -> tuple[Books, Mapping[str, Wanted]]:
+        """The pool of all owned machines, and who waits, by id: also those that owned machines cannot serve."""
+        self.follow(view.rows)
+        tenancy = view.rows.tenancy
+        if self._owned is None:
+            self._owned = _Kept(Books(tenancy, ""))
+        kept = self._owned
+        self._renew(kept, _Seen(tenancy, view.history, view.offers, ""))
+        if kept.machines_stale:
+            offers = [offer for offer in view.offers if is_owned(offer, view.abilities)]
+            kept.books.set_machines(machines_of_offers(offers, tenancy))
+            kept.machines_stale = False
+        stale, kept.stale = kept.stale, set()
+        if stale is None:
+            stale = {
+                *(row.id for row in view.rows.managed_jobs()),
+                *(row.id for row in view.rows.workloads.values() if row.kind == "cluster"),
+                *(claim.workload_id for claim in view.rows.claims.values()),
+                *self._holders,
+                *self._wanted,
+            }
+        stale.update(id for id, each in self._wanted.items() if each.timed)
+        for id in sorted(stale):
+            self._look_at_owner(view, kept.books, id)
+        kept.books.settle()
+        return kept.books, self._wanted
+
+    def _look_at_owner(self, view: View, books: Books, id: str) -> None:
+        values: dict[str, Ask | Running] = {}
+        workload = view.rows.workloads.get(id)
+        owner = workload or self._last.get(id)
+        for claim in view.rows.claims_of(id):
+            if is_owned(claim.choice.offer, view.abilities) and holds_room(claim):
+                holder, value = self._of_claim(view, books, owner, claim)
+                values[holder] = value
+        self._wanted.pop(id, None)
+        if workload is not None and id not in values:
+            wanted = wanted_of(view, workload)
+            if wanted is not None:
+                self._wanted[id] = wanted
+                if wanted.ask is not None:
+                    values[id] = wanted.ask
+        for holder in self._holders.pop(id, set()) - values.keys():
+            books.set(holder, None)
+        for holder in sorted(values, key=lambda each: isinstance(values[each], Ask)):
+            attempt = view.rows.attempt_of(id) if holder == id else None
+            leaving_for = attempt.room_for if attempt is not None else ""
+            books.set(holder, values[holder], leaving_for=leaving_for)
+        if values:
+            self._holders[id] = set(values)
+
+    def _of_claim(
+        self, view: View, books: Books, owner: Workload | None, claim: Claim
+    ) -> tuple[str, Running]:
+        tenancy = view.rows.tenancy
+        if owner is None:  # over before we came: its room is held until it is gone, in nobody's name
+            owner = Workload(id=claim.workload_id, kind="job", name="", spec=_NOTHING, created_ms=0)
+        attempt = view.rows.attempt_of(owner.id) if owner.kind == "job" else None
+        placements = claim.placements or self._spread(books, owner, claim, tenancy)
+        running = running_claim(owner, claim, placements, attempt, tenancy, view.history)
+        return running.ask.id, running
+
+    def _spread(self, books: Books, owner: Workload, claim: Claim, tenancy: Tenancy) -> tuple[Placement, ...]:
+        """Where a claim stands that says nothing about it: as it stood, else where it fits first."""
+        known = books.known.get(holder_of(owner, claim)) or books.known.get(claim.id)
+        if isinstance(known, Running):
+            return known.placements
+        ask = ask_of_choices(owner, (claim.choice,), claim.count, tenancy, History())
+        found = books.pool.inventory.find(ask)
+        if found is not None:
+            return found
+        place = place_of(claim.choice.offer)
+        return tuple(
+            Placement(rank=0, node_id=machine_id)
+            for machine_id in books.machines
+            if machine_id.split("#")[0] == place
+        )
+
+    def clusters(self, view: View) -> Iterator[tuple[Workload, Books]]:
+        """Pools of running clusters, by name."""
+        for row in sorted(
+            (row for row in view.rows.workloads.values() if row.kind == "cluster"),
+            key=lambda row: (row.project, row.name),
+        ):
+            if row.phase is WorkloadPhase.RUNNING:
+                yield row, self.of_cluster(view, row)
+
+
+def _of_job(view: View, job: Workload) -> Ask | Running | None:
+    tenancy = view.rows.tenancy
+    attempt = view.rows.attempt_of(job.id)
+    if attempt is not None:
+        return running_attempt(job, attempt, tenancy, view.history)
+    if job.phase in WAITING and job.desired is Desired.RUN:
+        return ask_of_job(job, tenancy, view.history)
+    return None
+
+
+def books_of(view: View) -> PoolBook:
+    """The books that came with the view, else fresh ones."""
+    return view.pools if view.pools is not None else PoolBook()

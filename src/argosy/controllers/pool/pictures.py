@@ -1,0 +1,194 @@
+"""Pools as people see them, and why something waits, in words. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+
+from argosy.controllers.pool.asks import queue_of
+from argosy.controllers.pool.book import WAITING, Books, books_of
+from argosy.controllers.pool.wanted import Wanted
+from argosy.controllers.view import View
+from argosy.model.phases import Desired, WorkloadPhase
+from argosy.model.rows import Workload
+from argosy.model.tenancy import QueueUsage
+from argosy.planning.pool.ask import Ask, Machine, Running, Waiting
+from argosy.planning.pool.estimate import expected_end_ms
+from argosy.planning.pool.picture import Held, PoolPicture, Queued
+
+
+def explain(view: View, workload_id: str) -> Waiting | None:
+    """Why a queued cluster or job does not start now; None when it waits for no pool."""
+    workload = view.rows.workloads.get(workload_id)
+    if workload is None or workload.desired is not Desired.RUN:
+        return None
+    if workload.cluster_id is not None:
+        return _explain_job(view, workload)
+    books, wanted = books_of(view).owned(view)
+    each = wanted.get(workload_id)
+    if each is None:
+        return None
+    return _explain_wanted(view, books, each)
+
+
+def _explain_job(view: View, job: Workload) -> Waiting | None:
+    cluster = view.rows.workloads.get(job.cluster_id or "")
+    if cluster is None or job.phase not in WAITING or view.rows.attempt_of(job.id) is not None:
+        return None
+    if cluster.phase is not WorkloadPhase.RUNNING:
+        return Waiting(ask_id=job.id, code="later", text=_of_cluster(view, cluster))
+    books = books_of(view).of_cluster(view, cluster)
+    if not isinstance(books.known.get(job.id), Ask):
+        return None
+    return books.pool.explain(job.id, view.now_ms)
+
+
+def _of_cluster(view: View, cluster: Workload) -> str:
+    phase = cluster.phase
+    if phase is WorkloadPhase.STOPPED and cluster.desired is not Desired.RUN:
+        return f"waits for the cluster, which is stopped: `argosy start {cluster.name}`"
+    if phase in (WorkloadPhase.QUEUED, WorkloadPhase.STOPPED):
+        found = explain(view, cluster.id)
+        text = found.text if found is not None else cluster.detail
+        return f"waits for the cluster, which {text or 'has no nodes yet'}"
+    return f"waits for the cluster, which is {phase.value}"
+
+
+def _explain_wanted(view: View, books: Books, each: Wanted) -> Waiting:
+    id = each.workload.id
+    if isinstance(books.known.get(id), Ask):
+        return books.pool.explain(id, view.now_ms)
+    if each.elsewhere:
+        return Waiting(ask_id=id, code="later", text="gets its nodes now")
+    return Waiting(
+        ask_id=id, code="never", text=each.rejected[0].text if each.rejected else "waits for offers"
+    )
+
+
+class Waits(Mapping[str, str]):
+    """Why each queued cluster and job waits, by id. Looked up when asked for: a queue may be long."""
+
+    def __init__(self, view: View) -> None:
+        self._view = view
+        self._texts: dict[str, str] = {}
+
+    def __getitem__(self, id: str) -> str:
+        if id not in self._texts:
+            found = explain(self._view, id)
+            self._texts[id] = found.text if found is not None else ""
+        if not self._texts[id]:
+            raise KeyError(id)
+        return self._texts[id]
+
+    def _ids(self) -> list[str]:
+        return [
+            row.id
+            for row in self._view.rows.workloads.values()
+            if row.desired is Desired.RUN
+            and row.phase in (*WAITING, WorkloadPhase.STOPPED)
+            and self.get(row.id)
+        ]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._ids())
+
+    def __len__(self) -> int:
+        return len(self._ids())
+
+
+def picture_pools(view: View) -> Sequence[PoolPicture]:
+    """The owned machines of each provider, by name, then the nodes of running clusters, by name."""
+    book = books_of(view)
+    books, _ = book.owned(view)
+    providers: dict[str, list[Machine]] = {}
+    for machine in books.pool.inventory.machines().values():
+        providers.setdefault(machine.id.split("/")[0].split("#")[0], []).append(machine)
+    pictures = [
+        _picture(view, books, name, name, "", providers[name], alone=len(providers) == 1)
+        for name in sorted(providers)
+    ]
+    for cluster, own in book.clusters(view):
+        machines = list(own.pool.inventory.machines().values())
+        owner = queue_of(cluster, view.rows.tenancy)
+        pictures.append(_picture(view, own, cluster.id, cluster.name, owner, machines, alone=True))
+    return pictures
+
+
+def _picture(
+    view: View, books: Books, id: str, name: str, queue: str, machines: Sequence[Machine], *, alone: bool
+) -> PoolPicture:
+    """`alone`: these are all machines of the books; else who waits is told where it would fit."""
+    mine = {machine.id for machine in machines}
+    held = [
+        _held(view, holder, value)
+        for holder, value in sorted(books.known.items())
+        if isinstance(value, Running) and any(place.node_id in mine for place in value.placements)
+    ]
+    asks = [value for value in books.known.values() if isinstance(value, Ask)]
+    pool = books.pool
+    position = {ask.id: number for number, ask in enumerate(pool.line(view.now_ms), 1)}
+    last = len(position) + 1
+    asks.sort(key=lambda ask: (position.get(ask.id, last), ask.submitted_ms, ask.number, ask.id))
+    queued = [
+        _queued(view, books, ask, number)
+        for number, ask in enumerate(asks, 1)
+        if alone or _would_use(ask, machines)
+    ]
+    return PoolPicture(
+        id=id,
+        name=name,
+        queue=queue,
+        machines=tuple(sorted(machines, key=lambda each: (each.index, each.id))),
+        held=tuple(held),
+        waiting=tuple(queued),
+    )
+
+
+def _would_use(ask: Ask, machines: Sequence[Machine]) -> bool:
+    labels = {label for machine in machines for label in machine.labels}
+    return any(set(need.labels) <= labels for need in ask.needs)
+
+
+def _held(view: View, holder: str, value: Running) -> Held:
+    claim = view.rows.claims.get(holder)
+    workload_id = claim.workload_id if claim is not None else holder
+    workload = view.rows.workloads.get(workload_id)
+    return Held(
+        id=workload_id,
+        kind=workload.kind if workload is not None else "job",
+        number=workload.number if workload is not None else 0,
+        name=workload.name if workload is not None else "",
+        user=workload.user if workload is not None else "",
+        project=workload.project if workload is not None else "",
+        queue=value.ask.queue,
+        placements=value.placements,
+        started_ms=value.started_ms,
+        ends_at_ms=expected_end_ms(value, view.now_ms)
+        if workload is not None and workload.kind == "job"
+        else None,
+        preemptible=value.ask.preemptible,
+        leaving=value.leaving,
+    )
+
+
+def _queued(view: View, books: Books, ask: Ask, position: int) -> Queued:
+    workload = view.rows.workloads[ask.id]
+    return Queued(
+        id=ask.id,
+        kind=workload.kind,
+        number=workload.number,
+        name=workload.name,
+        user=workload.user,
+        project=workload.project,
+        queue=ask.queue,
+        position=position,
+        num_nodes=ask.num_nodes,
+        gpu_milli=ask.needs[0].gpu_milli,
+        models=ask.needs[0].models,
+        waiting=books.pool.explain(ask.id, view.now_ms),
+    )
+
+
+def usage_of_queues(view: View) -> Sequence[QueueUsage]:
+    """Of the owned machines: a cluster counts with all of its nodes, whatever runs on them."""
+    books, _ = books_of(view).owned(view)
+    return sorted(books.pool.quotas.rows(), key=lambda row: row.path)

@@ -1,0 +1,142 @@
+"""Who waits for machines of their own, managed jobs and queued clusters, and every place that would do. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import msgspec
+
+from argosy.controllers.pool.asks import ask_of_choices, with_floor
+from argosy.controllers.pool.machines import is_owned
+from argosy.controllers.view import View
+from argosy.model.offer import Choice, Rejection
+from argosy.model.phases import ClaimPhase, Desired, WorkloadPhase
+from argosy.model.resources import Resources
+from argosy.model.rows import Claim, Workload
+from argosy.model.task import JobSpec, Task
+from argosy.planning.choose import plan
+from argosy.planning.deadline import CHECKPOINT_S, keeps_checkpoints, order_choices, wishes_of
+from argosy.planning.pool.ask import Ask
+
+
+class Wanted(msgspec.Struct, frozen=True, kw_only=True):
+    """What one workload would take. Owned machines that come before all others are asked for in the pool; `elsewhere` is where
+    it goes when they have no room."""
+
+    workload: Workload
+    num_nodes: int
+    ordered: bool = False  # in order of preference rather than by price
+    here: tuple[Choice, ...] = ()
+    elsewhere: tuple[Choice, ...] = ()
+    rejected: tuple[Rejection, ...] = ()  # why nothing else would do
+    ask: Ask | None = None  # None: no owned machine would do, or others are better
+    why: str = ""  # what the deadline says about the order
+    rests: Claim | None = None  # a cluster at rest that is to run again: this claim, on its own machine
+    timed: bool = False  # the order of places depends on the time
+
+
+def wanted_of(view: View, workload: Workload) -> Wanted | None:
+    """None: it waits for nothing, or not for a place of its own."""
+    if workload.desired is not Desired.RUN:
+        return None
+    if workload.kind == "cluster":
+        if workload.phase is WorkloadPhase.QUEUED:
+            return _of(view, workload)
+        return _of_resting(view, workload) if workload.phase is WorkloadPhase.STOPPED else None
+    if workload.cluster_id is not None or view.rows.attempt_of(workload.id) is not None:
+        return None
+    waits = workload.phase is WorkloadPhase.QUEUED or (
+        workload.phase is WorkloadPhase.RECOVERING and not view.rows.claims_of(workload.id)
+    )
+    return _of(view, workload) if waits else None
+
+
+def _of(view: View, workload: Workload) -> Wanted:
+    spec = workload.spec
+    task = spec.task if isinstance(spec, JobSpec) else None
+    if isinstance(spec, JobSpec):
+        num_nodes, ordered = spec.task.num_nodes, spec.task.ordered
+        wishes = with_floor(wishes_of(spec.task))
+    else:
+        num_nodes, ordered = spec.num_nodes, spec.ordered
+        wishes = _never_spot_unasked(spec.resources)
+    made = plan(wishes, num_nodes, view.offers, abilities=view.abilities, ordered=ordered, atlas=view.atlas)
+    choices, why = made.choices, ""
+    timed = task is not None and is_timed(task)
+    if task is not None and timed:
+        order = order_choices(
+            choices,
+            task,
+            now_ms=view.now_ms,
+            submitted_ms=workload.created_ms,
+            done_fraction=done_fraction(workload, task),
+        )
+        choices, why = order.choices, order.reason
+    here, elsewhere = split(view, choices)
+    ask = ask_of_choices(workload, here, num_nodes, view.rows.tenancy, view.history) if here else None
+    return Wanted(
+        workload=workload,
+        num_nodes=num_nodes,
+        ordered=ordered,
+        here=here,
+        elsewhere=elsewhere,
+        rejected=made.rejected,
+        ask=ask,
+        why=why,
+        timed=timed,
+    )
+
+
+def _of_resting(view: View, cluster: Workload) -> Wanted | None:
+    """A cluster at rest on owned machines has its disks there, so it asks for the same ones again."""
+    claims = [claim for claim in view.rows.claims_of(cluster.id) if claim.phase is ClaimPhase.STOPPED]
+    if not claims or not is_owned(claims[0].choice.offer, view.abilities):
+        return None
+    claim = claims[0]
+    machines = {place.node_id for place in claim.placements}
+    ask = ask_of_choices(
+        cluster,
+        (claim.choice,),
+        claim.count,
+        view.rows.tenancy,
+        view.history,
+        machine=machines.pop() if len(machines) == 1 else "",
+    )
+    return Wanted(workload=cluster, num_nodes=claim.count, here=(claim.choice,), ask=ask, rests=claim)
+
+
+def split(view: View, choices: Sequence[Choice]) -> tuple[tuple[Choice, ...], tuple[Choice, ...]]:
+    """(owned ones that come before all others, those that are not owned), both in their order."""
+    here: list[Choice] = []
+    elsewhere: list[Choice] = []
+    for choice in choices:
+        if not is_owned(choice.offer, view.abilities):
+            elsewhere.append(choice)
+        elif not elsewhere:
+            here.append(choice)
+    return tuple(here), tuple(elsewhere)
+
+
+def is_timed(task: Task) -> bool:
+    """Whether the order of its places depends on more than their price."""
+    return task.deadline_s is not None or task.deadline_at_ms is not None or task.objective != "cost"
+
+
+def done_fraction(job: Workload, task: Task) -> float:
+    """Part of the work that earlier attempts have done and kept, by the estimate of the user: each end of an attempt costs
+    one interval between checkpoints."""
+    if not task.estimated_s or not keeps_checkpoints(task):
+        return 0.0
+    wish = task.resources[0]
+    rate = (wish.accelerator.milli if wish.accelerator else 0) * task.num_nodes
+    rate = rate or (wish.cpus.amount if wish.cpus else 1000) * task.num_nodes
+    kept_s = job.attained / rate / 1000 - CHECKPOINT_S * (job.recoveries + job.evictions)
+    return min(1.0, max(0.0, kept_s / task.estimated_s))
+
+
+def _never_spot_unasked(wishes: tuple[Resources, ...]) -> tuple[Resources, ...]:
+    """Clusters do not recover: who does not speak of spot does not get machines that are taken back."""
+    return tuple(
+        wish if wish.use_spot is not None else msgspec.structs.replace(wish, use_spot=False)
+        for wish in wishes
+    )

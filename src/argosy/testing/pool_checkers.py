@@ -1,0 +1,322 @@
+"""Laws of shared machines: room, limits, evictions, and books that agree with rows.
+
+What can be seen in one commit is checked at the commit (`committed`), the rest once a virtual minute against pools that are made
+from the rows alone.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Final
+
+import msgspec
+
+from argosy.controllers.pool.asks import holds_room, queue_of, scheduling_of
+from argosy.controllers.pool.book import Books, PoolBook
+from argosy.controllers.pool.decide import decide_jobs, decide_owned
+from argosy.controllers.view import Action, Put, View
+from argosy.model.offer import Capacity, Placement
+from argosy.model.phases import AttemptPhase, Desired, WorkloadPhase
+from argosy.model.reasons import Reason
+from argosy.model.rows import Attempt, Claim, Node, Row, Workload
+from argosy.model.tenancy import Amounts, Tenancy
+from argosy.planning.pool.ask import Running
+from argosy.testing.world import World
+
+if TYPE_CHECKING:
+    from argosy.testing.sim_provider import SimProviders
+
+WAIT_LIMIT_S: Final = (
+    900.0  # how long something may be left undone that a fresh pool would do: servers restart, calls fail
+)
+
+
+class Eviction(msgspec.Struct, frozen=True):
+    """One job was told to make room."""
+
+    at_s: float
+    job_id: str
+    for_id: str
+
+
+class PoolLaws:
+    """What they find goes to `world.violate`."""
+
+    def __init__(self, world: World, providers: SimProviders) -> None:
+        self.world = world
+        self.tenancy = Tenancy()
+        self._clocks_jump = world.faults.clock_jumps_per_h > 0
+        self.evictions: list[Eviction] = []
+        self._began_s: dict[str, float] = {}  # id of an attempt or claim → when it was written first
+        self._starts: dict[str, float] = {}  # id of a workload → when it last began to hold something
+        self._machines: dict[
+            str, tuple[int, int, int, int]
+        ] = {}  # id → CPUs, memory, devices, memory of each
+        for sim in providers.sims():
+            for offer in sim.offers:
+                shape = offer.shape
+                count = offer.nodes_max or 1
+                for number in range(count if offer.capacity is Capacity.OWNED else 0):
+                    name = f"{offer.provider}#{number}" if count > 1 else offer.provider
+                    self._machines[name] = (
+                        shape.cpus_milli,
+                        shape.memory_bytes,
+                        shape.accelerators_milli // 1000,
+                        shape.accelerator_memory_bytes,
+                    )
+
+    # -- every commit ---------------------------------------------------------------------------------------
+
+    def committed(self, changes: Sequence[tuple[Row | None, Row]]) -> None:
+        """(row before, row now) of one commit, when `world.rows` has it already."""
+        for old, row in changes:
+            match row:
+                case Claim():
+                    if holds_room(row) and not (isinstance(old, Claim) and holds_room(old)):
+                        self._began_s.setdefault(row.id, self.world.now_s)
+                        self._starts[row.workload_id] = self.world.now_s
+                        if row.placements:
+                            self._check_machines(row)
+                            self._check_limits(row.workload_id, None)
+                case Attempt():
+                    if old is None:
+                        self._began_s[row.id] = self.world.now_s
+                        self._starts[row.workload_id] = self.world.now_s
+                        self._check_shares(row)
+                        job = self.world.rows.get(row.workload_id)
+                        if isinstance(job, Workload) and job.cluster_id:
+                            self._check_limits(job.id, job.cluster_id)
+                    elif (
+                        row.phase is AttemptPhase.ENDING
+                        and row.reason is Reason.EVICTED
+                        and old.phase is not AttemptPhase.ENDING
+                    ):
+                        self._check_eviction(row.workload_id, row.id, row.detail)
+                case Workload():
+                    self._check_ended(row)
+                    evictions = old.evictions if isinstance(old, Workload) else 0
+                    if row.evictions > evictions and not row.attempt_id:
+                        self._check_eviction(row.id, "", row.detail)
+
+    def _held_on(self, machine_id: str) -> list[tuple[Claim, Placement]]:
+        return [
+            (claim, place)
+            for claim in self.world.rows.values()
+            if isinstance(claim, Claim) and holds_room(claim)
+            for place in claim.placements
+            if place.node_id == machine_id
+        ]
+
+    def _check_machines(self, claim: Claim) -> None:
+        for machine_id in sorted({place.node_id for place in claim.placements}):
+            cpus, memory, devices, device_memory = self._machines.get(machine_id, (0, 0, 0, 0))
+            held = [place for _, place in self._held_on(machine_id)]
+            if sum(place.cpus_milli for place in held) > cpus:
+                self.world.violate("room", f"{machine_id} holds more than {cpus} milli-CPUs")
+            if sum(place.memory_bytes for place in held) > memory:
+                self.world.violate("room", f"{machine_id} holds more than {memory} bytes")
+            self._check_devices(machine_id, held, dict.fromkeys(range(devices), device_memory))
+
+    def _check_devices(self, where: str, held: Iterable[Placement], devices: Mapping[int, int]) -> None:
+        """`devices`: memory in bytes, by index."""
+        milli: dict[int, int] = {}
+        memory: dict[int, int] = {}
+        for place in held:
+            for share in place.devices:
+                milli[share.index] = milli.get(share.index, 0) + share.milli
+                memory[share.index] = memory.get(share.index, 0) + share.memory_bytes
+        for index, amount in sorted(milli.items()):
+            if index not in devices or amount > 1000:
+                self.world.violate("room", f"device {index} of {where} holds {amount} of 1000")
+            elif memory[index] > devices[index]:
+                self.world.violate("room", f"device {index} of {where} has {memory[index]} bytes promised")
+
+    def _check_shares(self, attempt: Attempt) -> None:
+        """Memory of shares on nodes; who does not say `any` shares a device within the project only."""
+        rows = self.world.rows
+        live = [one for one in rows.values() if isinstance(one, Attempt) and one.is_live]
+        for node_id in sorted({place.node_id for place in attempt.placements}):
+            node = rows.get(node_id)
+            if not isinstance(node, Node):
+                continue
+            held = [place for one in live for place in one.placements if place.node_id == node_id]
+            self._check_devices(node_id, held, {d.index: d.memory_bytes for d in node.facts.devices})
+            users: dict[int, list[Workload]] = {}
+            for one in live:
+                job = rows.get(one.workload_id)
+                for place in one.placements:
+                    for share in place.devices if place.node_id == node_id else ():
+                        if isinstance(job, Workload):
+                            users.setdefault(share.index, []).append(job)
+            for index, jobs in users.items():
+                closed = any(scheduling_of(job).share != "any" for job in jobs)
+                if len({job.project for job in jobs}) > 1 and closed:
+                    names = [job.id for job in jobs]
+                    self.world.violate("tenants", f"device {index} of {node_id} is shared by {names}")
+
+    def _check_limits(self, workload_id: str, cluster_id: str | None) -> None:
+        """Of all queues above who has just started: usage within their limits."""
+        workload = self.world.rows.get(workload_id)
+        if not isinstance(workload, Workload):
+            return
+        owner = ""
+        cluster = self.world.rows.get(cluster_id or "")
+        if isinstance(cluster, Workload):
+            owner = queue_of(cluster, self.tenancy)
+        leaf = queue_of(workload, self.tenancy)
+        usage = self.usage(cluster_id)
+        for queue in self.tenancy.queues:
+            is_above = leaf == queue.path or leaf.startswith(f"{queue.path}/")
+            counts_outside = owner == queue.path or owner.startswith(f"{queue.path}/")
+            if not is_above or counts_outside:
+                continue
+            used: Amounts = {}
+            for path, amounts in usage.items():
+                if path == queue.path or path.startswith(f"{queue.path}/"):
+                    for name, amount in amounts.items():
+                        used[name] = used.get(name, 0) + amount
+            for name, most in queue.limit.items():
+                if used.get(name, 0) > most:
+                    self.world.violate(
+                        "limits", f"{queue.path} uses {used[name]} {name} of {most} once {workload_id} starts"
+                    )
+
+    def usage(self, cluster_id: str | None) -> dict[str, Amounts]:
+        """What runs, by leaf: on owned machines, or on the nodes of a cluster."""
+        rows = self.world.rows
+        total: dict[str, Amounts] = {}
+        for row in rows.values():
+            amounts: Amounts = {}
+            if cluster_id is None and isinstance(row, Claim) and holds_room(row) and row.placements:
+                owner, places = rows.get(row.workload_id), row.placements
+                model = row.choice.accelerator
+            elif cluster_id is not None and isinstance(row, Attempt) and row.is_live:
+                owner, places = rows.get(row.workload_id), row.placements
+                model = self._model_of(places)
+            else:
+                continue
+            if not isinstance(owner, Workload) or (cluster_id and owner.cluster_id != cluster_id):
+                continue
+            amounts = total.setdefault(queue_of(owner, self.tenancy), {})
+            gpus = sum(share.milli for place in places for share in place.devices)
+            for name, amount in (
+                ("jobs", 1),
+                ("cpus", sum(place.cpus_milli for place in places)),
+                ("memory", sum(place.memory_bytes for place in places)),
+                ("gpus", gpus),
+                *(((f"gpus/{model}", gpus),) if model else ()),
+            ):
+                amounts[name] = amounts.get(name, 0) + amount
+        return total
+
+    def _model_of(self, places: Sequence[Placement]) -> str:
+        for place in places:
+            node = self.world.rows.get(place.node_id)
+            for share in place.devices if isinstance(node, Node) else ():
+                assert isinstance(node, Node)
+                return next((d.model for d in node.facts.devices if d.index == share.index), "")
+        return ""
+
+    # -- evictions ------------------------------------------------------------------------------------------
+
+    def _check_eviction(self, job_id: str, attempt_id: str, why: str) -> None:
+        job = self.world.rows.get(job_id)
+        if not isinstance(job, Workload):
+            return
+        attempt = self.world.rows.get(attempt_id)
+        for_id = attempt.room_for if isinstance(attempt, Attempt) else ""
+        self.evictions.append(Eviction(self.world.now_s, job_id, for_id))
+        if not scheduling_of(job).preemptible:
+            self.world.violate("protected", f"{job_id} is not preemptible and is ended: {why}")
+        if not self.tenancy.policy.preemption and not self.tenancy.policy.consolidation:
+            self.world.violate("protected", f"{job_id} is ended where nobody may be: {why}")
+        claims = [
+            row
+            for row in self.world.rows.values()
+            if isinstance(row, Claim) and row.workload_id == job_id and holds_room(row)
+        ]
+        began_s = self._began_s.get(claims[-1].id if claims else attempt_id)
+        age_s = self.world.now_s - began_s if began_s is not None else 0.0
+        if not self._clocks_jump and age_s < self.tenancy.policy.min_runtime_s - 1:
+            self.world.violate("protected", f"{job_id} is ended after {age_s:.0f} s: {why}")
+
+    def _check_ended(self, job: Workload) -> None:
+        if job.phase is WorkloadPhase.FINISHED and job.reason is Reason.EVICTED:
+            self.world.violate("evicted-goes-on", f"{job.id} is over because it made room")
+
+    def check_settled(self) -> None:
+        """Nobody was ended for nothing: who it was for has started since, or has gone."""
+        for each in self.evictions:
+            row = self.world.rows.get(each.for_id)
+            if not isinstance(row, Workload) or row.desired is not Desired.RUN or not row.is_live:
+                continue
+            if self._starts.get(row.id, -1.0) < each.at_s:
+                self.world.violate(
+                    "for-somebody", f"{each.job_id} made room for {row.id}, which never started"
+                )
+
+    # -- every minute ---------------------------------------------------------------------------------------
+
+    def undone(self, view: View) -> dict[str, tuple[str, str, float]]:
+        """What pools made from the rows alone would do now: a server has to do it, too, or what it became."""
+        found = {}
+        for subject, actions in self._fresh(view):
+            for action in actions:
+                if isinstance(action, Put) and not isinstance(action.row, Claim) and action.row.rev:
+                    text = f"{subject} would change {action.row.id}, and nobody does"
+                    key = f"undone {action.row.id} {action.row.rev}"
+                    found[key] = ("work-conserving", text, WAIT_LIMIT_S)
+        return found
+
+    def would_act(self, view: View) -> list[str]:
+        return [
+            f"{subject} is not done"
+            for subject, actions in self._fresh(view)
+            if any(isinstance(action, Put) for action in actions)
+        ]
+
+    def _fresh(self, view: View) -> Iterator[tuple[str, list[Action]]]:
+        fresh = msgspec.structs.replace(view, pools=None)
+        yield "the owned machines", decide_owned(fresh, lambda prefix: f"{prefix}-supposed")
+        for row in view.rows.workloads.values():
+            if row.kind == "cluster" and row.phase is WorkloadPhase.RUNNING and row.desired is Desired.RUN:
+                yield row.id, decide_jobs(fresh, row, lambda prefix: f"{prefix}-supposed")
+
+    def check_books(self, view: View) -> None:
+        """The books that a server has kept against books made from the same rows."""
+        kept, fresh = view.pools, PoolBook()
+        if kept is None:
+            return
+        bare = msgspec.structs.replace(view, pools=fresh)
+        pairs: list[tuple[str, Books, Books]] = [
+            ("owned machines", kept.owned(view)[0], fresh.owned(bare)[0])
+        ]
+        pairs += [
+            (cluster.id, books, fresh.of_cluster(bare, cluster)) for cluster, books in kept.clusters(view)
+        ]
+        for name, mine, new in pairs:
+            if _compared(mine) != _compared(new):
+                odd = sorted(
+                    id
+                    for id in mine.known.keys() | new.known.keys()
+                    if mine.known.get(id) != new.known.get(id)
+                )
+                self.world.violate("books", f"of {name} differ from rows: {odd[:4]}")
+            elif mine.pool.inventory.free() != new.pool.inventory.free():
+                self.world.violate("books", f"of {name}: another room is free than by the rows")
+            elif _used(mine) != _used(new):
+                self.world.violate("books", f"of {name}: queues use something else than what runs")
+
+
+def _compared(books: Books) -> dict[str, object]:
+    """Whose owner is over stands in nobody's name in fresh books."""
+    return {
+        id: value.placements if isinstance(value, Running) and id.startswith("clm") else value
+        for id, value in books.known.items()
+    }
+
+
+def _used(books: Books) -> dict[str, Amounts]:
+    if any(id.startswith("clm") for id in books.known):
+        return {}
+    return {row.path: row.used for row in books.pool.quotas.rows() if any(row.used.values())}
