@@ -111,6 +111,16 @@ STORAGE: Final = Table(
             doc="How the data is encrypted.",
             example="{type: AES256, key_id: key-1}",
         ),
+        *(
+            Field(
+                name=name,
+                shape=Open(),
+                doc="Written by SkyPilot into stored tasks.",
+                example="true",
+                keep=True,
+            )
+            for name in ("_bucket_sub_path", "_force_delete", "_is_sky_managed")
+        ),
     ),
 )
 
@@ -164,6 +174,20 @@ _PROBE: Final = OneOf(
 )
 
 _COUNT: Final = Whole(minimum=0)
+
+POOL: Final = Table(
+    name="pool",
+    fields=(
+        Field(name="workers", shape=_COUNT, doc="A fixed number.", example="4"),
+        Field(name="min_workers", shape=_COUNT, doc="At least.", example="1"),
+        Field(name="max_workers", shape=_COUNT, doc="At most.", example="8"),
+        Field(
+            name="queue_length_threshold", shape=_COUNT, doc="Waiting jobs that add a worker.", example="2"
+        ),
+        _seconds_field("upscale_delay_seconds", "Wait before adding.", "60"),
+        _seconds_field("downscale_delay_seconds", "Wait before removing.", "600"),
+    ),
+)
 
 SERVICE: Final = Table(
     name="service",
@@ -244,6 +268,8 @@ SERVICE: Final = Table(
             example="8000",
             also=("port",),
         ),
+        Field(name="pool", shape=POOL, doc="Older place of `pool`.", example="{workers: 4}"),
+        Field(name="workers", shape=_COUNT, doc="Older spelling of `pool.workers`.", example="4"),
         Field(
             name="tls",
             shape=Table(
@@ -256,20 +282,6 @@ SERVICE: Final = Table(
             doc="Encryption of the endpoint.",
             example="{keyfile: key.pem, certfile: cert.pem}",
         ),
-    ),
-)
-
-POOL: Final = Table(
-    name="pool",
-    fields=(
-        Field(name="workers", shape=_COUNT, doc="A fixed number.", example="4"),
-        Field(name="min_workers", shape=_COUNT, doc="At least.", example="1"),
-        Field(name="max_workers", shape=_COUNT, doc="At most.", example="8"),
-        Field(
-            name="queue_length_threshold", shape=_COUNT, doc="Waiting jobs that add a worker.", example="2"
-        ),
-        _seconds_field("upscale_delay_seconds", "Wait before adding.", "60"),
-        _seconds_field("downscale_delay_seconds", "Wait before removing.", "600"),
     ),
 )
 

@@ -16,6 +16,7 @@ from argosy.spec.shapes import (
     MapOf,
     Notation,
     OneOf,
+    Open,
     Table,
     Text,
     Then,
@@ -258,6 +259,13 @@ _CANDIDATE: Final = (
         also=("disk", "storage", "disk_size_gb"),
     ),
     Field(
+        name="ephemeral_storage",
+        shape=SIZE,
+        doc="Room on the node's own disk that a pod may use.",
+        example="200",
+        later=True,
+    ),
+    Field(
         name="disk_tier",
         shape=Choice(words=("low", "medium", "high", "ultra", "best")),
         doc="Class of the disk.",
@@ -421,12 +429,28 @@ _CANDIDATE: Final = (
     ),
 )
 
-CANDIDATE: Final = Table(name="resources", fields=_CANDIDATE)
+#: What SkyPilot itself writes beside the others when it stores a task; not its `_docker_login_config`, which has a password.
+_STORED: Final = (
+    *(
+        Field(
+            name=name, shape=Open(), doc="Written by SkyPilot into stored tasks.", example="true", later=True
+        )
+        for name in (
+            "_cluster_config_overrides",
+            "_is_image_managed",
+            "_no_missing_accel_warnings",
+            "_requires_fuse",
+        )
+    ),
+)
+
+CANDIDATE: Final = Table(name="resources", fields=(*_CANDIDATE, *_STORED))
 
 RESOURCES: Final = Table(
     name="resources",
     fields=(
         *_CANDIDATE,
+        *_STORED,
         Field(
             name="any_of",
             shape=ListOf(item=CANDIDATE, maximum=100, says="a list of resources"),
