@@ -181,7 +181,7 @@ def test_reserved_capacity_is_a_few_nodes_at_a_price(tmp_path: Path) -> None:
     assert catalog.warnings == ()
     assert catalog.owned_price_micro_usd("ssh", "lab") == 500_000
     assert catalog.owned_price_micro_usd("ssh", "other") == 1_250_000
-    assert catalog.owned_price_micro_usd("local") == 0
+    assert catalog.owned_price_micro_usd("local") is None
     first, second = catalog.owned(20_779 * DAY_MS)
     assert catalog.owned(20_850 * DAY_MS) == (first,)  # the other one has run out
     assert (first.capacity, first.nodes_max, first.shape.accelerators_milli) == (Capacity.RESERVED, 2, 8000)

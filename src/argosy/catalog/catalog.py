@@ -156,11 +156,10 @@ class Catalog:
         today = now_ms // DAY_MS
         return tuple(offer for offer, until in self._overlay.reserved if not until or until >= today)
 
-    def owned_price_micro_usd(self, provider: str, pool: str = "") -> int:
-        """Per node and hour of the user's own machines, by configuration; 0 by default."""
-        return self._overlay.owned_prices.get(
-            f"{provider}/{pool}", self._overlay.owned_prices.get(provider, 0)
-        )
+    def owned_price_micro_usd(self, provider: str, pool: str = "") -> int | None:
+        """Per node and hour of the user's own machines, by configuration; None: nothing is said, what the driver quotes counts."""
+        told = self._overlay.owned_prices
+        return told.get(f"{provider}/{pool}", told.get(provider))
 
     def candidates(self, wish: Resources, num_nodes: int = 1) -> list[Offer]:
         """Every offer that can serve `wish`, and perhaps a few that cannot: all equivalent machines, not only the

@@ -48,6 +48,7 @@ from argosy.model.offer import Offer
 from argosy.model.phases import ClaimPhase, WorkloadPhase
 from argosy.model.rows import Attempt, Claim, Node, Row, Workload
 from argosy.model.tenancy import QueueUsage
+from argosy.planning.availability import Memory
 from argosy.planning.pool.ask import Waiting
 from argosy.planning.pool.picture import PoolPicture
 from argosy.store import Conflict, IllegalMove, Snapshot, Store
@@ -80,13 +81,16 @@ class Shell:
         ids: Ids,
         policy: Policy | None = None,
         atlas: Callable[[], Atlas] | None = None,
+        price: Callable[[Sequence[Offer]], Sequence[Offer]] | None = None,
     ) -> None:
-        """`atlas`: where regions are, asked when the first decision needs it."""
+        """`atlas`: where regions are, asked when the first decision needs it. `price` puts the prices that the user configured on what
+        providers quote: claims are charged at what decisions saw."""
         self._store, self._providers, self._clock, self._ids = store, providers, clock, ids
         self._policy = policy or Policy()
         self.observed = Facts()
         self._offers: dict[str, Sequence[Offer]] = {}
         self._all_offers: Sequence[Offer] = ()  # the same object until a quote comes
+        self._price = price
         self._pools = PoolBook()
         self._past = Past()
         self._atlas_maker, self._atlas = atlas, None if atlas is None else _NO_ATLAS
@@ -171,6 +175,10 @@ class Shell:
     def pools(self, rows: Snapshot) -> Sequence[PoolPicture]:
         """Every pool: the owned machines of each provider first, then the nodes of clusters, by name."""
         return picture_pools(self.view(rows))
+
+    def refusals(self) -> Memory:
+        """Where capacity was not there when it was asked for, lately."""
+        return self._past.memory
 
     def queue_usage(self, rows: Snapshot) -> Sequence[QueueUsage]:
         """What every queue of the tree has, owns and may use of the owned machines; by path."""
@@ -257,8 +265,9 @@ class Shell:
 
     async def _quote(self, provider: Provider) -> None:
         try:
-            self._offers[provider.manifest.name] = await provider.quote(Want())
-            self._all_offers = [offer for quoted in self._offers.values() for offer in quoted]
+            quoted = await provider.quote(Want())
+            self._offers[provider.manifest.name] = self._price(quoted) if self._price is not None else quoted
+            self._all_offers = [offer for each in self._offers.values() for offer in each]
         except (BorderError, OSError) as error:
             _log.warning("%s gives no quote: %s", provider.manifest.name, error)
         except Exception:  # broad by intent: a driver's bug

@@ -44,8 +44,8 @@ _TERMINAL_MESSAGE_BYTES: Final = 1 << 20
 
 
 class Application:
-    """All requests. `stopping` is set when the server should go down: by `stop`, a signal, or a request. `prices`: a table
-    in place of the shipped one."""
+    """All requests. `stopping` is set when the server should go down: by `stop`, a signal, or a request. `pricing`:
+    what things cost (None: made here, with `prices` as the table in place of the shipped one)."""
 
     def __init__(
         self,
@@ -59,18 +59,13 @@ class Application:
         clock: Clock,
         ids: Ids,
         state_dir: Path,
+        pricing: Pricing | None = None,
         prices: Path | None = None,
     ) -> None:
         self.stopping = asyncio.Event()
         self.listening: tuple[str, ...] = ()
         self.streams = LogStreams(store, logs, controllers, self.stopping)
-        pricing = Pricing(
-            state_dir / "catalog",
-            clock=clock,
-            drivers=lambda: providers.all(),
-            environ=os.environ,
-            shipped=prices,
-        )
+        pricing = pricing or pricing_of(state_dir, providers, clock, shipped=prices)
         self.refreshes = Refreshes(pricing.refresh)
         self.accounts = Accounts(store, Budgets(state_dir / "budgets.json"), clock)
         tenants = Tenants(store, controllers, clock)
@@ -124,6 +119,19 @@ class Application:
         finally:
             self.stop()
             await asyncio.gather(*(door.close() for door in doors))
+
+
+def pricing_of(
+    state_dir: Path, providers: Providers, clock: Clock, *, shipped: Path | None = None
+) -> Pricing:
+    """What things cost, by the catalog and the user's folder beside the state."""
+    return Pricing(
+        state_dir / "catalog",
+        clock=clock,
+        drivers=lambda: providers.all(),
+        environ=os.environ,
+        shipped=shipped,
+    )
 
 
 class _Door(uvicorn.Server):

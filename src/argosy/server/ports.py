@@ -11,6 +11,7 @@ from argosy.store.snapshot import Snapshot
 
 if TYPE_CHECKING:
     from argosy.model.tenancy import QueueUsage
+    from argosy.planning.availability import Memory
     from argosy.planning.pool.ask import Waiting
     from argosy.planning.pool.picture import PoolPicture
 
@@ -49,6 +50,9 @@ class Controllers(Protocol):
 
     def queue_usage(self, rows: Snapshot) -> Sequence[QueueUsage]:
         """What every queue of the tree has, owns and may use, over all pools; by path."""
+
+    def refusals(self) -> Memory:
+        """Where capacity was not there when it was asked for, lately."""
 
     async def refresh(self) -> None:
         """Ask every provider now what it has of ours."""

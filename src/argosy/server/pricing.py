@@ -118,7 +118,7 @@ class Pricing:
         return tuple(
             msgspec.structs.replace(offer, price_micro_usd=price)
             if offer.capacity is Capacity.OWNED
-            and (price := catalog.owned_price_micro_usd(offer.provider, offer.region))
+            and (price := catalog.owned_price_micro_usd(offer.provider, offer.region)) is not None
             else offer
             for offer in offers
         )

@@ -29,7 +29,7 @@ from argosy.data.logs import LogStore
 from argosy.infra.system import SystemClock, SystemIds
 from argosy.model.errors import ArgosyError
 from argosy.model.task import JobSpec
-from argosy.server.application import Application
+from argosy.server.application import Application, pricing_of
 from argosy.server.journal import open_journal
 from argosy.server.listeners import bind_socket, bind_tcp
 from argosy.server.ports import Controllers
@@ -130,8 +130,16 @@ async def serve(settings: Settings, tcp: socket.socket | None) -> None:
         providers = load_providers(None, state_dir / "providers", clock, ids, os.environ)
         agents = Agents(providers, AgentClient)
         stack.push_async_callback(agents.close)
+        pricing = pricing_of(state_dir, providers, clock)
         shell = Shell(
-            store=store, providers=providers, agents=agents, logs=logs, files=blobs, clock=clock, ids=ids
+            store=store,
+            providers=providers,
+            agents=agents,
+            logs=logs,
+            files=blobs,
+            clock=clock,
+            ids=ids,
+            price=pricing.own_prices,
         )
         application = Application(
             store=store,
@@ -143,6 +151,7 @@ async def serve(settings: Settings, tcp: socket.socket | None) -> None:
             clock=clock,
             ids=ids,
             state_dir=state_dir,
+            pricing=pricing,
         )
         loop = asyncio.get_running_loop()
         for name in (signal.SIGTERM, signal.SIGINT):

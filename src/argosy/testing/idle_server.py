@@ -27,6 +27,7 @@ from argosy.model.ids import Clock
 from argosy.model.offer import Offer
 from argosy.model.rows import Claim, Node
 from argosy.model.tenancy import QueueUsage
+from argosy.planning.availability import Memory
 from argosy.planning.pool.ask import Waiting
 from argosy.planning.pool.picture import PoolPicture
 from argosy.testing.builders import an_offer
@@ -48,6 +49,7 @@ class IdleControllers:
         self.observed = Facts()
         self.woken: list[str] = []
         self.refreshed = 0
+        self.memory = Memory()
         self.whys: dict[str, Waiting] = {}
         self.pictures: list[PoolPicture] = []
         self.usage: list[QueueUsage] = []
@@ -69,6 +71,9 @@ class IdleControllers:
 
     def queue_usage(self, rows: Snapshot) -> Sequence[QueueUsage]:
         return self.usage
+
+    def refusals(self) -> Memory:
+        return self.memory
 
     async def refresh(self) -> None:
         self.refreshed += 1

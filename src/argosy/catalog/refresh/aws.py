@@ -15,7 +15,7 @@ import msgspec
 
 from argosy.catalog.keep import Fetched, merged
 from argosy.catalog.refresh.book import Book
-from argosy.catalog.refresh.wire import Watch
+from argosy.catalog.refresh.wire import Nobody, Watch
 from argosy.catalog.table import PriceRow
 from argosy.model.errors import ArgosyError
 from argosy.model.offer import Capacity, Shape
@@ -74,7 +74,7 @@ def fetch(
     watch: Watch | None = None,
 ) -> Fetched:
     """Ask with the credentials that boto3 finds. `regions` limits spot prices (default: where AWS is known to be)."""
-    watch = watch or Watch()
+    watch = watch or Nobody()
     try:
         import boto3
         import botocore.exceptions

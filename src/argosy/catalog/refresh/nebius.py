@@ -13,7 +13,7 @@ from typing import Any, Final
 
 from argosy.catalog.keep import Fetched, merged
 from argosy.catalog.refresh.book import Book
-from argosy.catalog.refresh.wire import Watch
+from argosy.catalog.refresh.wire import Nobody, Watch
 from argosy.catalog.table import PriceRow
 from argosy.model.errors import ArgosyError
 from argosy.model.offer import Capacity, Shape
@@ -37,7 +37,7 @@ def fetch(book: Book, *, token: str, endpoint: str | None = None, watch: Watch |
             "prices of nebius are asked for with its SDK, which is not installed; the old prices are kept",
             hint="`pip install argosy[nebius]`, then repeat `argosy catalog refresh nebius`",
         ) from None
-    asking = _Asking(token, endpoint, watch or Watch())
+    asking = _Asking(token, endpoint, watch or Nobody())
     try:
         rows, regions, skipped = asking.prices(book)
     except RequestError as error:

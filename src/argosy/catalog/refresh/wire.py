@@ -7,7 +7,7 @@ import urllib.error
 import urllib.parse
 import urllib.request
 from collections.abc import Callable, Mapping
-from typing import Any, TypeVar
+from typing import Any, Protocol, TypeVar
 
 import msgspec
 
@@ -23,14 +23,12 @@ class Stopped(Exception):
     """Whoever asked for the refresh does not want it any more. Nothing was kept."""
 
 
-class Watch:
-    """Somebody who looks on: is told how far it is, and may call it off. This one does neither.
-
-    `tell` and `wanted` are called by the thread that refreshes.
-    """
+class Watch(Protocol):
+    """Somebody who looks on: is told how far it is, and may call it off. Called by the thread that refreshes."""
 
     def tell(self, text: str) -> None:
         """How far it is: a few words."""
+        return
 
     def wanted(self) -> bool:
         """Whether to go on."""
@@ -44,6 +42,10 @@ class Watch:
     def seal(self) -> bool:
         """Whether to keep what has come: the last chance to call it off."""
         return self.wanted()
+
+
+class Nobody(Watch):
+    """Looks on and says nothing."""
 
 
 class Wire:
@@ -71,7 +73,7 @@ class Wire:
     ) -> None:
         self.provider = provider
         self.base_url = base_url
-        self.watch = watch or Watch()
+        self.watch = watch or Nobody()
         self._answers = 0
         self._headers = {"Accept": "application/json", "User-Agent": "argosy", **(headers or {})}
         self._hint = hint
