@@ -14,13 +14,16 @@ nothing runs longer than expected; a job that does moves the reservation, nothin
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import partial
 from typing import Final, NamedTuple
+
+import msgspec
 
 from argosy.model.offer import DeviceShare, Placement
 from argosy.model.tenancy import Amounts
 from argosy.planning.pool.ask import Ask, Need, Reservation
 from argosy.planning.pool.inventory import Inventory, OverCommitted
-from argosy.planning.pool.whatif import Held, Seated, WhatIf
+from argosy.planning.pool.whatif import Seated, WhatIf, reach
 
 RESERVATIONS_MAX: Final = 64
 RELEASES_MAX: Final = 4096  # ends that a search for a time looks at
@@ -123,25 +126,48 @@ class Keeps:
     ) -> tuple[int, Seated] | None:
         """When `ask` fits at last, and where; None: not by itself.
 
-        The search goes through a copy of the books in which one release after the other gives its room back, except what earlier
-        reservations take of it. Releases of one moment count together.
+        The search supposes one release after the other, which gives its room back except what earlier reservations take of it. The books
+        are left as they were.
         """
-        books = WhatIf(self.books.inventory.copy(), self.books.quotas)
-        ours = [*releases, *self._own_releases()]
-        ours.sort(key=lambda r: (r.at_ms, r.holder))
+        books = self.books
+        ours = sorted([*releases, *self._own_releases()])
         del ours[RELEASES_MAX:]
-        touching = {keep.ask.id: self._touching(keep, ours) for keep in self.all}
-        start = books.mark()
+        touching = {_name(keep): self._touching(keep, ours) for keep in self.all}
+        gives = [release.seated.placements for release in ours]
+        reaches = [
+            reached
+            for need in ask.needs
+            if (reached := reach(books.inventory, need, ask.num_nodes, gives)) is not None
+        ]
+        if not reaches:
+            return None
+        at_least = min(each.least for each in reaches)
+        nodes = frozenset[str]().union(*(each.nodes for each in reaches if each.least == at_least))
+        start, spoiled = books.mark(), dict(self._spoiled)
         try:
-            found = books.shortest(
-                [lambda at=at: self._pass(books, ours, at, touching) for at in range(len(ours))],  # type: ignore[misc]
-                lambda: test(books),
-            )
+            # The first moment at which the sums allow it, with what is released where it could go: mostly that is it.
+            for at in range(at_least):
+                if any(placement.node_id in nodes for placement in gives[at]):
+                    self._pass(ours, at, touching)
+            seated = test(books)
+            if seated is not None:
+                found_at: tuple[int, Seated] | None = at_least, seated
+            else:
+                books.rollback(start)
+                start = books.mark()
+                found_at = books.shortest(
+                    len(ours),
+                    lambda at: self._pass(ours, at, touching),
+                    partial(test, books),
+                    at_least=at_least,
+                )
         finally:
             books.rollback(start)
-        if found is None:
+            self._spoiled = spoiled
+        if found_at is None:
             return None
-        return (max(now_ms, ours[found[0] - 1].at_ms) if found[0] else now_ms), found[1]
+        count, seated = found_at
+        return (max(now_ms, ours[count - 1].at_ms) if count else now_ms), seated
 
     def _own_releases(self) -> Iterable[Release]:
         for keep in self.all:
@@ -161,23 +187,20 @@ class Keeps:
             )
         ]
 
-    def _pass(
-        self, books: WhatIf, releases: Sequence[Release], at: int, touching: Mapping[str, list[int]]
-    ) -> None:
+    def _pass(self, releases: Sequence[Release], at: int, touching: Mapping[str, list[int]]) -> None:
         """The release at this place of the list happens."""
         release = releases[at]
-        own = next((keep for keep in self.all if _name(keep) == release.holder), None)
-        if own is not None:
-            self._let_go(books, own)
+        if release.holder in touching:
+            self._let_go(next(keep for keep in self.all if _name(keep) == release.holder))
             return
-        books.give(release.holder)
+        self.books.give(release.holder)
         for keep in self.all:
-            mine = touching[keep.ask.id]
+            mine = touching[_name(keep)]
             if at in mine:
                 passed = [releases[each] for each in mine if each <= at]
                 for each in passed:
                     keep.lessen(each.queue, each.seated, 1)
-                self._hold(books, keep, {place.node_id for place in release.seated.placements})
+                self._hold(keep, dict.fromkeys(place.node_id for place in release.seated.placements))
                 for each in passed:
                     keep.lessen(each.queue, each.seated)
 
@@ -191,40 +214,44 @@ class Keeps:
         if keep.scope is not None:
             keep.amounts = dict(seated.amounts)
         for release in (*releases, *self._own_releases()):
-            if release.at_ms <= at_ms:
+            if release.at_ms <= at_ms and (
+                keep.counts(release.queue) or any(p.node_id in keep.owed for p in release.seated.placements)
+            ):
                 keep.lessen(release.queue, release.seated)
         self.all.append(keep)
-        self._hold(self.books, keep, keep.owed)
+        self._hold(keep, keep.owed)
         return keep
 
-    def _hold(self, books: WhatIf, keep: Keep, nodes: Iterable[str]) -> None:
+    def _hold(self, keep: Keep, nodes: Iterable[str]) -> None:
         """Take anew what has to stay free for a reservation on these machines, and of quotas."""
         name = _name(keep)
-        inventory = books.inventory
+        quotas, inventory, need = self.books.quotas, self.books.inventory, keep.seated.need
         for node_id in nodes:
             owed = keep.owed.get(node_id)
             if owed is None:
                 continue
-            self._let_go_at(books, keep, node_id)
-            _try(
-                inventory,
-                f"{name}@{node_id}",
-                keep.seated.need,
-                Placement(
-                    rank=0,
-                    node_id=node_id,
-                    cpus_milli=max(0, owed.cpus_milli),
-                    memory_bytes=max(0, owed.memory_bytes),
-                ),
+            self._let_go_at(keep, node_id)
+            rest = [index for index, milli in owed.milli.items() if milli > 0]
+            whole = [index for index in rest if owed.milli[index] >= owed.shares[index].milli]
+            amounts = Placement(
+                rank=0,
+                node_id=node_id,
+                cpus_milli=max(0, owed.cpus_milli),
+                memory_bytes=max(0, owed.memory_bytes),
             )
-            for index, milli in owed.milli.items():
-                if milli > 0 and not self._hold_device(inventory, keep, node_id, index, milli):
+            together = msgspec.structs.replace(amounts, devices=tuple(owed.shares[index] for index in whole))
+            if _try(inventory, f"{name}@{node_id}", need, together):
+                rest = [index for index in rest if index not in whole]
+            else:
+                _try(inventory, f"{name}@{node_id}", need, amounts)
+            for index in rest:
+                if not self._hold_device(inventory, keep, node_id, index, owed.milli[index]):
                     known = self._spoiled.get((node_id, index))
                     self._spoiled[node_id, index] = keep.at_ms if known is None else min(known, keep.at_ms)
-        books.quotas.refund(name)
-        rest = {amount: owed for amount, owed in keep.amounts.items() if owed > 0}
-        if rest:
-            books.quotas.charge(name, keep.ask.queue, rest)
+        quotas.refund(name)
+        left = {amount: owed for amount, owed in keep.amounts.items() if owed > 0}
+        if left:
+            quotas.charge(name, keep.ask.queue, left)
 
     def _hold_device(self, inventory: Inventory, keep: Keep, node_id: str, index: int, milli: int) -> bool:
         holder = f"{_name(keep)}@{node_id}:{index}"
@@ -240,16 +267,16 @@ class Keeps:
         part = DeviceShare(index=index, milli=milli, mechanism=beside[1].mechanism)
         return _try(inventory, holder, beside[0], Placement(rank=0, node_id=node_id, devices=(part,)))
 
-    def _let_go(self, books: WhatIf, keep: Keep) -> None:
+    def _let_go(self, keep: Keep) -> None:
         for node_id in keep.owed:
-            self._let_go_at(books, keep, node_id)
-        books.quotas.refund(_name(keep))
+            self._let_go_at(keep, node_id)
+        self.books.quotas.refund(_name(keep))
 
-    def _let_go_at(self, books: WhatIf, keep: Keep, node_id: str) -> None:
-        name = _name(keep)
-        books.inventory.give(f"{name}@{node_id}")
+    def _let_go_at(self, keep: Keep, node_id: str) -> None:
+        name, inventory = _name(keep), self.books.inventory
+        inventory.give(f"{name}@{node_id}")
         for index in keep.owed[node_id].shares:
-            books.inventory.give(f"{name}@{node_id}:{index}")
+            inventory.give(f"{name}@{node_id}:{index}")
 
     # --- starting beside them
 
@@ -261,17 +288,17 @@ class Keeps:
         """Without those before which it would be over; the caller rolls back."""
         for keep in self.all:
             if ends_ms is not None and ends_ms <= keep.at_ms:
-                self._let_go(self.books, keep)
+                self._let_go(keep)
 
     def lift_quotas(self, ends_ms: int | None) -> None:
         for keep in self.all:
             if ends_ms is not None and ends_ms <= keep.at_ms and keep.scope is not None:
                 self.books.quotas.refund(_name(keep))
 
-    def counts_on(self, held: Held) -> bool:
-        """Whether some reservation waits for what a running job gives back: then nobody else makes it go."""
+    def counts_on(self, placements: Sequence[Placement]) -> bool:
+        """Whether some reservation waits for what is given back here: then nobody else makes it go."""
         for keep in self.all:
-            for placement in held.running.placements:
+            for placement in placements:
                 owed = keep.owed.get(placement.node_id)
                 if owed is not None and (
                     not owed.shares or any(share.index in owed.shares for share in placement.devices)
@@ -294,15 +321,15 @@ class Keeps:
     def started(self, holder: str, queue: str, seated: Seated, ends_ms: int | None) -> None:
         """Something has started: it is in these books, too (its quotas are charged already)."""
         before = [keep for keep in self.all if ends_ms is not None and ends_ms <= keep.at_ms]
-        nodes = {placement.node_id for placement in seated.placements}
+        nodes = dict.fromkeys(placement.node_id for placement in seated.placements)
         for keep in before:
             keep.lessen(queue, seated)
             for node_id in nodes:
                 if node_id in keep.owed:
-                    self._let_go_at(self.books, keep, node_id)
+                    self._let_go_at(keep, node_id)
         self.books.inventory.take(holder, seated.need, seated.placements)
         for keep in before:
-            self._hold(self.books, keep, nodes)
+            self._hold(keep, nodes)
 
     def clear_quotas(self) -> None:
         for keep in self.all:

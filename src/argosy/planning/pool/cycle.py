@@ -19,10 +19,10 @@ from argosy.model.offer import Placement
 from argosy.model.tenancy import Amounts
 from argosy.planning.pool.ask import Ask, Decision, Evict, Reservation, Running, Start
 from argosy.planning.pool.backfill import RESERVATIONS_MAX, Keeps, Release
-from argosy.planning.pool.estimate import expected_end_ms, expected_s
+from argosy.planning.pool.estimate import expected_s
 from argosy.planning.pool.explain import guarantee_of, why_evicted, why_started
 from argosy.planning.pool.inventory import Inventory, OverCommitted
-from argosy.planning.pool.order import Heads, next_bucket
+from argosy.planning.pool.order import Heads
 from argosy.planning.pool.preempt import Room, make_room, move_aside
 from argosy.planning.pool.quota import amounts_of
 from argosy.planning.pool.whatif import Held, Seated, WhatIf, rate_of
@@ -57,12 +57,15 @@ class Cycle:
         self.starts: list[Start] = []
         self.evictions: list[Evict] = []
         self.wakes: list[int] = []
-        self.soon: Inventory | None = None  # what leaves has left and seats are taken; None: as it is today
-        self.keeps: Keeps | None = None  # `soon` with reservations
+        self.soon: Inventory | None = (
+            None  # what leaves has left, seats are taken, reservations kept; None: as it is today
+        )
+        self.keeps: Keeps | None = None  # the reservations in `soon`
         self.unkept: list[Ask] = []  # who gets a reservation as soon as it matters
         self.headed: set[str] = set()
         self.attempts = 0
         self.looks = 0
+        self.spared: tuple[int, frozenset[str]] = (0, frozenset())  # whose room so many reservations count on
         self.over_before: dict[
             int, int
         ] = {}  # by class: nobody who would run until then fits beside the reservations
@@ -71,7 +74,7 @@ class Cycle:
 
     def run(self) -> Decision:
         pool = self.pool
-        pool.quotas.advance(self.now_ms)
+        pool.turn(self.now_ms)
         if pool.seats or pool.leaving_for:
             self._land()
         if len(pool.order) and not self._all_blocked():
@@ -163,7 +166,7 @@ class Cycle:
         if due_ms is not None and due_ms <= self.now_ms:
             return False
         if self.soon is not None or (
-            pool.preemptible and (self.policy.preemption or self.policy.consolidation)
+            len(pool.roster) and (self.policy.preemption or self.policy.consolidation)
         ):
             return False
         return all(self._is_blocked(pool.class_of(ask)) for _, ask, _ in pool.order.classes())
@@ -240,15 +243,12 @@ class Cycle:
         last = NEVER_MS if ends_ms is None else ends_ms
         if failed is not None and last >= failed:
             return None
-        heeded = keeps.heeded(ends_ms)
-        if not heeded:
+        if len(keeps.heeded(ends_ms)) == len(keeps.all):
             placements = pool.inventory.find(variant.ask, within=self.soon)
-        elif len(heeded) == len(keeps.all):
-            placements = pool.inventory.find(variant.ask, within=keeps.books.inventory)
         else:
             mark = keeps.books.mark()
             keeps.lift(ends_ms)
-            placements = pool.inventory.find(variant.ask, within=keeps.books.inventory)
+            placements = pool.inventory.find(variant.ask, within=self.soon)
             keeps.books.rollback(mark)
         if placements is not None and keeps.refuses(placements, ends_ms):
             placements = None
@@ -299,10 +299,10 @@ class Cycle:
         running = Running(ask=ask, placements=seated.placements, started_ms=self.now_ms)
         pool.inventory.take(ask.id, seated.need, seated.placements)
         pool.quotas.charge(ask.id, ask.queue, seated.amounts)
-        if self.soon is not None:
-            self.soon.take(ask.id, seated.need, seated.placements)
         if self.keeps is not None:
             self.keeps.started(ask.id, ask.queue, seated, self._ends_ms(ask))
+        elif self.soon is not None:
+            self.soon.take(ask.id, seated.need, seated.placements)
         pool.enter(Held(running, seated, rate_of(seated.need, ask.num_nodes)))
         self.starts.append(Start(ask_id=ask.id, placements=seated.placements, why=why))
 
@@ -333,9 +333,10 @@ class Cycle:
     def _keeps(self) -> Keeps:
         """The books with reservations, those that were put off included."""
         pool = self.pool
+        if self.soon is None:
+            self.soon = pool.inventory.copy()
         if self.keeps is None:
-            source = self.soon if self.soon is not None else pool.inventory
-            self.keeps = Keeps(WhatIf(source.copy(), pool.quotas), pool.neighbour, pool.scope_of)
+            self.keeps = Keeps(WhatIf(self.soon, pool.quotas), pool.neighbour, pool.scope_of)
         for ask in self.unkept:
             releases = self._releases()
             found = self.keeps.earliest(ask, releases, partial(self._seat_in, ask=ask), self.now_ms)
@@ -350,13 +351,7 @@ class Cycle:
 
     def _releases(self) -> list[Release]:
         pool = self.pool
-        releases = []
-        for held in pool.held.values():
-            if held.id in pool.leaving_for:
-                continue
-            at_ms = expected_end_ms(held.running, self.now_ms)
-            if at_ms is not None:
-                releases.append(Release(at_ms, held.id, held.ask.queue, held.seated))
+        releases = list(pool.ends)
         for ask_id, seat in pool.seats.items():
             at_ms = self._ends_ms(seat.ask)
             if at_ms is not None:
@@ -388,37 +383,50 @@ class Cycle:
     def _may_make_room(self) -> bool:
         if self.soon is not None:
             return True
-        return bool(self.pool.preemptible) and (self.policy.preemption or self.policy.consolidation)
+        return bool(len(self.pool.roster)) and (self.policy.preemption or self.policy.consolidation)
 
     def _make_room(self, ask: Ask, kind: AskClass, reason: str) -> Room | None:
-        pool = self.pool
+        pool, policy, roster = self.pool, self.policy, self.pool.roster
         if not self._may_make_room() or self.attempts >= ATTEMPTS_MAX:
             return None
+        amounts = kind.variants[0].amounts
+        victims = roster.victims(ask, amounts, pool.quotas, ()) if policy.preemption else []
+        moving = policy.consolidation and reason == "capacity" and bool(len(roster))
+        if not victims and not moving and not pool.leaving_for:
+            return None
         self.attempts += 1
-        keeps = self._keeps()
-        books = keeps.books
-
-        def seat() -> Seated | None:
-            return self._seat_in(books, ask)
-
-        if self.soon is not None:
+        books = self._keeps().books
+        seat = partial(self._seat_in, books, ask)
+        if pool.leaving_for:
             seated = seat()
             if seated is not None:
                 return Room((), seated)
-        candidates = [held for job_id in pool.preemptible if not keeps.counts_on(held := pool.held[job_id])]
-        if self.policy.consolidation and reason == "capacity":
+        spared = self._spared()
+        if moving:
             room = move_aside(
                 ask, seat, lambda held: self._seat_in(books, held.ask),
-                books=books, candidates=candidates, policy=self.policy, now_ms=self.now_ms,
+                books=books, candidates=roster.movable(), spared=spared, now_ms=self.now_ms,
             )  # fmt: skip
             if room is not None:
                 return room
-        if not self.policy.preemption:
-            return None
-        return make_room(
-            ask, kind.variants[0].amounts, seat,
-            books=books, candidates=candidates, policy=self.policy, now_ms=self.now_ms,
-        )  # fmt: skip
+        victims = [victim for victim in victims if victim.held.id not in spared]
+        return make_room(ask, amounts, victims, seat, books=books) if victims else None
+
+    def _spared(self) -> frozenset[str]:
+        """Whose room is promised to reservations."""
+        pool, keeps = self.pool, self._keeps()
+        if self.spared[0] != len(keeps.all):
+            self.spared = (
+                len(keeps.all),
+                frozenset(
+                    job_id
+                    for keep in keeps.all
+                    for node_id in keep.owed
+                    for job_id in pool.on.get(node_id, ())
+                    if keeps.counts_on(pool.held[job_id].running.placements)
+                ),
+            )
+        return self.spared[1]
 
     def _seat_in(self, books: WhatIf, ask: Ask) -> Seated | None:
         """Where it would go in these books, within quotas."""
@@ -434,9 +442,6 @@ class Cycle:
         pool = self.pool
         if self.soon is None:
             self.soon = pool.inventory.copy()
-        views = [self.soon]
-        if self.keeps is not None:
-            views.append(self.keeps.books.inventory)
         queues = {queue.path: queue for queue in pool.tenancy.queues}
         for victim in room.victims:
             held = victim.held
@@ -450,16 +455,14 @@ class Cycle:
             pool.leaving_for[held.id] = ask.id
             pool.enter(held._replace(running=msgspec.structs.replace(held.running, leaving=True)))
             pool.quotas.refund(held.id)
-            for view in views:
-                view.give(held.id)
+            self.soon.give(held.id)
         seats = [(ask.id, Seat(ask, room.seated))]
         for job_id, seated in room.moved:
             seats.append((job_id, Seat(pool.held[job_id].ask, seated, gone=True)))
         for ask_id, seat in seats:
             pool.seats[ask_id] = seat
             pool.quotas.charge(_seat_name(ask_id), seat.ask.queue, seat.seated.amounts)
-            for view in views:
-                view.take(_seat_name(ask_id), seat.seated.need, seat.seated.placements)
+            self.soon.take(_seat_name(ask_id), seat.seated.need, seat.seated.placements)
 
     def _restore_quotas(self) -> None:
         """Today's books again: what is leaving counts, seats do not."""
@@ -477,15 +480,9 @@ class Cycle:
         later = pool.order.next_ms()
         if later is not None:
             times.append(later)
-        if len(pool.order) and self.policy.preemption:
-            for job_id in pool.preemptible:
-                held = pool.held[job_id]
-                old_enough_ms = held.running.started_ms + max(1, self.policy.min_runtime_s * 1000)
-                if old_enough_ms > self.now_ms:
-                    times.append(old_enough_ms)
-                elif self.policy.attained_service and held.ask.checkpoint and held.rate:
-                    left = next_bucket(held.attained(self.now_ms))
-                    times.append(self.now_ms - (-left // held.rate))
+        ripe = pool.roster.next_ms() if len(pool.order) else None
+        if ripe is not None and (self.policy.preemption or self.policy.consolidation):
+            times.append(ripe)
         if any(seat.gone_ms is not None for seat in pool.seats.values()):
             times.append(self.now_ms + COMES_BACK_MS)
         return min((each for each in times if each > self.now_ms), default=None)

@@ -226,6 +226,15 @@ class Inventory:
         holding = self._holdings.get(holder)
         return None if holding is None else holding.placements
 
+    def spare(self, machine_id: str) -> tuple[int, int, int]:
+        """Free milli-CPU, bytes and milli-GPU of a machine, as sums: what fits has no more than that."""
+        room = self._rooms[machine_id]
+        return room.cpus, room.memory, sum(room.left)
+
+    def suits(self, machine_id: str, need: Need) -> bool:
+        """Whether a machine could host a rank in some state."""
+        return not self._kind[machine_id].way(need).why
+
     # Transactions
 
     def mark(self) -> int:

@@ -10,6 +10,7 @@ by nobody else, and nobody is ended twice for it.
 
 from __future__ import annotations
 
+from bisect import bisect_left, insort
 from collections.abc import Iterable, Sequence
 from itertools import chain, islice
 from typing import Final, NamedTuple
@@ -20,7 +21,9 @@ from argosy.model.errors import ArgosyError
 from argosy.model.offer import DeviceShare, Placement
 from argosy.model.tenancy import Amounts, Tenancy
 from argosy.planning.pool.ask import Ask, Decision, Machine, Need, Reservation, Running, Waiting
+from argosy.planning.pool.backfill import Release
 from argosy.planning.pool.cycle import Cycle, Seat
+from argosy.planning.pool.estimate import expected_end_ms
 from argosy.planning.pool.explain import (
     behind_text,
     beyond_text,
@@ -32,6 +35,7 @@ from argosy.planning.pool.explain import (
 )
 from argosy.planning.pool.inventory import Inventory, OverCommitted, need_of
 from argosy.planning.pool.order import Order, class_of, place_of
+from argosy.planning.pool.preempt import Roster
 from argosy.planning.pool.quota import Quotas, amounts_of
 from argosy.planning.pool.whatif import Held, Seated, rate_of
 
@@ -93,8 +97,10 @@ class Pool:
         self._told: _Told | None = None
         self._resized = False
         self._classes: dict[int, AskClass] = {}
-        self._on: dict[str, dict[str, None]] = {}  # machine → who holds something there
-        self.preemptible: dict[str, None] = {}
+        self.on: dict[str, dict[str, None]] = {}  # machine → who holds something there
+        self.roster = Roster(tenancy.policy)  # who may be made to go
+        self.ends: list[Release] = []  # when what runs will probably end, sorted
+        self._end_of: dict[str, Release] = {}
         self._limited = _limited_paths(tenancy)
         self._models = _names_models(tenancy)
 
@@ -156,6 +162,9 @@ class Pool:
         else:
             self.leaving_for.pop(job_id, None)
         if old is not None and old.running.placements == running.placements:
+            if old.ask.queue != running.ask.queue:  # the tree is another one
+                self.quotas.refund(job_id)
+                self.quotas.charge(job_id, running.ask.queue, old.seated.amounts)
             self.enter(old._replace(running=running))
             return
         if old is not None:
@@ -191,6 +200,9 @@ class Pool:
             return
         self.tenancy = tenancy
         self.quotas = self.quotas.successor(tenancy)
+        self.roster = Roster(tenancy.policy)
+        for held in self.held.values():
+            self.roster.add(held)
         self._limited = _limited_paths(tenancy)
         self._models = _names_models(tenancy)
         self._classes.clear()
@@ -201,23 +213,44 @@ class Pool:
     def enter(self, held: Held) -> None:
         self.held[held.id] = held
         for placement in held.running.placements:
-            self._on.setdefault(placement.node_id, {})[held.id] = None
-        if held.ask.preemptible and not held.running.leaving:
-            self.preemptible[held.id] = None
-        else:
-            self.preemptible.pop(held.id, None)
+            self.on.setdefault(placement.node_id, {})[held.id] = None
+        self.roster.add(held)
+        self._forget_end(held.id)
+        if not held.running.leaving:
+            self._expect_end(held, held.running.started_ms)
+
+    def _expect_end(self, held: Held, now_ms: int) -> None:
+        at_ms = expected_end_ms(held.running, now_ms)
+        if at_ms is not None:
+            release = self._end_of[held.id] = Release(at_ms, held.id, held.ask.queue, held.seated)
+            insort(self.ends, release)
+
+    def _forget_end(self, job_id: str) -> None:
+        release = self._end_of.pop(job_id, None)
+        if release is not None:
+            del self.ends[bisect_left(self.ends, release)]
+
+    def turn(self, now_ms: int) -> None:
+        """Let time pass: what was borrowed fades, jobs become old enough to go, who overruns the estimate is expected later."""
+        self.quotas.advance(now_ms)
+        self.roster.turn(now_ms)
+        while self.ends and self.ends[0].at_ms <= now_ms:
+            held = self.held[self.ends[0].holder]
+            self._forget_end(held.id)
+            self._expect_end(held, now_ms)
 
     def _remove(self, job_id: str) -> None:
         held = self.held.pop(job_id)
-        self.preemptible.pop(job_id, None)
+        self.roster.remove(job_id)
+        self._forget_end(job_id)
         self.inventory.give(job_id)
         self.quotas.refund(job_id)
         for placement in held.running.placements:
-            on = self._on.get(placement.node_id)
+            on = self.on.get(placement.node_id)
             if on is not None:
                 on.pop(job_id, None)
                 if not on:
-                    del self._on[placement.node_id]
+                    del self.on[placement.node_id]
 
     def model_of(self, placements: Iterable[Placement]) -> str:
         machines = self.inventory.machines()
@@ -231,7 +264,7 @@ class Pool:
 
     def neighbour(self, node_id: str, index: int) -> tuple[Need, DeviceShare] | None:
         """Who uses a part of a device."""
-        for job_id in self._on.get(node_id, ()):
+        for job_id in self.on.get(node_id, ()):
             held = self.held[job_id]
             for placement in held.running.placements:
                 for share in placement.devices if placement.node_id == node_id else ():

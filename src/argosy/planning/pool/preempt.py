@@ -20,13 +20,18 @@ subset of what remains would do: a victim was kept because a larger set without 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+import math
+from bisect import bisect_left, insort
+from collections.abc import Callable, Collection, Iterable, Sequence
+from fractions import Fraction
+from heapq import heappop, heappush
 from typing import NamedTuple
 
 from argosy.model.tenancy import Amounts, SharePolicy
 from argosy.planning.pool.ask import Ask
-from argosy.planning.pool.order import bucket_of, is_served
-from argosy.planning.pool.whatif import Held, Seated, WhatIf
+from argosy.planning.pool.order import bucket_of, is_served, next_bucket
+from argosy.planning.pool.quota import Quotas
+from argosy.planning.pool.whatif import Held, Seated, WhatIf, reach
 
 
 class Victim(NamedTuple):
@@ -46,88 +51,143 @@ class Room(NamedTuple):
 Seat = Callable[[], Seated | None]
 
 
-def may_displace(ask: Ask, held: Held, policy: SharePolicy, now_ms: int) -> bool:
-    """Whether `ask` is more urgent than a running job of its own queue: the rank of the module's proof, strictly."""
-    other = held.running.ask
-    mine, theirs = (ask.urgency, -ask.priority), (other.urgency, -other.priority)
-    if mine != theirs:
-        return mine < theirs
-    if not (is_served(ask, policy) and is_served(other, policy)):
-        return False
-    return bucket_of(ask.attained) < bucket_of(held.attained(now_ms))
+Rank = tuple[int, int, float]  # -urgency, priority, -bucket: the least urgent is the smallest
+_Entry = tuple[
+    Rank, int, int, int, str
+]  # rank, then the newest, with the latest checkpoint, the smallest; id
+
+
+def rank_of(ask: Ask, policy: SharePolicy) -> Rank:
+    """Of one who waits: it displaces what has a smaller rank."""
+    bucket = -bucket_of(ask.attained) if is_served(ask, policy) else -math.inf
+    return -ask.urgency, ask.priority, bucket
+
+
+class Roster:
+    """The running jobs that may be made to go, by queue, those first that should go first. Kept up with every change.
+
+    Least urgent first (class, priority, bucket of attained service), then the newest, then whose last checkpoint is the latest, then
+    the smallest. Of two queues the one that borrows more comes first, see `victims`.
+    """
+
+    def __init__(self, policy: SharePolicy) -> None:
+        self.policy = policy
+        self._held: dict[str, Held] = {}
+        self._lines: dict[str, list[_Entry]] = {}
+        self._entries: dict[str, _Entry] = {}
+        self._ripens: list[
+            tuple[int, str, int]
+        ] = []  # old enough to go, or in the next bucket: time, id, started
+
+    def __len__(self) -> int:
+        return len(self._held)
+
+    def add(self, held: Held) -> None:
+        self.remove(held.id)
+        if not held.ask.preemptible or held.running.leaving:
+            return
+        self._held[held.id] = held
+        # What has just started is never ended in the same moment, else the two could go round.
+        old_enough_ms = held.running.started_ms + max(1, self.policy.min_runtime_s * 1000)
+        heappush(self._ripens, (old_enough_ms, held.id, held.running.started_ms))
+
+    def remove(self, job_id: str) -> None:
+        held = self._held.pop(job_id, None)
+        entry = self._entries.pop(job_id, None)
+        if held is not None and entry is not None:
+            line = self._lines[held.ask.queue]
+            del line[bisect_left(line, entry)]
+            if not line:
+                del self._lines[held.ask.queue]
+
+    def turn(self, now_ms: int) -> None:
+        """Let time pass."""
+        while self._ripens and self._ripens[0][0] <= now_ms:
+            _, job_id, started_ms = heappop(self._ripens)
+            held = self._held.get(job_id)
+            if held is None or held.running.started_ms != started_ms:
+                continue
+            self.remove(job_id)
+            self._held[job_id] = held
+            bucket: float = 1  # whose service does not count
+            if is_served(held.ask, self.policy):
+                attained = held.attained(now_ms)
+                bucket = -bucket_of(attained)
+                if held.rate:
+                    crosses_ms = now_ms - (-next_bucket(attained) // held.rate)
+                    heappush(self._ripens, (crosses_ms, job_id, started_ms))
+            rank = (-held.ask.urgency, held.ask.priority, bucket)
+            entry = (rank, -started_ms, -held.running.checkpoint_ms, held.rate, job_id)
+            self._entries[job_id] = entry
+            insort(self._lines.setdefault(held.ask.queue, []), entry)
+
+    def next_ms(self) -> int | None:
+        """When somebody may go who may not yet, or moves in the order."""
+        while self._ripens:
+            at_ms, job_id, started_ms = self._ripens[0]
+            held = self._held.get(job_id)
+            if held is not None and held.running.started_ms == started_ms:
+                return at_ms
+            heappop(self._ripens)
+        return None
+
+    def movable(self) -> list[Held]:
+        """All who are old enough."""
+        return [self._held[job_id] for job_id in self._entries]
+
+    def victims(self, ask: Ask, amounts: Amounts, quotas: Quotas, spared: Collection[str]) -> list[Victim]:
+        """Who may be made to go for `ask`, in the order in which they should. `spared`: whose room is promised to others."""
+        rank = rank_of(ask, self.policy)
+        own = self._lines.get(ask.queue, [])
+        found = [
+            Victim(self._held[entry[-1]], "preempt")
+            for entry in own[: bisect_left(own, (rank,))]
+            if entry[-1] not in spared
+        ]
+        rows: list[tuple[Rank, Fraction, _Entry, Victim]] = []
+        for queue, line in self._lines.items():
+            if queue == ask.queue:
+                continue
+            share = quotas.share(queue)
+            allowed: dict[tuple[tuple[str, int], ...], bool] = {}
+            for entry in line:
+                held = self._held[entry[-1]]
+                key = tuple(held.seated.amounts.items())
+                if key not in allowed:
+                    allowed[key] = quotas.may_reclaim(ask.queue, amounts, queue, held.seated.amounts)
+                if allowed[key] and held.id not in spared:
+                    rows.append(((*entry[0][:2], 0), -share, entry, Victim(held, "reclaim")))
+        if not rows:
+            return found
+        share = quotas.share(ask.queue)
+        rows += ((self._entries[v.held.id][0], -share, self._entries[v.held.id], v) for v in found)
+        rows.sort(key=lambda row: row[:3])
+        return [row[3] for row in rows]
 
 
 def make_room(
     ask: Ask,
     amounts: Amounts,
+    victims: Sequence[Victim],
     seat: Seat,
     *,
     books: WhatIf,
-    candidates: Iterable[Held],
-    policy: SharePolicy,
-    now_ms: int,
 ) -> Room | None:
-    """The smallest set of `candidates`, by the rights and the order of the module, without which `seat` places the gang; None: none would do.
+    """The smallest set of `victims` (see `Roster.victims`), in their order, without which `seat` places the gang; None: none would do.
 
-    `books` are as they will be when everything that is leaving has left; they are left as they were. `amounts`: what the ask will count.
+    `books` are as they will be when everything that is leaving has left; they are left as they were. `amounts`: what the ask will
+    count.
     """
-    victims = _with_right(ask, amounts, books, candidates, policy, now_ms)
-    if not victims:
+    gives = [victim.held.running.placements for victim in victims]
+    reaches = [
+        reached
+        for need in ask.needs
+        if (reached := reach(books.inventory, need, ask.num_nodes, gives)) is not None
+    ]
+    if not reaches:
         return None
-    return _smallest(ask, amounts, _by_preference(victims, books, now_ms), seat, books)
-
-
-def _with_right(
-    ask: Ask,
-    amounts: Amounts,
-    books: WhatIf,
-    candidates: Iterable[Held],
-    policy: SharePolicy,
-    now_ms: int,
-) -> list[Victim]:
-    found = []
-    reclaims: dict[tuple[str, tuple[tuple[str, int], ...]], bool] = {}
-    for held in candidates:
-        if not may_end(held, policy, now_ms):
-            continue
-        if held.ask.queue == ask.queue:
-            if may_displace(ask, held, policy, now_ms):
-                found.append(Victim(held, "preempt"))
-            continue
-        key = held.ask.queue, tuple(held.seated.amounts.items())
-        if key not in reclaims:
-            reclaims[key] = books.quotas.may_reclaim(ask.queue, amounts, held.ask.queue, held.seated.amounts)
-        if reclaims[key]:
-            found.append(Victim(held, "reclaim"))
-    return found
-
-
-def may_end(held: Held, policy: SharePolicy, now_ms: int) -> bool:
-    """Preemptible, not leaving, and old enough."""
-    running = held.running
-    if not running.ask.preemptible or running.leaving:
-        return False
-    return now_ms - running.started_ms >= max(1, policy.min_runtime_s * 1000)  # never what this very cycle started
-
-
-def _by_preference(victims: list[Victim], books: WhatIf, now_ms: int) -> list[Victim]:
-    """Least urgent first; then the queue that borrows most, the newest, the least lost work, the last id."""
-    shares = {v.held.ask.queue: books.quotas.share(v.held.ask.queue) for v in victims}
-    victims.sort(key=lambda v: v.held.id, reverse=True)
-    victims.sort(
-        key=lambda v: (
-            -v.held.ask.urgency,
-            v.held.ask.priority,
-            -bucket_of(v.held.attained(now_ms)) if v.kind == "preempt" else 0,
-            -shares[v.held.ask.queue],
-            -v.held.running.started_ms,
-            v.held.lost(now_ms),
-        )
-    )
-    return victims
-
-
-def _smallest(ask: Ask, amounts: Amounts, victims: list[Victim], seat: Seat, books: WhatIf) -> Room | None:
+    at_least = min(each.least for each in reaches)
+    nodes = frozenset[str]().union(*(each.nodes for each in reaches if each.least == at_least))
     start = books.mark()
     ended: set[str] = set()
 
@@ -142,7 +202,17 @@ def _smallest(ask: Ask, amounts: Amounts, victims: list[Victim], seat: Seat, boo
         ended.add(victim.held.id)
 
     try:
-        found = books.shortest([lambda v=v: end(v) for v in victims], seat)  # type: ignore[misc]
+        # The first moment at which the sums allow it, and only those who stand where it could go: mostly that is it.
+        likely = [v for v in victims[:at_least] if any(p.node_id in nodes for p in v.held.running.placements)]
+        for victim in likely:
+            end(victim)
+        seated = seat()
+        if seated is not None:
+            return _fill_back([v for v in likely if v.held.id in ended], seated, seat, books)
+        books.rollback(start)
+        start = books.mark()
+        ended.clear()
+        found = books.shortest(len(victims), lambda at: end(victims[at]), seat, at_least=at_least)
         if found is None:
             return None
         count, seated = found
@@ -188,7 +258,7 @@ def move_aside(
     *,
     books: WhatIf,
     candidates: Iterable[Held],
-    policy: SharePolicy,
+    spared: Collection[str] = (),
     now_ms: int,
 ) -> Room | None:
     """Running preemptible jobs that can all go on elsewhere, so that the gang fits; None: no such set was found.
@@ -196,7 +266,7 @@ def move_aside(
     First whatever is cheapest to move, in that order, over the whole pool; then what stands on one machine after the other. Nobody
     loses anything but the work since the last checkpoint, and each move ends with one more job that runs, so moves end.
     """
-    movable = [held for held in candidates if may_end(held, policy, now_ms)]
+    movable = [held for held in candidates if held.id not in spared]
     movable.sort(key=lambda h: (h.rate, h.lost(now_ms), -h.running.started_ms, h.id))
     by_node: dict[str, list[Held]] = {}
     for held in movable:
@@ -222,7 +292,7 @@ def _moved(
 ) -> Room | None:
     unique = {held.id: held for held in group}
     victims = [Victim(held, "consolidate") for held in unique.values()]
-    found = books.shortest([lambda v=v: books.give(v.held.id) for v in victims], seat)  # type: ignore[misc]
+    found = books.shortest(len(victims), lambda at: books.give(victims[at].held.id), seat)
     if found is None:
         return None
     room = _fill_back(victims[: found[0]], found[1], seat, books)
