@@ -34,8 +34,6 @@ SHIPPED: Final = Path(__file__).with_name("prices.bin")
 STALE_DAYS: Final = 60
 #: Machines that belong to the user: priced by configuration, 0 by default.
 OWNED: Final = ("local", "ssh", "slurm", "kubernetes", "vsphere")
-#: Clouds of the table that this version of Argosy can launch on. Prices of the others are for comparing.
-LAUNCHABLE: Final[frozenset[str]] = frozenset(OWNED) - {"vsphere"}
 
 
 class Age(msgspec.Struct, frozen=True, kw_only=True):
@@ -146,10 +144,6 @@ class Catalog:
         if block is None and provider in self._table.providers:
             block = self._table.block(provider)
         return block
-
-    def launchable(self, provider: str) -> bool:
-        """Whether Argosy has a driver for it. False: its offers are shown, not launched."""
-        return provider in LAUNCHABLE
 
     def owned(self, now_ms: int) -> tuple[Offer, ...]:
         """Reserved and committed capacity of the user that has not run out: a finite number of nodes at a price."""

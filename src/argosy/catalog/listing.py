@@ -32,7 +32,6 @@ class OfferRow(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     interrupted_pct_high: int | None = None
     source: str = ""
     rule: str = ""
-    launchable: bool = False
 
 
 def gpu_rows(
@@ -132,7 +131,6 @@ def _gpu_row(catalog: Catalog, block: Block, kind: int, place: Infra) -> GpuView
         on_demand=best.get(Capacity.ON_DEMAND),
         spot=best.get(Capacity.SPOT),
         regions=tuple(sorted(regions)),
-        launchable=catalog.launchable(block.provider),
     )
 
 
@@ -169,7 +167,6 @@ def _offer_row(catalog: Catalog, offer: Offer, total_micro_usd: int) -> OfferRow
         interrupted_pct_high=hazard.high_pct if hazard else None,
         source=source,
         rule=rule,
-        launchable=catalog.launchable(offer.provider) or offer.capacity is Capacity.OWNED,
     )
 
 

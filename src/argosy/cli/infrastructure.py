@@ -98,11 +98,14 @@ def gpus(
         return
     if reply.models or reply.gpus:
         screen.warn(reply.notes)
-    rows = [_own_row(offer) for offer in reply.offers] + [_cloud_row(each, spot) for each in reply.gpus]
+    rows = [_own_row(offer) for offer in reply.offers] + [
+        _cloud_row(each, spot, session.now_ms()) for each in reply.gpus
+    ]
     if rows:
         screen.table(
             (
                 "ACCELERATOR", "COUNT", "MEMORY", "INFRA", "INSTANCE", "CPUS", "RAM", "KIND", "$/H", "SPOT $/H", "SPOT IN", "REGIONS",
+                "REFUSED",
             ),
             rows,
             right=("COUNT", "MEMORY", "CPUS", "RAM", "$/H", "SPOT $/H", "REGIONS"),
@@ -133,12 +136,13 @@ def _own_row(offer: Offer) -> list[str]:
         "",
         "",
         "",
+        "",
     ]
 
 
-def _cloud_row(row: GpuView, spot: bool) -> list[str]:
+def _cloud_row(row: GpuView, spot: bool, now_ms: int) -> list[str]:
     """One kind of machine at its cheapest place."""
-    from argosy.cli.planning import render_view
+    from argosy.cli.planning import render_refused, render_view
 
     shown = row.spot if spot or row.on_demand is None else row.on_demand
     other = row.spot if shown is row.on_demand else None
@@ -155,6 +159,7 @@ def _cloud_row(row: GpuView, spot: bool) -> list[str]:
         render_view(other),
         other.region if other else "",
         str(len(row.regions)),
+        render_refused(row.refused, now_ms),
     ]
 
 

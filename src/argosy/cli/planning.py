@@ -14,7 +14,7 @@ from argosy.model.units import render_bytes, render_duration, render_milli, rend
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from argosy.api.types import BudgetView, CompareView, OfferView, PlanReply, PriceView, RegionView
+    from argosy.api.types import BudgetView, CompareView, OfferView, PlanReply, PriceView, Refused, RegionView
     from argosy.model.task import Task
 
 _OFFERS_MAX: Final = 2000
@@ -125,6 +125,7 @@ def offers(session: Session, /, words: tuple[str, ...], top: int, as_json: bool,
     _refuse_nothing(described.task, reply)
     if as_json:
         return
+    now_ms = session.now_ms()
     screen.table(
         (
             "INFRA",
@@ -135,6 +136,7 @@ def offers(session: Session, /, words: tuple[str, ...], top: int, as_json: bool,
             "KIND",
             "$/H",
             "LOST/MONTH",
+            "REFUSED",
             "DATE",
             "SOURCE",
         ),
@@ -148,6 +150,7 @@ def offers(session: Session, /, words: tuple[str, ...], top: int, as_json: bool,
                 offer.capacity,
                 render_view(offer.price),
                 _interrupted(offer),
+                render_refused(offer.refused, now_ms),
                 offer.price.as_of,
                 offer.source,
             ]
@@ -396,6 +399,17 @@ def budget_list(session: Session, as_json: bool) -> None:
         _budget_table(session, reply.budgets)
     else:
         session.screen.print("No project has a budget: `argosy budget set PROJECT USD` gives it one.")
+
+
+def render_refused(refused: Sequence[Refused], now_ms: int) -> str:
+    """When and where capacity was not there: the last time, and how often else."""
+    if not refused:
+        return ""
+    last = refused[0]
+    where = last.zone or last.region
+    text = f"{'spot ' if last.spot else ''}{render_duration(max(0, now_ms - last.at_ms) / 1000)} ago"
+    text += f" in {where}" if where else ""
+    return text + (f", and {len(refused) - 1} more" if len(refused) > 1 else "")
 
 
 def _carbon(row: RegionView) -> str:

@@ -94,6 +94,12 @@ def weight_at(refusal: Refusal, now_ms: int, half_life_s: int) -> float:
     return refusal.weight * math.exp2(-age_s / max(1, half_life_s))
 
 
+def standing(memory: Memory, now_ms: int) -> list[Refusal]:
+    """Refusals that still count, the latest first."""
+    left = [each for each in memory.refusals if weight_at(each, now_ms, memory.half_life_s) >= _FORGET]
+    return sorted(left, key=lambda each: (-each.at_ms, _key(each)))
+
+
 def penalty(memory: Memory, choice: Choice, now_ms: int) -> float:
     """How much speaks against `choice` now; 0 when nothing does."""
     offer = choice.offer

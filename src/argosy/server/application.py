@@ -66,6 +66,7 @@ class Application:
         self.listening: tuple[str, ...] = ()
         self.streams = LogStreams(store, logs, controllers, self.stopping)
         pricing = pricing or pricing_of(state_dir, providers, clock, shipped=prices)
+        pricing.refusals = controllers.refusals
         self.refreshes = Refreshes(pricing.refresh)
         self.accounts = Accounts(store, Budgets(state_dir / "budgets.json"), clock)
         tenants = Tenants(store, controllers, clock)

@@ -9,14 +9,17 @@ import msgspec
 
 from argosy.api import types as t
 from argosy.model.errors import ArgosyError
-from argosy.model.offer import Choice, Offer, Rejection
+from argosy.model.offer import Capacity, Choice, Offer, Rejection
 from argosy.model.resources import Infra, Resources
 from argosy.model.task import Task
 from argosy.model.units import parse_milli
 
 if TYPE_CHECKING:
+    from argosy.planning.availability import Refusal
     from argosy.planning.choose import Ability
     from argosy.planning.objective import Objective, Ranked
+
+_REFUSED_MAX = 5  # of one machine that are told
 
 
 def distinct(ranked: Sequence[Ranked], limit: int) -> list[tuple[Ranked, int]]:
@@ -172,6 +175,26 @@ def merged(choices: Sequence[Choice], task: Task) -> list[Choice]:
         return order.get(wish, order.get(free, 0))
 
     return sorted(choices, key=lambda each: (position(each.resources), *by_price(each)))
+
+
+def refused(
+    standing: Sequence[Refusal], provider: str, machine: str, *, offer: Offer | None = None
+) -> tuple[t.Refused, ...]:
+    """What of the refusals that count speaks of a machine; with `offer`, of exactly this place and capacity."""
+    return tuple(
+        t.Refused(at_ms=each.at_ms, region=each.region, zone=each.zone, spot=each.spot)
+        for each in standing
+        if each.provider == provider
+        and each.instance_type in ("", machine)
+        and (
+            offer is None
+            or (
+                each.spot == (offer.capacity is Capacity.SPOT)
+                and each.region in ("", offer.region)
+                and (not each.zone or not offer.zone or each.zone == offer.zone)
+            )
+        )
+    )[:_REFUSED_MAX]
 
 
 def parse_objective(name: str) -> Objective:

@@ -31,6 +31,7 @@ from argosy.server.price_rows import (
     parse_objective,
     parse_place,
     quota_notes,
+    refused,
     steady,
     summed_by_model,
     told,
@@ -42,6 +43,7 @@ if TYPE_CHECKING:
     from argosy.catalog import Catalog
     from argosy.catalog.refresh import Watch
     from argosy.model.market import Market
+    from argosy.planning.availability import Memory, Refusal
     from argosy.planning.choose import Ability
     from argosy.planning.compare import CompareRow
     from argosy.planning.deadline import Weighed
@@ -88,6 +90,7 @@ class Pricing:
         self._catalog: Catalog | None = None
         self._stamp = _Stamp()
         self._ages: dict[str, tuple[int, str]] = {}  # provider -> day, warning
+        self.refusals: Callable[[], Memory] | None = None  # what the controllers remember; None: nothing
 
     @property
     def catalog(self) -> Catalog:
@@ -171,7 +174,8 @@ class Pricing:
         if not fits:
             text = self._impossible(task, ranking, offers, abilities)
         kept = distinct(ranked, limit) if request.distinct else [(each, 1) for each in ranked[:limit]]
-        views = [self._view(each, places) for each, places in kept]
+        standing = self._standing()
+        views = [self._view(each, places, standing) for each, places in kept]
         if best is not None and request.distinct:  # the next best is another machine, not another place
             text = rank_by(objective, [each.choice for each, _ in kept], task.num_nodes, known).text
         rows = self._compared(task, capacities, known) if request.compare or request.html else ()
@@ -236,9 +240,9 @@ class Pricing:
             choices = self._stage_choices(name, one, abilities)
             candidates.append(pipelines.candidates(choices, one.task.num_nodes, known[-1]))
         found = pipelines.planned(shape, candidates, pipelines.tariffs_of(self.catalog), objective)
-        views = []
+        views, standing = [], self._standing()
         for pick, one, facts in zip(found.plan.picks, asked, known, strict=True):
-            view = self._view(evaluate(pick.candidate.choice, one.task.num_nodes, facts), 1)
+            view = self._view(evaluate(pick.candidate.choice, one.task.num_nodes, facts), 1, standing)
             assumed = view.basis == "estimate" and one.task.estimated_s is None
             views.append(msgspec.structs.replace(view, basis="assumed") if assumed else view)
         reply = pipelines.view_of(shape, found, views, [each.task for each in asked])
@@ -377,7 +381,7 @@ class Pricing:
                 said.append(sentence or explain_none(wish, steps))
         return "; ".join(dict.fromkeys(said))
 
-    def _view(self, ranked: Ranked, places: int) -> t.OfferView:
+    def _view(self, ranked: Ranked, places: int, standing: Sequence[Refusal]) -> t.OfferView:
         from argosy.catalog.listing import offer_rows
 
         (row,) = offer_rows(self.catalog, [ranked.choice])
@@ -403,7 +407,17 @@ class Pricing:
             rule=row.rule,
             launchable=row.provider in set(self._drivers()),
             places=places,
+            refused=refused(standing, row.provider, row.instance_type, offer=ranked.choice.offer),
         )
+
+    def _standing(self) -> Sequence[Refusal]:
+        """Refusals that still count."""
+        memory = self.refusals() if self.refusals is not None else None
+        if memory is None or not memory.refusals:
+            return ()
+        from argosy.planning.availability import standing
+
+        return standing(memory, self._clock.now_ms())
 
     def _compared(self, task: Task, choices: Sequence[Choice], known: Known) -> tuple[CompareRow, ...]:
         """The best of each capacity."""
@@ -465,13 +479,21 @@ class Pricing:
             error = self.catalog.unknown_accelerator(model)
         if error is not None:
             raise error
-        rows = gpu_rows(
-            self.catalog,
-            model=model or None,
-            milli=milli,
-            infra=place,
-            spot=True if spot else None,
-            cheapest=cheapest,
+        drivers, standing = set(self._drivers()), self._standing()
+        rows = tuple(
+            msgspec.structs.replace(
+                row,
+                launchable=row.provider in drivers,
+                refused=refused(standing, row.provider, row.instance_type),
+            )
+            for row in gpu_rows(
+                self.catalog,
+                model=model or None,
+                milli=milli,
+                infra=place,
+                spot=True if spot else None,
+                cheapest=cheapest,
+            )
         )
         summed = not model and not every and not cheapest
         notes = self.notes({row.provider for row in rows})
