@@ -55,11 +55,13 @@ def status(
     if clusters:
         from fnmatch import fnmatchcase
 
-        known = {cluster.name for cluster in reply.clusters}
+        def is_meant(one: ClusterView, name: str) -> bool:
+            return fnmatchcase(one.name, name) or fnmatchcase(session.called(one), name)
+
         for name in clusters:
-            if not any(fnmatchcase(one, name) for one in known):
+            if not any(is_meant(one, name) for one in reply.clusters):
                 raise ArgosyError("not-found", f"there is no cluster `{name}`")
-        chosen = tuple(one for one in reply.clusters if any(fnmatchcase(one.name, name) for name in clusters))
+        chosen = tuple(one for one in reply.clusters if any(is_meant(one, name) for name in clusters))
         reply = msgspec.structs.replace(reply, clusters=chosen, jobs=())
     screen = session.screen
     if as_json:
@@ -77,7 +79,7 @@ def status(
     if reply.clusters:
         screen.table(
             ("NAME", "STATUS", "INFRA", "RESOURCES", "NODES", "JOBS", "AUTOSTOP", "$/H", "AGE"),
-            [_cluster_row(cluster, now_ms) for cluster in reply.clusters],
+            [_cluster_row(session, cluster, now_ms) for cluster in reply.clusters],
             right=("NODES", "$/H", "AGE"),
         )
     if verbose:
@@ -91,20 +93,20 @@ def status(
                 )
     for cluster in reply.clusters:
         if cluster.detail:
-            screen.print(f"{cluster.name}: {cluster.detail}")
+            screen.print(f"{session.called(cluster)}: {cluster.detail}")
     if reply.jobs:
         screen.print("\nManaged jobs" if reply.clusters else "Managed jobs")
         job_table(session, reply.jobs)
 
 
-def _cluster_row(cluster: ClusterView, now_ms: int) -> list[str]:
+def _cluster_row(session: Session, cluster: ClusterView, now_ms: int) -> list[str]:
     jobs = ", ".join(
         f"{count} {what}"
         for count, what in ((cluster.jobs_running, "running"), (cluster.jobs_queued, "queued"))
         if count
     )
     return [
-        cluster.name,
+        session.called(cluster),
         cluster.status,
         cluster.infra,
         cluster.resources,
@@ -156,6 +158,8 @@ def job_table(session: Session, jobs: tuple[JobView, ...], *, with_cluster: bool
         "RESOURCES",
         "NODES",
         "SUBMITTED",
+        "POSITION",
+        "STARTS",
         "TOOK",
         "RECOVERIES",
         "DETAIL",
@@ -169,6 +173,8 @@ def job_table(session: Session, jobs: tuple[JobView, ...], *, with_cluster: bool
             job.resources,
             str(job.num_nodes) if job.num_nodes > 1 else "",
             f"{age(job.created_ms, now_ms)} ago" if job.created_ms else "",
+            str(job.position or ""),
+            "" if job.starts_at_ms is None else _starts_in(job.starts_at_ms, now_ms),
             render_duration(max(0, (job.ended_ms or now_ms) - job.started_ms) / 1000)
             if job.started_ms
             else "",
@@ -177,7 +183,15 @@ def job_table(session: Session, jobs: tuple[JobView, ...], *, with_cluster: bool
         ]
         for job in jobs
     ]
-    session.screen.table(columns, rows, right=("ID", "NODES", "SUBMITTED", "TOOK", "RECOVERIES"))
+    session.screen.table(
+        columns, rows, right=("ID", "NODES", "SUBMITTED", "POSITION", "STARTS", "TOOK", "RECOVERIES")
+    )
+
+
+def _starts_in(starts_at_ms: int, now_ms: int) -> str:
+    from argosy.cli.pool_drawing import starts_in
+
+    return starts_in(starts_at_ms, now_ms)
 
 
 def _each(session: Session, names: list[str], act: Callable[[str], object], done: str) -> None:

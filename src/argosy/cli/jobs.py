@@ -19,6 +19,9 @@ if TYPE_CHECKING:
 Examples:
   argosy queue dev
   argosy queue --live --json
+  argosy queue --tree
+
+`--tree` shows the tenants instead: see `argosy quota get`.
 """
 )
 @click.argument("clusters", nargs=-1, shell_complete=complete_cluster)
@@ -27,15 +30,34 @@ Examples:
     "-n", "--limit", type=click.IntRange(min=1), default=100, show_default=True, help="At most so many."
 )
 @click.option("-u", "--all-users", is_flag=True, hidden=True)
+@click.option("--tree", is_flag=True, help="The queues of tenants instead: who uses how much of what.")
 @json_option
 @pass_session
 def queue(
-    session: Session, clusters: tuple[str, ...], live: bool, limit: int, all_users: bool, as_json: bool
+    session: Session,
+    clusters: tuple[str, ...],
+    live: bool,
+    limit: int,
+    all_users: bool,
+    tree: bool,
+    as_json: bool,
 ) -> None:
-    """Show jobs, newest first, and what they wait for. Without a name: those of every cluster."""
+    """Show jobs, newest first, what they wait for, their place in the order and when they probably start.
+
+    Without a name: those of every cluster.
+    """
     from argosy.api.types import JobList
 
-    names = clusters or tuple(cluster.name for cluster in session.client.status().clusters)
+    if tree:
+        from argosy.cli.quota import queue_tree
+
+        reply = session.client.tenancy()
+        if as_json:
+            session.screen.json(reply)
+        else:
+            queue_tree(session, reply.queues)
+        return
+    names = clusters or tuple(map(session.called, session.client.status().clusters))
     pages = [session.client.queue(name, live=live, limit=limit) for name in names]
     jobs = tuple(job for page in pages for job in page.jobs)
     if as_json:

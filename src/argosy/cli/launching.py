@@ -6,7 +6,14 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from argosy.cli.session import Session, complete_cluster, json_option, pass_session, yes_option
+from argosy.cli.session import (
+    Session,
+    complete_cluster,
+    json_option,
+    pass_session,
+    project_option,
+    yes_option,
+)
 from argosy.cli.task_options import parse_described, task_options, weighing_options
 from argosy.model.units import render_bytes, render_milli, render_price
 
@@ -58,6 +65,7 @@ Ends with 0 when the job succeeded, 1 when it did not, 130 on Ctrl-C, which only
 @click.option("--no-setup", "--fast", "no_setup", is_flag=True, help="Skip `setup`.")
 @click.option("-r", "--retry-until-up", is_flag=True, hidden=True)
 @click.option("--detach-setup", is_flag=True, hidden=True)
+@project_option
 @json_option
 @pass_session
 def launch(
@@ -74,6 +82,7 @@ def launch(
     no_setup: bool,
     retry_until_up: bool,
     detach_setup: bool,
+    project: str | None,
     as_json: bool,
     **flags: Any,
 ) -> None:
@@ -96,7 +105,7 @@ def launch(
         if dryrun:
             _dryrun(session, described.task, as_json)
             return
-        exists = cluster is not None and _exists(session, cluster)
+        exists = cluster is not None and _exists(session, cluster, project)
         if not exists:
             _show_plan(session, described.task, cluster, yes=yes)
         elif screen.is_terminal() and not yes:
@@ -112,8 +121,13 @@ def launch(
             down=down and idle is None,
             setup=not no_setup,
             user=session.user,
+            project=project or "",
         )
     screen.warn(reply.warnings)
+    if project is not None and project != session.project:  # what is told to type next must find it
+        import msgspec
+
+        reply = msgspec.structs.replace(reply, cluster=f"{project}/{reply.cluster}")
     if as_json and (detach or reply.job is None):
         screen.json(reply)
         return
@@ -152,6 +166,7 @@ Ends with 0 when the job succeeded, 1 when it did not, 130 on Ctrl-C, which only
 )
 @task_options
 @click.option("-d", "--detach-run", "--detach", "detach", is_flag=True, help="Return when the job is queued.")
+@project_option
 @json_option
 @pass_session
 def exec_(
@@ -160,6 +175,7 @@ def exec_(
     words: tuple[str, ...],
     cluster: str | None,
     detach: bool,
+    project: str | None,
     as_json: bool,
     **flags: Any,
 ) -> None:
@@ -177,7 +193,7 @@ def exec_(
         screen.warn(described.warnings)
         task = _send_files(session, described.task)
         stage[0] = f"It may have been queued: `argosy queue {cluster}` shows it."
-        reply = session.client.exec(cluster, [task], user=session.user)
+        reply = session.client.exec(cluster, [task], user=session.user, project=project or "")
     screen.warn(reply.warnings)
     if as_json and detach:
         screen.json(reply)
@@ -209,6 +225,7 @@ Ends with 0 when the job succeeded, 1 when it did not, 130 on Ctrl-C, which only
 @click.option("--job-recovery", metavar="STRATEGY", help="How to recover from lost nodes.")
 @click.option("-d", "--detach-run", "--detach", "detach", is_flag=True, help="Return when the job is queued.")
 @yes_option
+@project_option
 @json_option
 @pass_session
 def jobs_launch(
@@ -218,6 +235,7 @@ def jobs_launch(
     job_recovery: str | None,
     detach: bool,
     yes: bool,
+    project: str | None,
     as_json: bool,
     **flags: Any,
 ) -> None:
@@ -232,7 +250,7 @@ def jobs_launch(
         _show_plan(session, described.task, None, yes=yes, managed=True)
         task = _send_files(session, described.task)
         stage[0] = "It may have been queued: `argosy jobs queue` shows it."
-        reply = session.client.jobs_launch([task], user=session.user)
+        reply = session.client.jobs_launch([task], user=session.user, project=project or "")
     screen.warn(reply.warnings)
     if as_json and detach:
         screen.json(reply)
@@ -252,13 +270,16 @@ def jobs_launch(
 # --- steps --------------------------------------------------------------------------------------------------------
 
 
-def _exists(session: Session, cluster: str) -> bool:
+def _exists(session: Session, cluster: str, project: str | None) -> bool:
+    """Whether the project has a live cluster of this name: one of another project is not reused."""
     from argosy.model.errors import ArgosyError
 
+    own = project or session.project
     try:
-        return session.client.cluster(cluster).status != "finished"
+        view = session.client.cluster(f"{project}/{cluster}" if project else cluster)
+        return view.status != "finished" and view.project in ("", own)
     except ArgosyError as error:
-        if error.code != "not-found":
+        if error.code not in ("not-found", "conflict"):  # several others are called so, none of ours
             raise
         return False
 

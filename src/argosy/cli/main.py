@@ -33,6 +33,7 @@ SECTIONS: Final[dict[str, dict[str, _Entry]]] = {
         "exec": _Entry("launching", "exec_", "Run a task on an existing cluster, without setup."),
         "status": _Entry("clusters", "status", "Show clusters and live managed jobs."),
         "queue": _Entry("jobs", "queue", "Show the jobs of clusters, and what they wait for."),
+        "explain": _Entry("pool", "explain", "Why a job waits, when it starts, and what would help."),
         "logs": _Entry("jobs", "logs", "Show or follow the log of a job."),
         "cancel": _Entry("jobs", "cancel", "Cancel jobs of a cluster."),
         "ssh": _Entry("shell", "ssh", "Open a shell on a node of a cluster."),
@@ -43,6 +44,10 @@ SECTIONS: Final[dict[str, dict[str, _Entry]]] = {
     },
     "Managed jobs": {
         "jobs": _Entry("jobs", "jobs", "Jobs that own their nodes and recover: launch, queue, logs, cancel."),
+    },
+    "Shared machines": {
+        "pool": _Entry("pool", "pool", "What is free, who holds what, who waits; `pool map` draws it."),
+        "quota": _Entry("quota", "quota", "Who may have how much: queues, limits, lending."),
     },
     "Infrastructure": {
         "check": _Entry("infrastructure", "check", "Which infrastructure works, and what to do."),

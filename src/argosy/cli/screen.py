@@ -60,6 +60,19 @@ class Screen:
             return text
         return f"\x1b[{_COLOURS[colour]}m{text}\x1b[0m"
 
+    def has_colours(self, stream: TextIO) -> bool:
+        return not self._env.get("NO_COLOR") and self._env.get("TERM") != "dumb" and stream.isatty()
+
+    def shade(self, text: str, number: int) -> str:
+        """`text` in one of 256 colours, on standard output that has them."""
+        return f"\x1b[38;5;{number}m{text}\x1b[0m" if self.has_colours(self.out) else text
+
+    def columns(self) -> int:
+        """Characters of a line of standard output; 100 where nobody looks."""
+        if not self.out.isatty() and not self._env.get("COLUMNS", "").isdigit():
+            return 100
+        return max(20, _columns(self._env))
+
     def status(self, status: str, stream: TextIO | None = None) -> str:
         return self.paint(status, _OF_STATUS.get(status, ""), stream)
 

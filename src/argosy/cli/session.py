@@ -15,6 +15,7 @@ from argosy.cli.main import INTERRUPTED
 from argosy.cli.screen import Screen
 
 if TYPE_CHECKING:
+    from argosy.api.types import ClusterView
     from argosy.client.client import Client
 
 F = TypeVar("F", bound=Callable[..., Any])  # Any: commands take what click gives them
@@ -57,6 +58,16 @@ class Session:
     def user(self) -> str:
         return self.env.get("ARGOSY_USER") or self.env.get("USER") or self.env.get("LOGNAME") or ""
 
+    @property
+    def project(self) -> str:
+        """In which names of clusters are meant."""
+        return self.env.get("ARGOSY_PROJECT", "").strip() or "default"
+
+    def called(self, cluster: ClusterView) -> str:
+        """The name by which the server knows which cluster is meant."""
+        elsewhere = cluster.project not in ("", self.project)
+        return f"{cluster.project}/{cluster.name}" if elsewhere else cluster.name
+
     @contextmanager
     def on_interrupt(self, say: Callable[[], str]) -> Iterator[None]:
         """On Ctrl-C: tell how to come back, and end with 130."""
@@ -72,6 +83,12 @@ pass_session = click.make_pass_decorator(Session, ensure=True)
 
 def json_option(function: F) -> F:
     return click.option("--json", "as_json", is_flag=True, help="Print API types as JSON.")(function)
+
+
+def project_option(function: F) -> F:
+    return click.option(
+        "--project", metavar="NAME", help="Whose quota and budget it counts in. [default: ARGOSY_PROJECT]"
+    )(function)
 
 
 def yes_option(function: F) -> F:
@@ -101,7 +118,7 @@ def resolve_names(session: Session, names: tuple[str, ...], every: bool) -> list
         return list(dict.fromkeys(names))
     from fnmatch import fnmatchcase
 
-    known = [cluster.name for cluster in session.client.status().clusters]
+    known = [session.called(cluster) for cluster in session.client.status().clusters]
     if every:
         return known
     chosen: list[str] = []

@@ -52,7 +52,12 @@ _OPTIONS: Final = (
     click.option("--git-url", hidden=True),
     click.option("--git-ref", hidden=True),
     click.option("--max-hourly-cost", metavar="USD", help="Nothing dearer."),
-    click.option("--priority", type=int, hidden=True),
+    click.option("--priority", type=int, help="Order among jobs of one class; higher goes first."),
+    click.option(
+        "--priority-class", metavar="CLASS", help="service, interactive, batch (default) or opportunistic."
+    ),
+    click.option("--preset", metavar="NAME", help="Resources by name: `argosy pool presets`."),
+    click.option("--queue", metavar="PATH", help="Queue that it counts in: `argosy quota get`."),
 )
 
 
@@ -228,6 +233,8 @@ def _overrides(session: Session, flags: dict[str, Any], job_recovery: str | None
             "image_id",
             "max_hourly_cost",
             "priority",
+            "priority_class",
+            "preset",
         )
     }
     return Overrides(
@@ -236,6 +243,7 @@ def _overrides(session: Session, flags: dict[str, Any], job_recovery: str | None
         deadline=flags.get("deadline"),
         estimated_hours=flags.get("estimated_hours"),
         job_recovery=job_recovery,
+        scheduling={"queue": flags["queue"]} if flags["queue"] is not None else {},
         envs=pairs(flags["env_file"], flags["envs"], "--env"),
         secrets=pairs(flags["secret_file"], flags["secrets"], "--secret"),
     )

@@ -49,7 +49,7 @@ class Controllers(Protocol):
         """Every pool: the owned machines of each provider first, then the nodes of clusters, by name."""
 
     def queue_usage(self, rows: Snapshot) -> Sequence[QueueUsage]:
-        """What every queue of the tree has, owns and may use, over all pools; by path."""
+        """What every queue of the tree has and may have of the owned machines, by path. A cluster counts with all its nodes."""
 
     def refusals(self) -> Memory:
         """Where capacity was not there when it was asked for, lately."""

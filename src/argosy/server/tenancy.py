@@ -9,17 +9,16 @@ import msgspec
 
 from argosy.api import sharing as s
 from argosy.api.types import EventView
+from argosy.controllers.pool.asks import DEFAULT_CPUS_MILLI
 from argosy.model.errors import ArgosyError
 from argosy.model.ids import Clock
-from argosy.model.phases import WorkloadPhase
 from argosy.model.resources import Resources
 from argosy.model.rows import Attempt, Event, Node, Workload
 from argosy.model.scheduling import PRIORITY_CLASSES
 from argosy.model.task import Task
 from argosy.model.tenancy import TENANCY_ID, Amounts, Queue, Tenancy
-from argosy.planning.place import DEFAULT_CPUS_MILLI
 from argosy.planning.pool.ask import Need
-from argosy.planning.pool.picture import PoolPicture, Queued
+from argosy.planning.pool.picture import PoolPicture, Queued, is_of_cluster
 from argosy.planning.pool.quota import amounts_of, check_tenancy, leaf_of
 from argosy.server.exchange import Caller
 from argosy.server.pool_views import (
@@ -34,7 +33,7 @@ from argosy.server.pool_views import (
 )
 from argosy.server.ports import Controllers
 from argosy.server.queue_words import explain_queue, is_below, say_amount, view_queues
-from argosy.server.views import explain_waits, job_status
+from argosy.server.views import job_status
 from argosy.store.errors import Conflict
 from argosy.store.snapshot import Snapshot
 from argosy.store.store import Store
@@ -250,7 +249,7 @@ class Tenants:
             lines = why_it_waits(
                 workload,
                 waiting,
-                otherwise=self._otherwise(rows, workload, cluster),
+                otherwise=self._otherwise(rows, workload),
                 queued=queued,
                 among=len(picture.waiting) if picture is not None else 0,
                 pool=f"`{picture.name}`" if picture is not None else "",
@@ -292,12 +291,9 @@ class Tenants:
                     return picture, queued
         return None, None
 
-    def _otherwise(self, rows: Snapshot, workload: Workload, cluster: Workload | None) -> str:
+    def _otherwise(self, rows: Snapshot, workload: Workload) -> str:
         """What is known of a workload that waits for no pool."""
-        waits = self._controllers.waits(rows)
-        if cluster is not None and cluster.is_live and cluster.phase is not WorkloadPhase.RUNNING:
-            return explain_waits(cluster, rows, waits.get(cluster.id, "")).get(workload.id, "")
-        return waits.get(workload.id, "") or workload.detail
+        return self._controllers.waits(rows).get(workload.id, "") or workload.detail
 
     def _cluster_lines(self, rows: Snapshot, cluster: Workload) -> list[str]:
         lines = []
@@ -402,8 +398,13 @@ def amounts_of_request(text: str, num_nodes: int) -> Amounts:
 
 
 def capacity_of(pictures: Iterable[PoolPicture]) -> Amounts:
-    """What all machines of the pools have, by the names of `model.tenancy`; machines that stand in several count once."""
-    machines = {machine.id: machine for picture in pictures for machine in picture.machines}
+    """What all owned machines have, by the names of `model.tenancy`."""
+    machines = {
+        machine.id: machine
+        for picture in pictures
+        if not is_of_cluster(picture)
+        for machine in picture.machines
+    }
     amounts: Amounts = {}
 
     def add(name: str, amount: int) -> None:

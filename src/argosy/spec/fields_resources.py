@@ -365,7 +365,7 @@ _CANDIDATE: Final = (
     Field(
         name="preset",
         shape=Text(says="the name of a preset", check=str.strip),
-        doc="Resources by a name that the administrator gave (`argosy pool groups`); what stands beside it goes before it.",
+        doc="Resources by a name that the administrator gave (`argosy pool presets`); what stands beside it goes before it.",
         example="small",
         also=("profile", "size", "template"),
     ),

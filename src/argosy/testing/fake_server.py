@@ -32,12 +32,14 @@ from argosy.api import types as t
 from argosy.api.endpoints import API_VERSION, ENDPOINTS, PREFIX, Endpoint
 from argosy.api.location import socket_path
 from argosy.api.plans import no_offer
+from argosy.api.sharing import ExplainReply, PoolList, PoolView, QueueRequest, TenancyRequest
 from argosy.model.errors import ArgosyError
 from argosy.model.offer import Capacity, Choice, Offer, Plan, Rejection, Shape, waits_for
 from argosy.model.resources import Autostop, Infra
 from argosy.model.task import Task
+from argosy.model.tenancy import Tenancy
 from argosy.model.tree import Tree
-from argosy.testing import priced_answers
+from argosy.testing import priced_answers, shared_answers
 
 STARTED_MS: Final = 1_700_000_000_000
 GIB: Final = 1 << 30
@@ -120,6 +122,8 @@ class FakeServer:
         self.cut_inside_frame = False
         self.body_limit_bytes = 64 << 20
         self.budgets: dict[str, t.BudgetView] = {}
+        self.tenancy = Tenancy()
+        self.pools: tuple[PoolView, ...] = (shared_answers.POOL,)
         self.notes: tuple[str, ...] = ()  # of the catalog
         self.priced: Callable[[t.PlanReply, t.PlanRequest], t.PlanReply] = priced_answers.with_prices
         self.plan_of: Callable[[Task], t.PlanReply] = default_plan
@@ -230,6 +234,14 @@ class FakeServer:
                 )
             case "catalog_refreshing":
                 return priced_answers.refreshing(query["provider"], int(query["after"]))
+            case "tenancy":
+                return shared_answers.tenancy(self.tenancy)
+            case "explain_queue":
+                return shared_answers.explain_queue(query)
+            case "pools":
+                return PoolList(pools=self.pools)
+            case "explain":
+                return self._explain(path["workload"])
             case "budgets":
                 return t.BudgetList(budgets=tuple(self.budgets.values()))
             case "put_chunks":
@@ -265,6 +277,14 @@ class FakeServer:
                 return priced_answers.pipeline(request)
             case t.RefreshRequest():
                 return priced_answers.refreshing(request.provider, 0)
+            case TenancyRequest():
+                if request.rev not in (None, self.tenancy.rev):
+                    raise ArgosyError("conflict", "somebody changed the queues meanwhile")
+                self.tenancy = msgspec.structs.replace(request.tenancy, rev=self.tenancy.rev + 1)
+                return shared_answers.tenancy(self.tenancy)
+            case QueueRequest():
+                self.tenancy = shared_answers.with_queue(self.tenancy, request)
+                return shared_answers.tenancy(self.tenancy)
             case t.BudgetRequest():
                 self.budgets.pop(request.project, None)
                 if request.monthly_micro_usd:
@@ -386,6 +406,14 @@ class FakeServer:
         if job_id not in self.jobs:
             raise ArgosyError("not-found", f"there is no job `{job_id}`")
         return self.jobs[job_id]
+
+    def _explain(self, id: str) -> ExplainReply:
+        for cluster in self.clusters.values():
+            if cluster.id == id:
+                return shared_answers.explain(id, f"cluster `{cluster.name}`", cluster.status)
+        job = self._job(id)
+        where = f" of `{job.cluster}`" if job.cluster else ""
+        return shared_answers.explain(id, f"job {job.number}{where}", job.status)
 
     def _queue(self, query: dict[str, str]) -> t.JobList:
         cluster = query.get("cluster")

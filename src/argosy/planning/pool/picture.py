@@ -63,6 +63,11 @@ class Gang(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     num_nodes: int
 
 
+def is_of_cluster(picture: PoolPicture) -> bool:
+    """Whether these are the nodes of a cluster: they may be parts of machines that stand in another picture."""
+    return picture.id.startswith("clu-")
+
+
 def taken_of(picture: PoolPicture) -> Mapping[tuple[str, int], int]:
     """Milli-GPU that are held, by machine and device."""
     taken: dict[tuple[str, int], int] = {}

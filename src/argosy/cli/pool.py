@@ -1,0 +1,461 @@
+"""pool and explain: the machines, who holds which part of them, and why something waits."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+import click
+
+from argosy.cli.clusters import age
+from argosy.cli.session import Session, complete_cluster, json_option, pass_session
+from argosy.model.units import render_bytes, render_duration, render_milli
+
+if TYPE_CHECKING:
+    from argosy.api.sharing import ExplainReply, PoolView, QueueView
+    from argosy.model.tenancy import Tenancy
+
+_WAITING_SHOWN: Final = 10
+
+
+@click.group(
+    invoke_without_command=True,
+    epilog="""\b
+Examples:
+  argosy pool
+  argosy pool map
+  argosy pool map --html map.html
+  argosy pool groups
+""",
+)
+@json_option
+@click.pass_context
+def pool(context: click.Context, as_json: bool) -> None:
+    """The machines that are shared: what is free, who holds what, who waits. Without a command: `top`."""
+    if context.invoked_subcommand is None:
+        context.invoke(top, as_json=as_json)
+
+
+def _chosen(session: Session, names: tuple[str, ...]) -> tuple[PoolView, ...]:
+    """The pools that are meant; all when none is named. Errors: "not-found"."""
+    from argosy.model.errors import ArgosyError
+
+    pools = session.client.pools().pools
+    for name in names:
+        if not any(name in (pool.name, pool.id) for pool in pools):
+            from difflib import get_close_matches
+
+            near = get_close_matches(name, [pool.name for pool in pools], n=1)
+            raise ArgosyError(
+                "not-found",
+                f"there is no pool `{name}`",
+                hint=f"did you mean `{near[0]}`?" if near else "`argosy pool` lists them",
+            )
+    return tuple(pool for pool in pools if not names or pool.name in names or pool.id in names)
+
+
+@pool.command(
+    epilog="""\b
+Examples:
+  argosy pool top
+  argosy pool top dgx --json
+"""
+)
+@click.argument("pools", nargs=-1)
+@json_option
+@pass_session
+def top(session: Session, as_json: bool, pools: tuple[str, ...] = ()) -> None:
+    """Show each pool: GPUs used and free by model, by user and queue, nodes, who waits, and the largest gang that fits."""
+    from argosy.api.sharing import PoolList
+
+    chosen = _chosen(session, pools)
+    if as_json:
+        session.screen.json(PoolList(pools=chosen))
+        return
+    if not chosen:
+        session.screen.print(
+            "No pools: there are no owned machines and no running clusters. `argosy check` says more."
+        )
+        return
+    for number, each in enumerate(chosen):
+        if number:
+            session.screen.print()
+        _show_pool(session, each)
+
+
+def _show_pool(session: Session, pool: PoolView) -> None:
+    from argosy.cli.pool_drawing import used_milli
+
+    screen = session.screen
+    devices = [device for machine in pool.machines for device in machine.devices]
+    used = sum(map(used_milli, devices))
+    total = 1000 * len(devices)
+    cpus = sum(machine.cpus_milli for machine in pool.machines)
+    cpus_used = sum(machine.cpus_used_milli for machine in pool.machines)
+    parts = [f"{len(pool.machines)} node{'s' if len(pool.machines) != 1 else ''}"]
+    if total:
+        parts.append(f"{render_milli(used)} of {render_milli(total)} GPUs used")
+    parts.append(f"{render_milli(cpus_used)} of {render_milli(cpus)} CPUs used")
+    closed = sum(not machine.open for machine in pool.machines)
+    if closed:
+        parts.append(f"{closed} take{'s' if closed == 1 else ''} nothing new")
+    parts.append(
+        f"{len(pool.waiting)} wait{'s' if len(pool.waiting) == 1 else ''}" if pool.waiting else "none waits"
+    )
+    screen.print(f"{screen.paint(pool.name, 'bold', screen.out)}: {', '.join(parts)}")
+    if devices:
+        _model_table(session, pool)
+    if pool.holders:
+        _people_table(session, pool)
+    if pool.machines:
+        _machine_table(session, pool)
+    if pool.waiting:
+        _waiting_table(session, pool)
+
+
+def _model_table(session: Session, pool: PoolView) -> None:
+    from argosy.cli.pool_drawing import used_milli
+
+    models: dict[str, list[int]] = {}
+    for machine in pool.machines:
+        for device in machine.devices:
+            row = models.setdefault(device.device.model, [0, 0, 0])
+            row[0] += 1000
+            row[1] += used_milli(device)
+            row[2] += max(0, 1000 - used_milli(device)) if machine.open else 0
+    rows = []
+    for model in sorted(models):
+        total, used, free = models[model]
+        gangs = [gang for gang in pool.gangs if gang.model == model]
+        rows.append(
+            [
+                model,
+                render_milli(total),
+                render_milli(used),
+                render_milli(free),
+                ", ".join(
+                    f"{gang.num_nodes} node{'s' if gang.num_nodes > 1 else ''} with {gang.gpus}"
+                    for gang in gangs
+                )
+                or "no whole GPU",
+            ]
+        )
+    session.screen.print()
+    session.screen.table(
+        ("GPUS", "ALL", "USED", "FREE", "LARGEST GANGS THAT FIT NOW"), rows, right=("ALL", "USED", "FREE")
+    )
+
+
+def _people_table(session: Session, pool: PoolView) -> None:
+    """By user and queue, with those who only wait."""
+    gpus: dict[tuple[str, str], int] = {}
+    runs: dict[tuple[str, str], int] = {}
+    waits: dict[tuple[str, str], int] = {}
+    keys = [(holder.user, holder.queue) for holder in pool.holders]
+    for key in keys:
+        runs[key] = runs.get(key, 0) + 1
+    for machine in pool.machines:
+        for device in machine.devices:
+            for share in device.shares:
+                gpus[keys[share.holder]] = gpus.get(keys[share.holder], 0) + share.milli
+    for each in pool.waiting:
+        key = (each.user, each.queue)
+        waits[key] = waits.get(key, 0) + 1
+    order = sorted({*runs, *waits}, key=lambda key: (-gpus.get(key, 0), key))
+    session.screen.print()
+    session.screen.table(
+        ("USER", "QUEUE", "GPUS", "RUNNING", "WAITING"),
+        [
+            [
+                user or "-",
+                queue,
+                render_milli(gpus.get((user, queue), 0)),
+                str(runs.get((user, queue), "")),
+                str(waits.get((user, queue), "")),
+            ]
+            for user, queue in order
+        ],
+        right=("GPUS", "RUNNING", "WAITING"),
+    )
+
+
+def _machine_table(session: Session, pool: PoolView) -> None:
+    from argosy.cli.pool_drawing import used_milli
+
+    rows = []
+    for machine in pool.machines:
+        used = sum(map(used_milli, machine.devices))
+        models = sorted({device.device.model for device in machine.devices})
+        rows.append(
+            [
+                machine.name,
+                "open" if machine.open else "closed",
+                "/".join(models),
+                f"{render_milli(used)}/{len(machine.devices)}" if machine.devices else "",
+                f"{render_milli(machine.cpus_used_milli)}/{render_milli(machine.cpus_milli)}",
+                f"{render_bytes(machine.memory_used_bytes)} of {render_bytes(machine.memory_bytes)}",
+                ", ".join(machine.groups),
+                "/".join(machine.domains),
+                str(len(machine.holders) or ""),
+            ]
+        )
+    session.screen.print()
+    session.screen.table(
+        ("NODE", "STATE", "MODEL", "GPUS", "CPUS", "MEMORY", "GROUPS", "DOMAIN", "HOLDERS"),
+        rows,
+        right=("GPUS", "CPUS", "MEMORY", "HOLDERS"),
+    )
+
+
+def _waiting_table(session: Session, pool: PoolView) -> None:
+    from argosy.cli.pool_drawing import starts_in, wish_of
+
+    now_ms = session.now_ms()
+    session.screen.print()
+    session.screen.table(
+        ("WAITS", "JOB", "USER", "QUEUE", "ASKS FOR", "STARTS", "WHY"),
+        [
+            [
+                str(each.position or ""),
+                f"cluster {each.name}" if each.kind == "cluster" else f"{each.number} {each.name}".strip(),
+                each.user,
+                each.queue,
+                wish_of(each.gpu_milli, each.models, each.num_nodes),
+                "" if each.starts_at_ms is None else starts_in(each.starts_at_ms, now_ms),
+                each.text,
+            ]
+            for each in pool.waiting[:_WAITING_SHOWN]
+        ],
+        right=("WAITS",),
+    )
+    if len(pool.waiting) > _WAITING_SHOWN:
+        session.screen.say(f"and {len(pool.waiting) - _WAITING_SHOWN} more wait", "dim")
+
+
+@pool.command(
+    name="map",
+    epilog="""\b
+Examples:
+  argosy pool map
+  argosy pool map dgx --html map.html
+  argosy pool map --svg map.svg
+
+A block for each GPU in the colour of who holds it; parts of a GPU are as high as they are large. Without colours: `AA` holds
+a whole GPU, `a` a part, `··` is free, `--` takes nothing new.""",
+)
+@click.argument("pools", nargs=-1)
+@click.option("--html", metavar="FILE", help="Write a page of its own instead, with tooltips.")
+@click.option("--svg", metavar="FILE", help="Write a drawing of its own instead, with tooltips.")
+@json_option
+@pass_session
+def map_(session: Session, pools: tuple[str, ...], html: str | None, svg: str | None, as_json: bool) -> None:
+    """Draw nodes and GPUs as blocks in the colours of those who hold them."""
+    from argosy.api.sharing import PoolList
+    from argosy.cli.pool_drawing import render_html, render_svg
+
+    chosen = _chosen(session, pools)
+    if as_json:
+        session.screen.json(PoolList(pools=chosen))
+        return
+    now_ms = session.now_ms()
+    if html is not None:
+        _write(session, html, render_html(chosen, now_ms=now_ms))
+    if svg is not None:
+        _write(session, svg, render_svg(chosen, now_ms=now_ms))
+    if html is None and svg is None:
+        for number, each in enumerate(chosen):
+            if number:
+                session.screen.print()
+            _draw(session, each)
+        if not chosen:
+            session.screen.print("No pools: there are no owned machines and no running clusters.")
+
+
+def _write(session: Session, name: str, text: str) -> None:
+    from argosy.model.errors import ArgosyError
+
+    try:
+        (session.cwd / Path(name).expanduser()).write_text(text, encoding="utf-8")
+    except OSError as error:
+        raise ArgosyError("usage", f"`{name}` cannot be written: {error.strerror}") from None
+    session.screen.say(f"written: {name}")
+
+
+def _draw(session: Session, pool: PoolView) -> None:
+    from argosy.cli.pool_drawing import draw_rows, people_of
+
+    screen = session.screen
+    coloured = screen.has_colours(screen.out)
+    screen.print(screen.paint(pool.name, "bold", screen.out))
+    for name, cells, note in draw_rows(pool, width=screen.columns(), coloured=coloured):
+        blocks = "".join(
+            cell.text if cell.shade is None else screen.shade(cell.text, cell.shade) for cell in cells
+        )
+        screen.print(f"{name}  {blocks} {note}".rstrip())
+    people = people_of(pool)
+    if not people:
+        screen.print("nobody holds anything")
+        return
+    legend = []
+    for person in people.values():
+        mark = screen.shade("██", person.shade) if coloured else person.letter
+        what = f"{render_milli(person.gpu_milli)} GPUs" if person.gpu_milli else f"{person.workloads} running"
+        legend.append((f"{mark} {person.user or 'somebody'} ({what})", len(person.user) + len(what) + 6))
+    line, at = "", 0
+    for text, wide in legend:
+        if at and at + wide > screen.columns():
+            screen.print(line.rstrip())
+            line, at = "", 0
+        line += text + "   "
+        at += wide + 3
+    screen.print(line.rstrip())
+
+
+@pool.command(
+    epilog="""\b
+Examples:
+  argosy pool groups
+  argosy pool groups --json
+"""
+)
+@json_option
+@pass_session
+def groups(session: Session, as_json: bool) -> None:
+    """Show groups of nodes: which nodes, for which kinds of work, for which queues."""
+    tenancy: Tenancy = session.client.tenancy().tenancy
+    if as_json:
+        session.screen.json(tenancy.groups)
+        return
+    if not tenancy.groups:
+        session.screen.print("No groups: every node is open to everybody. `argosy quota apply` sets them.")
+        return
+    pools = session.client.pools().pools
+    rows = []
+    for group in tenancy.groups:
+        mine = {
+            machine.id: machine for pool in pools for machine in pool.machines if group.name in machine.groups
+        }
+        rows.append(
+            [
+                group.name,
+                ", ".join(group.nodes),
+                str(len(mine)),
+                str(sum(len(machine.devices) for machine in mine.values()) or ""),
+                ", ".join(group.kinds) or "all",
+                ", ".join(group.queues) or "all",
+            ]
+        )
+    session.screen.table(("GROUP", "NODES", "NOW", "GPUS", "KINDS", "QUEUES"), rows, right=("NOW", "GPUS"))
+
+
+@pool.command(
+    epilog="""\b
+Examples:
+  argosy pool presets
+  argosy launch --preset small -- python train.py
+"""
+)
+@json_option
+@pass_session
+def presets(session: Session, as_json: bool) -> None:
+    """Show resources by name, for `--preset`."""
+    tenancy: Tenancy = session.client.tenancy().tenancy
+    if as_json:
+        session.screen.json(tenancy.presets)
+    elif not tenancy.presets:
+        session.screen.print("No presets. `argosy quota apply` sets them.")
+    else:
+        rows = [[preset.name, preset.resources.render()] for preset in tenancy.presets]
+        session.screen.table(("PRESET", "RESOURCES"), rows)
+
+
+# -- explain ------------------------------------------------------------------------------------------------------
+
+
+@click.command(
+    epilog="""\b
+Examples:
+  argosy explain dev 3
+  argosy explain 12
+  argosy explain dev
+
+A number alone is a managed job, a name alone a cluster. Ends with 0 also when the job waits."""
+)
+@click.argument("words", nargs=-1, metavar="[CLUSTER] JOB | CLUSTER", shell_complete=complete_cluster)
+@json_option
+@pass_session
+def explain(session: Session, words: tuple[str, ...], as_json: bool) -> None:
+    """Say why a job or cluster waits, when it probably starts and what would help; or why it is where it is."""
+    from argosy.cli.jobs import find_job
+
+    if not 1 <= len(words) <= 2:
+        raise click.UsageError("name a managed job, a cluster, or a cluster and a job")
+    client = session.client
+    if len(words) == 2:
+        workload_id = find_job(session, words[0], words[1]).id
+    elif words[0].startswith(("job-", "clu-")):
+        workload_id = words[0]
+    elif words[0].isdigit():
+        workload_id = find_job(session, None, words[0]).id
+    else:
+        workload_id = client.cluster(words[0]).id
+    reply = client.explain(workload_id)
+    if as_json:
+        session.screen.json(reply)
+    else:
+        _show_explanation(session, reply)
+
+
+def _show_explanation(session: Session, reply: ExplainReply) -> None:
+    screen = session.screen
+    now_ms = session.now_ms()
+    screen.print(f"{reply.title}: {screen.status(reply.status, screen.out)}")
+    for line in reply.lines:
+        screen.print(f"- {line}")
+    if reply.queue is not None:
+        screen.print(f"- {_queue_line(reply.queue)}")
+    if reply.attempts:
+        screen.print()
+        screen.table(
+            ("ATTEMPT", "STATUS", "PLACED", "RAN", "WHERE", "WHY"),
+            [
+                [
+                    str(each.number),
+                    each.status,
+                    f"{age(each.placed_ms, now_ms)} ago" if each.placed_ms else "",
+                    render_duration(max(0, (each.ended_ms or now_ms) - each.running_ms) / 1000)
+                    if each.running_ms
+                    else "",
+                    _shortened(each.where),
+                    "; ".join(part for part in (each.why, each.detail) if part),
+                ]
+                for each in reply.attempts
+            ],
+            right=("ATTEMPT", "PLACED", "RAN"),
+        )
+    if reply.events:
+        screen.print()
+        for event in reply.events:
+            screen.print(f"{age(event.at_ms, now_ms).rjust(8)} ago  {event.text}")
+
+
+def _shortened(where: Sequence[str]) -> str:
+    return (
+        f"{where[0]}; and {len(where) - 1} more node{'s' if len(where) > 2 else ''}"
+        if len(where) > 1
+        else "".join(where)
+    )
+
+
+def _queue_line(queue: QueueView) -> str:
+    from argosy.spec.tenancy import render_amount
+
+    names = [name for name in ("gpus", "cpus", "memory") if name in queue.used] or ["gpus"]
+    name = names[0]
+    parts = [f"its queue `{queue.path}` uses {render_amount(name, queue.used.get(name, 0))} {name}"]
+    for word, amounts in (("deserves", queue.deserved), ("may have", queue.limit)):
+        if name in amounts:
+            parts.append(f"{word} {render_amount(name, amounts[name])}")
+    parts.append(f"{queue.running} run, {queue.waiting} wait")
+    return ", ".join(parts)

@@ -1,0 +1,417 @@
+"""Pools as drawings: blocks in a terminal, SVG, and a page of its own. Pure: replies in, text out.
+
+One cell for each GPU, in the colour of who holds it. Parts of a GPU are as high as they are large. Light and dark follow the
+reader's system; nothing is loaded from anywhere.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from html import escape
+from typing import TYPE_CHECKING, Final, NamedTuple
+
+from argosy.model.units import render_bytes, render_duration, render_milli
+
+if TYPE_CHECKING:
+    from argosy.api.sharing import DeviceView, HolderView, MachineView, PoolView
+
+WHOLE_MILLI: Final = 1000
+_HEIGHTS: Final = "▁▂▃▄▅▆▇█"
+_LETTERS: Final = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
+#: For up to twelve users: apart in hue and in lightness, readable on white and on black. (terminal, light page, dark page)
+_COLOURS: Final = (
+    (33, "#2f74d0", "#5b9bf0"),
+    (208, "#d9730d", "#f29b47"),
+    (35, "#1f8a5b", "#43b584"),
+    (170, "#a846b0", "#cd7bd4"),
+    (178, "#b08800", "#dcb53c"),
+    (45, "#0b8c9e", "#3fbccd"),
+    (161, "#c2325f", "#ea6f94"),
+    (107, "#6a8f1f", "#9cc250"),
+    (99, "#6253c7", "#9587ee"),
+    (173, "#9c5b33", "#c98b63"),
+    (31, "#3b6a94", "#7aa7cf"),
+    (132, "#8a4a6f", "#c084a4"),
+)
+
+
+class Person(NamedTuple):
+    """A user of the pool, with a colour and a letter."""
+
+    user: str
+    rank: int  # among the others: chooses colour and letter
+    gpu_milli: int
+    workloads: int
+
+    @property
+    def letter(self) -> str:
+        return _LETTERS[self.rank] if self.rank < len(_LETTERS) else "*"
+
+    @property
+    def shade(self) -> int:
+        """Of 256 colours."""
+        return _COLOURS[self.rank % len(_COLOURS)][0]
+
+
+def people_of(pool: PoolView) -> dict[str, Person]:
+    """Who holds something, by name; those with most GPUs first, then by name."""
+    milli: dict[str, int] = {}
+    count: dict[str, int] = {}
+    for holder in pool.holders:
+        milli.setdefault(holder.user, 0)
+        count[holder.user] = count.get(holder.user, 0) + 1
+    for machine in pool.machines:
+        for device in machine.devices:
+            for share in device.shares:
+                milli[pool.holders[share.holder].user] += share.milli
+    ranked = sorted(milli, key=lambda user: (-milli[user], user))
+    return {user: Person(user, rank, milli[user], count[user]) for rank, user in enumerate(ranked)}
+
+
+def used_milli(device: DeviceView) -> int:
+    return sum(share.milli for share in device.shares)
+
+
+# -- terminal -----------------------------------------------------------------------------------------------------
+
+
+class Cell(NamedTuple):
+    """Characters of one colour; `shade` None: no colour."""
+
+    text: str
+    shade: int | None = None
+
+
+def draw_rows(pool: PoolView, *, width: int, coloured: bool) -> Iterator[tuple[str, tuple[Cell, ...], str]]:
+    """(name, cells of its GPUs, what its CPUs do) of each machine, cells wrapped so that no line is wider than `width`.
+
+    Without colours, letters stand for people: `AA` holds a whole GPU, `a` a part, `··` is free.
+    """
+    people = people_of(pool)
+    longest = max((len(machine.name) for machine in pool.machines), default=0)
+    name_width = max(4, min(longest, max(8, width // 3)))
+    most = max((len(machine.devices) for machine in pool.machines), default=0)
+    cpus_width = max((len(_cpus(machine)) for machine in pool.machines), default=0)
+    room = width - name_width - 2
+    with_cpus = room >= 3 * most + cpus_width + 1
+    wide = room >= 3 * most
+    for machine in pool.machines:
+        name = machine.name if len(machine.name) <= name_width else machine.name[: name_width - 1] + "…"
+        cells = [
+            _cell(device, machine, pool, people, coloured=coloured, wide=wide) for device in machine.devices
+        ]
+        per_line = max(1, room // (3 if wide else 1))
+        lines = [cells[at : at + per_line] for at in range(0, len(cells), per_line)] or [[]]
+        for number, line in enumerate(lines):
+            spaced = [each for cell in line for each in (*cell, *((Cell(" "),) if wide else ()))]
+            missing = most - len(line) if len(lines) == 1 else 0
+            spaced.append(Cell((" " * (3 if wide else 1)) * missing))
+            note = (_cpus(machine) if with_cpus else "") if number == 0 else ""
+            if number == 0 and not machine.open:
+                note = f"{note} closed".strip()
+            yield (name if number == 0 else "").ljust(name_width), tuple(spaced), note
+
+
+def _cpus(machine: MachineView) -> str:
+    return f"{render_milli(machine.cpus_used_milli)}/{render_milli(machine.cpus_milli)} CPUs"
+
+
+def _cell(
+    device: DeviceView,
+    machine: MachineView,
+    pool: PoolView,
+    people: dict[str, Person],
+    *,
+    coloured: bool,
+    wide: bool,
+) -> tuple[Cell, ...]:
+    """Two characters, or one where it is narrow."""
+    holders = sorted(device.shares, key=lambda share: (-share.milli, share.holder))
+    size = 2 if wide else 1
+    if not holders:
+        return (Cell(("··" if machine.open else "--")[:size]),)
+    persons = [people[pool.holders[share.holder].user] for share in holders]
+    if len(holders) == 1 and holders[0].milli >= WHOLE_MILLI:
+        person = persons[0]
+        return (Cell(("█" if coloured else person.letter) * size, person.shade if coloured else None),)
+    if coloured:
+        if size == 1 or len(holders) == 1:
+            height = _height(used_milli(device) if size == 1 else holders[0].milli)
+            return (Cell(height * size, persons[0].shade),)
+        return tuple(
+            Cell(_height(share.milli), person.shade)
+            for share, person in list(zip(holders, persons, strict=True))[:2]
+        )
+    letters = [person.letter.lower() for person in persons]
+    if size == 1:
+        return (Cell(letters[0]),)
+    second = "·" if len(letters) == 1 else letters[1] if len(letters) == 2 else "+"
+    return (Cell(letters[0] + second),)
+
+
+def _height(milli: int) -> str:
+    return _HEIGHTS[max(0, min(7, -(-milli * 8 // WHOLE_MILLI) - 1))]
+
+
+# -- SVG and HTML -------------------------------------------------------------------------------------------------
+
+_CELL: Final = 22
+_GAP: Final = 4
+_NAME_MAX: Final = 26  # characters
+_MARGIN: Final = 16
+_LINE: Final = _CELL + 8
+_PER_LINE: Final = 16
+
+_STYLE: Final = """
+  .map { --bg: #ffffff; --fg: #1c2430; --soft: #667085; --free: #e8ecf2; --edge: #c7d0dc; --shut: #f6d9d5; %(light)s }
+  @media (prefers-color-scheme: dark) {
+    .map { --bg: #12161c; --fg: #e7ebf0; --soft: #98a2b3; --free: #232a34; --edge: #3a4452; --shut: #4a2623; %(dark)s }
+  }
+  .map { background: var(--bg); color: var(--fg); font-family: system-ui, sans-serif; }
+  .map text { fill: var(--fg); font-size: 13px; } .map .soft { fill: var(--soft); font-size: 12px; }
+  .map .head { font-size: 15px; font-weight: 600; }
+  .map .free { fill: var(--free); stroke: var(--edge); } .map .shut { fill: var(--shut); stroke: var(--edge); }
+  .map .part:hover, .map .free:hover { stroke: var(--fg); stroke-width: 1.5; }
+"""
+
+
+def render_svg(pools: Sequence[PoolView], *, now_ms: int) -> str:
+    """All pools as one drawing that needs nothing else. Tooltips say who holds what."""
+    body: list[str] = []
+    y, width = _MARGIN, 460
+    people = _everybody(pools)
+    for pool in pools:
+        lines, y, wide = _draw_pool(pool, people, y, now_ms)
+        body += lines
+        width = max(width, wide)
+    legend, y, wide = _draw_legend(people, y)
+    body += legend
+    width = max(width, wide)
+    return "\n".join(
+        [
+            f'<svg xmlns="http://www.w3.org/2000/svg" class="map" viewBox="0 0 {width} {y}" width="{width}" height="{y}" '
+            'role="img" aria-label="Who holds which GPU">',
+            f"<style>{_style(people)}</style>",
+            f'<rect width="{width}" height="{y}" fill="var(--bg)"/>',
+            *body,
+            "</svg>",
+            "",
+        ]
+    )
+
+
+def render_html(pools: Sequence[PoolView], *, now_ms: int) -> str:
+    """A page of its own with the drawing, and who waits below it."""
+    drawing = render_svg(pools, now_ms=now_ms)
+    waiting = "".join(_waiting_table(pool, now_ms) for pool in pools if pool.waiting)
+    return (
+        '<!doctype html>\n<html lang="en"><head><meta charset="utf-8"><meta name="viewport" '
+        'content="width=device-width, initial-scale=1"><title>Argosy pool</title>\n<style>\n'
+        "  :root { color-scheme: light dark; }\n"
+        "  body { margin: 0; padding: 16px; background: #ffffff; color: #1c2430; font-family: system-ui, sans-serif; }\n"
+        "  @media (prefers-color-scheme: dark) { body { background: #12161c; color: #e7ebf0; } }\n"
+        "  .scroll { overflow-x: auto; } h2 { font-size: 15px; margin: 20px 16px 6px; }\n"
+        "  table { border-collapse: collapse; margin: 0 16px; font-size: 13px; }\n"
+        "  th, td { text-align: left; padding: 4px 14px 4px 0; border-bottom: 1px solid #8884;"
+        " vertical-align: top; }\n  td.number { text-align: right; }\n"
+        "</style></head>\n<body>\n"
+        f'<div class="scroll">\n{drawing}</div>\n{waiting}</body></html>\n'
+    )
+
+
+def _everybody(pools: Sequence[PoolView]) -> dict[str, Person]:
+    """Of all pools: one colour for each."""
+    milli: dict[str, int] = {}
+    count: dict[str, int] = {}
+    for pool in pools:
+        for person in people_of(pool).values():
+            milli[person.user] = milli.get(person.user, 0) + person.gpu_milli
+            count[person.user] = count.get(person.user, 0) + person.workloads
+    ranked = sorted(milli, key=lambda user: (-milli[user], user))
+    return {user: Person(user, rank, milli[user], count[user]) for rank, user in enumerate(ranked)}
+
+
+def _style(people: dict[str, Person]) -> str:
+    def colours(which: int) -> str:
+        return " ".join(
+            f"--u{person.rank}: {_COLOURS[person.rank % len(_COLOURS)][which]};" for person in people.values()
+        )
+
+    rules = " ".join(f".map .u{person.rank} {{ fill: var(--u{person.rank}); }}" for person in people.values())
+    return _STYLE % {"light": colours(1), "dark": colours(2)} + f"  {rules}\n"
+
+
+def _draw_pool(pool: PoolView, people: dict[str, Person], y: int, now_ms: int) -> tuple[list[str], int, int]:
+    total = sum(len(machine.devices) for machine in pool.machines) * WHOLE_MILLI
+    used = sum(used_milli(device) for machine in pool.machines for device in machine.devices)
+    nodes = f"{len(pool.machines)} node{'s' if len(pool.machines) != 1 else ''}"
+    gpus = f", {render_milli(used)} of {render_milli(total)} GPUs used" if total else ""
+    waits = f", {len(pool.waiting)} wait" if pool.waiting else ""
+    lines = [
+        f'<text class="head" x="{_MARGIN}" y="{y + 14}">{escape(pool.name)}'
+        f'<tspan class="soft" dx="10" font-weight="400">{nodes}{gpus}{waits}</tspan></text>'
+    ]
+    y += 28
+    most = max((len(machine.devices) for machine in pool.machines), default=0)
+    cells = min(most, _PER_LINE)
+    left = _MARGIN + 20 + 7 * max((min(len(each.name), _NAME_MAX) for each in pool.machines), default=0)
+    right = left + cells * (_CELL + _GAP) + 10
+    for machine in pool.machines:
+        closed = "" if machine.open else " (takes nothing new)"
+        tip = escape(_machine_tip(machine) + closed)
+        name = machine.name if len(machine.name) <= _NAME_MAX else machine.name[: _NAME_MAX - 1] + "…"
+        lines.append(f'<text x="{_MARGIN}" y="{y + 16}">{escape(name)}<title>{tip}</title></text>')
+        for number, device in enumerate(machine.devices):
+            x = left + (number % _PER_LINE) * (_CELL + _GAP)
+            top = y + (number // _PER_LINE) * (_CELL + _GAP)
+            lines += _draw_device(pool, machine, device, people, x, top, now_ms)
+        lines += _draw_cpus(pool, machine, people, right, y, now_ms)
+        rows = max(1, -(-len(machine.devices) // _PER_LINE))
+        y += rows * (_CELL + _GAP) + _LINE - _CELL - _GAP
+    return lines, y + 12, right + 150
+
+
+def _draw_device(
+    pool: PoolView,
+    machine: MachineView,
+    device: DeviceView,
+    people: dict[str, Person],
+    x: int,
+    y: int,
+    now_ms: int,
+) -> list[str]:
+    what = f"GPU {device.device.index} {device.device.model} of {machine.name}"
+    free = max(0, WHOLE_MILLI - used_milli(device))
+    kind = "free" if machine.open else "shut"
+    state = f"{render_milli(free)} free" if machine.open else "the node takes nothing new"
+    lines = [
+        f'<rect class="{kind}" x="{x}" y="{y}" width="{_CELL}" height="{_CELL}" rx="4">'
+        f"<title>{escape(f'{what}: {state}')}</title></rect>"
+    ]
+    bottom = float(y + _CELL)
+    for share in device.shares:
+        holder = pool.holders[share.holder]
+        height = _CELL * min(share.milli, WHOLE_MILLI) / WHOLE_MILLI
+        bottom -= height
+        by = f" by {share.mechanism}" if share.mechanism else ""
+        part = "all" if share.milli >= WHOLE_MILLI else f"{render_milli(share.milli)}{by}"
+        tip = f"{what}: {part} held by {holder_line(holder, now_ms)}"
+        lines.append(
+            f'<rect class="part u{people[holder.user].rank}" x="{x}" y="{max(float(y), bottom):g}" width="{_CELL}" '
+            f'height="{height:g}" rx="{4 if share.milli >= WHOLE_MILLI else 2}"><title>{escape(tip)}</title></rect>'
+        )
+    return lines
+
+
+def _draw_cpus(
+    pool: PoolView, machine: MachineView, people: dict[str, Person], x: int, y: int, now_ms: int
+) -> list[str]:
+    """A narrow bar of the CPUs."""
+    width = 60
+    part = min(1.0, machine.cpus_used_milli / machine.cpus_milli) if machine.cpus_milli else 0
+    owners = [pool.holders[index] for index in machine.holders]
+    tip = escape(_machine_tip(machine) + "".join(f"\n{holder_line(each, now_ms)}" for each in owners))
+    shade = f"u{people[owners[0].user].rank}" if len({each.user for each in owners}) == 1 else ""
+    fill = f'class="part {shade}"' if shade else 'fill="var(--soft)"'
+    return [
+        f'<rect class="free" x="{x}" y="{y + 7}" width="{width}" height="8" rx="4"><title>{tip}</title></rect>',
+        f'<rect {fill} x="{x}" y="{y + 7}" width="{width * part:g}" height="8" rx="4"><title>{tip}</title></rect>',
+        f'<text class="soft" x="{x + width + 8}" y="{y + 15}">{escape(_cpus(machine))}<title>{tip}</title></text>',
+    ]
+
+
+def _machine_tip(machine: MachineView) -> str:
+    parts = [
+        machine.name,
+        _cpus(machine) + " used",
+        f"{render_bytes(machine.memory_used_bytes)} of {render_bytes(machine.memory_bytes)} used",
+    ]
+    if machine.groups:
+        parts.append("groups: " + ", ".join(machine.groups))
+    if machine.domains:
+        parts.append("in " + "/".join(machine.domains))
+    if machine.taints:
+        parts.append("taints: " + ", ".join(machine.taints))
+    return "; ".join(parts)
+
+
+def holder_line(holder: HolderView, now_ms: int) -> str:
+    """Who it is and for how long: `ann's job 12 (train), 2h 5m, preemptible`."""
+    what = f"cluster {holder.name}" if holder.kind == "cluster" else f"job {holder.number}"
+    named = f" ({holder.name})" if holder.kind != "cluster" and holder.name else ""
+    parts = [f"{holder.user or 'somebody'}'s {what}{named}"]
+    if holder.queue:
+        parts.append(f"queue {holder.queue}")
+    if holder.started_ms:
+        parts.append(f"for {render_duration(max(0, now_ms - holder.started_ms) / 1000)}")
+    if holder.ends_at_ms is not None and holder.ends_at_ms > now_ms:
+        parts.append(f"about {render_duration((holder.ends_at_ms - now_ms) / 1000)} left")
+    if holder.preemptible:
+        parts.append("preemptible")
+    if holder.leaving:
+        parts.append("being ended")
+    return ", ".join(parts)
+
+
+def _draw_legend(people: dict[str, Person], y: int) -> tuple[list[str], int, int]:
+    lines: list[str] = []
+    x, right = _MARGIN, 0
+    for person in people.values():
+        text = (
+            f"{person.user or 'somebody'}: {render_milli(person.gpu_milli)} GPUs, {person.workloads} running"
+        )
+        wide = 24 + 7 * len(text) + 18
+        if x > _MARGIN and x + wide > 760:
+            x, y = _MARGIN, y + 22
+        lines.append(f'<rect class="u{person.rank}" x="{x}" y="{y}" width="14" height="14" rx="3"/>')
+        lines.append(f'<text class="soft" x="{x + 20}" y="{y + 11}">{escape(text)}</text>')
+        x += wide
+        right = max(right, x)
+    if not people:
+        lines.append(f'<text class="soft" x="{_MARGIN}" y="{y + 11}">nobody holds anything</text>')
+    return lines, y + 22 + _MARGIN, right + _MARGIN
+
+
+def _waiting_table(pool: PoolView, now_ms: int) -> str:
+    rows = []
+    for each in pool.waiting:
+        starts = "" if each.starts_at_ms is None else starts_in(each.starts_at_ms, now_ms)
+        what = f"cluster {each.name}" if each.kind == "cluster" else f"{each.number} {each.name}".strip()
+        rows.append(
+            "<tr>"
+            + f'<td class="number">{each.position}</td>'
+            + "".join(
+                f"<td>{escape(cell)}</td>"
+                for cell in (
+                    what,
+                    each.user,
+                    each.queue,
+                    wish_of(each.gpu_milli, each.models, each.num_nodes),
+                    starts,
+                    each.text,
+                )
+            )
+            + "</tr>"
+        )
+    head = "".join(
+        f"<th>{name}</th>" for name in ("", "job", "user", "queue", "asks for", "starts", "why it waits")
+    )
+    return f"<h2>{escape(pool.name)}: {len(pool.waiting)} wait</h2>\n<table><tr>{head}</tr>\n{''.join(rows)}</table>\n"
+
+
+def starts_in(starts_at_ms: int, now_ms: int) -> str:
+    """
+    >>> starts_in(90_000, 0), starts_in(0, 5)
+    ('~1m 30s', 'soon')
+    """
+    left_s = (starts_at_ms - now_ms) / 1000
+    return f"~{render_duration(left_s)}" if left_s >= 1 else "soon"
+
+
+def wish_of(gpu_milli: int, models: Sequence[str], num_nodes: int) -> str:
+    """
+    >>> wish_of(8000, ("A100", "H100"), 2), wish_of(0, (), 1)
+    ('A100|H100:8 x2', 'CPUs')
+    """
+    wish = f"{'|'.join(models) or 'GPU'}:{render_milli(gpu_milli)}" if gpu_milli else "CPUs"
+    return wish + (f" x{num_nodes}" if num_nodes > 1 else "")
