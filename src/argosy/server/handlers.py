@@ -18,7 +18,7 @@ from argosy.infra.provider import Want
 from argosy.model.errors import ArgosyError
 from argosy.model.ids import Clock
 from argosy.model.offer import Capacity
-from argosy.model.phases import Outcome, WorkloadPhase
+from argosy.model.phases import Outcome
 from argosy.model.rows import Attempt, Claim, Workload
 from argosy.model.task import JobSpec
 from argosy.planning.pool.picture import Queued
@@ -35,7 +35,7 @@ from argosy.server.refusals import no_cluster
 from argosy.server.spending import Rates, grouped, saved
 from argosy.server.tenancy import Tenants
 from argosy.server.terminal import serve_terminal
-from argosy.server.views import explain_waits, view_cluster, view_cost, view_job
+from argosy.server.views import view_cluster, view_cost, view_job
 from argosy.store.snapshot import Snapshot
 from argosy.store.store import Store
 
@@ -278,8 +278,6 @@ class Handlers:
             after=exchange.text("after") or None,
         )
         waits = self._controllers.waits(snapshot)
-        if cluster is not None and cluster.is_live:
-            waits = explain_waits(cluster, snapshot, waits.get(cluster.id, ""))
         attempts = await self._failed_attempts(jobs)
         queued = self._tenants.queued(snapshot, jobs)
         views = tuple(
@@ -325,8 +323,6 @@ class Handlers:
             cluster = await self._store.load(job.cluster_id)
             if isinstance(cluster, Workload):
                 name = cluster.name
-                if job.phase is WorkloadPhase.QUEUED and cluster.is_live:
-                    waits = explain_waits(cluster, snapshot, waits.get(cluster.id, ""))
         attempts = await self._store.load_attempts(job.id)
         last = attempts[-1] if attempts else None
         queued = self._tenants.queued(snapshot, (job,)).get(job.id)

@@ -22,7 +22,7 @@ from argosy.model.rows import Attempt, Workload
 from argosy.model.task import JobSpec
 from argosy.server.exchange import encode
 from argosy.server.ports import Controllers
-from argosy.server.views import explain_waits, job_status, render_reason
+from argosy.server.views import job_status, render_reason
 from argosy.store.store import Store
 
 PIECE_BYTES: Final = 256 << 10
@@ -247,20 +247,15 @@ class LogStreams:
 
     async def _waits(self, job: Workload) -> str:
         snapshot = await self._store.snapshot()
-        if job.cluster_id is not None and job.phase is WorkloadPhase.QUEUED:
-            cluster = snapshot.workloads.get(job.cluster_id)
-            text = ""
-            if cluster is not None:
-                texts = explain_waits(
-                    cluster, snapshot, self._controllers.waits(snapshot).get(cluster.id, "")
-                )
-                text = texts.get(job.id, "")
-            return "" if text == "starts now" else text
         if job.phase is WorkloadPhase.RECOVERING:
             why = render_reason(job.reason, job.detail) if job.reason is not None else job.detail
-            return f"recovers: {why}" if why else "recovers"
+            waits = self._controllers.waits(snapshot).get(job.id, "") if job.reason is Reason.EVICTED else ""
+            return f"recovers: {why}" + (f"; {waits}" if waits else "") if why else "recovers"
         if job.phase is WorkloadPhase.QUEUED:
-            return self._controllers.waits(snapshot).get(job.id) or job.detail or "waits for nodes"
+            text = self._controllers.waits(snapshot).get(job.id) or job.detail
+            return (
+                "" if text == "starts now" else text or ("waits for nodes" if job.cluster_id is None else "")
+            )
         return ""
 
     async def _end(self, job: Workload, number: int, offsets: dict[int, int]) -> Frame:

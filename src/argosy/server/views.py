@@ -12,8 +12,6 @@ from argosy.model.phases import Desired, NodePhase, WorkloadPhase
 from argosy.model.reasons import REASONS, Reason
 from argosy.model.rows import Attempt, Claim, Node, Workload
 from argosy.model.task import ClusterSpec, JobSpec
-from argosy.planning import ask_of, explain_shortage, place, rooms
-from argosy.planning.place import Placed
 from argosy.planning.pool.picture import Queued
 from argosy.server.ports import ObservedFacts
 from argosy.server.spending import HOUR_MS, Rates
@@ -156,41 +154,6 @@ def job_status(job: Workload) -> str:
     if job.desired is Desired.END and job.phase is not WorkloadPhase.FINISHED:
         return WorkloadPhase.STOPPING.value
     return job.phase.value
-
-
-def explain_waits(cluster: Workload, snapshot: Snapshot, cluster_waits: str = "") -> Mapping[str, str]:
-    """Why each queued job of a live cluster waits, by id. `cluster_waits`: why the cluster itself does."""
-    queued = [job for job in snapshot.jobs_of(cluster.id) if job.phase is WorkloadPhase.QUEUED]
-    if not queued:
-        return {}
-    if cluster.phase is not WorkloadPhase.RUNNING:
-        text = {
-            WorkloadPhase.STOPPED: f"waits for the cluster, which is stopped: `argosy start {cluster.name}`",
-            WorkloadPhase.QUEUED: "waits for the cluster, which "
-            + (cluster_waits or cluster.detail or "has no nodes yet"),
-        }.get(cluster.phase, f"waits for the cluster, which is {cluster.phase.value}")
-        return {job.id: text for job in queued}
-    nodes = snapshot.nodes_of(cluster.id)
-    ready = [node for node in nodes if node.phase is NodePhase.READY]
-    live = [
-        attempt
-        for job in snapshot.jobs_of(cluster.id)
-        if (attempt := snapshot.attempt_of(job.id)) is not None
-    ]
-    names = {job.id: f"job {job.number}" for job in snapshot.jobs_of(cluster.id)}
-    result: dict[str, str] = {}
-    asks = (ask_of(job.id, job.spec.task) for job in queued if isinstance(job.spec, JobSpec))
-    blocked: str | None = None
-    for answer in place(rooms(ready, live), asks):
-        if isinstance(answer, Placed):
-            result[answer.ask.id] = "starts now"
-        else:
-            result[answer.ask.id] = explain_shortage(answer, ready or nodes, live, names)
-            blocked = names[answer.ask.id]
-    for job in queued:
-        if job.id not in result:
-            result[job.id] = f"waits behind {blocked or 'others'}: jobs of a cluster start in order"
-    return result
 
 
 def view_cost(

@@ -173,6 +173,8 @@ class _Kept:
 class PoolBook:
     """All pools of one server. Not for use by two threads."""
 
+    kind: type[Books] = Books
+
     def __init__(self) -> None:
         self._clusters: dict[str, _Kept] = {}
         self._owned: _Kept | None = None
@@ -240,7 +242,7 @@ class PoolBook:
         owner = queue_of(cluster, tenancy)
         kept = self._clusters.get(cluster.id)
         if kept is None or (kept.seen is not None and kept.seen.owner != owner):
-            kept = self._clusters[cluster.id] = _Kept(Books(tenancy, owner))
+            kept = self._clusters[cluster.id] = _Kept(self.kind(tenancy, owner))
         books = kept.books
         seen = _Seen(tenancy, view.history, (), owner)
         self._renew(kept, seen)
@@ -273,7 +275,7 @@ class PoolBook:
         self.follow(view.rows)
         tenancy = view.rows.tenancy
         if self._owned is None:
-            self._owned = _Kept(Books(tenancy, ""))
+            self._owned = _Kept(self.kind(tenancy, ""))
         kept = self._owned
         self._renew(kept, _Seen(tenancy, view.history, view.offers, ""))
         if kept.machines_stale:

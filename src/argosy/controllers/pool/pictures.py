@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from typing import Final
 
 from argosy.controllers.pool.asks import queue_of
 from argosy.controllers.pool.book import WAITING, Books, books_of
 from argosy.controllers.pool.wanted import Wanted
+from argosy.controllers.pool.words import one_line
 from argosy.controllers.view import View
 from argosy.model.phases import Desired, WorkloadPhase
 from argosy.model.rows import Workload
@@ -14,6 +16,8 @@ from argosy.model.tenancy import QueueUsage
 from argosy.planning.pool.ask import Ask, Machine, Running, Waiting
 from argosy.planning.pool.estimate import expected_end_ms
 from argosy.planning.pool.picture import Held, PoolPicture, Queued
+
+EXPLAINED_MAX: Final = 50  # of a picture: the others are explained when somebody asks for one
 
 
 def explain(view: View, workload_id: str) -> Waiting | None:
@@ -47,8 +51,7 @@ def _of_cluster(view: View, cluster: Workload) -> str:
     if phase is WorkloadPhase.STOPPED and cluster.desired is not Desired.RUN:
         return f"waits for the cluster, which is stopped: `argosy start {cluster.name}`"
     if phase in (WorkloadPhase.QUEUED, WorkloadPhase.STOPPED):
-        found = explain(view, cluster.id)
-        text = found.text if found is not None else cluster.detail
+        text = tell(view, cluster.id) or cluster.detail
         return f"waits for the cluster, which {text or 'has no nodes yet'}"
     return f"waits for the cluster, which is {phase.value}"
 
@@ -64,6 +67,24 @@ def _explain_wanted(view: View, books: Books, each: Wanted) -> Waiting:
     )
 
 
+def tell(view: View, workload_id: str) -> str:
+    """The same in one line, as lists show it; "" when it waits for no pool."""
+    found = explain(view, workload_id)
+    if found is None:
+        return ""
+    workload = view.rows.workloads[workload_id]
+    book = books_of(view)
+    cluster = view.rows.workloads.get(workload.cluster_id or "")
+    if cluster is None:
+        books, _ = book.owned(view)
+    elif cluster.phase is WorkloadPhase.RUNNING:
+        books = book.of_cluster(view, cluster)
+    else:
+        return found.text
+    ask = books.known.get(workload_id)
+    return one_line(books, ask, found, view.rows.workloads) if isinstance(ask, Ask) else found.text
+
+
 class Waits(Mapping[str, str]):
     """Why each queued cluster and job waits, by id. Looked up when asked for: a queue may be long."""
 
@@ -73,8 +94,7 @@ class Waits(Mapping[str, str]):
 
     def __getitem__(self, id: str) -> str:
         if id not in self._texts:
-            found = explain(self._view, id)
-            self._texts[id] = found.text if found is not None else ""
+            self._texts[id] = tell(self._view, id)
         if not self._texts[id]:
             raise KeyError(id)
         return self._texts[id]
@@ -184,7 +204,7 @@ def _queued(view: View, books: Books, ask: Ask, position: int) -> Queued:
         num_nodes=ask.num_nodes,
         gpu_milli=ask.needs[0].gpu_milli,
         models=ask.needs[0].models,
-        waiting=books.pool.explain(ask.id, view.now_ms),
+        waiting=books.pool.explain(ask.id, view.now_ms) if position <= EXPLAINED_MAX else None,
     )
 
 
