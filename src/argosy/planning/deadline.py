@@ -31,6 +31,7 @@ from argosy.planning.objective import Known, Objective, rank_by, runtime_of
 
 #: Of one node, where nothing is published: one loss in 20 hours, as is common for scarce accelerators.
 UNKNOWN_HAZARD_PER_HOUR: Final = 0.05
+_NEVER: Final = 1e-3  # chance below which a move is not worth a word
 _HOURS_A_MONTH: Final = 730.0
 _LOSSES_MAX: Final = 20_000
 WEIGHED: Final = 24  # choices of each capacity that are weighed against a deadline, the cheapest
@@ -152,7 +153,7 @@ def plan_deadline(
 def _simplest(good: Sequence[Outlook]) -> Outlook:
     """The first; spot alone for a move to on-demand that as good as never comes."""
     first = good[0]
-    if first.policy is not Policy.MIXED or first.switch_probability >= 1e-3:
+    if first.policy is not Policy.MIXED or first.switch_probability >= _NEVER:
         return first
     same = (each for each in good if each.policy is Policy.SPOT and each.choice == first.choice)
     return next(same, first)
@@ -552,8 +553,8 @@ def _explain(chosen: Outlook, outlooks: Sequence[Outlook], ask: DeadlineAsk, nam
     others = []
     for policy in Policy:
         best = next((each for each in outlooks if each.policy is policy), None)
-        if chosen.policy is Policy.SPOT and policy is Policy.MIXED:
-            continue  # as good as never moves
+        if best is not None and best.policy is Policy.MIXED and best.switch_probability < _NEVER:
+            continue  # it is spot, as good as always
         if best is not None and policy is not chosen.policy:
             chance = (
                 "" if best.probability >= 1 else f" with a chance of {render_chance(best.probability)} only"

@@ -114,17 +114,11 @@ class Pricing:
     # -- plans --------------------------------------------------------------------------------------------------------
 
     def own_prices(self, offers: Sequence[Offer]) -> tuple[Offer, ...]:
-        """Offers of own machines at the price that `terms.toml` says. Without that file nothing is opened."""
+        """What providers quote, at the prices of `terms.toml`: own machines at what they are said to cost, list prices less what was
+        negotiated. Without that file nothing is opened."""
         if not (self.folder / "terms.toml").exists():
             return tuple(offers)
-        catalog = self.catalog
-        return tuple(
-            msgspec.structs.replace(offer, price_micro_usd=price)
-            if offer.capacity is Capacity.OWNED
-            and (price := catalog.owned_price_micro_usd(offer.provider, offer.region)) is not None
-            else offer
-            for offer in offers
-        )
+        return tuple(map(self.catalog.on_terms, offers))
 
     def complete(
         self,
@@ -193,7 +187,9 @@ class Pricing:
             text=text,
             deadline=weighed.reason if weighed is not None else "",
             compared=tuple(_view_of(row, t.CompareView) for row in rows),
-            page=_page(rows, task) if request.html else "",
+            page=_page(rows, task, (text, weighed.reason if weighed is not None else ""))
+            if request.html
+            else "",
             notes=(*quota_notes(own.choices, abilities), *self.notes(view.provider for view in views)),
         )
 
@@ -513,7 +509,7 @@ class Pricing:
 
     def status(self) -> t.CatalogReply:
         """How old prices are."""
-        from argosy.catalog.refresh import FETCHERS
+        from argosy.catalog.refresh import FETCHERS, missing_keys
 
         catalog, now_ms = self.catalog, self._clock.now_ms()
         drivers = set(self._drivers())
@@ -532,6 +528,7 @@ class Pricing:
                     stale=age.stale,
                     launchable=age.provider in drivers,
                     refreshable=age.provider in FETCHERS,
+                    needs=missing_keys(age.provider, self._environ),
                 )
                 for age in catalog.ages(now_ms)
             ),
@@ -617,12 +614,11 @@ def _view_of(value: object, kind: type[T]) -> T:
     return msgspec.convert(value, kind, from_attributes=True)
 
 
-def _page(rows: Sequence[CompareRow], task: Task) -> str:
+def _page(rows: Sequence[CompareRow], task: Task, said: Sequence[str]) -> str:
     from argosy.planning.compare import render_compare_html
 
-    return render_compare_html(
-        rows, title=f"Where to run {task.name}" if task.name else "Where to run the task"
-    )
+    title = f"Where to run {task.name}" if task.name else "Where to run the task"
+    return render_compare_html(rows, title=title, said=said)
 
 
 def _stamp_of(folder: Path) -> _Stamp:
