@@ -4,7 +4,7 @@
 
 Runs over at least 100,000 offers: the shipped table and copies of its largest providers under other names. `--designs`
 compares the file's format with SQLite (docs/decisions/0010); `--peer` runs SkyPilot, installed for that PYTHON
-(`pip install 'skypilot[aws]==0.14.1'`), over the same AWS rows and tells the ratio. Nothing else needs more than Argosy.
+(`pip install 'skypilot[aws]==0.14.1'`), over the same AWS rows and tells the ratio, also of a chain of four tasks. Nothing else needs more than Argosy.
 """
 
 from __future__ import annotations
@@ -30,7 +30,8 @@ from argosy.model.market import Block, Market, market_of
 from argosy.model.offer import Capacity
 from argosy.model.resources import Accelerator, Infra, Resources
 from argosy.model.units import Bound
-from argosy.planning.market import rank
+from argosy.planning.dag import Link, Stage, Tariff, candidates_of, plan_pipeline
+from argosy.planning.market import cheapest_in_regions, rank
 
 COLD = """
 import time; start = time.perf_counter()
@@ -86,6 +87,15 @@ REQUESTS: dict[str, tuple[list[Resources], float, str]] = {
 }
 
 
+#: Four stages, any of two needs each; `catalog_peer.py` asks for the same.
+CHAIN = (
+    (Resources(cpus=Bound(8000)), Resources(cpus=Bound(16000), memory=Bound(64 << 30))),
+    (Resources(accelerator=Accelerator(model="L4", milli=1000)), Resources(accelerator=Accelerator(model="A10G", milli=1000))),
+    (Resources(accelerator=Accelerator(model="A100", milli=8000)), Resources(accelerator=Accelerator(model="H100", milli=8000))),
+    (Resources(accelerator=Accelerator(model="T4", milli=1000)), Resources(accelerator=Accelerator(model="L4", milli=1000))),
+)  # fmt: skip
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--runs", type=int, default=30)
@@ -117,6 +127,8 @@ def main() -> None:
     bare = [clocked(lambda: run("pass")) for _ in range(cold_runs)]
     row("the same, the whole process", whole, "ms", 350, "1,400–14,000 ms")
     row("a process that does nothing", bare, "ms", None)
+    for what, samples, unit, aim in as_commands(max(3, args.runs // 10)):
+        row(what, samples, unit, aim, "1,400–14,000 ms through its server" if aim else "")
     row("memory of everything loaded", [float(run(MEMORY)) for _ in range(3)], "MB", 60)
     row("size of the table in the wheel", [SHIPPED.stat().st_size / 1e6], "MB", 6)
     if args.designs:
@@ -136,13 +148,18 @@ def main() -> None:
         reached = "" if target is None else "yes" if figure <= float(str(target)) else "**no**"
         aim = "" if target is None else f"≤ {target} {each['unit']}"
         print(
-            f"| {each['what']} | {figure:.3g} {each['unit']} | {min(samples):.3g} | {aim} | {reached} | {each['peer']} |"
+            f"| {each['what']} | {shown(figure)} {each['unit']} | {shown(min(samples))} | {aim} | {reached} | {each['peer']} |"
         )
     text = json.dumps({"offers": offers, "rows": rows}, indent=1)
     if args.json:
         args.json.write_text(text + "\n")
     else:
         print(text)
+
+
+def shown(figure: float) -> str:
+    """Three figures, without powers of ten."""
+    return f"{figure:,.0f}" if figure >= 100 else f"{figure:.3g}"
 
 
 def large_market() -> Market:
@@ -218,12 +235,59 @@ def beside_peer(python: str, runs: int) -> list[tuple[str, list[float], str]]:
         if isinstance(samples, str):
             print(f"SkyPilot found nothing for {name}: {samples}", file=sys.stderr)
             continue
-        wishes = REQUESTS[name][0]
-        ours = timed(lambda wishes=wishes: rank(wishes, 1, market), runs)  # type: ignore[misc]
+        if name in REQUESTS:
+            wishes = REQUESTS[name][0]
+            ours = timed(lambda wishes=wishes: rank(wishes, 1, market), runs)  # type: ignore[misc]
+        else:
+            ours = timed(lambda: chain_of_4(market), max(3, runs // 3))
         found.append((f"{name}, {len(rows):,} AWS rows: SkyPilot {answer['version']}", samples, "ms"))
         found.append((f"{name}, the same rows: Argosy", ours, "ms"))
         found.append((f"{name}: ratio of the medians", [median(samples) / median(ours)], "x"))
     return found
+
+
+def chain_of_4(market: Market) -> None:
+    """Ranking and the whole: the candidates of every stage in every region, 200 GB between the stages."""
+    stages = [
+        Stage(
+            name=f"s{n}", candidates=candidates_of(cheapest_in_regions(needs, 1, market), lambda choice: 3600)
+        )
+        for n, needs in enumerate(CHAIN)
+    ]
+    links = [Link(src=f"s{n}", dst=f"s{n + 1}", size_bytes=200 << 30) for n in range(3)]
+    tariff = Tariff(between_micro_usd=20_000, outside_micro_usd=90_000)
+    plan_pipeline(stages, links, tariffs=lambda provider, region: tariff)
+
+
+def as_commands(runs: int) -> list[tuple[str, list[float], str, float | None]]:
+    """`argosy plan` beside a server that runs but never read a price, and once more."""
+    found: dict[str, list[float]] = {"cold": [], "warm": []}
+    for _ in range(runs):
+        with tempfile.TemporaryDirectory(dir="/tmp") as home:
+            environment = {
+                "HOME": home,
+                "ARGOSY_HOME": f"{home}/a",
+                "PATH": os.environ.get("PATH", ""),
+                "PYTHONPATH": os.environ.get("PYTHONPATH", ""),
+            }
+            (Path(home) / "train.yaml").write_text(
+                "name: train\nestimated_hours: 10\nresources: {accelerators: A100:8}\nrun: python train.py\n"
+            )
+
+            def argosy(*words: str, home: str = home, environment: dict[str, str] = environment) -> None:
+                command = [sys.executable, "-m", "argosy.cli", *words]
+                subprocess.run(command, check=True, capture_output=True, cwd=home, env=environment)
+
+            argosy("status")  # starts the server
+            try:
+                for kind in ("cold", "warm"):
+                    found[kind].append(clocked(lambda: argosy("plan", "train.yaml")))
+            finally:
+                argosy("server", "stop")
+    return [
+        ("`argosy plan train.yaml` as a command, cold catalog", found["cold"], "ms", 350),
+        ("`argosy plan train.yaml` as a command, again", found["warm"], "ms", None),
+    ]
 
 
 SKYPILOT_COLUMNS = [

@@ -46,6 +46,28 @@ def main() -> None:
             times.append((time.perf_counter() - start) * 1000)
         else:
             samples[name] = times[1:]  # the first one reads the table
+    chain = [
+        [{"cpus": "8+"}, {"cpus": "16+", "memory": "64+"}],
+        [{"accelerators": "L4:1"}, {"accelerators": "A10G:1"}],
+        [{"accelerators": "A100:8"}, {"accelerators": "H100:8"}],
+        [{"accelerators": "T4:1"}, {"accelerators": "L4:1"}],
+    ]
+    times = []
+    for _ in range(max(2, runs // 2)):
+        with sky.Dag() as dag:
+            before = None
+            for number, candidates in enumerate(chain):
+                task = sky.Task(name=f"s{number}", run="true")
+                task.set_resources({sky.Resources(cloud=clouds[0], **each) for each in candidates})
+                task.set_inputs("s3://data", estimated_size_gigabytes=200)
+                task.set_outputs("s3://data", estimated_size_gigabytes=200)
+                if before is not None:
+                    before >> task
+                before = task
+        start = time.perf_counter()
+        optimizer.Optimizer.optimize(dag, quiet=True)
+        times.append((time.perf_counter() - start) * 1000)
+    samples["chain of 4 tasks, each any_of 2"] = times
     print("PEER " + json.dumps({"version": sky.__version__, "samples": samples}))
 
 
