@@ -174,7 +174,7 @@ class Grid:
         other._touched = set(self._touched)
         other._width = self._width
         other._tables = self._tables
-        for name in ("_kind", "_cpus", "_memory", "_left", "_lock", "_whole", "_before"):
+        for name in ("_kind", "_cpus", "_memory", "_left", "_lock", "_whole", "_before", "_total"):
             setattr(other, name, getattr(self, name).copy())
         other._classes = {}
         for need, each in self._classes.items():
@@ -208,7 +208,7 @@ class Grid:
         self.row_of[machine_id] = row
         self.kinds.append(kind)
         self.rooms.append(room)
-        for name in ("_kind", "_cpus", "_memory", "_whole", "_before"):
+        for name in ("_kind", "_cpus", "_memory", "_whole", "_before", "_total"):
             setattr(self, name, np.append(getattr(self, name), 0))
         self._kind[row] = self._number(kind)
         nothing = np.zeros((1, self._width), np.int64)
@@ -248,7 +248,12 @@ class Grid:
             for row in self._touched:
                 room = self.rooms[row]
                 self._write(row, room)
-                self._before[row] = worth(self.kinds[row], room) + plain.rest(room)
+                self._before[row] = (
+                    worth(self.kinds[row], room)
+                    + plain.rest(room)
+                    - self.typical.short(room.total, room.cpus)
+                )
+                self._total[row] = room.total
         else:
             return
         self._log.extend(self._touched)
@@ -264,9 +269,13 @@ class Grid:
         worth = self.typical.worth
         self._tables.know(self._kind_list)
         self._before = np.array(
-            [worth(kind, room) + plain.rest(room) for kind, room in zip(self.kinds, self.rooms, strict=True)],
+            [
+                worth(kind, room) + plain.rest(room) - self.typical.short(room.total, room.cpus)
+                for kind, room in zip(self.kinds, self.rooms, strict=True)
+            ],
             np.int64,
         )
+        self._total = np.array([room.total for room in self.rooms], np.int64)
 
     # Costs
 
@@ -375,6 +384,8 @@ class Grid:
 
     def _score(self, need: Need, each: _Class, rows: Ints | None) -> Ints:
         everything: Any = slice(None) if rows is None else rows
+        if max(need.cpus_milli, need.memory_bytes, need.gpu_milli) >= NEVER >> 8:
+            return np.full(len(self.ids if rows is None else rows), NEVER, np.int64)
         tables = self._tables
         kinds = self._kind[everything]
         cpus = self._cpus[everything] - need.cpus_milli
@@ -413,6 +424,11 @@ class Grid:
             best = np.where(free, loss, NEVER).min(axis=1)
             fits &= best != NEVER
             cost += best - here
+        lack = self._total[everything] - need.gpu_milli
+        lack *= self.typical.cpus_per_device
+        lack //= WHOLE_MILLI
+        lack -= cpus
+        cost += np.maximum(lack, 0) * self.typical.short_rate
         result = np.where(fits, cost, NEVER)
         if each.special.any():
             for spot in np.flatnonzero(each.special[kinds]):

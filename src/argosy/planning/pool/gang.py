@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from argosy.model.offer import Placement
+from argosy.model.scheduling import LEVELS
 from argosy.planning.pool import plain
 from argosy.planning.pool.ask import Ask, Need
 from argosy.planning.pool.devices import Kind, Room, Use, use_of
@@ -80,6 +81,8 @@ class Search:
         ask = self.ask
         n, depth = ask.num_nodes, self.inventory._domains.depth
         preferred = ask.preferred
+        if n > 1 and ask.spread and preferred and LEVELS.index(preferred) <= LEVELS.index(ask.spread):
+            preferred = (*LEVELS, "")[LEVELS.index(ask.spread) + 1]  # narrower cannot be had
         if "node" in (ask.required, preferred):
             if ask.spread != "node" or n == 1:
                 counts = self.counts(costs)

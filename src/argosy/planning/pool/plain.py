@@ -1,12 +1,15 @@
 """What a place is worth, one machine at a time: the definition, and what small pools use.
 
-The score is the fragmentation gradient of Weng et al., "Beware of Fragmentation" (USENIX ATC 2023), exact in integers, with a best-fit
-term. With typical needs m of weight p (in millionths), what a machine can still be used for is
+The score begins with the fragmentation gradient of Weng et al., "Beware of Fragmentation" (USENIX ATC 2023), exact in integers. With typical
+needs m of weight p (in millionths), what a machine can still be used for is
 
     V = sum over m that its CPUs and memory can host of p x (milli of those devices that have at least m's part free)
+    S = devices that would be idle for want of CPUs, if typical needs came in their usual proportion, at their full weight
+    cost of a place = (V before - V after) + (S after - S before) + what is free on the machine at a small rate
 
-and the cost of a place is V before - V after + what is left there x its rate. Fragments are what V loses; needs without devices add the
-same everywhere and drop out. The cheapest place wins, then the machine that comes first.
+V sees one step ahead: a machine with four free devices and CPUs for one more need counts as usable. S looks at all of them at once, so CPUs
+are taken first where they are left over; it is worth half a point of allocation. The last term is best-fit. Needs without devices add the same
+everywhere and drop out. The cheapest place wins, then the machine that comes first.
 """
 
 from __future__ import annotations
@@ -85,6 +88,9 @@ class Typical:
         self.memory = tuple(sorted({n.memory_bytes for n, _ in self.types}))
         self.cpu_masks = self._masks(self.cpus, [n.cpus_milli for n, _ in self.types])
         self.memory_masks = self._masks(self.memory, [n.memory_bytes for n, _ in self.types])
+        devices = sum(weight * need.gpu_milli for need, weight in self.types)
+        self.cpus_per_device = WHOLE_MILLI * sum(w * n.cpus_milli for n, w in self.types) // max(1, devices)
+        self.short_rate = WEIGHT * WHOLE_MILLI // max(1, self.cpus_per_device)
         self._by_kind: dict[int, Mask] = {}
         self._tables: dict[Mask, Table] = {}
 
@@ -128,6 +134,11 @@ class Typical:
             & self.memory_masks[bisect_right(self.memory, memory)]
         )
         return self._tables.get(mask) or self.table(mask)
+
+    def short(self, total: int, cpus: int) -> int:
+        """S of a machine with `total` milli of devices and so many CPUs free."""
+        lack = total * self.cpus_per_device // WHOLE_MILLI - cpus
+        return lack * self.short_rate if lack > 0 else 0
 
     def worth(self, kind: Kind, room: Room) -> int:
         """V of a machine."""
@@ -213,7 +224,15 @@ def pick(
         before = typical.worth(kind, room)
     else:
         after = before = 0
-    return before - after + rest(room), -1
+    less = way.count * WHOLE_MILLI if room.total else 0
+    return (
+        before
+        - after
+        + rest(room)
+        + typical.short(room.total - less, cpus)
+        - typical.short(room.total, room.cpus),
+        -1,
+    )
 
 
 def _pick_part(
@@ -227,7 +246,7 @@ def _pick_part(
     memory: int,
 ) -> Pick | None:
     left = room.left
-    free_cost = rest(room)
+    free_cost = rest(room) - typical.short(room.total, room.cpus)
     table = typical.table_at(kind, cpus, memory)
     levels, level_of = table.levels, typical.level_of
     whole = min(room.whole, DEVICES_MAX)
@@ -235,7 +254,7 @@ def _pick_part(
     before = typical.worth(kind, room)
     for position in way.instances:  # an instance that exists is outside of the score: its size is its merit
         if left[position] == WHOLE_MILLI and (also is None or also.left[position] == WHOLE_MILLI):
-            return before - base + free_cost, position
+            return before - base + free_cost + typical.short(room.total, cpus), position
     best: tuple[int, int, int] | None = None
     broken = table.whole[whole] - table.whole[whole - 1] if whole else 0
     for position in way.positions:
@@ -258,7 +277,12 @@ def _pick_part(
             if left[p] == WHOLE_MILLI and (also is None or also.left[p] == WHOLE_MILLI)
         )
         position = kind.topology.best(untouched, 1)[0]
-    return before - base + best[0] + free_cost, position
+    milli = (
+        way.milli
+        if way.profile is None or way.card is None
+        else way.profile.slices * WHOLE_MILLI // way.card[0]
+    )
+    return before - base + best[0] + free_cost + typical.short(room.total - milli, cpus), position
 
 
 def count(need: Need, way: Way, kind: Kind, room: Room) -> int:
