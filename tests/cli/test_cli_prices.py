@@ -175,10 +175,12 @@ def test_gpus_of_a_model(argosy: CommandLine) -> None:
         "ACCELERATOR  COUNT  MEMORY  INFRA          INSTANCE      CPUS     RAM  KIND          $/H  SPOT $/H  SPOT IN       REGIONS\n"
         "A100             2   80 GB  local          this machine     8   32 GB  owned          $0\n"
         "A100             8   40 GB  aws/us-east-2  p4d.24xlarge    96  1.1 TB  on-demand  $21.96    ~$5.16  ca-central-1        2\n"
+        "A100: NVIDIA, 40 GB\n"
     )
     assert argosy.good("gpus", "A100", "--spot", "--cheapest") == (
         "ACCELERATOR  COUNT  MEMORY  INFRA             INSTANCE      CPUS     RAM  KIND     $/H  REGIONS\n"
         "A100             8   40 GB  aws/ca-central-1  p4d.24xlarge    96  1.1 TB  spot  ~$5.16        2\n"
+        "A100: NVIDIA, 40 GB\n"
     )
     assert argosy.good("gpus", "A100", "--infra", "gcp") == (
         "There are no `A100` there. `argosy gpus` shows what is known, `argosy check` what is in use.\n"

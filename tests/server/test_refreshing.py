@@ -235,6 +235,17 @@ def test_what_fails_says_so_and_keeps_the_old_prices(client: Client, service: Fa
     assert not (folder(client) / "live").exists()
 
 
+def test_what_a_service_needs_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    for key in FETCHERS["verda"].keys:
+        monkeypatch.delenv(key, raising=False)
+    monkeypatch.setenv("LAMBDA_API_KEY", "x")
+    with IdleServer() as idle:
+        ages = {age.provider: age for age in Client(Location(socket=idle.socket)).catalog().providers}
+    assert ages["verda"].needs == ("VERDA_CLIENT_ID", "VERDA_CLIENT_SECRET")
+    assert ages["lambda"].refreshable and not ages["lambda"].needs
+    assert not ages["scp"].refreshable
+
+
 def _slow(service: FakePrices) -> None:
     """Forty pages."""
     service.slow_s = 0.05

@@ -61,6 +61,22 @@ def test_spot_is_asked_for(use_spot: bool | None, capacity: str) -> None:
         assert all(wish.use_spot is bool(use_spot) for want in cloud.wants for wish in want.resources)
 
 
+def test_discounts_hold_for_what_drivers_quote() -> None:
+    """The driver has the name of a cloud with prices: a discount must be of one of those."""
+    cloud = Cloud()
+    cloud.manifest = msgspec.structs.replace(cloud.manifest, name="lambda")
+    cloud.offers = [msgspec.structs.replace(offer, provider="lambda") for offer in cloud.offers]
+    with IdleServer(cloud) as idle:
+        client = Client(Location(socket=idle.socket))
+        folder = Path(client.catalog().folder)
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / "terms.toml").write_text('[[discount]]\nprovider = "lambda"\nfamily = "n*"\npercent = 25\n')
+        task = Task(run="x", resources=(Resources(infra=Infra(provider="lambda"), use_spot=False),))
+        assert [choice.price_micro_usd for choice in client.plan(task).plan.choices] == [750_000]
+        spot = Task(run="x", resources=(Resources(infra=Infra(provider="lambda"), use_spot=True),))
+        assert [choice.price_micro_usd for choice in client.plan(spot).plan.choices] == [100_000]
+
+
 OWNED = ("kubernetes", "slurm", "ssh", "vsphere")
 
 

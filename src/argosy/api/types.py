@@ -343,6 +343,7 @@ class ModelView(Reply, frozen=True, kw_only=True, omit_defaults=True):
     device_memory_bytes: int
     vendor: str = ""
     architecture: str = ""
+    interconnect: str = ""
     counts_milli: tuple[int, ...] = ()  # per machine
     providers: tuple[str, ...] = ()
     on_demand: PriceView | None = None
@@ -373,6 +374,7 @@ class CatalogAge(Reply, frozen=True, kw_only=True, omit_defaults=True):
     stale: bool = False
     launchable: bool = False
     refreshable: bool = False
+    needs: tuple[str, ...] = ()  # environment variables that the server lacks to refresh it
 
 
 class CatalogReply(Reply, frozen=True, kw_only=True, omit_defaults=True):

@@ -18,7 +18,7 @@ from argosy.catalog.facts import (
     StorageFact,
 )
 from argosy.catalog.near import near_names
-from argosy.catalog.overlay import Overlay, load_overlay
+from argosy.catalog.overlay import Overlay, less, load_overlay
 from argosy.catalog.table import CorruptTable, Table
 from argosy.model.areas import Where
 from argosy.model.errors import ArgosyError
@@ -154,6 +154,16 @@ class Catalog:
         """Per node and hour of the user's own machines, by configuration; None: nothing is said, what the driver quotes counts."""
         told = self._overlay.owned_prices
         return told.get(f"{provider}/{pool}", told.get(provider))
+
+    def on_terms(self, offer: Offer) -> Offer:
+        """What a driver quotes, at the user's own price."""
+        if offer.capacity is Capacity.OWNED:
+            told = self.owned_price_micro_usd(offer.provider, offer.region)
+            return offer if told is None else msgspec.structs.replace(offer, price_micro_usd=told)
+        percent = self._overlay.percent_off(offer)
+        if not percent:
+            return offer
+        return msgspec.structs.replace(offer, price_micro_usd=less(offer.price_micro_usd, percent))
 
     def candidates(self, wish: Resources, num_nodes: int = 1) -> list[Offer]:
         """Every offer that can serve `wish`, and perhaps a few that cannot: all equivalent machines, not only the

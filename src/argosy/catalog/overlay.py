@@ -113,6 +113,20 @@ class Overlay:
             self.warnings.append(_unusable(f"live/{provider}.prices", str(error), provider))
             return None
 
+    def percent_off(self, offer: Offer) -> float:
+        """The largest discount that holds for an offer; 0: none."""
+        return max(
+            (
+                each.percent
+                for each in self.discounts
+                if each.provider == offer.provider
+                and each.capacity is offer.capacity
+                and each.covers(offer.region)
+                and each.matches(offer.shape.instance_type)
+            ),
+            default=0,
+        )
+
     def applied(self, provider: str, block: Block | None) -> Block:
         """`block` with private machines added and discounts taken off."""
         rows = self.private.get(provider)
@@ -131,6 +145,11 @@ class Overlay:
             block = build_block(provider, [*public, *(rows or ())])
         own = [each for each in self.discounts if each.provider == provider]
         return _discounted(block, own) if own else block
+
+
+def less(micro_usd: int, percent: float) -> int:
+    """A price after a discount; never free by rounding."""
+    return max(1, round(micro_usd * (100 - percent) / 100)) if micro_usd else 0
 
 
 def load_overlay(folder: Path, *, shapes: Table | None = None) -> Overlay:
@@ -384,7 +403,7 @@ def _discounted(block: Block, discounts: Sequence[Discount]) -> Block:
                 at, micro_usd, told = lane.place[row], lane.price[row], lane.note[row]
                 best = max((each for each in by_place[at] if id(each) in fitting), key=_percent, default=None)
                 if best is not None:
-                    micro_usd = max(1, round(micro_usd * (100 - best.percent) / 100))
+                    micro_usd = less(micro_usd, best.percent)
                     rule = f"list price less {best.percent:g}% ({best.name})"
                     if (told, rule) not in renamed:
                         renamed[told, rule] = len(notes)

@@ -110,6 +110,8 @@ def gpus(
             rows,
             right=("COUNT", "MEMORY", "CPUS", "RAM", "$/H", "SPOT $/H", "REGIONS"),
         )  # fmt: skip
+    if wanted and reply.gpus:
+        screen.print(_device_line(reply.gpus[0]))
     if reply.models:
         if rows:
             screen.print()
@@ -163,6 +165,13 @@ def _cloud_row(row: GpuView, spot: bool, now_ms: int) -> list[str]:
     ]
 
 
+def _device_line(row: GpuView) -> str:
+    """`A100: NVIDIA, Ampere, 40 GB, NVLink 600 GB/s`"""
+    memory = render_bytes(row.device_memory_bytes) if row.device_memory_bytes else ""
+    told = [part for part in (row.vendor, row.architecture, memory, row.interconnect) if part]
+    return f"{row.accelerator}: {', '.join(told)}"
+
+
 def _model_table(session: Session, models: Sequence[ModelView]) -> None:
     from argosy.cli.planning import render_view
 
@@ -170,11 +179,22 @@ def _model_table(session: Session, models: Sequence[ModelView]) -> None:
         return f"{price.provider}/{price.region}" if price else ""
 
     session.screen.table(
-        ("ACCELERATOR", "MEMORY", "COUNTS", "CLOUDS", "$/H EACH", "WHERE", "SPOT EACH", "SPOT WHERE"),
+        (
+            "ACCELERATOR",
+            "MEMORY",
+            "ARCHITECTURE",
+            "COUNTS",
+            "CLOUDS",
+            "$/H EACH",
+            "WHERE",
+            "SPOT EACH",
+            "SPOT WHERE",
+        ),
         [
             [
                 model.accelerator,
                 render_bytes(model.device_memory_bytes) if model.device_memory_bytes else "",
+                model.architecture,
                 ",".join(render_milli(count) for count in model.counts_milli),
                 str(len(model.providers)),
                 render_view(model.on_demand),

@@ -241,7 +241,7 @@ def catalog_show(session: Session, as_json: bool) -> None:
                 age.oldest,
                 f"{age.days} d{' !' if age.stale else ''}" if age.days is not None else "no date !",
                 str(age.undated) if age.undated else "",
-                "yes" if age.refreshable else "",
+                f"needs {', '.join(age.needs)}" if age.needs else "yes" if age.refreshable else "",
             ]
             for age in reply.providers
         ],
@@ -278,7 +278,11 @@ def catalog_refresh(session: Session, providers: tuple[str, ...], force: bool, a
     screen = session.screen
     every = not providers
     if every:
-        providers = tuple(age.provider for age in session.client.catalog().providers if age.refreshable)
+        ages = [age for age in session.client.catalog().providers if age.refreshable]
+        providers = tuple(age.provider for age in ages if not age.needs)
+        for age in ages:
+            if age.needs:
+                screen.say(f"not asked: {age.provider}, the server has no {' and no '.join(age.needs)}")
     done = []
     failed: ArgosyError | None = None
     with session.on_interrupt(lambda: "What was refreshed is kept; the others have their old prices."):

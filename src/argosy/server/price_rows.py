@@ -94,6 +94,7 @@ def summed_by_model(rows: Sequence[t.GpuView]) -> tuple[t.ModelView, ...]:
             device_memory_bytes=max(row.device_memory_bytes for row in mine),
             vendor=mine[0].vendor,
             architecture=mine[0].architecture,
+            interconnect=mine[0].interconnect,
             counts_milli=tuple(sorted({row.accelerators_milli for row in mine})),
             providers=tuple(sorted({row.provider for row in mine})),
             on_demand=_least(mine, "on_demand"),

@@ -13,7 +13,7 @@ from argosy.catalog.keep import Fetched, Kept, keep_refreshed
 from argosy.catalog.refresh.wire import Stopped, Watch
 from argosy.model.errors import ArgosyError
 
-__all__ = ["FETCHERS", "UNPRICED", "Service", "Stopped", "Watch", "fetch", "refresh"]
+__all__ = ["FETCHERS", "UNPRICED", "Service", "Stopped", "Watch", "fetch", "missing_keys", "refresh"]
 
 
 class Service(msgspec.Struct, frozen=True, kw_only=True):
@@ -81,6 +81,12 @@ def refresh(
     return keep_refreshed(user_dir, fetched, catalog.listed_block(provider), today, force=force)
 
 
+def missing_keys(provider: str, environ: Mapping[str, str]) -> tuple[str, ...]:
+    """Environment variables without which its service lets nobody in."""
+    service = FETCHERS.get(provider)
+    return tuple(name for name in service.keys if not environ.get(name)) if service is not None else ()
+
+
 def fetch(
     catalog: Catalog,
     provider: str,
@@ -101,8 +107,7 @@ def fetch(
     service = FETCHERS.get(provider)
     if service is None:
         raise _no_service(catalog, provider)
-    missing = [name for name in service.keys if not environ.get(name)]
-    if missing:
+    if missing := missing_keys(provider, environ):
         raise ArgosyError(
             "unauthorized",
             f"the price service of {provider} needs a key; the old prices are kept",
