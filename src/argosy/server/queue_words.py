@@ -32,6 +32,13 @@ def say_amount(name: str, amount: int) -> str:
 
 
 def say_amounts(amounts: Mapping[str, int]) -> str:
+    """Single models are not told again as GPUs.
+
+    >>> say_amounts({"gpus": 2000, "gpus/A100": 2000, "cpus": 500})
+    '2 A100 and 0.5 CPUs'
+    """
+    if amounts.get("gpus") == sum(amount for name, amount in amounts.items() if name.startswith("gpus/")):
+        amounts = {name: amount for name, amount in amounts.items() if name != "gpus"}
     return " and ".join(say_amount(name, amount) for name, amount in sorted(amounts.items(), key=_order))
 
 
