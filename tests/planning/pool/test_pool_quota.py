@@ -380,7 +380,10 @@ def test_usage_is_the_sum_of_what_is_held_at_every_level(ops: list[tuple[str, in
                         expected[name] = expected.get(name, 0) + amount
             assert quotas.used(queue_path) == {name: amount for name, amount in expected.items() if amount}
     fresh = quotas.successor(quotas.tenancy)
-    assert [row for row in fresh.rows() if row.running] == [row for row in quotas.rows() if row.running]
+    # a leaf of its own (`a/x/-`) is only there as long as its queue has children
+    assert [row for row in fresh.rows() if row.running and not row.path.endswith("/-")] == [
+        row for row in quotas.rows() if row.running and not row.path.endswith("/-")
+    ]
     for path in ("a/x/u", "b/u"):
         for count in range(1, 9):
             assert fresh.lends(path, {"gpus": count}) == quotas.lends(path, {"gpus": count})
@@ -546,95 +549,132 @@ _jobs = st.lists(
 )
 
 
-def guaranteed_use(quotas: Quotas, names: tuple[str, ...] = ("gpus", "cpus")) -> dict[str, int]:
-    """How much each queue uses of what it keeps, by path and name."""
-    place = {name: i for i, name in enumerate(quotas.tree.names)}
-    return {
-        f"{path} {name}": min(node.used[place[name]], node.kept[place[name]])
-        for path, node in quotas.tree.nodes.items()
-        for name in names
-    }
+class Room:
+    """A pool without machines: whoever fits by amounts and quotas starts."""
+
+    def __init__(self, queues: tuple[Queue, ...], jobs: list[tuple[str, int, int]]) -> None:
+        self.capacity = {"gpus": 12, "cpus": 12}
+        self.quotas = Quotas(Tenancy(queues=queues), self.capacity)
+        self.asks = {f"j{n}": (leaf, {"gpus": g, "cpus": c}) for n, (leaf, g, c) in enumerate(jobs)}
+        self.running: list[str] = []
+        for leaf, _ in self.asks.values():
+            self.quotas.tree.leaf(leaf)
+
+    def fits(self, job: str) -> bool:
+        leaf, amounts = self.asks[job]
+        used = self.quotas.used("")
+        free = all(used.get(name, 0) + amount <= self.capacity[name] for name, amount in amounts.items())
+        return free and self.quotas.lends(leaf, amounts)
+
+    def start(self, job: str) -> None:
+        self.quotas.charge(job, *self.asks[job])
+        self.running.append(job)
+
+    def end(self, job: str) -> None:
+        self.quotas.refund(job)
+        self.running.remove(job)
+
+    def victims(self, job: str) -> list[str]:
+        """A set without which it fits, none of them for nothing, and all of them rightly; []: there is none."""
+        leaf, amounts = self.asks[job]
+        mark, chosen = self.quotas.mark(), list[str]()
+        for victim in self.running:
+            if self.fits(job):
+                break
+            if self.quotas.may_reclaim(leaf, amounts, *self.asks[victim]):
+                self.quotas.refund(victim)
+                chosen.append(victim)
+        found = self.fits(job)
+        for victim in list(reversed(chosen)) if found else ():
+            self.quotas.charge(victim, *self.asks[victim])
+            if self.fits(job):
+                chosen.remove(victim)
+            else:
+                self.quotas.refund(victim)
+        self.quotas.rollback(mark)
+        return chosen if found and self.quotas.may_reclaim_all(leaf, amounts, chosen) else []
 
 
 @settings(max_examples=120, deadline=None)
-@given(trees(), _jobs, st.randoms(use_true_random=False))
+@given(trees(), _jobs, st.permutations(range(24)))
 def test_reclaims_end_and_each_lowers_the_largest_shares(
-    queues: tuple[Queue, ...], jobs: list[tuple[str, int, int]], dice: object
+    queues: tuple[Queue, ...], jobs: list[tuple[str, int, int]], turn: list[int]
 ) -> None:
-    """Law 6, without placement: whoever fits starts, else takes from whom it may, until nothing moves any more.
+    """Law 6, without placement: first whoever fits starts, then all who wait take from whom they may, by turns, until it ends.
 
-    Evicted jobs wait again. Each reclaim lowers the sorted shares below the lowest common queue lexicographically, or it fills what
-    is kept; and what the queues below that one use of what they keep does not fall.
+    Each reclaim lowers the sorted shares below the lowest common queue lexicographically, or it fills what is kept; what queues use of
+    what they keep never falls; and the last who was ended cannot take back at once.
     """
-    capacity = {"gpus": 12, "cpus": 12}
-    quotas = Quotas(Tenancy(queues=queues), capacity)
-    asks = {f"j{n}": (leaf, {"gpus": g, "cpus": c}) for n, (leaf, g, c) in enumerate(jobs)}
-    for leaf, _ in asks.values():
-        quotas.tree.leaf(leaf)
-    waiting = sorted(asks)
-    dice.shuffle(waiting)  # type: ignore[attr-defined]
-    running: list[str] = []
-
-    def fits(leaf: str, amounts: Amounts) -> bool:
-        free = all(
-            quotas.used("").get(name, 0) + amount <= capacity[name] for name, amount in amounts.items()
-        )
-        return free and quotas.lends(leaf, amounts)
-
-    reclaims = 0
-    moved = True
-    while moved:
-        moved = False
-        for job in list(waiting):
-            leaf, amounts = asks[job]
-            if fits(leaf, amounts):
-                quotas.charge(job, leaf, amounts)
-                waiting.remove(job)
-                running.append(job)
-                moved = True
-                continue
-            mark, victims = quotas.mark(), []
-            for victim in list(running):
-                if quotas.may_reclaim(leaf, amounts, *asks[victim]):
-                    other = asks[victim][0]
-                    before = quotas.share(other)
-                    quotas.refund(victim)
-                    victims.append((victim, other, before))
-                    if fits(leaf, amounts):
-                        break
-            if not victims or not fits(leaf, amounts):
-                quotas.rollback(mark)
-                continue
-            quotas.charge(job, leaf, amounts)
-            ended = [victim for victim, _, _ in victims]
-            after = {top: shares_of(quotas, top) for top in ("", *(_parents(leaf)))}
-            kept_after = guaranteed_use(quotas)
-            quotas.rollback(mark)
-            assert not quotas.holds(job)
-            kept_before = guaranteed_use(quotas)
-            tops = {_lowest(leaf, other) for _, other, _ in victims}
-            before_shares = {top: shares_of(quotas, top) for top in tops}
-            if len(tops) == 1 and not quotas.below_guarantee(leaf, amounts):
-                (top,) = tops
-                assert after[top] < before_shares[top]
-            for path_name, amount in kept_before.items():
-                path = path_name.split()[0] if not path_name.startswith(" ") else ""
-                if path and all(_is_strictly_below(path, top) for top in tops):
-                    assert kept_after[path_name] >= amount
-            for victim in ended:
-                quotas.refund(victim)
-                running.remove(victim)
-                waiting.append(victim)
-            quotas.charge(job, leaf, amounts)
+    room = Room(queues, jobs)
+    quotas = room.quotas
+    waiting = [f"j{n}" for n in turn if n < len(jobs)]
+    for job in list(waiting):
+        if room.fits(job):
+            room.start(job)
             waiting.remove(job)
-            running.append(job)
-            last, other, _ = victims[-1]  # cannot take back what was just taken
-            assert not quotas.may_reclaim(other, asks[last][1], leaf, amounts)
-            reclaims += 1
-            moved = True
-            assert reclaims <= 40 * len(asks)
-    # Law 7: nothing that waits fits.
-    assert not any(fits(*asks[job]) for job in waiting)
+    reclaims, still = 0, 0
+    while waiting and still < len(waiting):
+        job = waiting.pop(0)
+        leaf, amounts = room.asks[job]
+        victims = room.victims(job)
+        if not victims:
+            waiting.append(job)
+            still += 1
+            continue
+        still = 0
+        tops = {_lowest(leaf, room.asks[victim][0]) for victim in victims}
+        shares = {top: shares_of(quotas, top) for top in tops}
+        kept = kept_use(quotas)
+        taking, pairs = quotas.tree.leaf(leaf), quotas.tree.pairs(amounts)
+        by_right = any(
+            quotas.keeps(taking, pairs, quotas.tree.nodes[path])
+            for path in _parents(f"{leaf}/")
+            if any(_is_strictly_below(path, top) for top in tops)
+        )
+        for victim in victims:
+            room.end(victim)
+        room.start(job)
+        for top in tops if not by_right else ():
+            assert shares_of(quotas, top) < shares[top]
+        after = kept_use(quotas)
+        assert all(after[key] >= amount for key, amount in kept.items())
+        assert not quotas.may_reclaim(*room.asks[victims[-1]], leaf, amounts)
+        waiting += victims
+        reclaims += 1
+        assert reclaims <= 20 * len(jobs)
+
+
+def kept_use(quotas: Quotas) -> dict[tuple[str, str], int]:
+    """How much each queue uses of what it keeps, by path and name."""
+    return {
+        (path, name): min(node.used[i], node.kept[i])
+        for path, node in quotas.tree.nodes.items()
+        for i, name in enumerate(quotas.tree.names)
+    }
+
+
+def test_what_a_queue_uses_of_its_guarantee_is_not_given_up_inside() -> None:
+    """Two levels, found by the property below: the guarantee of b goes to a job of v, who borrows most inside b."""
+    queues = (Queue(path="b", guaranteed={"gpus": 1, "cpus": 0}), Queue(path="a"))
+    room = Room(queues, [("b/u/-", 0, 4), ("b/v/-", 1, 4), ("a/x/u", 1, 5)])
+    room.start("j1")
+    room.start("j2")
+    assert room.quotas.share("b/v") > 0
+    assert not room.quotas.may_reclaim(*room.asks["j0"], *room.asks["j1"])
+    assert room.victims("j0") == []
+
+
+def test_nobody_is_ended_only_to_make_another_fair_game() -> None:
+    """Two levels, found by the property above: without the last question two jobs of b take turns for ever."""
+    queues = (Queue(path="a", guaranteed={"gpus": 4}), Queue(path="b", deserved={"cpus": 1, "gpus": 2}))
+    jobs = [("b/x/u", 4, 1), ("b/x/v", 0, 3), ("b/y/u", 1, 0), ("b/y/u", 4, 0)]
+    room = Room(queues, jobs)
+    for job in ("j1", "j2", "j3"):
+        room.start(job)
+    leaf, amounts = room.asks["j0"]
+    assert room.quotas.may_reclaim_all(leaf, amounts, ["j1", "j3"])
+    assert not room.quotas.may_reclaim_all(leaf, amounts, ["j3"])
+    assert room.victims("j0") == []
 
 
 def _parents(leaf: str) -> list[str]:

@@ -22,6 +22,7 @@ from argosy.model.tenancy import Amounts, Queue, Tenancy
 from argosy.planning.pool.tenancy_check import parent_of
 
 ALWAYS: Final = ("cpus", "memory", "gpus", "jobs")  # the first indices of every list of amounts
+GPUS: Final = 2
 JOBS: Final = 3
 UNIT_MILLI: Final = 1000  # weight of what nobody wrote about
 OWN: Final = "-"  # leaf for the jobs that name a queue with children
@@ -162,7 +163,7 @@ class QueueTree:
             for name, amount in queue.guaranteed.items():
                 guaranteed[self._index[name]] = amount
             models = sum(amount for name, amount in queue.guaranteed.items() if name.startswith("gpus/"))
-            guaranteed[2] = max(guaranteed[2], models)
+            guaranteed[GPUS] = max(guaranteed[GPUS], models)
             for i, amount in self._deserved(queue):
                 deserved[i] = amount if self.names[i] in queue.deserved else max(deserved[i], amount)
             for i in range(size):

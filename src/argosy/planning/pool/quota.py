@@ -33,7 +33,16 @@ import msgspec
 from argosy.model.tenancy import Amounts, QueueUsage, Tenancy
 from argosy.planning.pool.ask import Need
 from argosy.planning.pool.fair import fair_shares
-from argosy.planning.pool.queues import JOBS, OWN, UNIT_MILLI, Node, Pairs, QueueTree, children_of_lowest
+from argosy.planning.pool.queues import (
+    GPUS,
+    JOBS,
+    OWN,
+    UNIT_MILLI,
+    Node,
+    Pairs,
+    QueueTree,
+    children_of_lowest,
+)
 from argosy.planning.pool.tenancy_check import check_tenancy, leaf_of, render_named
 
 __all__ = [
@@ -341,9 +350,13 @@ class Quotas:
         return self.keeps(self.tree.leaf(leaf), self.tree.pairs(amounts), None)
 
     def keeps(self, leaf: Node, pairs: Pairs, top: Node | None) -> bool:
-        """The same as far as `top` (None: below the root): all that is asked of names that any queue on the way keeps."""
-        inside = False
+        """The same as far as `top` (None: below the root): everything that is asked of names that any queue on the way keeps, and of
+        GPUs, when any are asked, there must be such a queue: who has CPUs guaranteed has no right to GPUs by that.
+        """
+        inside: set[int] = set()
+        asks_gpus = False
         for i, change in pairs:
+            asks_gpus = asks_gpus or i == GPUS
             promised = False
             node = leaf
             while True:
@@ -355,10 +368,11 @@ class Quotas:
                 if node is top or change <= 0 or node.parent is None:
                     break
                 node = node.parent
-            if promised and change > 0:
-                return False
-            inside = inside or promised
-        return inside
+            if promised:
+                if change > 0:
+                    return False
+                inside.add(i)
+        return GPUS in inside if asks_gpus else bool(inside)
 
     @staticmethod
     def _keeps_any(leaf: Node, top: Node, i: int) -> bool:
@@ -370,8 +384,8 @@ class Quotas:
     def may_reclaim(self, taker: str, amounts: Amounts, victim: str, victim_amounts: Amounts) -> bool:
         """Whether a running job of `victim` that uses `victim_amounts` may be ended so that `amounts` start in `taker`.
 
-        Look at the two children of the lowest queue that is above both. No queue from the victim's up to that child may fall
-        below what it keeps (`guaranteed`, or more when it lends less). Then either
+        No queue may come to use less of what it keeps (`guaranteed`, or more when it lends less) than it does now. Look at the two
+        children of the lowest queue that is above both. Either
 
         (a) `amounts` stay within what the taker's queues up to that child keep, and the victim gives some of that; or
         (b) the taker's child borrows less with `amounts` than the victim's child borrows now, the victim lowers that, and
@@ -382,10 +396,15 @@ class Quotas:
         Why it ends. (b) Take the children of that lowest queue and sort their shares, the largest first. Let s be the largest
         share among the victims' children before. The taker's child ends below the share that each of them had when it was
         asked about, so below s; the victims' children all fall; the others stay. So fewer shares are s or more, none of them is
-        new, and the sorted list falls lexicographically. Such lists of numbers with a lower bound cannot fall for ever. A
+        new, and the sorted list falls lexicographically. Such lists of numbers with a lower bound cannot fall for ever, and a
         single victim (the last of several) cannot take back at once: the share of its child with it again is not below the taker's.
-        (a) What starts within what is kept is not taken back by any reclaim, so it happens at most as often as there is room that
+        (a) uses more of what is kept, and no reclaim ever uses less of it, so it happens at most as often as there is room that
         is kept. Lists of different levels: reclaims inside a queue change nothing above it but its sum.
+
+        What this does not say: starts in room that is free may raise shares between two reclaims, and then a pair of large and
+        small jobs may still displace each other by turns (6 of 10 against 2, 3 and 5). Two things belong to it, which the pool sees to: who is let
+        go because its room is not needed counts as running when the rights of the others are asked about (`may_reclaim_all`), and who was
+        ended often is protected for longer.
         """
         taking, giving = self.tree.leaf(taker), self.tree.leaf(victim)
         if taking is giving:
@@ -398,18 +417,20 @@ class Quotas:
         ]  # every job is one job
         if not wanted:
             return False
-        node = giving
-        while True:
+        takes = dict(asked)
+        above: Node | None = giving
+        shared = False  # with the taker
+        while above is not None:
+            shared = shared or above is other.parent
             for i, amount in gives.items():
-                if node.kept[i] and node.used[i] - amount < node.kept[i]:
+                left = above.used[i] - amount + (takes.get(i, 0) if shared else 0)
+                if left < above.kept[i] and left < above.used[i]:
                     return False
-            if node is other or node.parent is None:
-                break
-            node = node.parent
+            above = above.parent
         if self.keeps(taking, asked, child) and any(self._keeps_any(taking, child, i) for i in wanted):
             return True
         before = self._share(other, {})
-        if not self._share(child, dict(asked)) < before:
+        if not self._share(child, takes) < before:
             return False
         if not self._share(other, {i: -amount for i, amount in gives.items()}) < before:
             return False
@@ -420,6 +441,31 @@ class Quotas:
             if node is other or node.parent is None:
                 return True
             node = node.parent
+
+    def may_reclaim_all(self, taker: str, amounts: Amounts, victims: Sequence[str]) -> bool:
+        """Whether these holders may be ended together, each asked about after those before it have been refunded."""
+        mark = self.mark()
+        asked = dict(self.tree.pairs(amounts))
+        before: list[tuple[Node, list[int]]] = []
+        node: Node | None = self.tree.leaf(taker)
+        while node is not None:
+            before.append((node, list(node.used)))
+            node = node.parent
+        try:
+            for victim in victims:
+                held = self._held.get(victim)
+                if held is None:
+                    continue
+                if not self.may_reclaim(taker, amounts, held.leaf.path, held.amounts):
+                    return False
+                self.refund(victim)
+            return all(  # together, too, they leave what is kept in use
+                node.used[i] + asked.get(i, 0) >= min(node.kept[i], was)
+                for node, row in before
+                for i, was in enumerate(row)
+            )
+        finally:
+            self.rollback(mark)
 
     # --- for order and people
 
