@@ -324,6 +324,39 @@ def test_a_fault_of_the_server_is_told_to_those_who_fail_with_it(host: Host) -> 
     assert fact.detail == "", "that was before it began"
 
 
+def test_processes_of_one_program_have_one_share_together(host: Host) -> None:
+    table = host.folder / "processes"
+    table.write_text("")
+    agent = host.with_mps().agent(STUB_PROCESSES=str(table))
+
+    def script(*sizes_mib: int) -> str:
+        starts = [f'sleep 100 & echo "0 $! {size}" >>$TABLE' for size in sizes_mib]
+        return "; ".join(starts) + "; sleep 3; kill $(jobs -p); exit 7"
+
+    async def scenario(client: AgentClient) -> None:
+        orders = [
+            RankOrder(
+                id=f"{name}.0",
+                run=script(*sizes),
+                run_now=True,
+                devices=(0,),
+                shares=quarter(),
+                env={"TABLE": str(table)},
+            )
+            for name, sizes in (("within", (10000, 10400)), ("beyond", (10000, 12000)), ("one", (30000,)))
+        ]
+        await client.prepare(orders)
+        seen = await watch_until(client, lambda seen: all(seen.ended(order.id) for order in orders))
+        assert {name: fact.exit_code for name, fact in seen.facts.items()} == {
+            "within.0": 7,
+            "beyond.0": 137,
+            "one.0": 7,  # MPS itself holds a single process
+        }
+        assert "2 processes hold 21.5 GiB of GPU memory together" in seen.facts["beyond.0"].detail
+
+    agent.use(scenario)
+
+
 @pytest.mark.parametrize(
     ("environ", "shares", "words"),
     [

@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 
 _NVLINKS_MAX = 18
 _REMOTE_GPU, _REMOTE_SWITCH = 0, 2
+_PROCESSES_MAX = 256
+_NOT_AVAILABLE = (1 << 64) - 1
 _MIG_SLICES = {7: 8}  # memory slices of a card by how many instances it can have; else as many
 
 
@@ -67,6 +69,13 @@ def sample(devices: list[dict[str, object]]) -> None:
     library = _library()
     if library is not None:
         Nvml(library).sample(devices)
+
+
+def memory_by_process(indices: list[int]) -> dict[int, dict[int, int]]:
+    """Bytes that each process (by pid) holds on these cards. Empty where the driver does not say; in a container whose
+    pids are its own, the pids are the machine's."""
+    library = _library()
+    return Nvml(library).memory_by_process(indices) if library is not None else {}
 
 
 _loaded: list[CDLL | None] = []
@@ -127,6 +136,15 @@ class Nvml:
                 ("size", c.c_uint),
             )
 
+        class Process(c.Structure):
+            _fields_ = (
+                ("pid", c.c_uint),
+                ("memory", c.c_ulonglong),
+                ("gpu_instance", c.c_uint),
+                ("compute_instance", c.c_uint),
+            )
+
+        self._Process = Process
         self._InstanceInfo = InstanceInfo
         self._c = c
         self._library = library
@@ -292,6 +310,19 @@ class Nvml:
                 if one != other:
                     direct[one, other] = direct.get((one, other), 0) + min(count, others)
         return direct
+
+    def memory_by_process(self, indices: list[int]) -> dict[int, dict[int, int]]:
+        found: dict[int, dict[int, int]] = {}
+        for index in indices:
+            handle = self._handle(index)
+            count = self._c.c_uint(_PROCESSES_MAX)
+            listed = (self._Process * _PROCESSES_MAX)()
+            names = "nvmlDeviceGetComputeRunningProcesses_v3 nvmlDeviceGetComputeRunningProcesses_v2"
+            if handle is not None and self._ask(names, handle, self._c.byref(count), listed):
+                found[index] = {
+                    one.pid: one.memory for one in listed[: count.value] if one.memory < _NOT_AVAILABLE
+                }
+        return found
 
     def sample(self, devices: list[dict[str, object]]) -> None:
         for device in devices:

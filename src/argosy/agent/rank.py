@@ -51,6 +51,10 @@ class Rank:
             None  # shared devices; None: none, or its wrapper has them since an earlier agent
         )
         self.mps: tuple[str, list[int]] | None = None  # which daemon it uses, and where its logs ended before
+        self.gpu_limit: tuple[int, int] | None = (
+            None  # device and bytes that its processes may hold there together
+        )
+        self.verdict = ""  # why we killed it
         self.run_wanted = False
         self.stop_at_s: float | None = None  # monotonic: when SIGKILL is due
         self.log_bytes = 0
@@ -125,6 +129,7 @@ class Rank:
             "log_base": self.log_base,
             "log_bytes": self.log_bytes,
             "mps": self.mps,
+            "gpu_limit": self.gpu_limit,
         }
         data = json.dumps(state).encode()
         handle = os.open(self.folder + "/state", os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o600)
@@ -155,6 +160,8 @@ class Rank:
             setattr(self, name, state[name])
         mps = state.get("mps")  # not there after an older agent
         self.mps = (mps[0], mps[1]) if mps else None
+        limit = state.get("gpu_limit")
+        self.gpu_limit = (limit[0], limit[1]) if limit else None
         return str(state["boot"])
 
     def read_exit_code(self) -> int | None:

@@ -7,7 +7,7 @@ import os
 import signal
 import time
 
-from argosy.agent import cgroups, processes, programs, sharing
+from argosy.agent import cgroups, devices, processes, programs, sharing
 from argosy.agent.orders import Busy, base_env, checked_order, find_shell
 from argosy.agent.rank import (
     EXITED,
@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 
 _NO_EXIT_CODE = b"....\n"
 _POLL_SLOW_S = 0.1
+_GUARD_S = 1.0
 FORGOTTEN_MAX = 5000
 
 # Waits for bash and writes its exit code. The traps make it survive a SIGTERM to the group, and unlike ignored
@@ -66,6 +67,7 @@ class Ranks:
         self._loop = loop
         self._sharing = shares
         self._share_lock = asyncio.Lock()
+        self._guards = False
         stat = os.stat(root)
         self._tag = "%x-%x" % (
             stat.st_dev,
@@ -111,6 +113,7 @@ class Ranks:
                 continue
             running.add(self._key(rank))
             rank.spawned_s = 0.0
+            self._guard_soon(rank)
             self.reaper.watch_adopted(rank.pid, rank.ticks, lambda rank=rank: self._adopted_ended(rank))  # type: ignore[misc]
         marked = processes.snapshot_all().marked(self._tag + ":")
         processes.send_signal([pid for pid, key in marked.items() if key not in running], signal.SIGKILL)
@@ -196,7 +199,7 @@ class Ranks:
         if rank.ended:
             self._give_back(rank)
             return
-        rank.mps = held.mps
+        rank.mps, rank.gpu_limit = held.mps, held.gpu_limit
         rank.env.update(held.env)
         self._begin(rank)
         self._changed(rank)
@@ -270,6 +273,36 @@ class Ranks:
             rank.env = {}
             self._save(rank)
         self._poll_soon(rank)
+        self._guard_soon(rank)
+
+    def _guard_soon(self, rank: Rank) -> None:
+        if rank.gpu_limit is not None and not self._guards:
+            self._guards = True
+            self._start_task(self._guard())
+
+    async def _guard(self) -> None:
+        """End ranks whose processes together hold more memory of a shared device than their share, while there are
+        such ranks."""
+        while True:
+            await asyncio.sleep(_GUARD_S)
+            guarded = [rank for rank in self.by_id.values() if rank.gpu_limit and rank.pid and not rank.ended]
+            if not guarded:
+                self._guards = False
+                return
+            cards = sorted({rank.gpu_limit[0] for rank in guarded if rank.gpu_limit})
+            used = await self._loop.run_in_executor(None, devices.memory_by_process, cards)
+            if not any(used.values()):
+                continue
+            snapshot = await self.table.snapshot()
+            for rank in guarded:
+                if rank.gpu_limit is None or rank.ended or rank.verdict:
+                    continue
+                card, limit_bytes = rank.gpu_limit
+                held = used.get(card, {})
+                sizes = [held[pid] for pid in self._members(rank, snapshot) if pid in held]
+                rank.verdict = sharing.overdrawn(limit_bytes, sizes)
+                if rank.verdict:
+                    self._start_kill(rank)
 
     # ---- ends
 
@@ -343,6 +376,8 @@ class Ranks:
         rank.detail = if_vanished if code is None or not rank.pid else ""
         if rank.oom:
             rank.detail = "out of memory on %s: the kernel killed it at its memory limit" % self._node_name
+        elif rank.verdict:
+            rank.detail = rank.verdict
         elif code and rank.stop_at_s is None and self._disk_is_full():
             rank.detail = "disk full on %s while logging: %d bytes kept" % (self._node_name, rank.log_bytes)
         elif code and rank.stop_at_s is None and rank.pid:

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from argosy.agent.orders import Order, Share
 
 _WHOLE = 1000
+_SLACK_BYTES = 256 << 20  # what contexts take beside what programs allocate
 
 
 class CannotShare(Exception):
@@ -49,6 +50,7 @@ class Held:
         self.env: dict[str, str] = {}
         self.handles: list[int] = []
         self.mps: tuple[str, list[int]] | None = None  # the daemon's folder, and where its logs ended before
+        self.gpu_limit: tuple[int, int] | None = None  # device, bytes
         self.has_instance = False
 
     def release(self) -> None:
@@ -153,6 +155,7 @@ class Sharing:
         except mps.NoDaemon as error:
             raise self._cannot(share, str(error)) from None
         held.mps = (folder, mps.log_sizes(folder))
+        held.gpu_limit = (share["index"], share["memory_bytes"])
         held.env = mps.client_env(folder, share["milli"], share["memory_bytes"])
         # By UUID on both sides: NVIDIA's advice, because the daemon numbers its devices anew.
         held.env["CUDA_VISIBLE_DEVICES"] = name if device.get("uuid") else "0"
@@ -253,6 +256,20 @@ class Sharing:
         seen = os.lstat(self.base)
         if not stat.S_ISDIR(seen.st_mode) or seen.st_uid != os.geteuid() or seen.st_mode & 0o077:
             raise OSError(1, "it must be a folder that only its owner can use; remove it")
+
+
+def overdrawn(limit_bytes: int, sizes: list[int]) -> str:
+    """MPS limits each process; this is about their sum. Why they hold too much, or ""."""
+    if len(sizes) < 2 or sum(sizes) <= limit_bytes + max(limit_bytes // 20, _SLACK_BYTES):
+        return ""
+    return (
+        "its %d processes hold %.1f GiB of GPU memory together, and its share is %.1f GiB: ask for more"
+        % (
+            len(sizes),
+            sum(sizes) / (1 << 30),
+            limit_bytes / (1 << 30),
+        )
+    )
 
 
 def fault_of(mps_use: tuple[str, list[int]] | None) -> str:
