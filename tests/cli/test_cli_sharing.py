@@ -294,7 +294,7 @@ EXPLAINED = """\
 - 4 A100 on one node: at most 2 are free together
 - it is number 1 for `dgx`
 - it probably starts in 25m
-- its queue `acme/vision/ann` uses 5 gpus, 1 run, 1 wait
+- its queue `acme/vision/ann` uses 5 GPUs, 1 run, 1 wait
 
 ATTEMPT  STATUS     PLACED  RAN  WHERE                                          WHY
       1  preempted  1h ago   1m  node 0 (gpu-7), GPUs 0 and 1; and 1 more node  it was first in the order; made room for acme/speech/bob's job 12

@@ -453,7 +453,8 @@ def _queue_line(queue: QueueView) -> str:
 
     names = [name for name in ("gpus", "cpus", "memory") if name in queue.used] or ["gpus"]
     name = names[0]
-    parts = [f"its queue `{queue.path}` uses {render_amount(name, queue.used.get(name, 0))} {name}"]
+    what = {"gpus": "GPUs", "cpus": "CPUs", "memory": "of memory"}[name]
+    parts = [f"its queue `{queue.path}` uses {render_amount(name, queue.used.get(name, 0))} {what}"]
     for word, amounts in (("deserves", queue.deserved), ("may have", queue.limit)):
         if name in amounts:
             parts.append(f"{word} {render_amount(name, amounts[name])}")

@@ -31,7 +31,7 @@ _NODES_SHOWN: Final = 8
 #: What would let it start, by the code of `Waiting`.
 _WOULD_HELP: Final = {
     "quota": "it starts when jobs of its queue end, or when others lend more: `argosy quota explain {queue}`",
-    "limit": "it starts when jobs of its queue end, or with a higher limit: `argosy quota set {queue} --limit ...`",
+    "limit": "it starts when jobs of its queue end, or with a higher limit: `argosy quota get` shows whose",
     "capacity": "it starts when enough is free; asking for less, or for other models, may start it sooner",
     "order": "it starts in its turn; a higher `priority_class` or `priority` moves it forward",
     "fragmented": "enough is free, but not on one node: it starts when a node has it together; fewer GPUs per node on more "
@@ -232,7 +232,10 @@ def places_of(placements: Iterable[Placement], nodes: Mapping[str, Node | None])
         if node is None:
             name = place.node_id
         else:
-            host = f" ({node.facts.hostname})" if node.facts.hostname else ""
+            host = node.facts.hostname
+            host = (
+                f" ({host})" if host and "/" not in host else ""
+            )  # a slice of a machine has the name of its claim
             name = f"node {node.index}{host}"
         found.append(name + _devices(place.devices))
     return tuple(found)
