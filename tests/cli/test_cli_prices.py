@@ -9,6 +9,7 @@ from command_line import CommandLine
 from argosy.api import types as t
 from argosy.model.errors import ArgosyError
 from argosy.model.offer import Plan, Rejection
+from argosy.testing import priced_answers
 from argosy.testing.fake_server import FakeServer
 
 STALE = (
@@ -238,6 +239,20 @@ def test_catalog_refresh(argosy: CommandLine, server: FakeServer) -> None:
     assert (
         argosy("catalog", "refresh", "aws").err == "error: the new prices of aws are refused\nhint: later\n"
     )
+
+
+def test_catalog_refresh_of_all_leaves_out_what_has_no_key(
+    argosy: CommandLine, server: FakeServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    verda = t.CatalogAge(
+        provider="verda", offers=33, source="shipped", undated=33, stale=True, refreshable=True,
+        needs=("VERDA_CLIENT_ID", "VERDA_CLIENT_SECRET"),
+    )  # fmt: skip
+    monkeypatch.setattr(priced_answers, "AGES", (priced_answers.AGES[0], verda))
+    done = argosy("catalog", "refresh")
+    assert (done.status, done.out) == (0, "aws: 120 prices (before: 100, 3 entries skipped)\n")
+    assert done.err == "not asked: verda, the server has no VERDA_CLIENT_ID and no VERDA_CLIENT_SECRET\n"
+    assert "needs VERDA_CLIENT_ID, VERDA_CLIENT_SECRET\n" in argosy.good("catalog", "show")
 
 
 # -- money ----------------------------------------------------------------------------------------------------------
