@@ -399,12 +399,13 @@ class Quotas:
         new, and the sorted list falls lexicographically. Such lists of numbers with a lower bound cannot fall for ever, and a
         single victim (the last of several) cannot take back at once: the share of its child with it again is not below the taker's.
         (a) uses more of what is kept, and no reclaim ever uses less of it, so it happens at most as often as there is room that
-        is kept. Lists of different levels: reclaims inside a queue change nothing above it but its sum.
+        is kept. In a tree compare the lists of the highest level first: a reclaim inside a queue changes nothing above it but its
+        sum, and as long as it takes no more than its victims give, no share above it rises.
 
-        What this does not say: starts in room that is free may raise shares between two reclaims, and then a pair of large and
-        small jobs may still displace each other by turns (6 of 10 against 2, 3 and 5). Two things belong to it, which the pool sees to: who is let
-        go because its room is not needed counts as running when the rights of the others are asked about (`may_reclaim_all`), and who was
-        ended often is protected for longer.
+        What this does not say: what starts in free room, alone or together with a reclaim, may raise shares, and then large and
+        small jobs may still displace each other by turns (of 10 one has 6, the other 3 and waits with 2 and 5). Two things belong
+        to it, which the pool sees to: who is let go because its room is not needed counts as running when the rights of the
+        others are asked about (`may_reclaim_all`), and who was ended before is protected for longer.
         """
         taking, giving = self.tree.leaf(taker), self.tree.leaf(victim)
         if taking is giving:
