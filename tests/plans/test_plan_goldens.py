@@ -131,6 +131,7 @@ def server() -> Iterator[IdleServer]:
     (home / "catalog" / "terms.toml").write_text(
         '[carbon]\n"aws/us-east-1" = 340\n"aws/eu-north-1" = 19.5\n"gcp/us-central1" = 430\n"gcp/europe-north1" = 30\n'
         '"lambda/us-west-1" = 180\n'
+        '[[place]]\ninfra = "ssh/plant-3"\ncountry = "KR"\nbandwidth_mbps = 100\nlatency_ms = 8\npower_w = 60\n'
     )
     with IdleServer(*own, clock=StoppedClock(), prices=folder / "prices.bin", state_dir=home) as running:
         yield running

@@ -88,6 +88,10 @@ def clouds() -> list[StaticProvider]:
 @pytest.fixture(scope="module")
 def server() -> Iterator[IdleServer]:
     with IdleServer(*clouds()) as running:
+        (running.home / "catalog").mkdir()
+        (running.home / "catalog" / "terms.toml").write_text(
+            '[[place]]\ninfra = "ssh/site-7"\nbandwidth_mbps = 200\nlatency_ms = 30\npower_w = 60\n'
+        )
         yield running
 
 

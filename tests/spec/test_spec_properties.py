@@ -167,7 +167,15 @@ CANDIDATES = st.fixed_dictionaries(
         "preset": WORDS,
         "max_hourly_cost": st.sampled_from([1, 2.5, "$0.000001", "98.5/h"]),
         "location": TEXTS,
-        "edge_config": MAPPINGS,
+        "edge_config": MAPPINGS
+        | st.fixed_dictionaries(
+            {},
+            optional={
+                "bandwidth_limit": st.sampled_from(["50Mbps", "1.5gbps", "64 kbps"]),
+                "latency_requirements": st.sampled_from(["<50ms", "0.5ms", "1s"]),
+                "power_constraints": st.sampled_from(["300W", "7.5w", "1kW"]),
+            },
+        ),
         "regions": st.lists(WORDS, max_size=2),
         "not": WORDS
         | st.lists(st.fixed_dictionaries({}, optional={"infra": WORDS, "accelerators": WORDS}), max_size=2),

@@ -309,12 +309,18 @@ class Catalog:
         return self._grids
 
     def atlas(self) -> dict[tuple[str, str], Where]:
-        """Where the known regions are, for residency."""
-        return {
+        """Where the known regions are, and the user's own places, for residency and sites."""
+        known = {
             (fact.provider, fact.region): Where(country=fact.country, continent=fact.continent)
             for fact in self.regions()
             if fact.country or fact.continent
         }
+        for place, site in self._overlay.sites.items():
+            shipped = known.get(place, Where())
+            known[place] = msgspec.structs.replace(
+                site, country=site.country or shipped.country, continent=site.continent or shipped.continent
+            )
+        return known
 
     def storage(self) -> tuple[StorageFact, ...]:
         return self.facts().storage

@@ -17,6 +17,7 @@ from typing import Final
 import msgspec
 
 from argosy.catalog.table import CorruptTable, PriceRow, Table, build_block, rows_of
+from argosy.model.areas import Where
 from argosy.model.market import DAY_MS, Block, Lane, Note
 from argosy.model.offer import Capacity, Offer, Shape
 from argosy.model.units import GIB
@@ -72,11 +73,24 @@ class Reserved(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     accelerator_memory_gib: float = 0
 
 
+class Site(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What is known of a place of one's own, or better known than by the shipped facts."""
+
+    infra: str  # `ssh/plant-3`
+    country: str = ""  # ISO 3166, two letters
+    continent: str = ""
+    location: str = ""
+    bandwidth_mbps: float = 0
+    latency_ms: float = 0
+    power_w: float = 0
+
+
 class Terms(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     discount: tuple[Discount, ...] = ()
     savings_plan: tuple[Discount, ...] = ()
     reserved: tuple[Reserved, ...] = ()
     owned: dict[str, float] = {}  # `ssh` or `ssh/lab` -> USD per node and hour
+    place: tuple[Site, ...] = ()
     carbon: dict[str, float] = {}  # `aws/eu-north-1` -> grams of CO2 per kWh
 
 
@@ -88,6 +102,7 @@ class Overlay:
         self.discounts: tuple[Discount, ...] = ()
         self.owned_prices: dict[str, int] = {}
         self.carbon: dict[str, float] = {}
+        self.sites: dict[tuple[str, str], Where] = {}
         self.reserved: tuple[tuple[Offer, int], ...] = ()  # until when, in days since 1970; 0: without an end
         self.live: dict[str, Table] = {}
         self.private: dict[str, list[PriceRow]] = {}
@@ -320,6 +335,22 @@ def _read_terms(path: Path, overlay: Overlay, shapes: Table | None) -> None:
             overlay.warnings.append(f"{path.name}: owned.{name}: price {usd:g} is below 0; it is left out")
             continue
         overlay.owned_prices[name] = round(usd * 1_000_000)
+    for index, site in enumerate(terms.place):
+        amounts = (site.bandwidth_mbps, site.latency_ms, site.power_w)
+        if not all(0 <= amount < 1e9 for amount in amounts) or (site.country and len(site.country) != 2):
+            overlay.warnings.append(
+                f"{path.name}: place[{index}]: a country has two letters, an amount is not below 0; it is left out"
+            )
+            continue
+        provider, _, region = site.infra.strip("/").partition("/")
+        overlay.sites[provider, region] = Where(
+            country=site.country.upper(),
+            continent=site.continent,
+            location=site.location,
+            bandwidth_kbps=round(site.bandwidth_mbps * 1000),
+            latency_us=round(site.latency_ms * 1000),
+            power_mw=round(site.power_w * 1000),
+        )
     for name, grams in terms.carbon.items():
         if not 0 <= grams < 10_000:
             overlay.warnings.append(

@@ -14,8 +14,14 @@ import msgspec
 
 
 class Where(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """What is known of a place. Of sites at the edge also what their link and their nodes can do; 0: not known."""
+
     country: str = ""  # ISO 3166, two letters; "": not known
     continent: str = ""  # `North America`
+    location: str = ""  # name of the site: `plant-3`
+    bandwidth_kbps: int = 0  # of its link
+    latency_us: int = 0  # to those who use it
+    power_mw: int = 0  # what a node draws at most
 
 
 #: (provider, region) -> where it is. What is not in it is not known to be anywhere.

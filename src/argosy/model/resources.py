@@ -65,6 +65,14 @@ class Exclusion(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
         return " ".join(part for part in (self.area, self.instance_type, self.accelerator) if part)
 
 
+class Edge(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """What a site at the edge must be able to do; 0: anything will do. A place of which it is not known is refused."""
+
+    bandwidth_kbps: int = 0  # its link carries at least so much
+    latency_us: int = 0  # it answers at least so fast
+    power_mw: int = 0  # a node draws at most so much
+
+
 class Resources(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """One candidate: what every node of a task must have."""
 
@@ -86,12 +94,19 @@ class Resources(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     max_hourly_micro_usd: int | None = None
     areas: tuple[str, ...] = ()  # `regions`: any of them will do; words of `model.areas`
     excluded: tuple[Exclusion, ...] = ()  # `not`
+    location: str = ""  # name of a site
+    edge: Edge = Edge()
     autostop: Autostop | None = None
     recovery: Recovery = Recovery()
     priority: int = 0
     priority_class: str | None = None
     preset: str = ""  # resources by a name of the tenancy, which the server puts in
     extra: str = ""  # JSON text of the accepted fields that have no place here yet
+
+    @property
+    def says_where(self) -> bool:
+        """Whether what is known of a place matters, beyond its name."""
+        return bool(self.areas or self.excluded or self.location or self.edge != Edge())
 
     def render(self) -> str:
         """The wish in one line, as people write it.

@@ -12,7 +12,7 @@ from fnmatch import fnmatchcase
 import msgspec
 from msgspec.structs import replace
 
-from argosy.model.areas import Atlas, is_within, names_country
+from argosy.model.areas import Atlas, Where, is_within, names_country
 from argosy.model.offer import BUSY, Capacity, Choice, Offer, Plan, Rejection
 from argosy.model.phases import ClaimPhase
 from argosy.model.resources import Accelerator, Resources
@@ -162,7 +162,7 @@ def refuse(
     anywhere = not offer.zone and offer.capacity is not Capacity.OWNED  # in any zone of its region
     if place.zone and place.zone not in ("*", offer.zone) and not anywhere:
         return no("zone", f"`infra` asks for zone {place.zone}")
-    if wish.areas or wish.excluded:
+    if wish.says_where:
         ruled_out = refuse_place(wish, offer.provider, offer.region, offer.zone, atlas)
         if ruled_out is not None:
             return no(*ruled_out)
@@ -239,7 +239,49 @@ def refuse_place(
             return "excluded", f"`not` rules out {each.area}"
         if where is None and names_country(each.area):
             return "excluded", f"its country is not known, `not` rules out {each.area}"
+    return _refuse_site(wish, provider, region, zone, where)
+
+
+def _refuse_site(
+    wish: Resources, provider: str, region: str, zone: str, where: Where | None
+) -> tuple[str, str] | None:
+    """The same for sites at the edge: a name of a place is its location, too."""
+    if wish.location:
+        site = where.location if where is not None else ""
+        names = [name.lower() for name in (site, region, zone, f"{provider}/{region}") if name]
+        if wish.location.lower() not in names:
+            return (
+                "location",
+                f"is at {site}, not at {wish.location}" if site else f"is not at {wish.location}",
+            )
+    edge, known = wish.edge, where or Where()
+    if edge.bandwidth_kbps and known.bandwidth_kbps < edge.bandwidth_kbps:
+        asked = f"`edge_config` asks for {render_bandwidth(edge.bandwidth_kbps)}"
+        if not known.bandwidth_kbps:
+            return "edge", f"its link is not known, {asked}"
+        return "edge", f"its link has {render_bandwidth(known.bandwidth_kbps)}, {asked}"
+    if edge.latency_us and not 0 < known.latency_us <= edge.latency_us:
+        asked = f"`edge_config` asks for at most {edge.latency_us / 1000:g} ms"
+        if not known.latency_us:
+            return "edge", f"its latency is not known, {asked}"
+        return "edge", f"answers in {known.latency_us / 1000:g} ms, {asked}"
+    if edge.power_mw and not 0 < known.power_mw <= edge.power_mw:
+        asked = f"`edge_config` allows {edge.power_mw / 1000:g} W"
+        if not known.power_mw:
+            return "edge", f"its power is not known, {asked}"
+        return "edge", f"draws {known.power_mw / 1000:g} W, {asked}"
     return None
+
+
+def render_bandwidth(kbps: int) -> str:
+    """
+    >>> render_bandwidth(50_000), render_bandwidth(500), render_bandwidth(2_500_000)
+    ('50 Mbps', '500 kbps', '2.5 Gbps')
+    """
+    for unit, name in ((1_000_000, "Gbps"), (1000, "Mbps")):
+        if kbps >= unit:
+            return f"{kbps / unit:g} {name}"
+    return f"{kbps} kbps"
 
 
 def kind_excluded(wish: Resources, instance_type: str, accelerator: str, provider: str) -> bool:

@@ -10,7 +10,7 @@ from msgspec.structs import replace
 from argosy.model.areas import Atlas
 from argosy.model.market import Market
 from argosy.model.offer import Choice, Offer
-from argosy.model.resources import Infra, Resources
+from argosy.model.resources import Edge, Infra, Resources
 from argosy.model.units import render_bytes, render_milli, render_price
 from argosy.planning.choose import Ability, plan
 from argosy.planning.market import rank
@@ -39,6 +39,10 @@ def relaxations(wish: Resources, *, spot_was_asked: bool = True) -> Iterator[Rel
     if wish.excluded:
         named = ", ".join(each.render() for each in wish.excluded)
         yield Relaxed(f"`not: {named}`", replace(wish, excluded=()))
+    if wish.location:
+        yield Relaxed(f"`location: {wish.location}`", replace(wish, location=""))
+    if wish.edge != Edge():
+        yield Relaxed("`edge_config`", replace(wish, edge=Edge()))
     if wish.instance_type:
         yield Relaxed(f"`instance_type: {wish.instance_type}`", replace(wish, instance_type=None))
     if wish.use_spot is not None and spot_was_asked:

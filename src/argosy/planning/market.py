@@ -319,7 +319,7 @@ def _fit(query: _Query) -> tuple[list[_Run], int]:
     if local is not None:
         members = {kind for rows in local for kind in rows}
         kinds = sorted(members)
-    if wish.infra.region or wish.infra.zone or query.allowed is not None or wish.areas or wish.excluded:
+    if wish.infra.region or wish.infra.zone or query.allowed is not None or wish.says_where:
         told.keep("place", len(kinds))
     if any(each.instance_type or each.accelerator for each in wish.excluded):
         types, models = block.instance_types, block.models
@@ -354,7 +354,7 @@ def _rows_in_place(query: _Query) -> _Local | None:
     region = None if region == "*" else region
     zone = None if zone == "*" else zone
     wish = query.wish
-    if not region and not zone and allowed is None and not wish.areas and not wish.excluded:
+    if not region and not zone and allowed is None and not wish.says_where:
         return None
     here = list(range(len(block.places)))
     places = block.places
@@ -378,7 +378,7 @@ def _rows_in_place(query: _Query) -> _Local | None:
                 "some of its places are ruled out" if left else "its places are ruled out",
             )
         here = left
-    if wish.areas or wish.excluded:
+    if wish.says_where:
         left = []
         for index in here:
             ruled_out = refuse_place(wish, query.name, places[index].region, places[index].zone, query.atlas)

@@ -7,7 +7,7 @@ unknown: nothing is invented to fill a rank.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from enum import StrEnum
 from typing import Final
 
@@ -111,7 +111,7 @@ def _whole_runtime(choice: Choice, num_nodes: int, known: Known) -> Runtime:
     return Runtime(seconds=None)
 
 
-def median(values: Sequence[float]) -> float:
+def median(values: Iterable[float]) -> float:
     """Of at least one value. (`statistics` takes 10 ms to import.)"""
     ranked = sorted(values)
     middle = len(ranked) // 2

@@ -36,7 +36,9 @@ def distinct(ranked: Sequence[Ranked], limit: int) -> list[tuple[Ranked, int]]:
 
 
 #: What is said of a provider although some of its machines fit. That its other machines are others goes without saying.
-_SAID_OF_FITTING: Final = frozenset({"spot", "price-cap", "residency", "excluded", "no-driver"})
+_SAID_OF_FITTING: Final = frozenset(
+    {"spot", "price-cap", "residency", "excluded", "location", "edge", "no-driver"}
+)
 
 
 def told(

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Final, NamedTuple, TypeVar
 import msgspec
 
 from argosy.api import types as t
-from argosy.model.areas import Atlas, Where
+from argosy.model.areas import Atlas
 from argosy.model.errors import ArgosyError
 from argosy.model.ids import Clock
 from argosy.model.offer import Capacity, Choice, Offer, Plan, Rejection, waits_for
@@ -330,13 +330,10 @@ class Pricing:
 
     def atlas(self, wishes: Sequence[Resources]) -> Atlas | None:
         """Where regions are, for wishes that care."""
-        return self._atlas() if any(wish.areas or wish.excluded for wish in wishes) else None
+        return self._atlas() if any(wish.says_where for wish in wishes) else None
 
     def _atlas(self) -> Atlas:
-        return {
-            (fact.provider, fact.region): Where(country=fact.country, continent=fact.continent)
-            for fact in self.catalog.regions()
-        }
+        return self.catalog.atlas()
 
     def _unknown(self, task: Task, offers: Sequence[Offer]) -> ArgosyError | None:
         """The error when every candidate asks for something that does not exist anywhere; None otherwise."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import msgspec
 
-from argosy.model.resources import Autostop, Exclusion, Infra, Recovery, Resources
+from argosy.model.resources import Autostop, Edge, Exclusion, Infra, Recovery, Resources
 from argosy.model.scheduling import Isolation, Scheduling
 from argosy.model.task import DataSize, FileMount, GitSource, StorageMount, Task
 from argosy.model.units import GIB, Bound
@@ -34,6 +34,10 @@ def build_task(
     """The task, with the values of `over` (flags, for task and resources together) in place of its own."""
     merged = task.under(over)
     resources = task.get("resources", Section) or Section(task.place)
+    # A site may be named beside `resources`, for all of them.
+    for name in ("location", "edge_config"):
+        if name in task and name not in resources:
+            resources.values[name], resources.places[name] = task.values[name], task.places[name]
     candidates, ordered = build_candidates(resources, over, reader, findings)
     file_mounts, storage_mounts = _mounts(merged, reader, findings)
     workdir, git = _workdir(merged, reader)
@@ -140,6 +144,9 @@ def _resources(section: Section, reader: Reader, findings: Findings) -> Resource
     plain = dict(section.plain)
     for typed in ("disk_tier", "local_disk", "network_tier", "accelerator_args"):
         plain.pop(typed, None)
+    edge = section.get("edge_config", Section)
+    if edge is not None and edge.plain:  # what is not known of it
+        plain["edge_config"] = dict(edge.plain)
     autostop = plain.pop("autostop", None)
     if isinstance(autostop, dict):
         hooks = {name: value for name, value in autostop.items() if name.startswith("hook")}
@@ -174,6 +181,8 @@ def _resources(section: Section, reader: Reader, findings: Findings) -> Resource
         image_id=image if isinstance(image, str) else None,
         labels=_pairs(section, "labels"),
         max_hourly_micro_usd=section.get("max_hourly_cost", int),
+        location=section.get("location", str) or "",
+        edge=_edge(section),
         areas=_texts(section, "regions"),
         excluded=_exclusions(section, findings),
         autostop=section.get("autostop", Autostop),
@@ -213,6 +222,15 @@ def _scheduling(task: Section, over: Section, findings: Findings) -> Scheduling:
         share=section.get("share", str) or Scheduling().share,
         labels=_pairs(section, "labels"),
         tolerations=_texts(section, "tolerations"),
+    )
+
+
+def _edge(section: Section) -> Edge:
+    limits = section.get("edge_config", Section) or Section(section.place)
+    return Edge(
+        bandwidth_kbps=limits.get("bandwidth_limit", int) or 0,
+        latency_us=limits.get("latency_requirements", int) or 0,
+        power_mw=limits.get("power_constraints", int) or 0,
     )
 
 

@@ -12,7 +12,7 @@ from typing import Final
 
 from argosy.spec import names, notation
 from argosy.spec.fields_later import CONFIG, POOL, SERVICE, STORAGE, SYNC
-from argosy.spec.fields_resources import NETWORKING, RESOURCES
+from argosy.spec.fields_resources import EDGE_CONFIG, LOCATION, NETWORKING, RESOURCES
 from argosy.spec.fields_scheduling import SCHEDULING
 from argosy.spec.leaves import OPEN_MAP, PATH, SECONDS, SIZE, SOURCE, SPAN, TARGET, TEXTS, VARIABLE
 from argosy.spec.shapes import (
@@ -336,20 +336,8 @@ TASK: Final = Table(
             example="{vpc_name: lab}",
             later=True,
         ),
-        Field(
-            name="location",
-            shape=Text(says="the name of a location"),
-            doc="A site at the edge.",
-            example="factory-2",
-            later=True,
-        ),
-        Field(
-            name="edge_config",
-            shape=OPEN_MAP,
-            doc="Limits of a site at the edge.",
-            example="{latency_requirements: <20ms}",
-            later=True,
-        ),
+        LOCATION,
+        EDGE_CONFIG,
         Field(
             name="quantum_backend",
             shape=Text(says="the name of a quantum backend"),

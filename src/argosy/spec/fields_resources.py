@@ -151,6 +151,46 @@ EXCLUSION: Final = OneOf(
     ),
 )
 
+LOCATION: Final = Field(
+    name="location",
+    shape=Text(says="the name of a location"),
+    doc="A site at the edge: the name of the place itself, or the one that `[[place]]` of the user's `terms.toml` gives it.",
+    example="factory-2",
+    also=("site",),
+)
+EDGE_CONFIG: Final = Field(
+    name="edge_config",
+    shape=Table(
+        name="edge_config",
+        lenient=True,
+        fields=(
+            Field(
+                name="bandwidth_limit",
+                shape=Notation(says="a bandwidth such as `50Mbps`", parse=notation.parse_bandwidth_kbps),
+                doc="The link of the site carries at least so much.",
+                example="50Mbps",
+                also=("bandwidth",),
+            ),
+            Field(
+                name="latency_requirements",
+                shape=Notation(says="a latency such as `<50ms`", parse=notation.parse_latency_us),
+                doc="The site answers at least so fast.",
+                example="<50ms",
+                also=("latency",),
+            ),
+            Field(
+                name="power_constraints",
+                shape=Notation(says="a power such as `300W`", parse=notation.parse_power_mw),
+                doc="A node draws at most so much.",
+                example="300W",
+                also=("power",),
+            ),
+        ),
+    ),
+    doc="What a site at the edge must be able to do. A place of which it is not known is refused.",
+    example="{bandwidth_limit: 50Mbps, latency_requirements: <20ms, power_constraints: 60W}",
+)
+
 _CANDIDATE: Final = (
     Field(
         name="infra",
@@ -398,20 +438,8 @@ _CANDIDATE: Final = (
         example="{infra: aws}",
         also=("exclude", "blocked"),
     ),
-    Field(
-        name="location",
-        shape=Text(says="the name of a location"),
-        doc="A site at the edge.",
-        example="factory-2",
-        later=True,
-    ),
-    Field(
-        name="edge_config",
-        shape=OPEN_MAP,
-        doc="Limits of a site at the edge.",
-        example="{bandwidth_limit: 50Mbps, power_constraints: 200W}",
-        later=True,
-    ),
+    LOCATION,
+    EDGE_CONFIG,
     Field(
         name="quantum_backend",
         shape=Text(says="the name of a quantum backend"),

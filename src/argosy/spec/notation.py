@@ -120,6 +120,42 @@ def render_deadline(after_s: int | None, at_ms: int | None) -> str | None:
     return None if after_s is None else f"{after_s}s" if after_s % 3600 else f"{after_s // 3600}h"
 
 
+_AMOUNT: Final = re.compile(r"\s*[<>]?=?\s*([0-9]*\.?[0-9]+)\s*([A-Za-z]*)\s*")
+
+
+def _scaled(text: str, units: dict[str, int], what: str) -> int:
+    found = _AMOUNT.fullmatch(text)
+    scale = units.get(found[2].lower()) if found else None
+    if found is None or scale is None or not 0 < round(float(found[1]) * scale) < _BYTES_MAX:
+        raise ValueError(f"`{excerpt(text)}` is no {what}")
+    return round(float(found[1]) * scale)
+
+
+def parse_bandwidth_kbps(text: str) -> int:
+    """
+    >>> parse_bandwidth_kbps("50Mbps"), parse_bandwidth_kbps("1.5 Gbps")
+    (50000, 1500000)
+    """
+    units = {"kbps": 1, "mbps": 1000, "gbps": 1_000_000, "kbit": 1, "mbit": 1000, "gbit": 1_000_000}
+    return _scaled(text, units, "bandwidth; write for example `50Mbps`")
+
+
+def parse_latency_us(text: str) -> int:
+    """
+    >>> parse_latency_us("<50ms"), parse_latency_us("0.1s")
+    (50000, 100000)
+    """
+    return _scaled(text, {"us": 1, "ms": 1000, "s": 1_000_000}, "latency; write for example `<50ms`")
+
+
+def parse_power_mw(text: str) -> int:
+    """
+    >>> parse_power_mw("300W"), parse_power_mw("0.5 kW")
+    (300000, 500000)
+    """
+    return _scaled(text, {"mw": 1, "w": 1000, "kw": 1_000_000}, "power; write for example `300W`")
+
+
 def parse_cpus_text(text: str) -> Bound:
     """
     >>> parse_cpus_text("4+")

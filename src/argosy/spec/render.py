@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
 
-from argosy.model.resources import Exclusion, Recovery, Resources
+from argosy.model.resources import Edge, Exclusion, Recovery, Resources
 from argosy.model.scheduling import Scheduling
 from argosy.model.task import StorageMount, Task
 from argosy.spec.accelerators import render_accelerator
@@ -163,6 +163,8 @@ def _candidate(resources: Resources) -> Document:
         "max_hourly_cost": _number(render_price_number(price)) if price is not None else None,
         "regions": list(resources.areas),
         "not": [_exclusion(each) for each in resources.excluded],
+        "location": resources.location,
+        "edge_config": _edge(resources.edge),
         "autostop": _autostop(resources),
         "job_recovery": _recovery(resources.recovery),
         "priority": resources.priority or None,
@@ -195,6 +197,21 @@ def _scheduling(scheduling: Scheduling) -> Document:
             "share": None if scheduling.share == default.share else scheduling.share,
             "labels": dict(scheduling.labels),
             "tolerations": list(scheduling.tolerations),
+        }
+    )
+
+
+def _edge(edge: Edge) -> Document:
+    def amount(value: int, large: str, small: str, sign: str = "") -> str:
+        if not value:
+            return ""
+        return f"{sign}{value // 1000}{large}" if value % 1000 == 0 else f"{sign}{value}{small}"
+
+    return _given(
+        {
+            "bandwidth_limit": amount(edge.bandwidth_kbps, "Mbps", "kbps"),
+            "latency_requirements": amount(edge.latency_us, "ms", "us", "<"),
+            "power_constraints": amount(edge.power_mw, "W", "mW"),
         }
     )
 
