@@ -155,8 +155,9 @@ def _simplest(good: Sequence[Outlook]) -> Outlook:
     first = good[0]
     if first.policy is not Policy.MIXED or first.switch_probability >= _NEVER:
         return first
+    limit = first.cost_micro_usd * (1 + _NEVER)
     same = (each for each in good if each.policy is Policy.SPOT and each.choice == first.choice)
-    return next(same, first)
+    return next((each for each in same if each.cost_micro_usd <= limit), first)
 
 
 def _work_s(choice: Choice, ask: DeadlineAsk, durations: Callable[[Choice], int] | None) -> float:
