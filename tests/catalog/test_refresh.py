@@ -420,7 +420,8 @@ def test_a_mirror_can_be_asked_instead(tmp_path: Path, catalog: Catalog, service
     [
         (
             "scp",
-            "error: there are no live prices of `scp`: its Open API lists products, not what they cost; the old prices are kept\n"
+            "error: there are no live prices of `scp`: its price list does not tell which machine and region a price is for; "
+            "the old prices are kept\n"
             "hint: write what you know to `scp.csv` in the catalog folder that `argosy catalog show` names (docs/catalog.md, Private catalogs)",
         ),
         (

@@ -48,10 +48,10 @@ FETCHERS: Final[dict[str, Service]] = {
     "verda": Service(module="verda", keys=("VERDA_CLIENT_ID", "VERDA_CLIENT_SECRET"), login=True),
 }
 
-#: Providers with shipped prices and no service to ask for them, and why (docs/catalog.md has the sources).
+#: Providers with shipped prices and no service that Argosy can ask for them, and why (docs/catalog.md has the sources).
 UNPRICED: Final[dict[str, str]] = {
     "paperspace": "its public API tells which machines are available, not what they cost",
-    "scp": "its Open API lists products, not what they cost",
+    "scp": "its price list does not tell which machine and region a price is for",
 }
 
 
