@@ -312,6 +312,22 @@ def test_both_facades_have_the_same_calls() -> None:
                 assert set(theirs) <= set(ours), name
 
 
+def test_pools_reasons_and_wishes_of_sharing(server: FakeServer) -> None:
+    server.add_cluster("dev")
+    resources = sky.Resources(preset="small", priority_class="interactive")
+    task = sky.Task(run="echo x", resources=resources, scheduling={"queue": "acme", "spread": "rack"})
+    job_id, _ = sky.launch(task, cluster_name="dev")
+    sent = server.tasks[next(iter(server.tasks))]
+    assert (sent.scheduling.queue, sent.scheduling.spread, sent.resources[0].preset) == (
+        "acme",
+        "rack",
+        "small",
+    )
+    assert sky.explain("dev", job_id).title == "job 1 of `dev`"
+    assert sky.explain("dev").title == "cluster `dev`"
+    assert [pool.name for pool in sky.pools()] == ["dgx"]
+
+
 # Imports ----------------------------------------------------------------------------------------------------------
 
 HEAVY = ("litestar", "sqlalchemy", "numpy", "rich", "asyncio", "yaml", "pathspec", "subprocess", "ssl", "http", "websockets")  # fmt: skip

@@ -267,7 +267,10 @@ def test_a_named_queue_and_one_that_is_not_there(server: IdleServer, client: Cli
 def test_only_so_many_may_wait(server: IdleServer, client: Client) -> None:
     client.set_queue(s.QueueRequest(path="default", max_pending=3))
     client.jobs_launch([Task(run="x"), Task(run="y")], user="ann")
-    told = refused(client.jobs_launch, [Task(run="x"), Task(run="y")], user="bob")
+    with pytest.raises(ArgosyError) as caught:
+        client.jobs_launch([Task(run="x"), Task(run="y")], user="bob")
+    assert (caught.value.code, caught.value.http_status, caught.value.exit_status) == ("over-quota", 403, 6)
+    told = render_error(caught.value)
     assert told == (
         "error: queue `default` may have 3 waiting: 2 wait + 2 > 3, over by 1\n"
         "hint: submit again when some have started: `argosy quota get default`"

@@ -140,6 +140,9 @@ if TYPE_CHECKING:
         exec as exec,
     )
     from argosy.client.facade import (
+        explain as explain,
+    )
+    from argosy.client.facade import (
         get as get,
     )
     from argosy.client.facade import (
@@ -153,6 +156,9 @@ if TYPE_CHECKING:
     )
     from argosy.client.facade import (
         optimize as optimize,
+    )
+    from argosy.client.facade import (
+        pools as pools,
     )
     from argosy.client.facade import (
         queue as queue,
@@ -223,11 +229,13 @@ _FACADE: Final = (
     "estimate",
     "events",
     "exec",
+    "explain",
     "get",
     "job_status",
     "launch",
     "list_accelerators",
     "optimize",
+    "pools",
     "queue",
     "start",
     "status",

@@ -21,6 +21,7 @@ from typing import BinaryIO, Final, NamedTuple, TypeVar, overload
 
 from argosy.api import types as t
 from argosy.api.location import Location, locate
+from argosy.api.sharing import ExplainReply, PoolView
 from argosy.client.client import Client
 from argosy.client.tasks import Dag, Launchable, Task, model_of
 from argosy.model.errors import ArgosyError
@@ -311,6 +312,22 @@ def find_job(client: Client, cluster: str | None, number: int | None) -> t.JobVi
             return job
     place = f"on `{cluster}`" if cluster else "among managed jobs"
     raise ArgosyError("not-found", f"there is no job{'' if number is None else f' {number}'} {place}")
+
+
+def explain(cluster_name: str | None = None, job_id: int | None = None) -> ExplainReply:
+    """Why a job waits, when it probably starts and what would help; or why it is where it is, and its history.
+
+    Without a cluster: of a managed job. Without a job: of the cluster, or of the newest managed job. Errors: "not-found".
+    """
+    client = current_client()
+    if cluster_name is not None and job_id is None:
+        return client.explain(client.cluster(cluster_name).id)
+    return client.explain(find_job(client, cluster_name, job_id).id)
+
+
+def pools() -> list[PoolView]:
+    """Shared machines: who holds which part of them, who waits, the largest gangs that fit."""
+    return list(current_client().pools().pools)
 
 
 def tail_logs(

@@ -81,6 +81,7 @@ class Resources:
         networking: Mapping[str, object] | None = None,
         quantum_backend: str | None = None,
         priority_class: str | None = None,
+        preset: str | None = None,
     ) -> None:
         given: dict[str, object] = {
             "cloud": str(cloud() if isinstance(cloud, type) else cloud) if cloud is not None else None,
@@ -112,6 +113,7 @@ class Resources:
             "networking": networking,
             "quantum_backend": quantum_backend,
             "priority_class": priority_class,
+            "preset": preset,
         }
         self.fields: dict[str, object] = {name: value for name, value in given.items() if value is not None}
         _parse({"resources": self.fields}, "Resources(...)")
@@ -169,6 +171,7 @@ class Task:
         objective: str | None = None,
         inputs: Mapping[str, float] | None = None,
         outputs: Mapping[str, float] | None = None,
+        scheduling: Mapping[str, object] | None = None,
     ) -> None:
         if callable(run):
             raise ArgosyError(
@@ -193,6 +196,7 @@ class Task:
             "objective": objective,
             "inputs": inputs,
             "outputs": outputs,
+            "scheduling": scheduling,
         }
         self._fields: dict[str, object] = {key: value for key, value in given.items() if value is not None}
         self._text: tuple[str, str] | None = None  # YAML and where it comes from
