@@ -19,6 +19,7 @@ from argosy.model.offer import Placement
 from argosy.model.phases import AttemptPhase, Outcome, WorkloadPhase
 from argosy.model.reasons import Reason
 from argosy.model.rows import Attempt, Workload
+from argosy.planning.pool.ask import Waiting
 from argosy.server.handlers import resident_bytes
 from argosy.testing.builders import a_job, an_attempt
 from argosy.testing.idle_server import IdleServer
@@ -267,7 +268,10 @@ def test_why_a_job_of_a_cluster_waits(server: IdleServer) -> None:
     raw = Raw(server.socket)
     job = raw.post("/launch", {"task": {"run": "x"}, "cluster": "c"}).json["job"]
     reader = Reader(raw, f"/jobs/{job['id']}/logs?follow=true")
-    reader.until(lambda: reader.notes == ["waits for the cluster, which is starting"])
+    text = "waits for the cluster, which is starting"
+    server.controllers.whys[job["id"]] = Waiting(ask_id=job["id"], code="later", text=text)
+    server.call(server.application.streams.commits.wake_all)
+    reader.until(lambda: reader.notes[-1:] == [text])
     reader.close()
 
 

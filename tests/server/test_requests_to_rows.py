@@ -8,13 +8,19 @@ import msgspec
 import pytest
 from raw_requests import Raw
 
+from argosy.controllers.policies import new_claim
+from argosy.controllers.view import abilities_of
 from argosy.infra import border
+from argosy.infra.provider import Want
 from argosy.model.offer import Capacity, Offer
 from argosy.model.phases import AttemptPhase, ClaimPhase, Desired, NodePhase, Outcome, WorkloadPhase
 from argosy.model.rows import Claim, Row, Workload
+from argosy.model.task import ClusterSpec
 from argosy.model.units import GIB
+from argosy.planning import plan
+from argosy.planning.pool.ask import Waiting
 from argosy.store.snapshot import Snapshot
-from argosy.testing.builders import a_node, a_shape, an_attempt
+from argosy.testing.builders import a_node, a_shape, an_attempt, an_id, an_offer
 from argosy.testing.idle_server import IdleServer, StaticProvider, a_pool
 
 TASK = {"run": "echo hi"}
@@ -51,8 +57,25 @@ def replace(row: Any, **changes: object) -> Any:
     return msgspec.structs.replace(row, **changes)
 
 
+def give_machines(server: IdleServer, name: str) -> None:
+    """What the pool of owned machines would do: the cluster gets a claim."""
+    workload = cluster(server, name)
+    assert isinstance(workload.spec, ClusterSpec)
+    offers = server.do(server.providers.get("pool").quote(Want()))
+    made = plan(
+        workload.spec.resources,
+        workload.spec.num_nodes,
+        offers,
+        abilities=abilities_of(server.providers),
+        usage={},
+    )
+    claim = new_claim(an_id("clm"), workload.id, made.choices, workload.spec.num_nodes, 1)
+    put(server, replace(workload, phase=WorkloadPhase.STARTING), claim)
+
+
 def run_cluster(server: IdleServer, name: str, **node: Any) -> tuple[Workload, Claim]:
     """What the controllers would do: the claim is held, one node is ready."""
+    give_machines(server, name)
     workload = cluster(server, name)
     claim = rows(server).claims_of(workload.id)[0]
     put(
@@ -75,14 +98,25 @@ def test_launch_makes_rows_and_wakes(server: IdleServer, raw: Raw) -> None:
     assert reply["plan"]["choices"][0]["offer"]["provider"] == "pool"
     snapshot = rows(server)
     made = snapshot.workloads[reply["cluster_id"]]
-    assert (made.phase, made.user, made.kind) == (WorkloadPhase.STARTING, "me", "cluster")
-    (claim,) = snapshot.claims_of(made.id)
-    assert (claim.phase, claim.count, claim.desired) == (ClaimPhase.REQUESTED, 1, Desired.RUN)
+    # owned machines are given by their pool, in its order
+    assert (made.phase, made.user, made.kind) == (WorkloadPhase.QUEUED, "me", "cluster")
+    assert snapshot.claims_of(made.id) == ()
     (job,) = snapshot.jobs_of(made.id)
     assert (job.id, job.name, job.phase) == (reply["job"]["id"], "t", WorkloadPhase.QUEUED)
-    assert {made.id, claim.id, job.id} <= set(server.controllers.woken)
+    assert {made.id, job.id} <= set(server.controllers.woken)
     (told,) = raw.get("/events?subject=c").json["events"]
     assert (told["code"], told["subject"]) == ("launched", made.id)
+
+
+def test_what_is_rented_is_claimed_at_once(server: IdleServer, raw: Raw) -> None:
+    pool = server.providers.get("pool")
+    assert isinstance(pool, StaticProvider)
+    pool.offers = [an_offer(capacity=Capacity.ON_DEMAND, price_micro_usd=1)]
+    made = raw.post("/launch", {"task": TASK, "cluster": "c"}).json
+    assert cluster(server, "c").phase is WorkloadPhase.STARTING
+    (claim,) = rows(server).claims_of(made["cluster_id"])
+    assert (claim.phase, claim.count, claim.desired) == (ClaimPhase.REQUESTED, 1, Desired.RUN)
+    assert claim.id in server.controllers.woken
 
 
 def test_names_are_given_and_checked(server: IdleServer, raw: Raw) -> None:
@@ -126,26 +160,27 @@ def test_no_offer_says_why_not_each(server: IdleServer, raw: Raw) -> None:
     assert [each["code"] for each in planned["rejected"]] == ["accelerator", "credentials"]
 
 
-def test_two_launches_at_once_do_not_get_the_same_device(gpus: IdleServer) -> None:
+def test_launches_at_once_all_wait_for_the_pool(gpus: IdleServer) -> None:
     raw = Raw(gpus.socket)
     whole = {"run": "x", "resources": [{"accelerator": {"model": "A100", "milli": 2000}}]}
     with ThreadPoolExecutor(4) as pool:
         replies = list(
             pool.map(lambda i: raw.post("/launch", {"task": whole, "cluster": f"c{i}"}).json, range(4))
         )
-    assert sum("choices" in reply["plan"] for reply in replies) == 1
-    waiting = [reply for reply in replies if "choices" not in reply["plan"]]
-    assert all("2 of 2 in use" in reply["warnings"][0] for reply in waiting)
-    assert len(rows(gpus).claims) == 1
-    queued = [view for view in raw.get("/status").json["clusters"] if view["status"] == "queued"]
-    assert len(queued) == 3
-    assert all("waits for 2 A100" in view["detail"] for view in queued)
+    assert all("choices" in reply["plan"] for reply in replies)
+    assert len(rows(gpus).claims) == 0  # who gets the devices is decided by one, not by four requests
+    assert [view["status"] for view in raw.get("/status").json["clusters"]] == ["queued"] * 4
+    give_machines(gpus, "c0")
+    late = raw.post("/launch", {"task": whole, "cluster": "late"}).json
+    assert "choices" not in late["plan"] and "2 of 2 in use" in late["warnings"][0]
+    assert "waits for 2 A100" in raw.get("/clusters/late").json["detail"]
 
 
 def test_a_live_cluster_is_used_again(server: IdleServer, raw: Raw) -> None:
     first = raw.post(
         "/launch", {"task": {**TASK, "resources": [{"cpus": {"amount": 2000}}]}, "cluster": "c"}
     ).json
+    give_machines(server, "c")
     again = raw.post(
         "/launch", {"task": TASK, "cluster": "c", "down": True, "autostop": {"idle_s": 60, "down": True}}
     ).json
@@ -209,6 +244,7 @@ def test_unknown_clusters_are_said_with_a_guess(server: IdleServer, raw: Raw) ->
 
 def test_what_cannot_rest_is_not_stopped(server: IdleServer, raw: Raw) -> None:
     raw.post("/launch", {"task": TASK, "cluster": "c"})
+    give_machines(server, "c")
     pool = server.providers.get("pool")
     can = msgspec.structs.replace(pool.manifest.capabilities, stop=False)
     pool.manifest = msgspec.structs.replace(pool.manifest, capabilities=can)
@@ -380,31 +416,15 @@ def test_the_view_of_a_cluster(gpus: IdleServer) -> None:
 
 
 def test_why_jobs_wait(gpus: IdleServer) -> None:
+    """The controllers know; every view tells it."""
     raw = Raw(gpus.socket)
-    raw.post(
-        "/launch",
-        {
-            "task": {**ONE_GPU, "resources": [{"accelerator": {"model": "A100", "milli": 2000}}]},
-            "cluster": "c",
-        },
-    )
-    raw.post("/exec", {"cluster": "c", "tasks": [ONE_GPU, ONE_GPU]})
-    views = raw.get("/jobs?cluster=c").json["jobs"]
-    assert {view["detail"] for view in views} == {"waits for the cluster, which is starting"}
-    run_cluster(gpus, "c", gpus=2)
-    first = rows(gpus).jobs_of(cluster(gpus, "c").id)[0]
-    node = rows(gpus).nodes_of(cluster(gpus, "c").id)[0]
-    from argosy.model.offer import DeviceShare, Placement
-
-    shares = tuple(DeviceShare(index=i, milli=1000) for i in range(2))
-    attempt = an_attempt(
-        workload_id=first.id, placements=(Placement(rank=0, node_id=node.id, devices=shares),)
-    )
-    put(gpus, replace(first, phase=WorkloadPhase.STARTING, attempts=1, attempt_id=attempt.id), attempt)
-    third, second, _ = raw.get("/jobs?cluster=c").json["jobs"]
-    assert second["detail"] == "waits for 1 A100: 2 of 2 in use by job 1"
-    assert third["detail"] == "waits behind job 2: jobs of a cluster start in order"
-    assert raw.get(f"/jobs/{second['id']}").json == second
+    raw.post("/launch", {"task": ONE_GPU, "cluster": "c"})
+    jobs = raw.post("/exec", {"cluster": "c", "tasks": [ONE_GPU]}).json["jobs"]
+    id = jobs[0]["id"]
+    gpus.controllers.whys[id] = Waiting(ask_id=id, code="capacity", text="waits for 1 A100")
+    second, first = raw.get("/jobs?cluster=c").json["jobs"]
+    assert (second["detail"], first.get("detail", "")) == ("waits for 1 A100", "")
+    assert raw.get(f"/jobs/{id}").json == second
 
 
 def test_how_a_job_ended(server: IdleServer, raw: Raw) -> None:

@@ -61,7 +61,7 @@ class IdleControllers:
         return nullcontext()
 
     def waits(self, rows: Snapshot) -> Mapping[str, str]:
-        return {}
+        return {id: why.text for id, why in self.whys.items()}
 
     def explain(self, rows: Snapshot, workload_id: str) -> Waiting | None:
         return self.whys.get(workload_id)
