@@ -159,6 +159,15 @@ class _Seen(NamedTuple):
     offers: Sequence[Offer] = ()
     owner: str = ""
 
+    def is_same(self, other: _Seen) -> bool:
+        """By identity: values are replaced, never changed."""
+        return (
+            self.tenancy is other.tenancy
+            and self.history is other.history
+            and self.offers is other.offers
+            and self.owner == other.owner
+        )
+
 
 class _Kept:
     """Books, what they were made from, and which ids to look at again. `stale` None: everything."""
@@ -262,7 +271,7 @@ class PoolBook:
         return books
 
     def _renew(self, kept: _Kept, seen: _Seen) -> None:
-        if kept.seen is not None and all(a is b for a, b in zip(kept.seen, seen, strict=True)):
+        if kept.seen is not None and kept.seen.is_same(seen):
             return
         if kept.seen is not None and kept.seen.tenancy is not seen.tenancy:
             kept.books.pool.set_tenancy(seen.tenancy)

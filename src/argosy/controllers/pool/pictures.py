@@ -17,24 +17,24 @@ from argosy.planning.pool.ask import Ask, Machine, Running, Waiting
 from argosy.planning.pool.estimate import expected_end_ms
 from argosy.planning.pool.picture import Held, PoolPicture, Queued
 
-EXPLAINED_MAX: Final = 50  # of a picture: the others are explained when somebody asks for one
+EXPLAINED_MAX: Final = 16  # of a picture: the others are explained when somebody asks for one
 
 
-def explain(view: View, workload_id: str) -> Waiting | None:
-    """Why a queued cluster or job does not start now; None when it waits for no pool."""
+def explain(view: View, workload_id: str, *, when: bool = True) -> Waiting | None:
+    """Why a queued cluster or job does not start now, and when it probably will; None when it waits for no pool."""
     workload = view.rows.workloads.get(workload_id)
     if workload is None or workload.desired is not Desired.RUN:
         return None
     if workload.cluster_id is not None:
-        return _explain_job(view, workload)
+        return _explain_job(view, workload, when)
     books, wanted = books_of(view).owned(view)
     each = wanted.get(workload_id)
     if each is None:
         return None
-    return _explain_wanted(view, books, each)
+    return _explain_wanted(view, books, each, when)
 
 
-def _explain_job(view: View, job: Workload) -> Waiting | None:
+def _explain_job(view: View, job: Workload, when: bool) -> Waiting | None:
     cluster = view.rows.workloads.get(job.cluster_id or "")
     if cluster is None or job.phase not in WAITING or view.rows.attempt_of(job.id) is not None:
         return None
@@ -43,7 +43,7 @@ def _explain_job(view: View, job: Workload) -> Waiting | None:
     books = books_of(view).of_cluster(view, cluster)
     if not isinstance(books.known.get(job.id), Ask):
         return None
-    return books.pool.explain(job.id, view.now_ms)
+    return books.pool.explain(job.id, view.now_ms, when=when)
 
 
 def _of_cluster(view: View, cluster: Workload) -> str:
@@ -56,10 +56,10 @@ def _of_cluster(view: View, cluster: Workload) -> str:
     return f"waits for the cluster, which is {phase.value}"
 
 
-def _explain_wanted(view: View, books: Books, each: Wanted) -> Waiting:
+def _explain_wanted(view: View, books: Books, each: Wanted, when: bool) -> Waiting:
     id = each.workload.id
     if isinstance(books.known.get(id), Ask):
-        return books.pool.explain(id, view.now_ms)
+        return books.pool.explain(id, view.now_ms, when=when)
     if each.elsewhere:
         return Waiting(ask_id=id, code="later", text="gets its nodes now")
     return Waiting(
@@ -69,7 +69,7 @@ def _explain_wanted(view: View, books: Books, each: Wanted) -> Waiting:
 
 def tell(view: View, workload_id: str) -> str:
     """The same in one line, as lists show it; "" when it waits for no pool."""
-    found = explain(view, workload_id)
+    found = explain(view, workload_id, when=False)
     if found is None:
         return ""
     workload = view.rows.workloads[workload_id]
@@ -204,7 +204,7 @@ def _queued(view: View, books: Books, ask: Ask, position: int) -> Queued:
         num_nodes=ask.num_nodes,
         gpu_milli=ask.needs[0].gpu_milli,
         models=ask.needs[0].models,
-        waiting=books.pool.explain(ask.id, view.now_ms) if position <= EXPLAINED_MAX else None,
+        waiting=books.pool.explain(ask.id, view.now_ms, when=False) if position <= EXPLAINED_MAX else None,
     )
 
 

@@ -91,6 +91,7 @@ class Pool:
         self.leaving_for: dict[str, str] = {}  # what is being ended → for whom; "": for nobody here
         self.seats: dict[str, Seat] = {}
         self.reservations: tuple[Reservation, ...] = ()
+        self.promised: dict[str, tuple[int, Seated]] = {}  # what they promise: when, and where
         self.epoch = 0  # grows with every event
         self._cycled = -1  # epoch after the last cycle
         self._wake_ms: int | None = None
@@ -327,8 +328,9 @@ class Pool:
 
     # --- telling
 
-    def explain(self, ask_id: str, now_ms: int) -> Waiting:
-        """Why an ask does not run now, what would let it start, and when that probably is. ArgosyError when nothing of that id waits."""
+    def explain(self, ask_id: str, now_ms: int, *, when: bool = True) -> Waiting:
+        """Why an ask does not run now, what would let it start, and (`when`: it costs a forecast of the whole line) when that
+        probably is. ArgosyError when nothing of that id waits."""
         seat = self.seats.get(ask_id)
         ask = seat.ask if seat is not None else self.order.get(ask_id)
         if ask is None:
@@ -348,7 +350,7 @@ class Pool:
         if all(limits) and limits[0] is not None:
             return Waiting(ask_id=ask_id, code="limit", text=beyond_text(limits[0]))
         place = self._places(now_ms).get(ask_id, 0)
-        starts_at_ms = self._forecast(now_ms).get(ask_id)
+        starts_at_ms = self._forecast(now_ms).get(ask_id) if when else None
         code, text = self._why_not(ask, variants, now_ms)
         return Waiting(
             ask_id=ask_id, code=code, text=f"{text} {place_text(ask, place)}", starts_at_ms=starts_at_ms
