@@ -123,10 +123,40 @@ def mig_start(card: tuple[int, tuple[Profile, ...]], profile: Profile, taken: in
     return place
 
 
+Counting = tuple[
+    int, int, tuple[int, ...]
+]  # sum of milli that are left, untouched devices, what is left of those in part use
+
+
+def counting(left: Sequence[int]) -> Counting:
+    """What the score wants to know of the devices that count."""
+    total = whole = 0
+    mixed: tuple[int, ...] = ()
+    for each in left:
+        if each == WHOLE_MILLI:
+            whole += 1
+        elif each:
+            total += each
+            mixed = (*mixed, each)
+    return total + whole * WHOLE_MILLI, whole, mixed
+
+
 class Room:
     """What is free on a machine. Never changed after it was made."""
 
-    __slots__ = ("cpus", "left", "locks", "memory", "slots", "total", "uses", "whole", "worth")
+    __slots__ = (
+        "counted",
+        "cpus",
+        "left",
+        "locks",
+        "memory",
+        "mixed",
+        "slots",
+        "total",
+        "uses",
+        "whole",
+        "worth",
+    )
 
     def __init__(
         self,
@@ -136,17 +166,16 @@ class Room:
         locks: tuple[Lock | None, ...],
         uses: tuple[tuple[Use, ...], ...],
         slots: tuple[int, ...],
-        total: int,
-        whole: int,
+        counted: Counting,
     ) -> None:
         self.cpus = cpus  # milli
         self.memory = memory  # bytes
         self.left = left  # milli of each device, by position
         self.locks = locks  # who may join; None: everybody
         self.uses = uses
-        self.slots = slots  # MIG slices taken, as bits; () where nothing is divided
-        self.total = total  # sum of `left` of those devices that count
-        self.whole = whole  # how many of those are untouched
+        self.slots = slots  # MIG slices taken, as bits
+        self.counted = counted
+        self.total, self.whole, self.mixed = counted
         self.worth: tuple[object, int] | None = None  # a memo of `plain.Typical`
 
 
@@ -277,8 +306,7 @@ class Kind:
             (None,) * count,
             ((),) * count,
             (0,) * count,
-            WHOLE_MILLI * len(self.counted),
-            len(self.counted),
+            (WHOLE_MILLI * len(self.counted), len(self.counted), ()),
         )
 
 
@@ -359,6 +387,8 @@ def lock_of(uses: tuple[Use, ...]) -> Lock | None:
     if not uses:
         return None
     first = uses[0]
+    if len(uses) == 1:
+        return first[2], first[3], first[4]
     tenants = {use[3] for use in uses}
     return first[2], first[3] if len(tenants) == 1 else None, all(use[4] for use in uses)
 

@@ -7,20 +7,22 @@ needs are kept, and computed again for rows that changed since. Machines that ar
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from argosy.planning.pool import plain
 from argosy.planning.pool.ask import WHOLE_MILLI, Need
-from argosy.planning.pool.devices import Kind, Lock, Room, may_join
+from argosy.planning.pool.devices import Kind, Lock, Room, Way, may_join
 from argosy.planning.pool.plain import CLASSES_MAX, DEVICES_MAX, NEVER, Typical, class_of
 
 Ints = NDArray[np.int64]
 Bools = NDArray[np.bool_]
 
-FEW = 6  # rows that are quicker one by one than as arrays
+LEFT = (
+    7  # the column of the first device; before it: cpus, memory, whole, total, before, kind, cell of the kind
+)
+FEW = 24  # rows that are quicker one by one than as arrays
 
 
 class _Tables:
@@ -32,9 +34,9 @@ class _Tables:
         self.cpus = np.array(typical.cpus, np.int64)
         self.memory = np.array(typical.memory, np.int64)
         self.steps = (len(typical.cpus) + 1, len(typical.memory) + 1)
-        self.width = len(typical.parts) + 1
+        self.width = len(typical.parts) + 2
         self.masks: dict[int, int] = {}  # types that a kind could host: its number
-        self.of_kind = np.zeros(0, np.int64)
+        self.of_kind: list[int] = []
         self.ids = np.zeros(0, np.int64)
         self.by_mask: dict[int, int] = {}
         self.levels = np.zeros(0, np.int64)
@@ -42,23 +44,20 @@ class _Tables:
 
     def know(self, kinds: Sequence[Kind]) -> None:
         """Kinds by their number."""
-        numbers: list[int] = self.of_kind.tolist()
-        for kind in kinds[len(numbers) :]:
+        for kind in kinds[len(self.of_kind) :]:
             mask = self.typical.mask(kind)
-            numbers.append(self.masks.setdefault(mask, len(self.masks)) * self.steps[0] * self.steps[1])
-        self.of_kind = np.array(numbers, np.int64)
+            self.of_kind.append(self.masks.setdefault(mask, len(self.masks)) * self.steps[0] * self.steps[1])
         more = len(self.masks) * self.steps[0] * self.steps[1] - len(self.ids)
         self.ids = np.concatenate([self.ids, np.full(more, -1, np.int64)])
 
-    def at(self, kinds: Ints, cpus: Ints, memory: Ints) -> Ints:
+    def at(self, cells: Ints, cpus: Ints, memory: Ints) -> Ints:
         """The number of the table for each row."""
-        cells = self.of_kind[kinds]
-        cells += self.cpus.searchsorted(cpus, "right") * self.steps[1]
+        cells = self.cpus.searchsorted(cpus, "right") * self.steps[1] + cells
         cells += self.memory.searchsorted(memory, "right")
-        found: Ints = self.ids[cells]
+        found = self.ids.take(cells)
         if found.size and found.min() < 0:
             self._fill(cells[found < 0])
-            found = self.ids[cells]
+            found = self.ids.take(cells)
         return found
 
     def _fill(self, cells: Ints) -> None:
@@ -94,6 +93,7 @@ class _Class:
         "suits",
         "tables",
         "uneven",
+        "ways",
     )
 
     def __init__(self) -> None:
@@ -103,6 +103,7 @@ class _Class:
         self.counts: Ints | None = None
         self.counts_seen = -1
         self.shared = False  # with the same class of a copy
+        self.ways: list[Way] = []  # by kind
         self.suits: Bools = np.zeros(0, np.bool_)  # by kind
         self.special: Bools = np.zeros(0, np.bool_)  # by kind: one by one
         self.eligible: Bools = np.zeros((0, 0), np.bool_)  # by kind and position
@@ -142,17 +143,12 @@ class Grid:
         self._touched: set[int] = set()  # rows that the arrays do not know yet
         count = len(self.ids)
         self._width = max((len(kind.devices) for kind in self.kinds), default=0) or 1
-        self._kind = np.array([self._number(kind) for kind in self.kinds], np.int64)
-        self._cpus = np.zeros(count, np.int64)
-        self._memory = np.zeros(count, np.int64)
-        self._left = np.zeros((count, self._width), np.int64)
-        self._lock = np.zeros((count, self._width), np.int64)
-        self._whole = np.zeros(count, np.int64)
-        self._before = np.zeros(count, np.int64)  # worth as it is, and what is left at its rate
+        self._numbers = [self._number(kind) for kind in self.kinds]
+        self._table = np.zeros((count, LEFT + 2 * self._width), np.int64)
         self._tables = _Tables(typical)
-        for row, room in enumerate(self.rooms):
-            self._write(row, room)
-        self._weigh_all()
+        self._tables.know(self._kind_list)
+        for row in range(count):
+            self._write(row)
 
     def _number(self, kind: Kind) -> int:
         number = self._kind_number.get(kind.id)
@@ -174,8 +170,8 @@ class Grid:
         other._touched = set(self._touched)
         other._width = self._width
         other._tables = self._tables
-        for name in ("_kind", "_cpus", "_memory", "_left", "_lock", "_whole", "_before", "_total"):
-            setattr(other, name, getattr(self, name).copy())
+        other._numbers = list(self._numbers)
+        other._table = self._table.copy()
         other._classes = {}
         for need, each in self._classes.items():
             each.shared = True
@@ -193,9 +189,7 @@ class Grid:
         if len(kind.devices) > self._width:
             return False
         self.kinds[row] = kind
-        self._kind[row] = self._number(kind)
-        self._left[row] = 0
-        self._lock[row] = 0
+        self._numbers[row] = self._number(kind)
         self.set(row, room)
         return True
 
@@ -208,12 +202,8 @@ class Grid:
         self.row_of[machine_id] = row
         self.kinds.append(kind)
         self.rooms.append(room)
-        for name in ("_kind", "_cpus", "_memory", "_whole", "_before", "_total"):
-            setattr(self, name, np.append(getattr(self, name), 0))
-        self._kind[row] = self._number(kind)
-        nothing = np.zeros((1, self._width), np.int64)
-        self._left = np.concatenate([self._left, nothing])
-        self._lock = np.concatenate([self._lock, nothing])
+        self._numbers.append(self._number(kind))
+        self._table = np.concatenate([self._table, np.zeros((1, self._table.shape[1]), np.int64)])
         for each in self._classes.values():
             each.own()
             each.costs = np.append(each.costs, NEVER)
@@ -222,38 +212,37 @@ class Grid:
         self.set(row, room)
         return True
 
-    def _write(self, row: int, room: Room) -> None:
-        self._cpus[row] = room.cpus
-        self._memory[row] = room.memory
-        self._whole[row] = min(room.whole, DEVICES_MAX)
-        count = len(room.left)
-        if count:
-            self._left[row, :count] = room.left
-            codes = self._locks
-            self._lock[row, :count] = [
-                codes[lock] if lock in codes else codes.setdefault(lock, len(codes)) for lock in room.locks
-            ]
+    def _write(self, row: int) -> None:
+        room, kind, number = self.rooms[row], self.kinds[row], self._numbers[row]
+        typical = self.typical
+        nothing = (0,) * (self._width - len(room.left))
+        codes = self._locks
+        self._table[row] = (
+            room.cpus,
+            room.memory,
+            room.whole if room.whole <= DEVICES_MAX else DEVICES_MAX,
+            room.total,
+            typical.worth(kind, room) + plain.rest(room) - typical.short(room.total, room.cpus),
+            number,
+            self._tables.of_kind[number],
+            *room.left,
+            *nothing,
+            *[codes[lock] if lock in codes else codes.setdefault(lock, len(codes)) for lock in room.locks],
+            *nothing,
+        )
 
     def _sync(self) -> None:
         """Bring the arrays up to the rooms."""
         if self.typical is not self._tables.typical:
             self._tables = _Tables(self.typical)
-            for row in self._touched:
-                self._write(row, self.rooms[row])
-            self._weigh_all()
+            self._tables.know(self._kind_list)
+            for row in range(len(self.ids)):
+                self._write(row)
         elif self._touched:
             if len(self._tables.of_kind) < len(self._kind_list):
                 self._tables.know(self._kind_list)
-            worth = self.typical.worth
             for row in self._touched:
-                room = self.rooms[row]
-                self._write(row, room)
-                self._before[row] = (
-                    worth(self.kinds[row], room)
-                    + plain.rest(room)
-                    - self.typical.short(room.total, room.cpus)
-                )
-                self._total[row] = room.total
+                self._write(row)
         else:
             return
         self._log.extend(self._touched)
@@ -264,18 +253,6 @@ class Grid:
             for each in self._classes.values():
                 each.seen = max(-1, each.seen - cut)
                 each.counts_seen = max(-1, each.counts_seen - cut)
-
-    def _weigh_all(self) -> None:
-        worth = self.typical.worth
-        self._tables.know(self._kind_list)
-        self._before = np.array(
-            [
-                worth(kind, room) + plain.rest(room) - self.typical.short(room.total, room.cpus)
-                for kind, room in zip(self.kinds, self.rooms, strict=True)
-            ],
-            np.int64,
-        )
-        self._total = np.array([room.total for room in self.rooms], np.int64)
 
     # Costs
 
@@ -303,10 +280,10 @@ class Grid:
             rows = list(set(self._log[each.seen :]))
             each.own()
             if len(rows) <= FEW:
+                costs, ways, numbers = each.costs, each.ways, self._numbers
                 for row in rows:
-                    kind = self.kinds[row]
-                    got = plain.pick(self.typical, need, kind.way(need), kind, self.rooms[row])
-                    each.costs[row] = NEVER if got is None else got[0]
+                    got = plain.pick(self.typical, need, ways[numbers[row]], self.kinds[row], self.rooms[row])
+                    costs[row] = NEVER if got is None else got[0]
             else:
                 index = np.array(rows, np.int64)
                 each.costs[index] = self._score(need, each, index)
@@ -349,6 +326,7 @@ class Grid:
     def _know(self, need: Need, each: _Class) -> None:
         """What the need makes of each kind."""
         ways = [kind.way(need) for kind in self._kind_list]
+        each.ways = ways
         each.suits = np.array([not way.why for way in ways], np.bool_)
         each.special = np.array(
             [
@@ -383,48 +361,50 @@ class Grid:
         return each.join
 
     def _score(self, need: Need, each: _Class, rows: Ints | None) -> Ints:
-        everything: Any = slice(None) if rows is None else rows
         if max(need.cpus_milli, need.memory_bytes, need.gpu_milli) >= NEVER >> 8:
             return np.full(len(self.ids if rows is None else rows), NEVER, np.int64)
         tables = self._tables
-        kinds = self._kind[everything]
-        cpus = self._cpus[everything] - need.cpus_milli
-        memory = self._memory[everything] - need.memory_bytes
-        fits = (cpus >= 0) & (memory >= 0)
-        fits &= each.suits[kinds]
-        numbers = tables.at(kinds, cpus, memory)
-        left = self._left[everything]
-        cells = numbers * tables.width
-        worth = tables.levels[tables.level[left] + cells[:, None]]
+        table = self._table if rows is None else self._table.take(rows, axis=0)
+        kinds = table[:, 5]
+        cpus = table[:, 0] - need.cpus_milli
+        memory = table[:, 1] - need.memory_bytes
+        fits = each.suits.take(kinds)
+        fits &= cpus >= 0
+        fits &= memory >= 0
+        numbers = tables.at(table[:, 6], cpus, memory)
+        left = table[:, LEFT : LEFT + self._width]
+        cells = (numbers * tables.width)[:, None]
+        worth = tables.levels.take(tables.level.take(left) + cells)
         worth *= left
-        whole = self._whole[everything]
-        at_whole = numbers * (DEVICES_MAX + 1) + whole
-        cost = self._before[everything] - worth.sum(axis=1)
+        at_whole = numbers * (DEVICES_MAX + 1)
+        at_whole += table[:, 2]
+        cost = table[:, 4] - worth.sum(axis=1)
         if not need.gpu_milli:
-            cost -= tables.whole[at_whole]
+            cost -= tables.whole.take(at_whole)
         elif need.gpu_milli >= WHOLE_MILLI:
             count = need.gpu_milli // WHOLE_MILLI
             if each.uneven:
-                fits &= ((left == WHOLE_MILLI) & each.eligible[kinds]).sum(axis=1) >= count
+                fits &= ((left == WHOLE_MILLI) & each.eligible.take(kinds, axis=0)).sum(axis=1) >= count
             else:
-                fits &= whole >= count
-            cost += (count * WHOLE_MILLI) * tables.levels[cells + (tables.width - 1)]
-            cost -= tables.whole[np.maximum(at_whole - count, 0)]
+                fits &= table[:, 2] >= count
+            cost -= tables.whole.take(np.maximum(at_whole - count, 0))
         else:
             rest = left - need.gpu_milli
-            free = rest >= 0
-            free &= self._join(need, each)[self._lock[everything]]
+            free = self._join(need, each).take(table[:, LEFT + self._width :])
+            free &= rest >= 0
             if each.uneven:
-                free &= each.eligible[kinds]
-            # Rows of `rest` below zero read some other level; they are not free.
-            loss = worth - rest * tables.levels[tables.level[rest] + cells[:, None]]
-            at_less = tables.whole[np.maximum(at_whole - 1, 0)]
-            here = tables.whole[at_whole]
-            loss += (left == WHOLE_MILLI) * (here - at_less)[:, None]
+                free &= each.eligible.take(kinds, axis=0)
+            # Where `rest` is below zero some other level is read; those are not free.
+            loss = rest * tables.levels.take(tables.level.take(rest, mode="wrap") + cells)
+            np.subtract(worth, loss, out=loss)
+            here = tables.whole.take(at_whole)
+            less = tables.whole.take(np.maximum(at_whole - 1, 0))
+            loss += (left == WHOLE_MILLI) * (here - less)[:, None]
             best = np.where(free, loss, NEVER).min(axis=1)
             fits &= best != NEVER
-            cost += best - here
-        lack = self._total[everything] - need.gpu_milli
+            cost += best
+            cost -= here
+        lack = table[:, 3] - need.gpu_milli
         lack *= self.typical.cpus_per_device
         lack //= WHOLE_MILLI
         lack -= cpus

@@ -204,7 +204,7 @@ class Search:
         return placement
 
 
-NOTHING = Room(-1, -1, (), (), (), (), 0, 0)
+NOTHING = Room(-1, -1, (), (), (), (), (0, 0, ()))
 
 
 def held_by(placement: Placement, kind: Kind, need: Need) -> Held:

@@ -67,7 +67,7 @@ class Inventory:
         self._typical = Typical({})
         self._history: dict[Need, int] = {}
         self._history_total = 0
-        self._history_next = 16
+        self._history_next = 64
         self._pending: dict[Need, int] = {}
         for machine in machines:
             self.put(machine)
@@ -358,10 +358,10 @@ class Inventory:
         if self._history_total > HISTORY_MAX:
             self._history = {need: count // 2 for need, count in self._history.items() if count > 1}
             self._history_total = sum(self._history.values())
-        self._history_next = min(2 * self._history_total, self._history_total + HISTORY_MAX // 2)
+        self._history_next = min(4 * self._history_total, self._history_total + HISTORY_MAX // 2)
 
     def _reweigh(self) -> None:
-        """Take the typical needs anew, if they differ from those in use by more than a twentieth."""
+        """Take the typical needs anew, if they differ from those in use by more than a tenth of their weight."""
         waiting = sum(self._pending.values())
         seen = self._history_total
         weights: dict[Need, int] = {}
@@ -377,7 +377,7 @@ class Inventory:
         typical = Typical(weights, self._typical.version + 1)
         old, new = dict(self._typical.types), dict(typical.types)
         moved = sum(abs(old.get(each, 0) - new.get(each, 0)) for each in old.keys() | new.keys())
-        if moved * 20 > plain.WEIGHT:
+        if moved * 10 > plain.WEIGHT:
             self._typical = typical
             if self._sheet is not None:
                 self._sheet.typical = typical

@@ -29,6 +29,7 @@ from argosy.planning.pool.devices import (
     Room,
     Use,
     Way,
+    counting,
     lock_of,
     may_join,
     mig_bits,
@@ -55,7 +56,8 @@ Mask = int
 
 
 class Table:
-    """For one set of typical needs that can be hosted: worth per milli of a device by its level, and of whole devices by their number."""
+    """For one set of typical needs that can be hosted: worth per milli of a device in part use by its level, and of untouched ones by their
+    number."""
 
     __slots__ = ("levels", "whole")
 
@@ -83,7 +85,8 @@ class Typical:
         )
         parts = sorted({n.gpu_milli for n, _ in self.types if n.gpu_milli < WHOLE_MILLI})
         self.parts = tuple(parts)
-        self.level_of = tuple(bisect_right(parts, left) for left in range(WHOLE_MILLI + 1))
+        # By the milli that are left; untouched devices have a level of their own, where nothing counts: they count by their number.
+        self.level_of = (*(bisect_right(parts, left) for left in range(WHOLE_MILLI)), len(parts) + 1)
         self.cpus = tuple(sorted({n.cpus_milli for n, _ in self.types}))
         self.memory = tuple(sorted({n.memory_bytes for n, _ in self.types}))
         self.cpu_masks = self._masks(self.cpus, [n.cpus_milli for n, _ in self.types])
@@ -114,17 +117,21 @@ class Typical:
         found = self._tables.get(mask)
         if found is None:
             hosted = [each for i, each in enumerate(self.types) if mask >> i & 1]
-            levels = tuple(
-                sum(w for need, w in hosted if need.gpu_milli < WHOLE_MILLI and need.gpu_milli in reached)
-                for reached in (self.parts[:count] for count in range(len(self.parts) + 1))
-            )
+            partly = [(need.gpu_milli, weight) for need, weight in hosted if need.gpu_milli < WHOLE_MILLI]
+            levels = [
+                sum(weight for milli, weight in partly if milli in self.parts[:reached])
+                for reached in range(len(self.parts) + 1)
+            ]
             whole = tuple(
                 n
                 * WHOLE_MILLI
-                * sum(w for need, w in hosted if WHOLE_MILLI <= need.gpu_milli <= n * WHOLE_MILLI)
+                * (
+                    levels[-1]
+                    + sum(w for need, w in hosted if WHOLE_MILLI <= need.gpu_milli <= n * WHOLE_MILLI)
+                )
                 for n in range(DEVICES_MAX + 1)
             )
-            found = self._tables[mask] = Table(levels, whole)
+            found = self._tables[mask] = Table((*levels, 0), whole)
         return found
 
     def table_at(self, kind: Kind, cpus: int, memory: int) -> Table:
@@ -152,11 +159,11 @@ class Typical:
 
     def _worth(self, kind: Kind, room: Room) -> int:
         table = self.table_at(kind, room.cpus, room.memory)
-        levels, level_of, left = table.levels, self.level_of, room.left
-        return (
-            sum(left[p] * levels[level_of[left[p]]] for p in kind.counted)
-            + table.whole[min(room.whole, DEVICES_MAX)]
-        )
+        levels, level_of = table.levels, self.level_of
+        worth = table.whole[room.whole if room.whole <= DEVICES_MAX else DEVICES_MAX]
+        for left in room.mixed:
+            worth += left * levels[level_of[left]]
+        return worth
 
 
 def rank_key(need: Need) -> tuple[object, ...]:
@@ -206,33 +213,26 @@ def pick(
     if way.milli:
         return _pick_part(typical, need, way, kind, room, also, cpus, memory)
     if way.count:
-        free = sum(
-            room.left[p] == WHOLE_MILLI and (also is None or also.left[p] == WHOLE_MILLI)
-            for p in way.positions
-        )
+        left = room.left
+        free = 0
+        for p in way.positions:
+            if left[p] == WHOLE_MILLI and (also is None or also.left[p] == WHOLE_MILLI):
+                free += 1
         if free < way.count:
             return None
-    if room.total:
-        table = typical.table_at(kind, cpus, memory)
-        levels, level_of, left = table.levels, typical.level_of, room.left
-        taken = min(way.count, room.whole)  # instances that are asked for by name do not count
-        after = (
-            sum(left[p] * levels[level_of[left[p]]] for p in kind.counted)
-            - taken * WHOLE_MILLI * levels[-1]
-            + table.whole[min(room.whole - taken, DEVICES_MAX)]
-        )
-        before = typical.worth(kind, room)
-    else:
-        after = before = 0
-    less = way.count * WHOLE_MILLI if room.total else 0
-    return (
-        before
-        - after
-        + rest(room)
-        + typical.short(room.total - less, cpus)
-        - typical.short(room.total, room.cpus),
-        -1,
-    )
+    total = room.total
+    if not total:
+        return rest(room), -1
+    table = typical.table_at(kind, cpus, memory)
+    levels, level_of = table.levels, typical.level_of
+    whole = (
+        room.whole - way.count if way.count < room.whole else 0
+    )  # instances that are asked for by name do not count
+    after = table.whole[whole if whole <= DEVICES_MAX else DEVICES_MAX]
+    for each in room.mixed:
+        after += each * levels[level_of[each]]
+    cost = typical.worth(kind, room) - after + rest(room) - typical.short(total, room.cpus)
+    return cost + typical.short(total - way.count * WHOLE_MILLI, cpus), -1
 
 
 def _pick_part(
@@ -245,44 +245,47 @@ def _pick_part(
     cpus: int,
     memory: int,
 ) -> Pick | None:
-    left = room.left
-    free_cost = rest(room) - typical.short(room.total, room.cpus)
+    left, total = room.left, room.total
     table = typical.table_at(kind, cpus, memory)
     levels, level_of = table.levels, typical.level_of
-    whole = min(room.whole, DEVICES_MAX)
-    base = sum(left[p] * levels[level_of[left[p]]] for p in kind.counted) + table.whole[whole]
-    before = typical.worth(kind, room)
+    whole = room.whole if room.whole <= DEVICES_MAX else DEVICES_MAX
+    after = table.whole[whole]
+    for each in room.mixed:
+        after += each * levels[level_of[each]]
+    cost = typical.worth(kind, room) - after + rest(room) - typical.short(total, room.cpus)
     for position in way.instances:  # an instance that exists is outside of the score: its size is its merit
         if left[position] == WHOLE_MILLI and (also is None or also.left[position] == WHOLE_MILLI):
-            return before - base + free_cost + typical.short(room.total, cpus), position
-    best: tuple[int, int, int] | None = None
+            return cost + typical.short(total, cpus), position
+    best_loss, best_free, best = NEVER, 0, -1
     broken = table.whole[whole] - table.whole[whole - 1] if whole else 0
+    seen = 0  # milli of the last untouched device: the next one is worth the same
+    simple = also is None and way.profile is None
     for position in way.positions:
         free = left[position]
-        milli = part_milli(way, room, also, position, need)
-        if not milli:
+        if free < way.milli or (simple and free == seen):
             continue
-        loss = free * levels[level_of[free]] - (free - milli) * levels[level_of[free - milli]]
-        if free == WHOLE_MILLI and room.whole <= DEVICES_MAX:
+        milli = way.milli
+        if not simple or room.locks[position] is not None:
+            milli = part_milli(way, room, also, position, need)
+            if not milli:
+                continue
+        after_milli = free - milli
+        loss = free * levels[level_of[free]] - after_milli * levels[level_of[after_milli]]
+        if free == WHOLE_MILLI:
+            seen = free
             loss += broken
-        if best is None or (loss, free) < (best[0], best[1]):
-            best = (loss, free, position)
-    if best is None:
+        if loss < best_loss or (loss == best_loss and free < best_free):
+            best_loss, best_free, best = loss, free, position
+    if best < 0:
         return None
-    position = best[2]
-    if best[1] == WHOLE_MILLI and not way.profile:
-        untouched = tuple(
-            p
-            for p in way.positions
-            if left[p] == WHOLE_MILLI and (also is None or also.left[p] == WHOLE_MILLI)
-        )
-        position = kind.topology.best(untouched, 1)[0]
-    milli = (
-        way.milli
-        if way.profile is None or way.card is None
-        else way.profile.slices * WHOLE_MILLI // way.card[0]
-    )
-    return before - base + best[0] + free_cost + typical.short(room.total - milli, cpus), position
+    return cost + best_loss + typical.short(total - part_size(way), cpus), best
+
+
+def part_size(way: Way) -> int:
+    """What a fraction takes of a card: a MIG instance may be larger than what was asked for."""
+    if way.profile is None or way.card is None:
+        return way.milli
+    return way.profile.slices * WHOLE_MILLI // way.card[0]
 
 
 def count(need: Need, way: Way, kind: Kind, room: Room) -> int:
@@ -359,6 +362,14 @@ def shares(way: Way, kind: Kind, room: Room, also: Room | None, position: int) -
             DeviceShare(index=kind.devices[p].index, milli=WHOLE_MILLI)
             for p in kind.topology.best(free, way.count)
         )
+    if room.left[position] == WHOLE_MILLI and way.profile is None and position not in way.instances:
+        untouched = tuple(
+            p
+            for p in way.positions
+            if room.left[p] == WHOLE_MILLI and (also is None or also.left[p] == WHOLE_MILLI)
+        )
+        if untouched:  # else others use a part of it in the other view, and it may be joined
+            position = kind.topology.best(untouched, 1)[0]
     device = kind.devices[position]
     if device.mig_profile:
         return (
@@ -413,14 +424,7 @@ def _changed(
 ) -> Room:
     if not more and not fewer:
         return Room(
-            room.cpus + cpus,
-            room.memory + memory,
-            room.left,
-            room.locks,
-            room.uses,
-            room.slots,
-            room.total,
-            room.whole,
+            room.cpus + cpus, room.memory + memory, room.left, room.locks, room.uses, room.slots, room.counted
         )
     left, locks, held, slots = list(room.left), list(room.locks), list(room.uses), list(room.slots)
     for position, use in more:
@@ -431,10 +435,7 @@ def _changed(
         there.remove(use)
         held[position] = tuple(there)
         _refresh(position, left, locks, held, slots)
-    total = whole = 0
-    for position in kind.counted:
-        total += left[position]
-        whole += left[position] == WHOLE_MILLI
+    counted = left if len(kind.counted) == len(left) else [left[position] for position in kind.counted]
     return Room(
         room.cpus + cpus,
         room.memory + memory,
@@ -442,8 +443,7 @@ def _changed(
         tuple(locks),
         tuple(held),
         tuple(slots),
-        total,
-        whole,
+        counting(counted),
     )
 
 
@@ -451,12 +451,13 @@ def _refresh(
     position: int, left: list[int], locks: list[Lock | None], held: list[tuple[Use, ...]], slots: list[int]
 ) -> None:
     uses = held[position]
-    left[position] = WHOLE_MILLI - sum(use[0] for use in uses)
-    locks[position] = lock_of(uses)
-    bits = 0
+    free, bits = WHOLE_MILLI, 0
     for use in uses:
+        free -= use[0]
         bits |= use[5]
+    left[position] = free
     slots[position] = bits
+    locks[position] = lock_of(uses)
 
 
 def over_committed(
