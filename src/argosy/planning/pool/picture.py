@@ -7,7 +7,7 @@ from collections.abc import Mapping
 import msgspec
 
 from argosy.model.offer import Placement
-from argosy.planning.pool.ask import WHOLE_MILLI, Machine, Waiting
+from argosy.planning.pool.ask import Machine, Waiting
 
 
 class Held(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -99,15 +99,3 @@ def largest_gangs(picture: PoolPicture) -> tuple[Gang, ...]:
             gangs.append(Gang(model=model, gpus=size, num_nodes=fits))
             size *= 2
     return tuple(gangs)
-
-
-def free_milli(picture: PoolPicture) -> Mapping[str, tuple[int, int]]:
-    """(free, all) milli-GPU by model, of machines that take new work."""
-    taken = taken_of(picture)
-    found: dict[str, tuple[int, int]] = {}
-    for machine in picture.machines:
-        for device in machine.devices:
-            free, whole = found.get(device.model, (0, 0))
-            left = WHOLE_MILLI - taken.get((machine.id, device.index), 0) if machine.open else 0
-            found[device.model] = (free + max(0, left), whole + WHOLE_MILLI)
-    return found
