@@ -122,6 +122,60 @@ def test_a_dag_is_planned_as_a_whole(server: FakeServer) -> None:
     asyncio.run(main())
 
 
+CLOUDS = {
+    "AWS": "aws", "Azure": "azure", "Cudo": "cudo", "DO": "digitalocean", "Fluidstack": "fluidstack", "GCP": "gcp", "IBM": "ibm",
+    "Kubernetes": "kubernetes", "Lambda": "lambda", "Local": "local", "Nebius": "nebius", "OCI": "oci", "Paperspace": "paperspace",
+    "RunPod": "runpod", "SCP": "scp", "SSH": "ssh", "Slurm": "slurm", "Vast": "vast", "Vsphere": "vsphere",
+    "Hyperbolic": "hyperbolic", "Hyperstack": "hyperstack", "Mithril": "mithril", "PrimeIntellect": "primeintellect",
+    "Seeweb": "seeweb", "Shadeform": "shadeform", "Verda": "verda", "Yotta": "yotta",
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("name", "provider"), CLOUDS.items())
+def test_every_cloud_has_a_class(name: str, provider: str) -> None:
+    cloud = getattr(sky, name)
+    for given in (cloud(), cloud, provider):
+        task = sky.Task(run="x").set_resources(sky.Resources(cloud=given))
+        assert task.build().resources[0].infra.provider == provider
+    assert cloud() == cloud() and str(cloud()) == provider
+
+
+def test_what_plans_need_can_be_said_in_python(server: FakeServer) -> None:
+    task = sky.Task(
+        "train",
+        run="x",
+        deadline="36h",
+        estimated_hours=10,
+        progress="40%",
+        objective="time",
+        inputs={"s3://in": 5},
+    )
+    task.set_resources(
+        sky.Resources(
+            accelerators="A100:8", regions=["eu", "KR"], exclude=["gcp", {"infra": "aws", "instance_type": "p3.*"}],
+            location="plant-3", edge_config={"latency_requirements": "<20ms"}, max_hourly_cost=40,
+        )
+    ).set_outputs("gs://out", 7).set_time_estimator("6h")  # fmt: skip
+    model = task.build()
+    assert (model.deadline_s, model.estimated_s, model.progress_milli, model.objective) == (
+        129_600,
+        21_600,
+        400,
+        "time",
+    )
+    assert [size.url for size in (*model.inputs, *model.outputs)] == ["s3://in", "gs://out"]
+    (wish,) = model.resources
+    assert wish.areas == ("eu", "KR") and [each.render() for each in wish.excluded] == ["gcp", "aws p3.*"]
+    assert (wish.location, wish.edge.latency_us) == ("plant-3", 20_000)
+    copied = sky.Resources(exclude="gcp").copy(cpus="4+")
+    assert copied.fields == {"cpus": "4+", "not": "gcp"}
+    with pytest.warns(UserWarning, match="`(in|out)puts` is accepted but not executed yet"):
+        sky.optimize(task, minimize=sky.OptimizeTarget.CARBON)
+    assert b'"objective":"carbon"' in server.seen("plan")[-1].body
+    with pytest.raises(sky.ArgosyError, match="cannot be a function"):
+        task.set_time_estimator(lambda resources: 5)
+
+
 def test_cancel_and_download(server: FakeServer, tmp_path: Path) -> None:
     server.add_cluster("dev")
     for _ in range(3):

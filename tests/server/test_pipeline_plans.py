@@ -6,6 +6,7 @@ import itertools
 from collections.abc import Iterator
 from typing import Any
 
+import msgspec
 import pytest
 
 from argosy.api.location import Location
@@ -43,6 +44,14 @@ A100 = Resources(accelerator=Accelerator(model="A100", milli=8000))
 def pair(hours: int, size_gib: int) -> list[Task]:
     prep = task("prep", 1, resources=(AWS,), outputs=data(tokens=size_gib))
     return [prep, task("train", hours, resources=(A100,), inputs=data(tokens=size_gib))]
+
+
+def test_deadlines_of_stages_are_said_not_to_be_weighed(client: Client) -> None:
+    prep, train = pair(1, 10)
+    late = [prep, msgspec.structs.replace(train, deadline_s=60)]
+    assert client.plan_pipeline(late).warnings == (
+        "the deadline of `train` is not weighed: a plan of several tasks has no deadlines yet",
+    )
 
 
 # -- through the server ---------------------------------------------------------------------------------------------
@@ -99,14 +108,16 @@ def test_the_fastest_says_what_it_costs(client: Client) -> None:
 
 
 def test_what_is_assumed_is_marked(client: Client) -> None:
-    tasks = [task(None, None, deadline_s=60, not_executed=("deadline", "outputs")), task("b", 2)]
+    tasks = [task(None, None, deadline_s=60, not_executed=("outputs",)), task("b", 2)]
     reply = client.plan_pipeline(tasks)
     assert [(s.name, s.offer.basis, s.offer.runtime_s) for s in reply.stages] == [
         ("task 1", "assumed", 3600),
         ("b", "estimate", 7200),
     ]
     assert reply.notes[0].startswith("how long `task 1` runs is not known")
-    assert reply.warnings == ("`deadline` is accepted and does nothing yet",)
+    assert reply.warnings == (
+        "the deadline of `1` is not weighed: a plan of several tasks has no deadlines yet",
+    )
     assert reply.stages[0].offer.provider == "pool" and reply.stages[0].offer.launchable
     assert reply.reasons == (
         "every stage is at its own cheapest place; `outputs` and `inputs` say how much data travels",

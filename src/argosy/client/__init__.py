@@ -110,6 +110,9 @@ if TYPE_CHECKING:
         Launched as Launched,
     )
     from argosy.client.facade import (
+        OptimizeTarget as OptimizeTarget,
+    )
+    from argosy.client.facade import (
         api_info as api_info,
     )
     from argosy.client.facade import (
@@ -219,6 +222,7 @@ _CLOUDS: Final = (
 )
 _FACADE: Final = (
     "Launched",
+    "OptimizeTarget",
     "api_info",
     "autostop",
     "cancel",

@@ -16,6 +16,7 @@ import os
 import sys
 import warnings
 from collections.abc import Iterable, Sequence
+from enum import StrEnum
 from pathlib import Path
 from typing import BinaryIO, Final, NamedTuple, TypeVar, overload
 
@@ -173,20 +174,29 @@ def exec(task: Launchable, cluster_name: str, dryrun: bool = False, down: bool =
     return queued_of(client.exec(cluster_name, [model], user=user_name()), cluster_name)
 
 
+class OptimizeTarget(StrEnum):
+    """What `optimize` makes least."""
+
+    COST = "cost"
+    TIME = "time"
+    CARBON = "carbon"
+
+
 @overload
-def optimize(task: Task | ModelTask) -> Plan: ...
+def optimize(task: Task | ModelTask, minimize: OptimizeTarget | str = "") -> Plan: ...
 @overload
-def optimize(task: Dag) -> Plan | t.PipelineReply: ...
-def optimize(task: Launchable) -> Plan | t.PipelineReply:
+def optimize(task: Dag, minimize: OptimizeTarget | str = "") -> Plan | t.PipelineReply: ...
+def optimize(task: Launchable, minimize: OptimizeTarget | str = "") -> Plan | t.PipelineReply:
     """Where a task would run, at what price, and why not elsewhere: also on clouds that cannot be launched on yet.
 
-    A Dag with several tasks is planned as a whole, as by `estimate`. Errors: "no-offer" for an accelerator or a place that does
-    not exist.
+    A Dag with several tasks is planned as a whole, as by `estimate`. `minimize` is cost, time or (for one task) carbon; by default the
+    `objective` of the task. Errors: "no-offer" for an accelerator or a place that does not exist, or a deadline that cannot be met.
     """
+    objective = str(minimize)
     if isinstance(task, Dag):
-        found = estimate(task, limit=1)
+        found = estimate(task, limit=1, objective=objective)
         return found.plan if isinstance(found, t.PlanReply) else found
-    return estimate(task, limit=1).plan
+    return estimate(task, limit=1, objective=objective).plan
 
 
 @overload

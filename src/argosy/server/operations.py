@@ -179,7 +179,14 @@ class Operations:
             asked.append(Asked(task, own, offers, tuple(await earlier_runs(self._store, task))))
         able = abilities_of(self._providers)
         reply = await asyncio.to_thread(self._pricing.pipeline, request, asked, able)
-        return msgspec.structs.replace(reply, warnings=_warnings(*tasks, heeded=_PIPELINED_WITH))
+        unweighed = tuple(
+            f"the deadline of `{task.name or number}` is not weighed: a plan of several tasks has no deadlines yet"
+            for number, task in enumerate(tasks, 1)
+            if task.deadline_s is not None or task.deadline_at_ms is not None
+        )
+        return msgspec.structs.replace(
+            reply, warnings=(*_warnings(*tasks, heeded=_PIPELINED_WITH), *unweighed)
+        )
 
     async def _explained(self, task: Task, made: Plan, offers: Sequence[Offer]) -> Plan:
         """A plan without choices also says what clouds could do. Raises `no-offer` for what does not exist anywhere.
