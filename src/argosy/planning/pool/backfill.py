@@ -4,23 +4,24 @@ EASY backfill (Lifka, "The ANL/IBM SP Scheduling System", JSSPP 1995) with one r
 gets the earliest time at which it will, by the expected ends of what runs, and the places that it gets then. Who comes later
 in the order starts only where that is not disturbed: because they are over before, or because they fit beside it.
 
-What is kept. At its time t a reservation needs some places. What running jobs give back there until t need not be kept; the rest
-is free today, and has to stay free. That rest is taken in a copy of the books under the name of the reservation (`Keeps`), so "fits beside
-all reservations" is one question to the placer: find room that is free today and also in the copy. A job that ends before t is asked
-without the reservation, and what it will give back until then lessens what is kept. So no job that starts delays a reservation, as long as
-nothing runs longer than expected; a job that does moves the reservation, nothing else.
+What is kept. At its time t a reservation needs some places. What is given back there until t need not be kept; the rest is free today, and
+has to stay free. On each machine the reservations stand in the order of their times: the k-th keeps what all that hold something at its
+time need together, less what is given back until then, less what those before it keep already (`_Ledger`). So what is given back is
+counted once. All that is kept is taken in a copy of the books (`Keeps`), and "fits beside all reservations" is one question to the placer:
+find room that is free today and also in the copy. A job that is over before t is asked without the reservations from t on, and what it
+will give back lessens what they keep. So no job that starts delays a reservation, as long as nothing runs longer than
+expected; a job that does moves the reservation, nothing else.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from functools import partial
 from typing import Final, NamedTuple
 
 import msgspec
 
 from argosy.model.offer import DeviceShare, Placement
-from argosy.model.tenancy import Amounts
 from argosy.planning.pool.ask import Ask, Need, Reservation
 from argosy.planning.pool.inventory import Inventory, OverCommitted
 from argosy.planning.pool.whatif import Seated, WhatIf, reach
@@ -38,64 +39,75 @@ class Release(NamedTuple):
     seated: Seated
 
 
-class _Owed:
-    """What must stay free on one machine; below zero: more is given back until then than is needed."""
+Dims = dict[int | str, int]  # `cpus`, `memory`, index of a device; of quotas: names of amounts
 
-    __slots__ = ("cpus_milli", "memory_bytes", "milli", "shares")
+KEEP: Final = "keep:"
+CPUS: Final = "cpus"
+MEMORY: Final = "memory"
 
-    def __init__(self) -> None:
-        self.cpus_milli = 0
-        self.memory_bytes = 0
-        self.milli: dict[int, int] = {}
-        self.shares: dict[int, DeviceShare] = {}
 
-    def add(self, placement: Placement) -> None:
-        self.cpus_milli += placement.cpus_milli
-        self.memory_bytes += placement.memory_bytes
-        for share in placement.devices:
-            self.milli[share.index] = self.milli.get(share.index, 0) + share.milli
-            self.shares[share.index] = share
-
-    def lessen(self, placement: Placement, sign: int = -1) -> None:
-        self.cpus_milli += sign * placement.cpus_milli
-        self.memory_bytes += sign * placement.memory_bytes
-        for share in placement.devices:
-            if share.index in self.milli:
-                self.milli[share.index] += sign * share.milli
+def _dims(placement: Placement, into: Dims) -> Dims:
+    into[CPUS] = into.get(CPUS, 0) + placement.cpus_milli
+    into[MEMORY] = into.get(MEMORY, 0) + placement.memory_bytes
+    for share in placement.devices:
+        into[share.index] = into.get(share.index, 0) + share.milli
+    return into
 
 
 class Keep:
-    """One reservation and what is kept for it."""
+    """One reservation."""
 
-    def __init__(self, ask: Ask, at_ms: int, ends_ms: int | None, seated: Seated) -> None:
+    def __init__(self, ask: Ask, at_ms: int, ends_ms: int | None, seated: Seated, scope: str | None) -> None:
         self.ask = ask
+        self.name = KEEP + ask.id
         self.at_ms = at_ms
         self.ends_ms = ends_ms
         self.seated = seated
-        self.owed: dict[str, _Owed] = {}
-        self.amounts: Amounts = {}  # of quotas, below `scope`
-        self.scope: str | None = None
+        self.scope = scope  # the queue with a limit that it waits for, too
+        self.needs: dict[str, Dims] = {}  # by machine
+        self.shares: dict[str, dict[int, DeviceShare]] = {}
         for placement in seated.placements:
-            self.owed.setdefault(placement.node_id, _Owed()).add(placement)
+            _dims(placement, self.needs.setdefault(placement.node_id, {}))
+            shares = self.shares.setdefault(placement.node_id, {})
+            for share in placement.devices:
+                shares[share.index] = share
 
     @property
     def reservation(self) -> Reservation:
         return Reservation(ask_id=self.ask.id, starts_at_ms=self.at_ms, placements=self.seated.placements)
 
-    def counts(self, queue: str) -> bool:
-        """Whether what `queue` uses counts in the limit that the reservation waits for."""
-        return self.scope is not None and (queue == self.scope or queue.startswith(f"{self.scope}/"))
 
-    def lessen(self, queue: str, seated: Seated, sign: int = -1) -> None:
-        """Something on its places ends before its time."""
-        for placement in seated.placements:
-            owed = self.owed.get(placement.node_id)
-            if owed is not None:
-                owed.lessen(placement, sign)
-        if self.counts(queue):
-            for name, amount in seated.amounts.items():
-                if name in self.amounts:
-                    self.amounts[name] += sign * amount
+class _Ledger:
+    """One machine, or one queue with a limit: who needs what of it from when on, and what is given back when."""
+
+    __slots__ = ("needs", "releases")
+
+    def __init__(self) -> None:
+        self.needs: list[tuple[Keep, Dims]] = []
+        self.releases: dict[str, tuple[int, Dims]] = {}
+
+    def owed(self, gone: Collection[str]) -> list[tuple[Keep, Dims]]:
+        """What each reservation keeps of what is free today. `gone`: releases that have happened, reservations that are over."""
+        alive = [each for each in self.needs if each[0].name not in gone]
+        alive.sort(key=lambda each: each[0].at_ms)
+        to_come = [each for holder, each in self.releases.items() if holder not in gone]
+        kept: Dims = {}
+        result = []
+        for place, (keep, own) in enumerate(alive):
+            wanted = dict.fromkeys(own, 0)
+            for other, dims in alive[: place + 1]:
+                if other.ends_ms is None or other.ends_ms > keep.at_ms:
+                    for dim in wanted:
+                        wanted[dim] += dims.get(dim, 0)
+            for at_ms, dims in to_come:
+                if at_ms <= keep.at_ms:
+                    for dim in wanted:
+                        wanted[dim] -= dims.get(dim, 0)
+            keeps = {dim: max(0, amount - kept.get(dim, 0)) for dim, amount in wanted.items()}
+            for dim, amount in keeps.items():
+                kept[dim] = kept.get(dim, 0) + amount
+            result.append((keep, keeps))
+        return result
 
 
 class Keeps:
@@ -115,6 +127,8 @@ class Keeps:
         self.all: list[Keep] = []
         self._neighbour = neighbour
         self._scope_of = scope_of
+        self._nodes: dict[str, _Ledger] = {}
+        self._scopes: dict[str, _Ledger] = {}
         self._spoiled: dict[
             tuple[str, int], int
         ] = {}  # devices that only those may use who are over before this time
@@ -132,7 +146,7 @@ class Keeps:
         books = self.books
         ours = sorted([*releases, *self._own_releases()])
         del ours[RELEASES_MAX:]
-        touching = {_name(keep): self._touching(keep, ours) for keep in self.all}
+        self._note(ours)
         gives = [release.seated.placements for release in ours]
         reaches = [
             reached
@@ -148,7 +162,7 @@ class Keeps:
             # The first moment at which the sums allow it, with what is released where it could go: mostly that is it.
             for at in range(at_least):
                 if any(placement.node_id in nodes for placement in gives[at]):
-                    self._pass(ours, at, touching)
+                    self._pass(ours, at)
             seated = test(books)
             if seated is not None:
                 found_at: tuple[int, Seated] | None = at_least, seated
@@ -157,7 +171,7 @@ class Keeps:
                 start = books.mark()
                 found_at = books.shortest(
                     len(ours),
-                    lambda at: self._pass(ours, at, touching),
+                    lambda at: self._pass(ours, at),
                     partial(test, books),
                     at_least=at_least,
                 )
@@ -172,90 +186,91 @@ class Keeps:
     def _own_releases(self) -> Iterable[Release]:
         for keep in self.all:
             if keep.ends_ms is not None:
-                yield Release(keep.ends_ms, _name(keep), keep.ask.queue, keep.seated)
+                yield Release(keep.ends_ms, keep.name, keep.ask.queue, keep.seated)
 
-    def _touching(self, keep: Keep, releases: Sequence[Release]) -> list[int]:
-        """Which releases give something to a reservation."""
-        return [
-            at
-            for at, release in enumerate(releases)
-            if release.at_ms <= keep.at_ms
-            and release.holder != _name(keep)
-            and (
-                any(place.node_id in keep.owed for place in release.seated.placements)
-                or keep.counts(release.queue)
-            )
-        ]
-
-    def _pass(self, releases: Sequence[Release], at: int, touching: Mapping[str, list[int]]) -> None:
+    def _pass(self, releases: Sequence[Release], at: int) -> None:
         """The release at this place of the list happens."""
         release = releases[at]
-        if release.holder in touching:
-            self._let_go(next(keep for keep in self.all if _name(keep) == release.holder))
-            return
-        self.books.give(release.holder)
-        for keep in self.all:
-            mine = touching[_name(keep)]
-            if at in mine:
-                passed = [releases[each] for each in mine if each <= at]
-                for each in passed:
-                    keep.lessen(each.queue, each.seated, 1)
-                self._hold(keep, dict.fromkeys(place.node_id for place in release.seated.placements))
-                for each in passed:
-                    keep.lessen(each.queue, each.seated)
+        over = next((keep for keep in self.all if keep.name == release.holder), None)
+        if over is not None:
+            self._let_go(over)
+        else:
+            self.books.give(release.holder)
+        nodes = dict.fromkeys(place.node_id for place in release.seated.placements)
+        if self._scopes or any(node_id in self._nodes for node_id in nodes):
+            self._hold(nodes, release.queue, {each.holder for each in releases[: at + 1]})
 
     # --- keeping
 
     def add(
         self, ask: Ask, at_ms: int, ends_ms: int | None, seated: Seated, releases: Iterable[Release]
     ) -> Keep:
-        keep = Keep(ask, at_ms, ends_ms, seated)
-        keep.scope = self._scope_of(ask.queue)
-        if keep.scope is not None:
-            keep.amounts = dict(seated.amounts)
-        for release in (*releases, *self._own_releases()):
-            if release.at_ms <= at_ms and (
-                keep.counts(release.queue) or any(p.node_id in keep.owed for p in release.seated.placements)
-            ):
-                keep.lessen(release.queue, release.seated)
+        keep = Keep(ask, at_ms, ends_ms, seated, self._scope_of(ask.queue))
         self.all.append(keep)
-        self._hold(keep, keep.owed)
+        for node_id, dims in keep.needs.items():
+            self._nodes.setdefault(node_id, _Ledger()).needs.append((keep, dims))
+        if keep.scope is not None:
+            self._scopes.setdefault(keep.scope, _Ledger()).needs.append((keep, _plain(seated)))
+        self._note(releases)
+        self._hold(keep.needs, ask.queue, ())
         return keep
 
-    def _hold(self, keep: Keep, nodes: Iterable[str]) -> None:
-        """Take anew what has to stay free for a reservation on these machines, and of quotas."""
-        name = _name(keep)
-        quotas, inventory, need = self.books.quotas, self.books.inventory, keep.seated.need
-        for node_id in nodes:
-            owed = keep.owed.get(node_id)
-            if owed is None:
+    def _note(self, releases: Iterable[Release]) -> None:
+        """What is given back on the machines, and in the queues, that reservations wait for."""
+        if not self.all:
+            return
+        for at_ms, holder, queue, seated in releases:
+            if holder.startswith(KEEP):
                 continue
-            self._let_go_at(keep, node_id)
-            rest = [index for index, milli in owed.milli.items() if milli > 0]
-            whole = [index for index in rest if owed.milli[index] >= owed.shares[index].milli]
-            amounts = Placement(
-                rank=0,
-                node_id=node_id,
-                cpus_milli=max(0, owed.cpus_milli),
-                memory_bytes=max(0, owed.memory_bytes),
-            )
-            together = msgspec.structs.replace(amounts, devices=tuple(owed.shares[index] for index in whole))
-            if _try(inventory, f"{name}@{node_id}", need, together):
-                rest = [index for index in rest if index not in whole]
-            else:
-                _try(inventory, f"{name}@{node_id}", need, amounts)
-            for index in rest:
-                if not self._hold_device(inventory, keep, node_id, index, owed.milli[index]):
-                    known = self._spoiled.get((node_id, index))
-                    self._spoiled[node_id, index] = keep.at_ms if known is None else min(known, keep.at_ms)
-        quotas.refund(name)
-        left = {amount: owed for amount, owed in keep.amounts.items() if owed > 0}
-        if left:
-            quotas.charge(name, keep.ask.queue, left)
+            changed: dict[str, Dims] = {}
+            for placement in seated.placements:
+                if placement.node_id in self._nodes:
+                    _dims(placement, changed.setdefault(placement.node_id, {}))
+            for node_id, dims in changed.items():
+                self._nodes[node_id].releases[holder] = at_ms, dims
+            for scope, ledger in self._scopes.items():
+                if _counts(queue, scope):
+                    ledger.releases[holder] = at_ms, _plain(seated)
+
+    def _hold(self, nodes: Iterable[str], queue: str, gone: Collection[str]) -> None:
+        """Take anew what has to stay free on these machines, and of the limits above `queue`."""
+        inventory, quotas = self.books.inventory, self.books.quotas
+        for node_id in nodes:
+            ledger = self._nodes.get(node_id)
+            if ledger is None:
+                continue
+            owed = ledger.owed(gone)
+            for keep, _ in owed:
+                self._let_go_at(keep, node_id)
+            for keep, dims in owed:
+                self._hold_node(inventory, keep, node_id, dims)
+        for scope, ledger in self._scopes.items():
+            if _counts(queue, scope):
+                for keep, dims in ledger.owed(gone):
+                    quotas.refund(keep.name)
+                    left = {str(name): amount for name, amount in dims.items() if amount}
+                    if left:
+                        quotas.charge(keep.name, keep.ask.queue, left)
+
+    def _hold_node(self, inventory: Inventory, keep: Keep, node_id: str, dims: Dims) -> None:
+        need, shares = keep.seated.need, keep.shares[node_id]
+        rest = [index for index in shares if dims[index]]
+        whole = [index for index in rest if dims[index] >= shares[index].milli]
+        amounts = Placement(rank=0, node_id=node_id, cpus_milli=dims[CPUS], memory_bytes=dims[MEMORY])
+        together = msgspec.structs.replace(amounts, devices=tuple(shares[index] for index in whole))
+        holder = f"{keep.name}@{node_id}"
+        if _try(inventory, holder, need, together):
+            rest = [index for index in rest if index not in whole]
+        else:
+            _try(inventory, holder, need, amounts)
+        for index in rest:
+            if not self._hold_device(inventory, keep, node_id, index, dims[index]):
+                known = self._spoiled.get((node_id, index))
+                self._spoiled[node_id, index] = keep.at_ms if known is None else min(known, keep.at_ms)
 
     def _hold_device(self, inventory: Inventory, keep: Keep, node_id: str, index: int, milli: int) -> bool:
-        holder = f"{_name(keep)}@{node_id}:{index}"
-        share = keep.owed[node_id].shares[index]
+        holder = f"{keep.name}@{node_id}:{index}"
+        share = keep.shares[node_id][index]
         if milli >= share.milli:
             whole = Placement(rank=0, node_id=node_id, devices=(share,))
             if _try(inventory, holder, keep.seated.need, whole):
@@ -268,15 +283,15 @@ class Keeps:
         return _try(inventory, holder, beside[0], Placement(rank=0, node_id=node_id, devices=(part,)))
 
     def _let_go(self, keep: Keep) -> None:
-        for node_id in keep.owed:
+        for node_id in keep.needs:
             self._let_go_at(keep, node_id)
-        self.books.quotas.refund(_name(keep))
+        self.books.quotas.refund(keep.name)
 
     def _let_go_at(self, keep: Keep, node_id: str) -> None:
-        name, inventory = _name(keep), self.books.inventory
-        inventory.give(f"{name}@{node_id}")
-        for index in keep.owed[node_id].shares:
-            inventory.give(f"{name}@{node_id}:{index}")
+        inventory = self.books.inventory
+        inventory.give(f"{keep.name}@{node_id}")
+        for index in keep.shares[node_id]:
+            inventory.give(f"{keep.name}@{node_id}:{index}")
 
     # --- starting beside them
 
@@ -293,15 +308,15 @@ class Keeps:
     def lift_quotas(self, ends_ms: int | None) -> None:
         for keep in self.all:
             if ends_ms is not None and ends_ms <= keep.at_ms and keep.scope is not None:
-                self.books.quotas.refund(_name(keep))
+                self.books.quotas.refund(keep.name)
 
     def counts_on(self, placements: Sequence[Placement]) -> bool:
         """Whether some reservation waits for what is given back here: then nobody else makes it go."""
         for keep in self.all:
             for placement in placements:
-                owed = keep.owed.get(placement.node_id)
-                if owed is not None and (
-                    not owed.shares or any(share.index in owed.shares for share in placement.devices)
+                shares = keep.shares.get(placement.node_id)
+                if shares is not None and (
+                    not shares or any(share.index in shares for share in placement.devices)
                 ):
                     return True
         return False
@@ -320,24 +335,29 @@ class Keeps:
 
     def started(self, holder: str, queue: str, seated: Seated, ends_ms: int | None) -> None:
         """Something has started: it is in these books, too (its quotas are charged already)."""
-        before = [keep for keep in self.all if ends_ms is not None and ends_ms <= keep.at_ms]
         nodes = dict.fromkeys(placement.node_id for placement in seated.placements)
-        for keep in before:
-            keep.lessen(queue, seated)
-            for node_id in nodes:
-                if node_id in keep.owed:
-                    self._let_go_at(keep, node_id)
+        if ends_ms is not None:
+            self._note([Release(ends_ms, holder, queue, seated)])
+        for node_id in nodes:
+            for keep, _ in self._nodes[node_id].needs if node_id in self._nodes else ():
+                self._let_go_at(keep, node_id)
         self.books.inventory.take(holder, seated.need, seated.placements)
-        for keep in before:
-            self._hold(keep, nodes)
+        self._hold(nodes, queue, ())
 
     def clear_quotas(self) -> None:
         for keep in self.all:
-            self.books.quotas.refund(_name(keep))
+            self.books.quotas.refund(keep.name)
 
 
-def _name(keep: Keep) -> str:
-    return f"keep:{keep.ask.id}"
+def _plain(seated: Seated) -> Dims:
+    dims: Dims = {}
+    for name, amount in seated.amounts.items():
+        dims[name] = amount
+    return dims
+
+
+def _counts(queue: str, scope: str) -> bool:
+    return queue == scope or queue.startswith(f"{scope}/")
 
 
 def _try(inventory: Inventory, holder: str, need: Need, placement: Placement) -> bool:

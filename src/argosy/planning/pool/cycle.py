@@ -64,6 +64,7 @@ class Cycle:
         self.unkept: list[Ask] = []  # who gets a reservation as soon as it matters
         self.headed: set[str] = set()
         self.attempts = 0
+        self.tried: set[tuple[str, int]] = set()  # queues and classes for which no room could be made
         self.looks = 0
         self.spared: tuple[int, frozenset[str]] = (0, frozenset())  # whose room so many reservations count on
         self.over_before: dict[
@@ -82,6 +83,7 @@ class Cycle:
         reservations: tuple[Reservation, ...] = ()
         if self.keeps is not None:
             reservations = tuple(keep.reservation for keep in self.keeps.all)
+            pool.promised = {keep.ask.id: (keep.at_ms, keep.seated) for keep in self.keeps.all}
             self.wakes += (keep.at_ms for keep in self.keeps.all if keep.at_ms > self.now_ms)
             self.keeps.clear_quotas()
         self._restore_quotas()
@@ -191,11 +193,6 @@ class Cycle:
                 self._start(ask, found, self._why(ask))
                 heads.started(ask)
                 continue
-            if reason == "kept":
-                if self.looks >= LOOKS_MAX:
-                    heads.skip_class(ask)
-                self.looks += 1
-                continue  # another of its class may be over sooner
             room = self._make_room(ask, kind, reason)
             if room is not None:
                 self._give_seat(ask, room)
@@ -208,6 +205,14 @@ class Cycle:
     def _try(self, ask: Ask, kind: AskClass) -> tuple[Seated | None, str]:
         """Where it goes now; else why it cannot: capacity | quota | kept."""
         pool = self.pool
+        promised = pool.promised.get(ask.id)
+        if promised is not None and promised[0] <= self.now_ms:
+            seated = promised[1]
+            ends_ms = self._ends_ms(ask)
+            if WhatIf(pool.inventory, pool.quotas).allows(ask.queue, seated) and self._is_beside(
+                ask, seated, ends_ms
+            ):
+                return seated, ""
         reason = "capacity"
         for at, variant in enumerate(kind.variants):
             version = kind.blocked[at]
@@ -229,7 +234,7 @@ class Cycle:
                 continue
             if self.soon is not None or self.keeps is not None or self.unkept:
                 placements = self._beside(variant, ends_ms, kind.number)
-                if placements is None or self._over_today(ask.queue, variant.amounts):
+                if placements is None or self._is_promised(ask.queue, variant.amounts, ends_ms):
                     reason = "kept"
                     continue
             return Seated(variant.need, placements, self._amounts(variant, placements, ask)), ""
@@ -256,6 +261,21 @@ class Cycle:
             self.over_before[kind] = last
         return placements
 
+    def _is_beside(self, ask: Ask, seated: Seated, ends_ms: int | None) -> bool:
+        """Whether a certain place disturbs nobody."""
+        if self.soon is None and self.keeps is None and not self.unkept:
+            return True
+        keeps = self._keeps()
+        mark = keeps.books.mark()
+        keeps.lift(ends_ms)
+        fits = keeps.books.allows(ask.queue, seated)
+        keeps.books.rollback(mark)
+        return (
+            fits
+            and not keeps.refuses(seated.placements, ends_ms)
+            and not self._over_today(ask.queue, seated.amounts)
+        )
+
     def _passes_limit(self, queue: str, amounts: Amounts, ends_ms: int | None) -> bool:
         """Whether a limit is in the way, with what reservations keep of it. (What others lend is asked after the place: it is
         also short when the pool is simply full.)"""
@@ -269,6 +289,10 @@ class Cycle:
         over = quotas.over(queue, amounts) is not None
         quotas.rollback(mark)
         return over
+
+    def _is_promised(self, queue: str, amounts: Amounts, ends_ms: int | None) -> bool:
+        """Whether what a limit leaves is kept for a reservation, or still used by what is leaving."""
+        return self._passes_limit(queue, amounts, ends_ms) or self._over_today(queue, amounts)
 
     def _over_today(self, queue: str, amounts: Amounts) -> bool:
         """Whether a limit is passed while what is leaving still runs."""
@@ -318,14 +342,21 @@ class Cycle:
 
     def _fall_behind(self, ask: Ask, reason: str, heads: Heads) -> None:
         """It waits. The first of its queue is to have a reservation."""
+        conservative = self.policy.backfill == "conservative"
         first = ask.queue not in self.headed
         self.headed.add(ask.queue)
         count = len(self.unkept) + (len(self.keeps.all) if self.keeps is not None else 0)
-        if count < self.reservations_max and (first or self.policy.backfill == "conservative"):
+        room_for_more = count < self.reservations_max
+        if room_for_more and (first or conservative) and self.policy.backfill != "none":
             self.unkept.append(ask)
-        if self.policy.backfill == "none" and reason == "quota":
+        if self.policy.backfill == "none":
             heads.close(ask)
-        elif reason == "quota" or count < self.reservations_max or self._may_make_room():
+        elif reason == "kept" or (conservative and room_for_more):
+            # Another of its class may be over sooner, or is to have a reservation, too.
+            self.looks += 1
+            if self.looks > LOOKS_MAX:
+                heads.skip_class(ask)
+        elif reason == "quota" or room_for_more or self._may_make_room():
             heads.skip_here(ask)
         else:
             heads.skip_class(ask)
@@ -339,7 +370,9 @@ class Cycle:
             self.keeps = Keeps(WhatIf(self.soon, pool.quotas), pool.neighbour, pool.scope_of)
         for ask in self.unkept:
             releases = self._releases()
-            found = self.keeps.earliest(ask, releases, partial(self._seat_in, ask=ask), self.now_ms)
+            promised = pool.promised.get(ask.id)
+            place = partial(self._seat_in, ask=ask, first=promised[1] if promised is not None else None)
+            found = self.keeps.earliest(ask, releases, place, self.now_ms)
             if found is not None:
                 at_ms, seated = found
                 length_s = expected_s(ask)
@@ -389,12 +422,15 @@ class Cycle:
         pool, policy, roster = self.pool, self.policy, self.pool.roster
         if not self._may_make_room() or self.attempts >= ATTEMPTS_MAX:
             return None
+        if (ask.queue, kind.number) in self.tried:
+            return None
         amounts = kind.variants[0].amounts
         victims = roster.victims(ask, amounts, pool.quotas, ()) if policy.preemption else []
         moving = policy.consolidation and reason == "capacity" and bool(len(roster))
         if not victims and not moving and not pool.leaving_for:
             return None
         self.attempts += 1
+        self.tried.add((ask.queue, kind.number))
         books = self._keeps().books
         seat = partial(self._seat_in, books, ask)
         if pool.leaving_for:
@@ -421,15 +457,18 @@ class Cycle:
                 frozenset(
                     job_id
                     for keep in keeps.all
-                    for node_id in keep.owed
+                    for node_id in keep.needs
                     for job_id in pool.on.get(node_id, ())
                     if keeps.counts_on(pool.held[job_id].running.placements)
                 ),
             )
         return self.spared[1]
 
-    def _seat_in(self, books: WhatIf, ask: Ask) -> Seated | None:
-        """Where it would go in these books, within quotas."""
+    def _seat_in(self, books: WhatIf, ask: Ask, first: Seated | None = None) -> Seated | None:
+        """Where it would go in these books, within quotas. `first`: a place that was promised is preferred, so that promises
+        which were made together can be kept together."""
+        if first is not None and books.allows(ask.queue, first):
+            return first
         for variant in self.pool.class_of(ask).variants:
             if books.quotas.over(ask.queue, variant.amounts) is not None:
                 continue

@@ -102,7 +102,7 @@ def expected_end_ms(running: Running, now_ms: int) -> int | None:
     length_s = expected_s(running.ask)
     if length_s is None:
         return None
-    length_ms = max(length_s, 60) * 1000
+    length_ms = max(length_s, 1) * 1000
     while running.started_ms + length_ms <= now_ms:
         length_ms *= 2
     return running.started_ms + length_ms

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from typing import NamedTuple, TypeVar
+from typing import Final, NamedTuple, TypeVar
 
 from argosy.model.offer import Placement
 from argosy.model.tenancy import Amounts
 from argosy.planning.pool.ask import Ask, Need, Running
-from argosy.planning.pool.inventory import Inventory
+from argosy.planning.pool.inventory import Inventory, OverCommitted
 from argosy.planning.pool.quota import Quotas
+
+PROBE: Final = "probe"  # a holder that takes something for a moment
 
 T = TypeVar("T")
 
@@ -72,6 +74,24 @@ class WhatIf:
     def give(self, holder: str) -> None:
         self.inventory.give(holder)
         self.quotas.refund(holder)
+
+    def allows(self, queue: str, seated: Seated) -> bool:
+        """Whether a certain place is free and within quotas."""
+        if self.quotas.over(queue, seated.amounts) is not None or not self.quotas.lends(
+            queue, seated.amounts
+        ):
+            return False
+        machines = self.inventory.machines()
+        if not all((m := machines.get(place.node_id)) is not None and m.open for place in seated.placements):
+            return False
+        mark = self.inventory.mark()
+        try:
+            self.inventory.take(PROBE, seated.need, seated.placements)
+        except OverCommitted:
+            return False
+        finally:
+            self.inventory.rollback(mark)
+        return True
 
     def shortest(
         self, count: int, step: Callable[[int], object], test: Callable[[], T | None], *, at_least: int = 0
