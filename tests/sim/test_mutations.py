@@ -13,13 +13,18 @@ from typing import Any, NamedTuple
 import msgspec
 import pytest
 
+from argosy.controllers.pool.book import Books, PoolBook
 from argosy.controllers.shell import Shell
 from argosy.controllers.view import EnsureClaim, Put, View
 from argosy.infra import border
 from argosy.infra.agent_port import AgentPort, RankOrder, Report
 from argosy.infra.provider import Provider
 from argosy.model.facts import ClaimFact, LogChunk, RankFact, RankPhase
-from argosy.model.rows import Claim, Node, Row
+from argosy.model.phases import Outcome, WorkloadPhase
+from argosy.model.reasons import Reason
+from argosy.model.rows import Claim, Node, Row, Workload
+from argosy.model.tenancy import Tenancy
+from argosy.planning.pool.ask import Running
 from argosy.store import Snapshot
 from argosy.testing.faults import Faults
 from argosy.testing.harness import Load, SimStore, Simulation, SimulationFailed
@@ -27,7 +32,8 @@ from argosy.testing.memory_log_sink import MemoryLogSink
 from argosy.testing.sim_agent import SimAgent, SimAgentDirectory
 from argosy.testing.sim_provider import SimProvider, SimProviders
 
-BUSY = Load(minutes=15, clusters_max=2, jobs_max=6, managed_max=4)
+BUSY = Load(minutes=15, clusters_max=2, jobs_max=6, managed_max=4, crowds=0.0)
+CROWD = Load(minutes=15, clusters_max=1, jobs_max=6, managed_max=2, crowds=1.0, crowd_max=20)
 
 
 # -- shells ------------------------------------------------------------------------------------------------------
@@ -81,6 +87,64 @@ class _WithoutHeld:
         return getattr(self._rows, name)
 
 
+class NoLimits(Shell):
+    """Does not look at what queues may use at most."""
+
+    def view(self, rows: Snapshot) -> View:
+        queues = tuple(msgspec.structs.replace(queue, limit={}) for queue in rows.tenancy.queues)
+        tree = msgspec.structs.replace(rows.tenancy, queues=queues)
+        return msgspec.structs.replace(super().view(rows), rows=_WithTree(rows, tree))
+
+
+class NobodyIsProtected(Shell):
+    """Ends what has just begun."""
+
+    def view(self, rows: Snapshot) -> View:
+        policy = msgspec.structs.replace(rows.tenancy.policy, min_runtime_s=0)
+        tree = msgspec.structs.replace(rows.tenancy, policy=policy)
+        return msgspec.structs.replace(super().view(rows), rows=_WithTree(rows, tree))
+
+
+class _WithTree:
+    """Rows with another tree of queues."""
+
+    def __init__(self, rows: Snapshot, tree: Tenancy) -> None:
+        self._rows = rows
+        self.tenancy = tree
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._rows, name)
+
+
+class _AllPreemptible(Books):
+    """Takes every running job for one that may be ended."""
+
+    def _hold(self, id: str, value: Running, leaving_for: str) -> None:
+        ask = msgspec.structs.replace(value.ask, preemptible=True)
+        super()._hold(id, msgspec.structs.replace(value, ask=ask), leaving_for)
+
+
+class _LeavingIsGone(Books):
+    """Gives away room as soon as somebody has been told to leave it."""
+
+    def _hold(self, id: str, value: Running, leaving_for: str) -> None:
+        if value.leaving:
+            self.pool.ended(id)
+        else:
+            super()._hold(id, value, leaving_for)
+
+
+def _keeping(books: type[Books]) -> type[Shell]:
+    book = type(f"Book_{books.__name__}", (PoolBook,), {"kind": books})
+
+    class Keeping(Shell):
+        def __init__(self, **parts: Any) -> None:
+            super().__init__(**parts)
+            self._pools = book()
+
+    return Keeping
+
+
 class UnknownIsOver(Shell):
     """Takes a node that does not answer for one that has nothing: its ranks count as gone at once."""
 
@@ -122,6 +186,19 @@ class LastWriterWins(SimStore):
             for row, old in zip(puts, known, strict=True)
         ]
         return await super().write(fresh, **rest)
+
+
+class EvictedIsOver(SimStore):
+    """Who made room for others does not wait again."""
+
+    async def write(self, puts: Sequence[Row], **rest: Any) -> tuple[Row, ...]:
+        changed = [
+            msgspec.structs.replace(row, phase=WorkloadPhase.FINISHED, outcome=Outcome.PREEMPTED)
+            if isinstance(row, Workload) and row.reason is Reason.EVICTED
+            else row
+            for row in puts
+        ]
+        return await super().write(changed, **rest)
 
 
 # -- agents ------------------------------------------------------------------------------------------------------
@@ -255,14 +332,17 @@ class Bug(NamedTuple):
     parts: dict[str, Any]  # what a Simulation is made with
     faults: Faults | None  # None: those of the seed
     caught_by: set[str]  # checkers of which one must speak
+    load: Load = BUSY
 
 
 MANAGED_TROUBLE = Faults(
     partitions_per_h=30, agent_deaths_per_h=20, node_deaths_per_h=10, preemptions_per_h=10, agent_error=0.05
 )
 
+CALM = Faults(agent_error=0.02)
+
 BUGS = [
-    Bug("effect before intent", {"make_server": EffectFirst}, None, {"intent-first"}),
+    Bug("effect before intent", {"make_server": EffectFirst}, None, {"intent-first"}, CROWD),
     Bug(
         "no revision check",
         {"make_store": LastWriterWins},
@@ -296,12 +376,17 @@ BUGS = [
         "ranks are not stopped",
         {"make_agents": _agents(_NeverStops)},
         None,
-        {"gang-together", "stops-in-time"},
+        {"gang-together", "stops-in-time", "one-attempt"},
     ),
     Bug(
         "success invented", {"make_agents": _agents(_InventsSuccess)}, None, {"success-is-true", "exit-codes"}
     ),
-    Bug("room counted twice", {"make_server": ForgetsWhatRuns}, None, {"room"}),
+    Bug("room counted twice", {"make_server": ForgetsWhatRuns}, None, {"room", "tenants"}, CROWD),
+    Bug("limits not looked at", {"make_server": NoLimits}, CALM, {"limits"}, CROWD),
+    Bug("the young are ended", {"make_server": NobodyIsProtected}, CALM, {"protected"}, CROWD),
+    Bug("the protected are ended", {"make_server": _keeping(_AllPreemptible)}, CALM, {"protected"}, CROWD),
+    Bug("leaving is gone", {"make_server": _keeping(_LeavingIsGone)}, CALM, {"room", "books"}, CROWD),
+    Bug("evicted is over", {"make_store": EvictedIsOver}, CALM, {"evicted-goes-on"}, CROWD),
     Bug("log bytes lost", {"make_sink": _DropsChunks}, None, {"log-kept"}),
 ]
 
@@ -310,7 +395,7 @@ def caught(bug: Bug, seeds: range) -> tuple[int, set[str]]:
     """The first seed that finds the bug, and the checkers that spoke."""
     for seed in seeds:
         try:
-            Simulation(seed, faults=bug.faults, load=BUSY, **bug.parts).run()
+            Simulation(seed, faults=bug.faults, load=bug.load, **bug.parts).run()
         except SimulationFailed as failure:
             return seed, {violation.checker for violation in failure.outcome.violations}
     return -1, set()

@@ -79,6 +79,8 @@ class Load(msgspec.Struct, frozen=True, kw_only=True):
     clusters_max: int = 3
     jobs_max: int = 8  # submissions per cluster, of one to three jobs
     managed_max: int = 7
+    crowds: float = 0.4  # how likely more people want the small machines of our own than there are
+    crowd_max: int = 14  # managed jobs of a crowd
 
 
 class Outcome(msgspec.Struct, frozen=True, kw_only=True):
@@ -397,7 +399,8 @@ class Users:
         managed = [
             self._use_managed() for _ in range(self.dice.randint(0 if clusters else 1, self.load.managed_max))
         ]
-        return [*clusters, *managed]
+        crowd = self.dice.randint(6, self.load.crowd_max) if self.dice.random() < self.load.crowds else 0
+        return [*clusters, *managed, *(self._use_managed("farm", [120, 600, 900]) for _ in range(crowd))]
 
     async def end_all(self) -> None:
         for row in list(self.simulation.world.rows.values()):
@@ -490,10 +493,10 @@ class Users:
         await self._put(jobs)
         return [job.id for job in jobs]
 
-    async def _use_managed(self) -> None:
+    async def _use_managed(self, place: str = "", work_s: Sequence[float] = (20, 120, 600)) -> None:
         dice = self.dice
         await asyncio.sleep(dice.uniform(0, self.busy_s / 2))
-        place = dice.choice(["pool", "farm", "farm", "anywhere", "cloud", "spot"])
+        place = place or dice.choice(["pool", "farm", "farm", "anywhere", "cloud", "spot"])
         recovery = Recovery(
             max_restarts_on_errors=dice.choice([0, 1, 3]),
             recover_on_exit_codes=(33,) if dice.random() < 0.3 else (),
@@ -513,7 +516,7 @@ class Users:
                 cpus=Bound(4000), use_spot=place == "spot", infra=Infra(provider="cloud"), recovery=recovery
             )
         task = Task(
-            run=self._program(dice.choice([20, 120, 600])),
+            run=self._program(dice.choice(work_s)),
             setup="sim work_s=5" if dice.random() < 0.3 else "",
             num_nodes=dice.choice([1, 1, 2, 3] if place == "farm" else [1, 1, 2]),
             resources=(
