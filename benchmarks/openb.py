@@ -18,9 +18,14 @@ import random
 import sys
 import time
 from collections import Counter
+from datetime import UTC, datetime
 from pathlib import Path
 from statistics import mean, stdev
+from typing import TypedDict
 
+from machine import describe
+
+import argosy
 from argosy.model.facts import Device
 from argosy.planning.pool.ask import Ask, Machine, Need
 from argosy.planning.pool.inventory import Inventory
@@ -38,6 +43,13 @@ LISTS = (
 )
 SEEDS = range(42, 52)
 DEMAND_PERCENT = 130
+
+
+class Result(TypedDict):
+    list: str
+    published_at_130: float
+    published_at_100: float
+    runs: list[dict[str, float]]
 
 
 def traces() -> Path:
@@ -148,6 +160,7 @@ def main() -> None:
     parser.add_argument("--json", type=Path)
     args = parser.parse_args()
     folder = traces()
+    machine = describe()
     nodes = machines(folder)
     first, _, last = args.seeds.partition("-")
     seeds = range(int(first), int(last or first) + 1)
@@ -155,7 +168,7 @@ def main() -> None:
         "| list | at 130 % | std | FGD | difference | at 100 % | FGD | unallocated at 100 % | us per decision |"
     )
     print("|---|---|---|---|---|---|---|---|---|")
-    results = []
+    results: list[Result] = []
     for name in args.lists.split(","):
         pods = needs(folder, name)
         runs = [run(nodes, pods, seed) for seed in seeds]
@@ -168,8 +181,12 @@ def main() -> None:
             f"| {min(e['us_per_decision'] for e in runs):.0f} |",
             flush=True,
         )
+    ours = mean(run["at_130"] for each in results for run in each["runs"])
+    theirs = mean(each["published_at_130"] for each in results)
+    print(f"| all | **{ours:.2f}** | | {theirs:.2f} | {ours - theirs:+.2f} | | | | |")
     if args.json:
-        args.json.write_text(json.dumps(results, indent=1) + "\n")
+        head = {"date": f"{datetime.now(UTC):%Y-%m-%d}", "argosy": argosy.__version__, "machine": machine}
+        args.json.write_text(json.dumps({**head, "lists": results}, indent=1) + "\n")
 
 
 if __name__ == "__main__":

@@ -18,12 +18,14 @@ import resource
 import subprocess
 import sys
 import time
+from datetime import UTC, datetime
 from pathlib import Path
 from statistics import median
 
 import openb
 from machine import describe
 
+import argosy
 from argosy.planning.pool.ask import Ask, Machine
 from argosy.planning.pool.inventory import Inventory
 
@@ -66,6 +68,7 @@ def alone() -> Samples:
     begun = time.perf_counter()
     inventory = Inventory(nodes(NODES))
     made = time.perf_counter()
+    used = time.process_time()
     blocked: dict[object, int] = {}
     placed, skipped, slowest = 0, 0, 0.0
     for ask in waiting:
@@ -85,6 +88,7 @@ def alone() -> Samples:
     return {
         "books of 10,000 nodes, s": [made - begun],
         "inventory alone, cold, s": [ended - made],
+        "inventory alone, cold, processor s": [time.process_time() - used],
         "slowest decision, ms": [slowest * 1000],
         "placed": [placed],
         "skipped by class": [skipped],
@@ -103,9 +107,9 @@ def cycles() -> Samples:
     begun = time.perf_counter()
     for ask in waiting:
         pool.submit(ask)
-    submitted = time.perf_counter()
+    submitted, used = time.perf_counter(), time.process_time()
     decision = pool.cycle(1)
-    cold = time.perf_counter() - submitted
+    cold, cold_cpu = time.perf_counter() - submitted, time.process_time() - used
     has, free = pool.inventory.capacity()["gpus"], pool.inventory.free()["gpus"]
     on: dict[str, set[str]] = {}
 
@@ -130,6 +134,7 @@ def cycles() -> Samples:
     return {
         "submit 100,000, s": [submitted - begun],
         "cold pass, s": [cold],
+        "cold pass, processor s": [cold_cpu],
         "started": [first],
         "GPUs allocated, %": [100 * (1 - free / has)],
         "incremental, ms": samples,
@@ -196,6 +201,7 @@ def main() -> None:
     machine = describe()
     print(f"{machine['cpu']}, {machine['cores']} cores, load {os.getloadavg()[0]:.2f} when it began\n")
     print("| what | best of runs | median | target | reached |\n|---|---|---|---|---|")
+    head = {"date": f"{datetime.now(UTC):%Y-%m-%d}", "argosy": argosy.__version__, "machine": machine}
     rows = []
     for name in ["alone"] if args.alone else list(ROWS):
         runs = [in_process(name) for _ in range(args.runs)]
@@ -209,7 +215,7 @@ def main() -> None:
             )
             rows.append({"row": name, "what": what, "target": target, "runs": [run[what] for run in runs]})
     if args.json:
-        args.json.write_text(json.dumps({"machine": machine, "rows": rows}, indent=1) + "\n")
+        args.json.write_text(json.dumps({**head, "rows": rows}, indent=1) + "\n")
 
 
 if __name__ == "__main__":

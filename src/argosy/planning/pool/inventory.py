@@ -52,6 +52,7 @@ class Inventory:
         self._kind: dict[str, Kind] = {}
         self._kinds: dict[tuple[object, ...], Kind] = {}
         self._on: dict[str, dict[str, None]] = {}  # who holds something on a machine
+        self._own: set[str] = set()  # machines of which no copy shares that
         self._holdings: dict[str, _Holding] = {}
         self._domains = Domains()
         self._journal: list[tuple[str, _Holding, bool]] = []  # holder, what, whether it was taken
@@ -162,6 +163,13 @@ class Inventory:
             self._arranged = Layout([machine.domains for machine in self._machines.values()])
         return self._arranged
 
+    def _holders(self, machine_id: str) -> dict[str, None]:
+        """Who holds something on a machine, to be changed."""
+        if machine_id not in self._own:
+            self._on[machine_id] = dict(self._on[machine_id])
+            self._own.add(machine_id)
+        return self._on[machine_id]
+
     def _set_room(self, machine_id: str, room: Room) -> None:
         self._rooms[machine_id] = room
         sheet = self._sheet
@@ -190,7 +198,7 @@ class Inventory:
         holding = _Holding(need, tuple(placements))
         self._holdings[holder] = holding
         for machine_id, room in rooms.items():
-            self._on[machine_id][holder] = None
+            self._holders(machine_id)[holder] = None
             self._set_room(machine_id, room)
         self._remember(need, len(placements))
         if self._marks:
@@ -213,7 +221,7 @@ class Inventory:
         freed = []
         for placement in holding.placements:
             machine_id = placement.node_id
-            self._on[machine_id].pop(holder, None)
+            self._holders(machine_id).pop(holder, None)
             kind = self._kind.get(machine_id)
             if kind is None:
                 continue  # the machine is gone, and what was held there with it
@@ -258,7 +266,7 @@ class Inventory:
                 self._holdings[holder] = holding
                 for placement in holding.placements:
                     machine_id = placement.node_id
-                    self._on[machine_id][holder] = None
+                    self._holders(machine_id)[holder] = None
                     kind = self._kind.get(machine_id)
                     if kind is not None:
                         held = held_by(placement, kind, holding.need)
@@ -307,7 +315,8 @@ class Inventory:
         other._rooms = dict(self._rooms)
         other._kind = dict(self._kind)
         other._kinds = self._kinds  # what is true of kinds is true of them everywhere
-        other._on = {machine_id: dict(holders) for machine_id, holders in self._on.items()}
+        other._on = dict(self._on)
+        self._own.clear()
         other._holdings = dict(self._holdings)
         other._domains = self._domains.copy()
         other._gains = list(self._gains)
