@@ -275,7 +275,8 @@ class Order:
     def heads(
         self, quotas: Quotas, policy: SharePolicy, now_ms: int, *, blocked: Collection[int] = ()
     ) -> Heads:
-        """One pass over those who wait, best first. `blocked`: classes of asks (`shape`) that cannot start now."""
+        """One pass over those who wait, best first. `blocked`: classes of asks (`shape`) that cannot start now; they are
+        skipped when their turn comes, so that it changes nothing for the others who knows it."""
         self._turn(policy, now_ms)
         quotas.advance(now_ms)
         return Heads(self, quotas, blocked)
@@ -309,7 +310,8 @@ class Heads(Iterator[Ask]):
     def __init__(self, order: Order, quotas: Quotas, blocked: Collection[int]) -> None:
         self._order = order
         self._quotas = quotas
-        self._blocked = set(blocked)  # classes
+        self._known = blocked
+        self._blocked: set[int] = set()  # classes
         self._blocked_here: set[tuple[str, int]] = set()
         self._closed: set[str] = set()
         self._vectors: dict[int, tuple[int, ...]] = {}
@@ -319,6 +321,7 @@ class Heads(Iterator[Ask]):
         self._leaves: dict[str, _Contest] = {}  # by path of the node
         self._last: tuple[_Contest, int, Ask] | None = None
         self._changed: set[_Contest] = set()  # leaves whose candidate is to be found anew
+        self._offering: dict[int, set[_Contest]] = {}  # leaves by the class of their candidate
 
     # --- answers of the caller
 
@@ -329,7 +332,7 @@ class Heads(Iterator[Ask]):
 
     def skip_class(self, ask: Ask) -> None:
         """Nothing with these needs can start in this pass, in any queue."""
-        self._blocked.add(self._order.shape(ask))
+        self._block(self._order.shape(ask))
         self._again(ask)
 
     def skip_here(self, ask: Ask) -> None:
@@ -342,8 +345,9 @@ class Heads(Iterator[Ask]):
         self._closed.add(ask.queue)
         self._again(ask)
 
-    def is_blocked(self, shape: int) -> bool:
-        return shape in self._blocked
+    def _block(self, shape: int) -> None:
+        self._blocked.add(shape)
+        self._changed |= self._offering.pop(shape, set())
 
     def _again(self, ask: Ask) -> None:
         if self._last is not None and self._last[2].id == ask.id:
@@ -359,10 +363,9 @@ class Heads(Iterator[Ask]):
             touched = self._leaves.get(node.path)
             if touched is not None:
                 self._changed.add(touched)
-        for contest in self._changed:
-            self._renew(contest)
-        self._changed.clear()
         while True:
+            if self._changed:
+                self._renew()
             if self._root is None:
                 if not self._classes:
                     raise StopIteration
@@ -378,8 +381,8 @@ class Heads(Iterator[Ask]):
                 continue
             assert contest.candidate is not None
             place, shape = contest.candidate
-            if shape in self._blocked:  # found out in another queue
-                self._renew(contest)
+            if shape in self._known:
+                self._block(shape)
                 continue
             ask = self._order._entries[place[4]].ask
             self._last = (contest, shape, ask)
@@ -399,6 +402,8 @@ class Heads(Iterator[Ask]):
         self._quotas.drain_touched()
         self._root = _Contest(self._quotas.tree.root, None)
         self._leaves = {}
+        self._offering = {}
+        self._changed.clear()
         contests: dict[str, _Contest] = {"": self._root}
         for path, line in self._order._lines.get(urgency, {}).items():
             contest = self._contest(contests, self._quotas.tree.leaf(path))
@@ -439,6 +444,8 @@ class Heads(Iterator[Ask]):
         """The candidate of a leaf: the first whose class is not blocked."""
         line = leaf.line
         assert line is not None
+        if leaf.candidate is not None:
+            self._offering.get(leaf.candidate[1], set()).discard(leaf)
         leaf.candidate = None
         if line.path in self._closed:
             return
@@ -458,23 +465,34 @@ class Heads(Iterator[Ask]):
                 break
         if leaf.candidate is not None:
             shape = leaf.candidate[1]
+            self._offering.setdefault(shape, set()).add(leaf)
             self._vector(shape)
             if self._quotas.tree.promises:
                 leaf.kept = self._quotas.keeps(leaf.node, self._pairs[shape], None)
 
-    def _renew(self, contest: _Contest) -> None:
-        """A leaf's candidate or share has changed: its rank anew, and those above it."""
-        self._choose(contest)
-        at: _Contest | None = contest
-        while at is not None and at.above is not None:
-            if at.candidate is None:
-                at.entry = None
-            else:
-                at.entry = self._rank(at)
-                heappush(at.above.heap, at.entry)
-            at = at.above
-            top = self._top(at)
-            at.candidate, at.kept = (top[3].candidate, top[3].kept) if top else (None, False)
+    def _renew(self) -> None:
+        """The candidates or shares of some leaves have changed: their ranks anew, and those above them, each once."""
+        level: set[_Contest] = self._changed
+        self._changed = set()
+        for leaf in level:
+            self._choose(leaf)
+        waiting: dict[int, set[_Contest]] = {}
+        for each in level:
+            waiting.setdefault(each.node.depth, set()).add(each)
+        for depth in range(max(waiting), 0, -1):
+            above: set[_Contest] = waiting.setdefault(depth - 1, set())
+            for each in waiting.get(depth, ()):
+                assert each.above is not None
+                rank = self._rank(each) if each.candidate is not None else None
+                if rank != each.entry:
+                    each.entry = rank
+                    if rank is not None:
+                        heappush(each.above.heap, rank)
+                above.add(each.above)
+            for each in above:
+                if each.line is None:
+                    top = self._top(each)
+                    each.candidate, each.kept = (top[3].candidate, top[3].kept) if top else (None, False)
 
     def _pass_over(self) -> None:
         """Nothing was said about the last: others of its class may do better in this pass."""
