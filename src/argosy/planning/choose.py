@@ -182,7 +182,7 @@ def refuse(
     count = num_nodes if offer.capacity is Capacity.OWNED else 1  # owned offers describe the whole machine
     each = f" for each of {num_nodes} nodes" if count > 1 else ""
     if wish.cpus is not None:
-        owned_fits = wish.cpus.amount * count <= shape.cpus_milli
+        owned_fits = _gang_fits(wish.cpus.amount, count, shape.cpus_milli, offer)
         if not (owned_fits if offer.capacity is Capacity.OWNED else wish.cpus.holds(shape.cpus_milli)):
             return no(
                 "cpus",
@@ -192,7 +192,8 @@ def refuse(
     memory = memory_wished(wish, cpus)
     if memory:
         exact = wish.memory is not None and wish.memory.exact and offer.capacity is not Capacity.OWNED
-        if memory * count > shape.memory_bytes or (exact and memory != shape.memory_bytes):
+        fits = _gang_fits(memory, count, shape.memory_bytes, offer)
+        if not fits or (exact and memory != shape.memory_bytes):
             return no(
                 "memory",
                 f"has {render_bytes(shape.memory_bytes)} of memory, asked for {render_bytes(memory)}{each}",
@@ -324,7 +325,7 @@ def _refuse_accelerator(
             "fraction", f"{render_milli(wish.milli)} accelerators: a share is below 1, more are whole numbers"
         )
     if offer.capacity is Capacity.OWNED:
-        if wish.milli * num_nodes > shape.accelerators_milli:
+        if not _gang_fits(wish.milli, num_nodes, shape.accelerators_milli, offer):
             each = f" for each of {num_nodes} nodes" if num_nodes > 1 else ""
             has = f"{render_milli(shape.accelerators_milli)} {shape.accelerator}"
             return no("accelerator", f"has {has}, asked for {render_milli(wish.milli)}{each}")
@@ -334,6 +335,18 @@ def _refuse_accelerator(
             f"has {render_milli(shape.accelerators_milli)} per node, asked for {render_milli(wish.milli)}",
         )
     return None
+
+
+def machines_in(offer: Offer) -> int:
+    """How many machines an owned offer stands for: its nodes share them."""
+    return offer.nodes_max if offer.nodes_max is not None else 1
+
+
+def _gang_fits(each: int, count: int, shape: int, offer: Offer) -> bool:
+    """Whether `count` nodes of `each` fit into the machines of an owned offer, of which one has `shape`; of others, into a node."""
+    if offer.capacity is not Capacity.OWNED:
+        return each <= shape
+    return not each or shape // each * machines_in(offer) >= count
 
 
 def _refuse_busy(wish: Resources, num_nodes: int, offer: Offer, usage: Usage) -> Rejection | None:
@@ -357,7 +370,8 @@ def _refuse_busy(wish: Resources, num_nodes: int, offer: Offer, usage: Usage) ->
             render_milli,
         ),
     )
-    for want, used, total, unit, render in wants:
+    for want, used, each, unit, render in wants:
+        total = each * machines_in(offer)
         if want and want + used > total:
             by = ", ".join(sorted(set(usage.holders))[:3])
             text = f"waits for {render(want)} {unit}: {render(used)} of {render(total)} in use by {by}"

@@ -313,6 +313,9 @@ class PoolBook:
         for claim in view.rows.claims_of(id):
             if is_owned(claim.choice.offer, view.abilities) and holds_room(claim):
                 holder, value = self._of_claim(view, books, owner, claim)
+                if holder in values:  # a second one: only one of them is what the workload uses
+                    holder = claim.id
+                    value = msgspec.structs.replace(value, ask=msgspec.structs.replace(value.ask, id=holder))
                 values[holder] = value
         self._wanted.pop(id, None)
         if workload is not None and id not in values:
