@@ -18,6 +18,7 @@ from argosy.controllers.pool.decide import decide_jobs, decide_owned
 from argosy.controllers.pool.machines import machine_of_node, machines_of_offers
 from argosy.controllers.pool.pictures import explain, picture_pools, tell, usage_of_queues
 from argosy.controllers.view import Action, Emit, Expect, Put, View
+from argosy.model.areas import Where
 from argosy.model.facts import NodeFacts, RankFact, RankPhase
 from argosy.model.offer import Capacity, DeviceShare, Offer, Placement, Shape
 from argosy.model.phases import AttemptPhase, ClaimPhase, Desired, NodePhase, Outcome, WorkloadPhase
@@ -182,6 +183,31 @@ def test_refusals_move_a_place_back() -> None:
     assert {first.offer.zone, second.offer.zone} == {"a", "b"}
 
 
+def test_residency_is_a_promise_of_the_controllers_too() -> None:
+    wish = (Resources(infra=Infra(provider="cloud"), areas=("eu",)),)
+    job = a_job(id="job-eu", task=a_task(resources=wish), managed=True)
+    where = {("cloud", "east"): Where(country="DE")}
+    assert len(claims(decide_owned(a_view(job, atlas=lambda: where), new_id))) == 1
+    ended = puts(decide_owned(a_view(job), new_id))["job-eu"]
+    assert ended.reason is Reason.NO_OFFER and "country is not known" in ended.detail
+
+
+def test_a_deadline_chooses_what_is_tried_and_says_why() -> None:
+    spot = msgspec.structs.replace(CLOUD, capacity=Capacity.SPOT, price_micro_usd=100_000)
+    task = a_task(
+        resources=(Resources(infra=Infra(provider="cloud")),), estimated_s=36_000, scheduling=PREEMPTIBLE,
+        deadline_s=10 * 36_000,
+    )  # fmt: skip
+    job = a_job(id="job-late", task=task, managed=True, created_ms=NOW)
+    loose = decide_owned(a_view(job, offers=(CLOUD, spot)), new_id)
+    assert claims(loose)[0].choice.offer.capacity is Capacity.SPOT
+    [told] = [action.event for action in loose if isinstance(action, Emit)]
+    assert told.code == "deadline" and "deadline of 100h" in told.text
+    hours_later = NOW + 89 * 3_600_000 + 36 * 60_000
+    tight = decide_owned(a_view(job, offers=(CLOUD, spot), now_ms=hours_later), new_id)
+    assert claims(tight)[0].choice.offer.capacity is Capacity.ON_DEMAND
+
+
 def test_what_no_machine_could_hold_fails_with_the_nearest_in_words() -> None:
     job = gpu_job("odd", 4000, num_nodes=3)
     wish = gpu_job("labelled", 1000, 2, scheduling=Scheduling(labels=(("disk", "nvme"),)))
@@ -202,7 +228,7 @@ def test_limits_of_queues_hold_and_are_told() -> None:
     rows = held_by(one, view)
     waiting = explain(a_view(tree, *rows, two), "job-two")
     assert waiting is not None and waiting.code == "limit"
-    assert "queue red" in waiting.text and "over by 4" in waiting.text
+    assert "red: 4 + 4 > 4 gpus, over by 4" in waiting.text.lower()
     used = {row.path: row.used.get("gpus", 0) for row in usage_of_queues(a_view(tree, *rows, two))}
     assert (used["red"], used["red/ann"]) == (4000, 4000)
 

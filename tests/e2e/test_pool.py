@@ -128,7 +128,7 @@ def test_a_limit_is_waited_for_and_told(shared_house: House) -> None:
     second = number_of(house, "limited")
     house.wait_job(None, second - 1, "running")
     waiting = house.wait_job(None, second, "queued")
-    assert "queue default" in waiting["detail"] and "over by 2" in waiting["detail"]
+    assert "queue default" in waiting["detail"].lower() and "over by 2" in waiting["detail"]
     assert "over by 2" in house.run("explain", str(second)).stdout
     house.run("quota", "set", "default", "--limit", "gpus=4", "-y")
     house.wait_job(None, second, "running")

@@ -60,7 +60,6 @@ OBSERVE_S = 10.0  # each provider is asked what it has of ours
 QUOTE_S = 60.0
 MISSES_BEFORE_GONE = 3  # listings lag: a claim must be absent so often in a row, with its links down
 FORGET_BATCH = 64
-_NO_ATLAS: Atlas = {}  # not asked for yet
 
 
 class Shell:
@@ -83,7 +82,7 @@ class Shell:
         atlas: Callable[[], Atlas] | None = None,
         price: Callable[[Sequence[Offer]], Sequence[Offer]] | None = None,
     ) -> None:
-        """`atlas`: where regions are, asked when the first decision needs it. `price` puts the prices that the user configured on what
+        """`atlas`: where regions are, asked when a decision needs it. `price` puts the prices that the user configured on what
         providers quote: claims are charged at what decisions saw."""
         self._store, self._providers, self._clock, self._ids = store, providers, clock, ids
         self._policy = policy or Policy()
@@ -93,7 +92,7 @@ class Shell:
         self._price = price
         self._pools = PoolBook()
         self._past = Past()
-        self._atlas_maker, self._atlas = atlas, None if atlas is None else _NO_ATLAS
+        self._atlas = atlas
         self._dirty: set[str] = set()
         self._all_dirty = True
         self._event = asyncio.Event()
@@ -145,13 +144,8 @@ class Shell:
             pools=self._pools,
             history=self._past.history(self._clock.now_ms()),
             memory=self._past.memory,
-            atlas=self._known_atlas(),
+            atlas=self._atlas,
         )
-
-    def _known_atlas(self) -> Atlas | None:
-        if self._atlas is _NO_ATLAS and self._atlas_maker is not None:
-            self._atlas = self._atlas_maker()
-        return self._atlas
 
     @contextlib.contextmanager
     def attended(self, cluster_id: str) -> Iterator[None]:

@@ -7,7 +7,7 @@ the view was taken, so whoever repeats it after a crash does no harm.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Protocol, Self
 
 import msgspec
@@ -137,7 +137,9 @@ class View(msgspec.Struct, frozen=True, kw_only=True):
     pools: PoolBook | None = None  # books of the pools, kept from view to view; None: made from the rows
     history: History = History()  # run times of the past
     memory: Memory = Memory()  # where capacity was refused lately
-    atlas: Atlas | None = None  # where regions are; None: no country is known
+    atlas: Callable[[], Atlas] | None = (
+        None  # where regions are, for wishes that care; None: no country is known
+    )
 
 
 # -- actions -----------------------------------------------------------------------------------------------------------

@@ -140,6 +140,7 @@ async def serve(settings: Settings, tcp: socket.socket | None) -> None:
             clock=clock,
             ids=ids,
             price=pricing.own_prices,
+            atlas=lambda: pricing.catalog.atlas(),
         )
         application = Application(
             store=store,

@@ -19,7 +19,7 @@ from argosy.model.tenancy import Tenancy
 from argosy.model.units import Bound
 from argosy.planning.choose import memory_wished
 from argosy.planning.pool.ask import Ask, Need, Running
-from argosy.planning.pool.estimate import History, estimate_s, kinds_of
+from argosy.planning.pool.estimate import History, estimate_s, is_known, kinds_of
 from argosy.planning.pool.quota import leaf_of
 
 DEFAULT_CPUS_MILLI: Final = 500  # of a job that names no number: jobs run side by side by default
@@ -71,16 +71,17 @@ def job_kinds(job: Workload) -> tuple[str, ...]:
 
 
 def expected_s(workload: Workload, history: History) -> int | None:
-    """How long it will run once started: what its user says, else what jobs like it took."""
+    """How long it will run once started: what its user says, else what jobs like it took. None: nothing is known."""
     if not isinstance(workload.spec, JobSpec):
         return None
     task = workload.spec.task
     if task.estimated_s is not None:
         limit = task.max_duration_s
         return task.estimated_s if limit is None else min(task.estimated_s, limit)
-    return estimate_s(
-        history, job_kinds(workload), urgency=urgency_of(workload), max_duration_s=task.max_duration_s
-    )
+    kinds = job_kinds(workload)
+    if task.max_duration_s is None and not is_known(history, kinds):
+        return None
+    return estimate_s(history, kinds, urgency=urgency_of(workload), max_duration_s=task.max_duration_s)
 
 
 def ask_of_job(job: Workload, tenancy: Tenancy, history: History) -> Ask:

@@ -60,7 +60,9 @@ def _of(view: View, workload: Workload) -> Wanted:
     else:
         num_nodes, ordered = spec.num_nodes, spec.ordered
         wishes = _never_spot_unasked(spec.resources)
-    made = plan(wishes, num_nodes, view.offers, abilities=view.abilities, ordered=ordered, atlas=view.atlas)
+    cares = view.atlas is not None and any(wish.says_where for wish in wishes)
+    atlas = view.atlas() if cares and view.atlas is not None else None
+    made = plan(wishes, num_nodes, view.offers, abilities=view.abilities, ordered=ordered, atlas=atlas)
     choices, why = made.choices, ""
     timed = task is not None and is_timed(task)
     if task is not None and timed:

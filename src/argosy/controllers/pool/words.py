@@ -13,6 +13,7 @@ from argosy.model.facts import Device
 from argosy.model.rows import Workload
 from argosy.model.units import render_bytes, render_milli
 from argosy.planning.pool.ask import WHOLE_MILLI, Ask, Machine, Need, Running, Waiting
+from argosy.planning.pool.explain import ordinal
 
 _SHORT = ("capacity", "fragmented")  # codes for which amounts and names say more than a sentence
 NAMED_MAX = 3
@@ -47,9 +48,7 @@ def one_line(books: Books, ask: Ask, waiting: Waiting, workloads: Mapping[str, W
     text = _shortage(books, ask, workloads)
     if not text:
         return waiting.text
-    place = waiting.text.rpartition(". ")[2]
-    first = " 1st " in f" {place} "
-    return text if first or not place.startswith("It is ") else f"{text}; {place[0].lower()}{place[1:-1]}"
+    return text if waiting.place <= 1 else f"{text}; it is {ordinal(waiting.place)} in queue {ask.queue}"
 
 
 def name_of(workload: Workload | None, id: str) -> str:
