@@ -106,7 +106,7 @@ def test_trees_that_contradict_themselves_are_refused_and_not_stored(client: Cli
     before = client.tenancy()
     told = refused(client.set_queue, s.QueueRequest(path="acme/vision", guaranteed={"gpus": 12_000}))
     assert told == (
-        "error: queue acme: its children have 12 gpus guaranteed, it has itself 8 gpus\n"
+        "error: queue acme: its children are guaranteed 12 GPUs, it is itself guaranteed 8\n"
         "hint: raise guaranteed of acme, or lower guaranteed of its children"
     )
     told = refused(
@@ -114,7 +114,7 @@ def test_trees_that_contradict_themselves_are_refused_and_not_stored(client: Cli
         s.QueueRequest(path="acme/speech", guaranteed={"gpus": 4000}, limit={"gpus": 2000}),
     )
     assert told == (
-        "error: queue acme/speech: guaranteed 4 gpus is more than limit 2 gpus\n"
+        "error: queue acme/speech: guaranteed 4 GPUs is more than limit 2 GPUs\n"
         "hint: raise limit, or lower guaranteed"
     )
     told = refused(client.set_queue, s.QueueRequest(path="a//b", limit={"gpus": 1}))
@@ -224,7 +224,7 @@ def test_a_queue_in_words(server: IdleServer, client: Client) -> None:
     ("queue", "request_", "told"),
     [
         ("acme/vision", "A100:16", "a request for 16 A100 could never start: `acme/vision` may have 12 GPUs at most"),
-        ("acme/vision", "A100:4", "a request for 4 A100 would wait: queue acme/vision: 10 + 4 > 12 gpus, over by 2"),
+        ("acme/vision", "A100:4", "a request for 4 A100 would wait: queue acme/vision: 10 + 4 > 12 GPUs, over by 2"),
         ("acme/vision", "A100", "a request for 1 A100 would borrow 1 GPU: it starts while others lend, and a preemptible job may be ended when they want it back"),
         ("acme/speech", "A100:2", "a request for 2 A100 is within what it deserves: it starts as soon as machines are free"),
         ("acme", "V100:0.5", "a request for 0.5 V100 meets no quota: it starts as soon as machines are free and its turn comes"),
@@ -282,7 +282,7 @@ def test_only_so_many_may_wait(server: IdleServer, client: Client) -> None:
 def test_more_than_the_limit_waits_or_is_refused(server: IdleServer, client: Client) -> None:
     client.set_queue(s.QueueRequest(path="default", limit={"gpus": 4000}))
     reply = client.jobs_launch([gpus("A100:8")], user="ann")
-    what = "queue `default` may have 4 GPUs at most: 8 GPUs asked for, over by 4 GPUs"
+    what = "queue default: 0 + 8 > 4 GPUs, over by 4, even when nothing else runs in it"
     assert reply.warnings == (f"{what}; it waits until the limit is raised",)
     client.set_queue(s.QueueRequest(path="default", refuse_over_limit=True))
     assert refused(client.jobs_launch, [gpus("A100:8")], user="ann") == (
@@ -480,9 +480,9 @@ def test_why_a_job_waits(server: IdleServer, client: Client) -> None:
         "capacity",
         1,
     )
-    assert reply.lines[:2] == ("waits for 4 A100", "it is number 1 for `pool`")
+    assert reply.lines[:2] == ("waits for 4 A100", "nothing else waits for `pool`")
     assert reply.lines[2].startswith("it probably starts in 1h")
-    assert reply.lines[3].startswith("it starts when enough is free")
+    assert reply.lines[3].startswith("asking for less")
     assert refused(client.explain, "job-none").startswith("error: there is no job or cluster `job-none`")
 
 

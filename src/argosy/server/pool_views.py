@@ -24,6 +24,7 @@ from argosy.model.scheduling import Scheduling
 from argosy.model.task import JobSpec
 from argosy.model.units import render_duration
 from argosy.planning.pool.ask import WHOLE_MILLI, Waiting
+from argosy.planning.pool.explain import ordinal
 from argosy.planning.pool.picture import Held, PoolPicture, Queued, largest_gangs
 
 _NODES_SHOWN: Final = 8
@@ -31,16 +32,17 @@ _NODES_SHOWN: Final = 8
 #: What would let it start, by the code of `Waiting`.
 _WOULD_HELP: Final = {
     "quota": "it starts when jobs of its queue end, or when others lend more: `argosy quota explain {queue}`",
-    "limit": "it starts when jobs of its queue end, or with a higher limit: `argosy quota get` shows whose",
-    "capacity": "it starts when enough is free; asking for less, or for other models, may start it sooner",
+    "limit": "it starts when jobs of its queue end, or with a higher limit: `argosy quota explain {queue}`",
+    "capacity": "asking for less, or for other models, may start it sooner",
     "order": "it starts in its turn; a higher `priority_class` or `priority` moves it forward",
-    "fragmented": "enough is free, but not on one node: it starts when a node has it together; fewer GPUs per node on more "
-    "nodes may start it sooner",
+    "fragmented": "it starts when a node has it together; fewer GPUs per node on more nodes may start it sooner",
     "group": "only some nodes are open to it: `argosy pool groups` shows which",
     "topology": "it starts when one domain has room for all ranks; `preferred` instead of `required` lets it start anywhere",
     "isolation": "it starts on a device that can keep it apart; a lower `isolation`, or `share: any`, gives it more to choose from",
-    "never": "no state of these machines could hold it: ask for less",
+    "never": "ask for less, or cancel it: it starts only when other machines are added",
 }
+#: Codes of reasons that end with something that runs.
+_TIMED: Final = frozenset(("quota", "limit", "capacity", "fragmented", "topology", "isolation", "order"))
 
 
 def view_pool(picture: PoolPicture) -> PoolView:
@@ -163,19 +165,34 @@ def why_it_waits(
     text = waiting.text if waiting is not None and waiting.text else otherwise
     lines = [text or "it has just come: nothing has been decided yet"]
     if queued is not None and queued.position:
-        behind = f" of the {among} that wait" if among > 1 else ""
-        lines.append(f"it is number {queued.position}{behind} for {pool}")
-    starts_at_ms = waiting.starts_at_ms if waiting is not None else None
-    if starts_at_ms is not None:
-        left_s = max(0, starts_at_ms - now_ms) / 1000
-        lines.append(
-            f"it probably starts in {render_duration(left_s)}" if left_s else "it probably starts soon"
-        )
+        lines.append(_in_line(queued.position, among, pool, waiting, workload.queue))
+    if waiting is not None:
+        lines += _when(waiting, now_ms)
     if waiting is not None and waiting.code in _WOULD_HELP:
         lines.append(_WOULD_HELP[waiting.code].format(queue=workload.queue or "QUEUE"))
     if workload.evictions:
         lines.append(_evicted(workload))
     return lines
+
+
+def _in_line(position: int, among: int, pool: str, waiting: Waiting | None, queue: str) -> str:
+    if among <= 1:
+        return f"nothing else waits for {pool}"
+    own = (
+        f", {ordinal(waiting.place)} in its queue `{queue}`" if waiting is not None and waiting.place else ""
+    )
+    return f"it is {ordinal(position)} of the {among} that wait for {pool}{own}"
+
+
+def _when(waiting: Waiting, now_ms: int) -> list[str]:
+    if waiting.starts_at_ms is not None:
+        left_s = max(0, waiting.starts_at_ms - now_ms) / 1000
+        return [f"it probably starts in {render_duration(left_s)}" if left_s else "it probably starts soon"]
+    if waiting.code in _TIMED:
+        return [
+            "when it starts is not known: what it waits for names no `max_duration`, and nothing like it has run before"
+        ]
+    return []
 
 
 def _evicted(workload: Workload) -> str:

@@ -9,26 +9,9 @@ import msgspec
 from argosy.api.sharing import QueueView
 from argosy.model.errors import ArgosyError
 from argosy.model.tenancy import Amounts, Queue, QueueUsage, Tenancy
-from argosy.model.units import render_bytes, render_milli
+from argosy.model.units import render_milli
 from argosy.planning.pool.quota import Quotas
-from argosy.planning.pool.tenancy_check import parent_of
-
-
-def say_amount(name: str, amount: int) -> str:
-    """With its unit, as part of a sentence.
-
-    >>> say_amount("gpus/A100", 1500), say_amount("memory", 1 << 39), say_amount("jobs", 1)
-    ('1.5 A100', '512 GB of memory', '1 job')
-    """
-    if name == "memory":
-        return f"{render_bytes(amount)} of memory"
-    if name == "jobs":
-        return f"{amount} job{'' if amount == 1 else 's'}"
-    one = amount == 1000
-    if name == "cpus":
-        return f"{render_milli(amount)} CPU{'' if one else 's'}"
-    model = name.partition("/")[2]
-    return f"{render_milli(amount)} {model or ('GPU' if one else 'GPUs')}"
+from argosy.planning.pool.tenancy_check import parent_of, render_named, say_amount
 
 
 def say_amounts(amounts: Mapping[str, int]) -> str:
@@ -199,7 +182,7 @@ def _has(view: QueueView) -> str:
         used = view.used.get(name, 0)
         text = f"uses {say_amount(name, used)}"
         of = [
-            f"{_plain(name, amounts[name])} {word}"
+            f"{render_named(name, amounts[name])} {word}"
             for word, amounts in (
                 ("guaranteed", view.guaranteed),
                 ("deserved", view.deserved),
@@ -212,12 +195,6 @@ def _has(view: QueueView) -> str:
         parts.append("uses " + (say_amounts(view.used) or "nothing"))
     no_quota = "" if names else "; it has no quota of its own"
     return f"`{view.path}` {', '.join(parts)}{no_quota}"
-
-
-def _plain(name: str, amount: int) -> str:
-    return (
-        render_bytes(amount) if name == "memory" else str(amount) if name == "jobs" else render_milli(amount)
-    )
 
 
 def _waits(view: QueueView) -> list[str]:
@@ -291,7 +268,7 @@ def _above(views: Mapping[str, QueueView], path: str) -> list[str]:
         view = views.get(above)
         if view is not None and view.limit:
             parts = [
-                f"{say_amount(name, view.used.get(name, 0))} of {_plain(name, most)}"
+                f"{say_amount(name, view.used.get(name, 0))} of {render_named(name, most)}"
                 for name, most in sorted(view.limit.items(), key=_order)
             ]
             lines.append(f"above it, `{above}` uses {', '.join(parts)} at most")

@@ -19,7 +19,7 @@ from argosy.model.task import Task
 from argosy.model.tenancy import TENANCY_ID, Amounts, Queue, Tenancy
 from argosy.planning.pool.ask import Need
 from argosy.planning.pool.picture import PoolPicture, Queued, is_of_cluster
-from argosy.planning.pool.quota import amounts_of, check_tenancy, leaf_of
+from argosy.planning.pool.quota import Over, amounts_of, check_tenancy, leaf_of
 from argosy.server.exchange import Caller
 from argosy.server.pool_views import (
     is_waiting,
@@ -32,7 +32,7 @@ from argosy.server.pool_views import (
     why_it_waits,
 )
 from argosy.server.ports import Controllers
-from argosy.server.queue_words import explain_queue, is_below, say_amount, view_queues
+from argosy.server.queue_words import explain_queue, is_below, view_queues
 from argosy.server.views import job_status
 from argosy.store.errors import Conflict
 from argosy.store.snapshot import Snapshot
@@ -431,10 +431,8 @@ def _check_limits(tenancy: Tenancy, task: Task, leaf: str) -> list[str]:
             asked = amounts.get(name, 0)
             if asked <= most:
                 continue
-            what = (
-                f"queue `{queue.path}` may have {say_amount(name, most)} at most: "
-                f"{say_amount(name, asked)} asked for, over by {say_amount(name, asked - most)}"
-            )
+            over = Over(path=queue.path, name=name, used=0, asked=asked, limit=most)
+            what = f"{over.render()}, even when nothing else runs in it"
             if queue.refuse_over_limit:
                 raise ArgosyError(
                     "over-quota",

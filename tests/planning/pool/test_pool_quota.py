@@ -42,22 +42,22 @@ def queue(path: str, **amounts: object) -> Queue:
     [
         (
             (queue("acme", guaranteed=8), queue("acme/a", guaranteed=6), queue("acme/b/x", guaranteed=4)),
-            "queue acme: its children have 10 gpus guaranteed, it has itself 8 gpus",
+            "queue acme: its children are guaranteed 10 GPUs, it is itself guaranteed 8",
             "raise guaranteed of acme, or lower guaranteed of its children",
         ),
         (
             (queue("acme", limit=8), queue("acme/a", guaranteed=10)),
-            "queue acme: its children have 10 gpus guaranteed, it may use 8 gpus",
+            "queue acme: its children are guaranteed 10 GPUs, it may use 8",
             "raise limit of acme, or lower guaranteed of its children",
         ),
         (
             (queue("a", guaranteed=8, deserved=4),),
-            "queue a: guaranteed 8 gpus is more than deserved 4 gpus",
+            "queue a: guaranteed 8 GPUs is more than deserved 4 GPUs",
             "raise deserved, or lower guaranteed",
         ),
         (
             (queue("a", deserved={"memory": 3 << 30}, limit={"memory": 1 << 30}),),
-            "queue a: deserved 3 GB memory is more than limit 1 GB memory",
+            "queue a: deserved 3 GB of memory is more than limit 1 GB of memory",
             "raise limit, or lower deserved",
         ),
         (
@@ -74,7 +74,7 @@ def queue(path: str, **amounts: object) -> Queue:
         ((queue("a", limit=-1),), "queue a: limit of gpus is -1000, below 0", "amounts are 0 or more"),
         (
             (queue("a", deserved=4, lend_limit=5),),
-            "queue a: lend_limit 5 gpus is more than deserved 4 gpus",
+            "queue a: lend_limit 5 GPUs is more than deserved 4 GPUs",
             "raise deserved, or lower lend_limit",
         ),
         (
@@ -94,7 +94,7 @@ def queue(path: str, **amounts: object) -> Queue:
         ),
         (
             (queue("a", deserved={"gpus": 4 * G, "gpus/A100": 5 * G}),),
-            "queue a: deserved of single models is 5 gpus, more than 4 gpus in all",
+            "queue a: deserved of single models is 5 GPUs, more than 4 GPUs in all",
             "raise `gpus`, or leave it out: it is then their sum",
         ),
     ],
@@ -198,7 +198,7 @@ def test_the_first_limit_on_the_way_up_is_named() -> None:
     quotas.charge("j1", "acme/vision/ann", gpus(26))
     over = quotas.over("acme/vision/bob", gpus(8))
     assert over is not None
-    assert over.render() == "queue acme/vision: 26 + 8 > 30 gpus, over by 4"
+    assert over.render() == "queue acme/vision: 26 + 8 > 30 GPUs, over by 4"
     assert quotas.over("acme/vision/bob", gpus(4)) is None
     over = quotas.over("acme/nlp/eve", gpus(5))
     assert over is not None
@@ -209,11 +209,11 @@ def test_amounts_read_as_people_write_them() -> None:
     limits = {"memory": 32 << 30, "jobs": 2, "cpus": 500, "gpus/A100": 250}
     quotas = books(Queue(path="a", limit=limits))
     over = quotas.over("a/u", {"memory": 33 << 30})
-    assert over is not None and over.render() == "queue a: 0 B + 33 GB > 32 GB memory, over by 1 GB"
+    assert over is not None and over.render() == "queue a: 0 B + 33 GB > 32 GB of memory, over by 1 GB"
     over = quotas.over("a/u", {"cpus": 750})
-    assert over is not None and over.render() == "queue a: 0 + 0.75 > 0.5 cpus, over by 0.25"
+    assert over is not None and over.render() == "queue a: 0 + 0.75 > 0.5 CPUs, over by 0.25"
     over = quotas.over("a/u", {"gpus/A100": 1000})
-    assert over is not None and over.render() == "queue a: 0 + 1 > 0.25 gpus/A100, over by 0.75"
+    assert over is not None and over.render() == "queue a: 0 + 1 > 0.25 A100, over by 0.75"
     for holder in "xy":
         quotas.charge(holder, "a/u", {"jobs": 1})
     over = quotas.over("a/u", {"jobs": 1})
@@ -224,7 +224,7 @@ def test_a_job_above_the_limit_alone_never_starts_and_is_refused_where_the_queue
     waits = books(queue("a", limit=4))
     assert waits.never("a/u", gpus(4)) is None
     never = waits.never("a/u", gpus(5))
-    assert never is not None and never.render() == "queue a: 0 + 5 > 4 gpus, over by 1"
+    assert never is not None and never.render() == "queue a: 0 + 5 > 4 GPUs, over by 1"
     assert waits.never("a/u", gpus(5), refusing=True) is None
     refuses = books(Queue(path="a", limit={"gpus": 4 * G}, refuse_over_limit=True))
     assert refuses.never("a/u", gpus(5), refusing=True) is not None
@@ -235,7 +235,7 @@ def test_what_is_guaranteed_is_never_lent_and_what_is_deserved_is_lent_while_unu
     assert quotas.lends("b/u", gpus(24))
     lack = quotas.lack("b/u", gpus(25))
     assert lack is not None
-    assert lack.render() == "queue b/u: asks for 25 gpus, 24 can be had; 8 more are kept for other queues"
+    assert lack.render() == "queue b/u asks for 25 GPUs, 24 can be had; 8 more are kept for other queues"
     quotas.charge("big", "b/u", gpus(24))
     assert not quotas.lends("b/u", gpus(1))
     assert quotas.lends("a/u", gpus(8))

@@ -112,7 +112,8 @@ class Waiting(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     ask_id: str
     code: str
     text: str
-    starts_at_ms: int | None = None  # when it probably will
+    place: int = 0  # in its own queue, from 1; 0: not told
+    starts_at_ms: int | None = None  # when it probably will; None: not known
 
 
 class Decision(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):

@@ -41,6 +41,11 @@ def kinds_of(*, user: str, name: str, gpu_milli: int, project: str = "") -> tupl
     return (f"{whose}/{gpu_milli}/{stem}", f"{whose}/{gpu_milli}", whose)
 
 
+def is_known(history: History, kinds: Sequence[str]) -> bool:
+    """Whether any run says something about these kinds."""
+    return any(history.runtimes_s.get(kind) for kind in kinds)
+
+
 def remember(history: History, kinds: Sequence[str], runtime_s: int) -> History:
     """The history with one more run that ended by itself. Runs that were cancelled or preempted say nothing: leave them out."""
     runtimes = dict(history.runtimes_s)
@@ -91,6 +96,11 @@ def expected_s(ask: Ask) -> int | None:
     if ask.estimate_s is not None:
         return ask.estimate_s
     return CLASS_DEFAULT_S[min(ask.urgency, len(CLASS_DEFAULT_S) - 1)]
+
+
+def is_guess(ask: Ask) -> bool:
+    """Whether nothing is known about its length but its class: good enough to reckon with, not to promise anything by."""
+    return ask.estimate_s is None and expected_s(ask) is not None
 
 
 def expected_end_ms(running: Running, now_ms: int) -> int | None:

@@ -10,7 +10,7 @@ from argosy.model.tenancy import Amounts, Queue
 from argosy.model.units import render_duration
 from argosy.planning.pool.ask import Ask
 from argosy.planning.pool.quota import Over
-from argosy.planning.pool.tenancy_check import render_named
+from argosy.planning.pool.tenancy_check import render_named, say_amount
 
 USERS_SHOWN: Final = 3
 
@@ -31,20 +31,7 @@ def render_amounts(amounts: Amounts) -> str:
     >>> render_amounts({"gpus/A100": 8000, "cpus": 4000, "jobs": 1})
     '8 A100, 4 CPUs, 1 job'
     """
-    words = []
-    for name, amount in amounts.items():
-        text = render_named(name, amount)
-        kind, _, model = name.partition("/")
-        if model:
-            word = model
-        elif kind == "memory":
-            word = "of memory"
-        elif kind == "jobs":
-            word = "job" if amount == 1 else "jobs"
-        else:
-            word = {"gpus": "GPU", "cpus": "CPU"}[kind] + ("" if amount == 1000 else "s")
-        words.append(f"{text} {word}")
-    return ", ".join(words)
+    return ", ".join(say_amount(name, amount) for name, amount in amounts.items())
 
 
 def ordinal(number: int) -> str:
@@ -87,14 +74,6 @@ def why_evicted(ask: Ask, victim: Ask, kind: str, *, guaranteed: tuple[str, Amou
     return f"made room for {taker}, which has used the machines for less time so far"
 
 
-def place_text(ask: Ask, place: int) -> str:
-    return (
-        f"It is {ordinal(place)} in queue {ask.queue}."
-        if ask.queue
-        else f"It is {ordinal(place)} in the queue."
-    )
-
-
 def users_text(users: Mapping[str, int], name: str) -> str:
     """Who uses most of something.
 
@@ -114,12 +93,10 @@ def users_text(users: Mapping[str, int], name: str) -> str:
 def beyond_text(over: Over) -> str:
     """
     >>> beyond_text(Over(path="acme", name="gpus", used=0, asked=16000, limit=8000))
-    'It can never start: it asks for 16 gpus, and queue acme may use at most 8.'
+    'It can never start: it asks for 16 GPUs, and queue acme may use at most 8.'
     """
-    asked, limit = (render_named(over.name, amount) for amount in (over.asked, over.limit))
-    return (
-        f"It can never start: it asks for {asked} {over.name}, and queue {over.path} may use at most {limit}."
-    )
+    asked, limit = say_amount(over.name, over.asked), render_named(over.name, over.limit)
+    return f"It can never start: it asks for {asked}, and queue {over.path} may use at most {limit}."
 
 
 def leaving_text(leaving: Sequence[Ask]) -> str:
@@ -133,10 +110,12 @@ def leaving_text(leaving: Sequence[Ask]) -> str:
     return f"Room is being made for it: {', '.join(names)} {verb} ending."
 
 
-def behind_text(before: Ask, starts_at_ms: int, now_ms: int) -> str:
-    """It fits, but somebody who came before it would be delayed."""
-    when = render_duration(max(0, starts_at_ms - now_ms) // 1000)
-    return f"There is room, but it is kept for {label(before)}, which comes before it and starts in about {when}."
+def behind_text(before: Ask, starts_at_ms: int | None, now_ms: int) -> str:
+    """It fits, but somebody who came before it would be delayed. `starts_at_ms` None: nobody knows when that starts."""
+    text = f"There is room, but it is kept for {label(before)}, which comes before it"
+    if starts_at_ms is None:
+        return f"{text}."
+    return f"{text} and starts in about {render_duration(max(0, starts_at_ms - now_ms) // 1000)}."
 
 
 def later_text(not_before_ms: int, now_ms: int) -> str:

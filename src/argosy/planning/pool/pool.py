@@ -23,13 +23,12 @@ from argosy.model.tenancy import Amounts, Tenancy
 from argosy.planning.pool.ask import Ask, Decision, Machine, Need, Reservation, Running, Waiting
 from argosy.planning.pool.backfill import Release
 from argosy.planning.pool.cycle import Cycle, Seat
-from argosy.planning.pool.estimate import expected_end_ms
+from argosy.planning.pool.estimate import expected_end_ms, expected_s, is_guess
 from argosy.planning.pool.explain import (
     behind_text,
     beyond_text,
     later_text,
     leaving_text,
-    place_text,
     sentence,
     users_text,
 )
@@ -349,11 +348,13 @@ class Pool:
         limits = [self.quotas.never(ask.queue, variant.amounts) for variant in variants]
         if all(limits) and limits[0] is not None:
             return Waiting(ask_id=ask_id, code="limit", text=beyond_text(limits[0]))
-        place = self._places(now_ms).get(ask_id, 0)
-        starts_at_ms = self._forecast(now_ms).get(ask_id) if when else None
         code, text = self._why_not(ask, variants, now_ms)
         return Waiting(
-            ask_id=ask_id, code=code, text=f"{text} {place_text(ask, place)}", starts_at_ms=starts_at_ms
+            ask_id=ask_id,
+            code=code,
+            text=text,
+            place=self._places(now_ms).get(ask_id, 0),
+            starts_at_ms=self._forecast(now_ms).get(ask_id) if when else None,
         )
 
     def _why_not(self, ask: Ask, variants: Sequence[Variant], now_ms: int) -> tuple[str, str]:
@@ -374,11 +375,12 @@ class Pool:
             first = self.order.get(before.ask_id) if before is not None else None
             if before is None or first is None:
                 return "order", "There is room, and it is about to be considered."
-            return "order", behind_text(first, before.starts_at_ms, now_ms)
+            known = before.starts_at_ms < self._guessed_from_ms(now_ms)
+            return "order", behind_text(first, before.starts_at_ms if known else None, now_ms)
         if lack is not None:
             return "quota", sentence(lack.render())
         if over is not None and not within:
-            return "limit", f"{sentence(over.render())} It starts when something there ends."
+            return "limit", sentence(over.render())
         why = self.inventory.why_not(within[0].ask)
         text = sentence(why.text)
         if why.code in ("capacity", "fragmented"):
@@ -412,12 +414,24 @@ class Pool:
         return self._told.places
 
     def _forecast(self, now_ms: int) -> dict[str, int]:
-        """When those who are considered first will probably start: a reservation for each, one after the other."""
+        """When those who are considered first will probably start: a reservation for each, one after the other. What hangs on
+        the end of a job of which nothing is known is not told."""
         self._places(now_ms)
         assert self._told is not None
         if self._told.starts is None:
-            self._told.starts = Cycle(self, now_ms).forecast(self.line(now_ms, FORECAST_MAX))
+            starts = Cycle(self, now_ms).forecast(self.line(now_ms, FORECAST_MAX))
+            until_ms = self._guessed_from_ms(now_ms)
+            for ask_id, at_ms in starts.items():
+                ask = self.order.get(ask_id)
+                if ask is not None and is_guess(ask):
+                    until_ms = min(until_ms, at_ms + 1000 * (expected_s(ask) or 0))
+            self._told.starts = {ask_id: at_ms for ask_id, at_ms in starts.items() if at_ms < until_ms}
         return self._told.starts
+
+    def _guessed_from_ms(self, now_ms: int) -> float:
+        """The first moment at which something is expected to end of which nothing is known: from then on all is guessing."""
+        ends = (end.at_ms for end in self.ends if end.at_ms > now_ms and is_guess(self.held[end.holder].ask))
+        return next(ends, float("inf"))
 
 
 def _limited_paths(tenancy: Tenancy) -> frozenset[str]:

@@ -43,7 +43,7 @@ from argosy.planning.pool.queues import (
     QueueTree,
     children_of_lowest,
 )
-from argosy.planning.pool.tenancy_check import check_tenancy, leaf_of, render_named
+from argosy.planning.pool.tenancy_check import check_tenancy, leaf_of, render_named, say_amount
 
 __all__ = [
     "Lack",
@@ -100,12 +100,10 @@ class Over(msgspec.Struct, frozen=True, kw_only=True):
     def render(self) -> str:
         """
         >>> Over(path="acme/vision", name="gpus", used=28000, asked=8000, limit=32000).render()
-        'queue acme/vision: 28 + 8 > 32 gpus, over by 4'
+        'queue acme/vision: 28 + 8 > 32 GPUs, over by 4'
         """
-        used, asked, limit, by = (
-            render_named(self.name, amount) for amount in (self.used, self.asked, self.limit, self.by)
-        )
-        return f"queue {self.path}: {used} + {asked} > {limit} {self.name}, over by {by}"
+        used, asked, by = (render_named(self.name, amount) for amount in (self.used, self.asked, self.by))
+        return f"queue {self.path}: {used} + {asked} > {say_amount(self.name, self.limit)}, over by {by}"
 
 
 class Lack(msgspec.Struct, frozen=True, kw_only=True):
@@ -120,11 +118,12 @@ class Lack(msgspec.Struct, frozen=True, kw_only=True):
     def render(self) -> str:
         """
         >>> Lack(path="acme/nlp", name="gpus", asked=8000, free=2000, kept=6000).render()
-        'queue acme/nlp: asks for 8 gpus, 2 can be had; 6 more are kept for other queues'
+        'queue acme/nlp asks for 8 GPUs, 2 can be had; 6 more are kept for other queues'
         """
-        asked, free, kept = (render_named(self.name, amount) for amount in (self.asked, self.free, self.kept))
-        text = f"queue {self.path}: asks for {asked} {self.name}, {free} can be had"
-        return f"{text}; {kept} more are kept for other queues" if self.kept else text
+        free, kept = (render_named(self.name, amount) for amount in (self.free, self.kept))
+        text = f"queue {self.path} asks for {say_amount(self.name, self.asked)}, {free} can be had"
+        verb = "is" if self.kept == 1000 else "are"
+        return f"{text}; {kept} more {verb} kept for other queues" if self.kept else text
 
 
 class Quotas:

@@ -12,6 +12,7 @@ from argosy.planning.pool import plain
 from argosy.planning.pool.ask import WHOLE_MILLI, Ask, Machine, Need
 from argosy.planning.pool.devices import Kind
 from argosy.planning.pool.gang import Search
+from argosy.planning.pool.tenancy_check import render_named, say_amount
 from argosy.planning.pool.topology import level_problem
 
 if TYPE_CHECKING:
@@ -142,27 +143,35 @@ def _short(inventory: Inventory, ask: Ask, need: Need) -> Why:
     n = ask.num_nodes
     if not suited:
         return Why(code="capacity", text="no machine that suits it is open")
-    wanted = "/".join(need.models) or "GPUs"
     short = []
     if cpus < n * need.cpus_milli:
-        short.append(f"{render_milli(n * need.cpus_milli)} CPUs are needed, {render_milli(cpus)} are free")
+        short.append(_short_of("cpus", n * need.cpus_milli, cpus))
     if memory < n * need.memory_bytes:
-        short.append(
-            f"{render_bytes(n * need.memory_bytes)} of memory are needed, {render_bytes(memory)} are free"
-        )
+        short.append(_short_of("memory", n * need.memory_bytes, memory))
     if milli < n * need.gpu_milli:
-        short.append(
-            f"{render_milli(n * need.gpu_milli)} {wanted} are needed, {render_milli(milli)} are free"
-        )
+        short.append(_short_of(_gpus(need), n * need.gpu_milli, milli))
     if short:
         return Why(code="capacity", text="; ".join(short))
-    parts = [f"{render_milli(cpus)} CPUs"]
+    parts = [say_amount("cpus", cpus)]
     if need.memory_bytes:
-        parts.append(f"{render_bytes(memory)} of memory")
+        parts.append(say_amount("memory", memory))
     if need.gpu_milli:
-        parts.append(f"{render_milli(milli)} {wanted} ({devices} whole)")
+        parts.append(f"{say_amount(_gpus(need), milli)} ({devices} whole)")
     where = f"for {fits} of {n} ranks" if n > 1 else "on no single machine"
     return Why(code="fragmented", text=f"{' and '.join(parts)} are free, but together {where}")
+
+
+def _gpus(need: Need) -> str:
+    return f"gpus/{'/'.join(need.models)}" if need.models else "gpus"
+
+
+def _short_of(name: str, needed: int, free: int) -> str:
+    """
+    >>> _short_of("cpus", 1000, 0), _short_of("gpus/A100", 8000, 1000)
+    ('1 CPU is needed, 0 are free', '8 A100 are needed, 1 is free')
+    """
+    verbs = ["is" if name != "memory" and amount == 1000 else "are" for amount in (needed, free)]
+    return f"{say_amount(name, needed)} {verbs[0]} needed, {render_named(name, free)} {verbs[1]} free"
 
 
 __all__ = ["Nearest", "Why", "find_lacks", "find_nearest", "find_why", "too_few"]

@@ -32,6 +32,19 @@ def render_named(name: str, amount: int) -> str:
     return str(amount) if name == "jobs" else render_milli(amount)
 
 
+def say_amount(name: str, amount: int) -> str:
+    """An amount with its unit, as part of a sentence.
+
+    >>> say_amount("gpus/A100", 1500), say_amount("memory", 1 << 39), say_amount("jobs", 1), say_amount("cpus", 1000)
+    ('1.5 A100', '512 GB of memory', '1 job', '1 CPU')
+    """
+    kind, _, model = name.partition("/")
+    one = amount == (1 if name == "jobs" else 1000)
+    unit = {"memory": "of memory", "jobs": "job", "cpus": "CPU", "gpus": "GPU"}.get(kind, kind)
+    plural = "" if one or kind == "memory" else "s"
+    return f"{render_named(name, amount)} {model or unit + plural}"
+
+
 def check_tenancy(tenancy: Tenancy) -> None:
     """Refuse a tenancy that contradicts itself: ArgosyError `spec-invalid` with the first fault, all others as details."""
     faults = list(_faults(tenancy))
@@ -112,7 +125,7 @@ def _faults_of_queue(queue: Queue) -> Iterator[tuple[str, str]]:
             most = more.get(name, 0 if low == "lend_limit" else None)
             if most is not None and less[name] > most:
                 yield (
-                    f"{at}: {low} {_some(name, less[name])} is more than {high} {_some(name, most)}",
+                    f"{at}: {low} {say_amount(name, less[name])} is more than {high} {say_amount(name, most)}",
                     f"raise {high}, or lower {low}",
                 )
     for field in ("guaranteed", "deserved"):
@@ -120,7 +133,7 @@ def _faults_of_queue(queue: Queue) -> Iterator[tuple[str, str]]:
         models = sum(amount for name, amount in amounts.items() if name.startswith("gpus/"))
         if "gpus" in amounts and models > amounts["gpus"]:
             yield (
-                f"{at}: {field} of single models is {_some('gpus', models)}, more than {_some('gpus', amounts['gpus'])} in all",
+                f"{at}: {field} of single models is {say_amount('gpus', models)}, more than {say_amount('gpus', amounts['gpus'])} in all",
                 "raise `gpus`, or leave it out: it is then their sum",
             )
 
@@ -147,9 +160,9 @@ def _faults_between(queues: tuple[Queue, ...]) -> Iterator[tuple[str, str]]:
             assert queue is not None
             for field, amounts in (("guaranteed", queue.guaranteed), ("limit", queue.limit)):
                 if name in amounts and amount > amounts[name]:
-                    own = "has itself" if field == "guaranteed" else "may use"
+                    own = "is itself guaranteed" if field == "guaranteed" else "may use"
                     yield (
-                        f"queue {path}: its children have {_some(name, amount)} guaranteed, it {own} {_some(name, amounts[name])}",
+                        f"queue {path}: its children are guaranteed {say_amount(name, amount)}, it {own} {render_named(name, amounts[name])}",
                         f"raise {field} of {path}, or lower guaranteed of its children",
                     )
 
@@ -169,10 +182,6 @@ def _faults_of_policy(tenancy: Tenancy) -> Iterator[tuple[str, str]]:
 
 
 _SAID: Final = {"guaranteed": "guaranteed", "deserved": "deserved", "lend_limit": "lent"}
-
-
-def _some(name: str, amount: int) -> str:
-    return f"{render_named(name, amount)} {name}"
 
 
 def _upwards(path: str) -> Iterator[str]:
