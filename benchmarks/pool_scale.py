@@ -1,11 +1,11 @@
 """The pool scheduler at size: 10,000 nodes, about 51,000 GPUs, 100,000 jobs that wait. Prints a table, and JSON with every sample.
 
-    python benchmarks/pool_scale.py [--runs N] [--json FILE] [--alone]
+    python benchmarks/pool_scale.py [--runs N] [--json FILE] [--rows alone,cycles,submits]
 
 Nodes and jobs have the shapes of the openb trace (ARGOSY_TRACES): its nodes eight times over, its default list drawn at random until 100,000
 wait, which asks for 145 % of the GPUs. Each row runs in a process of its own. *Cold* is one `Pool.cycle` over everything, from
 empty books to the last decision. *Incremental*: everything that runs on 100 nodes ends, and the pool decides again. *Submit to decision*: one job is submitted
-to 1,000 nodes with free capacity. `--alone` measures the inventory without the pool: the same jobs in the order of their number.
+to 1,000 nodes with free capacity. *Alone* is the inventory without the pool: the same jobs in the order of their number.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ import resource
 import subprocess
 import sys
 import time
+from collections import Counter
 from datetime import UTC, datetime
 from pathlib import Path
 from statistics import median
@@ -69,6 +70,7 @@ def alone() -> Samples:
     inventory = Inventory(nodes(NODES))
     made = time.perf_counter()
     used = time.process_time()
+    inventory.weigh(list(Counter(ask.needs[0] for ask in waiting).items()))
     blocked: dict[object, int] = {}
     placed, skipped, slowest = 0, 0, 0.0
     for ask in waiting:
@@ -191,7 +193,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--runs", type=int, default=3)
     parser.add_argument("--json", type=Path)
-    parser.add_argument("--alone", action="store_true")
+    parser.add_argument("--rows", default=",".join(ROWS))
     parser.add_argument("--row", choices=list(ROWS), help=argparse.SUPPRESS)
     args = parser.parse_args()
     if args.row:
@@ -203,7 +205,7 @@ def main() -> None:
     print("| what | best of runs | median | target | reached |\n|---|---|---|---|---|")
     head = {"date": f"{datetime.now(UTC):%Y-%m-%d}", "argosy": argosy.__version__, "machine": machine}
     rows = []
-    for name in ["alone"] if args.alone else list(ROWS):
+    for name in args.rows.split(","):
         runs = [in_process(name) for _ in range(args.runs)]
         for what in runs[0]:
             mids = [median(run[what]) for run in runs]

@@ -383,7 +383,10 @@ class Inventory:
         for need, count in self._history.items():
             if count > 0:
                 weights[need] = weights.get(need, 0) + count * past // seen
-        typical = Typical(weights, self._typical.version + 1)
+        kinds: dict[Kind, int] = {}
+        for kind in self._kind.values():
+            kinds[kind] = kinds.get(kind, 0) + len(kind.devices)
+        typical = Typical(weights, kinds)
         old, new = dict(self._typical.types), dict(typical.types)
         moved = sum(abs(old.get(each, 0) - new.get(each, 0)) for each in old.keys() | new.keys())
         if moved * 10 > plain.WEIGHT:

@@ -7,9 +7,10 @@ needs m of weight p (in millionths), what a machine can still be used for is
     S = devices that would be idle for want of CPUs, if typical needs came in their usual proportion, at their full weight
     cost of a place = (V before - V after) + (S after - S before) + what is free on the machine at a small rate
 
-V sees one step ahead: a machine with four free devices and CPUs for one more need counts as usable. S looks at all of them at once, so CPUs
-are taken first where they are left over; it is worth half a point of allocation. The last term is best-fit. Needs without devices add the same
-everywhere and drop out. The cheapest place wins, then the machine that comes first.
+A typical need that few machines could host weighs more, by as much as they are few (at most tenfold), so scarce models are kept for who
+insists on them. V sees one step ahead: a machine with four free devices and CPUs for one more need counts as usable. S looks at all of
+them at once, so CPUs are taken first where they are left over; it is worth half a point of allocation. The last term is best-fit. Needs
+without devices add the same everywhere and drop out. The cheapest place wins, then the machine that comes first.
 """
 
 from __future__ import annotations
@@ -40,6 +41,7 @@ WEIGHT: Final = 1_000_000  # sum of the weights of typical needs
 TYPES_MAX: Final = 64
 TYPICAL_PERCENT: Final = 95  # of what is asked for makes the typical needs
 COUNT_MAX: Final = 1 << 20  # ranks on one machine
+SCARCITY_MAX: Final = 10
 DEVICES_MAX: Final = 32  # devices of one machine that the table of whole ones counts
 
 # The best-fit term, per milli-device and per milli-CPU that stays free on the machine: lambda x (0.5/8 devices + 0.5/128 CPUs) of the
@@ -69,9 +71,8 @@ class Table:
 class Typical:
     """The needs that the score keeps places for."""
 
-    def __init__(self, weights: Mapping[Need, int], version: int = 0) -> None:
-        """`weights` in any unit."""
-        self.version = version
+    def __init__(self, weights: Mapping[Need, int], kinds: Mapping[Kind, int] | None = None) -> None:
+        """`weights` in any unit; `kinds`: how many devices there are of each kind of machine."""
         total = sum(weights.values())
         chosen: list[tuple[Need, int]] = []
         seen = 0
@@ -81,7 +82,9 @@ class Typical:
             seen += weight
             chosen.append((need, weight))
         self.types = tuple(
-            (need, weight * WEIGHT // seen) for need, weight in chosen if need.gpu_milli and weight
+            (need, weight * WEIGHT // seen * _scarcity_percent(need, kinds or {}) // 100)
+            for need, weight in chosen
+            if need.gpu_milli and weight
         )
         parts = sorted({n.gpu_milli for n, _ in self.types if n.gpu_milli < WHOLE_MILLI})
         self.parts = tuple(parts)
@@ -164,6 +167,15 @@ class Typical:
         for left in room.mixed:
             worth += left * levels[level_of[left]]
         return worth
+
+
+def _scarcity_percent(need: Need, kinds: Mapping[Kind, int]) -> int:
+    """How much more a device matters to a need that few can host: all devices over those of machines that could, at most tenfold. A need
+    that insists on one model of ten is hurt ten times as often by who takes one of those."""
+    hosting = sum(devices for kind, devices in kinds.items() if not kind.way(need).why)
+    if not hosting:
+        return 100
+    return min(100 * SCARCITY_MAX, 100 * sum(kinds.values()) // hosting)
 
 
 def rank_key(need: Need) -> tuple[object, ...]:
