@@ -117,7 +117,9 @@ class World:
 
     def rebuilt(self) -> Pool:
         """Another pool from the rows, as after a restart."""
-        pool = Pool(self.pool.tenancy, owner=self.pool.owner, machines=self.pool.inventory.machines().values())
+        pool = Pool(
+            self.pool.tenancy, owner=self.pool.owner, machines=self.pool.inventory.machines().values()
+        )
         for job_id, run in self.running.items():
             pool.running(run, leaving_for=self.leaving_for.get(job_id, ""))
         for ask in self.waiting.values():

@@ -90,7 +90,13 @@ def test_limits_of_single_models() -> None:
     for number in range(5):
         world.submit(job(number, 2))  # of any model
     assert starts(world) == ["j000", "j001", "j002"]
-    assert world.pool.quotas.used("a") == {"cpus": 3000, "gpus": 6000, "jobs": 3, "gpus/A100": 2000, "gpus/H100": 4000}
+    assert world.pool.quotas.used("a") == {
+        "cpus": 3000,
+        "gpus": 6000,
+        "jobs": 3,
+        "gpus/A100": 2000,
+        "gpus/H100": 4000,
+    }
 
 
 def test_limits_hold_back_a_queue_and_nobody_else() -> None:

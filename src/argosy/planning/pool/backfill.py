@@ -147,7 +147,15 @@ class Keeps:
         ours = sorted([*releases, *self._own_releases()])
         del ours[RELEASES_MAX:]
         self._note(ours)
-        gives = [release.seated.placements for release in ours]
+        # What is released at one moment comes back together.
+        ends = [
+            at + 1 for at in range(len(ours)) if at + 1 == len(ours) or ours[at].at_ms < ours[at + 1].at_ms
+        ]
+        begins = [0, *ends][: len(ends)]
+        gives = [
+            [place for release in ours[begin:end] for place in release.seated.placements]
+            for begin, end in zip(begins, ends, strict=True)
+        ]
         reaches = [
             reached
             for need in ask.needs
@@ -157,11 +165,16 @@ class Keeps:
             return None
         at_least = min(each.least for each in reaches)
         nodes = frozenset[str]().union(*(each.nodes for each in reaches if each.least == at_least))
+
+        def moment(number: int) -> None:
+            for at in range(begins[number], ends[number]):
+                self._pass(ours, at)
+
         start, spoiled = books.mark(), dict(self._spoiled)
         try:
             # The first moment at which the sums allow it, with what is released where it could go: mostly that is it.
-            for at in range(at_least):
-                if any(placement.node_id in nodes for placement in gives[at]):
+            for at in range(ends[at_least - 1] if at_least else 0):
+                if any(placement.node_id in nodes for placement in ours[at].seated.placements):
                     self._pass(ours, at)
             seated = test(books)
             if seated is not None:
@@ -169,19 +182,14 @@ class Keeps:
             else:
                 books.rollback(start)
                 start = books.mark()
-                found_at = books.shortest(
-                    len(ours),
-                    lambda at: self._pass(ours, at),
-                    partial(test, books),
-                    at_least=at_least,
-                )
+                found_at = books.shortest(len(ends), moment, partial(test, books), at_least=at_least)
         finally:
             books.rollback(start)
             self._spoiled = spoiled
         if found_at is None:
             return None
         count, seated = found_at
-        return (max(now_ms, ours[count - 1].at_ms) if count else now_ms), seated
+        return (max(now_ms, ours[begins[count - 1]].at_ms) if count else now_ms), seated
 
     def _own_releases(self) -> Iterable[Release]:
         for keep in self.all:
