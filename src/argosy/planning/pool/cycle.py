@@ -113,14 +113,6 @@ class Cycle:
                 del pool.seats[ask_id]
                 if not seat.gone:
                     pool.order.add(seat.ask)
-        for ask_id, seat in list(pool.seats.items()):
-            if seat.gone or seat.ask.not_before_ms > self.now_ms:
-                continue
-            if self._is_free(ask_id, seat):
-                pool.quotas.refund(_seat_name(ask_id))
-                self.soon.give(_seat_name(ask_id))
-                del pool.seats[ask_id]
-                self._start(seat.ask, seat.seated, why_started(seat.ask, seated=True))
         for ask_id in dict.fromkeys(pool.leaving_for.values()):  # after a restart: they leave for somebody
             ask = pool.order.get(ask_id)
             if ask is not None and ask.not_before_ms <= self.now_ms:
@@ -128,6 +120,15 @@ class Cycle:
                 if seated is not None:
                     pool.order.remove(ask_id)
                     self._give_seat(ask, Room((), seated))
+        for ask_id, seat in list(pool.seats.items()):
+            if seat.gone or seat.ask.not_before_ms > self.now_ms:
+                continue
+            found = seat.seated if self._is_free(ask_id, seat) else self._elsewhere(ask_id, seat)
+            if found is not None:
+                pool.quotas.refund(_seat_name(ask_id))
+                self.soon.give(_seat_name(ask_id))
+                del pool.seats[ask_id]
+                self._start(seat.ask, found, why_started(seat.ask, seated=True))
         if not pool.seats and not pool.leaving_for:
             self.soon = None
 
@@ -158,6 +159,27 @@ class Cycle:
         free = not self._over_today(seat.ask.queue, seat.seated.amounts)
         pool.quotas.rollback(mark)
         return free
+
+    def _elsewhere(self, ask_id: str, seat: Seat) -> Seated | None:
+        """Another place that has become free before its own: who leaves for it leaves all the same."""
+        assert self.soon is not None
+        pool, queue = self.pool, seat.ask.queue
+        mark, before = self.soon.mark(), pool.quotas.mark()
+        self.soon.give(_seat_name(ask_id))
+        pool.quotas.refund(_seat_name(ask_id))
+        found = None
+        for variant in pool.class_of(seat.ask).variants:
+            if pool.quotas.over(queue, variant.amounts) is not None or self._over_today(
+                queue, variant.amounts
+            ):
+                continue
+            placements = pool.inventory.find(variant.ask, within=self.soon)
+            if placements is not None and pool.quotas.lends(queue, variant.amounts):
+                found = Seated(variant.need, placements, self._amounts(variant, placements, seat.ask))
+                break
+        self.soon.rollback(mark)
+        pool.quotas.rollback(before)
+        return found
 
     # --- those who wait
 
@@ -197,6 +219,9 @@ class Cycle:
             if room is not None:
                 self._give_seat(ask, room)
                 heads.started(ask)
+                continue
+            if not self._could_ever(ask, kind):
+                heads.skip_here(ask)  # who can never start holds nobody back
                 continue
             self._fall_behind(ask, reason, heads)
             if reason == "capacity" and policy.backfill == "none":
@@ -339,6 +364,18 @@ class Cycle:
         return why_started(ask, before=keeps[0].ask, over_in_time=in_time)
 
     # --- reservations
+
+    def _could_ever(self, ask: Ask, kind: AskClass) -> bool:
+        """Whether the open machines, if they were empty, and the limits would do."""
+        pool = self.pool
+        if kind.could_ever is None:
+            large = len(pool.inventory.machines()) > LARGE_POOL  # there only sums are looked at
+            kind.could_ever = any(
+                pool.inventory.could_ever(variant.need, ask.num_nodes) for variant in kind.variants
+            ) and (large or pool.inventory.never(ask) is None)
+        return kind.could_ever and any(
+            pool.quotas.never(ask.queue, variant.amounts) is None for variant in kind.variants
+        )
 
     def _fall_behind(self, ask: Ask, reason: str, heads: Heads) -> None:
         """It waits. The first of its queue is to have a reservation."""

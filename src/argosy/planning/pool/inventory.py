@@ -243,6 +243,23 @@ class Inventory:
         """Whether a machine could host a rank in some state."""
         return not self._kind[machine_id].way(need).why
 
+    def could_ever(self, need: Need, num_nodes: int) -> bool:
+        """Whether so many ranks would fit if nothing ran, by the sums of each open machine. O(machines)."""
+        left = num_nodes
+        for machine_id, machine in self._machines.items():
+            if self.suits(machine_id, need):
+                most = left
+                if need.cpus_milli:
+                    most = min(most, machine.cpus_milli // need.cpus_milli)
+                if need.memory_bytes:
+                    most = min(most, machine.memory_bytes // need.memory_bytes)
+                if need.gpu_milli:
+                    most = min(most, len(machine.devices) * WHOLE_MILLI // need.gpu_milli)
+                left -= max(0, most)
+                if left <= 0:
+                    return True
+        return False
+
     # Transactions
 
     def mark(self) -> int:

@@ -52,23 +52,25 @@ class Variant(NamedTuple):
 class AskClass:
     """What is known about asks that are equal for the pool."""
 
-    __slots__ = ("blocked", "number", "variants")
+    __slots__ = ("blocked", "could_ever", "number", "variants")
 
     def __init__(self, number: int, variants: tuple[Variant, ...]) -> None:
         self.number = number
         self.variants = variants
+        self.could_ever: bool | None = None  # on these machines; None: not looked at yet
         self.blocked = [-1] * len(variants)  # version of the inventory in which it did not fit; -1: not known
 
 
 class _Told:
     """What was worked out for `explain`, as long as nothing happens."""
 
-    __slots__ = ("epoch", "places", "starts")
+    __slots__ = ("epoch", "forecast", "places", "starts")
 
     def __init__(self, epoch: int) -> None:
         self.epoch = epoch
         self.places: dict[str, int] = {}
-        self.starts: dict[str, int] | None = None
+        self.starts: dict[str, int] = {}
+        self.forecast = 0  # so many of the line are worked out
 
 
 class Pool:
@@ -328,8 +330,8 @@ class Pool:
     # --- telling
 
     def explain(self, ask_id: str, now_ms: int, *, when: bool = True) -> Waiting:
-        """Why an ask does not run now, what would let it start, and (`when`: it costs a forecast of the whole line) when that
-        probably is. ArgosyError when nothing of that id waits."""
+        """Why an ask does not run now, and when it probably starts: by a forecast of the line up to it (`when`), else only what
+        a reservation of the last cycle says. ArgosyError when nothing of that id waits."""
         seat = self.seats.get(ask_id)
         ask = seat.ask if seat is not None else self.order.get(ask_id)
         if ask is None:
@@ -354,7 +356,7 @@ class Pool:
             code=code,
             text=text,
             place=self._places(now_ms).get(ask_id, 0),
-            starts_at_ms=self._forecast(now_ms).get(ask_id) if when else None,
+            starts_at_ms=self._forecast(ask_id, now_ms) if when else self._reserved(ask_id, now_ms),
         )
 
     def _why_not(self, ask: Ask, variants: Sequence[Variant], now_ms: int) -> tuple[str, str]:
@@ -413,20 +415,33 @@ class Pool:
                 self._told.places[where[-1]] = place
         return self._told.places
 
-    def _forecast(self, now_ms: int) -> dict[str, int]:
-        """When those who are considered first will probably start: a reservation for each, one after the other. What hangs on
-        the end of a job of which nothing is known is not told."""
+    def _forecast(self, ask_id: str, now_ms: int) -> int | None:
+        """When it will probably start, if it is among those who are considered first: a reservation for each up to it, one
+        after the other. What hangs on the end of a job of which nothing is known is not told."""
         self._places(now_ms)
         assert self._told is not None
-        if self._told.starts is None:
-            starts = Cycle(self, now_ms).forecast(self.line(now_ms, FORECAST_MAX))
+        line = self.line(now_ms, FORECAST_MAX)
+        at = next((at for at, ask in enumerate(line) if ask.id == ask_id), None)
+        if at is None:
+            return None
+        if self._told.forecast <= at:
+            starts = Cycle(self, now_ms).forecast(line[: at + 1])
             until_ms = self._guessed_from_ms(now_ms)
-            for ask_id, at_ms in starts.items():
-                ask = self.order.get(ask_id)
-                if ask is not None and is_guess(ask):
+            for ask in line[: at + 1]:
+                at_ms = starts.get(ask.id)
+                if at_ms is not None and at_ms < until_ms:
+                    self._told.starts[ask.id] = at_ms
+                if at_ms is not None and is_guess(ask):
                     until_ms = min(until_ms, at_ms + 1000 * (expected_s(ask) or 0))
-            self._told.starts = {ask_id: at_ms for ask_id, at_ms in starts.items() if at_ms < until_ms}
-        return self._told.starts
+            self._told.forecast = at + 1
+        return self._told.starts.get(ask_id)
+
+    def _reserved(self, ask_id: str, now_ms: int) -> int | None:
+        """The same for those who have a reservation since the last cycle: it costs nothing."""
+        for reservation in self.reservations:
+            if reservation.ask_id == ask_id and reservation.starts_at_ms < self._guessed_from_ms(now_ms):
+                return reservation.starts_at_ms
+        return None
 
     def _guessed_from_ms(self, now_ms: int) -> float:
         """The first moment at which something is expected to end of which nothing is known: from then on all is guessing."""
