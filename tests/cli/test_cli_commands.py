@@ -475,6 +475,11 @@ def test_managed_jobs(argosy: CommandLine, server: FakeServer) -> None:
         argosy.good("jobs", "launch", "-n", "long", "-d", "-y", "x.sh")
         == "job 2 is queued as a managed job\n"
     )
+    done = argosy("queue")
+    assert (done.out, done.err) == (
+        "No clusters.\n",
+        "1 managed job is live: `argosy jobs queue` lists them\n",
+    )
     assert [line.split()[:3] for line in argosy.good("jobs", "queue").splitlines()[1:]] == [
         ["2", "long", "running"],
         ["1", "sweep", "succeeded"],

@@ -30,7 +30,7 @@ POOL_TEXT = """\
 dgx: 3 nodes, 5.75 of 12 GPUs used, 32 of 192 CPUs used, 1 takes nothing new, 1 waits
 
 GPUS  ALL  USED  FREE  LARGEST GANGS THAT FIT NOW
-A100   12  5.75  2.25  1 node with 1, 1 node with 2
+A100   12  5.75  2.25  1 node with 2
 
 USER  QUEUE            GPUS  RUNNING  WAITING
 ann   acme/vision/ann     5        1        1
@@ -161,8 +161,11 @@ def test_a_queue_in_words(argosy: CommandLine, shared: FakeServer) -> None:
 def test_a_file_is_applied_and_exported(argosy: CommandLine, server: FakeServer) -> None:
     text = "queues:\n  acme:\n    limit:\n      gpus: 8\npolicy:\n  backfill: none\n"
     (argosy.folder / "q.yaml").write_text(text)
-    assert argosy.good("quota", "apply", "--check", "q.yaml").startswith("q.yaml can be read")
-    assert argosy.good("quota", "apply", "q.yaml") == "1 queues, 0 groups and 0 presets are set\n"
+    assert (
+        argosy.good("quota", "apply", "--check", "q.yaml")
+        == "q.yaml is right: 1 queue, 0 groups, 0 presets\n"
+    )
+    assert argosy.good("quota", "apply", "q.yaml") == "set: 1 queue, 0 groups, 0 presets\n"
     assert argosy.good("quota", "export") == text
     (argosy.folder / "bad.yaml").write_text("queues:\n  acme: {limit: {gpus: x}}\n")
     done = argosy("quota", "apply", "bad.yaml")
@@ -294,7 +297,7 @@ EXPLAINED = """\
 - 4 A100 on one node: at most 2 are free together
 - it is number 1 for `dgx`
 - it probably starts in 25m
-- its queue `acme/vision/ann` uses 5 GPUs, 1 run, 1 wait
+- its queue `acme/vision/ann` uses 5 GPUs; 1 job runs, 1 waits
 
 ATTEMPT  STATUS     PLACED  RAN  WHERE                                          WHY
       1  preempted  1h ago   1m  node 0 (gpu-7), GPUs 0 and 1; and 1 more node  it was first in the order; made room for acme/speech/bob's job 12

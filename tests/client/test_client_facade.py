@@ -381,6 +381,14 @@ def test_pools_reasons_and_wishes_of_sharing(server: FakeServer) -> None:
     assert sky.explain("dev").title == "cluster `dev`"
     assert [pool.name for pool in sky.pools()] == ["dgx"]
 
+    async def the_same() -> None:
+        assert await aio.explain("dev", job_id) == sky.explain("dev", job_id)
+        assert await aio.explain("dev") == sky.explain("dev")
+        assert await aio.pools() == sky.pools()
+        await aio.current_client().close()
+
+    asyncio.run(the_same())
+
 
 # Imports ----------------------------------------------------------------------------------------------------------
 

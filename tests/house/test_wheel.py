@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import email
+import re
 import subprocess
 import sys
 import zipfile
@@ -55,12 +56,18 @@ def test_metadata(wheel: zipfile.ZipFile) -> None:
     assert "argosy = argosy.cli" in points
 
 
-def test_torch_is_no_dependency(wheel: zipfile.ZipFile) -> None:
+def test_what_everybody_must_install(wheel: zipfile.ZipFile) -> None:
+    """numpy for the books of large pools, imported when there is one; no framework, no cloud SDK."""
     name = next(name for name in wheel.namelist() if name.endswith(".dist-info/METADATA"))
     metadata = email.message_from_bytes(wheel.read(name))
-    assert not any(
-        line.startswith(("torch", "scikit-learn;", "numpy")) for line in metadata.get_all("Requires-Dist", [])
-    )
+    required = {
+        re.split(r"[^A-Za-z0-9_-]", line)[0]
+        for line in metadata.get_all("Requires-Dist", [])
+        if "extra ==" not in line
+    }
+    assert required == {
+        "alembic", "click", "httptools", "msgspec", "numpy", "pyyaml", "rich", "sqlalchemy", "uvicorn", "uvloop", "websockets",
+    }  # fmt: skip
 
 
 def test_the_wheel_runs_from_a_clean_place(wheel: zipfile.ZipFile, tmp_path: Path) -> None:

@@ -227,7 +227,7 @@ def test_a_queue_in_words(server: IdleServer, client: Client) -> None:
         ("acme/vision", "A100:4", "a request for 4 A100 would wait: queue acme/vision: 10 + 4 > 12 GPUs, over by 2"),
         ("acme/vision", "A100", "a request for 1 A100 would borrow 1 GPU: it starts while others lend, and a preemptible job may be ended when they want it back"),
         ("acme/speech", "A100:2", "a request for 2 A100 is within what it deserves: it starts as soon as machines are free"),
-        ("acme", "V100:0.5", "a request for 0.5 V100 meets no quota: it starts as soon as machines are free and its turn comes"),
+        ("acme", "V100:0.5", "a request for 0.5 V100 could never start: all owned machines together have no V100"),
     ],
 )  # fmt: skip
 def test_what_a_request_would_meet(
@@ -239,7 +239,26 @@ def test_what_a_request_would_meet(
 
 def test_a_request_that_cannot_be_read(server: IdleServer, client: Client) -> None:
     shared(server, client)
-    assert refused(client.explain_queue, "acme", request="A100:many").startswith("error: `many`")
+    for words, told in (
+        ("A100:many", "request: `many` is no number of accelerators\nhint: write for example `8` or `0.5`"),
+        (
+            "potatoes=3",
+            "request: `potatoes` is not counted\nhint: counted are `cpus`, `memory`, `gpus`, `jobs` and `gpus/A100`",
+        ),
+        ("gpus=lots", "request: `lots` is no number of GPUs\nhint: write for example `gpus=8`"),
+    ):
+        assert refused(client.explain_queue, "acme", request=words) == told
+
+
+def test_a_request_may_name_amounts(server: IdleServer, client: Client) -> None:
+    shared(server, client)
+    assert client.explain_queue("acme/vision", request="gpus=4,cpus=1").lines[-1] == (
+        "a request for 4 GPUs and 1 CPU would wait: queue acme/vision: 10 + 4 > 12 GPUs, over by 2"
+    )
+    told = client.explain_queue("acme/speech", request="A100:1,cpus=8,memory=64GB", nodes=2).lines[-1]
+    assert told.startswith("a request for 2 A100, 16 CPUs and 128 GB of memory ")
+    told = client.explain_queue("acme/speech", request="gpus=800").lines[-1]
+    assert told == "a request for 800 GPUs could never start: `acme` may have 16 GPUs at most"
 
 
 # -- seats --------------------------------------------------------------------------------------------------------

@@ -235,7 +235,7 @@ ENDPOINTS: Final[tuple[Endpoint, ...]] = (
         "A queue in words.",
         query=(
             ("queue", str, "its path"),
-            ("request", str, "also what this would meet: `A100:8`"),
+            ("request", str, "also what this would meet: `A100:8`, `gpus=8,cpus=16`"),
             ("nodes", int, "of so many nodes"),
         ),
     ),

@@ -40,6 +40,7 @@ class TenancyRequest(Request, frozen=True, kw_only=True, omit_defaults=True):
 
     tenancy: Tenancy
     rev: int | None = None
+    check: bool = False  # only say what is wrong in it: nothing is set, and the reply shows what is set now
 
 
 class QueueRequest(Request, frozen=True, kw_only=True, omit_defaults=True):
@@ -118,7 +119,9 @@ class WaitingView(Reply, frozen=True, kw_only=True, omit_defaults=True):
     queue: str = ""
     position: int = 0
     num_nodes: int = 1
-    gpu_milli: int = 0  # per node
+    gpu_milli: int = 0  # per node, as the next two
+    cpus_milli: int = 0
+    memory_bytes: int = 0
     models: tuple[str, ...] = ()
     code: str = ""
     text: str = ""
@@ -141,6 +144,7 @@ class PoolView(Reply, frozen=True, kw_only=True, omit_defaults=True):
     holders: tuple[HolderView, ...] = ()
     waiting: tuple[WaitingView, ...] = ()
     gangs: tuple[GangView, ...] = ()
+    warnings: tuple[str, ...] = ()  # what is wrong with its machines
 
 
 class PoolList(Reply, frozen=True, kw_only=True, omit_defaults=True):

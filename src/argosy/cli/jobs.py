@@ -44,7 +44,7 @@ def queue(
 ) -> None:
     """Show jobs, newest first, what they wait for, their place in the order and when they probably start.
 
-    Without a name: those of every cluster.
+    Without a name: those of every cluster. Managed jobs have a list of their own: `argosy jobs queue`.
     """
     from argosy.api.types import JobList
 
@@ -57,7 +57,10 @@ def queue(
         else:
             queue_tree(session, reply.queues)
         return
-    names = clusters or tuple(map(session.called, session.client.status().clusters))
+    names, managed = clusters, 0
+    if not clusters:
+        status = session.client.status()
+        names, managed = tuple(map(session.called, status.clusters)), len(status.jobs)
     pages = [session.client.queue(name, live=live, limit=limit) for name in names]
     jobs = tuple(job for page in pages for job in page.jobs)
     if as_json:
@@ -65,9 +68,12 @@ def queue(
         return
     if not jobs:
         session.screen.print("No jobs." if names else "No clusters.")
-        return
-    job_table(session, jobs, with_cluster=len(names) > 1)
-    _say_more(session, pages, limit)
+    else:
+        job_table(session, jobs, with_cluster=len(names) > 1)
+        _say_more(session, pages, limit)
+    if managed:
+        what = "1 managed job is" if managed == 1 else f"{managed} managed jobs are"
+        session.screen.say(f"{what} live: `argosy jobs queue` lists them")
 
 
 def _say_more(session: Session, pages: list[JobList], limit: int) -> None:

@@ -104,6 +104,7 @@ def _show_pool(session: Session, pool: PoolView) -> None:
         f"{len(pool.waiting)} wait{'s' if len(pool.waiting) == 1 else ''}" if pool.waiting else "none waits"
     )
     screen.print(f"{screen.paint(pool.name, 'bold', screen.out)}: {', '.join(parts)}")
+    screen.warn(pool.warnings)
     if devices:
         _model_table(session, pool)
     if pool.holders:
@@ -128,6 +129,11 @@ def _model_table(session: Session, pool: PoolView) -> None:
     for model in sorted(models):
         total, used, free = models[model]
         gangs = [gang for gang in pool.gangs if gang.model == model]
+        gangs = [  # what a larger size says, too, is left out
+            gang
+            for gang in gangs
+            if not any(o.gpus > gang.gpus and o.num_nodes >= gang.num_nodes for o in gangs)
+        ]
         rows.append(
             [
                 model,
@@ -138,7 +144,7 @@ def _model_table(session: Session, pool: PoolView) -> None:
                     f"{gang.num_nodes} node{'s' if gang.num_nodes > 1 else ''} with {gang.gpus}"
                     for gang in gangs
                 )
-                or "no whole GPU",
+                or "no whole GPU is free",
             ]
         )
     session.screen.print()
@@ -221,7 +227,7 @@ def _waiting_table(session: Session, pool: PoolView) -> None:
                 f"cluster {each.name}" if each.kind == "cluster" else f"{each.number} {each.name}".strip(),
                 each.user,
                 each.queue,
-                wish_of(each.gpu_milli, each.models, each.num_nodes),
+                wish_of(each),
                 "" if each.starts_at_ms is None else starts_in(each.starts_at_ms, now_ms),
                 each.text,
             ]
@@ -449,14 +455,32 @@ def _shortened(where: Sequence[str]) -> str:
 
 
 def _queue_line(queue: QueueView) -> str:
-    from argosy.spec.tenancy import render_amount
-
-    names = [name for name in ("gpus", "cpus", "memory") if name in queue.used] or ["gpus"]
-    name = names[0]
-    what = {"gpus": "GPUs", "cpus": "CPUs", "memory": "of memory"}[name]
-    parts = [f"its queue `{queue.path}` uses {render_amount(name, queue.used.get(name, 0))} {what}"]
+    """`its queue `acme/vision` uses 5 GPUs and 40 CPUs, deserves 4 GPUs, may have 8 GPUs; 1 job runs, 2 wait`."""
+    uses = [said(name, queue.used[name]) for name in ("gpus", "cpus", "memory") if queue.used.get(name)] or [
+        "nothing"
+    ]
+    parts = [
+        f"its queue `{queue.path}` uses {' and '.join([', '.join(uses[:-1]), uses[-1]] if uses[1:] else uses)}"
+    ]
     for word, amounts in (("deserves", queue.deserved), ("may have", queue.limit)):
-        if name in amounts:
-            parts.append(f"{word} {render_amount(name, amounts[name])}")
-    parts.append(f"{queue.running} run, {queue.waiting} wait")
-    return ", ".join(parts)
+        if amounts:
+            parts.append(
+                f"{word} {', '.join(said(name, amount) for name, amount in sorted(amounts.items()))}"
+            )
+    runs = f"{queue.running} job{'s run' if queue.running != 1 else ' runs'}"
+    waits = f"{queue.waiting} wait{'s' if queue.waiting == 1 else ''}" if queue.waiting else "none waits"
+    return f"{', '.join(parts)}; {runs}, {waits}"
+
+
+def said(name: str, amount: int) -> str:
+    """An amount of a queue with its unit.
+
+    >>> said("gpus/A100", 1500), said("memory", 1 << 39), said("jobs", 1), said("cpus", 2000)
+    ('1.5 A100', '512 GB of memory', '1 job', '2 CPUs')
+    """
+    kind, _, model = name.partition("/")
+    if kind == "memory":
+        return f"{render_bytes(amount)} of memory"
+    count = str(amount) if kind == "jobs" else render_milli(amount)
+    unit = model or {"jobs": "job", "cpus": "CPU", "gpus": "GPU"}.get(kind, kind)
+    return f"{count} {unit}{'' if model or count == '1' else 's'}"

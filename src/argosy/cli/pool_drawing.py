@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 from argosy.model.units import render_bytes, render_duration, render_milli
 
 if TYPE_CHECKING:
-    from argosy.api.sharing import DeviceView, HolderView, MachineView, PoolView
+    from argosy.api.sharing import DeviceView, HolderView, MachineView, PoolView, WaitingView
 
 WHOLE_MILLI: Final = 1000
 _HEIGHTS: Final = "▁▂▃▄▅▆▇█"
@@ -386,7 +386,7 @@ def _waiting_table(pool: PoolView, now_ms: int) -> str:
                     what,
                     each.user,
                     each.queue,
-                    wish_of(each.gpu_milli, each.models, each.num_nodes),
+                    wish_of(each),
                     starts,
                     each.text,
                 )
@@ -408,10 +408,12 @@ def starts_in(starts_at_ms: int, now_ms: int) -> str:
     return f"~{render_duration(left_s)}" if left_s >= 1 else "soon"
 
 
-def wish_of(gpu_milli: int, models: Sequence[str], num_nodes: int) -> str:
-    """
-    >>> wish_of(8000, ("A100", "H100"), 2), wish_of(0, (), 1)
-    ('A100|H100:8 x2', 'CPUs')
-    """
-    wish = f"{'|'.join(models) or 'GPU'}:{render_milli(gpu_milli)}" if gpu_milli else "CPUs"
-    return wish + (f" x{num_nodes}" if num_nodes > 1 else "")
+def wish_of(each: WaitingView) -> str:
+    """What each of its nodes needs: `A100|H100:8 x2`, `4 CPUs`."""
+    if each.gpu_milli:
+        wish = f"{'|'.join(each.models) or 'GPU'}:{render_milli(each.gpu_milli)}"
+    elif each.cpus_milli:
+        wish = f"{render_milli(each.cpus_milli)} CPU{'' if each.cpus_milli == 1000 else 's'}"
+    else:
+        wish = "any node"
+    return wish + (f" x{each.num_nodes}" if each.num_nodes > 1 else "")

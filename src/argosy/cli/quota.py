@@ -11,6 +11,7 @@ from argosy.cli.session import Session, json_option, pass_session, yes_option
 
 if TYPE_CHECKING:
     from argosy.api.sharing import QueueView, TenancyReply
+    from argosy.model.tenancy import Tenancy
 
 _BAR: Final = 20  # characters
 _BAR_MIN: Final = 6
@@ -320,10 +321,15 @@ def _named(request: object) -> list[dict[str, int | None]]:
 Examples:
   argosy quota explain acme/vision
   argosy quota explain acme/vision --request A100:8 --num-nodes 2
+  argosy quota explain acme/vision --request gpus=8,cpus=64
 """,
 )
 @click.argument("queue", shell_complete=complete_queue)
-@click.option("--request", metavar="A100:8", help="Also what these accelerators per node would meet.")
+@click.option(
+    "--request",
+    metavar="A100:8",
+    help="Also what this per node would meet: accelerators, or amounts as `set` has.",
+)
 @click.option("--num-nodes", type=click.IntRange(min=1), default=1, help="On so many nodes.")
 @json_option
 @pass_session
@@ -347,7 +353,9 @@ Examples:
 """,
 )
 @click.argument("file", metavar="FILE.yaml")
-@click.option("--check", "check_only", is_flag=True, help="Only read the file and say what is wrong in it.")
+@click.option(
+    "--check", "check_only", is_flag=True, help="Only say what is wrong in the file: nothing is set."
+)
 @yes_option
 @json_option
 @pass_session
@@ -360,7 +368,8 @@ def apply(session: Session, file: str, check_only: bool, yes: bool, as_json: boo
     session.screen.warn(warning.render() for warning in parsed.warnings)
     tenancy = parsed.tenancy
     if check_only:
-        session.screen.print(f"{file} can be read; the server checks the tree as a whole")
+        session.client.set_tenancy(tenancy, check=True)
+        session.screen.print(f"{file} is right: {_counted(tenancy)}")
         return
     before = session.client.tenancy()
     gone = sorted({queue.path for queue in before.tenancy.queues} - {queue.path for queue in tenancy.queues})
@@ -370,9 +379,12 @@ def apply(session: Session, file: str, check_only: bool, yes: bool, as_json: boo
     if as_json:
         session.screen.json(reply)
         return
-    session.screen.print(
-        f"{len(tenancy.queues)} queues, {len(tenancy.groups)} groups and {len(tenancy.presets)} presets are set"
-    )
+    session.screen.print(f"set: {_counted(tenancy)}")
+
+
+def _counted(tenancy: Tenancy) -> str:
+    counts = (("queue", tenancy.queues), ("group", tenancy.groups), ("preset", tenancy.presets))
+    return ", ".join(f"{len(each)} {name}{'' if len(each) == 1 else 's'}" for name, each in counts)
 
 
 @quota.command(

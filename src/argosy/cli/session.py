@@ -56,7 +56,9 @@ class Session:
 
     @property
     def user(self) -> str:
-        return self.env.get("ARGOSY_USER") or self.env.get("USER") or self.env.get("LOGNAME") or ""
+        from argosy.client.login import user_name
+
+        return user_name(self.env)
 
     @property
     def project(self) -> str:

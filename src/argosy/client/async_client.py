@@ -479,9 +479,13 @@ class AsyncClient:
         """Who shares what: queues with their usage, groups, presets, policy."""
         return await self.send(calls.tenancy())
 
-    async def set_tenancy(self, tenancy: Tenancy, *, rev: int | None = None) -> s.TenancyReply:
-        """Set all of it anew; `rev`: only if nobody has written since. Errors: "spec-invalid", "conflict", "forbidden"."""
-        return await self.send(calls.set_tenancy(s.TenancyRequest(tenancy=tenancy, rev=rev)))
+    async def set_tenancy(
+        self, tenancy: Tenancy, *, rev: int | None = None, check: bool = False
+    ) -> s.TenancyReply:
+        """Set all of it anew; `rev`: only if nobody has written since. `check`: only say what is wrong in it.
+
+        Errors: "spec-invalid", "conflict", "forbidden"."""
+        return await self.send(calls.set_tenancy(s.TenancyRequest(tenancy=tenancy, rev=rev, check=check)))
 
     async def set_queue(self, request: s.QueueRequest) -> s.TenancyReply:
         """Change, make or remove one queue. Errors: "spec-invalid", "not-found", "forbidden"."""

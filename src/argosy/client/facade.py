@@ -23,6 +23,7 @@ from typing import BinaryIO, Final, NamedTuple, TypeVar, overload
 from argosy.api import types as t
 from argosy.api.location import Location, locate
 from argosy.api.sharing import ExplainReply, PoolView
+from argosy.client import login
 from argosy.client.client import Client
 from argosy.client.tasks import Dag, Launchable, Task, model_of
 from argosy.model.errors import ArgosyError
@@ -88,7 +89,7 @@ def prepared(launchable: Launchable) -> ModelTask:
 
 
 def user_name() -> str:
-    return os.environ.get("ARGOSY_USER") or os.environ.get("USER") or os.environ.get("LOGNAME") or ""
+    return login.user_name(os.environ)
 
 
 def idle_policy(idle_minutes: int | None, down: bool, wait_for: str | None = None) -> Autostop | None:

@@ -88,6 +88,7 @@ def view_pool(picture: PoolPicture) -> PoolView:
             GangView(model=gang.model, gpus=gang.gpus, num_nodes=gang.num_nodes)
             for gang in largest_gangs(picture)
         ),
+        warnings=picture.warnings,
     )
 
 
@@ -126,6 +127,8 @@ def _waiting(queued: Queued) -> WaitingView:
         position=queued.position,
         num_nodes=queued.num_nodes,
         gpu_milli=queued.gpu_milli,
+        cpus_milli=queued.cpus_milli,
+        memory_bytes=queued.memory_bytes,
         models=queued.models,
         code=waiting.code if waiting is not None else "",
         text=waiting.text if waiting is not None else "",

@@ -22,7 +22,8 @@ def say_amounts(amounts: Mapping[str, int]) -> str:
     """
     if amounts.get("gpus") == sum(amount for name, amount in amounts.items() if name.startswith("gpus/")):
         amounts = {name: amount for name, amount in amounts.items() if name != "gpus"}
-    return " and ".join(say_amount(name, amount) for name, amount in sorted(amounts.items(), key=_order))
+    words = [say_amount(name, amount) for name, amount in sorted(amounts.items(), key=_order)]
+    return " and ".join([", ".join(words[:-1]), words[-1]] if len(words) > 1 else words)
 
 
 def _order(pair: tuple[str, int]) -> tuple[int, str]:
@@ -281,6 +282,8 @@ def _meets(
 ) -> list[str]:
     """What a request would meet, by the books that the scheduler keeps itself."""
     books = books_of(tenancy, views, capacity)
+    beyond = [name for name in sorted(request, key=lambda name: _order((name, 0))) if name != "jobs"]
+    beyond = [name for name in beyond if request[name] > capacity.get(name, 0)] if capacity else []
     what = say_amounts({name: amount for name, amount in request.items() if name != "jobs"}) or "one job"
     never = books.never(path, request)
     if never is not None:
@@ -288,6 +291,14 @@ def _meets(
             f"a request for {what} could never start: `{never.path}` may have "
             f"{say_amount(never.name, never.limit)} at most"
         ]
+    if beyond:
+        has = " and ".join(
+            say_amount(name, capacity[name])
+            if capacity.get(name)
+            else f"no {say_amount(name, 0).split(' ', 1)[1]}"
+            for name in beyond
+        )
+        return [f"a request for {what} could never start: all owned machines together have {has}"]
     over = books.over(path, request)
     if over is not None:
         return [f"a request for {what} would wait: {over.render()}"]

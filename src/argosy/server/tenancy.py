@@ -78,6 +78,9 @@ class Tenants:
 
     async def set(self, request: s.TenancyRequest) -> s.TenancyReply:
         """Raises `spec-invalid` for a tree that breaks a rule, `conflict` when somebody was faster."""
+        if request.check:
+            check_tenancy(request.tenancy)
+            return await self.show()
         for _ in range(_TRIES):
             old = (await self._store.snapshot()).tenancy
             if request.rev is not None and request.rev != old.rev:
@@ -385,16 +388,38 @@ def amounts_of_task(task: Task) -> Amounts:
 
 
 def amounts_of_request(text: str, num_nodes: int) -> Amounts:
-    """`A100:8`, as `accelerators` has it. Raises ArgosyError `usage`."""
-    from argosy.spec.accelerators import parse_accelerator
+    """`A100:8` as `accelerators` has it, amounts as quotas have them, or both. Raises ArgosyError `usage`.
 
-    try:
-        wish = parse_accelerator(text)
-    except ValueError as error:
-        what, _, hint = str(error).partition("; ")
-        raise ArgosyError("usage", what, hint=hint or "write for example `A100:8`") from None
-    need = Need(gpu_milli=wish.milli, models=(wish.model,) if wish.model else ())
-    return amounts_of(need, num_nodes)
+    >>> amounts_of_request("A100:8,cpus=16", 2)
+    {'cpus': 32000, 'gpus': 16000, 'gpus/A100': 16000, 'jobs': 1}
+    """
+    from argosy.spec.accelerators import parse_accelerator
+    from argosy.spec.tenancy import parse_amounts
+
+    parts = [part.strip() for part in text.split(",")]
+    named = ",".join(part for part in parts if "=" in part)
+    given = parse_amounts(named, flag="request") if named else {}
+    amounts = {
+        name: amount * (1 if name == "jobs" else num_nodes) for name, amount in given.items() if amount
+    }
+    for part in parts:
+        if "=" in part:
+            continue
+        try:
+            wish = parse_accelerator(part)
+        except ValueError as error:
+            what, _, hint = str(error).partition("; ")
+            raise ArgosyError(
+                "usage", what, where="request", hint=hint or "write for example `A100:8` or `gpus=8,cpus=16`"
+            ) from None
+        need = Need(gpu_milli=wish.milli, models=(wish.model,) if wish.model else ())
+        for name, amount in amounts_of(need, num_nodes).items():
+            amounts[name] = amounts.get(name, 0) + amount
+    models = sum(amount for name, amount in amounts.items() if name.startswith("gpus/"))
+    if models > amounts.get("gpus", 0):
+        amounts["gpus"] = models
+    amounts["jobs"] = max(1, given.get("jobs") or 1)
+    return dict(sorted(amounts.items()))
 
 
 def capacity_of(pictures: Iterable[PoolPicture]) -> Amounts:

@@ -21,7 +21,7 @@ from typing import Final
 
 import msgspec
 
-from argosy.model.errors import ArgosyError
+from argosy.model.errors import CODES, ArgosyError
 from argosy.model.resources import Resources
 from argosy.model.tenancy import Amounts, Group, Preset, Queue, SharePolicy, Tenancy
 from argosy.model.units import render_milli
@@ -109,6 +109,15 @@ def render_amount(name: str, amount: int) -> str:
 def parse_tenancy(text: str, *, source: str = "<yaml>") -> ParsedTenancy:
     """The tenancy of a YAML text. Raises ArgosyError `spec-invalid` (all errors at once, each with file:line:column)
     or `spec-unreadable`. An empty text is the open tree without quotas."""
+    try:
+        return _parsed(text, source)
+    except ArgosyError as error:
+        if error.code == "spec-invalid" and error.hint == CODES[error.code].hint:  # that speaks of tasks
+            error.hint = "`argosy quota export` writes such a file; docs/pool.md explains every field"
+        raise
+
+
+def _parsed(text: str, source: str) -> ParsedTenancy:
     findings = Findings()
     documents = [node for node in compose(text, source) if not _is_empty(node)]
     if len(documents) > 1:

@@ -277,6 +277,8 @@ class FakeServer:
                 return priced_answers.pipeline(request)
             case t.RefreshRequest():
                 return priced_answers.refreshing(request.provider, 0)
+            case TenancyRequest() if request.check:
+                return shared_answers.tenancy(self.tenancy)
             case TenancyRequest():
                 if request.rev not in (None, self.tenancy.rev):
                     raise ArgosyError("conflict", "somebody changed the queues meanwhile")

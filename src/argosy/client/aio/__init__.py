@@ -19,6 +19,7 @@ from weakref import WeakKeyDictionary
 
 from argosy.api import types as t
 from argosy.api.location import Location, locate
+from argosy.api.sharing import ExplainReply, PoolView
 from argosy.client.aio import jobs
 from argosy.client.async_client import AsyncClient
 from argosy.client.facade import (
@@ -47,10 +48,12 @@ __all__ = [
     "down",
     "estimate",
     "exec",
+    "explain",
     "job_status",
     "jobs",
     "launch",
     "optimize",
+    "pools",
     "queue",
     "start",
     "status",
@@ -252,6 +255,19 @@ async def show_log(
                 out.flush()
             return exit_status(piece.frame.status)
     return 0
+
+
+async def explain(cluster_name: str | None = None, job_id: int | None = None) -> ExplainReply:
+    """See `argosy.explain`."""
+    client = current_client()
+    if cluster_name is not None and job_id is None:
+        return await client.explain((await client.cluster(cluster_name)).id)
+    return await client.explain((await find_job(client, cluster_name, job_id)).id)
+
+
+async def pools() -> list[PoolView]:
+    """See `argosy.pools`."""
+    return list((await current_client().pools()).pools)
 
 
 async def cost_report(days: int | None = None) -> list[t.CostView]:

@@ -23,6 +23,7 @@ from argosy.controllers.pool.asks import (
 from argosy.controllers.pool.machines import is_owned, machine_of_node, machines_of_offers, place_of
 from argosy.controllers.pool.wanted import Wanted, wanted_of
 from argosy.controllers.view import Rows, View
+from argosy.model.errors import ArgosyError
 from argosy.model.offer import Offer, Placement
 from argosy.model.phases import Desired, WorkloadPhase
 from argosy.model.rows import Attempt, Claim, Node, Row, Workload
@@ -44,6 +45,7 @@ class Books:
         self.machines: dict[str, Machine] = {}
         self.known: dict[str, Ask | Running] = {}
         self.waiting: set[str] = set()  # ids of asks
+        self.faults: dict[str, str] = {}  # by machine: what is wrong in what it says of itself
         self.unheld: dict[str, Running] = {}  # what the machines have no room for: see `_hold`
         self._closed: set[str] = set()
         self.unchecked: set[str] = set()  # asks of which it is not known whether they could ever fit
@@ -56,12 +58,32 @@ class Books:
             return
         for machine_id in [each for each in self.machines if each not in wanted]:
             del self.machines[machine_id]
+            self.faults.pop(machine_id, None)
             self.pool.drop_machine(machine_id)
         for machine_id, machine in wanted.items():
             if self.machines.get(machine_id) != machine:
                 self.machines[machine_id] = machine
-                self.pool.put_machine(self._opened(machine))
+                self._put(machine)
+        left = 0
+        while self.faults and left != len(self.faults):  # those that stood against them may have changed
+            left = len(self.faults)
+            for machine_id in list(self.faults):
+                self._put(self.machines[machine_id])
         self.unchecked = set(self.waiting)
+
+    def _put(self, machine: Machine) -> None:
+        """Into the pool. One whose domains contradict those of the others is used like any other, but has no place in the
+        topology until one of them is corrected."""
+        machine = self._opened(machine)
+        try:
+            self.pool.put_machine(machine)
+        except ArgosyError as error:
+            self.faults[machine.id] = (
+                f"{error.what}; until that is corrected, {machine.name or machine.id} has no place in the topology"
+            )
+            self.pool.put_machine(msgspec.structs.replace(machine, domains=()))
+        else:
+            self.faults.pop(machine.id, None)
 
     def _opened(self, machine: Machine) -> Machine:
         if machine.id in self._closed and machine.open:
@@ -115,7 +137,7 @@ class Books:
         for machine_id in sorted(closed ^ self._closed):
             self._closed ^= {machine_id}
             if machine_id in self.machines:
-                self.pool.put_machine(self._opened(self.machines[machine_id]))
+                self._put(self.machines[machine_id])
 
     def hopeless(self) -> list[tuple[str, str]]:
         """Asks that no state of these machines could hold, with the machine that comes nearest. Each is looked at once for one

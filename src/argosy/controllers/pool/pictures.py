@@ -14,7 +14,7 @@ from argosy.model.phases import Desired, WorkloadPhase
 from argosy.model.rows import Workload
 from argosy.model.tenancy import QueueUsage
 from argosy.planning.pool.ask import Ask, Machine, Running, Waiting
-from argosy.planning.pool.estimate import expected_end_ms
+from argosy.planning.pool.estimate import expected_end_ms, is_guess
 from argosy.planning.pool.picture import Held, PoolPicture, Queued
 
 EXPLAINED_MAX: Final = 16  # of a picture: the others are explained when somebody asks for one
@@ -160,6 +160,7 @@ def _picture(
         machines=tuple(sorted(machines, key=lambda each: (each.index, each.id))),
         held=tuple(held),
         waiting=tuple(queued),
+        warnings=tuple(text for machine, text in sorted(books.faults.items()) if machine in mine),
     )
 
 
@@ -183,7 +184,7 @@ def _held(view: View, holder: str, value: Running) -> Held:
         placements=value.placements,
         started_ms=value.started_ms,
         ends_at_ms=expected_end_ms(value, view.now_ms)
-        if workload is not None and workload.kind == "job"
+        if workload is not None and workload.kind == "job" and not is_guess(value.ask)
         else None,
         preemptible=value.ask.preemptible,
         leaving=value.leaving,
@@ -203,6 +204,8 @@ def _queued(view: View, books: Books, ask: Ask, position: int) -> Queued:
         position=position,
         num_nodes=ask.num_nodes,
         gpu_milli=ask.needs[0].gpu_milli,
+        cpus_milli=ask.needs[0].cpus_milli,
+        memory_bytes=ask.needs[0].memory_bytes,
         models=ask.needs[0].models,
         waiting=books.pool.explain(ask.id, view.now_ms, when=False) if position <= EXPLAINED_MAX else None,
     )

@@ -48,7 +48,7 @@ def why_started(
 ) -> str:
     """Kept with the attempt. `before`: who waits with a reservation and was overtaken."""
     if seated:
-        return "room was made for it"
+        return "the room that was kept for it is free"
     if before is not None:
         how = "is over before that can start" if over_in_time else "does not delay it"
         return f"backfill: {label(before)} waits for room, and this {how}"

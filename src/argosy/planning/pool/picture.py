@@ -39,7 +39,9 @@ class Queued(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     queue: str = ""
     position: int = 0  # 1: the next in the order of the pool
     num_nodes: int = 1
-    gpu_milli: int = 0  # per node
+    gpu_milli: int = 0  # per node, as the next two
+    cpus_milli: int = 0
+    memory_bytes: int = 0
     models: tuple[str, ...] = ()  # any of these; (): any model
     waiting: Waiting | None = None  # why, and until when
 
@@ -53,6 +55,7 @@ class PoolPicture(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True)
     machines: tuple[Machine, ...] = ()  # in the order of their indices
     held: tuple[Held, ...] = ()
     waiting: tuple[Queued, ...] = ()  # in the order in which they are considered
+    warnings: tuple[str, ...] = ()  # what is wrong with its machines
 
 
 class Gang(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
