@@ -217,6 +217,13 @@ def test_what_no_machine_could_hold_fails_with_the_nearest_in_words() -> None:
     assert "farm#0 comes nearest" in ended["job-labelled"].detail
 
 
+def test_nothing_fails_before_every_place_has_told_what_it_has() -> None:
+    job = gpu_job("a", 1000)
+    assert puts(decide_owned(a_view(job, offers=(CLOUD,), silent=frozenset(("farm",))), new_id)) == {}
+    ended = puts(decide_owned(a_view(job, offers=(CLOUD,)), new_id))
+    assert ended["job-a"].reason is Reason.NO_OFFER
+
+
 def test_limits_of_queues_hold_and_are_told() -> None:
     tree = Tenancy(queues=(Queue(path="red", limit={"gpus": 4000}),), rev=3)
     one = gpu_job("one", 4000, 1, project="red", user="ann")

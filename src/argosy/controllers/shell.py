@@ -58,6 +58,7 @@ _log = logging.getLogger(__name__)
 SWEEP_S = 5.0  # a full pass at least so often
 OBSERVE_S = 10.0  # each provider is asked what it has of ours
 QUOTE_S = 60.0
+FIRST_QUOTES_S = 30.0  # so long after the start nothing fails, or goes elsewhere, for want of an answer
 MISSES_BEFORE_GONE = 3  # listings lag: a claim must be absent so often in a row, with its links down
 FORGET_BATCH = 64
 
@@ -90,6 +91,7 @@ class Shell:
         self._offers: dict[str, Sequence[Offer]] = {}
         self._all_offers: Sequence[Offer] = ()  # the same object until a quote comes
         self._price = price
+        self._began_s = clock.monotonic_s()
         self._pools = PoolBook()
         self._past = Past()
         self._atlas = atlas
@@ -141,11 +143,18 @@ class Shell:
                 name: provider.manifest.shared_dir for name, provider in self._providers.all().items()
             },
             policy=self._policy,
+            silent=self._silent(),
             pools=self._pools,
             history=self._past.history(self._clock.now_ms()),
             memory=self._past.memory,
             atlas=self._atlas,
         )
+
+    def _silent(self) -> frozenset[str]:
+        """Providers that are still asked for the first time: what has no place may have one in a moment."""
+        if self._clock.monotonic_s() - self._began_s > FIRST_QUOTES_S:
+            return frozenset()
+        return frozenset(self._providers.all().keys() - self._offers.keys())
 
     @contextlib.contextmanager
     def attended(self, cluster_id: str) -> Iterator[None]:
@@ -188,6 +197,11 @@ class Shell:
     async def run(self) -> None:
         """Until cancelled. Ranks and nodes go on without us."""
         await self._past.load(self._store, self._clock.now_ms())
+        rows = await self._store.snapshot()
+        for owner_id in sorted({claim.workload_id for claim in rows.claims.values()} - rows.workloads.keys()):
+            owner = await self._store.load(owner_id)
+            if isinstance(owner, Workload):
+                self._pools.remember(owner)
         async with asyncio.TaskGroup() as group:
             self._group = group
             for provider in self._providers.all().values():

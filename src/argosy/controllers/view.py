@@ -134,6 +134,7 @@ class View(msgspec.Struct, frozen=True, kw_only=True):
         str, str
     ] = {}  # by provider: a folder that all its nodes share and that outlives claims
     policy: Policy = Policy()
+    silent: frozenset[str] = frozenset()  # providers that have not said yet what they have
     pools: PoolBook | None = None  # books of the pools, kept from view to view; None: made from the rows
     history: History = History()  # run times of the past
     memory: Memory = Memory()  # where capacity was refused lately

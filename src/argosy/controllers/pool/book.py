@@ -123,6 +123,10 @@ class Books:
         nothing is given away twice."""
         self.pool.running(value, leaving_for=leaving_for)
         if self.pool.inventory.holding(id) != value.placements:
+            stays = msgspec.structs.replace(
+                value.ask, preemptible=False
+            )  # it could give back what nobody has
+            self.pool.running(msgspec.structs.replace(value, ask=stays), leaving_for=leaving_for)
             self.unheld[id] = value
             self._close_machines()
 
@@ -215,6 +219,10 @@ class PoolBook:
         self._holders: dict[str, set[str]] = {}  # of the owned machines: ids in the books, by workload
         self._last: dict[str, Workload] = {}  # workloads that are over while their claims are not
         self._rows: Rows | None = None
+
+    def remember(self, workload: Workload) -> None:
+        """It is over, but its claims are not: they count in its name until they are gone."""
+        self._last[workload.id] = workload
 
     # -- following ------------------------------------------------------------------------------------------
 

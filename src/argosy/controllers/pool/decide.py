@@ -63,11 +63,11 @@ def decide_owned(view: View, new_id: NewId) -> list[Action]:
     actions: list[Action] = []
     if not wanted or not view.offers:
         return actions
-    for id in sorted(id for id, each in wanted.items() if not each.here and not each.elsewhere):
+    for id in sorted(id for id, each in wanted.items() if not (each.here or each.elsewhere or each.unsure)):
         actions += _no_offer(view, wanted[id].workload, render_rejections(wanted[id].rejected))
     for id, text in books.hopeless():
         book.recheck(None, [id])
-        if not wanted[id].elsewhere:
+        if not wanted[id].elsewhere and not wanted[id].unsure:
             actions += _no_offer(view, wanted[id].workload, text)
     decision = books.cycle(view.now_ms)
     book.recheck(None, _touched(decision))
@@ -78,7 +78,9 @@ def decide_owned(view: View, new_id: NewId) -> list[Action]:
         takes = True
     for id in sorted(wanted, key=lambda one: _turn(wanted[one].workload)):
         each = wanted[id]
-        if each.elsewhere and id not in started and view.now_ms >= each.workload.retry_ms:
+        if each.unsure or id in started:
+            continue
+        if each.elsewhere and view.now_ms >= each.workload.retry_ms:
             choices = order_for_failover(each.elsewhere, view.memory, view.now_ms, ordered=each.ordered)
             actions += _claim(view, each, choices, (), new_id)
             started.add(id)

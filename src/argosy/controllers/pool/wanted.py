@@ -32,6 +32,7 @@ class Wanted(msgspec.Struct, frozen=True, kw_only=True):
     ask: Ask | None = None  # None: no owned machine would do, or others are better
     why: str = ""  # what the deadline says about the order
     rests: Claim | None = None  # a cluster at rest that is to run again: this claim, on its own machine
+    unsure: bool = False  # a place that would do may not have told yet what it has
     timed: bool = False  # the order of places depends on the time
 
 
@@ -85,7 +86,10 @@ def _of(view: View, workload: Workload) -> Wanted:
         rejected=made.rejected,
         ask=ask,
         why=why,
-        timed=timed,
+        unsure=any(not wish.infra.provider or wish.infra.provider in view.silent for wish in wishes)
+        if view.silent
+        else False,
+        timed=timed or bool(view.silent),
     )
 
 
