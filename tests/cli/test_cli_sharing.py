@@ -10,7 +10,7 @@ from command_line import CommandLine
 
 from argosy.api import sharing as s
 from argosy.api import types as t
-from argosy.cli.pool_drawing import draw_rows, render_html, render_svg
+from argosy.cli.pool_drawing import draw_rows, legend_of, people_of, render_html, render_svg
 from argosy.model.facts import Device
 from argosy.model.resources import Accelerator, Resources
 from argosy.model.task import Task
@@ -46,11 +46,11 @@ WAITS  JOB     USER  QUEUE            ASKS FOR  STARTS  WHY
     1  14 big  ann   acme/vision/ann  A100:4    ~25m    4 A100 on one node: at most 2 are free together
 """
 MAP = """\
-dgx
-dgx-0  AA AA AA AA  8/64 CPUs
+dgx: 3 nodes, 5.75 of 12 GPUs used, 32 of 192 CPUs used, 1 takes nothing new, 1 waits
+dgx-0  AA AA AA AA   8/64 CPUs
 dgx-1  AA bc ·· ··  24/64 CPUs
-dgx-2  -- -- -- --  0/64 CPUs closed
-A ann (5 GPUs)   B bob (0.5 GPUs)   C cho (0.25 GPUs)
+dgx-2  -- -- -- --   0/64 CPUs closed
+A ann (5 GPUs)   B bob (0.5 GPUs)   C cho (0.25 GPUs)   ·· free (2.25 GPUs)   -- takes nothing new
 """
 
 
@@ -191,7 +191,7 @@ def test_pool(argosy: CommandLine, server: FakeServer) -> None:
 def test_the_map_without_colours(argosy: CommandLine) -> None:
     assert argosy.good("pool", "map") == MAP
     argosy.env["COLUMNS"] = "20"
-    assert max(map(len, argosy.good("pool", "map").splitlines())) <= 26
+    assert max(map(len, argosy.good("pool", "map").splitlines()[1:])) <= 26
 
 
 def big_pool(gpus: int, used: int) -> s.PoolView:
@@ -214,13 +214,82 @@ def big_pool(gpus: int, used: int) -> s.PoolView:
 @pytest.mark.parametrize("coloured", [True, False])
 def test_no_line_is_wider_than_the_terminal(width: int, coloured: bool) -> None:
     pool = big_pool(16, 9)
-    rows = list(draw_rows(pool, width=width, coloured=coloured))
-    for name, cells, _ in rows:
-        assert len(name) + 2 + sum(len(cell.text) for cell in cells) <= width + 3
-    drawn = "".join(cell.text for _, cells, _ in rows for cell in cells).replace(" ", "")
+    rows = draw_rows(pool, width=width, coloured=coloured)
+    for row in rows:
+        assert len(row.name) + 2 + sum(len(cell.text) for cell in row.cells) <= width + 3
+    drawn = "".join(cell.text for row in rows for cell in row.cells).replace(" ", "")
     if coloured and width >= 100:
-        assert drawn == "".join(2 * each for each in "▁▂▃▄▅▆▇█▁") + "··" * 7
+        assert drawn == "▎·▌·▊·█·█▎█▌█▊██▎·" + "··" * 7
     assert drawn.count("·") >= 7
+
+
+def shared_device(*milli: int, user: str = "user-{}") -> s.PoolView:
+    device = s.DeviceView(
+        device=Device(index=0, model="H100"),
+        shares=tuple(s.ShareView(holder=at, milli=each, mechanism="mps") for at, each in enumerate(milli)),
+    )
+    holders = tuple(s.HolderView(id=f"job-{at}", user=user.format(at)) for at in range(len(milli)))
+    machine = s.MachineView(id="m", name="m", devices=(device,), cpus_milli=1000)
+    return s.PoolView(id="p", name="p", machines=(machine,), holders=holders)
+
+
+@pytest.mark.parametrize(
+    ("milli", "cells", "letters"),
+    [
+        ((500, 250, 250), [("█", 33, None), ("▌", 208, 35)], "a+"),
+        ((250, 250, 250, 250), [("▌", 33, 208), ("▌", 35, 170)], "a+"),
+        ((500, 125), [("█", 33, None), ("▎", 208, None)], "ab"),
+        ((750,), [("█", 33, None), ("▌", 33, None)], "a·"),
+        ((1000,), [("█", 33, None), ("█", 33, None)], "AA"),
+        ((1,), [("▏", 33, None), ("·", None, None)], "a·"),
+        ((10,) * 100, [("▏", 33, 208), ("▏", 245, 245)], "a+"),
+    ],
+)
+def test_parts_of_a_device(
+    milli: tuple[int, ...], cells: list[tuple[str, int | None, int | None]], letters: str
+) -> None:
+    pool = shared_device(*milli)
+    (row,) = draw_rows(pool, width=80, coloured=True)
+    assert [tuple(cell) for cell in row.cells if cell.text.strip()] == cells
+    (row,) = draw_rows(pool, width=80, coloured=False)
+    assert row.cells[0].text == letters
+
+
+def many_machines(count: int) -> s.PoolView:
+    machines = tuple(
+        s.MachineView(
+            id=f"n{at}",
+            name=f"node-{at:02}",
+            cpus_milli=64_000,
+            devices=(s.DeviceView(device=Device(index=0, model="H100"), shares=(s.ShareView(holder=at, milli=1000),)),),
+        )
+        for at in range(count)
+    )  # fmt: skip
+    holders = tuple(s.HolderView(id=f"job-{at}", user=f"user-{at:02}", number=at) for at in range(count))
+    return s.PoolView(id="p", name="p", machines=machines, holders=holders)
+
+
+def test_many_machines_stand_side_by_side(argosy: CommandLine, server: FakeServer) -> None:
+    server.pools = (many_machines(20),)
+    argosy.env["COLUMNS"] = "80"
+    lines = argosy.good("pool", "map").splitlines()
+    assert lines[1] == "node-00  AA  0/64 CPUs   node-10  KK  0/64 CPUs"
+    assert lines[10] == "node-09  JJ  0/64 CPUs   node-19  TT  0/64 CPUs"
+    assert max(map(len, lines)) <= 80
+    argosy.env["COLUMNS"] = "40"
+    assert argosy.good("pool", "map").splitlines()[1:3] == [
+        "node-00  AA  0/64 CPUs",
+        "node-01  BB  0/64 CPUs",
+    ]
+
+
+def test_who_has_no_colour_of_their_own_share_one() -> None:
+    pool = many_machines(14)
+    people = people_of(pool)
+    told = [text for _, text in legend_of(people.values(), coloured=True)]
+    assert told[-2:] == ["user-11 (1 GPU)", "2 others (2 GPUs)"] and len(told) == 13
+    assert people["user-12"].shade == people["user-13"].shade != people["user-11"].shade
+    assert len(legend_of(people.values(), coloured=False)) == 14
 
 
 def test_drawings_are_sound_and_quote_what_people_write() -> None:
@@ -236,7 +305,7 @@ def test_drawings_are_sound_and_quote_what_people_write() -> None:
     assert "prefers-color-scheme: dark" in svg
     page = render_html([POOL], now_ms=STARTED_MS)
     assert page.startswith("<!doctype html>") and "<script" not in page and "src=" not in page
-    assert "dgx: 1 wait" in page and "at most 2 are free together" in page
+    assert "dgx: 1 waits" in page and "at most 2 are free together" in page
     assert "preemptible" in page and "by mps" in page
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import zip_longest
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
@@ -85,27 +86,12 @@ def top(session: Session, as_json: bool, pools: tuple[str, ...] = ()) -> None:
 
 
 def _show_pool(session: Session, pool: PoolView) -> None:
-    from argosy.cli.pool_drawing import used_milli
+    from argosy.cli.pool_drawing import headline
 
     screen = session.screen
-    devices = [device for machine in pool.machines for device in machine.devices]
-    used = sum(map(used_milli, devices))
-    total = 1000 * len(devices)
-    cpus = sum(machine.cpus_milli for machine in pool.machines)
-    cpus_used = sum(machine.cpus_used_milli for machine in pool.machines)
-    parts = [f"{len(pool.machines)} node{'s' if len(pool.machines) != 1 else ''}"]
-    if total:
-        parts.append(f"{render_milli(used)} of {render_milli(total)} GPUs used")
-    parts.append(f"{render_milli(cpus_used)} of {render_milli(cpus)} CPUs used")
-    closed = sum(not machine.open for machine in pool.machines)
-    if closed:
-        parts.append(f"{closed} take{'s' if closed == 1 else ''} nothing new")
-    parts.append(
-        f"{len(pool.waiting)} wait{'s' if len(pool.waiting) == 1 else ''}" if pool.waiting else "none waits"
-    )
-    screen.print(f"{screen.paint(pool.name, 'bold', screen.out)}: {', '.join(parts)}")
+    screen.print(f"{screen.paint(pool.name, 'bold', screen.out)}: {headline(pool)}")
     screen.warn(pool.warnings)
-    if devices:
+    if any(machine.devices for machine in pool.machines):
         _model_table(session, pool)
     if pool.holders:
         _people_table(session, pool)
@@ -247,7 +233,7 @@ Examples:
   argosy pool map dgx --html map.html
   argosy pool map --svg map.svg
 
-A block for each GPU in the colour of who holds it; parts of a GPU are as high as they are large. Without colours: `AA` holds
+A block for each GPU in the colour of who holds it; parts of a GPU are as wide as they are large. Without colours: `AA` holds
 a whole GPU, `a` a part, `··` is free, `--` takes nothing new.""",
 )
 @click.argument("pools", nargs=-1)
@@ -289,33 +275,47 @@ def _write(session: Session, name: str, text: str) -> None:
 
 
 def _draw(session: Session, pool: PoolView) -> None:
-    from argosy.cli.pool_drawing import draw_rows, people_of
+    from argosy.cli.pool_drawing import (
+        BETWEEN,
+        Row,
+        columns_of,
+        draw_rows,
+        free_milli,
+        headline,
+        legend_of,
+        people_of,
+    )
 
     screen = session.screen
     coloured = screen.has_colours(screen.out)
-    screen.print(screen.paint(pool.name, "bold", screen.out))
-    for name, cells, note in draw_rows(pool, width=screen.columns(), coloured=coloured):
-        blocks = "".join(
-            cell.text if cell.shade is None else screen.shade(cell.text, cell.shade) for cell in cells
-        )
-        screen.print(f"{name}  {blocks} {note}".rstrip())
-    people = people_of(pool)
-    if not people:
-        screen.print("nobody holds anything")
-        return
+    screen.print(f"{screen.paint(pool.name, 'bold', screen.out)}: {headline(pool)}")
+    screen.warn(pool.warnings)
+    rows = draw_rows(pool, width=screen.columns(), coloured=coloured)
+    block = max((row.width for row in rows), default=0)
+
+    def drawn(row: Row) -> str:
+        blocks = "".join(screen.shade(cell.text, cell.shade, cell.ground) for cell in row.cells)
+        return f"{row.name}  {blocks} {row.note}" + " " * (block - row.width)
+
+    for line in zip_longest(*columns_of(rows, pool, screen.columns())):
+        screen.print(BETWEEN.join(drawn(row) for row in line if row is not None).rstrip())
     legend = []
-    for person in people.values():
+    for person, text in legend_of(people_of(pool).values(), coloured=coloured):
         mark = screen.shade("██", person.shade) if coloured else person.letter
-        what = f"{render_milli(person.gpu_milli)} GPUs" if person.gpu_milli else f"{person.workloads} running"
-        legend.append((f"{mark} {person.user or 'somebody'} ({what})", len(person.user) + len(what) + 6))
+        legend.append((f"{mark} {text}", len(text) + (3 if coloured else 2)))
+    if free := free_milli(pool):
+        text = f"·· free ({render_milli(free)} GPU{'' if free == 1000 else 's'})"
+        legend.append((text, len(text)))
+    if any(machine.devices and not machine.open for machine in pool.machines):
+        legend.append(("-- takes nothing new", 20))
     line, at = "", 0
     for text, wide in legend:
         if at and at + wide > screen.columns():
             screen.print(line.rstrip())
             line, at = "", 0
-        line += text + "   "
-        at += wide + 3
-    screen.print(line.rstrip())
+        line += text + BETWEEN
+        at += wide + len(BETWEEN)
+    screen.print(line.rstrip() if line else "nobody holds anything")
 
 
 @pool.command(

@@ -1,12 +1,12 @@
 """Pools as drawings: blocks in a terminal, SVG, and a page of its own. Pure: replies in, text out.
 
-One cell for each GPU, in the colour of who holds it. Parts of a GPU are as high as they are large. Light and dark follow the
+One cell for each GPU, in the colour of who holds it. Parts of a GPU are as large as they are: wide in a terminal, high elsewhere. Light and dark follow the
 reader's system; nothing is loaded from anywhere.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from html import escape
 from typing import TYPE_CHECKING, Final, NamedTuple
 
@@ -16,7 +16,9 @@ if TYPE_CHECKING:
     from argosy.api.sharing import DeviceView, HolderView, MachineView, PoolView, WaitingView
 
 WHOLE_MILLI: Final = 1000
-_HEIGHTS: Final = "▁▂▃▄▅▆▇█"
+_LEFT: Final = " ▏▎▍▌▋▊▉"  # so many eighths of a character
+_ROWS_MIN: Final = 8  # of a column, where there are several
+BETWEEN: Final = "   "  # columns
 _LETTERS: Final = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
 #: For up to twelve users: apart in hue and in lightness, readable on white and on black. (terminal, light page, dark page)
 _COLOURS: Final = (
@@ -33,6 +35,7 @@ _COLOURS: Final = (
     (31, "#3b6a94", "#7aa7cf"),
     (132, "#8a4a6f", "#c084a4"),
 )
+_OTHERS: Final = (245, "#8a94a3", "#8a94a3")  # whoever comes after those
 
 
 class Person(NamedTuple):
@@ -50,7 +53,16 @@ class Person(NamedTuple):
     @property
     def shade(self) -> int:
         """Of 256 colours."""
-        return _COLOURS[self.rank % len(_COLOURS)][0]
+        return self.colours[0]
+
+    @property
+    def has_colour(self) -> bool:
+        """A colour of its own; the others share a grey."""
+        return self.rank < len(_COLOURS)
+
+    @property
+    def colours(self) -> tuple[int, str, str]:
+        return _COLOURS[self.rank] if self.has_colour else _OTHERS
 
 
 def people_of(pool: PoolView) -> dict[str, Person]:
@@ -76,18 +88,54 @@ def used_milli(device: DeviceView) -> int:
 
 
 class Cell(NamedTuple):
-    """Characters of one colour; `shade` None: no colour."""
+    """Characters of one colour on the ground of another; None: no colour."""
 
     text: str
     shade: int | None = None
+    ground: int | None = None
 
 
-def draw_rows(pool: PoolView, *, width: int, coloured: bool) -> Iterator[tuple[str, tuple[Cell, ...], str]]:
-    """(name, cells of its GPUs, what its CPUs do) of each machine, cells wrapped so that no line is wider than `width`.
+class Row(NamedTuple):
+    """One line of the drawing: a machine, or the next line of one with many devices (`name` is then blank)."""
+
+    name: str
+    cells: tuple[Cell, ...]
+    note: str  # what its CPUs do
+
+    @property
+    def width(self) -> int:
+        return len(self.name) + 2 + sum(len(cell.text) for cell in self.cells) + 1 + len(self.note)
+
+
+def headline(pool: PoolView) -> str:
+    """`40 nodes, 259 of 320 GPUs used, 12 of 640 CPUs used, 1 waits`."""
+    devices = [device for machine in pool.machines for device in machine.devices]
+    cpus = sum(machine.cpus_milli for machine in pool.machines)
+    cpus_used = sum(machine.cpus_used_milli for machine in pool.machines)
+    parts = [f"{len(pool.machines)} node{'s' if len(pool.machines) != 1 else ''}"]
+    if devices:
+        used = sum(map(used_milli, devices))
+        parts.append(f"{render_milli(used)} of {len(devices)} GPU{'s' if len(devices) != 1 else ''} used")
+    parts.append(f"{render_milli(cpus_used)} of {render_milli(cpus)} CPU{'s' if cpus != 1000 else ''} used")
+    closed = sum(not machine.open for machine in pool.machines)
+    if closed:
+        parts.append(f"{closed} take{'s' if closed == 1 else ''} nothing new")
+    parts.append(waits_of(pool))
+    return ", ".join(parts)
+
+
+def waits_of(pool: PoolView) -> str:
+    count = len(pool.waiting)
+    return f"{count} wait{'s' if count == 1 else ''}" if count else "none waits"
+
+
+def draw_rows(pool: PoolView, *, width: int, coloured: bool) -> list[Row]:
+    """The machines, cells wrapped so that no line is wider than `width`.
 
     Without colours, letters stand for people: `AA` holds a whole GPU, `a` a part, `··` is free.
     """
     people = people_of(pool)
+    rows: list[Row] = []
     longest = max((len(machine.name) for machine in pool.machines), default=0)
     name_width = max(4, min(longest, max(8, width // 3)))
     most = max((len(machine.devices) for machine in pool.machines), default=0)
@@ -95,21 +143,72 @@ def draw_rows(pool: PoolView, *, width: int, coloured: bool) -> Iterator[tuple[s
     room = width - name_width - 2
     with_cpus = room >= 3 * most + cpus_width + 1
     wide = room >= 3 * most
+    per_line = max(1, room // (3 if wide else 1))
     for machine in pool.machines:
-        name = machine.name if len(machine.name) <= name_width else machine.name[: name_width - 1] + "…"
         cells = [
             _cell(device, machine, pool, people, coloured=coloured, wide=wide) for device in machine.devices
         ]
-        per_line = max(1, room // (3 if wide else 1))
         lines = [cells[at : at + per_line] for at in range(0, len(cells), per_line)] or [[]]
         for number, line in enumerate(lines):
             spaced = [each for cell in line for each in (*cell, *((Cell(" "),) if wide else ()))]
             missing = most - len(line) if len(lines) == 1 else 0
             spaced.append(Cell((" " * (3 if wide else 1)) * missing))
-            note = (_cpus(machine) if with_cpus else "") if number == 0 else ""
+            note = (_cpus(machine).rjust(cpus_width) if with_cpus else "") if number == 0 else ""
             if number == 0 and not machine.open:
-                note = f"{note} closed".strip()
-            yield (name if number == 0 else "").ljust(name_width), tuple(spaced), note
+                note = f"{note} closed".lstrip() if not with_cpus else f"{note} closed"
+            name = _shortened(machine.name, name_width) if number == 0 else ""
+            rows.append(Row(name.ljust(name_width), tuple(spaced), note))
+    return rows
+
+
+def columns_of(rows: Sequence[Row], pool: PoolView, width: int) -> list[list[Row]]:
+    """Rows side by side, top to bottom and then to the right, where there are many and the line has room for them."""
+    if len(rows) != len(pool.machines) or len(rows) < 2 * _ROWS_MIN:
+        return [list(rows)]
+    block = max(row.width for row in rows) + len(BETWEEN)
+    count = max(1, min((width + len(BETWEEN)) // block, len(rows) // _ROWS_MIN))
+    tall = -(-len(rows) // count)
+    return [list(rows[at : at + tall]) for at in range(0, len(rows), tall)]
+
+
+def legend_of(people: Iterable[Person], *, coloured: bool) -> list[tuple[Person, str]]:
+    """Who is who: each with a colour or letter of its own, then the others together."""
+    known = sorted(people, key=lambda person: person.rank)
+    own = [each for each in known if (each.has_colour if coloured else each.rank < len(_LETTERS))]
+    lines = [(each, f"{each.user or 'somebody'} ({_holds(each.gpu_milli, each.workloads)})") for each in own]
+    others = known[len(own) :]
+    if others:
+        holds = _holds(sum(each.gpu_milli for each in others), sum(each.workloads for each in others))
+        lines.append((others[0], f"{len(others)} other{'s' if len(others) > 1 else ''} ({holds})"))
+    return lines
+
+
+def _holds(gpu_milli: int, workloads: int) -> str:
+    if not gpu_milli:
+        return f"{workloads} running"
+    return f"{render_milli(gpu_milli)} GPU{'' if gpu_milli == WHOLE_MILLI else 's'}"
+
+
+def free_milli(pool: PoolView) -> int:
+    """What is free of devices of machines that take something new."""
+    return sum(
+        max(0, WHOLE_MILLI - used_milli(device))
+        for machine in pool.machines
+        if machine.open
+        for device in machine.devices
+    )
+
+
+def _shortened(name: str, width: int) -> str:
+    """Names of machines differ at their ends.
+
+    >>> _shortened("dgx-a100-07", 8)
+    'dgx…0-07'
+    """
+    if len(name) <= width:
+        return name
+    front = (width - 1) // 2
+    return f"{name[:front]}…{name[len(name) - (width - 1 - front) :]}"
 
 
 def _cpus(machine: MachineView) -> str:
@@ -131,17 +230,12 @@ def _cell(
     if not holders:
         return (Cell(("··" if machine.open else "--")[:size]),)
     persons = [people[pool.holders[share.holder].user] for share in holders]
-    if len(holders) == 1 and holders[0].milli >= WHOLE_MILLI:
-        person = persons[0]
-        return (Cell(("█" if coloured else person.letter) * size, person.shade if coloured else None),)
     if coloured:
-        if size == 1 or len(holders) == 1:
-            height = _height(used_milli(device) if size == 1 else holders[0].milli)
-            return (Cell(height * size, persons[0].shade),)
-        return tuple(
-            Cell(_height(share.milli), person.shade)
-            for share, person in list(zip(holders, persons, strict=True))[:2]
+        return _bar(
+            [(person.shade, share.milli) for person, share in zip(persons, holders, strict=True)], size
         )
+    if len(holders) == 1 and holders[0].milli >= WHOLE_MILLI:
+        return (Cell(persons[0].letter * size),)
     letters = [person.letter.lower() for person in persons]
     if size == 1:
         return (Cell(letters[0]),)
@@ -149,8 +243,40 @@ def _cell(
     return (Cell(letters[0] + second),)
 
 
-def _height(milli: int) -> str:
-    return _HEIGHTS[max(0, min(7, -(-milli * 8 // WHOLE_MILLI) - 1))]
+def _bar(parts: Sequence[tuple[int, int]], size: int) -> tuple[Cell, ...]:
+    """A device of `size` characters, filled from the left by (shade, milli). A character can show two colours: of more, the
+    first and the largest of the others.
+
+    >>> _bar([(33, 500), (208, 250), (35, 250)], 2)
+    (Cell(text='█', shade=33, ground=None), Cell(text='▌', shade=208, ground=35))
+    """
+    eighths = 8 * size
+    ends: list[tuple[int, int]] = []  # (shade, where its part ends), in eighths
+    milli = at = 0
+    for shade, part in parts:
+        milli += part
+        at = min(eighths, max(at + 1, milli * eighths // WHOLE_MILLI))
+        ends.append((shade, at))
+    cells: list[Cell] = []
+    for start in range(0, eighths, 8):
+        pieces: list[tuple[int | None, int]] = []
+        begin = 0
+        for shade, end in ends:
+            inside = min(end, start + 8) - max(begin, start)
+            if inside > 0:
+                pieces.append((shade, inside))
+            begin = end
+        free = start + 8 - max(start, begin)
+        if free > 0:
+            pieces.append((None, free))
+        (first, length), rest = pieces[0], pieces[1:]
+        if first is None:
+            cells.append(Cell("·"))
+        elif not rest:
+            cells.append(Cell("█", first))
+        else:
+            cells.append(Cell(_LEFT[length], first, max(rest, key=lambda piece: piece[1])[0]))
+    return tuple(cells)
 
 
 # -- SVG and HTML -------------------------------------------------------------------------------------------------
@@ -161,6 +287,8 @@ _NAME_MAX: Final = 26  # characters
 _MARGIN: Final = 16
 _LINE: Final = _CELL + 8
 _PER_LINE: Final = 16
+_TALL: Final = 16  # machines of a column
+_ACROSS: Final = 3  # columns, at most
 
 _STYLE: Final = """
   .map { --bg: #ffffff; --fg: #1c2430; --soft: #667085; --free: #e8ecf2; --edge: #c7d0dc; --shut: #f6d9d5; %(light)s }
@@ -184,7 +312,7 @@ def render_svg(pools: Sequence[PoolView], *, now_ms: int) -> str:
         lines, y, wide = _draw_pool(pool, people, y, now_ms)
         body += lines
         width = max(width, wide)
-    legend, y, wide = _draw_legend(people, y)
+    legend, y, wide = _draw_legend(pools, people, y, max(width, 760))
     body += legend
     width = max(width, wide)
     return "\n".join(
@@ -233,42 +361,43 @@ def _everybody(pools: Sequence[PoolView]) -> dict[str, Person]:
 
 def _style(people: dict[str, Person]) -> str:
     def colours(which: int) -> str:
-        return " ".join(
-            f"--u{person.rank}: {_COLOURS[person.rank % len(_COLOURS)][which]};" for person in people.values()
-        )
+        return " ".join(f"--u{person.rank}: {person.colours[which]};" for person in people.values())
 
     rules = " ".join(f".map .u{person.rank} {{ fill: var(--u{person.rank}); }}" for person in people.values())
     return _STYLE % {"light": colours(1), "dark": colours(2)} + f"  {rules}\n"
 
 
 def _draw_pool(pool: PoolView, people: dict[str, Person], y: int, now_ms: int) -> tuple[list[str], int, int]:
-    total = sum(len(machine.devices) for machine in pool.machines) * WHOLE_MILLI
-    used = sum(used_milli(device) for machine in pool.machines for device in machine.devices)
-    nodes = f"{len(pool.machines)} node{'s' if len(pool.machines) != 1 else ''}"
-    gpus = f", {render_milli(used)} of {render_milli(total)} GPUs used" if total else ""
-    waits = f", {len(pool.waiting)} wait" if pool.waiting else ""
     lines = [
         f'<text class="head" x="{_MARGIN}" y="{y + 14}">{escape(pool.name)}'
-        f'<tspan class="soft" dx="10" font-weight="400">{nodes}{gpus}{waits}</tspan></text>'
+        f'<tspan class="soft" dx="10" font-weight="400">{escape(headline(pool))}</tspan></text>'
     ]
     y += 28
+    top = bottom = y
+    tall = max(_TALL, -(-len(pool.machines) // _ACROSS))
     most = max((len(machine.devices) for machine in pool.machines), default=0)
     cells = min(most, _PER_LINE)
     left = _MARGIN + 20 + 7 * max((min(len(each.name), _NAME_MAX) for each in pool.machines), default=0)
     right = left + cells * (_CELL + _GAP) + 10
-    for machine in pool.machines:
+    across = right + 96 + 7 * max((len(_cpus(each)) for each in pool.machines), default=0) - _MARGIN
+    for number, machine in enumerate(pool.machines):
+        if number % tall == 0 and number:
+            y = top
+        shift = across * (number // tall)
         closed = "" if machine.open else " (takes nothing new)"
         tip = escape(_machine_tip(machine) + closed)
-        name = machine.name if len(machine.name) <= _NAME_MAX else machine.name[: _NAME_MAX - 1] + "…"
-        lines.append(f'<text x="{_MARGIN}" y="{y + 16}">{escape(name)}<title>{tip}</title></text>')
-        for number, device in enumerate(machine.devices):
-            x = left + (number % _PER_LINE) * (_CELL + _GAP)
-            top = y + (number // _PER_LINE) * (_CELL + _GAP)
-            lines += _draw_device(pool, machine, device, people, x, top, now_ms)
-        lines += _draw_cpus(pool, machine, people, right, y, now_ms)
+        name = _shortened(machine.name, _NAME_MAX)
+        lines.append(f'<text x="{_MARGIN + shift}" y="{y + 16}">{escape(name)}<title>{tip}</title></text>')
+        for at, device in enumerate(machine.devices):
+            x = left + shift + (at % _PER_LINE) * (_CELL + _GAP)
+            above = y + (at // _PER_LINE) * (_CELL + _GAP)
+            lines += _draw_device(pool, machine, device, people, x, above, now_ms)
+        lines += _draw_cpus(pool, machine, people, right + shift, y, now_ms)
         rows = max(1, -(-len(machine.devices) // _PER_LINE))
         y += rows * (_CELL + _GAP) + _LINE - _CELL - _GAP
-    return lines, y + 12, right + 150
+        bottom = max(bottom, y)
+    columns = max(1, -(-len(pool.machines) // tall))
+    return lines, bottom + 12, _MARGIN + across * columns
 
 
 def _draw_device(
@@ -353,21 +482,25 @@ def holder_line(holder: HolderView, now_ms: int) -> str:
     return ", ".join(parts)
 
 
-def _draw_legend(people: dict[str, Person], y: int) -> tuple[list[str], int, int]:
+def _draw_legend(
+    pools: Sequence[PoolView], people: dict[str, Person], y: int, width: int
+) -> tuple[list[str], int, int]:
     lines: list[str] = []
     x, right = _MARGIN, 0
-    for person in people.values():
-        text = (
-            f"{person.user or 'somebody'}: {render_milli(person.gpu_milli)} GPUs, {person.workloads} running"
-        )
+    entries = [(f"u{person.rank}", text) for person, text in legend_of(people.values(), coloured=True)]
+    if free := sum(map(free_milli, pools)):
+        entries.append(("free", f"free ({render_milli(free)} GPU{'' if free == WHOLE_MILLI else 's'})"))
+    if any(machine.devices and not machine.open for pool in pools for machine in pool.machines):
+        entries.append(("shut", "takes nothing new"))
+    for shade, text in entries:
         wide = 24 + 7 * len(text) + 18
-        if x > _MARGIN and x + wide > 760:
+        if x > _MARGIN and x + wide > width:
             x, y = _MARGIN, y + 22
-        lines.append(f'<rect class="u{person.rank}" x="{x}" y="{y}" width="14" height="14" rx="3"/>')
+        lines.append(f'<rect class="{shade}" x="{x}" y="{y}" width="14" height="14" rx="3"/>')
         lines.append(f'<text class="soft" x="{x + 20}" y="{y + 11}">{escape(text)}</text>')
         x += wide
         right = max(right, x)
-    if not people:
+    if not entries:
         lines.append(f'<text class="soft" x="{_MARGIN}" y="{y + 11}">nobody holds anything</text>')
     return lines, y + 22 + _MARGIN, right + _MARGIN
 
@@ -396,7 +529,9 @@ def _waiting_table(pool: PoolView, now_ms: int) -> str:
     head = "".join(
         f"<th>{name}</th>" for name in ("", "job", "user", "queue", "asks for", "starts", "why it waits")
     )
-    return f"<h2>{escape(pool.name)}: {len(pool.waiting)} wait</h2>\n<table><tr>{head}</tr>\n{''.join(rows)}</table>\n"
+    return (
+        f"<h2>{escape(pool.name)}: {waits_of(pool)}</h2>\n<table><tr>{head}</tr>\n{''.join(rows)}</table>\n"
+    )
 
 
 def starts_in(starts_at_ms: int, now_ms: int) -> str:

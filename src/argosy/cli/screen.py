@@ -63,9 +63,12 @@ class Screen:
     def has_colours(self, stream: TextIO) -> bool:
         return not self._env.get("NO_COLOR") and self._env.get("TERM") != "dumb" and stream.isatty()
 
-    def shade(self, text: str, number: int) -> str:
-        """`text` in one of 256 colours, on standard output that has them."""
-        return f"\x1b[38;5;{number}m{text}\x1b[0m" if self.has_colours(self.out) else text
+    def shade(self, text: str, number: int | None, ground: int | None = None) -> str:
+        """`text` in one of 256 colours, on the ground of another, on standard output that has them; None: as it is."""
+        if number is None or not self.has_colours(self.out):
+            return text
+        below = "" if ground is None else f";48;5;{ground}"
+        return f"\x1b[38;5;{number}{below}m{text}\x1b[0m"
 
     def columns(self) -> int:
         """Characters of a line of standard output; 100 where nobody looks."""
