@@ -44,6 +44,7 @@ POLICIES = {
     "fifo": SharePolicy(preemption=False, backfill="none", aging_s=10**9),
     "easy": SharePolicy(preemption=False, backfill="easy", aging_s=10**9),
     "argosy": SharePolicy(attained_service=True),
+    "moving": SharePolicy(attained_service=True, consolidation=True),
 }
 #: Mean completion time and mean wait of jobs with 8 GPUs or more, in hours, as our study measured them on a pool without places.
 STUDY = {"fifo": (102.3, 50.3), "easy": (88.5, 44.3), "argosy": (58.1, None)}

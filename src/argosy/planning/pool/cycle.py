@@ -47,6 +47,9 @@ class Seat(NamedTuple):
     seated: Seated
     gone: bool = False  # it is the victim of a consolidation, and has not come back yet
     gone_ms: int | None = None  # since when it runs nowhere
+    passing: bool = (
+        False  # nobody was ended for it: it only waits for what leaves anyway, and others may come before it
+    )
 
 
 class Cycle:
@@ -103,6 +106,10 @@ class Cycle:
             self.soon.give(job_id)
             pool.quotas.refund(job_id)
         for ask_id, seat in list(pool.seats.items()):
+            if seat.passing:
+                del pool.seats[ask_id]
+                pool.order.add(seat.ask)
+                continue
             if seat.gone and ask_id not in pool.held:
                 if seat.gone_ms is None:
                     seat = pool.seats[ask_id] = seat._replace(gone_ms=self.now_ms)
@@ -156,7 +163,8 @@ class Cycle:
         pool.inventory.give(ask_id)
         mark = pool.quotas.mark()
         pool.quotas.refund(_seat_name(ask_id))
-        free = not self._over_today(seat.ask.queue, seat.seated.amounts)
+        queue, amounts = seat.ask.queue, seat.seated.amounts
+        free = pool.quotas.over(queue, amounts) is None and not self._over_today(queue, amounts)
         pool.quotas.rollback(mark)
         return free
 
@@ -532,7 +540,8 @@ class Cycle:
             pool.enter(held._replace(running=msgspec.structs.replace(held.running, leaving=True)))
             pool.quotas.refund(held.id)
             self.soon.give(held.id)
-        seats = [(ask.id, Seat(ask, room.seated))]
+        passing = ask.id not in pool.leaving_for.values()
+        seats = [(ask.id, Seat(ask, room.seated, passing=passing))]
         for job_id, seated in room.moved:
             seats.append((job_id, Seat(pool.held[job_id].ask, seated, gone=True)))
         for ask_id, seat in seats:
