@@ -376,6 +376,10 @@ class Pool:
             before = next((each for each in self.reservations if each.ask_id != ask.id), None)
             first = self.order.get(before.ask_id) if before is not None else None
             if before is None or first is None:
+                strict = self.tenancy.policy.backfill == "none"
+                first = next((each for each in self.line(now_ms, 1) if strict and each.id != ask.id), None)
+                if first is not None:
+                    return "order", behind_text(first, None, now_ms)
                 return "order", "There is room, and it is about to be considered."
             known = before.starts_at_ms < self._guessed_from_ms(now_ms)
             return "order", behind_text(first, before.starts_at_ms if known else None, now_ms)
