@@ -327,6 +327,13 @@ def test_a_refused_order_is_released_with_its_reason(code: str, reason: Reason) 
     assert (released.phase, released.reason, released.detail) == (ClaimPhase.RELEASING, reason, "no")
 
 
+def test_nodes_that_were_taken_away_before_they_could_rest_are_given_up() -> None:
+    claim, facts = a_claim(id="clm-0", desired=Desired.STOP), Facts()
+    facts.set_claim(ClaimFact(claim_id="clm-0", state="preempted"))
+    released = puts(decide_claim(a_view(a_cluster(id="clu-0"), claim, facts=facts), claim, new_id))["clm-0"]
+    assert (released.phase, released.reason) == (ClaimPhase.RELEASING, Reason.PREEMPTED)
+
+
 def test_a_claim_whose_owner_is_gone_is_released_and_gone_only_when_the_provider_says_so() -> None:
     claim, node = a_claim(id="clm-0", phase=ClaimPhase.HELD), a_node(id="nod-0", phase=NodePhase.READY)
     rows = puts(decide_claim(a_view(claim, node), claim, new_id))

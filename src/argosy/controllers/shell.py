@@ -22,7 +22,7 @@ from argosy.controllers.observed import Facts
 from argosy.controllers.past import Past
 from argosy.controllers.pool.book import PoolBook
 from argosy.controllers.pool.decide import POOL, decide_owned
-from argosy.controllers.pool.pictures import Waits, explain, picture_pools, usage_of_queues
+from argosy.controllers.pool.pictures import Waits, explain, explain_new, picture_pools, usage_of_queues
 from argosy.controllers.view import (
     Action,
     Emit,
@@ -174,6 +174,10 @@ class Shell:
     def explain(self, rows: Snapshot, workload_id: str) -> Waiting | None:
         """Why a queued cluster or job does not start now; None when it waits for no pool."""
         return explain(self.view(rows), workload_id)
+
+    def explain_new(self, rows: Snapshot, workload: Workload) -> str:
+        """Why no state of the machines that a new workload would wait for could ever hold it; "" when some could."""
+        return explain_new(self.view(rows), workload)
 
     def pools(self, rows: Snapshot) -> Sequence[PoolPicture]:
         """Every pool: the owned machines of each provider first, then the nodes of clusters, by name."""

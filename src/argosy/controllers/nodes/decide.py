@@ -90,14 +90,14 @@ def _when_free(view: View, claim: Claim, effect: EnsureClaim | ReleaseClaim) -> 
 
 def _order(view: View, claim: Claim, new_id: NewId) -> list[Action]:
     fact = view.observed.claim(claim.id)
+    if fact is not None and fact.state == "preempted":
+        return _begin_release(view, claim, Reason.PREEMPTED, fact.detail)
     if claim.desired is Desired.STOP:
         if fact is not None and fact.state == "stopped":
             return _at_rest(view, claim)
         return _when_free(view, claim, EnsureClaim(claim))
     if fact is not None and fact.state == "held" and len(fact.nodes) == claim.count:
         return _held(view, claim, fact, new_id)
-    if fact is not None and fact.state == "preempted":
-        return _begin_release(view, claim, Reason.PREEMPTED, fact.detail)
     failure = view.observed.failure(claim.id)
     if failure is not None and failure.code in _PERMANENT:
         return _begin_release(view, claim, _PERMANENT[failure.code], failure.text)

@@ -152,7 +152,7 @@ class Books:
             assert isinstance(ask, Ask)
             nearest = self.pool.inventory.never(ask)
             if nearest is not None:
-                found.append((id, nearest.text))
+                found.append((id, nearest.text.removesuffix(".")))
         self.unchecked.clear()
         for id, _ in found:
             self.set(id, None)

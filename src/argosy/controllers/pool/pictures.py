@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Final
 
-from argosy.controllers.pool.asks import queue_of
+from argosy.controllers.pool.asks import ask_of_job, queue_of
 from argosy.controllers.pool.book import WAITING, Books, books_of
-from argosy.controllers.pool.wanted import Wanted
+from argosy.controllers.pool.wanted import Wanted, wanted_of
 from argosy.controllers.pool.words import one_line
 from argosy.controllers.view import View
 from argosy.model.phases import Desired, WorkloadPhase
@@ -44,6 +44,28 @@ def _explain_job(view: View, job: Workload, when: bool) -> Waiting | None:
     if not isinstance(books.known.get(job.id), Ask):
         return None
     return books.pool.explain(job.id, view.now_ms, when=when)
+
+
+def explain_new(view: View, workload: Workload) -> str:
+    """Of a workload that is not in the rows yet: why no state of the machines that it would wait for could ever hold it, with
+    the nearest machine. "" when some could, when it may go elsewhere, and when nothing is known about them."""
+    if workload.cluster_id is not None:
+        cluster = view.rows.workloads.get(workload.cluster_id)
+        if cluster is None or cluster.phase is not WorkloadPhase.RUNNING:
+            return ""
+        books, ask = (
+            books_of(view).of_cluster(view, cluster),
+            ask_of_job(workload, view.rows.tenancy, view.history),
+        )
+    else:
+        wanted = wanted_of(view, workload)
+        if wanted is None or wanted.ask is None or wanted.elsewhere or wanted.unsure:
+            return ""
+        (books, _), ask = books_of(view).owned(view), wanted.ask
+    if not books.machines:
+        return ""
+    nearest = books.pool.inventory.never(ask)
+    return nearest.text.removesuffix(".") if nearest is not None else ""
 
 
 def _of_cluster(view: View, cluster: Workload) -> str:
