@@ -631,6 +631,12 @@ def test_reclaims_end_and_each_lowers_the_largest_shares(
     while waiting and still < len(waiting):
         job = waiting.pop(0)
         leaf, amounts = room.asks[job]
+        givers = set(quotas.givers(leaf, amounts))
+        assert all(
+            room.asks[other][0] in givers
+            for other in room.running
+            if quotas.may_reclaim(leaf, amounts, *room.asks[other])
+        )
         victims = room.victims(job)
         if not victims or room.raises_above(job, victims):
             waiting.append(job)

@@ -145,8 +145,9 @@ class Roster:
             if entry[-1] not in spared
         ]
         rows: list[tuple[Rank, Fraction, _Entry, Victim]] = []
-        for queue, line in self._lines.items():
-            if queue == ask.queue:
+        for queue in quotas.givers(ask.queue, amounts) if self._lines else ():
+            line = self._lines.get(queue)
+            if line is None or queue == ask.queue:
                 continue
             share = quotas.share(queue)
             allowed: dict[tuple[tuple[str, int], ...], bool] = {}

@@ -23,7 +23,7 @@ fair sharing). Siblings have one common denominator, so shares are compared as i
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from fractions import Fraction
 from math import isqrt
 from typing import Final, NamedTuple
@@ -442,6 +442,21 @@ class Quotas:
                 return True
             node = node.parent
 
+    def givers(self, taker: str, amounts: Amounts) -> Iterator[str]:
+        """Queues in which something runs that `may_reclaim` may allow to end for `amounts` in `taker`; of all others it is known that
+        it does not. Whole branches that borrow too little are left out at their top.
+        """
+        child = self.tree.leaf(taker)
+        asked = self.tree.pairs(amounts)
+        change = dict(asked)
+        while child.parent is not None:
+            after = self._share(child, change)
+            kept = self.tree.promises and self.keeps(self.tree.leaf(taker), asked, child)
+            for other in child.parent.children.values():
+                if other is not child and other.running and (kept or after < self._share(other, {})):
+                    yield from _busy_leaves(other)
+            child = child.parent
+
     def may_reclaim_all(self, taker: str, amounts: Amounts, victims: Sequence[str]) -> bool:
         """Whether these holders may be ended together, each asked about after those before it have been refunded."""
         mark = self.mark()
@@ -521,6 +536,14 @@ class Quotas:
             )
         for path in sorted(node.children):
             yield from self._rows(node.children[path], fair)
+
+
+def _busy_leaves(node: Node) -> Iterator[str]:
+    if not node.children:
+        yield node.path.removesuffix(f"/{OWN}")
+    for child in node.children.values():
+        if child.running:
+            yield from _busy_leaves(child)
 
 
 def _decay(ticks: int) -> int:
