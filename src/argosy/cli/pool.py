@@ -308,14 +308,14 @@ def _draw(session: Session, pool: PoolView) -> None:
         legend.append((text, len(text)))
     if any(machine.devices and not machine.open for machine in pool.machines):
         legend.append(("-- takes nothing new", 20))
-    line, at = "", 0
+    told, at = "", 0
     for text, wide in legend:
         if at and at + wide > screen.columns():
-            screen.print(line.rstrip())
-            line, at = "", 0
-        line += text + BETWEEN
+            screen.print(told.rstrip())
+            told, at = "", 0
+        told += text + BETWEEN
         at += wide + len(BETWEEN)
-    screen.print(line.rstrip() if line else "nobody holds anything")
+    screen.print(told.rstrip() if told else "nobody holds anything")
 
 
 @pool.command(

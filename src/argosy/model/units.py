@@ -55,6 +55,8 @@ def parse_milli(text: str | int | float) -> int:
         value = round(float(text) * 1000)
     except (ValueError, OverflowError):
         raise ValueError(f"`{text}` is not a number") from None
+    if value <= 0 < float(text):
+        raise ValueError(f"`{text}` is finer than can be counted: at least 0.001")
     if value <= 0:
         raise ValueError(f"`{text}` must be above 0")
     return value

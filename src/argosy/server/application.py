@@ -27,9 +27,11 @@ from argosy.server.accounts import Accounts
 from argosy.server.budgets import Budgets
 from argosy.server.front import Front, bind
 from argosy.server.handlers import Handlers
+from argosy.server.intake import Intake
 from argosy.server.listeners import render_address
 from argosy.server.log_stream import LogStreams
 from argosy.server.operations import Operations
+from argosy.server.planner import Planner
 from argosy.server.ports import Controllers
 from argosy.server.pricing import Pricing
 from argosy.server.refreshing import Refreshes
@@ -70,20 +72,23 @@ class Application:
         self.refreshes = Refreshes(pricing.refresh)
         self.accounts = Accounts(store, Budgets(state_dir / "budgets.json"), clock)
         tenants = Tenants(store, controllers, clock)
+        intake = Intake(store=store, blobs=blobs, tenants=tenants)
+        planner = Planner(store=store, providers=providers, pricing=pricing, intake=intake)
         operations = Operations(
             store=store,
             providers=providers,
             controllers=controllers,
-            blobs=blobs,
             clock=clock,
             ids=ids,
-            pricing=pricing,
             accounts=self.accounts,
             tenants=tenants,
+            intake=intake,
+            planner=planner,
         )
         handlers = Handlers(
             store=store,
             operations=operations,
+            planner=planner,
             controllers=controllers,
             agents=agents,
             streams=self.streams,

@@ -28,6 +28,7 @@ from argosy.server.front import Handler
 from argosy.server.log_stream import LogStreams, Wish, render_text
 from argosy.server.naming import cluster_called, split_name
 from argosy.server.operations import Operations
+from argosy.server.planner import Planner
 from argosy.server.ports import Controllers
 from argosy.server.pricing import Pricing
 from argosy.server.refreshing import Refreshes
@@ -55,6 +56,7 @@ class Handlers:
         *,
         store: Store,
         operations: Operations,
+        planner: Planner,
         controllers: Controllers,
         agents: AgentDirectory,
         streams: LogStreams,
@@ -70,7 +72,7 @@ class Handlers:
         refreshes: Refreshes,
     ) -> None:
         self._pricing, self._accounts, self._refreshes = pricing, accounts, refreshes
-        self._tenants = tenants
+        self._tenants, self._planner = tenants, planner
         self._store, self._operations, self._controllers = store, operations, controllers
         self._agents, self._streams, self._blobs, self._clock = agents, streams, blobs, clock
         self._state_dir, self._log_file = state_dir, log_file
@@ -154,10 +156,10 @@ class Handlers:
     # -- what users want ----------------------------------------------------------------------------------------------
 
     async def plan(self, exchange: Exchange) -> t.PlanReply:
-        return await self._operations.plan(await exchange.decode(t.PlanRequest), exchange.caller)
+        return await self._planner.plan(await exchange.decode(t.PlanRequest), exchange.caller)
 
     async def plan_pipeline(self, exchange: Exchange) -> t.PipelineReply:
-        return await self._operations.plan_pipeline(await exchange.decode(t.PipelineRequest))
+        return await self._planner.plan_pipeline(await exchange.decode(t.PipelineRequest))
 
     async def launch(self, exchange: Exchange) -> bytes:
         return await self._operations.launch(await exchange.decode(t.LaunchRequest), exchange.caller)
@@ -413,7 +415,7 @@ class Handlers:
     # -- prices -------------------------------------------------------------------------------------------------------
 
     async def gpus(self, exchange: Exchange) -> t.GpuList:
-        offers, _ = await self._operations.quote(Want())
+        offers, _ = await self._planner.quote(Want())
         return await asyncio.to_thread(
             self._pricing.gpus,
             exchange.text("gpu"),
@@ -442,7 +444,7 @@ class Handlers:
         return await self._refreshes.look(exchange.text("provider"), exchange.number("after") or 0)
 
     async def check(self, exchange: Exchange) -> t.CheckReply:
-        findings = await self._operations.check(_CHECK_LIMIT_S)
+        findings = await self._planner.check(_CHECK_LIMIT_S)
         return t.CheckReply(
             findings=tuple(
                 t.DiagnosticView(provider=one.provider, ok=one.ok, what=one.what, hint=one.hint)
@@ -452,7 +454,7 @@ class Handlers:
 
     async def offers(self, exchange: Exchange) -> t.OfferList:
         wanted = exchange.text("gpu").lower()
-        offers, _ = await self._operations.quote(Want())
+        offers, _ = await self._planner.quote(Want())
         return t.OfferList(
             offers=tuple(
                 offer for offer in offers if not wanted or (offer.shape.accelerator or "").lower() == wanted

@@ -15,27 +15,23 @@ import msgspec
 from argosy.api import types as t
 from argosy.api.plans import no_offer
 from argosy.controllers.policies import new_claim
-from argosy.controllers.view import abilities_of
-from argosy.data.blobs import BlobStore
-from argosy.infra.border import BorderError, CredentialsRejected
-from argosy.infra.provider import Diagnostic, Providers, Want
+from argosy.infra.provider import Providers
 from argosy.model.errors import ArgosyError
 from argosy.model.ids import Clock, Ids
-from argosy.model.offer import Capacity, Choice, Offer, Plan, Rejection, waits_for
+from argosy.model.offer import Capacity, Choice, Plan, waits_for
 from argosy.model.phases import ClaimPhase, Desired, WorkloadPhase
 from argosy.model.reasons import Reason
-from argosy.model.resources import Autostop, Resources
+from argosy.model.resources import Autostop
 from argosy.model.rows import Event, Row, Workload
 from argosy.model.task import ClusterSpec, JobSpec, Task
-from argosy.planning import plan, usage_by_provider
-from argosy.planning.deadline import NOT_WEIGHED, wishes_of
+from argosy.planning.deadline import NOT_WEIGHED
 from argosy.server.accounts import Accounts
 from argosy.server.exchange import Caller, encode
+from argosy.server.intake import Intake, render_warnings
 from argosy.server.naming import DEFAULT, cluster_called
+from argosy.server.planner import Planner
 from argosy.server.ports import Controllers
-from argosy.server.pricing import Asked, Pricing
 from argosy.server.refusals import missing, no_cluster, not_covered
-from argosy.server.task_facts import earlier_runs
 from argosy.server.tenancy import Seated, Tenants
 from argosy.store.errors import Conflict, KeyUsed
 from argosy.store.snapshot import Snapshot
@@ -59,146 +55,18 @@ class Operations:
         store: Store,
         providers: Providers,
         controllers: Controllers,
-        blobs: BlobStore,
         clock: Clock,
         ids: Ids,
-        pricing: Pricing,
         accounts: Accounts,
         tenants: Tenants,
+        intake: Intake,
+        planner: Planner,
     ) -> None:
-        self._pricing, self._accounts, self._tenants = pricing, accounts, tenants
+        self._accounts, self._tenants, self._intake, self._planner = accounts, tenants, intake, planner
         self._store, self._providers, self._controllers = store, providers, controllers
-        self._blobs, self._clock, self._ids = blobs, clock, ids
+        self._clock, self._ids = clock, ids
         # Two launches at once must not both plan for the last free device.
         self._planning = asyncio.Lock()
-
-    # -- planning -------------------------------------------------------------------------------------------------
-
-    async def quote(self, want: Want) -> tuple[tuple[Offer, ...], tuple[Rejection, ...]]:
-        """Offers of all providers, asked at once; and who could not answer, as rejections."""
-        offers: list[Offer] = []
-        failed: list[Rejection] = []
-
-        async def ask(name: str) -> None:
-            try:
-                async with asyncio.timeout(_QUOTE_LIMIT_S):
-                    offers.extend(await self._providers.get(name).quote(want))
-            except CredentialsRejected as error:
-                failed.append(Rejection(provider=name, code="credentials", text=str(error)))
-            except TimeoutError:
-                text = f"did not answer within {_QUOTE_LIMIT_S:.0f} s"
-                failed.append(Rejection(provider=name, code="unreachable", text=text))
-            except (BorderError, OSError) as error:
-                failed.append(Rejection(provider=name, code="unreachable", text=str(error)))
-
-        names = sorted(self._providers.all())
-        if len(names) == 1:
-            await ask(names[0])
-        else:
-            await asyncio.gather(*map(ask, names))
-        return self._pricing.own_prices(offers), tuple(failed)
-
-    async def _asked(
-        self, task: Task, *, managed: bool
-    ) -> tuple[tuple[Resources, ...], tuple[Offer, ...], tuple[Rejection, ...]]:
-        """The candidates of the task as places are asked for them, what providers quote, and who could not answer."""
-        wishes = wishes_of(task, managed=managed)
-        offers, failed = await self.quote(Want(resources=wishes, num_nodes=task.num_nodes))
-        return wishes, offers, failed
-
-    async def _plan(
-        self,
-        resources: Sequence[Resources],
-        num_nodes: int,
-        ordered: bool,
-        offers: Sequence[Offer],
-        failed: tuple[Rejection, ...],
-    ) -> Plan:
-        """The seam to `planning`: the same function that the controllers decide with."""
-        snapshot = await self._store.snapshot()
-        names = {row.id: row.name for row in snapshot.workloads.values()}
-        made = plan(
-            resources,
-            num_nodes,
-            offers,
-            abilities=abilities_of(self._providers),
-            usage=usage_by_provider(snapshot.claims.values(), names),
-            ordered=ordered,
-            atlas=self._pricing.atlas(resources),
-        )
-        return msgspec.structs.replace(made, rejected=made.rejected + failed) if failed else made
-
-    async def _ordered(self, task: Task, made: Plan) -> tuple[Plan, str]:
-        """The plan in the order of the task's deadline and objective, and why. Raises `no-offer` for a deadline that nothing meets."""
-        if task.deadline_s is None and task.deadline_at_ms is None and task.objective == Task().objective:
-            return made, ""
-        runs = await earlier_runs(self._store, task)
-        return await asyncio.to_thread(self._pricing.ordered, task, made, runs)
-
-    async def check(self, limit_s: float) -> list[Diagnostic]:
-        """What every provider says of itself, by name; one that does not answer is a finding too."""
-
-        async def ask(name: str) -> list[Diagnostic]:
-            try:
-                async with asyncio.timeout(limit_s):
-                    return list(await self._providers.get(name).check())
-            except TimeoutError:
-                return [Diagnostic(provider=name, ok=False, what=f"did not answer within {limit_s:.0f} s")]
-            except (BorderError, OSError) as error:
-                return [Diagnostic(provider=name, ok=False, what=str(error))]
-
-        answers = await asyncio.gather(*map(ask, sorted(self._providers.all())))
-        return [finding for answer in answers for finding in answer]
-
-    async def plan(self, request: t.PlanRequest, caller: Caller = _NOBODY) -> t.PlanReply:
-        task = await self._prepared(self._checked(request.task, with_files=False), caller)
-        wishes, offers, failed = await self._asked(task, managed=request.managed)
-        made = await self._plan(wishes, task.num_nodes, task.ordered, offers, failed)
-        warnings = _warnings(task)
-        if not request.prices:
-            made, why = await self._ordered(task, await self._explained(task, made, offers))
-            return t.PlanReply(plan=made, warnings=warnings, deadline=why)
-        able, runs = abilities_of(self._providers), await earlier_runs(self._store, task)
-        reply = await asyncio.to_thread(self._pricing.complete, request, made, offers, able, runs)
-        return msgspec.structs.replace(reply, warnings=warnings)
-
-    async def plan_pipeline(self, request: t.PipelineRequest) -> t.PipelineReply:
-        """All stages together. Every stage is planned as if it were alone on the own machines: they run one after another."""
-        from argosy.server.pipelines import STAGES_MAX
-
-        if len(request.tasks) > STAGES_MAX:
-            raise ArgosyError("too-large", f"at most {STAGES_MAX} tasks, these are {len(request.tasks):,}")
-        tasks = [
-            await self._prepared(self._checked(task, with_files=False), _NOBODY) for task in request.tasks
-        ]
-        asked = []
-        for task in tasks:
-            task = msgspec.structs.replace(task, deadline_s=None, deadline_at_ms=None)
-            wishes, offers, failed = await self._asked(task, managed=True)
-            own = await self._plan(wishes, task.num_nodes, task.ordered, offers, failed)
-            asked.append(Asked(task, own, offers, tuple(await earlier_runs(self._store, task))))
-        able = abilities_of(self._providers)
-        reply = await asyncio.to_thread(self._pricing.pipeline, request, asked, able)
-        unweighed = tuple(
-            f"the deadline of `{task.name or number}` is not weighed: a plan of several tasks has no deadlines yet"
-            for number, task in enumerate(tasks, 1)
-            if task.deadline_s is not None or task.deadline_at_ms is not None
-        )
-        return msgspec.structs.replace(
-            reply, warnings=(*_warnings(*tasks, heeded=_PIPELINED_WITH), *unweighed)
-        )
-
-    async def _explained(self, task: Task, made: Plan, offers: Sequence[Offer]) -> Plan:
-        """A plan without choices also says what clouds could do. Raises `no-offer` for what does not exist anywhere.
-
-        An infrastructure that did not answer is told alone: nobody knows what it has.
-        """
-        silent = any(each.code in ("credentials", "unreachable") for each in made.rejected)
-        if made.choices or waits_for(made) or silent:
-            return made
-        return await asyncio.to_thread(
-            self._pricing.explain, task, made, offers, abilities_of(self._providers)
-        )
 
     # -- launch -----------------------------------------------------------------------------------------------------
 
@@ -206,7 +74,7 @@ class Operations:
         """The project's own cluster of that name is reused; one of the same name elsewhere is another."""
         from argosy.spec.names import check_name
 
-        task = await self._prepared(self._checked(request.task, with_files=True), caller)
+        task = await self._intake.task(request.task, caller, with_files=True)
         project, _, name = (request.cluster or "").rpartition("/")
         project = check_name("project", project or request.project or caller.project or DEFAULT)
         if request.cluster is not None:
@@ -224,13 +92,13 @@ class Operations:
             return await self._launch_on(existing, request, task)
         rows = await self._store.snapshot()
         seated = self._tenants.seat(rows, (task,), project=request.project, user=request.user)
-        wishes, offers, failed = await self._asked(task, managed=False)
+        wishes, offers, failed = await self._planner.asked(task, managed=False)
         async with self._planning:
-            made = await self._plan(wishes, task.num_nodes, task.ordered, offers, failed)
+            made = await self._planner.planned(wishes, task.num_nodes, task.ordered, offers, failed)
             waits = waits_for(made)
             if not made.choices and not waits:
-                raise no_offer(task, await self._explained(task, made, offers))
-            made, why = await self._ordered(task, made)
+                raise no_offer(task, await self._planner.explained(task, made, offers))
+            made, why = await self._planner.ordered(task, made)
             await self._accounts.check(made, request.project)
             return await self._launch_new(request, task, made, waits, why, seated)
 
@@ -262,11 +130,12 @@ class Operations:
             autostop=autostop,
             down_when_done=request.down,
         )
+        self._check_room(await self._store.snapshot(), cluster, task)
         puts: list[Row] = [cluster]
         if claimed:
             puts.append(new_claim(self._ids.new("clm"), cluster.id, made.choices, task.num_nodes, now_ms))
         jobs, secrets = await self._jobs(_first_seated(seated), request, cluster, request.setup)
-        warnings = _warnings(task) + seated.warnings
+        warnings = render_warnings(task) + seated.warnings
         warnings += (f"the cluster {waits}",) if not made.choices else ()
         warnings += (why,) if why == NOT_WEIGHED else ()
         reply = t.LaunchReply(
@@ -302,7 +171,7 @@ class Operations:
             cluster_id=cluster.id,
             created=False,
             job=_ref(jobs[0]) if jobs else None,
-            warnings=_warnings(task) + seated.warnings,
+            warnings=render_warnings(task) + seated.warnings,
         )
         puts: list[Row] = [*jobs]
         if changes:
@@ -322,7 +191,7 @@ class Operations:
         """Jobs count in the project that the request names, else in the cluster's."""
         from argosy.spec.names import check_name
 
-        tasks = await self._prepared_all(request.tasks, caller)
+        tasks = await self._intake.tasks(request.tasks, caller)
         named = request.project and check_name("project", request.project)
 
         async def act() -> bytes:
@@ -331,9 +200,12 @@ class Operations:
             fitting = tuple(_fitting(snapshot, cluster, task) for task in tasks)
             project = named or cluster.project
             seated = self._tenants.seat(snapshot, fitting, project=project, user=request.user)
+            self._check_jobs(snapshot, seated, project, cluster)
             asked = msgspec.structs.replace(request, project=project)
             jobs, secrets = await self._jobs(seated, asked, cluster, run_setup=False)
-            reply = t.JobsReply(jobs=tuple(map(_ref, jobs)), warnings=_warnings(*tasks) + seated.warnings)
+            reply = t.JobsReply(
+                jobs=tuple(map(_ref, jobs)), warnings=render_warnings(*tasks) + seated.warnings
+            )
             return await self._commit(jobs, reply, request.key, secrets=secrets, wake=[cluster.id])
 
         return await self._once(request.key, act)
@@ -341,7 +213,7 @@ class Operations:
     async def jobs_launch(self, request: t.JobsLaunchRequest, caller: Caller = _NOBODY) -> bytes:
         from argosy.spec.names import check_name
 
-        tasks = await self._prepared_all(request.tasks, caller)
+        tasks = await self._intake.tasks(request.tasks, caller)
         project = check_name("project", request.project or caller.project or DEFAULT)
         asked = msgspec.structs.replace(request, project=project)
 
@@ -350,20 +222,50 @@ class Operations:
             seated = self._tenants.seat(rows, tasks, project=project, user=request.user)
             weighed: set[str] = set()
             for task in {_planned_as(task): task for task in tasks}.values():
-                wishes, offers, failed = await self._asked(task, managed=True)
-                made = await self._plan(wishes, task.num_nodes, task.ordered, offers, failed)
+                wishes, offers, failed = await self._planner.asked(task, managed=True)
+                made = await self._planner.planned(wishes, task.num_nodes, task.ordered, offers, failed)
                 unsure = failed or waits_for(made)
                 if not made.choices and not unsure:
-                    raise no_offer(task, await self._explained(task, made, offers))
-                made, why = await self._ordered(task, made)
+                    raise no_offer(task, await self._planner.explained(task, made, offers))
+                made, why = await self._planner.ordered(task, made)
                 weighed.add(why)
                 await self._accounts.check(made, project)
+            self._check_jobs(rows, seated, project, None)
             jobs, secrets = await self._jobs(seated, asked, None, run_setup=True)
-            warnings = _warnings(*tasks) + seated.warnings + tuple(sorted(weighed & {NOT_WEIGHED}))
+            warnings = render_warnings(*tasks) + seated.warnings + tuple(sorted(weighed & {NOT_WEIGHED}))
             reply = t.JobsReply(jobs=tuple(map(_ref, jobs)), warnings=warnings)
             return await self._commit(jobs, reply, request.key, secrets=secrets)
 
         return await self._once(request.key, act)
+
+    def _check_jobs(self, rows: Snapshot, seated: Seated, project: str, cluster: Workload | None) -> None:
+        """Raises `no-offer` for a task that no state of the machines could ever hold."""
+        now_ms = self._clock.now_ms()
+        for task, queue in {
+            (_planned_as(task), queue): (task, queue)
+            for task, queue in zip(seated.tasks, seated.queues, strict=True)
+        }.values():
+            job = Workload(
+                id="new",
+                kind="job",
+                name=task.name or "",
+                spec=JobSpec(task=task, managed=cluster is None),
+                project=project,
+                queue=queue,
+                cluster_id=cluster.id if cluster is not None else None,
+                created_ms=now_ms,
+            )
+            self._check_room(rows, job, task)
+
+    def _check_room(self, rows: Snapshot, workload: Workload, task: Task) -> None:
+        never = self._controllers.explain_new(rows, workload)
+        if never:
+            name = f"task `{task.name}`" if task.name else "the task"
+            raise ArgosyError(
+                "no-offer",
+                f"{name} can never start: {never.removeprefix('It can never start: ')}",
+                hint="ask for less; `argosy pool top` shows the machines, `argosy launch --dryrun` what else exists",
+            )
 
     async def _jobs(
         self,
@@ -523,67 +425,6 @@ class Operations:
             raise no_cluster(name, await self._store.snapshot())
         return cluster
 
-    async def _prepared(self, task: Task, caller: Caller) -> Task:
-        """With its presets. Raises `not-found`, `forbidden`."""
-        return self._tenants.prepared(await self._store.snapshot(), task, caller)
-
-    async def _prepared_all(self, tasks: Sequence[Task], caller: Caller) -> tuple[Task, ...]:
-        rows = await self._store.snapshot()
-        return tuple(self._tenants.prepared(rows, task, caller) for task in self._checked_all(tasks))
-
-    def _checked_all(self, tasks: Sequence[Task]) -> tuple[Task, ...]:
-        if not tasks:
-            raise ArgosyError("usage", "no task is given")
-        if len(tasks) > _TASKS_MAX:
-            raise ArgosyError("too-large", f"at most {_TASKS_MAX:,} tasks at once, these are {len(tasks):,}")
-        return tuple(
-            self._checked(task, with_files=True, where=f"tasks[{i}]") for i, task in enumerate(tasks)
-        )
-
-    def _checked(self, task: Task, *, with_files: bool, where: str = "task") -> Task:
-        """What a client of ours never sends, and others may. Raises `spec-invalid`, `conflict` (files are missing)."""
-        # Here, not above: it brings the parser of YAML along, which a server needs to answer nothing else.
-        from argosy.spec.names import check_name, parse_variable
-
-        if task.name:
-            check_name("task", task.name)
-        wrong = ""
-        if not 1 <= task.num_nodes <= 10_000:
-            wrong = f"num_nodes is {task.num_nodes}: at least 1"
-        elif not task.resources:
-            wrong = "resources has no candidate"
-        elif task.grace_s < 0 or any(
-            each is not None and each <= 0
-            for each in (task.max_duration_s, task.deadline_s, task.estimated_s)
-        ):
-            wrong = "a duration is below 0"
-        elif not 0 <= task.progress_milli <= 1000:
-            wrong = f"progress_milli is {task.progress_milli}: 0 to 1000"
-        elif task.objective not in ("cost", "time", "carbon"):
-            wrong = f"objective is `{task.objective}`: cost, time or carbon"
-        if wrong:
-            raise ArgosyError("spec-invalid", wrong, where=where)
-        for name in (*task.envs, *task.secrets):
-            try:
-                parse_variable(name)
-            except ValueError as error:
-                raise ArgosyError("spec-invalid", str(error), where=where) from None
-        if with_files:
-            self._check_files(task, where)
-        return task
-
-    def _check_files(self, task: Task, where: str) -> None:
-        trees = [("workdir", task.workdir_tree)] if task.workdir_tree else []
-        trees += [(mount.target, mount.tree) for mount in task.file_mounts if mount.tree]
-        for target, digest in trees:
-            if digest and not self._blobs.has_tree(digest):
-                raise ArgosyError(
-                    "conflict",
-                    f"the files of `{target}` are not on the server",
-                    hint="repeat the command: it uploads them",
-                    where=where,
-                )
-
     # -- writing ----------------------------------------------------------------------------------------------------
 
     async def _once(self, key: str, act: Callable[[], Awaitable[bytes]]) -> bytes:
@@ -680,11 +521,6 @@ def _first_seated(seated: Seated) -> Seated:
 
 def _ref(job: Workload) -> t.JobRef:
     return t.JobRef(id=job.id, number=job.number, name=job.name)
-
-
-def _warnings(*tasks: Task, heeded: frozenset[str] = frozenset()) -> tuple[str, ...]:
-    fields = sorted({field for task in tasks for field in task.not_executed} - heeded)
-    return tuple(f"`{field}` is accepted and does nothing yet" for field in fields)
 
 
 def _planned_as(task: Task) -> tuple[object, ...]:

@@ -10,6 +10,7 @@ from argosy.model.facts import NodeFacts, RankFact
 from argosy.store.snapshot import Snapshot
 
 if TYPE_CHECKING:
+    from argosy.model.rows import Workload
     from argosy.model.tenancy import QueueUsage
     from argosy.planning.availability import Memory
     from argosy.planning.pool.ask import Waiting
@@ -44,6 +45,10 @@ class Controllers(Protocol):
 
     def explain(self, rows: Snapshot, workload_id: str) -> Waiting | None:
         """Why a queued cluster or job does not start now; None when it waits for no pool."""
+
+    def explain_new(self, rows: Snapshot, workload: Workload) -> str:
+        """Why no state of the machines that a workload, not in the rows yet, would wait for could ever hold it; "" when some
+        could, or when it may go elsewhere."""
 
     def pools(self, rows: Snapshot) -> Sequence[PoolPicture]:
         """Every pool: the owned machines of each provider first, then the nodes of clusters, by name."""

@@ -305,7 +305,7 @@ class Tenants:
             place = "/".join(part for part in (offer.provider, offer.region, offer.zone) if part)
             machines = ", ".join(sorted({each.node_id for each in claim.placements}))
             lines.append(f"it has {claim.count} node{'s' if claim.count > 1 else ''} of {place}")
-            if machines:
+            if machines and machines != place:
                 lines.append(f"on {machines}")
             if claim.detail:
                 lines.append(claim.detail)

@@ -25,7 +25,7 @@ from argosy.infra.system import SystemClock, SystemIds
 from argosy.model.facts import ClaimFact
 from argosy.model.ids import Clock
 from argosy.model.offer import Offer
-from argosy.model.rows import Claim, Node
+from argosy.model.rows import Claim, Node, Workload
 from argosy.model.tenancy import QueueUsage
 from argosy.planning.availability import Memory
 from argosy.planning.pool.ask import Waiting
@@ -43,7 +43,7 @@ T = TypeVar("T")
 
 
 class IdleControllers:
-    """Notes who was woken. `whys`, `pictures` and `usage` are what it says about pools."""
+    """Notes who was woken. `whys`, `never`, `pictures` and `usage` are what it says about pools."""
 
     def __init__(self) -> None:
         self.observed = Facts()
@@ -51,6 +51,7 @@ class IdleControllers:
         self.refreshed = 0
         self.memory = Memory()
         self.whys: dict[str, Waiting] = {}
+        self.never = ""
         self.pictures: list[PoolPicture] = []
         self.usage: list[QueueUsage] = []
 
@@ -65,6 +66,9 @@ class IdleControllers:
 
     def explain(self, rows: Snapshot, workload_id: str) -> Waiting | None:
         return self.whys.get(workload_id)
+
+    def explain_new(self, rows: Snapshot, workload: Workload) -> str:
+        return self.never
 
     def pools(self, rows: Snapshot) -> Sequence[PoolPicture]:
         return self.pictures

@@ -82,7 +82,15 @@ def _start(view: View, cluster: Workload, new_id: NewId) -> list[Action]:
             started_ms=cluster.started_ms or view.now_ms,
             active_ms=view.now_ms,
         )
-        return [Put(changed), event(view, cluster.id, "running", f"{claim.count} node(s) are ready")]
+        return [
+            Put(changed),
+            event(
+                view,
+                cluster.id,
+                "running",
+                "1 node is ready" if claim.count == 1 else f"{claim.count} nodes are ready",
+            ),
+        ]
     return []
 
 

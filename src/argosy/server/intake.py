@@ -1,0 +1,95 @@
+"""Tasks as clients send them: what a client of ours never sends is refused, and presets are put in."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Final
+
+from argosy.data.blobs import BlobStore
+from argosy.model.errors import ArgosyError
+from argosy.model.task import Task
+from argosy.server.exchange import Caller
+from argosy.server.tenancy import Tenants
+from argosy.store.store import Store
+
+_TASKS_MAX: Final = 20_000
+
+
+class Intake:
+    """Looks at every task before anything is planned or written."""
+
+    def __init__(self, *, store: Store, blobs: BlobStore, tenants: Tenants) -> None:
+        self._store, self._blobs, self._tenants = store, blobs, tenants
+
+    async def task(self, task: Task, caller: Caller, *, with_files: bool) -> Task:
+        """Checked, and with its presets. Raises `spec-invalid`, `conflict` (files are missing), `not-found`, `forbidden`."""
+        return self._tenants.prepared(
+            await self._store.snapshot(), self._checked(task, with_files=with_files), caller
+        )
+
+    async def tasks(self, tasks: Sequence[Task], caller: Caller) -> tuple[Task, ...]:
+        rows = await self._store.snapshot()
+        return tuple(self._tenants.prepared(rows, task, caller) for task in self._checked_all(tasks))
+
+    def _checked_all(self, tasks: Sequence[Task]) -> tuple[Task, ...]:
+        if not tasks:
+            raise ArgosyError("usage", "no task is given")
+        if len(tasks) > _TASKS_MAX:
+            raise ArgosyError("too-large", f"at most {_TASKS_MAX:,} tasks at once, these are {len(tasks):,}")
+        return tuple(
+            self._checked(task, with_files=True, where=f"tasks[{i}]") for i, task in enumerate(tasks)
+        )
+
+    def _checked(self, task: Task, *, with_files: bool, where: str = "task") -> Task:
+        """What a client of ours never sends, and others may. Raises `spec-invalid`, `conflict` (files are missing)."""
+        # Here, not above: it brings the parser of YAML along, which a server needs to answer nothing else.
+        from argosy.spec.names import check_name, parse_variable
+
+        if task.name:
+            check_name("task", task.name)
+        wrong = ""
+        if not 1 <= task.num_nodes <= 10_000:
+            wrong = f"num_nodes is {task.num_nodes}: at least 1"
+        elif not task.resources:
+            wrong = "resources has no candidate"
+        elif task.grace_s < 0 or any(
+            each is not None and each <= 0
+            for each in (task.max_duration_s, task.deadline_s, task.estimated_s)
+        ):
+            wrong = "a duration is below 0"
+        elif not 0 <= task.progress_milli <= 1000:
+            wrong = f"progress_milli is {task.progress_milli}: 0 to 1000"
+        elif task.objective not in ("cost", "time", "carbon"):
+            wrong = f"objective is `{task.objective}`: cost, time or carbon"
+        if wrong:
+            raise ArgosyError("spec-invalid", wrong, where=where)
+        for name in (*task.envs, *task.secrets):
+            try:
+                parse_variable(name)
+            except ValueError as error:
+                raise ArgosyError("spec-invalid", str(error), where=where) from None
+        if with_files:
+            self._check_files(task, where)
+        return task
+
+    def _check_files(self, task: Task, where: str) -> None:
+        trees = [("workdir", task.workdir_tree)] if task.workdir_tree else []
+        trees += [(mount.target, mount.tree) for mount in task.file_mounts if mount.tree]
+        for target, digest in trees:
+            if digest and not self._blobs.has_tree(digest):
+                raise ArgosyError(
+                    "conflict",
+                    f"the files of `{target}` are not on the server",
+                    hint="repeat the command: it uploads them",
+                    where=where,
+                )
+
+
+def render_warnings(*tasks: Task, heeded: frozenset[str] = frozenset()) -> tuple[str, ...]:
+    """What a task says that nothing heeds yet.
+
+    >>> render_warnings(Task(not_executed=("inputs",)))
+    ('`inputs` is accepted and does nothing yet',)
+    """
+    fields = sorted({field for task in tasks for field in task.not_executed} - heeded)
+    return tuple(f"`{field}` is accepted and does nothing yet" for field in fields)
