@@ -320,6 +320,12 @@ def test_drawings_are_written(argosy: CommandLine) -> None:
     )
 
 
+def test_what_is_wrong_with_machines_is_told(argosy: CommandLine, server: FakeServer) -> None:
+    server.pools = (msgspec.structs.replace(POOL, warnings=("rack r1 of machine dgx-1 lies in block b2",)),)
+    for words in (("pool",), ("pool", "map")):
+        assert argosy(*words).err == "warning: rack r1 of machine dgx-1 lies in block b2\n"
+
+
 def test_groups_and_presets(argosy: CommandLine, server: FakeServer) -> None:
     assert argosy.good("pool", "groups").startswith("No groups: ")
     assert argosy.good("pool", "presets").startswith("No presets. ")

@@ -331,14 +331,15 @@ def render_svg(pools: Sequence[PoolView], *, now_ms: int) -> str:
 def render_html(pools: Sequence[PoolView], *, now_ms: int) -> str:
     """A page of its own with the drawing, and who waits below it."""
     drawing = render_svg(pools, now_ms=now_ms)
-    waiting = "".join(_waiting_table(pool, now_ms) for pool in pools if pool.waiting)
+    warned = "".join(f"<p>warning: {escape(text)}</p>\n" for pool in pools for text in pool.warnings)
+    waiting = warned + "".join(_waiting_table(pool, now_ms) for pool in pools if pool.waiting)
     return (
         '<!doctype html>\n<html lang="en"><head><meta charset="utf-8"><meta name="viewport" '
         'content="width=device-width, initial-scale=1"><title>Argosy pool</title>\n<style>\n'
         "  :root { color-scheme: light dark; }\n"
         "  body { margin: 0; padding: 16px; background: #ffffff; color: #1c2430; font-family: system-ui, sans-serif; }\n"
         "  @media (prefers-color-scheme: dark) { body { background: #12161c; color: #e7ebf0; } }\n"
-        "  .scroll { overflow-x: auto; } h2 { font-size: 15px; margin: 20px 16px 6px; }\n"
+        "  .scroll { overflow-x: auto; } p { margin: 8px 16px; } h2 { font-size: 15px; margin: 20px 16px 6px; }\n"
         "  table { border-collapse: collapse; margin: 0 16px; font-size: 13px; }\n"
         "  th, td { text-align: left; padding: 4px 14px 4px 0; border-bottom: 1px solid #8884;"
         " vertical-align: top; }\n  td.number { text-align: right; }\n"

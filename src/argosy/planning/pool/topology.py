@@ -64,7 +64,7 @@ class Domains:
         if others and others != {len(path)}:
             raise ArgosyError(
                 "spec-invalid",
-                f"machine {who} names {len(path)} levels of the topology ({'/'.join(path)}), others name {min(others)}",
+                f"machine {who} names {len(path)} level{'s' if len(path) > 1 else ''} of the topology ({'/'.join(path)}), others name {min(others)}",
                 hint="Give all machines of a pool the same levels, the widest first (block, rack, leaf), or none at all.",
             )
         for depth in range(1, len(path)):
