@@ -329,6 +329,14 @@ class Keeps:
                     return True
         return False
 
+    def touches(self, placements: Sequence[Placement]) -> bool:
+        """Whether any reservation is on these machines. Where none is, these books say what today's say."""
+        return any(placement.node_id in self._nodes for placement in placements)
+
+    def counts(self, queue: str) -> bool:
+        """Whether a reservation waits for a limit above this queue."""
+        return any(_counts(queue, scope) for scope in self._scopes)
+
     def refuses(self, placements: Sequence[Placement], ends_ms: int | None) -> bool:
         """Whether it would sit on a device whose rest could not be kept otherwise."""
         if not self._spoiled:

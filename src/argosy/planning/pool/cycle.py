@@ -32,12 +32,16 @@ if TYPE_CHECKING:
 
 LARGE_POOL: Final = 512  # machines; above, fewer reservations are worked out
 RESERVATIONS_LARGE: Final = 8
-LOOKS_MAX: Final = 500  # asks of a cycle that are looked at behind reservations
+LOOKS_MAX: Final = 2000  # asks of a cycle that are looked at behind reservations
+LOOKS_LARGE: Final = 500
 ATTEMPTS_MAX: Final = 64  # asks of a cycle for which victims are sought
 
 
 COMES_BACK_MS: Final = 60_000  # so long the new place of a job that was moved is kept for it
 NEVER_MS: Final = 1 << 62
+PROMISE_MS: Final = (
+    60_000  # in a large pool: so long a reservation stands before an earlier time is looked for
+)
 
 
 class Seat(NamedTuple):
@@ -73,8 +77,14 @@ class Cycle:
         self.over_before: dict[
             int, int
         ] = {}  # by class: nobody who would run until then fits beside the reservations
-        large = len(pool.inventory.machines()) > LARGE_POOL
-        self.reservations_max = RESERVATIONS_LARGE if large else RESERVATIONS_MAX
+        self.to_come: list[Ask] = []  # of `standing`: who has not been looked at yet
+        self.behind: list[
+            tuple[Ask, Seated]
+        ] = []  # starts that `soon` does not know yet: no reservation is on their machines
+        self.large = len(pool.inventory.machines()) > LARGE_POOL
+        self.reservations_max = RESERVATIONS_LARGE if self.large else RESERVATIONS_MAX
+        self.looks_max = LOOKS_LARGE if self.large else LOOKS_MAX
+        self.standing = self._standing() if self.large else {}
 
     def run(self) -> Decision:
         pool = self.pool
@@ -108,7 +118,7 @@ class Cycle:
         for ask_id, seat in list(pool.seats.items()):
             if seat.passing:
                 del pool.seats[ask_id]
-                pool.order.add(seat.ask)
+                pool.wait(seat.ask)
                 continue
             if seat.gone and ask_id not in pool.held:
                 if seat.gone_ms is None:
@@ -119,13 +129,13 @@ class Cycle:
             if not self._keep_seat(ask_id, seat):
                 del pool.seats[ask_id]
                 if not seat.gone:
-                    pool.order.add(seat.ask)
+                    pool.wait(seat.ask)
         for ask_id in dict.fromkeys(pool.leaving_for.values()):  # after a restart: they leave for somebody
             ask = pool.order.get(ask_id)
             if ask is not None and ask.not_before_ms <= self.now_ms:
                 seated = self._seat_in(WhatIf(self.soon, pool.quotas), ask)
                 if seated is not None:
-                    pool.order.remove(ask_id)
+                    pool.wait_no_more(ask_id)
                     self._give_seat(ask, Room((), seated))
         for ask_id, seat in list(pool.seats.items()):
             if seat.gone or seat.ask.not_before_ms > self.now_ms:
@@ -222,11 +232,13 @@ class Cycle:
             if found is not None:
                 self._start(ask, found, self._why(ask))
                 heads.started(ask)
+                pool.shortest.remove(ask.id)
                 continue
             room = self._make_room(ask, kind, reason)
             if room is not None:
                 self._give_seat(ask, room)
                 heads.started(ask)
+                pool.shortest.remove(ask.id)
                 continue
             if not self._could_ever(ask, kind):
                 heads.skip_here(ask)  # who can never start holds nobody back
@@ -266,21 +278,27 @@ class Cycle:
                 reason = "quota"
                 continue
             if self.soon is not None or self.keeps is not None or self.unkept:
-                placements = self._beside(variant, ends_ms, kind.number)
+                placements = self._beside(variant, placements, ends_ms, kind.number)
                 if placements is None or self._is_promised(ask.queue, variant.amounts, ends_ms):
                     reason = "kept"
                     continue
             return Seated(variant.need, placements, self._amounts(variant, placements, ask)), ""
         return None, reason
 
-    def _beside(self, variant: Variant, ends_ms: int | None, kind: int) -> tuple[Placement, ...] | None:
-        """A place that is free today, soon, and beside all reservations that it touches."""
+    def _beside(
+        self, variant: Variant, today: tuple[Placement, ...], ends_ms: int | None, kind: int
+    ) -> tuple[Placement, ...] | None:
+        """A place that is free today, soon, and beside all reservations that it touches. `today`: the best that is free today."""
         pool = self.pool
-        keeps = self._keeps()
         failed = self.over_before.get(kind)
         last = NEVER_MS if ends_ms is None else ends_ms
-        if failed is not None and last >= failed:
+        if failed is not None and last >= failed and not self.unkept:
             return None
+        keeps = self.keeps if self.keeps is not None and not self.unkept else self._keeps()
+        if not pool.seats and not pool.leaving_for and not keeps.touches(today):
+            return today
+        if self.behind:
+            self._catch_up()
         if len(keeps.heeded(ends_ms)) == len(keeps.all):
             placements = pool.inventory.find(variant.ask, within=self.soon)
         else:
@@ -357,11 +375,20 @@ class Cycle:
         pool.inventory.take(ask.id, seated.need, seated.placements)
         pool.quotas.charge(ask.id, ask.queue, seated.amounts)
         if self.keeps is not None:
-            self.keeps.started(ask.id, ask.queue, seated, self._ends_ms(ask))
+            self.behind.append((ask, seated))
+            if self.keeps.counts(ask.queue) or self.keeps.touches(seated.placements):
+                self._catch_up()
         elif self.soon is not None:
             self.soon.take(ask.id, seated.need, seated.placements)
         pool.enter(Held(running, seated, rate_of(seated.need, ask.num_nodes)))
         self.starts.append(Start(ask_id=ask.id, placements=seated.placements, why=why))
+
+    def _catch_up(self) -> None:
+        """The books with reservations learn what has started."""
+        assert self.keeps is not None
+        for ask, seated in self.behind:
+            self.keeps.started(ask.id, ask.queue, seated, self._ends_ms(ask))
+        self.behind.clear()
 
     def _why(self, ask: Ask) -> str:
         keeps = self.keeps.all if self.keeps is not None else ()
@@ -392,19 +419,35 @@ class Cycle:
         self.headed.add(ask.queue)
         count = len(self.unkept) + (len(self.keeps.all) if self.keeps is not None else 0)
         room_for_more = count < self.reservations_max
+        if self.standing and room_for_more and ask.id not in self.standing:
+            # Slots of those who have a promise: only who is more urgent comes before them.
+            to_come = [each for each in self.to_come if ask.urgency >= each.urgency]
+            room_for_more = count + len(to_come) < self.reservations_max
         if room_for_more and (first or conservative) and self.policy.backfill != "none":
             self.unkept.append(ask)
+            self.to_come = [each for each in self.to_come if each.id != ask.id]
         if self.policy.backfill == "none":
             heads.close(ask)
+        elif reason == "kept" and not (conservative and room_for_more) and self._all_too_long(ask):
+            if room_for_more:
+                heads.skip_here(ask)
+            else:
+                heads.skip_class(ask)
         elif reason == "kept" or (conservative and room_for_more):
             # Another of its class may be over sooner, or is to have a reservation, too.
             self.looks += 1
-            if self.looks > LOOKS_MAX:
+            if self.looks > self.looks_max:
                 heads.skip_class(ask)
         elif reason == "quota" or room_for_more or self._may_make_room():
             heads.skip_here(ask)
         else:
             heads.skip_class(ask)
+
+    def _all_too_long(self, ask: Ask) -> bool:
+        """Whether nobody of its class is over before the reservations that stand in the way of all that are so long."""
+        number = self.pool.order.shape(ask)
+        failed = self.over_before.get(number)
+        return failed is not None and self.now_ms + self.pool.shortest.of(number) * 1000 >= failed
 
     def _keeps(self) -> Keeps:
         """The books with reservations, those that were put off included."""
@@ -413,11 +456,15 @@ class Cycle:
             self.soon = pool.inventory.copy()
         if self.keeps is None:
             self.keeps = Keeps(WhatIf(self.soon, pool.quotas), pool.neighbour, pool.scope_of)
+        if self.behind:
+            self._catch_up()
         for ask in self.unkept:
             releases = self._releases()
             promised = pool.promised.get(ask.id)
-            place = partial(self._seat_in, ask=ask, first=promised[1] if promised is not None else None)
-            found = self.keeps.earliest(ask, releases, place, self.now_ms)
+            found = self.standing.get(ask.id)
+            if found is None:
+                place = partial(self._seat_in, ask=ask, first=promised[1] if promised is not None else None)
+                found = self.keeps.earliest(ask, releases, place, self.now_ms)
             if found is not None:
                 at_ms, seated = found
                 length_s = expected_s(ask)
@@ -426,6 +473,24 @@ class Cycle:
                 self.over_before.clear()
         self.unkept.clear()
         return self.keeps
+
+    def _standing(self) -> dict[str, tuple[int, Seated]]:
+        """Promises of earlier cycles that hold on: where they were made they may still be kept. In a large pool the search for an earlier
+        time costs more than it brings, so it waits until `PROMISE_MS` have passed, or the moment has come."""
+        pool = self.pool
+        if self.now_ms - pool.promised_ms >= PROMISE_MS:
+            pool.promised_ms = self.now_ms
+            return {}
+        machines = pool.inventory.machines()
+        found = {}
+        for ask_id, (at_ms, seated) in pool.promised.items():
+            ask = pool.order.get(ask_id)
+            if ask is None or at_ms <= self.now_ms:
+                continue
+            if all((m := machines.get(p.node_id)) is not None and m.open for p in seated.placements):
+                found[ask_id] = at_ms, seated
+                self.to_come.append(ask)
+        return found
 
     def _releases(self) -> list[Release]:
         pool = self.pool
@@ -526,6 +591,8 @@ class Cycle:
         pool = self.pool
         if self.soon is None:
             self.soon = pool.inventory.copy()
+        if self.behind:
+            self._catch_up()
         queues = {queue.path: queue for queue in pool.tenancy.queues}
         for victim in room.victims:
             held = victim.held

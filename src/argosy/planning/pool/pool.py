@@ -38,6 +38,7 @@ from argosy.planning.pool.preempt import Roster
 from argosy.planning.pool.quota import Quotas, amounts_of
 from argosy.planning.pool.whatif import Held, Seated, rate_of
 
+FOREVER_S: Final = 1 << 40
 FORECAST_MAX: Final = 64  # asks of which the time of their start is told
 
 
@@ -59,6 +60,31 @@ class AskClass:
         self.variants = variants
         self.could_ever: bool | None = None  # on these machines; None: not looked at yet
         self.blocked = [-1] * len(variants)  # version of the inventory in which it did not fit; -1: not known
+
+
+class Shortest:
+    """The expected lengths of the waiting asks, by class: where the shortest is too long, all are."""
+
+    def __init__(self) -> None:
+        self._lengths: dict[int, list[int]] = {}
+        self._of: dict[str, tuple[int, int]] = {}
+
+    def add(self, ask: Ask, number: int) -> None:
+        self.remove(ask.id)
+        length_s = expected_s(ask)
+        entry = self._of[ask.id] = number, FOREVER_S if length_s is None else length_s
+        insort(self._lengths.setdefault(number, []), entry[1])
+
+    def remove(self, ask_id: str) -> None:
+        entry = self._of.pop(ask_id, None)
+        if entry is not None:
+            lengths = self._lengths[entry[0]]
+            del lengths[bisect_left(lengths, entry[1])]
+
+    def of(self, number: int) -> int:
+        """In seconds."""
+        lengths = self._lengths.get(number)
+        return lengths[0] if lengths else FOREVER_S
 
 
 class _Told:
@@ -88,11 +114,13 @@ class Pool:
         self.inventory = Inventory(machines)
         self.quotas = Quotas(tenancy, self.inventory.capacity(), owner=owner)
         self.order = Order()
+        self.shortest = Shortest()
         self.held: dict[str, Held] = {}
         self.leaving_for: dict[str, str] = {}  # what is being ended → for whom; "": for nobody here
         self.seats: dict[str, Seat] = {}
         self.reservations: tuple[Reservation, ...] = ()
         self.promised: dict[str, tuple[int, Seated]] = {}  # what they promise: when, and where
+        self.promised_ms = -(1 << 62)  # when earlier times were last looked for (large pools)
         self.epoch = 0  # grows with every event
         self._cycled = -1  # epoch after the last cycle
         self._wake_ms: int | None = None
@@ -136,13 +164,13 @@ class Pool:
                 self.epoch += 1
                 return
             del self.seats[ask.id]
-        self.order.add(ask)
+        self.wait(ask)
         self.epoch += 1
 
     def withdraw(self, ask_id: str) -> None:
         """It does not wait any more; absent is fine. Who is already leaving for it leaves."""
         if ask_id in self.order:
-            self.order.remove(ask_id)
+            self.wait_no_more(ask_id)
             self.epoch += 1
         if self.seats.pop(ask_id, None) is not None:
             self.epoch += 1
@@ -157,7 +185,7 @@ class Pool:
         if old is not None and old.running == running:
             return
         self.epoch += 1
-        self.order.remove(job_id)
+        self.wait_no_more(job_id)
         self.seats.pop(job_id, None)
         if running.leaving:
             self.leaving_for[job_id] = leaving_for or self.leaving_for.get(job_id, "")
@@ -211,6 +239,14 @@ class Pool:
         self.epoch += 1
 
     # --- books
+
+    def wait(self, ask: Ask) -> None:
+        self.order.add(ask)
+        self.shortest.add(ask, self.order.shape(ask))
+
+    def wait_no_more(self, ask_id: str) -> None:
+        self.order.remove(ask_id)
+        self.shortest.remove(ask_id)
 
     def enter(self, held: Held) -> None:
         self.held[held.id] = held
