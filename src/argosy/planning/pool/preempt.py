@@ -209,17 +209,33 @@ def make_room(
             end(victim)
         seated = seat()
         if seated is not None:
-            return _fill_back([v for v in likely if v.held.id in ended], seated, seat, books)
-        books.rollback(start)
-        start = books.mark()
-        ended.clear()
-        found = books.shortest(len(victims), lambda at: end(victims[at]), seat, at_least=at_least)
-        if found is None:
-            return None
-        count, seated = found
-        return _fill_back([v for v in victims[:count] if v.held.id in ended], seated, seat, books)
+            room = _fill_back([v for v in likely if v.held.id in ended], seated, seat, books)
+        else:
+            books.rollback(start)
+            start = books.mark()
+            ended.clear()
+            found = books.shortest(len(victims), lambda at: end(victims[at]), seat, at_least=at_least)
+            if found is None:
+                return None
+            count, seated = found
+            room = _fill_back([v for v in victims[:count] if v.held.id in ended], seated, seat, books)
     finally:
         books.rollback(start)
+    return room if _is_right(ask, amounts, room.victims, books.quotas) else None
+
+
+def _is_right(ask: Ask, amounts: Amounts, victims: Sequence[Victim], quotas: Quotas) -> bool:
+    """Whether those who are left may still be reclaimed. Who was let go may have been what made the others fair game, and
+    would take their place again at once: two jobs could take turns for ever."""
+    mark = quotas.mark()
+    try:
+        for victim in victims:
+            if victim.kind == "preempt":
+                quotas.refund(victim.held.id)
+        reclaimed = [victim.held.id for victim in victims if victim.kind == "reclaim"]
+        return quotas.may_reclaim_all(ask.queue, amounts, reclaimed)
+    finally:
+        quotas.rollback(mark)
 
 
 def _fill_back(chosen: list[Victim], seated: Seated, seat: Seat, books: WhatIf) -> Room:
