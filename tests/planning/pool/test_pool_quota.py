@@ -9,10 +9,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from argosy.model.errors import ArgosyError
+from argosy.model.facts import Device
 from argosy.model.resources import Resources
 from argosy.model.tenancy import Amounts, Group, Preset, Queue, SharePolicy, Tenancy
-from argosy.planning.pool.ask import Need
+from argosy.planning.pool.ask import Ask, Machine, Need
 from argosy.planning.pool.fair import by_weight, divide, fair_shares
+from argosy.planning.pool.pool import Pool
 from argosy.planning.pool.quota import Quotas, amounts_of, check_tenancy, leaf_of
 
 G = 1000
@@ -696,6 +698,37 @@ def test_nobody_is_ended_only_to_make_another_fair_game() -> None:
     assert room.quotas.may_reclaim_all(leaf, amounts, ["j1", "j3"])
     assert not room.quotas.may_reclaim_all(leaf, amounts, ["j3"])
     assert room.victims("j0") == []
+
+
+def test_two_jobs_of_one_queue_do_not_take_turns_in_a_pool() -> None:
+    """The same in a whole pool: what is evicted waits again, and after some cycles nothing moves any more."""
+    queues = (
+        Queue(path="a", guaranteed={"gpus": 4 * G}),
+        Queue(path="b", deserved={"cpus": 1000, "gpus": 2 * G}),
+    )
+    tenancy = Tenancy(queues=queues, policy=AT_ONCE)
+    cards = tuple(Device(index=n, model="L4", memory_bytes=1 << 34) for n in range(12))
+    pool = Pool(tenancy, machines=[Machine(id="m", cpus_milli=12_000, devices=cards)])
+    wishes = [("b/x/v", 0, 3), ("b/y/u", 1, 0), ("b/y/u", 4, 0), ("b/x/u", 4, 1)]
+    asks = {
+        f"j{n}": Ask(
+            id=f"j{n}", queue=leaf, number=n, preemptible=True, needs=(Need(gpu_milli=g * G, cpus_milli=c * 1000),)
+        )
+        for n, (leaf, g, c) in enumerate(wishes)
+    }  # fmt: skip
+    for each in asks.values():
+        pool.submit(each)
+    moves = [pool.cycle(0)]
+    for now_ms in range(60_000, 3_000_000, 60_000):
+        moves.append(pool.cycle(now_ms))
+        for evict in moves[-1].evictions:
+            pool.ended(evict.job_id)
+            pool.submit(asks[evict.job_id])
+    assert len(moves[0].starts) == 3
+    assert not any(move.starts or move.evictions for move in moves[-20:])
+
+
+AT_ONCE = SharePolicy(min_runtime_s=0)
 
 
 def _parents(leaf: str) -> list[str]:
