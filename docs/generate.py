@@ -5,7 +5,7 @@
     python docs/generate.py --check    change nothing; exit 1 when a page is not what the code says
 
 The state diagrams come from `argosy.model.phases`, errors and reasons from `argosy.model`, the command line
-from its click commands, the task file from the field table of `argosy.spec`, the HTTP API from `argosy.api`.
+from its click commands (its drawing of a pool, too), the task file from the field table of `argosy.spec`, the HTTP API from `argosy.api`.
 """
 
 from __future__ import annotations
@@ -221,12 +221,21 @@ def pages() -> dict[str, Callable[[], str]]:
     }
     return drawn | {
         "generated/task.schema.json": render_schema,
+        "generated/pool-map.svg": render_pool_map,
         "reference/phases.md": render_states,
         "reference/errors.md": render_errors,
         "reference/cli.md": render_cli,
         "reference/task.md": render_task,
         "reference/api.md": render_api,
     }
+
+
+def render_pool_map() -> str:
+    """The pool that the tests of the command line have, as `argosy pool map --svg` draws it."""
+    from argosy.cli.pool_drawing import render_svg
+    from argosy.testing.shared_answers import POOL, STARTED_MS
+
+    return render_svg([POOL], now_ms=STARTED_MS + 3_600_000)
 
 
 def main(arguments: list[str]) -> int:

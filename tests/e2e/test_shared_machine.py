@@ -124,7 +124,7 @@ def test_who_is_over_the_limit_waits_or_is_refused(house: House) -> None:
         "- Queue vision: 3 + 2 > 4 GPUs, over by 1.",
         "- nothing else waits for `local`",
         "- when it starts is not known: what it waits for names no `max_duration`, and nothing like it has run before",
-        "- it starts when jobs of its queue end, or with a higher limit: `argosy quota explain vision/ann`",
+        "- it starts when jobs of that queue end, or with a higher limit: `argosy quota explain vision/ann`",
         "- its queue `vision/ann` uses 3 GPUs and 0.1 CPUs; 1 job runs, 1 waits",
     ]
     shown = house.run("quota", "explain", "vision", "--request", "H100:2,cpus=1").stdout.splitlines()

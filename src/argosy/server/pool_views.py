@@ -32,7 +32,7 @@ _NODES_SHOWN: Final = 8
 #: What would let it start, by the code of `Waiting`.
 _WOULD_HELP: Final = {
     "quota": "it starts when jobs of its queue end, or when others lend more: `argosy quota explain {queue}`",
-    "limit": "it starts when jobs of its queue end, or with a higher limit: `argosy quota explain {queue}`",
+    "limit": "it starts when jobs of that queue end, or with a higher limit: `argosy quota explain {queue}`",
     "capacity": "asking for less, or for other models, may start it sooner",
     "order": "it starts in its turn; a higher `priority_class` or `priority` moves it forward",
     "fragmented": "it starts when a node has it together; fewer GPUs per node on more nodes may start it sooner",
