@@ -26,6 +26,7 @@ from argosy.planning.pool.topology import Domains
 if TYPE_CHECKING:
     from argosy.planning.pool.fragment import Grid
 
+GAINS_FEW: Final = 8  # machines that are looked at one by one; of more the known costs tell
 VECTOR_MIN: Final = 49  # machines from which on numpy is worth its import
 HISTORY_MAX: Final = 8192  # placements remembered; then all weights halve
 GAINS_MAX: Final = 20_000  # remembered; who looked before the oldest is told that there may be something
@@ -311,13 +312,16 @@ class Inventory:
         """Whether something that one rank of `need` could use may have become free since `version`."""
         if version < self._gains_from:
             return True
-        seen = set()
+        freed = set()
         for when, floor, machine_id in reversed(self._gains):
             if when <= version:
                 break
-            if version <= floor or machine_id in seen or machine_id not in self._machines:
-                continue
-            seen.add(machine_id)
+            if version > floor and machine_id in self._machines:
+                freed.add(machine_id)
+        if len(freed) > GAINS_FEW and self._sheet is not None:
+            costs, row_of = self._sheet.costs(need), self._sheet.row_of
+            return any(costs[row_of[machine_id]] < plain.NEVER for machine_id in freed)
+        for machine_id in freed:
             kind = self._kind[machine_id]
             if plain.pick(self._typical, need, kind.way(need), kind, self._rooms[machine_id]) is not None:
                 return True
