@@ -427,13 +427,14 @@ def test_flags_of_sharing(argosy: CommandLine, server: FakeServer) -> None:
     (argosy.folder / "t.yaml").write_text("run: x\nscheduling: {preemptible: true, queue: a}\n")
     done = argosy(
         *("jobs", "launch", "-y", "-d", "t.yaml", "--queue", "acme/vision", "--preset", "small"),
-        *("--priority", "7", "--priority-class", "interactive"),
+        *("--priority", "7", "--priority-class", "interactive", "--max-duration", "90m"),
     )
     assert done.status == 0 and "`preemptible` without `checkpoint`" in done.err
     (task,) = msgspec.json.decode(server.seen("jobs_launch")[0].body, type=t.JobsLaunchRequest).tasks
     assert (task.scheduling.queue, task.scheduling.preemptible) == ("acme/vision", True)
     wish = task.resources[0]
     assert (wish.preset, wish.priority, wish.priority_class) == ("small", 7, "interactive")
+    assert task.max_duration_s == 5400
     done = argosy("jobs", "launch", "--priority-class", "interactiv", "--", "x")
     assert (done.status, done.err) == (
         2,

@@ -58,6 +58,7 @@ _OPTIONS: Final = (
     ),
     click.option("--preset", metavar="NAME", help="Resources by name: `argosy pool presets`."),
     click.option("--queue", metavar="PATH", help="Queue that it counts in: `argosy quota get`."),
+    click.option("--max-duration", metavar="6h", help="It is ended after so long; others learn when they start."),
 )
 
 
@@ -241,6 +242,7 @@ def _overrides(session: Session, flags: dict[str, Any], job_recovery: str | None
         **plain,
         objective=flags.get("objective"),
         deadline=flags.get("deadline"),
+        max_duration=flags.get("max_duration"),
         estimated_hours=flags.get("estimated_hours"),
         job_recovery=job_recovery,
         scheduling={"queue": flags["queue"]} if flags["queue"] is not None else {},

@@ -18,6 +18,8 @@ from argosy.planning.pool.estimate import expected_end_ms, is_guess
 from argosy.planning.pool.picture import Held, PoolPicture, Queued
 
 EXPLAINED_MAX: Final = 16  # of a picture: the others are explained when somebody asks for one
+FORECAST_SHOWN: Final = 4  # of these it is told when they start,
+FORECAST_MACHINES: Final = 64  # where that is worked out in milliseconds
 
 
 def explain(view: View, workload_id: str, *, when: bool = True) -> Waiting | None:
@@ -170,8 +172,13 @@ def _picture(
     position = {ask.id: number for number, ask in enumerate(pool.line(view.now_ms), 1)}
     last = len(position) + 1
     asks.sort(key=lambda ask: (position.get(ask.id, last), ask.submitted_ms, ask.number, ask.id))
+    forecast = FORECAST_SHOWN if len(pool.inventory.machines()) <= FORECAST_MACHINES else 0
+    explained = {  # from the last on: the forecast of one has those before it in it
+        ask.id: pool.explain(ask.id, view.now_ms, when=number <= forecast)
+        for number, ask in reversed(list(enumerate(asks[:EXPLAINED_MAX], 1)))
+    }
     queued = [
-        _queued(view, books, ask, number)
+        _queued(view, ask, number, explained.get(ask.id))
         for number, ask in enumerate(asks, 1)
         if alone or _would_use(ask, machines)
     ]
@@ -213,7 +220,7 @@ def _held(view: View, holder: str, value: Running) -> Held:
     )
 
 
-def _queued(view: View, books: Books, ask: Ask, position: int) -> Queued:
+def _queued(view: View, ask: Ask, position: int, waiting: Waiting | None) -> Queued:
     workload = view.rows.workloads[ask.id]
     return Queued(
         id=ask.id,
@@ -229,7 +236,7 @@ def _queued(view: View, books: Books, ask: Ask, position: int) -> Queued:
         cpus_milli=ask.needs[0].cpus_milli,
         memory_bytes=ask.needs[0].memory_bytes,
         models=ask.needs[0].models,
-        waiting=books.pool.explain(ask.id, view.now_ms, when=False) if position <= EXPLAINED_MAX else None,
+        waiting=waiting,
     )
 
 
