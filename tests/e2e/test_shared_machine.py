@@ -123,7 +123,7 @@ def test_who_is_over_the_limit_waits_or_is_refused(house: House) -> None:
         f"managed job {second}: queued",
         "- Queue vision: 3 + 2 > 4 GPUs, over by 1.",
         "- nothing else waits for `local`",
-        "- when it starts is not known: what it waits for names no `max_duration`, and nothing like it has run before",
+        "- when it starts is not known: what it waits for names no `max_duration`, and too few like it have run",
         "- it starts when jobs of that queue end, or with a higher limit: `argosy quota explain vision/ann`",
         "- its queue `vision/ann` uses 3 GPUs and 0.1 CPUs; 1 job runs, 1 waits",
     ]

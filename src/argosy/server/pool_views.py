@@ -193,7 +193,7 @@ def _when(waiting: Waiting, now_ms: int) -> list[str]:
         return [f"it probably starts in {render_duration(left_s)}" if left_s else "it probably starts soon"]
     if waiting.code in _TIMED:
         return [
-            "when it starts is not known: what it waits for names no `max_duration`, and nothing like it has run before"
+            "when it starts is not known: what it waits for names no `max_duration`, and too few like it have run"
         ]
     return []
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pool_world import World, job, node
 
-from argosy.planning.pool.estimate import CLASS_DEFAULT_S, is_guess
+from argosy.planning.pool.estimate import CLASS_DEFAULT_S, History, is_guess, is_known, kinds_of, remember
 from argosy.planning.pool.pool import Pool
 
 
@@ -85,3 +85,28 @@ def test_who_is_kept_back_reads_no_time_that_nobody_knows() -> None:
         waiting = world.pool.explain("j011", world.now_ms)
         assert (waiting.code, waiting.place) == ("order", 2)
         assert waiting.text == f"There is room, but it is kept for a's job 10, {ending}"
+
+
+def test_what_the_past_says_enough_about() -> None:
+    history = History()
+    mine = kinds_of(user="ann", name="train-1", gpu_milli=8000, project="vision")
+    assert not is_known(history, mine)
+    for _ in range(20):  # others of hers, of another size
+        history = remember(history, kinds_of(user="ann", name="x", gpu_milli=0, project="vision"), 5)
+    assert not is_known(history, mine)
+    for known in (False, False, True):  # of this size
+        history = remember(history, kinds_of(user="ann", name="y", gpu_milli=8000, project="vision"), 500)
+        assert is_known(history, mine) is known
+    assert is_known(
+        remember(History(), kinds_of(user="ann", name="train-7", gpu_milli=8000, project="vision"), 60), mine
+    )
+
+
+def test_a_guess_is_reckoned_with_and_not_promised() -> None:
+    world = World(Pool(machines=[node(0)]))
+    world.submit(job(0, 4, estimate_s=60, guessed=True))
+    world.cycle()
+    world.submit(job(1, 4, estimate_s=60))
+    world.cycle()
+    assert world.pool.ends[0].at_ms == world.running["j000"].started_ms + 60_000
+    assert starts_in_s(world, "j001") is None

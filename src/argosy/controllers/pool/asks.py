@@ -70,18 +70,17 @@ def job_kinds(job: Workload) -> tuple[str, ...]:
     return kinds_of(user=job.user, project=job.project, name=job.name, gpu_milli=gpus_of(job.spec.task))
 
 
-def expected_s(workload: Workload, history: History) -> int | None:
-    """How long it will run once started: what its user says, else what jobs like it took. None: nothing is known."""
+def expected_s(workload: Workload, history: History) -> tuple[int | None, bool]:
+    """How long it will run once started, by what its user says, else by what jobs like it took; and whether that is a guess."""
     if not isinstance(workload.spec, JobSpec):
-        return None
+        return None, True
     task = workload.spec.task
+    limit = task.max_duration_s
     if task.estimated_s is not None:
-        limit = task.max_duration_s
-        return task.estimated_s if limit is None else min(task.estimated_s, limit)
+        return task.estimated_s if limit is None else min(task.estimated_s, limit), False
     kinds = job_kinds(workload)
-    if task.max_duration_s is None and not is_known(history, kinds):
-        return None
-    return estimate_s(history, kinds, urgency=urgency_of(workload), max_duration_s=task.max_duration_s)
+    guess = estimate_s(history, kinds, urgency=urgency_of(workload), max_duration_s=limit)
+    return guess, limit is None and not is_known(history, kinds)
 
 
 def ask_of_job(job: Workload, tenancy: Tenancy, history: History) -> Ask:
@@ -202,6 +201,7 @@ def _ask(
     spread: str,
 ) -> Ask:
     scheduling = scheduling_of(workload)
+    length_s, guessed = expected_s(workload, history)
     return Ask(
         id=workload.id,
         needs=tuple(dict.fromkeys(needs)),
@@ -216,7 +216,9 @@ def _ask(
         number=workload.number,
         preemptible=scheduling.preemptible,
         checkpoint=scheduling.checkpoint,
-        estimate_s=expected_s(workload, history),
+        estimate_s=length_s,
+        guessed=guessed,
         attained=workload.attained,
         not_before_ms=workload.retry_ms,
+        evictions=workload.evictions,
     )

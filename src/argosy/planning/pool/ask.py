@@ -64,8 +64,10 @@ class Ask(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     preemptible: bool = False
     checkpoint: bool = False
     estimate_s: int | None = None  # how long it runs once started
+    guessed: bool = False  # the estimate is good enough to reckon with, not to promise anything by
     attained: int = 0  # milli-GPU x ms (of a job without GPU: milli-CPU x ms) that earlier attempts have used
     not_before_ms: int = 0
+    evictions: int = 0  # how often it has made room: each time it is protected twice as long
 
 
 class Running(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):

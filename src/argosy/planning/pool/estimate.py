@@ -42,8 +42,10 @@ def kinds_of(*, user: str, name: str, gpu_milli: int, project: str = "") -> tupl
 
 
 def is_known(history: History, kinds: Sequence[str]) -> bool:
-    """Whether any run says something about these kinds."""
-    return any(history.runtimes_s.get(kind) for kind in kinds)
+    """Whether the past says enough to promise something by: a run of the same name and size, or several of the same size. What
+    the same user did in other sizes only helps to reckon."""
+    same, *others = (history.runtimes_s.get(kind, ()) for kind in kinds[:-1])
+    return bool(same) or any(len(runs) >= ENOUGH for runs in others)
 
 
 def remember(history: History, kinds: Sequence[str], runtime_s: int) -> History:
@@ -99,8 +101,8 @@ def expected_s(ask: Ask) -> int | None:
 
 
 def is_guess(ask: Ask) -> bool:
-    """Whether nothing is known about its length but its class: good enough to reckon with, not to promise anything by."""
-    return ask.estimate_s is None and expected_s(ask) is not None
+    """Whether little is known about its length: good enough to reckon with, not to promise anything by."""
+    return expected_s(ask) is not None and (ask.guessed or ask.estimate_s is None)
 
 
 def expected_end_ms(running: Running, now_ms: int) -> int | None:
