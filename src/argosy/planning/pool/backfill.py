@@ -182,7 +182,11 @@ class Keeps:
             else:
                 books.rollback(start)
                 start = books.mark()
-                found_at = books.shortest(len(ends), moment, partial(test, books), at_least=at_least)
+                # Without quotas that was the whole question for this moment.
+                at_least += not books.bounded
+                found_at = None
+                if at_least <= len(ends):
+                    found_at = books.shortest(len(ends), moment, partial(test, books), at_least=at_least)
         finally:
             books.rollback(start)
             self._spoiled = spoiled
@@ -202,8 +206,10 @@ class Keeps:
         over = next((keep for keep in self.all if keep.name == release.holder), None)
         if over is not None:
             self._let_go(over)
-        else:
+        elif self.books.bounded:
             self.books.give(release.holder)
+        else:
+            self.books.inventory.give(release.holder)
         nodes = dict.fromkeys(place.node_id for place in release.seated.placements)
         if self._scopes or any(node_id in self._nodes for node_id in nodes):
             self._hold(nodes, release.queue, {each.holder for each in releases[: at + 1]})

@@ -61,6 +61,7 @@ class Cycle:
         self.pool = pool
         self.now_ms = now_ms
         self.policy = pool.tenancy.policy
+        self.bounded = bool(pool.tenancy.queues)
         self.starts: list[Start] = []
         self.evictions: list[Evict] = []
         self.wakes: list[int] = []
@@ -133,7 +134,7 @@ class Cycle:
         for ask_id in dict.fromkeys(pool.leaving_for.values()):  # after a restart: they leave for somebody
             ask = pool.order.get(ask_id)
             if ask is not None and ask.not_before_ms <= self.now_ms:
-                seated = self._seat_in(WhatIf(self.soon, pool.quotas), ask)
+                seated = self._seat_in(WhatIf(self.soon, pool.quotas, bounded=self.bounded), ask)
                 if seated is not None:
                     pool.wait_no_more(ask_id)
                     self._give_seat(ask, Room((), seated))
@@ -254,9 +255,9 @@ class Cycle:
         if promised is not None and promised[0] <= self.now_ms:
             seated = promised[1]
             ends_ms = self._ends_ms(ask)
-            if WhatIf(pool.inventory, pool.quotas).allows(ask.queue, seated) and self._is_beside(
-                ask, seated, ends_ms
-            ):
+            if WhatIf(pool.inventory, pool.quotas, bounded=self.bounded).allows(
+                ask.queue, seated
+            ) and self._is_beside(ask, seated, ends_ms):
                 return seated, ""
         reason = "capacity"
         for at, variant in enumerate(kind.variants):
@@ -274,7 +275,7 @@ class Cycle:
             if placements is None:
                 kind.blocked[at] = pool.inventory.version
                 continue
-            if not pool.quotas.lends(ask.queue, variant.amounts):
+            if self.bounded and not pool.quotas.lends(ask.queue, variant.amounts):
                 reason = "quota"
                 continue
             if self.soon is not None or self.keeps is not None or self.unkept:
@@ -455,7 +456,9 @@ class Cycle:
         if self.soon is None:
             self.soon = pool.inventory.copy()
         if self.keeps is None:
-            self.keeps = Keeps(WhatIf(self.soon, pool.quotas), pool.neighbour, pool.scope_of)
+            self.keeps = Keeps(
+                WhatIf(self.soon, pool.quotas, bounded=self.bounded), pool.neighbour, pool.scope_of
+            )
         if self.behind:
             self._catch_up()
         for ask in self.unkept:
@@ -580,10 +583,10 @@ class Cycle:
         if first is not None and books.allows(ask.queue, first):
             return first
         for variant in self.pool.class_of(ask).variants:
-            if books.quotas.over(ask.queue, variant.amounts) is not None:
+            if books.bounded and books.quotas.over(ask.queue, variant.amounts) is not None:
                 continue
             placements = books.inventory.find(variant.ask)
-            if placements is not None and books.quotas.lends(ask.queue, variant.amounts):
+            if placements is not None and books.within(ask.queue, variant.amounts):
                 return Seated(variant.need, placements, self._amounts(variant, placements, ask))
         return None
 

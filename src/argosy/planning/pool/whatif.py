@@ -53,11 +53,13 @@ def rate_of(need: Need, num_nodes: int) -> int:
 
 
 class WhatIf:
-    """Inventory and quotas as one thing that can be changed and rolled back."""
+    """Inventory and quotas as one thing that can be changed and rolled back. `bounded`: somebody has written queues, so quotas may
+    be in the way where there is room."""
 
-    def __init__(self, inventory: Inventory, quotas: Quotas) -> None:
+    def __init__(self, inventory: Inventory, quotas: Quotas, *, bounded: bool = True) -> None:
         self.inventory = inventory
         self.quotas = quotas
+        self.bounded = bounded
 
     def mark(self) -> tuple[int, int]:
         return self.inventory.mark(), self.quotas.mark()
@@ -74,6 +76,12 @@ class WhatIf:
     def give(self, holder: str) -> None:
         self.inventory.give(holder)
         self.quotas.refund(holder)
+
+    def within(self, queue: str, amounts: Amounts) -> bool:
+        """Whether quotas allow so much more."""
+        if not self.bounded:
+            return True
+        return self.quotas.over(queue, amounts) is None and self.quotas.lends(queue, amounts)
 
     def allows(self, queue: str, seated: Seated) -> bool:
         """Whether a certain place is free and within quotas."""
