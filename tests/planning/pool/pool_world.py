@@ -11,6 +11,7 @@ from argosy.model.offer import Placement
 from argosy.model.tenancy import Amounts, Queue, SharePolicy, Tenancy
 from argosy.planning.pool.ask import Ask, Decision, Machine, Need, Running
 from argosy.planning.pool.pool import Pool
+from argosy.planning.pool.preempt import protected_ms
 
 GIB = 1 << 30
 
@@ -86,7 +87,10 @@ class World:
         self.end(job_id)
         rate = sum(share.milli for place in run.placements for share in place.devices)
         done = rate * (self.now_ms - run.started_ms) if run.ask.checkpoint else 0
-        self.submit(msgspec.structs.replace(run.ask, attained=run.ask.attained + done))
+        ask = run.ask
+        self.submit(
+            msgspec.structs.replace(ask, attained=ask.attained + done, evictions=ask.evictions + 1)
+        )
 
     def cycle(self) -> Decision:
         decision = self.pool.cycle(self.now_ms)
@@ -97,7 +101,7 @@ class World:
             run = self.running[evict.job_id]
             assert run.ask.preemptible
             assert not run.leaving
-            assert self.now_ms - run.started_ms >= self.pool.tenancy.policy.min_runtime_s * 1000
+            assert self.now_ms - run.started_ms >= protected_ms(run.ask, self.pool.tenancy.policy)
             self.running[evict.job_id] = msgspec.structs.replace(run, leaving=True)
             self.leaving_for[evict.job_id] = evict.for_id
         self.check()

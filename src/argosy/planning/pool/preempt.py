@@ -1,6 +1,6 @@
 """Who makes room: the smallest set of running jobs that must end, or move, so that a waiting gang fits.
 
-Rights. Only preemptible jobs make room, never one that is leaving already or younger than `min_runtime_s`. In its own queue an ask
+Rights. Only preemptible jobs make room, never one that is leaving already or still protected (`protected_ms`). In its own queue an ask
 displaces what is less urgent: a later priority class, or the same class and a lower priority, or (with `attained_service`, when both go
 on from checkpoints) a later bucket of attained service. In other queues it takes back what they borrowed, as `Quotas.may_reclaim` allows:
 then nobody falls below its guarantee, and the taker's branch stays below the victim's.
@@ -12,6 +12,13 @@ bounded by the jobs that exist, so without new jobs evictions end. Between queue
 share_before(victim's branch) below their lowest common ancestor, so the shares of these siblings, sorted from the
 greatest, fall lexicographically with every reclaim: the victim cannot take it back, since the same test forbids it. (The flat
 case is proved in Kueue's KEP-1714; here the test holds at each level, as `may_reclaim` looks at the branches below the common ancestor only.)
+
+Protection. A reclaim may also take room that is free, and what it leaves over may start somebody of the victim's branch, so two queues could
+take turns though no single reclaim can be taken back (of 10 units A has 6, B has 3 and waits with 2 and with 5). Therefore
+a job that has made room k times is protected for `min_runtime_s` x 2^k from its next start on. Its first k evictions lie at
+least `min_runtime_s` x (2^0 + … + 2^(k-1)) apart in sum, so within a horizon T it is evicted at most log2(1 + T / min_runtime_s) times, whatever
+the others do: the sum over all jobs of evictions left within T is a potential that falls with each. k counts up to `DOUBLINGS_MAX`:
+after that, a job may be evicted once in `min_runtime_s` x 1024 (a week, for ten minutes).
 
 Smallest. Victims are taken greedily until the gang *places* in simulation, not only until the sums are right; those that do not
 touch its place are let go, and the rest is filled back in reverse. When more room never hurts the placer, no proper
@@ -25,7 +32,7 @@ from bisect import bisect_left, insort
 from collections.abc import Callable, Collection, Iterable, Sequence
 from fractions import Fraction
 from heapq import heappop, heappush
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 from argosy.model.tenancy import Amounts, SharePolicy
 from argosy.planning.pool.ask import Ask
@@ -45,6 +52,15 @@ class Room(NamedTuple):
     victims: tuple[Victim, ...]
     seated: Seated
     moved: tuple[tuple[str, Seated], ...] = ()
+
+
+DOUBLINGS_MAX: Final = 10
+
+
+def protected_ms(ask: Ask, policy: SharePolicy) -> int:
+    """So long after its start it is not ended: twice as long with every time that it has made room."""
+    # What has just started is never ended in the same moment, else the two could go round.
+    return max(1, policy.min_runtime_s * 1000) << min(ask.evictions, DOUBLINGS_MAX)
 
 
 #: Places a gang in the books as they are at this moment, or says None; takes nothing.
@@ -87,8 +103,7 @@ class Roster:
         if not held.ask.preemptible or held.running.leaving:
             return
         self._held[held.id] = held
-        # What has just started is never ended in the same moment, else the two could go round.
-        old_enough_ms = held.running.started_ms + max(1, self.policy.min_runtime_s * 1000)
+        old_enough_ms = held.running.started_ms + protected_ms(held.ask, self.policy)
         heappush(self._ripens, (old_enough_ms, held.id, held.running.started_ms))
 
     def remove(self, job_id: str) -> None:
