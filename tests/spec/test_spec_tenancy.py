@@ -150,7 +150,7 @@ def refused(text: str) -> str:
         (
             "policy: {backfill: aggressive}\n",
             "q.yaml:1:20: `policy.backfill` must be one of `easy`, `conservative`, `none`, found the text `aggressive`\n"
-            "hint: correct the named field; `argosy launch --help` shows an example",
+            "hint: `argosy quota export` writes such a file; docs/pool.md explains every field",
         ),
         (
             "- acme\n",
