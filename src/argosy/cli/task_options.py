@@ -58,7 +58,9 @@ _OPTIONS: Final = (
     ),
     click.option("--preset", metavar="NAME", help="Resources by name: `argosy pool presets`."),
     click.option("--queue", metavar="PATH", help="Queue that it counts in: `argosy quota get`."),
-    click.option("--max-duration", metavar="6h", help="It is ended after so long; others learn when they start."),
+    click.option(
+        "--max-duration", metavar="6h", help="It is ended after so long; others learn when they start."
+    ),
 )
 
 
