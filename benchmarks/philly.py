@@ -141,6 +141,7 @@ class Run:
         return Ask(
             id=job.id, needs=(need,), num_nodes=nodes, queue="philly", submitted_ms=job.arrival_ms,
             preemptible=self.policy.preemption, checkpoint=self.policy.preemption, estimate_s=estimate, attained=job.attained,
+            evictions=job.preempted,
         )  # fmt: skip
 
     def kinds(self, job: Job) -> tuple[str, ...]:

@@ -355,7 +355,8 @@ class Pool:
         self._wake_ms = decision.wake_ms
         self.inventory.settle()
         self.quotas.settle()
-        self._cycled = self.epoch
+        # What was decided may allow more: only a cycle that decided nothing need not be repeated.
+        self._cycled = -1 if decision.starts or decision.evictions else self.epoch
         return decision
 
     def _resize(self) -> None:
