@@ -35,7 +35,9 @@ class RankOrder(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     env: dict[str, str] = {}  # includes secrets: kept in memory only, never written to disk
     workdir: str = "workdir"  # relative to the node's home
     devices: tuple[int, ...] = ()
-    shares: tuple[DeviceShare, ...] = ()  # how much of each device, and how it is kept apart; (): all of `devices`
+    shares: tuple[
+        DeviceShare, ...
+    ] = ()  # how much of each device, and how it is kept apart; (): all of `devices`
     tenant: str = ""  # programs of one tenant share an MPS daemon
     cpus_milli: int = 0  # what was planned for it; nothing on the node enforces CPU amounts
     memory_bytes: int = 0  # 0: no limit

@@ -88,9 +88,7 @@ class World:
         rate = sum(share.milli for place in run.placements for share in place.devices)
         done = rate * (self.now_ms - run.started_ms) if run.ask.checkpoint else 0
         ask = run.ask
-        self.submit(
-            msgspec.structs.replace(ask, attained=ask.attained + done, evictions=ask.evictions + 1)
-        )
+        self.submit(msgspec.structs.replace(ask, attained=ask.attained + done, evictions=ask.evictions + 1))
 
     def cycle(self) -> Decision:
         decision = self.pool.cycle(self.now_ms)
