@@ -25,13 +25,14 @@ from argosy.model.phases import AttemptPhase, ClaimPhase, Desired, NodePhase, Ou
 from argosy.model.reasons import Reason
 from argosy.model.resources import Accelerator, Infra, Resources
 from argosy.model.rows import CLAIMS_TAKEN, Attempt, Claim, Node, Row, Workload
-from argosy.model.scheduling import Scheduling
+from argosy.model.scheduling import Isolation, Scheduling
 from argosy.model.task import Task
 from argosy.model.tenancy import Group, Queue, SharePolicy, Tenancy
 from argosy.model.units import GIB, Bound
 from argosy.planning import Ability
 from argosy.planning.availability import Memory, refusal_of, remember
 from argosy.planning.pool.estimate import History
+from argosy.planning.pool.picture import taken_of
 from argosy.store import Snapshot
 from argosy.testing.builders import (
     a_choice,
@@ -559,3 +560,94 @@ def test_the_past_is_learned_from_rows() -> None:
     assert (9,) in history.runtimes_s.values()
     past.ended([done])
     assert past.history(NOW + 1000) is history  # a minute at least
+
+
+# -- clusters of parts of devices --------------------------------------------------------------------------------------
+
+
+def a_part(share: DeviceShare, *, sharing: tuple[str, ...] = (), **cluster: object) -> list[Row]:
+    """A running cluster of one node that was given `share` of an A100."""
+    wish = Resources(accelerator=Accelerator(model="A100", milli=share.milli))
+    choice = msgspec.structs.replace(
+        a_choice(offer=FARM), resources=wish, accelerator="A100", accelerators_milli=share.milli
+    )
+    place = Placement(rank=0, node_id="farm#0", devices=(share,))
+    node = a_node(id="nod-0", phase=NodePhase.READY, ready_ms=1, gpus=1)
+    return [
+        a_cluster(id="clu-0", phase=WorkloadPhase.RUNNING, resources=(wish,), **cluster),
+        a_claim(id="clm-0", choice=choice, phase=ClaimPhase.HELD, placements=(place,)),
+        msgspec.structs.replace(node, facts=msgspec.structs.replace(node.facts, sharing=sharing)),
+    ]
+
+
+def part_job(number: int, milli: int, **scheduling: object) -> Workload:
+    wish = Resources(accelerator=Accelerator(model="A100", milli=milli), cpus=Bound(100))
+    task = a_task(resources=(wish,), scheduling=Scheduling(**scheduling))
+    return a_job(id=f"job-{number}", number=number, task=task)
+
+
+def shares_given(view: View, *, book: PoolBook | None = None) -> dict[str, DeviceShare]:
+    """By job, what the next cycle gives in cluster `clu-0`."""
+    view = msgspec.structs.replace(view, pools=book)
+    rows = puts(decide_jobs(view, view.rows.workloads["clu-0"], new_id)).values()
+    return {row.workload_id: row.placements[0].devices[0] for row in rows if isinstance(row, Attempt)}
+
+
+def test_jobs_together_get_no_more_of_a_device_than_their_cluster_claimed() -> None:
+    rows = a_part(DeviceShare(index=3, milli=500))
+    jobs = [part_job(n, 250) for n in (1, 2, 3)]
+    given = shares_given(a_view(*rows, *jobs))
+    assert {id: (share.index, share.milli) for id, share in given.items()} == {
+        "job-1": (0, 250),
+        "job-2": (0, 250),
+    }
+    whole = a_part(DeviceShare(index=3, milli=1000))
+    assert len(shares_given(a_view(*whole, *jobs))) == 3
+    unknown = [msgspec.structs.replace(row, placements=()) if isinstance(row, Claim) else row for row in rows]
+    assert len(shares_given(a_view(*unknown, *jobs))) == 3, "where it stands is not known"
+
+
+def test_what_is_larger_than_the_part_of_its_cluster_fails_at_once() -> None:
+    rows = a_part(DeviceShare(index=0, milli=500))
+    ended = puts(decide_jobs(a_view(*rows, part_job(1, 1000)), rows[0], new_id))["job-1"]
+    assert ended.reason is Reason.NO_OFFER
+    assert "the cluster has a part of its devices only" in ended.detail
+
+
+def test_parts_inside_have_the_mechanism_and_the_memory_of_the_claim() -> None:
+    claimed = DeviceShare(index=0, milli=500, mechanism="mps", memory_bytes=40 * GIB)
+    rows = a_part(claimed, sharing=("mps",))
+    jobs = [part_job(1, 250), part_job(2, 250, isolation=Isolation.MEMORY), part_job(3, 250)]
+    given = shares_given(a_view(*rows, *jobs))
+    assert set(given) == {"job-1", "job-2"}
+    assert {share.mechanism for share in given.values()} == {"mps"}
+    assert 0 < sum(share.memory_bytes for share in given.values()) <= claimed.memory_bytes
+    plain = a_part(DeviceShare(index=0, milli=500), sharing=("mps",))
+    assert shares_given(a_view(*plain, part_job(1, 250, isolation=Isolation.MEMORY))) == {}, (
+        "others take turns there"
+    )
+
+
+def test_parts_of_a_divided_card_stay_within_the_slices_of_the_claim() -> None:
+    claimed = DeviceShare(index=0, milli=500, mechanism="mig", profile="3g.40gb", slot=4)
+    rows = a_part(claimed, sharing=("mig",))
+    jobs = [part_job(n, 120, isolation=Isolation.HARDWARE) for n in (1, 2, 3, 4)]
+    given = shares_given(a_view(*rows, *jobs))
+    assert {share.mechanism for share in given.values()} == {"mig"}
+    assert sorted(share.slot for share in given.values()) == [4, 5, 6]
+
+
+def test_what_is_withheld_is_nobody() -> None:
+    book = PoolBook()
+    rows = a_part(DeviceShare(index=0, milli=500))
+    view = a_view(*rows, part_job(1, 250), part_job(2, 500), pools=book)
+    [picture] = [each for each in picture_pools(view) if each.id == "clu-0"]
+    assert picture.held == ()
+    assert taken_of(picture) == {("nod-0", 0): 500}
+    assert shares_given(view, book=book).keys() == {"job-1"}
+    text = tell(msgspec.structs.replace(view, pools=book), "job-2")
+    assert "withheld" not in text
+    assert not [each for each in usage_of_queues(view) if "withheld" in each.path]
+    stranger = part_job(3, 250)
+    stranger = msgspec.structs.replace(stranger, project="others")
+    assert shares_given(a_view(*rows, stranger)) == {}

@@ -20,7 +20,14 @@ from argosy.controllers.pool.asks import (
     running_attempt,
     running_claim,
 )
-from argosy.controllers.pool.machines import is_owned, machine_of_node, machines_of_offers, place_of
+from argosy.controllers.pool.machines import (
+    WITHHELD,
+    is_owned,
+    machine_of_node,
+    machines_of_offers,
+    place_of,
+    withheld_of,
+)
 from argosy.controllers.pool.wanted import Wanted, wanted_of
 from argosy.controllers.view import Rows, View
 from argosy.model.errors import ArgosyError
@@ -31,6 +38,7 @@ from argosy.model.task import JobSpec, Task
 from argosy.model.tenancy import Tenancy
 from argosy.planning.pool.ask import Ask, Decision, Machine, Running
 from argosy.planning.pool.estimate import History
+from argosy.planning.pool.inventory import Inventory, OverCommitted
 from argosy.planning.pool.pool import Pool
 
 WAITING: Final = (WorkloadPhase.QUEUED, WorkloadPhase.RECOVERING)
@@ -48,6 +56,8 @@ class Books:
         self.faults: dict[str, str] = {}  # by machine: what is wrong in what it says of itself
         self.unheld: dict[str, Running] = {}  # what the machines have no room for: see `_hold`
         self._closed: set[str] = set()
+        self._withheld: Mapping[str, Running] = {}
+        self._empty: Inventory | None = None  # all is free but what is withheld
         self.unchecked: set[str] = set()  # asks of which it is not known whether they could ever fit
 
     # -- what there is --------------------------------------------------------------------------------------
@@ -150,13 +160,43 @@ class Books:
         for id in sorted(self.unchecked):
             ask = self.known[id]
             assert isinstance(ask, Ask)
-            nearest = self.pool.inventory.never(ask)
-            if nearest is not None:
-                found.append((id, nearest.text.removesuffix(".")))
+            never = self.never(ask)
+            if never:
+                found.append((id, never))
         self.unchecked.clear()
         for id, _ in found:
             self.set(id, None)
         return found
+
+    def never(self, ask: Ask) -> str:
+        """Why no state of these machines could hold the ask, with the nearest machine; "" when some could."""
+        nearest = self.pool.inventory.never(ask)
+        if nearest is not None:
+            return nearest.text.removesuffix(".")
+        if not self._withheld:
+            return ""
+        if self._empty is None:
+            self._empty = Inventory(
+                msgspec.structs.replace(each, open=True) for each in self.machines.values()
+            )
+            for value in self._withheld.values():
+                try:
+                    self._empty.take(value.ask.id, value.ask.needs[0], value.placements)
+                except OverCommitted:  # its facts say something else meanwhile
+                    continue
+        if self._empty.find(ask) is not None:
+            return ""
+        return f"the cluster has a part of its devices only. {self._empty.why_not(ask).text}".removesuffix(
+            "."
+        )
+
+    def withhold(self, wanted: Mapping[str, Running]) -> None:
+        """Make it so that exactly these parts of the machines are nobody's here."""
+        for id in self._withheld.keys() - wanted.keys():
+            self.set(id, None)
+        self._withheld, self._empty = wanted, None
+        for id, value in sorted(wanted.items()):
+            self.set(id, value)
 
     # -- deciding -------------------------------------------------------------------------------------------
 
@@ -255,6 +295,8 @@ class PoolBook:
             case Claim():
                 if new is None and not rows.claims_of(row.workload_id):
                     self._last.pop(row.workload_id, None)
+                if (kept := self._clusters.get(row.workload_id)) is not None:
+                    kept.machines_stale = True  # it may stand on other devices
                 self._mark(None, row.workload_id)
             case Node():
                 if (kept := self._clusters.get(row.workload_id)) is not None:
@@ -286,12 +328,14 @@ class PoolBook:
         seen = _Seen(tenancy, view.history, (), owner)
         self._renew(kept, seen)
         if kept.machines_stale:
-            books.set_machines(machine_of_node(node, cluster, tenancy) for node in rows.nodes_of(cluster.id))
+            nodes = rows.nodes_of(cluster.id)
+            books.set_machines(machine_of_node(node, cluster, tenancy) for node in nodes)
+            books.withhold(withheld_of(cluster, rows.claims_of(cluster.id), nodes))
             kept.machines_stale = False
         stale, kept.stale = kept.stale, set()
         if stale is None:
             jobs = {job.id for job in rows.jobs_of(cluster.id)}
-            stale = jobs.union(books.known)
+            stale = jobs.union(id for id in books.known if not id.startswith(WITHHELD))
         for id in sorted(stale):
             job = rows.workloads.get(id)
             attempt = rows.attempt_of(id)

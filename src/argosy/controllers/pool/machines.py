@@ -9,16 +9,20 @@ from typing import Final
 import msgspec
 
 from argosy.model.facts import Device, NodeFacts
-from argosy.model.offer import Capacity, Offer
+from argosy.model.offer import Capacity, DeviceShare, Offer, Placement
 from argosy.model.phases import NodePhase
-from argosy.model.rows import Node, Workload
+from argosy.model.rows import Claim, Node, Workload
+from argosy.model.task import ClusterSpec
 from argosy.model.tenancy import Tenancy
 from argosy.planning import Ability
-from argosy.planning.pool.ask import Machine
+from argosy.planning.pool.ask import WHOLE_MILLI, Ask, Machine, Need, Running
+from argosy.planning.pool.devices import mig_bits, mig_card
 
 #: Labels of our own, so that a need can name the place of its offer, or one machine. Users' labels have no slash first.
 PLACE: Final = "/place"
 MACHINE: Final = "/machine"
+#: Beginning of the ids of holders that are nobody: what is not a cluster's of the devices that it has a part of.
+WITHHELD: Final = "/withheld/"
 
 
 def machine_of_node(node: Node, cluster: Workload | None, tenancy: Tenancy) -> Machine:
@@ -40,6 +44,88 @@ def machine_of_node(node: Node, cluster: Workload | None, tenancy: Tenancy) -> M
         groups=groups_of(names, tenancy),
         sharing=facts.sharing,
         open=node.phase is NodePhase.READY,
+    )
+
+
+def withheld_of(cluster: Workload, claims: Iterable[Claim], nodes: Iterable[Node]) -> dict[str, Running]:
+    """What others may have of the devices of which a cluster has claimed a part: a holder for each node, by its id.
+
+    A node sees its devices whole. With the rest held, all jobs of the cluster together get what was claimed, by the mechanism and up to the
+    memory of the claim. Where a claim does not say which devices it stands on, nothing is known to withhold.
+    """
+    promised = {
+        (claim.id, place.rank): (claim, place.devices) for claim in claims for place in claim.placements
+    }
+    found: dict[str, Running] = {}
+    spec = cluster.spec
+    shared = isinstance(spec, ClusterSpec) and spec.scheduling.share == "any"
+    need = Need(tenant=cluster.project, open=shared)
+    for node in nodes:
+        claim, shares = promised.get((node.claim_id, node.index), (None, ()))
+        mine = devices_on(claim, node, shares) if claim is not None and shares else None
+        cards = {device.index: device for device in node.facts.devices}
+        rests = [rest for share in mine or () for rest in _rests(share, cards[share.index])]
+        if rests:
+            id = f"{WITHHELD}{node.id}"
+            found[id] = Running(
+                ask=Ask(id=id, needs=(need,)),
+                placements=tuple(
+                    Placement(rank=rank, node_id=node.id, devices=(rest,)) for rank, rest in enumerate(rests)
+                ),
+                started_ms=0,
+            )
+    return found
+
+
+def _rests(share: DeviceShare, device: Device) -> list[DeviceShare]:
+    """All of a device but a share of it. Of a card that is divided: each of the other memory slices."""
+    left = WHOLE_MILLI - share.milli
+    if left <= 0:
+        return []
+    if share.mechanism != "mig":
+        # never more than its part: who shares a device by parts gets so much of its memory
+        most = device.memory_bytes * left // WHOLE_MILLI
+        memory = min(most, max(0, device.memory_bytes - share.memory_bytes)) if share.memory_bytes else 0
+        return [DeviceShare(index=share.index, milli=left, mechanism=share.mechanism, memory_bytes=memory)]
+    card = mig_card(device.model, device.memory_bytes)
+    profile = next((each for each in card[1] if each.name == share.profile), None) if card else None
+    if card is None or profile is None or device.mig_profile:
+        return []
+    own = mig_bits(profile, share.slot)
+    others = [slot for slot in range(card[0]) if not own >> slot & 1]
+    return [
+        DeviceShare(
+            index=share.index,
+            milli=left * (number + 1) // len(others) - left * number // len(others),
+            mechanism="mig",
+            profile=card[1][0].name,
+            slot=slot,
+        )
+        for number, slot in enumerate(others)
+    ]
+
+
+def devices_on(claim: Claim, node: Node, promised: Sequence[DeviceShare]) -> tuple[DeviceShare, ...] | None:
+    """The node's devices by index, with the shares and mechanisms that the claim was given, in the same order."""
+    choice = claim.choice
+    if not choice.accelerators_milli or not choice.resources.accelerator:
+        return ()
+    model = choice.accelerator
+    mine = sorted(
+        device.index
+        for device in node.facts.devices
+        if device.index in node.devices and (model is None or device.model == model)
+    )
+    whole, part = divmod(choice.accelerators_milli, WHOLE_MILLI)
+    wanted = promised or (
+        *(DeviceShare(index=0, milli=WHOLE_MILLI) for _ in range(whole)),
+        *((DeviceShare(index=0, milli=part),) if part else ()),
+    )
+    if len(mine) < len(wanted):
+        return None
+    ordered = sorted(wanted, key=lambda share: share.index)
+    return tuple(
+        msgspec.structs.replace(share, index=index) for share, index in zip(ordered, mine, strict=False)
     )
 
 

@@ -7,6 +7,7 @@ from typing import Final
 
 from argosy.controllers.pool.asks import ask_of_job, queue_of
 from argosy.controllers.pool.book import WAITING, Books, books_of
+from argosy.controllers.pool.machines import WITHHELD
 from argosy.controllers.pool.wanted import Wanted, wanted_of
 from argosy.controllers.pool.words import one_line
 from argosy.controllers.view import View
@@ -66,8 +67,7 @@ def explain_new(view: View, workload: Workload) -> str:
         (books, _), ask = books_of(view).owned(view), wanted.ask
     if not books.machines:
         return ""
-    nearest = books.pool.inventory.never(ask)
-    return nearest.text.removesuffix(".") if nearest is not None else ""
+    return books.never(ask)
 
 
 def _of_cluster(view: View, cluster: Workload) -> str:
@@ -165,7 +165,9 @@ def _picture(
     held = [
         _held(view, holder, value)
         for holder, value in sorted(books.known.items())
-        if isinstance(value, Running) and any(place.node_id in mine for place in value.placements)
+        if isinstance(value, Running)
+        and not holder.startswith(WITHHELD)
+        and any(place.node_id in mine for place in value.placements)
     ]
     asks = [value for value in books.known.values() if isinstance(value, Ask)]
     pool = books.pool
@@ -189,6 +191,12 @@ def _picture(
         machines=tuple(sorted(machines, key=lambda each: (each.index, each.id))),
         held=tuple(held),
         waiting=tuple(queued),
+        withheld=tuple(
+            place
+            for holder, value in sorted(books.known.items())
+            if isinstance(value, Running) and holder.startswith(WITHHELD)
+            for place in value.placements
+        ),
         warnings=tuple(text for machine, text in sorted(books.faults.items()) if machine in mine),
     )
 

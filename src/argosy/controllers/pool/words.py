@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import NamedTuple
 
 from argosy.controllers.pool.book import Books
+from argosy.controllers.pool.machines import WITHHELD
 from argosy.model.facts import Device
 from argosy.model.rows import Workload
 from argosy.model.units import render_bytes, render_milli
@@ -64,7 +65,11 @@ def _shortage(books: Books, ask: Ask, workloads: Mapping[str, Workload]) -> str:
     if len(machines) < ask.num_nodes and ask.spread == "node":
         return ""
     scarce = _scarce(books, ask, need, machines)
-    held = [value for value in books.known.values() if isinstance(value, Running)]
+    held = [
+        value
+        for id, value in books.known.items()
+        if isinstance(value, Running) and not id.startswith(WITHHELD)
+    ]
     mine = {machine.id for machine in machines}
     users: dict[str, int] = {}
     for value in held:

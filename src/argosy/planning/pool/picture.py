@@ -55,6 +55,9 @@ class PoolPicture(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True)
     machines: tuple[Machine, ...] = ()  # in the order of their indices
     held: tuple[Held, ...] = ()
     waiting: tuple[Queued, ...] = ()  # in the order in which they are considered
+    withheld: tuple[
+        Placement, ...
+    ] = ()  # parts of its devices that are others', so that nobody here gets them
     warnings: tuple[str, ...] = ()  # what is wrong with its machines
 
 
@@ -72,13 +75,12 @@ def is_of_cluster(picture: PoolPicture) -> bool:
 
 
 def taken_of(picture: PoolPicture) -> Mapping[tuple[str, int], int]:
-    """Milli-GPU that are held, by machine and device."""
+    """Milli-GPU that are held or withheld, by machine and device."""
     taken: dict[tuple[str, int], int] = {}
-    for held in picture.held:
-        for place in held.placements:
-            for share in place.devices:
-                key = (place.node_id, share.index)
-                taken[key] = taken.get(key, 0) + share.milli
+    for place in (*picture.withheld, *(place for held in picture.held for place in held.placements)):
+        for share in place.devices:
+            key = (place.node_id, share.index)
+            taken[key] = taken.get(key, 0) + share.milli
     return taken
 
 
