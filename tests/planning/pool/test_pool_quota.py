@@ -167,6 +167,7 @@ TREE = Tenancy(queues=(Queue(path="acme/vision"), Queue(path="acme/nlp/bob"), Qu
         ("vision", "ann", "", "acme/vision/ann"),
         ("nlp", "bob", "acme/nlp/bob", "acme/nlp/bob"),
         ("vision", "bob", "acme/nlp", "acme/nlp/bob"),
+        ("nlp", "ann", "acme/nlp/bob", "acme/nlp/bob/ann"),  # names are told, not proved
         ("vision", "ann", "acme/vision/ann", "acme/vision/ann"),
         ("vision", "a/b c", "", "acme/vision/a-b-c"),
         ("x", "ann", "x/ann", "x/ann"),
