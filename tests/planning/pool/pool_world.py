@@ -10,6 +10,7 @@ from argosy.model.facts import Device
 from argosy.model.offer import Placement
 from argosy.model.tenancy import Amounts, Queue, SharePolicy, Tenancy
 from argosy.planning.pool.ask import Ask, Decision, Machine, Need, Running
+from argosy.planning.pool.order import is_served
 from argosy.planning.pool.pool import Pool
 from argosy.planning.pool.preempt import protected_ms
 
@@ -99,7 +100,9 @@ class World:
             run = self.running[evict.job_id]
             assert run.ask.preemptible
             assert not run.leaving
-            assert self.now_ms - run.started_ms >= protected_ms(run.ask, self.pool.tenancy.policy)
+            policy = self.pool.tenancy.policy
+            doubled = evict.kind == "reclaim" or not is_served(run.ask, policy)
+            assert self.now_ms - run.started_ms >= protected_ms(run.ask, policy, doubled=doubled)
             self.running[evict.job_id] = msgspec.structs.replace(run, leaving=True)
             self.leaving_for[evict.job_id] = evict.for_id
         self.check()

@@ -18,7 +18,9 @@ take turns though no single reclaim can be taken back (of 10 units A has 6, B ha
 a job that has made room k times is protected for `min_runtime_s` x 2^k from its next start on. Its first k evictions lie at
 least `min_runtime_s` x (2^0 + … + 2^(k-1)) apart in sum, so within a horizon T it is evicted at most log2(1 + T / min_runtime_s) times, whatever
 the others do: the sum over all jobs of evictions left within T is a potential that falls with each. k counts up to `DOUBLINGS_MAX`:
-after that, a job may be evicted once in `min_runtime_s` x 1024 (a week, for ten minutes).
+after that, a job may be evicted once in `min_runtime_s` x 1024 (a week, for ten minutes). Within its own queue a job whose attained service counts
+is protected for `min_runtime_s` alone: there the first argument holds, between two reclaims evictions end, and
+doubling would turn the order of service round (on the Philly trace gangs waited twice as long).
 
 Smallest. Victims are taken greedily until the gang *places* in simulation, not only until the sums are right; those that do not
 touch its place are let go, and the rest is filled back in reverse. When more room never hurts the placer, no proper
@@ -57,10 +59,11 @@ class Room(NamedTuple):
 DOUBLINGS_MAX: Final = 10
 
 
-def protected_ms(ask: Ask, policy: SharePolicy) -> int:
-    """So long after its start it is not ended: twice as long with every time that it has made room."""
+def protected_ms(ask: Ask, policy: SharePolicy, *, doubled: bool = True) -> int:
+    """So long after its start it is not ended: twice as long with every time that it has made room. `doubled` False: within its queue, of a
+    job whose attained service counts."""
     # What has just started is never ended in the same moment, else the two could go round.
-    return max(1, policy.min_runtime_s * 1000) << min(ask.evictions, DOUBLINGS_MAX)
+    return max(1, policy.min_runtime_s * 1000) << (min(ask.evictions, DOUBLINGS_MAX) if doubled else 0)
 
 
 #: Places a gang in the books as they are at this moment, or says None; takes nothing.
@@ -88,6 +91,7 @@ class Roster:
 
     def __init__(self, policy: SharePolicy) -> None:
         self.policy = policy
+        self._now_ms = 0
         self._held: dict[str, Held] = {}
         self._lines: dict[str, list[_Entry]] = {}
         self._entries: dict[str, _Entry] = {}
@@ -103,8 +107,13 @@ class Roster:
         if not held.ask.preemptible or held.running.leaving:
             return
         self._held[held.id] = held
-        old_enough_ms = held.running.started_ms + protected_ms(held.ask, self.policy)
-        heappush(self._ripens, (old_enough_ms, held.id, held.running.started_ms))
+        started_ms = held.running.started_ms
+        heappush(self._ripens, (started_ms + protected_ms(held.ask, self.policy), held.id, started_ms))
+        if is_served(held.ask, self.policy):
+            heappush(
+                self._ripens,
+                (started_ms + protected_ms(held.ask, self.policy, doubled=False), held.id, started_ms),
+            )
 
     def remove(self, job_id: str) -> None:
         held = self._held.pop(job_id, None)
@@ -117,6 +126,7 @@ class Roster:
 
     def turn(self, now_ms: int) -> None:
         """Let time pass."""
+        self._now_ms = now_ms
         while self._ripens and self._ripens[0][0] <= now_ms:
             _, job_id, started_ms = heappop(self._ripens)
             held = self._held.get(job_id)
@@ -168,6 +178,8 @@ class Roster:
             allowed: dict[tuple[tuple[str, int], ...], bool] = {}
             for entry in line:
                 held = self._held[entry[-1]]
+                if self._now_ms < held.running.started_ms + protected_ms(held.ask, self.policy):
+                    continue
                 key = tuple(held.seated.amounts.items())
                 if key not in allowed:
                     allowed[key] = quotas.may_reclaim(ask.queue, amounts, queue, held.seated.amounts)
