@@ -18,7 +18,7 @@ import msgspec
 from argosy.model.offer import Placement
 from argosy.model.tenancy import Amounts
 from argosy.planning.pool.ask import Ask, Decision, Evict, Reservation, Running, Start
-from argosy.planning.pool.backfill import RESERVATIONS_MAX, Keeps, Release
+from argosy.planning.pool.backfill import RELEASES_MAX, RESERVATIONS_MAX, Keeps, Release
 from argosy.planning.pool.estimate import expected_s
 from argosy.planning.pool.explain import guarantee_of, why_evicted, why_started
 from argosy.planning.pool.inventory import Inventory, OverCommitted
@@ -30,8 +30,14 @@ from argosy.planning.pool.whatif import Held, Seated, WhatIf, rate_of
 if TYPE_CHECKING:
     from argosy.planning.pool.pool import AskClass, Pool, Variant
 
+LARGER_MAX: Final = (
+    3  # reservations of one queue, each for somebody who needs at least twice as much as the one before
+)
 LARGE_POOL: Final = 512  # machines; above, fewer reservations are worked out
 RESERVATIONS_LARGE: Final = 8
+SEARCHES_LARGE: Final = (
+    1  # reservations of a cycle that are worked out there anew; the others have theirs in the next cycles
+)
 LOOKS_MAX: Final = 2000  # asks of a cycle that are looked at behind reservations
 LOOKS_LARGE: Final = 500
 ATTEMPTS_MAX: Final = 64  # asks of a cycle for which victims are sought
@@ -70,7 +76,7 @@ class Cycle:
         )
         self.keeps: Keeps | None = None  # the reservations in `soon`
         self.unkept: list[Ask] = []  # who gets a reservation as soon as it matters
-        self.headed: set[str] = set()
+        self.headed: dict[str, list[int]] = {}  # by queue: the sizes of those who are to have a reservation
         self.attempts = 0
         self.tried: set[tuple[str, int]] = set()  # queues and classes for which no room could be made
         self.looks = 0
@@ -78,6 +84,7 @@ class Cycle:
         self.over_before: dict[
             int, int
         ] = {}  # by class: nobody who would run until then fits beside the reservations
+        self.searches = 0
         self.to_come: list[Ask] = []  # of `standing`: who has not been looked at yet
         self.behind: list[
             tuple[Ask, Seated]
@@ -100,6 +107,13 @@ class Cycle:
             pool.promised = {keep.ask.id: (keep.at_ms, keep.seated) for keep in self.keeps.all}
             self.wakes += (keep.at_ms for keep in self.keeps.all if keep.at_ms > self.now_ms)
             self.keeps.clear_quotas()
+        for (
+            ask
+        ) in self.unkept:  # nobody came after them in this cycle, so nobody can have disturbed what stands
+            if ask.id in self.standing:
+                at_ms, seated = pool.promised[ask.id] = self.standing[ask.id]
+                kept = Reservation(ask_id=ask.id, starts_at_ms=at_ms, placements=seated.placements)
+                reservations = (*reservations, kept)
         self._restore_quotas()
         return Decision(
             starts=tuple(self.starts),
@@ -226,6 +240,10 @@ class Cycle:
     def _pass(self) -> None:
         pool = self.pool
         policy = self.policy
+        if self.large:  # places are kept for what waits, not only for what came before
+            pool.inventory.weigh(
+                [(ask.needs[0], count * ask.num_nodes) for _, ask, count in pool.order.classes()]
+            )
         heads = pool.order.heads(pool.quotas, policy, self.now_ms)
         for ask in heads:
             kind = pool.class_of(ask)
@@ -414,18 +432,27 @@ class Cycle:
         )
 
     def _fall_behind(self, ask: Ask, reason: str, heads: Heads) -> None:
-        """It waits. The first of its queue is to have a reservation."""
+        """It waits. The first of its queue is to have a reservation, and after it the first that needs at least twice as much: small
+        jobs find room sooner or later, large ones only where it is kept."""
         conservative = self.policy.backfill == "conservative"
-        first = ask.queue not in self.headed
-        self.headed.add(ask.queue)
+        sizes = self.headed.setdefault(ask.queue, [])
+        size = rate_of(ask.needs[0], ask.num_nodes)
+        first = not sizes or (len(sizes) < LARGER_MAX and size >= 2 * sizes[-1])
+        if first:
+            sizes.append(size)
         count = len(self.unkept) + (len(self.keeps.all) if self.keeps is not None else 0)
         room_for_more = count < self.reservations_max
+        if self.large and ask.id not in self.standing:
+            room_for_more = (
+                room_for_more and self.searches < SEARCHES_LARGE and ask.id not in self.pool.timeless
+            )
         if self.standing and room_for_more and ask.id not in self.standing:
             # Slots of those who have a promise: only who is more urgent comes before them.
             to_come = [each for each in self.to_come if ask.urgency >= each.urgency]
             room_for_more = count + len(to_come) < self.reservations_max
         if room_for_more and (first or conservative) and self.policy.backfill != "none":
             self.unkept.append(ask)
+            self.searches += ask.id not in self.standing
             self.to_come = [each for each in self.to_come if each.id != ask.id]
         if self.policy.backfill == "none":
             heads.close(ask)
@@ -439,7 +466,7 @@ class Cycle:
             self.looks += 1
             if self.looks > self.looks_max:
                 heads.skip_class(ask)
-        elif reason == "quota" or room_for_more or self._may_make_room():
+        elif reason == "quota" or room_for_more or self._may_make_room() or self._promised_in(ask):
             heads.skip_here(ask)
         else:
             heads.skip_class(ask)
@@ -449,6 +476,11 @@ class Cycle:
         number = self.pool.order.shape(ask)
         failed = self.over_before.get(number)
         return failed is not None and self.now_ms + self.pool.shortest.of(number) * 1000 >= failed
+
+    def _promised_in(self, ask: Ask) -> bool:
+        """Whether somebody of its class, who has not been looked at yet, has a promise that stands."""
+        order = self.pool.order
+        return bool(self.to_come) and any(order.shape(each) == order.shape(ask) for each in self.to_come)
 
     def _keeps(self) -> Keeps:
         """The books with reservations, those that were put off included."""
@@ -474,6 +506,8 @@ class Cycle:
                 ends_ms = None if length_s is None else at_ms + length_s * 1000
                 self.keeps.add(ask, at_ms, ends_ms, seated, releases)
                 self.over_before.clear()
+            else:
+                pool.timeless.add(ask.id)
         self.unkept.clear()
         return self.keeps
 
@@ -483,6 +517,7 @@ class Cycle:
         pool = self.pool
         if self.now_ms - pool.promised_ms >= PROMISE_MS:
             pool.promised_ms = self.now_ms
+            pool.timeless.clear()
             return {}
         machines = pool.inventory.machines()
         found = {}
@@ -497,7 +532,7 @@ class Cycle:
 
     def _releases(self) -> list[Release]:
         pool = self.pool
-        releases = list(pool.ends)
+        releases = pool.ends[:RELEASES_MAX] if self.large else list(pool.ends)
         for ask_id, seat in pool.seats.items():
             at_ms = self._ends_ms(seat.ask)
             if at_ms is not None:
@@ -527,7 +562,7 @@ class Cycle:
     # --- making room
 
     def _may_make_room(self) -> bool:
-        if self.soon is not None:
+        if self.pool.leaving_for:
             return True
         return bool(len(self.pool.roster)) and (self.policy.preemption or self.policy.consolidation)
 
