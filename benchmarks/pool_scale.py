@@ -32,6 +32,8 @@ from argosy.planning.pool.inventory import Inventory
 
 NODES, JOBS, SEED = 10_000, 100_000, 42
 CYCLES = 100
+ENDS = 100  # jobs that end between two cycles
+EMPTIED = 10
 
 Samples = dict[str, list[float]]
 
@@ -100,7 +102,7 @@ def alone() -> Samples:
 
 
 def cycles() -> Samples:
-    """A pool: cold, then one hundred times incremental."""
+    """A pool: cold, then incremental: `ENDS` jobs have ended since the last cycle; at last 100 nodes are emptied at once."""
     from argosy.planning.pool.pool import Pool
 
     dice = random.Random(SEED)
@@ -115,21 +117,30 @@ def cycles() -> Samples:
     has, free = pool.inventory.capacity()["gpus"], pool.inventory.free()["gpus"]
     on: dict[str, set[str]] = {}
 
+    running: set[str] = set()
+
     def enter(starts: object) -> None:
         for start in starts:  # type: ignore[attr-defined]
+            running.add(start.ask_id)
             for placement in start.placements:
                 on.setdefault(placement.node_id, set()).add(start.ask_id)
 
     enter(decision.starts)
     first = len(decision.starts)
-    samples, started = [], []
-    for now_ms in range(2, 2 + CYCLES):
-        gone = sorted({job for node in busy_machines(pool.inventory, dice) for job in on.pop(node, ())})
+    samples, started, emptied = [], [], []
+    for now_ms in range(2, 2 + CYCLES + EMPTIED):
+        if now_ms < 2 + CYCLES:
+            gone = dice.sample(sorted(running), ENDS)
+        else:
+            gone = sorted(
+                {job for node in busy_machines(pool.inventory, dice) for job in on.pop(node, ())} & running
+            )
+        running -= set(gone)
         start = time.perf_counter()
         for job in gone:
             pool.ended(job)
         decision = pool.cycle(now_ms)
-        samples.append((time.perf_counter() - start) * 1000)
+        (samples if now_ms < 2 + CYCLES else emptied).append((time.perf_counter() - start) * 1000)
         started.append(float(len(decision.starts)))
         enter(decision.starts)
     samples.sort()
@@ -140,6 +151,7 @@ def cycles() -> Samples:
         "started": [first],
         "GPUs allocated, %": [100 * (1 - free / has)],
         "incremental, ms": samples,
+        "incremental, 100 nodes emptied at once, ms": emptied,
         "incremental p99, ms": [samples[len(samples) * 99 // 100 - 1]],
         "started in each": started,
         "memory, MB": [memory_mb()],

@@ -240,7 +240,10 @@ class Cycle:
     def _pass(self) -> None:
         pool = self.pool
         policy = self.policy
-        if self.large:  # places are kept for what waits, not only for what came before
+        waiting = len(pool.order)
+        if self.large and not pool.weighed * 7 <= waiting * 8 <= pool.weighed * 9:
+            # Places are kept for what waits, not only for what came before.
+            pool.weighed = waiting
             pool.inventory.weigh(
                 [(ask.needs[0], count * ask.num_nodes) for _, ask, count in pool.order.classes()]
             )

@@ -120,6 +120,7 @@ class Pool:
         self.seats: dict[str, Seat] = {}
         self.reservations: tuple[Reservation, ...] = ()
         self.promised: dict[str, tuple[int, Seated]] = {}  # what they promise: when, and where
+        self.weighed = 0  # so many waited when the inventory was last told (large pools)
         self.timeless: set[str] = set()  # for whom no time was found then
         self.promised_ms = -(1 << 62)  # when earlier times were last looked for (large pools)
         self.epoch = 0  # grows with every event
