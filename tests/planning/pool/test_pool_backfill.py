@@ -117,6 +117,18 @@ def test_one_reservation_for_each_queue() -> None:
     assert kept == {"j002": (100_000, "n0"), "j004": (150_000, "n1")}
 
 
+def test_larger_jobs_of_a_queue_have_a_reservation_behind_its_first() -> None:
+    world = World(Pool(machines=[node(0), node(1)]))
+    for number in range(2):
+        world.submit(job(number, 3, estimate_s=100 + 50 * number))
+    starts(world)
+    for number, size in ((2, 2), (3, 2), (4, 4), (5, 4)):
+        world.submit(job(number, size, estimate_s=100))
+    world.submit(job(9, 1, queue="d", estimate_s=1000, urgency=4))
+    decision = world.cycle()
+    assert [each.ask_id for each in decision.reservations] == ["j002", "j004"]
+
+
 def test_an_overrun_moves_the_reservation_and_ends_nothing() -> None:
     world = half_full()
     world.submit(job(2, 4, estimate_s=150))

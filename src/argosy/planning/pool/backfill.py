@@ -1,7 +1,7 @@
 """When room will be free, and what may start before those who wait for it.
 
-EASY backfill (Lifka, "The ANL/IBM SP Scheduling System", JSSPP 1995) with one reservation per queue: the first of each queue that does not fit
-gets the earliest time at which it will, by the expected ends of what runs, and the places that it gets then. Who comes later
+EASY backfill (Lifka, "The ANL/IBM SP Scheduling System", JSSPP 1995) with reservations per queue: the first that does not fit (`Cycle` says
+who else) gets the earliest time at which it will, by the expected ends of what runs, and the places that it gets then. Who comes later
 in the order starts only where that is not disturbed: because they are over before, or because they fit beside it.
 
 What is kept. At its time t a reservation needs some places. What is given back there until t need not be kept; the rest is free today, and
