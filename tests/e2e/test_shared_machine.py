@@ -157,5 +157,12 @@ def test_parts_of_one_device_on_the_map(house: House) -> None:
 
 
 def test_the_server_of_a_small_pool_does_without_numpy(house: House) -> None:
-    """It has quoted, placed, explained and drawn by now."""
+    """It has placed, explained and drawn."""
+    house.run("jobs", "launch", "-d", "-y", "--cpus", "0.1", "--gpus", "H100:8", "--", "sleep 600")
+    house.run("jobs", "launch", "-d", "-y", "--cpus", "0.1", "--gpus", "H100:8", "--", "sleep 600")
+    house.wait("one runs", lambda: any(job["status"] == "running" for job in house.jobs()))
+    waits = next(job for job in house.jobs() if job["status"] != "running")
+    house.run("explain", str(waits["number"]))
+    house.run("pool", "map")
     assert "numpy" not in Path(f"/proc/{house.server_pid()}/maps").read_text()
+    cancel_all(house)

@@ -38,7 +38,7 @@ from argosy.store.snapshot import Snapshot
 from argosy.store.store import Store
 
 T = TypeVar("T")
-_TRIES: Final = 6  # somebody else may write between our reading and our writing
+_TRIES: Final = 24  # somebody else may write between our reading and our writing
 _QUOTE_LIMIT_S: Final = 30.0
 _TASKS_MAX: Final = 20_000
 _PIPELINED_WITH: Final = frozenset(("inputs", "outputs"))  # plans of several tasks use them
@@ -67,6 +67,8 @@ class Operations:
         self._clock, self._ids = clock, ids
         # Two launches at once must not both plan for the last free device.
         self._planning = asyncio.Lock()
+        # Who was in somebody's way once writes alone from then on, and newcomers stand behind.
+        self._alone = asyncio.Lock()
 
     # -- launch -----------------------------------------------------------------------------------------------------
 
@@ -439,13 +441,19 @@ class Operations:
             return used.reply
 
     async def _retried(self, act: Callable[[], Awaitable[T]]) -> T:
-        """A conflict means: somebody else wrote, read again."""
-        for _ in range(_TRIES - 1):
+        """A conflict means: somebody else wrote, read again, this time while no other request writes. (Controllers and other servers may.)"""
+        if not self._alone.locked():
             try:
                 return await act()
             except Conflict:
-                continue
-        return await act()
+                pass
+        async with self._alone:
+            for _ in range(_TRIES - 1):
+                try:
+                    return await act()
+                except Conflict:
+                    continue
+            return await act()
 
     async def _commit(
         self,
