@@ -49,6 +49,7 @@ __all__ = [
     "Lack",
     "Over",
     "Quotas",
+    "Span",
     "amounts_of",
     "check_tenancy",
     "leaf_of",
@@ -64,6 +65,15 @@ class Held(NamedTuple):
     leaf: Node
     amounts: Amounts
     pairs: Pairs
+
+
+class Span(NamedTuple):
+    """What somebody used in a leaf in the past. Times in ms since the epoch."""
+
+    leaf: str
+    amounts: Amounts
+    from_ms: int
+    to_ms: int
 
 
 def amounts_of(need: Need, num_nodes: int, model: str = "") -> Amounts:
@@ -341,6 +351,46 @@ class Quotas:
                 if above or node.history_fine[i]:
                     fine = (node.history_fine[i] * remains >> 32) + above * (_ONE - remains)
                     node.history_fine[i], node.history[i] = fine, fine >> 32
+
+    def recall(self, spans: Iterable[Span], now_ms: int) -> None:
+        """What was borrowed lately, from records of who used what: as if `advance` had been called whenever one of them began or
+        ended, with the queues and the capacity of today. What was known of it before is replaced. O(spans x depth x names).
+        """
+        now = now_ms * _TICKS // self._half_life_ms
+        changes: list[tuple[int, int, Node, Pairs]] = []
+        for span in spans:
+            begin, end = (at_ms * _TICKS // self._half_life_ms for at_ms in (span.from_ms, span.to_ms))
+            begin, end = min(begin, now), min(end, now)
+            if begin < end:
+                leaf, pairs = self.tree.leaf(span.leaf), self.tree.pairs(span.amounts)
+                changes += [(begin, 1, leaf, pairs), (end, -1, leaf, pairs)]
+        changes.sort(key=lambda change: change[0])
+        used: dict[Node, list[int]] = {}
+        known: dict[Node, int] = {}  # until which tick `history_fine` is right
+        for node in self.tree.nodes.values():
+            node.history, node.history_fine = [0] * len(self.tree.names), [0] * len(self.tree.names)
+
+        def fade(node: Node, tick: int) -> None:
+            passed = tick - known.get(node, tick)
+            known[node] = tick
+            if passed:
+                remains = _decay(passed)
+                for i in node.counted:
+                    above = max(0, used[node][i] - node.deserved[i])
+                    fine = (node.history_fine[i] * remains >> 32) + above * (_ONE - remains)
+                    node.history_fine[i], node.history[i] = fine, fine >> 32
+
+        for tick, sign, leaf, pairs in changes:
+            at: Node | None = self.tree.leaf_below(leaf) if leaf.children else leaf
+            while at is not None:
+                row = used.setdefault(at, [0] * len(self.tree.names))
+                fade(at, tick)
+                for i, amount in pairs:
+                    row[i] += sign * amount
+                at = at.parent
+        for node in known:
+            fade(node, now)
+        self._ticks = now
 
     # --- who must give back
 
