@@ -108,5 +108,5 @@ def test_a_guess_is_reckoned_with_and_not_promised() -> None:
     world.cycle()
     world.submit(job(1, 4, estimate_s=60))
     world.cycle()
-    assert world.pool.ends[0].at_ms == world.running["j000"].started_ms + 60_000
+    assert world.pool.ends.next_ms() == world.running["j000"].started_ms + 60_000
     assert starts_in_s(world, "j001") is None

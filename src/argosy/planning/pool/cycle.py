@@ -254,13 +254,11 @@ class Cycle:
             if found is not None:
                 self._start(ask, found, self._why(ask))
                 heads.started(ask)
-                pool.shortest.remove(ask.id)
                 continue
             room = self._make_room(ask, kind, reason)
             if room is not None:
                 self._give_seat(ask, room)
                 heads.started(ask)
-                pool.shortest.remove(ask.id)
                 continue
             if not self._could_ever(ask, kind):
                 heads.skip_here(ask)  # who can never start holds nobody back
@@ -478,7 +476,7 @@ class Cycle:
         """Whether nobody of its class is over before the reservations that stand in the way of all that are so long."""
         number = self.pool.order.shape(ask)
         failed = self.over_before.get(number)
-        return failed is not None and self.now_ms + self.pool.shortest.of(number) * 1000 >= failed
+        return failed is not None and self.now_ms + self.pool.order.shortest_s(number) * 1000 >= failed
 
     def _promised_in(self, ask: Ask) -> bool:
         """Whether somebody of its class, who has not been looked at yet, has a promise that stands."""
@@ -535,7 +533,7 @@ class Cycle:
 
     def _releases(self) -> list[Release]:
         pool = self.pool
-        releases = pool.ends[:RELEASES_MAX] if self.large else list(pool.ends)
+        releases = pool.ends.first(RELEASES_MAX if self.large else None)
         for ask_id, seat in pool.seats.items():
             at_ms = self._ends_ms(seat.ask)
             if at_ms is not None:

@@ -14,24 +14,26 @@ Asks with equal needs are one class of asks: where one does not fit, none does. 
 
 Costs, with L leaves that wait, C classes in a leaf and D levels: `add` and `remove` O(log) and a move of memory; a pass begins with
 O(L x (C + D)); each answer costs O(D log L + C). A class that is blocked costs its leaves one look each when they come up, however many
-asks it has.
+asks it has. `waiting` of one queue costs O(L x C).
 """
 
 from __future__ import annotations
 
 from bisect import bisect_left, insort
 from collections.abc import Collection, Iterator
-from heapq import heapify, heappop, heappush
+from heapq import heapify, heappop, heappush, heapreplace
 from typing import Final, NamedTuple
 
 from argosy.model.tenancy import Amounts, SharePolicy
 from argosy.planning.pool.ask import Ask, Need
+from argosy.planning.pool.estimate import expected_s
 from argosy.planning.pool.queues import Node, Pairs
 from argosy.planning.pool.quota import Quotas, amounts_of
 
 _HOUR: Final = 1000 * 3_600_000  # milli-device x ms
 _LEAST_URGENT_FOR_SERVICE: Final = 3  # batch
 _HIGHEST_AGED: Final = 1  # nothing grows into `system`
+FOREVER_S: Final = 1 << 40  # the length of what is not expected to end
 
 Place = tuple[int, int, int, int, str]  # in a leaf: -priority, bucket, submitted_ms, number, id
 
@@ -114,14 +116,51 @@ class _Line:
 
     def remove(self, shape: int, place: Place) -> None:
         row = self.rows[shape]
-        at = bisect_left(row, place)
-        del row[at]
-        if at == 0:
-            del self.fronts[bisect_left(self.fronts, (place, shape))]
-            if row:
-                insort(self.fronts, (row[0], shape))
-            else:
-                del self.rows[shape]
+        # Mostly the first of a class goes, and mostly the first of all: then nothing is searched for.
+        if row[0] is not place:
+            at = bisect_left(row, place)
+            del row[at]
+            if at:
+                return
+        else:
+            del row[0]
+        fronts = self.fronts
+        at = 0 if fronts[0][0] is place else bisect_left(fronts, (place, shape))
+        del fronts[at]
+        if row:
+            insort(fronts, (row[0], shape), lo=at)
+        else:
+            del self.rows[shape]
+
+
+class _Lengths:
+    """The expected lengths of the waiting asks of one class, in seconds: where the shortest is too long, all are."""
+
+    __slots__ = ("counts", "heap")
+
+    def __init__(self) -> None:
+        self.counts: dict[int, int] = {}
+        self.heap: list[int] = []  # each once; those without a count are over
+
+    def add(self, length_s: int) -> None:
+        if length_s not in self.counts:
+            heappush(self.heap, length_s)
+        self.counts[length_s] = self.counts.get(length_s, 0) + 1
+
+    def remove(self, length_s: int) -> None:
+        self.counts[length_s] -= 1
+
+    def shortest(self) -> int:
+        while self.heap:
+            if self.counts[self.heap[0]]:
+                return self.heap[0]
+            del self.counts[heappop(self.heap)]
+        return FOREVER_S
+
+
+def _length_s(ask: Ask) -> int:
+    length_s = expected_s(ask)
+    return FOREVER_S if length_s is None else length_s
 
 
 class Order:
@@ -136,7 +175,7 @@ class Order:
         self._shapes: dict[Shape, int] = {}
         self._of_shape: list[Ask] = []  # an example
         self._counts: list[int] = []  # waiting asks of a shape
-        self._waiting: dict[str, int] = {}  # by path, summed up the tree
+        self._lengths: list[_Lengths] = []  # by shape, of those who wait for their time, too
         self._policy = SharePolicy()
         self._now_ms = 0
 
@@ -158,17 +197,33 @@ class Order:
 
     def waiting(self, path: str = "") -> int:
         """How many wait in a queue and below it; "" is all."""
-        return len(self) if not path else self._waiting.get(path, 0)
+        if not path:
+            return len(self)
+        below = f"{path}/"
+        inside = sum(1 for ask in self._asleep.values() if f"{ask.queue}/".startswith(below))
+        for lines in self._lines.values():
+            for leaf, line in lines.items():
+                if f"{leaf}/".startswith(below):
+                    inside += sum(map(len, line.rows.values()))
+        return inside
 
     def shape(self, ask: Ask) -> int:
         """The number of the class of asks that are equal to this one for the pool."""
+        entry = self._entries.get(ask.id)
+        if entry is not None and entry.ask is ask:
+            return entry.shape
         key = shape_of(ask)
         number = self._shapes.get(key)
         if number is None:
             number = self._shapes[key] = len(self._of_shape)
             self._of_shape.append(ask)
             self._counts.append(0)
+            self._lengths.append(_Lengths())
         return number
+
+    def shortest_s(self, shape: int) -> int:
+        """The expected length of the shortest waiting ask of a class; `FOREVER_S` when none is expected to end."""
+        return self._lengths[shape].shortest()
 
     def classes(self) -> Iterator[tuple[int, Ask, int]]:
         """Classes of asks that wait: number, an example, how many."""
@@ -179,42 +234,35 @@ class Order:
     def add(self, ask: Ask) -> None:
         """It waits from now on; one that waits already is replaced."""
         self.remove(ask.id)
-        self._count(ask.queue, 1)
+        shape = self.shape(ask)
+        self._lengths[shape].add(_length_s(ask))
         if ask.not_before_ms > self._now_ms:
             self._asleep[ask.id] = ask
             heappush(self._later, (ask.not_before_ms, ask.id))
         else:
-            self._enter(ask)
+            self._enter(ask, shape)
 
     def remove(self, ask_id: str) -> None:
         """It does not wait any more; absent is fine."""
-        asleep = self._asleep.pop(ask_id, None)
-        if asleep is not None:
-            self._count(asleep.queue, -1)
         entry = self._entries.get(ask_id)
         if entry is not None:
             self._leave(entry)
-            self._count(entry.ask.queue, -1)
+            self._lengths[entry.shape].remove(_length_s(entry.ask))
+            return
+        asleep = self._asleep.pop(ask_id, None)
+        if asleep is not None:
+            self._lengths[self.shape(asleep)].remove(_length_s(asleep))
 
-    def _count(self, path: str, change: int) -> None:
-        while path:
-            left = self._waiting.get(path, 0) + change
-            if left:
-                self._waiting[path] = left
-            else:
-                del self._waiting[path]
-            path = path.rpartition("/")[0]
-
-    def _enter(self, ask: Ask) -> None:
+    def _enter(self, ask: Ask, shape: int) -> None:
         urgency = class_of(ask, self._policy, self._now_ms)
-        entry = _Entry(ask, self.shape(ask), urgency, place_of(ask, self._policy))
+        entry = _Entry(ask, shape, urgency, place_of(ask, self._policy))
         self._entries[ask.id] = entry
-        self._counts[entry.shape] += 1
+        self._counts[shape] += 1
         lines = self._lines.setdefault(urgency, {})
         line = lines.get(ask.queue)
         if line is None:
             line = lines[ask.queue] = _Line(ask.queue)
-        line.add(entry.shape, entry.place)
+        line.add(shape, entry.place)
         if urgency == ask.urgency and urgency > _HIGHEST_AGED:
             heappush(self._aging, (ask.submitted_ms + self._policy.aging_s * 1000, ask.id))
 
@@ -255,8 +303,9 @@ class Order:
         if changed or back:
             asks = list(self.asks())
             self._entries, self._asleep, self._lines = {}, {}, {}
-            self._later, self._aging, self._waiting = [], [], {}
+            self._later, self._aging = [], []
             self._counts = [0] * len(self._counts)
+            self._lengths = [_Lengths() for _ in self._counts]
             for ask in asks:
                 self.add(ask)
         while self._later and self._later[0][0] <= now_ms:
@@ -264,13 +313,13 @@ class Order:
             asleep = self._asleep.get(ask_id)
             if asleep is not None and asleep.not_before_ms == at:
                 del self._asleep[ask_id]
-                self._enter(asleep)
+                self._enter(asleep, self.shape(asleep))
         while self._aging and self._aging[0][0] <= now_ms:
             _, ask_id = heappop(self._aging)
             entry = self._entries.get(ask_id)
             if entry is not None and class_of(entry.ask, policy, now_ms) != entry.urgency:
                 self._leave(entry)
-                self._enter(entry.ask)
+                self._enter(entry.ask, entry.shape)
 
     def heads(
         self, quotas: Quotas, policy: SharePolicy, now_ms: int, *, blocked: Collection[int] = ()
@@ -283,19 +332,22 @@ class Order:
 
 
 class _Contest:
-    """A queue in the tournament of one pass: its candidate, and the heap of its children's."""
+    """A queue in the tournament of one pass: the leaf whose candidate stands for it, and the heap of its children's."""
 
-    __slots__ = ("above", "candidate", "entry", "heap", "kept", "line", "node", "passed")
+    __slots__ = ("above", "alone", "best", "candidate", "entry", "heap", "kept", "line", "node", "passed")
 
     def __init__(self, node: Node, above: _Contest | None) -> None:
         self.node = node
         self.above = above
-        self.line: _Line | None = None  # of a leaf
+        self.alone = False  # no sibling takes part: nobody asks for its share
         self.heap: list[_Rank] = []
         self.entry: _Rank | None = None  # as it stands in the heap above; others there are void
+        self.best: _Contest | None = None  # of a leaf itself; None: it has no candidate
+        # Of leaves only:
+        self.line: _Line | None = None
         self.candidate: tuple[Place, int] | None = None
         self.kept = False  # the candidate stays within what its queues keep
-        self.passed: dict[int, int] | None = None  # of a leaf: asks of a class that were passed over
+        self.passed: dict[int, int] | None = None  # asks of a class that were passed over
 
 
 _Rank = tuple[bool, int, Place, "_Contest"]  # borrows, share, place
@@ -318,7 +370,7 @@ class Heads(Iterator[Ask]):
         self._pairs: dict[int, Pairs] = {}
         self._classes = sorted(order._lines)
         self._root: _Contest | None = None
-        self._leaves: dict[str, _Contest] = {}  # by path of the node
+        self._leaves: dict[Node, _Contest] = {}
         self._last: tuple[_Contest, int, Ask] | None = None
         self._changed: set[_Contest] = set()  # leaves whose candidate is to be found anew
         self._offering: dict[int, set[_Contest]] = {}  # leaves by the class of their candidate
@@ -360,7 +412,7 @@ class Heads(Iterator[Ask]):
         if self._last is not None:
             self._pass_over()
         for node in self._quotas.drain_touched():
-            touched = self._leaves.get(node.path)
+            touched = self._leaves.get(node)
             if touched is not None:
                 self._changed.add(touched)
         while True:
@@ -371,31 +423,18 @@ class Heads(Iterator[Ask]):
                     raise StopIteration
                 self._begin(self._classes.pop(0))
             assert self._root is not None
-            contest = self._root
-            top = self._top(contest)
-            while top is not None:
-                contest = top[3]
-                top = self._top(contest)
-            if contest is self._root:  # nobody is left in this class
+            leaf = self._root.best
+            if leaf is None:  # nobody is left in this class
                 self._root = None
                 continue
-            assert contest.candidate is not None
-            place, shape = contest.candidate
+            assert leaf.candidate is not None
+            place, shape = leaf.candidate
             if shape in self._known:
                 self._block(shape)
                 continue
             ask = self._order._entries[place[4]].ask
-            self._last = (contest, shape, ask)
+            self._last = (leaf, shape, ask)
             return ask
-
-    @staticmethod
-    def _top(contest: _Contest) -> _Rank | None:
-        heap = contest.heap
-        while heap:
-            if heap[0][3].entry is heap[0]:
-                return heap[0]
-            heappop(heap)
-        return None
 
     def _begin(self, urgency: int) -> None:
         """The tournament of one priority class, from the leaves up."""
@@ -405,19 +444,28 @@ class Heads(Iterator[Ask]):
         self._offering = {}
         self._changed.clear()
         contests: dict[str, _Contest] = {"": self._root}
-        for path, line in self._order._lines.get(urgency, {}).items():
-            contest = self._contest(contests, self._quotas.tree.leaf(path))
+        tree = self._quotas.tree
+        lines = self._order._lines.get(urgency, {})
+        for path in lines:
+            tree.leaf(path)  # first let all grow: one of them may get children by another
+        for path, line in lines.items():
+            contest = self._contest(contests, tree.leaf(path))
             contest.line = line
-            self._leaves[contest.node.path] = contest
+            self._leaves[contest.node] = contest
             self._choose(contest)
+        below: dict[_Contest, list[_Contest]] = {}
         for contest in sorted(contests.values(), key=lambda each: -each.node.depth):
             if contest.line is None:
+                children = below.get(contest, [])
+                for child in children:
+                    child.alone = len(children) == 1
+                    if child.best is not None:
+                        child.entry = self._rank(child)
+                        contest.heap.append(child.entry)
                 heapify(contest.heap)
-                top = contest.heap[0] if contest.heap else None
-                contest.candidate, contest.kept = (top[3].candidate, top[3].kept) if top else (None, False)
-            if contest.above is not None and contest.candidate is not None:
-                contest.entry = self._rank(contest)
-                contest.above.heap.append(contest.entry)
+                contest.best = contest.heap[0][3].best if contest.heap else None
+            if contest.above is not None:
+                below.setdefault(contest.above, []).append(contest)
 
     def _contest(self, contests: dict[str, _Contest], node: Node) -> _Contest:
         found = contests.get(node.path)
@@ -427,72 +475,95 @@ class Heads(Iterator[Ask]):
         return found
 
     def _rank(self, contest: _Contest) -> _Rank:
-        assert contest.candidate is not None
-        place, shape = contest.candidate
-        return (not contest.kept, self._quotas.key_at(contest.node, self._vector(shape)), place, contest)
+        best = contest.best
+        assert best is not None and best.candidate is not None
+        place, shape = best.candidate
+        share = 0 if contest.alone else self._quotas.key_at(contest.node, self._vectors[shape])
+        return (not best.kept, share, place, contest)
 
-    def _vector(self, shape: int) -> tuple[int, ...]:
-        vector = self._vectors.get(shape)
-        if vector is None:
+    def _know(self, shape: int) -> None:
+        """What an ask of a class counts."""
+        if shape not in self._vectors:
             example = self._order._of_shape[shape]
             amounts = amounts_of(example.needs[0], example.num_nodes)
             self._pairs[shape] = self._quotas.tree.pairs(amounts)
-            vector = self._vectors[shape] = self._quotas.tree.vector(amounts)
-        return vector
+            self._vectors[shape] = self._quotas.tree.vector(amounts)
 
     def _choose(self, leaf: _Contest) -> None:
         """The candidate of a leaf: the first whose class is not blocked."""
+        before, found = leaf.candidate, self._first(leaf)
+        leaf.candidate = found
+        leaf.best = leaf if found is not None else None
+        if before is not None and (found is None or found[1] != before[1]):
+            offering = self._offering.get(before[1])
+            if offering is not None:
+                offering.discard(leaf)
+        if found is not None:
+            shape = found[1]
+            if before is None or before[1] != shape:
+                self._offering.setdefault(shape, set()).add(leaf)
+                self._know(shape)
+            if self._quotas.tree.promises:
+                leaf.kept = self._quotas.keeps(leaf.node, self._pairs[shape], None)
+
+    def _first(self, leaf: _Contest) -> tuple[Place, int] | None:
         line = leaf.line
         assert line is not None
-        if leaf.candidate is not None:
-            self._offering.get(leaf.candidate[1], set()).discard(leaf)
-        leaf.candidate = None
         if line.path in self._closed:
-            return
+            return None
         blocked, here, passed = self._blocked, self._blocked_here, leaf.passed
+        found = None
         for front in line.fronts:
             shape = front[1]
             if shape in blocked or (here and (line.path, shape) in here):
                 continue
-            if passed and shape in passed:
+            if not passed:
+                return front
+            if shape in passed:
                 row, skip = line.rows[shape], passed[shape]
                 if skip >= len(row):
                     continue
                 front = (row[skip], shape)
-            if leaf.candidate is None or front < leaf.candidate:
-                leaf.candidate = front
-            if not passed:
-                break
-        if leaf.candidate is not None:
-            shape = leaf.candidate[1]
-            self._offering.setdefault(shape, set()).add(leaf)
-            self._vector(shape)
-            if self._quotas.tree.promises:
-                leaf.kept = self._quotas.keeps(leaf.node, self._pairs[shape], None)
+            if found is None or front < found:
+                found = front
+        return found
 
     def _renew(self) -> None:
         """The candidates or shares of some leaves have changed: their ranks anew, and those above them, each once."""
-        level: set[_Contest] = self._changed
-        self._changed = set()
-        for leaf in level:
+        leaves, self._changed = self._changed, set()
+        for leaf in leaves:
             self._choose(leaf)
+        if len(leaves) == 1:
+            each = leaf
+            while each.above is not None:
+                self._set_rank(each, each.above)
+                each = each.above
+            return
         waiting: dict[int, set[_Contest]] = {}
-        for each in level:
-            waiting.setdefault(each.node.depth, set()).add(each)
+        for leaf in leaves:
+            waiting.setdefault(leaf.node.depth, set()).add(leaf)
         for depth in range(max(waiting), 0, -1):
             above: set[_Contest] = waiting.setdefault(depth - 1, set())
             for each in waiting.get(depth, ()):
                 assert each.above is not None
-                rank = self._rank(each) if each.candidate is not None else None
-                if rank != each.entry:
-                    each.entry = rank
-                    if rank is not None:
-                        heappush(each.above.heap, rank)
+                self._set_rank(each, each.above)
                 above.add(each.above)
-            for each in above:
-                if each.line is None:
-                    top = self._top(each)
-                    each.candidate, each.kept = (top[3].candidate, top[3].kept) if top else (None, False)
+
+    def _set_rank(self, contest: _Contest, above: _Contest) -> None:
+        """Its entry in the heap above anew, and who is first there."""
+        heap, before = above.heap, contest.entry
+        rank = self._rank(contest) if contest.best is not None else None
+        if rank != before:
+            contest.entry = rank
+            if rank is None:
+                pass
+            elif before is not None and heap[0] is before:  # mostly it has just won
+                heapreplace(heap, rank)
+            else:
+                heappush(heap, rank)
+        while heap and heap[0][3].entry is not heap[0]:
+            heappop(heap)
+        above.best = heap[0][3].best if heap else None
 
     def _pass_over(self) -> None:
         """Nothing was said about the last: others of its class may do better in this pass."""

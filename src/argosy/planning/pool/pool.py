@@ -10,9 +10,8 @@ by nobody else, and nobody is ended twice for it.
 
 from __future__ import annotations
 
-from bisect import bisect_left, insort
 from collections.abc import Iterable, Sequence
-from itertools import chain, islice
+from itertools import chain, islice, takewhile
 from typing import Final, NamedTuple
 
 import msgspec
@@ -23,6 +22,7 @@ from argosy.model.tenancy import Amounts, Tenancy
 from argosy.planning.pool.ask import Ask, Decision, Machine, Need, Reservation, Running, Waiting
 from argosy.planning.pool.backfill import Release
 from argosy.planning.pool.cycle import Cycle, Seat
+from argosy.planning.pool.ends import Ends
 from argosy.planning.pool.estimate import expected_end_ms, expected_s, is_guess
 from argosy.planning.pool.explain import (
     behind_text,
@@ -38,7 +38,6 @@ from argosy.planning.pool.preempt import Roster
 from argosy.planning.pool.quota import Quotas, amounts_of
 from argosy.planning.pool.whatif import Held, Seated, rate_of
 
-FOREVER_S: Final = 1 << 40
 FORECAST_MAX: Final = 64  # asks of which the time of their start is told
 
 
@@ -60,31 +59,6 @@ class AskClass:
         self.variants = variants
         self.could_ever: bool | None = None  # on these machines; None: not looked at yet
         self.blocked = [-1] * len(variants)  # version of the inventory in which it did not fit; -1: not known
-
-
-class Shortest:
-    """The expected lengths of the waiting asks, by class: where the shortest is too long, all are."""
-
-    def __init__(self) -> None:
-        self._lengths: dict[int, list[int]] = {}
-        self._of: dict[str, tuple[int, int]] = {}
-
-    def add(self, ask: Ask, number: int) -> None:
-        self.remove(ask.id)
-        length_s = expected_s(ask)
-        entry = self._of[ask.id] = number, FOREVER_S if length_s is None else length_s
-        insort(self._lengths.setdefault(number, []), entry[1])
-
-    def remove(self, ask_id: str) -> None:
-        entry = self._of.pop(ask_id, None)
-        if entry is not None:
-            lengths = self._lengths[entry[0]]
-            del lengths[bisect_left(lengths, entry[1])]
-
-    def of(self, number: int) -> int:
-        """In seconds."""
-        lengths = self._lengths.get(number)
-        return lengths[0] if lengths else FOREVER_S
 
 
 class _Told:
@@ -114,7 +88,6 @@ class Pool:
         self.inventory = Inventory(machines)
         self.quotas = Quotas(tenancy, self.inventory.capacity(), owner=owner)
         self.order = Order()
-        self.shortest = Shortest()
         self.held: dict[str, Held] = {}
         self.leaving_for: dict[str, str] = {}  # what is being ended → for whom; "": for nobody here
         self.seats: dict[str, Seat] = {}
@@ -131,8 +104,7 @@ class Pool:
         self._classes: dict[int, AskClass] = {}
         self.on: dict[str, dict[str, None]] = {}  # machine → who holds something there
         self.roster = Roster(tenancy.policy)  # who may be made to go
-        self.ends: list[Release] = []  # when what runs will probably end, sorted
-        self._end_of: dict[str, Release] = {}
+        self.ends = Ends()  # when what runs will probably end
         self._limited = _limited_paths(tenancy)
         self._models = _names_models(tenancy)
 
@@ -244,45 +216,37 @@ class Pool:
 
     def wait(self, ask: Ask) -> None:
         self.order.add(ask)
-        self.shortest.add(ask, self.order.shape(ask))
 
     def wait_no_more(self, ask_id: str) -> None:
         self.order.remove(ask_id)
-        self.shortest.remove(ask_id)
 
     def enter(self, held: Held) -> None:
         self.held[held.id] = held
         for placement in held.running.placements:
             self.on.setdefault(placement.node_id, {})[held.id] = None
         self.roster.add(held)
-        self._forget_end(held.id)
-        if not held.running.leaving:
-            self._expect_end(held, held.running.started_ms)
+        if held.running.leaving or not self._expect_end(held, held.running.started_ms):
+            self.ends.remove(held.id)
 
-    def _expect_end(self, held: Held, now_ms: int) -> None:
+    def _expect_end(self, held: Held, now_ms: int) -> bool:
         at_ms = expected_end_ms(held.running, now_ms)
         if at_ms is not None:
-            release = self._end_of[held.id] = Release(at_ms, held.id, held.ask.queue, held.seated)
-            insort(self.ends, release)
-
-    def _forget_end(self, job_id: str) -> None:
-        release = self._end_of.pop(job_id, None)
-        if release is not None:
-            del self.ends[bisect_left(self.ends, release)]
+            self.ends.add(Release(at_ms, held.id, held.ask.queue, held.seated))
+        return at_ms is not None
 
     def turn(self, now_ms: int) -> None:
         """Let time pass: what was borrowed fades, jobs become old enough to go, who overruns the estimate is expected later."""
         self.quotas.advance(now_ms)
         self.roster.turn(now_ms)
-        while self.ends and self.ends[0].at_ms <= now_ms:
-            held = self.held[self.ends[0].holder]
-            self._forget_end(held.id)
-            self._expect_end(held, now_ms)
+        due_ms = self.ends.next_ms()
+        if due_ms is not None and due_ms <= now_ms:
+            for release in list(takewhile(lambda each: each.at_ms <= now_ms, self.ends)):
+                self._expect_end(self.held[release.holder], now_ms)
 
     def _remove(self, job_id: str) -> None:
         held = self.held.pop(job_id)
         self.roster.remove(job_id)
-        self._forget_end(job_id)
+        self.ends.remove(job_id)
         self.inventory.give(job_id)
         self.quotas.refund(job_id)
         for placement in held.running.placements:
