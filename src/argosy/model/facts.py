@@ -7,7 +7,7 @@ from enum import StrEnum
 import msgspec
 
 
-class Device(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+class Device(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, gc=False):
     """An accelerator of a node, as its driver reports it."""
 
     index: int

@@ -85,7 +85,7 @@ def waits_for(plan: Plan) -> str:
     return "" if plan.choices else next((each.text for each in plan.rejected if each.code == BUSY), "")
 
 
-class DeviceShare(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+class DeviceShare(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, gc=False):
     index: int
     milli: int  # 1000 is the whole device
     mechanism: str = (
@@ -96,7 +96,7 @@ class DeviceShare(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True)
     slot: int = -1  # and its first memory slice on the card
 
 
-class Placement(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+class Placement(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, gc=False):
     """Where one rank goes and what it may use there."""
 
     rank: int

@@ -1,4 +1,8 @@
-"""What goes into the pool scheduler: machines, asks, what runs; and what comes out. Amounts are integers."""
+"""What goes into the pool scheduler: machines, asks, what runs; and what comes out. Amounts are integers.
+
+Values that hold nothing but values are told to the garbage collector as such (`gc=False`): nothing here can be part of a cycle, and a
+collection that looks at all that a large pool remembers takes half a second.
+"""
 
 from __future__ import annotations
 
@@ -11,7 +15,7 @@ from argosy.model.scheduling import Isolation
 WHOLE_MILLI = 1000
 
 
-class Machine(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+class Machine(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, gc=False):
     """One node of a pool."""
 
     id: str
@@ -29,7 +33,7 @@ class Machine(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     open: bool = True  # False: takes nothing new (draining, not answering)
 
 
-class Need(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+class Need(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, gc=False):
     """What each rank needs. Equal needs are one class: where one does not fit, none does."""
 
     cpus_milli: int = 0
@@ -47,7 +51,7 @@ class Need(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     open: bool = False  # or with everybody who says so too
 
 
-class Ask(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+class Ask(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, gc=False):
     """A gang that wants to run: all its ranks or none."""
 
     id: str
@@ -70,7 +74,7 @@ class Ask(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     evictions: int = 0  # how often it has made room: each time it is protected twice as long
 
 
-class Running(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+class Running(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, gc=False):
     """What holds a part of the pool."""
 
     ask: Ask
@@ -80,7 +84,7 @@ class Running(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     leaving: bool = False  # is being ended: its room comes soon, and it is not ended twice
 
 
-class Start(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+class Start(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, gc=False):
     """Begin now, here. `why` is kept with the attempt."""
 
     ask_id: str
@@ -97,7 +101,7 @@ class Evict(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     why: str
 
 
-class Reservation(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+class Reservation(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, gc=False):
     """Room that is kept for a job that waits, from `starts_at_ms` on."""
 
     ask_id: str

@@ -17,7 +17,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Sequence
 from functools import partial
-from typing import Final, NamedTuple
+from typing import Final
 
 import msgspec
 
@@ -30,7 +30,7 @@ RESERVATIONS_MAX: Final = 64
 RELEASES_MAX: Final = 4096  # ends that a search for a time looks at
 
 
-class Release(NamedTuple):
+class Release(msgspec.Struct, frozen=True, order=True, gc=False):
     """Room that comes back."""
 
     at_ms: int
@@ -233,18 +233,17 @@ class Keeps:
         """What is given back on the machines, and in the queues, that reservations wait for."""
         if not self.all:
             return
-        for at_ms, holder, queue, seated in releases:
-            if holder.startswith(KEEP):
-                continue
+        for release in releases:
             changed: dict[str, Dims] = {}
-            for placement in seated.placements:
+            for placement in release.seated.placements:
                 if placement.node_id in self._nodes:
                     _dims(placement, changed.setdefault(placement.node_id, {}))
-            for node_id, dims in changed.items():
-                self._nodes[node_id].releases[holder] = at_ms, dims
-            for scope, ledger in self._scopes.items():
-                if _counts(queue, scope):
-                    ledger.releases[holder] = at_ms, _plain(seated)
+            if (changed or self._scopes) and not release.holder.startswith(KEEP):
+                for node_id, dims in changed.items():
+                    self._nodes[node_id].releases[release.holder] = release.at_ms, dims
+                for scope, ledger in self._scopes.items():
+                    if _counts(release.queue, scope):
+                        ledger.releases[release.holder] = release.at_ms, _plain(release.seated)
 
     def _hold(self, nodes: Iterable[str], queue: str, gone: Collection[str]) -> None:
         """Take anew what has to stay free on these machines, and of the limits above `queue`."""

@@ -643,7 +643,8 @@ class Cycle:
         for victim in room.victims:
             held = victim.held
             pool.leaving_for[held.id] = ask.id
-            pool.enter(held._replace(running=msgspec.structs.replace(held.running, leaving=True)))
+            running = msgspec.structs.replace(held.running, leaving=True)
+            pool.enter(msgspec.structs.replace(held, running=running))
             pool.quotas.refund(held.id)
             self.soon.give(held.id)
         passing = ask.id not in pool.leaving_for.values()

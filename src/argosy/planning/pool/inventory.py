@@ -38,7 +38,7 @@ class OverCommitted(Exception):
     """A take of what is not free. Nothing was changed."""
 
 
-class _Holding(msgspec.Struct, frozen=True):
+class _Holding(msgspec.Struct, frozen=True, gc=False):
     need: Need
     placements: tuple[Placement, ...]
 

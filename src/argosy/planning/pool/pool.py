@@ -169,7 +169,7 @@ class Pool:
             if old.ask.queue != running.ask.queue:  # the tree is another one
                 self.quotas.refund(job_id)
                 self.quotas.charge(job_id, running.ask.queue, old.seated.amounts)
-            self.enter(old._replace(running=running))
+            self.enter(msgspec.structs.replace(old, running=running))
             return
         if old is not None:
             self._remove(job_id)

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 from typing import Final, NamedTuple, TypeVar
 
+import msgspec
+
 from argosy.model.offer import Placement
 from argosy.model.tenancy import Amounts
 from argosy.planning.pool.ask import Ask, Need, Running
@@ -16,7 +18,7 @@ PROBE: Final = "probe"  # a holder that takes something for a moment
 T = TypeVar("T")
 
 
-class Seated(NamedTuple):
+class Seated(msgspec.Struct, frozen=True, gc=False):
     """Where a gang goes, for which of its needs, and what that counts."""
 
     need: Need
@@ -24,7 +26,7 @@ class Seated(NamedTuple):
     amounts: Amounts
 
 
-class Held(NamedTuple):
+class Held(msgspec.Struct, frozen=True, gc=False):
     """A running job in the books."""
 
     running: Running
