@@ -7,6 +7,7 @@ import importlib.util
 import io
 import marshal
 import os
+import sys
 import tempfile
 import zipfile
 from collections.abc import Sequence
@@ -62,6 +63,8 @@ def _build() -> bytes:
 
 def _bytecode(source: str, name: str) -> bytes:
     """A .pyc with the hash of its source, in the unchecked form: the importer trusts it and compares nothing."""
+    for character in map(chr, range(256)):  # one of each in a process; marshal tells who has been interned
+        sys.intern(character)
     code = compile(source, name, "exec", dont_inherit=True, optimize=2)
     unchecked = (1).to_bytes(4, "little")
     return (
