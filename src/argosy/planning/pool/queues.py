@@ -27,6 +27,7 @@ JOBS: Final = 3
 UNIT_MILLI: Final = 1000  # weight of what nobody wrote about
 OWN: Final = "-"  # leaf for the jobs that name a queue with children
 _SHARED: Final = (0, 1, 2)  # jobs are counted, not shared
+PAIRS_MAX: Final = 4096  # different amounts that are remembered by index
 
 Pairs = Sequence[tuple[int, int]]  # index of a name, amount
 
@@ -94,7 +95,8 @@ class QueueTree:
         self.root = Node("", None, None, self.width)
         self.nodes: dict[str, Node] = {"": self.root}
         self.capacity: Amounts = {}
-        self.promises = False  # some queue keeps something for itself
+        self.promises = False  # some queue keeps something for itself; else `sums` is `used` everywhere
+        self._known: dict[tuple[tuple[str, int], ...], Pairs] = {}
         self._ready = False
         for queue in sorted(tenancy.queues, key=lambda each: each.path):
             self._grow(queue.path)
@@ -238,6 +240,10 @@ class QueueTree:
 
     def pairs(self, amounts: Mapping[str, int]) -> Pairs:
         """Amounts by index. A name that is new gets a place."""
+        key = tuple(amounts.items())
+        known = self._known.get(key)
+        if known is not None:
+            return known
         pairs = []
         for name, amount in amounts.items():
             place = self._index.get(name)
@@ -251,7 +257,10 @@ class QueueTree:
                         row.append(0)
             if amount:
                 pairs.append((place, amount))
-        return tuple(pairs)
+        if len(self._known) == PAIRS_MAX:
+            self._known.clear()
+        known = self._known[key] = tuple(pairs)
+        return known
 
     def vector(self, amounts: Mapping[str, int]) -> tuple[int, ...]:
         """Amounts by index, all of them, for shares."""

@@ -182,14 +182,23 @@ class Quotas:
         if leaf.children:  # it was a leaf when it was charged
             leaf = self.tree.leaf_below(leaf)
         self._touched.add(leaf)
+        changes = pairs if sign > 0 else [(i, -amount) for i, amount in pairs]
         node: Node | None = leaf
+        if not self.tree.promises:  # where nobody keeps anything, what is taken up is what is used
+            while node is not None:
+                used, sums = node.used, node.sums
+                for i, change in changes:
+                    used[i] = sums[i] = used[i] + change
+                node.running += sign
+                node = node.parent
+            return
         while node is not None:
             used = node.used
-            for i, amount in pairs:
-                used[i] += sign * amount
+            for i, change in changes:
+                used[i] += change
             node.running += sign
             node = node.parent
-        rest: list[tuple[int, int]] = [(i, sign * amount) for i, amount in pairs]
+        rest = list(changes)
         node = leaf
         while node is not None and rest:
             sums, kept, passed = node.sums, node.kept, []
@@ -234,7 +243,8 @@ class Quotas:
 
     def over(self, leaf: str, amounts: Amounts) -> Over | None:
         """The first limit on the way up that would be passed."""
-        return self.over_at(self.tree.leaf(leaf), self.tree.pairs(amounts))
+        node = self.tree.leaf(leaf)
+        return None if node.unlimited else self.over_at(node, self.tree.pairs(amounts))
 
     def over_at(self, node: Node, pairs: Pairs) -> Over | None:
         if node.unlimited:
@@ -536,7 +546,9 @@ class Quotas:
 
     def drain_touched(self) -> set[Node]:
         """Leaves whose books have changed since the last call."""
-        touched, self._touched = self._touched, set()
+        touched = self._touched
+        if touched:
+            self._touched = set()
         return touched
 
     def successor(self, tenancy: Tenancy, *, owner: str | None = None) -> Quotas:
