@@ -74,7 +74,7 @@ class SharePolicy(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True)
         False  # order by service attained (2D-LAS) among checkpointable jobs of one queue
     )
     min_runtime_s: int = 600  # nothing younger is ended
-    aging_s: int = 86_400  # after so long in the queue a job rises by one priority class at most
+    aging_s: int = 43_200  # after so long in the queue a job rises by one priority class at most
     half_life_s: int = 7 * 86_400  # of usage, as it counts in the order
 
 
