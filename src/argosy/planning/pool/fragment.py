@@ -86,6 +86,7 @@ class _Class:
         "counts",
         "counts_seen",
         "eligible",
+        "floor",
         "join",
         "seen",
         "shared",
@@ -108,6 +109,7 @@ class _Class:
         self.special: Bools = np.zeros(0, np.bool_)  # by kind: one by one
         self.eligible: Bools = np.zeros((0, 0), np.bool_)  # by kind and position
         self.uneven = False  # some kind has devices that the need may not use
+        self.floor = (0, 0, 0)  # CPUs, memory, milli of devices: nothing fits where less is free
         self.join: Bools = np.zeros(0, np.bool_)  # by lock
 
     def twin(self) -> _Class:
@@ -140,7 +142,7 @@ class Grid:
         self._locks: dict[Lock | None, int] = {None: 0}
         self._classes: dict[Need, _Class] = {}
         self._log: list[int] = []  # rows in the order of their changes
-        self._touched: set[int] = set()  # rows that the arrays do not know yet
+        self._touched: set[int] = set()  # rows that the table does not know yet
         count = len(self.ids)
         self._width = max((len(kind.devices) for kind in self.kinds), default=0) or 1
         self._numbers = [self._number(kind) for kind in self.kinds]
@@ -183,6 +185,7 @@ class Grid:
     def set(self, row: int, room: Room) -> None:
         self.rooms[row] = room
         self._touched.add(row)
+        self._log.append(row)
 
     def set_kind(self, row: int, kind: Kind, room: Room) -> bool:
         """A machine became another; False: the rows must be made anew."""
@@ -232,27 +235,24 @@ class Grid:
         )
 
     def _sync(self) -> None:
-        """Bring the arrays up to the rooms."""
+        """What is typical may be other needs by now; and the log must not grow for ever."""
         if self.typical is not self._tables.typical:
             self._tables = _Tables(self.typical)
+            self._touched.update(range(len(self.ids)))
+        if len(self._tables.of_kind) < len(self._kind_list):
             self._tables.know(self._kind_list)
-            for row in range(len(self.ids)):
-                self._write(row)
-        elif self._touched:
-            if len(self._tables.of_kind) < len(self._kind_list):
-                self._tables.know(self._kind_list)
-            for row in self._touched:
-                self._write(row)
-        else:
-            return
-        self._log.extend(self._touched)
-        self._touched.clear()
         if len(self._log) > 4 * len(self.ids) + 1024:
             cut = len(self._log) - len(self.ids)  # changes so old that everything would be computed anyway
             del self._log[:cut]
             for each in self._classes.values():
                 each.seen = max(-1, each.seen - cut)
                 each.counts_seen = max(-1, each.counts_seen - cut)
+
+    def _flush(self) -> None:
+        """Bring the table up to the rooms."""
+        for row in self._touched:
+            self._write(row)
+        self._touched.clear()
 
     # Costs
 
@@ -277,18 +277,31 @@ class Grid:
             each.costs = self._score(need, each, None)
             each.shared = False
         elif each.seen < end:
-            rows = list(set(self._log[each.seen :]))
             each.own()
-            if len(rows) <= FEW:
-                costs, ways, numbers = each.costs, each.ways, self._numbers
-                for row in rows:
-                    got = plain.pick(self.typical, need, ways[numbers[row]], self.kinds[row], self.rooms[row])
-                    costs[row] = NEVER if got is None else got[0]
-            else:
-                index = np.array(rows, np.int64)
-                each.costs[index] = self._score(need, each, index)
+            self._renew(need, each)
         each.seen = end
         return each
+
+    def _renew(self, need: Need, each: _Class) -> None:
+        """Costs of the rows that have changed. Most of them have become too small, which is seen without working out anything."""
+        changed = list(set(self._log[each.seen :]))
+        costs, rooms = each.costs, self.rooms
+        cpus, memory, milli = each.floor
+        rows = [
+            row
+            for row in changed
+            if (room := rooms[row]).cpus >= cpus and room.total >= milli and room.memory >= memory
+        ]
+        if len(rows) < len(changed):
+            costs[changed] = NEVER
+        if len(rows) <= FEW:
+            typical, kinds, ways, numbers = self.typical, self.kinds, each.ways, self._numbers
+            for row in rows:
+                got = plain.pick(typical, need, ways[numbers[row]], kinds[row], rooms[row])
+                costs[row] = NEVER if got is None else got[0]
+        else:
+            index = np.array(rows, np.int64)
+            costs[index] = self._score(need, each, index)
 
     def counts(self, need: Need) -> Ints:
         """How many ranks each row could host. Not to be changed."""
@@ -341,6 +354,9 @@ class Grid:
             ],
             np.bool_,
         )
+        # Instances and their cards are not in the sum of what is free.
+        milli = 0 if each.special.any() else need.gpu_milli
+        each.floor = (need.cpus_milli, need.memory_bytes, milli)
         each.eligible = np.zeros((len(ways), self._width), np.bool_)
         for number, (kind, way) in enumerate(zip(self._kind_list, ways, strict=True)):
             each.eligible[number, list(way.positions)] = True
@@ -363,6 +379,8 @@ class Grid:
     def _score(self, need: Need, each: _Class, rows: Ints | None) -> Ints:
         if max(need.cpus_milli, need.memory_bytes, need.gpu_milli) >= NEVER >> 8:
             return np.full(len(self.ids if rows is None else rows), NEVER, np.int64)
+        if self._touched:
+            self._flush()
         tables = self._tables
         table = self._table if rows is None else self._table.take(rows, axis=0)
         kinds = table[:, 5]
