@@ -1,12 +1,15 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import socket
+import time
 from pathlib import Path
 
 import pytest
 from agent_process import AgentProcess, gone, wait_for
 
+from argosy.agent import wire
 from argosy.infra import border
 from argosy.infra.agent_client import AgentClient
 from argosy.infra.agent_port import Duplex
@@ -92,6 +95,51 @@ def test_much_output_through_a_terminal(agent: AgentProcess) -> None:
         assert await shell.close() == 3
 
     agent.use(scenario)
+
+
+def test_who_types_while_it_ends_is_told_how_it_ended(agent: AgentProcess) -> None:
+    """A connection that is closed with unread bytes in it is reset, and what was sent last is lost with them."""
+    pid_file = agent.root / "home/pid"
+
+    async def scenario(client: AgentClient) -> None:
+        command = f"stty raw -echo; echo $$ > {pid_file}; echo ready; sleep 1; echo last words; exit 7"
+        shell = await client.shell(command, 24, 80, {})
+        await read_until(shell, b"ready")
+
+        async def type_much() -> None:
+            for _ in range(256):
+                await shell.write(b"x" * 65536)  # nobody reads it
+
+        typing = asyncio.ensure_future(type_much())
+        while not gone(int(pid_file.read_text())):
+            await asyncio.sleep(0.05)
+        await asyncio.sleep(0.5)
+        assert b"last words" in await read_all(shell)
+        assert await shell.close() == 7
+        await typing
+
+    agent.use(scenario)
+
+
+def test_a_slow_reader_gets_all_that_was_printed(agent: AgentProcess) -> None:
+    """Without asyncio, which would read ahead. So much fits between the program and us that the program ends first."""
+    order = {"command": "head -c 255000 /dev/zero | tr '\\0' x; exit 3"}
+    body = json.dumps(order).encode()
+    with socket.socket(socket.AF_UNIX) as connection:
+        connection.connect(str(agent.socket))
+        head = f"POST {wire.PREFIX}/shell HTTP/1.1\r\nHost: a\r\nContent-Length: {len(body)}\r\n\r\n"
+        connection.sendall(head.encode() + body)
+        time.sleep(2)
+        stream = connection.makefile("rb")
+        while stream.readline().strip():
+            pass
+        seen = b""
+        while (frame := stream.read(wire.TERMINAL.size)) and wire.TERMINAL.unpack(frame)[
+            0
+        ] != wire.TERMINAL_END:
+            seen += stream.read(wire.TERMINAL.unpack(frame)[1])
+        assert seen.count(b"x") == 255_000
+        assert wire.EXIT_CODE.unpack(stream.read(wire.EXIT_CODE.size)) == (3,)
 
 
 def test_forward_carries_bytes_both_ways(agent: AgentProcess) -> None:

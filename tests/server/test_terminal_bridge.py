@@ -63,6 +63,7 @@ def test_refusals_are_problems(ready: IdleServer, raw: Raw) -> None:
     assert refused(ready, query="?nod=4") == (400, "usage")
     ready.agents.error = border.Unreachable("it does not answer")
     assert refused(ready) == (502, "node-unreachable")
+    assert ready.agents.dropped == []  # terminals of others go on
     raw.post("/launch", {"task": TASK, "cluster": "new"})
     assert refused(ready, "new") == (409, "wrong-state")
 

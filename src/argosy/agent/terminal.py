@@ -19,6 +19,9 @@ if TYPE_CHECKING:
 
 _READ_BYTES = 64 << 10
 _HANG_UP_GRACE_S = 2.0
+_QUIET_S = 0.5  # a terminal that is silent for so long after its program ended is held open by something in the background
+_LEFT_BYTES = 256 << 10  # more than a terminal holds back: what comes after that is printed in the background
+_FAREWELL_S = 30.0  # how long the other side may take to hear of the end
 
 
 class Shell:
@@ -104,13 +107,36 @@ def _login_shell(ranks: Ranks, env: dict[str, str]) -> str:
 async def serve_shell(shell: Shell, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
     """Carry terminal frames both ways until the shell ends or the other side hangs up."""
 
+    carried = 0
+    sending = False  # and the other side takes its time
+
     async def to_client() -> None:
+        nonlocal carried, sending
         while True:
             data = await shell.read()
             if not data:
                 break
             writer.write(wire.TERMINAL.pack(wire.TERMINAL_DATA, len(data)) + data)
+            sending = True
             await writer.drain()
+            sending = False
+            carried += len(data)
+
+    async def rest() -> None:
+        """All that it printed until it ended."""
+        begin, before = carried, -1
+        while not output.done() and (sending or before < carried < begin + _LEFT_BYTES):
+            before = carried
+            await asyncio.wait({output}, timeout=_QUIET_S)
+
+    async def farewell() -> None:
+        """Until the other side has gone, too: a connection that is closed with unread bytes in it is reset, and with it what was
+        sent last may be lost."""
+        try:
+            while await reader.read(_READ_BYTES):
+                pass
+        except ConnectionError:
+            pass
 
     async def from_client() -> None:
         while True:
@@ -134,12 +160,15 @@ async def serve_shell(shell: Shell, reader: asyncio.StreamReader, writer: asynci
         if not shell.ended.done():
             await shell.hang_up()
             await asyncio.wait([shell.ended], timeout=_HANG_UP_GRACE_S)
-        # The rest of what it printed; a background job may hold the terminal open for ever.
-        await asyncio.wait({output}, timeout=0.5)
+        await rest()
         code = shell.ended.result() if shell.ended.done() else 137
         writer.write(wire.TERMINAL.pack(wire.TERMINAL_END, wire.EXIT_CODE.size) + wire.EXIT_CODE.pack(code))
         await writer.drain()
-    except ConnectionError:
+        if not input_.done():
+            input_.cancel()
+            await asyncio.wait({input_})
+        await asyncio.wait_for(farewell(), _FAREWELL_S)
+    except (ConnectionError, asyncio.TimeoutError):
         pass
     finally:
         for task in (output, input_, ended):

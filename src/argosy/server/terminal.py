@@ -47,8 +47,7 @@ async def _serve(exchange: Exchange, node: Node, agents: AgentDirectory) -> None
     try:
         agent = await agents.get(node)
         duplex = await agent.shell(exchange.text("command"), rows, columns, {})
-    except BorderError as error:
-        agents.drop(node.id)
+    except BorderError as error:  # others may have a terminal there: their connections stay
         raise ArgosyError("node-unreachable", str(error)) from None
     exchange.answered = True
     await exchange.receive()  # websocket.connect

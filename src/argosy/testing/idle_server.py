@@ -167,13 +167,14 @@ class TerminalAgents:
 
     def __init__(self) -> None:
         self.terminals: list[EchoTerminal] = []
+        self.dropped: list[str] = []
         self.error: border.BorderError | None = None
 
     async def get(self, node: Node) -> AgentPort:
         return self  # type: ignore[return-value]  # only `shell` of it
 
     def drop(self, node_id: str) -> None:
-        return None
+        self.dropped.append(node_id)
 
     async def shell(self, command: str, rows: int, columns: int, env: Mapping[str, str]) -> Duplex:
         if self.error is not None:
