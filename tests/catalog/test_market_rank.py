@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from argosy.catalog.table import PriceRow, build_block, rows_of
 from argosy.model.market import Market, Note, market_of
 from argosy.model.offer import Capacity, Offer, Shape
-from argosy.model.resources import Accelerator, Infra, Resources
+from argosy.model.resources import Accelerator, Infra, LocalDisk, Resources
 from argosy.model.units import GIB, Bound
 from argosy.planning.choose import Ability, plan
 from argosy.planning.market import NO_DRIVER, explain_none, rank
@@ -44,8 +44,9 @@ KINDS = [
 def price_rows(draw: st.DrawFn) -> PriceRow:
     name, model, milli, device, cpus, memory = draw(st.sampled_from(KINDS))
     region = draw(st.sampled_from(["east", "west", "north"]))
+    disk = draw(st.sampled_from([0, 0, 250, 900])) * 10**9
     return PriceRow(
-        name, model, milli, device * GIB, cpus, memory * GIB, 0, "x86_64",
+        name, model, milli, device * GIB, cpus, memory * GIB, disk, "x86_64",
         region, draw(st.sampled_from(["", f"{region}-a", f"{region}-b"])),
         draw(st.sampled_from([Capacity.ON_DEMAND, Capacity.SPOT])),
         draw(st.sampled_from([1, 2, 3, 3, 5, 8, 13])) * 1_000_000, draw(st.sampled_from(NOTES)),
@@ -72,6 +73,11 @@ accelerators = st.builds(
     st.sampled_from([250, 500, 1000, 4000, 8000]),
     st.sampled_from([0, 0, 24, 80]),
 )
+local_disks = st.builds(
+    lambda amount, exact: LocalDisk(bound=Bound(amount, exact)),
+    st.sampled_from([1, 200 * 10**9, 900 * 10**9, 10**13]),
+    st.booleans(),
+)
 infras = st.builds(
     Infra,
     provider=st.sampled_from([None, None, "aws", "gcp", "azure"]),
@@ -92,6 +98,7 @@ wishes = st.builds(
     memory=maybe(sizes),
     memory_per_cpu_bytes=st.sampled_from([0, 0, 4 * GIB]),
     accelerator=maybe(accelerators),
+    node_disk=st.sampled_from([None, None]) | local_disks,
     use_spot=st.sampled_from([None, True, False]),
     max_hourly_micro_usd=st.sampled_from([None, None, 2_500_000, 20_000_000]),
 )
@@ -131,7 +138,7 @@ def test_the_fast_plan_is_the_plain_plan(
 @settings(max_examples=100, deadline=None)
 @given(market=markets, wish=wishes, num_nodes=st.integers(1, 2), price=st.sampled_from([0, 3_000_000]))
 def test_single_offers_are_merged_in(market: Market, wish: Resources, num_nodes: int, price: int) -> None:
-    shape = Shape(cpus_milli=64000, memory_bytes=512 * GIB, accelerator="L4", accelerators_milli=4000,
+    shape = Shape(cpus_milli=64000, memory_bytes=512 * GIB, disk_bytes=500 * 10**9, accelerator="L4", accelerators_milli=4000,
                   accelerator_memory_bytes=24 * GIB, instance_type="lab")  # fmt: skip
     lab = Offer(provider="lab", shape=shape, capacity=Capacity.OWNED, price_micro_usd=price)
     abilities = {
@@ -186,7 +193,7 @@ def _market() -> Market:
             device * GIB,
             cpus,
             memory * GIB,
-            0,
+            index * 100 * 10**9,
             "x86_64",
             region,
             "",
@@ -238,6 +245,21 @@ def test_offers_without_a_driver_are_shown_and_not_chosen() -> None:
         (
             Resources(cpus=Bound(500_000)),
             "nothing has `500+ CPUs`: no machine passes `cpus`: has 192 CPUs at the nearest, asked for 500",
+        ),
+        (
+            Resources(cpus=Bound(2000, exact=True), node_disk=LocalDisk(kind="nvme")),
+            "nothing has `2 CPUs, local disk nvme`: 2 kinds of machines are left until `local-disk`: "
+            "has no local disk that is known, asked for nvme",
+        ),
+        (
+            Resources(node_disk=LocalDisk(bound=Bound(2000 * 10**9))),
+            "nothing has `local disk 2000+`: no machine passes `local-disk`: "
+            "has 900 GB of local disk at most, asked for 2000+",
+        ),
+        (
+            Resources(node_disk=LocalDisk(bound=Bound(320 * 10**9, exact=True))),
+            "nothing has `local disk 320`: no machine passes `local-disk`: "
+            "has 300 GB of local disk at the nearest, asked for 320",
         ),
     ],
 )

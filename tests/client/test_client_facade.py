@@ -268,6 +268,7 @@ def test_a_task_of_values() -> None:
     [
         (lambda: sky.Resources(cpus="lots"), "spec-invalid"),
         (lambda: sky.Resources(accelerators="A100:-1"), "spec-invalid"),
+        (lambda: sky.Resources(local_disk="nvme:none"), "spec-invalid"),
         (lambda: sky.Task(run="x", num_nodes=0), "spec-invalid"),
         (lambda: sky.Task(run=lambda rank, ips: "x"), "unsupported"),
         (lambda: sky.Task.from_yaml_config({"rum": "x"}), "spec-invalid"),

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from argosy.model.offer import Capacity, Offer, Shape
 from argosy.model.phases import ClaimPhase
-from argosy.model.resources import Accelerator, Infra, Resources
+from argosy.model.resources import Accelerator, Infra, LocalDisk, Resources
 from argosy.model.units import GIB, Bound
 from argosy.planning import Ability, Usage, plan, usage_by_provider
 from argosy.testing.builders import a_choice, a_claim, a_gpu_shape, an_offer
@@ -17,8 +17,9 @@ OWNED = {"pool": Ability(multi_node=True, fractions=True, owned=True)}
 CLOUD = {"cloud": Ability(spot=True, multi_node=True)}
 
 
-def machine(**fields: object) -> Offer:
-    return an_offer(shape=a_gpu_shape(count=2, cpus_milli=8000, memory_bytes=32 * GIB), **fields)
+def machine(disk_bytes: int = 0, **fields: object) -> Offer:
+    shape = a_gpu_shape(count=2, cpus_milli=8000, memory_bytes=32 * GIB, disk_bytes=disk_bytes)
+    return an_offer(shape=shape, **fields)
 
 
 def vm(price: int, name: str = "v1", capacity: Capacity = Capacity.ON_DEMAND, **shape: object) -> Offer:
@@ -53,6 +54,33 @@ def test_every_refusal_says_what_there_is(wish: Resources, nodes: int, code: str
     answer = plan([wish], nodes, [machine()], abilities=OWNED)
     assert answer.choices == ()
     assert [(each.code, each.text) for each in answer.rejected] == [(code, text)]
+
+
+def local_disk(gb: int, *, exact: bool = False, kind: str = "") -> Resources:
+    return Resources(node_disk=LocalDisk(kind=kind, bound=Bound(gb * 10**9, exact=exact)))
+
+
+@pytest.mark.parametrize(
+    ("wish", "nodes", "offer", "text"),
+    [
+        (local_disk(500), 1, vm(1, disk_bytes=500 * 10**9), ""),
+        (local_disk(500, exact=True), 1, vm(1, disk_bytes=500 * 10**9), ""),
+        (local_disk(500), 4, vm(1, disk_bytes=500 * 10**9), ""),
+        (Resources(node_disk=LocalDisk(kind="nvme")), 1, vm(1, disk_bytes=59 * 10**9), ""),
+        (local_disk(500, exact=True), 1, vm(1, disk_bytes=900 * 10**9), "has 900 GB of local disk, asked for 500"),
+        (local_disk(500, kind="nvme"), 1, vm(1, disk_bytes=474 * 10**9), "has 474 GB of local disk, asked for nvme:500+"),
+        (local_disk(500), 1, vm(1), "has no local disk that is known, asked for 500+"),
+        (Resources(node_disk=LocalDisk(kind="ssd")), 1, vm(1), "has no local disk that is known, asked for ssd"),
+        # An owned machine: the free room of its disk, shared by the nodes on it; more than an exact size will do.
+        (local_disk(200, exact=True), 2, machine(disk_bytes=500 * 10**9), ""),
+        (local_disk(300), 2, machine(disk_bytes=500 * 10**9), "has 500 GB of free disk, asked for 300+ for each of 2 nodes"),
+        (local_disk(300), 1, machine(), "has no local disk that is known, asked for 300+"),
+    ],
+)  # fmt: skip
+def test_a_local_disk_must_be_known_to_be_there(wish: Resources, nodes: int, offer: Offer, text: str) -> None:
+    answer = plan([wish], nodes, [offer], abilities=OWNED | CLOUD)
+    assert [(each.code, each.text) for each in answer.rejected] == ([("local-disk", text)] if text else [])
+    assert len(answer.choices) == (0 if text else 1)
 
 
 def test_a_busy_machine_is_the_one_refusal_that_time_cures() -> None:

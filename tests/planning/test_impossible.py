@@ -8,7 +8,7 @@ from msgspec.structs import replace
 from argosy.catalog import Catalog
 from argosy.model.areas import Where, is_within
 from argosy.model.offer import Capacity, Offer, Shape
-from argosy.model.resources import Accelerator, Exclusion, Infra, Resources
+from argosy.model.resources import Accelerator, Exclusion, Infra, LocalDisk, Resources
 from argosy.model.units import GIB, Bound
 from argosy.planning import Ability, plan
 from argosy.planning.impossible import explain_impossible
@@ -145,6 +145,13 @@ def test_the_constraint_that_removes_the_last_candidate_is_named(
     wish: Resources, nodes: int, text: str
 ) -> None:
     assert explain_impossible(wish, OFFERS, num_nodes=nodes, abilities=ABLE, atlas=ATLAS) == text
+
+
+def test_a_local_disk_that_nothing_has_is_to_blame() -> None:
+    wish = Resources(accelerator=EIGHT, node_disk=LocalDisk(kind="nvme", bound=Bound(500 * 10**9)))
+    assert explain_impossible(wish, OFFERS, abilities=ABLE) == (
+        "nothing fits `A100:8, local disk nvme:500+`: without `local_disk: nvme:500+` aws/us-east-1 p4d at $12.00/h would"
+    )
 
 
 def test_nothing_to_explain_and_nothing_to_choose_from() -> None:

@@ -82,7 +82,7 @@ def _price_row(row: dict[str, str], column: str, capacity: Capacity, note: Note)
         device_memory_bytes=int(row["accelerator_memory_gib"] or 0) * GIB,
         cpus_milli=int(row["vcpus"]) * 1000,
         memory_bytes=int(row["memory_gib"]) * GIB,
-        disk_bytes=0,
+        disk_bytes=int(row["local_disk_gb"] or 0) * 10**9,
         arch="x86_64",
         region=row["region"],
         zone=row["zone"],
@@ -107,7 +107,7 @@ def server() -> Iterator[IdleServer]:
     folder = Path(tempfile.mkdtemp(prefix="ag", dir="/tmp"))
     (folder / "prices.bin").write_bytes(frozen_table())
     own = (
-        owned("local", Shape(instance_type="", cpus_milli=8000, memory_bytes=32 * GIB)),
+        owned("local", Shape(instance_type="", cpus_milli=8000, memory_bytes=32 * GIB, disk_bytes=300 * 10**9)),
         owned(
             "slurm",
             Shape(

@@ -191,6 +191,7 @@ def test_a_live_cluster_is_used_again(server: IdleServer, raw: Raw) -> None:
         ({"cpus": {"amount": 4000}}, "its nodes have 2 CPUs"),
         ({"accelerator": {"model": "A100", "milli": 1000}}, "it has no accelerator"),
         ({"memory": {"amount": 64 * GIB}}, "its nodes have 32 GB of memory"),
+        ({"node_disk": {"bound": {"amount": 10**9}}}, "it has no local disk that is known"),
         ({"infra": {"provider": "cloud"}}, "it is on pool"),
     ]:
         refused = raw.post("/launch", {"task": {**TASK, "resources": [wish]}, "cluster": "c"})

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from argosy.model.errors import ArgosyError, render_error
-from argosy.model.resources import Accelerator
+from argosy.model.resources import Accelerator, LocalDisk
 from argosy.model.task import GitSource, Task
 from argosy.model.units import GIB, Bound
 from argosy.spec import (
@@ -38,7 +38,7 @@ def test_flags_win_over_yaml() -> None:
     task = task_with(
         name="y", num_nodes=3, workdir="/w", infra="local", gpus="l4:2", cpus="8", memory="16+", use_spot=False,
         disk_size="50", ports=("80", "90-91"), image_id="docker:x", instance_type="m", priority=5,
-        max_hourly_cost=2.5, labels={"a": "b"}, job_recovery="failover", max_duration="2h",
+        local_disk="nvme:500+", max_hourly_cost=2.5, labels={"a": "b"}, job_recovery="failover", max_duration="2h",
     )  # fmt: skip
     (resources,) = task.resources
     assert (task.name, task.num_nodes, task.workdir, task.ordered) == ("y", 3, "/w", False)
@@ -53,6 +53,7 @@ def test_flags_win_over_yaml() -> None:
     )
     assert (resources.image_id, resources.instance_type, resources.priority) == ("docker:x", "m", 5)
     assert (resources.max_hourly_micro_usd, resources.labels) == (2_500_000, (("a", "b"),))
+    assert resources.node_disk == LocalDisk(kind="nvme", bound=Bound(500 * 10**9))
     assert resources.recovery.strategy == "FAILOVER"
 
 

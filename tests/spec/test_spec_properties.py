@@ -151,7 +151,13 @@ CANDIDATES = st.fixed_dictionaries(
         "disk_size": AMOUNTS | st.just("1536MB"),
         "disk_tier": st.sampled_from(["low", "best"]),
         "network_tier": st.just("best"),
-        "local_disk": TEXTS,
+        "local_disk": st.builds(
+            lambda kind, n, tail: f"{kind}{n}{tail}",
+            st.sampled_from(["", "nvme:", "ssd: "]),
+            AMOUNTS,
+            st.sampled_from(["", "+", ".5", "GiB", "TB+", "MB", "b+"]),
+        )
+        | st.sampled_from(["nvme", "SSD", 500]),
         "ports": st.lists(st.integers(1, 65535) | st.just("90-99"), min_size=1, max_size=3),
         "image_id": st.just("docker:x") | st.dictionaries(WORDS, TEXTS, min_size=1, max_size=2),
         "labels": st.dictionaries(WORDS, TEXTS, max_size=2),

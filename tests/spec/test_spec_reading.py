@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import msgspec
 import pytest
 
 from argosy.model.errors import ArgosyError
-from argosy.model.resources import Accelerator, Autostop, Infra, Recovery, Resources
+from argosy.model.resources import Accelerator, Autostop, Infra, LocalDisk, Recovery, Resources
 from argosy.model.task import FileMount, GitSource, StorageMount, Task
 from argosy.model.units import GIB, Bound
-from argosy.spec import parse_task
+from argosy.spec import parse_task, render_task
 from argosy.spec.accelerators import KNOWN, canonical_accelerator, parse_accelerator, render_accelerator
 from argosy.spec.notation import parse_infra, parse_price, parse_span, render_infra, render_size
 
@@ -79,6 +80,14 @@ def test_an_unknown_accelerator_with_nothing_near_is_a_warning() -> None:
         ("memory: 512MB+", Resources(memory=Bound(512 << 20))),
         ("memory: 4x", Resources(memory_per_cpu_bytes=4 * GIB)),
         ("disk_size: 1TB", Resources(disk_size_bytes=1 << 40)),
+        ("local_disk: 500", Resources(node_disk=LocalDisk(bound=Bound(500 * 10**9, exact=True)))),
+        ("local_disk: 500GB+", Resources(node_disk=LocalDisk(bound=Bound(500 * 10**9)))),
+        ("local_disk: NVMe:1.5TB+", Resources(node_disk=LocalDisk(kind="nvme", bound=Bound(1500 * 10**9)))),
+        (
+            "local_disk: ssd:512GiB",
+            Resources(node_disk=LocalDisk(kind="ssd", bound=Bound(512 * GIB, exact=True))),
+        ),
+        ("local_disk: nvme", Resources(node_disk=LocalDisk(kind="nvme"))),
         ("infra: local", Resources(infra=Infra(provider="local"))),
         (
             "infra: AWS/us-east-1/us-east-1a",
@@ -123,6 +132,12 @@ def test_places_are_read_back() -> None:
     for text in ("a/b/c/d", "a//b", "!", "a b"):
         with pytest.raises(ValueError, match=r"no (place|name)"):
             parse_infra(text)
+
+
+def test_a_local_disk_of_an_older_row_is_read_and_written_as_it_was() -> None:
+    older = msgspec.convert({"local_disk": "nvme:500+"}, Resources)
+    assert older.node_disk is None  # nothing acted on it then
+    assert render_task(Task(run="x", resources=(older,))) == "resources:\n  local_disk: nvme:500+\nrun: x\n"
 
 
 def test_amounts_have_limits() -> None:

@@ -45,7 +45,9 @@ _OPTIONS: Final = (
     click.option("--use-spot/--no-use-spot", default=None, help="Preemptible machines."),
     click.option("--disk-size", metavar="GB", help="Size of each node's disk."),
     click.option("--disk-tier", hidden=True),
-    click.option("--local-disk", hidden=True),
+    click.option(
+        "--local-disk", metavar="nvme:500+", help="Disk in the machine itself, in GB; `500+` is at least."
+    ),
     click.option("--network-tier", hidden=True),
     click.option("--ports", multiple=True, hidden=True),
     click.option("--image-id", hidden=True),

@@ -67,7 +67,7 @@ class Resources:
         image_id: str | Mapping[str, str] | None = None,
         disk_size: str | int | None = None,
         disk_tier: str | None = None,
-        local_disk: str | None = None,
+        local_disk: str | int | None = None,
         network_tier: str | None = None,
         ports: int | str | Sequence[int | str] | None = None,
         labels: Mapping[str, str] | None = None,

@@ -73,6 +73,28 @@ class Edge(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     power_mw: int = 0  # a node draws at most so much
 
 
+_DISK_UNITS: Final = ((10**9, ""), (1 << 30, "GiB"), (10**6, "MB"), (1 << 20, "MiB"), (1, "B"))
+
+
+class LocalDisk(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """A wish for disk in the machine itself. Vendors count it in GB of 10^9 bytes, and so does its notation."""
+
+    kind: str = ""  # nvme | ssd; "": any. Kept; what is for hire does not tell it
+    bound: Bound = Bound(1)  # bytes per node, above 0; the default is any that there is
+
+    def render(self) -> str:
+        """As people write it; it reads back.
+
+        >>> LocalDisk(kind="nvme", bound=Bound(500 * 10**9)).render(), LocalDisk(kind="ssd").render()
+        ('nvme:500+', 'ssd')
+        """
+        if self.bound == Bound(1):
+            return self.kind or "1B+"
+        unit, name = next(each for each in _DISK_UNITS if self.bound.amount % each[0] == 0)
+        size = f"{self.bound.amount // unit}{name}{'' if self.bound.exact else '+'}"
+        return f"{self.kind}:{size}" if self.kind else size
+
+
 class Resources(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """One candidate: what every node of a task must have."""
 
@@ -86,7 +108,8 @@ class Resources(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     use_spot: bool | None = None
     disk_size_bytes: int = 0
     disk_tier: str | None = None
-    local_disk: str | None = None
+    local_disk: str | None = None  # text of older rows, from when nothing acted on it
+    node_disk: LocalDisk | None = None  # `local_disk`
     network_tier: str | None = None
     ports: tuple[str, ...] = ()
     image_id: str | None = None
@@ -126,6 +149,8 @@ class Resources(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
             parts.append(f"{render_milli(self.cpus.amount)}{'' if self.cpus.exact else '+'} {unit}")
         if self.memory:
             parts.append(f"{render_bytes(self.memory.amount)}{'' if self.memory.exact else '+'}")
+        if self.node_disk:
+            parts.append(f"local disk {self.node_disk.render()}")
         if self.use_spot:
             parts.append("spot")
         return ", ".join(parts) or "default"

@@ -117,6 +117,15 @@ def render_bytes(amount: int) -> str:
     return f"{value:.1f}".rstrip("0").rstrip(".") + " TB"
 
 
+def render_disk(amount: int) -> str:
+    """GB of 10^9 bytes, as local disks are sold.
+
+    >>> render_disk(3_800 * 10**9), render_disk(512 << 30)
+    ('3800 GB', '549.8 GB')
+    """
+    return f"{amount / 10**9:.1f}".removesuffix(".0") + " GB"
+
+
 def render_price(micro_usd: int) -> str:
     """Micro-USD as dollars.
 

@@ -15,9 +15,9 @@ from msgspec.structs import replace
 from argosy.model.areas import Atlas, Where, is_within, names_country
 from argosy.model.offer import BUSY, Capacity, Choice, Offer, Plan, Rejection
 from argosy.model.phases import ClaimPhase
-from argosy.model.resources import Accelerator, Resources
+from argosy.model.resources import Accelerator, LocalDisk, Resources
 from argosy.model.rows import Claim
-from argosy.model.units import render_bytes, render_milli, render_price
+from argosy.model.units import render_bytes, render_disk, render_milli, render_price
 
 
 class Ability(msgspec.Struct, frozen=True, kw_only=True):
@@ -198,6 +198,10 @@ def refuse(
                 "memory",
                 f"has {render_bytes(shape.memory_bytes)} of memory, asked for {render_bytes(memory)}{each}",
             )
+    if wish.node_disk is not None:
+        lacking = lacks_disk(wish.node_disk, count, offer)
+        if lacking:
+            return no("local-disk", lacking + each)
     if (
         wish.disk_size_bytes
         and offer.capacity is Capacity.OWNED
@@ -217,6 +221,20 @@ def refuse(
     if offer.nodes_max is not None and num_nodes > offer.nodes_max:
         return no("capacity", f"has {offer.nodes_max} nodes at present, asked for {num_nodes}")
     return None
+
+
+def lacks_disk(disk: LocalDisk, count: int, offer: Offer) -> str:
+    """What an offer lacks for `count` nodes with this local disk, as a clause; "" when it has it.
+
+    On owned machines it is the free room of their disk, and an exact size is a least one, as for memory.
+    """
+    have = offer.shape.disk_bytes
+    if have <= 0:
+        return f"has no local disk that is known, asked for {disk.render()}"
+    owned = offer.capacity is Capacity.OWNED
+    if _gang_fits(disk.bound.amount, count, have, offer) if owned else disk.bound.holds(have):
+        return ""
+    return f"has {render_disk(have)} of {'free' if owned else 'local'} disk, asked for {disk.render()}"
 
 
 def refuse_place(

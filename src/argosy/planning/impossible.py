@@ -65,6 +65,8 @@ def relaxations(wish: Resources, *, spot_was_asked: bool = True) -> Iterator[Rel
             f"the memory of {render_bytes(wish.memory_per_cpu_bytes)} per CPU",
             replace(wish, memory_per_cpu_bytes=0),
         )
+    if wish.node_disk is not None:
+        yield Relaxed(f"`local_disk: {wish.node_disk.render()}`", replace(wish, node_disk=None))
     if wish.disk_size_bytes:
         yield Relaxed(
             f"`disk_size` of {render_bytes(wish.disk_size_bytes)}", replace(wish, disk_size_bytes=0)

@@ -17,8 +17,8 @@ import msgspec
 from argosy.model.areas import Atlas
 from argosy.model.market import Block, Market
 from argosy.model.offer import Capacity, Choice, Offer, Plan, Rejection
-from argosy.model.resources import Accelerator, Resources
-from argosy.model.units import render_bytes, render_milli, render_price
+from argosy.model.resources import Accelerator, LocalDisk, Resources
+from argosy.model.units import render_bytes, render_disk, render_milli, render_price
 from argosy.planning.choose import Ability, Usage, grant, kind_excluded, memory_wished, plan, refuse_place
 
 NO_DRIVER = "no-driver"  # it fits, but Argosy cannot launch there
@@ -344,6 +344,8 @@ def _fit(query: _Query) -> tuple[list[_Run], int]:
     if wish.accelerator is not None:
         kinds = _with_accelerator(query, wish.accelerator, kinds, members)
     kinds = _with_size(query, kinds)
+    if wish.node_disk is not None:
+        kinds = _with_disk(query, wish.node_disk, kinds)
     return _runs(query, lanes, kinds, local)
 
 
@@ -518,6 +520,23 @@ def _with_size(query: _Query, kinds: Sequence[int]) -> Sequence[int]:
             text = f"has {render_bytes(most)} of memory at most, asked for {asked}"
         told.add(name, "memory", text, most)
     told.keep("memory", len(left))
+    return left
+
+
+def _with_disk(query: _Query, wish: LocalDisk, kinds: Sequence[int]) -> Sequence[int]:
+    """Kinds that are known to have the local disk of the wish."""
+    disk, bound = query.block.disk_bytes, wish.bound
+    left = [kind for kind in kinds if bound.holds(disk[kind])]
+    if len(left) < len(kinds):
+        text, near = "some have no such local disk", 0
+        if not left:
+            known = [disk[kind] for kind in kinds if disk[kind]]
+            have = min(known, key=lambda each: abs(each - bound.amount), default=0)
+            has = f"{render_disk(have)} of local disk at {'the nearest' if bound.exact else 'most'}"
+            text = f"has {has if have else 'no local disk that is known'}, asked for {wish.render()}"
+            near = _FAR - abs(have - bound.amount) if have else 0
+        query.told.add(query.name, "local-disk", text, near)
+    query.told.keep("local-disk", len(left))
     return left
 
 

@@ -10,6 +10,7 @@ from argosy.model.resources import Resources
 from argosy.model.rows import Workload
 from argosy.model.task import Task
 from argosy.model.units import render_bytes, render_milli
+from argosy.planning.choose import lacks_disk
 from argosy.store.snapshot import Snapshot
 
 
@@ -36,6 +37,8 @@ def missing(wish: Resources, has: Choice, num_nodes: int) -> str:
     memory = has.memory_bytes or offer.shape.memory_bytes // count
     if wish.memory and wish.memory.amount > memory:
         return f"its nodes have {render_bytes(memory)} of memory"
+    if wish.node_disk is not None and (lacking := lacks_disk(wish.node_disk, count, offer)):
+        return f"it {lacking.partition(', asked')[0]}"
     if wish.accelerator is not None:
         milli = has.accelerators_milli
         if not milli or has.accelerator is None:

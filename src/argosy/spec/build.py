@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import msgspec
 
-from argosy.model.resources import Autostop, Edge, Exclusion, Infra, Recovery, Resources
+from argosy.model.resources import Autostop, Edge, Exclusion, Infra, LocalDisk, Recovery, Resources
 from argosy.model.scheduling import Isolation, Scheduling
 from argosy.model.task import DataSize, FileMount, GitSource, StorageMount, Task
 from argosy.model.units import GIB, Bound
@@ -142,11 +142,18 @@ def _resources(section: Section, reader: Reader, findings: Findings) -> Resource
     memory = section.get("memory", Memory) or Memory(None)
     image = section.values.get("image_id")
     plain = dict(section.plain)
-    for typed in ("disk_tier", "local_disk", "network_tier", "accelerator_args"):
+    for typed in ("disk_tier", "network_tier", "accelerator_args"):
         plain.pop(typed, None)
     edge = section.get("edge_config", Section)
     if edge is not None and edge.plain:  # what is not known of it
         plain["edge_config"] = dict(edge.plain)
+    disk = section.get("local_disk", LocalDisk)
+    if disk is not None and disk.kind:
+        reader.postpone(
+            "resources.local_disk (kind)",
+            section.places["local_disk"],
+            f"the kind of local disk (`{disk.kind}`) is accepted but not checked yet",
+        )
     autostop = plain.pop("autostop", None)
     if isinstance(autostop, dict):
         hooks = {name: value for name, value in autostop.items() if name.startswith("hook")}
@@ -175,7 +182,7 @@ def _resources(section: Section, reader: Reader, findings: Findings) -> Resource
         use_spot=section.get("use_spot", bool),
         disk_size_bytes=section.get("disk_size", int) or 0,
         disk_tier=section.get("disk_tier", str),
-        local_disk=section.get("local_disk", str),
+        node_disk=disk,
         network_tier=section.get("network_tier", str),
         ports=_texts(section, "ports"),
         image_id=image if isinstance(image, str) else None,

@@ -308,21 +308,23 @@ _CANDIDATE: Final = (
     Field(
         name="disk_tier",
         shape=Choice(words=("low", "medium", "high", "ultra", "best")),
-        doc="Class of the disk.",
+        doc="Class of the disk. Nothing is known of it for any offer, so nothing is chosen by it.",
         example="high",
         later=True,
     ),
     Field(
         name="local_disk",
-        shape=Text(says="a local disk such as `nvme:500+`"),
-        doc="Local NVMe disk.",
+        shape=Notation(
+            says="a local disk such as `nvme:500+`, `500` or `nvme`", parse=notation.parse_local_disk
+        ),
+        doc="Disk in the machine itself, per node, in GB of 10^9 bytes: `500+` is at least, `500` exactly, `nvme` alone any. A machine "
+        "of which it is not known is refused. The kind (`nvme`, `ssd`) is kept, not checked: price lists tell sizes only.",
         example="nvme:500+",
-        later=True,
     ),
     Field(
         name="network_tier",
         shape=Choice(words=("standard", "best")),
-        doc="Class of the network; `best` is RDMA where there is any.",
+        doc="Class of the network; `best` is RDMA where there is any. Nothing is known of it for any offer, so nothing is chosen by it.",
         example="best",
         later=True,
     ),

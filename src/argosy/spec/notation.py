@@ -9,7 +9,7 @@ import re
 from decimal import Decimal, InvalidOperation
 from typing import Final, NamedTuple
 
-from argosy.model.resources import Infra
+from argosy.model.resources import Infra, LocalDisk
 from argosy.model.units import (
     GIB,
     KIB,
@@ -218,6 +218,42 @@ def render_bound_size(bound: Bound) -> str:
 
 def render_cpus(bound: Bound) -> str:
     return render_milli(bound.amount) + ("" if bound.exact else "+")
+
+
+_DISK_KINDS: Final = ("nvme", "ssd")
+_DISK_UNITS: Final = {
+    **{"": 10**9, "b": 1, "kb": 10**3, "mb": 10**6, "gb": 10**9, "tb": 10**12},
+    **{"kib": KIB, "mib": MIB, "gib": GIB, "tib": TIB},
+}
+
+
+def parse_local_disk(text: str) -> LocalDisk:
+    """`[KIND:]SIZE[+]` or `KIND`. GB are 10^9 bytes, as those who sell disks count.
+
+    >>> parse_local_disk("nvme:500+").render(), parse_local_disk("1.5TB").bound
+    ('nvme:500+', Bound(amount=1500000000000, exact=True))
+    """
+    body = text.strip().lower()
+    kind, colon, size = (
+        (part.strip() for part in body.partition(":")) if body[:1].isalpha() else ("", "", body)
+    )
+    if kind and kind not in _DISK_KINDS:
+        hint = suggest(kind, _DISK_KINDS, otherwise="write `nvme:500+`, `ssd:500+` or `500+`")
+        raise ValueError(f"`{excerpt(kind)}` is no kind of local disk; {hint}")
+    if kind and not colon:
+        return LocalDisk(kind=kind)
+    found = re.fullmatch(r"([0-9]*\.?[0-9]+)\s*([a-z]*)\s*(\+?)", size) if len(size) <= 40 else None
+    unit = _DISK_UNITS.get(found[2]) if found else None
+    if found is None or unit is None:
+        raise ValueError(
+            f"`{excerpt(text)}` is no local disk; write for example `nvme:500+`, `1.5TB` or `nvme`"
+        )
+    amount = int(Decimal(found[1]) * unit)
+    if amount <= 0:
+        raise ValueError(f"`{excerpt(text)}` asks for no disk; leave it out, or write a size above 0")
+    if amount > _BYTES_MAX:
+        raise ValueError(f"`{excerpt(text)}` is more than exists")
+    return LocalDisk(kind=kind, bound=Bound(amount, exact=not found[3]))
 
 
 def parse_minutes(text: str) -> int:

@@ -155,7 +155,7 @@ def _candidate(resources: Resources) -> Document:
         "use_spot": resources.use_spot,
         "disk_size": render_size(resources.disk_size_bytes) if resources.disk_size_bytes else None,
         "disk_tier": resources.disk_tier,
-        "local_disk": resources.local_disk,
+        "local_disk": _number(resources.node_disk.render()) if resources.node_disk else resources.local_disk,
         "network_tier": resources.network_tier,
         "ports": [_number(port) for port in resources.ports],
         "image_id": resources.image_id,
