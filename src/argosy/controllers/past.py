@@ -1,5 +1,5 @@
-"""What the controllers remember of the past: where capacity was refused, how long jobs ran. In memory, learned again from the
-store's recent rows after a start.
+"""What the controllers remember of the past: where capacity was refused, how long jobs ran, who used what lately. In memory,
+learned again from the store's recent rows after a start.
 
 Decisions only get better by it: none depends on it for safety. With several servers each learns from the rows that all write.
 """
@@ -10,6 +10,7 @@ from collections.abc import Iterable
 from typing import Final
 
 from argosy.controllers.pool.asks import job_kinds
+from argosy.controllers.pool.recall import HALF_LIVES, Use, Uses, uses_of_attempt, uses_of_claim
 from argosy.model.offer import Capacity
 from argosy.model.phases import ClaimPhase, Outcome
 from argosy.model.reasons import Reason
@@ -21,6 +22,7 @@ from argosy.store import Snapshot, Store
 
 REFUSALS_SINCE_MS: Final = 3_600_000  # older ones have faded
 RUNS_LOADED: Final = 500
+USES_LOADED: Final = 10_000  # the newest of the owned machines, and of each cluster
 HISTORY_EVERY_MS: Final = 60_000  # estimates of all asks change together, and not with every job that ends
 
 
@@ -52,6 +54,25 @@ class Past:
             jobs = await store.load_jobs(cluster_id=owner, limit=RUNS_LOADED)
             self._note_ended(reversed(jobs))
 
+    async def uses(self, store: Store, now_ms: int) -> Uses:
+        """What was used lately of the owned machines and of each cluster: what counts in the order of queues."""
+        rows = await store.snapshot()
+        since_ms = now_ms - HALF_LIVES * 1000 * rows.tenancy.policy.half_life_s
+        clusters = {row.id: row for row in await store.load_clusters(since_ms=since_ms)}
+        jobs = await _jobs(store, None)
+        found: dict[str | None, list[Use]] = {None: []}
+        for claim in await store.load_claims(since_ms=since_ms, limit=USES_LOADED):
+            owner = clusters.get(claim.workload_id) or jobs.get(claim.workload_id)
+            if owner is not None and claim.choice.offer.capacity is Capacity.OWNED:
+                found[None] += uses_of_claim(owner, claim, rows.tenancy)
+        for cluster in rows.clusters():
+            jobs = await _jobs(store, cluster.id)
+            uses = found[cluster.id] = []
+            for attempt in await store.load_past_attempts(cluster.id, since_ms=since_ms, limit=USES_LOADED):
+                if attempt.workload_id in jobs and attempt.placements:
+                    uses += uses_of_attempt(jobs[attempt.workload_id], attempt, rows.tenancy)
+        return found
+
     def follow(self, rows: Snapshot, before: Snapshot | None, now_ms: int) -> None:
         """Learn from what differs between two snapshots."""
         if before is None:
@@ -76,3 +97,7 @@ class Past:
 
 def _was_refused(claim: Claim) -> bool:
     return claim.reason is Reason.OUT_OF_CAPACITY and claim.choice.offer.capacity is not Capacity.OWNED
+
+
+async def _jobs(store: Store, cluster_id: str | None) -> dict[str, Workload]:
+    return {job.id: job for job in await store.load_jobs(cluster_id=cluster_id, limit=USES_LOADED)}

@@ -201,6 +201,7 @@ class Shell:
     async def run(self) -> None:
         """Until cancelled. Ranks and nodes go on without us."""
         await self._past.load(self._store, self._clock.now_ms())
+        self._pools.recall(await self._past.uses(self._store, self._clock.now_ms()))
         rows = await self._store.snapshot()
         for owner_id in sorted({claim.workload_id for claim in rows.claims.values()} - rows.workloads.keys()):
             owner = await self._store.load(owner_id)

@@ -436,11 +436,25 @@ class Store:
         query = sa.select(table.c.body).where(table.c.workload_id == workload_id)
         return await self._load(Attempt, query.order_by(table.c.number, table.c.id))
 
-    async def load_claims(self, *, since_ms: int = 0) -> list[Claim]:
-        """Claims that were there at `since_ms` or later, oldest first."""
+    async def load_past_attempts(
+        self, cluster_id: str, *, since_ms: int = 0, limit: int = 1000
+    ) -> list[Attempt]:
+        """Attempts of jobs that were bound to the cluster at `since_ms` or later, newest first."""
+        table, jobs = schema.attempt, schema.workload
+        query = (
+            sa.select(table.c.body)
+            .join(jobs, jobs.c.id == table.c.workload_id)
+            .where(jobs.c.cluster_id == cluster_id, _was_there(jobs, since_ms))
+        )
+        return await self._load(Attempt, query.order_by(table.c.id.desc()).limit(limit))
+
+    async def load_claims(self, *, since_ms: int = 0, limit: int | None = None) -> list[Claim]:
+        """Claims that were there at `since_ms` or later, oldest first. `limit`: no more than the newest."""
         table = schema.claim
         query = sa.select(table.c.body).where(_was_there(table, since_ms))
-        return await self._load(Claim, query.order_by(table.c.id))
+        if limit is None:
+            return await self._load(Claim, query.order_by(table.c.id))
+        return (await self._load(Claim, query.order_by(table.c.id.desc()).limit(limit)))[::-1]
 
     async def load_clusters(self, *, since_ms: int = 0) -> list[Workload]:
         """Clusters that were there at `since_ms` or later, oldest first."""

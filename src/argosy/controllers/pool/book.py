@@ -1,7 +1,8 @@
 """The pools of a server, kept in step with rows: one of each cluster's nodes, one of all owned machines.
 
 Books are a cache and nothing else: a pool made from the same rows alone decides the same, but for what it remembers of the
-past (what was borrowed lately, what was asked for). They follow by comparing rows by identity, so a pass costs what changed.
+past (what was borrowed lately, what was asked for). What was borrowed before the server was started is recalled from the rows
+of what has ended (`recall`). Books follow by comparing rows by identity, so a pass costs what changed.
 """
 
 from __future__ import annotations
@@ -28,6 +29,7 @@ from argosy.controllers.pool.machines import (
     place_of,
     withheld_of,
 )
+from argosy.controllers.pool.recall import Use, Uses
 from argosy.controllers.pool.wanted import Wanted, wanted_of
 from argosy.controllers.view import Rows, View
 from argosy.model.errors import ArgosyError
@@ -200,6 +202,16 @@ class Books:
 
     # -- deciding -------------------------------------------------------------------------------------------
 
+    def recall(self, uses: Iterable[Use], now_ms: int) -> None:
+        """What queues borrowed lately, from what was used. The machines have to be known."""
+        quotas = self.pool.quotas
+        quotas.set_capacity(self.pool.inventory.capacity())
+        quotas.recall((use.span(self.pool, now_ms) for use in uses), now_ms)
+
+    def pass_time(self, now_ms: int) -> None:
+        """To be called before something new is told: until now everything was as it is known."""
+        self.pool.quotas.advance(now_ms)
+
     def cycle(self, now_ms: int) -> Decision:
         """One cycle of the pool. What it started and evicted stands in the books until rows say otherwise: the caller has
         it looked at again (`PoolBook.recheck`)."""
@@ -259,6 +271,11 @@ class PoolBook:
         self._holders: dict[str, set[str]] = {}  # of the owned machines: ids in the books, by workload
         self._last: dict[str, Workload] = {}  # workloads that are over while their claims are not
         self._rows: Rows | None = None
+        self._uses: dict[str | None, list[Use]] = {}  # what the books have not been told yet
+
+    def recall(self, uses: Uses) -> None:
+        """What was used before this server was started."""
+        self._uses = dict(uses)
 
     def remember(self, workload: Workload) -> None:
         """It is over, but its claims are not: they count in its name until they are gone."""
@@ -283,6 +300,7 @@ class PoolBook:
                 if row.kind == "cluster":
                     if new is None:
                         self._clusters.pop(row.id, None)
+                        self._uses.pop(row.id, None)
                     elif (kept := self._clusters.get(row.id)) is not None:
                         kept.machines_stale = True
                 if new is None and rows.claims_of(row.id):
@@ -332,7 +350,11 @@ class PoolBook:
             books.set_machines(machine_of_node(node, cluster, tenancy) for node in nodes)
             books.withhold(withheld_of(cluster, rows.claims_of(cluster.id), nodes))
             kept.machines_stale = False
+        if books.machines and (uses := self._uses.pop(cluster.id, None)) is not None:
+            books.recall(uses, view.now_ms)
         stale, kept.stale = kept.stale, set()
+        if stale is None or stale:
+            books.pass_time(view.now_ms)
         if stale is None:
             jobs = {job.id for job in rows.jobs_of(cluster.id)}
             stale = jobs.union(id for id in books.known if not id.startswith(WITHHELD))
@@ -365,7 +387,13 @@ class PoolBook:
             offers = [offer for offer in view.offers if is_owned(offer, view.abilities)]
             kept.books.set_machines(machines_of_offers(offers, tenancy))
             kept.machines_stale = False
+            if kept.books.machines and (uses := self._uses.get(None)) is not None:
+                kept.books.recall(uses, view.now_ms)  # again while providers are asked for the first time
+        if kept.books.machines and not view.silent:
+            self._uses.pop(None, None)
         stale, kept.stale = kept.stale, set()
+        if stale is None or stale:
+            kept.books.pass_time(view.now_ms)
         if stale is None:
             stale = {
                 *(row.id for row in view.rows.managed_jobs()),

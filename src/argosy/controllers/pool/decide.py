@@ -27,14 +27,10 @@ POOL = "pool"  # the subject of times to look at the owned machines again
 
 def decide_jobs(view: View, cluster: Workload, new_id: NewId) -> list[Action]:
     """Jobs of a running cluster: who starts, who makes room, who can never fit. The cluster's row is put with every start."""
-    waiting = any(
-        job.phase in (WorkloadPhase.QUEUED, WorkloadPhase.RECOVERING) and job.desired is Desired.RUN
-        for job in view.rows.jobs_of(cluster.id)
-    )
-    if not waiting:
-        return []
     book = books_of(view)
-    books = book.of_cluster(view, cluster)
+    books = book.of_cluster(view, cluster)  # also when nobody waits: what was borrowed meanwhile counts later
+    if not books.waiting:
+        return []
     actions: list[Action] = []
     nodes = view.rows.nodes_of(cluster.id)
     if nodes and all(node.ready_ms for node in nodes):  # else what is missing may still come up

@@ -29,7 +29,7 @@ from argosy.model.phases import (
 )
 from argosy.model.reasons import Reason
 from argosy.model.resources import Accelerator, Resources
-from argosy.model.rows import Claim, Event, Node, Row, Workload
+from argosy.model.rows import Attempt, Claim, Event, Node, Row, Workload
 from argosy.model.tenancy import TENANCY_ID, Group, Preset, Queue, SharePolicy, Tenancy
 from argosy.store import Conflict, IllegalMove, KeyUsed, Snapshot, Store
 from argosy.testing.builders import a_claim, a_cluster, a_job, a_node, a_task, an_attempt, an_id
@@ -547,6 +547,25 @@ async def jobs_come_newest_first_in_pages(subject: Subject) -> None:
     await store.close()
 
 
+async def attempts_of_a_cluster_are_asked_since_a_time(subject: Subject) -> None:
+    store = await subject.open()
+    made: list[Attempt] = []
+    for number, ended_ms in ((1, 200), (2, 400), (3, 0)):
+        job = await put(store, a_job(cluster_id="clu-1", number=number))
+        attempt = await put(store, an_attempt(workload_id=job.id))
+        if ended_ms:
+            attempt = await put(store, changed(attempt, phase=AttemptPhase.ENDED, ended_ms=ended_ms))
+            await put(store, changed(job, phase=WorkloadPhase.FINISHED, ended_ms=ended_ms))
+        made.insert(0, attempt)
+    other = await put(store, a_job(cluster_id="clu-2"))
+    await put(store, an_attempt(workload_id=other.id))
+    assert await store.load_past_attempts("clu-1") == made
+    assert await store.load_past_attempts("clu-1", since_ms=201) == made[:2]
+    assert await store.load_past_attempts("clu-1", since_ms=201, limit=1) == made[:1]
+    assert await store.load_past_attempts("clu-3") == []
+    await store.close()
+
+
 async def costs_are_asked_since_a_time(subject: Subject) -> None:
     store = await subject.open()
     early = await put(store, a_claim(requested_ms=100))
@@ -557,6 +576,8 @@ async def costs_are_asked_since_a_time(subject: Subject) -> None:
     assert await store.load_claims(since_ms=200) == [early, late, live]
     assert await store.load_claims(since_ms=201) == [late, live]
     assert await store.load_claims(since_ms=500) == [live]
+    assert await store.load_claims(limit=2) == [late, live]
+    assert await store.load_claims(since_ms=201, limit=1) == [live]
     old = await put(store, a_cluster(name="old"))
     old = await put(store, changed(old, phase=WorkloadPhase.FINISHED, ended_ms=300))
     new = await put(store, a_cluster(name="new"))
