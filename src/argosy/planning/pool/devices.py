@@ -199,7 +199,7 @@ class Way:
 class Kind:
     """What machines of one sort have in common, and how each need is met on them."""
 
-    __slots__ = ("counted", "devices", "id", "index_of", "machine", "parents", "topology", "ways")
+    __slots__ = ("counted", "devices", "empties", "id", "index_of", "machine", "parents", "topology", "ways")
 
     def __init__(self, id: int, machine: Machine) -> None:
         self.id = id
@@ -215,6 +215,7 @@ class Kind:
         )
         self.topology = Topology.of(machine.devices)
         self.ways: dict[Need, Way] = {}
+        self.empties: dict[tuple[int, int], Room] = {}
 
     def way(self, need: Need) -> Way:
         found = self.ways.get(need)
@@ -297,17 +298,20 @@ class Kind:
         return Way("isolation", "its devices cannot be divided in hardware (no MIG)")
 
     def empty(self, machine: Machine) -> Room:
-        """All of a machine is free."""
-        count = len(machine.devices)
-        return Room(
-            machine.cpus_milli,
-            machine.memory_bytes,
-            (WHOLE_MILLI,) * count,
-            (None,) * count,
-            ((),) * count,
-            (0,) * count,
-            (WHOLE_MILLI * len(self.counted), len(self.counted), ()),
-        )
+        """All of a machine is free. Machines of a kind that have equally much share one room."""
+        amounts = machine.cpus_milli, machine.memory_bytes
+        found = self.empties.get(amounts)
+        if found is None:
+            count = len(machine.devices)
+            found = self.empties[amounts] = Room(
+                *amounts,
+                (WHOLE_MILLI,) * count,
+                (None,) * count,
+                ((),) * count,
+                (0,) * count,
+                (WHOLE_MILLI * len(self.counted), len(self.counted), ()),
+            )
+        return found
 
 
 def kind_key(machine: Machine) -> tuple[object, ...]:

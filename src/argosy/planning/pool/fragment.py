@@ -1,7 +1,7 @@
 """What places are worth, for many machines at once: the arithmetic of `plain` on arrays. Only large pools import this, and numpy with it.
 
 Machines are rows in order of index and id; columns are devices by position, those that a machine lacks count as full. Costs of a class of equal
-needs are kept, and computed again for rows that changed since. Machines that are parted by MIG are looked at one by one, by `plain`.
+needs are kept, and computed again for rows that changed since. Rows that share a room (empty machines of one kind do) are worked out once. Machines that are parted by MIG are looked at one by one, by `plain`.
 """
 
 from __future__ import annotations
@@ -23,6 +23,7 @@ LEFT = (
     7  # the column of the first device; before it: cpus, memory, whole, total, before, kind, cell of the kind
 )
 FEW = 24  # rows that are quicker one by one than as arrays
+MANY = 64  # changes among which it is worth to look for rows that changed twice
 
 
 class _Tables:
@@ -147,10 +148,9 @@ class Grid:
         self._width = max((len(kind.devices) for kind in self.kinds), default=0) or 1
         self._numbers = [self._number(kind) for kind in self.kinds]
         self._table = np.zeros((count, LEFT + 2 * self._width), np.int64)
-        self._tables = _Tables(typical)
-        self._tables.know(self._kind_list)
-        for row in range(count):
-            self._write(row)
+        self._group_of: Ints = np.zeros(count, np.int64)
+        self._grouped = -1
+        self._write_all()
 
     def _number(self, kind: Kind) -> int:
         number = self._kind_number.get(kind.id)
@@ -172,6 +172,7 @@ class Grid:
         other._touched = set(self._touched)
         other._width = self._width
         other._tables = self._tables
+        other._group_of, other._grouped = self._group_of, self._grouped
         other._numbers = list(self._numbers)
         other._table = self._table.copy()
         other._classes = {}
@@ -207,6 +208,7 @@ class Grid:
         self.rooms.append(room)
         self._numbers.append(self._number(kind))
         self._table = np.concatenate([self._table, np.zeros((1, self._table.shape[1]), np.int64)])
+        self._group_of = np.append(self._group_of, 0)  # of a row that has changed it says nothing
         for each in self._classes.values():
             each.own()
             each.costs = np.append(each.costs, NEVER)
@@ -237,16 +239,35 @@ class Grid:
     def _sync(self) -> None:
         """What is typical may be other needs by now; and the log must not grow for ever."""
         if self.typical is not self._tables.typical:
-            self._tables = _Tables(self.typical)
-            self._touched.update(range(len(self.ids)))
+            self._write_all()
         if len(self._tables.of_kind) < len(self._kind_list):
             self._tables.know(self._kind_list)
         if len(self._log) > 4 * len(self.ids) + 1024:
             cut = len(self._log) - len(self.ids)  # changes so old that everything would be computed anyway
             del self._log[:cut]
+            self._grouped = max(-1, self._grouped - cut)
             for each in self._classes.values():
                 each.seen = max(-1, each.seen - cut)
                 each.counts_seen = max(-1, each.counts_seen - cut)
+
+    def _write_all(self) -> None:
+        """The table anew, for these typical needs; each room that rows share once."""
+        self._tables = _Tables(self.typical)
+        self._tables.know(self._kind_list)
+        groups: dict[tuple[int, int], int] = {}
+        firsts: list[int] = []
+        group_of = []
+        for row, (room, number) in enumerate(zip(self.rooms, self._numbers, strict=True)):
+            group = groups.setdefault((id(room), number), len(firsts))
+            if group == len(firsts):
+                firsts.append(row)
+                self._write(row)
+            group_of.append(group)
+        self._group_of = np.array(group_of, np.int64)
+        self._grouped = len(self._log)  # how much of the log the groups know
+        if len(firsts) < len(self.ids):
+            self._table = self._table.take(np.array(firsts, np.int64).take(self._group_of), axis=0)
+        self._touched.clear()
 
     def _flush(self) -> None:
         """Bring the table up to the rooms."""
@@ -274,7 +295,7 @@ class Grid:
         end = len(self._log)
         if each.tables is not self._tables or each.seen < 0:
             each.tables = self._tables
-            each.costs = self._score(need, each, None)
+            each.costs = self._score_all(need, each)
             each.shared = False
         elif each.seen < end:
             each.own()
@@ -284,7 +305,9 @@ class Grid:
 
     def _renew(self, need: Need, each: _Class) -> None:
         """Costs of the rows that have changed. Most of them have become too small, which is seen without working out anything."""
-        changed = list(set(self._log[each.seen :]))
+        changed = self._log[each.seen :]
+        if len(changed) > MANY:
+            changed = list(set(changed))
         costs, rooms = each.costs, self.rooms
         cpus, memory, milli = each.floor
         rows = [
@@ -375,6 +398,26 @@ class Grid:
             ]
             each.join = np.concatenate([each.join, np.array(more, np.bool_)])
         return each.join
+
+    def _score_all(self, need: Need, each: _Class) -> Ints:
+        """Of all rows, one for each group of which a row has not changed."""
+        count = len(self.ids)
+        changed = np.array(list(set(self._log[max(self._grouped, 0) :])), np.int64)
+        if self._grouped < 0 or 2 * len(changed) >= count:
+            return self._score(need, each, None)
+        of = self._group_of
+        same = np.ones(count, np.bool_)
+        same[changed] = False
+        unchanged = np.flatnonzero(same)
+        firsts = np.full(count, -1, np.int64)
+        firsts[of[unchanged]] = unchanged  # any of them
+        groups = np.flatnonzero(firsts >= 0)
+        got = self._score(need, each, np.concatenate([firsts[groups], changed]))
+        of_group = np.full(count, NEVER, np.int64)
+        of_group[groups] = got[: len(groups)]
+        costs = of_group.take(of)
+        costs[changed] = got[len(groups) :]
+        return costs
 
     def _score(self, need: Need, each: _Class, rows: Ints | None) -> Ints:
         if max(need.cpus_milli, need.memory_bytes, need.gpu_milli) >= NEVER >> 8:
