@@ -153,6 +153,8 @@ def test_answers_of_the_caller() -> None:
 
     assert offered(None) == ["j1", "j2", "j4", "j3", "j5"]
     assert offered(lambda heads, head: heads.skip_class(head)) == ["j1", "j3", "j5"]
+    assert offered(lambda heads, head: heads.skip_class(head, but={"b/u"})) == ["j1", "j4", "j3", "j5"]
+    assert offered(lambda heads, head: heads.skip_class(head, but={"a/u"})) == ["j1", "j3", "j5"]
     assert offered(lambda heads, head: heads.skip_here(head)) == ["j1", "j4", "j3", "j5"]
     assert offered(lambda heads, head: heads.close(head)) == ["j1", "j4", "j5"]
 
@@ -263,11 +265,16 @@ def test_a_pass_offers_what_the_definition_says(
     for head in heads:
         expected = naive_next(left.values(), quotas, policy, now_ms)
         assert expected is not None and head.id == expected.id
-        answer = dice.randrange(5)
+        answer = dice.randrange(6)
         del left[head.id]
         if answer == 0:
             heads.skip_class(head)
             left = {each.id: each for each in left.values() if each.needs != head.needs}
+        elif answer == 5:
+            but = {each.queue for each in left.values() if each.needs == head.needs and dice.randrange(2)}
+            heads.skip_class(head, but=but)
+            but.discard(head.queue)
+            left = {k: v for k, v in left.items() if v.needs != head.needs or v.queue in but}
         elif answer == 1:
             heads.skip_here(head)
             left = {k: v for k, v in left.items() if (v.needs, v.queue) != (head.needs, head.queue)}

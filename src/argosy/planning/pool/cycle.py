@@ -467,10 +467,10 @@ class Cycle:
             self.looks += 1
             if self.looks > self.looks_max:
                 heads.skip_class(ask)
-        elif reason == "quota" or room_for_more or self._may_make_room() or self._promised_in(ask):
+        elif reason == "quota" or room_for_more or self._may_make_room():
             heads.skip_here(ask)
         else:
-            heads.skip_class(ask)
+            heads.skip_class(ask, but=self._promised_in(ask))
 
     def _all_too_long(self, ask: Ask) -> bool:
         """Whether nobody of its class is over before the reservations that stand in the way of all that are so long."""
@@ -478,10 +478,13 @@ class Cycle:
         failed = self.over_before.get(number)
         return failed is not None and self.now_ms + self.pool.order.shortest_s(number) * 1000 >= failed
 
-    def _promised_in(self, ask: Ask) -> bool:
-        """Whether somebody of its class, who has not been looked at yet, has a promise that stands."""
+    def _promised_in(self, ask: Ask) -> frozenset[str]:
+        """Queues in which somebody of its class, who has not been looked at yet, has a promise that stands."""
+        if not self.to_come:
+            return frozenset()
         order = self.pool.order
-        return bool(self.to_come) and any(order.shape(each) == order.shape(ask) for each in self.to_come)
+        number = order.shape(ask)
+        return frozenset(each.queue for each in self.to_come if order.shape(each) == number)
 
     def _keeps(self) -> Keeps:
         """The books with reservations, those that were put off included."""

@@ -365,6 +365,7 @@ class Heads(Iterator[Ask]):
         self._known = blocked
         self._blocked: set[int] = set()  # classes
         self._blocked_here: set[tuple[str, int]] = set()
+        self._spared: dict[int, frozenset[str]] = {}  # leaves in which a class is not blocked
         self._closed: set[str] = set()
         self._vectors: dict[int, tuple[int, ...]] = {}
         self._pairs: dict[int, Pairs] = {}
@@ -382,9 +383,12 @@ class Heads(Iterator[Ask]):
         self._order.remove(ask.id)
         self._again(ask)
 
-    def skip_class(self, ask: Ask) -> None:
-        """Nothing with these needs can start in this pass, in any queue."""
-        self._block(self._order.shape(ask))
+    def skip_class(self, ask: Ask, *, but: Collection[str] = ()) -> None:
+        """Nothing with these needs can start in this pass, in any queue. `but`: other leaves whose first of this class is to be looked
+        at all the same."""
+        shape = self._order.shape(ask)
+        self._spared[shape] = frozenset(but) - {ask.queue}
+        self._block(shape)
         self._again(ask)
 
     def skip_here(self, ask: Ask) -> None:
@@ -399,7 +403,13 @@ class Heads(Iterator[Ask]):
 
     def _block(self, shape: int) -> None:
         self._blocked.add(shape)
-        self._changed |= self._offering.pop(shape, set())
+        offering = self._offering.pop(shape, set())
+        but = self._spared.get(shape)
+        if but:
+            spared = {leaf for leaf in offering if leaf.line is not None and leaf.line.path in but}
+            self._offering[shape] = spared
+            offering -= spared
+        self._changed |= offering
 
     def _again(self, ask: Ask) -> None:
         if self._last is not None and self._last[2].id == ask.id:
@@ -512,10 +522,13 @@ class Heads(Iterator[Ask]):
         if line.path in self._closed:
             return None
         blocked, here, passed = self._blocked, self._blocked_here, leaf.passed
+        spared = self._spared
         found = None
         for front in line.fronts:
             shape = front[1]
-            if shape in blocked or (here and (line.path, shape) in here):
+            if (shape in blocked and line.path not in spared.get(shape, ())) or (
+                here and (line.path, shape) in here
+            ):
                 continue
             if not passed:
                 return front
