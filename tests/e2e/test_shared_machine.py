@@ -134,7 +134,12 @@ def test_who_is_over_the_limit_waits_or_is_refused(house: House) -> None:
     assert f"warning: {warning}; it waits until the limit is raised\n" in done.stderr
     house.run("quota", "set", "vision", "--over-limit", "refuse")
     assert refused(house, *launch, "--gpus", "H100:5", "--", "true", env=ann) == (
-        f"error: {warning}\nhint: ask for less, or have the limit raised: `argosy quota set vision --limit ...`\n"
+        "error: queue vision: 10 + 5 > 4 GPUs, over by 11\n"
+        "hint: ask for less, or have the limit raised: `argosy quota set vision --limit ...`\n"
+    )
+    assert refused(house, *launch, "--gpus", "H100:1", "--", "true", env=ann) == (
+        "error: queue vision: 10 + 1 > 4 GPUs, over by 7; 7 of the 10 wait\n"
+        "hint: submit again when something has ended (`argosy queue --tree`), or have the limit raised: `argosy quota set vision --limit ...`\n"
     )
     top = house.run("pool", "top").stdout
     assert "local: 1 node, 3 of 8 GPUs used" in top and "ann   vision/ann     3        1        2" in top

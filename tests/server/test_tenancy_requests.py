@@ -298,16 +298,39 @@ def test_only_so_many_may_wait(server: IdleServer, client: Client) -> None:
     assert len(client.queue().jobs) == 3
 
 
+RAISE_IT = "have the limit raised: `argosy quota set default --limit ...`"
+
+
 def test_more_than_the_limit_waits_or_is_refused(server: IdleServer, client: Client) -> None:
     client.set_queue(s.QueueRequest(path="default", limit={"gpus": 4000}))
     reply = client.jobs_launch([gpus("A100:8")], user="ann")
     what = "queue default: 0 + 8 > 4 GPUs, over by 4, even when nothing else runs in it"
     assert reply.warnings == (f"{what}; it waits until the limit is raised",)
+    client.cancel(None, all=True)
     client.set_queue(s.QueueRequest(path="default", refuse_over_limit=True))
     assert refused(client.jobs_launch, [gpus("A100:8")], user="ann") == (
-        f"error: {what}\nhint: ask for less, or have the limit raised: `argosy quota set default --limit ...`"
+        f"error: queue default: 0 + 8 > 4 GPUs, over by 4\nhint: ask for less, or {RAISE_IT}"
     )
-    assert client.jobs_launch([gpus("A100:4")], user="ann").warnings == ()
+    assert client.jobs_launch([gpus("A100:3")], user="ann").warnings == ()
+
+
+def test_what_a_queue_has_accepted_counts_where_it_refuses(server: IdleServer, client: Client) -> None:
+    """Running or not, managed jobs and clusters, several of one request together; jobs of a cluster are another account."""
+    client.set_queue(s.QueueRequest(path="default", limit={"gpus": 4000}, refuse_over_limit=True))
+    client.jobs_launch([gpus("A100:3")], user="ann")
+    hint = f"hint: submit again when something has ended (`argosy queue --tree`), or {RAISE_IT}"
+    assert refused(client.jobs_launch, [gpus("A100:2")], user="bob") == (
+        f"error: queue default: 3 + 2 > 4 GPUs, over by 1; 3 of the 3 wait\n{hint}"
+    )
+    assert refused(client.jobs_launch, [gpus("A100:0.5")] * 3, user="bob") == (
+        f"error: queue default: 3 + 1.5 > 4 GPUs, over by 0.5; 3 of the 3 wait\n{hint}"
+    )
+    client.launch(gpus("A100"), cluster="dev", user="bob")
+    assert refused(client.launch, gpus("A100"), cluster="more", user="bob").startswith(
+        "error: queue default: 4 + 1 > 4 GPUs, over by 1; "
+    )
+    client.exec("dev", [gpus("A100")], user="bob")
+    client.jobs_launch([Task(run="x")], user="bob")
 
 
 def test_what_no_node_could_hold_is_refused_at_once(client: Client) -> None:

@@ -242,7 +242,7 @@ Amounts: cpus, memory, gpus, gpus/MODEL, jobs; `none` takes one away. What is no
 @click.option(
     "--over-limit",
     type=click.Choice(["wait", "refuse"]),
-    help="What becomes of a job that could never start within the limit.",
+    help="What becomes of a job that passes the limit when it comes, with all that runs and waits.",
 )
 @click.option("--remove", is_flag=True, help="Take the queue away; who uses it shares alike with others.")
 @yes_option

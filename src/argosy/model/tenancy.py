@@ -31,7 +31,7 @@ class Queue(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     lend_limit: Amounts = {}  # of `deserved` at most so much is lent; what is not named is lent whole
     weight_milli: int = 1000  # its part of what is free beyond everybody's `deserved`
     max_pending: int | None = None  # jobs that may wait
-    refuse_over_limit: bool = False  # a job that could never start within `limit` is refused; else it waits
+    refuse_over_limit: bool = False  # what would pass `limit`, with all that runs and waits, is refused when it comes; else it waits
 
 
 class QueueUsage(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):

@@ -156,7 +156,9 @@ class Operations:
     async def _launch_on(self, cluster: Workload, request: t.LaunchRequest, task: Task) -> bytes:
         rows = await self._store.snapshot()
         task = _fitting(rows, cluster, task)
-        seated = self._tenants.seat(rows, _first_job(task), project=cluster.project, user=request.user)
+        seated = self._tenants.seat(
+            rows, _first_job(task), project=cluster.project, user=request.user, cluster_id=cluster.id
+        )
         changes: dict[str, object] = {}
         if cluster.desired is Desired.STOP or cluster.phase is WorkloadPhase.STOPPED:
             held = _choice_of(rows, cluster)
@@ -201,7 +203,9 @@ class Operations:
             snapshot = await self._store.snapshot()
             fitting = tuple(_fitting(snapshot, cluster, task) for task in tasks)
             project = named or cluster.project
-            seated = self._tenants.seat(snapshot, fitting, project=project, user=request.user)
+            seated = self._tenants.seat(
+                snapshot, fitting, project=project, user=request.user, cluster_id=cluster.id
+            )
             self._check_jobs(snapshot, seated, project, cluster)
             asked = msgspec.structs.replace(request, project=project)
             jobs, secrets = await self._jobs(seated, asked, cluster, run_setup=False)

@@ -2,24 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Final, NamedTuple
 
 import msgspec
 
 from argosy.api import sharing as s
 from argosy.api.types import EventView
-from argosy.controllers.pool.asks import DEFAULT_CPUS_MILLI
+from argosy.controllers.pool.asks import DEFAULT_CPUS_MILLI, resources_of
 from argosy.model.errors import ArgosyError
 from argosy.model.ids import Clock
+from argosy.model.phases import Desired
 from argosy.model.resources import Resources
 from argosy.model.rows import Attempt, Event, Node, Workload
 from argosy.model.scheduling import PRIORITY_CLASSES
-from argosy.model.task import Task
+from argosy.model.task import JobSpec, Task
 from argosy.model.tenancy import TENANCY_ID, Amounts, Queue, Tenancy
 from argosy.planning.pool.ask import Need
 from argosy.planning.pool.picture import PoolPicture, Queued, is_of_cluster
 from argosy.planning.pool.quota import Over, amounts_of, check_tenancy, leaf_of
+from argosy.planning.pool.tenancy_check import render_named
 from argosy.server.exchange import Caller
 from argosy.server.pool_views import (
     is_waiting,
@@ -176,8 +178,11 @@ class Tenants:
         )
         return msgspec.structs.replace(task, resources=resources)
 
-    def seat(self, rows: Snapshot, tasks: Sequence[Task], *, project: str, user: str) -> Seated:
-        """The leaf of each task. Raises `not-found` for an unknown queue, `over-quota` for what a queue does not take."""
+    def seat(
+        self, rows: Snapshot, tasks: Sequence[Task], *, project: str, user: str, cluster_id: str | None = None
+    ) -> Seated:
+        """The leaf of each task. `cluster_id`: they are jobs of this cluster, whose nodes are shared by themselves.
+        Raises `not-found` for an unknown queue, `over-quota` for what a queue does not take."""
         leaves: dict[str, str] = {}
         queues: list[str] = []
         for task in tasks:
@@ -188,8 +193,23 @@ class Tenants:
         warnings: dict[str, None] = {}
         if rows.tenancy.queues:
             self._check_pending(rows, queues)
-            for task, leaf in zip(tasks, queues, strict=True):
-                warnings |= dict.fromkeys(_check_limits(rows.tenancy, task, leaf))
+            accepted = [
+                row
+                for row in rows.workloads.values()
+                if row.is_live and row.desired is not Desired.END and row.cluster_id == cluster_id
+            ]
+            for queue in sorted(rows.tenancy.queues, key=lambda each: -len(each.path)):  # the lowest first
+                below = [
+                    amounts_of_wish(task.resources, task.num_nodes)
+                    for task, leaf in zip(tasks, queues, strict=True)
+                    if is_below(leaf, queue.path)
+                ]
+                if below and queue.limit and queue.refuse_over_limit:
+                    _refuse_over_limit(
+                        queue, below, [row for row in accepted if is_below(row.queue, queue.path)]
+                    )
+                elif below:
+                    warnings |= dict.fromkeys(_beyond_limit(queue, below))
         return Seated(tuple(tasks), tuple(queues), tuple(warnings))
 
     def _check_pending(self, rows: Snapshot, leaves: Sequence[str]) -> None:
@@ -372,9 +392,9 @@ def merged(preset: Resources, own: Resources) -> Resources:
     return msgspec.structs.replace(preset, preset="", **given)
 
 
-def amounts_of_task(task: Task) -> Amounts:
-    """What a task counts in its queue, by its first candidate."""
-    wish = task.resources[0]
+def amounts_of_wish(candidates: Sequence[Resources], num_nodes: int) -> Amounts:
+    """What a task or a cluster counts in its queue, by its first candidate."""
+    wish = candidates[0]
     cpus = wish.cpus.amount if wish.cpus else DEFAULT_CPUS_MILLI
     memory = wish.memory.amount if wish.memory else wish.memory_per_cpu_bytes * cpus // 1000
     gpu = wish.accelerator
@@ -384,7 +404,12 @@ def amounts_of_task(task: Task) -> Amounts:
         gpu_milli=gpu.milli if gpu is not None else 0,
         models=(gpu.model,) if gpu is not None and gpu.model else (),
     )
-    return amounts_of(need, task.num_nodes)
+    return amounts_of(need, num_nodes)
+
+
+def _amounts_of(row: Workload) -> Amounts:
+    num_nodes = row.spec.task.num_nodes if isinstance(row.spec, JobSpec) else row.spec.num_nodes
+    return amounts_of_wish(resources_of(row), num_nodes)
 
 
 def amounts_of_request(text: str, num_nodes: int) -> Amounts:
@@ -445,24 +470,32 @@ def capacity_of(pictures: Iterable[PoolPicture]) -> Amounts:
     return amounts
 
 
-def _check_limits(tenancy: Tenancy, task: Task, leaf: str) -> list[str]:
-    """Limits that the task passes all by itself: refused where the queue says so, else a warning."""
-    amounts = amounts_of_task(task)
-    warnings = []
-    for queue in sorted(tenancy.queues, key=lambda each: -len(each.path)):
-        if not is_below(leaf, queue.path):
-            continue
+def _beyond_limit(queue: Queue, tasks: Sequence[Amounts]) -> Iterator[str]:
+    """Warnings of tasks that pass a limit all by themselves."""
+    for amounts in tasks:
         for name, most in sorted(queue.limit.items()):
-            asked = amounts.get(name, 0)
-            if asked <= most:
-                continue
-            over = Over(path=queue.path, name=name, used=0, asked=asked, limit=most)
-            what = f"{over.render()}, even when nothing else runs in it"
-            if queue.refuse_over_limit:
-                raise ArgosyError(
-                    "over-quota",
-                    what,
-                    hint=f"ask for less, or have the limit raised: `argosy quota set {queue.path} --limit ...`",
-                )
-            warnings.append(f"{what}; it waits until the limit is raised")
-    return warnings
+            if amounts.get(name, 0) > most:
+                over = Over(path=queue.path, name=name, used=0, asked=amounts[name], limit=most)
+                yield f"{over.render()}, even when nothing else runs in it; it waits until the limit is raised"
+
+
+def _refuse_over_limit(queue: Queue, tasks: Sequence[Amounts], accepted: Sequence[Workload]) -> None:
+    """Raises `over-quota` when the tasks and all that the queue has accepted, running or not, pass a limit together."""
+    raise_it = f"have the limit raised: `argosy quota set {queue.path} --limit ...`"
+    for name, most in sorted(queue.limit.items()):
+        asked = sum(amounts.get(name, 0) for amounts in tasks)
+        amounts = {row.id: _amounts_of(row).get(name, 0) for row in accepted}
+        used = sum(amounts.values())
+        if not asked or used + asked <= most:
+            continue
+        told = Over(path=queue.path, name=name, used=used, asked=asked, limit=most).render()
+        waiting = sum(amounts[row.id] for row in accepted if is_waiting(row))
+        if asked > most:
+            raise ArgosyError("over-quota", told, hint=f"ask for less, or {raise_it}")
+        if waiting:
+            told += f"; {render_named(name, waiting)} of the {render_named(name, used)} wait"
+        raise ArgosyError(
+            "over-quota",
+            told,
+            hint=f"submit again when something has ended (`argosy queue --tree`), or {raise_it}",
+        )

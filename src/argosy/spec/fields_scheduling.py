@@ -192,7 +192,7 @@ QUEUE: Final = Table(
         Field(
             name="over_limit",
             shape=Choice(words=("wait", "refuse")),
-            doc="What becomes of a job that does not fit within the limit when it comes.",
+            doc="What becomes of a job that passes the limit when it comes, with all that runs and waits.",
             example="refuse",
         ),
     ),
