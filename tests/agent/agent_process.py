@@ -165,9 +165,8 @@ def pyz(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def folder() -> Iterator[Path]:
-    path = Path(tempfile.mkdtemp(dir="/tmp", prefix="argosy-"))
-    yield path
-    shutil.rmtree(path, ignore_errors=True)
+    with tempfile.TemporaryDirectory(dir="/tmp", prefix="argosy-", ignore_cleanup_errors=True) as path:
+        yield Path(path)
 
 
 @pytest.fixture

@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import shutil
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -15,9 +14,8 @@ from argosy.testing.fake_server import FakeServer
 @pytest.fixture
 def short_dir() -> Iterator[Path]:
     """A folder whose path is short enough for unix sockets."""
-    path = Path(tempfile.mkdtemp(prefix="ag", dir="/tmp"))
-    yield path
-    shutil.rmtree(path, ignore_errors=True)
+    with tempfile.TemporaryDirectory(prefix="ag", dir="/tmp", ignore_cleanup_errors=True) as path:
+        yield Path(path)
 
 
 @pytest.fixture

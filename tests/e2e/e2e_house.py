@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import re
-import shutil
 import signal
 import subprocess
 import sys
@@ -25,7 +25,10 @@ class House:
     """One state folder with its server, and what a person would type."""
 
     def __init__(self) -> None:
-        self.root = Path(tempfile.mkdtemp(prefix="argosy-e2e-", dir="/tmp"))
+        self._folder = tempfile.TemporaryDirectory(
+            prefix="argosy-e2e-", dir="/tmp", ignore_cleanup_errors=True
+        )
+        self.root = Path(self._folder.name)
         self.state = self.root / "state"
         self.env = {
             name: value
@@ -157,22 +160,19 @@ class House:
         self.wait("the killed server is gone", lambda: not is_alive(pid))
 
     def close(self) -> None:
-        subprocess.run(
-            [str(ARGOSY), "down", "--all", "--yes"],
-            env=self.env,
-            capture_output=True,
-            timeout=60,
-            check=False,
-        )
-        subprocess.run(
-            [str(ARGOSY), "server", "stop"], env=self.env, capture_output=True, timeout=60, check=False
-        )
-        for pid in self.processes(""):
-            try:
-                os.kill(pid, signal.SIGKILL)
-            except ProcessLookupError:
-                continue
-        shutil.rmtree(self.root, ignore_errors=True)
+        try:
+            for words in (("down", "--all", "--yes"), ("server", "stop")):
+                subprocess.run(
+                    [str(ARGOSY), *words], env=self.env, capture_output=True, timeout=60, check=False
+                )
+        finally:
+            deadline = time.monotonic() + PATIENCE_S
+            while (left := self.processes("")) and time.monotonic() < deadline:
+                for pid in left:
+                    with contextlib.suppress(ProcessLookupError):
+                        os.kill(pid, signal.SIGKILL)
+                time.sleep(0.05)
+            self._folder.cleanup()
 
 
 def is_alive(pid: int) -> bool:

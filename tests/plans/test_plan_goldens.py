@@ -9,7 +9,6 @@ from __future__ import annotations
 import csv
 import datetime
 import os
-import shutil
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -103,8 +102,13 @@ def owned(
 
 
 @pytest.fixture(scope="module")
-def server() -> Iterator[IdleServer]:
-    folder = Path(tempfile.mkdtemp(prefix="ag", dir="/tmp"))
+def folder() -> Iterator[Path]:
+    with tempfile.TemporaryDirectory(prefix="ag", dir="/tmp", ignore_cleanup_errors=True) as name:
+        yield Path(name)
+
+
+@pytest.fixture(scope="module")
+def server(folder: Path) -> Iterator[IdleServer]:
     (folder / "prices.bin").write_bytes(frozen_table())
     own = (
         owned("local", Shape(instance_type="", cpus_milli=8000, memory_bytes=32 * GIB, disk_bytes=300 * 10**9)),
@@ -135,7 +139,6 @@ def server() -> Iterator[IdleServer]:
     )
     with IdleServer(*own, clock=StoppedClock(), prices=folder / "prices.bin", state_dir=home) as running:
         yield running
-    shutil.rmtree(folder, ignore_errors=True)
 
 
 def told(server: IdleServer, capture: pytest.CaptureFixture[str], *words: str) -> str:
@@ -150,10 +153,9 @@ def told(server: IdleServer, capture: pytest.CaptureFixture[str], *words: str) -
 
 @pytest.fixture
 def table() -> Iterator[Path]:
-    folder = Path(tempfile.mkdtemp(prefix="ag", dir="/tmp"))
-    (folder / "prices.bin").write_bytes(frozen_table())
-    yield folder / "prices.bin"
-    shutil.rmtree(folder, ignore_errors=True)
+    with tempfile.TemporaryDirectory(prefix="ag", dir="/tmp", ignore_cleanup_errors=True) as name:
+        (Path(name) / "prices.bin").write_bytes(frozen_table())
+        yield Path(name) / "prices.bin"
 
 
 @pytest.mark.parametrize("name", NAMES)

@@ -97,12 +97,11 @@ def server() -> Iterator[IdleServer]:
 
 @pytest.fixture
 def session(server: IdleServer) -> Iterator[Session]:
-    folder = Path(tempfile.mkdtemp(prefix="ag", dir="/tmp"))
-    for path in TASKS:
-        shutil.copy(path, folder)
-    env = {"HOME": str(folder), "ARGOSY_SERVER": f"unix://{server.socket}", "USER": "ada"}
-    yield Session(env, cwd=folder, now_ms=lambda: 0)
-    shutil.rmtree(folder, ignore_errors=True)
+    with tempfile.TemporaryDirectory(prefix="ag", dir="/tmp", ignore_cleanup_errors=True) as name:
+        for path in TASKS:
+            shutil.copy(path, name)
+        env = {"HOME": name, "ARGOSY_SERVER": f"unix://{server.socket}", "USER": "ada"}
+        yield Session(env, cwd=Path(name), now_ms=lambda: 0)
 
 
 @pytest.mark.parametrize("path", TASKS, ids=lambda path: path.name)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import shutil
 import signal
 import socket
 import subprocess
@@ -66,13 +65,13 @@ class Process:
 
 @pytest.fixture
 def home() -> Iterator[Path]:
-    folder = Path(tempfile.mkdtemp(dir="/tmp", prefix="srv-"))
-    yield folder
-    deadline = time.monotonic() + 10
-    while any(str(folder).encode() in path.read_bytes() for path in _command_lines(folder)):
-        assert time.monotonic() < deadline
-        time.sleep(0.1)
-    shutil.rmtree(folder, ignore_errors=True)
+    with tempfile.TemporaryDirectory(dir="/tmp", prefix="srv-", ignore_cleanup_errors=True) as name:
+        folder = Path(name)
+        yield folder
+        deadline = time.monotonic() + 10
+        while any(str(folder).encode() in path.read_bytes() for path in _command_lines(folder)):
+            assert time.monotonic() < deadline
+            time.sleep(0.1)
 
 
 def _command_lines(folder: Path) -> Iterator[Path]:

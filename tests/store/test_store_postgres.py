@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import shutil
 import socket
 import tempfile
 import threading
@@ -132,7 +131,8 @@ class Proxy:
     """Stands before the server's socket; armed, it breaks the connection at the next COMMIT."""
 
     def __init__(self, server: PostgresServer) -> None:
-        self.folder = Path(tempfile.mkdtemp(prefix="argosy-proxy-", dir="/tmp"))
+        self._folder = tempfile.TemporaryDirectory(prefix="argosy-proxy-", dir="/tmp")
+        self.folder = Path(self._folder.name)
         self.at_commit = ""  # "lose" it, or "lose the reply"
         self._swallow = False
         self._target = str(server.folder / ".s.PGSQL.5432")
@@ -143,7 +143,7 @@ class Proxy:
 
     def close(self) -> None:
         self._listener.close()
-        shutil.rmtree(self.folder)
+        self._folder.cleanup()
 
     def _accept(self) -> None:
         while True:

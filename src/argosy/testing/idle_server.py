@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import shutil
 import socket
 import tempfile
 import threading
@@ -195,8 +194,13 @@ class IdleServer:
         prices: Path | None = None,  # a table in place of the shipped one
     ) -> None:
         self._clock, self._prices = clock or SystemClock(), prices
-        self.home = Path(tempfile.mkdtemp(dir="/tmp", prefix="idle-")) if state_dir is None else state_dir
-        self._own_home = state_dir is None
+        self._own_home: tempfile.TemporaryDirectory[str] | None = None
+        if state_dir is None:  # it goes with us, also when we never start or fail to
+            self._own_home = tempfile.TemporaryDirectory(
+                dir="/tmp", prefix="idle-", ignore_cleanup_errors=True
+            )
+            state_dir = Path(self._own_home.name)
+        self.home = state_dir
         self.socket = self.home / "run" / "server.sock"
         self.controllers = IdleControllers()
         self.providers = StaticProviders(*(providers or (a_pool(),)))
@@ -217,6 +221,7 @@ class IdleServer:
         if not self._ready.wait(30):
             raise RuntimeError("the server did not start")
         if self._error is not None:
+            self._leave()
             raise self._error
         return self
 
@@ -227,8 +232,11 @@ class IdleServer:
             with contextlib.suppress(RuntimeError):  # it has stopped by itself
                 self._loop.call_soon_threadsafe(self.application.stop)
         self._thread.join(30)
-        if self._own_home:
-            shutil.rmtree(self.home, ignore_errors=True)
+        self._leave()
+
+    def _leave(self) -> None:
+        if self._own_home is not None:
+            self._own_home.cleanup()
 
     def do(self, work: Coroutine[Any, Any, T]) -> T:
         """Raises what `work` raises."""

@@ -39,7 +39,10 @@ class PostgresServer:
 
     def __init__(self, binaries: Path) -> None:
         self._binaries = binaries
-        self.folder = Path(tempfile.mkdtemp(prefix="argosy-pg-", dir="/tmp"))  # sockets need a short path
+        self._folder = tempfile.TemporaryDirectory(
+            prefix="argosy-pg-", dir="/tmp", ignore_cleanup_errors=True
+        )  # sockets need a short path
+        self.folder = Path(self._folder.name)
         self.log = self.folder / "log"
         self._count = itertools.count(1)
         self._as: dict[str, Any] = {}  # Any: arguments of Popen
@@ -122,4 +125,4 @@ class PostgresServer:
                 self._process.wait(20)
             except subprocess.TimeoutExpired:
                 os.killpg(self._process.pid, signal.SIGKILL)
-        shutil.rmtree(self.folder, ignore_errors=True)
+        self._folder.cleanup()

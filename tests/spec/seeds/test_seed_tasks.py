@@ -8,7 +8,6 @@ from __future__ import annotations
 import json
 import re
 import runpy
-import shutil
 import tempfile
 import warnings
 from collections.abc import Iterator
@@ -112,12 +111,13 @@ def test_the_launcher_converts_with_its_files() -> None:
 
 @pytest.fixture
 def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeServer]:
-    folder = Path(tempfile.mkdtemp(prefix="ag", dir="/tmp"))
-    with FakeServer(folder / "s.sock") as fake:
-        monkeypatch.setenv("ARGOSY_HOME", str(folder / "home"))
+    with (
+        tempfile.TemporaryDirectory(prefix="ag", dir="/tmp", ignore_cleanup_errors=True) as folder,
+        FakeServer(Path(folder) / "s.sock") as fake,
+    ):
+        monkeypatch.setenv("ARGOSY_HOME", f"{folder}/home")
         monkeypatch.setenv("ARGOSY_SERVER", f"unix://{fake.socket}")
         yield fake
-    shutil.rmtree(folder, ignore_errors=True)
 
 
 def ran(name: str) -> dict[str, Any]:
