@@ -24,6 +24,8 @@ from collections.abc import Collection, Iterator
 from heapq import heapify, heappop, heappush, heapreplace
 from typing import Final, NamedTuple
 
+import msgspec
+
 from argosy.model.tenancy import Amounts, SharePolicy
 from argosy.planning.pool.ask import Ask, Need
 from argosy.planning.pool.estimate import expected_s
@@ -36,6 +38,7 @@ _HIGHEST_AGED: Final = 1  # nothing grows into `system`
 FOREVER_S: Final = 1 << 40  # the length of what is not expected to end
 
 Place = tuple[int, int, int, int, str]  # in a leaf: -priority, bucket, submitted_ms, number, id
+Spot = tuple[int, int, int, int, str, int]  # a place, and the class of asks (`Order.shape`)
 
 
 class Shape(NamedTuple):
@@ -86,13 +89,16 @@ def place_of(ask: Ask, policy: SharePolicy) -> Place:
     return (-ask.priority, bucket, ask.submitted_ms, ask.number, ask.id)
 
 
-class _Entry(NamedTuple):
+class _Entry(msgspec.Struct, frozen=True, gc=False):
     """Where a waiting ask stands in the books."""
 
     ask: Ask
-    shape: int
     urgency: int  # with ageing
-    place: Place
+    spot: Spot
+
+    @property
+    def shape(self) -> int:
+        return self.spot[5]
 
 
 class _Line:
@@ -102,35 +108,32 @@ class _Line:
 
     def __init__(self, path: str) -> None:
         self.path = path
-        self.rows: dict[int, list[Place]] = {}
-        self.fronts: list[tuple[Place, int]] = []  # (first place, shape)
+        self.rows: dict[int, list[Spot]] = {}
+        self.fronts: list[Spot] = []
 
-    def add(self, shape: int, place: Place) -> None:
-        row = self.rows.setdefault(shape, [])
+    def add(self, spot: Spot) -> None:
+        row = self.rows.setdefault(spot[5], [])
         first = row[0] if row else None
-        insort(row, place)
-        if row[0] != first:
+        insort(row, spot)
+        if row[0] is spot:
             if first is not None:
-                del self.fronts[bisect_left(self.fronts, (first, shape))]
-            insort(self.fronts, (place, shape))
+                del self.fronts[bisect_left(self.fronts, first)]
+            insort(self.fronts, spot)
 
-    def remove(self, shape: int, place: Place) -> None:
-        row = self.rows[shape]
+    def remove(self, spot: Spot) -> None:
+        row = self.rows[spot[5]]
         # Mostly the first of a class goes, and mostly the first of all: then nothing is searched for.
-        if row[0] is not place:
-            at = bisect_left(row, place)
-            del row[at]
-            if at:
-                return
-        else:
-            del row[0]
+        if row[0] is not spot:
+            del row[bisect_left(row, spot)]
+            return
+        del row[0]
         fronts = self.fronts
-        at = 0 if fronts[0][0] is place else bisect_left(fronts, (place, shape))
+        at = 0 if fronts[0] is spot else bisect_left(fronts, spot)
         del fronts[at]
         if row:
-            insort(fronts, (row[0], shape), lo=at)
+            insort(fronts, row[0], lo=at)
         else:
-            del self.rows[shape]
+            del self.rows[spot[5]]
 
 
 class _Lengths:
@@ -255,25 +258,26 @@ class Order:
 
     def _enter(self, ask: Ask, shape: int) -> None:
         urgency = class_of(ask, self._policy, self._now_ms)
-        entry = _Entry(ask, shape, urgency, place_of(ask, self._policy))
-        self._entries[ask.id] = entry
+        spot = (*place_of(ask, self._policy), shape)
+        self._entries[ask.id] = _Entry(ask, urgency, spot)
         self._counts[shape] += 1
         lines = self._lines.setdefault(urgency, {})
         line = lines.get(ask.queue)
         if line is None:
             line = lines[ask.queue] = _Line(ask.queue)
-        line.add(shape, entry.place)
+        line.add(spot)
         if urgency == ask.urgency and urgency > _HIGHEST_AGED:
             heappush(self._aging, (ask.submitted_ms + self._policy.aging_s * 1000, ask.id))
 
     def _leave(self, entry: _Entry) -> None:
-        del self._entries[entry.ask.id]
-        self._counts[entry.shape] -= 1
+        ask = entry.ask
+        del self._entries[ask.id]
+        self._counts[entry.spot[5]] -= 1
         lines = self._lines[entry.urgency]
-        line = lines[entry.ask.queue]
-        line.remove(entry.shape, entry.place)
+        line = lines[ask.queue]
+        line.remove(entry.spot)
         if not line.rows:
-            del lines[entry.ask.queue]
+            del lines[ask.queue]
 
     def wanted(self) -> dict[str, Amounts]:
         """What waits, by path of its leaf; of asks with several candidates the first. Those that may not start yet do not count."""
@@ -345,12 +349,12 @@ class _Contest:
         self.best: _Contest | None = None  # of a leaf itself; None: it has no candidate
         # Of leaves only:
         self.line: _Line | None = None
-        self.candidate: tuple[Place, int] | None = None
+        self.candidate: Spot | None = None
         self.kept = False  # the candidate stays within what its queues keep
         self.passed: dict[int, int] | None = None  # asks of a class that were passed over
 
 
-_Rank = tuple[bool, int, Place, "_Contest"]  # borrows, share, place
+_Rank = tuple[bool, int, Spot, "_Contest"]  # borrows, share, place
 
 
 class Heads(Iterator[Ask]):
@@ -438,11 +442,11 @@ class Heads(Iterator[Ask]):
                 self._root = None
                 continue
             assert leaf.candidate is not None
-            place, shape = leaf.candidate
+            ask_id, shape = leaf.candidate[4:]
             if shape in self._known:
                 self._block(shape)
                 continue
-            ask = self._order._entries[place[4]].ask
+            ask = self._order._entries[ask_id].ask
             self._last = (leaf, shape, ask)
             return ask
 
@@ -487,9 +491,9 @@ class Heads(Iterator[Ask]):
     def _rank(self, contest: _Contest) -> _Rank:
         best = contest.best
         assert best is not None and best.candidate is not None
-        place, shape = best.candidate
-        share = 0 if contest.alone else self._quotas.key_at(contest.node, self._vectors[shape])
-        return (not best.kept, share, place, contest)
+        spot = best.candidate
+        share = 0 if contest.alone else self._quotas.key_at(contest.node, self._vectors[spot[5]])
+        return (not best.kept, share, spot, contest)
 
     def _know(self, shape: int) -> None:
         """What an ask of a class counts."""
@@ -504,19 +508,19 @@ class Heads(Iterator[Ask]):
         before, found = leaf.candidate, self._first(leaf)
         leaf.candidate = found
         leaf.best = leaf if found is not None else None
-        if before is not None and (found is None or found[1] != before[1]):
-            offering = self._offering.get(before[1])
+        if before is not None and (found is None or found[5] != before[5]):
+            offering = self._offering.get(before[5])
             if offering is not None:
                 offering.discard(leaf)
         if found is not None:
-            shape = found[1]
-            if before is None or before[1] != shape:
+            shape = found[5]
+            if before is None or before[5] != shape:
                 self._offering.setdefault(shape, set()).add(leaf)
                 self._know(shape)
             if self._quotas.tree.promises:
                 leaf.kept = self._quotas.keeps(leaf.node, self._pairs[shape], None)
 
-    def _first(self, leaf: _Contest) -> tuple[Place, int] | None:
+    def _first(self, leaf: _Contest) -> Spot | None:
         line = leaf.line
         assert line is not None
         if line.path in self._closed:
@@ -525,7 +529,7 @@ class Heads(Iterator[Ask]):
         spared = self._spared
         found = None
         for front in line.fronts:
-            shape = front[1]
+            shape = front[5]
             if (shape in blocked and line.path not in spared.get(shape, ())) or (
                 here and (line.path, shape) in here
             ):
@@ -536,7 +540,7 @@ class Heads(Iterator[Ask]):
                 row, skip = line.rows[shape], passed[shape]
                 if skip >= len(row):
                     continue
-                front = (row[skip], shape)
+                front = row[skip]
             if found is None or front < found:
                 found = front
         return found

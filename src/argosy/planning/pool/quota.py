@@ -59,7 +59,7 @@ _ONE: Final = 1 << 32  # fixed point of the decay: 32 binary places
 _TICKS: Final = 4096  # steps of a half-life
 
 
-class Held(NamedTuple):
+class Held(msgspec.Struct, frozen=True, gc=False):
     """What one holder uses, and where."""
 
     leaf: Node
@@ -554,8 +554,8 @@ class Quotas:
     def successor(self, tenancy: Tenancy, *, owner: str | None = None) -> Quotas:
         """The same books under another tenancy: who holds what, and what was borrowed lately."""
         new = Quotas(tenancy, self.capacity, owner=self.tree.owner if owner is None else owner)
-        for holder, (node, amounts, _) in self._held.items():
-            new.charge(holder, node.path.removesuffix(f"/{OWN}"), amounts)
+        for holder, held in self._held.items():
+            new.charge(holder, held.leaf.path.removesuffix(f"/{OWN}"), held.amounts)
         new.settle()
         if new._half_life_ms == self._half_life_ms:
             new._ticks = self._ticks
