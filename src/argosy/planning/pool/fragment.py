@@ -147,7 +147,7 @@ class Grid:
         count = len(self.ids)
         self._width = max((len(kind.devices) for kind in self.kinds), default=0) or 1
         self._numbers = [self._number(kind) for kind in self.kinds]
-        self._table = np.zeros((count, LEFT + 2 * self._width), np.int64)
+        self._cells = np.zeros((count, LEFT + 2 * self._width), np.int64)
         self._group_of: Ints = np.zeros(count, np.int64)
         self._grouped = -1
         self._write_all()
@@ -174,7 +174,7 @@ class Grid:
         other._tables = self._tables
         other._group_of, other._grouped = self._group_of, self._grouped
         other._numbers = list(self._numbers)
-        other._table = self._table.copy()
+        other._cells = self._cells.copy()
         other._classes = {}
         for need, each in self._classes.items():
             each.shared = True
@@ -207,7 +207,7 @@ class Grid:
         self.kinds.append(kind)
         self.rooms.append(room)
         self._numbers.append(self._number(kind))
-        self._table = np.concatenate([self._table, np.zeros((1, self._table.shape[1]), np.int64)])
+        self._cells = np.concatenate([self._cells, np.zeros((1, self._cells.shape[1]), np.int64)])
         self._group_of = np.append(self._group_of, 0)  # of a row that has changed it says nothing
         for each in self._classes.values():
             each.own()
@@ -222,7 +222,7 @@ class Grid:
         typical = self.typical
         nothing = (0,) * (self._width - len(room.left))
         codes = self._locks
-        self._table[row] = (
+        self._cells[row] = (
             room.cpus,
             room.memory,
             room.whole if room.whole <= DEVICES_MAX else DEVICES_MAX,
@@ -266,14 +266,17 @@ class Grid:
         self._group_of = np.array(group_of, np.int64)
         self._grouped = len(self._log)  # how much of the log the groups know
         if len(firsts) < len(self.ids):
-            self._table = self._table.take(np.array(firsts, np.int64).take(self._group_of), axis=0)
+            self._cells = self._cells.take(np.array(firsts, np.int64).take(self._group_of), axis=0)
         self._touched.clear()
 
-    def _flush(self) -> None:
-        """Bring the table up to the rooms."""
-        for row in self._touched:
-            self._write(row)
-        self._touched.clear()
+    @property
+    def _table(self) -> Ints:
+        """The rooms in numbers; rows that have changed are written when it is read."""
+        if self._touched:
+            for row in self._touched:
+                self._write(row)
+            self._touched.clear()
+        return self._cells
 
     # Costs
 
@@ -422,8 +425,6 @@ class Grid:
     def _score(self, need: Need, each: _Class, rows: Ints | None) -> Ints:
         if max(need.cpus_milli, need.memory_bytes, need.gpu_milli) >= NEVER >> 8:
             return np.full(len(self.ids if rows is None else rows), NEVER, np.int64)
-        if self._touched:
-            self._flush()
         tables = self._tables
         table = self._table if rows is None else self._table.take(rows, axis=0)
         kinds = table[:, 5]
