@@ -15,8 +15,9 @@ expected; a job that does moves the reservation, nothing else.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Container, Iterable, Iterator, Sequence
 from functools import partial
+from itertools import islice
 from typing import Final
 
 import msgspec
@@ -24,10 +25,11 @@ import msgspec
 from argosy.model.offer import DeviceShare, Placement
 from argosy.planning.pool.ask import Ask, Need, Reservation
 from argosy.planning.pool.inventory import Inventory, OverCommitted
-from argosy.planning.pool.whatif import Seated, WhatIf, reach
+from argosy.planning.pool.whatif import Reach, Seated, WhatIf, reach
 
 RESERVATIONS_MAX: Final = 64
 RELEASES_MAX: Final = 4096  # ends that a search for a time looks at
+PLACES_LARGE: Final = 64  # machines with room at that time that a search in a large pool chooses from
 
 
 class Release(msgspec.Struct, frozen=True, order=True, gc=False):
@@ -52,6 +54,28 @@ def _dims(placement: Placement, into: Dims) -> Dims:
     for share in placement.devices:
         into[share.index] = into.get(share.index, 0) + share.milli
     return into
+
+
+class _Gone(Collection[str]):
+    """The holders of the first releases of a list, up to one that is told."""
+
+    def __init__(self, releases: Sequence[Release]) -> None:
+        self._place = {release.holder: at for at, release in enumerate(releases)}
+        self._names = list(self._place)
+        self._last = -1
+
+    def until(self, at: int) -> _Gone:
+        self._last = at
+        return self
+
+    def __contains__(self, holder: object) -> bool:
+        return self._place.get(holder, self._last + 1) <= self._last  # type: ignore[call-overload,no-any-return]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._names[: self._last + 1])
+
+    def __len__(self) -> int:
+        return self._last + 1
 
 
 class Keep:
@@ -114,7 +138,7 @@ class Keeps:
     """Reservations, taken in `books`: a copy of the books in which what is leaving has left.
 
     `neighbour` tells who uses a device that is not wholly free: (need, share). `scope_of`: the lowest queue on the way up
-    from a leaf that has a limit; None: none has.
+    from a leaf that has a limit; None: none has. `large`: places are chosen from the first machines that have room, see `earliest`.
     """
 
     def __init__(
@@ -122,9 +146,13 @@ class Keeps:
         books: WhatIf,
         neighbour: Callable[[str, int], tuple[Need, DeviceShare] | None],
         scope_of: Callable[[str], str | None],
+        *,
+        large: bool = False,
     ) -> None:
         self.books = books
+        self.large = large
         self.all: list[Keep] = []
+        self._named: dict[str, Keep] = {}
         self._neighbour = neighbour
         self._scope_of = scope_of
         self._nodes: dict[str, _Ledger] = {}
@@ -141,7 +169,8 @@ class Keeps:
         """When `ask` fits at last, and where; None: not by itself.
 
         The search supposes one release after the other, which gives its room back except what earlier reservations take of it. The books
-        are left as they were.
+        are left as they were. In a large pool each machine is first looked at by itself, so that only those are emptied in the books that
+        have room then, of many at one moment the first `PLACES_LARGE`.
         """
         books = self.books
         ours = sorted([*releases, *self._own_releases()])
@@ -152,38 +181,35 @@ class Keeps:
             at + 1 for at in range(len(ours)) if at + 1 == len(ours) or ours[at].at_ms < ours[at + 1].at_ms
         ]
         begins = [0, *ends][: len(ends)]
-        gives = [
-            [place for release in ours[begin:end] for place in release.seated.placements]
-            for begin, end in zip(begins, ends, strict=True)
-        ]
-        reaches = [
-            reached
-            for need in ask.needs
-            if (reached := reach(books.inventory, need, ask.num_nodes, gives)) is not None
-        ]
+        moments = [ours[begin:end] for begin, end in zip(begins, ends, strict=True)]
+        reaches = [each for need in ask.needs if (each := self._reach(ask, need, moments)) is not None]
         if not reaches:
             return None
         at_least = min(each.least for each in reaches)
         nodes = frozenset[str]().union(*(each.nodes for each in reaches if each.least == at_least))
+        ever = None
+        if all(each.ever is not None for each in reaches):
+            ever = frozenset[str]().union(*(each.ever or () for each in reaches))
+        gone = _Gone(ours)
 
         def moment(number: int) -> None:
             for at in range(begins[number], ends[number]):
-                self._pass(ours, at)
+                self._pass(ours[at], gone.until(at), ever)
 
         start, spoiled = books.mark(), dict(self._spoiled)
         try:
             # The first moment at which the sums allow it, with what is released where it could go: mostly that is it.
             for at in range(ends[at_least - 1] if at_least else 0):
                 if any(placement.node_id in nodes for placement in ours[at].seated.placements):
-                    self._pass(ours, at)
+                    self._pass(ours[at], gone.until(at))
             seated = test(books)
             if seated is not None:
                 found_at: tuple[int, Seated] | None = at_least, seated
             else:
                 books.rollback(start)
                 start = books.mark()
-                # Without quotas that was the whole question for this moment.
-                at_least += not books.bounded
+                # Without quotas that was the whole question for this moment, if all machines were asked.
+                at_least += not books.bounded and not self.large
                 found_at = None
                 if at_least <= len(ends):
                     found_at = books.shortest(len(ends), moment, partial(test, books), at_least=at_least)
@@ -195,24 +221,42 @@ class Keeps:
         count, seated = found_at
         return (max(now_ms, ours[begins[count - 1]].at_ms) if count else now_ms), seated
 
+    def _reach(self, ask: Ask, need: Need, moments: Sequence[Sequence[Release]]) -> Reach | None:
+        """How many of `moments` it takes at least until the ranks could fit, and where."""
+        if not self.large:
+            gives = [
+                [place for release in releases for place in release.seated.placements] for releases in moments
+            ]
+            return reach(self.books.inventory, need, ask.num_nodes, gives)
+        alike = not (ask.required or ask.preferred or ask.spread)
+        return foresee(
+            self.books.inventory,
+            need,
+            ask.num_nodes,
+            moments,
+            by_sums=self._nodes,
+            enough=PLACES_LARGE if alike else 1 << 30,
+        )
+
     def _own_releases(self) -> Iterable[Release]:
         for keep in self.all:
             if keep.ends_ms is not None:
                 yield Release(keep.ends_ms, keep.name, keep.ask.queue, keep.seated)
 
-    def _pass(self, releases: Sequence[Release], at: int) -> None:
-        """The release at this place of the list happens."""
-        release = releases[at]
-        over = next((keep for keep in self.all if keep.name == release.holder), None)
+    def _pass(self, release: Release, gone: Collection[str], ever: Container[str] | None = None) -> None:
+        """It happens. `gone`: all that have happened then. `ever`: only machines among these matter; None: all do."""
+        nodes = dict.fromkeys(place.node_id for place in release.seated.placements)
+        over = self._named.get(release.holder)
+        matters = ever is None or any(node_id in ever for node_id in nodes)
         if over is not None:
             self._let_go(over)
-        elif self.books.bounded:
-            self.books.give(release.holder)
         else:
-            self.books.inventory.give(release.holder)
-        nodes = dict.fromkeys(place.node_id for place in release.seated.placements)
-        if self._scopes or any(node_id in self._nodes for node_id in nodes):
-            self._hold(nodes, release.queue, {each.holder for each in releases[: at + 1]})
+            if matters:
+                self.books.inventory.give(release.holder)
+            if self.books.bounded:
+                self.books.quotas.refund(release.holder)
+        if self._scopes or (matters and any(node_id in self._nodes for node_id in nodes)):
+            self._hold(nodes if matters else (), release.queue, gone)
 
     # --- keeping
 
@@ -221,6 +265,7 @@ class Keeps:
     ) -> Keep:
         keep = Keep(ask, at_ms, ends_ms, seated, self._scope_of(ask.queue))
         self.all.append(keep)
+        self._named[keep.name] = keep
         for node_id, dims in keep.needs.items():
             self._nodes.setdefault(node_id, _Ledger()).needs.append((keep, dims))
         if keep.scope is not None:
@@ -368,6 +413,55 @@ class Keeps:
     def clear_quotas(self) -> None:
         for keep in self.all:
             self.books.quotas.refund(keep.name)
+
+
+def foresee(
+    inventory: Inventory,
+    need: Need,
+    num_nodes: int,
+    moments: Sequence[Sequence[Release]],
+    *,
+    by_sums: Container[str] = (),
+    enough: int,
+) -> Reach | None:
+    """As `whatif.reach`, but each machine is looked at as it will be. `by_sums`: machines where more is kept than holders hold, of which
+    only the sums are known. `enough`: of so many machines with room no more are looked for.
+
+    It leaves out what would be free only in pieces: half a device here and half a device there are no device.
+    """
+    grid = inventory.grid()
+    if grid is None:
+        gives = [[place for each in releases for place in each.seated.placements] for releases in moments]
+        return reach(inventory, need, num_nodes, gives)
+    back = [place for releases in moments for each in releases for place in each.seated.placements]
+    flow = grid.flow(need, num_nodes, back)
+    rows, after, ids = flow.rows.tolist(), flow.after.tolist(), grid.ids
+    found = grid.hosting(need, num_nodes)
+    useful = found.keys() | {row for row, hosted in zip(rows, after, strict=True) if hosted}
+    ever = frozenset(ids[row] for row in useful)
+    total = sum(found.values())
+    if total >= num_nodes:
+        return Reach(0, frozenset(ids[row] for row in found), ever)
+    gone: dict[int, dict[str, None]] = {}
+    steps = iter(zip(rows, after, strict=True))
+    for number, releases in enumerate(moments, 1):
+        for release in releases:
+            for row, hosted in islice(steps, len(release.seated.placements)):
+                if row not in useful:
+                    continue
+                holders = gone.setdefault(row, {})
+                holders[release.holder] = None
+                known = found.get(row, 0)
+                if hosted <= known or (total >= num_nodes and len(found) >= enough):
+                    continue
+                if ids[row] not in by_sums:
+                    hosted = inventory.hosts(ids[row], need, num_nodes, holders)
+                if hosted > known:
+                    total += hosted - known
+                    found[row] = hosted
+        if total >= num_nodes:
+            return Reach(number, frozenset(ids[row] for row in found), ever)
+    return None
 
 
 def _plain(seated: Seated) -> Dims:

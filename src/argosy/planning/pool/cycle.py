@@ -493,7 +493,10 @@ class Cycle:
             self.soon = pool.inventory.copy()
         if self.keeps is None:
             self.keeps = Keeps(
-                WhatIf(self.soon, pool.quotas, bounded=self.bounded), pool.neighbour, pool.scope_of
+                WhatIf(self.soon, pool.quotas, bounded=self.bounded),
+                pool.neighbour,
+                pool.scope_of,
+                large=self.large,
             )
         if self.behind:
             self._catch_up()

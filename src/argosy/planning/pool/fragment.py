@@ -7,10 +7,13 @@ needs are kept, and computed again for rows that changed since. Rows that share 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import accumulate
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
+from argosy.model.offer import Placement
 from argosy.planning.pool import plain
 from argosy.planning.pool.ask import WHOLE_MILLI, Need
 from argosy.planning.pool.devices import Kind, Lock, Room, Way, may_join
@@ -125,6 +128,15 @@ class _Class:
             self.costs = self.costs.copy()
             self.counts = None if self.counts is None else self.counts.copy()
             self.shared = False
+
+
+class Flow(NamedTuple):
+    """By sums alone: how many ranks each row could host while room comes back, placement by placement."""
+
+    now: Ints  # by row
+    rows: Ints  # by placement; -1: on no machine that could host a rank
+    after: Ints  # what its row could host once it is back
+    totals: Ints  # what all rows together could host then
 
 
 class Grid:
@@ -347,6 +359,59 @@ class Grid:
         each.counts_seen = end
         return each.counts
 
+    def hosting(self, need: Need, most: int) -> dict[int, int]:
+        """The rows that could host a rank now, and how many up to `most`."""
+        if most == 1:
+            return dict.fromkeys(np.flatnonzero(self.costs(need) != NEVER).tolist(), 1)
+        counts = self.counts(need)
+        rows = np.flatnonzero(counts)
+        return dict(zip(rows.tolist(), np.minimum(counts[rows], most).tolist(), strict=True))
+
+    def flow(self, need: Need, most: int, back: Sequence[Placement]) -> Flow:
+        """`most`: of a single row. O(rows + placements x log placements), without a step of Python but for reading `back`."""
+        self._sync()
+        table, width = self._table, self._width
+        suits = self._fresh(need).suits.take(table[:, 5])
+        spare = np.stack((table[:, 0], table[:, 1], table[:, LEFT : LEFT + width].sum(axis=1)), axis=1)
+        now = np.where(suits, _hosted(need, most, spare), 0)
+        row_of = self.row_of
+        rows = np.array([row_of.get(each.node_id, -1) for each in back], np.int64)
+        amounts = np.array(
+            [(p.cpus_milli, p.memory_bytes, sum([share.milli for share in p.devices])) for p in back],
+            np.int64,
+        ).reshape(-1, 3)
+        rows[~suits.take(rows)] = -1  # (-1 itself reads some row, and stays)
+        order = np.flatnonzero(rows >= 0)
+        order = order[rows[order].argsort(kind="stable")]  # by row, in each in the order of `back`
+        at_row = rows[order]
+        sums = amounts[order].cumsum(axis=0)
+        first = np.flatnonzero(np.diff(at_row, prepend=-1))
+        before = (sums - amounts[order])[first]  # what the rows before this one got
+        sums -= before.repeat(np.diff(first, append=len(order)), axis=0)
+        hosted = _hosted(need, most, spare[at_row] + sums)
+        gain = np.diff(hosted, prepend=0)
+        gain[first] = hosted[first] - now[at_row[first]]
+        after, gains = np.zeros((2, len(back)), np.int64)
+        after[order], gains[order] = hosted, gain
+        return Flow(now, rows, after, now.sum() + gains.cumsum())
+
+    def reach(
+        self, need: Need, num_nodes: int, gives: Sequence[Sequence[Placement]]
+    ) -> tuple[int, list[str]] | None:
+        """`whatif.reach` on arrays."""
+        flow = self.flow(need, num_nodes, [each for placements in gives for each in placements])
+        hosts = flow.now > 0
+        count = 0
+        if flow.now.sum() < num_nodes:
+            at = int(flow.totals.searchsorted(num_nodes))
+            if at == len(flow.totals):
+                return None
+            for count, end in enumerate(accumulate(map(len, gives)), 1):  # noqa: B007
+                if end > at:
+                    break
+            hosts[flow.rows[:end][flow.after[:end] > 0]] = True
+        return count, [self.ids[row] for row in np.flatnonzero(hosts).tolist()]
+
     def lowest(self, costs: Ints) -> int:
         """The row of the lowest cost, the first of equals; -1 when nothing fits."""
         if not len(costs):
@@ -481,4 +546,15 @@ class Grid:
         return result
 
 
-__all__ = ["Grid"]
+def _hosted(need: Need, most: int, spare: Ints) -> Ints:
+    """How many ranks fit by the sums of each row of `spare`: milli-CPU, bytes, milli-GPU."""
+    hosted = np.full(len(spare), most, np.int64)
+    for column, amount in enumerate((need.cpus_milli, need.memory_bytes, need.gpu_milli)):
+        if amount >= NEVER >> 8:
+            hosted[:] = 0
+        elif amount:
+            np.minimum(hosted, spare[:, column] // amount, out=hosted)
+    return np.maximum(hosted, 0, out=hosted)
+
+
+__all__ = ["Flow", "Grid"]

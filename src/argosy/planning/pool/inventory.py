@@ -240,6 +240,23 @@ class Inventory:
         room = self._rooms[machine_id]
         return room.cpus, room.memory, sum(room.left)
 
+    def hosts(self, machine_id: str, need: Need, most: int, without: Iterable[str] = ()) -> int:
+        """How many ranks, up to `most`, a machine could host if these holders were gone."""
+        kind, room = self._kind[machine_id], self._rooms[machine_id]
+        for holder in without:
+            holding = self._holdings.get(holder)
+            for placement in () if holding is None else holding.placements:
+                if holding is not None and placement.node_id == machine_id:
+                    room = plain.given(kind, room, *held_by(placement, kind, holding.need))
+        if most == 1:
+            return plain.pick(self._typical, need, kind.way(need), kind, room) is not None
+        return min(most, plain.count(need, kind.way(need), kind, room))
+
+    def grid(self) -> Grid | None:
+        """The rooms as arrays; None in a small pool."""
+        sheet = self._rows()
+        return None if isinstance(sheet, Sheet) else sheet
+
     def suits(self, machine_id: str, need: Need) -> bool:
         """Whether a machine could host a rank in some state."""
         return not self._kind[machine_id].way(need).why

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from typing import Final, NamedTuple, TypeVar
 
 import msgspec
@@ -147,15 +147,20 @@ class WhatIf:
 class Reach(NamedTuple):
     least: int  # fewer do not do
     nodes: frozenset[str]  # only these can host a rank then
+    ever: frozenset[str] | None = None  # and only these when all is back; None: it is not known
 
 
 def reach(
-    inventory: Inventory, need: Need, num_nodes: int, gives: Iterable[Sequence[Placement]]
+    inventory: Inventory, need: Need, num_nodes: int, gives: Sequence[Sequence[Placement]]
 ) -> Reach | None:
     """By sums alone: how many of `gives`, in this order, it takes at least until `num_nodes` ranks could fit; None: all are too few.
 
     It saves the placer all questions that have no chance. O(machines + placements).
     """
+    grid = inventory.grid()
+    if grid is not None:
+        found = grid.reach(need, num_nodes, gives)
+        return None if found is None else Reach(found[0], frozenset(found[1]))
     spare: dict[str, list[int]] = {}
     fits: dict[str, int] = {}
     total = 0
