@@ -383,7 +383,11 @@ class Cycle:
     def _amounts(self, variant: Variant, placements: tuple[Placement, ...], ask: Ask) -> Amounts:
         if not variant.need.gpu_milli or len(variant.need.models) == 1:
             return variant.amounts
-        return amounts_of(variant.need, ask.num_nodes, self.pool.model_of(placements))
+        model = self.pool.model_of(placements)
+        found = variant.by_model.get(model)
+        if found is None:  # one for all: thousands may start at once
+            found = variant.by_model[model] = amounts_of(variant.need, ask.num_nodes, model)
+        return found
 
     def _ends_ms(self, ask: Ask) -> int | None:
         length_s = expected_s(ask)

@@ -19,6 +19,8 @@ from functools import lru_cache
 from itertools import combinations
 from typing import Final, NamedTuple
 
+import msgspec
+
 from argosy.model.facts import Device
 from argosy.model.offer import DeviceShare
 from argosy.model.scheduling import Isolation
@@ -141,48 +143,37 @@ def counting(left: Sequence[int]) -> Counting:
     return total + whole * WHOLE_MILLI, whole, mixed
 
 
-class Room:
-    """What is free on a machine. Never changed after it was made."""
+class Room(msgspec.Struct, eq=False, gc=False):
+    """What is free on a machine. Never changed after it was made, but for its memo."""
 
-    __slots__ = (
-        "counted",
-        "cpus",
-        "left",
-        "locks",
-        "memory",
-        "mixed",
-        "slots",
-        "total",
-        "uses",
-        "whole",
-        "worth",
-    )
-
-    def __init__(
-        self,
-        cpus: int,
-        memory: int,
-        left: tuple[int, ...],
-        locks: tuple[Lock | None, ...],
-        uses: tuple[tuple[Use, ...], ...],
-        slots: tuple[int, ...],
-        counted: Counting,
-    ) -> None:
-        self.cpus = cpus  # milli
-        self.memory = memory  # bytes
-        self.left = left  # milli of each device, by position
-        self.locks = locks  # who may join; None: everybody
-        self.uses = uses
-        self.slots = slots  # MIG slices taken, as bits
-        self.counted = counted
-        self.total, self.whole, self.mixed = counted
-        self.worth: tuple[object, int] | None = None  # a memo of `plain.Typical`
+    cpus: int  # milli
+    memory: int  # bytes
+    left: tuple[int, ...]  # milli of each device, by position
+    locks: tuple[Lock | None, ...]  # who may join; None: everybody
+    uses: tuple[tuple[Use, ...], ...]
+    slots: tuple[int, ...]  # MIG slices taken, as bits
+    total: int  # see `Counting`
+    whole: int
+    mixed: tuple[int, ...]
+    judge: object = None  # a memo of `plain.Typical`: who said what it is worth
+    before: int = 0
 
 
 class Way:
     """How a need is met on a kind of machine: the positions of devices that it may use. `why`: a code when it never is."""
 
-    __slots__ = ("card", "count", "instances", "mechanism", "milli", "positions", "profile", "text", "why")
+    __slots__ = (
+        "card",
+        "count",
+        "every",
+        "instances",
+        "mechanism",
+        "milli",
+        "positions",
+        "profile",
+        "text",
+        "why",
+    )
 
     def __init__(self, why: str = "", text: str = "") -> None:
         self.why = why
@@ -190,6 +181,7 @@ class Way:
         self.count = 0  # whole devices
         self.milli = 0  # of one device, when a fraction
         self.positions: tuple[int, ...] = ()
+        self.every = False  # these are all that count
         self.instances: tuple[int, ...] = ()  # MIG instances that cover the fraction, the smallest first
         self.mechanism = ""
         self.card: tuple[int, tuple[Profile, ...]] | None = None  # set: a part of a card that is divided
@@ -252,6 +244,7 @@ class Kind:
             )
             if len(way.positions) < way.count:
                 return Way("capacity", f"{len(way.positions)} of {way.count} x {wanted}")
+            way.every = way.positions == self.counted
             return way
         way.milli = need.gpu_milli
         way.instances = tuple(
@@ -309,7 +302,9 @@ class Kind:
                 (None,) * count,
                 ((),) * count,
                 (0,) * count,
-                (WHOLE_MILLI * len(self.counted), len(self.counted), ()),
+                WHOLE_MILLI * len(self.counted),
+                len(self.counted),
+                (),
             )
         return found
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from functools import lru_cache
 from typing import Final
 
 from argosy.model.scheduling import PRIORITY_CLASSES
@@ -52,7 +53,13 @@ def why_started(
     if before is not None:
         how = "is over before that can start" if over_in_time else "does not delay it"
         return f"backfill: {label(before)} waits for room, and this {how}"
-    return f"it was next in queue {ask.queue}" if ask.queue else "it was next"
+    return _was_next(ask.queue)
+
+
+@lru_cache(maxsize=4096)
+def _was_next(queue: str) -> str:
+    """One text for all of a queue: thousands may start at once."""
+    return f"it was next in queue {queue}" if queue else "it was next"
 
 
 def why_evicted(ask: Ask, victim: Ask, kind: str, *, guaranteed: tuple[str, Amounts] | None = None) -> str:

@@ -239,7 +239,7 @@ class Grid:
             room.memory,
             room.whole if room.whole <= DEVICES_MAX else DEVICES_MAX,
             room.total,
-            typical.worth(kind, room) + plain.rest(room) - typical.short(room.total, room.cpus),
+            typical.before(kind, room),
             number,
             self._tables.of_kind[number],
             *room.left,

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from argosy.model.offer import Placement
 from argosy.model.scheduling import LEVELS
 from argosy.planning.pool import plain
-from argosy.planning.pool.ask import Ask, Need
+from argosy.planning.pool.ask import WHOLE_MILLI, Ask, Need
 from argosy.planning.pool.devices import Kind, Room, Use, use_of
 from argosy.planning.pool.plain import NEVER
 from argosy.planning.pool.topology import DEPTH, NAMES, Path, Share, level_problem, share_out
@@ -56,7 +56,10 @@ class Search:
         costs = sheet.costs(self.need)
         if self.within is None and ask.num_nodes == 1 and not ask.required and not ask.preferred:
             row = sheet.lowest(costs)
-            return None if row < 0 else (self.put(0, row, *self._pick(row)),)
+            if row < 0:
+                return None
+            part = 0 < self.need.gpu_milli < WHOLE_MILLI
+            return (self.put(0, row, *(self._pick(row) if part else WHOLE)),)
         if level_problem(ask.num_nodes, ask.required, ask.spread, self.inventory._domains.depth):
             return None
         if self.within is not None:
@@ -204,7 +207,8 @@ class Search:
         return placement
 
 
-NOTHING = Room(-1, -1, (), (), (), (), (0, 0, ()))
+WHOLE = 0, -1  # the pick of whole devices, or of none, whatever it costs
+NOTHING = Room(-1, -1, (), (), (), (), 0, 0, ())
 
 
 def held_by(placement: Placement, kind: Kind, need: Need) -> Held:

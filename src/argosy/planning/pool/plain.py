@@ -26,7 +26,6 @@ from argosy.model.offer import DeviceShare, Placement
 from argosy.planning.pool.ask import WHOLE_MILLI, Need
 from argosy.planning.pool.devices import (
     Kind,
-    Lock,
     Room,
     Use,
     Way,
@@ -138,8 +137,9 @@ class Typical:
         return found
 
     def table_at(self, kind: Kind, cpus: int, memory: int) -> Table:
+        hosted = self._by_kind.get(kind.id)
         mask = (
-            self.mask(kind)
+            (self.mask(kind) if hosted is None else hosted)
             & self.cpu_masks[bisect_right(self.cpus, cpus)]
             & self.memory_masks[bisect_right(self.memory, memory)]
         )
@@ -150,17 +150,15 @@ class Typical:
         lack = total * self.cpus_per_device // WHOLE_MILLI - cpus
         return lack * self.short_rate if lack > 0 else 0
 
-    def worth(self, kind: Kind, room: Room) -> int:
-        """V of a machine."""
-        if not room.total:
-            return 0
-        if room.worth is not None and room.worth[0] is self:
-            return room.worth[1]
-        worth = self._worth(kind, room)
-        room.worth = (self, worth)
-        return worth
+    def before(self, kind: Kind, room: Room) -> int:
+        """V - S of a machine as it is, and the best-fit term."""
+        if room.judge is not self:
+            worth = self._worth(kind, room) if room.total else 0
+            room.judge, room.before = self, worth + rest(room) - self.short(room.total, room.cpus)
+        return room.before
 
     def _worth(self, kind: Kind, room: Room) -> int:
+        """V of a machine."""
         table = self.table_at(kind, room.cpus, room.memory)
         levels, level_of = table.levels, self.level_of
         worth = table.whole[room.whole if room.whole <= DEVICES_MAX else DEVICES_MAX]
@@ -227,14 +225,18 @@ def pick(
     if way.count:
         left = room.left
         free = 0
-        for p in way.positions:
-            if left[p] == WHOLE_MILLI and (also is None or also.left[p] == WHOLE_MILLI):
-                free += 1
+        if also is None and way.every:
+            free = room.whole
+        else:
+            for p in way.positions:
+                if left[p] == WHOLE_MILLI and (also is None or also.left[p] == WHOLE_MILLI):
+                    free += 1
         if free < way.count:
             return None
     total = room.total
+    before = room.before if room.judge is typical else typical.before(kind, room)
     if not total:
-        return rest(room), -1
+        return before, -1
     table = typical.table_at(kind, cpus, memory)
     levels, level_of = table.levels, typical.level_of
     whole = (
@@ -243,8 +245,7 @@ def pick(
     after = table.whole[whole if whole <= DEVICES_MAX else DEVICES_MAX]
     for each in room.mixed:
         after += each * levels[level_of[each]]
-    cost = typical.worth(kind, room) - after + rest(room) - typical.short(total, room.cpus)
-    return cost + typical.short(total - way.count * WHOLE_MILLI, cpus), -1
+    return before - after + typical.short(total - way.count * WHOLE_MILLI, cpus), -1
 
 
 def _pick_part(
@@ -264,7 +265,7 @@ def _pick_part(
     after = table.whole[whole]
     for each in room.mixed:
         after += each * levels[level_of[each]]
-    cost = typical.worth(kind, room) - after + rest(room) - typical.short(total, room.cpus)
+    cost = typical.before(kind, room) - after
     for position in way.instances:  # an instance that exists is outside of the score: its size is its merit
         if left[position] == WHOLE_MILLI and (also is None or also.left[position] == WHOLE_MILLI):
             return cost + typical.short(total, cpus), position
@@ -366,13 +367,17 @@ def shares(way: Way, kind: Kind, room: Room, also: Room | None, position: int) -
         if not way.count:
             return ()
         free = tuple(
-            p
-            for p in way.positions
-            if room.left[p] == WHOLE_MILLI and (also is None or also.left[p] == WHOLE_MILLI)
+            [
+                p
+                for p in way.positions
+                if room.left[p] == WHOLE_MILLI and (also is None or also.left[p] == WHOLE_MILLI)
+            ]
         )
         return tuple(
-            DeviceShare(index=kind.devices[p].index, milli=WHOLE_MILLI)
-            for p in kind.topology.best(free, way.count)
+            [
+                DeviceShare(index=kind.devices[p].index, milli=WHOLE_MILLI)
+                for p in kind.topology.best(free, way.count)
+            ]
         )
     if room.left[position] == WHOLE_MILLI and way.profile is None and position not in way.instances:
         untouched = tuple(
@@ -436,17 +441,32 @@ def _changed(
 ) -> Room:
     if not more and not fewer:
         return Room(
-            room.cpus + cpus, room.memory + memory, room.left, room.locks, room.uses, room.slots, room.counted
+            room.cpus + cpus,
+            room.memory + memory,
+            room.left,
+            room.locks,
+            room.uses,
+            room.slots,
+            room.total,
+            room.whole,
+            room.mixed,
         )
     left, locks, held, slots = list(room.left), list(room.locks), list(room.uses), list(room.slots)
     for position, use in more:
-        held[position] = (*held[position], use)
-        _refresh(position, left, locks, held, slots)
+        uses = held[position] = (*held[position], use)
+        left[position] -= use[0]
+        slots[position] |= use[5]
+        locks[position] = lock_of(uses)
     for position, use in fewer:
         there = list(held[position])
         there.remove(use)
-        held[position] = tuple(there)
-        _refresh(position, left, locks, held, slots)
+        uses = held[position] = tuple(there)
+        left[position] += use[0]
+        bits = 0
+        for other in uses:
+            bits |= other[5]
+        slots[position] = bits
+        locks[position] = lock_of(uses)
     counted = left if len(kind.counted) == len(left) else [left[position] for position in kind.counted]
     return Room(
         room.cpus + cpus,
@@ -455,21 +475,8 @@ def _changed(
         tuple(locks),
         tuple(held),
         tuple(slots),
-        counting(counted),
+        *counting(counted),
     )
-
-
-def _refresh(
-    position: int, left: list[int], locks: list[Lock | None], held: list[tuple[Use, ...]], slots: list[int]
-) -> None:
-    uses = held[position]
-    free, bits = WHOLE_MILLI, 0
-    for use in uses:
-        free -= use[0]
-        bits |= use[5]
-    left[position] = free
-    slots[position] = bits
-    locks[position] = lock_of(uses)
 
 
 def over_committed(
@@ -481,11 +488,11 @@ def over_committed(
 ) -> str:
     """Why a machine cannot take a placement; "" when it can."""
     cpus, memory, uses = held
-    if min(cpus, memory) < 0 or room.cpus < cpus > 0 or room.memory < memory > 0:
+    if cpus < 0 or memory < 0 or room.cpus < cpus > 0 or room.memory < memory > 0:
         return f"{machine_id} has {room.cpus} milli-CPU and {room.memory} bytes free, {cpus} and {memory} are taken"
     if len(uses) < len(placement.devices):
         return f"{machine_id} lacks a device of {sorted(share.index for share in placement.devices)}"
-    if len({position for position, _ in uses}) < len(uses):
+    if len(uses) > 1 and len({position for position, _ in uses}) < len(uses):
         return f"a device of {machine_id} is named twice"
     for position, use in uses:
         why = _over_shared(kind.devices[position], room, position, use)

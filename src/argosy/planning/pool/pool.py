@@ -47,6 +47,7 @@ class Variant(NamedTuple):
     ask: Ask  # an example with this need alone
     need: Need
     amounts: Amounts
+    by_model: dict[str, Amounts]  # with the model that it gets; made when somebody does
 
 
 class AskClass:
@@ -301,7 +302,7 @@ class Pool:
                 needs = [msgspec.structs.replace(need, models=(model,)) for model in models] or needs
             for each in needs:
                 yield Variant(
-                    msgspec.structs.replace(ask, needs=(each,)), each, amounts_of(each, ask.num_nodes)
+                    msgspec.structs.replace(ask, needs=(each,)), each, amounts_of(each, ask.num_nodes), {}
                 )
 
     # --- deciding
