@@ -84,8 +84,14 @@ def test_costs_are_equal_row_by_row(
     rooms = [inventory._rooms[each] for each in inventory.machines()]
     ids = list(inventory.machines())
     sheet, grid = Sheet(ids, kinds, rooms, weights), Grid(ids, kinds, rooms, weights)
-    assert grid.costs(need).tolist() == sheet.costs(need)
+    other = Grid(ids, kinds, rooms, Typical({need: 1}))
+    other.costs(need)
+    other.typical = weights
+    assert grid.costs(need).tolist() == sheet.costs(need) == other.costs(need).tolist()
     assert grid.counts(need).tolist() == sheet.counts(need)
+    for rows in ([row] for row in range(len(ids))):
+        assert grid.fits_any(need, rows) == sheet.fits_any(need, rows)
+    assert grid.fits_any(need, [*range(len(ids))] * 9) == sheet.fits_any(need, range(len(ids)))
     assert [count > 0 for count in sheet.counts(need)] == [cost != plain.NEVER for cost in sheet.costs(need)]
 
 

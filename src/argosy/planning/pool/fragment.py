@@ -251,7 +251,7 @@ class Grid:
     def _sync(self) -> None:
         """What is typical may be other needs by now; and the log must not grow for ever."""
         if self.typical is not self._tables.typical:
-            self._write_all()
+            self._judge_all()
         if len(self._tables.of_kind) < len(self._kind_list):
             self._tables.know(self._kind_list)
         if len(self._log) > 4 * len(self.ids) + 1024:
@@ -281,6 +281,27 @@ class Grid:
             self._cells = self._cells.take(np.array(firsts, np.int64).take(self._group_of), axis=0)
         self._touched.clear()
 
+    def _judge_all(self) -> None:
+        """Other needs are typical: `Typical.before` of all rows anew, and where their kinds stand."""
+        typical = self.typical
+        tables = self._tables = _Tables(typical)
+        tables.know(self._kind_list)
+        table = self._table
+        kinds, whole, total, cpus = table[:, 5], table[:, 2], table[:, 3], table[:, 0]
+        table[:, 6] = np.array(tables.of_kind, np.int64).take(kinds)
+        left = table[:, LEFT : LEFT + self._width]
+        numbers = tables.at(table[:, 6], cpus, table[:, 1])
+        worth = left * tables.levels.take(tables.level.take(left) + (numbers * tables.width)[:, None])
+        before = worth.sum(axis=1) + tables.whole.take(numbers * (DEVICES_MAX + 1) + whole)
+        before[total == 0] = 0
+        before += plain.LEFT_RATE * total + plain.CPU_RATE * cpus
+        lack = total * typical.cpus_per_device // WHOLE_MILLI - cpus
+        before -= np.maximum(lack, 0) * typical.short_rate
+        table[:, 4] = before
+        single = [len(k.counted) < len(k.devices) or len(k.devices) > DEVICES_MAX for k in self._kind_list]
+        for row in np.flatnonzero(np.array(single, np.bool_).take(kinds)).tolist():
+            table[row, 4] = typical.before(self.kinds[row], self.rooms[row])
+
     @property
     def _table(self) -> Ints:
         """The rooms in numbers; rows that have changed are written when it is read."""
@@ -296,6 +317,26 @@ class Grid:
         """Of one rank on each row; NEVER where it does not fit. Not to be changed."""
         self._sync()
         return self._fresh(need).costs
+
+    def fits_any(self, need: Need, rows: Sequence[int]) -> bool:
+        """Whether one of these rows could host a rank. Costs are not brought up to date for it: most classes that do not fit still do not."""
+        self._sync()
+        each = self._classes.get(class_of(need))
+        if each is None or len(each.suits) < len(self._kind_list):
+            each = self._fresh(need)
+        cpus, memory, milli = each.floor
+        kinds, rooms, ways, numbers = self.kinds, self.rooms, each.ways, self._numbers
+        rows = [
+            row
+            for row in rows
+            if (room := rooms[row]).cpus >= cpus and room.total >= milli and room.memory >= memory
+        ]
+        if len(rows) > FEW:
+            return bool((self._score(need, each, np.array(rows, np.int64)) != NEVER).any())
+        return any(
+            plain.pick(self.typical, need, ways[numbers[row]], kinds[row], rooms[row]) is not None
+            for row in rows
+        )
 
     def _fresh(self, need: Need) -> _Class:
         key = class_of(need)

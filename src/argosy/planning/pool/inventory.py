@@ -8,7 +8,8 @@ Costs are kept per class of equal needs and computed again only for machines tha
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from bisect import bisect_right
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Final
 
 import msgspec
@@ -60,6 +61,8 @@ class Inventory:
         self._marks: list[tuple[int, int, int]] = []  # lengths of journal and gains, version
         self._gains: list[tuple[int, int, str]] = []  # version, floor, machine: see `gained`
         self._gains_from = 0  # before this version it is not known what was gained
+        self._freed: dict[str, None] = {}  # see `_freed_since`
+        self._freed_asked = (0, 0, 0)
         self._sorted = True
         self._last: tuple[int, str] = FIRST
         self._sheet: Sheet | Grid | None = None  # made when it is needed
@@ -329,20 +332,32 @@ class Inventory:
         """Whether something that one rank of `need` could use may have become free since `version`."""
         if version < self._gains_from:
             return True
-        freed = set()
-        for when, floor, machine_id in reversed(self._gains):
-            if when <= version:
-                break
-            if version > floor and machine_id in self._machines:
-                freed.add(machine_id)
+        freed = self._freed_since(version)
         if len(freed) > GAINS_FEW and self._sheet is not None:
-            costs, row_of = self._sheet.costs(need), self._sheet.row_of
-            return any(costs[row_of[machine_id]] < plain.NEVER for machine_id in freed)
+            row_of = self._sheet.row_of
+            return self._sheet.fits_any(need, [row_of[each] for each in freed if each in row_of])
         for machine_id in freed:
-            kind = self._kind[machine_id]
+            kind = self._kind.get(machine_id)
+            if kind is None:
+                continue
             if plain.pick(self._typical, need, kind.way(need), kind, self._rooms[machine_id]) is not None:
                 return True
         return False
+
+    def _freed_since(self, version: int) -> Collection[str]:
+        """Machines on which something has become free; some may be gone. Classes that were looked at one after the other ask about the
+        same changes, so the last answer is kept."""
+        gains = self._gains
+        at = bisect_right(gains, version, key=_when)
+        if at == len(gains):
+            return ()
+        asked = (at, len(gains), gains[-1][0])
+        if asked != self._freed_asked:
+            news = gains[at:]
+            if any(floor >= 0 for _, floor, _ in news):  # it depends on when somebody looked
+                return {machine_id: None for _, floor, machine_id in news if version > floor}
+            self._freed_asked, self._freed = asked, {machine_id: None for _, _, machine_id in news}
+        return self._freed
 
     def copy(self) -> Inventory:
         """A twin for what-ifs: its own books, outside of all transactions; costs that are known are shared."""
@@ -476,6 +491,10 @@ class Inventory:
     def why_not(self, ask: Ask) -> Why:
         """Why `find` gives None now. Codes: capacity, fragmented, topology, isolation, group."""
         return find_why(self, ask)
+
+
+def _when(gain: tuple[int, int, str]) -> int:
+    return gain[0]
 
 
 def typical_of(need: Need) -> Need:

@@ -586,6 +586,11 @@ class Sheet:
         self._classes[key] = each
         return each.costs
 
+    def fits_any(self, need: Need, rows: Sequence[int]) -> bool:
+        """Whether one of these rows could host a rank."""
+        costs = self.costs(need)
+        return any(costs[row] < NEVER for row in rows)
+
     def _cost(self, need: Need, row: int) -> int:
         kind = self.kinds[row]
         got = pick(self.typical, need, kind.way(need), kind, self.rooms[row])
