@@ -47,3 +47,16 @@ def test_many_changes_at_once() -> None:
     assert found == sorted(found)
     assert len(found) == ends.FEW + 1
     assert books.next_ms() == 0
+
+
+def test_many_changes_are_laid_between_what_is_there() -> None:
+    books, few = Ends(), ends.FEW
+    for number in range(3 * few):
+        books.add(release(f"j{number}", number % 7))
+    assert len(books.first()) == 3 * few
+    for number in range(few):
+        books.remove(f"j{number}")
+        books.add(release(f"k{number}", number % 9))
+    found = [(each.at_ms, each.holder) for each in books]
+    expected = [(n % 7, f"j{n}") for n in range(few, 3 * few)] + [(n % 9, f"k{n}") for n in range(few)]
+    assert found == sorted(expected)
