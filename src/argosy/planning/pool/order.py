@@ -338,7 +338,20 @@ class Order:
 class _Contest:
     """A queue in the tournament of one pass: the leaf whose candidate stands for it, and the heap of its children's."""
 
-    __slots__ = ("above", "alone", "best", "candidate", "entry", "heap", "kept", "line", "node", "passed")
+    __slots__ = (
+        "above",
+        "alone",
+        "at",
+        "best",
+        "candidate",
+        "entry",
+        "heap",
+        "kept",
+        "line",
+        "node",
+        "passed",
+        "skipped",
+    )
 
     def __init__(self, node: Node, above: _Contest | None) -> None:
         self.node = node
@@ -352,6 +365,8 @@ class _Contest:
         self.candidate: Spot | None = None
         self.kept = False  # the candidate stays within what its queues keep
         self.passed: dict[int, int] | None = None  # asks of a class that were passed over
+        self.at = 0  # the fronts of the line before this one are blocked,
+        self.skipped: Spot | None = None  # as long as this is the last of them
 
 
 _Rank = tuple[bool, int, Spot, "_Contest"]  # borrows, share, place
@@ -368,8 +383,9 @@ class Heads(Iterator[Ask]):
         self._quotas = quotas
         self._known = blocked
         self._blocked: set[int] = set()  # classes
-        self._blocked_here: set[tuple[str, int]] = set()
+        self._blocked_here: dict[str, set[int]] = {}  # by leaf
         self._spared: dict[int, frozenset[str]] = {}  # leaves in which a class is not blocked
+        self._sparing: set[str] = set()  # all leaves of `_spared`
         self._closed: set[str] = set()
         self._vectors: dict[int, tuple[int, ...]] = {}
         self._pairs: dict[int, Pairs] = {}
@@ -392,12 +408,13 @@ class Heads(Iterator[Ask]):
         at all the same."""
         shape = self._order.shape(ask)
         self._spared[shape] = frozenset(but) - {ask.queue}
+        self._sparing |= self._spared[shape]
         self._block(shape)
         self._again(ask)
 
     def skip_here(self, ask: Ask) -> None:
         """Nothing with these needs can start in this pass out of this queue."""
-        self._blocked_here.add((ask.queue, self._order.shape(ask)))
+        self._blocked_here.setdefault(ask.queue, set()).add(self._order.shape(ask))
         self._again(ask)
 
     def close(self, ask: Ask) -> None:
@@ -525,14 +542,27 @@ class Heads(Iterator[Ask]):
         assert line is not None
         if line.path in self._closed:
             return None
-        blocked, here, passed = self._blocked, self._blocked_here, leaf.passed
-        spared = self._spared
-        found = None
+        blocked, here = self._blocked, self._blocked_here.get(line.path, ())
+        if leaf.passed or line.path in self._sparing:
+            return self._first_of(leaf, line)
+        # What is blocked stays so: the search goes on where it ended.
+        fronts, at = line.fronts, leaf.at
+        if at > len(fronts) or (at and fronts[at - 1] is not leaf.skipped):
+            at = 0
+        while at < len(fronts):
+            shape = fronts[at][5]
+            if shape not in blocked and shape not in here:
+                break
+            at += 1
+        leaf.at, leaf.skipped = at, fronts[at - 1] if at else None
+        return fronts[at] if at < len(fronts) else None
+
+    def _first_of(self, leaf: _Contest, line: _Line) -> Spot | None:
+        """The same where asks were passed over, or a class is blocked in other leaves only."""
+        here, passed, found = self._blocked_here.get(line.path, ()), leaf.passed, None
         for front in line.fronts:
             shape = front[5]
-            if (shape in blocked and line.path not in spared.get(shape, ())) or (
-                here and (line.path, shape) in here
-            ):
+            if shape in here or (shape in self._blocked and line.path not in self._spared.get(shape, ())):
                 continue
             if not passed:
                 return front
