@@ -15,9 +15,9 @@ expected; a job that does moves the reservation, nothing else.
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from collections.abc import Callable, Collection, Container, Iterable, Iterator, Sequence
 from functools import partial
-from itertools import islice
 from typing import Final
 
 import msgspec
@@ -433,35 +433,35 @@ def foresee(
     if grid is None:
         gives = [[place for each in releases for place in each.seated.placements] for releases in moments]
         return reach(inventory, need, num_nodes, gives)
-    back = [place for releases in moments for each in releases for place in each.seated.placements]
-    flow = grid.flow(need, num_nodes, back)
-    rows, after, ids = flow.rows.tolist(), flow.after.tolist(), grid.ids
+    back: list[Placement] = []
+    holders: list[str] = []
+    ends: list[int] = []  # by moment
+    for releases in moments:
+        for each in releases:
+            back += each.seated.placements
+            holders += [each.holder] * len(each.seated.placements)
+        ends.append(len(back))
+    flow, ids = grid.flow(need, num_nodes, back), grid.ids
+    useful = flow.useful()
+    rows, after = flow.rows[useful].tolist(), flow.after[useful].tolist()
     found = grid.hosting(need, num_nodes)
-    useful = found.keys() | {row for row, hosted in zip(rows, after, strict=True) if hosted}
-    ever = frozenset(ids[row] for row in useful)
-    total = sum(found.values())
-    if total >= num_nodes:
-        return Reach(0, frozenset(ids[row] for row in found), ever)
-    gone: dict[int, dict[str, None]] = {}
-    steps = iter(zip(rows, after, strict=True))
-    for number, releases in enumerate(moments, 1):
-        for release in releases:
-            for row, hosted in islice(steps, len(release.seated.placements)):
-                if row not in useful:
-                    continue
-                holders = gone.setdefault(row, {})
-                holders[release.holder] = None
-                known = found.get(row, 0)
-                if hosted <= known or (total >= num_nodes and len(found) >= enough):
-                    continue
-                if ids[row] not in by_sums:
-                    hosted = inventory.hosts(ids[row], need, num_nodes, holders)
-                if hosted > known:
-                    total += hosted - known
-                    found[row] = hosted
-        if total >= num_nodes:
-            return Reach(number, frozenset(ids[row] for row in found), ever)
-    return None
+    ever = frozenset(ids[row] for row in found.keys() | set(rows))
+    total, number = sum(found.values()), 0
+    for at, row, hosted in zip(useful, rows, after, strict=True):
+        if at >= (ends[number - 1] if number else 0):
+            if total >= num_nodes:
+                break
+            number = bisect_right(ends, at) + 1
+        known = found.get(row, 0)
+        if hosted <= known or (total >= num_nodes and len(found) >= enough):
+            continue
+        if ids[row] not in by_sums:
+            gone = dict.fromkeys(holders[spot] for spot in flow.same_row(at))
+            hosted = inventory.hosts(ids[row], need, num_nodes, gone)
+        if hosted > known:
+            total += hosted - known
+            found[row] = hosted
+    return Reach(number, frozenset(ids[row] for row in found), ever) if total >= num_nodes else None
 
 
 def _plain(seated: Seated) -> Dims:

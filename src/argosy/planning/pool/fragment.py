@@ -137,6 +137,20 @@ class Flow(NamedTuple):
     rows: Ints  # by placement; -1: on no machine that could host a rank
     after: Ints  # what its row could host once it is back
     totals: Ints  # what all rows together could host then
+    order: Ints  # placements row by row
+    place: Ints  # of a placement in `order`
+    begin: Ints  # by place: where its row begins there
+
+    def useful(self) -> list[int]:
+        """The placements after which their row could host a rank."""
+        found: list[int] = np.flatnonzero(self.after).tolist()
+        return found
+
+    def same_row(self, at: int) -> list[int]:
+        """A placement of `useful` and those before it on the same row."""
+        place = self.place[at]
+        found: list[int] = self.order[self.begin[place] : place + 1].tolist()
+        return found
 
 
 class Grid:
@@ -432,9 +446,10 @@ class Grid:
         hosted = _hosted(need, most, spare[at_row] + sums)
         gain = np.diff(hosted, prepend=0)
         gain[first] = hosted[first] - now[at_row[first]]
-        after, gains = np.zeros((2, len(back)), np.int64)
-        after[order], gains[order] = hosted, gain
-        return Flow(now, rows, after, now.sum() + gains.cumsum())
+        after, gains, place = np.zeros((3, len(back)), np.int64)
+        after[order], gains[order], place[order] = hosted, gain, np.arange(len(order))
+        begin = first.repeat(np.diff(first, append=len(order)))
+        return Flow(now, rows, after, now.sum() + gains.cumsum(), order, place, begin)
 
     def reach(
         self, need: Need, num_nodes: int, gives: Sequence[Sequence[Placement]]
