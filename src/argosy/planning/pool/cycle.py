@@ -21,8 +21,8 @@ from argosy.planning.pool.ask import Ask, Decision, Evict, Reservation, Running,
 from argosy.planning.pool.backfill import RELEASES_MAX, RESERVATIONS_MAX, Keeps, Release
 from argosy.planning.pool.estimate import expected_s
 from argosy.planning.pool.explain import guarantee_of, why_evicted, why_started
+from argosy.planning.pool.heads import Heads
 from argosy.planning.pool.inventory import Inventory, OverCommitted
-from argosy.planning.pool.order import Heads
 from argosy.planning.pool.preempt import Room, make_room, move_aside
 from argosy.planning.pool.quota import amounts_of
 from argosy.planning.pool.whatif import Held, Seated, WhatIf, rate_of
