@@ -24,7 +24,8 @@ from argosy.model.phases import Outcome, WorkloadPhase
 from argosy.model.reasons import Reason
 from argosy.model.rows import Claim, Node, Row, Workload
 from argosy.model.tenancy import Tenancy
-from argosy.planning.pool.ask import Running
+from argosy.planning.pool.ask import Decision, Running, Start
+from argosy.planning.pool.quota import amounts_of
 from argosy.store import Snapshot
 from argosy.testing.faults import Faults
 from argosy.testing.harness import Load, SimStore, Simulation, SimulationFailed
@@ -34,6 +35,7 @@ from argosy.testing.sim_provider import SimProvider, SimProviders
 
 BUSY = Load(minutes=15, clusters_max=2, jobs_max=6, managed_max=4, crowds=0.0)
 CROWD = Load(minutes=15, clusters_max=1, jobs_max=6, managed_max=2, crowds=1.0, crowd_max=20)
+LATE = Load(minutes=20, clusters_max=0, managed_max=1, crowds=1.0, crowd_max=24, late_max=6)
 
 
 # -- shells ------------------------------------------------------------------------------------------------------
@@ -132,6 +134,30 @@ class _LeavingIsGone(Books):
             self.pool.ended(id)
         else:
             super()._hold(id, value, leaving_for)
+
+
+class _KeepsNothing(Books):
+    """Starts whatever finds room, also where room is kept for who waits longer."""
+
+    def cycle(self, now_ms: int) -> Decision:
+        decision, pool = super().cycle(now_ms), self.pool
+        starts = list(decision.starts)
+        for ask in pool.line(now_ms) if not pool.seats and not pool.leaving_for else ():
+            placements = pool.inventory.find(ask)
+            amounts = amounts_of(ask.needs[0], ask.num_nodes)
+            may = pool.quotas.over(ask.queue, amounts) is None and pool.quotas.lends(ask.queue, amounts)
+            if placements is not None and may and ask.not_before_ms <= now_ms:
+                self.set(ask.id, Running(ask=ask, placements=placements, started_ms=now_ms))
+                starts.append(Start(ask_id=ask.id, placements=placements, why=""))
+        return msgspec.structs.replace(decision, starts=tuple(starts))
+
+
+class _NobodyGivesBack(Books):
+    """Ends nobody, whoever has a right to what they borrow."""
+
+    def _hold(self, id: str, value: Running, leaving_for: str) -> None:
+        ask = msgspec.structs.replace(value.ask, preemptible=False)
+        super()._hold(id, msgspec.structs.replace(value, ask=ask), leaving_for)
 
 
 def _keeping(books: type[Books]) -> type[Shell]:
@@ -386,6 +412,8 @@ BUGS = [
     Bug("the young are ended", {"make_server": NobodyIsProtected}, CALM, {"protected"}, CROWD),
     Bug("the protected are ended", {"make_server": _keeping(_AllPreemptible)}, CALM, {"protected"}, CROWD),
     Bug("leaving is gone", {"make_server": _keeping(_LeavingIsGone)}, CALM, {"room", "books"}, CROWD),
+    Bug("reservations ignored", {"make_server": _keeping(_KeepsNothing)}, CALM, {"reservation"}, CROWD),
+    Bug("nobody gives back", {"make_server": _keeping(_NobodyGivesBack)}, CALM, {"guaranteed"}, LATE),
     Bug("evicted is over", {"make_store": EvictedIsOver}, CALM, {"evicted-goes-on"}, CROWD),
     Bug("log bytes lost", {"make_sink": _DropsChunks}, None, {"log-kept"}),
 ]

@@ -175,7 +175,7 @@ class Checkers:
         unwanted = {**self._leaks(), **self._late_gangs(), **self._late_stops(), **self._orphans()}
         for view in self.views():
             self.pools.check_books(view)
-            unwanted |= self.pools.undone(view)
+            unwanted |= self.pools.undone(view) | self.pools.starved(view)
         now_s = self.world.now_s
         self._since = {key: self._since.get(key, now_s) for key in unwanted}
         for key, (checker, text, limit_s) in unwanted.items():

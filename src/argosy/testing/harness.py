@@ -81,6 +81,7 @@ class Load(msgspec.Struct, frozen=True, kw_only=True):
     managed_max: int = 7
     crowds: float = 0.4  # how likely more people want the small machines of our own than there are
     crowd_max: int = 14  # managed jobs of a crowd
+    late_max: int = 0  # jobs of who has guarantees, when a crowd that borrows is there already, for long
 
 
 class Outcome(msgspec.Struct, frozen=True, kw_only=True):
@@ -324,6 +325,9 @@ class Simulation:
                 clock=self.world.clock,
                 ids=self.world.ids,
             )
+            pools = server.view(self._rows).pools
+            if pools is not None:
+                self.checkers.pools.watch(pools)
             self._servers[number] = server
             task = asyncio.get_running_loop().create_task(server.run(), name=life.name, context=context)
             task.add_done_callback(lambda _, life=life: life.dead.set())  # type: ignore[misc]
@@ -400,7 +404,14 @@ class Users:
             self._use_managed() for _ in range(self.dice.randint(0 if clusters else 1, self.load.managed_max))
         ]
         crowd = self.dice.randint(6, self.load.crowd_max) if self.dice.random() < self.load.crowds else 0
-        return [*clusters, *managed, *(self._use_managed("farm", [120, 600, 900]) for _ in range(crowd))]
+        late = self.dice.randint(1, self.load.late_max) if self.load.late_max else 0
+        work_s, who = ([3600], Person("green", "eve")) if late else ([120, 600, 900], None)
+        return [
+            *clusters,
+            *managed,
+            *(self._use_managed("farm", work_s, who=who) for _ in range(crowd)),
+            *(self._use_managed("farm", [120], who=Person("red", "ann"), late=True) for _ in range(late)),
+        ]
 
     async def end_all(self) -> None:
         for row in list(self.simulation.world.rows.values()):
@@ -493,9 +504,17 @@ class Users:
         await self._put(jobs)
         return [job.id for job in jobs]
 
-    async def _use_managed(self, place: str = "", work_s: Sequence[float] = (20, 120, 600)) -> None:
+    async def _use_managed(
+        self,
+        place: str = "",
+        work_s: Sequence[float] = (20, 120, 600),
+        *,
+        who: Person | None = None,
+        late: bool = False,
+    ) -> None:
         dice = self.dice
-        await asyncio.sleep(dice.uniform(0, self.busy_s / 2))
+        begin_s, end_s = (self.busy_s / 2, self.busy_s) if late else (0, self.busy_s / 2)
+        await asyncio.sleep(dice.uniform(begin_s, end_s))
         place = place or dice.choice(["pool", "farm", "farm", "anywhere", "cloud", "spot"])
         recovery = Recovery(
             max_restarts_on_errors=dice.choice([0, 1, 3]),
@@ -518,7 +537,7 @@ class Users:
         task = Task(
             run=self._program(dice.choice(work_s)),
             setup="sim work_s=5" if dice.random() < 0.3 else "",
-            num_nodes=dice.choice([1, 1, 2, 3] if place == "farm" else [1, 1, 2]),
+            num_nodes=1 if late else dice.choice([1, 1, 2, 3] if place == "farm" else [1, 1, 2]),
             resources=(
                 msgspec.structs.replace(
                     wish, priority_class=dice.choice([None, None, "opportunistic", "interactive"])
@@ -529,8 +548,11 @@ class Users:
             deadline_s=dice.choice([600, 7200]) if dice.random() < 0.2 else None,
             estimated_s=dice.choice([None, 60, 600]),
         )
+        if who is not None:
+            may_end = msgspec.structs.replace(task.scheduling, preemptible=True)
+            task = msgspec.structs.replace(task, scheduling=may_end)
         number = await self.simulation.store.inner.take_numbers("managed", 1)
-        job = self._job(task, number, None, draw_person(dice))
+        job = self._job(task, number, None, who or draw_person(dice))
         await self._put([job])
         if dice.random() < 0.25:
             await asyncio.sleep(dice.uniform(0, 400))

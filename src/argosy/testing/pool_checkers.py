@@ -19,8 +19,11 @@ from argosy.model.offer import Capacity, Placement
 from argosy.model.phases import AttemptPhase, Desired, WorkloadPhase
 from argosy.model.reasons import Reason
 from argosy.model.rows import Attempt, Claim, Node, Row, Workload
-from argosy.model.tenancy import Amounts, Tenancy
-from argosy.planning.pool.ask import Running
+from argosy.model.tenancy import Amounts, SharePolicy, Tenancy
+from argosy.planning.pool.ask import Ask, Decision, Machine, Running
+from argosy.planning.pool.estimate import expected_end_ms
+from argosy.planning.pool.inventory import Inventory, OverCommitted, need_of
+from argosy.planning.pool.quota import amounts_of
 from argosy.testing.world import World
 
 if TYPE_CHECKING:
@@ -29,6 +32,9 @@ if TYPE_CHECKING:
 WAIT_LIMIT_S: Final = (
     900.0  # how long something may be left undone that a fresh pool would do: servers restart, calls fail
 )
+GUARANTEE_LIMIT_S: Final = 300.0  # how long somebody may wait for what is guaranteed and could be given back
+
+Sums = dict[tuple[str, int | str], int]  # (machine, `cpus` | `memory` | index of a device) → amount
 
 
 class Eviction(msgspec.Struct, frozen=True):
@@ -255,7 +261,100 @@ class PoolLaws:
                     "for-somebody", f"{each.job_id} made room for {row.id}, which never started"
                 )
 
+    # -- every cycle ----------------------------------------------------------------------------------------
+
+    def watch(self, book: PoolBook) -> None:
+        """Look at everything that the pools of this server decide from now on."""
+        book.kind = _watched(book.kind, self)
+
+    def check_cycle(self, books: Books, decision: Decision, now_ms: int) -> None:
+        """No start delays a reservation: where, at its time, its places could be had beside what is expected to run on, they still can
+        beside what has just started, too."""
+        held = books.pool.held
+        started = {start.ask_id for start in decision.starts}
+        for reservation in decision.reservations if started else ():
+            before, new = dict[str, Sums](), Sums()
+            for job_id, job in held.items():
+                ends_ms = expected_end_ms(job.running, now_ms)
+                if job.running.leaving or (ends_ms is not None and ends_ms <= reservation.starts_at_ms):
+                    continue
+                before[job_id] = _sums(job.running.placements)
+            wanted = _sums(reservation.placements)
+            for place, amount in wanted.items():
+                there = _there(books.machines.get(place[0]), place[1])
+                old = sum(sums.get(place, 0) for job_id, sums in before.items() if job_id not in started)
+                new[place] = sum(before[job_id].get(place, 0) for job_id in started & before.keys())
+                if new[place] and old + amount <= there < old + amount + new[place]:
+                    late = sorted(job_id for job_id in started & before.keys() if place in before[job_id])
+                    self.world.violate(
+                        "reservation",
+                        f"{late[0]} started where {reservation.ask_id} was to start at {reservation.starts_at_ms}",
+                    )
+                    break
+
     # -- every minute ---------------------------------------------------------------------------------------
+
+    def starved(self, view: View) -> dict[str, tuple[str, str, float]]:
+        """Who waits for what is guaranteed to its queue, while machines that no reservation of somebody before it
+        waits for have enough that is free or held by
+        those who may be ended for it and were protected long enough: it has to start."""
+        tenancy, now_ms, kept = view.rows.tenancy, view.now_ms, view.pools
+        if kept is None or not tenancy.policy.preemption or tenancy.policy.backfill == "none":
+            return {}
+        pool = kept.owned(view)[0].pool
+        places = {each.ask_id: each.placements for each in pool.reservations}
+        line = [ask.id for ask in pool.line(now_ms)]
+        books, wanted = PoolBook().owned(msgspec.structs.replace(view, pools=None))
+        quotas = books.pool.quotas
+        quotas.set_capacity(books.pool.inventory.capacity())
+        found = {}
+        for id, ask in books.known.items():
+            if not isinstance(ask, Ask) or len(ask.needs) > 1 or ask.not_before_ms > now_ms:
+                continue
+            amounts = amounts_of(ask.needs[0], ask.num_nodes)
+            owed = quotas.below_guarantee(ask.queue, amounts) and quotas.over(ask.queue, amounts) is None
+            if not owed or wanted[id].elsewhere or wanted[id].unsure:
+                continue
+            before = line[: line.index(id)] if id in line else line
+            spared = {place.node_id for other in before for place in places.get(other, ())}
+            if self._could_be_given(books, ask, amounts, spared, tenancy.policy, now_ms):
+                text = f"{id} has a right to room of {ask.queue} and does not get it"
+                found[f"starved {id}"] = ("guaranteed", text, GUARANTEE_LIMIT_S)
+        return found
+
+    def _could_be_given(
+        self, books: Books, first: Ask, amounts: Amounts, spared: set[str], policy: SharePolicy, now_ms: int
+    ) -> bool:
+        """Whether it would find room if those had gone who may be ended for it without doubt."""
+        quotas = books.pool.quotas
+        inventory = Inventory(
+            msgspec.structs.replace(machine, open=machine.open and machine.id not in spared)
+            for machine in books.machines.values()
+        )
+        victims: list[Running] = []
+        for id, value in sorted(books.known.items()):
+            if not isinstance(value, Running):
+                continue
+            try:
+                inventory.take(id, need_of(value.ask, value.placements), value.placements)
+            except OverCommitted:
+                return False
+            protected_ms = max(1, policy.min_runtime_s * 1000) << min(value.ask.evictions, 10)
+            may_go = value.ask.preemptible and not value.leaving and value.started_ms + protected_ms <= now_ms
+            if may_go:
+                victims.append(value)
+        mark = quotas.mark()
+        for value in victims:
+            given = amounts_of(
+                need_of(value.ask, value.placements),
+                value.ask.num_nodes,
+                books.pool.model_of(value.placements),
+            )
+            if quotas.may_reclaim(first.queue, amounts, value.ask.queue, given):
+                quotas.refund(value.ask.id)
+                inventory.give(value.ask.id)
+        quotas.rollback(mark)
+        return inventory.find(first) is not None
 
     def undone(self, view: View) -> dict[str, tuple[str, str, float]]:
         """What pools made from the rows alone would do now: a server has to do it, too, or what it became."""
@@ -308,6 +407,35 @@ class PoolLaws:
                 self.world.violate("books", f"of {name}: another room is free than by the rows")
             elif _used(mine) != _used(new):
                 self.world.violate("books", f"of {name}: queues use something else than what runs")
+
+
+def _watched(kind: type[Books], laws: PoolLaws) -> type[Books]:
+    class Watched(kind):  # type: ignore[misc, valid-type]  # whatever books the server has
+        def cycle(self, now_ms: int) -> Decision:
+            decision: Decision = super().cycle(now_ms)
+            laws.check_cycle(self, decision, now_ms)
+            return decision
+
+    return Watched
+
+
+def _sums(placements: Iterable[Placement]) -> Sums:
+    found = Sums()
+    for place in placements:
+        amounts: dict[int | str, int] = {"cpus": place.cpus_milli, "memory": place.memory_bytes}
+        for share in place.devices:
+            amounts[share.index] = amounts.get(share.index, 0) + share.milli
+        for name, amount in amounts.items():
+            found[place.node_id, name] = found.get((place.node_id, name), 0) + amount
+    return found
+
+
+def _there(machine: Machine | None, name: int | str) -> int:
+    if machine is None:
+        return 0
+    if name == "cpus":
+        return machine.cpus_milli
+    return machine.memory_bytes if name == "memory" else 1000
 
 
 def _compared(books: Books) -> dict[str, object]:
