@@ -11,6 +11,7 @@ to 1,000 nodes with free capacity. *Alone* is the inventory without the pool: th
 from __future__ import annotations
 
 import argparse
+import gc
 import json
 import os
 import random
@@ -128,6 +129,8 @@ def cycles() -> Samples:
     enter(decision.starts)
     first = len(decision.starts)
     samples, started, emptied = [], [], []
+    gc.collect()
+    gc.freeze()  # what lives is set aside, as the server does every few minutes
     for now_ms in range(2, 2 + CYCLES + EMPTIED):
         if now_ms < 2 + CYCLES:
             gone = dice.sample(sorted(running), ENDS)

@@ -36,6 +36,7 @@ from argosy.server.ports import Controllers
 from argosy.store import Store, lock_state_dir
 
 _log: Final = logging.getLogger("argosy.server")
+_COLLECT_S: Final = 600.0
 _CARE_S: Final = 3600.0  # how often backups and sweeps are looked at
 _BUDGETS_S: Final = 120.0
 _FIRST_CARE_S: Final = 20.0  # not while the first commands wait for answers
@@ -174,8 +175,9 @@ async def serve(settings: Settings, tcp: socket.socket | None) -> None:
                 os.getpid(),
             )
             await asyncio.to_thread(_import_the_rest)
-            gc.collect()
-            gc.freeze()  # what lives from the start lives to the end: collections need not look at it
+            _set_aside()
+            collecting = asyncio.create_task(_collect())
+            stack.push_async_callback(_end, collecting)
             stopped = asyncio.create_task(application.stopping.wait())
             await asyncio.wait({stopped, deciding}, return_when=asyncio.FIRST_COMPLETED)
             stopped.cancel()
@@ -242,6 +244,20 @@ async def _watch_budgets(application: Application) -> None:
             await application.accounts.watch()
         except (ArgosyError, OSError) as error:
             _log.warning("budgets are looked at again later: %s", error)
+
+
+async def _collect() -> None:
+    """Rows and the books of pools live long: every few minutes what lives is set aside, so that a collection never walks through all of it
+    in the midst of an answer."""
+    while True:
+        await asyncio.sleep(_COLLECT_S)
+        _set_aside()
+
+
+def _set_aside() -> None:
+    gc.unfreeze()
+    gc.collect()
+    gc.freeze()
 
 
 async def _trees_in_use(store: Store) -> set[str]:

@@ -247,6 +247,25 @@ def naive_next(asks: Iterable[Ask], quotas: Quotas, policy: SharePolicy, now_ms:
     return winner("")
 
 
+def test_what_a_queue_keeps_is_kept_for_none_of_its_leaves_when_one_has_taken_it() -> None:
+    """A start in one leaf changes what the others may have without borrowing."""
+    quotas = Quotas(Tenancy(queues=QUEUES), {"gpus": 12 * G, "cpus": 30 * G})
+    quotas.charge("held", "a/x/u", {"gpus": 1 * G, "jobs": 1})
+    asks = [
+        Ask(id=f"{path[-1]}{gpus}{cpus}", queue=path, needs=(Need(gpu_milli=gpus * G, cpus_milli=cpus * G),), number=at)
+        for at, (path, gpus, cpus) in enumerate((("a/x/u", 1, 9), ("a/x/v", 1, 1), ("a/x/v", 0, 2)))
+    ]  # fmt: skip
+    left = {each.id: each for each in asks}
+    heads = waiting(*asks).heads(quotas, SharePolicy(), 0)
+    for head in heads:
+        expected = naive_next(left.values(), quotas, SharePolicy(), 0)
+        assert expected is not None and head.id == expected.id
+        del left[head.id]
+        quotas.charge(head.id, head.queue, amounts_of(head.needs[0], 1))
+        heads.started(head)
+    assert not left
+
+
 @settings(max_examples=60, deadline=None)
 @given(asks_of, st.booleans(), st.integers(0, 60), st.randoms(use_true_random=False))
 def test_a_pass_offers_what_the_definition_says(
@@ -284,6 +303,14 @@ def test_a_pass_offers_what_the_definition_says(
         elif answer == 3:
             quotas.charge(head.id, head.queue, amounts_of(head.needs[0], 1))
             heads.started(head)
+        if dice.randrange(6) == 0:  # many classes at once, perhaps all
+            some = {each.needs: each for each in left.values() if dice.randrange(4)}
+            spared = {
+                needs: {each.queue for each in left.values() if each.needs == needs and not dice.randrange(3)}
+                for needs in some
+            }
+            heads.skip_classes({order.shape(each): spared[needs] for needs, each in some.items()})
+            left = {k: v for k, v in left.items() if v.needs not in some or v.queue in spared[v.needs]}
     assert not left
 
 

@@ -23,6 +23,7 @@ from argosy.planning.pool.estimate import expected_s
 from argosy.planning.pool.explain import guarantee_of, why_evicted, why_started
 from argosy.planning.pool.heads import Heads
 from argosy.planning.pool.inventory import Inventory, OverCommitted
+from argosy.planning.pool.order import class_of
 from argosy.planning.pool.preempt import Room, make_room, move_aside
 from argosy.planning.pool.quota import amounts_of
 from argosy.planning.pool.whatif import Held, Seated, WhatIf, rate_of
@@ -40,6 +41,9 @@ SEARCHES_LARGE: Final = (
 )
 LOOKS_MAX: Final = 2000  # asks of a cycle that are looked at behind reservations
 LOOKS_LARGE: Final = 500
+FAILURES_MAX: Final = (
+    4  # so many one after the other: then all classes are asked at once whether they fit at all
+)
 ATTEMPTS_MAX: Final = 64  # asks of a cycle for which victims are sought
 
 
@@ -248,12 +252,14 @@ class Cycle:
                 [(ask.needs[0], count * ask.num_nodes) for _, ask, count in pool.order.classes()]
             )
         heads = pool.order.heads(pool.quotas, policy, self.now_ms)
+        failed, probe = 0, FAILURES_MAX
         for ask in heads:
             kind = pool.class_of(ask)
             found, reason = self._try(ask, kind)
             if found is not None:
                 self._start(ask, found, self._why(ask))
                 heads.started(ask)
+                failed = 0
                 continue
             room = self._make_room(ask, kind, reason)
             if room is not None:
@@ -264,8 +270,44 @@ class Cycle:
                 heads.skip_here(ask)  # who can never start holds nobody back
                 continue
             self._fall_behind(ask, reason, heads)
+            failed += reason == "capacity"
+            if failed >= probe and self._is_full(class_of(ask, policy, self.now_ms)):
+                self._skip_blocked(heads)
+                failed, probe = 0, 2 * probe
             if reason == "capacity" and policy.backfill == "none":
                 return
+
+    def _is_full(self, urgency: int) -> bool:
+        """Whether in a large pool nobody of this class or a less urgent one gets a reservation any more, but who was promised one. It stays so."""
+        if not self.large or self.policy.backfill != "easy" or self._may_make_room():
+            return False
+        count = len(self.unkept) + (len(self.keeps.all) if self.keeps is not None else 0)
+        to_come = sum(each.urgency <= urgency for each in self.to_come)
+        return self.searches >= SEARCHES_LARGE or count + to_come >= self.reservations_max
+
+    def _skip_blocked(self, heads: Heads) -> None:
+        """All classes that do not fit any more are left out at once, but where somebody was promised a place. One after the other each would
+        let all queues in which it is next look for another candidate: with a thousand queues that is most of a cycle."""
+        pool = self.pool
+        spared: dict[int, list[str]] = {}
+        for ask_id in pool.promised:
+            ask = pool.order.get(ask_id)
+            if ask is not None:
+                spared.setdefault(pool.order.shape(ask), []).append(ask.queue)
+        found = {}
+        for number, ask, _ in pool.order.classes():
+            kind = pool.class_of(ask)
+            if heads.is_blocked(number) or not (self._is_blocked(kind) or self._fits_nowhere(kind)):
+                continue
+            found[number] = spared.get(number, ())
+        heads.skip_classes(found)
+
+    def _fits_nowhere(self, kind: AskClass) -> bool:
+        inventory = self.pool.inventory
+        if any(inventory.find(variant.ask) is not None for variant in kind.variants):
+            return False
+        kind.blocked[:] = [inventory.version] * len(kind.blocked)
+        return True
 
     def _try(self, ask: Ask, kind: AskClass) -> tuple[Seated | None, str]:
         """Where it goes now; else why it cannot: capacity | quota | kept."""
@@ -573,13 +615,15 @@ class Cycle:
     # --- making room
 
     def _may_make_room(self) -> bool:
+        if self.attempts >= ATTEMPTS_MAX:
+            return False
         if self.pool.leaving_for:
             return True
         return bool(len(self.pool.roster)) and (self.policy.preemption or self.policy.consolidation)
 
     def _make_room(self, ask: Ask, kind: AskClass, reason: str) -> Room | None:
         pool, policy, roster = self.pool, self.policy, self.pool.roster
-        if not self._may_make_room() or self.attempts >= ATTEMPTS_MAX:
+        if not self._may_make_room():
             return None
         if (ask.queue, kind.number) in self.tried:
             return None

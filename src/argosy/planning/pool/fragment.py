@@ -431,12 +431,16 @@ class Grid:
         now = np.where(suits, _hosted(need, most, spare), 0)
         row_of = self.row_of
         rows = np.array([row_of.get(each.node_id, -1) for each in back], np.int64)
-        amounts = np.array(
-            [(p.cpus_milli, p.memory_bytes, sum([share.milli for share in p.devices])) for p in back],
-            np.int64,
-        ).reshape(-1, 3)
         rows[~suits.take(rows)] = -1  # (-1 itself reads some row, and stays)
         order = np.flatnonzero(rows >= 0)
+        amounts = np.zeros((len(back), 3), np.int64)
+        amounts[order] = np.array(
+            [
+                (p.cpus_milli, p.memory_bytes, sum([share.milli for share in p.devices]))
+                for p in map(back.__getitem__, order.tolist())
+            ],
+            np.int64,
+        ).reshape(-1, 3)
         order = order[rows[order].argsort(kind="stable")]  # by row, in each in the order of `back`
         at_row = rows[order]
         sums = amounts[order].cumsum(axis=0)

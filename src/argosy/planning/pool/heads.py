@@ -11,7 +11,7 @@ class that is blocked costs its leaves one look each when they come up, however 
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Mapping
 from heapq import heapify, heappop, heappush, heapreplace
 from typing import TYPE_CHECKING
 
@@ -74,6 +74,7 @@ class Heads(Iterator[Ask]):
         self._blocked_here: dict[str, set[int]] = {}  # by leaf
         self._spared: dict[int, frozenset[str]] = {}  # leaves in which a class is not blocked
         self._sparing: set[str] = set()  # all leaves of `_spared`
+        self._over = False  # only in leaves of `_sparing` is anybody left
         self._closed: set[str] = set()
         self._vectors: dict[int, tuple[int, ...]] = {}
         self._pairs: dict[int, Pairs] = {}
@@ -83,6 +84,10 @@ class Heads(Iterator[Ask]):
         self._last: tuple[_Contest, int, Ask] | None = None
         self._changed: set[_Contest] = set()  # leaves whose candidate is to be found anew
         self._offering: dict[int, set[_Contest]] = {}  # leaves by the class of their candidate
+        self._gaps: dict[
+            Node, list[int]
+        ] = {}  # what queues keep for those below them and is not used, as it was seen last
+        self._below: dict[Node, list[_Contest]] = {}  # leaves below such a queue
 
     # --- answers of the caller
 
@@ -99,6 +104,19 @@ class Heads(Iterator[Ask]):
         self._sparing |= self._spared[shape]
         self._block(shape)
         self._again(ask)
+
+    def skip_classes(self, classes: Mapping[int, Collection[str]]) -> None:
+        """`skip_class` for many at once, each with the leaves in which it is looked at all the same. Where that leaves nothing else to
+        look at, the pass is nearly over."""
+        for shape, but in classes.items():
+            self._spared[shape] = frozenset(but)
+            self._sparing |= self._spared[shape]
+            self._block(shape)
+        self._over = all(shape in self._blocked for shape, _, _ in self._order.classes())
+
+    def is_blocked(self, shape: int) -> bool:
+        """Whether a class has been skipped in all queues, those that were spared aside."""
+        return shape in self._blocked
 
     def skip_here(self, ask: Ask) -> None:
         """Nothing with these needs can start in this pass out of this queue."""
@@ -131,9 +149,7 @@ class Heads(Iterator[Ask]):
         if self._last is not None:
             self._pass_over()
         for node in self._quotas.drain_touched():
-            touched = self._leaves.get(node)
-            if touched is not None:
-                self._changed.add(touched)
+            self._touch(node)
         while True:
             if self._changed:
                 self._renew()
@@ -155,12 +171,44 @@ class Heads(Iterator[Ask]):
             self._last = (leaf, shape, ask)
             return ask
 
+    def _touch(self, node: Node) -> None:
+        """The books of a leaf have changed: its share, and what the queues above it still keep for all that are below them."""
+        touched = self._leaves.get(node)
+        if touched is not None:
+            self._changed.add(touched)
+        if not self._quotas.tree.promises:
+            return
+        keeper, at = None, node
+        while at.parent is not None:
+            if any(at.kept):
+                gaps = [
+                    kept - used if kept > used else 0 for kept, used in zip(at.kept, at.sums, strict=True)
+                ]
+                if self._gaps.get(at) != gaps:
+                    self._gaps[at] = gaps
+                    keeper = at
+            at = at.parent
+        if keeper is None or keeper is node:
+            return
+        below = self._below.get(keeper)
+        if below is None:
+            path = f"{keeper.path}/"
+            below = self._below[keeper] = [
+                leaf for other, leaf in self._leaves.items() if other.path.startswith(path)
+            ]
+        for leaf in below:
+            if leaf.candidate is not None and leaf.kept != self._keeps(leaf, leaf.candidate):
+                self._changed.add(leaf)
+
+    def _keeps(self, leaf: _Contest, spot: Spot) -> bool:
+        return self._quotas.keeps(leaf.node, self._pairs[spot[5]], None)
+
     def _begin(self, urgency: int) -> None:
         """The tournament of one priority class, from the leaves up."""
         self._quotas.drain_touched()
         self._root = _Contest(self._quotas.tree.root, None)
         self._leaves = {}
-        self._offering = {}
+        self._offering, self._gaps, self._below = {}, {}, {}
         self._changed.clear()
         contests: dict[str, _Contest] = {"": self._root}
         tree = self._quotas.tree
@@ -223,12 +271,12 @@ class Heads(Iterator[Ask]):
                 self._offering.setdefault(shape, set()).add(leaf)
                 self._know(shape)
             if self._quotas.tree.promises:
-                leaf.kept = self._quotas.keeps(leaf.node, self._pairs[shape], None)
+                leaf.kept = self._keeps(leaf, found)
 
     def _first(self, leaf: _Contest) -> Spot | None:
         line = leaf.line
         assert line is not None
-        if line.path in self._closed:
+        if line.path in self._closed or (self._over and line.path not in self._sparing):
             return None
         blocked, here = self._blocked, self._blocked_here.get(line.path, ())
         if leaf.passed or line.path in self._sparing:
@@ -266,26 +314,34 @@ class Heads(Iterator[Ask]):
     def _renew(self) -> None:
         """The candidates or shares of some leaves have changed: their ranks anew, and those above them, each once."""
         leaves, self._changed = self._changed, set()
-        for leaf in leaves:
-            self._choose(leaf)
         if len(leaves) == 1:
-            each = leaf
+            each = leaves.pop()
+            self._choose(each)
             while each.above is not None:
                 self._set_rank(each, each.above)
+                self._settle(each.above)
                 each = each.above
             return
-        waiting: dict[int, set[_Contest]] = {}
+        deepest = max(leaf.node.depth for leaf in leaves)
+        waiting: list[set[_Contest]] = [set() for _ in range(deepest + 1)]  # by depth
         for leaf in leaves:
-            waiting.setdefault(leaf.node.depth, set()).add(leaf)
-        for depth in range(max(waiting), 0, -1):
-            above: set[_Contest] = waiting.setdefault(depth - 1, set())
-            for each in waiting.get(depth, ()):
-                assert each.above is not None
-                self._set_rank(each, each.above)
-                above.add(each.above)
+            assert leaf.line is not None and leaf.above is not None
+            if self._over and leaf.line.path not in self._sparing:
+                leaf.candidate = leaf.best = leaf.entry = None
+                waiting[leaf.node.depth - 1].add(leaf.above)
+            else:
+                self._choose(leaf)
+                waiting[leaf.node.depth].add(leaf)
+        for depth in range(deepest, -1, -1):
+            for each in waiting[depth]:
+                if each.line is None:
+                    self._settle(each)
+                if each.above is not None:
+                    self._set_rank(each, each.above)
+                    waiting[depth - 1].add(each.above)
 
     def _set_rank(self, contest: _Contest, above: _Contest) -> None:
-        """Its entry in the heap above anew, and who is first there."""
+        """Its entry in the heap above anew."""
         heap, before = above.heap, contest.entry
         rank = self._rank(contest) if contest.best is not None else None
         if rank != before:
@@ -296,9 +352,13 @@ class Heads(Iterator[Ask]):
                 heapreplace(heap, rank)
             else:
                 heappush(heap, rank)
+
+    def _settle(self, contest: _Contest) -> None:
+        """Who is first among its children."""
+        heap = contest.heap
         while heap and heap[0][3].entry is not heap[0]:
             heappop(heap)
-        above.best = heap[0][3].best if heap else None
+        contest.best = heap[0][3].best if heap else None
 
     def _pass_over(self) -> None:
         """Nothing was said about the last: others of its class may do better in this pass."""
