@@ -4,7 +4,8 @@
 
 Nodes and jobs have the shapes of the openb trace (ARGOSY_TRACES): its nodes eight times over, its default list drawn at random until 100,000
 wait, which asks for 145 % of the GPUs. Each row runs in a process of its own. *Cold* is one `Pool.cycle` over everything, from
-empty books to the last decision. *Incremental*: everything that runs on 100 nodes ends, and the pool decides again. *Submit to decision*: one job is submitted
+empty books to the last decision. *Incremental*: 100 jobs have ended and 100 have been
+submitted since the last cycle, and the pool decides again; at last everything that runs on 100 nodes ends at once. *Submit to decision*: one job is submitted
 to 1,000 nodes with free capacity. *Alone* is the inventory without the pool: the same jobs in the order of their number.
 """
 
@@ -21,6 +22,7 @@ import sys
 import time
 from collections import Counter
 from datetime import UTC, datetime
+from itertools import islice
 from pathlib import Path
 from statistics import median
 
@@ -32,8 +34,8 @@ from argosy.planning.pool.ask import Ask, Machine
 from argosy.planning.pool.inventory import Inventory
 
 NODES, JOBS, SEED = 10_000, 100_000, 42
-CYCLES = 100
-ENDS = 100  # jobs that end between two cycles
+CYCLES = 300
+ENDS = 100  # jobs that end, and that come, between two cycles
 EMPTIED = 10
 
 Samples = dict[str, list[float]]
@@ -103,11 +105,14 @@ def alone() -> Samples:
 
 
 def cycles() -> Samples:
-    """A pool: cold, then incremental: `ENDS` jobs have ended since the last cycle; at last 100 nodes are emptied at once."""
+    """A pool: cold, then incremental: `ENDS` jobs have ended and as many have come since the last cycle; at last 100 nodes are emptied at
+    once."""
     from argosy.planning.pool.pool import Pool
 
     dice = random.Random(SEED)
-    waiting = asks(JOBS)
+    waiting = asks(JOBS + CYCLES * ENDS)
+    later = iter(waiting[JOBS:])
+    del waiting[JOBS:]
     pool = Pool(machines=nodes(NODES))
     begun = time.perf_counter()
     for ask in waiting:
@@ -142,6 +147,8 @@ def cycles() -> Samples:
         start = time.perf_counter()
         for job in gone:
             pool.ended(job)
+        for ask in islice(later, ENDS):
+            pool.submit(ask)
         decision = pool.cycle(now_ms)
         (samples if now_ms < 2 + CYCLES else emptied).append((time.perf_counter() - start) * 1000)
         started.append(float(len(decision.starts)))

@@ -532,7 +532,14 @@ class Grid:
         count = len(self.ids)
         changed = np.array(list(set(self._log[max(self._grouped, 0) :])), np.int64)
         if self._grouped < 0 or 2 * len(changed) >= count:
-            return self._score(need, each, None)
+            table = self._table
+            fits = each.suits.take(table[:, 5])
+            for column, least in zip((0, 1, 3), each.floor, strict=True):
+                fits &= table[:, column] >= least
+            rows = np.flatnonzero(fits)  # of a full pool few are left
+            costs = np.full(count, NEVER, np.int64)
+            costs[rows] = self._score(need, each, rows)
+            return costs
         of = self._group_of
         same = np.ones(count, np.bool_)
         same[changed] = False
