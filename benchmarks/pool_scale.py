@@ -237,9 +237,17 @@ def main() -> None:
                 f"| {name}: {what} | **{min(mids):,.4g}** | {median(mids):,.4g} | {target or ''} | {reached} |",
                 flush=True,
             )
-            rows.append({"row": name, "what": what, "target": target, "runs": [run[what] for run in runs]})
+            rows.append(
+                {
+                    "row": name,
+                    "what": what,
+                    "target": target,
+                    "runs": [[round(each, 4) for each in run[what]] for run in runs],
+                }
+            )
     if args.json:
-        args.json.write_text(json.dumps({**head, "rows": rows}, indent=1) + "\n")
+        lines = ",\n".join(f"  {json.dumps(row)}" for row in rows)  # hundreds of samples to a line
+        args.json.write_text(json.dumps(head, indent=1)[:-2] + f',\n "rows": [\n{lines}\n ]\n}}\n')
 
 
 if __name__ == "__main__":
