@@ -23,6 +23,7 @@ from argosy.controllers.view import (
     RunRanks,
     StopRanks,
     View,
+    WakeAt,
     terminals_of,
 )
 from argosy.model.facts import ClaimFact, NodeFacts, NodeSighting, RankFact, RankPhase
@@ -283,6 +284,24 @@ def test_errors_restart_as_often_as_the_user_allows(
             puts(decide_job(a_view(later, world.claim, *world.nodes), later, new_id))["job-0"].phase
             is WorkloadPhase.STARTING
         )
+
+
+def test_a_node_that_falls_silent_before_the_job_is_placed_is_given_up() -> None:
+    """Healing does not bring back every node: the job asks for others, as one that was running there would."""
+    world = World(2, managed=True)
+    job = msgspec.structs.replace(world.job, phase=WorkloadPhase.STARTING, attempt_id=None)
+    silent = msgspec.structs.replace(world.nodes[1], phase=NodePhase.UNREACHABLE, unreachable_ms=NOW)
+    lost_ms = NOW + a_view(job).policy.lost_after_ms
+    assert decide_job(a_view(job, world.claim, world.nodes[0], silent), job, new_id) == [
+        WakeAt("job-0", lost_ms)
+    ]
+    view = a_view(job, world.claim, world.nodes[0], silent, now_ms=lost_ms)
+    rows = puts(decide_job(view, job, new_id))
+    again, claim = rows["job-0"], rows["clm-0"]
+    assert isinstance(again, Workload) and isinstance(claim, Claim)
+    assert (again.phase, again.reason) == (WorkloadPhase.RECOVERING, Reason.NODE_LOST)
+    assert again.detail == f"node 1 has not answered for {view.policy.lost_after_ms // 1000} s"
+    assert claim.desired is Desired.END
 
 
 def test_managed_jobs_wait_in_order_for_a_busy_machine() -> None:
