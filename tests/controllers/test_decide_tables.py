@@ -262,6 +262,19 @@ def test_a_managed_job_on_a_silent_node_does_not_start_again_before_the_provider
     assert world.changes()[1].phase is WorkloadPhase.RECOVERING
 
 
+def test_a_rank_whose_order_was_just_taken_is_stopped_and_not_held_for_one_that_never_was() -> None:
+    """The agent says so itself only a moment later: who would end the attempt meanwhile would leave a rank behind."""
+    world = World(attempt=AttemptPhase.PLACED)
+    world.attempt = msgspec.structs.replace(
+        world.attempt, phase=AttemptPhase.ENDING, outcome=Outcome.PREEMPTED
+    )
+    assert puts(world.decide())["att-0"].phase is AttemptPhase.ENDED
+    world.facts.ordered("nod-0", ["att-0.0"])
+    assert [type(each) for each in effects(world.decide())] == [StopRanks] and not puts(world.decide())
+    world.says(0, RankPhase.EXITED, exit_code=143).facts.ordered("nod-0", ["att-0.0"])  # known is known
+    assert puts(world.decide())["att-0"].phase is AttemptPhase.ENDED
+
+
 @pytest.mark.parametrize(
     ("recovery", "errors", "code", "again", "spent"),
     [
@@ -284,24 +297,6 @@ def test_errors_restart_as_often_as_the_user_allows(
             puts(decide_job(a_view(later, world.claim, *world.nodes), later, new_id))["job-0"].phase
             is WorkloadPhase.STARTING
         )
-
-
-def test_a_node_that_falls_silent_before_the_job_is_placed_is_given_up() -> None:
-    """Healing does not bring back every node: the job asks for others, as one that was running there would."""
-    world = World(2, managed=True)
-    job = msgspec.structs.replace(world.job, phase=WorkloadPhase.STARTING, attempt_id=None)
-    silent = msgspec.structs.replace(world.nodes[1], phase=NodePhase.UNREACHABLE, unreachable_ms=NOW)
-    lost_ms = NOW + a_view(job).policy.lost_after_ms
-    assert decide_job(a_view(job, world.claim, world.nodes[0], silent), job, new_id) == [
-        WakeAt("job-0", lost_ms)
-    ]
-    view = a_view(job, world.claim, world.nodes[0], silent, now_ms=lost_ms)
-    rows = puts(decide_job(view, job, new_id))
-    again, claim = rows["job-0"], rows["clm-0"]
-    assert isinstance(again, Workload) and isinstance(claim, Claim)
-    assert (again.phase, again.reason) == (WorkloadPhase.RECOVERING, Reason.NODE_LOST)
-    assert again.detail == f"node 1 has not answered for {view.policy.lost_after_ms // 1000} s"
-    assert claim.desired is Desired.END
 
 
 def test_managed_jobs_wait_in_order_for_a_busy_machine() -> None:
@@ -344,6 +339,28 @@ def test_a_refused_order_is_released_with_its_reason(code: str, reason: Reason) 
     released = puts(decide_claim(a_view(a_cluster(id="clu-0"), claim, facts=facts), claim, new_id))["clm-0"]
     assert isinstance(released, Claim)
     assert (released.phase, released.reason, released.detail) == (ClaimPhase.RELEASING, reason, "no")
+
+
+@pytest.mark.parametrize("managed", [True, False])
+def test_a_node_that_falls_silent_before_anything_has_begun_is_given_up(managed: bool) -> None:
+    """Healing does not bring back every node: others are asked for. What runs already decides for itself."""
+    world = World(2, managed=managed)
+    owner = msgspec.structs.replace(world.cluster or world.job, phase=WorkloadPhase.STARTING, attempt_id=None)
+    silent = msgspec.structs.replace(world.nodes[1], phase=NodePhase.UNREACHABLE, unreachable_ms=NOW)
+
+    def decide(owner: Workload, now_ms: int) -> list[Action]:
+        view = a_view(owner, world.claim, world.nodes[0], silent, facts=world.facts, now_ms=now_ms)
+        return decide_claim(view, world.claim, new_id)
+
+    world.facts.link_down("nod-1", NOW)
+    lost_ms = NOW + a_view(owner).policy.lost_after_ms
+    assert "clm-0" not in puts(decide(owner, lost_ms - 1)) and WakeAt("clm-0", lost_ms) in decide(owner, NOW)
+    claim = puts(decide(owner, lost_ms))["clm-0"]
+    assert isinstance(claim, Claim)
+    assert (claim.phase, claim.reason) == (ClaimPhase.RELEASING, Reason.NODE_LOST)
+    assert claim.detail == f"node 1 has not answered for {(lost_ms - NOW) // 1000} s"
+    running = msgspec.structs.replace(owner, phase=WorkloadPhase.RUNNING)
+    assert "clm-0" not in puts(decide(running, lost_ms))
 
 
 def test_nodes_that_were_taken_away_before_they_could_rest_are_given_up() -> None:

@@ -195,6 +195,7 @@ class Effects:
                     orders += await self._with_secrets(action)
                 if orders:
                     await agent.prepare(orders)
+                    self._facts.ordered(node_id, [order.id for order in orders])
             for action in actions:
                 if any(order.id.startswith(action.attempt.id) for order in orders):
                     self._facts.clear_failure(action.attempt.id)

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping
 import msgspec
 
 from argosy.controllers.view import Failure, Link
-from argosy.model.facts import ClaimFact, NodeFacts, RankFact
+from argosy.model.facts import ClaimFact, NodeFacts, RankFact, RankPhase
 
 _NONE: dict[str, RankFact] = {}
 
@@ -80,6 +80,13 @@ class Facts:
         for fact in ranks:
             mine[fact.id] = fact
             self._node_of_rank[fact.id] = node_id
+
+    def ordered(self, node_id: str, rank_ids: Iterable[str]) -> None:
+        """The agent has taken orders for these ranks. It has them from now on, also before it tells of them by itself: who looked meanwhile
+        would hold them for ranks that never were."""
+        known = self._ranks.get(node_id, _NONE)
+        news = [RankFact(id=id, phase=RankPhase.PREPARING) for id in rank_ids if id not in known]
+        self.set_ranks(node_id, news, complete=False)
 
     def drop_ranks(self, node_id: str, rank_ids: Iterable[str]) -> None:
         mine = self._ranks.get(node_id, {})

@@ -11,7 +11,7 @@ from argosy.model.facts import RankPhase
 from argosy.model.offer import Choice, Placement, Rejection
 from argosy.model.phases import AttemptPhase, Desired, Outcome, WorkloadPhase
 from argosy.model.reasons import Reason
-from argosy.model.rows import Attempt, Claim, Workload
+from argosy.model.rows import Attempt, Claim, Node, Workload
 from argosy.model.task import JobSpec, Task
 
 
@@ -123,6 +123,10 @@ def end_claims(view: View, job: Workload) -> list[Action]:
         for claim in view.rows.claims_of(job.id)
         if claim.desired is not Desired.END
     ]
+
+
+def silent_text(node: Node, silent_ms: int) -> str:
+    return f"node {node.index} has not answered for {silent_ms // 1000} s"
 
 
 def task_of(job: Workload) -> Task:

@@ -13,7 +13,15 @@ import msgspec
 
 from argosy.controllers.job.environment import rank_orders
 from argosy.controllers.job.seat import seat_gang
-from argosy.controllers.policies import attained_by, end_claims, evicted, finish, job_spec, new_attempt
+from argosy.controllers.policies import (
+    attained_by,
+    end_claims,
+    evicted,
+    finish,
+    job_spec,
+    new_attempt,
+    silent_text,
+)
 from argosy.controllers.view import (
     Action,
     NewId,
@@ -215,7 +223,7 @@ def _why_lost(view: View, attempt: Attempt, ranks: list[Rank]) -> tuple[Outcome,
             )
         silent_ms = view.now_ms - node.unreachable_ms
         if node.phase is NodePhase.UNREACHABLE and silent_ms >= view.policy.lost_after_ms:
-            return Outcome.LOST, Reason.NODE_LOST, _silent_text(node, silent_ms)
+            return Outcome.LOST, Reason.NODE_LOST, silent_text(node, silent_ms)
     return None
 
 
@@ -387,31 +395,13 @@ def _start_managed(view: View, job: Workload, new_id: NewId) -> list[Action]:
         return _claim_failed(view, job)
     nodes = [node for node in view.rows.nodes_of_claim(claim.id) if node.phase is NodePhase.READY]
     if claim.phase is not ClaimPhase.HELD or len(nodes) < claim.count:
-        return _await_nodes(view, job, claim)
+        return []
     placements = seat_gang(job, claim, nodes)
     if placements is None:
         text = "its nodes do not have what its claim promised"
         return finish(view, job, Outcome.FAILED, Reason.INTERNAL, text)
     changed, attempt = new_attempt(job, placements, new_id("att"), view.now_ms)
     return [Put(changed), Put(attempt)]
-
-
-def _await_nodes(view: View, job: Workload, claim: Claim) -> list[Action]:
-    """Healing does not bring back every node that has fallen silent: then others are asked for."""
-    actions: list[Action] = []
-    for node in view.rows.nodes_of_claim(claim.id):
-        if node.phase is not NodePhase.UNREACHABLE:
-            continue
-        silent_ms = view.now_ms - node.unreachable_ms
-        if silent_ms >= view.policy.lost_after_ms:
-            text = _silent_text(node, silent_ms)
-            return [*end_claims(view, job), *_try_again(view, job, Reason.NODE_LOST, text)]
-        actions.append(WakeAt(job.id, node.unreachable_ms + view.policy.lost_after_ms))
-    return actions
-
-
-def _silent_text(node: Node, silent_ms: int) -> str:
-    return f"node {node.index} has not answered for {silent_ms // 1000} s"
 
 
 def _claim_failed(view: View, job: Workload) -> list[Action]:
@@ -422,10 +412,6 @@ def _claim_failed(view: View, job: Workload) -> list[Action]:
             reason, detail = claim.reason, claim.detail
     if reason in (Reason.CREDENTIALS, Reason.PROVIDER_REFUSED):
         return finish(view, job, Outcome.FAILED, reason, detail)
-    return _try_again(view, job, reason, detail)
-
-
-def _try_again(view: View, job: Workload, reason: Reason, detail: str) -> list[Action]:
     retry_ms = view.now_ms + backoff_ms(view.policy, job.recoveries + 1)
     changed = msgspec.structs.replace(
         job,
