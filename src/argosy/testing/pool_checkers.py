@@ -16,7 +16,7 @@ from argosy.controllers.pool.book import Books, PoolBook
 from argosy.controllers.pool.decide import decide_jobs, decide_owned
 from argosy.controllers.view import Action, Put, View
 from argosy.model.offer import Capacity, Placement
-from argosy.model.phases import AttemptPhase, Desired, WorkloadPhase
+from argosy.model.phases import AttemptPhase, Desired, NodePhase, WorkloadPhase
 from argosy.model.reasons import Reason
 from argosy.model.rows import Attempt, Claim, Node, Row, Workload
 from argosy.model.tenancy import Amounts, SharePolicy, Tenancy
@@ -251,10 +251,17 @@ class PoolLaws:
             self.world.violate("evicted-goes-on", f"{job.id} is over because it made room")
 
     def check_settled(self) -> None:
-        """Nobody was ended for nothing: who it was for has started since, or has gone."""
+        """Nobody was ended for nothing: who it was for has started since, or has gone, or a machine of its cluster has."""
+        broken = {
+            row.workload_id
+            for row in self.world.rows.values()
+            if isinstance(row, Node) and row.phase is NodePhase.UNREACHABLE
+        }
         for each in self.evictions:
             row = self.world.rows.get(each.for_id)
             if not isinstance(row, Workload) or row.desired is not Desired.RUN or not row.is_live:
+                continue
+            if row.cluster_id in broken:
                 continue
             if self._starts.get(row.id, -1.0) < each.at_s:
                 self.world.violate(
