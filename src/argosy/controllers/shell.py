@@ -207,6 +207,7 @@ class Shell:
             owner = await self._store.load(owner_id)
             if isinstance(owner, Workload):
                 self._pools.remember(owner)
+        self._pools.follow(rows)  # who ends before the first cycle is remembered, too
         async with asyncio.TaskGroup() as group:
             self._group = group
             for provider in self._providers.all().values():
