@@ -36,6 +36,21 @@ def test_all_laws_hold(first: int) -> None:
     assert done.returncode == 0, done.stdout + done.stderr
 
 
+@pytest.mark.parametrize(
+    "seed",
+    [
+        2062,  # a managed job waited for ever for a node that had died before it started there
+        3005,  # a cluster did
+        3155,  # evicted in the moment in which it was placed: a rank was left behind, and ran beside the next attempt
+        4177,
+        5066,  # whose owner ended while a server started: its nodes counted in nobody's name
+    ],
+)
+def test_what_once_broke_a_law(seed: int) -> None:
+    done = _replay(seed)
+    assert done.returncode == 0, done.stdout[-3000:] + done.stderr
+
+
 def test_a_seed_is_the_same_run_again() -> None:
     first, second = _replay(7), _replay(7)
     assert first.stdout == second.stdout
