@@ -43,7 +43,10 @@ class Checkers:
         self.views: Callable[[], Sequence[View]] = (
             lambda: ()
         )  # of every live server, when it is known how to ask
-        self._since: dict[str, float] = {}  # what is unwanted, and when that was first seen
+        self._since: dict[str, float] = {}  # what is unwanted, and the time served when that was first seen
+        self._servers = 0  # that live
+        self._served_s = 0.0  # how long at least one has lived, until `_from_s`
+        self._from_s = 0.0
         self.commits = 0
 
     # -- every commit ---------------------------------------------------------------------------------------
@@ -171,12 +174,20 @@ class Checkers:
 
     # -- every minute ---------------------------------------------------------------------------------------
 
+    def server_comes(self, change: int) -> None:
+        """1: a server begins, -1: one is gone. What is late is late in time served: without a server nothing can be put right."""
+        self._served_s, self._from_s = self._served(), self.world.now_s
+        self._servers += change
+
+    def _served(self) -> float:
+        return self._served_s + (self.world.now_s - self._from_s if self._servers else 0.0)
+
     def check_minute(self) -> None:
         unwanted = {**self._leaks(), **self._late_gangs(), **self._late_stops(), **self._orphans()}
         for view in self.views():
             self.pools.check_books(view)
             unwanted |= self.pools.undone(view) | self.pools.starved(view)
-        now_s = self.world.now_s
+        now_s = self._served()
         self._since = {key: self._since.get(key, now_s) for key in unwanted}
         for key, (checker, text, limit_s) in unwanted.items():
             if now_s - self._since[key] > limit_s:

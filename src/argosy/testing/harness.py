@@ -329,6 +329,7 @@ class Simulation:
             if pools is not None:
                 self.checkers.pools.watch(pools)
             self._servers[number] = server
+            self.checkers.server_comes(1)
             task = asyncio.get_running_loop().create_task(server.run(), name=life.name, context=context)
             task.add_done_callback(lambda _, life=life: life.dead.set())  # type: ignore[misc]
             try:
@@ -336,6 +337,7 @@ class Simulation:
             finally:
                 life.dead.set()
                 self._servers[number] = None
+                self.checkers.server_comes(-1)
                 await self._bury(task)
             await asyncio.sleep(dice.uniform(0.5, 30))
 
