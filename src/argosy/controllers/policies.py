@@ -9,7 +9,7 @@ import msgspec
 from argosy.controllers.view import Action, Put, View, event
 from argosy.model.facts import RankPhase
 from argosy.model.offer import Choice, Placement, Rejection
-from argosy.model.phases import AttemptPhase, Desired, Outcome, WorkloadPhase
+from argosy.model.phases import AttemptPhase, Desired, NodePhase, Outcome, WorkloadPhase
 from argosy.model.reasons import Reason
 from argosy.model.rows import Attempt, Claim, Node, Workload
 from argosy.model.task import JobSpec, Task
@@ -125,7 +125,11 @@ def end_claims(view: View, job: Workload) -> list[Action]:
     ]
 
 
-def silent_text(node: Node, silent_ms: int) -> str:
+def lost_text(view: View, node: Node) -> str:
+    """Why a node that does not answer is held for lost by now; "" when it is not."""
+    silent_ms = view.now_ms - node.unreachable_ms
+    if node.phase is not NodePhase.UNREACHABLE or silent_ms < view.policy.lost_after_ms:
+        return ""
     return f"node {node.index} has not answered for {silent_ms // 1000} s"
 
 

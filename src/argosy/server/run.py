@@ -36,7 +36,7 @@ from argosy.server.ports import Controllers
 from argosy.store import Store, lock_state_dir
 
 _log: Final = logging.getLogger("argosy.server")
-_COLLECT_S: Final = 600.0
+_COLLECT_S: Final = 600.0  # how often what lives is set aside
 _CARE_S: Final = 3600.0  # how often backups and sweeps are looked at
 _BUDGETS_S: Final = 120.0
 _FIRST_CARE_S: Final = 20.0  # not while the first commands wait for answers
@@ -163,7 +163,8 @@ async def serve(settings: Settings, tcp: socket.socket | None) -> None:
         deciding = asyncio.create_task(_decide(shell, ready))
         caring = asyncio.create_task(_care(store, blobs, logs, clock, settings.keep_days))
         watching = asyncio.create_task(_watch_budgets(application))
-        stack.push_async_callback(_end, deciding, caring, watching)
+        collecting = asyncio.create_task(_collect())
+        stack.push_async_callback(_end, deciding, caring, watching, collecting)
         path = socket_path(state_dir)
         local = bind_socket(path)
         async with application.listen(local, tcp):
@@ -176,8 +177,6 @@ async def serve(settings: Settings, tcp: socket.socket | None) -> None:
             )
             await asyncio.to_thread(_import_the_rest)
             _set_aside()
-            collecting = asyncio.create_task(_collect())
-            stack.push_async_callback(_end, collecting)
             stopped = asyncio.create_task(application.stopping.wait())
             await asyncio.wait({stopped, deciding}, return_when=asyncio.FIRST_COMPLETED)
             stopped.cancel()

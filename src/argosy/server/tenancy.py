@@ -193,21 +193,13 @@ class Tenants:
         warnings: dict[str, None] = {}
         if rows.tenancy.queues:
             self._check_pending(rows, queues)
-            accepted = [
-                row
-                for row in rows.workloads.values()
-                if row.is_live and row.desired is not Desired.END and row.cluster_id == cluster_id
-            ]
+            amounts = [amounts_of_wish(task.resources, task.num_nodes) for task in tasks]
             for queue in sorted(rows.tenancy.queues, key=lambda each: -len(each.path)):  # the lowest first
                 below = [
-                    amounts_of_wish(task.resources, task.num_nodes)
-                    for task, leaf in zip(tasks, queues, strict=True)
-                    if is_below(leaf, queue.path)
+                    each for each, leaf in zip(amounts, queues, strict=True) if is_below(leaf, queue.path)
                 ]
                 if below and queue.limit and queue.refuse_over_limit:
-                    _refuse_over_limit(
-                        queue, below, [row for row in accepted if is_below(row.queue, queue.path)]
-                    )
+                    _refuse_over_limit(queue, below, _accepted(rows, queue, cluster_id))
                 elif below:
                     warnings |= dict.fromkeys(_beyond_limit(queue, below))
         return Seated(tuple(tasks), tuple(queues), tuple(warnings))
@@ -479,17 +471,30 @@ def _beyond_limit(queue: Queue, tasks: Sequence[Amounts]) -> Iterator[str]:
                 yield f"{over.render()}, even when nothing else runs in it; it waits until the limit is raised"
 
 
-def _refuse_over_limit(queue: Queue, tasks: Sequence[Amounts], accepted: Sequence[Workload]) -> None:
+def _accepted(rows: Snapshot, queue: Queue, cluster_id: str | None) -> list[tuple[Workload, Amounts]]:
+    """What a queue has taken and is not being ended, running or not, with what it counts."""
+    return [
+        (row, _amounts_of(row))
+        for row in rows.workloads.values()
+        if row.is_live
+        and row.desired is not Desired.END
+        and row.cluster_id == cluster_id
+        and is_below(row.queue, queue.path)
+    ]
+
+
+def _refuse_over_limit(
+    queue: Queue, tasks: Sequence[Amounts], accepted: Sequence[tuple[Workload, Amounts]]
+) -> None:
     """Raises `over-quota` when the tasks and all that the queue has accepted, running or not, pass a limit together."""
     raise_it = f"have the limit raised: `argosy quota set {queue.path} --limit ...`"
     for name, most in sorted(queue.limit.items()):
         asked = sum(amounts.get(name, 0) for amounts in tasks)
-        amounts = {row.id: _amounts_of(row).get(name, 0) for row in accepted}
-        used = sum(amounts.values())
+        used = sum(amounts.get(name, 0) for _, amounts in accepted)
         if not asked or used + asked <= most:
             continue
         told = Over(path=queue.path, name=name, used=used, asked=asked, limit=most).render()
-        waiting = sum(amounts[row.id] for row in accepted if is_waiting(row))
+        waiting = sum(amounts.get(name, 0) for row, amounts in accepted if is_waiting(row))
         if asked > most:
             raise ArgosyError("over-quota", told, hint=f"ask for less, or {raise_it}")
         if waiting:

@@ -19,8 +19,8 @@ from argosy.controllers.policies import (
     evicted,
     finish,
     job_spec,
+    lost_text,
     new_attempt,
-    silent_text,
 )
 from argosy.controllers.view import (
     Action,
@@ -221,9 +221,8 @@ def _why_lost(view: View, attempt: Attempt, ranks: list[Rank]) -> tuple[Outcome,
                 Reason.RANK_VANISHED,
                 f"node {node.index} has no record of rank {index} any more",
             )
-        silent_ms = view.now_ms - node.unreachable_ms
-        if node.phase is NodePhase.UNREACHABLE and silent_ms >= view.policy.lost_after_ms:
-            return Outcome.LOST, Reason.NODE_LOST, silent_text(node, silent_ms)
+        if text := lost_text(view, node):
+            return Outcome.LOST, Reason.NODE_LOST, text
     return None
 
 
@@ -262,10 +261,8 @@ def _end(view: View, job: Workload, attempt: Attempt, ranks: list[Rank]) -> list
     def over(rank: Rank) -> bool:
         if rank.standing in _OVER:
             return not view.observed.busy(attempt.id)
-        unreachable = rank.node is not None and rank.node.phase is NodePhase.UNREACHABLE
-        silent_ms = view.now_ms - rank.node.unreachable_ms if unreachable and rank.node else 0
         # A job bound to a cluster does not wait for ever for a dead node; a managed one waits for its release.
-        return not job_spec(job).managed and unreachable and silent_ms >= view.policy.lost_after_ms
+        return not job_spec(job).managed and rank.node is not None and bool(lost_text(view, rank.node))
 
     if all(over(rank) for rank in ranks):
         return _ended(view, job, attempt, ranks, attempt.outcome, attempt.reason, attempt.detail)

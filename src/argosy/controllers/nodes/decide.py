@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import msgspec
 
-from argosy.controllers.policies import silent_text
+from argosy.controllers.policies import lost_text
 from argosy.controllers.view import Action, EnsureClaim, NewId, Put, ReleaseClaim, View, WakeAt, event
 from argosy.model.facts import ClaimFact, NodeSighting
 from argosy.model.phases import ClaimPhase, Desired, NodePhase, WorkloadPhase
@@ -167,12 +167,10 @@ def _hold(view: View, claim: Claim) -> list[Action]:
     if owner is not None and owner.phase is WorkloadPhase.STARTING:
         # Healing does not bring back every node. What has not begun yet begins elsewhere.
         for node in nodes:
-            if node.phase is not NodePhase.UNREACHABLE:
-                continue
-            silent_ms = view.now_ms - node.unreachable_ms
-            if silent_ms >= view.policy.lost_after_ms:
-                return _begin_release(view, claim, Reason.NODE_LOST, silent_text(node, silent_ms))
-            actions.append(WakeAt(claim.id, node.unreachable_ms + view.policy.lost_after_ms))
+            if text := lost_text(view, node):
+                return _begin_release(view, claim, Reason.NODE_LOST, text)
+            if node.phase is NodePhase.UNREACHABLE:
+                actions.append(WakeAt(claim.id, node.unreachable_ms + view.policy.lost_after_ms))
     heal = fact is not None and fact.state == "stopped"
     for node in nodes:
         changed, wants_heal, wake_ms = _watch_node(view, claim, node)

@@ -281,9 +281,12 @@ class Cycle:
         """Whether in a large pool nobody of this class or a less urgent one gets a reservation any more, but who was promised one. It stays so."""
         if not self.large or self.policy.backfill != "easy" or self._may_make_room():
             return False
-        count = len(self.unkept) + (len(self.keeps.all) if self.keeps is not None else 0)
         to_come = sum(each.urgency <= urgency for each in self.to_come)
-        return self.searches >= SEARCHES_LARGE or count + to_come >= self.reservations_max
+        return self.searches >= SEARCHES_LARGE or self._reserved() + to_come >= self.reservations_max
+
+    def _reserved(self) -> int:
+        """How many have a reservation in this cycle, or are to have one."""
+        return len(self.unkept) + (len(self.keeps.all) if self.keeps is not None else 0)
 
     def _skip_blocked(self, heads: Heads) -> None:
         """All classes that do not fit any more are left out at once, but where somebody was promised a place. One after the other each would
@@ -487,7 +490,7 @@ class Cycle:
         first = not sizes or (len(sizes) < LARGER_MAX and size >= 2 * sizes[-1])
         if first:
             sizes.append(size)
-        count = len(self.unkept) + (len(self.keeps.all) if self.keeps is not None else 0)
+        count = self._reserved()
         room_for_more = count < self.reservations_max
         if self.large and ask.id not in self.standing:
             room_for_more = (

@@ -338,19 +338,24 @@ class Grid:
         each = self._classes.get(class_of(need))
         if each is None or len(each.suits) < len(self._kind_list):
             each = self._fresh(need)
-        cpus, memory, milli = each.floor
         kinds, rooms, ways, numbers = self.kinds, self.rooms, each.ways, self._numbers
-        rows = [
-            row
-            for row in rows
-            if (room := rooms[row]).cpus >= cpus and room.total >= milli and room.memory >= memory
-        ]
+        rows = self._roomy(each, rows)
         if len(rows) > FEW:
             return bool((self._score(need, each, np.array(rows, np.int64)) != NEVER).any())
         return any(
             plain.pick(self.typical, need, ways[numbers[row]], kinds[row], rooms[row]) is not None
             for row in rows
         )
+
+    def _roomy(self, each: _Class, rows: Sequence[int]) -> list[int]:
+        """Those of the rows that are not too small by sums already."""
+        cpus, memory, milli = each.floor
+        rooms = self.rooms
+        return [
+            row
+            for row in rows
+            if (room := rooms[row]).cpus >= cpus and room.total >= milli and room.memory >= memory
+        ]
 
     def _fresh(self, need: Need) -> _Class:
         key = class_of(need)
@@ -379,12 +384,7 @@ class Grid:
         if len(changed) > MANY:
             changed = list(set(changed))
         costs, rooms = each.costs, self.rooms
-        cpus, memory, milli = each.floor
-        rows = [
-            row
-            for row in changed
-            if (room := rooms[row]).cpus >= cpus and room.total >= milli and room.memory >= memory
-        ]
+        rows = self._roomy(each, changed)
         if len(rows) < len(changed):
             costs[changed] = NEVER
         if len(rows) <= FEW:

@@ -99,19 +99,14 @@ class Heads(Iterator[Ask]):
     def skip_class(self, ask: Ask, *, but: Collection[str] = ()) -> None:
         """Nothing with these needs can start in this pass, in any queue. `but`: other leaves whose first of this class is to be looked
         at all the same."""
-        shape = self._order.shape(ask)
-        self._spared[shape] = frozenset(but) - {ask.queue}
-        self._sparing |= self._spared[shape]
-        self._block(shape)
+        self._block(self._order.shape(ask), frozenset(but) - {ask.queue})
         self._again(ask)
 
     def skip_classes(self, classes: Mapping[int, Collection[str]]) -> None:
         """`skip_class` for many at once, each with the leaves in which it is looked at all the same. Where that leaves nothing else to
         look at, the pass is nearly over."""
         for shape, but in classes.items():
-            self._spared[shape] = frozenset(but)
-            self._sparing |= self._spared[shape]
-            self._block(shape)
+            self._block(shape, frozenset(but))
         self._over = all(shape in self._blocked for shape, _, _ in self._order.classes())
 
     def is_blocked(self, shape: int) -> bool:
@@ -128,10 +123,11 @@ class Heads(Iterator[Ask]):
         self._closed.add(ask.queue)
         self._again(ask)
 
-    def _block(self, shape: int) -> None:
+    def _block(self, shape: int, but: frozenset[str] = frozenset()) -> None:
         self._blocked.add(shape)
+        self._spared[shape] = but
+        self._sparing |= but
         offering = self._offering.pop(shape, set())
-        but = self._spared.get(shape)
         if but:
             spared = {leaf for leaf in offering if leaf.line is not None and leaf.line.path in but}
             self._offering[shape] = spared
