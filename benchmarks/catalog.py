@@ -2,9 +2,10 @@
 
     python benchmarks/catalog.py [--runs N] [--json FILE] [--designs] [--peer PYTHON]
 
-Runs over at least 100,000 offers: the shipped table and copies of its largest providers under other names. `--designs`
-compares the file's format with SQLite (docs/decisions/0010); `--peer` runs SkyPilot, installed for that PYTHON
-(`pip install 'skypilot[aws]==0.14.1'`), over the same AWS rows and tells the ratio, also of a chain of four tasks. Nothing else needs more than Argosy.
+Runs over at least 100,000 offers: the shipped table and copies of its largest providers under other names.
+`--designs` compares the file's format with SQLite (docs/decisions/0010); `--peer` runs SkyPilot, installed
+for that PYTHON (`pip install 'skypilot[aws]==0.14.1'`), over the same AWS rows and tells the ratio, also of a
+chain of four tasks. Nothing else needs more than Argosy.
 """
 
 from __future__ import annotations
@@ -90,10 +91,19 @@ REQUESTS: dict[str, tuple[list[Resources], float, str]] = {
 #: Four stages, any of two needs each; `catalog_peer.py` asks for the same.
 CHAIN = (
     (Resources(cpus=Bound(8000)), Resources(cpus=Bound(16000), memory=Bound(64 << 30))),
-    (Resources(accelerator=Accelerator(model="L4", milli=1000)), Resources(accelerator=Accelerator(model="A10G", milli=1000))),
-    (Resources(accelerator=Accelerator(model="A100", milli=8000)), Resources(accelerator=Accelerator(model="H100", milli=8000))),
-    (Resources(accelerator=Accelerator(model="T4", milli=1000)), Resources(accelerator=Accelerator(model="L4", milli=1000))),
-)  # fmt: skip
+    (
+        Resources(accelerator=Accelerator(model="L4", milli=1000)),
+        Resources(accelerator=Accelerator(model="A10G", milli=1000)),
+    ),
+    (
+        Resources(accelerator=Accelerator(model="A100", milli=8000)),
+        Resources(accelerator=Accelerator(model="H100", milli=8000)),
+    ),
+    (
+        Resources(accelerator=Accelerator(model="T4", milli=1000)),
+        Resources(accelerator=Accelerator(model="L4", milli=1000)),
+    ),
+)
 
 
 def main() -> None:
@@ -148,7 +158,8 @@ def main() -> None:
         reached = "" if target is None else "yes" if figure <= float(str(target)) else "**no**"
         aim = "" if target is None else f"≤ {target} {each['unit']}"
         print(
-            f"| {each['what']} | {shown(figure)} {each['unit']} | {shown(min(samples))} | {aim} | {reached} | {each['peer']} |"
+            f"| {each['what']} | {shown(figure)} {each['unit']} | {shown(min(samples))} | {aim} | "
+            f"{reached} | {each['peer']} |"
         )
     text = json.dumps({"offers": offers, "rows": rows}, indent=1)
     if args.json:
@@ -187,7 +198,7 @@ def run(script: str) -> str:
     return subprocess.run([sys.executable, "-c", script], check=True, capture_output=True, text=True).stdout
 
 
-# --- the peer ------------------------------------------------------------------------------------------------------
+# --- the peer --------------------------------------------------------------------------------------
 
 
 def beside_peer(python: str, runs: int) -> list[tuple[str, list[float], str]]:
@@ -291,9 +302,22 @@ def as_commands(runs: int) -> list[tuple[str, list[float], str, float | None]]:
 
 
 SKYPILOT_COLUMNS = [
-    "InstanceType", "AcceleratorName", "AcceleratorCount", "vCPUs", "MemoryGiB", "GpuInfo", "Price", "SpotPrice", "Region",
-    "AvailabilityZone", "Arch", "LocalDiskType", "NVMeSupported", "LocalDiskSize", "LocalDiskCount",
-]  # fmt: skip
+    "InstanceType",
+    "AcceleratorName",
+    "AcceleratorCount",
+    "vCPUs",
+    "MemoryGiB",
+    "GpuInfo",
+    "Price",
+    "SpotPrice",
+    "Region",
+    "AvailabilityZone",
+    "Arch",
+    "LocalDiskType",
+    "NVMeSupported",
+    "LocalDiskSize",
+    "LocalDiskCount",
+]
 
 
 def skypilot_rows(block: Block) -> list[list[object]]:
@@ -307,11 +331,23 @@ def skypilot_rows(block: Block) -> list[list[object]]:
         milli = block.accelerators_milli[kind]
         rows.append(
             [
-                block.instance_types[kind], block.models[kind], milli / 1000 if milli else "", block.cpus_milli[kind] / 1000,
-                block.memory_bytes[kind] / (1 << 30), "", price.get(Capacity.ON_DEMAND, ""), price.get(Capacity.SPOT, ""),
-                region, zone or f"{region}a", block.arch[kind], "", "", "", "",
+                block.instance_types[kind],
+                block.models[kind],
+                milli / 1000 if milli else "",
+                block.cpus_milli[kind] / 1000,
+                block.memory_bytes[kind] / (1 << 30),
+                "",
+                price.get(Capacity.ON_DEMAND, ""),
+                price.get(Capacity.SPOT, ""),
+                region,
+                zone or f"{region}a",
+                block.arch[kind],
+                "",
+                "",
+                "",
+                "",
             ]
-        )  # fmt: skip
+        )
     return rows
 
 
@@ -321,13 +357,13 @@ def write_csv(path: Path, head: Sequence[str], rows: Sequence[Sequence[object]])
         csv.writer(lines).writerows([head, *rows])
 
 
-# --- the other design ---------------------------------------------------------------------------------------------
+# --- the other design ------------------------------------------------------------------------------
 
 SCHEMA = """
 CREATE TABLE kind (id INTEGER PRIMARY KEY, provider TEXT, type TEXT, model TEXT, milli INT, device INT, cpus INT, memory INT);
 CREATE TABLE price (kind INT, capacity TEXT, region TEXT, zone TEXT, micro_usd INT, note INT);
 CREATE TABLE note (id INTEGER PRIMARY KEY, provider TEXT, day INT, source TEXT, rule TEXT, estimated INT);
-"""
+"""  # noqa: E501
 INDEXES = """
 CREATE INDEX kind_model ON kind (model COLLATE NOCASE, milli);
 CREATE INDEX kind_cpus ON kind (cpus, memory);
@@ -343,7 +379,8 @@ QUERIES = {
 
 
 def designs(runs: int) -> list[tuple[str, list[float], str]]:
-    """The shipped rows in SQLite with covering indexes: size, and the 64 cheapest rows without any refusal."""
+    """The shipped rows in SQLite with covering indexes: size, and the 64 cheapest rows without any
+    refusal."""
     found: list[tuple[str, list[float], str]] = []
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "prices.sqlite"
@@ -360,8 +397,10 @@ def designs(runs: int) -> list[tuple[str, list[float], str]]:
         connection.close()
         cold = (
             "import time; start = time.perf_counter(); import sqlite3\n"
-            f'sqlite3.connect({str(path)!r}).execute("SELECT k.*, p.* FROM kind k JOIN price p ON p.kind = k.id '
-            "WHERE k.model = 'L4' COLLATE NOCASE AND k.milli = 1000 ORDER BY p.micro_usd LIMIT 64\").fetchall()\n"
+            f'sqlite3.connect({str(path)!r}).execute("SELECT k.*, p.* FROM kind k JOIN price p ON p.kind = '
+            "k.id "
+            "WHERE k.model = 'L4' COLLATE NOCASE AND k.milli = 1000 ORDER BY p.micro_usd LIMIT "
+            '64").fetchall()\n'
             "print((time.perf_counter() - start) * 1000)"
         )
         found.append(("SQLite: import, open and L4:1, cold", [float(run(cold)) for _ in range(5)], "ms"))

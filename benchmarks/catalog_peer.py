@@ -1,7 +1,8 @@
-"""SkyPilot's optimizer on the same rows, in its own process: started by `catalog.py --peer PYTHON`, where PYTHON has it installed.
+"""SkyPilot's optimizer on the same rows, in its own process: started by `catalog.py --peer PYTHON`, where
+PYTHON has it installed.
 
-Reads `vms.csv` (SkyPilot's columns) from the home folder it is given, says which clouds are enabled instead of asking them, and
-prints milliseconds of each warm run as JSON. Nothing is launched; no network is needed.
+Reads `vms.csv` (SkyPilot's columns) from the home folder it is given, says which clouds are enabled instead
+of asking them, and prints milliseconds of each warm run as JSON. Nothing is launched; no network is needed.
 """
 
 from __future__ import annotations

@@ -1,10 +1,12 @@
-"""What a quarter of a real card is: memory that a program sees, what it is refused, and work that it gets done.
+"""What a quarter of a real card is: memory that a program sees, what it is refused, and work that it gets
+done.
 
     python benchmarks/gpu_share.py [--seconds 10] [--name gpu-share]
 
-needs an NVIDIA card (Volta or newer, not in MIG mode, used by nobody else), its driver and nvidia-cuda-mps-control;
-nothing else: the programs are `argosy.testing.cuda_program`, run as ranks of a real agent. Writes every sample to
-results/<date>-<name>.json. Without a card it says so, writes nothing and ends with 3.
+needs an NVIDIA card (Volta or newer, not in MIG mode, used by nobody else), its driver and
+nvidia-cuda-mps-control; nothing else: the programs are `argosy.testing.cuda_program`, run as ranks of a real
+agent. Writes every sample to results/<date>-<name>.json. Without a card it says so, writes nothing and ends
+with 3.
 """
 
 from __future__ import annotations
@@ -110,7 +112,8 @@ class Card:
         )
 
     def run(self, programs: Sequence[tuple[DeviceShare, str]], limit_s: float = 120) -> list[Result]:
-        """Run programs (shell text; `$CUDA` is the CUDA program) at once, each with its share, to their ends."""
+        """Run programs (shell text; `$CUDA` is the CUDA program) at once, each with its share, to their
+        ends."""
         start = f'CUDA="{sys.executable} -I -S {cuda_program.__file__}"\n'
         orders = [
             RankOrder(
@@ -146,7 +149,7 @@ class Card:
     def refuse_one_of_four(self, share: DeviceShare, size: int) -> list[Result]:
         """The first asks for `size` while three others hold and write half of their share."""
         end = next(self._numbers)
-        greedy = f"until [ $(ls ../end{end}.* 2>/dev/null | wc -l) = 3 ]; do sleep 0.1; done; $CUDA fill {size}; touch ../end{end}"
+        greedy = f"until [ $(ls ../end{end}.* 2>/dev/null | wc -l) = 3 ]; do sleep 0.1; done; $CUDA fill {size}; touch ../end{end}"  # noqa: E501
         return self.run(
             [(share, greedy)] + [(share, f"$CUDA hold {share.memory_bytes // 2} ../end{end}")] * 3
         )

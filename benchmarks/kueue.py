@@ -1,31 +1,34 @@
-"""Kueue's own scheduler performance tests, played against our pool in real time. Prints a table, and JSON with every figure.
+"""Kueue's own scheduler performance tests, played against our pool in real time. Prints a table, and JSON
+with every figure.
 
     python benchmarks/kueue.py [--cases baseline,large-scale,tas] [--runs N] [--json FILE]
 
-The generators are Kueue's (ARGOSY_TRACES, folder `kueue/`): how many workloads of which size each queue creates, how far apart, how
-long each runs and with what priority. They are created at those times of the wall clock, `Pool.cycle` decides, and what it admits
-runs for its time of the wall clock. As Kueue writes every step to an API server, every step is committed to the product's store here (SQLite, a
-file, WAL): the workload when it is created, the workload and an attempt with its placements when it is admitted, both when it ends; nothing
-counts as admitted before its commit has returned. Nothing is shortened and no time is skipped.
+The generators are Kueue's (ARGOSY_TRACES, folder `kueue/`): how many workloads of which size each queue
+creates, how far apart, how long each runs and with what priority. They are created at those times of the wall
+clock, `Pool.cycle` decides, and what it admits runs for its time of the wall clock. As Kueue writes every
+step to an API server, every step is committed to the product's store here (SQLite, a file, WAL): the workload
+when it is created, the workload and an attempt with its placements when it is admitted, both when it ends;
+nothing counts as admitted before its commit has returned. Nothing is shortened and no time is skipped.
 
     Kueue                           here
-    cohort                          a queue; its limit is the quota of its queues together, so cohorts lend each other nothing
-    cluster queue, nominalQuota     a queue below it, `deserved`
-    borrowingLimit                  `limit` = nominalQuota + borrowingLimit
-    reclaimWithinCohort: Any,
-    withinClusterQueue: LowerPriority   running jobs are preemptible, nothing is protected by its age (`min_runtime_s: 0`)
-    priority                        `priority` in one priority class
-    no nodes (baseline, large-scale)    machines of 96 CPUs, three times as many as the quotas need: what is short is quota, never room, but
+    cohort                          a queue; its limit is the quota of its queues together, so cohorts lend
+    each other nothing cluster queue, nominalQuota     a queue below it, `deserved` borrowingLimit
+    `limit` = nominalQuota + borrowingLimit reclaimWithinCohort: Any, withinClusterQueue: LowerPriority
+    running jobs are preemptible, nothing is protected by its age (`min_runtime_s: 0`) priority
+    `priority` in one priority class no nodes (baseline, large-scale)    machines of 96 CPUs, three times as
+    many as the quotas need: what is short is quota, never room, but
                                     every workload is placed here, and there none is
     topology block / rack / node    machines with `domains` (block, rack)
     required, preferred rack        `required: rack`, `preferred: rack`
-    balanced rack, slices           `preferred: rack`, `spread: node`: ranks on nodes of their own. Slices of more than one pod have no
+    balanced rack, slices           `preferred: rack`, `spread: node`: ranks on nodes of their own. Slices of
+    more than one pod have no
                                     counterpart; this is stricter
 
-`use_percent` (JSON) is what ran of the quotas over the whole wall time; Kueue's "usage" counts otherwise and is not compared.
+`use_percent` (JSON) is what ran of the quotas over the whole wall time; Kueue's "usage" counts otherwise and
+is not compared.
 
-Violations are counted by books of this file alone, from the decisions: a queue, a cohort or a machine over its amount, a gang that is not
-whole, a required rack that is left, a workload that runs twice or never ends.
+Violations are counted by books of this file alone, from the decisions: a queue, a cohort or a machine over
+its amount, a gang that is not whole, a required rack that is left, a workload that runs twice or never ends.
 """
 
 from __future__ import annotations
@@ -64,7 +67,8 @@ from argosy.testing.builders import a_task
 from argosy.testing.virtual_time import FixedClock, SimIds
 
 CASES = ("baseline", "large-scale", "tas")
-#: Means of Kueue's CI, from the comments of its range files (`kueue/*-rangespec.yaml`): wall s, and seconds to admission by class.
+#: Means of Kueue's CI, from the comments of its range files (`kueue/*-rangespec.yaml`): wall s, and seconds
+#: to admission by class.
 PEER_WALL_S = {"baseline": 351.1, "large-scale": 1179.4, "tas": 401.5}
 PEER_WAIT_S = {
     "baseline": {"large": 16.5, "medium": 76.8, "small": 215.5},
@@ -388,10 +392,14 @@ class Play:
                 )  # fmt: skip
                 rows.append(
                     Attempt(
-                        id=attempt_id, workload_id=row.id, number=row.attempts + 1, placements=start.placements,
-                        why=start.why, placed_ms=int(now_ms),
+                        id=attempt_id,
+                        workload_id=row.id,
+                        number=row.attempts + 1,
+                        placements=start.placements,
+                        why=start.why,
+                        placed_ms=int(now_ms),
                     )
-                )  # fmt: skip
+                )
                 if each.ask.preferred:
                     self.preferred += 1
                     self.mixed += (
@@ -487,26 +495,43 @@ def rows_of(case: Case, runs: list[Found]) -> list[Figure]:
     queues = sum("/" in queue.path for queue in case.tenancy.queues)
     figures = [
         Figure(
-            f"{name}-wall", f"{name}: {count:,} workloads of {queues:,} queues", "s", TARGET_S[name],
-            peers=f"Kueue {PEER_WALL_S[name]:,.0f} s", samples=[run.wall_s for run in runs],
+            f"{name}-wall",
+            f"{name}: {count:,} workloads of {queues:,} queues",
+            "s",
+            TARGET_S[name],
+            peers=f"Kueue {PEER_WALL_S[name]:,.0f} s",
+            samples=[run.wall_s for run in runs],
             note=f"quota alone: {case.bound_s:.0f} s",
         ),
         Figure(
-            f"{name}-rate", f"{name}: admitted a second", "", count / TARGET_S[name], at_most=False,
-            peers=f"Kueue {count / PEER_WALL_S[name]:.1f}", samples=[run.admitted / run.wall_s for run in runs],
+            f"{name}-rate",
+            f"{name}: admitted a second",
+            "",
+            count / TARGET_S[name],
+            at_most=False,
+            peers=f"Kueue {count / PEER_WALL_S[name]:.1f}",
+            samples=[run.admitted / run.wall_s for run in runs],
         ),
         *(
             Figure(
-                f"{name}-wait-{kind}", f"{name}: mean time to admission, {kind}", "s", peer,
-                peers=f"Kueue {peer:,.1f} s", samples=[mean(run.waits_s[kind]) for run in runs],
+                f"{name}-wait-{kind}",
+                f"{name}: mean time to admission, {kind}",
+                "s",
+                peer,
+                peers=f"Kueue {peer:,.1f} s",
+                samples=[mean(run.waits_s[kind]) for run in runs],
             )
             for kind, peer in PEER_WAIT_S[name].items()
         ),
         Figure(
-            f"{name}-violations", f"{name}: violations", "", 0,
-            samples=[float(len(run.violations)) for run in runs], note=f"{median(run.evicted for run in runs):.0f} evicted",
+            f"{name}-violations",
+            f"{name}: violations",
+            "",
+            0,
+            samples=[float(len(run.violations)) for run in runs],
+            note=f"{median(run.evicted for run in runs):.0f} evicted",
         ),
-    ]  # fmt: skip
+    ]
     return figures
 
 

@@ -1,11 +1,14 @@
-"""Placement on the openb trace: how much of 6,212 GPUs is in use when too much is asked for. Prints a table, and JSON with every run.
+"""Placement on the openb trace: how much of 6,212 GPUs is in use when too much is asked for. Prints a table,
+and JSON with every run.
 
     python benchmarks/openb.py [--lists default,cpu050] [--seeds 42-51] [--json FILE]
 
-The protocol is that of Weng et al., "Beware of Fragmentation" (USENIX ATC 2023), so that each run stands beside the published one: the
-pods of a list are shuffled, drawn again at random until they ask for 130 % of the GPUs, and submitted one by one; none ends, and one that
-does not fit is dropped. The same code places them that places jobs in a pool: `Inventory.find` and `Inventory.take`, with one setting for all lists.
-What is typical is told beforehand (the shapes of the list with their counts), as it is there. Traces come from ARGOSY_TRACES.
+The protocol is that of Weng et al., "Beware of Fragmentation" (USENIX ATC 2023), so that each run stands
+beside the published one: the pods of a list are shuffled, drawn again at random until they ask for 130 % of
+the GPUs, and submitted one by one; none ends, and one that does not fit is dropped. The same code places them
+that places jobs in a pool: `Inventory.find` and `Inventory.take`, with one setting for all lists. What is
+typical is told beforehand (the shapes of the list with their counts), as it is there. Traces come from
+ARGOSY_TRACES.
 """
 
 from __future__ import annotations
@@ -57,7 +60,8 @@ def traces() -> Path:
     found = Path(os.environ.get("ARGOSY_TRACES", Path(__file__).parents[1] / "../shared/traces"))
     if not (found / "openb").is_dir():
         sys.exit(
-            f"openb: NOT MEASURED: there are no traces in {found}; set ARGOSY_TRACES to a folder that has openb/"
+            f"openb: NOT MEASURED: there are no traces in {found}; set ARGOSY_TRACES to a folder that has "
+            "openb/"
         )
     return found / "openb"
 
@@ -165,7 +169,8 @@ def main() -> None:
     first, _, last = args.seeds.partition("-")
     seeds = range(int(first), int(last or first) + 1)
     print(
-        "| list | at 130 % | std | FGD | difference | at 100 % | FGD | unallocated at 100 % | us per decision |"
+        "| list | at 130 % | std | FGD | difference | at 100 % | FGD | unallocated at 100 % | us per "
+        "decision |"
     )
     print("|---|---|---|---|---|---|---|---|---|")
     results: list[Result] = []
@@ -176,8 +181,10 @@ def main() -> None:
         peer, peer_100 = mean(published(folder, name)), mean(published(folder, name, "100"))
         results.append({"list": name, "published_at_130": peer, "published_at_100": peer_100, "runs": runs})
         print(
-            f"| {name} | **{mean(at):.2f}** | {stdev(at) if len(at) > 1 else 0:.2f} | {peer:.2f} | {mean(at) - peer:+.2f} "
-            f"| {mean(e['at_100'] for e in runs):.2f} | {peer_100:.2f} | {mean(e['unallocated_at_100'] for e in runs):.1f} "
+            f"| {name} | **{mean(at):.2f}** | {stdev(at) if len(at) > 1 else 0:.2f} | {peer:.2f} | "
+            f"{mean(at) - peer:+.2f} "
+            f"| {mean(e['at_100'] for e in runs):.2f} | {peer_100:.2f} | "
+            f"{mean(e['unallocated_at_100'] for e in runs):.1f} "
             f"| {min(e['us_per_decision'] for e in runs):.0f} |",
             flush=True,
         )

@@ -2,8 +2,8 @@
 
     python benchmarks/optimizer.py [--runs N] [--json FILE]
 
-Figures are warm and in-process. Pipelines include ranking: the candidates of every stage come from all shipped prices in all
-regions, every stage's own. HiGHS (the extra `optimizer`) solves what is no tree.
+Figures are warm and in-process. Pipelines include ranking: the candidates of every stage come from all
+shipped prices in all regions, every stage's own. HiGHS (the extra `optimizer`) solves what is no tree.
 """
 
 from __future__ import annotations
@@ -30,10 +30,19 @@ PEER = "9,600 ms"  # SkyPilot 0.14.1, chain of 4 tasks, 48k AWS rows
 HOUR = 3600
 NEEDS = (
     (Resources(cpus=Bound(8000)), Resources(cpus=Bound(16000), memory=Bound(64 * GIB))),
-    (Resources(accelerator=Accelerator(model="L4", milli=1000)), Resources(accelerator=Accelerator(model="A10G", milli=1000))),
-    (Resources(accelerator=Accelerator(model="A100", milli=8000)), Resources(accelerator=Accelerator(model="H100", milli=8000))),
-    (Resources(accelerator=Accelerator(model="T4", milli=1000)), Resources(accelerator=Accelerator(model="L4", milli=1000))),
-)  # fmt: skip
+    (
+        Resources(accelerator=Accelerator(model="L4", milli=1000)),
+        Resources(accelerator=Accelerator(model="A10G", milli=1000)),
+    ),
+    (
+        Resources(accelerator=Accelerator(model="A100", milli=8000)),
+        Resources(accelerator=Accelerator(model="H100", milli=8000)),
+    ),
+    (
+        Resources(accelerator=Accelerator(model="T4", milli=1000)),
+        Resources(accelerator=Accelerator(model="L4", milli=1000)),
+    ),
+)
 
 
 def main() -> None:

@@ -1,18 +1,21 @@
-"""Queueing on the Philly trace: the product's pool scheduler in virtual time. Prints a table, and JSON with every figure.
+"""Queueing on the Philly trace: the product's pool scheduler in virtual time. Prints a table, and JSON with
+every figure.
 
     python benchmarks/philly.py [--json FILE] [--policies fifo-sum,easy-sum,easy,argosy] [--jobs N] [--gpus N]
 
-15,264 arrivals of 15 virtual clusters in 125 days (Microsoft Philly, from Gavel's repository) on 512 GPUs. Every event goes
-through `planning.pool.Pool`.
+15,264 arrivals of 15 virtual clusters in 125 days (Microsoft Philly, from Gavel's repository) on 512 GPUs.
+Every event goes through `planning.pool.Pool`.
 
-    fifo-sum easy-sum    the study's model, one heap of 512 GPUs without places: strict order of arrival; EASY backfill with exact run times
-    fifo easy            the same on 64 nodes of 8 GPUs: ranks have places, a job of 8 needs a whole node
-    argosy               64 nodes; jobs go on from checkpoints: attained service, preemption, EASY backfill with estimates from the history
-                         (of jobs that have ended by then: nothing knows a run time in advance); all else as it is by default
+    fifo-sum easy-sum    the study's model, one heap of 512 GPUs without places: strict order of arrival; EASY
+    backfill with exact run times fifo easy            the same on 64 nodes of 8 GPUs: ranks have places, a
+    job of 8 needs a whole node argosy               64 nodes; jobs go on from checkpoints: attained service,
+    preemption, EASY backfill with estimates from the history
+                         (of jobs that have ended by then: nothing knows a run time in advance); all else as
+                         it is by default
     moving               the same, and running jobs may be moved aside
 
-Each preemption or move costs 5 minutes of work. The wait of a job is its completion time less its run time on free machines, so
-what preemption costs counts as waiting.
+Each preemption or move costs 5 minutes of work. The wait of a job is its completion time less its run time on
+free machines, so what preemption costs counts as waiting.
 """
 
 from __future__ import annotations
@@ -52,7 +55,8 @@ POLICIES = {
     "argosy": SharePolicy(attained_service=True),
     "moving": SharePolicy(attained_service=True, consolidation=True),
 }
-#: Mean completion time and mean wait of jobs with 8 GPUs or more, in hours, as the study measured them (without places).
+#: Mean completion time and mean wait of jobs with 8 GPUs or more, in hours, as the study measured them
+#: (without places).
 STUDY = {"fifo-sum": (102.3, 50.3), "easy-sum": (88.5, 44.3)}
 COMPLETION_H = 57.0  # what the product is to reach, with places
 WAIT_8_H = 44.3
@@ -139,10 +143,17 @@ class Run:
         else:
             estimate = None
         return Ask(
-            id=job.id, needs=(need,), num_nodes=nodes, queue="philly", submitted_ms=job.arrival_ms,
-            preemptible=self.policy.preemption, checkpoint=self.policy.preemption, estimate_s=estimate, attained=job.attained,
+            id=job.id,
+            needs=(need,),
+            num_nodes=nodes,
+            queue="philly",
+            submitted_ms=job.arrival_ms,
+            preemptible=self.policy.preemption,
+            checkpoint=self.policy.preemption,
+            estimate_s=estimate,
+            attained=job.attained,
             evictions=job.preempted,
-        )  # fmt: skip
+        )
 
     def kinds(self, job: Job) -> tuple[str, ...]:
         return kinds_of(user=job.user, name=job.kind, gpu_milli=job.gpus * 1000)

@@ -1,12 +1,14 @@
-"""The pool scheduler at size: 10,000 nodes, about 51,000 GPUs, 100,000 jobs that wait. Prints a table, and JSON with every sample.
+"""The pool scheduler at size: 10,000 nodes, about 51,000 GPUs, 100,000 jobs that wait. Prints a table, and
+JSON with every sample.
 
     python benchmarks/pool_scale.py [--runs N] [--json FILE] [--rows alone,cycles,submits]
 
-Nodes and jobs have the shapes of the openb trace (ARGOSY_TRACES): its nodes eight times over, its default list drawn at random until 100,000
-wait, which asks for 145 % of the GPUs. Each row runs in a process of its own. *Cold* is one `Pool.cycle` over everything, from
-empty books to the last decision. *Incremental*: 100 jobs have ended and 100 have been
-submitted since the last cycle, and the pool decides again; at last everything that runs on 100 nodes ends at once. *Submit to decision*: one job is submitted
-to 1,000 nodes with free capacity. *Alone* is the inventory without the pool: the same jobs in the order of their number.
+Nodes and jobs have the shapes of the openb trace (ARGOSY_TRACES): its nodes eight times over, its default
+list drawn at random until 100,000 wait, which asks for 145 % of the GPUs. Each row runs in a process of its
+own. *Cold* is one `Pool.cycle` over everything, from empty books to the last decision. *Incremental*: 100
+jobs have ended and 100 have been submitted since the last cycle, and the pool decides again; at last
+everything that runs on 100 nodes ends at once. *Submit to decision*: one job is submitted to 1,000 nodes with
+free capacity. *Alone* is the inventory without the pool: the same jobs in the order of their number.
 """
 
 from __future__ import annotations
@@ -105,8 +107,8 @@ def alone() -> Samples:
 
 
 def cycles() -> Samples:
-    """A pool: cold, then incremental: `ENDS` jobs have ended and as many have come since the last cycle; at last 100 nodes are emptied at
-    once."""
+    """A pool: cold, then incremental: `ENDS` jobs have ended and as many have come since the last cycle; at
+    last 100 nodes are emptied at once."""
     from argosy.planning.pool.pool import Pool
 
     dice = random.Random(SEED)
@@ -234,7 +236,8 @@ def main() -> None:
             target = TARGETS.get(what)
             reached = "" if target is None else "yes" if min(mids) <= target else "**no**"
             print(
-                f"| {name}: {what} | **{min(mids):,.4g}** | {median(mids):,.4g} | {target or ''} | {reached} |",
+                f"| {name}: {what} | **{min(mids):,.4g}** | {median(mids):,.4g} | {target or ''} | "
+                f"{reached} |",
                 flush=True,
             )
             rows.append(

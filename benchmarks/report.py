@@ -40,7 +40,7 @@ class Figure:
         mark = {True: "yes", False: "**no**", None: "not measured"}[self.reached]
         target = ("≤ " if self.at_most else "≥ ") + render_amount(self.target, self.unit)
         note = f" ({self.note})" if self.note else ""
-        return f"| {self.what}{note} | **{value}** | {spread} | {len(self.samples)} | {target} | {mark} | {self.peers} |"
+        return f"| {self.what}{note} | **{value}** | {spread} | {len(self.samples)} | {target} | {mark} | {self.peers} |"  # noqa: E501
 
 
 def render_amount(value: float, unit: str) -> str:
@@ -97,4 +97,4 @@ of its own with 4 connections over the unix socket, on the same two cores as the
 start until a client has read the last byte through the API.
 
 Peers were measured on the same kind of machine, see [How it compares](comparison.md).
-"""
+"""  # noqa: E501

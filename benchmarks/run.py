@@ -56,7 +56,8 @@ class World:
         )
         if check and done.returncode != 0:
             raise RuntimeError(
-                f"argosy {' '.join(words)} ended with {done.returncode}:\n{done.stdout[-500:]}{done.stderr[-1500:]}"
+                f"argosy {' '.join(words)} ended with "
+                f"{done.returncode}:\n{done.stdout[-500:]}{done.stderr[-1500:]}"
             )
         return done
 
@@ -101,7 +102,8 @@ class World:
         child.wait()
         if took is None or child.returncode != 0:
             raise RuntimeError(
-                f"argosy {' '.join(words)} ended with {child.returncode}:\n{seen.decode(errors='replace')[-1500:]}"
+                f"argosy {' '.join(words)} ended with "
+                f"{child.returncode}:\n{seen.decode(errors='replace')[-1500:]}"
             )
         return took
 
@@ -146,7 +148,7 @@ class World:
         shutil.rmtree(self.home, ignore_errors=True)
 
 
-# --- rows ---------------------------------------------------------------------------------------------------------
+# --- rows ------------------------------------------------------------------------------------------
 
 ROWS: dict[str, Callable[[World, int], list[Figure]]] = {}
 
@@ -369,7 +371,7 @@ def measure_logs(world: World, runs: int) -> list[Figure]:
     return [figure, memory]
 
 
-# --- all of it -------------------------------------------------------------------------------------------------------
+# --- all of it -------------------------------------------------------------------------------------
 
 
 def main() -> int:

@@ -5,7 +5,8 @@
     python docs/generate.py --check    change nothing; exit 1 when a page is not what the code says
 
 The state diagrams come from `argosy.model.phases`, errors and reasons from `argosy.model`, the command line
-from its click commands (its drawing of a pool, too), the task file from the field table of `argosy.spec`, the HTTP API from `argosy.api`.
+from its click commands (its drawing of a pool, too), the task file from the field table of `argosy.spec`, the
+HTTP API from `argosy.api`.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ DOCS = Path(__file__).resolve().parent
 NOTE = "<!-- Written by docs/generate.py from the code: change it there, then `make generate`. -->\n\n"
 
 
-# --- state diagrams ---------------------------------------------------------------------------------------------
+# --- state diagrams --------------------------------------------------------------------------------
 
 BOX_WIDTH, BOX_HEIGHT, GAP, MARGIN = 104, 34, 44, 14
 
@@ -46,10 +47,12 @@ def render_machine(name: str, moves: Mapping[StrEnum, frozenset[StrEnum]]) -> st
     width = 2 * MARGIN + len(phases) * BOX_WIDTH + (len(phases) - 1) * GAP
     total = bottom + height(back) + MARGIN
     lines = [
-        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width} {total:g}" width="{width}" height="{total:g}" '
+        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width} {total:g}" width="{width}" '
+        f'height="{total:g}" '
         f'role="img" aria-label="phases of a {escape(name)}" font-family="sans-serif" font-size="13">',
         f"<title>Phases of a {escape(name)}</title>",
-        '<defs><marker id="arrow" viewBox="0 0 8 8" refX="7" refY="4" markerWidth="7" markerHeight="7" orient="auto">'
+        '<defs><marker id="arrow" viewBox="0 0 8 8" refX="7" refY="4" markerWidth="7" markerHeight="7" '
+        'orient="auto">'
         '<path d="M0 0L8 4L0 8z" fill="#4a5568"/></marker></defs>',
         f'<rect width="{width}" height="{total:g}" fill="#ffffff"/>',
         '<g fill="none" stroke="#4a5568" stroke-width="1.3">',
@@ -78,7 +81,8 @@ def render_machine(name: str, moves: Mapping[StrEnum, frozenset[StrEnum]]) -> st
             f'stroke="#2b6cb0" stroke-width="{2.5 if final else 1.3}"/>'
         )
         lines.append(
-            f'<text x="{centre[phase]:g}" y="{top + BOX_HEIGHT / 2 + 4.5:g}" text-anchor="middle" fill="#1a202c">{phase.value}</text>'
+            f'<text x="{centre[phase]:g}" y="{top + BOX_HEIGHT / 2 + 4.5:g}" text-anchor="middle" '
+            f'fill="#1a202c">{phase.value}</text>'
         )
     return "\n".join([*lines, "</svg>", ""])
 
@@ -89,8 +93,10 @@ def render_states() -> str:
     parts = [
         NOTE,
         "# Phases and moves\n\n",
-        "What the owner wishes, the phase, the outcome and the reason are four separate columns. The store refuses every ",
-        "move that is not drawn here, whoever asks. Moves ahead arch above the row, moves back below; a thick frame is the end.\n\n",
+        "What the owner wishes, the phase, the outcome and the reason are four separate columns. The store "
+        "refuses every ",
+        "move that is not drawn here, whoever asks. Moves ahead arch above the row, moves back below; a "
+        "thick frame is the end.\n\n",
         f"Wishes: {', '.join(f'`{wish.value}`' for wish in Desired)}. ",
         f"Outcomes: {', '.join(f'`{outcome.value}`' for outcome in Outcome)}.\n",
     ]
@@ -104,7 +110,7 @@ def render_states() -> str:
     return "".join(parts)
 
 
-# --- errors ------------------------------------------------------------------------------------------------------
+# --- errors ----------------------------------------------------------------------------------------
 
 
 def cell(text: str) -> str:
@@ -118,16 +124,20 @@ def render_errors() -> str:
     parts = [
         NOTE,
         "# Errors and reasons\n\nEvery error has a code that stays, states the fact, then says what to do. "
-        "With `--json`, and in the HTTP API, it is an object with `code`, `what`, `hint`, `where` and `details`.\n\n"
-        "## Error codes\n\n| code | HTTP | exit | what to do, unless the message knows better |\n|---|---|---|---|\n",
+        "With `--json`, and in the HTTP API, it is an object with `code`, `what`, `hint`, `where` and "
+        "`details`.\n\n"
+        "## Error codes\n\n| code | HTTP | exit | what to do, unless the message knows better "
+        "|\n|---|---|---|---|\n",
     ]
     parts += [
         f"| `{code}` | {info.http} | {info.exit} | {cell(info.hint)} |\n"
         for code, info in sorted(CODES.items())
     ]
     parts.append(
-        "\n## Reasons\n\nWhy a workload, attempt, claim or node is in the state it is in. *Blame* says whose matter it is; "
-        "*again* whether a managed job is tried again by itself, and where.\n\n| reason | blame | again | what to do |\n|---|---|---|---|\n"
+        "\n## Reasons\n\nWhy a workload, attempt, claim or node is in the state it is in. *Blame* says "
+        "whose matter it is; "
+        "*again* whether a managed job is tried again by itself, and where.\n\n| reason | blame | again | "
+        "what to do |\n|---|---|---|---|\n"
     )
     parts += [
         f"| `{reason.value}` | {info.blame.value} | {info.retry.value} | {cell(info.hint)} |\n"
@@ -136,7 +146,7 @@ def render_errors() -> str:
     return "".join(parts)
 
 
-# --- command line ----------------------------------------------------------------------------------------------
+# --- command line ----------------------------------------------------------------------------------
 
 
 def render_cli() -> str:
@@ -151,7 +161,7 @@ def render_cli() -> str:
             "max_content_width": 100,
         }
         context = click.Context(command, info_name=path[-1], parent=parent, **settings)
-        yield f"\n{'#' * min(len(path) + 1, 4)} {' '.join(path)}\n\n```text\n{command.get_help(context).rstrip()}\n```\n"
+        yield f"\n{'#' * min(len(path) + 1, 4)} {' '.join(path)}\n\n```text\n{command.get_help(context).rstrip()}\n```\n"  # noqa: E501
         if isinstance(command, click.Group):
             for name in command.list_commands(context):
                 below = command.get_command(context, name)
@@ -161,7 +171,7 @@ def render_cli() -> str:
     return "".join([NOTE, "# Command line\n", *walk(cli, ("argosy",), None)])
 
 
-# --- task file ----------------------------------------------------------------------------------------------------
+# --- task file -------------------------------------------------------------------------------------
 
 
 def render_task() -> str:
@@ -169,9 +179,12 @@ def render_task() -> str:
 
     return (
         NOTE
-        + "# Task file\n\nA task is a program, its resources and its number of nodes, in YAML. SkyPilot's task files run as they "
-        "are. An unknown field is an error that names file, line and column, with what was probably meant. A field marked "
-        "*accepted, not executed yet* is known and checked, and a warning says that it does nothing so far. Editors check and "
+        + "# Task file\n\nA task is a program, its resources and its number of nodes, in YAML. SkyPilot's "
+        "task files run as they "
+        "are. An unknown field is an error that names file, line and column, with what was probably meant. "
+        "A field marked "
+        "*accepted, not executed yet* is known and checked, and a warning says that it does nothing so "
+        "far. Editors check and "
         "complete with the JSON schema [task.schema.json](../generated/task.schema.json).\n\n"
         + render_field_table().strip()
         + "\n"
@@ -186,7 +199,7 @@ def render_schema() -> str:
     return json.dumps(task_schema(), indent=1, ensure_ascii=False) + "\n"
 
 
-# --- HTTP API -----------------------------------------------------------------------------------------------------
+# --- HTTP API --------------------------------------------------------------------------------------
 
 
 def render_api() -> str:
@@ -194,8 +207,10 @@ def render_api() -> str:
 
     parts = [
         NOTE,
-        f"# HTTP API\n\nVersion {API_VERSION}, below `{PREFIX}`. Command line, SDK and everything else are equal clients of it; "
-        "`docs/openapi.json` describes it for tools. Over TCP every request but `health` needs `Authorization: Bearer TOKEN`; "
+        f"# HTTP API\n\nVersion {API_VERSION}, below `{PREFIX}`. Command line, SDK and everything else are "
+        "equal clients of it; "
+        "`docs/openapi.json` describes it for tools. Over TCP every request but `health` needs "
+        "`Authorization: Bearer TOKEN`; "
         "the local unix socket needs none: its file mode is the guard.\n\n"
         "| method | path | request | reply | what |\n|---|---|---|---|---|\n",
     ]
@@ -209,7 +224,7 @@ def render_api() -> str:
     return "".join(parts)
 
 
-# --- pages ----------------------------------------------------------------------------------------------------------
+# --- pages -----------------------------------------------------------------------------------------
 
 
 def pages() -> dict[str, Callable[[], str]]:

@@ -2,9 +2,10 @@
 
     ARGOSY_PRICES=FOLDER python tools/build_catalog.py [--out FILE] [--check]
 
-The folder holds one CSV per provider (columns of `COLUMNS`) and `accelerators.csv`, `regions.csv`, `storage.csv`,
-`spot_hazard.csv`, `gcp_attach.csv`. Every figure keeps its date, its source and the rule that computed it. The inputs are
-not part of the repository; the table that comes out is. The same inputs give the same bytes.
+The folder holds one CSV per provider (columns of `COLUMNS`) and `accelerators.csv`, `regions.csv`,
+`storage.csv`, `spot_hazard.csv`, `gcp_attach.csv`. Every figure keeps its date, its source and the rule that
+computed it. The inputs are not part of the repository; the table that comes out is. The same inputs give the
+same bytes.
 """
 
 from __future__ import annotations
@@ -34,9 +35,23 @@ from argosy.model.units import GIB
 
 OUT = Path(__file__).resolve().parents[1] / "src" / "argosy" / "catalog" / "prices.bin"
 COLUMNS = [
-    "provider", "instance_type", "accelerator", "accelerator_count", "accelerator_memory_gib", "vcpus", "memory_gib",
-    "local_disk_gb", "region", "zone", "price_usd_hour", "spot_price_usd_hour", "arch", "as_of", "source", "derived",
-]  # fmt: skip
+    "provider",
+    "instance_type",
+    "accelerator",
+    "accelerator_count",
+    "accelerator_memory_gib",
+    "vcpus",
+    "memory_gib",
+    "local_disk_gb",
+    "region",
+    "zone",
+    "price_usd_hour",
+    "spot_price_usd_hour",
+    "arch",
+    "as_of",
+    "source",
+    "derived",
+]
 OTHER = {"accelerators", "regions", "storage", "spot_hazard", "gcp_attach"}
 #: Names that the sources spell otherwise than task files do.
 SPELLING = {
@@ -50,7 +65,8 @@ SPELLING = {
 #: Rules whose result is a computed stand-in for a price that nobody read. Sums of prices that were read
 #: (`host + n x attached`, `n x part`) are no estimates.
 ESTIMATES = re.compile(
-    r"^estimate|us-east-1 price x|Spot Advisor|typical row|linear in the rows read|x \d+/\d+ chips|from memory"
+    r"^estimate|us-east-1 price x|Spot Advisor|typical row|linear in the rows read|x \d+/\d+ chips|from "
+    r"memory"
 )
 #: Sources whose date is known and may be older than that of the row they stand in.
 SOURCE_DATES = {"skypilot-catalog v9/": "2026-07-14"}
@@ -167,7 +183,7 @@ def split_rule(derived: str) -> tuple[str, str]:
 
     >>> split_rule("price=us-east-1 price x 1.2 (family ratio of the region); spot=on-demand x (1-20%) EC2 Spot Advisor 2025-06-28")
     ('us-east-1 price x 1.2 (family ratio of the region)', 'on-demand x (1-20%) EC2 Spot Advisor 2025-06-28')
-    """
+    """  # noqa: E501
     price, spot = [], []
     for part in (part.strip() for part in derived.split("; ") if part.strip()):
         if part.startswith(("spot=", "spot = ")):
@@ -243,7 +259,7 @@ def architecture_of(model: str) -> str:
     """
     >>> architecture_of("A100-80GB"), architecture_of("RTX6000-Ada"), architecture_of("B300"), architecture_of("GB200")
     ('Ampere', 'Ada Lovelace', 'Blackwell', 'Blackwell')
-    """
+    """  # noqa: E501
     return next((name for pattern, name in ARCHITECTURES if re.fullmatch(pattern, model)), "")
 
 

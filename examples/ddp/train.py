@@ -1,4 +1,5 @@
-"""A small regression trained by every rank on its own data; DDP averages the gradients. Checks that it does."""
+"""A small regression trained by every rank on its own data; DDP averages the gradients. Checks that it
+does."""
 
 from __future__ import annotations
 

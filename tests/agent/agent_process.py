@@ -82,7 +82,8 @@ class AgentProcess:
         return asyncio.run(with_client())
 
     def run_one(self, script: str, **order: object) -> tuple[RankFact, bytes]:
-        """Run one rank to its end; its last fact and its log. A new id each time: a forgotten one never runs again."""
+        """Run one rank to its end; its last fact and its log. A new id each time: a forgotten one never runs
+        again."""
         rank_id = f"one{next(_numbers)}.0"
 
         async def scenario(client: AgentClient) -> tuple[RankFact, bytes]:

@@ -1,4 +1,5 @@
-"""Fixtures of this folder. They live in `agent_process`, which tests import by a name that no other folder has."""
+"""Fixtures of this folder. They live in `agent_process`, which tests import by a name that no other folder
+has."""
 
 from agent_process import agent, folder, make_agent, nvml, probe, pyz
 

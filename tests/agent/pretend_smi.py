@@ -1,4 +1,5 @@
-"""`nvidia-smi mig` over the file that the pretend NVML reads (STUB_MIG): makes and removes instances of an H100."""
+"""`nvidia-smi mig` over the file that the pretend NVML reads (STUB_MIG): makes and removes instances of an
+H100."""
 
 from __future__ import annotations
 

@@ -109,13 +109,14 @@ async def _start(client: AgentClient, order: RankOrder) -> None:
 
 def test_a_quarter_is_what_a_program_gets_and_no_more(host: Host) -> None:
     agent = host.with_mps().agent()
-    script = f"{SHOW}; {CLIENT}; unset CUDA_MPS_PINNED_DEVICE_MEM_LIMIT CUDA_MPS_ACTIVE_THREAD_PERCENTAGE; {CLIENT}"
+    script = f"{SHOW}; {CLIENT}; unset CUDA_MPS_PINNED_DEVICE_MEM_LIMIT CUDA_MPS_ACTIVE_THREAD_PERCENTAGE; {CLIENT}"  # noqa: E501
     fact, log = agent.run_one(script, devices=(1,), shares=quarter(1), tenant="vision")
     assert fact.exit_code == 0
     seen, told, bare = log.decode().splitlines()
     assert seen == f"[{UUID}1] 0=20480M 25 mps 250 {20 * GIB}"
     assert told == bare == "20480 25"
-    # 333 thousandths are 34 %, never less than what was promised, and no memory said is that part of the device's.
+    # 333 thousandths are 34 %, never less than what was promised, and no memory said is that part of the
+    # device's.
     fact, log = agent.run_one(SHOW, devices=(0,), shares=quarter(milli=333, memory_bytes=0))
     memory = (81559 << 20) * 333 // 1000
     assert log.decode() == f"[{UUID}0] 0={memory >> 20}M 34 mps 333 {memory}\n"
@@ -473,7 +474,8 @@ def test_instances_that_people_have_made_are_devices(host: Host) -> None:
     assert "ARGOSY_MIG=manage" in fact.detail
     fact, _ = agent.run_one("true", devices=(0,), shares=quarter())
     assert "it is in MIG mode" in fact.detail
-    # A small instance is given to programs without their knowledge of its size: an old order for a whole card is not.
+    # A small instance is given to programs without their knowledge of its size: an old order for a whole card
+    # is not.
     fact, _ = agent.run_one("true", devices=(0,), shares=(DeviceShare(index=0, milli=1000),))
     assert fact.exit_code == 1
 
@@ -502,11 +504,7 @@ def test_instances_are_made_for_a_rank_and_removed_after_it(host: Host) -> None:
                 RankOrder(id="b.0", run=SHOW, run_now=True, devices=(0,), shares=instance("3g.40gb", slot=4)),
                 RankOrder(id="c.0", run=SHOW, run_now=True, devices=(0,), shares=instance("1g.10gb", slot=4)),
                 RankOrder(
-                    id="d.0",
-                    run=SHOW,
-                    run_now=True,
-                    devices=(1,),
-                    shares=(DeviceShare(index=1, milli=1000),),
+                    id="d.0", run=SHOW, run_now=True, devices=(1,), shares=(DeviceShare(index=1, milli=1000),)
                 ),
             ],
         )

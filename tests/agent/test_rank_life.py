@@ -168,7 +168,8 @@ def test_forget_drops_ended_ranks_only(agent: AgentProcess) -> None:
 
 
 def test_a_forgotten_rank_does_not_run_again(agent: AgentProcess) -> None:
-    """A second server may still be sending the order when the first has seen the end and forgotten the rank."""
+    """A second server may still be sending the order when the first has seen the end and forgotten the
+    rank."""
     order = RankOrder(id="a.0", run="echo x >> ran", run_now=True)
 
     async def scenario(client: AgentClient) -> None:
@@ -219,7 +220,7 @@ def test_a_program_may_answer_sigterm(agent: AgentProcess) -> None:
 
 
 def test_a_child_may_finish_its_checkpoint_although_the_shell_dies_at_once(agent: AgentProcess) -> None:
-    child = "import signal, sys, time\ndef save(*_):\n    time.sleep(0.5); print('saved', flush=True); sys.exit(0)\n"
+    child = "import signal, sys, time\ndef save(*_):\n    time.sleep(0.5); print('saved', flush=True); sys.exit(0)\n"  # noqa: E501
     child += "signal.signal(signal.SIGTERM, save); print('up', flush=True); time.sleep(60)"
     code, log = stop_when_up(agent, f'python3 -c "{child}"', 30)
     assert (code, log) == (143, b"up\nsaved\n")
@@ -260,7 +261,7 @@ def test_stop_before_run_is_143(agent: AgentProcess) -> None:
 
 
 def test_what_a_rank_leaves_behind_is_ended_with_it(agent: AgentProcess) -> None:
-    script = "sleep 300 & echo $! > one; setsid sh -c 'echo $$ > two; exec sleep 300' & until [ -s two ]; do :; done; exit 4"
+    script = "sleep 300 & echo $! > one; setsid sh -c 'echo $$ > two; exec sleep 300' & until [ -s two ]; do :; done; exit 4"  # noqa: E501
     fact, _ = agent.run_one(script)
     assert fact.exit_code == 4
     for name in ("one", "two"):
@@ -310,7 +311,8 @@ def test_a_fork_bomb_is_held_by_its_limit_and_ends(agent: AgentProcess) -> None:
 
 
 def count_marked(agent: AgentProcess, rank_id: str) -> int:
-    """Processes of this agent's rank. Other tests run ranks of the same name at the same time, under other roots."""
+    """Processes of this agent's rank. Other tests run ranks of the same name at the same time, under other
+    roots."""
     stat = agent.root.stat()
     mark = f"ARGOSY_RANK_KEY={stat.st_dev:x}-{stat.st_ino:x}:{rank_id}".encode()
     count = 0

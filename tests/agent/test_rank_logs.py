@@ -78,7 +78,7 @@ def test_many_short_ranks_at_once(agent: AgentProcess) -> None:
 
 def test_a_program_that_truncates_its_log_loses_nothing_that_was_read(agent: AgentProcess) -> None:
     async def scenario(client: AgentClient) -> None:
-        script = "echo before-before-before; until [ -e go ]; do sleep 0.01; done; echo cut > /dev/stderr; echo after"
+        script = "echo before-before-before; until [ -e go ]; do sleep 0.01; done; echo cut > /dev/stderr; echo after"  # noqa: E501
         await client.prepare([RankOrder(id="a.0", run=script, run_now=True)])
         seen = await watch_until(client, lambda s: s.logs.get("a.0", b"").endswith(b"\n"))
         read = len(seen.logs["a.0"])

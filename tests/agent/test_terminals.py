@@ -98,7 +98,8 @@ def test_much_output_through_a_terminal(agent: AgentProcess) -> None:
 
 
 def test_who_types_while_it_ends_is_told_how_it_ended(agent: AgentProcess) -> None:
-    """A connection that is closed with unread bytes in it is reset, and what was sent last is lost with them."""
+    """A connection that is closed with unread bytes in it is reset, and what was sent last is lost with
+    them."""
     pid_file = agent.root / "home/pid"
 
     async def scenario(client: AgentClient) -> None:
@@ -122,7 +123,8 @@ def test_who_types_while_it_ends_is_told_how_it_ended(agent: AgentProcess) -> No
 
 
 def test_a_slow_reader_gets_all_that_was_printed(agent: AgentProcess) -> None:
-    """Without asyncio, which would read ahead. So much fits between the program and us that the program ends first."""
+    """Without asyncio, which would read ahead. So much fits between the program and us that the program ends
+    first."""
     order = {"command": "head -c 255000 /dev/zero | tr '\\0' x; exit 3"}
     body = json.dumps(order).encode()
     with socket.socket(socket.AF_UNIX) as connection:

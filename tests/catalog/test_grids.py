@@ -1,4 +1,5 @@
-"""Grams of CO2 per kWh: Google's own regions, neighbours on the same grid, states, countries, and the user's word."""
+"""Grams of CO2 per kWh: Google's own regions, neighbours on the same grid, states, countries, and the user's
+word."""
 
 from __future__ import annotations
 
@@ -75,7 +76,8 @@ def test_regions_show_it_with_its_source() -> None:
 
 def test_the_user_knows_better(tmp_path: Path) -> None:
     (tmp_path / "terms.toml").write_text(
-        '[carbon]\n"aws/eu-west-1" = 250\n"aws/us-east-1" = 0\n"ssh/lab" = 12.5\nlocal = 30\n"gcp/us-west1" = -1\n'
+        '[carbon]\n"aws/eu-west-1" = 250\n"aws/us-east-1" = 0\n"ssh/lab" = 12.5\nlocal = '
+        '30\n"gcp/us-west1" = -1\n'
     )
     catalog = Catalog.load(tmp_path)
     found = {place: grid.grams_per_kwh for place, grid in catalog.grids().items()}

@@ -138,8 +138,15 @@ def test_the_fast_plan_is_the_plain_plan(
 @settings(max_examples=100, deadline=None)
 @given(market=markets, wish=wishes, num_nodes=st.integers(1, 2), price=st.sampled_from([0, 3_000_000]))
 def test_single_offers_are_merged_in(market: Market, wish: Resources, num_nodes: int, price: int) -> None:
-    shape = Shape(cpus_milli=64000, memory_bytes=512 * GIB, disk_bytes=500 * 10**9, accelerator="L4", accelerators_milli=4000,
-                  accelerator_memory_bytes=24 * GIB, instance_type="lab")  # fmt: skip
+    shape = Shape(
+        cpus_milli=64000,
+        memory_bytes=512 * GIB,
+        disk_bytes=500 * 10**9,
+        accelerator="L4",
+        accelerators_milli=4000,
+        accelerator_memory_bytes=24 * GIB,
+        instance_type="lab",
+    )
     lab = Offer(provider="lab", shape=shape, capacity=Capacity.OWNED, price_micro_usd=price)
     abilities = {
         **dict.fromkeys(market.providers, CLOUD),
@@ -240,7 +247,8 @@ def test_offers_without_a_driver_are_shown_and_not_chosen() -> None:
         ),
         (
             Resources(accelerator=Accelerator(model="L4", milli=1000), max_hourly_micro_usd=100_000),
-            "nothing has `L4:1`: 2 kinds of machines are left until `price-cap`: cheapest is $1.33/h, cap is $0.10/h",
+            "nothing has `L4:1`: 2 kinds of machines are left until `price-cap`: cheapest is $1.33/h, cap "
+            "is $0.10/h",
         ),
         (
             Resources(cpus=Bound(500_000)),

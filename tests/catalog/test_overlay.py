@@ -18,7 +18,7 @@ from argosy.model.units import GIB, Bound
 from argosy.planning.choose import Ability
 from argosy.planning.market import rank
 
-HEAD = "provider,instance_type,accelerator,accelerator_count,vcpus,memory_gib,region,zone,price_usd_hour,spot_price_usd_hour\n"
+HEAD = "provider,instance_type,accelerator,accelerator_count,vcpus,memory_gib,region,zone,price_usd_hour,spot_price_usd_hour\n"  # noqa: E501
 
 
 def usd(
@@ -51,8 +51,12 @@ def test_private_machines_are_offers_like_others(tmp_path: Path) -> None:
         "seoul",
         500_000,
     )
-    prices = {o.zone: o.price_micro_usd for o in catalog.prices_for("p4d.24xlarge", provider="aws", region="us-east-1",
-                                                                    capacity=Capacity.ON_DEMAND)}  # fmt: skip
+    prices = {
+        o.zone: o.price_micro_usd
+        for o in catalog.prices_for(
+            "p4d.24xlarge", provider="aws", region="us-east-1", capacity=Capacity.ON_DEMAND
+        )
+    }
     assert prices["use1-az1"] == 10_000_000  # the private row replaces the public one
     assert prices["use1-az2"] == 21_957_642
     assert ("campus", "seoul") in {(fact.provider, fact.region) for fact in catalog.regions()}
@@ -204,7 +208,8 @@ def test_reserved_capacity_is_a_few_nodes_at_a_price(tmp_path: Path) -> None:
         ),
         (
             '[[reserved]]\nprovider = "aws"\ninstance_type = "p99.huge"\nnodes = 1\nprice_usd_hour = 1.0\n',
-            "terms.toml: reserved[0]: `p99.huge` of aws is not known; give its cpus, memory_gib and accelerator; "
+            "terms.toml: reserved[0]: `p99.huge` of aws is not known; give its cpus, memory_gib and "
+            "accelerator; "
             "it is left out",
         ),
         (
@@ -216,7 +221,8 @@ def test_reserved_capacity_is_a_few_nodes_at_a_price(tmp_path: Path) -> None:
             "terms.toml: discount[0]: there are no prices of `awz`; it is left out",
         ),
         (
-            '[[reserved]]\nprovider = "aws"\ninstance_type = "g6.xlarge"\nnodes = 1\nprice_usd_hour = 1.0\nuntil = "soon"\n',
+            '[[reserved]]\nprovider = "aws"\ninstance_type = "g6.xlarge"\nnodes = 1\nprice_usd_hour = '
+            '1.0\nuntil = "soon"\n',
             "terms.toml: reserved[0]: `soon` is not a date; write for example `2027-01-31`; it is left out",
         ),
         ("[owned]\nssh = -2.0\n", "terms.toml: owned.ssh: price -2 is below 0; it is left out"),
@@ -237,7 +243,7 @@ def test_terms_that_cannot_be_read(tmp_path: Path, text: str) -> None:
     assert warning.endswith("; list prices are shown, without discounts and reserved machines")
 
 
-# --- refreshed prices ---------------------------------------------------------------------------------------------
+# --- refreshed prices ------------------------------------------------------------------------------
 
 
 def rows_at(price: float, *, count: int = 4, capacity: Capacity = Capacity.ON_DEMAND) -> tuple[PriceRow, ...]:

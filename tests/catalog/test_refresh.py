@@ -105,8 +105,16 @@ def test_digitalocean(catalog: Catalog, service: FakePrices) -> None:
     service.secret = "Bearer s3cret-key"
     plain = {"slug": "s-4vcpu-8gb", "memory": 8192, "vcpus": 4, "disk": 160, "price_hourly": 0.08,
              "regions": ["nyc1", "fra1"], "available": True}  # fmt: skip
-    gpu = {"slug": "gpu-h100x8-640gb", "memory": 1966080, "vcpus": 160, "disk": 2046, "price_hourly": 27.5, "regions": ["tor1"],
-           "available": True, "gpu_info": {"count": 8, "vram": {"amount": 640, "unit": "gib"}, "model": "nvidia_h100"}}  # fmt: skip
+    gpu = {
+        "slug": "gpu-h100x8-640gb",
+        "memory": 1966080,
+        "vcpus": 160,
+        "disk": 2046,
+        "price_hourly": 27.5,
+        "regions": ["tor1"],
+        "available": True,
+        "gpu_info": {"count": 8, "vram": {"amount": 640, "unit": "gib"}, "model": "nvidia_h100"},
+    }
     service.sizes = [
         plain,
         gpu,
@@ -127,9 +135,23 @@ def test_digitalocean(catalog: Catalog, service: FakePrices) -> None:
 
 
 def test_vast(catalog: Catalog, service: FakePrices) -> None:
-    offer = {"id": 1, "gpu_name": "RTX 4090", "num_gpus": 2, "gpu_ram": 24564, "cpu_cores": 64, "cpu_cores_effective": 16.0,
-             "cpu_ram": 262144, "disk_space": 500.0, "dph_total": 0.8, "dph_base": 0.79, "min_bid": 0.5,
-             "geolocation": "Korea, KR", "rentable": True, "rented": False, "verification": "verified"}  # fmt: skip
+    offer = {
+        "id": 1,
+        "gpu_name": "RTX 4090",
+        "num_gpus": 2,
+        "gpu_ram": 24564,
+        "cpu_cores": 64,
+        "cpu_cores_effective": 16.0,
+        "cpu_ram": 262144,
+        "disk_space": 500.0,
+        "dph_total": 0.8,
+        "dph_base": 0.79,
+        "min_bid": 0.5,
+        "geolocation": "Korea, KR",
+        "rentable": True,
+        "rented": False,
+        "verification": "verified",
+    }
     service.vast = [
         offer,
         {**offer, "id": 2, "dph_total": 0.7},
@@ -149,15 +171,43 @@ def test_vast(catalog: Catalog, service: FakePrices) -> None:
 def test_runpod(catalog: Catalog, service: FakePrices) -> None:
     service.secret = "Bearer s3cret-key"
     service.gpu_types = [
-        {"id": "NVIDIA A40", "displayName": "A40", "memoryInGb": 48, "maxGpuCount": 2, "secureCloud": True,
-         "securePrice": 0.4, "secureSpotPrice": 0.2},
-        {"id": "NVIDIA L4", "displayName": "L4", "memoryInGb": 24, "maxGpuCount": 1, "secureCloud": True, "securePrice": 0.43,
-         "secureSpotPrice": None},
-        {"id": "unknown", "displayName": "unknown", "memoryInGb": 0, "maxGpuCount": None, "secureCloud": True,
-         "securePrice": 1.0, "secureSpotPrice": None},
-        {"id": "NVIDIA T4", "displayName": "T4", "memoryInGb": 16, "maxGpuCount": 1, "secureCloud": False,
-         "securePrice": None, "secureSpotPrice": None},
-    ]  # fmt: skip
+        {
+            "id": "NVIDIA A40",
+            "displayName": "A40",
+            "memoryInGb": 48,
+            "maxGpuCount": 2,
+            "secureCloud": True,
+            "securePrice": 0.4,
+            "secureSpotPrice": 0.2,
+        },
+        {
+            "id": "NVIDIA L4",
+            "displayName": "L4",
+            "memoryInGb": 24,
+            "maxGpuCount": 1,
+            "secureCloud": True,
+            "securePrice": 0.43,
+            "secureSpotPrice": None,
+        },
+        {
+            "id": "unknown",
+            "displayName": "unknown",
+            "memoryInGb": 0,
+            "maxGpuCount": None,
+            "secureCloud": True,
+            "securePrice": 1.0,
+            "secureSpotPrice": None,
+        },
+        {
+            "id": "NVIDIA T4",
+            "displayName": "T4",
+            "memoryInGb": 16,
+            "maxGpuCount": 1,
+            "secureCloud": False,
+            "securePrice": None,
+            "secureSpotPrice": None,
+        },
+    ]
     rows, skipped = ask(catalog, "runpod", service)
     known = {o.region for o in catalog.prices_for("2x_A40_SECURE", provider="runpod")}
     assert known
@@ -420,15 +470,19 @@ def test_a_mirror_can_be_asked_instead(tmp_path: Path, catalog: Catalog, service
     [
         (
             "scp",
-            "error: there are no live prices of `scp`: its price list does not tell which machine and region a price is for; "
+            "error: there are no live prices of `scp`: its price list does not tell which machine and "
+            "region a price is for; "
             "the old prices are kept\n"
-            "hint: write what you know to `scp.csv` in the catalog folder that `argosy catalog show` names (docs/catalog.md, Private catalogs)",
+            "hint: write what you know to `scp.csv` in the catalog folder that `argosy catalog show` names "
+            "(docs/catalog.md, Private catalogs)",
         ),
         (
             "paperspace",
-            "error: there are no live prices of `paperspace`: its public API tells which machines are available, not what they cost; "
+            "error: there are no live prices of `paperspace`: its public API tells which machines are "
+            "available, not what they cost; "
             "the old prices are kept\n"
-            "hint: write what you know to `paperspace.csv` in the catalog folder that `argosy catalog show` names "
+            "hint: write what you know to `paperspace.csv` in the catalog folder that `argosy catalog "
+            "show` names "
             "(docs/catalog.md, Private catalogs)",
         ),
         ("lamda", "error: there is no infrastructure `lamda`\nhint: did you mean `lambda`?"),

@@ -1,4 +1,5 @@
-"""Fetchers of Verda, Hyperstack, Cudo, Fluidstack, IBM and Nebius against servers that speak their wire formats."""
+"""Fetchers of Verda, Hyperstack, Cudo, Fluidstack, IBM and Nebius against servers that speak their wire
+formats."""
 
 from __future__ import annotations
 
@@ -69,7 +70,7 @@ def refused(catalog: Catalog, folder: Path, provider: str, endpoint: str, **opti
     return render_error(caught.value)
 
 
-# -- Verda ----------------------------------------------------------------------------------------------------------
+# -- Verda ------------------------------------------------------------------------------------------
 
 
 def test_verda(catalog: Catalog, service: FakePrices) -> None:
@@ -113,7 +114,7 @@ def test_verda_with_a_wrong_secret(tmp_path: Path, catalog: Catalog, service: Fa
     )
 
 
-# -- Hyperstack -----------------------------------------------------------------------------------------------------
+# -- Hyperstack -------------------------------------------------------------------------------------
 
 
 def test_hyperstack(catalog: Catalog, service: FakePrices) -> None:
@@ -163,7 +164,7 @@ def test_hyperstack(catalog: Catalog, service: FakePrices) -> None:
     assert skipped == 2
 
 
-# -- Cudo -----------------------------------------------------------------------------------------------------------
+# -- Cudo -------------------------------------------------------------------------------------------
 
 
 def test_cudo(catalog: Catalog, service: FakePrices) -> None:
@@ -185,15 +186,20 @@ def test_cudo(catalog: Catalog, service: FakePrices) -> None:
     assert skipped == 2
 
 
-# -- Fluidstack -----------------------------------------------------------------------------------------------------
+# -- Fluidstack -------------------------------------------------------------------------------------
 
 
 def test_fluidstack(tmp_path: Path, catalog: Catalog, service: FakePrices) -> None:
     service.secret = "s3cret-key"
     service.configurations = [
-        {"gpu_type": "H100_NVLINK_80GB", "price_per_gpu_hr": "2.49", "gpu_counts": [1, 8], "regions": ["FINLAND", "norway_4_eu"]},
+        {
+            "gpu_type": "H100_NVLINK_80GB",
+            "price_per_gpu_hr": "2.49",
+            "gpu_counts": [1, 8],
+            "regions": ["FINLAND", "norway_4_eu"],
+        },
         {"gpu_type": "L40_48GB", "price_per_gpu_hr": 1.25, "gpu_counts": [1, 2], "regions": ["canada"]},
-    ]  # fmt: skip
+    ]
     rows, skipped = ask(catalog, "fluidstack", service.url)
     assert usd(rows, "H100_NVLINK_80GB::8", "FINLAND") == [19.92]
     assert {row.region for row in rows} == {"FINLAND", "norway_4_eu"}
@@ -204,7 +210,7 @@ def test_fluidstack(tmp_path: Path, catalog: Catalog, service: FakePrices) -> No
     )
 
 
-# -- IBM ------------------------------------------------------------------------------------------------------------
+# -- IBM --------------------------------------------------------------------------------------------
 
 
 def ibm(service: FakePrices) -> None:
@@ -232,17 +238,33 @@ def ibm(service: FakePrices) -> None:
     hours, spot = "part-is.instance-hours-gx3d-160x1792x8h100", "part-is.spot-gx3d-160x1792x8h100"
     service.quotes = {
         "plan-h100": [
-            quote("eu-de", "d1", metric("INSTANCE_HOURS_MULTI_TENANT", 99.6, hours), metric("SPOT_HOURS", 24.9, spot)),
-            quote("us-east", "d2", metric("INSTANCE_HOURS_MULTI_TENANT", 85.0, hours), metric("RHEL_VCPU_HOURS", 1.0, "rhel")),
+            quote(
+                "eu-de",
+                "d1",
+                metric("INSTANCE_HOURS_MULTI_TENANT", 99.6, hours),
+                metric("SPOT_HOURS", 24.9, spot),
+            ),
+            quote(
+                "us-east",
+                "d2",
+                metric("INSTANCE_HOURS_MULTI_TENANT", 85.0, hours),
+                metric("RHEL_VCPU_HOURS", 1.0, "rhel"),
+            ),
             quote("DEFAULT", "d3", metric("INSTANCE_HOURS_MULTI_TENANT", 1.0, hours)),
             quote("br-sao", "d4", metric("INSTANCE_HOURS_MULTI_TENANT", 1.0, hours, country="BRA")),
         ],
         "plan-parts": [
-            quote("us-south", "p1", metric("VCPU_HOURS", 0.2), metric("MEMORY_HOURS", 0.3), metric("V100_HOURS", 2.0)),
+            quote(
+                "us-south",
+                "p1",
+                metric("VCPU_HOURS", 0.2),
+                metric("MEMORY_HOURS", 0.3),
+                metric("V100_HOURS", 2.0),
+            ),
             quote("us-south", "p2", metric("VCPU_HOURS", 0.25), metric("MEMORY_HOURS", 0.15)),
             quote("eu-gb", "p3", metric("VCPU_HOURS", 0.25)),
         ],
-    }  # fmt: skip
+    }
     service.deployments = {
         "plan-parts": [
             {"id": "p1", "name": "gx2-8x64x1v100-us-south", "kind": "deployment"},
@@ -286,7 +308,7 @@ def test_ibm_in_full(tmp_path: Path, catalog: Catalog, service: FakePrices) -> N
     assert (age.source, age.days, age.undated) == ("refreshed", 0, 0)
 
 
-# -- Nebius ---------------------------------------------------------------------------------------------------------
+# -- Nebius -----------------------------------------------------------------------------------------
 
 H100 = Platform(
     name="gpu-h100-sxm", gpu_memory_gb=80,
@@ -297,8 +319,10 @@ H100 = Platform(
 )  # fmt: skip
 CPU = Platform(name="cpu-d3", presets=(Preset(name="4vcpu-16gb", vcpus=4, memory_gib=16, usd="0.0992"),))
 NEW = Platform(
-    name="gpu-b300-sxm", gpu_memory_gb=288, presets=(Preset(name="8gpu-192vcpu-2768gb", vcpus=192, memory_gib=2768, gpus=8, usd="48"),)
-)  # fmt: skip
+    name="gpu-b300-sxm",
+    gpu_memory_gb=288,
+    presets=(Preset(name="8gpu-192vcpu-2768gb", vcpus=192, memory_gib=2768, gpus=8, usd="48"),),
+)
 STRANGE = Platform(
     name="gpu-x900-a", gpu_memory_gb=9, presets=(Preset(name="1gpu", vcpus=1, memory_gib=1, gpus=1),)
 )
@@ -349,12 +373,14 @@ def test_regions_that_nebius_was_not_asked_about_keep_their_prices(
     [
         (
             "", "another",
-            "error: the price service of nebius does not let us in (unauthenticated); the old prices are kept\n"
+            "error: the price service of nebius does not let us in (unauthenticated); the old prices are "
+            "kept\n"
             "hint: check NEBIUS_IAM_TOKEN: `nebius iam get-access-token` makes a new one",
         ),
         (
             "INTERNAL", "s3cret-key",
-            "error: the price service of nebius cannot be used: it answers internal; the old prices are kept\n"
+            "error: the price service of nebius cannot be used: it answers internal; the old prices are "
+            "kept\n"
             "hint: repeat `argosy catalog refresh nebius` later",
         ),
     ],

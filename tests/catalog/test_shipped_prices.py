@@ -1,4 +1,5 @@
-"""The shipped table: what it holds, how large it is, known figures, facts; against the price files where they are."""
+"""The shipped table: what it holds, how large it is, known figures, facts; against the price files where they
+are."""
 
 from __future__ import annotations
 
@@ -38,10 +39,23 @@ def catalog() -> Catalog:
 def test_every_named_cloud_has_prices(catalog: Catalog) -> None:
     counts = {name: len(catalog.market.block(name)) for name in catalog.providers}
     assert counts == {
-        "aws": 25605, "azure": 30009, "cudo": 75, "digitalocean": 38, "fluidstack": 1, "gcp": 13517, "hyperstack": 25,
-        "ibm": 54, "lambda": 408, "nebius": 84, "oci": 4520, "paperspace": 19, "runpod": 686, "scp": 291, "vast": 60,
+        "aws": 25605,
+        "azure": 30009,
+        "cudo": 75,
+        "digitalocean": 38,
+        "fluidstack": 1,
+        "gcp": 13517,
+        "hyperstack": 25,
+        "ibm": 54,
+        "lambda": 408,
+        "nebius": 84,
+        "oci": 4520,
+        "paperspace": 19,
+        "runpod": 686,
+        "scp": 291,
+        "vast": 60,
         "verda": 55,
-    }  # fmt: skip
+    }
     assert counts == dict(Table.open(SHIPPED).offers())
     assert len(catalog.market) == 75_447
     assert {fact.provider for fact in catalog.storage()} >= {"cloudflare", "aws", "gcp", "azure", "oci"}
@@ -242,7 +256,7 @@ def test_clouds_are_for_showing(catalog: Catalog) -> None:
         Resources(accelerator=Accelerator(model="L4", milli=500)),
         Resources(accelerator=Accelerator(model=None, milli=8000, memory_min_bytes=140 * GIB)),
         Resources(cpus=Bound(64_000, exact=True), memory=Bound(500 * GIB), infra=Infra(region="us-east-1")),
-        Resources(infra=Infra(provider="gcp", region="us-central1", zone="us-central1-a"), instance_type="n1-standard-8"),
+        Resources(infra=Infra(provider="gcp", region="us-central1", zone="us-central1-a"), instance_type="n1-standard-8"),  # noqa: E501
         Resources(accelerator=Accelerator(model="H100", milli=8000), max_hourly_micro_usd=20_000_000),
     ],
 )  # fmt: skip
@@ -325,7 +339,7 @@ def test_every_changed_byte_is_noticed() -> None:
             Table(bytes(changed)).check()
 
 
-# --- against the price files --------------------------------------------------------------------------------------
+# --- against the price files -----------------------------------------------------------------------
 
 
 @needs_files

@@ -35,7 +35,7 @@ resources: {cpus: 2+, memory: 4}
 """
 
 
-# launch -----------------------------------------------------------------------------------------------------------
+# launch -----------------------------------------------------------------------------------------------------------  # noqa: E501
 
 
 def test_launch_shows_the_plan_the_log_and_the_end(argosy: CommandLine) -> None:
@@ -69,11 +69,44 @@ def test_launch_flags_say_it_all(argosy: CommandLine, server: FakeServer) -> Non
     (argosy.folder / "env").write_text("A=1\nB=two words\n")
     (argosy.folder / "secret").write_text("TOKEN=s3cr3t\n")
     argosy.good(
-        "launch", "--cluster-name", "dev", "-n", "t", "--num-nodes", "2", "--gpus", "A100:1", "--cpus", "2+",
-        "--memory", "4+", "--infra", "local", "--use-spot", "--env-file", "env", "--env", "B=x", "--env", "MINE",
-        "--secret-file", "secret", "--secret", "KEY=k", "-i", "10", "--down", "--fast", "-y", "-d",
-        "--max-hourly-cost", "3", "--", "echo", "hi",
-    )  # fmt: skip
+        "launch",
+        "--cluster-name",
+        "dev",
+        "-n",
+        "t",
+        "--num-nodes",
+        "2",
+        "--gpus",
+        "A100:1",
+        "--cpus",
+        "2+",
+        "--memory",
+        "4+",
+        "--infra",
+        "local",
+        "--use-spot",
+        "--env-file",
+        "env",
+        "--env",
+        "B=x",
+        "--env",
+        "MINE",
+        "--secret-file",
+        "secret",
+        "--secret",
+        "KEY=k",
+        "-i",
+        "10",
+        "--down",
+        "--fast",
+        "-y",
+        "-d",
+        "--max-hourly-cost",
+        "3",
+        "--",
+        "echo",
+        "hi",
+    )
     sent = msgspec.json.decode(server.seen("launch")[0].body, type=t.LaunchRequest)
     (wish,) = sent.task.resources
     assert sent.task.envs == {"A": "1", "B": "x", "MINE": "me"}
@@ -186,7 +219,7 @@ def test_what_is_not_executed_yet_is_said(argosy: CommandLine) -> None:
     assert "warning: t.yaml:3:1: `service` is accepted but not executed yet" in done.err
 
 
-# What is wrong with the input -------------------------------------------------------------------------------------
+# What is wrong with the input -------------------------------------------------------------------------------------  # noqa: E501
 
 
 @pytest.mark.parametrize(
@@ -290,7 +323,7 @@ def test_no_server(argosy: CommandLine, server: FakeServer) -> None:
     assert argosy("status").status == 2
 
 
-# Clusters ---------------------------------------------------------------------------------------------------------
+# Clusters ---------------------------------------------------------------------------------------------------------  # noqa: E501
 
 
 def test_status_of_nothing(argosy: CommandLine) -> None:
@@ -385,7 +418,7 @@ def test_autostop(argosy: CommandLine, server: FakeServer) -> None:
     assert server.clusters["dev"].autostop.idle_s is None
 
 
-# Jobs -------------------------------------------------------------------------------------------------------------
+# Jobs -------------------------------------------------------------------------------------------------------------  # noqa: E501
 
 
 def test_exec_and_queue(argosy: CommandLine, server: FakeServer) -> None:
@@ -491,12 +524,13 @@ def test_managed_jobs(argosy: CommandLine, server: FakeServer) -> None:
     assert argosy.good("jobs", "cancel", "-a", "-y") == "Nothing to cancel.\n"
 
 
-# The rest ---------------------------------------------------------------------------------------------------------
+# The rest ---------------------------------------------------------------------------------------------------------  # noqa: E501
 
 
 def test_check(argosy: CommandLine) -> None:
     assert argosy.good("check") == (
-        "ok  local  this machine: 2 CPUs, 4 GB\nno  aws    no credentials\n           hint: run `aws configure`\n"
+        "ok  local  this machine: 2 CPUs, 4 GB\nno  aws    no credentials\n           hint: run `aws "
+        "configure`\n"
     )
     assert argosy("check", "aws").status == 1
 

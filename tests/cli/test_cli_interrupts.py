@@ -30,7 +30,8 @@ def wait_for(condition: object, what: str) -> None:
 
 
 def press_ctrl_c(process: subprocess.Popen[str]) -> None:
-    """As people do: again when nothing happens. (Python may miss a signal just before it blocks in a read.)"""
+    """As people do: again when nothing happens. (Python may miss a signal just before it blocks in a
+    read.)"""
     for _ in range(5):
         process.send_signal(signal.SIGINT)
         deadline = time.monotonic() + 3
@@ -126,7 +127,7 @@ def test_a_reader_that_has_seen_enough(argosy: CommandLine, server: FakeServer) 
     assert process.wait(DEADLINE_S) == 0
 
 
-# Terminals --------------------------------------------------------------------------------------------------------
+# Terminals --------------------------------------------------------------------------------------------------------  # noqa: E501
 
 
 class Terminal:
@@ -222,7 +223,8 @@ def test_ssh_on_a_terminal(argosy: CommandLine, server: FakeServer) -> None:
     server.add_cluster("dev")
     terminal = Terminal(argosy, "ssh", "dev")
     wait_for(lambda: server.seen("shell"), "the shell")
-    # Ctrl-C goes to the node, it does not end the command here. What is typed before the terminal is raw is lost.
+    # Ctrl-C goes to the node, it does not end the command here. What is typed before the terminal is raw is
+    # lost.
     while "\x03" not in terminal.seen:
         terminal.type("\x03")
         terminal.look(0.2)
@@ -231,7 +233,7 @@ def test_ssh_on_a_terminal(argosy: CommandLine, server: FakeServer) -> None:
     assert status == 4
 
 
-# Starting the local server ------------------------------------------------------------------------------------------
+# Starting the local server ------------------------------------------------------------------------------------------  # noqa: E501
 
 
 @pytest.fixture

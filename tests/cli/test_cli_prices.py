@@ -1,4 +1,5 @@
-"""Prices on the command line: what people see, against a fake server. The figures themselves are tests/server/test_pricing.py."""
+"""Prices on the command line: what people see, against a fake server. The figures themselves are
+tests/server/test_pricing.py."""
 
 from __future__ import annotations
 
@@ -41,7 +42,7 @@ def task(argosy: CommandLine) -> str:
     return "train.yaml"
 
 
-# -- plan and offers ------------------------------------------------------------------------------------------------
+# -- plan and offers --------------------------------------------------------------------------------
 
 
 def test_plan(argosy: CommandLine, server: FakeServer, task: str) -> None:
@@ -91,12 +92,13 @@ a          b   100 GB  aws/ca-central-1  lambda/us-east-1    $9.00
 
 All 2 tasks: ~$24.49, $9.00 of it traffic, done in ~3h
   every stage is at its own cheapest place
-"""
+"""  # noqa: E501
 
 
 def test_plan_of_several_tasks(argosy: CommandLine, server: FakeServer) -> None:
     (argosy.folder / "two.yaml").write_text(
-        "name: both\n---\nname: a\nestimated_hours: 2\noutputs: {s3://tokens: 100}\nrun: x\n---\nname: b\nrun: y\n"
+        "name: both\n---\nname: a\nestimated_hours: 2\noutputs: {s3://tokens: 100}\nrun: x\n---\nname: "
+        "b\nrun: y\n"
     )
     done = argosy("plan", "two.yaml")
     assert (done.status, done.out) == (0, PIPELINE)
@@ -121,7 +123,7 @@ def test_tasks_that_run_at_once_have_no_edges(argosy: CommandLine, server: FakeS
 
 
 def test_plan_says_which_constraint_is_to_blame(argosy: CommandLine, server: FakeServer) -> None:
-    text = "nothing fits `A100:8, 900 GB+`: without the memory of 900 GB+ aws/us-east-1 p4d.24xlarge at $5.16/h would"
+    text = "nothing fits `A100:8, 900 GB+`: without the memory of 900 GB+ aws/us-east-1 p4d.24xlarge at $5.16/h would"  # noqa: E501
     refused = Rejection(provider="aws", code="memory", text="has 680 GB of memory at most, asked for 900 GB")
     plan = Plan(num_nodes=1, rejected=(refused,))
     server.priced = lambda reply, request: t.PlanReply(plan=plan, text=text)
@@ -145,16 +147,18 @@ def test_offers(argosy: CommandLine, task: str) -> None:
     done = argosy("offers", task)
     assert (done.status, done.err) == (0, STALE)
     assert done.out == (
-        "INFRA                      INSTANCE      ACCELERATORS  CPUS  MEMORY  KIND      $/H  LOST/MONTH  DATE        SOURCE\n"
+        "INFRA                      INSTANCE      ACCELERATORS  CPUS  MEMORY  KIND      $/H  LOST/MONTH  "
+        "DATE        SOURCE\n"
         "local                      this machine                   8   32 GB  owned      $0\n"
-        "aws/ca-central-1/cac1-az2  p4d.24xlarge  A100:8          96  1.1 TB  spot   ~$5.16      5-10 %  2026-07-14  "
+        "aws/ca-central-1/cac1-az2  p4d.24xlarge  A100:8          96  1.1 TB  spot   ~$5.16      5-10 %  "
+        "2026-07-14  "
         "spot price history\n"
         "and 13 more offers fit (--top shows more)\n"
     )
     assert msgspec.json.decode(argosy.good("offers", task, "--json"), type=t.PlanReply).fitting == 15
 
 
-# -- gpus and regions -----------------------------------------------------------------------------------------------
+# -- gpus and regions -------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("words", [("gpus",), ("show-gpus",), ("gpus", "list")])
@@ -173,9 +177,11 @@ def test_gpus(argosy: CommandLine, words: tuple[str, ...]) -> None:
 
 def test_gpus_of_a_model(argosy: CommandLine) -> None:
     assert argosy.good("gpus", "A100:8") == (
-        "ACCELERATOR  COUNT  MEMORY  INFRA          INSTANCE      CPUS     RAM  KIND          $/H  SPOT $/H  SPOT IN       REGIONS\n"
+        "ACCELERATOR  COUNT  MEMORY  INFRA          INSTANCE      CPUS     RAM  KIND          $/H  SPOT "
+        "$/H  SPOT IN       REGIONS\n"
         "A100             2   80 GB  local          this machine     8   32 GB  owned          $0\n"
-        "A100             8   40 GB  aws/us-east-2  p4d.24xlarge    96  1.1 TB  on-demand  $21.96    ~$5.16  ca-central-1        2\n"
+        "A100             8   40 GB  aws/us-east-2  p4d.24xlarge    96  1.1 TB  on-demand  $21.96    "
+        "~$5.16  ca-central-1        2\n"
         "A100: NVIDIA, 40 GB\n"
     )
     assert argosy.good("gpus", "A100", "--spot", "--cheapest") == (
@@ -209,7 +215,7 @@ def test_regions(argosy: CommandLine, server: FakeServer) -> None:
     assert argosy("regions", "mars").status == 3
 
 
-# -- catalog --------------------------------------------------------------------------------------------------------
+# -- catalog ----------------------------------------------------------------------------------------
 
 
 def test_catalog_show(argosy: CommandLine, server: FakeServer) -> None:
@@ -255,7 +261,7 @@ def test_catalog_refresh_of_all_leaves_out_what_has_no_key(
     assert "needs VERDA_CLIENT_ID, VERDA_CLIENT_SECRET\n" in argosy.good("catalog", "show")
 
 
-# -- money ----------------------------------------------------------------------------------------------------------
+# -- money ------------------------------------------------------------------------------------------
 
 
 def test_costs_in_groups(argosy: CommandLine, server: FakeServer) -> None:

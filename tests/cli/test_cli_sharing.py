@@ -60,7 +60,7 @@ def shared(server: FakeServer) -> FakeServer:
     return server
 
 
-# -- quota --------------------------------------------------------------------------------------------------------
+# -- quota ------------------------------------------------------------------------------------------
 
 
 def test_the_tree_of_queues(argosy: CommandLine, shared: FakeServer) -> None:
@@ -85,7 +85,8 @@ def test_a_narrow_terminal_gets_a_short_bar_or_none(argosy: CommandLine, shared:
 
 def test_without_queues_it_says_how_to_make_one(argosy: CommandLine) -> None:
     assert argosy.good("quota", "get") == (
-        "No queues: everybody shares alike. Set one: argosy quota set TEAM --deserved gpus=8 --limit gpus=16\n"
+        "No queues: everybody shares alike. Set one: argosy quota set TEAM --deserved gpus=8 --limit "
+        "gpus=16\n"
     )
     done = argosy("quota", "export")
     assert (done.status, done.out, done.err) == (0, "", "There are no queues, groups or presets yet.\n")
@@ -111,7 +112,8 @@ def test_without_queues_it_says_how_to_make_one(argosy: CommandLine) -> None:
         ),
         (
             ("set", "x", "--weight", "0"),
-            "error: --weight is above 0, not 0\nhint: `argosy quota set --help` shows what it takes, with an example\n",
+            "error: --weight is above 0, not 0\nhint: `argosy quota set --help` shows what it takes, with "
+            "an example\n",
         ),
         (
             ("set", "x", "--max-pending", "some"),
@@ -154,7 +156,8 @@ def test_a_queue_is_set(argosy: CommandLine, server: FakeServer) -> None:
 
 def test_a_queue_in_words(argosy: CommandLine, shared: FakeServer) -> None:
     assert argosy.good("quota", "explain", "acme/vision", "--request", "A100:8") == (
-        "- `acme/vision` uses 5 GPUs (2 guaranteed, 4 deserved, 8 at most)\n- a request for A100:8 would wait\n"
+        "- `acme/vision` uses 5 GPUs (2 guaranteed, 4 deserved, 8 at most)\n- a request for A100:8 would "
+        "wait\n"
     )
 
 
@@ -175,7 +178,7 @@ def test_a_file_is_applied_and_exported(argosy: CommandLine, server: FakeServer)
     )
 
 
-# -- pool ---------------------------------------------------------------------------------------------------------
+# -- pool -------------------------------------------------------------------------------------------
 
 
 def test_pool(argosy: CommandLine, server: FakeServer) -> None:
@@ -261,10 +264,14 @@ def many_machines(count: int) -> s.PoolView:
             id=f"n{at}",
             name=f"node-{at:02}",
             cpus_milli=64_000,
-            devices=(s.DeviceView(device=Device(index=0, model="H100"), shares=(s.ShareView(holder=at, milli=1000),)),),
+            devices=(
+                s.DeviceView(
+                    device=Device(index=0, model="H100"), shares=(s.ShareView(holder=at, milli=1000),)
+                ),
+            ),
         )
         for at in range(count)
-    )  # fmt: skip
+    )
     holders = tuple(s.HolderView(id=f"job-{at}", user=f"user-{at:02}", number=at) for at in range(count))
     return s.PoolView(id="p", name="p", machines=machines, holders=holders)
 
@@ -341,7 +348,7 @@ def test_groups_and_presets(argosy: CommandLine, server: FakeServer) -> None:
     assert argosy.good("pool", "presets") == "PRESET  RESOURCES\nsmall   A100:0.25\n"
 
 
-# -- explain and queue --------------------------------------------------------------------------------------------
+# -- explain and queue ------------------------------------------------------------------------------
 
 
 @pytest.fixture
@@ -364,7 +371,8 @@ def waiting(server: FakeServer) -> t.JobView:
 def test_queue_tells_place_and_start(argosy: CommandLine, waiting: t.JobView) -> None:
     assert argosy.good("queue", "dev") == (
         "ID  NAME  STATUS  RESOURCES  SUBMITTED  POSITION  STARTS  DETAIL\n"
-        " 1  big   queued  default       1h ago         2    ~25m  4 A100 on one node: at most 2 are free together\n"
+        " 1  big   queued  default       1h ago         2    ~25m  4 A100 on one node: at most 2 are free "
+        "together\n"
     )
 
 
@@ -376,7 +384,7 @@ EXPLAINED = """\
 
 ATTEMPT  STATUS     PLACED  RAN  WHERE                                          WHY
       1  preempted  1h ago   1m  node 0 (gpu-7), GPUs 0 and 1; and 1 more node  it was first in the order; made room for acme/speech/bob's job 12
-"""
+"""  # noqa: E501
 
 
 def test_explain(argosy: CommandLine, server: FakeServer, waiting: t.JobView) -> None:
@@ -393,7 +401,7 @@ def test_explain(argosy: CommandLine, server: FakeServer, waiting: t.JobView) ->
     assert argosy("explain").status == 2
 
 
-# -- projects and flags -------------------------------------------------------------------------------------------
+# -- projects and flags -----------------------------------------------------------------------------
 
 
 def test_projects_travel(argosy: CommandLine, server: FakeServer) -> None:
@@ -438,6 +446,7 @@ def test_flags_of_sharing(argosy: CommandLine, server: FakeServer) -> None:
     done = argosy("jobs", "launch", "--priority-class", "interactiv", "--", "x")
     assert (done.status, done.err) == (
         2,
-        "--priority-class: `priority_class` must be one of `system`, `service`, `interactive`, `batch`, `opportunistic`, "
+        "--priority-class: `priority_class` must be one of `system`, `service`, `interactive`, `batch`, "
+        "`opportunistic`, "
         "found the text `interactiv`\nhint: did you mean `interactive`?\n",
     )

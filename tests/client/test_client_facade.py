@@ -41,7 +41,7 @@ def environment(server: FakeServer, short_dir: Path) -> Iterator[None]:
     "module",
     [
         "api.location", "cli.task_options", "client", "client.async_client", "client.calls", "client.client",
-        "client.clouds", "client.facade", "client.frames", "client.ignore", "client.progress", "client.tasks", "client.wire",
+        "client.clouds", "client.facade", "client.frames", "client.ignore", "client.progress", "client.tasks", "client.wire",  # noqa: E501
     ],
 )  # fmt: skip
 def test_examples_in_docstrings_run(module: str) -> None:
@@ -123,12 +123,34 @@ def test_a_dag_is_planned_as_a_whole(server: FakeServer) -> None:
 
 
 CLOUDS = {
-    "AWS": "aws", "Azure": "azure", "Cudo": "cudo", "DO": "digitalocean", "Fluidstack": "fluidstack", "GCP": "gcp", "IBM": "ibm",
-    "Kubernetes": "kubernetes", "Lambda": "lambda", "Local": "local", "Nebius": "nebius", "OCI": "oci", "Paperspace": "paperspace",
-    "RunPod": "runpod", "SCP": "scp", "SSH": "ssh", "Slurm": "slurm", "Vast": "vast", "Vsphere": "vsphere",
-    "Hyperbolic": "hyperbolic", "Hyperstack": "hyperstack", "Mithril": "mithril", "PrimeIntellect": "primeintellect",
-    "Seeweb": "seeweb", "Shadeform": "shadeform", "Verda": "verda", "Yotta": "yotta",
-}  # fmt: skip
+    "AWS": "aws",
+    "Azure": "azure",
+    "Cudo": "cudo",
+    "DO": "digitalocean",
+    "Fluidstack": "fluidstack",
+    "GCP": "gcp",
+    "IBM": "ibm",
+    "Kubernetes": "kubernetes",
+    "Lambda": "lambda",
+    "Local": "local",
+    "Nebius": "nebius",
+    "OCI": "oci",
+    "Paperspace": "paperspace",
+    "RunPod": "runpod",
+    "SCP": "scp",
+    "SSH": "ssh",
+    "Slurm": "slurm",
+    "Vast": "vast",
+    "Vsphere": "vsphere",
+    "Hyperbolic": "hyperbolic",
+    "Hyperstack": "hyperstack",
+    "Mithril": "mithril",
+    "PrimeIntellect": "primeintellect",
+    "Seeweb": "seeweb",
+    "Shadeform": "shadeform",
+    "Verda": "verda",
+    "Yotta": "yotta",
+}
 
 
 @pytest.mark.parametrize(("name", "provider"), CLOUDS.items())
@@ -152,10 +174,14 @@ def test_what_plans_need_can_be_said_in_python(server: FakeServer) -> None:
     )
     task.set_resources(
         sky.Resources(
-            accelerators="A100:8", regions=["eu", "KR"], exclude=["gcp", {"infra": "aws", "instance_type": "p3.*"}],
-            location="plant-3", edge_config={"latency_requirements": "<20ms"}, max_hourly_cost=40,
+            accelerators="A100:8",
+            regions=["eu", "KR"],
+            exclude=["gcp", {"infra": "aws", "instance_type": "p3.*"}],
+            location="plant-3",
+            edge_config={"latency_requirements": "<20ms"},
+            max_hourly_cost=40,
         )
-    ).set_outputs("gs://out", 7).set_time_estimator("6h")  # fmt: skip
+    ).set_outputs("gs://out", 7).set_time_estimator("6h")
     model = task.build()
     assert (model.deadline_s, model.estimated_s, model.progress_milli, model.objective) == (
         129_600,
@@ -218,7 +244,7 @@ def test_the_rest(server: FakeServer) -> None:
     assert sky.api_info().version
 
 
-# Task, Resources, Dag ---------------------------------------------------------------------------------------------
+# Task, Resources, Dag ---------------------------------------------------------------------------------------------  # noqa: E501
 
 
 def test_a_task_of_yaml(tmp_path: Path) -> None:
@@ -310,7 +336,7 @@ def test_what_is_not_executed_becomes_a_warning(server: FakeServer) -> None:
         sky.launch(sky.Task(run="x"), cluster_name="dev")
 
 
-# Async ------------------------------------------------------------------------------------------------------------
+# Async ------------------------------------------------------------------------------------------------------------  # noqa: E501
 
 
 def test_the_async_facade(server: FakeServer, tmp_path: Path) -> None:
@@ -391,9 +417,21 @@ def test_pools_reasons_and_wishes_of_sharing(server: FakeServer) -> None:
     asyncio.run(the_same())
 
 
-# Imports ----------------------------------------------------------------------------------------------------------
+# Imports ----------------------------------------------------------------------------------------------------------  # noqa: E501
 
-HEAVY = ("litestar", "sqlalchemy", "numpy", "rich", "asyncio", "yaml", "pathspec", "subprocess", "ssl", "http", "websockets")  # fmt: skip
+HEAVY = (
+    "litestar",
+    "sqlalchemy",
+    "numpy",
+    "rich",
+    "asyncio",
+    "yaml",
+    "pathspec",
+    "subprocess",
+    "ssl",
+    "http",
+    "websockets",
+)
 
 
 @pytest.mark.parametrize(
@@ -404,7 +442,7 @@ HEAVY = ("litestar", "sqlalchemy", "numpy", "rich", "asyncio", "yaml", "pathspec
         ("import argosy.cli.main as m; m.run(['--help'])", ("msgspec", "argosy.model", "argosy.client")),
         ("import argosy.cli.main as m; m.run(['--version'])", ("msgspec", "argosy.model", "argosy.client")),
         ("import argosy.cli.main as m; m.run(['status'])", ("argosy.spec", "argosy.client.files")),
-        ("import argosy.cli.main as m; m.run(['launch', '-c', 'dev', '--', 'echo'])", ("argosy.client.files", "argosy.spec.parse")),
+        ("import argosy.cli.main as m; m.run(['launch', '-c', 'dev', '--', 'echo'])", ("argosy.client.files", "argosy.spec.parse")),  # noqa: E501
         ("import argosy.cli.main as m; m.run(['logs', 'dev'])", ("argosy.spec",)),
         ("import argosy as sky; sky.status()", ("click",)),
     ],

@@ -113,12 +113,12 @@ def test_large_files_are_chunks(tmp_path: Path) -> None:
             ["sub/yes.txt", "sub/no.txt", "yes.txt"],
             [".gitignore", "sub/", "sub/.gitignore", "sub/yes.txt"],
         ),
-        ({"sub/.gitignore": "/a\n"}, ["sub/a", "sub/b/a", "a"], ["a", "sub/", "sub/.gitignore", "sub/b/", "sub/b/a"]),
+        ({"sub/.gitignore": "/a\n"}, ["sub/a", "sub/b/a", "a"], ["a", "sub/", "sub/.gitignore", "sub/b/", "sub/b/a"]),  # noqa: E501
         ({".gitignore": "a\n", ".argosyignore": "b\n"}, ["a", "b"], [".argosyignore", ".gitignore", "a"]),
         ({".gitignore": "a\n", ".skyignore": "b\n"}, ["a", "b"], [".gitignore", ".skyignore", "a"]),
         ({".argosyignore": "a\n", ".skyignore": "b\n"}, ["a", "b"], [".argosyignore", ".skyignore", "b"]),
         ({".argosyignore": ""}, ["a", ".git/x"], [".argosyignore", "a"]),
-        ({".argosyignore": "x\n", "sub/.gitignore": "y\n"}, ["sub/y"], [".argosyignore", "sub/", "sub/.gitignore", "sub/y"]),
+        ({".argosyignore": "x\n", "sub/.gitignore": "y\n"}, ["sub/y"], [".argosyignore", "sub/", "sub/.gitignore", "sub/y"]),  # noqa: E501
     ],
 )  # fmt: skip
 def test_what_is_left_out(tmp_path: Path, rules: dict[str, str], paths: list[str], left: list[str]) -> None:
@@ -175,9 +175,11 @@ PIECES = [
     "/**",
 ]
 PATTERNS = st.one_of(
-    st.sampled_from(["*.log", "!a.log", "/x", "x/", "y", "!y", "x/*", "**/b", "a?", "x/**", "[ab].log", "!x/y/", "z/**/b"]),
+    st.sampled_from(
+        ["*.log", "!a.log", "/x", "x/", "y", "!y", "x/*", "**/b", "a?", "x/**", "[ab].log", "!x/y/", "z/**/b"]
+    ),
     st.lists(st.sampled_from(PIECES), min_size=1, max_size=5).map("".join),
-)  # fmt: skip
+)
 
 
 @settings(
@@ -348,7 +350,7 @@ def test_a_single_file(tmp_path: Path) -> None:
     }
 
 
-# The cache --------------------------------------------------------------------------------------------------------
+# The cache --------------------------------------------------------------------------------------------------------  # noqa: E501
 
 
 def test_what_is_known_is_not_read_again(tmp_path: Path) -> None:
@@ -441,7 +443,7 @@ def test_a_file_that_grows_is_taken_as_it_was(tmp_path: Path) -> None:
     assert entry.size == CHUNK_BYTES + 1
 
 
-# Sending ----------------------------------------------------------------------------------------------------------
+# Sending ----------------------------------------------------------------------------------------------------------  # noqa: E501
 
 
 def restore(server: FakeServer, digest: str, target: Path) -> None:

@@ -126,7 +126,7 @@ class World:
         return rows.get("att-0", self.attempt), rows.get("job-0", self.job)  # type: ignore[return-value]
 
 
-# -- attempts ----------------------------------------------------------------------------------------------------------
+# -- attempts ---------------------------------------------------------------------------------------
 
 
 def test_a_placed_attempt_is_prepared_where_the_agent_does_not_know_it() -> None:
@@ -234,7 +234,7 @@ def test_a_short_silence_is_waited_out_and_a_long_one_is_a_loss() -> None:
     assert world.changes()[1].outcome is Outcome.LOST  # bound to a cluster: does not wait for ever
 
 
-# -- managed jobs ------------------------------------------------------------------------------------------------------
+# -- managed jobs -----------------------------------------------------------------------------------
 
 
 def test_a_lost_managed_job_gives_up_its_claim_and_waits_until_it_is_gone() -> None:
@@ -263,7 +263,8 @@ def test_a_managed_job_on_a_silent_node_does_not_start_again_before_the_provider
 
 
 def test_a_rank_whose_order_was_just_taken_is_stopped_and_not_held_for_one_that_never_was() -> None:
-    """The agent says so itself only a moment later: who would end the attempt meanwhile would leave a rank behind."""
+    """The agent says so itself only a moment later: who would end the attempt meanwhile would leave a rank
+    behind."""
     world = World(attempt=AttemptPhase.PLACED)
     world.attempt = msgspec.structs.replace(
         world.attempt, phase=AttemptPhase.ENDING, outcome=Outcome.PREEMPTED
@@ -309,7 +310,7 @@ def test_managed_jobs_wait_in_order_for_a_busy_machine() -> None:
     assert all(claim.placements[0].node_id == "pool" for claim in claims)
 
 
-# -- claims ------------------------------------------------------------------------------------------------------------
+# -- claims -----------------------------------------------------------------------------------------
 
 
 def test_an_order_is_repeated_until_it_is_held() -> None:
@@ -410,7 +411,7 @@ def test_cost_counts_held_time_only() -> None:
     assert settled.held_until(NOW + 10**9) == claim.held_until(NOW) == 1_801_000
 
 
-# -- clusters ----------------------------------------------------------------------------------------------------------
+# -- clusters ---------------------------------------------------------------------------------------
 
 
 def test_a_cluster_orders_a_claim_and_runs_when_every_node_answers() -> None:

@@ -96,8 +96,7 @@ def gpu_job(name: str, milli: int, number: int = 1, **fields: object) -> Workloa
     scheduling = fields.pop("scheduling", Scheduling())
     nodes = fields.pop("num_nodes", 1)
     wish = Resources(
-        accelerator=Accelerator(model="L4", milli=milli),
-        priority_class=fields.pop("priority_class", None),
+        accelerator=Accelerator(model="L4", milli=milli), priority_class=fields.pop("priority_class", None)
     )
     task = a_task(name=name, resources=(wish,), num_nodes=nodes, scheduling=scheduling)
     return a_job(id=f"job-{name}", task=task, managed=True, number=number, **fields)
@@ -126,7 +125,7 @@ def held_by(job: Workload, view: View, *, age_s: int = 3600) -> tuple[Workload, 
     return running, claim, node, attempt
 
 
-# -- owned machines ----------------------------------------------------------------------------------------------------
+# -- owned machines ---------------------------------------------------------------------------------
 
 
 def test_a_claim_says_on_which_machine_and_devices_it_stands() -> None:
@@ -263,7 +262,7 @@ def test_a_resting_cluster_asks_for_its_own_machine_again() -> None:
     assert puts(decide_owned(a_view(cluster, rests, owner, other), new_id)) == {}
 
 
-# -- evictions ---------------------------------------------------------------------------------------------------------
+# -- evictions --------------------------------------------------------------------------------------
 
 PREEMPTIBLE = Scheduling(preemptible=True, checkpoint=True)
 
@@ -282,11 +281,7 @@ def test_an_urgent_job_makes_room_and_starts_when_it_is_free() -> None:
     rows, high = crowded()
     actions = decide_owned(a_view(*rows, high), new_id)
     [told] = [row for row in puts(actions).values() if isinstance(row, Attempt)]
-    assert (told.phase, told.outcome, told.reason) == (
-        AttemptPhase.ENDING,
-        Outcome.PREEMPTED,
-        Reason.EVICTED,
-    )
+    assert (told.phase, told.outcome, told.reason) == (AttemptPhase.ENDING, Outcome.PREEMPTED, Reason.EVICTED)
     assert told.room_for == high.id and "made room for" in told.detail
     assert claims(actions) == []  # a start never counts on room that is not free yet
     assert [action.event.code for action in actions if isinstance(action, Emit)] == ["evicted"]
@@ -376,7 +371,7 @@ def test_nobody_is_ended_for_who_can_go_elsewhere() -> None:
     assert not [row for row in puts(actions).values() if isinstance(row, Attempt)]
 
 
-# -- clusters ----------------------------------------------------------------------------------------------------------
+# -- clusters ---------------------------------------------------------------------------------------
 
 
 def test_jobs_of_a_cluster_recover_in_their_place_and_the_cluster_row_is_the_lock() -> None:
@@ -416,7 +411,7 @@ def test_ranks_of_a_cluster_job_go_to_different_nodes() -> None:
     assert [place.node_id for place in attempt.placements] == ["nod-0", "nod-1"]
 
 
-# -- books -------------------------------------------------------------------------------------------------------------
+# -- books ------------------------------------------------------------------------------------------
 
 
 def test_books_that_were_kept_decide_as_fresh_ones() -> None:
@@ -457,7 +452,7 @@ def test_what_the_machines_cannot_hold_closes_them() -> None:
     assert claims(decide_owned(a_view(*there, other, offers=(small,)), new_id)) == []
 
 
-# -- words and pictures ------------------------------------------------------------------------------------------------
+# -- words and pictures -----------------------------------------------------------------------------
 
 
 def test_pictures_name_machines_holders_and_who_waits() -> None:
@@ -486,7 +481,7 @@ def test_a_job_of_a_cluster_that_waits_says_so() -> None:
     assert tell(view, "job-1") == "waits for the cluster, which waits for 4 L4: 4 of 4 in use by job 1"
 
 
-# -- parts -------------------------------------------------------------------------------------------------------------
+# -- parts ------------------------------------------------------------------------------------------
 
 
 def test_machines_come_from_facts_where_there_are_any() -> None:
@@ -562,7 +557,7 @@ def test_the_past_is_learned_from_rows() -> None:
     assert past.history(NOW + 1000) is history  # a minute at least
 
 
-# -- clusters of parts of devices --------------------------------------------------------------------------------------
+# -- clusters of parts of devices -------------------------------------------------------------------
 
 
 def a_part(share: DeviceShare, *, sharing: tuple[str, ...] = (), **cluster: object) -> list[Row]:

@@ -1,4 +1,5 @@
-"""Machines that contradict each other about the topology: told, used all the same, and mended when they agree."""
+"""Machines that contradict each other about the topology: told, used all the same, and mended when they
+agree."""
 
 from __future__ import annotations
 

@@ -131,7 +131,8 @@ def borrowed(books: Books) -> dict[str, tuple[int, int]]:
 
 @pytest.mark.parametrize("cluster_id", ["clu-1", None])
 def test_the_order_is_the_same_after_a_restart(tmp_path: Path, cluster_id: str | None) -> None:
-    """Ann had three GPUs for a day, Bob one for an hour; both ask for three now, Ann first. Nobody waited meanwhile."""
+    """Ann had three GPUs for a day, Bob one for an hour; both ask for three now, Ann first. Nobody waited
+    meanwhile."""
 
     async def scenario() -> None:
         url = f"sqlite:///{tmp_path / 'a.db'}"

@@ -70,7 +70,8 @@ class House:
         )
         if ok:
             assert done.returncode == 0, (
-                f"argosy {' '.join(map(str, words))} -> {done.returncode}\n{done.stdout}\n{done.stderr}\n{self.server_log()}"
+                f"argosy {' '.join(map(str, words))} -> "
+                f"{done.returncode}\n{done.stdout}\n{done.stderr}\n{self.server_log()}"
             )
         return done
 
@@ -94,7 +95,7 @@ class House:
         path.write_text(text, encoding="utf-8")
         return path
 
-    # --- what is seen ------------------------------------------------------------------------------------------
+    # --- what is seen ------------------------------------------------------------------------------
 
     def jobs(self, cluster: str | None = None) -> list[dict[str, Any]]:
         told = self.json("queue", cluster) if cluster else self.json("jobs", "queue")

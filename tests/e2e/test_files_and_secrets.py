@@ -31,7 +31,8 @@ def test_a_workdir_arrives_as_it_is_and_changes_follow(house: House) -> None:
     task = house.file(
         f"{name}.yaml",
         f"workdir: {work}\nrun: |\n  ./run.sh; readlink link; ls -d empty; cat 'ünïcode ☃.txt'; echo\n"
-        "  sha256sum large.bin; ls left.tmp secret 2>&1 | grep -c 'No such'\n  cat new.txt 2>/dev/null || true\n",
+        "  sha256sum large.bin; ls left.tmp secret 2>&1 | grep -c 'No such'\n  cat new.txt 2>/dev/null || "
+        "true\n",
     )
     text = house.run("launch", "-y", "-c", name, task).stdout
     for part in ("ran by mode", "run.sh", "empty", "snow", "2"):
@@ -81,7 +82,8 @@ def test_secrets_show_up_nowhere(fresh_house: House) -> None:
     task = house.file(
         "task.yaml",
         "secrets:\n  API_TOKEN: null\n"
-        f'run: |\n  echo "length ${{#API_TOKEN}}"\n  echo "mistake: $API_TOKEN"\n  while [ ! -e {gate} ]; do sleep 0.05; done\n',
+        f'run: |\n  echo "length ${{#API_TOKEN}}"\n  echo "mistake: $API_TOKEN"\n  while [ ! -e {gate} ]; '
+        "do sleep 0.05; done\n",
     )
     house.run("launch", "-y", "-d", "-c", "box", "--secret", "API_TOKEN", task, env={"API_TOKEN": SECRET})
     house.wait_job("box", 1, "running")

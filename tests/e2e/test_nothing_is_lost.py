@@ -137,7 +137,8 @@ def test_a_managed_job_retries_errors_as_told(house: House) -> None:
     task = house.file(
         "flaky.yaml",
         "name: flaky\nresources:\n  job_recovery: {max_restarts_on_errors: 2}\n"
-        "run: |\n  n=$(cat $ARGOSY_CHECKPOINT_DIR/n 2>/dev/null || echo 0); echo $((n+1)) > $ARGOSY_CHECKPOINT_DIR/n\n"
+        "run: |\n  n=$(cat $ARGOSY_CHECKPOINT_DIR/n 2>/dev/null || echo 0); echo $((n+1)) > "
+        "$ARGOSY_CHECKPOINT_DIR/n\n"
         "  echo try $n; [ $n -ge 2 ]\n",
     )
     house.run("jobs", "launch", "-y", "-d", task)

@@ -1,4 +1,5 @@
-"""The user's own machines at the price of terms.toml: clusters and managed jobs are charged it, listings and plans show it."""
+"""The user's own machines at the price of terms.toml: clusters and managed jobs are charged it, listings and
+plans show it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,5 @@
-"""Machines of our own that several people want: who makes room, who waits for what, and that nobody is lost."""
+"""Machines of our own that several people want: who makes room, who waits for what, and that nobody is
+lost."""
 
 from __future__ import annotations
 
@@ -31,7 +32,8 @@ def shared_house() -> Iterator[House]:
 
 
 def patient(house: House, name: str, gpus: str, gate: Path) -> Path:
-    """A job that may be ended, counts how often it started in its checkpoint, and runs until `gate` is there."""
+    """A job that may be ended, counts how often it started in its checkpoint, and runs until `gate` is
+    there."""
     return house.file(
         f"{name}.yaml",
         f"""name: {name}

@@ -1,4 +1,5 @@
-"""A machine that several people share, through the installed command line: who holds what, what is refused, why it waits."""
+"""A machine that several people share, through the installed command line: who holds what, what is refused,
+why it waits."""
 
 from __future__ import annotations
 
@@ -79,14 +80,16 @@ def test_what_no_machine_could_ever_hold(house: House) -> None:
     told = (
         "error: the task can never start: no machine has all that it needs. local comes nearest: "
         "its devices cannot be divided in hardware (no MIG)\n"
-        "hint: ask for less; `argosy pool top` shows the machines, `argosy launch --dryrun` what else exists\n"
+        "hint: ask for less; `argosy pool top` shows the machines, `argosy launch --dryrun` what else "
+        "exists\n"
     )
     assert refused(house, "jobs", "launch", "-d", "-y", fine) == told
     assert refused(house, "launch", "-d", "-y", "-c", "never", fine) == told
     rack = house.file("rack.yaml", 'scheduling: {topology: {required: rack}}\nnum_nodes: 2\nrun: "true"\n')
     assert refused(house, "jobs", "launch", "-d", "-y", rack) == (
         "error: the task can never start: no machine says which rack it is in\n"
-        "hint: ask for less; `argosy pool top` shows the machines, `argosy launch --dryrun` what else exists\n"
+        "hint: ask for less; `argosy pool top` shows the machines, `argosy launch --dryrun` what else "
+        "exists\n"
     )
     assert house.cluster("never") is None
 
@@ -102,7 +105,8 @@ def test_preemptible_without_a_checkpoint_is_warned_about(house: House) -> None:
     file = house.file("careless.yaml", 'scheduling:\n  preemptible: true\nrun: "true"\n')
     done = house.run("jobs", "launch", "-d", "-y", file)
     assert (
-        f"warning: {file}:2:3: `preemptible` without `checkpoint`: each time it makes room, the job begins again from the start "
+        f"warning: {file}:2:3: `preemptible` without `checkpoint`: each time it makes room, the job begins "
+        "again from the start "
         "(save to $ARGOSY_CHECKPOINT_DIR, go on from there, and say `checkpoint: true`)\n"
     ) in done.stderr
     cancel_all(house)
@@ -123,7 +127,8 @@ def test_who_is_over_the_limit_waits_or_is_refused(house: House) -> None:
         f"managed job {second}: queued",
         "- Queue vision: 3 + 2 > 4 GPUs, over by 1.",
         "- nothing else waits for `local`",
-        "- when it starts is not known: what it waits for names no `max_duration`, and too few like it have run",
+        "- when it starts is not known: what it waits for names no `max_duration`, and too few like it "
+        "have run",
         "- it starts when jobs of that queue end, or with a higher limit: `argosy quota explain vision/ann`",
         "- its queue `vision/ann` uses 3 GPUs and 0.1 CPUs; 1 job runs, 1 waits",
     ]
@@ -139,7 +144,8 @@ def test_who_is_over_the_limit_waits_or_is_refused(house: House) -> None:
     )
     assert refused(house, *launch, "--gpus", "H100:1", "--", "true", env=ann) == (
         "error: queue vision: 10 + 1 > 4 GPUs, over by 7; 7 of the 10 wait\n"
-        "hint: submit again when something has ended (`argosy queue --tree`), or have the limit raised: `argosy quota set vision --limit ...`\n"
+        "hint: submit again when something has ended (`argosy queue --tree`), or have the limit raised: "
+        "`argosy quota set vision --limit ...`\n"
     )
     top = house.run("pool", "top").stdout
     assert "local: 1 node, 3 of 8 GPUs used" in top and "ann   vision/ann     3        1        2" in top
@@ -151,7 +157,8 @@ def test_parts_of_one_device_on_the_map(house: House) -> None:
     for user, part in (("ann", "0.5"), ("bob", "0.25"), ("cho", "0.25")):
         task = house.file(
             f"{user}.yaml",
-            f'resources: {{accelerators: "H100:{part}", cpus: 0.1}}\nscheduling: {{share: any}}\nrun: sleep 600\n',
+            f'resources: {{accelerators: "H100:{part}", cpus: 0.1}}\nscheduling: {{share: any}}\nrun: '
+            "sleep 600\n",
         )
         house.run("jobs", "launch", "-d", "-y", "--project", user, task, env={"ARGOSY_USER": user})
     house.wait("all run", lambda: sum(job["status"] == "running" for job in house.jobs()) == 3)

@@ -1,4 +1,5 @@
-"""Jobs of one cluster: side by side as far as they fit, else in line with a reason; cancel, gangs, devices."""
+"""Jobs of one cluster: side by side as far as they fit, else in line with a reason; cancel, gangs,
+devices."""
 
 from __future__ import annotations
 
@@ -60,7 +61,8 @@ def test_cancel_gives_grace_and_reaches_the_whole_group(house: House) -> None:
         "-d",
         name,
         "--",
-        f"trap 'echo good''bye; exit 0' TERM; sh -c 'echo $$ > {child}; exec sleep 600' & while :; do sleep 0.05; done",
+        f"trap 'echo good''bye; exit 0' TERM; sh -c 'echo $$ > {child}; exec sleep 600' & while :; do "
+        "sleep 0.05; done",
     )
     house.wait_job(name, 2, "running")
     house.wait("the child runs", child.exists)
@@ -90,7 +92,8 @@ def test_a_gang_has_ranks_prefixes_and_homes_of_its_own(house: House) -> None:
     name = house.name()
     task = house.file(
         f"{name}.yaml",
-        'num_nodes: 2\nrun: |\n  echo "rank $ARGOSY_NODE_RANK of $ARGOSY_NUM_NODES in $HOME"\n  echo "ips $(echo $ARGOSY_NODE_IPS | wc -w)"\n',
+        'num_nodes: 2\nrun: |\n  echo "rank $ARGOSY_NODE_RANK of $ARGOSY_NUM_NODES in $HOME"\n  echo "ips '
+        '$(echo $ARGOSY_NODE_IPS | wc -w)"\n',
     )
     text = house.run("launch", "-y", "-c", name, task).stdout
     homes = set(re.findall(r"rank \d of 2 in (\S+)", text))

@@ -34,9 +34,21 @@ def test_every_move_is_drawn() -> None:
 def test_the_site_builds_strictly(tmp_path: Path) -> None:
     pytest.importorskip("mkdocs", reason="mkdocs is not installed (`pip install .[docs]`)")
     done = subprocess.run(
-        [sys.executable, "-m", "mkdocs", "build", "--strict", "--quiet", "--site-dir", str(tmp_path / "site")],
-        cwd=REPO, capture_output=True, text=True, check=False,
-    )  # fmt: skip
+        [
+            sys.executable,
+            "-m",
+            "mkdocs",
+            "build",
+            "--strict",
+            "--quiet",
+            "--site-dir",
+            str(tmp_path / "site"),
+        ],
+        cwd=REPO,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
     assert done.returncode == 0, done.stdout + done.stderr
     assert (tmp_path / "site" / "index.html").is_file()
     pages = [path.read_text(encoding="utf-8") for path in (tmp_path / "site").rglob("*.html")]
@@ -65,7 +77,8 @@ def test_the_readme_names_the_two_commands() -> None:
 
 
 def test_every_argosy_variable_in_the_code_is_documented() -> None:
-    """Names in string literals of the sources, without those that only tests and the inside of one package use."""
+    """Names in string literals of the sources, without those that only tests and the inside of one package
+    use."""
     documented = (DOCS / "environment.md").read_text(encoding="utf-8")
     used: set[str] = set()
     for path in (REPO / "src" / "argosy").rglob("*.py"):

@@ -11,10 +11,30 @@ from click.testing import CliRunner
 cli_main = pytest.importorskip("argosy.cli.main", reason="the command line has not landed")
 
 PROMISED = {
-    "launch", "exec", "status", "logs", "queue", "cancel", "stop", "start", "down", "autostop", "check", "cost-report",
-    "ssh", "show-gpus", "jobs", "jobs launch", "jobs queue", "jobs logs", "jobs cancel",
-    "server", "server start", "server stop", "server status",
-}  # fmt: skip
+    "launch",
+    "exec",
+    "status",
+    "logs",
+    "queue",
+    "cancel",
+    "stop",
+    "start",
+    "down",
+    "autostop",
+    "check",
+    "cost-report",
+    "ssh",
+    "show-gpus",
+    "jobs",
+    "jobs launch",
+    "jobs queue",
+    "jobs logs",
+    "jobs cancel",
+    "server",
+    "server start",
+    "server stop",
+    "server status",
+}
 SHOWS_DATA = ("status", "queue", "jobs queue", "cost-report", "check", "server status", "gpus", "show-gpus")
 
 

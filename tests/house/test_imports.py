@@ -63,11 +63,13 @@ def test_the_agent_is_standard_library_only() -> None:
     code = (
         f"import sys; sys.path.insert(0, {str(REPO / 'src')!r})\n"
         "import pkgutil, importlib, types\n"
-        "alone = types.ModuleType('argosy'); alone.__path__ = [p + '/argosy' for p in sys.path[:1]]; alone.__version__ = '0'; sys.modules['argosy'] = alone\n"
+        "alone = types.ModuleType('argosy'); alone.__path__ = [p + '/argosy' for p in sys.path[:1]]; "
+        "alone.__version__ = '0'; sys.modules['argosy'] = alone\n"
         "import argosy.agent\n"
         "for module in pkgutil.iter_modules(argosy.agent.__path__):\n"
         "    if module.name != '__main__': importlib.import_module('argosy.agent.' + module.name)\n"
-        "print(sorted(name for name in sys.modules if name.startswith('argosy.') and not name.startswith('argosy.agent')))\n"
+        "print(sorted(name for name in sys.modules if name.startswith('argosy.') and not "
+        "name.startswith('argosy.agent')))\n"
     )
     done = subprocess.run(
         [sys.executable, "-S", "-E", "-s", "-c", code], capture_output=True, text=True, check=False

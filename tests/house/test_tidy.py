@@ -1,4 +1,5 @@
-"""Tier 0: the house stays tidy. Names, sizes, clocks, hints, READMEs: what a reviewer should not have to look for."""
+"""Tier 0: the house stays tidy. Names, sizes, clocks, hints, READMEs: what a reviewer should not have to look
+for."""
 
 from __future__ import annotations
 
@@ -21,8 +22,20 @@ SOURCE = REPO / "src" / "argosy"
 WALL_LINES = 1000
 WARN_LINES = 600
 BANNED_STEMS = {
-    "utils", "util", "helpers", "helper", "common", "base", "manager", "misc", "types_", "stuff", "tools", "lib", "core",
-}  # fmt: skip
+    "utils",
+    "util",
+    "helpers",
+    "helper",
+    "common",
+    "base",
+    "manager",
+    "misc",
+    "types_",
+    "stuff",
+    "tools",
+    "lib",
+    "core",
+}
 #: `types.py` is a true name only for the API's own types.
 TYPES_ALLOWED = {SOURCE / "api" / "types.py"}
 README_HEADINGS = ("purpose", "words", "laws", "test", "add")
@@ -45,12 +58,13 @@ def _sources(*below: str) -> list[Path]:
 
 
 def _packages() -> list[Path]:
-    """Every top package of the house; its README speaks for what is below, but providers and kinds have their own."""
+    """Every top package of the house; its README speaks for what is below, but providers and kinds have their
+    own."""
     tops = sorted(path.parent for path in SOURCE.glob("*/__init__.py"))
     return tops + sorted(path.parent for path in SOURCE.glob("providers/*/__init__.py"))
 
 
-# --- sizes and names ----------------------------------------------------------------------------------------------
+# --- sizes and names -------------------------------------------------------------------------------
 
 
 def test_no_file_is_beyond_the_wall() -> None:
@@ -86,7 +100,7 @@ def test_test_files_have_unique_names() -> None:
         seen[path.name] = path
 
 
-# --- clocks, dice and mocks ------------------------------------------------------------------------------------------
+# --- clocks, dice and mocks ------------------------------------------------------------------------
 
 CLOCKS = re.compile(
     r"time\.(time|time_ns|monotonic|monotonic_ns|perf_counter|perf_counter_ns)"
@@ -210,7 +224,7 @@ def test_broad_excepts_say_why() -> None:
     assert bad == []
 
 
-# --- words that people read --------------------------------------------------------------------------------------
+# --- words that people read ------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("package", _packages(), ids=lambda path: path.relative_to(SOURCE).as_posix())
@@ -295,18 +309,27 @@ def test_decision_records_are_numbered_and_complete() -> None:
             assert heading in text, f"{path.name} lacks `{heading}`"
 
 
-# --- what must not be in the repository ------------------------------------------------------------------------------
+# --- what must not be in the repository ------------------------------------------------------------
 
 # Written in pieces, so that this file does not contain what it looks for.
 FOREIGN = re.compile(
     "|".join(
         [
-            r"/work/" + r"(main|shared)", r"/root/" + r"\.pyenv", r"/opt/" + r"(pypi|wheels)", r"/tmp/" + r"argosy/",
-            r"index-" + r"url", r"find-" + r"links", r"--trusted-" + r"host", r"files\.python" + r"hosted\.org",
-            r"registry\.npm" + r"js\.org", r"deb\.debian" + r"\.org", r"pypi" + r"\.org/simple", r"--hash=" + r"sha256",
+            r"/work/" + r"(main|shared)",
+            r"/root/" + r"\.pyenv",
+            r"/opt/" + r"(pypi|wheels)",
+            r"/tmp/" + r"argosy/",
+            r"index-" + r"url",
+            r"find-" + r"links",
+            r"--trusted-" + r"host",
+            r"files\.python" + r"hosted\.org",
+            r"registry\.npm" + r"js\.org",
+            r"deb\.debian" + r"\.org",
+            r"pypi" + r"\.org/simple",
+            r"--hash=" + r"sha256",
         ]
     )
-)  # fmt: skip
+)
 
 
 def test_no_registry_hosts_nor_machine_paths() -> None:

@@ -20,9 +20,22 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> zipfile.ZipFile:
     pytest.importorskip("hatchling", reason="the wheel is built without network: needs hatchling (`.[dev]`)")
     out = tmp_path_factory.mktemp("wheel")
     done = subprocess.run(
-        [sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps", "--no-build-isolation", "--wheel-dir", str(out), str(REPO)],
-        capture_output=True, text=True, check=False,
-    )  # fmt: skip
+        [
+            sys.executable,
+            "-m",
+            "pip",
+            "wheel",
+            "--quiet",
+            "--no-deps",
+            "--no-build-isolation",
+            "--wheel-dir",
+            str(out),
+            str(REPO),
+        ],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
     assert done.returncode == 0, done.stderr
     (path,) = out.glob("argosy-*.whl")
     return zipfile.ZipFile(path)
@@ -66,17 +79,31 @@ def test_what_everybody_must_install(wheel: zipfile.ZipFile) -> None:
         if "extra ==" not in line
     }
     assert required == {
-        "alembic", "click", "httptools", "msgspec", "numpy", "pyyaml", "rich", "sqlalchemy", "uvicorn", "uvloop", "websockets",
-    }  # fmt: skip
+        "alembic",
+        "click",
+        "httptools",
+        "msgspec",
+        "numpy",
+        "pyyaml",
+        "rich",
+        "sqlalchemy",
+        "uvicorn",
+        "uvloop",
+        "websockets",
+    }
 
 
 def test_the_wheel_runs_from_a_clean_place(wheel: zipfile.ZipFile, tmp_path: Path) -> None:
     """Unpacked alone, away from the clone: the command line starts and finds what it ships."""
     wheel.extractall(tmp_path)
-    code = "import argosy, argosy.cli.main, sys; print(argosy.__file__); sys.argv = ['argosy', '--version']; argosy.cli.main.main()"
+    code = "import argosy, argosy.cli.main, sys; print(argosy.__file__); sys.argv = ['argosy', '--version']; argosy.cli.main.main()"  # noqa: E501
     done = subprocess.run(
-        [sys.executable, "-P", "-c", code], cwd="/", env={"PYTHONPATH": str(tmp_path), "PATH": "/usr/bin:/bin", "HOME": str(tmp_path)},
-        capture_output=True, text=True, check=False,
-    )  # fmt: skip
+        [sys.executable, "-P", "-c", code],
+        cwd="/",
+        env={"PYTHONPATH": str(tmp_path), "PATH": "/usr/bin:/bin", "HOME": str(tmp_path)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
     assert done.returncode == 0, done.stderr
     assert str(tmp_path) in done.stdout

@@ -1,4 +1,5 @@
-"""Shares of a real card: run where there is one (Volta or newer, MPS installed), skipped with the reason elsewhere."""
+"""Shares of a real card: run where there is one (Volta or newer, MPS installed), skipped with the reason
+elsewhere."""
 
 from __future__ import annotations
 
@@ -76,7 +77,8 @@ def test_who_fails_with_a_neighbour_is_told_why(card: object, quarter: object) -
             (quarter, f"$CUDA hold {64 * MIB} ../over"),
             (
                 quarter,
-                "until ls ../over.* >/dev/null 2>&1; do sleep 0.1; done; $CUDA fault; sleep 5; touch ../over; exit 1",
+                "until ls ../over.* >/dev/null 2>&1; do sleep 0.1; done; $CUDA fault; sleep 5; touch "
+                "../over; exit 1",
             ),
         ]
     )

@@ -27,7 +27,7 @@ NOW = 1_800_000_000_000
 
 
 def at(
-    provider: str = "aws", region: str = "r1", zone: str = "a", kind: str = "p4d", price: int = 100, *, spot: bool = True,
+    provider: str = "aws", region: str = "r1", zone: str = "a", kind: str = "p4d", price: int = 100, *, spot: bool = True,  # noqa: E501
     wish: Resources | None = None,
 ) -> Choice:  # fmt: skip
     offer = Offer(
@@ -105,14 +105,7 @@ def test_a_refusal_lowers_its_zone_most_its_region_less_and_others_not() -> None
     memory = told(at(zone="a"))
     against = [
         penalty(memory, choice, NOW)
-        for choice in (
-            at(zone="a"),
-            at(zone="b"),
-            at(region="r2"),
-            at("gcp"),
-            at(kind="p5"),
-            at(spot=False),
-        )
+        for choice in (at(zone="a"), at(zone="b"), at(region="r2"), at("gcp"), at(kind="p5"), at(spot=False))
     ]
     assert against == [1.0, 0.5, 0.0, 0.0, 0.0, 0.0]
 
@@ -153,8 +146,13 @@ def test_the_first_attempts_differ_and_cost_about_the_same() -> None:
     ]
     found = order_for_failover(listed, Memory(), NOW)
     assert [(each.offer.provider, each.offer.region, each.offer.zone) for each in found] == [
-        ("aws", "r1", "a"), ("gcp", "r1", "a"), ("aws", "r2", "a"), ("aws", "r1", "b"), ("aws", "r1", "c"), ("azure", "r1", "a"),
-    ]  # fmt: skip
+        ("aws", "r1", "a"),
+        ("gcp", "r1", "a"),
+        ("aws", "r2", "a"),
+        ("aws", "r1", "b"),
+        ("aws", "r1", "c"),
+        ("azure", "r1", "a"),
+    ]
 
 
 def test_preference_is_kept_where_the_user_gave_one() -> None:

@@ -1,4 +1,5 @@
-"""Offers against wishes: each refusal by name, the order of what is left, and never an offer that cannot serve."""
+"""Offers against wishes: each refusal by name, the order of what is left, and never an offer that cannot
+serve."""
 
 from __future__ import annotations
 
@@ -37,15 +38,16 @@ def vm(price: int, name: str = "v1", capacity: Capacity = Capacity.ON_DEMAND, **
         (Resources(cpus=Bound(16000)), 1, "cpus", "has 8 CPUs, asked for 16"),
         (Resources(cpus=Bound(5000)), 2, "cpus", "has 8 CPUs, asked for 5 for each of 2 nodes"),
         (Resources(memory=Bound(64 * GIB)), 1, "memory", "has 32 GB of memory, asked for 64 GB"),
-        (Resources(accelerator=Accelerator(model="H100", milli=1000)), 1, "accelerator", "has A100, asked for H100"),
-        (Resources(accelerator=Accelerator(model="A100", milli=4000)), 1, "accelerator", "has 2 A100, asked for 4"),
+        (Resources(accelerator=Accelerator(model="H100", milli=1000)), 1, "accelerator", "has A100, asked for H100"),  # noqa: E501
+        (Resources(accelerator=Accelerator(model="A100", milli=4000)), 1, "accelerator", "has 2 A100, asked for 4"),  # noqa: E501
         (
             Resources(accelerator=Accelerator(model=None, milli=1000, memory_min_bytes=96 * GIB)),
             1,
             "accelerator-memory",
             "A100 has 80 GB, asked for 96 GB",
         ),
-        (Resources(accelerator=Accelerator(model="A100", milli=1500)), 1, "fraction", "1.5 accelerators: a share is below 1, more are whole numbers"),
+        (Resources(accelerator=Accelerator(model="A100", milli=1500)), 1, "fraction", "1.5 accelerators: a "
+                                                                                      "share is below 1, more are whole numbers"),  # noqa: E501
         (Resources(use_spot=True), 1, "spot", "has no spot capacity"),
         (Resources(instance_type="p4d"), 1, "instance-type", "has no instance type p4d"),
     ],
@@ -67,13 +69,18 @@ def local_disk(gb: int, *, exact: bool = False, kind: str = "") -> Resources:
         (local_disk(500, exact=True), 1, vm(1, disk_bytes=500 * 10**9), ""),
         (local_disk(500), 4, vm(1, disk_bytes=500 * 10**9), ""),
         (Resources(node_disk=LocalDisk(kind="nvme")), 1, vm(1, disk_bytes=59 * 10**9), ""),
-        (local_disk(500, exact=True), 1, vm(1, disk_bytes=900 * 10**9), "has 900 GB of local disk, asked for 500"),
-        (local_disk(500, kind="nvme"), 1, vm(1, disk_bytes=474 * 10**9), "has 474 GB of local disk, asked for nvme:500+"),
+        (local_disk(500, exact=True), 1, vm(1, disk_bytes=900 * 10**9), "has 900 GB of local disk, asked "
+                                                                        "for 500"),
+        (local_disk(500, kind="nvme"), 1, vm(1, disk_bytes=474 * 10**9), "has 474 GB of local disk, asked "
+                                                                         "for nvme:500+"),
         (local_disk(500), 1, vm(1), "has no local disk that is known, asked for 500+"),
-        (Resources(node_disk=LocalDisk(kind="ssd")), 1, vm(1), "has no local disk that is known, asked for ssd"),
-        # An owned machine: the free room of its disk, shared by the nodes on it; more than an exact size will do.
+        (Resources(node_disk=LocalDisk(kind="ssd")), 1, vm(1), "has no local disk that is known, asked for "
+                                                               "ssd"),
+        # An owned machine: the free room of its disk, shared by the nodes on it; more than an exact size will
+        # do.
         (local_disk(200, exact=True), 2, machine(disk_bytes=500 * 10**9), ""),
-        (local_disk(300), 2, machine(disk_bytes=500 * 10**9), "has 500 GB of free disk, asked for 300+ for each of 2 nodes"),
+        (local_disk(300), 2, machine(disk_bytes=500 * 10**9), "has 500 GB of free disk, asked for 300+ for "
+                                                              "each of 2 nodes"),
         (local_disk(300), 1, machine(), "has no local disk that is known, asked for 300+"),
     ],
 )  # fmt: skip

@@ -45,8 +45,12 @@ def tariffs(provider: str, region: str) -> Tariff:
 
 def at(place: tuple[str, str], cost: int, seconds: int, kind: str = "m") -> Candidate:
     offer = Offer(
-        provider=place[0], region=place[1], shape=Shape(instance_type=kind), capacity=Capacity.ON_DEMAND, price_micro_usd=cost
-    )  # fmt: skip
+        provider=place[0],
+        region=place[1],
+        shape=Shape(instance_type=kind),
+        capacity=Capacity.ON_DEMAND,
+        price_micro_usd=cost,
+    )
     choice = Choice(offer=offer, resources=Resources(), cpus_milli=0, memory_bytes=0, price_micro_usd=cost)
     return Candidate(choice=choice, cost_micro_usd=cost, duration_s=seconds)
 
@@ -155,7 +159,8 @@ def test_the_fastest_of_any_graph_is_found_and_is_the_cheapest_of_the_fastest(
 
 
 def test_highs_and_enumeration_agree_on_larger_graphs() -> None:
-    """Beyond brute force: dense data between ten stages, prices near each other, so that little can be pruned."""
+    """Beyond brute force: dense data between ten stages, prices near each other, so that little can be
+    pruned."""
     dice = random.Random(3)
     solved = 0
     for _ in range(8):

@@ -32,8 +32,12 @@ def at(
     price: int, capacity: Capacity = Capacity.ON_DEMAND, region: str = "us-east-1", kind: str = "p4d.24xlarge"
 ) -> Choice:
     offer = Offer(
-        provider="aws", region=region, shape=Shape(instance_type=kind), capacity=capacity, price_micro_usd=price * DOLLAR
-    )  # fmt: skip
+        provider="aws",
+        region=region,
+        shape=Shape(instance_type=kind),
+        capacity=capacity,
+        price_micro_usd=price * DOLLAR,
+    )
     return Choice(
         offer=offer, resources=Resources(), cpus_milli=0, memory_bytes=0, price_micro_usd=price * DOLLAR
     )
@@ -50,7 +54,8 @@ def of(plan: DeadlinePlan, policy: Policy) -> Outlook:
 def play(
     ask: DeadlineAsk, hazard: float, dice: random.Random, slack_s: float | None
 ) -> tuple[float, float, bool]:
-    """(finish, dollars, moved) of one run; `slack_s` None never leaves spot. Written from the words of the model."""
+    """(finish, dollars, moved) of one run; `slack_s` None never leaves spot. Written from the words of the
+    model."""
     work = ask.estimated_s * (1 - ask.progress)
     pieces = 1 if not ask.checkpoint_s else max(1, -int(-work // ask.checkpoint_s))
     piece = work / pieces
@@ -155,7 +160,8 @@ def test_spot_that_is_never_lost_is_simply_cheap() -> None:
     assert plan.chosen.cost_micro_usd == 60 * DOLLAR
     assert (
         plan.text
-        == "`train` runs on spot aws/us-east-2 p4d.24xlarge: 100% chance of being done by the deadline of 10h, "
+        == "`train` runs on spot aws/us-east-2 p4d.24xlarge: 100% chance of being done by the deadline of "
+        "10h, "
         "for $60.00 expected with 0 losses; on-demand would cost $192.00"
     )
 
@@ -165,8 +171,10 @@ def test_the_mixed_policy_explains_itself() -> None:
     plan = plan_deadline([ON_DEMAND, SPOT], ask, hazard=lambda choice: 0.1, name="`train`")
     assert plan.chosen is not None and plan.chosen.policy is Policy.MIXED
     assert plan.text == (
-        "`train` starts on spot aws/us-east-2 p4d.24xlarge and moves to on-demand aws/us-east-1 p4d.24xlarge when losses "
-        "have taken 2h 15m (15.3% chance): done by the deadline of 36h for $372.59 expected; on-demand would cost "
+        "`train` starts on spot aws/us-east-2 p4d.24xlarge and moves to on-demand aws/us-east-1 "
+        "p4d.24xlarge when losses "
+        "have taken 2h 15m (15.3% chance): done by the deadline of 36h for $372.59 expected; on-demand "
+        "would cost "
         "$1,058.67, spot would cost $344.86 with a chance of 95.1% only"
     )
 
@@ -175,7 +183,8 @@ def test_a_tight_deadline_takes_on_demand() -> None:
     ask = DeadlineAsk(deadline_s=6 * HOUR + 400, estimated_s=6 * HOUR)
     plan = plan_deadline([ON_DEMAND, SPOT], ask, hazard=lambda choice: 0.3, name="`train`")
     assert plan.text == (
-        "`train` runs on-demand on aws/us-east-1 p4d.24xlarge: done in 6h 5m, before the deadline of 6h 6m, for $194.67; "
+        "`train` runs on-demand on aws/us-east-1 p4d.24xlarge: done in 6h 5m, before the deadline of 6h "
+        "6m, for $194.67; "
         "spot would cost $68.80 with a chance of 16.5% only"
     )
 
@@ -186,12 +195,14 @@ def test_a_deadline_that_cannot_be_met_says_what_is_the_earliest_and_its_price()
     error = plan.error()
     assert plan.chosen is None and error is not None
     assert error.what == (
-        "the deadline of 10h cannot be met: the earliest finish of `train` is in 12h 5m, on aws/us-east-1 p4d.24xlarge "
+        "the deadline of 10h cannot be met: the earliest finish of `train` is in 12h 5m, on aws/us-east-1 "
+        "p4d.24xlarge "
         "on-demand for $386.67"
     )
     assert (
         error.hint
-        == "set `deadline: 12.1h`, ask for faster accelerators, or for more nodes if the task scales with them"
+        == "set `deadline: 12.1h`, ask for faster accelerators, or for more nodes if the task scales with "
+        "them"
     )
 
 
@@ -199,7 +210,8 @@ def test_spot_alone_that_may_be_late_says_so() -> None:
     ask = DeadlineAsk(deadline_s=10 * HOUR, estimated_s=9 * HOUR)
     plan = plan_deadline([SPOT], ask, hazard=lambda choice: 0.2)
     assert plan.text == (
-        "the deadline of 10h cannot be met with 99% confidence: the earliest finish of the task is in 9h 51m, on "
+        "the deadline of 10h cannot be met with 99% confidence: the earliest finish of the task is in 9h "
+        "51m, on "
         "aws/us-east-2 p4d.24xlarge spot, with a chance of 63.7% to be in time, for $98.64 expected"
     )
     assert plan.hint == "allow on-demand (`use_spot: false`), or give it more time"
@@ -227,7 +239,7 @@ def test_nonsense_is_refused() -> None:
         plan_deadline([], DeadlineAsk(deadline_s=1, estimated_s=1, progress=2.0))
 
 
-# --- in which order a launch or a recovery tries places ---------------------------------------------------------------
+# --- in which order a launch or a recovery tries places --------------------------------------------
 
 KEPT = Scheduling(checkpoint=True)
 TRAIN = Task(name="train", deadline_s=36 * HOUR, estimated_s=30 * HOUR, scheduling=KEPT)
@@ -241,13 +253,14 @@ def test_spot_is_first_while_there_is_slack() -> None:
     choices, reason = order_choices([ON_DEMAND, SPOT], TRAIN, now_ms=0, submitted_ms=0)
     assert kinds(choices) == ["spot", "on-demand"]
     assert (
-        reason == "task `train` runs on spot aws/us-east-2 p4d.24xlarge: >99.9% chance of being done by the deadline of 36h, "
+        reason == "task `train` runs on spot aws/us-east-2 p4d.24xlarge: >99.9% chance of being done by the "
+        "deadline of 36h, "
         "for $307.15 expected with 1.5 losses; on-demand would cost $962.67"
-    )  # fmt: skip
+    )
 
 
 @pytest.mark.parametrize(
-    ("hours", "done", "first"), [(5, 0.1, "spot"), (6, 0.0, "on-demand"), (30, 0.9, "spot"), (30, 0.805, "on-demand")]
+    ("hours", "done", "first"), [(5, 0.1, "spot"), (6, 0.0, "on-demand"), (30, 0.9, "spot"), (30, 0.805, "on-demand")]  # noqa: E501
 )  # fmt: skip
 def test_a_recovery_without_slack_goes_on_demand(hours: int, done: float, first: str) -> None:
     order = order_choices(
@@ -270,7 +283,8 @@ def test_a_deadline_that_passed_orders_by_the_earliest_finish_and_says_so() -> N
         [SPOT, ON_DEMAND], TRAIN, now_ms=39 * HOUR * 1000, submitted_ms=0, done_fraction=0.5
     )
     assert order.reason == (
-        "the deadline passed 3h ago: the earliest finish of task `train` is in 15h 5m, on aws/us-east-1 p4d.24xlarge "
+        "the deadline passed 3h ago: the earliest finish of task `train` is in 15h 5m, on aws/us-east-1 "
+        "p4d.24xlarge "
         "on-demand for $482.67"
     )
     assert kinds(order.choices) == ["on-demand", "spot"]
@@ -282,7 +296,8 @@ def test_of_two_deadlines_the_earlier_counts_and_progress_shortens_the_work() ->
     )
     order = order_choices([ON_DEMAND], task, now_ms=0, submitted_ms=0)
     assert order.reason == (
-        "the task runs on-demand on aws/us-east-1 p4d.24xlarge: done in 15h 5m, before the deadline of 20h, for $482.67"
+        "the task runs on-demand on aws/us-east-1 p4d.24xlarge: done in 15h 5m, before the deadline of "
+        "20h, for $482.67"
     )
 
 

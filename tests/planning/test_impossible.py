@@ -112,13 +112,15 @@ def test_areas_do_not_match_by_accident() -> None:
         (
             Resources(accelerator=EIGHT, infra=Infra(provider="gcp"), use_spot=True),
             1,
-            "nothing fits `A100:8, spot`, and any one of these is enough: without `infra: gcp` aws/us-east-1 p4d at $12.00/h "
+            "nothing fits `A100:8, spot`, and any one of these is enough: without `infra: gcp` "
+            "aws/us-east-1 p4d at $12.00/h "
             "would; without `use_spot: true` gcp/asia-northeast3 a2 at $40.00/h would",
         ),
         (
             Resources(accelerator=EIGHT, areas=("eu",), max_hourly_micro_usd=30_000_000),
             1,
-            "nothing fits `A100:8`, and any one of these is enough: without `regions: [eu]` aws/us-east-1 p4d at $12.00/h would; "
+            "nothing fits `A100:8`, and any one of these is enough: without `regions: [eu]` aws/us-east-1 "
+            "p4d at $12.00/h would; "
             "without `max_hourly_cost: 30` aws/eu-west-1 p4d at $35.00/h would",
         ),
         (
@@ -129,14 +131,17 @@ def test_areas_do_not_match_by_accident() -> None:
         (
             Resources(accelerator=EIGHT, max_hourly_micro_usd=20_000_000),
             2,
-            "nothing fits `A100:8` on 2 nodes, and any one of these is enough: without `accelerators: A100:8` "
-            "aws/us-east-1 g5 at $12.00/h would; without `max_hourly_cost: 20` aws/us-east-1 p4d at $24.00/h would; without "
+            "nothing fits `A100:8` on 2 nodes, and any one of these is enough: without `accelerators: "
+            "A100:8` "
+            "aws/us-east-1 g5 at $12.00/h would; without `max_hourly_cost: 20` aws/us-east-1 p4d at "
+            "$24.00/h would; without "
             "`num_nodes: 2` aws/us-east-1 p4d at $12.00/h would",
         ),
         (
             Resources(accelerator=EIGHT, cpus=Bound(200_000), memory=Bound(2000 * GIB)),
             1,
-            "nothing fits `A100:8, 200+ CPUs, 2 TB+`, and no single constraint is to blame: without `cpus: 200+` and the memory of "
+            "nothing fits `A100:8, 200+ CPUs, 2 TB+`, and no single constraint is to blame: without `cpus: "
+            "200+` and the memory of "
             "2 TB+ aws/us-east-1 p4d at $12.00/h would",
         ),
     ],
@@ -150,7 +155,8 @@ def test_the_constraint_that_removes_the_last_candidate_is_named(
 def test_a_local_disk_that_nothing_has_is_to_blame() -> None:
     wish = Resources(accelerator=EIGHT, node_disk=LocalDisk(kind="nvme", bound=Bound(500 * 10**9)))
     assert explain_impossible(wish, OFFERS, abilities=ABLE) == (
-        "nothing fits `A100:8, local disk nvme:500+`: without `local_disk: nvme:500+` aws/us-east-1 p4d at $12.00/h would"
+        "nothing fits `A100:8, local disk nvme:500+`: without `local_disk: nvme:500+` aws/us-east-1 p4d at "
+        "$12.00/h would"
     )
 
 

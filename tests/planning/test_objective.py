@@ -20,8 +20,12 @@ def gpu(model: str, dollars: int, count: int = 8, provider: str = "aws", region:
         accelerators_milli=count * 1000,
     )
     offer = Offer(
-        provider=provider, region=region, shape=shape, capacity=Capacity.ON_DEMAND, price_micro_usd=dollars * 1_000_000
-    )  # fmt: skip
+        provider=provider,
+        region=region,
+        shape=shape,
+        capacity=Capacity.ON_DEMAND,
+        price_micro_usd=dollars * 1_000_000,
+    )
     return Choice(
         offer=offer, resources=Resources(), cpus_milli=shape.cpus_milli, memory_bytes=0, accelerator=model,
         accelerators_milli=count * 1000, price_micro_usd=dollars * 1_000_000,
@@ -63,7 +67,8 @@ def test_the_faster_machine_may_cost_less_in_total() -> None:
     known = Known(runs=(RUN,), speeds=SPEEDS)
     assert first(Objective.COST, known, A100, H100) == (
         "H100",
-        "gcp/us-central1 h100-box (on-demand): $113.57 for 1h 53m, scaled from earlier runs on other accelerators; next is "
+        "gcp/us-central1 h100-box (on-demand): $113.57 for 1h 53m, scaled from earlier runs on other "
+        "accelerators; next is "
         "aws/us-east-1 a100-box (on-demand) at $192.00 (+69%)",
     )
 
@@ -71,23 +76,27 @@ def test_the_faster_machine_may_cost_less_in_total() -> None:
 def test_without_a_runtime_cost_is_by_the_hour() -> None:
     assert first(Objective.COST, Known(), A100, H100) == (
         "A100",
-        "aws/us-east-1 a100-box (on-demand): $32.00/h; next is gcp/us-central1 h100-box (on-demand) at $60.00/h (+88%)",
+        "aws/us-east-1 a100-box (on-demand): $32.00/h; next is gcp/us-central1 h100-box (on-demand) at "
+        "$60.00/h (+88%)",
     )
 
 
 def test_time() -> None:
     assert first(Objective.TIME, Known(runs=(RUN,), speeds=SPEEDS), A100, H100) == (
         "H100",
-        "gcp/us-central1 h100-box (on-demand): 1h 53m, scaled from earlier runs on other accelerators; next is "
+        "gcp/us-central1 h100-box (on-demand): 1h 53m, scaled from earlier runs on other accelerators; "
+        "next is "
         "aws/us-east-1 a100-box (on-demand) with 6h",
     )
     assert first(Objective.TIME, Known(estimated_s=HOUR), A100, L4) == (
         "L4",
-        "aws/us-east-1 l4-box (on-demand): 1h, by your estimate; no choice is known to be faster than another, so the "
+        "aws/us-east-1 l4-box (on-demand): 1h, by your estimate; no choice is known to be faster than "
+        "another, so the "
         "cheapest is first",
     )
     assert first(Objective.TIME, Known(), A100, L4)[1] == (
-        "aws/us-east-1 l4-box (on-demand): nothing is known of how long the task runs, so the cheapest is first"
+        "aws/us-east-1 l4-box (on-demand): nothing is known of how long the task runs, so the cheapest is "
+        "first"
     )
 
 
@@ -109,12 +118,14 @@ def test_carbon_is_power_times_grid() -> None:
         "gcp/us-central1 h100-box (on-demand): ~7,200 g CO2; not known for 1 of 3 choices (no power of L4)",
     )
     assert first(Objective.CARBON, Known(), A100)[1] == (
-        "aws/us-east-1 a100-box (on-demand): the carbon of no choice is known (no figure for the grid of aws/us-east-1), "
+        "aws/us-east-1 a100-box (on-demand): the carbon of no choice is known (no figure for the grid of "
+        "aws/us-east-1), "
         "so the cheapest is first"
     )
     everywhere = msgspec.structs.replace(known, carbon_g_per_kwh={("aws", ""): 50.0})
     assert first(Objective.CARBON, everywhere, A100, H100)[1] == (
-        "aws/us-east-1 a100-box (on-demand): ~2,160 g CO2; not known for 1 of 2 choices (no figure for the grid of gcp/us-central1)"
+        "aws/us-east-1 a100-box (on-demand): ~2,160 g CO2; not known for 1 of 2 choices (no figure for the "
+        "grid of gcp/us-central1)"
     )
 
 

@@ -1,7 +1,9 @@
-"""What `argosy plan FILE.yaml` prints, word for word: `NAME.yaml` gives `NAME.plan.txt`, over the frozen prices beside them.
+"""What `argosy plan FILE.yaml` prints, word for word: `NAME.yaml` gives `NAME.plan.txt`, over the frozen
+prices beside them.
 
-`make goldens` (`ARGOSY_UPDATE_GOLDEN=1 pytest tests/plans`) writes the answers again; read the difference before you commit it.
-The server, its API, the parser and the command are real; the clock stands still and own machines are three pretend providers.
+`make goldens` (`ARGOSY_UPDATE_GOLDEN=1 pytest tests/plans`) writes the answers again; read the difference
+before you commit it. The server, its API, the parser and the command are real; the clock stands still and own
+machines are three pretend providers.
 """
 
 from __future__ import annotations
@@ -111,11 +113,16 @@ def folder() -> Iterator[Path]:
 def server(folder: Path) -> Iterator[IdleServer]:
     (folder / "prices.bin").write_bytes(frozen_table())
     own = (
-        owned("local", Shape(instance_type="", cpus_milli=8000, memory_bytes=32 * GIB, disk_bytes=300 * 10**9)),
+        owned(
+            "local", Shape(instance_type="", cpus_milli=8000, memory_bytes=32 * GIB, disk_bytes=300 * 10**9)
+        ),
         owned(
             "slurm",
             Shape(
-                cpus_milli=64_000, memory_bytes=512 * GIB, accelerator="L40S", accelerators_milli=4000,
+                cpus_milli=64_000,
+                memory_bytes=512 * GIB,
+                accelerator="L40S",
+                accelerators_milli=4000,
                 accelerator_memory_bytes=48 * GIB,
             ),
             region="campus",
@@ -124,18 +131,24 @@ def server(folder: Path) -> Iterator[IdleServer]:
         owned(
             "ssh",
             Shape(
-                cpus_milli=12_000, memory_bytes=64 * GIB, accelerator="Jetson", accelerators_milli=1000,
-                accelerator_memory_bytes=64 * GIB, arch="aarch64",
+                cpus_milli=12_000,
+                memory_bytes=64 * GIB,
+                accelerator="Jetson",
+                accelerators_milli=1000,
+                accelerator_memory_bytes=64 * GIB,
+                arch="aarch64",
             ),
             region="plant-3",
         ),
-    )  # fmt: skip
+    )
     home = folder / "home"
     (home / "catalog").mkdir(parents=True)
     (home / "catalog" / "terms.toml").write_text(
-        '[carbon]\n"aws/us-east-1" = 340\n"aws/eu-north-1" = 19.5\n"gcp/us-central1" = 430\n"gcp/europe-north1" = 30\n'
+        '[carbon]\n"aws/us-east-1" = 340\n"aws/eu-north-1" = 19.5\n"gcp/us-central1" = '
+        '430\n"gcp/europe-north1" = 30\n'
         '"lambda/us-west-1" = 180\n'
-        '[[place]]\ninfra = "ssh/plant-3"\ncountry = "KR"\nbandwidth_mbps = 100\nlatency_ms = 8\npower_w = 60\n'
+        '[[place]]\ninfra = "ssh/plant-3"\ncountry = "KR"\nbandwidth_mbps = 100\nlatency_ms = 8\npower_w = '
+        "60\n"
     )
     with IdleServer(*own, clock=StoppedClock(), prices=folder / "prices.bin", state_dir=home) as running:
         yield running
@@ -176,8 +189,10 @@ def test_old_prices_say_how_old_they_are(table: Path, capsys: pytest.CaptureFixt
         answer = told(late, capsys, "plan", "single-gpu.yaml")
         offers = told(late, capsys, "offers", "single-gpu.yaml")
     old = [
-        "! warning: prices of aws are 97 days old (2026-01-05); `argosy catalog refresh aws` gets present ones",
-        "! warning: prices of gcp are 97 days old (2026-01-05); `argosy catalog refresh gcp` gets present ones",
+        "! warning: prices of aws are 97 days old (2026-01-05); `argosy catalog refresh aws` gets present "
+        "ones",
+        "! warning: prices of gcp are 97 days old (2026-01-05); `argosy catalog refresh gcp` gets present "
+        "ones",
     ]
     assert [line for line in answer.splitlines() if line.startswith("!")] == old
     assert [line for line in offers.splitlines() if line.startswith("!")] == old
@@ -199,11 +214,14 @@ def test_what_is_wrong_in_the_users_folder_is_left_out_and_said(
         answer = told(own, capsys, "plan", "single-gpu.yaml")
         lab = told(own, capsys, "plan", "--infra", "lab", "--", "x")
     assert [line for line in answer.splitlines() if line.startswith("!")] == [
-        "! warning: the catalog file live/aws.prices cannot be used: it does not begin like a table of prices; the shipped prices "
+        "! warning: the catalog file live/aws.prices cannot be used: it does not begin like a table of "
+        "prices; the shipped prices "
         "are used instead. `argosy catalog refresh aws` makes it again",
         "! warning: lab.csv:2: price_usd_hour of `free` is 0: a price must be above 0; the row is left out",
-        "! warning: lab.csv:3: price_usd_hour of `owed` is -1.5: a price must be above 0; the row is left out",
-        "! warning: terms.toml cannot be used: Expected ']]' at the end of an array declaration (at line 1, column 11); list "
+        "! warning: lab.csv:3: price_usd_hour of `owed` is -1.5: a price must be above 0; the row is left "
+        "out",
+        "! warning: terms.toml cannot be used: Expected ']]' at the end of an array declaration (at line "
+        "1, column 11); list "
         "prices are shown, without discounts and reserved machines",
     ]
     assert "g6.xlarge" in answer and "fair" in lab and "free" not in lab.partition("!")[0]
@@ -224,7 +242,8 @@ def test_quotas_that_nobody_knows_are_said(table: Path, capsys: pytest.CaptureFi
         cloud.offers = [msgspec.structs.replace(offer, nodes_max=4)]
         counted = told(server, capsys, "plan", "single-gpu.yaml")
     assert answer.endswith(
-        "! warning: quotas of nimbus are not known: what your account may not have is refused at launch, and the next place "
+        "! warning: quotas of nimbus are not known: what your account may not have is refused at launch, "
+        "and the next place "
         "is tried then\n"
     )
     assert "quotas" not in counted and "nimbus/east" in counted

@@ -1,4 +1,5 @@
-"""The tasks of `tests/spec/seeds` on a server with the machines that they ask for: each plans, and a dry run takes it.
+"""The tasks of `tests/spec/seeds` on a server with the machines that they ask for: each plans, and a dry run
+takes it.
 
 Their programs run too, against the same server: what they launch is queued, and nothing more.
 """

@@ -1,4 +1,5 @@
-"""The local provider with real agents and real processes: the suite for every provider, and what is special here."""
+"""The local provider with real agents and real processes: the suite for every provider, and what is special
+here."""
 
 from __future__ import annotations
 

@@ -1,4 +1,5 @@
-"""Fixtures of this folder. They live in `raw_requests`, which tests import by a name that no other folder has."""
+"""Fixtures of this folder. They live in `raw_requests`, which tests import by a name that no other folder
+has."""
 
 from raw_requests import raw, server
 

@@ -40,7 +40,8 @@ def test_nothing_is_known_of_own_machines_until_the_user_says(client: Client) ->
     mine: dict[str, Any] = {"infra": Infra(provider="pool"), "cpus": Bound(1000)}
     assert told(client, **mine) == (
         "pool/",
-        "pool (owned): the carbon of no choice is known (no figure for the grid of pool), so the cheapest is first",
+        "pool (owned): the carbon of no choice is known (no figure for the grid of pool), so the cheapest "
+        "is first",
         None,
     )
     say(client, "[carbon]\npool = 30\n")
@@ -51,8 +52,10 @@ def test_nothing_is_known_of_own_machines_until_the_user_says(client: Client) ->
 
 def test_the_users_figure_changes_where_it_runs_best(client: Client) -> None:
     wish: dict[str, Any] = {
-        "infra": Infra(provider="aws"), "accelerator": Accelerator(model="H100", milli=8000), "use_spot": False,
-    }  # fmt: skip
+        "infra": Infra(provider="aws"),
+        "accelerator": Accelerator(model="H100", milli=8000),
+        "use_spot": False,
+    }
     place, text, grams = told(client, **wish)
     assert place == "aws/ca-central-1"  # Montreal: hydro power
     assert grams is not None and f"~{grams:,.0f} g CO2" in text

@@ -169,7 +169,7 @@ def test_noise_does_no_harm(server: IdleServer, raw: Raw) -> None:
     assert raw.get("/health").status == 200
 
 
-# -- tokens ---------------------------------------------------------------------------------------------------------
+# -- tokens -----------------------------------------------------------------------------------------
 
 
 def test_tcp_asks_for_a_token() -> None:

@@ -54,7 +54,7 @@ def test_deadlines_of_stages_are_said_not_to_be_weighed(client: Client) -> None:
     )
 
 
-# -- through the server ---------------------------------------------------------------------------------------------
+# -- through the server -----------------------------------------------------------------------------
 
 
 def test_a_stage_moves_only_when_it_saves_more_than_the_traffic(client: Client) -> None:
@@ -151,7 +151,7 @@ def test_what_cannot_be_planned(client: Client) -> None:
     assert "no task is given" in refused([])
 
 
-# -- stages and links -----------------------------------------------------------------------------------------------
+# -- stages and links -------------------------------------------------------------------------------
 
 
 def links(*tasks: Task, edges: Any = None) -> list[tuple[str, str, int]]:

@@ -1,4 +1,5 @@
-"""Prices through the real API: the shipped catalog, a provider that quotes, the user's folder, budgets, costs."""
+"""Prices through the real API: the shipped catalog, a provider that quotes, the user's folder, budgets,
+costs."""
 
 from __future__ import annotations
 
@@ -50,7 +51,7 @@ def refused(act: Any, *arguments: Any, **options: Any) -> str:
     return render_error(error.value)
 
 
-# -- plans ----------------------------------------------------------------------------------------------------------
+# -- plans ------------------------------------------------------------------------------------------
 
 
 def test_a_plan_shows_clouds_and_chooses_none(client: Client) -> None:
@@ -165,7 +166,7 @@ def test_earlier_jobs_of_clusters_tell_it_too(idle: IdleServer, client: Client) 
     assert (reply.offers[0].runtime_s, reply.offers[0].basis) == (10_800, "measured")
 
 
-# -- launches with deadlines and objectives ---------------------------------------------------------------------------
+# -- launches with deadlines and objectives ---------------------------------------------------------
 
 
 def _cloud(*offers: Offer) -> StaticProvider:
@@ -227,9 +228,11 @@ def test_a_launch_refuses_a_deadline_that_cannot_be_met(nimbus: tuple[IdleServer
     idle, client = nimbus
     task = msgspec.structs.replace(EIGHT, estimated_s=10 * 3600, deadline_s=8 * 3600)
     expected = (
-        "error: the deadline of 8h cannot be met: the earliest finish of task `train` is in 10h 5m, on nimbus/east a100-8 "
+        "error: the deadline of 8h cannot be met: the earliest finish of task `train` is in 10h 5m, on "
+        "nimbus/east a100-8 "
         "on-demand for $322.67\n"
-        "hint: set `deadline: 10.1h`, ask for faster accelerators, or for more nodes if the task scales with them"
+        "hint: set `deadline: 10.1h`, ask for faster accelerators, or for more nodes if the task scales "
+        "with them"
     )
     assert refused(client.launch, task, cluster="c") == expected
     assert refused(client.jobs_launch, [task]) == expected
@@ -243,7 +246,8 @@ def test_a_launch_with_a_deadline_is_recorded_with_its_reason(nimbus: tuple[Idle
     made = client.launch(task, cluster="c")
     told = [event.text for event in client.events(made.cluster_id).events if event.code == "launched"]
     assert told == [
-        "cluster `c` was asked for on nimbus: task `train` runs on-demand on nimbus/east a100-8: done in 10h 5m, before the "
+        "cluster `c` was asked for on nimbus: task `train` runs on-demand on nimbus/east a100-8: done in "
+        "10h 5m, before the "
         "deadline of 12h, for $322.67"
     ]
 
@@ -257,10 +261,7 @@ def test_a_deadline_that_is_not_weighed_is_a_warning(nimbus: tuple[IdleServer, C
 
 
 def test_the_objective_chooses_at_launch() -> None:
-    offers = (
-        _machine("east", Capacity.ON_DEMAND, 32),
-        _machine("west", Capacity.ON_DEMAND, 64, "H100"),
-    )
+    offers = (_machine("east", Capacity.ON_DEMAND, 32), _machine("west", Capacity.ON_DEMAND, 64, "H100"))
     wishes = tuple(Resources(accelerator=Accelerator(model=model, milli=8000)) for model in ("A100", "H100"))
     with IdleServer(_cloud(*offers)) as idle:
         client = Client(Location(socket=idle.socket))
@@ -299,7 +300,7 @@ def test_what_a_client_may_not_send(client: Client, field: str, value: object, t
     assert text in refused(client.plan, task) and text in refused(client.launch, task)
 
 
-# -- what does not exist, what cannot be -----------------------------------------------------------------------------
+# -- what does not exist, what cannot be ------------------------------------------------------------
 
 
 def test_a_launch_says_in_one_line_what_clouds_could_do(client: Client) -> None:
@@ -307,7 +308,8 @@ def test_a_launch_says_in_one_line_what_clouds_could_do(client: Client) -> None:
     assert text == (
         "error: no offer fits task `train` (A100:8)\n"
         "  pool      –  accelerator  has no accelerator, asked for A100:8\n"
-        "  5 clouds  –  no-driver    priced, but this Argosy has no driver for them yet; `argosy plan` shows the prices\n"
+        "  5 clouds  –  no-driver    priced, but this Argosy has no driver for them yet; `argosy plan` "
+        "shows the prices\n"
         "hint: ask for less; `argosy launch --dryrun` and `argosy gpus` show what exists"
     )
     assert refused(client.jobs_launch, [EIGHT]) == text
@@ -317,8 +319,8 @@ def test_a_launch_says_in_one_line_what_clouds_could_do(client: Client) -> None:
 def test_a_launch_on_one_cloud_names_its_best_machine(client: Client) -> None:
     text = refused(client.launch, wish(accelerator=A100, infra=Infra(provider="lambda")))
     assert (
-        "lambda  –  no-driver  gpu_8x_a100 in asia-northeast-1 fits at $15.92/h, but Argosy cannot launch on lambda yet"
-        in text
+        "lambda  –  no-driver  gpu_8x_a100 in asia-northeast-1 fits at $15.92/h, but Argosy cannot launch "
+        "on lambda yet" in text
     )
 
 
@@ -337,7 +339,8 @@ def test_an_accelerator_that_does_not_exist(client: Client, prices: bool) -> Non
 def test_a_place_that_does_not_exist(client: Client) -> None:
     expected = (
         "error: aws has no region `us-eest-1`\n"
-        "hint: the nearest are `us-east-1` (Northern Virginia), `us-west-1` (Northern California), `eu-west-1` (Dublin)"
+        "hint: the nearest are `us-east-1` (Northern Virginia), `us-west-1` (Northern California), "
+        "`eu-west-1` (Dublin)"
     )
     assert (
         refused(client.plan, wish(infra=Infra(provider="aws", region="us-eest-1")), prices=True) == expected
@@ -363,7 +366,7 @@ def test_own_machines_alone_are_not_compared_with_clouds(client: Client) -> None
     assert "cloud" not in text
 
 
-# -- listings ---------------------------------------------------------------------------------------------------------
+# -- listings ---------------------------------------------------------------------------------------
 
 
 def test_gpus(client: Client) -> None:
@@ -393,7 +396,7 @@ def test_regions(client: Client) -> None:
     assert {row.provider for row in client.regions("gcp").regions} == {"gcp"}
 
 
-# -- the user's folder ------------------------------------------------------------------------------------------------
+# -- the user's folder ------------------------------------------------------------------------------
 
 
 def test_the_age_of_prices_is_said(client: Client) -> None:
@@ -402,7 +405,7 @@ def test_the_age_of_prices_is_said(client: Client) -> None:
     aws = ages["aws"]
     assert aws.days is not None
     notes = client.plan(wish(accelerator=A100, infra=Infra(provider="aws")), prices=True).notes
-    told = f"prices of aws are {aws.days} days old ({aws.newest}); `argosy catalog refresh aws` gets present ones"
+    told = f"prices of aws are {aws.days} days old ({aws.newest}); `argosy catalog refresh aws` gets present ones"  # noqa: E501
     assert (told in notes) is aws.stale
 
 
@@ -437,7 +440,7 @@ def test_a_refresh_that_cannot_be(client: Client) -> None:
     assert refused(client.catalog_refresh, "scp").startswith("error: there are no live prices of `scp`: ")
 
 
-# -- budgets ----------------------------------------------------------------------------------------------------------
+# -- budgets ----------------------------------------------------------------------------------------
 
 
 def test_a_hard_stop_refuses_what_costs_money(idle: IdleServer, client: Client) -> None:
@@ -509,7 +512,7 @@ def test_budgets_that_make_no_sense(client: Client) -> None:
     assert refused(client.set_budget, wrong).startswith("error: the alert is at 1 to 100 percent, not 0")
 
 
-# -- what was spent ---------------------------------------------------------------------------------------------------
+# -- what was spent ---------------------------------------------------------------------------------
 
 
 def _choice(
@@ -574,10 +577,7 @@ def test_costs_by_everything() -> None:
             for g in groups
         ]
 
-    assert told("user") == [
-        ("ada", 7200, 4_000_000, 8_000_000, None),
-        ("bob", 3600, 500_000, None, -100_000),
-    ]
+    assert told("user") == [("ada", 7200, 4_000_000, 8_000_000, None), ("bob", 3600, 500_000, None, -100_000)]
     assert told("project") == [("vision", 10_800, 4_500_000, 8_000_000, -100_000)]
     assert [group[0] for group in told("task")] == ["dev", "big"]
     assert [group[0] for group in told("infra")] == ["aws", "pool"]

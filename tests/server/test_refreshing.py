@@ -1,4 +1,5 @@
-"""Refreshes of prices through the real API: from a provider's price service to the plan that shows the new price."""
+"""Refreshes of prices through the real API: from a provider's price service to the plan that shows the new
+price."""
 
 from __future__ import annotations
 
@@ -111,16 +112,31 @@ def _digitalocean(fake: FakePrices) -> None:
 
 def _vast(fake: FakePrices) -> None:
     fake.vast = [
-        {"gpu_name": "RTX 4090", "num_gpus": 1, "dph_total": 0.31, "gpu_ram": 24564, "cpu_cores": 16, "cpu_cores_effective": 16,
-         "cpu_ram": 65536, "geolocation": "Korea, KR"}
-    ]  # fmt: skip
+        {
+            "gpu_name": "RTX 4090",
+            "num_gpus": 1,
+            "dph_total": 0.31,
+            "gpu_ram": 24564,
+            "cpu_cores": 16,
+            "cpu_cores_effective": 16,
+            "cpu_ram": 65536,
+            "geolocation": "Korea, KR",
+        }
+    ]
 
 
 def _runpod(fake: FakePrices) -> None:
     fake.gpu_types = [
-        {"id": "NVIDIA A40", "displayName": "A40", "memoryInGb": 48, "maxGpuCount": 1, "secureCloud": True, "securePrice": 0.41,
-         "secureSpotPrice": None}
-    ]  # fmt: skip
+        {
+            "id": "NVIDIA A40",
+            "displayName": "A40",
+            "memoryInGb": 48,
+            "maxGpuCount": 1,
+            "secureCloud": True,
+            "securePrice": 0.41,
+            "secureSpotPrice": None,
+        }
+    ]
 
 
 def _oci(fake: FakePrices) -> None:

@@ -87,7 +87,7 @@ def run_cluster(server: IdleServer, name: str, **node: Any) -> tuple[Workload, C
     return cluster(server, name), rows(server).claims_of(workload.id)[0]
 
 
-# -- launch ---------------------------------------------------------------------------------------------------------
+# -- launch -----------------------------------------------------------------------------------------
 
 
 def test_launch_makes_rows_and_wakes(server: IdleServer, raw: Raw) -> None:
@@ -253,7 +253,7 @@ def test_what_cannot_rest_is_not_stopped(server: IdleServer, raw: Raw) -> None:
     assert (answer.status, answer.json["code"]) == (501, "unsupported")
 
 
-# -- secrets --------------------------------------------------------------------------------------------------------
+# -- secrets ----------------------------------------------------------------------------------------
 
 
 def test_secrets_stay_out_of_rows_and_answers(server: IdleServer, raw: Raw) -> None:
@@ -274,7 +274,7 @@ def test_names_of_variables_are_checked_and_values_not_echoed(raw: Raw) -> None:
         assert b"hunter2" not in answer.body
 
 
-# -- exec, jobs -----------------------------------------------------------------------------------------------------
+# -- exec, jobs -------------------------------------------------------------------------------------
 
 
 def test_a_thousand_jobs_are_one_request(server: IdleServer, raw: Raw) -> None:
@@ -352,7 +352,7 @@ def test_fields_that_do_nothing_are_named(raw: Raw) -> None:
     ]
 
 
-# -- cancel ---------------------------------------------------------------------------------------------------------
+# -- cancel -----------------------------------------------------------------------------------------
 
 
 def test_cancel_by_number_by_id_and_all(server: IdleServer, raw: Raw) -> None:
@@ -378,7 +378,7 @@ def test_cancelling_what_has_finished_is_fine(server: IdleServer, raw: Raw) -> N
     assert raw.post("/jobs/cancel", {"cluster": "c", "jobs": ["1"]}).json == {}
 
 
-# -- views ----------------------------------------------------------------------------------------------------------
+# -- views ------------------------------------------------------------------------------------------
 
 
 def test_the_view_of_a_cluster(gpus: IdleServer) -> None:
@@ -438,9 +438,16 @@ def test_how_a_job_ended(server: IdleServer, raw: Raw) -> None:
     job, attempt = rows(server).workloads[job.id], rows(server).attempts[attempt.id]
     put(
         server,
-        replace(job, phase=WorkloadPhase.FINISHED, outcome=Outcome.FAILED, reason=Reason.USER_CODE_FAILED, detail="exited with code 3", ended_ms=9),
+        replace(
+            job,
+            phase=WorkloadPhase.FINISHED,
+            outcome=Outcome.FAILED,
+            reason=Reason.USER_CODE_FAILED,
+            detail="exited with code 3",
+            ended_ms=9,
+        ),
         replace(attempt, phase=AttemptPhase.ENDED, exit_codes=(3,), ended_ms=9),
-    )  # fmt: skip
+    )
     (view,) = raw.get("/jobs?cluster=c").json["jobs"]
     assert (view["status"], view["phase"], view["outcome"], view["exit_codes"]) == (
         "failed",

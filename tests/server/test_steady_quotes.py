@@ -1,4 +1,5 @@
-"""Who does not ask for spot gets none, also from providers that quote for themselves; own machines have the price of terms.toml."""
+"""Who does not ask for spot gets none, also from providers that quote for themselves; own machines have the
+price of terms.toml."""
 
 from __future__ import annotations
 
@@ -119,6 +120,6 @@ def test_owned_machines_of_every_kind_at_their_price(farm: IdleServer) -> None:
     for name in OWNED:
         task = Task(run="x", resources=(Resources(infra=Infra(provider=name)),))
         reply = client.plan(task, prices=True)
-        assert [(each.region, each.price.micro_usd, each.capacity, each.launchable) for each in reply.offers] == [
-            ("lab", 400_000, "owned", True), ("hall", 800_000, "owned", True),
-        ]  # fmt: skip
+        assert [
+            (each.region, each.price.micro_usd, each.capacity, each.launchable) for each in reply.offers
+        ] == [("lab", 400_000, "owned", True), ("hall", 800_000, "owned", True)]

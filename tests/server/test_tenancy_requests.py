@@ -1,4 +1,5 @@
-"""Queues, pools, reasons, presets and projects over the API: a real server whose controllers say what the test wants."""
+"""Queues, pools, reasons, presets and projects over the API: a real server whose controllers say what the
+test wants."""
 
 from __future__ import annotations
 
@@ -67,7 +68,7 @@ def only(server: IdleServer) -> Workload:
     return found
 
 
-# -- the tree -----------------------------------------------------------------------------------------------------
+# -- the tree ---------------------------------------------------------------------------------------
 
 
 def test_a_queue_is_made_changed_and_removed(server: IdleServer, client: Client) -> None:
@@ -110,8 +111,7 @@ def test_trees_that_contradict_themselves_are_refused_and_not_stored(client: Cli
         "hint: raise guaranteed of acme, or lower guaranteed of its children"
     )
     told = refused(
-        client.set_queue,
-        s.QueueRequest(path="acme/speech", guaranteed={"gpus": 4000}, limit={"gpus": 2000}),
+        client.set_queue, s.QueueRequest(path="acme/speech", guaranteed={"gpus": 4000}, limit={"gpus": 2000})
     )
     assert told == (
         "error: queue acme/speech: guaranteed 4 GPUs is more than limit 2 GPUs\n"
@@ -158,11 +158,12 @@ def test_writing_needs_an_administrator() -> None:
         assert refused(far.set_tenancy, Tenancy()).startswith("error: `set_tenancy` needs a token")
         urgent = Task(run="x", resources=(Resources(priority_class="system"),))
         assert refused(far.jobs_launch, [urgent]) == (
-            "error: `priority_class: system` is for administrators\nhint: the most urgent of yours is `service`"
+            "error: `priority_class: system` is for administrators\nhint: the most urgent of yours is "
+            "`service`"
         )
 
 
-# -- usage and words ----------------------------------------------------------------------------------------------
+# -- usage and words --------------------------------------------------------------------------------
 
 
 def shared(server: IdleServer, client: Client) -> None:
@@ -223,11 +224,16 @@ def test_a_queue_in_words(server: IdleServer, client: Client) -> None:
 @pytest.mark.parametrize(
     ("queue", "request_", "told"),
     [
-        ("acme/vision", "A100:16", "a request for 16 A100 could never start: `acme/vision` may have 12 GPUs at most"),
-        ("acme/vision", "A100:4", "a request for 4 A100 would wait: queue acme/vision: 10 + 4 > 12 GPUs, over by 2"),
-        ("acme/vision", "A100", "a request for 1 A100 would borrow 1 GPU: it starts while others lend, and a preemptible job may be ended when they want it back"),
-        ("acme/speech", "A100:2", "a request for 2 A100 is within what it deserves: it starts as soon as machines are free"),
-        ("acme", "V100:0.5", "a request for 0.5 V100 could never start: all owned machines together have no V100"),
+        ("acme/vision", "A100:16", "a request for 16 A100 could never start: `acme/vision` may have 12 "
+                                   "GPUs at most"),
+        ("acme/vision", "A100:4", "a request for 4 A100 would wait: queue acme/vision: 10 + 4 > 12 GPUs, "
+                                  "over by 2"),
+        ("acme/vision", "A100", "a request for 1 A100 would borrow 1 GPU: it starts while others lend, and "
+                                "a preemptible job may be ended when they want it back"),
+        ("acme/speech", "A100:2", "a request for 2 A100 is within what it deserves: it starts as soon as "
+                                  "machines are free"),
+        ("acme", "V100:0.5", "a request for 0.5 V100 could never start: all owned machines together have "
+                             "no V100"),
     ],
 )  # fmt: skip
 def test_what_a_request_would_meet(
@@ -243,7 +249,8 @@ def test_a_request_that_cannot_be_read(server: IdleServer, client: Client) -> No
         ("A100:many", "request: `many` is no number of accelerators\nhint: write for example `8` or `0.5`"),
         (
             "potatoes=3",
-            "request: `potatoes` is not counted\nhint: counted are `cpus`, `memory`, `gpus`, `jobs` and `gpus/A100`",
+            "request: `potatoes` is not counted\nhint: counted are `cpus`, `memory`, `gpus`, `jobs` and "
+            "`gpus/A100`",
         ),
         ("gpus=lots", "request: `lots` is no number of GPUs\nhint: write for example `gpus=8`"),
     ):
@@ -261,7 +268,7 @@ def test_a_request_may_name_amounts(server: IdleServer, client: Client) -> None:
     assert told == "a request for 800 GPUs could never start: `acme` may have 16 GPUs at most"
 
 
-# -- seats --------------------------------------------------------------------------------------------------------
+# -- seats ------------------------------------------------------------------------------------------
 
 
 def test_jobs_count_in_the_leaf_of_project_and_user(server: IdleServer, client: Client) -> None:
@@ -315,7 +322,8 @@ def test_more_than_the_limit_waits_or_is_refused(server: IdleServer, client: Cli
 
 
 def test_what_a_queue_has_accepted_counts_where_it_refuses(server: IdleServer, client: Client) -> None:
-    """Running or not, managed jobs and clusters, several of one request together; jobs of a cluster are another account."""
+    """Running or not, managed jobs and clusters, several of one request together; jobs of a cluster are
+    another account."""
     client.set_queue(s.QueueRequest(path="default", limit={"gpus": 4000}, refuse_over_limit=True))
     client.jobs_launch([gpus("A100:3")], user="ann")
     hint = f"hint: submit again when something has ended (`argosy queue --tree`), or {RAISE_IT}"
@@ -354,7 +362,7 @@ def test_presets_are_put_in_and_give_way(server: IdleServer, client: Client) -> 
     assert refused(client.plan, wrong) == told
 
 
-# -- projects and names -------------------------------------------------------------------------------------------
+# -- projects and names -----------------------------------------------------------------------------
 
 
 def test_a_name_means_the_cluster_of_the_project_first(server: IdleServer, client: Client) -> None:
@@ -365,7 +373,7 @@ def test_a_name_means_the_cluster_of_the_project_first(server: IdleServer, clien
     assert second.created and second.cluster_id != first.cluster_id
     assert vision.cluster("dev").id == first.cluster_id
     assert speech.cluster("dev").id == client.cluster("speech/dev").id == second.cluster_id
-    told = "error: there are clusters `dev` in the projects speech, vision\nhint: write `speech/dev`, or set ARGOSY_PROJECT"
+    told = "error: there are clusters `dev` in the projects speech, vision\nhint: write `speech/dev`, or set ARGOSY_PROJECT"  # noqa: E501
     for call in (client.cluster, client.down, client.stop, client.start, client.queue):
         assert refused(call, "dev") == told
     assert refused(client.exec, "dev", [Task(run="x")]) == told
@@ -434,7 +442,7 @@ def test_budgets_are_by_project_also_when_something_starts_again(server: IdleSer
     assert client.jobs_launch([Task(run="x")]).jobs
 
 
-# -- pools and reasons --------------------------------------------------------------------------------------------
+# -- pools and reasons ------------------------------------------------------------------------------
 
 
 def a_picture(job_id: str, other_id: str) -> PoolPicture:

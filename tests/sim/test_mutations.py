@@ -1,7 +1,8 @@
-"""Planted bugs: each must break a law within a few seeds. What a bug is and who caught it stands in README.md beside.
+"""Planted bugs: each must break a law within a few seeds. What a bug is and who caught it stands in README.md
+beside.
 
-Bugs are planted where the parts meet (a store, agents, providers or a log sink that misbehave on behalf of the
-controllers, or a shell with a method replaced), never by patching modules.
+Bugs are planted where the parts meet (a store, agents, providers or a log sink that misbehave on behalf of
+the controllers, or a shell with a method replaced), never by patching modules.
 """
 
 from __future__ import annotations
@@ -38,7 +39,7 @@ CROWD = Load(minutes=15, clusters_max=1, jobs_max=6, managed_max=2, crowds=1.0, 
 LATE = Load(minutes=20, clusters_max=0, managed_max=1, crowds=1.0, crowd_max=24, late_max=6)
 
 
-# -- shells ------------------------------------------------------------------------------------------------------
+# -- shells -----------------------------------------------------------------------------------------
 
 
 class EffectFirst(Shell):
@@ -199,7 +200,7 @@ class _SilenceIsAbsence:
         return getattr(self._observed, name)
 
 
-# -- stores ------------------------------------------------------------------------------------------------------
+# -- stores -----------------------------------------------------------------------------------------
 
 
 class LastWriterWins(SimStore):
@@ -227,7 +228,7 @@ class EvictedIsOver(SimStore):
         return await super().write(changed, **rest)
 
 
-# -- agents ------------------------------------------------------------------------------------------------------
+# -- agents -----------------------------------------------------------------------------------------
 
 
 class _Agent:
@@ -291,7 +292,7 @@ def _agents(kind: type[_Agent]) -> type[_Directory]:
     return type(f"Directory_{kind.__name__}", (_Directory,), {"kind": kind})
 
 
-# -- providers and logs --------------------------------------------------------------------------------------------
+# -- providers and logs -----------------------------------------------------------------------------
 
 
 class _Providers:
@@ -327,7 +328,8 @@ class _ReleaseForgotten(_Provider):
 
 
 class _ReleaseLater(_Provider):
-    """Says that a claim is gone when its end was only ordered: the next attempt may start while the first runs."""
+    """Says that a claim is gone when its end was only ordered: the next attempt may start while the first
+    runs."""
 
     async def release(self, claim_id: str) -> None:
         async def later() -> None:

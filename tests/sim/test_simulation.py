@@ -1,7 +1,7 @@
 """The whole control plane in a world that fails: 200 seeds, each with its own faults, checked all along.
 
-Every chunk is a process of its own with a fixed hash seed, so that what a test runs is to the byte what the replay
-command runs.
+Every chunk is a process of its own with a fixed hash seed, so that what a test runs is to the byte what the
+replay command runs.
 """
 
 from __future__ import annotations
@@ -41,7 +41,9 @@ def test_all_laws_hold(first: int) -> None:
     [
         2062,  # a managed job waited for ever for a node that had died before it started there
         3005,  # a cluster did
-        3155,  # evicted in the moment in which it was placed: a rank was left behind, and ran beside the next attempt
+        # evicted in the moment in which it was placed: a rank was left behind, and ran beside the next
+        # attempt
+        3155,
         4177,
         5066,  # whose owner ended while a server started: its nodes counted in nobody's name
     ],

@@ -1,5 +1,6 @@
-"""Every field of SkyPilot's task schema (0.14.1: task, resources, storage, service, pool, config, several documents) is
-executed, or accepted and named in a warning; what it says is still there afterwards. The values are ours."""
+"""Every field of SkyPilot's task schema (0.14.1: task, resources, storage, service, pool, config, several
+documents) is executed, or accepted and named in a warning; what it says is still there afterwards. The values
+are ours."""
 
 from __future__ import annotations
 
@@ -24,7 +25,11 @@ TASK_FIELDS = [
     ("secrets", "secrets: {TOKEN: abc}", "TOKEN"),
     ("managed_secrets", "managed_secrets: [token, {key: {mount_path: /run/key}}]", "token /run/key"),
     ("file_mounts", "file_mounts: {/data: ./data}", "/data ./data"),
-    ("volumes", "volumes: {/mnt/a: disk, /mnt/b: {name: b, size: 10, sub_path: x, config: {host_path: /h}}}", "disk /h"),
+    (
+        "volumes",
+        "volumes: {/mnt/a: disk, /mnt/b: {name: b, size: 10, sub_path: x, config: {host_path: /h}}}",
+        "disk /h",
+    ),
     ("event_callback", "event_callback: notify.sh", "notify.sh"),
     ("api_server_access", "api_server_access: true", "true"),
     ("inputs", "inputs: {s3://in: 5}", "s3://in 5"),
@@ -37,10 +42,20 @@ TASK_FIELDS = [
     ("volume_mounts", "volume_mounts: [{path: /v}]", "/v"),
     ("_metadata", "_metadata: {a: b}", "a b"),
     ("resources", "resources: {cpus: 2+}", "2+"),
-]  # fmt: skip
+]
 
-URLS = ("s3://b", "gs://b", "r2://b", "https://acc.blob.core.windows.net/b", "cos://b", "oci://b", "nebius://b", "cw://b", "hf://b",
-        "azblob://b")  # fmt: skip
+URLS = (
+    "s3://b",
+    "gs://b",
+    "r2://b",
+    "https://acc.blob.core.windows.net/b",
+    "cos://b",
+    "oci://b",
+    "nebius://b",
+    "cw://b",
+    "hf://b",
+    "azblob://b",
+)
 
 STORAGE_FIELDS = [
     ("name", "name: bucket", "bucket"),
@@ -52,17 +67,36 @@ STORAGE_FIELDS = [
     *[
         ("config", f"name: bucket, config: {{mount_cached: {{{option}}}}}", option.split(":")[0])
         for option in (
-            "transfers: 4", "buffer_size: 16M", "vfs_cache_max_size: 10G", "vfs_cache_max_age: 1h", "vfs_read_ahead: 128M",
-            "vfs_read_chunk_size: 32M", "vfs_read_chunk_streams: 4", "vfs_write_back: 1s", "read_only: true",
+            "transfers: 4",
+            "buffer_size: 16M",
+            "vfs_cache_max_size: 10G",
+            "vfs_cache_max_age: 1h",
+            "vfs_read_ahead: 128M",
+            "vfs_read_chunk_size: 32M",
+            "vfs_read_chunk_streams: 4",
+            "vfs_write_back: 1s",
+            "read_only: true",
         )
     ],
     ("config", "source: hf://b, config: {mount: {read_only: true, hf_mount_args: --verbose}}", "--verbose"),
-    *[(name, f"name: bucket, {name}: true", name) for name in ("_bucket_sub_path", "_force_delete", "_is_sky_managed")],
-]  # fmt: skip
+    *[
+        (name, f"name: bucket, {name}: true", name)
+        for name in ("_bucket_sub_path", "_force_delete", "_is_sky_managed")
+    ],
+]
 
 RESOURCE_FIELDS = [
-    *[("infra", f"infra: {infra}", infra.removesuffix("/*").replace("k8s", "kubernetes"))
-      for infra in ("aws", "aws/us-east-1/us-east-1a", "aws/*/us-east-1a", "k8s/lab", "slurm/hpc/gpu", "ssh/pool")],
+    *[
+        ("infra", f"infra: {infra}", infra.removesuffix("/*").replace("k8s", "kubernetes"))
+        for infra in (
+            "aws",
+            "aws/us-east-1/us-east-1a",
+            "aws/*/us-east-1a",
+            "k8s/lab",
+            "slurm/hpc/gpu",
+            "ssh/pool",
+        )
+    ],
     ("cloud", "cloud: aws, region: us-east-1, zone: us-east-1a", "aws/us-east-1/us-east-1a"),
     ("region", "region: us-east-1", "us-east-1"),
     ("zone", "cloud: gcp, zone: us-central1-a", "us-central1-a"),
@@ -71,12 +105,21 @@ RESOURCE_FIELDS = [
     ("accelerators", "accelerators: [H100:8, A100:8]", "ordered H100:8 A100:8"),
     ("accelerators", "accelerators: {H100:8, A100:8}", "any_of H100:8 A100:8"),
     ("accelerators", "accelerators: 80GB+", "80GB+"),
-    ("accelerator_args", "accelerators: tpu-v4-8, accelerator_args: {runtime_version: r, tpu_vm: true, tpu_name: t, gcp_queued_resource: true}", "runtime_version tpu_vm tpu_name gcp_queued_resource"),
+    (
+        "accelerator_args",
+        "accelerators: tpu-v4-8, accelerator_args: {runtime_version: r, tpu_vm: true, tpu_name: t, "
+        "gcp_queued_resource: true}",
+        "runtime_version tpu_vm tpu_name gcp_queued_resource",
+    ),
     ("cpus", "cpus: 4", "4"),
     ("memory", "memory: 4x, cpus: 2", "4x"),
     ("instance_type", "instance_type: p4d.24xlarge", "p4d.24xlarge"),
     ("use_spot", "use_spot: true", "use_spot"),
-    ("job_recovery", "job_recovery: {strategy: EAGER_NEXT_REGION, max_restarts_on_errors: 3, recover_on_exit_codes: [33]}", "EAGER_NEXT_REGION 3 33"),
+    (
+        "job_recovery",
+        "job_recovery: {strategy: EAGER_NEXT_REGION, max_restarts_on_errors: 3, recover_on_exit_codes: [33]}",
+        "EAGER_NEXT_REGION 3 33",
+    ),
     ("spot_recovery", "spot_recovery: FAILOVER", "FAILOVER"),
     ("any_of", "any_of: [{cpus: 2}, {cpus: 4}]", "any_of"),
     ("ordered", "ordered: [{cpus: 4}, {cpus: 2}]", "ordered"),
@@ -89,41 +132,70 @@ RESOURCE_FIELDS = [
     ("image_id", "image_id: docker:ubuntu:24.04", "docker:ubuntu:24.04"),
     ("image_id", "infra: aws, image_id: {us-east-1: ami-1}", "us-east-1 ami-1"),
     ("labels", "labels: {team: vision}", "team vision"),
-    ("volumes", "volumes: [{name: d, path: /mnt, disk_size: 10, disk_tier: best, auto_delete: true, attach_mode: read_only, storage_type: instance}]", "/mnt attach_mode auto_delete"),
+    (
+        "volumes",
+        "volumes: [{name: d, path: /mnt, disk_size: 10, disk_tier: best, auto_delete: true, attach_mode: "
+        "read_only, storage_type: instance}]",
+        "/mnt attach_mode auto_delete",
+    ),
     ("autostop", "autostop: 10", "10"),
-    ("autostop", "autostop: {idle_minutes: 10, down: true, wait_for: jobs, hook: sync, hook_timeout: 60}", "down jobs sync hook_timeout"),
+    (
+        "autostop",
+        "autostop: {idle_minutes: 10, down: true, wait_for: jobs, hook: sync, hook_timeout: 60}",
+        "down jobs sync hook_timeout",
+    ),
     ("priority", "priority: -1000", "-1000"),
     ("priority_class", "priority_class: batch", "batch"),
     ("max_hourly_cost", "max_hourly_cost: 4.5", "4.5"),
-    *[(name, f"{name}: true", name) for name in ("_cluster_config_overrides", "_is_image_managed", "_no_missing_accel_warnings", "_requires_fuse")],
-]  # fmt: skip
+    *[
+        (name, f"{name}: true", name)
+        for name in (
+            "_cluster_config_overrides",
+            "_is_image_managed",
+            "_no_missing_accel_warnings",
+            "_requires_fuse",
+        )
+    ],
+]
 
 SERVICE_FIELDS = [
     ("readiness_probe", "readiness_probe: /health", "/health"),
     *[
         ("readiness_probe", f"readiness_probe: {{path: /h, {option}}}", option.split(":")[0])
         for option in (
-            "post_data: {a: 1}", "headers: {X-A: b}", "initial_delay_seconds: 60", "timeout_seconds: 5",
-            "endpoint_probe_interval_seconds: 10", "consecutive_failure_threshold_timeout: 30",
+            "post_data: {a: 1}",
+            "headers: {X-A: b}",
+            "initial_delay_seconds: 60",
+            "timeout_seconds: 5",
+            "endpoint_probe_interval_seconds: 10",
+            "consecutive_failure_threshold_timeout: 30",
         )
     ],
     ("replicas", "replicas: 2", "replicas"),
     *[
         ("replica_policy", f"replica_policy: {{min_replicas: 1, {option}}}", option.split(":")[0])
         for option in (
-            "max_replicas: 3", "num_overprovision: 1", "target_qps_per_replica: 2.5", "target_qps_per_replica: {A100: 5}",
-            "upscale_delay_seconds: 300", "downscale_delay_seconds: 1200", "dynamic_ondemand_fallback: true",
-            "base_ondemand_fallback_replicas: 1", "spot_placer: dynamic_fallback",
+            "max_replicas: 3",
+            "num_overprovision: 1",
+            "target_qps_per_replica: 2.5",
+            "target_qps_per_replica: {A100: 5}",
+            "upscale_delay_seconds: 300",
+            "downscale_delay_seconds: 1200",
+            "dynamic_ondemand_fallback: true",
+            "base_ondemand_fallback_replicas: 1",
+            "spot_placer: dynamic_fallback",
         )
     ],
-    *[("load_balancing_policy", f"load_balancing_policy: {name}", name)
-      for name in ("round_robin", "least_load", "instance_aware_least_load")],
+    *[
+        ("load_balancing_policy", f"load_balancing_policy: {name}", name)
+        for name in ("round_robin", "least_load", "instance_aware_least_load")
+    ],
     ("load_balancer", "load_balancer: {stream_timeout_seconds: 120}", "stream_timeout_seconds"),
     ("ports", "ports: 8000", "8000"),
     ("tls", "tls: {keyfile: k.pem, certfile: c.pem}", "k.pem c.pem"),
     ("pool", "pool: {workers: 2}", "pool workers"),
     ("workers", "workers: 2", "workers"),
-]  # fmt: skip
+]
 
 POOL_FIELDS = (
     "workers",
@@ -139,30 +211,56 @@ CONFIG_FIELDS = [
     ("active_workspace", "active_workspace: team", "team"),
     ("docker", "docker: {run_options: [-x]}", "-x"),
     ("nvidia_gpus", "nvidia_gpus: {disable_ecc: true}", "disable_ecc"),
-    *[("kubernetes", f"kubernetes: {{{name}: {{a: 1}}}}", name) for name in (
-        "pod_config", "custom_metadata", "provision_timeout", "dws", "kueue", "quota", "remote_identity", "enable_docker",
-        "set_pod_resource_limits")],
+    *[
+        ("kubernetes", f"kubernetes: {{{name}: {{a: 1}}}}", name)
+        for name in (
+            "pod_config",
+            "custom_metadata",
+            "provision_timeout",
+            "dws",
+            "kueue",
+            "quota",
+            "remote_identity",
+            "enable_docker",
+            "set_pod_resource_limits",
+        )
+    ],
     ("ssh", "ssh: {pod_config: {a: 1}}", "pod_config"),
-    *[("gcp", f"gcp: {{{name}: x}}", name) for name in (
-        "vpc_name", "subnet_names", "managed_instance_group", "enable_gvnic", "enable_gpu_direct", "placement_policy")],
+    *[
+        ("gcp", f"gcp: {{{name}: x}}", name)
+        for name in (
+            "vpc_name",
+            "subnet_names",
+            "managed_instance_group",
+            "enable_gvnic",
+            "enable_gpu_direct",
+            "placement_policy",
+        )
+    ],
     ("azure", "azure: {resource_group_vm: g}", "resource_group_vm"),
     ("vast", "vast: {datacenter_only: true}", "datacenter_only"),
-    *[("slurm", f"slurm: {{{name}: {{a: b}}}}", name) for name in ("sbatch_options", "quota", "cpu_partition")],
+    *[
+        ("slurm", f"slurm: {{{name}: {{a: b}}}}", name)
+        for name in ("sbatch_options", "quota", "cpu_partition")
+    ],
     ("aws", "aws: {vpc_name: v}", "vpc_name"),
     ("oci", "oci: {region_configs: {a: b}}", "region_configs"),
     ("nebius", "nebius: {use_internal_ips: true}", "use_internal_ips"),
     ("runpod", "runpod: {allowed_cuda_versions: ['12.4']}", "allowed_cuda_versions"),
     ("local", "local: {nodes: 1}", "nodes"),
-]  # fmt: skip
+]
 
 CASES = [
     *[(TASK, name, text, words) for name, text, words in TASK_FIELDS],
     *[(STORAGE, name, f"file_mounts: {{/data: {{{text}}}}}", words) for name, text, words in STORAGE_FIELDS],
     *[(RESOURCES, name, f"resources: {{{text}}}", words) for name, text, words in RESOURCE_FIELDS],
     *[(SERVICE, name, f"service: {{{text}}}", words) for name, text, words in SERVICE_FIELDS],
-    *[(POOL, name, f"pool: {{workers: 1, {name}: 5}}" if name != "workers" else "pool: {workers: 5}", name) for name in POOL_FIELDS],
+    *[
+        (POOL, name, f"pool: {{workers: 1, {name}: 5}}" if name != "workers" else "pool: {workers: 5}", name)
+        for name in POOL_FIELDS
+    ],
     *[(CONFIG, name, f"config: {{{text}}}", words) for name, text, words in CONFIG_FIELDS],
-]  # fmt: skip
+]
 
 
 @pytest.mark.parametrize(
@@ -195,17 +293,41 @@ def test_every_kind_of_storage_is_taken_and_named(url: str) -> None:
 
 @pytest.mark.parametrize(
     ("table", "cases"),
-    [(TASK, TASK_FIELDS), (STORAGE, STORAGE_FIELDS), (RESOURCES, RESOURCE_FIELDS), (SERVICE, SERVICE_FIELDS), (CONFIG, CONFIG_FIELDS)],
+    [(TASK, TASK_FIELDS), (STORAGE, STORAGE_FIELDS), (RESOURCES, RESOURCE_FIELDS), (SERVICE, SERVICE_FIELDS), (CONFIG, CONFIG_FIELDS)],  # noqa: E501
     ids=["task", "storage", "resources", "service", "config"],
 )  # fmt: skip
 def test_the_other_fields_are_our_own(table: Table, cases: list[tuple[str, str, str]]) -> None:
-    """What the tables have and these lists have not is not SkyPilot's: a new field must not hide among them."""
+    """What the tables have and these lists have not is not SkyPilot's: a new field must not hide among
+    them."""
     own = {
-        "": {"run", "max_duration", "grace", "scheduling", "deadline", "estimated_hours", "progress", "objective", "networking",
-             "location", "edge_config", "quantum_backend", "sync", "storage_mounts"},
+        "": {
+            "run",
+            "max_duration",
+            "grace",
+            "scheduling",
+            "deadline",
+            "estimated_hours",
+            "progress",
+            "objective",
+            "networking",
+            "location",
+            "edge_config",
+            "quantum_backend",
+            "sync",
+            "storage_mounts",
+        },
         "file_mounts": {"encryption"},
-        "resources": {"regions", "not", "location", "edge_config", "quantum_backend", "networking", "preset", "scheduling"},
-    }.get(table.name, set())  # fmt: skip
+        "resources": {
+            "regions",
+            "not",
+            "location",
+            "edge_config",
+            "quantum_backend",
+            "networking",
+            "preset",
+            "scheduling",
+        },
+    }.get(table.name, set())
     known = {name.partition(".")[0] for name, _, _ in cases}
     assert {field.name for field in table.fields} - known <= own
 

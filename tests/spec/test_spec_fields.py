@@ -96,7 +96,7 @@ def test_deeper_fields_are_known_too() -> None:
           tls: {keyfile: k, certfile: c}
         resources:
           autostop: {idle_minutes: 5, hook: sync, hook_timeout: 10}
-        """
+        """  # noqa: E501
     )
     assert task.not_executed == ("autostop.hook", "autostop.hook_timeout", "service")
     assert task.resources[0].extra == '{"autostop":{"hook":"sync","hook_timeout":10}}'
@@ -114,10 +114,10 @@ def test_examples_docs_and_names_are_complete() -> None:
 
 def test_the_fields_of_skypilot_are_known() -> None:
     task = """name workdir setup run num_nodes envs secrets managed_secrets file_mounts volumes service pool config
-        event_callback api_server_access inputs outputs file_mounts_mapping volume_mounts _metadata resources"""
+        event_callback api_server_access inputs outputs file_mounts_mapping volume_mounts _metadata resources"""  # noqa: E501
     resources = """infra cloud region zone accelerators cpus memory instance_type use_spot job_recovery any_of ordered
         disk_size disk_tier local_disk network_tier ports image_id labels accelerator_args volumes autostop priority
-        priority_class max_hourly_cost spot_recovery"""
+        priority_class max_hourly_cost spot_recovery"""  # noqa: E501
     assert all(TASK.field(name) for name in task.split())
     assert all(RESOURCES.field(name) for name in resources.split())
     assert all(
@@ -198,7 +198,8 @@ def test_import_is_light() -> None:
         "import sys, argosy.spec\n"
         "before = {'argosy.spec.parse', 'msgspec'} & set(sys.modules)\n"
         "for name in argosy.spec.__all__: getattr(argosy.spec, name)\n"
-        "heavy = {'yaml', 'asyncio', 'difflib', 'socket', 'subprocess', 'random', 'tempfile', 'click', 'rich'}\n"
+        "heavy = {'yaml', 'asyncio', 'difflib', 'socket', 'subprocess', 'random', 'tempfile', 'click', "
+        "'rich'}\n"
         "print(sorted(before), sorted(heavy & set(sys.modules)))"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

@@ -36,10 +36,25 @@ def task_with(text: str = TEXT, **flags: Any) -> Task:  # Any: whatever the fiel
 
 def test_flags_win_over_yaml() -> None:
     task = task_with(
-        name="y", num_nodes=3, workdir="/w", infra="local", gpus="l4:2", cpus="8", memory="16+", use_spot=False,
-        disk_size="50", ports=("80", "90-91"), image_id="docker:x", instance_type="m", priority=5,
-        local_disk="nvme:500+", max_hourly_cost=2.5, labels={"a": "b"}, job_recovery="failover", max_duration="2h",
-    )  # fmt: skip
+        name="y",
+        num_nodes=3,
+        workdir="/w",
+        infra="local",
+        gpus="l4:2",
+        cpus="8",
+        memory="16+",
+        use_spot=False,
+        disk_size="50",
+        ports=("80", "90-91"),
+        image_id="docker:x",
+        instance_type="m",
+        priority=5,
+        local_disk="nvme:500+",
+        max_hourly_cost=2.5,
+        labels={"a": "b"},
+        job_recovery="failover",
+        max_duration="2h",
+    )
     (resources,) = task.resources
     assert (task.name, task.num_nodes, task.workdir, task.ordered) == ("y", 3, "/w", False)
     assert task.max_duration_s == 7200

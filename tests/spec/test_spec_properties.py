@@ -23,11 +23,56 @@ LONG = settings(deadline=None, max_examples=300)
 
 FIELDS = [field.name for field in (*TASK.fields, *RESOURCES.fields)]
 PIECES = [
-    *FIELDS, ":", ": ", "\n", "\n  ", "\n    ", "- ", "\n- ", "[", "]", "{", "}", ",", "&a ", "*a", "<<: ", "|", ">",
-    "'", '"', "#", "\t", "---\n", "...\n", "!!set ", "!!str ", "? ", "null", "~", "true", "5", "-1", "1e9", ".nan",
-    "A100:8", "80GB+", "$K", "${K}", "s3://b", "\\", "%", "@", "\u2028", "\x85", "\ufeff", "é", "\U0001f600", "\x00",
+    *FIELDS,
+    ":",
+    ": ",
+    "\n",
+    "\n  ",
+    "\n    ",
+    "- ",
+    "\n- ",
+    "[",
+    "]",
+    "{",
+    "}",
+    ",",
+    "&a ",
+    "*a",
+    "<<: ",
+    "|",
+    ">",
+    "'",
+    '"',
+    "#",
+    "\t",
+    "---\n",
+    "...\n",
+    "!!set ",
+    "!!str ",
+    "? ",
+    "null",
+    "~",
+    "true",
+    "5",
+    "-1",
+    "1e9",
+    ".nan",
+    "A100:8",
+    "80GB+",
+    "$K",
+    "${K}",
+    "s3://b",
+    "\\",
+    "%",
+    "@",
+    "\u2028",
+    "\x85",
+    "\ufeff",
+    "é",
+    "\U0001f600",
+    "\x00",
     "\ud800",
-]  # fmt: skip
+]
 
 
 def survives(text: str) -> None:
@@ -255,7 +300,8 @@ def test_a_task_is_rendered_and_read_back(mapping: dict[str, Any]) -> None:
     try:
         task = task_from_mapping(mapping).tasks[0]
     except ArgosyError as error:
-        # Two candidates of `ordered` lists inside `any_of` is the one refusal that these strategies can reach.
+        # Two candidates of `ordered` lists inside `any_of` is the one refusal that these strategies can
+        # reach.
         assert "has no order" in error.what, render_error(error)
         return
     rendered = render_task(task)

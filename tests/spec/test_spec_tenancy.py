@@ -38,13 +38,7 @@ MEANT = Tenancy(
     queues=(
         Queue(
             path="acme",
-            limit={
-                "gpus": 32_000,
-                "gpus/A100": 16_000,
-                "cpus": 64_000,
-                "memory": 512 * GIB,
-                "jobs": 20,
-            },
+            limit={"gpus": 32_000, "gpus/A100": 16_000, "cpus": 64_000, "memory": 512 * GIB, "jobs": 20},
         ),
         Queue(
             path="acme/vision",
@@ -149,7 +143,8 @@ def refused(text: str) -> str:
         ),
         (
             "policy: {backfill: aggressive}\n",
-            "q.yaml:1:20: `policy.backfill` must be one of `easy`, `conservative`, `none`, found the text `aggressive`\n"
+            "q.yaml:1:20: `policy.backfill` must be one of `easy`, `conservative`, `none`, found the text "
+            "`aggressive`\n"
             "hint: `argosy quota export` writes such a file; docs/pool.md explains every field",
         ),
         (
@@ -195,7 +190,8 @@ def test_amounts_of_flags(text: str, amounts: dict[str, int | None]) -> None:
         ("gpus=nan", "--limit: `nan` is no number of GPUs\nhint: write for example `gpus=8`"),
         ("gpus=99999999", "--limit: `99999999` is more than exists\nhint: see `--help`"),
         ("gpus=1,gpus=2", "--limit: `gpus` is given twice\nhint: keep one of the two"),
-        ("disk=8", "--limit: `disk` is not counted\nhint: counted are `cpus`, `memory`, `gpus`, `jobs` and `gpus/A100`"),
+        ("disk=8", "--limit: `disk` is not counted\nhint: counted are `cpus`, `memory`, `gpus`, `jobs` and "
+                   "`gpus/A100`"),
         ("job=8", "--limit: `job` is not counted\nhint: did you mean `jobs`?"),
         ("", "--limit: `` is no amount\nhint: write for example `gpus=8`"),
     ],
@@ -206,7 +202,7 @@ def test_amounts_that_cannot_be_read(text: str, told: str) -> None:
     assert render_error(caught.value) == told
 
 
-# -- there and back -----------------------------------------------------------------------------------------------
+# -- there and back ---------------------------------------------------------------------------------
 
 NAMES = st.text(string.ascii_letters + string.digits + "@._-", min_size=1, max_size=6).filter(
     lambda name: name[0].isalnum()

@@ -126,7 +126,7 @@ def test_migrations_are_frozen() -> None:
         assert "argosy" not in path.read_text(), path
 
 
-# -- an upgrade ---------------------------------------------------------------------------------------------------
+# -- an upgrade -------------------------------------------------------------------------------------
 
 _NEXT = """
 import sqlalchemy as sa
@@ -248,7 +248,7 @@ def test_many_servers_may_start_on_an_empty_database(engines: Engines) -> None:
     asyncio.run(main())
 
 
-# -- rows of other versions ---------------------------------------------------------------------------------------
+# -- rows of other versions -------------------------------------------------------------------------
 
 ROWS: list[schema.Stored] = [
     *(a_cluster(), a_job(), a_claim(), a_node(gpus=2), an_attempt(reason=Reason.PREEMPTED)),
@@ -285,7 +285,7 @@ def test_what_cannot_be_understood_is_named() -> None:
 
 def test_migrations_travel_in_the_wheel(tmp_path: Path) -> None:
     """What is imported from elsewhere finds its scripts beside itself."""
-    code = "from argosy.store.migrate import SCRIPTS; print(*sorted(p.name for p in SCRIPTS.rglob('*') if p.is_file()))"
+    code = "from argosy.store.migrate import SCRIPTS; print(*sorted(p.name for p in SCRIPTS.rglob('*') if p.is_file()))"  # noqa: E501
     names = subprocess.run(
         [sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=tmp_path
     )
@@ -300,8 +300,8 @@ def test_sqlite_uses_the_indexes(tmp_path: Path) -> None:
     connection = sqlite3.connect(tmp_path / "argosy.db")
     questions = {
         "SELECT body FROM workload WHERE live = 1": "ix_workload_live",
-        "SELECT body FROM workload WHERE cluster_id = 'c' AND kind = 'job' ORDER BY number DESC": "ix_workload_number",
-        "SELECT body FROM workload WHERE kind = 'cluster' AND project = 'p' AND name = 'n'": "ix_workload_cluster",
+        "SELECT body FROM workload WHERE cluster_id = 'c' AND kind = 'job' ORDER BY number DESC": "ix_workload_number",  # noqa: E501
+        "SELECT body FROM workload WHERE kind = 'cluster' AND project = 'p' AND name = 'n'": "ix_workload_cluster",  # noqa: E501
         "SELECT body FROM claim WHERE live = 1 OR ended_ms >= 5": "ix_claim_live",
         "SELECT * FROM event WHERE subject = 's' AND seq > 5 ORDER BY seq": "ix_event_subject",
         "SELECT body FROM attempt WHERE workload_id = 'w' ORDER BY number": "ix_attempt_workload",

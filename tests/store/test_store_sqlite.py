@@ -121,7 +121,7 @@ def test_a_path_may_have_any_characters(tmp_path: Path) -> None:
     assert home.file.exists() and home.contents() == rows
 
 
-# -- one server ---------------------------------------------------------------------------------------------------
+# -- one server -------------------------------------------------------------------------------------
 
 
 def test_the_second_server_is_told_who_is_there(home: Home) -> None:
@@ -138,7 +138,7 @@ def test_the_second_server_is_told_who_is_there(home: Home) -> None:
 
 
 def test_the_lock_of_a_killed_server_is_free(home: Home) -> None:
-    code = "import sys,time,pathlib;from argosy.store import lock_state_dir\nwith lock_state_dir(pathlib.Path(sys.argv[1])):\n print('held',flush=True);time.sleep(100)"
+    code = "import sys,time,pathlib;from argosy.store import lock_state_dir\nwith lock_state_dir(pathlib.Path(sys.argv[1])):\n print('held',flush=True);time.sleep(100)"  # noqa: E501
     child = subprocess.Popen(
         [sys.executable, "-c", code, str(home.folder)], stdout=subprocess.PIPE, text=True
     )
@@ -178,7 +178,8 @@ def test_rows_edited_by_hand_are_a_conflict_and_then_seen(home: Home) -> None:
         job = await put(store, a_job(detail="before"))
         with sqlite3.connect(home.file) as other:
             other.execute(
-                "UPDATE workload SET rev = 5, body = replace(replace(body, 'before', 'after'), '\"rev\":1', '\"rev\":5')"
+                "UPDATE workload SET rev = 5, body = replace(replace(body, 'before', 'after'), "
+                "'\"rev\":1', '\"rev\":5')"
             )
         other.close()
         with pytest.raises(Conflict):
@@ -215,7 +216,7 @@ def test_the_loop_goes_on_while_another_process_holds_the_file(home: Home) -> No
     asyncio.run(main())
 
 
-# -- damage -------------------------------------------------------------------------------------------------------
+# -- damage -----------------------------------------------------------------------------------------
 
 
 def scribble(path: Path, at: int, length: int) -> None:
@@ -320,7 +321,7 @@ def test_an_unknown_kind_of_database_is_refused() -> None:
     asyncio.run(main())
 
 
-# -- a kill, a full disk ------------------------------------------------------------------------------------------
+# -- a kill, a full disk ----------------------------------------------------------------------------
 
 _WRITER = """
 import asyncio, sys
@@ -337,7 +338,7 @@ async def main():
         print(number, flush=True)
 
 asyncio.run(main())
-"""
+"""  # noqa: E501
 
 
 def test_what_was_acknowledged_survives_a_kill(home: Home) -> None:
@@ -441,7 +442,7 @@ def test_a_full_disk_is_told_and_survived(tmp_path: Path, way: str) -> None:
     assert done.returncode == 0, done.stderr
 
 
-# -- backups ------------------------------------------------------------------------------------------------------
+# -- backups ----------------------------------------------------------------------------------------
 
 
 def test_one_backup_a_day_and_the_last_seven(home: Home) -> None:

@@ -1,1 +1,2 @@
-"""The agent: one small daemon per node that runs ranks, ships logs and places files. Standard library only."""
+"""The agent: one small daemon per node that runs ranks, ships logs and places files. Standard library
+only."""

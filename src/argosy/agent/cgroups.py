@@ -1,8 +1,9 @@
-"""Limits on processes and memory of a rank, where the kernel lets us: cgroup v2 when it is delegated, else v1.
+"""Limits on processes and memory of a rank, where the kernel lets us: cgroup v2 when it is delegated, else
+v1.
 
 We make cgroups only where they are ours to make: below our own cgroup in v2 (or beside it, when the parent is
-delegated to us), and in v1 only when we are not inside somebody else's group. Slurm, Docker and others clean up the
-groups that they made and would stumble over ours.
+delegated to us), and in v1 only when we are not inside somebody else's group. Slurm, Docker and others clean
+up the groups that they made and would stumble over ours.
 """
 
 from __future__ import annotations
@@ -35,7 +36,8 @@ def _owned(folder: str) -> bool:
 
 
 class Place:
-    """Where this process stands: for each controller its own cgroup's folder, and whether it is the tree's top."""
+    """Where this process stands: for each controller its own cgroup's folder, and whether it is the tree's
+    top."""
 
     def __init__(self, self_cgroup: str, mountinfo: str) -> None:
         own = {}
@@ -94,8 +96,9 @@ class Cgroups:
         self.can_limit_memory = "memory" in v2_controllers or "memory" in self._v1
 
     def _prepare_v2(self) -> bool:
-        """Switch the controllers on for our children. The kernel wants a group with children to hold no process
-        itself, so we step aside first; that fails when others share our group, and then there are no limits."""
+        """Switch the controllers on for our children. The kernel wants a group with children to hold no
+        process itself, so we step aside first; that fails when others share our group, and then there are no
+        limits."""
         if self._v2_ready:
             return True
         wanted = self._v2_controllers.intersection(_CONTROLLERS)
@@ -114,8 +117,8 @@ class Cgroups:
         return True
 
     def create(self, rank_id: str, pids_max: int, memory_bytes: int) -> list[str]:
-        """Make the groups that these limits need (0: none) and return their folders. A limit that the kernel does
-        not let us set is left out."""
+        """Make the groups that these limits need (0: none) and return their folders. A limit that the kernel
+        does not let us set is left out."""
         name = "argosy-%s-%s" % (self._tag, rank_id)
         wanted = {}
         if pids_max:

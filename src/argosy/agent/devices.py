@@ -1,7 +1,7 @@
 """Accelerators of this machine: through NVML by ctypes, with nvidia-smi as fallback, none otherwise.
 
-Nothing here raises because of a driver: a symbol that an old library lacks, a query that a card does not support or a
-GPU that fell off the bus costs that one fact.
+Nothing here raises because of a driver: a symbol that an old library lacks, a query that a card does not
+support or a GPU that fell off the bus costs that one fact.
 """
 
 from __future__ import annotations
@@ -72,8 +72,8 @@ def sample(devices: list[dict[str, object]]) -> None:
 
 
 def memory_by_process(indices: list[int]) -> dict[int, dict[int, int]]:
-    """Bytes that each process (by pid) holds on these cards. Empty where the driver does not say; in a container whose
-    pids are its own, the pids are the machine's."""
+    """Bytes that each process (by pid) holds on these cards. Empty where the driver does not say; in a
+    container whose pids are its own, the pids are the machine's."""
     library = _library()
     return Nvml(library).memory_by_process(indices) if library is not None else {}
 
@@ -181,8 +181,8 @@ class Nvml:
         return found.value if self._ask(names, handle, self._c.byref(found)) else otherwise
 
     def devices(self) -> list[dict[str, object]]:
-        """Devices; what starts with `_` stays here: `_capability` (major), `_mode` (compute mode), `_mig` (for a card,
-        whether it is in MIG mode; for an instance, its place on the card)."""
+        """Devices; what starts with `_` stays here: `_capability` (major), `_mode` (compute mode), `_mig`
+        (for a card, whether it is in MIG mode; for an instance, its place on the card)."""
         count = self._c.c_uint()
         if not self._ask("nvmlDeviceGetCount_v2 nvmlDeviceGetCount", self._c.byref(count)):
             return []

@@ -1,7 +1,7 @@
 """MIG instances that we make and remove, on cards that are in MIG mode and where ARGOSY_MIG=manage allows it.
 
-Each instance of ours has a file in the folder of shares; who uses it holds a shared lock on that file, as with MPS
-daemons. An instance whose file nobody holds is removed by whichever agent comes next.
+Each instance of ours has a file in the folder of shares; who uses it holds a shared lock on that file, as
+with MPS daemons. An instance whose file nobody holds is removed by whichever agent comes next.
 """
 
 from __future__ import annotations
@@ -28,8 +28,8 @@ def _smi(*arguments: str) -> str:
 
 
 def create(base: str, card: int, profile: str, slot: int) -> tuple[int, int]:
-    """Make an instance (`slot`: its first memory slice, -1: anywhere); its number on the card and the handle that
-    keeps it. Raises MigFailed or OSError. The caller holds `turn`."""
+    """Make an instance (`slot`: its first memory slice, -1: anywhere); its number on the card and the handle
+    that keeps it. Raises MigFailed or OSError. The caller holds `turn`."""
     what = profile if slot < 0 else "%s:%d" % (profile, slot)
     said = _smi("-i", str(card), "-cgi", what, "-C")
     made = re.search(r"created GPU instance ID\s+(\d+)", said)

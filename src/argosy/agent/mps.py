@@ -1,11 +1,12 @@
 """One MPS control daemon for each device and tenant: started with the first share, ended with the last.
 
-Who uses a daemon holds a shared lock on the file `use` in its folder: the agent for a rank that waits, the wrapper for
-one that runs. The daemon's **keeper**, a process that belongs to no agent, waits until it can have that lock alone.
-So agents of several claims share a daemon, ranks keep it while an agent restarts, and nothing is left of it when all
-of them were killed; the kernel keeps the books.
+Who uses a daemon holds a shared lock on the file `use` in its folder: the agent for a rank that waits, the
+wrapper for one that runs. The daemon's **keeper**, a process that belongs to no agent, waits until it can
+have that lock alone. So agents of several claims share a daemon, ranks keep it while an agent restarts, and
+nothing is left of it when all of them were killed; the kernel keeps the books.
 
-    <base>/<hash of device and tenant>/   use  turn  keeper   locks: of the users, of who starts one, of the keeper
+    <base>/<hash of device and tenant>/   use  turn  keeper   locks: of the users, of who starts one, of the
+    keeper
                                           limits  daemon      what clients may have at most; who runs
                                           pipe/  log/         CUDA_MPS_PIPE_DIRECTORY, CUDA_MPS_LOG_DIRECTORY
 """
@@ -27,7 +28,8 @@ _ASK_S = 10.0
 _END_S = 5.0
 _LOOK_S = 0.25
 _LOGS = ("control.log", "server.log")
-# What the logs say of a fault: `Server encountered a fatal exception`, a server in the state FAULT, an exit with 1.
+# What the logs say of a fault: `Server encountered a fatal exception`, a server in the state FAULT, an exit
+# with 1.
 _FAULT = re.compile(r"[^\n]*(?:[Ff]atal|FAULT|exited with status [1-9-])[^\n]*")
 
 
@@ -61,8 +63,8 @@ def _mib(memory_bytes: int) -> int:
 
 
 def take(folder: str, device: str, milli: int, memory_bytes: int) -> int:
-    """Use the daemon of this folder, started when it does not run; the handle of the lock that keeps it. Blocks for
-    seconds. Raises NoDaemon or OSError."""
+    """Use the daemon of this folder, started when it does not run; the handle of the lock that keeps it.
+    Blocks for seconds. Raises NoDaemon or OSError."""
     program = programs.find(CONTROL)
     if not program:
         raise NoDaemon("%s is not installed; it comes with the driver" % CONTROL)
@@ -127,8 +129,8 @@ def _answers(folder: str, program: str) -> bool:
 
 
 def _widen(folder: str, program: str, milli: int, memory_bytes: int) -> None:
-    """What a program that unsets its environment is held to: the largest share that this daemon has carried. A
-    client can only tighten what the server says, so it must not be less than any share."""
+    """What a program that unsets its environment is held to: the largest share that this daemon has carried.
+    A client can only tighten what the server says, so it must not be less than any share."""
     limits = [int(word) for word in read_text(folder + "/limits").split()] or [0, 0]
     limits = [max(limits[0], _percent(milli)), max(limits[1], _mib(memory_bytes))]
     _write(folder + "/limits", "%d %d" % (limits[0], limits[1]))
@@ -195,7 +197,8 @@ def _start_keeper(folder: str, device: str, program: str, lock: int) -> None:
 
 
 def keep(folder: str, device: str, program: str) -> int:
-    """The keeper's life. It leaves the process that started it at once: who ends a claim ends its agent's children."""
+    """The keeper's life. It leaves the process that started it at once: who ends a claim ends its agent's
+    children."""
     if os.fork():
         return 0
     os.set_inheritable(programs.INHERITED, False)  # its lock

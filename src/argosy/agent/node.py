@@ -88,10 +88,10 @@ _MPS_MODES = (0, 3)  # compute modes `default` and `exclusive process`
 
 
 def settings(root: str) -> dict[str, object]:
-    """What people say about this node: labels, taints, domains (NodeFacts), mig ("manage": we may make and remove MIG
-    instances). From ARGOSY_NODE_FILE, else `node.json` in the agent's root, else /etc/argosy/node.json; each single
-    value rather from ARGOSY_NODE_LABELS=k=v,…, ARGOSY_NODE_TAINTS=a,b, ARGOSY_NODE_DOMAINS=block/rack/leaf,
-    ARGOSY_MIG. What cannot be read is left out with a warning."""
+    """What people say about this node: labels, taints, domains (NodeFacts), mig ("manage": we may make and
+    remove MIG instances). From ARGOSY_NODE_FILE, else `node.json` in the agent's root, else
+    /etc/argosy/node.json; each single value rather from ARGOSY_NODE_LABELS=k=v,…, ARGOSY_NODE_TAINTS=a,b,
+    ARGOSY_NODE_DOMAINS=block/rack/leaf, ARGOSY_MIG. What cannot be read is left out with a warning."""
     named = os.environ.get("ARGOSY_NODE_FILE")
     found: dict[str, object] = {}
     for path in [named] if named else [root + "/node.json", "/etc/argosy/node.json"]:
@@ -181,7 +181,7 @@ class Node:
         if device["_mode"] not in _MPS_MODES:
             return "its compute mode forbids it; run `nvidia-smi -c DEFAULT`"
         if not programs.find("nvidia-cuda-mps-control"):
-            return "nvidia-cuda-mps-control is not installed; it comes with the driver (package nvidia-compute-utils)"
+            return "nvidia-cuda-mps-control is not installed; it comes with the driver (package nvidia-compute-utils)"  # noqa: E501
         return ""
 
     def made_here(self, instance: dict[str, object]) -> bool:
@@ -190,7 +190,8 @@ class Node:
         return os.path.exists("%s/mig-%s-%d" % (self.shares_base, instance["mig_parent"], number))
 
     def divides(self, card: dict[str, object]) -> bool:
-        """May we make instances on this card? It is in MIG mode, we are allowed to, and people have made none."""
+        """May we make instances on this card? It is in MIG mode, we are allowed to, and people have made
+        none."""
         return (
             self.manages_mig
             and card.get("_mig") is True
@@ -198,8 +199,8 @@ class Node:
         )
 
     def _offered(self) -> list[dict[str, object]]:
-        """Our devices. Of a card in MIG mode either the card, to be divided as needed, or the instances that people
-        have made; never what agents made on the way, which is in use."""
+        """Our devices. Of a card in MIG mode either the card, to be divided as needed, or the instances that
+        people have made; never what agents made on the way, which is in use."""
         return [
             device
             for device in self._devices

@@ -9,8 +9,8 @@ TYPE_CHECKING = False
 _ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
 _PROFILE = re.compile(r"[0-9a-z.+]{1,32}")  # 1g.10gb, 1c.2g.20gb, 1g.10gb+me
 
-# What ranks inherit from the agent's environment. A list of what may pass, not of what may not: the agent of a
-# user's own machine can hold any secret in its environment.
+# What ranks inherit from the agent's environment. A list of what may pass, not of what may not: the agent of
+# a user's own machine can hold any secret in its environment.
 _INHERITED = frozenset(
     [
         "PATH",
@@ -123,7 +123,8 @@ if TYPE_CHECKING:
 
 
 def checked_order(order: dict[str, object]) -> Order:
-    """A RankOrder, every field of the right type and filled in. Raises Refused; values are never repeated in it."""
+    """A RankOrder, every field of the right type and filled in. Raises Refused; values are never repeated in
+    it."""
 
     def text(name: str, default: str) -> str:
         value = order.get(name, default)

@@ -39,16 +39,11 @@ _spawn_with_setsid = hasattr(os, "posix_spawn")
 
 
 def spawn(
-    argv: list[str],
-    env: dict[str, str],
-    stdin: str,
-    output: str,
-    append: bool,
-    inherit: Sequence[int] = (),
+    argv: list[str], env: dict[str, str], stdin: str, output: str, append: bool, inherit: Sequence[int] = ()
 ) -> int:
-    """Start a program as leader of a new session; its pid. `stdin` and `output` are paths; a terminal as `output`
-    (`append` false) becomes its controlling terminal. Handles to `inherit` get the numbers from INHERITED down. Raises
-    OSError when it cannot be started."""
+    """Start a program as leader of a new session; its pid. `stdin` and `output` are paths; a terminal as
+    `output` (`append` false) becomes its controlling terminal. Handles to `inherit` get the numbers from
+    INHERITED down. Raises OSError when it cannot be started."""
     global _spawn_with_setsid
     flags = (os.O_WRONLY | os.O_APPEND | os.O_CREAT) if append else os.O_RDWR
     if _spawn_with_setsid:
@@ -174,8 +169,8 @@ def snapshot_all() -> Snapshot:
 
 
 class ProcessTable:
-    """Snapshots on demand. Callers that ask at about the same time share one, so that a thousand ranks that end
-    together do not read /proc a thousand times; reading takes a fifth of one core at most."""
+    """Snapshots on demand. Callers that ask at about the same time share one, so that a thousand ranks that
+    end together do not read /proc a thousand times; reading takes a fifth of one core at most."""
 
     def __init__(self) -> None:
         self._waiting: asyncio.Future[Snapshot] | None = None
@@ -203,8 +198,8 @@ class ProcessTable:
             waiting.set_result(snapshot)
 
     async def after_exit(self, leader: int, lifetime_s: float) -> Snapshot:
-        """Enough to find what a rank left behind. A short life can only have left pids just above its own, and
-        looking at those is a hundred times cheaper than reading all of /proc."""
+        """Enough to find what a rank left behind. A short life can only have left pids just above its own,
+        and looking at those is a hundred times cheaper than reading all of /proc."""
         newest = last_pid()
         if lifetime_s < 1.0 and leader <= newest <= leader + 512:
             return Snapshot(range(leader + 1, newest + 1))

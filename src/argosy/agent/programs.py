@@ -1,4 +1,5 @@
-"""Other programs of this machine: found, asked and recognised. (`subprocess` would cost every probe 10 ms.)"""
+"""Other programs of this machine: found, asked and recognised. (`subprocess` would cost every probe 10
+ms.)"""
 
 from __future__ import annotations
 
@@ -17,8 +18,8 @@ def find(name: str) -> str:
 def answer_of(
     argv: list[str], timeout_s: float, environ: dict[str, str] | None = None, text: str = ""
 ) -> str:
-    """What a program prints, its complaints too, when it reads `text` (a few lines); "" when it cannot be started or
-    takes too long."""
+    """What a program prints, its complaints too, when it reads `text` (a few lines); "" when it cannot be
+    started or takes too long."""
     import select
     import signal
     import time
@@ -72,8 +73,9 @@ def start_ticks(pid: int) -> int:
 
 
 def hold(path: str, exclusive: bool, patience_s: float = 0.0) -> int | None:
-    """A lock on a file (made when it is missing), as a handle: several may share it, or one has it alone. It goes
-    with the last copy of the handle, however its owners end. None when it is not to be had. Raises OSError."""
+    """A lock on a file (made when it is missing), as a handle: several may share it, or one has it alone. It
+    goes with the last copy of the handle, however its owners end. None when it is not to be had. Raises
+    OSError."""
     import fcntl
     import time
 

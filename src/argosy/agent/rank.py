@@ -1,8 +1,9 @@
 """One rank: what it is in memory and on disk.
 
-Its folder holds `state` (who runs it, for the next agent), `exit` (its exit code), `log`, `setup.sh` and `run.sh`.
-`state` and `exit` get their full size when the rank is prepared and are then overwritten in place: a disk that fills
-up later cannot take the exit code away, and one small write is never seen half done after a kill.
+Its folder holds `state` (who runs it, for the next agent), `exit` (its exit code), `log`, `setup.sh` and
+`run.sh`. `state` and `exit` get their full size when the rank is prepared and are then overwritten in place:
+a disk that fills up later cannot take the exit code away, and one small write is never seen half done after a
+kill.
 """
 
 from __future__ import annotations
@@ -27,7 +28,8 @@ POLL_FAST_S = 0.005
 
 
 class Rank:
-    """One rank. `offset`s of its log count every byte ever written, also when the program truncated the file."""
+    """One rank. `offset`s of its log count every byte ever written, also when the program truncated the
+    file."""
 
     def __init__(self, folder: str, rank_id: str) -> None:
         self.id = rank_id
@@ -141,7 +143,8 @@ class Rank:
             os.close(handle)
 
     def load(self) -> str:
-        """Read the saved state; the boot id under which it was written. Raises OSError, ValueError or KeyError."""
+        """Read the saved state; the boot id under which it was written. Raises OSError, ValueError or
+        KeyError."""
         with open(self.folder + "/state", "rb") as file:
             state = json.loads(file.read())
         for name in (

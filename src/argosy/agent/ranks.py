@@ -34,9 +34,10 @@ _POLL_SLOW_S = 0.1
 _GUARD_S = 1.0
 FORGOTTEN_MAX = 5000
 
-# Waits for bash and writes its exit code. The traps make it survive a SIGTERM to the group, and unlike ignored
-# signals they are not inherited. The shell's own notices ("Terminated") stay out of the log; the parentheses are for
-# dash, which redirects before it forks. Locks on shared devices (4 to 9) stay with the wrapper.
+# Waits for bash and writes its exit code. The traps make it survive a SIGTERM to the group, and unlike
+# ignored signals they are not inherited. The shell's own notices ("Terminated") stay out of the log; the
+# parentheses are for dash, which redirects before it forks. Locks on shared devices (4 to 9) stay with the
+# wrapper.
 _WRAPPER = """trap : HUP INT QUIT TERM USR1 USR2 ALRM
 d=$1 w=$2 s=$3 b=$4
 shift 4
@@ -90,8 +91,8 @@ class Ranks:
     # ---- life across restarts
 
     def adopt(self) -> None:
-        """Find the ranks of the agent that was here before. Those that were not yet running are ended and forgotten:
-        their environment was in its memory only, so the server prepares them again."""
+        """Find the ranks of the agent that was here before. Those that were not yet running are ended and
+        forgotten: their environment was in its memory only, so the server prepares them again."""
         running = set()
         for name in sorted(os.listdir(self._folder)):
             rank = Rank(self._folder + "/" + name, name)
@@ -126,7 +127,8 @@ class Ranks:
     # ---- orders
 
     async def prepare(self, orders: list[dict[str, object]]) -> None:
-        """Take orders (RankOrder as JSON). Raises Refused before anything is started when one is not well formed."""
+        """Take orders (RankOrder as JSON). Raises Refused before anything is started when one is not well
+        formed."""
         known = (self.by_id, self._forgotten)
         fresh = [
             order for order in map(checked_order, orders) if not any(order["id"] in some for some in known)
@@ -222,7 +224,8 @@ class Ranks:
             rank.phase = READY
 
     def _make_checkpoint_dir(self, env: dict[str, str]) -> None:
-        """The folder exists before the program looks for it. `~` is this node's home, which the server cannot know."""
+        """The folder exists before the program looks for it. `~` is this node's home, which the server cannot
+        know."""
         for name in ("ARGOSY_CHECKPOINT_DIR", "SKYPILOT_CHECKPOINT_DIR"):
             folder = env.get(name)
             if folder:
@@ -281,8 +284,8 @@ class Ranks:
             self._start_task(self._guard())
 
     async def _guard(self) -> None:
-        """End ranks whose processes together hold more memory of a shared device than their share, while there are
-        such ranks."""
+        """End ranks whose processes together hold more memory of a shared device than their share, while
+        there are such ranks."""
         while True:
             await asyncio.sleep(_GUARD_S)
             guarded = [rank for rank in self.by_id.values() if rank.gpu_limit and rank.pid and not rank.ended]
@@ -344,8 +347,8 @@ class Ranks:
         self._conclude(rank, code, "its processes are gone and left no exit code (killed from outside?)")
 
     async def _clean_up(self, rank: Rank) -> None:
-        """Kill what the rank left behind; after a stop only when its grace is over, so that a program which writes a
-        checkpoint may finish although its shell is gone."""
+        """Kill what the rank left behind; after a stop only when its grace is over, so that a program which
+        writes a checkpoint may finish although its shell is gone."""
         snapshot = await self.table.after_exit(rank.pid, time.monotonic() - rank.spawned_s)
         turn = 0
         while turn < 300:  # then they cannot be killed, and we give up
@@ -477,7 +480,8 @@ class Ranks:
                 await asyncio.sleep(0)
 
     def _remember_forgotten(self, rank_id: str) -> None:
-        """A `prepare` that was under way when another server forgot the rank must not run it a second time."""
+        """A `prepare` that was under way when another server forgot the rank must not run it a second
+        time."""
         self._forgotten[rank_id] = None
         while len(self._forgotten) > FORGOTTEN_MAX:
             del self._forgotten[next(iter(self._forgotten))]
@@ -577,7 +581,8 @@ def _outside_group(group: int, pids: set[int]) -> set[int]:
 
 
 def _deadly(turn: int) -> int:
-    """SIGKILL; in between SIGSTOP, because what forks faster than it is killed cannot fork when it is stopped."""
+    """SIGKILL; in between SIGSTOP, because what forks faster than it is killed cannot fork when it is
+    stopped."""
     return signal.SIGSTOP if 3 <= turn < 20 and turn % 2 else signal.SIGKILL
 
 

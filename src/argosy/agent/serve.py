@@ -414,8 +414,8 @@ def _lock_root(root: str) -> int:
 
 
 def socket_address(path: str) -> tuple[str, int | None]:
-    """What to bind or connect to, and a folder handle to close afterwards: a path may be longer than the 107 bytes
-    that a unix address holds."""
+    """What to bind or connect to, and a folder handle to close afterwards: a path may be longer than the 107
+    bytes that a unix address holds."""
     if len(os.fsencode(path)) < 100:
         return path, None
     folder = os.open(os.path.dirname(path), os.O_PATH | os.O_CLOEXEC)

@@ -98,7 +98,8 @@ class Sharing:
             if share["milli"] < _WHOLE:
                 wish.env["ARGOSY_GPU_SHARE"] = "time-slice"
                 wish.note = (
-                    "argosy: %g of device %d, taking turns with others: nothing keeps their memory and time apart"
+                    "argosy: %g of device %d, taking turns with others: nothing keeps their memory and "
+                    "time apart"
                     " (isolation: none)\n" % (share["milli"] / _WHOLE, share["index"])
                 )
             return
@@ -213,7 +214,8 @@ class Sharing:
         if not self._node.divides(parent):
             raise self._cannot(
                 share,
-                "no instance is where it was ordered (%s in slot %d), and none may be made: that needs ARGOSY_MIG=manage,"
+                "no instance is where it was ordered (%s in slot %d), and none may be made: that needs "
+                "ARGOSY_MIG=manage,"
                 " and no instance that people have made there" % (profile, slot),
             )
         try:
@@ -251,7 +253,8 @@ class Sharing:
             os.close(turn)
 
     def _usable_base(self) -> None:
-        """A folder of ours alone: everybody can make one in /tmp, and who owns it could hold our programs up."""
+        """A folder of ours alone: everybody can make one in /tmp, and who owns it could hold our programs
+        up."""
         os.makedirs(self.base, mode=0o700, exist_ok=True)
         seen = os.lstat(self.base)
         if not stat.S_ISDIR(seen.st_mode) or seen.st_uid != os.geteuid() or seen.st_mode & 0o077:
@@ -264,11 +267,7 @@ def overdrawn(limit_bytes: int, sizes: list[int]) -> str:
         return ""
     return (
         "its %d processes hold %.1f GiB of GPU memory together, and its share is %.1f GiB: ask for more"
-        % (
-            len(sizes),
-            sum(sizes) / (1 << 30),
-            limit_bytes / (1 << 30),
-        )
+        % (len(sizes), sum(sizes) / (1 << 30), limit_bytes / (1 << 30))
     )
 
 

@@ -19,7 +19,8 @@ if TYPE_CHECKING:
 
 _READ_BYTES = 64 << 10
 _HANG_UP_GRACE_S = 2.0
-_QUIET_S = 0.5  # a terminal that is silent for so long after its program ended is held open by something in the background
+# a terminal that is silent for so long after its program ended is held open by something in the background
+_QUIET_S = 0.5
 _LEFT_BYTES = 256 << 10  # more than a terminal holds back: what comes after that is printed in the background
 _FAREWELL_S = 30.0  # how long the other side may take to hear of the end
 
@@ -130,8 +131,8 @@ async def serve_shell(shell: Shell, reader: asyncio.StreamReader, writer: asynci
             await asyncio.wait({output}, timeout=_QUIET_S)
 
     async def farewell() -> None:
-        """Until the other side has gone, too: a connection that is closed with unread bytes in it is reset, and with it what was
-        sent last may be lost."""
+        """Until the other side has gone, too: a connection that is closed with unread bytes in it is reset,
+        and with it what was sent last may be lost."""
         try:
             while await reader.read(_READ_BYTES):
                 pass

@@ -1,7 +1,7 @@
 """Files by content: a bounded store of chunks, and trees that appear where they are wanted.
 
-The safety of `place` does not rest on clever path arithmetic: every folder below the target is opened relative to its
-parent without following links, so no entry can lead outside, whatever is on the disk.
+The safety of `place` does not rest on clever path arithmetic: every folder below the target is opened
+relative to its parent without following links, so no entry can lead outside, whatever is on the disk.
 """
 
 from __future__ import annotations
@@ -105,11 +105,13 @@ def _parts(path: str) -> list[bytes]:
 
 
 class _Known(dict):  # type: ignore[type-arg]
-    """What was placed at one target: path -> [size, mtime_ns, inode, chunks]. Tells which files are as we left them."""
+    """What was placed at one target: path -> [size, mtime_ns, inode, chunks]. Tells which files are as we
+    left them."""
 
 
 class Trees:
-    """The chunk store and the placed trees of one node. Not for two threads at once (the daemon holds a lock)."""
+    """The chunk store and the placed trees of one node. Not for two threads at once (the daemon holds a
+    lock)."""
 
     def __init__(
         self, root: str, home: str, node_name: str, store_limit_bytes: int = STORE_LIMIT_BYTES
@@ -165,8 +167,8 @@ class Trees:
         return found
 
     def _collect(self, used: set[str]) -> None:
-        """Drop the chunks that were longest unused until the store is within its limit, but none that has just
-        arrived and waits for its tree."""
+        """Drop the chunks that were longest unused until the store is within its limit, but none that has
+        just arrived and waits for its tree."""
         entries = []
         total = 0
         arrived_after_s = time.time() - _ARRIVING_S
@@ -249,7 +251,8 @@ class Trees:
     # ---- placing
 
     def place(self, tree: dict[str, object], target: str) -> None:
-        """Make the tree appear. Raises Refused (the reason and what to do), Busy when chunks are not here, OSError."""
+        """Make the tree appear. Raises Refused (the reason and what to do), Busy when chunks are not here,
+        OSError."""
         raw = tree.get("entries")
         if not isinstance(raw, list):
             raise Refused("tree", "a tree needs a list of entries")
@@ -362,7 +365,8 @@ class _Placing:
             self._place_file(folder, name, entry)
 
     def _folder(self, parts: list[bytes]) -> int:
-        """A handle of this folder, made where it is missing. A link in the way gives place to a real folder."""
+        """A handle of this folder, made where it is missing. A link in the way gives place to a real
+        folder."""
         same = 0
         while same < len(parts) and same < len(self._open) and self._open[same][0] == parts[same]:
             same += 1
@@ -480,7 +484,7 @@ class _Placing:
                 os.rmdir(name, dir_fd=folder)
             except OSError:
                 _unlink(temporary, folder)
-                text = "%s/%s is a folder with files in it where a file should be; remove it, or choose another target"
+                text = "%s/%s is a folder with files in it where a file should be; remove it, or choose another target"  # noqa: E501
                 raise Refused("target", text % (self._target, name.decode("utf-8", "replace"))) from None
             os.replace(temporary, name, src_dir_fd=folder, dst_dir_fd=folder)
 

@@ -21,8 +21,8 @@ _NODE_PATIENCE_S = 0.3
 
 
 class Watch(Observer):
-    """Composes reports. Laws: the first lists every rank; a rank's end is told with or after the last byte of its
-    log, never before; what was not yet taken is kept as marks, so a slow reader costs no memory."""
+    """Composes reports. Laws: the first lists every rank; a rank's end is told with or after the last byte of
+    its log, never before; what was not yet taken is kept as marks, so a slow reader costs no memory."""
 
     def __init__(self, supervisor: Ranks, cursors: dict[str, int]) -> None:
         self._supervisor = supervisor

@@ -1,7 +1,7 @@
 """The wire between server and agent: constants and framing, usable on both sides.
 
-Transport: HTTP/1.1 with keep-alive on the agent's unix socket. Bodies are JSON with a Content-Length; facts have the
-field names of `argosy.model.facts`. Paths below `PREFIX`:
+Transport: HTTP/1.1 with keep-alive on the agent's unix socket. Bodies are JSON with a Content-Length; facts
+have the field names of `argosy.model.facts`. Paths below `PREFIX`:
 
     GET  /node                                            -> NodeFacts
     POST /prepare         {"orders": [RankOrder, ...]}    -> {}
@@ -18,8 +18,8 @@ field names of `argosy.model.facts`. Paths below `PREFIX`:
 A failure is `{"error": refused | transient | busy, "field": ..., "text": ...}` with a 4xx or 5xx status.
 
 A report frame is `FRAME` (length of head, length of body), a JSON head
-`{"complete", "ranks", "logs": [[rank id, offset, size], ...], "node"}` and the log bytes in the order of `logs`.
-A terminal frame is `TERMINAL` (kind, length) and its payload.
+`{"complete", "ranks", "logs": [[rank id, offset, size], ...], "node"}` and the log bytes in the order of
+`logs`. A terminal frame is `TERMINAL` (kind, length) and its payload.
 """
 
 from __future__ import annotations

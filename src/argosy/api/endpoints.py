@@ -16,7 +16,8 @@ CHUNK_PACK_LIMIT_BYTES: Final = 64 << 20
 
 
 class Endpoint(NamedTuple):
-    """`request` is the JSON body, `reply` the JSON answer; None: none, or the stream that `about` describes."""
+    """`request` is the JSON body, `reply` the JSON answer; None: none, or the stream that `about`
+    describes."""
 
     name: str
     method: str
@@ -150,7 +151,8 @@ ENDPOINTS: Final[tuple[Endpoint, ...]] = (
         "/gpus",
         None,
         t.GpuList,
-        "Accelerators that can be had or are priced. Without a model and without `all`: one entry for each model.",
+        "Accelerators that can be had or are priced. Without a model and without `all`: one entry for each "
+        "model.",
         query=(
             ("gpu", str, "only this model: `A100`, or `A100:8`"),
             ("infra", str, "only there: PROVIDER[/REGION[/ZONE]]"),
@@ -178,7 +180,8 @@ ENDPOINTS: Final[tuple[Endpoint, ...]] = (
         "/catalog/refresh",
         t.RefreshRequest,
         t.RefreshReply,
-        "Start to get a provider's present prices from its own service, which takes seconds to minutes; or call it off.",
+        "Start to get a provider's present prices from its own service, which takes seconds to minutes; or "
+        "call it off.",
         scope="admin",
     ),
     Endpoint(
@@ -274,7 +277,8 @@ ENDPOINTS: Final[tuple[Endpoint, ...]] = (
         "/clusters/{cluster}/shell",
         None,
         None,
-        "WebSocket: binary frames are terminal bytes; text frames are JSON {rows, columns} from the client and "
+        "WebSocket: binary frames are terminal bytes; text frames are JSON {rows, columns} from the client "
+        "and "
         "{exit_code} from the server.",
         query=(
             ("node", int, "rank of the node"),

@@ -1,7 +1,7 @@
 """Where the server is: pure functions of an environment mapping, the same for client and server.
 
-`ARGOSY_HOME` (default `~/.argosy`) is the state folder of the local server. `ARGOSY_SERVER` names another server
-(`http://host:port`, `https://…`, or `unix:///path`), and `ARGOSY_TOKEN` is its token.
+`ARGOSY_HOME` (default `~/.argosy`) is the state folder of the local server. `ARGOSY_SERVER` names another
+server (`http://host:port`, `https://…`, or `unix:///path`), and `ARGOSY_TOKEN` is its token.
 """
 
 from __future__ import annotations

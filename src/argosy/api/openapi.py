@@ -55,8 +55,10 @@ def build_openapi() -> Json:
         "info": {
             "title": "Argosy",
             "version": str(API_VERSION),
-            "description": "Run any AI workload on any infrastructure. Served over a unix socket (no token) and, "
-            "when asked, over TCP (bearer token). Errors are `Problem`s; unknown fields of requests are refused, "
+            "description": "Run any AI workload on any infrastructure. Served over a unix socket (no "
+            "token) and, "
+            "when asked, over TCP (bearer token). Errors are `Problem`s; unknown fields of requests are "
+            "refused, "
             "unknown fields of replies are to be ignored.",
             "license": {"name": "Apache-2.0", "identifier": "Apache-2.0"},
         },

@@ -1,4 +1,5 @@
-"""Requests and replies about who shares what: queues, pools, and why something waits. Amounts as in `model.tenancy`."""
+"""Requests and replies about who shares what: queues, pools, and why something waits. Amounts as in
+`model.tenancy`."""
 
 # ruff: noqa: RUF012 - structs of msgspec copy their defaults
 

@@ -105,7 +105,8 @@ class PlanReply(Reply, frozen=True, kw_only=True, omit_defaults=True):
 
 
 class PipelineRequest(Request, frozen=True, kw_only=True, omit_defaults=True):
-    """Several tasks. `edges`: pairs of positions, the second starts after the first; None: each after the one before."""
+    """Several tasks. `edges`: pairs of positions, the second starts after the first; None: each after the one
+    before."""
 
     tasks: tuple[Task, ...]
     edges: tuple[tuple[int, int], ...] | None = None
@@ -124,7 +125,8 @@ class MoveView(Reply, frozen=True, kw_only=True, omit_defaults=True):
 
 
 class StageView(Reply, frozen=True, kw_only=True, omit_defaults=True):
-    """Where one task of a pipeline runs. `offer.basis` is `assumed` when nothing says how long it runs: one hour then."""
+    """Where one task of a pipeline runs. `offer.basis` is `assumed` when nothing says how long it runs: one
+    hour then."""
 
     name: str
     offer: OfferView
@@ -218,7 +220,8 @@ class NodeView(Reply, frozen=True, kw_only=True, omit_defaults=True):
 class ClusterView(Reply, frozen=True, kw_only=True, omit_defaults=True):
     id: str
     name: str
-    status: str  # queued starting running recovering stopping stopped finished; `degraded` when a node is unreachable
+    # queued starting running recovering stopping stopped finished; `degraded` when a node is unreachable
+    status: str
     infra: str  # provider[/region[/zone]]
     resources: str  # as people write it
     num_nodes: int
@@ -385,7 +388,8 @@ class CatalogReply(Reply, frozen=True, kw_only=True, omit_defaults=True):
 
 
 class RefreshRequest(Request, frozen=True, kw_only=True, omit_defaults=True):
-    """Ask a provider's own price service. `force` takes also strangely few prices; `cancel` calls off the one under way."""
+    """Ask a provider's own price service. `force` takes also strangely few prices; `cancel` calls off the one
+    under way."""
 
     provider: str
     force: bool = False
@@ -473,7 +477,8 @@ class Done(Reply, frozen=True, kw_only=True, omit_defaults=True):
 class LogFrame(Reply, frozen=True, kw_only=True, omit_defaults=True):
     """Header line of a frame in a log stream: JSON, then `\\n`, then `size` bytes.
 
-    A stream is `application/x-argosy-log`: frames until the one with `end`. `cursor` resumes after this frame.
+    A stream is `application/x-argosy-log`: frames until the one with `end`. `cursor` resumes after this
+    frame.
     """
 
     rank: int = 0

@@ -1,4 +1,5 @@
-"""Everything that is known of prices, offline: the shipped table, and what the user's own folder lays over it."""
+"""Everything that is known of prices, offline: the shipped table, and what the user's own folder lays over
+it."""
 
 from __future__ import annotations
 
@@ -52,10 +53,10 @@ class Age(msgspec.Struct, frozen=True, kw_only=True):
 
         >>> Age(provider="oci", source="shipped", newest="2025-05-19", oldest="2025-05-19", days=90, undated=0, stale=True).render()
         'prices of oci are 90 days old (2025-05-19)'
-        """
+        """  # noqa: E501
         if self.days is None:
             return f"prices of {self.provider} have no date"
-        return f"prices of {self.provider} are {self.days} {'day' if self.days == 1 else 'days'} old ({self.newest})"
+        return f"prices of {self.provider} are {self.days} {'day' if self.days == 1 else 'days'} old ({self.newest})"  # noqa: E501
 
 
 class Traffic(msgspec.Struct, frozen=True, kw_only=True):
@@ -69,7 +70,8 @@ class Traffic(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Catalog:
-    """Prices and facts. Reads files when it is made and when a provider is first needed; never the network."""
+    """Prices and facts. Reads files when it is made and when a provider is first needed; never the
+    network."""
 
     def __init__(self, table: Table, overlay: Overlay | None = None) -> None:
         self._table = table
@@ -82,8 +84,8 @@ class Catalog:
 
     @classmethod
     def load(cls, user_dir: Path | None = None, *, shipped: Path = SHIPPED) -> Catalog:
-        """The `shipped` table with `user_dir` (`<state>/catalog`) over it. What is wrong in the user's folder is left
-        out and told in `warnings`; a shipped table that cannot be read raises ArgosyError."""
+        """The `shipped` table with `user_dir` (`<state>/catalog`) over it. What is wrong in the user's folder
+        is left out and told in `warnings`; a shipped table that cannot be read raises ArgosyError."""
         try:
             table = Table.open(shipped)
         except (OSError, CorruptTable) as error:
@@ -139,19 +141,22 @@ class Catalog:
         return self._overlay.applied(provider, self.listed_block(provider))
 
     def listed_block(self, provider: str) -> Block | None:
-        """Public prices in use, refreshed or shipped, without private machines and discounts; None: there are none."""
+        """Public prices in use, refreshed or shipped, without private machines and discounts; None: there are
+        none."""
         block = self._overlay.live_block(provider)
         if block is None and provider in self._table.providers:
             block = self._table.block(provider)
         return block
 
     def owned(self, now_ms: int) -> tuple[Offer, ...]:
-        """Reserved and committed capacity of the user that has not run out: a finite number of nodes at a price."""
+        """Reserved and committed capacity of the user that has not run out: a finite number of nodes at a
+        price."""
         today = now_ms // DAY_MS
         return tuple(offer for offer, until in self._overlay.reserved if not until or until >= today)
 
     def owned_price_micro_usd(self, provider: str, pool: str = "") -> int | None:
-        """Per node and hour of the user's own machines, by configuration; None: nothing is said, what the driver quotes counts."""
+        """Per node and hour of the user's own machines, by configuration; None: nothing is said, what the
+        driver quotes counts."""
         told = self._overlay.owned_prices
         return told.get(f"{provider}/{pool}", told.get(provider))
 
@@ -166,8 +171,8 @@ class Catalog:
         return msgspec.structs.replace(offer, price_micro_usd=less(offer.price_micro_usd, percent))
 
     def candidates(self, wish: Resources, num_nodes: int = 1) -> list[Offer]:
-        """Every offer that can serve `wish`, and perhaps a few that cannot: all equivalent machines, not only the
-        cheapest. `planning.market.rank` over `market` is the faster way when only the best are needed."""
+        """Every offer that can serve `wish`, and perhaps a few that cannot: all equivalent machines, not only
+        the cheapest. `planning.market.rank` over `market` is the faster way when only the best are needed."""
         found: list[Offer] = []
         cap = wish.max_hourly_micro_usd
         for name in self.providers:
@@ -236,7 +241,8 @@ class Catalog:
         return sorted(found, key=lambda o: (o.price_micro_usd, o.provider, o.region, o.zone))
 
     def source_of(self, offer: Offer) -> tuple[str, str]:
-        """Where the price of an offer of this catalog is from, and the rule that computed it ("": it was read)."""
+        """Where the price of an offer of this catalog is from, and the rule that computed it ("": it was
+        read)."""
         block = self.market.block(offer.provider)
         for lane, columns in enumerate(block.lanes):
             if columns.capacity is not offer.capacity:
@@ -291,7 +297,8 @@ class Catalog:
         return tuple(mine)
 
     def grids(self) -> dict[tuple[str, str], Grid]:
-        """The current by provider and region: as the user says, else as `grids` knows or reckons. What is not there is not known."""
+        """The current by provider and region: as the user says, else as `grids` knows or reckons. What is not
+        there is not known."""
         from argosy.catalog.grids import USER_SOURCE, Grid, grid_of
 
         if self._grids is None:
@@ -342,10 +349,11 @@ class Catalog:
     # --- traffic ---
 
     def egress(self, src: str, dst: str) -> Traffic:
-        """What a GB costs from `src` to `dst`, both `provider[/region]`; `dst` `internet` is anywhere outside.
+        """What a GB costs from `src` to `dst`, both `provider[/region]`; `dst` `internet` is anywhere
+        outside.
 
-        Own machines and providers without a figure cost nothing (marked as an estimate). Free allowances are not
-        counted.
+        Own machines and providers without a figure cost nothing (marked as an estimate). Free allowances are
+        not counted.
         """
         provider, _, region = src.partition("/")
         to_provider, _, to_region = dst.partition("/")
@@ -434,7 +442,8 @@ class Catalog:
     # --- what does not exist ---
 
     def unknown_accelerator(self, name: str) -> ArgosyError | None:
-        """The error for a model that nothing offers, with the nearest names and their memory; None when it is offered.
+        """The error for a model that nothing offers, with the nearest names and their memory; None when it is
+        offered.
 
         A known model without an offer says so.
         """

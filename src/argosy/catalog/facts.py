@@ -1,4 +1,5 @@
-"""What is known beside prices of machines: accelerators, regions, storage, traffic, and how often spot is taken back."""
+"""What is known beside prices of machines: accelerators, regions, storage, traffic, and how often spot is
+taken back."""
 
 from __future__ import annotations
 

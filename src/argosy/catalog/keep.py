@@ -1,4 +1,5 @@
-"""Take what a refresh brought, or keep what is there: a catalog never becomes empty or half because a service hiccuped."""
+"""Take what a refresh brought, or keep what is there: a catalog never becomes empty or half because a service
+hiccuped."""
 
 from __future__ import annotations
 
@@ -45,7 +46,8 @@ def keep_refreshed(
 ) -> Kept:
     """Write `<user_dir>/live/PROVIDER.prices` and tell what changed. `before` is the block in use now.
 
-    Raises ArgosyError (`transient`) and leaves the old prices alone when the new ones are none or, unless `force`, strangely few.
+    Raises ArgosyError (`transient`) and leaves the old prices alone when the new ones are none or, unless
+    `force`, strangely few.
     """
     good = [row for row in fetched.rows if row.price_micro_usd > 0]
     skipped = fetched.skipped + len(fetched.rows) - len(good)

@@ -1,4 +1,5 @@
-"""Rows for `argosy gpus`, `argosy offers` and `argosy regions`: typed, sorted, ready to be rendered or sent as JSON."""
+"""Rows for `argosy gpus`, `argosy offers` and `argosy regions`: typed, sorted, ready to be rendered or sent
+as JSON."""
 
 from __future__ import annotations
 
@@ -177,7 +178,8 @@ def region_rows(
 
     Args:
         provider: only its regions.
-        area: `eu`, `eea`, a country code (`kr`), a continent (`asia`) or a pattern of regions (`us-*`), any case.
+        area: `eu`, `eea`, a country code (`kr`), a continent (`asia`) or a pattern of regions (`us-*`), any
+        case.
     """
     inside: dict[tuple[str, str], tuple[set[str], set[str], int]] = {}
     for name in catalog.providers if provider is None else (provider,):

@@ -23,15 +23,29 @@ from argosy.model.offer import Capacity, Offer, Shape
 from argosy.model.units import GIB
 
 CSV_COLUMNS: Final = (
-    "provider", "instance_type", "accelerator", "accelerator_count", "accelerator_memory_gib", "vcpus", "memory_gib",
-    "local_disk_gb", "region", "zone", "price_usd_hour", "spot_price_usd_hour", "arch", "as_of", "source",
-)  # fmt: skip
+    "provider",
+    "instance_type",
+    "accelerator",
+    "accelerator_count",
+    "accelerator_memory_gib",
+    "vcpus",
+    "memory_gib",
+    "local_disk_gb",
+    "region",
+    "zone",
+    "price_usd_hour",
+    "spot_price_usd_hour",
+    "arch",
+    "as_of",
+    "source",
+)
 _REQUIRED: Final = ("provider", "instance_type", "vcpus", "memory_gib")
 _NAME: Final = "abcdefghijklmnopqrstuvwxyz0123456789-_"
 
 
 class Discount(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """A negotiated price: so many percent below the list, for what the patterns match (`*` and `?` as in file names).
+    """A negotiated price: so many percent below the list, for what the patterns match (`*` and `?` as in file
+    names).
 
     A savings plan is the same with what it commits to pay per hour, which is shown and not added to prices.
     """
@@ -168,7 +182,8 @@ def less(micro_usd: int, percent: float) -> int:
 
 
 def load_overlay(folder: Path, *, shapes: Table | None = None) -> Overlay:
-    """Read the user's folder. `shapes` gives the shapes of reserved machines that name only an instance type."""
+    """Read the user's folder. `shapes` gives the shapes of reserved machines that name only an instance
+    type."""
     overlay = Overlay()
     try:
         if not folder.is_dir():
@@ -204,7 +219,7 @@ def _unusable(name: str, why: str, provider: str) -> str:
     )
 
 
-# --- private catalogs ---------------------------------------------------------------------------------------------
+# --- private catalogs ------------------------------------------------------------------------------
 
 
 def _read_private(path: Path, overlay: Overlay) -> None:
@@ -298,7 +313,7 @@ def _private_rows(row: Mapping[str, str | None], source: str, day: int) -> tuple
     return provider, made
 
 
-# --- terms --------------------------------------------------------------------------------------------------------
+# --- terms -----------------------------------------------------------------------------------------
 
 
 def _read_terms(path: Path, overlay: Overlay, shapes: Table | None) -> None:
@@ -308,7 +323,8 @@ def _read_terms(path: Path, overlay: Overlay, shapes: Table | None) -> None:
         terms = msgspec.convert(tomllib.loads(path.read_text(encoding="utf-8")), Terms)
     except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError, msgspec.ValidationError) as error:
         overlay.warnings.append(
-            f"{path.name} cannot be used: {error}; list prices are shown, without discounts and reserved machines"
+            f"{path.name} cannot be used: {error}; list prices are shown, without discounts and reserved "
+            "machines"
         )
         return
     known = {*(shapes.providers if shapes is not None else ()), *overlay.providers()}
@@ -317,13 +333,15 @@ def _read_terms(path: Path, overlay: Overlay, shapes: Table | None) -> None:
         for index, entry in enumerate(entries):
             if not 0 < entry.percent < 100:
                 overlay.warnings.append(
-                    f"{path.name}: {table}[{index}]: percent {entry.percent:g} must be above 0 and below 100; "
+                    f"{path.name}: {table}[{index}]: percent {entry.percent:g} must be above 0 and below "
+                    "100; "
                     "it is left out"
                 )
                 continue
             if entry.provider not in known:
                 overlay.warnings.append(
-                    f"{path.name}: {table}[{index}]: there are no prices of `{entry.provider}`; it is left out"
+                    f"{path.name}: {table}[{index}]: there are no prices of `{entry.provider}`; it is left "
+                    "out"
                 )
                 continue
             discounts.append(
@@ -339,7 +357,8 @@ def _read_terms(path: Path, overlay: Overlay, shapes: Table | None) -> None:
         amounts = (site.bandwidth_mbps, site.latency_ms, site.power_w)
         if not all(0 <= amount < 1e9 for amount in amounts) or (site.country and len(site.country) != 2):
             overlay.warnings.append(
-                f"{path.name}: place[{index}]: a country has two letters, an amount is not below 0; it is left out"
+                f"{path.name}: place[{index}]: a country has two letters, an amount is not below 0; it is "
+                "left out"
             )
             continue
         provider, _, region = site.infra.strip("/").partition("/")
@@ -401,7 +420,8 @@ def _reserved_offer(entry: Reserved, shapes: Table | None) -> Offer:
         kinds = block.of_type(entry.instance_type) if block is not None else []
         if block is None or not kinds:
             raise ValueError(
-                f"`{entry.instance_type}` of {entry.provider} is not known; give its cpus, memory_gib and accelerator"
+                f"`{entry.instance_type}` of {entry.provider} is not known; give its cpus, memory_gib and "
+                "accelerator"
             )
         shape = block.shape(kinds[0])
     return Offer(

@@ -7,14 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from argosy.cli.session import (
-    Session,
-    complete_cluster,
-    json_option,
-    pass_session,
-    resolve_names,
-    yes_option,
-)
+from argosy.cli.session import Session, complete_cluster, json_option, pass_session, resolve_names, yes_option
 from argosy.model.units import render_bytes, render_duration, render_milli, render_price
 
 if TYPE_CHECKING:

@@ -104,12 +104,23 @@ def gpus(
     if rows:
         screen.table(
             (
-                "ACCELERATOR", "COUNT", "MEMORY", "INFRA", "INSTANCE", "CPUS", "RAM", "KIND", "$/H", "SPOT $/H", "SPOT IN", "REGIONS",
+                "ACCELERATOR",
+                "COUNT",
+                "MEMORY",
+                "INFRA",
+                "INSTANCE",
+                "CPUS",
+                "RAM",
+                "KIND",
+                "$/H",
+                "SPOT $/H",
+                "SPOT IN",
+                "REGIONS",
                 "REFUSED",
             ),
             rows,
             right=("COUNT", "MEMORY", "CPUS", "RAM", "$/H", "SPOT $/H", "REGIONS"),
-        )  # fmt: skip
+        )
     if wanted and reply.gpus:
         screen.print(_device_line(reply.gpus[0]))
     if reply.models:

@@ -267,7 +267,7 @@ def jobs_launch(
     raise click.exceptions.Exit(status)
 
 
-# --- steps --------------------------------------------------------------------------------------------------------
+# --- steps -----------------------------------------------------------------------------------------
 
 
 def _exists(session: Session, cluster: str, project: str | None) -> bool:

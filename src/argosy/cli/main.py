@@ -1,4 +1,5 @@
-"""The entry point: names of commands, and how errors and Ctrl-C end. Commands are imported when they are called."""
+"""The entry point: names of commands, and how errors and Ctrl-C end. Commands are imported when they are
+called."""
 
 from __future__ import annotations
 
@@ -43,7 +44,7 @@ SECTIONS: Final[dict[str, dict[str, _Entry]]] = {
         "autostop": _Entry("clusters", "autostop", "Set when an idle cluster rests or goes."),
     },
     "Managed jobs": {
-        "jobs": _Entry("jobs", "jobs", "Jobs that own their nodes and recover: launch, queue, logs, cancel."),
+        "jobs": _Entry("jobs", "jobs", "Jobs that own their nodes and recover: launch, queue, logs, cancel.")
     },
     "Shared machines": {
         "pool": _Entry("pool", "pool", "What is free, who holds what, who waits; `pool map` draws it."),

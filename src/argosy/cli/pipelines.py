@@ -26,7 +26,20 @@ def plan_pipeline(
         return
     screen.warn(reply.notes)
     screen.table(
-        ("STAGE", "INFRA", "INSTANCE", "NODES", "ACCELERATORS", "KIND", "$/H", "TIME", "COST", "INPUT", "EGRESS", "LAUNCH"),
+        (
+            "STAGE",
+            "INFRA",
+            "INSTANCE",
+            "NODES",
+            "ACCELERATORS",
+            "KIND",
+            "$/H",
+            "TIME",
+            "COST",
+            "INPUT",
+            "EGRESS",
+            "LAUNCH",
+        ),
         [
             [
                 stage.name,
@@ -46,7 +59,7 @@ def plan_pipeline(
         ],
         right=("NODES", "$/H", "TIME", "COST", "INPUT", "EGRESS"),
         spare=("KIND", "TIME", "NODES", "$/H", "LAUNCH"),
-    )  # fmt: skip
+    )
     if reply.moves:
         screen.print()
         screen.table(
@@ -67,7 +80,8 @@ def plan_pipeline(
     traffic = f", {render_price(reply.egress_micro_usd)} of it traffic" if reply.egress_micro_usd else ""
     screen.print()
     screen.paragraph(
-        f"All {len(tasks)} tasks: ~{render_price(reply.cost_micro_usd)}{traffic}, done in ~{render_duration(reply.makespan_s)}"
+        f"All {len(tasks)} tasks: ~{render_price(reply.cost_micro_usd)}{traffic}, done in "
+        f"~{render_duration(reply.makespan_s)}"
     )
     for reason in reply.reasons:
         screen.paragraph(f"  {reason}")

@@ -28,7 +28,7 @@ Examples:
   argosy plan --gpus A100:8 --use-spot -- python train.py
   argosy plan train.yaml --compare --html plan.html
 
-Prices that were computed instead of read are shown with `~`. Nothing is launched and nothing is asked of any cloud."""
+Prices that were computed instead of read are shown with `~`. Nothing is launched and nothing is asked of any cloud."""  # noqa: E501
 )
 @click.argument("words", nargs=-1, metavar="[FILE.yaml | -- COMMAND...]")
 @task_options
@@ -52,8 +52,8 @@ def plan(
 ) -> None:
     """Show where a task would run best, what it costs, and why not elsewhere.
 
-    Also what clouds would take that Argosy cannot launch on yet. Several tasks in one file are planned together, with the traffic
-    between them.
+    Also what clouds would take that Argosy cannot launch on yet. Several tasks in one file are planned
+    together, with the traffic between them.
     """
     tasks, warnings, at_once = parse_all(session, words, flags)
     if html is not None and len(tasks) > 1:
@@ -422,7 +422,7 @@ def _carbon(row: RegionView) -> str:
     return f"{'~' if row.carbon_estimated else ''}{row.carbon_g_per_kwh:.0f}"
 
 
-# --- output -------------------------------------------------------------------------------------------------------
+# --- output ----------------------------------------------------------------------------------------
 
 
 def render_view(price: PriceView | None) -> str:
@@ -500,7 +500,19 @@ def _plan_table(session: Session, reply: PlanReply, num_nodes: int) -> None:
     chosen = next((offer for offer in reply.offers if offer.launchable), None)
     session.screen.table(
         (
-            "INFRA", "INSTANCE", "NODES", "CPUS", "MEMORY", "ACCELERATORS", "KIND", "$/H", "TIME", "TOTAL", "G CO2", "PLACES", "CHOSEN",
+            "INFRA",
+            "INSTANCE",
+            "NODES",
+            "CPUS",
+            "MEMORY",
+            "ACCELERATORS",
+            "KIND",
+            "$/H",
+            "TIME",
+            "TOTAL",
+            "G CO2",
+            "PLACES",
+            "CHOSEN",
         ),
         [
             [
@@ -525,7 +537,7 @@ def _plan_table(session: Session, reply: PlanReply, num_nodes: int) -> None:
         ],
         right=("NODES", "CPUS", "MEMORY", "$/H", "TIME", "TOTAL", "G CO2", "PLACES"),
         spare=("PLACES", "CPUS", "MEMORY", "TIME", "NODES", "CHOSEN"),
-    )  # fmt: skip
+    )
 
 
 def _compare_table(session: Session, rows: tuple[CompareView, ...]) -> None:

@@ -67,7 +67,8 @@ Examples:
 @json_option
 @pass_session
 def top(session: Session, as_json: bool, pools: tuple[str, ...] = ()) -> None:
-    """Show each pool: GPUs used and free by model, by user and queue, nodes, who waits, and the largest gang that fits."""
+    """Show each pool: GPUs used and free by model, by user and queue, nodes, who waits, and the largest gang
+    that fits."""
     from argosy.api.sharing import PoolList
 
     chosen = _chosen(session, pools)
@@ -234,7 +235,7 @@ Examples:
   argosy pool map --svg map.svg
 
 A block for each GPU in the colour of who holds it; parts of a GPU are as wide as they are large. Without colours: `AA` holds
-a whole GPU, `a` a part, `··` is free, `--` takes nothing new.""",
+a whole GPU, `a` a part, `··` is free, `--` takes nothing new.""",  # noqa: E501
 )
 @click.argument("pools", nargs=-1)
 @click.option("--html", metavar="FILE", help="Write a page of its own instead, with tooltips.")
@@ -376,7 +377,7 @@ def presets(session: Session, as_json: bool) -> None:
         session.screen.table(("PRESET", "RESOURCES"), rows)
 
 
-# -- explain ------------------------------------------------------------------------------------------------------
+# -- explain ----------------------------------------------------------------------------------------
 
 
 @click.command(
@@ -392,7 +393,8 @@ A number alone is a managed job, a name alone a cluster. Ends with 0 also when t
 @json_option
 @pass_session
 def explain(session: Session, words: tuple[str, ...], as_json: bool) -> None:
-    """Say why a job or cluster waits, when it probably starts and what would help; or why it is where it is."""
+    """Say why a job or cluster waits, when it probably starts and what would help; or why it is where it
+    is."""
     from argosy.cli.jobs import find_job
 
     if not 1 <= len(words) <= 2:
@@ -455,12 +457,14 @@ def _shortened(where: Sequence[str]) -> str:
 
 
 def _queue_line(queue: QueueView) -> str:
-    """`its queue `acme/vision` uses 5 GPUs and 40 CPUs, deserves 4 GPUs, may have 8 GPUs; 1 job runs, 2 wait`."""
+    """`its queue `acme/vision` uses 5 GPUs and 40 CPUs, deserves 4 GPUs, may have 8 GPUs; 1 job runs, 2
+    wait`."""
     uses = [said(name, queue.used[name]) for name in ("gpus", "cpus", "memory") if queue.used.get(name)] or [
         "nothing"
     ]
     parts = [
-        f"its queue `{queue.path}` uses {' and '.join([', '.join(uses[:-1]), uses[-1]] if uses[1:] else uses)}"
+        f"its queue `{queue.path}` uses "
+        f"{' and '.join([', '.join(uses[:-1]), uses[-1]] if uses[1:] else uses)}"
     ]
     for word, amounts in (("deserves", queue.deserved), ("may have", queue.limit)):
         if amounts:

@@ -1,7 +1,7 @@
 """Pools as drawings: blocks in a terminal, SVG, and a page of its own. Pure: replies in, text out.
 
-One cell for each GPU, in the colour of who holds it. Parts of a GPU are as large as they are: wide in a terminal, high elsewhere. Light and dark follow the
-reader's system; nothing is loaded from anywhere.
+One cell for each GPU, in the colour of who holds it. Parts of a GPU are as large as they are: wide in a
+terminal, high elsewhere. Light and dark follow the reader's system; nothing is loaded from anywhere.
 """
 
 from __future__ import annotations
@@ -20,7 +20,8 @@ _LEFT: Final = " ▏▎▍▌▋▊▉"  # so many eighths of a character
 _ROWS_MIN: Final = 8  # of a column, where there are several
 BETWEEN: Final = "   "  # columns
 _LETTERS: Final = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
-#: For up to twelve users: apart in hue and in lightness, readable on white and on black. (terminal, light page, dark page)
+#: For up to twelve users: apart in hue and in lightness, readable on white and on black. (terminal, light
+#: page, dark page)
 _COLOURS: Final = (
     (33, "#2f74d0", "#5b9bf0"),
     (208, "#d9730d", "#f29b47"),
@@ -84,7 +85,7 @@ def used_milli(device: DeviceView) -> int:
     return sum(share.milli for share in device.shares)
 
 
-# -- terminal -----------------------------------------------------------------------------------------------------
+# -- terminal ---------------------------------------------------------------------------------------
 
 
 class Cell(NamedTuple):
@@ -96,7 +97,8 @@ class Cell(NamedTuple):
 
 
 class Row(NamedTuple):
-    """One line of the drawing: a machine, or the next line of one with many devices (`name` is then blank)."""
+    """One line of the drawing: a machine, or the next line of one with many devices (`name` is then
+    blank)."""
 
     name: str
     cells: tuple[Cell, ...]
@@ -162,7 +164,8 @@ def draw_rows(pool: PoolView, *, width: int, coloured: bool) -> list[Row]:
 
 
 def columns_of(rows: Sequence[Row], pool: PoolView, width: int) -> list[list[Row]]:
-    """Rows side by side, top to bottom and then to the right, where there are many and the line has room for them."""
+    """Rows side by side, top to bottom and then to the right, where there are many and the line has room for
+    them."""
     if len(rows) != len(pool.machines) or len(rows) < 2 * _ROWS_MIN:
         return [list(rows)]
     block = max(row.width for row in rows) + len(BETWEEN)
@@ -244,8 +247,8 @@ def _cell(
 
 
 def _bar(parts: Sequence[tuple[int, int]], size: int) -> tuple[Cell, ...]:
-    """A device of `size` characters, filled from the left by (shade, milli). A character can show two colours: of more, the
-    first and the largest of the others.
+    """A device of `size` characters, filled from the left by (shade, milli). A character can show two
+    colours: of more, the first and the largest of the others.
 
     >>> _bar([(33, 500), (208, 250), (35, 250)], 2)
     (Cell(text='█', shade=33, ground=None), Cell(text='▌', shade=208, ground=35))
@@ -279,7 +282,7 @@ def _bar(parts: Sequence[tuple[int, int]], size: int) -> tuple[Cell, ...]:
     return tuple(cells)
 
 
-# -- SVG and HTML -------------------------------------------------------------------------------------------------
+# -- SVG and HTML -----------------------------------------------------------------------------------
 
 _CELL: Final = 22
 _GAP: Final = 4
@@ -300,7 +303,7 @@ _STYLE: Final = """
   .map .head { font-size: 15px; font-weight: 600; }
   .map .free { fill: var(--free); stroke: var(--edge); } .map .shut { fill: var(--shut); stroke: var(--edge); }
   .map .part:hover, .map .free:hover { stroke: var(--fg); stroke-width: 1.5; }
-"""
+"""  # noqa: E501
 
 
 def render_svg(pools: Sequence[PoolView], *, now_ms: int) -> str:
@@ -317,7 +320,8 @@ def render_svg(pools: Sequence[PoolView], *, now_ms: int) -> str:
     width = max(width, wide)
     return "\n".join(
         [
-            f'<svg xmlns="http://www.w3.org/2000/svg" class="map" viewBox="0 0 {width} {y}" width="{width}" height="{y}" '
+            f'<svg xmlns="http://www.w3.org/2000/svg" class="map" viewBox="0 0 {width} {y}" '
+            f'width="{width}" height="{y}" '
             'role="img" aria-label="Who holds which GPU">',
             f"<style>{_style(people)}</style>",
             f'<rect width="{width}" height="{y}" fill="var(--bg)"/>',
@@ -337,9 +341,11 @@ def render_html(pools: Sequence[PoolView], *, now_ms: int) -> str:
         '<!doctype html>\n<html lang="en"><head><meta charset="utf-8"><meta name="viewport" '
         'content="width=device-width, initial-scale=1"><title>Argosy pool</title>\n<style>\n'
         "  :root { color-scheme: light dark; }\n"
-        "  body { margin: 0; padding: 16px; background: #ffffff; color: #1c2430; font-family: system-ui, sans-serif; }\n"
+        "  body { margin: 0; padding: 16px; background: #ffffff; color: #1c2430; font-family: system-ui, "
+        "sans-serif; }\n"
         "  @media (prefers-color-scheme: dark) { body { background: #12161c; color: #e7ebf0; } }\n"
-        "  .scroll { overflow-x: auto; } p { margin: 8px 16px; } h2 { font-size: 15px; margin: 20px 16px 6px; }\n"
+        "  .scroll { overflow-x: auto; } p { margin: 8px 16px; } h2 { font-size: 15px; margin: 20px 16px "
+        "6px; }\n"
         "  table { border-collapse: collapse; margin: 0 16px; font-size: 13px; }\n"
         "  th, td { text-align: left; padding: 4px 14px 4px 0; border-bottom: 1px solid #8884;"
         " vertical-align: top; }\n  td.number { text-align: right; }\n"
@@ -427,8 +433,10 @@ def _draw_device(
         part = "all" if share.milli >= WHOLE_MILLI else f"{render_milli(share.milli)}{by}"
         tip = f"{what}: {part} held by {holder_line(holder, now_ms)}"
         lines.append(
-            f'<rect class="part u{people[holder.user].rank}" x="{x}" y="{max(float(y), bottom):g}" width="{_CELL}" '
-            f'height="{height:g}" rx="{4 if share.milli >= WHOLE_MILLI else 2}"><title>{escape(tip)}</title></rect>'
+            f'<rect class="part u{people[holder.user].rank}" x="{x}" y="{max(float(y), bottom):g}" '
+            f'width="{_CELL}" '
+            f'height="{height:g}" '
+            f'rx="{4 if share.milli >= WHOLE_MILLI else 2}"><title>{escape(tip)}</title></rect>'
         )
     return lines
 
@@ -444,9 +452,12 @@ def _draw_cpus(
     shade = f"u{people[owners[0].user].rank}" if len({each.user for each in owners}) == 1 else ""
     fill = f'class="part {shade}"' if shade else 'fill="var(--soft)"'
     return [
-        f'<rect class="free" x="{x}" y="{y + 7}" width="{width}" height="8" rx="4"><title>{tip}</title></rect>',
-        f'<rect {fill} x="{x}" y="{y + 7}" width="{width * part:g}" height="8" rx="4"><title>{tip}</title></rect>',
-        f'<text class="soft" x="{x + width + 8}" y="{y + 15}">{escape(_cpus(machine))}<title>{tip}</title></text>',
+        f'<rect class="free" x="{x}" y="{y + 7}" width="{width}" height="8" '
+        f'rx="4"><title>{tip}</title></rect>',
+        f'<rect {fill} x="{x}" y="{y + 7}" width="{width * part:g}" height="8" '
+        f'rx="4"><title>{tip}</title></rect>',
+        f'<text class="soft" x="{x + width + 8}" '
+        f'y="{y + 15}">{escape(_cpus(machine))}<title>{tip}</title></text>',
     ]
 
 
@@ -516,14 +527,7 @@ def _waiting_table(pool: PoolView, now_ms: int) -> str:
             + f'<td class="number">{each.position}</td>'
             + "".join(
                 f"<td>{escape(cell)}</td>"
-                for cell in (
-                    what,
-                    each.user,
-                    each.queue,
-                    wish_of(each),
-                    starts,
-                    each.text,
-                )
+                for cell in (what, each.user, each.queue, wish_of(each), starts, each.text)
             )
             + "</tr>"
         )

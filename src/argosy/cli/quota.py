@@ -31,7 +31,8 @@ Examples:
 def quota() -> None:
     """Who may have how much of the machines: a tree of queues for organisations, projects and people.
 
-    A queue is guaranteed some, deserves some (lent to others while it is idle), and never gets more than its limit.
+    A queue is guaranteed some, deserves some (lent to others while it is idle), and never gets more than its
+    limit.
     """
 
 
@@ -57,7 +58,7 @@ Examples:
   argosy quota get --json
 
 The bar: █ what is used within what the queue deserves, ▒ what it borrows, ░ what it deserves and does not use, · up to
-its limit.""",
+its limit.""",  # noqa: E501
 )
 @click.argument("queue", required=False, shell_complete=complete_queue)
 @click.option("--of", "name", metavar="gpus", help="What to show: gpus, gpus/MODEL, cpus, memory or jobs.")
@@ -102,7 +103,8 @@ def queue_tree(session: Session, queues: Sequence[QueueView], name: str | None =
     screen = session.screen
     if not queues:
         screen.print(
-            "No queues: everybody shares alike. Set one: argosy quota set TEAM --deserved gpus=8 --limit gpus=16"
+            "No queues: everybody shares alike. Set one: argosy quota set TEAM --deserved gpus=8 --limit "
+            "gpus=16"
         )
         return
     if name is None:
@@ -360,7 +362,8 @@ Examples:
 @json_option
 @pass_session
 def apply(session: Session, file: str, check_only: bool, yes: bool, as_json: bool) -> None:
-    """Set all queues, groups, presets and the policy as a file has them. What the file does not name is gone."""
+    """Set all queues, groups, presets and the policy as a file has them. What the file does not name is
+    gone."""
     from argosy.cli.task_options import read_text
     from argosy.spec.tenancy import parse_tenancy
 

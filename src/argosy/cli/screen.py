@@ -1,7 +1,7 @@
 """What people see: tables, colours, progress. Plain aligned text when piped; API types as JSON for programs.
 
-Data goes to standard output; what is said about it (plans, progress, ends, warnings) to standard error, so that
-`argosy exec dev -- cat x > x` keeps a clean file.
+Data goes to standard output; what is said about it (plans, progress, ends, warnings) to standard error, so
+that `argosy exec dev -- cat x > x` keeps a clean file.
 """
 
 from __future__ import annotations
@@ -64,7 +64,8 @@ class Screen:
         return not self._env.get("NO_COLOR") and self._env.get("TERM") != "dumb" and stream.isatty()
 
     def shade(self, text: str, number: int | None, ground: int | None = None) -> str:
-        """`text` in one of 256 colours, on the ground of another, on standard output that has them; None: as it is."""
+        """`text` in one of 256 colours, on the ground of another, on standard output that has them; None: as
+        it is."""
         if number is None or not self.has_colours(self.out):
             return text
         below = "" if ground is None else f";48;5;{ground}"
@@ -79,7 +80,7 @@ class Screen:
     def status(self, status: str, stream: TextIO | None = None) -> str:
         return self.paint(status, _OF_STATUS.get(status, ""), stream)
 
-    # Saying --------------------------------------------------------------------------------------------------
+    # Saying --------------------------------------------------------------------------------------------------  # noqa: E501
 
     def print(self, text: str = "") -> None:
         """Data, or an answer, to standard output."""
@@ -145,7 +146,7 @@ class Screen:
             self.err.flush()
             self._progress_shown = False
 
-    # Tables --------------------------------------------------------------------------------------------------
+    # Tables --------------------------------------------------------------------------------------------------  # noqa: E501
 
     def table(
         self,

@@ -1,4 +1,5 @@
-"""ssh: this terminal becomes a terminal on a node. No sshd needed; it goes through the server and the agent."""
+"""ssh: this terminal becomes a terminal on a node. No sshd needed; it goes through the server and the
+agent."""
 
 from __future__ import annotations
 

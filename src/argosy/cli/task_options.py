@@ -120,8 +120,8 @@ def parse_described(
         and _yaml_of(words) is None
         and not any(value not in (None, ()) for value in flags.values())
     ):
-        # A bare command says nothing that the parser could find wrong; loading it would be a tenth of the time
-        # to the first line. A test holds both ways to the same task.
+        # A bare command says nothing that the parser could find wrong; loading it would be a tenth of the
+        # time to the first line. A test holds both ways to the same task.
         from argosy.model.task import Task
 
         return Described(Task(run=command_of(words)), ())
@@ -147,7 +147,8 @@ def parse_all(
     *,
     job_recovery: str | None = None,
 ) -> tuple[tuple[Task, ...], tuple[str, ...], bool]:
-    """Every task of a file or a command line, what to warn of, and whether they run at once. Errors: "spec-invalid", "spec-unreadable", "usage"."""
+    """Every task of a file or a command line, what to warn of, and whether they run at once. Errors:
+    "spec-invalid", "spec-unreadable", "usage"."""
     from argosy.spec import parse_task, task_from_mapping
 
     overrides = _overrides(session, flags, job_recovery)

@@ -148,10 +148,11 @@ class AsyncClient:
             except OSError:
                 pass
 
-    # Carrying out calls --------------------------------------------------------------------------------------
+    # Carrying out calls --------------------------------------------------------------------------------------  # noqa: E501
 
     async def send(self, call: Call[T]) -> T:
-        """Carry out one call. A request that a dying connection swallowed is repeated once: each is idempotent."""
+        """Carry out one call. A request that a dying connection swallowed is repeated once: each is
+        idempotent."""
         deadline = time.monotonic() + STARTING_FOR_S
         while True:
             try:
@@ -179,7 +180,8 @@ class AsyncClient:
     async def send_files(
         self, task: Task, *, cwd: Path | None = None, on_progress: OnProgress | None = None
     ) -> Sent:
-        """Send workdir and local mounts of `task`, only what the server lacks. Paths are relative to `cwd`."""
+        """Send workdir and local mounts of `task`, only what the server lacks. Paths are relative to
+        `cwd`."""
         if not needs_files(task):
             return Sent(task)
         from argosy.client.sending import send_files
@@ -264,7 +266,7 @@ class AsyncClient:
                 )
             )
 
-    # Endpoints -----------------------------------------------------------------------------------------------
+    # Endpoints -----------------------------------------------------------------------------------------------  # noqa: E501
 
     async def health(self) -> t.Health:
         """Whether the server is there, and its version."""
@@ -284,8 +286,9 @@ class AsyncClient:
     ) -> t.PlanReply:
         """Where a task would run, at what price, and why not elsewhere. Changes nothing.
 
-        `prices`: also what all known clouds would take; `limit`, `objective` (cost, time, carbon; "": that of the task), `compare`
-        and `html` belong to it. `managed`: as a managed job, which may meet a deadline with spot machines; else as a cluster.
+        `prices`: also what all known clouds would take; `limit`, `objective` (cost, time, carbon; "": that of
+        the task), `compare` and `html` belong to it. `managed`: as a managed job, which may meet a deadline
+        with spot machines; else as a cluster.
         """
         call = calls.plan(
             task,
@@ -326,7 +329,8 @@ class AsyncClient:
     ) -> t.LaunchReply:
         """Make or reuse a cluster and run `task` on it. Files must have been sent: see `files.send_files`.
 
-        `project`: whose cluster it is and whose budget and quota it counts in; "": that of ARGOSY_PROJECT, else `default`.
+        `project`: whose cluster it is and whose budget and quota it counts in; "": that of ARGOSY_PROJECT,
+        else `default`.
         """
         return await self.send(
             calls.launch(
@@ -411,7 +415,8 @@ class AsyncClient:
     async def costs(
         self, days: int | None = None, *, by: str | None = None, against: str | None = None
     ) -> t.CostReply:
-        """What claims cost, in micro-USD; `by` user, project, task, infra or day also in groups; `against` a cloud."""
+        """What claims cost, in micro-USD; `by` user, project, task, infra or day also in groups; `against` a
+        cloud."""
         return await self.send(calls.costs(days, by=by, against=against))
 
     async def check(self) -> t.CheckReply:
@@ -445,9 +450,11 @@ class AsyncClient:
     async def catalog_refresh(
         self, provider: str, *, force: bool = False, tell: Callable[[str], None] | None = None
     ) -> t.RefreshReply:
-        """Get a provider's present prices from its own service; returns when it is done, and calls it off when it is cancelled.
+        """Get a provider's present prices from its own service; returns when it is done, and calls it off
+        when it is cancelled.
 
-        `tell` gets words on how far it is. Errors: "transient", "unauthorized", "unsupported", "conflict" (somebody else called it off).
+        `tell` gets words on how far it is. Errors: "transient", "unauthorized", "unsupported", "conflict"
+        (somebody else called it off).
         """
         reply = await self.send(calls.catalog_refresh(provider, force=force))
         try:
@@ -494,7 +501,8 @@ class AsyncClient:
     async def explain_queue(
         self, queue: str, *, request: str | None = None, nodes: int | None = None
     ) -> s.QueueExplanation:
-        """A queue in words; `request`: also what `A100:8` (on so many nodes) would meet. Errors: "not-found", "usage"."""
+        """A queue in words; `request`: also what `A100:8` (on so many nodes) would meet. Errors: "not-found",
+        "usage"."""
         return await self.send(calls.explain_queue(queue, request=request, nodes=nodes))
 
     async def pools(self) -> s.PoolList:
@@ -525,7 +533,7 @@ class AsyncClient:
         """Stop the server; ranks go on. Also one of another version: that is how to get rid of it."""
         return await self._exchange(calls.server_stop())
 
-    # Logs ----------------------------------------------------------------------------------------------------
+    # Logs ----------------------------------------------------------------------------------------------------  # noqa: E501
 
     async def logs(
         self,
@@ -538,7 +546,8 @@ class AsyncClient:
         attempt: int | None = None,
         reconnect_for_s: float = RECONNECT_FOR_S,
     ) -> AsyncIterator[LogPiece]:
-        """The frames of a job's log, the last one with `end`; resumes after lost connections as `Client.logs`."""
+        """The frames of a job's log, the last one with `end`; resumes after lost connections as
+        `Client.logs`."""
         await self._shake_hands()
         lost_at: float | None = None
         begun = False

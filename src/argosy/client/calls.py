@@ -120,7 +120,7 @@ def check_version(health: t.Health, mine: str) -> None:
         )
 
 
-# One function per endpoint ------------------------------------------------------------------------------------
+# One function per endpoint ------------------------------------------------------------------------------------  # noqa: E501
 
 
 def health() -> Call[t.Health]:

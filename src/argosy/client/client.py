@@ -16,13 +16,7 @@ from argosy.api import types as t
 from argosy.api.location import Location, locate
 from argosy.client import calls
 from argosy.client.calls import Call
-from argosy.client.connection import (
-    CONNECT_TIMEOUT_S,
-    REPLY_TIMEOUT_S,
-    Broken,
-    Connection,
-    unreachable,
-)
+from argosy.client.connection import CONNECT_TIMEOUT_S, REPLY_TIMEOUT_S, Broken, Connection, unreachable
 from argosy.client.frames import FrameDecoder, LogPiece
 from argosy.client.progress import Flow, OnProgress, Sent, needs_files
 from argosy.client.wire import ReplyParser
@@ -67,7 +61,8 @@ class Client:
     >>> client.status()
     Traceback (most recent call last):
     ...
-    argosy.model.errors.ArgosyError: no Argosy server answers at /nonexistent/.argosy/run/server.sock: it is not running
+    argosy.model.errors.ArgosyError: no Argosy server answers at /nonexistent/.argosy/run/server.sock: it is
+    not running
     """
 
     def __init__(
@@ -103,10 +98,11 @@ class Client:
         while self._idle:
             self._idle.pop().close()
 
-    # Carrying out calls --------------------------------------------------------------------------------------
+    # Carrying out calls --------------------------------------------------------------------------------------  # noqa: E501
 
     def send(self, call: Call[T]) -> T:
-        """Carry out one call. A request that a dying connection swallowed is repeated once: each is idempotent."""
+        """Carry out one call. A request that a dying connection swallowed is repeated once: each is
+        idempotent."""
         deadline = time.monotonic() + STARTING_FOR_S
         while True:
             try:
@@ -213,7 +209,7 @@ class Client:
         else:
             connection.close()
 
-    # Endpoints -----------------------------------------------------------------------------------------------
+    # Endpoints -----------------------------------------------------------------------------------------------  # noqa: E501
 
     def health(self) -> t.Health:
         """Whether the server is there, and its version."""
@@ -233,8 +229,9 @@ class Client:
     ) -> t.PlanReply:
         """Where a task would run, at what price, and why not elsewhere. Changes nothing.
 
-        `prices`: also what all known clouds would take; `limit`, `objective` (cost, time, carbon; "": that of the task), `compare`
-        and `html` belong to it. `managed`: as a managed job, which may meet a deadline with spot machines; else as a cluster.
+        `prices`: also what all known clouds would take; `limit`, `objective` (cost, time, carbon; "": that of
+        the task), `compare` and `html` belong to it. `managed`: as a managed job, which may meet a deadline
+        with spot machines; else as a cluster.
         """
         call = calls.plan(
             task,
@@ -275,7 +272,8 @@ class Client:
     ) -> t.LaunchReply:
         """Make or reuse a cluster and run `task` on it. Files must have been sent: see `files.send_files`.
 
-        `project`: whose cluster it is and whose budget and quota it counts in; "": that of ARGOSY_PROJECT, else `default`.
+        `project`: whose cluster it is and whose budget and quota it counts in; "": that of ARGOSY_PROJECT,
+        else `default`.
         """
         return self.send(
             calls.launch(
@@ -360,7 +358,8 @@ class Client:
     def costs(
         self, days: int | None = None, *, by: str | None = None, against: str | None = None
     ) -> t.CostReply:
-        """What claims cost, in micro-USD; `by` user, project, task, infra or day also in groups; `against` a cloud."""
+        """What claims cost, in micro-USD; `by` user, project, task, infra or day also in groups; `against` a
+        cloud."""
         return self.send(calls.costs(days, by=by, against=against))
 
     def check(self) -> t.CheckReply:
@@ -394,9 +393,11 @@ class Client:
     def catalog_refresh(
         self, provider: str, *, force: bool = False, tell: Callable[[str], None] | None = None
     ) -> t.RefreshReply:
-        """Get a provider's present prices from its own service; returns when it is done, and calls it off when it is interrupted.
+        """Get a provider's present prices from its own service; returns when it is done, and calls it off
+        when it is interrupted.
 
-        `tell` gets words on how far it is. Errors: "transient", "unauthorized", "unsupported", "conflict" (somebody else called it off).
+        `tell` gets words on how far it is. Errors: "transient", "unauthorized", "unsupported", "conflict"
+        (somebody else called it off).
         """
         reply = self.send(calls.catalog_refresh(provider, force=force))
         try:
@@ -441,7 +442,8 @@ class Client:
     def explain_queue(
         self, queue: str, *, request: str | None = None, nodes: int | None = None
     ) -> s.QueueExplanation:
-        """A queue in words; `request`: also what `A100:8` (on so many nodes) would meet. Errors: "not-found", "usage"."""
+        """A queue in words; `request`: also what `A100:8` (on so many nodes) would meet. Errors: "not-found",
+        "usage"."""
         return self.send(calls.explain_queue(queue, request=request, nodes=nodes))
 
     def pools(self) -> s.PoolList:
@@ -472,7 +474,7 @@ class Client:
         """Stop the server; ranks go on. Also one of another version: that is how to get rid of it."""
         return self._exchange(calls.server_stop())
 
-    # Logs ----------------------------------------------------------------------------------------------------
+    # Logs ----------------------------------------------------------------------------------------------------  # noqa: E501
 
     def logs(
         self,
@@ -487,8 +489,9 @@ class Client:
     ) -> Iterator[LogPiece]:
         """The frames of a job's log, the last one with `end`.
 
-        When the connection is lost or the server restarts, it goes on after the last whole frame: nothing is lost
-        and nothing comes twice. After `reconnect_for_s` without an answer it raises "server-unreachable".
+        When the connection is lost or the server restarts, it goes on after the last whole frame: nothing is
+        lost and nothing comes twice. After `reconnect_for_s` without an answer it raises
+        "server-unreachable".
         """
         self._shake_hands()
         lost_at: float | None = None

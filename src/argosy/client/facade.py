@@ -1,6 +1,8 @@
-"""The calls that SkyPilot programs make, synchronous: each returns its answer, so `get` has nothing to wait for.
+"""The calls that SkyPilot programs make, synchronous: each returns its answer, so `get` has nothing to wait
+for.
 
-They talk to the server that the environment names (see `argosy.api.location`), and start the local one when needed.
+They talk to the server that the environment names (see `argosy.api.location`), and start the local one when
+needed.
 
     import argosy as sky
 
@@ -55,7 +57,8 @@ class Handle(NamedTuple):
 
 
 class Launched(NamedTuple):
-    """What was launched: unpacks as `job_id, handle`. `job_id` is the job's number, None when nothing runs."""
+    """What was launched: unpacks as `job_id, handle`. `job_id` is the job's number, None when nothing
+    runs."""
 
     job_id: int | None
     handle: Handle
@@ -118,7 +121,7 @@ def queued_of(reply: t.JobsReply, cluster_name: str | None) -> Launched:
     return Launched(reply.jobs[0].number, Handle(cluster_name))
 
 
-# Launching ----------------------------------------------------------------------------------------------------
+# Launching ----------------------------------------------------------------------------------------------------  # noqa: E501
 
 
 def launch(
@@ -135,8 +138,9 @@ def launch(
 ) -> Launched:
     """Make or reuse a cluster and run `task` on it; returns when it is queued.
 
-    `dryrun` only plans: the plan is in `handle.plan`. `down` ends the cluster when its jobs are done, or when it
-    was idle for `idle_minutes_to_autostop`. `retry_until_up` is always so. Errors: "no-offer", "workdir-missing", …
+    `dryrun` only plans: the plan is in `handle.plan`. `down` ends the cluster when its jobs are done, or when
+    it was idle for `idle_minutes_to_autostop`. `retry_until_up` is always so. Errors: "no-offer",
+    "workdir-missing", …
 
         job_id, handle = launch(Task(run="echo hi"), cluster_name="dev")
     """
@@ -188,10 +192,12 @@ def optimize(task: Task | ModelTask, minimize: OptimizeTarget | str = "") -> Pla
 @overload
 def optimize(task: Dag, minimize: OptimizeTarget | str = "") -> Plan | t.PipelineReply: ...
 def optimize(task: Launchable, minimize: OptimizeTarget | str = "") -> Plan | t.PipelineReply:
-    """Where a task would run, at what price, and why not elsewhere: also on clouds that cannot be launched on yet.
+    """Where a task would run, at what price, and why not elsewhere: also on clouds that cannot be launched on
+    yet.
 
-    A Dag with several tasks is planned as a whole, as by `estimate`. `minimize` is cost, time or (for one task) carbon; by default the
-    `objective` of the task. Errors: "no-offer" for an accelerator or a place that does not exist, or a deadline that cannot be met.
+    A Dag with several tasks is planned as a whole, as by `estimate`. `minimize` is cost, time or (for one
+    task) carbon; by default the `objective` of the task. Errors: "no-offer" for an accelerator or a place
+    that does not exist, or a deadline that cannot be met.
     """
     objective = str(minimize)
     if isinstance(task, Dag):
@@ -205,10 +211,12 @@ def estimate(task: Task | ModelTask, *, limit: int = 20, objective: str = "") ->
 @overload
 def estimate(task: Dag, *, limit: int = 20, objective: str = "") -> t.PlanReply | t.PipelineReply: ...
 def estimate(task: Launchable, *, limit: int = 20, objective: str = "") -> t.PlanReply | t.PipelineReply:
-    """What a task would cost, best first: `offers` with prices per hour and, when the runtime is known, in total.
+    """What a task would cost, best first: `offers` with prices per hour and, when the runtime is known, in
+    total.
 
-    A Dag with several tasks: the best places of all of them together, in `stages`, with the traffic between them, in `moves`.
-    `objective` is cost, time or (for one task) carbon; by default that of the task. Errors: "no-offer" for what does not exist or a deadline that cannot be met.
+    A Dag with several tasks: the best places of all of them together, in `stages`, with the traffic between
+    them, in `moves`. `objective` is cost, time or (for one task) carbon; by default that of the task. Errors:
+    "no-offer" for what does not exist or a deadline that cannot be met.
 
         for offer in sky.estimate(task).offers:
             print(offer.provider, offer.instance_type, offer.hourly_micro_usd / 1e6)
@@ -228,7 +236,7 @@ def validate(task: Launchable) -> None:
     model_of(task)
 
 
-# Clusters -----------------------------------------------------------------------------------------------------
+# Clusters -----------------------------------------------------------------------------------------------------  # noqa: E501
 
 
 def status(
@@ -265,7 +273,7 @@ def autostop(
     return current_client().autostop(cluster_name, policy or Autostop())
 
 
-# Jobs ---------------------------------------------------------------------------------------------------------
+# Jobs ---------------------------------------------------------------------------------------------------------  # noqa: E501
 
 
 def queue(cluster_name: str, skip_finished: bool = False) -> list[t.JobView]:
@@ -326,9 +334,11 @@ def find_job(client: Client, cluster: str | None, number: int | None) -> t.JobVi
 
 
 def explain(cluster_name: str | None = None, job_id: int | None = None) -> ExplainReply:
-    """Why a job waits, when it probably starts and what would help; or why it is where it is, and its history.
+    """Why a job waits, when it probably starts and what would help; or why it is where it is, and its
+    history.
 
-    Without a cluster: of a managed job. Without a job: of the cluster, or of the newest managed job. Errors: "not-found".
+    Without a cluster: of a managed job. Without a job: of the cluster, or of the newest managed job. Errors:
+    "not-found".
     """
     client = current_client()
     if cluster_name is not None and job_id is None:
@@ -397,7 +407,7 @@ def download_logs(
     return folders
 
 
-# The rest -----------------------------------------------------------------------------------------------------
+# The rest -----------------------------------------------------------------------------------------------------  # noqa: E501
 
 
 def cost_report(days: int | None = None) -> list[t.CostView]:

@@ -1,7 +1,8 @@
 """Folders and files as trees: what is sent, what is left out, and what need not be read again.
 
-Which files travel: everything except `.git`, and what the ignore files name. `.argosyignore` (or `.skyignore`) in
-the folder itself replaces every `.gitignore`; else each `.gitignore` holds for its folder and below, as in git.
+Which files travel: everything except `.git`, and what the ignore files name. `.argosyignore` (or
+`.skyignore`) in the folder itself replaces every `.gitignore`; else each `.gitignore` holds for its folder
+and below, as in git.
 """
 
 from __future__ import annotations
@@ -112,8 +113,8 @@ def scan(
     """The tree of a folder or a single file, reading only files that the cache in `home` does not know.
 
     `what` names the field in errors; `progress(files, bytes hashed)` is told now and then.
-    Errors: "workdir-missing", "path-escapes" (a link that leaves the folder), "spec-unreadable" (a file that may not
-    be read, a name that is not UTF-8), "conflict" (a file that never holds still).
+    Errors: "workdir-missing", "path-escapes" (a link that leaves the folder), "spec-unreadable" (a file that
+    may not be read, a name that is not UTF-8), "conflict" (a file that never holds still).
     """
     try:
         info = source.stat()
@@ -194,7 +195,8 @@ class _Scanner:
         return Scanned(tree, root, tuple(self._warnings), self._hashed_bytes)
 
     def _visit(self, below: str, rules: list[Rules]) -> list[tuple[str, list[Rules]]]:
-        """Take in one folder (`below` is "" or ends with `/`). Returns the folders in it, with their rules."""
+        """Take in one folder (`below` is "" or ends with `/`). Returns the folders in it, with their
+        rules."""
         folders: list[tuple[str, list[Rules]]] = []
         try:
             with os.scandir(f"{self._root_text}/{below}" if below else self._root_text) as found:
@@ -367,7 +369,8 @@ def _load_rules(path: Path, below: str = "") -> Rules:
 def read_chunks(scanned: Scanned, wanted: set[str]) -> Iterator[tuple[str, bytes]]:
     """Each wanted chunk once, with its bytes.
 
-    A chunk of a file that changed since the scan does not come: who asked sees that it is missing and scans again.
+    A chunk of a file that changed since the scan does not come: who asked sees that it is missing and scans
+    again.
     """
     left = set(wanted)
     for entry in scanned.tree.entries:

@@ -1,8 +1,8 @@
 """Ignore files with exactly git's meaning, as regular expressions. No I/O here.
 
-Our own instead of `pathspec`: that one lets a pattern that matches a folder also decide about everything below it, which
-differs from git for negated patterns in nested files, and importing it costs 55 ms of the time to the first line of output.
-A test compares this one with git on generated folders.
+Our own instead of `pathspec`: that one lets a pattern that matches a folder also decide about everything
+below it, which differs from git for negated patterns in nested files, and importing it costs 55 ms of the
+time to the first line of output. A test compares this one with git on generated folders.
 """
 
 from __future__ import annotations
@@ -122,7 +122,8 @@ def _translate(glob: str) -> str | None:
             end = at
             while end < len(glob) and glob[end] == "*":
                 end += 1
-            # git compares the plain beginning first and then looks at the rest alone, where `**` may come first.
+            # git compares the plain beginning first and then looks at the rest alone, where `**` may come
+            # first.
             begins = at == plain or glob[at - 1] == "/"
             whole = begins and (end == len(glob) or glob[end] == "/")
             if end - at < 2 or not whole:

@@ -65,8 +65,8 @@ def ensure_running(
 ) -> bool:
     """Start the local server unless it runs; returns when it listens. True when this call started it.
 
-    `extra` are more arguments of `run`, such as `--listen`. Errors: "server-unreachable" with the last lines of
-    the server's log.
+    `extra` are more arguments of `run`, such as `--listen`. Errors: "server-unreachable" with the last lines
+    of the server's log.
     """
     if is_listening(location):
         return False

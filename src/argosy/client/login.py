@@ -7,7 +7,8 @@ from collections.abc import Mapping
 
 
 def user_name(env: Mapping[str, str]) -> str:
-    """ARGOSY_USER, else the login name: as the shell says it, else (cron, containers, services) as the system knows our uid.
+    """ARGOSY_USER, else the login name: as the shell says it, else (cron, containers, services) as the system
+    knows our uid.
 
     >>> user_name({"ARGOSY_USER": "ann", "USER": "root"}), user_name({"LOGNAME": "bob"})
     ('ann', 'bob')

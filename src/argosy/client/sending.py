@@ -1,8 +1,8 @@
-"""Sending the files of tasks: flows that yield calls and take their answers, so that the blocking and the async
-client share them.
+"""Sending the files of tasks: flows that yield calls and take their answers, so that the blocking and the
+async client share them.
 
-Order of things: scan, ask which chunks are missing, send only those, then the tree. Nothing refers to a tree before
-all of it is there, so stopping anywhere leaves only chunks that the server may forget.
+Order of things: scan, ask which chunks are missing, send only those, then the tree. Nothing refers to a tree
+before all of it is there, so stopping anywhere leaves only chunks that the server may forget.
 """
 
 from __future__ import annotations
@@ -42,7 +42,8 @@ def send_files(
 ) -> Flow[Sent]:
     """Send workdir and local mounts. The task that comes back names trees by digest.
 
-    Paths are relative to `cwd`; `home` is the folder of the hash cache. Errors: as of `files.scan`, and of the server.
+    Paths are relative to `cwd`; `home` is the folder of the hash cache. Errors: as of `files.scan`, and of
+    the server.
     """
     folders: dict[tuple[Path, bool], _Folder] = {}
     warnings: list[str] = []

@@ -1,4 +1,5 @@
-"""A terminal on a node, over the WebSocket endpoint `shell`. Imports `websockets`, and only when it is opened."""
+"""A terminal on a node, over the WebSocket endpoint `shell`. Imports `websockets`, and only when it is
+opened."""
 
 from __future__ import annotations
 

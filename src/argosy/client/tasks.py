@@ -141,8 +141,8 @@ AnyResources = Resources | Mapping[str, object] | Sequence[Resources] | set[Reso
 class Task:
     """A program, what it needs, and on how many nodes.
 
-    `run` and `setup` are shell text. `workdir` and local `file_mounts` are relative to where the program runs.
-    Errors: "spec-invalid" names the field that is wrong.
+    `run` and `setup` are shell text. `workdir` and local `file_mounts` are relative to where the program
+    runs. Errors: "spec-invalid" names the field that is wrong.
 
     >>> task = Task("train", run="python train.py --lr ${LR}", envs={"LR": 0.1}, num_nodes=2)
     >>> task.build().run
@@ -208,7 +208,7 @@ class Task:
             _parse(self._fields, "Task(...)")
         _register(self)
 
-    # Making --------------------------------------------------------------------------------------------------
+    # Making --------------------------------------------------------------------------------------------------  # noqa: E501
 
     @classmethod
     def from_yaml(cls, path: str | os.PathLike[str]) -> Task:
@@ -284,7 +284,7 @@ class Task:
             task = msgspec.structs.replace(task, **changes)
         return task, tuple(warnings)
 
-    # Changing ------------------------------------------------------------------------------------------------
+    # Changing ------------------------------------------------------------------------------------------------  # noqa: E501
 
     def set_resources(self, resources: AnyResources) -> Self:
         """One `Resources`; a set: any of them; a list: in order of preference."""
@@ -341,7 +341,8 @@ class Task:
             raise ArgosyError(
                 "unsupported",
                 "the time of a task cannot be a function",
-                hint="give hours: `set_time_estimator(6.5)`; earlier runs of the same name tell it by machine",
+                hint="give hours: `set_time_estimator(6.5)`; earlier runs of the same name tell it by "
+                "machine",
             )
         return self._set("estimated_hours", estimator)
 
@@ -360,7 +361,7 @@ class Task:
         self._fields[field] = value
         return self
 
-    # Looking -------------------------------------------------------------------------------------------------
+    # Looking -------------------------------------------------------------------------------------------------  # noqa: E501
 
     @property
     def name(self) -> str | None:
@@ -432,7 +433,8 @@ class Task:
 
 
 class Dag:
-    """Tasks and their order. One task can be launched; several can be planned together (`estimate`), and launched later.
+    """Tasks and their order. One task can be launched; several can be planned together (`estimate`), and
+    launched later.
 
     >>> with Dag() as dag:
     ...     task = Task(run="echo hi")
@@ -473,7 +475,8 @@ class Dag:
             raise ArgosyError(
                 "unsupported",
                 f"the Dag has {len(self.tasks)} tasks; one at a time can be launched",
-                hint="launch them one by one: `argosy.launch(task)`, then `argosy.tail_logs` to wait for its end",
+                hint="launch them one by one: `argosy.launch(task)`, then `argosy.tail_logs` to wait for "
+                "its end",
             )
         return self.tasks[0]
 

@@ -1,7 +1,8 @@
 """Performing effects: idempotent calls to providers and agents, each keyed by a committed row.
 
 Calls to one agent are batched: a pass that starts twenty ranks on a node makes one request. An effect that is
-repeated within `REPEAT_S` is left out: decisions are level-triggered and say the same thing until its result is seen.
+repeated within `REPEAT_S` is left out: decisions are level-triggered and say the same thing until its result
+is seen.
 """
 
 from __future__ import annotations
@@ -118,7 +119,7 @@ class Effects:
         self._recent[key] = now_s
         return True
 
-    # -- claims --------------------------------------------------------------------------------------------------------
+    # -- claims -------------------------------------------------------------------------------------
 
     def _start_claim(self, action: EnsureClaim | ReleaseClaim) -> None:
         claim = action.claim
@@ -147,7 +148,8 @@ class Effects:
     async def _at_provider(
         self, claim: Claim, act: Callable[[Provider], Awaitable[Sequence[ClaimFact]]]
     ) -> None:
-        """What `act` learns of the claim becomes a fact, what it raises a failure; then the claim is looked at."""
+        """What `act` learns of the claim becomes a fact, what it raises a failure; then the claim is looked
+        at."""
         try:
             provider = self._providers.get(claim.choice.offer.provider)
             async with asyncio.timeout(PROVIDER_LIMIT_S):
@@ -177,10 +179,11 @@ class Effects:
         self._facts.set_failure(subject, failure)
         self._wake_at(subject, failure.after_ms)
 
-    # -- ranks ---------------------------------------------------------------------------------------------------------
+    # -- ranks --------------------------------------------------------------------------------------
 
     async def _prepare(self, node_id: str, actions: Sequence[PrepareRanks]) -> None:
-        """Files first, then all orders of this node in one request. One bad task does not hold up the others."""
+        """Files first, then all orders of this node in one request. One bad task does not hold up the
+        others."""
         orders: list[RankOrder] = []
         try:
             node = self.nodes[node_id]

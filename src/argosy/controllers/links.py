@@ -1,7 +1,7 @@
 """One watch per node: facts in, log bytes down to the log sink, a wake-up for who cares.
 
-Law: a rank's exit becomes a fact only after every byte of its output was given to the log sink. So a job that is
-seen as ended has its whole log on the server's disk.
+Law: a rank's exit becomes a fact only after every byte of its output was given to the log sink. So a job that
+is seen as ended has its whole log on the server's disk.
 """
 
 from __future__ import annotations

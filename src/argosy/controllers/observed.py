@@ -13,7 +13,8 @@ _NONE: dict[str, RankFact] = {}
 
 
 class Facts:
-    """Implements `view.Observed`. Written by links and effects, read by decisions and by the server's views."""
+    """Implements `view.Observed`. Written by links and effects, read by decisions and by the server's
+    views."""
 
     def __init__(self) -> None:
         self.revision = 0  # changes whenever something that people see has changed
@@ -24,7 +25,7 @@ class Facts:
         self._failures: dict[str, Failure] = {}
         self._busy: dict[str, int] = {}
 
-    # -- reading -------------------------------------------------------------------------------------------------------
+    # -- reading ------------------------------------------------------------------------------------
 
     def link(self, node_id: str) -> Link | None:
         return self._links.get(node_id)
@@ -48,7 +49,7 @@ class Facts:
     def busy(self, subject: str) -> bool:
         return subject in self._busy
 
-    # -- writing -------------------------------------------------------------------------------------------------------
+    # -- writing ------------------------------------------------------------------------------------
 
     def link_up(self, node_id: str, facts: NodeFacts, now_ms: int) -> None:
         old = self._links.get(node_id)
@@ -82,8 +83,8 @@ class Facts:
             self._node_of_rank[fact.id] = node_id
 
     def ordered(self, node_id: str, rank_ids: Iterable[str]) -> None:
-        """The agent has taken orders for these ranks. It has them from now on, also before it tells of them by itself: who looked meanwhile
-        would hold them for ranks that never were."""
+        """The agent has taken orders for these ranks. It has them from now on, also before it tells of them
+        by itself: who looked meanwhile would hold them for ranks that never were."""
         known = self._ranks.get(node_id, _NONE)
         news = [RankFact(id=id, phase=RankPhase.PREPARING) for id in rank_ids if id not in known]
         self.set_ranks(node_id, news, complete=False)

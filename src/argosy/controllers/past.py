@@ -1,7 +1,8 @@
-"""What the controllers remember of the past: where capacity was refused, how long jobs ran, who used what lately. In memory,
-learned again from the store's recent rows after a start.
+"""What the controllers remember of the past: where capacity was refused, how long jobs ran, who used what
+lately. In memory, learned again from the store's recent rows after a start.
 
-Decisions only get better by it: none depends on it for safety. With several servers each learns from the rows that all write.
+Decisions only get better by it: none depends on it for safety. With several servers each learns from the rows
+that all write.
 """
 
 from __future__ import annotations
@@ -55,7 +56,8 @@ class Past:
             self._note_ended(reversed(jobs))
 
     async def uses(self, store: Store, now_ms: int) -> Uses:
-        """What was used lately of the owned machines and of each cluster: what counts in the order of queues."""
+        """What was used lately of the owned machines and of each cluster: what counts in the order of
+        queues."""
         rows = await store.snapshot()
         since_ms = now_ms - HALF_LIVES * 1000 * rows.tenancy.policy.half_life_s
         clusters = {row.id: row for row in await store.load_clusters(since_ms=since_ms)}

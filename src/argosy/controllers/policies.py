@@ -35,10 +35,11 @@ def new_attempt(
 
 
 def evict(view: View, job: Workload, why: str, *, room_for: str = "") -> list[Action]:
-    """Tell a running job to make room: its ranks end with their grace, then it waits again (`after_attempt` of jobs).
+    """Tell a running job to make room: its ranks end with their grace, then it waits again (`after_attempt`
+    of jobs).
 
-    Without an attempt (a managed job whose nodes are being made) its claims are given up at once. Nothing is done about
-    a job that is ending anyway, or whose ranks have all ended: its room comes by itself.
+    Without an attempt (a managed job whose nodes are being made) its claims are given up at once. Nothing is
+    done about a job that is ending anyway, or whose ranks have all ended: its room comes by itself.
     """
     attempt = view.rows.attempt_of(job.id)
     if attempt is None:
@@ -75,7 +76,8 @@ def evicted(job: Workload, retry_ms: int) -> Workload:
 
 
 def attained_by(attempt: Attempt) -> int:
-    """What an ended attempt has used: milli-GPU x ms, of one without GPU milli-CPU x ms (one CPU where none is named)."""
+    """What an ended attempt has used: milli-GPU x ms, of one without GPU milli-CPU x ms (one CPU where none
+    is named)."""
     if not attempt.running_ms:
         return 0
     used = sum(share.milli for place in attempt.placements for share in place.devices)
@@ -95,7 +97,8 @@ def new_claim(
     *,
     placements: tuple[Placement, ...] = (),
 ) -> Claim:
-    """The order for the first of `choices`; the next ones are what to try after it. `placements`: on owned machines."""
+    """The order for the first of `choices`; the next ones are what to try after it. `placements`: on owned
+    machines."""
     return Claim(
         id=claim_id,
         workload_id=owner_id,

@@ -1,8 +1,8 @@
 """The one shell: takes a view, asks the pure decisions, commits their rows, then performs their effects.
 
-Level-triggered: a wake-up carries no data, only which rows to look at first; a full pass over everything runs anyway.
-What a decision says depends on rows and facts alone, so a crash at any point, a lost reply or a second server makes
-the next pass say the same thing again, and effects are keyed by rows that exist.
+Level-triggered: a wake-up carries no data, only which rows to look at first; a full pass over everything runs
+anyway. What a decision says depends on rows and facts alone, so a crash at any point, a lost reply or a
+second server makes the next pass say the same thing again, and effects are keyed by rows that exist.
 """
 
 from __future__ import annotations
@@ -67,7 +67,7 @@ class Shell:
     """Runs all controllers of one server.
 
     >>> # await Shell(store=store, providers=providers, agents=agents, logs=logs, files=blobs, clock=clock, ids=ids).run()
-    """
+    """  # noqa: E501
 
     def __init__(
         self,
@@ -83,8 +83,8 @@ class Shell:
         atlas: Callable[[], Atlas] | None = None,
         price: Callable[[Sequence[Offer]], Sequence[Offer]] | None = None,
     ) -> None:
-        """`atlas`: where regions are, asked when a decision needs it. `price` puts the prices that the user configured on what
-        providers quote: claims are charged at what decisions saw."""
+        """`atlas`: where regions are, asked when a decision needs it. `price` puts the prices that the user
+        configured on what providers quote: claims are charged at what decisions saw."""
         self._store, self._providers, self._clock, self._ids = store, providers, clock, ids
         self._policy = policy or Policy()
         self.observed = Facts()
@@ -117,7 +117,7 @@ class Shell:
             wake=self.wake,
         )
 
-    # -- what others call ----------------------------------------------------------------------------------------------
+    # -- what others call ---------------------------------------------------------------------------
 
     def wake(self, *ids: str) -> None:
         """Look at these rows soon; at everything when none is named."""
@@ -176,7 +176,8 @@ class Shell:
         return explain(self.view(rows), workload_id)
 
     def explain_new(self, rows: Snapshot, workload: Workload) -> str:
-        """Why no state of the machines that a new workload would wait for could ever hold it; "" when some could."""
+        """Why no state of the machines that a new workload would wait for could ever hold it; "" when some
+        could."""
         return explain_new(self.view(rows), workload)
 
     def pools(self, rows: Snapshot) -> Sequence[PoolPicture]:
@@ -215,7 +216,7 @@ class Shell:
                 group.create_task(self._observe_loop(provider))
             group.create_task(self._decide_loop())
 
-    # -- loops ---------------------------------------------------------------------------------------------------------
+    # -- loops --------------------------------------------------------------------------------------
 
     def _spawn(self, work: Coroutine[object, object, None]) -> asyncio.Task[None]:
         assert self._group is not None, "Shell.run is not running"
@@ -263,8 +264,8 @@ class Shell:
                 self._dirty.add(subject)
 
     def _wake_at(self, subject: str, at_ms: int) -> None:
-        """One time for each subject, the earliest: the pass that it wakes says when to come next. Were every wish
-        kept, each of them would wake a pass that adds two."""
+        """One time for each subject, the earliest: the pass that it wakes says when to come next. Were every
+        wish kept, each of them would wake a pass that adds two."""
         known_ms = self._due_ms.get(subject)
         if known_ms is not None and known_ms <= at_ms:
             return
@@ -332,7 +333,8 @@ class Shell:
             self.wake(claim.id)
 
     async def _release_orphan(self, provider: Provider, claim_id: str) -> None:
-        """Something of ours that no live row wants: a release that came before a late order. Nothing leaks."""
+        """Something of ours that no live row wants: a release that came before a late order. Nothing
+        leaks."""
         row = await self._store.load(claim_id)
         if isinstance(row, Claim) and row.is_live:
             return
@@ -342,7 +344,7 @@ class Shell:
         except (BorderError, OSError) as error:
             _log.warning("%s is not released yet: %s", claim_id, error)
 
-    # -- one pass ------------------------------------------------------------------------------------------------------
+    # -- one pass -----------------------------------------------------------------------------------
 
     async def _pass(self, dirty: set[str], *, everything: bool) -> None:
         rows = await self._follow()
@@ -416,7 +418,8 @@ class Shell:
         return list(claims.values()), jobs, clusters
 
     async def _carry_out(self, decisions: Iterable[list[Action]]) -> None:
-        """Commit all decisions at once; those that touch the same row wait for the next pass. Then their effects."""
+        """Commit all decisions at once; those that touch the same row wait for the next pass. Then their
+        effects."""
         batch: list[list[Action]] = []
         touched: set[str] = set()
         for actions in decisions:

@@ -1,8 +1,8 @@
 """What a decision sees: committed rows, observed facts, offers and the time. And what it may answer.
 
-Law: a `decide` function reads nothing but its view and returns nothing but actions. The shell commits the `Put`s of
-one decision together and only then performs its effects; every effect names rows that were already committed when
-the view was taken, so whoever repeats it after a crash does no harm.
+Law: a `decide` function reads nothing but its view and returns nothing but actions. The shell commits the
+`Put`s of one decision together and only then performs its effects; every effect names rows that were already
+committed when the view was taken, so whoever repeats it after a crash does no harm.
 """
 
 from __future__ import annotations
@@ -143,7 +143,7 @@ class View(msgspec.Struct, frozen=True, kw_only=True):
     )
 
 
-# -- actions -----------------------------------------------------------------------------------------------------------
+# -- actions ----------------------------------------------------------------------------------------
 
 
 class Put(msgspec.Struct, frozen=True):

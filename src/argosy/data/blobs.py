@@ -91,7 +91,8 @@ class _Incoming:
 
 
 class BlobStore:
-    """Chunks and trees below `root`; an `infra.tree_source.TreeSource`. All methods may be called from one event loop; `sweep` runs in a thread."""
+    """Chunks and trees below `root`; an `infra.tree_source.TreeSource`. All methods may be called from one
+    event loop; `sweep` runs in a thread."""
 
     def __init__(self, root: Path) -> None:
         self.root = root
@@ -224,8 +225,8 @@ class BlobStore:
             yield digest, await self.read(digest)
 
     async def put_tree(self, body: bytes) -> str:
-        """Check and store a tree; its digest. Raises `spec-invalid`, `path-escapes`, and `conflict` when chunks are
-        missing."""
+        """Check and store a tree; its digest. Raises `spec-invalid`, `path-escapes`, and `conflict` when
+        chunks are missing."""
         return await asyncio.to_thread(self._put_tree, body)
 
     def _put_tree(self, body: bytes) -> str:
@@ -266,7 +267,8 @@ class BlobStore:
         return False
 
     def sweep(self, keep_trees: Collection[str], *, older_than_s: float, now_s: float) -> int:
-        """Delete trees that are not in `keep_trees`, and chunks of no tree, unless younger than `older_than_s`.
+        """Delete trees that are not in `keep_trees`, and chunks of no tree, unless younger than
+        `older_than_s`.
 
         Blocks: run it in a thread. Returns how many files went.
         """

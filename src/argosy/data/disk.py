@@ -1,4 +1,5 @@
-"""What every part of `data` agrees on about the disk: safe names, whole files or none, a full disk is said so."""
+"""What every part of `data` agrees on about the disk: safe names, whole files or none, a full disk is said
+so."""
 
 from __future__ import annotations
 

@@ -1,11 +1,12 @@
 """What ranks print, as files: `<state>/logs/<attempt>/<rank>.log`. `infra.log_sink.LogSink` on the disk.
 
-The size of the file is the cursor: nothing else is recorded, so a server that was killed goes on exactly where its
-file ends, and the agent, which keeps its own copy, sends the rest again. A write either grows the file by all of its
-bytes or (full disk) leaves it as it was. What is held back by masking is not in the file and counts as not stored.
+The size of the file is the cursor: nothing else is recorded, so a server that was killed goes on exactly
+where its file ends, and the agent, which keeps its own copy, sends the rest again. A write either grows the
+file by all of its bytes or (full disk) leaves it as it was. What is held back by masking is not in the file
+and counts as not stored.
 
-Few files are open at once, whatever the number of ranks. Small reads and writes are done at once (a thread costs
-more), large ones in threads; readers read pieces, never whole files.
+Few files are open at once, whatever the number of ranks. Small reads and writes are done at once (a thread
+costs more), large ones in threads; readers read pieces, never whole files.
 """
 
 from __future__ import annotations
@@ -61,7 +62,7 @@ class LogStore:
         self._open: OrderedDict[str, _Log] = OrderedDict()
         self._finished: OrderedDict[str, None] = OrderedDict()
 
-    # -- LogSink: the writing side ------------------------------------------------------------------------------
+    # -- LogSink: the writing side ------------------------------------------------------------------
 
     def stored(self, rank_id: str) -> int:
         log = self._live.get(rank_id)
@@ -124,7 +125,7 @@ class LogStore:
                 del self._live[rank_id]
         log.wake()
 
-    # -- the reading side ---------------------------------------------------------------------------------------
+    # -- the reading side ---------------------------------------------------------------------------
 
     async def read(self, rank_id: str, offset: int, limit: int) -> bytes:
         """At most `limit` bytes from `offset` on; b"" where nothing is (yet)."""
@@ -140,7 +141,8 @@ class LogStore:
     async def wait(self, rank_id: str, offset: int, *, timeout_s: float = 3600.0) -> bool:
         """Until there is something after `offset`, or the rank has finished, or `timeout_s` passed.
 
-        Returns whether something may have changed (False: the time passed). A rank that never printed is waited for.
+        Returns whether something may have changed (False: the time passed). A rank that never printed is
+        waited for.
         """
         news = asyncio.Event()
         with self.watch([rank_id], news):
@@ -184,15 +186,15 @@ class LogStore:
         except FileNotFoundError:
             return []
 
-    # -- keeping house ------------------------------------------------------------------------------------------
+    # -- keeping house ------------------------------------------------------------------------------
 
     def delete(self, attempt_id: str) -> None:
         """Forget an attempt's output. Blocks shortly."""
         shutil.rmtree(self.path(f"{attempt_id}.0").parent, ignore_errors=True)
 
     def sweep(self, live: Collection[str], *, older_than_s: float, now_s: float) -> int:
-        """Delete what attempts other than `live` wrote longer than `older_than_s` ago. Returns how many were deleted.
-        Reads the disk: call it from a thread."""
+        """Delete what attempts other than `live` wrote longer than `older_than_s` ago. Returns how many were
+        deleted. Reads the disk: call it from a thread."""
         gone = 0
         for folder in self.root.iterdir():
             if folder.name in live or not folder.is_dir():
@@ -286,7 +288,8 @@ def _read(path: Path, offset: int, size: int) -> bytes:
 
 
 def _tail_offset(path: Path, lines: int, size: int) -> int:
-    """Reads whole blocks backwards until `lines` line ends were seen. An unfinished last line counts as one."""
+    """Reads whole blocks backwards until `lines` line ends were seen. An unfinished last line counts as
+    one."""
     if lines <= 0:
         return size
     wanted = lines

@@ -1,7 +1,7 @@
 """Secrets in a stream of bytes are overwritten with `*` of the same length, wherever the stream is cut.
 
-Pure. Same length, so offsets of the agent's file and ours stay equal. Bytes at the end that may be the beginning
-of a secret are held back until what follows shows whether they are.
+Pure. Same length, so offsets of the agent's file and ours stay equal. Bytes at the end that may be the
+beginning of a secret are held back until what follows shows whether they are.
 """
 
 from __future__ import annotations
@@ -21,8 +21,9 @@ class Mask:
     """
 
     def __init__(self, secrets: Sequence[str], *, before: bytes = b"", after: Mask | None = None) -> None:
-        """`before`: the end of what was given out earlier, by a process that is gone. A secret of which it shows the
-        masked beginning is masked to its end. `after`: an older mask of the same stream, whose held bytes go on here.
+        """`before`: the end of what was given out earlier, by a process that is gone. A secret of which it
+        shows the masked beginning is masked to its end. `after`: an older mask of the same stream, whose held
+        bytes go on here.
         """
         found = {text.encode() for text in secrets}
         for text in secrets:  # a key of many lines may come out line by line, each with something in front

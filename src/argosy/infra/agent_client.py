@@ -1,7 +1,7 @@
 """The real `AgentPort`: HTTP/1.1 over Channels, as `argosy.agent.wire` says.
 
-Calls share a small pool of kept-alive connections; every watch, shell and forward has one of its own. All calls may be
-repeated, so one that finds its kept connection dead is sent again on a fresh one.
+Calls share a small pool of kept-alive connections; every watch, shell and forward has one of its own. All
+calls may be repeated, so one that finds its kept connection dead is sent again on a fresh one.
 """
 
 from __future__ import annotations

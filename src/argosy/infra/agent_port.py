@@ -80,24 +80,27 @@ class AgentPort(Protocol):
         """Start prepared ranks; running and exited ones are left alone."""
 
     async def stop(self, rank_ids: Sequence[str], grace_s: float) -> None:
-        """SIGTERM to the whole of each rank, after `grace_s` SIGKILL. A rank not yet running exits with 143."""
+        """SIGTERM to the whole of each rank, after `grace_s` SIGKILL. A rank not yet running exits with
+        143."""
 
     async def forget(self, rank_ids: Sequence[str]) -> None:
-        """Drop exited ranks and their logs: the server has both. Unknown ids are fine. A forgotten id is left alone by
-        later calls of `prepare`: a second server's late repeat must not run a finished rank again."""
+        """Drop exited ranks and their logs: the server has both. Unknown ids are fine. A forgotten id is left
+        alone by later calls of `prepare`: a second server's late repeat must not run a finished rank
+        again."""
 
     def watch(self, cursors: Mapping[str, int]) -> AsyncIterator[Report]:
-        """News until closed: at once everything known, then changes as they happen; log bytes of each rank from
-        `cursors[rank id]` (default 0) on. A batch holds at most 1 MiB of log bytes; the reader's pace is the
-        writer's pace. Silence for more than 15 s means trouble: the agent sends an empty batch every 5 s."""
+        """News until closed: at once everything known, then changes as they happen; log bytes of each rank
+        from `cursors[rank id]` (default 0) on. A batch holds at most 1 MiB of log bytes; the reader's pace is
+        the writer's pace. Silence for more than 15 s means trouble: the agent sends an empty batch every 5
+        s."""
 
     async def missing_chunks(self, digests: Sequence[str]) -> Sequence[str]: ...
 
     async def put_chunks(self, chunks: AsyncIterator[tuple[str, bytes]]) -> None: ...
 
     async def place_tree(self, tree_json: bytes, target: str) -> None:
-        """Make the tree appear at `target` (`~/x`, absolute, or relative to the node's home). Files that the tree
-        does not name stay. Raises `RequestRefused` for a target that is not allowed."""
+        """Make the tree appear at `target` (`~/x`, absolute, or relative to the node's home). Files that the
+        tree does not name stay. Raises `RequestRefused` for a target that is not allowed."""
 
     async def shell(self, command: str, rows: int, columns: int, env: Mapping[str, str]) -> Duplex:
         """A terminal on the node: a login shell when `command` is empty."""

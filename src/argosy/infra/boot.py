@@ -18,7 +18,8 @@ import argosy
 import argosy.agent
 
 _MAIN: Final = "import sys\n\nfrom argosy.agent.__main__ import main\n\nsys.exit(main(sys.argv[1:]))\n"
-#: Modules whose bytecode is deflated: an agent without work needs few of them, and inflating those takes it 0.5 ms.
+#: Modules whose bytecode is deflated: an agent without work needs few of them, and inflating those takes it
+#: 0.5 ms.
 _PACKED: Final = {"devices", "mig", "mps", "sharing", "terminal", "trees"}
 _EPOCH: Final = (1980, 1, 1, 0, 0, 0)  # the same bytes on every build
 
@@ -26,8 +27,8 @@ _EPOCH: Final = (1980, 1, 1, 0, 0, 0)  # the same bytes on every build
 def agent_zipapp(cache_dir: Path) -> Path:
     """The agent as one file that any Python >= 3.8 runs, built once per content. Raises OSError.
 
-    It holds bytecode for the Python that builds it, so that an agent of the same version starts without compiling,
-    beside the source for all others.
+    It holds bytecode for the Python that builds it, so that an agent of the same version starts without
+    compiling, beside the source for all others.
     """
     data = _build()
     path = cache_dir / f"agent-{hashlib.sha256(data).hexdigest()[:16]}.pyz"
@@ -62,7 +63,8 @@ def _build() -> bytes:
 
 
 def _bytecode(source: str, name: str) -> bytes:
-    """A .pyc with the hash of its source, in the unchecked form: the importer trusts it and compares nothing."""
+    """A .pyc with the hash of its source, in the unchecked form: the importer trusts it and compares
+    nothing."""
     for character in map(chr, range(256)):  # one of each in a process; marshal tells who has been interned
         sys.intern(character)
     code = compile(source, name, "exec", dont_inherit=True, optimize=2)
@@ -91,8 +93,8 @@ def agent_command(
     name: str = "",
     python: str = "python3",
 ) -> list[str]:
-    """The command that serves a node; it stays in the foreground and prints one line when it listens. `devices`:
-    indices of the accelerators that belong to this node (None: all of the machine)."""
+    """The command that serves a node; it stays in the foreground and prints one line when it listens.
+    `devices`: indices of the accelerators that belong to this node (None: all of the machine)."""
     command = [*_python(python), str(pyz), "serve", "--root", str(root), "--socket", str(socket)]
     if devices is not None:
         command.append("--devices=" + ",".join(map(str, devices)))

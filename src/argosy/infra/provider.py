@@ -47,7 +47,8 @@ class Diagnostic(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
 
 
 class Want(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """What `quote` is asked for: candidates of resources for `num_nodes` nodes. An empty want lists everything."""
+    """What `quote` is asked for: candidates of resources for `num_nodes` nodes. An empty want lists
+    everything."""
 
     resources: tuple[Resources, ...] = ()
     num_nodes: int = 1
@@ -60,14 +61,17 @@ class Provider(Protocol):
         """Can we work? Each finding says what to do."""
 
     async def quote(self, want: Want) -> Sequence[Offer]:
-        """What can be had, where, for how much. Owned providers tell total capacity; the planner subtracts claims."""
+        """What can be had, where, for how much. Owned providers tell total capacity; the planner subtracts
+        claims."""
 
     async def ensure(self, claim: Claim) -> None:
-        """Make it so, all nodes or none; safe to repeat. `claim.desired` RUN: nodes run our agent; STOP: they rest
-        with their disks. Raises a border error. Returns when ordered; `observe` tells when it is there."""
+        """Make it so, all nodes or none; safe to repeat. `claim.desired` RUN: nodes run our agent; STOP: they
+        rest with their disks. Raises a border error. Returns when ordered; `observe` tells when it is
+        there."""
 
     async def observe(self, claim_ids: Sequence[str]) -> Sequence[ClaimFact]:
-        """Everything tagged ours (all when `claim_ids` is empty), nothing else. A claim that is not listed is gone."""
+        """Everything tagged ours (all when `claim_ids` is empty), nothing else. A claim that is not listed is
+        gone."""
 
     async def release(self, claim_id: str) -> None:
         """Make it gone; absent is success."""

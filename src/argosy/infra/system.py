@@ -15,14 +15,12 @@ def _steady_ns() -> int:
 
 
 class SystemClock:
-    """`model.ids.Clock` from the operating system. The wall clock is read once, at the start; from then on time
-    advances steadily (also through suspend, where the system counts that). A wall clock that is set or jumps while
-    the server runs neither ends a job early nor keeps an idle cluster for ever."""
+    """`model.ids.Clock` from the operating system. The wall clock is read once, at the start; from then on
+    time advances steadily (also through suspend, where the system counts that). A wall clock that is set or
+    jumps while the server runs neither ends a job early nor keeps an idle cluster for ever."""
 
     def __init__(
-        self,
-        wall_ns: Callable[[], int] = time.time_ns,
-        steady_ns: Callable[[], int] = _steady_ns,
+        self, wall_ns: Callable[[], int] = time.time_ns, steady_ns: Callable[[], int] = _steady_ns
     ) -> None:
         self._steady_ns = steady_ns
         self._offset_ns = wall_ns() - steady_ns()

@@ -1,7 +1,8 @@
 """Where a region is, and the words people use for it: for data residency and exclusions.
 
-An area is a provider (`aws`), a place (`aws/us-east-1`), a region or a pattern of regions (`us-*`), a country (`KR`), `eu` (the
-member states), `eea` (with Iceland, Liechtenstein and Norway), or a continent (`asia`). Any case.
+An area is a provider (`aws`), a place (`aws/us-east-1`), a region or a pattern of regions (`us-*`), a country
+(`KR`), `eu` (the member states), `eea` (with Iceland, Liechtenstein and Norway), or a continent (`asia`). Any
+case.
 """
 
 from __future__ import annotations
@@ -14,7 +15,8 @@ import msgspec
 
 
 class Where(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """What is known of a place. Of sites at the edge also what their link and their nodes can do; 0: not known."""
+    """What is known of a place. Of sites at the edge also what their link and their nodes can do; 0: not
+    known."""
 
     country: str = ""  # ISO 3166, two letters; "": not known
     continent: str = ""  # `North America`
@@ -29,7 +31,7 @@ Atlas = Mapping[tuple[str, str], Where]
 
 # fmt: off
 EU: Final = frozenset((
-    "AT", "BE", "BG", "CY", "CZ", "DE", "DK", "EE", "ES", "FI", "FR", "GR", "HR", "HU", "IE", "IT", "LT", "LU", "LV", "MT", "NL", "PL",
+    "AT", "BE", "BG", "CY", "CZ", "DE", "DK", "EE", "ES", "FI", "FR", "GR", "HR", "HU", "IE", "IT", "LT", "LU", "LV", "MT", "NL", "PL",  # noqa: E501
     "PT", "RO", "SE", "SI", "SK",
 ))
 # fmt: on
@@ -45,7 +47,7 @@ def is_within(area: str, provider: str, region: str, zone: str, where: Where | N
 
     >>> is_within("eu", "aws", "eu-west-1", "", Where(country="IE")), is_within("eu", "aws", "eu-west-2", "", Where(country="GB"))
     (True, False)
-    """
+    """  # noqa: E501
     word = area.strip().lower()
     place = [part.lower() for part in (provider, region, zone) if part]
     if "/" in word:

@@ -1,7 +1,8 @@
 """Priced machines of providers as columns: tens of thousands of offers without an object for each.
 
-A block holds one provider: its kinds of machines (columns by kind), the places where they can be had, and one lane of
-prices for each capacity. The catalog fills markets, the planner ranks them; an `Offer` is made only for what is shown.
+A block holds one provider: its kinds of machines (columns by kind), the places where they can be had, and one
+lane of prices for each capacity. The catalog fills markets, the planner ranks them; an `Offer` is made only
+for what is shown.
 """
 
 from __future__ import annotations
@@ -31,7 +32,8 @@ class Place(NamedTuple):
 
 
 class Lane(NamedTuple):
-    """Prices for one capacity. Rows of kind k are `start[k]` to `start[k + 1]`, cheapest first, then by place."""
+    """Prices for one capacity. Rows of kind k are `start[k]` to `start[k + 1]`, cheapest first, then by
+    place."""
 
     capacity: Capacity
     start: Sequence[int]
@@ -43,14 +45,31 @@ class Lane(NamedTuple):
 class Block:
     """All offers of one provider.
 
-    Columns by kind have the same length. Laws: kinds are distinct (instance type, accelerator, share); rows of a kind
-    in a lane are sorted by price, region, zone; `start` never decreases.
+    Columns by kind have the same length. Laws: kinds are distinct (instance type, accelerator, share); rows
+    of a kind in a lane are sorted by price, region, zone; `start` never decreases.
     """
 
     __slots__ = (
-        "_by_cpus", "_by_model", "_by_type", "_counts", "_in_lane", "_in_places", "_kept_rows", "accelerators_milli", "arch", "cpus_milli", "device_memory_bytes",
-        "disk_bytes", "instance_types", "lanes", "memory_bytes", "models", "notes", "places", "provider",
-    )  # fmt: skip
+        "_by_cpus",
+        "_by_model",
+        "_by_type",
+        "_counts",
+        "_in_lane",
+        "_in_places",
+        "_kept_rows",
+        "accelerators_milli",
+        "arch",
+        "cpus_milli",
+        "device_memory_bytes",
+        "disk_bytes",
+        "instance_types",
+        "lanes",
+        "memory_bytes",
+        "models",
+        "notes",
+        "places",
+        "provider",
+    )
 
     def __init__(
         self,
@@ -137,7 +156,8 @@ class Block:
         return found
 
     def in_places(self, lane: int, places: frozenset[int]) -> dict[int, list[int]]:
-        """Rows of one lane at some places (indexes of `places`) by kind, cheapest first. The last few are kept."""
+        """Rows of one lane at some places (indexes of `places`) by kind, cheapest first. The last few are
+        kept."""
         found = self._in_places.get((lane, places))
         if found is None:
             found = {}

@@ -111,12 +111,7 @@ MACHINES: Final[
         | dict[ClaimPhase, frozenset[ClaimPhase]]
         | dict[NodePhase, frozenset[NodePhase]],
     ]
-] = {
-    "workload": WORKLOAD_MOVES,
-    "attempt": ATTEMPT_MOVES,
-    "claim": CLAIM_MOVES,
-    "node": NODE_MOVES,
-}
+] = {"workload": WORKLOAD_MOVES, "attempt": ATTEMPT_MOVES, "claim": CLAIM_MOVES, "node": NODE_MOVES}
 
 LIVE_END: Final = frozenset({_W.FINISHED.value, _A.ENDED.value, _C.GONE.value})
 

@@ -27,7 +27,8 @@ class PriceView(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
 
 
 class Refused(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """No capacity was there when it was asked for, lately. An empty `region` is the whole provider, an empty `zone` the whole region."""
+    """No capacity was there when it was asked for, lately. An empty `region` is the whole provider, an empty
+    `zone` the whole region."""
 
     at_ms: int
     region: str = ""

@@ -66,7 +66,8 @@ class Exclusion(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
 
 
 class Edge(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """What a site at the edge must be able to do; 0: anything will do. A place of which it is not known is refused."""
+    """What a site at the edge must be able to do; 0: anything will do. A place of which it is not known is
+    refused."""
 
     bandwidth_kbps: int = 0  # its link carries at least so much
     latency_us: int = 0  # it answers at least so fast
@@ -77,7 +78,8 @@ _DISK_UNITS: Final = ((10**9, ""), (1 << 30, "GiB"), (10**6, "MB"), (1 << 20, "M
 
 
 class LocalDisk(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """A wish for disk in the machine itself. Vendors count it in GB of 10^9 bytes, and so does its notation."""
+    """A wish for disk in the machine itself. Vendors count it in GB of 10^9 bytes, and so does its
+    notation."""
 
     kind: str = ""  # nvme | ssd; "": any. Kept; what is for hire does not tell it
     bound: Bound = Bound(1)  # bytes per node, above 0; the default is any that there is

@@ -1,4 +1,5 @@
-"""The rows of the one database. Frozen; a change is a new row with the next `rev`, written by `store.commit`."""
+"""The rows of the one database. Frozen; a change is a new row with the next `rev`, written by
+`store.commit`."""
 
 from __future__ import annotations
 
@@ -145,7 +146,8 @@ class Node(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
 
 Row = Workload | Attempt | Claim | Node
 
-#: What `commit(expect=…)` of the store calls the `taken` of a snapshot: how often claims began to hold something.
+#: What `commit(expect=…)` of the store calls the `taken` of a snapshot: how often claims began to hold
+#: something.
 CLAIMS_TAKEN: Final = "claims-taken"
 
 

@@ -1,7 +1,8 @@
 """Who shares a pool, and how much of it is whose: queues in a tree, groups of nodes, presets.
 
-One value, stored as one row: a change is checked against the whole tree (`planning.pool.quota.check_tenancy`) and written with
-its revision, so an illegal tree is never stored. Amounts are integers by the name of what is counted:
+One value, stored as one row: a change is checked against the whole tree (`planning.pool.quota.check_tenancy`)
+and written with its revision, so an illegal tree is never stored. Amounts are integers by the name of what is
+counted:
 
     cpus          milli-CPU
     memory        bytes
@@ -22,7 +23,8 @@ TENANCY_ID = "tenancy"  # there is one
 
 
 class Queue(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """One node of the tree organisation → project → user. A path that no queue names (a new user) is a leaf with weight 1."""
+    """One node of the tree organisation → project → user. A path that no queue names (a new user) is a leaf
+    with weight 1."""
 
     path: str  # `acme/vision/ann`
     guaranteed: Amounts = {}  # never lent
@@ -31,7 +33,8 @@ class Queue(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     lend_limit: Amounts = {}  # of `deserved` at most so much is lent; what is not named is lent whole
     weight_milli: int = 1000  # its part of what is free beyond everybody's `deserved`
     max_pending: int | None = None  # jobs that may wait
-    refuse_over_limit: bool = False  # what would pass `limit`, with all that runs and waits, is refused when it comes; else it waits
+    # what would pass `limit`, with all that runs and waits, is refused when it comes; else it waits
+    refuse_over_limit: bool = False
 
 
 class QueueUsage(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -45,7 +48,8 @@ class QueueUsage(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     fair: Amounts = {}  # what it would get now by right of what it uses and waits for
     running: int = 0  # jobs
     weight_milli: int = 1000
-    share_milli: int = 0  # what it borrows, in thousandths of what its parent has to lend, per weight of 1; 0: it borrows nothing
+    # what it borrows, in thousandths of what its parent has to lend, per weight of 1; 0: it borrows nothing
+    share_milli: int = 0
 
 
 class Group(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):

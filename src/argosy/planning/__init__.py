@@ -1,4 +1,5 @@
-"""Pure decisions: which offer serves a wish, in which order to try places, and (`planning.pool`) who starts where in a pool."""
+"""Pure decisions: which offer serves a wish, in which order to try places, and (`planning.pool`) who starts
+where in a pool."""
 
 from argosy.model.offer import BUSY, waits_for
 from argosy.planning.choose import Ability, Usage, plan, usage_by_provider

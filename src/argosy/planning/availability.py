@@ -1,8 +1,9 @@
 """What was refused lately, and the order in which to try what is left: a refusal lowers a place for a while.
 
-The memory is a value: whoever is refused adds to it, the server stores it, and so all its users learn from each other. A refusal
-weighs 1 and halves every `half_life_s`; it counts in full for the same shape, place and capacity, and in part for the same
-shape near by. After a few half-lives nothing of it is left and the order is what it was.
+The memory is a value: whoever is refused adds to it, the server stores it, and so all its users learn from
+each other. A refusal weighs 1 and halves every `half_life_s`; it counts in full for the same shape, place and
+capacity, and in part for the same shape near by. After a few half-lives nothing of it is left and the order
+is what it was.
 """
 
 from __future__ import annotations
@@ -21,7 +22,8 @@ _REFUSALS_MAX: Final = 10_000
 
 
 class Refusal(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """No capacity for this shape here. An empty `zone` is the whole region, an empty `region` the whole provider."""
+    """No capacity for this shape here. An empty `zone` is the whole region, an empty `region` the whole
+    provider."""
 
     provider: str
     region: str = ""
@@ -128,15 +130,17 @@ def order_for_failover(
 ) -> list[Choice]:
     """The same choices in the order in which to try them.
 
-    Those against which something speaks come after the others, by powers of two of how much. Among equals the given order
-    stays, but for the first `hedge`: each of them is taken from those that are at most `dearer` above the next in
-    line, and differs most from those before it in provider, then region, then zone, then type. So a shortage of one zone or type does not
-    meet a row of attempts at the same thing, and no attempt costs much more than it must.
+    Those against which something speaks come after the others, by powers of two of how much. Among equals the
+    given order stays, but for the first `hedge`: each of them is taken from those that are at most `dearer`
+    above the next in line, and differs most from those before it in provider, then region, then zone, then
+    type. So a shortage of one zone or type does not meet a row of attempts at the same thing, and no attempt
+    costs much more than it must.
 
     Args:
         hedge: 1 keeps the order of what nothing speaks against.
         dearer: 0.1 allows 10 % above the next in line.
-        ordered: the choices are in order of preference of their candidates: hedging stays within one candidate.
+        ordered: the choices are in order of preference of their candidates: hedging stays within one
+        candidate.
     """
     if not memory.refusals and hedge <= 1:
         return list(choices)

@@ -1,7 +1,8 @@
-"""Which offer serves a wish: every candidate against every offer, cheapest first, every refusal with its reason.
+"""Which offer serves a wish: every candidate against every offer, cheapest first, every refusal with its
+reason.
 
-Pure: the same wish, offers and claims give the same plan. `launch`, `--dryrun` and the controllers call the same
-function, so what is shown is what happens.
+Pure: the same wish, offers and claims give the same plan. `launch`, `--dryrun` and the controllers call the
+same function, so what is shown is what happens.
 """
 
 from __future__ import annotations
@@ -30,7 +31,8 @@ class Ability(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Usage(msgspec.Struct, frozen=True, kw_only=True):
-    """What claims hold of one owned provider. CPUs and memory count only where they were asked for by number."""
+    """What claims hold of one owned provider. CPUs and memory count only where they were asked for by
+    number."""
 
     cpus_milli: int = 0
     memory_bytes: int = 0
@@ -69,7 +71,8 @@ def plan(
     ordered: bool = False,
     atlas: Atlas | None = None,
 ) -> Plan:
-    """Choices in the order in which to try them, and one rejection for each class of offers that does not fit.
+    """Choices in the order in which to try them, and one rejection for each class of offers that does not
+    fit.
 
     Args:
         resources: candidates; any of them will do (in order of preference when `ordered`).
@@ -77,7 +80,8 @@ def plan(
         offers: what can be had.
         abilities: by provider name; an offer of a provider that is not listed is refused.
         usage: what live claims hold of owned providers.
-        atlas: where regions are, for wishes with `areas` or `excluded` countries; without it no country is known.
+        atlas: where regions are, for wishes with `areas` or `excluded` countries; without it no country is
+        known.
     """
     usage = usage or {}
     ranked: list[tuple[tuple[int, int, str, str, str, str], Choice]] = []
@@ -113,7 +117,8 @@ def plan(
 
 
 def grant(wish: Resources, num_nodes: int, offer: Offer) -> Choice:
-    """What a node of `offer` will hold for `wish`. On owned machines CPUs and memory without a number are shared."""
+    """What a node of `offer` will hold for `wish`. On owned machines CPUs and memory without a number are
+    shared."""
     owned = offer.capacity is Capacity.OWNED
     cpus = wish.cpus.amount if wish.cpus and owned else (0 if owned else offer.shape.cpus_milli)
     memory = memory_wished(wish, cpus) if owned else offer.shape.memory_bytes
@@ -141,12 +146,7 @@ def memory_wished(wish: Resources, cpus_milli: int) -> int:
 
 
 def refuse(
-    wish: Resources,
-    num_nodes: int,
-    offer: Offer,
-    ability: Ability,
-    usage: Usage,
-    atlas: Atlas | None = None,
+    wish: Resources, num_nodes: int, offer: Offer, ability: Ability, usage: Usage, atlas: Atlas | None = None
 ) -> Rejection | None:
     """Why `offer` cannot serve `wish`, or None. The first reason in a fixed order; `busy` is the last."""
     shape = offer.shape
@@ -186,7 +186,8 @@ def refuse(
         if not (owned_fits if offer.capacity is Capacity.OWNED else wish.cpus.holds(shape.cpus_milli)):
             return no(
                 "cpus",
-                f"has {render_milli(shape.cpus_milli)} CPUs, asked for {render_milli(wish.cpus.amount)}{each}",
+                f"has {render_milli(shape.cpus_milli)} CPUs, asked for "
+                f"{render_milli(wish.cpus.amount)}{each}",
             )
     cpus = wish.cpus.amount if wish.cpus else shape.cpus_milli
     memory = memory_wished(wish, cpus)
@@ -209,7 +210,8 @@ def refuse(
     ):
         return no(
             "disk",
-            f"has {render_bytes(shape.disk_bytes)} of free disk, asked for {render_bytes(wish.disk_size_bytes)}",
+            f"has {render_bytes(shape.disk_bytes)} of free disk, asked for "
+            f"{render_bytes(wish.disk_size_bytes)}",
         )
     price = offer.price_micro_usd * num_nodes
     if wish.max_hourly_micro_usd is not None and price > wish.max_hourly_micro_usd:
@@ -361,7 +363,8 @@ def machines_in(offer: Offer) -> int:
 
 
 def _gang_fits(each: int, count: int, shape: int, offer: Offer) -> bool:
-    """Whether `count` nodes of `each` fit into the machines of an owned offer, of which one has `shape`; of others, into a node."""
+    """Whether `count` nodes of `each` fit into the machines of an owned offer, of which one has `shape`; of
+    others, into a node."""
     if offer.capacity is not Capacity.OWNED:
         return each <= shape
     return not each or shape // each * machines_in(offer) >= count

@@ -56,8 +56,8 @@ def compare(
 ) -> tuple[CompareRow, ...]:
     """One row for each capacity that is there, cheapest first.
 
-    Without `ask` the best of a capacity has the lowest price per hour; with it, the lowest expected total. `deadline_given`
-    False: the deadline in `ask` is only a horizon, no chance is told.
+    Without `ask` the best of a capacity has the lowest price per hour; with it, the lowest expected total.
+    `deadline_given` False: the deadline in `ask` is only a horizon, no chance is told.
     """
     rows: list[CompareRow] = []
     for capacity, kind in _KINDS:
@@ -126,7 +126,8 @@ def render_cells(row: CompareRow) -> tuple[str, ...]:
 def render_compare_html(
     rows: Sequence[CompareRow], *, title: str = "Where to run it", said: Sequence[str] = ()
 ) -> str:
-    """One page without anything from elsewhere: why (`said`), a bar chart (SVG) and the table. Every text is escaped."""
+    """One page without anything from elsewhere: why (`said`), a bar chart (SVG) and the table. Every text is
+    escaped."""
     total = any(row.total_micro_usd is not None for row in rows)
     what = "Expected cost of the whole task" if total else "Price per hour"
     several = any(row.num_nodes > 1 for row in rows)
@@ -159,13 +160,17 @@ def _row_html(row: CompareRow, shown: Sequence[int]) -> str:
 
 _FIRST_NUMBER: Final = 3  # column of `HEADINGS` from which on there are numbers
 _STYLE: Final = (
-    "body{font:15px/1.5 system-ui,sans-serif;max-width:62rem;margin:2rem auto;padding:0 1rem;color:#222;background:#fff}"
+    "body{font:15px/1.5 system-ui,sans-serif;max-width:62rem;margin:2rem auto;padding:0 "
+    "1rem;color:#222;background:#fff}"
     "h1{font-size:1.4rem}h2{font-size:1rem;font-weight:600}.wide{overflow-x:auto}"
     "table{border-collapse:collapse;width:100%;margin-top:1rem}"
     "th,td{text-align:left;padding:.35rem .6rem;border-top:1px solid #ddd;white-space:nowrap}th{border:0}"
-    ".n{text-align:right;font-variant-numeric:tabular-nums}.note td{border:0;padding-top:0;font-size:13px;opacity:.7}"
-    "svg{width:100%;height:auto}svg text{font:14px system-ui,sans-serif;fill:#222}svg .place{font-size:12px;opacity:.7}"
-    "@media(prefers-color-scheme:dark){body{background:#161616;color:#eee}svg text{fill:#eee}th,td{border-color:#444}}"
+    ".n{text-align:right;font-variant-numeric:tabular-nums}.note "
+    "td{border:0;padding-top:0;font-size:13px;opacity:.7}"
+    "svg{width:100%;height:auto}svg text{font:14px system-ui,sans-serif;fill:#222}svg "
+    ".place{font-size:12px;opacity:.7}"
+    "@media(prefers-color-scheme:dark){body{background:#161616;color:#eee}svg "
+    "text{fill:#eee}th,td{border-color:#444}}"
 )
 _LEFT, _WIDTH, _STEP = 250, 420, 48
 _LABEL_MAX: Final = 38  # characters of a place that fit to the left of the bars
@@ -187,7 +192,8 @@ def _chart(rows: Sequence[CompareRow], *, total: bool) -> str:
         bars.append(
             f'<text x="{_LEFT - 12}" y="{y + 21}" text-anchor="end">{escape(row.kind)}</text>'
             f'<text class="place" x="{_LEFT - 12}" y="{y + 37}" text-anchor="end">{escape(place)}</text>'
-            f'<rect x="{_LEFT}" y="{y + 8}" width="{width}" height="{_STEP - 16}" rx="3" fill="{_COLOURS.get(row.kind, "#555")}"/>'
+            f'<rect x="{_LEFT}" y="{y + 8}" width="{width}" height="{_STEP - 16}" rx="3" '
+            f'fill="{_COLOURS.get(row.kind, "#555")}"/>'
             f'<text x="{_LEFT + width + 8}" y="{y + _STEP // 2 + 5}">{escape(render_price(amount))}</text>'
         )
     return (

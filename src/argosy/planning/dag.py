@@ -1,11 +1,12 @@
 """Where every stage of a pipeline runs, with what moving data between them costs: the optimum of the whole.
 
-Cost: the sum over stages of price x duration plus egress between stages. Egress depends on where data leaves and on whether it
-stays in the region, in the provider, or goes outside; so the best neighbour of a candidate is the best in its region, in its
-provider, or anywhere, and one pass over the candidates replaces a table of pairs. On forests (chains, trees) that is dynamic
-programming, exact and linear. Otherwise a spanning forest gives a lower bound for every candidate (its min-marginal) and a
-first solution; candidates whose bound is above that solution go, and the rest is a mixed-integer programme for HiGHS. Without
-HiGHS, the stages that close circles are enumerated while that is few.
+Cost: the sum over stages of price x duration plus egress between stages. Egress depends on where data leaves
+and on whether it stays in the region, in the provider, or goes outside; so the best neighbour of a candidate
+is the best in its region, in its provider, or anywhere, and one pass over the candidates replaces a table of
+pairs. On forests (chains, trees) that is dynamic programming, exact and linear. Otherwise a spanning forest
+gives a lower bound for every candidate (its min-marginal) and a first solution; candidates whose bound is
+above that solution go, and the rest is a mixed-integer programme for HiGHS. Without HiGHS, the stages that
+close circles are enumerated while that is few.
 
 Time: the makespan, and among the fastest the cheapest: `planning/makespan.py`.
 """
@@ -28,7 +29,8 @@ _CUTSETS_MAX: Final = 20_000
 
 
 class Tariff(msgspec.Struct, frozen=True, kw_only=True):
-    """What a GB costs that leaves a place. Going outside and coming back in is possible, so `between` is at most `outside`."""
+    """What a GB costs that leaves a place. Going outside and coming back in is possible, so `between` is at
+    most `outside`."""
 
     between_micro_usd: int = 0  # to another region of the provider
     outside_micro_usd: int = 0  # to another provider
@@ -89,23 +91,29 @@ class PipelinePlan(msgspec.Struct, frozen=True, kw_only=True):
     def render(self) -> str:
         """The plan in lines of text, one for each stage."""
         lines = [
-            f"{each.stage}: {render_choice(each.candidate.choice)} {render_price(each.candidate.cost_micro_usd)}, "
+            f"{each.stage}: {render_choice(each.candidate.choice)} "
+            f"{render_price(each.candidate.cost_micro_usd)}, "
             f"{render_duration(each.candidate.duration_s)}"
             + (f", egress {render_price(each.egress_micro_usd)}" if each.egress_micro_usd else "")
             for each in self.picks
         ]
         return "\n".join(
-            [
-                *lines,
-                f"total {render_price(self.cost_micro_usd)}, {render_duration(self.makespan_s)}",
-            ]
+            [*lines, f"total {render_price(self.cost_micro_usd)}, {render_duration(self.makespan_s)}"]
         )
 
 
 _SCHEMES: Final = {
-    "s3": "aws", "gs": "gcp", "azblob": "azure", "abfs": "azure", "abfss": "azure", "az": "azure", "oci": "oci", "nebius": "nebius",
-    "cos": "ibm", "r2": "cloudflare",
-}  # fmt: skip
+    "s3": "aws",
+    "gs": "gcp",
+    "azblob": "azure",
+    "abfs": "azure",
+    "abfss": "azure",
+    "az": "azure",
+    "oci": "oci",
+    "nebius": "nebius",
+    "cos": "ibm",
+    "r2": "cloudflare",
+}
 
 
 def provider_of_url(url: str) -> str:
@@ -139,10 +147,12 @@ def plan_pipeline(
     """The cheapest, or the fastest, placement of all stages.
 
     Args:
-        solver: what solves a pipeline that is no forest: `highs`, `cutset` (cost only), or `auto` for the first that is there.
+        solver: what solves a pipeline that is no forest: `highs`, `cutset` (cost only), or `auto` for the
+        first that is there.
 
     Raises:
-        ArgosyError: `no-offer` for a stage without candidates; `spec-invalid` for links in a circle or to nowhere;
+        ArgosyError: `no-offer` for a stage without candidates; `spec-invalid` for links in a circle or to
+        nowhere;
             `unsupported` when a solver is needed that is not installed.
     """
     network = _network(stages, links, tariffs, bandwidth_bytes_per_s)
@@ -156,7 +166,7 @@ def plan_pipeline(
     return _finished(stages, network, picks, method, considered, kept)
 
 
-# --- the network: the same in small integers -------------------------------------------------------------------------
+# --- the network: the same in small integers -------------------------------------------------------
 
 
 class Option(NamedTuple):
@@ -324,7 +334,7 @@ def _finished(
     )
 
 
-# --- cost ------------------------------------------------------------------------------------------------------------
+# --- cost ------------------------------------------------------------------------------------------
 
 
 def solve_cost(network: Network, solver: str) -> Solution:
@@ -470,7 +480,8 @@ class _Messages:
         return [pick for pick in picks if pick is not None]
 
     def marginals(self, v: int) -> list[int]:
-        """The least cost of the whole forest with each candidate of `v`: a lower bound, as edges that close circles are free."""
+        """The least cost of the whole forest with each candidate of `v`: a lower bound, as edges that close
+        circles are free."""
         if not self._down:
             for w, parent in self._preorder:
                 if parent is not None:
@@ -484,7 +495,8 @@ class _Messages:
 def message(
     totals: Sequence[int], mine: Sequence[Option], theirs: Sequence[Option], edge: Edge, *, from_src: bool
 ) -> list[int]:
-    """min over `mine` of total + egress, for each of `theirs`; linear. `between` at most `outside` makes it exact."""
+    """min over `mine` of total + egress, for each of `theirs`; linear. `between` at most `outside` makes it
+    exact."""
     size = edge.size
     here: dict[tuple[str, str], int] = {}
     inside: dict[str, int] = {}

@@ -1,16 +1,19 @@
-"""Spot, on-demand, or spot until the last safe moment: which finishes by a deadline, with what chance, for how much.
+"""Spot, on-demand, or spot until the last safe moment: which finishes by a deadline, with what chance, for
+how much.
 
-The mixed policy is the safety net of Wu et al., "Can't Be Late: Optimizing Spot Instance Savings under Deadlines" (NSDI
-2024): compute on spot while the slack lasts, and move to on-demand at the moment from which only on-demand still makes it. Their
-traces say when spot can be had; here a rate of losses and a time to recover stand for them.
+The mixed policy is the safety net of Wu et al., "Can't Be Late: Optimizing Spot Instance Savings under
+Deadlines" (NSDI 2024): compute on spot while the slack lasts, and move to on-demand at the moment from which
+only on-demand still makes it. Their traces say when spot can be had; here a rate of losses and a time to
+recover stand for them.
 
-Model. Work of W seconds is cut into K equal pieces of c seconds, each ended by a checkpoint. Losses come with a constant
-rate h (all nodes of a gang together). A loss costs the part x of the present piece that was done (an exponential time,
-cut at c) and r seconds of recovery. So a run on spot takes W + sum(x_i + r) over its losses, whose number is negative binomial. The
-slack after which the mixed policy moves is S = D - start - W - c - r: as long as at most S was lost, losing one more piece and
-moving still ends in time. Expected costs are exact (Wald's identity: x_i do not depend on what stops the run); chances use the
-exact law for one loss and the normal approximation for the sum of several x_i. `tests/planning/test_deadline.py` plays the
-model with dice.
+Model. Work of W seconds is cut into K equal pieces of c seconds, each ended by a checkpoint. Losses come with
+a constant rate h (all nodes of a gang together). A loss costs the part x of the present piece that was done
+(an exponential time, cut at c) and r seconds of recovery. So a run on spot takes W + sum(x_i + r) over its
+losses, whose number is negative binomial. The slack after which the mixed policy moves is S = D - start - W -
+c - r: as long as at most S was lost, losing one more piece and moving still ends in time. Expected costs are
+exact (Wald's identity: x_i do not depend on what stops the run); chances use the exact law for one loss and
+the normal approximation for the sum of several x_i. `tests/planning/test_deadline.py` plays the model with
+dice.
 """
 
 from __future__ import annotations
@@ -74,7 +77,8 @@ class Outlook(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class DeadlinePlan(msgspec.Struct, frozen=True, kw_only=True):
-    """The chosen policy, the others, and why. `chosen` None: the deadline cannot be met, `earliest` is the best there is."""
+    """The chosen policy, the others, and why. `chosen` None: the deadline cannot be met, `earliest` is the
+    best there is."""
 
     chosen: Outlook | None
     outlooks: tuple[Outlook, ...]  # cheapest first
@@ -166,7 +170,8 @@ def _work_s(choice: Choice, ask: DeadlineAsk, durations: Callable[[Choice], int]
 
 
 def _fallbacks(steady: Sequence[tuple[Choice, float]], work: float) -> Iterator[Choice]:
-    """On-demand places to move to: the cheapest that is not slower, as the pieces of work are counted in spot's seconds."""
+    """On-demand places to move to: the cheapest that is not slower, as the pieces of work are counted in
+    spot's seconds."""
     equal = [choice for choice, other in steady if other <= work]
     if equal:
         yield min(equal, key=lambda choice: choice.price_micro_usd)
@@ -335,14 +340,15 @@ def _earliest(outlooks: Sequence[Outlook], ask: DeadlineAsk) -> Outlook | None:
     return min(outlooks, key=lambda each: (each.finish_s, each.cost_micro_usd), default=None)
 
 
-# --- tasks --------------------------------------------------------------------------------------------------------
+# --- tasks -----------------------------------------------------------------------------------------
 
 
 NOT_WEIGHED: Final = "the deadline is not weighed: `estimated_hours` is not known"
 
 
 class Order(NamedTuple):
-    """Choices in the order in which to try them, and why: what was chosen for the deadline, or that it cannot be met."""
+    """Choices in the order in which to try them, and why: what was chosen for the deadline, or that it cannot
+    be met."""
 
     choices: tuple[Choice, ...]
     reason: str  # "": there is no deadline, the objective alone decides
@@ -361,8 +367,8 @@ class Weighed(NamedTuple):
 def wishes_of(task: Task, *, managed: bool = True) -> tuple[Resources, ...]:
     """The candidates of `task` as places are asked for them.
 
-    Who does not speak of spot does not get machines that are taken back, but for one case: a managed job with a deadline, which
-    recovers and for which `order_choices` weighs both.
+    Who does not speak of spot does not get machines that are taken back, but for one case: a managed job with
+    a deadline, which recovers and for which `order_choices` weighs both.
     """
     if managed and (task.deadline_s is not None or task.deadline_at_ms is not None):
         return task.resources
@@ -373,7 +379,8 @@ def wishes_of(task: Task, *, managed: bool = True) -> tuple[Resources, ...]:
 
 
 def seconds_left(task: Task, *, now_ms: int, submitted_ms: int) -> int | None:
-    """Until the deadline of `task`, the earlier of its two; below 0 when it has passed, None when it has none."""
+    """Until the deadline of `task`, the earlier of its two; below 0 when it has passed, None when it has
+    none."""
     ends_ms = [] if task.deadline_s is None else [submitted_ms + task.deadline_s * 1000]
     if task.deadline_at_ms is not None:
         ends_ms.append(task.deadline_at_ms)
@@ -381,8 +388,8 @@ def seconds_left(task: Task, *, now_ms: int, submitted_ms: int) -> int | None:
 
 
 def keeps_checkpoints(task: Task) -> bool:
-    """Whether a loss costs the work since the last checkpoint, not all of it: the task says so, asks for recovery, or
-    has storage mounted that lives on."""
+    """Whether a loss costs the work since the last checkpoint, not all of it: the task says so, asks for
+    recovery, or has storage mounted that lives on."""
     return (
         task.scheduling.checkpoint
         or any(wish.recovery.strategy for wish in task.resources)
@@ -391,7 +398,8 @@ def keeps_checkpoints(task: Task) -> bool:
 
 
 def deadline_ask(task: Task, left_s: int) -> DeadlineAsk:
-    """What to plan for `task` with `left_s` seconds until its deadline. Runtimes are told by choice (`durations`)."""
+    """What to plan for `task` with `left_s` seconds until its deadline. Runtimes are told by choice
+    (`durations`)."""
     return DeadlineAsk(
         deadline_s=left_s,
         estimated_s=max(1, task.estimated_s or 1),
@@ -412,17 +420,19 @@ def order_choices(
 ) -> Order:
     """`choices` as a launch, or a recovery, of `task` should try them.
 
-    With a deadline: those that meet it with enough confidence, the lowest expected cost first; then the others, the most
-    probable first. So a job that lost its spot machines goes on with spot while there is slack, and on demand when there is none.
-    A deadline that cannot be met any more orders by the earliest finish and says so. Without a deadline the objective of the
-    task orders, equals as they came. In order of preference (`task.ordered`) nothing moves but what would be late.
+    With a deadline: those that meet it with enough confidence, the lowest expected cost first; then the
+    others, the most probable first. So a job that lost its spot machines goes on with spot while there is
+    slack, and on demand when there is none. A deadline that cannot be met any more orders by the earliest
+    finish and says so. Without a deadline the objective of the task orders, equals as they came. In order of
+    preference (`task.ordered`) nothing moves but what would be late.
 
     Args:
-        choices: what fits, as `Plan.choices`: cheapest or most preferred first, of spot and not of spot where both will do.
-        now_ms, submitted_ms: the present, and when the task was submitted: a deadline of `12h` counts from then.
-        done_fraction: part of the whole work that is done and kept, 0 to 1; at least `task.progress_milli` of it is.
-        known: earlier runs and facts on accelerators; by default the estimate of the user is all that is known.
-        hazard: losses of one node per hour by choice, as for `plan_deadline`.
+        choices: what fits, as `Plan.choices`: cheapest or most preferred first, of spot and not of spot where
+        both will do. now_ms, submitted_ms: the present, and when the task was submitted: a deadline of `12h`
+        counts from then. done_fraction: part of the whole work that is done and kept, 0 to 1; at least
+        `task.progress_milli` of it is. known: earlier runs and facts on accelerators; by default the estimate
+        of the user is all that is known. hazard: losses of one node per hour by choice, as for
+        `plan_deadline`.
     """
     found = weigh(
         choices,
@@ -446,7 +456,8 @@ def weigh(
     known: Known | None = None,
     hazard: Callable[[Choice], float | None] | None = None,
 ) -> Weighed:
-    """As `order_choices`, with the plan: its `error()` is what faces tell that must stop when the deadline cannot be met."""
+    """As `order_choices`, with the plan: its `error()` is what faces tell that must stop when the deadline
+    cannot be met."""
     done = min(1.0, max(done_fraction, task.progress_milli / 1000))
     facts = msgspec.structs.replace(known or Known(estimated_s=task.estimated_s), progress=done)
     ranked = tuple(choices)
@@ -485,7 +496,8 @@ def weigh(
 
 
 def some_of_each(choices: Sequence[Choice]) -> list[Choice]:
-    """Choices that are worth weighing: the first of each capacity, and the first of each further machine of it."""
+    """Choices that are worth weighing: the first of each capacity, and the first of each further machine of
+    it."""
     seen: dict[Capacity, int] = {}
     machines: dict[tuple[str, str, str], None] = {}
     found = []
@@ -500,7 +512,7 @@ def some_of_each(choices: Sequence[Choice]) -> list[Choice]:
     return found
 
 
-# --- words --------------------------------------------------------------------------------------------------------
+# --- words -----------------------------------------------------------------------------------------
 
 
 def _place(choice: Choice) -> str:
@@ -513,7 +525,7 @@ def render_chance(probability: float) -> str:
     """
     >>> render_chance(1.0), render_chance(0.9996), render_chance(0.42), render_chance(0.0001), render_chance(0.0)
     ('100%', '>99.9%', '42%', '<0.1%', '0%')
-    """
+    """  # noqa: E501
     if probability >= 1:
         return "100%"
     if probability > 0.999:
@@ -535,13 +547,16 @@ def _explain(chosen: Outlook, outlooks: Sequence[Outlook], ask: DeadlineAsk, nam
     due = _due(ask.deadline_s)
     if chosen.policy is Policy.MIXED and chosen.fallback is not None:
         text = (
-            f"{name} starts on spot {_place(chosen.choice)} and moves to on-demand {_place(chosen.fallback)} when losses "
-            f"have taken {render_duration(chosen.slack_s)} ({render_chance(chosen.switch_probability)} chance): "
+            f"{name} starts on spot {_place(chosen.choice)} and moves to on-demand "
+            f"{_place(chosen.fallback)} when losses "
+            f"have taken {render_duration(chosen.slack_s)} ({render_chance(chosen.switch_probability)} "
+            "chance): "
             f"done by the deadline of {due} for {price} expected"
         )
     elif chosen.policy is Policy.SPOT:
         text = (
-            f"{name} runs on spot {_place(chosen.choice)}: {render_chance(chosen.probability)} chance of being done by the "
+            f"{name} runs on spot {_place(chosen.choice)}: {render_chance(chosen.probability)} chance of "
+            "being done by the "
             f"deadline of {due}, for {price} expected with {chosen.losses:.2g} losses"
         )
     else:
@@ -592,4 +607,4 @@ def _hint_late(earliest: Outlook | None) -> str:
     if earliest.policy is not Policy.ON_DEMAND:
         return "allow on-demand (`use_spot: false`), or give it more time"
     later = math.ceil(earliest.finish_s / 360) / 10
-    return f"set `deadline: {later:g}h`, ask for faster accelerators, or for more nodes if the task scales with them"
+    return f"set `deadline: {later:g}h`, ask for faster accelerators, or for more nodes if the task scales with them"  # noqa: E501

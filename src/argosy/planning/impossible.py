@@ -1,4 +1,5 @@
-"""Which single constraint of a wish removes the last candidate: each is dropped in turn, and what fits then is counted."""
+"""Which single constraint of a wish removes the last candidate: each is dropped in turn, and what fits then
+is counted."""
 
 from __future__ import annotations
 
@@ -24,7 +25,8 @@ class Relaxed(NamedTuple):
 
 
 def relaxations(wish: Resources, *, spot_was_asked: bool = True) -> Iterator[Relaxed]:
-    """Every constraint of the wish, dropped alone. `spot_was_asked` False: its `use_spot` is not the user's."""
+    """Every constraint of the wish, dropped alone. `spot_was_asked` False: its `use_spot` is not the
+    user's."""
     place = wish.infra
     if place.zone:
         yield Relaxed(f"the zone {place.zone}", replace(wish, infra=replace(place, zone=None)))
@@ -91,9 +93,9 @@ def explain_impossible(
     """One sentence for a wish that nothing serves; "" when something does.
 
     Args:
-        offers: single offers; `abilities` by provider, by default several nodes, spot and owned machines are possible.
-        market: priced offers in columns, looked through as well.
-        spot_was_asked: False: `use_spot` of the wish is not the user's, and not to blame.
+        offers: single offers; `abilities` by provider, by default several nodes, spot and owned machines are
+        possible. market: priced offers in columns, looked through as well. spot_was_asked: False: `use_spot`
+        of the wish is not the user's, and not to blame.
     """
     able = abilities or {
         offer.provider: Ability(spot=True, multi_node=True, fractions=True) for offer in offers
@@ -125,14 +127,16 @@ def explain_impossible(
         both = _both(wish, first, later)
         if both is not None and (found := fitting(both)):
             return (
-                f"nothing fits {wanted}, and no single constraint is to blame: without {first.words} and {later.words} "
+                f"nothing fits {wanted}, and no single constraint is to blame: without {first.words} and "
+                f"{later.words} "
                 f"{_what(found[0])} would"
             )
     return f"nothing fits {wanted}, and no two constraints are to blame"
 
 
 def _both(wish: Resources, first: Relaxed, later: Relaxed) -> Resources | None:
-    """The wish without both: what `later` changes is put on top of `first`. None: they drop parts of the same field."""
+    """The wish without both: what `later` changes is put on top of `first`. None: they drop parts of the same
+    field."""
     changed = {
         name: getattr(later.wish, name)
         for name in wish.__struct_fields__

@@ -1,8 +1,8 @@
 """The fastest placement of a pipeline, and the cheapest among the fastest.
 
-On trees that all point away from one stage, or all towards one (chains are both): dynamic programming over Pareto frontiers of
-(time, cost), with the same regions - provider - anywhere grouping as for cost. Otherwise HiGHS solves it twice: for the
-makespan, then for the cost within it.
+On trees that all point away from one stage, or all towards one (chains are both): dynamic programming over
+Pareto frontiers of (time, cost), with the same regions - provider - anywhere grouping as for cost. Otherwise
+HiGHS solves it twice: for the makespan, then for the cost within it.
 """
 
 from __future__ import annotations
@@ -53,7 +53,8 @@ def solve_makespan(network: Network, solver: str) -> Solution:
 
 
 def _pruned(network: Network) -> Network:
-    """Without options that are worse in the same place, or that make the pipeline longer than a known solution."""
+    """Without options that are worse in the same place, or that make the pipeline longer than a known
+    solution."""
     options = []
     for mine in network.options:
         by_place: dict[tuple[str, str], list[Option]] = {}
@@ -161,7 +162,8 @@ def _fronts_of(
 def _arriving(
     network: Network, edge: Edge, behind: Sequence[_Frontier], mine: Sequence[Option], away: bool
 ) -> list[_Frontier]:
-    """For each of `mine`, the frontier of what is behind `edge`, with the time and price of the data's way."""
+    """For each of `mine`, the frontier of what is behind `edge`, with the time and price of the data's
+    way."""
     theirs = network.options[edge.dst if away else edge.src]
     here: dict[tuple[str, str], list[_Point]] = {}
     inside: dict[str, list[_Point]] = {}

@@ -1,8 +1,8 @@
-"""The same decision as `choose.plan` over tens of thousands of offers in columns: kinds of machines are filtered, not
-offers, and objects are made only for what is returned.
+"""The same decision as `choose.plan` over tens of thousands of offers in columns: kinds of machines are
+filtered, not offers, and objects are made only for what is returned.
 
-Choices are those of `choose.plan`, in its order, cut after `limit`; refusals are summed up by provider and constraint.
-Owned and other single offers go through `choose.plan` itself and are merged in.
+Choices are those of `choose.plan`, in its order, cut after `limit`; refusals are summed up by provider and
+constraint. Owned and other single offers go through `choose.plan` itself and are merged in.
 """
 
 from __future__ import annotations
@@ -38,8 +38,8 @@ class Step(msgspec.Struct, frozen=True, kw_only=True):
 class Ranking(msgspec.Struct, frozen=True, kw_only=True):
     """What fits, best first.
 
-    `plan.choices` can be launched; `shown` fits too, but its providers have no driver here. `fitting` counts all offers
-    that fit, `steps` tells for each wish how many kinds of machines each constraint left.
+    `plan.choices` can be launched; `shown` fits too, but its providers have no driver here. `fitting` counts
+    all offers that fit, `steps` tells for each wish how many kinds of machines each constraint left.
     """
 
     plan: Plan
@@ -141,10 +141,10 @@ def rank(
     Args:
         resources: candidates; any of them will do (in order of preference when `ordered`).
         num_nodes: how many equal nodes, all or none.
-        market: offers in columns. A provider without an ability is taken to have spot capacity and several nodes.
-        offers: owned and other single offers; `abilities` and `usage` are as for `choose.plan`.
-        limit: how many choices at most; None: all of them.
-        allowed: whether a place (provider, region, zone) may be used: residency, places that just refused. It is asked for each
+        market: offers in columns. A provider without an ability is taken to have spot capacity and several
+        nodes. offers: owned and other single offers; `abilities` and `usage` are as for `choose.plan`. limit:
+        how many choices at most; None: all of them. allowed: whether a place (provider, region, zone) may be
+        used: residency, places that just refused. It is asked for each
             place of the market; single offers are the caller's.
         atlas: where regions are; as for `choose.plan`.
         launchable: providers of the market for which it is False are `shown` and refused with `no-driver`.
@@ -224,10 +224,11 @@ def cheapest_in_regions(
     allowed: Callable[[str, str, str], bool] | None = None,
     atlas: Atlas | None = None,
 ) -> list[Choice]:
-    """The cheapest choice of every region, for every accelerator and number of them where one was asked for: the candidates
-    of a stage of a pipeline.
+    """The cheapest choice of every region, for every accelerator and number of them where one was asked for:
+    the candidates of a stage of a pipeline.
 
-    Arguments are as for `rank`. No other choice can be in an optimum, as egress depends on the region and time on the accelerator.
+    Arguments are as for `rank`. No other choice can be in an optimum, as egress depends on the region and
+    time on the accelerator.
     """
     abilities = abilities or {}
     found: list[
@@ -244,9 +245,19 @@ def cheapest_in_regions(
         groups: dict[tuple[str, int], list[_Run]] = {}
         for position, wish in wishes:
             query = _Query(
-                wish, position, 0, num_nodes, _Bound(None), market.vendors, allowed, name, block, abilities.get(name, _PRICED),
-                _Refusals(), atlas,
-            )  # fmt: skip
+                wish,
+                position,
+                0,
+                num_nodes,
+                _Bound(None),
+                market.vendors,
+                allowed,
+                name,
+                block,
+                abilities.get(name, _PRICED),
+                _Refusals(),
+                atlas,
+            )
             asked = wish.accelerator is not None
             for run in _fit(query)[0]:
                 key = (block.models[run.kind], block.accelerators_milli[run.kind]) if asked else ("", 0)
@@ -290,7 +301,7 @@ def explain_none(wish: Resources, steps: Sequence[Step]) -> str:
 
     >>> explain_none(Resources(), (Step(code="accelerator", kept=7), Step(code="memory", kept=0, text="has at most 1 TB")))
     'nothing has `default`: 7 kinds of machines are left until `memory`: has at most 1 TB'
-    """
+    """  # noqa: E501
     before = None
     for step in steps:
         if step.kept == 0:
@@ -305,13 +316,14 @@ def explain_none(wish: Resources, steps: Sequence[Step]) -> str:
     return f"nothing has `{wish.render()}`"
 
 
-# --- kinds --------------------------------------------------------------------------------------------------------
+# --- kinds -----------------------------------------------------------------------------------------
 
 _Local = list[dict[int, list[int]]]  # rows by kind, for each lane
 
 
 def _fit(query: _Query) -> tuple[list[_Run], int]:
-    """Runs of the block that serve the wish, and how many offers fit; constraints in the order of `choose.refuse`."""
+    """Runs of the block that serve the wish, and how many offers fit; constraints in the order of
+    `choose.refuse`."""
     wish, block, told = query.wish, query.block, query.told
     local = _rows_in_place(query)
     kinds: Sequence[int] = range(len(block.instance_types))
@@ -452,7 +464,8 @@ def _with_accelerator(
             told.add(
                 name,
                 "accelerator-memory",
-                f"{block.models[most]} has {render_bytes(memory[most])}, asked for {render_bytes(wish.memory_min_bytes)}",
+                f"{block.models[most]} has {render_bytes(memory[most])}, asked for "
+                f"{render_bytes(wish.memory_min_bytes)}",
                 memory[most],
             )
         left = big
@@ -540,7 +553,7 @@ def _with_disk(query: _Query, wish: LocalDisk, kinds: Sequence[int]) -> Sequence
     return left
 
 
-# --- rows ---------------------------------------------------------------------------------------------------------
+# --- rows ------------------------------------------------------------------------------------------
 
 
 def _runs(
@@ -635,7 +648,8 @@ def _cheapest(
 ) -> list[tuple[_Key, Choice]]:
     """The first `limit` choices in the order of `choose.plan`."""
     if limit is not None and len(runs) > limit:
-        # Each run has a row at its own price: what is beyond the `limit`-th cheapest run cannot be among the first.
+        # Each run has a row at its own price: what is beyond the `limit`-th cheapest run cannot be among the
+        # first.
         bound = nsmallest(limit, [(run.preference, run.price) for run in runs])[-1]
         runs = [run for run in runs if (run.preference, run.price) <= bound]
     else:
@@ -647,7 +661,8 @@ def _cheapest(
         price, place = columns.price, columns.place
         instance_type = block.instance_types[kind]
         if limit is not None and len(own) > limit:
-            # Rows are sorted by price, region, zone: those after the first `limit` come after them for certain.
+            # Rows are sorted by price, region, zone: those after the first `limit` come after them for
+            # certain.
             own = own[:limit]
         for row in own:
             micro_usd = price[row]
@@ -666,10 +681,7 @@ def _cheapest(
 
 
 def _merge(
-    priced: list[tuple[_Key, Choice]],
-    single: Sequence[Choice],
-    resources: Sequence[Resources],
-    ordered: bool,
+    priced: list[tuple[_Key, Choice]], single: Sequence[Choice], resources: Sequence[Resources], ordered: bool
 ) -> list[tuple[_Key, Choice]]:
     """Choices of the market and of single offers by the same key; single ones first among equals."""
     positions = {id(wish): position for position, wish in enumerate(resources)}

@@ -1,8 +1,10 @@
-"""A pipeline as a mixed-integer programme for HiGHS (Huangfu and Hall, "Parallelizing the dual revised simplex method", 2018).
+"""A pipeline as a mixed-integer programme for HiGHS (Huangfu and Hall, "Parallelizing the dual revised
+simplex method", 2018).
 
-x[v,a] is 1 when stage v takes option a. For an edge, one variable for each place of its source is at least "source here, target
-not here" and costs `between`; one for each tariff of its source's provider is at least "source in it, target not in the
-provider" and costs what `outside` costs more. So an edge needs as many rows as there are places, not pairs of places.
+x[v,a] is 1 when stage v takes option a. For an edge, one variable for each place of its source is at least
+"source here, target not here" and costs `between`; one for each tariff of its source's provider is at least
+"source in it, target not in the provider" and costs what `outside` costs more. So an edge needs as many rows
+as there are places, not pairs of places.
 
 highspy is the extra `optimizer` and is imported when a programme is solved.
 """
@@ -68,7 +70,8 @@ class _Rows:
             "mip_feasibility_tolerance": 1e-7, "time_limit": _LIMIT_S,
         }  # fmt: skip
         text = ""
-        # Presolve of HiGHS 1.15.1 calls some feasible programmes with start times infeasible, or does not end: clocks do without.
+        # Presolve of HiGHS 1.15.1 calls some feasible programmes with start times infeasible, or does not
+        # end: clocks do without.
         for presolve in ("off", "on") if clock else ("on", "off"):
             highs = highspy.Highs()
             for name, setting in settings.items():

@@ -1,8 +1,8 @@
 """What "best" means: the lowest cost, the shortest time, or the least carbon. Ranks what fits and says why.
 
-How long a task runs on a choice is, in this order: the median of earlier runs of the same task on the same machine; such a
-run on another accelerator, scaled by the speeds of both; the user's estimate, which is the same everywhere. What is not known stays
-unknown: nothing is invented to fill a rank.
+How long a task runs on a choice is, in this order: the median of earlier runs of the same task on the same
+machine; such a run on another accelerator, scaled by the speeds of both; the user's estimate, which is the
+same everywhere. What is not known stays unknown: nothing is invented to fill a rank.
 """
 
 from __future__ import annotations
@@ -16,7 +16,8 @@ import msgspec
 from argosy.model.offer import Choice
 from argosy.model.units import render_duration, render_price
 
-#: Of servers: per vCPU under load, and what cooling and power supply add. Rough, and the same for every place: they cancel in ranks.
+#: Of servers: per vCPU under load, and what cooling and power supply add. Rough, and the same for every
+#: place: they cancel in ranks.
 WATTS_PER_CPU: Final = 4.0
 OVERHEAD: Final = 1.2
 _UNKNOWN_TIME: Final = 1 << 60
@@ -150,8 +151,8 @@ def _grid_of(choice: Choice, known: Known) -> float | None:
 def rank_by(objective: Objective, choices: Sequence[Choice], num_nodes: int, known: Known) -> Ranking:
     """Choices from best to worst. Equals keep the order in which they came, which is by price.
 
-    Cost is of the whole task where its runtime is known for every choice, per hour otherwise. What is not known for a choice
-    puts it behind those for which it is.
+    Cost is of the whole task where its runtime is known for every choice, per hour otherwise. What is not
+    known for a choice puts it behind those for which it is.
     """
     found = [evaluate(choice, num_nodes, known) for choice in choices]
     whole = all(each.cost_micro_usd is not None for each in found)
@@ -177,7 +178,7 @@ def rank_by(objective: Objective, choices: Sequence[Choice], num_nodes: int, kno
     return Ranking(objective=objective, ranked=ranked, text=_explain(objective, ranked, whole, known))
 
 
-# --- words --------------------------------------------------------------------------------------------------------
+# --- words -----------------------------------------------------------------------------------------
 
 _BASIS: Final = {
     "measured": "measured in earlier runs",
@@ -215,7 +216,7 @@ def _explain(objective: Objective, ranked: Sequence[Ranked], whole: bool, known:
         )
         if runner_up is not None and runner_up.cost_micro_usd is not None:
             more = _more(best.cost_micro_usd, runner_up.cost_micro_usd)
-            text += f"; next is {render_choice(runner_up.choice)} at {render_price(runner_up.cost_micro_usd)}{more}"
+            text += f"; next is {render_choice(runner_up.choice)} at {render_price(runner_up.cost_micro_usd)}{more}"  # noqa: E501
         return text
     text = f"{place}: {render_price(best.choice.price_micro_usd)}/h"
     if runner_up is not None:

@@ -1,7 +1,8 @@
 """Infrastructures, one folder each: discovery by manifest. Nothing else in Argosy knows a provider's name.
 
-A provider is a package with `MANIFEST` (plain data, cheap to import) and `create(setting) -> Provider` (which imports
-the driver). Those in this folder are found by themselves; others come from the entry point group `argosy.providers`.
+A provider is a package with `MANIFEST` (plain data, cheap to import) and `create(setting) -> Provider` (which
+imports the driver). Those in this folder are found by themselves; others come from the entry point group
+`argosy.providers`.
 """
 
 from __future__ import annotations

@@ -1,1 +1,2 @@
-"""The HTTP shell: authentication, the endpoint table bound to operations, streams. Composes and runs everything."""
+"""The HTTP shell: authentication, the endpoint table bound to operations, streams. Composes and runs
+everything."""

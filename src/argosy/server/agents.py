@@ -14,8 +14,9 @@ Connect = Callable[[Callable[[], Coroutine[None, None, Channel]]], AgentPort]
 
 
 class Agents:
-    """One client for each node, kept until `drop`. A client reaches its node through the provider anew whenever it
-    needs a connection, so a node that came back at another address needs no more than a `drop`."""
+    """One client for each node, kept until `drop`. A client reaches its node through the provider anew
+    whenever it needs a connection, so a node that came back at another address needs no more than a
+    `drop`."""
 
     def __init__(self, providers: Providers, connect: Connect) -> None:
         self._providers = providers

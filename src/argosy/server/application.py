@@ -46,8 +46,8 @@ _TERMINAL_MESSAGE_BYTES: Final = 1 << 20
 
 
 class Application:
-    """All requests. `stopping` is set when the server should go down: by `stop`, a signal, or a request. `pricing`:
-    what things cost (None: made here, with `prices` as the table in place of the shipped one)."""
+    """All requests. `stopping` is set when the server should go down: by `stop`, a signal, or a request.
+    `pricing`: what things cost (None: made here, with `prices` as the table in place of the shipped one)."""
 
     def __init__(
         self,

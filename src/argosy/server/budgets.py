@@ -1,7 +1,8 @@
 """Budgets of projects: a file of the server, read when it changes and written whole or not at all.
 
-A budget is for each month (UTC). When a share of it is spent, an event says so, once a month; when it is spent and the budget is
-a hard stop, nothing that costs money is launched any more. What runs goes on: nobody's work is ended by an accountant.
+A budget is for each month (UTC). When a share of it is spent, an event says so, once a month; when it is
+spent and the budget is a hard stop, nothing that costs money is launched any more. What runs goes on:
+nobody's work is ended by an accountant.
 """
 
 from __future__ import annotations

@@ -22,10 +22,7 @@ Receive = Callable[[], Awaitable[Message]]
 Send = Callable[[Message], Awaitable[None]]
 T = TypeVar("T")
 
-_VERSION_HEADERS = [
-    (b"x-argosy-version", __version__.encode()),
-    (b"x-argosy-api", str(API_VERSION).encode()),
-]
+_VERSION_HEADERS = [(b"x-argosy-version", __version__.encode()), (b"x-argosy-api", str(API_VERSION).encode())]
 _JSON_HEADERS = [(b"content-type", b"application/json"), *_VERSION_HEADERS]
 _ENCODER = msgspec.json.Encoder()
 _TRUE, _FALSE = ("true", "1", "yes", ""), ("false", "0", "no")
@@ -46,7 +43,8 @@ class Disconnected(Exception):
 
 
 class Exchange:
-    """A request that was let in. `is_local`: it came over the unix socket. `is_admin`: it may do everything."""
+    """A request that was let in. `is_local`: it came over the unix socket. `is_admin`: it may do
+    everything."""
 
     __slots__ = ("answered", "endpoint", "is_admin", "is_local", "path", "query", "receive", "scope", "send")
 
@@ -75,7 +73,7 @@ class Exchange:
                 return Caller(check_name("project", value.decode("latin-1")), self.is_admin)
         return Caller("", self.is_admin)
 
-    # -- what was asked ---------------------------------------------------------------------------------------------
+    # -- what was asked -----------------------------------------------------------------------------
 
     def check_query(self) -> None:
         """Raises `usage` for what the endpoint does not know or cannot read."""
@@ -122,7 +120,7 @@ class Exchange:
             if name == b"content-length" and value.isdigit() and int(value) > limit_bytes:
                 raise _too_large(limit_bytes)
 
-    # -- the answer -------------------------------------------------------------------------------------------------
+    # -- the answer ---------------------------------------------------------------------------------
 
     async def reply(self, body: bytes) -> None:
         """200 with JSON that is encoded already."""
@@ -176,18 +174,14 @@ def encode(value: object) -> bytes:
 
 
 async def send_problem(send: Send, error: ArgosyError, status: int | None = None) -> None:
-    """An error as `Problem`. The rest of a refused body is thrown away as it comes, so that a client which sends
-    everything before it reads is not cut off, and gets to read why."""
+    """An error as `Problem`. The rest of a refused body is thrown away as it comes, so that a client which
+    sends everything before it reads is not cut off, and gets to read why."""
     body = encode(error.problem())
     headers = [*_JSON_HEADERS, (b"content-length", str(len(body)).encode())]
     if error.code == "unauthorized":
         headers.append((b"www-authenticate", b"Bearer"))
     await send(
-        {
-            "type": "http.response.start",
-            "status": status or CODES[error.code].http,
-            "headers": headers,
-        }
+        {"type": "http.response.start", "status": status or CODES[error.code].http, "headers": headers}
     )
     await send({"type": "http.response.body", "body": body})
 

@@ -1,7 +1,8 @@
-"""The door: every request is matched with the endpoint table, let in or not, and every error leaves as a `Problem`.
+"""The door: every request is matched with the endpoint table, let in or not, and every error leaves as a
+`Problem`.
 
-This is a plain ASGI application rather than a framework's: see docs/decisions (what a framework would add here is
-routing over a table that exists already, and a quarter of a second to every start).
+This is a plain ASGI application rather than a framework's: see docs/decisions (what a framework would add
+here is routing over a table that exists already, and a quarter of a second to every start).
 """
 
 from __future__ import annotations
@@ -126,7 +127,8 @@ class Front:
         return None, {}
 
     def _let_in(self, scope: Scope, route: Route | None) -> str:
-        """The scope of the token. Raises `unauthorized` or `forbidden`. What does not exist is told only to who may ask."""
+        """The scope of the token. Raises `unauthorized` or `forbidden`. What does not exist is told only to
+        who may ask."""
         given = next((value for name, value in scope["headers"] if name == b"authorization"), None)
         if given is None:
             if route is not None and route.endpoint.scope == "open":

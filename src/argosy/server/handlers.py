@@ -123,7 +123,7 @@ class Handlers:
             "shell": self.shell,
         }
 
-    # -- the server ---------------------------------------------------------------------------------------------------
+    # -- the server ---------------------------------------------------------------------------------
 
     async def health(self, exchange: Exchange) -> t.Health:
         return self._health(tell_all=exchange.is_local)
@@ -153,7 +153,7 @@ class Handlers:
         asyncio.get_running_loop().call_later(0.05, self._stop)  # after the answer is on its way
         return t.Done(names=("server",))
 
-    # -- what users want ----------------------------------------------------------------------------------------------
+    # -- what users want ----------------------------------------------------------------------------
 
     async def plan(self, exchange: Exchange) -> t.PlanReply:
         return await self._planner.plan(await exchange.decode(t.PlanRequest), exchange.caller)
@@ -189,7 +189,7 @@ class Handlers:
         project = exchange.caller.project
         return await self._operations.autostop(exchange.path["cluster"], request.autostop, project)
 
-    # -- what is there ------------------------------------------------------------------------------------------------
+    # -- what is there ------------------------------------------------------------------------------
 
     async def status(self, exchange: Exchange) -> bytes:
         """The hottest request: its bytes are kept until a row, a fact or (for costs) the second changes."""
@@ -208,12 +208,7 @@ class Handlers:
         queued = self._tenants.queued(snapshot, (*clusters, *managed))
         views = [
             view_cluster(
-                row,
-                snapshot,
-                observed,
-                now_ms=now_ms,
-                waits=waits.get(row.id, ""),
-                queued=queued.get(row.id),
+                row, snapshot, observed, now_ms=now_ms, waits=waits.get(row.id, ""), queued=queued.get(row.id)
             )
             for row in clusters
         ]
@@ -333,7 +328,7 @@ class Handlers:
     async def explain(self, exchange: Exchange) -> s.ExplainReply:
         return await self._tenants.explain(exchange.path["workload"])
 
-    # -- who shares what ----------------------------------------------------------------------------------------------
+    # -- who shares what ----------------------------------------------------------------------------
 
     async def tenancy(self, exchange: Exchange) -> s.TenancyReply:
         return await self._tenants.show()
@@ -412,7 +407,7 @@ class Handlers:
     async def set_budget(self, exchange: Exchange) -> t.BudgetList:
         return await self._accounts.set(await exchange.decode(t.BudgetRequest))
 
-    # -- prices -------------------------------------------------------------------------------------------------------
+    # -- prices -------------------------------------------------------------------------------------
 
     async def gpus(self, exchange: Exchange) -> t.GpuList:
         offers, _ = await self._planner.quote(Want())
@@ -461,7 +456,7 @@ class Handlers:
             )
         )
 
-    # -- files --------------------------------------------------------------------------------------------------------
+    # -- files --------------------------------------------------------------------------------------
 
     async def missing_chunks(self, exchange: Exchange) -> t.ChunksReply:
         request = await exchange.decode(t.ChunksRequest)
@@ -475,7 +470,7 @@ class Handlers:
     async def put_tree(self, exchange: Exchange) -> t.TreeReply:
         return t.TreeReply(digest=await self._blobs.put_tree(await exchange.body()))
 
-    # -- streams ------------------------------------------------------------------------------------------------------
+    # -- streams ------------------------------------------------------------------------------------
 
     async def logs(self, exchange: Exchange) -> None:
         as_text = exchange.text("format") == "text"

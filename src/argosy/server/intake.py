@@ -22,7 +22,8 @@ class Intake:
         self._store, self._blobs, self._tenants = store, blobs, tenants
 
     async def task(self, task: Task, caller: Caller, *, with_files: bool) -> Task:
-        """Checked, and with its presets. Raises `spec-invalid`, `conflict` (files are missing), `not-found`, `forbidden`."""
+        """Checked, and with its presets. Raises `spec-invalid`, `conflict` (files are missing), `not-found`,
+        `forbidden`."""
         return self._tenants.prepared(
             await self._store.snapshot(), self._checked(task, with_files=with_files), caller
         )
@@ -41,7 +42,8 @@ class Intake:
         )
 
     def _checked(self, task: Task, *, with_files: bool, where: str = "task") -> Task:
-        """What a client of ours never sends, and others may. Raises `spec-invalid`, `conflict` (files are missing)."""
+        """What a client of ours never sends, and others may. Raises `spec-invalid`, `conflict` (files are
+        missing)."""
         # Here, not above: it brings the parser of YAML along, which a server needs to answer nothing else.
         from argosy.spec.names import check_name, parse_variable
 

@@ -18,8 +18,8 @@ _KEPT: Final = 3
 class _Journal(logging.Handler):
     """Appends lines; renames the file when it is full. (`logging.handlers` costs 20 ms to import.)
 
-    Whoever started us may have made our stdout and stderr the same file: they follow to the new one, so that a last
-    word of the interpreter is found where people look.
+    Whoever started us may have made our stdout and stderr the same file: they follow to the new one, so that
+    a last word of the interpreter is found where people look.
     """
 
     def __init__(self, path: Path, limit_bytes: int) -> None:
@@ -84,7 +84,8 @@ def open_journal(path: Path, level: str, *, limit_bytes: int = _LIMIT_BYTES) -> 
     root = logging.getLogger()
     root.handlers[:] = [handler]
     root.setLevel(level.upper())
-    # uvicorn's own levels: what it says of a connection interests nobody, and it prints URLs, which may hold names.
+    # uvicorn's own levels: what it says of a connection interests nobody, and it prints URLs, which may hold
+    # names.
     logging.getLogger("uvicorn").setLevel(logging.WARNING)
     logging.getLogger("uvicorn.access").disabled = True
     logging.getLogger("asyncio").setLevel(logging.WARNING)

@@ -1,4 +1,5 @@
-"""Where the server listens: the unix socket always, TCP when asked. Binding fails before anything has started."""
+"""Where the server listens: the unix socket always, TCP when asked. Binding fails before anything has
+started."""
 
 from __future__ import annotations
 
@@ -44,8 +45,9 @@ def bind_tcp(listen: str) -> socket.socket:
 
 
 def bind_socket(path: Path) -> socket.socket:
-    """The unix socket, 0600 in a folder that is ours alone. Call it when requests can be answered: connecting works
-    from now on. A socket of a server that is gone is replaced; the caller holds the lock of the state folder."""
+    """The unix socket, 0600 in a folder that is ours alone. Call it when requests can be answered: connecting
+    works from now on. A socket of a server that is gone is replaced; the caller holds the lock of the state
+    folder."""
     folder = path.parent
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     found = folder.lstat()

@@ -1,7 +1,7 @@
 """A job's output as one stream: across ranks, across attempts, from a cursor on, until the job ends.
 
-Bytes pass through in pieces of up to 256 KiB; nothing here looks at lines, except for plain text with prefixes. The
-stream is pulled by the reader: a slow one costs a file offset, not memory.
+Bytes pass through in pieces of up to 256 KiB; nothing here looks at lines, except for plain text with
+prefixes. The stream is pulled by the reader: a slow one costs a file offset, not memory.
 
 A cursor is `<attempt>:<offset of rank 0>,<offset of rank 1>,...`, with `~` for a rank that is not streamed.
 """
@@ -52,7 +52,8 @@ class Frame(NamedTuple):
 
 
 class Commits:
-    """Tells followers that something was committed: one look every 20 ms for all of them, none when nobody waits."""
+    """Tells followers that something was committed: one look every 20 ms for all of them, none when nobody
+    waits."""
 
     def __init__(self, store: Store) -> None:
         self._store = store
@@ -82,8 +83,8 @@ class Commits:
 
 
 class LogStreams:
-    """Makes streams. `stopping` is set when the server goes down: streams then end without an `end` frame, and their
-    readers come back with their cursor."""
+    """Makes streams. `stopping` is set when the server goes down: streams then end without an `end` frame,
+    and their readers come back with their cursor."""
 
     def __init__(
         self, store: Store, logs: LogStore, controllers: Controllers, stopping: asyncio.Event
@@ -103,7 +104,8 @@ class LogStreams:
         return row
 
     async def open(self, job: Workload, wish: Wish) -> AsyncGenerator[Frame, None]:
-        """Frames until the job ends (`follow`), or of what is there now. Raises `not-found`, `usage` before any."""
+        """Frames until the job ends (`follow`), or of what is there now. Raises `not-found`, `usage` before
+        any."""
         number, offsets = _parse_cursor(wish.cursor) if wish.cursor else (wish.attempt, {})
         if not number:
             number = job.attempts if wish.tail is not None and job.attempts else 1
@@ -172,7 +174,8 @@ class LogStreams:
     async def _ranks(
         self, job: Workload, attempt: Attempt, offsets: dict[int, int], wish: Wish, news: asyncio.Event
     ) -> AsyncIterator[Frame]:
-        """One attempt: what is stored, then (`follow`) what comes, until it has ended and all of it was given."""
+        """One attempt: what is stored, then (`follow`) what comes, until it has ended and all of it was
+        given."""
         ranks = [wish.rank] if wish.rank is not None else list(range(len(attempt.placements)))
         ids = {rank: f"{attempt.id}.{rank}" for rank in ranks}
         if not offsets and wish.tail is not None:

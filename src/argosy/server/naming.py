@@ -1,11 +1,11 @@
-"""Names of clusters. They are unique within a project; people of different projects may choose the same. Pure.
+"""Names of clusters. They are unique within a project; people of different projects may choose the same.
+Pure.
 
-    NAME            the cluster of the caller's project; when that has none, the only one of this name in all projects
-    PROJECT/NAME    exactly that one
-    clu-…           by id
+    NAME            the cluster of the caller's project; when that has none, the only one of this name in all
+    projects PROJECT/NAME    exactly that one clu-…           by id
 
-The caller's project is what the request or the header `x-argosy-project` says, else `default`. A name that the caller's project
-does not have and several others do is refused: nobody's cluster is ended by a guess.
+The caller's project is what the request or the header `x-argosy-project` says, else `default`. A name that
+the caller's project does not have and several others do is refused: nobody's cluster is ended by a guess.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Requests to rows: the one place where what a user asks for becomes what the store holds.
 
-Nothing here touches the world. A request is checked, planned, and committed as desired state and intent; then the
-controllers are woken, and they act.
+Nothing here touches the world. A request is checked, planned, and committed as desired state and intent; then
+the controllers are woken, and they act.
 """
 
 from __future__ import annotations
@@ -70,7 +70,7 @@ class Operations:
         # Who was in somebody's way once writes alone from then on, and newcomers stand behind.
         self._alone = asyncio.Lock()
 
-    # -- launch -----------------------------------------------------------------------------------------------------
+    # -- launch -------------------------------------------------------------------------------------
 
     async def launch(self, request: t.LaunchRequest, caller: Caller = _NOBODY) -> bytes:
         """The project's own cluster of that name is reused; one of the same name elsewhere is another."""
@@ -189,7 +189,7 @@ class Operations:
             if snapshot.cluster_named(name) is None:
                 return name
 
-    # -- jobs -------------------------------------------------------------------------------------------------------
+    # -- jobs ---------------------------------------------------------------------------------------
 
     async def exec(self, request: t.ExecRequest, caller: Caller = _NOBODY) -> bytes:
         """Jobs count in the project that the request names, else in the cluster's."""
@@ -270,7 +270,8 @@ class Operations:
             raise ArgosyError(
                 "no-offer",
                 f"{name} can never start: {never.removeprefix('It can never start: ')}",
-                hint="ask for less; `argosy pool top` shows the machines, `argosy launch --dryrun` what else exists",
+                hint="ask for less; `argosy pool top` shows the machines, `argosy launch --dryrun` what "
+                "else exists",
             )
 
     async def _jobs(
@@ -340,7 +341,8 @@ class Operations:
     async def _named_job(
         self, name: str, cluster: Workload | None, live: Sequence[Workload]
     ) -> Workload | None:
-        """A live job by number or id; None when it has finished (there is nothing to cancel). Raises `not-found`."""
+        """A live job by number or id; None when it has finished (there is nothing to cancel). Raises
+        `not-found`."""
         for job in live:
             if name in (job.id, str(job.number)):
                 return job
@@ -362,7 +364,7 @@ class Operations:
         row = await self._store.load(name) if name.startswith("job-") else None
         return row if isinstance(row, Workload) and row.cluster_id == cluster_id else None
 
-    # -- clusters ---------------------------------------------------------------------------------------------------
+    # -- clusters -----------------------------------------------------------------------------------
 
     async def stop(self, name: str, project: str = "") -> t.Done:
         async def act() -> t.Done:
@@ -412,7 +414,7 @@ class Operations:
         self._controllers.wake(cluster.id)
         return t.Done(names=(cluster.name,))
 
-    # -- finding and checking ---------------------------------------------------------------------------------------
+    # -- finding and checking -----------------------------------------------------------------------
 
     async def _live_cluster(self, name: str, project: str = "") -> Workload | None:
         """Raises `wrong-state` when it is being ended, `conflict` when several clusters are called so."""
@@ -431,7 +433,7 @@ class Operations:
             raise no_cluster(name, await self._store.snapshot())
         return cluster
 
-    # -- writing ----------------------------------------------------------------------------------------------------
+    # -- writing ------------------------------------------------------------------------------------
 
     async def _once(self, key: str, act: Callable[[], Awaitable[bytes]]) -> bytes:
         """`act`, or what it answered when the same key came before."""
@@ -445,7 +447,8 @@ class Operations:
             return used.reply
 
     async def _retried(self, act: Callable[[], Awaitable[T]]) -> T:
-        """A conflict means: somebody else wrote, read again, this time while no other request writes. (Controllers and other servers may.)"""
+        """A conflict means: somebody else wrote, read again, this time while no other request writes.
+        (Controllers and other servers may.)"""
         if not self._alone.locked():
             try:
                 return await act()
@@ -493,7 +496,8 @@ class Operations:
 
 
 def _fitting(snapshot: Snapshot, cluster: Workload, task: Task) -> Task:
-    """`task` with a candidate first that the cluster's nodes cover. Raises `conflict` that says what it has."""
+    """`task` with a candidate first that the cluster's nodes cover. Raises `conflict` that says what it
+    has."""
     assert isinstance(cluster.spec, ClusterSpec)
     total = cluster.spec.num_nodes
     if task.num_nodes > total:
@@ -514,8 +518,9 @@ def _fitting(snapshot: Snapshot, cluster: Workload, task: Task) -> Task:
 
 
 def _first_job(task: Task) -> tuple[Task, ...]:
-    """The job that a launch starts, if it has anything to do. CPUs and memory of a launch are the size of the nodes,
-    not what the job keeps others from: it takes the default share of them, and all the accelerators it asked for."""
+    """The job that a launch starts, if it has anything to do. CPUs and memory of a launch are the size of the
+    nodes, not what the job keeps others from: it takes the default share of them, and all the accelerators it
+    asked for."""
     if not (task.run.strip() or task.setup.strip()):
         return ()
     shared = (

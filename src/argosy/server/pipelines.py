@@ -1,7 +1,8 @@
-"""Pipelines as stages and links, and what is said of where they run. Pure: offers, runtimes and tariffs are arguments.
+"""Pipelines as stages and links, and what is said of where they run. Pure: offers, runtimes and tariffs are
+arguments.
 
-What a stage hands to a later one is taken to lie where it was made, whatever its URL says. What no stage makes is read from the
-provider that its URL names; what no stage reads is written there.
+What a stage hands to a later one is taken to lie where it was made, whatever its URL says. What no stage
+makes is read from the provider that its URL names; what no stage reads is written there.
 """
 
 from __future__ import annotations
@@ -175,18 +176,21 @@ def notes_of(shape: Shape, reply: t.PipelineReply) -> tuple[str, ...]:
     guessed = [f"`{stage.name}`" for stage in reply.stages if stage.offer.basis == "assumed"]
     if guessed:
         found.append(
-            f"how long {', '.join(guessed)} runs is not known and taken to be one hour (as on other machines, "
+            f"how long {', '.join(guessed)} runs is not known and taken to be one hour (as on other "
+            "machines, "
             "where it ran before): `estimated_hours` says it"
         )
     if shape.unknown:
         found.append(
-            f"traffic of {', '.join(f'`{url}`' for url in shape.unknown)} is not counted: nobody's storage that is known"
+            f"traffic of {', '.join(f'`{url}`' for url in shape.unknown)} is not counted: nobody's storage "
+            "that is known"
         )
     return tuple(found)
 
 
 class Planned(NamedTuple):
-    """The optimum, the moves of data, and why it is so. `alone_micro_usd`: every stage at its own cheapest place."""
+    """The optimum, the moves of data, and why it is so. `alone_micro_usd`: every stage at its own cheapest
+    place."""
 
     plan: PipelinePlan
     moves: tuple[t.MoveView, ...]
@@ -273,7 +277,8 @@ def _why_fastest(plan: PipelinePlan, cheapest: PipelinePlan) -> list[str]:
         return ["nothing is known to be faster than the cheapest, so the cheapest is taken"]
     return [
         f"the cheapest would be done in {render_duration(cheapest.makespan_s)} for "
-        f"{render_price(cheapest.cost_micro_usd)}: {render_duration(cheapest.makespan_s - plan.makespan_s)} later"
+        f"{render_price(cheapest.cost_micro_usd)}: "
+        f"{render_duration(cheapest.makespan_s - plan.makespan_s)} later"
     ]
 
 
@@ -294,7 +299,8 @@ def _why(
         if saved > 0:
             more = total({**picks, name: other}) - best + saved
             said.append(
-                f"`{name}` stays in {_shown(_place(mine))}: {render_choice(other.choice)} would save {render_price(saved)} "
+                f"`{name}` stays in {_shown(_place(mine))}: {render_choice(other.choice)} would save "
+                f"{render_price(saved)} "
                 f"and cost {render_price(more)} more in traffic"
             )
     options = {stage.name: stage.candidates for stage in stages}
@@ -303,8 +309,11 @@ def _why(
             continue
         place = _place(picks[move.src])
         there = [each for each in options[move.dst] if _place(each) == place]
-        paid = f"`{move.dst}` leaves {move.src_place} for {move.dst_place}, which costs {render_price(move.cost_micro_usd)} " \
-               f"for {render_bytes(move.size_bytes)}"  # fmt: skip
+        paid = (
+            f"`{move.dst}` leaves {move.src_place} for {move.dst_place}, which costs "
+            f"{render_price(move.cost_micro_usd)} "
+            f"for {render_bytes(move.size_bytes)}"
+        )
         if there:
             stay = min(there, key=lambda each: each.cost_micro_usd)
             lost = total({**picks, move.dst: stay}) - best
@@ -331,9 +340,7 @@ def view_of(
             t.StageView(
                 name=pick.stage,
                 offer=msgspec.structs.replace(
-                    offer,
-                    runtime_s=pick.candidate.duration_s,
-                    total_micro_usd=pick.candidate.cost_micro_usd,
+                    offer, runtime_s=pick.candidate.duration_s, total_micro_usd=pick.candidate.cost_micro_usd
                 ),
                 num_nodes=task.num_nodes,
                 cost_micro_usd=pick.candidate.cost_micro_usd,

@@ -62,7 +62,8 @@ class Planner:
     async def asked(
         self, task: Task, *, managed: bool
     ) -> tuple[tuple[Resources, ...], tuple[Offer, ...], tuple[Rejection, ...]]:
-        """The candidates of the task as places are asked for them, what providers quote, and who could not answer."""
+        """The candidates of the task as places are asked for them, what providers quote, and who could not
+        answer."""
         wishes = wishes_of(task, managed=managed)
         offers, failed = await self.quote(Want(resources=wishes, num_nodes=task.num_nodes))
         return wishes, offers, failed
@@ -90,7 +91,8 @@ class Planner:
         return msgspec.structs.replace(made, rejected=made.rejected + failed) if failed else made
 
     async def ordered(self, task: Task, made: Plan) -> tuple[Plan, str]:
-        """The plan in the order of the task's deadline and objective, and why. Raises `no-offer` for a deadline that nothing meets."""
+        """The plan in the order of the task's deadline and objective, and why. Raises `no-offer` for a
+        deadline that nothing meets."""
         if task.deadline_s is None and task.deadline_at_ms is None and task.objective == Task().objective:
             return made, ""
         runs = await earlier_runs(self._store, task)
@@ -124,7 +126,8 @@ class Planner:
         return msgspec.structs.replace(reply, warnings=warnings)
 
     async def plan_pipeline(self, request: t.PipelineRequest) -> t.PipelineReply:
-        """All stages together. Every stage is planned as if it were alone on the own machines: they run one after another."""
+        """All stages together. Every stage is planned as if it were alone on the own machines: they run one
+        after another."""
         from argosy.server.pipelines import STAGES_MAX
 
         if len(request.tasks) > STAGES_MAX:
@@ -139,7 +142,8 @@ class Planner:
         able = abilities_of(self._providers)
         reply = await asyncio.to_thread(self._pricing.pipeline, request, asked, able)
         unweighed = tuple(
-            f"the deadline of `{task.name or number}` is not weighed: a plan of several tasks has no deadlines yet"
+            f"the deadline of `{task.name or number}` is not weighed: a plan of several tasks has no "
+            "deadlines yet"
             for number, task in enumerate(tasks, 1)
             if task.deadline_s is not None or task.deadline_at_ms is not None
         )
@@ -148,7 +152,8 @@ class Planner:
         )
 
     async def explained(self, task: Task, made: Plan, offers: Sequence[Offer]) -> Plan:
-        """A plan without choices also says what clouds could do. Raises `no-offer` for what does not exist anywhere.
+        """A plan without choices also says what clouds could do. Raises `no-offer` for what does not exist
+        anywhere.
 
         An infrastructure that did not answer is told alone: nobody knows what it has.
         """

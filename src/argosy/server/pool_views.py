@@ -35,10 +35,13 @@ _WOULD_HELP: Final = {
     "limit": "it starts when jobs of that queue end, or with a higher limit: `argosy quota explain {queue}`",
     "capacity": "asking for less, or for other models, may start it sooner",
     "order": "it starts in its turn; a higher `priority_class` or `priority` moves it forward",
-    "fragmented": "it starts when a node has it together; fewer GPUs per node on more nodes may start it sooner",
+    "fragmented": "it starts when a node has it together; fewer GPUs per node on more nodes may start it "
+    "sooner",
     "group": "only some nodes are open to it: `argosy pool groups` shows which",
-    "topology": "it starts when one domain has room for all ranks; `preferred` instead of `required` lets it start anywhere",
-    "isolation": "it starts on a device that can keep it apart; a lower `isolation`, or `share: any`, gives it more to choose from",
+    "topology": "it starts when one domain has room for all ranks; `preferred` instead of `required` lets "
+    "it start anywhere",
+    "isolation": "it starts on a device that can keep it apart; a lower `isolation`, or `share: any`, "
+    "gives it more to choose from",
     "never": "ask for less, or cancel it: it starts only when other machines are added",
 }
 #: Codes of reasons that end with something that runs.
@@ -136,7 +139,7 @@ def _waiting(queued: Queued) -> WaitingView:
     )
 
 
-# -- why ----------------------------------------------------------------------------------------------------------
+# -- why --------------------------------------------------------------------------------------------
 
 
 def scheduling_of(workload: Workload) -> Scheduling:
@@ -193,7 +196,8 @@ def _when(waiting: Waiting, now_ms: int) -> list[str]:
         return [f"it probably starts in {render_duration(left_s)}" if left_s else "it probably starts soon"]
     if waiting.code in _TIMED:
         return [
-            "when it starts is not known: what it waits for names no `max_duration`, and too few like it have run"
+            "when it starts is not known: what it waits for names no `max_duration`, and too few like it "
+            "have run"
         ]
     return []
 

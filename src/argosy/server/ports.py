@@ -1,4 +1,5 @@
-"""What the server needs of the controllers. The real one is `controllers.shell.Shell`; tests have one that does nothing."""
+"""What the server needs of the controllers. The real one is `controllers.shell.Shell`; tests have one that
+does nothing."""
 
 from __future__ import annotations
 
@@ -47,14 +48,15 @@ class Controllers(Protocol):
         """Why a queued cluster or job does not start now; None when it waits for no pool."""
 
     def explain_new(self, rows: Snapshot, workload: Workload) -> str:
-        """Why no state of the machines that a workload, not in the rows yet, would wait for could ever hold it; "" when some
-        could, or when it may go elsewhere."""
+        """Why no state of the machines that a workload, not in the rows yet, would wait for could ever hold
+        it; "" when some could, or when it may go elsewhere."""
 
     def pools(self, rows: Snapshot) -> Sequence[PoolPicture]:
         """Every pool: the owned machines of each provider first, then the nodes of clusters, by name."""
 
     def queue_usage(self, rows: Snapshot) -> Sequence[QueueUsage]:
-        """What every queue of the tree has and may have of the owned machines, by path. A cluster counts with all its nodes."""
+        """What every queue of the tree has and may have of the owned machines, by path. A cluster counts with
+        all its nodes."""
 
     def refusals(self) -> Memory:
         """Where capacity was not there when it was asked for, lately."""

@@ -35,7 +35,8 @@ def distinct(ranked: Sequence[Ranked], limit: int) -> list[tuple[Ranked, int]]:
     return [(each, count[key]) for key, each in first.items()]
 
 
-#: What is said of a provider although some of its machines fit. That its other machines are others goes without saying.
+#: What is said of a provider although some of its machines fit. That its other machines are others goes
+#: without saying.
 _SAID_OF_FITTING: Final = frozenset(
     {"spot", "price-cap", "residency", "excluded", "location", "edge", "no-driver"}
 )
@@ -44,8 +45,8 @@ _SAID_OF_FITTING: Final = frozenset(
 def told(
     rejections: Sequence[Rejection], task: Task, fitting: Collection[str], *, spot_weighed: bool
 ) -> tuple[Rejection, ...]:
-    """Of each provider what matters: where something fits, what was left out on purpose; elsewhere the last hurdle, which
-    some of its machines came to. Who did not speak of spot is told how to get it.
+    """Of each provider what matters: where something fits, what was left out on purpose; elsewhere the last
+    hurdle, which some of its machines came to. Who did not speak of spot is told how to get it.
 
     Args:
         fitting: providers of which something fits.
@@ -67,8 +68,8 @@ def told(
 
 
 def quota_notes(choices: Sequence[Choice], abilities: Mapping[str, Ability]) -> tuple[str, ...]:
-    """One note on the places where nobody knows how much an account may have. Owned machines have no quotas, and an offer that
-    tells how many nodes there are has told of them."""
+    """One note on the places where nobody knows how much an account may have. Owned machines have no quotas,
+    and an offer that tells how many nodes there are has told of them."""
     names = sorted(
         {
             each.offer.provider
@@ -81,7 +82,8 @@ def quota_notes(choices: Sequence[Choice], abilities: Mapping[str, Ability]) -> 
     if not names:
         return ()
     return (
-        f"quotas of {', '.join(names)} are not known: what your account may not have is refused at launch, and the next "
+        f"quotas of {', '.join(names)} are not known: what your account may not have is refused at launch, "
+        "and the next "
         "place is tried then",
     )
 
@@ -183,7 +185,8 @@ def merged(choices: Sequence[Choice], task: Task) -> list[Choice]:
 def refused(
     standing: Sequence[Refusal], provider: str, machine: str, *, offer: Offer | None = None
 ) -> tuple[t.Refused, ...]:
-    """What of the refusals that count speaks of a machine; with `offer`, of exactly this place and capacity."""
+    """What of the refusals that count speaks of a machine; with `offer`, of exactly this place and
+    capacity."""
     return tuple(
         t.Refused(at_ms=each.at_ms, region=each.region, zone=each.zone, spot=each.spot)
         for each in standing

@@ -1,8 +1,9 @@
 """What things cost, for plans and listings: the catalog and what providers quote, put together.
 
-The catalog is opened by the first question about prices and again when the user's folder changed; a server that nobody asks never
-reads it. Prices claim no driver: what a provider of this server quotes can be launched, what only the catalog knows is shown.
-Blocking and without I/O beyond those files; `refresh` alone uses the network. The caller keeps it off the event loop.
+The catalog is opened by the first question about prices and again when the user's folder changed; a server
+that nobody asks never reads it. Prices claim no driver: what a provider of this server quotes can be
+launched, what only the catalog knows is shown. Blocking and without I/O beyond those files; `refresh` alone
+uses the network. The caller keeps it off the event loop.
 """
 
 from __future__ import annotations
@@ -111,11 +112,11 @@ class Pricing:
             else Catalog.load(self.folder, shipped=self._shipped)
         )
 
-    # -- plans --------------------------------------------------------------------------------------------------------
+    # -- plans --------------------------------------------------------------------------------------
 
     def own_prices(self, offers: Sequence[Offer]) -> tuple[Offer, ...]:
-        """What providers quote, at the prices of `terms.toml`: own machines at what they are said to cost, list prices less what was
-        negotiated. Without that file nothing is opened."""
+        """What providers quote, at the prices of `terms.toml`: own machines at what they are said to cost,
+        list prices less what was negotiated. Without that file nothing is opened."""
         if not (self.folder / "terms.toml").exists():
             return tuple(offers)
         return tuple(map(self.catalog.on_terms, offers))
@@ -130,7 +131,8 @@ class Pricing:
     ) -> t.PlanReply:
         """`own` (from what providers quoted) with what all others would take.
 
-        Raises ArgosyError for an accelerator or a place that does not exist, and for a deadline that cannot be met.
+        Raises ArgosyError for an accelerator or a place that does not exist, and for a deadline that cannot
+        be met.
         """
         from argosy.planning.objective import Objective, rank_by
 
@@ -194,7 +196,8 @@ class Pricing:
         )
 
     def ordered(self, task: Task, own: Plan, runs: Sequence[Run]) -> tuple[Plan, str]:
-        """`own` in the order in which a launch of `task` tries it, and why. Raises `no-offer` for a deadline that cannot be met."""
+        """`own` in the order in which a launch of `task` tries it, and why. Raises `no-offer` for a deadline
+        that cannot be met."""
         if not own.choices:
             return own, ""
         weighed = self._weighed(task, own.choices, known_of(lambda: self.catalog, task, runs))
@@ -223,7 +226,8 @@ class Pricing:
     ) -> t.PipelineReply:
         """The optimum of all stages with traffic between them.
 
-        Raises ArgosyError: `no-offer` for a stage that fits nowhere, `spec-invalid` for edges in a circle, `usage`.
+        Raises ArgosyError: `no-offer` for a stage that fits nowhere, `spec-invalid` for edges in a circle,
+        `usage`.
         """
         from argosy.planning.objective import evaluate
         from argosy.server import pipelines
@@ -270,7 +274,8 @@ class Pricing:
     def explain(
         self, task: Task, own: Plan, offers: Sequence[Offer], abilities: Mapping[str, Ability]
     ) -> Plan:
-        """`own`, which has no choices, with a line on what clouds could do. Raises `no-offer` for what does not exist."""
+        """`own`, which has no choices, with a line on what clouds could do. Raises `no-offer` for what does
+        not exist."""
         from argosy.planning.market import NO_DRIVER
 
         unknown = self._unknown(task, offers)
@@ -290,7 +295,8 @@ class Pricing:
         return msgspec.structs.replace(own, rejected=(*own.rejected, *more))
 
     def _rank(self, task: Task, *, limit: int) -> Ranking:
-        """Offers of the catalog from providers without a driver here, best first: all of them are only `shown`."""
+        """Offers of the catalog from providers without a driver here, best first: all of them are only
+        `shown`."""
         from argosy.planning.market import rank
 
         catalog = self.catalog
@@ -355,7 +361,8 @@ class Pricing:
     def _impossible(
         self, task: Task, ranking: Ranking, offers: Sequence[Offer], abilities: Mapping[str, Ability]
     ) -> str:
-        """Which constraint removes the last candidate; "" when only machines of this server were asked for."""
+        """Which constraint removes the last candidate; "" when only machines of this server were asked
+        for."""
         from argosy.planning.impossible import explain_impossible
         from argosy.planning.market import explain_none
 
@@ -435,7 +442,8 @@ class Pricing:
         )
 
     def _all_capacities(self, task: Task, own: Plan, *, managed: bool) -> list[Choice]:
-        """The cheapest of spot and of the rest: neither hides the other. A cluster does not recover: its spot is asked for."""
+        """The cheapest of spot and of the rest: neither hides the other. A cluster does not recover: its spot
+        is asked for."""
         found = list(own.choices)
         for spot in (False, True):
             if any(wish.use_spot is not None and wish.use_spot != spot for wish in task.resources):
@@ -447,19 +455,13 @@ class Pricing:
             found += self._rank(asked, limit=_WIDE).shown
         return merged(found, task)
 
-    # -- listings -----------------------------------------------------------------------------------------------------
+    # -- listings -----------------------------------------------------------------------------------
 
     def gpus(
-        self,
-        gpu: str,
-        infra: str,
-        *,
-        spot: bool,
-        cheapest: bool,
-        every: bool,
-        offers: Sequence[Offer],
+        self, gpu: str, infra: str, *, spot: bool, cheapest: bool, every: bool, offers: Sequence[Offer]
     ) -> t.GpuList:
-        """Accelerators. `offers` are those of the infrastructure in use. Raises `no-offer` for what does not exist."""
+        """Accelerators. `offers` are those of the infrastructure in use. Raises `no-offer` for what does not
+        exist."""
         from argosy.catalog.listing import gpu_rows
 
         model, milli = parse_gpu(gpu)
@@ -533,8 +535,8 @@ class Pricing:
         )
 
     def refresh(self, provider: str, force: bool, watch: Watch | None = None) -> t.RefreshReply:
-        """Seconds to minutes. Raises ArgosyError, and leaves the old prices, when the new ones cannot be had; `Stopped` when `watch` calls
-        it off."""
+        """Seconds to minutes. Raises ArgosyError, and leaves the old prices, when the new ones cannot be had;
+        `Stopped` when `watch` calls it off."""
         from argosy.catalog.refresh import refresh
 
         kept = refresh(
@@ -566,10 +568,11 @@ class Pricing:
             found = [*found[: _NOTES_MAX - 1], f"and of {rest} more providers: `argosy catalog show`"]
         return (*catalog.warnings, *found)
 
-    # -- what was spent -----------------------------------------------------------------------------------------------
+    # -- what was spent -----------------------------------------------------------------------------
 
     def rates(self, claim: Claim, against: str) -> Rates:
-        """What the nodes of a claim cost per hour today on demand (for those that were spot), and on another cloud."""
+        """What the nodes of a claim cost per hour today on demand (for those that were spot), and on another
+        cloud."""
         from argosy.planning.market import rank
 
         offer = claim.choice.offer

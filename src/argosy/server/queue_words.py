@@ -134,7 +134,7 @@ def _lending(views: Mapping[str, QueueView], path: str) -> QueueView:
     return msgspec.structs.replace(view, lends=lends)
 
 
-# -- in words -----------------------------------------------------------------------------------------------------
+# -- in words ---------------------------------------------------------------------------------------
 
 
 def explain_queue(
@@ -241,7 +241,8 @@ def _listed(paths: Sequence[str]) -> str:
 
 
 def _reclaims(view: QueueView, others: Sequence[QueueView], *, preemption: bool) -> list[str]:
-    """Who could take back from it, and from whom it could: by the rules of `Quotas.may_reclaim`, without the single jobs."""
+    """Who could take back from it, and from whom it could: by the rules of `Quotas.may_reclaim`, without the
+    single jobs."""
     lines = []
     for name, amount in sorted(view.borrows.items(), key=_order):
         takers = [other.path for other in others if _owned(other).get(name, 0) > other.used.get(name, 0)]

@@ -1,8 +1,8 @@
 """Refreshes of prices: each in a thread of its own, watched and called off through the API.
 
-A refresh may take longer than anybody waits for one answer. So it is started by one request and looked at by others, which are answered when
-something happens. It writes its prices in one step at its end: who calls it off before leaves the old ones as they were, and so does
-a server that stops.
+A refresh may take longer than anybody waits for one answer. So it is started by one request and looked at by
+others, which are answered when something happens. It writes its prices in one step at its end: who calls it
+off before leaves the old ones as they were, and so does a server that stops.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ class Run:
         self._deciding = threading.Lock()
         self._off = self._sealed = False
 
-    # -- in the thread ------------------------------------------------------------------------------------------------
+    # -- in the thread ------------------------------------------------------------------------------
 
     def tell(self, text: str) -> None:
         self.post(lambda: self.change(progress=text))
@@ -59,7 +59,7 @@ class Run:
         except RuntimeError:
             return
 
-    # -- in the event loop --------------------------------------------------------------------------------------------
+    # -- in the event loop --------------------------------------------------------------------------
 
     @property
     def running(self) -> bool:

@@ -1,8 +1,9 @@
-"""The composition root: every real part is made here, in the order in which it is needed, and ended in reverse.
+"""The composition root: every real part is made here, in the order in which it is needed, and ended in
+reverse.
 
-Order matters. What can fail for a reason that people can mend (the folder is in use, the port is taken, the database
-is damaged) comes first, before anything has started; the unix socket comes last, so that whoever can connect is
-answered.
+Order matters. What can fail for a reason that people can mend (the folder is in use, the port is taken, the
+database is damaged) comes first, before anything has started; the unix socket comes last, so that whoever can
+connect is answered.
 """
 
 from __future__ import annotations
@@ -224,7 +225,8 @@ async def _care(store: Store, blobs: BlobStore, logs: LogStore, clock: SystemClo
 
 
 async def sweep(store: Store, blobs: BlobStore, logs: LogStore, *, now_ms: int, keep_days: int) -> None:
-    """Forget what ended more than `keep_days` days ago with its logs, and uploaded files that nothing refers to."""
+    """Forget what ended more than `keep_days` days ago with its logs, and uploaded files that nothing refers
+    to."""
     now_s, keep_s = now_ms / 1000, keep_days * _DAY_S
     rows = await store.prune(before_ms=now_ms - int(keep_s * 1000))
     live = set((await store.snapshot()).attempts)
@@ -246,8 +248,8 @@ async def _watch_budgets(application: Application) -> None:
 
 
 async def _collect() -> None:
-    """Rows and the books of pools live long: every few minutes what lives is set aside, so that a collection never walks through all of it
-    in the midst of an answer."""
+    """Rows and the books of pools live long: every few minutes what lives is set aside, so that a collection
+    never walks through all of it in the midst of an answer."""
     while True:
         await asyncio.sleep(_COLLECT_S)
         _set_aside()

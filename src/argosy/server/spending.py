@@ -1,8 +1,8 @@
 """What claims cost, by whom, by what, by day and by month; and what would have been paid elsewhere. Pure.
 
-A claim tells the price and for how long it is held now, and the sum of its earlier periods. Those are laid directly before the
-present one (or before its end): when exactly a cluster rested is not recorded, so a day's share of a claim that rested is an
-estimate, its sum is not.
+A claim tells the price and for how long it is held now, and the sum of its earlier periods. Those are laid
+directly before the present one (or before its end): when exactly a cluster rested is not recorded, so a day's
+share of a claim that rested is an estimate, its sum is not.
 """
 
 from __future__ import annotations

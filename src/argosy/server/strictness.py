@@ -1,7 +1,8 @@
 """Requests are strict all the way down: a field that this server does not know is an error with its path.
 
-msgspec refuses unknown fields of `api.types.Request`; the model types inside (tasks, resources) are read leniently
-everywhere else, because stored rows and newer peers have fields of their own. So the walk over what was sent is here.
+msgspec refuses unknown fields of `api.types.Request`; the model types inside (tasks, resources) are read
+leniently everywhere else, because stored rows and newer peers have fields of their own. So the walk over what
+was sent is here.
 """
 
 from __future__ import annotations
@@ -23,7 +24,8 @@ _Check = Callable[[Any, str], "tuple[str, str] | None"]  # Any: JSON of any shap
 
 
 def decode_strictly(kind: type[T], body: bytes) -> T:
-    """The request in `body`. Raises `spec-invalid` that names the field (`where` is a path such as `task.resources[0]`)."""
+    """The request in `body`. Raises `spec-invalid` that names the field (`where` is a path such as
+    `task.resources[0]`)."""
     try:
         value = msgspec.json.decode(body or b"{}", type=kind)
     except msgspec.ValidationError as error:

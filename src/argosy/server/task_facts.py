@@ -1,4 +1,5 @@
-"""What is known of how long tasks run and what speaks against places: earlier runs, speeds, power, grids, losses."""
+"""What is known of how long tasks run and what speaks against places: earlier runs, speeds, power, grids,
+losses."""
 
 from __future__ import annotations
 
@@ -50,7 +51,8 @@ def hazard_of(catalog: Catalog, choice: Choice) -> float | None:
 
 
 async def earlier_runs(store: Store, task: Task) -> list[Run]:
-    """Jobs of the same name that went to their end, managed ones and those of clusters: how long this one will take."""
+    """Jobs of the same name that went to their end, managed ones and those of clusters: how long this one
+    will take."""
     if not task.name:
         return []
     done = [

@@ -1,4 +1,5 @@
-"""Who shares what, for the handlers: the tenancy read and written, requests seated in their queue, pools and reasons shown."""
+"""Who shares what, for the handlers: the tenancy read and written, requests seated in their queue, pools and
+reasons shown."""
 
 from __future__ import annotations
 
@@ -60,7 +61,7 @@ class Tenants:
         self._store, self._controllers, self._clock = store, controllers, clock
         self._pictures: tuple[tuple[int, int], tuple[PoolPicture, ...]] | None = None
 
-    # -- the tree -------------------------------------------------------------------------------------------------
+    # -- the tree -----------------------------------------------------------------------------------
 
     async def show(self) -> s.TenancyReply:
         return self._shown(await self._store.snapshot())
@@ -130,7 +131,8 @@ class Tenants:
         if below:
             raise ArgosyError(
                 "conflict",
-                f"queue `{path}` has {len(below)} queue{'s' if len(below) > 1 else ''} below it: {', '.join(below[:3])}",
+                f"queue `{path}` has {len(below)} queue{'s' if len(below) > 1 else ''} below it: "
+                f"{', '.join(below[:3])}",
                 hint="remove those first",
             )
 
@@ -157,10 +159,11 @@ class Tenants:
         )
         return s.QueueExplanation(queue=next(view for view in views if view.path == path), lines=lines)
 
-    # -- seats ----------------------------------------------------------------------------------------------------
+    # -- seats --------------------------------------------------------------------------------------
 
     def prepared(self, rows: Snapshot, task: Task, caller: Caller) -> Task:
-        """The task with its presets put in. Raises `not-found` for an unknown one, `forbidden` for the class `system`."""
+        """The task with its presets put in. Raises `not-found` for an unknown one, `forbidden` for the class
+        `system`."""
         if not any(wish.preset or wish.priority_class for wish in task.resources):
             return task
         presets = {preset.name: preset.resources for preset in rows.tenancy.presets}
@@ -181,8 +184,8 @@ class Tenants:
     def seat(
         self, rows: Snapshot, tasks: Sequence[Task], *, project: str, user: str, cluster_id: str | None = None
     ) -> Seated:
-        """The leaf of each task. `cluster_id`: they are jobs of this cluster, whose nodes are shared by themselves.
-        Raises `not-found` for an unknown queue, `over-quota` for what a queue does not take."""
+        """The leaf of each task. `cluster_id`: they are jobs of this cluster, whose nodes are shared by
+        themselves. Raises `not-found` for an unknown queue, `over-quota` for what a queue does not take."""
         leaves: dict[str, str] = {}
         queues: list[str] = []
         for task in tasks:
@@ -216,11 +219,12 @@ class Tenants:
             if there + new > most:
                 raise ArgosyError(
                     "over-quota",
-                    f"queue `{queue.path}` may have {most} waiting: {there} wait + {new} > {most}, over by {there + new - most}",
+                    f"queue `{queue.path}` may have {most} waiting: {there} wait + {new} > {most}, over by "
+                    f"{there + new - most}",
                     hint=f"submit again when some have started: `argosy quota get {queue.path}`",
                 )
 
-    # -- pools ----------------------------------------------------------------------------------------------------
+    # -- pools --------------------------------------------------------------------------------------
 
     def pictures(self, rows: Snapshot) -> tuple[PoolPicture, ...]:
         """Kept for a second, or until a row changes."""
@@ -239,7 +243,7 @@ class Tenants:
             return {}
         return {each.id: each for picture in self.pictures(rows) for each in picture.waiting}
 
-    # -- why ------------------------------------------------------------------------------------------------------
+    # -- why ----------------------------------------------------------------------------------------
 
     async def explain(self, workload_id: str) -> s.ExplainReply:
         """Raises `not-found`."""
@@ -333,7 +337,7 @@ class Tenants:
         return found
 
 
-# -- pure ---------------------------------------------------------------------------------------------------------
+# -- pure -------------------------------------------------------------------------------------------
 
 
 def _busy() -> ArgosyError:
@@ -374,7 +378,7 @@ def merged(preset: Resources, own: Resources) -> Resources:
     >>> from argosy.model.resources import Accelerator
     >>> merged(Resources(accelerator=Accelerator(model="A100", milli=250)), Resources(preset="small", priority=5)).priority
     5
-    """
+    """  # noqa: E501
     default = Resources()
     given = {
         name: getattr(own, name)
@@ -468,7 +472,7 @@ def _beyond_limit(queue: Queue, tasks: Sequence[Amounts]) -> Iterator[str]:
         for name, most in sorted(queue.limit.items()):
             if amounts.get(name, 0) > most:
                 over = Over(path=queue.path, name=name, used=0, asked=amounts[name], limit=most)
-                yield f"{over.render()}, even when nothing else runs in it; it waits until the limit is raised"
+                yield f"{over.render()}, even when nothing else runs in it; it waits until the limit is raised"  # noqa: E501
 
 
 def _accepted(rows: Snapshot, queue: Queue, cluster_id: str | None) -> list[tuple[Workload, Amounts]]:
@@ -486,7 +490,8 @@ def _accepted(rows: Snapshot, queue: Queue, cluster_id: str | None) -> list[tupl
 def _refuse_over_limit(
     queue: Queue, tasks: Sequence[Amounts], accepted: Sequence[tuple[Workload, Amounts]]
 ) -> None:
-    """Raises `over-quota` when the tasks and all that the queue has accepted, running or not, pass a limit together."""
+    """Raises `over-quota` when the tasks and all that the queue has accepted, running or not, pass a limit
+    together."""
     raise_it = f"have the limit raised: `argosy quota set {queue.path} --limit ...`"
     for name, most in sorted(queue.limit.items()):
         asked = sum(amounts.get(name, 0) for amounts in tasks)

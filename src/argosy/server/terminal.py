@@ -35,7 +35,8 @@ class Exit(msgspec.Struct, frozen=True):
 async def serve_terminal(
     exchange: Exchange, store: Store, agents: AgentDirectory, controllers: Controllers
 ) -> None:
-    """Until the shell ends or the client goes. Raises `not-found`, `wrong-state`, `node-unreachable` before it begins."""
+    """Until the shell ends or the client goes. Raises `not-found`, `wrong-state`, `node-unreachable` before
+    it begins."""
     node = await _node(exchange, store)
     with controllers.attended(node.workload_id):
         await _serve(exchange, node, agents)

@@ -1,6 +1,7 @@
 """Who may ask over TCP: tokens, of which only SHA-256 is kept in `<state>/tokens.json`.
 
-Over the unix socket the file system decides: the socket belongs to its owner alone, and no token is asked for.
+Over the unix socket the file system decides: the socket belongs to its owner alone, and no token is asked
+for.
 """
 
 from __future__ import annotations

@@ -28,7 +28,8 @@ def view_cluster(
     waits: str = "",
     queued: Queued | None = None,
 ) -> ClusterView:
-    """`claims`: those of a finished cluster, which the snapshot does not have. `waits`: why a queued one waits."""
+    """`claims`: those of a finished cluster, which the snapshot does not have. `waits`: why a queued one
+    waits."""
     assert isinstance(cluster.spec, ClusterSpec)
     mine = claims or snapshot.claims_of(cluster.id)
     claim = next((each for each in mine if each.is_live), mine[-1] if mine else None)
@@ -109,7 +110,8 @@ def view_job(
     waits: str = "",
     queued: Queued | None = None,
 ) -> JobView:
-    """`attempt`: the present or last one, when there is one. `waits`: why a queued job waits. `queued`: its place in the order."""
+    """`attempt`: the present or last one, when there is one. `waits`: why a queued job waits. `queued`: its
+    place in the order."""
     assert isinstance(job.spec, JobSpec)
     task = job.spec.task
     return JobView(
@@ -185,7 +187,8 @@ def view_cost(
 
 
 def _at_rate(claims: Sequence[Claim], now_ms: int, rates: Mapping[str, int | None]) -> int | None:
-    """What the claims would have cost; None when it is not known of any of them (the others count as they are)."""
+    """What the claims would have cost; None when it is not known of any of them (the others count as they
+    are)."""
     known = {one.id: rate for one in claims if (rate := rates.get(one.id)) is not None}
     if not known:
         return None

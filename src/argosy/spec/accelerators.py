@@ -78,7 +78,7 @@ def canonical_accelerator(name: str) -> str | None:
 
     >>> canonical_accelerator("a100-80gb"), canonical_accelerator("NVIDIA H100"), canonical_accelerator("tpu-V5E-8")
     ('A100-80GB', 'H100', 'tpu-v5litepod-8')
-    """
+    """  # noqa: E501
     if len(name) > 100:
         return None
     tpu = _TPU.fullmatch(name.strip())

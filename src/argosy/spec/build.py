@@ -214,7 +214,8 @@ def _scheduling(task: Section, over: Section, findings: Findings) -> Scheduling:
     if preemptible and not checkpoint:
         findings.warn(
             section.places["preemptible"],
-            "`preemptible` without `checkpoint`: each time it makes room, the job begins again from the start",
+            "`preemptible` without `checkpoint`: each time it makes room, the job begins again from the "
+            "start",
             "save to $ARGOSY_CHECKPOINT_DIR, go on from there, and say `checkpoint: true`",
         )
     return Scheduling(

@@ -126,7 +126,8 @@ TASK: Final = Table(
                 value=AsText(says="text or a number", nullable=True),
                 says="a mapping from variable to text",
             ),
-            doc="Environment of `setup` and `run`, and `${K}` in the other fields. `null` must be given by `--env`.",
+            doc="Environment of `setup` and `run`, and `${K}` in the other fields. `null` must be given by "
+            "`--env`.",
             example="{EPOCHS: 10, DATA: null}",
             verbatim=True,
             also=("env", "environment", "variables", "env_vars"),
@@ -168,10 +169,7 @@ TASK: Final = Table(
             name="file_mounts",
             shape=MapOf(
                 key=TARGET,
-                value=OneOf(
-                    says="a local path, a URL or a mapping",
-                    shapes=(SOURCE, STORAGE),
-                ),
+                value=OneOf(says="a local path, a URL or a mapping", shapes=(SOURCE, STORAGE)),
                 says="a mapping from path on the node to source",
             ),
             doc="`{path on the node: local file or folder}`. URLs and buckets are accepted, not yet mounted.",
@@ -256,13 +254,7 @@ TASK: Final = Table(
             example="{readiness_probe: /health, replicas: 3}",
             later=True,
         ),
-        Field(
-            name="pool",
-            shape=POOL,
-            doc="Workers that jobs borrow.",
-            example="{workers: 4}",
-            later=True,
-        ),
+        Field(name="pool", shape=POOL, doc="Workers that jobs borrow.", example="{workers: 4}", later=True),
         Field(
             name="event_callback",
             shape=Text(says="shell commands"),
@@ -298,7 +290,8 @@ TASK: Final = Table(
                 says="a time such as `2030-01-31 18:00`, or a duration such as `12h`",
                 parse=notation.parse_deadline,
             ),
-            doc="When it must be done: a time (UTC unless it says otherwise), or how long after it was submitted. Spot machines "
+            doc="When it must be done: a time (UTC unless it says otherwise), or how long after it was "
+            "submitted. Spot machines "
             "are used as long as it can be met with them.",
             example="12h",
         ),

@@ -212,10 +212,7 @@ SERVICE: Final = Table(
                         name="target_qps_per_replica",
                         shape=OneOf(
                             says="a number, or a mapping from accelerator to number",
-                            shapes=(
-                                Number(),
-                                MapOf(key=Text(says="an accelerator"), value=Number()),
-                            ),
+                            shapes=(Number(), MapOf(key=Text(says="an accelerator"), value=Number())),
                         ),
                         doc="Requests per second that one replica takes.",
                         example="{A100: 5, L4: 1.5}",

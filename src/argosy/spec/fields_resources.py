@@ -154,7 +154,8 @@ EXCLUSION: Final = OneOf(
 LOCATION: Final = Field(
     name="location",
     shape=Text(says="the name of a location"),
-    doc="A site at the edge: the name of the place itself, or the one that `[[place]]` of the user's `terms.toml` gives it.",
+    doc="A site at the edge: the name of the place itself, or the one that `[[place]]` of the user's "
+    "`terms.toml` gives it.",
     example="factory-2",
     also=("site",),
 )
@@ -195,7 +196,8 @@ _CANDIDATE: Final = (
     Field(
         name="infra",
         shape=Notation(says="a place such as `local` or `aws/us-east-1`", parse=notation.parse_infra),
-        doc="Where: `provider[/region[/zone]]`, `k8s/CONTEXT`, `slurm/CLUSTER/PARTITION`, `ssh/POOL`; `*` is anywhere.",
+        doc="Where: `provider[/region[/zone]]`, `k8s/CONTEXT`, `slurm/CLUSTER/PARTITION`, `ssh/POOL`; `*` "
+        "is anywhere.",
         example="local",
         also=("provider", "platform", "backend"),
     ),
@@ -235,7 +237,8 @@ _CANDIDATE: Final = (
             ),
             make=values.make_accelerators,
         ),
-        doc="Per node: `A100:8`, a part `A100:0.25`, any with memory `80GB+`; a list is in order of preference, a mapping or set is any of them.",
+        doc="Per node: `A100:8`, a part `A100:0.25`, any with memory `80GB+`; a list is in order of "
+        "preference, a mapping or set is any of them.",
         example="A100:8",
         also=("accelerator", "gpus", "gpu", "acc", "tpu", "tpus", "num_gpus"),
     ),
@@ -317,14 +320,17 @@ _CANDIDATE: Final = (
         shape=Notation(
             says="a local disk such as `nvme:500+`, `500` or `nvme`", parse=notation.parse_local_disk
         ),
-        doc="Disk in the machine itself, per node, in GB of 10^9 bytes: `500+` is at least, `500` exactly, `nvme` alone any. A machine "
-        "of which it is not known is refused. The kind (`nvme`, `ssd`) is kept, not checked: price lists tell sizes only.",
+        doc="Disk in the machine itself, per node, in GB of 10^9 bytes: `500+` is at least, `500` exactly, "
+        "`nvme` alone any. A machine "
+        "of which it is not known is refused. The kind (`nvme`, `ssd`) is kept, not checked: price lists "
+        "tell sizes only.",
         example="nvme:500+",
     ),
     Field(
         name="network_tier",
         shape=Choice(words=("standard", "best")),
-        doc="Class of the network; `best` is RDMA where there is any. Nothing is known of it for any offer, so nothing is chosen by it.",
+        doc="Class of the network; `best` is RDMA where there is any. Nothing is known of it for any "
+        "offer, so nothing is chosen by it.",
         example="best",
         later=True,
     ),
@@ -401,13 +407,15 @@ _CANDIDATE: Final = (
     Field(
         name="priority_class",
         shape=Choice(words=PRIORITY_CLASSES),
-        doc="Priority by name, above every `priority` of the next class. `batch` is what jobs have, `system` is for administrators.",
+        doc="Priority by name, above every `priority` of the next class. `batch` is what jobs have, "
+        "`system` is for administrators.",
         example="interactive",
     ),
     Field(
         name="preset",
         shape=Text(says="the name of a preset", check=str.strip),
-        doc="Resources by a name that the administrator gave (`argosy pool presets`); what stands beside it goes before it.",
+        doc="Resources by a name that the administrator gave (`argosy pool presets`); what stands beside "
+        "it goes before it.",
         example="small",
         also=("profile", "size", "template"),
     ),
@@ -428,7 +436,8 @@ _CANDIDATE: Final = (
     Field(
         name="regions",
         shape=TEXTS,
-        doc="Where it may run, any of them: regions, countries (`KR`), `eu`, continents, infrastructures. A place that is not "
+        doc="Where it may run, any of them: regions, countries (`KR`), `eu`, continents, infrastructures. "
+        "A place that is not "
         "known to be in a named country is refused.",
         example="[eu, us-west-2]",
         also=("allowed_regions", "residency"),
@@ -459,7 +468,8 @@ _CANDIDATE: Final = (
     ),
 )
 
-#: What SkyPilot itself writes beside the others when it stores a task; not its `_docker_login_config`, which has a password.
+#: What SkyPilot itself writes beside the others when it stores a task; not its `_docker_login_config`, which
+#: has a password.
 _STORED: Final = (
     *(
         Field(

@@ -1,4 +1,5 @@
-"""The fields of `scheduling:`: how a task shares a pool with others; and of the file that says who shares what."""
+"""The fields of `scheduling:`: how a task shares a pool with others; and of the file that says who shares
+what."""
 
 from __future__ import annotations
 
@@ -26,7 +27,8 @@ def parse_queue_path(text: str) -> str:
     path = text.strip().strip("/")
     if not path or not all(_PART.fullmatch(part) for part in path.split("/")):
         raise ValueError(
-            f"`{excerpt(text)}` is no path of a queue; names of letters, digits, `-`, `_`, `.` and `@`, with `/` "
+            f"`{excerpt(text)}` is no path of a queue; names of letters, digits, `-`, `_`, `.` and `@`, "
+            "with `/` "
             "between them: `acme/vision`"
         )
     return path
@@ -75,7 +77,8 @@ SCHEDULING: Final = Table(
         Field(
             name="preemptible",
             shape=Flag(),
-            doc="May be ended and started again to make room for others; such jobs also use what queues lend.",
+            doc="May be ended and started again to make room for others; such jobs also use what queues "
+            "lend.",
             example="true",
         ),
         Field(
@@ -116,7 +119,8 @@ SCHEDULING: Final = Table(
         Field(
             name="isolation",
             shape=Choice(words=tuple(level.value for level in Isolation)),
-            doc="What keeps it apart from others on one accelerator: `memory` (MPS) or `hardware` (MIG or a whole device).",
+            doc="What keeps it apart from others on one accelerator: `memory` (MPS) or `hardware` (MIG or "
+            "a whole device).",
             example="memory",
         ),
         Field(
@@ -230,7 +234,8 @@ POLICY: Final = Table(
         Field(
             name="backfill",
             shape=Choice(words=("easy", "conservative", "none")),
-            doc="Whether later jobs may start before earlier ones that they do not delay: only the first one, or none of them.",
+            doc="Whether later jobs may start before earlier ones that they do not delay: only the first "
+            "one, or none of them.",
             example="easy",
         ),
         Field(

@@ -84,11 +84,7 @@ class Findings:
         if len(errors) > LIMIT:
             details.append(f"and {len(errors) - LIMIT} more")
         raise ArgosyError(
-            "spec-invalid",
-            first.what,
-            hint=first.hint,
-            where=first.place.render(),
-            details=tuple(details),
+            "spec-invalid", first.what, hint=first.hint, where=first.place.render(), details=tuple(details)
         )
 
 

@@ -67,7 +67,8 @@ def parse_deadline(text: str) -> Deadline:
             moment = datetime.datetime.fromisoformat(body)
         except ValueError:
             raise ValueError(
-                f"`{excerpt(text)}` is no time; write for example `2030-01-31 18:00` or `2030-01-31T18:00+09:00`"
+                f"`{excerpt(text)}` is no time; write for example `2030-01-31 18:00` or "
+                "`2030-01-31T18:00+09:00`"
             ) from None
         if moment.tzinfo is None:
             moment = moment.replace(tzinfo=datetime.UTC)

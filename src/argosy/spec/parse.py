@@ -119,11 +119,7 @@ class Parsed(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
 
 
 def parse_task(
-    text: str,
-    *,
-    source: str = "<yaml>",
-    env: Mapping[str, str] = _NO_ENV,
-    overrides: Overrides | None = None,
+    text: str, *, source: str = "<yaml>", env: Mapping[str, str] = _NO_ENV, overrides: Overrides | None = None
 ) -> Parsed:
     """The tasks of a YAML text, with `env` (as given by `--env`) and flags applied to each of them.
 

@@ -45,7 +45,8 @@ def render_task(task: Task) -> str:
 
 
 def block_dumper() -> type[yaml.SafeDumper]:
-    """Texts of several lines as blocks, no aliases: YAML as people write it. A new class: add to it what you need."""
+    """Texts of several lines as blocks, no aliases: YAML as people write it. A new class: add to it what you
+    need."""
     import yaml
 
     class Dumper(yaml.SafeDumper):

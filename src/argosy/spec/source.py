@@ -339,11 +339,7 @@ _PROBLEMS: Final = (
         "a `\\` in a double-quoted text begins no known escape",
         "use single quotes, or write `\\\\`",
     ),
-    (
-        "block collections are not allowed",
-        "a block begins in the middle of a line",
-        "begin it on a new line",
-    ),
+    ("block collections are not allowed", "a block begins in the middle of a line", "begin it on a new line"),
     ("found undefined tag handle", "a value begins with `!`", "quote the value"),
     ("alphabetic or numeric character", "a value begins with `*` or `&`", "quote the value"),
 )

@@ -9,8 +9,8 @@
       small: {cpus: 2, memory: 8, accelerators: "A100:0.25"}
     policy: {backfill: easy, min_runtime: 10m}
 
-What the numbers mean together (children within their parent, guaranteed within deserved within limit) is checked by
-`planning.pool.quota.check_tenancy`, where the whole tree is known.
+What the numbers mean together (children within their parent, guaranteed within deserved within limit) is
+checked by `planning.pool.quota.check_tenancy`, where the whole tree is known.
 """
 
 from __future__ import annotations
@@ -45,11 +45,12 @@ class ParsedTenancy(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=Tru
     warnings: tuple[Warning_, ...] = ()
 
 
-# -- amounts ------------------------------------------------------------------------------------------------------
+# -- amounts ----------------------------------------------------------------------------------------
 
 
 def parse_amount(name: str, text: str) -> int:
-    """An amount in the unit of `model.tenancy`: milli-CPU, bytes, milli-GPU, jobs. ValueError says what is wrong.
+    """An amount in the unit of `model.tenancy`: milli-CPU, bytes, milli-GPU, jobs. ValueError says what is
+    wrong.
 
     >>> parse_amount("gpus/A100", "0.5"), parse_amount("memory", "2GB"), parse_amount("jobs", "20")
     (500, 2147483648, 20)
@@ -71,7 +72,8 @@ def parse_amount(name: str, text: str) -> int:
 
 
 def parse_amounts(text: str, *, flag: str) -> dict[str, int | None]:
-    """`gpus=8,gpus/A100=4,memory=512GB`; an amount of `none` takes the entry away. Raises ArgosyError `usage`.
+    """`gpus=8,gpus/A100=4,memory=512GB`; an amount of `none` takes the entry away. Raises ArgosyError
+    `usage`.
 
     >>> parse_amounts("gpus=8,memory=none", flag="--limit")
     {'gpus': 8000, 'memory': None}
@@ -103,12 +105,12 @@ def render_amount(name: str, amount: int) -> str:
     return str(amount) if name == "jobs" else render_milli(amount)
 
 
-# -- reading ------------------------------------------------------------------------------------------------------
+# -- reading ----------------------------------------------------------------------------------------
 
 
 def parse_tenancy(text: str, *, source: str = "<yaml>") -> ParsedTenancy:
-    """The tenancy of a YAML text. Raises ArgosyError `spec-invalid` (all errors at once, each with file:line:column)
-    or `spec-unreadable`. An empty text is the open tree without quotas."""
+    """The tenancy of a YAML text. Raises ArgosyError `spec-invalid` (all errors at once, each with
+    file:line:column) or `spec-unreadable`. An empty text is the open tree without quotas."""
     try:
         return _parsed(text, source)
     except ArgosyError as error:
@@ -249,7 +251,7 @@ def _policy(section: Section) -> SharePolicy:
     )
 
 
-# -- writing ------------------------------------------------------------------------------------------------------
+# -- writing ----------------------------------------------------------------------------------------
 
 
 def render_tenancy(tenancy: Tenancy) -> str:

@@ -1,4 +1,5 @@
-"""What the value of a field becomes in the model. Called by the reader, which knows the place; ValueError is an error."""
+"""What the value of a field becomes in the model. Called by the reader, which knows the place; ValueError is
+an error."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
 """One connection to SQLite or PostgreSQL: opened, checked, kept, opened again; its errors said in our words.
 
-Everything here runs in the store's own thread. Transactions are opened by hand (both drivers are in autocommit mode),
-so that a read costs one round trip and a write takes SQLite's lock at once.
+Everything here runs in the store's own thread. Transactions are opened by hand (both drivers are in
+autocommit mode), so that a read costs one round trip and a write takes SQLite's lock at once.
 """
 
 from __future__ import annotations
@@ -127,8 +127,8 @@ class Database:
     def run(self, work: Callable[[sa.Connection], T], *, write: bool = False) -> T:
         """`work(connection)`; with `write` as one transaction, undone when anything is raised.
 
-        A lost connection is made again and the work repeated, unless it was lost in the commit itself: then nobody
-        knows, and `store-busy` says so. Raises ArgosyError; IntegrityError is left to the caller."""
+        A lost connection is made again and the work repeated, unless it was lost in the commit itself: then
+        nobody knows, and `store-busy` says so. Raises ArgosyError; IntegrityError is left to the caller."""
         repeated = False
         while True:
             committing = False
@@ -179,7 +179,7 @@ class Database:
         except OSError as error:
             raise ArgosyError("disk-full", f"cannot write the backup {target}: {error.strerror}") from None
 
-    # -- opening ------------------------------------------------------------------------------------------------
+    # -- opening ------------------------------------------------------------------------------------
 
     def _make_engine(self) -> sa.Engine:
         options: dict[str, Any] = {  # Any: sqlalchemy's own options
@@ -228,7 +228,8 @@ class Database:
         if found is None or not found.isdigit() or found > self._head:
             raise ArgosyError(
                 "store-newer",
-                f"{self.describe()} was written by a newer Argosy (schema {found}, this one knows {self._head})",
+                f"{self.describe()} was written by a newer Argosy (schema {found}, this one knows "
+                f"{self._head})",
             )
         return str(found)
 
@@ -256,7 +257,7 @@ class Database:
         if list(lines) != ["ok"]:
             raise self._corrupt("; ".join(str(line).replace("\n", " ") for line in lines))
 
-    # -- errors -------------------------------------------------------------------------------------------------
+    # -- errors -------------------------------------------------------------------------------------
 
     def _roll_back(self) -> None:
         """End the transaction, if there is one; a connection that cannot is given up."""

@@ -8,7 +8,8 @@ from argosy.model.errors import ArgosyError
 
 
 class Conflict(ArgosyError):
-    """Somebody else was first: `keys` are the ids that are not as the writer believed. Read again, decide again."""
+    """Somebody else was first: `keys` are the ids that are not as the writer believed. Read again, decide
+    again."""
 
     def __init__(self, keys: Iterable[str], what: str = "") -> None:
         self.keys = tuple(keys)

@@ -1,6 +1,7 @@
 """One thread for one database connection, so that the event loop never waits for a disk.
 
-Requests that wait at the same time are performed together, in one transaction: a disk or a network is paid for once.
+Requests that wait at the same time are performed together, in one transaction: a disk or a network is paid
+for once.
 """
 
 from __future__ import annotations
@@ -83,7 +84,8 @@ class _Stop:
 class Lane(Generic[R, A]):
     """Performs calls one after another: in a thread of its own, or `inline` in whoever calls.
 
-    `perform` gets the requests of `join`, up to `BATCH_MAX` at once, and returns an answer or an error for each."""
+    `perform` gets the requests of `join`, up to `BATCH_MAX` at once, and returns an answer or an error for
+    each."""
 
     def __init__(
         self, perform: Callable[[Sequence[R]], Sequence[A | Exception]], *, inline: bool, name: str

@@ -1,7 +1,7 @@
 """The tables: indexed columns to search by, and `body`, the row itself as JSON.
 
-A body is read leniently (unknown fields are dropped, missing ones have their defaults), so a new field of a row needs no
-migration; a new column or index does: see `migrations/` and the README.
+A body is read leniently (unknown fields are dropped, missing ones have their defaults), so a new field of a
+row needs no migration; a new column or index does: see `migrations/` and the README.
 """
 
 from __future__ import annotations
@@ -56,7 +56,8 @@ def _partial(name: str, *columns: str, where: str, unique: bool = False) -> sa.I
 
 
 def _changes(name: str) -> sa.Index:
-    """What was written since a commit. SQLite has one writer, who knows: there it would only cost (a third)."""
+    """What was written since a commit. SQLite has one writer, who knows: there it would only cost (a
+    third)."""
     return sa.Index(name, "seq").ddl_if(dialect="postgresql")
 
 
@@ -130,14 +131,7 @@ node: Final = _table(
 )
 
 #: Queues, groups, presets, policy: one row, so that a change is checked against all of it.
-tenancy: Final = _table(
-    "tenancy",
-    _key("id"),
-    _number("rev"),
-    _number("seq"),
-    _number("live"),
-    _text("body"),
-)
+tenancy: Final = _table("tenancy", _key("id"), _number("rev"), _number("seq"), _number("live"), _text("body"))
 
 event: Final = _table(
     "event",
@@ -154,10 +148,7 @@ secret: Final = _table("secret", _key("workload_id"), _text("body"))
 
 #: What a request with an idempotency key was answered.
 request_key: Final = _table(
-    "request_key",
-    _key("key"),
-    _number("at_ms"),
-    sa.Column("reply", sa.LargeBinary, nullable=False),
+    "request_key", _key("key"), _number("at_ms"), sa.Column("reply", sa.LargeBinary, nullable=False)
 )
 
 counter: Final = _table("counter", _key("scope"), _number("value"))
@@ -182,7 +173,8 @@ TABLES: Final[dict[type, sa.Table]] = {
 
 
 def columns_of(row: Stored, *, now_ms: int) -> Columns:
-    """The row as columns, but for `seq`, which the commit gives. Raises ValueError for what no database holds."""
+    """The row as columns, but for `seq`, which the commit gives. Raises ValueError for what no database
+    holds."""
     found: Columns = {
         "id": row.id,
         "rev": row.rev,

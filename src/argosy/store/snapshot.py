@@ -1,4 +1,5 @@
-"""A consistent view of all live rows. Immutable: a commit makes the next one, which shares what did not change."""
+"""A consistent view of all live rows. Immutable: a commit makes the next one, which shares what did not
+change."""
 
 from __future__ import annotations
 
@@ -56,7 +57,8 @@ class Snapshot:
     def __init__(self, seq: int, maps: Mapping[str, SortedMap[Row | Tenancy]], taken: int = 0) -> None:
         self.seq = seq
         self._maps = maps
-        self.taken = taken  # how often claims began to hold something, as this process saw it: only equality means anything
+        # how often claims began to hold something, as this process saw it: only equality means anything
+        self.taken = taken
 
     @classmethod
     def of(cls, rows: Iterable[Row | Tenancy], *, seq: int = 0) -> Snapshot:
@@ -65,7 +67,8 @@ class Snapshot:
         return cls(seq, dict.fromkeys((*_HOME.values(), *_INDEXES), empty)).changed(rows, seq=seq)
 
     def changed(self, rows: Iterable[Row | Tenancy], *, seq: int) -> Snapshot:
-        """The next snapshot: `rows` replace those with their ids; finished ones leave. O(rows), not O(live)."""
+        """The next snapshot: `rows` replace those with their ids; finished ones leave. O(rows), not
+        O(live)."""
         changes: dict[str, dict[str, Row | Tenancy | None]] = {}
         taken = self.taken
         latest = {row.id: row for row in rows}
@@ -122,8 +125,8 @@ class Snapshot:
         return self._maps["tenancy"].get(id) or self.row(id)
 
     def news(self, before: Snapshot) -> Iterator[tuple[Row | None, Row | None]]:
-        """(row before, row now) of every row that differs from an earlier snapshot; None: it was not, or is no longer,
-        live. Costs what changed between two snapshots of one store."""
+        """(row before, row now) of every row that differs from an earlier snapshot; None: it was not, or is
+        no longer, live. Costs what changed between two snapshots of one store."""
         for home in _ROWS:
             for old, new in self._maps[home].differences(before._maps[home]):
                 yield cast("Row | None", old), cast("Row | None", new)

@@ -1,8 +1,9 @@
-"""A mapping from text to values that never changes: a change makes a new one that shares what stayed the same.
+"""A mapping from text to values that never changes: a change makes a new one that shares what stayed the
+same.
 
-Rows of keys and values in chunks of about 64, and one list of chunks: a change of k keys copies at most k chunks and the
-list (n/64), so it costs microseconds where a copied dict costs the number of all rows. Iterates in order of keys, which
-makes `span` (all keys with one beginning) an index scan.
+Rows of keys and values in chunks of about 64, and one list of chunks: a change of k keys copies at most k
+chunks and the list (n/64), so it costs microseconds where a copied dict costs the number of all rows.
+Iterates in order of keys, which makes `span` (all keys with one beginning) an index scan.
 """
 
 from __future__ import annotations
@@ -149,7 +150,8 @@ class SortedMap(Mapping[str, V], Generic[V]):
         return made
 
     def differences(self, before: SortedMap[V]) -> Iterator[tuple[V | None, V | None]]:
-        """(value before, value now) of every key where they are not the same object; None: it is not there. By key.
+        """(value before, value now) of every key where they are not the same object; None: it is not there.
+        By key.
 
         Chunks that both share are not looked at, so this costs what changed, not what there is.
         """

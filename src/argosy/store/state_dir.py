@@ -32,7 +32,8 @@ def lock_state_dir(path: Path) -> Iterator[None]:
 
     Raises ArgosyError `server-running`, naming the process and the folder, when another one holds it."""
     ensure_private_folder(path)
-    # The lock is on the pid file itself. It is never deleted: whoever had it open would lock a file that is gone.
+    # The lock is on the pid file itself. It is never deleted: whoever had it open would lock a file that is
+    # gone.
     handle = os.open(path / PID_FILE, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     try:
         try:

@@ -59,7 +59,8 @@ class _Commit:
         return not (self.puts or self.events or self.secrets or self.key)
 
     def prepare(self, now_ms: int) -> None:
-        """Everything that can fail before the database is asked. Raises ValueError, TypeError, OverflowError."""
+        """Everything that can fail before the database is asked. Raises ValueError, TypeError,
+        OverflowError."""
         if self.columns:
             return
         if len({row.id for row in self.puts}) < len(self.puts):
@@ -96,10 +97,10 @@ class Store:
     ) -> Store:
         """`url`: `sqlite:///absolute/path.db`, `sqlite://` (in memory) or `postgresql://…`.
 
-        `inline`: every call runs in the caller, as simulations under virtual time need it; else in one thread of the
-        store's own. `backups`: folder of the daily backups, else `backups/` beside the file. A SQLite file belongs to
-        one server (see `lock_state_dir`): snapshots do not see what another process writes to it until the next
-        commit.
+        `inline`: every call runs in the caller, as simulations under virtual time need it; else in one thread
+        of the store's own. `backups`: folder of the daily backups, else `backups/` beside the file. A SQLite
+        file belongs to one server (see `lock_state_dir`): snapshots do not see what another process writes to
+        it until the next commit.
 
         Raises ArgosyError `store-corrupt`, `store-newer`, `store-busy`, `disk-full`."""
         store = cls(Database(url, backups=backups), ids=ids, clock=clock, inline=inline)
@@ -126,7 +127,7 @@ class Store:
         """Where the data is, without a password."""
         return self._database.describe()
 
-    # -- writing ------------------------------------------------------------------------------------------------
+    # -- writing ------------------------------------------------------------------------------------
 
     async def commit(
         self,
@@ -139,13 +140,15 @@ class Store:
     ) -> tuple[R, ...]:
         """All of it or nothing; returns the rows as written, in the order of `puts`.
 
-        `puts`: rows, or the tenancy, with the `rev` that was read (0: new). `expect`: ids with the `rev` that must hold (0: absent),
-        and for `CLAIMS_TAKEN` the `taken` of the snapshot: no claim has begun to hold anything since.
-        `secrets`: values by workload id, gone in the commit that finishes the workload. `key`: idempotency key and
-        what to answer when it comes again.
+        `puts`: rows, or the tenancy, with the `rev` that was read (0: new). `expect`: ids with the `rev` that
+        must hold (0: absent), and for `CLAIMS_TAKEN` the `taken` of the snapshot: no claim has begun to hold
+        anything since.
+        `secrets`: values by workload id, gone in the commit that finishes the workload. `key`: idempotency
+        key and what to answer when it comes again.
 
-        Raises `Conflict` when a row is not at its `rev`, an id or the name of a live cluster is taken, or a workload
-        would have two live attempts; `IllegalMove`; `KeyUsed`. When the caller is cancelled, it may have happened."""
+        Raises `Conflict` when a row is not at its `rev`, an id or the name of a live cluster is taken, or a
+        workload would have two live attempts; `IllegalMove`; `KeyUsed`. When the caller is cancelled, it may
+        have happened."""
         request = _Commit(tuple(puts), expect or {}, tuple(events), secrets or {}, key)
         if request.is_empty and not request.expect:
             return ()
@@ -342,8 +345,8 @@ class Store:
         return int(last) - count + 1
 
     async def lease(self, name: str, holder: str, ttl_ms: int) -> bool:
-        """Whether `holder` has the lease `name` for the next `ttl_ms`: it was free, over, or its own. A `ttl_ms` of 0
-        gives it back. Saves work only: correctness comes from revisions."""
+        """Whether `holder` has the lease `name` for the next `ttl_ms`: it was free, over, or its own. A
+        `ttl_ms` of 0 gives it back. Saves work only: correctness comes from revisions."""
         return await self._lane.call(
             lambda: self._database.run(lambda c: self._lease(c, name, holder, ttl_ms), write=True)
         )
@@ -355,7 +358,7 @@ class Store:
         values = {"name": name, "holder": holder, "until_ms": now_ms + ttl_ms, "now_ms": now_ms}
         return connection.execute(_LEASE, values).rowcount == 1
 
-    # -- reading ------------------------------------------------------------------------------------------------
+    # -- reading ------------------------------------------------------------------------------------
 
     async def snapshot(self) -> Snapshot:
         """All live rows at one moment. Costs nothing when nothing changed, else what changed."""
@@ -372,7 +375,8 @@ class Store:
     async def load_jobs(
         self, *, cluster_id: str | None, live: bool = False, limit: int = 1000, after: str | None = None
     ) -> list[Workload]:
-        """Jobs bound to the cluster (None: managed jobs), newest first; `after`: the id that ended the last page."""
+        """Jobs bound to the cluster (None: managed jobs), newest first; `after`: the id that ended the last
+        page."""
         table = schema.workload
         query = sa.select(table.c.body).where(table.c.cluster_id == (cluster_id or ""), table.c.kind == "job")
         if live:
@@ -390,7 +394,8 @@ class Store:
         return await self._load(Workload, query)
 
     async def load_runs(self, name: str, *, within: int = 5000, limit: int = 50) -> list[Workload]:
-        """Jobs of this name, bound to clusters or managed, among the `within` last that ended; newest first."""
+        """Jobs of this name, bound to clusters or managed, among the `within` last that ended; newest
+        first."""
         table = schema.workload
         ended = (
             sa.select(table.c.id).where(sa.text("live = 0")).order_by(table.c.ended_ms.desc()).limit(within)
@@ -496,7 +501,7 @@ class Store:
         reply = await self._read(lambda c: c.execute(_REPLY, {"key_": key}).scalar())
         return None if reply is None else bytes(reply)
 
-    # -- care ---------------------------------------------------------------------------------------------------
+    # -- care ---------------------------------------------------------------------------------------
 
     async def backup(self, target: Path) -> None:
         """Copy the database to `target` while it is used. PostgreSQL: `unsupported`."""
@@ -518,8 +523,8 @@ class Store:
         return target
 
     async def prune(self, *, before_ms: int) -> int:
-        """Forget what ended before `before_ms`: workloads with all that belonged to them, events, keys. Returns how
-        many rows went."""
+        """Forget what ended before `before_ms`: workloads with all that belonged to them, events, keys.
+        Returns how many rows went."""
         gone = 0
         while some := await self._lane.call(
             lambda: self._database.run(lambda c: self._prune(c, before_ms), write=True)
@@ -552,7 +557,7 @@ class Store:
             gone += connection.execute(sa.delete(table).where(key.in_(old))).rowcount
         return gone
 
-    # -- inside the lane ----------------------------------------------------------------------------------------
+    # -- inside the lane ----------------------------------------------------------------------------
 
     def _open(self) -> None:
         self._database.open(now_ms=self.clock.now_ms())
@@ -576,7 +581,8 @@ class Store:
     def _read_changes(self, connection: sa.Connection, seq: int, *, locked: bool = False) -> None:
         """Read what others committed: one statement, so that it sees one moment.
 
-        `seq`: the last commit there was. `locked`: it still is, and `head` counts our own beginning already."""
+        `seq`: the last commit there was. `locked`: it still is, and `head` counts our own beginning
+        already."""
         if seq < self._snapshot.seq or not self._database.is_shared:
             # The database was restored from a backup under our feet, or another process wrote to our file.
             self._snapshot = Snapshot.of(())
@@ -609,7 +615,7 @@ def _was_there(table: sa.Table, since_ms: int) -> sa.ColumnElement[bool]:
     return sa.or_(table.c.live == 1, table.c.ended_ms >= since_ms)
 
 
-# -- statements: built once, compiled once -----------------------------------------------------------------------
+# -- statements: built once, compiled once ----------------------------------------------------------
 
 _KINDS: Final = {table.name: kind for kind, table in schema.TABLES.items()}
 

@@ -1,1 +1,2 @@
-"""Shipped test tools: virtual time, a simulated world, one good fake per border, builders, conformance suites."""
+"""Shipped test tools: virtual time, a simulated world, one good fake per border, builders, conformance
+suites."""

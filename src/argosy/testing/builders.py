@@ -1,4 +1,5 @@
-"""Valid rows and values with one word each: `a_job(phase=...)` is a job in which only what matters is written down.
+"""Valid rows and values with one word each: `a_job(phase=...)` is a job in which only what matters is written
+down.
 
 Every builder takes the fields of its type as keyword arguments and fills in the rest.
 """

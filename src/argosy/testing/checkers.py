@@ -1,7 +1,7 @@
 """The laws of the control plane, checked over committed rows and the truth of the simulated world.
 
-`Audit` looks at every commit, `check_minute` at everything once a virtual minute, `check_settled` after faults stopped,
-`check_over` at the end. What the world can see by itself it checks at once (see `world`).
+`Audit` looks at every commit, `check_minute` at everything once a virtual minute, `check_settled` after
+faults stopped, `check_over` at the end. What the world can see by itself it checks at once (see `world`).
 """
 
 from __future__ import annotations
@@ -10,15 +10,7 @@ from collections.abc import Callable, Sequence
 from typing import Final
 
 from argosy.controllers.view import View
-from argosy.model.phases import (
-    AttemptPhase,
-    ClaimPhase,
-    Desired,
-    Outcome,
-    WorkloadPhase,
-    is_final,
-    may_move,
-)
+from argosy.model.phases import AttemptPhase, ClaimPhase, Desired, Outcome, WorkloadPhase, is_final, may_move
 from argosy.model.rows import Attempt, Claim, Node, Row, Workload
 from argosy.model.task import JobSpec
 from argosy.testing.memory_log_sink import MemoryLogSink
@@ -175,7 +167,8 @@ class Checkers:
     # -- every minute ---------------------------------------------------------------------------------------
 
     def server_comes(self, change: int) -> None:
-        """1: a server begins, -1: one is gone. What is late is late in time served: without a server nothing can be put right."""
+        """1: a server begins, -1: one is gone. What is late is late in time served: without a server nothing
+        can be put right."""
         self._served_s, self._from_s = self._served(), self.world.now_s
         self._servers += change
 

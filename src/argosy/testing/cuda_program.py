@@ -3,10 +3,12 @@
 It stands for an unmodified program: it knows nothing of shares. One JSON object on standard output.
 
     cuda_program.py info               {"total_bytes", "free_bytes", "multiprocessors"}
-    cuda_program.py fill BYTES         allocate so much in pieces of 64 MiB: {"bytes", "error"} (error 2: out of memory)
-    cuda_program.py hold BYTES FILE    allocate so much, write to it again and again until FILE exists; FILE.<pid> is made
+    cuda_program.py fill BYTES         allocate so much in pieces of 64 MiB: {"bytes", "error"} (error 2: out
+    of memory) cuda_program.py hold BYTES FILE    allocate so much, write to it again and again until FILE
+    exists; FILE.<pid> is made
                                        after the first time: {"bytes", "error", "rounds"}
-    cuda_program.py work SECONDS AT    from the time AT (seconds since 1970; 0: now) on multiply-add in registers:
+    cuda_program.py work SECONDS AT    from the time AT (seconds since 1970; 0: now) on multiply-add in
+    registers:
                                        {"launches", "seconds", "flop_per_s"}
     cuda_program.py fault              store to an address that is not ours: {"error"}
 
@@ -74,7 +76,8 @@ class CudaError(Exception):
 
 
 class Device:
-    """The first visible device, through its primary context, as the runtime uses it. Raises CudaError or OSError."""
+    """The first visible device, through its primary context, as the runtime uses it. Raises CudaError or
+    OSError."""
 
     def __init__(self) -> None:
         self._cuda = ctypes.CDLL("libcuda.so.1")

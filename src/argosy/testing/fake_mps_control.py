@@ -1,11 +1,11 @@
 """A stand-in for NVIDIA's `nvidia-cuda-mps-control`, for machines without a GPU.
 
-`install(folder)` puts an executable of that name there; with the folder first on PATH the agent finds it. It takes the
-commands that we use (`-f`, `-d`; get_server_list, get_server_status, start_server -uid, set_ and get_ of the default and
-the per-server limits, quit), keeps pid file, socket and logs where the real one has them, and writes lines like its.
-A client can only tighten what its server says, as NVIDIA documents it. What real clients do through the driver is
-three commands of its own: `fake_client LIMITS PERCENT` (answers the limits that hold for it), `fake_fault` (a client breaks
-the server) and `fake_environment`.
+`install(folder)` puts an executable of that name there; with the folder first on PATH the agent finds it. It
+takes the commands that we use (`-f`, `-d`; get_server_list, get_server_status, start_server -uid, set_ and
+get_ of the default and the per-server limits, quit), keeps pid file, socket and logs where the real one has
+them, and writes lines like its. A client can only tighten what its server says, as NVIDIA documents it. What
+real clients do through the driver is three commands of its own: `fake_client LIMITS PERCENT` (answers the
+limits that hold for it), `fake_fault` (a client breaks the server) and `fake_environment`.
 
 A file `refuse` beside the executable makes it fail to start, as on a card that MPS does not support.
 """

@@ -1,4 +1,5 @@
-"""Nebius on one local port: tenants, projects, platforms and the billing calculator, in gRPC with the vendor's own messages.
+"""Nebius on one local port: tenants, projects, platforms and the billing calculator, in gRPC with the
+vendor's own messages.
 
 Needs the `nebius` extra. Lists are paged by two.
 """
@@ -29,9 +30,11 @@ class Platform(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class FakeNebius:
-    """`with FakeNebius() as service: ... service.address`. `regions` has the platforms of each; every region has one project.
+    """`with FakeNebius() as service: ... service.address`. `regions` has the platforms of each; every region
+    has one project.
 
-    `token` is what lets in; `failing` is the name of a gRPC status that every call ends with; `asked` counts calls.
+    `token` is what lets in; `failing` is the name of a gRPC status that every call ends with; `asked` counts
+    calls.
     """
 
     def __init__(self) -> None:

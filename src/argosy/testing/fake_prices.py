@@ -1,8 +1,9 @@
-"""Price services of the clouds on one local port, each in its own wire format, with a few machines and faults on demand.
+"""Price services of the clouds on one local port, each in its own wire format, with a few machines and faults
+on demand.
 
-Formats follow the vendors' documentation: Azure Retail Prices, Lambda, DigitalOcean, Vast.ai, RunPod GraphQL, OCI price list,
-Google Cloud Billing Catalog, AWS Price List (JSON 1.1) and EC2 (query protocol), Verda, Hyperstack, Cudo Compute, Fluidstack, IBM Cloud
-Global Catalog. Nebius speaks gRPC: `fake_nebius`.
+Formats follow the vendors' documentation: Azure Retail Prices, Lambda, DigitalOcean, Vast.ai, RunPod GraphQL,
+OCI price list, Google Cloud Billing Catalog, AWS Price List (JSON 1.1) and EC2 (query protocol), Verda,
+Hyperstack, Cudo Compute, Fluidstack, IBM Cloud Global Catalog. Nebius speaks gRPC: `fake_nebius`.
 """
 
 from __future__ import annotations
@@ -28,9 +29,9 @@ class Refused(Exception):
 class FakePrices:
     """`with FakePrices() as service: ... service.url`.
 
-    Change the lists before asking. `faults` are HTTP statuses that are answered first, one for each request; `garbage` answers
-    200 with something else, `cut` breaks off in the middle of an answer, `slow_s` delays each of them; `requests` records (method,
-    path, headers).
+    Change the lists before asking. `faults` are HTTP statuses that are answered first, one for each request;
+    `garbage` answers 200 with something else, `cut` breaks off in the middle of an answer, `slow_s` delays
+    each of them; `requests` records (method, path, headers).
     """
 
     def __init__(self) -> None:
@@ -145,16 +146,23 @@ class FakePrices:
         if asked.get("grant_type") != "client_credentials" or given != self.verda_client:
             raise Refused(401)
         return {
-            "access_token": "token-of-verda", "refresh_token": "r", "scope": "cloud-api-v1", "token_type": "Bearer",
+            "access_token": "token-of-verda",
+            "refresh_token": "r",
+            "scope": "cloud-api-v1",
+            "token_type": "Bearer",
             "expires_in": 3600,
-        }  # fmt: skip
+        }
 
     def _ibm_page(self, every: list[dict[str, Any]], query: dict[str, str]) -> dict[str, Any]:
         start, limit = int(query.get("_offset", "0")), int(query.get("_limit", "50"))
         page = every[start : start + min(limit, self.ibm_page_size)]
         return {
-            "offset": start, "limit": limit, "count": len(every), "resource_count": len(page), "resources": page,
-        }  # fmt: skip
+            "offset": start,
+            "limit": limit,
+            "count": len(every),
+            "resource_count": len(page),
+            "resources": page,
+        }
 
     def _sizes(self, query: dict[str, str]) -> dict[str, Any]:
         page = int(query.get("page", "1"))

@@ -1,12 +1,13 @@
 """A server that speaks the API and runs nothing: what clients are tested against. Standard library only.
 
-It keeps clusters, jobs, chunks and trees in memory. `echo TEXT` prints TEXT, `exit N` ends with status N; anything
-else prints `ran: …`. Logs can be scripted, connections cut, endpoints made to fail or to wait.
+It keeps clusters, jobs, chunks and trees in memory. `echo TEXT` prints TEXT, `exit N` ends with status N;
+anything else prints `ran: …`. Logs can be scripted, connections cut, endpoints made to fail or to wait.
 
     with FakeServer(Path("/tmp/x/server.sock")) as server:
         client = Client(Location(socket=server.socket))
 
-`python -m argosy.testing.fake_server run --state-dir DIR` serves like the real one (for tests of starting it).
+`python -m argosy.testing.fake_server run --state-dir DIR` serves like the real one (for tests of starting
+it).
 """
 
 from __future__ import annotations
@@ -95,9 +96,9 @@ class _Reply(NamedTuple):
 class FakeServer:
     """Serves on a unix socket, or on a TCP port of the loopback when no socket is given.
 
-    Fields to script it: `failures[endpoint]` are raised one after another; `waits[endpoint]` holds requests back until
-    the event is set; `cut_logs_after` closes each log connection after so many frames; `next_log` is the log of the
-    next job; `raw_failures[endpoint]` are (HTTP status, body) replies.
+    Fields to script it: `failures[endpoint]` are raised one after another; `waits[endpoint]` holds requests
+    back until the event is set; `cut_logs_after` closes each log connection after so many frames; `next_log`
+    is the log of the next job; `raw_failures[endpoint]` are (HTTP status, body) replies.
     """
 
     def __init__(self, socket: Path | None = None, *, token: str = "", api: int = API_VERSION) -> None:
@@ -133,7 +134,7 @@ class FakeServer:
         self._listener: _Listener | None = None
         self._open: set[_Peer] = set()
 
-    # Life ----------------------------------------------------------------------------------------------------
+    # Life ----------------------------------------------------------------------------------------------------  # noqa: E501
 
     def __enter__(self) -> Self:
         self.start()
@@ -172,7 +173,7 @@ class FakeServer:
     def seen(self, endpoint: str) -> list[Seen]:
         return [request for request in self.requests if request.endpoint == endpoint]
 
-    # Answers -------------------------------------------------------------------------------------------------
+    # Answers -------------------------------------------------------------------------------------------------  # noqa: E501
 
     def answer(self, endpoint: Endpoint, path: dict[str, str], query: dict[str, str], body: bytes) -> object:
         """The reply of one endpoint. Raises ArgosyError."""
@@ -500,7 +501,7 @@ class FakeServer:
         self.trees[digest] = tree
         return t.TreeReply(digest=digest)
 
-    # One request ---------------------------------------------------------------------------------------------
+    # One request ---------------------------------------------------------------------------------------------  # noqa: E501
 
     def handle(self, peer: _Peer, method: str, target: str, headers: dict[str, str], body: bytes) -> bool:
         """Answer one request. Whether the connection may go on."""
@@ -729,7 +730,7 @@ class _Peer(threading.Thread):
 
     def reply(self, status: int, body: bytes) -> bool:
         self.send(
-            f"HTTP/1.1 {status} X\r\ncontent-type: application/json\r\ncontent-length: {len(body)}\r\n\r\n".encode()
+            f"HTTP/1.1 {status} X\r\ncontent-type: application/json\r\ncontent-length: {len(body)}\r\n\r\n".encode()  # noqa: E501
             + body
         )
         return True

@@ -1,5 +1,5 @@
-"""Which faults a seed has, and how often. Swarm testing: each seed draws its own subset, because faults that are
-always on together hide each other (Groce et al., "Swarm Testing", ISSTA 2012)."""
+"""Which faults a seed has, and how often. Swarm testing: each seed draws its own subset, because faults that
+are always on together hide each other (Groce et al., "Swarm Testing", ISSTA 2012)."""
 
 from __future__ import annotations
 

@@ -2,9 +2,9 @@
 
     Simulation(seed).run()
 
-A run has three acts: users work while the faults of the seed strike; the weather calms down and everything must settle;
-everything is ended and the world must be empty. Laws are checked all along (see `checkers`). The same seed is the same
-run, to the byte, when PYTHONHASHSEED is fixed (`replay` and the tests do that).
+A run has three acts: users work while the faults of the seed strike; the weather calms down and everything
+must settle; everything is ended and the world must be empty. Laws are checked all along (see `checkers`). The
+same seed is the same run, to the byte, when PYTHONHASHSEED is fixed (`replay` and the tests do that).
 """
 
 from __future__ import annotations
@@ -308,7 +308,8 @@ class Simulation:
         return [view for view in views if isinstance(view.rows, Snapshot) and view.offers]
 
     async def _serve(self, number: int, providers: SimProviders, sink: MemoryLogSink) -> None:
-        """One server process after another: each is killed some day, and its successor finds the same store."""
+        """One server process after another: each is killed some day, and its successor finds the same
+        store."""
         dice = self.world.dice(f"server-{number}")
         life_number = 0
         while not self._is_over:

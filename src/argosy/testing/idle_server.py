@@ -1,6 +1,8 @@
-"""A real server (uvicorn, sockets, a store) whose controllers decide nothing: rows change only by requests and tests.
+"""A real server (uvicorn, sockets, a store) whose controllers decide nothing: rows change only by requests
+and tests.
 
-For tests of the API's faces. `IdleServer` runs it in a thread of its own, so that blocking clients can be used.
+For tests of the API's faces. `IdleServer` runs it in a thread of its own, so that blocking clients can be
+used.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Laws of shared machines: room, limits, evictions, and books that agree with rows.
 
-What can be seen in one commit is checked at the commit (`committed`), the rest once a virtual minute against pools that are made
-from the rows alone.
+What can be seen in one commit is checked at the commit (`committed`), the rest once a virtual minute against
+pools that are made from the rows alone.
 """
 
 from __future__ import annotations
@@ -251,7 +251,8 @@ class PoolLaws:
             self.world.violate("evicted-goes-on", f"{job.id} is over because it made room")
 
     def check_settled(self) -> None:
-        """Nobody was ended for nothing: who it was for has started since, or has gone, or a machine of its cluster has."""
+        """Nobody was ended for nothing: who it was for has started since, or has gone, or a machine of its
+        cluster has."""
         broken = {
             row.workload_id
             for row in self.world.rows.values()
@@ -275,8 +276,8 @@ class PoolLaws:
         book.kind = _watched(book.kind, self)
 
     def check_cycle(self, books: Books, decision: Decision, now_ms: int) -> None:
-        """No start delays a reservation: where, at its time, its places could be had beside what is expected to run on, they still can
-        beside what has just started, too."""
+        """No start delays a reservation: where, at its time, its places could be had beside what is expected
+        to run on, they still can beside what has just started, too."""
         held = books.pool.held
         started = {start.ask_id for start in decision.starts}
         for reservation in decision.reservations if started else ():
@@ -295,16 +296,17 @@ class PoolLaws:
                     late = sorted(job_id for job_id in started & before.keys() if place in before[job_id])
                     self.world.violate(
                         "reservation",
-                        f"{late[0]} started where {reservation.ask_id} was to start at {reservation.starts_at_ms}",
+                        f"{late[0]} started where {reservation.ask_id} was to start at "
+                        f"{reservation.starts_at_ms}",
                     )
                     break
 
     # -- every minute ---------------------------------------------------------------------------------------
 
     def starved(self, view: View) -> dict[str, tuple[str, str, float]]:
-        """Who waits for what is guaranteed to its queue, while machines that no reservation of somebody before it
-        waits for have enough that is free or held by
-        those who may be ended for it and were protected long enough: it has to start."""
+        """Who waits for what is guaranteed to its queue, while machines that no reservation of somebody
+        before it waits for have enough that is free or held by those who may be ended for it and were
+        protected long enough: it has to start."""
         tenancy, now_ms, kept = view.rows.tenancy, view.now_ms, view.pools
         if kept is None or not tenancy.policy.preemption or tenancy.policy.backfill == "none":
             return {}

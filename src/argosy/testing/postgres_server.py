@@ -1,4 +1,5 @@
-"""A real PostgreSQL server for tests, from the binaries of the distribution: a unix socket and no port, no fsync.
+"""A real PostgreSQL server for tests, from the binaries of the distribution: a unix socket and no port, no
+fsync.
 
 PostgreSQL refuses to run as root: then it runs as `nobody`.
 """

@@ -61,12 +61,20 @@ REGIONS: Final = t.RegionList(
 )
 AGES: Final = (
     t.CatalogAge(
-        provider="aws", offers=25_605, source="shipped", newest="2026-07-20", oldest="2025-03-02", days=125,
-        stale=True, refreshable=True,
+        provider="aws",
+        offers=25_605,
+        source="shipped",
+        newest="2026-07-20",
+        oldest="2025-03-02",
+        days=125,
+        stale=True,
+        refreshable=True,
     ),
     t.CatalogAge(provider="vast", offers=312, source="refreshed", undated=12, stale=True, refreshable=True),
-    t.CatalogAge(provider="scp", offers=40, source="private", newest="2026-11-20", oldest="2026-11-20", days=1),
-)  # fmt: skip
+    t.CatalogAge(
+        provider="scp", offers=40, source="private", newest="2026-11-20", oldest="2026-11-20", days=1
+    ),
+)
 
 
 def gpus(query: Mapping[str, str], own: Offer) -> t.GpuList:

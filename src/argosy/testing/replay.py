@@ -1,5 +1,5 @@
-"""Runs seeds of the simulation: `python -m argosy.testing.replay SEED` prints the event log of one and what broke;
-`python -m argosy.testing.replay FIRST LAST` runs many and prints those that fail.
+"""Runs seeds of the simulation: `python -m argosy.testing.replay SEED` prints the event log of one and what
+broke; `python -m argosy.testing.replay FIRST LAST` runs many and prints those that fail.
 """
 
 from __future__ import annotations
@@ -53,8 +53,10 @@ def _many(seeds: range) -> int:
             crashes + outcome.crashes,
         )
     sys.stdout.write(
-        f"{len(seeds)} seeds, {virtual_s / 3600:.0f} virtual hours, {commits} commits, {crashes} crashes of servers, "
-        f"{time.monotonic() - began_s:.1f} s; {len(failures)} seeds fail{': ' + str(failures) if failures else ''}\n"
+        f"{len(seeds)} seeds, {virtual_s / 3600:.0f} virtual hours, {commits} commits, {crashes} crashes "
+        "of servers, "
+        f"{time.monotonic() - began_s:.1f} s; {len(failures)} seeds "
+        f"fail{': ' + str(failures) if failures else ''}\n"
     )
     return 1 if failures else 0
 

@@ -1,4 +1,5 @@
-"""What the fake server answers about queues and pools: one pool of three nodes, two tenants, one job that waits."""
+"""What the fake server answers about queues and pools: one pool of three nodes, two tenants, one job that
+waits."""
 
 from __future__ import annotations
 

@@ -1,4 +1,5 @@
-"""`infra.agent_port.AgentPort` on the simulated world: faithful to its docstrings, and as unreliable as drawn."""
+"""`infra.agent_port.AgentPort` on the simulated world: faithful to its docstrings, and as unreliable as
+drawn."""
 
 from __future__ import annotations
 
@@ -141,10 +142,7 @@ class SimAgent:
                 facts.append(fact)
                 sent[rank_id] = fact
         return Report(
-            complete=is_first,
-            ranks=tuple(facts),
-            logs=tuple(logs),
-            node=machine.facts if is_first else None,
+            complete=is_first, ranks=tuple(facts), logs=tuple(logs), node=machine.facts if is_first else None
         )
 
     async def missing_chunks(self, digests: Sequence[str]) -> Sequence[str]:
@@ -182,7 +180,8 @@ class SimAgent:
 
 
 def _cannot_share(facts: NodeFacts, order: RankOrder) -> bool:
-    """As the real agent: a share that it cannot keep apart ends the rank before it ran. MIG instances are devices."""
+    """As the real agent: a share that it cannot keep apart ends the rank before it ran. MIG instances are
+    devices."""
     instances = {device.index for device in facts.devices if device.mig_profile}
     return any(
         share.mechanism and share.mechanism not in facts.sharing and share.index not in instances

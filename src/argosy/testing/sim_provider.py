@@ -1,7 +1,7 @@
 """`infra.provider.Provider` on the simulated world: a scripted market, slow boots, listings that lag.
 
-An owned offer describes a whole machine of which claims get slices; on-demand and spot offers describe one node,
-may be refused and, for spot, be taken away again.
+An owned offer describes a whole machine of which claims get slices; on-demand and spot offers describe one
+node, may be refused and, for spot, be taken away again.
 """
 
 from __future__ import annotations
@@ -313,7 +313,8 @@ class SimProvider:
         asyncio.get_running_loop().call_later(30, self.preempt, claim_id)
 
     def preempt(self, claim_id: str) -> None:
-        """The infrastructure takes the nodes away. The claim stays listed as preempted until it is released."""
+        """The infrastructure takes the nodes away. The claim stays listed as preempted until it is
+        released."""
         order = self.orders.get(claim_id)
         if order is None or order.state != "held":
             return
@@ -390,12 +391,10 @@ def _fact_of(order: Order) -> ClaimFact:
 
 
 def a_market(world: World) -> SimProviders:
-    """The usual infrastructure of simulations: one large machine of our own, four small ones, and a cloud with two zones."""
+    """The usual infrastructure of simulations: one large machine of our own, four small ones, and a cloud
+    with two zones."""
     pool = Offer(
-        provider="pool",
-        shape=a_gpu_shape(8, cpus_milli=64000),
-        capacity=Capacity.OWNED,
-        price_micro_usd=0,
+        provider="pool", shape=a_gpu_shape(8, cpus_milli=64000), capacity=Capacity.OWNED, price_micro_usd=0
     )
     offers = [
         Offer(

@@ -1,4 +1,5 @@
-"""Who shares the simulated machines: a tree of queues drawn for a seed, and people in it who do not all behave alike."""
+"""Who shares the simulated machines: a tree of queues drawn for a seed, and people in it who do not all
+behave alike."""
 
 from __future__ import annotations
 
@@ -18,8 +19,9 @@ class Person(msgspec.Struct, frozen=True):
 
 
 def draw_tenancy(dice: random.Random) -> Tenancy:
-    """Some seeds have no tree at all; others guarantees, lending and limits that fit the machines of `sim_provider.a_market`
-    (8 A100 and 16 L4). Protections are short, so that there is something to see in twenty minutes."""
+    """Some seeds have no tree at all; others guarantees, lending and limits that fit the machines of
+    `sim_provider.a_market` (8 A100 and 16 L4). Protections are short, so that there is something to see in
+    twenty minutes."""
     policy = SharePolicy(
         preemption=dice.random() < 0.85,
         consolidation=dice.random() < 0.3,

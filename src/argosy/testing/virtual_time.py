@@ -156,7 +156,8 @@ def _cancel_rest(loop: VirtualLoop) -> None:
 
 
 class SimClock:
-    """`model.ids.Clock` on the running virtual loop. The wall clock may be set wrong; the monotonic one may not."""
+    """`model.ids.Clock` on the running virtual loop. The wall clock may be set wrong; the monotonic one may
+    not."""
 
     def __init__(self, loop: asyncio.AbstractEventLoop | None = None, *, start_ms: int = EPOCH_MS) -> None:
         self._loop = loop

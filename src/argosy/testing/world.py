@@ -1,7 +1,8 @@
 """The simulated world: machines, agents' disks, running ranks, and what goes wrong with them.
 
-The world is the truth. The product sees it only through `SimProvider` and `SimAgent`, late, partly, or not at all;
-the checkers see all of it. What the world can check at the moment it happens, it checks at once (`violate`):
+The world is the truth. The product sees it only through `SimProvider` and `SimAgent`, late, partly, or not at
+all; the checkers see all of it. What the world can check at the moment it happens, it checks at once
+(`violate`):
 
 - an effect whose intent was not committed;
 - a rank that is started twice, or after its attempt ended, or before its whole gang is prepared;
@@ -43,7 +44,8 @@ class Violation(msgspec.Struct, frozen=True):
 
 
 class Program(msgspec.Struct, frozen=True, kw_only=True):
-    """What a simulated shell text does: `sim work_s=300 exit=0 checkpoint_s=30`. Other texts end at once with 0."""
+    """What a simulated shell text does: `sim work_s=300 exit=0 checkpoint_s=30`. Other texts end at once with
+    0."""
 
     work_s: float = 0.0
     exit: int = 0
@@ -161,7 +163,8 @@ class World:
         return self.clock.monotonic_s()
 
     def dice(self, name: str) -> random.Random:
-        """A stream of random numbers of its own for each purpose: one more draw here does not move all others."""
+        """A stream of random numbers of its own for each purpose: one more draw here does not move all
+        others."""
         if name not in self._dice:
             self._dice[name] = random.Random(f"{self.seed}:{name}")
         return self._dice[name]
@@ -180,7 +183,8 @@ class World:
     # -- crashes ------------------------------------------------------------------------------------------
 
     def maybe_crash(self, point: str) -> None:
-        """A place where the server may be killed. Raises `SimCrash` then, and for whatever the dead still try."""
+        """A place where the server may be killed. Raises `SimCrash` then, and for whatever the dead still
+        try."""
         life = INCARNATION.get()
         if life is None:
             return
@@ -284,8 +288,8 @@ class World:
         self.tell(f"{machine.address} is up")
 
     def start_agent(self, machine: Machine) -> None:
-        """The agent reads its disk: exits are known, running ranks are found again. What was not yet running is
-        forgotten, because its secrets were in memory only."""
+        """The agent reads its disk: exits are known, running ranks are found again. What was not yet running
+        is forgotten, because its secrets were in memory only."""
         if machine.agent_alive or machine.state != "up":
             return
         machine.agent_alive = True
@@ -444,7 +448,8 @@ class World:
         if self.sink is not None and self.sink.stored(rank_id) < len(rank.log):
             self.violate(
                 "log-kept",
-                f"{rank_id} is forgotten with {self.sink.stored(rank_id)} of {len(rank.log)} bytes of log stored",
+                f"{rank_id} is forgotten with {self.sink.stored(rank_id)} of {len(rank.log)} bytes of log "
+                "stored",
             )
         del machine.ranks[rank_id]
         machine.forgotten.add(rank_id)
@@ -496,7 +501,8 @@ class World:
         task.add_done_callback(self._background.discard)
 
     async def calm(self) -> None:
-        """No more faults from now on: partitions heal, clocks stay, dead agents come back, the dead stay dead."""
+        """No more faults from now on: partitions heal, clocks stay, dead agents come back, the dead stay
+        dead."""
         self.faults = NONE
         for task in sorted(self._background, key=lambda one: one.get_name()):
             task.cancel()

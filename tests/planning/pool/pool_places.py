@@ -123,7 +123,8 @@ def asks(draw: st.DrawFn, levels: bool = True) -> Ask:
 
 
 def check_books(inventory: Inventory, held: dict[str, tuple[Need, tuple[Placement, ...]]]) -> None:
-    """Against the list of what was taken: nothing over-committed, what is free is what is left, tenants are kept apart."""
+    """Against the list of what was taken: nothing over-committed, what is free is what is left, tenants are
+    kept apart."""
     machines = inventory.machines()
     on: dict[str, list[tuple[Need, Placement]]] = {each: [] for each in machines}
     for need, placements in held.values():

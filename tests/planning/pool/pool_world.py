@@ -109,7 +109,8 @@ class World:
         return decision
 
     def settle(self, most: int = 200) -> list[Decision]:
-        """Cycles, everybody who must go being gone at once, until nothing changes: it has to come to an end."""
+        """Cycles, everybody who must go being gone at once, until nothing changes: it has to come to an
+        end."""
         decisions = []
         for _ in range(most):
             decision = self.cycle()

@@ -185,7 +185,8 @@ def test_a_gang_that_waits_for_a_limit_is_not_starved_by_its_own_queue() -> None
 def play(
     world: World, lengths: dict[str, int], later: list[tuple[int, Ask]]
 ) -> tuple[dict[str, int], dict[str, int]]:
-    """Exact run times: (when each started, when it was promised to each that was the first to wait), in ms since NOW."""
+    """Exact run times: (when each started, when it was promised to each that was the first to wait), in ms
+    since NOW."""
     started = dict.fromkeys(world.running, 0)
     promised: dict[str, int] = {}
     ends = [(NOW + lengths[job_id] * 1000, job_id) for job_id in world.running]
@@ -221,8 +222,9 @@ SHAPES = st.tuples(  # GPUs, nodes, seconds, CPUs, arrival
 @settings(max_examples=60, deadline=None)
 @given(st.lists(SHAPES, min_size=4, max_size=16), st.sampled_from(["easy", "conservative"]))
 def test_no_job_delays_what_was_promised(shapes: list[tuple[float, int, int, int, int]], mode: str) -> None:
-    """One queue: who is the first to wait starts at the promised time at the latest, whatever comes after it. (With several reservations
-    one may move when somebody who comes before it starts earlier than promised.)"""
+    """One queue: who is the first to wait starts at the promised time at the latest, whatever comes after it.
+    (With several reservations one may move when somebody who comes before it starts earlier than
+    promised.)"""
     world = World(
         Pool(Tenancy(policy=SharePolicy(backfill=mode, aging_s=10**6)), machines=[node(0), node(1), node(2)])
     )

@@ -194,7 +194,8 @@ def test_small_pools_do_without_numpy() -> None:
         "import sys; sys.path.insert(0, 'tests/planning/pool')\n"
         "from pool_world import World, job, node\n"
         "from argosy.planning.pool.pool import Pool\n"
-        "world = World(Pool(machines=[node(0)])); world.submit(job(1)); world.submit(job(2, 4, estimate_s=60)); world.cycle()\n"
+        "world = World(Pool(machines=[node(0)])); world.submit(job(1)); world.submit(job(2, 4, "
+        "estimate_s=60)); world.cycle()\n"
         "world.submit(job(3)); world.cycle(); world.pool.explain('j002', world.now_ms)\n"
         "assert 'numpy' not in sys.modules"
     )

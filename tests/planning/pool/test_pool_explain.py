@@ -100,7 +100,8 @@ def test_behind_a_reservation() -> None:
     told = why(world, job(4, 1, queue="acme/nlp/bob", estimate_s=200))
     assert told.code == "order"
     assert told.text == (
-        "There is room, but it is kept for acme/nlp/bob's job 3, which comes before it and starts in about 1m 40s."
+        "There is room, but it is kept for acme/nlp/bob's job 3, which comes before it and starts in about "
+        "1m 40s."
     )
     assert told.starts_at_ms == NOW + 160_000
 
@@ -198,8 +199,8 @@ def test_many_users_are_summed_up() -> None:
 @pytest.mark.parametrize(
     ("kind", "taker", "victim", "guaranteed", "text"),
     [
-        ("reclaim", "acme/vision/ann", "acme/nlp", ("acme/vision/ann", {"gpus/A100": 8000}), "which is below its guarantee of 8 A100"),
-        ("reclaim", "acme/vision/ann", "acme/nlp", ("acme", {"gpus": 1000, "memory": 1 << 30}), "which is below acme's guarantee of 1 GPU, 1 GB of memory"),
+        ("reclaim", "acme/vision/ann", "acme/nlp", ("acme/vision/ann", {"gpus/A100": 8000}), "which is below its guarantee of 8 A100"),  # noqa: E501
+        ("reclaim", "acme/vision/ann", "acme/nlp", ("acme", {"gpus": 1000, "memory": 1 << 30}), "which is below acme's guarantee of 1 GPU, 1 GB of memory"),  # noqa: E501
     ],
 )  # fmt: skip
 def test_why_it_had_to_go(
@@ -239,7 +240,11 @@ def test_history_is_a_value() -> None:
 
 def test_who_overruns_is_reckoned_to_need_twice_as_long() -> None:
     ask = job(1, estimate_s=100)
-    run = Running(ask=ask, placements=(Placement(rank=0, node_id="n0", devices=(DeviceShare(index=0, milli=1000),)),), started_ms=0)  # fmt: skip
+    run = Running(
+        ask=ask,
+        placements=(Placement(rank=0, node_id="n0", devices=(DeviceShare(index=0, milli=1000),)),),
+        started_ms=0,
+    )
     assert [expected_end_ms(run, at * 1000) for at in (0, 99, 100, 150, 200, 900)] == [
         100_000, 100_000, 200_000, 200_000, 400_000, 1_600_000,
     ]  # fmt: skip

@@ -183,7 +183,8 @@ def test_why_not_now() -> None:
 
 
 class Books(RuleBasedStateMachine):
-    """Study invariants 1, 2, 12 (domains) and 13, for any order of finds, takes, gives, changes of machines and undoing."""
+    """Study invariants 1, 2, 12 (domains) and 13, for any order of finds, takes, gives, changes of machines
+    and undoing."""
 
     @initialize(machines=pools(), vector=st.booleans())
     def begin(self, machines: list[Machine], vector: bool) -> None:
@@ -254,7 +255,8 @@ TestBooks = Books.TestCase
 def test_more_capacity_never_hurts_one_job(
     machines: list[Machine], before: list[Ask], wish: Ask, which: int
 ) -> None:
-    """Study invariant 14: on the same state a job that fits still fits when a machine grows or another comes."""
+    """Study invariant 14: on the same state a job that fits still fits when a machine grows or another
+    comes."""
     inventory = Inventory(machines)
     for number, each in enumerate(before):
         found = inventory.find(each)

@@ -1,4 +1,5 @@
-"""Random histories of a pool, with all laws after every step; and the same pool without any memory as a reference."""
+"""Random histories of a pool, with all laws after every step; and the same pool without any memory as a
+reference."""
 
 from __future__ import annotations
 
@@ -141,7 +142,8 @@ class History:
         assert set(pool.leaving_for) == set(world.leaving_for)
         for ask_id, seat in pool.seats.items():
             assert ask_id in world.waiting or seat.gone
-        # Work is conserved: what fits today and within quotas waits only for a reservation, a seat, or strict order.
+        # Work is conserved: what fits today and within quotas waits only for a reservation, a seat, or strict
+        # order.
         if not decision.reservations and not pool.leaving_for and not pool.seats:
             for ask in world.waiting.values():
                 if ask.not_before_ms > world.now_ms or pool.tenancy.policy.backfill == "none":
@@ -186,8 +188,8 @@ def drain(history: History) -> None:
 @settings(max_examples=20, deadline=None)
 @given(SEEDS, st.sampled_from(["memory", "often", ""]))
 def test_memory_makes_no_difference(seed: int, unlike: str) -> None:
-    """Skipping blocked classes, keeping answers, being asked why: the decisions are those of a pool that does everything anew. And twice
-    the same history is twice the same decisions."""
+    """Skipping blocked classes, keeping answers, being asked why: the decisions are those of a pool that does
+    everything anew. And twice the same history is twice the same decisions."""
     one, other = History(seed), History(seed, unlike=unlike)
     for _ in range(20):
         one.step()
@@ -200,8 +202,9 @@ def test_memory_makes_no_difference(seed: int, unlike: str) -> None:
 @settings(max_examples=25, deadline=None, derandomize=True)
 @given(SEEDS)
 def test_a_restart_decides_the_same(seed: int) -> None:
-    """A pool that is built from the rows starts the same asks and ends as many, unless places were kept: those are not in the rows.
-    (Nor is what queues have borrowed lately, which decides between equals: one history in a thousand, hence no dice here.)"""
+    """A pool that is built from the rows starts the same asks and ends as many, unless places were kept:
+    those are not in the rows. (Nor is what queues have borrowed lately, which decides between equals: one
+    history in a thousand, hence no dice here.)"""
     history = History(seed)
     for _ in range(12):
         history.step()

@@ -1,4 +1,5 @@
-"""Who is next: priority, the tournament down the tree, places in a leaf; the same as a naive search, and fair."""
+"""Who is next: priority, the tournament down the tree, places in a leaf; the same as a naive search, and
+fair."""
 
 from __future__ import annotations
 
@@ -252,9 +253,14 @@ def test_what_a_queue_keeps_is_kept_for_none_of_its_leaves_when_one_has_taken_it
     quotas = Quotas(Tenancy(queues=QUEUES), {"gpus": 12 * G, "cpus": 30 * G})
     quotas.charge("held", "a/x/u", {"gpus": 1 * G, "jobs": 1})
     asks = [
-        Ask(id=f"{path[-1]}{gpus}{cpus}", queue=path, needs=(Need(gpu_milli=gpus * G, cpus_milli=cpus * G),), number=at)
+        Ask(
+            id=f"{path[-1]}{gpus}{cpus}",
+            queue=path,
+            needs=(Need(gpu_milli=gpus * G, cpus_milli=cpus * G),),
+            number=at,
+        )
         for at, (path, gpus, cpus) in enumerate((("a/x/u", 1, 9), ("a/x/v", 1, 1), ("a/x/v", 0, 2)))
-    ]  # fmt: skip
+    ]
     left = {each.id: each for each in asks}
     heads = waiting(*asks).heads(quotas, SharePolicy(), 0)
     for head in heads:
@@ -319,7 +325,8 @@ def test_a_pass_offers_what_the_definition_says(
 def test_the_same_asks_give_the_same_order_however_they_came(
     asks: list[Ask], turn: list[int], now_ms: int
 ) -> None:
-    """Law 10: the order of adding is no matter, nor what was added and removed again, nor when one looked before."""
+    """Law 10: the order of adding is no matter, nor what was added and removed again, nor when one looked
+    before."""
     policy = SharePolicy(aging_s=0)
     straight = Order()
     for each in asks:
@@ -373,7 +380,8 @@ def test_classes_that_are_known_to_be_blocked_are_as_if_found_out(asks: list[Ask
 def test_equal_siblings_that_always_wait_borrow_alike(
     tops: int, leaves: int, deserved: list[int], gpus: int, dice: random.Random
 ) -> None:
-    """Law 8: with identical unit jobs the borrowed amounts of equal siblings differ by one job at most, also after jobs end."""
+    """Law 8: with identical unit jobs the borrowed amounts of equal siblings differ by one job at most, also
+    after jobs end."""
     queues = [Queue(path=f"q{n}", deserved={"gpus": deserved[n] * G}) for n in range(tops)]
     quotas = books(*queues, gpus=max(gpus, sum(deserved[:tops])))
     order = waiting(*(ask(f"j{n}", f"q{n % tops}/u{n // tops % leaves}") for n in range(tops * leaves * 70)))

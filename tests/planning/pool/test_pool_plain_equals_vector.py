@@ -1,4 +1,5 @@
-"""Caches and arrays are invisible: both evaluators, warm and cold, decide the same (study invariant 11), and the same twice (10)."""
+"""Caches and arrays are invisible: both evaluators, warm and cold, decide the same (study invariant 11), and
+the same twice (10)."""
 
 from __future__ import annotations
 

@@ -35,8 +35,10 @@ def told(decision: Decision) -> list[tuple[str, str, str, str]]:
 
 def test_the_more_urgent_displaces_the_least_urgent_of_its_queue() -> None:
     world = full(
-        job(1, 2, preemptible=True, urgency=4), job(2, 1, preemptible=True), job(3, 1, preemptible=True, priority=7)
-    )  # fmt: skip
+        job(1, 2, preemptible=True, urgency=4),
+        job(2, 1, preemptible=True),
+        job(3, 1, preemptible=True, priority=7),
+    )
     world.submit(job(9, 1, urgency=2))
     decision = world.cycle()
     assert told(decision) == [
@@ -188,7 +190,8 @@ def test_what_is_guaranteed_is_there_at_once_or_taken_back() -> None:
     assert len(decision.evictions) == 2
     assert {e.kind for e in decision.evictions} == {"reclaim"}
     assert decision.evictions[0].why == (
-        "made room for acme/vision/ann's job 13: acme/nlp/bob used more than it deserves, acme/vision/ann less"
+        "made room for acme/vision/ann's job 13: acme/nlp/bob used more than it deserves, acme/vision/ann "
+        "less"
     )
     for each in decision.evictions:
         world.leave(each.job_id)
@@ -325,11 +328,15 @@ def fits_without(world: World, ask: Ask, gone: set[str]) -> bool:
 
 ASKS = st.lists(
     st.tuples(
-        st.sampled_from([0.5, 1, 2, 4]), st.integers(1, 2), st.sampled_from(["a/x", "a/y", "b"]), st.integers(2, 4), st.booleans()
+        st.sampled_from([0.5, 1, 2, 4]),
+        st.integers(1, 2),
+        st.sampled_from(["a/x", "a/y", "b"]),
+        st.integers(2, 4),
+        st.booleans(),
     ),
     min_size=3,
     max_size=14,
-)  # fmt: skip
+)
 LAWS = (Queue(path="a", guaranteed=gpus(2), deserved=gpus(4)), Queue(path="b", deserved=gpus(4)))
 
 

@@ -1,4 +1,5 @@
-"""The tree of queues: what is refused, what is lent, whose share is larger, who must give back, and that it all ends."""
+"""The tree of queues: what is refused, what is lent, whose share is larger, who must give back, and that it
+all ends."""
 
 from __future__ import annotations
 
@@ -350,7 +351,8 @@ OPS = st.lists(
 @settings(max_examples=80)
 @given(OPS)
 def test_usage_is_the_sum_of_what_is_held_at_every_level(ops: list[tuple[str, int, str, Amounts]]) -> None:
-    """Law 3: of a leaf the sum of its jobs, of a queue that of its children; a rollback restores all of it."""
+    """Law 3: of a leaf the sum of its jobs, of a queue that of its children; a rollback restores all of
+    it."""
     quotas = Quotas(
         Tenancy(queues=(Queue(path="a/x", guaranteed={"gpus": 3}), Queue(path="a", deserved={"gpus/L4": 4}))),
         {"gpus": 20, "cpus": 30},
@@ -578,7 +580,8 @@ class Room:
         self.running.remove(job)
 
     def victims(self, job: str) -> list[str]:
-        """A set without which it fits, none of them for nothing, and all of them rightly; []: there is none."""
+        """A set without which it fits, none of them for nothing, and all of them rightly; []: there is
+        none."""
         leaf, amounts = self.asks[job]
         mark, chosen = self.quotas.mark(), list[str]()
         for victim in self.running:
@@ -617,11 +620,11 @@ class Room:
 def test_reclaims_end_and_each_lowers_the_largest_shares(
     queues: tuple[Queue, ...], jobs: list[tuple[str, int, int]], turn: list[int]
 ) -> None:
-    """Law 6, without placement: first whoever fits starts, then all who wait take from whom they may, by turns, until it ends
-    (but nobody takes free room of others with it: that is a start, not a reclaim).
+    """Law 6, without placement: first whoever fits starts, then all who wait take from whom they may, by
+    turns, until it ends (but nobody takes free room of others with it: that is a start, not a reclaim).
 
-    Each reclaim lowers the sorted shares below the lowest common queue lexicographically, or it fills what is kept; what queues use of
-    what they keep never falls; and the last who was ended cannot take back at once.
+    Each reclaim lowers the sorted shares below the lowest common queue lexicographically, or it fills what is
+    kept; what queues use of what they keep never falls; and the last who was ended cannot take back at once.
     """
     room = Room(queues, jobs)
     quotas = room.quotas
@@ -678,7 +681,8 @@ def kept_use(quotas: Quotas) -> dict[tuple[str, str], int]:
 
 
 def test_what_a_queue_uses_of_its_guarantee_is_not_given_up_inside() -> None:
-    """Two levels, found by the property below: the guarantee of b goes to a job of v, who borrows most inside b."""
+    """Two levels, found by the property below: the guarantee of b goes to a job of v, who borrows most inside
+    b."""
     queues = (Queue(path="b", guaranteed={"gpus": 1, "cpus": 0}), Queue(path="a"))
     room = Room(queues, [("b/u/-", 0, 4), ("b/v/-", 1, 4), ("a/x/u", 1, 5)])
     room.start("j1")
@@ -689,7 +693,8 @@ def test_what_a_queue_uses_of_its_guarantee_is_not_given_up_inside() -> None:
 
 
 def test_nobody_is_ended_only_to_make_another_fair_game() -> None:
-    """Two levels, found by the property above: without the last question two jobs of b take turns for ever."""
+    """Two levels, found by the property above: without the last question two jobs of b take turns for
+    ever."""
     queues = (Queue(path="a", guaranteed={"gpus": 4}), Queue(path="b", deserved={"cpus": 1, "gpus": 2}))
     jobs = [("b/x/u", 4, 1), ("b/x/v", 0, 3), ("b/y/u", 1, 0), ("b/y/u", 4, 0)]
     room = Room(queues, jobs)
@@ -713,10 +718,14 @@ def test_two_jobs_of_one_queue_do_not_take_turns_in_a_pool() -> None:
     wishes = [("b/x/v", 0, 3), ("b/y/u", 1, 0), ("b/y/u", 4, 0), ("b/x/u", 4, 1)]
     asks = {
         f"j{n}": Ask(
-            id=f"j{n}", queue=leaf, number=n, preemptible=True, needs=(Need(gpu_milli=g * G, cpus_milli=c * 1000),)
+            id=f"j{n}",
+            queue=leaf,
+            number=n,
+            preemptible=True,
+            needs=(Need(gpu_milli=g * G, cpus_milli=c * 1000),),
         )
         for n, (leaf, g, c) in enumerate(wishes)
-    }  # fmt: skip
+    }
     for each in asks.values():
         pool.submit(each)
     moves = [pool.cycle(0)]

@@ -1,4 +1,5 @@
-"""Gangs and domains: within one, spread over several, the fullest that fits; contradictions are refused in words."""
+"""Gangs and domains: within one, spread over several, the fullest that fits; contradictions are refused in
+words."""
 
 from __future__ import annotations
 
@@ -118,7 +119,8 @@ def test_machines_without_domains_serve_only_who_may_go_anywhere(vector_min: int
         (
             [box(0, domains=("b", "r", "l")), box(1, domains=("b", "r"))],
             "machine m1 names 2 levels of the topology (b/r), others name 3",
-            "Give all machines of a pool the same levels, the widest first (block, rack, leaf), or none at all.",
+            "Give all machines of a pool the same levels, the widest first (block, rack, leaf), or none at "
+            "all.",
         ),
         (
             [box(0, domains=("z", "b", "r", "l"))],

@@ -27,7 +27,8 @@ def rows(draw: st.DrawFn) -> list[Row]:
 
 
 def evictions_until_horizon(world: World) -> int:
-    """All jobs run for ever; who is evicted has left at once. After every moment at which something could change, it rests."""
+    """All jobs run for ever; who is evicted has left at once. After every moment at which something could
+    change, it rests."""
     until_ms, count = world.now_ms + HORIZON_MS, 0
     while world.now_ms <= until_ms:
         decisions = world.settle()
@@ -41,8 +42,8 @@ def evictions_until_horizon(world: World) -> int:
     return count
 
 
-#: Of ten GPUs `a` gets six, then `b` has three and waits with 2 and with 4: each reclaim takes free room, too, and what it
-#: leaves over is what the other takes next. Without doubling this goes on once a minute.
+#: Of ten GPUs `a` gets six, then `b` has three and waits with 2 and with 4: each reclaim takes free room,
+#: too, and what it leaves over is what the other takes next. Without doubling this goes on once a minute.
 TURNS = [("b", 4), ("b", 3), ("b", 2), ("b", 4), ("b", 1), ("a", 6), ("b", 6)]
 
 

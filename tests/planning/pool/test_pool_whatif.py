@@ -1,4 +1,5 @@
-"""How much must come back until something fits: the sums of both evaluators, the rooms themselves, and the search for a time in large pools."""
+"""How much must come back until something fits: the sums of both evaluators, the rooms themselves, and the
+search for a time in large pools."""
 
 from __future__ import annotations
 

@@ -1,6 +1,7 @@
 """What a file becomes, word for word: `golden/NAME.in.EXT` gives `golden/NAME.yaml`.
 
-`ARGOSY_UPDATE_GOLDEN=1 pytest tests/spec/convert` rewrites the answers; read the difference before you commit it.
+`ARGOSY_UPDATE_GOLDEN=1 pytest tests/spec/convert` rewrites the answers; read the difference before you commit
+it.
 """
 
 from __future__ import annotations

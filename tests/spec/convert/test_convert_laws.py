@@ -1,4 +1,5 @@
-"""What holds for every file: nothing is dropped silently, no secret is shown, and only ArgosyError is raised."""
+"""What holds for every file: nothing is dropped silently, no secret is shown, and only ArgosyError is
+raised."""
 
 from __future__ import annotations
 
@@ -19,8 +20,14 @@ GOLDEN = Path(__file__).parent / "golden"
 INPUTS = sorted(GOLDEN.glob("*.in.*"))
 MANIFESTS = [path for path in INPUTS if path.suffix != ".sh"]
 SECRETS = (
-    "abc123secret", "sk-plain-in-the-manifest", "very-secret-value", "AKIAEXAMPLE", "hf_plain", "hunter2", "Bearer xyz",
-)  # fmt: skip
+    "abc123secret",
+    "sk-plain-in-the-manifest",
+    "very-secret-value",
+    "AKIAEXAMPLE",
+    "hf_plain",
+    "hunter2",
+    "Bearer xyz",
+)
 #: Says nothing that a task needs: versions of formats, names inside of the file, defaults.
 SILENT = frozenset(
     [
@@ -136,7 +143,8 @@ def test_every_value_is_in_the_answer_or_its_name_is(path: Path) -> None:
 
 def test_what_nobody_knows_is_named() -> None:
     told = convert(
-        "type: task\ncommands: [ls]\nbrand_new: {deep: [1, {er: two}]}\nresources: {gpu: {name: T4, colour: red}}\n",
+        "type: task\ncommands: [ls]\nbrand_new: {deep: [1, {er: two}]}\nresources: {gpu: {name: T4, "
+        "colour: red}}\n",
         source="x.yml",
     ).yaml
     assert "# not carried over: brand_new.deep[0]: 1" in told
@@ -157,7 +165,8 @@ def test_values_of_secrets_are_not_written(path: Path) -> None:
 
 def test_passwords_in_addresses_are_secrets() -> None:
     converted = convert(
-        "services: {a: {image: x, command: run it, environment: {DB: 'pg://me:pa55@db/x'}, x-db: 'pg://me:pa55@db/x'}}"
+        "services: {a: {image: x, command: run it, environment: {DB: 'pg://me:pa55@db/x'}, x-db: "
+        "'pg://me:pa55@db/x'}}"
     )
     assert converted.secrets == ("DB",)
     assert "pa55" not in converted.yaml
@@ -216,7 +225,7 @@ def test_kinds_are_found() -> None:
         convert("", kind="make")
 
 
-# The prelude is run by a real shell ----------------------------------------------------------------------------
+# The prelude is run by a real shell ----------------------------------------------------------------------------  # noqa: E501
 
 
 def shell(script: str, **env: str) -> list[str]:
@@ -290,7 +299,7 @@ def test_every_answer_is_valid_shell() -> None:
                 assert (path.name, done.stderr) == (path.name, "")
 
 
-# Anything at all ---------------------------------------------------------------------------------------------------
+# Anything at all ---------------------------------------------------------------------------------------------------  # noqa: E501
 
 WORDS = sorted({word for path in INPUTS for word in re.findall(r"[A-Za-z_.\-/]{2,30}", path.read_text())})
 LEAF = st.one_of(

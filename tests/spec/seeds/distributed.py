@@ -8,12 +8,6 @@ task = sky.Task(
     run="python -m torch.distributed.launch fit.py",
 )
 task.set_resources(
-    sky.Resources(
-        accelerators="A100:8",
-        memory="500+",
-        disk_size=1000,
-        use_spot=True,
-        spot_recovery="auto",
-    )
+    sky.Resources(accelerators="A100:8", memory="500+", disk_size=1000, use_spot=True, spot_recovery="auto")
 )
 launched = sky.launch(task, cluster_name="many")

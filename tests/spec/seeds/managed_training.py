@@ -1,4 +1,5 @@
-"""What three clouds offer as managed training, as tasks: machines by name, numbers as variables, data in buckets."""
+"""What three clouds offer as managed training, as tasks: machines by name, numbers as variables, data in
+buckets."""
 
 import argosy as sky
 

@@ -1,4 +1,5 @@
-"""Tasks as articles about the field show them, in our own words: each YAML parses, each program runs to its plan.
+"""Tasks as articles about the field show them, in our own words: each YAML parses, each program runs to its
+plan.
 
 Programs talk to a fake server over the environment, as users' programs do.
 """
@@ -27,7 +28,8 @@ TASKS = sorted(path for path in HERE.glob("*.yaml") if not path.name.startswith(
 FOREIGN = sorted(HERE.glob("foreign-*.yaml"))
 PROGRAMS = sorted(path for path in HERE.glob("*.py") if not path.name.startswith("test_"))
 
-#: What may be named as accepted and not executed. A field that is executed one day is no longer named: that is fine.
+#: What may be named as accepted and not executed. A field that is executed one day is no longer named: that
+#: is fine.
 MAY_WARN = {
     "edge.yaml": {"location", "edge_config"},
     "multimodal.yaml": {"/data/pictures", "/data/words"},
@@ -106,7 +108,7 @@ def test_the_launcher_converts_with_its_files() -> None:
         convert((HERE / "foreign-autoscaler.yaml").read_text())
 
 
-# Programs --------------------------------------------------------------------------------------------------------
+# Programs --------------------------------------------------------------------------------------------------------  # noqa: E501
 
 
 @pytest.fixture
@@ -128,9 +130,16 @@ def ran(name: str) -> dict[str, Any]:
 
 def test_every_program_is_run_here() -> None:
     assert [path.name for path in PROGRAMS] == [
-        "buckets.py", "by_deadline.py", "chain.py", "cheapest.py", "distributed.py", "managed_training.py", "phases.py",
-        "regions.py", "tracking.py",
-    ]  # fmt: skip
+        "buckets.py",
+        "by_deadline.py",
+        "chain.py",
+        "cheapest.py",
+        "distributed.py",
+        "managed_training.py",
+        "phases.py",
+        "regions.py",
+        "tracking.py",
+    ]
 
 
 def test_distributed(server: FakeServer) -> None:

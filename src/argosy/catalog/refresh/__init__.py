@@ -19,8 +19,8 @@ __all__ = ["FETCHERS", "UNPRICED", "Service", "Stopped", "Watch", "fetch", "miss
 class Service(msgspec.Struct, frozen=True, kw_only=True):
     """One price service.
 
-    `keys`: environment variables with what lets us in; all are needed. The first is sent as `header`, unless the module logs in with
-    them by itself (`login`), or talks through the vendor's SDK (`sdk`).
+    `keys`: environment variables with what lets us in; all are needed. The first is sent as `header`, unless
+    the module logs in with them by itself (`login`), or talks through the vendor's SDK (`sdk`).
     """
 
     module: str
@@ -48,7 +48,8 @@ FETCHERS: Final[dict[str, Service]] = {
     "verda": Service(module="verda", keys=("VERDA_CLIENT_ID", "VERDA_CLIENT_SECRET"), login=True),
 }
 
-#: Providers with shipped prices and no service that Argosy can ask for them, and why (docs/catalog.md has the sources).
+#: Providers with shipped prices and no service that Argosy can ask for them, and why (docs/catalog.md has the
+#: sources).
 UNPRICED: Final[dict[str, str]] = {
     "paperspace": "its public API tells which machines are available, not what they cost",
     "scp": "its price list does not tell which machine and region a price is for",
@@ -69,9 +70,10 @@ def refresh(
 ) -> Kept:
     """Ask the provider's price service and keep what it says in `user_dir`. Blocks: seconds to minutes.
 
-    Raises ArgosyError and leaves the old prices as they are when the service cannot be used, or when what it brings is strangely
-    little (unless `force`); Stopped when `watch` calls it off. `endpoint` replaces the service's address, and so does
-    `ARGOSY_PRICES_OF_<PROVIDER>` of the environment (a mirror, for servers without a way out).
+    Raises ArgosyError and leaves the old prices as they are when the service cannot be used, or when what it
+    brings is strangely little (unless `force`); Stopped when `watch` calls it off. `endpoint` replaces the
+    service's address, and so does `ARGOSY_PRICES_OF_<PROVIDER>` of the environment (a mirror, for servers
+    without a way out).
     """
     fetched, today = fetch(
         catalog, provider, environ=environ, now_ms=now_ms, endpoint=endpoint, sleep_s=sleep_s, watch=watch
@@ -148,7 +150,8 @@ def _no_service(catalog: Catalog, provider: str) -> ArgosyError:
         return ArgosyError(
             "unsupported",
             f"there are no live prices of `{provider}`: {UNPRICED[provider]}; the old prices are kept",
-            hint=f"write what you know to `{provider}.csv` in the catalog folder that `argosy catalog show` names "
+            hint=f"write what you know to `{provider}.csv` in the catalog folder that `argosy catalog "
+            "show` names "
             "(docs/catalog.md, Private catalogs)",
         )
     error = catalog.unknown_place(provider, None)

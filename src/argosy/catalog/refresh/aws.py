@@ -73,7 +73,8 @@ def fetch(
     regions: Sequence[str] | None = None,
     watch: Watch | None = None,
 ) -> Fetched:
-    """Ask with the credentials that boto3 finds. `regions` limits spot prices (default: where AWS is known to be)."""
+    """Ask with the credentials that boto3 finds. `regions` limits spot prices (default: where AWS is known to
+    be)."""
     watch = watch or Nobody()
     try:
         import boto3

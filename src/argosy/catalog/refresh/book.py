@@ -1,7 +1,7 @@
 """What is known before a refresh: shapes by instance type, regions, and how services spell accelerators.
 
-Price services seldom tell a whole machine. What they leave out is taken from the prices in use; a machine of which neither
-knows the shape is skipped and counted, never guessed.
+Price services seldom tell a whole machine. What they leave out is taken from the prices in use; a machine of
+which neither knows the shape is skipped and counted, never guessed.
 """
 
 from __future__ import annotations
@@ -21,7 +21,8 @@ _COUNT = re.compile(r"^\s*(\d+)\s*x\s+", re.IGNORECASE)
 
 
 class Book:
-    """Shapes, regions and names for one provider. `day` is today, in days since 1970: the date of what is read."""
+    """Shapes, regions and names for one provider. `day` is today, in days since 1970: the date of what is
+    read."""
 
     def __init__(
         self, provider: str, block: Block | None, accelerators: Iterable[AcceleratorFact], day: int
@@ -64,7 +65,8 @@ class Book:
         return rows_of(self._block) if self._block is not None else ()
 
     def accelerator(self, text: str, memory_gib: float = 0) -> AcceleratorFact | None:
-        """The model that a service means by `text`, such as `8x A100 (80 GB SXM4)` or `NVIDIA GeForce RTX 4090`.
+        """The model that a service means by `text`, such as `8x A100 (80 GB SXM4)` or `NVIDIA GeForce RTX
+        4090`.
 
         `memory_gib` per device chooses among variants (an A100 of 80 GB). None when it is not known.
         """

@@ -1,7 +1,9 @@
-"""Cudo Compute: `GET /v1/vms/machine-types-2`, prices of a CPU, a GiB and a GPU by machine type and data centre.
+"""Cudo Compute: `GET /v1/vms/machine-types-2`, prices of a CPU, a GiB and a GPU by machine type and data
+centre.
 
-Users choose the sizes of a machine, within limits that the answer tells. The catalog lists the sizes that it already knows of any
-machine type (`_2x8v16gb`: two GPUs, eight CPUs, 16 GiB), where they are within the limits. Disks and addresses are not counted.
+Users choose the sizes of a machine, within limits that the answer tells. The catalog lists the sizes that it
+already knows of any machine type (`_2x8v16gb`: two GPUs, eight CPUs, 16 GiB), where they are within the
+limits. Disks and addresses are not counted.
 
 https://www.cudocompute.com/docs/rest-api/introduction
 """
@@ -69,10 +71,7 @@ def fetch(wire: Wire, book: Book) -> Fetched:
         skipped += not made
         rows += made
     return Fetched(
-        provider=book.provider,
-        rows=merged(rows),
-        capacities=frozenset({Capacity.ON_DEMAND}),
-        skipped=skipped,
+        provider=book.provider, rows=merged(rows), capacities=frozenset({Capacity.ON_DEMAND}), skipped=skipped
     )
 
 

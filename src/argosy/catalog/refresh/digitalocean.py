@@ -71,10 +71,7 @@ def fetch(wire: Wire, book: Book) -> Fetched:
     else:
         raise wire.refused(f"it has more than {_PAGES_MAX} pages")
     return Fetched(
-        provider=book.provider,
-        rows=merged(rows),
-        capacities=frozenset({Capacity.ON_DEMAND}),
-        skipped=skipped,
+        provider=book.provider, rows=merged(rows), capacities=frozenset({Capacity.ON_DEMAND}), skipped=skipped
     )
 
 

@@ -1,6 +1,8 @@
-"""Fluidstack: `GET /list_available_configurations`, with an API key. Prices are for one GPU; machines have several.
+"""Fluidstack: `GET /list_available_configurations`, with an API key. Prices are for one GPU; machines have
+several.
 
-The service does not tell CPUs and memory: they come from the prices in use, and what they do not know is skipped.
+The service does not tell CPUs and memory: they come from the prices in use, and what they do not know is
+skipped.
 
 https://github.com/fluidstackio/fluidstack-typescript-sdk (path and header)
 """
@@ -40,8 +42,5 @@ def fetch(wire: Wire, book: Book) -> Fetched:
                 for region in regions
             ]
     return Fetched(
-        provider=book.provider,
-        rows=merged(rows),
-        capacities=frozenset({Capacity.ON_DEMAND}),
-        skipped=skipped,
+        provider=book.provider, rows=merged(rows), capacities=frozenset({Capacity.ON_DEMAND}), skipped=skipped
     )

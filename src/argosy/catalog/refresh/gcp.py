@@ -1,7 +1,8 @@
-"""Google Cloud Billing Catalog: prices of parts (a core hour, a GB hour, a GPU hour) by family and region, with an API key.
+"""Google Cloud Billing Catalog: prices of parts (a core hour, a GB hour, a GPU hour) by family and region,
+with an API key.
 
-A machine costs the sum of its parts. Shapes and places come from the prices in use; a sum that is far from the known price is
-not believed (a part was not recognised) and the known price stays.
+A machine costs the sum of its parts. Shapes and places come from the prices in use; a sum that is far from
+the known price is not believed (a part was not recognised) and the known price stays.
 
 https://cloud.google.com/billing/docs/reference/rest/v1/services.skus
 """
@@ -25,7 +26,8 @@ _SERVICE = "/v1/services/6F81-5844-456A/skus"  # Compute Engine
 _PAGES_MAX = 200
 _BELIEVED = (0.4, 2.5)  # a sum outside of these shares of the known price missed a part
 _SIZE = re.compile(
-    r"^(?:Spot Preemptible )?([A-Z]\d(?:Plus|Ultra|[A-Z])?)(?: Predefined| AMD| Arm)? Instance (Core|Ram) running in",
+    r"^(?:Spot Preemptible )?([A-Z]\d(?:Plus|Ultra|[A-Z])?)(?: Predefined| AMD| Arm)? Instance (Core|Ram) "
+    r"running in",
     re.IGNORECASE,
 )
 _OPTIMIZED = re.compile(

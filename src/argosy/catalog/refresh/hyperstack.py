@@ -1,7 +1,8 @@
-"""Hyperstack: `GET /v1/core/flavors` for machines by region, `GET /v1/pricebook` for prices of their parts; with an API key.
+"""Hyperstack: `GET /v1/core/flavors` for machines by region, `GET /v1/pricebook` for prices of their parts;
+with an API key.
 
-A flavor with GPUs costs its GPUs (CPUs and memory are free with them), one without costs its CPUs and memory. A GPU whose name
-ends in `-spot` is the same one at the spot price.
+A flavor with GPUs costs its GPUs (CPUs and memory are free with them), one without costs its CPUs and memory.
+A GPU whose name ends in `-spot` is the same one at the spot price.
 
 https://docs.hyperstack.cloud/docs/api-reference/get-pricebook
 """

@@ -1,8 +1,8 @@
 """IBM Cloud: the Global Catalog, public, paged by `_offset`.
 
-Profiles of virtual servers (`kind:instance.profile`) name the plan that they are billed by. Prices of a plan come by region. Newer
-profiles have a plan of their own with one price an hour; older ones share a plan whose deployments, one for each profile and
-region, have the price of each part for the whole profile.
+Profiles of virtual servers (`kind:instance.profile`) name the plan that they are billed by. Prices of a plan
+come by region. Newer profiles have a plan of their own with one price an hour; older ones share a plan whose
+deployments, one for each profile and region, have the price of each part for the whole profile.
 
 https://cloud.ibm.com/apidocs/resource-catalog/global-catalog
 """
@@ -27,7 +27,8 @@ SOURCE = "IBM Cloud Global Catalog"
 _PAGE = 200
 _PAGES_MAX = 200
 _PROFILE = re.compile(r"^[a-z]+\d[a-z0-9]*-(?P<cpus>\d+)x(?P<gib>\d+)(?:x(?P<gpus>\d+)(?P<model>[a-z]\w*))?$")
-#: Memory of a device where the name of a profile leaves it open (IBM: accelerated profiles of virtual servers).
+#: Memory of a device where the name of a profile leaves it open (IBM: accelerated profiles of virtual
+#: servers).
 _DEVICE_GIB: Final = {"v100": 16.0, "a100": 80.0}
 _HOURS, _SPOT = "part-is.instance-hours-", "part-is.spot-"
 
@@ -188,7 +189,8 @@ def _deployment_names(wire: Wire, plan: str) -> dict[str, str]:
 
 
 def _billed(entry: _Entry) -> _Deployed | None:
-    """How a profile is billed on hosts that are shared with others; None when it is not, or not in one way."""
+    """How a profile is billed on hosts that are shared with others; None when it is not, or not in one
+    way."""
     other = entry.metadata.other if entry.metadata else None
     profile = other.profile if other else None
     if profile is None or profile.resource_type != "instance":

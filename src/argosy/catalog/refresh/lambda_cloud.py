@@ -1,6 +1,7 @@
 """Lambda Cloud: `GET /api/v1/instance-types`, with an API key.
 
-A type is listed with the regions that have some now; where else it was known to be sold comes from the prices in use.
+A type is listed with the regions that have some now; where else it was known to be sold comes from the prices
+in use.
 """
 
 from __future__ import annotations
@@ -60,10 +61,7 @@ def fetch(wire: Wire, book: Book) -> Fetched:
         usd = entry.instance_type.price_cents_per_hour / 100
         rows += [book.row(shape, region, usd, source=SOURCE) for region in sorted(regions)]
     return Fetched(
-        provider=book.provider,
-        rows=merged(rows),
-        capacities=frozenset({Capacity.ON_DEMAND}),
-        skipped=skipped,
+        provider=book.provider, rows=merged(rows), capacities=frozenset({Capacity.ON_DEMAND}), skipped=skipped
     )
 
 

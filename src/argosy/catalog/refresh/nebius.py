@@ -1,7 +1,9 @@
-"""Nebius: the Calculator service, through the vendor's SDK (gRPC). It prices a machine as it would be ordered.
+"""Nebius: the Calculator service, through the vendor's SDK (gRPC). It prices a machine as it would be
+ordered.
 
-The platforms and presets of each region come from the Compute service, regions from the projects of the account: a region in which it has
-no project is not asked about and keeps its prices. A preset that cannot be had as preemptible has no such price.
+The platforms and presets of each region come from the Compute service, regions from the projects of the
+account: a region in which it has no project is not asked about and keeps its prices. A preset that cannot be
+had as preemptible has no such price.
 
 https://github.com/nebius/api (nebius/billing/v1alpha1/calculator_service.proto)
 """

@@ -1,7 +1,9 @@
-"""OCI price list: public; prices of parts (a GPU hour, an OCPU hour, a GB hour), the same in every commercial region.
+"""OCI price list: public; prices of parts (a GPU hour, an OCPU hour, a GB hour), the same in every commercial
+region.
 
-A machine costs the sum of its parts. Which parts a shape has is known from the prices in use (their rule names the part of a
-GPU shape); flexible shapes are found by the names of their parts. Preemptible capacity costs half.
+A machine costs the sum of its parts. Which parts a shape has is known from the prices in use (their rule
+names the part of a GPU shape); flexible shapes are found by the names of their parts. Preemptible capacity
+costs half.
 """
 
 from __future__ import annotations

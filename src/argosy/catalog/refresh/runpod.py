@@ -1,7 +1,7 @@
 """RunPod: GraphQL `gpuTypes`, with an API key. Prices are for one GPU of the secure cloud; pods have several.
 
-The service tells CPUs and memory for a number of GPUs, so it is asked once for each number. It does not tell regions: they come
-from the prices in use, and a type that is new there is `any`where.
+The service tells CPUs and memory for a number of GPUs, so it is asked once for each number. It does not tell
+regions: they come from the prices in use, and a type that is new there is `any`where.
 """
 
 from __future__ import annotations

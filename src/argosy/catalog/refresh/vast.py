@@ -1,4 +1,5 @@
-"""Vast.ai: `POST /api/v0/bundles/`, public. A marketplace: what is offered now, the cheapest of each kind and place.
+"""Vast.ai: `POST /api/v0/bundles/`, public. A marketplace: what is offered now, the cheapest of each kind and
+place.
 
 A spot price is the lowest bid that is taken at present.
 """

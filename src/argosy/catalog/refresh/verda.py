@@ -1,7 +1,7 @@
 """Verda, formerly DataCrunch: `GET /v1/instance-types` after an OAuth2 login with client credentials.
 
-Prices are the same in every location. A type is listed with the locations that have some now; where else it was known to
-be sold comes from the prices in use.
+Prices are the same in every location. A type is listed with the locations that have some now; where else it
+was known to be sold comes from the prices in use.
 
 https://api.verda.com/v1/docs
 """

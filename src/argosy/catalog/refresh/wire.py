@@ -1,4 +1,5 @@
-"""Talking to price services: JSON over HTTPS by the standard library, typed answers, polite retries, no secrets in texts."""
+"""Talking to price services: JSON over HTTPS by the standard library, typed answers, polite retries, no
+secrets in texts."""
 
 from __future__ import annotations
 
@@ -24,7 +25,8 @@ class Stopped(Exception):
 
 
 class Watch(Protocol):
-    """Somebody who looks on: is told how far it is, and may call it off. Called by the thread that refreshes."""
+    """Somebody who looks on: is told how far it is, and may call it off. Called by the thread that
+    refreshes."""
 
     def tell(self, text: str) -> None:
         """How far it is: a few words."""

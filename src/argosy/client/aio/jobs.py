@@ -40,9 +40,7 @@ async def cancel(
         numbers += [job.id for job in await queue(skip_finished=True) if job.name == name]
     if not numbers and not all:
         raise ArgosyError(
-            "usage",
-            "there is nothing to cancel",
-            hint="give `job_ids`, the name of a live job, or all=True",
+            "usage", "there is nothing to cancel", hint="give `job_ids`, the name of a live job, or all=True"
         )
     return await aio.current_client().cancel(None, numbers, all=all)
 

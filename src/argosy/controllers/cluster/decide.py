@@ -164,7 +164,8 @@ def _end_jobs(
 def _wind_down(
     view: View, cluster: Workload, reason: Reason, *, queued_too: bool
 ) -> tuple[list[Action], bool, bool]:
-    """The way to rest and to the end alike: jobs end with their grace. (actions, any attempt live, claims may go)."""
+    """The way to rest and to the end alike: jobs end with their grace. (actions, any attempt live, claims may
+    go)."""
     actions, live = _end_jobs(view, cluster, reason, queued_too=queued_too)
     if cluster.phase is not WorkloadPhase.STOPPING:
         actions.append(

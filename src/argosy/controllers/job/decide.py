@@ -1,7 +1,7 @@
 """Jobs: one attempt at a time, gangs that start and end together, recovery of managed jobs. Pure.
 
-Laws: at most one live attempt per job. A managed job starts again only when the provider has confirmed that the
-nodes of its last attempt are gone, or every rank has exited: it never runs twice at once.
+Laws: at most one live attempt per job. A managed job starts again only when the provider has confirmed that
+the nodes of its last attempt are gone, or every rank has exited: it never runs twice at once.
 """
 
 from __future__ import annotations
@@ -66,7 +66,8 @@ class Rank(msgspec.Struct, frozen=True):
 
 
 def decide_job(view: View, job: Workload, new_id: NewId) -> list[Action]:
-    """What to do about one live job. Jobs of a cluster are placed by the cluster; managed ones place themselves."""
+    """What to do about one live job. Jobs of a cluster are placed by the cluster; managed ones place
+    themselves."""
     attempt = view.rows.attempt_of(job.id)
     if attempt is not None:
         return decide_attempt(view, job, attempt)
@@ -85,7 +86,7 @@ def decide_job(view: View, job: Workload, new_id: NewId) -> list[Action]:
     return []  # queued: `pool.decide_owned` gives it a claim in its turn
 
 
-# -- attempts ----------------------------------------------------------------------------------------------------------
+# -- attempts ---------------------------------------------------------------------------------------
 
 
 def ranks_of(view: View, attempt: Attempt) -> list[Rank]:
@@ -261,7 +262,8 @@ def _end(view: View, job: Workload, attempt: Attempt, ranks: list[Rank]) -> list
     def over(rank: Rank) -> bool:
         if rank.standing in _OVER:
             return not view.observed.busy(attempt.id)
-        # A job bound to a cluster does not wait for ever for a dead node; a managed one waits for its release.
+        # A job bound to a cluster does not wait for ever for a dead node; a managed one waits for its
+        # release.
         return not job_spec(job).managed and rank.node is not None and bool(lost_text(view, rank.node))
 
     if all(over(rank) for rank in ranks):
@@ -345,7 +347,7 @@ def after_attempt(view: View, job: Workload, attempt: Attempt) -> list[Action]:
         recoveries=recoveries,
         retry_ms=retry_ms,
     )
-    text = f"attempt {attempt.number} ended: {detail or (reason.value if reason else outcome.value)}; starting again"
+    text = f"attempt {attempt.number} ended: {detail or (reason.value if reason else outcome.value)}; starting again"  # noqa: E501
     actions: list[Action] = [Put(changed), event(view, job.id, "recovering", text), WakeAt(job.id, retry_ms)]
     if fresh:
         actions += end_claims(view, job)
@@ -353,7 +355,8 @@ def after_attempt(view: View, job: Workload, attempt: Attempt) -> list[Action]:
 
 
 def _restart_on_error(job: Workload, attempt: Attempt) -> tuple[bool, int, Reason | None, str]:
-    """(start again?, restarts spent, reason, detail). Exit codes that the user listed do not count as errors."""
+    """(start again?, restarts spent, reason, detail). Exit codes that the user listed do not count as
+    errors."""
     recovery = job_spec(job).task.resources[0].recovery
     codes = {code for code in attempt.exit_codes if code}
     if codes & set(recovery.recover_on_exit_codes):
@@ -368,7 +371,7 @@ def _restart_on_error(job: Workload, attempt: Attempt) -> tuple[bool, int, Reaso
     return False, job.errors, attempt.reason, attempt.detail
 
 
-# -- managed jobs ------------------------------------------------------------------------------------------------------
+# -- managed jobs -----------------------------------------------------------------------------------
 
 
 def usable_claim(view: View, job: Workload) -> Claim | None:

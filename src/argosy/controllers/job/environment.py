@@ -19,8 +19,8 @@ def task_id(job: Workload) -> str:
 
 
 def checkpoint_dir(job: Workload, shared_dir: str) -> str:
-    """Where the job keeps what must survive: shared by its nodes and outliving claims where the provider has such a
-    folder, else in the node's home."""
+    """Where the job keeps what must survive: shared by its nodes and outliving claims where the provider has
+    such a folder, else in the node's home."""
     return f"{shared_dir or '~'}/checkpoints/{job.id}"
 
 

@@ -1,4 +1,5 @@
-"""Ranks of a managed job on the nodes of its claim: one each, with the devices that the claim was given. Pure."""
+"""Ranks of a managed job on the nodes of its claim: one each, with the devices that the claim was given.
+Pure."""
 
 from __future__ import annotations
 
@@ -10,7 +11,8 @@ from argosy.model.rows import Claim, Node, Workload
 
 
 def seat_gang(job: Workload, claim: Claim, nodes: Sequence[Node]) -> tuple[Placement, ...] | None:
-    """One placement for each node, in their order; None when a node lacks the devices that the claim stands for.
+    """One placement for each node, in their order; None when a node lacks the devices that the claim stands
+    for.
 
     CPUs are not counted again: the claim holds them, and the ranks have the nodes for themselves.
     """

@@ -1,7 +1,7 @@
 """Claims and their nodes: order, hold, heal, rest, release. Pure.
 
-Law: a claim reaches `gone` only after the provider said that it is released; whoever owns it can trust that nothing
-of it runs any more.
+Law: a claim reaches `gone` only after the provider said that it is released; whoever owns it can trust that
+nothing of it runs any more.
 """
 
 from __future__ import annotations

@@ -27,7 +27,8 @@ _CLASS_OF_KIND: Final = {"service": "service", "session": "interactive"}  # othe
 
 
 def with_floor(candidates: tuple[Resources, ...]) -> tuple[Resources, ...]:
-    """Managed jobs that name no CPUs reserve a default share, or a thousand of them would start on one machine at once."""
+    """Managed jobs that name no CPUs reserve a default share, or a thousand of them would start on one
+    machine at once."""
     return tuple(
         each if each.cpus else msgspec.structs.replace(each, cpus=Bound(DEFAULT_CPUS_MILLI))
         for each in candidates
@@ -71,7 +72,8 @@ def job_kinds(job: Workload) -> tuple[str, ...]:
 
 
 def expected_s(workload: Workload, history: History) -> tuple[int | None, bool]:
-    """How long it will run once started, by what its user says, else by what jobs like it took; and whether that is a guess."""
+    """How long it will run once started, by what its user says, else by what jobs like it took; and whether
+    that is a guess."""
     if not isinstance(workload.spec, JobSpec):
         return None, True
     task = workload.spec.task
@@ -102,7 +104,8 @@ def ask_of_choices(
     *,
     machine: str = "",
 ) -> Ask:
-    """What a workload asks of owned machines: one candidate for each choice. `machine`: of this one and no other."""
+    """What a workload asks of owned machines: one candidate for each choice. `machine`: of this one and no
+    other."""
     queue = queue_of(workload, tenancy)
     needs = [_need_of_choice(workload, choice, tenancy, queue, machine) for choice in choices]
     return _ask(
@@ -143,7 +146,8 @@ def running_claim(
 
 
 def holder_of(workload: Workload, claim: Claim) -> str:
-    """Under which id a claim stands in the books: that of its workload, while it is the one that the workload uses."""
+    """Under which id a claim stands in the books: that of its workload, while it is the one that the workload
+    uses."""
     used = claim.phase in (ClaimPhase.REQUESTED, ClaimPhase.HELD) and claim.desired is Desired.RUN
     return workload.id if used else claim.id
 

@@ -1,8 +1,9 @@
 """The pools of a server, kept in step with rows: one of each cluster's nodes, one of all owned machines.
 
-Books are a cache and nothing else: a pool made from the same rows alone decides the same, but for what it remembers of the
-past (what was borrowed lately, what was asked for). What was borrowed before the server was started is recalled from the rows
-of what has ended (`recall`). Books follow by comparing rows by identity, so a pass costs what changed.
+Books are a cache and nothing else: a pool made from the same rows alone decides the same, but for what it
+remembers of the past (what was borrowed lately, what was asked for). What was borrowed before the server was
+started is recalled from the rows of what has ended (`recall`). Books follow by comparing rows by identity, so
+a pass costs what changed.
 """
 
 from __future__ import annotations
@@ -84,14 +85,15 @@ class Books:
         self.unchecked = set(self.waiting)
 
     def _put(self, machine: Machine) -> None:
-        """Into the pool. One whose domains contradict those of the others is used like any other, but has no place in the
-        topology until one of them is corrected."""
+        """Into the pool. One whose domains contradict those of the others is used like any other, but has no
+        place in the topology until one of them is corrected."""
         machine = self._opened(machine)
         try:
             self.pool.put_machine(machine)
         except ArgosyError as error:
             self.faults[machine.id] = (
-                f"{error.what}; until that is corrected, {machine.name or machine.id} has no place in the topology"
+                f"{error.what}; until that is corrected, {machine.name or machine.id} has no place in the "
+                "topology"
             )
             self.pool.put_machine(msgspec.structs.replace(machine, domains=()))
         else:
@@ -105,7 +107,8 @@ class Books:
     # -- who holds and who waits ----------------------------------------------------------------------------
 
     def set(self, id: str, value: Ask | Running | None, *, leaving_for: str = "") -> None:
-        """Make it so that `id` waits, holds, or is not there. `leaving_for`: of what is being ended, for whom."""
+        """Make it so that `id` waits, holds, or is not there. `leaving_for`: of what is being ended, for
+        whom."""
         old = self.known.get(id)
         if old == value:
             return
@@ -131,8 +134,8 @@ class Books:
             self._hold(id, value, leaving_for)
 
     def _hold(self, id: str, value: Running, leaving_for: str) -> None:
-        """Where the books have no room for it (a machine has shrunk, or is not known yet), its machines take nothing new:
-        nothing is given away twice."""
+        """Where the books have no room for it (a machine has shrunk, or is not known yet), its machines take
+        nothing new: nothing is given away twice."""
         self.pool.running(value, leaving_for=leaving_for)
         if self.pool.inventory.holding(id) != value.placements:
             stays = msgspec.structs.replace(
@@ -156,8 +159,8 @@ class Books:
                 self._put(self.machines[machine_id])
 
     def hopeless(self) -> list[tuple[str, str]]:
-        """Asks that no state of these machines could hold, with the machine that comes nearest. Each is looked at once for one
-        set of machines; those that are told here leave the books."""
+        """Asks that no state of these machines could hold, with the machine that comes nearest. Each is
+        looked at once for one set of machines; those that are told here leave the books."""
         found: list[tuple[str, str]] = []
         for id in sorted(self.unchecked):
             ask = self.known[id]
@@ -213,8 +216,8 @@ class Books:
         self.pool.quotas.advance(now_ms)
 
     def cycle(self, now_ms: int) -> Decision:
-        """One cycle of the pool. What it started and evicted stands in the books until rows say otherwise: the caller has
-        it looked at again (`PoolBook.recheck`)."""
+        """One cycle of the pool. What it started and evicted stands in the books until rows say otherwise:
+        the caller has it looked at again (`PoolBook.recheck`)."""
         decision = self.pool.cycle(now_ms)
         for evict in decision.evictions:
             value = self.known.get(evict.job_id)
@@ -376,7 +379,8 @@ class PoolBook:
         kept.seen, kept.stale = seen, None
 
     def owned(self, view: View) -> tuple[Books, Mapping[str, Wanted]]:
-        """The pool of all owned machines, and who waits, by id: also those that owned machines cannot serve."""
+        """The pool of all owned machines, and who waits, by id: also those that owned machines cannot
+        serve."""
         self.follow(view.rows)
         tenancy = view.rows.tenancy
         if self._owned is None:

@@ -1,7 +1,8 @@
-"""What the pools decide, as rows: attempts on the nodes of a cluster, claims on owned machines and elsewhere. Pure.
+"""What the pools decide, as rows: attempts on the nodes of a cluster, claims on owned machines and elsewhere.
+Pure.
 
-A decision about a pool bumps one row or count that every such decision of this pool expects (the cluster's row, the number of claims
-ever taken), so of two servers that look at the same room one is told to look again.
+A decision about a pool bumps one row or count that every such decision of this pool expects (the cluster's
+row, the number of claims ever taken), so of two servers that look at the same room one is told to look again.
 """
 
 from __future__ import annotations
@@ -26,7 +27,8 @@ POOL = "pool"  # the subject of times to look at the owned machines again
 
 
 def decide_jobs(view: View, cluster: Workload, new_id: NewId) -> list[Action]:
-    """Jobs of a running cluster: who starts, who makes room, who can never fit. The cluster's row is put with every start."""
+    """Jobs of a running cluster: who starts, who makes room, who can never fit. The cluster's row is put with
+    every start."""
     book = books_of(view)
     books = book.of_cluster(view, cluster)  # also when nobody waits: what was borrowed meanwhile counts later
     if not books.waiting:
@@ -52,8 +54,8 @@ def decide_jobs(view: View, cluster: Workload, new_id: NewId) -> list[Action]:
 
 
 def decide_owned(view: View, new_id: NewId) -> list[Action]:
-    """Managed jobs and clusters that wait for machines: owned ones in the order of the pool, others for who finds no room
-    there. One decision, so that all of it holds or none."""
+    """Managed jobs and clusters that wait for machines: owned ones in the order of the pool, others for who
+    finds no room there. One decision, so that all of it holds or none."""
     book = books_of(view)
     books, wanted = book.owned(view)
     actions: list[Action] = []
@@ -167,7 +169,8 @@ def fail_cluster(view: View, cluster: Workload, reason: Reason, detail: str) -> 
 
 
 def _fail_impossible(view: View, book: PoolBook, books: Books, cluster: Workload) -> list[Action]:
-    """Jobs that no state of these nodes could hold fail at once. Asked once for each job and set of machines."""
+    """Jobs that no state of these nodes could hold fail at once. Asked once for each job and set of
+    machines."""
     actions: list[Action] = []
     for id, text in books.hopeless():
         actions += finish(view, view.rows.workloads[id], Outcome.FAILED, Reason.NO_OFFER, text)

@@ -1,4 +1,5 @@
-"""What the pool scheduler places on: nodes of clusters, and the machines that owned offers stand for. Pure."""
+"""What the pool scheduler places on: nodes of clusters, and the machines that owned offers stand for.
+Pure."""
 
 from __future__ import annotations
 
@@ -18,10 +19,12 @@ from argosy.planning import Ability
 from argosy.planning.pool.ask import WHOLE_MILLI, Ask, Machine, Need, Running
 from argosy.planning.pool.devices import mig_bits, mig_card
 
-#: Labels of our own, so that a need can name the place of its offer, or one machine. Users' labels have no slash first.
+#: Labels of our own, so that a need can name the place of its offer, or one machine. Users' labels have no
+#: slash first.
 PLACE: Final = "/place"
 MACHINE: Final = "/machine"
-#: Beginning of the ids of holders that are nobody: what is not a cluster's of the devices that it has a part of.
+#: Beginning of the ids of holders that are nobody: what is not a cluster's of the devices that it has a part
+#: of.
 WITHHELD: Final = "/withheld/"
 
 
@@ -48,10 +51,12 @@ def machine_of_node(node: Node, cluster: Workload | None, tenancy: Tenancy) -> M
 
 
 def withheld_of(cluster: Workload, claims: Iterable[Claim], nodes: Iterable[Node]) -> dict[str, Running]:
-    """What others may have of the devices of which a cluster has claimed a part: a holder for each node, by its id.
+    """What others may have of the devices of which a cluster has claimed a part: a holder for each node, by
+    its id.
 
-    A node sees its devices whole. With the rest held, all jobs of the cluster together get what was claimed, by the mechanism and up to the
-    memory of the claim. Where a claim does not say which devices it stands on, nothing is known to withhold.
+    A node sees its devices whole. With the rest held, all jobs of the cluster together get what was claimed,
+    by the mechanism and up to the memory of the claim. Where a claim does not say which devices it stands on,
+    nothing is known to withhold.
     """
     promised = {
         (claim.id, place.rank): (claim, place.devices) for claim in claims for place in claim.placements
@@ -106,7 +111,8 @@ def _rests(share: DeviceShare, device: Device) -> list[DeviceShare]:
 
 
 def devices_on(claim: Claim, node: Node, promised: Sequence[DeviceShare]) -> tuple[DeviceShare, ...] | None:
-    """The node's devices by index, with the shares and mechanisms that the claim was given, in the same order."""
+    """The node's devices by index, with the shares and mechanisms that the claim was given, in the same
+    order."""
     choice = claim.choice
     if not choice.accelerators_milli or not choice.resources.accelerator:
         return ()
@@ -136,15 +142,15 @@ def is_owned(offer: Offer, abilities: Mapping[str, Ability]) -> bool:
 
 
 def place_of(offer: Offer) -> str:
-    """What the machines of an offer have in common. Offers of one machine that differ in the model of accelerator only
-    are the same place."""
+    """What the machines of an offer have in common. Offers of one machine that differ in the model of
+    accelerator only are the same place."""
     parts = (offer.provider, offer.region, offer.zone, offer.shape.instance_type)
     return "/".join(parts).rstrip("/")
 
 
 def machines_of_offers(offers: Iterable[Offer], tenancy: Tenancy) -> list[Machine]:
-    """The machines of owned offers: `nodes_max` of each place (not known: one). What is known of a machine comes from the
-    facts of the offer, else from its shape."""
+    """The machines of owned offers: `nodes_max` of each place (not known: one). What is known of a machine
+    comes from the facts of the offer, else from its shape."""
     places: dict[str, list[Offer]] = {}
     for offer in offers:
         places.setdefault(place_of(offer), []).append(offer)

@@ -24,7 +24,8 @@ FORECAST_MACHINES: Final = 64  # where that is worked out in milliseconds
 
 
 def explain(view: View, workload_id: str, *, when: bool = True) -> Waiting | None:
-    """Why a queued cluster or job does not start now, and when it probably will; None when it waits for no pool."""
+    """Why a queued cluster or job does not start now, and when it probably will; None when it waits for no
+    pool."""
     workload = view.rows.workloads.get(workload_id)
     if workload is None or workload.desired is not Desired.RUN:
         return None
@@ -50,8 +51,9 @@ def _explain_job(view: View, job: Workload, when: bool) -> Waiting | None:
 
 
 def explain_new(view: View, workload: Workload) -> str:
-    """Of a workload that is not in the rows yet: why no state of the machines that it would wait for could ever hold it, with
-    the nearest machine. "" when some could, when it may go elsewhere, and when nothing is known about them."""
+    """Of a workload that is not in the rows yet: why no state of the machines that it would wait for could
+    ever hold it, with the nearest machine. "" when some could, when it may go elsewhere, and when nothing is
+    known about them."""
     if workload.cluster_id is not None:
         cluster = view.rows.workloads.get(workload.cluster_id)
         if cluster is None or cluster.phase is not WorkloadPhase.RUNNING:

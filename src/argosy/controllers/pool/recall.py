@@ -1,8 +1,10 @@
-"""What was used in the past, from the rows that record it: claims on owned machines, attempts on the nodes of clusters.
+"""What was used in the past, from the rows that record it: claims on owned machines, attempts on the nodes of
+clusters.
 
-So what a queue borrowed lately is in no row of its own, and still known after a restart: the books of a pool are opened with it
-(`planning.pool.quota.Quotas.recall`). It is exact but for what no row says: the tree and the machines as they were then (those of
-today count), and when a cluster that was stopped for a while was held (its earlier periods count as one, from its beginning).
+So what a queue borrowed lately is in no row of its own, and still known after a restart: the books of a pool
+are opened with it (`planning.pool.quota.Quotas.recall`). It is exact but for what no row says: the tree and
+the machines as they were then (those of today count), and when a cluster that was stopped for a while was
+held (its earlier periods count as one, from its beginning).
 """
 
 from __future__ import annotations

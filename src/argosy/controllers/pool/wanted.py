@@ -1,4 +1,5 @@
-"""Who waits for machines of their own, managed jobs and queued clusters, and every place that would do. Pure."""
+"""Who waits for machines of their own, managed jobs and queued clusters, and every place that would do.
+Pure."""
 
 from __future__ import annotations
 
@@ -20,8 +21,8 @@ from argosy.planning.pool.ask import Ask
 
 
 class Wanted(msgspec.Struct, frozen=True, kw_only=True):
-    """What one workload would take. Owned machines that come before all others are asked for in the pool; `elsewhere` is where
-    it goes when they have no room."""
+    """What one workload would take. Owned machines that come before all others are asked for in the pool;
+    `elsewhere` is where it goes when they have no room."""
 
     workload: Workload
     num_nodes: int
@@ -129,8 +130,8 @@ def is_timed(task: Task) -> bool:
 
 
 def done_fraction(job: Workload, task: Task) -> float:
-    """Part of the work that earlier attempts have done and kept, by the estimate of the user: each end of an attempt costs
-    one interval between checkpoints."""
+    """Part of the work that earlier attempts have done and kept, by the estimate of the user: each end of an
+    attempt costs one interval between checkpoints."""
     if not task.estimated_s or not keeps_checkpoints(task):
         return 0.0
     wish = task.resources[0]

@@ -1,7 +1,7 @@
 """What goes into the pool scheduler: machines, asks, what runs; and what comes out. Amounts are integers.
 
-Values that hold nothing but values are told to the garbage collector as such (`gc=False`): nothing here can be part of a cycle, and a
-collection that looks at all that a large pool remembers takes half a second.
+Values that hold nothing but values are told to the garbage collector as such (`gc=False`): nothing here can
+be part of a cycle, and a collection that looks at all that a large pool remembers takes half a second.
 """
 
 from __future__ import annotations
@@ -93,7 +93,8 @@ class Start(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, gc=Fa
 
 
 class Evict(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """End a running job, with its grace, to make room for `for_id`. It waits again with its place in the order."""
+    """End a running job, with its grace, to make room for `for_id`. It waits again with its place in the
+    order."""
 
     job_id: str
     for_id: str

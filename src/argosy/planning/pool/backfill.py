@@ -1,16 +1,19 @@
 """When room will be free, and what may start before those who wait for it.
 
-EASY backfill (Lifka, "The ANL/IBM SP Scheduling System", JSSPP 1995) with reservations per queue: the first that does not fit (`Cycle` says
-who else) gets the earliest time at which it will, by the expected ends of what runs, and the places that it gets then. Who comes later
-in the order starts only where that is not disturbed: because they are over before, or because they fit beside it.
+EASY backfill (Lifka, "The ANL/IBM SP Scheduling System", JSSPP 1995) with reservations per queue: the first
+that does not fit (`Cycle` says who else) gets the earliest time at which it will, by the expected ends of
+what runs, and the places that it gets then. Who comes later in the order starts only where that is not
+disturbed: because they are over before, or because they fit beside it.
 
-What is kept. At its time t a reservation needs some places. What is given back there until t need not be kept; the rest is free today, and
-has to stay free. On each machine the reservations stand in the order of their times: the k-th keeps what all that hold something at its
-time need together, less what is given back until then, less what those before it keep already (`_Ledger`). So what is given back is
-counted once. All that is kept is taken in a copy of the books (`Keeps`), and "fits beside all reservations" is one question to the placer:
-find room that is free today and also in the copy. A job that is over before t is asked without the reservations from t on, and what it
-will give back lessens what they keep. So no job that starts delays a reservation, as long as nothing runs longer than
-expected; a job that does moves the reservation, nothing else.
+What is kept. At its time t a reservation needs some places. What is given back there until t need not be
+kept; the rest is free today, and has to stay free. On each machine the reservations stand in the order of
+their times: the k-th keeps what all that hold something at its time need together, less what is given back
+until then, less what those before it keep already (`_Ledger`). So what is given back is counted once. All
+that is kept is taken in a copy of the books (`Keeps`), and "fits beside all reservations" is one question to
+the placer: find room that is free today and also in the copy. A job that is over before t is asked without
+the reservations from t on, and what it will give back lessens what they keep. So no job that starts delays a
+reservation, as long as nothing runs longer than expected; a job that does moves the reservation, nothing
+else.
 """
 
 from __future__ import annotations
@@ -102,7 +105,8 @@ class Keep:
 
 
 class _Ledger:
-    """One machine, or one queue with a limit: who needs what of it from when on, and what is given back when."""
+    """One machine, or one queue with a limit: who needs what of it from when on, and what is given back
+    when."""
 
     __slots__ = ("needs", "releases")
 
@@ -111,7 +115,8 @@ class _Ledger:
         self.releases: dict[str, tuple[int, Dims]] = {}
 
     def owed(self, gone: Collection[str]) -> list[tuple[Keep, Dims]]:
-        """What each reservation keeps of what is free today. `gone`: releases that have happened, reservations that are over."""
+        """What each reservation keeps of what is free today. `gone`: releases that have happened,
+        reservations that are over."""
         alive = [each for each in self.needs if each[0].name not in gone]
         alive.sort(key=lambda each: each[0].at_ms)
         to_come = [each for holder, each in self.releases.items() if holder not in gone]
@@ -137,8 +142,9 @@ class _Ledger:
 class Keeps:
     """Reservations, taken in `books`: a copy of the books in which what is leaving has left.
 
-    `neighbour` tells who uses a device that is not wholly free: (need, share). `scope_of`: the lowest queue on the way up
-    from a leaf that has a limit; None: none has. `large`: places are chosen from the first machines that have room, see `earliest`.
+    `neighbour` tells who uses a device that is not wholly free: (need, share). `scope_of`: the lowest queue
+    on the way up from a leaf that has a limit; None: none has. `large`: places are chosen from the first
+    machines that have room, see `earliest`.
     """
 
     def __init__(
@@ -168,9 +174,10 @@ class Keeps:
     ) -> tuple[int, Seated] | None:
         """When `ask` fits at last, and where; None: not by itself.
 
-        The search supposes one release after the other, which gives its room back except what earlier reservations take of it. The books
-        are left as they were. In a large pool each machine is first looked at by itself, so that only those are emptied in the books that
-        have room then, of many at one moment the first `PLACES_LARGE`.
+        The search supposes one release after the other, which gives its room back except what earlier
+        reservations take of it. The books are left as they were. In a large pool each machine is first looked
+        at by itself, so that only those are emptied in the books that have room then, of many at one moment
+        the first `PLACES_LARGE`.
         """
         books = self.books
         ours = sorted([*releases, *self._own_releases()])
@@ -198,7 +205,8 @@ class Keeps:
 
         start, spoiled = books.mark(), dict(self._spoiled)
         try:
-            # The first moment at which the sums allow it, with what is released where it could go: mostly that is it.
+            # The first moment at which the sums allow it, with what is released where it could go: mostly
+            # that is it.
             for at in range(ends[at_least - 1] if at_least else 0):
                 if any(placement.node_id in nodes for placement in ours[at].seated.placements):
                     self._pass(ours[at], gone.until(at))
@@ -244,7 +252,8 @@ class Keeps:
                 yield Release(keep.ends_ms, keep.name, keep.ask.queue, keep.seated)
 
     def _pass(self, release: Release, gone: Collection[str], ever: Container[str] | None = None) -> None:
-        """It happens. `gone`: all that have happened then. `ever`: only machines among these matter; None: all do."""
+        """It happens. `gone`: all that have happened then. `ever`: only machines among these matter; None:
+        all do."""
         nodes = dict.fromkeys(place.node_id for place in release.seated.placements)
         over = self._named.get(release.holder)
         matters = ever is None or any(node_id in ever for node_id in nodes)
@@ -333,7 +342,8 @@ class Keeps:
             whole = Placement(rank=0, node_id=node_id, devices=(share,))
             if _try(inventory, holder, keep.seated.need, whole):
                 return True
-        # Others use a part of it until then: what is left is kept as if it were theirs, since nobody else may join them.
+        # Others use a part of it until then: what is left is kept as if it were theirs, since nobody else may
+        # join them.
         beside = self._neighbour(node_id, index)
         if beside is None or beside[1].mechanism == "mig":
             return False
@@ -424,8 +434,9 @@ def foresee(
     by_sums: Container[str] = (),
     enough: int,
 ) -> Reach | None:
-    """As `whatif.reach`, but each machine is looked at as it will be. `by_sums`: machines where more is kept than holders hold, of which
-    only the sums are known. `enough`: of so many machines with room no more are looked for.
+    """As `whatif.reach`, but each machine is looked at as it will be. `by_sums`: machines where more is kept
+    than holders hold, of which only the sums are known. `enough`: of so many machines with room no more are
+    looked for.
 
     It leaves out what would be free only in pieces: half a device here and half a device there are no device.
     """

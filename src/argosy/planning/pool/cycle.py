@@ -1,4 +1,5 @@
-"""One pass over those who wait: the order of section 5.3 of the study, with books that are changed only by what is decided.
+"""One pass over those who wait: the order of section 5.3 of the study, with books that are changed only by
+what is decided.
 
 land     those who have a seat, when what left for them has left
 start    in order, what fits today and soon, within quotas, beside reservations
@@ -278,7 +279,8 @@ class Cycle:
                 return
 
     def _is_full(self, urgency: int) -> bool:
-        """Whether in a large pool nobody of this class or a less urgent one gets a reservation any more, but who was promised one. It stays so."""
+        """Whether in a large pool nobody of this class or a less urgent one gets a reservation any more, but
+        who was promised one. It stays so."""
         if not self.large or self.policy.backfill != "easy" or self._may_make_room():
             return False
         to_come = sum(each.urgency <= urgency for each in self.to_come)
@@ -289,8 +291,9 @@ class Cycle:
         return len(self.unkept) + (len(self.keeps.all) if self.keeps is not None else 0)
 
     def _skip_blocked(self, heads: Heads) -> None:
-        """All classes that do not fit any more are left out at once, but where somebody was promised a place. One after the other each would
-        let all queues in which it is next look for another candidate: with a thousand queues that is most of a cycle."""
+        """All classes that do not fit any more are left out at once, but where somebody was promised a place.
+        One after the other each would let all queues in which it is next look for another candidate: with a
+        thousand queues that is most of a cycle."""
         pool = self.pool
         spared: dict[int, list[str]] = {}
         for ask_id in pool.promised:
@@ -353,7 +356,8 @@ class Cycle:
     def _beside(
         self, variant: Variant, today: tuple[Placement, ...], ends_ms: int | None, kind: int
     ) -> tuple[Placement, ...] | None:
-        """A place that is free today, soon, and beside all reservations that it touches. `today`: the best that is free today."""
+        """A place that is free today, soon, and beside all reservations that it touches. `today`: the best
+        that is free today."""
         pool = self.pool
         failed = self.over_before.get(kind)
         last = NEVER_MS if ends_ms is None else ends_ms
@@ -393,8 +397,8 @@ class Cycle:
         )
 
     def _passes_limit(self, queue: str, amounts: Amounts, ends_ms: int | None) -> bool:
-        """Whether a limit is in the way, with what reservations keep of it. (What others lend is asked after the place: it is
-        also short when the pool is simply full.)"""
+        """Whether a limit is in the way, with what reservations keep of it. (What others lend is asked after
+        the place: it is also short when the pool is simply full.)"""
         quotas = self.pool.quotas
         if quotas.over(queue, amounts) is None:
             return False
@@ -482,8 +486,8 @@ class Cycle:
         )
 
     def _fall_behind(self, ask: Ask, reason: str, heads: Heads) -> None:
-        """It waits. The first of its queue is to have a reservation, and after it the first that needs at least twice as much: small
-        jobs find room sooner or later, large ones only where it is kept."""
+        """It waits. The first of its queue is to have a reservation, and after it the first that needs at
+        least twice as much: small jobs find room sooner or later, large ones only where it is kept."""
         conservative = self.policy.backfill == "conservative"
         sizes = self.headed.setdefault(ask.queue, [])
         size = rate_of(ask.needs[0], ask.num_nodes)
@@ -522,13 +526,15 @@ class Cycle:
             heads.skip_class(ask, but=self._promised_in(ask))
 
     def _all_too_long(self, ask: Ask) -> bool:
-        """Whether nobody of its class is over before the reservations that stand in the way of all that are so long."""
+        """Whether nobody of its class is over before the reservations that stand in the way of all that are
+        so long."""
         number = self.pool.order.shape(ask)
         failed = self.over_before.get(number)
         return failed is not None and self.now_ms + self.pool.order.shortest_s(number) * 1000 >= failed
 
     def _promised_in(self, ask: Ask) -> frozenset[str]:
-        """Queues in which somebody of its class, who has not been looked at yet, has a promise that stands."""
+        """Queues in which somebody of its class, who has not been looked at yet, has a promise that
+        stands."""
         if not self.to_come:
             return frozenset()
         order = self.pool.order
@@ -568,8 +574,9 @@ class Cycle:
         return self.keeps
 
     def _standing(self) -> dict[str, tuple[int, Seated]]:
-        """Promises of earlier cycles that hold on: where they were made they may still be kept. In a large pool the search for an earlier
-        time costs more than it brings, so it waits until `PROMISE_MS` have passed, or the moment has come."""
+        """Promises of earlier cycles that hold on: where they were made they may still be kept. In a large
+        pool the search for an earlier time costs more than it brings, so it waits until `PROMISE_MS` have
+        passed, or the moment has come."""
         pool = self.pool
         if self.now_ms - pool.promised_ms >= PROMISE_MS:
             pool.promised_ms = self.now_ms
@@ -671,8 +678,8 @@ class Cycle:
         return self.spared[1]
 
     def _seat_in(self, books: WhatIf, ask: Ask, first: Seated | None = None) -> Seated | None:
-        """Where it would go in these books, within quotas. `first`: a place that was promised is preferred, so that promises
-        which were made together can be kept together."""
+        """Where it would go in these books, within quotas. `first`: a place that was promised is preferred,
+        so that promises which were made together can be kept together."""
         if first is not None and books.allows(ask.queue, first):
             return first
         for variant in self.pool.class_of(ask).variants:

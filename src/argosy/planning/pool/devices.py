@@ -1,15 +1,19 @@
-"""Devices of one machine: which of them a need may use, who may share one with whom, parts of cards, sets that are well linked.
+"""Devices of one machine: which of them a need may use, who may share one with whom, parts of cards, sets
+that are well linked.
 
-A `Kind` is what machines of one sort have in common; a `Way` is how a need is met on a kind, or why it never is; a `Room` is what is
-free on one machine at one time, and never changes: a take makes another one. That makes copies, what-ifs and memos cheap.
+A `Kind` is what machines of one sort have in common; a `Way` is how a need is met on a kind, or why it never
+is; a `Room` is what is free on one machine at one time, and never changes: a take makes another one. That
+makes copies, what-ifs and memos cheap.
 
-Who shares a device. Each share is kept with its mechanism, its tenant and whether it is open to others; together they are the `Lock` of
-the device. A need joins a device when the mechanism agrees and either all shares are of its tenant or all of them and itself are open.
+Who shares a device. Each share is kept with its mechanism, its tenant and whether it is open to others;
+together they are the `Lock` of the device. A need joins a device when the mechanism agrees and either all
+shares are of its tenant or all of them and itself are open.
 
     isolation   fraction of a device gets
     none        its turns ("": nothing is enforced), or a place among MPS clients where those are already
     memory      an MPS client with a limit of memory and of compute
-    hardware    a MIG instance: one that exists, or the smallest profile that covers it on a card that holds nothing else
+    hardware    a MIG instance: one that exists, or the smallest profile that covers it on a card that holds
+    nothing else
 """
 
 from __future__ import annotations
@@ -35,7 +39,8 @@ Use = tuple[
 
 
 class Profile(NamedTuple):
-    """A MIG instance profile: compute slices of 7 (A30: of 4), memory slices, and where its first memory slice may lie."""
+    """A MIG instance profile: compute slices of 7 (A30: of 4), memory slices, and where its first memory
+    slice may lie."""
 
     name: str
     compute: int
@@ -56,7 +61,8 @@ def _seven(*names: str) -> tuple[Profile, ...]:
     )
 
 
-#: Profiles by model and memory in GiB, at most so much. Source: NVIDIA Multi-Instance GPU User Guide, "Supported MIG profiles".
+#: Profiles by model and memory in GiB, at most so much. Source: NVIDIA Multi-Instance GPU User Guide,
+#: "Supported MIG profiles".
 MIG_CARDS: Final[tuple[tuple[str, int, int, tuple[Profile, ...]], ...]] = (
     (
         "A30",
@@ -93,8 +99,9 @@ def mig_card(model: str, memory_bytes: int) -> tuple[int, tuple[Profile, ...]] |
 
 
 def covers(profile: Profile, slices: int, milli: int) -> bool:
-    """Whether an instance has that part of a card. Its memory covers it whole; of eight memory slices the card has only seven of
-    compute, so that 6/7 of the compute do: else two halves of a card would not fit on it."""
+    """Whether an instance has that part of a card. Its memory covers it whole; of eight memory slices the
+    card has only seven of compute, so that 6/7 of the compute do: else two halves of a card would not fit on
+    it."""
     compute = slices - 1 if slices == 8 else slices
     return profile.slices * WHOLE_MILLI >= milli * slices and profile.compute * 7000 >= milli * compute * 6
 
@@ -110,8 +117,9 @@ def mig_bits(profile: Profile, start: int) -> int:
 
 @lru_cache(maxsize=4096)
 def mig_start(card: tuple[int, tuple[Profile, ...]], profile: Profile, taken: int) -> int:
-    """Where an instance goes on a card, given the slices that are taken; -1 when nowhere. What leaves most places for others, counted
-    by their slices; then the highest slice, since the first ones serve the most profiles."""
+    """Where an instance goes on a card, given the slices that are taken; -1 when nowhere. What leaves most
+    places for others, counted by their slices; then the highest slice, since the first ones serve the most
+    profiles."""
     best, place = -1, -1
     for start in profile.starts:
         bits = mig_bits(profile, start)
@@ -160,7 +168,8 @@ class Room(msgspec.Struct, eq=False, gc=False):
 
 
 class Way:
-    """How a need is met on a kind of machine: the positions of devices that it may use. `why`: a code when it never is."""
+    """How a need is met on a kind of machine: the positions of devices that it may use. `why`: a code when it
+    never is."""
 
     __slots__ = (
         "card",
@@ -326,7 +335,8 @@ def kind_key(machine: Machine) -> tuple[object, ...]:
 
 
 def refuse(machine: Machine, need: Need) -> tuple[str, str] | None:
-    """(code, text) when no state of its devices matters: the machine is closed, of another arch, group, label or taint."""
+    """(code, text) when no state of its devices matters: the machine is closed, of another arch, group, label
+    or taint."""
     if not machine.open:
         return "capacity", "it takes nothing new at present"
     if need.arch and machine.arch and need.arch != machine.arch:
@@ -373,7 +383,8 @@ def _instance_covers(machine: Machine, position: int, milli: int) -> bool:
 
 
 def may_join(lock: Lock | None, mechanism: str, milli: int, tenant: str, shared: bool) -> bool:
-    """Whether a fraction may go where others are. Turns join MPS clients (they are kept apart better than asked), not the reverse."""
+    """Whether a fraction may go where others are. Turns join MPS clients (they are kept apart better than
+    asked), not the reverse."""
     if lock is None:
         return True
     there, owner, all_open = lock
@@ -393,8 +404,9 @@ def lock_of(uses: tuple[Use, ...]) -> Lock | None:
 
 
 class Topology:
-    """Links between the devices of a machine: for each pair 64 x its NVLinks, and 1 when on one NUMA node. Both sums show in one
-    number because 8 devices have 28 pairs. (The PCIe switch is not reported; NUMA stands for it.)"""
+    """Links between the devices of a machine: for each pair 64 x its NVLinks, and 1 when on one NUMA node.
+    Both sums show in one number because 8 devices have 28 pairs. (The PCIe switch is not reported; NUMA
+    stands for it.)"""
 
     __slots__ = ("flat", "islands", "numa", "weights")
 
@@ -416,7 +428,8 @@ class Topology:
         return sum(self.weights[a][b] for a, b in combinations(chosen, 2))
 
     def best(self, free: tuple[int, ...], count: int) -> tuple[int, ...]:
-        """`count` of the free positions: the best linked; then what leaves the largest islands; then the lowest."""
+        """`count` of the free positions: the best linked; then what leaves the largest islands; then the
+        lowest."""
         if count >= len(free) or self.flat:
             return free[:count]
         return _best_set(self, free, count)

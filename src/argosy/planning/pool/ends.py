@@ -1,7 +1,8 @@
 """When what runs will probably end, in the order of time.
 
-Most of what changes is never asked for: a pass that starts thousands asks for the order once, at its end. So changes are kept until somebody
-asks, and then either entered one by one or, when they are many, sorted in at once.
+Most of what changes is never asked for: a pass that starts thousands asks for the order once, at its end. So
+changes are kept until somebody asks, and then either entered one by one or, when they are many, sorted in at
+once.
 """
 
 from __future__ import annotations
@@ -17,8 +18,8 @@ FEW: Final = 512  # changes that are entered one by one; each moves a part of th
 
 
 class Ends:
-    """One release per holder, by time and holder. `add` and `remove` O(1); to ask after k changes O(k log n) and k moves of memory, at
-    most O(n log n)."""
+    """One release per holder, by time and holder. `add` and `remove` O(1); to ask after k changes O(k log n)
+    and k moves of memory, at most O(n log n)."""
 
     def __init__(self) -> None:
         self._of: dict[str, Release] = {}

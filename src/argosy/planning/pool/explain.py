@@ -1,4 +1,5 @@
-"""Why something waits, why it started, why it had to go: one or two plain sentences, made of facts that the books have."""
+"""Why something waits, why it started, why it had to go: one or two plain sentences, made of facts that the
+books have."""
 
 from __future__ import annotations
 
@@ -118,7 +119,8 @@ def leaving_text(leaving: Sequence[Ask]) -> str:
 
 
 def behind_text(before: Ask, starts_at_ms: int | None, now_ms: int) -> str:
-    """It fits, but somebody who came before it would be delayed. `starts_at_ms` None: nobody knows when that starts."""
+    """It fits, but somebody who came before it would be delayed. `starts_at_ms` None: nobody knows when that
+    starts."""
     text = f"There is room, but it is kept for {label(before)}, which comes before it"
     if starts_at_ms is None:
         return f"{text}."

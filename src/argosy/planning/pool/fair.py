@@ -1,9 +1,10 @@
-"""What each queue would get now by right, if everything could be cut to size: the figure that people compare their usage with.
+"""What each queue would get now by right, if everything could be cut to size: the figure that people compare
+their usage with.
 
-Down the tree, for each resource by itself: every child gets what it wants of what it deserves; what is left beyond that, and beyond
-what idle queues keep for themselves, is divided by weight among those who want more, nobody getting more than it wants (the
-two steps of NVIDIA's KAI scheduler; the second is weighted max-min fairness). Integers; what division leaves over goes
-by the largest remainder, then by path.
+Down the tree, for each resource by itself: every child gets what it wants of what it deserves; what is left
+beyond that, and beyond what idle queues keep for themselves, is divided by weight among those who want more,
+nobody getting more than it wants (the two steps of NVIDIA's KAI scheduler; the second is weighted max-min
+fairness). Integers; what division leaves over goes by the largest remainder, then by path.
 """
 
 from __future__ import annotations
@@ -16,7 +17,8 @@ from argosy.planning.pool.queues import JOBS, Node, QueueTree
 
 
 def fair_shares(tree: QueueTree, wanted: Mapping[str, Amounts]) -> dict[str, Amounts]:
-    """By path of every queue below the root. `wanted`: what each leaf uses and waits for, together, by path of the leaf."""
+    """By path of every queue below the root. `wanted`: what each leaf uses and waits for, together, by path
+    of the leaf."""
     wants: dict[Node, list[int]] = {}
     for path, amounts in sorted(wanted.items()):
         leaf = tree.leaf(path)
@@ -82,7 +84,8 @@ def divide(
     kept: Sequence[int],
     weights: Sequence[int],
 ) -> list[int]:
-    """Parts of `amount`, none above what is wanted: first what is kept, then what is deserved, then the rest by weight.
+    """Parts of `amount`, none above what is wanted: first what is kept, then what is deserved, then the rest
+    by weight.
 
     >>> divide(100, [60, 10, 60], deserved=[20, 20, 0], kept=[0, 0, 0], weights=[1, 1, 1])
     [55, 10, 35]
@@ -105,7 +108,8 @@ def divide(
 
 
 def by_weight(amount: int, wanted: Sequence[int], weights: Sequence[int]) -> list[int]:
-    """Weighted max-min: those who want least for their weight are filled, the others get equal parts per weight.
+    """Weighted max-min: those who want least for their weight are filled, the others get equal parts per
+    weight.
 
     >>> by_weight(10, [2, 9, 9], [1, 1, 1]), by_weight(9, [9, 9], [2, 1]), by_weight(-3, [1], [1])
     ([2, 4, 4], [6, 3], [0])

@@ -1,7 +1,10 @@
-"""What places are worth, for many machines at once: the arithmetic of `plain` on arrays. Only large pools import this, and numpy with it.
+"""What places are worth, for many machines at once: the arithmetic of `plain` on arrays. Only large pools
+import this, and numpy with it.
 
-Machines are rows in order of index and id; columns are devices by position, those that a machine lacks count as full. Costs of a class of equal
-needs are kept, and computed again for rows that changed since. Rows that share a room (empty machines of one kind do) are worked out once. Machines that are parted by MIG are looked at one by one, by `plain`.
+Machines are rows in order of index and id; columns are devices by position, those that a machine lacks count
+as full. Costs of a class of equal needs are kept, and computed again for rows that changed since. Rows that
+share a room (empty machines of one kind do) are worked out once. Machines that are parted by MIG are looked
+at one by one, by `plain`.
 """
 
 from __future__ import annotations
@@ -154,7 +157,8 @@ class Flow(NamedTuple):
 
 
 class Grid:
-    """The rooms of an inventory as arrays, and what each is worth to each class: `plain.Sheet` for large pools."""
+    """The rooms of an inventory as arrays, and what each is worth to each class: `plain.Sheet` for large
+    pools."""
 
     def __init__(
         self, ids: Sequence[str], kinds: Sequence[Kind], rooms: Sequence[Room], typical: Typical
@@ -333,7 +337,8 @@ class Grid:
         return self._fresh(need).costs
 
     def fits_any(self, need: Need, rows: Sequence[int]) -> bool:
-        """Whether one of these rows could host a rank. Costs are not brought up to date for it: most classes that do not fit still do not."""
+        """Whether one of these rows could host a rank. Costs are not brought up to date for it: most classes
+        that do not fit still do not."""
         self._sync()
         each = self._classes.get(class_of(need))
         if each is None or len(each.suits) < len(self._kind_list):
@@ -379,7 +384,8 @@ class Grid:
         return each
 
     def _renew(self, need: Need, each: _Class) -> None:
-        """Costs of the rows that have changed. Most of them have become too small, which is seen without working out anything."""
+        """Costs of the rows that have changed. Most of them have become too small, which is seen without
+        working out anything."""
         changed = self._log[each.seen :]
         if len(changed) > MANY:
             changed = list(set(changed))
@@ -423,7 +429,8 @@ class Grid:
         return dict(zip(rows.tolist(), np.minimum(counts[rows], most).tolist(), strict=True))
 
     def flow(self, need: Need, most: int, back: Sequence[Placement]) -> Flow:
-        """`most`: of a single row. O(rows + placements x log placements), without a step of Python but for reading `back`."""
+        """`most`: of a single row. O(rows + placements x log placements), without a step of Python but for
+        reading `back`."""
         self._sync()
         table, width = self._table, self._width
         suits = self._fresh(need).suits.take(table[:, 5])

@@ -1,7 +1,8 @@
 """The search for a gang's places: all ranks of one candidate, or nothing. It takes nothing from the books.
 
-Ranks are placed one after the other at the lowest cost; the rooms that they leave are kept beside the books. Wishes about the topology first choose the
-machines (`topology.share_out`); since a machine hosts equal ranks independently of the others, what was counted can then be placed.
+Ranks are placed one after the other at the lowest cost; the rooms that they leave are kept beside the books.
+Wishes about the topology first choose the machines (`topology.share_out`); since a machine hosts equal ranks
+independently of the others, what was counted can then be placed.
 """
 
 from __future__ import annotations
@@ -40,7 +41,8 @@ class Layout:
 
 
 class Search:
-    """One candidate of an ask. `within`: another view of the same machines in which the same places must be free, too."""
+    """One candidate of an ask. `within`: another view of the same machines in which the same places must be
+    free, too."""
 
     def __init__(self, inventory: Inventory, ask: Ask, need: Need, within: Inventory | None = None) -> None:
         self.inventory = inventory

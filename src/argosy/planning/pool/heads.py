@@ -1,12 +1,15 @@
 """One pass over those who wait, best first: a tournament down the tree of queues that follows every start.
 
-Each leaf has a candidate, the first of those whose class of asks is not blocked; each queue above it is stood for by the best of its
-children (`order` says who that is), in a heap. After a start only the way from its leaf to the root is worked out anew.
+Each leaf has a candidate, the first of those whose class of asks is not blocked; each queue above it is stood
+for by the best of its children (`order` says who that is), in a heap. After a start only the way from its
+leaf to the root is worked out anew.
 
-Asks with equal needs are one class of asks: where one does not fit, none does. `Heads` is told so once and never offers another.
+Asks with equal needs are one class of asks: where one does not fit, none does. `Heads` is told so once and
+never offers another.
 
-Costs, with L leaves that wait, C classes in a leaf and D levels: a pass begins with O(L x (C + D)); each answer costs O(D log L + C). A
-class that is blocked costs its leaves one look each when they come up, however many asks it has.
+Costs, with L leaves that wait, C classes in a leaf and D levels: a pass begins with O(L x (C + D)); each
+answer costs O(D log L + C). A class that is blocked costs its leaves one look each when they come up, however
+many asks it has.
 """
 
 from __future__ import annotations
@@ -24,7 +27,8 @@ if TYPE_CHECKING:
 
 
 class _Contest:
-    """A queue in the tournament of one pass: the leaf whose candidate stands for it, and the heap of its children's."""
+    """A queue in the tournament of one pass: the leaf whose candidate stands for it, and the heap of its
+    children's."""
 
     __slots__ = (
         "above",
@@ -63,7 +67,8 @@ _Rank = tuple[bool, int, "Spot", "_Contest"]  # borrows, share, place
 class Heads(Iterator[Ask]):
     """One pass: iterate, and say after each ask what became of it. Nothing said: it was passed over.
 
-    Shares are taken anew whenever the books of `quotas` change, also by refunds. Asks added during a pass come in the next.
+    Shares are taken anew whenever the books of `quotas` change, also by refunds. Asks added during a pass
+    come in the next.
     """
 
     def __init__(self, order: Order, quotas: Quotas, blocked: Collection[int]) -> None:
@@ -97,14 +102,14 @@ class Heads(Iterator[Ask]):
         self._again(ask)
 
     def skip_class(self, ask: Ask, *, but: Collection[str] = ()) -> None:
-        """Nothing with these needs can start in this pass, in any queue. `but`: other leaves whose first of this class is to be looked
-        at all the same."""
+        """Nothing with these needs can start in this pass, in any queue. `but`: other leaves whose first of
+        this class is to be looked at all the same."""
         self._block(self._order.shape(ask), frozenset(but) - {ask.queue})
         self._again(ask)
 
     def skip_classes(self, classes: Mapping[int, Collection[str]]) -> None:
-        """`skip_class` for many at once, each with the leaves in which it is looked at all the same. Where that leaves nothing else to
-        look at, the pass is nearly over."""
+        """`skip_class` for many at once, each with the leaves in which it is looked at all the same. Where
+        that leaves nothing else to look at, the pass is nearly over."""
         for shape, but in classes.items():
             self._block(shape, frozenset(but))
         self._over = all(shape in self._blocked for shape, _, _ in self._order.classes())
@@ -168,7 +173,8 @@ class Heads(Iterator[Ask]):
             return ask
 
     def _touch(self, node: Node) -> None:
-        """The books of a leaf have changed: its share, and what the queues above it still keep for all that are below them."""
+        """The books of a leaf have changed: its share, and what the queues above it still keep for all that
+        are below them."""
         touched = self._leaves.get(node)
         if touched is not None:
             self._changed.add(touched)
@@ -308,7 +314,8 @@ class Heads(Iterator[Ask]):
         return found
 
     def _renew(self) -> None:
-        """The candidates or shares of some leaves have changed: their ranks anew, and those above them, each once."""
+        """The candidates or shares of some leaves have changed: their ranks anew, and those above them, each
+        once."""
         leaves, self._changed = self._changed, set()
         if len(leaves) == 1:
             each = leaves.pop()

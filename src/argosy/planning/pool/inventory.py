@@ -1,9 +1,11 @@
 """What is free in a pool: integers with transactions, and the cheapest place for each ask.
 
-Every change has a version. `mark` opens a transaction, `rollback` undoes what was taken and given since, `settle` keeps it. Nothing is
-ever over-committed: a take that does not fit raises and changes nothing. `copy` is cheap, since rooms never change.
+Every change has a version. `mark` opens a transaction, `rollback` undoes what was taken and given since,
+`settle` keeps it. Nothing is ever over-committed: a take that does not fit raises and changes nothing. `copy`
+is cheap, since rooms never change.
 
-Costs are kept per class of equal needs and computed again only for machines that changed; nothing else depends on these caches.
+Costs are kept per class of equal needs and computed again only for machines that changed; nothing else
+depends on these caches.
 """
 
 from __future__ import annotations
@@ -46,7 +48,8 @@ class _Holding(msgspec.Struct, frozen=True, gc=False):
 
 class Inventory:
     def __init__(self, machines: Iterable[Machine] = (), *, vector_min: int = VECTOR_MIN) -> None:
-        """`vector_min`: from so many machines on costs are computed by `fragment`; the answers are the same."""
+        """`vector_min`: from so many machines on costs are computed by `fragment`; the answers are the
+        same."""
         self.version = 0
         self._vector_min = vector_min
         self._machines: dict[str, Machine] = {}  # by index and id, once `_order` has run
@@ -85,7 +88,8 @@ class Inventory:
         return self._machines
 
     def put(self, machine: Machine) -> None:
-        """A new machine, or a changed one: what is taken stays taken. Raises ArgosyError when its domains contradict others."""
+        """A new machine, or a changed one: what is taken stays taken. Raises ArgosyError when its domains
+        contradict others."""
         old = self._machines.get(machine.id)
         if old == machine:
             return
@@ -309,8 +313,8 @@ class Inventory:
                     if kind is not None:
                         held = held_by(placement, kind, holding.need)
                         self._set_room(machine_id, plain.taken(kind, self._rooms[machine_id], *held))
-        # What was free at the mark is free again: that is news only for those who looked meanwhile. Machines that were put are news
-        # for everybody.
+        # What was free at the mark is free again: that is news only for those who looked meanwhile. Machines
+        # that were put are news for everybody.
         since = self._gains[gains:]
         freed.update((machine_id, None) for _, _, machine_id in since)
         self._gains[gains:] = [each for each in since if each[1] == PUT]
@@ -345,8 +349,8 @@ class Inventory:
         return False
 
     def _freed_since(self, version: int) -> Collection[str]:
-        """Machines on which something has become free; some may be gone. Classes that were looked at one after the other ask about the
-        same changes, so the last answer is kept."""
+        """Machines on which something has become free; some may be gone. Classes that were looked at one
+        after the other ask about the same changes, so the last answer is kept."""
         gains = self._gains
         at = bisect_right(gains, version, key=_when)
         if at == len(gains):
@@ -360,7 +364,8 @@ class Inventory:
         return self._freed
 
     def copy(self) -> Inventory:
-        """A twin for what-ifs: its own books, outside of all transactions; costs that are known are shared."""
+        """A twin for what-ifs: its own books, outside of all transactions; costs that are known are
+        shared."""
         self._order()
         other = Inventory(vector_min=self._vector_min)
         other.version = self.version
@@ -423,7 +428,8 @@ class Inventory:
         self._history_next = min(4 * self._history_total, self._history_total + HISTORY_MAX // 2)
 
     def _reweigh(self) -> None:
-        """Take the typical needs anew, if they differ from those in use by more than a tenth of their weight."""
+        """Take the typical needs anew, if they differ from those in use by more than a tenth of their
+        weight."""
         waiting = sum(self._pending.values())
         seen = self._history_total
         weights: dict[Need, int] = {}
@@ -478,7 +484,8 @@ class Inventory:
     # Words
 
     def never(self, ask: Ask) -> Nearest | None:
-        """Why no state of these machines could hold the ask, with the nearest machine and what it lacks. None: some state could."""
+        """Why no state of these machines could hold the ask, with the nearest machine and what it lacks.
+        None: some state could."""
         key = (ask.needs, ask.num_nodes, ask.required, ask.spread)
         if key not in self._nevers:
             if self._empty is None:

@@ -2,13 +2,15 @@
 
     priority class (a job that has waited for `aging_s` counts one class higher, never as `system`)
       what its queues keep for themselves goes before what is borrowed
-      down the tree: of siblings the one whose share is smallest with its candidate started (`Quotas.key`); equal: as in a leaf
+      down the tree: of siblings the one whose share is smallest with its candidate started (`Quotas.key`);
+      equal: as in a leaf
         in a leaf: priority, attained service, submit time, number, id
 
-Attained service (2D-LAS of Tiresias, NSDI 2019) has buckets that grow by eights: less than 1, 8, 64, 512 … device hours. (With three
-buckets jobs of ten hours and of a month stand in one line; on the Philly trace more buckets save a quarter of the mean
-completion time.) It counts for jobs of the classes `batch` and `opportunistic` that go on from a checkpoint, when the policy says so. A job that was evicted
-or recovers comes back with its submit time and number, so it has its place again.
+Attained service (2D-LAS of Tiresias, NSDI 2019) has buckets that grow by eights: less than 1, 8, 64, 512 …
+device hours. (With three buckets jobs of ten hours and of a month stand in one line; on the Philly trace more
+buckets save a quarter of the mean completion time.) It counts for jobs of the classes `batch` and
+`opportunistic` that go on from a checkpoint, when the policy says so. A job that was evicted or recovers
+comes back with its submit time and number, so it has its place again.
 
 One pass over those who wait is `heads.Heads`.
 
@@ -100,7 +102,8 @@ class _Entry(msgspec.Struct, frozen=True, gc=False):
 
 
 class Line:
-    """Who waits in one leaf with one priority class: per class of asks a sorted list, and the first of each, sorted."""
+    """Who waits in one leaf with one priority class: per class of asks a sorted list, and the first of each,
+    sorted."""
 
     __slots__ = ("fronts", "path", "rows")
 
@@ -135,7 +138,8 @@ class Line:
 
 
 class _Lengths:
-    """The expected lengths of the waiting asks of one class, in seconds: where the shortest is too long, all are."""
+    """The expected lengths of the waiting asks of one class, in seconds: where the shortest is too long, all
+    are."""
 
     __slots__ = ("counts", "heap")
 
@@ -223,7 +227,8 @@ class Order:
         return number
 
     def shortest_s(self, shape: int) -> int:
-        """The expected length of the shortest waiting ask of a class; `FOREVER_S` when none is expected to end."""
+        """The expected length of the shortest waiting ask of a class; `FOREVER_S` when none is expected to
+        end."""
         return self._lengths[shape].shortest()
 
     def classes(self) -> Iterator[tuple[int, Ask, int]]:
@@ -278,7 +283,8 @@ class Order:
             del lines[ask.queue]
 
     def wanted(self) -> dict[str, Amounts]:
-        """What waits, by path of its leaf; of asks with several candidates the first. Those that may not start yet do not count."""
+        """What waits, by path of its leaf; of asks with several candidates the first. Those that may not
+        start yet do not count."""
         result: dict[str, Amounts] = {}
         for lines in self._lines.values():
             for path, line in lines.items():
@@ -326,8 +332,9 @@ class Order:
     def heads(
         self, quotas: Quotas, policy: SharePolicy, now_ms: int, *, blocked: Collection[int] = ()
     ) -> Heads:
-        """One pass over those who wait, best first. `blocked`: classes of asks (`shape`) that cannot start now; they are
-        skipped when their turn comes, so that it changes nothing for the others who knows it."""
+        """One pass over those who wait, best first. `blocked`: classes of asks (`shape`) that cannot start
+        now; they are skipped when their turn comes, so that it changes nothing for the others who knows
+        it."""
         self._turn(policy, now_ms)
         quotas.advance(now_ms)
         return Heads(self, quotas, blocked)

@@ -1,4 +1,5 @@
-"""A pool as people see it: its machines, who holds which part of each, and who waits. Filled from the books of the pool."""
+"""A pool as people see it: its machines, who holds which part of each, and who waits. Filled from the books
+of the pool."""
 
 from __future__ import annotations
 
@@ -70,7 +71,8 @@ class Gang(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
 
 
 def is_of_cluster(picture: PoolPicture) -> bool:
-    """Whether these are the nodes of a cluster: they may be parts of machines that stand in another picture."""
+    """Whether these are the nodes of a cluster: they may be parts of machines that stand in another
+    picture."""
     return picture.id.startswith("clu-")
 
 
@@ -85,8 +87,8 @@ def taken_of(picture: PoolPicture) -> Mapping[tuple[str, int], int]:
 
 
 def largest_gangs(picture: PoolPicture) -> tuple[Gang, ...]:
-    """Per model and number of whole devices per node, the largest gang that would fit now: sizes 1, 2, 4, 8 … as far as
-    any machine has them free. What is free but stands in no row for its size is fragmented."""
+    """Per model and number of whole devices per node, the largest gang that would fit now: sizes 1, 2, 4, 8 …
+    as far as any machine has them free. What is free but stands in no row for its size is fragmented."""
     taken = taken_of(picture)
     free: dict[str, list[int]] = {}
     for machine in picture.machines:

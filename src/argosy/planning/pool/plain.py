@@ -1,16 +1,18 @@
 """What a place is worth, one machine at a time: the definition, and what small pools use.
 
-The score begins with the fragmentation gradient of Weng et al., "Beware of Fragmentation" (USENIX ATC 2023), exact in integers. With typical
-needs m of weight p (in millionths), what a machine can still be used for is
+The score begins with the fragmentation gradient of Weng et al., "Beware of Fragmentation" (USENIX ATC 2023),
+exact in integers. With typical needs m of weight p (in millionths), what a machine can still be used for is
 
-    V = sum over m that its CPUs and memory can host of p x (milli of those devices that have at least m's part free)
-    S = devices that would be idle for want of CPUs, if typical needs came in their usual proportion, at their full weight
-    cost of a place = (V before - V after) + (S after - S before) + what is free on the machine at a small rate
+    V = sum over m that its CPUs and memory can host of p x (milli of those devices that have at least m's
+    part free) S = devices that would be idle for want of CPUs, if typical needs came in their usual
+    proportion, at their full weight cost of a place = (V before - V after) + (S after - S before) + what is
+    free on the machine at a small rate
 
-A typical need that few machines could host weighs more, by as much as they are few (at most tenfold), so scarce models are kept for who
-insists on them. V sees one step ahead: a machine with four free devices and CPUs for one more need counts as usable. S looks at all of
-them at once, so CPUs are taken first where they are left over; it is worth half a point of allocation. The last term is best-fit. Needs
-without devices add the same everywhere and drop out. The cheapest place wins, then the machine that comes first.
+A typical need that few machines could host weighs more, by as much as they are few (at most tenfold), so
+scarce models are kept for who insists on them. V sees one step ahead: a machine with four free devices and
+CPUs for one more need counts as usable. S looks at all of them at once, so CPUs are taken first where they
+are left over; it is worth half a point of allocation. The last term is best-fit. Needs without devices add
+the same everywhere and drop out. The cheapest place wins, then the machine that comes first.
 """
 
 from __future__ import annotations
@@ -43,8 +45,8 @@ COUNT_MAX: Final = 1 << 20  # ranks on one machine
 SCARCITY_MAX: Final = 10
 DEVICES_MAX: Final = 32  # devices of one machine that the table of whole ones counts
 
-# The best-fit term, per milli-device and per milli-CPU that stays free on the machine: lambda x (0.5/8 devices + 0.5/128 CPUs) of the
-# study, with lambda = 50 milli-devices.
+# The best-fit term, per milli-device and per milli-CPU that stays free on the machine: lambda x (0.5/8
+# devices + 0.5/128 CPUs) of the study, with lambda = 50 milli-devices.
 LEFT_RATE: Final = 50 * WEIGHT // (2 * 8 * 1000)
 CPU_RATE: Final = 50 * WEIGHT // (2 * 128 * 1000)
 
@@ -57,8 +59,8 @@ Mask = int
 
 
 class Table:
-    """For one set of typical needs that can be hosted: worth per milli of a device in part use by its level, and of untouched ones by their
-    number."""
+    """For one set of typical needs that can be hosted: worth per milli of a device in part use by its level,
+    and of untouched ones by their number."""
 
     __slots__ = ("levels", "whole")
 
@@ -87,7 +89,8 @@ class Typical:
         )
         parts = sorted({n.gpu_milli for n, _ in self.types if n.gpu_milli < WHOLE_MILLI})
         self.parts = tuple(parts)
-        # By the milli that are left; untouched devices have a level of their own, where nothing counts: they count by their number.
+        # By the milli that are left; untouched devices have a level of their own, where nothing counts: they
+        # count by their number.
         self.level_of = (*(bisect_right(parts, left) for left in range(WHOLE_MILLI)), len(parts) + 1)
         self.cpus = tuple(sorted({n.cpus_milli for n, _ in self.types}))
         self.memory = tuple(sorted({n.memory_bytes for n, _ in self.types}))
@@ -102,10 +105,7 @@ class Typical:
     @staticmethod
     def _masks(steps: tuple[int, ...], amounts: list[int]) -> tuple[Mask, ...]:
         """By the number of steps that are reached: the types that ask for no more."""
-        return (
-            0,
-            *(sum(1 << i for i, amount in enumerate(amounts) if amount <= step) for step in steps),
-        )
+        return (0, *(sum(1 << i for i, amount in enumerate(amounts) if amount <= step) for step in steps))
 
     def mask(self, kind: Kind) -> Mask:
         """The types that machines of a kind could ever host."""
@@ -168,8 +168,9 @@ class Typical:
 
 
 def _scarcity_percent(need: Need, kinds: Mapping[Kind, int]) -> int:
-    """How much more a device matters to a need that few can host: all devices over those of machines that could, at most tenfold. A need
-    that insists on one model of ten is hurt ten times as often by who takes one of those."""
+    """How much more a device matters to a need that few can host: all devices over those of machines that
+    could, at most tenfold. A need that insists on one model of ten is hurt ten times as often by who takes
+    one of those."""
     hosting = sum(devices for kind, devices in kinds.items() if not kind.way(need).why)
     if not hosting:
         return 100
@@ -196,7 +197,8 @@ def rank_key(need: Need) -> tuple[object, ...]:
 
 
 def class_of(need: Need) -> Need:
-    """The need without what makes no difference to where it fits: tenants matter only to those who share a device."""
+    """The need without what makes no difference to where it fits: tenants matter only to those who share a
+    device."""
     if (need.tenant or need.open) and not 0 < need.gpu_milli < WHOLE_MILLI:
         return msgspec.structs.replace(need, tenant="", open=False)
     return need
@@ -213,7 +215,8 @@ Pick = tuple[int, int]  # cost; position of the device of a fraction, -1: whole 
 def pick(
     typical: Typical, need: Need, way: Way, kind: Kind, room: Room, also: Room | None = None
 ) -> Pick | None:
-    """The best place for one rank on a machine, or None. `also`: another room of the same machine that must have it, too."""
+    """The best place for one rank on a machine, or None. `also`: another room of the same machine that must
+    have it, too."""
     cpus = room.cpus - need.cpus_milli
     memory = room.memory - need.memory_bytes
     if cpus < 0 or memory < 0 or way.why:
@@ -249,14 +252,7 @@ def pick(
 
 
 def _pick_part(
-    typical: Typical,
-    need: Need,
-    way: Way,
-    kind: Kind,
-    room: Room,
-    also: Room | None,
-    cpus: int,
-    memory: int,
+    typical: Typical, need: Need, way: Way, kind: Kind, room: Room, also: Room | None, cpus: int, memory: int
 ) -> Pick | None:
     left, total = room.left, room.total
     table = typical.table_at(kind, cpus, memory)
@@ -489,7 +485,7 @@ def over_committed(
     """Why a machine cannot take a placement; "" when it can."""
     cpus, memory, uses = held
     if cpus < 0 or memory < 0 or room.cpus < cpus > 0 or room.memory < memory > 0:
-        return f"{machine_id} has {room.cpus} milli-CPU and {room.memory} bytes free, {cpus} and {memory} are taken"
+        return f"{machine_id} has {room.cpus} milli-CPU and {room.memory} bytes free, {cpus} and {memory} are taken"  # noqa: E501
     if len(uses) < len(placement.devices):
         return f"{machine_id} lacks a device of {sorted(share.index for share in placement.devices)}"
     if len(uses) > 1 and len({position for position, _ in uses}) < len(uses):
@@ -532,7 +528,8 @@ class _Class:
 
 
 class Sheet:
-    """The rooms of an inventory in rows, and what each is worth to each class: `fragment.Grid` for small pools."""
+    """The rooms of an inventory in rows, and what each is worth to each class: `fragment.Grid` for small
+    pools."""
 
     def __init__(
         self, ids: Sequence[str], kinds: Sequence[Kind], rooms: Sequence[Room], typical: Typical

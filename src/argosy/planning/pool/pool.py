@@ -1,11 +1,13 @@
-"""One pool: its books, and one cycle after the other that decides who starts, who makes room, and who has a reservation.
+"""One pool: its books, and one cycle after the other that decides who starts, who makes room, and who has a
+reservation.
 
-A cycle costs what has changed. Nothing new: a comparison. Each class of equal asks is looked at once and then skipped until something
-that it could use has become free (`Inventory.gained`). Reservations are worked out only when somebody who comes later could start.
+A cycle costs what has changed. Nothing new: a comparison. Each class of equal asks is looked at once and then
+skipped until something that it could use has become free (`Inventory.gained`). Reservations are worked out
+only when somebody who comes later could start.
 
-What is being ended still holds its room. The ask that it is ended for has a *seat*: the places that it will get, kept in a second
-view of the inventory (`soon`: what leaves has left, seats are taken). Whatever starts must fit today and soon; so a seat is taken
-by nobody else, and nobody is ended twice for it.
+What is being ended still holds its room. The ask that it is ended for has a *seat*: the places that it will
+get, kept in a second view of the inventory (`soon`: what leaves has left, seats are taken). Whatever starts
+must fit today and soon; so a seat is taken by nobody else, and nobody is ended twice for it.
 """
 
 from __future__ import annotations
@@ -129,7 +131,8 @@ class Pool:
         self._classes.clear()
 
     def submit(self, ask: Ask) -> None:
-        """It waits from now on; the same again changes nothing, another one with its id takes its place. Of what runs: ignored."""
+        """It waits from now on; the same again changes nothing, another one with its id takes its place. Of
+        what runs: ignored."""
         if ask.id in self.held or self.order.get(ask.id) == ask:
             return
         seat = self.seats.get(ask.id)
@@ -151,9 +154,11 @@ class Pool:
             self.epoch += 1
 
     def running(self, running: Running, *, leaving_for: str = "") -> None:
-        """Something holds a part of the pool: what other hands have started, what ran before a restart, news of what runs.
+        """Something holds a part of the pool: what other hands have started, what ran before a restart, news
+        of what runs.
 
-        `leaving_for`: of what is being ended, the ask that it makes room for. What the machines do not have (any more) is not held.
+        `leaving_for`: of what is being ended, the ask that it makes room for. What the machines do not have
+        (any more) is not held.
         """
         job_id = running.ask.id
         old = self.held.get(job_id)
@@ -236,7 +241,8 @@ class Pool:
         return at_ms is not None
 
     def turn(self, now_ms: int) -> None:
-        """Let time pass: what was borrowed fades, jobs become old enough to go, who overruns the estimate is expected later."""
+        """Let time pass: what was borrowed fades, jobs become old enough to go, who overruns the estimate is
+        expected later."""
         self.quotas.advance(now_ms)
         self.roster.turn(now_ms)
         due_ms = self.ends.next_ms()
@@ -334,8 +340,9 @@ class Pool:
     # --- telling
 
     def explain(self, ask_id: str, now_ms: int, *, when: bool = True) -> Waiting:
-        """Why an ask does not run now, and when it probably starts: by a forecast of the line up to it (`when`), else only what
-        a reservation of the last cycle says. ArgosyError when nothing of that id waits."""
+        """Why an ask does not run now, and when it probably starts: by a forecast of the line up to it
+        (`when`), else only what a reservation of the last cycle says. ArgosyError when nothing of that id
+        waits."""
         seat = self.seats.get(ask_id)
         ask = seat.ask if seat is not None else self.order.get(ask_id)
         if ask is None:
@@ -403,7 +410,8 @@ class Pool:
         return why.code, text
 
     def line(self, now_ms: int, most: int | None = None) -> tuple[Ask, ...]:
-        """Who waits, in the order in which a cycle would consider them as the books are; those with a seat first."""
+        """Who waits, in the order in which a cycle would consider them as the books are; those with a seat
+        first."""
         seated = [seat.ask for seat in self.seats.values() if not seat.gone]
         heads = self.order.heads(self.quotas, self.tenancy.policy, now_ms)
         return tuple(islice(chain(seated, heads), most))
@@ -424,8 +432,9 @@ class Pool:
         return self._told.places
 
     def _forecast(self, ask_id: str, now_ms: int) -> int | None:
-        """When it will probably start, if it is among those who are considered first: a reservation for each up to it, one
-        after the other. What hangs on the end of a job of which nothing is known is not told."""
+        """When it will probably start, if it is among those who are considered first: a reservation for each
+        up to it, one after the other. What hangs on the end of a job of which nothing is known is not
+        told."""
         self._places(now_ms)
         assert self._told is not None
         line = self.line(now_ms, FORECAST_MAX)
@@ -452,7 +461,8 @@ class Pool:
         return None
 
     def _guessed_from_ms(self, now_ms: int) -> float:
-        """The first moment at which something is expected to end of which nothing is known: from then on all is guessing."""
+        """The first moment at which something is expected to end of which nothing is known: from then on all
+        is guessing."""
         ends = (end.at_ms for end in self.ends if end.at_ms > now_ms and is_guess(self.held[end.holder].ask))
         return next(ends, float("inf"))
 

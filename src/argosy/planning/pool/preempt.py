@@ -1,30 +1,36 @@
 """Who makes room: the smallest set of running jobs that must end, or move, so that a waiting gang fits.
 
-Rights. Only preemptible jobs make room, never one that is leaving already or still protected (`protected_ms`). In its own queue an ask
-displaces what is less urgent: a later priority class, or the same class and a lower priority, or (with `attained_service`, when both go
-on from checkpoints) a later bucket of attained service. In other queues it takes back what they borrowed, as `Quotas.may_reclaim` allows:
-then nobody falls below its guarantee, and the taker's branch stays below the victim's.
+Rights. Only preemptible jobs make room, never one that is leaving already or still protected
+(`protected_ms`). In its own queue an ask displaces what is less urgent: a later priority class, or the same
+class and a lower priority, or (with `attained_service`, when both go on from checkpoints) a later bucket of
+attained service. In other queues it takes back what they borrowed, as `Quotas.may_reclaim` allows: then
+nobody falls below its guarantee, and the taker's branch stays below the victim's.
 
-No circles. Within one queue, order its jobs by (class, -priority, bucket) and read the number of running jobs from the most urgent rank to
-the least. Every eviction there raises that sequence lexicographically, for the taker's rank is strictly before the victims', and so does
-every plain start; attained service only grows, so an evicted job never comes back in a better bucket. The sequence is
-bounded by the jobs that exist, so without new jobs evictions end. Between queues, a reclaim needs share_after(taker's branch) <
-share_before(victim's branch) below their lowest common ancestor, so the shares of these siblings, sorted from the
-greatest, fall lexicographically with every reclaim: the victim cannot take it back, since the same test forbids it. (The flat
-case is proved in Kueue's KEP-1714; here the test holds at each level, as `may_reclaim` looks at the branches below the common ancestor only.)
+No circles. Within one queue, order its jobs by (class, -priority, bucket) and read the number of running jobs
+from the most urgent rank to the least. Every eviction there raises that sequence lexicographically, for the
+taker's rank is strictly before the victims', and so does every plain start; attained service only grows, so
+an evicted job never comes back in a better bucket. The sequence is bounded by the jobs that exist, so without
+new jobs evictions end. Between queues, a reclaim needs share_after(taker's branch) < share_before(victim's
+branch) below their lowest common ancestor, so the shares of these siblings, sorted from the greatest, fall
+lexicographically with every reclaim: the victim cannot take it back, since the same test forbids it. (The
+flat case is proved in Kueue's KEP-1714; here the test holds at each level, as `may_reclaim` looks at the
+branches below the common ancestor only.)
 
-Protection. A reclaim may also take room that is free, and what it leaves over may start somebody of the victim's branch, so two queues could
-take turns though no single reclaim can be taken back (of 10 units A has 6, B has 3 and waits with 2 and with 5). Therefore
-a job that has made room k times is protected for `min_runtime_s` x 2^k from its next start on. Its first k evictions lie at
-least `min_runtime_s` x (2^0 + … + 2^(k-1)) apart in sum, so within a horizon T it is evicted at most log2(1 + T / min_runtime_s) times, whatever
-the others do: the sum over all jobs of evictions left within T is a potential that falls with each. k counts up to `DOUBLINGS_MAX`:
-after that, a job may be evicted once in `min_runtime_s` x 1024 (a week, for ten minutes). Within its own queue a job whose attained service counts
-is protected for `min_runtime_s` alone: there the first argument holds, between two reclaims evictions end, and
-doubling would turn the order of service round (on the Philly trace gangs waited twice as long).
+Protection. A reclaim may also take room that is free, and what it leaves over may start somebody of the
+victim's branch, so two queues could take turns though no single reclaim can be taken back (of 10 units A has
+6, B has 3 and waits with 2 and with 5). Therefore a job that has made room k times is protected for
+`min_runtime_s` x 2^k from its next start on. Its first k evictions lie at least `min_runtime_s` x (2^0 + … +
+2^(k-1)) apart in sum, so within a horizon T it is evicted at most log2(1 + T / min_runtime_s) times, whatever
+the others do: the sum over all jobs of evictions left within T is a potential that falls with each. k counts
+up to `DOUBLINGS_MAX`: after that, a job may be evicted once in `min_runtime_s` x 1024 (a week, for ten
+minutes). Within its own queue a job whose attained service counts is protected for `min_runtime_s` alone:
+there the first argument holds, between two reclaims evictions end, and doubling would turn the order of
+service round (on the Philly trace gangs waited twice as long).
 
-Smallest. Victims are taken greedily until the gang *places* in simulation, not only until the sums are right; those that do not
-touch its place are let go, and the rest is filled back in reverse. When more room never hurts the placer, no proper
-subset of what remains would do: a victim was kept because a larger set without it had failed.
+Smallest. Victims are taken greedily until the gang *places* in simulation, not only until the sums are right;
+those that do not touch its place are let go, and the rest is filled back in reverse. When more room never
+hurts the placer, no proper subset of what remains would do: a victim was kept because a larger set without it
+had failed.
 """
 
 from __future__ import annotations
@@ -60,8 +66,8 @@ DOUBLINGS_MAX: Final = 10
 
 
 def protected_ms(ask: Ask, policy: SharePolicy, *, doubled: bool = True) -> int:
-    """So long after its start it is not ended: twice as long with every time that it has made room. `doubled` False: within its queue, of a
-    job whose attained service counts."""
+    """So long after its start it is not ended: twice as long with every time that it has made room. `doubled`
+    False: within its queue, of a job whose attained service counts."""
     # What has just started is never ended in the same moment, else the two could go round.
     return max(1, policy.min_runtime_s * 1000) << (min(ask.evictions, DOUBLINGS_MAX) if doubled else 0)
 
@@ -83,10 +89,12 @@ def rank_of(ask: Ask, policy: SharePolicy) -> Rank:
 
 
 class Roster:
-    """The running jobs that may be made to go, by queue, those first that should go first. Kept up with every change.
+    """The running jobs that may be made to go, by queue, those first that should go first. Kept up with every
+    change.
 
-    Least urgent first (class, priority, bucket of attained service), then the newest, then whose last checkpoint is the latest, then
-    the smallest. Of two queues the one that borrows more comes first, see `victims`.
+    Least urgent first (class, priority, bucket of attained service), then the newest, then whose last
+    checkpoint is the latest, then the smallest. Of two queues the one that borrows more comes first, see
+    `victims`.
     """
 
     def __init__(self, policy: SharePolicy) -> None:
@@ -161,7 +169,8 @@ class Roster:
         return [self._held[job_id] for job_id in self._entries]
 
     def victims(self, ask: Ask, amounts: Amounts, quotas: Quotas, spared: Collection[str]) -> list[Victim]:
-        """Who may be made to go for `ask`, in the order in which they should. `spared`: whose room is promised to others."""
+        """Who may be made to go for `ask`, in the order in which they should. `spared`: whose room is
+        promised to others."""
         rank = rank_of(ask, self.policy)
         own = self._lines.get(ask.queue, [])
         found = [
@@ -194,17 +203,13 @@ class Roster:
 
 
 def make_room(
-    ask: Ask,
-    amounts: Amounts,
-    victims: Sequence[Victim],
-    seat: Seat,
-    *,
-    books: WhatIf,
+    ask: Ask, amounts: Amounts, victims: Sequence[Victim], seat: Seat, *, books: WhatIf
 ) -> Room | None:
-    """The smallest set of `victims` (see `Roster.victims`), in their order, without which `seat` places the gang; None: none would do.
+    """The smallest set of `victims` (see `Roster.victims`), in their order, without which `seat` places the
+    gang; None: none would do.
 
-    `books` are as they will be when everything that is leaving has left; they are left as they were. `amounts`: what the ask will
-    count.
+    `books` are as they will be when everything that is leaving has left; they are left as they were.
+    `amounts`: what the ask will count.
     """
     gives = [victim.held.running.placements for victim in victims]
     reaches = [
@@ -220,7 +225,8 @@ def make_room(
     ended: set[str] = set()
 
     def end(victim: Victim) -> None:
-        # A reclaim is asked again with what has been given back before it: a queue gives back only what it borrows.
+        # A reclaim is asked again with what has been given back before it: a queue gives back only what it
+        # borrows.
         if victim.kind == "reclaim" and not books.quotas.may_reclaim(
             ask.queue, amounts, victim.held.ask.queue, victim.held.seated.amounts
         ):
@@ -230,7 +236,8 @@ def make_room(
         ended.add(victim.held.id)
 
     try:
-        # The first moment at which the sums allow it, and only those who stand where it could go: mostly that is it.
+        # The first moment at which the sums allow it, and only those who stand where it could go: mostly that
+        # is it.
         likely = [v for v in victims[:at_least] if any(p.node_id in nodes for p in v.held.running.placements)]
         for victim in likely:
             end(victim)
@@ -252,8 +259,8 @@ def make_room(
 
 
 def _is_right(ask: Ask, amounts: Amounts, victims: Sequence[Victim], quotas: Quotas) -> bool:
-    """Whether those who are left may still be reclaimed. Who was let go may have been what made the others fair game, and
-    would take their place again at once: two jobs could take turns for ever."""
+    """Whether those who are left may still be reclaimed. Who was let go may have been what made the others
+    fair game, and would take their place again at once: two jobs could take turns for ever."""
     mark = quotas.mark()
     try:
         for victim in victims:
@@ -305,10 +312,12 @@ def move_aside(
     spared: Collection[str] = (),
     now_ms: int,
 ) -> Room | None:
-    """Running preemptible jobs that can all go on elsewhere, so that the gang fits; None: no such set was found.
+    """Running preemptible jobs that can all go on elsewhere, so that the gang fits; None: no such set was
+    found.
 
-    First whatever is cheapest to move, in that order, over the whole pool; then what stands on one machine after the other. Nobody
-    loses anything but the work since the last checkpoint, and each move ends with one more job that runs, so moves end.
+    First whatever is cheapest to move, in that order, over the whole pool; then what stands on one machine
+    after the other. Nobody loses anything but the work since the last checkpoint, and each move ends with one
+    more job that runs, so moves end.
     """
     movable = [held for held in candidates if held.id not in spared]
     movable.sort(key=lambda h: (h.rate, h.lost(now_ms), -h.running.started_ms, h.id))

@@ -1,14 +1,17 @@
-"""The tree of queues in numbers: who is below whom, what each has in this pool, and what one unit counts in its share.
+"""The tree of queues in numbers: who is below whom, what each has in this pool, and what one unit counts in
+its share.
 
-**What nobody wrote.** A queue that names what it deserves of one resource deserves the same part of the CPUs, memory and GPUs
-that it does not name: who deserves a quarter of the GPUs is no borrower for using a quarter of the CPUs with them. Of single
-models (`gpus/A100`) only what is named counts. An inner queue that names nothing has what its children have together.
-A path that no queue names is a leaf of weight 1 that deserves nothing; it exists as soon as it is mentioned. A
-job that names a queue with children counts in a leaf `-` below it.
+**What nobody wrote.** A queue that names what it deserves of one resource deserves the same part of the CPUs,
+memory and GPUs that it does not name: who deserves a quarter of the GPUs is no borrower for using a quarter
+of the CPUs with them. Of single models (`gpus/A100`) only what is named counts. An inner queue that names
+nothing has what its children have together. A path that no queue names is a leaf of weight 1 that deserves
+nothing; it exists as soon as it is mentioned. A job that names a queue with children counts in a leaf `-`
+below it.
 
 **What a queue keeps** is never lent: `guaranteed`, or `deserved` less `lend_limit` where that is more.
 
-**What it has to lend to its children**: what it deserves less what they keep; where that is nothing, what its own parent has to lend.
+**What it has to lend to its children**: what it deserves less what they keep; where that is nothing, what its
+own parent has to lend.
 """
 
 from __future__ import annotations
@@ -80,9 +83,9 @@ class Node:
 
 
 class QueueTree:
-    """The queues of one pool as nodes. `owner`: the queue that the pool itself belongs to ("": to all). What the owner and those
-    above it may have was counted when they got the pool, so their quotas do not count inside; queues beside the owner deserve
-    nothing of it; the limits of others do count.
+    """The queues of one pool as nodes. `owner`: the queue that the pool itself belongs to ("": to all). What
+    the owner and those above it may have was counted when they got the pool, so their quotas do not count
+    inside; queues beside the owner deserve nothing of it; the limits of others do count.
     """
 
     def __init__(self, tenancy: Tenancy, capacity: Amounts, *, owner: str = "") -> None:
@@ -150,7 +153,8 @@ class QueueTree:
         return "above" if not path or f"{self.owner}/".startswith(f"{path}/") else "beside"
 
     def _entitle(self, node: Node) -> None:
-        """`guaranteed`, `deserved`, `kept` and `limits` of a node and what is below it, from the leaves up."""
+        """`guaranteed`, `deserved`, `kept` and `limits` of a node and what is below it, from the leaves
+        up."""
         for child in node.children.values():
             self._entitle(child)
         size = len(self.names)

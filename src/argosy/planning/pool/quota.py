@@ -12,13 +12,15 @@ Four questions, asked in this order before something starts:
     key(path, amounts)    how much does a queue borrow afterwards? The smallest goes first
     may_reclaim(…)        may a running job of that queue be ended for it?
 
-**Lending.** A queue keeps to itself `guaranteed`, or `deserved` less `lend_limit` where that is more. In the account of its
-parent it takes up the larger of what it keeps and what its subtree takes up; something may start when the account of the root
-stays within the capacity. So what a queue keeps is there for it at any moment, whatever others do, and the rest is lent whole.
+**Lending.** A queue keeps to itself `guaranteed`, or `deserved` less `lend_limit` where that is more. In the
+account of its parent it takes up the larger of what it keeps and what its subtree takes up; something may
+start when the account of the root stays within the capacity. So what a queue keeps is there for it at any
+moment, whatever others do, and the rest is lent whole.
 
-**Share.** What a queue uses above `deserved`, divided by what its parent has to lend and by its weight; of several resources the
-largest (dominant resource fairness: Ghodsi et al., NSDI 2011; in trees: Bhattacharya et al., SoCC 2013; with lending: Kueue's
-fair sharing). Siblings have one common denominator, so shares are compared as integers and nothing is rounded.
+**Share.** What a queue uses above `deserved`, divided by what its parent has to lend and by its weight; of
+several resources the largest (dominant resource fairness: Ghodsi et al., NSDI 2011; in trees: Bhattacharya et
+al., SoCC 2013; with lending: Kueue's fair sharing). Siblings have one common denominator, so shares are
+compared as integers and nothing is rounded.
 """
 
 from __future__ import annotations
@@ -45,15 +47,7 @@ from argosy.planning.pool.queues import (
 )
 from argosy.planning.pool.tenancy_check import check_tenancy, leaf_of, render_named, say_amount
 
-__all__ = [
-    "Lack",
-    "Over",
-    "Quotas",
-    "Span",
-    "amounts_of",
-    "check_tenancy",
-    "leaf_of",
-]
+__all__ = ["Lack", "Over", "Quotas", "Span", "amounts_of", "check_tenancy", "leaf_of"]
 
 _ONE: Final = 1 << 32  # fixed point of the decay: 32 binary places
 _TICKS: Final = 4096  # steps of a half-life
@@ -79,7 +73,8 @@ class Span(NamedTuple):
 def amounts_of(need: Need, num_nodes: int, model: str = "") -> Amounts:
     """What a gang counts: all its ranks together, and one job.
 
-    `model`: of the devices that it got. Before it has a place only a need with a single model counts for that model.
+    `model`: of the devices that it got. Before it has a place only a need with a single model counts for that
+    model.
     """
     amounts: Amounts = {"jobs": 1}
     if need.cpus_milli:
@@ -117,7 +112,8 @@ class Over(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Lack(msgspec.Struct, frozen=True, kw_only=True):
-    """What nobody lends. `free`: what could still be had of it, at `path` or beyond; `kept`: what other queues keep unused."""
+    """What nobody lends. `free`: what could still be had of it, at `path` or beyond; `kept`: what other
+    queues keep unused."""
 
     path: str  # of the queue that asks
     name: str
@@ -137,7 +133,8 @@ class Lack(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Quotas:
-    """Books of one pool. Every charge and refund is exact and can be taken back as a whole (`mark`, `rollback`).
+    """Books of one pool. Every charge and refund is exact and can be taken back as a whole (`mark`,
+    `rollback`).
 
     `owner`: as in `QueueTree`. A charge takes O(depth x names), a question as much.
     """
@@ -262,7 +259,8 @@ class Quotas:
         return None
 
     def never(self, leaf: str, amounts: Amounts, *, refusing: bool = False) -> Over | None:
-        """The limit that these amounts pass even when nothing runs. `refusing`: only of queues that refuse such jobs."""
+        """The limit that these amounts pass even when nothing runs. `refusing`: only of queues that refuse
+        such jobs."""
         asked = dict(self.tree.pairs(amounts))
         at: Node | None = self.tree.leaf(leaf)
         while at is not None:
@@ -307,8 +305,8 @@ class Quotas:
     def key(self, path: str, amounts: Amounts) -> int:
         """How much a queue borrows once it has `amounts` more. The smallest of siblings goes first.
 
-        0: within what it deserves; above: its share, half now and half as it was lately (decayed, see `advance`). A numerator
-        over a denominator that all children of one queue have in common.
+        0: within what it deserves; above: its share, half now and half as it was lately (decayed, see
+        `advance`). A numerator over a denominator that all children of one queue have in common.
         """
         node = self.tree.nodes.get(path) or self.tree.leaf(path)
         return self.key_at(node, self.tree.vector(amounts))
@@ -345,7 +343,8 @@ class Quotas:
         return Fraction(self._share(node, {}) * UNIT_MILLI, node.parent.scale)
 
     def advance(self, now_ms: int) -> None:
-        """Let what was borrowed fade: half of it after each `half_life_s`, in steps of a 4096th. Exact integers.
+        """Let what was borrowed fade: half of it after each `half_life_s`, in steps of a 4096th. Exact
+        integers.
 
         Called at the start of a cycle; what happens between two steps is seen as it stands at the later one.
         """
@@ -363,8 +362,9 @@ class Quotas:
                     node.history_fine[i], node.history[i] = fine, fine >> 32
 
     def recall(self, spans: Iterable[Span], now_ms: int) -> None:
-        """What was borrowed lately, from records of who used what: as if `advance` had been called whenever one of them began or
-        ended, with the queues and the capacity of today. What was known of it before is replaced. O(spans x depth x names).
+        """What was borrowed lately, from records of who used what: as if `advance` had been called whenever
+        one of them began or ended, with the queues and the capacity of today. What was known of it before is
+        replaced. O(spans x depth x names).
         """
         now = now_ms * _TICKS // self._half_life_ms
         changes: list[tuple[int, int, Node, Pairs]] = []
@@ -405,12 +405,14 @@ class Quotas:
     # --- who must give back
 
     def below_guarantee(self, leaf: str, amounts: Amounts) -> bool:
-        """Whether `amounts` stay within what the queues on the way up keep for themselves: nobody else has a right to it."""
+        """Whether `amounts` stay within what the queues on the way up keep for themselves: nobody else has a
+        right to it."""
         return self.keeps(self.tree.leaf(leaf), self.tree.pairs(amounts), None)
 
     def keeps(self, leaf: Node, pairs: Pairs, top: Node | None) -> bool:
-        """The same as far as `top` (None: below the root): everything that is asked of names that any queue on the way keeps, and of
-        GPUs, when any are asked, there must be such a queue: who has CPUs guaranteed has no right to GPUs by that.
+        """The same as far as `top` (None: below the root): everything that is asked of names that any queue
+        on the way keeps, and of GPUs, when any are asked, there must be such a queue: who has CPUs guaranteed
+        has no right to GPUs by that.
         """
         inside: set[int] = set()
         asks_gpus = False
@@ -441,30 +443,36 @@ class Quotas:
         return bool(node.kept[i])
 
     def may_reclaim(self, taker: str, amounts: Amounts, victim: str, victim_amounts: Amounts) -> bool:
-        """Whether a running job of `victim` that uses `victim_amounts` may be ended so that `amounts` start in `taker`.
+        """Whether a running job of `victim` that uses `victim_amounts` may be ended so that `amounts` start
+        in `taker`.
 
-        No queue may come to use less of what it keeps (`guaranteed`, or more when it lends less) than it does now. Look at the two
-        children of the lowest queue that is above both. Either
+        No queue may come to use less of what it keeps (`guaranteed`, or more when it lends less) than it does
+        now. Look at the two children of the lowest queue that is above both. Either
 
-        (a) `amounts` stay within what the taker's queues up to that child keep, and the victim gives some of that; or
-        (b) the taker's child borrows less with `amounts` than the victim's child borrows now, the victim lowers that, and
+        (a) `amounts` stay within what the taker's queues up to that child keep, and the victim gives some of
+        that; or (b) the taker's child borrows less with `amounts` than the victim's child borrows now, the
+        victim lowers that, and
             each queue from the victim's up to that child borrows some of what is asked.
 
-        Usage counts as it stands, without history. Of several victims each is asked about after those before it have been refunded.
+        Usage counts as it stands, without history. Of several victims each is asked about after those before
+        it have been refunded.
 
-        Why it ends. (b) Take the children of that lowest queue and sort their shares, the largest first. Let s be the largest
-        share among the victims' children before. The taker's child ends below the share that each of them had when it was
-        asked about, so below s; the victims' children all fall; the others stay. So fewer shares are s or more, none of them is
-        new, and the sorted list falls lexicographically. Such lists of numbers with a lower bound cannot fall for ever, and a
-        single victim (the last of several) cannot take back at once: the share of its child with it again is not below the taker's.
-        (a) uses more of what is kept, and no reclaim ever uses less of it, so it happens at most as often as there is room that
-        is kept. In a tree compare the lists of the highest level first: a reclaim inside a queue changes nothing above it but its
-        sum, and as long as it takes no more than its victims give, no share above it rises.
+        Why it ends. (b) Take the children of that lowest queue and sort their shares, the largest first. Let
+        s be the largest share among the victims' children before. The taker's child ends below the share that
+        each of them had when it was asked about, so below s; the victims' children all fall; the others stay.
+        So fewer shares are s or more, none of them is new, and the sorted list falls lexicographically. Such
+        lists of numbers with a lower bound cannot fall for ever, and a single victim (the last of several)
+        cannot take back at once: the share of its child with it again is not below the taker's. (a) uses more
+        of what is kept, and no reclaim ever uses less of it, so it happens at most as often as there is room
+        that is kept. In a tree compare the lists of the highest level first: a reclaim inside a queue changes
+        nothing above it but its sum, and as long as it takes no more than its victims give, no share above it
+        rises.
 
-        What this does not say: what starts in free room, alone or together with a reclaim, may raise shares, and then large and
-        small jobs may still displace each other by turns (of 10 one has 6, the other 3 and waits with 2 and 5). Two things belong
-        to it, which the pool sees to: who is let go because its room is not needed counts as running when the rights of the
-        others are asked about (`may_reclaim_all`), and who was ended before is protected for longer.
+        What this does not say: what starts in free room, alone or together with a reclaim, may raise shares,
+        and then large and small jobs may still displace each other by turns (of 10 one has 6, the other 3 and
+        waits with 2 and 5). Two things belong to it, which the pool sees to: who is let go because its room
+        is not needed counts as running when the rights of the others are asked about (`may_reclaim_all`), and
+        who was ended before is protected for longer.
         """
         taking, giving = self.tree.leaf(taker), self.tree.leaf(victim)
         if taking is giving:
@@ -503,8 +511,8 @@ class Quotas:
             node = node.parent
 
     def givers(self, taker: str, amounts: Amounts) -> Iterator[str]:
-        """Queues in which something runs that `may_reclaim` may allow to end for `amounts` in `taker`; of all others it is known that
-        it does not. Whole branches that borrow too little are left out at their top.
+        """Queues in which something runs that `may_reclaim` may allow to end for `amounts` in `taker`; of all
+        others it is known that it does not. Whole branches that borrow too little are left out at their top.
         """
         child = self.tree.leaf(taker)
         asked = self.tree.pairs(amounts)
@@ -518,7 +526,8 @@ class Quotas:
             child = child.parent
 
     def may_reclaim_all(self, taker: str, amounts: Amounts, victims: Sequence[str]) -> bool:
-        """Whether these holders may be ended together, each asked about after those before it have been refunded."""
+        """Whether these holders may be ended together, each asked about after those before it have been
+        refunded."""
         mark = self.mark()
         asked = dict(self.tree.pairs(amounts))
         before: list[tuple[Node, list[int]]] = []
@@ -570,7 +579,8 @@ class Quotas:
     def rows(self, waiting: Mapping[str, Amounts] | None = None) -> tuple[QueueUsage, ...]:
         """Every queue that is named or in use, from the root down, siblings by path.
 
-        `waiting`: what waits, by path of its leaf (`Order.wanted`); then each row says what would be fair now.
+        `waiting`: what waits, by path of its leaf (`Order.wanted`); then each row says what would be fair
+        now.
         """
         fair: Mapping[str, Amounts] = {}
         if waiting is not None:

@@ -37,7 +37,7 @@ def say_amount(name: str, amount: int) -> str:
 
     >>> say_amount("gpus/A100", 1500), say_amount("memory", 1 << 39), say_amount("jobs", 1), say_amount("cpus", 1000)
     ('1.5 A100', '512 GB of memory', '1 job', '1 CPU')
-    """
+    """  # noqa: E501
     kind, _, model = name.partition("/")
     one = amount == (1 if name == "jobs" else 1000)
     unit = {"memory": "of memory", "jobs": "job", "cpus": "CPU", "gpus": "GPU"}.get(kind, kind)
@@ -46,7 +46,8 @@ def say_amount(name: str, amount: int) -> str:
 
 
 def check_tenancy(tenancy: Tenancy) -> None:
-    """Refuse a tenancy that contradicts itself: ArgosyError `spec-invalid` with the first fault, all others as details."""
+    """Refuse a tenancy that contradicts itself: ArgosyError `spec-invalid` with the first fault, all others
+    as details."""
     faults = list(_faults(tenancy))
     if faults:
         what, hint = faults[0]
@@ -121,11 +122,13 @@ def _faults_of_queue(queue: Queue) -> Iterator[tuple[str, str]]:
         less: Amounts = getattr(queue, low)
         more: Amounts = getattr(queue, high)
         for name in less:
-            # what is guaranteed and not named as deserved is deserved all the same; lending needs something to lend
+            # what is guaranteed and not named as deserved is deserved all the same; lending needs something
+            # to lend
             most = more.get(name, 0 if low == "lend_limit" else None)
             if most is not None and less[name] > most:
                 yield (
-                    f"{at}: {low} {say_amount(name, less[name])} is more than {high} {say_amount(name, most)}",
+                    f"{at}: {low} {say_amount(name, less[name])} is more than {high} "
+                    f"{say_amount(name, most)}",
                     f"raise {high}, or lower {low}",
                 )
     for field in ("guaranteed", "deserved"):
@@ -133,13 +136,15 @@ def _faults_of_queue(queue: Queue) -> Iterator[tuple[str, str]]:
         models = sum(amount for name, amount in amounts.items() if name.startswith("gpus/"))
         if "gpus" in amounts and models > amounts["gpus"]:
             yield (
-                f"{at}: {field} of single models is {say_amount('gpus', models)}, more than {say_amount('gpus', amounts['gpus'])} in all",
+                f"{at}: {field} of single models is {say_amount('gpus', models)}, more than "
+                f"{say_amount('gpus', amounts['gpus'])} in all",
                 "raise `gpus`, or leave it out: it is then their sum",
             )
 
 
 def _faults_between(queues: tuple[Queue, ...]) -> Iterator[tuple[str, str]]:
-    """What the children of a queue have guaranteed together fits within what it has guaranteed itself, and within its limit."""
+    """What the children of a queue have guaranteed together fits within what it has guaranteed itself, and
+    within its limit."""
     by_path = {queue.path: queue for queue in queues}
     sums: dict[str, Amounts] = {}  # of the children, by path of the parent
 
@@ -162,7 +167,8 @@ def _faults_between(queues: tuple[Queue, ...]) -> Iterator[tuple[str, str]]:
                 if name in amounts and amount > amounts[name]:
                     own = "is itself guaranteed" if field == "guaranteed" else "may use"
                     yield (
-                        f"queue {path}: its children are guaranteed {say_amount(name, amount)}, it {own} {render_named(name, amounts[name])}",
+                        f"queue {path}: its children are guaranteed {say_amount(name, amount)}, it {own} "
+                        f"{render_named(name, amounts[name])}",
                         f"raise {field} of {path}, or lower guaranteed of its children",
                     )
 
@@ -200,9 +206,9 @@ def _suggest(word: str, known: Iterable[str], otherwise: str) -> str:
 def leaf_of(tenancy: Tenancy, project: str, user: str, wanted: str = "") -> str:
     """Path of the leaf that a workload counts in.
 
-    `wanted`: a queue of the tree that the user named; "": the queue of the project, wherever it stands in the tree, or one of
-    that name that nobody has written about. Below it the user has a leaf, unless the path ends with the user.
-    ArgosyError: no such queue, or several projects of that name.
+    `wanted`: a queue of the tree that the user named; "": the queue of the project, wherever it stands in the
+    tree, or one of that name that nobody has written about. Below it the user has a leaf, unless the path
+    ends with the user. ArgosyError: no such queue, or several projects of that name.
     """
     known = {path for queue in tenancy.queues for path in _upwards(queue.path)}
     own, name = _one_segment(project or "default"), _one_segment(user or "nobody")

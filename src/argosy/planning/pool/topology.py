@@ -1,9 +1,10 @@
 """Gangs and the topology: which domains the ranks of a gang go to.
 
-Machines name their domains from the widest (block, rack, leaf). How many ranks each leaf could host is summed upwards; `required` asks for
-one domain of that level, `preferred` for the narrowest level from there up that has one, `spread` for a domain of its own for each
-rank. Among domains that fit the fullest wins (the fewest free places), and inside it the fewest subdomains are used. The counting is that
-of Kueue's topology-aware scheduling, which follows the block and tree plugins of Slurm.
+Machines name their domains from the widest (block, rack, leaf). How many ranks each leaf could host is summed
+upwards; `required` asks for one domain of that level, `preferred` for the narrowest level from there up that
+has one, `spread` for a domain of its own for each rank. Among domains that fit the fullest wins (the fewest
+free places), and inside it the fewest subdomains are used. The counting is that of Kueue's topology-aware
+scheduling, which follows the block and tree plugins of Slurm.
 """
 
 from __future__ import annotations
@@ -64,8 +65,10 @@ class Domains:
         if others and others != {len(path)}:
             raise ArgosyError(
                 "spec-invalid",
-                f"machine {who} names {len(path)} level{'s' if len(path) > 1 else ''} of the topology ({'/'.join(path)}), others name {min(others)}",
-                hint="Give all machines of a pool the same levels, the widest first (block, rack, leaf), or none at all.",
+                f"machine {who} names {len(path)} level{'s' if len(path) > 1 else ''} of the topology "
+                f"({'/'.join(path)}), others name {min(others)}",
+                hint="Give all machines of a pool the same levels, the widest first (block, rack, leaf), "
+                "or none at all.",
             )
         for depth in range(1, len(path)):
             name = path[depth]
@@ -108,7 +111,8 @@ class Domains:
 
 
 def level_problem(num_nodes: int, required: str, spread: str, depth: int) -> str:
-    """Why no machine whatever could satisfy the wish; "" when that is not so. `depth`: how many levels the machines name."""
+    """Why no machine whatever could satisfy the wish; "" when that is not so. `depth`: how many levels the
+    machines name."""
     for level in (required, spread):
         if level and level not in LEVELS:
             return f"there is no level `{level}`; there are {', '.join(LEVELS)}"
@@ -130,8 +134,9 @@ def share_out(
 ) -> list[Share] | None:
     """How many ranks go where, or None when the gang does not fit.
 
-    `counts`: ranks that each lowest domain could host; `unnamed`: those of machines that name no domain, which serve only a gang that
-    may go anywhere. Levels are those of `DEPTH`; what concerns single nodes is the caller's.
+    `counts`: ranks that each lowest domain could host; `unnamed`: those of machines that name no domain,
+    which serve only a gang that may go anywhere. Levels are those of `DEPTH`; what concerns single nodes is
+    the caller's.
     """
     tree = _Tree(counts, 0 if spread in DEPTH else unnamed, DEPTH.get(spread, 0))
     last = DEPTH.get(required, 0)

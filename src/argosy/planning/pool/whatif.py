@@ -1,4 +1,5 @@
-"""Supposing: a state of the books that is tried and taken back, and how much of a list it takes until something fits."""
+"""Supposing: a state of the books that is tried and taken back, and how much of a list it takes until
+something fits."""
 
 from __future__ import annotations
 
@@ -55,8 +56,8 @@ def rate_of(need: Need, num_nodes: int) -> int:
 
 
 class WhatIf:
-    """Inventory and quotas as one thing that can be changed and rolled back. `bounded`: somebody has written queues, so quotas may
-    be in the way where there is room."""
+    """Inventory and quotas as one thing that can be changed and rolled back. `bounded`: somebody has written
+    queues, so quotas may be in the way where there is room."""
 
     def __init__(self, inventory: Inventory, quotas: Quotas, *, bounded: bool = True) -> None:
         self.inventory = inventory
@@ -106,10 +107,12 @@ class WhatIf:
     def shortest(
         self, count: int, step: Callable[[int], object], test: Callable[[], T | None], *, at_least: int = 0
     ) -> tuple[int, T] | None:
-        """The smallest k for which `test` holds after steps 0 … k-1, with what it said; None when it does not after all `count`.
+        """The smallest k for which `test` holds after steps 0 … k-1, with what it said; None when it does not
+        after all `count`.
 
-        Fewer than `at_least` are known not to do. It is found by doubling, then by halving: `test` must hold after more steps when it holds
-        after fewer. The books are left as they are after k steps, or as they were.
+        Fewer than `at_least` are known not to do. It is found by doubling, then by halving: `test` must hold
+        after more steps when it holds after fewer. The books are left as they are after k steps, or as they
+        were.
         """
         marks = [self.mark()]
 
@@ -153,7 +156,8 @@ class Reach(NamedTuple):
 def reach(
     inventory: Inventory, need: Need, num_nodes: int, gives: Sequence[Sequence[Placement]]
 ) -> Reach | None:
-    """By sums alone: how many of `gives`, in this order, it takes at least until `num_nodes` ranks could fit; None: all are too few.
+    """By sums alone: how many of `gives`, in this order, it takes at least until `num_nodes` ranks could fit;
+    None: all are too few.
 
     It saves the placer all questions that have no chance. O(machines + placements).
     """

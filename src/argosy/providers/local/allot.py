@@ -10,10 +10,11 @@ from argosy.model.offer import Placement
 def allot_devices(
     free_milli: Mapping[int, int], milli: int, count: int
 ) -> list[tuple[tuple[int, int], ...]] | None:
-    """For each of `count` nodes the pairs (device, thousandths of it) that make `milli`, or None when they do not fit.
+    """For each of `count` nodes the pairs (device, thousandths of it) that make `milli`, or None when they do
+    not fit.
 
-    Whole devices belong to one node; a share may have neighbours. A share goes where least is left, so that whole
-    devices stay free; ties go to the lowest index.
+    Whole devices belong to one node; a share may have neighbours. A share goes where least is left, so that
+    whole devices stay free; ties go to the lowest index.
 
     >>> allot_devices({0: 1000, 1: 500}, 250, 2)
     [((1, 250),), ((1, 250),)]
@@ -54,12 +55,13 @@ def free_milli(devices: Sequence[int], taken: Sequence[tuple[int, int]]) -> dict
 def allot_placed(
     free_milli: Mapping[int, int], placements: Sequence[Placement]
 ) -> list[tuple[tuple[int, int], ...]] | None:
-    """The devices that the placements of a claim name, node by node, or None when one of them is not free or not there.
+    """The devices that the placements of a claim name, node by node, or None when one of them is not free or
+    not there.
 
     >>> from argosy.model.offer import DeviceShare
     >>> allot_placed({0: 1000, 1: 500}, [Placement(rank=0, node_id="m", devices=(DeviceShare(index=1, milli=500),))])
     [((1, 500),)]
-    """
+    """  # noqa: E501
     left = dict(free_milli)
     result: list[tuple[tuple[int, int], ...]] = []
     for place in sorted(placements, key=lambda each: each.rank):

@@ -11,7 +11,8 @@ from typing import Final
 
 import msgspec
 
-#: In the environment of every process that a node's agent starts: `<device>-<inode of the node's folder>:<rank id>`.
+#: In the environment of every process that a node's agent starts: `<device>-<inode of the node's
+#: folder>:<rank id>`.
 RANK_MARK: Final = b"ARGOSY_RANK_KEY="
 #: In the environment of the agent: the node's folder.
 AGENT_MARK: Final = "ARGOSY_LOCAL_NODE"
@@ -45,7 +46,8 @@ def boot_id() -> str:
 
 
 def start_ticks(pid: int) -> int | None:
-    """When a process started, in clock ticks since boot; None when there is none (a zombie counts as none)."""
+    """When a process started, in clock ticks since boot; None when there is none (a zombie counts as
+    none)."""
     try:
         with open(f"/proc/{pid}/stat", "rb") as file:
             fields = file.read().rpartition(b")")[2].split()
@@ -86,8 +88,8 @@ def node_tag(home: Path) -> bytes | None:
 
 
 def of_nodes(homes: Sequence[Path], roots: Sequence[int] = ()) -> set[int]:
-    """Pids of all agents and ranks of the nodes in `homes`, found by their marks (also those whose agent is gone),
-    and of all that descends from them or from `roots`."""
+    """Pids of all agents and ranks of the nodes in `homes`, found by their marks (also those whose agent is
+    gone), and of all that descends from them or from `roots`."""
     marks = [mark for home in homes if (mark := node_tag(home)) is not None]
     marks += [f"{AGENT_MARK}={home}\0".encode() for home in homes]
     me, found, children = os.getpid(), set(roots), dict[int, list[int]]()
@@ -136,7 +138,8 @@ class _RankState(msgspec.Struct):
 def end_all(
     homes: Sequence[Path], known: Sequence[Process], sleep: Callable[[float], None] = time.sleep
 ) -> None:
-    """Kills every process of these nodes and returns when none is left. Raises OSError when some cannot be killed.
+    """Kills every process of these nodes and returns when none is left. Raises OSError when some cannot be
+    killed.
 
     First all are stopped, then killed: what forks faster than it is killed is found in the next round.
     """

@@ -1,8 +1,8 @@
 """The local provider: a claim is a folder, a node is a folder in it with an agent's process.
 
     <root>/<claim id>/claim.json          intent: written before anything is started
-    <root>/<claim id>/<index>/            a node: its agent's files, the home of its ranks, agent.json (who runs)
-    <root>/.released/<claim id>           claims that must not come back
+    <root>/<claim id>/<index>/            a node: its agent's files, the home of its ranks, agent.json (who
+    runs) <root>/.released/<claim id>           claims that must not come back
 
 The disk and the process table are the only memory, read anew by every call: a server that was killed, and its
 successor, see the same. Law: what runs is below a folder that `observe` lists, at every moment.
@@ -132,7 +132,8 @@ class LocalProvider:
         return findings
 
     async def quote(self, want: Want) -> Sequence[Offer]:
-        """The whole machine, once for each model of accelerator. What claims hold is for the planner to subtract."""
+        """The whole machine, once for each model of accelerator. What claims hold is for the planner to
+        subtract."""
         facts = await self._machine()
         cards = [device for device in facts.devices if not device.mig_profile]
         models: list[str | None] = [*sorted({device.model for device in cards})] or [None]
@@ -233,7 +234,8 @@ class LocalProvider:
                 if claim.desired is Desired.STOP:
                     await self._rest(claim, record)
                 elif record is None or record.state == "stop":
-                    # Nothing is awaited between looking at what others hold and writing down what this one takes.
+                    # Nothing is awaited between looking at what others hold and writing down what this one
+                    # takes.
                     record = self._allot(claim, machine)
                     self._save(record)
                     await self._start(record)
@@ -342,7 +344,8 @@ class LocalProvider:
             self._socket(claim_id, index).unlink(missing_ok=True)
 
     def _bury(self, claim_id: str) -> None:
-        """So that a late repeat of `ensure` cannot bring it back. Only the newest are kept: ids sort by time."""
+        """So that a late repeat of `ensure` cannot bring it back. Only the newest are kept: ids sort by
+        time."""
         graves = self._root / ".released"
         graves.mkdir(mode=0o700, parents=True, exist_ok=True)
         (graves / claim_id).touch()
@@ -443,7 +446,8 @@ class LocalProvider:
         return self._socket_dir / f"{name}.sock"
 
     def _usable_socket_dir(self) -> None:
-        """The folder is ours alone: /tmp belongs to everybody, and who makes the folder first could listen in."""
+        """The folder is ours alone: /tmp belongs to everybody, and who makes the folder first could listen
+        in."""
         self._socket_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
         seen = self._socket_dir.lstat()
         if not stat.S_ISDIR(seen.st_mode) or seen.st_uid != os.geteuid() or seen.st_mode & 0o077:
@@ -454,8 +458,8 @@ class LocalProvider:
 
 
 def node_ip(index: int) -> str:
-    """Each node has an address of its own where the loopback network has many, so that programs that tell nodes by
-    their address, or listen on a fixed port of it, do not collide."""
+    """Each node has an address of its own where the loopback network has many, so that programs that tell
+    nodes by their address, or listen on a fixed port of it, do not collide."""
     return f"127.0.0.{index + 1}" if sys.platform == "linux" else "127.0.0.1"
 
 

@@ -1,4 +1,5 @@
-"""Task files of other systems to Argosy's YAML: dstack, Slurm, Kubernetes, Ray, compose. Pure: text in, text out."""
+"""Task files of other systems to Argosy's YAML: dstack, Slurm, Kubernetes, Ray, compose. Pure: text in, text
+out."""
 
 from __future__ import annotations
 

@@ -1,4 +1,5 @@
-"""Amounts as other systems write them, and how they are written here. ValueError is a sentence for the user."""
+"""Amounts as other systems write them, and how they are written here. ValueError is a sentence for the
+user."""
 
 from __future__ import annotations
 
@@ -143,7 +144,7 @@ def accelerator_name(text: str) -> str | None:
 
     >>> accelerator_name("NVIDIA-A100-SXM4-80GB"), accelerator_name("nvidia-tesla-t4"), accelerator_name("gpu")
     ('A100-80GB', 'T4', None)
-    """
+    """  # noqa: E501
     name = re.sub(r"^(?:nvidia|amd)[._/\-]", "", text.strip(), flags=re.IGNORECASE)
     for candidate in (
         text,

@@ -10,14 +10,7 @@ from argosy.model.errors import ArgosyError
 from argosy.spec.convert import amounts, prelude
 from argosy.spec.convert.draft import Draft
 from argosy.spec.convert.pods import no_command
-from argosy.spec.convert.reading import (
-    Fields,
-    assignments,
-    is_nothing,
-    split_outside,
-    text_of,
-    wrong,
-)
+from argosy.spec.convert.reading import Fields, assignments, is_nothing, split_outside, text_of, wrong
 from argosy.spec.findings import excerpt
 from argosy.spec.source import Items, Node, Pairs, Scalar
 
@@ -193,7 +186,7 @@ class _Service:
 
         draft.env(name, _VARIABLE.sub(replace, value), "environment")
 
-    # Resources ------------------------------------------------------------------------------------------------
+    # Resources ------------------------------------------------------------------------------------------------  # noqa: E501
 
     def _gpus(self) -> None:
         node = self.fields.take("gpus")
@@ -321,7 +314,7 @@ class _Service:
             if published and published != target:
                 self.draft.note("resources", f"port {excerpt(target)} was published as {excerpt(published)}")
 
-    # Files ----------------------------------------------------------------------------------------------------
+    # Files ----------------------------------------------------------------------------------------------------  # noqa: E501
 
     def _volumes(self, known: dict[str, Node]) -> None:
         for index, node in enumerate(self.fields.items("volumes")):
@@ -437,7 +430,7 @@ class _Service:
         entry, command = self._words("entrypoint"), self._words("command")
         if directory:
             draft.run.append(
-                f"cd {shlex.quote(self.text(directory, command=True)) if '$' not in directory else self.text(directory, command=True)}"
+                f"cd {shlex.quote(self.text(directory, command=True)) if '$' not in directory else self.text(directory, command=True)}"  # noqa: E501
             )
         image = str(draft.resources.get("image_id", "the image")).removeprefix("docker:")
         if entry:

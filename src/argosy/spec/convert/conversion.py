@@ -42,9 +42,9 @@ class Converted(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
 def convert(text: str, *, source: str = "<text>", kind: str | None = None) -> Converted:
     """Argosy YAML for a task file of another system; `kind` None: found out from the text.
 
-    Every value of the file is carried over, carried over with a note, or named in a comment; values of secrets are in
-    none of them. Raises ArgosyError `spec-invalid` (with file:line:column), `spec-unreadable`, `unsupported` or
-    `usage`. Pure: nothing is looked up on disk.
+    Every value of the file is carried over, carried over with a note, or named in a comment; values of
+    secrets are in none of them. Raises ArgosyError `spec-invalid` (with file:line:column), `spec-unreadable`,
+    `unsupported` or `usage`. Pure: nothing is looked up on disk.
 
     >>> convert("#!/bin/bash\\n#SBATCH --gres=gpu:a100:2\\npython train.py").kind
     'slurm'

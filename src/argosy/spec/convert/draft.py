@@ -38,7 +38,7 @@ class Draft:
         self.notes: list[tuple[str, str]] = []  # (top-level field, text)
         self.lost: list[str] = []
 
-    # Saying ---------------------------------------------------------------------------------------------------
+    # Saying ---------------------------------------------------------------------------------------------------  # noqa: E501
 
     def note(self, field: str, text: str) -> None:
         """A comment above a field: it was carried over, but not letter for letter."""
@@ -55,7 +55,7 @@ class Draft:
         if line not in self.lost:
             self.lost.append(line)
 
-    # Filling --------------------------------------------------------------------------------------------------
+    # Filling --------------------------------------------------------------------------------------------------  # noqa: E501
 
     def set_name(self, text: str | None) -> None:
         if not text:
@@ -121,7 +121,7 @@ class Draft:
         value = self.fields.get("num_nodes", 1)
         return value if isinstance(value, int) else 1
 
-    # Writing --------------------------------------------------------------------------------------------------
+    # Writing --------------------------------------------------------------------------------------------------  # noqa: E501
 
     def document(self) -> Document:
         resources = dict(self.resources)

@@ -41,7 +41,8 @@ _WHY: Final = {
     "stop_criteria": "a task ends when every node does",
     "single_branch": "the whole repository is fetched",
     "docker": "choose an `image_id` with Docker in it",
-    "nvcc": "choose an `image_id` with CUDA's compiler, for example `docker:nvidia/cuda:12.4.1-devel-ubuntu22.04`",
+    "nvcc": "choose an `image_id` with CUDA's compiler, for example "
+    "`docker:nvidia/cuda:12.4.1-devel-ubuntu22.04`",
     "home_dir": "HOME is that of the node",
     "entrypoint": "write it in front of the commands of `run`",
     "pool_name": "name a place: `infra`",
@@ -127,7 +128,7 @@ class _Configuration:
         if shell and shell not in ("bash", "/bin/bash"):
             draft.lose("shell", shell, "commands are run by bash")
 
-    # Where ----------------------------------------------------------------------------------------------------
+    # Where ----------------------------------------------------------------------------------------------------  # noqa: E501
 
     def _place(self) -> None:
         fields, draft = self.fields, self.draft
@@ -327,7 +328,7 @@ class _Configuration:
         if memory and ".." in memory and not memory.endswith(".."):
             draft.note("resources", f"gpu memory {excerpt(memory)}: there is no upper limit")
 
-    # Files and environment ------------------------------------------------------------------------------------
+    # Files and environment ------------------------------------------------------------------------------------  # noqa: E501
 
     def _files(self) -> None:
         fields, draft = self.fields, self.draft
@@ -421,7 +422,7 @@ class _Configuration:
             raise self.fields.wrong(f"`{name}` is longer than ten years")
         return seconds
 
-    # Commands -------------------------------------------------------------------------------------------------
+    # Commands -------------------------------------------------------------------------------------------------  # noqa: E501
 
     def _commands(self) -> None:
         fields, draft = self.fields, self.draft
@@ -459,7 +460,7 @@ class _Configuration:
             draft.lose(f"${name}", "", "the commands read it; nothing here sets it")
         draft.run.append(body)
 
-    # Services -------------------------------------------------------------------------------------------------
+    # Services -------------------------------------------------------------------------------------------------  # noqa: E501
 
     def _service(self) -> None:
         fields, draft = self.fields, self.draft

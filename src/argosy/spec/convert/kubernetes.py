@@ -1,4 +1,5 @@
-"""Kubernetes manifests: Pod, Job, CronJob, JobSet, PyTorchJob, RayJob, with the ConfigMaps of the same file."""
+"""Kubernetes manifests: Pod, Job, CronJob, JobSet, PyTorchJob, RayJob, with the ConfigMaps of the same
+file."""
 
 from __future__ import annotations
 

@@ -167,7 +167,7 @@ class Pod:
         for name, why in _POD_WHY.items():
             spec.drop(name, why)
 
-    # Nodes ----------------------------------------------------------------------------------------------------
+    # Nodes ----------------------------------------------------------------------------------------------------  # noqa: E501
 
     def _node_selector(self, spec: Fields) -> None:
         draft = self.draft
@@ -262,11 +262,12 @@ class Pod:
             wish = f"{_ANY[name]}:{count}"
             draft.note(
                 "resources",
-                f"the manifest does not say which GPU; any will do. Name one for a better plan: `A100:{count}`",
+                "the manifest does not say which GPU; any will do. Name one for a better plan: "
+                f"`A100:{count}`",
             )
         draft.resources["accelerators"] = wish
 
-    # Containers -----------------------------------------------------------------------------------------------
+    # Containers -----------------------------------------------------------------------------------------------  # noqa: E501
 
     def _init_container(self, container: Fields) -> None:
         name = container.text("name") or "init"
@@ -424,7 +425,7 @@ class Pod:
             draft.option(f"--user={user}" + (f":{group}" if group is not None else ""))
         section.close("containers are not restricted further")
 
-    # Volumes --------------------------------------------------------------------------------------------------
+    # Volumes --------------------------------------------------------------------------------------------------  # noqa: E501
 
     def _mount(self, mount: Fields) -> None:
         draft = self.draft

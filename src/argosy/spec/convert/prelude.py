@@ -1,4 +1,5 @@
-"""Variables that other systems set for programs, from those that Argosy sets: shell lines in front of `run`."""
+"""Variables that other systems set for programs, from those that Argosy sets: shell lines in front of
+`run`."""
 
 from __future__ import annotations
 
@@ -48,7 +49,8 @@ DSTACK: Final[Mapping[str, str]] = {
 
 
 def slurm_table(*, tasks_per_node: int, cpus_per_task: str, known: Mapping[str, str]) -> dict[str, str]:
-    """What Slurm sets in a batch script, when each node runs `tasks_per_node` tasks. `known` are plain values."""
+    """What Slurm sets in a batch script, when each node runs `tasks_per_node` tasks. `known` are plain
+    values."""
     tasks = f"$((ARGOSY_NUM_NODES * {tasks_per_node}))" if tasks_per_node > 1 else "$ARGOSY_NUM_NODES"
     first = f"$((ARGOSY_NODE_RANK * {tasks_per_node}))" if tasks_per_node > 1 else "$ARGOSY_NODE_RANK"
     job = "$ARGOSY_INTERNAL_JOB_ID"

@@ -127,7 +127,8 @@ def _entry_amounts(fields: Fields, draft: Draft, cpus: str, gpus: str, memory: s
                 draft.resources["accelerators"] = f"{amounts.ANY_NVIDIA}:{_gpus(amount, text)}"
                 draft.note(
                     "resources",
-                    f"Ray does not say which GPU; any of NVIDIA will do. Name one for a better plan: `A100:{_gpus(amount, text)}`",
+                    "Ray does not say which GPU; any of NVIDIA will do. Name one for a better plan: "
+                    f"`A100:{_gpus(amount, text)}`",
                 )
         except ValueError as error:
             raise wrong(node, f"`{fields.at(name)}`: {error}") from None

@@ -160,7 +160,7 @@ class _Script:
         self._rest()
         self._write_run()
 
-    # Reading --------------------------------------------------------------------------------------------------
+    # Reading --------------------------------------------------------------------------------------------------  # noqa: E501
 
     def take(self, name: str) -> str | None:
         one = self.given.pop(name, None)
@@ -346,7 +346,8 @@ class _Script:
             self.known["SLURM_JOB_PARTITION"] = partition
             self.draft.note(
                 "resources",
-                f"to stay on Slurm write `infra: slurm/CLUSTER/{excerpt(partition)}`; as it is, anywhere will do",
+                f"to stay on Slurm write `infra: slurm/CLUSTER/{excerpt(partition)}`; as it is, anywhere "
+                "will do",
             )
         account = options.get("account")
         if isinstance(account, str):
@@ -395,7 +396,7 @@ class _Script:
             shown = f"={value}" if value and not looks_secret(name) else ""
             self.draft.lose(f"#SBATCH --{name}{shown}", "", _NOT_NEEDED.get(name, ""))
 
-    # Writing --------------------------------------------------------------------------------------------------
+    # Writing --------------------------------------------------------------------------------------------------  # noqa: E501
 
     def _write_run(self) -> None:
         draft, body = self.draft, self.body

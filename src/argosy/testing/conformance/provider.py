@@ -3,8 +3,8 @@
     @pytest.mark.parametrize("case", CASES, ids=case_name)
     def test_conformance(case): run_virtual(case(make_my_subject()))
 
-A *subject* is the provider under test with knobs on the world behind it. A case that needs a knob which the subject
-does not have raises `NotApplicable` with the reason: skip on it.
+A *subject* is the provider under test with knobs on the world behind it. A case that needs a knob which the
+subject does not have raises `NotApplicable` with the reason: skip on it.
 """
 
 from __future__ import annotations

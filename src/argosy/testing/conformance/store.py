@@ -3,8 +3,8 @@
     @pytest.mark.parametrize("case", CASES, ids=case_name)
     def test_conformance(case): asyncio.run(case(my_subject))
 
-A *subject* is a database, empty at first, that stores are opened on. A case that needs a knob which the subject does not
-have raises `NotApplicable`.
+A *subject* is a database, empty at first, that stores are opened on. A case that needs a knob which the
+subject does not have raises `NotApplicable`.
 """
 
 from __future__ import annotations
@@ -19,14 +19,7 @@ from typing import Final, Protocol, TypeVar
 import msgspec
 
 from argosy.model.errors import ArgosyError
-from argosy.model.phases import (
-    AttemptPhase,
-    ClaimPhase,
-    NodePhase,
-    Phase,
-    WorkloadPhase,
-    may_move,
-)
+from argosy.model.phases import AttemptPhase, ClaimPhase, NodePhase, Phase, WorkloadPhase, may_move
 from argosy.model.reasons import Reason
 from argosy.model.resources import Accelerator, Resources
 from argosy.model.rows import Attempt, Claim, Event, Node, Row, Workload
@@ -90,12 +83,7 @@ async def conflicting(call: Awaitable[object]) -> set[str]:
 
 
 def contents(snapshot: Snapshot) -> dict[str, Row]:
-    return {
-        **snapshot.workloads,
-        **snapshot.attempts,
-        **snapshot.claims,
-        **snapshot.nodes,
-    }
+    return {**snapshot.workloads, **snapshot.attempts, **snapshot.claims, **snapshot.nodes}
 
 
 def check_indexes(snapshot: Snapshot) -> None:
@@ -122,7 +110,7 @@ def check_indexes(snapshot: Snapshot) -> None:
         assert row.is_live and snapshot.row(id) == row and row.rev > 0
 
 
-# -- rows ---------------------------------------------------------------------------------------------------------
+# -- rows -------------------------------------------------------------------------------------------
 
 
 async def a_new_store_is_empty(subject: Subject) -> None:
@@ -298,7 +286,7 @@ async def servers_see_one_tenancy(subject: Subject) -> None:
     await other.close()
 
 
-# -- laws ---------------------------------------------------------------------------------------------------------
+# -- laws -------------------------------------------------------------------------------------------
 
 
 def _in_phase(phase: Phase, number: int) -> Row:
@@ -398,7 +386,7 @@ async def a_workload_has_one_live_attempt(subject: Subject) -> None:
     await store.close()
 
 
-# -- keys, secrets, events, numbers, leases -----------------------------------------------------------------------
+# -- keys, secrets, events, numbers, leases ---------------------------------------------------------
 
 
 async def a_key_is_carried_out_once(subject: Subject) -> None:
@@ -485,7 +473,7 @@ async def a_lease_has_one_holder(subject: Subject) -> None:
     await store.close()
 
 
-# -- views --------------------------------------------------------------------------------------------------------
+# -- views ------------------------------------------------------------------------------------------
 
 
 async def old_snapshots_stay_as_they_were(subject: Subject) -> None:
@@ -586,7 +574,7 @@ async def costs_are_asked_since_a_time(subject: Subject) -> None:
     await store.close()
 
 
-# -- many at once -------------------------------------------------------------------------------------------------
+# -- many at once -----------------------------------------------------------------------------------
 
 
 async def one_of_many_writers_wins(subject: Subject) -> None:
@@ -676,7 +664,7 @@ async def a_thousand_rows_in_one_commit(subject: Subject) -> None:
     await store.close()
 
 
-# -- a long life --------------------------------------------------------------------------------------------------
+# -- a long life ------------------------------------------------------------------------------------
 
 
 async def everything_is_there_when_it_is_opened_again(subject: Subject) -> None:
@@ -763,7 +751,7 @@ async def a_broken_connection_is_made_again(subject: Subject) -> None:
     await store.close()
 
 
-# -- several stores -----------------------------------------------------------------------------------------------
+# -- several stores ---------------------------------------------------------------------------------
 
 
 async def _two(subject: Subject) -> tuple[Store, Store]:
@@ -827,9 +815,7 @@ async def stores_agree_after_a_walk_of_both(subject: Subject) -> None:
             await asyncio.sleep(0)
 
     await asyncio.gather(
-        random_walk(one, random.Random(2), steps=60),
-        random_walk(two, random.Random(3), steps=60),
-        watch(),
+        random_walk(one, random.Random(2), steps=60), random_walk(two, random.Random(3), steps=60), watch()
     )
     assert seen == sorted(seen)
     third = await subject.open()
@@ -841,7 +827,7 @@ async def stores_agree_after_a_walk_of_both(subject: Subject) -> None:
         await store.close()
 
 
-# -- a walk against a model ---------------------------------------------------------------------------------------
+# -- a walk against a model -------------------------------------------------------------------------
 
 
 async def a_random_walk_matches_a_dict(subject: Subject) -> None:
@@ -855,7 +841,8 @@ async def a_random_walk_matches_a_dict(subject: Subject) -> None:
 
 
 async def random_walk(store: Store, dice: random.Random, *, steps: int, alone: bool = False) -> None:
-    """Random commits, each checked against a plain dict of what must be there; `alone`: nobody else writes."""
+    """Random commits, each checked against a plain dict of what must be there; `alone`: nobody else
+    writes."""
     model: dict[str, Row] = {}  # all rows that this walk wrote, finished ones too
     for _ in range(steps):
         puts = _random_puts(dice, model)

@@ -78,10 +78,7 @@ def upgrade() -> None:
 
     op.create_table("secret", _key("workload_id"), _text("body"))
     op.create_table(
-        "request_key",
-        _key("key"),
-        _number("at_ms"),
-        sa.Column("reply", sa.LargeBinary, nullable=False),
+        "request_key", _key("key"), _number("at_ms"), sa.Column("reply", sa.LargeBinary, nullable=False)
     )
     op.create_table("counter", _key("scope"), _number("value"))
     op.create_table("lease", _key("name"), _text("holder"), _number("until_ms"))
