@@ -60,8 +60,8 @@ from argosy.model.rows import Attempt, Workload
 from argosy.model.task import JobSpec
 from argosy.model.tenancy import Queue, SharePolicy, Tenancy
 from argosy.model.units import parse_size
-from argosy.planning.pool.ask import Ask, Machine, Need
-from argosy.planning.pool.pool import Pool
+from argosy.scheduler.ask import Ask, Machine, Need
+from argosy.scheduler.pool import Pool
 from argosy.store import Store
 from argosy.testing.builders import a_task
 from argosy.testing.virtual_time import FixedClock, SimIds

@@ -30,8 +30,8 @@ from machine import describe
 
 import argosy
 from argosy.model.facts import Device
-from argosy.planning.pool.ask import Ask, Machine, Need
-from argosy.planning.pool.inventory import Inventory
+from argosy.scheduler.ask import Ask, Machine, Need
+from argosy.scheduler.inventory import Inventory
 
 LISTS = (
     "default",

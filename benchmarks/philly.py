@@ -4,7 +4,7 @@ every figure.
     python benchmarks/philly.py [--json FILE] [--policies fifo-sum,easy-sum,easy,argosy] [--jobs N] [--gpus N]
 
 15,264 arrivals of 15 virtual clusters in 125 days (Microsoft Philly, from Gavel's repository) on 512 GPUs.
-Every event goes through `planning.pool.Pool`.
+Every event goes through `scheduler.Pool`.
 
     fifo-sum easy-sum    the study's model, one heap of 512 GPUs without places: strict order of arrival; EASY
     backfill with exact run times fifo easy            the same on 64 nodes of 8 GPUs: ranks have places, a
@@ -36,9 +36,9 @@ from report import Figure, render_table
 
 from argosy.model.facts import Device
 from argosy.model.tenancy import SharePolicy, Tenancy
-from argosy.planning.pool.ask import Ask, Machine, Need
-from argosy.planning.pool.estimate import History, estimate_s, kinds_of, left_s, remember
-from argosy.planning.pool.pool import Pool
+from argosy.scheduler.ask import Ask, Machine, Need
+from argosy.scheduler.estimate import History, estimate_s, kinds_of, left_s, remember
+from argosy.scheduler.pool import Pool
 
 HOUR_MS = 3_600_000
 LOST_MS = 300_000

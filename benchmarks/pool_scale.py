@@ -32,8 +32,8 @@ import openb
 from machine import describe
 
 import argosy
-from argosy.planning.pool.ask import Ask, Machine
-from argosy.planning.pool.inventory import Inventory
+from argosy.scheduler.ask import Ask, Machine
+from argosy.scheduler.inventory import Inventory
 
 NODES, JOBS, SEED = 10_000, 100_000, 42
 CYCLES = 300
@@ -109,7 +109,7 @@ def alone() -> Samples:
 def cycles() -> Samples:
     """A pool: cold, then incremental: `ENDS` jobs have ended and as many have come since the last cycle; at
     last 100 nodes are emptied at once."""
-    from argosy.planning.pool.pool import Pool
+    from argosy.scheduler.pool import Pool
 
     dice = random.Random(SEED)
     waiting = asks(JOBS + CYCLES * ENDS)
@@ -172,7 +172,7 @@ def cycles() -> Samples:
 
 def submits() -> Samples:
     """1,000 nodes, half full: one more job, again and again."""
-    from argosy.planning.pool.pool import Pool
+    from argosy.scheduler.pool import Pool
 
     pool = Pool(machines=nodes(1000))
     waiting = asks(3000)

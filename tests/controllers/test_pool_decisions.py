@@ -31,8 +31,8 @@ from argosy.model.tenancy import Group, Queue, SharePolicy, Tenancy
 from argosy.model.units import GIB, Bound
 from argosy.planning import Ability
 from argosy.planning.availability import Memory, refusal_of, remember
-from argosy.planning.pool.estimate import History
-from argosy.planning.pool.picture import taken_of
+from argosy.scheduler.estimate import History
+from argosy.scheduler.picture import taken_of
 from argosy.store import Snapshot
 from argosy.testing.builders import (
     a_choice,

@@ -7,7 +7,7 @@ import msgspec
 
 from argosy.controllers.pool.book import Books
 from argosy.model.tenancy import Tenancy
-from argosy.planning.pool.ask import Ask, Machine, Need
+from argosy.scheduler.ask import Ask, Machine, Need
 
 FAULT = (
     "rack r1 of machine node 1 lies in block b2, for other machines it lies in block b1; "

@@ -30,7 +30,7 @@ SERVER_SIDE = tuple(
         "server",
         "controllers",
         "providers",
-        "data",
+        "storage",
         "store",
         "planning",
         "catalog",

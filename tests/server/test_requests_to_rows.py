@@ -18,7 +18,7 @@ from argosy.model.rows import Claim, Row, Workload
 from argosy.model.task import ClusterSpec
 from argosy.model.units import GIB
 from argosy.planning import plan
-from argosy.planning.pool.ask import Waiting
+from argosy.scheduler.ask import Waiting
 from argosy.store.snapshot import Snapshot
 from argosy.testing.builders import a_node, a_shape, an_attempt, an_id, an_offer
 from argosy.testing.idle_server import IdleServer, StaticProvider, a_pool

@@ -8,13 +8,13 @@ from pathlib import Path
 
 from msgspec.structs import replace
 
-from argosy.data.blobs import BlobStore
-from argosy.data.logs import LogStore
 from argosy.infra.system import SystemIds
 from argosy.model.facts import LogChunk
 from argosy.model.offer import Placement
 from argosy.model.phases import AttemptPhase, Outcome, WorkloadPhase
 from argosy.server.run import sweep
+from argosy.storage.blobs import BlobStore
+from argosy.storage.logs import LogStore
 from argosy.store import Store
 from argosy.testing.builders import a_job, an_attempt
 from argosy.testing.virtual_time import EPOCH_MS, FixedClock

@@ -22,8 +22,8 @@ from argosy.model.rows import Workload
 from argosy.model.scheduling import Scheduling
 from argosy.model.task import Task
 from argosy.model.tenancy import Group, Preset, Queue, QueueUsage, SharePolicy, Tenancy
-from argosy.planning.pool.ask import Machine, Waiting
-from argosy.planning.pool.picture import Held, PoolPicture, Queued
+from argosy.scheduler.ask import Machine, Waiting
+from argosy.scheduler.picture import Held, PoolPicture, Queued
 from argosy.server.tokens import Tokens
 from argosy.testing.builders import a_gpu_shape, an_attempt, an_offer
 from argosy.testing.idle_server import IdleServer, StaticProvider, a_pool

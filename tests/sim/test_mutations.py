@@ -25,8 +25,8 @@ from argosy.model.phases import Outcome, WorkloadPhase
 from argosy.model.reasons import Reason
 from argosy.model.rows import Claim, Node, Row, Workload
 from argosy.model.tenancy import Tenancy
-from argosy.planning.pool.ask import Decision, Running, Start
-from argosy.planning.pool.quota import amounts_of
+from argosy.scheduler.ask import Decision, Running, Start
+from argosy.scheduler.quota import amounts_of
 from argosy.store import Snapshot
 from argosy.testing.faults import Faults
 from argosy.testing.harness import Load, SimStore, Simulation, SimulationFailed

@@ -170,7 +170,7 @@ class ExplainReply(Reply, frozen=True, kw_only=True, omit_defaults=True):
     title: str  # `job 3 of `dev``
     status: str
     lines: tuple[str, ...] = ()  # in words
-    code: str = ""  # why it waits: of `planning.pool.ask.Waiting`
+    code: str = ""  # why it waits: of `scheduler.ask.Waiting`
     position: int = 0
     starts_at_ms: int | None = None
     user: str = ""

@@ -34,7 +34,7 @@ def convert(
 
     What has no equal stands in comments of the task: `# not carried over: ...`.
     """
-    from argosy.spec.convert import convert as convert_text
+    from argosy.convert import convert as convert_text
 
     source = "<stdin>" if file == "-" else file
     converted = convert_text(_text(session, file), source=source, kind=kind)

@@ -17,8 +17,8 @@ from argosy.model.phases import ClaimPhase, Outcome
 from argosy.model.reasons import Reason
 from argosy.model.rows import Claim, Workload
 from argosy.planning.availability import Memory, forgive, refusal_of, remember
-from argosy.planning.pool import estimate
-from argosy.planning.pool.estimate import History
+from argosy.scheduler import estimate
+from argosy.scheduler.estimate import History
 from argosy.store import Snapshot, Store
 
 REFUSALS_SINCE_MS: Final = 3_600_000  # older ones have faded

@@ -49,8 +49,8 @@ from argosy.model.phases import ClaimPhase, WorkloadPhase
 from argosy.model.rows import Attempt, Claim, Node, Row, Workload
 from argosy.model.tenancy import QueueUsage
 from argosy.planning.availability import Memory
-from argosy.planning.pool.ask import Waiting
-from argosy.planning.pool.picture import PoolPicture
+from argosy.scheduler.ask import Waiting
+from argosy.scheduler.picture import PoolPicture
 from argosy.store import Conflict, IllegalMove, Snapshot, Store
 
 _log = logging.getLogger(__name__)

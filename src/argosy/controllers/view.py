@@ -21,7 +21,7 @@ from argosy.model.rows import Attempt, Claim, Event, Node, Row, Workload
 from argosy.model.tenancy import Tenancy
 from argosy.planning import Ability
 from argosy.planning.availability import Memory
-from argosy.planning.pool.estimate import History
+from argosy.scheduler.estimate import History
 
 if TYPE_CHECKING:
     from argosy.controllers.pool.book import PoolBook

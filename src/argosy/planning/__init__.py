@@ -1,4 +1,4 @@
-"""Pure decisions: which offer serves a wish, in which order to try places, and (`planning.pool`) who starts
+"""Pure decisions: which offer serves a wish, in which order to try places, and (`scheduler`) who starts
 where in a pool."""
 
 from argosy.model.offer import BUSY, waits_for

@@ -18,8 +18,6 @@ import uvicorn
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from argosy.api.location import log_path
-from argosy.data.blobs import BlobStore
-from argosy.data.logs import LogStore
 from argosy.infra.agent_port import AgentDirectory
 from argosy.infra.provider import Providers
 from argosy.model.ids import Clock, Ids
@@ -37,6 +35,8 @@ from argosy.server.pricing import Pricing
 from argosy.server.refreshing import Refreshes
 from argosy.server.tenancy import Tenants
 from argosy.server.tokens import Tokens
+from argosy.storage.blobs import BlobStore
+from argosy.storage.logs import LogStore
 from argosy.store.store import Store
 
 _log: Final = logging.getLogger(__name__)

@@ -12,7 +12,6 @@ from argosy import __version__
 from argosy.api import sharing as s
 from argosy.api import types as t
 from argosy.api.endpoints import API_VERSION, CHUNK_PACK_LIMIT_BYTES, LOG_MEDIA_TYPE
-from argosy.data.blobs import BlobStore
 from argosy.infra.agent_port import AgentDirectory
 from argosy.infra.provider import Want
 from argosy.model.errors import ArgosyError
@@ -21,7 +20,7 @@ from argosy.model.offer import Capacity
 from argosy.model.phases import Outcome
 from argosy.model.rows import Attempt, Claim, Workload
 from argosy.model.task import JobSpec
-from argosy.planning.pool.picture import Queued
+from argosy.scheduler.picture import Queued
 from argosy.server.accounts import Accounts
 from argosy.server.exchange import Exchange, encode
 from argosy.server.front import Handler
@@ -37,6 +36,7 @@ from argosy.server.spending import Rates, grouped, saved
 from argosy.server.tenancy import Tenants
 from argosy.server.terminal import serve_terminal
 from argosy.server.views import view_cluster, view_cost, view_job
+from argosy.storage.blobs import BlobStore
 from argosy.store.snapshot import Snapshot
 from argosy.store.store import Store
 

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Final
 
-from argosy.data.blobs import BlobStore
 from argosy.model.errors import ArgosyError
 from argosy.model.task import Task
 from argosy.server.exchange import Caller
 from argosy.server.tenancy import Tenants
+from argosy.storage.blobs import BlobStore
 from argosy.store.store import Store
 
 _TASKS_MAX: Final = 20_000

@@ -13,7 +13,6 @@ from collections.abc import AsyncGenerator, AsyncIterator, Sequence
 from typing import Final, NamedTuple
 
 from argosy.api.types import LogFrame
-from argosy.data.logs import LogStore
 from argosy.model.errors import ArgosyError
 from argosy.model.facts import RankPhase
 from argosy.model.phases import AttemptPhase, Outcome, WorkloadPhase
@@ -23,6 +22,7 @@ from argosy.model.task import JobSpec
 from argosy.server.exchange import encode
 from argosy.server.ports import Controllers
 from argosy.server.views import job_status, render_reason
+from argosy.storage.logs import LogStore
 from argosy.store.store import Store
 
 PIECE_BYTES: Final = 256 << 10

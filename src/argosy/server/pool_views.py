@@ -23,9 +23,9 @@ from argosy.model.rows import Attempt, Node, Workload
 from argosy.model.scheduling import Scheduling
 from argosy.model.task import JobSpec
 from argosy.model.units import render_duration
-from argosy.planning.pool.ask import WHOLE_MILLI, Waiting
-from argosy.planning.pool.explain import ordinal
-from argosy.planning.pool.picture import Held, PoolPicture, Queued, largest_gangs
+from argosy.scheduler.ask import WHOLE_MILLI, Waiting
+from argosy.scheduler.explain import ordinal
+from argosy.scheduler.picture import Held, PoolPicture, Queued, largest_gangs
 
 _NODES_SHOWN: Final = 8
 

@@ -14,8 +14,8 @@ if TYPE_CHECKING:
     from argosy.model.rows import Workload
     from argosy.model.tenancy import QueueUsage
     from argosy.planning.availability import Memory
-    from argosy.planning.pool.ask import Waiting
-    from argosy.planning.pool.picture import PoolPicture
+    from argosy.scheduler.ask import Waiting
+    from argosy.scheduler.picture import PoolPicture
 
 
 class ObservedFacts(Protocol):

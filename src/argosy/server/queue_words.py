@@ -10,8 +10,8 @@ from argosy.api.sharing import QueueView
 from argosy.model.errors import ArgosyError
 from argosy.model.tenancy import Amounts, Queue, QueueUsage, Tenancy
 from argosy.model.units import render_milli
-from argosy.planning.pool.quota import Quotas
-from argosy.planning.pool.tenancy_check import parent_of, render_named, say_amount
+from argosy.scheduler.quota import Quotas
+from argosy.scheduler.tenancy_check import parent_of, render_named, say_amount
 
 
 def say_amounts(amounts: Mapping[str, int]) -> str:

@@ -25,8 +25,6 @@ import msgspec
 
 from argosy import __version__
 from argosy.api.location import log_path, socket_path
-from argosy.data.blobs import BlobStore
-from argosy.data.logs import LogStore
 from argosy.infra.system import SystemClock, SystemIds
 from argosy.model.errors import ArgosyError
 from argosy.model.task import JobSpec
@@ -34,6 +32,8 @@ from argosy.server.application import Application, pricing_of
 from argosy.server.journal import open_journal
 from argosy.server.listeners import bind_socket, bind_tcp
 from argosy.server.ports import Controllers
+from argosy.storage.blobs import BlobStore
+from argosy.storage.logs import LogStore
 from argosy.store import Store, lock_state_dir
 
 _log: Final = logging.getLogger("argosy.server")

@@ -19,10 +19,10 @@ from argosy.model.rows import Attempt, Event, Node, Workload
 from argosy.model.scheduling import PRIORITY_CLASSES
 from argosy.model.task import JobSpec, Task
 from argosy.model.tenancy import TENANCY_ID, Amounts, Queue, Tenancy
-from argosy.planning.pool.ask import Need
-from argosy.planning.pool.picture import PoolPicture, Queued, is_of_cluster
-from argosy.planning.pool.quota import Over, amounts_of, check_tenancy, leaf_of
-from argosy.planning.pool.tenancy_check import render_named
+from argosy.scheduler.ask import Need
+from argosy.scheduler.picture import PoolPicture, Queued, is_of_cluster
+from argosy.scheduler.quota import Over, amounts_of, check_tenancy, leaf_of
+from argosy.scheduler.tenancy_check import render_named
 from argosy.server.exchange import Caller
 from argosy.server.pool_views import (
     is_waiting,

@@ -14,8 +14,8 @@ from typing import Final
 
 import msgspec
 
-from argosy.data.disk import write_whole
 from argosy.model.errors import ArgosyError
+from argosy.storage.disk import write_whole
 
 SCOPES: Final = ("use", "admin")  # admin may also stop the server and see how it is
 

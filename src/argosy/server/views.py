@@ -12,7 +12,7 @@ from argosy.model.phases import Desired, NodePhase, WorkloadPhase
 from argosy.model.reasons import REASONS, Reason
 from argosy.model.rows import Attempt, Claim, Node, Workload
 from argosy.model.task import ClusterSpec, JobSpec
-from argosy.planning.pool.picture import Queued
+from argosy.scheduler.picture import Queued
 from argosy.server.ports import ObservedFacts
 from argosy.server.spending import HOUR_MS, Rates
 from argosy.store.snapshot import Snapshot

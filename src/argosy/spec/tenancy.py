@@ -10,7 +10,7 @@
     policy: {backfill: easy, min_runtime: 10m}
 
 What the numbers mean together (children within their parent, guaranteed within deserved within limit) is
-checked by `planning.pool.quota.check_tenancy`, where the whole tree is known.
+checked by `scheduler.quota.check_tenancy`, where the whole tree is known.
 """
 
 from __future__ import annotations

@@ -29,7 +29,7 @@ from argosy.model.rows import Event, Row, Workload
 from argosy.model.task import ClusterSpec, JobSpec, Task
 from argosy.model.tenancy import Tenancy
 from argosy.model.units import Bound
-from argosy.planning.pool.quota import check_tenancy
+from argosy.scheduler.quota import check_tenancy
 from argosy.store.snapshot import Snapshot
 from argosy.testing.checkers import Checkers
 from argosy.testing.faults import Faults, SimCrash, draw_faults

@@ -29,14 +29,14 @@ from argosy.model.offer import Offer
 from argosy.model.rows import Claim, Node, Workload
 from argosy.model.tenancy import QueueUsage
 from argosy.planning.availability import Memory
-from argosy.planning.pool.ask import Waiting
-from argosy.planning.pool.picture import PoolPicture
+from argosy.scheduler.ask import Waiting
+from argosy.scheduler.picture import PoolPicture
 from argosy.testing.builders import an_offer
 
 if TYPE_CHECKING:
-    from argosy.data.blobs import BlobStore
-    from argosy.data.logs import LogStore
     from argosy.server.application import Application
+    from argosy.storage.blobs import BlobStore
+    from argosy.storage.logs import LogStore
     from argosy.store.snapshot import Snapshot
 from argosy.store import Store
 
@@ -261,10 +261,10 @@ class IdleServer:
             self._ready.set()
 
     async def _serve(self) -> None:
-        from argosy.data.blobs import BlobStore
-        from argosy.data.logs import LogStore
         from argosy.server.application import Application
         from argosy.server.listeners import bind_socket, bind_tcp
+        from argosy.storage.blobs import BlobStore
+        from argosy.storage.logs import LogStore
         from argosy.store import Store
 
         self._loop = asyncio.get_running_loop()

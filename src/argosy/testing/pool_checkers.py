@@ -20,10 +20,10 @@ from argosy.model.phases import AttemptPhase, Desired, NodePhase, WorkloadPhase
 from argosy.model.reasons import Reason
 from argosy.model.rows import Attempt, Claim, Node, Row, Workload
 from argosy.model.tenancy import Amounts, SharePolicy, Tenancy
-from argosy.planning.pool.ask import Ask, Decision, Machine, Running
-from argosy.planning.pool.estimate import expected_end_ms
-from argosy.planning.pool.inventory import Inventory, OverCommitted, need_of
-from argosy.planning.pool.quota import amounts_of
+from argosy.scheduler.ask import Ask, Decision, Machine, Running
+from argosy.scheduler.estimate import expected_end_ms
+from argosy.scheduler.inventory import Inventory, OverCommitted, need_of
+from argosy.scheduler.quota import amounts_of
 from argosy.testing.world import World
 
 if TYPE_CHECKING:

@@ -17,10 +17,10 @@ from typing import Any
 
 import pytest
 
+from argosy.convert import convert
 from argosy.model.errors import ArgosyError, render_error
 from argosy.model.offer import Plan
 from argosy.spec import parse_task, render_task
-from argosy.spec.convert import convert
 from argosy.testing.fake_server import FakeServer
 
 HERE = Path(__file__).parent

@@ -18,9 +18,9 @@ from argosy.model.task import JobSpec, Task
 from argosy.model.tenancy import Tenancy
 from argosy.model.units import Bound
 from argosy.planning.choose import memory_wished
-from argosy.planning.pool.ask import Ask, Need, Running
-from argosy.planning.pool.estimate import History, estimate_s, is_known, kinds_of
-from argosy.planning.pool.quota import leaf_of
+from argosy.scheduler.ask import Ask, Need, Running
+from argosy.scheduler.estimate import History, estimate_s, is_known, kinds_of
+from argosy.scheduler.quota import leaf_of
 
 DEFAULT_CPUS_MILLI: Final = 500  # of a job that names no number: jobs run side by side by default
 _CLASS_OF_KIND: Final = {"service": "service", "session": "interactive"}  # others: batch

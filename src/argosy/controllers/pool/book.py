@@ -39,10 +39,10 @@ from argosy.model.phases import Desired, WorkloadPhase
 from argosy.model.rows import Attempt, Claim, Node, Row, Workload
 from argosy.model.task import JobSpec, Task
 from argosy.model.tenancy import Tenancy
-from argosy.planning.pool.ask import Ask, Decision, Machine, Running
-from argosy.planning.pool.estimate import History
-from argosy.planning.pool.inventory import Inventory, OverCommitted
-from argosy.planning.pool.pool import Pool
+from argosy.scheduler.ask import Ask, Decision, Machine, Running
+from argosy.scheduler.estimate import History
+from argosy.scheduler.inventory import Inventory, OverCommitted
+from argosy.scheduler.pool import Pool
 
 WAITING: Final = (WorkloadPhase.QUEUED, WorkloadPhase.RECOVERING)
 _NOTHING: Final = JobSpec(task=Task())  # of a workload of which nothing is known any more

@@ -20,8 +20,8 @@ from argosy.model.phases import Desired, Outcome, WorkloadPhase
 from argosy.model.reasons import Reason
 from argosy.model.rows import CLAIMS_TAKEN, Workload
 from argosy.planning.availability import order_for_failover
-from argosy.planning.pool.ask import Decision, Start
-from argosy.planning.pool.inventory import need_of
+from argosy.scheduler.ask import Decision, Start
+from argosy.scheduler.inventory import need_of
 
 POOL = "pool"  # the subject of times to look at the owned machines again
 

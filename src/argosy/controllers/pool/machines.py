@@ -16,8 +16,8 @@ from argosy.model.rows import Claim, Node, Workload
 from argosy.model.task import ClusterSpec
 from argosy.model.tenancy import Tenancy
 from argosy.planning import Ability
-from argosy.planning.pool.ask import WHOLE_MILLI, Ask, Machine, Need, Running
-from argosy.planning.pool.devices import mig_bits, mig_card
+from argosy.scheduler.ask import WHOLE_MILLI, Ask, Machine, Need, Running
+from argosy.scheduler.devices import mig_bits, mig_card
 
 #: Labels of our own, so that a need can name the place of its offer, or one machine. Users' labels have no
 #: slash first.

@@ -14,9 +14,9 @@ from argosy.controllers.view import View
 from argosy.model.phases import Desired, WorkloadPhase
 from argosy.model.rows import Workload
 from argosy.model.tenancy import QueueUsage
-from argosy.planning.pool.ask import Ask, Machine, Running, Waiting
-from argosy.planning.pool.estimate import expected_end_ms, is_guess
-from argosy.planning.pool.picture import Held, PoolPicture, Queued
+from argosy.scheduler.ask import Ask, Machine, Running, Waiting
+from argosy.scheduler.estimate import expected_end_ms, is_guess
+from argosy.scheduler.picture import Held, PoolPicture, Queued
 
 EXPLAINED_MAX: Final = 16  # of a picture: the others are explained when somebody asks for one
 FORECAST_SHOWN: Final = 4  # of these it is told when they start,

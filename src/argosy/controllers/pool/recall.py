@@ -2,7 +2,7 @@
 clusters.
 
 So what a queue borrowed lately is in no row of its own, and still known after a restart: the books of a pool
-are opened with it (`planning.pool.quota.Quotas.recall`). It is exact but for what no row says: the tree and
+are opened with it (`scheduler.quota.Quotas.recall`). It is exact but for what no row says: the tree and
 the machines as they were then (those of today count), and when a cluster that was stopped for a while was
 held (its earlier periods count as one, from its beginning).
 """
@@ -16,11 +16,11 @@ from argosy.controllers.pool.asks import ask_of_job, holds_room, queue_of
 from argosy.model.offer import Placement
 from argosy.model.rows import Attempt, Claim, Workload
 from argosy.model.tenancy import Amounts, Tenancy
-from argosy.planning.pool.ask import Need
-from argosy.planning.pool.estimate import History
-from argosy.planning.pool.inventory import need_of
-from argosy.planning.pool.pool import Pool
-from argosy.planning.pool.quota import Span, amounts_of
+from argosy.scheduler.ask import Need
+from argosy.scheduler.estimate import History
+from argosy.scheduler.inventory import need_of
+from argosy.scheduler.pool import Pool
+from argosy.scheduler.quota import Span, amounts_of
 
 HALF_LIVES: Final = 8  # what is older counts less than one part in 256
 

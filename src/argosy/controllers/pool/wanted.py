@@ -17,7 +17,7 @@ from argosy.model.rows import Claim, Workload
 from argosy.model.task import JobSpec, Task
 from argosy.planning.choose import plan
 from argosy.planning.deadline import CHECKPOINT_S, keeps_checkpoints, order_choices, wishes_of
-from argosy.planning.pool.ask import Ask
+from argosy.scheduler.ask import Ask
 
 
 class Wanted(msgspec.Struct, frozen=True, kw_only=True):

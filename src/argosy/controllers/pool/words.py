@@ -13,8 +13,8 @@ from argosy.controllers.pool.machines import WITHHELD
 from argosy.model.facts import Device
 from argosy.model.rows import Workload
 from argosy.model.units import render_bytes, render_milli
-from argosy.planning.pool.ask import WHOLE_MILLI, Ask, Machine, Need, Running, Waiting
-from argosy.planning.pool.explain import ordinal
+from argosy.scheduler.ask import WHOLE_MILLI, Ask, Machine, Need, Running, Waiting
+from argosy.scheduler.explain import ordinal
 
 _SHORT = ("capacity", "fragmented")  # codes for which amounts and names say more than a sentence
 NAMED_MAX = 3

@@ -1,0 +1,494 @@
+"""When room will be free, and what may start before those who wait for it.
+
+EASY backfill (Lifka, "The ANL/IBM SP Scheduling System", JSSPP 1995) with reservations per queue: the first
+that does not fit (`Cycle` says who else) gets the earliest time at which it will, by the expected ends of
+what runs, and the places that it gets then. Who comes later in the order starts only where that is not
+disturbed: because they are over before, or because they fit beside it.
+
+What is kept. At its time t a reservation needs some places. What is given back there until t need not be
+kept; the rest is free today, and has to stay free. On each machine the reservations stand in the order of
+their times: the k-th keeps what all that hold something at its time need together, less what is given back
+until then, less what those before it keep already (`_Ledger`). So what is given back is counted once. All
+that is kept is taken in a copy of the books (`Keeps`), and "fits beside all reservations" is one question to
+the placer: find room that is free today and also in the copy. A job that is over before t is asked without
+the reservations from t on, and what it will give back lessens what they keep. So no job that starts delays a
+reservation, as long as nothing runs longer than expected; a job that does moves the reservation, nothing
+else.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_right
+from collections.abc import Callable, Collection, Container, Iterable, Iterator, Sequence
+from functools import partial
+from typing import Final
+
+import msgspec
+
+from argosy.model.offer import DeviceShare, Placement
+from argosy.scheduler.ask import Ask, Need, Reservation
+from argosy.scheduler.inventory import Inventory, OverCommitted
+from argosy.scheduler.whatif import Reach, Seated, WhatIf, reach
+
+RESERVATIONS_MAX: Final = 64
+RELEASES_MAX: Final = 4096  # ends that a search for a time looks at
+PLACES_LARGE: Final = 64  # machines with room at that time that a search in a large pool chooses from
+
+
+class Release(msgspec.Struct, frozen=True, order=True, gc=False):
+    """Room that comes back."""
+
+    at_ms: int
+    holder: str
+    queue: str
+    seated: Seated
+
+
+Dims = dict[int | str, int]  # `cpus`, `memory`, index of a device; of quotas: names of amounts
+
+KEEP: Final = "keep:"
+CPUS: Final = "cpus"
+MEMORY: Final = "memory"
+
+
+def _dims(placement: Placement, into: Dims) -> Dims:
+    into[CPUS] = into.get(CPUS, 0) + placement.cpus_milli
+    into[MEMORY] = into.get(MEMORY, 0) + placement.memory_bytes
+    for share in placement.devices:
+        into[share.index] = into.get(share.index, 0) + share.milli
+    return into
+
+
+class _Gone(Collection[str]):
+    """The holders of the first releases of a list, up to one that is told."""
+
+    def __init__(self, releases: Sequence[Release]) -> None:
+        self._place = {release.holder: at for at, release in enumerate(releases)}
+        self._names = list(self._place)
+        self._last = -1
+
+    def until(self, at: int) -> _Gone:
+        self._last = at
+        return self
+
+    def __contains__(self, holder: object) -> bool:
+        return self._place.get(holder, self._last + 1) <= self._last  # type: ignore[call-overload,no-any-return]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._names[: self._last + 1])
+
+    def __len__(self) -> int:
+        return self._last + 1
+
+
+class Keep:
+    """One reservation."""
+
+    def __init__(self, ask: Ask, at_ms: int, ends_ms: int | None, seated: Seated, scope: str | None) -> None:
+        self.ask = ask
+        self.name = KEEP + ask.id
+        self.at_ms = at_ms
+        self.ends_ms = ends_ms
+        self.seated = seated
+        self.scope = scope  # the queue with a limit that it waits for, too
+        self.needs: dict[str, Dims] = {}  # by machine
+        self.shares: dict[str, dict[int, DeviceShare]] = {}
+        for placement in seated.placements:
+            _dims(placement, self.needs.setdefault(placement.node_id, {}))
+            shares = self.shares.setdefault(placement.node_id, {})
+            for share in placement.devices:
+                shares[share.index] = share
+
+    @property
+    def reservation(self) -> Reservation:
+        return Reservation(ask_id=self.ask.id, starts_at_ms=self.at_ms, placements=self.seated.placements)
+
+
+class _Ledger:
+    """One machine, or one queue with a limit: who needs what of it from when on, and what is given back
+    when."""
+
+    __slots__ = ("needs", "releases")
+
+    def __init__(self) -> None:
+        self.needs: list[tuple[Keep, Dims]] = []
+        self.releases: dict[str, tuple[int, Dims]] = {}
+
+    def owed(self, gone: Collection[str]) -> list[tuple[Keep, Dims]]:
+        """What each reservation keeps of what is free today. `gone`: releases that have happened,
+        reservations that are over."""
+        alive = [each for each in self.needs if each[0].name not in gone]
+        alive.sort(key=lambda each: each[0].at_ms)
+        to_come = [each for holder, each in self.releases.items() if holder not in gone]
+        kept: Dims = {}
+        result = []
+        for place, (keep, own) in enumerate(alive):
+            wanted = dict.fromkeys(own, 0)
+            for other, dims in alive[: place + 1]:
+                if other.ends_ms is None or other.ends_ms > keep.at_ms:
+                    for dim in wanted:
+                        wanted[dim] += dims.get(dim, 0)
+            for at_ms, dims in to_come:
+                if at_ms <= keep.at_ms:
+                    for dim in wanted:
+                        wanted[dim] -= dims.get(dim, 0)
+            keeps = {dim: max(0, amount - kept.get(dim, 0)) for dim, amount in wanted.items()}
+            for dim, amount in keeps.items():
+                kept[dim] = kept.get(dim, 0) + amount
+            result.append((keep, keeps))
+        return result
+
+
+class Keeps:
+    """Reservations, taken in `books`: a copy of the books in which what is leaving has left.
+
+    `neighbour` tells who uses a device that is not wholly free: (need, share). `scope_of`: the lowest queue
+    on the way up from a leaf that has a limit; None: none has. `large`: places are chosen from the first
+    machines that have room, see `earliest`.
+    """
+
+    def __init__(
+        self,
+        books: WhatIf,
+        neighbour: Callable[[str, int], tuple[Need, DeviceShare] | None],
+        scope_of: Callable[[str], str | None],
+        *,
+        large: bool = False,
+    ) -> None:
+        self.books = books
+        self.large = large
+        self.all: list[Keep] = []
+        self._named: dict[str, Keep] = {}
+        self._neighbour = neighbour
+        self._scope_of = scope_of
+        self._nodes: dict[str, _Ledger] = {}
+        self._scopes: dict[str, _Ledger] = {}
+        self._spoiled: dict[
+            tuple[str, int], int
+        ] = {}  # devices that only those may use who are over before this time
+
+    # --- when
+
+    def earliest(
+        self, ask: Ask, releases: Iterable[Release], test: Callable[[WhatIf], Seated | None], now_ms: int
+    ) -> tuple[int, Seated] | None:
+        """When `ask` fits at last, and where; None: not by itself.
+
+        The search supposes one release after the other, which gives its room back except what earlier
+        reservations take of it. The books are left as they were. In a large pool each machine is first looked
+        at by itself, so that only those are emptied in the books that have room then, of many at one moment
+        the first `PLACES_LARGE`.
+        """
+        books = self.books
+        ours = sorted([*releases, *self._own_releases()])
+        del ours[RELEASES_MAX:]
+        self._note(ours)
+        # What is released at one moment comes back together.
+        ends = [
+            at + 1 for at in range(len(ours)) if at + 1 == len(ours) or ours[at].at_ms < ours[at + 1].at_ms
+        ]
+        begins = [0, *ends][: len(ends)]
+        moments = [ours[begin:end] for begin, end in zip(begins, ends, strict=True)]
+        reaches = [each for need in ask.needs if (each := self._reach(ask, need, moments)) is not None]
+        if not reaches:
+            return None
+        at_least = min(each.least for each in reaches)
+        nodes = frozenset[str]().union(*(each.nodes for each in reaches if each.least == at_least))
+        ever = None
+        if all(each.ever is not None for each in reaches):
+            ever = frozenset[str]().union(*(each.ever or () for each in reaches))
+        gone = _Gone(ours)
+
+        def moment(number: int) -> None:
+            for at in range(begins[number], ends[number]):
+                self._pass(ours[at], gone.until(at), ever)
+
+        start, spoiled = books.mark(), dict(self._spoiled)
+        try:
+            # The first moment at which the sums allow it, with what is released where it could go: mostly
+            # that is it.
+            for at in range(ends[at_least - 1] if at_least else 0):
+                if any(placement.node_id in nodes for placement in ours[at].seated.placements):
+                    self._pass(ours[at], gone.until(at))
+            seated = test(books)
+            if seated is not None:
+                found_at: tuple[int, Seated] | None = at_least, seated
+            else:
+                books.rollback(start)
+                start = books.mark()
+                # Without quotas that was the whole question for this moment, if all machines were asked.
+                at_least += not books.bounded and not self.large
+                found_at = None
+                if at_least <= len(ends):
+                    found_at = books.shortest(len(ends), moment, partial(test, books), at_least=at_least)
+        finally:
+            books.rollback(start)
+            self._spoiled = spoiled
+        if found_at is None:
+            return None
+        count, seated = found_at
+        return (max(now_ms, ours[begins[count - 1]].at_ms) if count else now_ms), seated
+
+    def _reach(self, ask: Ask, need: Need, moments: Sequence[Sequence[Release]]) -> Reach | None:
+        """How many of `moments` it takes at least until the ranks could fit, and where."""
+        if not self.large:
+            gives = [
+                [place for release in releases for place in release.seated.placements] for releases in moments
+            ]
+            return reach(self.books.inventory, need, ask.num_nodes, gives)
+        alike = not (ask.required or ask.preferred or ask.spread)
+        return foresee(
+            self.books.inventory,
+            need,
+            ask.num_nodes,
+            moments,
+            by_sums=self._nodes,
+            enough=PLACES_LARGE if alike else 1 << 30,
+        )
+
+    def _own_releases(self) -> Iterable[Release]:
+        for keep in self.all:
+            if keep.ends_ms is not None:
+                yield Release(keep.ends_ms, keep.name, keep.ask.queue, keep.seated)
+
+    def _pass(self, release: Release, gone: Collection[str], ever: Container[str] | None = None) -> None:
+        """It happens. `gone`: all that have happened then. `ever`: only machines among these matter; None:
+        all do."""
+        nodes = dict.fromkeys(place.node_id for place in release.seated.placements)
+        over = self._named.get(release.holder)
+        matters = ever is None or any(node_id in ever for node_id in nodes)
+        if over is not None:
+            self._let_go(over)
+        else:
+            if matters:
+                self.books.inventory.give(release.holder)
+            if self.books.bounded:
+                self.books.quotas.refund(release.holder)
+        if self._scopes or (matters and any(node_id in self._nodes for node_id in nodes)):
+            self._hold(nodes if matters else (), release.queue, gone)
+
+    # --- keeping
+
+    def add(
+        self, ask: Ask, at_ms: int, ends_ms: int | None, seated: Seated, releases: Iterable[Release]
+    ) -> Keep:
+        keep = Keep(ask, at_ms, ends_ms, seated, self._scope_of(ask.queue))
+        self.all.append(keep)
+        self._named[keep.name] = keep
+        for node_id, dims in keep.needs.items():
+            self._nodes.setdefault(node_id, _Ledger()).needs.append((keep, dims))
+        if keep.scope is not None:
+            self._scopes.setdefault(keep.scope, _Ledger()).needs.append((keep, _plain(seated)))
+        self._note(releases)
+        self._hold(keep.needs, ask.queue, ())
+        return keep
+
+    def _note(self, releases: Iterable[Release]) -> None:
+        """What is given back on the machines, and in the queues, that reservations wait for."""
+        if not self.all:
+            return
+        for release in releases:
+            changed: dict[str, Dims] = {}
+            for placement in release.seated.placements:
+                if placement.node_id in self._nodes:
+                    _dims(placement, changed.setdefault(placement.node_id, {}))
+            if (changed or self._scopes) and not release.holder.startswith(KEEP):
+                for node_id, dims in changed.items():
+                    self._nodes[node_id].releases[release.holder] = release.at_ms, dims
+                for scope, ledger in self._scopes.items():
+                    if _counts(release.queue, scope):
+                        ledger.releases[release.holder] = release.at_ms, _plain(release.seated)
+
+    def _hold(self, nodes: Iterable[str], queue: str, gone: Collection[str]) -> None:
+        """Take anew what has to stay free on these machines, and of the limits above `queue`."""
+        inventory, quotas = self.books.inventory, self.books.quotas
+        for node_id in nodes:
+            ledger = self._nodes.get(node_id)
+            if ledger is None:
+                continue
+            owed = ledger.owed(gone)
+            for keep, _ in owed:
+                self._let_go_at(keep, node_id)
+            for keep, dims in owed:
+                self._hold_node(inventory, keep, node_id, dims)
+        for scope, ledger in self._scopes.items():
+            if _counts(queue, scope):
+                for keep, dims in ledger.owed(gone):
+                    quotas.refund(keep.name)
+                    left = {str(name): amount for name, amount in dims.items() if amount}
+                    if left:
+                        quotas.charge(keep.name, keep.ask.queue, left)
+
+    def _hold_node(self, inventory: Inventory, keep: Keep, node_id: str, dims: Dims) -> None:
+        need, shares = keep.seated.need, keep.shares[node_id]
+        rest = [index for index in shares if dims[index]]
+        whole = [index for index in rest if dims[index] >= shares[index].milli]
+        amounts = Placement(rank=0, node_id=node_id, cpus_milli=dims[CPUS], memory_bytes=dims[MEMORY])
+        together = msgspec.structs.replace(amounts, devices=tuple(shares[index] for index in whole))
+        holder = f"{keep.name}@{node_id}"
+        if _try(inventory, holder, need, together):
+            rest = [index for index in rest if index not in whole]
+        else:
+            _try(inventory, holder, need, amounts)
+        for index in rest:
+            if not self._hold_device(inventory, keep, node_id, index, dims[index]):
+                known = self._spoiled.get((node_id, index))
+                self._spoiled[node_id, index] = keep.at_ms if known is None else min(known, keep.at_ms)
+
+    def _hold_device(self, inventory: Inventory, keep: Keep, node_id: str, index: int, milli: int) -> bool:
+        holder = f"{keep.name}@{node_id}:{index}"
+        share = keep.shares[node_id][index]
+        if milli >= share.milli:
+            whole = Placement(rank=0, node_id=node_id, devices=(share,))
+            if _try(inventory, holder, keep.seated.need, whole):
+                return True
+        # Others use a part of it until then: what is left is kept as if it were theirs, since nobody else may
+        # join them.
+        beside = self._neighbour(node_id, index)
+        if beside is None or beside[1].mechanism == "mig":
+            return False
+        part = DeviceShare(index=index, milli=milli, mechanism=beside[1].mechanism)
+        return _try(inventory, holder, beside[0], Placement(rank=0, node_id=node_id, devices=(part,)))
+
+    def _let_go(self, keep: Keep) -> None:
+        for node_id in keep.needs:
+            self._let_go_at(keep, node_id)
+        self.books.quotas.refund(keep.name)
+
+    def _let_go_at(self, keep: Keep, node_id: str) -> None:
+        inventory = self.books.inventory
+        inventory.give(f"{keep.name}@{node_id}")
+        for index in keep.shares[node_id]:
+            inventory.give(f"{keep.name}@{node_id}:{index}")
+
+    # --- starting beside them
+
+    def heeded(self, ends_ms: int | None) -> list[Keep]:
+        """The reservations that a job touches which would run until then."""
+        return [keep for keep in self.all if ends_ms is None or ends_ms > keep.at_ms]
+
+    def lift(self, ends_ms: int | None) -> None:
+        """Without those before which it would be over; the caller rolls back."""
+        for keep in self.all:
+            if ends_ms is not None and ends_ms <= keep.at_ms:
+                self._let_go(keep)
+
+    def lift_quotas(self, ends_ms: int | None) -> None:
+        for keep in self.all:
+            if ends_ms is not None and ends_ms <= keep.at_ms and keep.scope is not None:
+                self.books.quotas.refund(keep.name)
+
+    def counts_on(self, placements: Sequence[Placement]) -> bool:
+        """Whether some reservation waits for what is given back here: then nobody else makes it go."""
+        for keep in self.all:
+            for placement in placements:
+                shares = keep.shares.get(placement.node_id)
+                if shares is not None and (
+                    not shares or any(share.index in shares for share in placement.devices)
+                ):
+                    return True
+        return False
+
+    def touches(self, placements: Sequence[Placement]) -> bool:
+        """Whether any reservation is on these machines. Where none is, these books say what today's say."""
+        return any(placement.node_id in self._nodes for placement in placements)
+
+    def counts(self, queue: str) -> bool:
+        """Whether a reservation waits for a limit above this queue."""
+        return any(_counts(queue, scope) for scope in self._scopes)
+
+    def refuses(self, placements: Sequence[Placement], ends_ms: int | None) -> bool:
+        """Whether it would sit on a device whose rest could not be kept otherwise."""
+        if not self._spoiled:
+            return False
+        times = [
+            self._spoiled[place.node_id, share.index]
+            for place in placements
+            for share in place.devices
+            if (place.node_id, share.index) in self._spoiled
+        ]
+        return any(ends_ms is None or ends_ms > at_ms for at_ms in times)
+
+    def started(self, holder: str, queue: str, seated: Seated, ends_ms: int | None) -> None:
+        """Something has started: it is in these books, too (its quotas are charged already)."""
+        nodes = dict.fromkeys(placement.node_id for placement in seated.placements)
+        if ends_ms is not None:
+            self._note([Release(ends_ms, holder, queue, seated)])
+        for node_id in nodes:
+            for keep, _ in self._nodes[node_id].needs if node_id in self._nodes else ():
+                self._let_go_at(keep, node_id)
+        self.books.inventory.take(holder, seated.need, seated.placements)
+        self._hold(nodes, queue, ())
+
+    def clear_quotas(self) -> None:
+        for keep in self.all:
+            self.books.quotas.refund(keep.name)
+
+
+def foresee(
+    inventory: Inventory,
+    need: Need,
+    num_nodes: int,
+    moments: Sequence[Sequence[Release]],
+    *,
+    by_sums: Container[str] = (),
+    enough: int,
+) -> Reach | None:
+    """As `whatif.reach`, but each machine is looked at as it will be. `by_sums`: machines where more is kept
+    than holders hold, of which only the sums are known. `enough`: of so many machines with room no more are
+    looked for.
+
+    It leaves out what would be free only in pieces: half a device here and half a device there are no device.
+    """
+    grid = inventory.grid()
+    if grid is None:
+        gives = [[place for each in releases for place in each.seated.placements] for releases in moments]
+        return reach(inventory, need, num_nodes, gives)
+    back: list[Placement] = []
+    holders: list[str] = []
+    ends: list[int] = []  # by moment
+    for releases in moments:
+        for each in releases:
+            back += each.seated.placements
+            holders += [each.holder] * len(each.seated.placements)
+        ends.append(len(back))
+    flow, ids = grid.flow(need, num_nodes, back), grid.ids
+    useful = flow.useful()
+    rows, after = flow.rows[useful].tolist(), flow.after[useful].tolist()
+    found = grid.hosting(need, num_nodes)
+    ever = frozenset(ids[row] for row in found.keys() | set(rows))
+    total, number = sum(found.values()), 0
+    for at, row, hosted in zip(useful, rows, after, strict=True):
+        if at >= (ends[number - 1] if number else 0):
+            if total >= num_nodes:
+                break
+            number = bisect_right(ends, at) + 1
+        known = found.get(row, 0)
+        if hosted <= known or (total >= num_nodes and len(found) >= enough):
+            continue
+        if ids[row] not in by_sums:
+            gone = dict.fromkeys(holders[spot] for spot in flow.same_row(at))
+            hosted = inventory.hosts(ids[row], need, num_nodes, gone)
+        if hosted > known:
+            total += hosted - known
+            found[row] = hosted
+    return Reach(number, frozenset(ids[row] for row in found), ever) if total >= num_nodes else None
+
+
+def _plain(seated: Seated) -> Dims:
+    dims: Dims = {}
+    for name, amount in seated.amounts.items():
+        dims[name] = amount
+    return dims
+
+
+def _counts(queue: str, scope: str) -> bool:
+    return queue == scope or queue.startswith(f"{scope}/")
+
+
+def _try(inventory: Inventory, holder: str, need: Need, placement: Placement) -> bool:
+    try:
+        inventory.take(holder, need, (placement,))
+    except OverCommitted:
+        return False
+    return True

@@ -1,0 +1,634 @@
+"""What places are worth, for many machines at once: the arithmetic of `plain` on arrays. Only large pools
+import this, and numpy with it.
+
+Machines are rows in order of index and id; columns are devices by position, those that a machine lacks count
+as full. Costs of a class of equal needs are kept, and computed again for rows that changed since. Rows that
+share a room (empty machines of one kind do) are worked out once. Machines that are parted by MIG are looked
+at one by one, by `plain`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from itertools import accumulate
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from argosy.model.offer import Placement
+from argosy.scheduler import plain
+from argosy.scheduler.ask import WHOLE_MILLI, Need
+from argosy.scheduler.devices import Kind, Lock, Room, Way, may_join
+from argosy.scheduler.plain import CLASSES_MAX, DEVICES_MAX, NEVER, Typical, class_of
+
+Ints = NDArray[np.int64]
+Bools = NDArray[np.bool_]
+
+LEFT = (
+    7  # the column of the first device; before it: cpus, memory, whole, total, before, kind, cell of the kind
+)
+FEW = 24  # rows that are quicker one by one than as arrays
+MANY = 64  # changes among which it is worth to look for rows that changed twice
+
+
+class _Tables:
+    """The tables of `Typical` as arrays, made as machines need them."""
+
+    def __init__(self, typical: Typical) -> None:
+        self.typical = typical
+        self.level = np.array(typical.level_of, np.int64)
+        self.cpus = np.array(typical.cpus, np.int64)
+        self.memory = np.array(typical.memory, np.int64)
+        self.steps = (len(typical.cpus) + 1, len(typical.memory) + 1)
+        self.width = len(typical.parts) + 2
+        self.masks: dict[int, int] = {}  # types that a kind could host: its number
+        self.of_kind: list[int] = []
+        self.ids = np.zeros(0, np.int64)
+        self.by_mask: dict[int, int] = {}
+        self.levels = np.zeros(0, np.int64)
+        self.whole = np.zeros(0, np.int64)
+
+    def know(self, kinds: Sequence[Kind]) -> None:
+        """Kinds by their number."""
+        for kind in kinds[len(self.of_kind) :]:
+            mask = self.typical.mask(kind)
+            self.of_kind.append(self.masks.setdefault(mask, len(self.masks)) * self.steps[0] * self.steps[1])
+        more = len(self.masks) * self.steps[0] * self.steps[1] - len(self.ids)
+        self.ids = np.concatenate([self.ids, np.full(more, -1, np.int64)])
+
+    def at(self, cells: Ints, cpus: Ints, memory: Ints) -> Ints:
+        """The number of the table for each row."""
+        cells = self.cpus.searchsorted(cpus, "right") * self.steps[1] + cells
+        cells += self.memory.searchsorted(memory, "right")
+        found = self.ids.take(cells)
+        if found.size and found.min() < 0:
+            self._fill(cells[found < 0])
+            found = self.ids.take(cells)
+        return found
+
+    def _fill(self, cells: Ints) -> None:
+        masks = list(self.masks)
+        levels, whole = [self.levels], [self.whole]
+        for cell in np.unique(cells):
+            rest, memory = divmod(int(cell), self.steps[1])
+            kind, cpus = divmod(rest, self.steps[0])
+            mask = masks[kind] & self.typical.cpu_masks[cpus] & self.typical.memory_masks[memory]
+            number = self.by_mask.get(mask)
+            if number is None:
+                number = self.by_mask[mask] = len(self.by_mask)
+                table = self.typical.table(mask)
+                levels.append(np.array(table.levels, np.int64))
+                whole.append(np.array(table.whole, np.int64))
+            self.ids[cell] = number
+        self.levels = np.concatenate(levels)
+        self.whole = np.concatenate(whole)
+
+
+class _Class:
+    """Costs of one class of equal needs, by row."""
+
+    __slots__ = (
+        "costs",
+        "counts",
+        "counts_seen",
+        "eligible",
+        "floor",
+        "join",
+        "seen",
+        "shared",
+        "special",
+        "suits",
+        "tables",
+        "uneven",
+        "ways",
+    )
+
+    def __init__(self) -> None:
+        self.costs: Ints = np.zeros(0, np.int64)
+        self.seen = -1  # how much of the log the costs know
+        self.tables: _Tables | None = None  # for which they were computed
+        self.counts: Ints | None = None
+        self.counts_seen = -1
+        self.shared = False  # with the same class of a copy
+        self.ways: list[Way] = []  # by kind
+        self.suits: Bools = np.zeros(0, np.bool_)  # by kind
+        self.special: Bools = np.zeros(0, np.bool_)  # by kind: one by one
+        self.eligible: Bools = np.zeros((0, 0), np.bool_)  # by kind and position
+        self.uneven = False  # some kind has devices that the need may not use
+        self.floor = (0, 0, 0)  # CPUs, memory, milli of devices: nothing fits where less is free
+        self.join: Bools = np.zeros(0, np.bool_)  # by lock
+
+    def twin(self) -> _Class:
+        other = _Class()
+        for name in _Class.__slots__:
+            setattr(other, name, getattr(self, name))
+        return other
+
+    def own(self) -> None:
+        """Before costs are changed in place."""
+        if self.shared:
+            self.costs = self.costs.copy()
+            self.counts = None if self.counts is None else self.counts.copy()
+            self.shared = False
+
+
+class Flow(NamedTuple):
+    """By sums alone: how many ranks each row could host while room comes back, placement by placement."""
+
+    now: Ints  # by row
+    rows: Ints  # by placement; -1: on no machine that could host a rank
+    after: Ints  # what its row could host once it is back
+    totals: Ints  # what all rows together could host then
+    order: Ints  # placements row by row
+    place: Ints  # of a placement in `order`
+    begin: Ints  # by place: where its row begins there
+
+    def useful(self) -> list[int]:
+        """The placements after which their row could host a rank."""
+        found: list[int] = np.flatnonzero(self.after).tolist()
+        return found
+
+    def same_row(self, at: int) -> list[int]:
+        """A placement of `useful` and those before it on the same row."""
+        place = self.place[at]
+        found: list[int] = self.order[self.begin[place] : place + 1].tolist()
+        return found
+
+
+class Grid:
+    """The rooms of an inventory as arrays, and what each is worth to each class: `plain.Sheet` for large
+    pools."""
+
+    def __init__(
+        self, ids: Sequence[str], kinds: Sequence[Kind], rooms: Sequence[Room], typical: Typical
+    ) -> None:
+        self.ids = list(ids)
+        self.row_of = {each: row for row, each in enumerate(self.ids)}
+        self.kinds = list(kinds)
+        self.rooms = list(rooms)
+        self.typical = typical
+        self._kind_list: list[Kind] = []
+        self._kind_number: dict[int, int] = {}
+        self._locks: dict[Lock | None, int] = {None: 0}
+        self._classes: dict[Need, _Class] = {}
+        self._log: list[int] = []  # rows in the order of their changes
+        self._touched: set[int] = set()  # rows that the table does not know yet
+        count = len(self.ids)
+        self._width = max((len(kind.devices) for kind in self.kinds), default=0) or 1
+        self._numbers = [self._number(kind) for kind in self.kinds]
+        self._cells = np.zeros((count, LEFT + 2 * self._width), np.int64)
+        self._group_of: Ints = np.zeros(count, np.int64)
+        self._grouped = -1
+        self._write_all()
+
+    def _number(self, kind: Kind) -> int:
+        number = self._kind_number.get(kind.id)
+        if number is None:
+            number = self._kind_number[kind.id] = len(self._kind_list)
+            self._kind_list = [*self._kind_list, kind]
+        return number
+
+    def copy(self) -> Grid:
+        """Arrays of costs are shared until one of the twins changes them."""
+        other = Grid.__new__(Grid)
+        other.ids, other.row_of = list(self.ids), dict(self.row_of)
+        other.kinds = list(self.kinds)
+        other.rooms = list(self.rooms)
+        other.typical = self.typical
+        other._kind_list, other._kind_number = self._kind_list, dict(self._kind_number)
+        other._locks = dict(self._locks)
+        other._log = list(self._log)
+        other._touched = set(self._touched)
+        other._width = self._width
+        other._tables = self._tables
+        other._group_of, other._grouped = self._group_of, self._grouped
+        other._numbers = list(self._numbers)
+        other._cells = self._cells.copy()
+        other._classes = {}
+        for need, each in self._classes.items():
+            each.shared = True
+            other._classes[need] = each.twin()
+        return other
+
+    # Rooms
+
+    def set(self, row: int, room: Room) -> None:
+        self.rooms[row] = room
+        self._touched.add(row)
+        self._log.append(row)
+
+    def set_kind(self, row: int, kind: Kind, room: Room) -> bool:
+        """A machine became another; False: the rows must be made anew."""
+        if len(kind.devices) > self._width:
+            return False
+        self.kinds[row] = kind
+        self._numbers[row] = self._number(kind)
+        self.set(row, room)
+        return True
+
+    def add(self, machine_id: str, kind: Kind, room: Room) -> bool:
+        """One more machine, after all others; False: the rows must be made anew."""
+        if len(kind.devices) > self._width:
+            return False
+        row = len(self.ids)
+        self.ids.append(machine_id)
+        self.row_of[machine_id] = row
+        self.kinds.append(kind)
+        self.rooms.append(room)
+        self._numbers.append(self._number(kind))
+        self._cells = np.concatenate([self._cells, np.zeros((1, self._cells.shape[1]), np.int64)])
+        self._group_of = np.append(self._group_of, 0)  # of a row that has changed it says nothing
+        for each in self._classes.values():
+            each.own()
+            each.costs = np.append(each.costs, NEVER)
+            if each.counts is not None:
+                each.counts = np.append(each.counts, 0)
+        self.set(row, room)
+        return True
+
+    def _write(self, row: int) -> None:
+        room, kind, number = self.rooms[row], self.kinds[row], self._numbers[row]
+        typical = self.typical
+        nothing = (0,) * (self._width - len(room.left))
+        codes = self._locks
+        self._cells[row] = (
+            room.cpus,
+            room.memory,
+            room.whole if room.whole <= DEVICES_MAX else DEVICES_MAX,
+            room.total,
+            typical.before(kind, room),
+            number,
+            self._tables.of_kind[number],
+            *room.left,
+            *nothing,
+            *[codes[lock] if lock in codes else codes.setdefault(lock, len(codes)) for lock in room.locks],
+            *nothing,
+        )
+
+    def _sync(self) -> None:
+        """What is typical may be other needs by now; and the log must not grow for ever."""
+        if self.typical is not self._tables.typical:
+            self._judge_all()
+        if len(self._tables.of_kind) < len(self._kind_list):
+            self._tables.know(self._kind_list)
+        if len(self._log) > 4 * len(self.ids) + 1024:
+            cut = len(self._log) - len(self.ids)  # changes so old that everything would be computed anyway
+            del self._log[:cut]
+            self._grouped = max(-1, self._grouped - cut)
+            for each in self._classes.values():
+                each.seen = max(-1, each.seen - cut)
+                each.counts_seen = max(-1, each.counts_seen - cut)
+
+    def _write_all(self) -> None:
+        """The table anew, for these typical needs; each room that rows share once."""
+        self._tables = _Tables(self.typical)
+        self._tables.know(self._kind_list)
+        groups: dict[tuple[int, int], int] = {}
+        firsts: list[int] = []
+        group_of = []
+        for row, (room, number) in enumerate(zip(self.rooms, self._numbers, strict=True)):
+            group = groups.setdefault((id(room), number), len(firsts))
+            if group == len(firsts):
+                firsts.append(row)
+                self._write(row)
+            group_of.append(group)
+        self._group_of = np.array(group_of, np.int64)
+        self._grouped = len(self._log)  # how much of the log the groups know
+        if len(firsts) < len(self.ids):
+            self._cells = self._cells.take(np.array(firsts, np.int64).take(self._group_of), axis=0)
+        self._touched.clear()
+
+    def _judge_all(self) -> None:
+        """Other needs are typical: `Typical.before` of all rows anew, and where their kinds stand."""
+        typical = self.typical
+        tables = self._tables = _Tables(typical)
+        tables.know(self._kind_list)
+        table = self._table
+        kinds, whole, total, cpus = table[:, 5], table[:, 2], table[:, 3], table[:, 0]
+        table[:, 6] = np.array(tables.of_kind, np.int64).take(kinds)
+        left = table[:, LEFT : LEFT + self._width]
+        numbers = tables.at(table[:, 6], cpus, table[:, 1])
+        worth = left * tables.levels.take(tables.level.take(left) + (numbers * tables.width)[:, None])
+        before = worth.sum(axis=1) + tables.whole.take(numbers * (DEVICES_MAX + 1) + whole)
+        before[total == 0] = 0
+        before += plain.LEFT_RATE * total + plain.CPU_RATE * cpus
+        lack = total * typical.cpus_per_device // WHOLE_MILLI - cpus
+        before -= np.maximum(lack, 0) * typical.short_rate
+        table[:, 4] = before
+        single = [len(k.counted) < len(k.devices) or len(k.devices) > DEVICES_MAX for k in self._kind_list]
+        for row in np.flatnonzero(np.array(single, np.bool_).take(kinds)).tolist():
+            table[row, 4] = typical.before(self.kinds[row], self.rooms[row])
+
+    @property
+    def _table(self) -> Ints:
+        """The rooms in numbers; rows that have changed are written when it is read."""
+        if self._touched:
+            for row in self._touched:
+                self._write(row)
+            self._touched.clear()
+        return self._cells
+
+    # Costs
+
+    def costs(self, need: Need) -> Ints:
+        """Of one rank on each row; NEVER where it does not fit. Not to be changed."""
+        self._sync()
+        return self._fresh(need).costs
+
+    def fits_any(self, need: Need, rows: Sequence[int]) -> bool:
+        """Whether one of these rows could host a rank. Costs are not brought up to date for it: most classes
+        that do not fit still do not."""
+        self._sync()
+        each = self._classes.get(class_of(need))
+        if each is None or len(each.suits) < len(self._kind_list):
+            each = self._fresh(need)
+        kinds, rooms, ways, numbers = self.kinds, self.rooms, each.ways, self._numbers
+        rows = self._roomy(each, rows)
+        if len(rows) > FEW:
+            return bool((self._score(need, each, np.array(rows, np.int64)) != NEVER).any())
+        return any(
+            plain.pick(self.typical, need, ways[numbers[row]], kinds[row], rooms[row]) is not None
+            for row in rows
+        )
+
+    def _roomy(self, each: _Class, rows: Sequence[int]) -> list[int]:
+        """Those of the rows that are not too small by sums already."""
+        cpus, memory, milli = each.floor
+        rooms = self.rooms
+        return [
+            row
+            for row in rows
+            if (room := rooms[row]).cpus >= cpus and room.total >= milli and room.memory >= memory
+        ]
+
+    def _fresh(self, need: Need) -> _Class:
+        key = class_of(need)
+        each = self._classes.pop(key, None)
+        if each is None:
+            while len(self._classes) * len(self.ids) > CLASSES_MAX:
+                del self._classes[next(iter(self._classes))]
+            each = _Class()
+        if len(each.suits) < len(self._kind_list):
+            self._know(need, each)
+        self._classes[key] = each
+        end = len(self._log)
+        if each.tables is not self._tables or each.seen < 0:
+            each.tables = self._tables
+            each.costs = self._score_all(need, each)
+            each.shared = False
+        elif each.seen < end:
+            each.own()
+            self._renew(need, each)
+        each.seen = end
+        return each
+
+    def _renew(self, need: Need, each: _Class) -> None:
+        """Costs of the rows that have changed. Most of them have become too small, which is seen without
+        working out anything."""
+        changed = self._log[each.seen :]
+        if len(changed) > MANY:
+            changed = list(set(changed))
+        costs, rooms = each.costs, self.rooms
+        rows = self._roomy(each, changed)
+        if len(rows) < len(changed):
+            costs[changed] = NEVER
+        if len(rows) <= FEW:
+            typical, kinds, ways, numbers = self.typical, self.kinds, each.ways, self._numbers
+            for row in rows:
+                got = plain.pick(typical, need, ways[numbers[row]], kinds[row], rooms[row])
+                costs[row] = NEVER if got is None else got[0]
+        else:
+            index = np.array(rows, np.int64)
+            costs[index] = self._score(need, each, index)
+
+    def counts(self, need: Need) -> Ints:
+        """How many ranks each row could host. Not to be changed."""
+        self._sync()
+        each = self._fresh(need)
+        end = len(self._log)
+        rows: Sequence[int]
+        if each.counts is None or each.counts_seen < 0:
+            each.counts = np.zeros(len(self.ids), np.int64)
+            rows = [int(row) for row in np.flatnonzero(each.costs != NEVER)]
+        else:
+            rows = list(set(self._log[each.counts_seen :]))
+            each.own()
+        for row in rows:
+            kind = self.kinds[row]
+            each.counts[row] = plain.count(need, kind.way(need), kind, self.rooms[row])
+        each.counts_seen = end
+        return each.counts
+
+    def hosting(self, need: Need, most: int) -> dict[int, int]:
+        """The rows that could host a rank now, and how many up to `most`."""
+        if most == 1:
+            return dict.fromkeys(np.flatnonzero(self.costs(need) != NEVER).tolist(), 1)
+        counts = self.counts(need)
+        rows = np.flatnonzero(counts)
+        return dict(zip(rows.tolist(), np.minimum(counts[rows], most).tolist(), strict=True))
+
+    def flow(self, need: Need, most: int, back: Sequence[Placement]) -> Flow:
+        """`most`: of a single row. O(rows + placements x log placements), without a step of Python but for
+        reading `back`."""
+        self._sync()
+        table, width = self._table, self._width
+        suits = self._fresh(need).suits.take(table[:, 5])
+        spare = np.stack((table[:, 0], table[:, 1], table[:, LEFT : LEFT + width].sum(axis=1)), axis=1)
+        now = np.where(suits, _hosted(need, most, spare), 0)
+        row_of = self.row_of
+        rows = np.array([row_of.get(each.node_id, -1) for each in back], np.int64)
+        rows[~suits.take(rows)] = -1  # (-1 itself reads some row, and stays)
+        order = np.flatnonzero(rows >= 0)
+        amounts = np.zeros((len(back), 3), np.int64)
+        amounts[order] = np.array(
+            [
+                (p.cpus_milli, p.memory_bytes, sum([share.milli for share in p.devices]))
+                for p in map(back.__getitem__, order.tolist())
+            ],
+            np.int64,
+        ).reshape(-1, 3)
+        order = order[rows[order].argsort(kind="stable")]  # by row, in each in the order of `back`
+        at_row = rows[order]
+        sums = amounts[order].cumsum(axis=0)
+        first = np.flatnonzero(np.diff(at_row, prepend=-1))
+        before = (sums - amounts[order])[first]  # what the rows before this one got
+        sums -= before.repeat(np.diff(first, append=len(order)), axis=0)
+        hosted = _hosted(need, most, spare[at_row] + sums)
+        gain = np.diff(hosted, prepend=0)
+        gain[first] = hosted[first] - now[at_row[first]]
+        after, gains, place = np.zeros((3, len(back)), np.int64)
+        after[order], gains[order], place[order] = hosted, gain, np.arange(len(order))
+        begin = first.repeat(np.diff(first, append=len(order)))
+        return Flow(now, rows, after, now.sum() + gains.cumsum(), order, place, begin)
+
+    def reach(
+        self, need: Need, num_nodes: int, gives: Sequence[Sequence[Placement]]
+    ) -> tuple[int, list[str]] | None:
+        """`whatif.reach` on arrays."""
+        flow = self.flow(need, num_nodes, [each for placements in gives for each in placements])
+        hosts = flow.now > 0
+        count = 0
+        if flow.now.sum() < num_nodes:
+            at = int(flow.totals.searchsorted(num_nodes))
+            if at == len(flow.totals):
+                return None
+            for count, end in enumerate(accumulate(map(len, gives)), 1):  # noqa: B007
+                if end > at:
+                    break
+            hosts[flow.rows[:end][flow.after[:end] > 0]] = True
+        return count, [self.ids[row] for row in np.flatnonzero(hosts).tolist()]
+
+    def lowest(self, costs: Ints) -> int:
+        """The row of the lowest cost, the first of equals; -1 when nothing fits."""
+        if not len(costs):
+            return -1
+        row = int(costs.argmin())
+        return -1 if costs[row] == NEVER else row
+
+    def own(self, costs: Ints, rows: Sequence[int] | None = None) -> Ints:
+        """Costs of some rows, to be changed."""
+        return costs.copy() if rows is None else costs[np.array(rows, np.int64)]
+
+    def bar(self, costs: Ints, others: Sequence[int]) -> Ints:
+        """Costs, NEVER also where the others are."""
+        return np.where(np.asarray(others) == NEVER, NEVER, costs)
+
+    def _know(self, need: Need, each: _Class) -> None:
+        """What the need makes of each kind."""
+        ways = [kind.way(need) for kind in self._kind_list]
+        each.ways = ways
+        each.suits = np.array([not way.why for way in ways], np.bool_)
+        each.special = np.array(
+            [
+                not way.why
+                and (
+                    way.profile is not None
+                    or bool(way.instances)
+                    or len(kind.counted) < len(kind.devices)
+                    or len(kind.devices) > DEVICES_MAX
+                )
+                for kind, way in zip(self._kind_list, ways, strict=True)
+            ],
+            np.bool_,
+        )
+        # Instances and their cards are not in the sum of what is free.
+        milli = 0 if each.special.any() else need.gpu_milli
+        each.floor = (need.cpus_milli, need.memory_bytes, milli)
+        each.eligible = np.zeros((len(ways), self._width), np.bool_)
+        for number, (kind, way) in enumerate(zip(self._kind_list, ways, strict=True)):
+            each.eligible[number, list(way.positions)] = True
+            each.uneven |= bool(need.gpu_milli and not way.why and len(way.positions) < len(kind.devices))
+
+    def _join(self, need: Need, each: _Class) -> Bools:
+        """Which locks a fraction may join."""
+        known = len(each.join)
+        if known < len(self._locks):
+            mechanism = next(
+                (way.mechanism for kind in self._kind_list if not (way := kind.way(need)).why), ""
+            )
+            more = [
+                may_join(lock, mechanism, need.gpu_milli, need.tenant, need.open)
+                for lock in list(self._locks)[known:]
+            ]
+            each.join = np.concatenate([each.join, np.array(more, np.bool_)])
+        return each.join
+
+    def _score_all(self, need: Need, each: _Class) -> Ints:
+        """Of all rows, one for each group of which a row has not changed."""
+        count = len(self.ids)
+        changed = np.array(list(set(self._log[max(self._grouped, 0) :])), np.int64)
+        if self._grouped < 0 or 2 * len(changed) >= count:
+            table = self._table
+            fits = each.suits.take(table[:, 5])
+            for column, least in zip((0, 1, 3), each.floor, strict=True):
+                fits &= table[:, column] >= least
+            rows = np.flatnonzero(fits)  # of a full pool few are left
+            costs = np.full(count, NEVER, np.int64)
+            costs[rows] = self._score(need, each, rows)
+            return costs
+        of = self._group_of
+        same = np.ones(count, np.bool_)
+        same[changed] = False
+        unchanged = np.flatnonzero(same)
+        firsts = np.full(count, -1, np.int64)
+        firsts[of[unchanged]] = unchanged  # any of them
+        groups = np.flatnonzero(firsts >= 0)
+        got = self._score(need, each, np.concatenate([firsts[groups], changed]))
+        of_group = np.full(count, NEVER, np.int64)
+        of_group[groups] = got[: len(groups)]
+        costs = of_group.take(of)
+        costs[changed] = got[len(groups) :]
+        return costs
+
+    def _score(self, need: Need, each: _Class, rows: Ints | None) -> Ints:
+        if max(need.cpus_milli, need.memory_bytes, need.gpu_milli) >= NEVER >> 8:
+            return np.full(len(self.ids if rows is None else rows), NEVER, np.int64)
+        tables = self._tables
+        table = self._table if rows is None else self._table.take(rows, axis=0)
+        kinds = table[:, 5]
+        cpus = table[:, 0] - need.cpus_milli
+        memory = table[:, 1] - need.memory_bytes
+        fits = each.suits.take(kinds)
+        fits &= cpus >= 0
+        fits &= memory >= 0
+        numbers = tables.at(table[:, 6], cpus, memory)
+        left = table[:, LEFT : LEFT + self._width]
+        cells = (numbers * tables.width)[:, None]
+        worth = tables.levels.take(tables.level.take(left) + cells)
+        worth *= left
+        at_whole = numbers * (DEVICES_MAX + 1)
+        at_whole += table[:, 2]
+        cost = table[:, 4] - worth.sum(axis=1)
+        if not need.gpu_milli:
+            cost -= tables.whole.take(at_whole)
+        elif need.gpu_milli >= WHOLE_MILLI:
+            count = need.gpu_milli // WHOLE_MILLI
+            if each.uneven:
+                fits &= ((left == WHOLE_MILLI) & each.eligible.take(kinds, axis=0)).sum(axis=1) >= count
+            else:
+                fits &= table[:, 2] >= count
+            cost -= tables.whole.take(np.maximum(at_whole - count, 0))
+        else:
+            rest = left - need.gpu_milli
+            free = self._join(need, each).take(table[:, LEFT + self._width :])
+            free &= rest >= 0
+            if each.uneven:
+                free &= each.eligible.take(kinds, axis=0)
+            # Where `rest` is below zero some other level is read; those are not free.
+            loss = rest * tables.levels.take(tables.level.take(rest, mode="wrap") + cells)
+            np.subtract(worth, loss, out=loss)
+            here = tables.whole.take(at_whole)
+            less = tables.whole.take(np.maximum(at_whole - 1, 0))
+            loss += (left == WHOLE_MILLI) * (here - less)[:, None]
+            best = np.where(free, loss, NEVER).min(axis=1)
+            fits &= best != NEVER
+            cost += best
+            cost -= here
+        lack = table[:, 3] - need.gpu_milli
+        lack *= self.typical.cpus_per_device
+        lack //= WHOLE_MILLI
+        lack -= cpus
+        cost += np.maximum(lack, 0) * self.typical.short_rate
+        result = np.where(fits, cost, NEVER)
+        if each.special.any():
+            for spot in np.flatnonzero(each.special[kinds]):
+                row = int(spot if rows is None else rows[spot])
+                kind = self.kinds[row]
+                got = plain.pick(tables.typical, need, kind.way(need), kind, self.rooms[row])
+                result[spot] = NEVER if got is None else got[0]
+        return result
+
+
+def _hosted(need: Need, most: int, spare: Ints) -> Ints:
+    """How many ranks fit by the sums of each row of `spare`: milli-CPU, bytes, milli-GPU."""
+    hosted = np.full(len(spare), most, np.int64)
+    for column, amount in enumerate((need.cpus_milli, need.memory_bytes, need.gpu_milli)):
+        if amount >= NEVER >> 8:
+            hosted[:] = 0
+        elif amount:
+            np.minimum(hosted, spare[:, column] // amount, out=hosted)
+    return np.maximum(hosted, 0, out=hosted)
+
+
+__all__ = ["Flow", "Grid"]

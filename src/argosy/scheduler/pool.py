@@ -1,0 +1,474 @@
+"""One pool: its books, and one cycle after the other that decides who starts, who makes room, and who has a
+reservation.
+
+A cycle costs what has changed. Nothing new: a comparison. Each class of equal asks is looked at once and then
+skipped until something that it could use has become free (`Inventory.gained`). Reservations are worked out
+only when somebody who comes later could start.
+
+What is being ended still holds its room. The ask that it is ended for has a *seat*: the places that it will
+get, kept in a second view of the inventory (`soon`: what leaves has left, seats are taken). Whatever starts
+must fit today and soon; so a seat is taken by nobody else, and nobody is ended twice for it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from itertools import chain, islice, takewhile
+from typing import Final, NamedTuple
+
+import msgspec
+
+from argosy.model.errors import ArgosyError
+from argosy.model.offer import DeviceShare, Placement
+from argosy.model.tenancy import Amounts, Tenancy
+from argosy.scheduler.ask import Ask, Decision, Machine, Need, Reservation, Running, Waiting
+from argosy.scheduler.backfill import Release
+from argosy.scheduler.cycle import Cycle, Seat
+from argosy.scheduler.ends import Ends
+from argosy.scheduler.estimate import expected_end_ms, expected_s, is_guess
+from argosy.scheduler.explain import behind_text, beyond_text, later_text, leaving_text, sentence, users_text
+from argosy.scheduler.inventory import Inventory, OverCommitted, need_of
+from argosy.scheduler.order import Order, class_of, place_of
+from argosy.scheduler.preempt import Roster
+from argosy.scheduler.quota import Quotas, amounts_of
+from argosy.scheduler.whatif import Held, Seated, rate_of
+
+FORECAST_MAX: Final = 64  # asks of which the time of their start is told
+
+
+class Variant(NamedTuple):
+    """One way to meet a class of asks."""
+
+    ask: Ask  # an example with this need alone
+    need: Need
+    amounts: Amounts
+    by_model: dict[str, Amounts]  # with the model that it gets; made when somebody does
+
+
+class AskClass:
+    """What is known about asks that are equal for the pool."""
+
+    __slots__ = ("blocked", "could_ever", "number", "variants")
+
+    def __init__(self, number: int, variants: tuple[Variant, ...]) -> None:
+        self.number = number
+        self.variants = variants
+        self.could_ever: bool | None = None  # on these machines; None: not looked at yet
+        self.blocked = [-1] * len(variants)  # version of the inventory in which it did not fit; -1: not known
+
+
+class _Told:
+    """What was worked out for `explain`, as long as nothing happens."""
+
+    __slots__ = ("epoch", "forecast", "places", "starts")
+
+    def __init__(self, epoch: int) -> None:
+        self.epoch = epoch
+        self.places: dict[str, int] = {}
+        self.starts: dict[str, int] = {}
+        self.forecast = 0  # so many of the line are worked out
+
+
+class Pool:
+    """The books of one pool. The caller tells what happens; `cycle` decides, and enters what it decided."""
+
+    def __init__(
+        self,
+        tenancy: Tenancy = Tenancy(),  # noqa: B008 (a frozen value)
+        *,
+        owner: str = "",
+        machines: Iterable[Machine] = (),
+    ) -> None:
+        self.tenancy = tenancy
+        self.owner = owner
+        self.inventory = Inventory(machines)
+        self.quotas = Quotas(tenancy, self.inventory.capacity(), owner=owner)
+        self.order = Order()
+        self.held: dict[str, Held] = {}
+        self.leaving_for: dict[str, str] = {}  # what is being ended → for whom; "": for nobody here
+        self.seats: dict[str, Seat] = {}
+        self.reservations: tuple[Reservation, ...] = ()
+        self.promised: dict[str, tuple[int, Seated]] = {}  # what they promise: when, and where
+        self.weighed = 0  # so many waited when the inventory was last told (large pools)
+        self.timeless: set[str] = set()  # for whom no time was found then
+        self.promised_ms = -(1 << 62)  # when earlier times were last looked for (large pools)
+        self.epoch = 0  # grows with every event
+        self._cycled = -1  # epoch after the last cycle
+        self._wake_ms: int | None = None
+        self._told: _Told | None = None
+        self._resized = False
+        self._classes: dict[int, AskClass] = {}
+        self.on: dict[str, dict[str, None]] = {}  # machine → who holds something there
+        self.roster = Roster(tenancy.policy)  # who may be made to go
+        self.ends = Ends()  # when what runs will probably end
+        self._limited = _limited_paths(tenancy)
+        self._models = _names_models(tenancy)
+
+    # --- what happens
+
+    def put_machine(self, machine: Machine) -> None:
+        """A machine is there, or has changed."""
+        if self.inventory.machines().get(machine.id) != machine:
+            self.inventory.put(machine)
+            self._changed_machines()
+
+    def drop_machine(self, machine_id: str) -> None:
+        """A machine is gone. What ran there is told by `ended`."""
+        if machine_id in self.inventory.machines():
+            self.inventory.drop(machine_id)
+            self._changed_machines()
+
+    def _changed_machines(self) -> None:
+        self.epoch += 1
+        self._resized = True
+        self._classes.clear()
+
+    def submit(self, ask: Ask) -> None:
+        """It waits from now on; the same again changes nothing, another one with its id takes its place. Of
+        what runs: ignored."""
+        if ask.id in self.held or self.order.get(ask.id) == ask:
+            return
+        seat = self.seats.get(ask.id)
+        if seat is not None:
+            if seat.ask == ask or seat.gone:
+                self.seats[ask.id] = seat._replace(ask=ask, gone=False, gone_ms=None)
+                self.epoch += 1
+                return
+            del self.seats[ask.id]
+        self.wait(ask)
+        self.epoch += 1
+
+    def withdraw(self, ask_id: str) -> None:
+        """It does not wait any more; absent is fine. Who is already leaving for it leaves."""
+        if ask_id in self.order:
+            self.wait_no_more(ask_id)
+            self.epoch += 1
+        if self.seats.pop(ask_id, None) is not None:
+            self.epoch += 1
+
+    def running(self, running: Running, *, leaving_for: str = "") -> None:
+        """Something holds a part of the pool: what other hands have started, what ran before a restart, news
+        of what runs.
+
+        `leaving_for`: of what is being ended, the ask that it makes room for. What the machines do not have
+        (any more) is not held.
+        """
+        job_id = running.ask.id
+        old = self.held.get(job_id)
+        if old is not None and old.running == running:
+            return
+        self.epoch += 1
+        self.wait_no_more(job_id)
+        self.seats.pop(job_id, None)
+        if running.leaving:
+            self.leaving_for[job_id] = leaving_for or self.leaving_for.get(job_id, "")
+        else:
+            self.leaving_for.pop(job_id, None)
+        if old is not None and old.running.placements == running.placements:
+            if old.ask.queue != running.ask.queue:  # the tree is another one
+                self.quotas.refund(job_id)
+                self.quotas.charge(job_id, running.ask.queue, old.seated.amounts)
+            self.enter(msgspec.structs.replace(old, running=running))
+            return
+        if old is not None:
+            self._remove(job_id)
+        need = need_of(running.ask, running.placements)
+        amounts = amounts_of(need, running.ask.num_nodes, self.model_of(running.placements))
+        seated = Seated(need, running.placements, amounts)
+        kept: list[Placement] = []
+        try:
+            self.inventory.take(job_id, need, running.placements)
+        except OverCommitted:  # a machine is gone or smaller: what is there all the same
+            for placement in running.placements:
+                self.inventory.give(job_id)
+                try:
+                    self.inventory.take(job_id, need, [*kept, placement])
+                    kept.append(placement)
+                except OverCommitted:
+                    if kept:
+                        self.inventory.take(job_id, need, kept)
+        self.quotas.charge(job_id, running.ask.queue, amounts)
+        self.enter(Held(running, seated, rate_of(need, running.ask.num_nodes)))
+
+    def ended(self, job_id: str) -> None:
+        """Something holds nothing any more; absent is fine."""
+        if job_id in self.held:
+            self._remove(job_id)
+            self.leaving_for.pop(job_id, None)
+            self.epoch += 1
+
+    def set_tenancy(self, tenancy: Tenancy) -> None:
+        """Other queues, other limits, another policy, from the next cycle on."""
+        if tenancy == self.tenancy:
+            return
+        self.tenancy = tenancy
+        self.quotas = self.quotas.successor(tenancy)
+        self.roster = Roster(tenancy.policy)
+        for held in self.held.values():
+            self.roster.add(held)
+        self._limited = _limited_paths(tenancy)
+        self._models = _names_models(tenancy)
+        self._classes.clear()
+        self.epoch += 1
+
+    # --- books
+
+    def wait(self, ask: Ask) -> None:
+        self.order.add(ask)
+
+    def wait_no_more(self, ask_id: str) -> None:
+        self.order.remove(ask_id)
+
+    def enter(self, held: Held) -> None:
+        self.held[held.id] = held
+        for placement in held.running.placements:
+            self.on.setdefault(placement.node_id, {})[held.id] = None
+        self.roster.add(held)
+        if held.running.leaving or not self._expect_end(held, held.running.started_ms):
+            self.ends.remove(held.id)
+
+    def _expect_end(self, held: Held, now_ms: int) -> bool:
+        at_ms = expected_end_ms(held.running, now_ms)
+        if at_ms is not None:
+            self.ends.add(Release(at_ms, held.id, held.ask.queue, held.seated))
+        return at_ms is not None
+
+    def turn(self, now_ms: int) -> None:
+        """Let time pass: what was borrowed fades, jobs become old enough to go, who overruns the estimate is
+        expected later."""
+        self.quotas.advance(now_ms)
+        self.roster.turn(now_ms)
+        due_ms = self.ends.next_ms()
+        if due_ms is not None and due_ms <= now_ms:
+            for release in list(takewhile(lambda each: each.at_ms <= now_ms, self.ends)):
+                self._expect_end(self.held[release.holder], now_ms)
+
+    def _remove(self, job_id: str) -> None:
+        held = self.held.pop(job_id)
+        self.roster.remove(job_id)
+        self.ends.remove(job_id)
+        self.inventory.give(job_id)
+        self.quotas.refund(job_id)
+        for placement in held.running.placements:
+            on = self.on.get(placement.node_id)
+            if on is not None:
+                on.pop(job_id, None)
+                if not on:
+                    del self.on[placement.node_id]
+
+    def model_of(self, placements: Iterable[Placement]) -> str:
+        machines = self.inventory.machines()
+        for placement in placements:
+            machine = machines.get(placement.node_id)
+            for share in placement.devices if machine else ():
+                for device in machine.devices if machine else ():
+                    if device.index == share.index:
+                        return device.model
+        return ""
+
+    def neighbour(self, node_id: str, index: int) -> tuple[Need, DeviceShare] | None:
+        """Who uses a part of a device."""
+        for job_id in self.on.get(node_id, ()):
+            held = self.held[job_id]
+            for placement in held.running.placements:
+                for share in placement.devices if placement.node_id == node_id else ():
+                    if share.index == index:
+                        return held.seated.need, share
+        return None
+
+    def scope_of(self, queue: str) -> str | None:
+        """The lowest queue on the way up that has a limit."""
+        while queue:
+            if queue in self._limited:
+                return queue
+            queue = queue.rpartition("/")[0]
+        return None
+
+    def class_of(self, ask: Ask) -> AskClass:
+        number = self.order.shape(ask)
+        found = self._classes.get(number)
+        if found is None:
+            found = self._classes[number] = AskClass(number, tuple(self._variants(ask)))
+        return found
+
+    def _variants(self, ask: Ask) -> Iterable[Variant]:
+        """One for each candidate; where queues count single models, one for each model that it may use."""
+        for need in ask.needs:
+            needs = [need]
+            if self._models and need.gpu_milli and len(need.models) != 1:
+                known = sorted({d.model for m in self.inventory.machines().values() for d in m.devices})
+                models = need.models or known
+                needs = [msgspec.structs.replace(need, models=(model,)) for model in models] or needs
+            for each in needs:
+                yield Variant(
+                    msgspec.structs.replace(ask, needs=(each,)), each, amounts_of(each, ask.num_nodes), {}
+                )
+
+    # --- deciding
+
+    def cycle(self, now_ms: int) -> Decision:
+        """What to do now. It is entered in the books: what starts is running, what must end is leaving.
+
+        The same books, told in any order, give the same answer but for ties between equal ids.
+        """
+        due = self._wake_ms is not None and self._wake_ms <= now_ms
+        if self.epoch == self._cycled and not due:
+            return Decision(reservations=self.reservations, wake_ms=self._wake_ms)
+        self._resize()
+        cycle = Cycle(self, now_ms)
+        decision = cycle.run()
+        self.reservations = decision.reservations
+        self._wake_ms = decision.wake_ms
+        self.inventory.settle()
+        self.quotas.settle()
+        # What was decided may allow more: only a cycle that decided nothing need not be repeated.
+        self._cycled = -1 if decision.starts or decision.evictions else self.epoch
+        return decision
+
+    def _resize(self) -> None:
+        if self._resized:
+            self.quotas.set_capacity(self.inventory.capacity())
+            self._resized = False
+
+    # --- telling
+
+    def explain(self, ask_id: str, now_ms: int, *, when: bool = True) -> Waiting:
+        """Why an ask does not run now, and when it probably starts: by a forecast of the line up to it
+        (`when`), else only what a reservation of the last cycle says. ArgosyError when nothing of that id
+        waits."""
+        seat = self.seats.get(ask_id)
+        ask = seat.ask if seat is not None else self.order.get(ask_id)
+        if ask is None:
+            raise ArgosyError("not-found", f"nothing with the id {ask_id} waits in this pool")
+        self._resize()
+        if ask.not_before_ms > now_ms:
+            text = later_text(ask.not_before_ms, now_ms)
+            return Waiting(ask_id=ask_id, code="later", text=text, starts_at_ms=ask.not_before_ms)
+        if seat is not None:
+            leaving = [self.held[job].ask for job, taker in self.leaving_for.items() if taker == ask_id]
+            return Waiting(ask_id=ask_id, code="order", text=leaving_text(leaving), starts_at_ms=now_ms)
+        never = self.inventory.never(ask)
+        if never is not None:
+            return Waiting(ask_id=ask_id, code="never", text=sentence(never.text))
+        variants = self.class_of(ask).variants
+        limits = [self.quotas.never(ask.queue, variant.amounts) for variant in variants]
+        if all(limits) and limits[0] is not None:
+            return Waiting(ask_id=ask_id, code="limit", text=beyond_text(limits[0]))
+        code, text = self._why_not(ask, variants, now_ms)
+        return Waiting(
+            ask_id=ask_id,
+            code=code,
+            text=text,
+            place=self._places(now_ms).get(ask_id, 0),
+            starts_at_ms=self._forecast(ask_id, now_ms) if when else self._reserved(ask_id, now_ms),
+        )
+
+    def _why_not(self, ask: Ask, variants: Sequence[Variant], now_ms: int) -> tuple[str, str]:
+        over = lack = None
+        within: list[Variant] = []
+        for variant in variants:
+            passed = self.quotas.over(ask.queue, variant.amounts)
+            if passed is not None:
+                over = over or passed
+                continue
+            within.append(variant)
+            if self.inventory.find(variant.ask) is None:
+                continue
+            lack = self.quotas.lack(ask.queue, variant.amounts)
+            if lack is not None:
+                continue
+            before = next((each for each in self.reservations if each.ask_id != ask.id), None)
+            first = self.order.get(before.ask_id) if before is not None else None
+            if before is None or first is None:
+                strict = self.tenancy.policy.backfill == "none"
+                first = next((each for each in self.line(now_ms, 1) if strict and each.id != ask.id), None)
+                if first is not None:
+                    return "order", behind_text(first, None, now_ms)
+                return "order", "There is room, and it is about to be considered."
+            known = before.starts_at_ms < self._guessed_from_ms(now_ms)
+            return "order", behind_text(first, before.starts_at_ms if known else None, now_ms)
+        if lack is not None:
+            return "quota", sentence(lack.render())
+        if over is not None and not within:
+            return "limit", sentence(over.render())
+        why = self.inventory.why_not(within[0].ask)
+        text = sentence(why.text)
+        if why.code in ("capacity", "fragmented"):
+            name = "gpus" if within[0].need.gpu_milli else "cpus"
+            users: dict[str, int] = {}
+            for held in self.held.values():
+                amount = held.seated.amounts.get(name, 0)
+                users[held.ask.queue] = users.get(held.ask.queue, 0) + amount
+            text = f"{text} {users_text(users, name)}".strip()
+        return why.code, text
+
+    def line(self, now_ms: int, most: int | None = None) -> tuple[Ask, ...]:
+        """Who waits, in the order in which a cycle would consider them as the books are; those with a seat
+        first."""
+        seated = [seat.ask for seat in self.seats.values() if not seat.gone]
+        heads = self.order.heads(self.quotas, self.tenancy.policy, now_ms)
+        return tuple(islice(chain(seated, heads), most))
+
+    def _places(self, now_ms: int) -> dict[str, int]:
+        """The place of every ask in its own queue, from 1."""
+        if self._told is None or self._told.epoch != self.epoch:
+            self._told = _Told(self.epoch)
+        if not self._told.places:
+            policy = self.tenancy.policy
+            keyed = sorted(
+                (ask.queue, class_of(ask, policy, now_ms), place_of(ask, policy)) for ask in self.order.asks()
+            )
+            queue, place = None, 0
+            for path, _, where in keyed:
+                queue, place = path, place + 1 if path == queue else 1
+                self._told.places[where[-1]] = place
+        return self._told.places
+
+    def _forecast(self, ask_id: str, now_ms: int) -> int | None:
+        """When it will probably start, if it is among those who are considered first: a reservation for each
+        up to it, one after the other. What hangs on the end of a job of which nothing is known is not
+        told."""
+        self._places(now_ms)
+        assert self._told is not None
+        line = self.line(now_ms, FORECAST_MAX)
+        at = next((at for at, ask in enumerate(line) if ask.id == ask_id), None)
+        if at is None:
+            return None
+        if self._told.forecast <= at:
+            starts = Cycle(self, now_ms).forecast(line[: at + 1])
+            until_ms = self._guessed_from_ms(now_ms)
+            for ask in line[: at + 1]:
+                at_ms = starts.get(ask.id)
+                if at_ms is not None and at_ms < until_ms:
+                    self._told.starts[ask.id] = at_ms
+                if at_ms is not None and is_guess(ask):
+                    until_ms = min(until_ms, at_ms + 1000 * (expected_s(ask) or 0))
+            self._told.forecast = at + 1
+        return self._told.starts.get(ask_id)
+
+    def _reserved(self, ask_id: str, now_ms: int) -> int | None:
+        """The same for those who have a reservation since the last cycle: it costs nothing."""
+        for reservation in self.reservations:
+            if reservation.ask_id == ask_id and reservation.starts_at_ms < self._guessed_from_ms(now_ms):
+                return reservation.starts_at_ms
+        return None
+
+    def _guessed_from_ms(self, now_ms: int) -> float:
+        """The first moment at which something is expected to end of which nothing is known: from then on all
+        is guessing."""
+        ends = (end.at_ms for end in self.ends if end.at_ms > now_ms and is_guess(self.held[end.holder].ask))
+        return next(ends, float("inf"))
+
+
+def _limited_paths(tenancy: Tenancy) -> frozenset[str]:
+    return frozenset(queue.path for queue in tenancy.queues if queue.limit)
+
+
+def _names_models(tenancy: Tenancy) -> bool:
+    """Whether queues count single models of devices."""
+    return any(
+        "/" in name
+        for queue in tenancy.queues
+        for amounts in (queue.guaranteed, queue.deserved, queue.limit, queue.lend_limit)
+        for name in amounts
+    )

@@ -1,0 +1,622 @@
+"""The tree of queues: what each uses, what may start within it, who comes first, and who must give back.
+
+    root = everything the pool has
+      acme            deserved 64 GPUs
+        acme/vision     guaranteed 8, deserved 32, limit 48
+          acme/vision/ann   nobody wrote about her: a leaf of weight 1 that deserves nothing and may borrow
+
+Four questions, asked in this order before something starts:
+
+    over(leaf, amounts)   would a `limit` on the way up be passed?
+    lack(leaf, amounts)   is it within what the queues on the way up own, or do others lend it?
+    key(path, amounts)    how much does a queue borrow afterwards? The smallest goes first
+    may_reclaim(…)        may a running job of that queue be ended for it?
+
+**Lending.** A queue keeps to itself `guaranteed`, or `deserved` less `lend_limit` where that is more. In the
+account of its parent it takes up the larger of what it keeps and what its subtree takes up; something may
+start when the account of the root stays within the capacity. So what a queue keeps is there for it at any
+moment, whatever others do, and the rest is lent whole.
+
+**Share.** What a queue uses above `deserved`, divided by what its parent has to lend and by its weight; of
+several resources the largest (dominant resource fairness: Ghodsi et al., NSDI 2011; in trees: Bhattacharya et
+al., SoCC 2013; with lending: Kueue's fair sharing). Siblings have one common denominator, so shares are
+compared as integers and nothing is rounded.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from fractions import Fraction
+from math import isqrt
+from typing import Final, NamedTuple
+
+import msgspec
+
+from argosy.model.tenancy import Amounts, QueueUsage, Tenancy
+from argosy.scheduler.ask import Need
+from argosy.scheduler.fair import fair_shares
+from argosy.scheduler.queues import GPUS, JOBS, OWN, UNIT_MILLI, Node, Pairs, QueueTree, children_of_lowest
+from argosy.scheduler.tenancy_check import check_tenancy, leaf_of, render_named, say_amount
+
+__all__ = ["Lack", "Over", "Quotas", "Span", "amounts_of", "check_tenancy", "leaf_of"]
+
+_ONE: Final = 1 << 32  # fixed point of the decay: 32 binary places
+_TICKS: Final = 4096  # steps of a half-life
+
+
+class Held(msgspec.Struct, frozen=True, gc=False):
+    """What one holder uses, and where."""
+
+    leaf: Node
+    amounts: Amounts
+    pairs: Pairs
+
+
+class Span(NamedTuple):
+    """What somebody used in a leaf in the past. Times in ms since the epoch."""
+
+    leaf: str
+    amounts: Amounts
+    from_ms: int
+    to_ms: int
+
+
+def amounts_of(need: Need, num_nodes: int, model: str = "") -> Amounts:
+    """What a gang counts: all its ranks together, and one job.
+
+    `model`: of the devices that it got. Before it has a place only a need with a single model counts for that
+    model.
+    """
+    amounts: Amounts = {"jobs": 1}
+    if need.cpus_milli:
+        amounts["cpus"] = need.cpus_milli * num_nodes
+    if need.memory_bytes:
+        amounts["memory"] = need.memory_bytes * num_nodes
+    if need.gpu_milli:
+        amounts["gpus"] = gpus = need.gpu_milli * num_nodes
+        known = model or (need.models[0] if len(need.models) == 1 else "")
+        if known:
+            amounts[f"gpus/{known}"] = gpus
+    return amounts
+
+
+class Over(msgspec.Struct, frozen=True, kw_only=True):
+    """A limit that would be passed."""
+
+    path: str
+    name: str
+    used: int
+    asked: int
+    limit: int
+
+    @property
+    def by(self) -> int:
+        return self.used + self.asked - self.limit
+
+    def render(self) -> str:
+        """
+        >>> Over(path="acme/vision", name="gpus", used=28000, asked=8000, limit=32000).render()
+        'queue acme/vision: 28 + 8 > 32 GPUs, over by 4'
+        """
+        used, asked, by = (render_named(self.name, amount) for amount in (self.used, self.asked, self.by))
+        return f"queue {self.path}: {used} + {asked} > {say_amount(self.name, self.limit)}, over by {by}"
+
+
+class Lack(msgspec.Struct, frozen=True, kw_only=True):
+    """What nobody lends. `free`: what could still be had of it, at `path` or beyond; `kept`: what other
+    queues keep unused."""
+
+    path: str  # of the queue that asks
+    name: str
+    asked: int
+    free: int
+    kept: int
+
+    def render(self) -> str:
+        """
+        >>> Lack(path="acme/nlp", name="gpus", asked=8000, free=2000, kept=6000).render()
+        'queue acme/nlp asks for 8 GPUs, 2 can be had; 6 more are kept for other queues'
+        """
+        free, kept = (render_named(self.name, amount) for amount in (self.free, self.kept))
+        text = f"queue {self.path} asks for {say_amount(self.name, self.asked)}, {free} can be had"
+        verb = "is" if self.kept == 1000 else "are"
+        return f"{text}; {kept} more {verb} kept for other queues" if self.kept else text
+
+
+class Quotas:
+    """Books of one pool. Every charge and refund is exact and can be taken back as a whole (`mark`,
+    `rollback`).
+
+    `owner`: as in `QueueTree`. A charge takes O(depth x names), a question as much.
+    """
+
+    def __init__(self, tenancy: Tenancy, capacity: Amounts, *, owner: str = "") -> None:
+        self.tenancy = tenancy
+        self.tree = QueueTree(tenancy, capacity, owner=owner)
+        self._held: dict[str, Held] = {}
+        self._journal: list[tuple[str, Held, bool]] = []  # the last: it was charged, not refunded
+        self._touched: set[Node] = set()
+        self._ticks: int | None = None  # of history: 4096 in a half-life, from the epoch on
+        self._half_life_ms = tenancy.policy.half_life_s * 1000
+
+    @property
+    def capacity(self) -> Amounts:
+        return self.tree.capacity
+
+    def set_capacity(self, capacity: Amounts) -> None:
+        """The pool has grown or shrunk. O(queues x names)."""
+        if capacity != self.tree.capacity:
+            self.tree.set_capacity(capacity)
+            self._touched.update(node for node in self.tree.nodes.values() if not node.children)
+
+    # --- books
+
+    def charge(self, holder: str, leaf: str, amounts: Amounts) -> None:
+        """`holder` uses `amounts` in `leaf` from now on. ValueError when it already holds something."""
+        if holder in self._held:
+            raise ValueError(f"{holder} is charged already")
+        held = self._held[holder] = Held(self.tree.leaf(leaf), amounts, self.tree.pairs(amounts))
+        self._book(held.leaf, held.pairs, 1)
+        self._journal.append((holder, held, True))
+
+    def refund(self, holder: str) -> None:
+        """`holder` uses nothing any more. Who holds nothing may be refunded as often as one likes."""
+        held = self._held.pop(holder, None)
+        if held is not None:
+            self._book(held.leaf, held.pairs, -1)
+            self._journal.append((holder, held, False))
+
+    def _book(self, leaf: Node, pairs: Pairs, sign: int) -> None:
+        if leaf.children:  # it was a leaf when it was charged
+            leaf = self.tree.leaf_below(leaf)
+        self._touched.add(leaf)
+        changes = pairs if sign > 0 else [(i, -amount) for i, amount in pairs]
+        node: Node | None = leaf
+        if not self.tree.promises:  # where nobody keeps anything, what is taken up is what is used
+            while node is not None:
+                used, sums = node.used, node.sums
+                for i, change in changes:
+                    used[i] = sums[i] = used[i] + change
+                node.running += sign
+                node = node.parent
+            return
+        while node is not None:
+            used = node.used
+            for i, change in changes:
+                used[i] += change
+            node.running += sign
+            node = node.parent
+        rest = list(changes)
+        node = leaf
+        while node is not None and rest:
+            sums, kept, passed = node.sums, node.kept, []
+            for i, change in rest:
+                before = sums[i]
+                sums[i] = after = before + change
+                keeps = kept[i]
+                change = (after if after > keeps else keeps) - (before if before > keeps else keeps)
+                if change:
+                    passed.append((i, change))
+            rest = passed
+            node = node.parent
+
+    def mark(self) -> int:
+        """A point to come back to."""
+        return len(self._journal)
+
+    def rollback(self, mark: int) -> None:
+        """Take back everything since `mark`, the last first."""
+        while len(self._journal) > mark:
+            holder, held, charged = self._journal.pop()
+            if charged:
+                del self._held[holder]
+                self._book(held.leaf, held.pairs, -1)
+            else:
+                self._held[holder] = held
+                self._book(held.leaf, held.pairs, 1)
+
+    def settle(self) -> None:
+        """What was done stays done: marks are void."""
+        self._journal.clear()
+
+    def holds(self, holder: str) -> bool:
+        return holder in self._held
+
+    def used(self, path: str) -> Amounts:
+        """What runs in a queue and below it, by name; zeros are left out."""
+        node = self.tree.nodes.get(path)
+        return {} if node is None else self.tree.named(node.used)
+
+    # --- may it start?
+
+    def over(self, leaf: str, amounts: Amounts) -> Over | None:
+        """The first limit on the way up that would be passed."""
+        node = self.tree.leaf(leaf)
+        return None if node.unlimited else self.over_at(node, self.tree.pairs(amounts))
+
+    def over_at(self, node: Node, pairs: Pairs) -> Over | None:
+        if node.unlimited:
+            return None
+        asked = dict(pairs)
+        at: Node | None = node
+        while at is not None:
+            for i, most in at.limits:
+                want = asked.get(i, 0)
+                if want and at.used[i] + want > most:
+                    return Over(
+                        path=at.path, name=self.tree.names[i], used=at.used[i], asked=want, limit=most
+                    )
+            at = at.parent
+        return None
+
+    def never(self, leaf: str, amounts: Amounts, *, refusing: bool = False) -> Over | None:
+        """The limit that these amounts pass even when nothing runs. `refusing`: only of queues that refuse
+        such jobs."""
+        asked = dict(self.tree.pairs(amounts))
+        at: Node | None = self.tree.leaf(leaf)
+        while at is not None:
+            for i, most in at.limits:
+                if asked.get(i, 0) > most and (at.queue.refuse_over_limit or not refusing):
+                    return Over(path=at.path, name=self.tree.names[i], used=0, asked=asked[i], limit=most)
+            at = at.parent
+        return None
+
+    def lends(self, leaf: str, amounts: Amounts) -> bool:
+        """Whether it fits within what the queues on the way up keep, or others lend the rest."""
+        return self.lack(leaf, amounts) is None
+
+    def lack(self, leaf: str, amounts: Amounts) -> Lack | None:
+        """What nobody lends, or None. Names that the pool does not have are not counted here."""
+        node = self.tree.leaf(leaf)
+        return self._lack(node, self.tree.pairs(amounts))
+
+    def _lack(self, leaf: Node, pairs: Pairs) -> Lack | None:
+        for i, asked in pairs:
+            name = self.tree.names[i]
+            most = self.capacity.get(name)
+            if most is None or name == "jobs":
+                continue
+            change = asked
+            node: Node | None = leaf
+            spare = 0  # what the queues on the way up keep, unused
+            while node is not None and node.parent is not None and change > 0:
+                gap = node.kept[i] - node.sums[i]
+                if gap > 0:
+                    spare += min(gap, change)
+                    change = max(0, change - gap)
+                node = node.parent
+            if change > 0 and self.tree.root.sums[i] + change > most:
+                free = max(0, most - self.tree.root.sums[i])
+                kept = max(0, self.tree.root.sums[i] - self.tree.root.used[i] - spare)
+                return Lack(path=leaf.path, name=name, asked=asked, free=free + spare, kept=kept)
+        return None
+
+    # --- shares
+
+    def key(self, path: str, amounts: Amounts) -> int:
+        """How much a queue borrows once it has `amounts` more. The smallest of siblings goes first.
+
+        0: within what it deserves; above: its share, half now and half as it was lately (decayed, see
+        `advance`). A numerator over a denominator that all children of one queue have in common.
+        """
+        node = self.tree.nodes.get(path) or self.tree.leaf(path)
+        return self.key_at(node, self.tree.vector(amounts))
+
+    def key_at(self, node: Node, vector: Sequence[int]) -> int:
+        used, deserved, unit, history = node.used, node.deserved, node.borrows_of, node.history
+        best = 0
+        borrows = False
+        for i in node.counted:
+            above = used[i] + vector[i] - deserved[i]
+            if above > 0:
+                borrows = True
+            else:
+                above = 0
+            share = (above + history[i]) * unit[i]
+            if share > best:
+                best = share
+        return best if borrows else 0
+
+    def _share(self, node: Node, change: Mapping[int, int]) -> int:
+        """Its share now, with `change` more (or less): a numerator as in `key`, without history."""
+        best = 0
+        for i in node.counted:
+            above = node.used[i] + change.get(i, 0) - node.deserved[i]
+            if above > 0:
+                best = max(best, above * node.borrows_of[i])
+        return best
+
+    def share(self, path: str) -> Fraction:
+        """What a queue borrows of what its parent can lend, per weight of 1."""
+        node = self.tree.nodes.get(path)
+        if node is None or node.parent is None:
+            return Fraction(0)
+        return Fraction(self._share(node, {}) * UNIT_MILLI, node.parent.scale)
+
+    def advance(self, now_ms: int) -> None:
+        """Let what was borrowed fade: half of it after each `half_life_s`, in steps of a 4096th. Exact
+        integers.
+
+        Called at the start of a cycle; what happens between two steps is seen as it stands at the later one.
+        """
+        now = now_ms * _TICKS // self._half_life_ms
+        passed = 0 if self._ticks is None else now - self._ticks
+        self._ticks = now
+        if passed <= 0:
+            return
+        remains = _decay(passed)
+        for node in self.tree.nodes.values():
+            for i in node.counted:
+                above = max(0, node.used[i] - node.deserved[i])
+                if above or node.history_fine[i]:
+                    fine = (node.history_fine[i] * remains >> 32) + above * (_ONE - remains)
+                    node.history_fine[i], node.history[i] = fine, fine >> 32
+
+    def recall(self, spans: Iterable[Span], now_ms: int) -> None:
+        """What was borrowed lately, from records of who used what: as if `advance` had been called whenever
+        one of them began or ended, with the queues and the capacity of today. What was known of it before is
+        replaced. O(spans x depth x names).
+        """
+        now = now_ms * _TICKS // self._half_life_ms
+        changes: list[tuple[int, int, Node, Pairs]] = []
+        for span in spans:
+            begin, end = (at_ms * _TICKS // self._half_life_ms for at_ms in (span.from_ms, span.to_ms))
+            begin, end = min(begin, now), min(end, now)
+            if begin < end:
+                leaf, pairs = self.tree.leaf(span.leaf), self.tree.pairs(span.amounts)
+                changes += [(begin, 1, leaf, pairs), (end, -1, leaf, pairs)]
+        changes.sort(key=lambda change: change[0])
+        used: dict[Node, list[int]] = {}
+        known: dict[Node, int] = {}  # until which tick `history_fine` is right
+        for node in self.tree.nodes.values():
+            node.history, node.history_fine = [0] * len(self.tree.names), [0] * len(self.tree.names)
+
+        def fade(node: Node, tick: int) -> None:
+            passed = tick - known.get(node, tick)
+            known[node] = tick
+            if passed:
+                remains = _decay(passed)
+                for i in node.counted:
+                    above = max(0, used[node][i] - node.deserved[i])
+                    fine = (node.history_fine[i] * remains >> 32) + above * (_ONE - remains)
+                    node.history_fine[i], node.history[i] = fine, fine >> 32
+
+        for tick, sign, leaf, pairs in changes:
+            at: Node | None = self.tree.leaf_below(leaf) if leaf.children else leaf
+            while at is not None:
+                row = used.setdefault(at, [0] * len(self.tree.names))
+                fade(at, tick)
+                for i, amount in pairs:
+                    row[i] += sign * amount
+                at = at.parent
+        for node in known:
+            fade(node, now)
+        self._ticks = now
+
+    # --- who must give back
+
+    def below_guarantee(self, leaf: str, amounts: Amounts) -> bool:
+        """Whether `amounts` stay within what the queues on the way up keep for themselves: nobody else has a
+        right to it."""
+        return self.keeps(self.tree.leaf(leaf), self.tree.pairs(amounts), None)
+
+    def keeps(self, leaf: Node, pairs: Pairs, top: Node | None) -> bool:
+        """The same as far as `top` (None: below the root): everything that is asked of names that any queue
+        on the way keeps, and of GPUs, when any are asked, there must be such a queue: who has CPUs guaranteed
+        has no right to GPUs by that.
+        """
+        inside: set[int] = set()
+        asks_gpus = False
+        for i, change in pairs:
+            asks_gpus = asks_gpus or i == GPUS
+            promised = False
+            node = leaf
+            while True:
+                if node.kept[i]:
+                    promised = True
+                    gap = node.kept[i] - node.sums[i]
+                    if gap > 0:
+                        change -= gap
+                if node is top or change <= 0 or node.parent is None:
+                    break
+                node = node.parent
+            if promised:
+                if change > 0:
+                    return False
+                inside.add(i)
+        return GPUS in inside if asks_gpus else bool(inside)
+
+    @staticmethod
+    def _keeps_any(leaf: Node, top: Node, i: int) -> bool:
+        node = leaf
+        while not node.kept[i] and node is not top and node.parent is not None:
+            node = node.parent
+        return bool(node.kept[i])
+
+    def may_reclaim(self, taker: str, amounts: Amounts, victim: str, victim_amounts: Amounts) -> bool:
+        """Whether a running job of `victim` that uses `victim_amounts` may be ended so that `amounts` start
+        in `taker`.
+
+        No queue may come to use less of what it keeps (`guaranteed`, or more when it lends less) than it does
+        now. Look at the two children of the lowest queue that is above both. Either
+
+        (a) `amounts` stay within what the taker's queues up to that child keep, and the victim gives some of
+        that; or (b) the taker's child borrows less with `amounts` than the victim's child borrows now, the
+        victim lowers that, and
+            each queue from the victim's up to that child borrows some of what is asked.
+
+        Usage counts as it stands, without history. Of several victims each is asked about after those before
+        it have been refunded.
+
+        Why it ends. (b) Take the children of that lowest queue and sort their shares, the largest first. Let
+        s be the largest share among the victims' children before. The taker's child ends below the share that
+        each of them had when it was asked about, so below s; the victims' children all fall; the others stay.
+        So fewer shares are s or more, none of them is new, and the sorted list falls lexicographically. Such
+        lists of numbers with a lower bound cannot fall for ever, and a single victim (the last of several)
+        cannot take back at once: the share of its child with it again is not below the taker's. (a) uses more
+        of what is kept, and no reclaim ever uses less of it, so it happens at most as often as there is room
+        that is kept. In a tree compare the lists of the highest level first: a reclaim inside a queue changes
+        nothing above it but its sum, and as long as it takes no more than its victims give, no share above it
+        rises.
+
+        What this does not say: what starts in free room, alone or together with a reclaim, may raise shares,
+        and then large and small jobs may still displace each other by turns (of 10 one has 6, the other 3 and
+        waits with 2 and 5). Two things belong to it, which the pool sees to: who is let go because its room
+        is not needed counts as running when the rights of the others are asked about (`may_reclaim_all`), and
+        who was ended before is protected for longer.
+        """
+        taking, giving = self.tree.leaf(taker), self.tree.leaf(victim)
+        if taking is giving:
+            return False
+        child, other = children_of_lowest(taking, giving)
+        asked = self.tree.pairs(amounts)
+        gives = dict(self.tree.pairs(victim_amounts))
+        wanted = [
+            i for i, amount in asked if amount and gives.get(i, 0) and i != JOBS
+        ]  # every job is one job
+        if not wanted:
+            return False
+        takes = dict(asked)
+        above: Node | None = giving
+        shared = False  # with the taker
+        while above is not None:
+            shared = shared or above is other.parent
+            for i, amount in gives.items():
+                left = above.used[i] - amount + (takes.get(i, 0) if shared else 0)
+                if left < above.kept[i] and left < above.used[i]:
+                    return False
+            above = above.parent
+        if self.keeps(taking, asked, child) and any(self._keeps_any(taking, child, i) for i in wanted):
+            return True
+        before = self._share(other, {})
+        if not self._share(child, takes) < before:
+            return False
+        if not self._share(other, {i: -amount for i, amount in gives.items()}) < before:
+            return False
+        node = giving
+        while True:
+            if not any(i in node.counted and node.used[i] > node.deserved[i] for i in wanted):
+                return False
+            if node is other or node.parent is None:
+                return True
+            node = node.parent
+
+    def givers(self, taker: str, amounts: Amounts) -> Iterator[str]:
+        """Queues in which something runs that `may_reclaim` may allow to end for `amounts` in `taker`; of all
+        others it is known that it does not. Whole branches that borrow too little are left out at their top.
+        """
+        child = self.tree.leaf(taker)
+        asked = self.tree.pairs(amounts)
+        change = dict(asked)
+        while child.parent is not None:
+            after = self._share(child, change)
+            kept = self.tree.promises and self.keeps(self.tree.leaf(taker), asked, child)
+            for other in child.parent.children.values():
+                if other is not child and other.running and (kept or after < self._share(other, {})):
+                    yield from _busy_leaves(other)
+            child = child.parent
+
+    def may_reclaim_all(self, taker: str, amounts: Amounts, victims: Sequence[str]) -> bool:
+        """Whether these holders may be ended together, each asked about after those before it have been
+        refunded."""
+        mark = self.mark()
+        asked = dict(self.tree.pairs(amounts))
+        before: list[tuple[Node, list[int]]] = []
+        node: Node | None = self.tree.leaf(taker)
+        while node is not None:
+            before.append((node, list(node.used)))
+            node = node.parent
+        try:
+            for victim in victims:
+                held = self._held.get(victim)
+                if held is None:
+                    continue
+                if not self.may_reclaim(taker, amounts, held.leaf.path, held.amounts):
+                    return False
+                self.refund(victim)
+            return all(  # together, too, they leave what is kept in use
+                node.used[i] + asked.get(i, 0) >= min(node.kept[i], was)
+                for node, row in before
+                for i, was in enumerate(row)
+            )
+        finally:
+            self.rollback(mark)
+
+    # --- for order and people
+
+    def drain_touched(self) -> set[Node]:
+        """Leaves whose books have changed since the last call."""
+        touched = self._touched
+        if touched:
+            self._touched = set()
+        return touched
+
+    def successor(self, tenancy: Tenancy, *, owner: str | None = None) -> Quotas:
+        """The same books under another tenancy: who holds what, and what was borrowed lately."""
+        new = Quotas(tenancy, self.capacity, owner=self.tree.owner if owner is None else owner)
+        for holder, held in self._held.items():
+            new.charge(holder, held.leaf.path.removesuffix(f"/{OWN}"), held.amounts)
+        new.settle()
+        if new._half_life_ms == self._half_life_ms:
+            new._ticks = self._ticks
+        for path, node in self.tree.nodes.items():
+            if any(node.history_fine):
+                new.tree.leaf(path)
+                at = new.tree.nodes[path]
+                for i, fine in new.tree.pairs(self.tree.named(node.history_fine)):
+                    at.history_fine[i], at.history[i] = fine, fine >> 32
+        return new
+
+    def rows(self, waiting: Mapping[str, Amounts] | None = None) -> tuple[QueueUsage, ...]:
+        """Every queue that is named or in use, from the root down, siblings by path.
+
+        `waiting`: what waits, by path of its leaf (`Order.wanted`); then each row says what would be fair
+        now.
+        """
+        fair: Mapping[str, Amounts] = {}
+        if waiting is not None:
+            wanted = {path: dict(amounts) for path, amounts in waiting.items()}
+            for held in self._held.values():
+                row = wanted.setdefault(held.leaf.path, {})
+                for name, amount in held.amounts.items():
+                    row[name] = row.get(name, 0) + amount
+            fair = fair_shares(self.tree, wanted)
+        return tuple(self._rows(self.tree.root, fair))
+
+    def _rows(self, node: Node, fair: Mapping[str, Amounts]) -> Iterable[QueueUsage]:
+        named = node.path in self.tree.written
+        if node.parent is not None and (named or node.running or any(fair.get(node.path, {}).values())):
+            yield QueueUsage(
+                path=node.path,
+                guaranteed=node.queue.guaranteed,
+                deserved=node.queue.deserved,
+                limit=node.queue.limit,
+                used=self.tree.named(node.used),
+                fair=fair.get(node.path, {}),
+                running=node.running,
+                weight_milli=node.queue.weight_milli,
+                share_milli=int(self.share(node.path) * 1000),
+            )
+        for path in sorted(node.children):
+            yield from self._rows(node.children[path], fair)
+
+
+def _busy_leaves(node: Node) -> Iterator[str]:
+    if not node.children:
+        yield node.path.removesuffix(f"/{OWN}")
+    for child in node.children.values():
+        if child.running:
+            yield from _busy_leaves(child)
+
+
+def _decay(ticks: int) -> int:
+    """2^(-ticks / 4096) with 32 binary places, by square roots of a half: the same on every machine."""
+    if ticks >= 64 * _TICKS:
+        return 0
+    result, root = 1 << 64, 1 << 63
+    halves, rest = divmod(ticks, _TICKS)
+    for bit in range(_TICKS.bit_length() - 2, -1, -1):
+        root = isqrt(root << 64)
+        if rest >> bit & 1:
+            result = result * root >> 64
+    return result >> halves >> 32

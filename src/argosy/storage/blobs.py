@@ -1,0 +1,346 @@
+"""Content-addressed chunks and trees: what travels once is never sent again.
+
+    <state>/blobs/ab/cdef...     one chunk, named by its SHA-256 (at most 8 MiB)
+    <state>/trees/<digest>.json  one `model.tree.Tree`
+
+Nothing is fsynced: a chunk is verified again when it is read, and a damaged one (power loss) is deleted and
+counts as missing, so the client uploads it again. `missing` and `put_tree` touch what they confirm: the sweep
+deletes only what nobody confirmed for days, so an upload under way never loses what it was told exists.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import hashlib
+import itertools
+import os
+import posixpath
+from collections.abc import AsyncIterator, Collection, Iterable, Sequence
+from pathlib import Path
+from typing import Final
+
+import msgspec
+
+from argosy.model.errors import ArgosyError
+from argosy.model.tree import CHUNK_BYTES, Tree
+from argosy.storage.disk import INLINE_BYTES, full_disk_said, is_digest, write_all, write_whole
+
+_EMPTY: Final = hashlib.sha256(b"").hexdigest()
+_GATHER_BYTES: Final = 1 << 20  # bytes of an upload held in memory before they go to disk
+_HEADER_BYTES: Final = 64 + 1 + 20 + 1
+_TREE_ENTRIES_MAX: Final = 1_000_000
+
+
+class _Incoming:
+    """One chunk on its way to disk: a temporary file that becomes the chunk when its digest is right."""
+
+    def __init__(self, store: BlobStore, digest: str, size: int) -> None:
+        self.digest = digest
+        self.left = size
+        self._size = size
+        self._store = store
+        self._hash = hashlib.sha256()
+        self._pending: list[bytes] = []
+        self._pending_bytes = 0
+        self._path = store.temporary()
+        self._fd = -1
+
+    async def feed(self, data: bytes) -> None:
+        self._pending.append(data)
+        self._pending_bytes += len(data)
+        self.left -= len(data)
+        if self._pending_bytes >= _GATHER_BYTES:
+            await asyncio.to_thread(self._flush)
+
+    async def close(self) -> None:
+        """Everything came: verify, and put it in its place."""
+        if self._pending_bytes > INLINE_BYTES:
+            await asyncio.to_thread(self._finish)
+        else:
+            self._finish()
+
+    def drop(self) -> None:
+        if self._fd >= 0:
+            os.close(self._fd)
+            self._fd = -1
+        self._path.unlink(missing_ok=True)
+
+    def _flush(self) -> None:
+        with full_disk_said(self._store.root):
+            if self._fd < 0:
+                self._fd = os.open(self._path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+            for piece in self._pending:
+                self._hash.update(piece)
+                write_all(self._fd, piece)
+        self._pending.clear()
+        self._pending_bytes = 0
+
+    def _finish(self) -> None:
+        self._flush()
+        found = self._hash.hexdigest()
+        if found != self.digest:
+            raise ArgosyError(
+                "conflict",
+                f"a chunk was named {self.digest[:12]}... and its content is {found[:12]}...",
+                hint="a file changed while it was read; repeat the command",
+            )
+        os.close(self._fd)
+        self._fd = -1
+        self._store.adopt(self._path, self.digest)
+
+
+class BlobStore:
+    """Chunks and trees below `root`; an `infra.tree_source.TreeSource`. All methods may be called from one
+    event loop; `sweep` runs in a thread."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        self._blobs = root / "blobs"
+        self._trees = root / "trees"
+        self._temporary = root / "blobs" / "tmp"
+        self._count = itertools.count()
+        for folder in (self._blobs, self._trees, self._temporary):
+            folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+        for (
+            leftover
+        ) in self._temporary.iterdir():  # of a server that was killed: only one server owns the folder
+            leftover.unlink(missing_ok=True)
+
+    def path(self, digest: str) -> Path:
+        """Where the chunk is, if it is. Raises `spec-invalid` when `digest` is none."""
+        if not is_digest(digest):
+            raise ArgosyError(
+                "spec-invalid", "a chunk is named by 64 hex digits of SHA-256", hint="update the client"
+            )
+        return self._blobs / digest[:2] / digest[2:]
+
+    def temporary(self) -> Path:
+        return self._temporary / f"{os.getpid()}-{next(self._count)}"
+
+    def adopt(self, path: Path, digest: str) -> None:
+        target = self.path(digest)
+        with full_disk_said(self.root):
+            try:
+                os.replace(path, target)  # noqa: PTH105
+            except FileNotFoundError:
+                target.parent.mkdir(exist_ok=True, mode=0o700)
+                os.replace(path, target)  # noqa: PTH105
+
+    async def missing(self, digests: Sequence[str]) -> tuple[str, ...]:
+        """Those of `digests` that are not here. The others are safe from the sweep for its whole age."""
+        return await asyncio.to_thread(self._missing, digests)
+
+    def _missing(self, digests: Iterable[str]) -> tuple[str, ...]:
+        missing = []
+        for digest in dict.fromkeys(digests):
+            path = self.path(digest)
+            try:
+                if os.stat(path).st_size == 0 and digest != _EMPTY:  # noqa: PTH116
+                    raise FileNotFoundError
+                os.utime(path)
+            except FileNotFoundError:
+                missing.append(digest)
+        return tuple(missing)
+
+    async def put_pack(self, stream: AsyncIterator[bytes], *, limit_bytes: int) -> int:
+        """Store a pack: per chunk a line `<hex sha256> <size>`, then its bytes. Returns how many.
+
+        Each chunk that was complete stays, whatever becomes of the rest. Memory: about 1 MiB.
+        Raises `too-large`, `conflict` (wrong digest), `disk-full`, `spec-invalid` (not a pack, or cut short).
+        """
+        header = bytearray()
+        incoming: _Incoming | None = None
+        total = count = 0
+        try:
+            async for data in stream:
+                total += len(data)
+                if total > limit_bytes:
+                    raise ArgosyError("too-large", f"a pack of chunks has at most {limit_bytes >> 20} MB")
+                at = 0
+                while at < len(data):
+                    if incoming is None:
+                        end = data.find(b"\n", at)
+                        header += data[at : end if end >= 0 else len(data)]
+                        if len(header) > _HEADER_BYTES:
+                            raise _not_a_pack()
+                        if end < 0:
+                            break
+                        incoming = self._incoming(bytes(header))
+                        header.clear()
+                        at = end + 1
+                    piece = data[at : at + incoming.left]
+                    at += len(piece)
+                    await incoming.feed(piece)
+                    if incoming.left == 0:
+                        await incoming.close()
+                        incoming = None
+                        count += 1
+            if header or incoming is not None:
+                raise ArgosyError("spec-invalid", "the upload was cut short", hint="repeat the command")
+            return count
+        finally:
+            if incoming is not None:
+                incoming.drop()
+
+    def _incoming(self, header: bytes) -> _Incoming:
+        digest, _, size_text = header.decode("ascii", "replace").partition(" ")
+        if not is_digest(digest) or not (size_text.isascii() and size_text.isdigit()):
+            raise _not_a_pack()
+        size = int(size_text)
+        if size > CHUNK_BYTES:
+            raise ArgosyError(
+                "too-large", f"a chunk has at most {CHUNK_BYTES >> 20} MB, this one {size} bytes"
+            )
+        return _Incoming(self, digest, size)
+
+    async def put(self, digest: str, data: bytes) -> None:
+        """Store one chunk that is in memory."""
+        incoming = self._incoming(f"{digest} {len(data)}".encode())
+        try:
+            await incoming.feed(data)
+            await incoming.close()
+        except BaseException:
+            incoming.drop()
+            raise
+
+    async def read(self, digest: str) -> bytes:
+        """The chunk, verified. Raises KeyError, also for a damaged one, which is then deleted."""
+        return await asyncio.to_thread(self._read, digest)
+
+    def _read(self, digest: str) -> bytes:
+        path = self.path(digest)
+        try:
+            data = path.read_bytes()
+        except FileNotFoundError:
+            raise KeyError(digest) from None
+        if hashlib.sha256(data).hexdigest() != digest:
+            path.unlink(missing_ok=True)
+            raise KeyError(digest)
+        return data
+
+    async def chunks(self, digests: Iterable[str]) -> AsyncIterator[tuple[str, bytes]]:
+        """The chunks, one in memory at a time: what `AgentPort.put_chunks` takes. Raises KeyError."""
+        for digest in digests:
+            yield digest, await self.read(digest)
+
+    async def put_tree(self, body: bytes) -> str:
+        """Check and store a tree; its digest. Raises `spec-invalid`, `path-escapes`, and `conflict` when
+        chunks are missing."""
+        return await asyncio.to_thread(self._put_tree, body)
+
+    def _put_tree(self, body: bytes) -> str:
+        try:
+            tree = msgspec.json.decode(body, type=Tree)
+        except msgspec.ValidationError as error:
+            raise ArgosyError("spec-invalid", f"not a tree: {error}") from None
+        except msgspec.DecodeError as error:
+            raise ArgosyError("spec-invalid", f"not JSON: {error}") from None
+        check_tree(tree)
+        missing = self._missing(tree.chunk_digests())
+        if missing:
+            raise ArgosyError(
+                "conflict",
+                f"{len(missing)} chunks of the tree are not on the server",
+                hint="upload them first; repeating the command does that",
+            )
+        digest = tree.digest()
+        write_whole(self._trees / f"{digest}.json", msgspec.json.encode(tree, order="deterministic"))
+        return digest
+
+    async def tree(self, digest: str) -> bytes:
+        """A stored tree as JSON, as the agent takes it. Raises KeyError (`infra.tree_source.TreeSource`)."""
+        if not is_digest(digest):
+            raise KeyError(digest)
+        try:
+            return await asyncio.to_thread((self._trees / f"{digest}.json").read_bytes)
+        except FileNotFoundError:
+            raise KeyError(digest) from None
+
+    def has_tree(self, digest: str) -> bool:
+        """Whether it is here; confirms it against the sweep."""
+        if not is_digest(digest):
+            return False
+        with contextlib.suppress(FileNotFoundError):
+            os.utime(self._trees / f"{digest}.json")
+            return True
+        return False
+
+    def sweep(self, keep_trees: Collection[str], *, older_than_s: float, now_s: float) -> int:
+        """Delete trees that are not in `keep_trees`, and chunks of no tree, unless younger than
+        `older_than_s`.
+
+        Blocks: run it in a thread. Returns how many files went.
+        """
+        before = now_s - older_than_s
+        used: set[bytes] = set()
+        gone = 0
+        for path in self._trees.glob("*.json"):
+            if path.stem not in keep_trees and _age_before(path, before):
+                path.unlink(missing_ok=True)
+                gone += 1
+                continue
+            with contextlib.suppress(FileNotFoundError, msgspec.MsgspecError):
+                tree = msgspec.json.decode(path.read_bytes(), type=Tree)
+                used.update(bytes.fromhex(digest) for digest in tree.chunk_digests())
+        for folder in self._blobs.iterdir():
+            if len(folder.name) != 2:
+                continue
+            for path in folder.iterdir():
+                if bytes.fromhex(folder.name + path.name) not in used and _age_before(path, before):
+                    path.unlink(missing_ok=True)
+                    gone += 1
+        return gone
+
+
+def check_tree(tree: Tree) -> None:
+    """Refuses what an honest scanner never makes: paths that leave the tree, unknown kinds, wrong sizes."""
+    if len(tree.entries) > _TREE_ENTRIES_MAX:
+        raise ArgosyError("too-large", f"a tree has at most {_TREE_ENTRIES_MAX:,} entries")
+    seen: set[str] = set()
+    links = {entry.path for entry in tree.entries if entry.kind != "d"}
+    for entry in tree.entries:
+        path = entry.path
+        above = posixpath.dirname(path)
+        if above in links:  # it would be written wherever the link leads
+            raise ArgosyError("path-escapes", f"`{path}` is inside `{above}`, which is not a folder")
+        if (
+            not path
+            or path.startswith("/")
+            or "\0" in path
+            or posixpath.normpath(path) != path
+            or path.split("/", 1)[0] == ".."
+            or path == "."
+        ):
+            raise ArgosyError("path-escapes", f"`{path}` is not a path inside a tree")
+        if path in seen:
+            raise ArgosyError("spec-invalid", f"`{path}` is twice in the tree")
+        seen.add(path)
+        if entry.kind not in ("f", "d", "l"):
+            raise ArgosyError("spec-invalid", f"`{path}` is of unknown kind `{entry.kind}`")
+        expected = -(-entry.size // CHUNK_BYTES) if entry.kind == "f" else 0
+        if len(entry.chunks) != expected and not (entry.size == 0 and entry.chunks == (_EMPTY,)):
+            raise ArgosyError("spec-invalid", f"`{path}` has {len(entry.chunks)} chunks, not {expected}")
+        if entry.kind == "l":
+            _check_link(path, entry.target)
+
+
+def _check_link(path: str, target: str) -> None:
+    where = posixpath.normpath(posixpath.join(posixpath.dirname(path), target))
+    if not target or "\0" in target or target.startswith("/") or where.split("/", 1)[0] == "..":
+        raise ArgosyError("path-escapes", f"the link `{path}` points out of the tree, to `{target}`")
+
+
+def _age_before(path: Path, moment_s: float) -> bool:
+    try:
+        return path.stat().st_mtime < moment_s
+    except FileNotFoundError:
+        return False
+
+
+def _not_a_pack() -> ArgosyError:
+    return ArgosyError(
+        "spec-invalid",
+        "the upload is not a pack of chunks",
+        hint="each chunk follows a line `<sha256> <size>`",
+    )

@@ -1,0 +1,252 @@
+"""Why something waits, word for word; how long it will run."""
+
+from __future__ import annotations
+
+import msgspec
+import pytest
+from pool_world import World, gpus, job, node, running, tenancy
+
+from argosy.model.offer import DeviceShare, Placement
+from argosy.model.scheduling import Isolation
+from argosy.model.tenancy import Queue
+from argosy.scheduler.ask import Ask, Need, Running, Waiting
+from argosy.scheduler.estimate import (
+    CLASS_DEFAULT_S,
+    History,
+    estimate_s,
+    expected_end_ms,
+    kinds_of,
+    remember,
+)
+from argosy.scheduler.explain import users_text, why_evicted
+from argosy.scheduler.pool import Pool
+
+NOW = 1_000_000
+
+
+def why(world: World, ask: Ask) -> Waiting:
+    world.submit(ask)
+    world.cycle()
+    return world.pool.explain(ask.id, world.now_ms)
+
+
+def busy(*queues: Queue, nodes: int = 1, **policy: object) -> World:
+    """3 of 4 GPUs of n0 are in use for another 100 s."""
+    world = World(Pool(tenancy(*queues, **policy), machines=[node(i) for i in range(nodes)]))
+    world.submit(job(1, 2, queue="acme/vision/ann", estimate_s=100))
+    world.submit(job(2, 1, queue="acme/nlp/bob", estimate_s=50))
+    world.cycle()
+    return world
+
+
+def test_what_is_short_who_has_it_and_until_when() -> None:
+    world = busy()
+    assert why(world, job(3, 4, queue="acme/nlp/bob", estimate_s=60)) == Waiting(
+        ask_id="j003",
+        code="capacity",
+        text="4 GPUs are needed, 1 is free. In use: 2 by acme/vision/ann, 1 by acme/nlp/bob.",
+        place=1,
+        starts_at_ms=NOW + 100_000,
+    )
+    second = why(world, job(4, 4, queue="acme/nlp/bob", estimate_s=60))
+    assert (second.place, second.starts_at_ms) == (2, NOW + 160_000)
+
+
+def test_places_are_counted_within_the_queue_and_class() -> None:
+    world = busy()
+    for number, urgency in ((5, 3), (6, 3), (7, 2)):
+        world.submit(job(number, 4, queue="a", urgency=urgency))
+    world.cycle()
+    places = {ask: world.pool.explain(ask, NOW).place for ask in ("j005", "j006", "j007")}
+    assert places == {"j007": 1, "j005": 2, "j006": 3}
+
+
+def test_fragmented() -> None:
+    world = World(Pool(machines=[node(0), node(1)]))
+    for number, place in ((1, "n0"), (2, "n1")):
+        run = running(job(number, 2, estimate_s=100), (place, (0, 1)))
+        world.running[run.ask.id] = run
+        world.pool.running(run)
+    told = why(world, job(3, 3))
+    assert told.code == "fragmented"
+    assert told.text == (
+        "62 CPUs and 4 GPUs (4 whole) are free, but together on no single machine. In use: 4 by a."
+    )
+
+
+def test_a_limit() -> None:
+    told = why(busy(Queue(path="acme/vision", limit=gpus(2))), job(3, 1, queue="acme/vision/eve"))
+    assert (told.code, told.text) == ("limit", "Queue acme/vision: 2 + 1 > 2 GPUs, over by 1.")
+
+
+def test_beyond_its_limit_for_ever() -> None:
+    told = why(busy(Queue(path="acme/vision", limit=gpus(2))), job(3, 4, queue="acme/vision/eve"))
+    assert told == Waiting(
+        ask_id="j003",
+        code="limit",
+        text="It can never start: it asks for 4 GPUs, and queue acme/vision may use at most 2.",
+    )
+
+
+def test_what_others_keep() -> None:
+    told = why(busy(Queue(path="acme/core", guaranteed=gpus(1))), job(3, 1, queue="acme/vision/eve"))
+    assert told.code == "quota"
+    assert told.text == "Queue acme/vision/eve asks for 1 GPU, 0 can be had; 1 more is kept for other queues."
+
+
+def test_behind_a_reservation() -> None:
+    world = busy()
+    why(world, job(3, 4, queue="acme/nlp/bob", estimate_s=60))
+    told = why(world, job(4, 1, queue="acme/nlp/bob", estimate_s=200))
+    assert told.code == "order"
+    assert told.text == (
+        "There is room, but it is kept for acme/nlp/bob's job 3, which comes before it and starts in about "
+        "1m 40s."
+    )
+    assert told.starts_at_ms == NOW + 160_000
+
+
+def test_strict_order() -> None:
+    world = busy(backfill="none")
+    why(world, job(3, 4, queue="acme/nlp/bob"))
+    told = why(world, job(4, 1, queue="acme/nlp/bob"))
+    assert (told.code, told.text) == (
+        "order",
+        "There is room, but it is kept for acme/nlp/bob's job 3, which comes before it.",
+    )
+
+
+def test_never() -> None:
+    told = why(busy(), job(3, 8))
+    assert told.code == "never"
+    assert (
+        told.text
+        == "It can never start: no machine has all that it needs. n0 comes nearest: 4 of 8 x device."
+    )
+
+
+def test_another_group() -> None:
+    machine = msgspec.structs.replace(node(0), groups=("training",))
+    world = World(Pool(machines=[machine, msgspec.structs.replace(node(1, 1), groups=("other",))]))
+    need = Need(gpu_milli=1000, groups=("other",))
+    world.submit(Ask(id="x", needs=(need,), queue="a", number=1))
+    world.cycle()
+    told = why(world, Ask(id="y", needs=(need,), queue="a", number=2))
+    assert (told.code, told.text) == ("group", "There is room only outside of the groups that it may use.")
+
+
+def test_another_tenant() -> None:
+    world = World(Pool(machines=[node(0, 1)]))
+    need = Need(gpu_milli=500, tenant="acme")
+    world.submit(Ask(id="x", needs=(need,), queue="a", number=1))
+    world.cycle()
+    other = Need(gpu_milli=500, tenant="evil", isolation=Isolation.NONE)
+    told = why(world, Ask(id="y", needs=(other,), queue="b", number=2))
+    assert (told.code, told.text) == (
+        "isolation",
+        "The devices with room are shared with other tenants, or in another way.",
+    )
+
+
+def test_all_in_one_rack() -> None:
+    machines = [msgspec.structs.replace(node(i), domains=("b", f"r{i // 2}")) for i in range(3)]
+    world = World(Pool(machines=machines))
+    run = running(job(1, 4), ("n0", (0, 1, 2, 3)))
+    world.running[run.ask.id] = run
+    world.pool.running(run)
+    told = why(world, job(2, 4, nodes=2, required="rack"))
+    assert (told.code, told.text) == (
+        "topology",
+        "It has 2 ranks, and at most 1 fit within one rack at present.",
+    )
+    told = why(world, job(3, 4, nodes=3, required="rack"))
+    assert (told.code, told.text) == (
+        "never",
+        "It can never start: it has 3 ranks, and at most 2 fit within one rack.",
+    )
+
+
+def test_tried_again_later() -> None:
+    told = why(busy(), job(3, 1, not_before_ms=NOW + 300_000))
+    assert (told.code, told.text, told.starts_at_ms) == ("later", "It is tried again in 5m.", NOW + 300_000)
+
+
+def test_room_is_being_made() -> None:
+    world = World(Pool(machines=[node(0)]))
+    for number in (1, 2):
+        world.submit(job(number, 2, preemptible=True, urgency=4, queue="acme/ann"))
+    world.cycle()
+    world.now_ms += 10_000_000
+    told = why(world, job(3, 4, queue="acme/ann", urgency=2))
+    assert told.text == "Room is being made for it: acme/ann's job 1, acme/ann's job 2 are ending."
+    world.leave("j002")
+    told = world.pool.explain("j003", world.now_ms)
+    assert told.text == "Room is being made for it: acme/ann's job 1 is ending."
+
+
+def test_nothing_is_promised_where_nothing_is_known() -> None:
+    world = World(Pool(machines=[node(0)]))
+    world.submit(job(1, 4))
+    world.cycle()
+    assert why(world, job(2, 4, estimate_s=60)).starts_at_ms is None
+
+
+def test_many_users_are_summed_up() -> None:
+    users = {f"q{i}": 1000 * (10 - i) for i in range(6)}
+    assert users_text(users, "gpus") == "In use: 10 by q0, 9 by q1, 8 by q2, 18 by 3 more."
+
+
+@pytest.mark.parametrize(
+    ("kind", "taker", "victim", "guaranteed", "text"),
+    [
+        ("reclaim", "acme/vision/ann", "acme/nlp", ("acme/vision/ann", {"gpus/A100": 8000}), "which is below its guarantee of 8 A100"),  # noqa: E501
+        ("reclaim", "acme/vision/ann", "acme/nlp", ("acme", {"gpus": 1000, "memory": 1 << 30}), "which is below acme's guarantee of 1 GPU, 1 GB of memory"),  # noqa: E501
+    ],
+)  # fmt: skip
+def test_why_it_had_to_go(
+    kind: str, taker: str, victim: str, guaranteed: tuple[str, dict[str, int]], text: str
+) -> None:
+    told = why_evicted(job(12, queue=taker), job(3, queue=victim), kind, guaranteed=guaranteed)
+    assert told == f"made room for {taker}'s job 12, {text}"
+
+
+# --- how long
+
+
+def test_the_guess_is_a_high_quantile_of_the_narrowest_kind() -> None:
+    train = kinds_of(user="ann", name="train-7", gpu_milli=8000, project="vision")
+    other = kinds_of(user="ann", name="eval", gpu_milli=8000, project="vision")
+    history = History()
+    assert estimate_s(history, train, urgency=3) == CLASS_DEFAULT_S[3]
+    assert estimate_s(history, train, urgency=1) is None
+    for runtime_s in range(100, 0, -1):
+        history = remember(history, train, runtime_s)
+    history = remember(history, other, 9000)
+    assert estimate_s(history, train, urgency=3) == 18, "of the last 20"
+    assert estimate_s(history, train, urgency=3, max_duration_s=10) == 10
+    assert estimate_s(history, other, urgency=3) == 18, "one run says less than twenty of the same size"
+    stranger = kinds_of(user="bob", name="train-7", gpu_milli=8000, project="vision")
+    assert estimate_s(history, stranger, urgency=2, max_duration_s=60) == 60
+
+
+def test_history_is_a_value() -> None:
+    empty = History()
+    remember(empty, ("a",), 1)
+    assert empty == History()
+    assert msgspec.json.decode(msgspec.json.encode(remember(empty, ("a",), 1)), type=History).runtimes_s == {
+        "a": (1,)
+    }
+
+
+def test_who_overruns_is_reckoned_to_need_twice_as_long() -> None:
+    ask = job(1, estimate_s=100)
+    run = Running(
+        ask=ask,
+        placements=(Placement(rank=0, node_id="n0", devices=(DeviceShare(index=0, milli=1000),)),),
+        started_ms=0,
+    )
+    assert [expected_end_ms(run, at * 1000) for at in (0, 99, 100, 150, 200, 900)] == [
+        100_000, 100_000, 200_000, 200_000, 400_000, 1_600_000,
+    ]  # fmt: skip
+    service = msgspec.structs.replace(run, ask=job(1, urgency=1))
+    assert expected_end_ms(service, 0) is None

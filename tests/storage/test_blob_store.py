@@ -1,0 +1,193 @@
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import os
+import time
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import msgspec
+import pytest
+
+from argosy.model.errors import ArgosyError
+from argosy.model.tree import CHUNK_BYTES, Entry, Tree
+from argosy.storage.blobs import BlobStore
+
+LIMIT = 64 << 20
+
+
+def sha(data: bytes) -> str:
+    return hashlib.sha256(data).hexdigest()
+
+
+def pack(*chunks: bytes) -> bytes:
+    return b"".join(f"{sha(chunk)} {len(chunk)}\n".encode() + chunk for chunk in chunks)
+
+
+async def pieces(data: bytes, size: int) -> AsyncIterator[bytes]:
+    for at in range(0, len(data), size):
+        yield data[at : at + size]
+
+
+def code_of(error: pytest.ExceptionInfo[ArgosyError]) -> str:
+    return error.value.code
+
+
+def files(folder: Path) -> list[Path]:
+    return [path for path in folder.rglob("*") if path.is_file()]
+
+
+@pytest.mark.parametrize("size", [1, 7, 64 << 10])
+def test_a_pack_is_stored_however_it_is_cut(tmp_path: Path, size: int) -> None:
+    async def run() -> None:
+        blobs = BlobStore(tmp_path)
+        chunks = [b"", b"a", os.urandom(3000), b"\n\n" * 50]
+        assert await blobs.missing([sha(chunk) for chunk in chunks]) == tuple(sha(chunk) for chunk in chunks)
+        assert await blobs.put_pack(pieces(pack(*chunks), size), limit_bytes=LIMIT) == 4
+        assert await blobs.missing([sha(chunk) for chunk in chunks]) == ()
+        for chunk in chunks:
+            assert await blobs.read(sha(chunk)) == chunk
+
+    asyncio.run(run())
+
+
+def test_a_large_chunk_goes_through_threads(tmp_path: Path) -> None:
+    async def run() -> None:
+        blobs = BlobStore(tmp_path)
+        chunk = os.urandom(CHUNK_BYTES)
+        await blobs.put_pack(pieces(pack(chunk, b"x"), 100_000), limit_bytes=LIMIT)
+        assert [data async for _, data in blobs.chunks([sha(chunk), sha(b"x")])] == [chunk, b"x"]
+
+    asyncio.run(run())
+
+
+@pytest.mark.parametrize(
+    ("body", "code"),
+    [
+        (f"{sha(b'x')} 1\ny".encode(), "conflict"),
+        (f"{sha(b'x')} 5\nxx".encode(), "spec-invalid"),
+        (b"../../etc/passwd 1\nx", "spec-invalid"),
+        (b"no end of line at all" * 10, "spec-invalid"),
+        (f"{sha(b'x')} -1\nx".encode(), "spec-invalid"),
+        (f"{sha(b'x')} {CHUNK_BYTES + 1}\nx".encode(), "too-large"),
+    ],
+)
+def test_what_is_no_pack_is_refused_and_leaves_nothing(tmp_path: Path, body: bytes, code: str) -> None:
+    async def run() -> None:
+        blobs = BlobStore(tmp_path)
+        good = pack(b"good")
+        with pytest.raises(ArgosyError) as error:
+            await blobs.put_pack(pieces(good + body, 16), limit_bytes=LIMIT)
+        assert code_of(error) == code
+        assert await blobs.read(sha(b"good")) == b"good"  # what was complete stays
+        assert len(files(tmp_path)) == 1
+
+    asyncio.run(run())
+
+
+def test_a_pack_over_the_limit_is_refused(tmp_path: Path) -> None:
+    async def run() -> None:
+        with pytest.raises(ArgosyError) as error:
+            await BlobStore(tmp_path).put_pack(pieces(pack(b"x" * 2000), 100), limit_bytes=1000)
+        assert code_of(error) == "too-large"
+
+    asyncio.run(run())
+
+
+def test_a_damaged_chunk_counts_as_missing(tmp_path: Path) -> None:
+    async def run() -> None:
+        blobs = BlobStore(tmp_path)
+        for chunk in (b"abc", b"def"):
+            await blobs.put(sha(chunk), chunk)
+        blobs.path(sha(b"abc")).write_bytes(b"abd")
+        blobs.path(sha(b"def")).write_bytes(b"")
+        assert await blobs.missing([sha(b"def")]) == (sha(b"def"),)
+        with pytest.raises(KeyError):
+            await blobs.read(sha(b"abc"))
+        assert await blobs.missing([sha(b"abc")]) == (sha(b"abc"),)
+
+    asyncio.run(run())
+
+
+def tree_of(**contents: bytes) -> Tree:
+    return Tree(
+        entries=tuple(
+            Entry(path=path, kind="f", size=len(data), chunks=(sha(data),)) for path, data in contents.items()
+        )
+    )
+
+
+def test_trees_come_back_as_they_were(tmp_path: Path) -> None:
+    async def run() -> None:
+        blobs = BlobStore(tmp_path)
+        tree = tree_of(a=b"1", b=b"2")
+        body = msgspec.json.encode(tree)
+        with pytest.raises(ArgosyError) as error:
+            await blobs.put_tree(body)
+        assert code_of(error) == "conflict"
+        for chunk in (b"1", b"2"):
+            await blobs.put(sha(chunk), chunk)
+        digest = await blobs.put_tree(body)
+        assert digest == tree.digest()
+        assert blobs.has_tree(digest)
+        assert msgspec.json.decode(await blobs.tree(digest), type=Tree) == tree
+        assert sha(await blobs.tree(digest)) == digest
+        assert not blobs.has_tree("0" * 64)
+        assert not blobs.has_tree("../x")
+        for digest in ("0" * 64, "../x"):
+            with pytest.raises(KeyError):
+                await blobs.tree(digest)
+
+    asyncio.run(run())
+
+
+@pytest.mark.parametrize(
+    ("entry", "code"),
+    [
+        (Entry(path="../x", kind="d"), "path-escapes"),
+        (Entry(path="/x", kind="d"), "path-escapes"),
+        (Entry(path="a//b", kind="d"), "path-escapes"),
+        (Entry(path="a/../b", kind="d"), "path-escapes"),
+        (Entry(path="", kind="d"), "path-escapes"),
+        (Entry(path="x", kind="l", target="../../etc"), "path-escapes"),
+        (Entry(path="x", kind="l", target="/etc/passwd"), "path-escapes"),
+        (Entry(path="x", kind="s"), "spec-invalid"),
+        (Entry(path="x", kind="f", size=5), "spec-invalid"),
+        (Entry(path="there/x", kind="d"), "path-escapes"),
+        (Entry(path="there", kind="d"), "spec-invalid"),
+    ],
+)
+def test_trees_that_no_scanner_makes_are_refused(tmp_path: Path, entry: Entry, code: str) -> None:
+    async def run() -> None:
+        tree = Tree(entries=(Entry(path="there", kind="l", target="sub"), entry))
+        with pytest.raises(ArgosyError) as error:
+            await BlobStore(tmp_path).put_tree(msgspec.json.encode(tree))
+        assert code_of(error) == code
+
+    asyncio.run(run())
+
+
+def test_the_sweep_takes_only_what_is_old_and_unused(tmp_path: Path) -> None:
+    async def run() -> None:
+        blobs = BlobStore(tmp_path)
+        for chunk in (b"kept", b"unused", b"confirmed", b"of an old tree"):
+            await blobs.put(sha(chunk), chunk)
+        kept = await blobs.put_tree(msgspec.json.encode(tree_of(a=b"kept")))
+        old = await blobs.put_tree(msgspec.json.encode(tree_of(a=b"of an old tree")))
+        for path in files(tmp_path):
+            os.utime(path, (1, 1))
+        await blobs.missing([sha(b"confirmed")])
+        assert blobs.sweep({kept}, older_than_s=3600, now_s=time.time()) == 3
+        assert await blobs.missing([sha(b"kept"), sha(b"confirmed")]) == ()
+        assert len(await blobs.missing([sha(b"unused"), sha(b"of an old tree")])) == 2
+        assert not blobs.has_tree(old)
+
+    asyncio.run(run())
+
+
+def test_leftovers_of_a_killed_server_go(tmp_path: Path) -> None:
+    BlobStore(tmp_path)
+    (tmp_path / "blobs" / "tmp" / "1-1").write_bytes(b"half")
+    BlobStore(tmp_path)
+    assert files(tmp_path) == []
