@@ -262,14 +262,13 @@ def test_a_managed_job_on_a_silent_node_does_not_start_again_before_the_provider
     assert world.changes()[1].phase is WorkloadPhase.RECOVERING
 
 
-def test_a_rank_whose_order_was_just_taken_is_stopped_and_not_held_for_one_that_never_was() -> None:
-    """The agent says so itself only a moment later: who would end the attempt meanwhile would leave a rank
-    behind."""
+def test_an_attempt_ends_only_when_its_node_has_taken_the_stop_of_every_rank() -> None:
+    """Also of one that the node does not know: another server's order may still be on its way."""
     world = World(attempt=AttemptPhase.PLACED)
     world.attempt = msgspec.structs.replace(
         world.attempt, phase=AttemptPhase.ENDING, outcome=Outcome.PREEMPTED
     )
-    assert puts(world.decide())["att-0"].phase is AttemptPhase.ENDED
+    assert [type(each) for each in effects(world.decide())] == [StopRanks] and not puts(world.decide())
     world.facts.ordered("nod-0", ["att-0.0"])
     assert [type(each) for each in effects(world.decide())] == [StopRanks] and not puts(world.decide())
     world.says(0, RankPhase.EXITED, exit_code=143).facts.ordered("nod-0", ["att-0.0"])  # known is known
