@@ -20,7 +20,7 @@ from argosy.controllers.links import Links
 from argosy.controllers.nodes.decide import decide_claim
 from argosy.controllers.observed import Facts
 from argosy.controllers.past import Past
-from argosy.controllers.pool.book import PoolBook
+from argosy.controllers.pool.caches import PoolCaches
 from argosy.controllers.pool.decide import POOL, decide_owned
 from argosy.controllers.pool.pictures import Waits, explain, explain_new, picture_pools, usage_of_queues
 from argosy.controllers.view import (
@@ -92,7 +92,7 @@ class Shell:
         self._all_offers: Sequence[Offer] = ()  # the same object until a quote comes
         self._price = price
         self._began_s = clock.monotonic_s()
-        self._pools = PoolBook()
+        self._pools = PoolCaches()
         self._past = Past()
         self._atlas = atlas
         self._dirty: set[str] = set()
