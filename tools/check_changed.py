@@ -24,7 +24,7 @@ def changed(since: str) -> list[str]:
 
 
 def folders(paths: list[str], tests: Path = REPO / "tests") -> list[str]:
-    """Folders of tests for changed paths: `src/argosy/store/x.py` and `tests/store/y.py` give `tests/store`."""
+    """Folders of tests: `src/argosy/store/x.py` and `tests/store/y.py` give `tests/store`."""
     found = set()
     for path in paths:
         parts = Path(path).parts
