@@ -1,4 +1,5 @@
-"""The whole control plane in a world that fails: 60 seeds here and 1,000 each night, each with its own faults, checked all along.
+"""The whole control plane in a world that fails: 60 seeds here and 1,000 each night, each with its own
+faults, checked all along.
 
 Every chunk is a process of its own with a fixed hash seed, so that what a test runs is to the byte what the
 replay command runs.
