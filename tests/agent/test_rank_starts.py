@@ -27,7 +27,7 @@ def test_an_agent_killed_while_it_starts_a_rank_never_starts_it_twice(
 ) -> None:
     starts = folder / "starts"
     agent = make_agent()
-    agent.environ["ARGOSY_AGENT_DIES_AT"] = point
+    agent.environ["_AGENT_DIES_AT"] = point
     agent.start()
 
     async def order(client: AgentClient) -> None:
@@ -42,7 +42,7 @@ def test_an_agent_killed_while_it_starts_a_rank_never_starts_it_twice(
     ran = point == "opened"  # the gate was open: its program runs, and is found again
     if ran:
         wait_for(lambda: starts.exists() and starts.read_text().strip())
-    del agent.environ["ARGOSY_AGENT_DIES_AT"]
+    del agent.environ["_AGENT_DIES_AT"]
     agent.start()
 
     async def again(client: AgentClient) -> None:

@@ -9,7 +9,7 @@ INHERITED = 9  # the number of the first lock that a process is started with; th
 INHERITED_MAX = 6
 GATE = 3  # the handle on which a rank's wrapper waits until it may run its program
 
-_DIES_AT = os.environ.get("ARGOSY_AGENT_DIES_AT", "")  # for tests: the agent is killed at this point
+_DIES_AT = os.environ.get("_AGENT_DIES_AT", "")  # for tests: the agent is killed at this point
 
 
 def die_at(point: str) -> None:
