@@ -11,7 +11,7 @@ from typing import Final
 from argosy import __version__
 from argosy.api import sharing as s
 from argosy.api import types as t
-from argosy.api.endpoints import API_VERSION, CHUNK_PACK_LIMIT_BYTES, LOG_MEDIA_TYPE
+from argosy.api.endpoint import API_VERSION, CHUNK_PACK_LIMIT_BYTES, LOG_MEDIA_TYPE
 from argosy.infra.agent_port import AgentDirectory
 from argosy.model.errors import ArgosyError
 from argosy.model.ids import Clock
