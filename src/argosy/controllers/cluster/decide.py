@@ -6,7 +6,6 @@ import msgspec
 
 from argosy.controllers.policies import finish, new_claim
 from argosy.controllers.pool.decide import decide_jobs, fail_cluster
-from argosy.controllers.pool.machines import is_owned
 from argosy.controllers.view import Action, NewId, Put, View, WakeAt, event, terminals_of
 from argosy.model.kinds.cluster import cluster_spec, cluster_state
 from argosy.model.kinds.job import job_task
@@ -15,6 +14,7 @@ from argosy.model.reasons import Reason
 from argosy.model.resources import Autostop
 from argosy.model.rows import Workload
 from argosy.planning.availability import order_for_failover
+from argosy.scheduler.machines import is_owned
 
 
 def decide_cluster(view: View, cluster: Workload, new_id: NewId) -> list[Action]:
