@@ -26,7 +26,7 @@ from argosy.controllers.view import (
     WakeAt,
     terminals_of,
 )
-from argosy.model.facts import ClaimFact, NodeFacts, NodeSighting, RankFact, RankPhase
+from argosy.model.facts import ClaimFact, ClaimState, NodeFacts, NodeSighting, RankFact, RankPhase
 from argosy.model.offer import Placement
 from argosy.model.phases import AttemptPhase, ClaimPhase, Desired, NodePhase, Outcome, WorkloadPhase
 from argosy.model.reasons import Reason
@@ -262,14 +262,13 @@ def test_a_managed_job_on_a_silent_node_does_not_start_again_before_the_provider
     assert world.changes()[1].phase is WorkloadPhase.RECOVERING
 
 
-def test_a_rank_whose_order_was_just_taken_is_stopped_and_not_held_for_one_that_never_was() -> None:
-    """The agent says so itself only a moment later: who would end the attempt meanwhile would leave a rank
-    behind."""
+def test_an_attempt_ends_only_when_its_node_has_taken_the_stop_of_every_rank() -> None:
+    """Also of one that the node does not know: another server's order may still be on its way."""
     world = World(attempt=AttemptPhase.PLACED)
     world.attempt = msgspec.structs.replace(
         world.attempt, phase=AttemptPhase.ENDING, outcome=Outcome.PREEMPTED
     )
-    assert puts(world.decide())["att-0"].phase is AttemptPhase.ENDED
+    assert [type(each) for each in effects(world.decide())] == [StopRanks] and not puts(world.decide())
     world.facts.ordered("nod-0", ["att-0.0"])
     assert [type(each) for each in effects(world.decide())] == [StopRanks] and not puts(world.decide())
     world.says(0, RankPhase.EXITED, exit_code=143).facts.ordered("nod-0", ["att-0.0"])  # known is known
@@ -320,7 +319,9 @@ def test_an_order_is_repeated_until_it_is_held() -> None:
     facts.begin("clm-0")
     assert decide_claim(a_view(owner, claim, facts=facts), claim, new_id) == []
     facts.end("clm-0")
-    facts.set_claim(ClaimFact(claim_id="clm-0", state="held", nodes=(NodeSighting(index=0, address="/a"),)))
+    facts.set_claim(
+        ClaimFact(claim_id="clm-0", state=ClaimState.HELD, nodes=(NodeSighting(index=0, address="/a"),))
+    )
     rows = puts(decide_claim(a_view(owner, claim, facts=facts), claim, new_id))
     assert rows["clm-0"].phase is ClaimPhase.HELD
     assert {type(row) for row in rows.values()} == {Claim, Node}
@@ -366,7 +367,7 @@ def test_a_node_that_falls_silent_before_anything_has_begun_is_given_up(managed:
 
 def test_nodes_that_were_taken_away_before_they_could_rest_are_given_up() -> None:
     claim, facts = a_claim(id="clm-0", desired=Desired.STOP), Facts()
-    facts.set_claim(ClaimFact(claim_id="clm-0", state="preempted"))
+    facts.set_claim(ClaimFact(claim_id="clm-0", state=ClaimState.PREEMPTED))
     released = puts(decide_claim(a_view(a_cluster(id="clu-0"), claim, facts=facts), claim, new_id))["clm-0"]
     assert (released.phase, released.reason) == (ClaimPhase.RELEASING, Reason.PREEMPTED)
 
@@ -379,7 +380,7 @@ def test_a_claim_whose_owner_is_gone_is_released_and_gone_only_when_the_provider
     assert isinstance(claim, Claim)
     facts = Facts()
     assert decide_claim(a_view(claim, node, facts=facts), claim, new_id) == [ReleaseClaim(claim)]
-    facts.set_claim(ClaimFact(claim_id="clm-0", state="released"))
+    facts.set_claim(ClaimFact(claim_id="clm-0", state=ClaimState.RELEASED))
     rows = puts(decide_claim(a_view(claim, node, facts=facts), claim, new_id))
     assert (rows["clm-0"].phase, rows["nod-0"].phase) == (ClaimPhase.GONE, NodePhase.GONE)
 

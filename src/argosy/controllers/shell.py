@@ -43,7 +43,7 @@ from argosy.infra.quotes import Quotes
 from argosy.infra.tree_source import TreeSource
 from argosy.model.areas import Atlas
 from argosy.model.errors import ArgosyError
-from argosy.model.facts import ClaimFact, RankPhase
+from argosy.model.facts import ClaimFact, ClaimState, RankPhase
 from argosy.model.ids import Clock, Ids
 from argosy.model.offer import Offer
 from argosy.model.phases import ClaimPhase, WorkloadPhase
@@ -318,7 +318,7 @@ class Shell:
         self._misses[claim.id] = self._misses.get(claim.id, 0) + 1
         if self._misses[claim.id] >= MISSES_BEFORE_GONE:
             self.observed.set_claim(
-                ClaimFact(claim_id=claim.id, state="gone", detail="the provider no longer lists it")
+                ClaimFact(claim_id=claim.id, state=ClaimState.GONE, detail="the provider no longer lists it")
             )
             self.wake(claim.id)
 

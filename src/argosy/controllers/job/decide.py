@@ -39,7 +39,7 @@ class Standing(Enum):
 
     GONE = "gone"  # its node is
     UNKNOWN = "unknown"  # its node does not answer
-    ABSENT = "absent"  # its node answers and does not know it
+    ABSENT = "absent"  # its node answers and does not know it: an order may still be on its way
     PREPARING = "preparing"
     READY = "ready"
     RUNNING = "running"
@@ -47,7 +47,8 @@ class Standing(Enum):
     VANISHED = "vanished"
 
 
-_OVER = frozenset({Standing.GONE, Standing.ABSENT, Standing.EXITED, Standing.VANISHED})
+_OVER = frozenset({Standing.GONE, Standing.EXITED, Standing.VANISHED})
+_TO_STOP = frozenset({Standing.ABSENT, Standing.PREPARING, Standing.READY, Standing.RUNNING})
 
 
 class Rank(msgspec.Struct, frozen=True):
@@ -261,9 +262,9 @@ def _end(view: View, job: Workload, attempt: Attempt, ranks: list[Rank]) -> list
 
     if all(over(rank) for rank in ranks):
         return _ended(view, job, attempt, ranks, attempt.outcome, attempt.reason, attempt.detail)
-    alive = [
-        rank for rank in ranks if rank.standing in (Standing.PREPARING, Standing.READY, Standing.RUNNING)
-    ]
+    # A rank that its node does not know is stopped too: the node remembers that, and an order which another
+    # server has sent before arrives too late to run.
+    alive = [rank for rank in ranks if rank.standing in _TO_STOP]
     actions = _per_node(alive, lambda node_id, ids: StopRanks(attempt.id, node_id, ids, float(grace_s)))
     if late and job_spec(job).managed:
         actions += end_claims(view, job)

@@ -74,6 +74,8 @@ def rank_orders(
         }
         order = RankOrder(
             id=f"{attempt.id}.{placement.rank}",
+            job=job.id,
+            attempt=attempt.number,
             setup=task.setup if spec.run_setup else "",
             run=task.run,
             env=env | own | task.envs,
