@@ -156,6 +156,16 @@ class Flow(NamedTuple):
         return found
 
 
+class Suited(NamedTuple):
+    """The rows that suit a need, and what is free on each."""
+
+    rows: Ints
+    cpus: Ints
+    memory: Ints
+    left: Ints  # by row and position
+    eligible: Bools  # the devices that the need may use
+
+
 class Grid:
     """The rooms of an inventory as arrays, and what each is worth to each class: `plain.Sheet` for large
     pools."""
@@ -419,6 +429,15 @@ class Grid:
             each.counts[row] = plain.count(need, kind.way(need), kind, self.rooms[row])
         each.counts_seen = end
         return each.counts
+
+    def suited(self, need: Need) -> Suited:
+        """What is free on the machines that could host a rank in some state."""
+        self._sync()
+        table, each = self._table, self._fresh(need)
+        rows = np.flatnonzero(each.suits.take(table[:, 5]))
+        table = table.take(rows, axis=0)
+        eligible = each.eligible.take(table[:, 5], axis=0)
+        return Suited(rows, table[:, 0], table[:, 1], table[:, LEFT : LEFT + self._width], eligible)
 
     def hosting(self, need: Need, most: int) -> dict[int, int]:
         """The rows that could host a rank now, and how many up to `most`."""
