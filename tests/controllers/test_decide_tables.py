@@ -26,7 +26,7 @@ from argosy.controllers.view import (
     WakeAt,
     terminals_of,
 )
-from argosy.model.facts import ClaimFact, NodeFacts, NodeSighting, RankFact, RankPhase
+from argosy.model.facts import ClaimFact, ClaimState, NodeFacts, NodeSighting, RankFact, RankPhase
 from argosy.model.offer import Placement
 from argosy.model.phases import AttemptPhase, ClaimPhase, Desired, NodePhase, Outcome, WorkloadPhase
 from argosy.model.reasons import Reason
@@ -320,7 +320,9 @@ def test_an_order_is_repeated_until_it_is_held() -> None:
     facts.begin("clm-0")
     assert decide_claim(a_view(owner, claim, facts=facts), claim, new_id) == []
     facts.end("clm-0")
-    facts.set_claim(ClaimFact(claim_id="clm-0", state="held", nodes=(NodeSighting(index=0, address="/a"),)))
+    facts.set_claim(
+        ClaimFact(claim_id="clm-0", state=ClaimState.HELD, nodes=(NodeSighting(index=0, address="/a"),))
+    )
     rows = puts(decide_claim(a_view(owner, claim, facts=facts), claim, new_id))
     assert rows["clm-0"].phase is ClaimPhase.HELD
     assert {type(row) for row in rows.values()} == {Claim, Node}
@@ -366,7 +368,7 @@ def test_a_node_that_falls_silent_before_anything_has_begun_is_given_up(managed:
 
 def test_nodes_that_were_taken_away_before_they_could_rest_are_given_up() -> None:
     claim, facts = a_claim(id="clm-0", desired=Desired.STOP), Facts()
-    facts.set_claim(ClaimFact(claim_id="clm-0", state="preempted"))
+    facts.set_claim(ClaimFact(claim_id="clm-0", state=ClaimState.PREEMPTED))
     released = puts(decide_claim(a_view(a_cluster(id="clu-0"), claim, facts=facts), claim, new_id))["clm-0"]
     assert (released.phase, released.reason) == (ClaimPhase.RELEASING, Reason.PREEMPTED)
 
@@ -379,7 +381,7 @@ def test_a_claim_whose_owner_is_gone_is_released_and_gone_only_when_the_provider
     assert isinstance(claim, Claim)
     facts = Facts()
     assert decide_claim(a_view(claim, node, facts=facts), claim, new_id) == [ReleaseClaim(claim)]
-    facts.set_claim(ClaimFact(claim_id="clm-0", state="released"))
+    facts.set_claim(ClaimFact(claim_id="clm-0", state=ClaimState.RELEASED))
     rows = puts(decide_claim(a_view(claim, node, facts=facts), claim, new_id))
     assert (rows["clm-0"].phase, rows["nod-0"].phase) == (ClaimPhase.GONE, NodePhase.GONE)
 

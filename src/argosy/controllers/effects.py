@@ -32,7 +32,7 @@ from argosy.infra.border import BorderError, RequestRefused, Transient
 from argosy.infra.log_sink import LogSink
 from argosy.infra.provider import Provider, Providers
 from argosy.infra.tree_source import TreeSource
-from argosy.model.facts import ClaimFact
+from argosy.model.facts import ClaimFact, ClaimState
 from argosy.model.ids import Clock
 from argosy.model.rows import Claim, Node
 from argosy.model.task import JobSpec
@@ -141,7 +141,7 @@ class Effects:
     async def _release(self, claim: Claim) -> None:
         async def act(provider: Provider) -> Sequence[ClaimFact]:
             await provider.release(claim.id)
-            return [ClaimFact(claim_id=claim.id, state="released")]
+            return [ClaimFact(claim_id=claim.id, state=ClaimState.RELEASED)]
 
         await self._at_provider(claim, act)
 

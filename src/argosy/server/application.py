@@ -20,6 +20,7 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 from argosy.api.location import log_path
 from argosy.infra.agent_port import AgentDirectory
 from argosy.infra.provider import Providers
+from argosy.infra.quotes import Quotes
 from argosy.model.ids import Clock, Ids
 from argosy.server.accounts import Accounts
 from argosy.server.budgets import Budgets
@@ -47,7 +48,8 @@ _TERMINAL_MESSAGE_BYTES: Final = 1 << 20
 
 class Application:
     """All requests. `stopping` is set when the server should go down: by `stop`, a signal, or a request.
-    `pricing`: what things cost (None: made here, with `prices` as the table in place of the shipped one)."""
+    `pricing`: what things cost (None: made here, with `prices` as the table in place of the shipped one).
+    `quotes`: what providers offer (None: a cache of its own, which every request asks anew)."""
 
     def __init__(
         self,
@@ -63,6 +65,7 @@ class Application:
         state_dir: Path,
         pricing: Pricing | None = None,
         prices: Path | None = None,
+        quotes: Quotes | None = None,
     ) -> None:
         self.stopping = asyncio.Event()
         self.listening: tuple[str, ...] = ()
@@ -73,7 +76,8 @@ class Application:
         self.accounts = Accounts(store, Budgets(state_dir / "budgets.json"), clock)
         tenants = Tenants(store, controllers, clock)
         intake = Intake(store=store, blobs=blobs, tenants=tenants)
-        planner = Planner(store=store, providers=providers, pricing=pricing, intake=intake)
+        quotes = quotes or Quotes(providers, clock, price=pricing.own_prices, fresh_s=0)
+        planner = Planner(store=store, providers=providers, quotes=quotes, pricing=pricing, intake=intake)
         operations = Operations(
             store=store,
             providers=providers,
