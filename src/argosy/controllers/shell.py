@@ -183,7 +183,8 @@ class Shell:
         return self.picture
 
     def _publish(self, rows: Snapshot, seq: int) -> None:
-        """To be called as soon as a pass has decided. `seq`: what it has seen of the rows at its beginning."""
+        """To be called right after a decision about pools, before anything is awaited. `seq`: what the last
+        whole pass has seen of the rows at its beginning."""
         self._picture = Picture(self.view(rows), seq)
         self._published.set()
         self._published = asyncio.Event()
@@ -351,13 +352,17 @@ class Shell:
             await self._carry_out([decide_job(view, job, new_id) for job in live])
             rows = await self._follow()
         if everything or claims or jobs or clusters or POOL in dirty:
-            await self._carry_out([decide_owned(self.view(rows), new_id)])
+            decided = decide_owned(self.view(rows), new_id)
+            self._publish(rows, self.picture.seq)
+            await self._carry_out([decided])
             rows = await self._follow()
         extra = {each for each in self._dirty if each.startswith("clu")}  # e.g. of jobs that just ended
         wanted = [rows.workloads[each] for each in sorted(clusters | extra) if each in rows.workloads]
         if wanted:
             view = self.view(rows)
-            await self._carry_out([decide_cluster(view, cluster, new_id) for cluster in wanted])
+            all_decided = [decide_cluster(view, cluster, new_id) for cluster in wanted]
+            self._publish(rows, self.picture.seq)
+            await self._carry_out(all_decided)
             rows = await self._follow()
         self._publish(rows, seq)
         self._forget_ranks(rows, everything=everything)

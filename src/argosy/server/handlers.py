@@ -19,7 +19,7 @@ from argosy.model.offer import Capacity
 from argosy.model.phases import Outcome
 from argosy.model.rows import Attempt, Claim, Workload
 from argosy.model.task import JobSpec
-from argosy.scheduler.picture import Queued
+from argosy.scheduler.picture import Pending
 from argosy.server.accounts import Accounts
 from argosy.server.exchange import Exchange, encode
 from argosy.server.front import Handler
@@ -77,7 +77,7 @@ class Handlers:
         self._state_dir, self._log_file = state_dir, log_file
         self._listening, self._stop = listening, stop
         self._started_ms = clock.now_ms()
-        self._status_cache: dict[bool, tuple[tuple[int, int, int], bytes]] = {}
+        self._status_cache: dict[bool, tuple[tuple[int, int, int, int], bytes]] = {}
 
     def table(self) -> Mapping[str, Handler]:
         return {
@@ -197,18 +197,16 @@ class Handlers:
         everything = exchange.flag("all")
         snapshot = await self._store.snapshot()
         now_ms = self._clock.now_ms()
-        key = (snapshot.seq, self._controllers.observed.revision, now_ms // 1000)
+        picture = self._controllers.picture
+        key = (snapshot.seq, picture.seq, self._controllers.observed.revision, now_ms // 1000)
         kept = self._status_cache.get(everything)
         if kept is not None and kept[0] == key:
             return kept[1]
         observed = self._controllers.observed
-        waits = self._controllers.waits(snapshot)
         clusters, managed = snapshot.clusters(), snapshot.managed_jobs()
-        queued = self._tenants.queued(snapshot, (*clusters, *managed))
+        pending = await self._tenants.pending(snapshot, (*clusters, *managed))
         views = [
-            view_cluster(
-                row, snapshot, observed, now_ms=now_ms, waits=waits.get(row.id, ""), queued=queued.get(row.id)
-            )
+            view_cluster(row, snapshot, observed, now_ms=now_ms, pending=pending.get(row.id))
             for row in clusters
         ]
         if everything:
@@ -218,7 +216,7 @@ class Handlers:
                 for row in await self._store.load_clusters()
                 if not row.is_live
             ]
-        jobs = [self._view_live(job, snapshot, None, waits, queued) for job in managed]
+        jobs = [self._view_live(job, snapshot, None, pending) for job in managed]
         body = encode(t.StatusReply(clusters=tuple(views), jobs=tuple(jobs)))
         self._status_cache[everything] = (key, body)
         return body
@@ -242,12 +240,9 @@ class Handlers:
         found = await self._cluster_called(exchange.path["cluster"], exchange, snapshot)
         claims = () if found.is_live else (await self._claims_by_owner())[found.id]
         now_ms = self._clock.now_ms()
-        waits = self._controllers.waits(snapshot).get(found.id, "") if found.is_live else ""
-        queued = self._tenants.queued(snapshot, (found,)).get(found.id)
+        pending = (await self._tenants.pending(snapshot, (found,))).get(found.id)
         observed = self._controllers.observed
-        return view_cluster(
-            found, snapshot, observed, now_ms=now_ms, claims=claims, waits=waits, queued=queued
-        )
+        return view_cluster(found, snapshot, observed, now_ms=now_ms, claims=claims, pending=pending)
 
     async def _cluster_called(self, name: str, exchange: Exchange, snapshot: Snapshot) -> Workload:
         """The live cluster that is meant, else the last that had the name. Raises `not-found`, `conflict`."""
@@ -273,11 +268,10 @@ class Handlers:
             limit=limit,
             after=exchange.text("after") or None,
         )
-        waits = self._controllers.waits(snapshot)
         attempts = await self._failed_attempts(jobs)
-        queued = self._tenants.queued(snapshot, jobs)
+        pending = await self._tenants.pending(snapshot, jobs)
         views = tuple(
-            self._view_live(job, snapshot, name or None, waits, queued)
+            self._view_live(job, snapshot, name or None, pending)
             if job.is_live
             else view_job(job, cluster=name or None, attempt=attempts.get(job.id))
             for job in jobs
@@ -285,19 +279,10 @@ class Handlers:
         return t.JobList(jobs=views, next=jobs[-1].id if len(jobs) == limit else None)
 
     def _view_live(
-        self,
-        job: Workload,
-        snapshot: Snapshot,
-        cluster: str | None,
-        waits: Mapping[str, str],
-        queued: Mapping[str, Queued],
+        self, job: Workload, snapshot: Snapshot, cluster: str | None, pending: Mapping[str, Pending]
     ) -> t.JobView:
         return view_job(
-            job,
-            cluster=cluster,
-            attempt=snapshot.attempt_of(job.id),
-            waits=waits.get(job.id, ""),
-            queued=queued.get(job.id),
+            job, cluster=cluster, attempt=snapshot.attempt_of(job.id), pending=pending.get(job.id)
         )
 
     async def _failed_attempts(self, jobs: list[Workload]) -> dict[str, Attempt]:
@@ -314,15 +299,14 @@ class Handlers:
         job = await self._streams.job(exchange.path["job"])
         snapshot = await self._store.snapshot()
         name: str | None = None
-        waits = self._controllers.waits(snapshot)
         if job.cluster_id is not None:
             cluster = await self._store.load(job.cluster_id)
             if isinstance(cluster, Workload):
                 name = cluster.name
         attempts = await self._store.load_attempts(job.id)
         last = attempts[-1] if attempts else None
-        queued = self._tenants.queued(snapshot, (job,)).get(job.id)
-        return view_job(job, cluster=name, attempt=last, waits=waits.get(job.id, ""), queued=queued)
+        pending = (await self._tenants.pending(snapshot, (job,))).get(job.id)
+        return view_job(job, cluster=name, attempt=last, pending=pending)
 
     async def explain(self, exchange: Exchange) -> s.ExplainReply:
         return await self._tenants.explain(exchange.path["workload"])
@@ -343,7 +327,7 @@ class Handlers:
         return await self._tenants.explain_queue(exchange.text("queue"), exchange.text("request"), nodes)
 
     async def pools(self, exchange: Exchange) -> s.PoolList:
-        return await self._tenants.pools()
+        return self._tenants.pools()
 
     async def events(self, exchange: Exchange) -> t.EventList:
         subject = exchange.text("subject") or None

@@ -1,8 +1,8 @@
 """The picture: what the last cycles of all pools left, for whoever asks. Requests read nothing else.
 
-It is published when a pass has decided (`Shell`), and refers to snapshots of the caches as the cycles left them;
-a cycle, and what follows it until the picture is published, is one step that no request can come between. What a
-picture shows is worked out at the first look, so one that nobody looks at costs the cycle nothing.
+A cycle and the publication of its picture are one step, which no request comes between (`Shell`). What a
+picture shows is worked out at the first look and kept until the cache changes: one that nobody looks at
+costs the cycle nothing. So it is to be read at once, not to be kept over an `await`.
 """
 
 from __future__ import annotations
@@ -66,8 +66,8 @@ class Picture:
         return Pending(code="order", text=COMING) if workload.phase is WorkloadPhase.QUEUED else None
 
     def knows(self, rows: Rows, workload: Workload) -> bool:
-        """Whether a picture of these rows could say no more about a workload than this one."""
-        if not _waits(rows, workload):
+        """False when a later picture may say more about a workload than this one."""
+        if workload.phase is not WorkloadPhase.QUEUED or not _waits(rows, workload):
             return True
         cluster = _cluster_of(rows, workload)
         if cluster is not None and cluster.phase is not WorkloadPhase.RUNNING:
@@ -87,6 +87,20 @@ class Picture:
         if pool is None or ask is None:
             return self._without_ask(workload, now_ms)
         return self._told(pool, workload, now_ms, when=True)
+
+    def line_of(self, workload: Workload) -> tuple[str, int]:
+        """The pool that a workload waits for, as people call it, and how many wait for it; ("", 0): for
+        none."""
+        pool, ask = self._ask(workload)
+        if pool is None or ask is None:
+            return "", 0
+        if workload.cluster_id is not None:
+            cluster = _cluster_of(self._view.rows, workload)
+            return cluster.name if cluster is not None else "", len(pool.pending)
+        cache = self._caches.known(None)
+        machines = cache.machines.values() if cache is not None else ()
+        name = next((provider_of(each) for each in machines if _would_use(ask, [each])), "")
+        return name, len(pool.pending)
 
     def never(self, workload: Workload) -> str:
         """Of a workload that is not in the rows yet: why no state of the machines that it would wait for
@@ -145,7 +159,7 @@ class Picture:
         if owned is not None:
             providers: dict[str, list[Machine]] = {}
             for machine in owned.pool.inventory.machines().values():
-                providers.setdefault(machine.id.split("/")[0].split("#")[0], []).append(machine)
+                providers.setdefault(provider_of(machine), []).append(machine)
             alone = len(providers) == 1
             pictures += [
                 self._picture(owned, PoolPicture(id=name, name=name), providers[name], alone=alone)
@@ -201,6 +215,11 @@ class Picture:
             ),
             warnings=tuple(text for machine, text in sorted(cache.faults.items()) if machine in mine),
         )
+
+
+def provider_of(machine: Machine) -> str:
+    """Of an owned machine."""
+    return machine.id.split("/")[0].split("#")[0]
 
 
 def _waits(rows: Rows, workload: Workload) -> bool:

@@ -9,13 +9,14 @@ from collections.abc import Mapping
 from typing import Final
 
 from argosy.model.rows import Workload
-from argosy.model.units import render_bytes, render_duration, render_milli
+from argosy.model.units import render_duration
 from argosy.scheduler.ask import Ask, Waiting
 from argosy.scheduler.explain import ordinal
-from argosy.scheduler.free import CPUS, MEMORY
+from argosy.scheduler.free import GPUS, MEMORY
 from argosy.scheduler.machines import WITHHELD
 from argosy.scheduler.snapshot import STARTS_NOW as ROOM_NOW
 from argosy.scheduler.snapshot import PoolSnapshot, Shortage
+from argosy.scheduler.tenancy_check import render_named
 
 NAMED_MAX: Final = 3
 STARTS_NOW: Final = "starts now"
@@ -45,20 +46,17 @@ def name_of(workload: Workload | None, id: str) -> str:
 
 
 def _shortage(short: Shortage, ask: Ask, workloads: Mapping[str, Workload]) -> str:
-    if short.scarce == MEMORY:
-        unit, render = "of memory", render_bytes
-    else:
-        unit, render = "/".join(short.models) or "accelerator", render_milli
-        if short.scarce == CPUS:
-            unit = "CPU" if short.wanted == 1000 else "CPUs"
+    unit = "/".join(short.models) or "accelerator"
+    if short.scarce != GPUS:
+        unit = "of memory" if short.scarce == MEMORY else "CPU" if short.wanted == 1000 else "CPUs"
+    wanted, used, total = (
+        render_named(short.scarce, each) for each in (short.wanted, short.used, short.total)
+    )
     each = f" on each of {ask.num_nodes} nodes" if ask.num_nodes > 1 else ""
     names = [name_of(workloads.get(id), id) for id in short.holders[:NAMED_MAX]]
     left = len(short.holders) - len(names)
     more = f" and {left} more" if left else ""
-    return (
-        f"waits for {render(short.wanted)} {unit}{each}: {render(short.used)} of "
-        f"{render(short.total)} in use by {', '.join(names)}{more}"
-    )
+    return f"waits for {wanted} {unit}{each}: {used} of {total} in use by {', '.join(names)}{more}"
 
 
 def later(retry_ms: int, detail: str, now_ms: int) -> str:
