@@ -395,8 +395,8 @@ class Shell:
             match row:
                 case Workload():
                     owner(each)
-                    if row.cluster_id:
-                        clusters.add(row.cluster_id)
+                    if row.host_id:
+                        clusters.add(row.host_id)
                     for claim in rows.claims_of(each):
                         claims[claim.id] = claim
                 case Attempt():
@@ -463,8 +463,8 @@ class Shell:
             self._dirty.add(row.id)
             match row:
                 case Workload():
-                    if row.cluster_id:
-                        self._dirty.add(row.cluster_id)
+                    if row.host_id:
+                        self._dirty.add(row.host_id)
                     if not row.is_live:
                         self._past.ended([row])
                 case Attempt():

@@ -20,8 +20,9 @@ from argosy.scheduler.explain import behind_text, beyond_text, later_text, leavi
 from argosy.scheduler.free import CPUS, GPUS, MEMORY, Free, free_for
 
 if TYPE_CHECKING:
+    from argosy.scheduler.equivalence import EquivalenceClass, Variant
     from argosy.scheduler.inventory import Inventory
-    from argosy.scheduler.pool import AskClass, Pool, Variant
+    from argosy.scheduler.pool import Pool
 
 LINE_MAX: Final = 1000  # pending workloads of which the place in the order of the pool is told
 FORECAST_MAX: Final = 64  # of which the time of their start is told
@@ -80,7 +81,7 @@ class PoolSnapshot:
     def pending(self) -> tuple[Ask, ...]:
         """All that wait: those of `line` in their order, then the others as they came."""
         places, last = self.positions, len(self.positions) + 1
-        seated = (seat.ask for seat in self._pool.seats.values() if not seat.gone)
+        seated = (nominated.ask for nominated in self._pool.nominated.values() if not nominated.moving)
         asks = {ask.id: ask for ask in (*seated, *self._pool.order.asks())}
         return tuple(
             sorted(
@@ -100,9 +101,9 @@ class PoolSnapshot:
 
     def ask(self, ask_id: str) -> Ask | None:
         """What waits under this id; None when nothing does."""
-        seat = self._pool.seats.get(ask_id)
-        if seat is not None:
-            return None if seat.gone else seat.ask
+        nominated = self._pool.nominated.get(ask_id)
+        if nominated is not None:
+            return None if nominated.moving else nominated.ask
         return self._pool.order.get(ask_id)
 
     # --- copies for what has to be tried
@@ -121,15 +122,15 @@ class PoolSnapshot:
         """Why something waits, and when it probably starts: by a forecast of the line up to it (`when`), else
         only what a reservation of the last cycle says. ArgosyError when nothing of that id waits."""
         pool = self._pool
-        seat = pool.seats.get(ask_id)
-        ask = seat.ask if seat is not None else pool.order.get(ask_id)
+        nominated = pool.nominated.get(ask_id)
+        ask = nominated.ask if nominated is not None else pool.order.get(ask_id)
         if ask is None:
             raise ArgosyError("not-found", f"nothing with the id {ask_id} waits in this pool")
         if ask.not_before_ms > now_ms:
             text = later_text(ask.not_before_ms, now_ms)
             return Waiting(ask_id=ask_id, code="later", text=text, starts_at_ms=ask.not_before_ms)
-        if seat is not None:
-            leaving = [pool.held[job].ask for job, taker in pool.leaving_for.items() if taker == ask_id]
+        if nominated is not None:
+            leaving = [pool.held[job].ask for job, taker in pool.terminating.items() if taker == ask_id]
             return Waiting(ask_id=ask_id, code="order", text=leaving_text(leaving), starts_at_ms=now_ms)
         verdict = self._verdict(ask)
         if verdict.code == "never":
@@ -145,14 +146,14 @@ class PoolSnapshot:
         )
 
     def _verdict(self, ask: Ask) -> Verdict:
-        kind = self._pool.class_of(ask)
+        kind = self._pool.equivalence_class(ask)
         key = (kind.number, ask.queue)
         found = self._verdicts.get(key)
         if found is None:
             found = self._verdicts[key] = self._judge(ask, kind)
         return found
 
-    def _judge(self, ask: Ask, kind: AskClass) -> Verdict:
+    def _judge(self, ask: Ask, kind: EquivalenceClass) -> Verdict:
         pool, queue = self._pool, ask.queue
         never = pool.inventory.never(ask)
         if never is not None:
@@ -178,7 +179,7 @@ class PoolSnapshot:
         assert over is not None
         return Verdict("limit", sentence(over.render()))
 
-    def _possible(self, kind: AskClass) -> list[tuple[int, Variant]]:
+    def _possible(self, kind: EquivalenceClass) -> list[tuple[int, Variant]]:
         """Candidates that some state of the machines could hold: only those have a reason that ends."""
         numbered = list(enumerate(kind.variants))
         if len(numbered) == 1:
@@ -186,7 +187,7 @@ class PoolSnapshot:
         never = self._pool.inventory.never
         return [pair for pair in numbered if never(pair[1].ask) is None] or numbered
 
-    def _fits(self, kind: AskClass, at: int, variant: Variant) -> bool:
+    def _fits(self, kind: EquivalenceClass, at: int, variant: Variant) -> bool:
         if kind.blocked[at] == self._pool.inventory.version:
             return False  # the last cycle has looked
         return self._inventory.find(variant.ask) is not None
@@ -202,7 +203,7 @@ class PoolSnapshot:
         if name not in self._users:
             users: dict[str, int] = {}
             for held in self._pool.held.values():
-                amount = held.seated.amounts.get(name, 0)
+                amount = held.allocation.amounts.get(name, 0)
                 users[held.ask.queue] = users.get(held.ask.queue, 0) + amount
             self._users[name] = users_text(users, name)
         return self._users[name]
@@ -283,7 +284,7 @@ class PoolSnapshot:
             return None
         if self._forecast_to < at:
             asks = self.line[:at]
-            starts = Cycle(self._twin, self.now_ms).forecast(asks)
+            starts = Cycle(self._twin, self.now_ms).reserving.forecast(asks)
             until_ms = self._guessed_from_ms
             for ask in asks:
                 at_ms = starts.get(ask.id)

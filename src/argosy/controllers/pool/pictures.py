@@ -15,6 +15,7 @@ from argosy.controllers.pool.caches import WAITING, caches_of, running_clusters
 from argosy.controllers.pool.wanted import Wanted, wanted_of
 from argosy.controllers.pool.words import COMING, for_cluster, later, one_line
 from argosy.controllers.view import Rows, View
+from argosy.model.kinds import kind_of
 from argosy.model.phases import Desired, WorkloadPhase
 from argosy.model.rows import Workload
 from argosy.model.tenancy import QueueUsage
@@ -94,7 +95,7 @@ class Picture:
         pool, ask = self._ask(workload)
         if pool is None or ask is None:
             return "", 0
-        if workload.cluster_id is not None:
+        if workload.host_id is not None:
             cluster = _cluster_of(self._view.rows, workload)
             return cluster.name if cluster is not None else "", len(pool.pending)
         cache = self._caches.known(None)
@@ -107,7 +108,7 @@ class Picture:
         could ever hold it, with the nearest machine. "" when some could, when it may go elsewhere, and when
         nothing is known about them."""
         view = self._view
-        if workload.cluster_id is not None:
+        if workload.host_id is not None:
             cluster = _cluster_of(view.rows, workload)
             if cluster is None or cluster.phase is not WorkloadPhase.RUNNING:
                 return ""
@@ -125,7 +126,7 @@ class Picture:
         return cache.snapshot() if cache is not None else None
 
     def _ask(self, workload: Workload) -> tuple[PoolSnapshot | None, Ask | None]:
-        pool = self._pool(workload.cluster_id)
+        pool = self._pool(workload.host_id)
         return pool, pool.ask(workload.id) if pool is not None else None
 
     def _told(self, pool: PoolSnapshot, workload: Workload, now_ms: int, *, when: bool) -> Waiting:
@@ -146,7 +147,7 @@ class Picture:
 
     def _without_ask(self, workload: Workload, now_ms: int) -> Waiting | None:
         """Of who waits for machines of their own, but for none of the owned ones."""
-        each = self._caches.wanted.get(workload.id) if workload.cluster_id is None else None
+        each = self._caches.wanted.get(workload.id) if workload.host_id is None else None
         return _elsewhere(each, workload, now_ms) if each is not None else None
 
     # -- all of them ----------------------------------------------------------------------------------------
@@ -225,13 +226,11 @@ def provider_of(machine: Machine) -> str:
 def _waits(rows: Rows, workload: Workload) -> bool:
     if workload.desired is not Desired.RUN or rows.attempt_of(workload.id) is not None:
         return False
-    return workload.phase in WAITING or (
-        workload.kind == "cluster" and workload.phase is WorkloadPhase.STOPPED
-    )
+    return workload.phase in WAITING or (kind_of(workload).hosts and workload.phase is WorkloadPhase.STOPPED)
 
 
 def _cluster_of(rows: Rows, workload: Workload) -> Workload | None:
-    return rows.workloads.get(workload.cluster_id) if workload.cluster_id is not None else None
+    return rows.workloads.get(workload.host_id) if workload.host_id is not None else None
 
 
 def _elsewhere(each: Wanted, workload: Workload, now_ms: int) -> Waiting:
@@ -254,7 +253,7 @@ def _held(view: View, holder: str, value: Running) -> Held:
     claim = view.rows.claims.get(holder)
     id = claim.workload_id if claim is not None else holder
     row = view.rows.workloads.get(id)
-    ends = row is not None and row.kind == "job" and not is_guess(value.ask)
+    ends = row is not None and kind_of(row).runs and not is_guess(value.ask)
     return Held(
         id=id,
         kind=row.kind if row is not None else "job",

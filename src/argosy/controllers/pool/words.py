@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Final
 
+from argosy.model.kinds import kind_of, title
 from argosy.model.rows import Workload
 from argosy.model.units import render_duration
 from argosy.scheduler.ask import Ask, Waiting
@@ -42,7 +43,7 @@ def name_of(workload: Workload | None, id: str) -> str:
     """As people call it."""
     if workload is None:
         return id
-    return workload.name if workload.kind == "cluster" else f"job {workload.number}"
+    return workload.name if kind_of(workload).named else title(workload)
 
 
 def _shortage(short: Shortage, ask: Ask, workloads: Mapping[str, Workload]) -> str:
