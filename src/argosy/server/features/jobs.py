@@ -7,9 +7,9 @@ from typing import Final
 from argosy.api.endpoint import LOG_MEDIA_TYPE, Done
 from argosy.api.jobs import CancelRequest, JobList, JobView
 from argosy.model.errors import ArgosyError
+from argosy.model.kinds.job import job_state, job_task
 from argosy.model.phases import Outcome
 from argosy.model.rows import Attempt, Workload
-from argosy.model.task import JobSpec
 from argosy.server.exchange import Exchange
 from argosy.server.log_stream import Wish, render_text
 from argosy.server.services import Services
@@ -34,7 +34,7 @@ class JobFeature:
         if name:
             cluster = await self._services.cluster_called(name, exchange.caller.project, snapshot)
         jobs = await self._store.load_jobs(
-            cluster_id=cluster.id if cluster is not None else None,
+            host_id=cluster.id if cluster is not None else None,
             live=exchange.flag("live"),
             limit=limit,
             after=exchange.text("after") or None,
@@ -59,7 +59,7 @@ class JobFeature:
     async def _failed_attempts(self, jobs: list[Workload]) -> dict[str, Attempt]:
         """The last attempts of jobs that failed: their exit codes are wanted, and few."""
         found: dict[str, Attempt] = {}
-        failed = (job for job in jobs if job.outcome is Outcome.FAILED and job.attempts)
+        failed = (job for job in jobs if job.outcome is Outcome.FAILED and job_state(job).attempts)
         for job, _ in zip(failed, range(_EXIT_CODES_MAX), strict=False):
             attempts = await self._store.load_attempts(job.id)
             if attempts:
@@ -71,8 +71,8 @@ class JobFeature:
         snapshot = await self._store.snapshot()
         name: str | None = None
         waits = self._controllers.waits(snapshot)
-        if job.cluster_id is not None:
-            cluster = await self._store.load(job.cluster_id)
+        if job.host_id is not None:
+            cluster = await self._store.load(job.host_id)
             if isinstance(cluster, Workload):
                 name = cluster.name
         attempts = await self._store.load_attempts(job.id)
@@ -101,8 +101,7 @@ class JobFeature:
         job = await self._streams.job(exchange.path["job"])
         frames = await self._streams.open(job, wish)
         if as_text:
-            assert isinstance(job.spec, JobSpec)
-            many = job.spec.task.num_nodes > 1 and wish.rank is None
+            many = job_task(job).num_nodes > 1 and wish.rank is None
             await exchange.reply_stream("text/plain; charset=utf-8", render_text(frames, with_ranks=many))
         else:
             await exchange.reply_stream(LOG_MEDIA_TYPE, (frame.render() async for frame in frames))

@@ -9,6 +9,7 @@ from typing import Final
 from argosy import __version__
 from argosy.api.endpoint import API_VERSION, Done
 from argosy.api.server import Health, ServerStatus
+from argosy.model.kinds import kind_of
 from argosy.server.exchange import Exchange
 from argosy.server.services import Services
 
@@ -40,7 +41,7 @@ class ServerFeature:
             memory_bytes=resident_bytes(),
             listening=self._services.listening(),
             clusters=len(snapshot.clusters()),
-            jobs_live=sum(row.kind == "job" for row in snapshot.workloads.values()),
+            jobs_live=sum(kind_of(row).runs for row in snapshot.workloads.values()),
             log_file=self._services.log_file,
         )
 
