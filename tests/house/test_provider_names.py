@@ -23,7 +23,7 @@ ALLOWED: dict[str, tuple[set[str], str]] = {
     "spec/accelerators.py": ({"aws"}, "a vendor of accelerators"),
     "spec/fields_resources.py": ({"aws", "local"}, "examples in the reference"),
     "convert/": (
-        {"kubernetes", "slurm", "ray", "ssh", "vast"},
+        {"kubernetes", "slurm", "ray", "ssh", "vast", "localhost"},
         "kinds of job files, and what dstack calls its backends",
     ),
     "store/database.py": ({"localhost"}, "a host"),
