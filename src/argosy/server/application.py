@@ -12,7 +12,7 @@ import os
 import socket
 from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import uvicorn
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
@@ -24,8 +24,8 @@ from argosy.infra.quotes import Quotes
 from argosy.model.ids import Clock, Ids
 from argosy.server.accounts import Accounts
 from argosy.server.budgets import Budgets
+from argosy.server.features import FEATURES
 from argosy.server.front import Front, bind
-from argosy.server.handlers import Handlers
 from argosy.server.intake import Intake
 from argosy.server.listeners import render_address
 from argosy.server.log_stream import LogStreams
@@ -34,11 +34,15 @@ from argosy.server.planner import Planner
 from argosy.server.ports import Controllers
 from argosy.server.pricing import Pricing
 from argosy.server.refreshing import Refreshes
+from argosy.server.services import Services
 from argosy.server.tenancy import Tenants
 from argosy.server.tokens import Tokens
 from argosy.storage.blobs import BlobStore
 from argosy.storage.logs import LogStore
 from argosy.store.store import Store
+
+if TYPE_CHECKING:
+    from argosy.catalog.refresh import PriceServices
 
 _log: Final = logging.getLogger(__name__)
 _GRACE_S: Final = 3  # how long requests under way may take when the server stops
@@ -89,7 +93,7 @@ class Application:
             intake=intake,
             planner=planner,
         )
-        handlers = Handlers(
+        services = Services(
             store=store,
             operations=operations,
             planner=planner,
@@ -107,7 +111,7 @@ class Application:
             tenants=tenants,
             refreshes=self.refreshes,
         )
-        self.front = Front(bind(handlers.table()), tokens=Tokens(state_dir), ids=ids)
+        self.front = Front(bind(feature(services) for feature in FEATURES), tokens=Tokens(state_dir), ids=ids)
 
     def stop(self) -> None:
         """Ask the server to go down. Streams end; their readers come back with a cursor."""
@@ -139,9 +143,16 @@ def pricing_of(
         state_dir / "catalog",
         clock=clock,
         drivers=lambda: providers.all(),
-        environ=os.environ,
+        services=_price_services,
         shipped=shipped,
     )
+
+
+def _price_services() -> PriceServices:
+    from argosy.catalog.refresh import PriceServices
+    from argosy.providers import price_services
+
+    return PriceServices(price_services(), os.environ)
 
 
 class _Door(uvicorn.Server):
