@@ -175,7 +175,7 @@ def exec(task: Launchable, cluster_name: str, dryrun: bool = False, down: bool =
     model = prepared(task)
     if dryrun:
         return Launched(None, Handle(cluster_name, plan=client.plan(model, managed=False).plan))
-    model = client.send_files(model).task
+    model = client.send_files(model, cluster=cluster_name).task
     return queued_of(client.exec(cluster_name, [model], user=user_name()), cluster_name)
 
 

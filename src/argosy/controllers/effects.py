@@ -224,9 +224,9 @@ class Effects:
         if not isinstance(spec, JobSpec):
             return
         wanted = [("workdir", spec.task.workdir_tree)] if spec.task.workdir_tree else []
-        wanted += [(mount.target, mount.tree) for mount in spec.task.file_mounts if mount.tree]
+        wanted += [(_in_workdir(mount.target), mount.tree) for mount in spec.task.file_mounts if mount.tree]
         for target, digest in wanted:
-            if self._files is None or digest is None:
+            if self._files is None or digest is None or await agent.holds_tree(target, digest):
                 continue
             try:
                 text = await self._files.tree(digest)
@@ -238,7 +238,7 @@ class Effects:
             missing = await agent.missing_chunks(sorted(tree.chunk_digests()))
             if missing:
                 await agent.put_chunks(self._files.chunks(missing))
-            await agent.place_tree(text, target)
+            await agent.place_tree(text, target, digest)
 
     async def _run_ranks(self, node_id: str, rank_ids: list[str]) -> None:
         try:
@@ -261,6 +261,11 @@ class Effects:
             self._facts.drop_ranks(node_id, rank_ids)
         except (BorderError, TimeoutError, OSError, KeyError) as error:
             _log.info("forget on %s failed, is tried again: %s", node_id, error)
+
+
+def _in_workdir(target: str) -> str:
+    """Where a mount appears: a relative target is below the working directory, others are as they are."""
+    return target if target.startswith(("~", "/")) else f"workdir/{target.removeprefix('./')}"
 
 
 def border_code(error: Exception) -> str:

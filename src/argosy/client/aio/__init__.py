@@ -109,7 +109,7 @@ async def launch(
 async def exec(task: Launchable, cluster_name: str) -> Launched:
     """See `argosy.exec`."""
     client = current_client()
-    model = (await client.send_files(prepared(task))).task
+    model = (await client.send_files(prepared(task), cluster=cluster_name)).task
     return queued_of(await client.exec(cluster_name, [model], user=user_name()), cluster_name)
 
 
