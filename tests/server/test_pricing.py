@@ -15,12 +15,13 @@ from argosy.api.location import Location
 from argosy.client.client import Client
 from argosy.infra.provider import Capabilities, Manifest
 from argosy.model.errors import ArgosyError, render_error
+from argosy.model.kinds.cluster import ClusterSpec, ClusterStatus
 from argosy.model.offer import Capacity, Choice, Offer, Shape
 from argosy.model.phases import ClaimPhase, Outcome, WorkloadPhase
 from argosy.model.resources import Accelerator, Infra, Resources
 from argosy.model.rows import Claim, Workload
 from argosy.model.scheduling import Scheduling
-from argosy.model.task import ClusterSpec, Task
+from argosy.model.task import Task
 from argosy.model.units import GIB, Bound
 from argosy.server.budgets import Budget, Budgets
 from argosy.server.spending import DAY_MS, HOUR_MS, Rates, Span, grouped, month_of, spans_of, spent_by_project
@@ -437,7 +438,7 @@ def test_a_corrupt_catalog_of_the_user_falls_back_and_says_so(idle: IdleServer, 
 
 
 def test_a_refresh_that_cannot_be(client: Client) -> None:
-    assert refused(client.catalog_refresh, "scp").startswith("error: there are no live prices of `scp`: ")
+    assert refused(client.refresh_prices, "scp").startswith("error: there are no live prices of `scp`: ")
 
 
 # -- budgets ----------------------------------------------------------------------------------------
@@ -543,7 +544,9 @@ def _claim(id: str, owner: str, **fields: Any) -> Claim:
 
 def _owner(id: str, **fields: Any) -> Workload:
     spec = ClusterSpec(num_nodes=1, resources=(Resources(),))
-    return Workload(id=id, kind="cluster", spec=spec, created_ms=0, **{"name": id, **fields})
+    return Workload(
+        id=id, kind="cluster", spec=spec, status=ClusterStatus(), created_ms=0, **{"name": id, **fields}
+    )
 
 
 def test_spans_lie_before_each_other() -> None:

@@ -88,5 +88,5 @@ class Accounts:
     async def owners(self, since_ms: int) -> dict[str, Workload]:
         """Who holds or held claims since then, by id."""
         found = {row.id: row for row in await self._store.load_clusters(since_ms=since_ms)}
-        found |= {row.id: row for row in await self._store.load_jobs(cluster_id=None, limit=_OWNERS_MAX)}
+        found |= {row.id: row for row in await self._store.load_jobs(host_id=None, limit=_OWNERS_MAX)}
         return found

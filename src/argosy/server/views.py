@@ -7,12 +7,14 @@ from types import MappingProxyType
 
 from argosy.api.types import ClusterView, CostView, JobView, NodeView
 from argosy.controllers.job.environment import task_id
+from argosy.model.kinds import kind_of
+from argosy.model.kinds.cluster import ClusterSpec, cluster_spec
+from argosy.model.kinds.job import job_spec, job_state
 from argosy.model.offer import Choice
 from argosy.model.phases import Desired, NodePhase, WorkloadPhase
 from argosy.model.reasons import REASONS, Reason
 from argosy.model.rows import Attempt, Claim, Node, Workload
-from argosy.model.task import ClusterSpec, JobSpec
-from argosy.scheduler.picture import Queued
+from argosy.scheduler.picture import Pending
 from argosy.server.ports import ObservedFacts
 from argosy.server.spending import HOUR_MS, Rates
 from argosy.store.snapshot import Snapshot
@@ -25,12 +27,10 @@ def view_cluster(
     *,
     now_ms: int,
     claims: Sequence[Claim] = (),
-    waits: str = "",
-    queued: Queued | None = None,
+    pending: Pending | None = None,
 ) -> ClusterView:
-    """`claims`: those of a finished cluster, which the snapshot does not have. `waits`: why a queued one
-    waits."""
-    assert isinstance(cluster.spec, ClusterSpec)
+    """`claims`: those of a finished cluster, which the snapshot does not have. `pending`: why it waits."""
+    spec = cluster_spec(cluster)
     mine = claims or snapshot.claims_of(cluster.id)
     claim = next((each for each in mine if each.is_live), mine[-1] if mine else None)
     nodes = snapshot.nodes_of(cluster.id) if cluster.is_live else ()
@@ -40,18 +40,18 @@ def view_cluster(
         id=cluster.id,
         name=cluster.name,
         status=_cluster_status(cluster, nodes),
-        infra=render_place(claim.choice) if claim is not None else _wished_place(cluster.spec),
-        resources=render_grant(claim.choice) if claim is not None else cluster.spec.resources[0].render(),
-        num_nodes=cluster.spec.num_nodes,
+        infra=render_place(claim.choice) if claim is not None else _wished_place(spec),
+        resources=render_grant(claim.choice) if claim is not None else spec.resources[0].render(),
+        num_nodes=spec.num_nodes,
         user=cluster.user,
         project=cluster.project,
         queue=cluster.queue,
-        position=queued.position if queued is not None else 0,
-        starts_at_ms=_starts_at(queued),
+        position=pending.position if pending is not None else 0,
+        starts_at_ms=pending.starts_at_ms if pending is not None else None,
         created_ms=cluster.created_ms,
-        detail=waits or _cluster_detail(cluster, claim, nodes),
-        autostop=cluster.autostop,
-        down_when_done=cluster.down_when_done,
+        detail=_why(pending) or _cluster_detail(cluster, claim, nodes),
+        autostop=spec.autostop,
+        down_when_done=spec.down_when_done,
         price_micro_usd=claim.choice.price_micro_usd if claim is not None else 0,
         cost_micro_usd=sum(each.cost_until(now_ms) for each in mine),
         nodes=tuple(_view_node(node, observed) for node in nodes),
@@ -103,28 +103,22 @@ def _view_node(node: Node, observed: ObservedFacts) -> NodeView:
 
 
 def view_job(
-    job: Workload,
-    *,
-    cluster: str | None,
-    attempt: Attempt | None = None,
-    waits: str = "",
-    queued: Queued | None = None,
+    job: Workload, *, cluster: str | None, attempt: Attempt | None = None, pending: Pending | None = None
 ) -> JobView:
-    """`attempt`: the present or last one, when there is one. `waits`: why a queued job waits. `queued`: its
-    place in the order."""
-    assert isinstance(job.spec, JobSpec)
-    task = job.spec.task
+    """`attempt`: the present or last one, when there is one. `pending`: why it waits."""
+    spec, state = job_spec(job), job_state(job)
+    task = spec.task
     return JobView(
         id=job.id,
         number=job.number,
         name=job.name,
         cluster=cluster,
-        managed=job.spec.managed,
+        managed=spec.managed,
         status=job_status(job),
         phase=job.phase.value,
         outcome=job.outcome.value if job.outcome else None,
         reason=job.reason.value if job.reason else None,
-        detail=waits or (render_reason(job.reason, job.detail) if job.reason else job.detail),
+        detail=_why(pending) or (render_reason(job.reason, job.detail) if job.reason else job.detail),
         user=job.user,
         created_ms=job.created_ms,
         started_ms=job.started_ms,
@@ -132,21 +126,21 @@ def view_job(
         resources=task.resources[0].render(),
         num_nodes=task.num_nodes,
         exit_codes=attempt.exit_codes if attempt is not None else (),
-        recoveries=job.recoveries,
-        errors=job.errors,
-        attempt=attempt.id if attempt is not None else job.attempt_id,
+        recoveries=state.recoveries,
+        errors=state.errors,
+        attempt=attempt.id if attempt is not None else state.attempt_id,
         task_id=task_id(job),
         project=job.project,
         queue=job.queue,
-        position=queued.position if queued is not None else 0,
-        starts_at_ms=_starts_at(queued),
-        evictions=job.evictions,
+        position=pending.position if pending is not None else 0,
+        starts_at_ms=pending.starts_at_ms if pending is not None else None,
+        evictions=state.evictions,
         preemptible=task.scheduling.preemptible,
     )
 
 
-def _starts_at(queued: Queued | None) -> int | None:
-    return queued.waiting.starts_at_ms if queued is not None and queued.waiting is not None else None
+def _why(pending: Pending | None) -> str:
+    return pending.text if pending is not None else ""
 
 
 def job_status(job: Workload) -> str:
@@ -168,7 +162,7 @@ def view_cost(
     """`rates`: what the same would cost elsewhere per hour, by claim."""
     claim = claims[-1]
     held_ms = sum(each.held_until(now_ms) for each in claims)
-    status = job_status(workload) if workload.kind == "job" else workload.phase.value
+    status = job_status(workload) if kind_of(workload).runs else workload.phase.value
     return CostView(
         name=workload.name,
         kind=workload.kind,
