@@ -11,7 +11,7 @@ import asyncio
 import contextlib
 import heapq
 import logging
-from collections.abc import Callable, Coroutine, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Iterable, Iterator, Sequence
 
 from argosy.controllers.claims.decide import decide_claim, decide_listing
 from argosy.controllers.effects import Effects
@@ -22,7 +22,7 @@ from argosy.controllers.observed import Facts
 from argosy.controllers.past import Past
 from argosy.controllers.pool.caches import PoolCaches
 from argosy.controllers.pool.decide import POOL, decide_owned
-from argosy.controllers.pool.pictures import Waits, explain, explain_new, picture_pools, usage_of_queues
+from argosy.controllers.pool.pictures import Picture
 from argosy.controllers.view import Action, Emit, Expect, Policy, Put, View, abilities_of, terminals_of
 from argosy.infra.agent_port import AgentDirectory
 from argosy.infra.border import BorderError
@@ -37,10 +37,8 @@ from argosy.model.kinds import kind_of
 from argosy.model.offer import Offer
 from argosy.model.phases import ClaimPhase, Desired, WorkloadPhase
 from argosy.model.rows import Attempt, Claim, Node, Row, Workload
-from argosy.model.tenancy import TENANCY_ID, QueueUsage
+from argosy.model.tenancy import TENANCY_ID
 from argosy.planning.availability import Memory
-from argosy.scheduler.ask import Waiting
-from argosy.scheduler.picture import PoolPicture
 from argosy.store import Conflict, IllegalMove, Snapshot, Store
 
 _log = logging.getLogger(__name__)
@@ -50,6 +48,7 @@ _TICK_S = 0.001  # less than this is due
 OBSERVE_S = 10.0  # each provider is asked what it has of ours
 QUOTE_S = 60.0
 FIRST_QUOTES_S = 30.0  # so long after the start nothing fails, or goes elsewhere, for want of an answer
+PICTURE_WAIT_S = 0.5  # a request waits at most so long for a picture that knows what it shows
 
 
 class Shell:
@@ -93,6 +92,8 @@ class Shell:
         self._timers: list[tuple[int, str]] = []  # a heap; only an entry that `_due_ms` agrees with counts
         self._due_ms: dict[str, int] = {}  # when to look at a subject next: one time each
         self._rows: Snapshot | None = None
+        self._picture: Picture | None = None
+        self._published = asyncio.Event()  # of the next picture
         self._group: asyncio.TaskGroup | None = None
         self._effects = Effects(
             store=store, providers=providers, agents=agents, logs=logs, files=files, facts=self.observed,
@@ -159,30 +160,31 @@ class Shell:
             self.observed.end(terminals_of(cluster_id))
             self.wake(cluster_id)
 
-    def waits(self, rows: Snapshot) -> Mapping[str, str]:
-        """Why queued clusters and jobs wait, by id: each is explained when it is looked up."""
-        return Waits(self.view(rows))
+    @property
+    def picture(self) -> Picture:
+        """What the last pass left of all pools: requests read nothing else."""
+        if self._picture is None:
+            self._picture = Picture(self.view(Snapshot.of(())))
+        return self._picture
 
-    def explain(self, rows: Snapshot, workload_id: str) -> Waiting | None:
-        """Why a queued cluster or job does not start now; None when it waits for no pool."""
-        return explain(self.view(rows), workload_id)
+    async def pictured(self, seq: int) -> Picture:
+        """The picture of a pass that began after commit `seq`; after `PICTURE_WAIT_S` whatever there is."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(PICTURE_WAIT_S):
+                while self.picture.seq < seq:
+                    await self._published.wait()
+        return self.picture
 
-    def explain_new(self, rows: Snapshot, workload: Workload) -> str:
-        """Why no state of the machines that a new workload would wait for could ever hold it; "" when some
-        could."""
-        return explain_new(self.view(rows), workload)
-
-    def pools(self, rows: Snapshot) -> Sequence[PoolPicture]:
-        """Every pool: the owned machines of each provider first, then the nodes of clusters, by name."""
-        return picture_pools(self.view(rows))
+    def _publish(self, rows: Snapshot, seq: int) -> None:
+        """To be called right after a decision about pools, before anything is awaited. `seq`: what the last
+        whole pass has seen of the rows at its beginning."""
+        self._picture = Picture(self.view(rows), seq)
+        self._published.set()
+        self._published = asyncio.Event()
 
     def refusals(self) -> Memory:
         """Where capacity was not there when it was asked for, lately."""
         return self._past.memory
-
-    def queue_usage(self, rows: Snapshot) -> Sequence[QueueUsage]:
-        """What every queue of the tree has, owns and may use of the owned machines; by path."""
-        return usage_of_queues(self.view(rows))
 
     async def refresh(self) -> None:
         """Ask every provider now: quotes, and what it has of ours."""
@@ -308,16 +310,22 @@ class Shell:
         everything = everything or TENANCY_ID in dirty  # who may use what counts for everybody
         if everything:
             self._swept_s = self._clock.monotonic_s()
+        seq = rows.seq
         claims, wanted = self._expand(rows, dirty, everything=everything)
         if claims:
             view = self.view(rows)
             await self._carry_out([decide_claim(view, claim, self._ids.new) for claim in claims])
         await self._decide(wanted, runs=True)
         if everything or claims or wanted or POOL in dirty:
-            await self._carry_out([decide_owned(self.view(await self._follow()), self._ids.new)])
+            rows = await self._follow()
+            decided = decide_owned(self.view(rows), self._ids.new)
+            self._publish(rows, self.picture.seq)
+            await self._carry_out([decided])
         wanted |= self._dirty  # e.g. the hosts and parents of jobs that have just ended
         await self._decide(wanted, runs=False)
-        view = self.view(await self._follow())
+        rows = await self._follow()
+        self._publish(rows, seq)
+        view = self.view(rows)
         nodes = view.rows.nodes.values()
         self._effects.perform([a for node in nodes for a in decide_ranks(view, node, everything=everything)])
 
@@ -329,7 +337,10 @@ class Shell:
         wanted = in_order(row for row in found if kind_of(row).runs is runs)
         if wanted:
             view = self.view(rows)
-            await self._carry_out([decide_workload(view, row, self._ids.new) for row in wanted])
+            decided = [decide_workload(view, row, self._ids.new) for row in wanted]
+            if not runs:
+                self._publish(rows, self.picture.seq)
+            await self._carry_out(decided)
 
     async def _follow(self) -> Snapshot:
         rows = await self._store.snapshot()
