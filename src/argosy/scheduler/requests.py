@@ -68,7 +68,10 @@ def gpus_of(task: Task) -> int:
 
 def job_kinds(job: Workload) -> tuple[str, ...]:
     """Kinds of runs in the history that say something about this job."""
-    return kinds_of(user=job.user, project=job.project, name=job.name, gpu_milli=gpus_of(job_task(job)))
+    task = job_task(job)
+    return kinds_of(
+        user=job.user, project=job.project, name=job.name, gpu_milli=gpus_of(task), program=task.run
+    )
 
 
 def expected_s(workload: Workload, history: History) -> tuple[int | None, bool]:
