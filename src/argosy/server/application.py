@@ -22,7 +22,6 @@ from argosy.infra.agent_port import AgentDirectory
 from argosy.infra.provider import Providers
 from argosy.model.ids import Clock, Ids
 from argosy.server.accounts import Accounts
-from argosy.server.budgets import Budgets
 from argosy.server.front import Front, bind
 from argosy.server.handlers import Handlers
 from argosy.server.intake import Intake
@@ -70,7 +69,7 @@ class Application:
         pricing = pricing or pricing_of(state_dir, providers, clock, shipped=prices)
         pricing.refusals = controllers.refusals
         self.refreshes = Refreshes(pricing.refresh)
-        self.accounts = Accounts(store, Budgets(state_dir / "budgets.json"), clock)
+        self.accounts = Accounts(store, clock)
         tenants = Tenants(store, controllers, clock)
         intake = Intake(store=store, blobs=blobs, tenants=tenants)
         planner = Planner(store=store, providers=providers, pricing=pricing, intake=intake)
@@ -103,7 +102,7 @@ class Application:
             tenants=tenants,
             refreshes=self.refreshes,
         )
-        self.front = Front(bind(handlers.table()), tokens=Tokens(state_dir), ids=ids)
+        self.front = Front(bind(handlers.table()), tokens=Tokens(store), ids=ids)
 
     def stop(self) -> None:
         """Ask the server to go down. Streams end; their readers come back with a cursor."""

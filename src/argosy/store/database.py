@@ -7,6 +7,7 @@ autocommit mode), so that a read costs one round trip and a write takes SQLite's
 from __future__ import annotations
 
 import contextlib
+import functools
 import os
 import sqlite3
 from collections.abc import Callable
@@ -28,9 +29,10 @@ _CREATE_LOCK: Final = 0x6172676F  # PostgreSQL's advisory lock while the schema 
 
 _PRAGMAS: Final = (
     "PRAGMA busy_timeout = 5000",
+    "PRAGMA auto_vacuum = INCREMENTAL",  # before the first table, or with the next VACUUM
     "PRAGMA foreign_keys = OFF",
     "PRAGMA journal_mode = WAL",
-    "PRAGMA synchronous = NORMAL",
+    "PRAGMA synchronous = FULL",
     "PRAGMA secure_delete = FAST",  # secrets that were deleted are overwritten where that costs nothing
     "PRAGMA temp_store = MEMORY",
     "PRAGMA cache_size = -8192",
@@ -179,6 +181,12 @@ class Database:
         except OSError as error:
             raise ArgosyError("disk-full", f"cannot write the backup {target}: {error.strerror}") from None
 
+    def tidy(self) -> None:
+        """Write a SQLite file anew, without what was deleted, and empty its log."""
+        if self.path is not None:
+            for statement in ("VACUUM", "PRAGMA wal_checkpoint(TRUNCATE)"):
+                self.run(functools.partial(_execute, statement))
+
     # -- opening ------------------------------------------------------------------------------------
 
     def _make_engine(self) -> sa.Engine:
@@ -251,6 +259,8 @@ class Database:
             upgrade(connection, more=self._further)
 
         self.run(work, write=True)
+        with contextlib.suppress(ArgosyError):  # it needs the room of the database once more
+            self.tidy()
 
     def _check_pages(self, connection: sa.Connection) -> None:
         lines = connection.exec_driver_sql("PRAGMA quick_check(3)").scalars().all()
@@ -347,6 +357,10 @@ class Database:
         return ArgosyError(
             "store-corrupt", f"the database {self.describe()} is damaged: {text}", details=lines
         )
+
+
+def _execute(statement: str, connection: sa.Connection) -> None:
+    connection.exec_driver_sql(statement).close()
 
 
 def _sqlite_code(error: BaseException | None) -> int:
