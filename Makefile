@@ -11,7 +11,7 @@ JOBS   ?= $(shell n=$$(nproc 2>/dev/null || echo 2); [ "$$n" -gt 4 ] && n=4; ech
 ARGS   ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test goldens lint format docs docs-serve generate bench torch wheel lock clean
+.PHONY: help demo test check nightly goldens lint format docs docs-serve generate bench torch wheel lock clean
 
 help:  ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -56,6 +56,13 @@ demo: $(VENV)/.demo  ## Train a real classifier on this machine, from nothing
 
 test: $(VENV)/.dev  ## Set up what the tests need and run them all
 	@$(BIN)/python -m pytest -rfEs -n $(JOBS) --dist loadgroup $(ARGS)
+
+check: $(VENV)/.dev  ## What a change needs, in under a minute: lint, types, and the unit tests of what changed
+	@$(BIN)/python tools/check_changed.py $(ARGS)
+
+nightly: $(VENV)/.dev  ## Many seeds and examples: an hour or more
+	@ARGOSY_NIGHTLY=1 ARGOSY_HYPOTHESIS=nightly $(BIN)/python -m pytest -rfEs -n $(JOBS) --dist loadgroup \
+	  -m 'nightly or (unit and not process)' $(ARGS)
 
 goldens: $(VENV)/.dev  ## Write the answers of golden tests again (read the difference)
 	@ARGOSY_UPDATE_GOLDEN=1 $(BIN)/python -m pytest -q -n0 tests/plans tests/spec

@@ -203,7 +203,8 @@ def render_schema() -> str:
 
 
 def render_api() -> str:
-    from argosy.api.endpoints import API_VERSION, ENDPOINTS, PREFIX
+    from argosy.api.endpoint import API_VERSION, PREFIX
+    from argosy.api.endpoints import ENDPOINTS
 
     parts = [
         NOTE,

@@ -4,7 +4,8 @@ import re
 from pathlib import Path
 from typing import Any
 
-from argosy.api.endpoints import ENDPOINTS, PREFIX
+from argosy.api.endpoint import PREFIX
+from argosy.api.endpoints import ENDPOINTS
 from argosy.api.openapi import build_openapi, main, render_openapi
 
 GOLDEN = Path(__file__).resolve().parents[2] / "docs" / "openapi.json"

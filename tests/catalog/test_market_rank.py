@@ -5,7 +5,7 @@ from __future__ import annotations
 from itertools import islice
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from argosy.catalog.table import PriceRow, build_block, rows_of
@@ -107,7 +107,6 @@ abilities_drawn = st.sampled_from(
 )
 
 
-@settings(max_examples=300, deadline=None)
 @given(
     market=markets,
     resources=st.lists(wishes, min_size=1, max_size=3),
@@ -135,7 +134,6 @@ def test_the_fast_plan_is_the_plain_plan(
             assert explain_none(wish, steps).startswith("nothing has")
 
 
-@settings(max_examples=100, deadline=None)
 @given(market=markets, wish=wishes, num_nodes=st.integers(1, 2), price=st.sampled_from([0, 3_000_000]))
 def test_single_offers_are_merged_in(market: Market, wish: Resources, num_nodes: int, price: int) -> None:
     shape = Shape(
@@ -158,7 +156,6 @@ def test_single_offers_are_merged_in(market: Market, wish: Resources, num_nodes:
     assert {(r.provider, r.code) for r in fast.plan.rejected} == {(r.provider, r.code) for r in slow.rejected}
 
 
-@settings(max_examples=100, deadline=None)
 @given(
     market=markets,
     wish=wishes,
@@ -182,7 +179,6 @@ def test_every_provider_without_a_driver_is_told(
         assert text.startswith(f"{best.offer.shape.instance_type} in {best.offer.region} fits at ")
 
 
-@settings(max_examples=50, deadline=None)
 @given(market=markets)
 def test_a_block_survives_its_rows(market: Market) -> None:
     for name in market.providers:
@@ -293,7 +289,6 @@ def test_a_zone_can_be_had_where_only_the_region_is_known() -> None:
     assert (choice.offer.region, choice.offer.zone) == ("east", "")
 
 
-@settings(max_examples=100, deadline=None)
 @given(market=markets, wish=wishes, banned=st.sets(st.sampled_from(["east", "west", "north"])))
 def test_places_can_be_ruled_out(market: Market, wish: Resources, banned: set[str]) -> None:
     abilities = dict.fromkeys(market.providers, CLOUD)

@@ -7,10 +7,11 @@ import inspect
 import socket
 import threading
 from contextlib import suppress
+from pathlib import Path
 
 import pytest
 
-from argosy.api import endpoints
+from argosy.api.endpoint import API_VERSION
 from argosy.api.location import Location
 from argosy.client.async_client import AsyncClient
 from argosy.client.client import Client
@@ -19,14 +20,13 @@ from argosy.model.resources import Autostop
 from argosy.model.task import Task
 from argosy.testing.fake_server import FakeServer
 
-STREAMS = {"logs", "shell"}
 
-
-@pytest.mark.parametrize("endpoint", [e.name for e in endpoints.ENDPOINTS if e.name not in STREAMS])
-def test_every_endpoint_has_a_method_in_both_clients(endpoint: str) -> None:
-    blocking = inspect.signature(getattr(Client, endpoint))
-    assert inspect.iscoroutinefunction(getattr(AsyncClient, endpoint))
-    assert inspect.signature(getattr(AsyncClient, endpoint)) == blocking
+def test_a_method_says_what_it_takes() -> None:
+    client = Client(Location(Path("/nonexistent")))
+    assert str(inspect.signature(client.cancel)).startswith("(cluster: 'str | None', jobs:")
+    assert inspect.getdoc(client.cancel) == ("Cancel jobs of a cluster, or managed jobs, by number or id.")
+    with pytest.raises(TypeError, match=r"cancel\(\) got an unexpected keyword argument 'job'"):
+        client.cancel("dev", job="1")  # type: ignore[call-arg]
 
 
 def test_a_round_of_calls(server: FakeServer, client: Client) -> None:
@@ -268,6 +268,6 @@ def test_an_async_call_that_is_cancelled_leaves_the_client_usable(server: FakeSe
                 await asyncio.wait_for(client.status(), 0.1)
             server.waits.clear()
             gate.set()
-            assert (await client.health()).api == endpoints.API_VERSION
+            assert (await client.health()).api == API_VERSION
 
     asyncio.run(main())

@@ -40,7 +40,7 @@ def environment(server: FakeServer, short_dir: Path) -> Iterator[None]:
 @pytest.mark.parametrize(
     "module",
     [
-        "api.location", "cli.task_options", "client", "client.async_client", "client.calls", "client.client",
+        "api.location", "cli.task_options", "client", "client.async_client", "client.client",
         "client.clouds", "client.facade", "client.frames", "client.ignore", "client.progress", "client.tasks", "client.wire",  # noqa: E501
     ],
 )  # fmt: skip

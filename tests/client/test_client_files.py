@@ -182,12 +182,7 @@ PATTERNS = st.one_of(
 )
 
 
-@settings(
-    max_examples=100,
-    derandomize=True,
-    suppress_health_check=[HealthCheck.function_scoped_fixture],
-    deadline=None,
-)
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     st.lists(PATTERNS, max_size=5),
     st.lists(PATTERNS, max_size=3),
@@ -551,7 +546,7 @@ def test_the_async_client_sends_too(server: FakeServer, tmp_path: Path) -> None:
     assert asyncio.run(main()) in server.trees
 
 
-@settings(max_examples=20, suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     st.dictionaries(
         st.lists(

@@ -12,10 +12,8 @@ from argosy.controllers.job.seat import seat_gang
 from argosy.controllers.observed import Facts
 from argosy.controllers.past import Past
 from argosy.controllers.policies import evict
-from argosy.controllers.pool.asks import ask_of_job, queue_of, urgency_of
-from argosy.controllers.pool.book import PoolBook
+from argosy.controllers.pool.caches import PoolCaches
 from argosy.controllers.pool.decide import decide_jobs, decide_owned
-from argosy.controllers.pool.machines import machine_of_node, machines_of_offers
 from argosy.controllers.pool.pictures import explain, picture_pools, tell, usage_of_queues
 from argosy.controllers.view import Action, Emit, Expect, Put, View
 from argosy.model.areas import Where
@@ -32,7 +30,9 @@ from argosy.model.units import GIB, Bound
 from argosy.planning import Ability
 from argosy.planning.availability import Memory, refusal_of, remember
 from argosy.scheduler.estimate import History
+from argosy.scheduler.machines import machine_of_node, machines_of_offers
 from argosy.scheduler.picture import taken_of
+from argosy.scheduler.requests import ask_of_job, queue_of, urgency_of
 from argosy.store import Snapshot
 from argosy.testing.builders import (
     a_choice,
@@ -415,7 +415,7 @@ def test_ranks_of_a_cluster_job_go_to_different_nodes() -> None:
 
 
 def test_books_that_were_kept_decide_as_fresh_ones() -> None:
-    book, rows = PoolBook(), dict[str, Row]()
+    book, rows = PoolCaches(), dict[str, Row]()
     snapshot = Snapshot.of(())
     offers = (FARM, CLOUD)
     for step in range(30):
@@ -581,7 +581,7 @@ def part_job(number: int, milli: int, **scheduling: object) -> Workload:
     return a_job(id=f"job-{number}", number=number, task=task)
 
 
-def shares_given(view: View, *, book: PoolBook | None = None) -> dict[str, DeviceShare]:
+def shares_given(view: View, *, book: PoolCaches | None = None) -> dict[str, DeviceShare]:
     """By job, what the next cycle gives in cluster `clu-0`."""
     view = msgspec.structs.replace(view, pools=book)
     rows = puts(decide_jobs(view, view.rows.workloads["clu-0"], new_id)).values()
@@ -633,7 +633,7 @@ def test_parts_of_a_divided_card_stay_within_the_slices_of_the_claim() -> None:
 
 
 def test_what_is_withheld_is_nobody() -> None:
-    book = PoolBook()
+    book = PoolCaches()
     rows = a_part(DeviceShare(index=0, milli=500))
     view = a_view(*rows, part_job(1, 250), part_job(2, 500), pools=book)
     [picture] = [each for each in picture_pools(view) if each.id == "clu-0"]

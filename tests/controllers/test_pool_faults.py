@@ -5,9 +5,9 @@ from __future__ import annotations
 
 import msgspec
 
-from argosy.controllers.pool.book import Books
 from argosy.model.tenancy import Tenancy
 from argosy.scheduler.ask import Ask, Machine, Need
+from argosy.scheduler.cache import PoolCache
 
 FAULT = (
     "rack r1 of machine node 1 lies in block b2, for other machines it lies in block b1; "
@@ -20,7 +20,7 @@ def machine(index: int, *domains: str) -> Machine:
 
 
 def test_the_first_is_believed_and_the_other_is_used_without_its_domains() -> None:
-    books = Books(Tenancy(), "")
+    books = PoolCache(Tenancy(), "")
     books.set_machines([machine(0, "b1", "r1"), machine(1, "b2", "r1"), machine(2, "b1", "r1")])
     assert books.faults == {"n1": FAULT}
     books.set("job-1", Ask(id="job-1", needs=(Need(cpus_milli=4000),), num_nodes=3, spread="node", number=1))
@@ -29,7 +29,7 @@ def test_the_first_is_believed_and_the_other_is_used_without_its_domains() -> No
 
 
 def test_no_gang_that_needs_a_rack_goes_there() -> None:
-    books = Books(Tenancy(), "")
+    books = PoolCache(Tenancy(), "")
     books.set_machines([machine(0, "b1", "r1"), machine(1, "b2", "r1"), machine(2, "b1", "r1")])
     gang = Ask(id="job-1", needs=(Need(cpus_milli=4000),), num_nodes=2, required="rack", number=1)
     books.set("job-1", gang)
@@ -38,7 +38,7 @@ def test_no_gang_that_needs_a_rack_goes_there() -> None:
 
 
 def test_a_machine_with_other_levels_is_told() -> None:
-    books = Books(Tenancy(), "")
+    books = PoolCache(Tenancy(), "")
     books.set_machines([machine(0, "b1", "r1"), machine(1, "b1")])
     assert books.faults == {
         "n1": "machine node 1 names 1 level of the topology (b1), others name 2; "
@@ -47,7 +47,7 @@ def test_a_machine_with_other_levels_is_told() -> None:
 
 
 def test_what_is_corrected_is_believed_again_whoever_corrects_it() -> None:
-    books = Books(Tenancy(), "")
+    books = PoolCache(Tenancy(), "")
     contradicting = [machine(0, "b1", "r1"), machine(1, "b2", "r1")]
     books.set_machines(contradicting)
     books.set_machines([contradicting[0], machine(1, "b1", "r1")])
@@ -62,7 +62,7 @@ def test_what_is_corrected_is_believed_again_whoever_corrects_it() -> None:
 
 
 def test_all_move_at_once() -> None:
-    books = Books(Tenancy(), "")
+    books = PoolCache(Tenancy(), "")
     before = [machine(index, "b1", f"r{index % 2}") for index in range(6)]
     books.set_machines(before)
     books.set_machines([msgspec.structs.replace(each, domains=("b9", each.domains[1])) for each in before])

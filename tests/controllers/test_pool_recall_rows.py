@@ -12,9 +12,8 @@ import pytest
 
 from argosy.controllers.observed import Facts
 from argosy.controllers.past import Past
-from argosy.controllers.pool.book import Books, PoolBook
+from argosy.controllers.pool.caches import PoolCaches
 from argosy.controllers.pool.decide import decide_jobs, decide_owned
-from argosy.controllers.pool.recall import Use, uses_of_claim
 from argosy.controllers.view import Put, View
 from argosy.infra.system import SystemClock, SystemIds
 from argosy.model.offer import Capacity, Offer
@@ -22,6 +21,8 @@ from argosy.model.phases import AttemptPhase, ClaimPhase, Desired, NodePhase, Ou
 from argosy.model.rows import Row, Workload
 from argosy.model.tenancy import Queue, SharePolicy, Tenancy
 from argosy.planning import Ability
+from argosy.scheduler.cache import PoolCache
+from argosy.scheduler.recall import Use, uses_of_claim
 from argosy.store import Store
 from argosy.testing.builders import (
     a_choice,
@@ -52,14 +53,14 @@ class Lab:
         self.store = store
         self.cluster_id = cluster_id
         self.hour = 0.0
-        self.book = PoolBook()
+        self.book = PoolCaches()
         self._numbers = itertools.count(1)
 
     @property
     def now_ms(self) -> int:
         return EPOCH_MS + int(self.hour * HOUR_MS)
 
-    async def view(self, book: PoolBook) -> View:
+    async def view(self, book: PoolCaches) -> View:
         return View(
             now_ms=self.now_ms,
             rows=await self.store.snapshot(),
@@ -69,7 +70,7 @@ class Lab:
             pools=book,
         )
 
-    async def books(self, book: PoolBook) -> Books:
+    async def books(self, book: PoolCaches) -> PoolCache:
         view = await self.view(book)
         cluster = view.rows.workloads.get("clu-1")
         return book.of_cluster(view, cluster) if cluster else book.owned(view)[0]
@@ -87,7 +88,7 @@ class Lab:
         )
         await self.store.commit([msgspec.structs.replace(job, cluster_id=self.cluster_id)])
 
-    async def decide(self, book: PoolBook | None = None, *, write: bool = True) -> list[str]:
+    async def decide(self, book: PoolCaches | None = None, *, write: bool = True) -> list[str]:
         """One decision; who starts, in this order."""
         view = await self.view(book or self.book)
 
@@ -117,13 +118,13 @@ class Lab:
         await self.store.commit([msgspec.structs.replace(job, **over), *held])
         await self.decide()  # nobody waits, and time goes on
 
-    async def restarted(self) -> PoolBook:
-        book = PoolBook()
+    async def restarted(self) -> PoolCaches:
+        book = PoolCaches()
         book.recall(await Past().uses(self.store, self.now_ms))
         return book
 
 
-def borrowed(books: Books) -> dict[str, tuple[int, int]]:
+def borrowed(books: PoolCache) -> dict[str, tuple[int, int]]:
     """Milli-GPUs and milli-CPUs that queues borrowed lately."""
     nodes = books.pool.quotas.tree.nodes.items()
     return {path: (node.history[2], node.history[0]) for path, node in nodes if any(node.history)}
@@ -167,7 +168,7 @@ def test_the_order_is_the_same_after_a_restart(tmp_path: Path, cluster_id: str |
         await lab.ask("ann", "ann", 3000)
         lab.hour = 31.1
         await lab.ask("bob", "bob", 3000)
-        forgetful = await lab.decide(PoolBook(), write=False)
+        forgetful = await lab.decide(PoolCaches(), write=False)
         after = await lab.decide(await lab.restarted(), write=False)
         before = await lab.decide(lab.book, write=False)
         assert before == after == ["job-bob"]

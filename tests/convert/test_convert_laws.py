@@ -345,7 +345,7 @@ def must_hold(text: str, kind: str | None) -> None:
     )
 
 
-@settings(max_examples=250, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(suppress_health_check=[HealthCheck.too_slow])
 @given(st.sampled_from(MANIFESTS), st.lists(st.integers(0, 20), max_size=12), TREE)
 def test_one_strange_value_gives_a_task_or_an_error(path: Path, where: list[int], new: object) -> None:
     import yaml
@@ -354,13 +354,11 @@ def test_one_strange_value_gives_a_task_or_an_error(path: Path, where: list[int]
     must_hold(yaml.safe_dump_all(documents), None)
 
 
-@settings(max_examples=150, deadline=None)
 @given(st.one_of(st.text(max_size=200), TREE.map(str)), st.sampled_from([None, *KINDS]))
 def test_any_text_gives_a_task_or_an_error(text: str, kind: str | None) -> None:
     must_hold(text, kind)
 
 
-@settings(max_examples=150, deadline=None)
 @given(
     st.lists(
         st.tuples(

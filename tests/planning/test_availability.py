@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 
 import msgspec
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from argosy.model.offer import Capacity, Choice, Offer, Shape
@@ -72,7 +72,6 @@ memories = st.lists(
 )
 
 
-@settings(max_examples=200, deadline=None)
 @given(choices=choices, refusals=memories, hedge=st.integers(0, 8), ordered=st.booleans())
 def test_an_order_is_a_permutation_and_time_heals_everything(
     choices: list[Choice], refusals: list[Refusal], hedge: int, ordered: bool
@@ -88,7 +87,6 @@ def test_an_order_is_a_permutation_and_time_heals_everything(
     assert order_for_failover(choices, memory, later, hedge=1) == choices
 
 
-@settings(max_examples=100, deadline=None)
 @given(choices=choices, refusals=memories)
 def test_what_is_refused_more_is_never_before_what_is_not_refused(
     choices: list[Choice], refusals: list[Refusal]

@@ -9,7 +9,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from argosy.model.errors import ArgosyError
@@ -126,7 +126,6 @@ def pipelines(draw: st.DrawFn, shape: str) -> tuple[list[Stage], list[Link]]:
 
 
 @pytest.mark.parametrize("shape", ["chain", "out-tree", "in-tree"])
-@settings(max_examples=60, deadline=None)
 @given(data=st.data())
 def test_trees_are_solved_exactly(shape: str, data: st.DataObject) -> None:
     stages, links = data.draw(pipelines(shape))
@@ -136,7 +135,6 @@ def test_trees_are_solved_exactly(shape: str, data: st.DataObject) -> None:
     assert answer(fast) == brute(stages, links, time=True) and fast.method == "tree"
 
 
-@settings(max_examples=120, deadline=None)
 @given(pipeline=pipelines("any"))
 def test_any_graph_is_solved_exactly_by_both_solvers(pipeline: tuple[list[Stage], list[Link]]) -> None:
     stages, links = pipeline
@@ -148,7 +146,6 @@ def test_any_graph_is_solved_exactly_by_both_solvers(pipeline: tuple[list[Stage]
         assert judged(stages, links, picks) == answer(plan)
 
 
-@settings(max_examples=60, deadline=None)
 @given(pipeline=pipelines("any"))
 def test_the_fastest_of_any_graph_is_found_and_is_the_cheapest_of_the_fastest(
     pipeline: tuple[list[Stage], list[Link]],

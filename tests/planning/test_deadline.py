@@ -6,7 +6,7 @@ import random
 from statistics import fmean
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from argosy.model.offer import Capacity, Choice, Offer, Shape
@@ -122,7 +122,6 @@ asks = st.builds(
 )
 
 
-@settings(max_examples=150, deadline=None)
 @given(ask=asks, hazard=st.floats(0, 2))
 def test_numbers_stay_numbers_and_the_choice_is_the_cheapest_that_is_in_time(
     ask: DeadlineAsk, hazard: float
@@ -139,7 +138,6 @@ def test_numbers_stay_numbers_and_the_choice_is_the_cheapest_that_is_in_time(
         assert plan.error() is None
 
 
-@settings(max_examples=60, deadline=None)
 @given(hours=st.integers(1, 100), extra=st.integers(0, 100), hazard=st.floats(0.001, 1))
 def test_more_time_never_lowers_the_chance_and_more_losses_never_raise_it(
     hours: int, extra: int, hazard: float
@@ -323,7 +321,6 @@ def test_the_objective_orders_without_a_deadline() -> None:
     assert order_choices([ON_DEMAND, fast], Task(), now_ms=0, submitted_ms=0).choices == (ON_DEMAND, fast)
 
 
-@settings(max_examples=60, deadline=None)
 @given(
     prices=st.lists(st.integers(1, 40), min_size=1, max_size=12),
     spots=st.lists(st.booleans(), min_size=12, max_size=12),

@@ -5,7 +5,7 @@ from __future__ import annotations
 import heapq
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from pool_world import World, gpus, job, node, running, tenancy
 
@@ -219,7 +219,6 @@ SHAPES = st.tuples(  # GPUs, nodes, seconds, CPUs, arrival
 )
 
 
-@settings(max_examples=60, deadline=None)
 @given(st.lists(SHAPES, min_size=4, max_size=16), st.sampled_from(["easy", "conservative"]))
 def test_no_job_delays_what_was_promised(shapes: list[tuple[float, int, int, int, int]], mode: str) -> None:
     """One queue: who is the first to wait starts at the promised time at the latest, whatever comes after it.

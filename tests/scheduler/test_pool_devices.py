@@ -6,7 +6,7 @@ from itertools import combinations
 
 import msgspec
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from pool_places import GB, ask, box, card, put
 
@@ -45,7 +45,6 @@ def test_sets_of_whole_devices(
     assert Topology.of(devices).best(tuple(free), count) == chosen
 
 
-@settings(max_examples=100, deadline=None)
 @given(st.data())
 def test_the_chosen_set_has_the_best_links(data: st.DataObject) -> None:
     """Study invariant 12, by trying all sets."""

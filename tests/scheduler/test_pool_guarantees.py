@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from pool_world import World, gpus, job, node, tenancy
 
@@ -68,7 +68,6 @@ def is_served(world: World, tree: Tree, ask: Ask) -> bool:
     return ask.id in world.running or ask.id in world.pool.seats
 
 
-@settings(max_examples=120, deadline=None)
 @given(st.data(), st.integers(2, 8))
 def test_one_by_one_whatever_anybody_borrows(data: st.DataObject, size: int) -> None:
     """One machine, jobs of one GPU: only sums matter, and others, too, may have guarantees that they use."""
@@ -83,7 +82,6 @@ def test_one_by_one_whatever_anybody_borrows(data: st.DataObject, size: int) -> 
     assert is_served(world, tree, ask)
 
 
-@settings(max_examples=120, deadline=None)
 @given(st.data(), st.integers(1, 3), st.sampled_from([2, 4]))
 def test_gangs_whatever_the_shape_of_what_is_borrowed(data: st.DataObject, nodes: int, size: int) -> None:
     """Several machines, and jobs of any size of people to whom nothing is guaranteed, in a random order."""

@@ -246,11 +246,10 @@ class Books(RuleBasedStateMachine):
             assert self.inventory.holding(holder) == placements
 
 
-Books.TestCase.settings = settings(max_examples=30, stateful_step_count=20, deadline=None)
+Books.TestCase.settings = settings(stateful_step_count=20)
 TestBooks = Books.TestCase
 
 
-@settings(max_examples=60, deadline=None)
 @given(pools(), st.lists(asks(), min_size=1, max_size=8), asks(), st.integers(0, 7))
 def test_more_capacity_never_hurts_one_job(
     machines: list[Machine], before: list[Ask], wish: Ask, which: int
@@ -273,7 +272,6 @@ def test_more_capacity_never_hurts_one_job(
     assert inventory.find(wish) is not None
 
 
-@settings(max_examples=60, deadline=None)
 @given(pools(), st.lists(needs(), min_size=1, max_size=6), st.integers(1, 4))
 def test_what_can_never_start_never_does(machines: list[Machine], wishes: list[Need], ranks: int) -> None:
     inventory = Inventory([msgspec.structs.replace(each, open=True) for each in machines])

@@ -6,7 +6,7 @@ from __future__ import annotations
 import random
 
 import msgspec
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from pool_world import World, job, node, tenancy
 
@@ -159,7 +159,6 @@ class History:
 SEEDS = st.integers(0, 1 << 32)
 
 
-@settings(max_examples=60, deadline=None)
 @given(SEEDS)
 def test_the_laws_hold_after_every_step(seed: int) -> None:
     history = History(seed)
@@ -185,7 +184,6 @@ def drain(history: History) -> None:
         assert world.pool.explain(ask.id, world.now_ms).code == "never", ask
 
 
-@settings(max_examples=20, deadline=None)
 @given(SEEDS, st.sampled_from(["memory", "often", ""]))
 def test_memory_makes_no_difference(seed: int, unlike: str) -> None:
     """Skipping blocked classes, keeping answers, being asked why: the decisions are those of a pool that does
@@ -199,7 +197,6 @@ def test_memory_makes_no_difference(seed: int, unlike: str) -> None:
         assert ours.evictions == theirs.evictions
 
 
-@settings(max_examples=25, deadline=None, derandomize=True)
 @given(SEEDS)
 def test_a_restart_decides_the_same(seed: int) -> None:
     """A pool that is built from the rows starts the same asks and ends as many, unless places were kept:
@@ -224,7 +221,6 @@ def test_a_restart_decides_the_same(seed: int) -> None:
         assert len(ours.evictions) == len(theirs.evictions)
 
 
-@settings(max_examples=25, deadline=None)
 @given(SEEDS)
 def test_simultaneous_news_may_come_in_any_order(seed: int) -> None:
     history = History(seed)
@@ -243,7 +239,6 @@ def test_simultaneous_news_may_come_in_any_order(seed: int) -> None:
     assert (ours.starts, ours.evictions) == (theirs.starts, theirs.evictions)
 
 
-@settings(max_examples=30, deadline=None)
 @given(SEEDS, st.sampled_from([0.5, 1, 2, 4]), st.integers(1, 2))
 def test_more_machines_hurt_no_single_job(seed: int, size: float, nodes: int) -> None:
     history = History(seed)

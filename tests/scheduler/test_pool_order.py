@@ -7,7 +7,7 @@ import random
 from collections.abc import Callable, Iterable
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from msgspec.structs import replace
 
@@ -272,7 +272,6 @@ def test_what_a_queue_keeps_is_kept_for_none_of_its_leaves_when_one_has_taken_it
     assert not left
 
 
-@settings(max_examples=60, deadline=None)
 @given(asks_of, st.booleans(), st.integers(0, 60), st.randoms(use_true_random=False))
 def test_a_pass_offers_what_the_definition_says(
     asks: list[Ask], attained: bool, now_ms: int, dice: random.Random
@@ -320,7 +319,6 @@ def test_a_pass_offers_what_the_definition_says(
     assert not left
 
 
-@settings(max_examples=40, deadline=None)
 @given(asks_of, st.permutations(range(24)), st.integers(0, 100))
 def test_the_same_asks_give_the_same_order_however_they_came(
     asks: list[Ask], turn: list[int], now_ms: int
@@ -345,7 +343,6 @@ def test_the_same_asks_give_the_same_order_however_they_came(
     )
 
 
-@settings(max_examples=40, deadline=None)
 @given(asks_of, st.sets(st.integers(0, 7)))
 def test_classes_that_are_known_to_be_blocked_are_as_if_found_out(asks: list[Ask], blocked: set[int]) -> None:
     """Law 11: skipping changes no decision."""
@@ -369,7 +366,6 @@ def test_classes_that_are_known_to_be_blocked_are_as_if_found_out(asks: list[Ask
     assert told == found
 
 
-@settings(max_examples=30, deadline=None)
 @given(
     st.integers(1, 5),
     st.integers(1, 3),

@@ -7,7 +7,7 @@ import subprocess
 import sys
 
 import msgspec
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from pool_places import asks, needs, pools
 
@@ -21,7 +21,6 @@ VECTOR = 1  # machines from which on arrays are used
 PLAIN = 1000
 
 
-@settings(max_examples=120, deadline=None)
 @given(
     pools(most=12),
     st.lists(st.tuples(asks(), st.integers(0, 9)), min_size=1, max_size=25),
@@ -70,7 +69,6 @@ def test_both_decide_the_same(
             held.append(f"j{number}")
 
 
-@settings(max_examples=100, deadline=None)
 @given(pools(most=12), st.lists(asks(), max_size=12), needs(), st.lists(needs(), min_size=1, max_size=8))
 def test_costs_are_equal_row_by_row(
     machines: list[Machine], before: list[Ask], need: Need, typical: list[Need]
@@ -113,7 +111,6 @@ def test_small_pools_do_not_import_numpy() -> None:
     assert answers == ["False\n", "True\n"]
 
 
-@settings(max_examples=60, deadline=None)
 @given(pools(most=8), st.lists(asks(), min_size=1, max_size=10))
 def test_the_order_in_which_machines_are_told_does_not_matter(
     machines: list[Machine], wishes: list[Ask]

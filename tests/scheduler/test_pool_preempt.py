@@ -6,7 +6,7 @@ import itertools
 
 import msgspec
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from pool_world import World, gpus, job, node, tenancy
 
@@ -340,7 +340,6 @@ ASKS = st.lists(
 LAWS = (Queue(path="a", guaranteed=gpus(2), deserved=gpus(4)), Queue(path="b", deserved=gpus(4)))
 
 
-@settings(max_examples=40, deadline=None)
 @given(ASKS, ASKS)
 def test_victim_sets_are_minimal_and_evictions_end(
     first: list[tuple[float, int, str, int, bool]], then: list[tuple[float, int, str, int, bool]]

@@ -6,7 +6,7 @@ from __future__ import annotations
 from fractions import Fraction
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from argosy.model.errors import ArgosyError
@@ -348,7 +348,6 @@ OPS = st.lists(
 )
 
 
-@settings(max_examples=80)
 @given(OPS)
 def test_usage_is_the_sum_of_what_is_held_at_every_level(ops: list[tuple[str, int, str, Amounts]]) -> None:
     """Law 3: of a leaf the sum of its jobs, of a queue that of its children; a rollback restores all of
@@ -446,7 +445,6 @@ def test_borrowing_fades_with_its_half_life_and_counts_half() -> None:
 
 
 @given(st.integers(1, 10**6), st.integers(1, 10**6))
-@settings(max_examples=30)
 def test_the_decay_is_the_same_in_one_step_and_in_many(one_ms: int, two_ms: int) -> None:
     def left(*times_ms: int) -> int:
         quotas = Quotas(Tenancy(policy=SharePolicy(half_life_s=4)), {"gpus": 10**9})
@@ -615,7 +613,6 @@ class Room:
         return any(new > old for new, old in zip(after, before, strict=True))
 
 
-@settings(max_examples=120, deadline=None)
 @given(trees(), _jobs, st.permutations(range(24)))
 def test_reclaims_end_and_each_lowers_the_largest_shares(
     queues: tuple[Queue, ...], jobs: list[tuple[str, int, int]], turn: list[int]

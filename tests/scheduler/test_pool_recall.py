@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from argosy.model.tenancy import Queue, SharePolicy, Tenancy
@@ -64,7 +64,6 @@ def lived(spans: list[Span], now_ms: int) -> Quotas:
 
 
 @given(SPANS, st.integers(0, 8 * HALF_S))
-@settings(max_examples=60)
 def test_recalled_is_as_lived(spans: list[Span], now_s: int) -> None:
     now_ms = now_s * 1000
     spans = [span for span in spans if span.from_ms < now_ms]  # others may make leaves

@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Sequence
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from pool_places import ask, box, nodes_of, put
 
@@ -152,7 +152,6 @@ _PATHS = st.tuples(st.sampled_from("ab"), st.sampled_from("cd"), st.sampled_from
 )
 
 
-@settings(max_examples=200, deadline=None)
 @given(
     st.dictionaries(_PATHS, st.integers(0, 3), min_size=1),
     st.integers(1, 8),

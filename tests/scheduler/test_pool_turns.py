@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 
-from hypothesis import example, given, settings
+from hypothesis import example, given
 from hypothesis import strategies as st
 from pool_world import World, gpus, job, node, tenancy
 
@@ -47,7 +47,6 @@ def evictions_until_horizon(world: World) -> int:
 TURNS = [("b", 4), ("b", 3), ("b", 2), ("b", 4), ("b", 1), ("a", 6), ("b", 6)]
 
 
-@settings(max_examples=60, deadline=None)
 @given(st.integers(3, 10), rows(), st.booleans(), st.integers(0, 4))
 @example(10, [(queue, wants, 3, 0) for queue, wants in TURNS], True, 0)
 def test_evictions_are_bounded_by_jobs_and_the_logarithm_of_time(

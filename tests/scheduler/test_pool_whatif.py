@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from msgspec.structs import replace
 from pool_places import asks, needs, pools
@@ -48,7 +48,6 @@ def places(moments: Sequence[Sequence[Release]]) -> list[list[Placement]]:
 histories = st.lists(st.tuples(asks(), st.integers(1, 6)), max_size=25)
 
 
-@settings(max_examples=150, deadline=None)
 @given(pools(most=12), histories, needs(), st.integers(1, 6))
 def test_arrays_have_the_same_sums(
     machines: list[Machine], history: list[tuple[Ask, int]], need: Need, num_nodes: int
@@ -62,7 +61,6 @@ def test_arrays_have_the_same_sums(
     assert reach(fast, need, num_nodes, backwards) == reach(slow, need, num_nodes, backwards)
 
 
-@settings(max_examples=150, deadline=None)
 @given(pools(most=12), histories, needs(), st.integers(1, 4), st.sampled_from([1, 2, ALL]))
 def test_what_is_foreseen_is_what_comes(
     machines: list[Machine], history: list[tuple[Ask, int]], need: Need, num_nodes: int, enough: int
@@ -87,7 +85,6 @@ def test_what_is_foreseen_is_what_comes(
     assert found is None
 
 
-@settings(max_examples=150, deadline=None)
 @given(pools(most=10), histories, st.lists(asks(levels=False), min_size=1, max_size=3))
 def test_a_large_pool_finds_the_same_time(
     machines: list[Machine], history: list[tuple[Ask, int]], wishes: list[Ask]

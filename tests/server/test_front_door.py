@@ -8,7 +8,8 @@ import stat
 import pytest
 from raw_requests import Raw
 
-from argosy.api.endpoints import BODY_LIMIT_BYTES, ENDPOINTS
+from argosy.api.endpoint import BODY_LIMIT_BYTES
+from argosy.api.endpoints import ENDPOINTS
 from argosy.model.errors import CODES
 from argosy.server.front import bind
 from argosy.server.tokens import Tokens

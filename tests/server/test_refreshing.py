@@ -205,7 +205,7 @@ def test_a_new_price_reaches_the_plan(shared: tuple[IdleServer, FakePrices], pro
     client = Client(Location(socket=shared[0].socket))
     _, machine, region, usd = CLOUDS[provider]
     told: list[str] = []
-    done = client.catalog_refresh(provider, force=True, tell=told.append)
+    done = client.refresh_prices(provider, force=True, tell=told.append)
     assert (done.provider, done.state, done.progress) == (provider, "done", "")
     assert done.after > 0
     assert told[0] == ""
@@ -222,7 +222,7 @@ def test_the_same_with_nebius(idle: IdleServer, client: Client, monkeypatch: pyt
         preset = Preset(name="1gpu-16vcpu-200gb", vcpus=16, memory_gib=200, gpus=1, usd="2.22")
         fake.regions = {"eu-north1": [Platform(name="gpu-h100-sxm", gpu_memory_gb=80, presets=(preset,))]}
         monkeypatch.setenv("ARGOSY_PRICES_OF_NEBIUS", fake.address)
-        assert client.catalog_refresh("nebius", force=True).state == "done"
+        assert client.refresh_prices("nebius", force=True).state == "done"
     assert price_of(client, "nebius", "gpu-h100-sxm_1gpu-16vcpu-200gb", "eu-north1") == 2.22
 
 
@@ -234,7 +234,7 @@ def test_what_fails_says_so_and_keeps_the_old_prices(client: Client, service: Fa
     before = price_of(client, "lambda", "gpu_1x_a10", "us-east-1")
     service.secret = "Bearer another"
     with pytest.raises(ArgosyError) as refused:
-        client.catalog_refresh("lambda")
+        client.refresh_prices("lambda")
     assert render_error(refused.value) == (
         "error: the price service of lambda does not let us in (401); the old prices are kept\n"
         "hint: check LAMBDA_API_KEY: the service does not accept it"
@@ -242,9 +242,9 @@ def test_what_fails_says_so_and_keeps_the_old_prices(client: Client, service: Fa
     service.secret = None
     _lambda(service)
     with pytest.raises(ArgosyError, match="17 instead of 408 before; the old ones are kept"):
-        client.catalog_refresh("lambda")
+        client.refresh_prices("lambda")
     with pytest.raises(ArgosyError, match="its public API tells which machines are available"):
-        client.catalog_refresh("paperspace")
+        client.refresh_prices("paperspace")
     with pytest.raises(ArgosyError, match="the prices of `gcp` are not being refreshed"):
         client.catalog_refreshing("gcp")
     assert price_of(client, "lambda", "gpu_1x_a10", "us-east-1") == before
@@ -279,14 +279,14 @@ def test_ctrl_c_calls_it_off(client: Client, service: FakePrices) -> None:
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        client.catalog_refresh("digitalocean", force=True, tell=leave)
+        client.refresh_prices("digitalocean", force=True, tell=leave)
     assert client.catalog_refreshing("digitalocean").state == "cancelled"
     asked = len(service.requests)
     time.sleep(0.3)
     assert len(service.requests) <= asked + 1  # the request under way is the last one
     assert not (folder(client) / "live").exists()
     # And it can be started again.
-    assert client.catalog_refresh("digitalocean", force=True).after == 40
+    assert client.refresh_prices("digitalocean", force=True).after == 40
 
 
 def test_two_who_wait_for_the_same(idle: IdleServer, client: Client, service: FakePrices) -> None:
@@ -295,7 +295,7 @@ def test_two_who_wait_for_the_same(idle: IdleServer, client: Client, service: Fa
 
     def wait() -> None:
         try:
-            replies.append(Client(Location(socket=idle.socket)).catalog_refresh("digitalocean", force=True))
+            replies.append(Client(Location(socket=idle.socket)).refresh_prices("digitalocean", force=True))
         except ArgosyError as error:
             replies.append(error)
 
@@ -313,7 +313,7 @@ def test_two_who_wait_for_the_same(idle: IdleServer, client: Client, service: Fa
         time.sleep(0.01)
     idle_client = Client(Location(socket=idle.socket))
     with pytest.raises(KeyboardInterrupt):
-        idle_client.catalog_refresh("digitalocean", tell=_interrupt)
+        idle_client.refresh_prices("digitalocean", tell=_interrupt)
     waiting.join()
     (error,) = replies
     assert isinstance(error, ArgosyError)
@@ -332,14 +332,14 @@ def test_the_other_client(idle: IdleServer, service: FakePrices) -> None:
 
     async def act() -> t.RefreshReply:
         async with AsyncClient(Location(socket=idle.socket)) as client:
-            refreshing = asyncio.create_task(client.catalog_refresh("digitalocean", force=True))
+            refreshing = asyncio.create_task(client.refresh_prices("digitalocean", force=True))
             while len(service.requests) < 3:
                 await asyncio.sleep(0.01)
             refreshing.cancel()
             with pytest.raises(asyncio.CancelledError):
                 await refreshing
             assert (await client.catalog_refreshing("digitalocean")).state == "cancelled"
-            return await client.catalog_refresh("digitalocean", force=True)
+            return await client.refresh_prices("digitalocean", force=True)
 
     assert asyncio.run(act()).after == 40
 
@@ -363,6 +363,6 @@ def test_a_server_that_stops_does_not_wait(service: FakePrices, monkeypatch: pyt
 
 def _quietly(client: Client) -> None:
     try:
-        client.catalog_refresh("digitalocean", force=True)
+        client.refresh_prices("digitalocean", force=True)
     except ArgosyError:
         return

@@ -3,6 +3,7 @@ price of terms.toml."""
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -16,7 +17,7 @@ from argosy.model.offer import Capacity, Offer, Shape
 from argosy.model.resources import Infra, Resources
 from argosy.model.task import Task
 from argosy.model.units import GIB
-from argosy.testing.idle_server import IdleServer, StaticProvider
+from argosy.testing.idle_server import IdleServer, StaticProvider, a_pool
 
 SHAPE = Shape(
     instance_type="n1", cpus_milli=8000, memory_bytes=32 * GIB, accelerator="L4", accelerators_milli=1000
@@ -123,3 +124,23 @@ def test_owned_machines_of_every_kind_at_their_price(farm: IdleServer) -> None:
         assert [
             (each.region, each.price.micro_usd, each.capacity, each.launchable) for each in reply.offers
         ] == [("lab", 400_000, "owned", True), ("hall", 800_000, "owned", True)]
+
+
+class Hanging(Cloud):
+    """Answers once."""
+
+    async def quote(self, want: Want) -> Sequence[Offer]:
+        if self.wants:
+            await asyncio.Event().wait()
+        return await super().quote(want)
+
+
+def test_requests_go_on_while_a_provider_hangs() -> None:
+    with IdleServer(a_pool(), Hanging()) as idle:
+        client = Client(Location(socket=idle.socket))
+        task = Task(run="x")
+        for _ in range(3):
+            plan = client.plan(task).plan
+            assert {choice.offer.provider for choice in plan.choices} == {"pool", "nimbus"}
+            assert {offer.provider for offer in client.gpus().offers} == {"pool", "nimbus"}
+        assert client.launch(task, cluster="dev").cluster == "dev"

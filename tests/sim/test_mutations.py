@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 import msgspec
 import pytest
 
-from argosy.controllers.pool.book import Books, PoolBook
+from argosy.controllers.pool.caches import PoolCaches
 from argosy.controllers.shell import Shell
 from argosy.controllers.view import EnsureClaim, Put, View
 from argosy.infra import border
@@ -26,6 +26,7 @@ from argosy.model.reasons import Reason
 from argosy.model.rows import Claim, Node, Row, Workload
 from argosy.model.tenancy import Tenancy
 from argosy.scheduler.ask import Decision, Running, Start
+from argosy.scheduler.cache import PoolCache
 from argosy.scheduler.quota import amounts_of
 from argosy.store import Snapshot
 from argosy.testing.faults import Faults
@@ -119,7 +120,7 @@ class _WithTree:
         return getattr(self._rows, name)
 
 
-class _AllPreemptible(Books):
+class _AllPreemptible(PoolCache):
     """Takes every running job for one that may be ended."""
 
     def _hold(self, id: str, value: Running, leaving_for: str) -> None:
@@ -127,7 +128,7 @@ class _AllPreemptible(Books):
         super()._hold(id, msgspec.structs.replace(value, ask=ask), leaving_for)
 
 
-class _LeavingIsGone(Books):
+class _LeavingIsGone(PoolCache):
     """Gives away room as soon as somebody has been told to leave it."""
 
     def _hold(self, id: str, value: Running, leaving_for: str) -> None:
@@ -137,7 +138,7 @@ class _LeavingIsGone(Books):
             super()._hold(id, value, leaving_for)
 
 
-class _KeepsNothing(Books):
+class _KeepsNothing(PoolCache):
     """Starts whatever finds room, also where room is kept for who waits longer."""
 
     def cycle(self, now_ms: int) -> Decision:
@@ -153,7 +154,7 @@ class _KeepsNothing(Books):
         return msgspec.structs.replace(decision, starts=tuple(starts))
 
 
-class _NobodyGivesBack(Books):
+class _NobodyGivesBack(PoolCache):
     """Ends nobody, whoever has a right to what they borrow."""
 
     def _hold(self, id: str, value: Running, leaving_for: str) -> None:
@@ -161,8 +162,8 @@ class _NobodyGivesBack(Books):
         super()._hold(id, msgspec.structs.replace(value, ask=ask), leaving_for)
 
 
-def _keeping(books: type[Books]) -> type[Shell]:
-    book = type(f"Book_{books.__name__}", (PoolBook,), {"kind": books})
+def _keeping(books: type[PoolCache]) -> type[Shell]:
+    book = type(f"Book_{books.__name__}", (PoolCaches,), {"kind": books})
 
     class Keeping(Shell):
         def __init__(self, **parts: Any) -> None:

@@ -6,7 +6,7 @@ import string
 from typing import Any
 
 import yaml
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from msgspec.structs import replace
 
@@ -17,9 +17,6 @@ from argosy.spec.accelerators import KNOWN
 from argosy.spec.fields import TASK
 from argosy.spec.fields_resources import RESOURCES
 from argosy.spec.source import resolve_plain
-
-QUICK = settings(deadline=None, max_examples=150)
-LONG = settings(deadline=None, max_examples=300)
 
 FIELDS = [field.name for field in (*TASK.fields, *RESOURCES.fields)]
 PIECES = [
@@ -89,13 +86,11 @@ def survives(text: str) -> None:
 
 
 @given(st.lists(st.sampled_from(PIECES), max_size=25).map("".join))
-@LONG
 def test_no_text_breaks_the_parser(text: str) -> None:
     survives(text)
 
 
 @given(st.text(max_size=60))
-@QUICK
 def test_no_noise_breaks_the_parser(text: str) -> None:
     survives(text)
 
@@ -119,7 +114,6 @@ TREES = st.recursive(
 
 
 @given(st.dictionaries(st.sampled_from(FIELDS), TREES, max_size=4))
-@LONG
 def test_no_values_break_the_parser(mapping: dict[str, Any]) -> None:
     try:
         parsed = task_from_mapping(mapping, env={"K": "v"})
@@ -132,7 +126,6 @@ def test_no_values_break_the_parser(mapping: dict[str, Any]) -> None:
 
 
 @given(st.dictionaries(st.sampled_from(Overrides.__struct_fields__), st.text(max_size=8), max_size=3))
-@QUICK
 def test_no_flag_breaks_the_parser(flags: dict[str, Any]) -> None:
     for name in ("envs", "secrets", "labels"):
         if name in flags:
@@ -147,7 +140,6 @@ SECRET = "Zq7-correct-horse"
 
 
 @given(TREES.map(lambda tree: tree), st.sampled_from(["value", "key", "item", "tree"]))
-@QUICK
 def test_no_error_shows_a_secret(tree: Any, how: str) -> None:
     secrets: Any = {
         "value": {"A": SECRET, "B": tree},
@@ -295,7 +287,6 @@ TASKS = st.fixed_dictionaries(
 
 
 @given(TASKS)
-@LONG
 def test_a_task_is_rendered_and_read_back(mapping: dict[str, Any]) -> None:
     try:
         task = task_from_mapping(mapping).tasks[0]
@@ -313,7 +304,6 @@ def test_a_task_is_rendered_and_read_back(mapping: dict[str, Any]) -> None:
 
 
 @given(st.text("0123456789+-_.eExXbBnNaAiIfFyYsStTrRuUoOlL~", max_size=8))
-@QUICK
 def test_plain_scalars_agree_with_yaml(text: str) -> None:
     """What we take for a number or boolean, PyYAML does too: so its dumper quotes it."""
     value = resolve_plain(text)
@@ -324,7 +314,6 @@ def test_plain_scalars_agree_with_yaml(text: str) -> None:
 
 
 @given(st.text(max_size=60))
-@QUICK
 def test_no_env_file_breaks_the_parser(text: str) -> None:
     try:
         parse_env_text(text, source=".env")

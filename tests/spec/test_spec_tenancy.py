@@ -6,7 +6,7 @@ import string
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from argosy.model.errors import ArgosyError, render_error
@@ -255,7 +255,6 @@ TENANCIES = st.builds(
 
 
 @given(TENANCIES)
-@settings(max_examples=30, deadline=None)
 def test_what_is_rendered_is_read_back(tenancy: Tenancy) -> None:
     text = render_tenancy(tenancy)
     assert parse_tenancy(text).tenancy == tenancy
@@ -263,7 +262,6 @@ def test_what_is_rendered_is_read_back(tenancy: Tenancy) -> None:
 
 
 @given(amounts())
-@settings(max_examples=30, deadline=None)
 def test_amounts_are_read_back(some: dict[str, Any]) -> None:
     if some:
         text = ",".join(f"{name}={render_amount(name, amount)}" for name, amount in some.items())

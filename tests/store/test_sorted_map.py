@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from argosy.store.sorted_map import SortedMap
@@ -47,7 +47,6 @@ def test_is_a_dict_that_never_changes(steps: list[dict[str, int | None]]) -> Non
         ]
 
 
-@settings(max_examples=30, deadline=None)
 @given(st.randoms(use_true_random=False), st.sampled_from([50, 500, 3000]))
 def test_large_maps_grow_and_shrink(dice, size: int) -> None:  # type: ignore[no-untyped-def]
     model = {f"{dice.randrange(10)}/{dice.randrange(10**6):06d}": n for n in range(size)}

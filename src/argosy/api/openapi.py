@@ -8,7 +8,6 @@ Needs nothing but msgspec. The file has no version of Argosy in it: it changes w
 
 from __future__ import annotations
 
-import re
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -16,21 +15,17 @@ from typing import Any, Final
 
 import msgspec
 
-from argosy.api.endpoints import API_VERSION, ENDPOINTS, LOG_MEDIA_TYPE, PREFIX, Endpoint
-from argosy.api.types import LogFrame
+from argosy.api.endpoint import API_VERSION, LOG_MEDIA_TYPE, PREFIX, AnyEndpoint
+from argosy.api.endpoints import ENDPOINTS
+from argosy.api.jobs import LogFrame
 from argosy.model.errors import CODES, Problem
-from argosy.model.tree import Tree
 
 # Any: JSON of any shape, written by nobody but this file.
 Json = dict[str, Any]
 
 _REF: Final = "#/components/schemas/{name}"
 _SCALARS: Final = {str: "string", int: "integer", bool: "boolean"}
-#: Requests and replies that are not JSON of a type of the table: (media type, schema).
-_BODIES: Final = {
-    "put_chunks": ("application/octet-stream", {"type": "string", "format": "binary"}),
-    "put_tree": ("application/json", {"$ref": _REF.format(name="Tree")}),
-}
+#: Replies that are not JSON of a type of the table.
 _STREAMS: Final = {
     "logs": {
         LOG_MEDIA_TYPE: {"schema": {"type": "string", "format": "binary"}},
@@ -44,7 +39,7 @@ def build_openapi() -> Json:
     named = [
         kind for endpoint in ENDPOINTS for kind in (endpoint.request, endpoint.reply) if kind is not None
     ]
-    kinds = list(dict.fromkeys([*named, LogFrame, Tree, Problem]))
+    kinds = list(dict.fromkeys([*named, LogFrame, Problem]))
     _, schemas = msgspec.json.schema_components(kinds, ref_template=_REF)
     paths: dict[str, Json] = {}
     for endpoint in ENDPOINTS:
@@ -77,10 +72,10 @@ def build_openapi() -> Json:
     }
 
 
-def _operation(endpoint: Endpoint) -> Json:
+def _operation(endpoint: AnyEndpoint) -> Json:
     parameters: list[Json] = [
         {"name": name, "in": "path", "required": True, "schema": {"type": "string"}}
-        for name in re.findall(r"{(\w+)}", endpoint.path)
+        for name in endpoint.path_names
     ]
     parameters += [
         {"name": name, "in": "query", "description": about, "schema": {"type": _SCALARS[kind]}}
@@ -94,9 +89,9 @@ def _operation(endpoint: Endpoint) -> Json:
     if endpoint.request is not None:
         schema = {"$ref": _REF.format(name=endpoint.request.__name__)}
         result["requestBody"] = {"required": True, "content": {"application/json": {"schema": schema}}}
-    elif endpoint.name in _BODIES:
-        media_type, schema = _BODIES[endpoint.name]
-        result["requestBody"] = {"required": True, "content": {media_type: {"schema": schema}}}
+    elif endpoint.pack is not None:
+        packed = {"application/octet-stream": {"schema": {"type": "string", "format": "binary"}}}
+        result["requestBody"] = {"required": True, "content": packed}
     if endpoint.method == "WS":
         result["x-websocket"] = True
         result["responses"] = {"101": {"description": "A WebSocket."}}

@@ -293,7 +293,7 @@ def catalog_refresh(session: Session, providers: tuple[str, ...], force: bool, a
                 screen.progress(f"{head}: {text}" if text else head)
 
             try:
-                reply = session.client.catalog_refresh(name, force=force, tell=tell)
+                reply = session.client.refresh_prices(name, force=force, tell=tell)
             except ArgosyError as error:
                 if len(providers) == 1:
                     raise

@@ -1,18 +1,14 @@
-"""What sending files says on its way: flows of calls, how far they are, what they end with.
+"""What sending files says on its way: how far it is, and what it ends with.
 
 Apart from `sending`, so that a client without files to send imports nothing of that.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator
-from typing import Any, NamedTuple, TypeVar
+from collections.abc import Callable
+from typing import NamedTuple
 
-from argosy.client.calls import AnyCall
 from argosy.model.task import Task
-
-R = TypeVar("R")
-Flow = Generator[AnyCall, Any, R]  # Any: the answers' types differ from call to call
 
 
 class Progress(NamedTuple):

@@ -1,5 +1,4 @@
-"""Sending the files of tasks: flows that yield calls and take their answers, so that the blocking and the
-async client share them.
+"""Sending the files of tasks: flows, which the blocking and the async client share.
 
 Order of things: scan, ask which chunks are missing, send only those, then the tree. Nothing refers to a tree
 before all of it is there, so stopping anywhere leaves only chunks that the server may forget.
@@ -14,9 +13,9 @@ from typing import Final, NamedTuple
 
 import msgspec
 
-from argosy.client import calls
+from argosy.api.files import FileCalls
 from argosy.client.files import READ_TRIES, Scanned, read_chunks, scan
-from argosy.client.progress import Flow, OnProgress, Progress, Sent, is_local
+from argosy.client.progress import OnProgress, Progress, Sent, is_local
 from argosy.model.errors import ArgosyError
 from argosy.model.task import FileMount, Task
 from argosy.model.tree import CHUNK_BYTES
@@ -31,7 +30,7 @@ class _Folder(NamedTuple):
     sent_bytes: int
 
 
-def send_files(
+async def send_files(
     task: Task,
     *,
     cwd: Path,
@@ -39,7 +38,7 @@ def send_files(
     home: Path | None,
     now_ns: int,
     on_progress: OnProgress | None = None,
-) -> Flow[Sent]:
+) -> Sent:
     """Send workdir and local mounts. The task that comes back names trees by digest.
 
     Paths are relative to `cwd`; `home` is the folder of the hash cache. Errors: as of `files.scan`, and of
@@ -48,21 +47,21 @@ def send_files(
     folders: dict[tuple[Path, bool], _Folder] = {}
     warnings: list[str] = []
 
-    def one(source: str, what: str, label: str) -> Flow[_Folder]:
+    async def one(source: str, what: str, label: str) -> _Folder:
         path = cwd / _expand(source, env)
         key = (path, what == "workdir")
         if key not in folders:
-            folders[key] = folder = yield from _send_folder(path, what, label, home, now_ns, on_progress)
+            folders[key] = folder = await _send_folder(path, what, label, home, now_ns, on_progress)
             warnings.extend(f"{label}: {warning}" for warning in folder.scanned.warnings)
         return folders[key]
 
     if task.workdir and not task.workdir_tree and task.workdir_git is None:
-        folder = yield from one(task.workdir, "workdir", "workdir")
+        folder = await one(task.workdir, "workdir", "workdir")
         task = msgspec.structs.replace(task, workdir_tree=folder.digest)
     mounts: list[FileMount] = []
     for mount in task.file_mounts:
         if mount.tree is None and is_local(mount.source):
-            folder = yield from one(mount.source, f"file_mounts `{mount.target}`", mount.target)
+            folder = await one(mount.source, f"file_mounts `{mount.target}`", mount.target)
             mount = msgspec.structs.replace(mount, tree=folder.digest, is_file=folder.scanned.tree.is_file)
         mounts.append(mount)
     if mounts:
@@ -81,9 +80,9 @@ def _expand(source: str, env: Mapping[str, str]) -> str:
     return os.path.expanduser(source)  # noqa: PTH111  `~other`
 
 
-def _send_folder(
+async def _send_folder(
     path: Path, what: str, label: str, home: Path | None, now_ns: int, on_progress: OnProgress | None
-) -> Flow[_Folder]:
+) -> _Folder:
     def tell(stage: str, files: int, done_bytes: int, total_bytes: int) -> None:
         if on_progress is not None:
             on_progress(Progress(label, stage, files, done_bytes, total_bytes))
@@ -101,7 +100,7 @@ def _send_folder(
         digests = list(sizes)
         missing: set[str] = set()
         for start in range(0, len(digests), ASK_AT_ONCE):
-            reply = yield calls.missing_chunks(digests[start : start + ASK_AT_ONCE])
+            reply = await FileCalls.missing_chunks(digests[start : start + ASK_AT_ONCE])
             missing.update(reply.missing)
         missing &= sizes.keys()
         files = len(scanned.tree.entries)
@@ -111,20 +110,20 @@ def _send_folder(
         pack_bytes = 0
         for digest, data in read_chunks(scanned, missing):
             if pack and pack_bytes + len(data) > PACK_BYTES:
-                yield calls.put_chunks(pack)
+                await FileCalls.put_chunks(pack)
                 done_bytes += pack_bytes
                 tell("send", files, done_bytes, total_bytes)
                 pack, pack_bytes = [], 0
             pack.append((digest, data))
             pack_bytes += len(data)
         if pack:
-            yield calls.put_chunks(pack)
+            await FileCalls.put_chunks(pack)
             done_bytes += pack_bytes
             tell("send", files, done_bytes, total_bytes)
         sent_bytes += done_bytes
         if done_bytes < total_bytes:
             continue  # a file changed since the scan: what it is now is found by the next one
-        stored = yield calls.put_tree(scanned.tree)
+        stored = await FileCalls.put_tree(scanned.tree)
         tell("done", files, sent_bytes, sent_bytes)
         return _Folder(stored.digest, scanned, sent_bytes)
     raise ArgosyError(

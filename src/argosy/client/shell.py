@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING, Final, NamedTuple, Self
 import msgspec
 
 from argosy.api.location import Location
-from argosy.client import calls
+from argosy.api.shell import ShellCalls
 from argosy.client.connection import host_of, open_socket, unreachable
+from argosy.client.replies import error_of
 from argosy.model.errors import ArgosyError
 
 if TYPE_CHECKING:
@@ -101,7 +102,9 @@ def open_shell(
     from websockets.exceptions import InvalidHandshake, InvalidStatus
     from websockets.sync.client import connect
 
-    target = calls.shell_target(cluster, node=node, command=command, rows=size.rows, columns=size.columns)
+    target = ShellCalls.shell(
+        cluster, node=node, command=command or None, rows=size.rows, columns=size.columns
+    ).target
     headers = {"Authorization": f"Bearer {location.token}"} if location.token else {}
     if location.project:
         headers["X-Argosy-Project"] = location.project
@@ -117,7 +120,7 @@ def open_shell(
             max_size=FRAME_LIMIT_BYTES,
         )
     except InvalidStatus as error:
-        raise calls.error_of(error.response.status_code, bytes(error.response.body or b"")) from None
+        raise error_of(error.response.status_code, bytes(error.response.body or b"")) from None
     except InvalidHandshake as error:
         raise ArgosyError("version-mismatch", f"the server does not open terminals: {error}") from None
     except (OSError, EOFError, TimeoutError) as error:

@@ -10,8 +10,6 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Final
 
-from argosy.controllers.pool.asks import job_kinds
-from argosy.controllers.pool.recall import HALF_LIVES, Use, Uses, uses_of_attempt, uses_of_claim
 from argosy.model.offer import Capacity
 from argosy.model.phases import ClaimPhase, Outcome
 from argosy.model.reasons import Reason
@@ -19,6 +17,8 @@ from argosy.model.rows import Claim, Workload
 from argosy.planning.availability import Memory, forgive, refusal_of, remember
 from argosy.scheduler import estimate
 from argosy.scheduler.estimate import History
+from argosy.scheduler.recall import HALF_LIVES, Use, Uses, uses_of_attempt, uses_of_claim
+from argosy.scheduler.requests import job_kinds
 from argosy.store import Snapshot, Store
 
 REFUSALS_SINCE_MS: Final = 3_600_000  # older ones have faded

@@ -20,7 +20,7 @@ from argosy.controllers.links import Links
 from argosy.controllers.nodes.decide import decide_claim
 from argosy.controllers.observed import Facts
 from argosy.controllers.past import Past
-from argosy.controllers.pool.book import PoolBook
+from argosy.controllers.pool.caches import PoolCaches
 from argosy.controllers.pool.decide import POOL, decide_owned
 from argosy.controllers.pool.pictures import Waits, explain, explain_new, picture_pools, usage_of_queues
 from argosy.controllers.view import (
@@ -38,7 +38,8 @@ from argosy.controllers.view import (
 from argosy.infra.agent_port import AgentDirectory
 from argosy.infra.border import BorderError
 from argosy.infra.log_sink import LogSink
-from argosy.infra.provider import Provider, Providers, Want
+from argosy.infra.provider import Provider, Providers
+from argosy.infra.quotes import Quotes
 from argosy.infra.tree_source import TreeSource
 from argosy.model.areas import Atlas
 from argosy.model.errors import ArgosyError
@@ -81,18 +82,17 @@ class Shell:
         ids: Ids,
         policy: Policy | None = None,
         atlas: Callable[[], Atlas] | None = None,
-        price: Callable[[Sequence[Offer]], Sequence[Offer]] | None = None,
+        quotes: Quotes | None = None,
     ) -> None:
-        """`atlas`: where regions are, asked when a decision needs it. `price` puts the prices that the user
-        configured on what providers quote: claims are charged at what decisions saw."""
+        """`atlas`: where regions are, asked when a decision needs it. `quotes`: the server's cache of what
+        providers offer (None: one of its own); claims are charged at what decisions saw in it."""
         self._store, self._providers, self._clock, self._ids = store, providers, clock, ids
         self._policy = policy or Policy()
         self.observed = Facts()
-        self._offers: dict[str, Sequence[Offer]] = {}
-        self._all_offers: Sequence[Offer] = ()  # the same object until a quote comes
-        self._price = price
+        self._quotes = quotes or Quotes(providers, clock)
+        self._quotes.changed = self.wake
         self._began_s = clock.monotonic_s()
-        self._pools = PoolBook()
+        self._pools = PoolCaches()
         self._past = Past()
         self._atlas = atlas
         self._dirty: set[str] = set()
@@ -128,8 +128,8 @@ class Shell:
         self._event.set()
 
     def offers(self) -> Sequence[Offer]:
-        """What the providers quoted last."""
-        return self._all_offers
+        """What the providers quoted last: the same object until an offer changes."""
+        return self._quotes.offers()
 
     def view(self, rows: Snapshot) -> View:
         """What a decision would see now: also for previews and explanations."""
@@ -154,7 +154,7 @@ class Shell:
         """Providers that are still asked for the first time: what has no place may have one in a moment."""
         if self._clock.monotonic_s() - self._began_s > FIRST_QUOTES_S:
             return frozenset()
-        return frozenset(self._providers.all().keys() - self._offers.keys())
+        return self._quotes.unknown()
 
     @contextlib.contextmanager
     def attended(self, cluster_id: str) -> Iterator[None]:
@@ -194,8 +194,8 @@ class Shell:
 
     async def refresh(self) -> None:
         """Ask every provider now: quotes, and what it has of ours."""
-        for provider in self._providers.all().values():
-            await self._quote(provider)
+        for name, provider in self._providers.all().items():
+            await self._quotes.ask(name)
             await self._observe(provider)
         self.wake()
 
@@ -211,8 +211,8 @@ class Shell:
         self._pools.follow(rows)  # who ends before the first cycle is remembered, too
         async with asyncio.TaskGroup() as group:
             self._group = group
-            for provider in self._providers.all().values():
-                group.create_task(self._quote_loop(provider))
+            for name, provider in self._providers.all().items():
+                group.create_task(self._quote_loop(name))
                 group.create_task(self._observe_loop(provider))
             group.create_task(self._decide_loop())
 
@@ -272,21 +272,11 @@ class Shell:
         self._due_ms[subject] = at_ms
         heapq.heappush(self._timers, (at_ms, subject))
 
-    async def _quote_loop(self, provider: Provider) -> None:
+    async def _quote_loop(self, name: str) -> None:
         while True:
-            await self._quote(provider)
+            await self._quotes.ask(name)
             self.wake()
             await asyncio.sleep(QUOTE_S)
-
-    async def _quote(self, provider: Provider) -> None:
-        try:
-            quoted = await provider.quote(Want())
-            self._offers[provider.manifest.name] = self._price(quoted) if self._price is not None else quoted
-            self._all_offers = [offer for each in self._offers.values() for offer in each]
-        except (BorderError, OSError) as error:
-            _log.warning("%s gives no quote: %s", provider.manifest.name, error)
-        except Exception:  # broad by intent: a driver's bug
-            _log.exception("%s failed to quote", provider.manifest.name)
 
     async def _observe_loop(self, provider: Provider) -> None:
         while True:

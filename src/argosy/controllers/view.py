@@ -24,7 +24,7 @@ from argosy.planning.availability import Memory
 from argosy.scheduler.estimate import History
 
 if TYPE_CHECKING:
-    from argosy.controllers.pool.book import PoolBook
+    from argosy.controllers.pool.caches import PoolCaches
 
 
 class Rows(Protocol):
@@ -135,7 +135,7 @@ class View(msgspec.Struct, frozen=True, kw_only=True):
     ] = {}  # by provider: a folder that all its nodes share and that outlives claims
     policy: Policy = Policy()
     silent: frozenset[str] = frozenset()  # providers that have not said yet what they have
-    pools: PoolBook | None = None  # books of the pools, kept from view to view; None: made from the rows
+    pools: PoolCaches | None = None  # books of the pools, kept from view to view; None: made from the rows
     history: History = History()  # run times of the past
     memory: Memory = Memory()  # where capacity was refused lately
     atlas: Callable[[], Atlas] | None = (

@@ -15,6 +15,7 @@ from pathlib import Path
 from argosy.api.location import log_path
 from argosy.infra.agent_port import AgentDirectory
 from argosy.infra.provider import Providers
+from argosy.infra.quotes import Quotes
 from argosy.model.ids import Clock, Ids
 from argosy.server.accounts import Accounts
 from argosy.server.door import Door, Limits
@@ -37,7 +38,8 @@ from argosy.store.store import Store
 
 class Application:
     """All requests. `stopping` is set when the server should go down: by `stop`, a signal, or a request.
-    `pricing`: what things cost (None: made here, with `prices` as the table in place of the shipped one)."""
+    `pricing`: what things cost (None: made here, with `prices` as the table in place of the shipped one).
+    `quotes`: what providers offer (None: a cache of its own, which every request asks anew)."""
 
     def __init__(
         self,
@@ -53,6 +55,7 @@ class Application:
         state_dir: Path,
         pricing: Pricing | None = None,
         prices: Path | None = None,
+        quotes: Quotes | None = None,
     ) -> None:
         self.stopping = asyncio.Event()
         self.listening: tuple[str, ...] = ()
@@ -64,7 +67,8 @@ class Application:
         self.accounts = Accounts(store, clock)
         tenants = Tenants(store, controllers, clock)
         intake = Intake(store=store, blobs=blobs, tenants=tenants)
-        planner = Planner(store=store, providers=providers, pricing=pricing, intake=intake)
+        quotes = quotes or Quotes(providers, clock, price=pricing.own_prices, fresh_s=0)
+        planner = Planner(store=store, providers=providers, quotes=quotes, pricing=pricing, intake=intake)
         operations = Operations(
             store=store,
             providers=providers,

@@ -11,7 +11,7 @@ from urllib.parse import parse_qsl
 import msgspec
 
 from argosy import __version__
-from argosy.api.endpoints import API_VERSION, BODY_LIMIT_BYTES, Endpoint
+from argosy.api.endpoint import API_VERSION, BODY_LIMIT_BYTES, AnyEndpoint
 from argosy.model.errors import CODES, ArgosyError
 from argosy.server.strictness import decode_strictly
 
@@ -53,7 +53,7 @@ class Exchange:
         scope: Scope,
         receive: Receive,
         send: Send,
-        endpoint: Endpoint,
+        endpoint: AnyEndpoint,
         path: Mapping[str, str],
         *,
         is_local: bool,
@@ -186,7 +186,7 @@ async def send_problem(send: Send, error: ArgosyError, status: int | None = None
     await send({"type": "http.response.body", "body": body})
 
 
-def parse_query(endpoint: Endpoint, query_string: bytes) -> dict[str, str | int | bool]:
+def parse_query(endpoint: AnyEndpoint, query_string: bytes) -> dict[str, str | int | bool]:
     """The query by the endpoint's table. Raises `usage`."""
     if not query_string:
         return {}

@@ -13,7 +13,8 @@ from typing import Final, NamedTuple
 from urllib.parse import unquote
 
 from argosy import __version__
-from argosy.api.endpoints import API_VERSION, ENDPOINTS, PREFIX, Endpoint
+from argosy.api.endpoint import API_VERSION, PREFIX, AnyEndpoint
+from argosy.api.endpoints import ENDPOINTS
 from argosy.api.types import Reply
 from argosy.infra.border import BorderError, Transient
 from argosy.model.errors import ArgosyError
@@ -28,7 +29,7 @@ Handler = Callable[[Exchange], Awaitable[Reply | bytes | None]]
 
 
 class Route(NamedTuple):
-    endpoint: Endpoint
+    endpoint: AnyEndpoint
     parts: tuple[str, ...]  # of the path; `{x}` takes anything
     handler: Handler
 

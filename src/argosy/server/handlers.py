@@ -11,9 +11,8 @@ from typing import Final
 from argosy import __version__
 from argosy.api import sharing as s
 from argosy.api import types as t
-from argosy.api.endpoints import API_VERSION, CHUNK_PACK_LIMIT_BYTES, LOG_MEDIA_TYPE
+from argosy.api.endpoint import API_VERSION, CHUNK_PACK_LIMIT_BYTES, LOG_MEDIA_TYPE
 from argosy.infra.agent_port import AgentDirectory
-from argosy.infra.provider import Want
 from argosy.model.errors import ArgosyError
 from argosy.model.ids import Clock
 from argosy.model.offer import Capacity
@@ -410,7 +409,7 @@ class Handlers:
     # -- prices -------------------------------------------------------------------------------------
 
     async def gpus(self, exchange: Exchange) -> t.GpuList:
-        offers, _ = await self._planner.quote(Want())
+        offers, _ = await self._planner.quote()
         return await asyncio.to_thread(
             self._pricing.gpus,
             exchange.text("gpu"),
@@ -449,10 +448,14 @@ class Handlers:
 
     async def offers(self, exchange: Exchange) -> t.OfferList:
         wanted = exchange.text("gpu").lower()
-        offers, _ = await self._planner.quote(Want())
+        offers, failed = await self._planner.quote()
+        silent = {each.provider for each in failed}  # what they have now, nobody knows
         return t.OfferList(
             offers=tuple(
-                offer for offer in offers if not wanted or (offer.shape.accelerator or "").lower() == wanted
+                offer
+                for offer in offers
+                if offer.provider not in silent
+                and (not wanted or (offer.shape.accelerator or "").lower() == wanted)
             )
         )
 

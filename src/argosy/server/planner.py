@@ -1,4 +1,4 @@
-"""What could be had: all providers asked at once, and the plan that comes of it. Writes nothing."""
+"""What could be had: what providers offered last, and the plan that comes of it. Writes nothing."""
 
 from __future__ import annotations
 
@@ -10,8 +10,9 @@ import msgspec
 
 from argosy.api import types as t
 from argosy.controllers.view import abilities_of
-from argosy.infra.border import BorderError, CredentialsRejected
-from argosy.infra.provider import Diagnostic, Providers, Want
+from argosy.infra.border import BorderError
+from argosy.infra.provider import Diagnostic, Providers
+from argosy.infra.quotes import Quotes
 from argosy.model.errors import ArgosyError
 from argosy.model.offer import Offer, Plan, Rejection, waits_for
 from argosy.model.resources import Resources
@@ -24,7 +25,6 @@ from argosy.server.pricing import Asked, Pricing
 from argosy.server.task_facts import earlier_runs
 from argosy.store.store import Store
 
-_QUOTE_LIMIT_S: Final = 30.0
 _PIPELINED_WITH: Final = frozenset(("inputs", "outputs"))  # plans of several tasks use them
 _NOBODY: Final = Caller()
 
@@ -32,32 +32,16 @@ _NOBODY: Final = Caller()
 class Planner:
     """Answers what a task could have. Raises ArgosyError."""
 
-    def __init__(self, *, store: Store, providers: Providers, pricing: Pricing, intake: Intake) -> None:
-        self._store, self._providers, self._pricing, self._intake = store, providers, pricing, intake
+    def __init__(
+        self, *, store: Store, providers: Providers, quotes: Quotes, pricing: Pricing, intake: Intake
+    ) -> None:
+        self._store, self._providers, self._quotes = store, providers, quotes
+        self._pricing, self._intake = pricing, intake
 
-    async def quote(self, want: Want) -> tuple[tuple[Offer, ...], tuple[Rejection, ...]]:
-        """Offers of all providers, asked at once; and who could not answer, as rejections."""
-        offers: list[Offer] = []
-        failed: list[Rejection] = []
-
-        async def ask(name: str) -> None:
-            try:
-                async with asyncio.timeout(_QUOTE_LIMIT_S):
-                    offers.extend(await self._providers.get(name).quote(want))
-            except CredentialsRejected as error:
-                failed.append(Rejection(provider=name, code="credentials", text=str(error)))
-            except TimeoutError:
-                text = f"did not answer within {_QUOTE_LIMIT_S:.0f} s"
-                failed.append(Rejection(provider=name, code="unreachable", text=text))
-            except (BorderError, OSError) as error:
-                failed.append(Rejection(provider=name, code="unreachable", text=str(error)))
-
-        names = sorted(self._providers.all())
-        if len(names) == 1:
-            await ask(names[0])
-        else:
-            await asyncio.gather(*map(ask, names))
-        return self._pricing.own_prices(offers), tuple(failed)
+    async def quote(self) -> tuple[tuple[Offer, ...], tuple[Rejection, ...]]:
+        """What all providers offered last; and who did not answer, as rejections."""
+        quoted = await self._quotes.read()
+        return quoted.offers, quoted.failed
 
     async def asked(
         self, task: Task, *, managed: bool
@@ -65,7 +49,7 @@ class Planner:
         """The candidates of the task as places are asked for them, what providers quote, and who could not
         answer."""
         wishes = wishes_of(task, managed=managed)
-        offers, failed = await self.quote(Want(resources=wishes, num_nodes=task.num_nodes))
+        offers, failed = await self.quote()
         return wishes, offers, failed
 
     async def planned(

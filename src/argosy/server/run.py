@@ -132,6 +132,7 @@ async def serve(settings: Settings, tcp: socket.socket | None) -> None:
     # While the store's thread reads the disk, the rest is imported.
     from argosy.controllers.shell import Shell
     from argosy.infra.agent_client import AgentClient
+    from argosy.infra.quotes import Quotes
     from argosy.providers import load_providers
     from argosy.server.agents import Agents
 
@@ -146,6 +147,8 @@ async def serve(settings: Settings, tcp: socket.socket | None) -> None:
         agents = Agents(providers, AgentClient)
         stack.push_async_callback(agents.close)
         pricing = pricing_of(state_dir, providers, clock)
+        quotes = Quotes(providers, clock, price=pricing.own_prices)
+        stack.push_async_callback(quotes.close)
         shell = Shell(
             store=store,
             providers=providers,
@@ -154,7 +157,7 @@ async def serve(settings: Settings, tcp: socket.socket | None) -> None:
             files=blobs,
             clock=clock,
             ids=ids,
-            price=pricing.own_prices,
+            quotes=quotes,
             atlas=lambda: pricing.catalog.atlas(),
         )
         application = Application(
@@ -168,6 +171,7 @@ async def serve(settings: Settings, tcp: socket.socket | None) -> None:
             ids=ids,
             state_dir=state_dir,
             pricing=pricing,
+            quotes=quotes,
         )
         loop = asyncio.get_running_loop()
         for name in (signal.SIGTERM, signal.SIGINT):

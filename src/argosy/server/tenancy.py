@@ -10,7 +10,6 @@ import msgspec
 
 from argosy.api import sharing as s
 from argosy.api.types import EventView
-from argosy.controllers.pool.asks import DEFAULT_CPUS_MILLI, resources_of
 from argosy.model.errors import ArgosyError
 from argosy.model.ids import Clock
 from argosy.model.phases import Desired
@@ -22,6 +21,7 @@ from argosy.model.tenancy import TENANCY_ID, Amounts, Queue, Tenancy
 from argosy.scheduler.ask import Need
 from argosy.scheduler.picture import PoolPicture, Queued, is_of_cluster
 from argosy.scheduler.quota import Over, amounts_of, check_tenancy, leaf_of
+from argosy.scheduler.requests import DEFAULT_CPUS_MILLI, resources_of
 from argosy.scheduler.tenancy_check import render_named
 from argosy.server.exchange import Caller
 from argosy.server.pool_views import (

@@ -30,7 +30,8 @@ import msgspec
 
 from argosy import __version__
 from argosy.api import types as t
-from argosy.api.endpoints import API_VERSION, ENDPOINTS, PREFIX, Endpoint
+from argosy.api.endpoint import API_VERSION, PREFIX, AnyEndpoint
+from argosy.api.endpoints import ENDPOINTS
 from argosy.api.location import socket_path
 from argosy.api.plans import no_offer
 from argosy.api.sharing import ExplainReply, PoolList, PoolView, QueueRequest, TenancyRequest
@@ -175,10 +176,12 @@ class FakeServer:
 
     # Answers -------------------------------------------------------------------------------------------------  # noqa: E501
 
-    def answer(self, endpoint: Endpoint, path: dict[str, str], query: dict[str, str], body: bytes) -> object:
+    def answer(
+        self, endpoint: AnyEndpoint, path: dict[str, str], query: dict[str, str], body: bytes
+    ) -> object:
         """The reply of one endpoint. Raises ArgosyError."""
         name = endpoint.name
-        if endpoint.request is not None:
+        if endpoint.request is not None and issubclass(endpoint.request, t.Request):
             try:
                 request = msgspec.json.decode(body, type=endpoint.request)
             except msgspec.ValidationError as error:
@@ -631,7 +634,7 @@ def _ref(job: t.JobView) -> t.JobRef:
     return t.JobRef(id=job.id, number=job.number, name=job.name)
 
 
-def _route(method: str, path: str, upgrade: bool) -> tuple[Endpoint, dict[str, str]] | None:
+def _route(method: str, path: str, upgrade: bool) -> tuple[AnyEndpoint, dict[str, str]] | None:
     if not path.startswith(PREFIX + "/"):
         return None
     given = path[len(PREFIX) :].split("/")

@@ -11,8 +11,7 @@ from typing import TYPE_CHECKING, Final
 
 import msgspec
 
-from argosy.controllers.pool.asks import holds_room, queue_of, scheduling_of
-from argosy.controllers.pool.book import Books, PoolBook
+from argosy.controllers.pool.caches import PoolCaches
 from argosy.controllers.pool.decide import decide_jobs, decide_owned
 from argosy.controllers.view import Action, Put, View
 from argosy.model.offer import Capacity, Placement
@@ -21,9 +20,11 @@ from argosy.model.reasons import Reason
 from argosy.model.rows import Attempt, Claim, Node, Row, Workload
 from argosy.model.tenancy import Amounts, SharePolicy, Tenancy
 from argosy.scheduler.ask import Ask, Decision, Machine, Running
+from argosy.scheduler.cache import PoolCache
 from argosy.scheduler.estimate import expected_end_ms
 from argosy.scheduler.inventory import Inventory, OverCommitted, need_of
 from argosy.scheduler.quota import amounts_of
+from argosy.scheduler.requests import holds_room, queue_of, scheduling_of
 from argosy.testing.world import World
 
 if TYPE_CHECKING:
@@ -271,11 +272,11 @@ class PoolLaws:
 
     # -- every cycle ----------------------------------------------------------------------------------------
 
-    def watch(self, book: PoolBook) -> None:
+    def watch(self, book: PoolCaches) -> None:
         """Look at everything that the pools of this server decide from now on."""
         book.kind = _watched(book.kind, self)
 
-    def check_cycle(self, books: Books, decision: Decision, now_ms: int) -> None:
+    def check_cycle(self, books: PoolCache, decision: Decision, now_ms: int) -> None:
         """No start delays a reservation: where, at its time, its places could be had beside what is expected
         to run on, they still can beside what has just started, too."""
         held = books.pool.held
@@ -313,7 +314,7 @@ class PoolLaws:
         pool = kept.owned(view)[0].pool
         places = {each.ask_id: each.placements for each in pool.reservations}
         line = [ask.id for ask in pool.line(now_ms)]
-        books, wanted = PoolBook().owned(msgspec.structs.replace(view, pools=None))
+        books, wanted = PoolCaches().owned(msgspec.structs.replace(view, pools=None))
         quotas = books.pool.quotas
         quotas.set_capacity(books.pool.inventory.capacity())
         found = {}
@@ -332,7 +333,13 @@ class PoolLaws:
         return found
 
     def _could_be_given(
-        self, books: Books, first: Ask, amounts: Amounts, spared: set[str], policy: SharePolicy, now_ms: int
+        self,
+        books: PoolCache,
+        first: Ask,
+        amounts: Amounts,
+        spared: set[str],
+        policy: SharePolicy,
+        now_ms: int,
     ) -> bool:
         """Whether it would find room if those had gone who may be ended for it without doubt."""
         quotas = books.pool.quotas
@@ -392,11 +399,11 @@ class PoolLaws:
 
     def check_books(self, view: View) -> None:
         """The books that a server has kept against books made from the same rows."""
-        kept, fresh = view.pools, PoolBook()
+        kept, fresh = view.pools, PoolCaches()
         if kept is None:
             return
         bare = msgspec.structs.replace(view, pools=fresh)
-        pairs: list[tuple[str, Books, Books]] = [
+        pairs: list[tuple[str, PoolCache, PoolCache]] = [
             ("owned machines", kept.owned(view)[0], fresh.owned(bare)[0])
         ]
         pairs += [
@@ -418,7 +425,7 @@ class PoolLaws:
                 self.world.violate("books", f"of {name}: queues use something else than what runs")
 
 
-def _watched(kind: type[Books], laws: PoolLaws) -> type[Books]:
+def _watched(kind: type[PoolCache], laws: PoolLaws) -> type[PoolCache]:
     class Watched(kind):  # type: ignore[misc, valid-type]  # whatever books the server has
         def cycle(self, now_ms: int) -> Decision:
             decision: Decision = super().cycle(now_ms)
@@ -447,7 +454,7 @@ def _there(machine: Machine | None, name: int | str) -> int:
     return machine.memory_bytes if name == "memory" else 1000
 
 
-def _compared(books: Books) -> dict[str, object]:
+def _compared(books: PoolCache) -> dict[str, object]:
     """Whose owner is over stands in nobody's name in fresh books."""
     return {
         id: value.placements if isinstance(value, Running) and id.startswith("clm") else value
@@ -455,5 +462,5 @@ def _compared(books: Books) -> dict[str, object]:
     }
 
 
-def _used(books: Books) -> dict[str, Amounts]:
+def _used(books: PoolCache) -> dict[str, Amounts]:
     return {row.path: row.used for row in books.pool.quotas.rows() if any(row.used.values())}

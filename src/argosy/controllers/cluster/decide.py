@@ -6,7 +6,6 @@ import msgspec
 
 from argosy.controllers.policies import finish, new_claim, task_of
 from argosy.controllers.pool.decide import decide_jobs, fail_cluster
-from argosy.controllers.pool.machines import is_owned
 from argosy.controllers.view import Action, NewId, Put, View, WakeAt, event, terminals_of
 from argosy.model.phases import ClaimPhase, Desired, NodePhase, Outcome, WorkloadPhase
 from argosy.model.reasons import Reason
@@ -14,6 +13,7 @@ from argosy.model.resources import Autostop
 from argosy.model.rows import Workload
 from argosy.model.task import ClusterSpec
 from argosy.planning.availability import order_for_failover
+from argosy.scheduler.machines import is_owned
 
 
 def decide_cluster(view: View, cluster: Workload, new_id: NewId) -> list[Action]:

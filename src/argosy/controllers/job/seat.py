@@ -5,9 +5,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from argosy.controllers.pool.machines import devices_on
 from argosy.model.offer import Placement
 from argosy.model.rows import Claim, Node, Workload
+from argosy.scheduler.machines import devices_on
 
 
 def seat_gang(job: Workload, claim: Claim, nodes: Sequence[Node]) -> tuple[Placement, ...] | None:

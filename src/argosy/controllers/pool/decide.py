@@ -12,7 +12,7 @@ from collections.abc import Iterable, Sequence
 import msgspec
 
 from argosy.controllers.policies import evict, finish, new_attempt, new_claim, render_rejections
-from argosy.controllers.pool.book import Books, PoolBook, books_of
+from argosy.controllers.pool.caches import PoolCaches, caches_of
 from argosy.controllers.pool.wanted import Wanted
 from argosy.controllers.view import Action, Expect, NewId, Put, View, WakeAt, event
 from argosy.model.offer import Choice, Placement
@@ -21,6 +21,7 @@ from argosy.model.reasons import Reason
 from argosy.model.rows import CLAIMS_TAKEN, Workload
 from argosy.planning.availability import order_for_failover
 from argosy.scheduler.ask import Decision, Start
+from argosy.scheduler.cache import PoolCache
 from argosy.scheduler.inventory import need_of
 
 POOL = "pool"  # the subject of times to look at the owned machines again
@@ -29,7 +30,7 @@ POOL = "pool"  # the subject of times to look at the owned machines again
 def decide_jobs(view: View, cluster: Workload, new_id: NewId) -> list[Action]:
     """Jobs of a running cluster: who starts, who makes room, who can never fit. The cluster's row is put with
     every start."""
-    book = books_of(view)
+    book = caches_of(view)
     books = book.of_cluster(view, cluster)  # also when nobody waits: what was borrowed meanwhile counts later
     if not books.waiting:
         return []
@@ -56,7 +57,7 @@ def decide_jobs(view: View, cluster: Workload, new_id: NewId) -> list[Action]:
 def decide_owned(view: View, new_id: NewId) -> list[Action]:
     """Managed jobs and clusters that wait for machines: owned ones in the order of the pool, others for who
     finds no room there. One decision, so that all of it holds or none."""
-    book = books_of(view)
+    book = caches_of(view)
     books, wanted = book.owned(view)
     actions: list[Action] = []
     if not wanted or not view.offers:
@@ -168,7 +169,7 @@ def fail_cluster(view: View, cluster: Workload, reason: Reason, detail: str) -> 
     return actions
 
 
-def _fail_impossible(view: View, book: PoolBook, books: Books, cluster: Workload) -> list[Action]:
+def _fail_impossible(view: View, book: PoolCaches, books: PoolCache, cluster: Workload) -> list[Action]:
     """Jobs that no state of these nodes could hold fail at once. Asked once for each job and set of
     machines."""
     actions: list[Action] = []

@@ -5,9 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Final
 
-from argosy.controllers.pool.asks import ask_of_job, queue_of
-from argosy.controllers.pool.book import WAITING, Books, books_of
-from argosy.controllers.pool.machines import WITHHELD
+from argosy.controllers.pool.caches import WAITING, caches_of
 from argosy.controllers.pool.wanted import Wanted, wanted_of
 from argosy.controllers.pool.words import one_line
 from argosy.controllers.view import View
@@ -15,8 +13,11 @@ from argosy.model.phases import Desired, WorkloadPhase
 from argosy.model.rows import Workload
 from argosy.model.tenancy import QueueUsage
 from argosy.scheduler.ask import Ask, Machine, Running, Waiting
+from argosy.scheduler.cache import PoolCache
 from argosy.scheduler.estimate import expected_end_ms, is_guess
+from argosy.scheduler.machines import WITHHELD
 from argosy.scheduler.picture import Held, PoolPicture, Queued
+from argosy.scheduler.requests import ask_of_job, queue_of
 
 EXPLAINED_MAX: Final = 16  # of a picture: the others are explained when somebody asks for one
 FORECAST_SHOWN: Final = 4  # of these it is told when they start,
@@ -31,7 +32,7 @@ def explain(view: View, workload_id: str, *, when: bool = True) -> Waiting | Non
         return None
     if workload.cluster_id is not None:
         return _explain_job(view, workload, when)
-    books, wanted = books_of(view).owned(view)
+    books, wanted = caches_of(view).owned(view)
     each = wanted.get(workload_id)
     if each is None:
         return None
@@ -44,7 +45,7 @@ def _explain_job(view: View, job: Workload, when: bool) -> Waiting | None:
         return None
     if cluster.phase is not WorkloadPhase.RUNNING:
         return Waiting(ask_id=job.id, code="later", text=_of_cluster(view, cluster))
-    books = books_of(view).of_cluster(view, cluster)
+    books = caches_of(view).of_cluster(view, cluster)
     if not isinstance(books.known.get(job.id), Ask):
         return None
     return books.pool.explain(job.id, view.now_ms, when=when)
@@ -59,14 +60,14 @@ def explain_new(view: View, workload: Workload) -> str:
         if cluster is None or cluster.phase is not WorkloadPhase.RUNNING:
             return ""
         books, ask = (
-            books_of(view).of_cluster(view, cluster),
+            caches_of(view).of_cluster(view, cluster),
             ask_of_job(workload, view.rows.tenancy, view.history),
         )
     else:
         wanted = wanted_of(view, workload)
         if wanted is None or wanted.ask is None or wanted.elsewhere or wanted.unsure:
             return ""
-        (books, _), ask = books_of(view).owned(view), wanted.ask
+        (books, _), ask = caches_of(view).owned(view), wanted.ask
     if not books.machines:
         return ""
     return books.never(ask)
@@ -82,7 +83,7 @@ def _of_cluster(view: View, cluster: Workload) -> str:
     return f"waits for the cluster, which is {phase.value}"
 
 
-def _explain_wanted(view: View, books: Books, each: Wanted, when: bool) -> Waiting:
+def _explain_wanted(view: View, books: PoolCache, each: Wanted, when: bool) -> Waiting:
     id = each.workload.id
     if isinstance(books.known.get(id), Ask):
         return books.pool.explain(id, view.now_ms, when=when)
@@ -99,7 +100,7 @@ def tell(view: View, workload_id: str) -> str:
     if found is None:
         return ""
     workload = view.rows.workloads[workload_id]
-    book = books_of(view)
+    book = caches_of(view)
     cluster = view.rows.workloads.get(workload.cluster_id or "")
     if cluster is None:
         books, _ = book.owned(view)
@@ -143,7 +144,7 @@ class Waits(Mapping[str, str]):
 
 def picture_pools(view: View) -> Sequence[PoolPicture]:
     """The owned machines of each provider, by name, then the nodes of running clusters, by name."""
-    book = books_of(view)
+    book = caches_of(view)
     books, _ = book.owned(view)
     providers: dict[str, list[Machine]] = {}
     for machine in books.pool.inventory.machines().values():
@@ -160,7 +161,7 @@ def picture_pools(view: View) -> Sequence[PoolPicture]:
 
 
 def _picture(
-    view: View, books: Books, id: str, name: str, queue: str, machines: Sequence[Machine], *, alone: bool
+    view: View, books: PoolCache, id: str, name: str, queue: str, machines: Sequence[Machine], *, alone: bool
 ) -> PoolPicture:
     """`alone`: these are all machines of the books; else who waits is told where it would fit."""
     mine = {machine.id for machine in machines}
@@ -252,5 +253,5 @@ def _queued(view: View, ask: Ask, position: int, waiting: Waiting | None) -> Que
 
 def usage_of_queues(view: View) -> Sequence[QueueUsage]:
     """Of the owned machines: a cluster counts with all of its nodes, whatever runs on them."""
-    books, _ = books_of(view).owned(view)
+    books, _ = caches_of(view).owned(view)
     return sorted(books.pool.quotas.rows(), key=lambda row: row.path)

@@ -7,8 +7,6 @@ from collections.abc import Sequence
 
 import msgspec
 
-from argosy.controllers.pool.asks import ask_of_choices, with_floor
-from argosy.controllers.pool.machines import is_owned
 from argosy.controllers.view import View
 from argosy.model.offer import Choice, Rejection
 from argosy.model.phases import ClaimPhase, Desired, WorkloadPhase
@@ -18,6 +16,8 @@ from argosy.model.task import JobSpec, Task
 from argosy.planning.choose import plan
 from argosy.planning.deadline import CHECKPOINT_S, keeps_checkpoints, order_choices, wishes_of
 from argosy.scheduler.ask import Ask
+from argosy.scheduler.machines import is_owned
+from argosy.scheduler.requests import ask_of_choices, with_floor
 
 
 class Wanted(msgspec.Struct, frozen=True, kw_only=True):

@@ -8,13 +8,13 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping
 from typing import NamedTuple
 
-from argosy.controllers.pool.book import Books
-from argosy.controllers.pool.machines import WITHHELD
 from argosy.model.facts import Device
 from argosy.model.rows import Workload
 from argosy.model.units import render_bytes, render_milli
 from argosy.scheduler.ask import WHOLE_MILLI, Ask, Machine, Need, Running, Waiting
+from argosy.scheduler.cache import PoolCache
 from argosy.scheduler.explain import ordinal
+from argosy.scheduler.machines import WITHHELD
 
 _SHORT = ("capacity", "fragmented")  # codes for which amounts and names say more than a sentence
 NAMED_MAX = 3
@@ -40,7 +40,7 @@ class _Scarce(NamedTuple):
     of: Callable[[Running], int]  # how much of it somebody holds
 
 
-def one_line(books: Books, ask: Ask, waiting: Waiting, workloads: Mapping[str, Workload]) -> str:
+def one_line(books: PoolCache, ask: Ask, waiting: Waiting, workloads: Mapping[str, Workload]) -> str:
     """`waits for 1 A100: 2 of 2 in use by job 3`, where room is what is missing; else what the pool says."""
     if waiting.code == "order" and _ABOUT_TO_START in waiting.text:
         return STARTS_NOW
@@ -59,7 +59,7 @@ def name_of(workload: Workload | None, id: str) -> str:
     return workload.name if workload.kind == "cluster" else f"job {workload.number}"
 
 
-def _shortage(books: Books, ask: Ask, workloads: Mapping[str, Workload]) -> str:
+def _shortage(books: PoolCache, ask: Ask, workloads: Mapping[str, Workload]) -> str:
     need = ask.needs[0]
     machines = [machine for machine in books.machines.values() if _counts(machine, need)]
     if len(machines) < ask.num_nodes and ask.spread == "node":
@@ -95,7 +95,7 @@ def _suits(device: Device, need: Need) -> bool:
     return (not need.models or device.model in need.models) and device.memory_bytes >= need.gpu_memory_bytes
 
 
-def _scarce(books: Books, ask: Ask, need: Need, machines: Iterable[Machine]) -> _Scarce:
+def _scarce(books: PoolCache, ask: Ask, need: Need, machines: Iterable[Machine]) -> _Scarce:
     """The first resource of which too few machines have enough left: accelerators, memory, CPUs."""
     listed = list(machines)
     free = {machine.id: _free(books, machine, need) for machine in listed}
@@ -142,7 +142,7 @@ def _gangs(devices: Iterable[int], milli: int) -> int:
     return sum(left == WHOLE_MILLI for left in devices) * WHOLE_MILLI // milli
 
 
-def _free(books: Books, machine: Machine, need: Need) -> _Room:
+def _free(books: PoolCache, machine: Machine, need: Need) -> _Room:
     cpus, memory = machine.cpus_milli, machine.memory_bytes
     left = {device.index: WHOLE_MILLI for device in machine.devices if _suits(device, need)}
     for value in books.known.values():

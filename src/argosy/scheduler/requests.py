@@ -7,7 +7,6 @@ from typing import Final
 
 import msgspec
 
-from argosy.controllers.pool.machines import MACHINE, PLACE, groups_for, place_of
 from argosy.model.errors import ArgosyError
 from argosy.model.offer import Choice, Placement
 from argosy.model.phases import ClaimPhase, Desired
@@ -20,6 +19,7 @@ from argosy.model.units import Bound
 from argosy.planning.choose import memory_wished
 from argosy.scheduler.ask import Ask, Need, Running
 from argosy.scheduler.estimate import History, estimate_s, is_known, kinds_of
+from argosy.scheduler.machines import MACHINE, PLACE, groups_for, place_of
 from argosy.scheduler.quota import leaf_of
 
 DEFAULT_CPUS_MILLI: Final = 500  # of a job that names no number: jobs run side by side by default

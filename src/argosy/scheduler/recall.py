@@ -12,7 +12,6 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Final, NamedTuple
 
-from argosy.controllers.pool.asks import ask_of_job, holds_room, queue_of
 from argosy.model.offer import Placement
 from argosy.model.rows import Attempt, Claim, Workload
 from argosy.model.tenancy import Amounts, Tenancy
@@ -21,6 +20,7 @@ from argosy.scheduler.estimate import History
 from argosy.scheduler.inventory import need_of
 from argosy.scheduler.pool import Pool
 from argosy.scheduler.quota import Span, amounts_of
+from argosy.scheduler.requests import ask_of_job, holds_room, queue_of
 
 HALF_LIVES: Final = 8  # what is older counts less than one part in 256
 

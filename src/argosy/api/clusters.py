@@ -1,0 +1,88 @@
+"""Clusters: how they are, and whether they run, rest or end."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from argosy.api.endpoint import Done, Reply, Request, endpoint
+from argosy.api.jobs import JobView
+from argosy.model.facts import Device
+from argosy.model.resources import Autostop
+
+
+class NodeView(Reply, frozen=True, kw_only=True, omit_defaults=True):
+    id: str
+    index: int
+    phase: str
+    ip: str
+    hostname: str = ""
+    cpus_milli: int = 0
+    memory_bytes: int = 0
+    devices: tuple[Device, ...] = ()
+    load_milli: int = 0
+    memory_used_bytes: int = 0
+    detail: str = ""
+
+
+class ClusterView(Reply, frozen=True, kw_only=True, omit_defaults=True):
+    id: str
+    name: str
+    # queued starting running recovering stopping stopped finished; `degraded` when a node is unreachable
+    status: str
+    infra: str  # provider[/region[/zone]]
+    resources: str  # as people write it
+    num_nodes: int
+    user: str = ""
+    project: str = ""
+    queue: str = ""  # path of the leaf that it counts in
+    position: int = 0  # while it is queued: 1 is the next
+    starts_at_ms: int | None = None  # while it is queued: when it probably starts
+    created_ms: int = 0
+    detail: str = ""  # reason and what to do
+    autostop: Autostop = Autostop()
+    down_when_done: bool = False
+    price_micro_usd: int = 0  # per hour, all nodes
+    cost_micro_usd: int = 0  # so far
+    nodes: tuple[NodeView, ...] = ()
+    jobs_running: int = 0
+    jobs_queued: int = 0
+
+
+class StatusReply(Reply, frozen=True, kw_only=True, omit_defaults=True):
+    clusters: tuple[ClusterView, ...]
+    jobs: tuple[JobView, ...] = ()  # live managed jobs
+
+
+class AutostopRequest(Request, frozen=True, kw_only=True, omit_defaults=True):
+    autostop: Autostop
+
+
+class ClusterCalls:
+    @endpoint("GET", "/status")
+    def status(
+        self,
+        *,
+        refresh: Annotated[bool, "ask the infrastructure first"] = False,
+        all: Annotated[bool, "also finished clusters"] = False,
+    ) -> StatusReply:
+        """Clusters and live managed jobs."""
+
+    @endpoint("GET", "/clusters/{cluster}")
+    def cluster(self, cluster: str) -> ClusterView:
+        """One cluster. Errors: "not-found"."""
+
+    @endpoint("POST", "/clusters/{cluster}/stop")
+    def stop(self, cluster: str) -> Done:
+        """Stop a cluster, keeping its disks."""
+
+    @endpoint("POST", "/clusters/{cluster}/start")
+    def start(self, cluster: str) -> Done:
+        """Start a stopped cluster again, or replace dead nodes."""
+
+    @endpoint("DELETE", "/clusters/{cluster}")
+    def down(self, cluster: str) -> Done:
+        """End the cluster and its jobs."""
+
+    @endpoint("POST", "/clusters/{cluster}/autostop", AutostopRequest)
+    def autostop(self, cluster: str, autostop: Autostop) -> Done:
+        """Set when an idle cluster stops or ends."""

@@ -1,0 +1,46 @@
+"""Files that travel: chunks by digest, and trees of them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from argosy.api.endpoint import Done, Reply, Request, endpoint
+from argosy.model.tree import Tree
+
+
+class ChunksRequest(Request, frozen=True, kw_only=True, omit_defaults=True):
+    """Which of these chunk digests does the server not have?"""
+
+    digests: tuple[str, ...]
+
+
+class ChunksReply(Reply, frozen=True, kw_only=True, omit_defaults=True):
+    missing: tuple[str, ...]
+
+
+class TreeReply(Reply, frozen=True, kw_only=True, omit_defaults=True):
+    digest: str
+
+
+def _pack(chunks: Sequence[tuple[str, bytes]]) -> tuple[bytes, ...]:
+    parts: list[bytes] = []
+    for digest, data in chunks:
+        parts += (f"{digest} {len(data)}\n".encode(), data)
+    return tuple(parts)
+
+
+class FileCalls:
+    @endpoint("POST", "/chunks/missing", ChunksRequest)
+    def missing_chunks(self, digests: Sequence[str]) -> ChunksReply:
+        """Which of these chunks the server does not have."""
+
+    @endpoint("PUT", "/chunks", pack=_pack)
+    def put_chunks(self, chunks: Sequence[tuple[str, bytes]]) -> Done:
+        """Store chunks (body: for each `<hex sha256> <size>\\n` and the bytes); at most 64 MiB in all.
+
+        `chunks`: (hex SHA-256, bytes) each.
+        """
+
+    @endpoint("POST", "/trees", Tree)
+    def put_tree(self, tree: Tree) -> TreeReply:
+        """Store a tree whose chunks the server has."""

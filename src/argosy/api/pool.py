@@ -1,0 +1,133 @@
+"""Shared machines: who holds which part of them, who waits, and why."""
+
+from __future__ import annotations
+
+from argosy.api.endpoint import Reply, endpoint
+from argosy.api.events import EventView
+from argosy.api.quota import QueueView
+from argosy.model.facts import Device
+
+
+class HolderView(Reply, frozen=True, kw_only=True, omit_defaults=True):
+    """Who holds a part of a machine."""
+
+    id: str
+    kind: str = "job"  # job | cluster
+    number: int = 0
+    name: str = ""
+    user: str = ""
+    project: str = ""
+    queue: str = ""
+    started_ms: int = 0
+    ends_at_ms: int | None = None  # when it probably ends
+    preemptible: bool = False
+    leaving: bool = False
+
+
+class ShareView(Reply, frozen=True, kw_only=True, omit_defaults=True):
+    """A part of a device. `holder`: position in the pool's `holders`."""
+
+    holder: int
+    milli: int
+    mechanism: str = ""  # mps, mig; "": takes turns, or all of it
+    memory_bytes: int = 0
+
+
+class DeviceView(Reply, frozen=True, kw_only=True, omit_defaults=True):
+    device: Device
+    shares: tuple[ShareView, ...] = ()
+
+
+class MachineView(Reply, frozen=True, kw_only=True, omit_defaults=True):
+    id: str
+    name: str
+    open: bool = True  # takes new work
+    cpus_milli: int = 0
+    cpus_used_milli: int = 0
+    memory_bytes: int = 0
+    memory_used_bytes: int = 0
+    devices: tuple[DeviceView, ...] = ()
+    holders: tuple[int, ...] = ()  # positions in the pool's `holders`
+    groups: tuple[str, ...] = ()
+    domains: tuple[str, ...] = ()
+    taints: tuple[str, ...] = ()
+
+
+class WaitingView(Reply, frozen=True, kw_only=True, omit_defaults=True):
+    id: str
+    kind: str = "job"
+    number: int = 0
+    name: str = ""
+    user: str = ""
+    project: str = ""
+    queue: str = ""
+    position: int = 0
+    num_nodes: int = 1
+    gpu_milli: int = 0  # per node, as the next two
+    cpus_milli: int = 0
+    memory_bytes: int = 0
+    models: tuple[str, ...] = ()
+    code: str = ""
+    text: str = ""
+    starts_at_ms: int | None = None
+
+
+class GangView(Reply, frozen=True, kw_only=True, omit_defaults=True):
+    """So many nodes have so many whole devices free: the largest gang of that size that fits."""
+
+    model: str
+    gpus: int
+    num_nodes: int
+
+
+class PoolView(Reply, frozen=True, kw_only=True, omit_defaults=True):
+    id: str
+    name: str
+    queue: str = ""  # that the pool belongs to
+    machines: tuple[MachineView, ...] = ()
+    holders: tuple[HolderView, ...] = ()
+    waiting: tuple[WaitingView, ...] = ()
+    gangs: tuple[GangView, ...] = ()
+    warnings: tuple[str, ...] = ()  # what is wrong with its machines
+
+
+class PoolList(Reply, frozen=True, kw_only=True, omit_defaults=True):
+    pools: tuple[PoolView, ...]
+
+
+class AttemptView(Reply, frozen=True, kw_only=True, omit_defaults=True):
+    number: int
+    status: str  # the phase; when ended, the outcome
+    why: str = ""  # why it was started when and where it was
+    where: tuple[str, ...] = ()  # names of its nodes, with devices
+    detail: str = ""  # how it ended
+    placed_ms: int = 0
+    running_ms: int = 0
+    ended_ms: int = 0
+
+
+class ExplainReply(Reply, frozen=True, kw_only=True, omit_defaults=True):
+    """Why a job or cluster waits, or is where it is; and what happened to it before."""
+
+    id: str
+    title: str  # `job 3 of `dev``
+    status: str
+    lines: tuple[str, ...] = ()  # in words
+    code: str = ""  # why it waits: of `scheduler.ask.Waiting`
+    position: int = 0
+    starts_at_ms: int | None = None
+    user: str = ""
+    project: str = ""
+    queue: QueueView | None = None
+    attempts: tuple[AttemptView, ...] = ()
+    events: tuple[EventView, ...] = ()
+
+
+class PoolCalls:
+    @endpoint("GET", "/pools")
+    def pools(self) -> PoolList:
+        """Machines, who holds which part of them, who waits."""
+
+    @endpoint("GET", "/workloads/{workload}/explain")
+    def explain(self, workload: str) -> ExplainReply:
+        """Why a job or cluster waits, or is where it is, and its history. By id. Errors: "not-found"."""

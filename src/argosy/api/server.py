@@ -1,0 +1,40 @@
+"""The server itself: whether it is there, how it is, and how it goes."""
+
+from __future__ import annotations
+
+from argosy.api.endpoint import Done, Reply, endpoint
+
+
+class Health(Reply, frozen=True, kw_only=True, omit_defaults=True):
+    version: str
+    api: int  # raised when old clients can no longer talk to the server
+    pid: int
+    started_ms: int
+    state_dir: str = ""  # only told over the local socket
+    store: str = ""
+
+
+class ServerStatus(Reply, frozen=True, kw_only=True, omit_defaults=True):
+    health: Health
+    memory_bytes: int
+    listening: tuple[str, ...]
+    clusters: int
+    jobs_live: int
+    log_file: str = ""
+
+
+class ServerCalls:
+    @endpoint("GET", "/health", scope="open", any_version=True)
+    def health(self) -> Health:
+        """Is the server there, and which version?"""
+
+    @endpoint("GET", "/server", scope="admin")
+    def server_status(self) -> ServerStatus:
+        """How the server is."""
+
+    @endpoint("POST", "/server/stop", scope="admin", any_version=True)
+    def server_stop(self) -> Done:
+        """Stop the server; ranks go on.
+
+        Also one of another version: that is how to get rid of it.
+        """

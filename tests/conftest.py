@@ -1,0 +1,127 @@
+"""What holds for every test: its tier, how many examples properties try, and how long a folder may take.
+
+Tiers follow from the folder, so that no test has to name its own. `make check` runs `unit`; `make test` runs
+everything but `nightly`.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+import tomllib
+from collections import defaultdict
+from pathlib import Path
+
+import pytest
+from hypothesis import HealthCheck, settings
+
+HERE = Path(__file__).parent
+#: Folders whose tests start processes, and the two that run the whole product. All others are `unit`.
+TIERS = {
+    "agent": "process",
+    "e2e": "e2e",
+    "infra": "process",
+    "live": "e2e",
+    "providers": "process",
+    "sim": "sim",
+}
+TIER_NAMES = ("unit", "process", "sim", "e2e")
+BUDGETS = HERE / "budgets.toml"
+#: What `_speed_s` took on the machine on which the budgets were set (seconds).
+REFERENCE_SPEED_S = 0.10
+
+# The same commit gives the same answer in CI; the nightly run looks for examples that nobody has seen.
+settings.register_profile(
+    "ci", max_examples=25, deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow]
+)
+settings.register_profile(
+    "nightly", max_examples=400, deadline=None, suppress_health_check=[HealthCheck.too_slow]
+)
+settings.load_profile(os.environ.get("ARGOSY_HYPOTHESIS", "ci"))
+
+
+def folder_of(nodeid: str) -> str:
+    """The folder below tests/ that a test belongs to.
+
+    >>> folder_of("tests/store/test_x.py::test_y")
+    'store'
+    """
+    parts = nodeid.split("::")[0].split("/")
+    return parts[1] if len(parts) > 2 else "tests"
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    wanted = os.environ.get("ARGOSY_NIGHTLY") == "1"
+    kept: list[pytest.Item] = []
+    left_out: list[pytest.Item] = []
+    for item in items:
+        if not any(item.get_closest_marker(name) for name in TIER_NAMES):
+            item.add_marker(TIERS.get(folder_of(item.nodeid), "unit"))
+        nightly = item.get_closest_marker("nightly") is not None
+        (left_out if nightly and not wanted else kept).append(item)
+    if left_out:
+        config.hook.pytest_deselected(items=left_out)
+        items[:] = kept
+
+
+# --- a budget for each folder -----------------------------------------------------------------------
+
+
+class Budgets:
+    """Adds up how long the tests of each folder took, and compares with `budgets.toml` at the end.
+
+    Only where ARGOSY_TEST_BUDGETS is `hold` does a folder over its budget fail the run. Budgets are scaled by
+    how much slower this machine is at the moment than the one on which they were set: a busy machine must not
+    fail a build that is not to blame.
+    """
+
+    def __init__(self) -> None:
+        self.spent_s: dict[str, float] = defaultdict(float)
+        self.tests: dict[str, int] = defaultdict(int)
+        self.slowness = max(1.0, _speed_s() / REFERENCE_SPEED_S)
+        self.budgets_s: dict[str, float] = tomllib.loads(BUDGETS.read_text(encoding="utf-8"))["seconds"]
+
+    def over(self) -> list[str]:
+        return [
+            f"tests/{folder} took {spent_s:.0f} s; its budget is "
+            f"{self.budgets_s.get(folder, 0) * self.slowness:.0f} s here (tests/budgets.toml)"
+            for folder, spent_s in sorted(self.spent_s.items())
+            if spent_s > self.budgets_s.get(folder, 0) * self.slowness
+        ]
+
+    @pytest.hookimpl
+    def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
+        folder = folder_of(report.nodeid)
+        self.spent_s[folder] += report.duration
+        self.tests[folder] += report.when == "call"
+
+    @pytest.hookimpl(trylast=True)
+    def pytest_sessionfinish(self, session: pytest.Session) -> None:
+        self.slowness = max(self.slowness, _speed_s() / REFERENCE_SPEED_S)
+        if os.environ.get("ARGOSY_TEST_BUDGETS") == "hold" and session.exitstatus == 0 and self.over():
+            session.exitstatus = pytest.ExitCode.TESTS_FAILED
+
+    @pytest.hookimpl
+    def pytest_terminal_summary(self, terminalreporter: pytest.TerminalReporter) -> None:
+        terminalreporter.section("seconds by folder")
+        for folder, spent_s in sorted(self.spent_s.items(), key=lambda each: -each[1]):
+            budget_s = self.budgets_s.get(folder, 0) * self.slowness
+            terminalreporter.write_line(
+                f"{folder:12} {self.tests[folder]:5} tests {spent_s:7.1f} s of {budget_s:5.0f} s"
+            )
+        for line in self.over():
+            terminalreporter.write_line(f"over budget: {line}")
+
+
+def _speed_s() -> float:
+    """Seconds of wall time for a fixed piece of work: how quick this machine is now."""
+    began_s = time.perf_counter()
+    total = 0
+    for number in range(1_500_000):
+        total += number & 7
+    return time.perf_counter() - began_s
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    if not hasattr(config, "workerinput"):  # the workers of xdist report to the one process that adds up
+        config.pluginmanager.register(Budgets(), "argosy-budgets")
