@@ -47,7 +47,7 @@ def start(session: Session, listen: str | None, foreground: bool) -> None:
     """Start the local server in the background."""
     import os
 
-    from argosy.client.local_server import ensure_running, is_listening, server_command
+    from argosy.client.local_server import ensure_running, is_listening, make_home, server_command
     from argosy.model.errors import ArgosyError
 
     location = _local(session)
@@ -55,7 +55,7 @@ def start(session: Session, listen: str | None, foreground: bool) -> None:
     if (listen or foreground) and is_listening(location):
         raise ArgosyError("server-running", f"a server already listens on {location.render()}")
     if foreground:
-        location.home.mkdir(mode=0o700, parents=True, exist_ok=True)
+        make_home(location.home)
         command = [*server_command(location.home, session.env), *extra]
         os.execvp(command[0], command)  # noqa: S606  this process becomes the server
     started = ensure_running(location, session.env, extra=extra)
