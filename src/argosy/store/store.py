@@ -20,6 +20,7 @@ from argosy.model.phases import may_move
 from argosy.model.rows import CLAIMS_TAKEN, Attempt, Claim, Event, Node, Row, Workload
 from argosy.store import accounts, schema
 from argosy.store import backups as daily
+from argosy.store.ballast import Ballast, ends_something
 from argosy.store.database import Database
 from argosy.store.errors import Conflict, IllegalMove, KeyUsed
 from argosy.store.lane import Lane
@@ -43,7 +44,7 @@ class _Commit:
 
     def __init__(
         self,
-        puts: Sequence[schema.Stored],
+        puts: tuple[schema.Stored, ...],
         expect: Mapping[str, int],
         events: Sequence[Event],
         secrets: Mapping[str, Mapping[str, str]],
@@ -92,6 +93,7 @@ class Store:
         self._inline = inline
         self._database = database
         self._vault = Vault(keys)
+        self._ballast = Ballast(database.path.with_name("ballast") if database.path is not None else None)
         self._snapshot = Snapshot.of(())
         self._lane: Lane[_Commit, tuple[schema.Stored, ...]] = Lane(
             self._perform, inline=inline, name="argosy-store"
@@ -174,6 +176,27 @@ class Store:
         return cast("tuple[R, ...]", await self._lane.join(request))
 
     def _perform(self, requests: Sequence[_Commit]) -> Sequence[tuple[schema.Stored, ...] | Exception]:
+        """All that wait; on a full disk only those that end something, with the room kept for them."""
+        if self._ballast.is_spent and not self._ballast.keep():
+            return self._perform_ends(requests)
+        try:
+            return self._perform_together(requests)
+        except ArgosyError as error:
+            if error.code != "disk-full" or not self._ballast.release():
+                raise
+        return self._perform_ends(requests)
+
+    def _perform_ends(self, requests: Sequence[_Commit]) -> Sequence[tuple[schema.Stored, ...] | Exception]:
+        ending = [one for one in requests if ends_something(one.puts)]
+        done = iter(self._perform_together(ending) if ending else ())
+        full = ArgosyError(
+            "disk-full", f"the disk of {self.place} is full: only what ends something is written"
+        )
+        return [next(done) if ends_something(one.puts) else full for one in requests]
+
+    def _perform_together(
+        self, requests: Sequence[_Commit]
+    ) -> Sequence[tuple[schema.Stored, ...] | Exception]:
         """One transaction for all; one that is refused does not touch the others."""
         answers: list[tuple[schema.Stored, ...] | Exception] = []
         made: list[Snapshot] = []
@@ -203,7 +226,7 @@ class Store:
 
     def _perform_alone(self, request: _Commit) -> tuple[schema.Stored, ...] | Exception:
         try:
-            return self._perform([request])[0]
+            return self._perform_together([request])[0]
         except (OverflowError, ArgosyError) as error:
             return error
 
@@ -606,6 +629,7 @@ class Store:
 
     def _open(self) -> None:
         self._database.open(now_ms=self.clock.now_ms())
+        self._ballast.keep()
         self._seal_clear()
         self._database.run(self._refresh)
 
