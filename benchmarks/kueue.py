@@ -54,10 +54,10 @@ import yaml
 from machine import describe
 from report import Figure, render_table
 
+from argosy.model.kinds.job import JobSpec, JobStatus, job_state
 from argosy.model.offer import Placement
 from argosy.model.phases import AttemptPhase, Outcome, WorkloadPhase
 from argosy.model.rows import Attempt, Workload
-from argosy.model.task import JobSpec
 from argosy.model.tenancy import Queue, SharePolicy, Tenancy
 from argosy.model.units import parse_size
 from argosy.scheduler.ask import Ask, Machine, Need
@@ -316,8 +316,8 @@ class Play:
                 new.append(each)
                 rows.append(
                     Workload(
-                        id=each.ask.id, kind="job", name=each.kind, spec=self.spec, number=each.ask.number,
-                        queue=each.queue, created_ms=each.at_ms,
+                        id=each.ask.id, kind="job", name=each.kind, spec=self.spec, status=JobStatus(),
+                        number=each.ask.number, queue=each.queue, created_ms=each.at_ms,
                     )
                 )  # fmt: skip
             over: list[str] = []
@@ -383,18 +383,18 @@ class Play:
                 each = self.by_id[start.ask_id]
                 self.checker.start(each, start.placements)
                 row = self.rows[start.ask_id]
-                attempt_id = f"{row.id.replace('job', 'att')}-{row.attempts + 1}"
+                attempts = job_state(row).attempts + 1
+                attempt_id = f"{row.id.replace('job', 'att')}-{attempts}"
                 rows.append(
                     replace(
-                        row, phase=WorkloadPhase.STARTING, attempts=row.attempts + 1, attempt_id=attempt_id,
-                        started_ms=row.started_ms or int(now_ms),
-                    )
+                        row, phase=WorkloadPhase.STARTING, started_ms=row.started_ms or int(now_ms)
+                    ).with_status(attempts=attempts, attempt_id=attempt_id)
                 )  # fmt: skip
                 rows.append(
                     Attempt(
                         id=attempt_id,
                         workload_id=row.id,
-                        number=row.attempts + 1,
+                        number=attempts,
                         placements=start.placements,
                         why=start.why,
                         placed_ms=int(now_ms),

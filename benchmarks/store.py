@@ -48,7 +48,7 @@ async def measure(url: str) -> dict[str, float]:
     task = a_task(run="python train.py " * 8, envs={f"K{n}": "v" * 20 for n in range(8)})
 
     def jobs(cluster: str, count: int) -> list[Workload]:
-        return [a_job(cluster_id=cluster, number=n, task=task) for n in range(1, count + 1)]
+        return [a_job(host_id=cluster, number=n, task=task) for n in range(1, count + 1)]
 
     store = await Store.open(url, ids=SimIds(), clock=FixedClock())
     await store.commit(jobs("clu-9", LIVE))
@@ -74,7 +74,7 @@ async def measure(url: str) -> dict[str, float]:
             (await store.snapshot()).jobs_of("clu-9")
 
     await timed(f"views of {LIVE} jobs/s", look, 100)
-    await timed(f"load {JOBS} jobs, ms", lambda: store.load_jobs(cluster_id="clu-1"))
+    await timed(f"load {JOBS} jobs, ms", lambda: store.load_jobs(host_id="clu-1"))
     await store.close()
 
     async def reopen() -> None:

@@ -44,6 +44,7 @@ from argosy.testing.builders import (
     a_shape,
     a_task,
     an_attempt,
+    changed,
     some_devices,
 )
 from argosy.testing.virtual_time import EPOCH_MS
@@ -119,9 +120,7 @@ def held_by(job: Workload, view: View, *, age_s: int = 3600) -> tuple[Workload, 
         placed_ms=at_ms,
         running_ms=at_ms,
     )
-    running = msgspec.structs.replace(
-        job, phase=WorkloadPhase.RUNNING, attempts=1, attempt_id=attempt.id, started_ms=at_ms
-    )
+    running = changed(job, phase=WorkloadPhase.RUNNING, attempts=1, attempt_id=attempt.id, started_ms=at_ms)
     return running, claim, node, attempt
 
 
@@ -337,8 +336,8 @@ def test_who_made_room_waits_again_and_spends_no_restart(managed: bool) -> None:
     waits = ended["job-0"]
     assert isinstance(waits, Workload)
     assert (waits.phase, waits.reason) == (WorkloadPhase.RECOVERING, Reason.EVICTED)
-    assert (waits.evictions, waits.errors, waits.recoveries) == (1, 1, 2)
-    assert waits.attained == 7 + 1000 * 60_000
+    assert (waits.status.evictions, waits.status.errors, waits.status.recoveries) == (1, 1, 2)
+    assert waits.status.attained == 7 + 1000 * 60_000
     assert (ended["clm-0"].desired is Desired.END) if managed else ("clm-0" not in ended)
     cancelled = msgspec.structs.replace(job, desired=Desired.END)
     over = puts(decide_job(view, cancelled, new_id))["job-0"]
@@ -476,7 +475,7 @@ def test_a_job_of_a_cluster_that_waits_says_so() -> None:
     rows = held_by(holder, a_view(holder, offers=(msgspec.structs.replace(FARM, nodes_max=1),)))
     wish = (Resources(accelerator=Accelerator(model="L4", milli=4000)),)
     cluster = a_cluster(id="clu-0", name="late", resources=wish)
-    job = a_job(id="job-1", cluster_id="clu-0")
+    job = a_job(id="job-1", host_id="clu-0")
     view = a_view(*rows, cluster, job, offers=(msgspec.structs.replace(FARM, nodes_max=1),))
     assert tell(view, "job-1") == "waits for the cluster, which waits for 4 L4: 4 of 4 in use by job 1"
 

@@ -81,12 +81,12 @@ class Lab:
             id=f"job-{name}",
             task=task,
             queue=queue,
-            cluster_id=self.cluster_id,
+            host_id=self.cluster_id,
             managed=self.cluster_id is None,
             number=next(self._numbers),
             created_ms=self.now_ms,
         )
-        await self.store.commit([msgspec.structs.replace(job, cluster_id=self.cluster_id)])
+        await self.store.commit([msgspec.structs.replace(job, host_id=self.cluster_id)])
 
     async def decide(self, book: PoolCaches | None = None, *, write: bool = True) -> list[str]:
         """One decision; who starts, in this order."""
@@ -209,7 +209,7 @@ def test_models_are_counted_as_the_machines_know_them(tmp_path: Path) -> None:
         await store.commit([tree, msgspec.structs.replace(CLUSTER, queue="ann"), NODE])
         lab = Lab(store, "clu-1")
         task = a_task(name="any", resources=(want_gpus(3000, None),))
-        await store.commit([a_job(id="job-any", task=task, queue="ann/x", cluster_id="clu-1")])
+        await store.commit([a_job(id="job-any", task=task, queue="ann/x", host_id="clu-1")])
         assert await lab.decide() == ["job-any"]
         lab.hour = 24
         await lab.end("any")

@@ -21,7 +21,7 @@ from argosy.model.reasons import Reason
 from argosy.model.rows import Attempt, Workload
 from argosy.scheduler.ask import Waiting
 from argosy.server.handlers import resident_bytes
-from argosy.testing.builders import a_job, an_attempt
+from argosy.testing.builders import a_job, an_attempt, changed
 from argosy.testing.idle_server import IdleServer
 
 
@@ -98,17 +98,15 @@ class House:
         return row
 
     def change(self, **changes: Any) -> None:
-        self.server.do(self.server.store.commit([msgspec.structs.replace(self.job, **changes)]))
+        self.server.do(self.server.store.commit([changed(self.job, **changes)]))
 
     def begin(self) -> None:
-        number = self.job.attempts + 1
+        number = self.job.status.attempts + 1
         placements = tuple(Placement(rank=rank, node_id="nod-0") for rank in range(self.ranks))
         attempt = an_attempt(workload_id=self.job_id, number=number, placements=placements)
         self.attempt_id = attempt.id
-        changed = msgspec.structs.replace(
-            self.job, phase=WorkloadPhase.STARTING, attempts=number, attempt_id=attempt.id
-        )
-        self.server.do(self.server.store.commit([changed, attempt]))
+        started = changed(self.job, phase=WorkloadPhase.STARTING, attempts=number, attempt_id=attempt.id)
+        self.server.do(self.server.store.commit([started, attempt]))
 
     def say(self, data: bytes, rank: int = 0) -> None:
         rank_id = f"{self.attempt_id}.{rank}"
@@ -126,7 +124,7 @@ class House:
         row = self.server.do(self.server.store.load(self.attempt_id))
         assert isinstance(row, Attempt)
         ended = msgspec.structs.replace(row, phase=AttemptPhase.ENDED, exit_codes=codes)
-        self.server.do(self.server.store.commit([ended, msgspec.structs.replace(self.job, **job)]))
+        self.server.do(self.server.store.commit([ended, changed(self.job, **job)]))
 
     def finish(
         self, outcome: Outcome = Outcome.SUCCEEDED, codes: tuple[int | None, ...] = (0,), **job: Any

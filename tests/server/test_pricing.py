@@ -14,12 +14,13 @@ from argosy.api.location import Location
 from argosy.client.client import Client
 from argosy.infra.provider import Capabilities, Manifest
 from argosy.model.errors import ArgosyError, render_error
+from argosy.model.kinds.cluster import ClusterSpec, ClusterStatus
 from argosy.model.offer import Capacity, Choice, Offer, Shape
 from argosy.model.phases import ClaimPhase, Outcome, WorkloadPhase
 from argosy.model.resources import Accelerator, Infra, Resources
 from argosy.model.rows import Claim, Workload
 from argosy.model.scheduling import Scheduling
-from argosy.model.task import ClusterSpec, Task
+from argosy.model.task import Task
 from argosy.model.units import GIB, Bound
 from argosy.server.spending import DAY_MS, HOUR_MS, Rates, Span, add_spending, grouped, month_of, spans_of
 from argosy.store.accounts import Spending
@@ -513,7 +514,9 @@ def _claim(id: str, owner: str, **fields: Any) -> Claim:
 
 def _owner(id: str, **fields: Any) -> Workload:
     spec = ClusterSpec(num_nodes=1, resources=(Resources(),))
-    return Workload(id=id, kind="cluster", spec=spec, created_ms=0, **{"name": id, **fields})
+    return Workload(
+        id=id, kind="cluster", spec=spec, status=ClusterStatus(), created_ms=0, **{"name": id, **fields}
+    )
 
 
 def test_spans_lie_before_each_other() -> None:

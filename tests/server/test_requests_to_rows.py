@@ -12,15 +12,15 @@ from argosy.controllers.policies import new_claim
 from argosy.controllers.view import abilities_of
 from argosy.infra import border
 from argosy.infra.provider import Want
+from argosy.model.kinds.cluster import ClusterSpec
 from argosy.model.offer import Capacity, Offer
 from argosy.model.phases import AttemptPhase, ClaimPhase, Desired, NodePhase, Outcome, WorkloadPhase
 from argosy.model.rows import Claim, Row, Workload
-from argosy.model.task import ClusterSpec
 from argosy.model.units import GIB
 from argosy.planning import plan
 from argosy.scheduler.ask import Waiting
 from argosy.store.snapshot import Snapshot
-from argosy.testing.builders import a_node, a_shape, an_attempt, an_id, an_offer
+from argosy.testing.builders import a_node, a_shape, an_attempt, an_id, an_offer, changed
 from argosy.testing.idle_server import IdleServer, StaticProvider, a_pool
 
 TASK = {"run": "echo hi"}
@@ -185,8 +185,8 @@ def test_a_live_cluster_is_used_again(server: IdleServer, raw: Raw) -> None:
         "/launch", {"task": TASK, "cluster": "c", "down": True, "autostop": {"idle_s": 60, "down": True}}
     ).json
     assert (again["cluster_id"], again["created"], again["job"]["number"]) == (first["cluster_id"], False, 2)
-    assert cluster(server, "c").down_when_done
-    assert cluster(server, "c").autostop.idle_s == 60
+    assert cluster(server, "c").spec.down_when_done
+    assert cluster(server, "c").spec.autostop.idle_s == 60
     for wish, why in [
         ({"cpus": {"amount": 4000}}, "its nodes have 2 CPUs"),
         ({"accelerator": {"model": "A100", "milli": 1000}}, "it has no accelerator"),
@@ -390,7 +390,7 @@ def test_the_view_of_a_cluster(gpus: IdleServer) -> None:
     node = rows(gpus).nodes_of(cluster(gpus, "c").id)[0]
     first = rows(gpus).jobs_of(cluster(gpus, "c").id)[0]
     attempt = an_attempt(workload_id=first.id, placements=())
-    put(gpus, replace(first, phase=WorkloadPhase.STARTING, attempts=1, attempt_id=attempt.id), attempt)
+    put(gpus, changed(first, phase=WorkloadPhase.STARTING, attempts=1, attempt_id=attempt.id), attempt)
     facts = replace(node.facts, load_milli=1500, memory_used_bytes=GIB)
     gpus.call(lambda: gpus.controllers.observed.link_up(node.id, facts, 0))
     view = raw.get("/clusters/c").json
@@ -434,7 +434,7 @@ def test_how_a_job_ended(server: IdleServer, raw: Raw) -> None:
     from argosy.model.reasons import Reason
 
     attempt = an_attempt(workload_id=job.id)
-    put(server, replace(job, phase=WorkloadPhase.STARTING, attempts=1, attempt_id=attempt.id), attempt)
+    put(server, changed(job, phase=WorkloadPhase.STARTING, attempts=1, attempt_id=attempt.id), attempt)
     job, attempt = rows(server).workloads[job.id], rows(server).attempts[attempt.id]
     put(
         server,
@@ -529,7 +529,7 @@ def test_prices_decide(raw: Raw, server: IdleServer) -> None:
 def test_autostop_is_set(server: IdleServer, raw: Raw) -> None:
     raw.post("/launch", {"task": {}, "cluster": "c"})
     assert raw.post("/clusters/c/autostop", {"autostop": {"idle_s": 300, "down": True}}).status == 200
-    assert cluster(server, "c").autostop.idle_s == 300
+    assert cluster(server, "c").spec.autostop.idle_s == 300
 
 
 def test_a_writer_in_between_is_no_problem(server: IdleServer, raw: Raw) -> None:

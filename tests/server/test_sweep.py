@@ -26,7 +26,7 @@ def test_old_work_goes_with_its_logs_and_live_work_stays(tmp_path: Path) -> None
     async def run() -> None:
         store = await Store.open("sqlite://", ids=SystemIds(), clock=FixedClock(), inline=True)
         logs, blobs = LogStore(tmp_path / "logs"), BlobStore(tmp_path)
-        old, live = a_job(id="job-old", cluster_id=None), a_job(id="job-live", number=2, cluster_id=None)
+        old, live = a_job(id="job-old", host_id=None), a_job(id="job-live", number=2, host_id=None)
         attempts = [
             an_attempt(
                 id=f"att-{job.id}", workload_id=job.id, placements=(Placement(rank=0, node_id="nod-0"),)

@@ -25,7 +25,7 @@ from argosy.model.tenancy import Group, Preset, Queue, QueueUsage, SharePolicy, 
 from argosy.scheduler.ask import Machine, Waiting
 from argosy.scheduler.picture import Held, PoolPicture, Queued
 from argosy.server.tokens import Tokens
-from argosy.testing.builders import a_gpu_shape, an_attempt, an_offer
+from argosy.testing.builders import a_gpu_shape, an_attempt, an_offer, changed
 from argosy.testing.idle_server import IdleServer, StaticProvider, a_pool
 
 GIB = 1 << 30
@@ -558,7 +558,7 @@ def test_why_a_job_is_where_it_is_and_how_it_ended(server: IdleServer, client: C
             why="it was the first that fitted",
             placed_ms=now_ms - 120_500,
         )
-        running = msgspec.structs.replace(job, phase=WorkloadPhase.STARTING, evictions=2)
+        running = changed(job, phase=WorkloadPhase.STARTING, evictions=2)
         await server.store.commit([running, attempt])
 
     server.do(start())

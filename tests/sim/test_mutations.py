@@ -20,7 +20,7 @@ from argosy.controllers.view import EnsureClaim, Put, View
 from argosy.infra import border
 from argosy.infra.agent_port import AgentPort, RankOrder, Report
 from argosy.infra.provider import Provider
-from argosy.model.facts import ClaimFact, LogChunk, RankFact, RankPhase
+from argosy.model.facts import ClaimFact, ClaimState, LogChunk, RankFact, RankPhase
 from argosy.model.phases import Outcome, WorkloadPhase
 from argosy.model.reasons import Reason
 from argosy.model.rows import Claim, Node, Row, Workload
@@ -195,7 +195,7 @@ class _SilenceIsAbsence:
     def claim(self, claim_id: str) -> ClaimFact | None:
         """And a claim that is being released for one that is gone."""
         fact = self._observed.claim(claim_id)
-        return ClaimFact(claim_id=claim_id, state="released") if fact is not None else None
+        return ClaimFact(claim_id=claim_id, state=ClaimState.RELEASED) if fact is not None else None
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._observed, name)

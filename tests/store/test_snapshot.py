@@ -23,8 +23,8 @@ def some_row(dice: random.Random, n: int) -> Row:
         return a_cluster(id=f"clu-{n % 7}", name=f"n{n % 7}-{dice.randrange(3)}", phase=phase, rev=1)
     if kind == 1:
         phase = WorkloadPhase.FINISHED if gone else WorkloadPhase.RUNNING
-        job = a_job(id=f"job-{n % 11}", cluster_id=owner, number=dice.randrange(9), phase=phase, rev=1)
-        return msgspec.structs.replace(job, cluster_id=None) if dice.random() < 0.2 else job
+        job = a_job(id=f"job-{n % 11}", host_id=owner, number=dice.randrange(9), phase=phase, rev=1)
+        return msgspec.structs.replace(job, host_id=None) if dice.random() < 0.2 else job
     if kind == 2:
         phase = AttemptPhase.ENDED if gone else AttemptPhase.RUNNING
         return an_attempt(id=f"att-{n % 5}", workload_id=f"job-{n % 5}", phase=phase, rev=1)
@@ -61,7 +61,7 @@ def test_little_steps_are_one_reading(seed: int) -> None:
 
 
 def test_ids_that_begin_alike_are_kept_apart() -> None:
-    snapshot = Snapshot.of([a_job(cluster_id="clu-1", number=1), a_job(cluster_id="clu-10", number=2)])
+    snapshot = Snapshot.of([a_job(host_id="clu-1", number=1), a_job(host_id="clu-10", number=2)])
     assert [job.number for job in snapshot.jobs_of("clu-1")] == [1]
     assert [job.number for job in snapshot.jobs_of("clu-10")] == [2]
     assert snapshot.jobs_of("clu-") == ()
@@ -69,5 +69,5 @@ def test_ids_that_begin_alike_are_kept_apart() -> None:
 
 
 def test_numbers_are_in_order_of_counting() -> None:
-    jobs = [a_job(cluster_id="clu-1", number=n) for n in (100, 9, 10, 1)]
+    jobs = [a_job(host_id="clu-1", number=n) for n in (100, 9, 10, 1)]
     assert [job.number for job in Snapshot.of(jobs).jobs_of("clu-1")] == [1, 9, 10, 100]

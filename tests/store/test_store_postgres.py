@@ -89,7 +89,7 @@ def test_connections_that_break_at_any_moment_lose_nothing(postgres: PostgresSub
             while True:
                 try:
                     job = (await store.snapshot()).workloads[job_id]
-                    await store.commit([changed(job, attempts=job.attempts + 1)])
+                    await store.commit([changed(job, attempts=job.status.attempts + 1)])
                 except Conflict:
                     continue
                 except ArgosyError as error:
@@ -117,8 +117,8 @@ def test_connections_that_break_at_any_moment_lose_nothing(postgres: PostgresSub
             over.set()
             cutter.join()
         row = await one.load(job.id)
-        assert isinstance(row, Workload) and row.attempts == row.rev - 1
-        assert result["sure"] == 120 <= row.attempts <= 120 + result["unsure"]
+        assert isinstance(row, Workload) and row.status.attempts == row.rev - 1
+        assert result["sure"] == 120 <= row.status.attempts <= 120 + result["unsure"]
         third = await postgres.open()
         for store in (one, two):
             assert contents(await store.snapshot()) == contents(await third.snapshot())

@@ -176,7 +176,7 @@ async def _check_stored(url: str, keys: Path) -> None:
     assert cluster is not None and cluster.id == "clu-1" and cluster.rev == 2
     (job,) = snapshot.jobs_of("clu-1")
     assert (job.number, job.phase, job.detail) == (2, WorkloadPhase.RUNNING, "100% ok; 'quoted' ünï")
-    assert [row.number for row in await store.load_jobs(cluster_id="clu-1")] == [2, 1]
+    assert [row.number for row in await store.load_jobs(host_id="clu-1")] == [2, 1]
     assert {type(row) for row in contents(snapshot).values()} == {Workload, Attempt, Claim, Node}
     assert await store.load_secrets("job-2") == {"TOKEN": "hunter2"}
     assert await store.load_key("key-1") == b"reply"
@@ -300,8 +300,8 @@ def test_sqlite_uses_the_indexes(tmp_path: Path) -> None:
     connection = sqlite3.connect(tmp_path / "argosy.db")
     questions = {
         "SELECT body FROM workload WHERE live = 1": "ix_workload_live",
-        "SELECT body FROM workload WHERE cluster_id = 'c' AND kind = 'job' ORDER BY number DESC": "ix_workload_number",  # noqa: E501
-        "SELECT body FROM workload WHERE kind = 'cluster' AND project = 'p' AND name = 'n'": "ix_workload_cluster",  # noqa: E501
+        "SELECT body FROM workload WHERE host_id = 'c' AND kind = 'job' ORDER BY number DESC": "ix_workload_number",  # noqa: E501
+        "SELECT body FROM workload WHERE named = 1 AND kind = 'cluster' AND project = 'p' AND name = 'n'": "ix_workload_name",  # noqa: E501
         "SELECT body FROM claim WHERE live = 1 OR ended_ms >= 5": "ix_claim_live",
         "SELECT * FROM event WHERE subject = 's' AND seq > 5 ORDER BY seq": "ix_event_subject",
         "SELECT body FROM attempt WHERE workload_id = 'w' ORDER BY number": "ix_attempt_workload",

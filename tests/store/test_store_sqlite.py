@@ -287,7 +287,7 @@ def test_damage_while_running_is_told_too(home: Home) -> None:
         store = await home.open()
         _edit(home.file, "UPDATE workload SET body = 'null and void' WHERE live = 0")
         with pytest.raises(ArgosyError) as caught:
-            await store.load_jobs(cluster_id="clu-0")
+            await store.load_jobs(host_id="clu-0")
         assert caught.value.code == "store-corrupt" and caught.value.details
         await put(store, a_job(number=1000))
         await store.close()
@@ -485,8 +485,10 @@ def test_a_backup_taken_while_writing_is_whole(home: Home, tmp_path: Path) -> No
             again = await Store.open(f"sqlite://{path}", ids=SimIds(), clock=FixedClock())
             rows = contents(await again.snapshot())
             row = rows[job.id]
-            assert isinstance(row, Workload) and row.attempts == row.rev - 1 >= last and len(rows) == 301
-            last = row.attempts
+            assert (
+                isinstance(row, Workload) and row.status.attempts == row.rev - 1 >= last and len(rows) == 301
+            )
+            last = row.status.attempts
             await again.close()
 
     asyncio.run(main())

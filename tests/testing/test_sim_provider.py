@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
+from typing import Any, ClassVar
 
 import msgspec
 import pytest
 
 from argosy.infra import border
+from argosy.model.facts import ClaimState
 from argosy.model.offer import Capacity
 from argosy.model.rows import Claim
 from argosy.testing.builders import a_choice, a_claim
-from argosy.testing.conformance.provider import CASES, Case, NotApplicable, case_name, settled
+from argosy.testing.conformance.provider import CASES, Case, NotApplicable, case_name, hold, settled
 from argosy.testing.faults import NONE, Faults
 from argosy.testing.sim_provider import SimProvider, a_market
 from argosy.testing.virtual_time import run_virtual
@@ -20,7 +22,9 @@ from argosy.testing.world import World
 
 
 class SimSubject:
-    has_agents = False
+    gaps: ClassVar[dict[str, str]] = {
+        "reach_leads_to_the_agent_and_nowhere_else": "simulated agents have a directory of their own"
+    }
 
     def __init__(self, world: World, name: str) -> None:
         self.world = world
@@ -68,13 +72,40 @@ class SimSubject:
 def test_conformance(case: Case, name: str) -> None:
     async def main() -> None:
         world = World(1)
-        await case(SimSubject(world, name))
+        await hold(case, SimSubject(world, name))
         assert world.violations == []
 
     try:
         run_virtual(main())
     except NotApplicable as reason:
         pytest.skip(str(reason))
+
+
+def test_gaps_are_strict() -> None:
+    """An ability that starts to work fails until its gap is taken out; one that is missing is declared."""
+
+    async def works(subject: Any) -> None:
+        return None
+
+    async def lacks_a_knob(subject: Any) -> None:
+        raise NotApplicable("there is no such knob")
+
+    def told(case: Case, gaps: dict[str, str]) -> str:
+        async def main() -> None:
+            subject = SimSubject(World(1), "pool")
+            subject.gaps = gaps  # type: ignore[misc]
+            await hold(case, subject)
+
+        with pytest.raises((AssertionError, NotApplicable)) as caught:
+            run_virtual(main())
+        return f"{caught.type.__name__}: {caught.value}"
+
+    name = case_name(CASES[0])
+    works.__name__ = lacks_a_knob.__name__ = name
+    assert told(works, {name: "not yet"}).startswith(f"AssertionError: `{name}` works")
+    assert told(lacks_a_knob, {name: "not yet"}) == "NotApplicable: not yet"
+    assert told(lacks_a_knob, {}).startswith(f"AssertionError: declare the gap `{name}`")
+    assert told(works, {"nonsense": "x"}).startswith("AssertionError: no such cases: ['nonsense']")
 
 
 def _in_world(faults: Faults, body: Callable[[SimSubject], Awaitable[None]]) -> World:
@@ -112,7 +143,7 @@ def test_spot_is_preempted_by_the_weather() -> None:
         offer = next(o for o in subject.provider.offers if o.capacity is Capacity.SPOT)
         claim = a_claim(choice=a_choice(offer=offer))
         await subject.provider.ensure(claim)
-        await settled(subject, claim.id, "preempted", timeout_s=36_000)
+        await settled(subject, claim.id, ClaimState.PREEMPTED, timeout_s=36_000)
 
     _in_world(Faults(preemptions_per_h=20), body)
 

@@ -191,7 +191,9 @@ def _start_keeper(folder: str, device: str, program: str, lock: int) -> None:
     argv = [sys.executable, "-I", "-S", os.path.abspath(sys.argv[0]), "keep", folder, device, program]
     env = _daemon_env(folder, device)  # without the marks by which what belongs to a claim is found and ended
     try:
-        processes.spawn(argv, env, "/dev/null", folder + "/keeper.log", append=True, inherit=[lock])
+        processes.spawn(
+            argv, env, "/dev/null", folder + "/keeper.log", append=True, inherit=[(lock, programs.INHERITED)]
+        )
     finally:
         os.close(lock)
 

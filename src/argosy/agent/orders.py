@@ -110,6 +110,8 @@ if TYPE_CHECKING:
 
     class Order(TypedDict):
         id: str
+        job: str
+        attempt: int
         setup: str
         run: str
         env: dict[str, str]
@@ -120,6 +122,10 @@ if TYPE_CHECKING:
         pids_max: int
         memory_bytes: int
         run_now: bool
+
+
+def is_rank_id(text: str) -> bool:
+    return bool(_ID.fullmatch(text))
 
 
 def checked_order(order: dict[str, object]) -> Order:
@@ -162,6 +168,8 @@ def checked_order(order: dict[str, object]) -> Order:
         raise Refused("shares", "`shares` of a rank order must be a list")
     return {
         "id": rank_id,
+        "job": text("job", ""),
+        "attempt": amount("attempt"),
         "setup": text("setup", ""),
         "run": text("run", ""),
         "env": env,

@@ -11,7 +11,7 @@ import os
 import signal
 import time
 
-from argosy.agent.programs import INHERITED, start_ticks, stat_fields
+from argosy.agent.programs import GATE, INHERITED, start_ticks, stat_fields
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -38,12 +38,37 @@ _DEFAULT_SIGNALS = [
 _spawn_with_setsid = hasattr(os, "posix_spawn")
 
 
+def spawn_gated(argv: list[str], env: dict[str, str], log: str, locks: Sequence[int]) -> tuple[int, int]:
+    """Start a program that waits for a line on its handle GATE; its pid, and the handle to write it to.
+    When we die before, it reads the end. `locks` get the numbers from INHERITED down. Raises OSError."""
+    import fcntl
+
+    low, gate = os.pipe()
+    try:
+        source = fcntl.fcntl(low, fcntl.F_DUPFD_CLOEXEC, INHERITED + 1)  # clear of the numbers it may get
+        os.close(low)
+        low = source
+        inherit = [(source, GATE)]
+        inherit += [(handle, INHERITED - count) for count, handle in enumerate(locks)]
+        return spawn(argv, env, "/dev/null", log, append=True, inherit=inherit), gate
+    except (OSError, ValueError):
+        os.close(gate)
+        raise
+    finally:
+        os.close(low)
+
+
 def spawn(
-    argv: list[str], env: dict[str, str], stdin: str, output: str, append: bool, inherit: Sequence[int] = ()
+    argv: list[str],
+    env: dict[str, str],
+    stdin: str,
+    output: str,
+    append: bool,
+    inherit: Sequence[tuple[int, int]] = (),
 ) -> int:
     """Start a program as leader of a new session; its pid. `stdin` and `output` are paths; a terminal as
-    `output` (`append` false) becomes its controlling terminal. Handles to `inherit` get the numbers from
-    INHERITED down. Raises OSError when it cannot be started."""
+    `output` (`append` false) becomes its controlling terminal. `inherit`: handles, each with the number that
+    it gets. Raises OSError when it cannot be started."""
     global _spawn_with_setsid
     flags = (os.O_WRONLY | os.O_APPEND | os.O_CREAT) if append else os.O_RDWR
     if _spawn_with_setsid:
@@ -52,7 +77,7 @@ def spawn(
             (os.POSIX_SPAWN_OPEN, 1, output, flags, 0o600),
             (os.POSIX_SPAWN_DUP2, 1, 2),
         ]
-        actions += [(os.POSIX_SPAWN_DUP2, handle, INHERITED - count) for count, handle in enumerate(inherit)]
+        actions += [(os.POSIX_SPAWN_DUP2, handle, number) for handle, number in inherit]
         try:
             return os.posix_spawn(
                 argv[0],
@@ -75,7 +100,7 @@ def _fork_and_exec(
     output: str,
     append: bool,
     flags: int,
-    inherit: Sequence[int] = (),
+    inherit: Sequence[tuple[int, int]] = (),
 ) -> int:
     """As posix_spawn, by hand; the child's failure comes back through a pipe that exec closes."""
     told, tell = os.pipe()
@@ -91,8 +116,8 @@ def _fork_and_exec(
             os.dup2(source, 0)
             os.dup2(sink, 1)
             os.dup2(sink, 2)
-            for count, handle in enumerate(inherit):
-                os.dup2(handle, INHERITED - count)
+            for handle, its_number in inherit:
+                os.dup2(handle, its_number)
             os.execve(argv[0], argv, env)  # noqa: S606  # this is what posix_spawn does
         except OSError as error:
             os.write(tell, str(error.errno or 0).encode())

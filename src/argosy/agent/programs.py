@@ -7,6 +7,14 @@ import os
 
 INHERITED = 9  # the number of the first lock that a process is started with; the others count down from it
 INHERITED_MAX = 6
+GATE = 3  # the handle on which a rank's wrapper waits until it may run its program
+
+_DIES_AT = os.environ.get("_AGENT_DIES_AT", "")  # for tests: the agent is killed at this point
+
+
+def die_at(point: str) -> None:
+    if point == _DIES_AT:
+        os.kill(os.getpid(), 9)
 
 
 def find(name: str) -> str:

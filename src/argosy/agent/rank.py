@@ -10,8 +10,11 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import sys
 import time
+
+from argosy.agent.programs import start_ticks
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -23,6 +26,7 @@ RUNNING = "running"
 EXITED = "exited"
 VANISHED = "vanished"
 
+NO_EXIT_CODE = b"....\n"  # in `exit`, before the program was let run
 _STATE_BYTES = 1024
 POLL_FAST_S = 0.005
 
@@ -58,6 +62,10 @@ class Rank:
         )
         self.verdict = ""  # why we killed it
         self.run_wanted = False
+        self.job = ""  # whose attempt it belongs to, and the attempt's number in it
+        self.attempt = 0
+        self.gated = False  # as it was saved: its wrapper notes that it was let run
+        self.gate = -1  # its program runs when a line is written here
         self.stop_at_s: float | None = None  # monotonic: when SIGKILL is due
         self.log_bytes = 0
         self.log_base = 0  # log offset of the file's first byte
@@ -113,6 +121,36 @@ class Rank:
         finally:
             os.close(handle)
 
+    def open_gate(self) -> None:
+        """Let the program run. Once."""
+        if self.gate >= 0:
+            try:
+                os.write(self.gate, b"go\n")
+            except OSError:
+                pass  # its wrapper is gone
+            self.close_gate()
+
+    def close_gate(self) -> None:
+        if self.gate >= 0:
+            os.close(self.gate)
+            self.gate = -1
+
+    def wait_for_gate(self, same_boot: bool, patience_s: float) -> None:
+        """After the agent was killed: whether its program was let run. The wrapper is just about to say so,
+        or to end, because nobody holds its gate any more."""
+        if self.phase != RUNNING or not self.gated or not same_boot:
+            return
+        due_s = time.monotonic() + patience_s
+        while self.read_exit() == NO_EXIT_CODE and start_ticks(self.pid) == self.ticks:
+            if time.monotonic() > due_s:
+                try:
+                    os.kill(self.pid, signal.SIGKILL)
+                except OSError:
+                    pass
+            time.sleep(0.002)
+        if self.read_exit() == NO_EXIT_CODE:
+            self.phase = READY
+
     def save(self, boot_id: str) -> None:
         """Raises OSError."""
         state = {
@@ -132,6 +170,9 @@ class Rank:
             "log_bytes": self.log_bytes,
             "mps": self.mps,
             "gpu_limit": self.gpu_limit,
+            "job": self.job,
+            "attempt": self.attempt,
+            "gated": True,
         }
         data = json.dumps(state).encode()
         handle = os.open(self.folder + "/state", os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o600)
@@ -161,18 +202,23 @@ class Rank:
             setattr(self, name, state[name])
         for name in ("detail", "log_base", "log_bytes"):
             setattr(self, name, state[name])
-        mps = state.get("mps")  # not there after an older agent
+        self.job, self.attempt = state.get("job", ""), state.get("attempt", 0)
+        self.gated = state.get("gated", False)  # not there after an older agent
+        mps = state.get("mps")
         self.mps = (mps[0], mps[1]) if mps else None
         limit = state.get("gpu_limit")
         self.gpu_limit = (limit[0], limit[1]) if limit else None
         return str(state["boot"])
 
-    def read_exit_code(self) -> int | None:
+    def read_exit(self) -> bytes:
         try:
             with open(self.folder + "/exit", "rb") as file:
-                data = file.read(16)
+                return file.read(16)
         except OSError:
-            return None
+            return b""
+
+    def read_exit_code(self) -> int | None:
+        data = self.read_exit()
         text = data.strip()
         return int(text) if data.endswith(b"\n") and text.isdigit() else None
 

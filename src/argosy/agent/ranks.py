@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import os
 import signal
 import time
 
-from argosy.agent import cgroups, devices, processes, programs, sharing
-from argosy.agent.orders import Busy, base_env, checked_order, find_shell
+from argosy.agent import cgroups, devices, journal, processes, programs, sharing
+from argosy.agent.orders import Busy, base_env, checked_order, find_shell, is_rank_id
 from argosy.agent.rank import (
     EXITED,
+    NO_EXIT_CODE,
     POLL_FAST_S,
     PREPARING,
     READY,
@@ -29,22 +31,24 @@ if TYPE_CHECKING:
 
     from argosy.agent.orders import Order
 
-_NO_EXIT_CODE = b"....\n"
 _POLL_SLOW_S = 0.1
 _GUARD_S = 1.0
-FORGOTTEN_MAX = 5000
+_GATE_PATIENCE_S = 1.0
 
-# Waits for bash and writes its exit code. The traps make it survive a SIGTERM to the group, and unlike
-# ignored signals they are not inherited. The shell's own notices ("Terminated") stay out of the log; the
-# parentheses are for dash, which redirects before it forks. Locks on shared devices (4 to 9) stay with the
-# wrapper.
-_WRAPPER = """trap : HUP INT QUIT TERM USR1 USR2 ALRM
+# Waits behind its gate (handle 3) until the supervisor has noted that it starts, and ends without a trace
+# when the supervisor dies before that. Then waits for bash and writes its exit code. The traps make it
+# survive a SIGTERM to the group, and unlike ignored signals they are not inherited. The shell's own notices
+# ("Terminated") stay out of the log; the parentheses are for dash, which redirects before it forks. Locks on
+# shared devices (4 to 9) stay with the wrapper.
+_WRAPPER = r"""trap : HUP INT QUIT TERM USR1 USR2 ALRM
 d=$1 w=$2 s=$3 b=$4
 shift 4
+read -r go <&3 || exit 143
+printf '.run\n' 1<>"$d/exit"
 for g; do echo 0 >"$g" || :; done
 exec 3>&2 2>/dev/null
 if cd "$w" 2>&3; then (exec "$b" "$d/$s.sh" 2>&3 3>&- 4>&- 5>&- 6>&- 7>&- 8>&- 9>&-); c=$?; else c=126; fi
-printf '%4d\\n' "$c" 1<>"$d/exit"
+printf '%4d\n' "$c" 1<>"$d/exit"
 exit "$c"
 """
 
@@ -83,10 +87,12 @@ class Ranks:
         self.table = processes.ProcessTable()
         self.cgroups = cgroups.Cgroups(self._tag)
         self.by_id: dict[str, Rank] = {}
-        self._forgotten: dict[str, None] = {}  # the newest ones, in order
+        self._newest: dict[str, int] = {}  # job id -> the newest of its attempts that was ordered here
+        self._at_gate: list[Rank] = []
         self.observers: set[Observer] = set()
         os.makedirs(self._folder, mode=0o700, exist_ok=True)
         os.makedirs(self.home, exist_ok=True)
+        self._journal = journal.Journal(root + "/started")
 
     # ---- life across restarts
 
@@ -94,17 +100,27 @@ class Ranks:
         """Find the ranks of the agent that was here before. Those that were not yet running are ended and
         forgotten: their environment was in its memory only, so the server prepares them again."""
         running = set()
-        for name in sorted(os.listdir(self._folder)):
+        # What the journal knows and the disk does not (the power went before all was written) has vanished.
+        for name in sorted({*os.listdir(self._folder), *self._journal.started}):
             rank = Rank(self._folder + "/" + name, name)
             try:
                 boot_id = rank.load()
             except (OSError, ValueError, KeyError):
-                rank.phase = PREPARING
+                rank.phase, boot_id = PREPARING, ""
+            rank.wait_for_gate(boot_id == self._boot_id, _GATE_PATIENCE_S)
+            if rank.phase in (PREPARING, READY) and name in self._journal.started:
+                if boot_id == self._boot_id:
+                    self._note(journal.NOT_STARTED, name)
+                else:
+                    os.makedirs(rank.folder, mode=0o700, exist_ok=True)
+                    rank.phase, boot_id = RUNNING, ""
             if rank.phase in (PREPARING, READY):
                 self._erase(rank.folder)
                 cgroups.remove(rank.groups)
                 continue
             self.by_id[rank.id] = rank
+            if rank.job:
+                self._newest[rank.job] = max(rank.attempt, self._newest.get(rank.job, 0))
             if rank.phase != RUNNING:
                 continue
             rank.log_bytes = rank.log_base  # measured anew
@@ -129,7 +145,7 @@ class Ranks:
     async def prepare(self, orders: list[dict[str, object]]) -> None:
         """Take orders (RankOrder as JSON). Raises Refused before anything is started when one is not well
         formed."""
-        known = (self.by_id, self._forgotten)
+        known = (self.by_id, self._journal.spent)
         fresh = [
             order for order in map(checked_order, orders) if not any(order["id"] in some for some in known)
         ]
@@ -145,6 +161,12 @@ class Ranks:
         rank.has_setup = bool(order["setup"].strip())
         rank.has_run = bool(order["run"].strip())
         rank.run_wanted = order["run_now"]
+        rank.job, rank.attempt = order["job"], order["attempt"]
+        if rank.job and rank.attempt < self._newest.get(rank.job, 0):
+            self._refuse_late(rank)
+            return
+        if rank.job:
+            self._newest[rank.job] = rank.attempt
         rank.workdir = os.path.join(self.home, order["workdir"])
         try:
             wish = self._sharing.wish(order)
@@ -168,7 +190,7 @@ class Ranks:
             for name, text in (("setup", order["setup"]), ("run", order["run"])):
                 if text.strip():
                     _create(rank.folder + "/" + name + ".sh", text.encode("utf-8", "surrogateescape"))
-            _create(rank.folder + "/exit", _NO_EXIT_CODE)
+            _create(rank.folder + "/exit", NO_EXIT_CODE)
             _create(rank.log_path, wish.note.encode())
         except OSError as error:
             refusal = "cannot prepare on %s: %s" % (self._node_name, reason_of(error))
@@ -183,6 +205,17 @@ class Ranks:
         else:
             self._begin(rank)
         self._changed(rank)
+
+    def _refuse_late(self, rank: Rank) -> None:
+        """Its attempt is over, as far as the server is concerned: it is remembered as one that was stopped
+        before it ran, so that no order can start it."""
+        try:
+            os.makedirs(rank.folder, mode=0o700, exist_ok=True)
+        except OSError as error:
+            warn("cannot note that %s was stopped: %s" % (rank.id, reason_of(error)))
+        self.by_id[rank.id] = rank
+        rank.stop_at_s = time.monotonic()
+        self._conclude(rank, 143, "")
 
     async def _take_shares(self, rank: Rank, wish: sharing.Wish, tenant: str) -> None:
         """Seconds may pass; `run` and `stop` may come meanwhile."""
@@ -263,20 +296,53 @@ class Ranks:
         rank.spawned_s = time.monotonic()
         argv = ["/bin/sh", "-c", _WRAPPER, "argosy-rank", rank.folder, rank.workdir, rank.stage, self.shell]
         argv += [group + "/cgroup.procs" for group in rank.groups]
+        locks = rank.held.handles if rank.held else ()
         try:
-            locks = rank.held.handles if rank.held else ()
-            rank.pid = processes.spawn(argv, rank.env, "/dev/null", rank.log_path, append=True, inherit=locks)
+            rank.pid, rank.gate = processes.spawn_gated(argv, rank.env, rank.log_path, locks)
         except (OSError, ValueError) as error:
             text = reason_of(error) if isinstance(error, OSError) else "its environment is not valid"
             self._conclude(rank, 126, "cannot start a process on %s: %s" % (self._node_name, text))
             return
+        programs.die_at("spawned")
         rank.ticks = programs.start_ticks(rank.pid)
         self.reaper.watch_child(rank.pid, lambda status: self._child_ended(rank, status))
-        if rank.phase == RUNNING:
-            rank.env = {}
-            self._save(rank)
         self._poll_soon(rank)
         self._guard_soon(rank)
+        if rank.phase != RUNNING:
+            rank.open_gate()  # a setup may be repeated
+            return
+        rank.env = {}
+        self._at_gate.append(rank)
+        if len(self._at_gate) == 1:
+            self._start_task(self._open_gates())
+
+    async def _open_gates(self) -> None:
+        """Let programs run, those that came together at once: first their state, then the journal, then the
+        gate."""
+        while self._at_gate:
+            await asyncio.sleep(0)  # more of the same batch
+            ranks = list(self._at_gate)
+            for rank in ranks:
+                if not rank.ended:
+                    self._save(rank)
+            programs.die_at("saved")
+            try:
+                self._journal.note(journal.STARTED, [rank.id for rank in ranks if not rank.ended])
+                programs.die_at("noted")
+                await self._loop.run_in_executor(None, self._journal.flush)
+                programs.die_at("flushed")
+            except OSError as error:
+                for rank in ranks:
+                    rank.verdict = "disk full on %s" if error.errno == errno.ENOSPC else "disk of %s fails"
+                    rank.verdict = (rank.verdict + ": its start cannot be noted") % self._node_name
+                    rank.close_gate()
+            for rank in ranks:
+                if rank.stop_at_s is None:
+                    rank.open_gate()
+                    programs.die_at("opened")
+                else:
+                    rank.close_gate()
+            del self._at_gate[: len(ranks)]
 
     def _guard_soon(self, rank: Rank) -> None:
         if rank.gpu_limit is not None and not self._guards:
@@ -328,7 +394,7 @@ class Ranks:
             code = 137
         if rank.stage == "setup" and code == 0 and rank.stop_at_s is None:
             try:
-                _overwrite(rank.folder + "/exit", _NO_EXIT_CODE)
+                _overwrite(rank.folder + "/exit", NO_EXIT_CODE)
             except OSError as error:
                 await self._remove_groups(rank)
                 self._conclude(rank, 1, reason_of(error))
@@ -406,10 +472,13 @@ class Ranks:
     # ---- stop and forget
 
     async def stop(self, ids: Iterable[str], grace_s: float) -> None:
-        """SIGTERM to all of each rank, SIGKILL after `grace_s`. Unknown and ended ones are left alone."""
+        """SIGTERM to all of each rank, SIGKILL after `grace_s`. Ended ones are left alone; of unknown ones it
+        is remembered that an order for them comes too late."""
         live = []
         for rank_id in ids:
             rank = self.by_id.get(rank_id)
+            if rank is None and rank_id not in self._journal.spent and is_rank_id(rank_id):
+                self._refuse_late(Rank(self._folder + "/" + rank_id, rank_id))
             if rank is None or rank.ended:
                 continue
             due = time.monotonic() + max(0.0, grace_s)
@@ -472,19 +541,18 @@ class Ranks:
             if rank is None or not rank.ended:
                 continue
             del self.by_id[rank_id]
-            self._remember_forgotten(rank_id)
+            self._note(journal.SPENT, rank_id)  # before its folder goes: its program never runs again
             self._erase(rank.folder)
             for observer in tuple(self.observers):
                 observer.rank_forgotten(rank_id)
             if count % 8 == 7:
                 await asyncio.sleep(0)
 
-    def _remember_forgotten(self, rank_id: str) -> None:
-        """A `prepare` that was under way when another server forgot the rank must not run it a second
-        time."""
-        self._forgotten[rank_id] = None
-        while len(self._forgotten) > FORGOTTEN_MAX:
-            del self._forgotten[next(iter(self._forgotten))]
+    def _note(self, kind: str, rank_id: str) -> None:
+        try:
+            self._journal.note(kind, [rank_id])
+        except OSError as error:
+            warn("cannot note %s in the journal: %s" % (rank_id, reason_of(error)))
 
     async def end_all(self, grace_s: float) -> None:
         """Stop everything and wait until it has ended (a process that cannot be killed is given up)."""

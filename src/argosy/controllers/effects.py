@@ -32,10 +32,10 @@ from argosy.infra.border import BorderError, RequestRefused, Transient
 from argosy.infra.log_sink import LogSink
 from argosy.infra.provider import Provider, Providers
 from argosy.infra.tree_source import TreeSource
-from argosy.model.facts import ClaimFact
+from argosy.model.facts import ClaimFact, ClaimState
 from argosy.model.ids import Clock
+from argosy.model.kinds import task_of
 from argosy.model.rows import Claim, Node
-from argosy.model.task import JobSpec
 from argosy.model.tree import Tree
 from argosy.store import Store
 
@@ -141,7 +141,7 @@ class Effects:
     async def _release(self, claim: Claim) -> None:
         async def act(provider: Provider) -> Sequence[ClaimFact]:
             await provider.release(claim.id)
-            return [ClaimFact(claim_id=claim.id, state="released")]
+            return [ClaimFact(claim_id=claim.id, state=ClaimState.RELEASED)]
 
         await self._at_provider(claim, act)
 
@@ -211,8 +211,8 @@ class Effects:
             self._wake(*(action.job.id for action in actions))
 
     async def _with_secrets(self, action: PrepareRanks) -> list[RankOrder]:
-        spec = action.job.spec
-        if not isinstance(spec, JobSpec) or not spec.task.secrets:
+        task = task_of(action.job)
+        if task is None or not task.secrets:
             return list(action.orders)
         secrets = await self._store.load_secrets(action.job.id)
         for order in action.orders:
@@ -220,11 +220,11 @@ class Effects:
         return [msgspec.structs.replace(order, env=order.env | secrets) for order in action.orders]
 
     async def _place_files(self, agent: AgentPort, action: PrepareRanks) -> None:
-        spec = action.job.spec
-        if not isinstance(spec, JobSpec):
+        task = task_of(action.job)
+        if task is None:
             return
-        wanted = [("workdir", spec.task.workdir_tree)] if spec.task.workdir_tree else []
-        wanted += [(mount.target, mount.tree) for mount in spec.task.file_mounts if mount.tree]
+        wanted = [("workdir", task.workdir_tree)] if task.workdir_tree else []
+        wanted += [(mount.target, mount.tree) for mount in task.file_mounts if mount.tree]
         for target, digest in wanted:
             if self._files is None or digest is None:
                 continue

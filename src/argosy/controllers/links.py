@@ -18,9 +18,9 @@ from argosy.infra.log_sink import LogSink
 from argosy.model.errors import ArgosyError
 from argosy.model.facts import RankPhase
 from argosy.model.ids import Clock
+from argosy.model.kinds import task_of
 from argosy.model.phases import ClaimPhase, NodePhase
 from argosy.model.rows import Node
-from argosy.model.task import JobSpec
 from argosy.store import Store
 
 _log = logging.getLogger(__name__)
@@ -120,9 +120,8 @@ class Links:
         for attempt in list(self._rows.attempts.values()):
             mine = [place for place in attempt.placements if place.node_id == node_id]
             job = self._rows.workloads.get(attempt.workload_id)
-            if not mine or job is None or not isinstance(job.spec, JobSpec):
-                continue
-            if job.spec.task.secrets:
+            task = task_of(job) if mine and job is not None else None
+            if job is not None and task is not None and task.secrets:
                 secrets = await self._store.load_secrets(job.id)
                 for place in mine:
                     self._logs.mask(f"{attempt.id}.{place.rank}", list(secrets.values()))

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Final
 
+from argosy.model import kinds
 from argosy.model.offer import Capacity
 from argosy.model.phases import ClaimPhase, Outcome
 from argosy.model.reasons import Reason
@@ -52,7 +53,7 @@ class Past:
         rows = await store.snapshot()
         owners: list[str | None] = [None, *(row.id for row in rows.clusters())]
         for owner in owners:
-            jobs = await store.load_jobs(cluster_id=owner, limit=RUNS_LOADED)
+            jobs = await store.load_jobs(host_id=owner, limit=RUNS_LOADED)
             self._note_ended(reversed(jobs))
 
     async def uses(self, store: Store, now_ms: int) -> Uses:
@@ -93,8 +94,15 @@ class Past:
     def _note_ended(self, jobs: Iterable[Workload]) -> None:
         for job in jobs:
             by_itself = job.outcome in (Outcome.SUCCEEDED, Outcome.FAILED)
-            if by_itself and job.kind == "job" and job.started_ms and not (job.recoveries or job.evictions):
+            if by_itself and job.started_ms and _ran_undisturbed(job):
                 self._runs.append((job_kinds(job), max(1, (job.ended_ms - job.started_ms) // 1000)))
+
+
+def _ran_undisturbed(row: Workload) -> bool:
+    """Whether it runs to its end by itself, and did so at the first try."""
+    return any(
+        gang.task is not None and not gang.recoveries and not gang.evictions for gang in kinds.gangs(row)
+    )
 
 
 def _was_refused(claim: Claim) -> bool:
@@ -102,4 +110,4 @@ def _was_refused(claim: Claim) -> bool:
 
 
 async def _jobs(store: Store, cluster_id: str | None) -> dict[str, Workload]:
-    return {job.id: job for job in await store.load_jobs(cluster_id=cluster_id, limit=USES_LOADED)}
+    return {job.id: job for job in await store.load_jobs(host_id=cluster_id, limit=USES_LOADED)}

@@ -8,30 +8,23 @@ import msgspec
 
 from argosy.controllers.view import Action, Put, View, event
 from argosy.model.facts import RankPhase
+from argosy.model.kinds.job import job_state
 from argosy.model.offer import Choice, Placement, Rejection
 from argosy.model.phases import AttemptPhase, Desired, NodePhase, Outcome, WorkloadPhase
 from argosy.model.reasons import Reason
 from argosy.model.rows import Attempt, Claim, Node, Workload
-from argosy.model.task import JobSpec, Task
-
-
-def job_spec(job: Workload) -> JobSpec:
-    assert isinstance(job.spec, JobSpec)
-    return job.spec
 
 
 def new_attempt(
     job: Workload, placements: tuple[Placement, ...], attempt_id: str, now_ms: int, *, why: str = ""
 ) -> tuple[Workload, Attempt]:
     """The job and its next attempt, to be put together."""
-    number = job.attempts + 1
+    number = job_state(job).attempts + 1
     attempt = Attempt(
         id=attempt_id, workload_id=job.id, number=number, placements=placements, placed_ms=now_ms, why=why
     )
-    changed = msgspec.structs.replace(
-        job, phase=WorkloadPhase.STARTING, attempts=number, attempt_id=attempt_id, reason=None, detail=""
-    )
-    return changed, attempt
+    changed = msgspec.structs.replace(job, phase=WorkloadPhase.STARTING, reason=None, detail="")
+    return changed.with_status(attempts=number, attempt_id=attempt_id), attempt
 
 
 def evict(view: View, job: Workload, why: str, *, room_for: str = "") -> list[Action]:
@@ -66,12 +59,13 @@ def _has_ended(view: View, attempt: Attempt) -> bool:
 
 def evicted(job: Workload, retry_ms: int) -> Workload:
     """The job as it waits again after it made room: it spends no restart and keeps its place in the order."""
+    state = job_state(job)
     return msgspec.structs.replace(
         job,
         phase=WorkloadPhase.RECOVERING,
         reason=Reason.EVICTED,
-        evictions=job.evictions + 1,
         retry_ms=retry_ms,
+        status=msgspec.structs.replace(state, evictions=state.evictions + 1),
     )
 
 
@@ -134,10 +128,6 @@ def lost_text(view: View, node: Node) -> str:
     if node.phase is not NodePhase.UNREACHABLE or silent_ms < view.policy.lost_after_ms:
         return ""
     return f"node {node.index} has not answered for {silent_ms // 1000} s"
-
-
-def task_of(job: Workload) -> Task:
-    return job_spec(job).task
 
 
 def render_rejections(rejected: tuple[Rejection, ...]) -> str:

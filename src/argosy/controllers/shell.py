@@ -43,7 +43,7 @@ from argosy.infra.quotes import Quotes
 from argosy.infra.tree_source import TreeSource
 from argosy.model.areas import Atlas
 from argosy.model.errors import ArgosyError
-from argosy.model.facts import ClaimFact, RankPhase
+from argosy.model.facts import ClaimFact, ClaimState, RankPhase
 from argosy.model.ids import Clock, Ids
 from argosy.model.offer import Offer
 from argosy.model.phases import ClaimPhase, WorkloadPhase
@@ -318,7 +318,7 @@ class Shell:
         self._misses[claim.id] = self._misses.get(claim.id, 0) + 1
         if self._misses[claim.id] >= MISSES_BEFORE_GONE:
             self.observed.set_claim(
-                ClaimFact(claim_id=claim.id, state="gone", detail="the provider no longer lists it")
+                ClaimFact(claim_id=claim.id, state=ClaimState.GONE, detail="the provider no longer lists it")
             )
             self.wake(claim.id)
 
@@ -387,8 +387,8 @@ class Shell:
             match row:
                 case Workload():
                     owner(each)
-                    if row.cluster_id:
-                        clusters.add(row.cluster_id)
+                    if row.host_id:
+                        clusters.add(row.host_id)
                     for claim in rows.claims_of(each):
                         claims[claim.id] = claim
                 case Attempt():
@@ -455,8 +455,8 @@ class Shell:
             self._dirty.add(row.id)
             match row:
                 case Workload():
-                    if row.cluster_id:
-                        self._dirty.add(row.cluster_id)
+                    if row.host_id:
+                        self._dirty.add(row.host_id)
                     if not row.is_live:
                         self._past.ended([row])
                 case Attempt():

@@ -30,6 +30,8 @@ class RankOrder(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """What one agent is told to run. `id` is `<attempt id>.<rank>`; repeating an order is harmless."""
 
     id: str
+    job: str = ""  # an order for an older attempt of the same job than was ordered before never runs
+    attempt: int = 0
     setup: str = ""  # shell text; runs once before `run`
     run: str = ""  # shell text
     env: dict[str, str] = {}  # includes secrets: kept in memory only, never written to disk
@@ -80,8 +82,8 @@ class AgentPort(Protocol):
         """Start prepared ranks; running and exited ones are left alone."""
 
     async def stop(self, rank_ids: Sequence[str], grace_s: float) -> None:
-        """SIGTERM to the whole of each rank, after `grace_s` SIGKILL. A rank not yet running exits with
-        143."""
+        """SIGTERM to the whole of each rank, after `grace_s` SIGKILL. A rank not yet running exits with 143;
+        so does one that is not known, and an order for it which arrives later never runs."""
 
     async def forget(self, rank_ids: Sequence[str]) -> None:
         """Drop exited ranks and their logs: the server has both. Unknown ids are fine. A forgotten id is left

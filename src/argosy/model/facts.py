@@ -86,11 +86,22 @@ class LogChunk(msgspec.Struct, frozen=True, kw_only=True):
     data: bytes
 
 
+class ClaimState(StrEnum):
+    """What became of a claim, as its provider sees it."""
+
+    PENDING = "pending"  # ordered; some of its nodes are not there yet
+    HELD = "held"  # all nodes are there
+    STOPPED = "stopped"  # they rest with their disks
+    PREEMPTED = "preempted"  # the provider took them away
+    GONE = "gone"
+    RELEASED = "released"  # our own release has returned
+
+
 class ClaimFact(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """What a provider sees of one claim that is tagged ours."""
 
     claim_id: str
-    state: str  # pending | held | stopped | preempted | gone
+    state: ClaimState
     nodes: tuple[NodeSighting, ...] = ()
     detail: str = ""
 

@@ -5,13 +5,6 @@ from __future__ import annotations
 from typing import Final, Protocol
 
 _ALPHABET: Final = "0123456789abcdefghjkmnpqrstvwxyz"  # Crockford's base 32: sorts like the number
-PREFIXES: Final = {
-    "workload:cluster": "clu",
-    "workload:job": "job",
-    "attempt": "att",
-    "claim": "clm",
-    "node": "nod",
-}
 
 
 class Clock(Protocol):

@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from typing import Final
+from typing import Any, Final
 
 import msgspec
 
@@ -11,21 +11,27 @@ from argosy.model.facts import NodeFacts
 from argosy.model.offer import Choice, Placement
 from argosy.model.phases import AttemptPhase, ClaimPhase, Desired, NodePhase, Outcome, WorkloadPhase
 from argosy.model.reasons import Reason
-from argosy.model.resources import Autostop
-from argosy.model.task import Spec
 
 
-class Workload(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """What a user wants to exist."""
+class KindSpec(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, tag="none", tag_field="kind"):
+    """What was asked for, in the words of one kind of workload; each kind has its own (`model/kinds`)."""
+
+
+class KindStatus(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, tag="none", tag_field="kind"):
+    """How far it is, in the words of one kind of workload: columns that other kinds do not have."""
+
+
+class WorkloadColumns(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """What all kinds of workloads have in common."""
 
     id: str
-    kind: str  # cluster | job
+    kind: str  # its name in the registry of kinds
     name: str
-    spec: Spec
     project: str = "default"
     user: str = ""
-    number: int = 0  # jobs: 1, 2, 3 ... within their cluster, or among managed jobs
-    cluster_id: str | None = None  # the cluster that a job is bound to
+    number: int = 0  # jobs: 1, 2, 3 ... within their host, or among those without one
+    parent_id: str | None = None  # the workload whose life it shares
+    host_id: str | None = None  # the workload on whose nodes it runs; None: it has nodes of its own
     desired: Desired = Desired.RUN
     phase: WorkloadPhase = WorkloadPhase.QUEUED
     outcome: Outcome | None = None
@@ -34,22 +40,24 @@ class Workload(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     created_ms: int
     started_ms: int = 0  # first time running
     ended_ms: int = 0
-    autostop: Autostop = Autostop()  # clusters
-    down_when_done: bool = False  # clusters made by `launch --down`
-    active_ms: int = 0  # clusters: when last not idle
-    attempts: int = 0  # jobs: attempts made so far
-    attempt_id: str | None = None  # jobs: the present or last attempt
-    errors: int = 0  # jobs: restarts spent on errors of the program
-    recoveries: int = 0  # jobs: restarts after losses
-    evictions: int = 0  # jobs: times that it made room for others
     queue: str = ""  # path of the leaf in the tree of queues that it counts in
-    attained: int = 0  # jobs: milli-GPU x ms (without GPU: milli-CPU x ms) of its ended attempts
     retry_ms: int = 0  # not before this time
     rev: int = 0
 
     @property
     def is_live(self) -> bool:
         return self.phase is not WorkloadPhase.FINISHED
+
+
+class Workload(WorkloadColumns, frozen=True, kw_only=True, omit_defaults=True):
+    """What a user wants to exist: spec (what was asked for), status (how far it is), and shared columns."""
+
+    spec: KindSpec
+    status: KindStatus
+
+    def with_status(self, **changes: Any) -> Workload:  # Any: fields of this kind's status
+        """The row with other values in its kind's status."""
+        return msgspec.structs.replace(self, status=msgspec.structs.replace(self.status, **changes))
 
 
 class Attempt(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):

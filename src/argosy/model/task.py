@@ -81,25 +81,3 @@ class Task(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
         values = {name: getattr(self, name) for name in self.__struct_fields__}
         values["secrets"] = dict.fromkeys(self.secrets, "***")
         return f"Task({', '.join(f'{name}={value!r}' for name, value in values.items())})"
-
-
-class ClusterSpec(
-    msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, tag="cluster", tag_field="kind"
-):
-    """Nodes that stay until told otherwise."""
-
-    num_nodes: int
-    resources: tuple[Resources, ...]
-    ordered: bool = False
-    scheduling: Scheduling = Scheduling()
-
-
-class JobSpec(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, tag="job", tag_field="kind"):
-    """A task that runs to its end. Bound to a cluster, or managed (owns its claims and recovers)."""
-
-    task: Task
-    managed: bool = False
-    run_setup: bool = True  # `exec` skips setup
-
-
-Spec = ClusterSpec | JobSpec

@@ -10,10 +10,10 @@ from typing import Final
 import msgspec
 
 from argosy.model.facts import Device, NodeFacts
+from argosy.model.kinds import gang_of
 from argosy.model.offer import Capacity, DeviceShare, Offer, Placement
 from argosy.model.phases import NodePhase
 from argosy.model.rows import Claim, Node, Workload
-from argosy.model.task import ClusterSpec
 from argosy.model.tenancy import Tenancy
 from argosy.planning import Ability
 from argosy.scheduler.ask import WHOLE_MILLI, Ask, Machine, Need, Running
@@ -62,8 +62,7 @@ def withheld_of(cluster: Workload, claims: Iterable[Claim], nodes: Iterable[Node
         (claim.id, place.rank): (claim, place.devices) for claim in claims for place in claim.placements
     }
     found: dict[str, Running] = {}
-    spec = cluster.spec
-    shared = isinstance(spec, ClusterSpec) and spec.scheduling.share == "any"
+    shared = gang_of(cluster).scheduling.share == "any"
     need = Need(tenant=cluster.project, open=shared)
     for node in nodes:
         claim, shares = promised.get((node.claim_id, node.index), (None, ()))

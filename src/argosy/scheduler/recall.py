@@ -12,6 +12,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Final, NamedTuple
 
+from argosy.model.kinds import kind_of
 from argosy.model.offer import Placement
 from argosy.model.rows import Attempt, Claim, Workload
 from argosy.model.tenancy import Amounts, Tenancy
@@ -55,7 +56,7 @@ def uses_of_claim(owner: Workload, claim: Claim, tenancy: Tenancy) -> Iterator[U
         models=(choice.accelerator,) if choice.accelerator else (),
     )
     queue, amounts = queue_of(owner, tenancy), amounts_of(need, claim.count)
-    if owner.kind != "cluster":
+    if kind_of(owner).runs:  # it does not rest
         yield Use(queue, amounts, (), claim.requested_ms, claim.gone_ms)
         return
     if claim.spent_ms:

@@ -8,12 +8,14 @@ from typing import Final
 import msgspec
 
 from argosy.model.errors import ArgosyError
+from argosy.model.kinds import gang_of, kind_of, task_of
+from argosy.model.kinds.job import job_task
 from argosy.model.offer import Choice, Placement
 from argosy.model.phases import ClaimPhase, Desired
 from argosy.model.resources import Resources
 from argosy.model.rows import Attempt, Claim, Workload
 from argosy.model.scheduling import PRIORITY_CLASSES, Scheduling
-from argosy.model.task import JobSpec, Task
+from argosy.model.task import Task
 from argosy.model.tenancy import Tenancy
 from argosy.model.units import Bound
 from argosy.planning.choose import memory_wished
@@ -23,7 +25,6 @@ from argosy.scheduler.machines import MACHINE, PLACE, groups_for, place_of
 from argosy.scheduler.quota import leaf_of
 
 DEFAULT_CPUS_MILLI: Final = 500  # of a job that names no number: jobs run side by side by default
-_CLASS_OF_KIND: Final = {"service": "service", "session": "interactive"}  # others: batch
 
 
 def with_floor(candidates: tuple[Resources, ...]) -> tuple[Resources, ...]:
@@ -36,11 +37,11 @@ def with_floor(candidates: tuple[Resources, ...]) -> tuple[Resources, ...]:
 
 
 def scheduling_of(workload: Workload) -> Scheduling:
-    return workload.spec.task.scheduling if isinstance(workload.spec, JobSpec) else workload.spec.scheduling
+    return gang_of(workload).scheduling
 
 
 def resources_of(workload: Workload) -> tuple[Resources, ...]:
-    return workload.spec.task.resources if isinstance(workload.spec, JobSpec) else workload.spec.resources
+    return gang_of(workload).resources
 
 
 def queue_of(workload: Workload, tenancy: Tenancy) -> str:
@@ -55,7 +56,7 @@ def queue_of(workload: Workload, tenancy: Tenancy) -> str:
 
 def urgency_of(workload: Workload) -> int:
     named = resources_of(workload)[0].priority_class
-    name = named if named in PRIORITY_CLASSES else _CLASS_OF_KIND.get(workload.kind, "batch")
+    name = named if named in PRIORITY_CLASSES else kind_of(workload).priority_class
     return PRIORITY_CLASSES.index(name)
 
 
@@ -67,16 +68,15 @@ def gpus_of(task: Task) -> int:
 
 def job_kinds(job: Workload) -> tuple[str, ...]:
     """Kinds of runs in the history that say something about this job."""
-    assert isinstance(job.spec, JobSpec)
-    return kinds_of(user=job.user, project=job.project, name=job.name, gpu_milli=gpus_of(job.spec.task))
+    return kinds_of(user=job.user, project=job.project, name=job.name, gpu_milli=gpus_of(job_task(job)))
 
 
 def expected_s(workload: Workload, history: History) -> tuple[int | None, bool]:
     """How long it will run once started, by what its user says, else by what jobs like it took; and whether
     that is a guess."""
-    if not isinstance(workload.spec, JobSpec):
+    task = task_of(workload)
+    if task is None:
         return None, True
-    task = workload.spec.task
     limit = task.max_duration_s
     if task.estimated_s is not None:
         return task.estimated_s if limit is None else min(task.estimated_s, limit), False
@@ -87,8 +87,7 @@ def expected_s(workload: Workload, history: History) -> tuple[int | None, bool]:
 
 def ask_of_job(job: Workload, tenancy: Tenancy, history: History) -> Ask:
     """What a job asks of the nodes of its cluster. Each rank goes to a node of its own."""
-    assert isinstance(job.spec, JobSpec)
-    task = job.spec.task
+    task = job_task(job)
     queue = queue_of(job, tenancy)
     needs = [_need(job, wish, _cpus(wish), tenancy, queue) for wish in task.resources]
     spread = task.scheduling.spread or ("node" if task.num_nodes > 1 else "")
@@ -134,7 +133,7 @@ def running_claim(
     """What a claim on owned machines holds. Clusters are not ended to make room: people keep things there."""
     ask = ask_of_choices(workload, (claim.choice,), claim.count, tenancy, history)
     ask = msgspec.structs.replace(
-        ask, id=holder_of(workload, claim), preemptible=ask.preemptible and workload.kind != "cluster"
+        ask, id=holder_of(workload, claim), preemptible=ask.preemptible and kind_of(workload).evictable
     )
     leaving = (
         claim.phase is ClaimPhase.RELEASING
@@ -204,7 +203,8 @@ def _ask(
     queue: str,
     spread: str,
 ) -> Ask:
-    scheduling = scheduling_of(workload)
+    gang = gang_of(workload)
+    scheduling = gang.scheduling
     length_s, guessed = expected_s(workload, history)
     return Ask(
         id=workload.id,
@@ -215,14 +215,14 @@ def _ask(
         spread=spread,
         queue=queue,
         urgency=urgency_of(workload),
-        priority=resources_of(workload)[0].priority,
+        priority=gang.resources[0].priority,
         submitted_ms=workload.created_ms,
         number=workload.number,
         preemptible=scheduling.preemptible,
         checkpoint=scheduling.checkpoint,
         estimate_s=length_s,
         guessed=guessed,
-        attained=workload.attained,
+        attained=gang.attained,
         not_before_ms=workload.retry_ms,
-        evictions=workload.evictions,
+        evictions=gang.evictions,
     )

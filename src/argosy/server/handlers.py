@@ -15,10 +15,11 @@ from argosy.api.endpoint import API_VERSION, CHUNK_PACK_LIMIT_BYTES, LOG_MEDIA_T
 from argosy.infra.agent_port import AgentDirectory
 from argosy.model.errors import ArgosyError
 from argosy.model.ids import Clock
+from argosy.model.kinds import kind_of
+from argosy.model.kinds.job import job_state, job_task
 from argosy.model.offer import Capacity
 from argosy.model.phases import Outcome
 from argosy.model.rows import Attempt, Claim, Workload
-from argosy.model.task import JobSpec
 from argosy.scheduler.picture import Queued
 from argosy.server.accounts import Accounts
 from argosy.server.exchange import Exchange, encode
@@ -144,7 +145,7 @@ class Handlers:
             memory_bytes=resident_bytes(),
             listening=self._listening(),
             clusters=len(snapshot.clusters()),
-            jobs_live=sum(row.kind == "job" for row in snapshot.workloads.values()),
+            jobs_live=sum(kind_of(row).runs for row in snapshot.workloads.values()),
             log_file=self._log_file,
         )
 
@@ -268,7 +269,7 @@ class Handlers:
         if name:
             cluster = await self._cluster_called(name, exchange, snapshot)
         jobs = await self._store.load_jobs(
-            cluster_id=cluster.id if cluster is not None else None,
+            host_id=cluster.id if cluster is not None else None,
             live=exchange.flag("live"),
             limit=limit,
             after=exchange.text("after") or None,
@@ -303,7 +304,7 @@ class Handlers:
     async def _failed_attempts(self, jobs: list[Workload]) -> dict[str, Attempt]:
         """The last attempts of jobs that failed: their exit codes are wanted, and few."""
         found: dict[str, Attempt] = {}
-        failed = (job for job in jobs if job.outcome is Outcome.FAILED and job.attempts)
+        failed = (job for job in jobs if job.outcome is Outcome.FAILED and job_state(job).attempts)
         for job, _ in zip(failed, range(_EXIT_CODES_MAX), strict=False):
             attempts = await self._store.load_attempts(job.id)
             if attempts:
@@ -315,8 +316,8 @@ class Handlers:
         snapshot = await self._store.snapshot()
         name: str | None = None
         waits = self._controllers.waits(snapshot)
-        if job.cluster_id is not None:
-            cluster = await self._store.load(job.cluster_id)
+        if job.host_id is not None:
+            cluster = await self._store.load(job.host_id)
             if isinstance(cluster, Workload):
                 name = cluster.name
         attempts = await self._store.load_attempts(job.id)
@@ -492,8 +493,7 @@ class Handlers:
         job = await self._streams.job(exchange.path["job"])
         frames = await self._streams.open(job, wish)
         if as_text:
-            assert isinstance(job.spec, JobSpec)
-            many = job.spec.task.num_nodes > 1 and wish.rank is None
+            many = job_task(job).num_nodes > 1 and wish.rank is None
             await exchange.reply_stream("text/plain; charset=utf-8", render_text(frames, with_ranks=many))
         else:
             await exchange.reply_stream(LOG_MEDIA_TYPE, (frame.render() async for frame in frames))

@@ -15,10 +15,11 @@ from typing import Final, NamedTuple
 from argosy.api.types import LogFrame
 from argosy.model.errors import ArgosyError
 from argosy.model.facts import RankPhase
+from argosy.model.kinds import kind_of
+from argosy.model.kinds.job import job_state, job_task
 from argosy.model.phases import AttemptPhase, Outcome, WorkloadPhase
 from argosy.model.reasons import Reason
 from argosy.model.rows import Attempt, Workload
-from argosy.model.task import JobSpec
 from argosy.server.exchange import encode
 from argosy.server.ports import Controllers
 from argosy.server.views import job_status, render_reason
@@ -99,24 +100,22 @@ class LogStreams:
             row: object = await self._store.find_job(None, int(name))
         else:
             row = await self._store.load(name)
-        if not isinstance(row, Workload) or row.kind != "job":
+        if not isinstance(row, Workload) or not kind_of(row).runs:
             raise ArgosyError("not-found", f"there is no job `{name}`", hint="`argosy queue` lists jobs")
         return row
 
     async def open(self, job: Workload, wish: Wish) -> AsyncGenerator[Frame, None]:
         """Frames until the job ends (`follow`), or of what is there now. Raises `not-found`, `usage` before
         any."""
+        made = job_state(job).attempts
         number, offsets = _parse_cursor(wish.cursor) if wish.cursor else (wish.attempt, {})
         if not number:
-            number = job.attempts if wish.tail is not None and job.attempts else 1
-        if wish.attempt > job.attempts:
+            number = (made or 1) if wish.tail is not None else 1
+        if wish.attempt > made:
             raise ArgosyError(
-                "not-found",
-                f"job {job.number} has made {job.attempts} attempts",
-                hint="ask for an earlier one",
+                "not-found", f"job {job.number} has made {made} attempts", hint="ask for an earlier one"
             )
-        assert isinstance(job.spec, JobSpec)
-        nodes = job.spec.task.num_nodes
+        nodes = job_task(job).num_nodes
         if wish.rank is not None and not 0 <= wish.rank < nodes:
             raise ArgosyError("usage", f"job {job.number} has ranks 0 to {nodes - 1}")
         return self._frames(job, number, offsets, wish)
@@ -151,7 +150,7 @@ class LogStreams:
                 async for frame in self._ranks(job, attempt, offsets, wish, news):
                     yield frame
                 job = await self.job(job.id)
-                another = job.attempts > number or (wish.follow and job.is_live)
+                another = job_state(job).attempts > number or (wish.follow and job.is_live)
                 if self._stopping.is_set() or wish.attempt or not another:
                     break
                 number, offsets = number + 1, {}
@@ -225,7 +224,7 @@ class LogStreams:
             one is not None and one.phase is RankPhase.PREPARING and one.stage == "setup" for one in facts
         ):
             return "setup runs"
-        task = job.spec.task if isinstance(job.spec, JobSpec) else None
+        task = job_task(job)
         has_files = task is not None and (task.workdir_tree or any(mount.tree for mount in task.file_mounts))
         return "files are sent to the nodes" if has_files and None in facts else ""
 
@@ -244,7 +243,7 @@ class LogStreams:
         live = (await self._store.snapshot()).attempt_of(job.id)
         if live is not None and live.number == number:
             return live
-        if number > job.attempts:
+        if number > job_state(job).attempts:
             return None
         return next((one for one in await self._store.load_attempts(job.id) if one.number == number), None)
 
@@ -256,9 +255,7 @@ class LogStreams:
             return f"recovers: {why}" + (f"; {waits}" if waits else "") if why else "recovers"
         if job.phase is WorkloadPhase.QUEUED:
             text = self._controllers.waits(snapshot).get(job.id) or job.detail
-            return (
-                "" if text == "starts now" else text or ("waits for nodes" if job.cluster_id is None else "")
-            )
+            return "" if text == "starts now" else text or ("waits for nodes" if job.host_id is None else "")
         return ""
 
     async def _end(self, job: Workload, number: int, offsets: dict[int, int]) -> Frame:

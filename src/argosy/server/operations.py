@@ -18,12 +18,14 @@ from argosy.controllers.policies import new_claim
 from argosy.infra.provider import Providers
 from argosy.model.errors import ArgosyError
 from argosy.model.ids import Clock, Ids
+from argosy.model.kinds.cluster import CLUSTER, ClusterSpec, ClusterStatus, cluster_spec
+from argosy.model.kinds.job import JOB, JobSpec, JobStatus
 from argosy.model.offer import Capacity, Choice, Plan, waits_for
 from argosy.model.phases import ClaimPhase, Desired, WorkloadPhase
 from argosy.model.reasons import Reason
 from argosy.model.resources import Autostop
 from argosy.model.rows import Event, Row, Workload
-from argosy.model.task import ClusterSpec, JobSpec, Task
+from argosy.model.task import Task
 from argosy.planning.deadline import NOT_WEIGHED
 from argosy.server.accounts import Accounts
 from argosy.server.exchange import Caller, encode
@@ -113,24 +115,24 @@ class Operations:
         # Owned machines are given by their pool, in its order: at once, where there is room.
         claimed = bool(made.choices) and made.choices[0].offer.capacity is not Capacity.OWNED
         cluster = Workload(
-            id=self._ids.new("clu"),
-            kind="cluster",
+            id=self._ids.new(CLUSTER.prefix),
+            kind=CLUSTER.name,
             name=name,
             spec=ClusterSpec(
                 num_nodes=task.num_nodes,
                 resources=task.resources,
                 ordered=task.ordered,
                 scheduling=task.scheduling,
+                autostop=autostop,
+                down_when_done=request.down,
             ),
+            status=ClusterStatus(active_ms=now_ms),
             user=request.user,
             project=request.project,
             queue=seated.queues[0],
             phase=WorkloadPhase.STARTING if claimed else WorkloadPhase.QUEUED,
             detail="" if made.choices else waits,
             created_ms=now_ms,
-            active_ms=now_ms,
-            autostop=autostop,
-            down_when_done=request.down,
         )
         self._check_room(await self._store.snapshot(), cluster, task)
         puts: list[Row] = [cluster]
@@ -165,10 +167,13 @@ class Operations:
             if held is not None:
                 await self._accounts.check(Plan(num_nodes=1, choices=(held,)), cluster.project)
             changes |= {"desired": Desired.RUN, "reason": None, "detail": ""}
+        spec = cluster_spec(cluster)
         if request.autostop is not None:
-            changes["autostop"] = request.autostop
+            spec = msgspec.structs.replace(spec, autostop=request.autostop)
         if request.down:
-            changes["down_when_done"] = True
+            spec = msgspec.structs.replace(spec, down_when_done=True)
+        if spec is not cluster.spec:
+            changes["spec"] = spec
         jobs, secrets = await self._jobs(seated, request, cluster, request.setup)
         reply = t.LaunchReply(
             cluster=cluster.name,
@@ -253,12 +258,13 @@ class Operations:
         }.values():
             job = Workload(
                 id="new",
-                kind="job",
+                kind=JOB.name,
                 name=task.name or "",
                 spec=JobSpec(task=task, managed=cluster is None),
+                status=JobStatus(),
                 project=project,
                 queue=queue,
-                cluster_id=cluster.id if cluster is not None else None,
+                host_id=cluster.id if cluster is not None else None,
                 created_ms=now_ms,
             )
             self._check_room(rows, job, task)
@@ -290,21 +296,22 @@ class Operations:
         jobs: list[Workload] = []
         secrets: dict[str, Mapping[str, str]] = {}
         for number, (task, queue) in enumerate(zip(seated.tasks, seated.queues, strict=True), first):
-            job_id = self._ids.new("job")
+            job_id = self._ids.new(JOB.prefix)
             if task.secrets:
                 secrets[job_id] = task.secrets
                 task = msgspec.structs.replace(task, secrets=dict.fromkeys(task.secrets, ""))
             jobs.append(
                 Workload(
                     id=job_id,
-                    kind="job",
+                    kind=JOB.name,
                     name=task.name or f"job-{number}",
                     spec=JobSpec(task=task, managed=cluster is None, run_setup=run_setup),
+                    status=JobStatus(),
                     user=request.user,
                     project=request.project,
                     queue=queue,
                     number=number,
-                    cluster_id=cluster.id if cluster is not None else None,
+                    host_id=cluster.id if cluster is not None else None,
                     created_ms=now_ms,
                 )
             )
@@ -361,8 +368,8 @@ class Operations:
     async def _find_job(self, name: str, cluster_id: str | None) -> Workload | None:
         if name.isascii() and name.isdigit():
             return await self._store.find_job(cluster_id, int(name))
-        row = await self._store.load(name) if name.startswith("job-") else None
-        return row if isinstance(row, Workload) and row.cluster_id == cluster_id else None
+        row = await self._store.load(name) if name.startswith(f"{JOB.prefix}-") else None
+        return row if isinstance(row, Workload) and row.host_id == cluster_id else None
 
     # -- clusters -----------------------------------------------------------------------------------
 
@@ -403,7 +410,9 @@ class Operations:
 
     async def autostop(self, name: str, policy: Autostop, project: str = "") -> t.Done:
         async def act() -> t.Done:
-            return await self._wish(await self._cluster(name, project), autostop=policy)
+            cluster = await self._cluster(name, project)
+            spec = msgspec.structs.replace(cluster_spec(cluster), autostop=policy)
+            return await self._wish(cluster, spec=spec)
 
         return await self._retried(act)
 
@@ -498,8 +507,7 @@ class Operations:
 def _fitting(snapshot: Snapshot, cluster: Workload, task: Task) -> Task:
     """`task` with a candidate first that the cluster's nodes cover. Raises `conflict` that says what it
     has."""
-    assert isinstance(cluster.spec, ClusterSpec)
-    total = cluster.spec.num_nodes
+    total = cluster_spec(cluster).num_nodes
     if task.num_nodes > total:
         raise not_covered(cluster, task, f"it has {total} node{'s' if total > 1 else ''}")
     has = _choice_of(snapshot, cluster)

@@ -16,12 +16,12 @@ from argosy.api.sharing import (
     ShareView,
     WaitingView,
 )
+from argosy.model.kinds import gang_of, gangs, kind_of, title
 from argosy.model.offer import DeviceShare, Placement
 from argosy.model.phases import Desired, WorkloadPhase
 from argosy.model.reasons import REASONS
 from argosy.model.rows import Attempt, Node, Workload
 from argosy.model.scheduling import Scheduling
-from argosy.model.task import JobSpec
 from argosy.model.units import render_duration
 from argosy.scheduler.ask import WHOLE_MILLI, Waiting
 from argosy.scheduler.explain import ordinal
@@ -143,12 +143,12 @@ def _waiting(queued: Queued) -> WaitingView:
 
 
 def scheduling_of(workload: Workload) -> Scheduling:
-    return workload.spec.task.scheduling if isinstance(workload.spec, JobSpec) else workload.spec.scheduling
+    return gang_of(workload).scheduling
 
 
 def title_of(workload: Workload, cluster: Workload | None) -> str:
-    if workload.kind == "cluster":
-        return f"cluster `{workload.name}`"
+    if kind_of(workload).named:
+        return title(workload)
     called = f" ({workload.name})" if workload.name and workload.name != f"job-{workload.number}" else ""
     where = f" of `{cluster.name}`" if cluster is not None else ""
     return f"{'job' if where else 'managed job'} {workload.number}{where}{called}"
@@ -176,8 +176,7 @@ def why_it_waits(
         lines += _when(waiting, now_ms)
     if waiting is not None and waiting.code in _WOULD_HELP:
         lines.append(_WOULD_HELP[waiting.code].format(queue=workload.queue or "QUEUE"))
-    if workload.evictions:
-        lines.append(_evicted(workload))
+    lines += _evicted(workload)
     return lines
 
 
@@ -202,9 +201,10 @@ def _when(waiting: Waiting, now_ms: int) -> list[str]:
     return []
 
 
-def _evicted(workload: Workload) -> str:
-    times = "once" if workload.evictions == 1 else f"{workload.evictions} times"
-    return f"it made room for others {times}"
+def _evicted(workload: Workload) -> list[str]:
+    evictions = sum(gang.evictions for gang in gangs(workload))
+    times = "once" if evictions == 1 else f"{evictions} times"
+    return [f"it made room for others {times}"] if evictions else []
 
 
 def why_it_is_there(
@@ -222,8 +222,7 @@ def why_it_is_there(
     if scheduling.preemptible:
         goes_on = "goes on from its checkpoint" if scheduling.checkpoint else "begins again from the start"
         lines.append(f"it may be ended to make room for others; then it waits again and {goes_on}")
-    if workload.evictions:
-        lines.append(_evicted(workload))
+    lines += _evicted(workload)
     return [line for line in lines if line]
 
 
@@ -238,8 +237,7 @@ def why_it_ended(workload: Workload) -> list[str]:
     if workload.started_ms:
         waited_s = (workload.started_ms - workload.created_ms) / 1000
         lines.append(f"it waited {render_duration(max(0, waited_s))} before it first ran")
-    if workload.evictions:
-        lines.append(_evicted(workload))
+    lines += _evicted(workload)
     return lines
 
 

@@ -27,7 +27,7 @@ from argosy import __version__
 from argosy.api.location import log_path, socket_path
 from argosy.infra.system import SystemClock, SystemIds
 from argosy.model.errors import ArgosyError
-from argosy.model.task import JobSpec
+from argosy.model.kinds import task_of
 from argosy.server.application import Application, pricing_of
 from argosy.server.journal import open_journal
 from argosy.server.listeners import bind_socket, bind_tcp
@@ -281,8 +281,7 @@ def _set_aside() -> None:
 async def _trees_in_use(store: Store) -> set[str]:
     keep: set[str] = set()
     for row in (await store.snapshot()).workloads.values():
-        if isinstance(row.spec, JobSpec):
-            task = row.spec.task
+        if (task := task_of(row)) is not None:
             keep.update(
                 digest for digest in (task.workdir_tree, *(m.tree for m in task.file_mounts)) if digest
             )

@@ -6,10 +6,11 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Final
 
+from argosy.model.kinds import gang_of
 from argosy.model.offer import Choice
 from argosy.model.phases import Outcome
 from argosy.model.rows import Claim, Workload
-from argosy.model.task import JobSpec, Task
+from argosy.model.task import Task
 from argosy.store.store import Store
 
 if TYPE_CHECKING:
@@ -68,14 +69,15 @@ async def earlier_runs(store: Store, task: Task) -> list[Run]:
 def _run_of(job: Workload, claims: Mapping[str, Claim]) -> Run | None:
     from argosy.planning.objective import Run
 
-    claim = claims.get(job.cluster_id or job.id)
+    claim = claims.get(job.host_id or job.id)
     if claim is None:
         return None
     choice = claim.choice
     model, milli, num_nodes = choice.accelerator or "", choice.accelerators_milli, claim.count
-    if job.cluster_id is not None and isinstance(job.spec, JobSpec):
+    if job.host_id is not None:
         # It shared the nodes of its cluster: what it asked for is what it had.
-        wish, num_nodes = job.spec.task.resources[0], job.spec.task.num_nodes
+        gang = gang_of(job)
+        wish, num_nodes = gang.resources[0], gang.num_nodes
         milli = wish.accelerator.milli if wish.accelerator is not None else 0
         model = model if milli else ""
     return Run(

@@ -12,16 +12,17 @@ from argosy.api import sharing as s
 from argosy.api.types import EventView
 from argosy.model.errors import ArgosyError
 from argosy.model.ids import Clock
+from argosy.model.kinds import gang_of
 from argosy.model.phases import Desired
 from argosy.model.resources import Resources
 from argosy.model.rows import Attempt, Event, Node, Workload
 from argosy.model.scheduling import PRIORITY_CLASSES
-from argosy.model.task import JobSpec, Task
+from argosy.model.task import Task
 from argosy.model.tenancy import TENANCY_ID, Amounts, Queue, Tenancy
 from argosy.scheduler.ask import Need
 from argosy.scheduler.picture import PoolPicture, Queued, is_of_cluster
 from argosy.scheduler.quota import Over, amounts_of, check_tenancy, leaf_of
-from argosy.scheduler.requests import DEFAULT_CPUS_MILLI, resources_of
+from argosy.scheduler.requests import DEFAULT_CPUS_MILLI
 from argosy.scheduler.tenancy_check import render_named
 from argosy.server.exchange import Caller
 from argosy.server.pool_views import (
@@ -253,7 +254,7 @@ class Tenants:
             raise ArgosyError(
                 "not-found", f"there is no job or cluster `{workload_id}`", hint="`argosy queue` lists jobs"
             )
-        row = await self._store.load(workload.cluster_id) if workload.cluster_id else None
+        row = await self._store.load(workload.host_id) if workload.host_id else None
         cluster = row if isinstance(row, Workload) else None
         attempts = await self._store.load_attempts(workload.id)
         nodes = await self._nodes(rows, attempts)
@@ -404,8 +405,8 @@ def amounts_of_wish(candidates: Sequence[Resources], num_nodes: int) -> Amounts:
 
 
 def _amounts_of(row: Workload) -> Amounts:
-    num_nodes = row.spec.task.num_nodes if isinstance(row.spec, JobSpec) else row.spec.num_nodes
-    return amounts_of_wish(resources_of(row), num_nodes)
+    gang = gang_of(row)
+    return amounts_of_wish(gang.resources, gang.num_nodes)
 
 
 def amounts_of_request(text: str, num_nodes: int) -> Amounts:
@@ -482,7 +483,7 @@ def _accepted(rows: Snapshot, queue: Queue, cluster_id: str | None) -> list[tupl
         for row in rows.workloads.values()
         if row.is_live
         and row.desired is not Desired.END
-        and row.cluster_id == cluster_id
+        and row.host_id == cluster_id
         and is_below(row.queue, queue.path)
     ]
 

@@ -7,11 +7,13 @@ from types import MappingProxyType
 
 from argosy.api.types import ClusterView, CostView, JobView, NodeView
 from argosy.controllers.job.environment import task_id
+from argosy.model.kinds import kind_of
+from argosy.model.kinds.cluster import ClusterSpec, cluster_spec
+from argosy.model.kinds.job import job_spec, job_state
 from argosy.model.offer import Choice
 from argosy.model.phases import Desired, NodePhase, WorkloadPhase
 from argosy.model.reasons import REASONS, Reason
 from argosy.model.rows import Attempt, Claim, Node, Workload
-from argosy.model.task import ClusterSpec, JobSpec
 from argosy.scheduler.picture import Queued
 from argosy.server.ports import ObservedFacts
 from argosy.server.spending import HOUR_MS, Rates
@@ -30,7 +32,7 @@ def view_cluster(
 ) -> ClusterView:
     """`claims`: those of a finished cluster, which the snapshot does not have. `waits`: why a queued one
     waits."""
-    assert isinstance(cluster.spec, ClusterSpec)
+    spec = cluster_spec(cluster)
     mine = claims or snapshot.claims_of(cluster.id)
     claim = next((each for each in mine if each.is_live), mine[-1] if mine else None)
     nodes = snapshot.nodes_of(cluster.id) if cluster.is_live else ()
@@ -40,9 +42,9 @@ def view_cluster(
         id=cluster.id,
         name=cluster.name,
         status=_cluster_status(cluster, nodes),
-        infra=render_place(claim.choice) if claim is not None else _wished_place(cluster.spec),
-        resources=render_grant(claim.choice) if claim is not None else cluster.spec.resources[0].render(),
-        num_nodes=cluster.spec.num_nodes,
+        infra=render_place(claim.choice) if claim is not None else _wished_place(spec),
+        resources=render_grant(claim.choice) if claim is not None else spec.resources[0].render(),
+        num_nodes=spec.num_nodes,
         user=cluster.user,
         project=cluster.project,
         queue=cluster.queue,
@@ -50,8 +52,8 @@ def view_cluster(
         starts_at_ms=_starts_at(queued),
         created_ms=cluster.created_ms,
         detail=waits or _cluster_detail(cluster, claim, nodes),
-        autostop=cluster.autostop,
-        down_when_done=cluster.down_when_done,
+        autostop=spec.autostop,
+        down_when_done=spec.down_when_done,
         price_micro_usd=claim.choice.price_micro_usd if claim is not None else 0,
         cost_micro_usd=sum(each.cost_until(now_ms) for each in mine),
         nodes=tuple(_view_node(node, observed) for node in nodes),
@@ -112,14 +114,14 @@ def view_job(
 ) -> JobView:
     """`attempt`: the present or last one, when there is one. `waits`: why a queued job waits. `queued`: its
     place in the order."""
-    assert isinstance(job.spec, JobSpec)
-    task = job.spec.task
+    spec, state = job_spec(job), job_state(job)
+    task = spec.task
     return JobView(
         id=job.id,
         number=job.number,
         name=job.name,
         cluster=cluster,
-        managed=job.spec.managed,
+        managed=spec.managed,
         status=job_status(job),
         phase=job.phase.value,
         outcome=job.outcome.value if job.outcome else None,
@@ -132,15 +134,15 @@ def view_job(
         resources=task.resources[0].render(),
         num_nodes=task.num_nodes,
         exit_codes=attempt.exit_codes if attempt is not None else (),
-        recoveries=job.recoveries,
-        errors=job.errors,
-        attempt=attempt.id if attempt is not None else job.attempt_id,
+        recoveries=state.recoveries,
+        errors=state.errors,
+        attempt=attempt.id if attempt is not None else state.attempt_id,
         task_id=task_id(job),
         project=job.project,
         queue=job.queue,
         position=queued.position if queued is not None else 0,
         starts_at_ms=_starts_at(queued),
-        evictions=job.evictions,
+        evictions=state.evictions,
         preemptible=task.scheduling.preemptible,
     )
 
@@ -168,7 +170,7 @@ def view_cost(
     """`rates`: what the same would cost elsewhere per hour, by claim."""
     claim = claims[-1]
     held_ms = sum(each.held_until(now_ms) for each in claims)
-    status = job_status(workload) if workload.kind == "job" else workload.phase.value
+    status = job_status(workload) if kind_of(workload).runs else workload.phase.value
     return CostView(
         name=workload.name,
         kind=workload.kind,

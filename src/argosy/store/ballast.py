@@ -16,6 +16,7 @@ from argosy.model.phases import AttemptPhase, ClaimPhase, Desired, WorkloadPhase
 from argosy.model.rows import Attempt, Claim, Workload
 from argosy.store.schema import Stored
 
+BALLAST_FILE: Final = "disk-full.reserve"
 BALLAST_BYTES: Final = 4 << 20
 
 
@@ -47,8 +48,8 @@ class Ballast:
         return True
 
     def release(self) -> bool:
-        """Give its room to who writes now. False: it was spent before."""
-        if self._path is None or self.is_spent:
+        """Give its room to who writes now. False: there is none, as on a disk that was always too small."""
+        if self._path is None or not self._path.exists():
             return False
         self.is_spent = True
         self._delete()

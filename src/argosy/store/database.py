@@ -29,7 +29,6 @@ _CREATE_LOCK: Final = 0x6172676F  # PostgreSQL's advisory lock while the schema 
 
 _PRAGMAS: Final = (
     "PRAGMA busy_timeout = 5000",
-    "PRAGMA auto_vacuum = INCREMENTAL",  # before the first table, or with the next VACUUM
     "PRAGMA foreign_keys = OFF",
     "PRAGMA journal_mode = WAL",
     "PRAGMA synchronous = FULL",
@@ -38,6 +37,9 @@ _PRAGMAS: Final = (
     "PRAGMA cache_size = -8192",
     "PRAGMA journal_size_limit = 67108864",
 )
+
+#: Pages that are free can be given back; said before the first table is made, or by a VACUUM.
+_SHRINKS: Final = "PRAGMA auto_vacuum = INCREMENTAL"
 
 # A server that freezes in a commit must not stop the others for long: they all wait for `head`.
 _SETTINGS: Final = (
@@ -84,6 +86,7 @@ class Database:
             [schema.HEAD, *(path.name[:4] for path in further.glob("0*.py"))] if further else [schema.HEAD]
         )
         self._connection: sa.Connection | None = None
+        self._is_new = False  # a file without tables
         self._begin = "BEGIN" if self.is_postgres else "BEGIN IMMEDIATE"
         self._engine = self._make_engine()
 
@@ -106,11 +109,13 @@ class Database:
                 os.close(os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
                 self.path.chmod(0o600)
                 size_bytes = self.path.stat().st_size
+                self._is_new = size_bytes == 0
             except OSError as error:
                 raise self._unwritable(error.strerror or str(error)) from None
             with contextlib.suppress(OSError):  # SQLite removes its log when it is closed in peace
                 unclean = self.path.with_name(self.path.name + "-wal").stat().st_size
         found = self.run(self._ensure_schema, write=True)
+        self._is_new = False
         if found < self._head:
             self._upgrade(found)
         if self.path is not None and size_bytes:
@@ -184,7 +189,7 @@ class Database:
     def tidy(self) -> None:
         """Write a SQLite file anew, without what was deleted, and empty its log."""
         if self.path is not None:
-            for statement in ("VACUUM", "PRAGMA wal_checkpoint(TRUNCATE)"):
+            for statement in (_SHRINKS, "VACUUM", "PRAGMA wal_checkpoint(TRUNCATE)"):
                 self.run(functools.partial(_execute, statement))
 
     # -- opening ------------------------------------------------------------------------------------
@@ -210,6 +215,8 @@ class Database:
         if self._connection is None:
             connection = self._engine.connect()
             try:
+                if self._is_new:
+                    connection.exec_driver_sql(_SHRINKS)
                 for statement in _SETTINGS if self.is_postgres else _PRAGMAS:
                     connection.exec_driver_sql(statement)
             except BaseException:

@@ -6,6 +6,7 @@ row needs no migration; a new column or index does: see `migrations/` and the RE
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, Final, TypeVar
 
 import msgspec
@@ -13,9 +14,10 @@ import sqlalchemy as sa
 
 from argosy.model.budget import Budget, budget_id
 from argosy.model.errors import ArgosyError
+from argosy.model.kinds import KINDS, kind_of
 from argosy.model.phases import Outcome
 from argosy.model.reasons import Reason
-from argosy.model.rows import Attempt, Claim, Event, Node, Row, Workload
+from argosy.model.rows import Attempt, Claim, Event, Node, Row, Workload, WorkloadColumns
 from argosy.model.tenancy import TENANCY_ID, Tenancy
 
 #: Everything that has a revision.
@@ -82,17 +84,20 @@ workload: Final = _table(
     _text("kind"),
     _text("project"),
     _text("name"),
-    _text("cluster_id"),  # "" for none
+    _number("named"),  # 1: its name is unique among the live ones of its kind and project
+    _text("parent_id"),  # whose life it shares; "" for none
+    _text("host_id"),  # on whose nodes it runs; "" for none
     _number("number"),
     _number("created_ms"),
     _number("ended_ms"),  # 0 while live
     _text("body"),
     _changes("ix_workload_seq"),
-    sa.Index("ix_workload_number", "cluster_id", "number"),
+    sa.Index("ix_workload_number", "host_id", "number"),
+    _partial("ix_workload_parent", "parent_id", where="parent_id <> ''"),
     _partial("ix_workload_live", "id", where="live = 1"),
     _partial("ix_workload_ended", "ended_ms", where="live = 0"),
-    _partial("ix_workload_cluster", "project", "name", "id", where="kind = 'cluster'"),
-    _partial("uq_workload_name", "project", "name", where="kind = 'cluster' AND live = 1", unique=True),
+    _partial("ix_workload_name", "kind", "project", "name", "id", where="named = 1"),
+    _partial("uq_workload_name", "kind", "project", "name", where="named = 1 AND live = 1", unique=True),
 )
 
 attempt: Final = _table(
@@ -206,7 +211,9 @@ def columns_of(row: Stored, *, now_ms: int) -> Columns:
             "kind": row.kind,
             "project": row.project,
             "name": row.name,
-            "cluster_id": row.cluster_id or "",
+            "host_id": row.host_id or "",
+            "parent_id": row.parent_id or "",
+            "named": int(kind_of(row).named),
             "number": row.number,
             "created_ms": row.created_ms,
             "ended_ms": 0 if row.is_live else row.ended_ms or now_ms,
@@ -240,10 +247,33 @@ def columns_of_event(one: Event, *, seq: int) -> Columns:
     }
 
 
+class _StoredWorkload(WorkloadColumns, frozen=True, kw_only=True):
+    """A workload of any kind: only the registry knows what its kind's own part looks like."""
+
+    spec: msgspec.Raw
+    status: msgspec.Raw
+
+
+_SHARED: Final = WorkloadColumns.__struct_fields__
+_STORED: Final = msgspec.json.Decoder(_StoredWorkload)
+
+
+def _decode_workload(body: str | bytes) -> Workload:
+    found = _STORED.decode(body)
+    kind = KINDS.get(found.kind)
+    if kind is None:
+        raise msgspec.ValidationError(f"there is no kind of workload `{found.kind}`")
+    return Workload(
+        spec=msgspec.json.decode(found.spec, type=kind.spec),
+        status=msgspec.json.decode(found.status, type=kind.status),
+        **{name: getattr(found, name) for name in _SHARED},
+    )
+
+
 R = TypeVar("R", bound=Stored)
-_DECODERS: Final[dict[type, msgspec.json.Decoder[Any]]] = {
-    kind: msgspec.json.Decoder(kind) for kind in TABLES
-}
+_DECODE: Final[dict[type, Callable[[str | bytes], Any]]] = {
+    kind: msgspec.json.Decoder(kind).decode for kind in TABLES if kind is not Workload
+} | {Workload: _decode_workload}
 
 
 #: Told to people but decided by nobody: better dropped than a server that does not start.
@@ -254,9 +284,9 @@ def parse_row(kind: type[R], body: str) -> R:
     """The row of a body. A reason or outcome that this version does not know is dropped.
 
     Raises ArgosyError: `store-corrupt` when it is no JSON, `store-newer` when it cannot be understood."""
-    decoder = _DECODERS[kind]
+    decode = _DECODE[kind]
     try:
-        row: R = decoder.decode(body)
+        row: R = decode(body)
         return row
     except msgspec.DecodeError:
         pass
@@ -270,7 +300,7 @@ def parse_row(kind: type[R], body: str) -> R:
         name: value for name, value in fields.items() if name not in _OPTIONAL or _is(_OPTIONAL[name], value)
     }
     try:
-        row = decoder.decode(msgspec.json.encode(known))
+        row = decode(msgspec.json.encode(known))
         return row
     except msgspec.ValidationError as error:
         id = bytes(fields.get("id", msgspec.Raw(b"?"))).decode()

@@ -7,6 +7,8 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import TypeVar, cast
 
 from argosy.model.budget import Budget, budget_id
+from argosy.model.kinds import kind_of
+from argosy.model.kinds.cluster import CLUSTER
 from argosy.model.phases import ClaimPhase, Desired
 from argosy.model.rows import Attempt, Claim, Node, Row, Workload
 from argosy.model.tenancy import TENANCY_ID, Tenancy
@@ -18,8 +20,8 @@ R = TypeVar("R", Workload, Attempt, Claim, Node)
 _SEP = "\0"  # stands in no id, so that one parent's keys never begin like another's
 
 
-def _job_key(row: Workload) -> str:
-    return f"{row.cluster_id or ''}{_SEP}{row.number:012d}{_SEP}{row.id}"
+def _order_key(owner_id: str | None, row: Workload) -> str:
+    return f"{owner_id or ''}{_SEP}{row.number:012d}{_SEP}{row.id}"
 
 
 def _keys_of(row: Stored) -> tuple[tuple[str, str], ...]:
@@ -27,9 +29,15 @@ def _keys_of(row: Stored) -> tuple[tuple[str, str], ...]:
     if isinstance(row, Tenancy | Budget):
         return ()
     if isinstance(row, Workload):
-        if row.kind == "cluster":
-            return (("names", f"{row.project}{_SEP}{row.name}"),)
-        return (("jobs", _job_key(row)),) if row.kind == "job" else ()
+        kind = kind_of(row)
+        keys: list[tuple[str, str]] = []
+        if kind.named:
+            keys.append(("names", f"{row.kind}{_SEP}{row.project}{_SEP}{row.name}"))
+        if kind.runs:
+            keys.append(("jobs", _order_key(row.host_id, row)))
+        if row.parent_id:
+            keys.append(("children", _order_key(row.parent_id, row)))
+        return tuple(keys)
     if isinstance(row, Attempt):
         return (("attempt_of", row.workload_id),)
     if isinstance(row, Claim):
@@ -45,7 +53,7 @@ _HOME: dict[type, str] = {
     Budget: "budgets",
 }
 _OPEN = Tenancy()  # until somebody says otherwise
-_INDEXES = ("names", "jobs", "attempt_of", "claims_of", "claim_nodes", "nodes_of")
+_INDEXES = ("names", "jobs", "children", "attempt_of", "claims_of", "claim_nodes", "nodes_of")
 
 
 class Snapshot:
@@ -144,22 +152,34 @@ class Snapshot:
 
     def clusters(self) -> Sequence[Workload]:
         """Live clusters, by project and name."""
-        return cast("tuple[Workload, ...]", tuple(self._maps["names"].values()))
+        return self.named(CLUSTER.name)
 
     def cluster_named(self, name: str, project: str = "default") -> Workload | None:
-        return cast("Workload | None", self._maps["names"].get(f"{project}{_SEP}{name}"))
+        return self.find_named(CLUSTER.name, name, project)
 
-    def jobs_of(self, cluster_id: str) -> Sequence[Workload]:
-        """Live jobs bound to the cluster, by number."""
-        return cast("tuple[Workload, ...]", self._maps["jobs"].span(f"{cluster_id}{_SEP}"))
+    def named(self, kind: str) -> Sequence[Workload]:
+        """Live workloads of a kind whose names are unique, by project and name."""
+        return cast("tuple[Workload, ...]", self._maps["names"].span(f"{kind}{_SEP}"))
+
+    def find_named(self, kind: str, name: str, project: str = "default") -> Workload | None:
+        """The live workload of this kind and name."""
+        return cast("Workload | None", self._maps["names"].get(f"{kind}{_SEP}{project}{_SEP}{name}"))
+
+    def jobs_of(self, host_id: str) -> Sequence[Workload]:
+        """Live jobs that run on the nodes of a workload, by number."""
+        return cast("tuple[Workload, ...]", self._maps["jobs"].span(f"{host_id}{_SEP}"))
+
+    def children_of(self, parent_id: str) -> Sequence[Workload]:
+        """Live workloads that share the life of this one, by number."""
+        return cast("tuple[Workload, ...]", self._maps["children"].span(f"{parent_id}{_SEP}"))
 
     def managed_jobs(self) -> Sequence[Workload]:
         """Live jobs that own their nodes, by number."""
         return self.jobs_of("")
 
-    def job(self, cluster_id: str | None, number: int) -> Workload | None:
+    def job(self, host_id: str | None, number: int) -> Workload | None:
         """The live job with this number."""
-        found = self._maps["jobs"].span(f"{cluster_id or ''}{_SEP}{number:012d}{_SEP}")
+        found = self._maps["jobs"].span(f"{host_id or ''}{_SEP}{number:012d}{_SEP}")
         return cast("Workload", found[0]) if found else None
 
     def attempt_of(self, workload_id: str) -> Attempt | None:

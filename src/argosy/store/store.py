@@ -16,11 +16,14 @@ from sqlalchemy.exc import IntegrityError
 from argosy.model.budget import Budget, budget_id
 from argosy.model.errors import ArgosyError
 from argosy.model.ids import Clock, Ids
+from argosy.model.kinds import kind_of
+from argosy.model.kinds.cluster import CLUSTER
+from argosy.model.kinds.job import JOB
 from argosy.model.phases import may_move
 from argosy.model.rows import CLAIMS_TAKEN, Attempt, Claim, Event, Node, Row, Workload
 from argosy.store import accounts, schema
 from argosy.store import backups as daily
-from argosy.store.ballast import Ballast, ends_something
+from argosy.store.ballast import BALLAST_FILE, Ballast, ends_something
 from argosy.store.database import Database
 from argosy.store.errors import Conflict, IllegalMove, KeyUsed
 from argosy.store.lane import Lane
@@ -34,7 +37,7 @@ R = TypeVar("R", bound=schema.Stored)
 T = TypeVar("T")
 
 _PRUNED_AT_ONCE: Final = 500
-_OWNERS: Final = ("kind", "cluster_id", "workload_id", "claim_id")
+_OWNERS: Final = ("kind", "host_id", "parent_id", "workload_id", "claim_id")
 
 
 class _Commit:
@@ -93,7 +96,7 @@ class Store:
         self._inline = inline
         self._database = database
         self._vault = Vault(keys)
-        self._ballast = Ballast(database.path.with_name("ballast") if database.path is not None else None)
+        self._ballast = Ballast(database.path.with_name(BALLAST_FILE) if database.path is not None else None)
         self._snapshot = Snapshot.of(())
         self._lane: Lane[_Commit, tuple[schema.Stored, ...]] = Lane(
             self._perform, inline=inline, name="argosy-store"
@@ -292,17 +295,18 @@ class Store:
         self._check_unique(snapshot, request.puts)
 
     def _check_unique(self, snapshot: Snapshot, puts: Sequence[schema.Stored]) -> None:
-        """One live cluster of a name, one live attempt of a workload, with all of `puts` written."""
+        """With all of `puts` written: names of live rows are unique where their kind says so, and a workload
+        has one live attempt."""
         written = {row.id for row in puts}
-        taken: dict[tuple[str, str], str] = {}
+        taken: dict[tuple[str, ...], str] = {}
         for row in puts:
             holder: Row | None
             if not row.is_live:
                 continue
-            if isinstance(row, Workload) and row.kind == "cluster":
-                place = (row.project, row.name)
-                holder = snapshot.cluster_named(row.name, row.project)
-                what = f"there is a cluster `{row.name}` already"
+            if isinstance(row, Workload) and kind_of(row).named:
+                place: tuple[str, ...] = (row.kind, row.project, row.name)
+                holder = snapshot.find_named(row.kind, row.name, row.project)
+                what = f"there is a {row.kind} `{row.name}` already"
             elif isinstance(row, Attempt):
                 place = ("", row.workload_id)
                 holder = snapshot.attempt_of(row.workload_id)
@@ -411,12 +415,12 @@ class Store:
         return await self._read(lambda c: _read_any(c, id))
 
     async def load_jobs(
-        self, *, cluster_id: str | None, live: bool = False, limit: int = 1000, after: str | None = None
+        self, *, host_id: str | None, live: bool = False, limit: int = 1000, after: str | None = None
     ) -> list[Workload]:
-        """Jobs bound to the cluster (None: managed jobs), newest first; `after`: the id that ended the last
-        page."""
+        """Jobs on the nodes of a workload (None: managed jobs), newest first; `after`: the last id of the
+        page before."""
         table = schema.workload
-        query = sa.select(table.c.body).where(table.c.cluster_id == (cluster_id or ""), table.c.kind == "job")
+        query = sa.select(table.c.body).where(table.c.host_id == (host_id or ""), table.c.kind == JOB.name)
         if live:
             query = query.where(table.c.live == 1)
         if after is not None:
@@ -439,7 +443,7 @@ class Store:
             sa.select(table.c.id).where(sa.text("live = 0")).order_by(table.c.ended_ms.desc()).limit(within)
         )
         query = sa.select(table.c.body).where(
-            table.c.id.in_(ended), table.c.name == name, table.c.kind == "job"
+            table.c.id.in_(ended), table.c.name == name, table.c.kind == JOB.name
         )
         return await self._load(
             Workload, query.order_by(table.c.ended_ms.desc(), table.c.id.desc()).limit(limit)
@@ -455,20 +459,23 @@ class Store:
                 return found
         table = schema.workload
         query = sa.select(table.c.body).where(
-            sa.text("kind = 'cluster'"), table.c.project == project, table.c.name == name
+            sa.text("named = 1"),
+            table.c.kind == CLUSTER.name,
+            table.c.project == project,
+            table.c.name == name,
         )
         if not finished:
             query = query.where(table.c.live == 1)
         rows = await self._load(Workload, query.order_by(table.c.live.desc(), table.c.id.desc()).limit(1))
         return rows[0] if rows else None
 
-    async def find_job(self, cluster_id: str | None, number: int) -> Workload | None:
+    async def find_job(self, host_id: str | None, number: int) -> Workload | None:
         """The job with this number, also a finished one."""
-        if not self._database.is_shared and (job := self._snapshot.job(cluster_id, number)) is not None:
+        if not self._database.is_shared and (job := self._snapshot.job(host_id, number)) is not None:
             return job
         table = schema.workload
         query = sa.select(table.c.body).where(
-            table.c.cluster_id == (cluster_id or ""), table.c.number == number, table.c.kind == "job"
+            table.c.host_id == (host_id or ""), table.c.number == number, table.c.kind == JOB.name
         )
         rows = await self._load(Workload, query.limit(1))
         return rows[0] if rows else None
@@ -480,14 +487,14 @@ class Store:
         return await self._load(Attempt, query.order_by(table.c.number, table.c.id))
 
     async def load_past_attempts(
-        self, cluster_id: str, *, since_ms: int = 0, limit: int = 1000
+        self, host_id: str, *, since_ms: int = 0, limit: int = 1000
     ) -> list[Attempt]:
-        """Attempts of jobs that were bound to the cluster at `since_ms` or later, newest first."""
+        """Attempts of jobs on the nodes of a workload, there at `since_ms` or later; newest first."""
         table, jobs = schema.attempt, schema.workload
         query = (
             sa.select(table.c.body)
             .join(jobs, jobs.c.id == table.c.workload_id)
-            .where(jobs.c.cluster_id == cluster_id, _was_there(jobs, since_ms))
+            .where(jobs.c.host_id == host_id, _was_there(jobs, since_ms))
         )
         return await self._load(Attempt, query.order_by(table.c.id.desc()).limit(limit))
 
@@ -502,7 +509,9 @@ class Store:
     async def load_clusters(self, *, since_ms: int = 0) -> list[Workload]:
         """Clusters that were there at `since_ms` or later, oldest first."""
         table = schema.workload
-        query = sa.select(table.c.body).where(sa.text("kind = 'cluster'"), _was_there(table, since_ms))
+        query = sa.select(table.c.body).where(
+            sa.text("named = 1"), table.c.kind == CLUSTER.name, _was_there(table, since_ms)
+        )
         return await self._load(Workload, query.order_by(table.c.id))
 
     async def load_nodes(self, claim_id: str) -> list[Node]:
@@ -608,9 +617,12 @@ class Store:
             sa.exists().where(table.c.workload_id == work.c.id, table.c.live == 1)
             for table in (schema.attempt, schema.claim, schema.node)
         ]
-        jobs = work.alias()
-        bound = sa.exists().where(jobs.c.cluster_id == work.c.id)  # its jobs go first
-        query = sa.select(work.c.id).where(ended, ~bound, *(~one for one in in_use)).limit(_PRUNED_AT_ONCE)
+        jobs, child = work.alias(), work.alias("child")
+        bound = sa.exists().where(jobs.c.host_id == work.c.id)  # its jobs and children go first
+        born = sa.exists().where(sa.text("child.parent_id <> ''"), child.c.parent_id == work.c.id)
+        query = (
+            sa.select(work.c.id).where(ended, ~bound, ~born, *(~one for one in in_use)).limit(_PRUNED_AT_ONCE)
+        )
         ids = connection.execute(query).scalars().all()
         gone = 0
         if ids:

@@ -13,10 +13,12 @@ import msgspec
 
 from argosy.model.facts import Device, NodeFacts
 from argosy.model.ids import make_id
+from argosy.model.kinds.cluster import ClusterSpec, ClusterStatus
+from argosy.model.kinds.job import JobSpec, JobStatus
 from argosy.model.offer import Capacity, Choice, Offer, Placement, Shape
 from argosy.model.resources import Accelerator, Resources
 from argosy.model.rows import Attempt, Claim, Node, Workload
-from argosy.model.task import ClusterSpec, JobSpec, Task
+from argosy.model.task import Task
 from argosy.model.units import GIB
 from argosy.testing.virtual_time import EPOCH_MS
 
@@ -30,8 +32,18 @@ def an_id(prefix: str) -> str:
 
 
 # Any below: builders pass fields on to the constructor, which is where a wrong name fails.
-def _with(value: S, fields: dict[str, Any]) -> S:
+def changed(value: S, **fields: Any) -> S:
+    """The value with other fields; those that a workload's spec or status has go there."""
+    if isinstance(value, Workload):
+        for part in ("spec", "status"):
+            owned: msgspec.Struct = fields.pop(part, getattr(value, part))
+            mine = {name: fields.pop(name) for name in owned.__struct_fields__ if name in fields}
+            fields[part] = msgspec.structs.replace(owned, **mine)
     return msgspec.structs.replace(value, **fields) if fields else value
+
+
+def _with(value: S, fields: dict[str, Any]) -> S:
+    return changed(value, **fields)
 
 
 def some_devices(count: int, model: str = "A100", memory_bytes: int = 80 * GIB) -> tuple[Device, ...]:
@@ -53,7 +65,8 @@ def a_job(**fields: Any) -> Workload:
         name=task.name or "job",
         spec=JobSpec(task=task, managed=managed),
         number=1,
-        cluster_id=None if managed else "clu-0",
+        host_id=None if managed else "clu-0",
+        status=JobStatus(),
         created_ms=EPOCH_MS,
     )
     return _with(job, fields)
@@ -68,7 +81,14 @@ def a_cluster(**fields: Any) -> Workload:
     )
     cluster_id = fields.pop("id", None) or an_id("clu")
     return _with(
-        Workload(id=cluster_id, kind="cluster", name="c", spec=spec, created_ms=EPOCH_MS, active_ms=EPOCH_MS),
+        Workload(
+            id=cluster_id,
+            kind="cluster",
+            name="c",
+            spec=spec,
+            status=ClusterStatus(active_ms=EPOCH_MS),
+            created_ms=EPOCH_MS,
+        ),
         fields,
     )
 

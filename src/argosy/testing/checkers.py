@@ -10,9 +10,9 @@ from collections.abc import Callable, Sequence
 from typing import Final
 
 from argosy.controllers.view import View
+from argosy.model.kinds.job import JobSpec, job_state
 from argosy.model.phases import AttemptPhase, ClaimPhase, Desired, Outcome, WorkloadPhase, is_final, may_move
 from argosy.model.rows import Attempt, Claim, Node, Row, Workload
-from argosy.model.task import JobSpec
 from argosy.testing.memory_log_sink import MemoryLogSink
 from argosy.testing.pool_checkers import PoolLaws
 from argosy.testing.sim_provider import SimProviders
@@ -125,13 +125,13 @@ class Checkers:
                     world.violate("room", f"device {index} of {node_id} holds {milli} of 1000")
 
     def _check_order(self, job: Workload) -> None:
-        if job.cluster_id is None or not isinstance(job.spec, JobSpec):
+        if job.host_id is None or not isinstance(job.spec, JobSpec):
             return
         wish = _shape_of(job)
         for other in self.world.rows.values():
             if (
                 isinstance(other, Workload)
-                and other.cluster_id == job.cluster_id
+                and other.host_id == job.host_id
                 and other.number < job.number
                 and other.phase is WorkloadPhase.QUEUED
                 and other.desired is Desired.RUN
@@ -151,9 +151,12 @@ class Checkers:
                 )
 
     def _check_success(self, job: Workload) -> None:
-        attempt = self.world.rows.get(job.attempt_id or "")
+        attempt = self.world.rows.get(job_state(job).attempt_id or "")
         ranks = attempt.placements if isinstance(attempt, Attempt) else ()
-        codes = [self.world.exits.get(f"{job.attempt_id}.{place.rank}", (0.0, None))[1] for place in ranks]
+        codes = [
+            self.world.exits.get(f"{job_state(job).attempt_id}.{place.rank}", (0.0, None))[1]
+            for place in ranks
+        ]
         if not codes or any(code != 0 for code in codes):
             self.world.violate(
                 "success-is-true", f"{job.id} is recorded as succeeded, its ranks ended with {codes}"
@@ -264,7 +267,7 @@ class Checkers:
         claims = [row for row in rows.values() if isinstance(row, Claim) and row.is_live]
         found = []
         for job in jobs:
-            cluster = clusters.get(job.cluster_id or "")
+            cluster = clusters.get(job.host_id or "")
             if job.phase not in (WorkloadPhase.QUEUED, WorkloadPhase.RECOVERING):
                 found.append(f"{job.id} is {job.phase.value}")
         for view in self.views()[:1]:

@@ -23,10 +23,12 @@ from argosy.infra.log_sink import LogSink
 from argosy.infra.provider import Providers
 from argosy.model.errors import ArgosyError
 from argosy.model.ids import Clock, Ids
+from argosy.model.kinds.cluster import CLUSTER, ClusterSpec, ClusterStatus
+from argosy.model.kinds.job import JOB, JobSpec, JobStatus
 from argosy.model.phases import Desired, WorkloadPhase
 from argosy.model.resources import Accelerator, Autostop, Infra, Recovery, Resources
 from argosy.model.rows import Event, Row, Workload
-from argosy.model.task import ClusterSpec, JobSpec, Task
+from argosy.model.task import Task
 from argosy.model.tenancy import Tenancy
 from argosy.model.units import Bound
 from argosy.scheduler.quota import check_tenancy
@@ -430,12 +432,15 @@ class Users:
         autostop = Autostop(idle_s=dice.choice([60, 300]), down=dice.random() < 0.5)
         cluster = Workload(
             id=world.ids.new("clu"),
-            kind="cluster",
+            kind=CLUSTER.name,
             name=name,
-            spec=spec,
+            spec=msgspec.structs.replace(
+                spec,
+                autostop=autostop if dice.random() < 0.4 else Autostop(),
+                down_when_done=dice.random() < 0.15,
+            ),
+            status=ClusterStatus(),
             created_ms=world.clock.now_ms(),
-            autostop=autostop if dice.random() < 0.4 else Autostop(),
-            down_when_done=dice.random() < 0.15,
             project=person.project,
             user=person.user,
         )
@@ -580,11 +585,12 @@ class Users:
         world = self.simulation.world
         return Workload(
             id=world.ids.new("job"),
-            kind="job",
+            kind=JOB.name,
             name=f"j{number}",
             spec=JobSpec(task=task, managed=cluster_id is None),
+            status=JobStatus(),
             number=number,
-            cluster_id=cluster_id,
+            host_id=cluster_id,
             project=who.project,
             user=who.user,
             created_ms=world.clock.now_ms(),

@@ -14,6 +14,8 @@ import msgspec
 from argosy.controllers.pool.caches import PoolCaches
 from argosy.controllers.pool.decide import decide_jobs, decide_owned
 from argosy.controllers.view import Action, Put, View
+from argosy.model.kinds import gangs, kind_of
+from argosy.model.kinds.job import job_state
 from argosy.model.offer import Capacity, Placement
 from argosy.model.phases import AttemptPhase, Desired, NodePhase, WorkloadPhase
 from argosy.model.reasons import Reason
@@ -91,8 +93,8 @@ class PoolLaws:
                         self._starts[row.workload_id] = self.world.now_s
                         self._check_shares(row)
                         job = self.world.rows.get(row.workload_id)
-                        if isinstance(job, Workload) and job.cluster_id:
-                            self._check_limits(job.id, job.cluster_id)
+                        if isinstance(job, Workload) and job.host_id:
+                            self._check_limits(job.id, job.host_id)
                     elif (
                         row.phase is AttemptPhase.ENDING
                         and row.reason is Reason.EVICTED
@@ -101,8 +103,8 @@ class PoolLaws:
                         self._check_eviction(row.workload_id, row.id, row.detail)
                 case Workload():
                     self._check_ended(row)
-                    evictions = old.evictions if isinstance(old, Workload) else 0
-                    if row.evictions > evictions and not row.attempt_id:
+                    evictions = _evictions(old) if isinstance(old, Workload) else 0
+                    if _evictions(row) > evictions and not job_state(row).attempt_id:
                         self._check_eviction(row.id, "", row.detail)
 
     def _held_on(self, machine_id: str) -> list[tuple[Claim, Placement]]:
@@ -202,7 +204,7 @@ class PoolLaws:
                 model = self._model_of(places)
             else:
                 continue
-            if not isinstance(owner, Workload) or (cluster_id and owner.cluster_id != cluster_id):
+            if not isinstance(owner, Workload) or (cluster_id and owner.host_id != cluster_id):
                 continue
             amounts = total.setdefault(queue_of(owner, self.tenancy), {})
             gpus = sum(share.milli for place in places for share in place.devices)
@@ -263,7 +265,7 @@ class PoolLaws:
             row = self.world.rows.get(each.for_id)
             if not isinstance(row, Workload) or row.desired is not Desired.RUN or not row.is_live:
                 continue
-            if row.cluster_id in broken:
+            if row.host_id in broken:
                 continue
             if self._starts.get(row.id, -1.0) < each.at_s:
                 self.world.violate(
@@ -394,7 +396,7 @@ class PoolLaws:
         fresh = msgspec.structs.replace(view, pools=None)
         yield "the owned machines", decide_owned(fresh, lambda prefix: f"{prefix}-supposed")
         for row in view.rows.workloads.values():
-            if row.kind == "cluster" and row.phase is WorkloadPhase.RUNNING and row.desired is Desired.RUN:
+            if kind_of(row).hosts and row.phase is WorkloadPhase.RUNNING and row.desired is Desired.RUN:
                 yield row.id, decide_jobs(fresh, row, lambda prefix: f"{prefix}-supposed")
 
     def check_books(self, view: View) -> None:
@@ -464,3 +466,7 @@ def _compared(books: PoolCache) -> dict[str, object]:
 
 def _used(books: PoolCache) -> dict[str, Amounts]:
     return {row.path: row.used for row in books.pool.quotas.rows() if any(row.used.values())}
+
+
+def _evictions(row: Workload) -> int:
+    return sum(gang.evictions for gang in gangs(row))

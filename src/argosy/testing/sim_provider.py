@@ -16,7 +16,7 @@ import msgspec
 from argosy.infra import border
 from argosy.infra.agent_port import Channel
 from argosy.infra.provider import Capabilities, Diagnostic, Manifest, Provider, Want
-from argosy.model.facts import ClaimFact, NodeFacts, NodeSighting
+from argosy.model.facts import ClaimFact, ClaimState, NodeFacts, NodeSighting
 from argosy.model.offer import Capacity, Offer
 from argosy.model.phases import Desired
 from argosy.model.rows import Claim, Node
@@ -52,7 +52,7 @@ class Order(msgspec.Struct, kw_only=True):
     """What the infrastructure knows of one claim."""
 
     claim: Claim
-    state: str  # held | stopped | preempted
+    state: ClaimState  # held, stopped or preempted
     since_s: float
     machines: list[Machine]
     devices: list[tuple[tuple[int, int], ...]]  # of an owned machine, per node: (device, thousandths)
@@ -155,18 +155,18 @@ class SimProvider:
             if claim.id in self.released and world.faults.forgets_releases == 0:
                 raise border.RequestRefused("claim", f"{claim.id} was released before")
             self._create(claim, self._take_capacity(claim))
-        elif order.state == "preempted":
+        elif order.state is ClaimState.PREEMPTED:
             return  # `observe` tells; a preempted claim does not come back
-        elif claim.desired is Desired.STOP and order.state == "held":
+        elif claim.desired is Desired.STOP and order.state is ClaimState.HELD:
             world.tell(f"{self.manifest.name}: {claim.id} stops")
-            order.state, order.devices = "stopped", []
+            order.state, order.devices = ClaimState.STOPPED, []
             for machine in order.machines:
                 if machine.state != "dead":
                     world.stop_machine(machine)
-        elif claim.desired is Desired.RUN and order.state == "stopped":
+        elif claim.desired is Desired.RUN and order.state is ClaimState.STOPPED:
             order.devices = self._take_capacity(claim)
             world.tell(f"{self.manifest.name}: {claim.id} starts again")
-            order.state = "held"
+            order.state = ClaimState.HELD
             for machine in order.machines:
                 machine.facts = self._facts_of(claim, machine.index, order.devices)
                 if machine.state == "stopped":
@@ -185,7 +185,7 @@ class SimProvider:
         held = [
             order
             for order in self.orders.values()
-            if order.state == "held"
+            if order.state is ClaimState.HELD
             and order.claim.id != claim.id
             and _same_place(order.claim.choice.offer, mine)
         ]
@@ -254,7 +254,7 @@ class SimProvider:
             machines.append(machine)
         self.orders[claim.id] = Order(
             claim=claim,
-            state="stopped" if rests else "held",
+            state=ClaimState.STOPPED if rests else ClaimState.HELD,
             since_s=world.now_s,
             machines=machines,
             devices=[] if rests else devices,
@@ -316,10 +316,10 @@ class SimProvider:
         """The infrastructure takes the nodes away. The claim stays listed as preempted until it is
         released."""
         order = self.orders.get(claim_id)
-        if order is None or order.state != "held":
+        if order is None or order.state is not ClaimState.HELD:
             return
         self.world.tell(f"{claim_id} is preempted")
-        order.state = "preempted"
+        order.state = ClaimState.PREEMPTED
         for machine in order.machines:
             self.world.remove_machine(machine)
 
@@ -342,7 +342,9 @@ class SimProvider:
 
     def names_of_all(self) -> set[str]:
         """The truth, for suites and checkers: ids of claims that hold something."""
-        return {claim_id for claim_id, order in self.orders.items() if order.state != "preempted"}
+        return {
+            claim_id for claim_id, order in self.orders.items() if order.state is not ClaimState.PREEMPTED
+        }
 
 
 class SimProviders:
@@ -371,10 +373,10 @@ def _same_place(one: Offer, other: Offer) -> bool:
 
 
 def _fact_of(order: Order) -> ClaimFact:
-    if order.state == "preempted":
-        return ClaimFact(claim_id=order.claim.id, state="preempted")
-    if order.state == "held" and any(machine.state == "booting" for machine in order.machines):
-        return ClaimFact(claim_id=order.claim.id, state="pending")
+    if order.state is ClaimState.PREEMPTED:
+        return ClaimFact(claim_id=order.claim.id, state=ClaimState.PREEMPTED)
+    if order.state is ClaimState.HELD and any(machine.state == "booting" for machine in order.machines):
+        return ClaimFact(claim_id=order.claim.id, state=ClaimState.PENDING)
     return ClaimFact(
         claim_id=order.claim.id,
         state=order.state,

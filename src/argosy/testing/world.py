@@ -115,6 +115,7 @@ class Machine:
         self.trouble_s = 0.0  # when it was last not reachable
         self.ranks: dict[str, SimRank] = {}
         self.forgotten: set[str] = set()  # ids that must not come back
+        self.newest: dict[str, int] = {}  # job id → the newest of its attempts that was ordered here
         self.watchers: dict[asyncio.Event, None] = {}  # in order of arrival: sets of objects have none
         self.chunks: set[str] = set()
         self.trees: dict[str, bytes] = {}
@@ -348,6 +349,11 @@ class World:
     def prepare_rank(self, machine: Machine, order: RankOrder) -> None:
         if order.id in machine.ranks or order.id in machine.forgotten:
             return
+        if order.attempt < machine.newest.get(order.job, 0):
+            self.stop_rank(machine, order.id, 0)
+            return
+        if order.job:
+            machine.newest[order.job] = order.attempt
         self.check_rank_intent(machine, order.id)
         rank = SimRank(
             order, RankFact(id=order.id, phase=RankPhase.PREPARING, stage="setup" if order.setup else "run")
@@ -423,7 +429,14 @@ class World:
                 break
 
     def stop_rank(self, machine: Machine, rank_id: str, grace_s: float) -> None:
+        """Unknown ranks are remembered as ended: an order for one that comes later never runs."""
         rank = machine.ranks.get(rank_id)
+        if rank is None and rank_id not in machine.forgotten:
+            self.tell(f"{machine.address}: will never run {rank_id}")
+            rank = SimRank(RankOrder(id=rank_id), RankFact(id=rank_id, phase=RankPhase.PREPARING))
+            machine.ranks[rank_id] = rank
+            self.exits[rank_id] = (self.now_s, 143)
+            self._set_fact(machine, rank, phase=RankPhase.EXITED, exit_code=143, ended_ms=self.clock.now_ms())
         if rank is None or rank.fact.phase in _ENDED:
             return
         self.tell(f"{machine.address}: stops {rank_id}")

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import msgspec
 
-from argosy.controllers.policies import finish, new_claim, task_of
+from argosy.controllers.policies import finish, new_claim
 from argosy.controllers.pool.decide import decide_jobs, fail_cluster
 from argosy.controllers.view import Action, NewId, Put, View, WakeAt, event, terminals_of
+from argosy.model.kinds.cluster import cluster_spec, cluster_state
+from argosy.model.kinds.job import job_task
 from argosy.model.phases import ClaimPhase, Desired, NodePhase, Outcome, WorkloadPhase
 from argosy.model.reasons import Reason
 from argosy.model.resources import Autostop
 from argosy.model.rows import Workload
-from argosy.model.task import ClusterSpec
 from argosy.planning.availability import order_for_failover
 from argosy.scheduler.machines import is_owned
 
@@ -35,15 +36,9 @@ def _start_again(view: View, cluster: Workload) -> list[Action]:
     claims = [claim for claim in view.rows.claims_of(cluster.id) if claim.desired is Desired.STOP]
     if any(is_owned(claim.choice.offer, view.abilities) for claim in claims):
         return []  # its machines may be in use: `pool.decide_owned` starts it in its turn
-    changed = msgspec.structs.replace(
-        cluster, phase=WorkloadPhase.STARTING, reason=None, detail="", active_ms=view.now_ms
-    )
+    changed = msgspec.structs.replace(cluster, phase=WorkloadPhase.STARTING, reason=None, detail="")
+    changed = changed.with_status(active_ms=view.now_ms)
     return [Put(changed), *(Put(msgspec.structs.replace(claim, desired=Desired.RUN)) for claim in claims)]
-
-
-def cluster_spec(cluster: Workload) -> ClusterSpec:
-    assert isinstance(cluster.spec, ClusterSpec)
-    return cluster.spec
 
 
 def _start(view: View, cluster: Workload, new_id: NewId) -> list[Action]:
@@ -77,13 +72,10 @@ def _start(view: View, cluster: Workload, new_id: NewId) -> list[Action]:
     nodes = view.rows.nodes_of_claim(claim.id)
     if claim.phase is ClaimPhase.HELD and sum(node.phase is NodePhase.READY for node in nodes) == claim.count:
         changed = msgspec.structs.replace(
-            cluster,
-            phase=WorkloadPhase.RUNNING,
-            started_ms=cluster.started_ms or view.now_ms,
-            active_ms=view.now_ms,
+            cluster, phase=WorkloadPhase.RUNNING, started_ms=cluster.started_ms or view.now_ms
         )
         return [
-            Put(changed),
+            Put(changed.with_status(active_ms=view.now_ms)),
             event(
                 view,
                 cluster.id,
@@ -119,15 +111,15 @@ def _run(view: View, cluster: Workload, new_id: NewId) -> list[Action]:
 def _watch_idleness(view: View, cluster: Workload) -> list[Action]:
     """`active_ms` is 0 while jobs are live, else when the cluster fell idle."""
     jobs = view.rows.jobs_of(cluster.id)
-    policy = cluster.autostop
+    policy, active_ms = cluster_spec(cluster).autostop, cluster_state(cluster).active_ms
     busy = bool(jobs) and policy.wait_for != "none"
     if policy.wait_for == "jobs_and_ssh" and view.observed.busy(terminals_of(cluster.id)):
         busy = True
     if busy:
-        return [Put(msgspec.structs.replace(cluster, active_ms=0))] if cluster.active_ms else []
-    if not cluster.active_ms:
-        changed = msgspec.structs.replace(cluster, active_ms=view.now_ms)
-        if cluster.down_when_done and not jobs:
+        return [Put(cluster.with_status(active_ms=0))] if active_ms else []
+    if not active_ms:
+        changed = cluster.with_status(active_ms=view.now_ms)
+        if cluster_spec(cluster).down_when_done and not jobs:
             return [Put(msgspec.structs.replace(changed, desired=Desired.END, detail="its jobs are done"))]
         return [Put(changed)]
     return _autostop(view, cluster, policy)
@@ -136,7 +128,7 @@ def _watch_idleness(view: View, cluster: Workload) -> list[Action]:
 def _autostop(view: View, cluster: Workload, policy: Autostop) -> list[Action]:
     if policy.idle_s is None:
         return []
-    due_ms = cluster.active_ms + policy.idle_s * 1000
+    due_ms = cluster_state(cluster).active_ms + policy.idle_s * 1000
     if view.now_ms < due_ms:
         return [WakeAt(cluster.id, due_ms)]
     desired = Desired.END if policy.down else Desired.STOP
@@ -168,11 +160,11 @@ def _wind_down(
     go)."""
     actions, live = _end_jobs(view, cluster, reason, queued_too=queued_too)
     if cluster.phase is not WorkloadPhase.STOPPING:
-        actions.append(
-            Put(msgspec.structs.replace(cluster, phase=WorkloadPhase.STOPPING, active_ms=view.now_ms))
-        )
+        stopping = msgspec.structs.replace(cluster, phase=WorkloadPhase.STOPPING)
+        actions.append(Put(stopping.with_status(active_ms=view.now_ms)))
         return actions, live, False
-    patience_ms = cluster.active_ms + _longest_grace_ms(view, cluster) + view.policy.kill_margin_ms
+    since_ms = cluster_state(cluster).active_ms
+    patience_ms = since_ms + _longest_grace_ms(view, cluster) + view.policy.kill_margin_ms
     if live and view.now_ms < patience_ms:
         return [*actions, WakeAt(cluster.id, patience_ms)], live, False
     return actions, live, True
@@ -201,7 +193,8 @@ def _go(view: View, cluster: Workload) -> list[Action]:
 def _longest_grace_ms(view: View, cluster: Workload) -> int:
     jobs = view.rows.jobs_of(cluster.id)
     return (
-        max((task_of(job).grace_s for job in jobs if job.phase is not WorkloadPhase.QUEUED), default=0) * 1000
+        max((job_task(job).grace_s for job in jobs if job.phase is not WorkloadPhase.QUEUED), default=0)
+        * 1000
     )
 
 

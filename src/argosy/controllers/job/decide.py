@@ -13,15 +13,7 @@ import msgspec
 
 from argosy.controllers.job.environment import rank_orders
 from argosy.controllers.job.seat import seat_gang
-from argosy.controllers.policies import (
-    attained_by,
-    end_claims,
-    evicted,
-    finish,
-    job_spec,
-    lost_text,
-    new_attempt,
-)
+from argosy.controllers.policies import attained_by, end_claims, evicted, finish, lost_text, new_attempt
 from argosy.controllers.view import (
     Action,
     NewId,
@@ -35,6 +27,7 @@ from argosy.controllers.view import (
     event,
 )
 from argosy.model.facts import RankFact, RankPhase
+from argosy.model.kinds.job import job_spec, job_state
 from argosy.model.offer import Placement
 from argosy.model.phases import AttemptPhase, ClaimPhase, Desired, NodePhase, Outcome, WorkloadPhase
 from argosy.model.reasons import REASONS, Reason, Retry
@@ -46,7 +39,7 @@ class Standing(Enum):
 
     GONE = "gone"  # its node is
     UNKNOWN = "unknown"  # its node does not answer
-    ABSENT = "absent"  # its node answers and does not know it
+    ABSENT = "absent"  # its node answers and does not know it: an order may still be on its way
     PREPARING = "preparing"
     READY = "ready"
     RUNNING = "running"
@@ -54,7 +47,8 @@ class Standing(Enum):
     VANISHED = "vanished"
 
 
-_OVER = frozenset({Standing.GONE, Standing.ABSENT, Standing.EXITED, Standing.VANISHED})
+_OVER = frozenset({Standing.GONE, Standing.EXITED, Standing.VANISHED})
+_TO_STOP = frozenset({Standing.ABSENT, Standing.PREPARING, Standing.READY, Standing.RUNNING})
 
 
 class Rank(msgspec.Struct, frozen=True):
@@ -76,7 +70,7 @@ def decide_job(view: View, job: Workload, new_id: NewId) -> list[Action]:
         reason = job.reason if job.reason not in (None, Reason.EVICTED) else Reason.CANCELLED_BY_USER
         return finish(view, job, Outcome.CANCELLED, reason, "")
     if not spec.managed:
-        if job.cluster_id not in view.rows.workloads:
+        if job.host_id not in view.rows.workloads:
             return finish(view, job, Outcome.CANCELLED, Reason.CLUSTER_GONE, "its cluster is gone")
         return []
     if job.phase is WorkloadPhase.RECOVERING:
@@ -175,7 +169,7 @@ def _prepare(view: View, job: Workload, attempt: Attempt, ranks: list[Rank]) -> 
     nodes = [rank.node for rank in ranks if rank.node is not None]
     if len(nodes) < len(ranks):
         return []
-    cluster = view.rows.workloads.get(job.cluster_id) if job.cluster_id else None
+    cluster = view.rows.workloads.get(job.host_id) if job.host_id else None
     claim = view.rows.claims.get(nodes[0].claim_id)
     shared = view.shared_dirs.get(nodes[0].provider, "")
     orders = rank_orders(job, attempt, nodes, cluster=cluster, claim=claim, shared_dir=shared)
@@ -268,9 +262,9 @@ def _end(view: View, job: Workload, attempt: Attempt, ranks: list[Rank]) -> list
 
     if all(over(rank) for rank in ranks):
         return _ended(view, job, attempt, ranks, attempt.outcome, attempt.reason, attempt.detail)
-    alive = [
-        rank for rank in ranks if rank.standing in (Standing.PREPARING, Standing.READY, Standing.RUNNING)
-    ]
+    # A rank that its node does not know is stopped too: the node remembers that, and an order which another
+    # server has sent before arrives too late to run.
+    alive = [rank for rank in ranks if rank.standing in _TO_STOP]
     actions = _per_node(alive, lambda node_id, ids: StopRanks(attempt.id, node_id, ids, float(grace_s)))
     if late and job_spec(job).managed:
         actions += end_claims(view, job)
@@ -315,7 +309,7 @@ def after_attempt(view: View, job: Workload, attempt: Attempt) -> list[Action]:
     """Finish the job, or let it start again: a managed one after a loss, any that made room for others."""
     spec, outcome = job_spec(job), attempt.outcome
     assert outcome is not None
-    job = msgspec.structs.replace(job, attained=job.attained + attained_by(attempt))
+    job = job.with_status(attained=job_state(job).attained + attained_by(attempt))
     was_evicted = attempt.reason is Reason.EVICTED
     if was_evicted and job.desired is Desired.END:
         return finish(view, job, Outcome.CANCELLED, job.reason or Reason.CANCELLED_BY_USER, "")
@@ -325,7 +319,8 @@ def after_attempt(view: View, job: Workload, attempt: Attempt) -> list[Action]:
         waiting = msgspec.structs.replace(evicted(job, view.now_ms), detail=attempt.detail)
         return [Put(waiting), *end_claims(view, job)]
     again = False
-    errors, recoveries = job.errors, job.recoveries
+    state = job_state(job)
+    errors, recoveries = state.errors, state.recoveries
     reason, detail = attempt.reason, attempt.detail
     if spec.managed:
         if outcome in (Outcome.LOST, Outcome.PREEMPTED):
@@ -343,9 +338,8 @@ def after_attempt(view: View, job: Workload, attempt: Attempt) -> list[Action]:
         phase=WorkloadPhase.RECOVERING,
         reason=reason,
         detail=detail,
-        errors=errors,
-        recoveries=recoveries,
         retry_ms=retry_ms,
+        status=msgspec.structs.replace(state, errors=errors, recoveries=recoveries),
     )
     text = f"attempt {attempt.number} ended: {detail or (reason.value if reason else outcome.value)}; starting again"  # noqa: E501
     actions: list[Action] = [Put(changed), event(view, job.id, "recovering", text), WakeAt(job.id, retry_ms)]
@@ -357,18 +351,18 @@ def after_attempt(view: View, job: Workload, attempt: Attempt) -> list[Action]:
 def _restart_on_error(job: Workload, attempt: Attempt) -> tuple[bool, int, Reason | None, str]:
     """(start again?, restarts spent, reason, detail). Exit codes that the user listed do not count as
     errors."""
-    recovery = job_spec(job).task.resources[0].recovery
+    recovery, errors = job_spec(job).task.resources[0].recovery, job_state(job).errors
     codes = {code for code in attempt.exit_codes if code}
     if codes & set(recovery.recover_on_exit_codes):
-        return True, job.errors, attempt.reason, attempt.detail
-    if attempt.reason is not None and REASONS[attempt.reason].retry is Retry.SAME and job.errors < 3:
-        return True, job.errors + 1, attempt.reason, attempt.detail
-    if job.errors < recovery.max_restarts_on_errors:
-        return True, job.errors + 1, attempt.reason, attempt.detail
+        return True, errors, attempt.reason, attempt.detail
+    if attempt.reason is not None and REASONS[attempt.reason].retry is Retry.SAME and errors < 3:
+        return True, errors + 1, attempt.reason, attempt.detail
+    if errors < recovery.max_restarts_on_errors:
+        return True, errors + 1, attempt.reason, attempt.detail
     if recovery.max_restarts_on_errors:
         text = f"{attempt.detail}; all {recovery.max_restarts_on_errors} restarts are used"
-        return False, job.errors, Reason.RESTARTS_EXHAUSTED, text
-    return False, job.errors, attempt.reason, attempt.detail
+        return False, errors, Reason.RESTARTS_EXHAUSTED, text
+    return False, errors, attempt.reason, attempt.detail
 
 
 # -- managed jobs -----------------------------------------------------------------------------------
@@ -412,13 +406,9 @@ def _claim_failed(view: View, job: Workload) -> list[Action]:
             reason, detail = claim.reason, claim.detail
     if reason in (Reason.CREDENTIALS, Reason.PROVIDER_REFUSED):
         return finish(view, job, Outcome.FAILED, reason, detail)
-    retry_ms = view.now_ms + backoff_ms(view.policy, job.recoveries + 1)
+    recoveries = job_state(job).recoveries + 1
+    retry_ms = view.now_ms + backoff_ms(view.policy, recoveries)
     changed = msgspec.structs.replace(
-        job,
-        phase=WorkloadPhase.RECOVERING,
-        reason=reason,
-        detail=detail,
-        retry_ms=retry_ms,
-        recoveries=job.recoveries + 1,
+        job, phase=WorkloadPhase.RECOVERING, reason=reason, detail=detail, retry_ms=retry_ms
     )
-    return [Put(changed), WakeAt(job.id, retry_ms)]
+    return [Put(changed.with_status(recoveries=recoveries)), WakeAt(job.id, retry_ms)]

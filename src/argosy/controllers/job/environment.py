@@ -7,8 +7,8 @@ from collections.abc import Sequence
 import msgspec
 
 from argosy.infra.agent_port import RankOrder
+from argosy.model.kinds.job import job_spec
 from argosy.model.rows import Attempt, Claim, Node, Workload
-from argosy.model.task import JobSpec
 
 PIDS_MAX = 8192  # per rank, where the node can limit it: a fork bomb ends itself, not the machine
 
@@ -34,8 +34,7 @@ def rank_orders(
     shared_dir: str,
 ) -> list[tuple[Node, RankOrder]]:
     """One order per rank, with its node. `nodes` are the nodes of the placements, in rank order."""
-    spec = job.spec
-    assert isinstance(spec, JobSpec)
+    spec = job_spec(job)
     task = spec.task
     ips = "\n".join(node.ip for node in nodes)
     gpus = sum(share.milli for share in attempt.placements[0].devices) if attempt.placements else 0
@@ -75,6 +74,8 @@ def rank_orders(
         }
         order = RankOrder(
             id=f"{attempt.id}.{placement.rank}",
+            job=job.id,
+            attempt=attempt.number,
             setup=task.setup if spec.run_setup else "",
             run=task.run,
             env=env | own | task.envs,

@@ -10,7 +10,7 @@ import msgspec
 
 from argosy.controllers.policies import lost_text
 from argosy.controllers.view import Action, EnsureClaim, NewId, Put, ReleaseClaim, View, WakeAt, event
-from argosy.model.facts import ClaimFact, NodeSighting
+from argosy.model.facts import ClaimFact, ClaimState, NodeSighting
 from argosy.model.phases import ClaimPhase, Desired, NodePhase, WorkloadPhase
 from argosy.model.reasons import Reason
 from argosy.model.rows import Claim, Node
@@ -69,7 +69,7 @@ def _begin_release(view: View, claim: Claim, reason: Reason | None, detail: str)
 
 def _finish_release(view: View, claim: Claim) -> list[Action]:
     fact = view.observed.claim(claim.id)
-    if fact is not None and fact.state == "released":
+    if fact is not None and fact.state is ClaimState.RELEASED:
         gone = msgspec.structs.replace(claim.settled(view.now_ms), phase=ClaimPhase.GONE, gone_ms=view.now_ms)
         actions: list[Action] = [Put(gone)]
         for node in view.rows.nodes_of_claim(claim.id):
@@ -91,13 +91,13 @@ def _when_free(view: View, claim: Claim, effect: EnsureClaim | ReleaseClaim) -> 
 
 def _order(view: View, claim: Claim, new_id: NewId) -> list[Action]:
     fact = view.observed.claim(claim.id)
-    if fact is not None and fact.state == "preempted":
+    if fact is not None and fact.state is ClaimState.PREEMPTED:
         return _begin_release(view, claim, Reason.PREEMPTED, fact.detail)
     if claim.desired is Desired.STOP:
-        if fact is not None and fact.state == "stopped":
+        if fact is not None and fact.state is ClaimState.STOPPED:
             return _at_rest(view, claim)
         return _when_free(view, claim, EnsureClaim(claim))
-    if fact is not None and fact.state == "held" and len(fact.nodes) == claim.count:
+    if fact is not None and fact.state is ClaimState.HELD and len(fact.nodes) == claim.count:
         return _held(view, claim, fact, new_id)
     failure = view.observed.failure(claim.id)
     if failure is not None and failure.code in _PERMANENT:
@@ -151,11 +151,11 @@ def _at_rest(view: View, claim: Claim) -> list[Action]:
 
 def _hold(view: View, claim: Claim) -> list[Action]:
     fact = view.observed.claim(claim.id)
-    if fact is not None and fact.state in ("preempted", "gone"):
-        reason = Reason.PREEMPTED if fact.state == "preempted" else Reason.NODE_LOST
+    if fact is not None and fact.state in (ClaimState.PREEMPTED, ClaimState.GONE):
+        reason = Reason.PREEMPTED if fact.state is ClaimState.PREEMPTED else Reason.NODE_LOST
         return _begin_release(view, claim, reason, fact.detail or "the provider took the nodes away")
     if claim.desired is Desired.STOP:
-        if fact is not None and fact.state == "stopped":
+        if fact is not None and fact.state is ClaimState.STOPPED:
             return _at_rest(view, claim)
         return _when_free(view, claim, EnsureClaim(claim))
     nodes = view.rows.nodes_of_claim(claim.id)
@@ -171,7 +171,7 @@ def _hold(view: View, claim: Claim) -> list[Action]:
                 return _begin_release(view, claim, Reason.NODE_LOST, text)
             if node.phase is NodePhase.UNREACHABLE:
                 actions.append(WakeAt(claim.id, node.unreachable_ms + view.policy.lost_after_ms))
-    heal = fact is not None and fact.state == "stopped"
+    heal = fact is not None and fact.state is ClaimState.STOPPED
     for node in nodes:
         changed, wants_heal, wake_ms = _watch_node(view, claim, node)
         if changed is not None:

@@ -15,10 +15,12 @@ import msgspec
 
 from argosy.controllers.pool.wanted import Wanted, wanted_of
 from argosy.controllers.view import Rows, View
+from argosy.model.kinds import kind_of
+from argosy.model.kinds.job import JOB, JobSpec, JobStatus
 from argosy.model.offer import Offer, Placement
 from argosy.model.phases import Desired, WorkloadPhase
 from argosy.model.rows import Attempt, Claim, Node, Row, Workload
-from argosy.model.task import JobSpec, Task
+from argosy.model.task import Task
 from argosy.model.tenancy import Tenancy
 from argosy.scheduler.ask import Ask, Running
 from argosy.scheduler.cache import PoolCache
@@ -43,7 +45,6 @@ from argosy.scheduler.requests import (
 )
 
 WAITING: Final = (WorkloadPhase.QUEUED, WorkloadPhase.RECOVERING)
-_NOTHING: Final = JobSpec(task=Task())  # of a workload of which nothing is known any more
 
 
 class _Seen(NamedTuple):
@@ -114,7 +115,7 @@ class PoolCaches:
         row = new or old
         match row:
             case Workload():
-                if row.kind == "cluster":
+                if kind_of(row).hosts:
                     if new is None:
                         self._clusters.pop(row.id, None)
                         self._uses.pop(row.id, None)
@@ -122,11 +123,11 @@ class PoolCaches:
                         kept.machines_stale = True
                 if new is None and rows.claims_of(row.id):
                     self._last[row.id] = row
-                self._mark(row.cluster_id, row.id)
+                self._mark(row.host_id, row.id)
             case Attempt():
                 job = rows.workloads.get(row.workload_id)
                 if job is not None:
-                    self._mark(job.cluster_id, job.id)
+                    self._mark(job.host_id, job.id)
             case Claim():
                 if new is None and not rows.claims_of(row.workload_id):
                     self._last.pop(row.workload_id, None)
@@ -215,7 +216,7 @@ class PoolCaches:
         if stale is None:
             stale = {
                 *(row.id for row in view.rows.managed_jobs()),
-                *(row.id for row in view.rows.workloads.values() if row.kind == "cluster"),
+                *(row.id for row in view.rows.workloads.values() if kind_of(row).hosts),
                 *(claim.workload_id for claim in view.rows.claims.values()),
                 *self._holders,
                 *self._wanted,
@@ -258,8 +259,8 @@ class PoolCaches:
     ) -> tuple[str, Running]:
         tenancy = view.rows.tenancy
         if owner is None:  # over before we came: its room is held until it is gone, in nobody's name
-            owner = Workload(id=claim.workload_id, kind="job", name="", spec=_NOTHING, created_ms=0)
-        attempt = view.rows.attempt_of(owner.id) if owner.kind == "job" else None
+            owner = _nobody(claim.workload_id)
+        attempt = view.rows.attempt_of(owner.id) if kind_of(owner).runs else None
         placements = claim.placements or self._spread(books, owner, claim, tenancy)
         running = running_claim(owner, claim, placements, attempt, tenancy, view.history)
         return running.ask.id, running
@@ -285,7 +286,7 @@ class PoolCaches:
     def clusters(self, view: View) -> Iterator[tuple[Workload, PoolCache]]:
         """Pools of running clusters, by name."""
         for row in sorted(
-            (row for row in view.rows.workloads.values() if row.kind == "cluster"),
+            (row for row in view.rows.workloads.values() if kind_of(row).hosts),
             key=lambda row: (row.project, row.name),
         ):
             if row.phase is WorkloadPhase.RUNNING:
@@ -305,3 +306,9 @@ def _of_job(view: View, job: Workload) -> Ask | Running | None:
 def caches_of(view: View) -> PoolCaches:
     """The books that came with the view, else fresh ones."""
     return view.pools if view.pools is not None else PoolCaches()
+
+
+def _nobody(id: str) -> Workload:
+    """A workload of which nothing is known any more."""
+    spec = JobSpec(task=Task())
+    return Workload(id=id, kind=JOB.name, name="", spec=spec, status=JobStatus(), created_ms=0)

@@ -15,6 +15,7 @@ from argosy.controllers.policies import evict, finish, new_attempt, new_claim, r
 from argosy.controllers.pool.caches import PoolCaches, caches_of
 from argosy.controllers.pool.wanted import Wanted
 from argosy.controllers.view import Action, Expect, NewId, Put, View, WakeAt, event
+from argosy.model.kinds import kind_of
 from argosy.model.offer import Choice, Placement
 from argosy.model.phases import Desired, Outcome, WorkloadPhase
 from argosy.model.reasons import Reason
@@ -47,7 +48,7 @@ def decide_jobs(view: View, cluster: Workload, new_id: NewId) -> list[Action]:
         changed, attempt = new_attempt(job, start.placements, new_id("att"), view.now_ms, why=start.why)
         actions += [Put(changed), Put(attempt)]
     if any(isinstance(action, Put) for action in actions):
-        actions.append(Put(msgspec.structs.replace(cluster, active_ms=0)))  # busy
+        actions.append(Put(cluster.with_status(active_ms=0)))  # busy
         actions += _same_tree(view)
     if decision.wake_ms is not None:
         actions.append(WakeAt(cluster.id, decision.wake_ms))
@@ -114,8 +115,8 @@ def _same_tree(view: View) -> list[Action]:
 def _start(view: View, each: Wanted, start: Start, new_id: NewId) -> list[Action]:
     if each.rests is not None:
         running = msgspec.structs.replace(
-            each.workload, phase=WorkloadPhase.STARTING, reason=None, detail="", active_ms=view.now_ms
-        )
+            each.workload, phase=WorkloadPhase.STARTING, reason=None, detail=""
+        ).with_status(active_ms=view.now_ms)
         claim = msgspec.structs.replace(each.rests, desired=Desired.RUN, placements=start.placements)
         return [Put(running), Put(claim)]
     assert each.ask is not None
@@ -145,7 +146,7 @@ def _claim(
 
 
 def _no_offer(view: View, workload: Workload, detail: str) -> list[Action]:
-    if workload.kind != "cluster":
+    if not kind_of(workload).hosts:
         return finish(view, workload, Outcome.FAILED, Reason.NO_OFFER, detail)
     return fail_cluster(view, workload, Reason.NO_OFFER, detail)
 

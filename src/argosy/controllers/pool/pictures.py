@@ -9,6 +9,7 @@ from argosy.controllers.pool.caches import WAITING, caches_of
 from argosy.controllers.pool.wanted import Wanted, wanted_of
 from argosy.controllers.pool.words import one_line
 from argosy.controllers.view import View
+from argosy.model.kinds import kind_of
 from argosy.model.phases import Desired, WorkloadPhase
 from argosy.model.rows import Workload
 from argosy.model.tenancy import QueueUsage
@@ -30,7 +31,7 @@ def explain(view: View, workload_id: str, *, when: bool = True) -> Waiting | Non
     workload = view.rows.workloads.get(workload_id)
     if workload is None or workload.desired is not Desired.RUN:
         return None
-    if workload.cluster_id is not None:
+    if workload.host_id is not None:
         return _explain_job(view, workload, when)
     books, wanted = caches_of(view).owned(view)
     each = wanted.get(workload_id)
@@ -40,7 +41,7 @@ def explain(view: View, workload_id: str, *, when: bool = True) -> Waiting | Non
 
 
 def _explain_job(view: View, job: Workload, when: bool) -> Waiting | None:
-    cluster = view.rows.workloads.get(job.cluster_id or "")
+    cluster = view.rows.workloads.get(job.host_id or "")
     if cluster is None or job.phase not in WAITING or view.rows.attempt_of(job.id) is not None:
         return None
     if cluster.phase is not WorkloadPhase.RUNNING:
@@ -55,8 +56,8 @@ def explain_new(view: View, workload: Workload) -> str:
     """Of a workload that is not in the rows yet: why no state of the machines that it would wait for could
     ever hold it, with the nearest machine. "" when some could, when it may go elsewhere, and when nothing is
     known about them."""
-    if workload.cluster_id is not None:
-        cluster = view.rows.workloads.get(workload.cluster_id)
+    if workload.host_id is not None:
+        cluster = view.rows.workloads.get(workload.host_id)
         if cluster is None or cluster.phase is not WorkloadPhase.RUNNING:
             return ""
         books, ask = (
@@ -101,7 +102,7 @@ def tell(view: View, workload_id: str) -> str:
         return ""
     workload = view.rows.workloads[workload_id]
     book = caches_of(view)
-    cluster = view.rows.workloads.get(workload.cluster_id or "")
+    cluster = view.rows.workloads.get(workload.host_id or "")
     if cluster is None:
         books, _ = book.owned(view)
     elif cluster.phase is WorkloadPhase.RUNNING:
@@ -224,7 +225,7 @@ def _held(view: View, holder: str, value: Running) -> Held:
         placements=value.placements,
         started_ms=value.started_ms,
         ends_at_ms=expected_end_ms(value, view.now_ms)
-        if workload is not None and workload.kind == "job" and not is_guess(value.ask)
+        if workload is not None and kind_of(workload).runs and not is_guess(value.ask)
         else None,
         preemptible=value.ask.preemptible,
         leaving=value.leaving,

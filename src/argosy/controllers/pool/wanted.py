@@ -8,11 +8,12 @@ from collections.abc import Sequence
 import msgspec
 
 from argosy.controllers.view import View
+from argosy.model.kinds import gang_of, gangs, kind_of
 from argosy.model.offer import Choice, Rejection
 from argosy.model.phases import ClaimPhase, Desired, WorkloadPhase
 from argosy.model.resources import Resources
 from argosy.model.rows import Claim, Workload
-from argosy.model.task import JobSpec, Task
+from argosy.model.task import Task
 from argosy.planning.choose import plan
 from argosy.planning.deadline import CHECKPOINT_S, keeps_checkpoints, order_choices, wishes_of
 from argosy.scheduler.ask import Ask
@@ -41,11 +42,13 @@ def wanted_of(view: View, workload: Workload) -> Wanted | None:
     """None: it waits for nothing, or not for a place of its own."""
     if workload.desired is not Desired.RUN:
         return None
-    if workload.kind == "cluster":
+    if not gangs(workload):
+        return None
+    if not kind_of(workload).runs:
         if workload.phase is WorkloadPhase.QUEUED:
             return _of(view, workload)
         return _of_resting(view, workload) if workload.phase is WorkloadPhase.STOPPED else None
-    if workload.cluster_id is not None or view.rows.attempt_of(workload.id) is not None:
+    if workload.host_id is not None or view.rows.attempt_of(workload.id) is not None:
         return None
     waits = workload.phase is WorkloadPhase.QUEUED or (
         workload.phase is WorkloadPhase.RECOVERING and not view.rows.claims_of(workload.id)
@@ -54,14 +57,9 @@ def wanted_of(view: View, workload: Workload) -> Wanted | None:
 
 
 def _of(view: View, workload: Workload) -> Wanted:
-    spec = workload.spec
-    task = spec.task if isinstance(spec, JobSpec) else None
-    if isinstance(spec, JobSpec):
-        num_nodes, ordered = spec.task.num_nodes, spec.task.ordered
-        wishes = with_floor(wishes_of(spec.task))
-    else:
-        num_nodes, ordered = spec.num_nodes, spec.ordered
-        wishes = _never_spot_unasked(spec.resources)
+    gang = gang_of(workload)
+    num_nodes, ordered, task = gang.num_nodes, gang.ordered, gang.task
+    wishes = with_floor(wishes_of(task)) if task is not None else _never_spot_unasked(gang.resources)
     cares = view.atlas is not None and any(wish.says_where for wish in wishes)
     atlas = view.atlas() if cares and view.atlas is not None else None
     made = plan(wishes, num_nodes, view.offers, abilities=view.abilities, ordered=ordered, atlas=atlas)
@@ -137,7 +135,8 @@ def done_fraction(job: Workload, task: Task) -> float:
     wish = task.resources[0]
     rate = (wish.accelerator.milli if wish.accelerator else 0) * task.num_nodes
     rate = rate or (wish.cpus.amount if wish.cpus else 1000) * task.num_nodes
-    kept_s = job.attained / rate / 1000 - CHECKPOINT_S * (job.recoveries + job.evictions)
+    gang = gang_of(job)
+    kept_s = gang.attained / rate / 1000 - CHECKPOINT_S * (gang.recoveries + gang.evictions)
     return min(1.0, max(0.0, kept_s / task.estimated_s))
 
 

@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import NamedTuple
 
 from argosy.model.facts import Device
+from argosy.model.kinds import kind_of, title
 from argosy.model.rows import Workload
 from argosy.model.units import render_bytes, render_milli
 from argosy.scheduler.ask import WHOLE_MILLI, Ask, Machine, Need, Running, Waiting
@@ -56,7 +57,7 @@ def name_of(workload: Workload | None, id: str) -> str:
     """As people call it."""
     if workload is None:
         return id
-    return workload.name if workload.kind == "cluster" else f"job {workload.number}"
+    return workload.name if kind_of(workload).named else title(workload)
 
 
 def _shortage(books: PoolCache, ask: Ask, workloads: Mapping[str, Workload]) -> str:

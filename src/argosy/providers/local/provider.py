@@ -18,14 +18,14 @@ import stat
 import sys
 from collections.abc import Callable, Coroutine, Sequence
 from pathlib import Path
-from typing import Any, Final, Protocol
+from typing import Any, Final, Literal, Protocol
 
 import msgspec
 
 from argosy.infra import border
 from argosy.infra.agent_port import Channel
 from argosy.infra.provider import Diagnostic, Want
-from argosy.model.facts import ClaimFact, NodeFacts, NodeSighting
+from argosy.model.facts import ClaimFact, ClaimState, NodeFacts, NodeSighting
 from argosy.model.ids import Clock
 from argosy.model.offer import Capacity, Offer, Shape
 from argosy.model.phases import Desired
@@ -57,7 +57,7 @@ class Record(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
 
     claim_id: str
     count: int
-    state: str  # run | stop | preempted
+    state: Literal["run", "stop", "preempted"]
     devices: tuple[tuple[tuple[int, int], ...], ...] = ()  # per node: (device, thousandths)
     made_ms: int = 0
 
@@ -395,12 +395,14 @@ class LocalProvider:
             return None
         record = self._load(claim_id)
         if record is None:
-            return ClaimFact(claim_id=claim_id, state="pending", detail="half made")
+            return ClaimFact(claim_id=claim_id, state=ClaimState.PENDING, detail="half made")
         if record.state == "preempted":
-            return ClaimFact(claim_id=claim_id, state="preempted", detail="this machine took the nodes away")
+            return ClaimFact(
+                claim_id=claim_id, state=ClaimState.PREEMPTED, detail="this machine took the nodes away"
+            )
         running = [self._process(claim_id, index) for index in range(record.count)]
         if record.state == "run" and any(process is None for process in running):
-            return ClaimFact(claim_id=claim_id, state="pending")
+            return ClaimFact(claim_id=claim_id, state=ClaimState.PENDING)
         nodes = tuple(
             NodeSighting(
                 index=index,
@@ -411,7 +413,8 @@ class LocalProvider:
             )
             for index, process in enumerate(running)
         )
-        return ClaimFact(claim_id=claim_id, state="held" if record.state == "run" else "stopped", nodes=nodes)
+        state = ClaimState.HELD if record.state == "run" else ClaimState.STOPPED
+        return ClaimFact(claim_id=claim_id, state=state, nodes=nodes)
 
     def _facts_of_node(self, record: Record, index: int) -> NodeFacts | None:
         if self._facts is None or not record.devices:

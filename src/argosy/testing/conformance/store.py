@@ -16,16 +16,16 @@ from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Final, Protocol, TypeVar
 
-import msgspec
-
 from argosy.model.errors import ArgosyError
+from argosy.model.kinds import kind_of
+from argosy.model.kinds.job import job_state
 from argosy.model.phases import AttemptPhase, ClaimPhase, NodePhase, Phase, WorkloadPhase, may_move
 from argosy.model.reasons import Reason
 from argosy.model.resources import Accelerator, Resources
 from argosy.model.rows import Attempt, Claim, Event, Node, Row, Workload
 from argosy.model.tenancy import TENANCY_ID, Group, Preset, Queue, SharePolicy, Tenancy
 from argosy.store import Conflict, IllegalMove, KeyUsed, Snapshot, Store
-from argosy.testing.builders import a_claim, a_cluster, a_job, a_node, a_task, an_attempt, an_id
+from argosy.testing.builders import a_claim, a_cluster, a_job, a_node, a_task, an_attempt, an_id, changed
 from argosy.testing.conformance.provider import NotApplicable
 
 __all__ = ["CASES", "NotApplicable", "Subject", "case_name", "random_walk"]
@@ -51,10 +51,6 @@ class Subject(Protocol):
 
 
 Case = Callable[[Subject], Awaitable[None]]
-
-
-def changed(row: R, **fields: object) -> R:
-    return msgspec.structs.replace(row, **fields)
 
 
 async def put(store: Store, row: R) -> R:
@@ -88,11 +84,11 @@ def contents(snapshot: Snapshot) -> dict[str, Row]:
 
 def check_indexes(snapshot: Snapshot) -> None:
     """Every index says what a search through all rows says."""
-    jobs = sorted((w for w in snapshot.workloads.values() if w.kind == "job"), key=lambda w: (w.number, w.id))
-    assert list(snapshot.managed_jobs()) == [job for job in jobs if job.cluster_id is None]
-    for cluster_id in {job.cluster_id for job in jobs if job.cluster_id}:
-        assert list(snapshot.jobs_of(cluster_id)) == [job for job in jobs if job.cluster_id == cluster_id]
-    clusters = [w for w in snapshot.workloads.values() if w.kind == "cluster"]
+    jobs = sorted((w for w in snapshot.workloads.values() if kind_of(w).runs), key=lambda w: (w.number, w.id))
+    assert list(snapshot.managed_jobs()) == [job for job in jobs if job.host_id is None]
+    for cluster_id in {job.host_id for job in jobs if job.host_id}:
+        assert list(snapshot.jobs_of(cluster_id)) == [job for job in jobs if job.host_id == cluster_id]
+    clusters = [w for w in snapshot.workloads.values() if kind_of(w).hosts]
     assert {(c.project, c.name): c for c in clusters} == {(c.project, c.name): c for c in snapshot.clusters()}
     for cluster in clusters:
         assert snapshot.cluster_named(cluster.name, cluster.project) == cluster
@@ -127,7 +123,7 @@ async def a_new_store_is_empty(subject: Subject) -> None:
 async def every_kind_of_row_comes_back_as_it_went(subject: Subject) -> None:
     store = await subject.open()
     cluster = a_cluster(name="c", user="me", project="p")
-    job = a_job(cluster_id=cluster.id, number=7, task=a_task(run="echo", envs={"A": "b"}))
+    job = a_job(host_id=cluster.id, number=7, task=a_task(run="echo", envs={"A": "b"}))
     claim = a_claim(workload_id=cluster.id, count=2)
     node = a_node(workload_id=cluster.id, claim_id=claim.id, gpus=2)
     attempt = an_attempt(workload_id=job.id)
@@ -139,7 +135,7 @@ async def every_kind_of_row_comes_back_as_it_went(subject: Subject) -> None:
         assert await store.load(row.id) == row
     assert await store.find_cluster("c", project="p") == written[0]
     assert await store.find_job(cluster.id, 7) == written[1]
-    assert await store.load_jobs(cluster_id=cluster.id) == [written[1]]
+    assert await store.load_jobs(host_id=cluster.id) == [written[1]]
     assert await store.load_claims() == [written[2]]
     assert await store.load_nodes(claim.id) == [written[3]]
     assert await store.load_attempts(job.id) == [written[4]]
@@ -326,8 +322,8 @@ async def what_a_row_is_and_belongs_to_never_changes(subject: Subject) -> None:
     attempt = await put(store, an_attempt())
     changes: Sequence[Row] = (
         changed(job, kind="cluster"),
-        changed(job, cluster_id="clu-other"),
-        changed(job, cluster_id=None),
+        changed(job, host_id="clu-other"),
+        changed(job, host_id=None),
         changed(cluster, kind="job"),
         changed(claim, workload_id="clu-other"),
         changed(node, claim_id="clm-other"),
@@ -478,14 +474,12 @@ async def a_lease_has_one_holder(subject: Subject) -> None:
 
 async def old_snapshots_stay_as_they_were(subject: Subject) -> None:
     store = await subject.open()
-    jobs = list(await store.commit([a_job(number=n, cluster_id="clu-1") for n in range(300)]))
+    jobs = list(await store.commit([a_job(number=n, host_id="clu-1") for n in range(300)]))
     old = await store.snapshot()
     was, was_jobs = contents(old), list(old.jobs_of("clu-1"))
     assert [job.number for job in was_jobs] == list(range(300))
     for job in jobs[::3]:
-        await store.commit(
-            [changed(job, phase=WorkloadPhase.FINISHED), a_job(cluster_id="clu-1", number=1000)]
-        )
+        await store.commit([changed(job, phase=WorkloadPhase.FINISHED), a_job(host_id="clu-1", number=1000)])
     assert contents(old) == was and list(old.jobs_of("clu-1")) == was_jobs
     check_indexes(old)
     new = await store.snapshot()
@@ -513,18 +507,18 @@ async def seq_changes_when_anything_changes(subject: Subject) -> None:
 
 async def jobs_come_newest_first_in_pages(subject: Subject) -> None:
     store = await subject.open()
-    jobs = [await put(store, a_job(number=n, cluster_id="clu-1")) for n in range(1, 26)]
+    jobs = [await put(store, a_job(number=n, host_id="clu-1")) for n in range(1, 26)]
     managed = await put(store, a_job(managed=True, number=1))
-    await put(store, a_job(cluster_id="clu-2", number=99))
+    await put(store, a_job(host_id="clu-2", number=99))
     for place in range(0, 25, 2):
         jobs[place] = await put(store, changed(jobs[place], phase=WorkloadPhase.FINISHED))
     jobs.reverse()
-    assert await store.load_jobs(cluster_id="clu-1") == jobs
-    assert await store.load_jobs(cluster_id="clu-1", live=True) == [job for job in jobs if job.is_live]
-    assert await store.load_jobs(cluster_id=None) == [managed]
-    assert await store.load_jobs(cluster_id="clu-3") == []
+    assert await store.load_jobs(host_id="clu-1") == jobs
+    assert await store.load_jobs(host_id="clu-1", live=True) == [job for job in jobs if job.is_live]
+    assert await store.load_jobs(host_id=None) == [managed]
+    assert await store.load_jobs(host_id="clu-3") == []
     pages: list[Workload] = []
-    while page := await store.load_jobs(cluster_id="clu-1", limit=4, after=pages[-1].id if pages else None):
+    while page := await store.load_jobs(host_id="clu-1", limit=4, after=pages[-1].id if pages else None):
         assert len(page) <= 4
         pages += page
     assert pages == jobs
@@ -539,13 +533,13 @@ async def attempts_of_a_cluster_are_asked_since_a_time(subject: Subject) -> None
     store = await subject.open()
     made: list[Attempt] = []
     for number, ended_ms in ((1, 200), (2, 400), (3, 0)):
-        job = await put(store, a_job(cluster_id="clu-1", number=number))
+        job = await put(store, a_job(host_id="clu-1", number=number))
         attempt = await put(store, an_attempt(workload_id=job.id))
         if ended_ms:
             attempt = await put(store, changed(attempt, phase=AttemptPhase.ENDED, ended_ms=ended_ms))
             await put(store, changed(job, phase=WorkloadPhase.FINISHED, ended_ms=ended_ms))
         made.insert(0, attempt)
-    other = await put(store, a_job(cluster_id="clu-2"))
+    other = await put(store, a_job(host_id="clu-2"))
     await put(store, an_attempt(workload_id=other.id))
     assert await store.load_past_attempts("clu-1") == made
     assert await store.load_past_attempts("clu-1", since_ms=201) == made[:2]
@@ -595,7 +589,7 @@ async def count_up(store: Store, job_id: str, times: int) -> None:
         while True:
             job = (await store.snapshot()).workloads[job_id]
             try:
-                await store.commit([changed(job, attempts=job.attempts + 1)])
+                await store.commit([changed(job, attempts=job_state(job).attempts + 1)])
             except Conflict:
                 continue
             break
@@ -606,7 +600,7 @@ async def nothing_is_lost_among_many_writers(subject: Subject) -> None:
     job = await put(store, a_job())
     await asyncio.gather(*(count_up(store, job.id, 10) for _ in range(8)))
     row = await store.load(job.id)
-    assert isinstance(row, Workload) and row.attempts == 80 and row.rev == 81
+    assert isinstance(row, Workload) and job_state(row).attempts == 80 and row.rev == 81
     await store.close()
 
 
@@ -617,7 +611,7 @@ async def a_refused_commit_leaves_its_neighbours_alone(subject: Subject) -> None
     good = [a_job(number=n) for n in range(30)]
     bad: list[Row] = [
         changed(live, rev=5),
-        changed(live, cluster_id="clu-other"),
+        changed(live, host_id="clu-other"),
         changed(ended, rev=0),
         changed(ended, phase=WorkloadPhase.RUNNING),
         a_job(detail="\ud800"),
@@ -652,7 +646,7 @@ async def who_goes_away_disturbs_nobody(subject: Subject) -> None:
 
 async def a_thousand_rows_in_one_commit(subject: Subject) -> None:
     store = await subject.open()
-    rows = [a_job(number=n, cluster_id="clu-1") for n in range(1000)]
+    rows = [a_job(number=n, host_id="clu-1") for n in range(1000)]
     written = await store.commit(rows, events=[an_event(row.id) for row in rows])
     assert [row.id for row in written] == [row.id for row in rows]
     moved = await store.commit([changed(row, phase=WorkloadPhase.STARTING) for row in written])
@@ -660,7 +654,7 @@ async def a_thousand_rows_in_one_commit(subject: Subject) -> None:
     assert list(snapshot.jobs_of("clu-1")) == list(moved)
     await store.commit([changed(row, phase=WorkloadPhase.FINISHED) for row in moved])
     assert len((await store.snapshot()).workloads) == 0
-    assert len(await store.load_jobs(cluster_id="clu-1", limit=2000)) == 1000
+    assert len(await store.load_jobs(host_id="clu-1", limit=2000)) == 1000
     await store.close()
 
 
@@ -696,7 +690,7 @@ async def a_closed_store_says_so(subject: Subject) -> None:
 
 async def what_ended_long_ago_is_forgotten(subject: Subject) -> None:
     store = await subject.open()
-    cluster, job = a_cluster(name="c"), a_job(cluster_id="clu-x")
+    cluster, job = a_cluster(name="c"), a_job(host_id="clu-x")
     attempt = an_attempt(workload_id=job.id)
     claim = a_claim(workload_id=cluster.id)
     node = a_node(workload_id=cluster.id, claim_id=claim.id)
@@ -766,7 +760,7 @@ async def stores_see_each_other(subject: Subject) -> None:
     assert (await two.snapshot()).workloads == {job.id: job}
     job = await put(two, changed(job, detail="by two"))
     assert await one.load(job.id) == job
-    assert await one.find_job(job.cluster_id, job.number) == job
+    assert await one.find_job(job.host_id, job.number) == job
     assert await conflicting(one.commit([a_job(id=job.id)])) == {job.id}
     job = await put(one, changed(job, phase=WorkloadPhase.FINISHED))
     assert (await two.snapshot()).workloads == {} and two.seq == one.seq
@@ -791,7 +785,7 @@ async def stores_do_not_overwrite_each_other(subject: Subject) -> None:
     job = await put(one, a_job())
     await asyncio.gather(*(count_up(store, job.id, 10) for store in (one, two, one, two)))
     row = await one.load(job.id)
-    assert isinstance(row, Workload) and row.attempts == 40
+    assert isinstance(row, Workload) and job_state(row).attempts == 40
     # each of many names goes to one of them
     names = [f"c{n}" for n in range(20)]
     tries = [store.commit([a_cluster(name=name)]) for name in names for store in (one, two)]
@@ -882,7 +876,7 @@ def _random_puts(dice: random.Random, model: Mapping[str, Row]) -> list[Row]:
             if not isinstance(row, Node)
             else changed(row, phase=dice.choice(phases), index=dice.randrange(9))
         )
-    clusters = [row.id for row in live if isinstance(row, Workload) and row.kind == "cluster"] or ["clu-0"]
+    clusters = [row.id for row in live if isinstance(row, Workload) and kind_of(row).hosts] or ["clu-0"]
     claims = [row for row in live if isinstance(row, Claim)]
     for _ in range(dice.randrange(3)):
         owner = dice.choice(clusters)
@@ -890,7 +884,7 @@ def _random_puts(dice: random.Random, model: Mapping[str, Row]) -> list[Row]:
         if kind == 0:
             puts.append(a_cluster(name=an_id("name")))
         elif kind == 1:
-            puts.append(a_job(cluster_id=dice.choice([owner, None]), number=dice.randrange(1, 50)))
+            puts.append(a_job(host_id=dice.choice([owner, None]), number=dice.randrange(1, 50)))
         elif kind == 2:
             puts.append(an_attempt(workload_id=an_id("job"), reason=dice.choice([None, *Reason])))
         elif kind == 3:

@@ -1,0 +1,42 @@
+"""The registry of kinds of workloads: one line each. Whoever meets a row of any kind asks here."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from argosy.model.kinds.cluster import CLUSTER
+from argosy.model.kinds.job import JOB
+from argosy.model.kinds.kind import Gang, Kind
+from argosy.model.rows import Workload
+from argosy.model.task import Task
+
+__all__ = ["KINDS", "Gang", "Kind", "gang_of", "gangs", "kind_of", "task_of", "title"]
+
+#: By name. The order is that in which the controllers decide about them.
+KINDS: Final[dict[str, Kind]] = {kind.name: kind for kind in (JOB, CLUSTER)}
+
+
+def kind_of(row: Workload) -> Kind:
+    """What is known of the kind of a row."""
+    return KINDS[row.kind]
+
+
+def gangs(row: Workload) -> tuple[Gang, ...]:
+    """What a workload asks of the scheduler; () for one that only has children."""
+    return KINDS[row.kind].gangs(row)
+
+
+def gang_of(row: Workload) -> Gang:
+    """The one gang of a workload that asks for nodes."""
+    [gang] = gangs(row)
+    return gang
+
+
+def task_of(row: Workload) -> Task | None:
+    """The program that a workload runs; None when it runs none itself."""
+    return next((gang.task for gang in gangs(row)), None)
+
+
+def title(row: Workload) -> str:
+    """A workload as people read of it in a sentence: cluster `dev`, job 3."""
+    return KINDS[row.kind].title(row)

@@ -1,0 +1,66 @@
+"""Clusters: nodes that stay until told otherwise, and on which jobs run."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from argosy.model.kinds.kind import Gang, Kind
+from argosy.model.resources import Autostop, Resources
+from argosy.model.rows import KindSpec, KindStatus, Workload
+from argosy.model.scheduling import Scheduling
+
+
+class ClusterSpec(KindSpec, frozen=True, kw_only=True, omit_defaults=True, tag="cluster", tag_field="kind"):
+    """Nodes that stay until told otherwise."""
+
+    num_nodes: int
+    resources: tuple[Resources, ...]
+    ordered: bool = False
+    scheduling: Scheduling = Scheduling()
+    autostop: Autostop = Autostop()
+    down_when_done: bool = False  # made by `launch --down`
+
+
+class ClusterStatus(
+    KindStatus, frozen=True, kw_only=True, omit_defaults=True, tag="cluster", tag_field="kind"
+):
+    """How far a cluster is."""
+
+    active_ms: int = 0  # since when it is idle; 0 while jobs are live
+
+
+def cluster_spec(row: Workload) -> ClusterSpec:
+    """The spec of a row that is a cluster."""
+    assert isinstance(row.spec, ClusterSpec)
+    return row.spec
+
+
+def cluster_state(row: Workload) -> ClusterStatus:
+    """The status of a row that is a cluster."""
+    assert isinstance(row.status, ClusterStatus)
+    return row.status
+
+
+def _gangs(row: Workload) -> tuple[Gang, ...]:
+    spec = cluster_spec(row)
+    return (
+        Gang(
+            num_nodes=spec.num_nodes,
+            resources=spec.resources,
+            ordered=spec.ordered,
+            scheduling=spec.scheduling,
+        ),
+    )
+
+
+CLUSTER: Final = Kind(
+    name="cluster",
+    prefix="clu",
+    spec=ClusterSpec,
+    status=ClusterStatus,
+    gangs=_gangs,
+    title=lambda row: f"cluster `{row.name}`",
+    named=True,
+    hosts=True,
+    evictable=False,  # people keep things there
+)

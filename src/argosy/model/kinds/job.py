@@ -1,0 +1,72 @@
+"""Jobs: a task that runs to its end, on the nodes of a cluster or, managed, on nodes of its own."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from argosy.model.kinds.kind import Gang, Kind
+from argosy.model.rows import KindSpec, KindStatus, Workload
+from argosy.model.task import Task
+
+
+class JobSpec(KindSpec, frozen=True, kw_only=True, omit_defaults=True, tag="job", tag_field="kind"):
+    """A task that runs to its end. Bound to a cluster, or managed (owns its claims and recovers)."""
+
+    task: Task
+    managed: bool = False
+    run_setup: bool = True  # `exec` skips setup
+
+
+class JobStatus(KindStatus, frozen=True, kw_only=True, omit_defaults=True, tag="job", tag_field="kind"):
+    """How far a job is."""
+
+    attempts: int = 0  # made so far
+    attempt_id: str | None = None  # the present or last one
+    errors: int = 0  # restarts spent on errors of the program
+    recoveries: int = 0  # restarts after losses
+    evictions: int = 0  # times that it made room for others
+    attained: int = 0  # milli-GPU x ms (without GPU: milli-CPU x ms) of its ended attempts
+
+
+def job_spec(row: Workload) -> JobSpec:
+    """The spec of a row that is a job."""
+    assert isinstance(row.spec, JobSpec)
+    return row.spec
+
+
+def job_state(row: Workload) -> JobStatus:
+    """The status of a row that is a job."""
+    assert isinstance(row.status, JobStatus)
+    return row.status
+
+
+def job_task(row: Workload) -> Task:
+    """The task of a row that is a job."""
+    return job_spec(row).task
+
+
+def _gangs(row: Workload) -> tuple[Gang, ...]:
+    task, status = job_spec(row).task, job_state(row)
+    return (
+        Gang(
+            num_nodes=task.num_nodes,
+            resources=task.resources,
+            ordered=task.ordered,
+            scheduling=task.scheduling,
+            task=task,
+            attained=status.attained,
+            evictions=status.evictions,
+            recoveries=status.recoveries,
+        ),
+    )
+
+
+JOB: Final = Kind(
+    name="job",
+    prefix="job",
+    spec=JobSpec,
+    status=JobStatus,
+    gangs=_gangs,
+    title=lambda row: f"job {row.number}",
+    runs=True,
+)

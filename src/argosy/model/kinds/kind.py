@@ -1,0 +1,41 @@
+"""What the rest of Argosy knows of a kind of workload: data and pure functions, never its name."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import msgspec
+
+from argosy.model.resources import Resources
+from argosy.model.rows import KindSpec, KindStatus, Workload
+from argosy.model.scheduling import Scheduling
+from argosy.model.task import Task
+
+
+class Gang(msgspec.Struct, frozen=True, kw_only=True):
+    """What the scheduler is asked for: `num_nodes` nodes, all or none, each as one of `resources`."""
+
+    num_nodes: int
+    resources: tuple[Resources, ...]  # candidates
+    ordered: bool = False  # candidates in order of preference rather than by price
+    scheduling: Scheduling = Scheduling()
+    task: Task | None = None  # the program that ends by itself; None: nodes that stay until told otherwise
+    attained: int = 0  # milli-GPU x ms (without GPU: milli-CPU x ms) that it has used already
+    evictions: int = 0  # times that it made room for others
+    recoveries: int = 0  # times that it lost its nodes
+
+
+class Kind(msgspec.Struct, frozen=True, kw_only=True):
+    """One kind of workload. A new one is a module beside this one and a line in the registry."""
+
+    name: str  # as rows and the API say it
+    prefix: str  # of its ids
+    spec: type[KindSpec]
+    status: type[KindStatus]
+    gangs: Callable[[Workload], tuple[Gang, ...]]  # what it asks of the scheduler; (): nothing by itself
+    title: Callable[[Workload], str]  # as people read of it in a sentence
+    named: bool = False  # its name is unique among the live ones of its project
+    hosts: bool = False  # jobs run on its nodes
+    runs: bool = False  # it has attempts: a program that ends
+    evictable: bool = True  # it may be ended to make room for others
+    priority_class: str = "batch"  # unless the user names one
