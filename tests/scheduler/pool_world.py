@@ -12,7 +12,7 @@ from argosy.model.tenancy import Amounts, Queue, SharePolicy, Tenancy
 from argosy.scheduler.ask import Ask, Decision, Machine, Need, Running
 from argosy.scheduler.order import is_served
 from argosy.scheduler.pool import Pool
-from argosy.scheduler.preempt import protected_ms
+from argosy.scheduler.preempt import guarded_ms
 
 GIB = 1 << 30
 
@@ -70,7 +70,7 @@ class World:
         self.pool = pool
         self.waiting: dict[str, Ask] = {}
         self.running: dict[str, Running] = {}
-        self.leaving_for: dict[str, str] = {}
+        self.terminating: dict[str, str] = {}
         self.now_ms = 1_000_000
 
     def submit(self, ask: Ask) -> None:
@@ -79,7 +79,7 @@ class World:
 
     def end(self, job_id: str) -> None:
         del self.running[job_id]
-        self.leaving_for.pop(job_id, None)
+        self.terminating.pop(job_id, None)
         self.pool.ended(job_id)
 
     def leave(self, job_id: str) -> None:
@@ -102,9 +102,9 @@ class World:
             assert not run.leaving
             policy = self.pool.tenancy.policy
             doubled = evict.kind == "reclaim" or not is_served(run.ask, policy)
-            assert self.now_ms - run.started_ms >= protected_ms(run.ask, policy, doubled=doubled)
+            assert self.now_ms - run.started_ms >= guarded_ms(run.ask, policy, doubled=doubled)
             self.running[evict.job_id] = msgspec.structs.replace(run, leaving=True)
-            self.leaving_for[evict.job_id] = evict.for_id
+            self.terminating[evict.job_id] = evict.for_id
         self.check()
         return decision
 
@@ -127,7 +127,7 @@ class World:
             self.pool.tenancy, owner=self.pool.owner, machines=self.pool.inventory.machines().values()
         )
         for job_id, run in self.running.items():
-            pool.running(run, leaving_for=self.leaving_for.get(job_id, ""))
+            pool.running(run, leaving_for=self.terminating.get(job_id, ""))
         for ask in self.waiting.values():
             pool.submit(ask)
         return pool
@@ -141,7 +141,7 @@ class World:
             path = held.ask.queue
             while path:
                 at = used.setdefault(path, {})
-                for name, amount in held.seated.amounts.items():
+                for name, amount in held.allocation.amounts.items():
                     at[name] = at.get(name, 0) + amount
                 path = path.rpartition("/")[0]
             ranks = [placement.rank for placement in held.running.placements]

@@ -5,11 +5,11 @@ from argosy.scheduler import ends
 from argosy.scheduler.ask import Need
 from argosy.scheduler.backfill import Release
 from argosy.scheduler.ends import Ends
-from argosy.scheduler.whatif import Seated
+from argosy.scheduler.whatif import Allocation
 
 
 def release(holder: str, at_ms: int) -> Release:
-    return Release(at_ms, holder, "a/u", Seated(Need(), (), {}))
+    return Release(at_ms, holder, "a/u", Allocation(Need(), (), {}))
 
 
 CHANGES = st.lists(st.tuples(st.sampled_from("abcdef"), st.none() | st.integers(0, 5), st.booleans()))

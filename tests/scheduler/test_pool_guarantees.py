@@ -65,7 +65,7 @@ def is_served(world: World, tree: Tree, ask: Ask) -> bool:
         return True
     world.submit(ask)
     world.cycle()
-    return ask.id in world.running or ask.id in world.pool.seats
+    return ask.id in world.running or ask.id in world.pool.nominated
 
 
 @given(st.data(), st.integers(2, 8))

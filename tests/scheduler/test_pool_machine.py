@@ -78,7 +78,7 @@ class History:
         kind = dice.choice(
             ["submit"] * 5 + ["end"] * 3 + ["leave"] * 3 + ["withdraw", "node", "tree", "restart"]
         )
-        leaving = sorted(world.leaving_for)
+        leaving = sorted(world.terminating)
         settled = sorted(set(world.running) - set(leaving))
         if kind == "submit":
             world.submit(self.ask())
@@ -134,21 +134,21 @@ class History:
                 if path == queue.path or path.startswith(f"{queue.path}/"):
                     for name in pool.held[
                         start.ask_id
-                    ].seated.amounts:  # other names may be over since the tree has changed
+                    ].allocation.amounts:  # other names may be over since the tree has changed
                         assert used.get(name, 0) <= queue.limit.get(name, 1 << 60), queue.path
         for start in decision.starts:
             for placement in start.placements:
                 assert pool.inventory.machines()[placement.node_id].open
-        assert set(pool.leaving_for) == set(world.leaving_for)
-        for ask_id, seat in pool.seats.items():
-            assert ask_id in world.waiting or seat.gone
-        # Work is conserved: what fits today and within quotas waits only for a reservation, a seat, or strict
-        # order.
-        if not decision.reservations and not pool.leaving_for and not pool.seats:
+        assert set(pool.terminating) == set(world.terminating)
+        for ask_id, nominated in pool.nominated.items():
+            assert ask_id in world.waiting or nominated.moving
+        # Work is conserved: what fits today and within quotas waits only for a reservation, a nominated
+        # placement or strict order.
+        if not decision.reservations and not pool.terminating and not pool.nominated:
             for ask in world.waiting.values():
                 if ask.not_before_ms > world.now_ms or pool.tenancy.policy.backfill == "none":
                     continue
-                for variant in pool.class_of(ask).variants:
+                for variant in pool.equivalence_class(ask).variants:
                     fits = pool.inventory.find(variant.ask) is not None
                     allowed = quotas.over(ask.queue, variant.amounts) is None and quotas.lends(
                         ask.queue, variant.amounts
@@ -208,10 +208,10 @@ def test_a_restart_decides_the_same(seed: int) -> None:
     world = history.world
     world.now_ms += 1
     again = world.rebuilt()
-    kept = bool(world.pool.promised) or any(not seat.passing for seat in world.pool.seats.values())
+    kept = bool(world.pool.promised) or any(not each.tentative for each in world.pool.nominated.values())
     world.submit(job(900, 1, queue="c", submitted_ms=world.now_ms))
     again.submit(world.waiting["j900"])
-    for job_id in sorted(set(world.running) - set(world.leaving_for))[:2]:
+    for job_id in sorted(set(world.running) - set(world.terminating))[:2]:
         again.ended(job_id)
         world.end(job_id)
     theirs = again.cycle(world.now_ms)
@@ -228,7 +228,7 @@ def test_simultaneous_news_may_come_in_any_order(seed: int) -> None:
         history.step()
     world = history.world
     one, other = world.rebuilt(), world.rebuilt()
-    ends = sorted(set(world.running) - set(world.leaving_for))[:3]
+    ends = sorted(set(world.running) - set(world.terminating))[:3]
     asks = [history.ask() for _ in range(6)]
     for pool, flip in ((one, 1), (other, -1)):
         for ask in asks[::flip]:

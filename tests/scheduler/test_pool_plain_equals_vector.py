@@ -15,7 +15,8 @@ from argosy.scheduler import plain
 from argosy.scheduler.ask import Ask, Machine, Need
 from argosy.scheduler.fragment import Grid
 from argosy.scheduler.inventory import Inventory, need_of
-from argosy.scheduler.plain import Sheet, Typical
+from argosy.scheduler.sheet import Sheet
+from argosy.scheduler.typical import Typical
 
 VECTOR = 1  # machines from which on arrays are used
 PLAIN = 1000

@@ -1,4 +1,4 @@
-"""Who makes room: rights, the smallest sets, seats that nobody else takes, moves, and that it all ends."""
+"""Who is preempted: rights, the smallest sets, nominated placements, moves, and that it all ends."""
 
 from __future__ import annotations
 
@@ -146,19 +146,19 @@ def test_part_of_the_room_is_free_already_and_nobody_takes_it() -> None:
     assert [s.ask_id for s in world.cycle().starts] == ["j003"]
 
 
-def test_a_seat_survives_a_restart() -> None:
+def test_a_nominated_placement_survives_a_restart() -> None:
     world = full(job(1, 4, preemptible=True, urgency=4))
     world.submit(job(9, 4, urgency=2))
     world.cycle()
     again = world.rebuilt()
     decision = again.cycle(world.now_ms)
     assert (decision.starts, decision.evictions) == ((), ())
-    assert set(again.seats) == {"j009"}
+    assert set(again.nominated) == {"j009"}
     again.ended("j001")
     assert [s.ask_id for s in again.cycle(world.now_ms).starts] == ["j009"]
 
 
-def test_a_seat_is_given_up_with_its_machine() -> None:
+def test_a_nominated_placement_is_given_up_with_its_machine() -> None:
     world = full(job(1, 4, preemptible=True, urgency=4))
     world.submit(job(9, 4, urgency=2))
     world.cycle()
@@ -321,7 +321,7 @@ def fits_without(world: World, ask: Ask, gone: set[str]) -> bool:
     for job_id, run in world.running.items():
         if job_id not in gone:
             pool.running(msgspec.structs.replace(run, leaving=False))
-    amounts = pool.class_of(ask).variants[0].amounts
+    amounts = pool.equivalence_class(ask).variants[0].amounts
     found = pool.inventory.find(ask) is not None
     return found and pool.quotas.over(ask.queue, amounts) is None and pool.quotas.lends(ask.queue, amounts)
 
@@ -362,7 +362,7 @@ def test_victim_sets_are_minimal_and_evictions_end(
             evicted[evict.job_id] = evicted.get(evict.job_id, 0) + 1
         if len(by_taker) == 1 and not decision.starts:
             ((taker, victims),) = by_taker.items()
-            ask = world.pool.seats[taker].ask
+            ask = world.pool.nominated[taker].ask
             assert all(before[victim].ask.preemptible for victim in victims)
             assert fits_without(world, ask, victims)
             for kept in victims:

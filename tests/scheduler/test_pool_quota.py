@@ -17,6 +17,7 @@ from argosy.scheduler.ask import Ask, Machine, Need
 from argosy.scheduler.fair import by_weight, divide, fair_shares
 from argosy.scheduler.pool import Pool
 from argosy.scheduler.quota import Quotas, amounts_of, check_tenancy, leaf_of
+from argosy.scheduler.reclaim import givers, may_reclaim, may_reclaim_all
 
 G = 1000
 
@@ -278,10 +279,10 @@ def test_inside_a_pool_of_its_own_the_owners_quotas_do_not_count_but_those_below
     assert quotas.over("beta/u", gpus(31)) is not None
     assert not quotas.below_guarantee("beta/u", gpus(1))
     quotas.charge("guest", "beta/u", gpus(20))
-    assert quotas.may_reclaim("acme/vision/bob", gpus(20), "beta/u", gpus(20))
+    assert may_reclaim(quotas, "acme/vision/bob", gpus(20), "beta/u", gpus(20))
     quotas.refund("guest")
     quotas.charge("own", "acme/vision/bob", gpus(28))
-    assert not quotas.may_reclaim("beta/u", gpus(4), "acme/vision/bob", gpus(28))
+    assert not may_reclaim(quotas, "beta/u", gpus(4), "acme/vision/bob", gpus(28))
 
 
 # --- books
@@ -467,16 +468,16 @@ def test_borrowers_give_back_and_nobody_falls_below_what_is_guaranteed() -> None
     quotas = books(queue("a", deserved=16), queue("b", guaranteed=8, deserved=16))
     quotas.charge("big", "b/u", gpus(24))
     quotas.charge("small", "b/u", gpus(8))
-    assert quotas.may_reclaim("a/u", gpus(16), "b/u", gpus(24))
-    assert not quotas.may_reclaim("a/u", gpus(32), "b/u", gpus(24))  # it would borrow as much itself
+    assert may_reclaim(quotas, "a/u", gpus(16), "b/u", gpus(24))
+    assert not may_reclaim(quotas, "a/u", gpus(32), "b/u", gpus(24))  # it would borrow as much itself
     quotas.refund("big")
     quotas.charge("medium", "b/u", gpus(4))
-    assert not quotas.may_reclaim("a/u", gpus(16), "b/u", gpus(4))  # within what it deserves
+    assert not may_reclaim(quotas, "a/u", gpus(16), "b/u", gpus(4))  # within what it deserves
     quotas.charge("more", "b/u", gpus(6))
-    assert quotas.may_reclaim("a/u", gpus(16), "b/u", gpus(6))
-    assert not quotas.may_reclaim("a/u", gpus(16), "b/u", gpus(11))  # below what is guaranteed
-    assert not quotas.may_reclaim("b/u", gpus(1), "b/u", gpus(6))
-    assert not quotas.may_reclaim("a/u", {"cpus": 1000}, "b/u", gpus(6))  # gives nothing of that
+    assert may_reclaim(quotas, "a/u", gpus(16), "b/u", gpus(6))
+    assert not may_reclaim(quotas, "a/u", gpus(16), "b/u", gpus(11))  # below what is guaranteed
+    assert not may_reclaim(quotas, "b/u", gpus(1), "b/u", gpus(6))
+    assert not may_reclaim(quotas, "a/u", {"cpus": 1000}, "b/u", gpus(6))  # gives nothing of that
 
 
 def test_what_is_guaranteed_is_taken_back_even_from_those_within_what_they_deserve() -> None:
@@ -485,9 +486,9 @@ def test_what_is_guaranteed_is_taken_back_even_from_those_within_what_they_deser
     for number in range(4):
         quotas.charge(f"b{number}", "b/u", gpus(7))
     quotas.charge("c", "c/u", gpus(4))
-    assert quotas.may_reclaim("a/u", gpus(8), "b/u", gpus(7))
-    assert not quotas.may_reclaim("a/u", gpus(9), "b/u", gpus(7))
-    assert not quotas.may_reclaim("a/u", gpus(8), "c/u", gpus(4))
+    assert may_reclaim(quotas, "a/u", gpus(8), "b/u", gpus(7))
+    assert not may_reclaim(quotas, "a/u", gpus(9), "b/u", gpus(7))
+    assert not may_reclaim(quotas, "a/u", gpus(8), "c/u", gpus(4))
 
 
 def test_below_the_lowest_common_queue_only_real_borrowers_give() -> None:
@@ -496,8 +497,8 @@ def test_below_the_lowest_common_queue_only_real_borrowers_give() -> None:
     )
     quotas.charge("x", "b/x/u", gpus(12))
     quotas.charge("y", "b/y/u", gpus(12))
-    assert quotas.may_reclaim("a/u", gpus(8), "b/y/u", gpus(12))
-    assert not quotas.may_reclaim("a/u", gpus(8), "b/x/u", gpus(12))
+    assert may_reclaim(quotas, "a/u", gpus(8), "b/y/u", gpus(12))
+    assert not may_reclaim(quotas, "a/u", gpus(8), "b/x/u", gpus(12))
 
 
 def shares_of(quotas: Quotas, parent: str) -> list[Fraction]:
@@ -585,7 +586,7 @@ class Room:
         for victim in self.running:
             if self.fits(job):
                 break
-            if self.quotas.may_reclaim(leaf, amounts, *self.asks[victim]):
+            if may_reclaim(self.quotas, leaf, amounts, *self.asks[victim]):
                 self.quotas.refund(victim)
                 chosen.append(victim)
         found = self.fits(job)
@@ -596,7 +597,7 @@ class Room:
             else:
                 self.quotas.refund(victim)
         self.quotas.rollback(mark)
-        return chosen if found and self.quotas.may_reclaim_all(leaf, amounts, chosen) else []
+        return chosen if found and may_reclaim_all(self.quotas, leaf, amounts, chosen) else []
 
     def raises_above(self, job: str, victims: list[str]) -> bool:
         """Whether this would take more than it gives, so that a queue above all of them borrows more."""
@@ -634,11 +635,11 @@ def test_reclaims_end_and_each_lowers_the_largest_shares(
     while waiting and still < len(waiting):
         job = waiting.pop(0)
         leaf, amounts = room.asks[job]
-        givers = set(quotas.givers(leaf, amounts))
+        allowed = set(givers(quotas, leaf, amounts))
         assert all(
-            room.asks[other][0] in givers
+            room.asks[other][0] in allowed
             for other in room.running
-            if quotas.may_reclaim(leaf, amounts, *room.asks[other])
+            if may_reclaim(quotas, leaf, amounts, *room.asks[other])
         )
         victims = room.victims(job)
         if not victims or room.raises_above(job, victims):
@@ -662,7 +663,7 @@ def test_reclaims_end_and_each_lowers_the_largest_shares(
             assert shares_of(quotas, top) < shares[top]
         after = kept_use(quotas)
         assert all(after[key] >= amount for key, amount in kept.items())
-        assert not quotas.may_reclaim(*room.asks[victims[-1]], leaf, amounts)
+        assert not may_reclaim(quotas, *room.asks[victims[-1]], leaf, amounts)
         waiting += victims
         reclaims += 1
         assert reclaims <= 20 * len(jobs)
@@ -685,7 +686,7 @@ def test_what_a_queue_uses_of_its_guarantee_is_not_given_up_inside() -> None:
     room.start("j1")
     room.start("j2")
     assert room.quotas.share("b/v") > 0
-    assert not room.quotas.may_reclaim(*room.asks["j0"], *room.asks["j1"])
+    assert not may_reclaim(room.quotas, *room.asks["j0"], *room.asks["j1"])
     assert room.victims("j0") == []
 
 
@@ -698,8 +699,8 @@ def test_nobody_is_ended_only_to_make_another_fair_game() -> None:
     for job in ("j1", "j2", "j3"):
         room.start(job)
     leaf, amounts = room.asks["j0"]
-    assert room.quotas.may_reclaim_all(leaf, amounts, ["j1", "j3"])
-    assert not room.quotas.may_reclaim_all(leaf, amounts, ["j3"])
+    assert may_reclaim_all(room.quotas, leaf, amounts, ["j1", "j3"])
+    assert not may_reclaim_all(room.quotas, leaf, amounts, ["j3"])
     assert room.victims("j0") == []
 
 

@@ -11,7 +11,7 @@ from pool_world import World, gpus, job, node, tenancy
 from argosy.model.tenancy import Queue, SharePolicy
 from argosy.scheduler.ask import Ask
 from argosy.scheduler.pool import Pool
-from argosy.scheduler.preempt import DOUBLINGS_MAX, protected_ms
+from argosy.scheduler.preempt import DOUBLINGS_MAX, guarded_ms
 
 PROTECTED_S = 60
 HORIZON_MS = 100 * PROTECTED_S * 1000
@@ -70,7 +70,7 @@ def test_protection_doubles_with_every_eviction_up_to_a_bound() -> None:
     policy = SharePolicy(min_runtime_s=600)
 
     def after(evictions: int) -> int:
-        return protected_ms(Ask(id="j", needs=(), evictions=evictions), policy)
+        return guarded_ms(Ask(id="j", needs=(), evictions=evictions), policy)
 
     assert [after(k) // 1000 for k in (0, 1, 2, 3)] == [600, 1200, 2400, 4800]
     assert after(DOUBLINGS_MAX) == after(99) == 600_000 * 1024

@@ -13,10 +13,10 @@ from pool_places import asks, needs, pools
 from argosy.model.offer import Placement
 from argosy.model.tenancy import Tenancy
 from argosy.scheduler.ask import Ask, Machine, Need
-from argosy.scheduler.backfill import Keeps, Release, foresee
+from argosy.scheduler.backfill import Release, ReservationBook, foresee
 from argosy.scheduler.inventory import Inventory, need_of
 from argosy.scheduler.quota import Quotas, amounts_of
-from argosy.scheduler.whatif import Seated, WhatIf, reach
+from argosy.scheduler.whatif import Allocation, WhatIf, reach
 
 VECTOR = 1
 PLAIN = 1000
@@ -31,8 +31,8 @@ def fill(inventory: Inventory, wishes: Sequence[tuple[Ask, int]]) -> list[Releas
         if found is not None:
             need = need_of(wish, found)
             inventory.take(f"j{number}", need, found)
-            seated = Seated(need, found, amounts_of(need, wish.num_nodes))
-            releases.append(Release(1000 * at_s, f"j{number}", "q", seated))
+            allocation = Allocation(need, found, amounts_of(need, wish.num_nodes))
+            releases.append(Release(1000 * at_s, f"j{number}", "q", allocation))
     return sorted(releases)
 
 
@@ -42,7 +42,7 @@ def moments_of(releases: Sequence[Release]) -> list[list[Release]]:
 
 
 def places(moments: Sequence[Sequence[Release]]) -> list[list[Placement]]:
-    return [[place for each in releases for place in each.seated.placements] for releases in moments]
+    return [[place for each in releases for place in each.allocation.placements] for releases in moments]
 
 
 histories = st.lists(st.tuples(asks(), st.integers(1, 6)), max_size=25)
@@ -95,16 +95,16 @@ def test_a_large_pool_finds_the_same_time(
         inventory = Inventory(machines, vector_min=VECTOR)
         releases = fill(inventory, history)
         books = WhatIf(inventory, Quotas(Tenancy(), inventory.capacity()), bounded=False)
-        both.append(Keeps(books, lambda node_id, index: None, lambda queue: None, large=large))
+        both.append(ReservationBook(books, lambda node_id, index: None, lambda queue: None, large=large))
     for number, wish in enumerate(wishes):
         ask = replace(wish, id=f"w{number}")
 
-        def seat(books: WhatIf, ask: Ask = ask) -> Seated | None:
+        def seat(books: WhatIf, ask: Ask = ask) -> Allocation | None:
             placements = books.inventory.find(ask)
             if placements is None:
                 return None
             need = need_of(ask, placements)
-            return Seated(need, placements, amounts_of(need, ask.num_nodes))
+            return Allocation(need, placements, amounts_of(need, ask.num_nodes))
 
         found = [keeps.earliest(ask, releases, seat, 0) for keeps in both]
         times = [None if each is None else each[0] for each in found]

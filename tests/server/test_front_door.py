@@ -19,13 +19,16 @@ GOOD = "argosy_good-token"
 
 
 def test_every_row_of_the_table_is_bound(server: IdleServer, raw: Raw) -> None:
-    async def handler(exchange: object) -> None:
-        return None
+    def feature(*names: str) -> object:
+        return type("Feature", (), dict.fromkeys(names, lambda self, exchange: None))()
 
+    names = [endpoint.name for endpoint in ENDPOINTS]
     with pytest.raises(ValueError, match="unbound: \\['health'\\]"):
-        bind({endpoint.name: handler for endpoint in ENDPOINTS if endpoint.name != "health"})
+        bind([feature(*(name for name in names if name != "health"))])
     with pytest.raises(ValueError, match="unknown: \\['more'\\]"):
-        bind({endpoint.name: handler for endpoint in ENDPOINTS} | {"more": handler})
+        bind([feature(*names), feature("more")])
+    with pytest.raises(ValueError, match="two features answer `health`"):
+        bind([feature(*names), feature("health")])
     for endpoint in ENDPOINTS:
         if endpoint.method != "WS":
             path = endpoint.path.replace("{cluster}", "none").replace("{job}", "job-0")

@@ -20,7 +20,7 @@ from argosy.model.phases import AttemptPhase, Outcome, WorkloadPhase
 from argosy.model.reasons import Reason
 from argosy.model.rows import Attempt, Workload
 from argosy.scheduler.ask import Waiting
-from argosy.server.handlers import resident_bytes
+from argosy.server.features.server import resident_bytes
 from argosy.testing.builders import a_job, an_attempt, changed
 from argosy.testing.idle_server import IdleServer
 

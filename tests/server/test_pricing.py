@@ -437,7 +437,7 @@ def test_a_corrupt_catalog_of_the_user_falls_back_and_says_so(idle: IdleServer, 
 
 
 def test_a_refresh_that_cannot_be(client: Client) -> None:
-    assert refused(client.catalog_refresh, "scp").startswith("error: there are no live prices of `scp`: ")
+    assert refused(client.refresh_prices, "scp").startswith("error: there are no live prices of `scp`: ")
 
 
 # -- budgets ----------------------------------------------------------------------------------------

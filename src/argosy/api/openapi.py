@@ -34,15 +34,15 @@ _STREAMS: Final = {
 }
 
 
-def build_openapi() -> Json:
+def build_openapi(endpoints: Sequence[AnyEndpoint] = ENDPOINTS) -> Json:
     """The API as an OpenAPI 3.1 document."""
     named = [
-        kind for endpoint in ENDPOINTS for kind in (endpoint.request, endpoint.reply) if kind is not None
+        kind for endpoint in endpoints for kind in (endpoint.request, endpoint.reply) if kind is not None
     ]
     kinds = list(dict.fromkeys([*named, LogFrame, Problem]))
     _, schemas = msgspec.json.schema_components(kinds, ref_template=_REF)
     paths: dict[str, Json] = {}
-    for endpoint in ENDPOINTS:
+    for endpoint in endpoints:
         method = "get" if endpoint.method == "WS" else endpoint.method.lower()
         paths.setdefault(PREFIX + endpoint.path, {})[method] = _operation(endpoint)
     return {

@@ -139,6 +139,10 @@ def slurm_seconds(text: str) -> int:
     return first * 60 + second
 
 
+#: Names of families that clusters use as the type of a GPU: any of the vendor is meant.
+FAMILIES: Final = frozenset({"tesla", "nvidia", "gpu", "geforce", "quadro", "rtx", "gtx", "cuda"})
+
+
 def accelerator_name(text: str) -> str | None:
     """The name of a GPU from the labels and types that schedulers use; None when it is not known.
 
@@ -185,6 +189,7 @@ def accelerator(text: str, count: int) -> str | None:
 __all__ = [
     "ANY_AMD",
     "ANY_NVIDIA",
+    "FAMILIES",
     "GIB",
     "MIB",
     "accelerator",

@@ -109,6 +109,9 @@ def _hosts(drafts: list[Draft], services: list[str]) -> None:
                 )
 
 
+_LOOPBACK: Final = ("127.0.0.1", "::1", "localhost")
+
+
 class _Service:
     def __init__(self, name: str, node: Node, volumes: dict[str, Node]) -> None:
         self.draft = Draft()
@@ -186,7 +189,7 @@ class _Service:
 
         draft.env(name, _VARIABLE.sub(replace, value), "environment")
 
-    # Resources ------------------------------------------------------------------------------------------------  # noqa: E501
+    # Resources ------------------------------------------------------------------------------------
 
     def _gpus(self) -> None:
         node = self.fields.take("gpus")
@@ -303,18 +306,24 @@ class _Service:
             if isinstance(node, Pairs):
                 long = self.fields.below(node, path)
                 target, published = long.text("target") or "", long.text("published")
-                long.ignore("protocol", "mode", "name", "app_protocol", "host_ip")
+                host = long.text("host_ip") or ""
+                long.ignore("protocol", "mode", "name", "app_protocol")
             else:
                 text = re.sub(r"\$\{\w+:?-([^}]*)\}", r"\1", text_of(node, path)).partition("/")[0]
-                target, published = text.rpartition(":")[2], text.rpartition(":")[0].rpartition(":")[2]
+                before, _, target = text.rpartition(":")
+                host, _, published = before.rpartition(":")
             if not re.fullmatch(r"[0-9]{1,5}(-[0-9]{1,5})?", target) or not _is_port(target):
                 self.draft.lose(path, target, "write the number under `ports`")
+                continue
+            if host.strip("[]") in _LOOPBACK:  # others could not reach it: it stays closed
+                why = "it was open on the machine itself only: `argosy ssh CLUSTER -L PORT:localhost:PORT`"
+                self.draft.lose(path, f"{host}:{target}", why)
                 continue
             self.draft.ports([target])
             if published and published != target:
                 self.draft.note("resources", f"port {excerpt(target)} was published as {excerpt(published)}")
 
-    # Files ----------------------------------------------------------------------------------------------------  # noqa: E501
+    # Files ----------------------------------------------------------------------------------------
 
     def _volumes(self, known: dict[str, Node]) -> None:
         for index, node in enumerate(self.fields.items("volumes")):
@@ -445,8 +454,6 @@ class _Service:
         whole = " ".join(words)
         self.text(whole, command=True)  # its variables are asked for
         text = prelude.command_text(words, lambda word: prelude.quoted_word(word, _NAMED)).replace("$$", "$")
-        taken = {**draft.envs, **dict.fromkeys(draft.secrets)}
-        draft.prelude += prelude.exports(prelude.KUBERNETES, text, taken=taken)
         draft.run.append(text)
 
     def _words(self, name: str) -> list[str]:

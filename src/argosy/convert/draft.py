@@ -38,7 +38,7 @@ class Draft:
         self.notes: list[tuple[str, str]] = []  # (top-level field, text)
         self.lost: list[str] = []
 
-    # Saying ---------------------------------------------------------------------------------------------------  # noqa: E501
+    # Saying ---------------------------------------------------------------------------------------
 
     def note(self, field: str, text: str) -> None:
         """A comment above a field: it was carried over, but not letter for letter."""
@@ -55,7 +55,7 @@ class Draft:
         if line not in self.lost:
             self.lost.append(line)
 
-    # Filling --------------------------------------------------------------------------------------------------  # noqa: E501
+    # Filling --------------------------------------------------------------------------------------
 
     def set_name(self, text: str | None) -> None:
         if not text:
@@ -121,7 +121,7 @@ class Draft:
         value = self.fields.get("num_nodes", 1)
         return value if isinstance(value, int) else 1
 
-    # Writing --------------------------------------------------------------------------------------------------  # noqa: E501
+    # Writing --------------------------------------------------------------------------------------
 
     def document(self) -> Document:
         resources = dict(self.resources)
@@ -139,6 +139,7 @@ class Draft:
             amount = resources.get(name)
             if isinstance(amount, str) and amount.isdigit():
                 resources[name] = int(amount)
+        setup, run = self._shell(self.setup), self._shell([*self.prelude, *self.run])
         config: Document = dict(_table(dict(self.fields), "config"))
         if self.docker_options:
             config["docker"] = {"run_options": list(self.docker_options)}
@@ -149,13 +150,22 @@ class Draft:
             "secrets": dict.fromkeys(self.secrets),
             **self.fields,
             "config": config,
-            "setup": shell_text(self.setup),
-            "run": shell_text([*self.prelude, *self.run]),
+            "setup": setup,
+            "run": run,
         }
         if document.get("num_nodes") == 1:
             del document["num_nodes"]
         known = [name for name in _ORDER if name in document] + [n for n in document if n not in _ORDER]
         return {name: document[name] for name in known if document[name] not in (None, "", {}, [])}
+
+    def _shell(self, lines: Sequence[str]) -> str:
+        """Shell text in which credentials are named instead of written."""
+        text, found = without_secrets(shell_text(lines))
+        for name in found:
+            if name not in self.secrets:
+                self.note("secrets", f"the value of {name} stands in the old file; give it at launch instead")
+            self.secret(name)
+        return text
 
     def render(self, head: Sequence[str] = ()) -> str:
         """YAML text: comments on top, then each field with its notes above it."""
@@ -180,6 +190,37 @@ def _table(owner: Document, name: str) -> Document:
     if not isinstance(value, dict):
         raise TypeError(name)
     return value
+
+
+#: A credential in the text of a shell: `HF_TOKEN=abc`, `--api-key abc`, `wandb login abc`.
+_ASSIGNED: Final = re.compile(
+    r"""(?<![\w$/.-])([A-Za-z_][A-Za-z0-9_]*)=("[^"$`]+"|'[^'$]+'|[^\s"'$`;&|<>(){}]+)(?=[\s;&|]|$)"""
+)
+_OPTION: Final = re.compile(
+    r"""(--(?:[a-z]+[-_])*(token|password|api[-_]key|secret)[= ])([^\s"'$`<>-][^\s"'$`]{5,})"""
+)
+_LOGIN: Final = re.compile(r"""(\bwandb login (?:--relogin )?)([0-9A-Za-z]{8,})""")
+
+
+def without_secrets(text: str) -> tuple[str, list[str]]:
+    r"""The text with credentials replaced by variables, and the names of these.
+
+    >>> without_secrets("export WANDB_API_KEY=abc\nwandb login 0123456789")
+    ('export WANDB_API_KEY="$WANDB_API_KEY"\nwandb login "$WANDB_API_KEY"', ['WANDB_API_KEY'])
+    """
+    found: dict[str, None] = {}
+
+    def named(name: str) -> str:
+        found[name] = None
+        return f'"${name}"'
+
+    def assigned(match: re.Match[str]) -> str:
+        return f"{match[1]}={named(match[1])}" if looks_secret(match[1]) else match[0]
+
+    text = _ASSIGNED.sub(assigned, text)
+    text = _OPTION.sub(lambda match: match[1] + named(match[2].replace("-", "_").upper()), text)
+    text = _LOGIN.sub(lambda match: match[1] + named("WANDB_API_KEY"), text)
+    return text, list(found)
 
 
 def comment(text: str) -> str:

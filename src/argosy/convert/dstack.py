@@ -29,6 +29,9 @@ REFUSED: Final = {
     "volume": "a volume is named in the task that uses it: `volumes: {/data: NAME}`",
     "gateway": "a service says `service:` in its own task",
 }
+#: `${{ secrets.NAME }}` of dstack.
+_REFERENCE: Final = r"\$\{\{\s*secrets\.([A-Za-z_][A-Za-z0-9_]*)\s*\}\}"
+_TPU: Final = re.compile(r"v[0-9]+(?:litepod|lite|p|e)?-[0-9]+")
 _OFF: Final = ("off", "false")
 _VENDORS: Final = ("nvidia", "amd", "google", "intel", "tpu", "tenstorrent")
 _WHY: Final = {
@@ -128,7 +131,7 @@ class _Configuration:
         if shell and shell not in ("bash", "/bin/bash"):
             draft.lose("shell", shell, "commands are run by bash")
 
-    # Where ----------------------------------------------------------------------------------------------------  # noqa: E501
+    # Where ----------------------------------------------------------------------------------------
 
     def _place(self) -> None:
         fields, draft = self.fields, self.draft
@@ -295,7 +298,9 @@ class _Configuration:
             self.draft.note("resources", f"gpu: of {excerpt(count)} GPUs, {number} are taken")
         if int(number) == 0:
             return
-        if vendor == "tpu" or any(name.startswith("tpu-") for name in names):
+        if vendor in ("tpu", "google") or any(
+            name.startswith("tpu-") or _TPU.fullmatch(name) for name in names
+        ):
             names = [name if name.startswith("tpu-") else f"tpu-{name}" for name in names]
         self._wish(node, [name for name in names if name], vendor, memory, int(number))
 
@@ -319,25 +324,29 @@ class _Configuration:
             if memory:
                 draft.note("resources", f"gpu memory {excerpt(memory)} is told by the name")
             return
-        vendor = vendor if vendor in ("nvidia", "amd", "google", "intel") else ""
+        vendor = {"tpu": "google"}.get(vendor, vendor)
+        if vendor == "tenstorrent":  # nobody rents them out by another name
+            draft.resources["accelerators"] = f"tenstorrent:{count}"
+            return
         try:
             size = amounts.bytes_text(least) if least else "1GB"
         except ValueError as error:
             raise wrong(node, f"`resources.gpu`: {error}") from None
         draft.resources["accelerators"] = f"{vendor + ':' if vendor else ''}{size}+:{count}"
-        if memory and ".." in memory and not memory.endswith(".."):
-            draft.note("resources", f"gpu memory {excerpt(memory)}: there is no upper limit")
+        if memory and not memory.endswith(".."):
+            draft.note(
+                "resources", f"gpu memory {excerpt(memory)}: more will do, too; there is no upper limit"
+            )
 
-    # Files and environment ------------------------------------------------------------------------------------  # noqa: E501
+    # Files and environment ------------------------------------------------------------------------
 
     def _files(self) -> None:
         fields, draft = self.fields, self.draft
         for index, node in enumerate(fields.items("repos")):
             path = f"repos[{index}]"
             if isinstance(node, Scalar):
-                local, remote = _split_repo(node.raw)
+                local, remote, target = _split_repo(node.raw)
                 branch = None
-                target = None
             else:
                 inner = fields.below(node, path)
                 local, remote = inner.text("local_path"), inner.text("url")
@@ -390,7 +399,23 @@ class _Configuration:
 
     def _environment(self) -> None:
         for name, value in assignments(self.fields.take("env"), "env"):
-            self.draft.env(name, value, "env")
+            secret = re.fullmatch(_REFERENCE, value or "")
+            if secret:
+                self.draft.secret(name)
+                self.draft.note("secrets", f"{excerpt(name)} was the secret `{secret[1]}` of dstack")
+            elif value and re.search(_REFERENCE, value):
+                self._with_secrets(name, value)
+            else:
+                self.draft.env(name, value, "env")
+
+    def _with_secrets(self, name: str, value: str) -> None:
+        """A value that has secrets in it is put together by the shell, where they are known."""
+        text, last = "", 0
+        for match in re.finditer(_REFERENCE, value):
+            self.draft.secret(match[1].upper())
+            text += prelude.quoted(value[last : match.start()]) + "${" + match[1].upper() + "}"
+            last = match.end()
+        self.draft.prelude.append(f'export {name}="{text}{prelude.quoted(value[last:])}"')
 
     def _life(self) -> None:
         fields, draft = self.fields, self.draft
@@ -422,7 +447,7 @@ class _Configuration:
             raise self.fields.wrong(f"`{name}` is longer than ten years")
         return seconds
 
-    # Commands -------------------------------------------------------------------------------------------------  # noqa: E501
+    # Commands -------------------------------------------------------------------------------------
 
     def _commands(self) -> None:
         fields, draft = self.fields, self.draft
@@ -443,7 +468,7 @@ class _Configuration:
         if directory:
             draft.run.append(f"cd {shlex.quote(directory)}")
         if commands:
-            body = "\n".join(commands)
+            body = joined(commands)
         elif self.kind == "dev-environment":
             draft.run.clear()
             if directory:
@@ -455,12 +480,14 @@ class _Configuration:
             draft.lose(f"the entry point of {image}", "", "it is not in the file; write it under `run`")
         taken = {**draft.envs, **dict.fromkeys(draft.secrets)}
         table = {**prelude.DSTACK, **({"DSTACK_RUN_NAME": prelude.quoted(draft.name)} if draft.name else {})}
-        draft.prelude += prelude.exports(table, body, taken=taken)
+        if not prelude.mentions(body, "DSTACK_MPI_HOSTFILE"):  # its file is made only for whoever reads it
+            del table["DSTACK_MPI_HOSTFILE"]
+        draft.prelude += prelude.exported(table, taken=taken)
         for name in prelude.unknown("DSTACK_", table, body, taken):
             draft.lose(f"${name}", "", "the commands read it; nothing here sets it")
         draft.run.append(body)
 
-    # Services -------------------------------------------------------------------------------------------------  # noqa: E501
+    # Services -------------------------------------------------------------------------------------
 
     def _service(self) -> None:
         fields, draft = self.fields, self.draft
@@ -487,7 +514,7 @@ class _Configuration:
                         draft.lost = [
                             line for line in draft.lost if not line.startswith("the entry point of")
                         ]
-                        draft.run[:] = ["\n".join(commands)]
+                        draft.run[:] = [joined(commands)]
                     draft.note("service", "of several groups of replicas the first is taken")
         text = _range_text(replicas, "replicas") if replicas is not None else "1"
         low, dots, high = text.replace(" ", "").partition("..")
@@ -611,11 +638,30 @@ def _sized(name: str, least: int) -> str:
     return name
 
 
-def _split_repo(text: str) -> tuple[str | None, str | None]:
+def joined(commands: list[str]) -> str:
+    r"""As dstack joins them: each runs only if those before it succeeded.
+
+    >>> joined(["false", "echo x"])
+    'false &&\necho x'
+    """
+    if len(commands) == 1:
+        return commands[0]
+    closed = [
+        f"{{\n{command.rstrip()}\n}}"
+        if re.search(r"[\n#]|<<|&\s*$|;\s*$", command.strip())
+        else command.strip()
+        for command in commands
+    ]
+    return " &&\n".join(closed)
+
+
+def _split_repo(text: str) -> tuple[str | None, str | None, str | None]:
+    """Folder, address and target of `FOLDER[:TARGET]` or `URL[:TARGET]`."""
     if "://" in text or text.startswith("git@"):
         match = re.fullmatch(r"((?:[a-z+]+://|git@)[^:]+(?::(?!/)[^:]+)?)(?::(/.*))?", text)
-        return None, (match[1] if match else text)
-    return text.partition(":")[0], None
+        return None, (match[1] if match else text), (match[2] if match else None)
+    local, _, target = text.partition(":")
+    return local, None, target or None
 
 
 def _port(node: Node, path: str) -> str:

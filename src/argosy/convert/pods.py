@@ -9,7 +9,7 @@ from typing import Final
 
 from argosy.convert import amounts, prelude
 from argosy.convert.draft import Draft
-from argosy.convert.reading import Fields, text_of, wrong
+from argosy.convert.reading import Fields, looks_secret, text_of, wrong
 from argosy.model.scheduling import PRIORITY_CLASSES
 from argosy.model.units import Bound
 from argosy.spec.findings import excerpt
@@ -167,7 +167,7 @@ class Pod:
         for name, why in _POD_WHY.items():
             spec.drop(name, why)
 
-    # Nodes ----------------------------------------------------------------------------------------------------  # noqa: E501
+    # Nodes ----------------------------------------------------------------------------------------
 
     def _node_selector(self, spec: Fields) -> None:
         draft = self.draft
@@ -267,7 +267,7 @@ class Pod:
             )
         draft.resources["accelerators"] = wish
 
-    # Containers -----------------------------------------------------------------------------------------------  # noqa: E501
+    # Containers -----------------------------------------------------------------------------------
 
     def _init_container(self, container: Fields) -> None:
         name = container.text("name") or "init"
@@ -357,9 +357,24 @@ class Pod:
             name = variable.text("name") or ""
             given = variable.text("value")
             if given is not None:
-                draft.env(name, given.replace("$$(", "$("), variable.path)
+                self._given(name, given, variable.path)
                 continue
             self._env_from(name, variable.section("valueFrom"), variable)
+
+    def _given(self, name: str, given: str, path: str) -> None:
+        """A value; `$(OTHER)` in it is another variable of the container that was named before."""
+        known = {*self.draft.envs, *self.draft.secrets, *self.exports}
+        text, last, found = "", 0, False
+        for match in re.finditer(r"(?<!\$)\$\(([A-Za-z_][A-Za-z0-9_]*)\)", given):
+            if match[1] in known:
+                text += (
+                    prelude.quoted(given[last : match.start()].replace("$$(", "$(")) + "${" + match[1] + "}"
+                )
+                last, found = match.end(), True
+        if found and re.fullmatch(r"[A-Za-z_]\w*", name) and not looks_secret(name):
+            self.exports[name] = text + prelude.quoted(given[last:].replace("$$(", "$("))
+        else:
+            self.draft.env(name, given.replace("$$(", "$("), path)
 
     def _secret(self, name: str, origin: str) -> None:
         if re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]*", name) and not name.startswith(("ARGOSY_", "SKYPILOT_")):
@@ -425,7 +440,7 @@ class Pod:
             draft.option(f"--user={user}" + (f":{group}" if group is not None else ""))
         section.close("containers are not restricted further")
 
-    # Volumes --------------------------------------------------------------------------------------------------  # noqa: E501
+    # Volumes --------------------------------------------------------------------------------------
 
     def _mount(self, mount: Fields) -> None:
         draft = self.draft

@@ -9,7 +9,9 @@ from collections.abc import Callable, Mapping
 from typing import Final
 
 _JOINED_IPS: Final = '$(echo "$ARGOSY_NODE_IPS" | paste -sd, -)'
+LINE_LENGTH: Final = 110
 _ALL_GPUS: Final = "$((ARGOSY_NUM_NODES * ARGOSY_NUM_GPUS_PER_NODE))"
+_PROCESSES: Final = "$((ARGOSY_NUM_GPUS_PER_NODE > 0 ? ARGOSY_NUM_GPUS_PER_NODE : 1))"
 
 #: What torchrun and `init_process_group` read when an operator starts one process per node.
 TORCH: Final[Mapping[str, str]] = {
@@ -21,7 +23,7 @@ TORCH: Final[Mapping[str, str]] = {
     "PET_MASTER_PORT": "23456",
     "PET_NNODES": "$ARGOSY_NUM_NODES",
     "PET_NODE_RANK": "$ARGOSY_NODE_RANK",
-    "PET_NPROC_PER_NODE": "$ARGOSY_NUM_GPUS_PER_NODE",
+    "PET_NPROC_PER_NODE": _PROCESSES,
 }
 KUBERNETES: Final[Mapping[str, str]] = {
     "JOB_COMPLETION_INDEX": "$ARGOSY_NODE_RANK",
@@ -48,9 +50,11 @@ DSTACK: Final[Mapping[str, str]] = {
 }
 
 
-def slurm_table(*, tasks_per_node: int, cpus_per_task: str, known: Mapping[str, str]) -> dict[str, str]:
+def slurm_table(
+    *, tasks_per_node: int, cpus_per_task: str, known: Mapping[str, str], gpus: bool, array: bool
+) -> dict[str, str]:
     """What Slurm sets in a batch script, when each node runs `tasks_per_node` tasks. `known` are plain
-    values."""
+    values; variables of GPUs and of job arrays are set only where Slurm sets them."""
     tasks = f"$((ARGOSY_NUM_NODES * {tasks_per_node}))" if tasks_per_node > 1 else "$ARGOSY_NUM_NODES"
     first = f"$((ARGOSY_NODE_RANK * {tasks_per_node}))" if tasks_per_node > 1 else "$ARGOSY_NODE_RANK"
     job = "$ARGOSY_INTERNAL_JOB_ID"
@@ -87,6 +91,11 @@ def slurm_table(*, tasks_per_node: int, cpus_per_task: str, known: Mapping[str, 
         "SLURM_JOB_USER": "$(id -un)",
         "SLURM_RESTART_COUNT": "$((ARGOSY_ATTEMPT - 1))",
     }
+    table = {
+        name: value
+        for name, value in table.items()
+        if (gpus or "GPU" not in name) and (array or "ARRAY" not in name)
+    }
     return table | {name: quoted(value) for name, value in known.items() if value}
 
 
@@ -95,57 +104,86 @@ def quoted(text: str) -> str:
     return re.sub(r'([\\$`"])', r"\\\1", text)
 
 
-#: `srun` for a script that already runs on every node: so many copies of the command on this one.
-SRUN: Final = r"""srun() {  # this script runs on every node, so `srun` starts only this node's tasks
-  local tasks=${SLURM_NTASKS_PER_NODE:-1} nodes= total= on= task failed=0 pids=()
+#: Options of `srun` (and of the pyxis plug-in) that take their value as the next word.
+SRUN_VALUED: Final = (
+    *("account", "acctg-freq", "accel-bind", "bb", "bbf", "begin", "bcast-exclude", "chdir"),
+    *("cluster-constraint", "clusters", "comment", "constraint", "container", "container-env"),
+    *("container-id", "container-image", "container-mounts", "container-name", "container-save"),
+    *("container-workdir", "core-spec", "cores-per-socket", "cpu-bind", "cpu-freq", "cpus-per-gpu"),
+    *("cpus-per-task", "deadline", "delay-boot", "dependency", "distribution", "epilog", "error"),
+    *("exclude", "export", "export-file", "extra", "extra-node-info", "gid", "gpu-bind", "gpu-freq"),
+    *("gpus", "gpus-per-node", "gpus-per-socket", "gpus-per-task", "gres", "gres-flags", "het-group"),
+    *("hint", "input", "job-name", "jobid", "licenses", "mail-type", "mail-user", "mcs-label", "mem"),
+    *("mem-bind", "mem-per-cpu", "mem-per-gpu", "mincpus", "mpi", "msg-timeout", "network", "nodefile"),
+    *("nodelist", "nodes", "ntasks", "ntasks-per-core", "ntasks-per-gpu", "ntasks-per-node"),
+    *("ntasks-per-socket", "open-mode", "output", "partition", "power", "prefer", "priority", "profile"),
+    *("prolog", "qos", "relative", "reservation", "segment", "signal", "slurmd-debug"),
+    *("sockets-per-node", "switches", "task-epilog", "task-prolog", "thread-spec", "threads"),
+    *("threads-per-core", "time", "time-min", "tmp", "tree-width", "tres-bind", "tres-per-task", "uid"),
+    *("wait", "wckey"),
+)
+SRUN_VALUED_SHORT: Final = "ABCDGJLMNPSTUWacdegimnopqrtwx"
+
+#: `srun` for a script that already runs on every node: the tasks that this node has in the step. A subshell,
+#: so that what one step sets is unknown to the next.
+SRUN: Final = (
+    r"""srun() (  # this script runs on every node, so `srun` starts only this node's tasks
+  tasks=${SLURM_NTASKS_PER_NODE:-1} nodes= total= on= pids=() failed=0 rank=$ARGOSY_NODE_RANK
+  valued=' """
+    + " ".join(SRUN_VALUED)
+    + r""" '
   while [ $# -gt 0 ]; do
-    case "$1" in
+    option=$1 value=
+    case "$option" in
       --) shift; break ;;
-      --ntasks-per-node=*) tasks=${1#*=} ;;
-      --nodes=*) nodes=${1#*=} ;;
-      --ntasks=*) total=${1#*=} ;;
-      -N?*) nodes=${1#-N} ;;
-      -n?*) total=${1#-n} ;;
-      --nodelist=*) on=${1#*=} ;;
-      -w?*) on=${1#-w} ;;
-      -w|--nodelist) on=$2; shift ;;
-      -N|--nodes) nodes=$2; shift ;;
-      -n|--ntasks) total=$2; shift ;;
-      --ntasks-per-node) tasks=$2; shift ;;
-      --*=*|-[cpxJotDGACeimrTqK]?*) ;;
-      -[cpxJotDGACeimrTq]) shift ;;
-      --mem|--gres|--gpus|--exclude|--job-name|--output|--error|--time|--partition|--account) shift ;;
-      --cpus-per-task|--gpus-per-node|--gpus-per-task|--chdir|--export|--mpi|--qos|--jobid) shift ;;
-      --container-image|--container-mounts|--container-workdir|--container-name|--distribution) shift ;;
+      --*=*) value=${option#*=} option=${option%%=*} ;;
+      --*) [[ $valued == *" ${option#--} "* ]] && { value=${2-}; shift; } ;;
+      -["""
+    + SRUN_VALUED_SHORT
+    + r"""]) value=${2-}; shift ;;
+      -["""
+    + SRUN_VALUED_SHORT
+    + r"""]*) value=${option:2} option=${option:0:2} ;;
       -*) ;;
       *) break ;;
     esac
     shift
+    case "$option" in
+      -N|--nodes) nodes=${value%%-*} ;;
+      -n|--ntasks) total=$value ;;
+      --ntasks-per-node) tasks=$value ;;
+      -w|--nodelist) on=$value ;;
+      -D|--chdir) cd "$value" || exit ;;
+      --export) for value in ${value//,/ }; do case "$value" in *=*) export "${value?}" ;; esac; done ;;
+    esac
   done
   if [ -n "$on" ] && [ "$on" = "${on%,*}" ]; then  # one node, by its address
-    case "$1" in hostname) echo "$on"; return ;; esac
-    [ "$on" = "$(echo "$ARGOSY_NODE_IPS" | sed -n "$((ARGOSY_NODE_RANK + 1))p")" ] || return 0
-    tasks=${total:-1}
-  elif [ "${total:-$nodes}" = 1 ] && [ "$ARGOSY_NUM_NODES" -gt 1 ]; then  # one task: the first node's
-    case "$1" in hostname) echo "$ARGOSY_HEAD_IP"; return ;; esac
-    [ "$ARGOSY_NODE_RANK" = 0 ] || return 0
-    tasks=1
-  elif [ -n "$total" ] && [ -z "$nodes" ] && [ "$ARGOSY_NUM_NODES" = 1 ]; then
-    tasks=$total
+    case "$1" in hostname) echo "$on"; exit ;; esac
+    [ "$on" = "$(echo "$ARGOSY_NODE_IPS" | sed -n "$((rank + 1))p")" ] || exit 0
+    nodes=1 rank=0
   fi
-  export SLURM_NODEID=$ARGOSY_NODE_RANK SLURM_NNODES=$ARGOSY_NUM_NODES SLURM_NTASKS_PER_NODE=$tasks
-  export SLURM_NTASKS=$((ARGOSY_NUM_NODES * tasks)) SLURM_JOB_ID=$ARGOSY_INTERNAL_JOB_ID
-  if [ "$tasks" = 1 ]; then
-    SLURM_LOCALID=0 SLURM_PROCID=$ARGOSY_NODE_RANK "$@"
-    return
+  nodes=${nodes:-$ARGOSY_NUM_NODES}
+  [ -n "$total" ] && [ "$total" -lt "$nodes" ] && nodes=$total
+  [ "$nodes" -gt "$ARGOSY_NUM_NODES" ] && nodes=$ARGOSY_NUM_NODES
+  if [ -n "$total" ]; then tasks=$(((total + nodes - 1) / nodes)); else total=$((nodes * tasks)); fi
+  if [ "$nodes" = 1 ]; then case "$1" in hostname) echo "$ARGOSY_HEAD_IP"; exit ;; esac; fi
+  first=$((rank * tasks)) count=$((total - rank * tasks))
+  [ "$count" -gt "$tasks" ] && count=$tasks
+  [ "$rank" -lt "$nodes" ] && [ "$count" -gt 0 ] || exit 0  # no task of this step is here
+  export SLURM_NODEID=$rank SLURM_NNODES=$nodes SLURM_STEP_NUM_NODES=$nodes SLURM_NTASKS_PER_NODE=$tasks
+  export SLURM_NTASKS=$total SLURM_STEP_NUM_TASKS=$total SLURM_JOB_ID=$ARGOSY_INTERNAL_JOB_ID
+  if [ "$count" = 1 ]; then
+    SLURM_LOCALID=0 SLURM_PROCID=$first "$@"
+    exit
   fi
-  for ((task = 0; task < tasks; task++)); do
-    SLURM_LOCALID=$task SLURM_PROCID=$((ARGOSY_NODE_RANK * tasks + task)) "$@" &
+  for ((task = 0; task < count; task++)); do
+    SLURM_LOCALID=$task SLURM_PROCID=$((first + task)) "$@" &
     pids+=($!)
   done
   for task in "${pids[@]}"; do wait "$task" || failed=$?; done
-  return $failed
-}"""
+  exit $failed
+)"""
+)
 SCONTROL: Final = 'scontrol() { [ "$1" = show ] && echo "$ARGOSY_NODE_IPS"; }  # the addresses of all nodes'
 MODULE: Final = "command -v module > /dev/null || module() { :; }  # no environment modules here"
 
@@ -161,7 +199,9 @@ def assigns(body: str, name: str) -> bool:
 def exports(
     table: Mapping[str, str], body: str, *, taken: Mapping[str, object], always: bool = False
 ) -> list[str]:
-    """One `export` for each variable that the body uses (or all) and does not set itself.
+    """One `export` for each variable that the body uses (or all) and that the task does not set.
+
+    Also of those that the body seems to set itself: `RANK=${RANK:-0}` reads what was there before.
 
     >>> exports({"RANK": "$ARGOSY_NODE_RANK"}, "echo $RANK", taken={})
     ['export RANK="$ARGOSY_NODE_RANK"']
@@ -169,8 +209,24 @@ def exports(
     return [
         f'export {name}="{value}"'
         for name, value in table.items()
-        if name not in taken and (always or mentions(body, name)) and not assigns(body, name)
+        if name not in taken and (always or mentions(body, name))
     ]
+
+
+def exported(table: Mapping[str, str], *, taken: Mapping[str, object]) -> list[str]:
+    """`export` lines for all variables of the table that the task does not set, several on a line.
+
+    >>> exported({"A": "1", "B": "$X"}, taken={})
+    ['export A="1" B="$X"']
+    """
+    words = [f'{name}="{value}"' for name, value in table.items() if name not in taken]
+    lines: list[str] = []
+    for word in words:
+        if lines and len(lines[-1]) + len(word) < LINE_LENGTH:
+            lines[-1] += f" {word}"
+        else:
+            lines.append(f"export {word}")
+    return lines
 
 
 def unknown(prefix: str, table: Mapping[str, str], body: str, taken: Mapping[str, object]) -> list[str]:

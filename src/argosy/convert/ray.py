@@ -175,6 +175,18 @@ def _packages(node: Node, path: str, draft: Draft) -> list[str]:
     raise wrong(node, f"`{path}` must be a list or a file, found {kind_of(node)}")
 
 
+def _pip_words(packages: list[str]) -> list[str]:
+    """Words for `pip install`: a line such as `-f URL` is an option and its value, as in a requirements file.
+
+    >>> _pip_words(["torch==2.1", "-f https://example.org/wheels"])
+    ['torch==2.1', '-f', 'https://example.org/wheels']
+    """
+    words: list[str] = []
+    for package in packages:
+        words += shlex.split(package) if package.startswith("-") else [package]
+    return words
+
+
 def runtime_env(fields: Fields, draft: Draft, packages: list[str] | None = None) -> None:
     """Reads a `runtime_env` into `setup`, `envs` and `workdir`."""
     directory = fields.text("working_dir")
@@ -190,7 +202,7 @@ def runtime_env(fields: Fields, draft: Draft, packages: list[str] | None = None)
     if not any(re.match(r"ray\b", word) for word in packages) and not draft.resources.get("image_id"):
         packages.insert(0, "ray[default]")
     if packages:
-        draft.setup.append("pip install " + shlex.join(packages))
+        draft.setup.append("pip install " + shlex.join(_pip_words(packages)))
     container = fields.section("container")
     image = fields.text("image_uri") or container.text("image")
     if image:

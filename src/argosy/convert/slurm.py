@@ -112,6 +112,32 @@ _NOT_NEEDED: Final = {
 }
 
 
+#: Options of `srun` that change what is run, or how, and have no equal here.
+_SRUN_LOST: Final = {
+    "container-workdir": "the command is started as it is",
+    "container-name": "the command is started as it is",
+    "mpi": "the command is started as it is",
+    "het-group": "the command is started as it is",
+    "multi-prog": "every task runs the same command",
+    "output": "output is in the job's log",
+    "error": "output is in the job's log",
+    "input": "say `< FILE` behind the command",
+    "relative": "steps begin at the first node",
+    "exclude": "steps begin at the first node",
+    "prolog": "write it in front of the command",
+    "epilog": "write it behind the command",
+    "task-prolog": "write it in front of the command",
+    "task-epilog": "write it behind the command",
+    "gpus-per-task": "each task sees all GPUs of its node; choose by SLURM_LOCALID",
+    "gpu-bind": "each task sees all GPUs of its node; choose by SLURM_LOCALID",
+    "mem": "the memory of a step is not limited",
+    "mem-per-cpu": "the memory of a step is not limited",
+    "mem-per-gpu": "the memory of a step is not limited",
+    "time": "the time of a step is not limited; `timeout` limits one command",
+    "cpu-bind": "tasks are not bound to cores",
+}
+
+
 class Directive:
     """`name` is the long one."""
 
@@ -139,6 +165,7 @@ class _Script:
         self.draft = Draft()
         lines = text.removeprefix("\ufeff").splitlines()
         directives, body = split_script(lines, source)
+        self.interpreter = interpreter_of(lines[0]) if lines else ""
         self.given: dict[str, Directive] = {}
         for one in directives:
             if one.name in self.given and self.given[one.name].value != one.value:
@@ -160,7 +187,7 @@ class _Script:
         self._rest()
         self._write_run()
 
-    # Reading --------------------------------------------------------------------------------------------------  # noqa: E501
+    # Reading --------------------------------------------------------------------------------------
 
     def take(self, name: str) -> str | None:
         one = self.given.pop(name, None)
@@ -243,6 +270,8 @@ class _Script:
                     f"{found[0]}:{count}" if len(found) == 1 else dict.fromkeys(found, count)
                 )
                 return
+        if kind.lower() in amounts.FAMILIES:  # `gpu:tesla:2` names all that NVIDIA sold to data centres
+            kind = ""
         wish = amounts.accelerator(kind, count) if kind else None
         if wish is None:
             draft.note(
@@ -385,6 +414,12 @@ class _Script:
             self.known["SLURM_ARRAY_TASK_MAX"] = str(max(numbers))
 
     def _rest(self) -> None:
+        image = self.take("container-image")
+        if image:
+            self._container_image(image, f"#SBATCH --container-image={image}")
+        mounts = self.take("container-mounts")
+        if mounts:
+            self.draft.lose(f"#SBATCH --container-mounts={mounts}", "", "say `file_mounts` or `volumes`")
         chdir = self.take("chdir")
         if chdir:
             self.draft.run.append(f"cd {shlex.quote(chdir)}")
@@ -396,26 +431,28 @@ class _Script:
             shown = f"={value}" if value and not looks_secret(name) else ""
             self.draft.lose(f"#SBATCH --{name}{shown}", "", _NOT_NEEDED.get(name, ""))
 
-    # Writing --------------------------------------------------------------------------------------------------  # noqa: E501
+    # Writing --------------------------------------------------------------------------------------
 
     def _write_run(self) -> None:
         draft, body = self.draft, self.body
         table = prelude.slurm_table(
-            tasks_per_node=self.tasks_per_node, cpus_per_task=self.cpus_per_task, known=self.known
+            tasks_per_node=self.tasks_per_node,
+            cpus_per_task=self.cpus_per_task,
+            known=self.known,
+            gpus=self.gpus > 0 or "GPU" in body,
+            array="SLURM_ARRAY_TASK_ID" in draft.envs,
         )
         taken: dict[str, object] = dict(draft.envs)
-        draft.prelude += prelude.exports(table, body, taken=taken)
+        draft.prelude += prelude.exported(table, taken=taken)
         for name in prelude.unknown("SLURM_", table, body, taken):
             draft.lose(f"${name}", "", "the script reads it; nothing here sets it")
-        code = re.sub(r"(?m)^\s*#.*$", "", body)
+        code = "" if self.interpreter else re.sub(r"(?m)^\s*#.*$", "", body)
         if re.search(r"\bscontrol\b", code):
             draft.prelude.append(prelude.SCONTROL)
         if re.search(r"(?m)^\s*module\s", code):
             draft.prelude.append(prelude.MODULE)
             draft.note("run", "`module load` does nothing here; choose an `image_id` or install in `setup`")
         if re.search(r"\bsrun\b", code):
-            if not any(line.startswith("export SLURM_NTASKS_PER_NODE=") for line in draft.prelude):
-                draft.prelude.append(f'export SLURM_NTASKS_PER_NODE="{self.tasks_per_node}"')
             draft.prelude.append(prelude.SRUN)
             self._srun_options(code)
         elif self.nodes > 1:
@@ -426,27 +463,73 @@ class _Script:
             draft.note(
                 "run", "Slurm ran lines without `srun` on the first node only; here every node runs them"
             )
-        draft.run.append(body)
+        draft.run.append(run_by(self.interpreter, body) if self.interpreter else body)
+
+    def _container_image(self, said: str, origin: str) -> None:
+        name = said.strip("\"'").replace("#", "/").removeprefix("docker://")
+        if name.startswith(("/", "$", ".")) or name.endswith(".sqsh"):
+            self.draft.lose(origin, "", "name an image of a registry in `image_id`")
+        else:
+            self.draft.image(name)
 
     def _srun_options(self, code: str) -> None:
         """Options of `srun` that change what is run."""
         joined = code.replace("\\\n", " ")
         image = re.search(r"--container-image[= ](\S+)", joined)
         if image:
-            name = image[1].strip("\"'").replace("#", "/").removeprefix("docker://")
-            if name.startswith(("/", "$", ".")) or name.endswith(".sqsh"):
-                self.draft.lose(
-                    f"srun --container-image={name}", "", "name an image of a registry in `image_id`"
-                )
-            else:
-                self.draft.image(name)
+            self._container_image(image[1], f"srun --container-image={image[1]}")
         mounts = re.search(r"--container-mounts[= ](\S+)", joined)
         if mounts:
             self.draft.lose(f"srun --container-mounts={mounts[1]}", "", "say `file_mounts` or `volumes`")
-        for option in ("container-workdir", "container-name", "mpi", "het-group"):
-            found = re.search(rf"--{option}[= ](\S+)", joined)
-            if found:
-                self.draft.lose(f"srun --{option}={found[1]}", "", "the command is started as it is")
+        for option, value in srun_options(joined):
+            if option in _SRUN_LOST:
+                self.draft.lose(f"srun --{option}" + (f"={value}" if value else ""), "", _SRUN_LOST[option])
+
+
+def interpreter_of(line: str) -> str:
+    """What a first line such as `#!/usr/bin/env python3` names, without its folder; "" for a shell.
+
+    >>> interpreter_of("#!/usr/bin/env -S python3 -u"), interpreter_of("#!/bin/bash -l")
+    ('python3 -u', '')
+    """
+    if not line.startswith("#!"):
+        return ""
+    words = line[2:].split()
+    if words and words[0].endswith("/env"):
+        words = [word for word in words[1:] if word != "-S"]
+    name = words[0].rpartition("/")[2] if words else ""
+    return "" if name in ("", "sh", "bash", "dash", "zsh", "ksh") else " ".join([name, *words[1:]])
+
+
+def run_by(interpreter: str, text: str) -> str:
+    """Shell lines that give `text` to another interpreter, as a file: its input stays free."""
+    end = "END_OF_SCRIPT"
+    while end in text:
+        end += "_"
+    return f'script=$(mktemp)\ncat > "$script" <<\'{end}\'\n{text}\n{end}\n{interpreter} "$script"'
+
+
+def srun_options(code: str) -> list[tuple[str, str]]:
+    """Long options of every `srun` of a script with their values, in order.
+
+    >>> srun_options("srun -n 2 --mpi=pmix ./a")
+    [('ntasks', '2'), ('mpi', 'pmix')]
+    """
+    found: list[tuple[str, str]] = []
+    for match in re.finditer(r"\bsrun\s+(.*)", code):
+        words = match[1].split()
+        while words and words[0].startswith("-") and words[0] != "--":
+            word = words.pop(0)
+            if word.startswith("--"):
+                name, equals, value = word[2:].partition("=")
+                valued = name in prelude.SRUN_VALUED and not equals
+            else:
+                name, value = _SHORT.get(word[1], word[1]), word[2:]
+                valued = word[1] in prelude.SRUN_VALUED_SHORT and not value
+            if valued and words:
+                value = words.pop(0)
+            found.append((name, value.strip("\"'")))
+    return found
 
 
 def split_script(lines: list[str], source: str) -> tuple[list[Directive], list[str]]:
@@ -456,9 +539,7 @@ def split_script(lines: list[str], source: str) -> tuple[list[Directive], list[s
     commands = False
     for number, line in enumerate(lines, 1):
         if number == 1 and line.startswith("#!"):
-            if not re.search(r"\b(?:ba|da|z)?sh\b", line):
-                body.append(f"# note: this was a script for `{excerpt(line[2:].strip())}`")
-            elif re.search(r"sh\s+-[a-z]*[eux]", line):
+            if not interpreter_of(line) and re.search(r"sh\s+-[a-z]*[eux]", line):
                 body.append("set " + re.sub(r".*sh\s+", "", line).replace("l", ""))
             continue
         if line.startswith("#SBATCH") and not commands:

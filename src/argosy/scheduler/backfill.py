@@ -1,19 +1,18 @@
-"""When room will be free, and what may start before those who wait for it.
+"""When capacity will be free, and what may start before a reservation.
 
 EASY backfill (Lifka, "The ANL/IBM SP Scheduling System", JSSPP 1995) with reservations per queue: the first
-that does not fit (`Cycle` says who else) gets the earliest time at which it will, by the expected ends of
-what runs, and the places that it gets then. Who comes later in the order starts only where that is not
-disturbed: because they are over before, or because they fit beside it.
+that does not fit (`reserve` says who else) gets the earliest time at which it will, by the expected ends of
+what runs, and the places that it gets then. A later request starts only where that delays no reservation:
+because it is over before, or because it fits beside it.
 
-What is kept. At its time t a reservation needs some places. What is given back there until t need not be
-kept; the rest is free today, and has to stay free. On each machine the reservations stand in the order of
-their times: the k-th keeps what all that hold something at its time need together, less what is given back
-until then, less what those before it keep already (`_Ledger`). So what is given back is counted once. All
-that is kept is taken in a copy of the books (`Keeps`), and "fits beside all reservations" is one question to
-the placer: find room that is free today and also in the copy. A job that is over before t is asked without
-the reservations from t on, and what it will give back lessens what they keep. So no job that starts delays a
-reservation, as long as nothing runs longer than expected; a job that does moves the reservation, nothing
-else.
+What a reservation keeps free. At its time t it needs some places. What is given back there until t need not
+be kept; the rest is free today, and has to stay free. On each machine reservations are sorted by their times:
+the k-th keeps what all that hold something at its time need together, less what is given back until then,
+less what those before it keep already (`_Ledger`). So what is given back is counted once. All that is kept is
+taken in a copy of the inventory (`ReservationBook`), and "fits beside all reservations" is one question: find
+room that is free today and also in the copy. A job that is over before t is asked without the reservations
+from t on, and what it will give back lessens what they keep. So no job that starts delays a reservation, as
+long as nothing runs longer than expected; a job that does moves the reservation, nothing else.
 """
 
 from __future__ import annotations
@@ -28,7 +27,7 @@ import msgspec
 from argosy.model.offer import DeviceShare, Placement
 from argosy.scheduler.ask import Ask, Need, Reservation
 from argosy.scheduler.inventory import Inventory, OverCommitted
-from argosy.scheduler.whatif import Reach, Seated, WhatIf, reach
+from argosy.scheduler.whatif import Allocation, Reach, WhatIf, reach
 
 RESERVATIONS_MAX: Final = 64
 RELEASES_MAX: Final = 4096  # ends that a search for a time looks at
@@ -41,7 +40,7 @@ class Release(msgspec.Struct, frozen=True, order=True, gc=False):
     at_ms: int
     holder: str
     queue: str
-    seated: Seated
+    allocation: Allocation
 
 
 Dims = dict[int | str, int]  # `cpus`, `memory`, index of a device; of quotas: names of amounts
@@ -81,19 +80,21 @@ class _Gone(Collection[str]):
         return self._last + 1
 
 
-class Keep:
+class Booked:
     """One reservation."""
 
-    def __init__(self, ask: Ask, at_ms: int, ends_ms: int | None, seated: Seated, scope: str | None) -> None:
+    def __init__(
+        self, ask: Ask, at_ms: int, ends_ms: int | None, allocation: Allocation, scope: str | None
+    ) -> None:
         self.ask = ask
         self.name = KEEP + ask.id
         self.at_ms = at_ms
         self.ends_ms = ends_ms
-        self.seated = seated
+        self.allocation = allocation
         self.scope = scope  # the queue with a limit that it waits for, too
         self.needs: dict[str, Dims] = {}  # by machine
         self.shares: dict[str, dict[int, DeviceShare]] = {}
-        for placement in seated.placements:
+        for placement in allocation.placements:
             _dims(placement, self.needs.setdefault(placement.node_id, {}))
             shares = self.shares.setdefault(placement.node_id, {})
             for share in placement.devices:
@@ -101,7 +102,7 @@ class Keep:
 
     @property
     def reservation(self) -> Reservation:
-        return Reservation(ask_id=self.ask.id, starts_at_ms=self.at_ms, placements=self.seated.placements)
+        return Reservation(ask_id=self.ask.id, starts_at_ms=self.at_ms, placements=self.allocation.placements)
 
 
 class _Ledger:
@@ -111,10 +112,10 @@ class _Ledger:
     __slots__ = ("needs", "releases")
 
     def __init__(self) -> None:
-        self.needs: list[tuple[Keep, Dims]] = []
+        self.needs: list[tuple[Booked, Dims]] = []
         self.releases: dict[str, tuple[int, Dims]] = {}
 
-    def owed(self, gone: Collection[str]) -> list[tuple[Keep, Dims]]:
+    def owed(self, gone: Collection[str]) -> list[tuple[Booked, Dims]]:
         """What each reservation keeps of what is free today. `gone`: releases that have happened,
         reservations that are over."""
         alive = [each for each in self.needs if each[0].name not in gone]
@@ -139,7 +140,7 @@ class _Ledger:
         return result
 
 
-class Keeps:
+class ReservationBook:
     """Reservations, taken in `books`: a copy of the books in which what is leaving has left.
 
     `neighbour` tells who uses a device that is not wholly free: (need, share). `scope_of`: the lowest queue
@@ -157,8 +158,8 @@ class Keeps:
     ) -> None:
         self.books = books
         self.large = large
-        self.all: list[Keep] = []
-        self._named: dict[str, Keep] = {}
+        self.all: list[Booked] = []
+        self._named: dict[str, Booked] = {}
         self._neighbour = neighbour
         self._scope_of = scope_of
         self._nodes: dict[str, _Ledger] = {}
@@ -170,8 +171,8 @@ class Keeps:
     # --- when
 
     def earliest(
-        self, ask: Ask, releases: Iterable[Release], test: Callable[[WhatIf], Seated | None], now_ms: int
-    ) -> tuple[int, Seated] | None:
+        self, ask: Ask, releases: Iterable[Release], test: Callable[[WhatIf], Allocation | None], now_ms: int
+    ) -> tuple[int, Allocation] | None:
         """When `ask` fits at last, and where; None: not by itself.
 
         The search supposes one release after the other, which gives its room back except what earlier
@@ -208,11 +209,11 @@ class Keeps:
             # The first moment at which the sums allow it, with what is released where it could go: mostly
             # that is it.
             for at in range(ends[at_least - 1] if at_least else 0):
-                if any(placement.node_id in nodes for placement in ours[at].seated.placements):
+                if any(placement.node_id in nodes for placement in ours[at].allocation.placements):
                     self._pass(ours[at], gone.until(at))
-            seated = test(books)
-            if seated is not None:
-                found_at: tuple[int, Seated] | None = at_least, seated
+            allocation = test(books)
+            if allocation is not None:
+                found_at: tuple[int, Allocation] | None = at_least, allocation
             else:
                 books.rollback(start)
                 start = books.mark()
@@ -226,14 +227,15 @@ class Keeps:
             self._spoiled = spoiled
         if found_at is None:
             return None
-        count, seated = found_at
-        return (max(now_ms, ours[begins[count - 1]].at_ms) if count else now_ms), seated
+        count, allocation = found_at
+        return (max(now_ms, ours[begins[count - 1]].at_ms) if count else now_ms), allocation
 
     def _reach(self, ask: Ask, need: Need, moments: Sequence[Sequence[Release]]) -> Reach | None:
         """How many of `moments` it takes at least until the ranks could fit, and where."""
         if not self.large:
             gives = [
-                [place for release in releases for place in release.seated.placements] for releases in moments
+                [place for release in releases for place in release.allocation.placements]
+                for releases in moments
             ]
             return reach(self.books.inventory, need, ask.num_nodes, gives)
         alike = not (ask.required or ask.preferred or ask.spread)
@@ -249,12 +251,12 @@ class Keeps:
     def _own_releases(self) -> Iterable[Release]:
         for keep in self.all:
             if keep.ends_ms is not None:
-                yield Release(keep.ends_ms, keep.name, keep.ask.queue, keep.seated)
+                yield Release(keep.ends_ms, keep.name, keep.ask.queue, keep.allocation)
 
     def _pass(self, release: Release, gone: Collection[str], ever: Container[str] | None = None) -> None:
         """It happens. `gone`: all that have happened then. `ever`: only machines among these matter; None:
         all do."""
-        nodes = dict.fromkeys(place.node_id for place in release.seated.placements)
+        nodes = dict.fromkeys(place.node_id for place in release.allocation.placements)
         over = self._named.get(release.holder)
         matters = ever is None or any(node_id in ever for node_id in nodes)
         if over is not None:
@@ -270,15 +272,15 @@ class Keeps:
     # --- keeping
 
     def add(
-        self, ask: Ask, at_ms: int, ends_ms: int | None, seated: Seated, releases: Iterable[Release]
-    ) -> Keep:
-        keep = Keep(ask, at_ms, ends_ms, seated, self._scope_of(ask.queue))
+        self, ask: Ask, at_ms: int, ends_ms: int | None, allocation: Allocation, releases: Iterable[Release]
+    ) -> Booked:
+        keep = Booked(ask, at_ms, ends_ms, allocation, self._scope_of(ask.queue))
         self.all.append(keep)
         self._named[keep.name] = keep
         for node_id, dims in keep.needs.items():
             self._nodes.setdefault(node_id, _Ledger()).needs.append((keep, dims))
         if keep.scope is not None:
-            self._scopes.setdefault(keep.scope, _Ledger()).needs.append((keep, _plain(seated)))
+            self._scopes.setdefault(keep.scope, _Ledger()).needs.append((keep, _plain(allocation)))
         self._note(releases)
         self._hold(keep.needs, ask.queue, ())
         return keep
@@ -289,7 +291,7 @@ class Keeps:
             return
         for release in releases:
             changed: dict[str, Dims] = {}
-            for placement in release.seated.placements:
+            for placement in release.allocation.placements:
                 if placement.node_id in self._nodes:
                     _dims(placement, changed.setdefault(placement.node_id, {}))
             if (changed or self._scopes) and not release.holder.startswith(KEEP):
@@ -297,7 +299,7 @@ class Keeps:
                     self._nodes[node_id].releases[release.holder] = release.at_ms, dims
                 for scope, ledger in self._scopes.items():
                     if _counts(release.queue, scope):
-                        ledger.releases[release.holder] = release.at_ms, _plain(release.seated)
+                        ledger.releases[release.holder] = release.at_ms, _plain(release.allocation)
 
     def _hold(self, nodes: Iterable[str], queue: str, gone: Collection[str]) -> None:
         """Take anew what has to stay free on these machines, and of the limits above `queue`."""
@@ -319,8 +321,8 @@ class Keeps:
                     if left:
                         quotas.charge(keep.name, keep.ask.queue, left)
 
-    def _hold_node(self, inventory: Inventory, keep: Keep, node_id: str, dims: Dims) -> None:
-        need, shares = keep.seated.need, keep.shares[node_id]
+    def _hold_node(self, inventory: Inventory, keep: Booked, node_id: str, dims: Dims) -> None:
+        need, shares = keep.allocation.need, keep.shares[node_id]
         rest = [index for index in shares if dims[index]]
         whole = [index for index in rest if dims[index] >= shares[index].milli]
         amounts = Placement(rank=0, node_id=node_id, cpus_milli=dims[CPUS], memory_bytes=dims[MEMORY])
@@ -335,12 +337,12 @@ class Keeps:
                 known = self._spoiled.get((node_id, index))
                 self._spoiled[node_id, index] = keep.at_ms if known is None else min(known, keep.at_ms)
 
-    def _hold_device(self, inventory: Inventory, keep: Keep, node_id: str, index: int, milli: int) -> bool:
+    def _hold_device(self, inventory: Inventory, keep: Booked, node_id: str, index: int, milli: int) -> bool:
         holder = f"{keep.name}@{node_id}:{index}"
         share = keep.shares[node_id][index]
         if milli >= share.milli:
             whole = Placement(rank=0, node_id=node_id, devices=(share,))
-            if _try(inventory, holder, keep.seated.need, whole):
+            if _try(inventory, holder, keep.allocation.need, whole):
                 return True
         # Others use a part of it until then: what is left is kept as if it were theirs, since nobody else may
         # join them.
@@ -350,12 +352,12 @@ class Keeps:
         part = DeviceShare(index=index, milli=milli, mechanism=beside[1].mechanism)
         return _try(inventory, holder, beside[0], Placement(rank=0, node_id=node_id, devices=(part,)))
 
-    def _let_go(self, keep: Keep) -> None:
+    def _let_go(self, keep: Booked) -> None:
         for node_id in keep.needs:
             self._let_go_at(keep, node_id)
         self.books.quotas.refund(keep.name)
 
-    def _let_go_at(self, keep: Keep, node_id: str) -> None:
+    def _let_go_at(self, keep: Booked, node_id: str) -> None:
         inventory = self.books.inventory
         inventory.give(f"{keep.name}@{node_id}")
         for index in keep.shares[node_id]:
@@ -363,7 +365,7 @@ class Keeps:
 
     # --- starting beside them
 
-    def heeded(self, ends_ms: int | None) -> list[Keep]:
+    def heeded(self, ends_ms: int | None) -> list[Booked]:
         """The reservations that a job touches which would run until then."""
         return [keep for keep in self.all if ends_ms is None or ends_ms > keep.at_ms]
 
@@ -409,15 +411,15 @@ class Keeps:
         ]
         return any(ends_ms is None or ends_ms > at_ms for at_ms in times)
 
-    def started(self, holder: str, queue: str, seated: Seated, ends_ms: int | None) -> None:
+    def started(self, holder: str, queue: str, allocation: Allocation, ends_ms: int | None) -> None:
         """Something has started: it is in these books, too (its quotas are charged already)."""
-        nodes = dict.fromkeys(placement.node_id for placement in seated.placements)
+        nodes = dict.fromkeys(placement.node_id for placement in allocation.placements)
         if ends_ms is not None:
-            self._note([Release(ends_ms, holder, queue, seated)])
+            self._note([Release(ends_ms, holder, queue, allocation)])
         for node_id in nodes:
             for keep, _ in self._nodes[node_id].needs if node_id in self._nodes else ():
                 self._let_go_at(keep, node_id)
-        self.books.inventory.take(holder, seated.need, seated.placements)
+        self.books.inventory.take(holder, allocation.need, allocation.placements)
         self._hold(nodes, queue, ())
 
     def clear_quotas(self) -> None:
@@ -442,15 +444,15 @@ def foresee(
     """
     grid = inventory.grid()
     if grid is None:
-        gives = [[place for each in releases for place in each.seated.placements] for releases in moments]
+        gives = [[place for each in releases for place in each.allocation.placements] for releases in moments]
         return reach(inventory, need, num_nodes, gives)
     back: list[Placement] = []
     holders: list[str] = []
     ends: list[int] = []  # by moment
     for releases in moments:
         for each in releases:
-            back += each.seated.placements
-            holders += [each.holder] * len(each.seated.placements)
+            back += each.allocation.placements
+            holders += [each.holder] * len(each.allocation.placements)
         ends.append(len(back))
     flow, ids = grid.flow(need, num_nodes, back), grid.ids
     useful = flow.useful()
@@ -475,9 +477,9 @@ def foresee(
     return Reach(number, frozenset(ids[row] for row in found), ever) if total >= num_nodes else None
 
 
-def _plain(seated: Seated) -> Dims:
+def _plain(allocation: Allocation) -> Dims:
     dims: Dims = {}
-    for name, amount in seated.amounts.items():
+    for name, amount in allocation.amounts.items():
         dims[name] = amount
     return dims
 

@@ -46,10 +46,10 @@ def ordinal(number: int) -> str:
 
 
 def why_started(
-    ask: Ask, *, before: Ask | None = None, over_in_time: bool = False, seated: bool = False
+    ask: Ask, *, before: Ask | None = None, over_in_time: bool = False, nominated: bool = False
 ) -> str:
     """Kept with the attempt. `before`: who waits with a reservation and was overtaken."""
-    if seated:
+    if nominated:
         return "the room that was kept for it is free"
     if before is not None:
         how = "is over before that can start" if over_in_time else "does not delay it"

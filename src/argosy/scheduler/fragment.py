@@ -11,153 +11,27 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from itertools import accumulate
-from typing import NamedTuple
+from typing import Final
 
 import numpy as np
-from numpy.typing import NDArray
 
 from argosy.model.offer import Placement
 from argosy.scheduler import plain
 from argosy.scheduler.ask import WHOLE_MILLI, Need
-from argosy.scheduler.devices import Kind, Lock, Room, Way, may_join
-from argosy.scheduler.plain import CLASSES_MAX, DEVICES_MAX, NEVER, Typical, class_of
+from argosy.scheduler.devices import Kind, Lock, Room, may_join
+from argosy.scheduler.grid_tables import Bools, ClassCosts, Flow, Ints, Tables, hosted_by_sums
+from argosy.scheduler.plain import NEVER, class_of
+from argosy.scheduler.sheet import CLASSES_MAX
+from argosy.scheduler.typical import CPU_RATE, DEVICES_MAX, LEFT_RATE, Typical
 
-Ints = NDArray[np.int64]
-Bools = NDArray[np.bool_]
-
-LEFT = (
-    7  # the column of the first device; before it: cpus, memory, whole, total, before, kind, cell of the kind
-)
-FEW = 24  # rows that are quicker one by one than as arrays
-MANY = 64  # changes among which it is worth to look for rows that changed twice
-
-
-class _Tables:
-    """The tables of `Typical` as arrays, made as machines need them."""
-
-    def __init__(self, typical: Typical) -> None:
-        self.typical = typical
-        self.level = np.array(typical.level_of, np.int64)
-        self.cpus = np.array(typical.cpus, np.int64)
-        self.memory = np.array(typical.memory, np.int64)
-        self.steps = (len(typical.cpus) + 1, len(typical.memory) + 1)
-        self.width = len(typical.parts) + 2
-        self.masks: dict[int, int] = {}  # types that a kind could host: its number
-        self.of_kind: list[int] = []
-        self.ids = np.zeros(0, np.int64)
-        self.by_mask: dict[int, int] = {}
-        self.levels = np.zeros(0, np.int64)
-        self.whole = np.zeros(0, np.int64)
-
-    def know(self, kinds: Sequence[Kind]) -> None:
-        """Kinds by their number."""
-        for kind in kinds[len(self.of_kind) :]:
-            mask = self.typical.mask(kind)
-            self.of_kind.append(self.masks.setdefault(mask, len(self.masks)) * self.steps[0] * self.steps[1])
-        more = len(self.masks) * self.steps[0] * self.steps[1] - len(self.ids)
-        self.ids = np.concatenate([self.ids, np.full(more, -1, np.int64)])
-
-    def at(self, cells: Ints, cpus: Ints, memory: Ints) -> Ints:
-        """The number of the table for each row."""
-        cells = self.cpus.searchsorted(cpus, "right") * self.steps[1] + cells
-        cells += self.memory.searchsorted(memory, "right")
-        found = self.ids.take(cells)
-        if found.size and found.min() < 0:
-            self._fill(cells[found < 0])
-            found = self.ids.take(cells)
-        return found
-
-    def _fill(self, cells: Ints) -> None:
-        masks = list(self.masks)
-        levels, whole = [self.levels], [self.whole]
-        for cell in np.unique(cells):
-            rest, memory = divmod(int(cell), self.steps[1])
-            kind, cpus = divmod(rest, self.steps[0])
-            mask = masks[kind] & self.typical.cpu_masks[cpus] & self.typical.memory_masks[memory]
-            number = self.by_mask.get(mask)
-            if number is None:
-                number = self.by_mask[mask] = len(self.by_mask)
-                table = self.typical.table(mask)
-                levels.append(np.array(table.levels, np.int64))
-                whole.append(np.array(table.whole, np.int64))
-            self.ids[cell] = number
-        self.levels = np.concatenate(levels)
-        self.whole = np.concatenate(whole)
-
-
-class _Class:
-    """Costs of one class of equal needs, by row."""
-
-    __slots__ = (
-        "costs",
-        "counts",
-        "counts_seen",
-        "eligible",
-        "floor",
-        "join",
-        "seen",
-        "shared",
-        "special",
-        "suits",
-        "tables",
-        "uneven",
-        "ways",
-    )
-
-    def __init__(self) -> None:
-        self.costs: Ints = np.zeros(0, np.int64)
-        self.seen = -1  # how much of the log the costs know
-        self.tables: _Tables | None = None  # for which they were computed
-        self.counts: Ints | None = None
-        self.counts_seen = -1
-        self.shared = False  # with the same class of a copy
-        self.ways: list[Way] = []  # by kind
-        self.suits: Bools = np.zeros(0, np.bool_)  # by kind
-        self.special: Bools = np.zeros(0, np.bool_)  # by kind: one by one
-        self.eligible: Bools = np.zeros((0, 0), np.bool_)  # by kind and position
-        self.uneven = False  # some kind has devices that the need may not use
-        self.floor = (0, 0, 0)  # CPUs, memory, milli of devices: nothing fits where less is free
-        self.join: Bools = np.zeros(0, np.bool_)  # by lock
-
-    def twin(self) -> _Class:
-        other = _Class()
-        for name in _Class.__slots__:
-            setattr(other, name, getattr(self, name))
-        return other
-
-    def own(self) -> None:
-        """Before costs are changed in place."""
-        if self.shared:
-            self.costs = self.costs.copy()
-            self.counts = None if self.counts is None else self.counts.copy()
-            self.shared = False
-
-
-class Flow(NamedTuple):
-    """By sums alone: how many ranks each row could host while room comes back, placement by placement."""
-
-    now: Ints  # by row
-    rows: Ints  # by placement; -1: on no machine that could host a rank
-    after: Ints  # what its row could host once it is back
-    totals: Ints  # what all rows together could host then
-    order: Ints  # placements row by row
-    place: Ints  # of a placement in `order`
-    begin: Ints  # by place: where its row begins there
-
-    def useful(self) -> list[int]:
-        """The placements after which their row could host a rank."""
-        found: list[int] = np.flatnonzero(self.after).tolist()
-        return found
-
-    def same_row(self, at: int) -> list[int]:
-        """A placement of `useful` and those before it on the same row."""
-        place = self.place[at]
-        found: list[int] = self.order[self.begin[place] : place + 1].tolist()
-        return found
+# The column of the first device; before it: cpus, memory, whole, total, before, kind, cell of the kind.
+LEFT: Final = 7
+FEW: Final = 24  # rows that are quicker one by one than as arrays
+MANY: Final = 64  # changes among which it is worth to look for rows that changed twice
 
 
 class Grid:
-    """The rooms of an inventory as arrays, and what each is worth to each class: `plain.Sheet` for large
+    """The rooms of an inventory as arrays, and what each is worth to each class: `sheet.Sheet` for large
     pools."""
 
     def __init__(
@@ -171,7 +45,7 @@ class Grid:
         self._kind_list: list[Kind] = []
         self._kind_number: dict[int, int] = {}
         self._locks: dict[Lock | None, int] = {None: 0}
-        self._classes: dict[Need, _Class] = {}
+        self._classes: dict[Need, ClassCosts] = {}
         self._log: list[int] = []  # rows in the order of their changes
         self._touched: set[int] = set()  # rows that the table does not know yet
         count = len(self.ids)
@@ -282,7 +156,7 @@ class Grid:
 
     def _write_all(self) -> None:
         """The table anew, for these typical needs; each room that rows share once."""
-        self._tables = _Tables(self.typical)
+        self._tables = Tables(self.typical)
         self._tables.know(self._kind_list)
         groups: dict[tuple[int, int], int] = {}
         firsts: list[int] = []
@@ -302,7 +176,7 @@ class Grid:
     def _judge_all(self) -> None:
         """Other needs are typical: `Typical.before` of all rows anew, and where their kinds stand."""
         typical = self.typical
-        tables = self._tables = _Tables(typical)
+        tables = self._tables = Tables(typical)
         tables.know(self._kind_list)
         table = self._table
         kinds, whole, total, cpus = table[:, 5], table[:, 2], table[:, 3], table[:, 0]
@@ -312,7 +186,7 @@ class Grid:
         worth = left * tables.levels.take(tables.level.take(left) + (numbers * tables.width)[:, None])
         before = worth.sum(axis=1) + tables.whole.take(numbers * (DEVICES_MAX + 1) + whole)
         before[total == 0] = 0
-        before += plain.LEFT_RATE * total + plain.CPU_RATE * cpus
+        before += LEFT_RATE * total + CPU_RATE * cpus
         lack = total * typical.cpus_per_device // WHOLE_MILLI - cpus
         before -= np.maximum(lack, 0) * typical.short_rate
         table[:, 4] = before
@@ -352,7 +226,7 @@ class Grid:
             for row in rows
         )
 
-    def _roomy(self, each: _Class, rows: Sequence[int]) -> list[int]:
+    def _roomy(self, each: ClassCosts, rows: Sequence[int]) -> list[int]:
         """Those of the rows that are not too small by sums already."""
         cpus, memory, milli = each.floor
         rooms = self.rooms
@@ -362,13 +236,13 @@ class Grid:
             if (room := rooms[row]).cpus >= cpus and room.total >= milli and room.memory >= memory
         ]
 
-    def _fresh(self, need: Need) -> _Class:
+    def _fresh(self, need: Need) -> ClassCosts:
         key = class_of(need)
         each = self._classes.pop(key, None)
         if each is None:
             while len(self._classes) * len(self.ids) > CLASSES_MAX:
                 del self._classes[next(iter(self._classes))]
-            each = _Class()
+            each = ClassCosts()
         if len(each.suits) < len(self._kind_list):
             self._know(need, each)
         self._classes[key] = each
@@ -383,7 +257,7 @@ class Grid:
         each.seen = end
         return each
 
-    def _renew(self, need: Need, each: _Class) -> None:
+    def _renew(self, need: Need, each: ClassCosts) -> None:
         """Costs of the rows that have changed. Most of them have become too small, which is seen without
         working out anything."""
         changed = self._log[each.seen :]
@@ -435,7 +309,7 @@ class Grid:
         table, width = self._table, self._width
         suits = self._fresh(need).suits.take(table[:, 5])
         spare = np.stack((table[:, 0], table[:, 1], table[:, LEFT : LEFT + width].sum(axis=1)), axis=1)
-        now = np.where(suits, _hosted(need, most, spare), 0)
+        now = np.where(suits, hosted_by_sums(need, most, spare), 0)
         row_of = self.row_of
         rows = np.array([row_of.get(each.node_id, -1) for each in back], np.int64)
         rows[~suits.take(rows)] = -1  # (-1 itself reads some row, and stays)
@@ -454,7 +328,7 @@ class Grid:
         first = np.flatnonzero(np.diff(at_row, prepend=-1))
         before = (sums - amounts[order])[first]  # what the rows before this one got
         sums -= before.repeat(np.diff(first, append=len(order)), axis=0)
-        hosted = _hosted(need, most, spare[at_row] + sums)
+        hosted = hosted_by_sums(need, most, spare[at_row] + sums)
         gain = np.diff(hosted, prepend=0)
         gain[first] = hosted[first] - now[at_row[first]]
         after, gains, place = np.zeros((3, len(back)), np.int64)
@@ -494,7 +368,7 @@ class Grid:
         """Costs, NEVER also where the others are."""
         return np.where(np.asarray(others) == NEVER, NEVER, costs)
 
-    def _know(self, need: Need, each: _Class) -> None:
+    def _know(self, need: Need, each: ClassCosts) -> None:
         """What the need makes of each kind."""
         ways = [kind.way(need) for kind in self._kind_list]
         each.ways = ways
@@ -520,7 +394,7 @@ class Grid:
             each.eligible[number, list(way.positions)] = True
             each.uneven |= bool(need.gpu_milli and not way.why and len(way.positions) < len(kind.devices))
 
-    def _join(self, need: Need, each: _Class) -> Bools:
+    def _join(self, need: Need, each: ClassCosts) -> Bools:
         """Which locks a fraction may join."""
         known = len(each.join)
         if known < len(self._locks):
@@ -534,7 +408,7 @@ class Grid:
             each.join = np.concatenate([each.join, np.array(more, np.bool_)])
         return each.join
 
-    def _score_all(self, need: Need, each: _Class) -> Ints:
+    def _score_all(self, need: Need, each: ClassCosts) -> Ints:
         """Of all rows, one for each group of which a row has not changed."""
         count = len(self.ids)
         changed = np.array(list(set(self._log[max(self._grouped, 0) :])), np.int64)
@@ -561,7 +435,7 @@ class Grid:
         costs[changed] = got[len(groups) :]
         return costs
 
-    def _score(self, need: Need, each: _Class, rows: Ints | None) -> Ints:
+    def _score(self, need: Need, each: ClassCosts, rows: Ints | None) -> Ints:
         if max(need.cpus_milli, need.memory_bytes, need.gpu_milli) >= NEVER >> 8:
             return np.full(len(self.ids if rows is None else rows), NEVER, np.int64)
         tables = self._tables
@@ -620,15 +494,4 @@ class Grid:
         return result
 
 
-def _hosted(need: Need, most: int, spare: Ints) -> Ints:
-    """How many ranks fit by the sums of each row of `spare`: milli-CPU, bytes, milli-GPU."""
-    hosted = np.full(len(spare), most, np.int64)
-    for column, amount in enumerate((need.cpus_milli, need.memory_bytes, need.gpu_milli)):
-        if amount >= NEVER >> 8:
-            hosted[:] = 0
-        elif amount:
-            np.minimum(hosted, spare[:, column] // amount, out=hosted)
-    return np.maximum(hosted, 0, out=hosted)
-
-
-__all__ = ["Flow", "Grid"]
+__all__ = ["Grid"]

@@ -22,16 +22,16 @@ from argosy.scheduler import plain
 from argosy.scheduler.ask import WHOLE_MILLI, Ask, Machine, Need
 from argosy.scheduler.devices import Kind, Room, instance_milli, kind_key
 from argosy.scheduler.gang import Layout, Search, held_by
-from argosy.scheduler.plain import Sheet, Typical
+from argosy.scheduler.sheet import Sheet
 from argosy.scheduler.shortage import Nearest, Why, find_nearest, find_why
 from argosy.scheduler.topology import Domains
+from argosy.scheduler.typical import Demand, Typical, typical_of
 
 if TYPE_CHECKING:
     from argosy.scheduler.fragment import Grid
 
 GAINS_FEW: Final = 8  # machines that are looked at one by one; of more the known costs tell
 VECTOR_MIN: Final = 49  # machines from which on numpy is worth its import
-HISTORY_MAX: Final = 8192  # placements remembered; then all weights halve
 GAINS_MAX: Final = 20_000  # remembered; who looked before the oldest is told that there may be something
 PUT: Final = -2  # in the place of a version: the gain comes from a machine that was put
 FIRST: Final = (-(1 << 62), "")  # before every machine
@@ -72,11 +72,7 @@ class Inventory:
         self._arranged: Layout | None = None
         self._empty: Inventory | None = None
         self._nevers: dict[object, Nearest | None] = {}
-        self._typical = Typical({})
-        self._history: dict[Need, int] = {}
-        self._history_total = 0
-        self._history_next = 64
-        self._pending: dict[Need, int] = {}
+        self._demand = Demand()
         for machine in machines:
             self.put(machine)
 
@@ -208,7 +204,7 @@ class Inventory:
         for machine_id, room in rooms.items():
             self._holders(machine_id)[holder] = None
             self._set_room(machine_id, room)
-        self._remember(need, len(placements))
+        self._demand.remember(need, len(placements))
         if self._marks:
             self._journal.append((holder, holding, True))
 
@@ -303,7 +299,7 @@ class Inventory:
             if was_taken:
                 del self._holdings[holder]
                 freed.update(dict.fromkeys(self._put_back(holder, holding)))
-                self._remember(holding.need, -len(holding.placements))
+                self._demand.remember(holding.need, -len(holding.placements))
             else:
                 self._holdings[holder] = holding
                 for placement in holding.placements:
@@ -321,7 +317,7 @@ class Inventory:
         self._gains += ((self.version, version, machine_id) for machine_id in freed)
 
     def settle(self) -> None:
-        """Keep everything, and close all transactions."""
+        """Booked everything, and close all transactions."""
         self._marks.clear()
         self._journal.clear()
         if len(self._gains) > GAINS_MAX:
@@ -382,10 +378,7 @@ class Inventory:
         other._last = self._last
         other._sheet = None if self._sheet is None else self._sheet.copy()
         other._arranged = self._arranged
-        other._typical = self._typical
-        other._history = dict(self._history)
-        other._history_total, other._history_next = self._history_total, self._history_next
-        other._pending = self._pending
+        other._demand = self._demand.copy()
         return other
 
     # Places
@@ -395,8 +388,8 @@ class Inventory:
 
         `within`: another view of the same machines (a later time) in which the same places must be free, too.
         """
-        if self._history_total >= self._history_next:
-            self._follow()
+        if self._demand.is_due and self._demand.follow(self._kind.values()):
+            self._rejudge()
         for need in ask.needs:
             found = Search(self, ask, need, within).run()
             if found is not None:
@@ -405,53 +398,19 @@ class Inventory:
 
     # What is typical
 
+    @property
+    def _typical(self) -> Typical:
+        return self._demand.typical
+
     def weigh(self, needs: Sequence[tuple[Need, int]]) -> None:
         """What waits, with counts: half of what the score keeps places for; history is the other half."""
-        pending: dict[Need, int] = {}
-        for need, count in needs:
-            shape = typical_of(need)
-            pending[shape] = pending.get(shape, 0) + count
-        self._pending = pending
-        self._reweigh()
+        self._demand.wait(needs)
+        if self._demand.judge(self._kind.values()):
+            self._rejudge()
 
-    def _remember(self, need: Need, count: int) -> None:
-        shape = typical_of(need)
-        self._history[shape] = self._history.get(shape, 0) + count
-        self._history_total += count
-
-    def _follow(self) -> None:
-        """History has grown: look at it anew, ever more rarely."""
-        self._reweigh()
-        if self._history_total > HISTORY_MAX:
-            self._history = {need: count // 2 for need, count in self._history.items() if count > 1}
-            self._history_total = sum(self._history.values())
-        self._history_next = min(4 * self._history_total, self._history_total + HISTORY_MAX // 2)
-
-    def _reweigh(self) -> None:
-        """Take the typical needs anew, if they differ from those in use by more than a tenth of their
-        weight."""
-        waiting = sum(self._pending.values())
-        seen = self._history_total
-        weights: dict[Need, int] = {}
-        scale = 1 << 40
-        # History counts as much as the queue once it has a thousand placements.
-        past = min(seen, 1000) * scale // 1000 if waiting else scale
-        for need, count in self._pending.items():
-            if count > 0:
-                weights[need] = count * scale // waiting
-        for need, count in self._history.items():
-            if count > 0:
-                weights[need] = weights.get(need, 0) + count * past // seen
-        kinds: dict[Kind, int] = {}
-        for kind in self._kind.values():
-            kinds[kind] = kinds.get(kind, 0) + len(kind.devices)
-        typical = Typical(weights, kinds)
-        old, new = dict(self._typical.types), dict(typical.types)
-        moved = sum(abs(old.get(each, 0) - new.get(each, 0)) for each in old.keys() | new.keys())
-        if moved * 10 > plain.WEIGHT:
-            self._typical = typical
-            if self._sheet is not None:
-                self._sheet.typical = typical
+    def _rejudge(self) -> None:
+        if self._sheet is not None:
+            self._sheet.typical = self._typical
 
     # Amounts
 
@@ -502,13 +461,6 @@ class Inventory:
 
 def _when(gain: tuple[int, int, str]) -> int:
     return gain[0]
-
-
-def typical_of(need: Need) -> Need:
-    """The need as the score knows it: who asks does not matter."""
-    if not need.tenant and not need.open:
-        return need
-    return msgspec.structs.replace(need, tenant="", open=False)
 
 
 def need_of(ask: Ask, placements: Sequence[Placement]) -> Need:

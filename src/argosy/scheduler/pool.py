@@ -5,56 +5,37 @@ A cycle costs what has changed. Nothing new: a comparison. Each class of equal a
 skipped until something that it could use has become free (`Inventory.gained`). Reservations are worked out
 only when somebody who comes later could start.
 
-What is being ended still holds its room. The ask that it is ended for has a *seat*: the places that it will
-get, kept in a second view of the inventory (`soon`: what leaves has left, seats are taken). Whatever starts
-must fit today and soon; so a seat is taken by nobody else, and nobody is ended twice for it.
+What is terminating still holds its room. The request that it was preempted for has a *nominated placement*,
+kept in a second inventory of the near future (what is terminating has left, nominated placements are taken).
+Whatever starts must fit today and in that future, so nobody else takes the room, and nobody is preempted
+twice for it.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from itertools import chain, islice, takewhile
-from typing import Final, NamedTuple
+from typing import Final
 
 import msgspec
 
 from argosy.model.errors import ArgosyError
 from argosy.model.offer import DeviceShare, Placement
-from argosy.model.tenancy import Amounts, Tenancy
+from argosy.model.tenancy import Tenancy
 from argosy.scheduler.ask import Ask, Decision, Machine, Need, Reservation, Running, Waiting
 from argosy.scheduler.backfill import Release
-from argosy.scheduler.cycle import Cycle, Seat
+from argosy.scheduler.cycle import Cycle, Nominated
 from argosy.scheduler.ends import Ends
+from argosy.scheduler.equivalence import EquivalenceClass, Variant
 from argosy.scheduler.estimate import expected_end_ms, expected_s, is_guess
 from argosy.scheduler.explain import behind_text, beyond_text, later_text, leaving_text, sentence, users_text
 from argosy.scheduler.inventory import Inventory, OverCommitted, need_of
 from argosy.scheduler.order import Order, class_of, place_of
 from argosy.scheduler.preempt import Roster
 from argosy.scheduler.quota import Quotas, amounts_of
-from argosy.scheduler.whatif import Held, Seated, rate_of
+from argosy.scheduler.whatif import Allocation, Held, rate_of
 
 FORECAST_MAX: Final = 64  # asks of which the time of their start is told
-
-
-class Variant(NamedTuple):
-    """One way to meet a class of asks."""
-
-    ask: Ask  # an example with this need alone
-    need: Need
-    amounts: Amounts
-    by_model: dict[str, Amounts]  # with the model that it gets; made when somebody does
-
-
-class AskClass:
-    """What is known about asks that are equal for the pool."""
-
-    __slots__ = ("blocked", "could_ever", "number", "variants")
-
-    def __init__(self, number: int, variants: tuple[Variant, ...]) -> None:
-        self.number = number
-        self.variants = variants
-        self.could_ever: bool | None = None  # on these machines; None: not looked at yet
-        self.blocked = [-1] * len(variants)  # version of the inventory in which it did not fit; -1: not known
 
 
 class _Told:
@@ -85,10 +66,10 @@ class Pool:
         self.quotas = Quotas(tenancy, self.inventory.capacity(), owner=owner)
         self.order = Order()
         self.held: dict[str, Held] = {}
-        self.leaving_for: dict[str, str] = {}  # what is being ended → for whom; "": for nobody here
-        self.seats: dict[str, Seat] = {}
+        self.terminating: dict[str, str] = {}  # what is being ended → for whom; "": for nobody here
+        self.nominated: dict[str, Nominated] = {}
         self.reservations: tuple[Reservation, ...] = ()
-        self.promised: dict[str, tuple[int, Seated]] = {}  # what they promise: when, and where
+        self.promised: dict[str, tuple[int, Allocation]] = {}  # what they promise: when, and where
         self.weighed = 0  # so many waited when the inventory was last told (large pools)
         self.timeless: set[str] = set()  # for whom no time was found then
         self.promised_ms = -(1 << 62)  # when earlier times were last looked for (large pools)
@@ -97,7 +78,7 @@ class Pool:
         self._wake_ms: int | None = None
         self._told: _Told | None = None
         self._resized = False
-        self._classes: dict[int, AskClass] = {}
+        self._classes: dict[int, EquivalenceClass] = {}
         self.on: dict[str, dict[str, None]] = {}  # machine → who holds something there
         self.roster = Roster(tenancy.policy)  # who may be made to go
         self.ends = Ends()  # when what runs will probably end
@@ -128,13 +109,13 @@ class Pool:
         what runs: ignored."""
         if ask.id in self.held or self.order.get(ask.id) == ask:
             return
-        seat = self.seats.get(ask.id)
-        if seat is not None:
-            if seat.ask == ask or seat.gone:
-                self.seats[ask.id] = seat._replace(ask=ask, gone=False, gone_ms=None)
+        nominated = self.nominated.get(ask.id)
+        if nominated is not None:
+            if nominated.ask == ask or nominated.moving:
+                self.nominated[ask.id] = nominated._replace(ask=ask, moving=False, gone_ms=None)
                 self.epoch += 1
                 return
-            del self.seats[ask.id]
+            del self.nominated[ask.id]
         self.wait(ask)
         self.epoch += 1
 
@@ -143,7 +124,7 @@ class Pool:
         if ask_id in self.order:
             self.wait_no_more(ask_id)
             self.epoch += 1
-        if self.seats.pop(ask_id, None) is not None:
+        if self.nominated.pop(ask_id, None) is not None:
             self.epoch += 1
 
     def running(self, running: Running, *, leaving_for: str = "") -> None:
@@ -159,22 +140,22 @@ class Pool:
             return
         self.epoch += 1
         self.wait_no_more(job_id)
-        self.seats.pop(job_id, None)
+        self.nominated.pop(job_id, None)
         if running.leaving:
-            self.leaving_for[job_id] = leaving_for or self.leaving_for.get(job_id, "")
+            self.terminating[job_id] = leaving_for or self.terminating.get(job_id, "")
         else:
-            self.leaving_for.pop(job_id, None)
+            self.terminating.pop(job_id, None)
         if old is not None and old.running.placements == running.placements:
             if old.ask.queue != running.ask.queue:  # the tree is another one
                 self.quotas.refund(job_id)
-                self.quotas.charge(job_id, running.ask.queue, old.seated.amounts)
+                self.quotas.charge(job_id, running.ask.queue, old.allocation.amounts)
             self.enter(msgspec.structs.replace(old, running=running))
             return
         if old is not None:
             self._remove(job_id)
         need = need_of(running.ask, running.placements)
         amounts = amounts_of(need, running.ask.num_nodes, self.model_of(running.placements))
-        seated = Seated(need, running.placements, amounts)
+        allocation = Allocation(need, running.placements, amounts)
         kept: list[Placement] = []
         try:
             self.inventory.take(job_id, need, running.placements)
@@ -188,13 +169,13 @@ class Pool:
                     if kept:
                         self.inventory.take(job_id, need, kept)
         self.quotas.charge(job_id, running.ask.queue, amounts)
-        self.enter(Held(running, seated, rate_of(need, running.ask.num_nodes)))
+        self.enter(Held(running, allocation, rate_of(need, running.ask.num_nodes)))
 
     def ended(self, job_id: str) -> None:
         """Something holds nothing any more; absent is fine."""
         if job_id in self.held:
             self._remove(job_id)
-            self.leaving_for.pop(job_id, None)
+            self.terminating.pop(job_id, None)
             self.epoch += 1
 
     def set_tenancy(self, tenancy: Tenancy) -> None:
@@ -230,14 +211,14 @@ class Pool:
     def _expect_end(self, held: Held, now_ms: int) -> bool:
         at_ms = expected_end_ms(held.running, now_ms)
         if at_ms is not None:
-            self.ends.add(Release(at_ms, held.id, held.ask.queue, held.seated))
+            self.ends.add(Release(at_ms, held.id, held.ask.queue, held.allocation))
         return at_ms is not None
 
-    def turn(self, now_ms: int) -> None:
+    def advance(self, now_ms: int) -> None:
         """Let time pass: what was borrowed fades, jobs become old enough to go, who overruns the estimate is
         expected later."""
         self.quotas.advance(now_ms)
-        self.roster.turn(now_ms)
+        self.roster.advance(now_ms)
         due_ms = self.ends.next_ms()
         if due_ms is not None and due_ms <= now_ms:
             for release in list(takewhile(lambda each: each.at_ms <= now_ms, self.ends)):
@@ -273,7 +254,7 @@ class Pool:
             for placement in held.running.placements:
                 for share in placement.devices if placement.node_id == node_id else ():
                     if share.index == index:
-                        return held.seated.need, share
+                        return held.allocation.need, share
         return None
 
     def scope_of(self, queue: str) -> str | None:
@@ -284,11 +265,11 @@ class Pool:
             queue = queue.rpartition("/")[0]
         return None
 
-    def class_of(self, ask: Ask) -> AskClass:
+    def equivalence_class(self, ask: Ask) -> EquivalenceClass:
         number = self.order.shape(ask)
         found = self._classes.get(number)
         if found is None:
-            found = self._classes[number] = AskClass(number, tuple(self._variants(ask)))
+            found = self._classes[number] = EquivalenceClass(number, tuple(self._variants(ask)))
         return found
 
     def _variants(self, ask: Ask) -> Iterable[Variant]:
@@ -336,21 +317,21 @@ class Pool:
         """Why an ask does not run now, and when it probably starts: by a forecast of the line up to it
         (`when`), else only what a reservation of the last cycle says. ArgosyError when nothing of that id
         waits."""
-        seat = self.seats.get(ask_id)
-        ask = seat.ask if seat is not None else self.order.get(ask_id)
+        nominated = self.nominated.get(ask_id)
+        ask = nominated.ask if nominated is not None else self.order.get(ask_id)
         if ask is None:
             raise ArgosyError("not-found", f"nothing with the id {ask_id} waits in this pool")
         self._resize()
         if ask.not_before_ms > now_ms:
             text = later_text(ask.not_before_ms, now_ms)
             return Waiting(ask_id=ask_id, code="later", text=text, starts_at_ms=ask.not_before_ms)
-        if seat is not None:
-            leaving = [self.held[job].ask for job, taker in self.leaving_for.items() if taker == ask_id]
+        if nominated is not None:
+            leaving = [self.held[job].ask for job, taker in self.terminating.items() if taker == ask_id]
             return Waiting(ask_id=ask_id, code="order", text=leaving_text(leaving), starts_at_ms=now_ms)
         never = self.inventory.never(ask)
         if never is not None:
             return Waiting(ask_id=ask_id, code="never", text=sentence(never.text))
-        variants = self.class_of(ask).variants
+        variants = self.equivalence_class(ask).variants
         limits = [self.quotas.never(ask.queue, variant.amounts) for variant in variants]
         if all(limits) and limits[0] is not None:
             return Waiting(ask_id=ask_id, code="limit", text=beyond_text(limits[0]))
@@ -397,17 +378,17 @@ class Pool:
             name = "gpus" if within[0].need.gpu_milli else "cpus"
             users: dict[str, int] = {}
             for held in self.held.values():
-                amount = held.seated.amounts.get(name, 0)
+                amount = held.allocation.amounts.get(name, 0)
                 users[held.ask.queue] = users.get(held.ask.queue, 0) + amount
             text = f"{text} {users_text(users, name)}".strip()
         return why.code, text
 
     def line(self, now_ms: int, most: int | None = None) -> tuple[Ask, ...]:
-        """Who waits, in the order in which a cycle would consider them as the books are; those with a seat
-        first."""
-        seated = [seat.ask for seat in self.seats.values() if not seat.gone]
+        """Who waits, in the order in which a cycle would consider them as the books are; those with a
+        nominated placement first."""
+        bound = [each.ask for each in self.nominated.values() if not each.moving]
         heads = self.order.heads(self.quotas, self.tenancy.policy, now_ms)
-        return tuple(islice(chain(seated, heads), most))
+        return tuple(islice(chain(bound, heads), most))
 
     def _places(self, now_ms: int) -> dict[str, int]:
         """The place of every ask in its own queue, from 1."""
@@ -435,7 +416,7 @@ class Pool:
         if at is None:
             return None
         if self._told.forecast <= at:
-            starts = Cycle(self, now_ms).forecast(line[: at + 1])
+            starts = Cycle(self, now_ms).reserving.forecast(line[: at + 1])
             until_ms = self._guessed_from_ms(now_ms)
             for ask in line[: at + 1]:
                 at_ms = starts.get(ask.id)

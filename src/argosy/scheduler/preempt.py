@@ -1,9 +1,9 @@
 """Who makes room: the smallest set of running jobs that must end, or move, so that a waiting gang fits.
 
 Rights. Only preemptible jobs make room, never one that is leaving already or still protected
-(`protected_ms`). In its own queue an ask displaces what is less urgent: a later priority class, or the same
+(`guarded_ms`). In its own queue an ask displaces what is less urgent: a later priority class, or the same
 class and a lower priority, or (with `attained_service`, when both go on from checkpoints) a later bucket of
-attained service. In other queues it takes back what they borrowed, as `Quotas.may_reclaim` allows: then
+attained service. In other queues it takes back what they borrowed, as `reclaim.may_reclaim` allows: then
 nobody falls below its guarantee, and the taker's branch stays below the victim's.
 
 No circles. Within one queue, order its jobs by (class, -priority, bucket) and read the number of running jobs
@@ -46,7 +46,8 @@ from argosy.model.tenancy import Amounts, SharePolicy
 from argosy.scheduler.ask import Ask
 from argosy.scheduler.order import bucket_of, is_served, next_bucket
 from argosy.scheduler.quota import Quotas
-from argosy.scheduler.whatif import Held, Seated, WhatIf, reach
+from argosy.scheduler.reclaim import givers, may_reclaim, may_reclaim_all
+from argosy.scheduler.whatif import Allocation, Held, WhatIf, reach
 
 
 class Victim(NamedTuple):
@@ -58,14 +59,14 @@ class Room(NamedTuple):
     """What must end, and where the gang goes then. `moved`: where the victims of a consolidation go on."""
 
     victims: tuple[Victim, ...]
-    seated: Seated
-    moved: tuple[tuple[str, Seated], ...] = ()
+    allocation: Allocation
+    moved: tuple[tuple[str, Allocation], ...] = ()
 
 
 DOUBLINGS_MAX: Final = 10
 
 
-def protected_ms(ask: Ask, policy: SharePolicy, *, doubled: bool = True) -> int:
+def guarded_ms(ask: Ask, policy: SharePolicy, *, doubled: bool = True) -> int:
     """So long after its start it is not ended: twice as long with every time that it has made room. `doubled`
     False: within its queue, of a job whose attained service counts."""
     # What has just started is never ended in the same moment, else the two could go round.
@@ -73,7 +74,7 @@ def protected_ms(ask: Ask, policy: SharePolicy, *, doubled: bool = True) -> int:
 
 
 #: Places a gang in the books as they are at this moment, or says None; takes nothing.
-Seat = Callable[[], Seated | None]
+Fit = Callable[[], Allocation | None]
 
 
 Rank = tuple[int, int, float]  # -urgency, priority, -bucket: the least urgent is the smallest
@@ -116,11 +117,11 @@ class Roster:
             return
         self._held[held.id] = held
         started_ms = held.running.started_ms
-        heappush(self._ripens, (started_ms + protected_ms(held.ask, self.policy), held.id, started_ms))
+        heappush(self._ripens, (started_ms + guarded_ms(held.ask, self.policy), held.id, started_ms))
         if is_served(held.ask, self.policy):
             heappush(
                 self._ripens,
-                (started_ms + protected_ms(held.ask, self.policy, doubled=False), held.id, started_ms),
+                (started_ms + guarded_ms(held.ask, self.policy, doubled=False), held.id, started_ms),
             )
 
     def remove(self, job_id: str) -> None:
@@ -132,7 +133,7 @@ class Roster:
             if not line:
                 del self._lines[held.ask.queue]
 
-    def turn(self, now_ms: int) -> None:
+    def advance(self, now_ms: int) -> None:
         """Let time pass."""
         self._now_ms = now_ms
         while self._ripens and self._ripens[0][0] <= now_ms:
@@ -179,7 +180,7 @@ class Roster:
             if entry[-1] not in spared
         ]
         rows: list[tuple[Rank, Fraction, _Entry, Victim]] = []
-        for queue in quotas.givers(ask.queue, amounts) if self._lines else ():
+        for queue in givers(quotas, ask.queue, amounts) if self._lines else ():
             line = self._lines.get(queue)
             if line is None or queue == ask.queue:
                 continue
@@ -187,11 +188,11 @@ class Roster:
             allowed: dict[tuple[tuple[str, int], ...], bool] = {}
             for entry in line:
                 held = self._held[entry[-1]]
-                if self._now_ms < held.running.started_ms + protected_ms(held.ask, self.policy):
+                if self._now_ms < held.running.started_ms + guarded_ms(held.ask, self.policy):
                     continue
-                key = tuple(held.seated.amounts.items())
+                key = tuple(held.allocation.amounts.items())
                 if key not in allowed:
-                    allowed[key] = quotas.may_reclaim(ask.queue, amounts, queue, held.seated.amounts)
+                    allowed[key] = may_reclaim(quotas, ask.queue, amounts, queue, held.allocation.amounts)
                 if allowed[key] and held.id not in spared:
                     rows.append(((*entry[0][:2], 0), -share, entry, Victim(held, "reclaim")))
         if not rows:
@@ -203,9 +204,9 @@ class Roster:
 
 
 def make_room(
-    ask: Ask, amounts: Amounts, victims: Sequence[Victim], seat: Seat, *, books: WhatIf
+    ask: Ask, amounts: Amounts, victims: Sequence[Victim], fit: Fit, *, books: WhatIf
 ) -> Room | None:
-    """The smallest set of `victims` (see `Roster.victims`), in their order, without which `seat` places the
+    """The smallest set of `victims` (see `Roster.victims`), in their order, without which `fit` places the
     gang; None: none would do.
 
     `books` are as they will be when everything that is leaving has left; they are left as they were.
@@ -227,8 +228,8 @@ def make_room(
     def end(victim: Victim) -> None:
         # A reclaim is asked again with what has been given back before it: a queue gives back only what it
         # borrows.
-        if victim.kind == "reclaim" and not books.quotas.may_reclaim(
-            ask.queue, amounts, victim.held.ask.queue, victim.held.seated.amounts
+        if victim.kind == "reclaim" and not may_reclaim(
+            books.quotas, ask.queue, amounts, victim.held.ask.queue, victim.held.allocation.amounts
         ):
             ended.discard(victim.held.id)
             return
@@ -241,18 +242,18 @@ def make_room(
         likely = [v for v in victims[:at_least] if any(p.node_id in nodes for p in v.held.running.placements)]
         for victim in likely:
             end(victim)
-        seated = seat()
-        if seated is not None:
-            room = _fill_back([v for v in likely if v.held.id in ended], seated, seat, books)
+        allocation = fit()
+        if allocation is not None:
+            room = _fill_back([v for v in likely if v.held.id in ended], allocation, fit, books)
         else:
             books.rollback(start)
             start = books.mark()
             ended.clear()
-            found = books.shortest(len(victims), lambda at: end(victims[at]), seat, at_least=at_least)
+            found = books.shortest(len(victims), lambda at: end(victims[at]), fit, at_least=at_least)
             if found is None:
                 return None
-            count, seated = found
-            room = _fill_back([v for v in victims[:count] if v.held.id in ended], seated, seat, books)
+            count, allocation = found
+            room = _fill_back([v for v in victims[:count] if v.held.id in ended], allocation, fit, books)
     finally:
         books.rollback(start)
     return room if _is_right(ask, amounts, room.victims, books.quotas) else None
@@ -267,29 +268,29 @@ def _is_right(ask: Ask, amounts: Amounts, victims: Sequence[Victim], quotas: Quo
             if victim.kind == "preempt":
                 quotas.refund(victim.held.id)
         reclaimed = [victim.held.id for victim in victims if victim.kind == "reclaim"]
-        return quotas.may_reclaim_all(ask.queue, amounts, reclaimed)
+        return may_reclaim_all(quotas, ask.queue, amounts, reclaimed)
     finally:
         quotas.rollback(mark)
 
 
-def _fill_back(chosen: list[Victim], seated: Seated, seat: Seat, books: WhatIf) -> Room:
+def _fill_back(chosen: list[Victim], allocation: Allocation, fit: Fit, books: WhatIf) -> Room:
     """Let go who is not in the way, then try to keep each of the others, the most valued first."""
 
-    def kept(victims: Sequence[Victim]) -> Seated | None:
+    def kept(victims: Sequence[Victim]) -> Allocation | None:
         mark = books.mark()
         for victim in victims:
-            books.take(victim.held.id, victim.held.ask.queue, victim.held.seated)
-        again = seat()
+            books.take(victim.held.id, victim.held.ask.queue, victim.held.allocation)
+        again = fit()
         if again is None:
             books.rollback(mark)
         return again
 
-    nodes = {placement.node_id for placement in seated.placements}
+    nodes = {placement.node_id for placement in allocation.placements}
     aside = [v for v in chosen if not any(p.node_id in nodes for p in v.held.running.placements)]
     if aside:
         again = kept(aside)
         if again is not None:  # else they are needed for a quota or for the topology, and asked one by one
-            seated = again
+            allocation = again
             chosen = [v for v in chosen if v not in aside]
     needed: list[Victim] = []
     for victim in reversed(chosen):
@@ -297,15 +298,15 @@ def _fill_back(chosen: list[Victim], seated: Seated, seat: Seat, books: WhatIf) 
         if again is None:
             needed.append(victim)
         else:
-            seated = again
+            allocation = again
     needed.reverse()
-    return Room(tuple(needed), seated)
+    return Room(tuple(needed), allocation)
 
 
 def move_aside(
     ask: Ask,
-    seat: Seat,
-    reseat: Callable[[Held], Seated | None],
+    fit: Fit,
+    reseat: Callable[[Held], Allocation | None],
     *,
     books: WhatIf,
     candidates: Iterable[Held],
@@ -332,7 +333,7 @@ def move_aside(
     for group in groups:
         start = books.mark()
         try:
-            room = _moved(ask, group, seat, reseat, books)
+            room = _moved(ask, group, fit, reseat, books)
         finally:
             books.rollback(start)
         if room is not None:
@@ -341,20 +342,20 @@ def move_aside(
 
 
 def _moved(
-    ask: Ask, group: Sequence[Held], seat: Seat, reseat: Callable[[Held], Seated | None], books: WhatIf
+    ask: Ask, group: Sequence[Held], fit: Fit, reseat: Callable[[Held], Allocation | None], books: WhatIf
 ) -> Room | None:
     unique = {held.id: held for held in group}
     victims = [Victim(held, "consolidate") for held in unique.values()]
-    found = books.shortest(len(victims), lambda at: books.give(victims[at].held.id), seat)
+    found = books.shortest(len(victims), lambda at: books.give(victims[at].held.id), fit)
     if found is None:
         return None
-    room = _fill_back(victims[: found[0]], found[1], seat, books)
-    books.take(ask.id, ask.queue, room.seated)
-    moved: list[tuple[str, Seated]] = []
+    room = _fill_back(victims[: found[0]], found[1], fit, books)
+    books.take(ask.id, ask.queue, room.allocation)
+    moved: list[tuple[str, Allocation]] = []
     for victim in sorted(room.victims, key=lambda v: (-v.held.rate, v.held.id)):
-        seated = reseat(victim.held)
-        if seated is None:
+        allocation = reseat(victim.held)
+        if allocation is None:
             return None
-        books.take(victim.held.id, victim.held.ask.queue, seated)
-        moved.append((victim.held.id, seated))
-    return Room(room.victims, room.seated, tuple(moved))
+        books.take(victim.held.id, victim.held.ask.queue, allocation)
+        moved.append((victim.held.id, allocation))
+    return Room(room.victims, room.allocation, tuple(moved))

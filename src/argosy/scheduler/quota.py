@@ -25,23 +25,19 @@ compared as integers and nothing is rounded.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from fractions import Fraction
-from math import isqrt
-from typing import Final, NamedTuple
 
 import msgspec
 
 from argosy.model.tenancy import Amounts, QueueUsage, Tenancy
 from argosy.scheduler.ask import Need
 from argosy.scheduler.fair import fair_shares
-from argosy.scheduler.queues import GPUS, JOBS, OWN, UNIT_MILLI, Node, Pairs, QueueTree, children_of_lowest
+from argosy.scheduler.queue_history import Span, decay, fade, recall, ticks_at
+from argosy.scheduler.queues import GPUS, OWN, UNIT_MILLI, Node, Pairs, QueueTree
 from argosy.scheduler.tenancy_check import check_tenancy, leaf_of, render_named, say_amount
 
 __all__ = ["Lack", "Over", "Quotas", "Span", "amounts_of", "check_tenancy", "leaf_of"]
-
-_ONE: Final = 1 << 32  # fixed point of the decay: 32 binary places
-_TICKS: Final = 4096  # steps of a half-life
 
 
 class Held(msgspec.Struct, frozen=True, gc=False):
@@ -50,15 +46,6 @@ class Held(msgspec.Struct, frozen=True, gc=False):
     leaf: Node
     amounts: Amounts
     pairs: Pairs
-
-
-class Span(NamedTuple):
-    """What somebody used in a leaf in the past. Times in ms since the epoch."""
-
-    leaf: str
-    amounts: Amounts
-    from_ms: int
-    to_ms: int
 
 
 def amounts_of(need: Need, num_nodes: int, model: str = "") -> Amounts:
@@ -222,6 +209,9 @@ class Quotas:
     def holds(self, holder: str) -> bool:
         return holder in self._held
 
+    def held(self, holder: str) -> Held | None:
+        return self._held.get(holder)
+
     def used(self, path: str) -> Amounts:
         """What runs in a queue and below it, by name; zeros are left out."""
         node = self.tree.nodes.get(path)
@@ -317,7 +307,7 @@ class Quotas:
                 best = share
         return best if borrows else 0
 
-    def _share(self, node: Node, change: Mapping[int, int]) -> int:
+    def share_at(self, node: Node, change: Mapping[int, int]) -> int:
         """Its share now, with `change` more (or less): a numerator as in `key`, without history."""
         best = 0
         for i in node.counted:
@@ -331,7 +321,7 @@ class Quotas:
         node = self.tree.nodes.get(path)
         if node is None or node.parent is None:
             return Fraction(0)
-        return Fraction(self._share(node, {}) * UNIT_MILLI, node.parent.scale)
+        return Fraction(self.share_at(node, {}) * UNIT_MILLI, node.parent.scale)
 
     def advance(self, now_ms: int) -> None:
         """Let what was borrowed fade: half of it after each `half_life_s`, in steps of a 4096th. Exact
@@ -339,59 +329,20 @@ class Quotas:
 
         Called at the start of a cycle; what happens between two steps is seen as it stands at the later one.
         """
-        now = now_ms * _TICKS // self._half_life_ms
+        now = ticks_at(now_ms, self._half_life_ms)
         passed = 0 if self._ticks is None else now - self._ticks
         self._ticks = now
-        if passed <= 0:
-            return
-        remains = _decay(passed)
-        for node in self.tree.nodes.values():
-            for i in node.counted:
-                above = max(0, node.used[i] - node.deserved[i])
-                if above or node.history_fine[i]:
-                    fine = (node.history_fine[i] * remains >> 32) + above * (_ONE - remains)
-                    node.history_fine[i], node.history[i] = fine, fine >> 32
+        if passed > 0:
+            remains = decay(passed)
+            for node in self.tree.nodes.values():
+                fade(node, node.used, remains)
 
     def recall(self, spans: Iterable[Span], now_ms: int) -> None:
         """What was borrowed lately, from records of who used what: as if `advance` had been called whenever
         one of them began or ended, with the queues and the capacity of today. What was known of it before is
         replaced. O(spans x depth x names).
         """
-        now = now_ms * _TICKS // self._half_life_ms
-        changes: list[tuple[int, int, Node, Pairs]] = []
-        for span in spans:
-            begin, end = (at_ms * _TICKS // self._half_life_ms for at_ms in (span.from_ms, span.to_ms))
-            begin, end = min(begin, now), min(end, now)
-            if begin < end:
-                leaf, pairs = self.tree.leaf(span.leaf), self.tree.pairs(span.amounts)
-                changes += [(begin, 1, leaf, pairs), (end, -1, leaf, pairs)]
-        changes.sort(key=lambda change: change[0])
-        used: dict[Node, list[int]] = {}
-        known: dict[Node, int] = {}  # until which tick `history_fine` is right
-        for node in self.tree.nodes.values():
-            node.history, node.history_fine = [0] * len(self.tree.names), [0] * len(self.tree.names)
-
-        def fade(node: Node, tick: int) -> None:
-            passed = tick - known.get(node, tick)
-            known[node] = tick
-            if passed:
-                remains = _decay(passed)
-                for i in node.counted:
-                    above = max(0, used[node][i] - node.deserved[i])
-                    fine = (node.history_fine[i] * remains >> 32) + above * (_ONE - remains)
-                    node.history_fine[i], node.history[i] = fine, fine >> 32
-
-        for tick, sign, leaf, pairs in changes:
-            at: Node | None = self.tree.leaf_below(leaf) if leaf.children else leaf
-            while at is not None:
-                row = used.setdefault(at, [0] * len(self.tree.names))
-                fade(at, tick)
-                for i, amount in pairs:
-                    row[i] += sign * amount
-                at = at.parent
-        for node in known:
-            fade(node, now)
-        self._ticks = now
+        self._ticks = recall(self.tree, spans, now_ms, self._half_life_ms)
 
     # --- who must give back
 
@@ -425,122 +376,6 @@ class Quotas:
                     return False
                 inside.add(i)
         return GPUS in inside if asks_gpus else bool(inside)
-
-    @staticmethod
-    def _keeps_any(leaf: Node, top: Node, i: int) -> bool:
-        node = leaf
-        while not node.kept[i] and node is not top and node.parent is not None:
-            node = node.parent
-        return bool(node.kept[i])
-
-    def may_reclaim(self, taker: str, amounts: Amounts, victim: str, victim_amounts: Amounts) -> bool:
-        """Whether a running job of `victim` that uses `victim_amounts` may be ended so that `amounts` start
-        in `taker`.
-
-        No queue may come to use less of what it keeps (`guaranteed`, or more when it lends less) than it does
-        now. Look at the two children of the lowest queue that is above both. Either
-
-        (a) `amounts` stay within what the taker's queues up to that child keep, and the victim gives some of
-        that; or (b) the taker's child borrows less with `amounts` than the victim's child borrows now, the
-        victim lowers that, and
-            each queue from the victim's up to that child borrows some of what is asked.
-
-        Usage counts as it stands, without history. Of several victims each is asked about after those before
-        it have been refunded.
-
-        Why it ends. (b) Take the children of that lowest queue and sort their shares, the largest first. Let
-        s be the largest share among the victims' children before. The taker's child ends below the share that
-        each of them had when it was asked about, so below s; the victims' children all fall; the others stay.
-        So fewer shares are s or more, none of them is new, and the sorted list falls lexicographically. Such
-        lists of numbers with a lower bound cannot fall for ever, and a single victim (the last of several)
-        cannot take back at once: the share of its child with it again is not below the taker's. (a) uses more
-        of what is kept, and no reclaim ever uses less of it, so it happens at most as often as there is room
-        that is kept. In a tree compare the lists of the highest level first: a reclaim inside a queue changes
-        nothing above it but its sum, and as long as it takes no more than its victims give, no share above it
-        rises.
-
-        What this does not say: what starts in free room, alone or together with a reclaim, may raise shares,
-        and then large and small jobs may still displace each other by turns (of 10 one has 6, the other 3 and
-        waits with 2 and 5). Two things belong to it, which the pool sees to: who is let go because its room
-        is not needed counts as running when the rights of the others are asked about (`may_reclaim_all`), and
-        who was ended before is protected for longer.
-        """
-        taking, giving = self.tree.leaf(taker), self.tree.leaf(victim)
-        if taking is giving:
-            return False
-        child, other = children_of_lowest(taking, giving)
-        asked = self.tree.pairs(amounts)
-        gives = dict(self.tree.pairs(victim_amounts))
-        wanted = [
-            i for i, amount in asked if amount and gives.get(i, 0) and i != JOBS
-        ]  # every job is one job
-        if not wanted:
-            return False
-        takes = dict(asked)
-        above: Node | None = giving
-        shared = False  # with the taker
-        while above is not None:
-            shared = shared or above is other.parent
-            for i, amount in gives.items():
-                left = above.used[i] - amount + (takes.get(i, 0) if shared else 0)
-                if left < above.kept[i] and left < above.used[i]:
-                    return False
-            above = above.parent
-        if self.keeps(taking, asked, child) and any(self._keeps_any(taking, child, i) for i in wanted):
-            return True
-        before = self._share(other, {})
-        if not self._share(child, takes) < before:
-            return False
-        if not self._share(other, {i: -amount for i, amount in gives.items()}) < before:
-            return False
-        node = giving
-        while True:
-            if not any(i in node.counted and node.used[i] > node.deserved[i] for i in wanted):
-                return False
-            if node is other or node.parent is None:
-                return True
-            node = node.parent
-
-    def givers(self, taker: str, amounts: Amounts) -> Iterator[str]:
-        """Queues in which something runs that `may_reclaim` may allow to end for `amounts` in `taker`; of all
-        others it is known that it does not. Whole branches that borrow too little are left out at their top.
-        """
-        child = self.tree.leaf(taker)
-        asked = self.tree.pairs(amounts)
-        change = dict(asked)
-        while child.parent is not None:
-            after = self._share(child, change)
-            kept = self.tree.promises and self.keeps(self.tree.leaf(taker), asked, child)
-            for other in child.parent.children.values():
-                if other is not child and other.running and (kept or after < self._share(other, {})):
-                    yield from _busy_leaves(other)
-            child = child.parent
-
-    def may_reclaim_all(self, taker: str, amounts: Amounts, victims: Sequence[str]) -> bool:
-        """Whether these holders may be ended together, each asked about after those before it have been
-        refunded."""
-        mark = self.mark()
-        asked = dict(self.tree.pairs(amounts))
-        before: list[tuple[Node, list[int]]] = []
-        node: Node | None = self.tree.leaf(taker)
-        while node is not None:
-            before.append((node, list(node.used)))
-            node = node.parent
-        try:
-            for victim in victims:
-                held = self._held.get(victim)
-                if held is None:
-                    continue
-                if not self.may_reclaim(taker, amounts, held.leaf.path, held.amounts):
-                    return False
-                self.refund(victim)
-            return all(  # together, too, they leave what is kept in use
-                node.used[i] + asked.get(i, 0) >= min(node.kept[i], was)
-                for node, row in before
-                for i, was in enumerate(row)
-            )
-        finally:
-            self.rollback(mark)
 
     # --- for order and people
 
@@ -599,24 +434,3 @@ class Quotas:
             )
         for path in sorted(node.children):
             yield from self._rows(node.children[path], fair)
-
-
-def _busy_leaves(node: Node) -> Iterator[str]:
-    if not node.children:
-        yield node.path.removesuffix(f"/{OWN}")
-    for child in node.children.values():
-        if child.running:
-            yield from _busy_leaves(child)
-
-
-def _decay(ticks: int) -> int:
-    """2^(-ticks / 4096) with 32 binary places, by square roots of a half: the same on every machine."""
-    if ticks >= 64 * _TICKS:
-        return 0
-    result, root = 1 << 64, 1 << 63
-    halves, rest = divmod(ticks, _TICKS)
-    for bit in range(_TICKS.bit_length() - 2, -1, -1):
-        root = isqrt(root << 64)
-        if rest >> bit & 1:
-            result = result * root >> 64
-    return result >> halves >> 32

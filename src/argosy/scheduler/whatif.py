@@ -19,7 +19,7 @@ PROBE: Final = "probe"  # a holder that takes something for a moment
 T = TypeVar("T")
 
 
-class Seated(msgspec.Struct, frozen=True, gc=False):
+class Allocation(msgspec.Struct, frozen=True, gc=False):
     """Where a gang goes, for which of its needs, and what that counts."""
 
     need: Need
@@ -31,7 +31,7 @@ class Held(msgspec.Struct, frozen=True, gc=False):
     """A running job in the books."""
 
     running: Running
-    seated: Seated
+    allocation: Allocation
     rate: int  # attained service per millisecond: milli-GPU of all ranks; of a job without GPU its milli-CPU
 
     @property
@@ -71,10 +71,10 @@ class WhatIf:
         self.inventory.rollback(mark[0])
         self.quotas.rollback(mark[1])
 
-    def take(self, holder: str, queue: str, seated: Seated) -> None:
+    def take(self, holder: str, queue: str, allocation: Allocation) -> None:
         """Raises OverCommitted, and then nothing has changed."""
-        self.inventory.take(holder, seated.need, seated.placements)
-        self.quotas.charge(holder, queue, seated.amounts)
+        self.inventory.take(holder, allocation.need, allocation.placements)
+        self.quotas.charge(holder, queue, allocation.amounts)
 
     def give(self, holder: str) -> None:
         self.inventory.give(holder)
@@ -86,18 +86,20 @@ class WhatIf:
             return True
         return self.quotas.over(queue, amounts) is None and self.quotas.lends(queue, amounts)
 
-    def allows(self, queue: str, seated: Seated) -> bool:
+    def allows(self, queue: str, allocation: Allocation) -> bool:
         """Whether a certain place is free and within quotas."""
-        if self.quotas.over(queue, seated.amounts) is not None or not self.quotas.lends(
-            queue, seated.amounts
+        if self.quotas.over(queue, allocation.amounts) is not None or not self.quotas.lends(
+            queue, allocation.amounts
         ):
             return False
         machines = self.inventory.machines()
-        if not all((m := machines.get(place.node_id)) is not None and m.open for place in seated.placements):
+        if not all(
+            (m := machines.get(place.node_id)) is not None and m.open for place in allocation.placements
+        ):
             return False
         mark = self.inventory.mark()
         try:
-            self.inventory.take(PROBE, seated.need, seated.placements)
+            self.inventory.take(PROBE, allocation.need, allocation.placements)
         except OverCommitted:
             return False
         finally:

@@ -19,8 +19,8 @@ from argosy.infra.quotes import Quotes
 from argosy.model.ids import Clock, Ids
 from argosy.server.accounts import Accounts
 from argosy.server.door import Door, Limits
+from argosy.server.features import FEATURES
 from argosy.server.front import Front, bind
-from argosy.server.handlers import Handlers
 from argosy.server.intake import Intake
 from argosy.server.listeners import render_address
 from argosy.server.log_stream import LogStreams
@@ -29,6 +29,7 @@ from argosy.server.planner import Planner
 from argosy.server.ports import Controllers
 from argosy.server.pricing import Pricing
 from argosy.server.refreshing import Refreshes
+from argosy.server.services import Services
 from argosy.server.tenancy import Tenants
 from argosy.server.tokens import Tokens
 from argosy.storage.blobs import BlobStore
@@ -80,7 +81,7 @@ class Application:
             intake=intake,
             planner=planner,
         )
-        handlers = Handlers(
+        services = Services(
             store=store,
             operations=operations,
             planner=planner,
@@ -98,7 +99,7 @@ class Application:
             tenants=tenants,
             refreshes=self.refreshes,
         )
-        self.front = Front(bind(handlers.table()), tokens=Tokens(store), ids=ids)
+        self.front = Front(bind(feature(services) for feature in FEATURES), tokens=Tokens(store), ids=ids)
 
     def stop(self) -> None:
         """Ask the server to go down. Streams end; their readers come back with a cursor."""

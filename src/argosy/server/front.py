@@ -8,7 +8,7 @@ here is routing over a table that exists already, and a quarter of a second to e
 from __future__ import annotations
 
 import logging
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from typing import Final, NamedTuple
 from urllib.parse import unquote
 
@@ -34,19 +34,27 @@ class Route(NamedTuple):
     handler: Handler
 
 
-def bind(handlers: Mapping[str, Handler]) -> tuple[Route, ...]:
-    """Every row of the endpoint table with its handler, exact paths first.
+def bind(features: Iterable[object], endpoints: Sequence[AnyEndpoint] = ENDPOINTS) -> tuple[Route, ...]:
+    """Every endpoint with its handler, exact paths first: the public method of its name of one feature.
 
-    Raises ValueError for a row without one and for a handler without a row.
+    Raises ValueError for an endpoint without a handler, for a handler without an endpoint, and for two.
     """
-    names = {endpoint.name for endpoint in ENDPOINTS}
+    handlers: dict[str, Handler] = {}
+    for feature in features:
+        for name in vars(type(feature)):
+            if name.startswith("_"):
+                continue
+            if name in handlers:
+                raise ValueError(f"two features answer `{name}`")
+            handlers[name] = getattr(feature, name)
+    names = {endpoint.name for endpoint in endpoints}
     if names != handlers.keys():
         raise ValueError(
             f"unbound: {sorted(names - handlers.keys())}, unknown: {sorted(handlers.keys() - names)}"
         )
     routes = [
         Route(endpoint, tuple((PREFIX + endpoint.path).strip("/").split("/")), handlers[endpoint.name])
-        for endpoint in ENDPOINTS
+        for endpoint in endpoints
     ]
     return tuple(sorted(routes, key=lambda route: sum(part.startswith("{") for part in route.parts)))
 

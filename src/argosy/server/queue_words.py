@@ -241,7 +241,7 @@ def _listed(paths: Sequence[str]) -> str:
 
 
 def _reclaims(view: QueueView, others: Sequence[QueueView], *, preemption: bool) -> list[str]:
-    """Who could take back from it, and from whom it could: by the rules of `Quotas.may_reclaim`, without the
+    """Who could take back from it, and from whom it could: by the rules of `reclaim.may_reclaim`, without the
     single jobs."""
     lines = []
     for name, amount in sorted(view.borrows.items(), key=_order):

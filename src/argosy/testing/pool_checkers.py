@@ -26,6 +26,7 @@ from argosy.scheduler.cache import PoolCache
 from argosy.scheduler.estimate import expected_end_ms
 from argosy.scheduler.inventory import Inventory, OverCommitted, need_of
 from argosy.scheduler.quota import amounts_of
+from argosy.scheduler.reclaim import may_reclaim
 from argosy.scheduler.requests import holds_room, queue_of, scheduling_of
 from argosy.testing.world import World
 
@@ -368,7 +369,7 @@ class PoolLaws:
                 value.ask.num_nodes,
                 books.pool.model_of(value.placements),
             )
-            if quotas.may_reclaim(first.queue, amounts, value.ask.queue, given):
+            if may_reclaim(quotas, first.queue, amounts, value.ask.queue, given):
                 quotas.refund(value.ask.id)
                 inventory.give(value.ask.id)
         quotas.rollback(mark)

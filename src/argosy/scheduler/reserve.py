@@ -1,0 +1,336 @@
+"""Reservations of one cycle: who gets one, and what may start beside them (backfill).
+
+They are worked out late: a request that does not fit is only noted, and its reservation is searched when
+somebody behind it could start. A queue of a thousand equal jobs costs one comparison for each event.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from functools import partial
+from typing import Final
+
+from argosy.model.offer import Placement
+from argosy.model.tenancy import Amounts
+from argosy.scheduler.ask import Ask, Reservation
+from argosy.scheduler.backfill import RELEASES_MAX, RESERVATIONS_MAX, Release, ReservationBook
+from argosy.scheduler.cycle_state import CycleState, nominee
+from argosy.scheduler.equivalence import Variant
+from argosy.scheduler.estimate import expected_s
+from argosy.scheduler.heads import Heads
+from argosy.scheduler.inventory import OverCommitted
+from argosy.scheduler.whatif import Allocation, WhatIf, rate_of
+
+LARGER_MAX: Final = 3  # reservations of one queue, each for at least twice as much as the one before
+LARGE_POOL: Final = 512  # machines; above, fewer reservations are worked out
+RESERVATIONS_LARGE: Final = 8
+SEARCHES_LARGE: Final = 1  # reservations that a cycle searches anew there; others come in the next cycles
+LOOKS_MAX: Final = 2000  # requests of a cycle that are looked at behind reservations
+LOOKS_LARGE: Final = 500
+NEVER_MS: Final = 1 << 62
+PROMISE_MS: Final = 60_000  # so long a reservation of a large pool stands before an earlier time is searched
+
+
+class Reserving:
+    """What one cycle reserves."""
+
+    def __init__(self, state: CycleState) -> None:
+        self.state = state
+        self.book: ReservationBook | None = None  # reservations in the future inventory
+        self.noted: list[Ask] = []  # who gets a reservation as soon as it matters
+        self.large = len(state.pool.inventory.machines()) > LARGE_POOL
+        self.most = RESERVATIONS_LARGE if self.large else RESERVATIONS_MAX
+        self.looks_max = LOOKS_LARGE if self.large else LOOKS_MAX
+        self.searches = 0
+        self._looks = 0
+        self._sizes: dict[str, list[int]] = {}  # by queue: the sizes of those who get a reservation
+        self._spared: tuple[int, frozenset[str]] = (0, frozenset())  # see `spared`, and for how many
+        # By equivalence class: nobody who would run until then fits beside the reservations.
+        self._too_long: dict[int, int] = {}
+        # Started, but not in the book yet: no reservation is on their machines.
+        self._started: list[tuple[Ask, Allocation]] = []
+        self._to_come: list[Ask] = []  # of `_standing`: who has not been looked at yet
+        self._standing = self._promises() if self.large else {}
+
+    def _promises(self) -> dict[str, tuple[int, Allocation]]:
+        """Reservations of earlier cycles that stand: their places are still there. The search for an earlier
+        time waits until `PROMISE_MS` have passed, or the moment has come."""
+        pool, now_ms = self.state.pool, self.state.now_ms
+        if now_ms - pool.promised_ms >= PROMISE_MS:
+            pool.promised_ms = now_ms
+            pool.timeless.clear()
+            return {}
+        machines = pool.inventory.machines()
+        found = {}
+        for ask_id, (at_ms, allocation) in pool.promised.items():
+            ask = pool.order.get(ask_id)
+            if ask is None or at_ms <= now_ms:
+                continue
+            if all((m := machines.get(p.node_id)) is not None and m.open for p in allocation.placements):
+                found[ask_id] = at_ms, allocation
+                self._to_come.append(ask)
+        return found
+
+    @property
+    def _none(self) -> bool:
+        """Whether the future is the same as today: nothing is reserved, nominated or terminating."""
+        return self.state.future is None and self.book is None and not self.noted
+
+    # --- what may start
+
+    def beside(
+        self, ask: Ask, variant: Variant, today: tuple[Placement, ...], kind: int
+    ) -> tuple[Placement, ...] | None:
+        """A placement that is free today and in the future, and delays no reservation. `today`: the best
+        that is free today."""
+        if self._none:
+            return today
+        ends_ms = self.state.ends_ms(ask)
+        placements = self._place_beside(variant, today, ends_ms, kind)
+        if placements is None or self._is_promised(ask.queue, variant.amounts, ends_ms):
+            return None
+        return placements
+
+    def _place_beside(
+        self, variant: Variant, today: tuple[Placement, ...], ends_ms: int | None, kind: int
+    ) -> tuple[Placement, ...] | None:
+        pool = self.state.pool
+        failed = self._too_long.get(kind)
+        last = NEVER_MS if ends_ms is None else ends_ms
+        if failed is not None and last >= failed and not self.noted:
+            return None
+        book = self.book if self.book is not None and not self.noted else self.search()
+        if not pool.nominated and not pool.terminating and not book.touches(today):
+            return today
+        self._catch_up()
+        if len(book.heeded(ends_ms)) == len(book.all):
+            placements = pool.inventory.find(variant.ask, within=self.state.future)
+        else:
+            mark = book.books.mark()
+            book.lift(ends_ms)
+            placements = pool.inventory.find(variant.ask, within=self.state.future)
+            book.books.rollback(mark)
+        if placements is not None and book.refuses(placements, ends_ms):
+            placements = None
+        if placements is None:
+            self._too_long[kind] = last
+        return placements
+
+    def delays_nobody(self, ask: Ask, allocation: Allocation) -> bool:
+        """Whether a certain allocation delays no reservation."""
+        if self._none:
+            return True
+        ends_ms = self.state.ends_ms(ask)
+        book = self.search()
+        mark = book.books.mark()
+        book.lift(ends_ms)
+        fits = book.books.allows(ask.queue, allocation)
+        book.books.rollback(mark)
+        return (
+            fits
+            and not book.refuses(allocation.placements, ends_ms)
+            and not self.state.passes_limit_today(ask.queue, allocation.amounts)
+        )
+
+    def passes_limit(self, queue: str, amounts: Amounts, ends_ms: int | None) -> bool:
+        """Whether a limit is in the way, with what reservations keep of it. (What others lend is asked after
+        the place: it is also short when the pool is simply full.)"""
+        quotas = self.state.pool.quotas
+        if quotas.over(queue, amounts) is None:
+            return False
+        if self.book is None or not any(each.scope is not None for each in self.book.all):
+            return True
+        mark = quotas.mark()
+        self.book.lift_quotas(ends_ms)
+        over = quotas.over(queue, amounts) is not None
+        quotas.rollback(mark)
+        return over
+
+    def _is_promised(self, queue: str, amounts: Amounts, ends_ms: int | None) -> bool:
+        """Whether what a limit leaves is kept for a reservation, or still used by what is terminating."""
+        return self.passes_limit(queue, amounts, ends_ms) or self.state.passes_limit_today(queue, amounts)
+
+    def started(self, ask: Ask, allocation: Allocation) -> None:
+        """A request has started today: it is there in the future, too."""
+        if self.book is not None:
+            self._started.append((ask, allocation))
+            if self.book.counts(ask.queue) or self.book.touches(allocation.placements):
+                self._catch_up()
+        elif self.state.future is not None:
+            self.state.future.take(ask.id, allocation.need, allocation.placements)
+
+    def _catch_up(self) -> None:
+        """The book learns what has started."""
+        for ask, allocation in self._started:
+            assert self.book is not None
+            self.book.started(ask.id, ask.queue, allocation, self.state.ends_ms(ask))
+        self._started.clear()
+
+    # --- who gets one
+
+    def fall_behind(self, ask: Ask, reason: str, heads: Heads, *, may_preempt: bool) -> None:
+        """It waits. The first of its queue is to have a reservation, and after it the first that needs at
+        least twice as much: small jobs find room sooner or later, large ones only where it is kept."""
+        backfill = self.state.policy.backfill
+        sizes = self._sizes.setdefault(ask.queue, [])
+        size = rate_of(ask.needs[0], ask.num_nodes)
+        first = not sizes or (len(sizes) < LARGER_MAX and size >= 2 * sizes[-1])
+        if first:
+            sizes.append(size)
+        free = self._has_slot(ask)
+        everybody = free and backfill == "conservative"
+        if free and (first or everybody) and backfill != "none":
+            self.noted.append(ask)
+            self.searches += ask.id not in self._standing
+            self._to_come = [each for each in self._to_come if each.id != ask.id]
+        if backfill == "none":
+            heads.close(ask)
+        elif reason == "kept" and not everybody and self._all_too_long(ask):
+            if free:
+                heads.skip_here(ask)
+            else:
+                heads.skip_class(ask)
+        elif reason == "kept" or everybody:
+            # Another of its class may be over sooner, or is to have a reservation, too.
+            self._looks += 1
+            if self._looks > self.looks_max:
+                heads.skip_class(ask)
+        elif reason == "quota" or free or may_preempt:
+            heads.skip_here(ask)
+        else:
+            heads.skip_class(ask, but=self._promised_in(ask))
+
+    def _has_slot(self, ask: Ask) -> bool:
+        """Whether one more reservation may be worked out for it in this cycle."""
+        count = self._count()
+        if count >= self.most:
+            return False
+        if ask.id in self._standing:
+            return True
+        if self.large and (self.searches >= SEARCHES_LARGE or ask.id in self.state.pool.timeless):
+            return False
+        # Slots of those who have a promise: only who is more urgent comes before them.
+        return count + sum(ask.urgency >= each.urgency for each in self._to_come) < self.most
+
+    def _count(self) -> int:
+        """How many have a reservation in this cycle, or are to have one."""
+        return len(self.noted) + (len(self.book.all) if self.book is not None else 0)
+
+    def is_full(self, urgency: int) -> bool:
+        """Whether nobody of this priority class or a less urgent one gets a new reservation in this cycle. It
+        stays so."""
+        if not self.large or self.state.policy.backfill != "easy":
+            return False
+        to_come = sum(each.urgency <= urgency for each in self._to_come)
+        return self.searches >= SEARCHES_LARGE or self._count() + to_come >= self.most
+
+    def _all_too_long(self, ask: Ask) -> bool:
+        """Whether nobody of its class is over before the reservations that stand in the way of all that are
+        so long."""
+        order = self.state.pool.order
+        number = order.shape(ask)
+        failed = self._too_long.get(number)
+        return failed is not None and self.state.now_ms + order.shortest_s(number) * 1000 >= failed
+
+    def _promised_in(self, ask: Ask) -> frozenset[str]:
+        """Queues in which somebody of its class, who has not been looked at yet, has a promise that
+        stands."""
+        if not self._to_come:
+            return frozenset()
+        order = self.state.pool.order
+        number = order.shape(ask)
+        return frozenset(each.queue for each in self._to_come if order.shape(each) == number)
+
+    # --- when
+
+    def search(self) -> ReservationBook:
+        """The book, with a reservation for everybody who is noted."""
+        state, pool = self.state, self.state.pool
+        future = state.look_ahead()
+        if self.book is None:
+            books = WhatIf(future, pool.quotas, bounded=state.bounded)
+            self.book = ReservationBook(books, pool.neighbour, pool.scope_of, large=self.large)
+        self._catch_up()
+        for ask in self.noted:
+            releases = self._releases()
+            promised = pool.promised.get(ask.id)
+            found = self._standing.get(ask.id)
+            if found is None:
+                preferred = promised[1] if promised is not None else None
+                place = partial(state.place, ask=ask, preferred=preferred)
+                found = self.book.earliest(ask, releases, place, state.now_ms)
+            if found is not None:
+                at_ms, allocation = found
+                length_s = expected_s(ask)
+                ends_ms = None if length_s is None else at_ms + length_s * 1000
+                self.book.add(ask, at_ms, ends_ms, allocation, releases)
+                self._too_long.clear()
+            else:
+                pool.timeless.add(ask.id)
+        self.noted.clear()
+        return self.book
+
+    def _releases(self) -> list[Release]:
+        """What is expected to end, in order, and then who is bound to a nominated placement."""
+        pool = self.state.pool
+        releases = pool.ends.first(RELEASES_MAX if self.large else None)
+        for ask_id, nominated in pool.nominated.items():
+            at_ms = self.state.ends_ms(nominated.ask)
+            if at_ms is not None:
+                releases.append(Release(at_ms, nominee(ask_id), nominated.ask.queue, nominated.allocation))
+        return releases
+
+    def spared(self) -> frozenset[str]:
+        """Running jobs on whose end a reservation counts: they are not preempted for others."""
+        pool, book = self.state.pool, self.search()
+        if self._spared[0] != len(book.all):
+            found = frozenset(
+                job_id
+                for each in book.all
+                for node_id in each.needs
+                for job_id in pool.on.get(node_id, ())
+                if book.counts_on(pool.held[job_id].running.placements)
+            )
+            self._spared = (len(book.all), found)
+        return self._spared[1]
+
+    # --- the outcome
+
+    def result(self) -> tuple[Reservation, ...]:
+        """All reservations of this cycle; also kept in the pool as promises."""
+        pool, book = self.state.pool, self.book
+        reservations: tuple[Reservation, ...] = ()
+        if book is not None:
+            reservations = tuple(each.reservation for each in book.all)
+            pool.promised = {each.ask.id: (each.at_ms, each.allocation) for each in book.all}
+            book.clear_quotas()
+        # Nobody came after those who are still only noted, so nobody can have disturbed what stands.
+        for ask in self.noted:
+            if ask.id in self._standing:
+                at_ms, allocation = pool.promised[ask.id] = self._standing[ask.id]
+                kept = Reservation(ask_id=ask.id, starts_at_ms=at_ms, placements=allocation.placements)
+                reservations = (*reservations, kept)
+        return reservations
+
+    def wakes(self) -> list[int]:
+        """When reservations come due."""
+        return [each.at_ms for each in self.book.all] if self.book is not None else []
+
+    def forecast(self, asks: Iterable[Ask]) -> dict[str, int]:
+        """When each of them will probably start, if each had a reservation in this order. Decides nothing."""
+        pool = self.state.pool
+        start = pool.quotas.mark()
+        future = self.state.look_ahead()
+        for job_id in pool.terminating:
+            future.give(job_id)
+            pool.quotas.refund(job_id)
+        for ask_id, nominated in pool.nominated.items():
+            try:
+                future.take(nominee(ask_id), nominated.allocation.need, nominated.allocation.placements)
+            except OverCommitted:
+                continue
+            pool.quotas.charge(nominee(ask_id), nominated.ask.queue, nominated.allocation.amounts)
+        self.noted = [ask for ask in asks if ask.id not in pool.nominated]
+        book = self.search()
+        pool.quotas.rollback(start)
+        return {each.ask.id: each.at_ms for each in book.all}

@@ -1,0 +1,34 @@
+"""One file for each feature of the API: what answers its endpoints. Features do not import each other."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from argosy.server.features.clusters import ClusterFeature
+from argosy.server.features.costs import CostFeature
+from argosy.server.features.events import EventFeature
+from argosy.server.features.files import FileFeature
+from argosy.server.features.jobs import JobFeature
+from argosy.server.features.launching import LaunchingFeature
+from argosy.server.features.planning import PlanningFeature
+from argosy.server.features.pool import PoolFeature
+from argosy.server.features.prices import PriceFeature
+from argosy.server.features.quota import QuotaFeature
+from argosy.server.features.server import ServerFeature
+from argosy.server.features.shell import ShellFeature
+
+#: A new feature is one line here.
+FEATURES: Final = (
+    ServerFeature,
+    PlanningFeature,
+    LaunchingFeature,
+    ClusterFeature,
+    JobFeature,
+    EventFeature,
+    CostFeature,
+    PriceFeature,
+    QuotaFeature,
+    PoolFeature,
+    FileFeature,
+    ShellFeature,
+)

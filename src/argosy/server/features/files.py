@@ -1,0 +1,25 @@
+"""Files that travel: chunks by digest, and trees of them."""
+
+from __future__ import annotations
+
+from argosy.api.endpoint import CHUNK_PACK_LIMIT_BYTES, Done
+from argosy.api.files import ChunksReply, ChunksRequest, TreeReply
+from argosy.server.exchange import Exchange
+from argosy.server.services import Services
+
+
+class FileFeature:
+    def __init__(self, services: Services) -> None:
+        self._blobs = services.blobs
+
+    async def missing_chunks(self, exchange: Exchange) -> ChunksReply:
+        request = await exchange.decode(ChunksRequest)
+        return ChunksReply(missing=await self._blobs.missing(request.digests))
+
+    async def put_chunks(self, exchange: Exchange) -> Done:
+        stream = exchange.stream(CHUNK_PACK_LIMIT_BYTES)
+        await self._blobs.put_pack(stream, limit_bytes=CHUNK_PACK_LIMIT_BYTES)
+        return Done()
+
+    async def put_tree(self, exchange: Exchange) -> TreeReply:
+        return TreeReply(digest=await self._blobs.put_tree(await exchange.body()))

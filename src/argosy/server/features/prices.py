@@ -1,0 +1,76 @@
+"""Infrastructure and prices: what works, what can be had, what it costs."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Final
+
+from argosy.api.prices import (
+    CatalogReply,
+    CheckReply,
+    DiagnosticView,
+    GpuList,
+    OfferList,
+    RefreshReply,
+    RefreshRequest,
+    RegionList,
+)
+from argosy.server.exchange import Exchange
+from argosy.server.services import Services
+
+_CHECK_LIMIT_S: Final = 30.0
+
+
+class PriceFeature:
+    def __init__(self, services: Services) -> None:
+        self._planner, self._pricing, self._refreshes = services.planner, services.pricing, services.refreshes
+
+    async def check(self, exchange: Exchange) -> CheckReply:
+        findings = await self._planner.check(_CHECK_LIMIT_S)
+        return CheckReply(
+            findings=tuple(
+                DiagnosticView(provider=one.provider, ok=one.ok, what=one.what, hint=one.hint)
+                for one in findings
+            )
+        )
+
+    async def offers(self, exchange: Exchange) -> OfferList:
+        wanted = exchange.text("gpu").lower()
+        offers, failed = await self._planner.quote()
+        silent = {each.provider for each in failed}  # what they have now, nobody knows
+        return OfferList(
+            offers=tuple(
+                offer
+                for offer in offers
+                if offer.provider not in silent
+                and (not wanted or (offer.shape.accelerator or "").lower() == wanted)
+            )
+        )
+
+    async def gpus(self, exchange: Exchange) -> GpuList:
+        offers, _ = await self._planner.quote()
+        return await asyncio.to_thread(
+            self._pricing.gpus,
+            exchange.text("gpu"),
+            exchange.text("infra"),
+            spot=exchange.flag("spot"),
+            cheapest=exchange.flag("cheapest"),
+            every=exchange.flag("all"),
+            offers=offers,
+        )
+
+    async def regions(self, exchange: Exchange) -> RegionList:
+        provider, area = exchange.text("provider"), exchange.text("area")
+        return await asyncio.to_thread(self._pricing.regions, provider, area)
+
+    async def catalog(self, exchange: Exchange) -> CatalogReply:
+        return await asyncio.to_thread(self._pricing.status)
+
+    async def catalog_refresh(self, exchange: Exchange) -> RefreshReply:
+        request = await exchange.decode(RefreshRequest)
+        if request.cancel:
+            return self._refreshes.call_off(request.provider)
+        return self._refreshes.start(request.provider, force=request.force)
+
+    async def catalog_refreshing(self, exchange: Exchange) -> RefreshReply:
+        return await self._refreshes.look(exchange.text("provider"), exchange.number("after") or 0)
