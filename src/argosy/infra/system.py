@@ -57,8 +57,3 @@ class SystemIds:
 def new_token() -> str:
     """A secret that cannot be guessed, for clients to show."""
     return "argosy_" + secrets.token_urlsafe(32)
-
-
-def random_bytes(count: int) -> bytes:
-    """Bytes that cannot be guessed: for keys and nonces."""
-    return secrets.token_bytes(count)

@@ -19,7 +19,6 @@ from typing import Final
 import msgspec
 import sqlalchemy as sa
 
-from argosy.infra.system import random_bytes
 from argosy.model.errors import ArgosyError
 from argosy.store import schema
 
@@ -27,15 +26,13 @@ _KEY_BYTES: Final = 32
 _NONCE_BYTES: Final = 12
 _SEAL: Final = "sealed:"
 
-Dice = Callable[[int], bytes]
-
 
 class Keyring:
     """The keys of one file (None: of this process alone). The file is made when the first secret is sealed,
     and read again when it changed. `cryptography` is imported with the first secret: it takes 80 ms."""
 
-    def __init__(self, path: Path | None, dice: Dice = random_bytes) -> None:
-        self._path, self._dice = path, dice
+    def __init__(self, path: Path | None) -> None:
+        self._path = path
         self._seen: tuple[int, int, int] | None = None
         self._keys: dict[str, bytes] = {}
 
@@ -52,7 +49,7 @@ class Keyring:
 
     def add(self) -> str:
         """Make a key, keep it as the last line, and return its name. Raises ArgosyError `disk-full`."""
-        key = self._dice(_KEY_BYTES)
+        key = _random_bytes(_KEY_BYTES)
         if self._path is None:
             self._keys[_name(key)] = key
             return _name(key)
@@ -80,7 +77,7 @@ class Keyring:
         """`text` sealed with the key `name`; only with the same `owner` it opens again."""
         from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
-        nonce = self._dice(_NONCE_BYTES)
+        nonce = _random_bytes(_NONCE_BYTES)
         hidden = AESGCM(self._key(name)).encrypt(nonce, text.encode("utf-8", "surrogatepass"), owner.encode())
         return f"{_SEAL}{name}:{base64.b64encode(nonce + hidden).decode()}"
 
@@ -158,6 +155,13 @@ def seal_copy(path: Path, seal: Callable[[str, str], str]) -> bool:
             connection.executemany("UPDATE secret SET body = ? WHERE workload_id = ?", clear)
             connection.execute("VACUUM")  # nothing of it stays in free pages
         return bool(clear)
+
+
+def _random_bytes(count: int) -> bytes:
+    """From the library that uses them: a key or a nonce must never come from dice that a test can load."""
+    from cryptography.hazmat.primitives.ciphers.aead import AESGCM
+
+    return AESGCM.generate_key(bit_length=256)[:count]
 
 
 def _name(key: bytes) -> str:
