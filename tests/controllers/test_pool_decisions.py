@@ -14,7 +14,7 @@ from argosy.controllers.past import Past
 from argosy.controllers.policies import evict
 from argosy.controllers.pool.caches import PoolCaches
 from argosy.controllers.pool.decide import decide_jobs, decide_owned
-from argosy.controllers.pool.pictures import explain, picture_pools, tell, usage_of_queues
+from argosy.controllers.pool.pictures import Picture
 from argosy.controllers.view import Action, Emit, Expect, Put, View
 from argosy.model.areas import Where
 from argosy.model.facts import NodeFacts, RankFact, RankPhase
@@ -29,6 +29,7 @@ from argosy.model.tenancy import Group, Queue, SharePolicy, Tenancy
 from argosy.model.units import GIB, Bound
 from argosy.planning import Ability
 from argosy.planning.availability import Memory, refusal_of, remember
+from argosy.scheduler.ask import Waiting
 from argosy.scheduler.estimate import History
 from argosy.scheduler.machines import machine_of_node, machines_of_offers
 from argosy.scheduler.picture import taken_of
@@ -82,6 +83,24 @@ def a_view(
         },
         **parts,
     )
+
+
+def pictured(view: View) -> Picture:
+    """The picture of a server that has followed these rows, and decided nothing."""
+    caches = view.pools or PoolCaches()
+    view = msgspec.structs.replace(view, pools=caches)
+    caches.owned(view)
+    list(caches.clusters(view))
+    return Picture(view)
+
+
+def tell(view: View, workload_id: str) -> str:
+    told = pictured(view).pending(view.rows, view.rows.workloads[workload_id], view.now_ms)
+    return told.text if told is not None else ""
+
+
+def explain(view: View, workload_id: str) -> Waiting | None:
+    return pictured(view).explain(view.rows, view.rows.workloads[workload_id], view.now_ms)
 
 
 def puts(actions: list[Action]) -> dict[str, Row]:
@@ -235,7 +254,7 @@ def test_limits_of_queues_hold_and_are_told() -> None:
     waiting = explain(a_view(tree, *rows, two), "job-two")
     assert waiting is not None and waiting.code == "limit"
     assert "red: 4 + 4 > 4 gpus, over by 4" in waiting.text.lower()
-    used = {row.path: row.used.get("gpus", 0) for row in usage_of_queues(a_view(tree, *rows, two))}
+    used = {row.path: row.used.get("gpus", 0) for row in pictured(a_view(tree, *rows, two)).usage}
     assert (used["red"], used["red/ann"]) == (4000, 4000)
 
 
@@ -459,7 +478,7 @@ def test_pictures_name_machines_holders_and_who_waits() -> None:
     rows = held_by(first, a_view(first))
     more = held_by(second, a_view(*rows, second))
     third = gpu_job("c", 4000, 3, user="cid")
-    [farm] = picture_pools(a_view(*rows, *more, third))
+    [farm] = pictured(a_view(*rows, *more, third)).pools
     assert (farm.id, [machine.id for machine in farm.machines]) == ("farm", ["farm#0", "farm#1"])
     assert [(held.id, held.placements[0].node_id) for held in farm.held] == [
         ("job-a", "farm#0"),
@@ -635,13 +654,13 @@ def test_what_is_withheld_is_nobody() -> None:
     book = PoolCaches()
     rows = a_part(DeviceShare(index=0, milli=500))
     view = a_view(*rows, part_job(1, 250), part_job(2, 500), pools=book)
-    [picture] = [each for each in picture_pools(view) if each.id == "clu-0"]
+    [picture] = [each for each in pictured(view).pools if each.id == "clu-0"]
     assert picture.held == ()
     assert taken_of(picture) == {("nod-0", 0): 500}
     assert shares_given(view, book=book).keys() == {"job-1"}
     text = tell(msgspec.structs.replace(view, pools=book), "job-2")
     assert "withheld" not in text
-    assert not [each for each in usage_of_queues(view) if "withheld" in each.path]
+    assert not [each for each in pictured(view).usage if "withheld" in each.path]
     stranger = part_job(3, 250)
     stranger = msgspec.structs.replace(stranger, project="others")
     assert shares_given(a_view(*rows, stranger)) == {}

@@ -11,7 +11,7 @@ import asyncio
 import contextlib
 import heapq
 import logging
-from collections.abc import Callable, Coroutine, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Iterable, Iterator, Sequence
 
 from argosy.controllers.cluster.decide import decide_cluster
 from argosy.controllers.effects import Effects
@@ -22,7 +22,7 @@ from argosy.controllers.observed import Facts
 from argosy.controllers.past import Past
 from argosy.controllers.pool.caches import PoolCaches
 from argosy.controllers.pool.decide import POOL, decide_owned
-from argosy.controllers.pool.pictures import Waits, explain, explain_new, picture_pools, usage_of_queues
+from argosy.controllers.pool.pictures import Picture
 from argosy.controllers.view import (
     Action,
     Emit,
@@ -48,10 +48,7 @@ from argosy.model.ids import Clock, Ids
 from argosy.model.offer import Offer
 from argosy.model.phases import ClaimPhase, WorkloadPhase
 from argosy.model.rows import Attempt, Claim, Node, Row, Workload
-from argosy.model.tenancy import QueueUsage
 from argosy.planning.availability import Memory
-from argosy.scheduler.ask import Waiting
-from argosy.scheduler.picture import PoolPicture
 from argosy.store import Conflict, IllegalMove, Snapshot, Store
 
 _log = logging.getLogger(__name__)
@@ -62,6 +59,7 @@ QUOTE_S = 60.0
 FIRST_QUOTES_S = 30.0  # so long after the start nothing fails, or goes elsewhere, for want of an answer
 MISSES_BEFORE_GONE = 3  # listings lag: a claim must be absent so often in a row, with its links down
 FORGET_BATCH = 64
+PICTURE_WAIT_S = 0.5  # a request waits at most so long for a picture that knows what it shows
 
 
 class Shell:
@@ -102,6 +100,8 @@ class Shell:
         self._due_ms: dict[str, int] = {}  # when to look at a subject next: one time each
         self._misses: dict[str, int] = {}
         self._rows: Snapshot | None = None
+        self._picture: Picture | None = None
+        self._published = asyncio.Event()  # of the next picture
         self._group: asyncio.TaskGroup | None = None
         self._effects = Effects(
             store=store, providers=providers, agents=agents, logs=logs, files=files, facts=self.observed,
@@ -167,30 +167,31 @@ class Shell:
             self.observed.end(terminals_of(cluster_id))
             self.wake(cluster_id)
 
-    def waits(self, rows: Snapshot) -> Mapping[str, str]:
-        """Why queued clusters and jobs wait, by id: each is explained when it is looked up."""
-        return Waits(self.view(rows))
+    @property
+    def picture(self) -> Picture:
+        """What the last pass left of all pools: requests read nothing else."""
+        if self._picture is None:
+            self._picture = Picture(self.view(Snapshot.of(())))
+        return self._picture
 
-    def explain(self, rows: Snapshot, workload_id: str) -> Waiting | None:
-        """Why a queued cluster or job does not start now; None when it waits for no pool."""
-        return explain(self.view(rows), workload_id)
+    async def pictured(self, seq: int) -> Picture:
+        """The picture of a pass that began after commit `seq`; after `PICTURE_WAIT_S` whatever there is."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(PICTURE_WAIT_S):
+                while self.picture.seq < seq:
+                    await self._published.wait()
+        return self.picture
 
-    def explain_new(self, rows: Snapshot, workload: Workload) -> str:
-        """Why no state of the machines that a new workload would wait for could ever hold it; "" when some
-        could."""
-        return explain_new(self.view(rows), workload)
-
-    def pools(self, rows: Snapshot) -> Sequence[PoolPicture]:
-        """Every pool: the owned machines of each provider first, then the nodes of clusters, by name."""
-        return picture_pools(self.view(rows))
+    def _publish(self, rows: Snapshot, seq: int) -> None:
+        """To be called right after a decision about pools, before anything is awaited. `seq`: what the last
+        whole pass has seen of the rows at its beginning."""
+        self._picture = Picture(self.view(rows), seq)
+        self._published.set()
+        self._published = asyncio.Event()
 
     def refusals(self) -> Memory:
         """Where capacity was not there when it was asked for, lately."""
         return self._past.memory
-
-    def queue_usage(self, rows: Snapshot) -> Sequence[QueueUsage]:
-        """What every queue of the tree has, owns and may use of the owned machines; by path."""
-        return usage_of_queues(self.view(rows))
 
     async def refresh(self) -> None:
         """Ask every provider now: quotes, and what it has of ours."""
@@ -338,6 +339,7 @@ class Shell:
 
     async def _pass(self, dirty: set[str], *, everything: bool) -> None:
         rows = await self._follow()
+        seq = rows.seq
         claims, jobs, clusters = self._expand(rows, dirty, everything=everything)
         new_id = self._ids.new
         if claims:
@@ -350,14 +352,20 @@ class Shell:
             await self._carry_out([decide_job(view, job, new_id) for job in live])
             rows = await self._follow()
         if everything or claims or jobs or clusters or POOL in dirty:
-            await self._carry_out([decide_owned(self.view(rows), new_id)])
+            decided = decide_owned(self.view(rows), new_id)
+            self._publish(rows, self.picture.seq)
+            await self._carry_out([decided])
             rows = await self._follow()
         extra = {each for each in self._dirty if each.startswith("clu")}  # e.g. of jobs that just ended
         wanted = [rows.workloads[each] for each in sorted(clusters | extra) if each in rows.workloads]
         if wanted:
             view = self.view(rows)
-            await self._carry_out([decide_cluster(view, cluster, new_id) for cluster in wanted])
-        self._forget_ranks(await self._follow(), everything=everything)
+            all_decided = [decide_cluster(view, cluster, new_id) for cluster in wanted]
+            self._publish(rows, self.picture.seq)
+            await self._carry_out(all_decided)
+            rows = await self._follow()
+        self._publish(rows, seq)
+        self._forget_ranks(rows, everything=everything)
 
     async def _follow(self) -> Snapshot:
         rows = await self._store.snapshot()

@@ -13,6 +13,7 @@ from argosy.model.offer import Placement
 from argosy.model.scheduling import Isolation
 
 WHOLE_MILLI = 1000
+UNANSWERED = "does not answer"  # why a machine is closed whose agent is silent
 
 
 class Machine(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, gc=False):
@@ -31,6 +32,7 @@ class Machine(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, gc=
     groups: tuple[str, ...] = ()  # resource groups that it belongs to; (): everybody's
     sharing: tuple[str, ...] = ()  # how it can share a device: mps, mig; taking turns always works
     open: bool = True  # False: takes nothing new (draining, not answering)
+    closed: str = ""  # then why, as the end of a sentence: `does not answer`
 
 
 class Need(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, gc=False):

@@ -16,6 +16,7 @@ from argosy.scheduler.ask import Ask, Decision, Machine, Running
 from argosy.scheduler.inventory import Inventory, OverCommitted
 from argosy.scheduler.pool import Pool
 from argosy.scheduler.recall import Use
+from argosy.scheduler.snapshot import PoolSnapshot
 
 
 class PoolCache:
@@ -32,6 +33,8 @@ class PoolCache:
         self._withheld: Mapping[str, Running] = {}
         self._empty: Inventory | None = None  # all is free but what is withheld
         self.unchecked: set[str] = set()  # asks of which it is not known whether they could ever fit
+        self.now_ms = 0  # until when it was told
+        self._snapshot: PoolSnapshot | None = None  # of the pool as it is
 
     # -- what there is --------------------------------------------------------------------------------------
 
@@ -39,6 +42,7 @@ class PoolCache:
         wanted = {machine.id: machine for machine in machines}
         if wanted == self.machines:
             return
+        self._snapshot = None
         for machine_id in [each for each in self.machines if each not in wanted]:
             del self.machines[machine_id]
             self.faults.pop(machine_id, None)
@@ -71,7 +75,7 @@ class PoolCache:
 
     def _opened(self, machine: Machine) -> Machine:
         if machine.id in self._closed and machine.open:
-            return msgspec.structs.replace(machine, open=False)
+            return msgspec.structs.replace(machine, open=False, closed="has less than what runs on it holds")
         return machine
 
     # -- who holds and who waits ----------------------------------------------------------------------------
@@ -82,6 +86,7 @@ class PoolCache:
         old = self.known.get(id)
         if old == value:
             return
+        self._snapshot = None
         if id in self.unheld:
             del self.unheld[id]
             self._close_machines()
@@ -170,24 +175,41 @@ class PoolCache:
         for id in self._withheld.keys() - wanted.keys():
             self.set(id, None)
         self._withheld, self._empty = wanted, None
+        self._snapshot = None
         for id, value in sorted(wanted.items()):
             self.set(id, value)
 
     # -- deciding -------------------------------------------------------------------------------------------
 
+    def snapshot(self) -> PoolSnapshot:
+        """The pool as it is now, for whoever reads: the same object until something changes. Nothing is
+        copied before somebody looks."""
+        if self._snapshot is None:
+            self._snapshot = PoolSnapshot(self.pool, self.now_ms)
+        return self._snapshot
+
+    def set_tenancy(self, tenancy: Tenancy) -> None:
+        """Other queues, other limits, another policy."""
+        self._snapshot = None
+        self.pool.set_tenancy(tenancy)
+
     def recall(self, uses: Iterable[Use], now_ms: int) -> None:
         """What queues borrowed lately, from what was used. The machines have to be known."""
+        self._snapshot = None
         quotas = self.pool.quotas
         quotas.set_capacity(self.pool.inventory.capacity())
         quotas.recall((use.span(self.pool, now_ms) for use in uses), now_ms)
 
     def pass_time(self, now_ms: int) -> None:
         """To be called before something new is told: until now everything was as it is known."""
+        self._snapshot, self.now_ms = None, now_ms
         self.pool.quotas.advance(now_ms)
 
     def cycle(self, now_ms: int) -> Decision:
         """One cycle of the pool. What it started and evicted stands in the books until rows say otherwise:
         the caller has it looked at again (`PoolCaches.recheck`)."""
+        if not self.pool.is_settled(now_ms):
+            self._snapshot, self.now_ms = None, now_ms
         decision = self.pool.cycle(now_ms)
         for evict in decision.evictions:
             value = self.known.get(evict.job_id)

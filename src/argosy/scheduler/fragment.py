@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from itertools import accumulate
-from typing import Final
+from typing import Final, NamedTuple
 
 import numpy as np
 
@@ -28,6 +28,16 @@ from argosy.scheduler.typical import CPU_RATE, DEVICES_MAX, LEFT_RATE, Typical
 LEFT: Final = 7
 FEW: Final = 24  # rows that are quicker one by one than as arrays
 MANY: Final = 64  # changes among which it is worth to look for rows that changed twice
+
+
+class Suited(NamedTuple):
+    """The rows that suit a need, and what is free on each."""
+
+    rows: Ints
+    cpus: Ints
+    memory: Ints
+    left: Ints  # by row and position
+    eligible: Bools  # the devices that the need may use
 
 
 class Grid:
@@ -293,6 +303,15 @@ class Grid:
             each.counts[row] = plain.count(need, kind.way(need), kind, self.rooms[row])
         each.counts_seen = end
         return each.counts
+
+    def suited(self, need: Need) -> Suited:
+        """What is free on the machines that could host a rank in some state."""
+        self._sync()
+        table, each = self._table, self._fresh(need)
+        rows = np.flatnonzero(each.suits.take(table[:, 5]))
+        table = table.take(rows, axis=0)
+        eligible = each.eligible.take(table[:, 5], axis=0)
+        return Suited(rows, table[:, 0], table[:, 1], table[:, LEFT : LEFT + self._width], eligible)
 
     def hosting(self, need: Need, most: int) -> dict[int, int]:
         """The rows that could host a rank now, and how many up to `most`."""

@@ -131,7 +131,7 @@ class Inventory:
     def _set_changed(self, machine_id: str) -> None:
         self._arranged = None
         self._empty = None
-        self._nevers.clear()
+        self._nevers = {}  # copies may know those of the machines as they were
         self.version += 1
         if machine_id:
             self._gains.append((self.version, PUT, machine_id))
@@ -237,6 +237,10 @@ class Inventory:
     def holding(self, holder: str) -> tuple[Placement, ...] | None:
         holding = self._holdings.get(holder)
         return None if holding is None else holding.placements
+
+    def kind_and_room(self, machine_id: str) -> tuple[Kind, Room]:
+        """What a machine is, and what is free on it."""
+        return self._kind[machine_id], self._rooms[machine_id]
 
     def spare(self, machine_id: str) -> tuple[int, int, int]:
         """Free milli-CPU, bytes and milli-GPU of a machine, as sums: what fits has no more than that."""
@@ -379,6 +383,7 @@ class Inventory:
         other._sheet = None if self._sheet is None else self._sheet.copy()
         other._arranged = self._arranged
         other._demand = self._demand.copy()
+        other._empty, other._nevers = self._empty, self._nevers  # of the machines alone
         return other
 
     # Places

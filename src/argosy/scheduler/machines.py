@@ -16,7 +16,7 @@ from argosy.model.phases import NodePhase
 from argosy.model.rows import Claim, Node, Workload
 from argosy.model.tenancy import Tenancy
 from argosy.planning import Ability
-from argosy.scheduler.ask import WHOLE_MILLI, Ask, Machine, Need, Running
+from argosy.scheduler.ask import UNANSWERED, WHOLE_MILLI, Ask, Machine, Need, Running
 from argosy.scheduler.devices import mig_bits, mig_card
 
 #: Labels of our own, so that a need can name the place of its offer, or one machine. Users' labels have no
@@ -26,6 +26,13 @@ MACHINE: Final = "/machine"
 #: Beginning of the ids of holders that are nobody: what is not a cluster's of the devices that it has a part
 #: of.
 WITHHELD: Final = "/withheld/"
+#: Why a node takes nothing new, as the end of a sentence.
+_CLOSED: Final = {
+    NodePhase.BOOTING: "is still starting",
+    NodePhase.UNREACHABLE: UNANSWERED,
+    NodePhase.DRAINING: "is being given up",
+    NodePhase.STOPPED: "is stopped",
+}
 
 
 def machine_of_node(node: Node, cluster: Workload | None, tenancy: Tenancy) -> Machine:
@@ -47,6 +54,7 @@ def machine_of_node(node: Node, cluster: Workload | None, tenancy: Tenancy) -> M
         groups=groups_of(names, tenancy),
         sharing=facts.sharing,
         open=node.phase is NodePhase.READY,
+        closed=_CLOSED.get(node.phase, ""),
     )
 
 

@@ -200,6 +200,18 @@ class Order:
             yield entry.ask
         yield from self._asleep.values()
 
+    def place(self, ask_id: str) -> int:
+        """Its place among those of its queue that may start now, from 1; 0 for others. O(classes x log)."""
+        entry = self._entries.get(ask_id)
+        if entry is None:
+            return 0
+        before = 0
+        for urgency, lines in self._lines.items():
+            line = lines.get(entry.ask.queue) if urgency <= entry.urgency else None
+            for row in line.rows.values() if line is not None else ():
+                before += len(row) if urgency < entry.urgency else bisect_left(row, entry.spot)
+        return before + 1
+
     def waiting(self, path: str = "") -> int:
         """How many wait in a queue and below it; "" is all."""
         if not path:

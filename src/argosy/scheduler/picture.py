@@ -28,6 +28,15 @@ class Held(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     leaving: bool = False  # is being ended
 
 
+class Pending(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """What lists tell of a pending workload."""
+
+    code: str = ""  # as in `ask.Waiting`
+    text: str = ""  # one line
+    position: int = 0  # in the order of its pool, from 1; 0: not told
+    starts_at_ms: int | None = None  # when it probably starts; None: not known
+
+
 class Queued(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """What one workload waits for."""
 

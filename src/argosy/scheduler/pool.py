@@ -13,13 +13,12 @@ twice for it.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+import copy
+from collections.abc import Iterable
 from itertools import chain, islice, takewhile
-from typing import Final
 
 import msgspec
 
-from argosy.model.errors import ArgosyError
 from argosy.model.offer import DeviceShare, Placement
 from argosy.model.tenancy import Tenancy
 from argosy.scheduler.ask import Ask, Decision, Machine, Need, Reservation, Running, Waiting
@@ -27,27 +26,13 @@ from argosy.scheduler.backfill import Release
 from argosy.scheduler.cycle import Cycle, Nominated
 from argosy.scheduler.ends import Ends
 from argosy.scheduler.equivalence import EquivalenceClass, Variant
-from argosy.scheduler.estimate import expected_end_ms, expected_s, is_guess
-from argosy.scheduler.explain import behind_text, beyond_text, later_text, leaving_text, sentence, users_text
+from argosy.scheduler.estimate import expected_end_ms
 from argosy.scheduler.inventory import Inventory, OverCommitted, need_of
-from argosy.scheduler.order import Order, class_of, place_of
+from argosy.scheduler.order import Order
 from argosy.scheduler.preempt import Roster
 from argosy.scheduler.quota import Quotas, amounts_of
+from argosy.scheduler.snapshot import PoolSnapshot
 from argosy.scheduler.whatif import Allocation, Held, rate_of
-
-FORECAST_MAX: Final = 64  # asks of which the time of their start is told
-
-
-class _Told:
-    """What was worked out for `explain`, as long as nothing happens."""
-
-    __slots__ = ("epoch", "forecast", "places", "starts")
-
-    def __init__(self, epoch: int) -> None:
-        self.epoch = epoch
-        self.places: dict[str, int] = {}
-        self.starts: dict[str, int] = {}
-        self.forecast = 0  # so many of the line are worked out
 
 
 class Pool:
@@ -76,7 +61,6 @@ class Pool:
         self.epoch = 0  # grows with every event
         self._cycled = -1  # epoch after the last cycle
         self._wake_ms: int | None = None
-        self._told: _Told | None = None
         self._resized = False
         self._classes: dict[int, EquivalenceClass] = {}
         self.on: dict[str, dict[str, None]] = {}  # machine → who holds something there
@@ -292,8 +276,7 @@ class Pool:
 
         The same books, told in any order, give the same answer but for ties between equal ids.
         """
-        due = self._wake_ms is not None and self._wake_ms <= now_ms
-        if self.epoch == self._cycled and not due:
+        if self.is_settled(now_ms):
             return Decision(reservations=self.reservations, wake_ms=self._wake_ms)
         self._resize()
         cycle = Cycle(self, now_ms)
@@ -306,139 +289,40 @@ class Pool:
         self._cycled = -1 if decision.starts or decision.evictions else self.epoch
         return decision
 
+    def is_settled(self, now_ms: int) -> bool:
+        """Whether a cycle would find nothing new since the last one, and nothing due."""
+        due = self._wake_ms is not None and self._wake_ms <= now_ms
+        return self.epoch == self._cycled and not due
+
     def _resize(self) -> None:
         if self._resized:
             self.quotas.set_capacity(self.inventory.capacity())
             self._resized = False
 
-    # --- telling
-
-    def explain(self, ask_id: str, now_ms: int, *, when: bool = True) -> Waiting:
-        """Why an ask does not run now, and when it probably starts: by a forecast of the line up to it
-        (`when`), else only what a reservation of the last cycle says. ArgosyError when nothing of that id
-        waits."""
-        nominated = self.nominated.get(ask_id)
-        ask = nominated.ask if nominated is not None else self.order.get(ask_id)
-        if ask is None:
-            raise ArgosyError("not-found", f"nothing with the id {ask_id} waits in this pool")
-        self._resize()
-        if ask.not_before_ms > now_ms:
-            text = later_text(ask.not_before_ms, now_ms)
-            return Waiting(ask_id=ask_id, code="later", text=text, starts_at_ms=ask.not_before_ms)
-        if nominated is not None:
-            leaving = [self.held[job].ask for job, taker in self.terminating.items() if taker == ask_id]
-            return Waiting(ask_id=ask_id, code="order", text=leaving_text(leaving), starts_at_ms=now_ms)
-        never = self.inventory.never(ask)
-        if never is not None:
-            return Waiting(ask_id=ask_id, code="never", text=sentence(never.text))
-        variants = self.equivalence_class(ask).variants
-        limits = [self.quotas.never(ask.queue, variant.amounts) for variant in variants]
-        if all(limits) and limits[0] is not None:
-            return Waiting(ask_id=ask_id, code="limit", text=beyond_text(limits[0]))
-        code, text = self._why_not(ask, variants, now_ms)
-        return Waiting(
-            ask_id=ask_id,
-            code=code,
-            text=text,
-            place=self._places(now_ms).get(ask_id, 0),
-            starts_at_ms=self._forecast(ask_id, now_ms) if when else self._reserved(ask_id, now_ms),
-        )
-
-    def _why_not(self, ask: Ask, variants: Sequence[Variant], now_ms: int) -> tuple[str, str]:
-        over = lack = None
-        within: list[Variant] = []
-        for variant in variants:
-            passed = self.quotas.over(ask.queue, variant.amounts)
-            if passed is not None:
-                over = over or passed
-                continue
-            within.append(variant)
-            if self.inventory.find(variant.ask) is None:
-                continue
-            lack = self.quotas.lack(ask.queue, variant.amounts)
-            if lack is not None:
-                continue
-            before = next((each for each in self.reservations if each.ask_id != ask.id), None)
-            first = self.order.get(before.ask_id) if before is not None else None
-            if before is None or first is None:
-                strict = self.tenancy.policy.backfill == "none"
-                first = next((each for each in self.line(now_ms, 1) if strict and each.id != ask.id), None)
-                if first is not None:
-                    return "order", behind_text(first, None, now_ms)
-                return "order", "There is room, and it is about to be considered."
-            known = before.starts_at_ms < self._guessed_from_ms(now_ms)
-            return "order", behind_text(first, before.starts_at_ms if known else None, now_ms)
-        if lack is not None:
-            return "quota", sentence(lack.render())
-        if over is not None and not within:
-            return "limit", sentence(over.render())
-        why = self.inventory.why_not(within[0].ask)
-        text = sentence(why.text)
-        if why.code in ("capacity", "fragmented"):
-            name = "gpus" if within[0].need.gpu_milli else "cpus"
-            users: dict[str, int] = {}
-            for held in self.held.values():
-                amount = held.allocation.amounts.get(name, 0)
-                users[held.ask.queue] = users.get(held.ask.queue, 0) + amount
-            text = f"{text} {users_text(users, name)}".strip()
-        return why.code, text
+    # --- reading
 
     def line(self, now_ms: int, most: int | None = None) -> tuple[Ask, ...]:
-        """Who waits, in the order in which a cycle would consider them as the books are; those with a
+        """Who waits, in the order in which a cycle would consider them as the pool is; those with a
         nominated placement first."""
         bound = [each.ask for each in self.nominated.values() if not each.moving]
         heads = self.order.heads(self.quotas, self.tenancy.policy, now_ms)
         return tuple(islice(chain(bound, heads), most))
 
-    def _places(self, now_ms: int) -> dict[str, int]:
-        """The place of every ask in its own queue, from 1."""
-        if self._told is None or self._told.epoch != self.epoch:
-            self._told = _Told(self.epoch)
-        if not self._told.places:
-            policy = self.tenancy.policy
-            keyed = sorted(
-                (ask.queue, class_of(ask, policy, now_ms), place_of(ask, policy)) for ask in self.order.asks()
-            )
-            queue, place = None, 0
-            for path, _, where in keyed:
-                queue, place = path, place + 1 if path == queue else 1
-                self._told.places[where[-1]] = place
-        return self._told.places
+    def explain(self, ask_id: str, now_ms: int, *, when: bool = True) -> Waiting:
+        """`PoolSnapshot.explain` of the pool as it is."""
+        return PoolSnapshot(self, now_ms).explain(ask_id, now_ms, when=when)
 
-    def _forecast(self, ask_id: str, now_ms: int) -> int | None:
-        """When it will probably start, if it is among those who are considered first: a reservation for each
-        up to it, one after the other. What hangs on the end of a job of which nothing is known is not
-        told."""
-        self._places(now_ms)
-        assert self._told is not None
-        line = self.line(now_ms, FORECAST_MAX)
-        at = next((at for at, ask in enumerate(line) if ask.id == ask_id), None)
-        if at is None:
-            return None
-        if self._told.forecast <= at:
-            starts = Cycle(self, now_ms).reserving.forecast(line[: at + 1])
-            until_ms = self._guessed_from_ms(now_ms)
-            for ask in line[: at + 1]:
-                at_ms = starts.get(ask.id)
-                if at_ms is not None and at_ms < until_ms:
-                    self._told.starts[ask.id] = at_ms
-                if at_ms is not None and is_guess(ask):
-                    until_ms = min(until_ms, at_ms + 1000 * (expected_s(ask) or 0))
-            self._told.forecast = at + 1
-        return self._told.starts.get(ask_id)
-
-    def _reserved(self, ask_id: str, now_ms: int) -> int | None:
-        """The same for those who have a reservation since the last cycle: it costs nothing."""
-        for reservation in self.reservations:
-            if reservation.ask_id == ask_id and reservation.starts_at_ms < self._guessed_from_ms(now_ms):
-                return reservation.starts_at_ms
-        return None
-
-    def _guessed_from_ms(self, now_ms: int) -> float:
-        """The first moment at which something is expected to end of which nothing is known: from then on all
-        is guessing."""
-        ends = (end.at_ms for end in self.ends if end.at_ms > now_ms and is_guess(self.held[end.holder].ask))
-        return next(ends, float("inf"))
+    def twin(self) -> Pool:
+        """A copy for what-ifs: what is tried there changes nothing here. O(machines + allocations)."""
+        self._resize()
+        other = copy.copy(self)
+        other.inventory = self.inventory.copy()
+        other.quotas = self.quotas.successor(self.tenancy)
+        other._classes = {}
+        other.held, other.terminating = dict(self.held), dict(self.terminating)
+        other.nominated, other.promised = dict(self.nominated), dict(self.promised)
+        other.timeless = set(self.timeless)
+        return other
 
 
 def _limited_paths(tenancy: Tenancy) -> frozenset[str]:

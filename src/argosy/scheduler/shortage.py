@@ -9,8 +9,9 @@ import msgspec
 from argosy.model.scheduling import Isolation
 from argosy.model.units import render_bytes, render_milli
 from argosy.scheduler import plain
-from argosy.scheduler.ask import WHOLE_MILLI, Ask, Machine, Need
+from argosy.scheduler.ask import UNANSWERED, WHOLE_MILLI, Ask, Machine, Need
 from argosy.scheduler.devices import Kind
+from argosy.scheduler.free import free_for, ranks_now
 from argosy.scheduler.gang import Search
 from argosy.scheduler.tenancy_check import render_named, say_amount
 from argosy.scheduler.topology import level_problem
@@ -33,6 +34,7 @@ class Why(msgspec.Struct, frozen=True, kw_only=True):
 
     code: str
     text: str
+    scarce: str = ""  # the resource that is missing: gpus | memory | cpus; "": it is no matter of amounts
 
 
 def find_nearest(empty: Inventory, ask: Ask) -> Nearest | None:
@@ -128,37 +130,47 @@ def _kept_apart(inventory: Inventory, ask: Ask, need: Need) -> str:
 
 def _short(inventory: Inventory, ask: Ask, need: Need) -> Why:
     """Amounts over the machines that suit: enough in sum is fragmentation, else it is capacity."""
-    cpus = memory = milli = devices = suited = fits = 0
-    for machine_id in inventory.machines():
-        kind, room = inventory._kind[machine_id], inventory._rooms[machine_id]
-        way = kind.way(need)
-        if way.why:
-            continue
-        suited += 1
-        cpus += max(0, room.cpus)
-        memory += max(0, room.memory)
-        milli += sum(room.left[p] for p in way.positions)
-        devices += sum(room.left[p] == WHOLE_MILLI for p in way.positions)
-        fits += plain.count(need, way, kind, room)
+    free = free_for(inventory, need)
     n = ask.num_nodes
-    if not suited:
-        return Why(code="capacity", text="no machine that suits it is open")
+    if not free.machines:
+        return Why(code="capacity", text=_closed(inventory, need))
     short = []
-    if cpus < n * need.cpus_milli:
-        short.append(_short_of("cpus", n * need.cpus_milli, cpus))
-    if memory < n * need.memory_bytes:
-        short.append(_short_of("memory", n * need.memory_bytes, memory))
-    if milli < n * need.gpu_milli:
-        short.append(_short_of(_gpus(need), n * need.gpu_milli, milli))
+    if free.cpus_milli < n * need.cpus_milli:
+        short.append(("cpus", _short_of("cpus", n * need.cpus_milli, free.cpus_milli)))
+    if free.memory_bytes < n * need.memory_bytes:
+        short.append(("memory", _short_of("memory", n * need.memory_bytes, free.memory_bytes)))
+    if free.gpu_milli < n * need.gpu_milli:
+        short.append(("gpus", _short_of(_gpus(need), n * need.gpu_milli, free.gpu_milli)))
     if short:
-        return Why(code="capacity", text="; ".join(short))
-    parts = [say_amount("cpus", cpus)]
+        names = [name for name, _ in short]
+        scarce = next(name for name in ("gpus", "memory", "cpus") if name in names)
+        return Why(code="capacity", text="; ".join(text for _, text in short), scarce=scarce)
+    parts = [say_amount("cpus", free.cpus_milli)]
     if need.memory_bytes:
-        parts.append(say_amount("memory", memory))
+        parts.append(say_amount("memory", free.memory_bytes))
     if need.gpu_milli:
-        parts.append(f"{say_amount(_gpus(need), milli)} ({devices} whole)")
+        parts.append(f"{say_amount(_gpus(need), free.gpu_milli)} ({free.whole} whole)")
+    fits = ranks_now(inventory, need, free.machines) if n > 1 else 0
     where = f"for {fits} of {n} ranks" if n > 1 else "on no single machine"
-    return Why(code="fragmented", text=f"{' and '.join(parts)} are free, but together {where}")
+    text = f"{' and '.join(parts)} are free, but together {where}"
+    return Why(code="fragmented", text=text, scarce="gpus" if need.gpu_milli else free.scarce(need, n))
+
+
+def _closed(inventory: Inventory, need: Need) -> str:
+    """No machine is open to it: how many would suit it if they were, and what is wrong with them."""
+    suited = [
+        machine
+        for machine in inventory.machines().values()
+        if not machine.open and not Kind(0, msgspec.structs.replace(machine, open=True)).way(need).why
+    ]
+    why = list(dict.fromkeys(machine.closed or "takes nothing new" for machine in suited))
+    if not suited:
+        return "no machine that suits it is there"
+    if len(suited) == 1:
+        return f"the only suitable node {why[0]}"
+    if why == [UNANSWERED]:
+        return f"none of the {len(suited)} suitable nodes answers"
+    return f"none of the {len(suited)} suitable nodes takes new work"
 
 
 def _gpus(need: Need) -> str:

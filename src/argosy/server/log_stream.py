@@ -13,6 +13,7 @@ from collections.abc import AsyncGenerator, AsyncIterator, Sequence
 from typing import Final, NamedTuple
 
 from argosy.api.types import LogFrame
+from argosy.controllers.pool.words import COMING, STARTS_NOW
 from argosy.model.errors import ArgosyError
 from argosy.model.facts import RankPhase
 from argosy.model.kinds import kind_of
@@ -24,6 +25,7 @@ from argosy.server.exchange import encode
 from argosy.server.ports import Controllers
 from argosy.server.views import job_status, render_reason
 from argosy.storage.logs import LogStore
+from argosy.store.snapshot import Snapshot
 from argosy.store.store import Store
 
 PIECE_BYTES: Final = 256 << 10
@@ -248,15 +250,21 @@ class LogStreams:
         return next((one for one in await self._store.load_attempts(job.id) if one.number == number), None)
 
     async def _waits(self, job: Workload) -> str:
-        snapshot = await self._store.snapshot()
+        rows = await self._store.snapshot()
         if job.phase is WorkloadPhase.RECOVERING:
             why = render_reason(job.reason, job.detail) if job.reason is not None else job.detail
-            waits = self._controllers.waits(snapshot).get(job.id, "") if job.reason is Reason.EVICTED else ""
+            waits = self._pending(rows, job) if job.reason is Reason.EVICTED else ""
             return f"recovers: {why}" + (f"; {waits}" if waits else "") if why else "recovers"
         if job.phase is WorkloadPhase.QUEUED:
-            text = self._controllers.waits(snapshot).get(job.id) or job.detail
-            return "" if text == "starts now" else text or ("waits for nodes" if job.host_id is None else "")
+            text = self._pending(rows, job) or job.detail
+            if text in (STARTS_NOW, COMING):
+                return ""
+            return text or ("waits for nodes" if job.host_id is None else "")
         return ""
+
+    def _pending(self, rows: Snapshot, job: Workload) -> str:
+        found = self._controllers.picture.pending(rows, job, self._store.clock.now_ms())
+        return found.text if found is not None else ""
 
     async def _end(self, job: Workload, number: int, offsets: dict[int, int]) -> Frame:
         attempts = await self._store.load_attempts(job.id)

@@ -134,7 +134,7 @@ class Operations:
             detail="" if made.choices else waits,
             created_ms=now_ms,
         )
-        self._check_room(await self._store.snapshot(), cluster, task)
+        self._check_room(cluster, task)
         puts: list[Row] = [cluster]
         if claimed:
             puts.append(new_claim(self._ids.new("clm"), cluster.id, made.choices, task.num_nodes, now_ms))
@@ -211,7 +211,7 @@ class Operations:
             seated = self._tenants.seat(
                 snapshot, fitting, project=project, user=request.user, cluster_id=cluster.id
             )
-            self._check_jobs(snapshot, seated, project, cluster)
+            self._check_jobs(seated, project, cluster)
             asked = msgspec.structs.replace(request, project=project)
             jobs, secrets = await self._jobs(seated, asked, cluster, run_setup=False)
             reply = t.JobsReply(
@@ -241,7 +241,7 @@ class Operations:
                 made, why = await self._planner.ordered(task, made)
                 weighed.add(why)
                 await self._accounts.check(made, project)
-            self._check_jobs(rows, seated, project, None)
+            self._check_jobs(seated, project, None)
             jobs, secrets = await self._jobs(seated, asked, None, run_setup=True)
             warnings = render_warnings(*tasks) + seated.warnings + tuple(sorted(weighed & {NOT_WEIGHED}))
             reply = t.JobsReply(jobs=tuple(map(_ref, jobs)), warnings=warnings)
@@ -249,7 +249,7 @@ class Operations:
 
         return await self._once(request.key, act)
 
-    def _check_jobs(self, rows: Snapshot, seated: Seated, project: str, cluster: Workload | None) -> None:
+    def _check_jobs(self, seated: Seated, project: str, cluster: Workload | None) -> None:
         """Raises `no-offer` for a task that no state of the machines could ever hold."""
         now_ms = self._clock.now_ms()
         for task, queue in {
@@ -267,10 +267,10 @@ class Operations:
                 host_id=cluster.id if cluster is not None else None,
                 created_ms=now_ms,
             )
-            self._check_room(rows, job, task)
+            self._check_room(job, task)
 
-    def _check_room(self, rows: Snapshot, workload: Workload, task: Task) -> None:
-        never = self._controllers.explain_new(rows, workload)
+    def _check_room(self, workload: Workload, task: Task) -> None:
+        never = self._controllers.picture.never(workload)
         if never:
             name = f"task `{task.name}`" if task.name else "the task"
             raise ArgosyError(

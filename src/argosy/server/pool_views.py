@@ -159,7 +159,7 @@ def why_it_waits(
     waiting: Waiting | None,
     *,
     otherwise: str,
-    queued: Queued | None,
+    position: int,
     among: int,
     pool: str,
     now_ms: int,
@@ -170,8 +170,8 @@ def why_it_waits(
     """
     text = waiting.text if waiting is not None and waiting.text else otherwise
     lines = [text or "it has just come: nothing has been decided yet"]
-    if queued is not None and queued.position:
-        lines.append(_in_line(queued.position, among, pool, waiting, workload.queue))
+    if position:
+        lines.append(_in_line(position, among, pool, waiting, workload.queue))
     if waiting is not None:
         lines += _when(waiting, now_ms)
     if waiting is not None and waiting.code in _WOULD_HELP:
@@ -300,3 +300,8 @@ def quota_line(view: QueueView, has: str) -> str:
 
 def is_waiting(workload: Workload) -> bool:
     return workload.is_live and workload.phase in (WorkloadPhase.QUEUED, WorkloadPhase.RECOVERING)
+
+
+def may_wait(workload: Workload) -> bool:
+    """`is_waiting`, or a stopped cluster: it may be about to run again."""
+    return is_waiting(workload) or (workload.is_live and workload.phase is WorkloadPhase.STOPPED)

@@ -3,7 +3,7 @@ does nothing."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING, Protocol
 
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from argosy.model.tenancy import QueueUsage
     from argosy.planning.availability import Memory
     from argosy.scheduler.ask import Waiting
-    from argosy.scheduler.picture import PoolPicture
+    from argosy.scheduler.picture import Pending, PoolPicture
 
 
 class ObservedFacts(Protocol):
@@ -27,6 +27,41 @@ class ObservedFacts(Protocol):
     def node(self, node_id: str) -> NodeFacts | None: ...
 
     def rank(self, rank_id: str) -> RankFact | None: ...
+
+
+class Picture(Protocol):
+    """Why workloads wait, machines with who holds them, and what queues use, as the scheduler left them."""
+
+    @property
+    def seq(self) -> int:
+        """The commit up to which it has seen the rows."""
+
+    def pending(self, rows: Snapshot, workload: Workload, now_ms: int) -> Pending | None:
+        """Why a workload of `rows` waits, in one line, with its place and start; None when it waits for no
+        pool. `rows` may be newer than the picture."""
+
+    def knows(self, rows: Snapshot, workload: Workload) -> bool:
+        """False when a later picture may say more about a workload than this one."""
+
+    def explain(self, rows: Snapshot, workload: Workload, now_ms: int) -> Waiting | None:
+        """Why a queued cluster or job does not start now: the whole story; None when it waits for no pool."""
+
+    def line_of(self, workload: Workload) -> tuple[str, int]:
+        """The pool that a workload waits for, as people call it, and how many wait for it; ("", 0): for
+        none."""
+
+    def never(self, workload: Workload) -> str:
+        """Why no state of the machines that a workload, not in the rows yet, would wait for could ever hold
+        it; "" when some could, or when it may go elsewhere."""
+
+    @property
+    def pools(self) -> Sequence[PoolPicture]:
+        """Every pool: the owned machines of each provider first, then the nodes of clusters, by name."""
+
+    @property
+    def usage(self) -> Sequence[QueueUsage]:
+        """What every queue of the tree has and may have of the owned machines, by path. A cluster counts with
+        all its nodes."""
 
 
 class Controllers(Protocol):
@@ -41,22 +76,12 @@ class Controllers(Protocol):
     def attended(self, cluster_id: str) -> AbstractContextManager[None]:
         """Somebody has a terminal there: meanwhile the cluster is not idle."""
 
-    def waits(self, rows: Snapshot) -> Mapping[str, str]:
-        """Why queued clusters and managed jobs wait, by id."""
+    @property
+    def picture(self) -> Picture:
+        """What the last pass left of all pools. To be read at once: the next pass makes another."""
 
-    def explain(self, rows: Snapshot, workload_id: str) -> Waiting | None:
-        """Why a queued cluster or job does not start now; None when it waits for no pool."""
-
-    def explain_new(self, rows: Snapshot, workload: Workload) -> str:
-        """Why no state of the machines that a workload, not in the rows yet, would wait for could ever hold
-        it; "" when some could, or when it may go elsewhere."""
-
-    def pools(self, rows: Snapshot) -> Sequence[PoolPicture]:
-        """Every pool: the owned machines of each provider first, then the nodes of clusters, by name."""
-
-    def queue_usage(self, rows: Snapshot) -> Sequence[QueueUsage]:
-        """What every queue of the tree has and may have of the owned machines, by path. A cluster counts with
-        all its nodes."""
+    async def pictured(self, seq: int) -> Picture:
+        """The picture of a pass that began after commit `seq`; after a moment whatever there is."""
 
     def refusals(self) -> Memory:
         """Where capacity was not there when it was asked for, lately."""

@@ -20,13 +20,14 @@ from argosy.model.scheduling import PRIORITY_CLASSES
 from argosy.model.task import Task
 from argosy.model.tenancy import TENANCY_ID, Amounts, Queue, Tenancy
 from argosy.scheduler.ask import Need
-from argosy.scheduler.picture import PoolPicture, Queued, is_of_cluster
+from argosy.scheduler.picture import Pending, PoolPicture, is_of_cluster
 from argosy.scheduler.quota import Over, amounts_of, check_tenancy, leaf_of
 from argosy.scheduler.requests import DEFAULT_CPUS_MILLI
 from argosy.scheduler.tenancy_check import render_named
 from argosy.server.exchange import Caller
 from argosy.server.pool_views import (
     is_waiting,
+    may_wait,
     places_of,
     title_of,
     view_attempt,
@@ -35,7 +36,7 @@ from argosy.server.pool_views import (
     why_it_is_there,
     why_it_waits,
 )
-from argosy.server.ports import Controllers
+from argosy.server.ports import Controllers, Picture
 from argosy.server.queue_words import explain_queue, is_below, view_queues
 from argosy.server.views import job_status
 from argosy.store.errors import Conflict
@@ -60,7 +61,6 @@ class Tenants:
 
     def __init__(self, store: Store, controllers: Controllers, clock: Clock) -> None:
         self._store, self._controllers, self._clock = store, controllers, clock
-        self._pictures: tuple[tuple[int, int], tuple[PoolPicture, ...]] | None = None
 
     # -- the tree -----------------------------------------------------------------------------------
 
@@ -78,7 +78,7 @@ class Tenants:
         for row in rows.workloads.values():
             if is_waiting(row) and row.queue:
                 waiting[row.queue] = waiting.get(row.queue, 0) + 1
-        return view_queues(rows.tenancy, self._controllers.queue_usage(rows), waiting)
+        return view_queues(rows.tenancy, self._controllers.picture.usage, waiting)
 
     async def set(self, request: s.TenancyRequest) -> s.TenancyReply:
         """Raises `spec-invalid` for a tree that breaks a rule, `conflict` when somebody was faster."""
@@ -156,7 +156,7 @@ class Tenants:
         views = self._queues(rows)
         wanted = amounts_of_request(request, max(1, num_nodes)) if request else None
         lines = explain_queue(
-            rows.tenancy, views, path, capacity=capacity_of(self.pictures(rows)), request=wanted
+            rows.tenancy, views, path, capacity=capacity_of(self._controllers.picture.pools), request=wanted
         )
         return s.QueueExplanation(queue=next(view for view in views if view.path == path), lines=lines)
 
@@ -227,22 +227,23 @@ class Tenants:
 
     # -- pools --------------------------------------------------------------------------------------
 
-    def pictures(self, rows: Snapshot) -> tuple[PoolPicture, ...]:
-        """Kept for a second, or until a row changes."""
-        key = (rows.seq, self._clock.now_ms() // 1000)
-        if self._pictures is None or self._pictures[0] != key:
-            self._pictures = (key, tuple(self._controllers.pools(rows)))
-        return self._pictures[1]
+    def pools(self) -> s.PoolList:
+        return s.PoolList(pools=tuple(map(view_pool, self._controllers.picture.pools)))
 
-    async def pools(self) -> s.PoolList:
-        rows = await self._store.snapshot()
-        return s.PoolList(pools=tuple(map(view_pool, self.pictures(rows))))
+    async def pending(self, rows: Snapshot, workloads: Iterable[Workload]) -> Mapping[str, Pending]:
+        """Why those of `workloads` that wait do so, by id. What was submitted a moment ago is given a moment
+        to be considered."""
+        waiting = [each for each in workloads if may_wait(each)]
+        picture = await self._picture_for(rows, waiting)
+        now_ms = self._clock.now_ms()
+        told = ((each.id, picture.pending(rows, each, now_ms)) for each in waiting)
+        return {id: pending for id, pending in told if pending is not None}
 
-    def queued(self, rows: Snapshot, workloads: Iterable[Workload]) -> Mapping[str, Queued]:
-        """Place in the order, by id. Free when none of them waits."""
-        if not any(is_waiting(workload) for workload in workloads):
-            return {}
-        return {each.id: each for picture in self.pictures(rows) for each in picture.waiting}
+    async def _picture_for(self, rows: Snapshot, waiting: Sequence[Workload]) -> Picture:
+        picture = self._controllers.picture
+        if picture.seq < rows.seq and not all(picture.knows(rows, each) for each in waiting):
+            return await self._controllers.pictured(rows.seq)
+        return picture
 
     # -- why ----------------------------------------------------------------------------------------
 
@@ -264,18 +265,20 @@ class Tenants:
         if not workload.is_live:
             lines = why_it_ended(workload)
         elif is_waiting(workload):
-            waiting = self._controllers.explain(rows, workload.id)
-            picture, queued = self._place_in_line(rows, workload.id)
+            picture = await self._picture_for(rows, [workload])
+            waiting = picture.explain(rows, workload, now_ms)
+            told = picture.pending(rows, workload, now_ms)
+            position = told.position if told is not None else 0
+            pool, among = picture.line_of(workload)
             lines = why_it_waits(
                 workload,
                 waiting,
-                otherwise=self._otherwise(rows, workload),
-                queued=queued,
-                among=len(picture.waiting) if picture is not None else 0,
-                pool=f"`{picture.name}`" if picture is not None else "",
+                otherwise=workload.detail,
+                position=position,
+                among=among,
+                pool=f"`{pool}`",
                 now_ms=now_ms,
             )
-            position = queued.position if queued is not None else 0
             if waiting is not None:
                 code, starts_at_ms = waiting.code, waiting.starts_at_ms
         elif workload.kind == "cluster":
@@ -303,17 +306,6 @@ class Tenants:
                 for one in events
             ),
         )
-
-    def _place_in_line(self, rows: Snapshot, id: str) -> tuple[PoolPicture | None, Queued | None]:
-        for picture in self.pictures(rows):
-            for queued in picture.waiting:
-                if queued.id == id:
-                    return picture, queued
-        return None, None
-
-    def _otherwise(self, rows: Snapshot, workload: Workload) -> str:
-        """What is known of a workload that waits for no pool."""
-        return self._controllers.waits(rows).get(workload.id, "") or workload.detail
 
     def _cluster_lines(self, rows: Snapshot, cluster: Workload) -> list[str]:
         lines = []

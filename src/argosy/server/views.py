@@ -14,7 +14,7 @@ from argosy.model.offer import Choice
 from argosy.model.phases import Desired, NodePhase, WorkloadPhase
 from argosy.model.reasons import REASONS, Reason
 from argosy.model.rows import Attempt, Claim, Node, Workload
-from argosy.scheduler.picture import Queued
+from argosy.scheduler.picture import Pending
 from argosy.server.ports import ObservedFacts
 from argosy.server.spending import HOUR_MS, Rates
 from argosy.store.snapshot import Snapshot
@@ -27,11 +27,9 @@ def view_cluster(
     *,
     now_ms: int,
     claims: Sequence[Claim] = (),
-    waits: str = "",
-    queued: Queued | None = None,
+    pending: Pending | None = None,
 ) -> ClusterView:
-    """`claims`: those of a finished cluster, which the snapshot does not have. `waits`: why a queued one
-    waits."""
+    """`claims`: those of a finished cluster, which the snapshot does not have. `pending`: why it waits."""
     spec = cluster_spec(cluster)
     mine = claims or snapshot.claims_of(cluster.id)
     claim = next((each for each in mine if each.is_live), mine[-1] if mine else None)
@@ -48,10 +46,10 @@ def view_cluster(
         user=cluster.user,
         project=cluster.project,
         queue=cluster.queue,
-        position=queued.position if queued is not None else 0,
-        starts_at_ms=_starts_at(queued),
+        position=pending.position if pending is not None else 0,
+        starts_at_ms=pending.starts_at_ms if pending is not None else None,
         created_ms=cluster.created_ms,
-        detail=waits or _cluster_detail(cluster, claim, nodes),
+        detail=_why(pending) or _cluster_detail(cluster, claim, nodes),
         autostop=spec.autostop,
         down_when_done=spec.down_when_done,
         price_micro_usd=claim.choice.price_micro_usd if claim is not None else 0,
@@ -105,15 +103,9 @@ def _view_node(node: Node, observed: ObservedFacts) -> NodeView:
 
 
 def view_job(
-    job: Workload,
-    *,
-    cluster: str | None,
-    attempt: Attempt | None = None,
-    waits: str = "",
-    queued: Queued | None = None,
+    job: Workload, *, cluster: str | None, attempt: Attempt | None = None, pending: Pending | None = None
 ) -> JobView:
-    """`attempt`: the present or last one, when there is one. `waits`: why a queued job waits. `queued`: its
-    place in the order."""
+    """`attempt`: the present or last one, when there is one. `pending`: why it waits."""
     spec, state = job_spec(job), job_state(job)
     task = spec.task
     return JobView(
@@ -126,7 +118,7 @@ def view_job(
         phase=job.phase.value,
         outcome=job.outcome.value if job.outcome else None,
         reason=job.reason.value if job.reason else None,
-        detail=waits or (render_reason(job.reason, job.detail) if job.reason else job.detail),
+        detail=_why(pending) or (render_reason(job.reason, job.detail) if job.reason else job.detail),
         user=job.user,
         created_ms=job.created_ms,
         started_ms=job.started_ms,
@@ -140,15 +132,15 @@ def view_job(
         task_id=task_id(job),
         project=job.project,
         queue=job.queue,
-        position=queued.position if queued is not None else 0,
-        starts_at_ms=_starts_at(queued),
+        position=pending.position if pending is not None else 0,
+        starts_at_ms=pending.starts_at_ms if pending is not None else None,
         evictions=state.evictions,
         preemptible=task.scheduling.preemptible,
     )
 
 
-def _starts_at(queued: Queued | None) -> int | None:
-    return queued.waiting.starts_at_ms if queued is not None and queued.waiting is not None else None
+def _why(pending: Pending | None) -> str:
+    return pending.text if pending is not None else ""
 
 
 def job_status(job: Workload) -> str:

@@ -30,7 +30,7 @@ from argosy.model.rows import Claim, Node, Workload
 from argosy.model.tenancy import QueueUsage
 from argosy.planning.availability import Memory
 from argosy.scheduler.ask import Waiting
-from argosy.scheduler.picture import PoolPicture
+from argosy.scheduler.picture import Pending, PoolPicture
 from argosy.testing.builders import an_offer
 
 if TYPE_CHECKING:
@@ -63,20 +63,12 @@ class IdleControllers:
     def attended(self, cluster_id: str) -> AbstractContextManager[None]:
         return nullcontext()
 
-    def waits(self, rows: Snapshot) -> Mapping[str, str]:
-        return {id: why.text for id, why in self.whys.items()}
+    @property
+    def picture(self) -> IdlePicture:
+        return IdlePicture(self)
 
-    def explain(self, rows: Snapshot, workload_id: str) -> Waiting | None:
-        return self.whys.get(workload_id)
-
-    def explain_new(self, rows: Snapshot, workload: Workload) -> str:
-        return self.never
-
-    def pools(self, rows: Snapshot) -> Sequence[PoolPicture]:
-        return self.pictures
-
-    def queue_usage(self, rows: Snapshot) -> Sequence[QueueUsage]:
-        return self.usage
+    async def pictured(self, seq: int) -> IdlePicture:
+        return self.picture
 
     def refusals(self) -> Memory:
         return self.memory
@@ -87,6 +79,46 @@ class IdleControllers:
 
     async def run(self) -> None:
         await asyncio.Event().wait()
+
+
+class IdlePicture:
+    """What `IdleControllers` was told to say."""
+
+    seq = 0
+
+    def __init__(self, told: IdleControllers) -> None:
+        self._told = told
+
+    def pending(self, rows: Snapshot, workload: Workload, now_ms: int) -> Pending | None:
+        queued = next((one for each in self.pools for one in each.waiting if one.id == workload.id), None)
+        why = self._told.whys.get(workload.id) or (queued.waiting if queued is not None else None)
+        if why is None:
+            return None
+        position = queued.position if queued is not None else 0
+        return Pending(code=why.code, text=why.text, position=position, starts_at_ms=why.starts_at_ms)
+
+    def knows(self, rows: Snapshot, workload: Workload) -> bool:
+        return True
+
+    def explain(self, rows: Snapshot, workload: Workload, now_ms: int) -> Waiting | None:
+        return self._told.whys.get(workload.id)
+
+    def line_of(self, workload: Workload) -> tuple[str, int]:
+        for each in self.pools:
+            if any(one.id == workload.id for one in each.waiting):
+                return each.name, len(each.waiting)
+        return "", 0
+
+    def never(self, workload: Workload) -> str:
+        return self._told.never
+
+    @property
+    def pools(self) -> Sequence[PoolPicture]:
+        return self._told.pictures
+
+    @property
+    def usage(self) -> Sequence[QueueUsage]:
+        return self._told.usage
 
 
 class StaticProvider:

@@ -188,7 +188,7 @@ class PoolCaches:
         if kept.seen is not None and kept.seen.is_same(seen):
             return
         if kept.seen is not None and kept.seen.tenancy is not seen.tenancy:
-            kept.books.pool.set_tenancy(seen.tenancy)
+            kept.books.set_tenancy(seen.tenancy)
         if kept.seen is None or kept.seen.tenancy is not seen.tenancy or kept.seen.offers is not seen.offers:
             kept.machines_stale = True
         kept.seen, kept.stale = seen, None
@@ -284,13 +284,29 @@ class PoolCaches:
         )
 
     def clusters(self, view: View) -> Iterator[tuple[Workload, PoolCache]]:
-        """Pools of running clusters, by name."""
-        for row in sorted(
-            (row for row in view.rows.workloads.values() if kind_of(row).hosts),
-            key=lambda row: (row.project, row.name),
-        ):
-            if row.phase is WorkloadPhase.RUNNING:
-                yield row, self.of_cluster(view, row)
+        """Pools of running clusters, by name, brought up to date."""
+        for row in running_clusters(view.rows):
+            yield row, self.of_cluster(view, row)
+
+    # -- reading --------------------------------------------------------------------------------------------
+
+    @property
+    def wanted(self) -> Mapping[str, Wanted]:
+        """Who waits for machines of their own, by id, as it was followed last."""
+        return self._wanted
+
+    def known(self, cluster_id: str | None) -> PoolCache | None:
+        """The pool of a cluster (None: of the owned machines) as it was followed last; None: never yet."""
+        kept = self._owned if cluster_id is None else self._clusters.get(cluster_id)
+        return kept.books if kept is not None else None
+
+
+def running_clusters(rows: Rows) -> list[Workload]:
+    """By project and name."""
+    running = (
+        row for row in rows.workloads.values() if kind_of(row).hosts and row.phase is WorkloadPhase.RUNNING
+    )
+    return sorted(running, key=lambda row: (row.project, row.name))
 
 
 def _of_job(view: View, job: Workload) -> Ask | Running | None:

@@ -1,14 +1,20 @@
-"""Pools as people see them, and why something waits, in words. Pure."""
+"""The picture: what the last cycles of all pools left, for whoever asks. Requests read nothing else.
+
+A cycle and the publication of its picture are one step, which no request comes between (`Shell`). What a
+picture shows is worked out at the first look and kept until the cache changes: one that nobody looks at
+costs the cycle nothing. So it is to be read at once, not to be kept over an `await`.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Sequence
+from functools import cached_property
 from typing import Final
 
-from argosy.controllers.pool.caches import WAITING, caches_of
+from argosy.controllers.pool.caches import WAITING, caches_of, running_clusters
 from argosy.controllers.pool.wanted import Wanted, wanted_of
-from argosy.controllers.pool.words import one_line
-from argosy.controllers.view import View
+from argosy.controllers.pool.words import COMING, for_cluster, later, one_line
+from argosy.controllers.view import Rows, View
 from argosy.model.kinds import kind_of
 from argosy.model.phases import Desired, WorkloadPhase
 from argosy.model.rows import Workload
@@ -17,192 +23,225 @@ from argosy.scheduler.ask import Ask, Machine, Running, Waiting
 from argosy.scheduler.cache import PoolCache
 from argosy.scheduler.estimate import expected_end_ms, is_guess
 from argosy.scheduler.machines import WITHHELD
-from argosy.scheduler.picture import Held, PoolPicture, Queued
+from argosy.scheduler.picture import Held, Pending, PoolPicture, Queued
 from argosy.scheduler.requests import ask_of_job, queue_of
+from argosy.scheduler.snapshot import PoolSnapshot
 
-EXPLAINED_MAX: Final = 16  # of a picture: the others are explained when somebody asks for one
-FORECAST_SHOWN: Final = 4  # of these it is told when they start,
+FORECAST_SHOWN: Final = 4  # pending workloads of a pool of which lists tell when they start,
 FORECAST_MACHINES: Final = 64  # where that is worked out in milliseconds
 
 
-def explain(view: View, workload_id: str, *, when: bool = True) -> Waiting | None:
-    """Why a queued cluster or job does not start now, and when it probably will; None when it waits for no
-    pool."""
-    workload = view.rows.workloads.get(workload_id)
-    if workload is None or workload.desired is not Desired.RUN:
-        return None
-    if workload.host_id is not None:
-        return _explain_job(view, workload, when)
-    books, wanted = caches_of(view).owned(view)
-    each = wanted.get(workload_id)
-    if each is None:
-        return None
-    return _explain_wanted(view, books, each, when)
+class Picture:
+    """All pools after one pass. `seq`: the commit up to which it has seen the rows."""
 
+    def __init__(self, view: View, seq: int = 0) -> None:
+        self._view = view
+        self._caches = caches_of(view)
+        self.seq = seq
 
-def _explain_job(view: View, job: Workload, when: bool) -> Waiting | None:
-    cluster = view.rows.workloads.get(job.host_id or "")
-    if cluster is None or job.phase not in WAITING or view.rows.attempt_of(job.id) is not None:
-        return None
-    if cluster.phase is not WorkloadPhase.RUNNING:
-        return Waiting(ask_id=job.id, code="later", text=_of_cluster(view, cluster))
-    books = caches_of(view).of_cluster(view, cluster)
-    if not isinstance(books.known.get(job.id), Ask):
-        return None
-    return books.pool.explain(job.id, view.now_ms, when=when)
+    # -- one workload ---------------------------------------------------------------------------------------
 
+    def pending(self, rows: Rows, workload: Workload, now_ms: int) -> Pending | None:
+        """Why a workload of `rows` waits, in one line, with its place and start; None when it waits for no
+        pool. `rows` may be newer than the picture."""
+        if not _waits(rows, workload):
+            return None
+        cluster = _cluster_of(rows, workload)
+        if cluster is not None and cluster.phase is not WorkloadPhase.RUNNING:
+            return Pending(code="later", text=self._of_cluster(rows, cluster, now_ms))
+        pool, ask = self._ask(workload)
+        if pool is not None and ask is not None:
+            waiting = self._told(pool, workload, now_ms, when=False)
+            position = pool.positions.get(ask.id, 0)
+            forecast = 0 < position <= FORECAST_SHOWN and pool.machine_count <= FORECAST_MACHINES
+            starts_at_ms = pool.starts_at_ms(ask.id, forecast=True) if forecast else waiting.starts_at_ms
+            return Pending(
+                code=waiting.code,
+                text=one_line(pool, ask, waiting, rows.workloads),
+                position=position,
+                starts_at_ms=starts_at_ms,
+            )
+        elsewhere = self._without_ask(workload, now_ms)
+        if elsewhere is not None:
+            return Pending(code=elsewhere.code, text=elsewhere.text)
+        return Pending(code="order", text=COMING) if workload.phase is WorkloadPhase.QUEUED else None
 
-def explain_new(view: View, workload: Workload) -> str:
-    """Of a workload that is not in the rows yet: why no state of the machines that it would wait for could
-    ever hold it, with the nearest machine. "" when some could, when it may go elsewhere, and when nothing is
-    known about them."""
-    if workload.host_id is not None:
-        cluster = view.rows.workloads.get(workload.host_id)
-        if cluster is None or cluster.phase is not WorkloadPhase.RUNNING:
-            return ""
-        books, ask = (
-            caches_of(view).of_cluster(view, cluster),
-            ask_of_job(workload, view.rows.tenancy, view.history),
+    def knows(self, rows: Rows, workload: Workload) -> bool:
+        """False when a later picture may say more about a workload than this one."""
+        if workload.phase is not WorkloadPhase.QUEUED or not _waits(rows, workload):
+            return True
+        cluster = _cluster_of(rows, workload)
+        if cluster is not None and cluster.phase is not WorkloadPhase.RUNNING:
+            return self.knows(rows, cluster)
+        return self._ask(workload)[1] is not None or self._without_ask(workload, 0) is not None
+
+    def explain(self, rows: Rows, workload: Workload, now_ms: int) -> Waiting | None:
+        """Why a queued cluster or job does not start now, and when it probably will: the whole story. None
+        when it waits for no pool, or is in no picture yet."""
+        if not _waits(rows, workload):
+            return None
+        cluster = _cluster_of(rows, workload)
+        if cluster is not None and cluster.phase is not WorkloadPhase.RUNNING:
+            text = self._of_cluster(rows, cluster, now_ms)
+            return Waiting(ask_id=workload.id, code="later", text=text)
+        pool, ask = self._ask(workload)
+        if pool is None or ask is None:
+            return self._without_ask(workload, now_ms)
+        return self._told(pool, workload, now_ms, when=True)
+
+    def line_of(self, workload: Workload) -> tuple[str, int]:
+        """The pool that a workload waits for, as people call it, and how many wait for it; ("", 0): for
+        none."""
+        pool, ask = self._ask(workload)
+        if pool is None or ask is None:
+            return "", 0
+        if workload.host_id is not None:
+            cluster = _cluster_of(self._view.rows, workload)
+            return cluster.name if cluster is not None else "", len(pool.pending)
+        cache = self._caches.known(None)
+        machines = cache.machines.values() if cache is not None else ()
+        name = next((provider_of(each) for each in machines if _would_use(ask, [each])), "")
+        return name, len(pool.pending)
+
+    def never(self, workload: Workload) -> str:
+        """Of a workload that is not in the rows yet: why no state of the machines that it would wait for
+        could ever hold it, with the nearest machine. "" when some could, when it may go elsewhere, and when
+        nothing is known about them."""
+        view = self._view
+        if workload.host_id is not None:
+            cluster = _cluster_of(view.rows, workload)
+            if cluster is None or cluster.phase is not WorkloadPhase.RUNNING:
+                return ""
+            cache = self._caches.known(cluster.id)
+            ask = ask_of_job(workload, view.rows.tenancy, view.history)
+        else:
+            wanted = wanted_of(view, workload)
+            if wanted is None or wanted.ask is None or wanted.elsewhere or wanted.unsure:
+                return ""
+            cache, ask = self._caches.known(None), wanted.ask
+        return cache.never(ask) if cache is not None and cache.machines else ""
+
+    def _pool(self, cluster_id: str | None) -> PoolSnapshot | None:
+        cache = self._caches.known(cluster_id)
+        return cache.snapshot() if cache is not None else None
+
+    def _ask(self, workload: Workload) -> tuple[PoolSnapshot | None, Ask | None]:
+        pool = self._pool(workload.host_id)
+        return pool, pool.ask(workload.id) if pool is not None else None
+
+    def _told(self, pool: PoolSnapshot, workload: Workload, now_ms: int, *, when: bool) -> Waiting:
+        waiting = pool.explain(workload.id, now_ms, when=when)
+        if waiting.code != "later":
+            return waiting
+        text = later(workload.retry_ms, workload.detail, now_ms)
+        return Waiting(ask_id=waiting.ask_id, code="later", text=text, starts_at_ms=waiting.starts_at_ms)
+
+    def _of_cluster(self, rows: Rows, cluster: Workload, now_ms: int) -> str:
+        phase = cluster.phase
+        if phase is WorkloadPhase.STOPPED and cluster.desired is not Desired.RUN:
+            return f"waits for the cluster, which is stopped: `argosy start {cluster.name}`"
+        if phase in (WorkloadPhase.QUEUED, WorkloadPhase.STOPPED):
+            known = self.pending(rows, cluster, now_ms)
+            return for_cluster(known.text if known is not None else cluster.detail)
+        return f"waits for the cluster, which is {phase.value}"
+
+    def _without_ask(self, workload: Workload, now_ms: int) -> Waiting | None:
+        """Of who waits for machines of their own, but for none of the owned ones."""
+        each = self._caches.wanted.get(workload.id) if workload.host_id is None else None
+        return _elsewhere(each, workload, now_ms) if each is not None else None
+
+    # -- all of them ----------------------------------------------------------------------------------------
+
+    @cached_property
+    def pools(self) -> Sequence[PoolPicture]:
+        """The owned machines of each provider, by name, then the nodes of running clusters, by name."""
+        owned = self._caches.known(None)
+        pictures: list[PoolPicture] = []
+        if owned is not None:
+            providers: dict[str, list[Machine]] = {}
+            for machine in owned.pool.inventory.machines().values():
+                providers.setdefault(provider_of(machine), []).append(machine)
+            alone = len(providers) == 1
+            pictures += [
+                self._picture(owned, PoolPicture(id=name, name=name), providers[name], alone=alone)
+                for name in sorted(providers)
+            ]
+        for cluster in running_clusters(self._view.rows):
+            cache = self._caches.known(cluster.id)
+            if cache is not None:
+                machines = list(cache.pool.inventory.machines().values())
+                owner = queue_of(cluster, self._view.rows.tenancy)
+                empty = PoolPicture(id=cluster.id, name=cluster.name, queue=owner)
+                pictures.append(self._picture(cache, empty, machines, alone=True))
+        return tuple(pictures)
+
+    @cached_property
+    def usage(self) -> Sequence[QueueUsage]:
+        """What every queue of the tree has of the owned machines; by path. A cluster counts with all of its
+        nodes, whatever runs on them."""
+        pool = self._pool(None)
+        return pool.usage if pool is not None else ()
+
+    def _picture(
+        self, cache: PoolCache, empty: PoolPicture, machines: Sequence[Machine], *, alone: bool
+    ) -> PoolPicture:
+        """`alone`: these are all machines of the cache; else who waits is told where it would fit."""
+        pool, workloads = cache.snapshot(), self._view.rows.workloads
+        mine = {machine.id for machine in machines}
+        on_mine = [
+            (holder, value)
+            for holder, value in pool.allocations.items()
+            if any(place.node_id in mine for place in value.placements)
+        ]
+        forecast = FORECAST_SHOWN if pool.machine_count <= FORECAST_MACHINES else 0
+        queued = []
+        for number, ask in enumerate(pool.pending, 1):
+            row = workloads.get(ask.id)
+            if row is not None and (alone or _would_use(ask, machines)):
+                told = number <= len(pool.positions)
+                why = pool.explain(ask.id, pool.now_ms, when=number <= forecast) if told else None
+                queued.append(_queued(row, ask, number, why))
+        return PoolPicture(
+            id=empty.id,
+            name=empty.name,
+            queue=empty.queue,
+            machines=tuple(sorted(machines, key=lambda each: (each.index, each.id))),
+            held=tuple(_held(self._view, *each) for each in on_mine if not each[0].startswith(WITHHELD)),
+            waiting=tuple(queued),
+            withheld=tuple(
+                place
+                for holder, value in on_mine
+                if holder.startswith(WITHHELD)
+                for place in value.placements
+            ),
+            warnings=tuple(text for machine, text in sorted(cache.faults.items()) if machine in mine),
         )
-    else:
-        wanted = wanted_of(view, workload)
-        if wanted is None or wanted.ask is None or wanted.elsewhere or wanted.unsure:
-            return ""
-        (books, _), ask = caches_of(view).owned(view), wanted.ask
-    if not books.machines:
-        return ""
-    return books.never(ask)
 
 
-def _of_cluster(view: View, cluster: Workload) -> str:
-    phase = cluster.phase
-    if phase is WorkloadPhase.STOPPED and cluster.desired is not Desired.RUN:
-        return f"waits for the cluster, which is stopped: `argosy start {cluster.name}`"
-    if phase in (WorkloadPhase.QUEUED, WorkloadPhase.STOPPED):
-        text = tell(view, cluster.id) or cluster.detail
-        return f"waits for the cluster, which {text or 'has no nodes yet'}"
-    return f"waits for the cluster, which is {phase.value}"
+def provider_of(machine: Machine) -> str:
+    """Of an owned machine."""
+    return machine.id.split("/")[0].split("#")[0]
 
 
-def _explain_wanted(view: View, books: PoolCache, each: Wanted, when: bool) -> Waiting:
-    id = each.workload.id
-    if isinstance(books.known.get(id), Ask):
-        return books.pool.explain(id, view.now_ms, when=when)
+def _waits(rows: Rows, workload: Workload) -> bool:
+    if workload.desired is not Desired.RUN or rows.attempt_of(workload.id) is not None:
+        return False
+    return workload.phase in WAITING or (kind_of(workload).hosts and workload.phase is WorkloadPhase.STOPPED)
+
+
+def _cluster_of(rows: Rows, workload: Workload) -> Workload | None:
+    return rows.workloads.get(workload.host_id) if workload.host_id is not None else None
+
+
+def _elsewhere(each: Wanted, workload: Workload, now_ms: int) -> Waiting:
+    id = workload.id
+    if workload.retry_ms > now_ms:
+        text = later(workload.retry_ms, workload.detail, now_ms)
+        return Waiting(ask_id=id, code="later", text=text, starts_at_ms=workload.retry_ms)
     if each.elsewhere:
         return Waiting(ask_id=id, code="later", text="gets its nodes now")
-    return Waiting(
-        ask_id=id, code="never", text=each.rejected[0].text if each.rejected else "waits for offers"
-    )
-
-
-def tell(view: View, workload_id: str) -> str:
-    """The same in one line, as lists show it; "" when it waits for no pool."""
-    found = explain(view, workload_id, when=False)
-    if found is None:
-        return ""
-    workload = view.rows.workloads[workload_id]
-    book = caches_of(view)
-    cluster = view.rows.workloads.get(workload.host_id or "")
-    if cluster is None:
-        books, _ = book.owned(view)
-    elif cluster.phase is WorkloadPhase.RUNNING:
-        books = book.of_cluster(view, cluster)
-    else:
-        return found.text
-    ask = books.known.get(workload_id)
-    return one_line(books, ask, found, view.rows.workloads) if isinstance(ask, Ask) else found.text
-
-
-class Waits(Mapping[str, str]):
-    """Why each queued cluster and job waits, by id. Looked up when asked for: a queue may be long."""
-
-    def __init__(self, view: View) -> None:
-        self._view = view
-        self._texts: dict[str, str] = {}
-
-    def __getitem__(self, id: str) -> str:
-        if id not in self._texts:
-            self._texts[id] = tell(self._view, id)
-        if not self._texts[id]:
-            raise KeyError(id)
-        return self._texts[id]
-
-    def _ids(self) -> list[str]:
-        return [
-            row.id
-            for row in self._view.rows.workloads.values()
-            if row.desired is Desired.RUN
-            and row.phase in (*WAITING, WorkloadPhase.STOPPED)
-            and self.get(row.id)
-        ]
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self._ids())
-
-    def __len__(self) -> int:
-        return len(self._ids())
-
-
-def picture_pools(view: View) -> Sequence[PoolPicture]:
-    """The owned machines of each provider, by name, then the nodes of running clusters, by name."""
-    book = caches_of(view)
-    books, _ = book.owned(view)
-    providers: dict[str, list[Machine]] = {}
-    for machine in books.pool.inventory.machines().values():
-        providers.setdefault(machine.id.split("/")[0].split("#")[0], []).append(machine)
-    pictures = [
-        _picture(view, books, name, name, "", providers[name], alone=len(providers) == 1)
-        for name in sorted(providers)
-    ]
-    for cluster, own in book.clusters(view):
-        machines = list(own.pool.inventory.machines().values())
-        owner = queue_of(cluster, view.rows.tenancy)
-        pictures.append(_picture(view, own, cluster.id, cluster.name, owner, machines, alone=True))
-    return pictures
-
-
-def _picture(
-    view: View, books: PoolCache, id: str, name: str, queue: str, machines: Sequence[Machine], *, alone: bool
-) -> PoolPicture:
-    """`alone`: these are all machines of the books; else who waits is told where it would fit."""
-    mine = {machine.id for machine in machines}
-    held = [
-        _held(view, holder, value)
-        for holder, value in sorted(books.known.items())
-        if isinstance(value, Running)
-        and not holder.startswith(WITHHELD)
-        and any(place.node_id in mine for place in value.placements)
-    ]
-    asks = [value for value in books.known.values() if isinstance(value, Ask)]
-    pool = books.pool
-    position = {ask.id: number for number, ask in enumerate(pool.line(view.now_ms), 1)}
-    last = len(position) + 1
-    asks.sort(key=lambda ask: (position.get(ask.id, last), ask.submitted_ms, ask.number, ask.id))
-    forecast = FORECAST_SHOWN if len(pool.inventory.machines()) <= FORECAST_MACHINES else 0
-    explained = {  # from the last on: the forecast of one has those before it in it
-        ask.id: pool.explain(ask.id, view.now_ms, when=number <= forecast)
-        for number, ask in reversed(list(enumerate(asks[:EXPLAINED_MAX], 1)))
-    }
-    queued = [
-        _queued(view, ask, number, explained.get(ask.id))
-        for number, ask in enumerate(asks, 1)
-        if alone or _would_use(ask, machines)
-    ]
-    return PoolPicture(
-        id=id,
-        name=name,
-        queue=queue,
-        machines=tuple(sorted(machines, key=lambda each: (each.index, each.id))),
-        held=tuple(held),
-        waiting=tuple(queued),
-        withheld=tuple(
-            place
-            for holder, value in sorted(books.known.items())
-            if isinstance(value, Running) and holder.startswith(WITHHELD)
-            for place in value.placements
-        ),
-        warnings=tuple(text for machine, text in sorted(books.faults.items()) if machine in mine),
-    )
+    text = each.rejected[0].text if each.rejected else "waits for offers"
+    return Waiting(ask_id=id, code="never", text=text)
 
 
 def _would_use(ask: Ask, machines: Sequence[Machine]) -> bool:
@@ -212,47 +251,40 @@ def _would_use(ask: Ask, machines: Sequence[Machine]) -> bool:
 
 def _held(view: View, holder: str, value: Running) -> Held:
     claim = view.rows.claims.get(holder)
-    workload_id = claim.workload_id if claim is not None else holder
-    workload = view.rows.workloads.get(workload_id)
+    id = claim.workload_id if claim is not None else holder
+    row = view.rows.workloads.get(id)
+    ends = row is not None and kind_of(row).runs and not is_guess(value.ask)
     return Held(
-        id=workload_id,
-        kind=workload.kind if workload is not None else "job",
-        number=workload.number if workload is not None else 0,
-        name=workload.name if workload is not None else "",
-        user=workload.user if workload is not None else "",
-        project=workload.project if workload is not None else "",
+        id=id,
+        kind=row.kind if row is not None else "job",
+        number=row.number if row is not None else 0,
+        name=row.name if row is not None else "",
+        user=row.user if row is not None else "",
+        project=row.project if row is not None else "",
         queue=value.ask.queue,
         placements=value.placements,
         started_ms=value.started_ms,
-        ends_at_ms=expected_end_ms(value, view.now_ms)
-        if workload is not None and kind_of(workload).runs and not is_guess(value.ask)
-        else None,
+        ends_at_ms=expected_end_ms(value, view.now_ms) if ends else None,
         preemptible=value.ask.preemptible,
         leaving=value.leaving,
     )
 
 
-def _queued(view: View, ask: Ask, position: int, waiting: Waiting | None) -> Queued:
-    workload = view.rows.workloads[ask.id]
+def _queued(row: Workload, ask: Ask, position: int, waiting: Waiting | None) -> Queued:
+    need = ask.needs[0]
     return Queued(
         id=ask.id,
-        kind=workload.kind,
-        number=workload.number,
-        name=workload.name,
-        user=workload.user,
-        project=workload.project,
+        kind=row.kind,
+        number=row.number,
+        name=row.name,
+        user=row.user,
+        project=row.project,
         queue=ask.queue,
         position=position,
         num_nodes=ask.num_nodes,
-        gpu_milli=ask.needs[0].gpu_milli,
-        cpus_milli=ask.needs[0].cpus_milli,
-        memory_bytes=ask.needs[0].memory_bytes,
-        models=ask.needs[0].models,
+        gpu_milli=need.gpu_milli,
+        cpus_milli=need.cpus_milli,
+        memory_bytes=need.memory_bytes,
+        models=need.models,
         waiting=waiting,
     )
-
-
-def usage_of_queues(view: View) -> Sequence[QueueUsage]:
-    """Of the owned machines: a cluster counts with all of its nodes, whatever runs on them."""
-    books, _ = caches_of(view).owned(view)
-    return sorted(books.pool.quotas.rows(), key=lambda row: row.path)

@@ -19,7 +19,7 @@ class ClusterFeature:
         self._services = services
         self._store, self._controllers = services.store, services.controllers
         self._operations, self._tenants, self._clock = services.operations, services.tenants, services.clock
-        self._kept: dict[bool, tuple[tuple[int, int, int], bytes]] = {}  # the last answers of `status`
+        self._kept: dict[bool, tuple[tuple[int, ...], bytes]] = {}  # the last answers of `status`
 
     async def status(self, exchange: Exchange) -> bytes:
         """The hottest request: its bytes are kept until a row, a fact or (for costs) the second changes."""
@@ -28,18 +28,15 @@ class ClusterFeature:
         everything = exchange.flag("all")
         snapshot = await self._store.snapshot()
         now_ms = self._clock.now_ms()
-        key = (snapshot.seq, self._controllers.observed.revision, now_ms // 1000)
+        seen, observed = self._controllers.picture.seq, self._controllers.observed
+        key = (snapshot.seq, seen, observed.revision, now_ms // 1000)
         kept = self._kept.get(everything)
         if kept is not None and kept[0] == key:
             return kept[1]
-        observed = self._controllers.observed
-        waits = self._controllers.waits(snapshot)
         clusters, managed = snapshot.clusters(), snapshot.managed_jobs()
-        queued = self._tenants.queued(snapshot, (*clusters, *managed))
+        pending = await self._tenants.pending(snapshot, (*clusters, *managed))
         views = [
-            view_cluster(
-                row, snapshot, observed, now_ms=now_ms, waits=waits.get(row.id, ""), queued=queued.get(row.id)
-            )
+            view_cluster(row, snapshot, observed, now_ms=now_ms, pending=pending.get(row.id))
             for row in clusters
         ]
         if everything:
@@ -50,13 +47,7 @@ class ClusterFeature:
                 if not row.is_live
             ]
         jobs = [
-            view_job(
-                job,
-                cluster=None,
-                attempt=snapshot.attempt_of(job.id),
-                waits=waits.get(job.id, ""),
-                queued=queued.get(job.id),
-            )
+            view_job(job, cluster=None, attempt=snapshot.attempt_of(job.id), pending=pending.get(job.id))
             for job in managed
         ]
         body = encode(StatusReply(clusters=tuple(views), jobs=tuple(jobs)))
@@ -77,12 +68,9 @@ class ClusterFeature:
         found = await self._services.cluster_called(name, project, snapshot)
         claims = () if found.is_live else (await self._services.claims_by_owner())[found.id]
         now_ms = self._clock.now_ms()
-        waits = self._controllers.waits(snapshot).get(found.id, "") if found.is_live else ""
-        queued = self._tenants.queued(snapshot, (found,)).get(found.id)
+        pending = (await self._tenants.pending(snapshot, (found,))).get(found.id)
         observed = self._controllers.observed
-        return view_cluster(
-            found, snapshot, observed, now_ms=now_ms, claims=claims, waits=waits, queued=queued
-        )
+        return view_cluster(found, snapshot, observed, now_ms=now_ms, claims=claims, pending=pending)
 
     async def stop(self, exchange: Exchange) -> Done:
         return await self._operations.stop(exchange.path["cluster"], exchange.caller.project)

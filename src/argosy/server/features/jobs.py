@@ -22,7 +22,7 @@ _EXIT_CODES_MAX: Final = 100  # failed jobs of one page whose attempts are looke
 class JobFeature:
     def __init__(self, services: Services) -> None:
         self._services = services
-        self._store, self._controllers = services.store, services.controllers
+        self._store = services.store
         self._operations, self._tenants = services.operations, services.tenants
         self._streams = services.streams
 
@@ -39,16 +39,11 @@ class JobFeature:
             limit=limit,
             after=exchange.text("after") or None,
         )
-        waits = self._controllers.waits(snapshot)
         attempts = await self._failed_attempts(jobs)
-        queued = self._tenants.queued(snapshot, jobs)
+        pending = await self._tenants.pending(snapshot, jobs)
         views = tuple(
             view_job(
-                job,
-                cluster=name or None,
-                attempt=snapshot.attempt_of(job.id),
-                waits=waits.get(job.id, ""),
-                queued=queued.get(job.id),
+                job, cluster=name or None, attempt=snapshot.attempt_of(job.id), pending=pending.get(job.id)
             )
             if job.is_live
             else view_job(job, cluster=name or None, attempt=attempts.get(job.id))
@@ -70,15 +65,14 @@ class JobFeature:
         job = await self._streams.job(exchange.path["job"])
         snapshot = await self._store.snapshot()
         name: str | None = None
-        waits = self._controllers.waits(snapshot)
         if job.host_id is not None:
             cluster = await self._store.load(job.host_id)
             if isinstance(cluster, Workload):
                 name = cluster.name
         attempts = await self._store.load_attempts(job.id)
         last = attempts[-1] if attempts else None
-        queued = self._tenants.queued(snapshot, (job,)).get(job.id)
-        return view_job(job, cluster=name, attempt=last, waits=waits.get(job.id, ""), queued=queued)
+        pending = (await self._tenants.pending(snapshot, (job,))).get(job.id)
+        return view_job(job, cluster=name, attempt=last, pending=pending)
 
     async def cancel(self, exchange: Exchange) -> Done:
         request = await exchange.decode(CancelRequest)

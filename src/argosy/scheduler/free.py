@@ -1,0 +1,103 @@
+"""Free capacity: what the open machines that suit a need have left. The one place that adds it up."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Final, NamedTuple
+
+from argosy.scheduler import plain
+from argosy.scheduler.ask import WHOLE_MILLI, Need
+
+if TYPE_CHECKING:
+    from argosy.scheduler.fragment import Grid
+    from argosy.scheduler.inventory import Inventory
+
+CPUS: Final = "cpus"
+MEMORY: Final = "memory"
+GPUS: Final = "gpus"
+
+
+class Free(NamedTuple):
+    """What is left for ranks of one need. Of devices only those that it may use count."""
+
+    machines: tuple[str, ...]  # ids of those that suit, in their order
+    cpus_milli: int
+    memory_bytes: int
+    gpu_milli: int
+    whole: int  # devices of which nothing is taken
+    devices: int  # of all machines that suit, taken or not
+    enough_cpus: int  # ranks that would fit if only CPUs mattered, each machine counted once,
+    enough_memory: int  # if only memory did,
+    enough_gpus: int  # or devices: here as many ranks of a machine as it has devices for
+
+    def scarce(self, need: Need, num_nodes: int) -> str:
+        """The resource of which too few machines have enough left: devices before memory before CPUs."""
+        if need.gpu_milli and self.enough_gpus < num_nodes:
+            return GPUS
+        if need.memory_bytes and self.enough_memory < num_nodes:
+            return MEMORY
+        return CPUS
+
+
+def free_for(inventory: Inventory, need: Need) -> Free:
+    """O(machines); in a large pool without a step of Python for each."""
+    grid = inventory.grid()
+    return _of_rows(inventory, need) if grid is None else _of_grid(grid, need)
+
+
+def ranks_now(inventory: Inventory, need: Need, machines: Sequence[str]) -> int:
+    """How many ranks these machines could host now."""
+    total = 0
+    for machine_id in machines:
+        kind, room = inventory.kind_and_room(machine_id)
+        total += plain.count(need, kind.way(need), kind, room)
+    return total
+
+
+def _of_rows(inventory: Inventory, need: Need) -> Free:
+    suited: list[str] = []
+    cpus = memory = milli = whole = devices = with_cpus = with_memory = with_gpus = 0
+    for machine_id in inventory.machines():
+        kind, room = inventory.kind_and_room(machine_id)
+        way = kind.way(need)
+        if way.why:
+            continue
+        suited.append(machine_id)
+        cpus += max(0, room.cpus)
+        memory += max(0, room.memory)
+        with_cpus += room.cpus >= need.cpus_milli
+        with_memory += room.memory >= need.memory_bytes
+        left = [room.left[position] for position in way.positions]
+        free = sum(each == WHOLE_MILLI for each in left)
+        milli += sum(left)
+        whole += free
+        devices += len(left)
+        if need.gpu_milli >= WHOLE_MILLI:
+            with_gpus += free * WHOLE_MILLI // need.gpu_milli
+        elif need.gpu_milli:
+            with_gpus += sum(each // need.gpu_milli for each in left)
+    return Free(tuple(suited), cpus, memory, milli, whole, devices, with_cpus, with_memory, with_gpus)
+
+
+def _of_grid(grid: Grid, need: Need) -> Free:
+    import numpy as np
+
+    rooms = grid.suited(need)
+    cpus, memory, left, eligible = rooms.cpus, rooms.memory, rooms.left, rooms.eligible
+    left = np.where(eligible, left, 0)
+    free = (left == WHOLE_MILLI).sum(axis=1)
+    if need.gpu_milli >= WHOLE_MILLI:
+        with_gpus = int((free * WHOLE_MILLI // need.gpu_milli).sum())
+    else:
+        with_gpus = int((left // need.gpu_milli).sum()) if need.gpu_milli else 0
+    return Free(
+        tuple(grid.ids[row] for row in rooms.rows.tolist()),
+        int(np.maximum(cpus, 0).sum()),
+        int(np.maximum(memory, 0).sum()),
+        int(left.sum()),
+        int(free.sum()),
+        int(eligible.sum()),
+        int((cpus >= need.cpus_milli).sum()),
+        int((memory >= need.memory_bytes).sum()),
+        with_gpus,
+    )

@@ -1,0 +1,313 @@
+"""A pool as its last cycle left it, for whoever reads: why each pending workload waits, its place, its start.
+
+Reading changes nothing: what has to be tried is tried in a copy. The reason is worked out once for each
+equivalence class (equal needs, ranks and topology) in a queue, and only for those that somebody asks about.
+Every change of the cache makes another snapshot (`PoolCache.snapshot`), so what was worked out stays true.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from functools import cached_property
+from typing import TYPE_CHECKING, Final, NamedTuple
+
+from argosy.model.errors import ArgosyError
+from argosy.model.tenancy import QueueUsage
+from argosy.scheduler.ask import Ask, Running, Waiting
+from argosy.scheduler.cycle import Cycle
+from argosy.scheduler.estimate import expected_s, is_guess
+from argosy.scheduler.explain import behind_text, beyond_text, later_text, leaving_text, sentence, users_text
+from argosy.scheduler.free import CPUS, GPUS, MEMORY, Free, free_for
+
+if TYPE_CHECKING:
+    from argosy.scheduler.equivalence import EquivalenceClass, Variant
+    from argosy.scheduler.inventory import Inventory
+    from argosy.scheduler.pool import Pool
+
+LINE_MAX: Final = 1000  # pending workloads of which the place in the order of the pool is told
+FORECAST_MAX: Final = 64  # of which the time of their start is told
+
+STARTS_NOW: Final = "There is room, and it is about to be considered."
+
+
+class Verdict(NamedTuple):
+    """Why a class of asks does not start in a queue. `text` "": it would have room (code `order`)."""
+
+    code: str
+    text: str = ""
+
+
+class Shortage(NamedTuple):
+    """What a class of asks lacks on the machines that suit it, and who has it."""
+
+    scarce: str  # gpus | memory | cpus
+    models: tuple[str, ...]  # of the devices that would do
+    wanted: int  # by each rank
+    used: int
+    total: int
+    holders: tuple[str, ...]  # ids, sorted
+
+
+class PoolSnapshot:
+    """One pool at one moment. `now_ms`: until when the pool was told."""
+
+    def __init__(self, pool: Pool, now_ms: int) -> None:
+        self._pool = pool
+        self.now_ms = now_ms
+        self._verdicts: dict[tuple[int, str], Verdict] = {}
+        self._shortages: dict[int, Shortage | None] = {}
+        self._users: dict[str, str] = {}
+        self._starts: dict[str, int] = {}
+        self._forecast_to = 0  # so many of the line have their forecast
+
+    # --- what was known anyway
+
+    @cached_property
+    def line(self) -> tuple[Ask, ...]:
+        """Who waits, in the order in which they are considered: the first `LINE_MAX`."""
+        return self._pool.line(self.now_ms, LINE_MAX)
+
+    @cached_property
+    def positions(self) -> Mapping[str, int]:
+        """The place in `line`, from 1, by id."""
+        return {ask.id: number for number, ask in enumerate(self.line, 1)}
+
+    @cached_property
+    def usage(self) -> Sequence[QueueUsage]:
+        """What every queue uses of this pool, by path."""
+        return sorted(self._pool.quotas.rows(), key=lambda row: row.path)
+
+    @cached_property
+    def pending(self) -> tuple[Ask, ...]:
+        """All that wait: those of `line` in their order, then the others as they came."""
+        places, last = self.positions, len(self.positions) + 1
+        seated = (nominated.ask for nominated in self._pool.nominated.values() if not nominated.moving)
+        asks = {ask.id: ask for ask in (*seated, *self._pool.order.asks())}
+        return tuple(
+            sorted(
+                asks.values(),
+                key=lambda ask: (places.get(ask.id, last), ask.submitted_ms, ask.number, ask.id),
+            )
+        )
+
+    @cached_property
+    def allocations(self) -> Mapping[str, Running]:
+        """Who holds which parts of the machines, by id."""
+        return {id: held.running for id, held in sorted(self._pool.held.items())}
+
+    @property
+    def machine_count(self) -> int:
+        return len(self._pool.inventory.machines())
+
+    def ask(self, ask_id: str) -> Ask | None:
+        """What waits under this id; None when nothing does."""
+        nominated = self._pool.nominated.get(ask_id)
+        if nominated is not None:
+            return None if nominated.moving else nominated.ask
+        return self._pool.order.get(ask_id)
+
+    # --- copies for what has to be tried
+
+    @cached_property
+    def _inventory(self) -> Inventory:
+        return self._pool.inventory.copy()
+
+    @cached_property
+    def _twin(self) -> Pool:
+        return self._pool.twin()
+
+    # --- why
+
+    def explain(self, ask_id: str, now_ms: int, *, when: bool = True) -> Waiting:
+        """Why something waits, and when it probably starts: by a forecast of the line up to it (`when`), else
+        only what a reservation of the last cycle says. ArgosyError when nothing of that id waits."""
+        pool = self._pool
+        nominated = pool.nominated.get(ask_id)
+        ask = nominated.ask if nominated is not None else pool.order.get(ask_id)
+        if ask is None:
+            raise ArgosyError("not-found", f"nothing with the id {ask_id} waits in this pool")
+        if ask.not_before_ms > now_ms:
+            text = later_text(ask.not_before_ms, now_ms)
+            return Waiting(ask_id=ask_id, code="later", text=text, starts_at_ms=ask.not_before_ms)
+        if nominated is not None:
+            leaving = [pool.held[job].ask for job, taker in pool.terminating.items() if taker == ask_id]
+            return Waiting(ask_id=ask_id, code="order", text=leaving_text(leaving), starts_at_ms=now_ms)
+        verdict = self._verdict(ask)
+        if verdict.code == "never":
+            return Waiting(ask_id=ask_id, code="never", text=verdict.text)
+        if verdict.code == "beyond":
+            return Waiting(ask_id=ask_id, code="limit", text=verdict.text)
+        return Waiting(
+            ask_id=ask_id,
+            code=verdict.code,
+            text=verdict.text or self._behind(ask, now_ms),
+            place=pool.order.place(ask_id),
+            starts_at_ms=self._expected(ask_id) if when else self._reserved(ask_id),
+        )
+
+    def _verdict(self, ask: Ask) -> Verdict:
+        kind = self._pool.equivalence_class(ask)
+        key = (kind.number, ask.queue)
+        found = self._verdicts.get(key)
+        if found is None:
+            found = self._verdicts[key] = self._judge(ask, kind)
+        return found
+
+    def _judge(self, ask: Ask, kind: EquivalenceClass) -> Verdict:
+        pool, queue = self._pool, ask.queue
+        never = pool.inventory.never(ask)
+        if never is not None:
+            return Verdict("never", sentence(never.text))
+        limits = [pool.quotas.never(queue, variant.amounts) for variant in kind.variants]
+        if all(limits) and limits[0] is not None:
+            return Verdict("beyond", beyond_text(limits[0]))
+        over = lack = full = None
+        for at, variant in self._possible(kind):
+            passed = pool.quotas.over(queue, variant.amounts)
+            if passed is not None:
+                over = over or passed
+            elif not self._fits(kind, at, variant):
+                full = full or variant
+            elif (missing := pool.quotas.lack(queue, variant.amounts)) is not None:
+                lack = lack or missing
+            else:
+                return Verdict("order")
+        if lack is not None:
+            return Verdict("quota", sentence(lack.render()))
+        if full is not None:
+            return self._full(full)
+        assert over is not None
+        return Verdict("limit", sentence(over.render()))
+
+    def _possible(self, kind: EquivalenceClass) -> list[tuple[int, Variant]]:
+        """Candidates that some state of the machines could hold: only those have a reason that ends."""
+        numbered = list(enumerate(kind.variants))
+        if len(numbered) == 1:
+            return numbered
+        never = self._pool.inventory.never
+        return [pair for pair in numbered if never(pair[1].ask) is None] or numbered
+
+    def _fits(self, kind: EquivalenceClass, at: int, variant: Variant) -> bool:
+        if kind.blocked[at] == self._pool.inventory.version:
+            return False  # the last cycle has looked
+        return self._inventory.find(variant.ask) is not None
+
+    def _full(self, variant: Variant) -> Verdict:
+        why = self._inventory.why_not(variant.ask)
+        text = sentence(why.text)
+        if why.scarce:
+            text = f"{text} {self._users_of(why.scarce)}".strip()
+        return Verdict(why.code, text)
+
+    def _users_of(self, name: str) -> str:
+        if name not in self._users:
+            users: dict[str, int] = {}
+            for held in self._pool.held.values():
+                amount = held.allocation.amounts.get(name, 0)
+                users[held.ask.queue] = users.get(held.ask.queue, 0) + amount
+            self._users[name] = users_text(users, name)
+        return self._users[name]
+
+    def _behind(self, ask: Ask, now_ms: int) -> str:
+        """There is room: who comes before it, and has it reserved."""
+        pool = self._pool
+        before = next((each for each in pool.reservations if each.ask_id != ask.id), None)
+        first = pool.order.get(before.ask_id) if before is not None else None
+        if before is not None and first is not None:
+            known = before.starts_at_ms < self._guessed_from_ms
+            return behind_text(first, before.starts_at_ms if known else None, now_ms)
+        if pool.tenancy.policy.backfill == "none":
+            first = self.line[0] if self.line else ask
+            if first.id != ask.id:
+                return behind_text(first, None, now_ms)
+        return STARTS_NOW
+
+    def shortage(self, ask: Ask, nobody: str) -> Shortage | None:
+        """What it lacks and who has it; None where that says nothing. `nobody`: how ids of holders begin that
+        are nobody."""
+        number = self._pool.order.shape(ask)
+        if number not in self._shortages:
+            self._shortages[number] = self._short(ask, nobody)
+        return self._shortages[number]
+
+    def _short(self, ask: Ask, nobody: str) -> Shortage | None:
+        need = ask.needs[0]
+        free = free_for(self._inventory, need)
+        if len(free.machines) < ask.num_nodes and ask.spread == "node":
+            return None
+        scarce = free.scarce(need, ask.num_nodes)
+        wanted = {GPUS: need.gpu_milli, MEMORY: need.memory_bytes, CPUS: need.cpus_milli}[scarce]
+        mine = set(free.machines)
+        used: dict[str, int] = {}
+        for machine_id in free.machines:
+            for holder in self._pool.on.get(machine_id, ()):
+                if holder not in used and not holder.startswith(nobody):
+                    used[holder] = self._amount(holder, scarce, mine)
+        holders = tuple(sorted(holder for holder, amount in used.items() if amount))
+        if not holders:
+            return None
+        total, models = self._all_of(scarce, free, ask)
+        return Shortage(scarce, models, wanted, sum(used.values()), total, holders)
+
+    def _amount(self, holder: str, scarce: str, machines: set[str]) -> int:
+        """How much of a resource somebody holds there."""
+        places = [each for each in self._pool.held[holder].running.placements if each.node_id in machines]
+        if scarce == CPUS:
+            return sum(place.cpus_milli for place in places)
+        if scarce == MEMORY:
+            return sum(place.memory_bytes for place in places)
+        return sum(share.milli for place in places for share in place.devices)
+
+    def _all_of(self, scarce: str, free: Free, ask: Ask) -> tuple[int, tuple[str, ...]]:
+        machines = self._pool.inventory.machines()
+        if scarce == CPUS:
+            return sum(machines[each].cpus_milli for each in free.machines), ()
+        if scarce == MEMORY:
+            return sum(machines[each].memory_bytes for each in free.machines), ()
+        models = ask.needs[0].models
+        if not models:
+            models = tuple(sorted({d.model for each in free.machines for d in machines[each].devices}))
+        return 1000 * free.devices, models
+
+    # --- when
+
+    def starts_at_ms(self, ask_id: str, *, forecast: bool) -> int | None:
+        """When it probably starts; None: not known. `forecast`: as in `explain`."""
+        return self._expected(ask_id) if forecast else self._reserved(ask_id)
+
+    def _expected(self, ask_id: str) -> int | None:
+        """When it will probably start, if it is among those who are considered first: a reservation for each
+        up to it, one after the other. What hangs on the end of a job of which nothing is known is not
+        told."""
+        at = self.positions.get(ask_id, 0)
+        if not 0 < at <= FORECAST_MAX:
+            return None
+        if self._forecast_to < at:
+            asks = self.line[:at]
+            starts = Cycle(self._twin, self.now_ms).reserving.forecast(asks)
+            until_ms = self._guessed_from_ms
+            for ask in asks:
+                at_ms = starts.get(ask.id)
+                if at_ms is not None and at_ms < until_ms:
+                    self._starts[ask.id] = at_ms
+                if at_ms is not None and is_guess(ask):
+                    until_ms = min(until_ms, at_ms + 1000 * (expected_s(ask) or 0))
+            self._forecast_to = at
+        return self._starts.get(ask_id)
+
+    def _reserved(self, ask_id: str) -> int | None:
+        """The same for those who have a reservation since the last cycle: it costs nothing."""
+        for reservation in self._pool.reservations:
+            if reservation.ask_id == ask_id and reservation.starts_at_ms < self._guessed_from_ms:
+                return reservation.starts_at_ms
+        return None
+
+    @cached_property
+    def _guessed_from_ms(self) -> float:
+        """The first moment at which something is expected to end of which nothing is known: from then on all
+        is guessing."""
+        held = self._pool.held
+        ends = (
+            end.at_ms for end in self._pool.ends if end.at_ms > self.now_ms and is_guess(held[end.holder].ask)
+        )
+        return next(ends, float("inf"))
