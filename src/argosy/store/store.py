@@ -185,7 +185,8 @@ class Store:
         try:
             return self._perform_together(requests)
         except ArgosyError as error:
-            if error.code != "disk-full" or not self._ballast.release():
+            ends = any(ends_something(one.puts) for one in requests)
+            if error.code != "disk-full" or not ends or not self._ballast.release():
                 raise
         return self._perform_ends(requests)
 
