@@ -70,7 +70,7 @@ def test_metadata(wheel: zipfile.ZipFile) -> None:
 
 
 def test_what_everybody_must_install(wheel: zipfile.ZipFile) -> None:
-    """numpy for the books of large pools and cryptography for secrets, imported when there are some; no framework,
+    """numpy for large pools, cryptography for secrets, imported when there are some; no framework,
     no cloud SDK."""
     name = next(name for name in wheel.namelist() if name.endswith(".dist-info/METADATA"))
     metadata = email.message_from_bytes(wheel.read(name))

@@ -11,6 +11,7 @@ import os
 import socket
 from collections.abc import AsyncIterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from argosy.api.location import log_path
 from argosy.infra.agent_port import AgentDirectory
@@ -35,6 +36,9 @@ from argosy.server.tokens import Tokens
 from argosy.storage.blobs import BlobStore
 from argosy.storage.logs import LogStore
 from argosy.store.store import Store
+
+if TYPE_CHECKING:
+    from argosy.catalog.refresh import PriceServices
 
 
 class Application:
@@ -133,6 +137,13 @@ def pricing_of(
         state_dir / "catalog",
         clock=clock,
         drivers=lambda: providers.all(),
-        environ=os.environ,
+        services=_price_services,
         shipped=shipped,
     )
+
+
+def _price_services() -> PriceServices:
+    from argosy.catalog.refresh import PriceServices
+    from argosy.providers import price_services
+
+    return PriceServices(price_services(), os.environ)

@@ -31,10 +31,9 @@ from argosy.model.offer import Capacity, Offer, Shape
 from argosy.model.phases import Desired
 from argosy.model.rows import Claim, Node
 from argosy.model.units import GIB, render_bytes
-from argosy.providers.local import MANIFEST, processes
+from argosy.providers.local import MANIFEST, NODES_MAX, processes
 from argosy.providers.local.allot import allot_devices, allot_placed, free_milli
 
-NODES_MAX: Final = 128  # of one claim: more agents than that only slow one machine down
 READY_LIMIT_S: Final = 20.0
 _POLL_S: Final = 0.005
 _FACTS_FRESH_S: Final = 600.0
