@@ -95,6 +95,7 @@ class Store:
         self.clock = clock
         self._inline = inline
         self._database = database
+        self.id = ""  # of the database: random, the same as long as it is there
         self._vault = Vault(keys)
         self._ballast = Ballast(database.path.with_name(BALLAST_FILE) if database.path is not None else None)
         self._snapshot = Snapshot.of(())
@@ -642,6 +643,12 @@ class Store:
 
     def _open(self) -> None:
         self._database.open(now_ms=self.clock.now_ms())
+        found = self._database.run(lambda c: c.execute(_IDENTITY).scalar())
+        if found is None:  # this database is new; another server may be about to name it, too
+            made = {"id": self.ids.new("sto")}
+            self._database.run(lambda c: c.execute(_NAME_IT, made), write=True)
+            found = self._database.run(lambda c: c.execute(_IDENTITY).scalar_one())
+        self.id = str(found)
         self._ballast.keep()
         self._seal_clear()
         self._database.run(self._refresh)
@@ -755,6 +762,10 @@ _ADD_KEY: Final = schema.request_key.insert()
 _REPLY: Final = sa.select(schema.request_key.c.reply).where(schema.request_key.c.key == sa.bindparam("key_"))
 _IN_CLEAR: Final = (
     sa.select(sa.func.count()).select_from(schema.secret).where(schema.secret.c.body.startswith("{"))
+)
+_IDENTITY: Final = sa.select(schema.identity.c.value).where(schema.identity.c.name == "store")
+_NAME_IT: Final = sa.text(
+    "INSERT INTO identity (name, value) VALUES ('store', :id) ON CONFLICT (name) DO NOTHING"
 )
 _COUNT: Final = sa.text(
     "INSERT INTO counter (scope, value) VALUES (:scope, :count)"

@@ -59,6 +59,7 @@ class Record(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     state: Literal["run", "stop", "preempted"]
     devices: tuple[tuple[tuple[int, int], ...], ...] = ()  # per node: (device, thousandths)
     made_ms: int = 0
+    tag: str = ""  # of the database whose server ordered it
 
 
 class LocalProvider:
@@ -272,6 +273,7 @@ class LocalProvider:
             state="run",
             devices=tuple(shares),
             made_ms=self._clock.now_ms(),
+            tag=claim.tag,
         )
 
     async def _start(self, record: Record) -> None:
@@ -305,7 +307,13 @@ class LocalProvider:
 
     async def _rest(self, claim: Claim, record: Record | None) -> None:
         if record is None:
-            record = Record(claim_id=claim.id, count=claim.count, state="stop", made_ms=self._clock.now_ms())
+            record = Record(
+                claim_id=claim.id,
+                count=claim.count,
+                state="stop",
+                made_ms=self._clock.now_ms(),
+                tag=claim.tag,
+            )
             for index in range(claim.count):
                 self._home(claim.id, index).mkdir(mode=0o700, parents=True, exist_ok=True)
         else:
@@ -396,12 +404,11 @@ class LocalProvider:
         if record is None:
             return ClaimFact(claim_id=claim_id, state=ClaimState.PENDING, detail="half made")
         if record.state == "preempted":
-            return ClaimFact(
-                claim_id=claim_id, state=ClaimState.PREEMPTED, detail="this machine took the nodes away"
-            )
+            text = "this machine took the nodes away"
+            return ClaimFact(claim_id=claim_id, state=ClaimState.PREEMPTED, detail=text, tag=record.tag)
         running = [self._process(claim_id, index) for index in range(record.count)]
         if record.state == "run" and any(process is None for process in running):
-            return ClaimFact(claim_id=claim_id, state=ClaimState.PENDING)
+            return ClaimFact(claim_id=claim_id, state=ClaimState.PENDING, tag=record.tag)
         nodes = tuple(
             NodeSighting(
                 index=index,
@@ -413,7 +420,7 @@ class LocalProvider:
             for index, process in enumerate(running)
         )
         state = ClaimState.HELD if record.state == "run" else ClaimState.STOPPED
-        return ClaimFact(claim_id=claim_id, state=state, nodes=nodes)
+        return ClaimFact(claim_id=claim_id, state=state, nodes=nodes, tag=record.tag)
 
     def _facts_of_node(self, record: Record, index: int) -> NodeFacts | None:
         if self._facts is None or not record.devices:
