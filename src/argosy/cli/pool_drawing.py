@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 from argosy.model.units import render_bytes, render_duration, render_milli
 
 if TYPE_CHECKING:
-    from argosy.api.sharing import DeviceView, HolderView, MachineView, PoolView, WaitingView
+    from argosy.api.pool import DeviceView, HolderView, MachineView, PoolView, WaitingView
 
 WHOLE_MILLI: Final = 1000
 _LEFT: Final = " ▏▎▍▌▋▊▉"  # so many eighths of a character
