@@ -39,8 +39,8 @@ class Free(NamedTuple):
         return CPUS
 
 
-def free_for(inventory: Inventory, need: Need) -> Free:
-    """O(machines); in a large pool without a step of Python for each."""
+def add_up(inventory: Inventory, need: Need) -> Free:
+    """`Inventory.free_for`. O(machines); in a large pool without a step of Python for each."""
     grid = inventory.grid()
     return _of_rows(inventory, need) if grid is None else _of_grid(grid, need)
 

@@ -11,7 +11,7 @@ from argosy.model.units import render_bytes, render_milli
 from argosy.scheduler import plain
 from argosy.scheduler.ask import UNANSWERED, WHOLE_MILLI, Ask, Machine, Need
 from argosy.scheduler.devices import Kind
-from argosy.scheduler.free import free_for, ranks_now
+from argosy.scheduler.free import ranks_now
 from argosy.scheduler.gang import Search
 from argosy.scheduler.tenancy_check import render_named, say_amount
 from argosy.scheduler.topology import level_problem
@@ -130,7 +130,7 @@ def _kept_apart(inventory: Inventory, ask: Ask, need: Need) -> str:
 
 def _short(inventory: Inventory, ask: Ask, need: Need) -> Why:
     """Amounts over the machines that suit: enough in sum is fragmentation, else it is capacity."""
-    free = free_for(inventory, need)
+    free = inventory.free_for(need)
     n = ask.num_nodes
     if not free.machines:
         return Why(code="capacity", text=_closed(inventory, need))

@@ -7,7 +7,7 @@ Every change of the cache makes another snapshot (`PoolCache.snapshot`), so what
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property
 from typing import TYPE_CHECKING, Final, NamedTuple
 
@@ -17,7 +17,7 @@ from argosy.scheduler.ask import Ask, Running, Waiting
 from argosy.scheduler.cycle import Cycle
 from argosy.scheduler.estimate import expected_s, is_guess
 from argosy.scheduler.explain import behind_text, beyond_text, later_text, leaving_text, sentence, users_text
-from argosy.scheduler.free import CPUS, GPUS, MEMORY, Free, free_for
+from argosy.scheduler.free import CPUS, GPUS, MEMORY, Free
 
 if TYPE_CHECKING:
     from argosy.scheduler.equivalence import EquivalenceClass, Variant
@@ -55,7 +55,8 @@ class PoolSnapshot:
         self._pool = pool
         self.now_ms = now_ms
         self._verdicts: dict[tuple[int, str], Verdict] = {}
-        self._shortages: dict[int, Shortage | None] = {}
+        self._fulls: dict[tuple[int, int], Verdict] = {}  # by class and candidate
+        self._words: dict[int, str] = {}  # what readers say of a class
         self._users: dict[str, str] = {}
         self._starts: dict[str, int] = {}
         self._forecast_to = 0  # so many of the line have their forecast
@@ -167,7 +168,7 @@ class PoolSnapshot:
             if passed is not None:
                 over = over or passed
             elif not self._fits(kind, at, variant):
-                full = full or variant
+                full = full or (at, variant)
             elif (missing := pool.quotas.lack(queue, variant.amounts)) is not None:
                 lack = lack or missing
             else:
@@ -175,7 +176,7 @@ class PoolSnapshot:
         if lack is not None:
             return Verdict("quota", sentence(lack.render()))
         if full is not None:
-            return self._full(full)
+            return self._full(kind.number, *full)
         assert over is not None
         return Verdict("limit", sentence(over.render()))
 
@@ -192,12 +193,16 @@ class PoolSnapshot:
             return False  # the last cycle has looked
         return self._inventory.find(variant.ask) is not None
 
-    def _full(self, variant: Variant) -> Verdict:
-        why = self._inventory.why_not(variant.ask)
-        text = sentence(why.text)
-        if why.scarce:
-            text = f"{text} {self._users_of(why.scarce)}".strip()
-        return Verdict(why.code, text)
+    def _full(self, number: int, at: int, variant: Variant) -> Verdict:
+        """A candidate does not fit now: the same in every queue."""
+        found = self._fulls.get((number, at))
+        if found is None:
+            why = self._inventory.why_not(variant.ask)
+            text = sentence(why.text)
+            if why.scarce:
+                text = f"{text} {self._users_of(why.scarce)}".strip()
+            found = self._fulls[number, at] = Verdict(why.code, text)
+        return found
 
     def _users_of(self, name: str) -> str:
         if name not in self._users:
@@ -222,17 +227,18 @@ class PoolSnapshot:
                 return behind_text(first, None, now_ms)
         return STARTS_NOW
 
+    def noted(self, ask: Ask, words: Callable[[], str]) -> str:
+        """`words` about the class of an ask, asked for once."""
+        number = self._pool.order.shape(ask)
+        if number not in self._words:
+            self._words[number] = words()
+        return self._words[number]
+
     def shortage(self, ask: Ask, nobody: str) -> Shortage | None:
         """What it lacks and who has it; None where that says nothing. `nobody`: how ids of holders begin that
         are nobody."""
-        number = self._pool.order.shape(ask)
-        if number not in self._shortages:
-            self._shortages[number] = self._short(ask, nobody)
-        return self._shortages[number]
-
-    def _short(self, ask: Ask, nobody: str) -> Shortage | None:
         need = ask.needs[0]
-        free = free_for(self._inventory, need)
+        free = self._inventory.free_for(need)
         if len(free.machines) < ask.num_nodes and ask.spread == "node":
             return None
         scarce = free.scarce(need, ask.num_nodes)
@@ -271,9 +277,12 @@ class PoolSnapshot:
 
     # --- when
 
-    def starts_at_ms(self, ask_id: str, *, forecast: bool) -> int | None:
-        """When it probably starts; None: not known. `forecast`: as in `explain`."""
-        return self._expected(ask_id) if forecast else self._reserved(ask_id)
+    def forecast(self, most: int) -> Mapping[str, int]:
+        """When the first of the line will probably start, by id, where that is known."""
+        first = [ask.id for ask in self.line[:most]]
+        if first:
+            self._expected(first[-1])
+        return {id: self._starts[id] for id in first if id in self._starts}
 
     def _expected(self, ask_id: str) -> int | None:
         """When it will probably start, if it is among those who are considered first: a reservation for each

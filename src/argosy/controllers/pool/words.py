@@ -32,10 +32,9 @@ def one_line(pool: PoolSnapshot, ask: Ask, waiting: Waiting, workloads: Mapping[
         return STARTS_NOW
     if waiting.code not in _SHORT:
         return waiting.text
-    short = pool.shortage(ask, WITHHELD)
-    if short is None:
+    text = pool.noted(ask, lambda: _shortage(pool.shortage(ask, WITHHELD), ask, workloads))
+    if not text:
         return waiting.text
-    text = _shortage(short, ask, workloads)
     return text if waiting.place <= 1 else f"{text}; it is {ordinal(waiting.place)} in queue {ask.queue}"
 
 
@@ -46,7 +45,9 @@ def name_of(workload: Workload | None, id: str) -> str:
     return workload.name if kind_of(workload).named else title(workload)
 
 
-def _shortage(short: Shortage, ask: Ask, workloads: Mapping[str, Workload]) -> str:
+def _shortage(short: Shortage | None, ask: Ask, workloads: Mapping[str, Workload]) -> str:
+    if short is None:
+        return ""
     unit = "/".join(short.models) or "accelerator"
     if short.scarce != GPUS:
         unit = "of memory" if short.scarce == MEMORY else "CPU" if short.wanted == 1000 else "CPUs"
