@@ -6,8 +6,8 @@
 A server with owned machines of eight GPUs, jobs that run on them, and jobs that wait in ten queues with eight
 different needs; `--finished` puts jobs that are over into its store first. Each request is answered by the
 application as it is, without the socket. *Unchanged*: nothing has happened since the last request, but the
-second is another one. *After a cycle*: one job has ended, another was submitted, and the scheduler has decided,
-so every reason is worked out anew. The decision itself stands beside it.
+second is another one. *After a cycle*: one job has ended, another was submitted, and the scheduler has
+decided, so every reason is worked out anew. The decision itself stands beside it.
 """
 
 from __future__ import annotations
@@ -96,8 +96,9 @@ class Lab:
         user = f"user{number % USERS}"
         wish = Resources(accelerator=Accelerator(model="A100", milli=gpu_milli), cpus=Bound(cpus_milli))
         return a_job(
-            id=f"job-{number:020}", name=f"train-{number}", number=number, managed=True, user=user,
-            queue=f"lab/{user}", task=a_task(name=f"train-{number}", resources=(wish,)), created_ms=self.now_ms,
+            id=f"job-{number:020}", name=f"train-{number}", number=number, managed=True,
+            user=user, queue=f"lab/{user}", created_ms=self.now_ms,
+            task=a_task(name=f"train-{number}", resources=(wish,)),
         )  # fmt: skip
 
     def commit(self, rows: list[Row]) -> None:
@@ -232,12 +233,12 @@ def measure(args: argparse.Namespace) -> dict[str, list[float]]:
 
 
 def change(lab: Lab) -> None:
+    lab.foresee()
     end_one(lab)
     lab.commit([lab.job(1000, 1000)])
     lab.decide()
     lab.decide()
     del lab.decisions[-1]  # it only saw what the first had started
-    lab.foresee()
 
 
 def main() -> None:
