@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import doctest
 import importlib
+import inspect
 import io
 import subprocess
 import sys
@@ -18,7 +19,8 @@ import pytest
 import argosy as sky
 from argosy import aio
 from argosy.api import types as t
-from argosy.client import facade
+from argosy.client import blocking, facade, sdk
+from argosy.client.saving import save_logs
 from argosy.model.errors import ArgosyError
 from argosy.model.offer import Plan
 from argosy.model.resources import Autostop
@@ -33,15 +35,16 @@ def environment(server: FakeServer, short_dir: Path) -> Iterator[None]:
         patch.setenv("ARGOSY_HOME", str(short_dir / "home"))
         patch.setenv("USER", "ada")
         yield
-    while facade._clients:
-        facade._clients.popitem()[1].close()
+    while blocking._clients:
+        blocking._clients.popitem()[1].close()
 
 
 @pytest.mark.parametrize(
     "module",
     [
         "api.location", "cli.task_options", "client", "client.async_client", "client.client",
-        "client.clouds", "client.facade", "client.frames", "client.ignore", "client.progress", "client.tasks", "client.wire",  # noqa: E501
+        "client.clouds", "client.facade", "client.frames", "client.ignore", "client.progress",
+        "client.records", "client.tasks", "client.telling", "client.wire",
     ],
 )  # fmt: skip
 def test_examples_in_docstrings_run(module: str) -> None:
@@ -336,6 +339,105 @@ def test_what_is_not_executed_becomes_a_warning(server: FakeServer) -> None:
         sky.launch(sky.Task(run="x"), cluster_name="dev")
 
 
+# What notebooks and SkyPilot programs do -------------------------------------------------------------
+
+
+class Notebook(io.TextIOBase):
+    """Standard output as a notebook has it: text, and no `buffer`."""
+
+    def __init__(self) -> None:
+        self.text = ""
+
+    def write(self, text: str) -> int:
+        if not isinstance(text, str):
+            raise TypeError(f"write() argument must be str, not {type(text)}")
+        self.text += text
+        return len(text)
+
+
+@pytest.mark.parametrize("out", [io.StringIO(), Notebook()])
+def test_logs_go_where_text_goes(
+    server: FakeServer, out: io.StringIO | Notebook, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    server.add_cluster("dev")
+    server.next_log = FakeLog([Line("grü".encode()[:-1]), Line("grü\n".encode()[3:])])  # cut inside a letter
+    sky.exec(sky.Task(run="x"), "dev")
+    monkeypatch.setattr(sys, "stdout", out)
+    assert sky.tail_logs("dev") == 0
+
+    async def main() -> None:
+        assert await aio.tail_logs("dev") == 0
+        assert await aio.tail_logs("dev", output_stream=io.StringIO()) == 0
+        await aio.current_client().close()
+
+    asyncio.run(main())
+    shown = out.text if isinstance(out, Notebook) else out.getvalue()
+    assert shown == "grü\n" * 2
+
+
+def test_a_list_in_the_place_of_all_cancels_nothing(server: FakeServer) -> None:
+    server.add_cluster("dev")
+    server.next_log = FakeLog(held=True)
+    sky.exec(sky.Task(run="x"), "dev")
+    for act in (lambda: sky.cancel("dev", [1]), lambda: sky.jobs.cancel(None, None, [1])):
+        with pytest.raises(ArgosyError, match=r"`all` is True or False, not \[1\]") as error:
+            act()
+        assert "job_ids" in error.value.hint
+    assert not server.seen("cancel")
+    assert sky.cancel("dev").names == ("1",)
+    with pytest.raises(ArgosyError, match="no job of `dev` is live"):
+        sky.cancel("dev")
+
+
+def test_a_name_that_nothing_has_is_told(server: FakeServer) -> None:
+    with pytest.warns(UserWarning, match="there is no cluster `nope`") as said:
+        assert sky.status("nope") == []
+    assert said[0].filename == __file__  # at the line that asked
+
+
+def test_hints_speak_of_python(server: FakeServer) -> None:
+    with pytest.raises(ArgosyError) as error:
+        sky.Task.from_yaml_text("run: x\nenvs: {N: null}").build()
+    assert "--env" not in f"{error.value.hint}{error.value.details}"
+    assert "update_envs({'N': ...})" in f"{error.value.hint}{error.value.details}"
+    server.failures["status"] = [ArgosyError("usage", "no", hint="say `--all`, or `--name NAME`")]
+    with pytest.raises(ArgosyError) as error:
+        sky.status()
+    assert error.value.hint == "say `all=True`, or `name=...`"
+
+
+def test_records_answer_to_names_that_skypilot_has(server: FakeServer) -> None:
+    server.add_cluster("dev", autostop=Autostop(idle_s=600, down=True))
+    sky.exec(sky.Task("t", run="exit 3"), "dev")
+    (cluster,) = sky.status("dev")
+    assert (cluster["name"], cluster["status"], cluster.status) == ("dev", sky.ClusterStatus.UP, "running")
+    assert (cluster["autostop"], cluster["to_down"], cluster["handle"].name) == (10, True, "dev")
+    sky.stop("dev")
+    assert sky.status("dev")[0]["status"] is sky.ClusterStatus.STOPPED
+    (job,) = sky.queue("dev")
+    assert (job["job_id"], job["job_name"], job["status"]) == (1, "t", sky.JobStatus.FAILED)
+    assert job["end_at"] > job["start_at"] and job.get("none") is None
+    with pytest.raises(KeyError):
+        job["none"]
+    assert sky.job_status("dev") == {1: sky.JobStatus.FAILED} and sky.JobStatus.FAILED.is_terminal()
+    assert sky.api_status() == sky.api_cancel() == [] and sky.api_start().version
+    with pytest.raises(ArgosyError, match="nothing to log in to"):
+        sky.api_login("http://box:7421")
+    sky.api_stop()
+    assert server.seen("server_stop")
+
+
+def test_a_storage_is_kept_and_a_warning_says_what_it_does() -> None:
+    bucket = sky.Storage(name="b", source="s3://b", mode=sky.StorageMode.COPY, persistent=False)
+    task = sky.Task(run="x").set_storage_mounts({"/data": bucket})
+    model, said = task.build_and_warn()
+    mount = model.storage_mounts[0]
+    assert (mount.sources, mount.mode, mount.persistent, mount.name) == (("s3://b",), "COPY", False, "b")
+    assert said
+    with pytest.raises(ArgosyError, match="`stores`"):
+        sky.Storage(name="b", stores=["S3"])
+
+
 # Async ------------------------------------------------------------------------------------------------------------  # noqa: E501
 
 
@@ -372,25 +474,19 @@ def test_the_async_facade(server: FakeServer, tmp_path: Path) -> None:
     asyncio.run(main())
 
 
-def test_both_facades_have_the_same_calls() -> None:
-    import inspect
-
-    for module, mirror in ((facade, aio), (sky.jobs, aio.jobs)):
-        for name in (
-            "launch",
-            "exec",
-            "status",
-            "start",
-            "stop",
-            "down",
-            "autostop",
-            "queue",
-            "cancel",
-            "tail_logs",
-        ):
-            if hasattr(module, name):
-                ours, theirs = (inspect.signature(getattr(one, name)).parameters for one in (module, mirror))
-                assert set(theirs) <= set(ours), name
+def test_every_flow_is_in_both_faces() -> None:
+    """They cannot differ: each is the same flow. So it is enough that none was forgotten."""
+    flows = {
+        flow for name, flow in vars(facade).items() if inspect.iscoroutinefunction(flow) and name[0] != "_"
+    }
+    flows -= {save_logs}
+    for faces in ((sdk, sky.jobs), (aio, aio.jobs)):
+        shown = {getattr(getattr(face, name), "__wrapped__", None) for face in faces for name in face.__all__}
+        assert flows <= shown
+    for name in ("plan", "optimize", "exec", "launch", "estimate"):
+        if name in sdk.__all__:
+            assert inspect.signature(getattr(sky, name)) == inspect.signature(getattr(aio, name))
+    assert inspect.iscoroutinefunction(aio.exec) and not inspect.iscoroutinefunction(sky.exec)
 
 
 def test_pools_reasons_and_wishes_of_sharing(server: FakeServer) -> None:
@@ -439,6 +535,7 @@ HEAVY = (
     [
         ("import argosy", ("msgspec", "click")),
         ("import argosy.client", ("msgspec", "click")),
+        ("import argosy.jobs", ("click", "argosy.spec")),
         ("import argosy.cli.main as m; m.run(['--help'])", ("msgspec", "argosy.model", "argosy.client")),
         ("import argosy.cli.main as m; m.run(['--version'])", ("msgspec", "argosy.model", "argosy.client")),
         ("import argosy.cli.main as m; m.run(['status'])", ("argosy.spec", "argosy.client.files")),

@@ -15,7 +15,14 @@ import yaml
 import argosy.spec
 from argosy.model.errors import ArgosyError
 from argosy.model.task import Task
-from argosy.spec import parse_task, render_field_table, render_task, task_from_mapping, task_schema
+from argosy.spec import (
+    parse_env_text,
+    parse_task,
+    render_field_table,
+    render_task,
+    task_from_mapping,
+    task_schema,
+)
 from argosy.spec.fields import HEADER, TASK
 from argosy.spec.fields_later import CONFIG, STORAGE
 from argosy.spec.fields_resources import CANDIDATE, RESOURCES
@@ -212,3 +219,62 @@ def test_import_is_light() -> None:
 def test_examples_in_docstrings_are_true(path: Path) -> None:
     module = importlib.import_module(f"argosy.spec.{path.stem}" if path.stem != "__init__" else "argosy.spec")
     assert doctest.testmod(module).failed == 0
+
+
+# -- what other people's files have ------------------------------------------------------------------
+
+
+def _task(text: str) -> Task:
+    return parse_task(text).tasks[0]
+
+
+def test_gpus_is_another_name_of_accelerators() -> None:
+    (one,) = _task("resources: {gpus: H100:8}\nrun: x").resources
+    assert one.render() == "H100:8"
+
+
+def test_sizes_may_have_the_units_of_kubernetes() -> None:
+    (one,) = _task("resources: {memory: 3Gi, disk_size: 1Ti}\nrun: x").resources
+    assert one.memory is not None
+    assert (one.memory.amount, one.disk_size_bytes) == (3 << 30, 1 << 40)
+
+
+def test_a_probe_may_refer_to_a_secret_that_stays_unresolved() -> None:
+    task = _task(
+        "secrets: {KEY: plain}\n"
+        "service: {readiness_probe: {path: /health, headers: {Authorization: Bearer $KEY}}, replicas: 1}\n"
+        "run: x"
+    )
+    assert "Bearer $KEY" in task.extra
+    assert "plain" not in task.extra
+
+
+@pytest.mark.parametrize("name", ["SKYPILOT_RUNPOD_DOCKER_USERNAME", "SKYPILOT_DOCKER_PASSWORD"])
+def test_credentials_of_registries_keep_skypilots_names(name: str) -> None:
+    assert _task(f"secrets: {{{name}: x}}\nrun: x").secrets == {name: "x"}
+
+
+def test_an_accelerator_that_nobody_knows_is_one_candidate_without_offers() -> None:
+    parsed = parse_task("resources: {any_of: [{accelerators: AA100}, {accelerators: L4}]}\nrun: x")
+    assert [each.render() for each in parsed.tasks[0].resources] == ["AA100:1", "L4:1"]
+    assert [warning.hint for warning in parsed.warnings] == ["did you mean `A100`?"]
+
+
+def test_the_machine_of_a_tpu_by_skypilots_name_chooses_nothing() -> None:
+    (one,) = _task("resources: {instance_type: TPU-VM, accelerators: tpu-v5litepod-8}\nrun: x").resources
+    assert one.instance_type is None
+
+
+def test_a_group_ends_with_tasks_that_are_in_it() -> None:
+    with pytest.raises(ArgosyError, match="no task `trian`") as caught:
+        parse_task(
+            "execution: parallel\nprimary_tasks: [trian]\n---\nname: train\nrun: x\n---\nname: b\nrun: x"
+        )
+    assert caught.value.hint == "did you mean `train`?"
+
+
+def test_a_file_of_variables_is_read_as_python_dotenv_reads_it() -> None:
+    text = 'A=1\nexport B="two\nlines"\nC=${A}/${NO:-x}/${HOME}  # why\nD=\'q#${A}\'\n\nE="\\t\\""\nF=\n'
+    assert parse_env_text(text, source="x.env", environ={"HOME": "/h"}) == {
+        "A": "1", "B": "two\nlines", "C": "1/x//h", "D": "q#1", "E": '\t"', "F": "",
+    }  # fmt: skip

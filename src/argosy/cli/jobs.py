@@ -182,7 +182,7 @@ def _save_log(session: Session, job: JobView) -> None:
 
     folder = session.cwd / "argosy-logs" / f"{job.cluster or 'managed'}-{job.number}"
     with session.on_interrupt(lambda: f"The log in {folder} is not complete."):
-        save_logs(session.client, job.id, folder)
+        session.client.run(save_logs(job.id, folder))
     session.screen.print(str(folder))
 
 

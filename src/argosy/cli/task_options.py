@@ -211,7 +211,7 @@ def _overrides(session: Session, flags: dict[str, Any], job_recovery: str | None
     def pairs(files: tuple[str, ...], assignments: tuple[str, ...], flag: str) -> dict[str, str]:
         found: dict[str, str] = {}
         for file in files:
-            found |= parse_env_text(read_text(session, file), source=file)
+            found |= parse_env_text(read_text(session, file), source=file, environ=session.env)
         return found | parse_assignments(assignments, flag=flag, environ=session.env)
 
     plain = {

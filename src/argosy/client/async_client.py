@@ -13,7 +13,7 @@ from argosy.api.endpoint import AwaitingCalls, Call
 from argosy.api.location import Location
 from argosy.api.server import ServerCalls
 from argosy.client.connection import READ_BYTES, Broken, check_owner, host_of, unreachable
-from argosy.client.flow import Aside, Flow, ReadLog, Step
+from argosy.client.flow import Aside, Flow, Own, ReadLog, Step
 from argosy.client.frames import FrameDecoder, LogPiece
 from argosy.client.replies import check_version, decode_reply, error_of
 from argosy.client.shared import (
@@ -162,6 +162,8 @@ class AsyncClient(SharedClient, AwaitingCalls):
             return await self.send(step)
         if isinstance(step, Aside):
             return await self.run(step.flow, aside=True)
+        if isinstance(step, Own):
+            return await self.run(step.start(self))
         assert isinstance(step, ReadLog)
         async for piece in self.logs(step.job_id, follow=step.follow, tail=step.tail):
             step.take(piece)

@@ -12,7 +12,7 @@ from argosy import __version__
 from argosy.api.endpoint import BlockingCalls, Call
 from argosy.api.server import ServerCalls
 from argosy.client.connection import Broken, Connection, unreachable
-from argosy.client.flow import Aside, Flow, ReadLog, Step
+from argosy.client.flow import Aside, Flow, Own, ReadLog, Step
 from argosy.client.frames import FrameDecoder, LogPiece
 from argosy.client.replies import check_version, decode_reply, error_of
 from argosy.client.shared import (
@@ -99,6 +99,8 @@ class Client(SharedClient, BlockingCalls):
             return self.send(step)
         if isinstance(step, Aside):
             return self.run(step.flow)
+        if isinstance(step, Own):
+            return self.run(step.start(self))
         assert isinstance(step, ReadLog)
         for piece in self.logs(step.job_id, follow=step.follow, tail=step.tail):
             step.take(piece)

@@ -1,8 +1,8 @@
-"""The calls that SkyPilot programs make, synchronous: each returns its answer, so `get` has nothing to wait
-for.
+"""The calls that SkyPilot programs make, each written once, as a flow (see `flow`).
 
-They talk to the server that the environment names (see `argosy.api.location`), and start the local one when
-needed.
+`argosy` has them blocking, `argosy.aio` as coroutines. Each returns its answer, so `get` has nothing to wait
+for. They talk to the server that the environment names (see `argosy.api.location`), and start the local one
+when needed.
 
     import argosy as sky
 
@@ -15,19 +15,32 @@ needed.
 from __future__ import annotations
 
 import os
-import sys
-import warnings
 from collections.abc import Iterable, Sequence
 from enum import StrEnum
 from pathlib import Path
-from typing import BinaryIO, Final, NamedTuple, TypeVar, overload
+from typing import Final, NamedTuple, TypeVar, overload
 
-from argosy.api import types as t
-from argosy.api.location import Location, locate
-from argosy.api.sharing import ExplainReply, PoolView
+import msgspec
+
+from argosy.api.clusters import ClusterCalls
+from argosy.api.costs import CostCalls, CostView
+from argosy.api.endpoint import Done
+from argosy.api.events import EventCalls, EventView
+from argosy.api.jobs import JobCalls, JobView
+from argosy.api.launching import LaunchingCalls
+from argosy.api.planning import PipelineReply, PlanningCalls, PlanReply
+from argosy.api.pool import ExplainReply, PoolCalls, PoolView
+from argosy.api.prices import DiagnosticView, PriceCalls
+from argosy.api.server import Health, ServerCalls
 from argosy.client import login
-from argosy.client.client import Client
+from argosy.client.flow import ReadLog
+from argosy.client.printing import Out, Printer
+from argosy.client.progress import needs_files
+from argosy.client.records import ClusterRecord, JobRecord, JobStatus, as_cluster, as_job, job_state
+from argosy.client.saving import save_logs
+from argosy.client.shared import SharedClient
 from argosy.client.tasks import Dag, Launchable, Task, model_of
+from argosy.client.telling import tell
 from argosy.model.errors import ArgosyError
 from argosy.model.offer import Offer, Plan
 from argosy.model.resources import Autostop
@@ -35,16 +48,6 @@ from argosy.model.task import Task as ModelTask
 
 T = TypeVar("T")
 _LIVE: Final = frozenset({"queued", "starting", "running", "recovering", "stopping"})
-_clients: Final[dict[Location, Client]] = {}
-
-
-def current_client() -> Client:
-    """The client of the server that the environment names now; kept, so that connections are reused."""
-    location = locate(os.environ)
-    client = _clients.get(location)
-    if client is None:
-        client = _clients.setdefault(location, Client(location))
-    return client
 
 
 class Handle(NamedTuple):
@@ -83,48 +86,10 @@ def stream_and_get(result: T) -> T:
     return result
 
 
-def prepared(launchable: Launchable) -> ModelTask:
-    """The task to send; its warnings become Python warnings."""
-    task, said = model_of(launchable)
-    for warning in said:
-        warnings.warn(warning, stacklevel=3)
-    return task
+# Launching ----------------------------------------------------------------------------------------------
 
 
-def user_name() -> str:
-    return login.user_name(os.environ)
-
-
-def idle_policy(idle_minutes: int | None, down: bool, wait_for: str | None = None) -> Autostop | None:
-    """The policy of `idle_minutes`: negative means never, as in SkyPilot.
-
-    >>> idle_policy(10, True)
-    Autostop(idle_s=600, down=True, wait_for='jobs_and_ssh')
-    """
-    if idle_minutes is None:
-        return None
-    return Autostop(
-        idle_s=None if idle_minutes < 0 else idle_minutes * 60, down=down, wait_for=wait_for or "jobs_and_ssh"
-    )
-
-
-def launched_of(reply: t.LaunchReply) -> Launched:
-    for warning in reply.warnings:
-        warnings.warn(warning, stacklevel=3)
-    handle = Handle(reply.cluster, reply.cluster_id, reply.created, reply.plan)
-    return Launched(reply.job.number if reply.job else None, handle)
-
-
-def queued_of(reply: t.JobsReply, cluster_name: str | None) -> Launched:
-    for warning in reply.warnings:
-        warnings.warn(warning, stacklevel=3)
-    return Launched(reply.jobs[0].number, Handle(cluster_name))
-
-
-# Launching ----------------------------------------------------------------------------------------------------  # noqa: E501
-
-
-def launch(
+async def launch(
     task: Launchable,
     cluster_name: str | None = None,
     retry_until_up: bool = False,
@@ -144,25 +109,26 @@ def launch(
 
         job_id, handle = launch(Task(run="echo hi"), cluster_name="dev")
     """
-    client = current_client()
-    model = prepared(task)
+    model = _prepared(task)
     if dryrun:
-        return Launched(None, Handle(cluster_name, plan=client.plan(model, managed=False).plan))
-    model = client.send_files(model).task
-    policy = idle_policy(idle_minutes_to_autostop, down, wait_for)
-    return launched_of(
-        client.launch(
-            model,
-            cluster=cluster_name,
-            autostop=policy,
-            down=down and policy is None,
-            setup=not (no_setup or fast),
-            user=user_name(),
-        )
+        return await _planned(model, cluster_name)
+    sent = await SharedClient.send_files(model)
+    tell(sent.warnings)
+    policy = _idle_policy(idle_minutes_to_autostop, down, wait_for)
+    reply = await LaunchingCalls.launch(
+        sent.task,
+        cluster=cluster_name,
+        autostop=policy,
+        down=down and policy is None,
+        setup=not (no_setup or fast),
+        user=login.user_name(os.environ),
     )
+    tell(reply.warnings)
+    handle = Handle(reply.cluster, reply.cluster_id, reply.created, reply.plan)
+    return Launched(reply.job.number if reply.job else None, handle)
 
 
-def exec(task: Launchable, cluster_name: str, dryrun: bool = False, down: bool = False) -> Launched:
+async def exec(task: Launchable, cluster_name: str, dryrun: bool = False, down: bool = False) -> Launched:
     """Queue `task` on an existing cluster, without setup. Errors: "not-found", "wrong-state".
 
     job_id, handle = exec(Task(run="nvidia-smi"), cluster_name="dev")
@@ -171,12 +137,34 @@ def exec(task: Launchable, cluster_name: str, dryrun: bool = False, down: bool =
         raise ArgosyError(
             "unsupported", "`exec` cannot end the cluster", hint="use `autostop(NAME, 0, down=True)` after it"
         )
-    client = current_client()
-    model = prepared(task)
+    model = _prepared(task)
     if dryrun:
-        return Launched(None, Handle(cluster_name, plan=client.plan(model, managed=False).plan))
-    model = client.send_files(model).task
-    return queued_of(client.exec(cluster_name, [model], user=user_name()), cluster_name)
+        return await _planned(model, cluster_name)
+    if needs_files(model):
+        await ClusterCalls.cluster(cluster_name)  # nothing is sent to a cluster that is not there
+    sent = await SharedClient.send_files(model)
+    tell(sent.warnings)
+    user = login.user_name(os.environ)
+    reply = await LaunchingCalls.exec(cluster_name, [sent.task], user=user)
+    tell(reply.warnings)
+    return Launched(reply.jobs[0].number, Handle(cluster_name))
+
+
+async def _planned(model: ModelTask, cluster_name: str | None) -> Launched:
+    reply = await PlanningCalls.plan(model, managed=False)
+    return Launched(None, Handle(cluster_name, plan=reply.plan))
+
+
+async def launch_job(task: Launchable, name: str | None = None) -> Launched:
+    """Queue a managed job; returns when it is queued. Unpacks as `job_id, handle`."""
+    model = _prepared(task)
+    if name is not None:
+        model = msgspec.structs.replace(model, name=name)
+    sent = await SharedClient.send_files(model)
+    tell(sent.warnings)
+    reply = await LaunchingCalls.jobs_launch([sent.task], user=login.user_name(os.environ))
+    tell(reply.warnings)
+    return Launched(reply.jobs[0].number, Handle(None))
 
 
 class OptimizeTarget(StrEnum):
@@ -188,10 +176,10 @@ class OptimizeTarget(StrEnum):
 
 
 @overload
-def optimize(task: Task | ModelTask, minimize: OptimizeTarget | str = "") -> Plan: ...
+async def optimize(task: Task | ModelTask, minimize: OptimizeTarget | str = "") -> Plan: ...
 @overload
-def optimize(task: Dag, minimize: OptimizeTarget | str = "") -> Plan | t.PipelineReply: ...
-def optimize(task: Launchable, minimize: OptimizeTarget | str = "") -> Plan | t.PipelineReply:
+async def optimize(task: Dag, minimize: OptimizeTarget | str = "") -> Plan | PipelineReply: ...
+async def optimize(task: Launchable, minimize: OptimizeTarget | str = "") -> Plan | PipelineReply:
     """Where a task would run, at what price, and why not elsewhere: also on clouds that cannot be launched on
     yet.
 
@@ -199,18 +187,15 @@ def optimize(task: Launchable, minimize: OptimizeTarget | str = "") -> Plan | t.
     task) carbon; by default the `objective` of the task. Errors: "no-offer" for an accelerator or a place
     that does not exist, or a deadline that cannot be met.
     """
-    objective = str(minimize)
-    if isinstance(task, Dag):
-        found = estimate(task, limit=1, objective=objective)
-        return found.plan if isinstance(found, t.PlanReply) else found
-    return estimate(task, limit=1, objective=objective).plan
+    found = await _estimated(task, 1, str(minimize))
+    return found.plan if isinstance(found, PlanReply) else found
 
 
 @overload
-def estimate(task: Task | ModelTask, *, limit: int = 20, objective: str = "") -> t.PlanReply: ...
+async def estimate(task: Task | ModelTask, *, limit: int = 20, objective: str = "") -> PlanReply: ...
 @overload
-def estimate(task: Dag, *, limit: int = 20, objective: str = "") -> t.PlanReply | t.PipelineReply: ...
-def estimate(task: Launchable, *, limit: int = 20, objective: str = "") -> t.PlanReply | t.PipelineReply:
+async def estimate(task: Dag, *, limit: int = 20, objective: str = "") -> PlanReply | PipelineReply: ...
+async def estimate(task: Launchable, *, limit: int = 20, objective: str = "") -> PlanReply | PipelineReply:
     """What a task would cost, best first: `offers` with prices per hour and, when the runtime is known, in
     total.
 
@@ -221,10 +206,16 @@ def estimate(task: Launchable, *, limit: int = 20, objective: str = "") -> t.Pla
         for offer in sky.estimate(task).offers:
             print(offer.provider, offer.instance_type, offer.hourly_micro_usd / 1e6)
     """
+    return await _estimated(task, limit, objective)
+
+
+async def _estimated(task: Launchable, limit: int, objective: str) -> PlanReply | PipelineReply:
     if isinstance(task, Dag) and len(task) > 1:
-        tasks = [prepared(one) for one in task.tasks]
-        return current_client().plan_pipeline(tasks, edges=task.positions(), objective=objective or "cost")
-    return current_client().plan(prepared(task), prices=True, limit=limit, distinct=True, objective=objective)
+        tasks = [_prepared(one) for one in task.tasks]
+        edges = task.positions()
+        return await PlanningCalls.plan_pipeline(tasks, edges=edges, objective=objective or "cost")
+    model = _prepared(task)
+    return await PlanningCalls.plan(model, prices=True, limit=limit, distinct=True, objective=objective)
 
 
 def validate(task: Launchable) -> None:
@@ -236,96 +227,287 @@ def validate(task: Launchable) -> None:
     model_of(task)
 
 
-# Clusters -----------------------------------------------------------------------------------------------------  # noqa: E501
+# Clusters -----------------------------------------------------------------------------------------------
 
 
-def status(
+async def status(
     cluster_names: Sequence[str] | str | None = None, refresh: bool = False, all: bool = False
-) -> list[t.ClusterView]:
-    """Clusters, by default all live ones. `refresh` asks the infrastructure first."""
+) -> list[ClusterRecord]:
+    """Clusters, by default all live ones. `refresh` asks the infrastructure first.
+
+    A name that no cluster has is told in a warning.
+    """
     names = [cluster_names] if isinstance(cluster_names, str) else cluster_names
-    reply = current_client().status(refresh=refresh, all=all)
-    return [cluster for cluster in reply.clusters if names is None or cluster.name in names]
+    reply = await ClusterCalls.status(refresh=refresh, all=all)
+    if names is None:
+        return [as_cluster(cluster) for cluster in reply.clusters]
+    known = {cluster.name for cluster in reply.clusters}
+    tell([f"there is no cluster `{name}`" for name in names if name not in known])
+    return [as_cluster(cluster) for cluster in reply.clusters if cluster.name in names]
 
 
-def start(cluster_name: str, idle_minutes_to_autostop: int | None = None, down: bool = False) -> t.Done:
-    """Bring a cluster back from rest."""
-    done = current_client().start(cluster_name)
-    policy = idle_policy(idle_minutes_to_autostop, down)
-    return done if policy is None else current_client().autostop(cluster_name, policy)
+async def start(cluster_name: str, idle_minutes_to_autostop: int | None = None, down: bool = False) -> Done:
+    """Start a stopped cluster again."""
+    done = await ClusterCalls.start(cluster_name)
+    policy = _idle_policy(idle_minutes_to_autostop, down)
+    return done if policy is None else await ClusterCalls.autostop(cluster_name, policy)
 
 
-def stop(cluster_name: str) -> t.Done:
-    """Let a cluster rest, keeping its disks."""
-    return current_client().stop(cluster_name)
+async def stop(cluster_name: str) -> Done:
+    """Stop a cluster, keeping its disks."""
+    return await ClusterCalls.stop(cluster_name)
 
 
-def down(cluster_name: str) -> t.Done:
+async def down(cluster_name: str) -> Done:
     """End a cluster and its jobs."""
-    return current_client().down(cluster_name)
+    return await ClusterCalls.down(cluster_name)
 
 
-def autostop(
+async def autostop(
     cluster_name: str, idle_minutes: int = 5, down: bool = False, *, wait_for: str | None = None
-) -> t.Done:
-    """Rest (or end, with `down`) after so many idle minutes; negative: never."""
-    policy = idle_policy(idle_minutes, down, wait_for)
-    return current_client().autostop(cluster_name, policy or Autostop())
+) -> Done:
+    """Stop (or end, with `down`) after so many idle minutes; negative: never."""
+    policy = _idle_policy(idle_minutes, down, wait_for)
+    return await ClusterCalls.autostop(cluster_name, policy or Autostop())
 
 
-# Jobs ---------------------------------------------------------------------------------------------------------  # noqa: E501
+# Jobs of clusters ---------------------------------------------------------------------------------------
 
 
-def queue(cluster_name: str, skip_finished: bool = False) -> list[t.JobView]:
+async def queue(cluster_name: str, skip_finished: bool = False) -> list[JobRecord]:
     """Jobs of a cluster, newest first."""
-    return all_jobs(current_client(), cluster_name, skip_finished)
+    return [as_job(job) for job in await _all_jobs(cluster_name, skip_finished)]
 
 
-def all_jobs(client: Client, cluster: str | None, live: bool = False) -> list[t.JobView]:
+async def cancel(cluster_name: str, all: bool = False, job_ids: Iterable[int] | int | None = None) -> Done:
+    """Cancel jobs of a cluster: `all`, or by number; neither: the newest live one."""
+    _check_flag("all", all)
+    numbers = _numbers(job_ids)
+    if not all and job_ids is None:
+        page = await JobCalls.queue(cluster_name, live=True, limit=1)
+        numbers = [str(job.number) for job in page.jobs]
+        if not numbers:
+            raise ArgosyError(
+                "not-found",
+                f"no job of `{cluster_name}` is live: there is nothing to cancel",
+                hint=f"`queue({cluster_name!r})` has all of them",
+            )
+    return await JobCalls.cancel(cluster_name, [] if all else numbers, all=all)
+
+
+async def job_status(
+    cluster_name: str, job_ids: Sequence[int] | int | None = None
+) -> dict[int, JobStatus | None]:
+    """Status by number: queued, running, succeeded, failed, cancelled, …; None for one that does not exist.
+
+    Without numbers: of the newest job.
+    """
+    wanted = [job_ids] if isinstance(job_ids, int) else job_ids
+    if wanted is None:
+        newest = await JobCalls.queue(cluster_name, limit=1)
+        return {job.number: job_state(job.status) for job in newest.jobs}
+    known = {job.number: job_state(job.status) for job in await _all_jobs(cluster_name)}
+    return {number: known.get(number) for number in wanted}
+
+
+async def explain(cluster_name: str | None = None, job_id: int | None = None) -> ExplainReply:
+    """Why a job waits, when it probably starts and what would help; or why it is where it is, and its
+    history.
+
+    Without a cluster: of a managed job. Without a job: of the cluster, or of the newest managed job. Errors:
+    "not-found".
+    """
+    if cluster_name is not None and job_id is None:
+        return await PoolCalls.explain((await ClusterCalls.cluster(cluster_name)).id)
+    return await PoolCalls.explain((await _find_job(cluster_name, job_id)).id)
+
+
+async def tail_logs(
+    cluster_name: str,
+    job_id: int | None = None,
+    follow: bool = True,
+    tail: int = 0,
+    output_stream: Out | None = None,
+) -> int:
+    """Print a job's log until it ends; 0 when it succeeded (or is not followed to its end), else 1.
+
+    `output_stream` takes bytes or text; by default it is standard output. `tail` 0: from the beginning.
+    """
+    return await _show_log(await _find_job(cluster_name, job_id), follow, tail, output_stream)
+
+
+async def download_logs(
+    cluster_name: str, job_ids: Sequence[int] | None = None, local_dir: str | os.PathLike[str] = "argosy-logs"
+) -> dict[str, str]:
+    """Save logs as `local_dir/CLUSTER-NUMBER/rank-N.log`. Returns the folder of each job number."""
+    folders: dict[str, str] = {}
+    for number in [None] if job_ids is None else job_ids:
+        job = await _find_job(cluster_name, number)
+        folder = Path(local_dir) / f"{cluster_name}-{job.number}"
+        await save_logs(job.id, folder)
+        folders[str(job.number)] = str(folder)
+    return folders
+
+
+# Managed jobs -------------------------------------------------------------------------------------------
+
+
+async def queue_of_managed(refresh: bool = False, skip_finished: bool = False) -> list[JobRecord]:
+    """Managed jobs, newest first. `refresh` is always so."""
+    return [as_job(job) for job in await _all_jobs(None, skip_finished)]
+
+
+async def cancel_managed(
+    name: str | None = None, job_ids: Iterable[int] | int | None = None, all: bool = False
+) -> Done:
+    """Cancel managed jobs: by number, all live ones of a name, or all."""
+    _check_flag("all", all)
+    numbers = _numbers(job_ids)
+    if name is not None:
+        numbers += [job.id for job in await _all_jobs(None, live=True) if job.name == name]
+    if not numbers and not all:
+        raise ArgosyError(
+            "usage", "there is nothing to cancel", hint="give `job_ids`, the name of a live job, or all=True"
+        )
+    return await JobCalls.cancel(None, numbers, all=all)
+
+
+async def tail_logs_of_managed(
+    name: str | None = None,
+    job_id: int | None = None,
+    follow: bool = True,
+    tail: int = 0,
+    output_stream: Out | None = None,
+) -> int:
+    """Print a managed job's log until it ends; 0 when it succeeded, else 1. By default of the newest."""
+    if name is not None and job_id is None:
+        job_id = next((job.number for job in await _all_jobs(None) if job.name == name), None)
+        if job_id is None:
+            raise ArgosyError("not-found", f"there is no managed job `{name}`")
+    return await _show_log(await _find_job(None, job_id), follow, tail, output_stream)
+
+
+# The rest -----------------------------------------------------------------------------------------------
+
+
+async def pools() -> list[PoolView]:
+    """Shared machines: who holds which part of them, who waits, the largest gangs that fit."""
+    return list((await PoolCalls.pools()).pools)
+
+
+async def cost_report(days: int | None = None) -> list[CostView]:
+    """What claims cost, of the last `days` or ever."""
+    return list((await CostCalls.costs(days)).costs)
+
+
+async def check(infra_list: Sequence[str] | None = None) -> list[DiagnosticView]:
+    """Which infrastructure works, and what to do about the rest."""
+    findings = (await PriceCalls.check()).findings
+    return [finding for finding in findings if infra_list is None or finding.provider in infra_list]
+
+
+async def list_accelerators(name_filter: str | None = None) -> list[Offer]:
+    """Offers with accelerators, all or of one model."""
+    return [offer for offer in (await PriceCalls.offers(name_filter)).offers if offer.shape.accelerator]
+
+
+async def events(
+    subject: str | None = None, after: int | None = None, limit: int | None = None
+) -> list[EventView]:
+    """What happened, to everything or to one id or name."""
+    return list((await EventCalls.events(subject, after=after, limit=limit)).events)
+
+
+async def api_info() -> Health:
+    """Which server answers."""
+    return await ServerCalls.health()
+
+
+async def api_start() -> Health:
+    """Start the local server unless it runs."""
+    return await ServerCalls.health()
+
+
+async def api_stop() -> Done:
+    """Stop the server; ranks go on, and the next call starts it again."""
+    return await ServerCalls.server_stop()
+
+
+def api_status() -> list[str]:
+    """Requests under way: none, as every call returns its answer."""
+    return []
+
+
+def api_cancel(request_ids: object = None) -> list[str]:
+    """The requests that were cancelled: none, as every call returns its answer."""
+    return []
+
+
+def api_login(endpoint: str | None = None) -> None:
+    """Errors: "unsupported": the server is named by the environment."""
+    where = endpoint or "http://HOST:PORT"
+    raise ArgosyError(
+        "unsupported",
+        "there is nothing to log in to: the environment names the server",
+        hint=f"set ARGOSY_SERVER={where} and ARGOSY_TOKEN before the program starts",
+    )
+
+
+# Parts --------------------------------------------------------------------------------------------------
+
+
+def _prepared(launchable: Launchable) -> ModelTask:
+    """The task to send; its warnings become Python warnings."""
+    task, said = model_of(launchable)
+    tell(said)
+    return task
+
+
+def _idle_policy(idle_minutes: int | None, down: bool, wait_for: str | None = None) -> Autostop | None:
+    """The policy of `idle_minutes`: negative means never, as in SkyPilot.
+
+    >>> _idle_policy(10, True)
+    Autostop(idle_s=600, down=True, wait_for='jobs_and_ssh')
+    """
+    if idle_minutes is None:
+        return None
+    return Autostop(
+        idle_s=None if idle_minutes < 0 else idle_minutes * 60, down=down, wait_for=wait_for or "jobs_and_ssh"
+    )
+
+
+def _check_flag(name: str, value: object) -> None:
+    """A list of numbers in the place of a flag would otherwise mean "all of them"."""
+    if not isinstance(value, bool):
+        raise ArgosyError(
+            "usage", f"`{name}` is True or False, not {value!r}", hint="numbers of jobs go into `job_ids=[1]`"
+        )
+
+
+def _numbers(job_ids: Iterable[int] | int | None) -> list[str]:
+    if job_ids is None:
+        return []
+    return [str(job_ids)] if isinstance(job_ids, int) else [str(one) for one in job_ids]
+
+
+async def _all_jobs(cluster: str | None, live: bool = False) -> list[JobView]:
     """Every page of the queue."""
-    jobs: list[t.JobView] = []
+    jobs: list[JobView] = []
     after: str | None = None
     while True:
-        page = client.queue(cluster, live=live, after=after)
+        page = await JobCalls.queue(cluster, live=live, after=after)
         jobs += page.jobs
         after = page.next
         if after is None:
             return jobs
 
 
-def cancel(cluster_name: str, all: bool = False, job_ids: Iterable[int] | int | None = None) -> t.Done:
-    """Cancel jobs of a cluster: `all`, or by number; neither: the newest live one."""
-    client = current_client()
-    return client.cancel(cluster_name, chosen_jobs(cluster_name, all, job_ids, client), all=all)
-
-
-def chosen_jobs(
-    cluster: str | None, all: bool, job_ids: Iterable[int] | int | None, client: Client
-) -> list[str]:
-    if all:
-        return []
-    if job_ids is None:
-        newest = client.queue(cluster, live=True, limit=1).jobs
-        return [str(job.number) for job in newest]
-    return [str(job_ids)] if isinstance(job_ids, int) else [str(one) for one in job_ids]
-
-
-def job_status(cluster_name: str, job_ids: Sequence[int] | int | None = None) -> dict[int, str | None]:
-    """Status by number: queued, running, succeeded, failed, cancelled, …; None for one that does not exist.
-
-    Without numbers: of the newest job.
-    """
-    wanted = [job_ids] if isinstance(job_ids, int) else job_ids
-    client = current_client()
-    if wanted is None:
-        return {job.number: job.status for job in client.queue(cluster_name, limit=1).jobs}
-    known = {job.number: job.status for job in all_jobs(client, cluster_name)}
-    return {number: known.get(number) for number in wanted}
-
-
-def find_job(client: Client, cluster: str | None, number: int | None) -> t.JobView:
+async def _find_job(cluster: str | None, number: int | None) -> JobView:
     """A job by number, or the newest. Errors: "not-found"."""
-    jobs = client.queue(cluster, limit=1).jobs if number is None else all_jobs(client, cluster)
+    if number is None:
+        jobs = list((await JobCalls.queue(cluster, limit=1)).jobs)
+    else:
+        jobs = await _all_jobs(cluster)
     for job in jobs:
         if number is None or job.number == number:
             return job
@@ -333,106 +515,8 @@ def find_job(client: Client, cluster: str | None, number: int | None) -> t.JobVi
     raise ArgosyError("not-found", f"there is no job{'' if number is None else f' {number}'} {place}")
 
 
-def explain(cluster_name: str | None = None, job_id: int | None = None) -> ExplainReply:
-    """Why a job waits, when it probably starts and what would help; or why it is where it is, and its
-    history.
-
-    Without a cluster: of a managed job. Without a job: of the cluster, or of the newest managed job. Errors:
-    "not-found".
-    """
-    client = current_client()
-    if cluster_name is not None and job_id is None:
-        return client.explain(client.cluster(cluster_name).id)
-    return client.explain(find_job(client, cluster_name, job_id).id)
-
-
-def pools() -> list[PoolView]:
-    """Shared machines: who holds which part of them, who waits, the largest gangs that fit."""
-    return list(current_client().pools().pools)
-
-
-def tail_logs(
-    cluster_name: str,
-    job_id: int | None = None,
-    follow: bool = True,
-    tail: int = 0,
-    output_stream: BinaryIO | None = None,
-) -> int:
-    """Print a job's log until it ends; 0 when it succeeded (or is not followed to its end), else 1.
-
-    `output_stream` takes bytes; by default they go to standard output. `tail` 0: from the beginning.
-    """
-    client = current_client()
-    return show_log(client, find_job(client, cluster_name, job_id), follow, tail, output_stream)
-
-
-def show_log(client: Client, job: t.JobView, follow: bool, tail: int, output_stream: BinaryIO | None) -> int:
-    from argosy.client.frames import Prefixer
-
-    out = output_stream or sys.stdout.buffer
-    prefixer = Prefixer(job.name or f"job-{job.number}") if job.num_nodes > 1 else None
-    for piece in client.logs(job.id, follow=follow, tail=tail or None):
-        if piece.data:
-            out.write(prefixer.add(piece.frame.rank, piece.data) if prefixer else piece.data)
-            out.flush()
-        if piece.frame.end:
-            if prefixer:
-                out.write(prefixer.rest())
-                out.flush()
-            return exit_status(piece.frame.status)
-    return 0
-
-
-def exit_status(status: str) -> int:
-    return 0 if status == "succeeded" or status in _LIVE or not status else 1
-
-
-def download_logs(
-    cluster_name: str, job_ids: Sequence[int] | None = None, local_dir: str | os.PathLike[str] = "argosy-logs"
-) -> dict[str, str]:
-    """Save logs as `local_dir/CLUSTER-NUMBER/rank-N.log`. Returns the folder of each job number."""
-    from argosy.client.saving import save_logs
-
-    client = current_client()
-    jobs = (
-        [find_job(client, cluster_name, None)]
-        if job_ids is None
-        else [find_job(client, cluster_name, number) for number in job_ids]
-    )
-    folders: dict[str, str] = {}
-    for job in jobs:
-        folder = Path(local_dir) / f"{cluster_name}-{job.number}"
-        save_logs(client, job.id, folder)
-        folders[str(job.number)] = str(folder)
-    return folders
-
-
-# The rest -----------------------------------------------------------------------------------------------------  # noqa: E501
-
-
-def cost_report(days: int | None = None) -> list[t.CostView]:
-    """What claims cost, of the last `days` or ever."""
-    return list(current_client().costs(days).costs)
-
-
-def check(infra_list: Sequence[str] | None = None) -> list[t.DiagnosticView]:
-    """Which infrastructure works, and what to do about the rest."""
-    findings = current_client().check().findings
-    return [finding for finding in findings if infra_list is None or finding.provider in infra_list]
-
-
-def list_accelerators(name_filter: str | None = None) -> list[Offer]:
-    """Offers with accelerators, all or of one model."""
-    return [offer for offer in current_client().offers(name_filter).offers if offer.shape.accelerator]
-
-
-def events(
-    subject: str | None = None, after: int | None = None, limit: int | None = None
-) -> list[t.EventView]:
-    """What happened, to everything or to one id or name."""
-    return list(current_client().events(subject, after=after, limit=limit).events)
-
-
-def api_info() -> t.Health:
-    """Which server answers."""
-    return current_client().health()
+async def _show_log(job: JobView, follow: bool, tail: int, output_stream: Out | None) -> int:
+    label = (job.name or f"job-{job.number}") if job.num_nodes > 1 else ""
+    printer = Printer(output_stream, label)
+    await ReadLog(job.id, printer.show, follow=follow, tail=tail or None)
+    return 0 if printer.status in ("", "succeeded") or printer.status in _LIVE else 1

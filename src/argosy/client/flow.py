@@ -43,7 +43,17 @@ class Aside(Generic[T]):
         return (yield self)
 
 
-Step = Call[Any] | ReadLog | Aside[Any]
+class Own(Generic[T]):
+    """A step: a method of the client that is a flow."""
+
+    def __init__(self, start: Callable[[Any], Flow[T]]) -> None:
+        self.start = start
+
+    def __await__(self) -> Generator[Own[T], T, T]:
+        return (yield self)
+
+
+Step = Call[Any] | ReadLog | Aside[Any] | Own[Any]
 
 
 class FlowMethod(Generic[P, T]):
@@ -52,10 +62,16 @@ class FlowMethod(Generic[P, T]):
     def __init__(self, declared: Callable[Concatenate[Any, P], Flow[T]]) -> None:
         self._declared = declared
 
+    def __call__(self, *args: P.args, **kwargs: P.kwargs) -> Own[T]:
+        """The step, for other flows."""
+        return Own(lambda client: self._declared(client, *args, **kwargs))
+
     @overload
     def __get__(self, client: BlockingCalls, owner: type) -> Callable[P, T]: ...
     @overload
     def __get__(self, client: AwaitingCalls, owner: type) -> Callable[P, Coroutine[Any, Any, T]]: ...
+    @overload
+    def __get__(self, client: object, owner: type) -> FlowMethod[P, T]: ...
     def __get__(self, client: Any, owner: type) -> Any:
         return self if client is None else MethodType(self._method, client)
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 import threading
 from collections.abc import Iterable, Mapping, Sequence
+from enum import StrEnum
 from pathlib import Path
 from types import TracebackType
 from typing import Final, Self
@@ -15,6 +16,7 @@ from typing import Final, Self
 import msgspec
 
 from argosy.client.clouds import Cloud
+from argosy.client.telling import in_python
 from argosy.model.errors import ArgosyError
 from argosy.model.task import Task as ModelTask
 
@@ -260,6 +262,12 @@ class Task:
 
     def build_and_warn(self) -> tuple[ModelTask, tuple[str, ...]]:
         """The task and what the user should know about it."""
+        try:
+            return self._built()
+        except ArgosyError as error:
+            raise in_python(error) from None
+
+    def _built(self) -> tuple[ModelTask, tuple[str, ...]]:
         from argosy.spec import Overrides, Parsed, parse_task, task_from_mapping
 
         overrides = Overrides(secrets=self._secrets)
@@ -314,7 +322,11 @@ class Task:
         present = self._fields.get("file_mounts")
         known = present if isinstance(present, Mapping) else {}
         local = {path: source for path, source in known.items() if not _is_bucket(source)}
-        return self.set_file_mounts({**local, **(storage_mounts or {})})
+        given = {
+            path: each.to_yaml_config() if isinstance(each, Storage) else each
+            for path, each in (storage_mounts or {}).items()
+        }
+        return self.set_file_mounts({**local, **given})
 
     def update_storage_mounts(self, storage_mounts: Mapping[str, object]) -> Self:
         return self.update_file_mounts(storage_mounts)
@@ -430,6 +442,43 @@ class Task:
             raise ArgosyError("usage", "`>>` needs an open Dag", hint="write `with argosy.Dag() as dag:`")
         dag.add_edge(self, other)
         return other
+
+
+class StorageMode(StrEnum):
+    """How a bucket appears on nodes."""
+
+    MOUNT = "MOUNT"
+    MOUNT_CACHED = "MOUNT_CACHED"
+    COPY = "COPY"
+
+
+class Storage:
+    """A bucket to be mounted. It is kept with the task; a warning says that nothing mounts it yet.
+
+    >>> Task(run="ls").set_storage_mounts({"/data": Storage(source="s3://b")}).build().storage_mounts[0].sources
+    ('s3://b',)
+    """
+
+    def __init__(
+        self,
+        name: str | None = None,
+        source: str | Sequence[str] | None = None,
+        stores: object = None,
+        persistent: bool = True,
+        mode: StorageMode | str = StorageMode.MOUNT,
+    ) -> None:
+        self.name, self.source, self.persistent, self.mode = name, source, persistent, str(mode)
+        if stores is not None:
+            raise ArgosyError(
+                "unsupported",
+                "`stores` of a Storage is not supported yet",
+                hint="name the kind of store in `source`, such as s3://BUCKET",
+            )
+
+    def to_yaml_config(self) -> dict[str, object]:
+        fields = {"name": self.name, "source": self.source, "mode": self.mode}
+        given: dict[str, object] = {name: value for name, value in fields.items() if value is not None}
+        return given if self.persistent else given | {"persistent": False}
 
 
 class Dag:

@@ -97,7 +97,7 @@ def canonical_accelerator(name: str) -> str | None:
 def parse_accelerator(text: str) -> Accelerator:
     """One wish: `NAME[:COUNT]`, or memory per device `80GB+[:COUNT]`, or `VENDOR:80GB+[:COUNT]`.
 
-    A name that is not known is kept as it is written when nothing is near it. Raises ValueError.
+    A name that is not known is kept as it is written. Raises ValueError.
 
     >>> parse_accelerator("a100:0.25").render()
     'A100:0.25'
@@ -119,7 +119,7 @@ def parse_accelerator(text: str) -> Accelerator:
 
 
 def parse_accelerator_name(name: str) -> str:
-    """The canonical name; an unknown one is kept unless a known one is near. Raises ValueError."""
+    """The canonical name; an unknown one is kept: the catalog knows better. Raises ValueError."""
     known = canonical_accelerator(name)
     if known:
         return known
@@ -127,10 +127,16 @@ def parse_accelerator_name(name: str) -> str:
         raise ValueError(f"`{name}` names no accelerator; write for example `A100:{name}`")
     if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9 ._\-]{0,62}", name):
         raise ValueError(f"`{excerpt(name)}` is no name of an accelerator; write for example `A100` or `L4`")
-    similar = near(name, KNOWN, cutoff=0.75)
-    if similar:
-        raise ValueError(f"there is no accelerator `{excerpt(name)}`; did you mean `{similar}`?")
     return name
+
+
+def misspelt(name: str) -> str:
+    """The known accelerator that an unknown name is near to; "" when it is known, or near to none.
+
+    >>> misspelt("AA100"), misspelt("A100"), misspelt("OurOwnChip")
+    ('A100', '', '')
+    """
+    return "" if canonical_accelerator(name) else near(name, KNOWN, cutoff=0.75) or ""
 
 
 def parse_count(text: str) -> int:

@@ -8,8 +8,8 @@ from argosy.model.resources import Autostop, Edge, Exclusion, Infra, LocalDisk, 
 from argosy.model.scheduling import Isolation, Scheduling
 from argosy.model.task import DataSize, FileMount, GitSource, StorageMount, Task
 from argosy.model.units import GIB, Bound
-from argosy.spec.accelerators import Alternatives, canonical_accelerator
-from argosy.spec.findings import Findings, Place
+from argosy.spec.accelerators import Alternatives, canonical_accelerator, misspelt
+from argosy.spec.findings import Findings, Place, excerpt
 from argosy.spec.notation import Deadline, Memory, split_url
 from argosy.spec.reader import Reader
 from argosy.spec.shapes import Entry, Section
@@ -100,7 +100,32 @@ def build_candidates(
             ordered = True
         found.extend(_expanded(section, alternatives, reader, findings))
     candidates = tuple(dict.fromkeys(found))
+    _check_accelerators(candidates, resources, over, findings)
     return candidates, ordered and len(candidates) > 1
+
+
+def _check_accelerators(
+    candidates: tuple[Resources, ...], resources: Section, over: Section, findings: Findings
+) -> None:
+    """A name that nobody knows is an error where there is nothing else to take, and else is told."""
+    asked = [each.accelerator.model for each in candidates if each.accelerator and each.accelerator.model]
+    place = over.places.get("accelerators") or resources.places.get("accelerators") or resources.place
+    if asked and len(asked) == len(candidates) and all(map(misspelt, asked)):
+        findings.error(
+            place,
+            f"`accelerators`: there is no accelerator `{excerpt(asked[0])}`",
+            f"did you mean `{misspelt(asked[0])}`?",
+        )
+        return
+    for model in dict.fromkeys(asked):
+        if canonical_accelerator(model) is None:
+            known = misspelt(model)
+            findings.warn(
+                place,
+                f"the accelerator `{model}` is not a known name",
+                f"did you mean `{known}`?" if known else "it must be spelled as the infrastructure spells it",
+                once=f"accelerator {model}",
+            )
 
 
 def _overlaid(base: Section, over: Section) -> Section:
@@ -122,13 +147,6 @@ def _expanded(
         return [resources]
     place = section.places["accelerators"]
     for wish in alternatives.wishes:
-        if wish.model and canonical_accelerator(wish.model) is None:
-            findings.warn(
-                place,
-                f"the accelerator `{wish.model}` is not a known name",
-                "it must be spelled as the infrastructure spells it",
-                once=f"accelerator {wish.model}",
-            )
         if wish.vendor:
             reader.postpone(
                 "resources.accelerators (vendor)",
@@ -136,6 +154,12 @@ def _expanded(
                 f"the vendor in `{wish.vendor}:` is accepted but not checked yet",
             )
     return [msgspec.structs.replace(resources, accelerator=wish) for wish in alternatives.wishes]
+
+
+def _instance_type(section: Section) -> str | None:
+    """The type as it was given. SkyPilot calls the machine of every TPU `TPU-VM`: that chooses nothing."""
+    given = section.get("instance_type", str)
+    return None if given and given.upper() == "TPU-VM" else given
 
 
 def _resources(section: Section, reader: Reader, findings: Findings) -> Resources:
@@ -174,7 +198,7 @@ def _resources(section: Section, reader: Reader, findings: Findings) -> Resource
         )
     return Resources(
         infra=_infra(section, findings),
-        instance_type=section.get("instance_type", str),
+        instance_type=_instance_type(section),
         cpus=section.get("cpus", Bound),
         memory=memory.bound,
         memory_per_cpu_bytes=memory.per_cpu_bytes,

@@ -253,6 +253,7 @@ TASK: Final = Table(
             doc="Serve it: replicas behind one endpoint.",
             example="{readiness_probe: /health, replicas: 3}",
             later=True,
+            late=True,
         ),
         Field(name="pool", shape=POOL, doc="Workers that jobs borrow.", example="{workers: 4}", later=True),
         Field(

@@ -240,7 +240,8 @@ _CANDIDATE: Final = (
         doc="Per node: `A100:8`, a part `A100:0.25`, any with memory `80GB+`; a list is in order of "
         "preference, a mapping or set is any of them.",
         example="A100:8",
-        also=("accelerator", "gpus", "gpu", "acc", "tpu", "tpus", "num_gpus"),
+        aliases=("gpus",),
+        also=("accelerator", "gpu", "acc", "tpu", "tpus", "num_gpus"),
     ),
     Field(
         name="accelerator_args",

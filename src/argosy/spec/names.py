@@ -15,7 +15,7 @@ _TASK: Final = re.compile(r"[A-Za-z0-9][-A-Za-z0-9._]*")
 _VARIABLE: Final = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 _OURS: Final = ("ARGOSY_", "SKYPILOT_")
 # How users give registry credentials; everything else with our prefixes is set by the agent.
-_USERS: Final = ("ARGOSY_DOCKER_", "SKYPILOT_DOCKER_")
+_USERS: Final = re.compile(r"(?:ARGOSY|SKYPILOT)_(?:[A-Z0-9]+_)?DOCKER_(?:USERNAME|PASSWORD|SERVER)")
 
 
 def check_name(kind: str, name: str) -> str:
@@ -66,7 +66,7 @@ def parse_variable(name: str) -> str:
         raise ValueError(
             f"`{excerpt(name)}` is no name of a variable; use letters, digits and `_`, no digit first"
         )
-    if name.startswith(_OURS) and not name.startswith(_USERS):
+    if name.startswith(_OURS) and not _USERS.fullmatch(name):
         raise ValueError(f"`{excerpt(name)}` is set by Argosy itself; choose another name")
     return name
 
@@ -103,46 +103,59 @@ def parse_assignments(assignments: Iterable[str], *, flag: str, environ: Mapping
     return result
 
 
-def parse_env_text(text: str, *, source: str) -> dict[str, str]:
-    """The variables of a dotenv file: `K=V` lines, comments, `export`, single or double quotes.
+_ENV_LINE: Final = re.compile(
+    r"""[ \t]*(?:export[ \t]+)?(?P<name>[^=\n#]*?)[ \t]*=[ \t]*
+    (?:'(?P<single>(?:[^'\\]|\\.)*)'|"(?P<double>(?:[^"\\]|\\.)*)"|(?P<plain>[^'"\n][^\n]*)?)
+    [ \t]*(?:\#[^\n]*)?(?:\n|$)""",
+    re.VERBOSE | re.DOTALL,
+)
+_EXPANSION: Final = re.compile(r"\$\{([^}:]*)(?::-([^}]*))?\}")
+_ESCAPES: Final = {"n": "\n", "t": "\t", "r": "\r", "a": "\a", "b": "\b", "f": "\f", "v": "\v"}
 
-    Raises ArgosyError `spec-invalid` with file:line. Values are never echoed.
+
+def parse_env_text(text: str, *, source: str, environ: Mapping[str, str] | None = None) -> dict[str, str]:
+    """The variables of a dotenv file, read as python-dotenv reads it.
+
+    `K=V` lines, comments, `export`, single or double quotes (values may have several lines), `${NAME}` and
+    `${NAME:-default}` of variables further up or of `environ`. Raises ArgosyError `spec-invalid` with
+    file:line. Values are never echoed.
+
+    >>> parse_env_text('A=1\\nB="${A}\\n2"', source="x.env")
+    {'A': '1', 'B': '1\\n2'}
     """
+    text = text.removeprefix("\ufeff").replace("\r\n", "\n").replace("\r", "\n")
     result: dict[str, str] = {}
-    for number, line in enumerate(text.removeprefix("\ufeff").splitlines(), 1):
-        body = line.strip()
-        if not body or body.startswith("#"):
+    position = 0
+    while position < len(text):
+        end = text.find("\n", position)
+        line = text[position : end if end >= 0 else len(text)]
+        if not line.strip() or line.lstrip().startswith("#"):
+            position += len(line) + 1
             continue
-        name, equals, value = body.removeprefix("export ").partition("=")
-        name, value = name.strip(), value.strip()
-        where = f"{source}:{number}:1"
-        if not equals:
-            raise ArgosyError(
-                "spec-invalid", "this line is no `NAME=VALUE`", where=where, hint="comments begin with `#`"
-            )
+        where = f"{source}:{text.count(chr(10), 0, position) + 1}:1"
+        match = _ENV_LINE.match(text, position)
+        if match is None:
+            what, hint = "this line is no `NAME=VALUE`", "comments begin with `#`"
+            if "=" in line:
+                what, hint = "a quote is not closed", "add the closing quote"
+            raise ArgosyError("spec-invalid", what, where=where, hint=hint)
         try:
-            parse_variable(name)
+            name = parse_variable(match["name"].strip())
         except ValueError as error:
             what, _, hint = str(error).partition("; ")
             raise ArgosyError("spec-invalid", what, where=where, hint=hint) from None
-        result[name] = _unquote(value, where)
+        result[name] = _expanded(_value(match), {**(environ or {}), **result})
+        position = match.end()
     return result
 
 
-def _unquote(value: str, where: str) -> str:
-    if value[:1] in ("'", '"'):
-        quote = value[0]
-        end = value.find(quote, 1)
-        while quote == '"' and end > 0 and value[end - 1] == "\\":
-            end = value.find(quote, end + 1)
-        rest = value[end + 1 :].strip()
-        if end < 0 or (rest and not rest.startswith("#")):
-            raise ArgosyError(
-                "spec-invalid", "a quote is not closed", where=where, hint="add the closing quote"
-            )
-        inner = value[1:end]
-        if quote == "'":
-            return inner
-        escapes = {"n": "\n", "t": "\t", '"': '"', "\\": "\\", "$": "$"}
-        return re.sub(r"\\([nt\"\\$])", lambda match: escapes[match[1]], inner)
-    return re.split(r"\s+#", value, maxsplit=1)[0]
+def _expanded(value: str, known: Mapping[str, str]) -> str:
+    return _EXPANSION.sub(lambda found: known.get(found[1], found[2] or ""), value)
+
+
+def _value(match: re.Match[str]) -> str:
+    if match["single"] is not None:
+        return re.sub(r"\\([\\'])", r"\1", match["single"])
+    if match["double"] is not None:
+        return re.sub(r"\\([ntrabfv\\'\"$])", lambda one: _ESCAPES.get(one[1], one[1]), match["double"])
+    return re.split(r"\s+#", match["plain"] or "", maxsplit=1)[0].strip()

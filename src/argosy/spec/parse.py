@@ -12,7 +12,7 @@ from argosy.model.task import Task
 from argosy.spec.build import build_task, json_text
 from argosy.spec.fields import HEADER, TASK
 from argosy.spec.fields_resources import RESOURCES
-from argosy.spec.findings import Findings, Place, Warning_, excerpt
+from argosy.spec.findings import Findings, Place, Warning_, excerpt, near
 from argosy.spec.names import parse_variable
 from argosy.spec.reader import Reader
 from argosy.spec.shapes import Entry, Section, Text
@@ -183,6 +183,7 @@ def _parse(documents: tuple[Node, ...], source: str, env: Mapping[str, str], ove
             "launch the tasks one by one",
         )
     _check_names(tasks, documents, findings)
+    _check_primary(header, tasks, findings)
     findings.raise_if_any()
     return Parsed(
         tasks=tuple(tasks),
@@ -213,6 +214,21 @@ def _check_names(tasks: list[Task], documents: tuple[Node, ...], findings: Findi
             if task.name in seen:
                 findings.error(node.place, f"two tasks are called `{task.name}`", "give each its own `name`")
             seen.add(task.name)
+
+
+def _check_primary(header: Section, tasks: list[Task], findings: Findings) -> None:
+    """The tasks with which a group ends are tasks of the group."""
+    names = [task.name for task in tasks if task.name]
+    for wanted in header.get("primary_tasks", tuple) or ():
+        if wanted not in names:
+            guess = near(str(wanted), names)
+            findings.error(
+                header.places["primary_tasks"],
+                f"`primary_tasks`: there is no task `{excerpt(str(wanted))}` in this file",
+                f"did you mean `{guess}`?"
+                if guess
+                else f"its tasks are {', '.join(names) or 'without names'}",
+            )
 
 
 def _task(

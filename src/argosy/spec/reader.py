@@ -51,6 +51,7 @@ class Reader:
         self._envs: Mapping[str, str] = {}
         self._secrets: frozenset[str] = frozenset()
         self._verbatim = True
+        self._late = False
         self._secret = False
         self.later: list[str] = []
 
@@ -91,7 +92,8 @@ class Reader:
     def _field(self, field: Field, key: Node, node: Node, table: Table, path: str, section: Section) -> None:
         if isinstance(node, Scalar) and node.value is None:
             return  # `setup:` with nothing under it is as good as left out
-        saved = self._verbatim, self._secret
+        saved = self._verbatim, self._secret, self._late
+        self._late = self._late or field.late
         self._verbatim = self._verbatim or field.verbatim
         self._secret = self._secret or field.secret
         try:
@@ -106,7 +108,7 @@ class Reader:
             if field.later and not field.quiet:
                 self.postpone(f"{table.name}.{field.name}" if table.name else field.name, key.place)
         finally:
-            self._verbatim, self._secret = saved
+            self._verbatim, self._secret, self._late = saved
 
     def postpone(self, name: str, place: Place, what: str = "") -> None:
         """Say once that `name` is accepted and does nothing yet."""
@@ -331,13 +333,13 @@ class Reader:
         name = match[1] or match[2]
         if name in self._envs:
             return self._envs[name]
-        if name in self._secrets:
+        if name in self._secrets and not self._late:
             self._findings.error(
                 place,
                 f"the secret `{name}` is used outside of `setup` and `run`, where it would be shown",
                 f"move `{name}` to `envs` if it is none, or read it from the environment in `run`",
             )
-        elif match[1] and name not in _OF_THE_NODE:
+        elif match[1] and name not in _OF_THE_NODE and name not in self._secrets:
             guess = near(name, self._envs)
             self._findings.warn(
                 place,

@@ -127,6 +127,8 @@ class Field(msgspec.Struct, frozen=True, kw_only=True):
     verbatim: bool = False  # `${K}` is left to the shell that reads it
     secret: bool = False  # never quoted in a message
     also: tuple[str, ...] = ()  # what people write when they mean this field
+    aliases: tuple[str, ...] = ()  # other names under which it is read
+    late: bool = False  # `$SECRET` is allowed: it is resolved where the value is used, and shown nowhere
 
 
 _INDICES: dict[int, tuple[tuple[Field, ...], dict[str, Field]]] = {}
@@ -136,7 +138,7 @@ def _index(fields: tuple[Field, ...]) -> dict[str, Field]:
     # Keyed by identity, with the tuple kept alive beside it: hashing a deep table is slow.
     known = _INDICES.get(id(fields))
     if known is None or known[0] is not fields:
-        known = (fields, {field.name: field for field in fields})
+        known = (fields, {name: field for field in fields for name in (field.name, *field.aliases)})
         _INDICES[id(fields)] = known
     return known[1]
 

@@ -1,0 +1,8 @@
+"""What a type checker sees of `argosy`: the names that it resolves on first use."""
+
+from argosy import aio as aio
+from argosy import jobs as jobs
+from argosy.client.async_client import AsyncClient as AsyncClient
+from argosy.client.sdk import *  # noqa: F403
+
+__version__: str

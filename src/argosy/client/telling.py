@@ -1,0 +1,45 @@
+"""What a Python program is told: warnings at the line that called, and hints in Python's words."""
+
+from __future__ import annotations
+
+import re
+import sys
+import warnings
+from collections.abc import Iterable
+from typing import Final
+
+from argosy.model.errors import ArgosyError
+
+_IN_PYTHON: Final = (
+    (re.compile(r"`--(env|secret) (\w+)=\.\.\.`"), r"`task.update_\1s({'\2': ...})`"),
+    (re.compile(r"see `--help`"), "see `help(argosy)`"),
+    (re.compile(r"`--([a-z-]+) [A-Z][A-Z:]*`"), lambda found: f"`{found[1].replace('-', '_')}=...`"),
+    (re.compile(r"`--([a-z-]+)`"), lambda found: f"`{found[1].replace('-', '_')}=True`"),
+)
+
+
+def tell(texts: Iterable[str]) -> None:
+    """Warn at the first line outside of Argosy, where the user's program called."""
+    for text in texts:
+        level = 1
+        frame = sys._getframe(0)
+        while frame.f_back is not None and frame.f_globals.get("__name__", "").startswith("argosy"):
+            frame, level = frame.f_back, level + 1
+        warnings.warn(text, stacklevel=level)
+
+
+def in_python(error: ArgosyError) -> ArgosyError:
+    """The same error; where its hints name flags of the command line, they name what Python has instead."""
+    error.hint = python_words(error.hint)
+    error.details = tuple(python_words(detail) for detail in error.details)
+    return error
+
+
+def python_words(text: str) -> str:
+    """
+    >>> python_words("name jobs, or say `--all`"), python_words("give it with `--env N=...`")
+    ('name jobs, or say `all=True`', "give it with `task.update_envs({'N': ...})`")
+    """
+    for pattern, words in _IN_PYTHON:
+        text = pattern.sub(words, text)
+    return text
