@@ -7,9 +7,9 @@ import itertools
 import msgspec
 import pytest
 
-from argosy.controllers.cluster.decide import decide_cluster
-from argosy.controllers.job.decide import decide_job
-from argosy.controllers.nodes.decide import decide_claim
+from argosy.controllers.claims.decide import decide_claim
+from argosy.controllers.cluster.decide import decide as decide_cluster
+from argosy.controllers.job.decide import decide as decide_job
 from argosy.controllers.observed import Facts
 from argosy.controllers.pool.decide import decide_owned
 from argosy.controllers.view import (

@@ -25,6 +25,7 @@ from argosy.model.areas import Where
 from argosy.model.errors import ArgosyError
 from argosy.model.market import DAY_MS, Block, Market
 from argosy.model.offer import Capacity, Offer
+from argosy.model.places import OWNED
 from argosy.model.resources import Resources
 from argosy.model.units import render_bytes
 
@@ -34,7 +35,6 @@ if TYPE_CHECKING:
 SHIPPED: Final = Path(__file__).with_name("prices.bin")
 STALE_DAYS: Final = 60
 #: Machines that belong to the user: priced by configuration, 0 by default.
-OWNED: Final = ("local", "ssh", "slurm", "kubernetes", "vsphere")
 
 
 class Age(msgspec.Struct, frozen=True, kw_only=True):

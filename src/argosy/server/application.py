@@ -12,7 +12,7 @@ import os
 import socket
 from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import uvicorn
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
@@ -40,6 +40,9 @@ from argosy.server.tokens import Tokens
 from argosy.storage.blobs import BlobStore
 from argosy.storage.logs import LogStore
 from argosy.store.store import Store
+
+if TYPE_CHECKING:
+    from argosy.catalog.refresh import PriceServices
 
 _log: Final = logging.getLogger(__name__)
 _GRACE_S: Final = 3  # how long requests under way may take when the server stops
@@ -140,9 +143,16 @@ def pricing_of(
         state_dir / "catalog",
         clock=clock,
         drivers=lambda: providers.all(),
-        environ=os.environ,
+        services=_price_services,
         shipped=shipped,
     )
+
+
+def _price_services() -> PriceServices:
+    from argosy.catalog.refresh import PriceServices
+    from argosy.providers import price_services
+
+    return PriceServices(price_services(), os.environ)
 
 
 class _Door(uvicorn.Server):

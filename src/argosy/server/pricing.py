@@ -42,7 +42,7 @@ from argosy.server.task_facts import hazard_of, known_of
 
 if TYPE_CHECKING:
     from argosy.catalog import Catalog
-    from argosy.catalog.refresh import Watch
+    from argosy.catalog.refresh import PriceServices, Watch
     from argosy.model.market import Market
     from argosy.planning.availability import Memory, Refusal
     from argosy.planning.choose import Ability
@@ -74,7 +74,8 @@ class Asked(NamedTuple):
 
 
 class Pricing:
-    """Answers questions about prices. `drivers`: names of the providers that this server uses."""
+    """Answers questions about prices. `drivers`: names of the providers that this server uses. `services`:
+    how live prices are asked for; `status` and `refresh` alone need it."""
 
     def __init__(
         self,
@@ -82,11 +83,11 @@ class Pricing:
         *,
         clock: Clock,
         drivers: Callable[[], Iterable[str]],
-        environ: Mapping[str, str],
+        services: Callable[[], PriceServices],
         shipped: Path | None = None,
     ) -> None:
         self.folder, self._shipped = folder, shipped
-        self._clock, self._drivers, self._environ = clock, drivers, environ
+        self._clock, self._drivers, self._services = clock, drivers, services
         self._opening = threading.Lock()
         self._catalog: Catalog | None = None
         self._stamp = _Stamp()
@@ -508,8 +509,8 @@ class Pricing:
 
     def status(self) -> t.CatalogReply:
         """How old prices are."""
-        from argosy.catalog.refresh import FETCHERS, missing_keys
-
+        services = self._services()
+        refreshable = set(services.names())
         catalog, now_ms = self.catalog, self._clock.now_ms()
         drivers = set(self._drivers())
         return t.CatalogReply(
@@ -526,8 +527,8 @@ class Pricing:
                     undated=age.undated,
                     stale=age.stale,
                     launchable=age.provider in drivers,
-                    refreshable=age.provider in FETCHERS,
-                    needs=missing_keys(age.provider, self._environ),
+                    refreshable=age.provider in refreshable,
+                    needs=services.missing_keys(age.provider),
                 )
                 for age in catalog.ages(now_ms)
             ),
@@ -537,13 +538,10 @@ class Pricing:
     def refresh(self, provider: str, force: bool, watch: Watch | None = None) -> t.RefreshReply:
         """Seconds to minutes. Raises ArgosyError, and leaves the old prices, when the new ones cannot be had;
         `Stopped` when `watch` calls it off."""
-        from argosy.catalog.refresh import refresh
-
-        kept = refresh(
+        kept = self._services().refresh(
             self._load(),  # of its own: questions go on meanwhile
             self.folder,
             provider,
-            environ=self._environ,
             now_ms=self._clock.now_ms(),
             force=force,
             watch=watch,

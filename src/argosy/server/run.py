@@ -30,15 +30,17 @@ from argosy.model.errors import ArgosyError
 from argosy.model.kinds import task_of
 from argosy.server.application import Application, pricing_of
 from argosy.server.journal import open_journal
-from argosy.server.listeners import bind_socket, bind_tcp
+from argosy.server.listeners import LocalSocket, bind_tcp
 from argosy.server.ports import Controllers
 from argosy.storage.blobs import BlobStore
 from argosy.storage.logs import LogStore
 from argosy.store import Store, lock_state_dir
+from argosy.store.state_dir import StateLock
 
 _log: Final = logging.getLogger("argosy.server")
 _COLLECT_S: Final = 600.0  # how often what lives is set aside
 _CARE_S: Final = 3600.0  # how often backups and sweeps are looked at
+_GUARD_S: Final = 0.5  # how often the state folder and the socket are looked at
 _BUDGETS_S: Final = 120.0
 _FIRST_CARE_S: Final = 20.0  # not while the first commands wait for answers
 _DAY_S: Final = 86400.0
@@ -62,26 +64,25 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
 def run(settings: Settings) -> None:
     """Serve until told to stop. Raises ArgosyError when it cannot start."""
     with contextlib.ExitStack() as stack:
-        _lock(stack, settings.state_dir)
+        lock = _lock(stack, settings.state_dir)
         open_journal(log_path(settings.state_dir), settings.log_level)
         tcp = stack.enter_context(bind_tcp(settings.listen)) if settings.listen else None
         _allow_many_files()
         import uvloop
 
         try:
-            uvloop.run(serve(settings, tcp))
+            uvloop.run(serve(settings, tcp, lock))
         except ArgosyError as error:
             _log.error("cannot start: %s", error.what)
             raise
 
 
-def _lock(stack: contextlib.ExitStack, state_dir: Path) -> None:
+def _lock(stack: contextlib.ExitStack, state_dir: Path) -> StateLock:
     """Hold the state folder. A server that no longer listens is on its way out: it is waited for."""
     deadline = time.monotonic() + _OTHER_LEAVES_S
     while True:
         try:
-            stack.enter_context(lock_state_dir(state_dir))
-            return
+            return stack.enter_context(lock_state_dir(state_dir))
         except ArgosyError as error:
             if (
                 error.code != "server-running"
@@ -109,7 +110,7 @@ def _allow_many_files() -> None:
         resource.setrlimit(resource.RLIMIT_NOFILE, (min(hard, 1 << 16) if hard > 0 else 1 << 16, hard))
 
 
-async def serve(settings: Settings, tcp: socket.socket | None) -> None:
+async def serve(settings: Settings, tcp: socket.socket | None, lock: StateLock) -> None:
     """Everything between the lock and the end."""
     state_dir = settings.state_dir
     clock, ids = SystemClock(), SystemIds()
@@ -146,6 +147,7 @@ async def serve(settings: Settings, tcp: socket.socket | None) -> None:
             ids=ids,
             quotes=quotes,
             atlas=lambda: pricing.catalog.atlas(),
+            is_ours=lock.is_ours,
         )
         application = Application(
             store=store,
@@ -170,10 +172,11 @@ async def serve(settings: Settings, tcp: socket.socket | None) -> None:
         watching = asyncio.create_task(_watch_budgets(application))
         collecting = asyncio.create_task(_collect())
         stack.push_async_callback(_end, deciding, caring, watching, collecting)
-        path = socket_path(state_dir)
-        local = bind_socket(path)
-        async with application.listen(local, tcp):
-            stack.callback(path.unlink, missing_ok=True)
+        local = LocalSocket(socket_path(state_dir))
+        async with application.listen(local.sock, tcp):
+            stack.callback(local.unlink)
+            guarding = asyncio.create_task(_guard_place(lock, local, application))
+            stack.push_async_callback(_end, guarding)
             _log.info(
                 "Argosy %s listens on %s (process %d)",
                 __version__,
@@ -185,10 +188,21 @@ async def serve(settings: Settings, tcp: socket.socket | None) -> None:
             stopped = asyncio.create_task(application.stopping.wait())
             await asyncio.wait({stopped, deciding}, return_when=asyncio.FIRST_COMPLETED)
             stopped.cancel()
-            path.unlink(missing_ok=True)  # who comes now starts another server, which waits for our lock
+            local.unlink()  # who comes now starts another server, which waits for our lock
         if deciding.done() and not application.stopping.is_set():
             deciding.result()  # it never ends by itself
         _log.info("stops; ranks go on")
+
+
+async def _guard_place(lock: StateLock, local: LocalSocket, application: Application) -> None:
+    """A server whose state folder was deleted or replaced has no clients and no truth: it stops. What is
+    there now belongs to another one and is left alone."""
+    while True:
+        await asyncio.sleep(_GUARD_S)
+        if not lock.is_ours() or local.is_replaced():
+            break
+    _log.critical("the state folder is gone or belongs to another server: this one stops")
+    application.stop()
 
 
 async def _decide(controllers: Controllers, ready: Awaitable[object]) -> None:

@@ -160,6 +160,9 @@ counter: Final = _table("counter", _key("scope"), _number("value"))
 
 lease: Final = _table("lease", _key("name"), _text("holder"), _number("until_ms"))
 
+#: Facts about this database itself: `store`, its id, which everything that it orders outside is tagged with.
+identity: Final = _table("identity", _key("name"), _text("value"))
+
 #: Alembic's own table, here so that a new database needs no Alembic.
 version: Final = sa.Table(
     "alembic_version",

@@ -89,6 +89,7 @@ class Store:
         self.clock = clock
         self._inline = inline
         self._database = database
+        self.id = ""  # of the database: random, the same as long as it is there
         self._snapshot = Snapshot.of(())
         self._lane: Lane[_Commit, tuple[schema.Stored, ...]] = Lane(
             self._perform, inline=inline, name="argosy-store"
@@ -573,6 +574,12 @@ class Store:
 
     def _open(self) -> None:
         self._database.open(now_ms=self.clock.now_ms())
+        found = self._database.run(lambda c: c.execute(_IDENTITY).scalar())
+        if found is None:  # this database is new; another server may be about to name it, too
+            made = {"id": self.ids.new("sto")}
+            self._database.run(lambda c: c.execute(_NAME_IT, made), write=True)
+            found = self._database.run(lambda c: c.execute(_IDENTITY).scalar_one())
+        self.id = str(found)
         self._database.run(self._refresh)
 
     async def _read(self, work: Callable[[sa.Connection], T]) -> T:
@@ -670,6 +677,10 @@ _KEEP_SECRETS: Final = sa.text(
     " ON CONFLICT (workload_id) DO UPDATE SET body = excluded.body"
 )
 _FORGET_SECRETS: Final = sa.delete(schema.secret).where(schema.secret.c.workload_id == sa.bindparam("id_"))
+_IDENTITY: Final = sa.select(schema.identity.c.value).where(schema.identity.c.name == "store")
+_NAME_IT: Final = sa.text(
+    "INSERT INTO identity (name, value) VALUES ('store', :id) ON CONFLICT (name) DO NOTHING"
+)
 _COUNT: Final = sa.text(
     "INSERT INTO counter (scope, value) VALUES (:scope, :count)"
     " ON CONFLICT (scope) DO UPDATE SET value = counter.value + excluded.value RETURNING value"
