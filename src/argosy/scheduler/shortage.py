@@ -118,6 +118,8 @@ def _kept_apart(inventory: Inventory, ask: Ask, need: Need) -> str:
             return f"there is room only where isolation `{need.isolation.value}` cannot be given"
     for machine_id in inventory.machines():
         kind, room = inventory._kind[machine_id], inventory._rooms[machine_id]
+        if max(room.left, default=0) < need.gpu_milli:
+            continue  # of a full pool that is nearly all
         way = kind.way(need)
         if way.why or room.cpus < need.cpus_milli or room.memory < need.memory_bytes:
             continue

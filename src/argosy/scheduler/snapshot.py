@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property
+from heapq import nsmallest
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 from argosy.model.errors import ArgosyError
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
     from argosy.scheduler.pool import Pool
 
 LINE_MAX: Final = 1000  # pending workloads of which the place in the order of the pool is told
+HOLDERS_TOLD: Final = 3  # holders of what is short that are named
 FORECAST_MAX: Final = 64  # of which the time of their start is told
 
 STARTS_NOW: Final = "There is room, and it is about to be considered."
@@ -45,7 +47,8 @@ class Shortage(NamedTuple):
     wanted: int  # by each rank
     used: int
     total: int
-    holders: tuple[str, ...]  # ids, sorted
+    holders: tuple[str, ...]  # ids of the first `HOLDERS_TOLD`
+    others: int  # so many hold something of it besides
 
 
 class PoolSnapshot:
@@ -57,6 +60,9 @@ class PoolSnapshot:
         self._verdicts: dict[tuple[int, str], Verdict] = {}
         self._fulls: dict[tuple[int, int], Verdict] = {}  # by class and candidate
         self._words: dict[int, str] = {}  # what readers say of a class
+        self._models: dict[tuple[str, ...], tuple[str, ...]] = {}  # by machines
+        self._held: dict[str, dict[str, list[tuple[str, int]]]] = {}
+        self._users_of_machines: dict[tuple[str, tuple[str, ...]], tuple[int, tuple[str, ...], int]] = {}
         self._users: dict[str, str] = {}
         self._starts: dict[str, int] = {}
         self._forecast_to = 0  # so many of the line have their forecast
@@ -243,26 +249,42 @@ class PoolSnapshot:
             return None
         scarce = free.scarce(need, ask.num_nodes)
         wanted = {GPUS: need.gpu_milli, MEMORY: need.memory_bytes, CPUS: need.cpus_milli}[scarce]
-        mine = set(free.machines)
-        used: dict[str, int] = {}
-        for machine_id in free.machines:
-            for holder in self._pool.on.get(machine_id, ()):
-                if holder not in used and not holder.startswith(nobody):
-                    used[holder] = self._amount(holder, scarce, mine)
-        holders = tuple(sorted(holder for holder, amount in used.items() if amount))
-        if not holders:
+        used, first, others = self._users_on(scarce, free.machines, nobody)
+        if not first:
             return None
         total, models = self._all_of(scarce, free, ask)
-        return Shortage(scarce, models, wanted, sum(used.values()), total, holders)
+        return Shortage(scarce, models, wanted, used, total, first, others)
 
-    def _amount(self, holder: str, scarce: str, machines: set[str]) -> int:
-        """How much of a resource somebody holds there."""
-        places = [each for each in self._pool.held[holder].running.placements if each.node_id in machines]
-        if scarce == CPUS:
-            return sum(place.cpus_milli for place in places)
-        if scarce == MEMORY:
-            return sum(place.memory_bytes for place in places)
-        return sum(share.milli for place in places for share in place.devices)
+    def _users_on(
+        self, scarce: str, machines: tuple[str, ...], nobody: str
+    ) -> tuple[int, tuple[str, ...], int]:
+        """How much of a resource is held on these machines, the first holders by id, and how many more."""
+        key = (scarce, machines)
+        if key not in self._users_of_machines:
+            held = self._held_on(scarce)
+            used: dict[str, int] = {}
+            for machine_id in machines:
+                for holder, amount in held.get(machine_id, ()):
+                    if not holder.startswith(nobody):
+                        used[holder] = used.get(holder, 0) + amount
+            first = tuple(nsmallest(HOLDERS_TOLD, used))
+            self._users_of_machines[key] = sum(used.values()), first, len(used) - len(first)
+        return self._users_of_machines[key]
+
+    def _held_on(self, scarce: str) -> Mapping[str, Sequence[tuple[str, int]]]:
+        """Who holds how much of a resource, by machine."""
+        if scarce not in self._held:
+            found: dict[str, list[tuple[str, int]]] = {}
+            for holder, held in self._pool.held.items():
+                for place in held.running.placements:
+                    if scarce == GPUS:
+                        amount = sum([share.milli for share in place.devices])
+                    else:
+                        amount = place.cpus_milli if scarce == CPUS else place.memory_bytes
+                    if amount:
+                        found.setdefault(place.node_id, []).append((holder, amount))
+            self._held[scarce] = found
+        return self._held[scarce]
 
     def _all_of(self, scarce: str, free: Free, ask: Ask) -> tuple[int, tuple[str, ...]]:
         machines = self._pool.inventory.machines()
@@ -272,7 +294,10 @@ class PoolSnapshot:
             return sum(machines[each].memory_bytes for each in free.machines), ()
         models = ask.needs[0].models
         if not models:
-            models = tuple(sorted({d.model for each in free.machines for d in machines[each].devices}))
+            key = free.machines
+            if key not in self._models:
+                self._models[key] = tuple(sorted({d.model for each in key for d in machines[each].devices}))
+            models = self._models[key]
         return 1000 * free.devices, models
 
     # --- when

@@ -19,7 +19,6 @@ from argosy.scheduler.snapshot import STARTS_NOW as ROOM_NOW
 from argosy.scheduler.snapshot import PoolSnapshot, Shortage
 from argosy.scheduler.tenancy_check import render_named
 
-NAMED_MAX: Final = 3
 STARTS_NOW: Final = "starts now"
 COMING: Final = "about to be considered"  # it is in no picture yet
 _SHORT: Final = ("capacity", "fragmented")  # codes for which amounts and names say more than a sentence
@@ -55,9 +54,8 @@ def _shortage(short: Shortage | None, ask: Ask, workloads: Mapping[str, Workload
         render_named(short.scarce, each) for each in (short.wanted, short.used, short.total)
     )
     each = f" on each of {ask.num_nodes} nodes" if ask.num_nodes > 1 else ""
-    names = [name_of(workloads.get(id), id) for id in short.holders[:NAMED_MAX]]
-    left = len(short.holders) - len(names)
-    more = f" and {left} more" if left else ""
+    names = [name_of(workloads.get(id), id) for id in short.holders]
+    more = f" and {short.others} more" if short.others else ""
     return f"waits for {wanted} {unit}{each}: {used} of {total} in use by {', '.join(names)}{more}"
 
 
