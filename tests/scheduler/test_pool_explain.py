@@ -100,7 +100,7 @@ def test_two_candidates_of_which_the_first_is_too_large_for_ever() -> None:
 
 
 def test_reading_changes_nothing() -> None:
-    """A pool that everybody looks at decides as one that nobody looks at, in small pools and in large ones."""
+    """A pool that everybody looks at decides as one that nobody looks at."""
     for machines in (6, 60):
         dice, tree = random.Random(machines), tenancy(Queue(path="a", guaranteed=gpus(4)))
         read, silent = (World(Pool(tree, machines=[node(i) for i in range(machines)])) for _ in range(2))
