@@ -72,6 +72,7 @@ class Inventory:
         self._sheet: Sheet | Grid | None = None  # made when it is needed
         self._arranged: Layout | None = None
         self._empty: Inventory | None = None
+        self._groups: tuple[str, ...] | None = None
         self._free_for: dict[Need, tuple[int, Free]] = {}
         self._nevers: dict[object, Nearest | None] = {}
         self._demand = Demand()
@@ -133,6 +134,7 @@ class Inventory:
     def _set_changed(self, machine_id: str) -> None:
         self._arranged = None
         self._empty = None
+        self._groups = None
         self._nevers = {}  # copies may know those of the machines as they were
         self.version += 1
         if machine_id:
@@ -243,6 +245,13 @@ class Inventory:
     def kind_and_room(self, machine_id: str) -> tuple[Kind, Room]:
         """What a machine is, and what is free on it."""
         return self._kind[machine_id], self._rooms[machine_id]
+
+    def groups(self) -> tuple[str, ...]:
+        """The resource groups that machines belong to, by name."""
+        if self._groups is None:
+            machines = self._machines.values()
+            self._groups = tuple(sorted({group for machine in machines for group in machine.groups}))
+        return self._groups
 
     def free_for(self, need: Need) -> Free:
         """What the open machines that suit a need have left; kept until something changes."""
@@ -402,7 +411,8 @@ class Inventory:
         other._sheet = None if self._sheet is None else self._sheet.copy()
         other._arranged = self._arranged
         other._demand = self._demand.copy()
-        other._empty, other._nevers = self._empty, self._nevers  # of the machines alone
+        # What follows from the machines alone:
+        other._empty, other._nevers, other._groups = self._empty, self._nevers, self._groups
         return other
 
     # Places

@@ -98,8 +98,7 @@ def find_why(inventory: Inventory, ask: Ask) -> Why:
         loose = msgspec.structs.replace(ask, required="", preferred="", spread="")
         if inventory.find(loose) is not None:
             return Why(code="topology", text=f"{too_few(inventory, ask)} at present")
-    groups = sorted({group for machine in inventory.machines().values() for group in machine.groups})
-    anywhere = msgspec.structs.replace(need, only_group="", groups=tuple(groups))
+    anywhere = msgspec.structs.replace(need, only_group="", groups=inventory.groups())
     if anywhere != need and inventory.find(msgspec.structs.replace(ask, needs=(anywhere,))) is not None:
         group = f"group {need.only_group}" if need.only_group else "the groups that it may use"
         return Why(code="group", text=f"there is room only outside of {group}")
@@ -116,13 +115,9 @@ def _kept_apart(inventory: Inventory, ask: Ask, need: Need) -> str:
         weak = msgspec.structs.replace(need, isolation=Isolation.NONE)
         if inventory.find(msgspec.structs.replace(ask, needs=(weak,))) is not None:
             return f"there is room only where isolation `{need.isolation.value}` cannot be given"
-    for machine_id in inventory.machines():
-        kind, room = inventory._kind[machine_id], inventory._rooms[machine_id]
-        if max(room.left, default=0) < need.gpu_milli:
-            continue  # of a full pool that is nearly all
+    for machine_id in inventory.free_for(need).roomy:
+        kind, room = inventory.kind_and_room(machine_id)
         way = kind.way(need)
-        if way.why or room.cpus < need.cpus_milli or room.memory < need.memory_bytes:
-            continue
         if any(room.left[p] >= way.milli and room.locks[p] is not None for p in way.positions) and (
             plain.pick(inventory._typical, need, way, kind, room) is None
         ):
