@@ -48,7 +48,7 @@ _TICK_S = 0.001  # less than this is due
 OBSERVE_S = 10.0  # each provider is asked what it has of ours
 QUOTE_S = 60.0
 FIRST_QUOTES_S = 30.0  # so long after the start nothing fails, or goes elsewhere, for want of an answer
-FORESEE_S = 2.0  # when those start who are first in line is worked out at most so often
+FORESEE_S = 5.0  # when those start who are first in line is worked out at most so often
 PICTURE_WAIT_S = 0.5  # a request waits at most so long for a picture that knows what it shows
 
 
