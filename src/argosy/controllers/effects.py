@@ -246,9 +246,9 @@ class Effects:
         if task is None:
             return
         wanted = [("workdir", task.workdir_tree)] if task.workdir_tree else []
-        wanted += [(mount.target, mount.tree) for mount in task.file_mounts if mount.tree]
+        wanted += [(_in_workdir(mount.target), mount.tree) for mount in task.file_mounts if mount.tree]
         for target, digest in wanted:
-            if self._files is None or digest is None:
+            if self._files is None or digest is None or await agent.holds_tree(target, digest):
                 continue
             try:
                 text = await self._files.tree(digest)
@@ -260,7 +260,7 @@ class Effects:
             missing = await agent.missing_chunks(sorted(tree.chunk_digests()))
             if missing:
                 await agent.put_chunks(self._files.chunks(missing))
-            await agent.place_tree(text, target)
+            await agent.place_tree(text, target, digest)
 
     async def _run_ranks(self, node_id: str, rank_ids: list[str]) -> None:
         try:
@@ -283,6 +283,11 @@ class Effects:
             self._facts.drop_ranks(node_id, rank_ids)
         except (BorderError, TimeoutError, OSError, KeyError) as error:
             _log.info("forget on %s failed, is tried again: %s", node_id, error)
+
+
+def _in_workdir(target: str) -> str:
+    """Where a mount appears: a relative target is below the working directory, others are as they are."""
+    return target if target.startswith(("~", "/")) else f"workdir/{target.removeprefix('./')}"
 
 
 def border_code(error: Exception) -> str:

@@ -26,7 +26,9 @@ def _keep_days(text: str) -> int:
 def main(argv: Sequence[str]) -> int:
     """The exit status."""
     options = _parse(argv)
-    os.umask(0o077)  # nothing that the server writes is for others
+    # Nothing that the server writes is for others; what programs write is as their user has it.
+    os.environ.setdefault("ARGOSY_UMASK", f"{os.umask(0o077):03o}")
+    os.umask(0o077)
     try:
         if options.verb == "token":
             return _token(options)

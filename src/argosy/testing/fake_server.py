@@ -319,7 +319,11 @@ class FakeServer:
                 self.clusters[cluster.name] = msgspec.structs.replace(cluster, autostop=request.autostop)
                 return t.Done(names=(cluster.name,))
             case t.ChunksRequest():
-                return t.ChunksReply(missing=tuple(one for one in request.digests if one not in self.chunks))
+                return t.ChunksReply(
+                    missing=tuple(
+                        one for one in request.digests if one not in self.chunks and one not in self.trees
+                    )
+                )
             case _:
                 raise ArgosyError("internal", "the fake does not know this request")
         if key:

@@ -47,6 +47,9 @@ class Agents(Protocol):
     def start(self, home: Path, socket: Path, devices: Sequence[int], name: str) -> processes.Process:
         """A detached agent that serves `socket` and may use `devices`. Raises OSError."""
 
+    def release(self, home: Path) -> None:
+        """What the node in `home` put outside of it goes, unless others use it too. Raises OSError."""
+
     async def probe(self) -> NodeFacts:
         """What this machine is. Raises OSError."""
 
@@ -326,6 +329,9 @@ class LocalProvider:
             try:
                 if folder.is_dir():
                     await asyncio.to_thread(self._end, claim_id)
+                    agents = self._started_agents()
+                    for index in self._indices(claim_id):
+                        await asyncio.to_thread(agents.release, self._home(claim_id, index))
                     await asyncio.to_thread(_remove_tree, folder)
                 self._bury(claim_id)
             except OSError as error:
