@@ -18,6 +18,7 @@ from argosy.controllers.policies import new_claim
 from argosy.infra.provider import Providers
 from argosy.model.errors import ArgosyError
 from argosy.model.ids import Clock, Ids
+from argosy.model.kinds import kind_of
 from argosy.model.kinds.cluster import CLUSTER, ClusterSpec, ClusterStatus, cluster_spec
 from argosy.model.kinds.job import JOB, JobSpec, JobStatus
 from argosy.model.offer import Capacity, Choice, Plan, waits_for
@@ -368,8 +369,8 @@ class Operations:
     async def _find_job(self, name: str, cluster_id: str | None) -> Workload | None:
         if name.isascii() and name.isdigit():
             return await self._store.find_job(cluster_id, int(name))
-        row = await self._store.load(name) if name.startswith(f"{JOB.prefix}-") else None
-        return row if isinstance(row, Workload) and row.host_id == cluster_id else None
+        row = await self._store.load(name)
+        return row if isinstance(row, Workload) and kind_of(row).runs and row.host_id == cluster_id else None
 
     # -- clusters -----------------------------------------------------------------------------------
 
