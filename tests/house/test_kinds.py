@@ -33,6 +33,8 @@ def _names_a_kind(node: ast.expr) -> bool:
 def _is_prefix(node: ast.expr) -> bool:
     if isinstance(node, ast.Tuple):
         return any(map(_is_prefix, node.elts))
+    if isinstance(node, ast.JoinedStr):  # f"{JOB.prefix}-"
+        return any(isinstance(each, ast.Attribute) and each.attr == "prefix" for each in ast.walk(node))
     text = node.value if isinstance(node, ast.Constant) else None
     return isinstance(text, str) and text.removesuffix("-") in PREFIXES
 
@@ -75,6 +77,7 @@ def test_nobody_asks_for_a_kind() -> None:
         "row.kind == JOB.name",
         'row.id.startswith("clu-")',
         'id.startswith(("clu", "x"))',
+        'id.startswith(f"{JOB.prefix}-")',
         "isinstance(row.spec, JobSpec)",
         "isinstance(row.status, ClusterStatus | int)",
         "match a:\n  case JobSpec():\n    pass",
