@@ -1,4 +1,4 @@
-"""Random pools of everything at once, decided with arrays and without: the same decisions, and isolation holds.
+"""Random pools of everything at once, decided with arrays and without: the decisions are the same.
 
 Some seeds run always; `ARGOSY_POOL_SEEDS=500` runs as many (nightly).
 """
@@ -9,7 +9,7 @@ import os
 import random
 
 import pytest
-from pool_places import GB, card, check_books
+from pool_places import GB, box, card, check_books
 
 from argosy.model.facts import Device
 from argosy.model.scheduling import Isolation
@@ -127,3 +127,16 @@ def test_both_evaluators_decide_the_same(seed: int) -> None:
             slow.ended(evict.job_id)
         held = {id: (each.allocation.need, each.allocation.placements) for id, each in fast.held.items()}
         check_books(fast.inventory, held)
+
+
+def test_sixty_machines_of_which_one_has_the_cpus() -> None:
+    """However many machines are large enough in GPUs alone: what fits on the last one starts, and nobody is
+    preempted for it."""
+    small = [box(number, 1, cpus_milli=100) for number in range(59)]
+    pool = Pool(machines=[*small, box(59, 2)])
+    half = Need(cpus_milli=4000, gpu_milli=500)
+    for number in range(4):
+        pool.submit(Ask(id=f"j{number}", number=number, needs=(half,), queue="a", preemptible=True))
+        decision = pool.cycle(1000 * (1 + number))
+        assert [each.ask_id for each in decision.starts] == [f"j{number}"] and not decision.evictions
+        assert decision.starts[0].placements[0].node_id == "m59"

@@ -159,7 +159,7 @@ def test_a_nominated_placement_survives_a_restart() -> None:
 
 
 def test_what_a_queue_deserves_is_judged_for_each_request_by_itself() -> None:
-    """The first of b asks for more than b deserves and waits; the second asks for no more, and gets it back."""
+    """The first of b asks for more than b deserves and waits; the second does not, and gets it back."""
     queues = (Queue(path="a", deserved={"cpus": 1000}), Queue(path="b", deserved={"cpus": 1000}))
     world = World(Pool(tenancy(*queues, min_runtime_s=0), machines=[node(0, 0, cpus=2)]))
     for number in (1, 2):

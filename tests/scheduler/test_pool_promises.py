@@ -4,15 +4,7 @@ from __future__ import annotations
 
 from pool_world import World, job, node
 
-from argosy.scheduler.estimate import (
-    CLASS_DEFAULT_S,
-    History,
-    estimate_s,
-    is_guess,
-    is_known,
-    kinds_of,
-    remember,
-)
+from argosy.scheduler.estimate import CLASS_DEFAULT_S, History, is_guess, is_known, kinds_of, remember
 from argosy.scheduler.pool import Pool
 
 
@@ -108,15 +100,6 @@ def test_what_the_past_says_enough_about() -> None:
     assert is_known(
         remember(History(), kinds_of(user="ann", name="train-7", gpu_milli=8000, project="vision"), 60), mine
     )
-
-
-def test_jobs_without_a_name_share_the_history_of_their_program_alone() -> None:
-    history = History()
-    short, long = (kinds_of(user="ann", name="", gpu_milli=0, program=f"sleep {n}") for n in (1, 300))
-    for _ in range(5):
-        history = remember(history, short, 1)
-    assert is_known(history, short) and estimate_s(history, short, urgency=3) == 1
-    assert not is_known(history, long)  # so its length is reckoned with, and promised to nobody
 
 
 def test_a_guess_is_reckoned_with_and_not_promised() -> None:

@@ -13,8 +13,9 @@ from argosy.model.units import render_bytes, render_duration, render_milli, rend
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from argosy.api.types import GpuView, ModelView, PriceView
+    from argosy.api.prices import ModelView
     from argosy.model.offer import Offer
+    from argosy.model.priced import GpuView, PriceView
 
 
 @click.command(
@@ -240,12 +241,17 @@ ARGOSY_DEFAULT_CLOUD names the cloud of --against."""
 def cost_report(
     session: Session, days: int | None, by: str | None, against: str | None, every: bool, as_json: bool
 ) -> None:
-    """Show what clusters and managed jobs cost, and what was saved."""
+    """Show what clusters and managed jobs cost, and what was saved.
+
+    With --by, --json has the `groups` and leaves `costs` empty.
+    """
+    import msgspec
+
     against = against or session.env.get("ARGOSY_DEFAULT_CLOUD") or None
     reply = session.client.costs(days, by=by, against=against)
     screen = session.screen
     if as_json:
-        screen.json(reply)
+        screen.json(reply if by is None else msgspec.structs.replace(reply, costs=()))
         return
     if not reply.costs:
         screen.print("Nothing was held, so nothing was spent.")
@@ -315,14 +321,14 @@ Examples:
 """
 )
 @click.argument("subject", required=False)
-@click.option("--after", type=int, help="Only later than this number.")
+@click.option("--after", type=int, help="Only later than this number, oldest first.")
 @click.option(
     "-n", "--limit", type=click.IntRange(min=1), default=100, show_default=True, help="At most so many."
 )
 @json_option
 @pass_session
 def events(session: Session, subject: str | None, after: int | None, limit: int, as_json: bool) -> None:
-    """Show what happened, to everything or to one cluster or job."""
+    """Show what happened last, to everything or to one cluster or job."""
     reply = session.client.events(subject, after=after, limit=limit)
     if as_json:
         session.screen.json(reply)
@@ -331,7 +337,7 @@ def events(session: Session, subject: str | None, after: int | None, limit: int,
     session.screen.table(
         ("NUMBER", "AGE", "SUBJECT", "EVENT", "TEXT"),
         [
-            [str(event.seq), age(event.at_ms, now_ms), event.subject, event.code, event.text]
+            [str(event.seq), age(event.at_ms, now_ms), event.name or event.subject, event.code, event.text]
             for event in reply.events
         ],
         right=("NUMBER", "AGE"),

@@ -15,7 +15,7 @@ from argosy.cli.main import INTERRUPTED
 from argosy.cli.screen import Screen
 
 if TYPE_CHECKING:
-    from argosy.api.types import ClusterView
+    from argosy.api.clusters import ClusterView
     from argosy.client.client import Client
 
 F = TypeVar("F", bound=Callable[..., Any])  # Any: commands take what click gives them
@@ -81,6 +81,16 @@ class Session:
 
 
 pass_session = click.make_pass_decorator(Session, ensure=True)
+
+
+class Amount(click.FloatRange):
+    """A number that can be counted with: not `nan`, not without end."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
+        number: float = super().convert(value, param, ctx)
+        if not abs(number) < 1e12:
+            self.fail(f"`{value}` is not an amount: write for example 500 or 12.5.", param, ctx)
+        return number
 
 
 def json_option(function: F) -> F:

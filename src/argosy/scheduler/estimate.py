@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from hashlib import sha256
 from typing import Final
 
 import msgspec
@@ -31,23 +30,16 @@ class History(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     runtimes_s: Mapping[str, tuple[int, ...]] = {}
 
 
-def kinds_of(
-    *, user: str, name: str, gpu_milli: int, project: str = "", program: str = ""
-) -> tuple[str, ...]:
+def kinds_of(*, user: str, name: str, gpu_milli: int, project: str = "") -> tuple[str, ...]:
     """The kinds that a job belongs to, from the narrowest: its user's of this name and size, of this size,
     all of the user's.
 
-    `gpu_milli` counts all nodes. Numbers in names do not matter: `train-17` is like `train-18`. Without a
-    name it is like runs of the same program alone: other programs of the size say nothing to promise by.
+    `gpu_milli` counts all nodes. Numbers in names do not matter: `train-17` is like `train-18`.
 
     >>> kinds_of(user="ann", name="train-17", gpu_milli=8000, project="vision")
     ('vision/ann/8000/train-#', 'vision/ann/8000', 'vision/ann')
-    >>> kinds_of(user="ann", name="", gpu_milli=0, program="sleep 1")
-    ('/ann/0/=3906086191bf', '/ann')
     """
     whose = f"{project}/{user}"
-    if not name:
-        return (f"{whose}/{gpu_milli}/={sha256(program.encode()).hexdigest()[:12]}", whose)
     stem = re.sub(r"\d+", "#", name)
     return (f"{whose}/{gpu_milli}/{stem}", f"{whose}/{gpu_milli}", whose)
 

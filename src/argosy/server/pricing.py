@@ -15,7 +15,8 @@ from typing import TYPE_CHECKING, Final, NamedTuple, TypeVar
 
 import msgspec
 
-from argosy.api import types as t
+from argosy.api.planning import CompareView, OfferView, PipelineReply, PipelineRequest, PlanReply, PlanRequest
+from argosy.api.prices import CatalogAge, CatalogReply, GpuList, RefreshReply, RegionList
 from argosy.model.areas import Atlas
 from argosy.model.errors import ArgosyError
 from argosy.model.ids import Clock
@@ -124,12 +125,12 @@ class Pricing:
 
     def complete(
         self,
-        request: t.PlanRequest,
+        request: PlanRequest,
         own: Plan,
         offers: Sequence[Offer],
         abilities: Mapping[str, Ability],
         runs: Sequence[Run] = (),
-    ) -> t.PlanReply:
+    ) -> PlanReply:
         """`own` (from what providers quoted) with what all others would take.
 
         Raises ArgosyError for an accelerator or a place that does not exist, and for a deadline that cannot
@@ -183,13 +184,13 @@ class Pricing:
             spot_weighed=best is None and weighed is not None,
         )
         plan = msgspec.structs.replace(own, rejected=(*own.rejected, *rejected))
-        return t.PlanReply(
+        return PlanReply(
             plan=plan,
             offers=tuple(views),
             fitting=fitting,
             text=text,
             deadline=weighed.reason if weighed is not None else "",
-            compared=tuple(_view_of(row, t.CompareView) for row in rows),
+            compared=tuple(_view_of(row, CompareView) for row in rows),
             page=_page(rows, task, (text, weighed.reason if weighed is not None else ""))
             if request.html
             else "",
@@ -223,8 +224,8 @@ class Pricing:
         return found
 
     def pipeline(
-        self, request: t.PipelineRequest, asked: Sequence[Asked], abilities: Mapping[str, Ability]
-    ) -> t.PipelineReply:
+        self, request: PipelineRequest, asked: Sequence[Asked], abilities: Mapping[str, Ability]
+    ) -> PipelineReply:
         """The optimum of all stages with traffic between them.
 
         Raises ArgosyError: `no-offer` for a stage that fits nowhere, `spec-invalid` for edges in a circle,
@@ -279,7 +280,7 @@ class Pricing:
         not exist."""
         from argosy.planning.market import NO_DRIVER
 
-        unknown = self._unknown(task, offers)
+        unknown = self._not_in_use(task) or self._unknown(task, offers)
         if unknown is not None:
             raise unknown
         ranking = self._rank(task, limit=1)
@@ -294,6 +295,25 @@ class Pricing:
             code = next((step.code for steps in ranking.steps for step in steps if not step.kept), "capacity")
             more = (Rejection(provider="clouds", code=code.replace(" ", "-"), text=sentence),)
         return msgspec.structs.replace(own, rejected=(*own.rejected, *more))
+
+    def _not_in_use(self, task: Task) -> ArgosyError | None:
+        """What is missing to use the places that the task insists on; None when some of them have prices, or
+        are in use here."""
+        from argosy.providers import what_is_missing
+
+        drivers = set(self._drivers())
+        asked = {wish.infra.provider or "*" for wish in task.resources}
+        if asked & {"*", *drivers, *self.catalog.providers}:
+            return None
+        missing = [said for name in sorted(asked) if (said := what_is_missing(name)) is not None]
+        if not missing:
+            return None
+        fixes = [fix for _, fix in missing if fix]
+        return ArgosyError(
+            "no-offer",
+            "; ".join(fact for fact, _ in missing),
+            hint="; ".join(fixes) or f"available: {', '.join(sorted(drivers)) or 'nothing'}",
+        )
 
     def _rank(self, task: Task, *, limit: int) -> Ranking:
         """Offers of the catalog from providers without a driver here, best first: all of them are only
@@ -382,11 +402,11 @@ class Pricing:
                 said.append(sentence or explain_none(wish, steps))
         return "; ".join(dict.fromkeys(said))
 
-    def _view(self, ranked: Ranked, places: int, standing: Sequence[Refusal]) -> t.OfferView:
+    def _view(self, ranked: Ranked, places: int, standing: Sequence[Refusal]) -> OfferView:
         from argosy.catalog.listing import offer_rows
 
         (row,) = offer_rows(self.catalog, [ranked.choice])
-        return t.OfferView(
+        return OfferView(
             provider=row.provider,
             region=row.region,
             zone=row.zone,
@@ -460,7 +480,7 @@ class Pricing:
 
     def gpus(
         self, gpu: str, infra: str, *, spot: bool, cheapest: bool, every: bool, offers: Sequence[Offer]
-    ) -> t.GpuList:
+    ) -> GpuList:
         """Accelerators. `offers` are those of the infrastructure in use. Raises `no-offer` for what does not
         exist."""
         from argosy.catalog.listing import gpu_rows
@@ -472,7 +492,7 @@ class Pricing:
         if place.provider not in set(self._drivers()):
             error = self.catalog.unknown_place(place.provider, place.region, place.zone)
         if error is None and model and not any(each.shape.accelerator for each in own):
-            error = self.catalog.unknown_accelerator(model)
+            error = self.catalog.unknown_accelerator(model, family=True)
         if error is not None:
             raise error
         drivers, standing = set(self._drivers()), self._standing()
@@ -494,10 +514,10 @@ class Pricing:
         summed = not model and not every and not cheapest
         notes = self.notes({row.provider for row in rows})
         if summed:
-            return t.GpuList(offers=tuple(own), models=summed_by_model(rows), notes=notes)
-        return t.GpuList(offers=tuple(own), gpus=rows, notes=notes)
+            return GpuList(offers=tuple(own), models=summed_by_model(rows), notes=notes)
+        return GpuList(offers=tuple(own), gpus=rows, notes=notes)
 
-    def regions(self, provider: str, area: str) -> t.RegionList:
+    def regions(self, provider: str, area: str) -> RegionList:
         from argosy.catalog.listing import region_rows
 
         if provider and provider not in set(self._drivers()):
@@ -505,19 +525,19 @@ class Pricing:
             if error is not None:
                 raise error
         rows = region_rows(self.catalog, provider=provider or None, area=area or None)
-        return t.RegionList(regions=rows)
+        return RegionList(regions=rows)
 
-    def status(self) -> t.CatalogReply:
+    def status(self) -> CatalogReply:
         """How old prices are."""
         services = self._services()
         refreshable = set(services.names())
         catalog, now_ms = self.catalog, self._clock.now_ms()
         drivers = set(self._drivers())
-        return t.CatalogReply(
+        return CatalogReply(
             built=catalog.built,
             folder=str(self.folder),
             providers=tuple(
-                t.CatalogAge(
+                CatalogAge(
                     provider=age.provider,
                     offers=len(catalog.market.block(age.provider)),
                     source=age.source,
@@ -535,7 +555,7 @@ class Pricing:
             warnings=catalog.warnings,
         )
 
-    def refresh(self, provider: str, force: bool, watch: Watch | None = None) -> t.RefreshReply:
+    def refresh(self, provider: str, force: bool, watch: Watch | None = None) -> RefreshReply:
         """Seconds to minutes. Raises ArgosyError, and leaves the old prices, when the new ones cannot be had;
         `Stopped` when `watch` calls it off."""
         kept = self._services().refresh(
@@ -546,7 +566,7 @@ class Pricing:
             force=force,
             watch=watch,
         )
-        return t.RefreshReply(
+        return RefreshReply(
             provider=kept.provider, before=kept.before, after=kept.after, skipped=kept.skipped
         )
 

@@ -31,10 +31,11 @@ from argosy.model.kinds import task_of
 from argosy.server.application import Application, pricing_of
 from argosy.server.journal import open_journal
 from argosy.server.listeners import LocalSocket, bind_tcp
+from argosy.server.old_files import import_old_files
 from argosy.server.ports import Controllers
 from argosy.storage.blobs import BlobStore
 from argosy.storage.logs import LogStore
-from argosy.store import Store, lock_state_dir
+from argosy.store import KEY_FILE, Store, lock_state_dir
 from argosy.store.state_dir import StateLock
 
 _log: Final = logging.getLogger("argosy.server")
@@ -55,7 +56,16 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     listen: str = ""
     log_level: str = "info"
     store: str = ""
+    keys: Path | None = None  # the file of keys that seal secrets; None: in the state folder
     keep_days: int = 90  # how long finished work and its logs are kept
+
+    @property
+    def url(self) -> str:
+        return self.store or f"sqlite:///{self.state_dir / 'argosy.db'}"
+
+    @property
+    def key_file(self) -> Path:
+        return self.keys or self.state_dir / KEY_FILE
 
     def __repr__(self) -> str:
         return f"Settings(state_dir={self.state_dir!r}, listen={self.listen!r})"
@@ -114,10 +124,12 @@ async def serve(settings: Settings, tcp: socket.socket | None, lock: StateLock) 
     """Everything between the lock and the end."""
     state_dir = settings.state_dir
     clock, ids = SystemClock(), SystemIds()
-    url = settings.store or f"sqlite:///{state_dir / 'argosy.db'}"
+    url = settings.url
     # PostgreSQL is backed up by who runs it.
     backups = state_dir / "backups" if url.startswith("sqlite") else None
-    opening = asyncio.ensure_future(Store.open(url, ids=ids, clock=clock, backups=backups))
+    opening = asyncio.ensure_future(
+        Store.open(url, ids=ids, clock=clock, backups=backups, keys=settings.key_file)
+    )
     # While the store's thread reads the disk, the rest is imported.
     from argosy.controllers.shell import Shell
     from argosy.infra.agent_client import AgentClient
@@ -128,6 +140,7 @@ async def serve(settings: Settings, tcp: socket.socket | None, lock: StateLock) 
     store = await opening
     async with contextlib.AsyncExitStack() as stack:
         stack.push_async_callback(store.close)
+        await import_old_files(store, state_dir)
         blobs = BlobStore(state_dir)
         logs = LogStore(state_dir / "logs")
         stack.push_async_callback(logs.close)
@@ -196,11 +209,15 @@ async def serve(settings: Settings, tcp: socket.socket | None, lock: StateLock) 
 
 async def _guard_place(lock: StateLock, local: LocalSocket, application: Application) -> None:
     """A server whose state folder was deleted or replaced has no clients and no truth: it stops. What is
-    there now belongs to another one and is left alone."""
+    there now belongs to another one and is left alone. A socket that was removed is made anew."""
     while True:
         await asyncio.sleep(_GUARD_S)
         if not lock.is_ours() or local.is_replaced():
             break
+        if local.is_missing() and not application.stopping.is_set():
+            _log.warning("the socket was removed: it is made anew")
+            local.renew()
+            await application.answer_on(local.sock)
     _log.critical("the state folder is gone or belongs to another server: this one stops")
     application.stop()
 

@@ -12,6 +12,7 @@ from typing import Final
 from argosy.model.errors import ArgosyError
 
 PID_FILE: Final = "server.pid"
+KEY_FILE: Final = "secrets.key"  # the keys that seal secrets
 
 
 def ensure_private_folder(path: Path) -> None:

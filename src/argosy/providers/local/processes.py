@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import signal
 import time
@@ -78,6 +79,21 @@ def spawn(argv: Sequence[str], env: Mapping[str, str], log: Path) -> Process:
     return Process(pid, start_ticks(pid) or 0, boot_id())
 
 
+def agent_of(home: Path) -> Process | None:
+    """The live agent that holds the lock of a node's folder, whoever started it; None: there is none."""
+    try:
+        with (home / "agent.lock").open("rb") as file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+            except BlockingIOError:
+                pid = int(file.read(32))
+                ticks = start_ticks(pid)
+                return Process(pid, ticks, boot_id()) if ticks is not None else None
+    except (OSError, ValueError):
+        return None
+    return None
+
+
 def node_tag(home: Path) -> bytes | None:
     """How ranks of the node in `home` are marked; None when the folder is gone."""
     try:
@@ -125,10 +141,13 @@ def remove_cgroups(home: Path) -> None:
         except (OSError, msgspec.MsgspecError):
             continue
         for group in groups:
-            try:
-                Path(group).rmdir()
-            except OSError:
-                continue
+            for _ in range(50):  # a process that was just killed may still be in it
+                try:
+                    Path(group).rmdir()
+                except FileNotFoundError:
+                    break
+                except OSError:
+                    time.sleep(0.01)
 
 
 class _RankState(msgspec.Struct):
