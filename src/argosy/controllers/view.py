@@ -119,7 +119,11 @@ def abilities_of(providers: Providers) -> dict[str, Ability]:
     for name, provider in providers.all().items():
         can = provider.manifest.capabilities
         found[name] = Ability(
-            spot=can.spot, multi_node=can.multi_node, fractions=can.fractions, owned=can.owned
+            spot=can.spot,
+            multi_node=can.multi_node,
+            fractions=can.fractions,
+            owned=can.owned,
+            images=can.images,
         )
     return found
 
