@@ -188,8 +188,29 @@ def render_task() -> str:
         "far. Editors check and "
         "complete with the JSON schema [task.schema.json](../generated/task.schema.json).\n\n"
         + render_field_table().strip()
-        + "\n"
+        + "\n\n"
+        + WHAT_TRAVELS
     )
+
+
+WHAT_TRAVELS = """## What travels with `workdir` and `file_mounts`
+
+- Everything in the folder, except `.git`, and except what ignore files name. Ignore files add up: every
+  `.gitignore` holds for its folder and below, as in git; `.argosyignore` or `.skyignore` in the folder
+  itself speaks last, so that `!*.ckpt` there sends checkpoints that a `.gitignore` names. `!*` takes all
+  of them back. `.git` is sent only when `.argosyignore` has the line `!.git`.
+- Links travel as links, wherever they lead; a warning names those that lead outside of the folder.
+  Absolute ones that stay inside become relative.
+- Only what the server lacks is sent, by content. A folder in which nothing has changed costs one look at
+  its files.
+- On the node, what an earlier sync placed and the new one lacks is removed, unless a program changed it.
+  What programs wrote stays. A file that a program changed in place is written anew when the workdir
+  changes, or when something beside it was made or removed.
+- `workdir` appears in `~/workdir`, which is also `~/sky_workdir`. Relative targets of `file_mounts`
+  appear in it, `~/...` in the home of the node, absolute ones where they say: nodes of one machine share
+  them when they want the same files there, and the last one that is released removes them. A path that
+  Argosy did not make is refused.
+"""
 
 
 def render_schema() -> str:

@@ -28,7 +28,7 @@ OFFER = Offer(
     capacity=Capacity.ON_DEMAND,
     price_micro_usd=1_000_000,
 )
-ABLE = Ability(spot=True, multi_node=True)
+ABLE = Ability(spot=False, multi_node=True)
 
 #: For each code a wish that the offer misses by that constraint alone.
 MISSES = {
@@ -68,12 +68,13 @@ def test_a_constraint_refuses_by_its_code_and_relaxing_it_helps(code: str) -> No
 
 
 def test_every_row_of_the_table_is_tested() -> None:
-    others = {"multi-node", "disk", "capacity", "busy"}
+    others = {"multi-node", "nodes", "disk", "capacity", "busy"}
     assert {each.code for each in (*PLACES, *MACHINES)} == set(MISSES) | others
 
 
 def test_rows_about_gangs_and_owned_machines() -> None:
     assert refused(Resources(), num_nodes=2, ability=Ability()) == "multi-node"
+    assert refused(Resources(), num_nodes=2, ability=replace(ABLE, nodes_max=1)) == "nodes"
     assert refused(Resources(), replace(OFFER, nodes_max=1), num_nodes=2) == "capacity"
     owned = replace(OFFER, capacity=Capacity.OWNED, shape=replace(OFFER.shape, disk_bytes=GIB))
     assert refused(Resources(disk_size_bytes=2 * GIB), owned) == "disk"

@@ -86,8 +86,8 @@ class Provider(Protocol):
 
     async def ensure(self, claim: Claim) -> None:
         """Make it so, all nodes or none; safe to repeat. `claim.desired` RUN: nodes run our agent; STOP: they
-        rest with their disks. Raises a border error. Returns when ordered; `observe` tells when it is
-        there."""
+        rest with their disks. Raises a border error. Returns when ordered; `observe` tells when it is there,
+        and the claim's `tag` with it."""
 
     async def observe(self, claim_ids: Sequence[str]) -> Sequence[ClaimFact]:
         """Everything tagged ours (all when `claim_ids` is empty), nothing else. A claim that is not listed is

@@ -18,6 +18,8 @@ class Ability(msgspec.Struct, frozen=True, kw_only=True):
     fractions: bool = False
     owned: bool = False
     images: bool = False  # programs may run in a container image
+    nodes_max: int | None = None  # of one claim
+    nodes_text: str = ""  # why: this machine runs at most 128 nodes
 
 
 class Usage(msgspec.Struct, frozen=True, kw_only=True):

@@ -242,6 +242,28 @@ def _refuse_busy(case: Case) -> str:
     return ""
 
 
+def _refuse_number(ability: Ability, num_nodes: int) -> str:
+    if ability.nodes_max is None or num_nodes <= ability.nodes_max:
+        return ""
+    limit = ability.nodes_text or f"gives at most {ability.nodes_max} nodes at once"
+    return f"{limit}, asked for {num_nodes}"
+
+
+def _of_provider(
+    code: str,
+    asked: Callable[[Resources, int], bool],
+    why: Callable[[Ability, int], str],
+    relax: Callable[[Resources], Iterator[Relaxed]] = nothing,
+) -> Constraint:
+    """A constraint that a provider meets as a whole, or not at all."""
+
+    def keep(left: sieve.Sieve) -> None:
+        if text := why(left.ability, left.num_nodes):
+            left.keep_none(code, text)
+
+    return Constraint(code, asked, lambda case: why(case.ability, case.num_nodes), keep, relax)
+
+
 def _always(wish: Resources, num_nodes: int) -> bool:
     return True
 
@@ -281,17 +303,18 @@ MACHINES: Final = (
         sieve.keep_lanes,
         dropped(lambda wish: f"`use_spot: {str(wish.use_spot).lower()}`", use_spot=None),
     ),
-    Constraint(
+    _of_provider(
         "multi-node",
         lambda _, num_nodes: num_nodes > 1,
-        lambda case: "" if case.ability.multi_node else f"cannot give {case.num_nodes} nodes at once",
-        sieve.keep_several_nodes,
+        lambda ability, num_nodes: "" if ability.multi_node else f"cannot give {num_nodes} nodes at once",
     ),
-    Constraint(
+    _of_provider("nodes", _always, _refuse_number),
+    _of_provider(
         "image",
         lambda wish, _: bool(wish.image_id),
-        lambda case: "" if case.ability.images else sieve.NO_IMAGES,
-        sieve.keep_images,
+        lambda ability, _: (
+            "" if ability.images else "runs programs on the machine itself: it has no images yet"
+        ),
         dropped(lambda wish: f"`image_id: {wish.image_id}`", image_id=None),
     ),
     Constraint(

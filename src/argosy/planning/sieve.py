@@ -21,7 +21,6 @@ from argosy.model.resources import Resources
 from argosy.model.units import render_bytes, render_disk, render_milli, render_price
 from argosy.planning.ability import Ability
 
-NO_IMAGES: Final = "runs programs on the machine itself: it has no images yet"
 FAR: Final = 1 << 62  # above every distance: what is near gets the larger number
 
 
@@ -149,6 +148,11 @@ class Sieve:
             self.kinds = sorted(self.members)
         self.told.keep("place", len(self.kinds))
 
+    def keep_none(self, code: str, text: str) -> None:
+        """The provider as a whole does not meet the constraint."""
+        self.keep(code, (), text)
+        self.members = set()
+
     def keep(self, code: str, left: Sequence[int], text: str = "", near: int = -1) -> None:
         """Only these kinds are left after the constraint `code`; `text`: why others fell."""
         if len(left) < len(self.kinds):
@@ -207,18 +211,6 @@ def keep_lanes(sieve: Sieve) -> None:
     sieve.told.keep("spot", len(left))
 
 
-def keep_several_nodes(sieve: Sieve) -> None:
-    if not sieve.ability.multi_node:
-        sieve.keep("multi-node", (), f"cannot give {sieve.num_nodes} nodes at once")
-        sieve.members = set()
-
-
-def keep_images(sieve: Sieve) -> None:
-    if not sieve.ability.images:
-        sieve.keep("image", (), NO_IMAGES)
-        sieve.members = set()
-
-
 def keep_accelerator(sieve: Sieve) -> None:
     """Model, vendor and memory of the device, and how many come with a machine."""
     wish, block, members = sieve.wish.accelerator, sieve.block, sieve.members
@@ -232,7 +224,11 @@ def keep_accelerator(sieve: Sieve) -> None:
     if wish.vendor:
         vendor_of, models = sieve.vendors.get, block.models
         left = [kind for kind in left if vendor_of(models[kind].lower()) == wish.vendor]
-    sieve.keep("accelerator", left, f"has no {wish.model or wish.vendor or 'accelerator'}")
+    text = f"has no {wish.model or wish.vendor or 'accelerator'}"
+    if wish.model is not None and not left and block.of_model(wish.model):
+        spot = {True: " as spot", False: " but as spot", None: ""}[sieve.wish.use_spot]
+        text += spot or " that is not ruled out"
+    sieve.keep("accelerator", left, text)
     if wish.memory_min_bytes:
         memory = block.device_memory_bytes
         big = [kind for kind in left if memory[kind] >= wish.memory_min_bytes]
