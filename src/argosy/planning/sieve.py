@@ -96,11 +96,11 @@ class Sieve:
     """What is left of a block. `kinds` are those that fit so far, `members` the same as a set (None: all).
 
     `members` is kept up to the test of the accelerator, which begins with the few kinds that have it.
-    `local`: rows by kind for each lane, where not all places count; `lanes`: those of the wished capacity.
+    `here`: rows by kind for each lane, where not all places count; `lanes`: those of the wished capacity.
     """
 
     __slots__ = (
-        *("ability", "allowed", "atlas", "block", "ceiling", "kinds", "lanes", "local", "members", "name"),
+        *("ability", "allowed", "atlas", "block", "ceiling", "kinds", "lanes", "here", "members", "name"),
         *("num_nodes", "preference", "told", "vendors", "wish"),
     )
 
@@ -126,7 +126,7 @@ class Sieve:
         )
         self.kinds: Sequence[int] = range(len(block.instance_types))
         self.members: Members | None = None
-        self.local: list[dict[int, list[int]]] | None = None
+        self.here: list[dict[int, list[int]]] | None = None
         self.lanes: Sequence[int] = range(len(block.lanes))
 
     def keep_allowed(self, here: Sequence[int]) -> Sequence[int]:
@@ -143,8 +143,8 @@ class Sieve:
         """Only rows at these places (indexes of `block.places`) count from now on."""
         if len(chosen) < len(self.block.places):
             there = frozenset(chosen)
-            self.local = [self.block.in_places(lane, there) for lane in range(len(self.block.lanes))]
-            self.members = {kind for rows in self.local for kind in rows}
+            self.here = [self.block.in_places(lane, there) for lane in range(len(self.block.lanes))]
+            self.members = {kind for rows in self.here for kind in rows}
             self.kinds = sorted(self.members)
         self.told.keep("place", len(self.kinds))
 
@@ -190,7 +190,7 @@ def keep_lanes(sieve: Sieve) -> None:
         sieve.wish.use_spot,
         sieve.block,
         sieve.ability,
-        sieve.local,
+        sieve.here,
         sieve.members,
     )
     good: list[int] = []
@@ -348,14 +348,14 @@ def runs_of(sieve: Sieve, ceiling: Ceiling, preference: int, wish: int, block: i
     Also how many offers fit.
     """
     cap = sieve.wish.max_hourly_micro_usd
-    members = set(sieve.kinds) if sieve.local is None and cap is None else set()
+    members = set(sieve.kinds) if sieve.here is None and cap is None else set()
     runs: list[Run] = []
     fitting = 0
     for lane in sieve.lanes:
         firsts, count = _firsts(sieve, lane, members, ceiling)
         fitting += count
         start = sieve.block.lanes[lane].start
-        local = None if sieve.local is None else sieve.local[lane]
+        local = None if sieve.here is None else sieve.here[lane]
         for micro_usd, kind in firsts:
             rows: Sequence[int] = range(start[kind], start[kind + 1]) if local is None else local[kind]
             runs.append(Run(micro_usd, preference, wish, block, lane, kind, rows))
@@ -369,12 +369,12 @@ def _firsts(
     block, kinds, cap = sieve.block, sieve.kinds, sieve.wish.max_hourly_micro_usd
     columns = block.lanes[lane]
     start, price = columns.start, columns.price
-    if sieve.local is None:
+    if sieve.here is None:
         count = sum(map(block.counts(lane).__getitem__, kinds))
         if cap is None:
             return _cheapest_kinds(block, lane, members, ceiling), count
         return [(price[start[kind]], kind) for kind in kinds if start[kind] < start[kind + 1]], count
-    local = sieve.local[lane]
+    local = sieve.here[lane]
     here = [kind for kind in kinds if kind in local]
     count = sum([len(local[kind]) for kind in here])
     firsts = [(price[local[kind][0]], kind) for kind in here]
