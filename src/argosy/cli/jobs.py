@@ -11,7 +11,7 @@ from argosy.cli.launching import jobs_launch
 from argosy.cli.session import Session, complete_cluster, json_option, pass_session, yes_option
 
 if TYPE_CHECKING:
-    from argosy.api.types import JobList, JobView
+    from argosy.api.jobs import JobList, JobView
 
 
 @click.command(
@@ -46,7 +46,7 @@ def queue(
 
     Without a name: those of every cluster. Managed jobs have a list of their own: `argosy jobs queue`.
     """
-    from argosy.api.types import JobList
+    from argosy.api.jobs import JobList
 
     if tree:
         from argosy.cli.quota import queue_tree
@@ -84,9 +84,10 @@ def _say_more(session: Session, pages: list[JobList], limit: int) -> None:
 def find_job(session: Session, cluster: str | None, wanted: str | None, name: str | None = None) -> JobView:
     """A job by number or id, or by name; the newest when neither is given. Errors: "not-found", "usage"."""
     from argosy.model.errors import ArgosyError
+    from argosy.model.kinds import kind_of_id
 
     client = session.client
-    if wanted is not None and wanted.startswith("job-"):
+    if wanted is not None and (kind := kind_of_id(wanted)) is not None and kind.runs:
         return client.job(wanted)
     if wanted is not None and not wanted.isdigit():
         raise ArgosyError(

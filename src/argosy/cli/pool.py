@@ -14,7 +14,8 @@ from argosy.cli.session import Session, complete_cluster, json_option, pass_sess
 from argosy.model.units import render_bytes, render_duration, render_milli
 
 if TYPE_CHECKING:
-    from argosy.api.sharing import ExplainReply, PoolView, QueueView
+    from argosy.api.pool import ExplainReply, PoolView
+    from argosy.api.quota import QueueView
     from argosy.model.tenancy import Tenancy
 
 _WAITING_SHOWN: Final = 10
@@ -69,7 +70,7 @@ Examples:
 def top(session: Session, as_json: bool, pools: tuple[str, ...] = ()) -> None:
     """Show each pool: GPUs used and free by model, by user and queue, nodes, who waits, and the largest gang
     that fits."""
-    from argosy.api.sharing import PoolList
+    from argosy.api.pool import PoolList
 
     chosen = _chosen(session, pools)
     if as_json:
@@ -203,6 +204,7 @@ def _machine_table(session: Session, pool: PoolView) -> None:
 
 def _waiting_table(session: Session, pool: PoolView) -> None:
     from argosy.cli.pool_drawing import starts_in, wish_of
+    from argosy.model.kinds import is_named
 
     now_ms = session.now_ms()
     session.screen.print()
@@ -211,7 +213,7 @@ def _waiting_table(session: Session, pool: PoolView) -> None:
         [
             [
                 str(each.position or ""),
-                f"cluster {each.name}" if each.kind == "cluster" else f"{each.number} {each.name}".strip(),
+                f"cluster {each.name}" if is_named(each.kind) else f"{each.number} {each.name}".strip(),
                 each.user,
                 each.queue,
                 wish_of(each),
@@ -244,7 +246,7 @@ a whole GPU, `a` a part, `··` is free, `--` takes nothing new.""",  # noqa: E5
 @pass_session
 def map_(session: Session, pools: tuple[str, ...], html: str | None, svg: str | None, as_json: bool) -> None:
     """Draw nodes and GPUs as blocks in the colours of those who hold them."""
-    from argosy.api.sharing import PoolList
+    from argosy.api.pool import PoolList
     from argosy.cli.pool_drawing import render_html, render_svg
 
     chosen = _chosen(session, pools)
@@ -396,13 +398,14 @@ def explain(session: Session, words: tuple[str, ...], as_json: bool) -> None:
     """Say why a job or cluster waits, when it probably starts and what would help; or why it is where it
     is."""
     from argosy.cli.jobs import find_job
+    from argosy.model.kinds import kind_of_id
 
     if not 1 <= len(words) <= 2:
         raise click.UsageError("name a managed job, a cluster, or a cluster and a job")
     client = session.client
     if len(words) == 2:
         workload_id = find_job(session, words[0], words[1]).id
-    elif words[0].startswith(("job-", "clu-")):
+    elif kind_of_id(words[0]) is not None:
         workload_id = words[0]
     elif words[0].isdigit():
         workload_id = find_job(session, None, words[0]).id
