@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+from functools import cache
 from pathlib import Path
 
 from argosy.providers import find_manifests
@@ -52,6 +53,7 @@ def _strings(path: Path) -> set[str]:
     }
 
 
+@cache
 def _found() -> set[tuple[str, str]]:
     names = {name for each in find_manifests() for name in (each.name, *each.aliases)}
     found = set()
