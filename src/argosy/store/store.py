@@ -36,6 +36,7 @@ __all__ = ["Conflict", "IllegalMove", "KeyUsed", "Snapshot", "Store", "lock_stat
 R = TypeVar("R", bound=schema.Stored)
 T = TypeVar("T")
 
+ANSWER_S: Final = 2.0  # how long who only looks waits for a database elsewhere
 _PRUNED_AT_ONCE: Final = 500
 _OWNERS: Final = ("kind", "host_id", "parent_id", "workload_id", "claim_id")
 
@@ -99,6 +100,7 @@ class Store:
         self._vault = Vault(keys)
         self._ballast = Ballast(database.path.with_name(BALLAST_FILE) if database.path is not None else None)
         self._snapshot = Snapshot.of(())
+        self._read_ms = 0  # when the database last said that this is all
         self._lane: Lane[_Commit, tuple[schema.Stored, ...]] = Lane(
             self._perform, inline=inline, name="argosy-store"
         )
@@ -410,6 +412,18 @@ class Store:
             return self._snapshot
         return await self._lane.call(lambda: self._database.run(self._refresh))
 
+    async def last_known(self) -> tuple[Snapshot, int]:
+        """As `snapshot`; while a database elsewhere does not answer what was read last, and when (else 0)."""
+        try:
+            async with asyncio.timeout(ANSWER_S):
+                return await self.snapshot(), 0
+        except TimeoutError:
+            pass
+        except ArgosyError as error:
+            if error.code != "store-busy":
+                raise
+        return self._snapshot, self._read_ms
+
     async def load(self, id: str) -> Row | None:
         """The row of any kind with this id, also a finished one."""
         if not self._database.is_shared and (row := self._snapshot.row(id)) is not None:
@@ -683,6 +697,7 @@ class Store:
         seq = connection.execute(_SEQ).scalar_one()
         if seq != self._snapshot.seq:
             self._read_changes(connection, seq)
+        self._read_ms = self.clock.now_ms()
         return self._snapshot
 
     def _read_changes(self, connection: sa.Connection, seq: int, *, locked: bool = False) -> None:
