@@ -124,7 +124,12 @@ def abilities_of(providers: Providers) -> dict[str, Ability]:
     for name, provider in providers.all().items():
         can = provider.manifest.capabilities
         found[name] = Ability(
-            spot=can.spot, multi_node=can.multi_node, fractions=can.fractions, owned=can.owned
+            spot=can.spot,
+            multi_node=can.multi_node,
+            fractions=can.fractions,
+            owned=can.owned,
+            nodes_max=provider.manifest.limits.nodes_max,
+            nodes_text=provider.manifest.limits.text,
         )
     return found
 

@@ -125,9 +125,22 @@ def load_providers(
     return LoadedProviders({name: found[name] for name in names}, setting)
 
 
+def what_is_missing(name: str) -> tuple[str, str] | None:
+    """The fact and the fix ("": none) about a provider that is not in use; None: there is no such name."""
+    manifest = next((each for each in find_manifests() if each.name == name), None)
+    if manifest is None:
+        return None
+    module = find_providers(with_driver=True).get(name)
+    if module is None or not is_launchable(module):
+        return f"Argosy cannot run on {name} yet: it has no driver", ""
+    steps = [f"`pip install argosy[{manifest.extra}]`"] if manifest.extra else []
+    steps += [f"give the server {', '.join(manifest.credentials)}"] if manifest.credentials else []
+    return f"{name} is not in use on this server", " and ".join(steps)
+
+
 def _unknown(name: str, launchable: Mapping[str, ModuleType]) -> ArgosyError:
     able = ", ".join(sorted(launchable)) or "nothing"
-    if any(manifest.name == name for manifest in find_manifests()):
-        what = f"Argosy cannot run on `{name}` yet: it has no driver"
-        return ArgosyError("not-found", what, hint=f"it runs on: {able}")
+    missing = what_is_missing(name)
+    if missing is not None:
+        return ArgosyError("not-found", missing[0], hint=missing[1] or f"it runs on: {able}")
     return ArgosyError("not-found", f"there is no provider `{name}`", hint=f"known are: {able}")

@@ -25,7 +25,6 @@ from argosy.server.front import Front, bind
 from argosy.server.intake import Intake
 from argosy.server.listeners import render_address
 from argosy.server.log_stream import LogStreams
-from argosy.server.operations import Operations
 from argosy.server.planner import Planner
 from argosy.server.ports import Controllers
 from argosy.server.pricing import Pricing
@@ -33,6 +32,7 @@ from argosy.server.refreshing import Refreshes
 from argosy.server.services import Services
 from argosy.server.tenancy import Tenants
 from argosy.server.tokens import Tokens
+from argosy.server.writing import Writer
 from argosy.storage.blobs import BlobStore
 from argosy.storage.logs import LogStore
 from argosy.store.store import Store
@@ -74,26 +74,18 @@ class Application:
         intake = Intake(store=store, blobs=blobs, tenants=tenants)
         quotes = quotes or Quotes(providers, clock, price=pricing.own_prices, fresh_s=0)
         planner = Planner(store=store, providers=providers, quotes=quotes, pricing=pricing, intake=intake)
-        operations = Operations(
-            store=store,
-            providers=providers,
-            controllers=controllers,
-            clock=clock,
-            ids=ids,
-            accounts=self.accounts,
-            tenants=tenants,
-            intake=intake,
-            planner=planner,
-        )
         services = Services(
             store=store,
-            operations=operations,
+            providers=providers,
+            intake=intake,
+            writer=Writer(store=store, controllers=controllers, clock=clock),
             planner=planner,
             controllers=controllers,
             agents=agents,
             streams=self.streams,
             blobs=blobs,
             clock=clock,
+            ids=ids,
             state_dir=str(state_dir),
             log_file=str(log_path(state_dir)),
             listening=lambda: self.listening,

@@ -279,7 +279,7 @@ class Pricing:
         not exist."""
         from argosy.planning.market import NO_DRIVER
 
-        unknown = self._unknown(task, offers)
+        unknown = self._not_in_use(task) or self._unknown(task, offers)
         if unknown is not None:
             raise unknown
         ranking = self._rank(task, limit=1)
@@ -294,6 +294,25 @@ class Pricing:
             code = next((step.code for steps in ranking.steps for step in steps if not step.kept), "capacity")
             more = (Rejection(provider="clouds", code=code.replace(" ", "-"), text=sentence),)
         return msgspec.structs.replace(own, rejected=(*own.rejected, *more))
+
+    def _not_in_use(self, task: Task) -> ArgosyError | None:
+        """What is missing to use the places that the task insists on; None when some of them have prices, or
+        are in use here."""
+        from argosy.providers import what_is_missing
+
+        drivers = set(self._drivers())
+        asked = {wish.infra.provider or "*" for wish in task.resources}
+        if asked & {"*", *drivers, *self.catalog.providers}:
+            return None
+        missing = [said for name in sorted(asked) if (said := what_is_missing(name)) is not None]
+        if not missing:
+            return None
+        fixes = [fix for _, fix in missing if fix]
+        return ArgosyError(
+            "no-offer",
+            "; ".join(fact for fact, _ in missing),
+            hint="; ".join(fixes) or f"available: {', '.join(sorted(drivers)) or 'nothing'}",
+        )
 
     def _rank(self, task: Task, *, limit: int) -> Ranking:
         """Offers of the catalog from providers without a driver here, best first: all of them are only
@@ -472,7 +491,7 @@ class Pricing:
         if place.provider not in set(self._drivers()):
             error = self.catalog.unknown_place(place.provider, place.region, place.zone)
         if error is None and model and not any(each.shape.accelerator for each in own):
-            error = self.catalog.unknown_accelerator(model)
+            error = self.catalog.unknown_accelerator(model, family=True)
         if error is not None:
             raise error
         drivers, standing = set(self._drivers()), self._standing()

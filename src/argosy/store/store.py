@@ -537,20 +537,22 @@ class Store:
         return sorted(rows, key=lambda row: (row.index, row.id))
 
     async def load_events(
-        self, *, subject: str | None = None, after: int = 0, limit: int = 1000
+        self, *, subject: str | None = None, after: int | None = 0, limit: int = 1000
     ) -> list[Event]:
-        """Events in the order of their commits; `after`: the `seq` that ended the last page."""
+        """Events in the order of their commits; `after`: the `seq` that ended the last page, None: the newest
+        ones."""
         table = schema.event
-        query = sa.select(table).where(table.c.seq > after)
+        query = sa.select(table).where(table.c.seq > (after or 0))
         if subject is not None:
             query = query.where(table.c.subject == subject)
-        query = query.order_by(table.c.seq).limit(limit)
-        return await self._read(
+        query = query.order_by(table.c.seq.desc() if after is None else table.c.seq).limit(limit)
+        found = await self._read(
             lambda c: [
                 Event(seq=row.seq, at_ms=row.at_ms, subject=row.subject, code=row.code, text=row.text)
                 for row in c.execute(query)
             ]
         )
+        return found[::-1] if after is None else found
 
     async def load_secrets(self, workload_id: str) -> dict[str, str]:
         """Values by name; none once the workload is finished. Raises `forbidden` without their key."""

@@ -209,7 +209,8 @@ class FakeServer:
                 chosen = [event for event in self.events if event.seq > int(query.get("after", "0"))]
                 if "subject" in query:
                     chosen = [event for event in chosen if event.subject == query["subject"]]
-                return t.EventList(events=tuple(chosen[: int(query.get("limit", "1000"))]))
+                limit = int(query.get("limit", "1000"))
+                return t.EventList(events=tuple(chosen[:limit] if "after" in query else chosen[-limit:]))
             case "costs":
                 return self._costs(query)
             case "check":

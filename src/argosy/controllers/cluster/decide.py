@@ -186,7 +186,7 @@ def _go(view: View, cluster: Workload) -> list[Action]:
             outcome=cluster.outcome or Outcome.CANCELLED,
             ended_ms=view.now_ms,
         )
-        actions.append(Put(ended))
+        actions += [Put(ended), event(view, cluster.id, "ended", "its machines are released")]
     return actions
 
 
