@@ -49,6 +49,8 @@ from argosy.api.prices import RefreshReply as RefreshReply
 from argosy.api.prices import RefreshRequest as RefreshRequest
 from argosy.api.prices import RegionList as RegionList
 from argosy.api.server import Health as Health
+from argosy.api.server import PruneReply as PruneReply
+from argosy.api.server import PruneRequest as PruneRequest
 from argosy.api.server import ServerStatus as ServerStatus
 from argosy.model.priced import GpuView as GpuView
 from argosy.model.priced import PriceView as PriceView

@@ -21,7 +21,7 @@ from argosy.model.kinds.cluster import CLUSTER
 from argosy.model.kinds.job import JOB
 from argosy.model.phases import may_move
 from argosy.model.rows import CLAIMS_TAKEN, Attempt, Claim, Event, Node, Row, Workload
-from argosy.store import accounts, schema
+from argosy.store import accounts, growth, schema
 from argosy.store import backups as daily
 from argosy.store.ballast import BALLAST_FILE, Ballast, ends_something
 from argosy.store.database import Database
@@ -37,7 +37,7 @@ R = TypeVar("R", bound=schema.Stored)
 T = TypeVar("T")
 
 ANSWER_S: Final = 2.0  # how long who only looks waits for a database elsewhere
-_PRUNED_AT_ONCE: Final = 500
+PAGE_BYTES: Final = 4096  # of SQLite
 _OWNERS: Final = ("kind", "host_id", "parent_id", "workload_id", "claim_id")
 
 
@@ -438,7 +438,7 @@ class Store:
         table = schema.workload
         query = sa.select(table.c.body).where(table.c.host_id == (host_id or ""), table.c.kind == JOB.name)
         if live:
-            query = query.where(table.c.live == 1)
+            query = query.where(sa.text("live = 1"))  # word for word, for the index of those
         if after is not None:
             number = sa.select(table.c.number).where(table.c.id == after).scalar_subquery()
             # a row that is no longer there: ids sort by time, like numbers
@@ -617,43 +617,36 @@ class Store:
         daily.forget_old_backups(folder)
         return target
 
+    async def find_cut(self, *, before_ms: int, spare_ms: int, jobs: int, events: int) -> growth.Cut:
+        """What may be forgotten, by age and by number: see `growth.find_cut`."""
+        keep = {"before_ms": before_ms, "spare_ms": spare_ms, "jobs": jobs, "events": events}
+        now_ms = self.clock.now_ms()
+        return await self._read(lambda c: growth.find_cut(c, now_ms=now_ms, **keep))
+
+    async def count_old(self, cut: growth.Cut) -> growth.Old:
+        """How much `prune_to` would take."""
+        return await self._read(lambda c: growth.count_old(c, cut))
+
     async def prune(self, *, before_ms: int) -> int:
         """Forget what ended before `before_ms`: workloads with all that belonged to them, events, keys.
         Returns how many rows went."""
+        return await self.prune_to(growth.Cut(before_ms))
+
+    async def prune_to(self, cut: growth.Cut) -> int:
+        """Forget what is before the cut, in parts between which others commit. Returns how many rows went."""
         gone = 0
-        while some := await self._lane.call(
-            lambda: self._database.run(lambda c: self._prune(c, before_ms), write=True)
-        ):
+        while some := await self._write_alone(lambda c: growth.prune(c, cut)):
             gone += some
         return gone
 
-    def _prune(self, connection: sa.Connection, before_ms: int) -> int:
-        """A part of it, so that commits need not wait for all of it."""
-        work = schema.workload
-        ended = sa.and_(sa.text("workload.live = 0"), work.c.ended_ms < before_ms)
-        in_use = [
-            sa.exists().where(table.c.workload_id == work.c.id, table.c.live == 1)
-            for table in (schema.attempt, schema.claim, schema.node)
-        ]
-        jobs, child = work.alias(), work.alias("child")
-        bound = sa.exists().where(jobs.c.host_id == work.c.id)  # its jobs and children go first
-        born = sa.exists().where(sa.text("child.parent_id <> ''"), child.c.parent_id == work.c.id)
-        query = (
-            sa.select(work.c.id).where(ended, ~bound, ~born, *(~one for one in in_use)).limit(_PRUNED_AT_ONCE)
-        )
-        ids = connection.execute(query).scalars().all()
-        gone = 0
-        if ids:
-            for table in (schema.node, schema.claim, schema.attempt):
-                gone += connection.execute(sa.delete(table).where(table.c.workload_id.in_(ids))).rowcount
-            gone += connection.execute(sa.delete(work).where(work.c.id.in_(ids))).rowcount
-        for table, key in (
-            (schema.event, schema.event.c.seq),
-            (schema.request_key, schema.request_key.c.key),
-        ):
-            old = sa.select(key).where(table.c.at_ms < before_ms).limit(_PRUNED_AT_ONCE)
-            gone += connection.execute(sa.delete(table).where(key.in_(old))).rowcount
-        return gone
+    async def shrink(self) -> int:
+        """Give what is free in the file back to the disk: bytes. Nothing for PostgreSQL, which does that."""
+        if self._database.path is None:
+            return 0
+        pages = 0
+        while some := await self._read(growth.shrink):
+            pages += some
+        return pages * PAGE_BYTES
 
     # -- inside the lane ----------------------------------------------------------------------------
 

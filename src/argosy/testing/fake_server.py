@@ -292,6 +292,9 @@ class FakeServer:
             case QueueRequest():
                 self.tenancy = shared_answers.with_queue(self.tenancy, request)
                 return shared_answers.tenancy(self.tenancy)
+            case t.PruneRequest():
+                gone = {"workloads": 3, "events": 40, "logs": 2, "log_bytes": 5 << 20, "files": 1}
+                return t.PruneReply(**gone, freed_bytes=1 << 20, before_ms=1, dry_run=request.dry_run)
             case t.BudgetRequest():
                 self.budgets.pop(request.project, None)
                 if request.monthly_micro_usd:
