@@ -203,6 +203,23 @@ def test_what_queues_borrow_and_lend(server: IdleServer, client: Client) -> None
     assert (views["acme/vision"].named, views["acme/vision/ann"].named) == (True, False)
 
 
+def test_what_is_idle_is_more_than_what_may_be_lent(server: IdleServer, client: Client) -> None:
+    queue = Queue(path="acme", deserved={"gpus": 16_000}, lend_limit={"gpus": 4000})
+    client.set_tenancy(
+        Tenancy(queues=(queue, Queue(path="own", deserved={"gpus": 8000}, lend_limit={"gpus": 0})))
+    )
+    assert client.explain_queue("acme").lines[2:] == (
+        "16 GPUs that it deserves are idle, 4 of them may be lent; nobody borrows now",
+    )
+    assert client.explain_queue("own").lines[2:] == (
+        "8 GPUs that it deserves are idle, none of them may be lent",
+    )
+    server.controllers.usage = [QueueUsage(path="own", used={"gpus": 10_000}, running=1)]
+    assert client.explain_queue("acme").lines[2] == (
+        "16 GPUs that it deserves are idle, 4 of them may be lent; `own` borrows"
+    )
+
+
 def test_a_queue_in_words(server: IdleServer, client: Client) -> None:
     shared(server, client)
     assert client.explain_queue("acme/vision").lines == (
