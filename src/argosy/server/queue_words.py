@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 
 import msgspec
 
-from argosy.api.sharing import QueueView
+from argosy.api.quota import QueueView
 from argosy.model.errors import ArgosyError
 from argosy.model.tenancy import Amounts, Queue, QueueUsage, Tenancy
 from argosy.model.units import render_milli
