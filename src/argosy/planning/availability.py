@@ -9,16 +9,20 @@ is what it was.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from enum import StrEnum
 from typing import Final
 
 import msgspec
 
 from argosy.model.offer import Capacity, Choice
+from argosy.planning.spot_policy import BRIEF_S, Sightings, ask_again_s
 
 _NEAR: Final = 0.5  # of a refusal in one zone, for other zones of the region
 _FORGET: Final = 1 / 8  # weight below which a refusal has no effect
 _REFUSALS_MAX: Final = 10_000
+_SPELLS_MAX: Final = 2_000
+_OLD_S: Final = 3 * 86_400.0  # what was seen for longer than this counts half
 
 
 class Refusal(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -34,11 +38,21 @@ class Refusal(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     weight: float = 1.0  # at that time, of all before together
 
 
+class Spell(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """What is known of spot machines of one kind in one zone: whether they are there, and what was seen."""
+
+    there: bool | None  # None: the last one was given back, nobody has asked since
+    since_ms: int  # so long
+    asked_ms: int = 0  # when they were refused, or taken back, last
+    seen: Sightings = Sightings()
+
+
 class Memory(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """Refusals, one for each place, shape and capacity."""
+    """Refusals, one for each place, shape and capacity; and how spot comes and goes, by place and shape."""
 
     refusals: tuple[Refusal, ...] = ()
     half_life_s: int = 600
+    spells: Mapping[tuple[str, str, str, str], Spell] = {}
 
 
 def refusal_of(choice: Choice, now_ms: int, *, scope: str = "zone") -> Refusal:
@@ -76,6 +90,83 @@ def forgive(memory: Memory, choice: Choice) -> Memory:
     granted = _key(refusal_of(choice, 0))
     left = tuple(each for each in memory.refusals if _key(each) != granted)
     return msgspec.structs.replace(memory, refusals=left)
+
+
+class Seen(StrEnum):
+    """What happened to an order of spot machines."""
+
+    GRANTED = "granted"
+    REFUSED = "refused"
+    LOST = "taken back"
+    LEFT = "given back"
+
+
+def note_spot(memory: Memory, choice: Choice, what: Seen, now_ms: int) -> Memory:
+    """The memory with one more thing seen of spot; other capacities leave it as it is."""
+    if choice.offer.capacity is not Capacity.SPOT:
+        return memory
+    spells = dict(memory.spells)
+    old = spells.pop(_spot_key(choice), None) or Spell(there=None, since_ms=now_ms)
+    if len(spells) >= _SPELLS_MAX:
+        spells.pop(next(iter(spells)))
+    spells[_spot_key(choice)] = _next_spell(old, what, now_ms)
+    return msgspec.structs.replace(memory, spells=spells)
+
+
+def _next_spell(old: Spell, what: Seen, now_ms: int) -> Spell:
+    lasted_s = max(0, now_ms - old.since_ms) / 1000
+    asked_ms = now_ms if what in (Seen.REFUSED, Seen.LOST) else old.asked_ms
+    if what is Seen.GRANTED:
+        fresh = Sightings(grants=1)
+        if old.there is False:
+            fresh = Sightings(grants=1, missing_s=lasted_s, returns=1)
+        return Spell(there=True, since_ms=now_ms, asked_ms=asked_ms, seen=_faded(old.seen) + fresh)
+    if what is Seen.REFUSED:
+        # Somebody may still hold machines there: there are no more of them.
+        since_ms = old.since_ms if old.there is False else now_ms
+        return Spell(there=False, since_ms=since_ms, asked_ms=asked_ms, seen=old.seen)
+    fresh = Sightings(there_s=lasted_s if old.there else 0)
+    if what is Seen.LOST and old.there:
+        brief = lasted_s <= BRIEF_S
+        fresh = Sightings(there_s=lasted_s, brief=int(brief), losses=int(not brief))
+    there = False if what is Seen.LOST else None
+    since_ms = old.since_ms if old.there is False and there is False else now_ms
+    return Spell(there=there, since_ms=since_ms, asked_ms=asked_ms, seen=old.seen + fresh)
+
+
+def _faded(seen: Sightings) -> Sightings:
+    """Half of it, when it goes back further than matters."""
+    if seen.there_s + seen.missing_s < _OLD_S:
+        return seen
+    return Sightings(
+        there_s=seen.there_s / 2,
+        grants=seen.grants / 2,
+        losses=seen.losses / 2,
+        brief=seen.brief / 2,
+        missing_s=seen.missing_s / 2,
+        returns=seen.returns / 2,
+    )
+
+
+def sightings(memory: Memory, choice: Choice, now_ms: int) -> Sightings:
+    """What was seen of spot in this place until now."""
+    spell = memory.spells.get(_spot_key(choice))
+    if spell is None:
+        return Sightings()
+    if spell.there:
+        return spell.seen + Sightings(there_s=max(0, now_ms - spell.since_ms) / 1000)
+    if spell.there is False:
+        return spell.seen + Sightings(missing_s=max(0, spell.asked_ms - spell.since_ms) / 1000)
+    return spell.seen
+
+
+def opens_ms(memory: Memory, choice: Choice, now_ms: int) -> int:
+    """When it makes sense to ask for spot there: now or before, unless it was refused lately. A refusal holds
+    for its own zone and kind of machine, the longer the longer they are missing."""
+    spell = memory.spells.get(_spot_key(choice))
+    if spell is None or spell.there is not False:
+        return now_ms
+    return spell.asked_ms + round(1000 * ask_again_s((spell.asked_ms - spell.since_ms) / 1000, spell.seen))
 
 
 def merge(memories: Sequence[Memory]) -> Memory:
@@ -182,6 +273,11 @@ def _alike(choice: Choice, before: Sequence[Choice]) -> tuple[int, int, int, int
         sum((each.region, each.zone) == (mine.region, mine.zone) for each in same),
         sum(each.shape.instance_type == mine.shape.instance_type for each in same),
     )
+
+
+def _spot_key(choice: Choice) -> tuple[str, str, str, str]:
+    offer = choice.offer
+    return offer.provider, offer.region, offer.zone, offer.shape.instance_type
 
 
 def _key(refusal: Refusal) -> tuple[str, str, str, str, bool]:
