@@ -17,7 +17,7 @@ from argosy.model.task import Task
 from argosy.planning.availability import Memory, opens_ms, sightings
 from argosy.planning.objective import Known, Objective, rank_by, runtime_of
 from argosy.planning.outlook import CHECKPOINT_S, DeadlineAsk, DeadlinePlan, Outlook, plan_deadline
-from argosy.planning.spot_policy import Sightings, Situation, Step, Where, decide
+from argosy.planning.spot_policy import Sightings, Situation, Step, Where, decide, spare_s
 
 _MACHINES_MAX: Final = 64  # other kinds of machines that are weighed as well
 WEIGHED: Final = 24  # choices of each capacity that are weighed against a deadline, the cheapest
@@ -208,6 +208,7 @@ class NextStep(NamedTuple):
     step: Step
     choices: tuple[Choice, ...]  # to be ordered now, the best first; (): nothing, or it stays where it is
     again_ms: int  # when to decide again, if nothing happens before
+    give_up_ms: int  # spot that has not come up by then is given up: only on-demand makes it
     forced: bool = False  # by the deadline: there is no time left to wait
 
     @property
@@ -281,6 +282,7 @@ def next_step(
         decision.step,
         _to_order(decision.step, now.where, open_now, steady, fallback),
         again_ms,
+        now_ms + round(1000 * (spare_s(now) - now.unsaved_s)),
         decision.forced,
     )
 

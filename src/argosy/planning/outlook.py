@@ -120,7 +120,7 @@ def plan_deadline(
     for choice, work in zip(choices, works, strict=True):
         if choice.offer.capacity is Capacity.SPOT:
             rate = None if hazard is None else hazard(choice)
-            losses = _Losses(ask, work, UNKNOWN_HAZARD_PER_HOUR if rate is None else rate)
+            losses = _Losses(ask, work, rate)
             outlooks.append(_spot(choice, ask, losses))
             for other in _fallbacks(steady, work):
                 mixed = _mixed(choice, other, ask, losses)
@@ -183,7 +183,9 @@ def _steady(choice: Choice, work: float, ask: DeadlineAsk) -> Outlook:
 class _Losses:
     """The law of losses of one task on one spot choice."""
 
-    def __init__(self, ask: DeadlineAsk, work: float, hazard: float) -> None:
+    def __init__(self, ask: DeadlineAsk, work: float, published: float | None) -> None:
+        hazard = UNKNOWN_HAZARD_PER_HOUR if published is None else published
+        self.published = published is not None
         self.work = work
         self.pieces = 1 if not ask.checkpoint_s else max(1, math.ceil(work / ask.checkpoint_s))
         self.piece = work / self.pieces
@@ -272,7 +274,7 @@ def _mixed(spot: Choice, fallback: Choice, ask: DeadlineAsk, losses: _Losses) ->
         changeover_s=losses.recovery,
         unsaved_s=losses.piece,
         spot_share=spot.price_micro_usd / max(1, fallback.price_micro_usd),
-        loss_per_s=losses.rate,
+        loss_per_s=losses.rate if losses.published else None,
     )
     slack = spare_s(now) - now.changeover_s - now.unsaved_s
     if slack < 0:

@@ -157,7 +157,8 @@ def expected_cost(now: Situation) -> float:
     table, step = _table_for(now)
     work = min(math.ceil(now.work_s / step), table.last)
     row = min(work + max(0, int((now.left_s - now.work_s) / step)), table.last)
-    return min(float(table.costs[row, work]) * step, now.work_s + now.changeover_s)
+    dearer = (now.spot_share - _share(now)) * now.work_s  # than the price that the table knows
+    return max(0.0, min(float(table.costs[row, work]) * step + dearer, now.work_s + now.changeover_s))
 
 
 # --- the programme ---------------------------------------------------------------------------------
@@ -205,9 +206,14 @@ def _table_for(now: Situation) -> tuple[_Table, float]:
         back=_rounded(rates.back * step),
         brief=round(rates.brief, 1),
         elsewhere=round(now.elsewhere, 1),
-        share=round(now.spot_share, 2),
+        share=_share(now),
     )
     return _solve(key), step
+
+
+def _share(now: Situation) -> float:
+    """Tenths: places of about the same price share a table."""
+    return max(0.1, round(now.spot_share, 1))
 
 
 def _rounded(rate: float) -> float:
