@@ -91,7 +91,7 @@ def job(number: int, count: int, mix: str, dice: random.Random) -> Ask:
         submitted_ms=number,
         needs=(
             Need(
-                cpus_milli=dice.choice((1, 2, 4)) * 1000 * max(1, gpus),
+                cpus_milli=4000 * max(1, gpus),
                 memory_bytes=8 * GIB * max(1, gpus),
                 gpu_milli=milli,
                 models=models,

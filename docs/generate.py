@@ -6,7 +6,8 @@
 
 The state diagrams come from `argosy.model.phases`, errors and reasons from `argosy.model`, the command line
 from its click commands (its drawing of a pool, too), the task file from the field table of `argosy.spec`, the
-HTTP API from `argosy.api`.
+HTTP API from `argosy.api`. Two modules of names are written from the manifests of providers, so that the
+faces need not import them.
 """
 
 from __future__ import annotations
@@ -187,8 +188,29 @@ def render_task() -> str:
         "far. Editors check and "
         "complete with the JSON schema [task.schema.json](../generated/task.schema.json).\n\n"
         + render_field_table().strip()
-        + "\n"
+        + "\n\n"
+        + WHAT_TRAVELS
     )
+
+
+WHAT_TRAVELS = """## What travels with `workdir` and `file_mounts`
+
+- Everything in the folder, except `.git`, and except what ignore files name. Ignore files add up: every
+  `.gitignore` holds for its folder and below, as in git; `.argosyignore` or `.skyignore` in the folder
+  itself speaks last, so that `!*.ckpt` there sends checkpoints that a `.gitignore` names. `!*` takes all
+  of them back. `.git` is sent only when `.argosyignore` has the line `!.git`.
+- Links travel as links, wherever they lead; a warning names those that lead outside of the folder.
+  Absolute ones that stay inside become relative.
+- Only what the server lacks is sent, by content. A folder in which nothing has changed costs one look at
+  its files.
+- On the node, what an earlier sync placed and the new one lacks is removed, unless a program changed it.
+  What programs wrote stays. A file that a program changed in place is written anew when the workdir
+  changes, or when something beside it was made or removed.
+- `workdir` appears in `~/workdir`, which is also `~/sky_workdir`. Relative targets of `file_mounts`
+  appear in it, `~/...` in the home of the node, absolute ones where they say: nodes of one machine share
+  them when they want the same files there, and the last one that is released removes them. A path that
+  Argosy did not make is refused.
+"""
 
 
 def render_schema() -> str:
@@ -236,6 +258,8 @@ def pages() -> dict[str, Callable[[], str]]:
         for name, moves in MACHINES.items()
     }
     return drawn | {
+        "../src/argosy/model/places.py": render_places,  # first: others read it
+        "../src/argosy/client/clouds.py": render_clouds,
         "generated/task.schema.json": render_schema,
         "generated/pool-map.svg": render_pool_map,
         "reference/phases.md": render_states,
@@ -244,6 +268,61 @@ def pages() -> dict[str, Callable[[], str]]:
         "reference/task.md": render_task,
         "reference/api.md": render_api,
     }
+
+
+# --- names of infrastructures ----------------------------------------------------------------------
+
+TABLE_NOTE = "Written by docs/generate.py from the manifests of `argosy.providers`."
+
+
+def render_places() -> str:
+    """What faces know of providers without importing one."""
+    from argosy.providers import find_manifests
+
+    found = find_manifests()
+    aliases = {alias: each.name for each in found for alias in each.aliases}
+    fields = {each.name: each.task_fields for each in found if each.task_fields}
+    owned = [each.name for each in found if each.capabilities.owned]
+    rest = [each.name for each in found if each.region_is_rest]
+    return "\n".join(
+        [
+            f'"""Names of infrastructures that users write.\n\n{TABLE_NOTE}\n"""',
+            "\n# fmt: off",
+            "from typing import Final\n",
+            "#: Other names of the same infrastructure.",
+            "ALIASES: Final = {",
+            *(f'    "{alias}": "{name}",' for alias, name in sorted(aliases.items())),
+            "}",
+            "#: People's own machines.",
+            "OWNED: Final = (",
+            *(f'    "{name}",' for name in owned),
+            ")",
+            "#: All that follows the name is one region, which may contain `/`.",
+            "REGION_IS_REST: Final = frozenset((",
+            *(f'    "{name}",' for name in rest),
+            "))",
+            "#: Fields of `config.<name>` in task files.",
+            "TASK_FIELDS: Final = {",
+            *(
+                f'    "{name}": (\n' + "".join(f'        "{each}",\n' for each in names) + "    ),"
+                for name, names in fields.items()
+            ),
+            "}\n",
+        ]
+    )
+
+
+def render_clouds() -> str:
+    from argosy.providers import find_manifests
+
+    path = DOCS.parent / "src" / "argosy" / "client" / "clouds.py"
+    head = path.read_text(encoding="utf-8").partition("\n\n# --- ")[0]
+    classes = [
+        f'\n\nclass {each.class_name}(Cloud):\n    NAME = "{each.name}"\n'
+        for each in sorted(find_manifests(), key=lambda each: each.class_name)
+        if each.class_name
+    ]
+    return f"{head}\n\n# --- {TABLE_NOTE}\n" + "".join(classes)
 
 
 def render_pool_map() -> str:
@@ -266,15 +345,19 @@ def main(arguments: list[str]) -> int:
         if path.is_file() and path.read_text(encoding="utf-8") == text:
             continue
         if check:
-            stale.append(place)
+            stale.append(_shown(place))
             continue
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(text, encoding="utf-8")
-        print(f"wrote docs/{place}")
+        print(f"wrote {_shown(place)}")
     if stale:
-        print(f"not what the code says: {', '.join(f'docs/{place}' for place in stale)}", file=sys.stderr)
+        print(f"not what the code says: {', '.join(stale)}", file=sys.stderr)
         print("hint: make generate", file=sys.stderr)
     return 1 if stale else 0
+
+
+def _shown(place: str) -> str:
+    return place.removeprefix("../") if place.startswith("../") else f"docs/{place}"
 
 
 if __name__ == "__main__":

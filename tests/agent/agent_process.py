@@ -38,7 +38,7 @@ class AgentProcess:
         self.folder = folder
         self.root = root or folder / "root"
         self.socket = folder / "s"
-        self.environ = dict(os.environ)
+        self.environ = {**os.environ, "ARGOSY_PLACED_DIR": str(folder / "machine")}
         self.devices: Sequence[int] | None = None
         self.process: subprocess.Popen[str] | None = None
 

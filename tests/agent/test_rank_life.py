@@ -102,6 +102,18 @@ def test_the_environment_of_a_program(make_agent: Callable[..., AgentProcess]) -
     assert not any(line.startswith("CUDA_VISIBLE_DEVICES") for line in lines)
 
 
+def test_programs_have_the_umask_of_their_user(make_agent: Callable[..., AgentProcess]) -> None:
+    agent = make_agent()
+    agent.environ["ARGOSY_UMASK"] = "027"
+    agent.start()
+    assert agent.run_one("umask; touch f; stat -c %a f")[1] == b"0027\n640\n"
+    assert agent.root.stat().st_mode & 0o777 == 0o700
+
+
+def test_the_workdir_is_where_skypilot_has_it(agent: AgentProcess) -> None:
+    assert agent.run_one("cd ~/sky_workdir && touch here && ls ~/workdir")[1] == b"here\n"
+
+
 def test_secrets_are_neither_on_disk_nor_in_arguments(agent: AgentProcess) -> None:
     secret = "s3cr3t-of-this-test"
 

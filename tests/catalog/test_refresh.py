@@ -2,22 +2,50 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from argosy.catalog import Catalog
-from argosy.catalog.refresh import FETCHERS, UNPRICED, Stopped, Watch, fetch, refresh
+from argosy.catalog import Catalog, Fetched, Kept
+from argosy.catalog.refresh import PriceServices, Stopped, Watch
 from argosy.catalog.refresh.book import Book
 from argosy.catalog.table import PriceRow
 from argosy.model.errors import ArgosyError, render_error
 from argosy.model.market import DAY_MS
 from argosy.model.offer import Capacity
 from argosy.model.units import GIB
+from argosy.providers import price_services
+from argosy.providers.aws.sample import product
+from argosy.providers.azure.sample import azure_item
+from argosy.providers.gcp.sample import sku
+from argosy.providers.lambda_cloud.sample import lambda_type
+from argosy.providers.oci.sample import part
 from argosy.testing.fake_prices import FakePrices
-from argosy.testing.price_samples import azure_item, lambda_type, part, product, sku
+
+SERVICES = price_services()
+FETCHERS = {name: service.source for name, service in SERVICES.items() if service.source is not None}
+UNPRICED = {name: service.unpriced for name, service in SERVICES.items() if service.unpriced}
+
+
+def fetch(
+    catalog: Catalog, provider: str, *, environ: Mapping[str, str], sleep_s: Any = None, **options: Any
+) -> tuple[Fetched, str]:
+    return PriceServices(SERVICES, environ, sleep_s).fetch(catalog, provider, **options)
+
+
+def refresh(
+    catalog: Catalog,
+    folder: Path,
+    provider: str,
+    *,
+    environ: Mapping[str, str],
+    sleep_s: Any = None,
+    **options: Any,
+) -> Kept:
+    return PriceServices(SERVICES, environ, sleep_s).refresh(catalog, folder, provider, **options)
+
 
 NOW_MS = 20_779 * DAY_MS  # 2026-11-22
 KEYS = {key: "s3cret-key" for service in FETCHERS.values() for key in service.keys}
@@ -58,7 +86,7 @@ def usd(
 
 
 def test_azure(catalog: Catalog, service: FakePrices) -> None:
-    service.azure = [
+    service["azure"].items = [
         azure_item("Standard_NC4as_T4_v3", 0.5),
         azure_item("Standard_NC4as_T4_v3", 0.1, skuName="NC4as T4 v3 Spot", meterName="NC4as T4 v3 Spot"),
         azure_item("Standard_NC4as_T4_v3", 0.2, skuName="NC4as T4 v3 Low Priority"),
@@ -78,15 +106,15 @@ def test_azure(catalog: Catalog, service: FakePrices) -> None:
 
 
 def test_a_next_page_elsewhere_is_not_followed(catalog: Catalog, service: FakePrices) -> None:
-    service.azure = [azure_item("Standard_NC4as_T4_v3", 0.5)]
-    service.page_elsewhere = True
+    service["azure"].items = [azure_item("Standard_NC4as_T4_v3", 0.5)]
+    service["azure"].page_elsewhere = True
     with pytest.raises(ArgosyError, match=r"it sends us to prices\.example\.net"):
         ask(catalog, "azure", service)
 
 
 def test_lambda(catalog: Catalog, service: FakePrices) -> None:
     service.secret = "Bearer s3cret-key"
-    service.lambda_types = [
+    service["lambda"].types = [
         lambda_type("gpu_1x_a10", 81, "A10 (24 GB PCIe)", 1, []),
         lambda_type("gpu_2x_new_b300", 990, "B300 (288 GB SXM6)", 2, ["us-new-1"]),
         lambda_type("gpu_1x_mystery", 10, "Mystery (1 GB)", 1, ["us-new-1"]),
@@ -115,7 +143,7 @@ def test_digitalocean(catalog: Catalog, service: FakePrices) -> None:
         "available": True,
         "gpu_info": {"count": 8, "vram": {"amount": 640, "unit": "gib"}, "model": "nvidia_h100"},
     }
-    service.sizes = [
+    service["digitalocean"].sizes = [
         plain,
         gpu,
         {
@@ -152,7 +180,7 @@ def test_vast(catalog: Catalog, service: FakePrices) -> None:
         "rented": False,
         "verification": "verified",
     }
-    service.vast = [
+    service["vast"].offers = [
         offer,
         {**offer, "id": 2, "dph_total": 0.7},
         {**offer, "id": 3, "gpu_name": "A100 SXM4", "gpu_ram": 81920, "num_gpus": 8, "geolocation": None},
@@ -170,7 +198,7 @@ def test_vast(catalog: Catalog, service: FakePrices) -> None:
 
 def test_runpod(catalog: Catalog, service: FakePrices) -> None:
     service.secret = "Bearer s3cret-key"
-    service.gpu_types = [
+    service["runpod"].gpu_types = [
         {
             "id": "NVIDIA A40",
             "displayName": "A40",
@@ -218,13 +246,13 @@ def test_runpod(catalog: Catalog, service: FakePrices) -> None:
     assert usd(rows, "1x_L4_SECURE", "any") == [0.43]
     assert not [row for row in rows if row.instance_type.startswith("3x")]
     assert skipped == 2
-    service.graphql_error = "Unauthorized"
+    service["runpod"].error = "Unauthorized"
     with pytest.raises(ArgosyError, match="it says: Unauthorized"):
         ask(catalog, "runpod", service)
 
 
 def test_oci(catalog: Catalog, service: FakePrices) -> None:
-    service.parts = [
+    service["oci"].parts = [
         part("B95909", "Compute - GPU - A10", "GPU Per Hour", 1.5),
         part("B93113", "Compute - Standard - E4 - OCPU", "OCPU Per Hour", 0.0, 0.02),
         part("B93114", "Compute - Standard - E4  - Memory", "Gigabytes Per Hour", 0.001),
@@ -244,12 +272,12 @@ def test_oci_can_be_refreshed_from_its_own_refresh(tmp_path: Path, service: Fake
     """Rules name the parts, also after a refresh."""
     block = Catalog.load().market.block("oci")
     numbers = {note.rule.split("x part ")[1].split(";")[0] for note in block.notes if "x part " in note.rule}
-    service.parts = [part(number, "GPU", "GPU Per Hour", 2.0) for number in sorted(numbers)]
+    service["oci"].parts = [part(number, "GPU", "GPU Per Hour", 2.0) for number in sorted(numbers)]
     for family in ("E4", "E5", "E6", "A2"):
-        service.parts.append(
+        service["oci"].parts.append(
             part(f"{family}o", f"Compute - Standard - {family} - OCPU", "OCPU Per Hour", 0.03)
         )
-        service.parts.append(
+        service["oci"].parts.append(
             part(f"{family}m", f"Compute - Standard - {family} - Memory", "Gigabyte Per Hour", 0.002)
         )
     for _ in range(2):
@@ -270,7 +298,7 @@ def test_gcp(catalog: Catalog, service: FakePrices) -> None:
         )
     }
     assert 500_000 < listed < 900_000
-    service.skus = [
+    service["gcp"].skus = [
         sku("G2 Instance Core running in Americas", 0.03),
         sku("G2 Instance Ram running in Americas", 0.003, unit="GiBy.h"),
         sku("Nvidia L4 GPU running in Americas", 0.5),
@@ -314,7 +342,7 @@ def test_aws(catalog: Catalog, service: FakePrices, monkeypatch: pytest.MonkeyPa
         ("AWS_EC2_METADATA_DISABLED", "true"),
     ):
         monkeypatch.setenv(name, value)
-    service.products = [
+    service["aws"].products = [
         product("p4d.24xlarge", "us-east-1", "20.0000000000", gpu="8"),
         product("m9g.2xlarge", "us-east-1", "0.4"),
         product("p9.48xlarge", "us-east-1", "99.0", gpu="8"),
@@ -322,7 +350,7 @@ def test_aws(catalog: Catalog, service: FakePrices, monkeypatch: pytest.MonkeyPa
         product("m5.large", "us-east-1", "0.0000000000"),
         product("m5.large", "us-east-1", "0.5", tenancy="Dedicated"),
     ]
-    service.spot = {
+    service["aws"].spot = {
         "us-east-1": [
             ("p4d.24xlarge", "us-east-1a", "7.5"),
             ("p4d.24xlarge", "us-east-1b", "6.5"),
@@ -361,7 +389,7 @@ def test_a_key_that_is_refused_is_not_shown(tmp_path: Path, catalog: Catalog, se
 
 
 def test_a_busy_service_is_asked_again(catalog: Catalog, service: FakePrices) -> None:
-    service.lambda_types = [lambda_type("gpu_1x_a10", 81, "A10 (24 GB PCIe)", 1, [])]
+    service["lambda"].types = [lambda_type("gpu_1x_a10", 81, "A10 (24 GB PCIe)", 1, [])]
     service.faults = [429, 503]
     waits: list[float] = []
     found, _ = fetch(
@@ -400,7 +428,7 @@ def test_a_failing_refresh_keeps_the_old_prices(
 
 
 def test_little_is_not_believed(tmp_path: Path, catalog: Catalog, service: FakePrices) -> None:
-    service.lambda_types = [lambda_type("gpu_1x_a10", 81, "A10 (24 GB PCIe)", 1, [])]
+    service["lambda"].types = [lambda_type("gpu_1x_a10", 81, "A10 (24 GB PCIe)", 1, [])]
     with pytest.raises(ArgosyError) as caught:
         refresh(catalog, tmp_path, "lambda", environ=KEYS, now_ms=NOW_MS, endpoint=service.url)
     assert render_error(caught.value) == (
@@ -439,7 +467,7 @@ class _Leaver(Watch):
 def test_progress_is_told_and_a_refresh_can_be_called_off(
     tmp_path: Path, catalog: Catalog, service: FakePrices
 ) -> None:
-    service.sizes = [
+    service["digitalocean"].sizes = [
         {"slug": f"s-{n}", "memory": 1024, "vcpus": 1, "price_hourly": 0.01, "regions": ["fra1"]}
         for n in range(5)
     ]
@@ -448,7 +476,7 @@ def test_progress_is_told_and_a_refresh_can_be_called_off(
     refresh(catalog, tmp_path, "digitalocean", watch=watch, **arguments)
     assert watch.told == ["1 answer", "2 answers", "3 answers", "4 answers", "5 answers"]
     kept = (tmp_path / "live" / "digitalocean.prices").read_bytes()
-    service.sizes[0]["price_hourly"] = 99.0
+    service["digitalocean"].sizes[0]["price_hourly"] = 99.0
     for answers in (1, 3, 5):  # the last one: everything has come, nothing is written yet
         service.requests.clear()
         with pytest.raises(Stopped):
@@ -458,7 +486,7 @@ def test_progress_is_told_and_a_refresh_can_be_called_off(
 
 
 def test_a_mirror_can_be_asked_instead(tmp_path: Path, catalog: Catalog, service: FakePrices) -> None:
-    service.sizes = [
+    service["digitalocean"].sizes = [
         {"slug": "s", "memory": 1024, "vcpus": 1, "price_hourly": 0.01, "regions": ["fra1"] * 20}
     ]
     environ = {**KEYS, "ARGOSY_PRICES_OF_DIGITALOCEAN": service.url}

@@ -3,22 +3,49 @@ formats."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from argosy.catalog import Catalog
-from argosy.catalog.refresh import FETCHERS, fetch, refresh
+from argosy.catalog import Catalog, Fetched, Kept
+from argosy.catalog.refresh import PriceServices
 from argosy.catalog.table import PriceRow
 from argosy.model.errors import ArgosyError, render_error
 from argosy.model.market import DAY_MS
 from argosy.model.offer import Capacity
 from argosy.model.units import GIB
-from argosy.testing.fake_nebius import FakeNebius, Platform, Preset
+from argosy.providers import price_services
+from argosy.providers.cudo.sample import machine_type
+from argosy.providers.hyperstack.sample import flavor
+from argosy.providers.ibm.sample import metric, profile, quote
+from argosy.providers.nebius.sample import FakeNebius, Platform, Preset
+from argosy.providers.verda.sample import verda_type
 from argosy.testing.fake_prices import FakePrices
-from argosy.testing.price_samples import flavor, machine_type, metric, profile, quote, verda_type
+
+SERVICES = price_services()
+FETCHERS = {name: service.source for name, service in SERVICES.items() if service.source is not None}
+UNPRICED = {name: service.unpriced for name, service in SERVICES.items() if service.unpriced}
+
+
+def fetch(
+    catalog: Catalog, provider: str, *, environ: Mapping[str, str], sleep_s: Any = None, **options: Any
+) -> tuple[Fetched, str]:
+    return PriceServices(SERVICES, environ, sleep_s).fetch(catalog, provider, **options)
+
+
+def refresh(
+    catalog: Catalog,
+    folder: Path,
+    provider: str,
+    *,
+    environ: Mapping[str, str],
+    sleep_s: Any = None,
+    **options: Any,
+) -> Kept:
+    return PriceServices(SERVICES, environ, sleep_s).refresh(catalog, folder, provider, **options)
+
 
 NOW_MS = 20_779 * DAY_MS  # 2026-11-22
 KEYS = {key: "s3cret-key" for service in FETCHERS.values() for key in service.keys}
@@ -74,8 +101,8 @@ def refused(catalog: Catalog, folder: Path, provider: str, endpoint: str, **opti
 
 
 def test_verda(catalog: Catalog, service: FakePrices) -> None:
-    service.verda_client = ("s3cret-key", "s3cret-key")
-    service.verda_types = [
+    service["verda"].client = ("s3cret-key", "s3cret-key")
+    service["verda"].types = [
         verda_type("1B300.30V", "5.50", "1.75", "B300", 1, 262),
         verda_type("9H900.30V", "1.0", None, "H900", 9, 900),
         verda_type("4X200.new", "16.0", "0", "H200", 4, 564),
@@ -84,7 +111,7 @@ def test_verda(catalog: Catalog, service: FakePrices) -> None:
             "gpu": {"description": "", "number_of_gpus": 0},
         },
     ]
-    service.verda_stock = {
+    service["verda"].stock = {
         False: [{"location_code": "FIN-01", "availabilities": ["4X200.new", "CPU.4V.16G", "1B300.30V"]}],
         True: [{"location_code": "FIN-02", "availabilities": ["1B300.30V"]}],
     }
@@ -107,7 +134,7 @@ def test_verda(catalog: Catalog, service: FakePrices) -> None:
 
 
 def test_verda_with_a_wrong_secret(tmp_path: Path, catalog: Catalog, service: FakePrices) -> None:
-    service.verda_client = ("s3cret-key", "another")
+    service["verda"].client = ("s3cret-key", "another")
     assert refused(catalog, tmp_path, "verda", service.url) == (
         "error: the price service of verda does not let us in (401); the old prices are kept\n"
         "hint: check VERDA_CLIENT_ID and VERDA_CLIENT_SECRET: the service does not accept them"
@@ -119,7 +146,7 @@ def test_verda_with_a_wrong_secret(tmp_path: Path, catalog: Catalog, service: Fa
 
 def test_hyperstack(catalog: Catalog, service: FakePrices) -> None:
     service.secret = "s3cret-key"
-    service.pricebook = [
+    service["hyperstack"].pricebook = [
         {
             "id": 1,
             "name": "A100-80G-PCIe",
@@ -133,7 +160,7 @@ def test_hyperstack(catalog: Catalog, service: FakePrices) -> None:
         {"id": 5, "name": "RAM (cpu-only-flavors)", "value": "0.005"},
         {"id": 6, "name": "Mystery", "value": "1"},
     ]
-    service.flavors = [
+    service["hyperstack"].flavors = [
         {
             "gpu": "A100-80G-PCIe", "region_name": "CANADA-1",
             "flavors": [
@@ -168,7 +195,7 @@ def test_hyperstack(catalog: Catalog, service: FakePrices) -> None:
 
 
 def test_cudo(catalog: Catalog, service: FakePrices) -> None:
-    service.cudo_types = [
+    service["cudo"].types = [
         machine_type("ice-lake-a40-compute", "ca-montreal-3", "A40 (compute mode)", "0.30"),
         machine_type("new-h100", "se-new-1", "H100 SXM", "2.0", maxVcpuPerGpu="Infinity", minVcpuPerGpu=4),
         machine_type("mystery", "se-new-1", "M900", "1"),
@@ -191,7 +218,7 @@ def test_cudo(catalog: Catalog, service: FakePrices) -> None:
 
 def test_fluidstack(tmp_path: Path, catalog: Catalog, service: FakePrices) -> None:
     service.secret = "s3cret-key"
-    service.configurations = [
+    service["fluidstack"].configurations = [
         {
             "gpu_type": "H100_NVLINK_80GB",
             "price_per_gpu_hr": "2.49",
@@ -204,7 +231,7 @@ def test_fluidstack(tmp_path: Path, catalog: Catalog, service: FakePrices) -> No
     assert usd(rows, "H100_NVLINK_80GB::8", "FINLAND") == [19.92]
     assert {row.region for row in rows} == {"FINLAND", "norway_4_eu"}
     assert skipped == 3  # shapes that nobody tells
-    service.configurations = []
+    service["fluidstack"].configurations = []
     assert refused(catalog, tmp_path, "fluidstack", service.url).startswith(
         "error: the new prices of fluidstack are refused: 0 instead of 1 before; the old ones are kept\n"
     )
@@ -223,7 +250,7 @@ def ibm(service: FakePrices) -> None:
         ("PROFILE", "gx2-8x64x1v100"),
         ("IS_STORAGE", "0"),
     )
-    service.profiles = [
+    service["ibm"].profiles = [
         profile("gx3d-160x1792x8h100", "plan-h100", whole),
         profile("gx2-8x64x1v100", "plan-parts", *parts),
         profile("bx2-8x32", "plan-parts", ("VCPU", "8"), ("MEMORY", "32")),
@@ -236,7 +263,7 @@ def ibm(service: FakePrices) -> None:
         },
     ]
     hours, spot = "part-is.instance-hours-gx3d-160x1792x8h100", "part-is.spot-gx3d-160x1792x8h100"
-    service.quotes = {
+    service["ibm"].quotes = {
         "plan-h100": [
             quote(
                 "eu-de",
@@ -265,7 +292,7 @@ def ibm(service: FakePrices) -> None:
             quote("eu-gb", "p3", metric("VCPU_HOURS", 0.25)),
         ],
     }
-    service.deployments = {
+    service["ibm"].deployments = {
         "plan-parts": [
             {"id": "p1", "name": "gx2-8x64x1v100-us-south", "kind": "deployment"},
             {"id": "p2", "name": "bx2-8x32-us-south", "kind": "deployment"},

@@ -7,13 +7,14 @@ import itertools
 import msgspec
 import pytest
 
-from argosy.controllers.cluster.decide import decide_cluster
-from argosy.controllers.job.decide import decide_job
-from argosy.controllers.nodes.decide import decide_claim
+from argosy.controllers.claims.decide import decide_claim
+from argosy.controllers.cluster.decide import decide as decide_cluster
+from argosy.controllers.job.decide import decide as decide_job
 from argosy.controllers.observed import Facts
 from argosy.controllers.pool.decide import decide_owned
 from argosy.controllers.view import (
     Action,
+    Emit,
     EnsureClaim,
     Failure,
     Policy,
@@ -202,6 +203,14 @@ def test_cancelling_writes_the_intent_then_stops_the_ranks() -> None:
     assert effects(world.decide()) == [StopRanks("att-0", "nod-0", ("att-0.0",), 10.0)]
     _, job = world.says(0, RankPhase.EXITED, exit_code=143).changes()
     assert (job.outcome, job.reason) == (Outcome.CANCELLED, Reason.CANCELLED_BY_USER)
+
+
+@pytest.mark.parametrize("managed", [False, True])
+def test_the_end_of_a_job_is_told(managed: bool) -> None:
+    world = World(managed=managed).says(0, RankPhase.EXITED, exit_code=3)
+    told = [action.event for action in world.decide() if isinstance(action, Emit)]
+    assert [(each.subject, each.code) for each in told] == [(world.job.id, "failed")]
+    assert "3" in told[0].text
 
 
 def test_max_duration_ends_a_job_and_is_not_an_error_to_retry() -> None:

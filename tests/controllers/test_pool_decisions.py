@@ -7,7 +7,7 @@ import itertools
 import msgspec
 import pytest
 
-from argosy.controllers.job.decide import decide_job
+from argosy.controllers.job.decide import decide as decide_job
 from argosy.controllers.job.seat import seat_gang
 from argosy.controllers.observed import Facts
 from argosy.controllers.past import Past

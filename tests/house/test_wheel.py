@@ -70,7 +70,8 @@ def test_metadata(wheel: zipfile.ZipFile) -> None:
 
 
 def test_what_everybody_must_install(wheel: zipfile.ZipFile) -> None:
-    """numpy for the books of large pools, imported when there is one; no framework, no cloud SDK."""
+    """numpy for large pools, cryptography for secrets, imported when there are some; no framework,
+    no cloud SDK."""
     name = next(name for name in wheel.namelist() if name.endswith(".dist-info/METADATA"))
     metadata = email.message_from_bytes(wheel.read(name))
     required = {
@@ -81,6 +82,7 @@ def test_what_everybody_must_install(wheel: zipfile.ZipFile) -> None:
     assert required == {
         "alembic",
         "click",
+        "cryptography",
         "httptools",
         "msgspec",
         "numpy",

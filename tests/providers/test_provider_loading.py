@@ -10,9 +10,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from argosy.infra.provider import Capabilities, Setting
 from argosy.infra.system import SystemClock, SystemIds
 from argosy.model.errors import ArgosyError
-from argosy.providers import Setting, find_providers, load_providers
+from argosy.providers import find_providers, is_launchable, load_providers
 from argosy.providers.local.allot import allot_devices, free_milli
 from argosy.providers.local.provider import LocalProvider, parse_price
 
@@ -37,7 +38,17 @@ def test_unknown_names_say_what_is_known(tmp_path: Path) -> None:
 def test_every_installed_provider_has_a_manifest_and_a_maker() -> None:
     for name, module in find_providers().items():
         assert module.MANIFEST.name == name
-        assert callable(module.create)
+        if is_launchable(module):
+            assert callable(module.create)
+        else:  # prices only
+            assert module.MANIFEST.capabilities == Capabilities()
+            assert not module.MANIFEST.enabled_by_default
+
+
+def test_what_has_prices_only_says_so(tmp_path: Path) -> None:
+    with pytest.raises(ArgosyError, match="Argosy cannot run on aws yet: it has no driver") as caught:
+        load_providers(["aws"], tmp_path, SystemClock(), SystemIds(), {})
+    assert caught.value.hint == "it runs on: local"
 
 
 def test_finding_providers_imports_no_drivers() -> None:

@@ -4,7 +4,6 @@ costs."""
 from __future__ import annotations
 
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import msgspec
@@ -24,8 +23,8 @@ from argosy.model.rows import Claim, Workload
 from argosy.model.scheduling import Scheduling
 from argosy.model.task import Task
 from argosy.model.units import GIB, Bound
-from argosy.server.budgets import Budget, Budgets
-from argosy.server.spending import DAY_MS, HOUR_MS, Rates, Span, grouped, month_of, spans_of, spent_by_project
+from argosy.server.spending import DAY_MS, HOUR_MS, Rates, Span, add_spending, grouped, month_of, spans_of
+from argosy.store.accounts import Spending
 from argosy.testing.idle_server import IdleServer, StaticProvider
 
 A100 = Accelerator(model="A100", milli=8000)
@@ -504,35 +503,6 @@ def test_a_hard_stop_refuses_what_costs_money(idle: IdleServer, client: Client) 
     assert client.set_budget(t.BudgetRequest(project="default", monthly_micro_usd=0)).budgets == ()
 
 
-def test_budgets_are_told_once_a_month(tmp_path: Path) -> None:
-    budgets = Budgets(tmp_path / "budgets.json")
-    assert budgets.all() == {} and budgets.news({}, {}, "2026-01", 5) == ()
-    budgets.set("vision", Budget(monthly_micro_usd=10_000_000, alert_pct=50))
-    assert budgets.news({"vision": 4_999_999}, {}, "2026-01", 5) == ()
-    (alert,) = budgets.news({"vision": 5_000_000}, {}, "2026-01", 5)
-    assert (alert.code, alert.text) == (
-        "budget-alert", "project `vision` has spent $5.00 of its $10.00 for 2026-01",
-    )  # fmt: skip
-    assert budgets.news({"vision": 6_000_000}, {}, "2026-01", 6) == ()
-    spent = budgets.news({"vision": 10_000_000}, {"vision": ["clu-1"]}, "2026-01", 7)
-    assert [(event.subject, event.code) for event in spent] == [
-        ("vision", "budget-spent"),
-        ("clu-1", "budget-spent"),
-    ]
-    again = Budgets(tmp_path / "budgets.json")
-    assert again.news({"vision": 12_000_000}, {}, "2026-01", 8) == ()
-    assert [event.code for event in again.news({"vision": 12_000_000}, {}, "2026-02", 9)] == ["budget-spent"]
-    assert budgets.refuse("vision", 11_000_000, "2026-01", "2026-02") is None  # no hard stop
-
-
-def test_a_damaged_file_of_budgets_stops_launches(idle: IdleServer, client: Client) -> None:
-    path = idle.home / "budgets.json"
-    path.write_text("{")
-    text = refused(client.launch, Task(run="x"), cluster="c")
-    assert text.startswith(f"error: the budgets in {path} cannot be read: ")
-    assert text.endswith("hint: correct the file; without it there are no budgets")
-
-
 def test_budgets_that_make_no_sense(client: Client) -> None:
     wrong = t.BudgetRequest(project="default", monthly_micro_usd=5, alert_pct=0)
     assert refused(client.set_budget, wrong).startswith("error: the alert is at 1 to 100 percent, not 0")
@@ -614,7 +584,8 @@ def test_costs_by_everything() -> None:
         ("1970-01-02", 7200, 2_500_000, 4_000_000, -100_000),
     ]
     assert [group[0] for group in told("day", since_ms=DAY_MS)] == ["1970-01-02"]
-    assert spent_by_project(claims, owners, DAY_MS, now_ms) == {"vision": 2_500_000}
+    spending = Spending({"vision": 1, "speech": 2}, [("vision", claim) for claim in claims[:2]])
+    assert add_spending(spending, DAY_MS, now_ms) == {"vision": 2_500_001, "speech": 2}
     with pytest.raises(ArgosyError, match="costs cannot be grouped by `mood`"):
         told("mood")
 

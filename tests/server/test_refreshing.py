@@ -6,44 +6,29 @@ from __future__ import annotations
 import asyncio
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from argosy.api import types as t
 from argosy.api.location import Location
-from argosy.catalog.refresh import FETCHERS
 from argosy.client.async_client import AsyncClient
 from argosy.client.client import Client
 from argosy.model.errors import ArgosyError, render_error
 from argosy.model.resources import Infra, Resources
 from argosy.model.task import Task
-from argosy.testing.fake_nebius import FakeNebius, Platform, Preset
+from argosy.providers import price_services
+from argosy.providers.nebius.sample import FakeNebius, Platform, Preset
 from argosy.testing.fake_prices import FakePrices
 from argosy.testing.idle_server import IdleServer
-from argosy.testing.price_samples import (
-    azure_item,
-    flavor,
-    lambda_type,
-    machine_type,
-    metric,
-    part,
-    product,
-    profile,
-    quote,
-    sku,
-    verda_type,
-)
 
 
 @pytest.fixture(scope="module")
 def shared() -> Iterator[tuple[IdleServer, FakePrices]]:
     """One server, and price services with something of each cloud."""
     with FakePrices() as fake, pytest.MonkeyPatch.context() as patch:
-        fake.azure_page_size = 100
-        for prepare, *_ in CLOUDS.values():
-            prepare(fake)
+        fake["azure"].page_size = 100
         _point_at(fake, patch)
         with IdleServer() as running:
             yield running, fake
@@ -88,114 +73,9 @@ def folder(client: Client) -> Path:
     return Path(client.catalog().folder)
 
 
-def _azure(fake: FakePrices) -> None:
-    fake.azure = [azure_item("Standard_NC4as_T4_v3", 0.987)]
-
-
-def _lambda(fake: FakePrices) -> None:
-    fake.lambda_types = [lambda_type("gpu_1x_a10", 99, "A10 (24 GB PCIe)", 1, [])]
-
-
-def _digitalocean(fake: FakePrices) -> None:
-    size = {
-        "slug": "gpu-h100x1-80gb",
-        "memory": 245760,
-        "vcpus": 20,
-        "price_hourly": 3.21,
-        "regions": ["tor1"],
-        "disk": 720,
-    }
-    fake.sizes = [
-        {**size, "gpu_info": {"count": 1, "vram": {"amount": 80, "unit": "gib"}, "model": "nvidia_h100"}}
-    ]
-
-
-def _vast(fake: FakePrices) -> None:
-    fake.vast = [
-        {
-            "gpu_name": "RTX 4090",
-            "num_gpus": 1,
-            "dph_total": 0.31,
-            "gpu_ram": 24564,
-            "cpu_cores": 16,
-            "cpu_cores_effective": 16,
-            "cpu_ram": 65536,
-            "geolocation": "Korea, KR",
-        }
-    ]
-
-
-def _runpod(fake: FakePrices) -> None:
-    fake.gpu_types = [
-        {
-            "id": "NVIDIA A40",
-            "displayName": "A40",
-            "memoryInGb": 48,
-            "maxGpuCount": 1,
-            "secureCloud": True,
-            "securePrice": 0.41,
-            "secureSpotPrice": None,
-        }
-    ]
-
-
-def _oci(fake: FakePrices) -> None:
-    fake.parts = [part("B95909", "Compute - GPU - A10", "GPU Per Hour", 1.75)]
-
-
-def _gcp(fake: FakePrices) -> None:
-    fake.skus = [
-        sku("G2 Instance Core running in Americas", 0.03),
-        sku("G2 Instance Ram running in Americas", 0.003, unit="GiBy.h"),
-        sku("Nvidia L4 GPU running in Americas", 0.5),
-    ]
-
-
-def _aws(fake: FakePrices) -> None:
-    fake.products = [product("p4d.24xlarge", "us-east-1", "20.5", gpu="8")]
-
-
-def _verda(fake: FakePrices) -> None:
-    fake.verda_client = ("s3cret-key", "s3cret-key")
-    fake.verda_types = [verda_type("1B300.30V", "5.50", "1.75", "B300", 1, 262)]
-
-
-def _hyperstack(fake: FakePrices) -> None:
-    fake.pricebook = [{"name": "A100-80G-PCIe", "value": "1.11"}]
-    fake.flavors = [{"region_name": "CANADA-1", "flavors": [flavor("n3-A100x1", "", "A100-80G-PCIe", 1)]}]
-
-
-def _cudo(fake: FakePrices) -> None:
-    fake.cudo_types = [machine_type("ice-lake-a40-compute", "ca-montreal-3", "A40 (compute mode)", "0.30")]
-
-
-def _fluidstack(fake: FakePrices) -> None:
-    fake.configurations = [
-        {"gpu_type": "H100_NVLINK_80GB", "price_per_gpu_hr": "2.5", "gpu_counts": [8], "regions": ["FINLAND"]}
-    ]
-
-
-def _ibm(fake: FakePrices) -> None:
-    fake.profiles = [profile("gx3d-160x1792x8h100", "p", ("INSTANCE_MULTI_TENANT", "1"))]
-    hours = metric("INSTANCE_HOURS_MULTI_TENANT", 85.5, "part-is.instance-hours-gx3d-160x1792x8h100")
-    fake.quotes = {"p": [quote("us-east", "d", hours)]}
-
-
-CLOUDS: dict[str, tuple[Callable[[FakePrices], None], str, str, float]] = {
-    "aws": (_aws, "p4d.24xlarge", "us-east-1", 20.5),
-    "azure": (_azure, "Standard_NC4as_T4_v3", "eastus", 0.987),
-    "cudo": (_cudo, "ice-lake-a40-compute_1x2v4gb", "ca-montreal-3", 0.321),
-    "digitalocean": (_digitalocean, "gpu-h100x1-80gb", "tor1", 3.21),
-    "fluidstack": (_fluidstack, "H100_NVLINK_80GB::8", "FINLAND", 20.0),
-    "gcp": (_gcp, "g2-standard-4", "us-central1", 0.668),
-    "hyperstack": (_hyperstack, "n3-A100x1", "CANADA-1", 1.11),
-    "ibm": (_ibm, "gx3d-160x1792x8h100", "us-east", 85.5),
-    "lambda": (_lambda, "gpu_1x_a10", "us-east-1", 0.99),
-    "oci": (_oci, "VM.GPU.A10.2", "us-ashburn-1", 3.5),
-    "runpod": (_runpod, "1x_A40_SECURE", "SE", 0.41),
-    "vast": (_vast, "1x-RTX_4090-16-65536", "Korea, KR", 0.31),
-    "verda": (_verda, "1B300.30V", "FIN-03", 5.5),
-}
+FETCHERS = {name: one.source for name, one in price_services().items() if one.source is not None}
+with FakePrices() as recorded:
+    CLOUDS: dict[str, tuple[str, str, float]] = recorded.gives()
 
 
 @pytest.mark.parametrize("provider", CLOUDS)
@@ -203,7 +83,7 @@ def test_a_new_price_reaches_the_plan(shared: tuple[IdleServer, FakePrices], pro
     if provider == "aws":
         pytest.importorskip("boto3", reason="boto3 is not installed (`pip install .[aws]`)")
     client = Client(Location(socket=shared[0].socket))
-    _, machine, region, usd = CLOUDS[provider]
+    machine, region, usd = CLOUDS[provider]
     told: list[str] = []
     done = client.refresh_prices(provider, force=True, tell=told.append)
     assert (done.provider, done.state, done.progress) == (provider, "done", "")
@@ -240,7 +120,6 @@ def test_what_fails_says_so_and_keeps_the_old_prices(client: Client, service: Fa
         "hint: check LAMBDA_API_KEY: the service does not accept it"
     )
     service.secret = None
-    _lambda(service)
     with pytest.raises(ArgosyError, match="17 instead of 408 before; the old ones are kept"):
         client.refresh_prices("lambda")
     with pytest.raises(ArgosyError, match="its public API tells which machines are available"):
@@ -265,7 +144,7 @@ def test_what_a_service_needs_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
 def _slow(service: FakePrices) -> None:
     """Forty pages."""
     service.slow_s = 0.05
-    service.sizes = [
+    service["digitalocean"].sizes = [
         {"slug": f"s-{n}", "memory": 1024, "vcpus": 1, "price_hourly": 0.01, "regions": ["fra1"]}
         for n in range(40)
     ]

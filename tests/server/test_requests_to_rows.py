@@ -544,3 +544,21 @@ def test_a_writer_in_between_is_no_problem(server: IdleServer, raw: Raw) -> None
     with ThreadPoolExecutor(32) as pool:
         assert set(pool.map(one, range(192))) == {200}
     assert len(rows(server).jobs_of(cluster(server, "c").id)) == 96
+
+
+def test_events_tell_what_was_asked_for_newest_last(server: IdleServer, raw: Raw) -> None:
+    made = raw.post("/launch", {"task": TASK, "cluster": "c"}).json
+    assert raw.post("/jobs/cancel", {"cluster": "c", "jobs": ["1"]}).status == 200
+    assert raw.post("/clusters/c/stop").status == 200
+    assert raw.post("/clusters/c/start").status == 200
+    assert raw.ask("DELETE", "/clusters/c").status == 200
+    told = raw.get("/events").json["events"]
+    assert [(each["name"], each["code"]) for each in told] == [
+        ("c", "launched"), ("c/1", "cancelling"), ("c", "stopping"), ("c", "starting"), ("c", "ending"),
+    ]  # fmt: skip
+    assert told[1]["subject"] == made["job"]["id"]
+    newest = raw.get("/events?limit=2").json["events"]
+    assert [each["code"] for each in newest] == ["starting", "ending"]
+    oldest = raw.get(f"/events?limit=2&after={told[0]['seq']}").json["events"]
+    assert [each["code"] for each in oldest] == ["cancelling", "stopping"]
+    assert len(raw.get("/events?subject=c").json["events"]) == 4

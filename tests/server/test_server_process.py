@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import shutil
 import signal
 import socket
 import subprocess
@@ -254,3 +255,21 @@ def test_a_full_disk_is_said_and_survived(small_disk: Path) -> None:
     ballast.unlink()
     assert server.raw.post("/jobs", {"tasks": [TASK]}).status == 200
     assert server.stop() == 0
+
+
+def test_a_server_whose_folder_was_deleted_leaves_the_next_one_alone(home: Path) -> None:
+    """It stops by itself, and neither ends what the next one has nor removes its socket."""
+    first = Process(home)
+    made = {"task": {"run": "sleep 1001"}, "cluster": "d1", "key": "a"}
+    assert first.raw.post("/launch", made).status == 200
+    shutil.rmtree(home, ignore_errors=True)
+    second = Process(home)
+    assert second.raw.post("/launch", {**made, "cluster": "d3", "key": "b"}).status == 200
+    assert first.ended()[0] == 0
+    assert second.socket.exists()
+    deadline = time.monotonic() + 60
+    while second.raw.get("/clusters/d3").json["status"] != "running":
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    assert second.raw.get("/jobs?cluster=d3").json["jobs"][0]["status"] in ("running", "starting")
+    assert second.stop() == 0

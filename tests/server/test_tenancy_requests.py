@@ -149,7 +149,7 @@ def test_all_of_it_is_set_with_its_revision(client: Client) -> None:
 
 def test_writing_needs_an_administrator() -> None:
     with IdleServer(listen="127.0.0.1:0") as other:
-        Tokens(other.home).add("s3cret", name="a", scope="use", now_ms=1)
+        other.do(Tokens(other.store).add("s3cret", name="a", scope="use", now_ms=1))
         host, _, port = other.address.rpartition("/")[2].rpartition(":")
         far = Client(Location(None, host=host, port=int(port), token="s3cret"))
         assert far.tenancy().tenancy == Tenancy()

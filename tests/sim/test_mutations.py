@@ -19,7 +19,6 @@ from argosy.controllers.shell import Shell
 from argosy.controllers.view import EnsureClaim, Put, View
 from argosy.infra import border
 from argosy.infra.agent_port import AgentPort, RankOrder, Report
-from argosy.infra.provider import Provider
 from argosy.model.facts import ClaimFact, ClaimState, LogChunk, RankFact, RankPhase
 from argosy.model.phases import Outcome, WorkloadPhase
 from argosy.model.reasons import Reason
@@ -61,8 +60,8 @@ class EffectFirst(Shell):
 class NeverSweeps(Shell):
     """Does not look for what nothing wants."""
 
-    async def _release_orphan(self, provider: Provider, claim_id: str) -> None:
-        return None
+    def view(self, rows: Snapshot) -> View:
+        return msgspec.structs.replace(super().view(rows), tag="")
 
 
 class ForgetsWhatRuns(Shell):

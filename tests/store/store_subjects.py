@@ -52,7 +52,9 @@ class PostgresSubject(MemorySubject):
         self.name = server.make_database()
 
     async def open(self) -> Store:
-        return await Store.open(self.server.url(self.name), ids=SimIds(), clock=self.clock)
+        return await Store.open(
+            self.server.url(self.name), ids=SimIds(), clock=self.clock, keys=self.folder / "secrets.key"
+        )
 
     async def pass_time(self, ms: int) -> None:
         await asyncio.sleep(ms / 1000)  # its leases go by its own clock

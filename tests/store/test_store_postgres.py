@@ -13,8 +13,10 @@ import msgspec
 import pytest
 from store_subjects import PostgresSubject
 
+from argosy.model.budget import Budget, budget_id
 from argosy.model.errors import ArgosyError, render_error
 from argosy.model.rows import Workload
+from argosy.server.tokens import Tokens
 from argosy.store import Conflict, Store
 from argosy.testing.builders import a_job
 from argosy.testing.conformance.store import an_event, changed, check_indexes, contents, put
@@ -245,3 +247,42 @@ def test_a_server_that_crashed_and_came_back_is_used_again(postgres_server: Post
         asyncio.run(main())
     finally:
         server.stop()
+
+
+def test_servers_share_tokens_and_budgets(postgres: PostgresSubject) -> None:
+    async def main() -> None:
+        one, two = await postgres.open(), await postgres.open()
+        here, there = Tokens(one), Tokens(two)
+        await here.add("s3cret", name="ci", scope="use", now_ms=1)
+        assert await there.scope_of("s3cret") == "use"
+        assert await there.remove("ci") and await here.scope_of("s3cret") is None
+        budget = Budget(id=budget_id("vision"), project="vision", monthly_micro_usd=5)
+        (first,) = await one.commit([budget])
+        assert (await two.snapshot()).budget_of("vision") == first
+        (second,) = await two.commit([msgspec.structs.replace(first, told=("2026-01 spent",))])
+        with pytest.raises(Conflict):  # it is told once, whoever looks first
+            await one.commit([msgspec.structs.replace(first, told=("2026-01 spent",))])
+        assert (await one.snapshot()).budget_of("vision") == second
+        await one.close()
+        await two.close()
+
+    asyncio.run(main())
+
+
+def test_servers_with_different_keys_say_so(postgres: PostgresSubject, tmp_path: Path) -> None:
+    async def main() -> None:
+        one = await postgres.open()
+        await one.commit([a_job(id="job-1")], secrets={"job-1": {"A": "1"}})
+        url = postgres.server.url(postgres.name)
+        two = await Store.open(url, ids=SimIds(), clock=FixedClock(), keys=tmp_path / "other.key")
+        with pytest.raises(ArgosyError) as caught:
+            await two.load_secrets("job-1")
+        assert caught.value.code == "forbidden" and str(tmp_path / "other.key") in caught.value.what
+        none = await Store.open(url, ids=SimIds(), clock=FixedClock())
+        with pytest.raises(ArgosyError) as caught:
+            await none.commit(secrets={"job-1": {"A": "2"}})
+        assert caught.value.hint == "set ARGOSY_KEY_FILE"
+        for store in (one, two, none):
+            await store.close()
+
+    asyncio.run(main())

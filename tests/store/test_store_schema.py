@@ -169,8 +169,8 @@ def _load_stored(url: str) -> None:
     database.close()
 
 
-async def _check_stored(url: str) -> None:
-    store = await Store.open(url, ids=SimIds(), clock=FixedClock())
+async def _check_stored(url: str, keys: Path) -> None:
+    store = await Store.open(url, ids=SimIds(), clock=FixedClock(), keys=keys)
     snapshot = await store.snapshot()
     cluster = await store.find_cluster("train")
     assert cluster is not None and cluster.id == "clu-1" and cluster.rev == 2
@@ -191,10 +191,10 @@ async def _check_stored(url: str) -> None:
     await store.close()
 
 
-def test_a_stored_database_of_0001_is_read(engines: Engines) -> None:
+def test_a_stored_database_of_0001_is_read(engines: Engines, tmp_path: Path) -> None:
     url = engines.url()
     _load_stored(url)
-    asyncio.run(_check_stored(url))
+    asyncio.run(_check_stored(url, tmp_path / "keys"))
 
 
 def test_an_older_database_is_upgraded_when_it_is_opened(engines: Engines, tmp_path: Path) -> None:
@@ -213,7 +213,7 @@ def test_an_older_database_is_upgraded_when_it_is_opened(engines: Engines, tmp_p
         database.close()
     if database.backups is not None:
         assert [path.name for path in database.backups.iterdir()] == ["argosy-schema-0001.db"]
-        asyncio.run(_check_stored(f"sqlite://{database.backups}/argosy-schema-0001.db"))
+        asyncio.run(_check_stored(f"sqlite://{database.backups}/argosy-schema-0001.db", tmp_path / "keys"))
     # for this version it is now too new
     with pytest.raises(ArgosyError) as caught:
         asyncio.run(Store.open(url, ids=SimIds(), clock=FixedClock()))  # type: ignore[arg-type]
@@ -231,7 +231,7 @@ def test_an_upgrade_that_fails_changes_nothing(engines: Engines, tmp_path: Path)
     with pytest.raises(ArgosyError):
         database.open(now_ms=NOW_MS)
     database.close()
-    asyncio.run(_check_stored(url))
+    asyncio.run(_check_stored(url, tmp_path / "keys"))
 
 
 def test_many_servers_may_start_on_an_empty_database(engines: Engines) -> None:

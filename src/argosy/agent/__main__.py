@@ -2,6 +2,7 @@
 
 python agent.pyz serve --root DIR --socket PATH [--devices 0,1] [--name NODE]
 python agent.pyz probe [--root DIR] [--devices 0,1] [--name NODE]
+python agent.pyz release --root DIR
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ import sys
 _USAGE = """\
     python agent.pyz serve --root DIR --socket PATH [--devices 0,1] [--name NODE]
     python agent.pyz probe [--root DIR] [--devices 0,1] [--name NODE]
+    python agent.pyz release --root DIR
 """
 
 
@@ -22,7 +24,7 @@ def _fail(text: str) -> int:
 
 def main(arguments: list[str]) -> int:
     """Exit status: 0 done, 2 usage, 3 another agent runs there, 4 the root or socket cannot be used."""
-    if not arguments or arguments[0] not in ("serve", "probe", "keep"):
+    if not arguments or arguments[0] not in ("serve", "probe", "release", "keep"):
         sys.stderr.write("usage:\n" + _USAGE)
         return 2
     if arguments[0] == "keep":  # an agent starts this for a device that programs share
@@ -48,11 +50,16 @@ def main(arguments: list[str]) -> int:
             return _fail("--devices takes indices such as 0,1")
     if arguments[0] == "probe":
         return _probe(options.get("root", "."), options.get("name", ""), own_devices)
+    if arguments[0] == "release" and options.get("root"):
+        return _release(os.path.abspath(options["root"]))
     if not options.get("root") or not options.get("socket"):
         return _fail("serve needs --root and --socket")
     sys.modules["ssl"] = None  # type: ignore[assignment]  # asyncio would load it: 5 MB for nothing
     from argosy.agent import serve
 
+    umask = os.environ.get("ARGOSY_UMASK", "")
+    if umask.isdigit():
+        os.umask(int(umask, 8) & 0o777)
     return serve.run(
         os.path.abspath(options["root"]),
         os.path.abspath(options["socket"]),
@@ -69,6 +76,17 @@ def _probe(root: str, name: str, own_devices: list[int] | None) -> int:
     node = Node(root, name, own_devices)
     node.discover_devices()
     sys.stdout.write(json.dumps(node.facts()) + "\n")
+    return 0
+
+
+def _release(root: str) -> int:
+    """What the node put outside of its folder goes with it; its agent has ended before."""
+    from argosy.agent.trees import Trees
+
+    try:
+        Trees(root, root + "/home", "this node").release_outside()
+    except OSError as error:
+        return _fail("cannot remove what it put outside of its folder: %s" % error) or 4
     return 0
 
 

@@ -84,7 +84,7 @@ class Rank:
         """A RankFact."""
         fact: dict[str, object] = {
             "id": self.id,
-            "phase": self.phase,
+            "phase": READY if self.phase == RUNNING and self.gate >= 0 else self.phase,
             "stage": self.stage,
             "log_bytes": self.log_bytes,
             "started_ms": self.started_ms,

@@ -183,6 +183,7 @@ class Ranks:
         rank.env[processes.MARK] = self._key(rank)
         try:
             os.makedirs(rank.workdir, exist_ok=True)
+            self._link_sky_workdir(order["workdir"])
             self._make_checkpoint_dir(rank.env)
             self._erase(rank.folder)
             os.mkdir(rank.folder, 0o700)
@@ -255,6 +256,12 @@ class Ranks:
             self._run_one(rank)
         else:
             rank.phase = READY
+
+    def _link_sky_workdir(self, workdir: str) -> None:
+        """Where SkyPilot's task files look for it."""
+        link = self.home + "/sky_workdir"
+        if workdir == "workdir" and not os.path.lexists(link):
+            os.symlink(workdir, link)
 
     def _make_checkpoint_dir(self, env: dict[str, str]) -> None:
         """The folder exists before the program looks for it. `~` is this node's home, which the server cannot
@@ -340,6 +347,7 @@ class Ranks:
                 if rank.stop_at_s is None:
                     rank.open_gate()
                     programs.die_at("opened")
+                    self._changed(rank)
                 else:
                     rank.close_gate()
             del self._at_gate[: len(ranks)]

@@ -74,6 +74,7 @@ class Agent:
             ("POST", "/forget"): self._forget,
             ("POST", "/chunks/missing"): self._missing_chunks,
             ("POST", "/tree"): self._place_tree,
+            ("POST", "/tree/held"): self._tree_held,
             ("POST", "/shutdown"): self._shutdown,
         }
         self._streams: dict[
@@ -241,12 +242,19 @@ class Agent:
                     size -= len(data)
 
     async def _place_tree(self, arguments: dict[str, object]) -> dict[str, object]:
-        target, tree = arguments.get("target"), arguments.get("tree")
-        if not isinstance(target, str) or not isinstance(tree, dict):
-            raise Refused("tree", "`target` must be text and `tree` an object")
+        target, tree, digest = arguments.get("target"), arguments.get("tree"), arguments.get("digest", "")
+        if not isinstance(target, str) or not isinstance(tree, dict) or not isinstance(digest, str):
+            raise Refused("tree", "`target` and `digest` must be text and `tree` an object")
         async with self._tree_lock:
-            await self._loop.run_in_executor(None, self._trees.place, tree, target)
+            await self._loop.run_in_executor(None, self._trees.place, tree, target, digest)
         return {}
+
+    async def _tree_held(self, arguments: dict[str, object]) -> dict[str, object]:
+        target, digest = arguments.get("target"), arguments.get("digest")
+        if not isinstance(target, str) or not isinstance(digest, str):
+            raise Refused("target", "`target` and `digest` must be text")
+        async with self._tree_lock:
+            return {"held": await self._loop.run_in_executor(None, self._trees.holds, target, digest)}
 
     async def _shutdown(self, arguments: dict[str, object]) -> dict[str, object]:
         await self._ranks.end_all(_grace(arguments, 5.0))

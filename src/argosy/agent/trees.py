@@ -16,6 +16,7 @@ import time
 import zlib
 
 from argosy.agent.orders import Busy, Refused
+from argosy.agent.outside import Outside, is_below, write_json
 from argosy.agent.rank import warn
 from argosy.agent.wire import CHUNK_LIMIT_BYTES
 
@@ -88,10 +89,8 @@ class _Entry:
         self.chunks: list[str] = chunks
         self.target = target
         self.parts = _parts(path)
-        if kind == "l":
-            where = posixpath.normpath(posixpath.join(posixpath.dirname(path), target))
-            if not target or "\0" in target or target.startswith("/") or where.split("/")[0] == "..":
-                raise Refused("tree", "the link %r leads outside of its tree: %r" % (path, target))
+        if kind == "l" and (not target or "\0" in target):
+            raise Refused("tree", "the link %r leads nowhere" % path)
 
 
 def _parts(path: str) -> list[bytes]:
@@ -104,9 +103,31 @@ def _parts(path: str) -> list[bytes]:
         raise Refused("tree", "%r is not text" % path) from None
 
 
-class _Known(dict):  # type: ignore[type-arg]
-    """What was placed at one target: path -> [size, mtime_ns, inode, chunks]. Tells which files are as we
-    left them."""
+class _Known:
+    """What was placed at one target. `files`: path -> [size, mtime_ns, inode, chunks], which tells the files
+    that are as we left them; `links`: path -> where it leads; `folders`: those that we may have made."""
+
+    def __init__(self, path: str = "") -> None:
+        data: dict[str, object] = {}
+        try:
+            if path:
+                with open(path, encoding="utf-8") as file:
+                    data = json.load(file)
+        except (OSError, ValueError):
+            pass
+        self.base = str(data.get("base", ""))
+        self.digest = str(data.get("digest", ""))
+        self.files: dict[str, list[object]] = data.get("files", {})  # type: ignore[assignment]
+        self.links: dict[str, str] = data.get("links", {})  # type: ignore[assignment]
+        self.folders: list[str] = data.get("folders", [])  # type: ignore[assignment]
+
+    def is_intact(self) -> bool:
+        """Nobody has changed or removed a file since."""
+        prefix = self.base + "/"
+        return all(
+            _is_as_recorded(prefix + path if path else self.base, record)
+            for path, record in self.files.items()
+        )
 
 
 class Trees:
@@ -121,6 +142,7 @@ class Trees:
         self._node_name = node_name
         self._chunks = self._root + "/chunks"
         self._placed = self._root + "/placed"
+        self._outside = Outside(self._root)
         self._limit_bytes = store_limit_bytes
         os.makedirs(self._chunks, mode=0o700, exist_ok=True)
         os.makedirs(self._placed, mode=0o700, exist_ok=True)
@@ -150,18 +172,17 @@ class Trees:
     def _find_placed(self, wanted: set[str]) -> dict[str, tuple[str, int]]:
         """Where these chunks can be read again: file and offset."""
         found: dict[str, tuple[str, int]] = {}
-        for name in os.listdir(self._placed):
-            if name == "created.json":
-                continue
-            base, known = self._load_known(self._placed + "/" + name)
-            for path, record in known.items():
-                hits = wanted.intersection(record[3])
+        records = [self._placed + "/" + name for name in os.listdir(self._placed) if name.endswith(".json")]
+        for known in map(_Known, records + self._outside.records()):
+            for path, record in known.files.items():
+                chunks: list[str] = record[3]  # type: ignore[assignment]
+                hits = wanted.intersection(chunks)
                 if not hits:
                     continue
-                file = os.path.join(base, path) if path else base
+                file = os.path.join(known.base, path) if path else known.base
                 if not _is_as_recorded(file, record):
                     continue
-                for index, digest in enumerate(record[3]):
+                for index, digest in enumerate(chunks):
                     if digest in hits:
                         found[digest] = (file, index * CHUNK_LIMIT_BYTES)
         return found
@@ -202,13 +223,15 @@ class Trees:
             return path
         path = posixpath.normpath("/" + target.lstrip("/"))
         path = posixpath.join(os.path.realpath(posixpath.dirname(path)), posixpath.basename(path))
-        if _is_below(path, self._home):
+        if is_below(path, self._home):
             self._refuse_links(path, target)
             return path
-        if _is_below(path, self._root) or _is_below(self._root, path):
+        if is_below(path, self._root) or is_below(self._root, path):
             raise Refused("target", "`%s` belongs to Argosy itself; choose a target below `~`" % target)
-        if any(_is_below(path, created) for created in self._created()):
-            return path
+        return path
+
+    def _top_to_make(self, path: str, target: str) -> str:
+        """The topmost folder that is missing for a path outside of the home. Raises Refused."""
         if os.path.lexists(path):
             raise Refused(
                 "target",
@@ -224,8 +247,7 @@ class Trees:
                 "`%s`: may not write in %s on %s; choose a target below `~`"
                 % (target, posixpath.dirname(top), self._node_name),
             )
-        self._remember_created(top)
-        return path
+        return top
 
     def _refuse_links(self, path: str, target: str) -> None:
         """A link on the way from home to the target could lead anywhere."""
@@ -238,21 +260,38 @@ class Trees:
                     "`%s`: %s is a symbolic link; choose a target that is not behind one" % (target, place),
                 )
 
-    def _created(self) -> list[str]:
-        try:
-            with open(self._placed + "/created.json", encoding="utf-8") as file:
-                return [str(path) for path in json.load(file)]
-        except (OSError, ValueError):
-            return []
-
-    def _remember_created(self, path: str) -> None:
-        _write_json(self._placed + "/created.json", [*self._created(), path])
-
     # ---- placing
 
-    def place(self, tree: dict[str, object], target: str) -> None:
-        """Make the tree appear. Raises Refused (the reason and what to do), Busy when chunks are not here,
-        OSError."""
+    def holds(self, target: str, digest: str) -> bool:
+        """Whether this tree was the last to be placed there, and none of its files is gone or was replaced.
+        Costs a look at its folders; at its files only when something was made or removed in one of them."""
+        try:
+            path = self._resolve(target)
+        except Refused:
+            return False
+        record_path = self._record_path(path)
+        try:
+            with open(_seal_path(record_path), encoding="utf-8") as file:
+                seal = json.load(file)
+        except (OSError, ValueError):
+            return False
+        if not digest or seal["digest"] != digest or seal["base"] != path:
+            return False
+        if all(ns and _changed_ns(path, folder) == ns for folder, ns in seal["folders"].items()):
+            return True
+        known = _Known(record_path)
+        if known.base != path or known.digest != digest or not known.is_intact():
+            return False
+        _seal(record_path, known)
+        return True
+
+    def _record_path(self, path: str) -> str:
+        folder = self._placed if is_below(path, self._home) else self._outside.folder
+        return "%s/%08x-%d.json" % (folder, zlib.crc32(path.encode("utf-8", "replace")), len(path))
+
+    def place(self, tree: dict[str, object], target: str, digest: str = "") -> None:
+        """Make the tree appear. What an earlier one put there and this one lacks is removed, unless somebody
+        changed it. Raises Refused (the reason and what to do), Busy when chunks are not here, OSError."""
         raw = tree.get("entries")
         if not isinstance(raw, list):
             raise Refused("tree", "a tree needs a list of entries")
@@ -264,40 +303,61 @@ class Trees:
         if is_file and target.endswith("/"):
             target = target + entries[0].path
         path = self._resolve(target)
-        record_path = "%s/%08x-%d.json" % (
-            self._placed,
-            zlib.crc32(path.encode("utf-8", "replace")),
-            len(path),
-        )
-        base, known = self._load_known(record_path)
-        if base != path:
+        if is_below(path, self._home):
+            self._place_at(path, entries, is_file, target, digest)
+        else:
+            with self._outside.claimed(path, entries, lambda: self._top_to_make(path, target)):
+                self._place_at(path, entries, is_file, target, digest)
+        try:
+            self._collect({chunk for entry in entries for chunk in entry.chunks})
+        except OSError as error:
+            warn("cannot tidy the chunk store: %s" % error.strerror)
+
+    def _place_at(self, path: str, entries: list[_Entry], is_file: bool, target: str, digest: str) -> None:
+        record_path = self._record_path(path)
+        known = _Known(record_path)
+        if known.base != path:
             known = _Known()
         placing = _Placing(self, known, target)
+        new = placing.new
+        new.base = path
+        _unseal(record_path)
         try:
             if is_file:
                 entry = entries[0]
                 entry.parts = [os.fsencode(posixpath.basename(path))]
                 entry.path = ""
-                placing.place(posixpath.dirname(path), entries)
+                placing.place(posixpath.dirname(path), entries, removes=False)
             else:
-                placing.place(path, entries)
+                placing.place(path, entries, removes=True)
+            new.digest = digest
+        except BaseException:
+            new.files = {**known.files, **new.files}
+            new.links = {**known.links, **new.links}
+            new.folders = known.folders
+            raise
         finally:
-            if placing.changed:
-                for name, record in known.items():
-                    placing.records.setdefault(name, record)
-                _write_json(record_path, {"base": path, "files": placing.records})
-        try:
-            self._collect({digest for entry in entries for digest in entry.chunks})
-        except OSError as error:
-            warn("cannot tidy the chunk store: %s" % error.strerror)
+            if vars(new) != vars(known):
+                write_json(record_path, vars(new))
+        if digest:
+            _seal(record_path, new)
 
-    def _load_known(self, path: str) -> tuple[str, _Known]:
-        try:
-            with open(path, encoding="utf-8") as file:
-                data = json.load(file)
-            return str(data["base"]), _Known(data["files"])
-        except (OSError, ValueError, KeyError, TypeError):
-            return "", _Known()
+    def release_outside(self) -> None:
+        """This node is given up: what it put outside of its home goes, unless others use it too, or somebody
+        changed it. Raises OSError."""
+        with self._outside.given_up() as paths:
+            for path in paths:
+                record_path = self._record_path(path)
+                known = _Known(record_path)
+                if known.base != path:
+                    continue
+                if "" in known.files:
+                    if _is_as_recorded(path, known.files[""]):
+                        os.unlink(path)
+                elif os.path.isdir(path):
+                    _Placing(self, known, path).place(path, [], removes=True)
+                os.unlink(record_path)
+                _unseal(record_path)
 
     def open_chunk(self, digest: str, placed: dict[str, tuple[str, int]]) -> tuple[int, int]:
         """A handle and the offset in it. Raises Busy when the chunk is not here."""
@@ -324,6 +384,7 @@ class _Placing:
     """One run of `place`."""
 
     def __init__(self, trees: Trees, known: _Known, target: str) -> None:
+        self.new = _Known()
         self._trees = trees
         self._known = known
         self._target = target
@@ -331,10 +392,8 @@ class _Placing:
         self._folder_modes: list[tuple[list[bytes], int]] = []
         self._open: list[tuple[bytes, int]] = []  # the folders from the target down to the present one
         self._top = -1
-        self.records: dict[str, list[object]] = {}
-        self.changed = False
 
-    def place(self, base: str, entries: list[_Entry]) -> None:
+    def place(self, base: str, entries: list[_Entry], removes: bool) -> None:
         try:
             os.makedirs(base, exist_ok=True)
         except (FileExistsError, NotADirectoryError):
@@ -344,12 +403,58 @@ class _Placing:
         try:
             for entry in entries:
                 self._place_one(entry)
+            if removes:
+                self._remove_stale(entries)
             for parts, mode in reversed(self._folder_modes):
                 os.fchmod(self._folder(parts), mode)
         finally:
             while self._open:
                 os.close(self._open.pop()[1])
             os.close(self._top)
+
+    def _remove_stale(self, entries: list[_Entry]) -> None:
+        """What an earlier tree put here and this one lacks, as far as nobody has changed it."""
+        named = {entry.path for entry in entries}
+        folders = {
+            "/".join(entry.path.split("/")[:n]) for entry in entries for n in range(1, len(entry.parts))
+        }
+        self.new.folders = sorted(folders | {entry.path for entry in entries if entry.kind == "d"})
+        for path in (*self._known.files, *self._known.links):
+            if not path or path in named:
+                continue
+            folder, name = self._parent_of(path)
+            try:
+                link = self._known.links.get(path)
+                if link is not None:
+                    same = os.readlink(name, dir_fd=folder) == link.encode("utf-8")
+                else:
+                    same = _stamp(os.lstat(name, dir_fd=folder)) == self._known.files[path][:3]
+                if same:
+                    os.unlink(name, dir_fd=folder)
+            except OSError:
+                pass  # gone, or something else by now
+            os.close(folder)
+        for path in sorted(set(self._known.folders).difference(self.new.folders), reverse=True):
+            folder, name = self._parent_of(path)
+            try:
+                os.rmdir(name, dir_fd=folder)
+            except OSError:
+                pass  # somebody's things are in it
+            os.close(folder)
+
+    def _parent_of(self, path: str) -> tuple[int, bytes]:
+        """A handle of the folder that holds `path`, and the name in it; a name that is nowhere when the way
+        there is gone or leads through a link."""
+        *above, name = [part.encode("utf-8") for part in path.split("/")]
+        handle = os.dup(self._top)
+        for part in above:
+            try:
+                inner = os.open(part, _FOLDER, dir_fd=handle)
+            except OSError:
+                return handle, b""
+            os.close(handle)
+            handle = inner
+        return handle, name
 
     def _place_one(self, entry: _Entry) -> None:
         name = entry.parts[-1]
@@ -361,6 +466,7 @@ class _Placing:
         folder = self._folder(entry.parts[:-1])
         if entry.kind == "l":
             self._place_link(folder, name, entry.target.encode("utf-8"))
+            self.new.links[entry.path] = entry.target
         else:
             self._place_file(folder, name, entry)
 
@@ -406,7 +512,7 @@ class _Placing:
         self._put(temporary, name, folder)
 
     def _place_file(self, folder: int, name: bytes, entry: _Entry) -> None:
-        record = self._known.get(entry.path)
+        record = self._known.files.get(entry.path)
         try:
             info = os.lstat(name, dir_fd=folder)
         except FileNotFoundError:
@@ -415,12 +521,12 @@ class _Placing:
             info is not None
             and record is not None
             and stat.S_ISREG(info.st_mode)
-            and record[:3] == [info.st_size, info.st_mtime_ns, info.st_ino]
+            and record[:3] == _stamp(info)
             and record[3] == entry.chunks
         ):
             if stat.S_IMODE(info.st_mode) != entry.mode:
                 os.chmod(name, entry.mode, dir_fd=folder)
-            self.records[entry.path] = record
+            self.new.files[entry.path] = record
             return
         temporary = _temporary(name)
         _unlink(temporary, folder)
@@ -447,8 +553,7 @@ class _Placing:
         except BaseException:
             _unlink(temporary, folder)
             raise
-        self.records[entry.path] = [info.st_size, info.st_mtime_ns, info.st_ino, entry.chunks]
-        self.changed = True
+        self.new.files[entry.path] = [*_stamp(info), entry.chunks]
 
     def _copy_chunk(self, digest: str, sink: int) -> int:
         """Append a chunk, checked against its name: files that serve as a source may have changed."""
@@ -513,8 +618,34 @@ def _unlink(name: bytes, folder: int) -> None:
         pass
 
 
-def _is_below(path: str, folder: str) -> bool:
-    return path == folder or path.startswith(folder.rstrip("/") + "/")
+def _changed_ns(base: str, folder: str) -> int:
+    """When something was last made, renamed or removed in a folder; 0 when it is none any more."""
+    try:
+        info = os.lstat(base + "/" + folder if folder else base)
+    except OSError:
+        return 0
+    return info.st_mtime_ns if stat.S_ISDIR(info.st_mode) else 0
+
+
+def _seal_path(record_path: str) -> str:
+    return record_path[: -len(".json")] + ".seal"
+
+
+def _seal(record_path: str, known: _Known) -> None:
+    """Note when the folders of a placed tree changed last: while they have not, its files are all there."""
+    folders = {folder: _changed_ns(known.base, folder) for folder in ("", *known.folders)}
+    write_json(_seal_path(record_path), {"base": known.base, "digest": known.digest, "folders": folders})
+
+
+def _unseal(record_path: str) -> None:
+    try:
+        os.unlink(_seal_path(record_path))
+    except FileNotFoundError:
+        pass
+
+
+def _stamp(info: os.stat_result) -> list[object]:
+    return [info.st_size, info.st_mtime_ns, info.st_ino]
 
 
 def _is_as_recorded(path: str, record: list[object]) -> bool:
@@ -522,11 +653,4 @@ def _is_as_recorded(path: str, record: list[object]) -> bool:
         info = os.lstat(path)
     except OSError:
         return False
-    return [info.st_size, info.st_mtime_ns, info.st_ino] == record[:3]
-
-
-def _write_json(path: str, value: object) -> None:
-    temporary = path + ".new"
-    with open(temporary, "w", encoding="utf-8") as file:
-        json.dump(value, file)
-    os.replace(temporary, path)
+    return _stamp(info) == record[:3]

@@ -9,7 +9,8 @@ have the field names of `argosy.model.facts`. Paths below `PREFIX`:
     POST /stop            {"ids": [...], "grace_s": 10}   -> {}
     POST /chunks/missing  {"digests": [...]}              -> {"missing": [...]}
     PUT  /chunks          a pack: per chunk one line `<hex sha256> <size>\\n`, then its bytes -> {}
-    POST /tree            {"target": "~/x", "tree": Tree} -> {}
+    POST /tree            {"target": "~/x", "tree": Tree, "digest": of the tree} -> {}
+    POST /tree/held       {"target", "digest"}            -> {"held": whether just that tree lies there}
     POST /shutdown        {"grace_s": 5}                  -> {} when every rank has ended
     POST /watch           {"cursors": {rank id: offset}}  -> 101, then report frames
     POST /shell           {"command", "rows", "columns", "env"} -> 101, then terminal frames both ways

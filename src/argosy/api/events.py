@@ -13,6 +13,7 @@ class EventView(Reply, frozen=True, kw_only=True, omit_defaults=True):
     subject: str
     code: str
     text: str
+    name: str = ""  # of the subject: `dev`, or `dev/3` for a job of a cluster; "": as the id
 
 
 class EventList(Reply, frozen=True, kw_only=True, omit_defaults=True):
@@ -25,7 +26,7 @@ class EventCalls:
         self,
         subject: Annotated[str | None, "only of this id or name"] = None,
         *,
-        after: Annotated[int | None, "only later ones"] = None,
-        limit: Annotated[int | None, "at most"] = None,
+        after: Annotated[int | None, "only later ones, oldest first; left out: the newest"] = None,
+        limit: Annotated[int | None, "at most so many (default 1000)"] = None,
     ) -> EventList:
-        """What happened."""
+        """What happened, in the order in which it did."""

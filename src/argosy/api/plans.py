@@ -52,6 +52,6 @@ def _hint(task: Task, plan: Plan) -> str:
         hints.append("drop `use_spot`")
     if codes & {"credentials", "unreachable"}:
         hints.append("`argosy check` says what is wrong with an infrastructure")
-    if codes & {"cpus", "memory", "accelerator", "accelerator-memory", "multi-node", "disk"}:
+    if codes & {"cpus", "memory", "accelerator", "accelerator-memory", "multi-node", "nodes", "disk"}:
         hints.append("ask for less; `argosy launch --dryrun` and `argosy gpus` show what exists")
     return ", or ".join(hints)

@@ -1,12 +1,11 @@
 """Offers and prices, offline: what can be had where, for how much, and how old that knowledge is."""
 
-from argosy.catalog.catalog import OWNED, STALE_DAYS, Age, Catalog, Traffic
+from argosy.catalog.catalog import STALE_DAYS, Age, Catalog, Traffic
 from argosy.catalog.facts import AcceleratorFact, AttachedFact, HazardBand, RegionFact, StorageFact
 from argosy.catalog.keep import Fetched, Kept, keep_refreshed
 from argosy.catalog.table import CorruptTable, PriceRow
 
 __all__ = [
-    "OWNED",
     "STALE_DAYS",
     "AcceleratorFact",
     "Age",

@@ -25,6 +25,7 @@ from argosy.model.areas import Where
 from argosy.model.errors import ArgosyError
 from argosy.model.market import DAY_MS, Block, Market
 from argosy.model.offer import Capacity, Offer
+from argosy.model.places import OWNED
 from argosy.model.resources import Resources
 from argosy.model.units import render_bytes
 
@@ -34,7 +35,6 @@ if TYPE_CHECKING:
 SHIPPED: Final = Path(__file__).with_name("prices.bin")
 STALE_DAYS: Final = 60
 #: Machines that belong to the user: priced by configuration, 0 by default.
-OWNED: Final = ("local", "ssh", "slurm", "kubernetes", "vsphere")
 
 
 class Age(msgspec.Struct, frozen=True, kw_only=True):
@@ -441,19 +441,21 @@ class Catalog:
 
     # --- what does not exist ---
 
-    def unknown_accelerator(self, name: str) -> ArgosyError | None:
+    def unknown_accelerator(self, name: str, *, family: bool = False) -> ArgosyError | None:
         """The error for a model that nothing offers, with the nearest names and their memory; None when it is
-        offered.
+        offered. `family`: a TPU without its size stands for all its slices.
 
         A known model without an offer says so.
         """
         offered = self.offered_models()
-        if name.lower() in offered:
-            return None
         fact = self.accelerator(name)
-        if fact is not None and fact.name.lower() in offered:
+        if name.lower() in offered or (fact is not None and fact.name.lower() in offered):
             return None
-        nearest = near_names(name, offered.values())
+        if family and self.models_named(name) & offered.keys():
+            return None
+        nearest = sorted(self._slices(fact), key=lambda each: int(each.rpartition("-")[2])) or near_names(
+            name, offered.values()
+        )
         shown = ", ".join(f"`{model}`{self._memory_of(model)}" for model in nearest)
         what = f"there is no accelerator `{name}`"
         if fact is not None:
@@ -463,6 +465,21 @@ class Catalog:
             what,
             hint=f"the nearest are {shown}" if nearest else "`argosy gpus` lists what exists",
         )
+
+    def models_named(self, name: str) -> set[str]:
+        """What a name may stand for, in lower case: itself, the model that it is an alias of, and for a TPU
+        without its size all its slices."""
+        fact = self.accelerator(name)
+        meant = {name.lower(), *([fact.name.lower()] if fact is not None else ())}
+        size = name.rpartition("-")[2]
+        slices = self._slices(fact)
+        return meant | {each.lower() for each in slices if not size.isdigit() or each.endswith(f"-{size}")}
+
+    def _slices(self, fact: AcceleratorFact | None) -> list[str]:
+        """Offered slices of a TPU, such as `tpu-v5p-8`; [] for anything else."""
+        if fact is None or not fact.name.startswith("tpu-"):
+            return []
+        return [model for model in self.offered_models().values() if model.startswith(f"{fact.name}-")]
 
     def offered_models(self) -> Mapping[str, str]:
         """Accelerators that somebody offers: lower-case name -> name."""

@@ -54,8 +54,7 @@ def gpu_rows(
         cheapest: one row for each model, count and provider.
     """
     place = infra or Infra()
-    fact = catalog.accelerator(model) if model else None
-    names = {model.lower(), *([fact.name.lower()] if fact else ())} if model else set()
+    names = catalog.models_named(model) if model else set()
     rows = []
     for provider in catalog.providers:
         if place.provider not in (None, "*", provider):

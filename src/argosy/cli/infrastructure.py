@@ -315,14 +315,14 @@ Examples:
 """
 )
 @click.argument("subject", required=False)
-@click.option("--after", type=int, help="Only later than this number.")
+@click.option("--after", type=int, help="Only later than this number, oldest first.")
 @click.option(
     "-n", "--limit", type=click.IntRange(min=1), default=100, show_default=True, help="At most so many."
 )
 @json_option
 @pass_session
 def events(session: Session, subject: str | None, after: int | None, limit: int, as_json: bool) -> None:
-    """Show what happened, to everything or to one cluster or job."""
+    """Show what happened last, to everything or to one cluster or job."""
     reply = session.client.events(subject, after=after, limit=limit)
     if as_json:
         session.screen.json(reply)
@@ -331,7 +331,7 @@ def events(session: Session, subject: str | None, after: int | None, limit: int,
     session.screen.table(
         ("NUMBER", "AGE", "SUBJECT", "EVENT", "TEXT"),
         [
-            [str(event.seq), age(event.at_ms, now_ms), event.subject, event.code, event.text]
+            [str(event.seq), age(event.at_ms, now_ms), event.name or event.subject, event.code, event.text]
             for event in reply.events
         ],
         right=("NUMBER", "AGE"),

@@ -191,7 +191,7 @@ def exec_(
     stage = ["Nothing was queued."]
     with session.on_interrupt(lambda: stage[0]):
         screen.warn(described.warnings)
-        task = _send_files(session, described.task)
+        task = _send_files(session, described.task, "" if project else cluster)
         stage[0] = f"It may have been queued: `argosy queue {cluster}` shows it."
         reply = session.client.exec(cluster, [task], user=session.user, project=project or "")
     screen.warn(reply.warnings)
@@ -375,7 +375,7 @@ def _called(task: Task) -> str:
     return f"task `{task.name}`" if task.name else "the task"
 
 
-def _send_files(session: Session, task: Task) -> Task:
+def _send_files(session: Session, task: Task, cluster: str = "") -> Task:
     def show(progress: Progress) -> None:
         if progress.stage == "scan":
             hashed = f", {render_bytes(progress.done_bytes)} read" if progress.done_bytes else ""
@@ -387,7 +387,7 @@ def _send_files(session: Session, task: Task) -> Task:
                 f"{render_bytes(progress.total_bytes)} ({part} %)"
             )
 
-    sent = session.client.send_files(task, cwd=session.cwd, on_progress=show)
+    sent = session.client.send_files(task, cwd=session.cwd, on_progress=show, cluster=cluster)
     screen = session.screen
     screen.warn(sent.warnings)
     if sent.files:

@@ -3,6 +3,7 @@ called."""
 
 from __future__ import annotations
 
+import errno
 import importlib
 import os
 import sys
@@ -19,6 +20,10 @@ if TYPE_CHECKING:
 
 INTERRUPTED: Final = 130  # 128 + SIGINT, as shells do
 INTERNAL: Final = 70
+#: What is wrong with a disk or its rights is no bug of ours.
+_SURROUNDINGS: Final = frozenset(
+    (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.EIO, errno.EBADF)
+)
 
 
 class _Entry(NamedTuple):
@@ -140,6 +145,7 @@ def cli() -> None:
 
 def main() -> NoReturn:
     """Run the command line of this process and exit with its status."""
+    _open_closed_streams()
     debug = os.environ.get("ARGOSY_DEBUG") == "1"
     if not debug:
         sys.excepthook = _say_bug
@@ -160,15 +166,40 @@ def run(arguments: list[str], session: Session | None = None) -> int:
     except click.ClickException as error:
         return _say_usage(error, arguments)
     except (BrokenPipeError, SystemExit):  # click makes the one into the other
-        # Who read our output has seen enough: no traceback, also not when Python flushes at exit.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        _drop_output()  # who read it has seen enough
         return 0
+    except OSError as error:
+        from argosy.model.errors import ArgosyError
+
+        if error.errno not in _SURROUNDINGS:
+            raise
+        if error.filename is None:
+            _drop_output()
+        what = f"cannot write {error.filename or 'the output'}: {error.strerror}"
+        hint = "" if error.errno in (errno.ENOSPC, errno.EDQUOT) else "check who may write there"
+        return _say(ArgosyError("disk-full", what, hint=hint), arguments)
     except Exception as error:
         from argosy.model.errors import ArgosyError
 
         if not isinstance(error, ArgosyError):
             raise
         return _say(error, arguments)
+
+
+def _open_closed_streams() -> None:
+    """Who closed a standard stream (`>&-`) wants nothing of it: no file of ours may take its place."""
+    for number, name, mode in ((0, "stdin", "r"), (1, "stdout", "w"), (2, "stderr", "w")):
+        if getattr(sys, name) is None:
+            try:
+                os.fstat(number)
+            except OSError:
+                os.open(os.devnull, os.O_RDWR)  # takes the lowest number that is free: this one
+            setattr(sys, name, open(os.devnull, mode))  # noqa: SIM115  for as long as we live
+
+
+def _drop_output() -> None:
+    """No traceback either when Python flushes at its end."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def wants_json(arguments: list[str]) -> bool:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import click
 
-from argosy.cli.session import Session, json_option, pass_session
+from argosy.cli.session import Amount, Session, json_option, pass_session
 from argosy.cli.task_options import parse_all, parse_described, task_options, weighing_options
 from argosy.model.units import render_bytes, render_duration, render_milli, render_price
 
@@ -332,7 +332,7 @@ Examples:
 """,
 )
 @click.argument("project")
-@click.argument("usd", type=click.FloatRange(min=0), metavar="USD")
+@click.argument("usd", type=Amount(min=0), metavar="USD")
 @click.option(
     "--alert", type=click.IntRange(1, 100), default=80, show_default=True, help="Tell at this percentage."
 )

@@ -47,7 +47,7 @@ def start(session: Session, listen: str | None, foreground: bool) -> None:
     """Start the local server in the background."""
     import os
 
-    from argosy.client.local_server import ensure_running, is_listening, server_command
+    from argosy.client.local_server import ensure_running, is_listening, make_home, server_command
     from argosy.model.errors import ArgosyError
 
     location = _local(session)
@@ -55,7 +55,7 @@ def start(session: Session, listen: str | None, foreground: bool) -> None:
     if (listen or foreground) and is_listening(location):
         raise ArgosyError("server-running", f"a server already listens on {location.render()}")
     if foreground:
-        location.home.mkdir(mode=0o700, parents=True, exist_ok=True)
+        make_home(location.home)
         command = [*server_command(location.home, session.env), *extra]
         os.execvp(command[0], command)  # noqa: S606  this process becomes the server
     started = ensure_running(location, session.env, extra=extra)
@@ -166,18 +166,34 @@ Examples:
 @pass_session
 def token(session: Session, name: str | None, admin: bool, remove: bool, listing: bool) -> None:
     """Print a new token for clients that come over the network. It is shown once."""
+    extra = ["--name", name] if name else []
+    extra += ["--scope", "admin"] if admin else []
+    extra += ["--remove"] if remove else []
+    extra += ["--list"] if listing else []
+    _run_program(session, "token", *extra)
+
+
+@server.command(
+    epilog="""\b
+Examples:
+  argosy server key --rotate
+"""
+)
+@click.option("--rotate", is_flag=True, required=True, help="Make a new key; it seals from now on.")
+@pass_session
+def key(session: Session, rotate: bool) -> None:
+    """Seal secrets with a new key, also those that are kept already. Running jobs go on."""
+    _run_program(session, "key", "--rotate")
+
+
+def _run_program(session: Session, verb: str, *extra: str) -> None:
+    """Let the server's own program do it, on this machine's state folder."""
     import subprocess
 
     from argosy.client.local_server import server_program
 
     location = _local(session)
-    command = [*server_program(session.env), "token", "--state-dir", str(location.home)]
-    if name:
-        command += ["--name", name]
-    if admin:
-        command += ["--scope", "admin"]
-    command += ["--remove"] if remove else []
-    command += ["--list"] if listing else []
+    command = [*server_program(session.env), verb, "--state-dir", str(location.home), *extra]
     session.screen.out.flush()
     done = subprocess.run(command, env=dict(session.env), check=False)
     raise click.exceptions.Exit(done.returncode)

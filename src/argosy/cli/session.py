@@ -83,6 +83,16 @@ class Session:
 pass_session = click.make_pass_decorator(Session, ensure=True)
 
 
+class Amount(click.FloatRange):
+    """A number that can be counted with: not `nan`, not without end."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
+        number: float = super().convert(value, param, ctx)
+        if not abs(number) < 1e12:
+            self.fail(f"`{value}` is not an amount: write for example 500 or 12.5.", param, ctx)
+        return number
+
+
 def json_option(function: F) -> F:
     return click.option("--json", "as_json", is_flag=True, help="Print API types as JSON.")(function)
 

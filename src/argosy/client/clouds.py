@@ -29,56 +29,15 @@ class Cloud:
         return hash(type(self))
 
 
-class Local(Cloud):
-    NAME = "local"
+# --- Written by docs/generate.py from the manifests of `argosy.providers`.
 
 
 class AWS(Cloud):
     NAME = "aws"
 
 
-class GCP(Cloud):
-    NAME = "gcp"
-
-
 class Azure(Cloud):
     NAME = "azure"
-
-
-class OCI(Cloud):
-    NAME = "oci"
-
-
-class Lambda(Cloud):
-    NAME = "lambda"
-
-
-class RunPod(Cloud):
-    NAME = "runpod"
-
-
-class Nebius(Cloud):
-    NAME = "nebius"
-
-
-class Kubernetes(Cloud):
-    NAME = "kubernetes"
-
-
-class Slurm(Cloud):
-    NAME = "slurm"
-
-
-class SSH(Cloud):
-    NAME = "ssh"
-
-
-class Fluidstack(Cloud):
-    NAME = "fluidstack"
-
-
-class Paperspace(Cloud):
-    NAME = "paperspace"
 
 
 class Cudo(Cloud):
@@ -89,36 +48,72 @@ class DO(Cloud):
     NAME = "digitalocean"
 
 
-class IBM(Cloud):
-    NAME = "ibm"
+class Fluidstack(Cloud):
+    NAME = "fluidstack"
 
 
-class SCP(Cloud):
-    NAME = "scp"
-
-
-class Vast(Cloud):
-    NAME = "vast"
-
-
-class Vsphere(Cloud):
-    NAME = "vsphere"
-
-
-class Verda(Cloud):
-    NAME = "verda"
-
-
-class Hyperstack(Cloud):
-    NAME = "hyperstack"
+class GCP(Cloud):
+    NAME = "gcp"
 
 
 class Hyperbolic(Cloud):
     NAME = "hyperbolic"
 
 
+class Hyperstack(Cloud):
+    NAME = "hyperstack"
+
+
+class IBM(Cloud):
+    NAME = "ibm"
+
+
+class Kubernetes(Cloud):
+    NAME = "kubernetes"
+
+
+class Lambda(Cloud):
+    NAME = "lambda"
+
+
+class Local(Cloud):
+    NAME = "local"
+
+
+class Mithril(Cloud):
+    NAME = "mithril"
+
+
+class Nebius(Cloud):
+    NAME = "nebius"
+
+
+class OCI(Cloud):
+    NAME = "oci"
+
+
+class Paperspace(Cloud):
+    NAME = "paperspace"
+
+
 class PrimeIntellect(Cloud):
     NAME = "primeintellect"
+
+
+class Ray(Cloud):
+    NAME = "ray"
+
+
+class RunPod(Cloud):
+    NAME = "runpod"
+
+
+class SCP(Cloud):
+    NAME = "scp"
+
+
+class SSH(Cloud):
+    NAME = "ssh"
 
 
 class Seeweb(Cloud):
@@ -129,13 +124,21 @@ class Shadeform(Cloud):
     NAME = "shadeform"
 
 
-class Mithril(Cloud):
-    NAME = "mithril"
+class Slurm(Cloud):
+    NAME = "slurm"
+
+
+class Vast(Cloud):
+    NAME = "vast"
+
+
+class Verda(Cloud):
+    NAME = "verda"
+
+
+class Vsphere(Cloud):
+    NAME = "vsphere"
 
 
 class Yotta(Cloud):
     NAME = "yotta"
-
-
-class Ray(Cloud):
-    NAME = "ray"

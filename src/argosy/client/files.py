@@ -1,8 +1,9 @@
 """Folders and files as trees: what is sent, what is left out, and what need not be read again.
 
-Which files travel: everything except `.git`, and what the ignore files name. `.argosyignore` (or
-`.skyignore`) in the folder itself replaces every `.gitignore`; else each `.gitignore` holds for its folder
-and below, as in git.
+Which files travel: everything except `.git`, and except what the ignore files name. They add up: every
+`.gitignore` holds for its folder and below, as in git, and `.argosyignore` (or `.skyignore`) in the folder
+itself speaks last, so that a line `!pattern` there takes something back. A line `!.git` there sends `.git`.
+Links travel as links, wherever they lead.
 """
 
 from __future__ import annotations
@@ -10,10 +11,10 @@ from __future__ import annotations
 import hashlib
 import os
 import stat
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import suppress
 from pathlib import Path
-from typing import Final, NamedTuple
+from typing import Any, Final, NamedTuple
 
 import msgspec
 
@@ -21,11 +22,18 @@ from argosy.client.ignore import Rules, is_ignored, parse_rules
 from argosy.model.errors import ArgosyError
 from argosy.model.tree import CHUNK_BYTES, Entry, Tree
 
-IGNORE_FILES: Final = (".argosyignore", ".skyignore")  # in order: the first one there counts
-ALWAYS_LEFT_OUT: Final = ".git"
+IGNORE_FILES: Final = (".skyignore", ".argosyignore")  # in the folder itself; the last one speaks last
+GIT: Final = ".git"
+ASKS_FOR_GIT: Final = frozenset({"!.git", "!.git/", "!/.git", "!/.git/"})
+LINKS_NAMED: Final = 5  # in the warning about links that lead outside
 READ_TRIES: Final = 5
 #: A file touched this shortly before it was hashed may change again without a new time stamp: not cached.
 SETTLED_NS: Final = 1_000_000_000
+
+
+#: Of each thing in a folder its name and stats; of a folder its name and mode.
+Rows = list[tuple[Any, ...]]  # Any: a text, then numbers
+FOLDER_ROW: Final = 2
 
 
 class Known(msgspec.Struct, frozen=True, array_like=True):
@@ -51,6 +59,34 @@ class Scanned(NamedTuple):
         return sum(entry.size for entry in self.tree.entries)
 
 
+class Peeked(msgspec.Struct, frozen=True, array_like=True):
+    """A folder as it was when all of it was scanned: enough to tell whether it still is the same."""
+
+    signature: str  # of all names and stats that were looked at
+    digest: str  # of its tree
+    entries: int
+    warnings: tuple[str, ...]
+    rules: tuple[tuple[str, tuple[int, ...]], ...]  # ignore files, with their stats
+    left_out: frozenset[str]  # paths; those of folders end with `/`
+
+
+def _cache_file(home: Path, root: Path) -> Path:
+    return home / "cache" / "hashes" / hashlib.sha256(os.fsencode(root)).hexdigest()[:32]
+
+
+def _write_cache(file: Path, data: bytes) -> None:
+    """A full disk or a read-only home is no error."""
+    part = file.with_name(f"{file.name}.{os.getpid()}.part")
+    try:
+        for folder in file.parents[2::-1]:  # the state folder, `cache`, `hashes`: the owner's alone
+            folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        part.write_bytes(data)
+        part.replace(file)
+    except OSError:
+        with suppress(OSError):
+            part.unlink()
+
+
 class HashCache:
     """Digests of files by path and stat, in one file per scanned folder below `<state>/cache/hashes`.
 
@@ -58,14 +94,13 @@ class HashCache:
     """
 
     def __init__(self, home: Path | None, root: Path) -> None:
-        self._file: Path | None = None
+        self.file: Path | None = None
         self._known: dict[str, Known] = {}
         self._fresh: dict[str, Known] = {}
         if home is not None:
-            name = hashlib.sha256(os.fsencode(root)).hexdigest()[:32]
-            self._file = home / "cache" / "hashes" / name
+            self.file = _cache_file(home, root)
             try:
-                self._known = msgspec.msgpack.decode(self._file.read_bytes(), type=dict[str, Known])
+                self._known = msgspec.msgpack.decode(self.file.read_bytes(), type=dict[str, Known])
             except (OSError, msgspec.DecodeError):
                 self._known = {}
 
@@ -88,18 +123,56 @@ class HashCache:
         self._fresh[path] = Known(info.st_size, info.st_mtime_ns, info.st_ino, info.st_ctime_ns, chunks)
 
     def save(self) -> None:
-        """Keep what the last scan saw. A full disk or a read-only home is no error."""
-        if self._file is None or self._fresh == self._known:
-            return
-        part = self._file.with_name(f"{self._file.name}.{os.getpid()}.part")
-        try:
-            for folder in self._file.parents[2::-1]:  # the state folder, `cache`, `hashes`: the owner's alone
-                folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-            part.write_bytes(msgspec.msgpack.encode(self._fresh))
-            part.replace(self._file)
-        except OSError:
-            with suppress(OSError):
-                part.unlink()
+        """Keep what the last scan saw."""
+        if self.file is not None and self._fresh != self._known:
+            _write_cache(self.file, msgspec.msgpack.encode(self._fresh))
+
+
+def peek(source: Path, home: Path | None) -> Peeked | None:
+    """What the last scan found of a folder, when one look at all stats says that nothing has changed."""
+    if home is None or not source.is_dir():
+        return None
+    root = os.path.realpath(source)
+    try:
+        data = _cache_file(home, Path(root)).with_suffix(".whole").read_bytes()
+        peeked = msgspec.msgpack.decode(data, type=Peeked)
+        if all(_stamp(os.stat(path)) == stamp for path, stamp in peeked.rules):  # noqa: PTH116
+            return peeked if _signature(root, peeked.left_out) == peeked.signature else None
+    except (OSError, msgspec.MsgspecError):
+        pass
+    return None
+
+
+def _stamp(info: os.stat_result) -> tuple[int, ...]:
+    return info.st_mode, info.st_size, info.st_mtime_ns, info.st_ino, info.st_ctime_ns
+
+
+def _signature(root: str, left_out: Collection[str]) -> str:
+    """Of all names and stats below `root`, without those left out. Raises OSError."""
+
+    def look(below: str) -> Rows:
+        rows: Rows = []
+        with os.scandir(f"{root}/{below}") as items:
+            for item in items:
+                if item.is_dir(follow_symlinks=False):
+                    if f"{below}{item.name}/" not in left_out:
+                        rows.append((item.name, item.stat(follow_symlinks=False).st_mode))
+                elif below + item.name not in left_out:
+                    rows.append((item.name, *_stamp(item.stat(follow_symlinks=False))))
+        return rows
+
+    return _signed(look)
+
+
+def _signed(look: Callable[[str], Rows]) -> str:
+    found = hashlib.blake2b()
+    left = [""]
+    while left:
+        below = left.pop()
+        rows = sorted(look(below))
+        found.update(repr(rows).encode("utf-8", "surrogateescape"))
+        left += [f"{below}{row[0]}/" for row in rows if len(row) == FOLDER_ROW]
+    return found.hexdigest()
 
 
 def scan(
@@ -113,8 +186,8 @@ def scan(
     """The tree of a folder or a single file, reading only files that the cache in `home` does not know.
 
     `what` names the field in errors; `progress(files, bytes hashed)` is told now and then.
-    Errors: "workdir-missing", "path-escapes" (a link that leaves the folder), "spec-unreadable" (a file that
-    may not be read, a name that is not UTF-8), "conflict" (a file that never holds still).
+    Errors: "workdir-missing", "spec-unreadable" (a file that may not be read, a name that is not UTF-8),
+    "conflict" (a file that never holds still).
     """
     try:
         info = source.stat()
@@ -159,23 +232,33 @@ class _Scanner:
         self._entries: list[Entry] = []
         self._warnings: list[str] = []
         self._hashed_bytes = 0
-        self._own_rules = ""  # the ignore file that replaces .gitignore
+        self._own_rules: list[Rules] = []  # of the ignore files in the folder itself, which speak last
+        self._rule_files: list[str] = []
+        self._sends_git = False
+        self._left_out: set[str] = set()
+        self._leaving: list[str] = []  # links that lead outside
+        self._rows: dict[str, Rows] = {}  # what was seen in each folder, for the next `peek`
+        self._is_settled = True
 
     def folder(self) -> Scanned:
         rules: list[Rules] = []
-        for name in IGNORE_FILES:
-            if (self._root / name).is_file():
-                self._own_rules = name
-                rules = [_load_rules(self._root / name)]
-                break
-        else:
-            exclude = self._root / ".git" / "info" / "exclude"
-            if exclude.is_file():
-                rules = [_load_rules(exclude)]
+        for path in (self._root / ".git" / "info" / "exclude", *(self._root / name for name in IGNORE_FILES)):
+            if path.is_file():
+                (rules if path.name == "exclude" else self._own_rules).append(self._load_rules(path))
+        self._sends_git = any(
+            line.strip() in ASKS_FOR_GIT
+            for name in IGNORE_FILES
+            if (self._root / name).is_file()
+            for line in (self._root / name).read_text("utf-8", "surrogateescape").splitlines()
+        )
         left = [("", rules)]  # a list, not recursion: folders may be deeper than Python's stack
         while left:
             left += self._visit(*left.pop())
         self._entries.sort(key=lambda entry: entry.path)
+        if self._leaving:
+            names = ", ".join(self._leaving[:LINKS_NAMED])
+            more = f" and {len(self._leaving) - LINKS_NAMED} more" if len(self._leaving) > LINKS_NAMED else ""
+            self._warnings.append(f"links that lead outside travel as they are: {names}{more}")
         return self._finish(Tree(entries=tuple(self._entries)), self._root)
 
     def single(self, real: Path, name: str) -> Scanned:
@@ -190,9 +273,29 @@ class _Scanner:
 
     def _finish(self, tree: Tree, root: Path) -> Scanned:
         self._cache.save()
+        if self._cache.file is not None and self._rows and self._is_settled:
+            self._save_peeked(self._cache.file.with_suffix(".whole"), tree)
         if self._progress:
             self._progress(len(tree.entries), self._hashed_bytes)
         return Scanned(tree, root, tuple(self._warnings), self._hashed_bytes)
+
+    def _save_peeked(self, file: Path, tree: Tree) -> None:
+        try:
+            rules = tuple((path, _stamp(os.stat(path))) for path in self._rule_files)  # noqa: PTH116
+            signature = _signed(lambda below: self._rows[below])
+        except (OSError, KeyError):
+            return  # something went while we looked
+        warnings = tuple(self._warnings)
+        left_out = frozenset(self._left_out)
+        peeked = Peeked(signature, tree.digest(), len(tree.entries), warnings, rules, left_out)
+        _write_cache(file, msgspec.msgpack.encode(peeked))
+
+    def _load_rules(self, path: Path, below: str = "") -> Rules:
+        self._rule_files.append(os.fspath(path))
+        try:
+            return parse_rules(path.read_text("utf-8", "surrogateescape"), below)
+        except OSError as error:
+            raise ArgosyError("spec-unreadable", f"`{path}` cannot be read: {error.strerror}") from None
 
     def _visit(self, below: str, rules: list[Rules]) -> list[tuple[str, list[Rules]]]:
         """Take in one folder (`below` is "" or ends with `/`). Returns the folders in it, with their
@@ -205,14 +308,15 @@ class _Scanner:
             return folders  # it went while we looked
         except OSError as error:
             raise self._unreadable(below or ".", error) from None
-        if not self._own_rules and any(item.name == ".gitignore" for item in items):
-            rules = [*rules, _load_rules(self._root / below / ".gitignore", below)]
+        if any(item.name == ".gitignore" for item in items):
+            rules = [*rules, self._load_rules(self._root / below / ".gitignore", below)]
+        asked = [*rules, *self._own_rules]
+        rows = self._rows[below] = []
         for item in items:
-            if item.name == ALWAYS_LEFT_OUT:
-                continue
             path = below + item.name
             is_folder = item.is_dir(follow_symlinks=False)
-            if rules and is_ignored(path, is_folder, rules):
+            if (item.name == GIT and not self._sends_git) or (asked and is_ignored(path, is_folder, asked)):
+                self._left_out.add(path + "/" if is_folder else path)
                 continue
             try:
                 info = item.stat(follow_symlinks=False)
@@ -222,6 +326,11 @@ class _Scanner:
                 raise self._unreadable(path, error) from None
             if not item.name.isascii():
                 _checked_name(path, self._what)
+            if is_folder:
+                rows.append((item.name, info.st_mode))
+            else:
+                rows.append((item.name, *_stamp(info)))
+                self._is_settled &= max(info.st_mtime_ns, info.st_ctime_ns) <= self._now_ns - SETTLED_NS
             if is_folder:
                 self._entries.append(Entry(path=path, kind="d", mode=info.st_mode & 0o777))
                 folders.append((path + "/", rules))
@@ -294,21 +403,15 @@ class _Scanner:
                 if inside != ".." and not inside.startswith("../"):
                     break
             else:
-                raise self._escapes(path, target)
+                self._leaving.append(f"{path} -> {target}")
+                self._entries.append(Entry(path=path, kind="l", mode=0o777, target=target))
+                return
             kept = os.path.relpath(inside, folder or ".")
         else:
             kept = target
-        plain = os.path.normpath(os.path.join(folder, kept))  # noqa: PTH118
-        real = os.path.realpath(os.path.join(self._root_text, folder, kept))  # noqa: PTH118
-        inside_really = real == self._root_text or real.startswith(self._root_text.rstrip("/") + "/")
-        if plain == ".." or plain.startswith("../") or not inside_really:
-            raise self._escapes(path, target)
+        if os.path.normpath(os.path.join(folder, kept)).split("/")[0] == "..":  # noqa: PTH118
+            self._leaving.append(f"{path} -> {target}")
         self._entries.append(Entry(path=path, kind="l", mode=0o777, target=kept))
-
-    def _escapes(self, path: str, target: str) -> ArgosyError:
-        return ArgosyError(
-            "path-escapes", f"{self._what}: the link `{path}` points outside the folder, to `{target}`"
-        )
 
     def _unreadable(self, path: str, error: OSError) -> ArgosyError:
         return ArgosyError(
@@ -357,13 +460,6 @@ def _kind(mode: int) -> str:
         if test(mode):
             return name
     return "special file"
-
-
-def _load_rules(path: Path, below: str = "") -> Rules:
-    try:
-        return parse_rules(path.read_text("utf-8", "surrogateescape"), below)
-    except OSError as error:
-        raise ArgosyError("spec-unreadable", f"`{path}` cannot be read: {error.strerror}") from None
 
 
 def read_chunks(scanned: Scanned, wanted: set[str]) -> Iterator[tuple[str, bytes]]:

@@ -7,6 +7,7 @@ live, and both clients find it.
 
 from __future__ import annotations
 
+import errno
 import os
 import sys
 import time
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
 START_TIMEOUT_S: Final = 30.0
 RACE_TIMEOUT_S: Final = 5.0  # for the other server, which began earlier
 LOG_LINES: Final = 15
+_PORT_TAKEN: Final = "` is in use"  # as `bind_tcp` of the server says it
 _POLL_FIRST_S: Final = 0.01
 _POLL_MOST_S: Final = 0.05
 #: Kept so that a long-lived client reaps servers that it started once, and none is called forgotten.
@@ -43,6 +45,20 @@ def server_program(env: Mapping[str, str]) -> list[str]:
 def server_command(home: Path, env: Mapping[str, str]) -> list[str]:
     """The command that serves the state folder `home`."""
     return [*server_program(env), "run", "--state-dir", str(home)]
+
+
+def make_home(home: Path) -> None:
+    """Make the state folder. Raises `server-unreachable` where that is not possible."""
+    try:
+        home.mkdir(mode=0o700, parents=True, exist_ok=True)
+        if not os.access(home, os.W_OK | os.X_OK):
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+    except OSError as error:
+        raise ArgosyError(
+            "server-unreachable",
+            f"the local server cannot keep its state in {home}: {error.strerror}",
+            hint="ARGOSY_HOME names another folder; ARGOSY_SERVER another server",
+        ) from None
 
 
 def is_listening(location: Location, timeout_s: float = 1.0) -> bool:
@@ -73,7 +89,7 @@ def ensure_running(
     import subprocess
 
     log = log_path(location.home)
-    location.home.mkdir(mode=0o700, parents=True, exist_ok=True)
+    make_home(location.home)
     command = [*server_command(location.home, env), *extra]
     before = log.stat().st_size if log.exists() else 0
     child_env = {name: value for name, value in env.items() if name not in ("ARGOSY_SERVER", "ARGOSY_TOKEN")}
@@ -102,6 +118,9 @@ def ensure_running(
             return True
         status = child.poll()
         if status is not None:
+            said = last_lines(log, LOG_LINES, since=before)
+            if status == CODES["port-taken"].exit and any(_PORT_TAKEN in line for line in said):
+                raise _port_taken(said)
             if status != CODES["server-running"].exit:
                 raise _failed(location, f"it ended with status {status}", log, before)
             # The one that lost a race for the state folder ends so; the winner is about to listen.
@@ -113,6 +132,12 @@ def ensure_running(
         "it found another one that does not listen" if lost else f"it does not listen after {timeout_s:.0f} s"
     )
     raise _failed(location, why, log, before)
+
+
+def _port_taken(said: tuple[str, ...]) -> ArgosyError:
+    """What the server said when somebody else listens on its port."""
+    line = next(line for line in reversed(said) if _PORT_TAKEN in line)
+    return ArgosyError("port-taken", f"the local server did not start: {line[line.index('port ') :]}")
 
 
 def _failed(location: Location, why: str, log: Path, before: int) -> ArgosyError:

@@ -14,7 +14,7 @@ from typing import Final, NamedTuple
 import msgspec
 
 from argosy.api.files import FileCalls
-from argosy.client.files import READ_TRIES, Scanned, read_chunks, scan
+from argosy.client.files import READ_TRIES, Scanned, peek, read_chunks, scan
 from argosy.client.progress import OnProgress, Progress, Sent, is_local
 from argosy.model.errors import ArgosyError
 from argosy.model.task import FileMount, Task
@@ -26,7 +26,9 @@ ASK_AT_ONCE: Final = 20_000  # digests in one question
 
 class _Folder(NamedTuple):
     digest: str
-    scanned: Scanned
+    is_file: bool
+    entries: int
+    warnings: tuple[str, ...]
     sent_bytes: int
 
 
@@ -52,7 +54,7 @@ async def send_files(
         key = (path, what == "workdir")
         if key not in folders:
             folders[key] = folder = await _send_folder(path, what, label, home, now_ns, on_progress)
-            warnings.extend(f"{label}: {warning}" for warning in folder.scanned.warnings)
+            warnings.extend(f"{label}: {warning}" for warning in folder.warnings)
         return folders[key]
 
     if task.workdir and not task.workdir_tree and task.workdir_git is None:
@@ -62,14 +64,14 @@ async def send_files(
     for mount in task.file_mounts:
         if mount.tree is None and is_local(mount.source):
             folder = await one(mount.source, f"file_mounts `{mount.target}`", mount.target)
-            mount = msgspec.structs.replace(mount, tree=folder.digest, is_file=folder.scanned.tree.is_file)
+            mount = msgspec.structs.replace(mount, tree=folder.digest, is_file=folder.is_file)
         mounts.append(mount)
     if mounts:
         task = msgspec.structs.replace(task, file_mounts=tuple(mounts))
     return Sent(
         task,
         tuple(warnings),
-        sum(len(folder.scanned.tree.entries) for folder in folders.values()),
+        sum(folder.entries for folder in folders.values()),
         sum(folder.sent_bytes for folder in folders.values()),
     )
 
@@ -87,6 +89,10 @@ async def _send_folder(
         if on_progress is not None:
             on_progress(Progress(label, stage, files, done_bytes, total_bytes))
 
+    peeked = peek(path, home)
+    if peeked is not None and not (await FileCalls.missing_chunks([peeked.digest])).missing:
+        tell("done", peeked.entries, 0, 0)
+        return _Folder(peeked.digest, False, peeked.entries, peeked.warnings, 0)
     sent_bytes = 0
     for again in range(READ_TRIES):
         scanned = scan(
@@ -125,7 +131,7 @@ async def _send_folder(
             continue  # a file changed since the scan: what it is now is found by the next one
         stored = await FileCalls.put_tree(scanned.tree)
         tell("done", files, sent_bytes, sent_bytes)
-        return _Folder(stored.digest, scanned, sent_bytes)
+        return _Folder(stored.digest, scanned.tree.is_file, files, scanned.warnings, sent_bytes)
     raise ArgosyError(
         "conflict",
         f"{what} `{path}` keeps changing while it is sent",

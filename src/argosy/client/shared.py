@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from argosy import __version__
+from argosy.api.clusters import ClusterCalls
 from argosy.api.endpoint import Call
 from argosy.api.endpoints import Calls
 from argosy.api.jobs import LogCalls
@@ -76,14 +77,17 @@ class SharedClient(Calls):
 
     @FlowMethod
     async def send_files(
-        self, task: Task, *, cwd: Path | None = None, on_progress: OnProgress | None = None
+        self, task: Task, *, cwd: Path | None = None, on_progress: OnProgress | None = None, cluster: str = ""
     ) -> Sent:
         """Send workdir and local mounts of `task`, only what the server lacks. Paths are relative to `cwd`.
+        `cluster`: what they are for; nothing is sent when it does not exist.
 
-        Errors: "workdir-missing", "path-escapes", "spec-unreadable", "conflict"; see `files.scan`.
+        Errors: "workdir-missing", "spec-unreadable", "conflict"; see `files.scan`. "not-found".
         """
         if not needs_files(task):
             return Sent(task)
+        if cluster:
+            await ClusterCalls.cluster(cluster)
         from argosy.client.sending import send_files
 
         sent: Sent = await Aside(

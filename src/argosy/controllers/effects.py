@@ -19,9 +19,12 @@ from argosy.controllers.view import (
     EnsureClaim,
     Failure,
     ForgetRanks,
+    Learn,
+    Miss,
     Policy,
     PrepareRanks,
     ReleaseClaim,
+    ReleaseOrphan,
     RunRanks,
     StopRanks,
     WakeAt,
@@ -96,6 +99,14 @@ class Effects:
                 case ForgetRanks():
                     if self._fresh("forget", *action.rank_ids, action.node_id, subject=action.node_id):
                         forget.setdefault(action.node_id, []).extend(action.rank_ids)
+                case ReleaseOrphan():
+                    if not self._facts.busy(action.claim_id):
+                        self._spawn(self._release_orphan(action))
+                case Miss():
+                    self._facts.set_misses(action.claim_id, action.times)
+                case Learn():
+                    if self._facts.set_claim(action.fact):
+                        self._wake(action.fact.claim_id)
                 case _:
                     pass
         for node_id, orders in prepare.items():
@@ -121,6 +132,17 @@ class Effects:
 
     # -- claims -------------------------------------------------------------------------------------
 
+    async def _release_orphan(self, action: ReleaseOrphan) -> None:
+        self._facts.begin(action.claim_id)
+        _log.warning("%s has %s, which nothing wants: releasing it", action.provider, action.claim_id)
+        try:
+            async with asyncio.timeout(PROVIDER_LIMIT_S):
+                await self._providers.get(action.provider).release(action.claim_id)
+        except (BorderError, TimeoutError, OSError) as error:
+            _log.warning("%s is not released yet: %s", action.claim_id, error)
+        finally:
+            self._facts.end(action.claim_id)
+
     def _start_claim(self, action: EnsureClaim | ReleaseClaim) -> None:
         claim = action.claim
         verb = "ensure" if isinstance(action, EnsureClaim) else "release"
@@ -133,7 +155,7 @@ class Effects:
 
     async def _ensure(self, claim: Claim) -> None:
         async def act(provider: Provider) -> Sequence[ClaimFact]:
-            await provider.ensure(claim)
+            await provider.ensure(msgspec.structs.replace(claim, tag=self._store.id))
             return await provider.observe([claim.id])
 
         await self._at_provider(claim, act)
@@ -224,9 +246,9 @@ class Effects:
         if task is None:
             return
         wanted = [("workdir", task.workdir_tree)] if task.workdir_tree else []
-        wanted += [(mount.target, mount.tree) for mount in task.file_mounts if mount.tree]
+        wanted += [(_in_workdir(mount.target), mount.tree) for mount in task.file_mounts if mount.tree]
         for target, digest in wanted:
-            if self._files is None or digest is None:
+            if self._files is None or digest is None or await agent.holds_tree(target, digest):
                 continue
             try:
                 text = await self._files.tree(digest)
@@ -238,7 +260,7 @@ class Effects:
             missing = await agent.missing_chunks(sorted(tree.chunk_digests()))
             if missing:
                 await agent.put_chunks(self._files.chunks(missing))
-            await agent.place_tree(text, target)
+            await agent.place_tree(text, target, digest)
 
     async def _run_ranks(self, node_id: str, rank_ids: list[str]) -> None:
         try:
@@ -261,6 +283,11 @@ class Effects:
             self._facts.drop_ranks(node_id, rank_ids)
         except (BorderError, TimeoutError, OSError, KeyError) as error:
             _log.info("forget on %s failed, is tried again: %s", node_id, error)
+
+
+def _in_workdir(target: str) -> str:
+    """Where a mount appears: a relative target is below the working directory, others are as they are."""
+    return target if target.startswith(("~", "/")) else f"workdir/{target.removeprefix('./')}"
 
 
 def border_code(error: Exception) -> str:

@@ -22,6 +22,7 @@ class Facts:
         self._ranks: dict[str, dict[str, RankFact]] = {}
         self._node_of_rank: dict[str, str] = {}
         self._claims: dict[str, ClaimFact] = {}
+        self._misses: dict[str, int] = {}
         self._failures: dict[str, Failure] = {}
         self._busy: dict[str, int] = {}
 
@@ -42,6 +43,9 @@ class Facts:
 
     def claim(self, claim_id: str) -> ClaimFact | None:
         return self._claims.get(claim_id)
+
+    def misses(self, claim_id: str) -> int:
+        return self._misses.get(claim_id, 0)
 
     def failure(self, subject: str) -> Failure | None:
         return self._failures.get(subject)
@@ -107,7 +111,14 @@ class Facts:
         self._claims[fact.claim_id] = fact
         return news
 
+    def set_misses(self, claim_id: str, times: int) -> None:
+        if times:
+            self._misses[claim_id] = times
+        else:
+            self._misses.pop(claim_id, None)
+
     def drop_claim(self, claim_id: str) -> None:
+        self._misses.pop(claim_id, None)
         self._claims.pop(claim_id, None)
         self._failures.pop(claim_id, None)
 

@@ -109,9 +109,8 @@ def finish(view: View, job: Workload, outcome: Outcome, reason: Reason | None, d
     ended = msgspec.structs.replace(
         job, phase=WorkloadPhase.FINISHED, outcome=outcome, reason=reason, detail=detail, ended_ms=view.now_ms
     )
-    actions: list[Action] = [Put(ended)]
-    actions += end_claims(view, job)
-    return actions
+    text = detail or (reason.value if reason is not None else "")
+    return [Put(ended), event(view, job.id, outcome.value, text), *end_claims(view, job)]
 
 
 def end_claims(view: View, job: Workload) -> list[Action]:

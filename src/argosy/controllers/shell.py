@@ -13,28 +13,17 @@ import heapq
 import logging
 from collections.abc import Callable, Coroutine, Iterable, Iterator, Sequence
 
-from argosy.controllers.cluster.decide import decide_cluster
+from argosy.controllers.claims.decide import decide_claim, decide_listing
 from argosy.controllers.effects import Effects
-from argosy.controllers.job.decide import decide_job
+from argosy.controllers.kinds import decide_workload, in_order
 from argosy.controllers.links import Links
-from argosy.controllers.nodes.decide import decide_claim
+from argosy.controllers.nodes.decide import decide_ranks
 from argosy.controllers.observed import Facts
 from argosy.controllers.past import Past
 from argosy.controllers.pool.caches import PoolCaches
 from argosy.controllers.pool.decide import POOL, decide_owned
 from argosy.controllers.pool.pictures import Picture
-from argosy.controllers.view import (
-    Action,
-    Emit,
-    Expect,
-    ForgetRanks,
-    Policy,
-    Put,
-    StopRanks,
-    View,
-    abilities_of,
-    terminals_of,
-)
+from argosy.controllers.view import Action, Emit, Expect, Policy, Put, View, abilities_of, terminals_of
 from argosy.infra.agent_port import AgentDirectory
 from argosy.infra.border import BorderError
 from argosy.infra.log_sink import LogSink
@@ -43,22 +32,22 @@ from argosy.infra.quotes import Quotes
 from argosy.infra.tree_source import TreeSource
 from argosy.model.areas import Atlas
 from argosy.model.errors import ArgosyError
-from argosy.model.facts import ClaimFact, ClaimState, RankPhase
 from argosy.model.ids import Clock, Ids
+from argosy.model.kinds import kind_of
 from argosy.model.offer import Offer
-from argosy.model.phases import ClaimPhase, WorkloadPhase
+from argosy.model.phases import ClaimPhase, Desired, WorkloadPhase
 from argosy.model.rows import Attempt, Claim, Node, Row, Workload
+from argosy.model.tenancy import TENANCY_ID
 from argosy.planning.availability import Memory
 from argosy.store import Conflict, IllegalMove, Snapshot, Store
 
 _log = logging.getLogger(__name__)
 
 SWEEP_S = 5.0  # a full pass at least so often
+_TICK_S = 0.001  # less than this is due
 OBSERVE_S = 10.0  # each provider is asked what it has of ours
 QUOTE_S = 60.0
 FIRST_QUOTES_S = 30.0  # so long after the start nothing fails, or goes elsewhere, for want of an answer
-MISSES_BEFORE_GONE = 3  # listings lag: a claim must be absent so often in a row, with its links down
-FORGET_BATCH = 64
 PICTURE_WAIT_S = 0.5  # a request waits at most so long for a picture that knows what it shows
 
 
@@ -81,15 +70,19 @@ class Shell:
         policy: Policy | None = None,
         atlas: Callable[[], Atlas] | None = None,
         quotes: Quotes | None = None,
+        is_ours: Callable[[], bool] = lambda: True,
     ) -> None:
         """`atlas`: where regions are, asked when a decision needs it. `quotes`: the server's cache of what
-        providers offer (None: one of its own); claims are charged at what decisions saw in it."""
+        providers offer (None: one of its own); claims are charged at what decisions saw in it. `is_ours`:
+        whether the state of this server is still its own; when it is not, nothing is decided any more."""
         self._store, self._providers, self._clock, self._ids = store, providers, clock, ids
         self._policy = policy or Policy()
         self.observed = Facts()
         self._quotes = quotes or Quotes(providers, clock)
         self._quotes.changed = self.wake
+        self._is_ours = is_ours
         self._began_s = clock.monotonic_s()
+        self._swept_s = self._began_s - SWEEP_S  # when the last full pass began
         self._pools = PoolCaches()
         self._past = Past()
         self._atlas = atlas
@@ -98,7 +91,6 @@ class Shell:
         self._event = asyncio.Event()
         self._timers: list[tuple[int, str]] = []  # a heap; only an entry that `_due_ms` agrees with counts
         self._due_ms: dict[str, int] = {}  # when to look at a subject next: one time each
-        self._misses: dict[str, int] = {}
         self._rows: Snapshot | None = None
         self._picture: Picture | None = None
         self._published = asyncio.Event()  # of the next picture
@@ -143,6 +135,7 @@ class Shell:
                 name: provider.manifest.shared_dir for name, provider in self._providers.all().items()
             },
             policy=self._policy,
+            tag=self._store.id,
             silent=self._silent(),
             pools=self._pools,
             history=self._past.history(self._clock.now_ms()),
@@ -201,7 +194,17 @@ class Shell:
         self.wake()
 
     async def run(self) -> None:
-        """Until cancelled. Ranks and nodes go on without us."""
+        """Until cancelled, or until the state is another server's. Ranks and nodes go on without us."""
+        try:
+            await self._run()
+        except* Replaced:
+            _log.critical("the state folder is gone or belongs to another server: this one decides no more")
+
+    def _check_ours(self) -> None:
+        if not self._is_ours():
+            raise Replaced
+
+    async def _run(self) -> None:
         await self._past.load(self._store, self._clock.now_ms())
         self._pools.recall(await self._past.uses(self._store, self._clock.now_ms()))
         rows = await self._store.snapshot()
@@ -238,6 +241,8 @@ class Shell:
             self._event.clear()
             try:
                 await self._pass(dirty, everything=everything)
+            except Replaced:
+                raise
             except (ArgosyError, OSError) as error:  # the store is busy, or its disk is full: try again
                 _log.error("cannot write: %s", error)
                 await asyncio.sleep(1.0)
@@ -247,16 +252,15 @@ class Shell:
                 await asyncio.sleep(1.0)
 
     async def _sleep_until_due(self) -> None:
-        wait_s = SWEEP_S
+        wait_s = max(0.0, self._swept_s + SWEEP_S - self._clock.monotonic_s())
         if self._timers:
             wait_s = min(wait_s, max(0.0, (self._timers[0][0] - self._clock.now_ms()) / 1000))
         if not self._event.is_set():
-            try:
+            with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(wait_s):
                     await self._event.wait()
-            except TimeoutError:
-                if wait_s >= SWEEP_S:
-                    self._all_dirty = True
+        if self._clock.monotonic_s() - self._swept_s >= SWEEP_S - _TICK_S:
+            self._all_dirty = True  # also while timers and wake-ups come more often than that
         now_ms = self._clock.now_ms()
         while self._timers and self._timers[0][0] <= now_ms:
             at_ms, subject = heapq.heappop(self._timers)
@@ -287,85 +291,56 @@ class Shell:
     async def _observe(self, provider: Provider) -> None:
         name = provider.manifest.name
         try:
-            seen = {fact.claim_id: fact for fact in await provider.observe([])}
+            listed = await provider.observe([])
         except (BorderError, OSError) as error:
             _log.info("%s cannot be observed: %s", name, error)
             return
         except Exception:  # broad by intent: a driver's bug
             _log.exception("%s failed to observe", name)
             return
-        rows = await self._store.snapshot()
-        for claim in rows.claims.values():
-            if claim.choice.offer.provider != name or self.observed.busy(claim.id):
-                seen.pop(claim.id, None)
-                continue
-            fact = seen.pop(claim.id, None)
-            if fact is None:
-                self._missed(rows, claim)
-            else:
-                self._misses.pop(claim.id, None)
-                if claim.phase is not ClaimPhase.RELEASING and self.observed.set_claim(fact):
-                    self.wake(claim.id)
-        for claim_id in seen:
-            await self._release_orphan(provider, claim_id)
-
-    def _missed(self, rows: Snapshot, claim: Claim) -> None:
-        if claim.phase is not ClaimPhase.HELD:
-            return
-        links = [self.observed.link(node.id) for node in rows.nodes_of_claim(claim.id)]
-        if any(link is not None and link.up for link in links):
-            self._misses.pop(claim.id, None)
-            return
-        self._misses[claim.id] = self._misses.get(claim.id, 0) + 1
-        if self._misses[claim.id] >= MISSES_BEFORE_GONE:
-            self.observed.set_claim(
-                ClaimFact(claim_id=claim.id, state=ClaimState.GONE, detail="the provider no longer lists it")
-            )
-            self.wake(claim.id)
-
-    async def _release_orphan(self, provider: Provider, claim_id: str) -> None:
-        """Something of ours that no live row wants: a release that came before a late order. Nothing
-        leaks."""
-        row = await self._store.load(claim_id)
-        if isinstance(row, Claim) and row.is_live:
-            return
-        _log.warning("%s has %s, which nothing wants: releasing it", provider.manifest.name, claim_id)
-        try:
-            await provider.release(claim_id)
-        except (BorderError, OSError) as error:
-            _log.warning("%s is not released yet: %s", claim_id, error)
+        rows = await self._store.snapshot()  # of after the list
+        self._check_ours()
+        self._effects.perform(decide_listing(self.view(rows), name, listed))
 
     # -- one pass -----------------------------------------------------------------------------------
 
     async def _pass(self, dirty: set[str], *, everything: bool) -> None:
+        self._check_ours()
         rows = await self._follow()
+        everything = everything or TENANCY_ID in dirty  # who may use what counts for everybody
+        if everything:
+            self._swept_s = self._clock.monotonic_s()
         seq = rows.seq
-        claims, jobs, clusters = self._expand(rows, dirty, everything=everything)
-        new_id = self._ids.new
+        claims, wanted = self._expand(rows, dirty, everything=everything)
         if claims:
             view = self.view(rows)
-            await self._carry_out([decide_claim(view, claim, new_id) for claim in claims])
+            await self._carry_out([decide_claim(view, claim, self._ids.new) for claim in claims])
+        await self._decide(wanted, runs=True)
+        if everything or claims or wanted or POOL in dirty:
             rows = await self._follow()
-        if jobs:
-            view = self.view(rows)
-            live = [rows.workloads[job_id] for job_id in sorted(jobs) if job_id in rows.workloads]
-            await self._carry_out([decide_job(view, job, new_id) for job in live])
-            rows = await self._follow()
-        if everything or claims or jobs or clusters or POOL in dirty:
-            decided = decide_owned(self.view(rows), new_id)
+            decided = decide_owned(self.view(rows), self._ids.new)
             self._publish(rows, self.picture.seq)
             await self._carry_out([decided])
-            rows = await self._follow()
-        extra = {each for each in self._dirty if each.startswith("clu")}  # e.g. of jobs that just ended
-        wanted = [rows.workloads[each] for each in sorted(clusters | extra) if each in rows.workloads]
+        wanted |= self._dirty  # e.g. the hosts and parents of jobs that have just ended
+        await self._decide(wanted, runs=False)
+        rows = await self._follow()
+        self._publish(rows, seq)
+        view = self.view(rows)
+        nodes = view.rows.nodes.values()
+        self._effects.perform([a for node in nodes for a in decide_ranks(view, node, everything=everything)])
+
+    async def _decide(self, ids: set[str], *, runs: bool) -> None:
+        """Decide about these workloads: first those that run, whose ends make room, then hosts and
+        parents."""
+        rows = await self._follow()
+        found = [row for id in ids if (row := rows.workloads.get(id)) is not None]
+        wanted = in_order(row for row in found if kind_of(row).runs is runs)
         if wanted:
             view = self.view(rows)
-            all_decided = [decide_cluster(view, cluster, new_id) for cluster in wanted]
-            self._publish(rows, self.picture.seq)
-            await self._carry_out(all_decided)
-            rows = await self._follow()
-        self._publish(rows, seq)
-        self._forget_ranks(rows, everything=everything)
+            decided = [decide_workload(view, row, self._ids.new) for row in wanted]
+            if not runs:
+                self._publish(rows, self.picture.seq)
+            await self._carry_out(decided)
 
     async def _follow(self) -> Snapshot:
         rows = await self._store.snapshot()
@@ -376,44 +351,34 @@ class Shell:
             self._links.follow(rows)
         return rows
 
-    def _expand(
-        self, rows: Snapshot, dirty: set[str], *, everything: bool
-    ) -> tuple[list[Claim], set[str], set[str]]:
-        """Which claims, jobs and clusters to decide about."""
+    def _expand(self, rows: Snapshot, dirty: set[str], *, everything: bool) -> tuple[list[Claim], set[str]]:
+        """Which claims and workloads to decide about."""
         if everything:
-            jobs = {each.id for each in rows.workloads.values() if each.kind == "job"}
-            clusters = {each.id for each in rows.workloads.values() if each.kind == "cluster"}
-            return list(rows.claims.values()), jobs, clusters
+            return list(rows.claims.values()), set(rows.workloads)
         claims: dict[str, Claim] = {}
-        jobs, clusters = set(), set()
-
-        def owner(workload_id: str) -> None:
-            (clusters if workload_id.startswith("clu") else jobs).add(workload_id)
-
+        wanted: set[str] = set()
         for each in sorted(dirty):  # the same rows and facts give the same pass
             row = rows.row(each)
             match row:
                 case Workload():
-                    owner(each)
-                    if row.host_id:
-                        clusters.add(row.host_id)
+                    wanted.update(_family(rows, row))
                     for claim in rows.claims_of(each):
                         claims[claim.id] = claim
                 case Attempt():
-                    jobs.add(row.workload_id)
+                    wanted.add(row.workload_id)
                 case Claim():
                     claims[each] = row
-                    owner(row.workload_id)
+                    wanted.add(row.workload_id)
                 case Node():
-                    owner(row.workload_id)
+                    wanted.add(row.workload_id)
                     if row.claim_id in rows.claims:
                         claims[row.claim_id] = rows.claims[row.claim_id]
                     for job in rows.jobs_of(row.workload_id):
                         if job.phase is not WorkloadPhase.QUEUED:
-                            jobs.add(job.id)
+                            wanted.add(job.id)
                 case _:
                     pass
-        return list(claims.values()), jobs, clusters
+        return list(claims.values()), wanted
 
     async def _carry_out(self, decisions: Iterable[list[Action]]) -> None:
         """Commit all decisions at once; those that touch the same row wait for the next pass. Then their
@@ -456,6 +421,7 @@ class Shell:
         events = [action.event for action in actions if isinstance(action, Emit)]
         expect = {action.id: action.rev for action in actions if isinstance(action, Expect)}
         if puts or events:
+            self._check_ours()
             self._wake_related(await self._store.commit(puts, events=events, expect=expect))
 
     def _wake_related(self, rows: Iterable[Row]) -> None:
@@ -463,8 +429,7 @@ class Shell:
             self._dirty.add(row.id)
             match row:
                 case Workload():
-                    if row.host_id:
-                        self._dirty.add(row.host_id)
+                    self._dirty.update(_family(self._rows, row))
                     if not row.is_live:
                         self._past.ended([row])
                 case Attempt():
@@ -481,18 +446,15 @@ class Shell:
                     self._dirty.update((row.claim_id, row.workload_id))
             self._event.set()
 
-    def _forget_ranks(self, rows: Snapshot, *, everything: bool) -> None:
-        """Ranks that no live attempt wants: their logs and exits are stored, so the agent may drop them."""
-        actions: list[Action] = []
-        for node in rows.nodes.values():
-            over: list[str] = []
-            running: list[str] = []
-            for fact in self.observed.ranks_on(node.id).values():
-                if fact.attempt_id not in rows.attempts:
-                    done = fact.phase in (RankPhase.EXITED, RankPhase.VANISHED)
-                    (over if done else running).append(fact.id)
-            if over and (everything or len(over) >= FORGET_BATCH):
-                actions.append(ForgetRanks(node.id, tuple(over)))
-            actions += [StopRanks(each.rpartition(".")[0], node.id, (each,), 1.0) for each in running]
-        if actions:
-            self._effects.perform(actions)
+
+class Replaced(Exception):
+    """The place of this server in the world is another's now: it decides nothing any more."""
+
+
+def _family(rows: Snapshot | None, row: Workload) -> set[str]:
+    """Who is to look at a change of this workload: itself, its host, its parent; its children when it
+    ends."""
+    found = {each for each in (row.id, row.host_id, row.parent_id) if each}
+    if rows is not None and (row.desired is Desired.END or not row.is_live):
+        found.update(child.id for child in rows.children_of(row.id))
+    return found

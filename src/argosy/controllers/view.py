@@ -45,7 +45,9 @@ class Rows(Protocol):
 
     def news(self, before: Self) -> Iterable[tuple[Row | None, Row | None]]: ...
 
-    def jobs_of(self, cluster_id: str) -> Sequence[Workload]: ...
+    def jobs_of(self, host_id: str) -> Sequence[Workload]: ...
+
+    def children_of(self, parent_id: str) -> Sequence[Workload]: ...
 
     def managed_jobs(self) -> Sequence[Workload]: ...
 
@@ -88,6 +90,9 @@ class Observed(Protocol):
 
     def claim(self, claim_id: str) -> ClaimFact | None: ...
 
+    def misses(self, claim_id: str) -> int:
+        """In how many listings of its provider in a row the claim was absent, with its links down."""
+
     def failure(self, subject: str) -> Failure | None:
         """Of the last effect on a claim (its id) or on an attempt (its id)."""
 
@@ -119,7 +124,12 @@ def abilities_of(providers: Providers) -> dict[str, Ability]:
     for name, provider in providers.all().items():
         can = provider.manifest.capabilities
         found[name] = Ability(
-            spot=can.spot, multi_node=can.multi_node, fractions=can.fractions, owned=can.owned
+            spot=can.spot,
+            multi_node=can.multi_node,
+            fractions=can.fractions,
+            owned=can.owned,
+            nodes_max=provider.manifest.limits.nodes_max,
+            nodes_text=provider.manifest.limits.text,
         )
     return found
 
@@ -134,6 +144,7 @@ class View(msgspec.Struct, frozen=True, kw_only=True):
         str, str
     ] = {}  # by provider: a folder that all its nodes share and that outlives claims
     policy: Policy = Policy()
+    tag: str = ""  # of the database: what providers have of ours says so
     silent: frozenset[str] = frozenset()  # providers that have not said yet what they have
     pools: PoolCaches | None = None  # books of the pools, kept from view to view; None: made from the rows
     history: History = History()  # run times of the past
@@ -198,6 +209,26 @@ class ForgetRanks(msgspec.Struct, frozen=True):
     rank_ids: tuple[str, ...]
 
 
+class Learn(msgspec.Struct, frozen=True):
+    """Take this for what is observed of the claim."""
+
+    fact: ClaimFact
+
+
+class Miss(msgspec.Struct, frozen=True):
+    """The claim was absent from so many listings in a row."""
+
+    claim_id: str
+    times: int
+
+
+class ReleaseOrphan(msgspec.Struct, frozen=True):
+    """Give back what a provider has of ours and no live row wants."""
+
+    provider: str
+    claim_id: str
+
+
 class WakeAt(msgspec.Struct, frozen=True):
     """Decide about `subject` again at `at_ms`."""
 
@@ -219,6 +250,9 @@ Action = (
     | RunRanks
     | StopRanks
     | ForgetRanks
+    | Learn
+    | Miss
+    | ReleaseOrphan
     | WakeAt
 )
 

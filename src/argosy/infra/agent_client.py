@@ -99,6 +99,16 @@ class _Forward(msgspec.Struct, frozen=True):
 class _TreeOrder(msgspec.Struct, frozen=True):
     target: str
     tree: msgspec.Raw
+    digest: str
+
+
+class _TreeQuestion(msgspec.Struct, frozen=True):
+    target: str
+    digest: str
+
+
+class _TreeHeld(msgspec.Struct, frozen=True):
+    held: bool
 
 
 class _Failure(msgspec.Struct, frozen=True):
@@ -163,8 +173,15 @@ class AgentClient:
         if pack:
             await self._call("PUT", "/chunks", pack, _TREE_S)
 
-    async def place_tree(self, tree_json: bytes, target: str) -> None:
-        await self._post("/tree", _TreeOrder(target, msgspec.Raw(tree_json)), _TREE_S)
+    async def holds_tree(self, target: str, digest: str) -> bool:
+        try:
+            answer = await self._post("/tree/held", _TreeQuestion(target, digest), _TREE_S)
+        except border.RequestRefused:  # an older agent
+            return False
+        return msgspec.json.decode(answer, type=_TreeHeld).held
+
+    async def place_tree(self, tree_json: bytes, target: str, digest: str = "") -> None:
+        await self._post("/tree", _TreeOrder(target, msgspec.Raw(tree_json), digest), _TREE_S)
 
     async def shutdown(self) -> None:
         grace_s = 5.0

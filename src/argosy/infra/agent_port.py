@@ -100,9 +100,13 @@ class AgentPort(Protocol):
 
     async def put_chunks(self, chunks: AsyncIterator[tuple[str, bytes]]) -> None: ...
 
-    async def place_tree(self, tree_json: bytes, target: str) -> None:
-        """Make the tree appear at `target` (`~/x`, absolute, or relative to the node's home). Files that the
-        tree does not name stay. Raises `RequestRefused` for a target that is not allowed."""
+    async def holds_tree(self, target: str, digest: str) -> bool:
+        """Whether this tree was the last that was placed at `target`, and nobody has changed its files."""
+
+    async def place_tree(self, tree_json: bytes, target: str, digest: str = "") -> None:
+        """Make the tree appear at `target` (`~/x`, absolute, or relative to the node's home). What an earlier
+        tree put there and this one lacks is removed unless somebody changed it; other files stay. Raises
+        `RequestRefused` for a target that is not allowed."""
 
     async def shell(self, command: str, rows: int, columns: int, env: Mapping[str, str]) -> Duplex:
         """A terminal on the node: a login shell when `command` is empty."""

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Protocol
 
 import msgspec
 
 from argosy.infra.agent_port import Channel
 from argosy.model.facts import ClaimFact
+from argosy.model.ids import Clock, Ids
 from argosy.model.offer import Offer
+from argosy.model.priced import PriceSource
 from argosy.model.resources import Resources
 from argosy.model.rows import Claim, Node
 
@@ -27,10 +30,27 @@ class Capabilities(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True
     owned: bool = False  # capacity is finite, known, and nobody else takes it
 
 
+class Limits(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """What one claim may ask for. The planner refuses more, with `text` as the reason."""
+
+    nodes_max: int | None = None
+    text: str = ""  # this machine runs at most 128 nodes
+
+
 class Manifest(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """All that others may know of an infrastructure, as plain data."""
+
     name: str  # as users write it in `infra:`
     title: str
     capabilities: Capabilities
+    aliases: tuple[str, ...] = ()  # other names that users write
+    class_name: str = ""  # of SkyPilot's class: `sky.AWS()`
+    region_is_rest: bool = False  # all that follows the name is one region: a context, which may hold `/`
+    limits: Limits = Limits()
+    settings: tuple[str, ...] = ()  # environment variables of the server that configure it
+    prices: PriceSource | None = None  # how live prices are asked for (None: they are not)
+    unpriced: str = ""  # why its shipped prices cannot be refreshed
+    task_fields: tuple[str, ...] = ()  # of `config.<name>` in task files
     extra: str = ""  # `pip install argosy[EXTRA]`
     credentials: tuple[str, ...] = ()  # environment variables or files it reads
     enabled_by_default: bool = False
@@ -66,8 +86,8 @@ class Provider(Protocol):
 
     async def ensure(self, claim: Claim) -> None:
         """Make it so, all nodes or none; safe to repeat. `claim.desired` RUN: nodes run our agent; STOP: they
-        rest with their disks. Raises a border error. Returns when ordered; `observe` tells when it is
-        there."""
+        rest with their disks. Raises a border error. Returns when ordered; `observe` tells when it is there,
+        and the claim's `tag` with it."""
 
     async def observe(self, claim_ids: Sequence[str]) -> Sequence[ClaimFact]:
         """Everything tagged ours (all when `claim_ids` is empty), nothing else. A claim that is not listed is
@@ -78,6 +98,18 @@ class Provider(Protocol):
 
     async def reach(self, node: Node) -> Channel:
         """A byte stream to the node's agent. Raises `Unreachable`."""
+
+
+class Setting(msgspec.Struct, frozen=True, kw_only=True):
+    """What a driver may use: a folder of its own, time, ids, and the environment (never logged)."""
+
+    root: Path
+    clock: Clock
+    ids: Ids
+    environ: Mapping[str, str]
+
+    def __repr__(self) -> str:  # the environment holds credentials
+        return f"Setting(root={self.root!r})"
 
 
 class Providers(Protocol):

@@ -44,9 +44,7 @@ CODES: Final[dict[str, Code]] = {
     "store-busy": Code(503, "try again; another server may be writing", 8),
     "disk-full": Code(507, "free some space on the named disk, then repeat", 8),
     "workdir-missing": Code(422, "check the path: it is relative to where you are, not to the YAML file", 2),
-    "path-escapes": Code(
-        422, "keep links inside the folder, or list what they point to in `.argosyignore`", 2
-    ),
+    "path-escapes": Code(422, "paths in a tree are relative and have no `..`; update the client", 2),
     "unsupported": Code(501, "see the message for what can be used instead", 2),
     "transient": Code(503, "it is tried again by itself", 7),
     "internal": Code(500, "this is a bug in Argosy; `argosy server status` names the log to report", 70),

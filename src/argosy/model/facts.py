@@ -104,6 +104,7 @@ class ClaimFact(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     state: ClaimState
     nodes: tuple[NodeSighting, ...] = ()
     detail: str = ""
+    tag: str = ""  # of the claim that was ordered; "": not known whose it is
 
 
 class NodeSighting(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):

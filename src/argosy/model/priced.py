@@ -26,6 +26,18 @@ class PriceView(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
         return ("~" if self.estimated else "") + render_price(self.micro_usd)
 
 
+class PriceSource(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """How a price service is asked. `keys`: environment variables with what lets us in; all are needed. The
+    first is sent as `header`, unless the provider logs in with them by itself (`login`), or talks through the
+    vendor's SDK (`sdk`)."""
+
+    keys: tuple[str, ...] = ()
+    header: str = "Authorization"
+    scheme: str = "Bearer "
+    login: bool = False
+    sdk: bool = False
+
+
 class Refused(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """No capacity was there when it was asked for, lately. An empty `region` is the whole provider, an empty
     `zone` the whole region."""

@@ -8,8 +8,6 @@ import msgspec
 
 from argosy.model.units import Bound, render_bytes, render_milli
 
-LOCAL: Final = "local"
-
 
 class Infra(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """Where: `provider[/region[/zone]]`; None is anywhere."""

@@ -100,6 +100,7 @@ class Claim(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     phase: ClaimPhase = ClaimPhase.REQUESTED
     reason: Reason | None = None
     detail: str = ""
+    tag: str = ""  # of the database that knows it: only on its way to a provider, who gives it back
     requested_ms: int
     held_ms: int = 0  # since when it is held; 0: it is not
     spent_ms: int = 0  # held in earlier periods

@@ -28,6 +28,18 @@ class Ability(msgspec.Struct, frozen=True, kw_only=True):
     multi_node: bool = False
     fractions: bool = False
     owned: bool = False
+    nodes_max: int | None = None  # of one claim
+    nodes_text: str = ""  # why: this machine runs at most 128 nodes
+
+
+def refuse_number(num_nodes: int, ability: Ability) -> tuple[str, str] | None:
+    """Code and text of why a provider cannot give so many nodes at once; None when it can."""
+    if num_nodes > 1 and not ability.multi_node:
+        return "multi-node", f"cannot give {num_nodes} nodes at once"
+    if ability.nodes_max is not None and num_nodes > ability.nodes_max:
+        limit = ability.nodes_text or f"gives at most {ability.nodes_max} nodes at once"
+        return "nodes", f"{limit}, asked for {num_nodes}"
+    return None
 
 
 class Usage(msgspec.Struct, frozen=True, kw_only=True):
@@ -174,8 +186,9 @@ def refuse(
         return no("spot", "has no spot capacity")
     if wish.use_spot is not None and not ability.owned and wish.use_spot != (offer.capacity is Capacity.SPOT):
         return no("spot", "is spot" if offer.capacity is Capacity.SPOT else "is not spot")
-    if num_nodes > 1 and not ability.multi_node:
-        return no("multi-node", f"cannot give {num_nodes} nodes at once")
+    number = refuse_number(num_nodes, ability)
+    if number is not None:
+        return no(*number)
     rejection = _refuse_accelerator(wish.accelerator, num_nodes, offer, ability)
     if rejection is not None:
         return rejection

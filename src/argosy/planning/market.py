@@ -19,7 +19,16 @@ from argosy.model.market import Block, Market
 from argosy.model.offer import Capacity, Choice, Offer, Plan, Rejection
 from argosy.model.resources import Accelerator, LocalDisk, Resources
 from argosy.model.units import render_bytes, render_disk, render_milli, render_price
-from argosy.planning.choose import Ability, Usage, grant, kind_excluded, memory_wished, plan, refuse_place
+from argosy.planning.choose import (
+    Ability,
+    Usage,
+    grant,
+    kind_excluded,
+    memory_wished,
+    plan,
+    refuse_number,
+    refuse_place,
+)
 
 NO_DRIVER = "no-driver"  # it fits, but Argosy cannot launch there
 _DEFAULT_LIMIT = 64
@@ -348,11 +357,12 @@ def _fit(query: _Query) -> tuple[list[_Run], int]:
         kinds, members = left, set(left)
         told.keep("instance-type", len(kinds))
     lanes, kinds, members = _lanes(query, kinds, members, local)
-    if query.num_nodes > 1 and not query.ability.multi_node:
+    number = refuse_number(query.num_nodes, query.ability)
+    if number is not None:
         if kinds:
-            told.add(query.name, "multi-node", f"cannot give {query.num_nodes} nodes at once")
+            told.add(query.name, *number)
         kinds, members = (), set()
-        told.keep("multi-node", 0)
+        told.keep(number[0], 0)
     if wish.accelerator is not None:
         kinds = _with_accelerator(query, wish.accelerator, kinds, members)
     kinds = _with_size(query, kinds)
@@ -454,7 +464,11 @@ def _with_accelerator(
         vendor_of, models = query.vendors.get, block.models
         left = [kind for kind in left if vendor_of(models[kind].lower()) == wish.vendor]
     if len(left) < len(kinds):
-        told.add(name, "accelerator", f"has no {wish.model or wish.vendor or 'accelerator'}")
+        text = f"has no {wish.model or wish.vendor or 'accelerator'}"
+        if wish.model is not None and not left and block.of_model(wish.model):
+            spot = {True: " as spot", False: " but as spot", None: ""}[query.wish.use_spot]
+            text += spot or " that is not ruled out"
+        told.add(name, "accelerator", text)
     told.keep("accelerator", len(left))
     if wish.memory_min_bytes:
         memory = block.device_memory_bytes

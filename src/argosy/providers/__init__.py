@@ -1,7 +1,8 @@
 """Infrastructures, one folder each: discovery by manifest. Nothing else in Argosy knows a provider's name.
 
-A provider is a package with `MANIFEST` (plain data, cheap to import) and `create(setting) -> Provider` (which
-imports the driver). Those in this folder are found by themselves; others come from the entry point group
+A provider is a package with `MANIFEST` (plain data, cheap to import), and what it has of: `create(setting) ->
+Provider`, which imports the driver (none: it cannot be launched on yet), and the module `prices`, which asks
+its price service. Those in this folder are found by themselves; others come from the entry point group
 `argosy.providers`.
 """
 
@@ -11,28 +12,21 @@ import importlib
 import importlib.metadata
 import pkgutil
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from types import MappingProxyType, ModuleType
+from typing import TYPE_CHECKING
 
 import msgspec
 
-from argosy.infra.provider import Manifest, Provider
+from argosy.infra.provider import Manifest, Provider, Setting
 from argosy.model.errors import ArgosyError
 from argosy.model.ids import Clock, Ids
 
+if TYPE_CHECKING:
+    from argosy.catalog.refresh import PriceService
+
 GROUP = "argosy.providers"
-
-
-class Setting(msgspec.Struct, frozen=True, kw_only=True):
-    """What a driver may use: a folder of its own, time, ids, and the environment (never logged)."""
-
-    root: Path
-    clock: Clock
-    ids: Ids
-    environ: Mapping[str, str]
-
-    def __repr__(self) -> str:  # the environment holds credentials
-        return f"Setting(root={self.root!r})"
 
 
 class LoadedProviders:
@@ -58,17 +52,26 @@ class LoadedProviders:
         return MappingProxyType({name: self.get(name) for name in self._modules})
 
 
-def find_providers() -> dict[str, ModuleType]:
-    """Every installed provider by name. Only packages with a manifest are imported, no drivers.
+def find_providers(*, with_driver: bool = False) -> dict[str, ModuleType]:
+    """Every installed provider by name. Only manifests are imported, no drivers. `with_driver`:
+    those of this folder that have none are not even looked at.
 
-    >>> "local" in find_providers()
-    True
+    >>> sorted(find_providers(with_driver=True))[:1], "local" in find_providers()
+    (['local'], True)
     """
-    names = sorted(f"{__name__}.{module.name}" for module in pkgutil.iter_modules(__path__) if module.ispkg)
-    modules = [importlib.import_module(name) for name in names]
-    modules += [
-        entry.load() for entry in sorted(importlib.metadata.entry_points(group=GROUP), key=_entry_name)
+    folders = sorted(
+        Path(folder) / each.name
+        for folder in __path__
+        for each in pkgutil.iter_modules([folder])
+        if each.ispkg
+    )
+    modules = [
+        importlib.import_module(f"{__name__}.{folder.name}")
+        for folder in folders
+        if not with_driver or (folder / "provider.py").exists()
     ]
+    entries = importlib.metadata.entry_points(group=GROUP)
+    modules += [entry.load() for entry in sorted(entries, key=lambda entry: entry.name)]
     found: dict[str, ModuleType] = {}
     for module in modules:
         manifest: Manifest = module.MANIFEST
@@ -76,8 +79,33 @@ def find_providers() -> dict[str, ModuleType]:
     return found
 
 
-def _entry_name(entry: importlib.metadata.EntryPoint) -> str:
-    return entry.name
+def is_launchable(module: ModuleType) -> bool:
+    """Whether there is a driver; else the folder holds prices only."""
+    return hasattr(module, "create")
+
+
+def find_manifests() -> list[Manifest]:
+    """Of all that have a folder and all that have a name only (`planned`), by name."""
+    from argosy.providers.planned import PLANNED
+
+    installed = {name: module.MANIFEST for name, module in find_providers().items()}
+    manifests: dict[str, Manifest] = {**{each.name: each for each in PLANNED}, **installed}
+    return [manifests[name] for name in sorted(manifests)]
+
+
+def price_services() -> dict[str, PriceService]:
+    """How each provider's prices are asked for, and why those of others cannot be."""
+    from argosy.catalog.refresh import PriceService
+
+    return {
+        name: PriceService(
+            source=module.MANIFEST.prices,
+            unpriced=module.MANIFEST.unpriced,
+            module=partial(importlib.import_module, f"{module.__name__}.prices"),
+        )
+        for name, module in find_providers().items()
+        if module.MANIFEST.prices is not None or module.MANIFEST.unpriced
+    }
 
 
 def load_providers(
@@ -87,7 +115,7 @@ def load_providers(
 
     Raises ArgosyError `not-found` for a name that is not installed.
     """
-    found = find_providers()
+    found = {name: one for name, one in find_providers(with_driver=True).items() if is_launchable(one)}
     if names is None:
         names = [name for name, module in found.items() if module.MANIFEST.enabled_by_default]
     for name in names:
@@ -97,7 +125,22 @@ def load_providers(
     return LoadedProviders({name: found[name] for name in names}, setting)
 
 
-def _unknown(name: str, known: Mapping[str, ModuleType]) -> ArgosyError:
-    return ArgosyError(
-        "not-found", f"there is no provider `{name}`", hint=f"known are: {', '.join(sorted(known)) or 'none'}"
-    )
+def what_is_missing(name: str) -> tuple[str, str] | None:
+    """The fact and the fix ("": none) about a provider that is not in use; None: there is no such name."""
+    manifest = next((each for each in find_manifests() if each.name == name), None)
+    if manifest is None:
+        return None
+    module = find_providers(with_driver=True).get(name)
+    if module is None or not is_launchable(module):
+        return f"Argosy cannot run on {name} yet: it has no driver", ""
+    steps = [f"`pip install argosy[{manifest.extra}]`"] if manifest.extra else []
+    steps += [f"give the server {', '.join(manifest.credentials)}"] if manifest.credentials else []
+    return f"{name} is not in use on this server", " and ".join(steps)
+
+
+def _unknown(name: str, launchable: Mapping[str, ModuleType]) -> ArgosyError:
+    able = ", ".join(sorted(launchable)) or "nothing"
+    missing = what_is_missing(name)
+    if missing is not None:
+        return ArgosyError("not-found", missing[0], hint=missing[1] or f"it runs on: {able}")
+    return ArgosyError("not-found", f"there is no provider `{name}`", hint=f"known are: {able}")

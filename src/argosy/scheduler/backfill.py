@@ -17,7 +17,6 @@ long as nothing runs longer than expected; a job that does moves the reservation
 
 from __future__ import annotations
 
-from bisect import bisect_right
 from collections.abc import Callable, Collection, Container, Iterable, Iterator, Sequence
 from functools import partial
 from typing import Final
@@ -26,21 +25,14 @@ import msgspec
 
 from argosy.model.offer import DeviceShare, Placement
 from argosy.scheduler.ask import Ask, Need, Reservation
+from argosy.scheduler.ends import Release
+from argosy.scheduler.foresee import Reach, ever_hosting, foresee
 from argosy.scheduler.inventory import Inventory, OverCommitted
-from argosy.scheduler.whatif import Allocation, Reach, WhatIf, reach
+from argosy.scheduler.whatif import Allocation, WhatIf
 
 RESERVATIONS_MAX: Final = 64
 RELEASES_MAX: Final = 4096  # ends that a search for a time looks at
-PLACES_LARGE: Final = 64  # machines with room at that time that a search in a large pool chooses from
-
-
-class Release(msgspec.Struct, frozen=True, order=True, gc=False):
-    """Room that comes back."""
-
-    at_ms: int
-    holder: str
-    queue: str
-    allocation: Allocation
+PLACES_MAX: Final = 64  # machines with room at that time that it chooses from
 
 
 Dims = dict[int | str, int]  # `cpus`, `memory`, index of a device; of quotas: names of amounts
@@ -94,11 +86,15 @@ class Booked:
         self.scope = scope  # the queue with a limit that it waits for, too
         self.needs: dict[str, Dims] = {}  # by machine
         self.shares: dict[str, dict[int, DeviceShare]] = {}
+        self.holders: dict[str, tuple[str, ...]] = {}  # under which it may hold something on a machine
         for placement in allocation.placements:
             _dims(placement, self.needs.setdefault(placement.node_id, {}))
             shares = self.shares.setdefault(placement.node_id, {})
             for share in placement.devices:
                 shares[share.index] = share
+        for node_id, shares in self.shares.items():
+            name = f"{self.name}@{node_id}"
+            self.holders[node_id] = (name, *(f"{name}:{index}" for index in shares))
 
     @property
     def reservation(self) -> Reservation:
@@ -144,8 +140,7 @@ class ReservationBook:
     """Reservations, taken in `books`: a copy of the books in which what is leaving has left.
 
     `neighbour` tells who uses a device that is not wholly free: (need, share). `scope_of`: the lowest queue
-    on the way up from a leaf that has a limit; None: none has. `large`: places are chosen from the first
-    machines that have room, see `earliest`.
+    on the way up from a leaf that has a limit; None: none has. `places_max`: see `earliest`.
     """
 
     def __init__(
@@ -154,16 +149,18 @@ class ReservationBook:
         neighbour: Callable[[str, int], tuple[Need, DeviceShare] | None],
         scope_of: Callable[[str], str | None],
         *,
-        large: bool = False,
+        places_max: int = PLACES_MAX,
     ) -> None:
         self.books = books
-        self.large = large
+        self._places_max = places_max
         self.all: list[Booked] = []
         self._named: dict[str, Booked] = {}
         self._neighbour = neighbour
         self._scope_of = scope_of
         self._nodes: dict[str, _Ledger] = {}
         self._scopes: dict[str, _Ledger] = {}
+        self._releases: list[Release] = []
+        self._by_node: dict[str, list[Release]] | None = None  # the same, made when it is needed
         self._spoiled: dict[
             tuple[str, int], int
         ] = {}  # devices that only those may use who are over before this time
@@ -171,19 +168,18 @@ class ReservationBook:
     # --- when
 
     def earliest(
-        self, ask: Ask, releases: Iterable[Release], test: Callable[[WhatIf], Allocation | None], now_ms: int
+        self, ask: Ask, test: Callable[[WhatIf], Allocation | None], now_ms: int
     ) -> tuple[int, Allocation] | None:
         """When `ask` fits at last, and where; None: not by itself.
 
         The search supposes one release after the other, which gives its room back except what earlier
-        reservations take of it. The books are left as they were. In a large pool each machine is first looked
-        at by itself, so that only those are emptied in the books that have room then, of many at one moment
-        the first `PLACES_LARGE`.
+        reservations take of it. Each machine is first looked at by itself, so that only those are emptied in
+        the books that have room then, of many at one moment the first `PLACES_MAX`. The books are left as
+        they were.
         """
         books = self.books
-        ours = sorted([*releases, *self._own_releases()])
+        ours = sorted([*self._releases, *self._own_releases()])
         del ours[RELEASES_MAX:]
-        self._note(ours)
         # What is released at one moment comes back together.
         ends = [
             at + 1 for at in range(len(ours)) if at + 1 == len(ours) or ours[at].at_ms < ours[at + 1].at_ms
@@ -195,9 +191,7 @@ class ReservationBook:
             return None
         at_least = min(each.least for each in reaches)
         nodes = frozenset[str]().union(*(each.nodes for each in reaches if each.least == at_least))
-        ever = None
-        if all(each.ever is not None for each in reaches):
-            ever = frozenset[str]().union(*(each.ever or () for each in reaches))
+        ever: frozenset[str] | None = None
         gone = _Gone(ours)
 
         def moment(number: int) -> None:
@@ -217,11 +211,8 @@ class ReservationBook:
             else:
                 books.rollback(start)
                 start = books.mark()
-                # Without quotas that was the whole question for this moment, if all machines were asked.
-                at_least += not books.bounded and not self.large
-                found_at = None
-                if at_least <= len(ends):
-                    found_at = books.shortest(len(ends), moment, partial(test, books), at_least=at_least)
+                ever = ever_hosting(books.inventory, ask.needs, ours)
+                found_at = books.shortest(len(ends), moment, partial(test, books), at_least=at_least)
         finally:
             books.rollback(start)
             self._spoiled = spoiled
@@ -232,12 +223,6 @@ class ReservationBook:
 
     def _reach(self, ask: Ask, need: Need, moments: Sequence[Sequence[Release]]) -> Reach | None:
         """How many of `moments` it takes at least until the ranks could fit, and where."""
-        if not self.large:
-            gives = [
-                [place for release in releases for place in release.allocation.placements]
-                for releases in moments
-            ]
-            return reach(self.books.inventory, need, ask.num_nodes, gives)
         alike = not (ask.required or ask.preferred or ask.spread)
         return foresee(
             self.books.inventory,
@@ -245,7 +230,7 @@ class ReservationBook:
             ask.num_nodes,
             moments,
             by_sums=self._nodes,
-            enough=PLACES_LARGE if alike else 1 << 30,
+            enough=self._places_max if alike else 1 << 30,
         )
 
     def _own_releases(self) -> Iterable[Release]:
@@ -271,35 +256,56 @@ class ReservationBook:
 
     # --- keeping
 
-    def add(
-        self, ask: Ask, at_ms: int, ends_ms: int | None, allocation: Allocation, releases: Iterable[Release]
-    ) -> Booked:
-        keep = Booked(ask, at_ms, ends_ms, allocation, self._scope_of(ask.queue))
-        self.all.append(keep)
-        self._named[keep.name] = keep
-        for node_id, dims in keep.needs.items():
-            self._nodes.setdefault(node_id, _Ledger()).needs.append((keep, dims))
-        if keep.scope is not None:
-            self._scopes.setdefault(keep.scope, _Ledger()).needs.append((keep, _plain(allocation)))
-        self._note(releases)
-        self._hold(keep.needs, ask.queue, ())
-        return keep
+    def learn(self, releases: Iterable[Release]) -> None:
+        """What is expected to end, before a search: in order of time, at most `RELEASES_MAX`."""
+        self._releases = list(releases)
+        self._by_node = None
+        for node_id in self._nodes:
+            self._note_node(node_id)
+        for scope in self._scopes:
+            self._note_scope(scope)
 
-    def _note(self, releases: Iterable[Release]) -> None:
-        """What is given back on the machines, and in the queues, that reservations wait for."""
-        if not self.all:
-            return
-        for release in releases:
-            changed: dict[str, Dims] = {}
-            for placement in release.allocation.placements:
-                if placement.node_id in self._nodes:
-                    _dims(placement, changed.setdefault(placement.node_id, {}))
-            if (changed or self._scopes) and not release.holder.startswith(KEEP):
-                for node_id, dims in changed.items():
-                    self._nodes[node_id].releases[release.holder] = release.at_ms, dims
-                for scope, ledger in self._scopes.items():
-                    if _counts(release.queue, scope):
-                        ledger.releases[release.holder] = release.at_ms, _plain(release.allocation)
+    def add(self, ask: Ask, at_ms: int, ends_ms: int | None, allocation: Allocation) -> Booked:
+        booked = Booked(ask, at_ms, ends_ms, allocation, self._scope_of(ask.queue))
+        self.all.append(booked)
+        self._named[booked.name] = booked
+        for node_id, dims in booked.needs.items():
+            if node_id not in self._nodes:
+                self._nodes[node_id] = _Ledger()
+                self._note_node(node_id)
+            self._nodes[node_id].needs.append((booked, dims))
+        scope = booked.scope
+        if scope is not None:
+            if scope not in self._scopes:
+                self._scopes[scope] = _Ledger()
+                self._note_scope(scope)
+            self._scopes[scope].needs.append((booked, _plain(allocation)))
+        self._hold(booked.needs, ask.queue, ())
+        return booked
+
+    def _note_node(self, node_id: str) -> None:
+        """What is given back on a machine that reservations wait for."""
+        if self._by_node is None:
+            self._by_node = {}
+            for release in self._releases:
+                for placement in release.allocation.placements:
+                    self._by_node.setdefault(placement.node_id, []).append(release)
+        for release in self._by_node.get(node_id, ()):
+            self._note(release, node_id)
+
+    def _note(self, release: Release, node_id: str) -> None:
+        dims: Dims = {}
+        for placement in release.allocation.placements:
+            if placement.node_id == node_id:
+                _dims(placement, dims)
+        self._nodes[node_id].releases[release.holder] = release.at_ms, dims
+
+    def _note_scope(self, scope: str) -> None:
+        """The same for a queue with a limit."""
+        ledger = self._scopes[scope]
+        for release in self._releases:
+            if _counts(release.queue, scope):
+                ledger.releases[release.holder] = release.at_ms, _plain(release.allocation)
 
     def _hold(self, nodes: Iterable[str], queue: str, gone: Collection[str]) -> None:
         """Take anew what has to stay free on these machines, and of the limits above `queue`."""
@@ -359,9 +365,8 @@ class ReservationBook:
 
     def _let_go_at(self, keep: Booked, node_id: str) -> None:
         inventory = self.books.inventory
-        inventory.give(f"{keep.name}@{node_id}")
-        for index in keep.shares[node_id]:
-            inventory.give(f"{keep.name}@{node_id}:{index}")
+        for holder in keep.holders[node_id]:
+            inventory.give(holder)
 
     # --- starting beside them
 
@@ -369,11 +374,14 @@ class ReservationBook:
         """The reservations that a job touches which would run until then."""
         return [keep for keep in self.all if ends_ms is None or ends_ms > keep.at_ms]
 
-    def lift(self, ends_ms: int | None) -> None:
-        """Without those before which it would be over; the caller rolls back."""
+    def lift(self, ends_ms: int | None, nodes: Collection[str]) -> None:
+        """Without those before which it would be over, on these machines; the caller rolls back."""
         for keep in self.all:
             if ends_ms is not None and ends_ms <= keep.at_ms:
-                self._let_go(keep)
+                for node_id in keep.needs:
+                    if node_id in nodes:
+                        self._let_go_at(keep, node_id)
+                self.books.quotas.refund(keep.name)
 
     def lift_quotas(self, ends_ms: int | None) -> None:
         for keep in self.all:
@@ -415,7 +423,13 @@ class ReservationBook:
         """Something has started: it is in these books, too (its quotas are charged already)."""
         nodes = dict.fromkeys(placement.node_id for placement in allocation.placements)
         if ends_ms is not None:
-            self._note([Release(ends_ms, holder, queue, allocation)])
+            release = Release(ends_ms, holder, queue, allocation)
+            for node_id in nodes:
+                if node_id in self._nodes:
+                    self._note(release, node_id)
+            for scope, ledger in self._scopes.items():
+                if _counts(queue, scope):
+                    ledger.releases[holder] = ends_ms, _plain(allocation)
         for node_id in nodes:
             for keep, _ in self._nodes[node_id].needs if node_id in self._nodes else ():
                 self._let_go_at(keep, node_id)
@@ -425,56 +439,6 @@ class ReservationBook:
     def clear_quotas(self) -> None:
         for keep in self.all:
             self.books.quotas.refund(keep.name)
-
-
-def foresee(
-    inventory: Inventory,
-    need: Need,
-    num_nodes: int,
-    moments: Sequence[Sequence[Release]],
-    *,
-    by_sums: Container[str] = (),
-    enough: int,
-) -> Reach | None:
-    """As `whatif.reach`, but each machine is looked at as it will be. `by_sums`: machines where more is kept
-    than holders hold, of which only the sums are known. `enough`: of so many machines with room no more are
-    looked for.
-
-    It leaves out what would be free only in pieces: half a device here and half a device there are no device.
-    """
-    grid = inventory.grid()
-    if grid is None:
-        gives = [[place for each in releases for place in each.allocation.placements] for releases in moments]
-        return reach(inventory, need, num_nodes, gives)
-    back: list[Placement] = []
-    holders: list[str] = []
-    ends: list[int] = []  # by moment
-    for releases in moments:
-        for each in releases:
-            back += each.allocation.placements
-            holders += [each.holder] * len(each.allocation.placements)
-        ends.append(len(back))
-    flow, ids = grid.flow(need, num_nodes, back), grid.ids
-    useful = flow.useful()
-    rows, after = flow.rows[useful].tolist(), flow.after[useful].tolist()
-    found = grid.hosting(need, num_nodes)
-    ever = frozenset(ids[row] for row in found.keys() | set(rows))
-    total, number = sum(found.values()), 0
-    for at, row, hosted in zip(useful, rows, after, strict=True):
-        if at >= (ends[number - 1] if number else 0):
-            if total >= num_nodes:
-                break
-            number = bisect_right(ends, at) + 1
-        known = found.get(row, 0)
-        if hosted <= known or (total >= num_nodes and len(found) >= enough):
-            continue
-        if ids[row] not in by_sums:
-            gone = dict.fromkeys(holders[spot] for spot in flow.same_row(at))
-            hosted = inventory.hosts(ids[row], need, num_nodes, gone)
-        if hosted > known:
-            total += hosted - known
-            found[row] = hosted
-    return Reach(number, frozenset(ids[row] for row in found), ever) if total >= num_nodes else None
 
 
 def _plain(allocation: Allocation) -> Dims:

@@ -18,7 +18,7 @@ from argosy.scheduler.heads import Heads
 from argosy.scheduler.nominate import COMES_BACK_MS, Nominations
 from argosy.scheduler.order import class_of
 from argosy.scheduler.preempt import Room, make_room, move_aside
-from argosy.scheduler.reserve import LARGE_POOL, Reserving
+from argosy.scheduler.reserve import Reserving
 from argosy.scheduler.whatif import Allocation, Held, WhatIf, rate_of
 
 if TYPE_CHECKING:
@@ -104,7 +104,7 @@ class Cycle:
     def _order(self) -> Heads:
         pool = self.pool
         waiting = len(pool.order)
-        if self.reserving.large and not pool.weighed * 7 <= waiting * 8 <= pool.weighed * 9:
+        if not pool.weighed * 7 <= waiting * 8 <= pool.weighed * 9:
             # Places are kept for what waits, not only for what came before.
             pool.weighed = waiting
             pool.inventory.weigh(
@@ -160,10 +160,11 @@ class Cycle:
         """Where it starts now; else why it cannot: capacity | quota | kept (for reservations)."""
         pool, reserving = self.pool, self.reserving
         promised = pool.promised.get(ask.id)
-        if promised is not None and promised[0] <= self.now_ms:
+        if promised is not None and promised.at_ms <= self.now_ms:
             today = WhatIf(pool.inventory, pool.quotas, bounded=self.state.bounded)
-            if today.allows(ask.queue, promised[1]) and reserving.delays_nobody(ask, promised[1]):
-                return promised[1], ""
+            allocation = promised.allocation
+            if today.allows(ask.queue, allocation) and reserving.delays_nobody(ask, allocation):
+                return allocation, ""
         reason = "capacity"
         for at, variant in enumerate(kind.variants):
             version = kind.blocked[at]
@@ -211,10 +212,8 @@ class Cycle:
         """Whether the open machines, if they were empty, and the limits would do."""
         pool = self.pool
         if kind.could_ever is None:
-            large = len(pool.inventory.machines()) > LARGE_POOL  # there only sums are looked at
-            kind.could_ever = any(
-                pool.inventory.could_ever(variant.need, ask.num_nodes) for variant in kind.variants
-            ) and (large or pool.inventory.never(ask) is None)
+            by_sums = any(pool.inventory.could_ever(each.need, ask.num_nodes) for each in kind.variants)
+            kind.could_ever = by_sums and pool.inventory.never(ask) is None
         return kind.could_ever and any(
             pool.quotas.never(ask.queue, variant.amounts) is None for variant in kind.variants
         )

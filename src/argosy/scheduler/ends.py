@@ -12,9 +12,20 @@ from collections.abc import Iterator
 from operator import attrgetter
 from typing import Final
 
-from argosy.scheduler.backfill import Release
+import msgspec
+
+from argosy.scheduler.whatif import Allocation
 
 FEW: Final = 512  # changes that are entered one by one; each moves a part of the list
+
+
+class Release(msgspec.Struct, frozen=True, order=True, gc=False):
+    """Room that comes back."""
+
+    at_ms: int
+    holder: str
+    queue: str
+    allocation: Allocation
 
 
 class Ends:

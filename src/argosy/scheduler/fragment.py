@@ -10,16 +10,14 @@ at one by one, by `plain`.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from itertools import accumulate
 from typing import Final, NamedTuple
 
 import numpy as np
 
-from argosy.model.offer import Placement
 from argosy.scheduler import plain
 from argosy.scheduler.ask import WHOLE_MILLI, Need
 from argosy.scheduler.devices import Kind, Lock, Room, may_join
-from argosy.scheduler.grid_tables import Bools, ClassCosts, Flow, Ints, Tables, hosted_by_sums
+from argosy.scheduler.grid_tables import Bools, ClassCosts, Ints, Tables
 from argosy.scheduler.plain import NEVER, class_of
 from argosy.scheduler.sheet import CLASSES_MAX
 from argosy.scheduler.typical import CPU_RATE, DEVICES_MAX, LEFT_RATE, Typical
@@ -313,64 +311,30 @@ class Grid:
         eligible = each.eligible.take(table[:, 5], axis=0)
         return Suited(rows, table[:, 0], table[:, 1], table[:, LEFT : LEFT + self._width], eligible)
 
-    def hosting(self, need: Need, most: int) -> dict[int, int]:
-        """The rows that could host a rank now, and how many up to `most`."""
+    def hosting(self, need: Need, most: int) -> dict[str, int]:
+        """The machines that could host a rank now, and how many up to `most`."""
         if most == 1:
-            return dict.fromkeys(np.flatnonzero(self.costs(need) != NEVER).tolist(), 1)
-        counts = self.counts(need)
-        rows = np.flatnonzero(counts)
-        return dict(zip(rows.tolist(), np.minimum(counts[rows], most).tolist(), strict=True))
+            rows = np.flatnonzero(self.costs(need) != NEVER)
+            return dict.fromkeys(map(self.ids.__getitem__, rows.tolist()), 1)
+        return self._named(self.counts(need), most)
 
-    def flow(self, need: Need, most: int, back: Sequence[Placement]) -> Flow:
-        """`most`: of a single row. O(rows + placements x log placements), without a step of Python but for
-        reading `back`."""
+    def hosting_by_sums(self, need: Need, most: int) -> dict[str, int]:
+        """The same by the sums of what is free on each machine: more than really fit."""
         self._sync()
-        table, width = self._table, self._width
-        suits = self._fresh(need).suits.take(table[:, 5])
-        spare = np.stack((table[:, 0], table[:, 1], table[:, LEFT : LEFT + width].sum(axis=1)), axis=1)
-        now = np.where(suits, hosted_by_sums(need, most, spare), 0)
-        row_of = self.row_of
-        rows = np.array([row_of.get(each.node_id, -1) for each in back], np.int64)
-        rows[~suits.take(rows)] = -1  # (-1 itself reads some row, and stays)
-        order = np.flatnonzero(rows >= 0)
-        amounts = np.zeros((len(back), 3), np.int64)
-        amounts[order] = np.array(
-            [
-                (p.cpus_milli, p.memory_bytes, sum([share.milli for share in p.devices]))
-                for p in map(back.__getitem__, order.tolist())
-            ],
-            np.int64,
-        ).reshape(-1, 3)
-        order = order[rows[order].argsort(kind="stable")]  # by row, in each in the order of `back`
-        at_row = rows[order]
-        sums = amounts[order].cumsum(axis=0)
-        first = np.flatnonzero(np.diff(at_row, prepend=-1))
-        before = (sums - amounts[order])[first]  # what the rows before this one got
-        sums -= before.repeat(np.diff(first, append=len(order)), axis=0)
-        hosted = hosted_by_sums(need, most, spare[at_row] + sums)
-        gain = np.diff(hosted, prepend=0)
-        gain[first] = hosted[first] - now[at_row[first]]
-        after, gains, place = np.zeros((3, len(back)), np.int64)
-        after[order], gains[order], place[order] = hosted, gain, np.arange(len(order))
-        begin = first.repeat(np.diff(first, append=len(order)))
-        return Flow(now, rows, after, now.sum() + gains.cumsum(), order, place, begin)
+        table = self._table
+        hosted = np.where(self._fresh(need).suits.take(table[:, 5]), most, 0)
+        spare = (table[:, 0], table[:, 1], table[:, LEFT : LEFT + self._width].sum(axis=1))
+        for free, amount in zip(spare, (need.cpus_milli, need.memory_bytes, need.gpu_milli), strict=True):
+            if amount >= NEVER >> 8:
+                return {}
+            if amount:
+                np.minimum(hosted, free // amount, out=hosted)
+        return self._named(hosted, most)
 
-    def reach(
-        self, need: Need, num_nodes: int, gives: Sequence[Sequence[Placement]]
-    ) -> tuple[int, list[str]] | None:
-        """`whatif.reach` on arrays."""
-        flow = self.flow(need, num_nodes, [each for placements in gives for each in placements])
-        hosts = flow.now > 0
-        count = 0
-        if flow.now.sum() < num_nodes:
-            at = int(flow.totals.searchsorted(num_nodes))
-            if at == len(flow.totals):
-                return None
-            for count, end in enumerate(accumulate(map(len, gives)), 1):  # noqa: B007
-                if end > at:
-                    break
-            hosts[flow.rows[:end][flow.after[:end] > 0]] = True
-        return count, [self.ids[row] for row in np.flatnonzero(hosts).tolist()]
+    def _named(self, counts: Ints, most: int) -> dict[str, int]:
+        rows = np.flatnonzero(counts > 0)
+        hosted = np.minimum(counts[rows], most).tolist()
+        return dict(zip(map(self.ids.__getitem__, rows.tolist()), hosted, strict=True))
 
     def lowest(self, costs: Ints) -> int:
         """The row of the lowest cost, the first of equals; -1 when nothing fits."""

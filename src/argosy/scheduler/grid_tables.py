@@ -1,16 +1,13 @@
-"""Arrays behind `fragment.Grid`: typical needs as tables, the costs of one class, ranks by sums."""
+"""Arrays behind `fragment.Grid`: typical needs as tables, and the costs of one class."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from argosy.scheduler.ask import Need
 from argosy.scheduler.devices import Kind, Way
-from argosy.scheduler.plain import NEVER
 from argosy.scheduler.typical import Typical
 
 Ints = NDArray[np.int64]
@@ -118,38 +115,4 @@ class ClassCosts:
             self.shared = False
 
 
-class Flow(NamedTuple):
-    """By sums alone: how many ranks each row could host while room comes back, placement by placement."""
-
-    now: Ints  # by row
-    rows: Ints  # by placement; -1: on no machine that could host a rank
-    after: Ints  # what its row could host once it is back
-    totals: Ints  # what all rows together could host then
-    order: Ints  # placements row by row
-    place: Ints  # of a placement in `order`
-    begin: Ints  # by place: where its row begins there
-
-    def useful(self) -> list[int]:
-        """The placements after which their row could host a rank."""
-        found: list[int] = np.flatnonzero(self.after).tolist()
-        return found
-
-    def same_row(self, at: int) -> list[int]:
-        """A placement of `useful` and those before it on the same row."""
-        place = self.place[at]
-        found: list[int] = self.order[self.begin[place] : place + 1].tolist()
-        return found
-
-
-def hosted_by_sums(need: Need, most: int, spare: Ints) -> Ints:
-    """How many ranks fit by the sums of each row of `spare`: milli-CPU, bytes, milli-GPU."""
-    hosted = np.full(len(spare), most, np.int64)
-    for column, amount in enumerate((need.cpus_milli, need.memory_bytes, need.gpu_milli)):
-        if amount >= NEVER >> 8:
-            hosted[:] = 0
-        elif amount:
-            np.minimum(hosted, spare[:, column] // amount, out=hosted)
-    return np.maximum(hosted, 0, out=hosted)
-
-
-__all__ = ["Bools", "ClassCosts", "Flow", "Ints", "Tables", "hosted_by_sums"]
+__all__ = ["Bools", "ClassCosts", "Ints", "Tables"]

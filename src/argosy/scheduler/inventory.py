@@ -264,9 +264,18 @@ class Inventory:
         sheet = self._rows()
         return None if isinstance(sheet, Sheet) else sheet
 
+    def hosting(self, need: Need, most: int) -> dict[str, int]:
+        """The machines that could host a rank now, and how many up to `most`."""
+        return self._rows().hosting(need, most)
+
+    def hosting_by_sums(self, need: Need, most: int) -> dict[str, int]:
+        """The same by the sums of what is free on each machine: more than really fit."""
+        return self._rows().hosting_by_sums(need, most)
+
     def suits(self, machine_id: str, need: Need) -> bool:
         """Whether a machine could host a rank in some state."""
-        return not self._kind[machine_id].way(need).why
+        kind = self._kind.get(machine_id)
+        return kind is not None and not kind.way(need).why
 
     def could_ever(self, need: Need, num_nodes: int) -> bool:
         """Whether so many ranks would fit if nothing ran, by the sums of each open machine. O(machines)."""

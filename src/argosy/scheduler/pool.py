@@ -22,15 +22,15 @@ import msgspec
 from argosy.model.offer import DeviceShare, Placement
 from argosy.model.tenancy import Tenancy
 from argosy.scheduler.ask import Ask, Decision, Machine, Need, Reservation, Running, Waiting
-from argosy.scheduler.backfill import Release
 from argosy.scheduler.cycle import Cycle, Nominated
-from argosy.scheduler.ends import Ends
+from argosy.scheduler.ends import Ends, Release
 from argosy.scheduler.equivalence import EquivalenceClass, Variant
 from argosy.scheduler.estimate import expected_end_ms
 from argosy.scheduler.inventory import Inventory, OverCommitted, need_of
 from argosy.scheduler.order import Order
 from argosy.scheduler.preempt import Roster
 from argosy.scheduler.quota import Quotas, amounts_of
+from argosy.scheduler.reserve import Promise
 from argosy.scheduler.snapshot import PoolSnapshot
 from argosy.scheduler.whatif import Allocation, Held, rate_of
 
@@ -54,10 +54,10 @@ class Pool:
         self.terminating: dict[str, str] = {}  # what is being ended → for whom; "": for nobody here
         self.nominated: dict[str, Nominated] = {}
         self.reservations: tuple[Reservation, ...] = ()
-        self.promised: dict[str, tuple[int, Allocation]] = {}  # what they promise: when, and where
-        self.weighed = 0  # so many waited when the inventory was last told (large pools)
-        self.timeless: set[str] = set()  # for whom no time was found then
-        self.promised_ms = -(1 << 62)  # when earlier times were last looked for (large pools)
+        self.promised: dict[str, Promise] = {}  # what they promise: when, and where
+        self.weighed = 0  # so many waited when the inventory was last told what is asked for
+        self.timeless: set[str] = set()  # for whom no time was found lately,
+        self.timeless_ms = -(1 << 62)  # since this moment
         self.epoch = 0  # grows with every event
         self._cycled = -1  # epoch after the last cycle
         self._wake_ms: int | None = None

@@ -44,10 +44,11 @@ from typing import Final, NamedTuple
 
 from argosy.model.tenancy import Amounts, SharePolicy
 from argosy.scheduler.ask import Ask
+from argosy.scheduler.foresee import reach
 from argosy.scheduler.order import bucket_of, is_served, next_bucket
 from argosy.scheduler.quota import Quotas
 from argosy.scheduler.reclaim import givers, may_reclaim, may_reclaim_all
-from argosy.scheduler.whatif import Allocation, Held, WhatIf, reach
+from argosy.scheduler.whatif import Allocation, Held, WhatIf
 
 
 class Victim(NamedTuple):

@@ -8,13 +8,14 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from functools import partial
-from typing import Final
+from typing import Final, NamedTuple
 
 from argosy.model.offer import Placement
 from argosy.model.tenancy import Amounts
 from argosy.scheduler.ask import Ask, Reservation
-from argosy.scheduler.backfill import RELEASES_MAX, RESERVATIONS_MAX, Release, ReservationBook
+from argosy.scheduler.backfill import RELEASES_MAX, RESERVATIONS_MAX, ReservationBook
 from argosy.scheduler.cycle_state import CycleState, nominee
+from argosy.scheduler.ends import Release
 from argosy.scheduler.equivalence import Variant
 from argosy.scheduler.estimate import expected_s
 from argosy.scheduler.heads import Heads
@@ -22,13 +23,18 @@ from argosy.scheduler.inventory import OverCommitted
 from argosy.scheduler.whatif import Allocation, WhatIf, rate_of
 
 LARGER_MAX: Final = 3  # reservations of one queue, each for at least twice as much as the one before
-LARGE_POOL: Final = 512  # machines; above, fewer reservations are worked out
-RESERVATIONS_LARGE: Final = 8
-SEARCHES_LARGE: Final = 1  # reservations that a cycle searches anew there; others come in the next cycles
-LOOKS_MAX: Final = 2000  # requests of a cycle that are looked at behind reservations
-LOOKS_LARGE: Final = 500
+LOOKS_MAX: Final = 500  # requests of a cycle that are looked at behind reservations
+SEARCH_WORK: Final = 3000  # ends and machines that the searches of one cycle may go through
 NEVER_MS: Final = 1 << 62
-PROMISE_MS: Final = 60_000  # so long a reservation of a large pool stands before an earlier time is searched
+PROMISE_MS: Final = 120_000  # so long a reservation stands where not all can be searched anew in each cycle
+
+
+class Promise(NamedTuple):
+    """A reservation of an earlier cycle."""
+
+    at_ms: int
+    allocation: Allocation
+    made_ms: int
 
 
 class Reserving:
@@ -38,11 +44,11 @@ class Reserving:
         self.state = state
         self.book: ReservationBook | None = None  # reservations in the future inventory
         self.noted: list[Ask] = []  # who gets a reservation as soon as it matters
-        self.large = len(state.pool.inventory.machines()) > LARGE_POOL
-        self.most = RESERVATIONS_LARGE if self.large else RESERVATIONS_MAX
-        self.looks_max = LOOKS_LARGE if self.large else LOOKS_MAX
-        self.searches = 0
+        pool = state.pool
+        each = min(len(pool.ends), RELEASES_MAX) + len(pool.inventory.machines())
+        self._searches_left = max(1, SEARCH_WORK // max(1, each))
         self._looks = 0
+        self._made_ms: dict[str, int] = {}  # by request: when its reservation was searched
         self._sizes: dict[str, list[int]] = {}  # by queue: the sizes of those who get a reservation
         self._spared: tuple[int, frozenset[str]] = (0, frozenset())  # see `spared`, and for how many
         # By equivalence class: nobody who would run until then fits beside the reservations.
@@ -50,26 +56,27 @@ class Reserving:
         # Started, but not in the book yet: no reservation is on their machines.
         self._started: list[tuple[Ask, Allocation]] = []
         self._to_come: list[Ask] = []  # of `_standing`: who has not been looked at yet
-        self._standing = self._promises() if self.large else {}
+        self._standing: dict[str, Promise] = {}
+        # Fewer searches than reservations: those of earlier cycles stand, the others have their turn.
+        self._in_turns = len(pool.promised) >= self._searches_left
+        if self._in_turns:
+            self._stand()
 
-    def _promises(self) -> dict[str, tuple[int, Allocation]]:
-        """Reservations of earlier cycles that stand: their places are still there. The search for an earlier
-        time waits until `PROMISE_MS` have passed, or the moment has come."""
+    def _stand(self) -> None:
+        """Reservations of earlier cycles whose time is still to come and whose machines are still open."""
         pool, now_ms = self.state.pool, self.state.now_ms
-        if now_ms - pool.promised_ms >= PROMISE_MS:
-            pool.promised_ms = now_ms
+        if now_ms - pool.timeless_ms >= PROMISE_MS:
+            pool.timeless_ms = now_ms
             pool.timeless.clear()
-            return {}
         machines = pool.inventory.machines()
-        found = {}
-        for ask_id, (at_ms, allocation) in pool.promised.items():
+        for ask_id, promise in pool.promised.items():
             ask = pool.order.get(ask_id)
-            if ask is None or at_ms <= now_ms:
+            if ask is None or promise.at_ms <= now_ms:
                 continue
-            if all((m := machines.get(p.node_id)) is not None and m.open for p in allocation.placements):
-                found[ask_id] = at_ms, allocation
+            places = promise.allocation.placements
+            if all((m := machines.get(p.node_id)) is not None and m.open for p in places):
+                self._standing[ask_id] = promise
                 self._to_come.append(ask)
-        return found
 
     @property
     def _none(self) -> bool:
@@ -107,7 +114,7 @@ class Reserving:
             placements = pool.inventory.find(variant.ask, within=self.state.future)
         else:
             mark = book.books.mark()
-            book.lift(ends_ms)
+            book.lift(ends_ms, pool.inventory.hosting(variant.need, 1))
             placements = pool.inventory.find(variant.ask, within=self.state.future)
             book.books.rollback(mark)
         if placements is not None and book.refuses(placements, ends_ms):
@@ -123,7 +130,7 @@ class Reserving:
         ends_ms = self.state.ends_ms(ask)
         book = self.search()
         mark = book.books.mark()
-        book.lift(ends_ms)
+        book.lift(ends_ms, {placement.node_id for placement in allocation.placements})
         fits = book.books.allows(ask.queue, allocation)
         book.books.rollback(mark)
         return (
@@ -181,7 +188,7 @@ class Reserving:
         everybody = free and backfill == "conservative"
         if free and (first or everybody) and backfill != "none":
             self.noted.append(ask)
-            self.searches += ask.id not in self._standing
+            self._count_search(ask)
             self._to_come = [each for each in self._to_come if each.id != ask.id]
         if backfill == "none":
             heads.close(ask)
@@ -193,7 +200,7 @@ class Reserving:
         elif reason == "kept" or everybody:
             # Another of its class may be over sooner, or is to have a reservation, too.
             self._looks += 1
-            if self._looks > self.looks_max:
+            if self._looks > LOOKS_MAX:
                 heads.skip_class(ask)
         elif reason == "quota" or free or may_preempt:
             heads.skip_here(ask)
@@ -203,14 +210,23 @@ class Reserving:
     def _has_slot(self, ask: Ask) -> bool:
         """Whether one more reservation may be worked out for it in this cycle."""
         count = self._count()
-        if count >= self.most:
+        if count >= RESERVATIONS_MAX:
             return False
         if ask.id in self._standing:
             return True
-        if self.large and (self.searches >= SEARCHES_LARGE or ask.id in self.state.pool.timeless):
+        if self._searches_left <= 0 or (self._in_turns and ask.id in self.state.pool.timeless):
             return False
         # Slots of those who have a promise: only who is more urgent comes before them.
-        return count + sum(ask.urgency >= each.urgency for each in self._to_come) < self.most
+        return count + sum(ask.urgency >= each.urgency for each in self._to_come) < RESERVATIONS_MAX
+
+    def _count_search(self, ask: Ask) -> None:
+        """A reservation that stands is searched again when it is old, and a search is left for it."""
+        promise = self._standing.get(ask.id)
+        if promise is not None:
+            if self._searches_left <= 0 or self.state.now_ms - promise.made_ms < PROMISE_MS:
+                return
+            del self._standing[ask.id]
+        self._searches_left -= 1
 
     def _count(self) -> int:
         """How many have a reservation in this cycle, or are to have one."""
@@ -219,10 +235,10 @@ class Reserving:
     def is_full(self, urgency: int) -> bool:
         """Whether nobody of this priority class or a less urgent one gets a new reservation in this cycle. It
         stays so."""
-        if not self.large or self.state.policy.backfill != "easy":
+        if self.state.policy.backfill != "easy":
             return False
         to_come = sum(each.urgency <= urgency for each in self._to_come)
-        return self.searches >= SEARCHES_LARGE or self._count() + to_come >= self.most
+        return self._searches_left <= 0 or self._count() + to_come >= RESERVATIONS_MAX
 
     def _all_too_long(self, ask: Ask) -> bool:
         """Whether nobody of its class is over before the reservations that stand in the way of all that are
@@ -249,36 +265,41 @@ class Reserving:
         future = state.look_ahead()
         if self.book is None:
             books = WhatIf(future, pool.quotas, bounded=state.bounded)
-            self.book = ReservationBook(books, pool.neighbour, pool.scope_of, large=self.large)
+            self.book = ReservationBook(books, pool.neighbour, pool.scope_of)
         self._catch_up()
+        if self.noted:
+            self.book.learn(self._releases())
         for ask in self.noted:
-            releases = self._releases()
-            promised = pool.promised.get(ask.id)
-            found = self._standing.get(ask.id)
-            if found is None:
-                preferred = promised[1] if promised is not None else None
-                place = partial(state.place, ask=ask, preferred=preferred)
-                found = self.book.earliest(ask, releases, place, state.now_ms)
-            if found is not None:
-                at_ms, allocation = found
-                length_s = expected_s(ask)
-                ends_ms = None if length_s is None else at_ms + length_s * 1000
-                self.book.add(ask, at_ms, ends_ms, allocation, releases)
-                self._too_long.clear()
-            else:
+            promise = self._standing.get(ask.id)
+            if promise is None:
+                promise = self._earliest(self.book, ask)
+            if promise is None:
                 pool.timeless.add(ask.id)
+                continue
+            length_s = expected_s(ask)
+            ends_ms = None if length_s is None else promise.at_ms + length_s * 1000
+            self.book.add(ask, promise.at_ms, ends_ms, promise.allocation)
+            self._made_ms[ask.id] = promise.made_ms
+            self._too_long.clear()
         self.noted.clear()
         return self.book
+
+    def _earliest(self, book: ReservationBook, ask: Ask) -> Promise | None:
+        state = self.state
+        promised = state.pool.promised.get(ask.id)
+        preferred = promised.allocation if promised is not None else None
+        found = book.earliest(ask, partial(state.place, ask=ask, preferred=preferred), state.now_ms)
+        return Promise(*found, state.now_ms) if found is not None else None
 
     def _releases(self) -> list[Release]:
         """What is expected to end, in order, and then who is bound to a nominated placement."""
         pool = self.state.pool
-        releases = pool.ends.first(RELEASES_MAX if self.large else None)
+        releases = pool.ends.first(RELEASES_MAX)
         for ask_id, nominated in pool.nominated.items():
             at_ms = self.state.ends_ms(nominated.ask)
             if at_ms is not None:
                 releases.append(Release(at_ms, nominee(ask_id), nominated.ask.queue, nominated.allocation))
-        return releases
+        return sorted(releases)
 
     def spared(self) -> frozenset[str]:
         """Running jobs on whose end a reservation counts: they are not preempted for others."""
@@ -302,13 +323,17 @@ class Reserving:
         reservations: tuple[Reservation, ...] = ()
         if book is not None:
             reservations = tuple(each.reservation for each in book.all)
-            pool.promised = {each.ask.id: (each.at_ms, each.allocation) for each in book.all}
+            pool.promised = {
+                each.ask.id: Promise(each.at_ms, each.allocation, self._made_ms[each.ask.id])
+                for each in book.all
+            }
             book.clear_quotas()
         # Nobody came after those who are still only noted, so nobody can have disturbed what stands.
         for ask in self.noted:
             if ask.id in self._standing:
-                at_ms, allocation = pool.promised[ask.id] = self._standing[ask.id]
-                kept = Reservation(ask_id=ask.id, starts_at_ms=at_ms, placements=allocation.placements)
+                promise = pool.promised[ask.id] = self._standing[ask.id]
+                places = promise.allocation.placements
+                kept = Reservation(ask_id=ask.id, starts_at_ms=promise.at_ms, placements=places)
                 reservations = (*reservations, kept)
         return reservations
 

@@ -97,6 +97,24 @@ class Sheet:
             count(need, kind.way(need), kind, room) for kind, room in zip(self.kinds, self.rooms, strict=True)
         ]
 
+    def hosting(self, need: Need, most: int) -> dict[str, int]:
+        """The machines that could host a rank now, and how many up to `most`."""
+        counts = zip(self.ids, self.counts(need), strict=True)
+        return {machine_id: min(most, ranks) for machine_id, ranks in counts if ranks}
+
+    def hosting_by_sums(self, need: Need, most: int) -> dict[str, int]:
+        """The same by the sums of what is free on each machine: more than really fit."""
+        found = {}
+        for machine_id, kind, room in zip(self.ids, self.kinds, self.rooms, strict=True):
+            ranks = 0 if kind.way(need).why else most
+            spare = (room.cpus, room.memory, sum(room.left))
+            for free, amount in zip(spare, (need.cpus_milli, need.memory_bytes, need.gpu_milli), strict=True):
+                if amount:
+                    ranks = min(ranks, free // amount)
+            if ranks > 0:
+                found[machine_id] = ranks
+        return found
+
     def lowest(self, costs: Sequence[int]) -> int:
         """The row of the lowest cost, the first of equals; -1 when nothing fits."""
         best = min(costs, default=NEVER)

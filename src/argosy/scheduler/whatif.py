@@ -3,8 +3,8 @@ something fits."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from typing import Final, NamedTuple, TypeVar
+from collections.abc import Callable
+from typing import Final, TypeVar
 
 import msgspec
 
@@ -147,59 +147,3 @@ class WhatIf:
                 size, found = middle, other
         go_to(size)
         return size, found
-
-
-class Reach(NamedTuple):
-    least: int  # fewer do not do
-    nodes: frozenset[str]  # only these can host a rank then
-    ever: frozenset[str] | None = None  # and only these when all is back; None: it is not known
-
-
-def reach(
-    inventory: Inventory, need: Need, num_nodes: int, gives: Sequence[Sequence[Placement]]
-) -> Reach | None:
-    """By sums alone: how many of `gives`, in this order, it takes at least until `num_nodes` ranks could fit;
-    None: all are too few.
-
-    It saves the placer all questions that have no chance. O(machines + placements).
-    """
-    grid = inventory.grid()
-    if grid is not None:
-        found = grid.reach(need, num_nodes, gives)
-        return None if found is None else Reach(found[0], frozenset(found[1]))
-    spare: dict[str, list[int]] = {}
-    fits: dict[str, int] = {}
-    total = 0
-    for machine_id in inventory.machines():
-        if inventory.suits(machine_id, need):
-            amounts = spare[machine_id] = list(inventory.spare(machine_id))
-            ranks = _ranks(need, amounts, num_nodes)
-            if ranks:
-                fits[machine_id] = ranks
-                total += ranks
-    if total >= num_nodes:
-        return Reach(0, frozenset(fits))
-    for count, placements in enumerate(gives, 1):
-        for placement in placements:
-            amounts = spare.get(placement.node_id, [])
-            if not amounts:
-                continue
-            amounts[0] += placement.cpus_milli
-            amounts[1] += placement.memory_bytes
-            for share in placement.devices:
-                amounts[2] += share.milli
-            if amounts[2] < need.gpu_milli or amounts[0] < need.cpus_milli or amounts[1] < need.memory_bytes:
-                continue
-            ranks = _ranks(need, amounts, num_nodes)
-            total += ranks - fits.get(placement.node_id, 0)
-            fits[placement.node_id] = ranks
-        if total >= num_nodes:
-            return Reach(count, frozenset(fits))
-    return None
-
-
-def _ranks(need: Need, spare: Sequence[int], most: int) -> int:
-    for amount, free in zip((need.cpus_milli, need.memory_bytes, need.gpu_milli), spare, strict=True):
-        if amount:
-            most = min(most, free // amount)
-    return max(0, most)

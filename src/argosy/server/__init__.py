@@ -1,2 +1,2 @@
-"""The HTTP shell: authentication, the endpoint table bound to operations, streams. Composes and runs
+"""The HTTP shell: authentication, endpoints bound to features, streams. Composes and runs
 everything."""

@@ -1,4 +1,4 @@
-"""`python -m argosy.server run|token`: what `argosy server` starts."""
+"""`python -m argosy.server run|token|key`: what `argosy server` starts."""
 
 from __future__ import annotations
 
@@ -7,9 +7,14 @@ import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from argosy.api.location import state_dir
 from argosy.model.errors import ArgosyError, render_error
+
+if TYPE_CHECKING:
+    from argosy.server.run import Settings
+    from argosy.store import Store
 
 
 def _keep_days(text: str) -> int:
@@ -26,21 +31,17 @@ def _keep_days(text: str) -> int:
 def main(argv: Sequence[str]) -> int:
     """The exit status."""
     options = _parse(argv)
-    os.umask(0o077)  # nothing that the server writes is for others
+    # Nothing that the server writes is for others; what programs write is as their user has it.
+    os.environ.setdefault("ARGOSY_UMASK", f"{os.umask(0o077):03o}")
+    os.umask(0o077)
     try:
-        if options.verb == "token":
-            return _token(options)
-        from argosy.server.run import Settings, run
+        if options.verb in ("token", "key"):
+            import asyncio
 
-        run(
-            Settings(
-                state_dir=_folder(options.state_dir),
-                listen=options.listen,
-                log_level=options.log_level,
-                store=os.environ.get("ARGOSY_STORE", ""),
-                keep_days=_keep_days(os.environ.get("ARGOSY_KEEP_DAYS", "")),
-            )
-        )
+            return asyncio.run(_with_store(options))
+        from argosy.server.run import run
+
+        run(_settings(options))
     except ArgosyError as error:
         print(render_error(error), file=sys.stderr)  # noqa: T201
         return error.exit_status
@@ -66,32 +67,61 @@ def _parse(argv: Sequence[str]) -> argparse.Namespace:
     )
     token.add_argument("--remove", action="store_true", help="take the token of this name back")
     token.add_argument("--list", action="store_true", help="names of all tokens")
+    key = verbs.add_parser("key", help="seal secrets with a new key from now on")
+    key.add_argument("--state-dir", default="")
+    key.add_argument("--rotate", action="store_true", required=True, help="make the new key")
     return parser.parse_args(argv)
 
 
-def _token(options: argparse.Namespace) -> int:
+def _settings(options: argparse.Namespace) -> Settings:
+    from argosy.server.run import Settings
+
+    keys = os.environ.get("ARGOSY_KEY_FILE", "")
+    return Settings(
+        state_dir=Path(options.state_dir).absolute() if options.state_dir else state_dir(os.environ),
+        listen=getattr(options, "listen", ""),
+        log_level=getattr(options, "log_level", "info"),
+        store=os.environ.get("ARGOSY_STORE", ""),
+        keys=Path(keys).absolute() if keys else None,
+        keep_days=_keep_days(os.environ.get("ARGOSY_KEEP_DAYS", "")),
+    )
+
+
+async def _with_store(options: argparse.Namespace) -> int:
+    """What is done in the database itself: a server that runs sees it at once."""
+    from argosy.infra.system import SystemClock, SystemIds
+    from argosy.server.old_files import import_tokens
+    from argosy.store import Store
+
+    settings = _settings(options)
+    store = await Store.open(settings.url, ids=SystemIds(), clock=SystemClock(), keys=settings.key_file)
+    try:
+        if options.verb == "key":
+            name, count = await store.rotate_key()
+            print(f"secrets are sealed with the new key {name} ({count} sealed again): {settings.key_file}")  # noqa: T201
+            return 0
+        await import_tokens(store, settings.state_dir)
+        return await _token(options, store)
+    finally:
+        await store.close()
+
+
+async def _token(options: argparse.Namespace, store: Store) -> int:
     from argosy.infra.system import SystemClock, new_token
     from argosy.server.tokens import Tokens
-    from argosy.store.state_dir import ensure_private_folder
 
-    folder = _folder(options.state_dir)
-    ensure_private_folder(folder)
-    tokens = Tokens(folder)
+    tokens = Tokens(store)
     if options.list:
-        print("\n".join(tokens.names()))  # noqa: T201
+        print("\n".join(await tokens.names()))  # noqa: T201
         return 0
     if options.remove:
-        if not tokens.remove(options.name):
+        if not await tokens.remove(options.name):
             raise ArgosyError("not-found", f"there is no token `{options.name}`", hint="`--list` shows names")
         return 0
     secret = new_token()
-    tokens.add(secret, name=options.name, scope=options.scope, now_ms=SystemClock().now_ms())
+    await tokens.add(secret, name=options.name, scope=options.scope, now_ms=SystemClock().now_ms())
     print(secret)  # noqa: T201
     return 0
-
-
-def _folder(text: str) -> Path:
-    return Path(text).absolute() if text else state_dir(os.environ)
 
 
 if __name__ == "__main__":

@@ -88,7 +88,7 @@ class Front:
         try:
             _check_api(scope)
             route, path = self._match("WS" if scope["type"] == "websocket" else scope["method"], scope)
-            is_admin = is_local or self._let_in(scope, route) == "admin"
+            is_admin = is_local or await self._let_in(scope, route) == "admin"
             if route is None:
                 raise ArgosyError(
                     "version-mismatch",
@@ -135,7 +135,7 @@ class Front:
                 return route, found
         return None, {}
 
-    def _let_in(self, scope: Scope, route: Route | None) -> str:
+    async def _let_in(self, scope: Scope, route: Route | None) -> str:
         """The scope of the token. Raises `unauthorized` or `forbidden`. What does not exist is told only to
         who may ask."""
         given = next((value for name, value in scope["headers"] if name == b"authorization"), None)
@@ -144,7 +144,7 @@ class Front:
                 return "open"
             raise ArgosyError("unauthorized", "this server asks for a token")
         kind, _, secret = given.decode("latin-1").partition(" ")
-        scope_held = self._tokens.scope_of(secret.strip()) if kind.lower() == "bearer" else None
+        scope_held = await self._tokens.scope_of(secret.strip()) if kind.lower() == "bearer" else None
         if scope_held is None:
             raise ArgosyError("unauthorized", "the token is not one that this server knows")
         if route is not None and route.endpoint.scope == "admin" and scope_held != "admin":

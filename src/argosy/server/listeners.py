@@ -71,6 +71,32 @@ def bind_socket(path: Path) -> socket.socket:
     return sock
 
 
+class LocalSocket:
+    """The unix socket of this server, and the file by which clients find it."""
+
+    def __init__(self, path: Path) -> None:
+        """Bind it: see `bind_socket`."""
+        self._path = path
+        self.sock = bind_socket(path)
+        self._file = self._present()
+
+    def is_replaced(self) -> bool:
+        """Whether another server's socket stands in the place of ours."""
+        return self._present() not in (None, self._file)
+
+    def unlink(self) -> None:
+        """Remove the file, if it is ours."""
+        if not self.is_replaced():
+            self._path.unlink(missing_ok=True)
+
+    def _present(self) -> tuple[int, int] | None:
+        try:
+            found = self._path.lstat()
+        except OSError:
+            return None
+        return found.st_dev, found.st_ino
+
+
 def render_address(sock: socket.socket) -> str:
     """As people write it."""
     name = sock.getsockname()

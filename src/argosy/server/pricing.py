@@ -42,7 +42,7 @@ from argosy.server.task_facts import hazard_of, known_of
 
 if TYPE_CHECKING:
     from argosy.catalog import Catalog
-    from argosy.catalog.refresh import Watch
+    from argosy.catalog.refresh import PriceServices, Watch
     from argosy.model.market import Market
     from argosy.planning.availability import Memory, Refusal
     from argosy.planning.choose import Ability
@@ -74,7 +74,8 @@ class Asked(NamedTuple):
 
 
 class Pricing:
-    """Answers questions about prices. `drivers`: names of the providers that this server uses."""
+    """Answers questions about prices. `drivers`: names of the providers that this server uses. `services`:
+    how live prices are asked for; `status` and `refresh` alone need it."""
 
     def __init__(
         self,
@@ -82,11 +83,11 @@ class Pricing:
         *,
         clock: Clock,
         drivers: Callable[[], Iterable[str]],
-        environ: Mapping[str, str],
+        services: Callable[[], PriceServices],
         shipped: Path | None = None,
     ) -> None:
         self.folder, self._shipped = folder, shipped
-        self._clock, self._drivers, self._environ = clock, drivers, environ
+        self._clock, self._drivers, self._services = clock, drivers, services
         self._opening = threading.Lock()
         self._catalog: Catalog | None = None
         self._stamp = _Stamp()
@@ -285,7 +286,7 @@ class Pricing:
         not exist."""
         from argosy.planning.market import NO_DRIVER
 
-        unknown = self._unknown(task, offers)
+        unknown = self._not_in_use(task) or self._unknown(task, offers)
         if unknown is not None:
             raise unknown
         ranking = self._rank(task, limit=1)
@@ -300,6 +301,25 @@ class Pricing:
             code = next((step.code for steps in ranking.steps for step in steps if not step.kept), "capacity")
             more = (Rejection(provider="clouds", code=code.replace(" ", "-"), text=sentence),)
         return msgspec.structs.replace(own, rejected=(*own.rejected, *more))
+
+    def _not_in_use(self, task: Task) -> ArgosyError | None:
+        """What is missing to use the places that the task insists on; None when some of them have prices, or
+        are in use here."""
+        from argosy.providers import what_is_missing
+
+        drivers = set(self._drivers())
+        asked = {wish.infra.provider or "*" for wish in task.resources}
+        if asked & {"*", *drivers, *self.catalog.providers}:
+            return None
+        missing = [said for name in sorted(asked) if (said := what_is_missing(name)) is not None]
+        if not missing:
+            return None
+        fixes = [fix for _, fix in missing if fix]
+        return ArgosyError(
+            "no-offer",
+            "; ".join(fact for fact, _ in missing),
+            hint="; ".join(fixes) or f"available: {', '.join(sorted(drivers)) or 'nothing'}",
+        )
 
     def _rank(self, task: Task, *, limit: int) -> Ranking:
         """Offers of the catalog from providers without a driver here, best first: all of them are only
@@ -478,7 +498,7 @@ class Pricing:
         if place.provider not in set(self._drivers()):
             error = self.catalog.unknown_place(place.provider, place.region, place.zone)
         if error is None and model and not any(each.shape.accelerator for each in own):
-            error = self.catalog.unknown_accelerator(model)
+            error = self.catalog.unknown_accelerator(model, family=True)
         if error is not None:
             raise error
         drivers, standing = set(self._drivers()), self._standing()
@@ -515,8 +535,8 @@ class Pricing:
 
     def status(self) -> t.CatalogReply:
         """How old prices are."""
-        from argosy.catalog.refresh import FETCHERS, missing_keys
-
+        services = self._services()
+        refreshable = set(services.names())
         catalog, now_ms = self.catalog, self._clock.now_ms()
         drivers = set(self._drivers())
         return t.CatalogReply(
@@ -533,8 +553,8 @@ class Pricing:
                     undated=age.undated,
                     stale=age.stale,
                     launchable=age.provider in drivers,
-                    refreshable=age.provider in FETCHERS,
-                    needs=missing_keys(age.provider, self._environ),
+                    refreshable=age.provider in refreshable,
+                    needs=services.missing_keys(age.provider),
                 )
                 for age in catalog.ages(now_ms)
             ),
@@ -544,13 +564,10 @@ class Pricing:
     def refresh(self, provider: str, force: bool, watch: Watch | None = None) -> t.RefreshReply:
         """Seconds to minutes. Raises ArgosyError, and leaves the old prices, when the new ones cannot be had;
         `Stopped` when `watch` calls it off."""
-        from argosy.catalog.refresh import refresh
-
-        kept = refresh(
+        kept = self._services().refresh(
             self._load(),  # of its own: questions go on meanwhile
             self.folder,
             provider,
-            environ=self._environ,
             now_ms=self._clock.now_ms(),
             force=force,
             watch=watch,

@@ -30,15 +30,18 @@ from argosy.model.errors import ArgosyError
 from argosy.model.kinds import task_of
 from argosy.server.application import Application, pricing_of
 from argosy.server.journal import open_journal
-from argosy.server.listeners import bind_socket, bind_tcp
+from argosy.server.listeners import LocalSocket, bind_tcp
+from argosy.server.old_files import import_old_files
 from argosy.server.ports import Controllers
 from argosy.storage.blobs import BlobStore
 from argosy.storage.logs import LogStore
-from argosy.store import Store, lock_state_dir
+from argosy.store import KEY_FILE, Store, lock_state_dir
+from argosy.store.state_dir import StateLock
 
 _log: Final = logging.getLogger("argosy.server")
 _COLLECT_S: Final = 600.0  # how often what lives is set aside
 _CARE_S: Final = 3600.0  # how often backups and sweeps are looked at
+_GUARD_S: Final = 0.5  # how often the state folder and the socket are looked at
 _BUDGETS_S: Final = 120.0
 _FIRST_CARE_S: Final = 20.0  # not while the first commands wait for answers
 _DAY_S: Final = 86400.0
@@ -53,7 +56,16 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     listen: str = ""
     log_level: str = "info"
     store: str = ""
+    keys: Path | None = None  # the file of keys that seal secrets; None: in the state folder
     keep_days: int = 90  # how long finished work and its logs are kept
+
+    @property
+    def url(self) -> str:
+        return self.store or f"sqlite:///{self.state_dir / 'argosy.db'}"
+
+    @property
+    def key_file(self) -> Path:
+        return self.keys or self.state_dir / KEY_FILE
 
     def __repr__(self) -> str:
         return f"Settings(state_dir={self.state_dir!r}, listen={self.listen!r})"
@@ -62,26 +74,25 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
 def run(settings: Settings) -> None:
     """Serve until told to stop. Raises ArgosyError when it cannot start."""
     with contextlib.ExitStack() as stack:
-        _lock(stack, settings.state_dir)
+        lock = _lock(stack, settings.state_dir)
         open_journal(log_path(settings.state_dir), settings.log_level)
         tcp = stack.enter_context(bind_tcp(settings.listen)) if settings.listen else None
         _allow_many_files()
         import uvloop
 
         try:
-            uvloop.run(serve(settings, tcp))
+            uvloop.run(serve(settings, tcp, lock))
         except ArgosyError as error:
             _log.error("cannot start: %s", error.what)
             raise
 
 
-def _lock(stack: contextlib.ExitStack, state_dir: Path) -> None:
+def _lock(stack: contextlib.ExitStack, state_dir: Path) -> StateLock:
     """Hold the state folder. A server that no longer listens is on its way out: it is waited for."""
     deadline = time.monotonic() + _OTHER_LEAVES_S
     while True:
         try:
-            stack.enter_context(lock_state_dir(state_dir))
-            return
+            return stack.enter_context(lock_state_dir(state_dir))
         except ArgosyError as error:
             if (
                 error.code != "server-running"
@@ -109,14 +120,16 @@ def _allow_many_files() -> None:
         resource.setrlimit(resource.RLIMIT_NOFILE, (min(hard, 1 << 16) if hard > 0 else 1 << 16, hard))
 
 
-async def serve(settings: Settings, tcp: socket.socket | None) -> None:
+async def serve(settings: Settings, tcp: socket.socket | None, lock: StateLock) -> None:
     """Everything between the lock and the end."""
     state_dir = settings.state_dir
     clock, ids = SystemClock(), SystemIds()
-    url = settings.store or f"sqlite:///{state_dir / 'argosy.db'}"
+    url = settings.url
     # PostgreSQL is backed up by who runs it.
     backups = state_dir / "backups" if url.startswith("sqlite") else None
-    opening = asyncio.ensure_future(Store.open(url, ids=ids, clock=clock, backups=backups))
+    opening = asyncio.ensure_future(
+        Store.open(url, ids=ids, clock=clock, backups=backups, keys=settings.key_file)
+    )
     # While the store's thread reads the disk, the rest is imported.
     from argosy.controllers.shell import Shell
     from argosy.infra.agent_client import AgentClient
@@ -127,6 +140,7 @@ async def serve(settings: Settings, tcp: socket.socket | None) -> None:
     store = await opening
     async with contextlib.AsyncExitStack() as stack:
         stack.push_async_callback(store.close)
+        await import_old_files(store, state_dir)
         blobs = BlobStore(state_dir)
         logs = LogStore(state_dir / "logs")
         stack.push_async_callback(logs.close)
@@ -146,6 +160,7 @@ async def serve(settings: Settings, tcp: socket.socket | None) -> None:
             ids=ids,
             quotes=quotes,
             atlas=lambda: pricing.catalog.atlas(),
+            is_ours=lock.is_ours,
         )
         application = Application(
             store=store,
@@ -170,10 +185,11 @@ async def serve(settings: Settings, tcp: socket.socket | None) -> None:
         watching = asyncio.create_task(_watch_budgets(application))
         collecting = asyncio.create_task(_collect())
         stack.push_async_callback(_end, deciding, caring, watching, collecting)
-        path = socket_path(state_dir)
-        local = bind_socket(path)
-        async with application.listen(local, tcp):
-            stack.callback(path.unlink, missing_ok=True)
+        local = LocalSocket(socket_path(state_dir))
+        async with application.listen(local.sock, tcp):
+            stack.callback(local.unlink)
+            guarding = asyncio.create_task(_guard_place(lock, local, application))
+            stack.push_async_callback(_end, guarding)
             _log.info(
                 "Argosy %s listens on %s (process %d)",
                 __version__,
@@ -185,10 +201,21 @@ async def serve(settings: Settings, tcp: socket.socket | None) -> None:
             stopped = asyncio.create_task(application.stopping.wait())
             await asyncio.wait({stopped, deciding}, return_when=asyncio.FIRST_COMPLETED)
             stopped.cancel()
-            path.unlink(missing_ok=True)  # who comes now starts another server, which waits for our lock
+            local.unlink()  # who comes now starts another server, which waits for our lock
         if deciding.done() and not application.stopping.is_set():
             deciding.result()  # it never ends by itself
         _log.info("stops; ranks go on")
+
+
+async def _guard_place(lock: StateLock, local: LocalSocket, application: Application) -> None:
+    """A server whose state folder was deleted or replaced has no clients and no truth: it stops. What is
+    there now belongs to another one and is left alone."""
+    while True:
+        await asyncio.sleep(_GUARD_S)
+        if not lock.is_ours() or local.is_replaced():
+            break
+    _log.critical("the state folder is gone or belongs to another server: this one stops")
+    application.stop()
 
 
 async def _decide(controllers: Controllers, ready: Awaitable[object]) -> None:

@@ -7,18 +7,20 @@ from collections.abc import Callable, Mapping
 from typing import NamedTuple
 
 from argosy.infra.agent_port import AgentDirectory
-from argosy.model.ids import Clock
+from argosy.infra.provider import Providers
+from argosy.model.ids import Clock, Ids
 from argosy.model.rows import Claim, Workload
 from argosy.server.accounts import Accounts
+from argosy.server.intake import Intake
 from argosy.server.log_stream import LogStreams
 from argosy.server.naming import cluster_called, split_name
-from argosy.server.operations import Operations
 from argosy.server.planner import Planner
 from argosy.server.ports import Controllers
 from argosy.server.pricing import Pricing
 from argosy.server.refreshing import Refreshes
 from argosy.server.refusals import no_cluster
 from argosy.server.tenancy import Tenants
+from argosy.server.writing import Writer
 from argosy.storage.blobs import BlobStore
 from argosy.store.snapshot import Snapshot
 from argosy.store.store import Store
@@ -26,13 +28,16 @@ from argosy.store.store import Store
 
 class Services(NamedTuple):
     store: Store
-    operations: Operations
+    providers: Providers
+    intake: Intake
+    writer: Writer
     planner: Planner
     controllers: Controllers
     agents: AgentDirectory
     streams: LogStreams
     blobs: BlobStore
     clock: Clock
+    ids: Ids
     pricing: Pricing
     accounts: Accounts
     tenants: Tenants

@@ -16,6 +16,7 @@ from argosy.model.errors import ArgosyError
 from argosy.model.offer import Choice
 from argosy.model.phases import ClaimPhase
 from argosy.model.rows import Claim, Workload
+from argosy.store.accounts import Spending
 
 DAY_MS: Final = 86_400_000
 HOUR_MS: Final = 3_600_000
@@ -71,16 +72,12 @@ def month_of(now_ms: int) -> tuple[str, int, int]:
     return start.strftime("%Y-%m"), int(start.timestamp() * 1000), int(after.timestamp() * 1000)
 
 
-def spent_by_project(
-    claims: Sequence[Claim], owners: Mapping[str, Workload], start_ms: int, now_ms: int
-) -> dict[str, int]:
-    """Micro-USD since `start_ms`."""
-    total: dict[str, int] = {}
-    for claim in claims:
-        owner = owners.get(claim.workload_id)
-        if owner is not None:
-            cost = sum(span.within(start_ms, now_ms).cost_micro_usd for span in spans_of(claim, now_ms))
-            total[owner.project] = total.get(owner.project, 0) + cost
+def add_spending(spending: Spending, start_ms: int, now_ms: int) -> dict[str, int]:
+    """Micro-USD since `start_ms` by project: what the store summed, and the share of each open claim."""
+    total = dict(spending.settled)
+    for project, claim in spending.open:
+        cost = sum(span.within(start_ms, now_ms).cost_micro_usd for span in spans_of(claim, now_ms))
+        total[project] = total.get(project, 0) + cost
     return total
 
 

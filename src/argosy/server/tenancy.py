@@ -286,7 +286,7 @@ class Tenants:
         else:
             last = attempts[-1] if attempts else None
             lines = why_it_is_there(workload, last, where[-1] if where else (), now_ms=now_ms)
-        events = await self._store.load_events(subject=workload.id, limit=_EVENTS_SHOWN)
+        events = await self._store.load_events(subject=workload.id, after=None, limit=_EVENTS_SHOWN)
         return s.ExplainReply(
             id=workload.id,
             title=title_of(workload, cluster),

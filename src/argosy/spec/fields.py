@@ -172,7 +172,8 @@ TASK: Final = Table(
                 value=OneOf(says="a local path, a URL or a mapping", shapes=(SOURCE, STORAGE)),
                 says="a mapping from path on the node to source",
             ),
-            doc="`{path on the node: local file or folder}`. URLs and buckets are accepted, not yet mounted.",
+            doc="`{path on the node: local file or folder}`, relative paths in the workdir. URLs and buckets "
+            "are accepted, not yet mounted.",
             example="{~/data: ./data}",
             also=("files", "file_mount", "mounts", "inputs_from"),
         ),

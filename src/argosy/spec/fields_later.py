@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Final
 
+from argosy.model.places import TASK_FIELDS
 from argosy.spec import notation
 from argosy.spec.leaves import OPEN_MAP, PATH, SECONDS, SOURCE, TEXTS
 from argosy.spec.shapes import (
@@ -344,23 +345,6 @@ CONFIG: Final = Table(
         ),
         _provider_section("docker", "run_options"),
         _provider_section("nvidia_gpus", "disable_ecc"),
-        _provider_section(
-            "kubernetes",
-            "pod_config custom_metadata provision_timeout dws kueue quota remote_identity enable_docker "
-            "set_pod_resource_limits namespace autoscaler ports",
-        ),
-        _provider_section("ssh", "pod_config custom_metadata provision_timeout"),
-        _provider_section("slurm", "sbatch_options quota cpu_partition provision_timeout"),
-        _provider_section("aws", "vpc_name subnet_names security_group_name remote_identity"),
-        _provider_section(
-            "gcp",
-            "vpc_name subnet_names managed_instance_group enable_gvnic enable_gpu_direct placement_policy",
-        ),
-        _provider_section("azure", "resource_group_vm storage_account"),
-        _provider_section("oci", "region_configs"),
-        _provider_section("nebius", "region_configs use_internal_ips"),
-        _provider_section("vast", "datacenter_only create_instance_kwargs"),
-        _provider_section("runpod", "allowed_cuda_versions"),
-        _provider_section("local", "nodes"),
+        *(_provider_section(name, " ".join(fields)) for name, fields in TASK_FIELDS.items()),
     ),
 )

@@ -9,6 +9,7 @@ import re
 from decimal import Decimal, InvalidOperation
 from typing import Final, NamedTuple
 
+from argosy.model.places import ALIASES, REGION_IS_REST
 from argosy.model.resources import Infra, LocalDisk
 from argosy.model.units import (
     GIB,
@@ -27,11 +28,6 @@ from argosy.spec.findings import excerpt, suggest
 _BYTES_MAX: Final = 1 << 60
 _CPUS_MILLI_MAX: Final = 10_000_000
 _SECONDS_MAX: Final = 10 * 366 * 86400
-
-#: Other names of the same infrastructure. What exists is the business of the providers.
-_INFRA_ALIASES: Final = {"k8s": "kubernetes", "localhost": "local", "do": "digitalocean"}
-#: Here all that follows is one name, which may contain `/`.
-_CONTEXT_IS_REST: Final = frozenset({"kubernetes", "ssh"})
 
 SCHEMES: Final = (
     *("s3", "gs", "r2", "cos", "oci", "nebius", "cw", "hf", "http", "https"),
@@ -325,7 +321,7 @@ def parse_infra(text: str) -> Infra:
     parts = [part.strip() for part in text.strip().strip("/").split("/")]
     provider = parse_provider(parts[0]) if parts[0] not in ("", "*") else None
     rest = parts[1:]
-    if provider in _CONTEXT_IS_REST and rest:
+    if provider in REGION_IS_REST and rest:
         rest = ["/".join(rest)]
     if len(rest) > 2 or any(not part for part in rest):
         raise ValueError(
@@ -339,7 +335,7 @@ def parse_provider(text: str) -> str:
     name = text.strip().lower()
     if not re.fullmatch(r"[a-z0-9][a-z0-9_\-]{0,62}", name):
         raise ValueError(f"`{excerpt(text)}` is no name of an infrastructure")
-    return _INFRA_ALIASES.get(name, name)
+    return ALIASES.get(name, name)
 
 
 def render_infra(infra: Infra) -> str:

@@ -9,12 +9,12 @@ from typing import TYPE_CHECKING, Any
 
 from argosy.store.errors import Conflict, IllegalMove, KeyUsed
 from argosy.store.snapshot import Snapshot
-from argosy.store.state_dir import lock_state_dir
+from argosy.store.state_dir import KEY_FILE, lock_state_dir
 
 if TYPE_CHECKING:
     from argosy.store.store import Store
 
-__all__ = ["Conflict", "IllegalMove", "KeyUsed", "Snapshot", "Store", "lock_state_dir"]
+__all__ = ["KEY_FILE", "Conflict", "IllegalMove", "KeyUsed", "Snapshot", "Store", "lock_state_dir"]
 
 
 def __getattr__(name: str) -> Any:  # Any: the class Store, see above

@@ -7,6 +7,7 @@ autocommit mode), so that a read costs one round trip and a write takes SQLite's
 from __future__ import annotations
 
 import contextlib
+import functools
 import os
 import sqlite3
 from collections.abc import Callable
@@ -30,12 +31,15 @@ _PRAGMAS: Final = (
     "PRAGMA busy_timeout = 5000",
     "PRAGMA foreign_keys = OFF",
     "PRAGMA journal_mode = WAL",
-    "PRAGMA synchronous = NORMAL",
+    "PRAGMA synchronous = FULL",
     "PRAGMA secure_delete = FAST",  # secrets that were deleted are overwritten where that costs nothing
     "PRAGMA temp_store = MEMORY",
     "PRAGMA cache_size = -8192",
     "PRAGMA journal_size_limit = 67108864",
 )
+
+#: Pages that are free can be given back; said before the first table is made, or by a VACUUM.
+_SHRINKS: Final = "PRAGMA auto_vacuum = INCREMENTAL"
 
 # A server that freezes in a commit must not stop the others for long: they all wait for `head`.
 _SETTINGS: Final = (
@@ -82,6 +86,7 @@ class Database:
             [schema.HEAD, *(path.name[:4] for path in further.glob("0*.py"))] if further else [schema.HEAD]
         )
         self._connection: sa.Connection | None = None
+        self._is_new = False  # a file without tables
         self._begin = "BEGIN" if self.is_postgres else "BEGIN IMMEDIATE"
         self._engine = self._make_engine()
 
@@ -104,11 +109,13 @@ class Database:
                 os.close(os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
                 self.path.chmod(0o600)
                 size_bytes = self.path.stat().st_size
+                self._is_new = size_bytes == 0
             except OSError as error:
                 raise self._unwritable(error.strerror or str(error)) from None
             with contextlib.suppress(OSError):  # SQLite removes its log when it is closed in peace
                 unclean = self.path.with_name(self.path.name + "-wal").stat().st_size
         found = self.run(self._ensure_schema, write=True)
+        self._is_new = False
         if found < self._head:
             self._upgrade(found)
         if self.path is not None and size_bytes:
@@ -179,6 +186,12 @@ class Database:
         except OSError as error:
             raise ArgosyError("disk-full", f"cannot write the backup {target}: {error.strerror}") from None
 
+    def tidy(self) -> None:
+        """Write a SQLite file anew, without what was deleted, and empty its log."""
+        if self.path is not None:
+            for statement in (_SHRINKS, "VACUUM", "PRAGMA wal_checkpoint(TRUNCATE)"):
+                self.run(functools.partial(_execute, statement))
+
     # -- opening ------------------------------------------------------------------------------------
 
     def _make_engine(self) -> sa.Engine:
@@ -202,6 +215,8 @@ class Database:
         if self._connection is None:
             connection = self._engine.connect()
             try:
+                if self._is_new:
+                    connection.exec_driver_sql(_SHRINKS)
                 for statement in _SETTINGS if self.is_postgres else _PRAGMAS:
                     connection.exec_driver_sql(statement)
             except BaseException:
@@ -251,6 +266,8 @@ class Database:
             upgrade(connection, more=self._further)
 
         self.run(work, write=True)
+        with contextlib.suppress(ArgosyError):  # it needs the room of the database once more
+            self.tidy()
 
     def _check_pages(self, connection: sa.Connection) -> None:
         lines = connection.exec_driver_sql("PRAGMA quick_check(3)").scalars().all()
@@ -347,6 +364,10 @@ class Database:
         return ArgosyError(
             "store-corrupt", f"the database {self.describe()} is damaged: {text}", details=lines
         )
+
+
+def _execute(statement: str, connection: sa.Connection) -> None:
+    connection.exec_driver_sql(statement).close()
 
 
 def _sqlite_code(error: BaseException | None) -> int:

@@ -12,6 +12,7 @@ from typing import Any, Final, TypeVar
 import msgspec
 import sqlalchemy as sa
 
+from argosy.model.budget import Budget, budget_id
 from argosy.model.errors import ArgosyError
 from argosy.model.kinds import KINDS, kind_of
 from argosy.model.phases import Outcome
@@ -20,10 +21,10 @@ from argosy.model.rows import Attempt, Claim, Event, Node, Row, Workload, Worklo
 from argosy.model.tenancy import TENANCY_ID, Tenancy
 
 #: Everything that has a revision.
-Stored = Row | Tenancy
+Stored = Row | Tenancy | Budget
 
 #: The newest migration. A database that says more was written by a newer Argosy.
-HEAD: Final = "0003"
+HEAD: Final = "0004"
 
 metadata: Final = sa.MetaData()
 
@@ -116,6 +117,8 @@ claim: Final = _table(
     _text("workload_id"),
     _number("requested_ms"),
     _number("ended_ms"),
+    _number("spent_ms"),
+    _number("cost_micro_usd"),
     _text("body"),
     _changes("ix_claim_seq"),
     sa.Index("ix_claim_workload", "workload_id"),
@@ -138,6 +141,12 @@ node: Final = _table(
 #: Queues, groups, presets, policy: one row, so that a change is checked against all of it.
 tenancy: Final = _table("tenancy", _key("id"), _number("rev"), _number("seq"), _number("live"), _text("body"))
 
+#: What projects may spend in a month.
+budget: Final = _table("budget", _key("id"), _number("rev"), _number("seq"), _number("live"), _text("body"))
+
+#: Who may ask over TCP: SHA-256 of tokens, never a token.
+token: Final = _table("token", _key("name"), _text("sha256"), _text("scope"), _number("created_ms"))
+
 event: Final = _table(
     "event",
     _order("seq"),
@@ -148,8 +157,9 @@ event: Final = _table(
     sa.Index("ix_event_subject", "subject", "seq"),
 )
 
-#: Values of secrets, while their workload lives.
+#: Values of secrets, sealed, while their workload lives; and the name of the key that seals them.
 secret: Final = _table("secret", _key("workload_id"), _text("body"))
+secret_key: Final = _table("secret_key", _order("id"), _text("name"))
 
 #: What a request with an idempotency key was answered.
 request_key: Final = _table(
@@ -159,6 +169,9 @@ request_key: Final = _table(
 counter: Final = _table("counter", _key("scope"), _number("value"))
 
 lease: Final = _table("lease", _key("name"), _text("holder"), _number("until_ms"))
+
+#: Facts about this database itself: `store`, its id, which everything that it orders outside is tagged with.
+identity: Final = _table("identity", _key("name"), _text("value"))
 
 #: Alembic's own table, here so that a new database needs no Alembic.
 version: Final = sa.Table(
@@ -174,6 +187,7 @@ TABLES: Final[dict[type, sa.Table]] = {
     Claim: claim,
     Node: node,
     Tenancy: tenancy,
+    Budget: budget,
 }
 
 
@@ -189,6 +203,10 @@ def columns_of(row: Stored, *, now_ms: int) -> Columns:
     if isinstance(row, Tenancy):
         if row.id != TENANCY_ID:
             raise ValueError(f"there is one tenancy, `{TENANCY_ID}`, and this is `{row.id}`")
+        return found
+    if isinstance(row, Budget):
+        if row.id != budget_id(row.project):
+            raise ValueError(f"{row.id} is not the budget of `{row.project}`")
         return found
     found["phase"] = row.phase.value
     if isinstance(row, Workload):
@@ -210,6 +228,8 @@ def columns_of(row: Stored, *, now_ms: int) -> Columns:
             "workload_id": row.workload_id,
             "requested_ms": row.requested_ms,
             "ended_ms": 0 if row.is_live else row.gone_ms or now_ms,
+            "spent_ms": row.spent_ms,
+            "cost_micro_usd": row.cost_micro_usd,
         }
     else:
         found |= {"claim_id": row.claim_id, "workload_id": row.workload_id}

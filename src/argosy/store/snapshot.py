@@ -6,6 +6,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import TypeVar, cast
 
+from argosy.model.budget import Budget, budget_id
 from argosy.model.kinds import kind_of
 from argosy.model.kinds.cluster import CLUSTER
 from argosy.model.phases import ClaimPhase, Desired
@@ -13,6 +14,7 @@ from argosy.model.rows import Attempt, Claim, Node, Row, Workload
 from argosy.model.tenancy import TENANCY_ID, Tenancy
 from argosy.store.sorted_map import SortedMap
 
+Stored = Row | Tenancy | Budget
 R = TypeVar("R", Workload, Attempt, Claim, Node)
 
 _SEP = "\0"  # stands in no id, so that one parent's keys never begin like another's
@@ -22,9 +24,9 @@ def _order_key(owner_id: str | None, row: Workload) -> str:
     return f"{owner_id or ''}{_SEP}{row.number:012d}{_SEP}{row.id}"
 
 
-def _keys_of(row: Row | Tenancy) -> tuple[tuple[str, str], ...]:
+def _keys_of(row: Stored) -> tuple[tuple[str, str], ...]:
     """(index, key) of every index that holds the row while it is live."""
-    if isinstance(row, Tenancy):
+    if isinstance(row, Tenancy | Budget):
         return ()
     if isinstance(row, Workload):
         kind = kind_of(row)
@@ -48,6 +50,7 @@ _ROWS = ("workloads", "attempts", "claims", "nodes")
 _HOME: dict[type, str] = {
     **dict(zip((Workload, Attempt, Claim, Node), _ROWS, strict=True)),
     Tenancy: "tenancy",
+    Budget: "budgets",
 }
 _OPEN = Tenancy()  # until somebody says otherwise
 _INDEXES = ("names", "jobs", "children", "attempt_of", "claims_of", "claim_nodes", "nodes_of")
@@ -62,22 +65,22 @@ class Snapshot:
 
     __slots__ = ("_maps", "seq", "taken")
 
-    def __init__(self, seq: int, maps: Mapping[str, SortedMap[Row | Tenancy]], taken: int = 0) -> None:
+    def __init__(self, seq: int, maps: Mapping[str, SortedMap[Stored]], taken: int = 0) -> None:
         self.seq = seq
         self._maps = maps
         # how often claims began to hold something, as this process saw it: only equality means anything
         self.taken = taken
 
     @classmethod
-    def of(cls, rows: Iterable[Row | Tenancy], *, seq: int = 0) -> Snapshot:
+    def of(cls, rows: Iterable[Stored], *, seq: int = 0) -> Snapshot:
         """A snapshot of these rows (finished ones are left out), as tests and previews need it."""
-        empty: SortedMap[Row | Tenancy] = SortedMap()
+        empty: SortedMap[Stored] = SortedMap()
         return cls(seq, dict.fromkeys((*_HOME.values(), *_INDEXES), empty)).changed(rows, seq=seq)
 
-    def changed(self, rows: Iterable[Row | Tenancy], *, seq: int) -> Snapshot:
+    def changed(self, rows: Iterable[Stored], *, seq: int) -> Snapshot:
         """The next snapshot: `rows` replace those with their ids; finished ones leave. O(rows), not
         O(live)."""
-        changes: dict[str, dict[str, Row | Tenancy | None]] = {}
+        changes: dict[str, dict[str, Stored | None]] = {}
         taken = self.taken
         latest = {row.id: row for row in rows}
         for row in latest.values():  # first every old key goes, then new ones come: names may change hands
@@ -120,6 +123,14 @@ class Snapshot:
         """Who shares what: queues, groups, presets, policy. With `rev` 0 when nobody has set it yet."""
         return cast("Tenancy", self._maps["tenancy"].get(TENANCY_ID, _OPEN))
 
+    @property
+    def budgets(self) -> Mapping[str, Budget]:
+        """What projects may spend, by id of the budget."""
+        return cast("Mapping[str, Budget]", self._maps["budgets"])
+
+    def budget_of(self, project: str) -> Budget | None:
+        return self.budgets.get(budget_id(project))
+
     def row(self, id: str) -> Row | None:
         """The live row of any kind with this id."""
         for home in _ROWS:
@@ -128,9 +139,9 @@ class Snapshot:
                 return cast("Row", found)
         return None
 
-    def stored(self, id: str) -> Row | Tenancy | None:
-        """As `row`, and the tenancy by its id once it is written."""
-        return self._maps["tenancy"].get(id) or self.row(id)
+    def stored(self, id: str) -> Stored | None:
+        """As `row`, and the tenancy and budgets by their ids once they are written."""
+        return self._maps["tenancy"].get(id) or self._maps["budgets"].get(id) or self.row(id)
 
     def news(self, before: Snapshot) -> Iterator[tuple[Row | None, Row | None]]:
         """(row before, row now) of every row that differs from an earlier snapshot; None: it was not, or is

@@ -12,6 +12,7 @@ from typing import Final
 from argosy.model.errors import ArgosyError
 
 PID_FILE: Final = "server.pid"
+KEY_FILE: Final = "secrets.key"  # the keys that seal secrets
 
 
 def ensure_private_folder(path: Path) -> None:
@@ -26,8 +27,25 @@ def ensure_private_folder(path: Path) -> None:
         ) from None
 
 
+class StateLock:
+    """The lock on a state folder, while this process holds it."""
+
+    def __init__(self, path: Path, handle: int, line: bytes) -> None:
+        self._path, self._handle, self._line = path, handle, line
+
+    def is_ours(self) -> bool:
+        """Whether the folder at this path still is the one that was locked. It is not when somebody deleted
+        it or moved it away, and perhaps made another one that another server holds."""
+        try:
+            there, mine = self._path.stat(), os.fstat(self._handle)
+            said = os.pread(self._handle, 64, 0)
+        except OSError:
+            return False
+        return (there.st_dev, there.st_ino) == (mine.st_dev, mine.st_ino) and said == self._line
+
+
 @contextmanager
-def lock_state_dir(path: Path) -> Iterator[None]:
+def lock_state_dir(path: Path) -> Iterator[StateLock]:
     """Hold the state folder `path` (made when absent) for this process.
 
     Raises ArgosyError `server-running`, naming the process and the folder, when another one holds it."""
@@ -43,10 +61,11 @@ def lock_state_dir(path: Path) -> Iterator[None]:
             raise ArgosyError(
                 "server-running", f"another server (process {holder}) uses the state folder {path}"
             ) from None
+        line = f"{os.getpid()}\n".encode()
         os.ftruncate(handle, 0)
-        os.pwrite(handle, f"{os.getpid()}\n".encode(), 0)
+        os.pwrite(handle, line, 0)
         try:
-            yield
+            yield StateLock(path / PID_FILE, handle, line)
         finally:
             os.ftruncate(handle, 0)
     finally:

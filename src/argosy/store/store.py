@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import sqlite3
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final, TypeVar, cast
@@ -11,6 +13,7 @@ import msgspec
 import sqlalchemy as sa
 from sqlalchemy.exc import IntegrityError
 
+from argosy.model.budget import Budget, budget_id
 from argosy.model.errors import ArgosyError
 from argosy.model.ids import Clock, Ids
 from argosy.model.kinds import kind_of
@@ -18,14 +21,15 @@ from argosy.model.kinds.cluster import CLUSTER
 from argosy.model.kinds.job import JOB
 from argosy.model.phases import may_move
 from argosy.model.rows import CLAIMS_TAKEN, Attempt, Claim, Event, Node, Row, Workload
-from argosy.model.tenancy import Tenancy
+from argosy.store import accounts, schema
 from argosy.store import backups as daily
-from argosy.store import schema
+from argosy.store.ballast import BALLAST_FILE, Ballast, ends_something
 from argosy.store.database import Database
 from argosy.store.errors import Conflict, IllegalMove, KeyUsed
 from argosy.store.lane import Lane
+from argosy.store.secrets import Keyring, Vault
 from argosy.store.snapshot import Snapshot
-from argosy.store.state_dir import lock_state_dir
+from argosy.store.state_dir import KEY_FILE, lock_state_dir
 
 __all__ = ["Conflict", "IllegalMove", "KeyUsed", "Snapshot", "Store", "lock_state_dir"]
 
@@ -43,7 +47,7 @@ class _Commit:
 
     def __init__(
         self,
-        puts: Sequence[schema.Stored],
+        puts: tuple[schema.Stored, ...],
         expect: Mapping[str, int],
         events: Sequence[Event],
         secrets: Mapping[str, Mapping[str, str]],
@@ -84,11 +88,16 @@ class Store:
     """All rows. Make one with `Store.open`; every method may raise ArgosyError `store-busy`, `disk-full` or
     `store-corrupt`, and leaves the store usable."""
 
-    def __init__(self, database: Database, *, ids: Ids, clock: Clock, inline: bool) -> None:
+    def __init__(
+        self, database: Database, *, ids: Ids, clock: Clock, inline: bool = False, keys: Keyring | None = None
+    ) -> None:
         self.ids = ids
         self.clock = clock
         self._inline = inline
         self._database = database
+        self.id = ""  # of the database: random, the same as long as it is there
+        self._vault = Vault(keys)
+        self._ballast = Ballast(database.path.with_name(BALLAST_FILE) if database.path is not None else None)
         self._snapshot = Snapshot.of(())
         self._lane: Lane[_Commit, tuple[schema.Stored, ...]] = Lane(
             self._perform, inline=inline, name="argosy-store"
@@ -96,17 +105,30 @@ class Store:
 
     @classmethod
     async def open(
-        cls, url: str, *, ids: Ids, clock: Clock, inline: bool = False, backups: Path | None = None
+        cls,
+        url: str,
+        *,
+        ids: Ids,
+        clock: Clock,
+        inline: bool = False,
+        backups: Path | None = None,
+        keys: Path | None = None,
     ) -> Store:
         """`url`: `sqlite:///absolute/path.db`, `sqlite://` (in memory) or `postgresql://…`.
 
         `inline`: every call runs in the caller, as simulations under virtual time need it; else in one thread
-        of the store's own. `backups`: folder of the daily backups, else `backups/` beside the file. A SQLite
-        file belongs to one server (see `lock_state_dir`): snapshots do not see what another process writes to
-        it until the next commit.
+        of the store's own. `backups`: folder of the daily backups, else `backups/` beside it. `keys`: the
+        file of keys that seal secrets, else `secrets.key` beside the file.
+
+        A SQLite file belongs to one server (see `lock_state_dir`): snapshots do not see what another process
+        writes to it until the next commit.
 
         Raises ArgosyError `store-corrupt`, `store-newer`, `store-busy`, `disk-full`."""
-        store = cls(Database(url, backups=backups), ids=ids, clock=clock, inline=inline)
+        database = Database(url, backups=backups)
+        if keys is None and database.path is not None:
+            keys = database.path.with_name(KEY_FILE)
+        ring = None if keys is None and database.is_shared else Keyring(keys)
+        store = cls(database, ids=ids, clock=clock, inline=inline, keys=ring)
         try:
             await store._lane.call(store._open)
         except BaseException:
@@ -158,6 +180,28 @@ class Store:
         return cast("tuple[R, ...]", await self._lane.join(request))
 
     def _perform(self, requests: Sequence[_Commit]) -> Sequence[tuple[schema.Stored, ...] | Exception]:
+        """All that wait; on a full disk only those that end something, with the room kept for them."""
+        if self._ballast.is_spent and not self._ballast.keep():
+            return self._perform_ends(requests)
+        try:
+            return self._perform_together(requests)
+        except ArgosyError as error:
+            ends = any(ends_something(one.puts) for one in requests)
+            if error.code != "disk-full" or not ends or not self._ballast.release():
+                raise
+        return self._perform_ends(requests)
+
+    def _perform_ends(self, requests: Sequence[_Commit]) -> Sequence[tuple[schema.Stored, ...] | Exception]:
+        ending = [one for one in requests if ends_something(one.puts)]
+        done = iter(self._perform_together(ending) if ending else ())
+        full = ArgosyError(
+            "disk-full", f"the disk of {self.place} is full: only what ends something is written"
+        )
+        return [next(done) if ends_something(one.puts) else full for one in requests]
+
+    def _perform_together(
+        self, requests: Sequence[_Commit]
+    ) -> Sequence[tuple[schema.Stored, ...] | Exception]:
         """One transaction for all; one that is refused does not touch the others."""
         answers: list[tuple[schema.Stored, ...] | Exception] = []
         made: list[Snapshot] = []
@@ -187,7 +231,7 @@ class Store:
 
     def _perform_alone(self, request: _Commit) -> tuple[schema.Stored, ...] | Exception:
         try:
-            return self._perform([request])[0]
+            return self._perform_together([request])[0]
         except (OverflowError, ArgosyError) as error:
             return error
 
@@ -243,8 +287,8 @@ class Store:
         if stale:
             raise Conflict(stale)
         for old, row in moves:
-            if isinstance(old, Tenancy) or isinstance(row, Tenancy):
-                continue  # neither phases nor owners
+            if not (isinstance(old, Row) and isinstance(row, Row)):
+                continue  # the tenancy and budgets have neither phases nor owners
             if not may_move(old.phase, row.phase):
                 raise IllegalMove(row.id, f"{row.id} may not go from {old.phase.value} to {row.phase.value}")
             for name in _OWNERS:
@@ -300,15 +344,11 @@ class Store:
                 raise _ChangedOutside
         for table, some in inserts.items():
             connection.execute(_INSERTS[table], some)
-        kept = [
-            {"workload_id": id, "body": msgspec.json.encode(dict(values)).decode()}
-            for id, values in request.secrets.items()
-            if id not in over
-        ]
+        kept = {id: values for id, values in request.secrets.items() if id not in over}
         if kept:
-            connection.execute(_KEEP_SECRETS, kept)
+            self._vault.keep(connection, kept)
         if over:
-            connection.execute(_FORGET_SECRETS, [{"id_": id} for id in over])
+            self._vault.forget(connection, over)
         if request.events:
             connection.execute(
                 _ADD_EVENTS,
@@ -483,32 +523,64 @@ class Store:
         return sorted(rows, key=lambda row: (row.index, row.id))
 
     async def load_events(
-        self, *, subject: str | None = None, after: int = 0, limit: int = 1000
+        self, *, subject: str | None = None, after: int | None = 0, limit: int = 1000
     ) -> list[Event]:
-        """Events in the order of their commits; `after`: the `seq` that ended the last page."""
+        """Events in the order of their commits; `after`: the `seq` that ended the last page, None: the newest
+        ones."""
         table = schema.event
-        query = sa.select(table).where(table.c.seq > after)
+        query = sa.select(table).where(table.c.seq > (after or 0))
         if subject is not None:
             query = query.where(table.c.subject == subject)
-        query = query.order_by(table.c.seq).limit(limit)
-        return await self._read(
+        query = query.order_by(table.c.seq.desc() if after is None else table.c.seq).limit(limit)
+        found = await self._read(
             lambda c: [
                 Event(seq=row.seq, at_ms=row.at_ms, subject=row.subject, code=row.code, text=row.text)
                 for row in c.execute(query)
             ]
         )
+        return found[::-1] if after is None else found
 
     async def load_secrets(self, workload_id: str) -> dict[str, str]:
-        """Values by name; none once the workload is finished."""
-        table = schema.secret
-        query = sa.select(table.c.body).where(table.c.workload_id == workload_id)
-        body = await self._read(lambda c: c.execute(query).scalar())
-        return msgspec.json.decode(body, type=dict[str, str]) if body else {}
+        """Values by name; none once the workload is finished. Raises `forbidden` without their key."""
+        return await self._read(lambda c: self._vault.load(c, workload_id))
 
     async def load_key(self, key: str) -> bytes | None:
         """What the request with this idempotency key was answered."""
         reply = await self._read(lambda c: c.execute(_REPLY, {"key_": key}).scalar())
         return None if reply is None else bytes(reply)
+
+    # -- accounts -----------------------------------------------------------------------------------
+
+    async def put_token(self, token: accounts.Token, *, replace: bool = True) -> None:
+        """One of the same name is replaced, or (without `replace`) stays."""
+        await self._write_alone(lambda c: accounts.put_token(c, token, replace=replace))
+
+    async def remove_token(self, name: str) -> bool:
+        """Whether there was one of that name."""
+        return await self._write_alone(lambda c: accounts.remove_token(c, name))
+
+    async def load_tokens(self) -> list[accounts.Token]:
+        """By name. Also what another process wrote."""
+        return await self._read(accounts.load_tokens)
+
+    async def load_budget(self, project: str) -> Budget | None:
+        """The budget of a project, also one that was taken back: its `rev` is wanted for the next."""
+        return await self._read(lambda c: _read_row(c, Budget, budget_id(project)))
+
+    async def load_spending(self, *, since_ms: int) -> accounts.Spending:
+        """What claims cost since then, by project."""
+        return await self._read(lambda c: accounts.load_spending(c, since_ms))
+
+    async def load_owners(self, *, since_ms: int) -> list[Workload]:
+        """Workloads of which a claim was there at `since_ms` or later, oldest first."""
+        table = schema.workload
+        owners = sa.select(schema.claim.c.workload_id).where(_was_there(schema.claim, since_ms))
+        query = sa.select(table.c.body).where(table.c.id.in_(owners)).order_by(table.c.id)
+        return await self._load(Workload, query)
+
+    async def rotate_key(self) -> tuple[str, int]:
+        """Seal secrets with a new key from now on, and those that are there: its name, and how many."""
+        return await self._write_alone(self._vault.rotate)
 
     # -- care ---------------------------------------------------------------------------------------
 
@@ -573,7 +645,32 @@ class Store:
 
     def _open(self) -> None:
         self._database.open(now_ms=self.clock.now_ms())
+        found = self._database.run(lambda c: c.execute(_IDENTITY).scalar())
+        if found is None:  # this database is new; another server may be about to name it, too
+            made = {"id": self.ids.new("sto")}
+            self._database.run(lambda c: c.execute(_NAME_IT, made), write=True)
+            found = self._database.run(lambda c: c.execute(_IDENTITY).scalar_one())
+        self.id = str(found)
+        self._ballast.keep()
+        self._seal_clear()
         self._database.run(self._refresh)
+
+    def _seal_clear(self) -> None:
+        """Seal secrets that an older version kept in clear, in its copies too; nothing of them stays in free
+        pages. Done again when it was broken off."""
+        database = self._database
+        found = database.run(lambda c: c.execute(_IN_CLEAR).scalar_one())
+        if not found:
+            return
+        if database.path is not None and database.backups is not None:
+            for path in sorted(database.backups.glob("argosy-*.db")):
+                with contextlib.suppress(sqlite3.DatabaseError):  # no copy of a database of ours
+                    database.run(lambda c, path=path: self._vault.seal_copy(c, path), write=True)  # type: ignore[misc]
+        database.run(self._vault.seal_clear, write=True)
+        database.tidy()
+
+    async def _write_alone(self, work: Callable[[sa.Connection], T]) -> T:
+        return await self._lane.call(lambda: self._database.run(work, write=True))
 
     async def _read(self, work: Callable[[sa.Connection], T]) -> T:
         return await self._lane.call(lambda: self._database.run(work))
@@ -617,9 +714,9 @@ def _read_row(connection: sa.Connection, kind: type[R], id: str) -> R | None:
 
 def _read_any(connection: sa.Connection, id: str) -> Row | None:
     for kind in schema.TABLES:
-        row = None if kind is Tenancy else _read_row(connection, kind, id)
-        if row is not None:
-            return cast("Row", row)
+        row = _read_row(connection, kind, id)
+        if isinstance(row, Row):
+            return row
     return None
 
 
@@ -665,11 +762,13 @@ _UPDATES: Final = {
 _ADD_EVENTS: Final = schema.event.insert()
 _ADD_KEY: Final = schema.request_key.insert()
 _REPLY: Final = sa.select(schema.request_key.c.reply).where(schema.request_key.c.key == sa.bindparam("key_"))
-_KEEP_SECRETS: Final = sa.text(
-    "INSERT INTO secret (workload_id, body) VALUES (:workload_id, :body)"
-    " ON CONFLICT (workload_id) DO UPDATE SET body = excluded.body"
+_IN_CLEAR: Final = (
+    sa.select(sa.func.count()).select_from(schema.secret).where(schema.secret.c.body.startswith("{"))
 )
-_FORGET_SECRETS: Final = sa.delete(schema.secret).where(schema.secret.c.workload_id == sa.bindparam("id_"))
+_IDENTITY: Final = sa.select(schema.identity.c.value).where(schema.identity.c.name == "store")
+_NAME_IT: Final = sa.text(
+    "INSERT INTO identity (name, value) VALUES ('store', :id) ON CONFLICT (name) DO NOTHING"
+)
 _COUNT: Final = sa.text(
     "INSERT INTO counter (scope, value) VALUES (:scope, :count)"
     " ON CONFLICT (scope) DO UPDATE SET value = counter.value + excluded.value RETURNING value"

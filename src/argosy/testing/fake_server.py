@@ -209,7 +209,8 @@ class FakeServer:
                 chosen = [event for event in self.events if event.seq > int(query.get("after", "0"))]
                 if "subject" in query:
                     chosen = [event for event in chosen if event.subject == query["subject"]]
-                return t.EventList(events=tuple(chosen[: int(query.get("limit", "1000"))]))
+                limit = int(query.get("limit", "1000"))
+                return t.EventList(events=tuple(chosen[:limit] if "after" in query else chosen[-limit:]))
             case "costs":
                 return self._costs(query)
             case "check":
@@ -319,7 +320,11 @@ class FakeServer:
                 self.clusters[cluster.name] = msgspec.structs.replace(cluster, autostop=request.autostop)
                 return t.Done(names=(cluster.name,))
             case t.ChunksRequest():
-                return t.ChunksReply(missing=tuple(one for one in request.digests if one not in self.chunks))
+                return t.ChunksReply(
+                    missing=tuple(
+                        one for one in request.digests if one not in self.chunks and one not in self.trees
+                    )
+                )
             case _:
                 raise ArgosyError("internal", "the fake does not know this request")
         if key:

@@ -35,6 +35,7 @@ from argosy.testing.builders import an_offer
 
 if TYPE_CHECKING:
     from argosy.server.application import Application
+    from argosy.server.door import Limits
     from argosy.storage.blobs import BlobStore
     from argosy.storage.logs import LogStore
     from argosy.store.snapshot import Snapshot
@@ -226,8 +227,9 @@ class IdleServer:
         state_dir: Path | None = None,
         clock: Clock | None = None,
         prices: Path | None = None,  # a table in place of the shipped one
+        limits: Limits | None = None,  # of TCP
     ) -> None:
-        self._clock, self._prices = clock or SystemClock(), prices
+        self._clock, self._prices, self._limits = clock or SystemClock(), prices, limits
         self._own_home: tempfile.TemporaryDirectory[str] | None = None
         if state_dir is None:  # it goes with us, also when we never start or fail to
             self._own_home = tempfile.TemporaryDirectory(
@@ -316,7 +318,7 @@ class IdleServer:
             state_dir=self.home,
             prices=self._prices,
         )
-        async with self.application.listen(bind_socket(self.socket), tcp):
+        async with self.application.listen(bind_socket(self.socket), tcp, self._limits):
             self.address = self.application.listening[-1]
             self._ready.set()
             await self.application.stopping.wait()

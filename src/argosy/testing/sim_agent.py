@@ -155,11 +155,16 @@ class SimAgent:
             machine.chunks.add(digest)
         await self._answer("put_chunks")
 
-    async def place_tree(self, tree_json: bytes, target: str) -> None:
+    async def holds_tree(self, target: str, digest: str) -> bool:
+        machine = await self._call("holds_tree")
+        return machine.placed.get(target) == digest
+
+    async def place_tree(self, tree_json: bytes, target: str, digest: str = "") -> None:
         machine = await self._call("place_tree")
         if ".." in target.split("/"):
             raise border.RequestRefused("target", f"`{target}` leaves the home of the node")
         machine.trees[target] = tree_json
+        machine.placed[target] = digest
         await self._answer("place_tree")
 
     async def shell(self, command: str, rows: int, columns: int, env: Mapping[str, str]) -> Duplex:

@@ -374,12 +374,13 @@ def _same_place(one: Offer, other: Offer) -> bool:
 
 def _fact_of(order: Order) -> ClaimFact:
     if order.state is ClaimState.PREEMPTED:
-        return ClaimFact(claim_id=order.claim.id, state=ClaimState.PREEMPTED)
+        return ClaimFact(claim_id=order.claim.id, state=ClaimState.PREEMPTED, tag=order.claim.tag)
     if order.state is ClaimState.HELD and any(machine.state == "booting" for machine in order.machines):
-        return ClaimFact(claim_id=order.claim.id, state=ClaimState.PENDING)
+        return ClaimFact(claim_id=order.claim.id, state=ClaimState.PENDING, tag=order.claim.tag)
     return ClaimFact(
         claim_id=order.claim.id,
         state=order.state,
+        tag=order.claim.tag,
         nodes=tuple(
             NodeSighting(
                 index=machine.index,

@@ -119,6 +119,7 @@ class Machine:
         self.watchers: dict[asyncio.Event, None] = {}  # in order of arrival: sets of objects have none
         self.chunks: set[str] = set()
         self.trees: dict[str, bytes] = {}
+        self.placed: dict[str, str] = {}  # target → digest of the tree there
         self.boot_timer: asyncio.TimerHandle | None = None
 
     @property

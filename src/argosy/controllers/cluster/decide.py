@@ -17,7 +17,7 @@ from argosy.planning.availability import order_for_failover
 from argosy.scheduler.machines import is_owned
 
 
-def decide_cluster(view: View, cluster: Workload, new_id: NewId) -> list[Action]:
+def decide(view: View, cluster: Workload, new_id: NewId) -> list[Action]:
     """What to do about one live cluster and the queue of jobs on it."""
     if cluster.desired is Desired.END:
         return _go(view, cluster)
@@ -186,7 +186,7 @@ def _go(view: View, cluster: Workload) -> list[Action]:
             outcome=cluster.outcome or Outcome.CANCELLED,
             ended_ms=view.now_ms,
         )
-        actions.append(Put(ended))
+        actions += [Put(ended), event(view, cluster.id, "ended", "its machines are released")]
     return actions
 
 

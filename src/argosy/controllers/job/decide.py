@@ -60,7 +60,7 @@ class Rank(msgspec.Struct, frozen=True):
     fact: RankFact | None
 
 
-def decide_job(view: View, job: Workload, new_id: NewId) -> list[Action]:
+def decide(view: View, job: Workload, new_id: NewId) -> list[Action]:
     """What to do about one live job. Jobs of a cluster are placed by the cluster; managed ones place
     themselves."""
     attempt = view.rows.attempt_of(job.id)

@@ -55,6 +55,7 @@ def _gangs(row: Workload) -> tuple[Gang, ...]:
 
 CLUSTER: Final = Kind(
     name="cluster",
+    decided_by="argosy.controllers.cluster.decide",
     prefix="clu",
     spec=ClusterSpec,
     status=ClusterStatus,

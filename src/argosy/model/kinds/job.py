@@ -64,6 +64,7 @@ def _gangs(row: Workload) -> tuple[Gang, ...]:
 
 JOB: Final = Kind(
     name="job",
+    decided_by="argosy.controllers.job.decide",
     prefix="job",
     spec=JobSpec,
     status=JobStatus,

@@ -39,3 +39,4 @@ class Kind(msgspec.Struct, frozen=True, kw_only=True):
     runs: bool = False  # it has attempts: a program that ends
     evictable: bool = True  # it may be ended to make room for others
     priority_class: str = "batch"  # unless the user names one
+    decided_by: str  # the module whose `decide(view, row, new_id)` says what to do about one

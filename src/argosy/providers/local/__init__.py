@@ -2,18 +2,25 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
-from argosy.infra.provider import Capabilities, Manifest
+from argosy.infra.provider import Capabilities, Limits, Manifest
 
 if TYPE_CHECKING:
-    from argosy.providers import Setting
+    from argosy.infra.provider import Setting
     from argosy.providers.local.provider import LocalProvider
+
+NODES_MAX: Final = 128  # of one claim: more agents than that only slow one machine down
 
 MANIFEST = Manifest(
     name="local",
     title="this machine",
     capabilities=Capabilities(stop=True, multi_node=True, fractions=True, owned=True),
+    aliases=("localhost",),
+    class_name="Local",
+    limits=Limits(nodes_max=NODES_MAX, text=f"this machine runs at most {NODES_MAX} nodes"),
+    settings=("ARGOSY_LOCAL_PRICE",),
+    task_fields=("nodes",),
     enabled_by_default=True,
 )
 

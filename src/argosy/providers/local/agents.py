@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import subprocess
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -24,6 +25,7 @@ _FOR_AGENTS = frozenset(
         "ARGOSY_NODE_DOMAINS",
         "ARGOSY_MIG",
         "ARGOSY_SHARES_DIR",
+        "ARGOSY_UMASK",
     }
 )
 
@@ -42,7 +44,20 @@ class ZipappAgents:
 
     def start(self, home: Path, socket: Path, devices: Sequence[int], name: str) -> Process:
         command = agent_command(self._zipapp, home, socket, devices=devices, name=name, python=sys.executable)
-        return spawn(command, {**self._environ, AGENT_MARK: str(home)}, home / "agent.log")
+        return spawn(command, {**self._environ_of(home), AGENT_MARK: str(home)}, home / "agent.log")
+
+    def _environ_of(self, home: Path) -> dict[str, str]:
+        return {**self._environ, "ARGOSY_PLACED_DIR": str(_placed_dir(home))}
+
+    def release(self, home: Path) -> None:
+        if not _placed_dir(home).exists():
+            return
+        command = [sys.executable, "-I", "-S", str(self._zipapp), "release", "--root", str(home)]
+        done = subprocess.run(
+            command, env=self._environ_of(home), capture_output=True, text=True, check=False
+        )
+        if done.returncode:
+            raise OSError(done.stderr.strip() or "its files outside of its folder cannot be removed")
 
     async def probe(self) -> NodeFacts:
         command = probe_command(self._zipapp, python=sys.executable)
@@ -67,3 +82,8 @@ class ZipappAgents:
         except msgspec.MsgspecError:
             said = err.decode("utf-8", "replace").strip().splitlines()
             raise OSError(f"the probe failed: {said[-1][:300] if said else 'it said nothing'}") from None
+
+
+def _placed_dir(home: Path) -> Path:
+    """Where the nodes of this machine note what they put outside of their folders."""
+    return home.parent.parent / ".placed"

@@ -31,10 +31,9 @@ from argosy.model.offer import Capacity, Offer, Shape
 from argosy.model.phases import Desired
 from argosy.model.rows import Claim, Node
 from argosy.model.units import GIB, render_bytes
-from argosy.providers.local import MANIFEST, processes
+from argosy.providers.local import MANIFEST, NODES_MAX, processes
 from argosy.providers.local.allot import allot_devices, allot_placed, free_milli
 
-NODES_MAX: Final = 128  # of one claim: more agents than that only slow one machine down
 READY_LIMIT_S: Final = 20.0
 _POLL_S: Final = 0.005
 _FACTS_FRESH_S: Final = 600.0
@@ -48,6 +47,9 @@ class Agents(Protocol):
     def start(self, home: Path, socket: Path, devices: Sequence[int], name: str) -> processes.Process:
         """A detached agent that serves `socket` and may use `devices`. Raises OSError."""
 
+    def release(self, home: Path) -> None:
+        """What the node in `home` put outside of it goes, unless others use it too. Raises OSError."""
+
     async def probe(self) -> NodeFacts:
         """What this machine is. Raises OSError."""
 
@@ -60,6 +62,7 @@ class Record(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     state: Literal["run", "stop", "preempted"]
     devices: tuple[tuple[tuple[int, int], ...], ...] = ()  # per node: (device, thousandths)
     made_ms: int = 0
+    tag: str = ""  # of the database whose server ordered it
 
 
 class LocalProvider:
@@ -273,6 +276,7 @@ class LocalProvider:
             state="run",
             devices=tuple(shares),
             made_ms=self._clock.now_ms(),
+            tag=claim.tag,
         )
 
     async def _start(self, record: Record) -> None:
@@ -306,7 +310,13 @@ class LocalProvider:
 
     async def _rest(self, claim: Claim, record: Record | None) -> None:
         if record is None:
-            record = Record(claim_id=claim.id, count=claim.count, state="stop", made_ms=self._clock.now_ms())
+            record = Record(
+                claim_id=claim.id,
+                count=claim.count,
+                state="stop",
+                made_ms=self._clock.now_ms(),
+                tag=claim.tag,
+            )
             for index in range(claim.count):
                 self._home(claim.id, index).mkdir(mode=0o700, parents=True, exist_ok=True)
         else:
@@ -319,6 +329,9 @@ class LocalProvider:
             try:
                 if folder.is_dir():
                     await asyncio.to_thread(self._end, claim_id)
+                    agents = self._started_agents()
+                    for index in self._indices(claim_id):
+                        await asyncio.to_thread(agents.release, self._home(claim_id, index))
                     await asyncio.to_thread(_remove_tree, folder)
                 self._bury(claim_id)
             except OSError as error:
@@ -397,12 +410,11 @@ class LocalProvider:
         if record is None:
             return ClaimFact(claim_id=claim_id, state=ClaimState.PENDING, detail="half made")
         if record.state == "preempted":
-            return ClaimFact(
-                claim_id=claim_id, state=ClaimState.PREEMPTED, detail="this machine took the nodes away"
-            )
+            text = "this machine took the nodes away"
+            return ClaimFact(claim_id=claim_id, state=ClaimState.PREEMPTED, detail=text, tag=record.tag)
         running = [self._process(claim_id, index) for index in range(record.count)]
         if record.state == "run" and any(process is None for process in running):
-            return ClaimFact(claim_id=claim_id, state=ClaimState.PENDING)
+            return ClaimFact(claim_id=claim_id, state=ClaimState.PENDING, tag=record.tag)
         nodes = tuple(
             NodeSighting(
                 index=index,
@@ -414,7 +426,7 @@ class LocalProvider:
             for index, process in enumerate(running)
         )
         state = ClaimState.HELD if record.state == "run" else ClaimState.STOPPED
-        return ClaimFact(claim_id=claim_id, state=state, nodes=nodes)
+        return ClaimFact(claim_id=claim_id, state=state, nodes=nodes, tag=record.tag)
 
     def _facts_of_node(self, record: Record, index: int) -> NodeFacts | None:
         if self._facts is None or not record.devices:

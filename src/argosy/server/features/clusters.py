@@ -5,11 +5,22 @@ from __future__ import annotations
 import asyncio
 from typing import Final
 
+from msgspec.structs import replace
+
 from argosy.api.clusters import AutostopRequest, ClusterView, StatusReply
 from argosy.api.endpoint import Done
+from argosy.model.errors import ArgosyError
+from argosy.model.kinds.cluster import cluster_spec
+from argosy.model.offer import Plan
+from argosy.model.phases import Desired
+from argosy.model.reasons import Reason
+from argosy.model.rows import Event, Workload
 from argosy.server.exchange import Exchange, encode
+from argosy.server.naming import cluster_called
+from argosy.server.refusals import no_cluster
 from argosy.server.services import Services
 from argosy.server.views import view_cluster, view_job
+from argosy.server.writing import choice_of
 
 _REFRESH_S: Final = 10.0
 
@@ -18,7 +29,7 @@ class ClusterFeature:
     def __init__(self, services: Services) -> None:
         self._services = services
         self._store, self._controllers = services.store, services.controllers
-        self._operations, self._tenants, self._clock = services.operations, services.tenants, services.clock
+        self._tenants, self._clock, self._writer = services.tenants, services.clock, services.writer
         self._kept: dict[bool, tuple[tuple[int, ...], bytes]] = {}  # the last answers of `status`
 
     async def status(self, exchange: Exchange) -> bytes:
@@ -73,15 +84,67 @@ class ClusterFeature:
         return view_cluster(found, snapshot, observed, now_ms=now_ms, claims=claims, pending=pending)
 
     async def stop(self, exchange: Exchange) -> Done:
-        return await self._operations.stop(exchange.path["cluster"], exchange.caller.project)
+        name, project = exchange.path["cluster"], exchange.caller.project
+
+        async def act() -> Done:
+            cluster = await self._writer.cluster(name, project)
+            for claim in (await self._store.snapshot()).claims_of(cluster.id):
+                provider = claim.choice.offer.provider
+                if not self._services.providers.get(provider).manifest.capabilities.stop:
+                    raise ArgosyError(
+                        "unsupported",
+                        f"nodes of `{provider}` cannot be stopped",
+                        hint=f"`argosy down {name}` ends the cluster",
+                    )
+            told = self._writer.event(cluster.id, "stopping", "asked to stop")
+            wished = replace(cluster, desired=Desired.STOP, reason=Reason.STOPPED_BY_USER, detail="")
+            return await self._wish(cluster, wished, told)
+
+        return await self._writer.retried(act)
 
     async def start(self, exchange: Exchange) -> Done:
-        return await self._operations.start(exchange.path["cluster"], exchange.caller.project)
+        name, project = exchange.path["cluster"], exchange.caller.project
+
+        async def act() -> Done:
+            cluster = await self._writer.cluster(name, project)
+            held = choice_of(await self._store.snapshot(), cluster)
+            if held is not None and cluster.desired is Desired.STOP:
+                made = Plan(num_nodes=1, choices=(held,))
+                await self._services.accounts.check(made, cluster.project)
+            told = self._writer.event(cluster.id, "starting", "asked to start again")
+            wished = replace(cluster, desired=Desired.RUN, reason=None, detail="")
+            return await self._wish(cluster, wished, told)
+
+        return await self._writer.retried(act)
 
     async def down(self, exchange: Exchange) -> Done:
-        return await self._operations.down(exchange.path["cluster"], exchange.caller.project)
+        name, project = exchange.path["cluster"], exchange.caller.project
+
+        async def act() -> Done:
+            snapshot = await self._store.snapshot()
+            cluster = cluster_called(snapshot, name, project)
+            if cluster is None:
+                raise no_cluster(name, snapshot)
+            told = self._writer.event(cluster.id, "ending", "asked to end, with its jobs")
+            return await self._wish(
+                cluster, replace(cluster, desired=Desired.END, reason=None, detail=""), told
+            )
+
+        return await self._writer.retried(act)
 
     async def autostop(self, exchange: Exchange) -> Done:
         request = await exchange.decode(AutostopRequest)
-        project = exchange.caller.project
-        return await self._operations.autostop(exchange.path["cluster"], request.autostop, project)
+        name, project = exchange.path["cluster"], exchange.caller.project
+
+        async def act() -> Done:
+            cluster = await self._writer.cluster(name, project)
+            spec = replace(cluster_spec(cluster), autostop=request.autostop)
+            return await self._wish(cluster, replace(cluster, spec=spec))
+
+        return await self._writer.retried(act)
+
+    async def _wish(self, cluster: Workload, wished: Workload, *told: Event) -> Done:
+        if wished != cluster:
+            await self._store.commit([wished], events=told)
+        self._controllers.wake(cluster.id)
+        return Done(names=(cluster.name,))

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Final
 
 from argosy.api.events import EventList, EventView
+from argosy.model.rows import Row, Workload
 from argosy.server.exchange import Exchange
 from argosy.server.naming import cluster_called, split_name
 from argosy.server.services import Services
@@ -27,11 +28,28 @@ class EventFeature:
             subject = cluster.id if cluster is not None else subject
         found = await self._store.load_events(
             subject=subject,
-            after=max(exchange.number("after") or 0, 0),
+            after=exchange.number("after"),
             limit=min(max(exchange.number("limit") or 1000, 1), _LIST_MAX),
         )
+        names = {one.subject: "" for one in found}
+        for subject_id in names:
+            names[subject_id] = await self._name(await self._store.load(subject_id))
         views = (
-            EventView(seq=one.seq, at_ms=one.at_ms, subject=one.subject, code=one.code, text=one.text)
+            EventView(
+                seq=one.seq,
+                at_ms=one.at_ms,
+                subject=one.subject,
+                code=one.code,
+                text=one.text,
+                name=names[one.subject],
+            )
             for one in found
         )
         return EventList(events=tuple(views))
+
+    async def _name(self, row: Row | None) -> str:
+        """As people write it: a cluster by name, its job by number, a managed job by name."""
+        if not isinstance(row, Workload):
+            return ""
+        host = await self._store.load(row.host_id) if row.host_id is not None else None
+        return f"{host.name}/{row.number}" if isinstance(host, Workload) else row.name

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Final
+
+import msgspec
 
 from argosy.api.endpoint import LOG_MEDIA_TYPE, Done
 from argosy.api.jobs import CancelRequest, JobList, JobView
 from argosy.model.errors import ArgosyError
-from argosy.model.kinds.job import job_state, job_task
-from argosy.model.phases import Outcome
+from argosy.model.kinds.job import JOB, job_state, job_task
+from argosy.model.phases import Desired, Outcome
+from argosy.model.reasons import Reason
 from argosy.model.rows import Attempt, Workload
 from argosy.server.exchange import Exchange
 from argosy.server.log_stream import Wish, render_text
@@ -23,8 +27,7 @@ class JobFeature:
     def __init__(self, services: Services) -> None:
         self._services = services
         self._store = services.store
-        self._operations, self._tenants = services.operations, services.tenants
-        self._streams = services.streams
+        self._tenants, self._streams, self._writer = services.tenants, services.streams, services.writer
 
     async def queue(self, exchange: Exchange) -> JobList:
         name = exchange.text("cluster")
@@ -75,8 +78,62 @@ class JobFeature:
         return view_job(job, cluster=name, attempt=last, pending=pending)
 
     async def cancel(self, exchange: Exchange) -> Done:
-        request = await exchange.decode(CancelRequest)
-        return await self._operations.cancel(request, exchange.caller.project)
+        request, project = await exchange.decode(CancelRequest), exchange.caller.project
+        if not request.jobs and not request.all:
+            raise ArgosyError("usage", "no job is named", hint="name jobs, or say `--all`")
+
+        async def act() -> Done:
+            cluster = (
+                None if request.cluster is None else await self._writer.cluster(request.cluster, project)
+            )
+            snapshot = await self._store.snapshot()
+            mine = snapshot.jobs_of(cluster.id) if cluster is not None else snapshot.managed_jobs()
+            chosen = (
+                list(mine)
+                if request.all
+                else [
+                    job
+                    for name in request.jobs
+                    if (job := await self._named_job(name, cluster, mine)) is not None
+                ]
+            )
+            ending = [
+                msgspec.structs.replace(job, desired=Desired.END, reason=Reason.CANCELLED_BY_USER)
+                for job in {job.id: job for job in chosen}.values()
+                if job.desired is not Desired.END
+            ]
+            told = [self._writer.event(job.id, "cancelling", "asked to cancel") for job in ending]
+            await self._store.commit(ending, events=told)
+            self._services.controllers.wake(*(job.id for job in ending), *((cluster.id,) if cluster else ()))
+            return Done(names=tuple(str(job.number) for job in chosen))
+
+        return await self._writer.retried(act)
+
+    async def _named_job(
+        self, name: str, cluster: Workload | None, live: Sequence[Workload]
+    ) -> Workload | None:
+        """A live job by number or id; None when it has finished (there is nothing to cancel). Raises
+        `not-found`."""
+        for job in live:
+            if name in (job.id, str(job.number)):
+                return job
+        where = f"on cluster `{cluster.name}`" if cluster is not None else "among managed jobs"
+        known = await self._find_job(name, cluster.id if cluster is not None else None)
+        if known is None:
+            raise ArgosyError(
+                "not-found",
+                f"there is no job `{name}` {where}",
+                hint=f"`argosy queue {cluster.name}` lists them"
+                if cluster
+                else "`argosy jobs queue` lists them",
+            )
+        return None
+
+    async def _find_job(self, name: str, cluster_id: str | None) -> Workload | None:
+        if name.isascii() and name.isdigit():
+            return await self._store.find_job(cluster_id, int(name))
+        row = await self._store.load(name) if name.startswith(f"{JOB.prefix}-") else None
+        return row if isinstance(row, Workload) and row.host_id == cluster_id else None
 
     async def logs(self, exchange: Exchange) -> None:
         as_text = exchange.text("format") == "text"

@@ -1,21 +1,351 @@
-"""Launches: requests to rows."""
+"""Launches: requests to rows.
+
+Nothing here touches the world. A request is checked, planned, and committed as desired state and intent; then
+the controllers are woken, and they act.
+"""
 
 from __future__ import annotations
 
-from argosy.api.launching import ExecRequest, JobsLaunchRequest, LaunchRequest
+import asyncio
+from collections.abc import Mapping
+from typing import Final
+
+import msgspec
+
+from argosy.api.launching import ExecRequest, JobRef, JobsLaunchRequest, JobsReply, LaunchReply, LaunchRequest
+from argosy.api.plans import no_offer
+from argosy.controllers.policies import new_claim
+from argosy.model.errors import ArgosyError
+from argosy.model.kinds.cluster import CLUSTER, ClusterSpec, ClusterStatus, cluster_spec
+from argosy.model.kinds.job import JOB, JobSpec, JobStatus
+from argosy.model.offer import Capacity, Plan, waits_for
+from argosy.model.phases import Desired, WorkloadPhase
+from argosy.model.resources import Autostop
+from argosy.model.rows import Row, Workload
+from argosy.model.task import Task
+from argosy.planning.deadline import NOT_WEIGHED
 from argosy.server.exchange import Exchange
+from argosy.server.intake import render_warnings
+from argosy.server.naming import DEFAULT
+from argosy.server.refusals import missing, not_covered
 from argosy.server.services import Services
+from argosy.server.tenancy import Seated
+from argosy.server.writing import choice_of
+from argosy.store.snapshot import Snapshot
+
+MANAGED: Final = "managed"  # scope of the numbers of managed jobs
 
 
 class LaunchingFeature:
+    """Every method raises ArgosyError and is safe to repeat with the same `key`."""
+
     def __init__(self, services: Services) -> None:
-        self._operations = services.operations
+        self._accounts, self._tenants, self._intake = services.accounts, services.tenants, services.intake
+        self._planner, self._store, self._controllers = services.planner, services.store, services.controllers
+        self._clock, self._ids, self._writer = services.clock, services.ids, services.writer
+        # Two launches at once must not both plan for the last free device.
+        self._planning = asyncio.Lock()
 
     async def launch(self, exchange: Exchange) -> bytes:
-        return await self._operations.launch(await exchange.decode(LaunchRequest), exchange.caller)
+        """The project's own cluster of that name is reused; one of the same name elsewhere is another."""
+        from argosy.spec.names import check_name
+
+        request, caller = await exchange.decode(LaunchRequest), exchange.caller
+        task = await self._intake.task(request.task, caller, with_files=True)
+        project, _, name = (request.cluster or "").rpartition("/")
+        project = check_name("project", project or request.project or caller.project or DEFAULT)
+        if request.cluster is not None:
+            request = msgspec.structs.replace(request, cluster=check_name("cluster", name))
+        request = msgspec.structs.replace(request, project=project)
+        return await self._writer.once(request.key, lambda: self._launch(request, task))
+
+    async def _launch(self, request: LaunchRequest, task: Task) -> bytes:
+        existing = (
+            await self._writer.live_cluster(f"{request.project}/{request.cluster}")
+            if request.cluster is not None
+            else None
+        )
+        if existing is not None:
+            return await self._launch_on(existing, request, task)
+        rows = await self._store.snapshot()
+        seated = self._tenants.seat(rows, (task,), project=request.project, user=request.user)
+        wishes, offers, failed = await self._planner.asked(task, managed=False)
+        async with self._planning:
+            made = await self._planner.planned(wishes, task.num_nodes, task.ordered, offers, failed)
+            waits = waits_for(made)
+            if not made.choices and not waits:
+                raise no_offer(task, await self._planner.explained(task, made, offers))
+            made, why = await self._planner.ordered(task, made)
+            await self._accounts.check(made, request.project)
+            return await self._launch_new(request, task, made, waits, why, seated)
+
+    async def _launch_new(
+        self, request: LaunchRequest, task: Task, made: Plan, waits: str, why: str, seated: Seated
+    ) -> bytes:
+        now_ms = self._clock.now_ms()
+        name = request.cluster or await self._fresh_name()
+        autostop = request.autostop or task.resources[0].autostop or Autostop()
+        # Owned machines are given by their pool, in its order: at once, where there is room.
+        claimed = bool(made.choices) and made.choices[0].offer.capacity is not Capacity.OWNED
+        cluster = Workload(
+            id=self._ids.new(CLUSTER.prefix),
+            kind=CLUSTER.name,
+            name=name,
+            spec=ClusterSpec(
+                num_nodes=task.num_nodes,
+                resources=task.resources,
+                ordered=task.ordered,
+                scheduling=task.scheduling,
+                autostop=autostop,
+                down_when_done=request.down,
+            ),
+            status=ClusterStatus(active_ms=now_ms),
+            user=request.user,
+            project=request.project,
+            queue=seated.queues[0],
+            phase=WorkloadPhase.STARTING if claimed else WorkloadPhase.QUEUED,
+            detail="" if made.choices else waits,
+            created_ms=now_ms,
+        )
+        self._check_room(cluster, task)
+        puts: list[Row] = [cluster]
+        if claimed:
+            puts.append(new_claim(self._ids.new("clm"), cluster.id, made.choices, task.num_nodes, now_ms))
+        jobs, secrets = await self._jobs(_first_seated(seated), request, cluster, request.setup)
+        warnings = render_warnings(task) + seated.warnings
+        warnings += (f"the cluster {waits}",) if not made.choices else ()
+        warnings += (why,) if why == NOT_WEIGHED else ()
+        reply = LaunchReply(
+            cluster=name,
+            cluster_id=cluster.id,
+            created=True,
+            job=_ref(jobs[0]) if jobs else None,
+            plan=made,
+            warnings=warnings,
+        )
+        place = f" on {made.choices[0].offer.provider}" if made.choices else ""
+        reason = f": {why}" if why else ""
+        events = [
+            self._writer.event(cluster.id, "launched", f"cluster `{name}` was asked for{place}{reason}")
+        ]
+        return await self._writer.commit([*puts, *jobs], reply, request.key, secrets=secrets, events=events)
+
+    async def _launch_on(self, cluster: Workload, request: LaunchRequest, task: Task) -> bytes:
+        rows = await self._store.snapshot()
+        task = _fitting(rows, cluster, task)
+        seated = self._tenants.seat(
+            rows, _first_job(task), project=cluster.project, user=request.user, cluster_id=cluster.id
+        )
+        changes: dict[str, object] = {}
+        if cluster.desired is Desired.STOP or cluster.phase is WorkloadPhase.STOPPED:
+            held = choice_of(rows, cluster)
+            if held is not None:
+                await self._accounts.check(Plan(num_nodes=1, choices=(held,)), cluster.project)
+            changes |= {"desired": Desired.RUN, "reason": None, "detail": ""}
+        spec = cluster_spec(cluster)
+        if request.autostop is not None:
+            spec = msgspec.structs.replace(spec, autostop=request.autostop)
+        if request.down:
+            spec = msgspec.structs.replace(spec, down_when_done=True)
+        if spec is not cluster.spec:
+            changes["spec"] = spec
+        jobs, secrets = await self._jobs(seated, request, cluster, request.setup)
+        reply = LaunchReply(
+            cluster=cluster.name,
+            cluster_id=cluster.id,
+            created=False,
+            job=_ref(jobs[0]) if jobs else None,
+            warnings=render_warnings(task) + seated.warnings,
+        )
+        puts: list[Row] = [*jobs]
+        if changes:
+            puts.insert(0, msgspec.structs.replace(cluster, **changes))
+        return await self._writer.commit(puts, reply, request.key, secrets=secrets, wake=[cluster.id])
+
+    async def _fresh_name(self) -> str:
+        snapshot = await self._store.snapshot()
+        while True:
+            name = f"argosy-{self._ids.new('x')[-4:]}"
+            if snapshot.cluster_named(name) is None:
+                return name
 
     async def exec(self, exchange: Exchange) -> bytes:
-        return await self._operations.exec(await exchange.decode(ExecRequest), exchange.caller)
+        """Jobs count in the project that the request names, else in the cluster's."""
+        from argosy.spec.names import check_name
+
+        request, caller = await exchange.decode(ExecRequest), exchange.caller
+        tasks = await self._intake.tasks(request.tasks, caller)
+        named = request.project and check_name("project", request.project)
+
+        async def act() -> bytes:
+            cluster = await self._writer.cluster(request.cluster, named or caller.project)
+            snapshot = await self._store.snapshot()
+            fitting = tuple(_fitting(snapshot, cluster, task) for task in tasks)
+            project = named or cluster.project
+            seated = self._tenants.seat(
+                snapshot, fitting, project=project, user=request.user, cluster_id=cluster.id
+            )
+            self._check_jobs(seated, project, cluster)
+            asked = msgspec.structs.replace(request, project=project)
+            jobs, secrets = await self._jobs(seated, asked, cluster, run_setup=False)
+            reply = JobsReply(jobs=tuple(map(_ref, jobs)), warnings=render_warnings(*tasks) + seated.warnings)
+            return await self._writer.commit(jobs, reply, request.key, secrets=secrets, wake=[cluster.id])
+
+        return await self._writer.once(request.key, act)
 
     async def jobs_launch(self, exchange: Exchange) -> bytes:
-        return await self._operations.jobs_launch(await exchange.decode(JobsLaunchRequest), exchange.caller)
+        from argosy.spec.names import check_name
+
+        request, caller = await exchange.decode(JobsLaunchRequest), exchange.caller
+        tasks = await self._intake.tasks(request.tasks, caller)
+        project = check_name("project", request.project or caller.project or DEFAULT)
+        asked = msgspec.structs.replace(request, project=project)
+
+        async def act() -> bytes:
+            rows = await self._store.snapshot()
+            seated = self._tenants.seat(rows, tasks, project=project, user=request.user)
+            weighed: set[str] = set()
+            for task in {_planned_as(task): task for task in tasks}.values():
+                wishes, offers, failed = await self._planner.asked(task, managed=True)
+                made = await self._planner.planned(wishes, task.num_nodes, task.ordered, offers, failed)
+                unsure = failed or waits_for(made)
+                if not made.choices and not unsure:
+                    raise no_offer(task, await self._planner.explained(task, made, offers))
+                made, why = await self._planner.ordered(task, made)
+                weighed.add(why)
+                await self._accounts.check(made, project)
+            self._check_jobs(seated, project, None)
+            jobs, secrets = await self._jobs(seated, asked, None, run_setup=True)
+            warnings = render_warnings(*tasks) + seated.warnings + tuple(sorted(weighed & {NOT_WEIGHED}))
+            reply = JobsReply(jobs=tuple(map(_ref, jobs)), warnings=warnings)
+            return await self._writer.commit(jobs, reply, request.key, secrets=secrets)
+
+        return await self._writer.once(request.key, act)
+
+    def _check_jobs(self, seated: Seated, project: str, cluster: Workload | None) -> None:
+        """Raises `no-offer` for a task that no state of the machines could ever hold."""
+        now_ms = self._clock.now_ms()
+        for task, queue in {
+            (_planned_as(task), queue): (task, queue)
+            for task, queue in zip(seated.tasks, seated.queues, strict=True)
+        }.values():
+            job = Workload(
+                id="new",
+                kind=JOB.name,
+                name=task.name or "",
+                spec=JobSpec(task=task, managed=cluster is None),
+                status=JobStatus(),
+                project=project,
+                queue=queue,
+                host_id=cluster.id if cluster is not None else None,
+                created_ms=now_ms,
+            )
+            self._check_room(job, task)
+
+    def _check_room(self, workload: Workload, task: Task) -> None:
+        never = self._controllers.picture.never(workload)
+        if never:
+            name = f"task `{task.name}`" if task.name else "the task"
+            raise ArgosyError(
+                "no-offer",
+                f"{name} can never start: {never.removeprefix('It can never start: ')}",
+                hint="ask for less; `argosy pool top` shows the machines, `argosy launch --dryrun` what "
+                "else exists",
+            )
+
+    async def _jobs(
+        self,
+        seated: Seated,
+        request: LaunchRequest | ExecRequest | JobsLaunchRequest,
+        cluster: Workload | None,
+        run_setup: bool,
+    ) -> tuple[list[Workload], dict[str, Mapping[str, str]]]:
+        """Rows for tasks with their queues, and the values of their secrets, which the rows do not have."""
+        if not seated.tasks:
+            return [], {}
+        scope, count = cluster.id if cluster is not None else MANAGED, len(seated.tasks)
+        first = await self._store.take_numbers(scope, count)
+        now_ms = self._clock.now_ms()
+        jobs: list[Workload] = []
+        secrets: dict[str, Mapping[str, str]] = {}
+        for number, (task, queue) in enumerate(zip(seated.tasks, seated.queues, strict=True), first):
+            job_id = self._ids.new(JOB.prefix)
+            if task.secrets:
+                secrets[job_id] = task.secrets
+                task = msgspec.structs.replace(task, secrets=dict.fromkeys(task.secrets, ""))
+            jobs.append(
+                Workload(
+                    id=job_id,
+                    kind=JOB.name,
+                    name=task.name or f"job-{number}",
+                    spec=JobSpec(task=task, managed=cluster is None, run_setup=run_setup),
+                    status=JobStatus(),
+                    user=request.user,
+                    project=request.project,
+                    queue=queue,
+                    number=number,
+                    host_id=cluster.id if cluster is not None else None,
+                    created_ms=now_ms,
+                )
+            )
+        return jobs, secrets
+
+
+def _fitting(snapshot: Snapshot, cluster: Workload, task: Task) -> Task:
+    """`task` with a candidate first that the cluster's nodes cover. Raises `conflict` that says what it
+    has."""
+    total = cluster_spec(cluster).num_nodes
+    if task.num_nodes > total:
+        raise not_covered(cluster, task, f"it has {total} node{'s' if total > 1 else ''}")
+    has = choice_of(snapshot, cluster)
+    if has is None:
+        return task  # nothing was ordered yet: the controllers say what never fits
+    why = ""
+    for candidate in task.resources:
+        lacks = missing(candidate, has, total)
+        if not lacks:
+            if candidate is task.resources[0]:
+                return task
+            rest = tuple(each for each in task.resources if each is not candidate)
+            return msgspec.structs.replace(task, resources=(candidate, *rest))
+        why = why or lacks
+    raise not_covered(cluster, task, why)
+
+
+def _first_job(task: Task) -> tuple[Task, ...]:
+    """The job that a launch starts, if it has anything to do. CPUs and memory of a launch are the size of the
+    nodes, not what the job keeps others from: it takes the default share of them, and all the accelerators it
+    asked for."""
+    if not (task.run.strip() or task.setup.strip()):
+        return ()
+    shared = (
+        msgspec.structs.replace(wish, cpus=None, memory=None, memory_per_cpu_bytes=0)
+        for wish in task.resources
+    )
+    return (msgspec.structs.replace(task, resources=tuple(shared)),)
+
+
+def _first_seated(seated: Seated) -> Seated:
+    """The job that a launch starts counts in the queue of its cluster."""
+    tasks = _first_job(seated.tasks[0])
+    return Seated(tasks, seated.queues[: len(tasks)])
+
+
+def _ref(job: Workload) -> JobRef:
+    return JobRef(id=job.id, number=job.number, name=job.name)
+
+
+def _planned_as(task: Task) -> tuple[object, ...]:
+    """What of a task matters for where it goes: equal ones are planned once."""
+    return (
+        *(
+            task.resources,
+            task.num_nodes,
+            task.ordered,
+            task.objective,
+            task.estimated_s,
+            task.progress_milli,
+        ),
+        *(task.deadline_s, task.deadline_at_ms, task.scheduling, task.storage_mounts),
+        task.name if task.deadline_s or task.deadline_at_ms or task.objective != Task().objective else None,
+    )

@@ -435,6 +435,8 @@ async def events_keep_the_order_of_commits(subject: Subject) -> None:
     for first in range(2, 62, 3):  # those of one commit stand together
         assert [event.text.partition("-")[2] for event in events[first : first + 3]] == ["x", "y", "z"]
     assert [event.text for event in await store.load_events(subject="b")] == ["2"]
+    assert await store.load_events(after=None) == events
+    assert await store.load_events(after=None, limit=3) == events[-3:]
     pages: list[Event] = []
     while page := await store.load_events(subject="a", after=pages[-1].seq if pages else 0, limit=7):
         assert len(page) <= 7

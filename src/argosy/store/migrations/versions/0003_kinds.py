@@ -1,4 +1,7 @@
-"""What only one kind of workload has moves into its spec and status; `host_id`, `parent_id`, `named`."""
+"""What only one kind of workload has moves into its spec and status; `host_id`, `parent_id`, `named`.
+
+The database gets an id of its own.
+"""
 
 import msgspec
 import sqlalchemy as sa
@@ -64,6 +67,7 @@ def upgrade() -> None:
     _partial("uq_workload_name", ["kind", "project", "name"], "named = 1 AND live = 1", unique=True)
     if shared:
         op.create_index("ix_workload_seq", "workload", ["seq"])
+    op.create_table("identity", sa.Column("name", sa.Text, primary_key=True), _text("value"))
 
 
 _OLD = (

@@ -1,0 +1,1 @@
+"""What we do about claims: order, hold, heal, rest, release; and about what providers list."""

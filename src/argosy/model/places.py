@@ -1,0 +1,90 @@
+"""Names of infrastructures that users write.
+
+Written by docs/generate.py from the manifests of `argosy.providers`.
+"""
+
+# fmt: off
+from typing import Final
+
+#: Other names of the same infrastructure.
+ALIASES: Final = {
+    "do": "digitalocean",
+    "k8s": "kubernetes",
+    "localhost": "local",
+}
+#: People's own machines.
+OWNED: Final = (
+    "kubernetes",
+    "local",
+    "slurm",
+    "ssh",
+    "vsphere",
+)
+#: All that follows the name is one region, which may contain `/`.
+REGION_IS_REST: Final = frozenset((
+    "kubernetes",
+    "ssh",
+))
+#: Fields of `config.<name>` in task files.
+TASK_FIELDS: Final = {
+    "aws": (
+        "vpc_name",
+        "subnet_names",
+        "security_group_name",
+        "remote_identity",
+    ),
+    "azure": (
+        "resource_group_vm",
+        "storage_account",
+    ),
+    "gcp": (
+        "vpc_name",
+        "subnet_names",
+        "managed_instance_group",
+        "enable_gvnic",
+        "enable_gpu_direct",
+        "placement_policy",
+    ),
+    "kubernetes": (
+        "pod_config",
+        "custom_metadata",
+        "provision_timeout",
+        "dws",
+        "kueue",
+        "quota",
+        "remote_identity",
+        "enable_docker",
+        "set_pod_resource_limits",
+        "namespace",
+        "autoscaler",
+        "ports",
+    ),
+    "local": (
+        "nodes",
+    ),
+    "nebius": (
+        "region_configs",
+        "use_internal_ips",
+    ),
+    "oci": (
+        "region_configs",
+    ),
+    "runpod": (
+        "allowed_cuda_versions",
+    ),
+    "slurm": (
+        "sbatch_options",
+        "quota",
+        "cpu_partition",
+        "provision_timeout",
+    ),
+    "ssh": (
+        "pod_config",
+        "custom_metadata",
+        "provision_timeout",
+    ),
+    "vast": (
+        "datacenter_only",
+        "create_instance_kwargs",
+    ),
+}

@@ -1,0 +1,254 @@
+"""The HTTP doors: uvicorn on our sockets, and what one peer over TCP may take of the server.
+
+A peer that sends without end, sends nothing, does not read, or comes too often is cut off; what it held is
+free again. The unix socket belongs to the owner of the server and has no such limits.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import ipaddress
+import socket
+from collections.abc import Sequence
+from typing import Any, Final
+
+import msgspec
+import uvicorn
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+
+_GRACE_S: Final = 3  # how long requests under way may take when the server stops
+_KEEP_ALIVE_S: Final = 75
+_TERMINAL_MESSAGE_BYTES: Final = 1 << 20
+
+
+class Limits(msgspec.Struct, frozen=True, kw_only=True):
+    """Of one connection over TCP, and of all of them."""
+
+    header_bytes: int = 64 << 10  # of one request: its line and all headers
+    headers: int = 100
+    request_s: float = 20.0  # from the first byte (or the connection) to the end of the headers
+    body_s: float = 60.0  # without a byte of a body that is awaited
+    unread_s: float = 300.0  # while the peer reads nothing of an answer
+    pipelined: int = 16  # requests that wait for the answer to an earlier one
+    connections: int = 4096
+    per_address: int = 512  # not counted for this machine: a proxy stands for many people
+
+
+class _TooMuch(Exception):
+    """The parser stops, and the request is refused."""
+
+
+class Guests:
+    """The connections of one door, by address."""
+
+    def __init__(self, limits: Limits) -> None:
+        self.limits = limits
+        self._by_address: dict[str, set[asyncio.Transport]] = {}
+
+    def count(self) -> int:
+        return sum(len(each) for each in self._by_address.values())
+
+    def admit(self, transport: asyncio.Transport) -> bool:
+        """Whether one more may come; it counts until it is closed."""
+        name = transport.get_extra_info("peername")
+        address = str(name[0]) if isinstance(name, tuple) else ""
+        mine = self._by_address.setdefault(address, set())
+        if len(mine) >= self.limits.per_address or self.count() >= self.limits.connections:
+            self._forget_closed()
+            mine = self._by_address.setdefault(address, set())
+        full = self.count() >= self.limits.connections
+        if full or (len(mine) >= self.limits.per_address and not _is_loopback(address)):
+            return False
+        mine.add(transport)
+        return True
+
+    def leave(self, transport: asyncio.Transport) -> None:
+        for address, some in list(self._by_address.items()):
+            some.discard(transport)
+            if not some:
+                del self._by_address[address]
+
+    def _forget_closed(self) -> None:
+        """Terminals leave without a word: their connection went to another protocol."""
+        for some in list(self._by_address.values()):
+            for transport in [each for each in some if each.is_closing()]:
+                self.leave(transport)
+
+
+def _is_loopback(address: str) -> bool:
+    try:
+        return ipaddress.ip_address(address.partition("%")[0]).is_loopback
+    except ValueError:
+        return False
+
+
+class GuardedProtocol(HttpToolsProtocol):
+    """HTTP with limits: one timer a connection looks at what the peer owes."""
+
+    def __init__(self, guests: Guests, **arguments: Any) -> None:  # Any: what uvicorn gives to its protocols
+        super().__init__(**arguments)
+        self._guests, self._limits = guests, guests.limits
+        self._timer: asyncio.TimerHandle | None = None
+        self._in_head = False
+        self._head_count = self._head_bytes = self._head_raw_bytes = 0
+        self._body_bytes = self._stray_bytes = 0
+        self._since_s = self._heard_s = self.loop.time()
+        self._unread_since_s: float | None = None
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        super().connection_made(transport)
+        if not self._guests.admit(transport):
+            self._refuse(503, "too many connections")
+            return
+        self._look()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._stop_looking()
+        self._guests.leave(self.transport)
+        super().connection_lost(exc)
+
+    def data_received(self, data: bytes) -> None:
+        if self.transport.is_closing():
+            return
+        self._heard_s = self.loop.time()
+        in_head_before, body_before = self._in_head, self._body_bytes
+        super().data_received(data)
+        if self.transport.is_closing():
+            return
+        if self._in_head and in_head_before:  # nothing but headers, perhaps one that never ends
+            self._head_raw_bytes += len(data)
+        elif not self._in_head:
+            # Around pieces of a body stands little; what follows the last one may be trailers without end.
+            self._stray_bytes += max(0, len(data) - (self._body_bytes - body_before))
+        too_long = self._head_raw_bytes > self._limits.header_bytes
+        if too_long or self._stray_bytes > (self._limits.header_bytes + 16 * self._body_bytes + len(data)):
+            self._refuse(431, "the headers are too large")
+
+    def send_400_response(self, msg: str) -> None:
+        if not self.transport.is_closing():
+            super().send_400_response(msg)
+
+    def handle_websocket_upgrade(self) -> None:
+        self._stop_looking()
+        super().handle_websocket_upgrade()
+
+    # -- what the parser says -----------------------------------------------------------------------
+
+    def on_message_begin(self) -> None:
+        super().on_message_begin()
+        self._in_head = True
+        self._since_s = self.loop.time()
+        self._head_count = self._head_bytes = self._head_raw_bytes = 0
+        self._body_bytes = self._stray_bytes = 0
+
+    def on_url(self, url: bytes) -> None:
+        self._count_head(len(url))
+        super().on_url(url)
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        self._head_count += 1
+        self._count_head(len(name) + len(value))
+        super().on_header(name, value)
+
+    def _count_head(self, count: int) -> None:
+        self._head_bytes += count
+        if self._head_bytes > self._limits.header_bytes or self._head_count > self._limits.headers:
+            raise _TooMuch
+
+    def on_headers_complete(self) -> None:
+        self._in_head, self._head_raw_bytes = False, 0
+        if len(self.pipeline) >= self._limits.pipelined:
+            raise _TooMuch
+        super().on_headers_complete()
+
+    def on_body(self, body: bytes) -> None:
+        self._body_bytes += len(body)
+        super().on_body(body)
+
+    # -- what the peer owes -------------------------------------------------------------------------
+
+    def pause_writing(self) -> None:
+        super().pause_writing()
+        self._unread_since_s = self.loop.time()
+
+    def resume_writing(self) -> None:
+        super().resume_writing()
+        self._unread_since_s = None
+
+    def _look(self) -> None:
+        now_s, limits = self.loop.time(), self._limits
+        if self._unread_since_s is not None:
+            late = now_s - self._unread_since_s > limits.unread_s
+        elif self.cycle is not None and not self.cycle.response_complete:
+            waits = self.cycle.more_body and not self.flow.read_paused
+            late = waits and now_s - self._heard_s > limits.body_s
+            if not self._in_head:
+                self._since_s = now_s  # what comes next has its time from the answer on
+        else:
+            rest_s = 0 if self._in_head or self.cycle is None else self.timeout_keep_alive
+            late = now_s - self._since_s > limits.request_s + rest_s
+        if late:
+            self.transport.abort()
+            return
+        step_s = min(limits.request_s, limits.body_s, limits.unread_s) / 4
+        self._timer = self.loop.call_later(step_s, self._look)
+
+    def _stop_looking(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+
+    def _refuse(self, status: int, what: str) -> None:
+        body = f'{{"code":"too-large","what":"{what}"}}'.encode()
+        head = f"HTTP/1.1 {status} Refused\r\ncontent-type: application/json\r\ncontent-length: {len(body)}"
+        self.transport.write(head.encode() + b"\r\nconnection: close\r\n\r\n" + body)
+        self.transport.close()
+
+
+class Door(uvicorn.Server):
+    """uvicorn without its loop and its signal handlers: both are the composition root's. `limits`: of what
+    comes over TCP."""
+
+    def __init__(
+        self, app: Any, sockets: Sequence[socket.socket], limits: Limits | None = None
+    ) -> None:  # Any: uvicorn's type of an application
+        self.guests = Guests(limits) if limits is not None else None
+        super().__init__(
+            uvicorn.Config(
+                app,
+                interface="asgi3",
+                http=self._protocol if limits is not None else HttpToolsProtocol,  # type: ignore[arg-type]
+                ws=_terminal_protocol,  # type: ignore[arg-type]  # called like the class that it stands for
+                ws_max_size=_TERMINAL_MESSAGE_BYTES,
+                ws_per_message_deflate=False,
+                lifespan="off",
+                log_config=None,
+                access_log=False,
+                proxy_headers=False,
+                server_header=False,
+                date_header=False,
+                timeout_keep_alive=_KEEP_ALIVE_S,
+                timeout_graceful_shutdown=_GRACE_S,
+            )
+        )
+        self._sockets = list(sockets)
+
+    def _protocol(self, **arguments: Any) -> asyncio.Protocol:  # Any: what uvicorn gives to its protocols
+        assert self.guests is not None
+        return GuardedProtocol(self.guests, **arguments)
+
+    async def open(self) -> None:
+        self.config.load()
+        self.lifespan = self.config.lifespan_class(self.config)
+        await self.startup(sockets=self._sockets)
+        await self.on_tick(0)  # the headers of every reply
+
+    async def close(self) -> None:
+        await self.shutdown(sockets=self._sockets)
+
+
+def _terminal_protocol(**arguments: Any) -> asyncio.Protocol:  # Any: what uvicorn gives to its protocols
+    """WebSockets are imported when the first terminal is opened: most servers never open one."""
+    from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
+
+    return WebSocketsSansIOProtocol(**arguments)

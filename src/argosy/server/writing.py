@@ -1,0 +1,117 @@
+"""How requests write: once for each key, again after a conflict, and with a word about it in the events."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from typing import Final, TypeVar
+
+from argosy.api.endpoint import Reply
+from argosy.model.errors import ArgosyError
+from argosy.model.ids import Clock
+from argosy.model.offer import Choice
+from argosy.model.phases import ClaimPhase, Desired
+from argosy.model.rows import Event, Row, Workload
+from argosy.server.exchange import encode
+from argosy.server.naming import cluster_called
+from argosy.server.ports import Controllers
+from argosy.server.refusals import no_cluster
+from argosy.store.errors import Conflict, KeyUsed
+from argosy.store.snapshot import Snapshot
+from argosy.store.store import Store
+
+T = TypeVar("T")
+_TRIES: Final = 24  # somebody else may write between our reading and our writing
+
+
+class Writer:
+    """Commits what requests ask for and wakes the controllers."""
+
+    def __init__(self, *, store: Store, controllers: Controllers, clock: Clock) -> None:
+        self._store, self._controllers, self._clock = store, controllers, clock
+        # Who was in somebody's way once writes alone from then on, and newcomers stand behind.
+        self._alone = asyncio.Lock()
+
+    async def live_cluster(self, name: str, project: str = "") -> Workload | None:
+        """Raises `wrong-state` when it is being ended, `conflict` when several clusters are called so."""
+        cluster = cluster_called(await self._store.snapshot(), name, project)
+        if cluster is not None and cluster.desired is Desired.END:
+            raise ArgosyError(
+                "wrong-state",
+                f"cluster `{name}` is being taken down",
+                hint="wait until `argosy status` does not list it, or choose another name",
+            )
+        return cluster
+
+    async def cluster(self, name: str, project: str) -> Workload:
+        cluster = await self.live_cluster(name, project)
+        if cluster is None:
+            raise no_cluster(name, await self._store.snapshot())
+        return cluster
+
+    async def once(self, key: str, act: Callable[[], Awaitable[bytes]]) -> bytes:
+        """`act`, or what it answered when the same key came before."""
+        if key:
+            known = await self._store.load_key(key)
+            if known is not None:
+                return known
+        try:
+            return await self.retried(act)
+        except KeyUsed as used:
+            return used.reply
+
+    async def retried(self, act: Callable[[], Awaitable[T]]) -> T:
+        """A conflict means: somebody else wrote, read again, this time while no other request writes.
+        (Controllers and other servers may.)"""
+        if not self._alone.locked():
+            try:
+                return await act()
+            except Conflict:
+                pass
+        async with self._alone:
+            for _ in range(_TRIES - 1):
+                try:
+                    return await act()
+                except Conflict:
+                    continue
+            return await act()
+
+    async def commit(
+        self,
+        puts: Sequence[Row],
+        reply: Reply,
+        key: str,
+        *,
+        secrets: Mapping[str, Mapping[str, str]],
+        events: Sequence[Event] = (),
+        wake: Sequence[str] = (),
+    ) -> bytes:
+        """Jobs on an existing cluster expect it to be as it was: it must not end under them."""
+        body = encode(reply)
+        expect: dict[str, int] = {}
+        written = {row.id for row in puts}
+        for cluster_id in wake:
+            cluster = (await self._store.snapshot()).workloads.get(cluster_id)
+            if cluster_id in written:
+                continue
+            if cluster is None or cluster.desired is Desired.END:
+                raise Conflict([cluster_id])
+            expect[cluster_id] = cluster.rev
+        await self._store.commit(
+            puts, expect=expect, events=events, secrets=secrets, key=(key, body) if key else None
+        )
+        # Jobs of a cluster are placed by the cluster: a thousand of them are one wake-up.
+        jobs = () if wake else (row.id for row in puts)
+        self._controllers.wake(*wake, *jobs)
+        return body
+
+    def event(self, subject: str, code: str, text: str) -> Event:
+        return Event(at_ms=self._clock.now_ms(), subject=subject, code=code, text=text)
+
+
+def choice_of(snapshot: Snapshot, cluster: Workload) -> Choice | None:
+    """What the cluster has or was ordered; None: nothing yet."""
+    for claim in snapshot.claims_of(cluster.id):
+        if claim.phase is not ClaimPhase.RELEASING:
+            return claim.choice
+    return None
