@@ -22,7 +22,7 @@ from argosy.infra.agent_port import RankOrder
 from argosy.infra.boot import agent_zipapp
 from argosy.infra.provider import Want
 from argosy.infra.system import SystemClock
-from argosy.model.facts import NodeFacts, RankPhase
+from argosy.model.facts import ClaimState, NodeFacts, RankPhase
 from argosy.model.phases import Desired
 from argosy.model.rows import Claim
 from argosy.providers.local.agents import ZipappAgents
@@ -294,6 +294,31 @@ os.kill(os.getpid(), signal.SIGKILL)
         await client.close()
 
     asyncio.run(main())
+
+
+def test_an_agent_that_nobody_wrote_down_is_adopted(subject: LocalSubject) -> None:
+    """The server was killed between starting the agent and writing agent.json: its successor removed the live
+    agent's socket and started another one, which said for ever that the first serves the folder."""
+
+    async def body() -> None:
+        claim = subject.claim()
+        await subject.provider.ensure(claim)
+        note = subject.root / claim.id / "0" / "agent.json"
+        written = note.read_bytes()
+        note.unlink()
+        (fact,) = await subject.provider.observe([claim.id])
+        assert fact.state is ClaimState.PENDING
+        await subject.provider.ensure(claim)
+        assert note.read_bytes() == written
+        assert subject.machines(claim.id) == 1
+        client = _client(subject, claim)
+        assert (await client.node()).hostname
+        await client.close()
+        note.unlink()
+        await subject.provider.release(claim.id)
+        assert subject.machines(claim.id) == 0
+
+    asyncio.run(body())
 
 
 def test_preemption_kills_ranks_and_ensure_does_not_bring_them_back(subject: LocalSubject) -> None:

@@ -546,6 +546,21 @@ def test_a_writer_in_between_is_no_problem(server: IdleServer, raw: Raw) -> None
     assert len(rows(server).jobs_of(cluster(server, "c").id)) == 96
 
 
+@pytest.mark.parametrize("outcome", [Outcome.SUCCEEDED, Outcome.CANCELLED, Outcome.FAILED])
+def test_exit_codes_are_told_of_every_job_that_ended(server: IdleServer, raw: Raw, outcome: Outcome) -> None:
+    """Also of those that succeeded or were cancelled; in lists as of one job."""
+    raw.post("/launch", {"task": TASK, "cluster": "c"})
+    give_machines(server, "c")
+    (job,) = rows(server).jobs_of(cluster(server, "c").id)
+    attempt = an_attempt(workload_id=job.id)
+    put(server, changed(job, phase=WorkloadPhase.STARTING, attempts=1, attempt_id=attempt.id), attempt)
+    job, attempt = rows(server).workloads[job.id], rows(server).attempts[attempt.id]
+    ended = replace(job, phase=WorkloadPhase.FINISHED, outcome=outcome, ended_ms=9)
+    put(server, ended, replace(attempt, phase=AttemptPhase.ENDED, exit_codes=(0, 143), ended_ms=9))
+    (view,) = raw.get("/jobs?cluster=c").json["jobs"]
+    assert view["exit_codes"] == raw.get(f"/jobs/{job.id}").json["exit_codes"] == [0, 143]
+
+
 def test_events_tell_what_was_asked_for_newest_last(server: IdleServer, raw: Raw) -> None:
     made = raw.post("/launch", {"task": TASK, "cluster": "c"}).json
     assert raw.post("/jobs/cancel", {"cluster": "c", "jobs": ["1"]}).status == 200

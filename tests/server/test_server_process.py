@@ -17,6 +17,7 @@ from pathlib import Path
 import pytest
 from raw_requests import Raw
 
+from argosy.client.local_server import holder_pid
 from argosy.model.errors import ArgosyError
 from argosy.server.listeners import bind_tcp
 
@@ -273,3 +274,36 @@ def test_a_server_whose_folder_was_deleted_leaves_the_next_one_alone(home: Path)
         time.sleep(0.05)
     assert second.raw.get("/jobs?cluster=d3").json["jobs"][0]["status"] in ("running", "starting")
     assert second.stop() == 0
+
+
+def test_a_socket_that_was_removed_is_made_anew(home: Path) -> None:
+    server = Process(home)
+    server.socket.unlink()
+    server.wait_until_ready()
+    assert server.raw.get("/status").status == 200
+    assert server.raw.post("/server/stop").status == 200
+    assert server.ended() == (0, "")
+    assert not server.socket.exists()
+
+
+def test_a_server_without_a_socket_is_found_by_its_lock(home: Path) -> None:
+    assert holder_pid(home) is None
+    server = Process(home)
+    assert holder_pid(home) == server.popen.pid
+    server.popen.send_signal(signal.SIGSTOP)  # so that it does not make the socket anew
+    server.socket.unlink()
+    environ = {**os.environ, "ARGOSY_HOME": str(home), "ARGOSY_SERVER": ""}
+    stop = subprocess.Popen(
+        [sys.executable, "-m", "argosy.cli", "server", "stop"], env=environ, stdout=subprocess.PIPE, text=True
+    )
+    while "SigPnd:\t0000000000000000" in _status(server) and "ShdPnd:\t0000000000000000" in _status(server):
+        assert stop.poll() is None
+        time.sleep(0.01)
+    server.popen.send_signal(signal.SIGCONT)
+    assert server.ended()[0] == 0
+    assert stop.communicate()[0] == f"The server (process {server.popen.pid}) has stopped.\n"
+    assert holder_pid(home) is None
+
+
+def _status(server: Process) -> str:
+    return Path(f"/proc/{server.popen.pid}/status").read_text()

@@ -240,12 +240,17 @@ ARGOSY_DEFAULT_CLOUD names the cloud of --against."""
 def cost_report(
     session: Session, days: int | None, by: str | None, against: str | None, every: bool, as_json: bool
 ) -> None:
-    """Show what clusters and managed jobs cost, and what was saved."""
+    """Show what clusters and managed jobs cost, and what was saved.
+
+    With --by, --json has the `groups` and leaves `costs` empty.
+    """
+    import msgspec
+
     against = against or session.env.get("ARGOSY_DEFAULT_CLOUD") or None
     reply = session.client.costs(days, by=by, against=against)
     screen = session.screen
     if as_json:
-        screen.json(reply)
+        screen.json(reply if by is None else msgspec.structs.replace(reply, costs=()))
         return
     if not reply.costs:
         screen.print("Nothing was held, so nothing was spent.")

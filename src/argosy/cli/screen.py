@@ -108,10 +108,12 @@ class Screen:
             self.say(f"{self.paint('warning:', 'yellow')} {warning}")
 
     def json(self, value: object) -> None:
-        """API types as JSON, indented."""
+        """API types as JSON, indented, with every field (see `shapes`)."""
         import msgspec
 
-        self.print(msgspec.json.format(msgspec.json.encode(value), indent=2).decode())
+        from argosy.cli.shapes import complete
+
+        self.print(msgspec.json.format(msgspec.json.encode(complete(value)), indent=2).decode())
 
     def bytes(self, data: bytes) -> None:
         """Output of a job, as it is: it need not be UTF-8."""

@@ -76,16 +76,21 @@ def stop(session: Session) -> None:
     """Stop the server. Running jobs go on; the next command starts it again."""
     import time
 
-    from argosy.client.local_server import is_listening
+    from argosy.client.local_server import holder_pid, is_listening
     from argosy.model.errors import ArgosyError
 
     client = session.quiet_client(STOP_TIMEOUT_S)
     location = client.location
     if location.is_default and not is_listening(location):
-        session.screen.print("No server is running.")
-        return
-    pid = client.health().pid
-    client.server_stop()
+        silent = holder_pid(location.home)
+        if silent is None:
+            session.screen.print("No server is running.")
+            return
+        pid = silent
+        _terminate(pid)
+    else:
+        pid = client.health().pid
+        client.server_stop()
     client.close()
     deadline = time.monotonic() + STOP_TIMEOUT_S
     while location.socket is not None and (is_listening(location) or _is_alive(pid)):
@@ -97,6 +102,17 @@ def stop(session: Session) -> None:
             )
         time.sleep(0.02)
     session.screen.print(f"The server (process {pid}) has stopped.")
+
+
+def _terminate(pid: int) -> None:
+    """Stop a server that does not listen: its socket was removed, or it is about to start or to end."""
+    import os
+    import signal
+
+    try:
+        os.kill(pid, signal.SIGTERM)
+    except ProcessLookupError:
+        return
 
 
 def _is_alive(pid: int) -> bool:

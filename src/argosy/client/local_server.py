@@ -70,6 +70,21 @@ def is_listening(location: Location, timeout_s: float = 1.0) -> bool:
     return True
 
 
+def holder_pid(home: Path) -> int | None:
+    """The process that holds the state folder, whether it listens or not; None: no server does."""
+    import fcntl
+
+    try:
+        with (home / "server.pid").open("rb") as file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+            except BlockingIOError:
+                return int(file.read(64))
+    except (OSError, ValueError):
+        return None
+    return None
+
+
 def ensure_running(
     location: Location,
     env: Mapping[str, str],

@@ -120,6 +120,12 @@ class Application:
             self.stop()
             await asyncio.gather(*(door.close() for door in doors))
 
+    async def answer_on(self, local: socket.socket) -> None:
+        """Answer on another unix socket, too, until `listen` ends."""
+        door = Door(self.front.over_socket, [local])
+        await door.open()
+        self.doors.append(door)
+
 
 def pricing_of(
     state_dir: Path, providers: Providers, clock: Clock, *, shipped: Path | None = None

@@ -84,6 +84,15 @@ class LocalSocket:
         """Whether another server's socket stands in the place of ours."""
         return self._present() not in (None, self._file)
 
+    def is_missing(self) -> bool:
+        """Whether somebody removed the file: nobody can connect any more."""
+        return self._present() is None
+
+    def renew(self) -> None:
+        """Bind a new socket in the place of the one whose file was removed."""
+        self.sock = bind_socket(self._path)
+        self._file = self._present()
+
     def unlink(self) -> None:
         """Remove the file, if it is ours."""
         if not self.is_replaced():

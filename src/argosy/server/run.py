@@ -209,11 +209,15 @@ async def serve(settings: Settings, tcp: socket.socket | None, lock: StateLock) 
 
 async def _guard_place(lock: StateLock, local: LocalSocket, application: Application) -> None:
     """A server whose state folder was deleted or replaced has no clients and no truth: it stops. What is
-    there now belongs to another one and is left alone."""
+    there now belongs to another one and is left alone. A socket that was removed is made anew."""
     while True:
         await asyncio.sleep(_GUARD_S)
         if not lock.is_ours() or local.is_replaced():
             break
+        if local.is_missing() and not application.stopping.is_set():
+            _log.warning("the socket was removed: it is made anew")
+            local.renew()
+            await application.answer_on(local.sock)
     _log.critical("the state folder is gone or belongs to another server: this one stops")
     application.stop()
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import sqlite3
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final, TypeVar, cast
 
@@ -487,6 +487,14 @@ class Store:
         table = schema.attempt
         query = sa.select(table.c.body).where(table.c.workload_id == workload_id)
         return await self._load(Attempt, query.order_by(table.c.number, table.c.id))
+
+    async def load_attempts_by_id(self, ids: Iterable[str]) -> dict[str, Attempt]:
+        """These attempts, by id; without those that are not there any more."""
+        table, wanted, found = schema.attempt, list(ids), list[Attempt]()
+        for start in range(0, len(wanted), 500):
+            some = wanted[start : start + 500]
+            found += await self._load(Attempt, sa.select(table.c.body).where(table.c.id.in_(some)))
+        return {attempt.id: attempt for attempt in found}
 
     async def load_past_attempts(
         self, host_id: str, *, since_ms: int = 0, limit: int = 1000

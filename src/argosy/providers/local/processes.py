@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import signal
 import time
@@ -76,6 +77,21 @@ def spawn(argv: Sequence[str], env: Mapping[str, str], log: Path) -> Process:
         argv[0], list(argv), dict(env), file_actions=actions, setsid=True, setsigmask=[], setsigdef=default
     )
     return Process(pid, start_ticks(pid) or 0, boot_id())
+
+
+def agent_of(home: Path) -> Process | None:
+    """The live agent that holds the lock of a node's folder, whoever started it; None: there is none."""
+    try:
+        with (home / "agent.lock").open("rb") as file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+            except BlockingIOError:
+                pid = int(file.read(32))
+                ticks = start_ticks(pid)
+                return Process(pid, ticks, boot_id()) if ticks is not None else None
+    except (OSError, ValueError):
+        return None
+    return None
 
 
 def node_tag(home: Path) -> bytes | None:

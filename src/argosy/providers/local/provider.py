@@ -290,6 +290,13 @@ class LocalProvider:
                 continue
             home = self._home(record.claim_id, index)
             home.mkdir(mode=0o700, exist_ok=True)
+            orphan = processes.agent_of(home)
+            if (
+                orphan is not None
+            ):  # a server was killed after it had started it and before it wrote that down
+                _write(home / "agent.json", msgspec.json.encode(orphan))
+                started[index] = orphan
+                continue
             self._socket(record.claim_id, index).unlink(missing_ok=True)
             devices = [device for device, _ in record.devices[index]] if record.devices else []
             name = f"{record.claim_id}/{index}"

@@ -11,16 +11,15 @@ from argosy.api.endpoint import LOG_MEDIA_TYPE, Done
 from argosy.api.jobs import CancelRequest, JobList, JobView
 from argosy.model.errors import ArgosyError
 from argosy.model.kinds.job import JOB, job_state, job_task
-from argosy.model.phases import Desired, Outcome
+from argosy.model.phases import Desired
 from argosy.model.reasons import Reason
-from argosy.model.rows import Attempt, Workload
+from argosy.model.rows import Workload
 from argosy.server.exchange import Exchange
 from argosy.server.log_stream import Wish, render_text
 from argosy.server.services import Services
 from argosy.server.views import view_job
 
 _LIST_MAX: Final = 10_000
-_EXIT_CODES_MAX: Final = 100  # failed jobs of one page whose attempts are looked up
 
 
 class JobFeature:
@@ -42,27 +41,18 @@ class JobFeature:
             limit=limit,
             after=exchange.text("after") or None,
         )
-        attempts = await self._failed_attempts(jobs)
+        ended = {job.id: job_state(job).attempt_id for job in jobs if not job.is_live}
+        attempts = await self._store.load_attempts_by_id([each for each in ended.values() if each])
         pending = await self._tenants.pending(snapshot, jobs)
         views = tuple(
             view_job(
                 job, cluster=name or None, attempt=snapshot.attempt_of(job.id), pending=pending.get(job.id)
             )
             if job.is_live
-            else view_job(job, cluster=name or None, attempt=attempts.get(job.id))
+            else view_job(job, cluster=name or None, attempt=attempts.get(ended[job.id] or ""))
             for job in jobs
         )
         return JobList(jobs=views, next=jobs[-1].id if len(jobs) == limit else None)
-
-    async def _failed_attempts(self, jobs: list[Workload]) -> dict[str, Attempt]:
-        """The last attempts of jobs that failed: their exit codes are wanted, and few."""
-        found: dict[str, Attempt] = {}
-        failed = (job for job in jobs if job.outcome is Outcome.FAILED and job_state(job).attempts)
-        for job, _ in zip(failed, range(_EXIT_CODES_MAX), strict=False):
-            attempts = await self._store.load_attempts(job.id)
-            if attempts:
-                found[job.id] = attempts[-1]
-        return found
 
     async def job(self, exchange: Exchange) -> JobView:
         job = await self._streams.job(exchange.path["job"])

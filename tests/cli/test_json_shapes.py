@@ -1,0 +1,124 @@
+"""`--json` of every command: one shape, all fields, units in names. Goldens in `golden/`.
+
+ARGOSY_UPDATE_GOLDEN=1 pytest tests/cli/test_json_shapes.py      writes them anew
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+import click
+import pytest
+from command_line import CommandLine
+
+from argosy.api.costs import BudgetView
+from argosy.api.events import EventView
+from argosy.cli.main import cli
+from argosy.client.tasks import Task
+from argosy.testing.fake_server import STARTED_MS, FakeServer
+
+GOLDEN = Path(__file__).parent / "golden"
+TASK = ("--", "echo", "hi")
+#: Name of the golden file: the words.
+COMMANDS: dict[str, tuple[str, ...]] = {
+    "budget get": ("budget", "get", "default"),
+    "budget list": ("budget", "list"),
+    "budget set": ("budget", "set", "default", "100"),
+    "cancel": ("cancel", "dev", "1", "-y"),
+    "catalog refresh": ("catalog", "refresh", "aws"),
+    "catalog show": ("catalog", "show"),
+    "check": ("check",),
+    "convert": ("convert", "--from", "slurm", "job.sbatch"),
+    "cost-report": ("cost-report",),
+    "cost-report by": ("cost-report", "--by", "day"),
+    "events": ("events",),
+    "exec": ("exec", "dev", "-d", *TASK),
+    "explain": ("explain", "dev", "1"),
+    "gpus": ("gpus",),
+    "jobs cancel": ("jobs", "cancel", "1", "-y"),
+    "jobs launch": ("jobs", "launch", "-d", *TASK),
+    "jobs logs": ("jobs", "logs", "1"),
+    "jobs queue": ("jobs", "queue"),
+    "launch": ("launch", "-c", "new", "-d", "-y", *TASK),
+    "launch dryrun": ("launch", "--dryrun", *TASK),
+    "launch followed": ("launch", "-c", "new", "-y", *TASK),
+    "logs": ("logs", "dev", "1"),
+    "offers": ("offers", *TASK),
+    "plan": ("plan", *TASK),
+    "plan pipeline": ("plan", "two.yaml"),
+    "pool groups": ("pool", "groups"),
+    "pool map": ("pool", "map"),
+    "pool presets": ("pool", "presets"),
+    "pool top": ("pool", "top"),
+    "queue": ("queue", "dev"),
+    "queue tree": ("queue", "--tree"),
+    "quota apply": ("quota", "apply", "-y", "quota.yaml"),
+    "quota explain": ("quota", "explain", "acme/vision"),
+    "quota export": ("quota", "export"),
+    "quota get": ("quota", "get"),
+    "quota set": ("quota", "set", "acme/new", "--limit", "gpus=4,memory=64GB"),
+    "regions": ("regions",),
+    "server status": ("server", "status"),
+    "status": ("status", "-a"),
+    "version": ("version",),
+}
+
+
+@pytest.fixture
+def filled(argosy: CommandLine, server: FakeServer) -> CommandLine:
+    server.add_cluster("dev")
+    server.add_job(Task("t", run="exit 3", num_nodes=2).build(), "dev")
+    server.add_job(Task("m", run="echo hi").build(), None)
+    server.events.append(
+        EventView(seq=1, at_ms=STARTED_MS, subject="clu-1", code="launched", text="asked for", name="dev")
+    )
+    server.budgets["default"] = BudgetView(
+        project="default",
+        monthly_micro_usd=5,
+        alert_pct=80,
+        hard_stop=False,
+        month="2023-11",
+        spent_micro_usd=1,
+    )
+    (argosy.folder / "job.sbatch").write_text("#!/bin/bash\n#SBATCH --nodes=2\nsrun hostname\n")
+    (argosy.folder / "two.yaml").write_text("name: p\n---\nname: a\nrun: x\n---\nname: b\nrun: y\n")
+    (argosy.folder / "quota.yaml").write_text("queues:\n  acme:\n    limit: {gpus: 8}\n")
+    argosy.good("quota", "set", "acme", "--limit", "gpus=12")
+    return argosy
+
+
+def _commands(group: click.Group, path: str = "") -> Iterator[str]:
+    context = click.Context(group)
+    for name in group.list_commands(context):
+        command = group.get_command(context, name)
+        assert command is not None
+        if isinstance(command, click.Group):
+            yield from _commands(command, f"{path}{name} ")
+        elif any("--json" in option.opts for option in command.params):
+            yield f"{path}{name}"
+
+
+def test_every_command_with_json_has_a_golden() -> None:
+    assert set(_commands(cli)) - COMMANDS.keys() == set()
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_json_is_as_it_was(filled: CommandLine, name: str) -> None:
+    first, *rest = COMMANDS[name]
+    at = rest.index("--") if "--" in rest else len(rest)
+    done = filled(first, *rest[:at], "--json", *rest[at:])
+    text = done.out.replace(str(filled.folder), "FOLDER").replace(str(filled.server.socket), "SOCKET")
+    text = re.sub(r'"(pid|memory_bytes)": \d+(,?)(?=\n *"started_ms"|\n *"listening")', r'"\1": 1\2', text)
+    text = re.sub(r'"(version|client)": "\d[^"]*"', r'"\1": "0"', text)
+    value = json.loads(text)
+    if name == "convert":  # what it says has goldens of its own
+        value = sorted(value)
+    path = GOLDEN / f"{name.replace(' ', '-')}.json"
+    if os.environ.get("ARGOSY_UPDATE_GOLDEN"):
+        GOLDEN.mkdir(exist_ok=True)
+        path.write_text(json.dumps(value, indent=1, ensure_ascii=False) + "\n")
+    assert value == json.loads(path.read_text()), done.err
