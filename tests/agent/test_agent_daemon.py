@@ -13,7 +13,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from agent_process import AgentProcess, gone, watch_until
+from agent_process import AgentProcess, gone, wait_for, watch_until
 
 import argosy.agent
 from argosy.infra.agent_client import AgentClient
@@ -293,3 +293,31 @@ def test_probe_and_node_tell_the_same_machine(
         assert (await anext(watch)).node is not None
 
     agent.use(scenario)
+
+
+def test_a_socket_that_somebody_removed_comes_back(agent: AgentProcess) -> None:
+    async def scenario(client: AgentClient) -> None:
+        assert (await client.node()).cpus_milli
+
+    agent.socket.unlink()
+    wait_for(agent.socket.is_socket)
+    agent.use(scenario)
+    assert agent.process is not None and agent.process.poll() is None
+
+
+@pytest.mark.parametrize("what", ["removed", "replaced", "unlocked"])
+def test_an_agent_whose_root_is_not_its_own_ends_its_ranks_and_itself(agent: AgentProcess, what: str) -> None:
+    async def scenario(client: AgentClient) -> int:
+        await client.prepare([RankOrder(id="a.0", run="echo $$; exec sleep 600", run_now=True)])
+        seen = await watch_until(client, lambda seen: bool(seen.logs.get("a.0")))
+        return int(seen.logs["a.0"])
+
+    pid = agent.use(scenario)
+    if what == "unlocked":
+        (agent.root / "agent.lock").unlink()
+    else:
+        agent.root.rename(agent.folder / "elsewhere")
+        if what == "replaced":
+            agent.root.mkdir()
+    assert agent.process is not None and agent.process.wait(30) == 0
+    wait_for(lambda: gone(pid))

@@ -3,12 +3,14 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 from agent_process import AgentProcess, gone, wait_for, watch_until
 
+from argosy.agent import venv
 from argosy.infra import border
 from argosy.infra.agent_client import AgentClient
 from argosy.infra.agent_port import RankOrder
@@ -114,6 +116,88 @@ def test_the_workdir_is_where_skypilot_has_it(agent: AgentProcess) -> None:
     assert agent.run_one("cd ~/sky_workdir && touch here && ls ~/workdir")[1] == b"here\n"
 
 
+def test_programs_never_see_the_environment_in_which_argosy_lives(
+    make_agent: Callable[..., AgentProcess], tmp_path: Path
+) -> None:
+    own = tmp_path / "own"
+    (own / "bin").mkdir(parents=True)
+    (own / "pyvenv.cfg").write_text(f"home = {Path(sys.executable).parent}\n")
+    assert venv.without_own(f"/a:{own}/bin:/b", f"{own}/bin") == "/a:/b"
+    assert venv.without_own(f"/a:{tmp_path}/bin:/b", f"{tmp_path}/bin") == f"/a:{tmp_path}/bin:/b"
+
+    agent = make_agent()
+    bin_dir = Path(sys.executable).parent  # of the environment that these tests run in
+    agent.environ.update(
+        PATH=f"{bin_dir}:{agent.environ['PATH']}", VIRTUAL_ENV="/own", PYTHONPATH="/own", PYTHONHOME="/own"
+    )
+    agent.start()
+    _, log = agent.run_one("env; command -v python3 pip; python3 -c 'import sys; print(sys.prefix)'")
+    lines = log.decode().splitlines()
+    node_venv = f"{agent.root}/venv"
+    assert not any(line.startswith(("PYTHONPATH=", "PYTHONHOME=")) for line in lines)
+    path = next(line for line in lines if line.startswith("PATH="))
+    assert path.startswith(f"PATH={node_venv}/bin:")
+    assert str(bin_dir) not in path.split(":")
+    assert f"VIRTUAL_ENV={node_venv}" in lines
+    assert lines[-3:] == [f"{node_venv}/bin/python3", f"{node_venv}/bin/pip", node_venv]
+
+
+def test_pip_installs_into_the_node_and_a_second_time_nothing(agent: AgentProcess, tmp_path: Path) -> None:
+    package = tmp_path / "thing"
+    package.mkdir()
+    (package / "pyproject.toml").write_text(
+        '[build-system]\nrequires = []\nbuild-backend = "backend"\nbackend-path = ["."]\n'
+    )
+    (package / "backend.py").write_text(
+        "import zipfile\n"
+        "def build_wheel(folder, config_settings=None, metadata_directory=None):\n"
+        "    name = 'argosy_thing-1.0-py3-none-any.whl'\n"
+        "    with zipfile.ZipFile(folder + '/' + name, 'w') as wheel:\n"
+        "        info = 'argosy_thing-1.0.dist-info/'\n"
+        "        wheel.writestr('argosy_thing.py', 'print(1)')\n"
+        "        about = 'Metadata-Version: 2.1\\nName: argosy-thing\\nVersion: 1.0\\n'\n"
+        "        wheel.writestr(info + 'METADATA', about)\n"
+        "        about = 'Wheel-Version: 1.0\\nRoot-Is-Purelib: true\\nTag: py3-none-any\\n'\n"
+        "        wheel.writestr(info + 'WHEEL', about)\n"
+        "        wheel.writestr(info + 'RECORD', '')\n"
+        "    return name\n"
+    )
+    (tmp_path / "requirements.txt").write_text(f"argosy-thing @ file://{package}\n")
+    setup = f"pip install -q --no-index --no-build-isolation -r {tmp_path}/requirements.txt 2>/dev/null"
+    fact, log = agent.run_one("python -c 'import argosy_thing; print(argosy_thing.__file__)'", setup=setup)
+    assert fact.exit_code == 0, log
+    assert log.decode().startswith(f"1\n{agent.root}/venv/lib/")
+    again = agent.run_one("pip install --no-index argosy-thing | grep -c 'already satisfied'")
+    assert again[1].strip() == b"1"
+
+
+def test_run_finds_what_setup_put_into_the_files_of_login_shells(agent: AgentProcess) -> None:
+    plain = agent.run_one("echo $0 $-; echo $BASH_SOURCE")
+    setup = (
+        "echo 'case $- in *i*) ;; *) return ;; esac; export FROM_RC=1; echo noise' >>~/.bashrc\n"
+        "echo 'export FROM_PROFILE=1 PATH=$HOME/tools:$PATH' >>~/.profile\n"
+        "mkdir -p ~/tools; printf '#!/bin/sh\\necho tool' >~/tools/tool; chmod +x ~/tools/tool"
+    )
+    script = "echo $FROM_RC$FROM_PROFILE; tool; echo $0 $-; echo $BASH_SOURCE; echo err >&2; exit 3"
+    fact, log = agent.run_one(script, setup=setup)
+    lines = log.decode().splitlines()
+    assert (lines[:2], lines[-1]) == (["11", "tool"], "err") and fact.exit_code == 3
+    assert "i" not in lines[2].split()[1] and lines[2].split()[0].endswith("run.sh")
+    assert len(lines) == 5 and plain[0].exit_code == 0
+    fact, log = agent.run_one("echo $FROM_RC; kill -TERM $$; echo never")
+    assert (fact.exit_code, log) == (143, b"1\n")
+
+
+def test_a_variable_that_linux_would_not_take_is_refused_by_name(agent: AgentProcess) -> None:
+    async def scenario(client: AgentClient) -> None:
+        big = "x" * ((128 << 10) - 6)
+        with pytest.raises(border.RequestRefused, match="value of LARGE is larger than the 128 KiB"):
+            await client.prepare([RankOrder(id="v.0", env={"LARGE": big}, run="true")])
+
+    agent.use(scenario)
+    assert agent.run_one("echo ${#LARGE}", env={"LARGE": "x" * ((128 << 10) - 7)})[1] == b"131065\n"
+
+
 def test_secrets_are_neither_on_disk_nor_in_arguments(agent: AgentProcess) -> None:
     secret = "s3cr3t-of-this-test"
 
@@ -161,7 +245,7 @@ def test_orders_that_are_not_well_formed_are_refused(
 
 
 def test_an_environment_that_is_too_large_ends_the_rank_with_a_reason(agent: AgentProcess) -> None:
-    fact, _ = agent.run_one("true", env={"BIG": "x" * 300_000})
+    fact, _ = agent.run_one("true", env={f"BIG{n}": "x" * 120_000 for n in range(60)})
     assert fact.exit_code == 126
     assert "cannot start a process on node-7: Argument list too long" in fact.detail
 

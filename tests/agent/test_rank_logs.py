@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from agent_process import AgentProcess, watch_until
+from agent_process import AgentProcess, wait_for, watch_until
 
 from argosy.infra.agent_client import AgentClient
 from argosy.infra.agent_port import RankOrder
@@ -149,3 +149,46 @@ def test_a_full_disk_ends_the_program_with_a_clear_text_and_not_the_agent(
     agent.use(fill)
     agent.end()
     agent.start().use(recover)
+
+
+def test_a_program_whose_log_has_no_room_left_is_ended(
+    make_agent: Callable[..., AgentProcess], small_disk: Path
+) -> None:
+    agent = make_agent(root=small_disk / "root").start()
+    script = "yes 0123456789abcdef | head -c 4000000; while :; do sleep 1; done"
+
+    async def scenario(client: AgentClient) -> None:
+        await client.prepare([RankOrder(id="a.0", run=script, run_now=True)])
+        seen = await watch_until(client, lambda seen: seen.ended("a.0"))
+        assert "disk full on node-7 while logging" in seen.facts["a.0"].detail
+        assert seen.facts["a.0"].exit_code != 0
+
+    agent.use(scenario)
+
+
+def test_a_log_truncated_while_no_agent_looked_goes_on_after_what_was_read(
+    make_agent: Callable[..., AgentProcess], folder: Path
+) -> None:
+    agent = make_agent().start()
+    script = (
+        f"echo first part; while [ ! -e {folder}/go ]; do sleep 0.02; done; echo new >/dev/stdout; "
+        f"touch {folder}/done; while [ ! -e {folder}/end ]; do sleep 0.02; done; echo end"
+    )
+
+    async def begin(client: AgentClient) -> int:
+        await client.prepare([RankOrder(id="a.0", run=script, run_now=True)])
+        seen = await watch_until(client, lambda seen: seen.logs.get("a.0") == b"first part\n")
+        return len(seen.logs["a.0"])
+
+    cursor = agent.use(begin)
+    agent.end()
+    (folder / "go").touch()
+    wait_for((folder / "done").exists)
+    agent.start()
+
+    async def again(client: AgentClient) -> None:
+        (folder / "end").touch()
+        seen = await watch_until(client, lambda seen: seen.ended("a.0"), {"a.0": cursor})
+        assert seen.logs["a.0"] == b"new\nend\n"
+
+    agent.use(again)

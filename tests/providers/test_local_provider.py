@@ -8,7 +8,6 @@ import os
 import signal
 import subprocess
 import sys
-import tempfile
 from collections.abc import Awaitable, Callable, Iterator
 from pathlib import Path
 from typing import ClassVar
@@ -45,14 +44,10 @@ class LocalSubject:
     gaps: ClassVar[dict[str, str]] = {}
     secrets = (_SECRET,)
 
-    def __init__(
-        self, root: Path, zipapp: Path, sockets: Path, kind: type[ZipappAgents] = TwoGpuAgents
-    ) -> None:
+    def __init__(self, root: Path, zipapp: Path, kind: type[ZipappAgents] = TwoGpuAgents) -> None:
         self.root = root
         environ = {**os.environ, "ARGOSY_TOKEN": _SECRET}
-        self.provider = LocalProvider(
-            root, clock=SystemClock(), agents=lambda: kind(zipapp, environ), socket_dir=sockets
-        )
+        self.provider = LocalProvider(root, clock=SystemClock(), agents=lambda: kind(zipapp, environ))
 
     def claim(self, count: int = 1, milli: int = 0) -> Claim:
         choice = a_choice(
@@ -97,14 +92,8 @@ def zipapp(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def sockets() -> Iterator[Path]:
-    with tempfile.TemporaryDirectory(dir="/tmp", prefix="argosy-t-", ignore_cleanup_errors=True) as folder:
-        yield Path(folder)
-
-
-@pytest.fixture
-def subject(tmp_path: Path, zipapp: Path, sockets: Path) -> Iterator[LocalSubject]:
-    made = LocalSubject(tmp_path / "nodes", zipapp, sockets)
+def subject(tmp_path: Path, zipapp: Path) -> Iterator[LocalSubject]:
+    made = LocalSubject(tmp_path / "nodes", zipapp)
     yield made
     for claim_id in made.truth():
         asyncio.run(made.provider.release(claim_id))
@@ -266,9 +255,7 @@ def test_ensure_restarts_a_dead_agent_and_its_ranks_go_on(subject: LocalSubject)
     asyncio.run(main())
 
 
-def test_agents_outlive_the_server_and_its_successor_finds_them(
-    subject: LocalSubject, zipapp: Path, sockets: Path
-) -> None:
+def test_agents_outlive_the_server_and_its_successor_finds_them(subject: LocalSubject, zipapp: Path) -> None:
     claim = subject.claim()
     script = f"""
 import asyncio, os, signal, msgspec
@@ -278,7 +265,7 @@ from argosy.model.rows import Claim
 from argosy.providers.local.agents import ZipappAgents
 from argosy.providers.local.provider import LocalProvider
 claim = msgspec.json.decode({msgspec.json.encode(claim).decode()!r}, type=Claim)
-provider = LocalProvider(Path({str(subject.root)!r}), clock=SystemClock(), socket_dir=Path({str(sockets)!r}),
+provider = LocalProvider(Path({str(subject.root)!r}), clock=SystemClock(),
                          agents=lambda: ZipappAgents(Path({str(zipapp)!r}), dict(os.environ)))
 asyncio.run(provider.ensure(claim))
 os.kill(os.getpid(), signal.SIGKILL)
@@ -383,14 +370,14 @@ def test_release_removes_what_programs_locked_and_follows_no_link(
     assert (outside / "precious").read_text() == "x"
 
 
-def test_an_agent_that_does_not_start_leaves_nothing(tmp_path: Path, sockets: Path) -> None:
+def test_an_agent_that_does_not_start_leaves_nothing(tmp_path: Path) -> None:
     class BrokenAgents(TwoGpuAgents):
         def start(self, home: Path, socket: Path, devices: object, name: str) -> Process:
             from argosy.providers.local.processes import spawn
 
             return spawn(["/bin/sh", "-c", "echo the battery is empty; exit 1"], {}, home / "agent.log")
 
-    subject = LocalSubject(tmp_path / "nodes", tmp_path / "none", sockets, BrokenAgents)
+    subject = LocalSubject(tmp_path / "nodes", tmp_path / "none", BrokenAgents)
 
     async def main() -> None:
         with pytest.raises(border.Transient, match="the battery is empty"):
@@ -400,23 +387,30 @@ def test_an_agent_that_does_not_start_leaves_nothing(tmp_path: Path, sockets: Pa
     asyncio.run(main())
 
 
-def test_a_socket_folder_that_others_can_enter_is_refused(
-    tmp_path: Path, zipapp: Path, sockets: Path
+def test_a_lost_socket_comes_back_and_no_name_in_tmp_can_be_taken(
+    tmp_path: Path, zipapp: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    sockets.chmod(0o755)
-    subject = LocalSubject(tmp_path / "nodes", zipapp, sockets)
+    """Also where the path is longer than a unix address."""
+    subject = LocalSubject(tmp_path / ("long" * 40) / "nodes", zipapp, ZipappAgents)
+    monkeypatch.setattr(os, "geteuid", lambda: 2**31 - 7)  # whose folder in /tmp nobody has made
 
     async def main() -> None:
-        with pytest.raises(border.RequestRefused, match="only its owner"):
-            await subject.provider.ensure(subject.claim())
-        findings = await subject.provider.check()
-        assert [finding for finding in findings if not finding.ok]
+        claim = subject.claim()
+        await subject.provider.ensure(claim)
+        socket = subject.root / claim.id / "0" / "agent.sock"
+        assert socket.is_socket() and socket.parent.stat().st_mode & 0o077 == 0
+        socket.unlink()
+        await _until(socket.is_socket)
+        client = _client(subject, claim)
+        assert (await client.node()).cpus_milli
+        await client.close()
+        await subject.provider.release(claim.id)
 
     asyncio.run(main())
 
 
-def test_the_real_probe_quotes_this_machine(tmp_path: Path, zipapp: Path, sockets: Path) -> None:
-    subject = LocalSubject(tmp_path / "nodes", zipapp, sockets, ZipappAgents)
+def test_the_real_probe_quotes_this_machine(tmp_path: Path, zipapp: Path) -> None:
+    subject = LocalSubject(tmp_path / "nodes", zipapp, ZipappAgents)
 
     async def main() -> None:
         offers = await subject.provider.quote(Want())

@@ -272,6 +272,10 @@ def test_names_of_variables_are_checked_and_values_not_echoed(raw: Raw) -> None:
         answer = raw.post("/launch", {"task": {**TASK, **bad}})
         assert (answer.status, answer.json["code"]) == (422, "spec-invalid")
         assert b"hunter2" not in answer.body
+    for field in ("envs", "secrets"):
+        answer = raw.post("/launch", {"task": {**TASK, field: {"LARGE": "x" * (128 << 10)}}})
+        assert (answer.status, answer.json["code"]) == (413, "too-large")
+        assert "`LARGE`" in answer.json["what"]
 
 
 # -- exec, jobs -------------------------------------------------------------------------------------

@@ -9,8 +9,11 @@ up the groups that they made and would stumble over ours.
 from __future__ import annotations
 
 import os
+import socket
+import time
 
 _CONTROLLERS = ("pids", "memory")
+_YOUNG_S = 60.0  # a folder so young may wait for its first process
 
 
 def read_text(path: str) -> str:
@@ -74,6 +77,7 @@ class Cgroups:
     def __init__(self, tag: str, place: Place | None = None) -> None:
         place = place or Place(read_text("/proc/self/cgroup"), read_text("/proc/self/mountinfo"))
         self._tag = tag
+        self._sign = _sign_of(tag)  # held as long as we live
         self._v2 = ""  # the folder in which v2 groups are made
         self._v2_ready = False
         self._v1: dict[str, str] = {}
@@ -94,6 +98,20 @@ class Cgroups:
                 self._v1[name] = folder
         self.can_limit_pids = "pids" in v2_controllers or "pids" in self._v1
         self.can_limit_memory = "memory" in v2_controllers or "memory" in self._v1
+
+    def sweep(self, used: set[str]) -> None:
+        """Remove what is left of ranks that are gone: our own, and those of agents that are gone, too. The
+        kernel keeps what has processes in it."""
+        for parent in {self._v2, *self._v1.values()} - {""}:
+            try:
+                names = [name for name in os.listdir(parent) if name.startswith("argosy-")]
+            except OSError:
+                continue
+            for name in names:
+                folder, tag = parent + "/" + name, "-".join(name.split("-")[1:3])
+                if folder in used or (tag != self._tag and _lives(tag, folder)):
+                    continue
+                remove([folder])
 
     def _prepare_v2(self) -> bool:
         """Switch the controllers on for our children. The kernel wants a group with children to hold no
@@ -153,6 +171,29 @@ class Cgroups:
             return True
         except OSError:
             return False
+
+
+def _sign_of(tag: str) -> socket.socket | None:
+    """A sign of life that goes with its process: None when somebody else holds it."""
+    sign = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    try:
+        sign.bind("\0argosy-agent-" + tag)
+        return sign
+    except OSError:
+        sign.close()
+        return None
+
+
+def _lives(tag: str, folder: str) -> bool:
+    """Whether the agent that made the folder is there, or may be about to be."""
+    sign = _sign_of(tag)
+    if sign is None:
+        return True
+    sign.close()
+    try:
+        return time.time() - os.stat(folder).st_mtime < _YOUNG_S
+    except OSError:
+        return True
 
 
 def members(folders: list[str]) -> set[int]:

@@ -5,8 +5,11 @@ from __future__ import annotations
 import os
 import re
 
+from argosy.agent import venv
+
 TYPE_CHECKING = False
 _ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
+_VARIABLE_MAX = (128 << 10) - 2  # with `=` and the end
 _PROFILE = re.compile(r"[0-9a-z.+]{1,32}")  # 1g.10gb, 1c.2g.20gb, 1g.10gb+me
 
 # What ranks inherit from the agent's environment. A list of what may pass, not of what may not: the agent of
@@ -81,7 +84,9 @@ def base_env(home: str) -> dict[str, str]:
         if key in _INHERITED or key.startswith(_INHERITED_PREFIXES)
     }
     real_home = os.environ.get("HOME") or "/"
-    env.setdefault("PATH", "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin")
+    path = env.get("PATH", "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin")
+    env["PATH"] = venv.without_own(path)
+    venv.entered(env, os.path.dirname(home) + "/venv")
     env["XDG_CACHE_HOME"] = os.environ.get("XDG_CACHE_HOME") or os.path.join(real_home, ".cache")
     env["HOME"] = home
     env["PYTHONUNBUFFERED"] = "1"
@@ -160,6 +165,8 @@ def checked_order(order: dict[str, object]) -> Order:
             raise Refused("env", "%r is not a name for an environment variable" % key)
         if not isinstance(value, str) or "\0" in value:
             raise Refused("env", "the value of %s must be text without NUL" % key)
+        if len(key) + len(value.encode("utf-8", "surrogateescape")) > _VARIABLE_MAX:
+            raise Refused("env", "the value of %s is larger than the 128 KiB that Linux allows" % key)
     devices = order.get("devices", [])
     if not isinstance(devices, list) or not all(isinstance(index, int) for index in devices):
         raise Refused("devices", "`devices` of a rank order must be a list of indices")

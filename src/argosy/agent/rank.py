@@ -69,6 +69,9 @@ class Rank:
         self.stop_at_s: float | None = None  # monotonic: when SIGKILL is due
         self.log_bytes = 0
         self.log_base = 0  # log offset of the file's first byte
+        self.is_adopted = False  # nobody has read its log since
+        self.is_truncated = False  # since its state was saved
+        self.grew_s = -1e9  # monotonic: when the log was last seen to grow
         self.poll_s = POLL_FAST_S
         self.poll_at_s = 0.0
 
@@ -108,9 +111,19 @@ class Rank:
             return False
         if self.log_base + size < self.log_bytes:  # `> /dev/stderr` truncates a log that is a file
             self.log_base = self.log_bytes
+            self.is_truncated = True
         grew = self.log_base + size > self.log_bytes
         self.log_bytes = self.log_base + size
         return grew
+
+    def verify_offset(self, cursor: int) -> None:
+        """A reader has `cursor` bytes. More than there are: the program truncated its log while no agent
+        looked, and all that is in the file now came afterwards."""
+        is_first, self.is_adopted = self.is_adopted, False
+        if is_first and cursor > self.log_bytes and not self.ended:
+            size = self.log_bytes - self.log_base
+            self.log_base, self.log_bytes = cursor, cursor + size
+            self.is_truncated = True
 
     def read_log(self, offset: int, size: int) -> tuple[int, bytes]:
         """At most `size` bytes from `offset` on, or from where the log still has some; with their offset."""

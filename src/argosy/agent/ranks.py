@@ -34,6 +34,8 @@ if TYPE_CHECKING:
 _POLL_SLOW_S = 0.1
 _GUARD_S = 1.0
 _GATE_PATIENCE_S = 1.0
+_DISK_EVERY_S = 1.0
+_SILENCED_S = 30.0  # a log that grew so shortly before its disk was full has been cut off
 
 # Waits behind its gate (handle 3) until the supervisor has noted that it starts, and ends without a trace
 # when the supervisor dies before that. Then waits for bash and writes its exit code. The traps make it
@@ -41,15 +43,28 @@ _GATE_PATIENCE_S = 1.0
 # ("Terminated") stay out of the log; the parentheses are for dash, which redirects before it forks. Locks on
 # shared devices (4 to 9) stay with the wrapper.
 _WRAPPER = r"""trap : HUP INT QUIT TERM USR1 USR2 ALRM
-d=$1 w=$2 s=$3 b=$4
-shift 4
+d=$1 w=$2 s=$3 b=$4 l=$5
+shift 5
 read -r go <&3 || exit 143
 printf '.run\n' 1<>"$d/exit"
 for g; do echo 0 >"$g" || :; done
 exec 3>&2 2>/dev/null
-if cd "$w" 2>&3; then (exec "$b" "$d/$s.sh" 2>&3 3>&- 4>&- 5>&- 6>&- 7>&- 8>&- 9>&-); c=$?; else c=126; fi
+set -- "$d/$s.sh"
+case $b in */bash) for f in .bashrc .bash_profile .bash_login .profile; do
+[ ! -f "$HOME/$f" ] || set -- -ic "$l" "$d/$s.sh" "$b"
+done; esac
+if ! cd "$w" 2>&3; then c=126
+elif [ $# = 1 ]; then (exec "$b" "$1" 2>&3 3>&- 4>&- 5>&- 6>&- 7>&- 8>&- 9>&-); c=$?
+else (exec "$b" "$@" >/dev/null 4>&- 5>&- 6>&- 7>&- 8>&- 9>&-); c=$?; fi
 printf '%4d\n' "$c" 1<>"$d/exit"
 exit "$c"
+"""
+
+# Where a setup, or an earlier job, has left files for login shells: what programs would find in an
+# interactive login shell. What those files print is not the program's.
+_LOGIN = r"""for f in ~/.bash_profile ~/.bash_login ~/.profile; do [ -r "$f" ] && { . "$f"; break; }; done
+exec >&3 2>&3 3>&-
+exec "$1" -c '[ ! -r ~/.bashrc ] || . ~/.bashrc >/dev/null 2>&1; . "$0"' "$0"
 """
 
 
@@ -73,13 +88,14 @@ class Ranks:
         self._sharing = shares
         self._share_lock = asyncio.Lock()
         self._guards = False
+        self._disk_seen_s = 0.0
         stat = os.stat(root)
         self._tag = "%x-%x" % (
             stat.st_dev,
             stat.st_ino,
         )  # tells this agent's ranks from those of its neighbours
         self.shell = find_shell()
-        self._base_env = base_env(self.home)
+        self._made_env: dict[str, str] = {}
         self._tasks: set[asyncio.Task[None]] = set()
         self._poll_timer: asyncio.TimerHandle | None = None
         self._one_ended = asyncio.Event()
@@ -124,6 +140,7 @@ class Ranks:
             if rank.phase != RUNNING:
                 continue
             rank.log_bytes = rank.log_base  # measured anew
+            rank.is_adopted = True
             rank.measure_log()
             if boot_id != self._boot_id:
                 self._conclude(rank, rank.read_exit_code(), "the machine was restarted")
@@ -132,6 +149,7 @@ class Ranks:
             rank.spawned_s = 0.0
             self._guard_soon(rank)
             self.reaper.watch_adopted(rank.pid, rank.ticks, lambda rank=rank: self._adopted_ended(rank))  # type: ignore[misc]
+        self.cgroups.sweep({group for rank in self.by_id.values() for group in rank.groups})
         marked = processes.snapshot_all().marked(self._tag + ":")
         processes.send_signal([pid for pid, key in marked.items() if key not in running], signal.SIGKILL)
 
@@ -174,7 +192,9 @@ class Ranks:
             wish, refusal = sharing.Wish(), str(error)
         else:
             refusal = ""
-        rank.env = dict(self._base_env)
+        if not self._made_env:
+            self._made_env = base_env(self.home)
+        rank.env = dict(self._made_env)
         if wish.visible is not None:
             rank.env["CUDA_VISIBLE_DEVICES"] = wish.visible
             rank.env["CUDA_DEVICE_ORDER"] = "PCI_BUS_ID"
@@ -302,6 +322,7 @@ class Ranks:
         rank.started_ms = now_ms()
         rank.spawned_s = time.monotonic()
         argv = ["/bin/sh", "-c", _WRAPPER, "argosy-rank", rank.folder, rank.workdir, rank.stage, self.shell]
+        argv.append(_LOGIN)
         argv += [group + "/cgroup.procs" for group in rank.groups]
         locks = rank.held.handles if rank.held else ()
         try:
@@ -456,13 +477,20 @@ class Ranks:
         elif rank.verdict:
             rank.detail = rank.verdict
         elif code and rank.stop_at_s is None and self._disk_is_full():
-            rank.detail = "disk full on %s while logging: %d bytes kept" % (self._node_name, rank.log_bytes)
+            rank.detail = _disk_full_text(self._node_name, rank)
         elif code and rank.stop_at_s is None and rank.pid:
             rank.detail = sharing.fault_of(rank.mps)
         self._give_back(rank)
         self._save(rank)
         self._changed(rank)
         self._one_ended.set()
+
+    def _end_silenced(self, live: list[Rank], now: float) -> None:
+        """A program whose log has no room left would go on unseen."""
+        for rank in live if self._disk_is_full() else ():
+            if now - rank.grew_s < _SILENCED_S and not rank.verdict and rank.stop_at_s is None:
+                rank.verdict = _disk_full_text(self._node_name, rank)
+                self._start_kill(rank)
 
     def _disk_is_full(self) -> bool:
         try:
@@ -630,11 +658,18 @@ class Ranks:
         if not self.observers or not live:
             return
         now = time.monotonic()
+        if now - self._disk_seen_s > _DISK_EVERY_S:
+            self._disk_seen_s = now
+            self._end_silenced(live, now)
         slow_s = max(_POLL_SLOW_S, len(live) / 1000)
         for rank in live:
             if rank.poll_at_s > now + 0.001:
                 continue
             if rank.measure_log():
+                if rank.is_truncated:  # the next agent must count from where this one does
+                    rank.is_truncated = False
+                    self._save(rank)
+                rank.grew_s = now
                 rank.poll_s = POLL_FAST_S
                 for observer in self.observers:
                     observer.log_grew(rank)
@@ -642,6 +677,10 @@ class Ranks:
                 rank.poll_s = min(slow_s, rank.poll_s * 1.3)
             rank.poll_at_s = now + rank.poll_s
         self._schedule_poll(max(0.001, min(rank.poll_at_s for rank in live) - now))
+
+
+def _disk_full_text(node: str, rank: Rank) -> str:
+    return "disk full on %s while logging: %d bytes kept" % (node, rank.log_bytes)
 
 
 def _outside_group(group: int, pids: set[int]) -> set[int]:

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 
     from argosy.agent.trees import Trees
 
+_LOOK_S = 2.0  # how often we look whether root and socket are still ours
 _DEVICES_PATIENCE_S = 10.0  # a driver that does not answer must not keep the node from being used
 
 _STATUS = {
@@ -256,6 +257,9 @@ class Agent:
         async with self._tree_lock:
             return {"held": await self._loop.run_in_executor(None, self._trees.holds, target, digest)}
 
+    async def end_ranks(self) -> None:
+        await self._ranks.end_all(0.0)
+
     async def _shutdown(self, arguments: dict[str, object]) -> dict[str, object]:
         await self._ranks.end_all(_grace(arguments, 5.0))
         await self._loop.run_in_executor(None, self._sharing.sweep)
@@ -465,7 +469,7 @@ def _listen(path: str) -> socket.socket:
 def run(root: str, socket_path: str, name: str, own_devices: list[int] | None) -> int:
     """Serve until told to stop; ranks outlive SIGTERM and SIGINT. The exit status is `__main__.main`'s."""
     try:
-        _lock_root(root)
+        lock = _lock_root(root)
         listener = _listen(socket_path)
     except _CannotServe as error:
         sys.stderr.write("argosy-agent: %s\n" % error)
@@ -474,30 +478,80 @@ def run(root: str, socket_path: str, name: str, own_devices: list[int] | None) -
     loop = asyncio.new_event_loop()
     asyncio.set_event_loop(loop)
     status = 0
+    door = _Door(socket_path, listener)
     try:
-        loop.run_until_complete(_serve(root, listener, name, own_devices, socket_path))
+        loop.run_until_complete(_serve(root, lock, door, name, own_devices))
     except OSError as error:
         warn("cannot go on: %s" % error)
         status = 4
-    try:
+    if door.is_ours():
         os.unlink(socket_path)
-    except OSError:
-        pass
     os._exit(status)  # a thread that waits for a driver which never answers must not keep us
 
 
-async def _serve(
-    root: str, listener: socket.socket, name: str, own_devices: list[int] | None, socket_path: str
-) -> None:
+class _Door:
+    """The socket, which is made anew when somebody has removed it: cleaners of /tmp do."""
+
+    def __init__(self, path: str, listener: socket.socket) -> None:
+        self.path = path
+        self.listener = listener
+        self._identity = _identity(path)
+        self._server: asyncio.AbstractServer | None = None
+
+    def is_ours(self) -> bool:
+        return _identity(self.path) == self._identity
+
+    async def open(self, agent: Agent) -> None:
+        self._server = await asyncio.start_unix_server(
+            agent.connection, sock=self.listener, limit=wire.HEAD_LIMIT_BYTES
+        )
+
+    def close(self) -> None:
+        if self._server is not None:
+            self._server.close()
+
+    async def mend(self, agent: Agent) -> None:
+        try:
+            listener = _listen(self.path)
+        except _CannotServe as error:
+            warn("the socket is gone and cannot be made anew: %s" % error)
+            return
+        warn("the socket was gone; it is here again")
+        self.close()
+        self.listener, self._identity = listener, _identity(self.path)
+        await self.open(agent)
+
+
+def _identity(path: str | int) -> tuple[int, int] | None:
+    """Which file or folder that is; None when there is none. Raises OSError when nobody can tell."""
+    try:
+        info = os.fstat(path) if isinstance(path, int) else os.lstat(path)
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    return info.st_dev, info.st_ino
+
+
+async def _serve(root: str, lock: int, door: _Door, name: str, own_devices: list[int] | None) -> None:
     loop = asyncio.get_running_loop()
     agent = Agent(root, name, own_devices, loop)
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, agent.done.set)
-    server = await asyncio.start_unix_server(agent.connection, sock=listener, limit=wire.HEAD_LIMIT_BYTES)
+    await door.open(agent)
     try:
-        sys.stdout.write("argosy-agent: listening on %s\n" % socket_path)
+        sys.stdout.write("argosy-agent: listening on %s\n" % door.path)
         sys.stdout.flush()
     except (OSError, ValueError):
         pass  # nobody reads
-    await agent.done.wait()
-    server.close()
+    ours = _identity(root), _identity(lock)
+    ending = asyncio.ensure_future(agent.done.wait())
+    while not (await asyncio.wait({ending}, timeout=_LOOK_S))[0]:
+        try:
+            if (_identity(root), _identity(root + "/agent.lock")) != ours:
+                warn("%s is gone or belongs to somebody else: its ranks end, and so do we" % root)
+                await agent.end_ranks()
+                break
+            if not door.is_ours():
+                await door.mend(agent)
+        except OSError as error:  # a disk that does not answer is not gone
+            warn("cannot look after %s: %s" % (root, error))
+    door.close()

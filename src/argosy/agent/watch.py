@@ -103,6 +103,7 @@ class Watch(Observer):
                 continue
             rank.measure_log()
             cursor = self._cursors.get(rank_id, 0)
+            rank.verify_offset(cursor)
             if cursor >= rank.log_bytes:
                 continue
             try:

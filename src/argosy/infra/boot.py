@@ -19,8 +19,10 @@ import argosy.agent
 
 _MAIN: Final = "import sys\n\nfrom argosy.agent.__main__ import main\n\nsys.exit(main(sys.argv[1:]))\n"
 #: Modules whose bytecode is deflated: an agent without work needs few of them, and inflating those takes it
-#: 0.8 ms.
-_PACKED: Final = {"devices", "mig", "mps", "outside", "ranks", "sharing", "terminal", "trees"}
+#: 1 ms.
+_PACKED: Final = {
+    "cgroups", "devices", "mig", "mps", "node", "outside", "ranks", "sharing", "terminal", "trees", "venv",
+}  # fmt: skip
 _EPOCH: Final = (1980, 1, 1, 0, 0, 0)  # the same bytes on every build
 
 

@@ -13,6 +13,7 @@ from argosy.storage.blobs import BlobStore
 from argosy.store.store import Store
 
 _TASKS_MAX: Final = 20_000
+_VARIABLE_MAX: Final = (128 << 10) - 2  # bytes of name and value, with `=` and the end
 
 
 class Intake:
@@ -70,6 +71,14 @@ class Intake:
                 parse_variable(name)
             except ValueError as error:
                 raise ArgosyError("spec-invalid", str(error), where=where) from None
+        for name, value in (*task.envs.items(), *task.secrets.items()):
+            if len(name) + len(value.encode("utf-8", "surrogateescape")) > _VARIABLE_MAX:
+                raise ArgosyError(
+                    "too-large",
+                    f"the value of `{name}` is larger than the 128 KiB that Linux allows a variable",
+                    hint="put it into a file, and name that in `file_mounts`",
+                    where=where,
+                )
         if with_files:
             self._check_files(task, where)
         return task

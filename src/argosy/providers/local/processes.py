@@ -141,10 +141,13 @@ def remove_cgroups(home: Path) -> None:
         except (OSError, msgspec.MsgspecError):
             continue
         for group in groups:
-            try:
-                Path(group).rmdir()
-            except OSError:
-                continue
+            for _ in range(50):  # a process that was just killed may still be in it
+                try:
+                    Path(group).rmdir()
+                except FileNotFoundError:
+                    break
+                except OSError:
+                    time.sleep(0.01)
 
 
 class _RankState(msgspec.Struct):

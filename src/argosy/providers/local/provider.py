@@ -14,7 +14,6 @@ import asyncio
 import hashlib
 import os
 import shutil
-import stat
 import sys
 from collections.abc import Callable, Coroutine, Sequence
 from pathlib import Path
@@ -23,6 +22,7 @@ from typing import Any, Final, Literal, Protocol
 import msgspec
 
 from argosy.infra import border
+from argosy.infra.agent_client import unix_channel
 from argosy.infra.agent_port import Channel
 from argosy.infra.provider import Diagnostic, Want
 from argosy.model.facts import ClaimFact, ClaimState, NodeFacts, NodeSighting
@@ -69,13 +69,7 @@ class LocalProvider:
     """This machine. `agents` is called once, when the first agent or probe is needed."""
 
     def __init__(
-        self,
-        root: Path,
-        *,
-        clock: Clock,
-        agents: Callable[[], Agents],
-        price_micro_usd: int = 0,
-        socket_dir: Path | None = None,
+        self, root: Path, *, clock: Clock, agents: Callable[[], Agents], price_micro_usd: int = 0
     ) -> None:
         self._root = root.absolute()
         self.manifest = msgspec.structs.replace(MANIFEST, shared_dir=str(self._root / "shared"))
@@ -83,7 +77,6 @@ class LocalProvider:
         self._make_agents = agents
         self._agents: Agents | None = None
         self._price_micro_usd = price_micro_usd
-        self._socket_dir = socket_dir or Path(f"/tmp/argosy-{os.geteuid()}")
         self._locks: dict[str, asyncio.Lock] = {}
         self._going: set[asyncio.Task[None]] = set()
         self._facts: NodeFacts | None = None
@@ -118,10 +111,6 @@ class LocalProvider:
                 "install bash: tasks need it",
             )
         )
-        try:
-            self._usable_socket_dir()
-        except border.RequestRefused as error:
-            findings.append(finding(False, str(error), f"remove {self._socket_dir}"))
         version = ".".join(map(str, sys.version_info[:3]))
         findings.append(finding(True, f"Python {version} runs the agents"))
         try:
@@ -178,8 +167,6 @@ class LocalProvider:
         await self._to_its_end(self._release(claim_id))
 
     async def reach(self, node: Node) -> Channel:
-        from argosy.infra.agent_client import unix_channel
-
         claim_id, _, index = node.address.partition("/")
         if not _is_id(claim_id) or not index.isdigit() or not self._home(claim_id, int(index)).is_dir():
             raise border.Unreachable(f"there is no local node {node.address}")
@@ -281,7 +268,6 @@ class LocalProvider:
 
     async def _start(self, record: Record) -> None:
         """Starts the agents that do not run, all at once, and waits until every one answers."""
-        self._usable_socket_dir()
         agents = self._started_agents()
         started: dict[int, processes.Process] = {}
         for index in range(record.count):
@@ -291,13 +277,11 @@ class LocalProvider:
             home = self._home(record.claim_id, index)
             home.mkdir(mode=0o700, exist_ok=True)
             orphan = processes.agent_of(home)
-            if (
-                orphan is not None
-            ):  # a server was killed after it had started it and before it wrote that down
+            if orphan is not None:
+                # A server was killed after it had started it and before it wrote that down.
                 _write(home / "agent.json", msgspec.json.encode(orphan))
                 started[index] = orphan
                 continue
-            self._socket(record.claim_id, index).unlink(missing_ok=True)
             devices = [device for device, _ in record.devices[index]] if record.devices else []
             name = f"{record.claim_id}/{index}"
             process = agents.start(home, self._socket(record.claim_id, index), devices, name)
@@ -463,20 +447,15 @@ class LocalProvider:
             return self._facts
 
     def _socket(self, claim_id: str, index: int) -> Path:
-        """Short, because the kernel cuts socket names at 108 bytes; the same for the same folder."""
-        name = hashlib.sha256(f"{self._root}\0{claim_id}\0{index}".encode()).hexdigest()[:24]
-        return self._socket_dir / f"{name}.sock"
-
-    def _usable_socket_dir(self) -> None:
-        """The folder is ours alone: /tmp belongs to everybody, and who makes the folder first could listen
-        in."""
-        self._socket_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
-        seen = self._socket_dir.lstat()
-        if not stat.S_ISDIR(seen.st_mode) or seen.st_uid != os.geteuid() or seen.st_mode & 0o077:
-            raise border.RequestRefused(
-                "socket",
-                f"{self._socket_dir} must be a folder that only its owner can use, and be owned by us",
-            )
+        """In the node's folder, which is ours alone. The path may be longer than a unix address:
+        `unix_channel` and the agent reach it through a handle of its folder."""
+        socket = self._home(claim_id, index) / "agent.sock"
+        if not socket.exists():  # an agent that an older version started
+            name = hashlib.sha256(f"{self._root}\0{claim_id}\0{index}".encode()).hexdigest()[:24]
+            old = Path(f"/tmp/argosy-{os.geteuid()}/{name}.sock")
+            if old.exists() and old.stat().st_uid == os.geteuid():
+                return old
+        return socket
 
 
 def node_ip(index: int) -> str:
@@ -510,10 +489,10 @@ def _write(path: Path, data: bytes) -> None:
 
 async def _answers(socket: Path) -> bool:
     try:
-        _, writer = await asyncio.open_unix_connection(str(socket))
-    except OSError:
+        channel = await unix_channel(socket)
+    except border.Unreachable:
         return False
-    writer.close()
+    channel.writer.close()
     return True
 
 

@@ -1,0 +1,77 @@
+"""The Python environment of a node, in which its programs install what they need.
+
+It lies before the machine's Python on the PATH and shows what that has. So `pip install` works where the
+system's Python is "externally managed", and touches neither it nor the environment in which Argosy lives.
+Making it costs a few small files; nothing is run.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+
+from argosy.agent import programs
+
+_PIP = """#!/bin/sh
+here=$(dirname "$0")
+"$here/python" -c 'import pip' 2>/dev/null || "$here/python" -m ensurepip -q --default-pip >/dev/null || exit
+exec "$here/python" -m pip "$@"
+"""
+
+
+def without_own(path: str, own: str = "") -> str:
+    """A PATH without the virtual environment that runs us (`own`: its folder of programs)."""
+    own = own or os.path.dirname(sys.executable)
+    if not _is_venv(own):
+        return path
+    hidden = os.path.realpath(own)
+    return ":".join(folder for folder in path.split(":") if os.path.realpath(folder) != hidden)
+
+
+def _is_venv(folder: str) -> bool:
+    return os.path.exists(os.path.join(os.path.dirname(folder), "pyvenv.cfg"))
+
+
+def entered(env: dict[str, str], folder: str) -> None:
+    """Put the environment in `folder` (made when it is missing) first on the PATH of `env`. Leaves `env` as
+    it is where there is no Python, or one that lives in a virtual environment of the user's own."""
+    python = _python_of(env["PATH"])
+    if not python or _is_venv(os.path.dirname(python)):
+        return
+    try:
+        if not os.path.exists(folder + "/pyvenv.cfg"):
+            _make(folder, python)
+    except OSError:
+        return  # a full disk: programs have the machine's Python, as it is
+    env["PATH"] = folder + "/bin:" + env["PATH"]
+    env["VIRTUAL_ENV"] = folder
+
+
+def _python_of(path: str) -> str:
+    """The real program behind `python3`, which may be a script that chooses one."""
+    for folder in path.split(":"):
+        for name in ("python3", "python"):
+            found = os.path.join(folder, name)
+            if folder and os.access(found, os.X_OK):
+                with open(found, "rb") as file:
+                    is_program = file.read(4) == b"\x7fELF"
+                if is_program:
+                    return found
+                return programs.answer_of(
+                    [found, "-I", "-c", "import sys; print(sys.executable)"], 10.0
+                ).strip()
+    return ""
+
+
+def _make(folder: str, python: str) -> None:
+    os.makedirs(folder + "/bin", exist_ok=True)
+    for name, target in (("python3", python), ("python", "python3")):
+        if not os.path.lexists(folder + "/bin/" + name):
+            os.symlink(target, folder + "/bin/" + name)
+    for name in ("pip", "pip3"):
+        with open(folder + "/bin/" + name, "w", encoding="ascii") as file:
+            file.write(_PIP)
+        os.chmod(folder + "/bin/" + name, 0o700)
+    with open(folder + "/pyvenv.cfg.new", "w", encoding="utf-8") as file:
+        file.write("home = %s\ninclude-system-site-packages = true\n" % os.path.dirname(python))
+    os.replace(folder + "/pyvenv.cfg.new", folder + "/pyvenv.cfg")
