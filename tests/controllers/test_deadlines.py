@@ -5,7 +5,8 @@ from __future__ import annotations
 import itertools
 
 from argosy.controllers.deadlines import done_fraction
-from argosy.controllers.job.decide import after_attempt, decide_job
+from argosy.controllers.job.decide import after_attempt
+from argosy.controllers.job.decide import decide as decide_job
 from argosy.controllers.observed import Facts
 from argosy.controllers.past import Past
 from argosy.controllers.pool.decide import POOL, decide_owned

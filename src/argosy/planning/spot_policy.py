@@ -34,9 +34,9 @@ ASK_AGAIN_MIN_S: Final = 60
 ASK_AGAIN_MAX_S: Final = 600
 _HOUR: Final = 3600.0
 #: What is taken to be known before anything is: weight in observations, and hours between them.
-_LOSS_WEIGHT, _LOSS_HOURS = 1.0, 4.0
+_LOSS_WEIGHT, _LOSS_HOURS = 0.25, 4.0
 _RETURN_WEIGHT, _RETURN_HOURS = 1.0, 1.0
-_BRIEF_WEIGHT, _BRIEF_SHARE = 2.0, 0.1
+_BRIEF_WEIGHT, _BRIEF_SHARE = 1.0, 0.2
 _PLACES_MAX: Final = 4  # more of them do not come back any sooner: they are short of it together
 _STEPS: Final = 240  # of time, from now to the deadline
 _RENEW: Final = 0.6  # the steps get finer when this part of the time is left
