@@ -1,5 +1,5 @@
-"""Jobs with deadlines in a world that takes spot back, refuses it and kills servers: with on-demand to be had,
-none is late."""
+"""Jobs with deadlines in a world that takes spot back, refuses it and kills servers: while on-demand can be
+had, none is late."""
 
 from __future__ import annotations
 
