@@ -84,9 +84,10 @@ def _say_more(session: Session, pages: list[JobList], limit: int) -> None:
 def find_job(session: Session, cluster: str | None, wanted: str | None, name: str | None = None) -> JobView:
     """A job by number or id, or by name; the newest when neither is given. Errors: "not-found", "usage"."""
     from argosy.model.errors import ArgosyError
+    from argosy.model.kinds import kind_of_id
 
     client = session.client
-    if wanted is not None and wanted.startswith("job-"):
+    if wanted is not None and (kind := kind_of_id(wanted)) is not None and kind.runs:
         return client.job(wanted)
     if wanted is not None and not wanted.isdigit():
         raise ArgosyError(

@@ -203,6 +203,7 @@ def _machine_table(session: Session, pool: PoolView) -> None:
 
 def _waiting_table(session: Session, pool: PoolView) -> None:
     from argosy.cli.pool_drawing import starts_in, wish_of
+    from argosy.model.kinds import is_named
 
     now_ms = session.now_ms()
     session.screen.print()
@@ -211,7 +212,7 @@ def _waiting_table(session: Session, pool: PoolView) -> None:
         [
             [
                 str(each.position or ""),
-                f"cluster {each.name}" if each.kind == "cluster" else f"{each.number} {each.name}".strip(),
+                f"cluster {each.name}" if is_named(each.kind) else f"{each.number} {each.name}".strip(),
                 each.user,
                 each.queue,
                 wish_of(each),
@@ -396,13 +397,14 @@ def explain(session: Session, words: tuple[str, ...], as_json: bool) -> None:
     """Say why a job or cluster waits, when it probably starts and what would help; or why it is where it
     is."""
     from argosy.cli.jobs import find_job
+    from argosy.model.kinds import kind_of_id
 
     if not 1 <= len(words) <= 2:
         raise click.UsageError("name a managed job, a cluster, or a cluster and a job")
     client = session.client
     if len(words) == 2:
         workload_id = find_job(session, words[0], words[1]).id
-    elif words[0].startswith(("job-", "clu-")):
+    elif kind_of_id(words[0]) is not None:
         workload_id = words[0]
     elif words[0].isdigit():
         workload_id = find_job(session, None, words[0]).id

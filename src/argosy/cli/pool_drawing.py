@@ -10,6 +10,7 @@ from collections.abc import Iterable, Sequence
 from html import escape
 from typing import TYPE_CHECKING, Final, NamedTuple
 
+from argosy.model.kinds import is_named
 from argosy.model.units import render_bytes, render_duration, render_milli
 
 if TYPE_CHECKING:
@@ -478,8 +479,8 @@ def _machine_tip(machine: MachineView) -> str:
 
 def holder_line(holder: HolderView, now_ms: int) -> str:
     """Who it is and for how long: `ann's job 12 (train), 2h 5m, preemptible`."""
-    what = f"cluster {holder.name}" if holder.kind == "cluster" else f"job {holder.number}"
-    named = f" ({holder.name})" if holder.kind != "cluster" and holder.name else ""
+    what = f"cluster {holder.name}" if is_named(holder.kind) else f"job {holder.number}"
+    named = f" ({holder.name})" if not is_named(holder.kind) and holder.name else ""
     parts = [f"{holder.user or 'somebody'}'s {what}{named}"]
     if holder.queue:
         parts.append(f"queue {holder.queue}")
@@ -521,7 +522,7 @@ def _waiting_table(pool: PoolView, now_ms: int) -> str:
     rows = []
     for each in pool.waiting:
         starts = "" if each.starts_at_ms is None else starts_in(each.starts_at_ms, now_ms)
-        what = f"cluster {each.name}" if each.kind == "cluster" else f"{each.number} {each.name}".strip()
+        what = f"cluster {each.name}" if is_named(each.kind) else f"{each.number} {each.name}".strip()
         rows.append(
             "<tr>"
             + f'<td class="number">{each.position}</td>'

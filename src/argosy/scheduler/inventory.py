@@ -478,7 +478,10 @@ def _when(gain: tuple[int, int, str]) -> int:
 
 
 def need_of(ask: Ask, placements: Sequence[Placement]) -> Need:
-    """Which of the ask's candidates the placements serve: the first with their amounts."""
+    """Which of the ask's candidates the placements serve: the first with their amounts. Where nothing is
+    known of the placements, the first candidate."""
+    if not placements:
+        return ask.needs[0]
     first = placements[0]
     milli = sum(share.milli for share in first.devices)
     for need in ask.needs:

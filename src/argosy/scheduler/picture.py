@@ -7,6 +7,7 @@ from collections.abc import Mapping
 
 import msgspec
 
+from argosy.model.kinds import kind_of_id
 from argosy.model.offer import Placement
 from argosy.scheduler.ask import Machine, Waiting
 
@@ -82,7 +83,7 @@ class Gang(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
 def is_of_cluster(picture: PoolPicture) -> bool:
     """Whether these are the nodes of a cluster: they may be parts of machines that stand in another
     picture."""
-    return picture.id.startswith("clu-")
+    return kind_of_id(picture.id) is not None
 
 
 def taken_of(picture: PoolPicture) -> Mapping[tuple[str, int], int]:

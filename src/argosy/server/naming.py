@@ -13,6 +13,7 @@ from __future__ import annotations
 from typing import Final
 
 from argosy.model.errors import ArgosyError
+from argosy.model.kinds import kind_of
 from argosy.model.rows import Workload
 from argosy.store.snapshot import Snapshot
 
@@ -22,7 +23,7 @@ DEFAULT: Final = "default"
 def cluster_called(snapshot: Snapshot, name: str, project: str = "") -> Workload | None:
     """The live cluster that is meant. Raises `conflict` when several could be."""
     by_id = snapshot.workloads.get(name)
-    if by_id is not None and by_id.kind == "cluster":
+    if by_id is not None and kind_of(by_id).hosts:
         return by_id
     named, slash, rest = name.partition("/")
     if slash:

@@ -12,7 +12,7 @@ from argosy.api import sharing as s
 from argosy.api.types import EventView
 from argosy.model.errors import ArgosyError
 from argosy.model.ids import Clock
-from argosy.model.kinds import gang_of
+from argosy.model.kinds import gang_of, kind_of
 from argosy.model.phases import Desired
 from argosy.model.resources import Resources
 from argosy.model.rows import Attempt, Event, Node, Workload
@@ -281,7 +281,7 @@ class Tenants:
             )
             if waiting is not None:
                 code, starts_at_ms = waiting.code, waiting.starts_at_ms
-        elif workload.kind == "cluster":
+        elif kind_of(workload).hosts:
             lines = self._cluster_lines(rows, workload)
         else:
             last = attempts[-1] if attempts else None
@@ -290,7 +290,7 @@ class Tenants:
         return s.ExplainReply(
             id=workload.id,
             title=title_of(workload, cluster),
-            status=job_status(workload) if workload.kind == "job" else workload.phase.value,
+            status=job_status(workload) if kind_of(workload).runs else workload.phase.value,
             lines=tuple(lines),
             code=code,
             position=position,

@@ -16,9 +16,8 @@ from sqlalchemy.exc import IntegrityError
 from argosy.model.budget import Budget, budget_id
 from argosy.model.errors import ArgosyError
 from argosy.model.ids import Clock, Ids
-from argosy.model.kinds import kind_of
+from argosy.model.kinds import kind_of, running_kinds
 from argosy.model.kinds.cluster import CLUSTER
-from argosy.model.kinds.job import JOB
 from argosy.model.phases import may_move
 from argosy.model.rows import CLAIMS_TAKEN, Attempt, Claim, Event, Node, Row, Workload
 from argosy.store import accounts, schema
@@ -422,7 +421,9 @@ class Store:
         """Jobs on the nodes of a workload (None: managed jobs), newest first; `after`: the last id of the
         page before."""
         table = schema.workload
-        query = sa.select(table.c.body).where(table.c.host_id == (host_id or ""), table.c.kind == JOB.name)
+        query = sa.select(table.c.body).where(
+            table.c.host_id == (host_id or ""), table.c.kind.in_(running_kinds())
+        )
         if live:
             query = query.where(table.c.live == 1)
         if after is not None:
@@ -445,7 +446,7 @@ class Store:
             sa.select(table.c.id).where(sa.text("live = 0")).order_by(table.c.ended_ms.desc()).limit(within)
         )
         query = sa.select(table.c.body).where(
-            table.c.id.in_(ended), table.c.name == name, table.c.kind == JOB.name
+            table.c.id.in_(ended), table.c.name == name, table.c.kind.in_(running_kinds())
         )
         return await self._load(
             Workload, query.order_by(table.c.ended_ms.desc(), table.c.id.desc()).limit(limit)
@@ -455,16 +456,19 @@ class Store:
         self, name: str, *, project: str = "default", finished: bool = False
     ) -> Workload | None:
         """The live cluster of this name; with `finished`, when there is none, the last that had it."""
+        return await self.find_named(CLUSTER.name, name, project=project, finished=finished)
+
+    async def find_named(
+        self, kind: str, name: str, *, project: str = "default", finished: bool = False
+    ) -> Workload | None:
+        """As `find_cluster`, of any kind whose names are unique."""
         if not self._database.is_shared:
-            found = self._snapshot.cluster_named(name, project)
+            found = self._snapshot.find_named(kind, name, project)
             if found is not None or not finished:
                 return found
         table = schema.workload
         query = sa.select(table.c.body).where(
-            sa.text("named = 1"),
-            table.c.kind == CLUSTER.name,
-            table.c.project == project,
-            table.c.name == name,
+            sa.text("named = 1"), table.c.kind == kind, table.c.project == project, table.c.name == name
         )
         if not finished:
             query = query.where(table.c.live == 1)
@@ -477,7 +481,7 @@ class Store:
             return job
         table = schema.workload
         query = sa.select(table.c.body).where(
-            table.c.host_id == (host_id or ""), table.c.number == number, table.c.kind == JOB.name
+            table.c.host_id == (host_id or ""), table.c.number == number, table.c.kind.in_(running_kinds())
         )
         rows = await self._load(Workload, query.limit(1))
         return rows[0] if rows else None
@@ -518,9 +522,10 @@ class Store:
 
     async def load_clusters(self, *, since_ms: int = 0) -> list[Workload]:
         """Clusters that were there at `since_ms` or later, oldest first."""
+        kind = CLUSTER.name
         table = schema.workload
         query = sa.select(table.c.body).where(
-            sa.text("named = 1"), table.c.kind == CLUSTER.name, _was_there(table, since_ms)
+            sa.text("named = 1"), table.c.kind == kind, _was_there(table, since_ms)
         )
         return await self._load(Workload, query.order_by(table.c.id))
 

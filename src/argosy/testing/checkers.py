@@ -10,7 +10,8 @@ from collections.abc import Callable, Sequence
 from typing import Final
 
 from argosy.controllers.view import View
-from argosy.model.kinds.job import JobSpec, job_state
+from argosy.model.kinds import kind_of, task_of
+from argosy.model.kinds.job import job_state, job_task
 from argosy.model.phases import AttemptPhase, ClaimPhase, Desired, Outcome, WorkloadPhase, is_final, may_move
 from argosy.model.rows import Attempt, Claim, Node, Row, Workload
 from argosy.testing.memory_log_sink import MemoryLogSink
@@ -60,7 +61,7 @@ class Checkers:
                     self._check_new_attempt(row)
                 if row.phase is AttemptPhase.ENDED:
                     self._check_exit_codes(row)
-            elif isinstance(row, Workload) and row.kind == "job" and row.outcome is Outcome.SUCCEEDED:
+            elif isinstance(row, Workload) and kind_of(row).runs and row.outcome is Outcome.SUCCEEDED:
                 self._check_success(row)
             elif isinstance(row, Claim) and row.phase is ClaimPhase.GONE:
                 self._check_gone(row)
@@ -83,7 +84,7 @@ class Checkers:
     def _check_new_attempt(self, attempt: Attempt) -> None:
         world = self.world
         job = world.rows.get(attempt.workload_id)
-        if not isinstance(job, Workload) or not isinstance(job.spec, JobSpec):
+        if not isinstance(job, Workload) or not kind_of(job).runs:
             world.violate("attempt", f"{attempt.id} belongs to no job")
             return
         if job.phase is WorkloadPhase.FINISHED:
@@ -95,7 +96,7 @@ class Checkers:
         ]
         if len(live) > 1:
             world.violate("one-attempt", f"{job.id} has live attempts {live}")
-        if sorted(place.rank for place in attempt.placements) != list(range(job.spec.task.num_nodes)):
+        if sorted(place.rank for place in attempt.placements) != list(range(job_task(job).num_nodes)):
             world.violate("gang-together", f"{attempt.id} does not place every rank exactly once")
         self._check_room(attempt)
         self._check_order(job)
@@ -125,7 +126,7 @@ class Checkers:
                     world.violate("room", f"device {index} of {node_id} holds {milli} of 1000")
 
     def _check_order(self, job: Workload) -> None:
-        if job.host_id is None or not isinstance(job.spec, JobSpec):
+        if job.host_id is None or not kind_of(job).runs:
             return
         wish = _shape_of(job)
         for other in self.world.rows.values():
@@ -135,7 +136,7 @@ class Checkers:
                 and other.number < job.number
                 and other.phase is WorkloadPhase.QUEUED
                 and other.desired is Desired.RUN
-                and isinstance(other.spec, JobSpec)
+                and kind_of(other).runs
                 and _shape_of(other) == wish
             ):
                 self.world.violate(
@@ -214,9 +215,7 @@ class Checkers:
             if attempt is None or len(attempt.placements) < 2 or not machine.answers:
                 continue
             job = self.world.rows.get(attempt.workload_id)
-            grace_s = (
-                job.spec.task.grace_s if isinstance(job, Workload) and isinstance(job.spec, JobSpec) else 0
-            )
+            grace_s = _grace_s(job)
             failed = [
                 place.rank
                 for place in attempt.placements
@@ -236,9 +235,7 @@ class Checkers:
             if attempt is None or attempt.phase is not AttemptPhase.ENDING or not machine.answers:
                 continue
             job = self.world.rows.get(attempt.workload_id)
-            grace_s = (
-                job.spec.task.grace_s if isinstance(job, Workload) and isinstance(job.spec, JobSpec) else 0
-            )
+            grace_s = _grace_s(job)
             text = f"{rank_id} runs although its attempt is ending"
             found[f"stop {rank_id} {machine.trouble_s}"] = ("stops-in-time", text, grace_s + GANG_LIMIT_S)
         return found
@@ -259,11 +256,9 @@ class Checkers:
         """What still has to happen by itself: nothing but jobs that wait for what others hold may be left."""
         rows = self.world.rows
         jobs = [
-            row for row in rows.values() if isinstance(row, Workload) and row.kind == "job" and row.is_live
+            row for row in rows.values() if isinstance(row, Workload) and kind_of(row).runs and row.is_live
         ]
-        clusters = {
-            row.id: row for row in rows.values() if isinstance(row, Workload) and row.kind == "cluster"
-        }
+        clusters = {row.id: row for row in rows.values() if isinstance(row, Workload) and kind_of(row).hosts}
         claims = [row for row in rows.values() if isinstance(row, Claim) and row.is_live]
         found = []
         for job in jobs:
@@ -301,10 +296,14 @@ class Checkers:
                     self.world.violate("log-kept", f"the log of {rank_id} is not what it wrote")
 
 
+def _grace_s(job: Row | None) -> int:
+    task = task_of(job) if isinstance(job, Workload) else None
+    return task.grace_s if task is not None else 0
+
+
 def _shape_of(job: Workload) -> tuple[object, ...]:
     """Jobs that differ in nothing that the order looks at."""
-    assert isinstance(job.spec, JobSpec)
-    task = job.spec.task
+    task = job_task(job)
     limit = (task.max_duration_s, task.estimated_s)
     return (task.resources, task.num_nodes, task.scheduling, limit, job.project, job.user, job.retry_ms)
 

@@ -10,7 +10,10 @@ from argosy.model.kinds.kind import Gang, Kind
 from argosy.model.rows import Workload
 from argosy.model.task import Task
 
-__all__ = ["KINDS", "Gang", "Kind", "gang_of", "gangs", "kind_of", "task_of", "title"]
+__all__ = [
+    *("KINDS", "Gang", "Kind", "gang_of", "gangs", "is_named", "kind_of", "kind_of_id", "running_kinds"),
+    *("task_of", "title"),
+]
 
 #: By name. The order is that in which the controllers decide about them.
 KINDS: Final[dict[str, Kind]] = {kind.name: kind for kind in (JOB, CLUSTER)}
@@ -19,6 +22,22 @@ KINDS: Final[dict[str, Kind]] = {kind.name: kind for kind in (JOB, CLUSTER)}
 def kind_of(row: Workload) -> Kind:
     """What is known of the kind of a row."""
     return KINDS[row.kind]
+
+
+def kind_of_id(id: str) -> Kind | None:
+    """The kind of workload that an id is of; None for what is no such id."""
+    prefix, dash, _ = id.partition("-")
+    return next((kind for kind in KINDS.values() if dash and kind.prefix == prefix), None)
+
+
+def is_named(kind: str) -> bool:
+    """Whether workloads of the kind of this name are called by their names, not by numbers."""
+    return kind in KINDS and KINDS[kind].named
+
+
+def running_kinds() -> list[str]:
+    """Names of the kinds that have attempts."""
+    return [kind.name for kind in KINDS.values() if kind.runs]
 
 
 def gangs(row: Workload) -> tuple[Gang, ...]:

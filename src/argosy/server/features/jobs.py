@@ -10,7 +10,8 @@ import msgspec
 from argosy.api.endpoint import LOG_MEDIA_TYPE, Done
 from argosy.api.jobs import CancelRequest, JobList, JobView
 from argosy.model.errors import ArgosyError
-from argosy.model.kinds.job import JOB, job_state, job_task
+from argosy.model.kinds import kind_of
+from argosy.model.kinds.job import job_state, job_task
 from argosy.model.phases import Desired
 from argosy.model.reasons import Reason
 from argosy.model.rows import Workload
@@ -122,8 +123,8 @@ class JobFeature:
     async def _find_job(self, name: str, cluster_id: str | None) -> Workload | None:
         if name.isascii() and name.isdigit():
             return await self._store.find_job(cluster_id, int(name))
-        row = await self._store.load(name) if name.startswith(f"{JOB.prefix}-") else None
-        return row if isinstance(row, Workload) and row.host_id == cluster_id else None
+        row = await self._store.load(name)
+        return row if isinstance(row, Workload) and kind_of(row).runs and row.host_id == cluster_id else None
 
     async def logs(self, exchange: Exchange) -> None:
         as_text = exchange.text("format") == "text"

@@ -153,6 +153,16 @@ async def quoted_offers_are_whole_and_declared(subject: Subject) -> None:
         assert offer.capacity is not Capacity.OWNED or can.owned
 
 
+async def the_tag_of_a_claim_comes_back(subject: Subject) -> None:
+    claim = msgspec.structs.replace(subject.claim(), tag="sto-of-this-suite")
+    await subject.provider.ensure(claim)
+    assert (await settled(subject, claim.id)).tag == claim.tag
+    assert {fact.tag for fact in await subject.provider.observe([]) if fact.claim_id == claim.id} == {
+        claim.tag
+    }
+    await _clean(subject, claim)
+
+
 async def ensure_twice_is_one(subject: Subject) -> None:
     claim = subject.claim()
     await subject.provider.ensure(claim)
@@ -379,6 +389,7 @@ CASES: Final[tuple[Case, ...]] = (
     the_manifest_is_plain_data,
     check_says_what_to_do,
     quoted_offers_are_whole_and_declared,
+    the_tag_of_a_claim_comes_back,
     ensure_twice_is_one,
     concurrent_ensures_are_one,
     a_lost_reply_of_ensure_is_harmless,

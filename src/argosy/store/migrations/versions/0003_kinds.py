@@ -50,13 +50,13 @@ def upgrade() -> None:
         *(_number("created_ms"), _number("ended_ms"), _text("body")),
     )
     old = sa.table("workload_0002", *(sa.column(name) for name in _OLD))
-    after = ""
+    after, users = "", dict[str, str]()
     while True:
         query = sa.select(old).where(old.c.id > after).order_by(old.c.id).limit(_AT_ONCE)
         rows = connection.execute(query).mappings().all()
         if not rows:
             break
-        connection.execute(made.insert(), [_lifted(dict(row)) for row in rows])
+        connection.execute(made.insert(), [_lifted(dict(row), users) for row in rows])
         after = rows[-1]["id"]
     op.drop_table("workload_0002")
     op.create_index("ix_workload_number", "workload", ["host_id", "number"])
@@ -76,8 +76,9 @@ _OLD = (
 )
 
 
-def _lifted(row: dict[str, object]) -> dict[str, object]:
-    """A row with its columns and body as they are from now on."""
+def _lifted(row: dict[str, object], users: dict[str, str]) -> dict[str, object]:
+    """A row with its columns and body as they are from now on. `users`: of clusters, by id; their ids come
+    before those of jobs. A job without a user is its cluster's user's."""
     kind = str(row["kind"])
     body = msgspec.json.decode(str(row["body"]), type=dict[str, object])
     spec = body.get("spec")
@@ -89,7 +90,11 @@ def _lifted(row: dict[str, object]) -> dict[str, object]:
                 target[name] = body.pop(name)
     for name in (*_SPEC["cluster"], *_STATUS["cluster"], *_STATUS["job"]):
         body.pop(name, None)  # of another kind: it never meant anything
-    host_id = row.pop("cluster_id")
+    host_id = str(row.pop("cluster_id"))
+    if not body.get("user") and host_id in users:
+        body["user"] = users[host_id]
+    if kind == "cluster":
+        users[str(row["id"])] = str(body.get("user", ""))
     if body.pop("cluster_id", None):
         body["host_id"] = host_id
     body["status"] = status
