@@ -13,7 +13,15 @@ import msgspec
 import pytest
 from command_line import CommandLine
 
-from argosy.api import types as t
+from argosy.api.clusters import NodeView, StatusReply
+from argosy.api.costs import CostReply
+from argosy.api.endpoint import Done
+from argosy.api.events import EventList, EventView
+from argosy.api.jobs import JobList, JobView
+from argosy.api.launching import LaunchReply, LaunchRequest
+from argosy.api.planning import PlanReply
+from argosy.api.prices import CheckReply, OfferList
+from argosy.api.server import ServerStatus
 from argosy.cli.main import COMMANDS, SECTIONS, cli
 from argosy.cli.task_options import command_of
 from argosy.model.errors import ArgosyError
@@ -58,7 +66,7 @@ def test_launch_of_a_file(argosy: CommandLine, server: FakeServer) -> None:
     assert done.out == "job 1 is queued on `dev`\n"
     assert "files: 2 entries, " in done.err
     (request,) = server.seen("launch")
-    sent = msgspec.json.decode(request.body, type=t.LaunchRequest)
+    sent = msgspec.json.decode(request.body, type=LaunchRequest)
     assert sent.task.envs == {"EPOCHS": "7", "LR": "0.1"}
     assert (sent.task.name, sent.task.num_nodes, sent.user) == ("train", 2, "ada")
     assert sent.task.workdir_tree in server.trees
@@ -107,7 +115,7 @@ def test_launch_flags_say_it_all(argosy: CommandLine, server: FakeServer) -> Non
         "echo",
         "hi",
     )
-    sent = msgspec.json.decode(server.seen("launch")[0].body, type=t.LaunchRequest)
+    sent = msgspec.json.decode(server.seen("launch")[0].body, type=LaunchRequest)
     (wish,) = sent.task.resources
     assert sent.task.envs == {"A": "1", "B": "x", "MINE": "me"}
     assert sent.task.secrets == {"TOKEN": "s3cr3t", "KEY": "k"}
@@ -123,7 +131,7 @@ def test_a_bare_command_is_what_the_parser_makes_of_it(
     argosy: CommandLine, server: FakeServer, words: tuple[str, ...]
 ) -> None:
     argosy("launch", "-c", "dev", "-d", "--", *words)
-    sent = msgspec.json.decode(server.seen("launch")[0].body, type=t.LaunchRequest)
+    sent = msgspec.json.decode(server.seen("launch")[0].body, type=LaunchRequest)
     assert sent.task == task_from_mapping({"run": command_of(words)}).tasks[0]
 
 
@@ -136,7 +144,7 @@ def test_words_after_dashes_reach_the_program_as_they_are(argosy: CommandLine) -
 
 def test_launch_down_without_idle_time(argosy: CommandLine, server: FakeServer) -> None:
     argosy.good("launch", "-c", "dev", "--down", "-d", "--", "true")
-    sent = msgspec.json.decode(server.seen("launch")[0].body, type=t.LaunchRequest)
+    sent = msgspec.json.decode(server.seen("launch")[0].body, type=LaunchRequest)
     assert sent.down and sent.autostop is None
 
 
@@ -161,11 +169,11 @@ def test_a_job_that_fails_is_status_1(argosy: CommandLine) -> None:
 
 def test_launch_json(argosy: CommandLine) -> None:
     reply = msgspec.json.decode(
-        argosy.good("launch", "-c", "dev", "-d", "--json", "--", "x"), type=t.LaunchReply
+        argosy.good("launch", "-c", "dev", "-d", "--json", "--", "x"), type=LaunchReply
     )
     assert (reply.cluster, reply.created) == ("dev", True)
     done = argosy("exec", "dev", "--json", "exit 3")
-    job = msgspec.json.decode(done.out, type=t.JobView)
+    job = msgspec.json.decode(done.out, type=JobView)
     assert (done.status, job.status, job.exit_codes) == (1, "failed", (3,))
 
 
@@ -183,7 +191,7 @@ def test_dryrun_changes_nothing(argosy: CommandLine, server: FakeServer) -> None
         "\n"
         "Nothing was launched (--dryrun).\n"
     )
-    plan = msgspec.json.decode(argosy.good("launch", "--dryrun", "--json", "--", "x"), type=t.PlanReply).plan
+    plan = msgspec.json.decode(argosy.good("launch", "--dryrun", "--json", "--", "x"), type=PlanReply).plan
     assert plan.choices[0].offer.provider == "local"
     assert {request.endpoint for request in server.requests} == {"health", "plan"}
 
@@ -206,7 +214,7 @@ def test_capacity_in_use_is_waited_for(
 ) -> None:
     text = "waits for 1 A100: 2 of 2 in use by train"
     busy = Plan(num_nodes=1, rejected=(Rejection(provider="local", code="busy", text=text),))
-    server.plan_of = lambda task: t.PlanReply(plan=busy)
+    server.plan_of = lambda task: PlanReply(plan=busy)
     done = argosy(*words, "-y", "-c", "dev", "--gpus", "A100:1", "--", "x")
     assert done.status == 0
     assert text in done.err + done.out
@@ -359,7 +367,7 @@ def test_status(argosy: CommandLine, server: FakeServer) -> None:
 
 
 def test_status_shows_nodes(argosy: CommandLine, server: FakeServer) -> None:
-    node = t.NodeView(
+    node = NodeView(
         id="nod-1", index=0, phase="ready", ip="10.0.0.1", cpus_milli=8000, memory_bytes=32 << 30,
         devices=(Device(index=0, model="A100"), Device(index=1, model="A100")), load_milli=1500,
     )  # fmt: skip
@@ -378,17 +386,17 @@ def test_json_is_the_api_type(argosy: CommandLine, server: FakeServer) -> None:
     server.add_job(Task(run="echo"), "dev")
     server.add_job(Task(run="echo"), None)
     for words, kind in {
-        ("status",): t.StatusReply,
-        ("queue", "dev"): t.JobList,
-        ("queue",): t.JobList,
-        ("jobs", "queue"): t.JobList,
-        ("logs", "dev", "1"): t.JobView,
-        ("check",): t.CheckReply,
-        ("gpus",): t.OfferList,
-        ("cost-report",): t.CostReply,
-        ("events",): t.EventList,
-        ("cancel", "dev", "1"): t.Done,
-        ("server", "status"): t.ServerStatus,
+        ("status",): StatusReply,
+        ("queue", "dev"): JobList,
+        ("queue",): JobList,
+        ("jobs", "queue"): JobList,
+        ("logs", "dev", "1"): JobView,
+        ("check",): CheckReply,
+        ("gpus",): OfferList,
+        ("cost-report",): CostReply,
+        ("events",): EventList,
+        ("cancel", "dev", "1"): Done,
+        ("server", "status"): ServerStatus,
     }.items():
         msgspec.json.decode(argosy.good(*words, "--json"), type=kind)
 
@@ -538,7 +546,7 @@ def test_check(argosy: CommandLine) -> None:
 def test_cost_report_and_events(argosy: CommandLine, server: FakeServer) -> None:
     assert argosy.good("cost-report") == "Nothing was held, so nothing was spent.\n"
     server.add_cluster("dev")
-    server.events = [t.EventView(seq=1, at_ms=STARTED_MS, subject="dev", code="launched", text="as asked")]
+    server.events = [EventView(seq=1, at_ms=STARTED_MS, subject="dev", code="launched", text="as asked")]
     assert argosy.good("cost-report", "--days", "3") == (
         "NAME  KIND     STATUS   INFRA  RESOURCES  NODES  HELD    $/H   COST\n"
         "dev   cluster  running  local  default        1    1h  $1.20  $1.20\n"

@@ -7,7 +7,8 @@ import msgspec
 import pytest
 from command_line import CommandLine
 
-from argosy.api import types as t
+from argosy.api.planning import PipelineReply, PipelineRequest, PlanReply, PlanRequest
+from argosy.api.prices import CatalogAge, GpuList
 from argosy.model.errors import ArgosyError
 from argosy.model.offer import Plan, Rejection
 from argosy.testing import priced_answers
@@ -75,9 +76,9 @@ def test_plan_of_what_only_clouds_have(argosy: CommandLine) -> None:
 
 def test_plan_json_is_the_api_type(argosy: CommandLine, server: FakeServer) -> None:
     done = argosy("plan", "--json", "--top", "1", "--by", "carbon", "--", "x")
-    reply = msgspec.json.decode(done.out, type=t.PlanReply)
+    reply = msgspec.json.decode(done.out, type=PlanReply)
     assert [offer.provider for offer in reply.offers] == ["local"] and done.err == ""
-    request = msgspec.json.decode(server.seen("plan")[0].body, type=t.PlanRequest)
+    request = msgspec.json.decode(server.seen("plan")[0].body, type=PlanRequest)
     assert (request.prices, request.limit, request.distinct) == (True, 1, True)
     assert request.task.objective == "carbon" and request.objective == ""
 
@@ -104,12 +105,12 @@ def test_plan_of_several_tasks(argosy: CommandLine, server: FakeServer) -> None:
     assert (done.status, done.out) == (0, PIPELINE)
     assert "2 tasks are a pipeline" in done.err and done.err.endswith(STALE) and "outputs" not in done.err
     assert [request.endpoint for request in server.requests][-1] == "plan_pipeline"
-    reply = msgspec.json.decode(argosy.good("plan", "two.yaml", "--json"), type=t.PipelineReply)
+    reply = msgspec.json.decode(argosy.good("plan", "two.yaml", "--json"), type=PipelineReply)
     assert [stage.name for stage in reply.stages] == ["a", "b"]
     assert argosy("plan", "two.yaml", "--html", "x.html").status == 2
     side = argosy.good("plan", "two.yaml", "--compare")
     assert side.startswith(PIPELINE + "\nTask 1 of 2 alone: a\n") and "CAPACITY" in side
-    request = msgspec.json.decode(server.seen("plan_pipeline")[0].body, type=t.PipelineRequest)
+    request = msgspec.json.decode(server.seen("plan_pipeline")[0].body, type=PipelineRequest)
     assert (len(request.tasks), request.edges, request.objective) == (2, None, "cost")
 
 
@@ -118,7 +119,7 @@ def test_tasks_that_run_at_once_have_no_edges(argosy: CommandLine, server: FakeS
         "name: both\nexecution: parallel\n---\nname: a\nrun: x\n---\nname: b\nrun: y\n"
     )
     argosy.good("plan", "group.yaml", "--by", "time")
-    request = msgspec.json.decode(server.seen("plan_pipeline")[0].body, type=t.PipelineRequest)
+    request = msgspec.json.decode(server.seen("plan_pipeline")[0].body, type=PipelineRequest)
     assert (request.edges, request.objective) == ((), "time")
 
 
@@ -126,7 +127,7 @@ def test_plan_says_which_constraint_is_to_blame(argosy: CommandLine, server: Fak
     text = "nothing fits `A100:8, 900 GB+`: without the memory of 900 GB+ aws/us-east-1 p4d.24xlarge at $5.16/h would"  # noqa: E501
     refused = Rejection(provider="aws", code="memory", text="has 680 GB of memory at most, asked for 900 GB")
     plan = Plan(num_nodes=1, rejected=(refused,))
-    server.priced = lambda reply, request: t.PlanReply(plan=plan, text=text)
+    server.priced = lambda reply, request: PlanReply(plan=plan, text=text)
     done = argosy("plan", "--gpus", "A100:8", "--memory", "900+", "--", "x")
     assert (done.status, done.out) == (3, "")
     assert done.err == (
@@ -155,7 +156,7 @@ def test_offers(argosy: CommandLine, task: str) -> None:
         "spot price history\n"
         "and 13 more offers fit (--top shows more)\n"
     )
-    assert msgspec.json.decode(argosy.good("offers", task, "--json"), type=t.PlanReply).fitting == 15
+    assert msgspec.json.decode(argosy.good("offers", task, "--json"), type=PlanReply).fitting == 15
 
 
 # -- gpus and regions -------------------------------------------------------------------------------
@@ -192,7 +193,7 @@ def test_gpus_of_a_model(argosy: CommandLine) -> None:
     assert argosy.good("gpus", "A100", "--infra", "gcp") == (
         "There are no `A100` there. `argosy gpus` shows what is known, `argosy check` what is in use.\n"
     )
-    reply = msgspec.json.decode(argosy.good("gpus", "--all", "--json"), type=t.GpuList)
+    reply = msgspec.json.decode(argosy.good("gpus", "--all", "--json"), type=GpuList)
     assert (len(reply.offers), len(reply.gpus), len(reply.models)) == (1, 1, 0)
 
 
@@ -250,7 +251,7 @@ def test_catalog_refresh(argosy: CommandLine, server: FakeServer) -> None:
 def test_catalog_refresh_of_all_leaves_out_what_has_no_key(
     argosy: CommandLine, server: FakeServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    verda = t.CatalogAge(
+    verda = CatalogAge(
         provider="verda", offers=33, source="shipped", undated=33, stale=True, refreshable=True,
         needs=("VERDA_CLIENT_ID", "VERDA_CLIENT_SECRET"),
     )  # fmt: skip

@@ -8,8 +8,10 @@ import msgspec
 import pytest
 from command_line import CommandLine
 
-from argosy.api import sharing as s
-from argosy.api import types as t
+from argosy.api.jobs import JobView
+from argosy.api.launching import ExecRequest, JobsLaunchRequest, LaunchRequest
+from argosy.api.pool import DeviceView, ExplainReply, HolderView, MachineView, PoolList, PoolView, ShareView
+from argosy.api.quota import QueueRequest, TenancyReply
 from argosy.cli.pool_drawing import draw_rows, legend_of, people_of, render_html, render_svg
 from argosy.model.facts import Device
 from argosy.model.resources import Accelerator, Resources
@@ -66,7 +68,7 @@ def shared(server: FakeServer) -> FakeServer:
 def test_the_tree_of_queues(argosy: CommandLine, shared: FakeServer) -> None:
     assert argosy.good("quota", "get") == TREE
     assert argosy.good("queue", "--tree") == TREE
-    reply = msgspec.json.decode(argosy.good("quota", "get", "acme/vision", "--json"), type=s.TenancyReply)
+    reply = msgspec.json.decode(argosy.good("quota", "get", "acme/vision", "--json"), type=TenancyReply)
     assert [view.path for view in reply.queues] == ["acme/vision", "acme/vision/ann"]
     assert (
         argosy.good("quota", "get", "acme/vision", "--of", "jobs")
@@ -141,7 +143,7 @@ def test_a_queue_is_set(argosy: CommandLine, server: FakeServer) -> None:
     )
     assert out.splitlines()[1].startswith("team/vis     0           8        16     32  ")
     (seen,) = server.seen("set_queue")
-    assert msgspec.json.decode(seen.body, type=s.QueueRequest) == s.QueueRequest(
+    assert msgspec.json.decode(seen.body, type=QueueRequest) == QueueRequest(
         path="team/vis",
         guaranteed={"gpus": 8000},
         deserved={"gpus": 16_000},
@@ -185,7 +187,7 @@ def test_pool(argosy: CommandLine, server: FakeServer) -> None:
     assert argosy.good("pool") == argosy.good("pool", "top", "dgx") == POOL_TEXT
     done = argosy("pool", "top", "dgxx")
     assert (done.status, done.err) == (4, "error: there is no pool `dgxx`\nhint: did you mean `dgx`?\n")
-    reply = msgspec.json.decode(argosy.good("pool", "--json"), type=s.PoolList)
+    reply = msgspec.json.decode(argosy.good("pool", "--json"), type=PoolList)
     assert reply.pools == (POOL,)
     server.pools = ()
     assert argosy.good("pool").startswith("No pools: ")
@@ -197,19 +199,19 @@ def test_the_map_without_colours(argosy: CommandLine) -> None:
     assert max(map(len, argosy.good("pool", "map").splitlines()[1:])) <= 26
 
 
-def big_pool(gpus: int, used: int) -> s.PoolView:
+def big_pool(gpus: int, used: int) -> PoolView:
     devices = tuple(
-        s.DeviceView(
+        DeviceView(
             device=Device(index=index, model="H100"),
-            shares=(s.ShareView(holder=0, milli=125 * (index % 8 + 1)),) if index < used else (),
+            shares=(ShareView(holder=0, milli=125 * (index % 8 + 1)),) if index < used else (),
         )
         for index in range(gpus)
     )
-    machine = s.MachineView(
+    machine = MachineView(
         id="m", name="a-machine-with-a-long-name.example.org", devices=devices, cpus_milli=1000
     )
-    return s.PoolView(
-        id="p", name="p", machines=(machine,), holders=(s.HolderView(id="job-1", user="ann<b>", number=1),)
+    return PoolView(
+        id="p", name="p", machines=(machine,), holders=(HolderView(id="job-1", user="ann<b>", number=1),)
     )
 
 
@@ -226,14 +228,14 @@ def test_no_line_is_wider_than_the_terminal(width: int, coloured: bool) -> None:
     assert drawn.count("·") >= 7
 
 
-def shared_device(*milli: int, user: str = "user-{}") -> s.PoolView:
-    device = s.DeviceView(
+def shared_device(*milli: int, user: str = "user-{}") -> PoolView:
+    device = DeviceView(
         device=Device(index=0, model="H100"),
-        shares=tuple(s.ShareView(holder=at, milli=each, mechanism="mps") for at, each in enumerate(milli)),
+        shares=tuple(ShareView(holder=at, milli=each, mechanism="mps") for at, each in enumerate(milli)),
     )
-    holders = tuple(s.HolderView(id=f"job-{at}", user=user.format(at)) for at in range(len(milli)))
-    machine = s.MachineView(id="m", name="m", devices=(device,), cpus_milli=1000)
-    return s.PoolView(id="p", name="p", machines=(machine,), holders=holders)
+    holders = tuple(HolderView(id=f"job-{at}", user=user.format(at)) for at in range(len(milli)))
+    machine = MachineView(id="m", name="m", devices=(device,), cpus_milli=1000)
+    return PoolView(id="p", name="p", machines=(machine,), holders=holders)
 
 
 @pytest.mark.parametrize(
@@ -258,22 +260,20 @@ def test_parts_of_a_device(
     assert row.cells[0].text == letters
 
 
-def many_machines(count: int) -> s.PoolView:
+def many_machines(count: int) -> PoolView:
     machines = tuple(
-        s.MachineView(
+        MachineView(
             id=f"n{at}",
             name=f"node-{at:02}",
             cpus_milli=64_000,
             devices=(
-                s.DeviceView(
-                    device=Device(index=0, model="H100"), shares=(s.ShareView(holder=at, milli=1000),)
-                ),
+                DeviceView(device=Device(index=0, model="H100"), shares=(ShareView(holder=at, milli=1000),)),
             ),
         )
         for at in range(count)
     )
-    holders = tuple(s.HolderView(id=f"job-{at}", user=f"user-{at:02}", number=at) for at in range(count))
-    return s.PoolView(id="p", name="p", machines=machines, holders=holders)
+    holders = tuple(HolderView(id=f"job-{at}", user=f"user-{at:02}", number=at) for at in range(count))
+    return PoolView(id="p", name="p", machines=machines, holders=holders)
 
 
 def test_many_machines_stand_side_by_side(argosy: CommandLine, server: FakeServer) -> None:
@@ -352,7 +352,7 @@ def test_groups_and_presets(argosy: CommandLine, server: FakeServer) -> None:
 
 
 @pytest.fixture
-def waiting(server: FakeServer) -> t.JobView:
+def waiting(server: FakeServer) -> JobView:
     server.add_cluster("dev")
     server.next_log = FakeLog(held=True)
     job = server.add_job(Task(name="big", run="x"), "dev")
@@ -368,7 +368,7 @@ def waiting(server: FakeServer) -> t.JobView:
     return server.jobs[job.id]
 
 
-def test_queue_tells_place_and_start(argosy: CommandLine, waiting: t.JobView) -> None:
+def test_queue_tells_place_and_start(argosy: CommandLine, waiting: JobView) -> None:
     assert argosy.good("queue", "dev") == (
         "ID  NAME  STATUS  RESOURCES  SUBMITTED  POSITION  STARTS  DETAIL\n"
         " 1  big   queued  default       1h ago         2    ~25m  4 A100 on one node: at most 2 are free "
@@ -387,11 +387,11 @@ ATTEMPT  STATUS     PLACED  RAN  WHERE                                          
 """  # noqa: E501
 
 
-def test_explain(argosy: CommandLine, server: FakeServer, waiting: t.JobView) -> None:
+def test_explain(argosy: CommandLine, server: FakeServer, waiting: JobView) -> None:
     assert argosy.good("explain", "dev", "1") == "job 1 of `dev`: queued\n" + EXPLAINED
     assert argosy.good("explain", waiting.id) == "job 1 of `dev`: queued\n" + EXPLAINED
     assert argosy.good("explain", "dev") == "cluster `dev`: running\n" + EXPLAINED
-    reply = msgspec.json.decode(argosy.good("explain", "dev", "1", "--json"), type=s.ExplainReply)
+    reply = msgspec.json.decode(argosy.good("explain", "dev", "1", "--json"), type=ExplainReply)
     assert (reply.code, reply.position) == ("fragmented", 1)
     done = argosy("explain", "7")
     assert (done.status, done.err) == (
@@ -408,7 +408,7 @@ def test_projects_travel(argosy: CommandLine, server: FakeServer) -> None:
     argosy.good("launch", "-y", "-d", "-c", "dev", "--project", "vision", "--", "echo hi")
     argosy.good("exec", "-d", "dev", "--project", "speech", "--", "echo hi")
     argosy.good("jobs", "launch", "-y", "-d", "--project", "nlp", "--", "echo hi")
-    kinds = {"launch": t.LaunchRequest, "exec": t.ExecRequest, "jobs_launch": t.JobsLaunchRequest}
+    kinds = {"launch": LaunchRequest, "exec": ExecRequest, "jobs_launch": JobsLaunchRequest}
     projects = [
         msgspec.json.decode(server.seen(name)[0].body, type=kind).project  # type: ignore[attr-defined]
         for name, kind in kinds.items()
@@ -438,7 +438,7 @@ def test_flags_of_sharing(argosy: CommandLine, server: FakeServer) -> None:
         *("--priority", "7", "--priority-class", "interactive", "--max-duration", "90m"),
     )
     assert done.status == 0 and "`preemptible` without `checkpoint`" in done.err
-    (task,) = msgspec.json.decode(server.seen("jobs_launch")[0].body, type=t.JobsLaunchRequest).tasks
+    (task,) = msgspec.json.decode(server.seen("jobs_launch")[0].body, type=JobsLaunchRequest).tasks
     assert (task.scheduling.queue, task.scheduling.preemptible) == ("acme/vision", True)
     wish = task.resources[0]
     assert (wish.preset, wish.priority, wish.priority_class) == ("small", 7, "interactive")

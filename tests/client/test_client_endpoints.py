@@ -73,7 +73,7 @@ def test_names_are_quoted_in_paths(server: FakeServer, client: Client) -> None:
 def test_one_connection_serves_many_calls(server: FakeServer, client: Client) -> None:
     for _ in range(20):
         client.status()
-    assert len(server._open) == 1
+    assert len(server.opened) == 1
     assert len(server.seen("health")) == 1
 
 

@@ -18,7 +18,7 @@ import pytest
 
 import argosy as sky
 from argosy import aio
-from argosy.api import types as t
+from argosy.api.planning import PipelineReply, PipelineRequest, PlanReply
 from argosy.client import blocking, facade, sdk
 from argosy.client.saving import save_logs
 from argosy.model.errors import ArgosyError
@@ -89,7 +89,7 @@ def test_launch_options(server: FakeServer, tmp_path: Path) -> None:
     assert launched.cluster == "dev" and launched.handle.created
     import msgspec
 
-    from argosy.api.types import LaunchRequest
+    from argosy.api.launching import LaunchRequest
 
     request = msgspec.json.decode(server.seen("launch")[0].body, type=LaunchRequest)
     assert request.autostop == Autostop(idle_s=180, down=True) and not request.setup and not request.down
@@ -109,13 +109,13 @@ def test_a_dag_is_planned_as_a_whole(server: FakeServer) -> None:
         first >> third
         second >> third
     reply = sky.estimate(dag)
-    assert isinstance(reply, t.PipelineReply) and [stage.name for stage in reply.stages] == ["a", "b", "c"]
+    assert isinstance(reply, PipelineReply) and [stage.name for stage in reply.stages] == ["a", "b", "c"]
     assert sky.optimize(dag) == reply
-    request = msgspec.json.decode(server.seen("plan_pipeline")[0].body, type=t.PipelineRequest)
+    request = msgspec.json.decode(server.seen("plan_pipeline")[0].body, type=PipelineRequest)
     assert request.edges == ((0, 2), (1, 2))
     with sky.Dag() as single:
         sky.Task(run="x")
-    assert isinstance(sky.optimize(single), Plan) and isinstance(sky.estimate(single), t.PlanReply)
+    assert isinstance(sky.optimize(single), Plan) and isinstance(sky.estimate(single), PlanReply)
 
     async def main() -> None:
         assert await aio.estimate(dag) == await aio.optimize(dag) == reply

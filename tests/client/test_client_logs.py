@@ -10,8 +10,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from argosy.api.jobs import LogFrame
 from argosy.api.location import Location
-from argosy.api.types import LogFrame
 from argosy.client.async_client import AsyncClient
 from argosy.client.client import Client
 from argosy.client.frames import LINE_LIMIT_BYTES, FrameDecoder, LogPiece, Prefixer

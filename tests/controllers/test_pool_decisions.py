@@ -33,7 +33,7 @@ from argosy.scheduler.ask import Waiting
 from argosy.scheduler.estimate import History
 from argosy.scheduler.machines import machine_of_node, machines_of_offers
 from argosy.scheduler.picture import taken_of
-from argosy.scheduler.requests import ask_of_job, queue_of, urgency_of
+from argosy.scheduler.requests import ask_of_job, expected_s, queue_of, urgency_of
 from argosy.store import Snapshot
 from argosy.testing.builders import (
     a_choice,
@@ -499,6 +499,57 @@ def test_a_job_of_a_cluster_that_waits_says_so() -> None:
     assert tell(view, "job-1") == "waits for the cluster, which waits for 4 L4: 4 of 4 in use by job 1"
 
 
+def test_a_job_says_what_its_cluster_waits_for_in_one_sentence() -> None:
+    detail = "this machine runs at most 128 nodes"
+    late = a_cluster(id="clu-0", name="many", retry_ms=NOW + 37_000, detail=detail,
+                     resources=(Resources(infra=Infra(provider="farm")),))  # fmt: skip
+    job = a_job(id="job-1", host_id="clu-0")
+    view = a_view(late, job)
+    assert tell(view, "job-1") == f"waits for the cluster; next try in 37s: {detail}"
+    assert tell(view, "clu-0") == f"next try in 37s: {detail}"
+    told = explain(view, "job-1")
+    assert told is not None and told.text == tell(view, "job-1")
+    tree = Tenancy(queues=(Queue(path="red", limit={"gpus": 4000}),))
+    wish = (Resources(accelerator=Accelerator(model="L4", milli=8000)),)
+    never = a_cluster(id="clu-1", name="big", resources=wish, project="red", queue="red/ann", num_nodes=1)
+    wide = a_cluster(id="clu-2", name="wide", project="red", queue="red/ann", num_nodes=2,
+                     resources=(Resources(accelerator=Accelerator(model="L4", milli=4000)),))  # fmt: skip
+    rows = a_view(tree, never, wide, a_job(id="job-2", host_id="clu-2"))
+    assert tell(rows, "job-2") == (
+        "waits for the cluster; it can never start: it asks for 8 GPUs, and queue red may use at most 4"
+    )
+
+
+def test_what_waits_elsewhere_says_when_it_is_tried_again() -> None:
+    wish = (Resources(infra=Infra(provider="cloud")),)
+    job = a_job(id="job-1", managed=True, task=a_task(resources=wish), retry_ms=NOW + 60_000,
+                phase=WorkloadPhase.RECOVERING, detail="no capacity in east")  # fmt: skip
+    assert tell(a_view(job), "job-1") == "next try in 1m: no capacity in east"
+
+
+def test_what_was_submitted_a_moment_ago_is_about_to_be_considered() -> None:
+    new = gpu_job("new", 1000)
+    seen = pictured(a_view(gpu_job("old", 1000)))
+    told = seen.pending(Snapshot.of([new]), new, NOW)
+    assert told is not None and told.text == "about to be considered"
+    assert not seen.knows(Snapshot.of([new]), new)
+
+
+def test_the_only_node_that_would_do_does_not_answer() -> None:
+    cluster = a_cluster(id="clu-0", phase=WorkloadPhase.RUNNING)
+    silent = a_node(id="nod-0", phase=NodePhase.UNREACHABLE, ready_ms=1, gpus=1)
+    small = a_node(id="nod-1", index=1, phase=NodePhase.READY, ready_ms=1)
+    job = a_job(
+        id="job-1", task=a_task(resources=(Resources(accelerator=Accelerator(model="A100", milli=1000)),))
+    )
+    view = a_view(cluster, silent, small, job)
+    assert tell(view, "job-1") == "The only suitable node does not answer."
+    more = a_node(id="nod-2", index=2, phase=NodePhase.UNREACHABLE, ready_ms=1, gpus=1)
+    assert tell(a_view(cluster, silent, more, job), "job-1") == "None of the 2 suitable nodes answers."
+    going = msgspec.structs.replace(silent, phase=NodePhase.DRAINING)
+    assert tell(a_view(cluster, going, small, job), "job-1") == "The only suitable node is being given up."
+
+
 # -- parts ------------------------------------------------------------------------------------------
 
 
@@ -573,6 +624,20 @@ def test_the_past_is_learned_from_rows() -> None:
     assert (9,) in history.runtimes_s.values()
     past.ended([done])
     assert past.history(NOW + 1000) is history  # a minute at least
+
+
+def test_the_length_of_a_job_without_a_name_is_not_that_of_other_programs() -> None:
+    def unnamed(number: int, run: str, **fields: object) -> Workload:
+        return a_job(name=f"job-{number}", number=number, task=a_task(name=None, run=run), **fields)
+
+    past = Past()
+    over = {"phase": WorkloadPhase.FINISHED, "outcome": Outcome.SUCCEEDED, "started_ms": NOW}
+    past.ended([unnamed(n, "sleep 1", ended_ms=NOW + 1000, **over) for n in (1, 2, 3)])
+    history = past.history(NOW)
+    assert expected_s(unnamed(4, "sleep 1"), history) == (1, False)
+    assert expected_s(unnamed(5, "sleep 300"), history) == (1, True), "good enough to reckon with, no promise"
+    named = a_job(name="train", number=6, task=a_task(name="train", run="sleep 300"))
+    assert expected_s(named, history)[1] is True
 
 
 # -- clusters of parts of devices -------------------------------------------------------------------

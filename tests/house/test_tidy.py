@@ -36,8 +36,6 @@ BANNED_STEMS = {
     "lib",
     "core",
 }
-#: `types.py` is a true name only for the API's own types.
-TYPES_ALLOWED = {SOURCE / "api" / "types.py"}
 README_HEADINGS = ("purpose", "words", "laws", "test", "add")
 
 
@@ -88,7 +86,7 @@ def test_names_are_true() -> None:
             stem.endswith(("_utils", "_helpers", "_manager", "_misc")) for stem in names
         ):
             bad.append(str(path.relative_to(REPO)))
-        if path.stem == "types" and path not in TYPES_ALLOWED:
+        if path.stem == "types":
             bad.append(str(path.relative_to(REPO)))
     assert bad == []
 

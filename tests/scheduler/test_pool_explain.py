@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import random
+
 import msgspec
 import pytest
-from pool_world import World, gpus, job, node, running, tenancy
+from pool_world import GIB, World, gpus, job, node, running, tenancy
 
 from argosy.model.offer import DeviceShare, Placement
 from argosy.model.scheduling import Isolation
@@ -20,6 +22,7 @@ from argosy.scheduler.estimate import (
 )
 from argosy.scheduler.explain import users_text, why_evicted
 from argosy.scheduler.pool import Pool
+from argosy.scheduler.snapshot import PoolSnapshot
 
 NOW = 1_000_000
 
@@ -72,6 +75,54 @@ def test_fragmented() -> None:
     assert told.text == (
         "62 CPUs and 4 GPUs (4 whole) are free, but together on no single machine. In use: 4 by a."
     )
+
+
+def test_who_has_the_memory_that_is_short() -> None:
+    machine = msgspec.structs.replace(node(0), memory_bytes=64 * GIB)
+    world = World(Pool(machines=[machine]))
+    for number, memory, queue in ((1, 40, "a"), (2, 8, "b")):
+        need = Need(cpus_milli=500, memory_bytes=memory * GIB)
+        world.submit(Ask(id=f"j00{number}", needs=(need,), queue=queue))
+    world.cycle()
+    told = why(world, Ask(id="j003", needs=(Need(cpus_milli=500, memory_bytes=32 * GIB),), queue="c"))
+    assert told.code == "capacity"
+    assert told.text == "32 GB of memory are needed, 16 GB are free. In use: 40 GB by a, 8 GB by b."
+
+
+def test_two_candidates_of_which_the_first_is_too_large_for_ever() -> None:
+    """The limit on the second is what it waits for."""
+    world = World(Pool(tenancy(Queue(path="a", limit=gpus(2))), machines=[node(0), node(1)]))
+    world.submit(job(1, 2, queue="a", estimate_s=100))
+    world.cycle()
+    large, small = Need(gpu_milli=8000, models=("B200",)), Need(gpu_milli=1000)
+    told = why(world, Ask(id="x", needs=(large, small), queue="a", number=2))
+    assert (told.code, told.text) == ("limit", "Queue a: 2 + 1 > 2 GPUs, over by 1.")
+
+
+def test_reading_changes_nothing() -> None:
+    """A pool that everybody looks at decides as one that nobody looks at."""
+    for machines in (6, 60):
+        dice, tree = random.Random(machines), tenancy(Queue(path="a", guaranteed=gpus(4)))
+        read, silent = (World(Pool(tree, machines=[node(i) for i in range(machines)])) for _ in range(2))
+        count = 3 * machines
+        for number in range(count):
+            ask = job(
+                number, dice.choice((1, 2, 4)), nodes=dice.choice((1, 1, 2)), queue=dice.choice("abc"),
+                estimate_s=dice.choice((50, 100, 5000)), preemptible=dice.random() < 0.5,
+            )  # fmt: skip
+            for world in (read, silent):
+                world.submit(ask)
+        for step in range(8):
+            decisions = [world.cycle() for world in (read, silent)]
+            assert decisions[0] == decisions[1], (machines, step)
+            snapshot = PoolSnapshot(read.pool, read.now_ms)
+            assert len(snapshot.pending) == len(read.waiting) and snapshot.usage
+            for ask in snapshot.line[:20]:
+                snapshot.explain(ask.id, read.now_ms + 5_000)
+            for ask in list(read.running)[: machines // 3]:
+                read.end(ask)
+                silent.end(ask)
+            read.now_ms = silent.now_ms = read.now_ms + 30_000
 
 
 def test_a_limit() -> None:

@@ -95,6 +95,17 @@ def test_costs_are_equal_row_by_row(
     assert [count > 0 for count in sheet.counts(need)] == [cost != plain.NEVER for cost in sheet.costs(need)]
 
 
+@given(pools(most=12), st.lists(asks(), max_size=12), needs())
+def test_free_capacity_is_added_up_alike(machines: list[Machine], before: list[Ask], need: Need) -> None:
+    slow, fast = Inventory(machines, vector_min=PLAIN), Inventory(machines, vector_min=VECTOR)
+    for number, wish in enumerate(before):
+        found = slow.find(wish)
+        if found is not None:
+            for inventory in (slow, fast):
+                inventory.take(str(number), need_of(wish, found), found)
+    assert slow.free_for(need) == fast.free_for(need)
+
+
 def test_small_pools_do_not_import_numpy() -> None:
     code = (
         "import sys; from argosy.scheduler.inventory import Inventory;"

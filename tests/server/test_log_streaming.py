@@ -13,7 +13,7 @@ import msgspec
 import pytest
 from raw_requests import Raw
 
-from argosy.api.types import LogFrame
+from argosy.api.jobs import LogFrame
 from argosy.model.facts import LogChunk, RankFact, RankPhase
 from argosy.model.offer import Placement
 from argosy.model.phases import AttemptPhase, Outcome, WorkloadPhase

@@ -9,7 +9,7 @@ from typing import Any
 import msgspec
 import pytest
 
-from argosy.api import types as t
+from argosy.api.costs import BudgetRequest
 from argosy.api.location import Location
 from argosy.client.client import Client
 from argosy.infra.provider import Capabilities, Manifest
@@ -477,10 +477,10 @@ def test_a_hard_stop_refuses_what_costs_money(idle: IdleServer, client: Client) 
     dear = _choice("pool", "", Capacity.OWNED, 100_000_000)
     paid = {"held_ms": now_ms, "requested_ms": now_ms, "cost_micro_usd": 102_400_000, "spent_ms": 1}
     idle.do(idle.store.commit([_claim("clm-1", made.cluster_id, choice=dear, **paid)]))
-    client.set_budget(t.BudgetRequest(project="default", monthly_micro_usd=200_000_000, hard_stop=True))
+    client.set_budget(BudgetRequest(project="default", monthly_micro_usd=200_000_000, hard_stop=True))
     client.launch(Task(run="x"), cluster="d")
     (view,) = client.set_budget(
-        t.BudgetRequest(project="default", monthly_micro_usd=100_000_000, hard_stop=True)
+        BudgetRequest(project="default", monthly_micro_usd=100_000_000, hard_stop=True)
     ).budgets
     month, _, end_ms = month_of(now_ms)
     after = month_of(end_ms)[0]
@@ -500,11 +500,11 @@ def test_a_hard_stop_refuses_what_costs_money(idle: IdleServer, client: Client) 
     assert {event.subject for event in told} == {"default", made.cluster_id}
     (folder / "terms.toml").unlink()  # free again
     client.launch(Task(run="x"), cluster="f")
-    assert client.set_budget(t.BudgetRequest(project="default", monthly_micro_usd=0)).budgets == ()
+    assert client.set_budget(BudgetRequest(project="default", monthly_micro_usd=0)).budgets == ()
 
 
 def test_budgets_that_make_no_sense(client: Client) -> None:
-    wrong = t.BudgetRequest(project="default", monthly_micro_usd=5, alert_pct=0)
+    wrong = BudgetRequest(project="default", monthly_micro_usd=5, alert_pct=0)
     assert refused(client.set_budget, wrong).startswith("error: the alert is at 1 to 100 percent, not 0")
 
 

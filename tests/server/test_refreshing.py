@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from argosy.api import types as t
 from argosy.api.location import Location
+from argosy.api.prices import RefreshReply
 from argosy.client.async_client import AsyncClient
 from argosy.client.client import Client
 from argosy.model.errors import ArgosyError, render_error
@@ -170,7 +170,7 @@ def test_ctrl_c_calls_it_off(client: Client, service: FakePrices) -> None:
 
 def test_two_who_wait_for_the_same(idle: IdleServer, client: Client, service: FakePrices) -> None:
     _slow(service)
-    replies: list[t.RefreshReply | ArgosyError] = []
+    replies: list[RefreshReply | ArgosyError] = []
 
     def wait() -> None:
         try:
@@ -183,7 +183,7 @@ def test_two_who_wait_for_the_same(idle: IdleServer, client: Client, service: Fa
         each.start()
     for each in both:
         each.join()
-    assert [reply.after for reply in replies if isinstance(reply, t.RefreshReply)] == [40, 40]
+    assert [reply.after for reply in replies if isinstance(reply, RefreshReply)] == [40, 40]
     assert len(service.requests) == 40  # one refresh, two who waited
     replies.clear()
     waiting = threading.Thread(target=wait)
@@ -209,7 +209,7 @@ def _interrupt(text: str) -> None:
 def test_the_other_client(idle: IdleServer, service: FakePrices) -> None:
     _slow(service)
 
-    async def act() -> t.RefreshReply:
+    async def act() -> RefreshReply:
         async with AsyncClient(Location(socket=idle.socket)) as client:
             refreshing = asyncio.create_task(client.refresh_prices("digitalocean", force=True))
             while len(service.requests) < 3:

@@ -6,11 +6,11 @@ from collections.abc import Iterator
 
 import pytest
 
-from argosy.api import types as t
 from argosy.api.location import Location
 from argosy.cli.planning import render_refused
 from argosy.client.client import Client
 from argosy.infra.system import SystemClock
+from argosy.model.priced import Refused
 from argosy.model.resources import Accelerator, Infra, Resources
 from argosy.model.task import Task
 from argosy.planning.availability import Refusal, remember
@@ -58,9 +58,9 @@ def test_gpus_and_offers_say_where_it_was_refused(idle: IdleServer, client: Clie
 
 
 def test_words() -> None:
-    one = t.Refused(at_ms=700_000, region="us-east-1", zone="use1-az1")
+    one = Refused(at_ms=700_000, region="us-east-1", zone="use1-az1")
     assert render_refused((), 1_000_000) == ""
     assert render_refused((one,), 1_000_000) == "5m ago in use1-az1"
-    spot = t.Refused(at_ms=940_000, region="us-east-1", spot=True)
+    spot = Refused(at_ms=940_000, region="us-east-1", spot=True)
     assert render_refused((spot, one), 1_000_000) == "spot 1m ago in us-east-1, and 1 more"
-    assert render_refused((t.Refused(at_ms=1_000_000),), 1_000_000) == "0s ago"
+    assert render_refused((Refused(at_ms=1_000_000),), 1_000_000) == "0s ago"

@@ -9,9 +9,10 @@ from typing import Any
 import msgspec
 import pytest
 
-from argosy.api import sharing as s
+from argosy.api.costs import BudgetRequest
 from argosy.api.location import Location
-from argosy.api.types import BudgetRequest
+from argosy.api.pool import PoolList, ShareView
+from argosy.api.quota import QueueRequest, TenancyReply
 from argosy.client.client import Client
 from argosy.model.errors import ArgosyError, render_error
 from argosy.model.facts import Device
@@ -72,9 +73,9 @@ def only(server: IdleServer) -> Workload:
 
 
 def test_a_queue_is_made_changed_and_removed(server: IdleServer, client: Client) -> None:
-    assert client.tenancy() == s.TenancyReply(tenancy=Tenancy())
+    assert client.tenancy() == TenancyReply(tenancy=Tenancy())
     made = client.set_queue(
-        s.QueueRequest(
+        QueueRequest(
             path="/acme/vision/",
             deserved={"gpus": 16_000},
             limit={"gpus": 32_000, "jobs": 20},
@@ -85,7 +86,7 @@ def test_a_queue_is_made_changed_and_removed(server: IdleServer, client: Client)
     assert made.tenancy.rev == 1
     assert [view.path for view in made.queues] == ["acme", "acme/vision"]
     changed = client.set_queue(
-        s.QueueRequest(path="acme/vision", limit={"gpus": None}, lend_limit={"gpus": 4000}, max_pending=-1)
+        QueueRequest(path="acme/vision", limit={"gpus": None}, lend_limit={"gpus": 4000}, max_pending=-1)
     )
     assert changed.tenancy.queues == (
         Queue(
@@ -99,32 +100,32 @@ def test_a_queue_is_made_changed_and_removed(server: IdleServer, client: Client)
     assert "tenancy" in server.controllers.woken
     events = [event.text for event in client.events("tenancy").events]
     assert events == ["queue `acme/vision` was changed"] * 2
-    assert client.set_queue(s.QueueRequest(path="acme/vision", remove=True)).queues == ()
+    assert client.set_queue(QueueRequest(path="acme/vision", remove=True)).queues == ()
 
 
 def test_trees_that_contradict_themselves_are_refused_and_not_stored(client: Client) -> None:
-    client.set_queue(s.QueueRequest(path="acme", guaranteed={"gpus": 8000}, limit={"gpus": 16_000}))
+    client.set_queue(QueueRequest(path="acme", guaranteed={"gpus": 8000}, limit={"gpus": 16_000}))
     before = client.tenancy()
-    told = refused(client.set_queue, s.QueueRequest(path="acme/vision", guaranteed={"gpus": 12_000}))
+    told = refused(client.set_queue, QueueRequest(path="acme/vision", guaranteed={"gpus": 12_000}))
     assert told == (
         "error: queue acme: its children are guaranteed 12 GPUs, it is itself guaranteed 8\n"
         "hint: raise guaranteed of acme, or lower guaranteed of its children"
     )
     told = refused(
-        client.set_queue, s.QueueRequest(path="acme/speech", guaranteed={"gpus": 4000}, limit={"gpus": 2000})
+        client.set_queue, QueueRequest(path="acme/speech", guaranteed={"gpus": 4000}, limit={"gpus": 2000})
     )
     assert told == (
         "error: queue acme/speech: guaranteed 4 GPUs is more than limit 2 GPUs\n"
         "hint: raise limit, or lower guaranteed"
     )
-    told = refused(client.set_queue, s.QueueRequest(path="a//b", limit={"gpus": 1}))
+    told = refused(client.set_queue, QueueRequest(path="a//b", limit={"gpus": 1}))
     assert told.startswith("error: `a//b` is no path of a queue\nhint: names of letters")
-    told = refused(client.set_queue, s.QueueRequest(path="acm", remove=True))
+    told = refused(client.set_queue, QueueRequest(path="acm", remove=True))
     assert told == "error: there is no queue `acm`\nhint: did you mean `acme`?"
-    client.set_queue(s.QueueRequest(path="acme/vision"))
-    told = refused(client.set_queue, s.QueueRequest(path="acme", remove=True))
+    client.set_queue(QueueRequest(path="acme/vision"))
+    told = refused(client.set_queue, QueueRequest(path="acme", remove=True))
     assert told == ("error: queue `acme` has 1 queue below it: acme/vision\nhint: remove those first")
-    client.set_queue(s.QueueRequest(path="acme/vision", remove=True))
+    client.set_queue(QueueRequest(path="acme/vision", remove=True))
     assert client.tenancy().tenancy.queues == before.tenancy.queues
 
 
@@ -153,7 +154,7 @@ def test_writing_needs_an_administrator() -> None:
         host, _, port = other.address.rpartition("/")[2].rpartition(":")
         far = Client(Location(None, host=host, port=int(port), token="s3cret"))
         assert far.tenancy().tenancy == Tenancy()
-        told = refused(far.set_queue, s.QueueRequest(path="acme"))
+        told = refused(far.set_queue, QueueRequest(path="acme"))
         assert told.startswith("error: `set_queue` needs a token of scope `admin`\n")
         assert refused(far.set_tenancy, Tenancy()).startswith("error: `set_tenancy` needs a token")
         urgent = Task(run="x", resources=(Resources(priority_class="system"),))
@@ -201,6 +202,23 @@ def test_what_queues_borrow_and_lend(server: IdleServer, client: Client) -> None
     assert views["acme/vision"].borrows == {"gpus": 2000} and views["acme/vision"].share_milli == 250
     assert views["acme/speech"].lends == {"gpus": 2000}  # of five that are idle, two are borrowed
     assert (views["acme/vision"].named, views["acme/vision/ann"].named) == (True, False)
+
+
+def test_what_is_idle_is_more_than_what_may_be_lent(server: IdleServer, client: Client) -> None:
+    queue = Queue(path="acme", deserved={"gpus": 16_000}, lend_limit={"gpus": 4000})
+    client.set_tenancy(
+        Tenancy(queues=(queue, Queue(path="own", deserved={"gpus": 8000}, lend_limit={"gpus": 0})))
+    )
+    assert client.explain_queue("acme").lines[2:] == (
+        "16 GPUs that it deserves are idle, 4 of them may be lent; nobody borrows now",
+    )
+    assert client.explain_queue("own").lines[2:] == (
+        "8 GPUs that it deserves are idle, none of them may be lent",
+    )
+    server.controllers.usage = [QueueUsage(path="own", used={"gpus": 10_000}, running=1)]
+    assert client.explain_queue("acme").lines[2] == (
+        "16 GPUs that it deserves are idle, 4 of them may be lent; `own` borrows"
+    )
 
 
 def test_a_queue_in_words(server: IdleServer, client: Client) -> None:
@@ -272,7 +290,7 @@ def test_a_request_may_name_amounts(server: IdleServer, client: Client) -> None:
 
 
 def test_jobs_count_in_the_leaf_of_project_and_user(server: IdleServer, client: Client) -> None:
-    client.set_queue(s.QueueRequest(path="acme/vision", limit={"gpus": 8000}))
+    client.set_queue(QueueRequest(path="acme/vision", limit={"gpus": 8000}))
     client.jobs_launch([Task(run="x")], user="ann", project="vision")
     job = only(server)
     assert (job.project, job.queue, job.user) == ("vision", "acme/vision/ann", "ann")
@@ -281,7 +299,7 @@ def test_jobs_count_in_the_leaf_of_project_and_user(server: IdleServer, client: 
 
 
 def test_a_named_queue_and_one_that_is_not_there(server: IdleServer, client: Client) -> None:
-    client.set_queue(s.QueueRequest(path="acme/vision"))
+    client.set_queue(QueueRequest(path="acme/vision"))
     named = Task(run="x", scheduling=Scheduling(queue="acme/vision"))
     client.jobs_launch([named], user="ann")
     assert only(server).queue == "acme/vision/ann"
@@ -291,7 +309,7 @@ def test_a_named_queue_and_one_that_is_not_there(server: IdleServer, client: Cli
 
 
 def test_only_so_many_may_wait(server: IdleServer, client: Client) -> None:
-    client.set_queue(s.QueueRequest(path="default", max_pending=3))
+    client.set_queue(QueueRequest(path="default", max_pending=3))
     client.jobs_launch([Task(run="x"), Task(run="y")], user="ann")
     with pytest.raises(ArgosyError) as caught:
         client.jobs_launch([Task(run="x"), Task(run="y")], user="bob")
@@ -309,12 +327,12 @@ RAISE_IT = "have the limit raised: `argosy quota set default --limit ...`"
 
 
 def test_more_than_the_limit_waits_or_is_refused(server: IdleServer, client: Client) -> None:
-    client.set_queue(s.QueueRequest(path="default", limit={"gpus": 4000}))
+    client.set_queue(QueueRequest(path="default", limit={"gpus": 4000}))
     reply = client.jobs_launch([gpus("A100:8")], user="ann")
     what = "queue default: 0 + 8 > 4 GPUs, over by 4, even when nothing else runs in it"
     assert reply.warnings == (f"{what}; it waits until the limit is raised",)
     client.cancel(None, all=True)
-    client.set_queue(s.QueueRequest(path="default", refuse_over_limit=True))
+    client.set_queue(QueueRequest(path="default", refuse_over_limit=True))
     assert refused(client.jobs_launch, [gpus("A100:8")], user="ann") == (
         f"error: queue default: 0 + 8 > 4 GPUs, over by 4\nhint: ask for less, or {RAISE_IT}"
     )
@@ -324,7 +342,7 @@ def test_more_than_the_limit_waits_or_is_refused(server: IdleServer, client: Cli
 def test_what_a_queue_has_accepted_counts_where_it_refuses(server: IdleServer, client: Client) -> None:
     """Running or not, managed jobs and clusters, several of one request together; jobs of a cluster are
     another account."""
-    client.set_queue(s.QueueRequest(path="default", limit={"gpus": 4000}, refuse_over_limit=True))
+    client.set_queue(QueueRequest(path="default", limit={"gpus": 4000}, refuse_over_limit=True))
     client.jobs_launch([gpus("A100:3")], user="ann")
     hint = f"hint: submit again when something has ended (`argosy queue --tree`), or {RAISE_IT}"
     assert refused(client.jobs_launch, [gpus("A100:2")], user="bob") == (
@@ -489,14 +507,14 @@ def a_picture(job_id: str, other_id: str) -> PoolPicture:
 
 
 def test_pools(server: IdleServer, client: Client) -> None:
-    assert client.pools() == s.PoolList(pools=())
+    assert client.pools() == PoolList(pools=())
     server.controllers.pictures = [a_picture("job-1", "job-2")]
     client.jobs_launch([Task(run="x")])  # a picture is kept until something changes
     (pool,) = client.pools().pools
     assert [machine.cpus_used_milli for machine in pool.machines] == [2000, 1000, 0]
     assert pool.machines[0].devices[1].shares == (
-        s.ShareView(holder=0, milli=500),
-        s.ShareView(holder=1, milli=250, mechanism="mps"),
+        ShareView(holder=0, milli=500),
+        ShareView(holder=1, milli=250, mechanism="mps"),
     )
     assert pool.machines[0].holders == (0, 1) and pool.machines[2].open is False
     assert [(gang.gpus, gang.num_nodes) for gang in pool.gangs] == [(1, 2), (2, 2)]

@@ -27,6 +27,7 @@ from argosy.model.errors import ArgosyError
 from argosy.server.exchange import Exchange
 from argosy.server.front import Front, bind
 from argosy.server.tokens import Tokens
+from argosy.testing.fake_server import FakeServer
 
 
 class ToyView(Reply, frozen=True, kw_only=True):
@@ -111,6 +112,14 @@ def test_both_clients_have_it(location: Location) -> None:
             assert await client.toy("bear") == ToyView(name="bear", size=1)
 
     asyncio.run(main())
+
+
+def test_the_fake_server_follows(tmp_path: Path) -> None:
+    with FakeServer(endpoints=TOYS) as server:
+        with ToyClient(Location(None, host="127.0.0.1", port=server.port)) as client:
+            assert client.toy("bear").size == 0
+            assert client.tag_toy("bear", ("x",)) == ToyView(name="x", size=0)
+        assert [seen.endpoint for seen in server.requests] == ["health", "toy", "tag_toy"]
 
 
 def test_documents_follow() -> None:

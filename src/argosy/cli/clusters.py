@@ -11,7 +11,8 @@ from argosy.cli.session import Session, complete_cluster, json_option, pass_sess
 from argosy.model.units import render_bytes, render_duration, render_milli, render_price
 
 if TYPE_CHECKING:
-    from argosy.api.types import ClusterView, JobView, NodeView
+    from argosy.api.clusters import ClusterView, NodeView
+    from argosy.api.jobs import JobView
     from argosy.model.resources import Autostop
 
 

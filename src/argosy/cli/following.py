@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 from argosy.cli.session import Session
 
 if TYPE_CHECKING:
-    from argosy.api.types import LogFrame
+    from argosy.api.jobs import LogFrame
 
 #: What an attached command ends with when the job did not succeed. See `argosy --help`.
 JOB_FAILED: Final = 1

@@ -13,8 +13,9 @@ from argosy.model.units import render_bytes, render_duration, render_milli, rend
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from argosy.api.types import GpuView, ModelView, PriceView
+    from argosy.api.prices import ModelView
     from argosy.model.offer import Offer
+    from argosy.model.priced import GpuView, PriceView
 
 
 @click.command(

@@ -11,7 +11,7 @@ from argosy.cli.launching import jobs_launch
 from argosy.cli.session import Session, complete_cluster, json_option, pass_session, yes_option
 
 if TYPE_CHECKING:
-    from argosy.api.types import JobList, JobView
+    from argosy.api.jobs import JobList, JobView
 
 
 @click.command(
@@ -46,7 +46,7 @@ def queue(
 
     Without a name: those of every cluster. Managed jobs have a list of their own: `argosy jobs queue`.
     """
-    from argosy.api.types import JobList
+    from argosy.api.jobs import JobList
 
     if tree:
         from argosy.cli.quota import queue_tree

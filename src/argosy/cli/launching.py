@@ -18,7 +18,7 @@ from argosy.cli.task_options import parse_described, task_options, weighing_opti
 from argosy.model.units import render_bytes, render_milli, render_price
 
 if TYPE_CHECKING:
-    from argosy.api.types import LaunchReply
+    from argosy.api.launching import LaunchReply
     from argosy.cli.following import Followed
     from argosy.client.progress import Progress
     from argosy.model.offer import Choice, Plan

@@ -14,7 +14,9 @@ from argosy.model.units import render_bytes, render_duration, render_milli, rend
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from argosy.api.types import BudgetView, CompareView, OfferView, PlanReply, PriceView, Refused, RegionView
+    from argosy.api.costs import BudgetView
+    from argosy.api.planning import CompareView, OfferView, PlanReply
+    from argosy.model.priced import PriceView, Refused, RegionView
     from argosy.model.task import Task
 
 _OFFERS_MAX: Final = 2000
@@ -343,7 +345,7 @@ def budget_set(
     session: Session, project: str, usd: float, alert: int, hard_stop: bool, as_json: bool
 ) -> None:
     """Set the monthly budget of a project in US dollars; 0 removes it."""
-    from argosy.api.types import BudgetRequest
+    from argosy.api.costs import BudgetRequest
 
     request = BudgetRequest(
         project=project, monthly_micro_usd=round(usd * 1_000_000), alert_pct=alert, hard_stop=hard_stop

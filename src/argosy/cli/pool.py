@@ -14,7 +14,8 @@ from argosy.cli.session import Session, complete_cluster, json_option, pass_sess
 from argosy.model.units import render_bytes, render_duration, render_milli
 
 if TYPE_CHECKING:
-    from argosy.api.sharing import ExplainReply, PoolView, QueueView
+    from argosy.api.pool import ExplainReply, PoolView
+    from argosy.api.quota import QueueView
     from argosy.model.tenancy import Tenancy
 
 _WAITING_SHOWN: Final = 10
@@ -69,7 +70,7 @@ Examples:
 def top(session: Session, as_json: bool, pools: tuple[str, ...] = ()) -> None:
     """Show each pool: GPUs used and free by model, by user and queue, nodes, who waits, and the largest gang
     that fits."""
-    from argosy.api.sharing import PoolList
+    from argosy.api.pool import PoolList
 
     chosen = _chosen(session, pools)
     if as_json:
@@ -245,7 +246,7 @@ a whole GPU, `a` a part, `··` is free, `--` takes nothing new.""",  # noqa: E5
 @pass_session
 def map_(session: Session, pools: tuple[str, ...], html: str | None, svg: str | None, as_json: bool) -> None:
     """Draw nodes and GPUs as blocks in the colours of those who hold them."""
-    from argosy.api.sharing import PoolList
+    from argosy.api.pool import PoolList
     from argosy.cli.pool_drawing import render_html, render_svg
 
     chosen = _chosen(session, pools)

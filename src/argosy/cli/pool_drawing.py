@@ -14,7 +14,7 @@ from argosy.model.kinds import is_named
 from argosy.model.units import render_bytes, render_duration, render_milli
 
 if TYPE_CHECKING:
-    from argosy.api.sharing import DeviceView, HolderView, MachineView, PoolView, WaitingView
+    from argosy.api.pool import DeviceView, HolderView, MachineView, PoolView, WaitingView
 
 WHOLE_MILLI: Final = 1000
 _LEFT: Final = " ▏▎▍▌▋▊▉"  # so many eighths of a character

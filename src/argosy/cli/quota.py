@@ -10,7 +10,7 @@ import click
 from argosy.cli.session import Amount, Session, json_option, pass_session, yes_option
 
 if TYPE_CHECKING:
-    from argosy.api.sharing import QueueView, TenancyReply
+    from argosy.api.quota import QueueView, TenancyReply
     from argosy.model.tenancy import Tenancy
 
 _BAR: Final = 20  # characters
@@ -265,7 +265,7 @@ def set_(
     as_json: bool,
 ) -> None:
     """Make or change a queue. Needs a token of scope `admin`, or the server's own machine."""
-    from argosy.api.sharing import QueueRequest
+    from argosy.api.quota import QueueRequest
     from argosy.spec.tenancy import parse_amounts
 
     given = (guaranteed, deserved, limit, lend_limit, weight, max_pending, over_limit)

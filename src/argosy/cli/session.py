@@ -15,7 +15,7 @@ from argosy.cli.main import INTERRUPTED
 from argosy.cli.screen import Screen
 
 if TYPE_CHECKING:
-    from argosy.api.types import ClusterView
+    from argosy.api.clusters import ClusterView
     from argosy.client.client import Client
 
 F = TypeVar("F", bound=Callable[..., Any])  # Any: commands take what click gives them

@@ -7,7 +7,7 @@ from typing import Final, NamedTuple
 
 import msgspec
 
-from argosy.api.types import LogFrame
+from argosy.api.jobs import LogFrame
 from argosy.model.errors import ArgosyError
 
 HEADER_LIMIT_BYTES: Final = 64 << 10

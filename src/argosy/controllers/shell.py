@@ -48,6 +48,7 @@ _TICK_S = 0.001  # less than this is due
 OBSERVE_S = 10.0  # each provider is asked what it has of ours
 QUOTE_S = 60.0
 FIRST_QUOTES_S = 30.0  # so long after the start nothing fails, or goes elsewhere, for want of an answer
+FORESEE_S = 5.0  # when those start who are first in line is worked out at most so often
 PICTURE_WAIT_S = 0.5  # a request waits at most so long for a picture that knows what it shows
 
 
@@ -93,6 +94,7 @@ class Shell:
         self._due_ms: dict[str, int] = {}  # when to look at a subject next: one time each
         self._rows: Snapshot | None = None
         self._picture: Picture | None = None
+        self._foreseen_s = float("-inf")
         self._published = asyncio.Event()  # of the next picture
         self._group: asyncio.TaskGroup | None = None
         self._effects = Effects(
@@ -251,7 +253,15 @@ class Shell:
                 _log.exception("a pass failed in an unforeseen way")
                 await asyncio.sleep(1.0)
 
+    def _foresee(self) -> None:
+        """When nothing is to be decided: when do those start who are first in line?"""
+        now_s = self._clock.monotonic_s()
+        if not self._event.is_set() and now_s - self._foreseen_s >= FORESEE_S:
+            self._foreseen_s = now_s
+            self._pools.foresee()
+
     async def _sleep_until_due(self) -> None:
+        self._foresee()
         wait_s = max(0.0, self._swept_s + SWEEP_S - self._clock.monotonic_s())
         if self._timers:
             wait_s = min(wait_s, max(0.0, (self._timers[0][0] - self._clock.now_ms()) / 1000))

@@ -7,6 +7,7 @@ that answers a request changes it.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from typing import Final
 
 import msgspec
 
@@ -17,6 +18,9 @@ from argosy.scheduler.inventory import Inventory, OverCommitted
 from argosy.scheduler.pool import Pool
 from argosy.scheduler.recall import Use
 from argosy.scheduler.snapshot import PoolSnapshot
+
+FORESEEN: Final = 4  # pending workloads of which lists tell when they start,
+FORESEEN_MACHINES: Final = 64  # in pools of at most so many machines
 
 
 class PoolCache:
@@ -35,6 +39,7 @@ class PoolCache:
         self.unchecked: set[str] = set()  # asks of which it is not known whether they could ever fit
         self.now_ms = 0  # until when it was told
         self._snapshot: PoolSnapshot | None = None  # of the pool as it is
+        self.expected: Mapping[str, int] = {}  # when the first in line start, by the last forecast
 
     # -- what there is --------------------------------------------------------------------------------------
 
@@ -187,6 +192,13 @@ class PoolCache:
         if self._snapshot is None:
             self._snapshot = PoolSnapshot(self.pool, self.now_ms)
         return self._snapshot
+
+    def foresee(self) -> None:
+        """Work out anew when the first in line will probably start: longer work than a cycle, so it is for
+        the time between two of them, and for pools in which it takes milliseconds."""
+        self.expected = {}
+        if self.waiting and len(self.machines) <= FORESEEN_MACHINES:
+            self.expected = self.snapshot().forecast(FORESEEN)
 
     def set_tenancy(self, tenancy: Tenancy) -> None:
         """Other queues, other limits, another policy."""

@@ -21,6 +21,7 @@ class Free(NamedTuple):
     """What is left for ranks of one need. Of devices only those that it may use count."""
 
     machines: tuple[str, ...]  # ids of those that suit, in their order
+    roomy: tuple[str, ...]  # those of them that have CPUs, memory and one device for a rank by amounts alone
     cpus_milli: int
     memory_bytes: int
     gpu_milli: int
@@ -39,8 +40,8 @@ class Free(NamedTuple):
         return CPUS
 
 
-def free_for(inventory: Inventory, need: Need) -> Free:
-    """O(machines); in a large pool without a step of Python for each."""
+def add_up(inventory: Inventory, need: Need) -> Free:
+    """`Inventory.free_for`. O(machines); in a large pool without a step of Python for each."""
     grid = inventory.grid()
     return _of_rows(inventory, need) if grid is None else _of_grid(grid, need)
 
@@ -56,6 +57,7 @@ def ranks_now(inventory: Inventory, need: Need, machines: Sequence[str]) -> int:
 
 def _of_rows(inventory: Inventory, need: Need) -> Free:
     suited: list[str] = []
+    roomy: list[str] = []
     cpus = memory = milli = whole = devices = with_cpus = with_memory = with_gpus = 0
     for machine_id in inventory.machines():
         kind, room = inventory.kind_and_room(machine_id)
@@ -69,6 +71,12 @@ def _of_rows(inventory: Inventory, need: Need) -> Free:
         with_memory += room.memory >= need.memory_bytes
         left = [room.left[position] for position in way.positions]
         free = sum(each == WHOLE_MILLI for each in left)
+        if (
+            room.cpus >= need.cpus_milli
+            and room.memory >= need.memory_bytes
+            and max(left, default=0) >= min(need.gpu_milli, WHOLE_MILLI)
+        ):
+            roomy.append(machine_id)
         milli += sum(left)
         whole += free
         devices += len(left)
@@ -76,7 +84,8 @@ def _of_rows(inventory: Inventory, need: Need) -> Free:
             with_gpus += free * WHOLE_MILLI // need.gpu_milli
         elif need.gpu_milli:
             with_gpus += sum(each // need.gpu_milli for each in left)
-    return Free(tuple(suited), cpus, memory, milli, whole, devices, with_cpus, with_memory, with_gpus)
+    amounts = (cpus, memory, milli, whole, devices, with_cpus, with_memory, with_gpus)
+    return Free(tuple(suited), tuple(roomy), *amounts)
 
 
 def _of_grid(grid: Grid, need: Need) -> Free:
@@ -90,8 +99,12 @@ def _of_grid(grid: Grid, need: Need) -> Free:
         with_gpus = int((free * WHOLE_MILLI // need.gpu_milli).sum())
     else:
         with_gpus = int((left // need.gpu_milli).sum()) if need.gpu_milli else 0
+    enough = (cpus >= need.cpus_milli) & (memory >= need.memory_bytes)
+    if need.gpu_milli:
+        enough &= left.max(axis=1, initial=0) >= min(need.gpu_milli, WHOLE_MILLI)
     return Free(
-        tuple(grid.ids[row] for row in rooms.rows.tolist()),
+        tuple(map(grid.ids.__getitem__, rooms.rows.tolist())),
+        tuple(map(grid.ids.__getitem__, rooms.rows[enough].tolist())),
         int(np.maximum(cpus, 0).sum()),
         int(np.maximum(memory, 0).sum()),
         int(left.sum()),

@@ -21,6 +21,7 @@ from argosy.model.tenancy import Amounts
 from argosy.scheduler import plain
 from argosy.scheduler.ask import WHOLE_MILLI, Ask, Machine, Need
 from argosy.scheduler.devices import Kind, Room, instance_milli, kind_key
+from argosy.scheduler.free import Free, add_up
 from argosy.scheduler.gang import Layout, Search, held_by
 from argosy.scheduler.sheet import Sheet
 from argosy.scheduler.shortage import Nearest, Why, find_nearest, find_why
@@ -71,6 +72,8 @@ class Inventory:
         self._sheet: Sheet | Grid | None = None  # made when it is needed
         self._arranged: Layout | None = None
         self._empty: Inventory | None = None
+        self._groups: tuple[str, ...] | None = None
+        self._free_for: dict[Need, tuple[int, Free]] = {}
         self._nevers: dict[object, Nearest | None] = {}
         self._demand = Demand()
         for machine in machines:
@@ -131,6 +134,7 @@ class Inventory:
     def _set_changed(self, machine_id: str) -> None:
         self._arranged = None
         self._empty = None
+        self._groups = None
         self._nevers = {}  # copies may know those of the machines as they were
         self.version += 1
         if machine_id:
@@ -241,6 +245,21 @@ class Inventory:
     def kind_and_room(self, machine_id: str) -> tuple[Kind, Room]:
         """What a machine is, and what is free on it."""
         return self._kind[machine_id], self._rooms[machine_id]
+
+    def groups(self) -> tuple[str, ...]:
+        """The resource groups that machines belong to, by name."""
+        if self._groups is None:
+            machines = self._machines.values()
+            self._groups = tuple(sorted({group for machine in machines for group in machine.groups}))
+        return self._groups
+
+    def free_for(self, need: Need) -> Free:
+        """What the open machines that suit a need have left; kept until something changes."""
+        version, found = self._free_for.get(need, (-1, None))
+        if found is None or version != self.version:
+            found = add_up(self, need)
+            self._free_for[need] = self.version, found
+        return found
 
     def spare(self, machine_id: str) -> tuple[int, int, int]:
         """Free milli-CPU, bytes and milli-GPU of a machine, as sums: what fits has no more than that."""
@@ -392,7 +411,8 @@ class Inventory:
         other._sheet = None if self._sheet is None else self._sheet.copy()
         other._arranged = self._arranged
         other._demand = self._demand.copy()
-        other._empty, other._nevers = self._empty, self._nevers  # of the machines alone
+        # What follows from the machines alone:
+        other._empty, other._nevers, other._groups = self._empty, self._nevers, self._groups
         return other
 
     # Places

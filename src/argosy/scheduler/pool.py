@@ -309,8 +309,8 @@ class Pool:
         return tuple(islice(chain(bound, heads), most))
 
     def explain(self, ask_id: str, now_ms: int, *, when: bool = True) -> Waiting:
-        """`PoolSnapshot.explain` of the pool as it is."""
-        return PoolSnapshot(self, now_ms).explain(ask_id, now_ms, when=when)
+        """`PoolSnapshot.explain` of the pool as it will be at `now_ms` if nothing happens."""
+        return PoolSnapshot(self.twin(), now_ms).explain(ask_id, now_ms, when=when)
 
     def twin(self) -> Pool:
         """A copy for what-ifs: what is tried there changes nothing here. O(machines + allocations)."""

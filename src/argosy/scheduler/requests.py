@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from hashlib import blake2b
 from typing import Final
 
 import msgspec
@@ -24,6 +25,7 @@ from argosy.scheduler.estimate import History, estimate_s, is_known, kinds_of
 from argosy.scheduler.machines import MACHINE, PLACE, groups_for, place_of
 from argosy.scheduler.quota import leaf_of
 
+_LETTERS: Final = str.maketrans("0123456789", "ghijklmnop")
 DEFAULT_CPUS_MILLI: Final = 500  # of a job that names no number: jobs run side by side by default
 
 
@@ -67,8 +69,19 @@ def gpus_of(task: Task) -> int:
 
 
 def job_kinds(job: Workload) -> tuple[str, ...]:
-    """Kinds of runs in the history that say something about this job."""
-    return kinds_of(user=job.user, project=job.project, name=job.name, gpu_milli=gpus_of(job_task(job)))
+    """Kinds of runs in the history that say something about this job. One without a name is like those that
+    run the same program: what else its user ran in that size promises nothing about it."""
+    task = job_task(job)
+    named = bool(task.name) or job.name not in ("", f"job-{job.number}")
+    name = job.name if named else _program(task)
+    same, size, user = kinds_of(user=job.user, project=job.project, name=name, gpu_milli=gpus_of(task))
+    return (same, size, user) if named else (same, user)
+
+
+def _program(task: Task) -> str:
+    """A name for what a task runs. Letters only: digits in names count as equal."""
+    digest = blake2b(f"{task.setup}\0{task.run}".encode(), digest_size=8).hexdigest()
+    return "program-" + digest.translate(_LETTERS)
 
 
 def expected_s(workload: Workload, history: History) -> tuple[int | None, bool]:

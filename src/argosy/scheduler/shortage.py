@@ -11,7 +11,7 @@ from argosy.model.units import render_bytes, render_milli
 from argosy.scheduler import plain
 from argosy.scheduler.ask import UNANSWERED, WHOLE_MILLI, Ask, Machine, Need
 from argosy.scheduler.devices import Kind
-from argosy.scheduler.free import free_for, ranks_now
+from argosy.scheduler.free import ranks_now
 from argosy.scheduler.gang import Search
 from argosy.scheduler.tenancy_check import render_named, say_amount
 from argosy.scheduler.topology import level_problem
@@ -98,8 +98,7 @@ def find_why(inventory: Inventory, ask: Ask) -> Why:
         loose = msgspec.structs.replace(ask, required="", preferred="", spread="")
         if inventory.find(loose) is not None:
             return Why(code="topology", text=f"{too_few(inventory, ask)} at present")
-    groups = sorted({group for machine in inventory.machines().values() for group in machine.groups})
-    anywhere = msgspec.structs.replace(need, only_group="", groups=tuple(groups))
+    anywhere = msgspec.structs.replace(need, only_group="", groups=inventory.groups())
     if anywhere != need and inventory.find(msgspec.structs.replace(ask, needs=(anywhere,))) is not None:
         group = f"group {need.only_group}" if need.only_group else "the groups that it may use"
         return Why(code="group", text=f"there is room only outside of {group}")
@@ -116,11 +115,9 @@ def _kept_apart(inventory: Inventory, ask: Ask, need: Need) -> str:
         weak = msgspec.structs.replace(need, isolation=Isolation.NONE)
         if inventory.find(msgspec.structs.replace(ask, needs=(weak,))) is not None:
             return f"there is room only where isolation `{need.isolation.value}` cannot be given"
-    for machine_id in inventory.machines():
-        kind, room = inventory._kind[machine_id], inventory._rooms[machine_id]
+    for machine_id in inventory.free_for(need).roomy:
+        kind, room = inventory.kind_and_room(machine_id)
         way = kind.way(need)
-        if way.why or room.cpus < need.cpus_milli or room.memory < need.memory_bytes:
-            continue
         if any(room.left[p] >= way.milli and room.locks[p] is not None for p in way.positions) and (
             plain.pick(inventory._typical, need, way, kind, room) is None
         ):
@@ -130,7 +127,7 @@ def _kept_apart(inventory: Inventory, ask: Ask, need: Need) -> str:
 
 def _short(inventory: Inventory, ask: Ask, need: Need) -> Why:
     """Amounts over the machines that suit: enough in sum is fragmentation, else it is capacity."""
-    free = free_for(inventory, need)
+    free = inventory.free_for(need)
     n = ask.num_nodes
     if not free.machines:
         return Why(code="capacity", text=_closed(inventory, need))

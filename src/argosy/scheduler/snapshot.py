@@ -7,8 +7,9 @@ Every change of the cache makes another snapshot (`PoolCache.snapshot`), so what
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property
+from heapq import nsmallest
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 from argosy.model.errors import ArgosyError
@@ -17,7 +18,7 @@ from argosy.scheduler.ask import Ask, Running, Waiting
 from argosy.scheduler.cycle import Cycle
 from argosy.scheduler.estimate import expected_s, is_guess
 from argosy.scheduler.explain import behind_text, beyond_text, later_text, leaving_text, sentence, users_text
-from argosy.scheduler.free import CPUS, GPUS, MEMORY, Free, free_for
+from argosy.scheduler.free import CPUS, GPUS, MEMORY, Free
 
 if TYPE_CHECKING:
     from argosy.scheduler.equivalence import EquivalenceClass, Variant
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
     from argosy.scheduler.pool import Pool
 
 LINE_MAX: Final = 1000  # pending workloads of which the place in the order of the pool is told
+HOLDERS_TOLD: Final = 3  # holders of what is short that are named
 FORECAST_MAX: Final = 64  # of which the time of their start is told
 
 STARTS_NOW: Final = "There is room, and it is about to be considered."
@@ -45,7 +47,8 @@ class Shortage(NamedTuple):
     wanted: int  # by each rank
     used: int
     total: int
-    holders: tuple[str, ...]  # ids, sorted
+    holders: tuple[str, ...]  # ids of the first `HOLDERS_TOLD`
+    others: int  # so many hold something of it besides
 
 
 class PoolSnapshot:
@@ -55,7 +58,11 @@ class PoolSnapshot:
         self._pool = pool
         self.now_ms = now_ms
         self._verdicts: dict[tuple[int, str], Verdict] = {}
-        self._shortages: dict[int, Shortage | None] = {}
+        self._fulls: dict[tuple[int, int], Verdict] = {}  # by class and candidate
+        self._words: dict[int, str] = {}  # what readers say of a class
+        self._models: dict[tuple[str, ...], tuple[str, ...]] = {}  # by machines
+        self._held: dict[str, dict[str, list[tuple[str, int]]]] = {}
+        self._users_of_machines: dict[tuple[str, tuple[str, ...]], tuple[int, tuple[str, ...], int]] = {}
         self._users: dict[str, str] = {}
         self._starts: dict[str, int] = {}
         self._forecast_to = 0  # so many of the line have their forecast
@@ -167,7 +174,7 @@ class PoolSnapshot:
             if passed is not None:
                 over = over or passed
             elif not self._fits(kind, at, variant):
-                full = full or variant
+                full = full or (at, variant)
             elif (missing := pool.quotas.lack(queue, variant.amounts)) is not None:
                 lack = lack or missing
             else:
@@ -175,7 +182,7 @@ class PoolSnapshot:
         if lack is not None:
             return Verdict("quota", sentence(lack.render()))
         if full is not None:
-            return self._full(full)
+            return self._full(kind.number, *full)
         assert over is not None
         return Verdict("limit", sentence(over.render()))
 
@@ -192,12 +199,16 @@ class PoolSnapshot:
             return False  # the last cycle has looked
         return self._inventory.find(variant.ask) is not None
 
-    def _full(self, variant: Variant) -> Verdict:
-        why = self._inventory.why_not(variant.ask)
-        text = sentence(why.text)
-        if why.scarce:
-            text = f"{text} {self._users_of(why.scarce)}".strip()
-        return Verdict(why.code, text)
+    def _full(self, number: int, at: int, variant: Variant) -> Verdict:
+        """A candidate does not fit now: the same in every queue."""
+        found = self._fulls.get((number, at))
+        if found is None:
+            why = self._inventory.why_not(variant.ask)
+            text = sentence(why.text)
+            if why.scarce:
+                text = f"{text} {self._users_of(why.scarce)}".strip()
+            found = self._fulls[number, at] = Verdict(why.code, text)
+        return found
 
     def _users_of(self, name: str) -> str:
         if name not in self._users:
@@ -222,41 +233,58 @@ class PoolSnapshot:
                 return behind_text(first, None, now_ms)
         return STARTS_NOW
 
+    def noted(self, ask: Ask, words: Callable[[], str]) -> str:
+        """`words` about the class of an ask, asked for once."""
+        number = self._pool.order.shape(ask)
+        if number not in self._words:
+            self._words[number] = words()
+        return self._words[number]
+
     def shortage(self, ask: Ask, nobody: str) -> Shortage | None:
         """What it lacks and who has it; None where that says nothing. `nobody`: how ids of holders begin that
         are nobody."""
-        number = self._pool.order.shape(ask)
-        if number not in self._shortages:
-            self._shortages[number] = self._short(ask, nobody)
-        return self._shortages[number]
-
-    def _short(self, ask: Ask, nobody: str) -> Shortage | None:
         need = ask.needs[0]
-        free = free_for(self._inventory, need)
+        free = self._inventory.free_for(need)
         if len(free.machines) < ask.num_nodes and ask.spread == "node":
             return None
         scarce = free.scarce(need, ask.num_nodes)
         wanted = {GPUS: need.gpu_milli, MEMORY: need.memory_bytes, CPUS: need.cpus_milli}[scarce]
-        mine = set(free.machines)
-        used: dict[str, int] = {}
-        for machine_id in free.machines:
-            for holder in self._pool.on.get(machine_id, ()):
-                if holder not in used and not holder.startswith(nobody):
-                    used[holder] = self._amount(holder, scarce, mine)
-        holders = tuple(sorted(holder for holder, amount in used.items() if amount))
-        if not holders:
+        used, first, others = self._users_on(scarce, free.machines, nobody)
+        if not first:
             return None
         total, models = self._all_of(scarce, free, ask)
-        return Shortage(scarce, models, wanted, sum(used.values()), total, holders)
+        return Shortage(scarce, models, wanted, used, total, first, others)
 
-    def _amount(self, holder: str, scarce: str, machines: set[str]) -> int:
-        """How much of a resource somebody holds there."""
-        places = [each for each in self._pool.held[holder].running.placements if each.node_id in machines]
-        if scarce == CPUS:
-            return sum(place.cpus_milli for place in places)
-        if scarce == MEMORY:
-            return sum(place.memory_bytes for place in places)
-        return sum(share.milli for place in places for share in place.devices)
+    def _users_on(
+        self, scarce: str, machines: tuple[str, ...], nobody: str
+    ) -> tuple[int, tuple[str, ...], int]:
+        """How much of a resource is held on these machines, the first holders by id, and how many more."""
+        key = (scarce, machines)
+        if key not in self._users_of_machines:
+            held = self._held_on(scarce)
+            used: dict[str, int] = {}
+            for machine_id in machines:
+                for holder, amount in held.get(machine_id, ()):
+                    if not holder.startswith(nobody):
+                        used[holder] = used.get(holder, 0) + amount
+            first = tuple(nsmallest(HOLDERS_TOLD, used))
+            self._users_of_machines[key] = sum(used.values()), first, len(used) - len(first)
+        return self._users_of_machines[key]
+
+    def _held_on(self, scarce: str) -> Mapping[str, Sequence[tuple[str, int]]]:
+        """Who holds how much of a resource, by machine."""
+        if scarce not in self._held:
+            found: dict[str, list[tuple[str, int]]] = {}
+            for holder, held in self._pool.held.items():
+                for place in held.running.placements:
+                    if scarce == GPUS:
+                        amount = sum([share.milli for share in place.devices])
+                    else:
+                        amount = place.cpus_milli if scarce == CPUS else place.memory_bytes
+                    if amount:
+                        found.setdefault(place.node_id, []).append((holder, amount))
+            self._held[scarce] = found
+        return self._held[scarce]
 
     def _all_of(self, scarce: str, free: Free, ask: Ask) -> tuple[int, tuple[str, ...]]:
         machines = self._pool.inventory.machines()
@@ -266,14 +294,20 @@ class PoolSnapshot:
             return sum(machines[each].memory_bytes for each in free.machines), ()
         models = ask.needs[0].models
         if not models:
-            models = tuple(sorted({d.model for each in free.machines for d in machines[each].devices}))
+            key = free.machines
+            if key not in self._models:
+                self._models[key] = tuple(sorted({d.model for each in key for d in machines[each].devices}))
+            models = self._models[key]
         return 1000 * free.devices, models
 
     # --- when
 
-    def starts_at_ms(self, ask_id: str, *, forecast: bool) -> int | None:
-        """When it probably starts; None: not known. `forecast`: as in `explain`."""
-        return self._expected(ask_id) if forecast else self._reserved(ask_id)
+    def forecast(self, most: int) -> Mapping[str, int]:
+        """When the first of the line will probably start, by id, where that is known."""
+        first = [ask.id for ask in self.line[:most]]
+        if first:
+            self._expected(first[-1])
+        return {id: self._starts[id] for id in first if id in self._starts}
 
     def _expected(self, ask_id: str) -> int | None:
         """When it will probably start, if it is among those who are considered first: a reservation for each

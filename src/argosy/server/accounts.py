@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from argosy.api import types as t
+from argosy.api.costs import BudgetList, BudgetRequest, BudgetView
 from argosy.model.budget import Budget, budget_id, budget_news, check_budget, refuse_spending
 from argosy.model.ids import Clock
 from argosy.model.offer import Plan
@@ -20,13 +20,13 @@ class Accounts:
     def __init__(self, store: Store, clock: Clock) -> None:
         self._store, self._clock = store, clock
 
-    async def budgets(self) -> t.BudgetList:
+    async def budgets(self) -> BudgetList:
         """All budgets, and what their projects spent this month."""
         budgets = (await self._store.snapshot()).budgets.values()
         month, spent = await self._spent() if budgets else (month_of(self._clock.now_ms())[0], {})
-        return t.BudgetList(
+        return BudgetList(
             budgets=tuple(
-                t.BudgetView(
+                BudgetView(
                     project=budget.project,
                     monthly_micro_usd=budget.monthly_micro_usd,
                     alert_pct=budget.alert_pct,
@@ -38,7 +38,7 @@ class Accounts:
             )
         )
 
-    async def set(self, request: t.BudgetRequest) -> t.BudgetList:
+    async def set(self, request: BudgetRequest) -> BudgetList:
         from argosy.spec.names import check_name
 
         check_name("project", request.project)

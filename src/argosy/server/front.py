@@ -13,9 +13,8 @@ from typing import Final, NamedTuple
 from urllib.parse import unquote
 
 from argosy import __version__
-from argosy.api.endpoint import API_VERSION, PREFIX, AnyEndpoint
+from argosy.api.endpoint import API_VERSION, PREFIX, AnyEndpoint, Reply
 from argosy.api.endpoints import ENDPOINTS
-from argosy.api.types import Reply
 from argosy.infra.border import BorderError, Transient
 from argosy.model.errors import ArgosyError
 from argosy.model.ids import Ids

@@ -12,7 +12,7 @@ import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator, Sequence
 from typing import Final, NamedTuple
 
-from argosy.api.types import LogFrame
+from argosy.api.jobs import LogFrame
 from argosy.controllers.pool.words import COMING, STARTS_NOW
 from argosy.model.errors import ArgosyError
 from argosy.model.facts import RankPhase

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 
 import msgspec
 
-from argosy.api import types as t
+from argosy.api.planning import MoveView, OfferView, PipelineReply, StageView
 from argosy.model.errors import ArgosyError
 from argosy.model.offer import Choice
 from argosy.model.task import Task
@@ -170,7 +170,7 @@ def candidates(choices: Sequence[Choice], num_nodes: int, known: Known) -> tuple
     return candidates_of(choices, seconds)
 
 
-def notes_of(shape: Shape, reply: t.PipelineReply) -> tuple[str, ...]:
+def notes_of(shape: Shape, reply: PipelineReply) -> tuple[str, ...]:
     """What was assumed, and what was not counted."""
     found = []
     guessed = [f"`{stage.name}`" for stage in reply.stages if stage.offer.basis == "assumed"]
@@ -193,7 +193,7 @@ class Planned(NamedTuple):
     place."""
 
     plan: PipelinePlan
-    moves: tuple[t.MoveView, ...]
+    moves: tuple[MoveView, ...]
     alone_micro_usd: int
     reasons: tuple[str, ...]
 
@@ -244,7 +244,7 @@ def _shown(place: tuple[str, str]) -> str:
     return "/".join(part for part in place if part)
 
 
-def _moves(shape: Shape, picks: Mapping[str, Candidate], tariffs: Tariffs) -> list[t.MoveView]:
+def _moves(shape: Shape, picks: Mapping[str, Candidate], tariffs: Tariffs) -> list[MoveView]:
     found = []
     for number, name in enumerate(shape.names):
         here = _place(picks[name])
@@ -261,8 +261,8 @@ def _moves(shape: Shape, picks: Mapping[str, Candidate], tariffs: Tariffs) -> li
     return found
 
 
-def _move(ends: tuple[str, str], places: tuple[str, str], size_bytes: int, cost: int) -> t.MoveView:
-    return t.MoveView(
+def _move(ends: tuple[str, str], places: tuple[str, str], size_bytes: int, cost: int) -> MoveView:
+    return MoveView(
         src=ends[0],
         dst=ends[1],
         src_place=places[0],
@@ -287,7 +287,7 @@ def _why(
     stages: Sequence[Stage],
     picks: Mapping[str, Candidate],
     cheapest: Mapping[str, Candidate],
-    moves: Sequence[t.MoveView],
+    moves: Sequence[MoveView],
     total: Callable[[Mapping[str, Candidate]], int],
 ) -> list[str]:
     """Why a stage is not where it is cheapest alone, and why data travels where it does."""
@@ -330,14 +330,14 @@ def _why(
 
 
 def view_of(
-    shape: Shape, found: Planned, offers: Sequence[t.OfferView], tasks: Sequence[Task]
-) -> t.PipelineReply:
+    shape: Shape, found: Planned, offers: Sequence[OfferView], tasks: Sequence[Task]
+) -> PipelineReply:
     """The answer. `offers`: how the choice of every stage is shown."""
     stages = []
     for pick, offer, task in zip(found.plan.picks, offers, tasks, strict=True):
         mine = [move for move in found.moves if move.dst == pick.stage and move.src not in shape.names]
         stages.append(
-            t.StageView(
+            StageView(
                 name=pick.stage,
                 offer=msgspec.structs.replace(
                     offer, runtime_s=pick.candidate.duration_s, total_micro_usd=pick.candidate.cost_micro_usd
@@ -348,7 +348,7 @@ def view_of(
                 egress_micro_usd=sum(move.cost_micro_usd for move in found.moves if move.src == pick.stage),
             )
         )
-    return t.PipelineReply(
+    return PipelineReply(
         stages=tuple(stages),
         moves=found.moves,
         cost_micro_usd=found.plan.cost_micro_usd,

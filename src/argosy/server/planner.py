@@ -8,7 +8,7 @@ from typing import Final
 
 import msgspec
 
-from argosy.api import types as t
+from argosy.api.planning import PipelineReply, PipelineRequest, PlanReply, PlanRequest
 from argosy.controllers.view import abilities_of
 from argosy.infra.border import BorderError
 from argosy.infra.provider import Diagnostic, Providers
@@ -105,19 +105,19 @@ class Planner:
         answers = await asyncio.gather(*map(ask, sorted(self._providers.all())))
         return [finding for answer in answers for finding in answer]
 
-    async def plan(self, request: t.PlanRequest, caller: Caller = _NOBODY) -> t.PlanReply:
+    async def plan(self, request: PlanRequest, caller: Caller = _NOBODY) -> PlanReply:
         task = await self._intake.task(request.task, caller, with_files=False)
         wishes, offers, failed = await self.asked(task, managed=request.managed)
         made = await self.planned(wishes, task.num_nodes, task.ordered, offers, failed)
         warnings = render_warnings(task)
         if not request.prices:
             made, why = await self.ordered(task, await self.explained(task, made, offers))
-            return t.PlanReply(plan=made, warnings=warnings, deadline=why)
+            return PlanReply(plan=made, warnings=warnings, deadline=why)
         able, runs = abilities_of(self._providers), await earlier_runs(self._store, task)
         reply = await asyncio.to_thread(self._pricing.complete, request, made, offers, able, runs)
         return msgspec.structs.replace(reply, warnings=warnings)
 
-    async def plan_pipeline(self, request: t.PipelineRequest) -> t.PipelineReply:
+    async def plan_pipeline(self, request: PipelineRequest) -> PipelineReply:
         """All stages together. Every stage is planned as if it were alone on the own machines: they run one
         after another."""
         from argosy.server.pipelines import STAGES_MAX

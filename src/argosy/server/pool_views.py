@@ -5,17 +5,17 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Final
 
-from argosy.api.sharing import (
+from argosy.api.pool import (
     AttemptView,
     DeviceView,
     GangView,
     HolderView,
     MachineView,
     PoolView,
-    QueueView,
     ShareView,
     WaitingView,
 )
+from argosy.api.quota import QueueView
 from argosy.model.kinds import gang_of, gangs, kind_of, title
 from argosy.model.offer import DeviceShare, Placement
 from argosy.model.phases import Desired, WorkloadPhase

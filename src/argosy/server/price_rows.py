@@ -7,9 +7,10 @@ from typing import TYPE_CHECKING, Final
 
 import msgspec
 
-from argosy.api import types as t
+from argosy.api.prices import ModelView
 from argosy.model.errors import ArgosyError
 from argosy.model.offer import Capacity, Choice, Offer, Rejection
+from argosy.model.priced import GpuView, PriceView, Refused
 from argosy.model.resources import Infra, Resources
 from argosy.model.task import Task
 from argosy.model.units import parse_milli
@@ -88,12 +89,12 @@ def quota_notes(choices: Sequence[Choice], abilities: Mapping[str, Ability]) -> 
     )
 
 
-def summed_by_model(rows: Sequence[t.GpuView]) -> tuple[t.ModelView, ...]:
-    by_name: dict[str, list[t.GpuView]] = {}
+def summed_by_model(rows: Sequence[GpuView]) -> tuple[ModelView, ...]:
+    by_name: dict[str, list[GpuView]] = {}
     for row in rows:
         by_name.setdefault(row.accelerator, []).append(row)
     return tuple(
-        t.ModelView(
+        ModelView(
             accelerator=name,
             device_memory_bytes=max(row.device_memory_bytes for row in mine),
             vendor=mine[0].vendor,
@@ -108,16 +109,16 @@ def summed_by_model(rows: Sequence[t.GpuView]) -> tuple[t.ModelView, ...]:
     )
 
 
-def _least(rows: Sequence[t.GpuView], lane: str) -> t.PriceView | None:
+def _least(rows: Sequence[GpuView], lane: str) -> PriceView | None:
     """The lowest price per device."""
-    best: t.PriceView | None = None
+    best: PriceView | None = None
     for row in rows:
         price = row.spot if lane == "spot" else row.on_demand
         if price is None or not row.accelerators_milli:
             continue
         each = price.micro_usd * 1000 // row.accelerators_milli
         if best is None or each < best.micro_usd:
-            best = t.PriceView(
+            best = PriceView(
                 micro_usd=each,
                 provider=row.provider,
                 region=price.region,
@@ -184,11 +185,11 @@ def merged(choices: Sequence[Choice], task: Task) -> list[Choice]:
 
 def refused(
     standing: Sequence[Refusal], provider: str, machine: str, *, offer: Offer | None = None
-) -> tuple[t.Refused, ...]:
+) -> tuple[Refused, ...]:
     """What of the refusals that count speaks of a machine; with `offer`, of exactly this place and
     capacity."""
     return tuple(
-        t.Refused(at_ms=each.at_ms, region=each.region, zone=each.zone, spot=each.spot)
+        Refused(at_ms=each.at_ms, region=each.region, zone=each.zone, spot=each.spot)
         for each in standing
         if each.provider == provider
         and each.instance_type in ("", machine)

@@ -15,7 +15,8 @@ from typing import TYPE_CHECKING, Final, NamedTuple, TypeVar
 
 import msgspec
 
-from argosy.api import types as t
+from argosy.api.planning import CompareView, OfferView, PipelineReply, PipelineRequest, PlanReply, PlanRequest
+from argosy.api.prices import CatalogAge, CatalogReply, GpuList, RefreshReply, RegionList
 from argosy.model.areas import Atlas
 from argosy.model.errors import ArgosyError
 from argosy.model.ids import Clock
@@ -124,12 +125,12 @@ class Pricing:
 
     def complete(
         self,
-        request: t.PlanRequest,
+        request: PlanRequest,
         own: Plan,
         offers: Sequence[Offer],
         abilities: Mapping[str, Ability],
         runs: Sequence[Run] = (),
-    ) -> t.PlanReply:
+    ) -> PlanReply:
         """`own` (from what providers quoted) with what all others would take.
 
         Raises ArgosyError for an accelerator or a place that does not exist, and for a deadline that cannot
@@ -183,13 +184,13 @@ class Pricing:
             spot_weighed=best is None and weighed is not None,
         )
         plan = msgspec.structs.replace(own, rejected=(*own.rejected, *rejected))
-        return t.PlanReply(
+        return PlanReply(
             plan=plan,
             offers=tuple(views),
             fitting=fitting,
             text=text,
             deadline=weighed.reason if weighed is not None else "",
-            compared=tuple(_view_of(row, t.CompareView) for row in rows),
+            compared=tuple(_view_of(row, CompareView) for row in rows),
             page=_page(rows, task, (text, weighed.reason if weighed is not None else ""))
             if request.html
             else "",
@@ -230,8 +231,8 @@ class Pricing:
         return found
 
     def pipeline(
-        self, request: t.PipelineRequest, asked: Sequence[Asked], abilities: Mapping[str, Ability]
-    ) -> t.PipelineReply:
+        self, request: PipelineRequest, asked: Sequence[Asked], abilities: Mapping[str, Ability]
+    ) -> PipelineReply:
         """The optimum of all stages with traffic between them.
 
         Raises ArgosyError: `no-offer` for a stage that fits nowhere, `spec-invalid` for edges in a circle,
@@ -408,11 +409,11 @@ class Pricing:
                 said.append(sentence or explain_none(wish, steps))
         return "; ".join(dict.fromkeys(said))
 
-    def _view(self, ranked: Ranked, places: int, standing: Sequence[Refusal]) -> t.OfferView:
+    def _view(self, ranked: Ranked, places: int, standing: Sequence[Refusal]) -> OfferView:
         from argosy.catalog.listing import offer_rows
 
         (row,) = offer_rows(self.catalog, [ranked.choice])
-        return t.OfferView(
+        return OfferView(
             provider=row.provider,
             region=row.region,
             zone=row.zone,
@@ -486,7 +487,7 @@ class Pricing:
 
     def gpus(
         self, gpu: str, infra: str, *, spot: bool, cheapest: bool, every: bool, offers: Sequence[Offer]
-    ) -> t.GpuList:
+    ) -> GpuList:
         """Accelerators. `offers` are those of the infrastructure in use. Raises `no-offer` for what does not
         exist."""
         from argosy.catalog.listing import gpu_rows
@@ -520,10 +521,10 @@ class Pricing:
         summed = not model and not every and not cheapest
         notes = self.notes({row.provider for row in rows})
         if summed:
-            return t.GpuList(offers=tuple(own), models=summed_by_model(rows), notes=notes)
-        return t.GpuList(offers=tuple(own), gpus=rows, notes=notes)
+            return GpuList(offers=tuple(own), models=summed_by_model(rows), notes=notes)
+        return GpuList(offers=tuple(own), gpus=rows, notes=notes)
 
-    def regions(self, provider: str, area: str) -> t.RegionList:
+    def regions(self, provider: str, area: str) -> RegionList:
         from argosy.catalog.listing import region_rows
 
         if provider and provider not in set(self._drivers()):
@@ -531,19 +532,19 @@ class Pricing:
             if error is not None:
                 raise error
         rows = region_rows(self.catalog, provider=provider or None, area=area or None)
-        return t.RegionList(regions=rows)
+        return RegionList(regions=rows)
 
-    def status(self) -> t.CatalogReply:
+    def status(self) -> CatalogReply:
         """How old prices are."""
         services = self._services()
         refreshable = set(services.names())
         catalog, now_ms = self.catalog, self._clock.now_ms()
         drivers = set(self._drivers())
-        return t.CatalogReply(
+        return CatalogReply(
             built=catalog.built,
             folder=str(self.folder),
             providers=tuple(
-                t.CatalogAge(
+                CatalogAge(
                     provider=age.provider,
                     offers=len(catalog.market.block(age.provider)),
                     source=age.source,
@@ -561,7 +562,7 @@ class Pricing:
             warnings=catalog.warnings,
         )
 
-    def refresh(self, provider: str, force: bool, watch: Watch | None = None) -> t.RefreshReply:
+    def refresh(self, provider: str, force: bool, watch: Watch | None = None) -> RefreshReply:
         """Seconds to minutes. Raises ArgosyError, and leaves the old prices, when the new ones cannot be had;
         `Stopped` when `watch` calls it off."""
         kept = self._services().refresh(
@@ -572,7 +573,7 @@ class Pricing:
             force=force,
             watch=watch,
         )
-        return t.RefreshReply(
+        return RefreshReply(
             provider=kept.provider, before=kept.before, after=kept.after, skipped=kept.skipped
         )
 

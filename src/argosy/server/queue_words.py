@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 
 import msgspec
 
-from argosy.api.sharing import QueueView
+from argosy.api.quota import QueueView
 from argosy.model.errors import ArgosyError
 from argosy.model.tenancy import Amounts, Queue, QueueUsage, Tenancy
 from argosy.model.units import render_milli
@@ -217,16 +217,21 @@ def _borrowing(view: QueueView, others: Sequence[QueueView]) -> list[str]:
 
 def _lends(view: QueueView, others: Sequence[QueueView]) -> list[str]:
     lines = []
-    for name, idle in sorted(idle_of(view).items(), key=_order):
-        lent = view.lends.get(name, 0)
-        if lent:
-            users = [other.path for other in others if borrowed_by(other, name)]
-            lines.append(
-                f"{say_amount(name, idle)} that it deserves {_are(idle)} idle and may be lent; "
-                f"{_listed(users)} borrow{'s' if len(users) == 1 else ''}"
-            )
+    lendable = idle_of(view)
+    for name, owned in sorted(_owned(view).items(), key=_order):
+        idle, may_lend = owned - view.used.get(name, 0), lendable.get(name, 0)
+        if idle <= 0:
+            continue
+        text = f"{say_amount(name, idle)} that it deserves {_are(idle)} idle"
+        if may_lend < idle:
+            text += f", {render_named(name, may_lend) if may_lend else 'none'} of them may be lent"
+        elif view.lends.get(name, 0):
+            text += " and may be lent"
+        users = [other.path for other in others if borrowed_by(other, name)]
+        if may_lend and view.lends.get(name, 0):
+            lines.append(f"{text}; {_listed(users)} borrow{'s' if len(users) == 1 else ''}")
         else:
-            lines.append(f"{say_amount(name, idle)} that it deserves {_are(idle)} idle; nobody borrows now")
+            lines.append(f"{text}; nobody borrows now" if may_lend else text)
     return lines
 
 

@@ -15,7 +15,7 @@ from typing import Final
 
 import msgspec
 
-from argosy.api.types import RefreshReply
+from argosy.api.prices import RefreshReply
 from argosy.model.errors import ArgosyError
 
 _log: Final = logging.getLogger(__name__)

@@ -11,7 +11,7 @@ import datetime
 from collections.abc import Callable, Mapping, Sequence
 from typing import Final, NamedTuple
 
-from argosy.api.types import CostGroup
+from argosy.api.costs import CostGroup
 from argosy.model.errors import ArgosyError
 from argosy.model.offer import Choice
 from argosy.model.phases import ClaimPhase

@@ -8,8 +8,9 @@ from typing import Final, NamedTuple
 
 import msgspec
 
-from argosy.api import sharing as s
-from argosy.api.types import EventView
+from argosy.api.events import EventView
+from argosy.api.pool import ExplainReply, PoolList
+from argosy.api.quota import QueueExplanation, QueueRequest, QueueView, TenancyReply, TenancyRequest
 from argosy.model.errors import ArgosyError
 from argosy.model.ids import Clock
 from argosy.model.kinds import gang_of, kind_of
@@ -64,23 +65,23 @@ class Tenants:
 
     # -- the tree -----------------------------------------------------------------------------------
 
-    async def show(self) -> s.TenancyReply:
+    async def show(self) -> TenancyReply:
         return self._shown(await self._store.snapshot())
 
-    def _shown(self, rows: Snapshot) -> s.TenancyReply:
+    def _shown(self, rows: Snapshot) -> TenancyReply:
         from argosy.spec.tenancy import render_tenancy
 
         tenancy = rows.tenancy
-        return s.TenancyReply(tenancy=tenancy, queues=self._queues(rows), text=render_tenancy(tenancy))
+        return TenancyReply(tenancy=tenancy, queues=self._queues(rows), text=render_tenancy(tenancy))
 
-    def _queues(self, rows: Snapshot) -> tuple[s.QueueView, ...]:
+    def _queues(self, rows: Snapshot) -> tuple[QueueView, ...]:
         waiting: dict[str, int] = {}
         for row in rows.workloads.values():
             if is_waiting(row) and row.queue:
                 waiting[row.queue] = waiting.get(row.queue, 0) + 1
         return view_queues(rows.tenancy, self._controllers.picture.usage, waiting)
 
-    async def set(self, request: s.TenancyRequest) -> s.TenancyReply:
+    async def set(self, request: TenancyRequest) -> TenancyReply:
         """Raises `spec-invalid` for a tree that breaks a rule, `conflict` when somebody was faster."""
         if request.check:
             check_tenancy(request.tenancy)
@@ -98,7 +99,7 @@ class Tenants:
                 return await self.show()
         raise _busy()
 
-    async def set_queue(self, request: s.QueueRequest) -> s.TenancyReply:
+    async def set_queue(self, request: QueueRequest) -> TenancyReply:
         """Raises `spec-invalid`, `not-found` for the removal of what is not there."""
         from argosy.spec.fields_scheduling import parse_queue_path
 
@@ -149,7 +150,7 @@ class Tenants:
         self._controllers.wake(TENANCY_ID)
         return True
 
-    async def explain_queue(self, path: str, request: str, num_nodes: int) -> s.QueueExplanation:
+    async def explain_queue(self, path: str, request: str, num_nodes: int) -> QueueExplanation:
         """Raises `not-found`, `usage` for a request that cannot be read."""
         rows = await self._store.snapshot()
         path = path.strip().strip("/")
@@ -158,7 +159,7 @@ class Tenants:
         lines = explain_queue(
             rows.tenancy, views, path, capacity=capacity_of(self._controllers.picture.pools), request=wanted
         )
-        return s.QueueExplanation(queue=next(view for view in views if view.path == path), lines=lines)
+        return QueueExplanation(queue=next(view for view in views if view.path == path), lines=lines)
 
     # -- seats --------------------------------------------------------------------------------------
 
@@ -227,8 +228,8 @@ class Tenants:
 
     # -- pools --------------------------------------------------------------------------------------
 
-    def pools(self) -> s.PoolList:
-        return s.PoolList(pools=tuple(map(view_pool, self._controllers.picture.pools)))
+    def pools(self) -> PoolList:
+        return PoolList(pools=tuple(map(view_pool, self._controllers.picture.pools)))
 
     async def pending(self, rows: Snapshot, workloads: Iterable[Workload]) -> Mapping[str, Pending]:
         """Why those of `workloads` that wait do so, by id. What was submitted a moment ago is given a moment
@@ -247,7 +248,7 @@ class Tenants:
 
     # -- why ----------------------------------------------------------------------------------------
 
-    async def explain(self, workload_id: str) -> s.ExplainReply:
+    async def explain(self, workload_id: str) -> ExplainReply:
         """Raises `not-found`."""
         rows = await self._store.snapshot()
         workload = await self._store.load(workload_id)
@@ -287,7 +288,7 @@ class Tenants:
             last = attempts[-1] if attempts else None
             lines = why_it_is_there(workload, last, where[-1] if where else (), now_ms=now_ms)
         events = await self._store.load_events(subject=workload.id, after=None, limit=_EVENTS_SHOWN)
-        return s.ExplainReply(
+        return ExplainReply(
             id=workload.id,
             title=title_of(workload, cluster),
             status=job_status(workload) if kind_of(workload).runs else workload.phase.value,
@@ -337,7 +338,7 @@ def _busy() -> ArgosyError:
     return ArgosyError("store-busy", "others change the queues all the time")
 
 
-def _changed(queue: Queue, request: s.QueueRequest) -> Queue:
+def _changed(queue: Queue, request: QueueRequest) -> Queue:
     changes: dict[str, object] = {}
     for field in _FIELDS:
         given: dict[str, int | None] = getattr(request, field)

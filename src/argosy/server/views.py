@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from types import MappingProxyType
 
-from argosy.api.types import ClusterView, CostView, JobView, NodeView
+from argosy.api.clusters import ClusterView, NodeView
+from argosy.api.costs import CostView
+from argosy.api.jobs import JobView
 from argosy.controllers.job.environment import task_id
 from argosy.model.kinds import kind_of
 from argosy.model.kinds.cluster import ClusterSpec, cluster_spec

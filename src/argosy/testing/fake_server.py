@@ -12,29 +12,35 @@ it).
 
 from __future__ import annotations
 
-import base64
 import hashlib
 import os
-import socket
-import struct
 import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import Final, NamedTuple, Self
+from typing import Final, NamedTuple, Self, TypeVar
 from urllib.parse import parse_qsl, unquote, urlsplit
 
 import msgspec
 
 from argosy import __version__
-from argosy.api import types as t
-from argosy.api.endpoint import API_VERSION, PREFIX, AnyEndpoint
+from argosy.api.clusters import AutostopRequest, ClusterView, StatusReply
+from argosy.api.costs import BudgetList, BudgetRequest, BudgetView, CostGroup, CostReply, CostView
+from argosy.api.endpoint import API_VERSION, PREFIX, AnyEndpoint, Done, Request
 from argosy.api.endpoints import ENDPOINTS
+from argosy.api.events import EventList, EventView
+from argosy.api.files import ChunksReply, ChunksRequest, TreeReply
+from argosy.api.jobs import CancelRequest, JobList, JobView, LogFrame
+from argosy.api.launching import ExecRequest, JobRef, JobsLaunchRequest, JobsReply, LaunchReply, LaunchRequest
 from argosy.api.location import socket_path
+from argosy.api.planning import PipelineRequest, PlanReply, PlanRequest
 from argosy.api.plans import no_offer
-from argosy.api.sharing import ExplainReply, PoolList, PoolView, QueueRequest, TenancyRequest
+from argosy.api.pool import ExplainReply, PoolList, PoolView
+from argosy.api.prices import CatalogReply, CheckReply, DiagnosticView, OfferList, RefreshRequest
+from argosy.api.quota import QueueRequest, TenancyRequest
+from argosy.api.server import Health, ServerStatus
 from argosy.model.errors import ArgosyError
 from argosy.model.offer import Capacity, Choice, Offer, Plan, Rejection, Shape, waits_for
 from argosy.model.resources import Autostop, Infra
@@ -42,7 +48,9 @@ from argosy.model.task import Task
 from argosy.model.tenancy import Tenancy
 from argosy.model.tree import Tree
 from argosy.testing import priced_answers, shared_answers
+from argosy.testing.fake_http import Listener, Peer, Terminal
 
+T = TypeVar("T")
 STARTED_MS: Final = 1_700_000_000_000
 GIB: Final = 1 << 30
 
@@ -89,31 +97,35 @@ class FakeLog:
         self.released.set()
 
 
-class _Reply(NamedTuple):
-    status: int
-    body: bytes
-
-
 class FakeServer:
     """Serves on a unix socket, or on a TCP port of the loopback when no socket is given.
 
     Fields to script it: `failures[endpoint]` are raised one after another; `waits[endpoint]` holds requests
     back until the event is set; `cut_logs_after` closes each log connection after so many frames; `next_log`
-    is the log of the next job; `raw_failures[endpoint]` are (HTTP status, body) replies.
+    is the log of the next job; `raw_failures[endpoint]` are (HTTP status, body) replies. An endpoint that
+    nothing is known of is answered with the smallest value of its reply.
     """
 
-    def __init__(self, socket: Path | None = None, *, token: str = "", api: int = API_VERSION) -> None:
+    def __init__(
+        self,
+        socket: Path | None = None,
+        *,
+        token: str = "",
+        api: int = API_VERSION,
+        endpoints: Sequence[AnyEndpoint] = ENDPOINTS,
+    ) -> None:
+        self.endpoints = endpoints
         self.socket = socket
         self.port = 0
         self.token = token
         self.api = api
         self.version = __version__
-        self.clusters: dict[str, t.ClusterView] = {}
-        self.jobs: dict[str, t.JobView] = {}
+        self.clusters: dict[str, ClusterView] = {}
+        self.jobs: dict[str, JobView] = {}
         self.tasks: dict[str, Task] = {}
         self.logs: dict[str, FakeLog] = {}
         self.next_log: FakeLog | None = None
-        self.events: list[t.EventView] = []
+        self.events: list[EventView] = []
         self.chunks: dict[str, bytes] = {}
         self.trees: dict[str, Tree] = {}
         self.requests: list[Seen] = []
@@ -123,17 +135,17 @@ class FakeServer:
         self.cut_logs_after: int | None = None
         self.cut_inside_frame = False
         self.body_limit_bytes = 64 << 20
-        self.budgets: dict[str, t.BudgetView] = {}
+        self.budgets: dict[str, BudgetView] = {}
         self.tenancy = Tenancy()
         self.pools: tuple[PoolView, ...] = (shared_answers.POOL,)
         self.notes: tuple[str, ...] = ()  # of the catalog
-        self.priced: Callable[[t.PlanReply, t.PlanRequest], t.PlanReply] = priced_answers.with_prices
-        self.plan_of: Callable[[Task], t.PlanReply] = default_plan
+        self.priced: Callable[[PlanReply, PlanRequest], PlanReply] = priced_answers.with_prices
+        self.plan_of: Callable[[Task], PlanReply] = default_plan
         self.stopped = threading.Event()
         self._keys: dict[str, bytes] = {}
         self._lock = threading.RLock()
-        self._listener: _Listener | None = None
-        self._open: set[_Peer] = set()
+        self._listener: Listener | None = None
+        self.opened: set[Peer] = set()
 
     # Life ----------------------------------------------------------------------------------------------------  # noqa: E501
 
@@ -152,7 +164,7 @@ class FakeServer:
         if self.socket is not None:
             self.socket.parent.mkdir(parents=True, exist_ok=True)
             self.socket.unlink(missing_ok=True)
-        self._listener = _Listener(self)
+        self._listener = Listener(self)
         self._listener.start()
 
     def stop(self) -> None:
@@ -167,7 +179,7 @@ class FakeServer:
     def cut(self) -> None:
         """Drop every open connection."""
         with self._lock:
-            peers, self._open = self._open, set()
+            peers, self.opened = self.opened, set()
         for peer in peers:
             peer.close()
 
@@ -181,17 +193,17 @@ class FakeServer:
     ) -> object:
         """The reply of one endpoint. Raises ArgosyError."""
         name = endpoint.name
-        if endpoint.request is not None and issubclass(endpoint.request, t.Request):
+        if endpoint.request is not None and issubclass(endpoint.request, Request):
             try:
                 request = msgspec.json.decode(body, type=endpoint.request)
             except msgspec.ValidationError as error:
                 raise ArgosyError("spec-invalid", str(error)) from None
-            return self._answer_request(request, path)
+            return self._answer_request(request, path) or example_of(endpoint.answer)
         if "cluster" in path:
             return self._answer_cluster(name, path["cluster"])
         match name:
             case "health":
-                return t.Health(
+                return Health(
                     version=self.version,
                     api=self.api,
                     pid=os.getpid(),
@@ -200,7 +212,7 @@ class FakeServer:
                 )
             case "status":
                 live = tuple(job for job in self.jobs.values() if job.managed and not job.outcome)
-                return t.StatusReply(clusters=tuple(self.clusters.values()), jobs=live)
+                return StatusReply(clusters=tuple(self.clusters.values()), jobs=live)
             case "queue":
                 return self._queue(query)
             case "job":
@@ -210,20 +222,20 @@ class FakeServer:
                 if "subject" in query:
                     chosen = [event for event in chosen if event.subject == query["subject"]]
                 limit = int(query.get("limit", "1000"))
-                return t.EventList(events=tuple(chosen[:limit] if "after" in query else chosen[-limit:]))
+                return EventList(events=tuple(chosen[:limit] if "after" in query else chosen[-limit:]))
             case "costs":
                 return self._costs(query)
             case "check":
-                return t.CheckReply(
+                return CheckReply(
                     findings=(
-                        t.DiagnosticView(provider="local", ok=True, what="this machine: 2 CPUs, 4 GB"),
-                        t.DiagnosticView(
+                        DiagnosticView(provider="local", ok=True, what="this machine: 2 CPUs, 4 GB"),
+                        DiagnosticView(
                             provider="aws", ok=False, what="no credentials", hint="run `aws configure`"
                         ),
                     )
                 )
             case "offers":
-                return t.OfferList(offers=(_OFFER,) if query.get("gpu", "A100") == "A100" else ())
+                return OfferList(offers=(_OFFER,) if query.get("gpu", "A100") == "A100" else ())
             case "gpus":
                 return priced_answers.gpus(query, _OFFER)
             case "regions":
@@ -231,7 +243,7 @@ class FakeServer:
                     raise ArgosyError("no-offer", f"there is no infrastructure `{query['provider']}`")
                 return priced_answers.REGIONS
             case "catalog":
-                return t.CatalogReply(
+                return CatalogReply(
                     built="2026-07-20",
                     folder="/fake/catalog",
                     providers=priced_answers.AGES,
@@ -248,16 +260,14 @@ class FakeServer:
             case "explain":
                 return self._explain(path["workload"])
             case "budgets":
-                return t.BudgetList(budgets=tuple(self.budgets.values()))
+                return BudgetList(budgets=tuple(self.budgets.values()))
             case "put_chunks":
                 return self._put_chunks(body)
             case "put_tree":
                 return self._put_tree(body)
             case "server_status":
-                return t.ServerStatus(
-                    health=t.Health(
-                        version=self.version, api=self.api, pid=os.getpid(), started_ms=STARTED_MS
-                    ),
+                return ServerStatus(
+                    health=Health(version=self.version, api=self.api, pid=os.getpid(), started_ms=STARTED_MS),
                     memory_bytes=64 << 20,
                     listening=(str(self.socket),),
                     clusters=len(self.clusters),
@@ -266,21 +276,21 @@ class FakeServer:
                 )
             case "server_stop":
                 threading.Timer(0.05, self.stop).start()
-                return t.Done()
-        raise ArgosyError("internal", f"the fake has no `{name}`")
+                return Done()
+        return example_of(endpoint.answer)
 
-    def _answer_request(self, request: t.Request, path: dict[str, str]) -> object:
+    def _answer_request(self, request: Request, path: dict[str, str]) -> object:
         key = getattr(request, "key", "")
         if key and key in self._keys:
             return msgspec.Raw(self._keys[key])
         reply: object
         match request:
-            case t.PlanRequest():
+            case PlanRequest():
                 made = self.plan_of(request.task)
                 return self.priced(made, request) if request.prices else made
-            case t.PipelineRequest():
+            case PipelineRequest():
                 return priced_answers.pipeline(request)
-            case t.RefreshRequest():
+            case RefreshRequest():
                 return priced_answers.refreshing(request.provider, 0)
             case TenancyRequest() if request.check:
                 return shared_answers.tenancy(self.tenancy)
@@ -292,10 +302,10 @@ class FakeServer:
             case QueueRequest():
                 self.tenancy = shared_answers.with_queue(self.tenancy, request)
                 return shared_answers.tenancy(self.tenancy)
-            case t.BudgetRequest():
+            case BudgetRequest():
                 self.budgets.pop(request.project, None)
                 if request.monthly_micro_usd:
-                    self.budgets[request.project] = t.BudgetView(
+                    self.budgets[request.project] = BudgetView(
                         project=request.project,
                         monthly_micro_usd=request.monthly_micro_usd,
                         alert_pct=request.alert_pct,
@@ -303,35 +313,35 @@ class FakeServer:
                         month="2023-11",
                         spent_micro_usd=12_500_000,
                     )
-                return t.BudgetList(budgets=tuple(self.budgets.values()))
-            case t.LaunchRequest():
+                return BudgetList(budgets=tuple(self.budgets.values()))
+            case LaunchRequest():
                 reply = self._launch(request)
-            case t.ExecRequest():
+            case ExecRequest():
                 cluster = self._cluster(request.cluster)
                 jobs = tuple(self.add_job(task, cluster.name) for task in request.tasks)
-                reply = t.JobsReply(jobs=tuple(map(_ref, jobs)))
-            case t.JobsLaunchRequest():
+                reply = JobsReply(jobs=tuple(map(_ref, jobs)))
+            case JobsLaunchRequest():
                 jobs = tuple(self.add_job(task, None) for task in request.tasks)
-                reply = t.JobsReply(jobs=tuple(map(_ref, jobs)))
-            case t.CancelRequest():
+                reply = JobsReply(jobs=tuple(map(_ref, jobs)))
+            case CancelRequest():
                 return self._cancel(request)
-            case t.AutostopRequest():
+            case AutostopRequest():
                 cluster = self._cluster(path["cluster"])
                 self.clusters[cluster.name] = msgspec.structs.replace(cluster, autostop=request.autostop)
-                return t.Done(names=(cluster.name,))
-            case t.ChunksRequest():
-                return t.ChunksReply(
+                return Done(names=(cluster.name,))
+            case ChunksRequest():
+                return ChunksReply(
                     missing=tuple(
                         one for one in request.digests if one not in self.chunks and one not in self.trees
                     )
                 )
             case _:
-                raise ArgosyError("internal", "the fake does not know this request")
+                return None
         if key:
             self._keys[key] = msgspec.json.encode(reply)
         return reply
 
-    def _launch(self, request: t.LaunchRequest) -> t.LaunchReply:
+    def _launch(self, request: LaunchRequest) -> LaunchReply:
         plan = self.plan_of(request.task).plan
         if not plan.choices and not waits_for(plan):
             raise no_offer(request.task, plan)
@@ -345,7 +355,7 @@ class FakeServer:
                 down_when_done=request.down,
             )
         job = self.add_job(request.task, name) if request.task.run else None
-        return t.LaunchReply(
+        return LaunchReply(
             cluster=name,
             cluster_id=self.clusters[name].id,
             created=created,
@@ -364,9 +374,9 @@ class FakeServer:
                 self.clusters[name] = msgspec.structs.replace(cluster, status="running")
             case "down":
                 del self.clusters[name]
-        return t.Done(names=(name,))
+        return Done(names=(name,))
 
-    def add_cluster(self, name: str, **fields: object) -> t.ClusterView:
+    def add_cluster(self, name: str, **fields: object) -> ClusterView:
         given: dict[str, object] = {
             "id": f"clu-{len(self.clusters) + 1:020d}",
             "status": "running",
@@ -379,16 +389,16 @@ class FakeServer:
         }
         cluster = self.clusters[name] = msgspec.convert(
             {**given, "name": name, "autostop": msgspec.to_builtins(given.get("autostop", Autostop()))},
-            t.ClusterView,
+            ClusterView,
         )
         return cluster
 
-    def add_job(self, task: Task, cluster: str | None) -> t.JobView:
+    def add_job(self, task: Task, cluster: str | None) -> JobView:
         with self._lock:
             number = 1 + sum(1 for job in self.jobs.values() if job.cluster == cluster)
             log, self.next_log = self.next_log or default_log(task), None
             live = not log.released.is_set()
-            job = t.JobView(
+            job = JobView(
                 id=f"job-{len(self.jobs) + 1:020d}",
                 number=number,
                 name=task.name or "",
@@ -408,12 +418,12 @@ class FakeServer:
             self.jobs[job.id], self.tasks[job.id], self.logs[job.id] = job, task, log
             return job
 
-    def _cluster(self, name: str) -> t.ClusterView:
+    def _cluster(self, name: str) -> ClusterView:
         if name not in self.clusters:
             raise ArgosyError("not-found", f"there is no cluster `{name}`")
         return self.clusters[name]
 
-    def _job(self, job_id: str) -> t.JobView:
+    def _job(self, job_id: str) -> JobView:
         if job_id not in self.jobs:
             raise ArgosyError("not-found", f"there is no job `{job_id}`")
         return self.jobs[job_id]
@@ -426,7 +436,7 @@ class FakeServer:
         where = f" of `{job.cluster}`" if job.cluster else ""
         return shared_answers.explain(id, f"job {job.number}{where}", job.status)
 
-    def _queue(self, query: dict[str, str]) -> t.JobList:
+    def _queue(self, query: dict[str, str]) -> JobList:
         cluster = query.get("cluster")
         if cluster is not None:
             self._cluster(cluster)
@@ -436,9 +446,9 @@ class FakeServer:
         start = int(query.get("after", "0"))
         limit = int(query.get("limit", "1000"))
         rest = start + limit < len(jobs)
-        return t.JobList(jobs=tuple(jobs[start : start + limit]), next=str(start + limit) if rest else None)
+        return JobList(jobs=tuple(jobs[start : start + limit]), next=str(start + limit) if rest else None)
 
-    def _cancel(self, request: t.CancelRequest) -> t.Done:
+    def _cancel(self, request: CancelRequest) -> Done:
         jobs = [job for job in self.jobs.values() if job.cluster == request.cluster]
         chosen = [
             job
@@ -454,11 +464,11 @@ class FakeServer:
                 self.jobs[job.id] = msgspec.structs.replace(
                     job, status="cancelled", phase="finished", outcome="cancelled"
                 )
-        return t.Done(names=tuple(str(job.number) for job in chosen))
+        return Done(names=tuple(str(job.number) for job in chosen))
 
-    def _costs(self, query: dict[str, str]) -> t.CostReply:
+    def _costs(self, query: dict[str, str]) -> CostReply:
         costs = tuple(
-            t.CostView(
+            CostView(
                 name=cluster.name,
                 kind="cluster",
                 infra=cluster.infra,
@@ -473,15 +483,15 @@ class FakeServer:
         )
         total = 1_200_000 * len(costs)
         if "by" not in query:
-            return t.CostReply(costs=costs, total_micro_usd=total)
-        group = t.CostGroup(
+            return CostReply(costs=costs, total_micro_usd=total)
+        group = CostGroup(
             key="ada",
             held_s=3600 * len(costs),
             cost_micro_usd=total,
             saved_on_demand_micro_usd=3_000_000,
             saved_elsewhere_micro_usd=-200_000 if "against" in query else None,
         )
-        return t.CostReply(
+        return CostReply(
             costs=costs,
             total_micro_usd=total,
             groups=(group,),
@@ -489,7 +499,7 @@ class FakeServer:
             saved_elsewhere_micro_usd=group.saved_elsewhere_micro_usd,
         )
 
-    def _put_chunks(self, body: bytes) -> t.Done:
+    def _put_chunks(self, body: bytes) -> Done:
         at = 0
         while at < len(body):
             end = body.index(b"\n", at)
@@ -499,22 +509,22 @@ class FakeServer:
                 raise ArgosyError("usage", f"chunk {digest[:12]} does not have the digest that it claims")
             self.chunks[digest] = data
             at = end + 1 + int(size)
-        return t.Done()
+        return Done()
 
-    def _put_tree(self, body: bytes) -> t.TreeReply:
+    def _put_tree(self, body: bytes) -> TreeReply:
         tree = msgspec.json.decode(body, type=Tree)
         if missing := tree.chunk_digests() - self.chunks.keys():
             raise ArgosyError("conflict", f"{len(missing)} chunks of the tree are missing")
         digest = tree.digest()
         self.trees[digest] = tree
-        return t.TreeReply(digest=digest)
+        return TreeReply(digest=digest)
 
     # One request ---------------------------------------------------------------------------------------------  # noqa: E501
 
-    def handle(self, peer: _Peer, method: str, target: str, headers: dict[str, str], body: bytes) -> bool:
+    def handle(self, peer: Peer, method: str, target: str, headers: dict[str, str], body: bytes) -> bool:
         """Answer one request. Whether the connection may go on."""
         parts = urlsplit(target)
-        found = _route(method, parts.path, "websocket" in headers.get("upgrade", "").lower())
+        found = _route(self.endpoints, method, parts.path, "websocket" in headers.get("upgrade", "").lower())
         query = dict(parse_qsl(parts.query))
         if found is None:
             return peer.reply(404, b'{"detail":"Not Found"}')
@@ -536,7 +546,7 @@ class FakeServer:
                 return self._stream_log(peer, self._job(path["job"]), query)
             if endpoint.name == "shell":
                 self._cluster(path["cluster"])
-                _Terminal(peer, self).serve(headers, query)
+                Terminal(peer, self).serve(headers, query)
                 return False
             with self._lock:
                 reply = self.answer(endpoint, path, query, body)
@@ -544,7 +554,7 @@ class FakeServer:
             return peer.problem(error)
         return peer.reply(200, msgspec.json.encode(reply))
 
-    def _stream_log(self, peer: _Peer, job: t.JobView, query: dict[str, str]) -> bool:
+    def _stream_log(self, peer: Peer, job: JobView, query: dict[str, str]) -> bool:
         log = self.logs[job.id]
         follow = query.get("follow") == "true"
         rank = int(query["rank"]) if "rank" in query else None
@@ -559,7 +569,7 @@ class FakeServer:
                 at += 1
                 if rank is not None and line.rank != rank:
                     continue
-                frame = t.LogFrame(rank=line.rank, size=len(line.data), cursor=str(at), note=line.note)
+                frame = LogFrame(rank=line.rank, size=len(line.data), cursor=str(at), note=line.note)
                 payload = msgspec.json.encode(frame) + b"\n" + line.data
                 if self.cut_logs_after is not None and sent >= self.cut_logs_after:
                     if self.cut_inside_frame:
@@ -574,7 +584,7 @@ class FakeServer:
             if self.stopped.is_set():
                 return False
         ended = log.released.is_set()
-        end = t.LogFrame(
+        end = LogFrame(
             end=True,
             cursor=str(at),
             status=log.status if ended else "running",
@@ -602,11 +612,36 @@ _OFFER: Final = Offer(
 )
 
 
-def default_plan(task: Task) -> t.PlanReply:
+def example_of(kind: type[T]) -> T:
+    """The smallest value of a type: what the fake answers where nothing else is known."""
+    return msgspec.convert(_example(msgspec.inspect.type_info(kind)), kind)
+
+
+def _example(info: msgspec.inspect.Type) -> object:
+    match info:
+        case msgspec.inspect.StructType(fields=fields, tag_field=tag_field, tag=tag):
+            made = {} if tag_field is None else {tag_field: tag}
+            return made | {each.encode_name: _example(each.type) for each in fields if each.required}
+        case msgspec.inspect.UnionType(types=types):
+            return None if info.includes_none else _example(types[0])
+        case msgspec.inspect.EnumType(cls=cls):
+            return next(iter(cls)).value
+        case msgspec.inspect.StrType():
+            return "x"
+        case msgspec.inspect.BoolType():
+            return False
+        case msgspec.inspect.IntType() | msgspec.inspect.FloatType():
+            return 0
+        case msgspec.inspect.DictType():
+            return {}
+    return []
+
+
+def default_plan(task: Task) -> PlanReply:
     """Everything fits on this machine, but nothing on `aws`."""
     rejected = (Rejection(provider="aws", code="credentials", text="no credentials"),)
     if any(one.infra == Infra(provider="aws") for one in task.resources):
-        return t.PlanReply(plan=Plan(num_nodes=task.num_nodes, rejected=rejected))
+        return PlanReply(plan=Plan(num_nodes=task.num_nodes, rejected=rejected))
     wish = task.resources[0]
     choice = Choice(
         offer=_OFFER,
@@ -616,7 +651,7 @@ def default_plan(task: Task) -> t.PlanReply:
         accelerator=wish.accelerator.model if wish.accelerator else None,
         accelerators_milli=wish.accelerator.milli if wish.accelerator else 0,
     )
-    return t.PlanReply(plan=Plan(num_nodes=task.num_nodes, choices=(choice,), rejected=rejected))
+    return PlanReply(plan=Plan(num_nodes=task.num_nodes, choices=(choice,), rejected=rejected))
 
 
 def default_log(task: Task) -> FakeLog:
@@ -635,15 +670,17 @@ def default_log(task: Task) -> FakeLog:
     return FakeLog(lines)
 
 
-def _ref(job: t.JobView) -> t.JobRef:
-    return t.JobRef(id=job.id, number=job.number, name=job.name)
+def _ref(job: JobView) -> JobRef:
+    return JobRef(id=job.id, number=job.number, name=job.name)
 
 
-def _route(method: str, path: str, upgrade: bool) -> tuple[AnyEndpoint, dict[str, str]] | None:
+def _route(
+    endpoints: Sequence[AnyEndpoint], method: str, path: str, upgrade: bool
+) -> tuple[AnyEndpoint, dict[str, str]] | None:
     if not path.startswith(PREFIX + "/"):
         return None
     given = path[len(PREFIX) :].split("/")
-    for endpoint in ENDPOINTS:
+    for endpoint in endpoints:
         wanted = endpoint.path.split("/")
         if len(wanted) != len(given) or endpoint.method != ("WS" if upgrade else method):
             continue
@@ -656,164 +693,6 @@ def _route(method: str, path: str, upgrade: bool) -> tuple[AnyEndpoint, dict[str
         else:
             return endpoint, names
     return None
-
-
-class _Listener(threading.Thread):
-    def __init__(self, server: FakeServer) -> None:
-        super().__init__(daemon=True)
-        self._server = server
-        if server.socket is not None:
-            self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-            self._socket.bind(str(server.socket))
-        else:
-            self._socket = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
-            self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            self._socket.bind(("127.0.0.1", server.port))
-            server.port = self._socket.getsockname()[1]
-        self._socket.listen(64)
-
-    def run(self) -> None:
-        while True:
-            try:
-                connection, _ = self._socket.accept()
-            except OSError:
-                return
-            _Peer(connection, self._server).start()
-
-    def close(self) -> None:
-        try:
-            self._socket.shutdown(socket.SHUT_RDWR)  # wakes `accept`
-        except OSError:
-            pass
-        self._socket.close()
-        if self is not threading.current_thread():
-            self.join(5)
-
-
-class _Peer(threading.Thread):
-    """One connection."""
-
-    def __init__(self, connection: socket.socket, server: FakeServer) -> None:
-        super().__init__(daemon=True)
-        self._socket = connection
-        self._server = server
-        self.input = connection.makefile("rb", buffering=256 << 10)
-
-    def run(self) -> None:
-        self._server._open.add(self)
-        try:
-            while self._one():
-                pass
-        except (OSError, ValueError, struct.error):
-            pass  # the other side went
-        finally:
-            self._server._open.discard(self)
-            self.close()
-
-    def close(self) -> None:
-        try:
-            self._socket.shutdown(socket.SHUT_RDWR)
-        except OSError:
-            pass
-        self._socket.close()
-
-    def _one(self) -> bool:
-        first = self.input.readline()
-        if not first:
-            return False
-        method, target, _ = first.decode("latin-1").split(" ")
-        headers: dict[str, str] = {}
-        while line := self.input.readline().strip():
-            name, _, value = line.decode("latin-1").partition(":")
-            headers[name.lower()] = value.strip()
-        size = int(headers.get("content-length", "0"))
-        if size > self._server.body_limit_bytes:
-            self.problem(ArgosyError("too-large", "the request is larger than the server takes"))
-            time.sleep(0.05)
-            return False
-        return self._server.handle(self, method, target, headers, self.input.read(size))
-
-    def send(self, data: bytes) -> None:
-        self._socket.sendall(data)
-
-    def reply(self, status: int, body: bytes) -> bool:
-        self.send(
-            f"HTTP/1.1 {status} X\r\ncontent-type: application/json\r\ncontent-length: {len(body)}\r\n\r\n".encode()  # noqa: E501
-            + body
-        )
-        return True
-
-    def problem(self, error: ArgosyError) -> bool:
-        return self.reply(error.http_status, msgspec.json.encode(error.problem()))
-
-    def start_chunks(self) -> None:
-        self.send(
-            b"HTTP/1.1 200 OK\r\ncontent-type: application/x-argosy-log\r\ntransfer-encoding: chunked\r\n\r\n"
-        )
-
-    def chunk(self, data: bytes) -> None:
-        self.send(f"{len(data):x}\r\n".encode() + data + b"\r\n")
-
-
-class _Terminal:
-    """A WebSocket that echoes; `exit N` followed by Enter ends it with N. Only what our client sends."""
-
-    def __init__(self, peer: _Peer, server: FakeServer) -> None:
-        self._peer = peer
-        self._server = server
-
-    def serve(self, headers: dict[str, str], query: dict[str, str]) -> None:
-        magic = headers["sec-websocket-key"] + "258EAFA5-E914-47DA-95CA-C5AB0DC85B11"
-        accept = base64.b64encode(hashlib.sha1(magic.encode()).digest()).decode()
-        self._peer.send(
-            "HTTP/1.1 101 Switching Protocols\r\nupgrade: websocket\r\nconnection: Upgrade\r\n"
-            f"sec-websocket-accept: {accept}\r\n\r\n".encode()
-        )
-        command = query.get("command", "")
-        if command:
-            self._frame(2, f"ran: {command} {query['rows']}x{query['columns']}\r\n".encode())
-            self._end(int(command.rpartition("exit ")[2]) if "exit " in command else 0)
-            return
-        typed = b""
-        while True:
-            kind, data = self._read()
-            if kind == 8:
-                return
-            if kind == 9:
-                self._frame(10, data)
-                continue
-            if kind == 1:
-                self._frame(2, b"resized to " + data + b"\r\n")
-                continue
-            typed += data
-            self._frame(2, data)
-            if b"exit " in typed and typed.rstrip(b"\r\n") != typed:
-                self._end(int(typed.rpartition(b"exit ")[2].strip()))
-                return
-
-    def _end(self, status: int) -> None:
-        self._frame(1, msgspec.json.encode({"exit_code": status}))
-        self._frame(8, struct.pack(">H", 1000))
-        try:
-            while (
-                self._read()[0] != 8
-            ):  # what is left unread at the close would take our own last words with it
-                pass
-        except (OSError, struct.error):
-            pass
-
-    def _frame(self, kind: int, data: bytes) -> None:
-        size = bytes([len(data)]) if len(data) < 126 else b"\x7e" + struct.pack(">H", len(data))
-        self._peer.send(bytes([0x80 | kind]) + size + data)
-
-    def _read(self) -> tuple[int, bytes]:
-        kind, size = struct.unpack(">BB", self._peer.input.read(2))
-        size &= 0x7F
-        if size == 126:
-            (size,) = struct.unpack(">H", self._peer.input.read(2))
-        mask = self._peer.input.read(4)
-        data = self._peer.input.read(size)
-        return kind & 0x0F, bytes(byte ^ mask[at % 4] for at, byte in enumerate(data))
 
 
 def main(arguments: list[str]) -> int:

@@ -7,17 +7,28 @@ from typing import Final
 
 import msgspec
 
-from argosy.api import types as t
+from argosy.api.planning import (
+    CompareView,
+    MoveView,
+    OfferView,
+    PipelineReply,
+    PipelineRequest,
+    PlanReply,
+    PlanRequest,
+    StageView,
+)
+from argosy.api.prices import CatalogAge, GpuList, ModelView, RefreshReply, RegionList
 from argosy.model.errors import ArgosyError
 from argosy.model.offer import Offer, Rejection
+from argosy.model.priced import GpuView, PriceView, RegionView
 from argosy.model.units import GIB
 
 STALE: Final = "prices of aws are 125 days old (2026-07-20); `argosy catalog refresh aws` gets present ones"
-_ON_DEMAND: Final = t.PriceView(micro_usd=21_957_640, region="us-east-2", as_of="2026-07-14")
-_SPOT: Final = t.PriceView(
+_ON_DEMAND: Final = PriceView(micro_usd=21_957_640, region="us-east-2", as_of="2026-07-14")
+_SPOT: Final = PriceView(
     micro_usd=5_164_300, region="ca-central-1", zone="cac1-az2", estimated=True, as_of="2026-07-14"
 )
-_MACHINE: Final = t.GpuView(
+_MACHINE: Final = GpuView(
     accelerator="A100",
     accelerators_milli=8000,
     device_memory_bytes=40 * GIB,
@@ -32,20 +43,20 @@ _MACHINE: Final = t.GpuView(
     regions=("ca-central-1", "us-east-2"),
 )
 _MODELS: Final = (
-    t.ModelView(
+    ModelView(
         accelerator="A100",
         device_memory_bytes=40 * GIB,
         vendor="NVIDIA",
         counts_milli=(1000, 8000),
         providers=("aws", "lambda"),
-        on_demand=t.PriceView(micro_usd=1_990_000, provider="lambda", region="us-west-1"),
-        spot=t.PriceView(micro_usd=645_537, provider="aws", region="ca-central-1", estimated=True),
+        on_demand=PriceView(micro_usd=1_990_000, provider="lambda", region="us-west-1"),
+        spot=PriceView(micro_usd=645_537, provider="aws", region="ca-central-1", estimated=True),
     ),
-    t.ModelView(accelerator="H100", device_memory_bytes=80 * GIB, counts_milli=(8000,), providers=("aws",)),
+    ModelView(accelerator="H100", device_memory_bytes=80 * GIB, counts_milli=(8000,), providers=("aws",)),
 )
-REGIONS: Final = t.RegionList(
+REGIONS: Final = RegionList(
     regions=(
-        t.RegionView(
+        RegionView(
             provider="aws",
             region="eu-west-1",
             city="Dublin",
@@ -56,11 +67,11 @@ REGIONS: Final = t.RegionList(
             accelerators=("A100", "T4"),
             offers=1200,
         ),
-        t.RegionView(provider="aws", region="us-gov-west-1", country="US", offers=3),
+        RegionView(provider="aws", region="us-gov-west-1", country="US", offers=3),
     )
 )
 AGES: Final = (
-    t.CatalogAge(
+    CatalogAge(
         provider="aws",
         offers=25_605,
         source="shipped",
@@ -70,14 +81,12 @@ AGES: Final = (
         stale=True,
         refreshable=True,
     ),
-    t.CatalogAge(provider="vast", offers=312, source="refreshed", undated=12, stale=True, refreshable=True),
-    t.CatalogAge(
-        provider="scp", offers=40, source="private", newest="2026-11-20", oldest="2026-11-20", days=1
-    ),
+    CatalogAge(provider="vast", offers=312, source="refreshed", undated=12, stale=True, refreshable=True),
+    CatalogAge(provider="scp", offers=40, source="private", newest="2026-11-20", oldest="2026-11-20", days=1),
 )
 
 
-def gpus(query: Mapping[str, str], own: Offer) -> t.GpuList:
+def gpus(query: Mapping[str, str], own: Offer) -> GpuList:
     model = query.get("gpu", "").partition(":")[0]
     if model not in ("", "A100"):
         raise ArgosyError(
@@ -87,20 +96,20 @@ def gpus(query: Mapping[str, str], own: Offer) -> t.GpuList:
         )
     offers = () if "spot" in query or query.get("infra", "local") != "local" else (own,)
     if not model and "all" not in query and "cheapest" not in query:
-        return t.GpuList(offers=offers, models=_MODELS, notes=(STALE,))
-    return t.GpuList(
+        return GpuList(offers=offers, models=_MODELS, notes=(STALE,))
+    return GpuList(
         offers=offers, gpus=(_MACHINE,) if query.get("infra", "aws") == "aws" else (), notes=(STALE,)
     )
 
 
-def refreshing(provider: str, after: int) -> t.RefreshReply:
+def refreshing(provider: str, after: int) -> RefreshReply:
     """A refresh that is done when it was looked at twice."""
     if after < 2:
-        return t.RefreshReply(provider=provider, state="running", progress="12 answers", step=after + 1)
-    return t.RefreshReply(provider=provider, before=100, after=120, skipped=3, step=after + 1)
+        return RefreshReply(provider=provider, state="running", progress="12 answers", step=after + 1)
+    return RefreshReply(provider=provider, before=100, after=120, skipped=3, step=after + 1)
 
 
-def pipeline(request: t.PipelineRequest) -> t.PipelineReply:
+def pipeline(request: PipelineRequest) -> PipelineReply:
     """Stages alternate between two clouds; what each makes costs $0.09 a GB to hand on."""
     stages, moves = [], []
     places = [("aws", "ca-central-1"), ("lambda", "us-east-1")]
@@ -112,7 +121,7 @@ def pipeline(request: t.PipelineRequest) -> t.PipelineReply:
         size = sum(each.size_bytes for each in task.outputs) if number + 1 < len(request.tasks) else 0
         if size:
             moves.append(
-                t.MoveView(
+                MoveView(
                     src=name,
                     dst=request.tasks[number + 1].name or f"task {number + 2}",
                     src_place=f"{provider}/{region}",
@@ -122,9 +131,9 @@ def pipeline(request: t.PipelineRequest) -> t.PipelineReply:
                 )
             )
         stages.append(
-            t.StageView(
+            StageView(
                 name=name,
-                offer=t.OfferView(
+                offer=OfferView(
                     provider=provider,
                     region=region,
                     capacity="on-demand",
@@ -144,7 +153,7 @@ def pipeline(request: t.PipelineRequest) -> t.PipelineReply:
         )
     traffic = sum(move.cost_micro_usd for move in moves)
     total = sum(stage.cost_micro_usd for stage in stages) + traffic
-    return t.PipelineReply(
+    return PipelineReply(
         stages=tuple(stages),
         moves=tuple(moves),
         cost_micro_usd=total,
@@ -157,7 +166,7 @@ def pipeline(request: t.PipelineRequest) -> t.PipelineReply:
     )
 
 
-def with_prices(reply: t.PlanReply, request: t.PlanRequest) -> t.PlanReply:
+def with_prices(reply: PlanReply, request: PlanRequest) -> PlanReply:
     """The plan with one cloud that has no driver; the runtime is what the user said."""
     seconds = request.task.estimated_s
 
@@ -165,13 +174,13 @@ def with_prices(reply: t.PlanReply, request: t.PlanRequest) -> t.PlanReply:
         return micro_usd * seconds // 3600 if seconds is not None else None
 
     own = [
-        t.OfferView(
+        OfferView(
             provider=choice.offer.provider,
             capacity=choice.offer.capacity.value,
             instance_type=choice.offer.shape.instance_type,
             cpus_milli=choice.offer.shape.cpus_milli,
             memory_bytes=choice.offer.shape.memory_bytes,
-            price=t.PriceView(micro_usd=0),
+            price=PriceView(micro_usd=0),
             runtime_s=seconds,
             total_micro_usd=total(0),
             launchable=True,
@@ -179,7 +188,7 @@ def with_prices(reply: t.PlanReply, request: t.PlanRequest) -> t.PlanReply:
         for choice in reply.plan.choices
     ]
     hourly = _SPOT.micro_usd * request.task.num_nodes
-    cloud = t.OfferView(
+    cloud = OfferView(
         provider="aws",
         region="ca-central-1",
         zone="cac1-az2",
@@ -204,10 +213,10 @@ def with_prices(reply: t.PlanReply, request: t.PlanRequest) -> t.PlanReply:
         text="p4d.24xlarge in ca-central-1 fits at $5.16/h, but Argosy cannot launch on aws yet",
     )
     compared = (
-        t.CompareView(
+        CompareView(
             kind="owned", place="local", instance_type="this machine", num_nodes=1, price_micro_usd=0
         ),
-        t.CompareView(
+        CompareView(
             kind="spot",
             place="aws/ca-central-1/cac1-az2",
             instance_type="p4d.24xlarge",

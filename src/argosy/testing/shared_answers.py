@@ -7,7 +7,18 @@ from typing import Final
 
 import msgspec
 
-from argosy.api import sharing as s
+from argosy.api.pool import (
+    AttemptView,
+    DeviceView,
+    ExplainReply,
+    GangView,
+    HolderView,
+    MachineView,
+    PoolView,
+    ShareView,
+    WaitingView,
+)
+from argosy.api.quota import QueueExplanation, QueueRequest, QueueView, TenancyReply
 from argosy.model.errors import ArgosyError
 from argosy.model.facts import Device
 from argosy.model.tenancy import Queue, Tenancy
@@ -17,14 +28,14 @@ STARTED_MS: Final = 1_700_000_000_000
 _HOUR_MS: Final = 3_600_000
 
 
-def _machine(number: int, *devices: tuple[s.ShareView, ...], **fields: object) -> s.MachineView:
+def _machine(number: int, *devices: tuple[ShareView, ...], **fields: object) -> MachineView:
     views = tuple(
-        s.DeviceView(device=Device(index=index, model="A100", memory_bytes=80 * GIB), shares=shares)
+        DeviceView(device=Device(index=index, model="A100", memory_bytes=80 * GIB), shares=shares)
         for index, shares in enumerate(devices)
     )
     holders = tuple(dict.fromkeys(share.holder for view in views for share in view.shares))
     return msgspec.structs.replace(
-        s.MachineView(
+        MachineView(
             id=f"dgx#{number}",
             name=f"dgx-{number}",
             cpus_milli=64_000,
@@ -40,11 +51,11 @@ def _machine(number: int, *devices: tuple[s.ShareView, ...], **fields: object) -
     )
 
 
-def _held(holder: int, milli: int = 1000, mechanism: str = "") -> s.ShareView:
-    return s.ShareView(holder=holder, milli=milli, mechanism=mechanism)
+def _held(holder: int, milli: int = 1000, mechanism: str = "") -> ShareView:
+    return ShareView(holder=holder, milli=milli, mechanism=mechanism)
 
 
-POOL: Final = s.PoolView(
+POOL: Final = PoolView(
     id="dgx",
     name="dgx",
     machines=(
@@ -53,7 +64,7 @@ POOL: Final = s.PoolView(
         _machine(2, (), (), (), (), open=False),
     ),
     holders=(
-        s.HolderView(
+        HolderView(
             id="job-00000000000000000011",
             number=11,
             name="train",
@@ -64,7 +75,7 @@ POOL: Final = s.PoolView(
             ends_at_ms=STARTED_MS + 2 * _HOUR_MS,
             preemptible=True,
         ),
-        s.HolderView(
+        HolderView(
             id="job-00000000000000000012",
             number=12,
             name="eval",
@@ -73,12 +84,12 @@ POOL: Final = s.PoolView(
             queue="acme/speech/bob",
             started_ms=STARTED_MS + _HOUR_MS // 2,
         ),
-        s.HolderView(
+        HolderView(
             id="clu-00000000000000000013", kind="cluster", name="dev", user="cho", queue="default/cho"
         ),
     ),
     waiting=(
-        s.WaitingView(
+        WaitingView(
             id="job-00000000000000000014",
             number=14,
             name="big",
@@ -93,20 +104,20 @@ POOL: Final = s.PoolView(
             starts_at_ms=STARTED_MS + _HOUR_MS + 1_500_000,
         ),
     ),
-    gangs=(s.GangView(model="A100", gpus=1, num_nodes=1), s.GangView(model="A100", gpus=2, num_nodes=1)),
+    gangs=(GangView(model="A100", gpus=1, num_nodes=1), GangView(model="A100", gpus=2, num_nodes=1)),
 )
 
 QUEUES: Final = (
-    s.QueueView(path="acme", used={"gpus": 5750, "jobs": 2}, limit={"gpus": 12_000}, running=2, waiting=1),
-    s.QueueView(
+    QueueView(path="acme", used={"gpus": 5750, "jobs": 2}, limit={"gpus": 12_000}, running=2, waiting=1),
+    QueueView(
         path="acme/speech",
         used={"gpus": 500, "jobs": 1},
         deserved={"gpus": 4000},
         lends={"gpus": 1000},
         running=1,
     ),
-    s.QueueView(path="acme/speech/bob", named=False, used={"gpus": 500, "jobs": 1}, running=1),
-    s.QueueView(
+    QueueView(path="acme/speech/bob", named=False, used={"gpus": 500, "jobs": 1}, running=1),
+    QueueView(
         path="acme/vision",
         used={"gpus": 5000, "jobs": 1},
         guaranteed={"gpus": 2000},
@@ -117,7 +128,7 @@ QUEUES: Final = (
         running=1,
         waiting=1,
     ),
-    s.QueueView(path="acme/vision/ann", named=False, used={"gpus": 5000, "jobs": 1}, running=1, waiting=1),
+    QueueView(path="acme/vision/ann", named=False, used={"gpus": 5000, "jobs": 1}, running=1, waiting=1),
 )
 
 WHY: Final = (
@@ -127,22 +138,22 @@ WHY: Final = (
 )
 
 
-def tenancy(kept: Tenancy) -> s.TenancyReply:
+def tenancy(kept: Tenancy) -> TenancyReply:
     """The queues of the pool once anything is kept."""
     from argosy.spec.tenancy import render_tenancy
 
     shown = QUEUES if kept.rev else ()
     named = {view.path for view in shown}
     more = tuple(
-        s.QueueView(path=queue.path, deserved=queue.deserved, limit=queue.limit, guaranteed=queue.guaranteed)
+        QueueView(path=queue.path, deserved=queue.deserved, limit=queue.limit, guaranteed=queue.guaranteed)
         for queue in kept.queues
         if queue.path not in named
     )
     queues = tuple(sorted((*shown, *more), key=lambda view: view.path.split("/")))
-    return s.TenancyReply(tenancy=kept, queues=queues, text=render_tenancy(kept))
+    return TenancyReply(tenancy=kept, queues=queues, text=render_tenancy(kept))
 
 
-def with_queue(kept: Tenancy, request: s.QueueRequest) -> Tenancy:
+def with_queue(kept: Tenancy, request: QueueRequest) -> Tenancy:
     queues = {queue.path: queue for queue in kept.queues}
     if request.remove:
         if request.path not in queues:
@@ -163,18 +174,18 @@ def _without_none(amounts: dict[str, int | None]) -> dict[str, int]:
     return {name: amount for name, amount in amounts.items() if amount is not None}
 
 
-def explain_queue(query: dict[str, str]) -> s.QueueExplanation:
+def explain_queue(query: dict[str, str]) -> QueueExplanation:
     for view in QUEUES:
         if view.path == query.get("queue", ""):
             lines: tuple[str, ...] = (f"`{view.path}` uses 5 GPUs (2 guaranteed, 4 deserved, 8 at most)",)
             if "request" in query:
                 lines += (f"a request for {query['request']} would wait",)
-            return s.QueueExplanation(queue=view, lines=lines)
+            return QueueExplanation(queue=view, lines=lines)
     raise ArgosyError("not-found", f"there is no queue `{query.get('queue', '')}`")
 
 
-def explain(id: str, title: str, status: str) -> s.ExplainReply:
-    return s.ExplainReply(
+def explain(id: str, title: str, status: str) -> ExplainReply:
+    return ExplainReply(
         id=id,
         title=title,
         status=status,
@@ -185,7 +196,7 @@ def explain(id: str, title: str, status: str) -> s.ExplainReply:
         user="ann",
         queue=QUEUES[-1],
         attempts=(
-            s.AttemptView(
+            AttemptView(
                 number=1,
                 status="preempted",
                 why="it was first in the order",

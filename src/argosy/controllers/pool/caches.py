@@ -295,6 +295,11 @@ class PoolCaches:
         """Who waits for machines of their own, by id, as it was followed last."""
         return self._wanted
 
+    def foresee(self) -> None:
+        """Work out when the first in each line start (`PoolCache.foresee`)."""
+        for kept in (*self._clusters.values(), *([self._owned] if self._owned is not None else ())):
+            kept.books.foresee()
+
     def known(self, cluster_id: str | None) -> PoolCache | None:
         """The pool of a cluster (None: of the owned machines) as it was followed last; None: never yet."""
         kept = self._owned if cluster_id is None else self._clusters.get(cluster_id)

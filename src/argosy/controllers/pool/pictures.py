@@ -9,7 +9,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import cached_property
-from typing import Final
+
+import msgspec
 
 from argosy.controllers.pool.caches import WAITING, caches_of, running_clusters
 from argosy.controllers.pool.wanted import Wanted, wanted_of
@@ -27,9 +28,6 @@ from argosy.scheduler.picture import Held, Pending, PoolPicture, Queued
 from argosy.scheduler.requests import ask_of_job, queue_of
 from argosy.scheduler.snapshot import PoolSnapshot
 
-FORECAST_SHOWN: Final = 4  # pending workloads of a pool of which lists tell when they start,
-FORECAST_MACHINES: Final = 64  # where that is worked out in milliseconds
-
 
 class Picture:
     """All pools after one pass. `seq`: the commit up to which it has seen the rows."""
@@ -44,22 +42,20 @@ class Picture:
     def pending(self, rows: Rows, workload: Workload, now_ms: int) -> Pending | None:
         """Why a workload of `rows` waits, in one line, with its place and start; None when it waits for no
         pool. `rows` may be newer than the picture."""
-        if not _waits(rows, workload):
+        if not _waits(workload):
             return None
         cluster = _cluster_of(rows, workload)
         if cluster is not None and cluster.phase is not WorkloadPhase.RUNNING:
             return Pending(code="later", text=self._of_cluster(rows, cluster, now_ms))
+        cache = self._caches.known(workload.host_id)
         pool, ask = self._ask(workload)
-        if pool is not None and ask is not None:
+        if cache is not None and pool is not None and ask is not None:
             waiting = self._told(pool, workload, now_ms, when=False)
-            position = pool.positions.get(ask.id, 0)
-            forecast = 0 < position <= FORECAST_SHOWN and pool.machine_count <= FORECAST_MACHINES
-            starts_at_ms = pool.starts_at_ms(ask.id, forecast=True) if forecast else waiting.starts_at_ms
             return Pending(
                 code=waiting.code,
                 text=one_line(pool, ask, waiting, rows.workloads),
-                position=position,
-                starts_at_ms=starts_at_ms,
+                position=pool.positions.get(ask.id, 0),
+                starts_at_ms=cache.expected.get(ask.id, waiting.starts_at_ms),
             )
         elsewhere = self._without_ask(workload, now_ms)
         if elsewhere is not None:
@@ -68,7 +64,7 @@ class Picture:
 
     def knows(self, rows: Rows, workload: Workload) -> bool:
         """False when a later picture may say more about a workload than this one."""
-        if workload.phase is not WorkloadPhase.QUEUED or not _waits(rows, workload):
+        if workload.phase is not WorkloadPhase.QUEUED or not _waits(workload):
             return True
         cluster = _cluster_of(rows, workload)
         if cluster is not None and cluster.phase is not WorkloadPhase.RUNNING:
@@ -78,7 +74,7 @@ class Picture:
     def explain(self, rows: Rows, workload: Workload, now_ms: int) -> Waiting | None:
         """Why a queued cluster or job does not start now, and when it probably will: the whole story. None
         when it waits for no pool, or is in no picture yet."""
-        if not _waits(rows, workload):
+        if not _waits(workload):
             return None
         cluster = _cluster_of(rows, workload)
         if cluster is not None and cluster.phase is not WorkloadPhase.RUNNING:
@@ -193,13 +189,15 @@ class Picture:
             for holder, value in pool.allocations.items()
             if any(place.node_id in mine for place in value.placements)
         ]
-        forecast = FORECAST_SHOWN if pool.machine_count <= FORECAST_MACHINES else 0
         queued = []
         for number, ask in enumerate(pool.pending, 1):
             row = workloads.get(ask.id)
             if row is not None and (alone or _would_use(ask, machines)):
-                told = number <= len(pool.positions)
-                why = pool.explain(ask.id, pool.now_ms, when=number <= forecast) if told else None
+                why = None
+                if number <= len(pool.positions):
+                    why = pool.explain(ask.id, pool.now_ms, when=False)
+                    starts_at_ms = cache.expected.get(ask.id, why.starts_at_ms)
+                    why = msgspec.structs.replace(why, starts_at_ms=starts_at_ms)
                 queued.append(_queued(row, ask, number, why))
         return PoolPicture(
             id=empty.id,
@@ -223,8 +221,8 @@ def provider_of(machine: Machine) -> str:
     return machine.id.split("/")[0].split("#")[0]
 
 
-def _waits(rows: Rows, workload: Workload) -> bool:
-    if workload.desired is not Desired.RUN or rows.attempt_of(workload.id) is not None:
+def _waits(workload: Workload) -> bool:
+    if workload.desired is not Desired.RUN:
         return False
     return workload.phase in WAITING or (kind_of(workload).hosts and workload.phase is WorkloadPhase.STOPPED)
 

@@ -19,7 +19,6 @@ from argosy.scheduler.snapshot import STARTS_NOW as ROOM_NOW
 from argosy.scheduler.snapshot import PoolSnapshot, Shortage
 from argosy.scheduler.tenancy_check import render_named
 
-NAMED_MAX: Final = 3
 STARTS_NOW: Final = "starts now"
 COMING: Final = "about to be considered"  # it is in no picture yet
 _SHORT: Final = ("capacity", "fragmented")  # codes for which amounts and names say more than a sentence
@@ -32,10 +31,9 @@ def one_line(pool: PoolSnapshot, ask: Ask, waiting: Waiting, workloads: Mapping[
         return STARTS_NOW
     if waiting.code not in _SHORT:
         return waiting.text
-    short = pool.shortage(ask, WITHHELD)
-    if short is None:
+    text = pool.noted(ask, lambda: _shortage(pool.shortage(ask, WITHHELD), ask, workloads))
+    if not text:
         return waiting.text
-    text = _shortage(short, ask, workloads)
     return text if waiting.place <= 1 else f"{text}; it is {ordinal(waiting.place)} in queue {ask.queue}"
 
 
@@ -46,7 +44,9 @@ def name_of(workload: Workload | None, id: str) -> str:
     return workload.name if kind_of(workload).named else title(workload)
 
 
-def _shortage(short: Shortage, ask: Ask, workloads: Mapping[str, Workload]) -> str:
+def _shortage(short: Shortage | None, ask: Ask, workloads: Mapping[str, Workload]) -> str:
+    if short is None:
+        return ""
     unit = "/".join(short.models) or "accelerator"
     if short.scarce != GPUS:
         unit = "of memory" if short.scarce == MEMORY else "CPU" if short.wanted == 1000 else "CPUs"
@@ -54,9 +54,8 @@ def _shortage(short: Shortage, ask: Ask, workloads: Mapping[str, Workload]) -> s
         render_named(short.scarce, each) for each in (short.wanted, short.used, short.total)
     )
     each = f" on each of {ask.num_nodes} nodes" if ask.num_nodes > 1 else ""
-    names = [name_of(workloads.get(id), id) for id in short.holders[:NAMED_MAX]]
-    left = len(short.holders) - len(names)
-    more = f" and {left} more" if left else ""
+    names = [name_of(workloads.get(id), id) for id in short.holders]
+    more = f" and {short.others} more" if short.others else ""
     return f"waits for {wanted} {unit}{each}: {used} of {total} in use by {', '.join(names)}{more}"
 
 
