@@ -250,6 +250,17 @@ def test_what_was_seen_of_a_place_is_summed_up() -> None:
     assert note_spot(memory, STEADY, Seen.REFUSED, 0) is memory
 
 
+def test_on_demand_is_not_left_again_at_once_for_a_place_that_took_spot_back_too_soon() -> None:
+    spot, minute, memory = SPOTS[0], 60_000, Memory()
+    for lost_min, alone_min in ((10, 40), (110, 80)):
+        memory = note_spot(memory, spot, Seen.GRANTED, (lost_min - 10) * minute)
+        memory = note_spot(memory, spot, Seen.LOST, lost_min * minute)
+        assert opens_ms(memory, spot, lost_min * minute) == (lost_min + 1) * minute, "who is idle asks soon"
+        assert opens_ms(memory, spot, lost_min * minute, leaves=True) == (lost_min + alone_min) * minute
+    memory = note_spot(note_spot(memory, spot, Seen.GRANTED, 200 * minute), spot, Seen.LOST, 400 * minute)
+    assert opens_ms(memory, spot, 400 * minute, leaves=True) == 401 * minute, "that had paid"
+
+
 def test_places_are_left_alone_the_longer_the_longer_they_are_missing() -> None:
     often = Sightings(missing_s=100 * 600, returns=100)
     assert ask_again_s(0, often) == 60 and ask_again_s(7200, often) < 120

@@ -14,9 +14,17 @@ from enum import StrEnum
 from typing import Final
 
 import msgspec
+from msgspec.structs import replace
 
 from argosy.model.offer import Capacity, Choice
-from argosy.planning.spot_policy import BRIEF_S, Sightings, ask_again_s
+from argosy.planning.spot_policy import (
+    BRIEF_S,
+    LEAVE_AGAIN_MAX_S,
+    LEAVE_AGAIN_MIN_S,
+    PAID_S,
+    Sightings,
+    ask_again_s,
+)
 
 _NEAR: Final = 0.5  # of a refusal in one zone, for other zones of the region
 _FORGET: Final = 1 / 8  # weight below which a refusal has no effect
@@ -45,6 +53,8 @@ class Spell(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     since_ms: int  # so long
     asked_ms: int = 0  # when they were refused, or taken back, last
     seen: Sightings = Sightings()
+    lost_ms: int = 0  # when they were taken back last
+    unpaid: int = 0  # how often in a row that was before the change to them had paid
 
 
 class Memory(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -115,23 +125,31 @@ def note_spot(memory: Memory, choice: Choice, what: Seen, now_ms: int) -> Memory
 
 def _next_spell(old: Spell, what: Seen, now_ms: int) -> Spell:
     lasted_s = max(0, now_ms - old.since_ms) / 1000
-    asked_ms = now_ms if what in (Seen.REFUSED, Seen.LOST) else old.asked_ms
     if what is Seen.GRANTED:
-        fresh = Sightings(grants=1)
-        if old.there is False:
-            fresh = Sightings(grants=1, missing_s=lasted_s, returns=1)
-        return Spell(there=True, since_ms=now_ms, asked_ms=asked_ms, seen=_faded(old.seen) + fresh)
+        came_back = old.there is False
+        fresh = Sightings(grants=1, missing_s=lasted_s * came_back, returns=int(came_back))
+        return replace(old, there=True, since_ms=now_ms, seen=_faded(old.seen) + fresh)
     if what is Seen.REFUSED:
         # Somebody may still hold machines there: there are no more of them.
         since_ms = old.since_ms if old.there is False else now_ms
-        return Spell(there=False, since_ms=since_ms, asked_ms=asked_ms, seen=old.seen)
-    fresh = Sightings(there_s=lasted_s if old.there else 0)
-    if what is Seen.LOST and old.there:
-        brief = lasted_s <= BRIEF_S
-        fresh = Sightings(there_s=lasted_s, brief=int(brief), losses=int(not brief))
-    there = False if what is Seen.LOST else None
-    since_ms = old.since_ms if old.there is False and there is False else now_ms
-    return Spell(there=there, since_ms=since_ms, asked_ms=asked_ms, seen=old.seen + fresh)
+        return replace(old, there=False, since_ms=since_ms, asked_ms=now_ms)
+    if what is Seen.LEFT:
+        fresh = Sightings(there_s=lasted_s if old.there else 0)
+        return replace(old, there=None, since_ms=now_ms, seen=old.seen + fresh)
+    if not old.there:  # it was known by another's loss
+        return replace(
+            old, there=False, since_ms=now_ms if old.there is None else old.since_ms, asked_ms=now_ms
+        )
+    brief = lasted_s <= BRIEF_S
+    fresh = Sightings(there_s=lasted_s, brief=int(brief), losses=int(not brief))
+    return Spell(
+        there=False,
+        since_ms=now_ms,
+        asked_ms=now_ms,
+        seen=old.seen + fresh,
+        lost_ms=now_ms,
+        unpaid=old.unpaid + 1 if lasted_s < PAID_S else 0,
+    )
 
 
 def _faded(seen: Sightings) -> Sightings:
@@ -160,13 +178,18 @@ def sightings(memory: Memory, choice: Choice, now_ms: int) -> Sightings:
     return spell.seen
 
 
-def opens_ms(memory: Memory, choice: Choice, now_ms: int) -> int:
+def opens_ms(memory: Memory, choice: Choice, now_ms: int, *, leaves: bool = False) -> int:
     """When it makes sense to ask for spot there: now or before, unless it was refused lately. A refusal holds
-    for its own zone and kind of machine, the longer the longer they are missing."""
+    for its own zone and kind of machine, the longer the longer they are missing. Who `leaves` on-demand for
+    it also waits after spot was taken back too soon, twice as long each time."""
     spell = memory.spells.get(_spot_key(choice))
     if spell is None or spell.there is not False:
         return now_ms
-    return spell.asked_ms + round(1000 * ask_again_s((spell.asked_ms - spell.since_ms) / 1000, spell.seen))
+    asks_ms = spell.asked_ms + round(1000 * ask_again_s((spell.asked_ms - spell.since_ms) / 1000, spell.seen))
+    if not leaves or not spell.unpaid:
+        return asks_ms
+    alone_s = min(LEAVE_AGAIN_MIN_S << min(spell.unpaid - 1, 20), LEAVE_AGAIN_MAX_S)
+    return max(asks_ms, spell.lost_ms + 1000 * alone_s)
 
 
 def merge(memories: Sequence[Memory]) -> Memory:
@@ -281,4 +304,4 @@ def _spot_key(choice: Choice) -> tuple[str, str, str, str]:
 
 
 def _key(refusal: Refusal) -> tuple[str, str, str, str, bool]:
-    return refusal.provider, refusal.region, refusal.zone, refusal.instance_type, refusal.spot
+    return (refusal.provider, refusal.region, refusal.zone, refusal.instance_type, refusal.spot)

@@ -168,8 +168,8 @@ def weigh(
         if mine is None:
             return 2, position[choice]
         if mine.probability >= ask.confidence:
-            return 0, position[choice] if task.ordered else mine.cost_micro_usd, position[choice]
-        return 1, -mine.probability, mine.finish_s, mine.cost_micro_usd, position[choice]
+            return (0, position[choice] if task.ordered else mine.cost_micro_usd, position[choice])
+        return (1, -mine.probability, mine.finish_s, mine.cost_micro_usd, position[choice])
 
     return Weighed(tuple(sorted(ranked, key=key)), made.text, made)
 
@@ -258,7 +258,8 @@ def next_step(
     ]
     if not spots:
         return None
-    opens = {each: opens_ms(memory, each, now_ms) for each in spots}
+    leaves = _where(held) is Where.STEADY
+    opens = {each: opens_ms(memory, each, now_ms, leaves=leaves) for each in spots}
     open_now = [each for each in spots if opens[each] <= now_ms]
     now = Situation(
         left_s=left_s,

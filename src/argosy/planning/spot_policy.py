@@ -30,6 +30,9 @@ if TYPE_CHECKING:
     Floats = NDArray[np.float64]
 
 BRIEF_S: Final = 720  # spot that is lost so soon was not worth the changeover
+PAID_S: Final = 3 * BRIEF_S  # after so long a change from on-demand and back has about paid
+LEAVE_AGAIN_MIN_S: Final = 2_400  # on-demand is not left so soon again for a place where it had not paid
+LEAVE_AGAIN_MAX_S: Final = 19_200
 ASK_AGAIN_MIN_S: Final = 60
 ASK_AGAIN_MAX_S: Final = 600
 _HOUR: Final = 3600.0
