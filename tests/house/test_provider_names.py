@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+from functools import cache
 from pathlib import Path
 
 from argosy.providers import find_manifests
@@ -27,7 +28,7 @@ ALLOWED: dict[str, tuple[set[str], str]] = {
         "kinds of job files, and what dstack calls its backends",
     ),
     "store/database.py": ({"localhost"}, "a host"),
-    "planning/choose.py": ({"local"}, "a word of a sentence"),
+    "planning/constraints.py": ({"local"}, "a word of a sentence"),
     "cli/converting.py": ({"kubernetes", "slurm", "ray"}, "kinds of job files, not places"),
     "cli/main.py": ({"ssh"}, "the command"),
     "cli/task_options.py": ({"local"}, "an example in `--help`"),
@@ -52,6 +53,7 @@ def _strings(path: Path) -> set[str]:
     }
 
 
+@cache
 def _found() -> set[tuple[str, str]]:
     names = {name for each in find_manifests() for name in (each.name, *each.aliases)}
     found = set()

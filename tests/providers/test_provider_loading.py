@@ -10,11 +10,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from argosy.infra.allotment import allot_devices, free_milli
 from argosy.infra.provider import Capabilities, Setting
 from argosy.infra.system import SystemClock, SystemIds
 from argosy.model.errors import ArgosyError
 from argosy.providers import find_providers, is_launchable, load_providers
-from argosy.providers.local.allot import allot_devices, free_milli
 from argosy.providers.local.provider import LocalProvider, parse_price
 
 

@@ -15,13 +15,13 @@ import msgspec
 
 from argosy.infra import border
 from argosy.infra.agent_port import Channel
+from argosy.infra.allotment import allot_devices, free_milli
 from argosy.infra.provider import Capabilities, Diagnostic, Manifest, Provider, Want
 from argosy.model.facts import ClaimFact, ClaimState, NodeFacts, NodeSighting
 from argosy.model.offer import Capacity, Offer
 from argosy.model.phases import Desired
 from argosy.model.rows import Claim, Node
 from argosy.model.units import GIB
-from argosy.providers.local.allot import allot_devices, free_milli
 from argosy.testing.builders import a_gpu_shape, a_shape, some_devices
 from argosy.testing.world import Machine, World
 

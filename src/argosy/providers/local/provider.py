@@ -24,7 +24,9 @@ import msgspec
 from argosy.infra import border
 from argosy.infra.agent_client import unix_channel
 from argosy.infra.agent_port import Channel
+from argosy.infra.allotment import allot_devices, allot_placed, free_milli
 from argosy.infra.provider import Diagnostic, Want
+from argosy.infra.tombstones import Tombstones, is_claim_id
 from argosy.model.facts import ClaimFact, ClaimState, NodeFacts, NodeSighting
 from argosy.model.ids import Clock
 from argosy.model.offer import Capacity, Offer, Shape
@@ -32,13 +34,11 @@ from argosy.model.phases import Desired
 from argosy.model.rows import Claim, Node
 from argosy.model.units import GIB, render_bytes
 from argosy.providers.local import MANIFEST, NODES_MAX, processes
-from argosy.providers.local.allot import allot_devices, allot_placed, free_milli
 
 READY_LIMIT_S: Final = 20.0
 _POLL_S: Final = 0.005
 _FACTS_FRESH_S: Final = 600.0
 _DISK_WANTED_BYTES: Final = GIB
-_TOMBSTONES_MAX: Final = 5000
 
 
 class Agents(Protocol):
@@ -73,6 +73,7 @@ class LocalProvider:
     ) -> None:
         self._root = root.absolute()
         self.manifest = msgspec.structs.replace(MANIFEST, shared_dir=str(self._root / "shared"))
+        self._released = Tombstones(self._root / ".released")
         self._clock = clock
         self._make_agents = agents
         self._agents: Agents | None = None
@@ -162,13 +163,13 @@ class LocalProvider:
         return [fact for name in names if (fact := self._fact(name)) is not None]
 
     async def release(self, claim_id: str) -> None:
-        if not _is_id(claim_id):
+        if not is_claim_id(claim_id):
             return
         await self._to_its_end(self._release(claim_id))
 
     async def reach(self, node: Node) -> Channel:
         claim_id, _, index = node.address.partition("/")
-        if not _is_id(claim_id) or not index.isdigit() or not self._home(claim_id, int(index)).is_dir():
+        if not is_claim_id(claim_id) or not index.isdigit() or not self._home(claim_id, int(index)).is_dir():
             raise border.Unreachable(f"there is no local node {node.address}")
         return await unix_channel(str(self._socket(claim_id, int(index))))
 
@@ -198,7 +199,7 @@ class LocalProvider:
 
     def _refuse(self, claim: Claim) -> None:
         offer = claim.choice.offer
-        if not _is_id(claim.id):
+        if not is_claim_id(claim.id):
             raise border.RequestRefused("claim", f"`{claim.id}` is not the id of a claim")
         if offer.provider != self.manifest.name:
             raise border.RequestRefused("provider", f"`{offer.provider}` is not this machine")
@@ -213,7 +214,7 @@ class LocalProvider:
 
     async def _ensure(self, claim: Claim) -> None:
         async with self._lock(claim.id):
-            if (self._root / ".released" / claim.id).exists():
+            if claim.id in self._released:
                 raise border.RequestRefused("claim", f"{claim.id} was released before")
             machine = await self._machine()
             record = self._load(claim.id)
@@ -324,7 +325,7 @@ class LocalProvider:
                     for index in self._indices(claim_id):
                         await asyncio.to_thread(agents.release, self._home(claim_id, index))
                     await asyncio.to_thread(_remove_tree, folder)
-                self._bury(claim_id)
+                self._released.add(claim_id)
             except OSError as error:
                 raise border.Transient(f"cannot release {claim_id}: {error.strerror or error}", 10) from error
         self._locks.pop(claim_id, None)
@@ -347,16 +348,6 @@ class LocalProvider:
             (self._home(claim_id, index) / "agent.json").unlink(missing_ok=True)
             self._socket(claim_id, index).unlink(missing_ok=True)
 
-    def _bury(self, claim_id: str) -> None:
-        """So that a late repeat of `ensure` cannot bring it back. Only the newest are kept: ids sort by
-        time."""
-        graves = self._root / ".released"
-        graves.mkdir(mode=0o700, parents=True, exist_ok=True)
-        (graves / claim_id).touch()
-        if hash(claim_id) % 64 == 0:
-            for grave in sorted(graves.iterdir())[:-_TOMBSTONES_MAX]:
-                grave.unlink(missing_ok=True)
-
     # -- what is on the disk --------------------------------------------------------------------------------
 
     def _listed(self) -> list[str]:
@@ -364,7 +355,7 @@ class LocalProvider:
             folders = sorted(self._root.iterdir())
         except OSError:
             return []
-        return [folder.name for folder in folders if _is_id(folder.name) and folder.is_dir()]
+        return [folder.name for folder in folders if is_claim_id(folder.name) and folder.is_dir()]
 
     def _indices(self, claim_id: str) -> list[int]:
         try:
@@ -395,7 +386,7 @@ class LocalProvider:
             return None
 
     def _fact(self, claim_id: str) -> ClaimFact | None:
-        if not _is_id(claim_id) or not (self._root / claim_id).is_dir():
+        if not is_claim_id(claim_id) or not (self._root / claim_id).is_dir():
             return None
         record = self._load(claim_id)
         if record is None:
@@ -474,10 +465,6 @@ def parse_price(text: str) -> int:
         return max(0, round(float(text) * 1_000_000))
     except (ValueError, OverflowError):
         return 0
-
-
-def _is_id(name: str) -> bool:
-    return name.startswith("clm-") and name[4:].isalnum()
 
 
 def _write(path: Path, data: bytes) -> None:

@@ -1,4 +1,4 @@
-"""Which accelerators a node gets. Pure."""
+"""Allotment on a shared machine: which accelerators a node gets. Pure."""
 
 from __future__ import annotations
 
