@@ -16,7 +16,7 @@ from argosy.model.units import GIB, Bound
 from argosy.planning.choose import Ability, plan
 from argosy.planning.market import NO_DRIVER, explain_none, rank
 
-CLOUD = Ability(spot=True, multi_node=True)
+CLOUD = Ability(spot=True, multi_node=True, images=True)
 NOTES = [Note(20000, "list"), Note(0, "guess", "x 2", True)]
 KINDS = [
     # type, model, milli, device memory, cpus, memory
@@ -46,7 +46,8 @@ def price_rows(draw: st.DrawFn) -> PriceRow:
     region = draw(st.sampled_from(["east", "west", "north"]))
     disk = draw(st.sampled_from([0, 0, 250, 900])) * 10**9
     return PriceRow(
-        name, model, milli, device * GIB, cpus, memory * GIB, disk, "x86_64",
+        name, model, milli, device * GIB, cpus, memory * GIB, disk,
+        "arm64" if name in ("m.large", "a.one") else "x86_64",
         region, draw(st.sampled_from(["", f"{region}-a", f"{region}-b"])),
         draw(st.sampled_from([Capacity.ON_DEMAND, Capacity.SPOT])),
         draw(st.sampled_from([1, 2, 3, 3, 5, 8, 13])) * 1_000_000, draw(st.sampled_from(NOTES)),
@@ -99,11 +100,18 @@ wishes = st.builds(
     memory_per_cpu_bytes=st.sampled_from([0, 0, 4 * GIB]),
     accelerator=maybe(accelerators),
     node_disk=st.sampled_from([None, None]) | local_disks,
+    arch=st.sampled_from(["", "", "arm64", "any"]),
+    image_id=st.sampled_from([None, None, "docker:ubuntu"]),
     use_spot=st.sampled_from([None, True, False]),
     max_hourly_micro_usd=st.sampled_from([None, None, 2_500_000, 20_000_000]),
 )
 abilities_drawn = st.sampled_from(
-    [CLOUD, Ability(spot=False, multi_node=True), Ability(spot=True), Ability(spot=True, fractions=True)]
+    [
+        CLOUD,
+        Ability(spot=False, multi_node=True),
+        Ability(spot=True, images=True),
+        Ability(spot=True, fractions=True, images=True),
+    ]
 )
 
 

@@ -381,3 +381,22 @@ def test_the_shipped_table_is_what_the_script_builds() -> None:
         assert one.lanes == other.lanes
         assert one.notes == other.notes
         assert one.instance_types == other.instance_types
+
+
+@pytest.mark.parametrize(("asked", "arch"), [("", "x86_64"), ("arm64", "arm64")])
+def test_processors_are_x86_64_unless_others_are_asked_for(catalog: Catalog, asked: str, arch: str) -> None:
+    wish = Resources(infra=Infra(provider="aws"), cpus=Bound(4000), arch=asked)
+    (best,) = rank([wish], 1, catalog.market, limit=1).plan.choices
+    assert best.offer.shape.arch == arch
+
+
+def test_any_processors_will_do_where_the_wish_says_so(catalog: Catalog) -> None:
+    wish = Resources(infra=Infra(provider="aws"), cpus=Bound(4000), arch="any")
+    (best,) = rank([wish], 1, catalog.market, limit=1).plan.choices
+    assert best.offer.shape.arch == "arm64"  # the cheapest
+
+
+def test_a_model_of_accelerator_has_chosen_its_processors(catalog: Catalog) -> None:
+    wish = Resources(accelerator=Accelerator(model="GH200", milli=1000))
+    (best, *_) = rank([wish], 1, catalog.market, limit=1).plan.choices
+    assert best.offer.shape.arch == "arm64"

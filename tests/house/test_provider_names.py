@@ -28,7 +28,7 @@ ALLOWED: dict[str, tuple[set[str], str]] = {
         "kinds of job files, and what dstack calls its backends",
     ),
     "store/database.py": ({"localhost"}, "a host"),
-    "planning/choose.py": ({"local"}, "a word of a sentence"),
+    "planning/constraints.py": ({"local"}, "a word of a sentence"),
     "cli/converting.py": ({"kubernetes", "slurm", "ray"}, "kinds of job files, not places"),
     "cli/main.py": ({"ssh"}, "the command"),
     "cli/task_options.py": ({"local"}, "an example in `--help`"),

@@ -128,6 +128,7 @@ def abilities_of(providers: Providers) -> dict[str, Ability]:
             multi_node=can.multi_node,
             fractions=can.fractions,
             owned=can.owned,
+            images=can.images,
             nodes_max=provider.manifest.limits.nodes_max,
             nodes_text=provider.manifest.limits.text,
         )

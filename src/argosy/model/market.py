@@ -50,6 +50,7 @@ class Block:
     """
 
     __slots__ = (
+        "_arches",
         "_by_cpus",
         "_by_model",
         "_by_type",
@@ -99,6 +100,7 @@ class Block:
         self.places = places
         self.lanes = tuple(lanes)
         self.notes = notes
+        self._arches: frozenset[str] | None = None
         self._by_cpus: tuple[list[int], list[int]] | None = None
         self._by_model: dict[str, list[int]] | None = None
         self._counts: dict[int, list[int]] = {}
@@ -106,6 +108,13 @@ class Block:
         self._in_places: dict[tuple[int, frozenset[int]], dict[int, list[int]]] = {}
         self._kept_rows = 0
         self._in_lane: dict[int, tuple[list[int], frozenset[int]]] = {}
+
+    @property
+    def arches(self) -> frozenset[str]:
+        """All architectures that its kinds have. Kept."""
+        if self._arches is None:
+            self._arches = frozenset(self.arch)
+        return self._arches
 
     def __len__(self) -> int:
         """How many offers."""
@@ -209,6 +218,35 @@ class Block:
             for kind in range(len(self.instance_types)):
                 for row in range(columns.start[kind], columns.start[kind + 1]):
                     yield lane, kind, row
+
+
+class OfferBlock(Block):
+    """Single offers of one provider as a block: every offer is a kind of its own with one row."""
+
+    __slots__ = ("offers",)
+
+    def __init__(self, provider: str, offers: Sequence[Offer]) -> None:
+        self.offers = tuple(offers)
+        shapes, rows = [offer.shape for offer in offers], range(len(offers))
+        nowhere = array("q", [0] * len(offers))
+        prices = array("q", [offer.price_micro_usd for offer in offers])
+        super().__init__(
+            provider,
+            instance_types=[shape.instance_type for shape in shapes],
+            models=[shape.accelerator or "" for shape in shapes],
+            accelerators_milli=[shape.accelerators_milli for shape in shapes],
+            device_memory_bytes=[shape.accelerator_memory_bytes for shape in shapes],
+            cpus_milli=[shape.cpus_milli for shape in shapes],
+            memory_bytes=[shape.memory_bytes for shape in shapes],
+            disk_bytes=[shape.disk_bytes for shape in shapes],
+            arch=[shape.arch for shape in shapes],
+            places=[Place(offer.region, offer.zone) for offer in offers],
+            lanes=[Lane(Capacity.OWNED, range(len(offers) + 1), array("q", rows), prices, nowhere)],
+            notes=[Note(0, "")],
+        )
+
+    def offer(self, lane: int, kind: int, row: int) -> Offer:
+        return self.offers[row]
 
 
 class Market:

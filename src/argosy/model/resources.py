@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from fnmatch import fnmatchcase
 from typing import Final
 
 import msgspec
@@ -100,6 +101,7 @@ class Resources(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
 
     infra: Infra = Infra()
     instance_type: str | None = None
+    arch: str = ""  # x86_64 | arm64 | any; "": see `arch_wanted`
     cpus: Bound | None = None  # milli-CPU
     memory: Bound | None = None  # bytes
     memory_per_cpu_bytes: int = 0  # `memory: 4x`
@@ -130,6 +132,33 @@ class Resources(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     def says_where(self) -> bool:
         """Whether what is known of a place matters, beyond its name."""
         return bool(self.areas or self.excluded or self.location or self.edge != Edge())
+
+    def memory_for(self, cpus_milli: int) -> int:
+        """Bytes per node that the wish names: directly, or per CPU of a node with so many; 0: none."""
+        if self.memory:
+            return self.memory.amount
+        return self.memory_per_cpu_bytes * cpus_milli // 1000
+
+    def arch_wanted(self) -> str:
+        """The architecture that a machine must have; "": any.
+
+        Where nothing is said it is x86_64, for which most images and wheels are made; a wish that names a
+        type of machine or a model of accelerator has chosen by that.
+        """
+        if self.arch:
+            return "" if self.arch == "any" else self.arch
+        named = self.instance_type or (self.accelerator is not None and self.accelerator.model)
+        return "" if named else "x86_64"
+
+    def excludes_kind(self, instance_type: str, accelerator: str, provider: str) -> bool:
+        """Whether `not` names this kind of machine (of this provider, where it names one)."""
+        return any(
+            (not each.instance_type or fnmatchcase(instance_type.lower(), each.instance_type.lower()))
+            and (not each.accelerator or each.accelerator.lower() == accelerator.lower())
+            and (not each.area or each.area.lower() == provider.lower())
+            for each in self.excluded
+            if each.instance_type or each.accelerator
+        )
 
     def render(self) -> str:
         """The wish in one line, as people write it.

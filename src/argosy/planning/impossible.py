@@ -3,81 +3,20 @@ is counted."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from typing import NamedTuple
+from collections.abc import Mapping, Sequence
 
 from msgspec.structs import replace
 
 from argosy.model.areas import Atlas
 from argosy.model.market import Market
 from argosy.model.offer import Choice, Offer
-from argosy.model.resources import Edge, Infra, Resources
-from argosy.model.units import render_bytes, render_milli, render_price
-from argosy.planning.choose import Ability, plan
+from argosy.model.resources import Resources
+from argosy.model.units import render_price
+from argosy.planning.ability import Ability
+from argosy.planning.choose import plan
+from argosy.planning.constraints import relaxations
 from argosy.planning.market import rank
-
-
-class Relaxed(NamedTuple):
-    """A wish without one constraint, as the user wrote it."""
-
-    words: str
-    wish: Resources
-
-
-def relaxations(wish: Resources, *, spot_was_asked: bool = True) -> Iterator[Relaxed]:
-    """Every constraint of the wish, dropped alone. `spot_was_asked` False: its `use_spot` is not the
-    user's."""
-    place = wish.infra
-    if place.zone:
-        yield Relaxed(f"the zone {place.zone}", replace(wish, infra=replace(place, zone=None)))
-    if place.region:
-        yield Relaxed(
-            f"the region {place.region}", replace(wish, infra=replace(place, region=None, zone=None))
-        )
-    if place.provider:
-        yield Relaxed(f"`infra: {place.provider}`", replace(wish, infra=Infra()))
-    if wish.areas:
-        yield Relaxed(f"`regions: [{', '.join(wish.areas)}]`", replace(wish, areas=()))
-    if wish.excluded:
-        named = ", ".join(each.render() for each in wish.excluded)
-        yield Relaxed(f"`not: {named}`", replace(wish, excluded=()))
-    if wish.location:
-        yield Relaxed(f"`location: {wish.location}`", replace(wish, location=""))
-    if wish.edge != Edge():
-        yield Relaxed("`edge_config`", replace(wish, edge=Edge()))
-    if wish.instance_type:
-        yield Relaxed(f"`instance_type: {wish.instance_type}`", replace(wish, instance_type=None))
-    if wish.use_spot is not None and spot_was_asked:
-        yield Relaxed(f"`use_spot: {str(wish.use_spot).lower()}`", replace(wish, use_spot=None))
-    if wish.accelerator is not None:
-        if wish.accelerator.memory_min_bytes:
-            yield Relaxed(
-                f"the accelerator memory of {render_bytes(wish.accelerator.memory_min_bytes)}",
-                replace(wish, accelerator=replace(wish.accelerator, memory_min_bytes=0)),
-            )
-        yield Relaxed(f"`accelerators: {wish.accelerator.render()}`", replace(wish, accelerator=None))
-    if wish.cpus is not None:
-        plus = "" if wish.cpus.exact else "+"
-        yield Relaxed(f"`cpus: {render_milli(wish.cpus.amount)}{plus}`", replace(wish, cpus=None))
-    if wish.memory is not None:
-        plus = "" if wish.memory.exact else "+"
-        yield Relaxed(f"the memory of {render_bytes(wish.memory.amount)}{plus}", replace(wish, memory=None))
-    if wish.memory_per_cpu_bytes:
-        yield Relaxed(
-            f"the memory of {render_bytes(wish.memory_per_cpu_bytes)} per CPU",
-            replace(wish, memory_per_cpu_bytes=0),
-        )
-    if wish.node_disk is not None:
-        yield Relaxed(f"`local_disk: {wish.node_disk.render()}`", replace(wish, node_disk=None))
-    if wish.disk_size_bytes:
-        yield Relaxed(
-            f"`disk_size` of {render_bytes(wish.disk_size_bytes)}", replace(wish, disk_size_bytes=0)
-        )
-    if wish.max_hourly_micro_usd is not None:
-        yield Relaxed(
-            f"`max_hourly_cost: {wish.max_hourly_micro_usd / 1e6:g}`",
-            replace(wish, max_hourly_micro_usd=None),
-        )
+from argosy.planning.places import Relaxed
 
 
 def explain_impossible(

@@ -19,7 +19,6 @@ from argosy.model.scheduling import PRIORITY_CLASSES, Scheduling
 from argosy.model.task import Task
 from argosy.model.tenancy import Tenancy
 from argosy.model.units import Bound
-from argosy.planning.choose import memory_wished
 from argosy.scheduler.ask import Ask, Need, Running
 from argosy.scheduler.estimate import History, estimate_s, is_known, kinds_of
 from argosy.scheduler.machines import MACHINE, PLACE, groups_for, place_of
@@ -179,7 +178,7 @@ def _need(workload: Workload, wish: Resources, cpus_milli: int, tenancy: Tenancy
     scheduling, gpu = scheduling_of(workload), wish.accelerator
     return Need(
         cpus_milli=cpus_milli,
-        memory_bytes=memory_wished(wish, cpus_milli),
+        memory_bytes=wish.memory_for(cpus_milli),
         gpu_milli=gpu.milli if gpu is not None else 0,
         models=(gpu.model,) if gpu is not None and gpu.model is not None else (),
         gpu_memory_bytes=gpu.memory_min_bytes if gpu is not None else 0,

@@ -199,6 +199,7 @@ def _resources(section: Section, reader: Reader, findings: Findings) -> Resource
     return Resources(
         infra=_infra(section, findings),
         instance_type=_instance_type(section),
+        arch=section.get("arch", str) or "",
         cpus=section.get("cpus", Bound),
         memory=memory.bound,
         memory_per_cpu_bytes=memory.per_cpu_bytes,

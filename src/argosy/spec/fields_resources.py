@@ -254,6 +254,14 @@ _CANDIDATE: Final = (
         later=True,
     ),
     Field(
+        name="arch",
+        shape=Choice(words=("x86_64", "arm64", "any")),
+        doc="Architecture of the processors; without it `x86_64`, unless an instance type or the model of an "
+        "accelerator is named.",
+        example="arm64",
+        also=("architecture", "cpu_arch"),
+    ),
+    Field(
         name="cpus",
         shape=Notation(
             says="a number of CPUs such as `4` or `4+`",

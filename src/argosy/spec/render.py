@@ -153,6 +153,7 @@ def _candidate(resources: Resources) -> Document:
         "cpus": _number(render_cpus(resources.cpus)) if resources.cpus else None,
         "memory": memory,
         "instance_type": resources.instance_type,
+        "arch": resources.arch or None,
         "use_spot": resources.use_spot,
         "disk_size": render_size(resources.disk_size_bytes) if resources.disk_size_bytes else None,
         "disk_tier": resources.disk_tier,

@@ -1,0 +1,53 @@
+"""What the planner knows of a provider, and of what claims hold of an owned one."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+
+import msgspec
+
+from argosy.model.phases import ClaimPhase
+from argosy.model.rows import Claim
+
+
+class Ability(msgspec.Struct, frozen=True, kw_only=True):
+    """What a provider can do, as its manifest says."""
+
+    spot: bool = False
+    multi_node: bool = False
+    fractions: bool = False
+    owned: bool = False
+    images: bool = False  # programs may run in a container image
+    nodes_max: int | None = None  # of one claim
+    nodes_text: str = ""  # why: this machine runs at most 128 nodes
+
+
+class Usage(msgspec.Struct, frozen=True, kw_only=True):
+    """What claims hold of one owned provider. CPUs and memory count only where they were asked for by
+    number."""
+
+    cpus_milli: int = 0
+    memory_bytes: int = 0
+    accelerators_milli: int = 0
+    holders: tuple[str, ...] = ()  # names or ids of workloads
+
+
+def usage_by_provider(claims: Iterable[Claim], names: Mapping[str, str] | None = None) -> dict[str, Usage]:
+    """Sum of what live claims hold, by provider. Claims at rest hold nothing.
+
+    Args:
+        names: what to call the owner of a claim (default: its id).
+    """
+    total: dict[str, Usage] = {}
+    for claim in claims:
+        if claim.phase in (ClaimPhase.GONE, ClaimPhase.STOPPED):
+            continue
+        name, choice = claim.choice.offer.provider, claim.choice
+        old = total.get(name, Usage())
+        total[name] = Usage(
+            cpus_milli=old.cpus_milli + choice.cpus_milli * claim.count,
+            memory_bytes=old.memory_bytes + choice.memory_bytes * claim.count,
+            accelerators_milli=old.accelerators_milli + choice.accelerators_milli * claim.count,
+            holders=(*old.holders, (names or {}).get(claim.workload_id, claim.workload_id)),
+        )
+    return total
