@@ -22,9 +22,9 @@ from argosy.model.resources import Accelerator, Resources
 from argosy.model.units import GIB, Bound
 from argosy.planning.availability import Memory, order_for_failover, refusal_of, remember
 from argosy.planning.dag import Link, PipelinePlan, Stage, Tariff, candidates_of, plan_pipeline
-from argosy.planning.deadline import DeadlineAsk, plan_deadline
 from argosy.planning.market import cheapest_in_regions, rank
 from argosy.planning.objective import Objective
+from argosy.planning.outlook import DeadlineAsk, plan_deadline
 
 PEER = "9,600 ms"  # SkyPilot 0.14.1, chain of 4 tasks, 48k AWS rows
 HOUR = 3600

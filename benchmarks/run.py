@@ -4,16 +4,18 @@
 from __future__ import annotations
 
 import argparse
+import asyncio
 import datetime
 import json
 import os
 import shutil
 import signal
+import statistics
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -26,6 +28,7 @@ from report import Figure  # noqa: E402
 
 import argosy  # noqa: E402
 from argosy.client.client import Client  # noqa: E402
+from argosy.model.offer import Offer  # noqa: E402
 from argosy.model.task import Task  # noqa: E402
 
 ARGOSY = str(Path(sys.executable).parent / "argosy")
@@ -268,6 +271,42 @@ def parent_of(pid: int) -> int:
         return int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1])
     except OSError:
         return 0
+
+
+@row("hang")
+def measure_plan_while_a_provider_hangs(world: World, runs: int) -> list[Figure]:
+    """Requests to a server of its own, with a second provider that has answered once and never again."""
+    from argosy.api.location import Location
+    from argosy.infra.provider import Capabilities, Manifest, Want
+    from argosy.testing.builders import an_offer
+    from argosy.testing.idle_server import IdleServer, StaticProvider, a_pool
+
+    class Second(StaticProvider):
+        hangs = False
+
+        async def quote(self, want: Want) -> Sequence[Offer]:
+            if self.hangs:
+                await asyncio.Event().wait()
+            return await super().quote(want)
+
+    figure = Figure("plan-hang", "`plan` while a provider hangs: what it takes more", "s", 0.05)
+    second = Second(
+        Manifest(name="second", title="x", capabilities=Capabilities()), [an_offer(provider="second")]
+    )
+    with IdleServer(a_pool(), second) as idle:
+        client = Client(Location(socket=idle.socket))
+
+        def plan_s() -> float:
+            started = time.perf_counter()
+            client.plan(Task(run="true"))
+            return time.perf_counter() - started
+
+        plan_s()
+        usual_s = statistics.median(plan_s() for _ in range(5 * runs))
+        second.hangs = True
+        figure.samples = [max(0.0, plan_s() - usual_s) for _ in range(5 * runs)]
+        client.close()
+    return [figure]
 
 
 @row("bulk")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
@@ -117,3 +118,24 @@ def test_limits_hold_in_both_stages_and_their_groups_are_removed(agent: AgentPro
     first, second = log.decode().split()
     assert first == second
     assert not list(Path("/sys/fs/cgroup").rglob(first))
+
+
+def test_what_ranks_that_are_gone_have_left_is_removed(tmp_path: Path) -> None:
+    """Of our own at once, of other agents when they are gone and the folder is not about to be used."""
+    mount = make_group(tmp_path / "pids")
+    tag, alive, dead = (f"{name}-{tmp_path.stat().st_ino:x}" for name in ("a1", "b2", "c3"))
+    groups = cgroups.Cgroups(tag, v1({"pids": mount}, "/"))
+    other = cgroups.Cgroups(alive, v1({"pids": mount}, "/"))
+    folders = {name: mount / f"argosy-{name}-r.0" for name in (tag, alive, dead)}
+    used, young, busy = (
+        mount / f"argosy-{name}" for name in (f"{tag}-used.0", f"{dead}-young", f"{dead}-busy")
+    )
+    for folder in (*folders.values(), used, young, busy, mount / "slurm"):
+        folder.mkdir()
+    (busy / "cgroup.procs").write_text("1\n")
+    for folder in (*folders.values(), used, busy):
+        os.utime(folder, (1, 1))
+    groups.sweep({str(used)})
+    left = {path.name for path in mount.iterdir() if path.is_dir()}
+    assert left == {folders[alive].name, used.name, young.name, busy.name, "slurm"}
+    assert other.can_limit_pids

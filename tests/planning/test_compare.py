@@ -7,7 +7,7 @@ from xml.etree import ElementTree
 from argosy.model.offer import Capacity, Choice, Offer, Shape
 from argosy.model.resources import Resources
 from argosy.planning.compare import HEADINGS, compare, render_cells, render_compare_html
-from argosy.planning.deadline import DeadlineAsk
+from argosy.planning.outlook import DeadlineAsk
 
 HOUR = 3600
 

@@ -99,6 +99,32 @@ def test_limits_of_single_models() -> None:
     }
 
 
+def test_a_limit_on_one_model_leaves_a_request_of_any_model_whole() -> None:
+    """A gang of two goes to one A100 and one H100: neither model alone has two machines that it may use."""
+    queues = (Queue(path="a", limit={"gpus/H100": 1000}), Queue(path="b", limit={"gpus/H100": 4000}))
+    machines = [node(0, 1, model="H100"), node(1, 1), node(2, 1, model="H100")]
+    world = World(Pool(tenancy(*queues), machines=machines))
+    world.submit(job(1, 1, 2, queue="a"))
+    assert starts(world) == ["j001"]
+    assert "n1" in {place.node_id for place in world.running["j001"].placements}
+    used = world.pool.quotas.used("a")
+    assert (used["gpus"], used["gpus/A100"], used["gpus/H100"]) == (2000, 1000, 1000)
+    world.submit(job(2, 1, queue="a"))  # only an H100 is left
+    world.submit(job(3, 1, queue="b"))
+    assert starts(world) == ["j003"]
+
+
+def test_a_limit_on_one_model_caps_a_part_of_a_gang() -> None:
+    """Six ranks of one queue, of which two may use an H100."""
+    machines = [node(0, 4, model="H100", cpus=4), node(1, 4, cpus=64)]
+    world = World(Pool(tenancy(Queue(path="a", limit={"gpus/H100": 2000})), machines=machines))
+    world.submit(job(1, 1, 6, queue="a"))
+    world.submit(job(2, 1, 1, queue="a"))
+    assert starts(world) == ["j001"]
+    used = world.pool.quotas.used("a")
+    assert (used["gpus"], used["gpus/H100"], used["gpus/A100"]) == (6000, 2000, 4000)
+
+
 def test_limits_hold_back_a_queue_and_nobody_else() -> None:
     world = World(Pool(tenancy(Queue(path="a", limit=gpus(2)), backfill="none"), machines=[node(0)]))
     for number in range(4):

@@ -158,6 +158,21 @@ def test_a_nominated_placement_survives_a_restart() -> None:
     assert [s.ask_id for s in again.cycle(world.now_ms).starts] == ["j009"]
 
 
+def test_what_a_queue_deserves_is_judged_for_each_request_by_itself() -> None:
+    """The first of b asks for more than b deserves and waits; the second does not, and gets it back."""
+    queues = (Queue(path="a", deserved={"cpus": 1000}), Queue(path="b", deserved={"cpus": 1000}))
+    world = World(Pool(tenancy(*queues, min_runtime_s=0), machines=[node(0, 0, cpus=2)]))
+    for number in (1, 2):
+        world.submit(job(number, 0, queue="a", preemptible=True))
+    world.cycle()
+    world.now_ms += 10
+    world.submit(job(3, 0, queue="b", cpus=2))
+    assert not world.cycle().evictions
+    world.submit(job(4, 0, queue="b"))
+    world.settle()
+    assert "j004" in world.running and "j003" in world.waiting
+
+
 def test_a_nominated_placement_is_given_up_with_its_machine() -> None:
     world = full(job(1, 4, preemptible=True, urgency=4))
     world.submit(job(9, 4, urgency=2))

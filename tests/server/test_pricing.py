@@ -15,6 +15,7 @@ from argosy.client.client import Client
 from argosy.infra.provider import Capabilities, Manifest
 from argosy.model.errors import ArgosyError, render_error
 from argosy.model.kinds.cluster import ClusterSpec, ClusterStatus
+from argosy.model.kinds.job import JobSpec
 from argosy.model.offer import Capacity, Choice, Offer, Shape
 from argosy.model.phases import ClaimPhase, Outcome, WorkloadPhase
 from argosy.model.resources import Accelerator, Infra, Resources
@@ -143,6 +144,30 @@ def test_earlier_runs_tell_how_long_it_takes(idle: IdleServer, client: Client) -
     idle.do(idle.store.commit([ended, claim]))
     offer = client.plan(task, prices=True, limit=1).offers[0]
     assert (offer.runtime_s, offer.basis) == (7200, "measured")
+
+
+def test_a_managed_job_is_decided_with_the_duration_that_its_plan_weighed(
+    idle: IdleServer, client: Client
+) -> None:
+    first = client.jobs_launch([Task(name="train", run="x")]).jobs[0]
+    row = idle.do(idle.store.load(first.id))
+    assert isinstance(row, Workload)
+    done, started = row, row.created_ms
+    for phase in (WorkloadPhase.STARTING, WorkloadPhase.RUNNING):
+        (done,) = idle.do(idle.store.commit([msgspec.structs.replace(done, phase=phase, started_ms=started)]))
+    ended = msgspec.structs.replace(
+        done, phase=WorkloadPhase.FINISHED, outcome=Outcome.SUCCEEDED, ended_ms=started + 2 * HOUR_MS
+    )
+    choice = client.plan(Task(name="train", run="x")).plan.choices[0]
+    claim = Claim(
+        id="clm-1", workload_id=first.id, choice=choice, count=1,
+        phase=ClaimPhase.GONE, requested_ms=started, gone_ms=started + 2,
+    )  # fmt: skip
+    idle.do(idle.store.commit([ended, claim]))
+    again = Task(name="train", run="x", deadline_s=10 * 3600, estimated_s=9 * 3600)
+    row = idle.do(idle.store.load(client.jobs_launch([again]).jobs[0].id))
+    assert isinstance(row, Workload) and isinstance(row.spec, JobSpec)
+    assert row.spec.task.estimated_s == 7200
 
 
 def test_earlier_jobs_of_clusters_tell_it_too(idle: IdleServer, client: Client) -> None:

@@ -15,7 +15,7 @@ from argosy.model.offer import Capacity
 from argosy.model.phases import ClaimPhase, Outcome
 from argosy.model.reasons import Reason
 from argosy.model.rows import Claim, Workload
-from argosy.planning.availability import Memory, forgive, refusal_of, remember
+from argosy.planning.availability import Memory, Seen, forgive, note_spot, refusal_of, remember
 from argosy.scheduler import estimate
 from argosy.scheduler.estimate import History
 from argosy.scheduler.recall import HALF_LIVES, Use, Uses, uses_of_attempt, uses_of_claim
@@ -50,6 +50,7 @@ class Past:
         for claim in await store.load_claims(since_ms=now_ms - REFUSALS_SINCE_MS):
             if claim.phase is ClaimPhase.GONE and _was_refused(claim):
                 self.memory = remember(self.memory, refusal_of(claim.choice, claim.gone_ms))
+                self.memory = note_spot(self.memory, claim.choice, Seen.REFUSED, claim.gone_ms)
         rows = await store.snapshot()
         owners: list[str | None] = [None, *(row.id for row in rows.clusters())]
         for owner in owners:
@@ -82,10 +83,21 @@ class Past:
             return
         for old, new in rows.news(before):
             if isinstance(new, Claim) and isinstance(old, Claim) and new.phase is not old.phase:
-                if new.phase is ClaimPhase.HELD:
-                    self.memory = forgive(self.memory, new.choice)
-                elif new.phase is ClaimPhase.RELEASING and _was_refused(new):
-                    self.memory = remember(self.memory, refusal_of(new.choice, now_ms))
+                self._note_claim(old, new, now_ms)
+
+    def _note_claim(self, old: Claim, new: Claim, now_ms: int) -> None:
+        """A claim has changed its phase."""
+        seen = None
+        if new.phase is ClaimPhase.HELD:
+            self.memory = forgive(self.memory, new.choice)
+            seen = Seen.GRANTED
+        elif new.phase is ClaimPhase.RELEASING and old.phase is ClaimPhase.HELD:
+            seen = Seen.LOST if new.reason is Reason.PREEMPTED else Seen.LEFT
+        elif new.phase is ClaimPhase.RELEASING and _was_refused(new):
+            self.memory = remember(self.memory, refusal_of(new.choice, now_ms))
+            seen = Seen.REFUSED
+        if seen is not None:
+            self.memory = note_spot(self.memory, new.choice, seen, now_ms)
 
     def ended(self, jobs: Iterable[Workload]) -> None:
         """Jobs that this server has just recorded as finished."""

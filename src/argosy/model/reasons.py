@@ -32,6 +32,7 @@ class Reason(StrEnum):
     NODE_LOST = "node-lost"
     PREEMPTED = "preempted"
     EVICTED = "evicted"
+    MOVED = "moved"
     RANK_VANISHED = "rank-vanished"
     OUT_OF_CAPACITY = "out-of-capacity"
     NO_OFFER = "no-offer"
@@ -76,6 +77,9 @@ REASONS: Final[dict[Reason, ReasonInfo]] = {
     ),
     Reason.EVICTED: ReasonInfo(
         _PL, Retry.SAME, "it starts again by itself; `argosy explain` says when, and for whom it made room"
+    ),
+    Reason.MOVED: ReasonInfo(
+        _PL, Retry.SAME, "it goes on by itself on cheaper machines; its deadline allows it"
     ),
     Reason.RANK_VANISHED: ReasonInfo(
         _PL, Retry.ELSEWHERE, "something killed the process and its supervisor; look at the node's kernel log"

@@ -9,16 +9,28 @@ is what it was.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from enum import StrEnum
 from typing import Final
 
 import msgspec
+from msgspec.structs import replace
 
 from argosy.model.offer import Capacity, Choice
+from argosy.planning.spot_policy import (
+    BRIEF_S,
+    LEAVE_AGAIN_MAX_S,
+    LEAVE_AGAIN_MIN_S,
+    PAID_S,
+    Sightings,
+    ask_again_s,
+)
 
 _NEAR: Final = 0.5  # of a refusal in one zone, for other zones of the region
 _FORGET: Final = 1 / 8  # weight below which a refusal has no effect
 _REFUSALS_MAX: Final = 10_000
+_SPELLS_MAX: Final = 2_000
+_OLD_S: Final = 3 * 86_400.0  # what was seen for longer than this counts half
 
 
 class Refusal(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -34,11 +46,23 @@ class Refusal(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     weight: float = 1.0  # at that time, of all before together
 
 
+class Spell(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """What is known of spot machines of one kind in one zone: whether they are there, and what was seen."""
+
+    there: bool | None  # None: the last one was given back, nobody has asked since
+    since_ms: int  # so long
+    asked_ms: int = 0  # when they were refused, or taken back, last
+    seen: Sightings = Sightings()
+    lost_ms: int = 0  # when they were taken back last
+    unpaid: int = 0  # how often in a row that was before the change to them had paid
+
+
 class Memory(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """Refusals, one for each place, shape and capacity."""
+    """Refusals, one for each place, shape and capacity; and how spot comes and goes, by place and shape."""
 
     refusals: tuple[Refusal, ...] = ()
     half_life_s: int = 600
+    spells: Mapping[tuple[str, str, str, str], Spell] = {}
 
 
 def refusal_of(choice: Choice, now_ms: int, *, scope: str = "zone") -> Refusal:
@@ -76,6 +100,96 @@ def forgive(memory: Memory, choice: Choice) -> Memory:
     granted = _key(refusal_of(choice, 0))
     left = tuple(each for each in memory.refusals if _key(each) != granted)
     return msgspec.structs.replace(memory, refusals=left)
+
+
+class Seen(StrEnum):
+    """What happened to an order of spot machines."""
+
+    GRANTED = "granted"
+    REFUSED = "refused"
+    LOST = "taken back"
+    LEFT = "given back"
+
+
+def note_spot(memory: Memory, choice: Choice, what: Seen, now_ms: int) -> Memory:
+    """The memory with one more thing seen of spot; other capacities leave it as it is."""
+    if choice.offer.capacity is not Capacity.SPOT:
+        return memory
+    spells = dict(memory.spells)
+    old = spells.pop(_spot_key(choice), None) or Spell(there=None, since_ms=now_ms)
+    if len(spells) >= _SPELLS_MAX:
+        spells.pop(next(iter(spells)))
+    spells[_spot_key(choice)] = _next_spell(old, what, now_ms)
+    return msgspec.structs.replace(memory, spells=spells)
+
+
+def _next_spell(old: Spell, what: Seen, now_ms: int) -> Spell:
+    lasted_s = max(0, now_ms - old.since_ms) / 1000
+    if what is Seen.GRANTED:
+        came_back = old.there is False
+        fresh = Sightings(grants=1, missing_s=lasted_s * came_back, returns=int(came_back))
+        return replace(old, there=True, since_ms=now_ms, seen=_faded(old.seen) + fresh)
+    if what is Seen.REFUSED:
+        # Somebody may still hold machines there: there are no more of them.
+        since_ms = old.since_ms if old.there is False else now_ms
+        return replace(old, there=False, since_ms=since_ms, asked_ms=now_ms)
+    if what is Seen.LEFT:
+        fresh = Sightings(there_s=lasted_s if old.there else 0)
+        return replace(old, there=None, since_ms=now_ms, seen=old.seen + fresh)
+    if not old.there:  # it was known by another's loss
+        return replace(
+            old, there=False, since_ms=now_ms if old.there is None else old.since_ms, asked_ms=now_ms
+        )
+    brief = lasted_s <= BRIEF_S
+    fresh = Sightings(there_s=lasted_s, brief=int(brief), losses=int(not brief))
+    return Spell(
+        there=False,
+        since_ms=now_ms,
+        asked_ms=now_ms,
+        seen=old.seen + fresh,
+        lost_ms=now_ms,
+        unpaid=old.unpaid + 1 if lasted_s < PAID_S else 0,
+    )
+
+
+def _faded(seen: Sightings) -> Sightings:
+    """Half of it, when it goes back further than matters."""
+    if seen.there_s + seen.missing_s < _OLD_S:
+        return seen
+    return Sightings(
+        there_s=seen.there_s / 2,
+        grants=seen.grants / 2,
+        losses=seen.losses / 2,
+        brief=seen.brief / 2,
+        missing_s=seen.missing_s / 2,
+        returns=seen.returns / 2,
+    )
+
+
+def sightings(memory: Memory, choice: Choice, now_ms: int) -> Sightings:
+    """What was seen of spot in this place until now."""
+    spell = memory.spells.get(_spot_key(choice))
+    if spell is None:
+        return Sightings()
+    if spell.there:
+        return spell.seen + Sightings(there_s=max(0, now_ms - spell.since_ms) / 1000)
+    if spell.there is False:
+        return spell.seen + Sightings(missing_s=max(0, spell.asked_ms - spell.since_ms) / 1000)
+    return spell.seen
+
+
+def opens_ms(memory: Memory, choice: Choice, now_ms: int, *, leaves: bool = False) -> int:
+    """When it makes sense to ask for spot there: now or before, unless it was refused lately. A refusal holds
+    for its own zone and kind of machine, the longer the longer they are missing. Who `leaves` on-demand for
+    it also waits after spot was taken back too soon, twice as long each time."""
+    spell = memory.spells.get(_spot_key(choice))
+    if spell is None or spell.there is not False:
+        return now_ms
+    asks_ms = spell.asked_ms + round(1000 * ask_again_s((spell.asked_ms - spell.since_ms) / 1000, spell.seen))
+    if not leaves or not spell.unpaid:
+        return asks_ms
+    alone_s = min(LEAVE_AGAIN_MIN_S << min(spell.unpaid - 1, 20), LEAVE_AGAIN_MAX_S)
+    return max(asks_ms, spell.lost_ms + 1000 * alone_s)
 
 
 def merge(memories: Sequence[Memory]) -> Memory:
@@ -184,5 +298,10 @@ def _alike(choice: Choice, before: Sequence[Choice]) -> tuple[int, int, int, int
     )
 
 
+def _spot_key(choice: Choice) -> tuple[str, str, str, str]:
+    offer = choice.offer
+    return offer.provider, offer.region, offer.zone, offer.shape.instance_type
+
+
 def _key(refusal: Refusal) -> tuple[str, str, str, str, bool]:
-    return refusal.provider, refusal.region, refusal.zone, refusal.instance_type, refusal.spot
+    return (refusal.provider, refusal.region, refusal.zone, refusal.instance_type, refusal.spot)

@@ -10,7 +10,7 @@ import msgspec
 
 from argosy.model.offer import Capacity, Choice
 from argosy.model.units import render_duration, render_price
-from argosy.planning.deadline import DeadlineAsk, Policy, plan_deadline, render_chance
+from argosy.planning.outlook import DeadlineAsk, Policy, plan_deadline, render_chance
 
 _KINDS: Final = (
     (Capacity.OWNED, "owned"),

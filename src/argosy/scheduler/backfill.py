@@ -96,6 +96,16 @@ class Booked:
             name = f"{self.name}@{node_id}"
             self.holders[node_id] = (name, *(f"{name}:{index}" for index in shares))
 
+    def counts_on(self, placements: Sequence[Placement]) -> bool:
+        """Whether it waits for what is given back here."""
+        for placement in placements:
+            shares = self.shares.get(placement.node_id)
+            if shares is not None and (
+                not shares or any(share.index in shares for share in placement.devices)
+            ):
+                return True
+        return False
+
     @property
     def reservation(self) -> Reservation:
         return Reservation(ask_id=self.ask.id, starts_at_ms=self.at_ms, placements=self.allocation.placements)
@@ -387,17 +397,6 @@ class ReservationBook:
         for keep in self.all:
             if ends_ms is not None and ends_ms <= keep.at_ms and keep.scope is not None:
                 self.books.quotas.refund(keep.name)
-
-    def counts_on(self, placements: Sequence[Placement]) -> bool:
-        """Whether some reservation waits for what is given back here: then nobody else makes it go."""
-        for keep in self.all:
-            for placement in placements:
-                shares = keep.shares.get(placement.node_id)
-                if shares is not None and (
-                    not shares or any(share.index in shares for share in placement.devices)
-                ):
-                    return True
-        return False
 
     def touches(self, placements: Sequence[Placement]) -> bool:
         """Whether any reservation is on these machines. Where none is, these books say what today's say."""

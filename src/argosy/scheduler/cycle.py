@@ -46,12 +46,14 @@ class Cycle:
     def run(self) -> Decision:
         pool, reserving = self.pool, self.reserving
         # 1. Snapshot: fair shares fade, minimum-runtime guards end, who overruns is expected later.
+        due_ms = pool.order.next_ms()
         pool.advance(self.now_ms)
+        self._weigh()
         # 2. Bind requests whose nominated placement has become free.
         self.nominations.bind(partial(self._start, nominated=True))
-        if not self._is_settled():
+        if not self._is_settled(due_ms):
             # 3. Order pending workloads by priority class and fair share, best first.
-            heads = self._order()
+            heads = pool.order.heads(pool.quotas, self.policy, self.now_ms)
             for ask in heads:
                 kind = pool.equivalence_class(ask)
                 # 4. Allocate free capacity, 5. as backfill where others have reservations.
@@ -85,14 +87,23 @@ class Cycle:
             wake_ms=self._wake_ms(),
         )
 
+    def _weigh(self) -> None:
+        """Places are kept for what waits, not only for what came before."""
+        pool = self.pool
+        waiting = len(pool.order)
+        if not pool.weighed * 7 <= waiting * 8 <= pool.weighed * 9:
+            pool.weighed = waiting
+            needs = [(ask.needs[0], count * ask.num_nodes) for _, ask, count in pool.order.classes()]
+            pool.inventory.weigh(needs)
+
     # --- 3. order
 
-    def _is_settled(self) -> bool:
-        """Nothing has become free for any pending workload, and nobody can be preempted: O(classes)."""
+    def _is_settled(self, due_ms: int | None) -> bool:
+        """Nothing has become free for any pending workload, and nobody can be preempted: O(classes).
+        `due_ms`: when the order was to change by itself."""
         pool = self.pool
         if not len(pool.order):
             return True
-        due_ms = pool.order.next_ms()
         if due_ms is not None and due_ms <= self.now_ms:
             return False
         if self.state.future is not None or (
@@ -100,17 +111,6 @@ class Cycle:
         ):
             return False
         return all(self._is_blocked(pool.equivalence_class(ask)) for _, ask, _ in pool.order.classes())
-
-    def _order(self) -> Heads:
-        pool = self.pool
-        waiting = len(pool.order)
-        if not pool.weighed * 7 <= waiting * 8 <= pool.weighed * 9:
-            # Places are kept for what waits, not only for what came before.
-            pool.weighed = waiting
-            pool.inventory.weigh(
-                [(ask.needs[0], count * ask.num_nodes) for _, ask, count in pool.order.classes()]
-            )
-        return pool.order.heads(pool.quotas, self.policy, self.now_ms)
 
     def _is_blocked(self, kind: EquivalenceClass) -> bool:
         """Whether nothing has become free for a class since it did not fit."""
@@ -180,7 +180,11 @@ class Cycle:
             if placements is None:
                 kind.blocked[at] = pool.inventory.version
                 continue
-            if self.state.bounded and not pool.quotas.lends(ask.queue, variant.amounts):
+            if variant.capped:
+                placements = self.state.find(ask.queue, variant, pool.inventory)
+            if placements is None or (
+                self.state.bounded and not pool.quotas.lends(ask.queue, variant.amounts)
+            ):
                 reason = "quota"
                 continue
             placements = reserving.beside(ask, variant, placements, kind.number)
@@ -253,7 +257,16 @@ class Cycle:
             )  # fmt: skip
             if room is not None:
                 return room
-        victims = [victim for victim in victims if victim.held.id not in spared]
+        # What its queue deserves is judged for each request by itself: a reservation of another one of the
+        # queue, which asks for more than that, keeps nobody back who asks for less.
+        rightful = spared
+        if pool.quotas.key(ask.queue, amounts) == 0:
+            rightful = self.reserving.spared(but=ask.queue)
+        victims = [
+            victim
+            for victim in victims
+            if victim.held.id not in (rightful if victim.kind == "reclaim" else spared)
+        ]
         return make_room(ask, amounts, victims, fit, books=books) if victims else None
 
     # --- 8. decide

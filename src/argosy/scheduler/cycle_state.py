@@ -53,14 +53,38 @@ class CycleState:
         return None if length_s is None else self.now_ms + length_s * 1000
 
     def amounts(self, variant: Variant, placements: tuple[Placement, ...], ask: Ask) -> Amounts:
-        """What the request counts in its queues at these placements: also for the model that it gets."""
+        """What the request counts in its queues at these placements: also for the models that it gets."""
         if not variant.need.gpu_milli or len(variant.need.models) == 1:
             return variant.amounts
-        model = self.pool.model_of(placements)
-        found = variant.by_model.get(model)
+        models = self.pool.models_of(variant.need, placements)
+        key = tuple(models.items())
+        found = variant.by_model.get(key)
         if found is None:  # one for all: thousands may start at once
-            found = variant.by_model[model] = amounts_of(variant.need, ask.num_nodes, model)
+            found = variant.by_model[key] = amounts_of(variant.need, ask.num_nodes, models)
         return found
+
+    def find(
+        self, queue: str, variant: Variant, inventory: Inventory, *, within: Inventory | None = None
+    ) -> tuple[Placement, ...] | None:
+        """Placements for a variant. Where queues count single models, they stay within what the quotas of
+        `queue` allow of each: the request stays whole, and only the models that are short are capped."""
+        placements = inventory.find(variant.ask, within=within)
+        if not variant.capped:
+            return placements
+        quotas = self.pool.quotas
+        caps: dict[str, int] = {}
+        while placements is not None:
+            amounts = self.amounts(variant, placements, variant.ask)
+            short = quotas.over(queue, amounts) or quotas.lack(queue, amounts)
+            if short is None:
+                return placements
+            model = short.name.removeprefix("gpus/")
+            if model == short.name or caps.get(model) == 0:
+                return None
+            less = min(quotas.spare(queue, short.name), amounts[short.name] - 1)
+            caps[model] = 0 if model in caps else less
+            placements = inventory.find(variant.ask, within=within, caps=caps)
+        return None
 
     def place(self, books: WhatIf, ask: Ask, preferred: Allocation | None = None) -> Allocation | None:
         """Where it would go in these books, within quotas. `preferred`: an earlier promise is kept where it
@@ -70,7 +94,7 @@ class CycleState:
         for variant in self.pool.equivalence_class(ask).variants:
             if books.bounded and books.quotas.over(ask.queue, variant.amounts) is not None:
                 continue
-            placements = books.inventory.find(variant.ask)
+            placements = self.find(ask.queue, variant, books.inventory)
             if placements is not None and books.within(ask.queue, variant.amounts):
                 return Allocation(variant.need, placements, self.amounts(variant, placements, ask))
         return None

@@ -200,13 +200,25 @@ class Way:
 class Kind:
     """What machines of one sort have in common, and how each need is met on them."""
 
-    __slots__ = ("counted", "devices", "empties", "id", "index_of", "machine", "parents", "topology", "ways")
+    __slots__ = (
+        "counted",
+        "devices",
+        "empties",
+        "id",
+        "index_of",
+        "machine",
+        "models",
+        "parents",
+        "topology",
+        "ways",
+    )
 
     def __init__(self, id: int, machine: Machine) -> None:
         self.id = id
         self.machine = machine  # any of them; its amounts and name mean nothing here
         self.devices = machine.devices
         self.index_of = {device.index: position for position, device in enumerate(machine.devices)}
+        self.models = {device.index: device.model for device in machine.devices}
         self.parents = frozenset(d.mig_parent for d in machine.devices if d.mig_profile)
         # Instances and the cards under them are outside of the score: no typical need competes for them.
         self.counted = tuple(

@@ -14,7 +14,8 @@ class Variant(NamedTuple):
     ask: Ask  # an example with this need alone
     need: Need
     amounts: Amounts
-    by_model: dict[str, Amounts]  # with the model that it gets; made when somebody does
+    by_model: dict[tuple[tuple[str, int], ...], Amounts]  # with the models that it gets; made when it does
+    capped: bool = False  # queues count single models, and this may use several: see `CycleState.find`
 
 
 class EquivalenceClass:

@@ -24,6 +24,7 @@ from argosy.scheduler.typical import CPU_RATE, DEVICES_MAX, LEFT_RATE, Typical
 
 # The column of the first device; before it: cpus, memory, whole, total, before, kind, cell of the kind.
 LEFT: Final = 7
+MECHANISMS: Final = ("", "mps", "mig")  # how a fraction shares a device
 FEW: Final = 24  # rows that are quicker one by one than as arrays
 MANY: Final = 64  # changes among which it is worth to look for rows that changed twice
 
@@ -257,8 +258,8 @@ class Grid:
         end = len(self._log)
         if each.tables is not self._tables or each.seen < 0:
             each.tables = self._tables
+            each.own()  # counts are shared with a twin, too
             each.costs = self._score_all(need, each)
-            each.shared = False
         elif each.seen < end:
             each.own()
             self._renew(need, each)
@@ -369,6 +370,7 @@ class Grid:
             ],
             np.bool_,
         )
+        each.mechanism = np.array([MECHANISMS.index(way.mechanism) for way in ways], np.int64)
         # Instances and their cards are not in the sum of what is free.
         milli = 0 if each.special.any() else need.gpu_milli
         each.floor = (need.cpus_milli, need.memory_bytes, milli)
@@ -378,17 +380,15 @@ class Grid:
             each.uneven |= bool(need.gpu_milli and not way.why and len(way.positions) < len(kind.devices))
 
     def _join(self, need: Need, each: ClassCosts) -> Bools:
-        """Which locks a fraction may join."""
-        known = len(each.join)
+        """Which locks a fraction may join, by mechanism (`ClassCosts.mechanism` of a kind) and lock."""
+        known = each.join.shape[1]
         if known < len(self._locks):
-            mechanism = next(
-                (way.mechanism for kind in self._kind_list if not (way := kind.way(need)).why), ""
-            )
+            locks = list(self._locks)[known:]
             more = [
-                may_join(lock, mechanism, need.gpu_milli, need.tenant, need.open)
-                for lock in list(self._locks)[known:]
+                [may_join(lock, mechanism, need.gpu_milli, need.tenant, need.open) for lock in locks]
+                for mechanism in MECHANISMS
             ]
-            each.join = np.concatenate([each.join, np.array(more, np.bool_)])
+            each.join = np.concatenate([each.join, np.array(more, np.bool_)], axis=1)
         return each.join
 
     def _score_all(self, need: Need, each: ClassCosts) -> Ints:
@@ -448,7 +448,8 @@ class Grid:
             cost -= tables.whole.take(np.maximum(at_whole - count, 0))
         else:
             rest = left - need.gpu_milli
-            free = self._join(need, each).take(table[:, LEFT + self._width :])
+            locks = table[:, LEFT + self._width :] + (each.mechanism.take(kinds) * len(self._locks))[:, None]
+            free = self._join(need, each).take(locks)
             free &= rest >= 0
             if each.uneven:
                 free &= each.eligible.take(kinds, axis=0)

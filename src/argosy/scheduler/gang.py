@@ -7,7 +7,7 @@ independently of the others, what was counted can then be placed.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from argosy.model.offer import Placement
@@ -44,11 +44,19 @@ class Search:
     """One candidate of an ask. `within`: another view of the same machines in which the same places must be
     free, too."""
 
-    def __init__(self, inventory: Inventory, ask: Ask, need: Need, within: Inventory | None = None) -> None:
+    def __init__(
+        self,
+        inventory: Inventory,
+        ask: Ask,
+        need: Need,
+        within: Inventory | None = None,
+        caps: Mapping[str, int] | None = None,
+    ) -> None:
         self.inventory = inventory
         self.ask = ask
         self.need = need
         self.within = within
+        self.caps = dict(caps) if caps else None  # milli-GPU that are left of some models
         self.sheet: Any = inventory._rows()
         self.rooms: dict[int, Room] = {}  # that ranks of this gang have changed
         self.other: dict[int, Room] = {}  # the same of `within`
@@ -56,7 +64,8 @@ class Search:
     def run(self) -> tuple[Placement, ...] | None:
         ask, sheet = self.ask, self.sheet
         costs = sheet.costs(self.need)
-        if self.within is None and ask.num_nodes == 1 and not ask.required and not ask.preferred:
+        alone = ask.num_nodes == 1 and not ask.required and not ask.preferred
+        if alone and self.within is None and self.caps is None:
             row = sheet.lowest(costs)
             if row < 0:
                 return None
@@ -168,13 +177,35 @@ class Search:
                 if got is None:  # in the other view its devices are in use
                     left[spot] = NEVER
                     continue
-                placements.append(self.put(len(placements), row, *got))
+                before, other = self.rooms.get(row), self.other.get(row)
+                placement = self.put(len(placements), row, *got)
+                if self.caps is not None and not self._within_caps(self.caps, row, placement):
+                    _restore(self.rooms, row, before)
+                    _restore(self.other, row, other)
+                    left[spot] = NEVER
+                    continue
+                placements.append(placement)
                 placed += 1
                 if placed == ranks:
                     break
                 after = None if alone else self._pick(row)
                 left[spot] = NEVER if after is None else after[0]
         return tuple(placements)
+
+    def _within_caps(self, caps: dict[str, int], row: int, placement: Placement) -> bool:
+        """Whether the models of a rank are left; then they count."""
+        models = self.sheet.kinds[row].models
+        milli = min(WHOLE_MILLI, self.need.gpu_milli)
+        used: dict[str, int] = {}
+        for share in placement.devices:
+            model = models[share.index]
+            used[model] = used.get(model, 0) + milli
+        if any(amount > caps.get(model, amount) for model, amount in used.items()):
+            return False
+        for model, amount in used.items():
+            if model in caps:
+                caps[model] -= amount
+        return True
 
     def _rooms_of(self, row: int) -> tuple[Kind, Room, Room | None]:
         kind = self.sheet.kinds[row]
@@ -207,6 +238,13 @@ class Search:
             if also is not None:
                 self.other[row] = plain.taken(kind, also, cpus, memory, uses)
         return placement
+
+
+def _restore(rooms: dict[int, Room], row: int, before: Room | None) -> None:
+    if before is None:
+        rooms.pop(row, None)
+    else:
+        rooms[row] = before
 
 
 WHOLE = 0, -1  # the pick of whole devices, or of none, whatever it costs

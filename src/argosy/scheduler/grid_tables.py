@@ -77,6 +77,7 @@ class ClassCosts:
         "eligible",
         "floor",
         "join",
+        "mechanism",
         "seen",
         "shared",
         "special",
@@ -99,7 +100,8 @@ class ClassCosts:
         self.eligible: Bools = np.zeros((0, 0), np.bool_)  # by kind and position
         self.uneven = False  # some kind has devices that the need may not use
         self.floor = (0, 0, 0)  # CPUs, memory, milli of devices: nothing fits where less is free
-        self.join: Bools = np.zeros(0, np.bool_)  # by lock
+        self.mechanism: Ints = np.zeros(0, np.int64)  # by kind
+        self.join: Bools = np.zeros((3, 0), np.bool_)  # by mechanism and lock
 
     def twin(self) -> ClassCosts:
         other = ClassCosts()

@@ -291,6 +291,11 @@ class Inventory:
         """The same by the sums of what is free on each machine: more than really fit."""
         return self._rows().hosting_by_sums(need, most)
 
+    def models_on(self, machine_id: str) -> Mapping[int, str]:
+        """The models of a machine's devices by index; of one that is gone none."""
+        kind = self._kind.get(machine_id)
+        return {} if kind is None else kind.models
+
     def suits(self, machine_id: str, need: Need) -> bool:
         """Whether a machine could host a rank in some state."""
         kind = self._kind.get(machine_id)
@@ -417,15 +422,18 @@ class Inventory:
 
     # Places
 
-    def find(self, ask: Ask, *, within: Inventory | None = None) -> tuple[Placement, ...] | None:
+    def find(
+        self, ask: Ask, *, within: Inventory | None = None, caps: Mapping[str, int] | None = None
+    ) -> tuple[Placement, ...] | None:
         """Where all ranks of the first candidate that fits would go; None when none does. Takes nothing.
 
         `within`: another view of the same machines (a later time) in which the same places must be free, too.
+        `caps`: of some models so many milli-GPU at most.
         """
         if self._demand.is_due and self._demand.follow(self._kind.values()):
             self._rejudge()
         for need in ask.needs:
-            found = Search(self, ask, need, within).run()
+            found = Search(self, ask, need, within, caps).run()
             if found is not None:
                 return found
         return None

@@ -131,7 +131,7 @@ class Nominations:
                 queue, variant.amounts
             ):
                 continue
-            placements = pool.inventory.find(variant.ask, within=future)
+            placements = state.find(queue, variant, pool.inventory, within=future)
             if placements is not None and pool.quotas.lends(queue, variant.amounts):
                 amounts = state.amounts(variant, placements, nominated.ask)
                 found = Allocation(variant.need, placements, amounts)

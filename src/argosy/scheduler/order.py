@@ -312,7 +312,7 @@ class Order:
         times = [heap[0][0] for heap in (self._later, self._aging) if heap]
         return min(times) if times else None
 
-    def _turn(self, policy: SharePolicy, now_ms: int) -> None:
+    def advance(self, policy: SharePolicy, now_ms: int) -> None:
         """Let time pass: who may start now, who rises; everything anew under another policy."""
         changed = (policy.attained_service, policy.aging_s) != (
             self._policy.attained_service,
@@ -347,6 +347,6 @@ class Order:
         """One pass over those who wait, best first. `blocked`: classes of asks (`shape`) that cannot start
         now; they are skipped when their turn comes, so that it changes nothing for the others who knows
         it."""
-        self._turn(policy, now_ms)
+        self.advance(policy, now_ms)
         quotas.advance(now_ms)
         return Heads(self, quotas, blocked)

@@ -16,12 +16,13 @@ from __future__ import annotations
 import copy
 from collections.abc import Iterable
 from itertools import chain, islice, takewhile
+from typing import Final
 
 import msgspec
 
 from argosy.model.offer import DeviceShare, Placement
 from argosy.model.tenancy import Tenancy
-from argosy.scheduler.ask import Ask, Decision, Machine, Need, Reservation, Running, Waiting
+from argosy.scheduler.ask import WHOLE_MILLI, Ask, Decision, Machine, Need, Reservation, Running, Waiting
 from argosy.scheduler.cycle import Cycle, Nominated
 from argosy.scheduler.ends import Ends, Release
 from argosy.scheduler.equivalence import EquivalenceClass, Variant
@@ -33,6 +34,8 @@ from argosy.scheduler.quota import Quotas, amounts_of
 from argosy.scheduler.reserve import Promise
 from argosy.scheduler.snapshot import PoolSnapshot
 from argosy.scheduler.whatif import Allocation, Held, rate_of
+
+WHOLE_DEVICE: Final = Need(gpu_milli=WHOLE_MILLI)
 
 
 class Pool:
@@ -138,7 +141,7 @@ class Pool:
         if old is not None:
             self._remove(job_id)
         need = need_of(running.ask, running.placements)
-        amounts = amounts_of(need, running.ask.num_nodes, self.model_of(running.placements))
+        amounts = amounts_of(need, running.ask.num_nodes, self.models_of(need, running.placements))
         allocation = Allocation(need, running.placements, amounts)
         kept: list[Placement] = []
         try:
@@ -201,6 +204,7 @@ class Pool:
     def advance(self, now_ms: int) -> None:
         """Let time pass: what was borrowed fades, jobs become old enough to go, who overruns the estimate is
         expected later."""
+        self.order.advance(self.tenancy.policy, now_ms)
         self.quotas.advance(now_ms)
         self.roster.advance(now_ms)
         due_ms = self.ends.next_ms()
@@ -222,14 +226,21 @@ class Pool:
                     del self.on[placement.node_id]
 
     def model_of(self, placements: Iterable[Placement]) -> str:
-        machines = self.inventory.machines()
+        """The model of the first device of these placements; "": they have none."""
+        return next(iter(self.models_of(WHOLE_DEVICE, placements)), "")
+
+    def models_of(self, need: Need, placements: Iterable[Placement]) -> dict[str, int]:
+        """Milli-GPU of each model that a gang counts at these placements."""
+        found: dict[str, int] = {}
         for placement in placements:
-            machine = machines.get(placement.node_id)
-            for share in placement.devices if machine else ():
-                for device in machine.devices if machine else ():
-                    if device.index == share.index:
-                        return device.model
-        return ""
+            if placement.devices:
+                names = self.inventory.models_on(placement.node_id)
+                for share in placement.devices:
+                    model = names.get(share.index)
+                    if model is not None:
+                        milli = WHOLE_MILLI if need.gpu_milli >= WHOLE_MILLI else need.gpu_milli
+                        found[model] = found.get(model, 0) + milli
+        return found
 
     def neighbour(self, node_id: str, index: int) -> tuple[Need, DeviceShare] | None:
         """Who uses a part of a device."""
@@ -257,17 +268,11 @@ class Pool:
         return found
 
     def _variants(self, ask: Ask) -> Iterable[Variant]:
-        """One for each candidate; where queues count single models, one for each model that it may use."""
+        """One for each candidate."""
         for need in ask.needs:
-            needs = [need]
-            if self._models and need.gpu_milli and len(need.models) != 1:
-                known = sorted({d.model for m in self.inventory.machines().values() for d in m.devices})
-                models = need.models or known
-                needs = [msgspec.structs.replace(need, models=(model,)) for model in models] or needs
-            for each in needs:
-                yield Variant(
-                    msgspec.structs.replace(ask, needs=(each,)), each, amounts_of(each, ask.num_nodes), {}
-                )
+            alone = msgspec.structs.replace(ask, needs=(need,))
+            capped = self._models and bool(need.gpu_milli) and len(need.models) != 1
+            yield Variant(alone, need, amounts_of(need, ask.num_nodes), {}, capped)
 
     # --- deciding
 

@@ -48,11 +48,11 @@ class Held(msgspec.Struct, frozen=True, gc=False):
     pairs: Pairs
 
 
-def amounts_of(need: Need, num_nodes: int, model: str = "") -> Amounts:
+def amounts_of(need: Need, num_nodes: int, model: str | Mapping[str, int] = "") -> Amounts:
     """What a gang counts: all its ranks together, and one job.
 
-    `model`: of the devices that it got. Before it has a place only a need with a single model counts for that
-    model.
+    `model`: of the devices that it got; of several models milli-GPU for each. Before it has a place only a
+    need with a single model counts for that model.
     """
     amounts: Amounts = {"jobs": 1}
     if need.cpus_milli:
@@ -62,8 +62,10 @@ def amounts_of(need: Need, num_nodes: int, model: str = "") -> Amounts:
     if need.gpu_milli:
         amounts["gpus"] = gpus = need.gpu_milli * num_nodes
         known = model or (need.models[0] if len(need.models) == 1 else "")
-        if known:
-            amounts[f"gpus/{known}"] = gpus
+        if isinstance(known, str):
+            known = {known: gpus} if known else {}
+        for each, milli in known.items():
+            amounts[f"gpus/{each}"] = milli
     return amounts
 
 
@@ -238,6 +240,18 @@ class Quotas:
                     )
             at = at.parent
         return None
+
+    def spare(self, leaf: str, name: str) -> int:
+        """How much more of one amount the limits on the way up allow."""
+        ((i, _),) = self.tree.pairs({name: 1})
+        node: Node | None = self.tree.leaf(leaf)
+        left = 1 << 62
+        while node is not None:
+            for at, most in node.limits:
+                if at == i:
+                    left = min(left, most - node.used[i])
+            node = node.parent
+        return max(0, left)
 
     def never(self, leaf: str, amounts: Amounts, *, refusing: bool = False) -> Over | None:
         """The limit that these amounts pass even when nothing runs. `refusing`: only of queues that refuse

@@ -50,7 +50,7 @@ class Reserving:
         self._looks = 0
         self._made_ms: dict[str, int] = {}  # by request: when its reservation was searched
         self._sizes: dict[str, list[int]] = {}  # by queue: the sizes of those who get a reservation
-        self._spared: tuple[int, frozenset[str]] = (0, frozenset())  # see `spared`, and for how many
+        self._spared: dict[str | None, tuple[int, frozenset[str]]] = {}  # see `spared`, and for how many
         # By equivalence class: nobody who would run until then fits beside the reservations.
         self._too_long: dict[int, int] = {}
         # Started, but not in the book yet: no reservation is on their machines.
@@ -93,13 +93,16 @@ class Reserving:
         if self._none:
             return today
         ends_ms = self.state.ends_ms(ask)
-        placements = self._place_beside(variant, today, ends_ms, kind)
-        if placements is None or self._is_promised(ask.queue, variant.amounts, ends_ms):
+        placements = self._place_beside(ask.queue, variant, today, ends_ms, kind)
+        if placements is None:
+            return None
+        amounts = self.state.amounts(variant, placements, ask) if variant.capped else variant.amounts
+        if self._is_promised(ask.queue, amounts, ends_ms):
             return None
         return placements
 
     def _place_beside(
-        self, variant: Variant, today: tuple[Placement, ...], ends_ms: int | None, kind: int
+        self, queue: str, variant: Variant, today: tuple[Placement, ...], ends_ms: int | None, kind: int
     ) -> tuple[Placement, ...] | None:
         pool = self.state.pool
         failed = self._too_long.get(kind)
@@ -111,11 +114,11 @@ class Reserving:
             return today
         self._catch_up()
         if len(book.heeded(ends_ms)) == len(book.all):
-            placements = pool.inventory.find(variant.ask, within=self.state.future)
+            placements = self.state.find(queue, variant, pool.inventory, within=self.state.future)
         else:
             mark = book.books.mark()
             book.lift(ends_ms, pool.inventory.hosting(variant.need, 1))
-            placements = pool.inventory.find(variant.ask, within=self.state.future)
+            placements = self.state.find(queue, variant, pool.inventory, within=self.state.future)
             book.books.rollback(mark)
         if placements is not None and book.refuses(placements, ends_ms):
             placements = None
@@ -301,19 +304,22 @@ class Reserving:
                 releases.append(Release(at_ms, nominee(ask_id), nominated.ask.queue, nominated.allocation))
         return sorted(releases)
 
-    def spared(self) -> frozenset[str]:
-        """Running jobs on whose end a reservation counts: they are not preempted for others."""
+    def spared(self, but: str | None = None) -> frozenset[str]:
+        """Running jobs on whose end a reservation counts: they are not preempted for others. `but`: a queue
+        whose reservations do not matter."""
         pool, book = self.state.pool, self.search()
-        if self._spared[0] != len(book.all):
+        known = self._spared.get(but)
+        if known is None or known[0] != len(book.all):
             found = frozenset(
                 job_id
                 for each in book.all
+                if each.ask.queue != but
                 for node_id in each.needs
                 for job_id in pool.on.get(node_id, ())
-                if book.counts_on(pool.held[job_id].running.placements)
+                if each.counts_on(pool.held[job_id].running.placements)
             )
-            self._spared = (len(book.all), found)
-        return self._spared[1]
+            known = self._spared[but] = (len(book.all), found)
+        return known[1]
 
     # --- the outcome
 

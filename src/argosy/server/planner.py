@@ -82,6 +82,14 @@ class Planner:
         runs = await earlier_runs(self._store, task)
         return await asyncio.to_thread(self._pricing.ordered, task, made, runs)
 
+    async def duration(self, task: Task, made: Plan) -> int | None:
+        """Seconds that the whole task takes, as its deadline is weighed: earlier runs say more than an
+        estimate."""
+        if (task.deadline_s is None and task.deadline_at_ms is None) or not made.choices:
+            return task.estimated_s
+        runs = await earlier_runs(self._store, task)
+        return await asyncio.to_thread(self._pricing.duration, task, made.choices[0], runs)
+
     async def check(self, limit_s: float) -> list[Diagnostic]:
         """What every provider says of itself, by name; one that does not answer is a finding too."""
 

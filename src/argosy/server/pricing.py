@@ -205,6 +205,13 @@ class Pricing:
         weighed = self._weighed(task, own.choices, known_of(lambda: self.catalog, task, runs))
         return msgspec.structs.replace(own, choices=weighed.choices), weighed.reason
 
+    def duration(self, task: Task, choice: Choice, runs: Sequence[Run]) -> int | None:
+        """Seconds that the whole task takes on `choice`, as plans weigh it."""
+        from argosy.planning.objective import runtime_of
+
+        known = msgspec.structs.replace(known_of(lambda: self.catalog, task, runs), progress=0.0)
+        return runtime_of(choice, task.num_nodes, known).seconds
+
     def _weighed(self, task: Task, choices: Sequence[Choice], known: Known) -> Weighed:
         """For a task that is submitted now. Raises `no-offer` when nothing meets its deadline."""
         from argosy.planning.deadline import weigh

@@ -44,7 +44,7 @@ def known_of(catalog: Callable[[], Catalog], task: Task, runs: Sequence[Run]) ->
 
 def hazard_of(catalog: Catalog, choice: Choice) -> float | None:
     """Losses of one spot node per hour, where they are published."""
-    from argosy.planning.deadline import hazard_per_hour
+    from argosy.planning.outlook import hazard_per_hour
 
     offer = choice.offer
     band = catalog.hazard(offer.provider, offer.region, offer.shape.instance_type)

@@ -364,11 +364,9 @@ class PoolLaws:
                 victims.append(value)
         mark = quotas.mark()
         for value in victims:
-            given = amounts_of(
-                need_of(value.ask, value.placements),
-                value.ask.num_nodes,
-                books.pool.model_of(value.placements),
-            )
+            need = need_of(value.ask, value.placements)
+            models = books.pool.models_of(need, value.placements)
+            given = amounts_of(need, value.ask.num_nodes, models)
             if may_reclaim(quotas, first.queue, amounts, value.ask.queue, given):
                 quotas.refund(value.ask.id)
                 inventory.give(value.ask.id)

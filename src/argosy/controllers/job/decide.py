@@ -11,6 +11,7 @@ from enum import Enum
 
 import msgspec
 
+from argosy.controllers.deadlines import back_to_spot, give_up_ms, has_deadline, kept_s, moved
 from argosy.controllers.job.environment import rank_orders
 from argosy.controllers.job.seat import seat_gang
 from argosy.controllers.policies import attained_by, end_claims, evicted, finish, lost_text, new_attempt
@@ -64,7 +65,10 @@ def decide(view: View, job: Workload, new_id: NewId) -> list[Action]:
     themselves."""
     attempt = view.rows.attempt_of(job.id)
     if attempt is not None:
-        return decide_attempt(view, job, attempt)
+        actions = decide_attempt(view, job, attempt)
+        if not any(isinstance(action, Put) for action in actions):
+            actions += back_to_spot(view, job, attempt, new_id)
+        return actions
     spec = job_spec(job)
     if job.desired is Desired.END:
         reason = job.reason if job.reason not in (None, Reason.EVICTED) else Reason.CANCELLED_BY_USER
@@ -309,7 +313,10 @@ def after_attempt(view: View, job: Workload, attempt: Attempt) -> list[Action]:
     """Finish the job, or let it start again: a managed one after a loss, any that made room for others."""
     spec, outcome = job_spec(job), attempt.outcome
     assert outcome is not None
-    job = job.with_status(attained=job_state(job).attained + attained_by(attempt))
+    state = job_state(job)
+    kept = state.kept_s + kept_s(spec.task, attempt)
+    job = job.with_status(attained=state.attained + attained_by(attempt), kept_s=kept)
+    state = job_state(job)
     was_evicted = attempt.reason is Reason.EVICTED
     if was_evicted and job.desired is Desired.END:
         return finish(view, job, Outcome.CANCELLED, job.reason or Reason.CANCELLED_BY_USER, "")
@@ -318,10 +325,12 @@ def after_attempt(view: View, job: Workload, attempt: Attempt) -> list[Action]:
     if was_evicted:
         waiting = msgspec.structs.replace(evicted(job, view.now_ms), detail=attempt.detail)
         return [Put(waiting), *end_claims(view, job)]
+    if attempt.reason is Reason.MOVED:
+        return moved(view, job, attempt)
     again = False
-    state = job_state(job)
     errors, recoveries = state.errors, state.recoveries
-    reason, detail = attempt.reason, attempt.detail
+    reason: Reason | None = attempt.reason
+    detail = attempt.detail
     if spec.managed:
         if outcome in (Outcome.LOST, Outcome.PREEMPTED):
             again, recoveries = True, recoveries + 1
@@ -387,9 +396,13 @@ def _start_managed(view: View, job: Workload, new_id: NewId) -> list[Action]:
     claim = usable_claim(view, job)
     if claim is None:
         return _claim_failed(view, job)
+    latest_ms = give_up_ms(view, job, claim)
+    if latest_ms is not None and view.now_ms >= latest_ms:
+        text = "spot did not come up while there was time: on-demand is ordered"
+        return [*_retry(view, job, Reason.OUT_OF_CAPACITY, text, view.now_ms), *end_claims(view, job)]
     nodes = [node for node in view.rows.nodes_of_claim(claim.id) if node.phase is NodePhase.READY]
     if claim.phase is not ClaimPhase.HELD or len(nodes) < claim.count:
-        return []
+        return [] if latest_ms is None else [WakeAt(job.id, latest_ms)]
     placements = seat_gang(job, claim, nodes)
     if placements is None:
         text = "its nodes do not have what its claim promised"
@@ -406,9 +419,16 @@ def _claim_failed(view: View, job: Workload) -> list[Action]:
             reason, detail = claim.reason, claim.detail
     if reason in (Reason.CREDENTIALS, Reason.PROVIDER_REFUSED):
         return finish(view, job, Outcome.FAILED, reason, detail)
-    recoveries = job_state(job).recoveries + 1
-    retry_ms = view.now_ms + backoff_ms(view.policy, recoveries)
+    state = job_state(job)
+    if has_deadline(job_spec(job).task):  # a refusal is no recovery: the spot policy says when to ask where
+        return _retry(view, job, reason, detail, view.now_ms + view.policy.retry_base_ms)
+    recoveries = state.recoveries + 1
+    job = job.with_status(recoveries=recoveries)
+    return _retry(view, job, reason, detail, view.now_ms + backoff_ms(view.policy, recoveries))
+
+
+def _retry(view: View, job: Workload, reason: Reason, detail: str, retry_ms: int) -> list[Action]:
     changed = msgspec.structs.replace(
         job, phase=WorkloadPhase.RECOVERING, reason=reason, detail=detail, retry_ms=retry_ms
     )
-    return [Put(changed.with_status(recoveries=recoveries)), WakeAt(job.id, retry_ms)]
+    return [Put(changed), WakeAt(job.id, retry_ms)]

@@ -80,7 +80,9 @@ def decide_owned(view: View, new_id: NewId) -> list[Action]:
         each = wanted[id]
         if each.unsure or id in started:
             continue
-        if each.elsewhere and view.now_ms >= each.workload.retry_ms:
+        if each.elsewhere and view.now_ms < each.waits_ms:
+            actions.append(WakeAt(POOL, each.waits_ms))
+        elif each.elsewhere and view.now_ms >= each.workload.retry_ms:
             choices = order_for_failover(each.elsewhere, view.memory, view.now_ms, ordered=each.ordered)
             actions += _claim(view, each, choices, (), new_id)
             started.add(id)

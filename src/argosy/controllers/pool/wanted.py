@@ -7,6 +7,7 @@ from collections.abc import Sequence
 
 import msgspec
 
+from argosy.controllers.deadlines import done_fraction, step_of
 from argosy.controllers.view import View
 from argosy.model.kinds import gang_of, gangs, kind_of
 from argosy.model.offer import Choice, Rejection
@@ -15,7 +16,7 @@ from argosy.model.resources import Resources
 from argosy.model.rows import Claim, Workload
 from argosy.model.task import Task
 from argosy.planning.choose import plan
-from argosy.planning.deadline import CHECKPOINT_S, keeps_checkpoints, order_choices, wishes_of
+from argosy.planning.deadline import order_choices, wishes_of
 from argosy.scheduler.ask import Ask
 from argosy.scheduler.machines import is_owned
 from argosy.scheduler.requests import ask_of_choices, with_floor
@@ -36,6 +37,7 @@ class Wanted(msgspec.Struct, frozen=True, kw_only=True):
     rests: Claim | None = None  # a cluster at rest that is to run again: this claim, on its own machine
     unsure: bool = False  # a place that would do may not have told yet what it has
     timed: bool = False  # the order of places depends on the time
+    waits_ms: int = 0  # nothing is ordered elsewhere before: there is slack to wait for spot
 
 
 def wanted_of(view: View, workload: Workload) -> Wanted | None:
@@ -71,10 +73,13 @@ def _of(view: View, workload: Workload) -> Wanted:
             task,
             now_ms=view.now_ms,
             submitted_ms=workload.created_ms,
-            done_fraction=done_fraction(workload, task),
+            done_fraction=done_fraction(workload, view.now_ms),
         )
         choices, why = order.choices, order.reason
     here, elsewhere = split(view, choices)
+    step = step_of(view, workload, elsewhere) if timed and elsewhere else None
+    if step is not None and step.choices:
+        elsewhere = step.choices
     ask = ask_of_choices(workload, here, num_nodes, view.rows.tenancy, view.history) if here else None
     return Wanted(
         workload=workload,
@@ -89,6 +94,7 @@ def _of(view: View, workload: Workload) -> Wanted:
         if view.silent
         else False,
         timed=timed or bool(view.silent),
+        waits_ms=step.again_ms if step is not None and step.waits else 0,
     )
 
 
@@ -125,19 +131,6 @@ def split(view: View, choices: Sequence[Choice]) -> tuple[tuple[Choice, ...], tu
 def is_timed(task: Task) -> bool:
     """Whether the order of its places depends on more than their price."""
     return task.deadline_s is not None or task.deadline_at_ms is not None or task.objective != "cost"
-
-
-def done_fraction(job: Workload, task: Task) -> float:
-    """Part of the work that earlier attempts have done and kept, by the estimate of the user: each end of an
-    attempt costs one interval between checkpoints."""
-    if not task.estimated_s or not keeps_checkpoints(task):
-        return 0.0
-    wish = task.resources[0]
-    rate = (wish.accelerator.milli if wish.accelerator else 0) * task.num_nodes
-    rate = rate or (wish.cpus.amount if wish.cpus else 1000) * task.num_nodes
-    gang = gang_of(job)
-    kept_s = gang.attained / rate / 1000 - CHECKPOINT_S * (gang.recoveries + gang.evictions)
-    return min(1.0, max(0.0, kept_s / task.estimated_s))
 
 
 def _never_spot_unasked(wishes: tuple[Resources, ...]) -> tuple[Resources, ...]:

@@ -25,6 +25,7 @@ class JobStatus(KindStatus, frozen=True, kw_only=True, omit_defaults=True, tag="
     errors: int = 0  # restarts spent on errors of the program
     recoveries: int = 0  # restarts after losses
     evictions: int = 0  # times that it made room for others
+    kept_s: int = 0  # run time of ended attempts whose work was kept
     attained: int = 0  # milli-GPU x ms (without GPU: milli-CPU x ms) of its ended attempts
 
 

@@ -205,6 +205,7 @@ class LaunchingFeature:
             rows = await self._store.snapshot()
             seated = self._tenants.seat(rows, tasks, project=project, user=request.user)
             weighed: set[str] = set()
+            durations: dict[object, int | None] = {}
             for task in {_planned_as(task): task for task in tasks}.values():
                 wishes, offers, failed = await self._planner.asked(task, managed=True)
                 made = await self._planner.planned(wishes, task.num_nodes, task.ordered, offers, failed)
@@ -213,9 +214,14 @@ class LaunchingFeature:
                     raise no_offer(task, await self._planner.explained(task, made, offers))
                 made, why = await self._planner.ordered(task, made)
                 weighed.add(why)
+                durations[_planned_as(task)] = await self._planner.duration(task, made)
                 await self._accounts.check(made, project)
             self._check_jobs(seated, project, None)
-            jobs, secrets = await self._jobs(seated, asked, None, run_setup=True)
+            known = tuple(  # what the plan weighed is what the controllers decide with
+                msgspec.structs.replace(task, estimated_s=durations[_planned_as(asked_for)])
+                for asked_for, task in zip(tasks, seated.tasks, strict=True)
+            )
+            jobs, secrets = await self._jobs(seated._replace(tasks=known), asked, None, run_setup=True)
             warnings = render_warnings(*tasks) + seated.warnings + tuple(sorted(weighed & {NOT_WEIGHED}))
             reply = JobsReply(jobs=tuple(map(_ref, jobs)), warnings=warnings)
             return await self._writer.commit(jobs, reply, request.key, secrets=secrets)
