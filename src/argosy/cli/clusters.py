@@ -67,6 +67,9 @@ def status(
                 screen.print(cluster.nodes[0].ip)
         return
     now_ms = session.now_ms()
+    if reply.as_of_ms:
+        known = age(reply.as_of_ms, now_ms)
+        screen.warn([f"the server's database does not answer: this is what was known {known} ago"])
     if not reply.clusters and not reply.jobs:
         screen.print("No clusters and no live managed jobs. Make one: argosy launch -c NAME -- COMMAND")
         return

@@ -22,6 +22,7 @@ from argosy.server.accounts import Accounts
 from argosy.server.door import Door, Limits
 from argosy.server.features import FEATURES
 from argosy.server.front import Front, bind
+from argosy.server.housekeeping import Housekeeping, Retention
 from argosy.server.intake import Intake
 from argosy.server.listeners import render_address
 from argosy.server.log_stream import LogStreams
@@ -59,6 +60,7 @@ class Application:
         ids: Ids,
         state_dir: Path,
         pricing: Pricing | None = None,
+        retention: Retention | None = None,
         prices: Path | None = None,
         quotes: Quotes | None = None,
     ) -> None:
@@ -74,6 +76,7 @@ class Application:
         intake = Intake(store=store, blobs=blobs, tenants=tenants)
         quotes = quotes or Quotes(providers, clock, price=pricing.own_prices, fresh_s=0)
         planner = Planner(store=store, providers=providers, quotes=quotes, pricing=pricing, intake=intake)
+        self.housekeeping = Housekeeping(store, blobs, logs, clock, retention)
         services = Services(
             store=store,
             providers=providers,
@@ -94,6 +97,7 @@ class Application:
             accounts=self.accounts,
             tenants=tenants,
             refreshes=self.refreshes,
+            housekeeping=self.housekeeping,
         )
         self.front = Front(bind(feature(services) for feature in FEATURES), tokens=Tokens(store), ids=ids)
 
