@@ -261,8 +261,8 @@ class PoolLaws:
             self.world.violate("evicted-goes-on", f"{job.id} is over because it made room")
 
     def check_settled(self) -> None:
-        """Nobody was preempted for nothing: the request it was for has started since, or is gone, or its cluster
-        was stopped or lost a node after that."""
+        """Nobody was preempted for nothing: the request it was for has started since, or is gone, or its
+        cluster was stopped or lost a node after that."""
         broken = {
             row.workload_id
             for row in self.world.rows.values()
