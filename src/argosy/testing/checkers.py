@@ -286,6 +286,7 @@ class Checkers:
 
     def check_over(self) -> None:
         """Whose exit was recorded, its log is complete: to the last byte."""
+        self._check_submissions()
         for attempt in self.world.rows.values():
             if not isinstance(attempt, Attempt):
                 continue
@@ -294,6 +295,16 @@ class Checkers:
                 truth = self.world.logs_of.get(rank_id)
                 if code is not None and truth is not None and self.sink.read(rank_id) != truth:
                     self.world.violate("log-kept", f"the log of {rank_id} is not what it wrote")
+
+    def _check_submissions(self) -> None:
+        """All jobs of a request were written, once, or none; what was answered was written."""
+        rows = self.world.rows
+        for each in self.world.submissions:
+            written = [ids for ids in each.tries if any(id in rows for id in ids)]
+            if len(written) > 1 or any(id not in rows for ids in written for id in ids):
+                self.world.violate("once", f"the jobs of request {each.key} are {written}")
+            elif each.answer is not None and each.answer not in written:
+                self.world.violate("once", f"request {each.key} was answered {each.answer}: {written}")
 
 
 def _grace_s(job: Row | None) -> int:
