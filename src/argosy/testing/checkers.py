@@ -265,14 +265,14 @@ class Checkers:
             cluster = clusters.get(job.host_id or "")
             if job.phase not in (WorkloadPhase.QUEUED, WorkloadPhase.RECOVERING):
                 found.append(f"{job.id} is {job.phase.value}")
-        for view in self.views()[:1]:
-            found += self.pools.would_act(view)
         for cluster in clusters.values():
             if cluster.phase in (WorkloadPhase.STARTING, WorkloadPhase.STOPPING, WorkloadPhase.RECOVERING):
                 found.append(f"{cluster.id} is {cluster.phase.value}")
         found += [
             f"{claim.id} is {claim.phase.value}" for claim in claims if claim.phase is ClaimPhase.RELEASING
         ]
+        for view in self.views()[:1] if not found else ():  # fresh pools are the dearest question
+            found += self.pools.would_act(view)
         return found
 
     def left_over(self) -> list[str]:
