@@ -116,6 +116,7 @@ class Agent:
 
     async def _one_request(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> bool:
         """True when the connection can carry another request."""
+        answer: dict[str, object]
         try:
             request = await _read_head(reader)
             if request is None:
