@@ -37,7 +37,9 @@ def check(session: Session, infra: tuple[str, ...], verbose: bool, as_json: bool
     if infra:
         known = {finding.provider for finding in reply.findings}
         if unknown := [name for name in infra if name not in known]:
-            raise click.UsageError(f"`{unknown[0]}` is not one of {', '.join(sorted(known))}")
+            raise click.UsageError(
+                f"Argosy cannot run on {unknown[0]} yet; available: {', '.join(sorted(known))}"
+            )
         chosen = tuple(finding for finding in reply.findings if finding.provider in infra)
         reply = msgspec.structs.replace(reply, findings=chosen)
     screen = session.screen
@@ -129,9 +131,9 @@ def gpus(
             screen.print()
         _model_table(session, reply.models)
     if not rows and not reply.models:
-        what = f"no `{wanted}`" if wanted else "no accelerators"
         screen.print(
-            f"There are {what} there. `argosy gpus` shows what is known, `argosy check` what is in use."
+            f"Nobody offers {wanted or 'accelerators'}{f' on {infra}' if infra else ''}. `argosy gpus` lists "
+            "what is known, `argosy check` which infrastructure works."
         )
 
 

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from argosy.cli.session import (
+    Minutes,
     Session,
     complete_cluster,
     json_option,
@@ -57,9 +58,9 @@ Ends with 0 when the job succeeded, 1 when it did not, 130 on Ctrl-C, which only
     "-i",
     "--idle-minutes-to-autostop",
     "idle",
-    type=int,
+    type=Minutes(),
     metavar="MIN",
-    help="Rest after so many idle minutes.",
+    help="Stop it after so many idle minutes (also 30m, 2h).",
 )
 @click.option("--wait-for", type=click.Choice(["jobs_and_ssh", "jobs", "none"]), hidden=True)
 @click.option("--no-setup", "--fast", "no_setup", is_flag=True, help="Skip `setup`.")
@@ -392,7 +393,7 @@ def _send_files(session: Session, task: Task, cluster: str = "") -> Task:
     screen.warn(sent.warnings)
     if sent.files:
         what = render_bytes(sent.sent_bytes) + " sent" if sent.sent_bytes else "nothing new to send"
-        screen.say(f"files: {sent.files} entries, {what}", "dim")
+        screen.say(f"files: {many(sent.files, 'entry')}, {what}", "dim")
     return sent.task
 
 

@@ -57,14 +57,14 @@ def plan(
     Also what clouds would take that Argosy cannot launch on yet. Several tasks in one file are planned
     together, with the traffic between them.
     """
-    tasks, warnings, at_once = parse_all(session, words, flags)
+    tasks, warnings, at_once = parse_all(session, words, flags, heeded=_PIPELINED)
     if html is not None and len(tasks) > 1:
         raise click.UsageError(f"`{words[0]}` has {len(tasks)} tasks, a page shows one")
     screen = session.screen
     if len(tasks) > 1:
         from argosy.cli.pipelines import plan_pipeline
 
-        screen.warn(_unheeded(warnings, _PIPELINED))
+        screen.warn(warnings)
         objective = flags["objective"] or tasks[0].objective
         plan_pipeline(session, tasks, at_once=at_once, objective=objective, as_json=as_json)
         if not compare or as_json:
@@ -84,7 +84,7 @@ def plan(
         if html is not None:
             _write(session, html, reply.page)
         if len(tasks) == 1:
-            screen.warn(news_of(reply.warnings, warnings))
+            screen.warn(reply.warnings)
         if as_json:
             screen.json(reply)
             return
@@ -434,26 +434,6 @@ def render_view(price: PriceView | None) -> str:
     return ("~" if price.estimated else "") + render_price(price.micro_usd)
 
 
-def _unheeded(warnings: tuple[str, ...], heeded: tuple[str, ...]) -> list[str]:
-    """What a task says that nothing heeds yet, but for what plans do heed."""
-    return [text for text in warnings if not any(f"`{name}`" in text for name in heeded)]
-
-
-def news_of(said: Sequence[str], before: Sequence[str]) -> list[str]:
-    """Warnings of the server about fields that the file's own warnings did not name."""
-    return [text for text in said if not any(_field_of(text) in told for told in before)]
-
-
-def _field_of(warning: str) -> str:
-    """The first name in backticks, with them.
-
-    >>> _field_of("`service` is accepted and does nothing yet")
-    '`service`'
-    """
-    parts = warning.split("`")
-    return f"`{parts[1]}`" if len(parts) > 2 else warning
-
-
 def _refuse_nothing(task: Task, reply: PlanReply) -> None:
     """Raises `no-offer` when nothing fits anywhere, with the constraint that is to blame."""
     from argosy.api.plans import no_offer
@@ -486,7 +466,7 @@ def show_plan(session: Session, task: Task, reply: PlanReply, *, compare: bool =
             screen.print()
         screen.paragraph(text)
     if reply.offers and not reply.plan.choices and not waits:
-        screen.print("None of these can be launched yet: Argosy has no driver for them.")
+        screen.print("None of these can be launched by Argosy yet.")
     if compare:
         screen.print()
         _compare_table(session, reply.compared)
@@ -533,7 +513,7 @@ def _plan_table(session: Session, reply: PlanReply, num_nodes: int) -> None:
                 else "",
                 f"~{offer.carbon_g:,.0f}" if offer.carbon_g is not None else "",
                 str(offer.places) if offer.places > 1 else "",
-                "yes" if offer is chosen else "" if offer.launchable else "no driver",
+                "yes" if offer is chosen else "" if offer.launchable else "not launchable yet",
             ]
             for offer in reply.offers
         ],

@@ -239,7 +239,7 @@ Amounts: cpus, memory, gpus, gpus/MODEL, jobs; `none` takes one away. What is no
 @click.option("--deserved", metavar="AMOUNTS", help="Lent while it is idle, taken back when it is wanted.")
 @click.option("--limit", metavar="AMOUNTS", help="Never more than this.")
 @click.option("--lend-limit", metavar="AMOUNTS", help="At most so much of what it deserves is lent.")
-@click.option("--weight", type=Amount(), help="Its part of what nobody deserves; 1 is what everybody has.")
+@click.option("--weight", type=Amount(), help="Share of unassigned capacity relative to sibling queues. [default: 1]")
 @click.option("--max-pending", metavar="N", help="So many jobs may wait; `none`: any number.")
 @click.option(
     "--over-limit",

@@ -40,6 +40,8 @@ class Screen:
         self._env = env
         self._progress_shown = False
         self._progress_at_s = 0.0
+        self._warned: set[str] = set()
+        self._line_open = False  # what was shown last ended without a newline
 
     @property
     def out(self) -> TextIO:
@@ -100,11 +102,22 @@ class Screen:
         """Something about the data, to standard error."""
         self.end_progress()
         self.out.flush()
+        if self._line_open and _same_place(self.out, self.err):
+            self.err.write("\n")  # after a log without a final newline; a file keeps what the job wrote
+        self._line_open = False
         self.err.write(self.paint(text, colour) + "\n")
         self.err.flush()
 
     def warn(self, warnings: Iterable[str]) -> None:
+        """Each once: client and server may say the same. What is not supported yet is told by who read the
+        task first, for all of its fields."""
         for warning in warnings:
+            from argosy.model.task import IGNORED  # not loaded by a run that warns of nothing
+
+            key = IGNORED if IGNORED in warning else warning
+            if key in self._warned:
+                continue
+            self._warned.add(key)
             self.say(f"{self.paint('warning:', 'yellow')} {warning}")
 
     def json(self, value: object) -> None:
@@ -122,6 +135,8 @@ class Screen:
         buffer = self.out.buffer
         buffer.write(data)
         buffer.flush()
+        if data:
+            self._line_open = not data.endswith(b"\n")
 
     def confirm(self, question: str, *, yes: bool) -> None:
         """Ask on a terminal; go on without asking elsewhere. Raises Abort on no."""
@@ -222,6 +237,14 @@ def _fitting(
             break
         keep = [index for index in keep if columns[index] != name]
     return keep
+
+
+def _same_place(out: TextIO, err: TextIO) -> bool:
+    """Whether both end in one terminal, pipe or file."""
+    try:
+        return os.path.sameopenfile(out.fileno(), err.fileno()) or (out.isatty() and err.isatty())
+    except (OSError, ValueError):
+        return False
 
 
 def _columns(env: Mapping[str, str]) -> int:

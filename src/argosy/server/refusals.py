@@ -51,9 +51,9 @@ def missing(wish: Resources, has: Choice, num_nodes: int) -> str:
 
 
 def not_covered(cluster: Workload, task: Task, why: str) -> ArgosyError:
-    nodes = f" x{task.num_nodes}" if task.num_nodes > 1 else ""
+    wanted = task.resources[0].render()
     return ArgosyError(
         "conflict",
-        f"cluster `{cluster.name}` does not have {task.resources[0].render()}{nodes}: {why}",
+        f"the task needs {wanted}; cluster `{cluster.name}` cannot give it: {why}",
         hint="ask for less, or launch another cluster with another name",
     )

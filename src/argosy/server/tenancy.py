@@ -264,7 +264,7 @@ class Tenants:
         now_ms = self._clock.now_ms()
         code, position, starts_at_ms = "", 0, None
         if not workload.is_live:
-            lines = why_it_ended(workload)
+            lines = why_it_ended(workload, cluster.name if cluster is not None else "")
         elif is_waiting(workload):
             picture = await self._picture_for(rows, [workload])
             waiting = picture.explain(rows, workload, now_ms)
