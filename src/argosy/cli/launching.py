@@ -16,7 +16,7 @@ from argosy.cli.session import (
     yes_option,
 )
 from argosy.cli.task_options import parse_described, task_options, weighing_options
-from argosy.model.units import render_bytes, render_milli, render_price
+from argosy.model.units import many, render_bytes, render_milli, render_price
 
 if TYPE_CHECKING:
     from argosy.api.launching import LaunchReply

@@ -11,7 +11,7 @@ from html import escape
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 from argosy.model.kinds import is_named
-from argosy.model.units import render_bytes, render_duration, render_milli
+from argosy.model.units import do, many, render_bytes, render_duration, render_milli
 
 if TYPE_CHECKING:
     from argosy.api.pool import DeviceView, HolderView, MachineView, PoolView, WaitingView
@@ -115,21 +115,20 @@ def headline(pool: PoolView) -> str:
     devices = [device for machine in pool.machines for device in machine.devices]
     cpus = sum(machine.cpus_milli for machine in pool.machines)
     cpus_used = sum(machine.cpus_used_milli for machine in pool.machines)
-    parts = [f"{len(pool.machines)} node{'s' if len(pool.machines) != 1 else ''}"]
+    parts = [many(len(pool.machines), "node")]
     if devices:
         used = sum(map(used_milli, devices))
-        parts.append(f"{render_milli(used)} of {len(devices)} GPU{'s' if len(devices) != 1 else ''} used")
-    parts.append(f"{render_milli(cpus_used)} of {render_milli(cpus)} CPU{'s' if cpus != 1000 else ''} used")
+        parts.append(f"{render_milli(used)} of {many(len(devices), 'GPU')} used")
+    parts.append(f"{render_milli(cpus_used)} of {many(render_milli(cpus), 'CPU')} used")
     closed = sum(not machine.open for machine in pool.machines)
     if closed:
-        parts.append(f"{closed} take{'s' if closed == 1 else ''} nothing new")
+        parts.append(f"{do(closed, 'take')} nothing new")
     parts.append(waits_of(pool))
     return ", ".join(parts)
 
 
 def waits_of(pool: PoolView) -> str:
-    count = len(pool.waiting)
-    return f"{count} wait{'s' if count == 1 else ''}" if count else "none waits"
+    return do(len(pool.waiting), "wait")
 
 
 def draw_rows(pool: PoolView, *, width: int, coloured: bool) -> list[Row]:
@@ -183,14 +182,14 @@ def legend_of(people: Iterable[Person], *, coloured: bool) -> list[tuple[Person,
     others = known[len(own) :]
     if others:
         holds = _holds(sum(each.gpu_milli for each in others), sum(each.workloads for each in others))
-        lines.append((others[0], f"{len(others)} other{'s' if len(others) > 1 else ''} ({holds})"))
+        lines.append((others[0], f"{many(len(others), 'other')} ({holds})"))
     return lines
 
 
 def _holds(gpu_milli: int, workloads: int) -> str:
     if not gpu_milli:
         return f"{workloads} running"
-    return f"{render_milli(gpu_milli)} GPU{'' if gpu_milli == WHOLE_MILLI else 's'}"
+    return many(render_milli(gpu_milli), "GPU")
 
 
 def free_milli(pool: PoolView) -> int:
@@ -502,7 +501,7 @@ def _draw_legend(
     x, right = _MARGIN, 0
     entries = [(f"u{person.rank}", text) for person, text in legend_of(people.values(), coloured=True)]
     if free := sum(map(free_milli, pools)):
-        entries.append(("free", f"free ({render_milli(free)} GPU{'' if free == WHOLE_MILLI else 's'})"))
+        entries.append(("free", f"free ({many(render_milli(free), 'GPU')})"))
     if any(machine.devices and not machine.open for pool in pools for machine in pool.machines):
         entries.append(("shut", "takes nothing new"))
     for shade, text in entries:
@@ -554,7 +553,7 @@ def wish_of(each: WaitingView) -> str:
     if each.gpu_milli:
         wish = f"{'|'.join(each.models) or 'GPU'}:{render_milli(each.gpu_milli)}"
     elif each.cpus_milli:
-        wish = f"{render_milli(each.cpus_milli)} CPU{'' if each.cpus_milli == 1000 else 's'}"
+        wish = many(render_milli(each.cpus_milli), "CPU")
     else:
         wish = "any node"
     return wish + (f" x{each.num_nodes}" if each.num_nodes > 1 else "")

@@ -63,7 +63,9 @@ REASONS: Final[dict[Reason, ReasonInfo]] = {
     Reason.CANCELLED_BY_USER: ReasonInfo(_U, Retry.NEVER, "launch it again when it is wanted"),
     Reason.STOPPED_BY_USER: ReasonInfo(_U, Retry.NEVER, "`argosy start CLUSTER` brings the cluster back"),
     Reason.IDLE: ReasonInfo(
-        _U, Retry.NEVER, "`argosy start CLUSTER` brings it back; `argosy autostop CLUSTER -i 60` changes the idle time"
+        _U,
+        Retry.NEVER,
+        "`argosy start CLUSTER` brings it back; `argosy autostop CLUSTER -i 60` changes the idle time",
     ),
     Reason.MAX_DURATION: ReasonInfo(_U, Retry.NEVER, "raise `max_duration`"),
     Reason.RESTARTS_EXHAUSTED: ReasonInfo(
@@ -76,7 +78,9 @@ REASONS: Final[dict[Reason, ReasonInfo]] = {
         _PR, Retry.ELSEWHERE, "a managed job (`argosy jobs launch`) recovers by itself"
     ),
     Reason.EVICTED: ReasonInfo(
-        _PL, Retry.SAME, "it starts again by itself; `argosy explain CLUSTER JOB` says when, and for whom it made room"
+        _PL,
+        Retry.SAME,
+        "it starts again by itself; `argosy explain CLUSTER JOB` says when, and for whom it made room",
     ),
     Reason.MOVED: ReasonInfo(
         _PL, Retry.SAME, "it goes on by itself on cheaper machines; its deadline allows it"
@@ -92,7 +96,9 @@ REASONS: Final[dict[Reason, ReasonInfo]] = {
     Reason.PROVIDER_REFUSED: ReasonInfo(
         _U, Retry.NEVER, "the message names the field that the provider refused"
     ),
-    Reason.CLUSTER_GONE: ReasonInfo(_U, Retry.NEVER, "`argosy launch -c CLUSTER FILE.yaml` makes the cluster again"),
+    Reason.CLUSTER_GONE: ReasonInfo(
+        _U, Retry.NEVER, "`argosy launch -c CLUSTER FILE.yaml` makes the cluster again"
+    ),
     Reason.INTERNAL: ReasonInfo(
         _PL, Retry.SAME, "`argosy server status` names the server's log; please report it"
     ),

@@ -9,7 +9,7 @@ A cursor is `<attempt>:<offset of rank 0>,<offset of rank 1>,...`, with `~` for 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, AsyncIterator, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator
 from typing import Final, NamedTuple
 
 from argosy.api.jobs import LogFrame
@@ -21,6 +21,7 @@ from argosy.model.kinds.job import job_state, job_task
 from argosy.model.phases import AttemptPhase, Outcome, WorkloadPhase
 from argosy.model.reasons import Reason
 from argosy.model.rows import Attempt, Workload
+from argosy.model.units import many
 from argosy.server.exchange import encode
 from argosy.server.ports import Controllers
 from argosy.server.views import exit_code, job_status, why_of_job
@@ -115,7 +116,9 @@ class LogStreams:
             number = (made or 1) if wish.tail is not None else 1
         if wish.attempt > made:
             raise ArgosyError(
-                "not-found", f"job {job.number} has made {made} attempts", hint="ask for an earlier one"
+                "not-found",
+                f"job {job.number} has made {many(made, 'attempt')}",
+                hint="ask for an earlier one",
             )
         nodes = job_task(job).num_nodes
         if wish.rank is not None and not 0 <= wish.rank < nodes:

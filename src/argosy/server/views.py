@@ -13,7 +13,7 @@ from argosy.model.kinds import kind_of
 from argosy.model.kinds.cluster import ClusterSpec, cluster_spec
 from argosy.model.kinds.job import job_spec, job_state
 from argosy.model.offer import Choice
-from argosy.model.phases import Desired, NodePhase, WorkloadPhase
+from argosy.model.phases import Desired, NodePhase, Outcome, WorkloadPhase
 from argosy.model.reasons import Reason, explained, hint_for
 from argosy.model.rows import Attempt, Claim, Node, Workload
 from argosy.scheduler.picture import Pending

@@ -9,7 +9,7 @@ from argosy.model.scheduling import Isolation, Scheduling
 from argosy.model.task import DataSize, FileMount, GitSource, StorageMount, Task
 from argosy.model.units import GIB, Bound
 from argosy.spec.accelerators import Alternatives, canonical_accelerator, misspelt
-from argosy.spec.findings import Findings, Place, excerpt
+from argosy.spec.findings import Findings, excerpt
 from argosy.spec.notation import Deadline, Memory, split_url
 from argosy.spec.reader import Reader
 from argosy.spec.shapes import Entry, Section
@@ -330,7 +330,6 @@ def _workdir(task: Section, reader: Reader) -> tuple[str | None, GitSource | Non
     if url is None:
         reader.missing(value, "workdir", "url", "or write the path of a folder: `workdir: .`")
         return None, None
-    reader.postpone("workdir.url", task.places["workdir"])
     return None, GitSource(url=url, ref=value.get("ref", str))
 
 

@@ -229,7 +229,8 @@ class Reader:
                 )
                 return INVALID
             what, _, hint = str(error).partition("; ")
-            self._findings.error(node.place, f"{_name(path)}: {what}", hint)
+            colon = "" if what.startswith("must ") else ":"
+            self._findings.error(node.place, f"{_name(path)}{colon} {what}", hint)
             return INVALID
 
     def _list(self, node: Node, shape: ListOf, path: str) -> object:

@@ -217,7 +217,11 @@ def _why_lost(view: View, attempt: Attempt, ranks: list[Rank]) -> tuple[Outcome,
                 return Outcome.PREEMPTED, Reason.PREEMPTED, claim.detail if claim else ""
             return Outcome.LOST, Reason.NODE_LOST, f"node {node.index} is gone"
         if rank.standing is Standing.VANISHED:
-            return Outcome.LOST, Reason.RANK_VANISHED, f"rank {index} and its supervisor were killed (SIGKILL)"
+            return (
+                Outcome.LOST,
+                Reason.RANK_VANISHED,
+                f"rank {index} and its supervisor were killed (SIGKILL)",
+            )
         if rank.standing is Standing.ABSENT and attempt.phase is AttemptPhase.RUNNING:
             return (
                 Outcome.LOST,

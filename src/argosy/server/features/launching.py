@@ -20,9 +20,10 @@ from argosy.model.kinds.cluster import CLUSTER, ClusterSpec, ClusterStatus, clus
 from argosy.model.kinds.job import JOB, JobSpec, JobStatus
 from argosy.model.offer import Capacity, Plan, waits_for
 from argosy.model.phases import Desired, WorkloadPhase
-from argosy.model.resources import Autostop
+from argosy.model.resources import Autostop, Recovery
 from argosy.model.rows import Row, Workload
 from argosy.model.task import Task
+from argosy.model.units import many
 from argosy.planning.deadline import NOT_WEIGHED
 from argosy.server.exchange import Exchange
 from argosy.server.intake import render_warnings
@@ -112,7 +113,7 @@ class LaunchingFeature:
         if claimed:
             puts.append(new_claim(self._ids.new("clm"), cluster.id, made.choices, task.num_nodes, now_ms))
         jobs, secrets = await self._jobs(_first_seated(seated), request, cluster, request.setup)
-        warnings = render_warnings(task) + seated.warnings
+        warnings = render_warnings(task) + _no_recovery(task) + seated.warnings
         warnings += (f"the cluster {waits}",) if not made.choices else ()
         warnings += (why,) if why == NOT_WEIGHED else ()
         reply = LaunchReply(
@@ -155,7 +156,7 @@ class LaunchingFeature:
             cluster_id=cluster.id,
             created=False,
             job=_ref(jobs[0]) if jobs else None,
-            warnings=render_warnings(task) + seated.warnings,
+            warnings=render_warnings(task) + _no_recovery(task) + seated.warnings,
         )
         puts: list[Row] = [*jobs]
         if changes:
@@ -188,7 +189,8 @@ class LaunchingFeature:
             self._check_jobs(seated, project, cluster)
             asked = msgspec.structs.replace(request, project=project)
             jobs, secrets = await self._jobs(seated, asked, cluster, run_setup=False)
-            reply = JobsReply(jobs=tuple(map(_ref, jobs)), warnings=render_warnings(*tasks) + seated.warnings)
+            warnings = render_warnings(*tasks) + _no_recovery(*tasks) + seated.warnings
+            reply = JobsReply(jobs=tuple(map(_ref, jobs)), warnings=warnings)
             return await self._writer.commit(jobs, reply, request.key, secrets=secrets, wake=[cluster.id])
 
         return await self._writer.once(request.key, act)
@@ -297,12 +299,19 @@ class LaunchingFeature:
         return jobs, secrets
 
 
+def _no_recovery(*tasks: Task) -> tuple[str, ...]:
+    """What a task that runs on a cluster is told when it asks to be recovered."""
+    if any(wish.recovery not in (None, Recovery()) for task in tasks for wish in task.resources):
+        return ("`job_recovery` is ignored here: it acts on managed jobs only (`argosy jobs launch`)",)
+    return ()
+
+
 def _fitting(snapshot: Snapshot, cluster: Workload, task: Task) -> Task:
     """`task` with a candidate first that the cluster's nodes cover. Raises `conflict` that says what it
     has."""
     total = cluster_spec(cluster).num_nodes
     if task.num_nodes > total:
-        raise not_covered(cluster, task, f"it has {total} node{'s' if total > 1 else ''}")
+        raise not_covered(cluster, many(task.num_nodes, "node"), f"has {total}")
     has = choice_of(snapshot, cluster)
     if has is None:
         return task  # nothing was ordered yet: the controllers say what never fits
@@ -315,7 +324,7 @@ def _fitting(snapshot: Snapshot, cluster: Workload, task: Task) -> Task:
             rest = tuple(each for each in task.resources if each is not candidate)
             return msgspec.structs.replace(task, resources=(candidate, *rest))
         why = why or lacks
-    raise not_covered(cluster, task, why)
+    raise not_covered(cluster, task.resources[0].render(), f"does not have it: {why}")
 
 
 def _first_job(task: Task) -> tuple[Task, ...]:
