@@ -198,7 +198,7 @@ def test_a_live_cluster_is_used_again(server: IdleServer, raw: Raw) -> None:
         assert (refused.status, refused.json["code"]) == (409, "conflict")
         assert why in refused.json["what"]
     wide = raw.post("/launch", {"task": {**TASK, "num_nodes": 2}, "cluster": "c"})
-    assert "it has 1 node" in wide.json["what"]
+    assert wide.json["what"] == "the task needs 2 nodes; cluster `c` has 1"
     either = {**TASK, "resources": [{"cpus": {"amount": 4000}}, {"cpus": {"amount": 1000}}]}
     (ref,) = raw.post("/exec", {"tasks": [either], "cluster": "c"}).json["jobs"]
     job = rows(server).workloads[ref["id"]]
@@ -206,6 +206,15 @@ def test_a_live_cluster_is_used_again(server: IdleServer, raw: Raw) -> None:
     reply = raw.post("/launch", {"task": either, "cluster": "c"}).json  # the size of nodes, not a job's share
     job = rows(server).workloads[reply["job"]["id"]]
     assert job.spec.task.resources[0].cpus is None  # type: ignore[union-attr]
+
+
+def test_what_recovers_only_managed_jobs_is_said(raw: Raw) -> None:
+    task = {**TASK, "resources": [{"recovery": {"max_restarts_on_errors": 3}}]}
+    told = "`job_recovery` is ignored here: it acts on managed jobs only (`argosy jobs launch`)"
+    assert raw.post("/launch", {"task": task, "cluster": "c"}).json["warnings"] == [told]
+    assert raw.post("/launch", {"task": task, "cluster": "c"}).json["warnings"] == [told]
+    assert raw.post("/exec", {"tasks": [task], "cluster": "c"}).json["warnings"] == [told]
+    assert "warnings" not in raw.post("/jobs/launch", {"tasks": [task]}).json
 
 
 def test_launch_wakes_a_stopped_cluster(server: IdleServer, raw: Raw) -> None:
@@ -350,10 +359,7 @@ def test_files_must_be_there(raw: Raw) -> None:
 
 def test_fields_that_do_nothing_are_named(raw: Raw) -> None:
     reply = raw.post("/launch", {"task": {**TASK, "not_executed": ["resources.ports", "config"]}}).json
-    assert reply["warnings"] == [
-        "`config` is accepted and does nothing yet",
-        "`resources.ports` is accepted and does nothing yet",
-    ]
+    assert reply["warnings"] == ["not supported yet, ignored: config, resources.ports"]
 
 
 # -- cancel -----------------------------------------------------------------------------------------
@@ -450,16 +456,17 @@ def test_how_a_job_ended(server: IdleServer, raw: Raw) -> None:
             detail="exited with code 3",
             ended_ms=9,
         ),
-        replace(attempt, phase=AttemptPhase.ENDED, exit_codes=(3,), ended_ms=9),
+        replace(attempt, phase=AttemptPhase.ENDED, exit_codes=(143, 3), failed_rank=1, ended_ms=9),
     )
     (view,) = raw.get("/jobs?cluster=c").json["jobs"]
     assert (view["status"], view["phase"], view["outcome"], view["exit_codes"]) == (
         "failed",
         "finished",
         "failed",
-        [3],
+        [143, 3],
     )
-    assert view["detail"] == "exited with code 3; read the end of the log: `argosy logs`"
+    assert view["exit_code"] == 3  # not that of the rank that was told to stop
+    assert view["detail"] == "exited with code 3. Log: `argosy logs c 1`"
     assert raw.get(f"/jobs/{job.id}").json == view
     assert raw.get("/jobs?cluster=c&live=true").json["jobs"] == []
 

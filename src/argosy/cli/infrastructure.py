@@ -33,12 +33,16 @@ def check(session: Session, infra: tuple[str, ...], verbose: bool, as_json: bool
     """Say which infrastructure works, and what to do about the rest."""
     import msgspec
 
+    from argosy.model.errors import ArgosyError
+
     reply = session.client.check()
     if infra:
         known = {finding.provider for finding in reply.findings}
         if unknown := [name for name in infra if name not in known]:
-            raise click.UsageError(
-                f"Argosy cannot run on {unknown[0]} yet; available: {', '.join(sorted(known))}"
+            raise ArgosyError(
+                "usage",
+                f"Argosy cannot run on {unknown[0]} yet; available: {', '.join(sorted(known))}",
+                hint="`argosy plan` shows prices of other places, too",
             )
         chosen = tuple(finding for finding in reply.findings if finding.provider in infra)
         reply = msgspec.structs.replace(reply, findings=chosen)
@@ -132,8 +136,8 @@ def gpus(
         _model_table(session, reply.models)
     if not rows and not reply.models:
         screen.print(
-            f"Nobody offers {wanted or 'accelerators'}{f' on {infra}' if infra else ''}. `argosy gpus` lists "
-            "what is known, `argosy check` which infrastructure works."
+            f"Nobody offers {wanted or 'accelerators'}{f' on {infra}' if infra else ''}. See "
+            "`argosy gpus` and `argosy check`."
         )
 
 

@@ -163,7 +163,7 @@ def parse_all(
         mapping: dict[str, object] = {"run": command_of(words)} if words else {"num_nodes": 1}
         parsed = task_from_mapping(mapping, where="command line", overrides=overrides)
     found = [one.without(heeded if len(parsed.tasks) > 1 else ()) for one in parsed.warnings]
-    warnings = tuple(one.render() for one in found if one.what or one.ignored)
+    warnings = tuple(one.render() for one in found if one.what)
     return tuple(parsed.tasks), warnings, parsed.execution == "parallel"
 
 

@@ -28,19 +28,20 @@ class Warning_(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """Something that the user should know and that stops nothing."""
 
     where: str
-    what: str = ""
+    what: str
     hint: str = ""
-    ignored: tuple[str, ...] = ()  # fields that are not supported yet, instead of `what`
+    ignored: tuple[str, ...] = ()  # the fields that it names, when it is about what is not supported yet
 
     def without(self, names: Collection[str]) -> Warning_:
         """The same, but for fields that are heeded after all."""
+        if not self.ignored:
+            return self
         left = tuple(name for name in self.ignored if name not in names)
-        return msgspec.structs.replace(self, ignored=left)
+        return msgspec.structs.replace(self, what=render_ignored(left) if left else "", ignored=left)
 
     def render(self) -> str:
         """The warning in one line, e.g. `train.yaml:3:1: not supported yet, ignored: pool, sync`."""
-        what = self.what or render_ignored(self.ignored)
-        return f"{self.where}: {what}" + (f" ({self.hint})" if self.hint else "")
+        return f"{self.where}: {self.what}" + (f" ({self.hint})" if self.hint else "")
 
 
 class Finding(NamedTuple):
@@ -65,7 +66,12 @@ class Findings:
         found = list(self._warnings)
         if self._ignored:
             place = min(self._ignored.values(), key=_order)
-            found.append((place, Warning_(where=place.render(), ignored=tuple(sorted(self._ignored)))))
+            found.append(
+                (
+                    place,
+                    Warning_(where=place.render(), what="", ignored=tuple(sorted(self._ignored))).without(()),
+                )
+            )
         return tuple(warning for _, warning in sorted(found, key=lambda pair: _order(pair[0])))
 
     def ignore(self, place: Place, name: str) -> None:
