@@ -194,7 +194,7 @@ def job_table(session: Session, jobs: tuple[JobView, ...], *, with_cluster: bool
 
 
 def _starts_in(starts_at_ms: int, now_ms: int) -> str:
-    from argosy.cli.pool_drawing import starts_in
+    from argosy.pages.pool_text import starts_in
 
     return starts_in(starts_at_ms, now_ms)
 

@@ -184,3 +184,19 @@ def many_do(count: int, noun: str, verb: str) -> str:
     ('1 job runs', '3 jobs run')
     """
     return f"{many(count, noun)} {verb}{'s' if count == 1 else ''}"
+
+
+def render_chance(probability: float) -> str:
+    """
+    >>> render_chance(1.0), render_chance(0.9996), render_chance(0.42), render_chance(0.0001), render_chance(0.0)
+    ('100%', '>99.9%', '42%', '<0.1%', '0%')
+    """  # noqa: E501
+    if probability >= 1:
+        return "100%"
+    if probability > 0.999:
+        return ">99.9%"
+    if probability <= 0:
+        return "0%"
+    if probability < 0.001:
+        return "<0.1%"
+    return f"{probability * 100:.1f}".removesuffix(".0") + "%"
