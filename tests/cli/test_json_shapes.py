@@ -62,6 +62,7 @@ COMMANDS: dict[str, tuple[str, ...]] = {
     "quota get": ("quota", "get"),
     "quota set": ("quota", "set", "acme/new", "--limit", "gpus=4,memory=64GB"),
     "regions": ("regions",),
+    "server prune": ("server", "prune", "--dry-run"),
     "server status": ("server", "status"),
     "status": ("status", "-a"),
     "version": ("version",),
