@@ -19,7 +19,8 @@ from argosy.api.costs import BudgetView
 from argosy.api.events import EventView
 from argosy.cli.main import cli
 from argosy.client.tasks import Task
-from argosy.testing.fake_server import STARTED_MS, FakeServer
+from argosy.testing.fake_server import FakeServer
+from argosy.testing.shared_answers import STARTED_MS
 
 GOLDEN = Path(__file__).parent / "golden"
 TASK = ("--", "echo", "hi")
