@@ -86,6 +86,7 @@ def status(
             ("NAME", "STATUS", "INFRA", "RESOURCES", "NODES", "JOBS", "AUTOSTOP", "$/H", "AGE"),
             [_cluster_row(session, cluster, now_ms) for cluster in reply.clusters],
             right=("NODES", "$/H", "AGE"),
+            spare=("RESOURCES", "AGE", "NODES", "AUTOSTOP", "$/H", "INFRA"),
         )
     if verbose:
         for cluster in reply.clusters:
@@ -95,6 +96,7 @@ def status(
                     ("NODE", "STATUS", "IP", "CPUS", "MEMORY", "ACCELERATORS", "LOAD"),
                     [_node_row(node) for node in cluster.nodes],
                     right=("CPUS", "MEMORY", "LOAD"),
+                    spare=("LOAD", "IP", "MEMORY"),
                 )
     for cluster in reply.clusters:
         if cluster.detail:
@@ -189,7 +191,10 @@ def job_table(session: Session, jobs: tuple[JobView, ...], *, with_cluster: bool
         for job in jobs
     ]
     session.screen.table(
-        columns, rows, right=("ID", "NODES", "SUBMITTED", "POSITION", "STARTS", "TOOK", "RECOVERIES")
+        columns,
+        rows,
+        right=("ID", "NODES", "SUBMITTED", "POSITION", "STARTS", "TOOK", "RECOVERIES"),
+        spare=("RECOVERIES", "SUBMITTED", "POSITION", "NODES", "RESOURCES", "TOOK", "STARTS", "NAME"),
     )
 
 

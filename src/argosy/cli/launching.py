@@ -345,6 +345,7 @@ def _plan_table(session: Session, plan: Plan, *, most: int, stream_out: bool) ->
         [_choice_row(choice, plan.num_nodes, index == 0) for index, choice in enumerate(choices)],
         stream=screen.out if stream_out else screen.err,
         right=("NODES", "CPUS", "MEMORY", "$/H"),
+        spare=("MEMORY", "CPUS", "NODES", "CHOSEN", "INSTANCE"),
     )
     if len(plan.choices) > most:
         (screen.print if stream_out else screen.say)(f"and {len(plan.choices) - most} more")

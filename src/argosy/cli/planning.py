@@ -156,6 +156,17 @@ def offers(session: Session, /, words: tuple[str, ...], top: int, as_json: bool,
             for offer in reply.offers
         ],
         right=("CPUS", "MEMORY", "$/H", "LOST/MONTH"),
+        spare=(
+            "SOURCE",
+            "DATE",
+            "REFUSED",
+            "LOST/MONTH",
+            "MEMORY",
+            "CPUS",
+            "KIND",
+            "INSTANCE",
+            "ACCELERATORS",
+        ),
     )
     _say_more(session, reply)
 
@@ -253,7 +264,13 @@ def _compare_table(session: Session, rows: tuple[CompareView, ...]) -> None:
 
     session.screen.table(
         (*HEADINGS, "NOTE"),
-        [["" if cell == "-" else cell for cell in (*render_cells(row), row.note)] for row in rows],
+        [
+            [
+                "" if cell == "-" or (name == "NODES" and cell == "1") else cell
+                for name, cell in zip((*HEADINGS, "NOTE"), (*render_cells(row), row.note), strict=True)
+            ]
+            for row in rows
+        ],
         right=("NODES", "$/H", "TOTAL", "DONE IN", "LOSSES", "IN TIME", "SAVES"),
         spare=("NOTE", "NODES", "LOSSES", "DONE IN"),
     )

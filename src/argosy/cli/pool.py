@@ -196,6 +196,7 @@ def _machine_table(session: Session, pool: PoolView) -> None:
         ("NODE", "STATE", "MODEL", "GPUS", "CPUS", "MEMORY", "GROUPS", "DOMAIN", "HOLDERS"),
         rows,
         right=("GPUS", "CPUS", "MEMORY", "HOLDERS"),
+        spare=("DOMAIN", "GROUPS", "MEMORY", "MODEL", "HOLDERS"),
     )
 
 
@@ -433,6 +434,7 @@ def _show_explanation(session: Session, reply: ExplainReply) -> None:
                 for each in reply.attempts
             ],
             right=("ATTEMPT", "PLACED", "RAN"),
+            spare=("RAN", "PLACED", "WHERE"),
         )
     if reply.events:
         screen.print()

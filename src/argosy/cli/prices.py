@@ -127,6 +127,18 @@ def gpus(
             ),
             rows,
             right=("COUNT", "MEMORY", "CPUS", "RAM", "$/H", "SPOT $/H", "REGIONS"),
+            spare=(
+                "REFUSED",
+                "REGIONS",
+                "SPOT IN",
+                "RAM",
+                "CPUS",
+                "MEMORY",
+                "INSTANCE",
+                "SPOT $/H",
+                "KIND",
+                "COUNT",
+            ),
         )
     if wanted and reply.gpus:
         screen.print(_device_line(reply.gpus[0]))
@@ -219,6 +231,7 @@ def _model_table(session: Session, models: Sequence[ModelView]) -> None:
             for model in models
         ],
         right=("MEMORY", "CLOUDS", "$/H EACH", "SPOT EACH"),
+        spare=("SPOT WHERE", "WHERE", "ARCHITECTURE", "COUNTS", "CLOUDS", "MEMORY", "SPOT EACH"),
     )
 
 
@@ -259,6 +272,7 @@ def regions(session: Session, provider: str | None, area: str | None, as_json: b
             for row in reply.regions
         ],
         right=("ZONES", "OFFERS", "G CO2/KWH"),
+        spare=("ZONES", "G CO2/KWH", "OFFERS", "WHERE"),
     )
 
 
@@ -313,6 +327,7 @@ def catalog_show(session: Session, as_json: bool) -> None:
             for age in reply.providers
         ],
         right=("PRICES", "AGE", "UNDATED"),
+        spare=("UNDATED", "OLDEST", "FROM", "NEWEST", "REFRESH", "PRICES"),
     )
     total = sum(age.offers for age in reply.providers)
     stale = sum(age.stale for age in reply.providers)
