@@ -34,7 +34,7 @@ Examples:
 @json_option
 @click.pass_context
 def pool(context: click.Context, as_json: bool) -> None:
-    """The machines that are shared: what is free, who holds what, who waits. Without a command: `top`."""
+    """Shared machines: free capacity, allocations, pending workloads. Without a command: `top`."""
     if context.invoked_subcommand is None:
         context.invoke(top, as_json=as_json)
 
@@ -68,8 +68,8 @@ Examples:
 @json_option
 @pass_session
 def top(session: Session, as_json: bool, pools: tuple[str, ...] = ()) -> None:
-    """Show each pool: GPUs used and free by model, by user and queue, nodes, who waits, and the largest gang
-    that fits."""
+    """Show each pool: GPUs used and free by model, by user and queue, nodes, pending workloads, and the
+    largest gang that fits."""
     from argosy.api.pool import PoolList
 
     chosen = _chosen(session, pools)

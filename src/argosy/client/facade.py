@@ -391,7 +391,7 @@ async def tail_logs_of_managed(
 
 
 async def pools() -> list[PoolView]:
-    """Shared machines: who holds which part of them, who waits, the largest gangs that fit."""
+    """Return the pools: allocations, pending workloads, the largest gangs that fit."""
     return list((await PoolCalls.pools()).pools)
 
 

@@ -80,7 +80,7 @@ def render_svg(pools: Sequence[PoolView], *, now_ms: int) -> str:
 
 
 def render_html(pools: Sequence[PoolView], *, now_ms: int) -> str:
-    """A page of its own with the drawing, and who waits below it."""
+    """Render an HTML page with the drawing, and pending workloads below it."""
     drawing = render_svg(pools, now_ms=now_ms)
     warned = "".join(f"<p>warning: {escape(text)}</p>\n" for pool in pools for text in pool.warnings)
     waiting = warned + "".join(_waiting_table(pool, now_ms) for pool in pools if pool.waiting)

@@ -1,4 +1,4 @@
-"""What drawings of a pool share: who is who, and the lines of text about machines, holders and who waits."""
+"""What drawings of a pool share: colours of users; texts about machines, allocations, pending workloads."""
 
 from __future__ import annotations
 

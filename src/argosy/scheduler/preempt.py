@@ -85,7 +85,7 @@ _Entry = tuple[
 
 
 def rank_of(ask: Ask, policy: SharePolicy) -> Rank:
-    """Of one who waits: it displaces what has a smaller rank."""
+    """Return the rank of a pending request: it can preempt allocations of a smaller rank."""
     bucket = -bucket_of(ask.attained) if is_served(ask, policy) else -math.inf
     return -ask.urgency, ask.priority, bucket
 
