@@ -270,7 +270,7 @@ async def _watch_budgets(application: Application) -> None:
 
 
 async def _collect() -> None:
-    """Freeze long-lived objects (rows, caches of pools) every few minutes, so that garbage collection never walks
+    """Freeze long-lived objects (rows, caches of pools) every few minutes: then no garbage collection walks
     through all of them while a request waits."""
     while True:
         await asyncio.sleep(_COLLECT_S)
