@@ -82,12 +82,7 @@ def status(
         screen.print("No clusters and no live managed jobs. Make one: argosy launch -c NAME -- COMMAND")
         return
     if reply.clusters:
-        screen.table(
-            ("NAME", "STATUS", "INFRA", "RESOURCES", "NODES", "JOBS", "AUTOSTOP", "$/H", "AGE"),
-            [_cluster_row(session, cluster, now_ms) for cluster in reply.clusters],
-            right=("NODES", "$/H", "AGE"),
-            spare=("RESOURCES", "AGE", "NODES", "AUTOSTOP", "$/H", "INFRA"),
-        )
+        _cluster_table(session, reply.clusters, now_ms)
     if verbose:
         for cluster in reply.clusters:
             if cluster.nodes:
@@ -104,6 +99,15 @@ def status(
     if reply.jobs:
         screen.print("\nManaged jobs" if reply.clusters else "Managed jobs")
         job_table(session, reply.jobs)
+
+
+def _cluster_table(session: Session, clusters: tuple[ClusterView, ...], now_ms: int) -> None:
+    session.screen.table(
+        ("NAME", "STATUS", "INFRA", "RESOURCES", "NODES", "JOBS", "AUTOSTOP", "$/H", "AGE"),
+        [_cluster_row(session, cluster, now_ms) for cluster in clusters],
+        right=("NODES", "$/H", "AGE"),
+        spare=("RESOURCES", "AGE", "NODES", "AUTOSTOP", "$/H", "INFRA"),
+    )
 
 
 def _cluster_row(session: Session, cluster: ClusterView, now_ms: int) -> list[str]:

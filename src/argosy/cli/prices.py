@@ -109,37 +109,7 @@ def gpus(
         _cloud_row(each, spot, session.now_ms()) for each in reply.gpus
     ]
     if rows:
-        screen.table(
-            (
-                "ACCELERATOR",
-                "COUNT",
-                "MEMORY",
-                "INFRA",
-                "INSTANCE",
-                "CPUS",
-                "RAM",
-                "KIND",
-                "$/H",
-                "SPOT $/H",
-                "SPOT IN",
-                "REGIONS",
-                "REFUSED",
-            ),
-            rows,
-            right=("COUNT", "MEMORY", "CPUS", "RAM", "$/H", "SPOT $/H", "REGIONS"),
-            spare=(
-                "REFUSED",
-                "REGIONS",
-                "SPOT IN",
-                "RAM",
-                "CPUS",
-                "MEMORY",
-                "INSTANCE",
-                "SPOT $/H",
-                "KIND",
-                "COUNT",
-            ),
-        )
+        _machine_table(session, rows)
     if wanted and reply.gpus:
         screen.print(_device_line(reply.gpus[0]))
     if reply.models:
@@ -151,6 +121,40 @@ def gpus(
             f"Nobody offers {wanted or 'accelerators'}{f' on {infra}' if infra else ''}. See "
             "`argosy gpus` and `argosy check`."
         )
+
+
+def _machine_table(session: Session, rows: Sequence[Sequence[str]]) -> None:
+    session.screen.table(
+        (
+            "ACCELERATOR",
+            "COUNT",
+            "MEMORY",
+            "INFRA",
+            "INSTANCE",
+            "CPUS",
+            "RAM",
+            "KIND",
+            "$/H",
+            "SPOT $/H",
+            "SPOT IN",
+            "REGIONS",
+            "REFUSED",
+        ),
+        rows,
+        right=("COUNT", "MEMORY", "CPUS", "RAM", "$/H", "SPOT $/H", "REGIONS"),
+        spare=(
+            "REFUSED",
+            "REGIONS",
+            "SPOT IN",
+            "RAM",
+            "CPUS",
+            "MEMORY",
+            "INSTANCE",
+            "SPOT $/H",
+            "KIND",
+            "COUNT",
+        ),
+    )
 
 
 def _own_row(offer: Offer) -> list[str]:
