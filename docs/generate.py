@@ -327,7 +327,7 @@ def render_clouds() -> str:
 
 def render_pool_map() -> str:
     """The pool that the tests of the command line have, as `argosy pool map --svg` draws it."""
-    from argosy.cli.pool_drawing import render_svg
+    from argosy.pages.pool_map import render_svg
     from argosy.testing.shared_answers import POOL, STARTED_MS
 
     return render_svg([POOL], now_ms=STARTED_MS + 3_600_000)

@@ -12,11 +12,13 @@ from argosy.api.jobs import JobView
 from argosy.api.launching import ExecRequest, JobsLaunchRequest, LaunchRequest
 from argosy.api.pool import DeviceView, ExplainReply, HolderView, MachineView, PoolList, PoolView, ShareView
 from argosy.api.quota import QueueRequest, TenancyReply
-from argosy.cli.pool_drawing import draw_rows, legend_of, people_of, render_html, render_svg
+from argosy.cli.pool_drawing import draw_rows
 from argosy.model.facts import Device
 from argosy.model.resources import Accelerator, Resources
 from argosy.model.task import Task
 from argosy.model.tenancy import Group, Preset, Queue, Tenancy
+from argosy.pages.pool_map import render_html, render_svg
+from argosy.pages.pool_text import legend_of, people_of
 from argosy.testing.fake_server import STARTED_MS, FakeLog, FakeServer
 from argosy.testing.shared_answers import POOL
 

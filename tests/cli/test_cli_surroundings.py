@@ -64,3 +64,13 @@ def test_a_port_that_is_taken_is_said(argosy: CommandLine, short_dir: Path) -> N
         f"error: the local server did not start: port {port} of `127.0.0.1` is in use\n"
         "hint: choose another with `--listen HOST:PORT`, or stop what uses it\n"
     )
+
+
+def test_prune_says_what_goes(argosy: CommandLine) -> None:
+    assert argosy.good("server", "prune", "--days", "30") == (
+        "Forgot 3 finished workloads, 40 events, the logs of 2 attempts (5 MB) and 1 uploaded file.\n"
+        "The database gave back 1 MB.\n"
+    )
+    assert argosy.good("server", "prune", "--dry-run").startswith("Would forget 3 finished workloads, ")
+    assert '"log_bytes": 5242880' in argosy.good("server", "prune", "--json")
+    assert argosy("server", "prune", "--days", "0").status == 2

@@ -11,8 +11,9 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
+from types import MappingProxyType
 
 import pytest
 from raw_requests import Raw
@@ -27,10 +28,12 @@ TASK = {"run": "true"}
 class Process:
     """One run of the server on `home`."""
 
-    def __init__(self, home: Path, *more: str, wait: bool = True) -> None:
+    def __init__(
+        self, home: Path, *more: str, wait: bool = True, env: Mapping[str, str] = MappingProxyType({})
+    ) -> None:
         self.home = home
         self.socket = home / "run" / "server.sock"
-        environ = {k: v for k, v in os.environ.items() if not k.startswith("ARGOSY_")}
+        environ = {k: v for k, v in os.environ.items() if not k.startswith("ARGOSY_")} | dict(env)
         self.popen = subprocess.Popen(
             [sys.executable, "-m", "argosy.server", "run", "--state-dir", str(home), *more],
             cwd="/",
@@ -41,6 +44,13 @@ class Process:
         self.raw = Raw(self.socket)
         if wait:
             self.wait_until_ready()
+
+    def wait_for(self, condition: Callable[[], bool]) -> None:
+        deadline = time.monotonic() + 60
+        while not condition():
+            assert self.popen.poll() is None, self.popen.communicate()
+            assert time.monotonic() < deadline
+            time.sleep(0.05)
 
     def wait_until_ready(self) -> None:
         deadline = time.monotonic() + 60

@@ -318,6 +318,7 @@ def test_the_other_fields_are_our_own(table: Table, cases: list[tuple[str, str, 
         },
         "file_mounts": {"encryption"},
         "resources": {
+            "arch",
             "regions",
             "not",
             "location",

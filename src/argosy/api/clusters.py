@@ -51,6 +51,7 @@ class ClusterView(Reply, frozen=True, kw_only=True, omit_defaults=True):
 class StatusReply(Reply, frozen=True, kw_only=True, omit_defaults=True):
     clusters: tuple[ClusterView, ...]
     jobs: tuple[JobView, ...] = ()  # live managed jobs
+    as_of_ms: int = 0  # not 0: the database does not answer, and this is what was known then
 
 
 class AutostopRequest(Request, frozen=True, kw_only=True, omit_defaults=True):

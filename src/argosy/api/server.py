@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from argosy.api.endpoint import Done, Reply, endpoint
+from argosy.api.endpoint import Done, Reply, Request, endpoint
 
 
 class Health(Reply, frozen=True, kw_only=True, omit_defaults=True):
@@ -23,6 +23,22 @@ class ServerStatus(Reply, frozen=True, kw_only=True, omit_defaults=True):
     log_file: str = ""
 
 
+class PruneRequest(Request, frozen=True, kw_only=True, omit_defaults=True):
+    days: int = 0  # what ended earlier goes; 0: as the server is set
+    dry_run: bool = False  # only count
+
+
+class PruneReply(Reply, frozen=True, kw_only=True, omit_defaults=True):
+    workloads: int  # with their attempts, claims and nodes
+    events: int
+    logs: int  # of attempts
+    log_bytes: int
+    files: int  # uploaded ones
+    freed_bytes: int  # of the database, given back to the disk
+    before_ms: int  # what ended earlier went
+    dry_run: bool = False
+
+
 class ServerCalls:
     @endpoint("GET", "/health", scope="open", any_version=True)
     def health(self) -> Health:
@@ -31,6 +47,10 @@ class ServerCalls:
     @endpoint("GET", "/server", scope="admin")
     def server_status(self) -> ServerStatus:
         """How the server is."""
+
+    @endpoint("POST", "/server/prune", PruneRequest, scope="admin")
+    def server_prune(self, days: int = 0, dry_run: bool = False) -> PruneReply:
+        """Forget old finished work, events, logs and files now. The server does it once a day by itself."""
 
     @endpoint("POST", "/server/stop", scope="admin", any_version=True)
     def server_stop(self) -> Done:

@@ -67,6 +67,9 @@ def status(
                 screen.print(cluster.nodes[0].ip)
         return
     now_ms = session.now_ms()
+    if reply.as_of_ms:
+        known = age(reply.as_of_ms, now_ms)
+        screen.warn([f"the server's database does not answer: this is what was known {known} ago"])
     if not reply.clusters and not reply.jobs:
         screen.print("No clusters and no live managed jobs. Make one: argosy launch -c NAME -- COMMAND")
         return
@@ -183,7 +186,7 @@ def job_table(session: Session, jobs: tuple[JobView, ...], *, with_cluster: bool
 
 
 def _starts_in(starts_at_ms: int, now_ms: int) -> str:
-    from argosy.cli.pool_drawing import starts_in
+    from argosy.pages.pool_text import starts_in
 
     return starts_in(starts_at_ms, now_ms)
 

@@ -543,38 +543,11 @@ def _plan_table(session: Session, reply: PlanReply, num_nodes: int) -> None:
 
 
 def _compare_table(session: Session, rows: tuple[CompareView, ...]) -> None:
+    from argosy.pages.comparison import HEADINGS, render_cells
+
     session.screen.table(
-        (
-            "CAPACITY",
-            "PLACE",
-            "MACHINE",
-            "NODES",
-            "$/H",
-            "TOTAL",
-            "DONE IN",
-            "LOSSES",
-            "IN TIME",
-            "SAVES",
-            "NOTE",
-        ),
-        [
-            [
-                row.kind,
-                row.place,
-                row.instance_type,
-                str(row.num_nodes) if row.num_nodes > 1 else "",
-                ("~" if row.estimated else "") + render_price(row.price_micro_usd),
-                f"~{render_price(row.total_micro_usd)}" if row.total_micro_usd is not None else "",
-                render_duration(row.finish_s) if row.finish_s is not None else "",
-                f"{row.losses:.1f}" if row.losses is not None else "",
-                f"{row.in_time:.1%}" if row.in_time is not None else "",
-                f"{row.against_on_demand:.0%}"
-                if row.against_on_demand is not None and row.kind != "on-demand"
-                else "",
-                row.note,
-            ]
-            for row in rows
-        ],
+        (*HEADINGS, "NOTE"),
+        [["" if cell == "-" else cell for cell in (*render_cells(row), row.note)] for row in rows],
         right=("NODES", "$/H", "TOTAL", "DONE IN", "LOSSES", "IN TIME", "SAVES"),
         spare=("NOTE", "NODES", "LOSSES", "DONE IN"),
     )

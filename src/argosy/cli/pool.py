@@ -88,7 +88,7 @@ def top(session: Session, as_json: bool, pools: tuple[str, ...] = ()) -> None:
 
 
 def _show_pool(session: Session, pool: PoolView) -> None:
-    from argosy.cli.pool_drawing import headline
+    from argosy.pages.pool_text import headline
 
     screen = session.screen
     screen.print(f"{screen.paint(pool.name, 'bold', screen.out)}: {headline(pool)}")
@@ -104,7 +104,7 @@ def _show_pool(session: Session, pool: PoolView) -> None:
 
 
 def _model_table(session: Session, pool: PoolView) -> None:
-    from argosy.cli.pool_drawing import used_milli
+    from argosy.pages.pool_text import used_milli
 
     models: dict[str, list[int]] = {}
     for machine in pool.machines:
@@ -175,7 +175,7 @@ def _people_table(session: Session, pool: PoolView) -> None:
 
 
 def _machine_table(session: Session, pool: PoolView) -> None:
-    from argosy.cli.pool_drawing import used_milli
+    from argosy.pages.pool_text import used_milli
 
     rows = []
     for machine in pool.machines:
@@ -203,8 +203,8 @@ def _machine_table(session: Session, pool: PoolView) -> None:
 
 
 def _waiting_table(session: Session, pool: PoolView) -> None:
-    from argosy.cli.pool_drawing import starts_in, wish_of
     from argosy.model.kinds import is_named
+    from argosy.pages.pool_text import starts_in, wish_of
 
     now_ms = session.now_ms()
     session.screen.print()
@@ -247,7 +247,7 @@ a whole GPU, `a` a part, `··` is free, `--` takes nothing new.""",  # noqa: E5
 def map_(session: Session, pools: tuple[str, ...], html: str | None, svg: str | None, as_json: bool) -> None:
     """Draw nodes and GPUs as blocks in the colours of those who hold them."""
     from argosy.api.pool import PoolList
-    from argosy.cli.pool_drawing import render_html, render_svg
+    from argosy.pages.pool_map import render_html, render_svg
 
     chosen = _chosen(session, pools)
     if as_json:
@@ -278,16 +278,8 @@ def _write(session: Session, name: str, text: str) -> None:
 
 
 def _draw(session: Session, pool: PoolView) -> None:
-    from argosy.cli.pool_drawing import (
-        BETWEEN,
-        Row,
-        columns_of,
-        draw_rows,
-        free_milli,
-        headline,
-        legend_of,
-        people_of,
-    )
+    from argosy.cli.pool_drawing import BETWEEN, Row, columns_of, draw_rows
+    from argosy.pages.pool_text import free_milli, headline, legend_of, people_of
 
     screen = session.screen
     coloured = screen.has_colours(screen.out)

@@ -192,6 +192,32 @@ def token(session: Session, name: str | None, admin: bool, remove: bool, listing
 @server.command(
     epilog="""\b
 Examples:
+  argosy server prune --dry-run
+  argosy server prune --days 30
+"""
+)
+@click.option("--days", type=click.IntRange(1), help="What ended so many days ago goes (as set: 90).")
+@click.option("--dry-run", is_flag=True, help="Only say what would go.")
+@json_option
+@pass_session
+def prune(session: Session, days: int | None, dry_run: bool, as_json: bool) -> None:
+    """Forget old finished work, events, logs and files now; the server does it once a day by itself."""
+    reply = session.client.server_prune(days or 0, dry_run)
+    if as_json:
+        session.screen.json(reply)
+        return
+    session.screen.print(
+        f"{'Would forget' if dry_run else 'Forgot'} {_many(reply.workloads, 'finished workload')}, "
+        f"{_many(reply.events, 'event')}, the logs of {_many(reply.logs, 'attempt')} "
+        f"({render_bytes(reply.log_bytes)}) and {_many(reply.files, 'uploaded file')}."
+    )
+    if reply.freed_bytes:
+        session.screen.print(f"The database gave back {render_bytes(reply.freed_bytes)}.")
+
+
+@server.command(
+    epilog="""\b
+Examples:
   argosy server key --rotate
 """
 )
@@ -200,6 +226,10 @@ Examples:
 def key(session: Session, rotate: bool) -> None:
     """Seal secrets with a new key, also those that are kept already. Running jobs go on."""
     _run_program(session, "key", "--rotate")
+
+
+def _many(count: int, noun: str) -> str:
+    return f"{count:,} {noun}{'' if count == 1 else 's'}"
 
 
 def _run_program(session: Session, verb: str, *extra: str) -> None:

@@ -44,6 +44,6 @@ def is_local(source: str) -> bool:
 
 def needs_files(task: Task) -> bool:
     """Whether something of `task` has to travel from the client's disk."""
-    return bool(task.workdir and not task.workdir_tree and task.workdir_git is None) or any(
+    return bool((task.workdir or task.workdir_git) and not task.workdir_tree) or any(
         mount.tree is None and is_local(mount.source) for mount in task.file_mounts
     )

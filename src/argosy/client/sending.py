@@ -57,7 +57,15 @@ async def send_files(
             warnings.extend(f"{label}: {warning}" for warning in folder.warnings)
         return folders[key]
 
-    if task.workdir and not task.workdir_tree and task.workdir_git is None:
+    if task.workdir_git is not None and not task.workdir_tree:
+        from argosy.client.repository import checkout, without_credentials
+
+        place = home or Path(env.get("HOME") or Path.home()) / ".cache" / "argosy"
+        folder = await one(str(checkout(task.workdir_git, place / "git", env)), "workdir", "workdir")
+        task = msgspec.structs.replace(
+            task, workdir_tree=folder.digest, workdir_git=without_credentials(task.workdir_git)
+        )
+    elif task.workdir and not task.workdir_tree:
         folder = await one(task.workdir, "workdir", "workdir")
         task = msgspec.structs.replace(task, workdir_tree=folder.digest)
     mounts: list[FileMount] = []

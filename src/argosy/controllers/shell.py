@@ -207,6 +207,24 @@ class Shell:
             raise Replaced
 
     async def _run(self) -> None:
+        while True:
+            try:
+                await self._recall()
+                break
+            except ArgosyError as error:
+                if error.code != "store-busy":
+                    raise
+                _log.error("cannot read: %s", error)
+                await asyncio.sleep(1.0)
+        async with asyncio.TaskGroup() as group:
+            self._group = group
+            for name, provider in self._providers.all().items():
+                group.create_task(self._quote_loop(name))
+                group.create_task(self._observe_loop(provider))
+            group.create_task(self._decide_loop())
+
+    async def _recall(self) -> None:
+        """What was decided before this server began."""
         await self._past.load(self._store, self._clock.now_ms())
         self._pools.recall(await self._past.uses(self._store, self._clock.now_ms()))
         rows = await self._store.snapshot()
@@ -215,12 +233,6 @@ class Shell:
             if isinstance(owner, Workload):
                 self._pools.remember(owner)
         self._pools.follow(rows)  # who ends before the first cycle is remembered, too
-        async with asyncio.TaskGroup() as group:
-            self._group = group
-            for name, provider in self._providers.all().items():
-                group.create_task(self._quote_loop(name))
-                group.create_task(self._observe_loop(provider))
-            group.create_task(self._decide_loop())
 
     # -- loops --------------------------------------------------------------------------------------
 
@@ -296,7 +308,10 @@ class Shell:
     async def _observe_loop(self, provider: Provider) -> None:
         while True:
             await asyncio.sleep(OBSERVE_S)
-            await self._observe(provider)
+            try:
+                await self._observe(provider)
+            except ArgosyError as error:  # the database does not answer: we look again soon
+                _log.error("%s is not looked at: %s", provider.manifest.name, error)
 
     async def _observe(self, provider: Provider) -> None:
         name = provider.manifest.name

@@ -153,3 +153,19 @@ def render_duration(seconds: float) -> str:
             rest = (total % size) // below
             return f"{total // size}{name} {rest}{sub}" if rest else f"{total // size}{name}"
     return f"{total}s"
+
+
+def render_chance(probability: float) -> str:
+    """
+    >>> render_chance(1.0), render_chance(0.9996), render_chance(0.42), render_chance(0.0001), render_chance(0.0)
+    ('100%', '>99.9%', '42%', '<0.1%', '0%')
+    """  # noqa: E501
+    if probability >= 1:
+        return "100%"
+    if probability > 0.999:
+        return ">99.9%"
+    if probability <= 0:
+        return "0%"
+    if probability < 0.001:
+        return "<0.1%"
+    return f"{probability * 100:.1f}".removesuffix(".0") + "%"

@@ -22,7 +22,7 @@ import msgspec
 
 from argosy.model.errors import ArgosyError
 from argosy.model.offer import Capacity, Choice
-from argosy.model.units import render_duration, render_price
+from argosy.model.units import render_chance, render_duration, render_price
 from argosy.planning.spot_policy import Situation, Where, expected_cost, spare_s
 
 #: Of one node, where nothing is published: one loss in 20 hours, as is common for scarce accelerators.
@@ -303,22 +303,6 @@ def _place(choice: Choice) -> str:
     offer = choice.offer
     parts = [part for part in (offer.provider, offer.region, offer.zone) if part]
     return "/".join(parts) + (f" {offer.shape.instance_type}" if offer.shape.instance_type else "")
-
-
-def render_chance(probability: float) -> str:
-    """
-    >>> render_chance(1.0), render_chance(0.9996), render_chance(0.42), render_chance(0.0001), render_chance(0.0)
-    ('100%', '>99.9%', '42%', '<0.1%', '0%')
-    """  # noqa: E501
-    if probability >= 1:
-        return "100%"
-    if probability > 0.999:
-        return ">99.9%"
-    if probability <= 0:
-        return "0%"
-    if probability < 0.001:
-        return "<0.1%"
-    return f"{probability * 100:.1f}".removesuffix(".0") + "%"
 
 
 def _due(seconds: int) -> str:

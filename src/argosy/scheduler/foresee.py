@@ -106,6 +106,8 @@ def foresee(
                 if hosted > known:
                     total += hosted - known
                     found[node_id] = hosted
+                    if total >= num_nodes and len(found) >= enough:
+                        return Reach(count, frozenset(found))
         if total >= num_nodes:
             return Reach(count, frozenset(found))
     return None

@@ -17,17 +17,6 @@ if TYPE_CHECKING:
     from argosy.store import Store
 
 
-def _keep_days(text: str) -> int:
-    """Raises ArgosyError `usage`."""
-    try:
-        days = int(text or 90)
-    except ValueError:
-        days = 0
-    if days < 1:
-        raise ArgosyError("usage", f"ARGOSY_KEEP_DAYS is `{text}`: a whole number of days from 1 on")
-    return days
-
-
 def main(argv: Sequence[str]) -> int:
     """The exit status."""
     options = _parse(argv)
@@ -74,6 +63,7 @@ def _parse(argv: Sequence[str]) -> argparse.Namespace:
 
 
 def _settings(options: argparse.Namespace) -> Settings:
+    from argosy.server.housekeeping import parse_retention
     from argosy.server.run import Settings
 
     keys = os.environ.get("ARGOSY_KEY_FILE", "")
@@ -83,7 +73,7 @@ def _settings(options: argparse.Namespace) -> Settings:
         log_level=getattr(options, "log_level", "info"),
         store=os.environ.get("ARGOSY_STORE", ""),
         keys=Path(keys).absolute() if keys else None,
-        keep_days=_keep_days(os.environ.get("ARGOSY_KEEP_DAYS", "")),
+        retention=parse_retention(os.environ),
     )
 
 

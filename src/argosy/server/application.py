@@ -22,6 +22,7 @@ from argosy.server.accounts import Accounts
 from argosy.server.door import Door, Limits
 from argosy.server.features import FEATURES
 from argosy.server.front import Front, bind
+from argosy.server.housekeeping import Housekeeping, Retention
 from argosy.server.intake import Intake
 from argosy.server.listeners import render_address
 from argosy.server.log_stream import LogStreams
@@ -59,6 +60,7 @@ class Application:
         ids: Ids,
         state_dir: Path,
         pricing: Pricing | None = None,
+        retention: Retention | None = None,
         prices: Path | None = None,
         quotes: Quotes | None = None,
     ) -> None:
@@ -76,6 +78,7 @@ class Application:
         planner = Planner(
             store=store, providers=providers, quotes=quotes, pricing=pricing, intake=intake, clock=clock
         )
+        self.housekeeping = Housekeeping(store, blobs, logs, clock, retention)
         services = Services(
             store=store,
             providers=providers,
@@ -96,6 +99,7 @@ class Application:
             accounts=self.accounts,
             tenants=tenants,
             refreshes=self.refreshes,
+            housekeeping=self.housekeeping,
         )
         self.front = Front(bind(feature(services) for feature in FEATURES), tokens=Tokens(store), ids=ids)
 

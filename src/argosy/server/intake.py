@@ -84,6 +84,13 @@ class Intake:
         return task
 
     def _check_files(self, task: Task, where: str) -> None:
+        if task.workdir_git is not None and not task.workdir_tree:
+            raise ArgosyError(
+                "unsupported",
+                "a git repository as `workdir` is fetched by the client, and this one did not",
+                hint="launch with `argosy` or its Python module, or send the files as a tree",
+                where=where,
+            )
         trees = [("workdir", task.workdir_tree)] if task.workdir_tree else []
         trees += [(mount.target, mount.tree) for mount in task.file_mounts if mount.tree]
         for target, digest in trees:

@@ -176,7 +176,8 @@ class Pricing:
         views = [self._view(each, places, standing) for each, places in kept]
         if best is not None and request.distinct:  # the next best is another machine, not another place
             text = rank_by(objective, [each.choice for each, _ in kept], task.num_nodes, known).text
-        rows = self._compared(task, capacities, known) if request.compare or request.html else ()
+        compared = self._compared(task, capacities, known) if request.compare or request.html else ()
+        rows = tuple(_view_of(row, CompareView) for row in compared)
         rejected = told(
             ranking.plan.rejected,
             task,
@@ -190,7 +191,7 @@ class Pricing:
             fitting=fitting,
             text=text,
             deadline=weighed.reason if weighed is not None else "",
-            compared=tuple(_view_of(row, CompareView) for row in rows),
+            compared=rows,
             page=_page(rows, task, (text, weighed.reason if weighed is not None else ""))
             if request.html
             else "",
@@ -639,11 +640,11 @@ def _view_of(value: object, kind: type[T]) -> T:
     return msgspec.convert(value, kind, from_attributes=True)
 
 
-def _page(rows: Sequence[CompareRow], task: Task, said: Sequence[str]) -> str:
-    from argosy.planning.compare import render_compare_html
+def _page(rows: Sequence[CompareView], task: Task, said: Sequence[str]) -> str:
+    from argosy.pages.comparison import render_comparison
 
     title = f"Where to run {task.name}" if task.name else "Where to run the task"
-    return render_compare_html(rows, title=title, said=said)
+    return render_comparison(rows, title=title, said=said)
 
 
 def _stamp_of(folder: Path) -> _Stamp:

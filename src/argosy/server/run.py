@@ -27,8 +27,8 @@ from argosy import __version__
 from argosy.api.location import log_path, socket_path
 from argosy.infra.system import SystemClock, SystemIds
 from argosy.model.errors import ArgosyError
-from argosy.model.kinds import task_of
 from argosy.server.application import Application, pricing_of
+from argosy.server.housekeeping import Housekeeping, Retention
 from argosy.server.journal import open_journal
 from argosy.server.listeners import LocalSocket, bind_tcp
 from argosy.server.old_files import import_old_files
@@ -45,7 +45,6 @@ _GUARD_S: Final = 0.5  # how often the state folder and the socket are looked at
 _BUDGETS_S: Final = 120.0
 _FIRST_CARE_S: Final = 20.0  # not while the first commands wait for answers
 _DAY_S: Final = 86400.0
-_BLOBS_KEPT_S: Final = 7 * _DAY_S
 _OTHER_LEAVES_S: Final = 8.0  # a server that is on its way out may hold the state folder for so long
 
 
@@ -57,7 +56,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     log_level: str = "info"
     store: str = ""
     keys: Path | None = None  # the file of keys that seal secrets; None: in the state folder
-    keep_days: int = 90  # how long finished work and its logs are kept
+    retention: Retention = Retention()
 
     @property
     def url(self) -> str:
@@ -173,6 +172,7 @@ async def serve(settings: Settings, tcp: socket.socket | None, lock: StateLock) 
             ids=ids,
             state_dir=state_dir,
             pricing=pricing,
+            retention=settings.retention,
             quotes=quotes,
         )
         loop = asyncio.get_running_loop()
@@ -181,7 +181,7 @@ async def serve(settings: Settings, tcp: socket.socket | None, lock: StateLock) 
         # Making a driver may block (it looks at the machine): the first requests are answered meanwhile.
         ready = asyncio.create_task(asyncio.to_thread(providers.all))
         deciding = asyncio.create_task(_decide(shell, ready))
-        caring = asyncio.create_task(_care(store, blobs, logs, clock, settings.keep_days))
+        caring = asyncio.create_task(_care(store, application.housekeeping, clock))
         watching = asyncio.create_task(_watch_budgets(application))
         collecting = asyncio.create_task(_collect())
         stack.push_async_callback(_end, deciding, caring, watching, collecting)
@@ -242,7 +242,7 @@ async def _end(*tasks: asyncio.Task[None]) -> None:
             raise ArgosyError("internal", f"the controllers ended: {type(task.exception()).__name__}")
 
 
-async def _care(store: Store, blobs: BlobStore, logs: LogStore, clock: SystemClock, keep_days: int) -> None:
+async def _care(store: Store, housekeeping: Housekeeping, clock: SystemClock) -> None:
     """Daily things: the backup of the database, and the end of what is old or belongs to nobody."""
     await asyncio.sleep(_FIRST_CARE_S)
     swept_s = -1e9
@@ -253,23 +253,10 @@ async def _care(store: Store, blobs: BlobStore, logs: LogStore, clock: SystemClo
                 _log.info("backup: %s", made)
             if clock.monotonic_s() - swept_s > _DAY_S:
                 swept_s = clock.monotonic_s()
-                await sweep(store, blobs, logs, now_ms=clock.now_ms(), keep_days=keep_days)
+                await housekeeping.prune()
         except (ArgosyError, OSError) as error:
             _log.warning("housekeeping is tried again later: %s", error)
         await asyncio.sleep(_CARE_S)
-
-
-async def sweep(store: Store, blobs: BlobStore, logs: LogStore, *, now_ms: int, keep_days: int) -> None:
-    """Forget what ended more than `keep_days` days ago with its logs, and uploaded files that nothing refers
-    to."""
-    now_s, keep_s = now_ms / 1000, keep_days * _DAY_S
-    rows = await store.prune(before_ms=now_ms - int(keep_s * 1000))
-    live = set((await store.snapshot()).attempts)
-    old = await asyncio.to_thread(logs.sweep, live, older_than_s=keep_s, now_s=now_s)
-    trees = await _trees_in_use(store)
-    files = await asyncio.to_thread(blobs.sweep, trees, older_than_s=_BLOBS_KEPT_S, now_s=now_s)
-    if rows or old or files:
-        _log.info("swept %d rows, the logs of %d attempts and %d uploaded files", rows, old, files)
 
 
 async def _watch_budgets(application: Application) -> None:
@@ -294,13 +281,3 @@ def _set_aside() -> None:
     gc.unfreeze()
     gc.collect()
     gc.freeze()
-
-
-async def _trees_in_use(store: Store) -> set[str]:
-    keep: set[str] = set()
-    for row in (await store.snapshot()).workloads.values():
-        if (task := task_of(row)) is not None:
-            keep.update(
-                digest for digest in (task.workdir_tree, *(m.tree for m in task.file_mounts)) if digest
-            )
-    return keep

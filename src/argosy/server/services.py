@@ -11,6 +11,7 @@ from argosy.infra.provider import Providers
 from argosy.model.ids import Clock, Ids
 from argosy.model.rows import Claim, Workload
 from argosy.server.accounts import Accounts
+from argosy.server.housekeeping import Housekeeping
 from argosy.server.intake import Intake
 from argosy.server.log_stream import LogStreams
 from argosy.server.naming import cluster_called, split_name
@@ -42,6 +43,7 @@ class Services(NamedTuple):
     accounts: Accounts
     tenants: Tenants
     refreshes: Refreshes
+    housekeeping: Housekeeping
     state_dir: str
     log_file: str
     listening: Callable[[], tuple[str, ...]]

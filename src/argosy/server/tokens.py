@@ -6,13 +6,14 @@ for.
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import hmac
 from typing import Final
 
 from argosy.model.errors import ArgosyError
 from argosy.store.accounts import Token
-from argosy.store.store import Store
+from argosy.store.store import ANSWER_S, Store
 
 SCOPES: Final = ("use", "admin")  # admin may also stop the server and see how it is
 
@@ -50,7 +51,10 @@ class Tokens:
 
     async def _load(self) -> tuple[Token, ...]:
         try:
-            self._last = tuple(await self._store.load_tokens())
+            async with asyncio.timeout(ANSWER_S):
+                self._last = tuple(await self._store.load_tokens())
+        except TimeoutError:
+            pass
         except ArgosyError as error:
             if error.code != "store-busy":
                 raise

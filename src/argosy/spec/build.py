@@ -342,9 +342,6 @@ def _workdir(task: Section, reader: Reader) -> tuple[str | None, GitSource | Non
     if url is None:
         reader.missing(value, "workdir", "url", "or write the path of a folder: `workdir: .`")
         return None, None
-    reader.postpone(
-        "workdir.url", task.places["workdir"], "`workdir` from git is accepted but not fetched yet"
-    )
     return None, GitSource(url=url, ref=value.get("ref", str))
 
 

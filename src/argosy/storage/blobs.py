@@ -268,18 +268,21 @@ class BlobStore:
             return True
         return False
 
-    def sweep(self, keep_trees: Collection[str], *, older_than_s: float, now_s: float) -> int:
+    def sweep(
+        self, keep_trees: Collection[str], *, older_than_s: float, now_s: float, dry_run: bool = False
+    ) -> int:
         """Delete trees that are not in `keep_trees`, and chunks of no tree, unless younger than
         `older_than_s`.
 
-        Blocks: run it in a thread. Returns how many files went.
+        Blocks: run it in a thread. Returns how many files went, or (`dry_run`) would go.
         """
         before = now_s - older_than_s
         used: set[bytes] = set()
         gone = 0
         for path in self._trees.glob("*.json"):
             if path.stem not in keep_trees and _age_before(path, before):
-                path.unlink(missing_ok=True)
+                if not dry_run:
+                    path.unlink(missing_ok=True)
                 gone += 1
                 continue
             with contextlib.suppress(FileNotFoundError, msgspec.MsgspecError):
@@ -290,7 +293,8 @@ class BlobStore:
                 continue
             for path in folder.iterdir():
                 if bytes.fromhex(folder.name + path.name) not in used and _age_before(path, before):
-                    path.unlink(missing_ok=True)
+                    if not dry_run:
+                        path.unlink(missing_ok=True)
                     gone += 1
         return gone
 

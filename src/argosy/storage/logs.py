@@ -192,20 +192,35 @@ class LogStore:
         """Forget an attempt's output. Blocks shortly."""
         shutil.rmtree(self.path(f"{attempt_id}.0").parent, ignore_errors=True)
 
-    def sweep(self, live: Collection[str], *, older_than_s: float, now_s: float) -> int:
-        """Delete what attempts other than `live` wrote longer than `older_than_s` ago. Returns how many were
-        deleted. Reads the disk: call it from a thread."""
-        gone = 0
-        for folder in self.root.iterdir():
-            if folder.name in live or not folder.is_dir():
-                continue
-            newest_s = max(
-                (file.stat().st_mtime for file in folder.iterdir()), default=folder.stat().st_mtime
-            )
-            if now_s - newest_s > older_than_s:
-                self.delete(folder.name)
-                gone += 1
-        return gone
+    def sweep(
+        self,
+        live: Collection[str],
+        *,
+        older_than_s: float,
+        now_s: float,
+        keep_bytes: int = 1 << 62,
+        spare_s: float = 0,
+        dry_run: bool = False,
+    ) -> tuple[int, int]:
+        """Delete what attempts other than `live` wrote longer than `older_than_s` ago; and the oldest of the
+        rest until they have `keep_bytes`, but nothing that is younger than `spare_s`. Returns how many
+        attempts and bytes went, or (`dry_run`) would go. Reads the disk: call it from a thread."""
+        ended = sorted(
+            _age_and_size(folder)
+            for folder in self.root.iterdir()
+            if folder.name not in live and folder.is_dir()
+        )
+        kept_bytes = sum(size for _, size, _ in ended)
+        count = gone_bytes = 0
+        for newest_s, size, name in ended:
+            age_s = now_s - newest_s
+            if age_s > older_than_s or (kept_bytes > keep_bytes and age_s > spare_s):
+                if not dry_run:
+                    self.delete(name)
+                kept_bytes -= size
+                gone_bytes += size
+                count += 1
+        return count, gone_bytes
 
     async def close(self) -> None:
         for rank_id, log in list(self._open.items()):
@@ -266,6 +281,13 @@ async def _to_the_end(function: Callable[P, None], *args: P.args, **kwargs: P.kw
     except asyncio.CancelledError:
         await asyncio.wait({task})
         raise
+
+
+def _age_and_size(folder: Path) -> tuple[float, int, str]:
+    """When something was last written there, bytes on the disk, and its name."""
+    files = [file.stat() for file in folder.iterdir()]
+    newest_s = max((each.st_mtime for each in files), default=folder.stat().st_mtime)
+    return newest_s, sum(each.st_blocks * 512 for each in files), folder.name
 
 
 def _size(path: Path) -> int:

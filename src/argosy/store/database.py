@@ -114,7 +114,7 @@ class Database:
                 raise self._unwritable(error.strerror or str(error)) from None
             with contextlib.suppress(OSError):  # SQLite removes its log when it is closed in peace
                 unclean = self.path.with_name(self.path.name + "-wal").stat().st_size
-        found = self.run(self._ensure_schema, write=True)
+        found = self.run(functools.partial(self._ensure_schema, now_ms), write=True)
         self._is_new = False
         if found < self._head:
             self._upgrade(found)
@@ -231,13 +231,15 @@ class Database:
         assert isinstance(driver, sqlite3.Connection)
         return driver
 
-    def _ensure_schema(self, connection: sa.Connection) -> str:
+    def _ensure_schema(self, now_ms: int, connection: sa.Connection) -> str:
         """Make the tables when there are none. The version of the schema."""
         self._lock_schema(connection)
         if not sa.inspect(connection).has_table(schema.version.name):
             schema.metadata.create_all(connection, checkfirst=False)
             connection.execute(schema.version.insert(), {"version_num": schema.HEAD})
-            connection.execute(schema.head.insert(), {"id": 1, "seq": 0, "event_seq": 0, "checked_ms": 0})
+            connection.execute(
+                schema.head.insert(), {"id": 1, "seq": 0, "event_seq": 0, "checked_ms": now_ms}
+            )
             return schema.HEAD
         found = connection.execute(sa.select(schema.version.c.version_num)).scalar()
         if found is None or not found.isdigit() or found > self._head:

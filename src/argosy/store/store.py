@@ -20,7 +20,7 @@ from argosy.model.kinds import kind_of, running_kinds
 from argosy.model.kinds.cluster import CLUSTER
 from argosy.model.phases import may_move
 from argosy.model.rows import CLAIMS_TAKEN, Attempt, Claim, Event, Node, Row, Workload
-from argosy.store import accounts, schema
+from argosy.store import accounts, growth, schema
 from argosy.store import backups as daily
 from argosy.store.ballast import BALLAST_FILE, Ballast, ends_something
 from argosy.store.database import Database
@@ -35,7 +35,8 @@ __all__ = ["Conflict", "IllegalMove", "KeyUsed", "Snapshot", "Store", "lock_stat
 R = TypeVar("R", bound=schema.Stored)
 T = TypeVar("T")
 
-_PRUNED_AT_ONCE: Final = 500
+ANSWER_S: Final = 2.0  # how long who only looks waits for a database elsewhere
+PAGE_BYTES: Final = 4096  # of SQLite
 _OWNERS: Final = ("kind", "host_id", "parent_id", "workload_id", "claim_id")
 
 
@@ -98,6 +99,7 @@ class Store:
         self._vault = Vault(keys)
         self._ballast = Ballast(database.path.with_name(BALLAST_FILE) if database.path is not None else None)
         self._snapshot = Snapshot.of(())
+        self._read_ms = 0  # when the database last said that this is all
         self._lane: Lane[_Commit, tuple[schema.Stored, ...]] = Lane(
             self._perform, inline=inline, name="argosy-store"
         )
@@ -409,6 +411,18 @@ class Store:
             return self._snapshot
         return await self._lane.call(lambda: self._database.run(self._refresh))
 
+    async def last_known(self) -> tuple[Snapshot, int]:
+        """As `snapshot`; while a database elsewhere does not answer what was read last, and when (else 0)."""
+        try:
+            async with asyncio.timeout(ANSWER_S):
+                return await self.snapshot(), 0
+        except TimeoutError:
+            pass
+        except ArgosyError as error:
+            if error.code != "store-busy":
+                raise
+        return self._snapshot, self._read_ms
+
     async def load(self, id: str) -> Row | None:
         """The row of any kind with this id, also a finished one."""
         if not self._database.is_shared and (row := self._snapshot.row(id)) is not None:
@@ -425,7 +439,7 @@ class Store:
             table.c.host_id == (host_id or ""), table.c.kind.in_(running_kinds())
         )
         if live:
-            query = query.where(table.c.live == 1)
+            query = query.where(sa.text("live = 1"))  # word for word, for the index of those
         if after is not None:
             number = sa.select(table.c.number).where(table.c.id == after).scalar_subquery()
             # a row that is no longer there: ids sort by time, like numbers
@@ -616,43 +630,36 @@ class Store:
         daily.forget_old_backups(folder)
         return target
 
+    async def find_cut(self, *, before_ms: int, spare_ms: int, jobs: int, events: int) -> growth.Cut:
+        """What may be forgotten, by age and by number: see `growth.find_cut`."""
+        keep = {"before_ms": before_ms, "spare_ms": spare_ms, "jobs": jobs, "events": events}
+        now_ms = self.clock.now_ms()
+        return await self._read(lambda c: growth.find_cut(c, now_ms=now_ms, **keep))
+
+    async def count_old(self, cut: growth.Cut) -> growth.Old:
+        """How much `prune_to` would take."""
+        return await self._read(lambda c: growth.count_old(c, cut))
+
     async def prune(self, *, before_ms: int) -> int:
         """Forget what ended before `before_ms`: workloads with all that belonged to them, events, keys.
         Returns how many rows went."""
+        return await self.prune_to(growth.Cut(before_ms))
+
+    async def prune_to(self, cut: growth.Cut) -> int:
+        """Forget what is before the cut, in parts between which others commit. Returns how many rows went."""
         gone = 0
-        while some := await self._lane.call(
-            lambda: self._database.run(lambda c: self._prune(c, before_ms), write=True)
-        ):
+        while some := await self._write_alone(lambda c: growth.prune(c, cut)):
             gone += some
         return gone
 
-    def _prune(self, connection: sa.Connection, before_ms: int) -> int:
-        """A part of it, so that commits need not wait for all of it."""
-        work = schema.workload
-        ended = sa.and_(sa.text("workload.live = 0"), work.c.ended_ms < before_ms)
-        in_use = [
-            sa.exists().where(table.c.workload_id == work.c.id, table.c.live == 1)
-            for table in (schema.attempt, schema.claim, schema.node)
-        ]
-        jobs, child = work.alias(), work.alias("child")
-        bound = sa.exists().where(jobs.c.host_id == work.c.id)  # its jobs and children go first
-        born = sa.exists().where(sa.text("child.parent_id <> ''"), child.c.parent_id == work.c.id)
-        query = (
-            sa.select(work.c.id).where(ended, ~bound, ~born, *(~one for one in in_use)).limit(_PRUNED_AT_ONCE)
-        )
-        ids = connection.execute(query).scalars().all()
-        gone = 0
-        if ids:
-            for table in (schema.node, schema.claim, schema.attempt):
-                gone += connection.execute(sa.delete(table).where(table.c.workload_id.in_(ids))).rowcount
-            gone += connection.execute(sa.delete(work).where(work.c.id.in_(ids))).rowcount
-        for table, key in (
-            (schema.event, schema.event.c.seq),
-            (schema.request_key, schema.request_key.c.key),
-        ):
-            old = sa.select(key).where(table.c.at_ms < before_ms).limit(_PRUNED_AT_ONCE)
-            gone += connection.execute(sa.delete(table).where(key.in_(old))).rowcount
-        return gone
+    async def shrink(self) -> int:
+        """Give what is free in the file back to the disk: bytes. Nothing for PostgreSQL, which does that."""
+        if self._database.path is None:
+            return 0
+        pages = 0
+        while some := await self._read(growth.shrink):
+            pages += some
+        return pages * PAGE_BYTES
 
     # -- inside the lane ----------------------------------------------------------------------------
 
@@ -698,6 +705,7 @@ class Store:
         seq = connection.execute(_SEQ).scalar_one()
         if seq != self._snapshot.seq:
             self._read_changes(connection, seq)
+        self._read_ms = self.clock.now_ms()
         return self._snapshot
 
     def _read_changes(self, connection: sa.Connection, seq: int, *, locked: bool = False) -> None:

@@ -40,7 +40,7 @@ from argosy.api.plans import no_offer
 from argosy.api.pool import ExplainReply, PoolList, PoolView
 from argosy.api.prices import CatalogReply, CheckReply, DiagnosticView, OfferList, RefreshRequest
 from argosy.api.quota import QueueRequest, TenancyRequest
-from argosy.api.server import Health, ServerStatus
+from argosy.api.server import Health, PruneReply, PruneRequest, ServerStatus
 from argosy.model.errors import ArgosyError
 from argosy.model.offer import Capacity, Choice, Offer, Plan, Rejection, Shape, waits_for
 from argosy.model.resources import Autostop, Infra
@@ -302,6 +302,9 @@ class FakeServer:
             case QueueRequest():
                 self.tenancy = shared_answers.with_queue(self.tenancy, request)
                 return shared_answers.tenancy(self.tenancy)
+            case PruneRequest():
+                gone = {"workloads": 3, "events": 40, "logs": 2, "log_bytes": 5 << 20, "files": 1}
+                return PruneReply(**gone, freed_bytes=1 << 20, before_ms=1, dry_run=request.dry_run)
             case BudgetRequest():
                 self.budgets.pop(request.project, None)
                 if request.monthly_micro_usd:

@@ -59,6 +59,7 @@ class PoolLaws:
         self.evictions: list[Eviction] = []
         self._began_s: dict[str, float] = {}  # id of an attempt or claim → when it was written first
         self._starts: dict[str, float] = {}  # id of a workload → when it last began to hold something
+        self._shrank_s: dict[str, float] = {}  # id of a cluster → when it last stopped, or lost a node
         self._machines: dict[
             str, tuple[int, int, int, int]
         ] = {}  # id → CPUs, memory, devices, memory of each
@@ -102,7 +103,12 @@ class PoolLaws:
                         and old.phase is not AttemptPhase.ENDING
                     ):
                         self._check_eviction(row.workload_id, row.id, row.detail)
+                case Node():
+                    if row.phase is not NodePhase.READY and old is not None and old.phase is not row.phase:
+                        self._shrank_s[row.workload_id] = self.world.now_s
                 case Workload():
+                    if kind_of(row).hosts and row.phase is not WorkloadPhase.RUNNING:
+                        self._shrank_s[row.id] = self.world.now_s
                     self._check_ended(row)
                     evictions = _evictions(old) if isinstance(old, Workload) else 0
                     if _evictions(row) > evictions and not job_state(row).attempt_id:
@@ -255,8 +261,8 @@ class PoolLaws:
             self.world.violate("evicted-goes-on", f"{job.id} is over because it made room")
 
     def check_settled(self) -> None:
-        """Nobody was ended for nothing: who it was for has started since, or has gone, or a machine of its
-        cluster has."""
+        """Nobody was preempted for nothing: the request it was for has started since, or is gone, or its
+        cluster was stopped or lost a node after that."""
         broken = {
             row.workload_id
             for row in self.world.rows.values()
@@ -266,7 +272,7 @@ class PoolLaws:
             row = self.world.rows.get(each.for_id)
             if not isinstance(row, Workload) or row.desired is not Desired.RUN or not row.is_live:
                 continue
-            if row.host_id in broken:
+            if row.host_id in broken or self._shrank_s.get(row.host_id or "", -1.0) >= each.at_s:
                 continue
             if self._starts.get(row.id, -1.0) < each.at_s:
                 self.world.violate(

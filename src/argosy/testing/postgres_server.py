@@ -111,12 +111,20 @@ class PostgresServer:
     def url(self, database: str) -> str:
         return f"postgresql://argosy@/{database}?host={self.folder}"
 
-    def restart(self) -> None:
-        """Crash (no time to say goodbye) and come back."""
+    def crash(self) -> None:
+        """End without time to say goodbye."""
         os.killpg(self._process.pid, signal.SIGKILL)
         self._process.wait(30)
         (self.folder / "data" / "postmaster.pid").unlink(missing_ok=True)
+
+    def come_back(self) -> None:
+        """After `crash`, as if nothing had been."""
         self._start()
+
+    def restart(self) -> None:
+        """Crash and come back."""
+        self.crash()
+        self.come_back()
 
     def stop(self) -> None:
         atexit.unregister(self.stop)

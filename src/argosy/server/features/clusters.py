@@ -37,10 +37,10 @@ class ClusterFeature:
         if exchange.flag("refresh"):
             await self._refresh()
         everything = exchange.flag("all")
-        snapshot = await self._store.snapshot()
+        snapshot, as_of_ms = await self._store.last_known()
         now_ms = self._clock.now_ms()
         seen, observed = self._controllers.picture.seq, self._controllers.observed
-        key = (snapshot.seq, seen, observed.revision, now_ms // 1000)
+        key = (snapshot.seq, as_of_ms, seen, observed.revision, now_ms // 1000)
         kept = self._kept.get(everything)
         if kept is not None and kept[0] == key:
             return kept[1]
@@ -61,7 +61,7 @@ class ClusterFeature:
             view_job(job, cluster=None, attempt=snapshot.attempt_of(job.id), pending=pending.get(job.id))
             for job in managed
         ]
-        body = encode(StatusReply(clusters=tuple(views), jobs=tuple(jobs)))
+        body = encode(StatusReply(clusters=tuple(views), jobs=tuple(jobs), as_of_ms=as_of_ms))
         self._kept[everything] = (key, body)
         return body
 

@@ -8,7 +8,8 @@ from typing import Final
 
 from argosy import __version__
 from argosy.api.endpoint import API_VERSION, Done
-from argosy.api.server import Health, ServerStatus
+from argosy.api.server import Health, PruneReply, PruneRequest, ServerStatus
+from argosy.model.errors import ArgosyError
 from argosy.model.kinds import kind_of
 from argosy.server.exchange import Exchange
 from argosy.server.services import Services
@@ -44,6 +45,12 @@ class ServerFeature:
             jobs_live=sum(kind_of(row).runs for row in snapshot.workloads.values()),
             log_file=self._services.log_file,
         )
+
+    async def server_prune(self, exchange: Exchange) -> PruneReply:
+        request = await exchange.decode(PruneRequest)
+        if request.days < 0:
+            raise ArgosyError("usage", "`days` is not below 0")
+        return await self._services.housekeeping.prune(days=request.days, dry_run=request.dry_run)
 
     async def server_stop(self, exchange: Exchange) -> Done:
         # After the answer is on its way.

@@ -1,0 +1,79 @@
+"""A PostgreSQL that is gone for a while: the server stays, tells what it knew, and goes on."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from raw_requests import Raw
+from test_server_process import Process
+
+from argosy.model.errors import ArgosyError
+from argosy.server.tokens import Tokens
+from argosy.store import Store
+from argosy.testing.builders import a_cluster
+from argosy.testing.postgres_server import PostgresServer, find_postgres
+from argosy.testing.virtual_time import FixedClock, SimIds
+
+pytestmark = pytest.mark.postgres
+
+
+@pytest.fixture
+def postgres() -> Iterator[PostgresServer]:
+    binaries = find_postgres()
+    if binaries is None:
+        pytest.skip("NOT TESTED on PostgreSQL: no server binaries (apt-get install postgresql-15)")
+    server = PostgresServer(binaries)
+    yield server
+    server.stop()
+
+
+def test_the_server_outlives_its_database(postgres: PostgresServer, tmp_path: Path) -> None:
+    url = postgres.url(postgres.make_database())
+    server = Process(tmp_path / "home", env={"ARGOSY_STORE": url})
+    try:
+        raw: Raw = server.raw
+        assert "as_of_ms" not in raw.get("/status").json
+        postgres.crash()
+        told = raw.get("/status")
+        assert told.status == 200 and told.json["as_of_ms"] > 0
+        queue = raw.get("/jobs")
+        assert (queue.status, queue.json["code"]) == (503, "store-busy")
+        assert "check that PostgreSQL runs" in queue.json["hint"] and "log" not in queue.json["hint"]
+        log = tmp_path / "home" / "server.log"
+        # Controllers meet it too: as they begin, or with the next look at the providers.
+        met = ("cannot read: ", "is not looked at: ")
+        server.wait_for(lambda: any(words in log.read_text() for words in met))
+        assert raw.get("/status").status == 200
+        postgres.come_back()
+        server.wait_for(lambda: raw.get("/jobs").status == 200)
+        assert "as_of_ms" not in raw.get("/status").json
+        assert server.popen.poll() is None and "the controllers ended" not in log.read_text()
+    finally:
+        server.kill()
+
+
+def test_tokens_are_known_while_the_database_is_away(postgres: PostgresServer) -> None:
+    async def main() -> None:
+        url = postgres.url(postgres.make_database())
+        store = await Store.open(url, ids=SimIds(), clock=FixedClock())
+        tokens = Tokens(store)
+        await tokens.add("s3cret", name="a", scope="admin", now_ms=1)
+        (row,) = await store.commit([a_cluster()])
+        assert await tokens.scope_of("s3cret") == "admin"
+        assert (await store.last_known())[1] == 0
+        postgres.crash()
+        snapshot, as_of_ms = await store.last_known()
+        assert snapshot.workloads == {row.id: row} and as_of_ms > 0
+        assert await tokens.scope_of("s3cret") == "admin" and await tokens.scope_of("other") is None
+        with pytest.raises(ArgosyError) as caught:
+            await store.commit([a_cluster(name="other")])
+        assert caught.value.code == "store-busy"
+        postgres.come_back()
+        assert (await store.last_known())[1] == 0
+        await store.commit([a_cluster(name="other")])
+        await store.close()
+
+    asyncio.run(main())
