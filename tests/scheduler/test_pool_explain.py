@@ -301,3 +301,74 @@ def test_who_overruns_is_reckoned_to_need_twice_as_long() -> None:
     ]  # fmt: skip
     service = msgspec.structs.replace(run, ask=job(1, urgency=1))
     assert expected_end_ms(service, 0) is None
+
+
+def two_queues() -> World:
+    """One place; a1 runs for another 2 s, and a2, then b1 wait for it."""
+    world = World(Pool(machines=[node(0)]))
+    world.submit(job(1, 4, queue="a", estimate_s=2))
+    world.cycle()
+    world.submit(job(2, 4, queue="a", estimate_s=2))
+    world.submit(job(3, 4, queue="b", estimate_s=2))
+    world.cycle()
+    return world
+
+
+def test_the_order_that_is_shown_is_the_order_of_the_starts() -> None:
+    """Today queue a has more than b; when a1 has ended, it has not any more, and a2 came first."""
+    world = two_queues()
+    shown = PoolSnapshot(world.pool, world.now_ms)
+    assert shown.positions == {"j002": 1, "j003": 2}
+    assert shown.forecast(2) == {"j002": NOW + 2_000, "j003": NOW + 4_000}
+    started = []
+    for ended in ("j001", "j002"):
+        world.now_ms += 2_000
+        world.end(ended)
+        started += [(start.ask_id, world.now_ms) for start in world.cycle().starts]
+    assert started == list(shown.forecast(2).items())
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_who_is_shown_first_starts_first_and_at_that_time(seed: int) -> None:
+    """Random pools of several queues whose jobs run as long as is expected."""
+    dice = random.Random(seed)
+    world = World(Pool(tenancy(attained_service=bool(seed % 2)), machines=[node(i) for i in range(3)]))
+    for number in range(1, 25):
+        world.submit(
+            job(
+                number,
+                dice.choice([1, 2, 4]),
+                dice.choice([1, 1, 2]),
+                queue=dice.choice("abc"),
+                estimate_s=dice.randint(1, 50),
+                urgency=dice.choice([2, 3]),
+            )
+        )
+    world.settle()
+    shown = PoolSnapshot(world.pool, world.now_ms).forecast(4)
+    assert len(shown) == 4
+    order = [ask.id for ask in PoolSnapshot(world.pool, world.now_ms).line[:4]]
+    started: dict[str, int] = {}
+    while len(started) < 4:
+        ends = world.pool.ends.next_ms()
+        assert ends is not None
+        world.now_ms = ends
+        for run in list(world.running.values()):
+            if run.started_ms + 1000 * (run.ask.estimate_s or 0) <= ends:
+                world.end(run.ask.id)
+        started |= {start.ask_id: world.now_ms for start in world.cycle().starts}
+    assert shown == {id: at_ms for id, at_ms in started.items() if id in shown}
+    assert set(order) <= started.keys()
+
+
+def test_the_order_behind_jobs_of_which_nothing_is_known_has_no_times() -> None:
+    world = World(Pool(machines=[node(0)]))
+    world.submit(job(1, 4, queue="a", estimate_s=2, guessed=True))
+    world.cycle()
+    world.submit(job(2, 4, queue="a", estimate_s=2))
+    world.submit(job(3, 4, queue="b", estimate_s=2))
+    world.cycle()
+    shown = PoolSnapshot(world.pool, world.now_ms)
+    assert shown.positions == {"j002": 1, "j003": 2}
+    assert shown.forecast(2) == {}
+    assert world.pool.explain("j003", world.now_ms).starts_at_ms is None

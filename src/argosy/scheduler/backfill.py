@@ -51,11 +51,11 @@ def _dims(placement: Placement, into: Dims) -> Dims:
 
 
 class _Gone(Collection[str]):
-    """The holders of the first releases of a list, up to one that is told."""
+    """The holders of the first releases of a list, up to one that is told. Most searches never ask."""
 
     def __init__(self, releases: Sequence[Release]) -> None:
-        self._place = {release.holder: at for at, release in enumerate(releases)}
-        self._names = list(self._place)
+        self._releases = releases
+        self._place: dict[object, int] = {}  # made when it is needed
         self._last = -1
 
     def until(self, at: int) -> _Gone:
@@ -63,10 +63,12 @@ class _Gone(Collection[str]):
         return self
 
     def __contains__(self, holder: object) -> bool:
-        return self._place.get(holder, self._last + 1) <= self._last  # type: ignore[call-overload,no-any-return]
+        if not self._place:
+            self._place = {release.holder: at for at, release in enumerate(self._releases)}
+        return self._place.get(holder, self._last + 1) <= self._last
 
     def __iter__(self) -> Iterator[str]:
-        return iter(self._names[: self._last + 1])
+        return (release.holder for release in self._releases[: self._last + 1])
 
     def __len__(self) -> int:
         return self._last + 1
@@ -170,7 +172,7 @@ class ReservationBook:
         self._nodes: dict[str, _Ledger] = {}
         self._scopes: dict[str, _Ledger] = {}
         self._releases: list[Release] = []
-        self._by_node: dict[str, list[Release]] | None = None  # the same, made when it is needed
+        self._of_holder: dict[str, Release] = {}  # the same, made when it is needed
         self._spoiled: dict[
             tuple[str, int], int
         ] = {}  # devices that only those may use who are over before this time
@@ -269,7 +271,7 @@ class ReservationBook:
     def learn(self, releases: Iterable[Release]) -> None:
         """What is expected to end, before a search: in order of time, at most `RELEASES_MAX`."""
         self._releases = list(releases)
-        self._by_node = None
+        self._of_holder = {}
         for node_id in self._nodes:
             self._note_node(node_id)
         for scope in self._scopes:
@@ -295,13 +297,12 @@ class ReservationBook:
 
     def _note_node(self, node_id: str) -> None:
         """What is given back on a machine that reservations wait for."""
-        if self._by_node is None:
-            self._by_node = {}
-            for release in self._releases:
-                for placement in release.allocation.placements:
-                    self._by_node.setdefault(placement.node_id, []).append(release)
-        for release in self._by_node.get(node_id, ()):
-            self._note(release, node_id)
+        if not self._of_holder:
+            self._of_holder = {release.holder: release for release in self._releases}
+        for holder in self.books.inventory.holders(node_id):
+            release = self._of_holder.get(holder)
+            if release is not None:
+                self._note(release, node_id)
 
     def _note(self, release: Release, node_id: str) -> None:
         dims: Dims = {}

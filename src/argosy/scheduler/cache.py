@@ -7,7 +7,6 @@ that answers a request changes it.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from typing import Final
 
 import msgspec
 
@@ -17,10 +16,7 @@ from argosy.scheduler.ask import Ask, Decision, Machine, Running
 from argosy.scheduler.inventory import Inventory, OverCommitted
 from argosy.scheduler.pool import Pool
 from argosy.scheduler.recall import Use
-from argosy.scheduler.snapshot import PoolSnapshot
-
-FORESEEN: Final = 4  # pending workloads of which lists tell when they start,
-FORESEEN_MACHINES: Final = 64  # in pools of at most so many machines
+from argosy.scheduler.snapshot import FORESEEN, FORESEEN_MACHINES, PoolSnapshot
 
 
 class PoolCache:

@@ -242,6 +242,10 @@ class Inventory:
         holding = self._holdings.get(holder)
         return None if holding is None else holding.placements
 
+    def holders(self, machine_id: str) -> Collection[str]:
+        """Who holds something on a machine."""
+        return self._on.get(machine_id, {}).keys()
+
     def kind_and_room(self, machine_id: str) -> tuple[Kind, Room]:
         """What a machine is, and what is free on it."""
         return self._kind[machine_id], self._rooms[machine_id]

@@ -329,6 +329,18 @@ class Pool:
         other.timeless = set(self.timeless)
         return other
 
+    def rehearsal(self, asks: Iterable[Ask]) -> Pool:
+        """A copy in which cycles can be played, with these asks waiting. O(machines + allocations)."""
+        other = self.twin()
+        other.order, other.roster, other.ends, other.on = Order(), Roster(self.tenancy.policy), Ends(), {}
+        for held in list(other.held.values()):
+            other.enter(held)
+        for ask in asks:
+            if ask.id not in other.nominated:
+                other.wait(ask)
+        other.weighed, other._cycled = len(other.order), -1
+        return other
+
 
 def _limited_paths(tenancy: Tenancy) -> frozenset[str]:
     return frozenset(queue.path for queue in tenancy.queues if queue.limit)

@@ -6,7 +6,6 @@ somebody behind it could start. A queue of a thousand equal jobs costs one compa
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from functools import partial
 from typing import Final, NamedTuple
 
@@ -19,7 +18,6 @@ from argosy.scheduler.ends import Release
 from argosy.scheduler.equivalence import Variant
 from argosy.scheduler.estimate import expected_s
 from argosy.scheduler.heads import Heads
-from argosy.scheduler.inventory import OverCommitted
 from argosy.scheduler.whatif import Allocation, WhatIf, rate_of
 
 LARGER_MAX: Final = 3  # reservations of one queue, each for at least twice as much as the one before
@@ -346,22 +344,3 @@ class Reserving:
     def wakes(self) -> list[int]:
         """When reservations come due."""
         return [each.at_ms for each in self.book.all] if self.book is not None else []
-
-    def forecast(self, asks: Iterable[Ask]) -> dict[str, int]:
-        """When each of them will probably start, if each had a reservation in this order. Decides nothing."""
-        pool = self.state.pool
-        start = pool.quotas.mark()
-        future = self.state.look_ahead()
-        for job_id in pool.terminating:
-            future.give(job_id)
-            pool.quotas.refund(job_id)
-        for ask_id, nominated in pool.nominated.items():
-            try:
-                future.take(nominee(ask_id), nominated.allocation.need, nominated.allocation.placements)
-            except OverCommitted:
-                continue
-            pool.quotas.charge(nominee(ask_id), nominated.ask.queue, nominated.allocation.amounts)
-        self.noted = [ask for ask in asks if ask.id not in pool.nominated]
-        book = self.search()
-        pool.quotas.rollback(start)
-        return {each.ask.id: each.at_ms for each in book.all}

@@ -15,10 +15,10 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 from argosy.model.errors import ArgosyError
 from argosy.model.tenancy import QueueUsage
 from argosy.scheduler.ask import Ask, Running, Waiting
-from argosy.scheduler.cycle import Cycle
-from argosy.scheduler.estimate import expected_s, is_guess
+from argosy.scheduler.estimate import is_guess
 from argosy.scheduler.explain import behind_text, beyond_text, later_text, leaving_text, sentence, users_text
 from argosy.scheduler.free import CPUS, GPUS, MEMORY, Free
+from argosy.scheduler.outlook import Outlook
 
 if TYPE_CHECKING:
     from argosy.scheduler.equivalence import EquivalenceClass, Variant
@@ -27,7 +27,8 @@ if TYPE_CHECKING:
 
 LINE_MAX: Final = 1000  # pending workloads of which the place in the order of the pool is told
 HOLDERS_TOLD: Final = 3  # holders of what is short that are named
-FORECAST_MAX: Final = 64  # of which the time of their start is told
+FORESEEN: Final = 4  # pending workloads of which lists tell when they start,
+FORESEEN_MACHINES: Final = 64  # in pools of at most so many machines
 
 STARTS_NOW: Final = "There is room, and it is about to be considered."
 
@@ -64,15 +65,28 @@ class PoolSnapshot:
         self._held: dict[str, dict[str, list[tuple[str, int]]]] = {}
         self._users_of_machines: dict[tuple[str, tuple[str, ...]], tuple[int, tuple[str, ...], int]] = {}
         self._users: dict[str, str] = {}
-        self._starts: dict[str, int] = {}
-        self._forecast_to = 0  # so many of the line have their forecast
 
     # --- what was known anyway
 
     @cached_property
     def line(self) -> tuple[Ask, ...]:
-        """Who waits, in the order in which they are considered: the first `LINE_MAX`."""
+        """Who waits, in the order in which they will probably start: the first `LINE_MAX`. In small pools the
+        next cycles say who is first, as shares are others when something has ended; the rest, as a cycle
+        would consider them now."""
+        considered = self._considered
+        if len(considered) < 2 or self.machine_count > FORESEEN_MACHINES:
+            return considered
+        self._outlook.play_until(most=FORESEEN)
+        first = {id: number for number, id in enumerate(self._outlook.order)}
+        return tuple(sorted(considered, key=lambda ask: first.get(ask.id, len(first))))
+
+    @cached_property
+    def _considered(self) -> tuple[Ask, ...]:
         return self._pool.line(self.now_ms, LINE_MAX)
+
+    @cached_property
+    def _outlook(self) -> Outlook:
+        return Outlook(self._pool, self._considered, self.now_ms)
 
     @cached_property
     def positions(self) -> Mapping[str, int]:
@@ -118,10 +132,6 @@ class PoolSnapshot:
     @cached_property
     def _inventory(self) -> Inventory:
         return self._pool.inventory.copy()
-
-    @cached_property
-    def _twin(self) -> Pool:
-        return self._pool.twin()
 
     # --- why
 
@@ -304,30 +314,15 @@ class PoolSnapshot:
 
     def forecast(self, most: int) -> Mapping[str, int]:
         """When the first of the line will probably start, by id, where that is known."""
+        self._outlook.play_until(most=most)
         first = [ask.id for ask in self.line[:most]]
-        if first:
-            self._expected(first[-1])
-        return {id: self._starts[id] for id in first if id in self._starts}
+        return {id: at_ms for id in first if (at_ms := self._outlook.starts.get(id)) is not None}
 
     def _expected(self, ask_id: str) -> int | None:
-        """When it will probably start, if it is among those who are considered first: a reservation for each
-        up to it, one after the other. What hangs on the end of a job of which nothing is known is not
-        told."""
-        at = self.positions.get(ask_id, 0)
-        if not 0 < at <= FORECAST_MAX:
-            return None
-        if self._forecast_to < at:
-            asks = self.line[:at]
-            starts = Cycle(self._twin, self.now_ms).reserving.forecast(asks)
-            until_ms = self._guessed_from_ms
-            for ask in asks:
-                at_ms = starts.get(ask.id)
-                if at_ms is not None and at_ms < until_ms:
-                    self._starts[ask.id] = at_ms
-                if at_ms is not None and is_guess(ask):
-                    until_ms = min(until_ms, at_ms + 1000 * (expected_s(ask) or 0))
-            self._forecast_to = at
-        return self._starts.get(ask_id)
+        """When it will probably start, if it is among those who are considered first. What hangs on the end
+        of a job of which nothing is known is not told."""
+        self._outlook.play_until(ask_id)
+        return self._outlook.starts.get(ask_id, self._reserved(ask_id))
 
     def _reserved(self, ask_id: str) -> int | None:
         """The same for those who have a reservation since the last cycle: it costs nothing."""
