@@ -324,8 +324,9 @@ class FakeServer:
                 jobs = tuple(self.add_job(task, cluster.name) for task in request.tasks)
                 reply = JobsReply(jobs=tuple(map(_ref, jobs)))
             case JobsLaunchRequest():
+                plan = self._planned(request.tasks[0])
                 jobs = tuple(self.add_job(task, None) for task in request.tasks)
-                reply = JobsReply(jobs=tuple(map(_ref, jobs)))
+                reply = JobsReply(jobs=tuple(map(_ref, jobs)), plan=plan)
             case CancelRequest():
                 return self._cancel(request)
             case AutostopRequest():
@@ -344,10 +345,14 @@ class FakeServer:
             self._keys[key] = msgspec.json.encode(reply)
         return reply
 
-    def _launch(self, request: LaunchRequest) -> LaunchReply:
-        plan = self.plan_of(request.task).plan
+    def _planned(self, task: Task) -> Plan:
+        plan = self.plan_of(task).plan
         if not plan.choices and not waits_for(plan):
-            raise no_offer(request.task, plan)
+            raise no_offer(task, plan)
+        return plan
+
+    def _launch(self, request: LaunchRequest) -> LaunchReply:
+        plan = self._planned(request.task)
         name = request.cluster or f"argosy-{len(self.clusters) + 1}"
         created = name not in self.clusters
         if created:
