@@ -12,7 +12,8 @@ import pytest
 
 from argosy.cli.main import run
 from argosy.cli.session import Session
-from argosy.testing.fake_server import STARTED_MS, FakeServer
+from argosy.testing.fake_server import FakeServer
+from argosy.testing.shared_answers import STARTED_MS
 
 
 class Done(NamedTuple):

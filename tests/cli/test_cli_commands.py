@@ -30,7 +30,9 @@ from argosy.model.offer import Plan, Rejection
 from argosy.model.resources import Autostop
 from argosy.model.task import Task
 from argosy.spec import task_from_mapping
-from argosy.testing.fake_server import STARTED_MS, FakeLog, FakeServer, Line
+from argosy.testing.fake_memory import FakeLog, Line
+from argosy.testing.fake_server import FakeServer
+from argosy.testing.shared_answers import STARTED_MS
 
 TASK = """\
 name: train

@@ -17,7 +17,8 @@ import pytest
 from command_line import CommandLine
 
 from argosy.model.task import Task
-from argosy.testing.fake_server import FakeLog, FakeServer, Line
+from argosy.testing.fake_memory import FakeLog, Line
+from argosy.testing.fake_server import FakeServer
 
 DEADLINE_S = 30.0
 

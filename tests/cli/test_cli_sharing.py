@@ -19,8 +19,9 @@ from argosy.model.task import Task
 from argosy.model.tenancy import Group, Preset, Queue, Tenancy
 from argosy.pages.pool_map import render_html, render_svg
 from argosy.pages.pool_text import legend_of, people_of
-from argosy.testing.fake_server import STARTED_MS, FakeLog, FakeServer
-from argosy.testing.shared_answers import POOL
+from argosy.testing.fake_memory import FakeLog
+from argosy.testing.fake_server import FakeServer
+from argosy.testing.shared_answers import POOL, STARTED_MS
 
 TREE = """\
 QUEUE     GPUS  GUARANTEED  DESERVED  LIMIT                        JOBS  WAIT  WEIGHT  NOTE

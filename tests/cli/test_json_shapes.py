@@ -19,7 +19,8 @@ from argosy.api.costs import BudgetView
 from argosy.api.events import EventView
 from argosy.cli.main import cli
 from argosy.client.tasks import Task
-from argosy.testing.fake_server import STARTED_MS, FakeServer
+from argosy.testing.fake_server import FakeServer
+from argosy.testing.shared_answers import STARTED_MS
 
 GOLDEN = Path(__file__).parent / "golden"
 TASK = ("--", "echo", "hi")
@@ -62,6 +63,7 @@ COMMANDS: dict[str, tuple[str, ...]] = {
     "quota get": ("quota", "get"),
     "quota set": ("quota", "set", "acme/new", "--limit", "gpus=4,memory=64GB"),
     "regions": ("regions",),
+    "server prune": ("server", "prune", "--dry-run"),
     "server status": ("server", "status"),
     "status": ("status", "-a"),
     "version": ("version",),

@@ -24,7 +24,8 @@ from argosy.client.saving import save_logs
 from argosy.model.errors import ArgosyError
 from argosy.model.offer import Plan
 from argosy.model.resources import Autostop
-from argosy.testing.fake_server import FakeLog, FakeServer, Line
+from argosy.testing.fake_memory import FakeLog, Line
+from argosy.testing.fake_server import FakeServer
 
 
 @pytest.fixture(autouse=True)

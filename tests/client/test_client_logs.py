@@ -18,7 +18,8 @@ from argosy.client.frames import LINE_LIMIT_BYTES, FrameDecoder, LogPiece, Prefi
 from argosy.client.wire import ReplyParser, WireError
 from argosy.model.errors import ArgosyError
 from argosy.model.task import Task
-from argosy.testing.fake_server import FakeLog, FakeServer, Line
+from argosy.testing.fake_memory import FakeLog, Line
+from argosy.testing.fake_server import FakeServer
 
 
 def encode(pieces: list[LogPiece]) -> bytes:

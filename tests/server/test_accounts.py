@@ -18,8 +18,7 @@ from argosy.server.old_files import import_old_files
 from argosy.server.spending import add_spending, month_of, spans_of
 from argosy.server.tokens import Tokens, hash_token
 from argosy.store import Store
-from argosy.testing.builders import a_choice, a_claim, a_cluster
-from argosy.testing.conformance.store import changed
+from argosy.testing.builders import a_choice, a_claim, a_cluster, changed
 from argosy.testing.virtual_time import FixedClock, SimIds
 
 HOUR_MS = 3_600_000

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import pytest
 
 from argosy.api.location import Location
-from argosy.cli.planning import render_refused
+from argosy.cli.offer_words import render_refused
 from argosy.client.client import Client
 from argosy.infra.system import SystemClock
 from argosy.model.priced import Refused

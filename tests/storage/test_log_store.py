@@ -150,7 +150,7 @@ def test_old_logs_go_and_those_of_live_attempts_stay(tmp_path: Path) -> None:
         for name in ("att-old", "att-live"):
             os.utime(tmp_path / name / "0.log", (1000, 1000))
         now_s = (tmp_path / "att-new/0.log").stat().st_mtime
-        assert logs.sweep({"att-live"}, older_than_s=3600, now_s=now_s) == 1
+        assert logs.sweep({"att-live"}, older_than_s=3600, now_s=now_s)[0] == 1
         assert sorted(each.name for each in tmp_path.iterdir()) == ["att-live", "att-new"]
         await logs.close()
 

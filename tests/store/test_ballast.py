@@ -12,8 +12,7 @@ import pytest
 
 from argosy.model.phases import Desired, WorkloadPhase
 from argosy.store.ballast import BALLAST_FILE, Ballast, ends_something
-from argosy.testing.builders import a_claim, a_cluster, a_job, an_attempt
-from argosy.testing.conformance.store import changed
+from argosy.testing.builders import a_claim, a_cluster, a_job, an_attempt, changed
 
 _FILLER = """
 import asyncio, os, subprocess, sys
@@ -23,7 +22,8 @@ from argosy.model.phases import Desired, WorkloadPhase
 from argosy.store import Store
 from argosy.store.ballast import BALLAST_FILE
 from argosy.testing.builders import a_cluster, a_job
-from argosy.testing.conformance.store import an_event, changed
+from argosy.testing.builders import changed
+from argosy.testing.conformance.store_subject import an_event
 from argosy.testing.virtual_time import FixedClock, SimIds
 
 folder = Path(sys.argv[1])

@@ -17,8 +17,7 @@ from argosy.model.phases import WorkloadPhase
 from argosy.store import Store, schema
 from argosy.store.database import Database
 from argosy.store.secrets import Keyring
-from argosy.testing.builders import a_job
-from argosy.testing.conformance.store import changed
+from argosy.testing.builders import a_job, changed
 from argosy.testing.virtual_time import FixedClock, SimIds
 
 VALUE = "correct horse battery staple"

@@ -12,7 +12,7 @@ from argosy.model.phases import AttemptPhase, NodePhase, WorkloadPhase
 from argosy.model.rows import Row
 from argosy.store import Snapshot
 from argosy.testing.builders import a_claim, a_cluster, a_job, a_node, an_attempt
-from argosy.testing.conformance.store import check_indexes, contents
+from argosy.testing.conformance.store_subject import check_indexes, contents
 
 
 def some_row(dice: random.Random, n: int) -> Row:

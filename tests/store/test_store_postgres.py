@@ -18,8 +18,8 @@ from argosy.model.errors import ArgosyError, render_error
 from argosy.model.rows import Workload
 from argosy.server.tokens import Tokens
 from argosy.store import Conflict, Store
-from argosy.testing.builders import a_job
-from argosy.testing.conformance.store import an_event, changed, check_indexes, contents, put
+from argosy.testing.builders import a_job, changed
+from argosy.testing.conformance.store_subject import an_event, check_indexes, contents, put
 from argosy.testing.postgres_server import PostgresServer, find_postgres
 from argosy.testing.virtual_time import FixedClock, SimIds
 

@@ -26,8 +26,8 @@ from argosy.model.tenancy import Queue, Tenancy
 from argosy.store import Store, schema
 from argosy.store.database import Database
 from argosy.store.migrate import SCRIPTS, alembic_config, upgrade
-from argosy.testing.builders import a_claim, a_cluster, a_job, a_node, an_attempt
-from argosy.testing.conformance.store import changed, contents
+from argosy.testing.builders import a_claim, a_cluster, a_job, a_node, an_attempt, changed
+from argosy.testing.conformance.store_subject import contents
 from argosy.testing.postgres_server import PostgresServer
 from argosy.testing.virtual_time import FixedClock, SimIds
 

@@ -19,8 +19,9 @@ from argosy.model.phases import WorkloadPhase
 from argosy.model.rows import Workload
 from argosy.store import Conflict, Store, lock_state_dir
 from argosy.store.backups import KEPT
-from argosy.testing.builders import a_cluster, a_job
-from argosy.testing.conformance.store import an_event, changed, contents, count_up, put
+from argosy.testing.builders import a_cluster, a_job, changed
+from argosy.testing.conformance.store_subject import an_event, contents, put
+from argosy.testing.conformance.store_writers import count_up
 from argosy.testing.virtual_time import FixedClock, SimIds
 
 DAY_S = 86_400
@@ -371,7 +372,8 @@ from pathlib import Path
 from argosy.model.errors import ArgosyError
 from argosy.store import Store
 from argosy.testing.builders import a_job
-from argosy.testing.conformance.store import changed, contents
+from argosy.testing.builders import changed
+from argosy.testing.conformance.store_subject import contents
 from argosy.testing.virtual_time import FixedClock, SimIds
 
 way, folder = sys.argv[1], Path(sys.argv[2])

@@ -56,17 +56,17 @@ SECTIONS: Final[dict[str, dict[str, _Entry]]] = {
         "quota": _Entry("quota", "quota", "Who may have how much: queues, limits, lending."),
     },
     "Infrastructure": {
-        "check": _Entry("infrastructure", "check", "Which infrastructure works, and what to do."),
-        "events": _Entry("infrastructure", "events", "What happened."),
+        "check": _Entry("prices", "check", "Which infrastructure works, and what to do."),
+        "events": _Entry("events", "events", "What happened."),
     },
     "Prices": {
         "plan": _Entry("planning", "plan", "Where a task runs best, what it costs, and why not elsewhere."),
-        "gpus": _Entry("infrastructure", "gpus", "Show accelerators that can be had, and prices of clouds."),
+        "gpus": _Entry("prices", "gpus", "Show accelerators that can be had, and prices of clouds."),
         "offers": _Entry("planning", "offers", "Every offer that a task could run on."),
-        "regions": _Entry("planning", "regions", "Regions of clouds, and what they have."),
-        "catalog": _Entry("planning", "catalog", "How old known prices are, and how to get new ones."),
-        "cost-report": _Entry("infrastructure", "cost_report", "What clusters and managed jobs cost."),
-        "budget": _Entry("planning", "budget", "Budgets of projects."),
+        "regions": _Entry("prices", "regions", "Regions of clouds, and what they have."),
+        "catalog": _Entry("prices", "catalog", "How old known prices are, and how to get new ones."),
+        "cost-report": _Entry("costs", "cost_report", "What clusters and managed jobs cost."),
+        "budget": _Entry("costs", "budget", "Budgets of projects."),
     },
     "Argosy itself": {
         "convert": _Entry(
@@ -77,7 +77,7 @@ SECTIONS: Final[dict[str, dict[str, _Entry]]] = {
         "version": _Entry("server", "version", "Show the versions of client and server."),
     },
     "": {
-        "show-gpus": _Entry("infrastructure", "gpus", ""),
+        "show-gpus": _Entry("prices", "gpus", ""),
         "api": _Entry("server", "server", ""),
         "terminate": _Entry("clusters", "down", ""),
     },

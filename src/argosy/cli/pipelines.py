@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from argosy.cli.planning import accelerators_of, place_of
+from argosy.cli.offer_words import accelerators_of, place_of
 from argosy.model.units import render_bytes, render_duration, render_price
 
 if TYPE_CHECKING:

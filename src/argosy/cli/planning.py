@@ -1,4 +1,4 @@
-"""plan, offers, regions, catalog, budget: what tasks would cost and where, before anything runs."""
+"""plan, offers: where a task would run and what it would cost, before anything runs."""
 
 from __future__ import annotations
 
@@ -7,16 +7,15 @@ from typing import TYPE_CHECKING, Any, Final
 
 import click
 
-from argosy.cli.session import Amount, Session, json_option, pass_session
+from argosy.cli.offer_words import accelerators_of, place_of, render_refused, render_view
+from argosy.cli.session import Session, json_option, pass_session
 from argosy.cli.task_options import parse_all, parse_described, task_options, weighing_options
 from argosy.model.units import render_bytes, render_duration, render_milli, render_price
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from argosy.api.costs import BudgetView
     from argosy.api.planning import CompareView, OfferView, PlanReply
-    from argosy.model.priced import PriceView, Refused, RegionView
     from argosy.model.task import Task
 
 _OFFERS_MAX: Final = 2000
@@ -164,277 +163,6 @@ def offers(session: Session, /, words: tuple[str, ...], top: int, as_json: bool,
     _say_more(session, reply)
 
 
-@click.command(
-    epilog="""\b
-Examples:
-  argosy regions
-  argosy regions aws
-  argosy regions --area eu
-"""
-)
-@click.argument("provider", required=False)
-@click.option("--area", metavar="AREA", help="Only in eu, eea, a country (kr) or a continent (asia).")
-@json_option
-@pass_session
-def regions(session: Session, provider: str | None, area: str | None, as_json: bool) -> None:
-    """Show the regions of clouds, and what they have."""
-    reply = session.client.regions(provider, area=area)
-    screen = session.screen
-    if as_json:
-        screen.json(reply)
-        return
-    if not reply.regions:
-        screen.print("No region is known there.")
-        return
-    screen.table(
-        ("PROVIDER", "REGION", "WHERE", "ZONES", "OFFERS", "G CO2/KWH", "ACCELERATORS"),
-        [
-            [
-                row.provider,
-                row.region,
-                ", ".join(part for part in (row.city, row.country) if part),
-                str(len(row.zones)) if row.zones else "",
-                str(row.offers) if row.offers else "",
-                _carbon(row),
-                ", ".join(row.accelerators),
-            ]
-            for row in reply.regions
-        ],
-        right=("ZONES", "OFFERS", "G CO2/KWH"),
-    )
-
-
-@click.group(
-    epilog="""\b
-Examples:
-  argosy catalog show
-  argosy catalog refresh azure
-"""
-)
-def catalog() -> None:
-    """Known prices: how old they are, and how to get new ones."""
-
-
-@catalog.command(
-    "show",
-    epilog="""\b
-Examples:
-  argosy catalog show
-  argosy catalog show --json
-""",
-)
-@json_option
-@pass_session
-def catalog_show(session: Session, as_json: bool) -> None:
-    """Show how many prices are known of each provider, and how old they are."""
-    reply = session.client.catalog()
-    screen = session.screen
-    if as_json:
-        screen.json(reply)
-        return
-    screen.warn(reply.warnings)
-    screen.table(
-        ("PROVIDER", "PRICES", "FROM", "NEWEST", "OLDEST", "AGE", "UNDATED", "REFRESH"),
-        [
-            [
-                age.provider,
-                str(age.offers),
-                age.source,
-                age.newest,
-                age.oldest,
-                f"{age.days} d{' !' if age.stale else ''}" if age.days is not None else "no date !",
-                str(age.undated) if age.undated else "",
-                f"needs {', '.join(age.needs)}" if age.needs else "yes" if age.refreshable else "",
-            ]
-            for age in reply.providers
-        ],
-        right=("PRICES", "AGE", "UNDATED"),
-    )
-    total = sum(age.offers for age in reply.providers)
-    stale = sum(age.stale for age in reply.providers)
-    screen.print(f"{total:,} prices; your own folder is {reply.folder}")
-    if stale:
-        screen.print(
-            f"! old: {stale} of {len(reply.providers)}; `argosy catalog refresh PROVIDER` gets new ones"
-        )
-
-
-@catalog.command(
-    "refresh",
-    epilog="""\b
-Examples:
-  argosy catalog refresh azure
-  argosy catalog refresh
-""",
-)
-@click.argument("providers", nargs=-1)
-@click.option("--force", is_flag=True, help="Take the new prices also when they are strangely few.")
-@json_option
-@pass_session
-def catalog_refresh(session: Session, providers: tuple[str, ...], force: bool, as_json: bool) -> None:
-    """Get present prices from providers' own services. Without a name: of all that can be asked.
-
-    What fails keeps its old prices; the exit status then is not 0. Ctrl-C calls off the one under way.
-    """
-    from argosy.model.errors import ArgosyError, render_error
-
-    screen = session.screen
-    every = not providers
-    if every:
-        ages = [age for age in session.client.catalog().providers if age.refreshable]
-        providers = tuple(age.provider for age in ages if not age.needs)
-        for age in ages:
-            if age.needs:
-                screen.say(f"not asked: {age.provider}, the server has no {' and no '.join(age.needs)}")
-    done = []
-    failed: ArgosyError | None = None
-    with session.on_interrupt(lambda: "What was refreshed is kept; the others have their old prices."):
-        for number, name in enumerate(providers, 1):
-            which = f" ({number} of {len(providers)})" if len(providers) > 1 else ""
-
-            def tell(text: str, head: str = f"asking {name} for prices{which}") -> None:
-                screen.progress(f"{head}: {text}" if text else head)
-
-            try:
-                reply = session.client.refresh_prices(name, force=force, tell=tell)
-            except ArgosyError as error:
-                if len(providers) == 1:
-                    raise
-                failed = failed or error
-                screen.say(render_error(error))
-                continue
-            done.append(reply)
-            if not as_json:
-                more = f", {reply.skipped} entries skipped" if reply.skipped else ""
-                screen.end_progress()
-                screen.print(f"{reply.provider}: {reply.after} prices (before: {reply.before}{more})")
-    if as_json:
-        screen.json(done)
-    if failed is not None:
-        raise click.exceptions.Exit(failed.exit_status)
-
-
-@click.group(
-    epilog="""\b
-Examples:
-  argosy budget set default 500 --alert 80 --hard-stop
-  argosy budget list
-"""
-)
-def budget() -> None:
-    """Budgets of projects: a monthly amount, an alert, a hard stop."""
-
-
-@budget.command(
-    "set",
-    epilog="""\b
-Examples:
-  argosy budget set default 500
-  argosy budget set default 500 --alert 90 --hard-stop
-  argosy budget set default 0
-""",
-)
-@click.argument("project")
-@click.argument("usd", type=Amount(min=0), metavar="USD")
-@click.option(
-    "--alert", type=click.IntRange(1, 100), default=80, show_default=True, help="Tell at this percentage."
-)
-@click.option("--hard-stop", is_flag=True, help="Launch nothing that costs money when it is spent.")
-@json_option
-@pass_session
-def budget_set(
-    session: Session, project: str, usd: float, alert: int, hard_stop: bool, as_json: bool
-) -> None:
-    """Set the monthly budget of a project in US dollars; 0 removes it."""
-    from argosy.api.costs import BudgetRequest
-
-    request = BudgetRequest(
-        project=project, monthly_micro_usd=round(usd * 1_000_000), alert_pct=alert, hard_stop=hard_stop
-    )
-    reply = session.client.set_budget(request)
-    if as_json:
-        session.screen.json(reply)
-    elif request.monthly_micro_usd:
-        _budget_table(session, [one for one in reply.budgets if one.project == project])
-    else:
-        session.screen.print(f"project `{project}` has no budget any more")
-
-
-@budget.command(
-    "get",
-    epilog="""\b
-Examples:
-  argosy budget get default
-""",
-)
-@click.argument("project")
-@json_option
-@pass_session
-def budget_get(session: Session, project: str, as_json: bool) -> None:
-    """Show the budget of a project, and what is spent of it this month."""
-    from argosy.model.errors import ArgosyError
-
-    found = [one for one in session.client.budgets().budgets if one.project == project]
-    if not found:
-        raise ArgosyError(
-            "not-found",
-            f"project `{project}` has no budget",
-            hint=f"`argosy budget set {project} USD` gives it one",
-        )
-    if as_json:
-        session.screen.json(found[0])
-    else:
-        _budget_table(session, found)
-
-
-@budget.command(
-    "list",
-    epilog="""\b
-Examples:
-  argosy budget list
-  argosy budget list --json
-""",
-)
-@json_option
-@pass_session
-def budget_list(session: Session, as_json: bool) -> None:
-    """Show all budgets, and what is spent of them this month."""
-    reply = session.client.budgets()
-    if as_json:
-        session.screen.json(reply)
-    elif reply.budgets:
-        _budget_table(session, reply.budgets)
-    else:
-        session.screen.print("No project has a budget: `argosy budget set PROJECT USD` gives it one.")
-
-
-def render_refused(refused: Sequence[Refused], now_ms: int) -> str:
-    """When and where capacity was not there: the last time, and how often else."""
-    if not refused:
-        return ""
-    last = refused[0]
-    where = last.zone or last.region
-    text = f"{'spot ' if last.spot else ''}{render_duration(max(0, now_ms - last.at_ms) / 1000)} ago"
-    text += f" in {where}" if where else ""
-    return text + (f", and {len(refused) - 1} more" if len(refused) > 1 else "")
-
-
-def _carbon(row: RegionView) -> str:
-    if row.carbon_g_per_kwh is None:
-        return ""
-    return f"{'~' if row.carbon_estimated else ''}{row.carbon_g_per_kwh:.0f}"
-
-
-# --- output ----------------------------------------------------------------------------------------
-
-
-def render_view(price: PriceView | None) -> str:
-    """A price; estimates are marked."""
-    if price is None:
-        return ""
-    return ("~" if price.estimated else "") + render_price(price.micro_usd)
-
-
 def _unheeded(warnings: tuple[str, ...], heeded: tuple[str, ...]) -> list[str]:
     """What a task says that nothing heeds yet, but for what plans do heed."""
     return [text for text in warnings if not any(f"`{name}`" in text for name in heeded)]
@@ -572,37 +300,6 @@ def _say_more(session: Session, reply: PlanReply) -> None:
     shown = sum(offer.places for offer in reply.offers)
     if reply.fitting > shown:
         session.screen.print(f"and {reply.fitting - shown:,} more offers fit (--top shows more)")
-
-
-def _budget_table(session: Session, budgets: Sequence[BudgetView]) -> None:
-    session.screen.table(
-        ("PROJECT", "MONTH", "BUDGET", "SPENT", "USED", "ALERT AT", "HARD STOP"),
-        [
-            [
-                one.project,
-                one.month,
-                render_price(one.monthly_micro_usd),
-                render_price(one.spent_micro_usd),
-                f"{100 * one.spent_micro_usd // one.monthly_micro_usd} %",
-                f"{one.alert_pct} %",
-                "yes" if one.hard_stop else "no",
-            ]
-            for one in budgets
-        ],
-        right=("BUDGET", "SPENT", "USED", "ALERT AT"),
-    )
-
-
-def place_of(offer: OfferView) -> str:
-    """`provider/region/zone`, as far as there is one."""
-    return "/".join(part for part in (offer.provider, offer.region, offer.zone) if part)
-
-
-def accelerators_of(offer: OfferView) -> str:
-    """`A100:8`, of one node; "" when there is none."""
-    if not offer.accelerators_milli:
-        return ""
-    return f"{offer.accelerator}:{render_milli(offer.accelerators_milli)}"
 
 
 def _interrupted(offer: OfferView) -> str:

@@ -222,6 +222,7 @@ class Shell:
                 group.create_task(self._quote_loop(name))
                 group.create_task(self._observe_loop(provider))
             group.create_task(self._decide_loop())
+            _log.info("decides for all that is there, and looks at every provider each %.0f s", OBSERVE_S)
 
     async def _recall(self) -> None:
         """What was decided before this server began."""

@@ -13,7 +13,8 @@ from typing import Final
 
 from argosy.model.errors import ArgosyError
 from argosy.store.accounts import Token
-from argosy.store.store import ANSWER_S, Store
+from argosy.store.reads import ANSWER_S
+from argosy.store.store import Store
 
 SCOPES: Final = ("use", "admin")  # admin may also stop the server and see how it is
 

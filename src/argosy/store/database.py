@@ -307,37 +307,7 @@ class Database:
     def _translated(self, error: DBAPIError, *, unsure: bool) -> ArgosyError:
         if isinstance(error.orig, sqlite3.Error):
             return self._translated_sqlite(error.orig)
-        state = str(getattr(error.orig, "sqlstate", None) or "")
-        lines = str(error.orig).strip().splitlines()  # the first one only: the others quote values
-        what = lines[0] if lines else type(error.orig).__name__
-        if state == "53100":
-            return ArgosyError("disk-full", f"the disk of the database server is full: {what}")
-        if state in ("XX001", "XX002"):
-            return ArgosyError(
-                "store-corrupt",
-                f"the database is damaged: {what}",
-                hint="restore it as PostgreSQL's manual says",
-            )
-        if unsure:
-            return ArgosyError(
-                "store-busy",
-                "the connection to the database was lost while it committed",
-                hint="look whether it was done, then repeat",
-            )
-        away = not state and isinstance(error, (OperationalError, InterfaceError))
-        if away or state.startswith(("08", "53", "55", "57", "40", "25")):
-            return ArgosyError(
-                "store-busy",
-                f"the database at {self._url.host or 'localhost'} does not answer: {what}",
-                hint="it is tried again; check that PostgreSQL runs and takes connections",
-            )
-        if state.startswith(("28", "3D", "42501")):
-            return ArgosyError(
-                "store-busy",
-                f"the database refuses: {what}",
-                hint="check user, password and name in the database URL",
-            )
-        return ArgosyError("internal", f"the database refuses: {what} ({state or type(error.orig).__name__})")
+        return _translate_postgres(error, self._url.host or "localhost", unsure=unsure)
 
     def _translated_sqlite(self, error: sqlite3.Error, *, folder: Path | None = None) -> ArgosyError:
         code, text = _sqlite_code(error), str(error)
@@ -366,6 +336,39 @@ class Database:
         return ArgosyError(
             "store-corrupt", f"the database {self.describe()} is damaged: {text}", details=lines
         )
+
+
+def _translate_postgres(error: DBAPIError, host: str, *, unsure: bool) -> ArgosyError:
+    """What PostgreSQL said, or that it says nothing."""
+    state = str(getattr(error.orig, "sqlstate", None) or "")
+    lines = str(error.orig).strip().splitlines()  # the first one only: the others quote values
+    what = lines[0] if lines else type(error.orig).__name__
+    if state == "53100":
+        return ArgosyError("disk-full", f"the disk of the database server is full: {what}")
+    if state in ("XX001", "XX002"):
+        return ArgosyError(
+            "store-corrupt", f"the database is damaged: {what}", hint="restore it as PostgreSQL's manual says"
+        )
+    if unsure:
+        return ArgosyError(
+            "store-busy",
+            "the connection to the database was lost while it committed",
+            hint="look whether it was done, then repeat",
+        )
+    away = not state and isinstance(error, (OperationalError, InterfaceError))
+    if away or state.startswith(("08", "53", "55", "57", "40", "25")):
+        return ArgosyError(
+            "store-busy",
+            f"the database at {host} does not answer: {what}",
+            hint="it is tried again; check that PostgreSQL runs and takes connections",
+        )
+    if state.startswith(("28", "3D", "42501")):
+        return ArgosyError(
+            "store-busy",
+            f"the database refuses: {what}",
+            hint="check user, password and name in the database URL",
+        )
+    return ArgosyError("internal", f"the database refuses: {what} ({state or type(error.orig).__name__})")
 
 
 def _execute(statement: str, connection: sa.Connection) -> None:

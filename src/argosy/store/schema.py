@@ -316,3 +316,27 @@ def _is(kind: Any, value: msgspec.Raw) -> bool:
     except msgspec.ValidationError:
         return False
     return True
+
+
+def read_row(connection: sa.Connection, kind: type[R], id: str) -> R | None:
+    """The row of this kind, also a finished one."""
+    body = connection.execute(sa.select(TABLES[kind].c.body).where(TABLES[kind].c.id == id)).scalar()
+    return None if body is None else parse_row(kind, body)
+
+
+def read_any(connection: sa.Connection, id: str) -> Row | None:
+    """The row with this id, of whichever kind."""
+    for kind in TABLES:
+        row = read_row(connection, kind, id)
+        if isinstance(row, Row):
+            return row
+    return None
+
+
+def was_there(table: sa.Table, since_ms: int) -> sa.ColumnElement[bool]:
+    """Is live, or ended at `since_ms` or later."""
+    return sa.or_(table.c.live == 1, table.c.ended_ms >= since_ms)
+
+
+#: What the request with an idempotency key was answered.
+REPLY: Final = sa.select(request_key.c.reply).where(request_key.c.key == sa.bindparam("key_"))

@@ -1,4 +1,4 @@
-"""check, gpus, cost-report, events: what the world offers, costs and did."""
+"""check, gpus, regions, catalog: what infrastructure offers, at which prices, and how old those are."""
 
 from __future__ import annotations
 
@@ -6,16 +6,16 @@ from typing import TYPE_CHECKING
 
 import click
 
-from argosy.cli.clusters import age
+from argosy.cli.offer_words import render_refused, render_view
 from argosy.cli.session import Session, json_option, pass_session
-from argosy.model.units import render_bytes, render_duration, render_milli, render_price
+from argosy.model.units import render_bytes, render_milli, render_price
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from argosy.api.prices import ModelView
     from argosy.model.offer import Offer
-    from argosy.model.priced import GpuView, PriceView
+    from argosy.model.priced import GpuView, PriceView, RegionView
 
 
 @click.command(
@@ -156,8 +156,6 @@ def _own_row(offer: Offer) -> list[str]:
 
 def _cloud_row(row: GpuView, spot: bool, now_ms: int) -> list[str]:
     """One kind of machine at its cheapest place."""
-    from argosy.cli.planning import render_refused, render_view
-
     shown = row.spot if spot or row.on_demand is None else row.on_demand
     other = row.spot if shown is row.on_demand else None
     return [
@@ -185,8 +183,6 @@ def _device_line(row: GpuView) -> str:
 
 
 def _model_table(session: Session, models: Sequence[ModelView]) -> None:
-    from argosy.cli.planning import render_view
-
     def where(price: PriceView | None) -> str:
         return f"{price.provider}/{price.region}" if price else ""
 
@@ -223,122 +219,154 @@ def _model_table(session: Session, models: Sequence[ModelView]) -> None:
 @click.command(
     epilog="""\b
 Examples:
-  argosy cost-report
-  argosy cost-report --days 7 --json
-  argosy cost-report --by user --days 30
-  argosy cost-report --by infra --against aws
-
-ARGOSY_DEFAULT_CLOUD names the cloud of --against."""
-)
-@click.option("--days", type=click.IntRange(min=1), help="Of the last so many days. [default: all]")
-@click.option(
-    "--by", type=click.Choice(["user", "project", "task", "infra", "day"]), help="In groups, dearest first."
-)
-@click.option("--against", metavar="CLOUD", help="What the same would cost there on demand today.")
-@click.option("-a", "--all", "every", is_flag=True, hidden=True)
-@json_option
-@pass_session
-def cost_report(
-    session: Session, days: int | None, by: str | None, against: str | None, every: bool, as_json: bool
-) -> None:
-    """Show what clusters and managed jobs cost, and what was saved.
-
-    With --by, --json has the `groups` and leaves `costs` empty.
-    """
-    import msgspec
-
-    against = against or session.env.get("ARGOSY_DEFAULT_CLOUD") or None
-    reply = session.client.costs(days, by=by, against=against)
-    screen = session.screen
-    if as_json:
-        screen.json(reply if by is None else msgspec.structs.replace(reply, costs=()))
-        return
-    if not reply.costs:
-        screen.print("Nothing was held, so nothing was spent.")
-        return
-    if by is not None:
-        screen.table(
-            (
-                by.upper(),
-                "HELD",
-                "COST",
-                "SAVED ON SPOT",
-                f"SAVED AGAINST {(against or '').upper()}".rstrip(),
-            ),
-            [
-                [
-                    group.key,
-                    render_duration(group.held_s),
-                    render_price(group.cost_micro_usd),
-                    _saved(group.saved_on_demand_micro_usd),
-                    _saved(group.saved_elsewhere_micro_usd),
-                ]
-                for group in reply.groups
-            ],
-            right=("HELD", "COST", "SAVED ON SPOT", f"SAVED AGAINST {(against or '').upper()}".rstrip()),
-        )
-    else:
-        screen.table(
-            ("NAME", "KIND", "STATUS", "INFRA", "RESOURCES", "NODES", "HELD", "$/H", "COST"),
-            [
-                [
-                    cost.name,
-                    cost.kind,
-                    cost.status,
-                    cost.infra,
-                    cost.resources,
-                    str(cost.num_nodes),
-                    render_duration(cost.held_s),
-                    render_price(cost.price_micro_usd),
-                    render_price(cost.cost_micro_usd),
-                ]
-                for cost in reply.costs
-            ],
-            right=("NODES", "HELD", "$/H", "COST"),
-        )
-    screen.print(f"Total: {render_price(reply.total_micro_usd)}")
-    for amount, than in (
-        (reply.saved_on_demand_micro_usd, "on demand"),
-        (reply.saved_elsewhere_micro_usd, f"on {against}"),
-    ):
-        if amount is not None:
-            word = "less" if amount >= 0 else "more"
-            screen.print(f"~{render_price(abs(amount))} {word} than {than} at today's prices")
-
-
-def _saved(micro_usd: int | None) -> str:
-    """Savings are estimates: they compare with the prices of today."""
-    if micro_usd is None:
-        return ""
-    return f"~{'-' if micro_usd < 0 else ''}{render_price(abs(micro_usd))}"
-
-
-@click.command(
-    epilog="""\b
-Examples:
-  argosy events
-  argosy events dev -n 20
+  argosy regions
+  argosy regions aws
+  argosy regions --area eu
 """
 )
-@click.argument("subject", required=False)
-@click.option("--after", type=int, help="Only later than this number, oldest first.")
-@click.option(
-    "-n", "--limit", type=click.IntRange(min=1), default=100, show_default=True, help="At most so many."
+@click.argument("provider", required=False)
+@click.option("--area", metavar="AREA", help="Only in eu, eea, a country (kr) or a continent (asia).")
+@json_option
+@pass_session
+def regions(session: Session, provider: str | None, area: str | None, as_json: bool) -> None:
+    """Show the regions of clouds, and what they have."""
+    reply = session.client.regions(provider, area=area)
+    screen = session.screen
+    if as_json:
+        screen.json(reply)
+        return
+    if not reply.regions:
+        screen.print("No region is known there.")
+        return
+    screen.table(
+        ("PROVIDER", "REGION", "WHERE", "ZONES", "OFFERS", "G CO2/KWH", "ACCELERATORS"),
+        [
+            [
+                row.provider,
+                row.region,
+                ", ".join(part for part in (row.city, row.country) if part),
+                str(len(row.zones)) if row.zones else "",
+                str(row.offers) if row.offers else "",
+                _carbon(row),
+                ", ".join(row.accelerators),
+            ]
+            for row in reply.regions
+        ],
+        right=("ZONES", "OFFERS", "G CO2/KWH"),
+    )
+
+
+def _carbon(row: RegionView) -> str:
+    if row.carbon_g_per_kwh is None:
+        return ""
+    return f"{'~' if row.carbon_estimated else ''}{row.carbon_g_per_kwh:.0f}"
+
+
+@click.group(
+    epilog="""\b
+Examples:
+  argosy catalog show
+  argosy catalog refresh azure
+"""
+)
+def catalog() -> None:
+    """Known prices: how old they are, and how to get new ones."""
+
+
+@catalog.command(
+    "show",
+    epilog="""\b
+Examples:
+  argosy catalog show
+  argosy catalog show --json
+""",
 )
 @json_option
 @pass_session
-def events(session: Session, subject: str | None, after: int | None, limit: int, as_json: bool) -> None:
-    """Show what happened last, to everything or to one cluster or job."""
-    reply = session.client.events(subject, after=after, limit=limit)
+def catalog_show(session: Session, as_json: bool) -> None:
+    """Show how many prices are known of each provider, and how old they are."""
+    reply = session.client.catalog()
+    screen = session.screen
     if as_json:
-        session.screen.json(reply)
+        screen.json(reply)
         return
-    now_ms = session.now_ms()
-    session.screen.table(
-        ("NUMBER", "AGE", "SUBJECT", "EVENT", "TEXT"),
+    screen.warn(reply.warnings)
+    screen.table(
+        ("PROVIDER", "PRICES", "FROM", "NEWEST", "OLDEST", "AGE", "UNDATED", "REFRESH"),
         [
-            [str(event.seq), age(event.at_ms, now_ms), event.name or event.subject, event.code, event.text]
-            for event in reply.events
+            [
+                age.provider,
+                str(age.offers),
+                age.source,
+                age.newest,
+                age.oldest,
+                f"{age.days} d{' !' if age.stale else ''}" if age.days is not None else "no date !",
+                str(age.undated) if age.undated else "",
+                f"needs {', '.join(age.needs)}" if age.needs else "yes" if age.refreshable else "",
+            ]
+            for age in reply.providers
         ],
-        right=("NUMBER", "AGE"),
+        right=("PRICES", "AGE", "UNDATED"),
     )
+    total = sum(age.offers for age in reply.providers)
+    stale = sum(age.stale for age in reply.providers)
+    screen.print(f"{total:,} prices; your own folder is {reply.folder}")
+    if stale:
+        screen.print(
+            f"! old: {stale} of {len(reply.providers)}; `argosy catalog refresh PROVIDER` gets new ones"
+        )
+
+
+@catalog.command(
+    "refresh",
+    epilog="""\b
+Examples:
+  argosy catalog refresh azure
+  argosy catalog refresh
+""",
+)
+@click.argument("providers", nargs=-1)
+@click.option("--force", is_flag=True, help="Take the new prices also when they are strangely few.")
+@json_option
+@pass_session
+def catalog_refresh(session: Session, providers: tuple[str, ...], force: bool, as_json: bool) -> None:
+    """Get present prices from providers' own services. Without a name: of all that can be asked.
+
+    What fails keeps its old prices; the exit status then is not 0. Ctrl-C calls off the one under way.
+    """
+    from argosy.model.errors import ArgosyError, render_error
+
+    screen = session.screen
+    every = not providers
+    if every:
+        ages = [age for age in session.client.catalog().providers if age.refreshable]
+        providers = tuple(age.provider for age in ages if not age.needs)
+        for age in ages:
+            if age.needs:
+                screen.say(f"not asked: {age.provider}, the server has no {' and no '.join(age.needs)}")
+    done = []
+    failed: ArgosyError | None = None
+    with session.on_interrupt(lambda: "What was refreshed is kept; the others have their old prices."):
+        for number, name in enumerate(providers, 1):
+            which = f" ({number} of {len(providers)})" if len(providers) > 1 else ""
+
+            def tell(text: str, head: str = f"asking {name} for prices{which}") -> None:
+                screen.progress(f"{head}: {text}" if text else head)
+
+            try:
+                reply = session.client.refresh_prices(name, force=force, tell=tell)
+            except ArgosyError as error:
+                if len(providers) == 1:
+                    raise
+                failed = failed or error
+                screen.say(render_error(error))
+                continue
+            done.append(reply)
+            if not as_json:
+                more = f", {reply.skipped} entries skipped" if reply.skipped else ""
+                screen.end_progress()
+                screen.print(f"{reply.provider}: {reply.after} prices (before: {reply.before}{more})")
+    if as_json:
+        screen.json(done)
+    if failed is not None:
+        raise click.exceptions.Exit(failed.exit_status)
