@@ -16,6 +16,7 @@ import pytest
 from agent_process import AgentProcess, gone, wait_for, watch_until
 
 import argosy.agent
+from argosy.agent import serve
 from argosy.infra.agent_client import AgentClient
 from argosy.infra.agent_port import RankOrder
 from argosy.infra.boot import agent_command, agent_zipapp
@@ -143,6 +144,14 @@ def test_a_file_in_place_of_the_socket_is_left_alone(pyz: Path, folder: Path) ->
 def test_only_the_owner_can_reach_it(agent: AgentProcess) -> None:
     assert agent.socket.stat().st_mode & 0o777 == 0o600
     assert agent.root.stat().st_mode & 0o777 == 0o700
+
+
+def test_a_socket_that_goes_while_the_agent_starts_is_not_taken_for_ours(tmp_path: Path) -> None:
+    path = str(tmp_path / "s")
+    with serve._listen(path) as listener:
+        os.unlink(path)
+        door = serve._Door(path, listener)
+        assert not door.is_ours(), "nothing is there, so that the next look makes it anew"
 
 
 def test_a_socket_path_longer_than_an_address(make_agent: Callable[..., AgentProcess], folder: Path) -> None:

@@ -402,6 +402,29 @@ def test_chunks_are_checked(agent: AgentProcess) -> None:
     agent.use(scenario)
 
 
+@pytest.mark.parametrize("head", [b"nonsense 8000000\n", b"x" * 200_000, b""], ids=["name", "line", "digest"])
+def test_a_refused_pack_is_answered_while_it_is_still_sent(agent: AgentProcess, head: bytes) -> None:
+    """The refusal is decided in the first lines; closing there would lose the answer."""
+    data = b"y" * CHUNK_BYTES
+    head = head or f"{digest(b'')} {CHUNK_BYTES}\n".encode()
+
+    async def scenario(client: AgentClient) -> None:
+        reader, writer = await asyncio.open_unix_connection(agent.socket)
+        writer.write(f"PUT /v1/chunks HTTP/1.1\r\nContent-Length: {len(head) + len(data)}\r\n\r\n".encode())
+        writer.write(head)
+        await writer.drain()
+        if head.startswith(b"nonsense"):
+            assert await reader.readline() == b"HTTP/1.1 400 Bad Request\r\n"
+        for at in range(0, len(data), 1 << 20):
+            writer.write(data[at : at + (1 << 20)])
+            await writer.drain()
+        answer = await reader.read()
+        assert b'"field"' in answer
+        writer.close()
+
+    agent.use(scenario)
+
+
 def test_the_store_is_bounded_and_placed_files_serve_as_chunks(tmp_path: Path) -> None:
     store = trees.Trees(str(tmp_path / "root"), str(tmp_path / "root/home"), "node-7", store_limit_bytes=1000)
     source = Source().file("a", os.urandom(900)).file("b", os.urandom(900))

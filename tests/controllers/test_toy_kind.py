@@ -20,7 +20,8 @@ from argosy.model.reasons import Reason
 from argosy.model.rows import Row, Workload
 from argosy.store import Conflict, Snapshot, Store
 from argosy.testing.builders import a_job, changed
-from argosy.testing.harness import Load, SimStore, Simulation
+from argosy.testing.harness import SimStore, Simulation
+from argosy.testing.sim_users import Load
 from argosy.testing.virtual_time import FixedClock, SimIds
 from argosy.testing.world import World
 

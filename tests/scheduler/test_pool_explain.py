@@ -10,8 +10,9 @@ from pool_world import GIB, World, gpus, job, node, running, tenancy
 
 from argosy.model.offer import DeviceShare, Placement
 from argosy.model.scheduling import Isolation
-from argosy.model.tenancy import Queue
+from argosy.model.tenancy import Queue, Tenancy
 from argosy.scheduler.ask import Ask, Need, Running, Waiting
+from argosy.scheduler.cache import PoolCache
 from argosy.scheduler.estimate import (
     CLASS_DEFAULT_S,
     History,
@@ -359,6 +360,26 @@ def test_who_is_shown_first_starts_first_and_at_that_time(seed: int) -> None:
         started |= {start.ask_id: world.now_ms for start in world.cycle().starts}
     assert shown == {id: at_ms for id, at_ms in started.items() if id in shown}
     assert set(order) <= started.keys()
+
+
+def test_a_large_pool_shows_the_order_that_was_foreseen_last() -> None:
+    """61 machines, a has 31 of them and b 30; when a1 ends, both have as many, and a came first."""
+    cache = PoolCache(Tenancy(), "")
+    cache.set_machines(node(i) for i in range(61))
+    for number in range(1, 62):
+        ask = job(number, 4, queue="a" if number < 32 else "b", estimate_s=2 if number == 1 else 1000)
+        cache.set(ask.id, running(ask, (f"n{number - 1}", (0, 1, 2, 3)), started_ms=NOW))
+    for number, queue in ((62, "a"), (63, "b")):
+        cache.set(f"j{number:03}", job(number, 4, queue=queue, estimate_s=2))
+    cache.cycle(NOW)
+    today = cache.snapshot()
+    assert today.positions == {"j063": 1, "j062": 2}
+    cache.foresee()
+    assert cache.snapshot().positions == {"j062": 1, "j063": 2}
+    assert list(cache.expected.items()) == [("j062", NOW + 2_000), ("j063", NOW + 4_000)]
+    kept = cache.snapshot()
+    cache.foresee()
+    assert cache.snapshot() is kept, "nothing has changed"
 
 
 def test_the_order_behind_jobs_of_which_nothing_is_known_has_no_times() -> None:

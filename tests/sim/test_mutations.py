@@ -8,7 +8,7 @@ the controllers, or a shell with a method replaced), never by patching modules.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Coroutine, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import msgspec
@@ -31,10 +31,11 @@ from argosy.scheduler.quota import amounts_of
 from argosy.store import Snapshot
 from argosy.testing.builders import a_choice
 from argosy.testing.faults import Faults
-from argosy.testing.harness import Load, SimStore, Simulation, SimulationFailed
+from argosy.testing.harness import SimStore, Simulation, SimulationFailed
 from argosy.testing.memory_log_sink import MemoryLogSink
 from argosy.testing.sim_agent import SimAgent, SimAgentDirectory
 from argosy.testing.sim_provider import SimProvider, SimProviders
+from argosy.testing.sim_users import Load
 
 BUSY = Load(minutes=15, clusters_max=2, jobs_max=6, managed_max=4, crowds=0.0)
 CROWD = Load(minutes=15, clusters_max=1, jobs_max=6, managed_max=2, crowds=1.0, crowd_max=20)
@@ -64,6 +65,13 @@ class NeverSweeps(Shell):
 
     def view(self, rows: Snapshot) -> View:
         return msgspec.structs.replace(super().view(rows), tag="")
+
+
+class GoesOnDeciding(Shell):
+    """Does not look whether its state folder is still its own."""
+
+    def _check_ours(self) -> None:
+        return None
 
 
 class ForgetsWhatRuns(Shell):
@@ -145,7 +153,7 @@ class _KeepsNothing(PoolCache):
     def cycle(self, now_ms: int) -> Decision:
         decision, pool = super().cycle(now_ms), self.pool
         starts = list(decision.starts)
-        for ask in pool.line(now_ms) if not pool.seats and not pool.leaving_for else ():
+        for ask in pool.line(now_ms) if not pool.nominated and not pool.terminating else ():
             placements = pool.inventory.find(ask)
             amounts = amounts_of(ask.needs[0], ask.num_nodes)
             may = pool.quotas.over(ask.queue, amounts) is None and pool.quotas.lends(ask.queue, amounts)
@@ -215,6 +223,13 @@ class LastWriterWins(SimStore):
             for row, old in zip(puts, known, strict=True)
         ]
         return await super().write(fresh, **rest)
+
+
+class ForgetsKeys(SimStore):
+    """Does not keep what a request with an idempotency key was answered."""
+
+    async def write(self, puts: Sequence[Row], **rest: Any) -> tuple[Row, ...]:
+        return await super().write(puts, **rest | {"key": None})
 
 
 class EvictedIsOver(SimStore):
@@ -295,6 +310,26 @@ class _ForgetsFirst(_Agent):
                 except border.BorderError:
                     pass
             yield report
+
+
+class _StartsUnnoted(_Agent):
+    """Lets programs run before it has noted that they start: an agent that is killed meanwhile forgets
+    them."""
+
+    async def prepare(self, orders: Sequence[RankOrder]) -> None:
+        await self._forgetting(self.agent.prepare(orders), [order.id for order in orders])
+
+    async def run(self, rank_ids: Sequence[str]) -> None:
+        await self._forgetting(self.agent.run(rank_ids), rank_ids)
+
+    async def _forgetting(self, call: Coroutine[Any, Any, None], rank_ids: Sequence[str]) -> None:
+        try:
+            await call
+        finally:
+            machine = self.agent.world.machines.get(self.agent.address)
+            if machine is not None and not machine.agent_alive:
+                for rank_id in rank_ids:
+                    machine.ranks.pop(rank_id, None)
 
 
 class _NeverStops(_Agent):
@@ -447,6 +482,24 @@ BUGS = [
     Bug("evicted is over", {"make_store": EvictedIsOver}, CALM, {"evicted-goes-on"}, CROWD),
     Bug("requests claim", {"make_store": RequestsClaim}, CALM, {"controllers-claim"}),
     Bug("dearer than confirmed", {"make_store": PricesRise}, CALM, {"confirmed-price"}),
+    Bug(
+        "a start is not noted",
+        {"make_agents": _agents(_StartsUnnoted)},
+        Faults(agent_dies_at_start=0.3),
+        {"rank-once", "finished-never-restarts"},
+    ),
+    Bug(
+        "state folder not looked at",
+        {"make_server": GoesOnDeciding},
+        Faults(replacements_per_h=12),
+        {"replaced"},
+    ),
+    Bug(
+        "idempotency keys forgotten",
+        {"make_store": ForgetsKeys},
+        Faults(client_deaths=0.3, store_busy=0.2, crash=0.01),
+        {"once"},
+    ),
     Bug("log bytes lost", {"make_sink": _DropsChunks}, None, {"log-kept"}),
 ]
 

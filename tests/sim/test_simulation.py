@@ -14,7 +14,8 @@ import sys
 import pytest
 
 from argosy.testing.faults import Faults
-from argosy.testing.harness import Load, Simulation, SimulationFailed
+from argosy.testing.harness import Simulation, SimulationFailed
+from argosy.testing.sim_users import Load
 from argosy.testing.world import Program
 
 SEEDS = 60

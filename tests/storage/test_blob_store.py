@@ -185,6 +185,57 @@ def test_the_sweep_takes_only_what_is_old_and_unused(tmp_path: Path) -> None:
     asyncio.run(run())
 
 
+def test_the_file_of_a_tree_is_a_chunk_like_any_other(tmp_path: Path) -> None:
+    """A workdir may hold the server's state folder, and in it the stored trees."""
+
+    async def run() -> None:
+        blobs = BlobStore(tmp_path)
+        await blobs.put(sha(b"1"), b"1")
+        body = await blobs.tree(await blobs.put_tree(msgspec.json.encode(tree_of(a=b"1"))))
+        assert await blobs.missing([sha(body)]) == (sha(body),)
+        with pytest.raises(ArgosyError) as error:
+            await blobs.put_tree(msgspec.json.encode(tree_of(t=body)))
+        assert code_of(error) == "conflict"
+        await blobs.put(sha(body), body)
+        assert await blobs.read(sha(body)) == body
+        assert blobs.has_tree(await blobs.put_tree(msgspec.json.encode(tree_of(t=body))))
+
+    asyncio.run(run())
+
+
+@pytest.mark.parametrize("left", [b"", b'{"entries":[]}'])
+def test_a_damaged_tree_is_not_there_and_comes_again(tmp_path: Path, left: bytes) -> None:
+    async def run() -> None:
+        blobs = BlobStore(tmp_path)
+        await blobs.put(sha(b"1"), b"1")
+        body = msgspec.json.encode(tree_of(a=b"1"))
+        digest = await blobs.put_tree(body)
+        (tmp_path / "trees" / f"{digest}.json").write_bytes(left)
+        with pytest.raises(KeyError):
+            await blobs.tree(digest)
+        assert not blobs.has_tree(digest)
+        assert await blobs.put_tree(body) == digest
+        assert blobs.has_tree(digest)
+
+    asyncio.run(run())
+
+
+def test_a_tree_without_its_chunks_is_dropped_and_uploaded_again(tmp_path: Path) -> None:
+    async def run() -> None:
+        blobs = BlobStore(tmp_path)
+        await blobs.put(sha(b"1"), b"1")
+        digest = await blobs.put_tree(msgspec.json.encode(tree_of(a=b"1")))
+        blobs.path(sha(b"1")).write_bytes(b"x")
+        with pytest.raises(KeyError):
+            [data async for data in blobs.chunks([sha(b"1")])]
+        await blobs.drop_tree(digest)
+        await blobs.drop_tree("../x")
+        assert not blobs.has_tree(digest)
+        assert await blobs.missing([sha(b"1")]) == (sha(b"1"),)
+
+    asyncio.run(run())
+
+
 def test_leftovers_of_a_killed_server_go(tmp_path: Path) -> None:
     BlobStore(tmp_path)
     (tmp_path / "blobs" / "tmp" / "1-1").write_bytes(b"half")

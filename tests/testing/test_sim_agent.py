@@ -183,7 +183,7 @@ def test_a_partition_is_silence_and_then_news() -> None:
             await agent.node()
         await asyncio.sleep(200)
         assert seen == [RankPhase.RUNNING]
-        world._heal(machine)
+        world.heal(machine)
         await asyncio.sleep(1)
         assert seen == [RankPhase.RUNNING, RankPhase.EXITED]
         follower.cancel()

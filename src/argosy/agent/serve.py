@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from argosy.agent.trees import Trees
 
 _LOOK_S = 2.0  # how often we look whether root and socket are still ours
+_UNREAD_PATIENCE_S = 30.0  # how long we take in what a refused request still sends
 _DEVICES_PATIENCE_S = 10.0  # a driver that does not answer must not keep the node from being used
 
 _STATUS = {
@@ -115,6 +116,7 @@ class Agent:
 
     async def _one_request(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> bool:
         """True when the connection can carry another request."""
+        answer: dict[str, object]
         try:
             request = await _read_head(reader)
             if request is None:
@@ -129,16 +131,15 @@ class Agent:
                 raise _BadRequest("the body is larger than %d bytes" % wire.BODY_LIMIT_BYTES)
             body = await reader.readexactly(request.length)
         except _BadRequest as error:
-            await _reply(writer, 400, {"error": "refused", "field": "request", "text": str(error)})
-            return False
+            status, answer = 400, {"error": "refused", "field": "request", "text": str(error)}
+            return await _break_off(reader, writer, status, answer)
         except Refused as error:  # a pack of chunks that was not read to its end
-            await _reply(writer, 400, {"error": "refused", "field": error.field, "text": str(error)})
-            return False
+            status, answer = 400, {"error": "refused", "field": error.field, "text": str(error)}
+            return await _break_off(reader, writer, status, answer)
         except OSError as error:
             if isinstance(error, ConnectionError):
                 raise
-            await _reply(writer, 503, self._failure(error))
-            return False
+            return await _break_off(reader, writer, 503, self._failure(error))
         key = (request.method, request.path)
         try:
             arguments = json.loads(body) if body else {}
@@ -227,7 +228,10 @@ class Agent:
             raise _BadRequest("a pack of chunks holds at most %d bytes" % wire.PACK_LIMIT_BYTES)
         left = request.length
         while left > 0:
-            line = await reader.readline()
+            try:
+                line = await reader.readline()
+            except ValueError:  # longer than the reader's limit
+                line = b""
             left -= len(line)
             fields = line.split()
             if not line.endswith(b"\n") or len(fields) != 2 or not fields[1].isdigit():
@@ -397,6 +401,25 @@ async def _reply(writer: asyncio.StreamWriter, status: int, answer: dict[str, ob
     await writer.drain()
 
 
+async def _break_off(
+    reader: asyncio.StreamReader, writer: asyncio.StreamWriter, status: int, answer: dict[str, object]
+) -> bool:
+    """Answer a request that was not read to its end; False: the connection ends. What still comes is taken in
+    and thrown away, because closing at once breaks a sender off before it reads the answer."""
+    await _reply(writer, status, answer)
+    writer.write_eof()
+
+    async def take_in() -> None:
+        while await reader.read(256 << 10):
+            pass
+
+    try:
+        await asyncio.wait_for(take_in(), _UNREAD_PATIENCE_S)
+    except asyncio.TimeoutError:
+        pass
+    return False
+
+
 # ---- the process
 
 
@@ -499,7 +522,8 @@ class _Door:
         self._server: asyncio.AbstractServer | None = None
 
     def is_ours(self) -> bool:
-        return _identity(self.path) == self._identity
+        """False also when it was removed before we had looked at it."""
+        return self._identity is not None and _identity(self.path) == self._identity
 
     async def open(self, agent: Agent) -> None:
         self._server = await asyncio.start_unix_server(

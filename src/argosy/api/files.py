@@ -9,13 +9,15 @@ from argosy.model.tree import Tree
 
 
 class ChunksRequest(Request, frozen=True, kw_only=True, omit_defaults=True):
-    """Which of these chunk digests does the server not have?"""
+    """Which of these chunks does the server not have, and which of these trees does it have?"""
 
-    digests: tuple[str, ...]
+    digests: tuple[str, ...] = ()  # of chunks
+    trees: tuple[str, ...] = ()
 
 
 class ChunksReply(Reply, frozen=True, kw_only=True, omit_defaults=True):
-    missing: tuple[str, ...]
+    missing: tuple[str, ...] = ()  # chunks
+    trees: tuple[str, ...] = ()  # those of the trees that are here, with all their chunks
 
 
 class TreeReply(Reply, frozen=True, kw_only=True, omit_defaults=True):
@@ -31,8 +33,8 @@ def _pack(chunks: Sequence[tuple[str, bytes]]) -> tuple[bytes, ...]:
 
 class FileCalls:
     @endpoint("POST", "/chunks/missing", ChunksRequest)
-    def missing_chunks(self, digests: Sequence[str]) -> ChunksReply:
-        """Which of these chunks the server does not have."""
+    def missing_chunks(self, digests: Sequence[str] = (), trees: Sequence[str] = ()) -> ChunksReply:
+        """Which of these chunks the server does not have, and which of these trees it has."""
 
     @endpoint("PUT", "/chunks", pack=_pack)
     def put_chunks(self, chunks: Sequence[tuple[str, bytes]]) -> Done:

@@ -107,7 +107,7 @@ async def _send_folder(
             on_progress(Progress(label, stage, files, done_bytes, total_bytes))
 
     peeked = peek(path, home)
-    if peeked is not None and not (await FileCalls.missing_chunks([peeked.digest])).missing:
+    if peeked is not None and (await FileCalls.missing_chunks(trees=[peeked.digest])).trees:
         tell("done", peeked.entries, 0, 0)
         return _Folder(peeked.digest, False, peeked.entries, peeked.warnings, 0)
     sent_bytes = 0

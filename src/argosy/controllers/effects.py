@@ -252,14 +252,15 @@ class Effects:
                 continue
             try:
                 text = await self._files.tree(digest)
+                tree = msgspec.json.decode(text, type=Tree)
+                missing = await agent.missing_chunks(sorted(tree.chunk_digests()))
+                if missing:
+                    await agent.put_chunks(self._files.chunks(missing))
             except KeyError:
+                await self._files.drop_tree(digest)  # a client that asks for it uploads again
                 raise RequestRefused(
                     "workdir", "the uploaded files are gone from the server; launch again"
                 ) from None
-            tree = msgspec.json.decode(text, type=Tree)
-            missing = await agent.missing_chunks(sorted(tree.chunk_digests()))
-            if missing:
-                await agent.put_chunks(self._files.chunks(missing))
             await agent.place_tree(text, target, digest)
 
     async def _run_ranks(self, node_id: str, rank_ids: list[str]) -> None:

@@ -1,4 +1,4 @@
-"""Where files come from that travel to nodes. The real one is `data.blobs`."""
+"""Where files come from that travel to nodes. The real one is `storage.blobs`."""
 
 from __future__ import annotations
 
@@ -11,4 +11,7 @@ class TreeSource(Protocol):
         """The tree as JSON (`model.tree.Tree`). Raises KeyError when it is not there."""
 
     def chunks(self, digests: Sequence[str]) -> AsyncIterator[tuple[str, bytes]]:
-        """Each chunk's digest and bytes."""
+        """Each chunk's digest and bytes. Raises KeyError when one is not there."""
+
+    async def drop_tree(self, digest: str) -> None:
+        """Forget a tree of which a chunk is gone, so that the next launch uploads what is missing."""

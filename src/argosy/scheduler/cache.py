@@ -36,6 +36,7 @@ class PoolCache:
         self.now_ms = 0  # until when it was told
         self._snapshot: PoolSnapshot | None = None  # of the pool as it is
         self.expected: Mapping[str, int] = {}  # when the first in line start, by the last forecast
+        self._foreseen: tuple[str, ...] = ()  # who they are, in their order
 
     # -- what there is --------------------------------------------------------------------------------------
 
@@ -186,15 +187,19 @@ class PoolCache:
         """The pool as it is now, for whoever reads: the same object until something changes. Nothing is
         copied before somebody looks."""
         if self._snapshot is None:
-            self._snapshot = PoolSnapshot(self.pool, self.now_ms)
+            self._snapshot = PoolSnapshot(self.pool, self.now_ms, self._foreseen)
         return self._snapshot
 
     def foresee(self) -> None:
         """Work out anew when the first in line will probably start: longer work than a cycle, so it is for
         the time between two of them, and for pools in which it takes milliseconds."""
-        self.expected = {}
+        self.expected, foreseen = {}, self._foreseen
+        self._foreseen = ()
         if self.waiting and len(self.machines) <= FORESEEN_MACHINES:
+            self._foreseen = tuple(self.snapshot().foresee())
             self.expected = self.snapshot().forecast(FORESEEN)
+        if self._foreseen != foreseen:
+            self._snapshot = None  # its line has another order
 
     def set_tenancy(self, tenancy: Tenancy) -> None:
         """Other queues, other limits, another policy."""

@@ -29,6 +29,7 @@ LINE_MAX: Final = 1000  # pending workloads of which the place in the order of t
 HOLDERS_TOLD: Final = 3  # holders of what is short that are named
 FORESEEN: Final = 4  # pending workloads of which lists tell when they start,
 FORESEEN_MACHINES: Final = 64  # in pools of at most so many machines
+AT_ONCE_MAX: Final = 64  # machines, running jobs and pending workloads: then it takes a few milliseconds
 
 STARTS_NOW: Final = "There is room, and it is about to be considered."
 
@@ -53,10 +54,12 @@ class Shortage(NamedTuple):
 
 
 class PoolSnapshot:
-    """One pool at one moment. `now_ms`: until when the pool was told."""
+    """One pool at one moment. `now_ms`: until when the pool was told. `foreseen`: who starts first, by id, as
+    an earlier snapshot foresaw it."""
 
-    def __init__(self, pool: Pool, now_ms: int) -> None:
+    def __init__(self, pool: Pool, now_ms: int, foreseen: Sequence[str] = ()) -> None:
         self._pool = pool
+        self._foreseen = foreseen
         self.now_ms = now_ms
         self._verdicts: dict[tuple[int, str], Verdict] = {}
         self._fulls: dict[tuple[int, int], Verdict] = {}  # by class and candidate
@@ -70,14 +73,16 @@ class PoolSnapshot:
 
     @cached_property
     def line(self) -> tuple[Ask, ...]:
-        """Who waits, in the order in which they will probably start: the first `LINE_MAX`. In small pools the
-        next cycles say who is first, as shares are others when something has ended; the rest, as a cycle
-        would consider them now."""
-        considered = self._considered
-        if len(considered) < 2 or self.machine_count > FORESEEN_MACHINES:
+        """Who waits, in the order in which they will probably start: the first `LINE_MAX`. The next cycles
+        say who is first, as shares are others when something has ended: played now in small pools, else as
+        they were foreseen last. The rest, as a cycle would consider them now."""
+        considered, order = self._considered, self._foreseen
+        if len(considered) < 2:
             return considered
-        self._outlook.play_until(most=FORESEEN)
-        first = {id: number for number, id in enumerate(self._outlook.order)}
+        if self.machine_count + len(self._pool.held) + len(considered) <= AT_ONCE_MAX:
+            self._outlook.play_until(most=FORESEEN)
+            order = self._outlook.order
+        first = {id: number for number, id in enumerate(order)}
         return tuple(sorted(considered, key=lambda ask: first.get(ask.id, len(first))))
 
     @cached_property
@@ -312,11 +317,15 @@ class PoolSnapshot:
 
     # --- when
 
-    def forecast(self, most: int) -> Mapping[str, int]:
-        """When the first of the line will probably start, by id, where that is known."""
+    def foresee(self, most: int = FORESEEN) -> Sequence[str]:
+        """Who will probably start first, by id, worked out anew."""
         self._outlook.play_until(most=most)
-        first = [ask.id for ask in self.line[:most]]
-        return {id: at_ms for id in first if (at_ms := self._outlook.starts.get(id)) is not None}
+        return self._outlook.order[:most]
+
+    def forecast(self, most: int) -> Mapping[str, int]:
+        """When the first that start will probably do so, by id, in their order, where that is known."""
+        starts = self._outlook.starts
+        return {id: starts[id] for id in self.foresee(most) if id in starts}
 
     def _expected(self, ask_id: str) -> int | None:
         """When it will probably start, if it is among those who are considered first. What hangs on the end

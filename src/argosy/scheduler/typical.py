@@ -19,6 +19,7 @@ from __future__ import annotations
 
 from bisect import bisect_right
 from collections.abc import Iterable, Mapping, Sequence
+from itertools import chain, pairwise
 from typing import Final
 
 import msgspec
@@ -77,9 +78,11 @@ class Typical:
         )
         parts = sorted({n.gpu_milli for n, _ in self.types if n.gpu_milli < WHOLE_MILLI})
         self.parts = tuple(parts)
-        # By the milli that are left; untouched devices have a level of their own, where nothing counts: they
-        # count by their number.
-        self.level_of = (*(bisect_right(parts, left) for left in range(WHOLE_MILLI)), len(parts) + 1)
+        # By the milli that are left: how many of the parts fit. Untouched devices have a level of their own,
+        # where nothing counts: they count by their number.
+        spans = pairwise((0, *parts, WHOLE_MILLI))
+        levels = ((level,) * (high - low) for level, (low, high) in enumerate(spans))
+        self.level_of = (*chain.from_iterable(levels), len(parts) + 1)
         self.cpus = tuple(sorted({n.cpus_milli for n, _ in self.types}))
         self.memory = tuple(sorted({n.memory_bytes for n, _ in self.types}))
         self.cpu_masks = self._masks(self.cpus, [n.cpus_milli for n, _ in self.types])

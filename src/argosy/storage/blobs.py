@@ -3,9 +3,14 @@
     <state>/blobs/ab/cdef...     one chunk, named by its SHA-256 (at most 8 MiB)
     <state>/trees/<digest>.json  one `model.tree.Tree`
 
-Nothing is fsynced: a chunk is verified again when it is read, and a damaged one (power loss) is deleted and
-counts as missing, so the client uploads it again. `missing` and `put_tree` touch what they confirm: the sweep
-deletes only what nobody confirmed for days, so an upload under way never loses what it was told exists.
+Nothing is fsynced: chunks and trees are verified again when they are read, and a damaged one (power loss) is
+deleted and counts as missing, so the client uploads it again. A tree of which a chunk is gone is dropped by
+who finds that (`drop_tree`), since a client asks for an unchanged tree as a whole. `missing`, `has_tree` and
+`put_tree` touch what they confirm: the sweep deletes only what nobody confirmed for days, and no chunk of a
+tree that stays, so an upload under way never loses what it was told exists.
+
+A chunk and a tree may have the same digest: the file of a tree, sent in a folder, is a chunk. Nothing asks
+for "either".
 """
 
 from __future__ import annotations
@@ -128,8 +133,7 @@ class BlobStore:
                 os.replace(path, target)  # noqa: PTH105
 
     async def missing(self, digests: Sequence[str]) -> tuple[str, ...]:
-        """Those of `digests`, of chunks or of whole trees, that are not here. The others are safe from the
-        sweep for its whole age."""
+        """Those chunks that are not here. The others are safe from the sweep for its whole age."""
         return await asyncio.to_thread(self._missing, digests)
 
     def _missing(self, digests: Iterable[str]) -> tuple[str, ...]:
@@ -141,8 +145,7 @@ class BlobStore:
                     raise FileNotFoundError
                 os.utime(path)
             except FileNotFoundError:
-                if not self.has_tree(digest):
-                    missing.append(digest)
+                missing.append(digest)
         return tuple(missing)
 
     async def put_pack(self, stream: AsyncIterator[bytes], *, limit_bytes: int) -> int:
@@ -208,10 +211,10 @@ class BlobStore:
 
     async def read(self, digest: str) -> bytes:
         """The chunk, verified. Raises KeyError, also for a damaged one, which is then deleted."""
-        return await asyncio.to_thread(self._read, digest)
+        return await asyncio.to_thread(self._read, digest, self.path(digest))
 
-    def _read(self, digest: str) -> bytes:
-        path = self.path(digest)
+    @staticmethod
+    def _read(digest: str, path: Path) -> bytes:
         try:
             data = path.read_bytes()
         except FileNotFoundError:
@@ -254,19 +257,23 @@ class BlobStore:
         """A stored tree as JSON, as the agent takes it. Raises KeyError (`infra.tree_source.TreeSource`)."""
         if not is_digest(digest):
             raise KeyError(digest)
-        try:
-            return await asyncio.to_thread((self._trees / f"{digest}.json").read_bytes)
-        except FileNotFoundError:
-            raise KeyError(digest) from None
+        return await asyncio.to_thread(self._read, digest, self._trees / f"{digest}.json")
 
     def has_tree(self, digest: str) -> bool:
         """Whether it is here; confirms it against the sweep."""
         if not is_digest(digest):
             return False
-        with contextlib.suppress(FileNotFoundError):
-            os.utime(self._trees / f"{digest}.json")
-            return True
-        return False
+        path = self._trees / f"{digest}.json"
+        try:
+            os.utime(path)
+            return path.stat().st_size > 0
+        except FileNotFoundError:
+            return False
+
+    async def drop_tree(self, digest: str) -> None:
+        """Forget a tree of which a chunk is gone, so that the next launch uploads what is missing."""
+        if is_digest(digest):
+            await asyncio.to_thread((self._trees / f"{digest}.json").unlink, missing_ok=True)
 
     def sweep(
         self, keep_trees: Collection[str], *, older_than_s: float, now_s: float, dry_run: bool = False
@@ -285,8 +292,8 @@ class BlobStore:
                     path.unlink(missing_ok=True)
                 gone += 1
                 continue
-            with contextlib.suppress(FileNotFoundError, msgspec.MsgspecError):
-                tree = msgspec.json.decode(path.read_bytes(), type=Tree)
+            with contextlib.suppress(KeyError, msgspec.MsgspecError):
+                tree = msgspec.json.decode(self._read(path.stem, path), type=Tree)
                 used.update(bytes.fromhex(digest) for digest in tree.chunk_digests())
         for folder in self._blobs.iterdir():
             if len(folder.name) != 2:

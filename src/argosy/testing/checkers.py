@@ -281,14 +281,14 @@ class Checkers:
             cluster = clusters.get(job.host_id or "")
             if job.phase not in (WorkloadPhase.QUEUED, WorkloadPhase.RECOVERING):
                 found.append(f"{job.id} is {job.phase.value}")
-        for view in self.views()[:1]:
-            found += self.pools.would_act(view)
         for cluster in clusters.values():
             if cluster.phase in (WorkloadPhase.STARTING, WorkloadPhase.STOPPING, WorkloadPhase.RECOVERING):
                 found.append(f"{cluster.id} is {cluster.phase.value}")
         found += [
             f"{claim.id} is {claim.phase.value}" for claim in claims if claim.phase is ClaimPhase.RELEASING
         ]
+        for view in self.views()[:1] if not found else ():  # fresh pools are the dearest question
+            found += self.pools.would_act(view)
         return found
 
     def left_over(self) -> list[str]:
@@ -302,6 +302,7 @@ class Checkers:
 
     def check_over(self) -> None:
         """Whose exit was recorded, its log is complete: to the last byte."""
+        self._check_submissions()
         for attempt in self.world.rows.values():
             if not isinstance(attempt, Attempt):
                 continue
@@ -310,6 +311,16 @@ class Checkers:
                 truth = self.world.logs_of.get(rank_id)
                 if code is not None and truth is not None and self.sink.read(rank_id) != truth:
                     self.world.violate("log-kept", f"the log of {rank_id} is not what it wrote")
+
+    def _check_submissions(self) -> None:
+        """All jobs of a request were written, once, or none; what was answered was written."""
+        rows = self.world.rows
+        for each in self.world.submissions:
+            written = [ids for ids in each.tries if any(id in rows for id in ids)]
+            if len(written) > 1 or any(id not in rows for ids in written for id in ids):
+                self.world.violate("once", f"the jobs of request {each.key} are {written}")
+            elif each.answer is not None and each.answer not in written:
+                self.world.violate("once", f"request {each.key} was answered {each.answer}: {written}")
 
 
 def _grace_s(job: Row | None) -> int:

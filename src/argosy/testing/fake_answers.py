@@ -142,9 +142,8 @@ class FakeAnswers(FakeMemory):
                 return Done(names=(cluster.name,))
             case ChunksRequest():
                 return ChunksReply(
-                    missing=tuple(
-                        one for one in request.digests if one not in self.chunks and one not in self.trees
-                    )
+                    missing=tuple(one for one in request.digests if one not in self.chunks),
+                    trees=tuple(one for one in request.trees if one in self.trees),
                 )
             case _:
                 return self._answer_setting(request)

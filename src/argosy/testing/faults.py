@@ -43,6 +43,9 @@ class Faults(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     store_busy: float = 0.0  # a commit is refused for the moment
     servers: int = 1
     price_moves_per_h: float = 0.0
+    agent_dies_at_start: float = 0.0  # per start of a rank: its agent is killed in that moment
+    replacements_per_h: float = 0.0  # the state folder of a server is replaced while it runs
+    client_deaths: float = 0.0  # per submission: the client is gone before it is answered
 
 
 NONE: Final = Faults()
@@ -74,6 +77,13 @@ _FULL: Final[dict[str, float]] = {
     "price_moves_per_h": 6.0,
 }
 
+#: The same for faults that came later: dice of their own, so that the seeds of before keep their draws.
+_FULL_LATER: Final[dict[str, float]] = {
+    "agent_dies_at_start": 0.25,
+    "replacements_per_h": 6.0,
+    "client_deaths": 0.5,
+}
+
 
 def draw_faults(seed: int) -> Faults:
     """The faults of a seed. Seeds divisible by 16 have none: the plain world must work too.
@@ -84,7 +94,12 @@ def draw_faults(seed: int) -> Faults:
     if seed % 16 == 0:
         return NONE
     dice = random.Random(f"{seed}:faults")
-    drawn = {name: full * dice.uniform(0.2, 1.0) for name, full in _FULL.items() if dice.random() < 0.4}
+    drawn = _draw(dice, _FULL)
     forgets = float(dice.random() < 0.3)
     servers = 2 if dice.random() < 0.3 else 1
-    return msgspec.convert({**drawn, "forgets_releases": forgets, "servers": servers}, Faults)
+    later = _draw(random.Random(f"{seed}:later faults"), _FULL_LATER)
+    return msgspec.convert({**drawn, **later, "forgets_releases": forgets, "servers": servers}, Faults)
+
+
+def _draw(dice: random.Random, strengths: dict[str, float]) -> dict[str, float]:
+    return {name: full * dice.uniform(0.2, 1.0) for name, full in strengths.items() if dice.random() < 0.4}

@@ -39,7 +39,13 @@ class SimAgent:
             raise border.Unreachable(f"{self.address} did not answer within {_TIMEOUT_S:.0f} s")
         return machine
 
-    async def _answer(self, verb: str) -> None:
+    def _reach(self, machine: Machine) -> None:
+        """The agent may have been killed by what it was just told to do."""
+        if not machine.agent_alive:
+            raise border.Unreachable(f"{self.address} closed the connection")
+
+    async def _answer(self, verb: str, machine: Machine) -> None:
+        self._reach(machine)
         await self.world.answer(f"agent.{verb}", self.world.faults.agent_lost_reply)
 
     def _times(self) -> int:
@@ -53,31 +59,35 @@ class SimAgent:
         machine = await self._call("prepare")
         for _ in range(self._times()):
             for order in orders:
+                self._reach(machine)
                 if _cannot_share(machine.facts, order):
                     order = msgspec.structs.replace(order, setup="sim exit=1")
                 self.world.prepare_rank(machine, order)
-        await self._answer("prepare")
+        await self._answer("prepare", machine)
 
     async def run(self, rank_ids: Sequence[str]) -> None:
         machine = await self._call("run")
         for _ in range(self._times()):
             for rank_id in rank_ids:
+                self._reach(machine)
                 self.world.run_rank(machine, rank_id)
-        await self._answer("run")
+        await self._answer("run", machine)
 
     async def stop(self, rank_ids: Sequence[str], grace_s: float) -> None:
         machine = await self._call("stop")
         for _ in range(self._times()):
             for rank_id in rank_ids:
+                self._reach(machine)
                 self.world.stop_rank(machine, rank_id, grace_s)
-        await self._answer("stop")
+        await self._answer("stop", machine)
 
     async def forget(self, rank_ids: Sequence[str]) -> None:
         machine = await self._call("forget")
         for _ in range(self._times()):
             for rank_id in rank_ids:
+                self._reach(machine)
                 self.world.forget_rank(machine, rank_id)
-        await self._answer("forget")
+        await self._answer("forget", machine)
 
     async def watch(self, cursors: Mapping[str, int]) -> AsyncIterator[Report]:
         world = self.world
@@ -153,7 +163,7 @@ class SimAgent:
         machine = await self._call("put_chunks")
         async for digest, _ in chunks:
             machine.chunks.add(digest)
-        await self._answer("put_chunks")
+        await self._answer("put_chunks", machine)
 
     async def holds_tree(self, target: str, digest: str) -> bool:
         machine = await self._call("holds_tree")
@@ -165,7 +175,7 @@ class SimAgent:
             raise border.RequestRefused("target", f"`{target}` leaves the home of the node")
         machine.trees[target] = tree_json
         machine.placed[target] = digest
-        await self._answer("place_tree")
+        await self._answer("place_tree", machine)
 
     async def shell(self, command: str, rows: int, columns: int, env: Mapping[str, str]) -> Duplex:
         raise border.Unsupported("simulated nodes have no shell")
@@ -178,7 +188,7 @@ class SimAgent:
         for rank_id in list(machine.ranks):
             self.world.stop_rank(machine, rank_id, 0)
         self.world.kill_agent(machine)
-        await self._answer("shutdown")
+        await self.world.answer("agent.shutdown", self.world.faults.agent_lost_reply)
 
     async def close(self) -> None:
         return None

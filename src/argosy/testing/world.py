@@ -7,6 +7,7 @@ all; the checkers see all of it. What the world can check at the moment it happe
 - an effect whose intent was not committed;
 - a rank that is started twice, or after its attempt ended, or before its whole gang is prepared;
 - two attempts of one job with running ranks;
+- a write or an effect of a server whose state folder was replaced;
 - a rank forgotten before its exit and its whole log were kept.
 """
 
@@ -16,7 +17,7 @@ import asyncio
 import random
 from collections.abc import Callable, Coroutine
 from contextvars import ContextVar
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
 
@@ -28,8 +29,14 @@ from argosy.model.phases import AttemptPhase
 from argosy.model.rows import Attempt, Claim, Node, Row, Workload
 from argosy.testing.faults import NONE, Faults, SimCrash
 from argosy.testing.virtual_time import SimClock, SimIds
+from argosy.testing.weather import Weather
+
+if TYPE_CHECKING:
+    from argosy.store.snapshot import Snapshot
 
 _ENDED: Final = (RankPhase.EXITED, RankPhase.VANISHED)
+_NOTICES_S: Final = 0.25  # what was under way when the state folder was replaced may still be done
+_CHANGING: Final = ("ensure", "release", "prepare", "run", "stop", "forget", "put_chunks", "place_tree")
 
 
 class Violation(msgspec.Struct, frozen=True):
@@ -75,11 +82,36 @@ class Incarnation:
     def __init__(self, name: str) -> None:
         self.name = name
         self.dead = asyncio.Event()
+        self.left = asyncio.Event()  # dead, or no longer the server of this place
+        self.replaced_s: float | None = None  # when its state folder became another server's
+        self.seen: Snapshot | None = None  # the rows that it read last: all that it can read once replaced
         self.crash_at: str | None = None  # crash at the first point whose name starts so (for directed tests)
+
+    def die(self) -> None:
+        self.dead.set()
+        self.left.set()
+
+    def replace(self, now_s: float) -> None:
+        """Its state folder is another server's from now on."""
+        self.replaced_s = now_s
+        self.left.set()
+
+    def is_ours(self) -> bool:
+        """What the real server asks of the lock on its state folder."""
+        return self.replaced_s is None
 
 
 #: Which server process the running code belongs to; tasks inherit it. None: the world or a user.
 INCARNATION: ContextVar[Incarnation | None] = ContextVar("incarnation", default=None)
+
+
+class Submission:
+    """One request of a client for jobs, however often it was sent."""
+
+    def __init__(self, key: str) -> None:
+        self.key = key
+        self.tries: list[tuple[str, ...]] = []  # ids of jobs, for each time that a server worked on it
+        self.answer: tuple[str, ...] | None = None
 
 
 class SimRank:
@@ -155,6 +187,8 @@ class World:
         self.logs_of: dict[str, bytes] = {}  # rank id → all it ever wrote (filled at its end)
         self.sink: LogSink | None = None
         self.crashes = 0
+        self.submissions: list[Submission] = []
+        self.lives: list[Incarnation] = []  # of servers that run, those whose folder was replaced among them
         self._dice: dict[str, random.Random] = {}
         self._background: set[asyncio.Task[None]] = set()
 
@@ -196,7 +230,7 @@ class World:
         if planned or self.chance("crash", self.faults.crash):
             self.crashes += 1
             self.tell(f"CRASH of {life.name} at {point}")
-            life.dead.set()
+            life.die()
             raise SimCrash(point)
 
     def check_alive(self) -> None:
@@ -205,11 +239,23 @@ class World:
         if life is not None and life.dead.is_set():
             raise SimCrash(f"{life.name} is dead")
 
+    def check_ours(self, what: str) -> None:
+        """To be called when a server begins to write or to change something."""
+        life = INCARNATION.get()
+        if life is None or life.replaced_s is None or life.dead.is_set():
+            return
+        late_s = self.now_s - life.replaced_s
+        if late_s > _NOTICES_S:
+            text = f"{life.name} begins {what} {late_s:.1f} s after its state folder was replaced"
+            self.violate("replaced", text)
+
     # -- calls across the border ----------------------------------------------------------------------------
 
     async def call(self, point: str, error_p: float, latency_max_s: float = 0.1) -> None:
         """The way there: latency, then perhaps an error of the border without any effect."""
         self.maybe_crash(f"before {point}")
+        if point.endswith(_CHANGING):
+            self.check_ours(point)
         await asyncio.sleep(self.dice("latency").uniform(0.001, latency_max_s))
         if self.chance("slow", self.faults.slow_call):
             await asyncio.sleep(self.dice("slow").uniform(1, 30 if point.startswith("agent.") else 120))
@@ -313,6 +359,18 @@ class World:
         self.tell(f"{machine.address}: agent dies")
         machine.notify()
 
+    def agent_dies(self, machine: Machine, dice: random.Random) -> None:
+        """Its agent is killed, and mostly started again a little later."""
+        self.kill_agent(machine)
+        if dice.random() < 0.7:  # its init system starts it again
+            asyncio.get_running_loop().call_later(dice.uniform(1, 60), self.start_agent, machine)
+
+    def heal(self, machine: Machine) -> None:
+        """It can be reached again."""
+        machine.is_partitioned = False
+        machine.trouble_s = self.now_s
+        machine.notify()
+
     def kill_machine(self, machine: Machine, why: str) -> None:
         self.tell(f"{machine.address} dies: {why}")
         self._power_off(machine)
@@ -388,6 +446,8 @@ class World:
         rank.run_wanted = True
         if rank.fact.phase is not RankPhase.READY:
             return
+        if self.chance("start-deaths", self.faults.agent_dies_at_start) and not self._dies_at_start(machine):
+            return
         self._check_start(rank_id)
         self.starts[rank_id] = self.starts.get(rank_id, 0) + 1
         self.running[rank_id] = machine.address
@@ -406,6 +466,13 @@ class World:
         self.tell(f"{machine.address}: runs {rank_id} for {left_s:.0f} s, then exit {code}")
         self._set_fact(machine, rank, phase=RankPhase.RUNNING, started_ms=self.clock.now_ms())
         self._later(rank, left_s, self._end, machine, rank, code)
+
+    def _dies_at_start(self, machine: Machine) -> bool:
+        """The agent is killed while it starts a rank. Whether its program was let run: if not, the next agent
+        forgets the rank, like all that had not begun; else it finds it."""
+        dice = self.dice("start-deaths")
+        self.agent_dies(machine, dice)
+        return dice.random() < 0.5
 
     def _check_start(self, rank_id: str) -> None:
         attempt_id = rank_id.rpartition(".")[0]
@@ -498,15 +565,7 @@ class World:
 
     def start_weather(self) -> None:
         """Lets the rates of `faults` do their work until `calm`."""
-        faults = self.faults
-        for name, per_h, strike in (
-            ("node-deaths", faults.node_deaths_per_h, self._strike_node),
-            ("agent-deaths", faults.agent_deaths_per_h, self._strike_agent),
-            ("partitions", faults.partitions_per_h, self._strike_partition),
-            ("clock-jumps", faults.clock_jumps_per_h, self._strike_clock),
-        ):
-            if per_h > 0:
-                self.go(self._strike(name, per_h, strike))
+        Weather(self).start()
 
     def go(self, work: Coroutine[Any, Any, None]) -> None:
         """A task of the world, that outlives servers."""
@@ -525,46 +584,6 @@ class World:
             self.start_agent(machine)
             machine.notify()
         self.tell("the weather is calm")
-
-    async def _strike(self, name: str, per_h: float, strike: Callable[[random.Random], None]) -> None:
-        dice = self.dice(name)
-        while True:
-            await asyncio.sleep(dice.expovariate(per_h / 3600))
-            strike(dice)
-
-    def _pick(self, dice: random.Random) -> Machine | None:
-        up = [machine for machine in self.machines.values() if machine.state == "up"]
-        return dice.choice(up) if up else None
-
-    def _strike_node(self, dice: random.Random) -> None:
-        if (machine := self._pick(dice)) is not None:
-            self.kill_machine(machine, "kernel panic")
-
-    def _strike_agent(self, dice: random.Random) -> None:
-        machine = self._pick(dice)
-        if machine is not None and machine.agent_alive:
-            self.kill_agent(machine)
-            if dice.random() < 0.7:  # its init system starts it again
-                asyncio.get_running_loop().call_later(dice.uniform(1, 60), self.start_agent, machine)
-
-    def _strike_partition(self, dice: random.Random) -> None:
-        machine = self._pick(dice)
-        if machine is None or machine.is_partitioned:
-            return
-        length_s = dice.choice([3.0, 20.0, 90.0, 400.0, 1500.0])
-        machine.is_partitioned = True
-        self.tell(f"{machine.address}: unreachable for {length_s:.0f} s")
-        asyncio.get_running_loop().call_later(length_s, self._heal, machine)
-
-    def _heal(self, machine: Machine) -> None:
-        machine.is_partitioned = False
-        machine.trouble_s = self.now_s
-        machine.notify()
-
-    def _strike_clock(self, dice: random.Random) -> None:
-        by_ms = dice.choice([-3_600_000, -60_000, -500, 500, 60_000, 7_200_000])
-        self.clock.step_wall(by_ms)
-        self.tell(f"the wall clock jumps by {by_ms} ms")
 
     # -- truth for checkers ---------------------------------------------------------------------------------
 

@@ -14,7 +14,10 @@ class FileFeature:
 
     async def missing_chunks(self, exchange: Exchange) -> ChunksReply:
         request = await exchange.decode(ChunksRequest)
-        return ChunksReply(missing=await self._blobs.missing(request.digests))
+        return ChunksReply(
+            missing=await self._blobs.missing(request.digests),
+            trees=tuple(digest for digest in request.trees if self._blobs.has_tree(digest)),
+        )
 
     async def put_chunks(self, exchange: Exchange) -> Done:
         stream = exchange.stream(CHUNK_PACK_LIMIT_BYTES)
