@@ -124,7 +124,9 @@ class World:
     def stop_server(self) -> None:
         """Until its process is gone: a figure must not include the end of the one before."""
         running = [
-            pid for pid, line in machine.processes_with(str(self.home)).items() if "argosy.server" in line
+            pid
+            for pid, line in machine.processes_with(str(self.home)).items()
+            if "argosy.server" in line or "server_normal" in line
         ]
         self.run("server", "stop", check=False)
         deadline = time.monotonic() + 20

@@ -2,8 +2,8 @@
 
     python benchmarks/store.py [--postgres] [--json FILE]
 
-Medians of three runs. SQLite: a file, WAL, synchronous=NORMAL, the store's own thread. PostgreSQL: a server
-of its own, started here, with fsync off.
+Medians of three runs. SQLite: a file, WAL, synchronous=FULL (what a caller was told is on the disk), the
+store's own thread. PostgreSQL: a server of its own, started here, with fsync off.
 """
 
 from __future__ import annotations

@@ -232,7 +232,7 @@ def naive_next(asks: Iterable[Ask], quotas: Quotas, policy: SharePolicy, now_ms:
                 depth = path.count("/") + 2 if path else 1
                 below.setdefault("/".join(each.queue.split("/")[:depth]), []).append(each)
         if set(below) == {path}:
-            return min(below[path], key=lambda each: place_of(each, policy))
+            return min(below[path], key=lambda each: place_of(each, policy, now_ms))
         candidates = {child: found for child in below if (found := winner(child)) is not None}
         if not candidates:
             return None
@@ -241,7 +241,7 @@ def naive_next(asks: Iterable[Ask], quotas: Quotas, policy: SharePolicy, now_ms:
             found = candidates[child]
             amounts = amounts_of(found.needs[0], found.num_nodes)
             kept = quotas.below_guarantee(found.queue, amounts)
-            return (not kept, quotas.key(child, amounts), place_of(found, policy))
+            return (not kept, quotas.key(child, amounts), place_of(found, policy, now_ms))
 
         return candidates[min(candidates, key=rank)]
 

@@ -301,6 +301,7 @@ def test_sqlite_uses_the_indexes(tmp_path: Path) -> None:
     questions = {
         "SELECT body FROM workload WHERE live = 1": "ix_workload_live",
         "SELECT body FROM workload WHERE host_id = 'c' AND kind = 'job' ORDER BY number DESC": "ix_workload_number",  # noqa: E501
+        "SELECT body FROM workload WHERE live = 1 AND host_id || '' = 'c' ORDER BY number DESC": "ix_workload_live",  # noqa: E501
         "SELECT body FROM workload WHERE named = 1 AND kind = 'cluster' AND project = 'p' AND name = 'n'": "ix_workload_name",  # noqa: E501
         "SELECT body FROM claim WHERE live = 1 OR ended_ms >= 5": "ix_claim_live",
         "SELECT * FROM event WHERE subject = 's' AND seq > 5 ORDER BY seq": "ix_event_subject",

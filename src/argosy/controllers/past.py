@@ -7,14 +7,15 @@ that all write.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Final
 
 from argosy.model import kinds
 from argosy.model.offer import Capacity
 from argosy.model.phases import ClaimPhase, Outcome
 from argosy.model.reasons import Reason
-from argosy.model.rows import Claim, Workload
+from argosy.model.rows import Attempt, Claim, Workload
+from argosy.model.tenancy import Tenancy
 from argosy.planning.availability import Memory, Seen, forgive, note_spot, refusal_of, remember
 from argosy.scheduler import estimate
 from argosy.scheduler.estimate import History
@@ -25,6 +26,7 @@ from argosy.store import Snapshot, Store
 REFUSALS_SINCE_MS: Final = 3_600_000  # older ones have faded
 RUNS_LOADED: Final = 500
 USES_LOADED: Final = 10_000  # the newest of the owned machines, and of each cluster
+AT_ONCE: Final = 500
 HISTORY_EVERY_MS: Final = 60_000  # estimates of all asks change together, and not with every job that ends
 
 
@@ -62,19 +64,17 @@ class Past:
         queues."""
         rows = await store.snapshot()
         since_ms = now_ms - HALF_LIVES * 1000 * rows.tenancy.policy.half_life_s
-        clusters = {row.id: row for row in await store.load_clusters(since_ms=since_ms)}
-        jobs = await _jobs(store, None)
+        claims = await store.load_claims(since_ms=since_ms, limit=USES_LOADED)
+        owned = [claim for claim in claims if claim.choice.offer.capacity is Capacity.OWNED]
+        owners = await store.load_by_id(Workload, {claim.workload_id for claim in owned})
         found: dict[str | None, list[Use]] = {None: []}
-        for claim in await store.load_claims(since_ms=since_ms, limit=USES_LOADED):
-            owner = clusters.get(claim.workload_id) or jobs.get(claim.workload_id)
-            if owner is not None and claim.choice.offer.capacity is Capacity.OWNED:
-                found[None] += uses_of_claim(owner, claim, rows.tenancy)
+        for claim in owned:
+            if claim.workload_id in owners:
+                found[None] += uses_of_claim(owners[claim.workload_id], claim, rows.tenancy)
         for cluster in rows.clusters():
-            jobs = await _jobs(store, cluster.id)
-            uses = found[cluster.id] = []
-            for attempt in await store.load_past_attempts(cluster.id, since_ms=since_ms, limit=USES_LOADED):
-                if attempt.workload_id in jobs and attempt.placements:
-                    uses += uses_of_attempt(jobs[attempt.workload_id], attempt, rows.tenancy)
+            attempts = await store.load_past_attempts(cluster.id, since_ms=since_ms, limit=USES_LOADED)
+            placed = [attempt for attempt in attempts if attempt.placements]
+            found[cluster.id] = await _uses_of_attempts(store, placed, rows.tenancy)
         return found
 
     def follow(self, rows: Snapshot, before: Snapshot | None, now_ms: int) -> None:
@@ -121,5 +121,13 @@ def _was_refused(claim: Claim) -> bool:
     return claim.reason is Reason.OUT_OF_CAPACITY and claim.choice.offer.capacity is not Capacity.OWNED
 
 
-async def _jobs(store: Store, cluster_id: str | None) -> dict[str, Workload]:
-    return {job.id: job for job in await store.load_jobs(host_id=cluster_id, limit=USES_LOADED)}
+async def _uses_of_attempts(store: Store, attempts: Sequence[Attempt], tenancy: Tenancy) -> list[Use]:
+    """A part at a time: between them requests are answered, and no more jobs are in memory than in one."""
+    uses: list[Use] = []
+    for start in range(0, len(attempts), AT_ONCE):
+        some = attempts[start : start + AT_ONCE]
+        jobs = await store.load_by_id(Workload, {attempt.workload_id for attempt in some})
+        for attempt in some:
+            if attempt.workload_id in jobs:
+                uses += uses_of_attempt(jobs[attempt.workload_id], attempt, tenancy)
+    return uses

@@ -510,19 +510,24 @@ def _when(gain: tuple[int, int, str]) -> int:
 
 
 def need_of(ask: Ask, placements: Sequence[Placement]) -> Need:
-    """Which of the ask's candidates the placements serve: the first with their amounts. Where nothing is
-    known of the placements, the first candidate."""
+    """Which of the ask's candidates the placements serve."""
+    return served_need(ask.needs, placements)
+
+
+def served_need(needs: Sequence[Need], placements: Sequence[Placement]) -> Need:
+    """Which of the candidates the placements serve: the first with their amounts. Where nothing is known of
+    the placements, the first candidate."""
     if not placements:
-        return ask.needs[0]
+        return needs[0]
     first = placements[0]
     milli = sum(share.milli for share in first.devices)
-    for need in ask.needs:
+    for need in needs:
         if (need.cpus_milli, need.memory_bytes) != (first.cpus_milli, first.memory_bytes):
             continue
         divided = any(share.mechanism == "mig" for share in first.devices)
         if milli == need.gpu_milli or (divided and 0 < need.gpu_milli < WHOLE_MILLI):
             return need
-    return ask.needs[0]
+    return needs[0]
 
 
-__all__ = ["Inventory", "Nearest", "OverCommitted", "Why", "need_of", "typical_of"]
+__all__ = ["Inventory", "Nearest", "OverCommitted", "Why", "need_of", "served_need", "typical_of"]

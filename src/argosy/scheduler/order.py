@@ -12,6 +12,10 @@ buckets save a quarter of the mean completion time.) It counts for jobs of the c
 `opportunistic` that go on from a checkpoint, when the policy says so. A job that was evicted or recovers
 comes back with its submit time and number, so it has its place again.
 
+Attained service alone lets a long job wait for ever while shorter ones come. So a job that has waited, all
+its waits together, for `OVERDUE` x `aging_s`, or was evicted `EVICTIONS_MAX` times, is overdue: it comes
+before all buckets of its priority, overdue jobs by submit time, and keeps what it gets (`preempt`).
+
 One pass over those who wait is `heads.Heads`.
 
 Costs: `add` and `remove` O(log) and a move of memory; `waiting` of one queue O(leaves x classes in a leaf).
@@ -31,10 +35,14 @@ from argosy.scheduler.ask import Ask, Need
 from argosy.scheduler.estimate import expected_s
 from argosy.scheduler.heads import Heads
 from argosy.scheduler.quota import Quotas, amounts_of
+from argosy.scheduler.whatif import rate_of
 
 _HOUR: Final = 1000 * 3_600_000  # milli-device x ms
 _LEAST_URGENT_FOR_SERVICE: Final = 3  # batch
 _HIGHEST_AGED: Final = 1  # nothing grows into `system`
+OVERDUE: Final = 14  # x `aging_s` of waiting: then attained service does not keep a job back any more,
+EVICTIONS_MAX: Final = 32  # nor after so many evictions
+OVERDUE_BUCKET: Final = -1
 FOREVER_S: Final = 1 << 40  # the length of what is not expected to end
 
 Place = tuple[int, int, int, int, str]  # in a leaf: -priority, bucket, submitted_ms, number, id
@@ -83,9 +91,25 @@ def is_served(ask: Ask, policy: SharePolicy) -> bool:
     return policy.attained_service and ask.checkpoint and ask.urgency >= _LEAST_URGENT_FOR_SERVICE
 
 
-def place_of(ask: Ask, policy: SharePolicy) -> Place:
+def overdue_ms(ask: Ask, policy: SharePolicy) -> int:
+    """From when on a waiting job whose attained service counts is overdue. What it has run is no wait."""
+    if ask.evictions >= EVICTIONS_MAX:
+        return ask.submitted_ms
+    ran_ms = ask.attained // max(1, rate_of(ask.needs[0], ask.num_nodes))
+    return ask.submitted_ms + ran_ms + OVERDUE * policy.aging_s * 1000
+
+
+def service_bucket(ask: Ask, policy: SharePolicy, now_ms: int, *, attained: int | None = None) -> int:
+    """The bucket of a job whose attained service counts, at the time when it waits or started. `attained`:
+    what it has had by now, if that is more."""
+    if overdue_ms(ask, policy) <= now_ms:
+        return OVERDUE_BUCKET
+    return bucket_of(ask.attained if attained is None else attained)
+
+
+def place_of(ask: Ask, policy: SharePolicy, now_ms: int) -> Place:
     """Its place among those of its class in its leaf."""
-    bucket = bucket_of(ask.attained) if is_served(ask, policy) else 0
+    bucket = service_bucket(ask, policy, now_ms) if is_served(ask, policy) else 0
     return (-ask.priority, bucket, ask.submitted_ms, ask.number, ask.id)
 
 
@@ -175,7 +199,7 @@ class Order:
         self._entries: dict[str, _Entry] = {}
         self._later: list[tuple[int, str]] = []  # not before: (time, id)
         self._asleep: dict[str, Ask] = {}
-        self._aging: list[tuple[int, str]] = []  # rises a class: (time, id)
+        self._aging: list[tuple[int, str]] = []  # rises a class, or becomes overdue: (time, id)
         self._lines: dict[int, dict[str, Line]] = {}  # by class and path of the leaf
         self._shapes: dict[Shape, int] = {}
         self._of_shape: list[Ask] = []  # an example
@@ -273,7 +297,7 @@ class Order:
 
     def _enter(self, ask: Ask, shape: int) -> None:
         urgency = class_of(ask, self._policy, self._now_ms)
-        spot = (*place_of(ask, self._policy), shape)
+        spot = (*place_of(ask, self._policy, self._now_ms), shape)
         self._entries[ask.id] = _Entry(ask, urgency, spot)
         self._counts[shape] += 1
         lines = self._lines.setdefault(urgency, {})
@@ -283,6 +307,8 @@ class Order:
         line.add(spot)
         if urgency == ask.urgency and urgency > _HIGHEST_AGED:
             heappush(self._aging, (ask.submitted_ms + self._policy.aging_s * 1000, ask.id))
+        if is_served(ask, self._policy) and spot[1] != OVERDUE_BUCKET:
+            heappush(self._aging, (overdue_ms(ask, self._policy), ask.id))
 
     def _leave(self, entry: _Entry) -> None:
         ask = entry.ask
@@ -337,7 +363,10 @@ class Order:
         while self._aging and self._aging[0][0] <= now_ms:
             _, ask_id = heappop(self._aging)
             entry = self._entries.get(ask_id)
-            if entry is not None and class_of(entry.ask, policy, now_ms) != entry.urgency:
+            if entry is None:
+                continue
+            is_as_before = entry.spot[:5] == place_of(entry.ask, policy, now_ms)
+            if class_of(entry.ask, policy, now_ms) != entry.urgency or not is_as_before:
                 self._leave(entry)
                 self._enter(entry.ask, entry.shape)
 

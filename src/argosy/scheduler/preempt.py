@@ -9,12 +9,13 @@ nobody falls below its guarantee, and the taker's branch stays below the victim'
 No circles. Within one queue, order its jobs by (class, -priority, bucket) and read the number of running jobs
 from the most urgent rank to the least. Every eviction there raises that sequence lexicographically, for the
 taker's rank is strictly before the victims', and so does every plain start; attained service only grows, so
-an evicted job never comes back in a better bucket. The sequence is bounded by the jobs that exist, so without
-new jobs evictions end. Between queues, a reclaim needs share_after(taker's branch) < share_before(victim's
-branch) below their lowest common ancestor, so the shares of these siblings, sorted from the greatest, fall
-lexicographically with every reclaim: the victim cannot take it back, since the same test forbids it. (The
-flat case is proved in Kueue's KEP-1714; here the test holds at each level, as `may_reclaim` looks at the
-branches below the common ancestor only.)
+an evicted job comes back in a better bucket only once, when it is overdue, and from then on none of its class
+and priority displaces it. The sequence is bounded by the jobs that exist, so without new jobs evictions end.
+Between queues, a reclaim needs share_after(taker's branch) < share_before(victim's branch) below their lowest
+common ancestor, so the shares of these siblings, sorted from the greatest, fall lexicographically with every
+reclaim: the victim cannot take it back, since the same test forbids it. (The flat case is proved in Kueue's
+KEP-1714; here the test holds at each level, as `may_reclaim` looks at the branches below the common ancestor
+only.)
 
 Protection. A reclaim may also take room that is free, and what it leaves over may start somebody of the
 victim's branch, so two queues could take turns though no single reclaim can be taken back (of 10 units A has
@@ -45,7 +46,7 @@ from typing import Final, NamedTuple
 from argosy.model.tenancy import Amounts, SharePolicy
 from argosy.scheduler.ask import Ask
 from argosy.scheduler.foresee import reach
-from argosy.scheduler.order import bucket_of, is_served, next_bucket
+from argosy.scheduler.order import is_served, next_bucket, service_bucket
 from argosy.scheduler.quota import Quotas
 from argosy.scheduler.reclaim import givers, may_reclaim, may_reclaim_all
 from argosy.scheduler.whatif import Allocation, Held, WhatIf
@@ -84,9 +85,9 @@ _Entry = tuple[
 ]  # rank, then the newest, with the latest checkpoint, the smallest; id
 
 
-def rank_of(ask: Ask, policy: SharePolicy) -> Rank:
+def rank_of(ask: Ask, policy: SharePolicy, now_ms: int) -> Rank:
     """Of one who waits: it displaces what has a smaller rank."""
-    bucket = -bucket_of(ask.attained) if is_served(ask, policy) else -math.inf
+    bucket = -service_bucket(ask, policy, now_ms) if is_served(ask, policy) else -math.inf
     return -ask.urgency, ask.priority, bucket
 
 
@@ -144,10 +145,10 @@ class Roster:
                 continue
             self.remove(job_id)
             self._held[job_id] = held
-            bucket: float = 1  # whose service does not count
+            bucket: float = 2  # whose service does not count
             if is_served(held.ask, self.policy):
                 attained = held.attained(now_ms)
-                bucket = -bucket_of(attained)
+                bucket = -service_bucket(held.ask, self.policy, started_ms, attained=attained)
                 if held.rate:
                     crosses_ms = now_ms - (-next_bucket(attained) // held.rate)
                     heappush(self._ripens, (crosses_ms, job_id, started_ms))
@@ -173,7 +174,7 @@ class Roster:
     def victims(self, ask: Ask, amounts: Amounts, quotas: Quotas, spared: Collection[str]) -> list[Victim]:
         """Who may be made to go for `ask`, in the order in which they should. `spared`: whose room is
         promised to others."""
-        rank = rank_of(ask, self.policy)
+        rank = rank_of(ask, self.policy, self._now_ms)
         own = self._lines.get(ask.queue, [])
         found = [
             Victim(self._held[entry[-1]], "preempt")

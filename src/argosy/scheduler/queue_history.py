@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from functools import lru_cache
 from math import isqrt
 from typing import Final, NamedTuple
 
@@ -71,6 +72,7 @@ def recall(tree: QueueTree, spans: Iterable[Span], now_ms: int, half_life_ms: in
     return now
 
 
+@lru_cache(maxsize=4096)  # a history of many uses asks for few different times
 def decay(ticks: int) -> int:
     """2^(-ticks / 4096) with 32 binary places, by square roots of a half: the same on every machine."""
     if ticks >= 64 * _TICKS:

@@ -13,15 +13,15 @@ from collections.abc import Iterator, Mapping
 from typing import Final, NamedTuple
 
 from argosy.model.kinds import kind_of
+from argosy.model.kinds.job import job_task
 from argosy.model.offer import Placement
 from argosy.model.rows import Attempt, Claim, Workload
 from argosy.model.tenancy import Amounts, Tenancy
 from argosy.scheduler.ask import Need
-from argosy.scheduler.estimate import History
-from argosy.scheduler.inventory import need_of
+from argosy.scheduler.inventory import served_need
 from argosy.scheduler.pool import Pool
 from argosy.scheduler.quota import Span, amounts_of
-from argosy.scheduler.requests import ask_of_job, holds_room, queue_of
+from argosy.scheduler.requests import holds_room, needs_of_job, queue_of
 
 HALF_LIVES: Final = 8  # what is older counts less than one part in 256
 
@@ -67,8 +67,9 @@ def uses_of_claim(owner: Workload, claim: Claim, tenancy: Tenancy) -> Iterator[U
 
 def uses_of_attempt(job: Workload, attempt: Attempt, tenancy: Tenancy) -> Iterator[Use]:
     """Of an attempt on the nodes of a cluster."""
-    ask = ask_of_job(job, tenancy, History())
-    amounts = amounts_of(need_of(ask, attempt.placements), ask.num_nodes)
+    queue = queue_of(job, tenancy)
+    need = served_need(needs_of_job(job, tenancy, queue), attempt.placements)
+    amounts = amounts_of(need, job_task(job).num_nodes)
     counted = "gpus" not in amounts or any("/" in name for name in amounts)
     devices = () if counted else attempt.placements
-    yield Use(ask.queue, amounts, devices, attempt.placed_ms, attempt.ended_ms)
+    yield Use(queue, amounts, devices, attempt.placed_ms, attempt.ended_ms)

@@ -101,9 +101,14 @@ def ask_of_job(job: Workload, tenancy: Tenancy, history: History) -> Ask:
     """What a job asks of the nodes of its cluster. Each rank goes to a node of its own."""
     task = job_task(job)
     queue = queue_of(job, tenancy)
-    needs = [_need(job, wish, _cpus(wish), tenancy, queue) for wish in task.resources]
+    needs = needs_of_job(job, tenancy, queue)
     spread = task.scheduling.spread or ("node" if task.num_nodes > 1 else "")
     return _ask(job, needs, task.num_nodes, tenancy, history, queue=queue, spread=spread)
+
+
+def needs_of_job(job: Workload, tenancy: Tenancy, queue: str) -> list[Need]:
+    """The candidates of what each rank needs, best first."""
+    return [_need(job, wish, _cpus(wish), tenancy, queue) for wish in job_task(job).resources]
 
 
 def ask_of_choices(

@@ -70,11 +70,11 @@ class Reads:
         """Jobs on the nodes of a workload (None: managed jobs), newest first; `after`: the last id of the
         page before."""
         table = schema.workload
-        query = sa.select(table.c.body).where(
-            table.c.host_id == (host_id or ""), table.c.kind.in_(running_kinds())
-        )
-        if live:
-            query = query.where(sa.text("live = 1"))  # word for word, for the index of those
+        query = sa.select(table.c.body).where(table.c.kind.in_(running_kinds()))
+        if live:  # word for word, for the index of those; not for that of a host's jobs, most of which ended
+            query = query.where(sa.text("live = 1"), table.c.host_id.concat("") == (host_id or ""))
+        else:
+            query = query.where(table.c.host_id == (host_id or ""))
         if after is not None:
             number = sa.select(table.c.number).where(table.c.id == after).scalar_subquery()
             # a row that is no longer there: ids sort by time, like numbers
@@ -141,13 +141,13 @@ class Reads:
         query = sa.select(table.c.body).where(table.c.workload_id == workload_id)
         return await self._load(Attempt, query.order_by(table.c.number, table.c.id))
 
-    async def load_attempts_by_id(self, ids: Iterable[str]) -> dict[str, Attempt]:
-        """These attempts, by id; without those that are not there any more."""
-        table, wanted, found = schema.attempt, list(ids), list[Attempt]()
+    async def load_by_id(self, kind: type[R], ids: Iterable[str]) -> dict[str, R]:
+        """These rows, by id; without those that are not there any more."""
+        table, wanted, found = schema.TABLES[kind], list(ids), list[R]()
         for start in range(0, len(wanted), 500):
             some = wanted[start : start + 500]
-            found += await self._load(Attempt, sa.select(table.c.body).where(table.c.id.in_(some)))
-        return {attempt.id: attempt for attempt in found}
+            found += await self._load(kind, sa.select(table.c.body).where(table.c.id.in_(some)))
+        return {row.id: row for row in found}
 
     async def load_past_attempts(
         self, host_id: str, *, since_ms: int = 0, limit: int = 1000

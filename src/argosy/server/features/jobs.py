@@ -14,7 +14,7 @@ from argosy.model.kinds import kind_of
 from argosy.model.kinds.job import job_state, job_task
 from argosy.model.phases import Desired
 from argosy.model.reasons import Reason
-from argosy.model.rows import Workload
+from argosy.model.rows import Attempt, Workload
 from argosy.server.exchange import Exchange
 from argosy.server.log_stream import Wish, render_text
 from argosy.server.services import Services
@@ -43,7 +43,7 @@ class JobFeature:
             after=exchange.text("after") or None,
         )
         ended = {job.id: job_state(job).attempt_id for job in jobs if not job.is_live}
-        attempts = await self._store.load_attempts_by_id([each for each in ended.values() if each])
+        attempts = await self._store.load_by_id(Attempt, [each for each in ended.values() if each])
         pending = await self._tenants.pending(snapshot, jobs)
         views = tuple(
             view_job(

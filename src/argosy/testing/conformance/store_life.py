@@ -190,6 +190,18 @@ async def attempts_of_a_cluster_are_asked_since_a_time(subject: Subject) -> None
     await store.close()
 
 
+async def rows_are_asked_by_id(subject: Subject) -> None:
+    store = await subject.open()
+    jobs = await store.commit([a_job(number=number) for number in range(1, 1203)])
+    over = await put(store, changed(jobs[0], phase=WorkloadPhase.FINISHED))
+    attempt = await put(store, an_attempt(workload_id=over.id))
+    found = await store.load_by_id(Workload, {job.id for job in jobs} | {attempt.id, "job-none"})
+    assert found == {job.id: job for job in (over, *jobs[1:])}
+    assert await store.load_by_id(Attempt, [attempt.id]) == {attempt.id: attempt}
+    assert await store.load_by_id(Attempt, []) == {}
+    await store.close()
+
+
 async def costs_are_asked_since_a_time(subject: Subject) -> None:
     store = await subject.open()
     early = await put(store, a_claim(requested_ms=100))

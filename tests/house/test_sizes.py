@@ -1,0 +1,189 @@
+"""How long files, classes and functions may be. What was larger when this rule came stands below with its
+figure, and may only shrink."""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Final
+
+SOURCE: Final = Path(__file__).resolve().parents[2] / "src" / "argosy"
+
+#: The linter holds the length of lines.
+LIMITS: Final = {"file": 600, "class": 300, "function": 60, "parameters": 8, "nesting": 4}
+
+Place = tuple[str, str]  # measure, `file` or `file:name`
+
+#: By reason: measure, place, present figure. Whoever makes one better lowers or removes its line.
+ALLOWED: Final[dict[str, dict[Place, int]]] = {
+    "a command takes one parameter for each of its flags": {
+        ("parameters", "cli/jobs.py:jobs_logs"): 10,
+        ("parameters", "cli/jobs.py:logs"): 10,
+        ("parameters", "cli/launching.py:launch"): 15,
+        ("parameters", "cli/quota.py:set_"): 12,
+    },
+    "takes its parts by name: composition happens there": {
+        ("parameters", "controllers/effects.py:Effects.__init__"): 11,
+        ("parameters", "controllers/shell.py:Shell.__init__"): 11,
+        ("parameters", "server/application.py:Application.__init__"): 13,
+    },
+    "one keyword for each field of a task file, as people write them": {
+        ("parameters", "client/facade.py:launch"): 9,
+        ("parameters", "client/tasks.py:Resources.__init__"): 30,
+        ("parameters", "client/tasks.py:Task.__init__"): 18,
+    },
+    "before the rule": {
+        ("class", "agent/ranks.py:Ranks"): 609,
+        ("class", "catalog/catalog.py:Catalog"): 462,
+        ("class", "client/tasks.py:Task"): 302,
+        ("class", "controllers/shell.py:Shell"): 419,
+        ("class", "convert/compose.py:_Service"): 357,
+        ("class", "convert/dstack.py:_Configuration"): 515,
+        ("class", "convert/pods.py:Pod"): 423,
+        ("class", "convert/slurm.py:_Script"): 325,
+        ("class", "providers/local/provider.py:LocalProvider"): 382,
+        ("class", "scheduler/fragment.py:Grid"): 437,
+        ("class", "scheduler/heads.py:Heads"): 309,
+        ("class", "scheduler/inventory.py:Inventory"): 456,
+        ("class", "scheduler/pool.py:Pool"): 302,
+        ("class", "scheduler/quota.py:Quotas"): 336,
+        ("class", "scheduler/reserve.py:Reserving"): 309,
+        ("class", "server/pricing.py:Pricing"): 553,
+        ("class", "spec/reader.py:Reader"): 326,
+        ("class", "testing/pool_checkers.py:PoolLaws"): 381,
+        ("class", "testing/world.py:World"): 431,
+        ("file", "agent/ranks.py"): 718,
+        ("file", "agent/trees.py"): 656,
+        ("file", "client/tasks.py"): 606,
+        ("file", "convert/dstack.py"): 681,
+        ("file", "server/pricing.py"): 658,
+        ("function", "agent/terminal.py:serve_shell"): 72,
+        ("function", "catalog/overlay.py:_read_terms"): 68,
+        ("function", "cli/clusters.py:status"): 63,
+        ("function", "cli/launching.py:launch"): 78,
+        ("function", "cli/pipelines.py:plan_pipeline"): 71,
+        ("function", "client/local_server.py:ensure_running"): 62,
+        ("function", "client/tasks.py:Resources.__init__"): 68,
+        ("function", "controllers/job/environment.py:rank_orders"): 65,
+        ("function", "convert/ray.py:ray_job"): 97,
+        ("function", "planning/deadline.py:next_step"): 70,
+        ("function", "planning/market.py:cheapest_in_regions"): 65,
+        ("function", "planning/milp.py:minimise"): 64,
+        ("function", "scheduler/reclaim.py:may_reclaim"): 65,
+        ("function", "server/pricing.py:Pricing.complete"): 74,
+        ("function", "server/run.py:serve"): 86,
+        ("function", "spec/build.py:_resources"): 64,
+        ("function", "testing/priced_answers.py:with_prices"): 73,
+        ("nesting", "catalog/catalog.py:Catalog.candidates"): 5,
+        ("nesting", "catalog/overlay.py:_discounted"): 5,
+        ("nesting", "client/files.py:read_chunks"): 5,
+        ("nesting", "controllers/links.py:Links._watch"): 5,
+        ("nesting", "infra/agent_client.py:AgentClient.watch"): 5,
+        ("nesting", "planning/makespan.py:_rooted"): 5,
+        ("nesting", "planning/market.py:cheapest_in_regions"): 5,
+        ("nesting", "scheduler/foresee.py:foresee"): 5,
+        ("nesting", "storage/blobs.py:BlobStore.put_pack"): 5,
+        ("nesting", "testing/pool_checkers.py:PoolLaws._check_shares"): 5,
+        ("nesting", "testing/sim_agent.py:SimAgent.watch"): 5,
+        ("parameters", "model/market.py:Block.__init__"): 12,
+        ("parameters", "planning/deadline.py:next_step"): 9,
+        ("parameters", "planning/market.py:rank"): 11,
+    },
+}
+
+_BLOCKS: Final = (
+    ast.If,
+    ast.For,
+    ast.AsyncFor,
+    ast.While,
+    ast.With,
+    ast.AsyncWith,
+    ast.Try,
+    ast.TryStar,
+    ast.Match,
+)
+_SCOPES: Final = (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)
+
+
+def measure(source: str, file: str) -> Iterator[tuple[Place, int]]:
+    """Every figure of one file."""
+    yield ("file", file), source.count("\n")
+    yield from _measure_scopes(ast.parse(source), f"{file}:")
+
+
+def _measure_scopes(node: ast.AST, prefix: str) -> Iterator[tuple[Place, int]]:
+    for child in ast.iter_child_nodes(node):
+        if not isinstance(child, _SCOPES):
+            yield from _measure_scopes(child, prefix)
+            continue
+        name, lines = prefix + child.name, (child.end_lineno or 0) - child.lineno + 1
+        if isinstance(child, ast.ClassDef):
+            yield ("class", name), lines
+        else:
+            yield ("function", name), lines
+            yield ("parameters", name), _parameters(child)
+            yield ("nesting", name), max(map(_depth, child.body))
+        yield from _measure_scopes(child, f"{name}.")
+
+
+def _parameters(function: ast.FunctionDef | ast.AsyncFunctionDef) -> int:
+    """How many, `self` and `cls` not counted."""
+    taken = function.args
+    named = [each.arg for each in (*taken.posonlyargs, *taken.args, *taken.kwonlyargs)]
+    return len([name for name in named if name not in ("self", "cls")]) + sum(
+        map(bool, (taken.vararg, taken.kwarg))
+    )
+
+
+def _depth(node: ast.AST) -> int:
+    """Blocks within blocks; an `elif` is beside its `if`, and a function within begins anew."""
+    if isinstance(node, _SCOPES):
+        return 0
+    beside = node.orelse if isinstance(node, ast.If) and _is_elif(node) else []
+    within = max((_depth(child) for child in ast.iter_child_nodes(node) if child not in beside), default=0)
+    return max([within + isinstance(node, _BLOCKS), *map(_depth, beside)])
+
+
+def _is_elif(node: ast.If) -> bool:
+    return len(node.orelse) == 1 and isinstance(node.orelse[0], ast.If)
+
+
+def _too_large() -> dict[Place, int]:
+    found: dict[Place, int] = {}
+    for path in sorted(SOURCE.rglob("*.py")):
+        for place, figure in measure(path.read_text(encoding="utf-8"), str(path.relative_to(SOURCE))):
+            if figure > LIMITS[place[0]]:
+                found[place] = max(figure, found.get(place, 0))  # of overloads and branches the largest
+    return found
+
+
+def test_nothing_is_larger_than_the_rule_allows() -> None:
+    allowed = {place: figure for places in ALLOWED.values() for place, figure in places.items()}
+    assert sum(map(len, ALLOWED.values())) == len(allowed), "a place stands under two reasons"
+    found = _too_large()
+    grown = {place: figure for place, figure in found.items() if figure > allowed.get(place, 0)}
+    assert not grown, f"split it: the limits are {LIMITS}"
+    shrunk = {place: found.get(place) for place, figure in allowed.items() if found.get(place, 0) < figure}
+    assert not shrunk, "lower these figures in ALLOWED (None: remove the line)"
+
+
+def test_sizes_are_measured_as_people_count() -> None:
+    source = """
+class A:
+    def a(self, b, *, c=1, **d):
+        if b:
+            for e in c:
+                pass
+        elif c:
+            with d: pass
+        elif d:
+            def inner():
+                while True:
+                    try: pass
+                    finally: pass
+"""
+    figures = dict(measure(source, "f.py"))
+    assert figures["file", "f.py"] == 13 and figures["class", "f.py:A"] == 12
+    assert figures["function", "f.py:A.a"] == 11 and figures["parameters", "f.py:A.a"] == 3
+    assert figures["nesting", "f.py:A.a"] == 2 and figures["nesting", "f.py:A.a.inner"] == 2
