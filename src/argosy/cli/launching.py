@@ -106,13 +106,7 @@ def launch(
         if dryrun:
             _dryrun(session, described.task, as_json)
             return
-        asks = screen.is_terminal() and not yes
-        first = asks or needs_files(described.task)  # no files are sent for what cannot start
-        named = ""
-        if first and (cluster is None or not _exists(session, cluster, project)):
-            named = _show_plan(session, described.task, cluster, yes=yes)
-        elif asks:
-            screen.confirm(f"Run {_called(described.task)} on the existing cluster `{cluster}`?", yes=yes)
+        first, named = _ask_first(session, described.task, cluster, project, yes=yes)
         stage[0] = "Nothing was launched. What was sent is kept: the same command goes on from there."
         task = _send_files(session, described.task)
         stage[0] = "It may have been launched: `argosy status` shows it."
@@ -277,6 +271,19 @@ def jobs_launch(
 
 
 # --- steps -----------------------------------------------------------------------------------------
+
+
+def _ask_first(
+    session: Session, task: Task, cluster: str | None, project: str | None, *, yes: bool
+) -> tuple[bool, str]:
+    """Whether the plan was looked at before the launch, and the id of the one that was confirmed."""
+    asks = session.screen.is_terminal() and not yes
+    if not asks and not needs_files(task):  # no files are sent for what cannot start
+        return False, ""
+    if cluster is None or not _exists(session, cluster, project):
+        return True, _show_plan(session, task, cluster, yes=yes)
+    session.screen.confirm(f"Run {_called(task)} on the existing cluster `{cluster}`?", yes=yes)
+    return True, ""
 
 
 def _exists(session: Session, cluster: str, project: str | None) -> bool:
