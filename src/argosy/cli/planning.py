@@ -288,9 +288,17 @@ def _plan_table(session: Session, reply: PlanReply, num_nodes: int) -> None:
 def _compare_table(session: Session, rows: tuple[CompareView, ...]) -> None:
     from argosy.pages.comparison import HEADINGS, render_cells
 
+    def cells(row: CompareView) -> list[str]:
+        """As on the page; what is not known, or the same for every task, leaves its column out."""
+        found = ["" if cell == "-" else cell for cell in (*render_cells(row), row.note)]
+        at_nodes, at_total = HEADINGS.index("NODES"), HEADINGS.index("TOTAL")
+        found[at_nodes] = found[at_nodes] if row.num_nodes > 1 else ""
+        found[at_total] = f"~{found[at_total]}" if found[at_total] else ""
+        return found
+
     session.screen.table(
         (*HEADINGS, "NOTE"),
-        [["" if cell == "-" else cell for cell in (*render_cells(row), row.note)] for row in rows],
+        list(map(cells, rows)),
         right=("NODES", "$/H", "TOTAL", "DONE IN", "LOSSES", "IN TIME", "SAVES"),
         spare=("NOTE", "NODES", "LOSSES", "DONE IN"),
     )
