@@ -202,12 +202,43 @@ def test_dryrun_changes_nothing(argosy: CommandLine, server: FakeServer) -> None
 def test_nothing_fits(argosy: CommandLine, server: FakeServer, words: tuple[str, ...]) -> None:
     done = argosy(*words, "--infra", "aws", "--gpus", "A100:8", "--", "x")
     assert done.status == 3
-    assert done.err == (
+    before, error, said = done.err.partition("error: ")
+    assert error + said == (
         "error: no offer fits the task (A100:8)\n"
         "  aws  –  credentials  no credentials\n"
         "hint: `argosy check` says what is wrong with an infrastructure\n"
     )
-    assert not server.seen("launch") and not server.seen("jobs_launch")
+    assert not before or "--dryrun" in words  # which shows the plan first, with what `plan` warns of
+    assert not server.clusters and not server.jobs
+
+
+@pytest.mark.parametrize("words", [("launch", "-c", "dev"), ("jobs", "launch")])
+def test_a_launch_is_one_request_and_shows_the_plan_that_was_used(
+    argosy: CommandLine, server: FakeServer, words: tuple[str, ...]
+) -> None:
+    done = argosy(*words, "-y", "-d", "--", "x")
+    assert done.status == 0
+    name = "_".join(word for word in words if word in ("jobs", "launch"))
+    assert [request.endpoint for request in server.requests if request.endpoint != "health"] == [name]
+    assert "INFRA  INSTANCE" in done.err and "local" in done.err
+
+
+def test_files_are_not_sent_for_what_cannot_start(argosy: CommandLine, server: FakeServer) -> None:
+    (argosy.folder / "a.py").write_text("print()")
+    done = argosy("launch", "-y", "--workdir", ".", "--infra", "aws", "--gpus", "A100:8", "--", "x")
+    assert done.status == 3 and "no offer fits the task (A100:8)" in done.err
+    assert not server.seen("missing_chunks") and not server.seen("launch")
+
+
+def test_a_missing_workdir_is_noticed_by_plans(argosy: CommandLine) -> None:
+    text = f"workdir `{argosy.folder / 'gone'}` does not exist"
+    planned = argosy("plan", "--workdir", "gone", "--", "x")
+    dry = argosy("launch", "--dryrun", "--workdir", "gone", "--", "x")
+    for done in (planned, dry):
+        assert done.status == 0 and f"warning: {text}; a launch will be refused" in done.err
+    assert dry.out == planned.out + "\nNothing was launched (--dryrun).\n"
+    refused = argosy("launch", "--workdir", "gone", "--", "x")
+    assert refused.status == 2 and f"error: {text}" in refused.err
 
 
 @pytest.mark.parametrize("words", [("launch",), ("launch", "--dryrun")])

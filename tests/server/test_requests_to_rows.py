@@ -108,15 +108,17 @@ def test_launch_makes_rows_and_wakes(server: IdleServer, raw: Raw) -> None:
     assert (told["code"], told["subject"]) == ("launched", made.id)
 
 
-def test_what_is_rented_is_claimed_at_once(server: IdleServer, raw: Raw) -> None:
+def test_what_is_rented_is_queued_and_ordered_by_the_controllers(server: IdleServer, raw: Raw) -> None:
     pool = server.providers.get("pool")
     assert isinstance(pool, StaticProvider)
     pool.offers = [an_offer(capacity=Capacity.ON_DEMAND, price_micro_usd=1)]
     made = raw.post("/launch", {"task": TASK, "cluster": "c"}).json
+    assert cluster(server, "c").phase is WorkloadPhase.QUEUED
+    assert len(rows(server).claims) == 0 and made["cluster_id"] in server.controllers.woken
+    server.order()
     assert cluster(server, "c").phase is WorkloadPhase.STARTING
     (claim,) = rows(server).claims_of(made["cluster_id"])
     assert (claim.phase, claim.count, claim.desired) == (ClaimPhase.REQUESTED, 1, Desired.RUN)
-    assert claim.id in server.controllers.woken
 
 
 def test_names_are_given_and_checked(server: IdleServer, raw: Raw) -> None:
@@ -527,6 +529,7 @@ def test_prices_decide(raw: Raw, server: IdleServer) -> None:
     manifest = msgspec.structs.replace(server.providers.get("pool").manifest, name="cloud", capabilities=can)
     server.providers.by_name["cloud"] = StaticProvider(manifest, [offer(9), offer(5)])
     reply = raw.post("/launch", {"task": {**TASK, "resources": [{"infra": {"provider": "cloud"}}]}}).json
+    server.order()
     claim = rows(server).claims_of(reply["cluster_id"])[0]
     assert claim.choice.price_micro_usd == 5
     assert [each.price_micro_usd for each in claim.alternatives] == [9]

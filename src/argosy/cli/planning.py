@@ -85,6 +85,7 @@ def plan(
         if as_json:
             screen.json(reply)
             return
+        warn_of_files(session, task)
         if len(tasks) > 1:
             screen.print(f"\nTask {number} of {len(tasks)} alone: {task.name or '(no name)'}")
         else:
@@ -181,6 +182,20 @@ def _refuse_nothing(task: Task, reply: PlanReply) -> None:
         return
     error = no_offer(task, reply.plan)
     raise ArgosyError("no-offer", reply.text or error.what, details=error.details, hint=error.hint)
+
+
+def warn_of_files(session: Session, task: Task) -> None:
+    """Say when the workdir or a local mount is not there: a launch would be refused."""
+    from argosy.client.progress import needs_files
+    from argosy.model.errors import ArgosyError
+
+    if needs_files(task):
+        from argosy.client.sending import check_files
+
+        try:
+            check_files(task, cwd=session.cwd, env=session.env)
+        except ArgosyError as error:
+            session.screen.warn([f"{error.what}; a launch will be refused"])
 
 
 def show_plan(session: Session, task: Task, reply: PlanReply, *, compare: bool = False) -> None:

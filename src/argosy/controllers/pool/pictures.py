@@ -112,7 +112,7 @@ class Picture:
             ask = ask_of_job(workload, view.rows.tenancy, view.history)
         else:
             wanted = wanted_of(view, workload)
-            if wanted is None or wanted.ask is None or wanted.elsewhere or wanted.unsure:
+            if wanted is None or wanted.ask is None or wanted.hopes:
                 return ""
             cache, ask = self._caches.known(None), wanted.ask
         return cache.never(ask) if cache is not None and cache.machines else ""
@@ -238,6 +238,8 @@ def _elsewhere(each: Wanted, workload: Workload, now_ms: int) -> Waiting:
         return Waiting(ask_id=id, code="later", text=text, starts_at_ms=workload.retry_ms)
     if each.elsewhere:
         return Waiting(ask_id=id, code="later", text="gets its nodes now")
+    if each.dear:
+        return Waiting(ask_id=id, code="later", text=each.dear)
     text = each.rejected[0].text if each.rejected else "waits for offers"
     return Waiting(ask_id=id, code="never", text=text)
 
