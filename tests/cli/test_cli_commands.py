@@ -266,7 +266,7 @@ def test_the_server_does_not_repeat_what_the_file_said(argosy: CommandLine, serv
     plan_of = server.plan_of
     server.plan_of = lambda task: msgspec.structs.replace(plan_of(task), warnings=said)
     (argosy.folder / "t.yaml").write_text("run: echo hi\nservice: {replicas: 2}\nsync: {include: [x]}\n")
-    done = argosy("launch", "-c", "dev", "t.yaml")
+    done = argosy("plan", "t.yaml")
     assert [line for line in done.err.splitlines() if "warning:" in line] == [
         "warning: t.yaml:2:1: not supported yet, ignored: service, sync",
         "warning: something else",
