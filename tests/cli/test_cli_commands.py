@@ -183,7 +183,7 @@ def test_dryrun_changes_nothing(argosy: CommandLine, server: FakeServer) -> None
     assert argosy.good("launch", "--dryrun", "--cpus", "2+", "--", "x") == (
         "INFRA                      INSTANCE      CPUS  MEMORY  ACCELERATORS  KIND      $/H  CHOSEN\n"
         "local                      this machine     8   32 GB                owned      $0  yes\n"
-        "aws/ca-central-1/cac1-az2  p4d.24xlarge    96  1.1 TB  A100:8        spot   ~$5.16  no driver\n"
+        "aws/ca-central-1/cac1-az2  p4d.24xlarge    96  1.1 TB  A100:8        spot   ~$5.16  not launchable yet\n"  # noqa: E501
         "and 13 more offers fit (--top shows more)\n"
         "\n"
         "local this machine (owned): $0/h; next is aws p4d.24xlarge (spot) at $5.16/h\n"
@@ -202,12 +202,43 @@ def test_dryrun_changes_nothing(argosy: CommandLine, server: FakeServer) -> None
 def test_nothing_fits(argosy: CommandLine, server: FakeServer, words: tuple[str, ...]) -> None:
     done = argosy(*words, "--infra", "aws", "--gpus", "A100:8", "--", "x")
     assert done.status == 3
-    assert done.err == (
+    before, error, said = done.err.partition("error: ")
+    assert error + said == (
         "error: no offer fits the task (A100:8)\n"
         "  aws  –  credentials  no credentials\n"
         "hint: `argosy check` says what is wrong with an infrastructure\n"
     )
-    assert not server.seen("launch") and not server.seen("jobs_launch")
+    assert not before or "--dryrun" in words  # which shows the plan first, with what `plan` warns of
+    assert not server.clusters and not server.jobs
+
+
+@pytest.mark.parametrize("words", [("launch", "-c", "dev"), ("jobs", "launch")])
+def test_a_launch_is_one_request_and_shows_the_plan_that_was_used(
+    argosy: CommandLine, server: FakeServer, words: tuple[str, ...]
+) -> None:
+    done = argosy(*words, "-y", "-d", "--", "x")
+    assert done.status == 0
+    name = "_".join(word for word in words if word in ("jobs", "launch"))
+    assert [request.endpoint for request in server.requests if request.endpoint != "health"] == [name]
+    assert "INFRA  INSTANCE" in done.err and "local" in done.err
+
+
+def test_files_are_not_sent_for_what_cannot_start(argosy: CommandLine, server: FakeServer) -> None:
+    (argosy.folder / "a.py").write_text("print()")
+    done = argosy("launch", "-y", "--workdir", ".", "--infra", "aws", "--gpus", "A100:8", "--", "x")
+    assert done.status == 3 and "no offer fits the task (A100:8)" in done.err
+    assert not server.seen("missing_chunks") and not server.seen("launch")
+
+
+def test_a_missing_workdir_is_noticed_by_plans(argosy: CommandLine) -> None:
+    text = f"workdir `{argosy.folder / 'gone'}` does not exist"
+    planned = argosy("plan", "--workdir", "gone", "--", "x")
+    dry = argosy("launch", "--dryrun", "--workdir", "gone", "--", "x")
+    for done in (planned, dry):
+        assert done.status == 0 and f"warning: {text}; a launch will be refused" in done.err
+    assert dry.out == planned.out + "\nNothing was launched (--dryrun).\n"
+    refused = argosy("launch", "--workdir", "gone", "--", "x")
+    assert refused.status == 2 and f"error: {text}" in refused.err
 
 
 @pytest.mark.parametrize("words", [("launch",), ("launch", "--dryrun")])
@@ -226,7 +257,53 @@ def test_what_is_not_executed_yet_is_said(argosy: CommandLine) -> None:
     (argosy.folder / "t.yaml").write_text("run: echo hi\nresources: {ports: 8080}\nservice: {replicas: 2}\n")
     done = argosy("launch", "-c", "dev", "t.yaml")
     assert done.status == 0
-    assert "warning: t.yaml:3:1: `service` is accepted but not executed yet" in done.err
+    assert done.err.count("warning:") == 1
+    assert "warning: t.yaml:3:1: not supported yet, ignored: service" in done.err
+
+
+def test_the_server_does_not_repeat_what_the_file_said(argosy: CommandLine, server: FakeServer) -> None:
+    said = ("not supported yet, ignored: service", "something else")
+    plan_of = server.plan_of
+    server.plan_of = lambda task: msgspec.structs.replace(plan_of(task), warnings=said)
+    (argosy.folder / "t.yaml").write_text("run: echo hi\nservice: {replicas: 2}\nsync: {include: [x]}\n")
+    done = argosy("plan", "t.yaml")
+    assert [line for line in done.err.splitlines() if "warning:" in line][:2] == [
+        "warning: t.yaml:2:1: not supported yet, ignored: service, sync",
+        "warning: something else",
+    ]
+    assert done.err.count("not supported yet") == 1
+
+
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        (("exec", "dev", "a.yaml", "b.yaml"), "2 files are named, and one can be launched at a time"),
+        (("launch", "a.yaml", "extra"), "`a.yaml` is a task file, and nothing can follow it (got `extra`)"),
+        (("jobs", "launch", "a.yaml", "b.yml", "c.yaml"), "3 files are named"),
+        (("plan", "a.yaml", "x"), "nothing can follow it"),
+    ],
+)
+def test_a_file_and_something_after_it_is_no_shell_text(
+    argosy: CommandLine, server: FakeServer, words: tuple[str, ...], told: str
+) -> None:
+    (argosy.folder / "a.yaml").write_text("run: echo hi\n")
+    done = argosy(*words)
+    assert (done.status, done.out) == (2, "") and told in done.err, done
+    assert not server.seen("launch") and not server.seen("exec")
+
+
+def test_without_a_command_the_help_is_shown(argosy: CommandLine) -> None:
+    assert argosy() == argosy("--help")
+
+
+def test_the_end_of_a_job_stands_on_a_line_of_its_own(argosy: CommandLine, server: FakeServer) -> None:
+    server.next_log = FakeLog([Line(b"no newline at the end")])
+    child = argosy.process("launch", "-c", "dev", "--", "x", stderr=subprocess.STDOUT)
+    out, _ = child.communicate(timeout=60)
+    assert out.endswith("no newline at the end\njob 1 of `dev` succeeded\n"), out
+    server.next_log = FakeLog([Line(b"no newline at the end")])
+    done = argosy("launch", "-c", "dev2", "--", "x")
+    assert done.out == "no newline at the end"  # a file gets what the job wrote
 
 
 # What is wrong with the input -------------------------------------------------------------------------------------  # noqa: E501
@@ -261,9 +338,9 @@ def test_what_is_not_executed_yet_is_said(argosy: CommandLine) -> None:
         (("logs", "nope"), 4, "there is no cluster `nope`"),
         (("status", "nope"), 4, "there is no cluster `nope`"),
         (("jobs", "logs"), 4, "there is no job among managed jobs"),
-        (("jobs", "logs", "x"), 2, "`x` is no job"),
+        (("jobs", "logs", "x"), 2, "job must be a number, got x"),
         (("autostop", "dev", "--cancel", "-i", "3"), 2, "--cancel takes neither"),
-        (("check", "mars"), 2, "`mars` is not one of aws, local"),
+        (("check", "mars"), 2, "Argosy cannot run on mars yet; available: aws, local"),
     ],
 )
 def test_bad_input(argosy: CommandLine, words: tuple[str, ...], status: int, text: str) -> None:
@@ -421,10 +498,12 @@ def test_stop_start_down(argosy: CommandLine, server: FakeServer) -> None:
 
 def test_autostop(argosy: CommandLine, server: FakeServer) -> None:
     server.add_cluster("dev")
-    assert argosy.good("autostop", "dev", "-i", "90", "--down") == "dev: goes after 1h 30m without work\n"
+    assert argosy.good("autostop", "dev", "-i", "90", "--down") == "dev will be deleted after 1h 30m idle\n"
     assert server.clusters["dev"].autostop == Autostop(idle_s=5400, down=True)
-    assert argosy.good("autostop", "dev") == "dev: rests after 5m without work\n"
-    assert argosy.good("autostop", "dev", "--cancel") == "dev: stays until told otherwise\n"
+    assert argosy.good("autostop", "dev") == "dev will be stopped after 5m idle\n"
+    assert argosy.good("autostop", "dev", "-i", "10m") == "dev will be stopped after 10m idle\n"
+    assert server.clusters["dev"].autostop.idle_s == 600
+    assert argosy.good("autostop", "dev", "--cancel") == "autostop is off for dev\n"
     assert server.clusters["dev"].autostop.idle_s is None
 
 

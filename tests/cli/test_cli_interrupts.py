@@ -51,14 +51,14 @@ def interrupt(process: subprocess.Popen[str]) -> tuple[str, str]:
 @pytest.mark.parametrize(
     ("stage", "words", "said"),
     [
-        ("plan", ("launch", "-c", "dev", "--", "x"), "Nothing was launched."),
-        ("cluster", ("launch", "-c", "dev", "--", "x"), "Nothing was launched."),
+        ("plan", ("launch", "-c", "dev", "--workdir", ".", "--", "x"), "Nothing was launched."),
+        ("cluster", ("launch", "-c", "dev", "--workdir", ".", "--", "x"), "Nothing was launched."),
         ("missing_chunks", ("launch", "-c", "dev", "--workdir", ".", "--", "x"), "the same command goes on"),
         ("put_chunks", ("launch", "-c", "dev", "--workdir", ".", "--", "x"), "the same command goes on"),
         ("put_tree", ("launch", "-c", "dev", "--workdir", ".", "--", "x"), "the same command goes on"),
         ("launch", ("launch", "-c", "dev", "--", "x"), "`argosy status` shows it"),
         ("exec", ("exec", "dev", "--", "x"), "`argosy queue dev` shows it"),
-        ("plan", ("jobs", "launch", "--", "x"), "Nothing was queued."),
+        ("plan", ("jobs", "launch", "--workdir", ".", "--", "x"), "Nothing was queued."),
         ("jobs_launch", ("jobs", "launch", "--", "x"), "`argosy jobs queue` shows it"),
         ("status", ("status",), ""),
     ],

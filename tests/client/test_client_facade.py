@@ -199,7 +199,7 @@ def test_what_plans_need_can_be_said_in_python(server: FakeServer) -> None:
     assert (wish.location, wish.edge.latency_us) == ("plant-3", 20_000)
     copied = sky.Resources(exclude="gcp").copy(cpus="4+")
     assert copied.fields == {"cpus": "4+", "not": "gcp"}
-    with pytest.warns(UserWarning, match="`(in|out)puts` is accepted but not executed yet"):
+    with pytest.warns(UserWarning, match="not supported yet, ignored: inputs, outputs"):
         sky.optimize(task, minimize=sky.OptimizeTarget.CARBON)
     assert b'"objective":"carbon"' in server.seen("plan")[-1].body
     with pytest.raises(sky.ArgosyError, match="cannot be a function"):
@@ -333,7 +333,7 @@ def test_a_dag_of_one_task_is_launched_and_of_two_is_not(server: FakeServer) -> 
 
 def test_what_is_not_executed_becomes_a_warning(server: FakeServer) -> None:
     task = sky.Task.from_yaml_config({"run": "x", "service": {"replicas": 1}})
-    with pytest.warns(UserWarning, match="`service` is accepted but not executed yet"):
+    with pytest.warns(UserWarning, match="not supported yet, ignored: service"):
         sky.launch(task, cluster_name="dev")
     with warnings.catch_warnings():
         warnings.simplefilter("error")

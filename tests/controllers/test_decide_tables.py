@@ -172,13 +172,23 @@ def test_the_first_failing_rank_ends_the_gang() -> None:
     assert (attempt.phase, attempt.outcome, attempt.detail) == (
         AttemptPhase.ENDING,
         Outcome.FAILED,
-        "rank 0: run exited with code 3",
+        "rank 0 exited with code 3",
     )
     assert job.is_live
     world.attempt = attempt
     assert StopRanks("att-0", "nod-1", ("att-0.1",), 10.0) in effects(world.decide())
     attempt, job = world.says(1, RankPhase.EXITED, exit_code=143).changes()
     assert (attempt.phase, attempt.exit_codes, job.outcome) == (AttemptPhase.ENDED, (3, 143), Outcome.FAILED)
+
+
+def test_the_rank_that_failed_first_is_named_not_the_one_that_was_told_to_stop() -> None:
+    world = World(2).says(0, RankPhase.EXITED, exit_code=143, ended_ms=9)
+    attempt, _ = world.says(1, RankPhase.EXITED, exit_code=3, ended_ms=5).changes()
+    assert (attempt.failed_rank, attempt.exit_codes, attempt.detail) == (
+        1,
+        (143, 3),
+        "rank 1 exited with code 3",
+    )
 
 
 @pytest.mark.parametrize(

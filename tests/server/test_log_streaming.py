@@ -118,18 +118,26 @@ class House:
         self.server.do(write())
         self.said[rank_id] = self.said.get(rank_id, 0) + len(data)
 
-    def end_attempt(self, codes: tuple[int | None, ...] = (0,), **job: Any) -> None:
+    def end_attempt(
+        self, codes: tuple[int | None, ...] = (0,), failed_rank: int | None = None, **job: Any
+    ) -> None:
         for rank in range(self.ranks):
             self.server.do(self.server.logs.finish(f"{self.attempt_id}.{rank}"))
         row = self.server.do(self.server.store.load(self.attempt_id))
         assert isinstance(row, Attempt)
-        ended = msgspec.structs.replace(row, phase=AttemptPhase.ENDED, exit_codes=codes)
+        ended = msgspec.structs.replace(
+            row, phase=AttemptPhase.ENDED, exit_codes=codes, failed_rank=failed_rank
+        )
         self.server.do(self.server.store.commit([ended, changed(self.job, **job)]))
 
     def finish(
-        self, outcome: Outcome = Outcome.SUCCEEDED, codes: tuple[int | None, ...] = (0,), **job: Any
+        self,
+        outcome: Outcome = Outcome.SUCCEEDED,
+        codes: tuple[int | None, ...] = (0,),
+        failed_rank: int | None = None,
+        **job: Any,
     ) -> None:
-        self.end_attempt(codes, phase=WorkloadPhase.FINISHED, outcome=outcome, ended_ms=9, **job)
+        self.end_attempt(codes, failed_rank, phase=WorkloadPhase.FINISHED, outcome=outcome, ended_ms=9, **job)
 
     def read(self, query: str = "") -> Reader:
         return Reader(self.raw, f"/jobs/{self.job_id}/logs{query}")
@@ -166,10 +174,12 @@ def test_following_goes_on_until_the_job_ends(house: House) -> None:
 
 def test_the_end_says_why(house: House) -> None:
     house.begin()
-    house.finish(Outcome.FAILED, (0, 3), reason=Reason.USER_CODE_FAILED, detail="rank 1: exited with code 3")
+    house.finish(
+        Outcome.FAILED, (143, 3), 1, reason=Reason.USER_CODE_FAILED, detail="rank 1 exited with code 3"
+    )
     end = house.read().join().end
     assert (end.status, end.exit_code) == ("failed", 3)
-    assert end.detail == "rank 1: exited with code 3; read the end of the log: `argosy logs`"
+    assert end.detail == "rank 1 exited with code 3. Log: `argosy jobs logs 1`"
 
 
 def test_a_job_that_never_ran_ends_too(house: House) -> None:

@@ -231,6 +231,7 @@ def test_who_does_not_ask_for_spot_does_not_get_it(nimbus: tuple[IdleServer, Cli
     assert [choice.offer.capacity for choice in made.plan.choices] == [Capacity.ON_DEMAND]
     asked = msgspec.structs.replace(EIGHT, resources=(Resources(accelerator=A100, use_spot=True),))
     made = client.launch(asked, cluster="d")
+    idle.order()
     assert _first_claim(idle, made.cluster_id).choice.offer.capacity is Capacity.SPOT
 
 
@@ -307,6 +308,7 @@ def test_the_objective_chooses_at_launch() -> None:
         idle.do(idle.store.commit([ended, ran_on]))
         cheapest = client.launch(task, cluster="c")
         fastest = client.launch(msgspec.structs.replace(task, objective="time"), cluster="d")
+        idle.order()
         assert _first_claim(idle, cheapest.cluster_id).choice.accelerator == "A100"
         assert _first_claim(idle, fastest.cluster_id).choice.accelerator == "H100"
 

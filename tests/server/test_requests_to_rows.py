@@ -108,15 +108,17 @@ def test_launch_makes_rows_and_wakes(server: IdleServer, raw: Raw) -> None:
     assert (told["code"], told["subject"]) == ("launched", made.id)
 
 
-def test_what_is_rented_is_claimed_at_once(server: IdleServer, raw: Raw) -> None:
+def test_what_is_rented_is_queued_and_ordered_by_the_controllers(server: IdleServer, raw: Raw) -> None:
     pool = server.providers.get("pool")
     assert isinstance(pool, StaticProvider)
     pool.offers = [an_offer(capacity=Capacity.ON_DEMAND, price_micro_usd=1)]
     made = raw.post("/launch", {"task": TASK, "cluster": "c"}).json
+    assert cluster(server, "c").phase is WorkloadPhase.QUEUED
+    assert len(rows(server).claims) == 0 and made["cluster_id"] in server.controllers.woken
+    server.order()
     assert cluster(server, "c").phase is WorkloadPhase.STARTING
     (claim,) = rows(server).claims_of(made["cluster_id"])
     assert (claim.phase, claim.count, claim.desired) == (ClaimPhase.REQUESTED, 1, Desired.RUN)
-    assert claim.id in server.controllers.woken
 
 
 def test_names_are_given_and_checked(server: IdleServer, raw: Raw) -> None:
@@ -198,7 +200,7 @@ def test_a_live_cluster_is_used_again(server: IdleServer, raw: Raw) -> None:
         assert (refused.status, refused.json["code"]) == (409, "conflict")
         assert why in refused.json["what"]
     wide = raw.post("/launch", {"task": {**TASK, "num_nodes": 2}, "cluster": "c"})
-    assert "it has 1 node" in wide.json["what"]
+    assert wide.json["what"] == "the task needs 2 nodes; cluster `c` has 1"
     either = {**TASK, "resources": [{"cpus": {"amount": 4000}}, {"cpus": {"amount": 1000}}]}
     (ref,) = raw.post("/exec", {"tasks": [either], "cluster": "c"}).json["jobs"]
     job = rows(server).workloads[ref["id"]]
@@ -206,6 +208,15 @@ def test_a_live_cluster_is_used_again(server: IdleServer, raw: Raw) -> None:
     reply = raw.post("/launch", {"task": either, "cluster": "c"}).json  # the size of nodes, not a job's share
     job = rows(server).workloads[reply["job"]["id"]]
     assert job.spec.task.resources[0].cpus is None  # type: ignore[union-attr]
+
+
+def test_what_recovers_only_managed_jobs_is_said(raw: Raw) -> None:
+    task = {**TASK, "resources": [{"recovery": {"max_restarts_on_errors": 3}}]}
+    told = "`job_recovery` is ignored here: it acts on managed jobs only (`argosy jobs launch`)"
+    assert raw.post("/launch", {"task": task, "cluster": "c"}).json["warnings"] == [told]
+    assert raw.post("/launch", {"task": task, "cluster": "c"}).json["warnings"] == [told]
+    assert raw.post("/exec", {"tasks": [task], "cluster": "c"}).json["warnings"] == [told]
+    assert "warnings" not in raw.post("/jobs/launch", {"tasks": [task]}).json
 
 
 def test_launch_wakes_a_stopped_cluster(server: IdleServer, raw: Raw) -> None:
@@ -350,10 +361,7 @@ def test_files_must_be_there(raw: Raw) -> None:
 
 def test_fields_that_do_nothing_are_named(raw: Raw) -> None:
     reply = raw.post("/launch", {"task": {**TASK, "not_executed": ["resources.ports", "config"]}}).json
-    assert reply["warnings"] == [
-        "`config` is accepted and does nothing yet",
-        "`resources.ports` is accepted and does nothing yet",
-    ]
+    assert reply["warnings"] == ["not supported yet, ignored: config, resources.ports"]
 
 
 # -- cancel -----------------------------------------------------------------------------------------
@@ -450,16 +458,17 @@ def test_how_a_job_ended(server: IdleServer, raw: Raw) -> None:
             detail="exited with code 3",
             ended_ms=9,
         ),
-        replace(attempt, phase=AttemptPhase.ENDED, exit_codes=(3,), ended_ms=9),
+        replace(attempt, phase=AttemptPhase.ENDED, exit_codes=(143, 3), failed_rank=1, ended_ms=9),
     )
     (view,) = raw.get("/jobs?cluster=c").json["jobs"]
     assert (view["status"], view["phase"], view["outcome"], view["exit_codes"]) == (
         "failed",
         "finished",
         "failed",
-        [3],
+        [143, 3],
     )
-    assert view["detail"] == "exited with code 3; read the end of the log: `argosy logs`"
+    assert view["exit_code"] == 3  # not that of the rank that was told to stop
+    assert view["detail"] == "exited with code 3. Log: `argosy logs c 1`"
     assert raw.get(f"/jobs/{job.id}").json == view
     assert raw.get("/jobs?cluster=c&live=true").json["jobs"] == []
 
@@ -520,6 +529,7 @@ def test_prices_decide(raw: Raw, server: IdleServer) -> None:
     manifest = msgspec.structs.replace(server.providers.get("pool").manifest, name="cloud", capabilities=can)
     server.providers.by_name["cloud"] = StaticProvider(manifest, [offer(9), offer(5)])
     reply = raw.post("/launch", {"task": {**TASK, "resources": [{"infra": {"provider": "cloud"}}]}}).json
+    server.order()
     claim = rows(server).claims_of(reply["cluster_id"])[0]
     assert claim.choice.price_micro_usd == 5
     assert [each.price_micro_usd for each in claim.alternatives] == [9]

@@ -58,6 +58,7 @@ def test_spot_is_asked_for(use_spot: bool | None, capacity: str) -> None:
         assert {choice.offer.capacity.value for choice in plain.choices} == {capacity}
         assert {offer.capacity for offer in priced.offers} == {capacity}
         launched = client.launch(task, cluster="dev")
+        idle.order()
         claims = idle.do(idle.store.load_claims(since_ms=0))
         assert launched.plan is not None and [c.choice.offer.capacity.value for c in claims] == [capacity]
         assert all(wish.use_spot is bool(use_spot) for want in cloud.wants for wish in want.resources)

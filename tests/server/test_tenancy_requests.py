@@ -427,6 +427,8 @@ def test_budgets_are_by_project_also_when_something_starts_again(server: IdleSer
     for each, name in ((rich, "one"), (poor, "two")):
         each.launch(Task(), cluster=name, user="ann")
 
+    server.order()
+
     async def rest_after_spending() -> None:
         snapshot = await server.store.snapshot()
         puts: list[Any] = []

@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 import msgspec
 import pytest
 
+from argosy.controllers.policies import new_claim
 from argosy.controllers.pool.caches import PoolCaches
 from argosy.controllers.shell import Shell
 from argosy.controllers.view import EnsureClaim, Put, View
@@ -28,6 +29,7 @@ from argosy.scheduler.ask import Decision, Running, Start
 from argosy.scheduler.cache import PoolCache
 from argosy.scheduler.quota import amounts_of
 from argosy.store import Snapshot
+from argosy.testing.builders import a_choice
 from argosy.testing.faults import Faults
 from argosy.testing.harness import SimStore, Simulation, SimulationFailed
 from argosy.testing.memory_log_sink import MemoryLogSink
@@ -243,6 +245,32 @@ class EvictedIsOver(SimStore):
         return await super().write(changed, **rest)
 
 
+class RequestsClaim(SimStore):
+    """A request orders the nodes of its cluster itself."""
+
+    async def write(self, puts: Sequence[Row], **rest: Any) -> tuple[Row, ...]:
+        made = [
+            new_claim(self.world.ids.new("clm"), row.id, [a_choice()], 1, self.world.clock.now_ms())
+            for row in puts
+            if isinstance(row, Workload) and row.kind == "cluster" and row.rev == 0
+        ]
+        return await super().write([*puts, *made], **rest)
+
+
+class PricesRise(SimStore):
+    """A place costs more than the one that was decided for."""
+
+    async def write(self, puts: Sequence[Row], **rest: Any) -> tuple[Row, ...]:
+        return await super().write([_dearer(row) if row.rev == 0 else row for row in puts], **rest)
+
+
+def _dearer(row: Row) -> Row:
+    if not isinstance(row, Claim):
+        return row
+    choice = msgspec.structs.replace(row.choice, price_micro_usd=4 * row.choice.price_micro_usd)
+    return msgspec.structs.replace(row, choice=choice)
+
+
 # -- agents -----------------------------------------------------------------------------------------
 
 
@@ -452,6 +480,8 @@ BUGS = [
     Bug("reservations ignored", {"make_server": _keeping(_KeepsNothing)}, CALM, {"reservation"}, CROWD),
     Bug("nobody gives back", {"make_server": _keeping(_NobodyGivesBack)}, CALM, {"guaranteed"}, LATE),
     Bug("evicted is over", {"make_store": EvictedIsOver}, CALM, {"evicted-goes-on"}, CROWD),
+    Bug("requests claim", {"make_store": RequestsClaim}, CALM, {"controllers-claim"}),
+    Bug("dearer than confirmed", {"make_store": PricesRise}, CALM, {"confirmed-price"}),
     Bug(
         "a start is not noted",
         {"make_agents": _agents(_StartsUnnoted)},

@@ -273,7 +273,9 @@ def test_a_field_is_executed_or_named(table: Table, name: str, text: str, words:
     (task,) = parsed.tasks
     rendered = render_task(task)
     assert [word for word in words.split() if word not in rendered] == []
-    warned = " ".join(re.findall(r"`([^`]*)`", " ".join(one.what for one in parsed.warnings)))
+    told = [*(one.what for one in parsed.warnings if not one.ignored)]
+    warned = " ".join([*re.findall(r"`([^`]*)`", " ".join(told)), *task.not_executed])
+    assert task.not_executed == tuple(sorted(name for one in parsed.warnings for name in one.ignored))
     top = {SERVICE: "service", POOL: "pool", CONFIG: "config"}.get(table, name.partition(".")[0])
     if field.later or table in (SERVICE, POOL):
         assert top in warned, parsed.warnings

@@ -25,7 +25,8 @@ class JobView(Reply, frozen=True, kw_only=True, omit_defaults=True):
     ended_ms: int = 0
     resources: str = ""
     num_nodes: int = 1
-    exit_codes: tuple[int | None, ...] = ()
+    exit_codes: tuple[int | None, ...] = ()  # by rank
+    exit_code: int | None = None  # when finished: 0, or that of the rank that failed first
     recoveries: int = 0
     errors: int = 0
     attempt: str | None = None  # the present or last one
@@ -65,7 +66,7 @@ class LogFrame(Reply, frozen=True, kw_only=True, omit_defaults=True):
     note: str = ""  # something to tell the reader, e.g. why the job waits
     end: bool = False
     status: str = ""  # with `end`: the job's status
-    exit_code: int | None = None  # with `end`: the first failing rank's, else 0
+    exit_code: int | None = None  # with `end`: 0, or that of the rank that failed first
     detail: str = ""
 
 

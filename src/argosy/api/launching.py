@@ -20,6 +20,8 @@ class LaunchRequest(Request, frozen=True, kw_only=True, omit_defaults=True):
     down: bool = False  # the cluster goes when its jobs are done
     setup: bool = True
     project: str = ""  # "": that of the client's header, else `default`
+    plan: str = ""  # the id of the plan that was confirmed; "": as the server finds it
+    max_hourly_micro_usd: int | None = None  # of all nodes: nothing dearer is ordered, now or later
     key: str = ""  # idempotency: the same key gives the same answer
 
 
@@ -39,6 +41,8 @@ class JobsLaunchRequest(Request, frozen=True, kw_only=True, omit_defaults=True):
     tasks: tuple[Task, ...]
     user: str = ""
     project: str = ""
+    plan: str = ""  # the id of the plan that was confirmed, of equal tasks; "": as the server finds it
+    max_hourly_micro_usd: int | None = None  # of all nodes: nothing dearer is ordered, now or later
     key: str = ""
 
 
@@ -55,11 +59,14 @@ class LaunchReply(Reply, frozen=True, kw_only=True, omit_defaults=True):
     job: JobRef | None
     plan: Plan | None = None  # of a new cluster
     warnings: tuple[str, ...] = ()
+    deadline: str = ""  # what was chosen to meet the deadline, and why
 
 
 class JobsReply(Reply, frozen=True, kw_only=True, omit_defaults=True):
     jobs: tuple[JobRef, ...]
     warnings: tuple[str, ...] = ()
+    plan: Plan | None = None  # of managed jobs that are planned alike
+    deadline: str = ""  # what was chosen to meet the deadline, and why
 
 
 class LaunchingCalls:
@@ -77,10 +84,15 @@ class LaunchingCalls:
         setup: bool = True,
         user: str = "",
         project: str = "",
+        plan: str = "",
+        max_hourly_micro_usd: int | None = None,
         key: str = "",
     ) -> LaunchReply:
         """Make or reuse a cluster; run a task on it.
 
+        `plan`: the id of a plan of this task. It is what is ordered: when it cannot be had any more the
+        answer is `conflict`, and nothing dearer is ordered later. Without it the task is planned now, up to
+        `max_hourly_micro_usd` for all nodes if that is given.
         `project`: whose cluster it is and whose budget and quota it counts in; "": that of ARGOSY_PROJECT,
         else `default`.
         """
@@ -96,6 +108,17 @@ class LaunchingCalls:
 
     @endpoint("POST", "/jobs", JobsLaunchRequest)
     def jobs_launch(
-        self, tasks: Sequence[Task], *, user: str = "", project: str = "", key: str = ""
+        self,
+        tasks: Sequence[Task],
+        *,
+        user: str = "",
+        project: str = "",
+        plan: str = "",
+        max_hourly_micro_usd: int | None = None,
+        key: str = "",
     ) -> JobsReply:
-        """Queue managed jobs, all or none: each owns its nodes and recovers."""
+        """Queue managed jobs, all or none: each owns its nodes and recovers.
+
+        `plan` and `max_hourly_micro_usd` as of `launch`; a plan is of one task, or of several that are
+        planned alike.
+        """

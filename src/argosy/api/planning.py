@@ -81,6 +81,11 @@ class PlanReply(Reply, frozen=True, kw_only=True, omit_defaults=True):
     compared: tuple[CompareView, ...] = ()  # the best of each capacity, cheapest first
     page: str = ""  # the same as HTML
     notes: tuple[str, ...] = ()  # prices that are old, files of the user that were left out
+    id: str = ""  # by which `launch` names this plan; "": nothing of it can be launched
+    revision: int = 0  # of the offers that it was made from
+    max_hourly_micro_usd: int | None = (
+        None  # the most that launching it costs, all nodes, also after refusals
+    )
 
 
 class PipelineRequest(Request, frozen=True, kw_only=True, omit_defaults=True):
@@ -146,6 +151,7 @@ class PlanningCalls:
     ) -> PlanReply:
         """Where a task would run, at what price, and why not elsewhere.
 
+        `id` of the answer names the plan to `launch`, which then orders what it says or nothing.
         `prices`: also what all known clouds would take; `limit`, `objective` (cost, time, carbon; "": that of
         the task), `compare` and `html` belong to it. `managed`: as a managed job, which may meet a deadline
         with spot machines; else as a cluster.

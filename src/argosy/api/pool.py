@@ -1,4 +1,4 @@
-"""Shared machines: who holds which part of them, who waits, and why."""
+"""Endpoints of pools: allocations, pending workloads, and why they are pending."""
 
 from __future__ import annotations
 
@@ -126,7 +126,7 @@ class ExplainReply(Reply, frozen=True, kw_only=True, omit_defaults=True):
 class PoolCalls:
     @endpoint("GET", "/pools")
     def pools(self) -> PoolList:
-        """Machines, who holds which part of them, who waits."""
+        """Machines of pools, their allocations, and pending workloads."""
 
     @endpoint("GET", "/workloads/{workload}/explain")
     def explain(self, workload: str) -> ExplainReply:

@@ -7,7 +7,15 @@ from typing import TYPE_CHECKING
 
 import click
 
-from argosy.cli.session import Session, complete_cluster, json_option, pass_session, resolve_names, yes_option
+from argosy.cli.session import (
+    Minutes,
+    Session,
+    complete_cluster,
+    json_option,
+    pass_session,
+    resolve_names,
+    yes_option,
+)
 from argosy.model.units import render_bytes, render_duration, render_milli, render_price
 
 if TYPE_CHECKING:
@@ -74,11 +82,7 @@ def status(
         screen.print("No clusters and no live managed jobs. Make one: argosy launch -c NAME -- COMMAND")
         return
     if reply.clusters:
-        screen.table(
-            ("NAME", "STATUS", "INFRA", "RESOURCES", "NODES", "JOBS", "AUTOSTOP", "$/H", "AGE"),
-            [_cluster_row(session, cluster, now_ms) for cluster in reply.clusters],
-            right=("NODES", "$/H", "AGE"),
-        )
+        _cluster_table(session, reply.clusters, now_ms)
     if verbose:
         for cluster in reply.clusters:
             if cluster.nodes:
@@ -87,6 +91,7 @@ def status(
                     ("NODE", "STATUS", "IP", "CPUS", "MEMORY", "ACCELERATORS", "LOAD"),
                     [_node_row(node) for node in cluster.nodes],
                     right=("CPUS", "MEMORY", "LOAD"),
+                    spare=("LOAD", "IP", "MEMORY"),
                 )
     for cluster in reply.clusters:
         if cluster.detail:
@@ -94,6 +99,15 @@ def status(
     if reply.jobs:
         screen.print("\nManaged jobs" if reply.clusters else "Managed jobs")
         job_table(session, reply.jobs)
+
+
+def _cluster_table(session: Session, clusters: tuple[ClusterView, ...], now_ms: int) -> None:
+    session.screen.table(
+        ("NAME", "STATUS", "INFRA", "RESOURCES", "NODES", "JOBS", "AUTOSTOP", "$/H", "AGE"),
+        [_cluster_row(session, cluster, now_ms) for cluster in clusters],
+        right=("NODES", "$/H", "AGE"),
+        spare=("RESOURCES", "AGE", "NODES", "AUTOSTOP", "$/H", "INFRA"),
+    )
 
 
 def _cluster_row(session: Session, cluster: ClusterView, now_ms: int) -> list[str]:
@@ -181,7 +195,10 @@ def job_table(session: Session, jobs: tuple[JobView, ...], *, with_cluster: bool
         for job in jobs
     ]
     session.screen.table(
-        columns, rows, right=("ID", "NODES", "SUBMITTED", "POSITION", "STARTS", "TOOK", "RECOVERIES")
+        columns,
+        rows,
+        right=("ID", "NODES", "SUBMITTED", "POSITION", "STARTS", "TOOK", "RECOVERIES"),
+        spare=("RECOVERIES", "SUBMITTED", "POSITION", "NODES", "RESOURCES", "TOOK", "STARTS", "NAME"),
     )
 
 
@@ -221,7 +238,7 @@ Examples:
 @yes_option
 @pass_session
 def stop(session: Session, clusters: tuple[str, ...], every: bool, yes: bool) -> None:
-    """Let clusters rest, keeping their disks. `argosy start` brings them back."""
+    """Stop clusters, keeping their disks. `argosy start CLUSTER` brings them back."""
     names = resolve_names(session, clusters, every)
     if names:
         session.screen.confirm(f"Stop {_listing(names)}? Running jobs end.", yes=yes)
@@ -237,14 +254,21 @@ Examples:
 )
 @click.argument("clusters", nargs=-1, shell_complete=complete_cluster)
 @click.option("-a", "--all", "every", is_flag=True, help="All clusters.")
-@click.option("-i", "--idle-minutes-to-autostop", "idle", type=int, help="Also set the idle policy.")
-@click.option("--down", is_flag=True, help="With -i: end instead of rest.")
+@click.option(
+    "-i",
+    "--idle-minutes-to-autostop",
+    "idle",
+    type=Minutes(),
+    metavar="MIN",
+    help="Also set its autostop: idle minutes.",
+)
+@click.option("--down", is_flag=True, help="With -i: delete it instead of stopping it.")
 @yes_option
 @pass_session
 def start(
     session: Session, clusters: tuple[str, ...], every: bool, idle: int | None, down: bool, yes: bool
 ) -> None:
-    """Bring clusters back from rest, or replace their dead nodes."""
+    """Start stopped clusters again, or replace their dead nodes."""
     names = resolve_names(session, clusters, every)
 
     def act(name: str) -> None:
@@ -302,10 +326,16 @@ Examples:
 @click.argument("clusters", nargs=-1, shell_complete=complete_cluster)
 @click.option("-a", "--all", "every", is_flag=True, help="All clusters.")
 @click.option(
-    "-i", "--idle-minutes", "--idle-minutes-to-autostop", "idle", type=int, help="Idle minutes. [default: 5]"
+    "-i",
+    "--idle-minutes",
+    "--idle-minutes-to-autostop",
+    "idle",
+    type=Minutes(),
+    metavar="MIN",
+    help="Idle minutes, or a duration such as 2h. [default: 5]",
 )
-@click.option("--down", is_flag=True, help="End instead of rest.")
-@click.option("--cancel", is_flag=True, help="Never.")
+@click.option("--down", is_flag=True, help="Delete it instead of stopping it.")
+@click.option("--cancel", is_flag=True, help="Turn autostop off.")
 @click.option(
     "--wait-for",
     type=click.Choice(["jobs_and_ssh", "jobs", "none"]),
@@ -323,12 +353,12 @@ def autostop(
     wait_for: str | None,
     yes: bool,
 ) -> None:
-    """Set when an idle cluster rests, or goes."""
+    """Set after how much idle time a cluster is stopped or deleted."""
     if cancel and (idle is not None or down):
         raise click.UsageError("--cancel takes neither -i nor --down")
     policy = autostop_policy(-1 if cancel else 5 if idle is None else idle, down, wait_for)
     when = render_duration(policy.idle_s) if policy.idle_s is not None else ""
-    what = "goes" if down else "rests"
-    done = f"{{name}}: {what} after {when} without work" if when else "{name}: stays until told otherwise"
+    what = "deleted" if down else "stopped"
+    done = f"{{name}} will be {what} after {when} idle" if when else "autostop is off for {name}"
     names = resolve_names(session, clusters, every)
     _each(session, names, lambda name: session.client.autostop(name, policy), done)

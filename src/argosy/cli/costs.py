@@ -101,6 +101,7 @@ def _cost_table(session: Session, costs: Sequence[CostView]) -> None:
             for cost in costs
         ],
         right=("NODES", "HELD", "$/H", "COST"),
+        spare=("RESOURCES", "KIND", "STATUS", "$/H", "NODES", "HELD", "INFRA"),
     )
 
 

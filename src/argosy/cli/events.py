@@ -36,4 +36,5 @@ def events(session: Session, subject: str | None, after: int | None, limit: int,
             for event in reply.events
         ],
         right=("NUMBER", "AGE"),
+        spare=("EVENT", "AGE"),
     )

@@ -91,7 +91,7 @@ def find_job(session: Session, cluster: str | None, wanted: str | None, name: st
         return client.job(wanted)
     if wanted is not None and not wanted.isdigit():
         raise ArgosyError(
-            "usage", f"`{wanted}` is no job", hint="jobs have numbers: `argosy queue` shows them"
+            "usage", f"job must be a number, got {wanted}", hint="`argosy queue` shows the numbers"
         )
     after: str | None = None
     newest = wanted is None and name is None

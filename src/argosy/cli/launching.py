@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from argosy.cli.session import (
+    Minutes,
     Session,
     complete_cluster,
     json_option,
@@ -15,7 +16,8 @@ from argosy.cli.session import (
     yes_option,
 )
 from argosy.cli.task_options import parse_described, task_options, weighing_options
-from argosy.model.units import render_bytes, render_milli, render_price
+from argosy.client.progress import needs_files
+from argosy.model.units import many, render_bytes, render_milli, render_price
 
 if TYPE_CHECKING:
     from argosy.api.launching import LaunchReply
@@ -57,9 +59,9 @@ Ends with 0 when the job succeeded, 1 when it did not, 130 on Ctrl-C, which only
     "-i",
     "--idle-minutes-to-autostop",
     "idle",
-    type=int,
+    type=Minutes(),
     metavar="MIN",
-    help="Rest after so many idle minutes.",
+    help="Stop it after so many idle minutes (also 30m, 2h).",
 )
 @click.option("--wait-for", type=click.Choice(["jobs_and_ssh", "jobs", "none"]), hidden=True)
 @click.option("--no-setup", "--fast", "no_setup", is_flag=True, help="Skip `setup`.")
@@ -105,11 +107,7 @@ def launch(
         if dryrun:
             _dryrun(session, described.task, as_json)
             return
-        exists = cluster is not None and _exists(session, cluster, project)
-        if not exists:
-            _show_plan(session, described.task, cluster, yes=yes)
-        elif screen.is_terminal() and not yes:
-            screen.confirm(f"Run {_called(described.task)} on the existing cluster `{cluster}`?", yes=yes)
+        first, named = _ask_first(session, described.task, cluster, project, yes=yes)
         stage[0] = "Nothing was launched. What was sent is kept: the same command goes on from there."
         task = _send_files(session, described.task)
         stage[0] = "It may have been launched: `argosy status` shows it."
@@ -122,7 +120,10 @@ def launch(
             setup=not no_setup,
             user=session.user,
             project=project or "",
+            plan=named,
         )
+    if reply.plan is not None and not first:
+        _tell_plan(session, reply.plan, reply.deadline)
     screen.warn(reply.warnings)
     if project is not None and project != session.project:  # what is told to type next must find it
         import msgspec
@@ -247,10 +248,13 @@ def jobs_launch(
     stage = ["Nothing was queued."]
     with session.on_interrupt(lambda: stage[0]):
         screen.warn(described.warnings)
-        _show_plan(session, described.task, None, yes=yes, managed=True)
+        first = (screen.is_terminal() and not yes) or needs_files(described.task)
+        named = _show_plan(session, described.task, None, yes=yes, managed=True) if first else ""
         task = _send_files(session, described.task)
         stage[0] = "It may have been queued: `argosy jobs queue` shows it."
-        reply = session.client.jobs_launch([task], user=session.user, project=project or "")
+        reply = session.client.jobs_launch([task], user=session.user, project=project or "", plan=named)
+    if reply.plan is not None and not first:
+        _tell_plan(session, reply.plan, reply.deadline)
     screen.warn(reply.warnings)
     if as_json and detach:
         screen.json(reply)
@@ -270,6 +274,19 @@ def jobs_launch(
 # --- steps -----------------------------------------------------------------------------------------
 
 
+def _ask_first(
+    session: Session, task: Task, cluster: str | None, project: str | None, *, yes: bool
+) -> tuple[bool, str]:
+    """Whether the plan was looked at before the launch, and the id of the one that was confirmed."""
+    asks = session.screen.is_terminal() and not yes
+    if not asks and not needs_files(task):  # no files are sent for what cannot start
+        return False, ""
+    if cluster is None or not _exists(session, cluster, project):
+        return True, _show_plan(session, task, cluster, yes=yes)
+    session.screen.confirm(f"Run {_called(task)} on the existing cluster `{cluster}`?", yes=yes)
+    return True, ""
+
+
 def _exists(session: Session, cluster: str, project: str | None) -> bool:
     """Whether the project has a live cluster of this name: one of another project is not reused."""
     from argosy.model.errors import ArgosyError
@@ -285,55 +302,69 @@ def _exists(session: Session, cluster: str, project: str | None) -> bool:
 
 
 def _dryrun(session: Session, task: Task, as_json: bool) -> None:
-    """The plan of a launch, as `argosy plan` shows it. Errors: "no-offer" when nothing can be launched."""
+    """The plan of a launch, as `argosy plan` shows it. Errors: what would refuse the launch."""
     from argosy.api.plans import no_offer
-    from argosy.cli.planning import show_plan
+    from argosy.cli.planning import show_plan, warn_of_files
+    from argosy.model.errors import ArgosyError
     from argosy.model.offer import waits_for
 
     screen = session.screen
-    reply = session.client.plan(
-        task, managed=False
-    )  # short: what clouds would take matters only when something can be launched
-    fits = bool(reply.plan.choices or waits_for(reply.plan))
-    if fits:
+    short = reply = session.client.plan(task, managed=False)
+    fits = bool(short.plan.choices or waits_for(short.plan))
+    try:
         reply = session.client.plan(task, prices=True, limit=10, distinct=True, managed=False)
+    except ArgosyError:
+        if fits:
+            raise
     if as_json:
         screen.json(reply)
     screen.warn(reply.warnings)
+    warn_of_files(session, task)
+    if not as_json and (fits or reply.offers):
+        screen.warn(reply.notes)
+        show_plan(session, task, reply)
     if not fits:
-        raise no_offer(task, reply.plan)
-    if as_json:
-        return
-    screen.warn(reply.notes)
-    show_plan(session, task, reply)
-    screen.print("\nNothing was launched (--dryrun).")
+        raise no_offer(task, short.plan)
+    if not as_json:
+        screen.print("\nNothing was launched (--dryrun).")
 
 
-def _show_plan(
-    session: Session, task: Task, cluster: str | None, *, yes: bool, managed: bool = False
-) -> None:
-    """Where it will run and for how much; asks on a terminal. Errors: "no-offer"."""
+def _show_plan(session: Session, task: Task, cluster: str | None, *, yes: bool, managed: bool = False) -> str:
+    """Where it will run and for how much; asks on a terminal. The id of the plan when it was confirmed, else
+    "". Errors: "no-offer"."""
     from argosy.api.plans import no_offer
     from argosy.model.offer import waits_for
 
     reply = session.client.plan(task, managed=managed)
     screen = session.screen
     screen.warn(reply.warnings)
-    waits = waits_for(reply.plan)
-    if not reply.plan.choices and not waits:
+    if not reply.plan.choices and not waits_for(reply.plan):
         raise no_offer(task, reply.plan)
-    screen.end_progress()
-    if waits:
-        screen.say(waits)
-    else:
-        _plan_table(session, reply.plan, most=5, stream_out=False)
-    if reply.deadline:
-        screen.say(reply.deadline)
+    _tell_plan(session, reply.plan, reply.deadline)
+    if yes or not screen.is_terminal():
+        return ""
+    limit = reply.max_hourly_micro_usd
+    if limit is not None and any(each.price_micro_usd < limit for each in reply.plan.choices[:1]):
+        screen.say(f"Other places are tried when the first refuses, up to {render_price(limit)}/h.")
     if managed:
         question = f"Queue {_called(task)} as a managed job?"
     else:
         question = f"Launch {_called(task)} on a new cluster{f' `{cluster}`' if cluster else ''}?"
     screen.confirm(question, yes=yes)
+    return reply.id
+
+
+def _tell_plan(session: Session, plan: Plan, deadline: str) -> None:
+    from argosy.model.offer import waits_for
+
+    screen = session.screen
+    screen.end_progress()
+    if waits := waits_for(plan):
+        screen.say(waits)
+    else:
+        _plan_table(session, plan, most=5, stream_out=False)
+    if deadline:
+        screen.say(deadline)
 
 
 def _plan_table(session: Session, plan: Plan, *, most: int, stream_out: bool) -> None:
@@ -344,6 +375,7 @@ def _plan_table(session: Session, plan: Plan, *, most: int, stream_out: bool) ->
         [_choice_row(choice, plan.num_nodes, index == 0) for index, choice in enumerate(choices)],
         stream=screen.out if stream_out else screen.err,
         right=("NODES", "CPUS", "MEMORY", "$/H"),
+        spare=("MEMORY", "CPUS", "NODES", "CHOSEN", "INSTANCE"),
     )
     if len(plan.choices) > most:
         (screen.print if stream_out else screen.say)(f"and {len(plan.choices) - most} more")
@@ -392,7 +424,7 @@ def _send_files(session: Session, task: Task, cluster: str = "") -> Task:
     screen.warn(sent.warnings)
     if sent.files:
         what = render_bytes(sent.sent_bytes) + " sent" if sent.sent_bytes else "nothing new to send"
-        screen.say(f"files: {sent.files} entries, {what}", "dim")
+        screen.say(f"files: {many(sent.files, 'entry')}, {what}", "dim")
     return sent.task
 
 

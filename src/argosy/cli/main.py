@@ -43,16 +43,16 @@ SECTIONS: Final[dict[str, dict[str, _Entry]]] = {
         "logs": _Entry("jobs", "logs", "Show or follow the log of a job."),
         "cancel": _Entry("jobs", "cancel", "Cancel jobs of a cluster."),
         "ssh": _Entry("shell", "ssh", "Open a shell on a node of a cluster."),
-        "stop": _Entry("clusters", "stop", "Let clusters rest, keeping their disks."),
-        "start": _Entry("clusters", "start", "Bring clusters back."),
-        "down": _Entry("clusters", "down", "End clusters and their jobs."),
-        "autostop": _Entry("clusters", "autostop", "Set when an idle cluster rests or goes."),
+        "stop": _Entry("clusters", "stop", "Stop clusters, keeping their disks."),
+        "start": _Entry("clusters", "start", "Start stopped clusters again."),
+        "down": _Entry("clusters", "down", "Delete clusters, and end their jobs."),
+        "autostop": _Entry("clusters", "autostop", "Stop or delete a cluster after idle time."),
     },
     "Managed jobs": {
         "jobs": _Entry("jobs", "jobs", "Jobs that own their nodes and recover: launch, queue, logs, cancel.")
     },
     "Shared machines": {
-        "pool": _Entry("pool", "pool", "What is free, who holds what, who waits; `pool map` draws it."),
+        "pool": _Entry("pool", "pool", "Free and allocated resources, pending jobs; `pool map` draws it."),
         "quota": _Entry("quota", "quota", "Who may have how much: queues, limits, lending."),
     },
     "Infrastructure": {
@@ -128,6 +128,7 @@ class UsageHint(click.UsageError):
 
 @click.group(
     cls=LazyGroup,
+    invoke_without_command=True,
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
     epilog="""\b
 Examples:
@@ -139,8 +140,11 @@ Exit status: 0 done, 1 the job failed, 2 wrong input, 3 nothing fits, 4 not foun
 7 not reachable, 8 disk or database, 70 a bug, 130 Ctrl-C.""",
 )
 @click.version_option(__version__, prog_name="argosy")
-def cli() -> None:
+@click.pass_context
+def cli(context: click.Context) -> None:
     """Run any AI workload on any infrastructure."""
+    if context.invoked_subcommand is None:
+        click.echo(context.get_help())
 
 
 def main() -> NoReturn:

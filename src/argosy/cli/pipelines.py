@@ -53,7 +53,7 @@ def plan_pipeline(
                 ("" if stage.offer.basis == "measured" else "~") + render_price(stage.cost_micro_usd),
                 render_price(stage.input_micro_usd) if stage.input_micro_usd else "",
                 render_price(stage.egress_micro_usd) if stage.egress_micro_usd else "",
-                "" if stage.offer.launchable else "no driver",
+                "" if stage.offer.launchable else "not launchable yet",
             ]
             for stage in reply.stages
         ],

@@ -13,8 +13,6 @@ from argosy.cli.task_options import parse_all, parse_described, task_options, we
 from argosy.model.units import render_bytes, render_duration, render_milli, render_price
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
     from argosy.api.planning import CompareView, OfferView, PlanReply
     from argosy.model.task import Task
 
@@ -56,14 +54,14 @@ def plan(
     Also what clouds would take that Argosy cannot launch on yet. Several tasks in one file are planned
     together, with the traffic between them.
     """
-    tasks, warnings, at_once = parse_all(session, words, flags)
+    tasks, warnings, at_once = parse_all(session, words, flags, heeded=_PIPELINED)
     if html is not None and len(tasks) > 1:
         raise click.UsageError(f"`{words[0]}` has {len(tasks)} tasks, a page shows one")
     screen = session.screen
     if len(tasks) > 1:
         from argosy.cli.pipelines import plan_pipeline
 
-        screen.warn(_unheeded(warnings, _PIPELINED))
+        screen.warn(warnings)
         objective = flags["objective"] or tasks[0].objective
         plan_pipeline(session, tasks, at_once=at_once, objective=objective, as_json=as_json)
         if not compare or as_json:
@@ -83,10 +81,11 @@ def plan(
         if html is not None:
             _write(session, html, reply.page)
         if len(tasks) == 1:
-            screen.warn(news_of(reply.warnings, warnings))
+            screen.warn(reply.warnings)
         if as_json:
             screen.json(reply)
             return
+        warn_of_files(session, task)
         if len(tasks) > 1:
             screen.print(f"\nTask {number} of {len(tasks)} alone: {task.name or '(no name)'}")
         else:
@@ -158,28 +157,19 @@ def offers(session: Session, /, words: tuple[str, ...], top: int, as_json: bool,
             for offer in reply.offers
         ],
         right=("CPUS", "MEMORY", "$/H", "LOST/MONTH"),
+        spare=(
+            "SOURCE",
+            "DATE",
+            "REFUSED",
+            "LOST/MONTH",
+            "MEMORY",
+            "CPUS",
+            "KIND",
+            "INSTANCE",
+            "ACCELERATORS",
+        ),
     )
     _say_more(session, reply)
-
-
-def _unheeded(warnings: tuple[str, ...], heeded: tuple[str, ...]) -> list[str]:
-    """What a task says that nothing heeds yet, but for what plans do heed."""
-    return [text for text in warnings if not any(f"`{name}`" in text for name in heeded)]
-
-
-def news_of(said: Sequence[str], before: Sequence[str]) -> list[str]:
-    """Warnings of the server about fields that the file's own warnings did not name."""
-    return [text for text in said if not any(_field_of(text) in told for told in before)]
-
-
-def _field_of(warning: str) -> str:
-    """The first name in backticks, with them.
-
-    >>> _field_of("`service` is accepted and does nothing yet")
-    '`service`'
-    """
-    parts = warning.split("`")
-    return f"`{parts[1]}`" if len(parts) > 2 else warning
 
 
 def _refuse_nothing(task: Task, reply: PlanReply) -> None:
@@ -192,6 +182,20 @@ def _refuse_nothing(task: Task, reply: PlanReply) -> None:
         return
     error = no_offer(task, reply.plan)
     raise ArgosyError("no-offer", reply.text or error.what, details=error.details, hint=error.hint)
+
+
+def warn_of_files(session: Session, task: Task) -> None:
+    """Say when the workdir or a local mount is not there: a launch would be refused."""
+    from argosy.client.progress import needs_files
+    from argosy.model.errors import ArgosyError
+
+    if needs_files(task):
+        from argosy.client.sending import check_files
+
+        try:
+            check_files(task, cwd=session.cwd, env=session.env)
+        except ArgosyError as error:
+            session.screen.warn([f"{error.what}; a launch will be refused"])
 
 
 def show_plan(session: Session, task: Task, reply: PlanReply, *, compare: bool = False) -> None:
@@ -214,7 +218,7 @@ def show_plan(session: Session, task: Task, reply: PlanReply, *, compare: bool =
             screen.print()
         screen.paragraph(text)
     if reply.offers and not reply.plan.choices and not waits:
-        screen.print("None of these can be launched yet: Argosy has no driver for them.")
+        screen.print("None of these can be launched by Argosy yet.")
     if compare:
         screen.print()
         _compare_table(session, reply.compared)
@@ -261,7 +265,7 @@ def _plan_table(session: Session, reply: PlanReply, num_nodes: int) -> None:
                 else "",
                 f"~{offer.carbon_g:,.0f}" if offer.carbon_g is not None else "",
                 str(offer.places) if offer.places > 1 else "",
-                "yes" if offer is chosen else "" if offer.launchable else "no driver",
+                "yes" if offer is chosen else "" if offer.launchable else "not launchable yet",
             ]
             for offer in reply.offers
         ],

@@ -11,7 +11,7 @@ import click
 
 from argosy.cli.clusters import age
 from argosy.cli.session import Session, complete_cluster, json_option, pass_session
-from argosy.model.units import render_bytes, render_duration, render_milli
+from argosy.model.units import do, many, many_do, render_bytes, render_duration, render_milli
 
 if TYPE_CHECKING:
     from argosy.api.pool import ExplainReply, PoolView
@@ -34,7 +34,7 @@ Examples:
 @json_option
 @click.pass_context
 def pool(context: click.Context, as_json: bool) -> None:
-    """The machines that are shared: what is free, who holds what, who waits. Without a command: `top`."""
+    """Shared machines: free capacity, allocations, pending workloads. Without a command: `top`."""
     if context.invoked_subcommand is None:
         context.invoke(top, as_json=as_json)
 
@@ -68,8 +68,8 @@ Examples:
 @json_option
 @pass_session
 def top(session: Session, as_json: bool, pools: tuple[str, ...] = ()) -> None:
-    """Show each pool: GPUs used and free by model, by user and queue, nodes, who waits, and the largest gang
-    that fits."""
+    """Show each pool: GPUs used and free by model, by user and queue, nodes, pending workloads, and the
+    largest gang that fits."""
     from argosy.api.pool import PoolList
 
     chosen = _chosen(session, pools)
@@ -128,10 +128,7 @@ def _model_table(session: Session, pool: PoolView) -> None:
                 render_milli(total),
                 render_milli(used),
                 render_milli(free),
-                ", ".join(
-                    f"{gang.num_nodes} node{'s' if gang.num_nodes > 1 else ''} with {gang.gpus}"
-                    for gang in gangs
-                )
+                ", ".join(f"{many(gang.num_nodes, 'node')} with {gang.gpus}" for gang in gangs)
                 or "no whole GPU is free",
             ]
         )
@@ -199,6 +196,7 @@ def _machine_table(session: Session, pool: PoolView) -> None:
         ("NODE", "STATE", "MODEL", "GPUS", "CPUS", "MEMORY", "GROUPS", "DOMAIN", "HOLDERS"),
         rows,
         right=("GPUS", "CPUS", "MEMORY", "HOLDERS"),
+        spare=("DOMAIN", "GROUPS", "MEMORY", "MODEL", "HOLDERS"),
     )
 
 
@@ -299,7 +297,7 @@ def _draw(session: Session, pool: PoolView) -> None:
         mark = screen.shade("██", person.shade) if coloured else person.letter
         legend.append((f"{mark} {text}", len(text) + (3 if coloured else 2)))
     if free := free_milli(pool):
-        text = f"·· free ({render_milli(free)} GPU{'' if free == 1000 else 's'})"
+        text = f"·· free ({many(render_milli(free), 'GPU')})"
         legend.append((text, len(text)))
     if any(machine.devices and not machine.open for machine in pool.machines):
         legend.append(("-- takes nothing new", 20))
@@ -436,6 +434,7 @@ def _show_explanation(session: Session, reply: ExplainReply) -> None:
                 for each in reply.attempts
             ],
             right=("ATTEMPT", "PLACED", "RAN"),
+            spare=("RAN", "PLACED", "WHERE"),
         )
     if reply.events:
         screen.print()
@@ -444,31 +443,23 @@ def _show_explanation(session: Session, reply: ExplainReply) -> None:
 
 
 def _shortened(where: Sequence[str]) -> str:
-    return (
-        f"{where[0]}; and {len(where) - 1} more node{'s' if len(where) > 2 else ''}"
-        if len(where) > 1
-        else "".join(where)
-    )
+    return f"{where[0]}; and {many(len(where) - 1, 'more node')}" if len(where) > 1 else "".join(where)
 
 
 def _queue_line(queue: QueueView) -> str:
     """`its queue `acme/vision` uses 5 GPUs and 40 CPUs, deserves 4 GPUs, may have 8 GPUs; 1 job runs, 2
     wait`."""
-    uses = [said(name, queue.used[name]) for name in ("gpus", "cpus", "memory") if queue.used.get(name)] or [
-        "nothing"
-    ]
-    parts = [
-        f"its queue `{queue.path}` uses "
-        f"{' and '.join([', '.join(uses[:-1]), uses[-1]] if uses[1:] else uses)}"
-    ]
+    uses = [said(name, queue.used[name]) for name in ("gpus", "cpus", "memory") if queue.used.get(name)]
+    told = " and ".join([", ".join(uses[:-1]), uses[-1]] if uses[1:] else uses)
+    if not told and not queue.running:
+        told = "nothing"
+    parts = [f"its queue `{queue.path}`" + (f" uses {told}" if told else "")]
     for word, amounts in (("deserves", queue.deserved), ("may have", queue.limit)):
         if amounts:
             parts.append(
                 f"{word} {', '.join(said(name, amount) for name, amount in sorted(amounts.items()))}"
             )
-    runs = f"{queue.running} job{'s run' if queue.running != 1 else ' runs'}"
-    waits = f"{queue.waiting} wait{'s' if queue.waiting == 1 else ''}" if queue.waiting else "none waits"
-    return f"{', '.join(parts)}; {runs}, {waits}"
+    return f"{', '.join(parts)}; {many_do(queue.running, 'job', 'run')}, {do(queue.waiting, 'wait')}"
 
 
 def said(name: str, amount: int) -> str:
@@ -482,4 +473,4 @@ def said(name: str, amount: int) -> str:
         return f"{render_bytes(amount)} of memory"
     count = str(amount) if kind == "jobs" else render_milli(amount)
     unit = model or {"jobs": "job", "cpus": "CPU", "gpus": "GPU"}.get(kind, kind)
-    return f"{count} {unit}{'' if model or count == '1' else 's'}"
+    return f"{count} {model}" if model else many(count, unit)

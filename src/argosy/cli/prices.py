@@ -33,11 +33,17 @@ def check(session: Session, infra: tuple[str, ...], verbose: bool, as_json: bool
     """Say which infrastructure works, and what to do about the rest."""
     import msgspec
 
+    from argosy.model.errors import ArgosyError
+
     reply = session.client.check()
     if infra:
         known = {finding.provider for finding in reply.findings}
         if unknown := [name for name in infra if name not in known]:
-            raise click.UsageError(f"`{unknown[0]}` is not one of {', '.join(sorted(known))}")
+            raise ArgosyError(
+                "usage",
+                f"Argosy cannot run on {unknown[0]} yet; available: {', '.join(sorted(known))}",
+                hint="`argosy plan` shows prices of other places, too",
+            )
         chosen = tuple(finding for finding in reply.findings if finding.provider in infra)
         reply = msgspec.structs.replace(reply, findings=chosen)
     screen = session.screen
@@ -103,25 +109,7 @@ def gpus(
         _cloud_row(each, spot, session.now_ms()) for each in reply.gpus
     ]
     if rows:
-        screen.table(
-            (
-                "ACCELERATOR",
-                "COUNT",
-                "MEMORY",
-                "INFRA",
-                "INSTANCE",
-                "CPUS",
-                "RAM",
-                "KIND",
-                "$/H",
-                "SPOT $/H",
-                "SPOT IN",
-                "REGIONS",
-                "REFUSED",
-            ),
-            rows,
-            right=("COUNT", "MEMORY", "CPUS", "RAM", "$/H", "SPOT $/H", "REGIONS"),
-        )
+        _machine_table(session, rows)
     if wanted and reply.gpus:
         screen.print(_device_line(reply.gpus[0]))
     if reply.models:
@@ -129,10 +117,44 @@ def gpus(
             screen.print()
         _model_table(session, reply.models)
     if not rows and not reply.models:
-        what = f"no `{wanted}`" if wanted else "no accelerators"
         screen.print(
-            f"There are {what} there. `argosy gpus` shows what is known, `argosy check` what is in use."
+            f"Nobody offers {wanted or 'accelerators'}{f' on {infra}' if infra else ''}. See "
+            "`argosy gpus` and `argosy check`."
         )
+
+
+def _machine_table(session: Session, rows: Sequence[Sequence[str]]) -> None:
+    session.screen.table(
+        (
+            "ACCELERATOR",
+            "COUNT",
+            "MEMORY",
+            "INFRA",
+            "INSTANCE",
+            "CPUS",
+            "RAM",
+            "KIND",
+            "$/H",
+            "SPOT $/H",
+            "SPOT IN",
+            "REGIONS",
+            "REFUSED",
+        ),
+        rows,
+        right=("COUNT", "MEMORY", "CPUS", "RAM", "$/H", "SPOT $/H", "REGIONS"),
+        spare=(
+            "REFUSED",
+            "REGIONS",
+            "SPOT IN",
+            "RAM",
+            "CPUS",
+            "MEMORY",
+            "INSTANCE",
+            "SPOT $/H",
+            "KIND",
+            "COUNT",
+        ),
+    )
 
 
 def _own_row(offer: Offer) -> list[str]:
@@ -213,6 +235,7 @@ def _model_table(session: Session, models: Sequence[ModelView]) -> None:
             for model in models
         ],
         right=("MEMORY", "CLOUDS", "$/H EACH", "SPOT EACH"),
+        spare=("SPOT WHERE", "WHERE", "ARCHITECTURE", "COUNTS", "CLOUDS", "MEMORY", "SPOT EACH"),
     )
 
 
@@ -253,6 +276,7 @@ def regions(session: Session, provider: str | None, area: str | None, as_json: b
             for row in reply.regions
         ],
         right=("ZONES", "OFFERS", "G CO2/KWH"),
+        spare=("ZONES", "G CO2/KWH", "OFFERS", "WHERE"),
     )
 
 
@@ -307,6 +331,7 @@ def catalog_show(session: Session, as_json: bool) -> None:
             for age in reply.providers
         ],
         right=("PRICES", "AGE", "UNDATED"),
+        spare=("UNDATED", "OLDEST", "FROM", "NEWEST", "REFRESH", "PRICES"),
     )
     total = sum(age.offers for age in reply.providers)
     stale = sum(age.stale for age in reply.providers)

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Final
 import click
 
 from argosy.cli.session import Amount, Session, json_option, pass_session, yes_option
+from argosy.model.units import many
 
 if TYPE_CHECKING:
     from argosy.api.quota import QueueView, TenancyReply
@@ -239,7 +240,9 @@ Amounts: cpus, memory, gpus, gpus/MODEL, jobs; `none` takes one away. What is no
 @click.option("--deserved", metavar="AMOUNTS", help="Lent while it is idle, taken back when it is wanted.")
 @click.option("--limit", metavar="AMOUNTS", help="Never more than this.")
 @click.option("--lend-limit", metavar="AMOUNTS", help="At most so much of what it deserves is lent.")
-@click.option("--weight", type=Amount(), help="Its part of what nobody deserves; 1 is what everybody has.")
+@click.option(
+    "--weight", type=Amount(), help="Share of unassigned capacity relative to sibling queues. [default: 1]"
+)
 @click.option("--max-pending", metavar="N", help="So many jobs may wait; `none`: any number.")
 @click.option(
     "--over-limit",
@@ -387,7 +390,7 @@ def apply(session: Session, file: str, check_only: bool, yes: bool, as_json: boo
 
 def _counted(tenancy: Tenancy) -> str:
     counts = (("queue", tenancy.queues), ("group", tenancy.groups), ("preset", tenancy.presets))
-    return ", ".join(f"{len(each)} {name}{'' if len(each) == 1 else 's'}" for name, each in counts)
+    return ", ".join(many(len(each), name) for name, each in counts)
 
 
 @quota.command(

@@ -10,6 +10,7 @@ import os
 import sys
 import time
 from collections.abc import Iterable, Mapping, Sequence
+from itertools import zip_longest
 from typing import Final, TextIO
 
 import click
@@ -31,6 +32,7 @@ _OF_STATUS: Final = {
     "cancelled": "dim",
 }
 _PROGRESS_EVERY_S: Final = 0.1
+_SENTENCE: Final = 24  # characters of a line of text in a narrow table
 
 
 class Screen:
@@ -40,6 +42,8 @@ class Screen:
         self._env = env
         self._progress_shown = False
         self._progress_at_s = 0.0
+        self._warned: set[str] = set()
+        self._line_open = False  # what was shown last ended without a newline
 
     @property
     def out(self) -> TextIO:
@@ -100,11 +104,22 @@ class Screen:
         """Something about the data, to standard error."""
         self.end_progress()
         self.out.flush()
+        if self._line_open and _same_place(self.out, self.err):
+            self.err.write("\n")  # after a log without a final newline; a file keeps what the job wrote
+        self._line_open = False
         self.err.write(self.paint(text, colour) + "\n")
         self.err.flush()
 
     def warn(self, warnings: Iterable[str]) -> None:
+        """Each once: client and server may say the same. What is not supported yet is told by who read the
+        task first, for all of its fields."""
         for warning in warnings:
+            from argosy.model.task import IGNORED  # not loaded by a run that warns of nothing
+
+            key = IGNORED if IGNORED in warning else warning
+            if key in self._warned:
+                continue
+            self._warned.add(key)
             self.say(f"{self.paint('warning:', 'yellow')} {warning}")
 
     def json(self, value: object) -> None:
@@ -122,6 +137,8 @@ class Screen:
         buffer = self.out.buffer
         buffer.write(data)
         buffer.flush()
+        if data:
+            self._line_open = not data.endswith(b"\n")
 
     def confirm(self, question: str, *, yes: bool) -> None:
         """Ask on a terminal; go on without asking elsewhere. Raises Abort on no."""
@@ -163,7 +180,8 @@ class Screen:
 
         Args:
             right: columns of numbers.
-            spare: columns that a terminal too narrow for all of them does without, the first of them first.
+            spare: columns that a terminal too narrow for all of them does without, the first of them first;
+                after them the last columns go.
         """
         stream = self.out if stream is None else stream
         keep = [
@@ -171,57 +189,73 @@ class Screen:
             for index, name in enumerate(columns)
             if index == 0 or not rows or any(row[index] for row in rows)
         ]
-        if stream.isatty() and self._env.get("TERM") != "dumb":
-            keep = _fitting(columns, rows, keep, spare, _columns(self._env))
-            self._rich_table(columns, rows, keep, stream, right)
-            return
-        widths = {index: max(len(row[index]) for row in [columns, *rows]) for index in keep}
-        for row in [columns, *rows]:
-            cells = [
-                row[index].rjust(widths[index])
-                if columns[index] in right
-                else row[index].ljust(widths[index])
-                for index in keep
-            ]
-            stream.write("  ".join(cells).rstrip() + "\n")
+        for_people = stream.isatty() and self._env.get("TERM") != "dumb"
+        if for_people:
+            keep, widths = _fitting(columns, rows, keep, spare, _columns(self._env))
+        else:
+            widths = {index: _widest(columns, rows, index) for index in keep}
+        for number, row in enumerate([columns, *rows]):
+            lines = [_wrapped(row[index], widths[index], first=index == 0) for index in keep]
+            colour = "" if not for_people else "bold" if number == 0 else None
+            for line in zip_longest(*lines, fillvalue=""):
+                cells = []
+                for index, text in zip(keep, line, strict=True):
+                    cell = text.rjust(widths[index]) if columns[index] in right else text.ljust(widths[index])
+                    found = _OF_STATUS.get(row[index], "") if colour is None else colour
+                    cells.append(self.paint(cell, found, stream) if found else cell)
+                stream.write("  ".join(cells).rstrip() + "\n")
 
-    def _rich_table(
-        self,
-        columns: Sequence[str],
-        rows: Sequence[Sequence[str]],
-        keep: Sequence[int],
-        stream: TextIO,
-        right: Sequence[str],
-    ) -> None:
-        from rich.console import Console
-        from rich.table import Table
-        from rich.text import Text
 
-        console = Console(file=stream, highlight=False, no_color=bool(self._env.get("NO_COLOR")) or None)
-        table = Table(box=None, header_style="bold", pad_edge=False, padding=(0, 2, 0, 0))
-        for index in keep:
-            # A name must be readable to be copied: it is folded, never cut.
-            table.add_column(
-                columns[index],
-                justify="right" if columns[index] in right else "left",
-                no_wrap=index == 0,
-                overflow="fold",
-            )
-        for row in rows:
-            table.add_row(*(Text(row[index], style=_OF_STATUS.get(row[index], "")) for index in keep))
-        console.print(table)
+def _widest(columns: Sequence[str], rows: Sequence[Sequence[str]], index: int) -> int:
+    return max(len(row[index]) for row in [columns, *rows])
 
 
 def _fitting(
     columns: Sequence[str], rows: Sequence[Sequence[str]], keep: list[int], spare: Sequence[str], width: int
-) -> list[int]:
-    """`keep` without the spare columns that are too much for a terminal of this width."""
-    for name in spare:
-        taken = sum(max(len(row[index]) for row in [columns, *rows]) + 2 for index in keep) - 2
-        if taken <= width:
+) -> tuple[list[int], dict[int, int]]:
+    """The columns that a terminal of this width has room for, and their widths.
+
+    Sentences are wrapped between words. If that is not enough, columns go: first those of `spare`, in order,
+    then from the right. The first stays, and is never cut: a name must be readable to be copied.
+    """
+    natural = {index: _widest(columns, rows, index) for index in keep}
+    least = {index: natural[index] for index in keep}
+    for index in keep[1:]:
+        if natural[index] > _SENTENCE and any(" " in row[index] for row in rows):
+            least[index] = _SENTENCE
+    known = [columns.index(name) for name in spare]
+    for index in [
+        *(one for one in known if one in keep),
+        *(one for one in reversed(keep) if one not in known),
+    ]:
+        if sum(least[one] + 2 for one in keep) - 2 <= width or len(keep) == 1:
             break
-        keep = [index for index in keep if columns[index] != name]
-    return keep
+        if index != keep[0]:
+            keep = [one for one in keep if one != index]
+    room = width + 2 - sum(least[one] + 2 for one in keep)
+    widths = {}
+    for index in keep:
+        more = max(0, min(natural[index] - least[index], room))
+        widths[index], room = least[index] + more, room - more
+    return keep, widths
+
+
+def _wrapped(text: str, width: int, *, first: bool) -> list[str]:
+    """Lines of a cell, broken between words; a word that is too long is shortened, never cut in two."""
+    if first or len(text) <= width:
+        return [text]
+    import textwrap
+
+    lines = textwrap.wrap(text, width, break_long_words=False, break_on_hyphens=False)
+    return [line if len(line) <= width else line[: width - 1] + "…" for line in lines]
+
+
+def _same_place(out: TextIO, err: TextIO) -> bool:
+    """Whether both end in one terminal, pipe or file."""
+    try:
+        return os.path.sameopenfile(out.fileno(), err.fileno()) or (out.isatty() and err.isatty())
+    except (OSError, ValueError):
+        return False
 
 
 def _columns(env: Mapping[str, str]) -> int:

@@ -9,7 +9,7 @@ import click
 from argosy import __version__
 from argosy.cli.clusters import age
 from argosy.cli.session import Session, json_option, pass_session
-from argosy.model.units import render_bytes
+from argosy.model.units import many, render_bytes
 
 if TYPE_CHECKING:
     from argosy.api.location import Location
@@ -207,9 +207,9 @@ def prune(session: Session, days: int | None, dry_run: bool, as_json: bool) -> N
         session.screen.json(reply)
         return
     session.screen.print(
-        f"{'Would forget' if dry_run else 'Forgot'} {_many(reply.workloads, 'finished workload')}, "
-        f"{_many(reply.events, 'event')}, the logs of {_many(reply.logs, 'attempt')} "
-        f"({render_bytes(reply.log_bytes)}) and {_many(reply.files, 'uploaded file')}."
+        f"{'Would forget' if dry_run else 'Forgot'} {many(reply.workloads, 'finished workload')}, "
+        f"{many(reply.events, 'event')}, the logs of {many(reply.logs, 'attempt')} "
+        f"({render_bytes(reply.log_bytes)}) and {many(reply.files, 'uploaded file')}."
     )
     if reply.freed_bytes:
         session.screen.print(f"The database gave back {render_bytes(reply.freed_bytes)}.")
@@ -226,10 +226,6 @@ Examples:
 def key(session: Session, rotate: bool) -> None:
     """Seal secrets with a new key, also those that are kept already. Running jobs go on."""
     _run_program(session, "key", "--rotate")
-
-
-def _many(count: int, noun: str) -> str:
-    return f"{count:,} {noun}{'' if count == 1 else 's'}"
 
 
 def _run_program(session: Session, verb: str, *extra: str) -> None:

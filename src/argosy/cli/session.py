@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -91,6 +92,27 @@ class Amount(click.FloatRange):
         if not abs(number) < 1e12:
             self.fail(f"`{value}` is not an amount: write for example 500 or 12.5.", param, ctx)
         return number
+
+
+class Minutes(click.ParamType[int]):
+    """Whole minutes, or a duration such as `10m` and `2h` as in task files; negative: never."""
+
+    name = "minutes"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int:
+        if isinstance(value, int):
+            return value
+        if re.fullmatch(r"-?[0-9]+", text := str(value).strip()):
+            return int(text)
+        from argosy.spec.notation import parse_minutes
+
+        try:
+            seconds = parse_minutes(text)
+        except ValueError:
+            seconds = -1
+        if seconds < 0 or seconds % 60:
+            self.fail(f"{value} is not a number of minutes: write 30, 30m or 2h.", param, ctx)
+        return seconds // 60
 
 
 def json_option(function: F) -> F:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, NamedTuple, TypeVar
 
@@ -146,9 +146,12 @@ def parse_all(
     flags: dict[str, Any],  # Any: as click read them
     *,
     job_recovery: str | None = None,
+    heeded: Collection[str] = (),
 ) -> tuple[tuple[Task, ...], tuple[str, ...], bool]:
     """Every task of a file or a command line, what to warn of, and whether they run at once. Errors:
-    "spec-invalid", "spec-unreadable", "usage"."""
+    "spec-invalid", "spec-unreadable", "usage".
+
+    `heeded`: fields that a plan of several tasks heeds, although launching them is not supported yet."""
     from argosy.spec import parse_task, task_from_mapping
 
     overrides = _overrides(session, flags, job_recovery)
@@ -159,7 +162,8 @@ def parse_all(
         # Without a program it is a cluster of one node or more: flags say the rest.
         mapping: dict[str, object] = {"run": command_of(words)} if words else {"num_nodes": 1}
         parsed = task_from_mapping(mapping, where="command line", overrides=overrides)
-    warnings = tuple(warning.render() for warning in parsed.warnings)
+    found = [one.without(heeded if len(parsed.tasks) > 1 else ()) for one in parsed.warnings]
+    warnings = tuple(one.render() for one in found if one.what)
     return tuple(parsed.tasks), warnings, parsed.execution == "parallel"
 
 
@@ -177,12 +181,24 @@ def command_of(words: tuple[str, ...]) -> str:
 
 
 def _yaml_of(words: tuple[str, ...]) -> str | None:
-    if len(words) != 1:
+    """The file, when the command line names one. Errors: "usage" for a file with anything after it."""
+    if not words or not words[0].endswith((".yaml", ".yml")) or len(words[0].split()) != 1:
         return None
-    word = words[0]
-    if word.endswith((".yaml", ".yml")) and len(word.split()) == 1:
-        return word
-    return None
+    if len(words) > 1:
+        from argosy.model.errors import ArgosyError
+
+        if all(word.endswith((".yaml", ".yml")) for word in words):
+            raise ArgosyError(
+                "usage",
+                f"{len(words)} files are named, and one can be launched at a time",
+                hint="run the command once for each file",
+            )
+        raise ArgosyError(
+            "usage",
+            f"`{words[0]}` is a task file, and nothing can follow it (got `{words[1]}`)",
+            hint="variables of the task are given with `--env K=V`; a command alone goes after `--`",
+        )
+    return words[0]
 
 
 def read_text(session: Session, file: str) -> str:

@@ -123,7 +123,7 @@ async def launch(
         setup=not (no_setup or fast),
         user=login.user_name(os.environ),
     )
-    tell(reply.warnings)
+    tell(reply.warnings, of_reply=True)
     handle = Handle(reply.cluster, reply.cluster_id, reply.created, reply.plan)
     return Launched(reply.job.number if reply.job else None, handle)
 
@@ -146,7 +146,7 @@ async def exec(task: Launchable, cluster_name: str, dryrun: bool = False, down: 
     tell(sent.warnings)
     user = login.user_name(os.environ)
     reply = await LaunchingCalls.exec(cluster_name, [sent.task], user=user)
-    tell(reply.warnings)
+    tell(reply.warnings, of_reply=True)
     return Launched(reply.jobs[0].number, Handle(cluster_name))
 
 
@@ -163,7 +163,7 @@ async def launch_job(task: Launchable, name: str | None = None) -> Launched:
     sent = await SharedClient.send_files(model)
     tell(sent.warnings)
     reply = await LaunchingCalls.jobs_launch([sent.task], user=login.user_name(os.environ))
-    tell(reply.warnings)
+    tell(reply.warnings, of_reply=True)
     return Launched(reply.jobs[0].number, Handle(None))
 
 
@@ -391,7 +391,7 @@ async def tail_logs_of_managed(
 
 
 async def pools() -> list[PoolView]:
-    """Shared machines: who holds which part of them, who waits, the largest gangs that fit."""
+    """Return the pools: allocations, pending workloads, the largest gangs that fit."""
     return list((await PoolCalls.pools()).pools)
 
 

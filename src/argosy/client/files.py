@@ -175,6 +175,25 @@ def _signed(look: Callable[[str], Rows]) -> str:
     return found.hexdigest()
 
 
+def check_source(source: Path, what: str) -> os.stat_result:
+    """What is to be sent is there. Errors: "workdir-missing"."""
+    try:
+        info = source.stat()
+    except OSError as error:
+        resolved = Path(os.path.abspath(source))  # noqa: PTH100  links must stay visible
+        why = (
+            "does not exist" if isinstance(error, FileNotFoundError) else f"cannot be read: {error.strerror}"
+        )
+        raise ArgosyError("workdir-missing", f"{what} `{resolved}` {why}") from None
+    if not stat.S_ISDIR(info.st_mode) and not stat.S_ISREG(info.st_mode):
+        raise ArgosyError("workdir-missing", f"{what} `{source}` is neither a folder nor a file")
+    if what == "workdir" and stat.S_ISREG(info.st_mode):
+        raise ArgosyError(
+            "workdir-missing", f"workdir `{source}` is a file, not a folder", hint="name its folder"
+        )
+    return info
+
+
 def scan(
     source: Path,
     *,
@@ -189,24 +208,10 @@ def scan(
     Errors: "workdir-missing", "spec-unreadable" (a file that may not be read, a name that is not UTF-8),
     "conflict" (a file that never holds still).
     """
-    try:
-        info = source.stat()
-    except OSError as error:
-        resolved = Path(os.path.abspath(source))  # noqa: PTH100  links must stay visible
-        why = (
-            "does not exist" if isinstance(error, FileNotFoundError) else f"cannot be read: {error.strerror}"
-        )
-        raise ArgosyError("workdir-missing", f"{what} `{resolved}` {why}") from None
-    if stat.S_ISDIR(info.st_mode):
+    if stat.S_ISDIR(check_source(source, what).st_mode):
         root = Path(os.path.realpath(source))
         given = os.path.abspath(source)  # noqa: PTH100  absolute links may be written with it
         return _Scanner(root, given, HashCache(home, root), what, now_ns, progress).folder()
-    if not stat.S_ISREG(info.st_mode):
-        raise ArgosyError("workdir-missing", f"{what} `{source}` is neither a folder nor a file")
-    if what == "workdir":
-        raise ArgosyError(
-            "workdir-missing", f"workdir `{source}` is a file, not a folder", hint="name its folder"
-        )
     real = Path(os.path.realpath(source))
     scanner = _Scanner(real.parent, "", HashCache(home, real), what, now_ns, progress)
     return scanner.single(real, source.name)

@@ -14,7 +14,7 @@ from typing import Final, NamedTuple
 import msgspec
 
 from argosy.api.files import FileCalls
-from argosy.client.files import READ_TRIES, Scanned, peek, read_chunks, scan
+from argosy.client.files import READ_TRIES, Scanned, check_source, peek, read_chunks, scan
 from argosy.client.progress import OnProgress, Progress, Sent, is_local
 from argosy.model.errors import ArgosyError
 from argosy.model.task import FileMount, Task
@@ -82,6 +82,15 @@ async def send_files(
         sum(folder.entries for folder in folders.values()),
         sum(folder.sent_bytes for folder in folders.values()),
     )
+
+
+def check_files(task: Task, *, cwd: Path, env: Mapping[str, str]) -> None:
+    """Whatever of `task` has to travel is there; nothing is read. Errors: "workdir-missing"."""
+    if task.workdir and not task.workdir_tree and task.workdir_git is None:
+        check_source(cwd / _expand(task.workdir, env), "workdir")
+    for mount in task.file_mounts:
+        if mount.tree is None and is_local(mount.source):
+            check_source(cwd / _expand(mount.source, env), f"file_mounts `{mount.target}`")
 
 
 def _expand(source: str, env: Mapping[str, str]) -> str:

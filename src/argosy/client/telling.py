@@ -9,6 +9,7 @@ from collections.abc import Iterable
 from typing import Final
 
 from argosy.model.errors import ArgosyError
+from argosy.model.task import IGNORED
 
 _IN_PYTHON: Final = (
     (re.compile(r"`--(env|secret) (\w+)=\.\.\.`"), r"`task.update_\1s({'\2': ...})`"),
@@ -18,9 +19,13 @@ _IN_PYTHON: Final = (
 )
 
 
-def tell(texts: Iterable[str]) -> None:
-    """Warn at the first line outside of Argosy, where the user's program called."""
+def tell(texts: Iterable[str], *, of_reply: bool = False) -> None:
+    """Warn at the first line outside of Argosy, where the user's program called.
+
+    `of_reply`: the server's. Which fields of a task are not supported yet was told when it was built."""
     for text in texts:
+        if of_reply and text.startswith(IGNORED):
+            continue
         level = 1
         frame = sys._getframe(0)
         while frame.f_back is not None and frame.f_globals.get("__name__", "").startswith("argosy"):

@@ -19,6 +19,7 @@ from argosy.model.reasons import Reason
 from argosy.model.rows import Attempt, Claim, Workload
 from argosy.model.task import Task
 from argosy.planning.choose import plan
+from argosy.planning.confirmed import keep_to
 from argosy.planning.deadline import NextStep, keeps_checkpoints, next_step, wishes_of
 from argosy.planning.outlook import CHECKPOINT_S
 from argosy.planning.spot_policy import Step
@@ -77,7 +78,8 @@ def back_to_spot(view: View, job: Workload, attempt: Attempt, new_id: NewId) -> 
         return _move(view, job, attempt, others[0])
     wishes = with_floor(wishes_of(spec.task))
     made = plan(wishes, spec.task.num_nodes, view.offers, abilities=view.abilities)
-    bought = [each for each in made.choices if each.offer.capacity in (Capacity.SPOT, Capacity.ON_DEMAND)]
+    choices, _ = keep_to(made.choices, spec.confirmed)
+    bought = [each for each in choices if each.offer.capacity in (Capacity.SPOT, Capacity.ON_DEMAND)]
     step = step_of(view, job, bought, attempt, mine.choice)
     if step is None:
         return []

@@ -13,6 +13,7 @@ from argosy.model.offer import Choice, Placement, Rejection
 from argosy.model.phases import AttemptPhase, Desired, NodePhase, Outcome, WorkloadPhase
 from argosy.model.reasons import Reason
 from argosy.model.rows import Attempt, Claim, Node, Workload
+from argosy.planning.confirmed import TRIED
 
 
 def new_attempt(
@@ -79,9 +80,6 @@ def attained_by(attempt: Attempt) -> int:
     return used * max(0, attempt.ended_ms - attempt.running_ms)
 
 
-ALTERNATIVES = 5  # how many more places a claim remembers, to be tried when the first refuses
-
-
 def new_claim(
     claim_id: str,
     owner_id: str,
@@ -97,7 +95,7 @@ def new_claim(
         id=claim_id,
         workload_id=owner_id,
         choice=choices[0],
-        alternatives=tuple(choices[1 : 1 + ALTERNATIVES]),
+        alternatives=tuple(choices[1:TRIED]),
         count=count,
         placements=placements,
         requested_ms=now_ms,

@@ -316,7 +316,7 @@ class _Service:
                 self.draft.lose(path, target, "write the number under `ports`")
                 continue
             if host.strip("[]") in _LOOPBACK:  # others could not reach it: it stays closed
-                why = "it was open on the machine itself only: `argosy ssh CLUSTER -L PORT:localhost:PORT`"
+                why = "it was open on the machine itself only; let the program listen on 127.0.0.1"
                 self.draft.lose(path, f"{host}:{target}", why)
                 continue
             self.draft.ports([target])

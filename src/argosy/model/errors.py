@@ -26,7 +26,9 @@ CODES: Final[dict[str, Code]] = {
     "wrong-state": Code(409, "`argosy status` shows the state it is in", 5),
     "unauthorized": Code(401, "set ARGOSY_TOKEN to a token that `argosy server token` printed", 6),
     "forbidden": Code(403, "ask the owner of the server for access", 6),
-    "over-budget": Code(403, "raise the budget with `argosy budget set`, or end what is not needed", 6),
+    "over-budget": Code(
+        403, "raise the budget with `argosy budget set PROJECT USD`, or end what is not needed", 6
+    ),
     "over-quota": Code(403, "`argosy quota explain QUEUE` shows what the queue has and may have", 6),
     "too-large": Code(413, "send less at once; large files belong in `file_mounts`", 2),
     "server-unreachable": Code(

@@ -80,6 +80,20 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     rejected: tuple[Rejection, ...] = ()
 
 
+class Confirmed(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """What a launch was told to keep to. Controllers order nothing dearer, and try these offers first."""
+
+    max_hourly_micro_usd: int | None = None  # of all nodes; None: any price
+    order: tuple[str, ...] = ()  # keys of offers (`offer_key`)
+
+
+def offer_key(offer: Offer) -> str:
+    """Which offer it is, whatever it costs at present."""
+    shape = offer.shape
+    parts = (offer.provider, offer.region, offer.zone, offer.capacity.value, shape.instance_type)
+    return "/".join((*parts, shape.accelerator or ""))
+
+
 def waits_for(plan: Plan) -> str:
     """What a task waits for that has nowhere to go at present but will; "" when that is not so."""
     return "" if plan.choices else next((each.text for each in plan.rejected if each.code == BUSY), "")

@@ -51,19 +51,21 @@ class ReasonInfo(NamedTuple):
 _U, _PL, _PR = Blame.USER, Blame.PLATFORM, Blame.PROVIDER
 
 REASONS: Final[dict[Reason, ReasonInfo]] = {
-    Reason.USER_CODE_FAILED: ReasonInfo(_U, Retry.NEVER, "read the end of the log: `argosy logs`"),
+    Reason.USER_CODE_FAILED: ReasonInfo(_U, Retry.NEVER, "Log: `argosy logs CLUSTER JOB`"),
     Reason.SETUP_FAILED: ReasonInfo(
-        _U, Retry.NEVER, "fix the `setup` commands; their output is in `argosy logs`"
+        _U, Retry.NEVER, "fix the `setup` commands. Log: `argosy logs CLUSTER JOB`"
     ),
     Reason.PREPARE_FAILED: ReasonInfo(
-        _PL, Retry.SAME, "see `argosy logs` for what the node could not prepare"
+        _PL, Retry.SAME, "what the node could not prepare is in the log: `argosy logs CLUSTER JOB`"
     ),
     Reason.OUT_OF_MEMORY: ReasonInfo(_U, Retry.NEVER, "ask for more with `resources.memory`"),
     Reason.LOG_DISK_FULL: ReasonInfo(_U, Retry.NEVER, "free space on the node's disk, then launch again"),
     Reason.CANCELLED_BY_USER: ReasonInfo(_U, Retry.NEVER, "launch it again when it is wanted"),
-    Reason.STOPPED_BY_USER: ReasonInfo(_U, Retry.NEVER, "`argosy start` brings the cluster back"),
+    Reason.STOPPED_BY_USER: ReasonInfo(_U, Retry.NEVER, "`argosy start CLUSTER` brings the cluster back"),
     Reason.IDLE: ReasonInfo(
-        _U, Retry.NEVER, "`argosy start` brings it back; `argosy autostop` changes the idle time"
+        _U,
+        Retry.NEVER,
+        "`argosy start CLUSTER` brings it back; `argosy autostop CLUSTER -i 60` changes the idle time",
     ),
     Reason.MAX_DURATION: ReasonInfo(_U, Retry.NEVER, "raise `max_duration`"),
     Reason.RESTARTS_EXHAUSTED: ReasonInfo(
@@ -76,24 +78,58 @@ REASONS: Final[dict[Reason, ReasonInfo]] = {
         _PR, Retry.ELSEWHERE, "a managed job (`argosy jobs launch`) recovers by itself"
     ),
     Reason.EVICTED: ReasonInfo(
-        _PL, Retry.SAME, "it starts again by itself; `argosy explain` says when, and for whom it made room"
+        _PL,
+        Retry.SAME,
+        "it starts again by itself; `argosy explain CLUSTER JOB` says when, and for whom it made room",
     ),
     Reason.MOVED: ReasonInfo(
         _PL, Retry.SAME, "it goes on by itself on cheaper machines; its deadline allows it"
     ),
     Reason.RANK_VANISHED: ReasonInfo(
-        _PL, Retry.ELSEWHERE, "something killed the process and its supervisor; look at the node's kernel log"
+        _PL, Retry.ELSEWHERE, "perhaps by the OOM killer: see `dmesg` on the node"
     ),
     Reason.OUT_OF_CAPACITY: ReasonInfo(_PR, Retry.ELSEWHERE, "try other resources with `any_of`, or wait"),
     Reason.NO_OFFER: ReasonInfo(
-        _U, Retry.NEVER, "`argosy launch --dryrun` lists what exists and why it does not fit"
+        _U, Retry.NEVER, "`argosy launch --dryrun FILE.yaml` lists what exists and why it does not fit"
     ),
     Reason.CREDENTIALS: ReasonInfo(_U, Retry.NEVER, "`argosy check` says which credential is missing"),
     Reason.PROVIDER_REFUSED: ReasonInfo(
         _U, Retry.NEVER, "the message names the field that the provider refused"
     ),
-    Reason.CLUSTER_GONE: ReasonInfo(_U, Retry.NEVER, "`argosy launch -c NAME` makes the cluster again"),
+    Reason.CLUSTER_GONE: ReasonInfo(
+        _U, Retry.NEVER, "`argosy launch -c CLUSTER FILE.yaml` makes the cluster again"
+    ),
     Reason.INTERNAL: ReasonInfo(
         _PL, Retry.SAME, "`argosy server status` names the server's log; please report it"
     ),
 }
+
+
+def hint_for(reason: Reason, *, cluster: str = "", number: int = 0, gone: bool = False) -> str:
+    """The hint of `reason` with the names of one cluster or job in its commands.
+
+    Args:
+        cluster: the cluster, or the one that the job runs on; "": unknown, or the job is managed.
+        number: of the job; 0: it is about a cluster.
+        gone: the cluster has ended, so that `start` cannot bring it back.
+
+    >>> hint_for(Reason.USER_CODE_FAILED, cluster="dev", number=3)
+    'Log: `argosy logs dev 3`'
+    >>> hint_for(Reason.USER_CODE_FAILED, number=3)
+    'Log: `argosy jobs logs 3`'
+    """
+    if gone and reason in (Reason.IDLE, Reason.STOPPED_BY_USER):
+        reason = Reason.CLUSTER_GONE
+    hint = REASONS[reason].hint
+    if number and not cluster:
+        hint = hint.replace("argosy logs CLUSTER JOB", f"argosy jobs logs {number}")
+        hint = hint.replace("argosy explain CLUSTER JOB", f"argosy explain {number}")
+    if cluster:
+        hint = hint.replace("CLUSTER JOB", f"{cluster} {number}" if number else cluster)
+        hint = hint.replace("CLUSTER", cluster)
+    return hint
+
+
+def explained(fact: str, hint: str) -> str:
+    """What happened, then what to do: `exited with code 3. Log: ...`, `it was idle; ...`."""
+    return f"{fact}. {hint}" if hint[:1].isupper() else f"{fact}; {hint}"

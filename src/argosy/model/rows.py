@@ -72,6 +72,7 @@ class Attempt(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     reason: Reason | None = None
     detail: str = ""
     exit_codes: tuple[int | None, ...] = ()  # by rank
+    failed_rank: int | None = None  # the first that failed by itself
     why: str = ""  # why it was started when and where it was
     room_for: str = ""  # of one that was evicted: the workload that it makes room for
     placed_ms: int

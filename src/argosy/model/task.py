@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+from typing import Final
+
 import msgspec
 
 from argosy.model.resources import Resources
@@ -81,3 +84,15 @@ class Task(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
         values = {name: getattr(self, name) for name in self.__struct_fields__}
         values["secrets"] = dict.fromkeys(self.secrets, "***")
         return f"Task({', '.join(f'{name}={value!r}' for name, value in values.items())})"
+
+
+#: How every warning about fields that are not supported yet begins, in the client and in the server.
+IGNORED: Final = "not supported yet, ignored: "
+
+
+def render_ignored(fields: Iterable[str]) -> str:
+    """
+    >>> render_ignored(["service", "file_mounts /data"])
+    'not supported yet, ignored: service, file_mounts /data'
+    """
+    return IGNORED + ", ".join(fields)

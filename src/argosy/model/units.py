@@ -155,6 +155,37 @@ def render_duration(seconds: float) -> str:
     return f"{total}s"
 
 
+def many(count: int | str, noun: str) -> str:
+    """A number with its noun, in the singular for one.
+
+    >>> many(1, "node"), many(2, "entry"), many("1.5", "GPU"), many(1200, "key")
+    ('1 node', '2 entries', '1.5 GPUs', '1,200 keys')
+    """
+    said = f"{count:,}" if isinstance(count, int) else count
+    if said == "1":
+        return f"1 {noun}"
+    if noun[-1:] == "y" and noun[-2:-1] not in "aeiou":
+        return f"{said} {noun[:-1]}ies"
+    return f"{said} {noun}s"
+
+
+def do(count: int, verb: str) -> str:
+    """A number with its verb, for what was named before.
+
+    >>> do(0, "wait"), do(1, "wait"), do(2, "wait")
+    ('none waits', '1 waits', '2 wait')
+    """
+    return f"{count or 'none'} {verb}{'s' if count < 2 else ''}"
+
+
+def many_do(count: int, noun: str, verb: str) -> str:
+    """
+    >>> many_do(1, "job", "run"), many_do(3, "job", "run")
+    ('1 job runs', '3 jobs run')
+    """
+    return f"{many(count, noun)} {verb}{'s' if count == 1 else ''}"
+
+
 def render_chance(probability: float) -> str:
     """
     >>> render_chance(1.0), render_chance(0.9996), render_chance(0.42), render_chance(0.0001), render_chance(0.0)

@@ -11,7 +11,7 @@ from html import escape
 from typing import TYPE_CHECKING, Final
 
 from argosy.model.kinds import is_named
-from argosy.model.units import render_bytes, render_milli
+from argosy.model.units import many, render_bytes, render_milli
 from argosy.pages.pool_text import (
     WHOLE_MILLI,
     Person,
@@ -80,7 +80,7 @@ def render_svg(pools: Sequence[PoolView], *, now_ms: int) -> str:
 
 
 def render_html(pools: Sequence[PoolView], *, now_ms: int) -> str:
-    """A page of its own with the drawing, and who waits below it."""
+    """Render an HTML page with the drawing, and pending workloads below it."""
     drawing = render_svg(pools, now_ms=now_ms)
     warned = "".join(f"<p>warning: {escape(text)}</p>\n" for pool in pools for text in pool.warnings)
     waiting = warned + "".join(_waiting_table(pool, now_ms) for pool in pools if pool.waiting)
@@ -230,7 +230,7 @@ def _draw_legend(
     x, right = _MARGIN, 0
     entries = [(f"u{person.rank}", text) for person, text in legend_of(people.values(), coloured=True)]
     if free := sum(map(free_milli, pools)):
-        entries.append(("free", f"free ({render_milli(free)} GPU{'' if free == WHOLE_MILLI else 's'})"))
+        entries.append(("free", f"free ({many(render_milli(free), 'GPU')})"))
     if any(machine.devices and not machine.open for pool in pools for machine in pool.machines):
         entries.append(("shut", "takes nothing new"))
     for shade, text in entries:

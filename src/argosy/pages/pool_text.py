@@ -1,4 +1,4 @@
-"""What drawings of a pool share: who is who, and the lines of text about machines, holders and who waits."""
+"""What drawings of a pool share: colours of users; texts about machines, allocations, pending workloads."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 from argosy.model.kinds import is_named
-from argosy.model.units import render_duration, render_milli
+from argosy.model.units import do, many, render_duration, render_milli
 
 if TYPE_CHECKING:
     from argosy.api.pool import DeviceView, HolderView, MachineView, PoolView, WaitingView
@@ -83,21 +83,20 @@ def headline(pool: PoolView) -> str:
     devices = [device for machine in pool.machines for device in machine.devices]
     cpus = sum(machine.cpus_milli for machine in pool.machines)
     cpus_used = sum(machine.cpus_used_milli for machine in pool.machines)
-    parts = [f"{len(pool.machines)} node{'s' if len(pool.machines) != 1 else ''}"]
+    parts = [many(len(pool.machines), "node")]
     if devices:
         used = sum(map(used_milli, devices))
-        parts.append(f"{render_milli(used)} of {len(devices)} GPU{'s' if len(devices) != 1 else ''} used")
-    parts.append(f"{render_milli(cpus_used)} of {render_milli(cpus)} CPU{'s' if cpus != 1000 else ''} used")
+        parts.append(f"{render_milli(used)} of {many(len(devices), 'GPU')} used")
+    parts.append(f"{render_milli(cpus_used)} of {many(render_milli(cpus), 'CPU')} used")
     closed = sum(not machine.open for machine in pool.machines)
     if closed:
-        parts.append(f"{closed} take{'s' if closed == 1 else ''} nothing new")
+        parts.append(f"{do(closed, 'take')} nothing new")
     parts.append(waits_of(pool))
     return ", ".join(parts)
 
 
 def waits_of(pool: PoolView) -> str:
-    count = len(pool.waiting)
-    return f"{count} wait{'s' if count == 1 else ''}" if count else "none waits"
+    return do(len(pool.waiting), "wait")
 
 
 def legend_of(people: Iterable[Person], *, coloured: bool) -> list[tuple[Person, str]]:
@@ -108,14 +107,14 @@ def legend_of(people: Iterable[Person], *, coloured: bool) -> list[tuple[Person,
     others = known[len(own) :]
     if others:
         holds = _holds(sum(each.gpu_milli for each in others), sum(each.workloads for each in others))
-        lines.append((others[0], f"{len(others)} other{'s' if len(others) > 1 else ''} ({holds})"))
+        lines.append((others[0], f"{many(len(others), 'other')} ({holds})"))
     return lines
 
 
 def _holds(gpu_milli: int, workloads: int) -> str:
     if not gpu_milli:
         return f"{workloads} running"
-    return f"{render_milli(gpu_milli)} GPU{'' if gpu_milli == WHOLE_MILLI else 's'}"
+    return many(render_milli(gpu_milli), "GPU")
 
 
 def free_milli(pool: PoolView) -> int:
@@ -176,7 +175,7 @@ def wish_of(each: WaitingView) -> str:
     if each.gpu_milli:
         wish = f"{'|'.join(each.models) or 'GPU'}:{render_milli(each.gpu_milli)}"
     elif each.cpus_milli:
-        wish = f"{render_milli(each.cpus_milli)} CPU{'' if each.cpus_milli == 1000 else 's'}"
+        wish = many(render_milli(each.cpus_milli), "CPU")
     else:
         wish = "any node"
     return wish + (f" x{each.num_nodes}" if each.num_nodes > 1 else "")

@@ -80,7 +80,7 @@ class PoolCache:
             return msgspec.structs.replace(machine, open=False, closed="has less than what runs on it holds")
         return machine
 
-    # -- who holds and who waits ----------------------------------------------------------------------------
+    # -- allocations and pending requests -------------------------------------------------------------------
 
     def set(self, id: str, value: Ask | Running | None, *, leaving_for: str = "") -> None:
         """Make it so that `id` waits, holds, or is not there. `leaving_for`: of what is being ended, for

@@ -48,7 +48,8 @@ def ordinal(number: int) -> str:
 def why_started(
     ask: Ask, *, before: Ask | None = None, over_in_time: bool = False, nominated: bool = False
 ) -> str:
-    """Kept with the attempt. `before`: who waits with a reservation and was overtaken."""
+    """Return why a request was started, to be kept with the attempt. `before`: a pending request with a
+    reservation that this one was backfilled before."""
     if nominated:
         return "the room that was kept for it is free"
     if before is not None:

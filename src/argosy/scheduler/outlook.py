@@ -27,7 +27,7 @@ CYCLES: Final = (8, 256)  # at least and at most
 
 
 class Outlook:
-    """`line`: who waits, as a cycle would consider them now. `pool` is left as it is."""
+    """`line`: pending workloads in the order of a cycle now. `pool` is left as it is."""
 
     def __init__(self, pool: Pool, line: Iterable[Ask], now_ms: int) -> None:
         asks: dict[str, Ask] = {}

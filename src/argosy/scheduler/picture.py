@@ -1,5 +1,4 @@
-"""A pool as people see it: its machines, who holds which part of each, and who waits. Filled from the books
-of the pool."""
+"""A pool as people see it: machines, allocations, pending workloads. Filled from the scheduler cache."""
 
 from __future__ import annotations
 

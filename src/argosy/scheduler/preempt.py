@@ -86,7 +86,7 @@ _Entry = tuple[
 
 
 def rank_of(ask: Ask, policy: SharePolicy, now_ms: int) -> Rank:
-    """Of one who waits: it displaces what has a smaller rank."""
+    """Return the rank of a pending request: it can preempt allocations of a smaller rank."""
     bucket = -service_bucket(ask, policy, now_ms) if is_served(ask, policy) else -math.inf
     return -ask.urgency, ask.priority, bucket
 

@@ -221,7 +221,7 @@ def leaf_of(tenancy: Tenancy, project: str, user: str, wanted: str = "") -> str:
                 "not-found",
                 f"there is no queue {wanted}",
                 hint=_suggest(
-                    wanted, known, "the server's tenancy lists the queues; without `queue:` your own is used"
+                    wanted, known, "`argosy quota get` lists the queues; omit `queue:` to use your own"
                 ),
             )
         base = wanted

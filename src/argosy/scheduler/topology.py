@@ -14,6 +14,7 @@ from typing import Final, NamedTuple
 
 from argosy.model.errors import ArgosyError
 from argosy.model.scheduling import LEVELS
+from argosy.model.units import many
 from argosy.scheduler.ask import Machine
 
 #: Number of names in `domains` that reach down to a level.
@@ -65,7 +66,7 @@ class Domains:
         if others and others != {len(path)}:
             raise ArgosyError(
                 "spec-invalid",
-                f"machine {who} names {len(path)} level{'s' if len(path) > 1 else ''} of the topology "
+                f"machine {who} names {many(len(path), 'level')} of the topology "
                 f"({'/'.join(path)}), others name {min(others)}",
                 hint="Give all machines of a pool the same levels, the widest first (block, rack, leaf), "
                 "or none at all.",

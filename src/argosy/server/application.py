@@ -75,7 +75,9 @@ class Application:
         tenants = Tenants(store, controllers, clock)
         intake = Intake(store=store, blobs=blobs, tenants=tenants)
         quotes = quotes or Quotes(providers, clock, price=pricing.own_prices, fresh_s=0)
-        planner = Planner(store=store, providers=providers, quotes=quotes, pricing=pricing, intake=intake)
+        planner = Planner(
+            store=store, providers=providers, quotes=quotes, pricing=pricing, intake=intake, clock=clock
+        )
         self.housekeeping = Housekeeping(store, blobs, logs, clock, retention)
         services = Services(
             store=store,

@@ -150,7 +150,7 @@ class Front:
             raise ArgosyError(
                 "forbidden",
                 f"`{route.endpoint.name}` needs a token of scope `admin`",
-                hint="`argosy server token --scope admin` on the server's machine makes one",
+                hint="`argosy server token --admin` on the server's machine makes one",
             )
         return scope_held
 

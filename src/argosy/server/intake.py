@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Final
 
 from argosy.model.errors import ArgosyError
-from argosy.model.task import Task
+from argosy.model.task import Task, render_ignored
 from argosy.server.exchange import Caller
 from argosy.server.tenancy import Tenants
 from argosy.storage.blobs import BlobStore
@@ -104,10 +104,10 @@ class Intake:
 
 
 def render_warnings(*tasks: Task, heeded: frozenset[str] = frozenset()) -> tuple[str, ...]:
-    """What a task says that nothing heeds yet.
+    """What tasks say that is not supported yet, in one warning.
 
     >>> render_warnings(Task(not_executed=("inputs",)))
-    ('`inputs` is accepted and does nothing yet',)
+    ('not supported yet, ignored: inputs',)
     """
     fields = sorted({field for task in tasks for field in task.not_executed} - heeded)
-    return tuple(f"`{field}` is accepted and does nothing yet" for field in fields)
+    return (render_ignored(fields),) if fields else ()

@@ -9,7 +9,7 @@ A cursor is `<attempt>:<offset of rank 0>,<offset of rank 1>,...`, with `~` for 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, AsyncIterator, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator
 from typing import Final, NamedTuple
 
 from argosy.api.jobs import LogFrame
@@ -21,9 +21,10 @@ from argosy.model.kinds.job import job_state, job_task
 from argosy.model.phases import AttemptPhase, Outcome, WorkloadPhase
 from argosy.model.reasons import Reason
 from argosy.model.rows import Attempt, Workload
+from argosy.model.units import many
 from argosy.server.exchange import encode
 from argosy.server.ports import Controllers
-from argosy.server.views import job_status, render_reason
+from argosy.server.views import exit_code, job_status, why_of_job
 from argosy.storage.logs import LogStore
 from argosy.store.snapshot import Snapshot
 from argosy.store.store import Store
@@ -115,7 +116,9 @@ class LogStreams:
             number = (made or 1) if wish.tail is not None else 1
         if wish.attempt > made:
             raise ArgosyError(
-                "not-found", f"job {job.number} has made {made} attempts", hint="ask for an earlier one"
+                "not-found",
+                f"job {job.number} has made {many(made, 'attempt')}",
+                hint="ask for an earlier one",
             )
         nodes = job_task(job).num_nodes
         if wish.rank is not None and not 0 <= wish.rank < nodes:
@@ -252,7 +255,7 @@ class LogStreams:
     async def _waits(self, job: Workload) -> str:
         rows = await self._store.snapshot()
         if job.phase is WorkloadPhase.RECOVERING:
-            why = render_reason(job.reason, job.detail) if job.reason is not None else job.detail
+            why = why_of_job(job, await self._cluster_name(job))
             waits = self._pending(rows, job) if job.reason is Reason.EVICTED else ""
             return f"recovers: {why}" + (f"; {waits}" if waits else "") if why else "recovers"
         if job.phase is WorkloadPhase.QUEUED:
@@ -262,6 +265,10 @@ class LogStreams:
             return text or ("waits for nodes" if job.host_id is None else "")
         return ""
 
+    async def _cluster_name(self, job: Workload) -> str:
+        cluster = await self._store.load(job.host_id) if job.host_id else None
+        return cluster.name if isinstance(cluster, Workload) else ""
+
     def _pending(self, rows: Snapshot, job: Workload) -> str:
         found = self._controllers.picture.pending(rows, job, self._store.clock.now_ms())
         return found.text if found is not None else ""
@@ -269,9 +276,8 @@ class LogStreams:
     async def _end(self, job: Workload, number: int, offsets: dict[int, int]) -> Frame:
         attempts = await self._store.load_attempts(job.id)
         last = attempts[-1] if attempts else None
-        why = "" if job.outcome is Outcome.SUCCEEDED else job.detail
-        if job.reason is not None and job.outcome is not Outcome.SUCCEEDED:
-            why = render_reason(job.reason, job.detail)
+        good = job.outcome is Outcome.SUCCEEDED
+        why = "" if good else why_of_job(job, await self._cluster_name(job))
         return Frame(
             LogFrame(
                 end=True,
@@ -282,16 +288,6 @@ class LogStreams:
                 detail=why,
             )
         )
-
-
-def exit_code(job: Workload, attempt: Attempt | None) -> int | None:
-    """Of the first rank that failed; 0 when the job succeeded; None when no rank said."""
-    if job.phase is not WorkloadPhase.FINISHED:
-        return None
-    if job.outcome is Outcome.SUCCEEDED:
-        return 0
-    codes: Sequence[int | None] = attempt.exit_codes if attempt is not None else ()
-    return next((code for code in codes if code), None)
 
 
 def _why_again(before: Attempt | None) -> str:

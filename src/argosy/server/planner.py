@@ -9,18 +9,23 @@ from typing import Final
 import msgspec
 
 from argosy.api.planning import PipelineReply, PipelineRequest, PlanReply, PlanRequest
+from argosy.api.plans import no_offer
 from argosy.controllers.view import abilities_of
 from argosy.infra.border import BorderError
 from argosy.infra.provider import Diagnostic, Providers
-from argosy.infra.quotes import Quotes
+from argosy.infra.quotes import Quoted, Quotes
 from argosy.model.errors import ArgosyError
-from argosy.model.offer import Offer, Plan, Rejection, waits_for
+from argosy.model.ids import Clock
+from argosy.model.offer import Choice, Confirmed, Offer, Plan, Rejection, waits_for
 from argosy.model.resources import Resources
 from argosy.model.task import Task
+from argosy.model.units import render_price
 from argosy.planning import plan, usage_by_provider
+from argosy.planning.confirmed import keep_to, order_of_plan, place_text, what_changed
 from argosy.planning.deadline import wishes_of
 from argosy.server.exchange import Caller
 from argosy.server.intake import Intake, render_warnings
+from argosy.server.kept_plans import KeptPlans, Made, made_of, subject_of
 from argosy.server.pricing import Asked, Pricing
 from argosy.server.task_facts import earlier_runs
 from argosy.store.store import Store
@@ -33,24 +38,66 @@ class Planner:
     """Answers what a task could have. Raises ArgosyError."""
 
     def __init__(
-        self, *, store: Store, providers: Providers, quotes: Quotes, pricing: Pricing, intake: Intake
+        self,
+        *,
+        store: Store,
+        providers: Providers,
+        quotes: Quotes,
+        pricing: Pricing,
+        intake: Intake,
+        clock: Clock,
     ) -> None:
         self._store, self._providers, self._quotes = store, providers, quotes
-        self._pricing, self._intake = pricing, intake
+        self._pricing, self._intake, self._kept = pricing, intake, KeptPlans(clock)
 
     async def quote(self) -> tuple[tuple[Offer, ...], tuple[Rejection, ...]]:
         """What all providers offered last; and who did not answer, as rejections."""
         quoted = await self._quotes.read()
         return quoted.offers, quoted.failed
 
-    async def asked(
-        self, task: Task, *, managed: bool
-    ) -> tuple[tuple[Resources, ...], tuple[Offer, ...], tuple[Rejection, ...]]:
-        """The candidates of the task as places are asked for them, what providers quote, and who could not
-        answer."""
-        wishes = wishes_of(task, managed=managed)
-        offers, failed = await self.quote()
-        return wishes, offers, failed
+    async def make(
+        self, task: Task, quoted: Quoted, *, managed: bool, limit_micro_usd: int | None = None
+    ) -> Made:
+        """The one plan of a request. `limit_micro_usd`: the most that all nodes may cost per hour. Raises
+        `no-offer` for a deadline that nothing meets."""
+        wishes = capped(wishes_of(task, managed=managed), limit_micro_usd)
+        found = await self.planned(wishes, task.num_nodes, task.ordered, quoted.offers, quoted.failed)
+        found, why = await self.ordered(task, found)
+        duration_s = await self.duration(task, found) if managed else None
+        return made_of(
+            task, found, quoted.offers,
+            managed=managed, why=why, duration_s=duration_s, revision=quoted.revision,
+        )  # fmt: skip
+
+    async def for_launch(
+        self, task: Task, *, managed: bool, named: str = "", limit_micro_usd: int | None = None
+    ) -> tuple[Made, Confirmed | None]:
+        """What a launch goes by, and what it keeps to: the plan that it names, if its offers are the same,
+        else one that is made now. Raises `no-offer` for what nothing fits, `conflict` for a named plan that
+        cannot be had any more."""
+        quoted = await self._quotes.read()
+        kept = self._kept.find(named) if named else None
+        if kept is not None and kept.subject != (managed, *subject_of(task)):
+            raise ArgosyError("usage", f"plan `{named}` was made for another task")
+        within = limit_micro_usd is None or (
+            kept is not None and limit_micro_usd >= (kept.limit_micro_usd or 0)
+        )
+        if kept is not None and kept.revision == quoted.revision and within:
+            return kept, kept.confirmed(limit_micro_usd)
+        made = await self.make(task, quoted, managed=managed, limit_micro_usd=limit_micro_usd)
+        if named:
+            _check_unchanged(named, kept, made, quoted.offers)
+        elif not made.plan.choices and not waits_for(made.plan) and not (managed and quoted.failed):
+            raise no_offer(task, await self.explained(task, made.plan, quoted.offers))
+        if named:
+            confirmed = (kept or made).confirmed(limit_micro_usd)
+            choices, _ = keep_to(made.plan.choices, confirmed)
+            return made._replace(plan=msgspec.structs.replace(made.plan, choices=choices)), confirmed
+        if limit_micro_usd is None and (managed or not is_weighed(task)):
+            return made, None
+        # A cluster's row does not have the task by which its places were ordered.
+        order = order_of_plan(made.plan) if not managed and is_weighed(task) else ()
+        return made, Confirmed(max_hourly_micro_usd=limit_micro_usd, order=order)
 
     async def planned(
         self,
@@ -77,7 +124,7 @@ class Planner:
     async def ordered(self, task: Task, made: Plan) -> tuple[Plan, str]:
         """The plan in the order of the task's deadline and objective, and why. Raises `no-offer` for a
         deadline that nothing meets."""
-        if task.deadline_s is None and task.deadline_at_ms is None and task.objective == Task().objective:
+        if not is_weighed(task):
             return made, ""
         runs = await earlier_runs(self._store, task)
         return await asyncio.to_thread(self._pricing.ordered, task, made, runs)
@@ -107,15 +154,38 @@ class Planner:
 
     async def plan(self, request: PlanRequest, caller: Caller = _NOBODY) -> PlanReply:
         task = await self._intake.task(request.task, caller, with_files=False)
-        wishes, offers, failed = await self.asked(task, managed=request.managed)
-        made = await self.planned(wishes, task.num_nodes, task.ordered, offers, failed)
-        warnings = render_warnings(task)
-        if not request.prices:
-            made, why = await self.ordered(task, await self.explained(task, made, offers))
-            return PlanReply(plan=made, warnings=warnings, deadline=why)
+        quoted = await self._quotes.read()
+        if request.prices:
+            return await self._priced(request, task, quoted)
+        made = await self.make(task, quoted, managed=request.managed)
+        shown = await self.explained(task, made.plan, quoted.offers)
+        return self._noted(PlanReply(plan=shown, warnings=render_warnings(task), deadline=made.why), made)
+
+    async def _priced(self, request: PlanRequest, task: Task, quoted: Quoted) -> PlanReply:
+        wishes = wishes_of(task, managed=request.managed)
+        own = await self.planned(wishes, task.num_nodes, task.ordered, quoted.offers, quoted.failed)
         able, runs = abilities_of(self._providers), await earlier_runs(self._store, task)
-        reply = await asyncio.to_thread(self._pricing.complete, request, made, offers, able, runs)
-        return msgspec.structs.replace(reply, warnings=warnings)
+        reply = await asyncio.to_thread(self._pricing.complete, request, own, quoted.offers, able, runs)
+        reply = msgspec.structs.replace(reply, warnings=render_warnings(task))
+        try:
+            own, why = await self.ordered(task, own)
+        except ArgosyError:  # only clouds without a driver meet the deadline: nothing to launch
+            return reply
+        duration_s = await self.duration(task, own) if request.managed else None
+        made = made_of(
+            task, own, quoted.offers,
+            managed=request.managed, why=why, duration_s=duration_s, revision=quoted.revision,
+        )  # fmt: skip
+        return self._noted(reply, made)
+
+    def _noted(self, reply: PlanReply, made: Made) -> PlanReply:
+        """The plan is kept under its id; one that cannot be launched has none."""
+        if not made.plan.choices and not waits_for(made.plan):
+            return reply
+        self._kept.keep(made)
+        return msgspec.structs.replace(
+            reply, id=made.id, revision=made.revision, max_hourly_micro_usd=made.limit_micro_usd
+        )
 
     async def plan_pipeline(self, request: PipelineRequest) -> PipelineReply:
         """All stages together. Every stage is planned as if it were alone on the own machines: they run one
@@ -128,7 +198,8 @@ class Planner:
         asked = []
         for task in tasks:
             task = msgspec.structs.replace(task, deadline_s=None, deadline_at_ms=None)
-            wishes, offers, failed = await self.asked(task, managed=True)
+            wishes = wishes_of(task, managed=True)
+            offers, failed = await self.quote()
             own = await self.planned(wishes, task.num_nodes, task.ordered, offers, failed)
             asked.append(Asked(task, own, offers, tuple(await earlier_runs(self._store, task))))
         able = abilities_of(self._providers)
@@ -155,3 +226,45 @@ class Planner:
         return await asyncio.to_thread(
             self._pricing.explain, task, made, offers, abilities_of(self._providers)
         )
+
+
+def capped(wishes: Sequence[Resources], limit_micro_usd: int | None) -> tuple[Resources, ...]:
+    """The candidates with a price that all nodes together may not pass."""
+    if limit_micro_usd is None:
+        return tuple(wishes)
+    return tuple(
+        wish
+        if wish.max_hourly_micro_usd is not None and wish.max_hourly_micro_usd <= limit_micro_usd
+        else msgspec.structs.replace(wish, max_hourly_micro_usd=limit_micro_usd)
+        for wish in wishes
+    )
+
+
+def is_weighed(task: Task) -> bool:
+    """Whether more than the price decides in which order places are tried."""
+    timed = task.deadline_s is not None or task.deadline_at_ms is not None
+    return timed or task.objective != Task().objective
+
+
+def _check_unchanged(named: str, kept: Made | None, made: Made, offers: Sequence[Offer]) -> None:
+    """Raises `conflict` when what was confirmed cannot be ordered any more."""
+    if kept is None:
+        what = (
+            "" if made.id == named else f"plan `{named}` is not known here any more, and plans differ by now"
+        )
+        before: tuple[str, ...] = ()
+    else:
+        what = what_changed(kept.plan, made.plan, offers)
+        before = tuple(f"confirmed: {_told(choice)}" for choice in kept.plan.choices[:1])
+    if what:
+        now = tuple(f"now: {_told(choice)}" for choice in made.plan.choices[:1]) or ("now: nothing fits",)
+        raise ArgosyError(
+            "conflict",
+            f"the plan has changed since it was confirmed: {what}",
+            details=(*before, *now),
+            hint="nothing was launched; the same command shows the plan as it is now",
+        )
+
+
+def _told(choice: Choice) -> str:
+    return f"{place_text(choice)} at {render_price(choice.price_micro_usd)}/h"

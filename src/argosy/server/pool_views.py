@@ -19,7 +19,7 @@ from argosy.api.quota import QueueView
 from argosy.model.kinds import gang_of, gangs, kind_of, title
 from argosy.model.offer import DeviceShare, Placement
 from argosy.model.phases import Desired, WorkloadPhase
-from argosy.model.reasons import REASONS
+from argosy.model.reasons import explained, hint_for
 from argosy.model.rows import Attempt, Node, Workload
 from argosy.model.scheduling import Scheduling
 from argosy.model.units import render_duration
@@ -226,12 +226,19 @@ def why_it_is_there(
     return [line for line in lines if line]
 
 
-def why_it_ended(workload: Workload) -> list[str]:
+def why_it_ended(workload: Workload, cluster: str) -> list[str]:
+    """`cluster`: the name of the one that a job ran on."""
     outcome = workload.outcome.value if workload.outcome is not None else "over"
     lines = [f"it ended: {outcome}"]
     if workload.reason is not None:
-        text = workload.detail or workload.reason.value.replace("-", " ")
-        lines.append(f"{text}; {REASONS[workload.reason].hint}")
+        is_job = kind_of(workload).runs
+        hint = hint_for(
+            workload.reason,
+            cluster=cluster if is_job else workload.name,
+            number=workload.number if is_job else 0,
+            gone=not is_job,
+        )
+        lines.append(explained(workload.detail or workload.reason.value.replace("-", " "), hint))
     elif workload.detail:
         lines.append(workload.detail)
     if workload.started_ms:

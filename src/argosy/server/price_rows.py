@@ -63,7 +63,7 @@ def told(
         elif each.code != "no-driver" and each is not last[each.provider]:
             continue
         if each.code == "spot" and free:
-            each = msgspec.structs.replace(each, text="some of it is spot: taken only with `use_spot: true`")
+            each = msgspec.structs.replace(each, text="spot offers skipped (add `use_spot: true`)")
         found.append(each)
     return tuple(found)
 

@@ -9,7 +9,7 @@ import msgspec
 from argosy.api.quota import QueueView
 from argosy.model.errors import ArgosyError
 from argosy.model.tenancy import Amounts, Queue, QueueUsage, Tenancy
-from argosy.model.units import render_milli
+from argosy.model.units import do, many_do, render_milli
 from argosy.scheduler.quota import Quotas
 from argosy.scheduler.tenancy_check import parent_of, render_named, say_amount
 
@@ -199,11 +199,11 @@ def _has(view: QueueView) -> str:
 
 
 def _waits(view: QueueView) -> list[str]:
-    runs = f"{view.running} job{'s run' if view.running != 1 else ' runs'}"
+    runs = many_do(view.running, "job", "run")
     if not view.waiting:
         return [f"{runs}, none waits"]
     most = f" (at most {view.max_pending} may)" if view.max_pending is not None else ""
-    return [f"{runs}, {view.waiting} wait{'s' if view.waiting == 1 else ''}{most}"]
+    return [f"{runs}, {do(view.waiting, 'wait')}{most}"]
 
 
 def _borrowing(view: QueueView, others: Sequence[QueueView]) -> list[str]:

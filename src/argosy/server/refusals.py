@@ -8,7 +8,6 @@ from argosy.model.errors import ArgosyError
 from argosy.model.offer import Capacity, Choice
 from argosy.model.resources import Resources
 from argosy.model.rows import Workload
-from argosy.model.task import Task
 from argosy.model.units import render_bytes, render_milli
 from argosy.planning.choose import lacks_disk
 from argosy.store.snapshot import Snapshot
@@ -50,10 +49,10 @@ def missing(wish: Resources, has: Choice, num_nodes: int) -> str:
     return ""
 
 
-def not_covered(cluster: Workload, task: Task, why: str) -> ArgosyError:
-    nodes = f" x{task.num_nodes}" if task.num_nodes > 1 else ""
+def not_covered(cluster: Workload, needs: str, but: str) -> ArgosyError:
+    """`needs`: what the task asks for; `but`: the clause about the cluster, such as `has 2`."""
     return ArgosyError(
         "conflict",
-        f"cluster `{cluster.name}` does not have {task.resources[0].render()}{nodes}: {why}",
+        f"the task needs {needs}; cluster `{cluster.name}` {but}",
         hint="ask for less, or launch another cluster with another name",
     )

@@ -39,7 +39,7 @@ from argosy.store import KEY_FILE, Store, lock_state_dir
 from argosy.store.state_dir import StateLock
 
 _log: Final = logging.getLogger("argosy.server")
-_COLLECT_S: Final = 600.0  # how often what lives is set aside
+_COLLECT_S: Final = 600.0  # how often long-lived objects are taken out of garbage collection
 _CARE_S: Final = 3600.0  # how often backups and sweeps are looked at
 _GUARD_S: Final = 0.5  # how often the state folder and the socket are looked at
 _BUDGETS_S: Final = 120.0
@@ -270,8 +270,8 @@ async def _watch_budgets(application: Application) -> None:
 
 
 async def _collect() -> None:
-    """Rows and the books of pools live long: every few minutes what lives is set aside, so that a collection
-    never walks through all of it in the midst of an answer."""
+    """Freeze long-lived objects (rows, caches of pools) every few minutes: then no garbage collection walks
+    through all of them while a request waits."""
     while True:
         await asyncio.sleep(_COLLECT_S)
         _set_aside()

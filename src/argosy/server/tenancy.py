@@ -20,6 +20,7 @@ from argosy.model.rows import Attempt, Event, Node, Workload
 from argosy.model.scheduling import PRIORITY_CLASSES
 from argosy.model.task import Task
 from argosy.model.tenancy import TENANCY_ID, Amounts, Queue, Tenancy
+from argosy.model.units import many
 from argosy.scheduler.ask import Need
 from argosy.scheduler.picture import Pending, PoolPicture, is_of_cluster
 from argosy.scheduler.quota import Over, amounts_of, check_tenancy, leaf_of
@@ -133,8 +134,7 @@ class Tenants:
         if below:
             raise ArgosyError(
                 "conflict",
-                f"queue `{path}` has {len(below)} queue{'s' if len(below) > 1 else ''} below it: "
-                f"{', '.join(below[:3])}",
+                f"queue `{path}` has {many(len(below), 'queue')} below it: {', '.join(below[:3])}",
                 hint="remove those first",
             )
 
@@ -264,7 +264,7 @@ class Tenants:
         now_ms = self._clock.now_ms()
         code, position, starts_at_ms = "", 0, None
         if not workload.is_live:
-            lines = why_it_ended(workload)
+            lines = why_it_ended(workload, cluster.name if cluster is not None else "")
         elif is_waiting(workload):
             picture = await self._picture_for(rows, [workload])
             waiting = picture.explain(rows, workload, now_ms)
@@ -314,7 +314,7 @@ class Tenants:
             offer = claim.choice.offer
             place = "/".join(part for part in (offer.provider, offer.region, offer.zone) if part)
             machines = ", ".join(sorted({each.node_id for each in claim.placements}))
-            lines.append(f"it has {claim.count} node{'s' if claim.count > 1 else ''} of {place}")
+            lines.append(f"it has {many(claim.count, 'node')} of {place}")
             if machines and machines != place:
                 lines.append(f"on {machines}")
             if claim.detail:

@@ -13,8 +13,8 @@ from argosy.model.kinds import kind_of
 from argosy.model.kinds.cluster import ClusterSpec, cluster_spec
 from argosy.model.kinds.job import job_spec, job_state
 from argosy.model.offer import Choice
-from argosy.model.phases import Desired, NodePhase, WorkloadPhase
-from argosy.model.reasons import REASONS, Reason
+from argosy.model.phases import Desired, NodePhase, Outcome, WorkloadPhase
+from argosy.model.reasons import Reason, explained, hint_for
 from argosy.model.rows import Attempt, Claim, Node, Workload
 from argosy.scheduler.picture import Pending
 from argosy.server.ports import ObservedFacts
@@ -78,7 +78,12 @@ def _cluster_detail(cluster: Workload, claim: Claim | None, nodes: Sequence[Node
             which = ", ".join(str(node.index) for node in away)
             return f"node {which} does not answer; `argosy start {cluster.name}` replaces dead nodes"
     if cluster.reason is not None:
-        return render_reason(cluster.reason, cluster.detail)
+        return render_reason(
+            cluster.reason,
+            cluster.detail,
+            cluster=cluster.name,
+            gone=cluster.phase is WorkloadPhase.FINISHED or cluster.desired is Desired.END,
+        )
     if cluster.detail:
         return cluster.detail
     if cluster.phase is WorkloadPhase.STARTING and claim is not None:
@@ -120,7 +125,8 @@ def view_job(
         phase=job.phase.value,
         outcome=job.outcome.value if job.outcome else None,
         reason=job.reason.value if job.reason else None,
-        detail=_why(pending) or (render_reason(job.reason, job.detail) if job.reason else job.detail),
+        detail=_why(pending) or why_of_job(job, cluster),
+        exit_code=exit_code(job, attempt),
         user=job.user,
         created_ms=job.created_ms,
         started_ms=job.started_ms,
@@ -139,6 +145,25 @@ def view_job(
         evictions=state.evictions,
         preemptible=task.scheduling.preemptible,
     )
+
+
+def why_of_job(job: Workload, cluster: str | None) -> str:
+    """Why it ended, or waits again, and what to do. `cluster`: the name of the one it runs on."""
+    if job.reason is None:
+        return job.detail
+    return render_reason(job.reason, job.detail, cluster=cluster or "", number=job.number)
+
+
+def exit_code(job: Workload, attempt: Attempt | None) -> int | None:
+    """The exit code of the rank that failed first; 0 when the job succeeded; None when it has not ended, or
+    no program of it failed: ranks that were told to stop do not count."""
+    if job.phase is not WorkloadPhase.FINISHED:
+        return None
+    if job.outcome is Outcome.SUCCEEDED:
+        return 0
+    if attempt is None or attempt.failed_rank is None:
+        return None
+    return attempt.exit_codes[attempt.failed_rank] if attempt.failed_rank < len(attempt.exit_codes) else None
 
 
 def _why(pending: Pending | None) -> str:
@@ -210,7 +235,9 @@ def _wished_place(spec: ClusterSpec) -> str:
     return "/".join(part for part in (infra.provider, infra.region, infra.zone) if part) or "-"
 
 
-def render_reason(reason: Reason, detail: str) -> str:
-    """What happened and what to do."""
-    text = detail or reason.value.replace("-", " ")
-    return f"{text}; {REASONS[reason].hint}"
+def render_reason(
+    reason: Reason, detail: str, *, cluster: str = "", number: int = 0, gone: bool = False
+) -> str:
+    """What happened and what to do, with the commands of this cluster or job (see `hint_for`)."""
+    hint = hint_for(reason, cluster=cluster, number=number, gone=gone)
+    return explained(detail or reason.value.replace("-", " "), hint)

@@ -9,7 +9,7 @@ from argosy.model.scheduling import Isolation, Scheduling
 from argosy.model.task import DataSize, FileMount, GitSource, StorageMount, Task
 from argosy.model.units import GIB, Bound
 from argosy.spec.accelerators import Alternatives, canonical_accelerator, misspelt
-from argosy.spec.findings import Findings, Place, excerpt
+from argosy.spec.findings import Findings, excerpt
 from argosy.spec.notation import Deadline, Memory, split_url
 from argosy.spec.reader import Reader
 from argosy.spec.shapes import Entry, Section
@@ -148,11 +148,7 @@ def _expanded(
     place = section.places["accelerators"]
     for wish in alternatives.wishes:
         if wish.vendor:
-            reader.postpone(
-                "resources.accelerators (vendor)",
-                place,
-                f"the vendor in `{wish.vendor}:` is accepted but not checked yet",
-            )
+            reader.postpone("resources.accelerators (vendor)", place)
     return [msgspec.structs.replace(resources, accelerator=wish) for wish in alternatives.wishes]
 
 
@@ -173,11 +169,7 @@ def _resources(section: Section, reader: Reader, findings: Findings) -> Resource
         plain["edge_config"] = dict(edge.plain)
     disk = section.get("local_disk", LocalDisk)
     if disk is not None and disk.kind:
-        reader.postpone(
-            "resources.local_disk (kind)",
-            section.places["local_disk"],
-            f"the kind of local disk (`{disk.kind}`) is accepted but not checked yet",
-        )
+        reader.postpone("resources.local_disk (kind)", section.places["local_disk"])
     autostop = plain.pop("autostop", None)
     if isinstance(autostop, dict):
         hooks = {name: value for name, value in autostop.items() if name.startswith("hook")}
@@ -185,11 +177,7 @@ def _resources(section: Section, reader: Reader, findings: Findings) -> Resource
             plain["autostop"] = hooks
     if isinstance(image, tuple):
         plain["image_id"] = {str(entry.key): str(entry.value) for entry in image}
-        reader.postpone(
-            "resources.image_id (by region)",
-            section.places["image_id"],
-            "`image_id` by region is accepted but not executed yet",
-        )
+        reader.postpone("resources.image_id (by region)", section.places["image_id"])
     if "job_recovery" in section and "spot_recovery" in section:
         findings.error(
             section.places["spot_recovery"],
@@ -372,14 +360,8 @@ def _mounts(
             else:
                 files.append(FileMount(target=target, source=str(entry.value)))
                 continue
-            _postpone_mount(target, entry.place, reader)
+            reader.postpone(f"file_mounts {target}", entry.place)
     return tuple(files), tuple(stores)
-
-
-def _postpone_mount(target: str, place: Place, reader: Reader) -> None:
-    reader.postpone(
-        f"file_mounts.{target}", place, f"the storage at `{target}` is accepted but not mounted yet"
-    )
 
 
 def _storage(target: str, section: Section, reader: Reader) -> StorageMount:

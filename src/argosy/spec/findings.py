@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from typing import Final, NamedTuple
 
 import msgspec
 
 from argosy.model.errors import ArgosyError
+from argosy.model.task import render_ignored
 
 LIMIT: Final = 20  # errors told at once; a file with more is another kind of file
 
@@ -29,9 +30,17 @@ class Warning_(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     where: str
     what: str
     hint: str = ""
+    ignored: tuple[str, ...] = ()  # the fields that it names, when it is about what is not supported yet
+
+    def without(self, names: Collection[str]) -> Warning_:
+        """The same, but for fields that are heeded after all."""
+        if not self.ignored:
+            return self
+        left = tuple(name for name in self.ignored if name not in names)
+        return msgspec.structs.replace(self, what=render_ignored(left) if left else "", ignored=left)
 
     def render(self) -> str:
-        """The warning in one line, e.g. `train.yaml:3:1: `pool` is accepted but not executed yet`."""
+        """The warning in one line, e.g. `train.yaml:3:1: not supported yet, ignored: pool, sync`."""
         return f"{self.where}: {self.what}" + (f" ({self.hint})" if self.hint else "")
 
 
@@ -49,10 +58,25 @@ class Findings:
         self._wrong: set[object] = set()
         self._warnings: list[tuple[Place, Warning_]] = []
         self._said: set[str] = set()
+        self._ignored: dict[str, Place] = {}
 
     @property
     def warnings(self) -> tuple[Warning_, ...]:
-        return tuple(warning for _, warning in sorted(self._warnings, key=lambda pair: _order(pair[0])))
+        """In the order of the text; what is not supported yet is told in one, at the first such field."""
+        found = list(self._warnings)
+        if self._ignored:
+            place = min(self._ignored.values(), key=_order)
+            found.append(
+                (
+                    place,
+                    Warning_(where=place.render(), what="", ignored=tuple(sorted(self._ignored))).without(()),
+                )
+            )
+        return tuple(warning for _, warning in sorted(found, key=lambda pair: _order(pair[0])))
+
+    def ignore(self, place: Place, name: str) -> None:
+        """A field that is read, kept and not supported yet."""
+        self._ignored.setdefault(name, place)
 
     def error(self, place: Place, what: str, hint: str = "") -> None:
         # One error per place: an anchor that is used twice is wrong once, and a second complaint about the

@@ -167,7 +167,9 @@ def parse_cpus_text(text: str) -> Bound:
 def _number_text(text: str) -> str:
     # float() also takes `nan`, `inf`, `1_000` and `１`; none of these is an amount.
     if not re.fullmatch(r"\s*[0-9]*\.?[0-9]+\+?\s*", text):
-        raise ValueError(f"`{excerpt(text)}` is no number; write for example `4`, `4+` or `0.5`")
+        negative = re.fullmatch(r"\s*-[0-9.]+\+?\s*", text)
+        what = "must be positive (got {})" if negative else "must be a number (got {})"
+        raise ValueError(f"{what.format(excerpt(text))}; write for example `4`, `4+` or `0.5`")
     return text.strip()
 
 
@@ -354,10 +356,10 @@ def parse_port(text: str) -> str:
     """
     match = re.fullmatch(r"\s*([0-9]{1,5})\s*(?:-\s*([0-9]{1,5}))?\s*", text)
     if match is None:
-        raise ValueError(f"`{excerpt(text)}` is no port; write for example `8000` or `8000-8010`")
+        raise ValueError(f"{excerpt(text)} is not a valid port; write for example `8000` or `8000-8010`")
     low, high = int(match[1]), int(match[2] or match[1])
     if not 1 <= low <= 65535 or not 1 <= high <= 65535:
-        raise ValueError(f"`{excerpt(text)}` is no port: ports are 1 to 65535")
+        raise ValueError(f"{excerpt(text)} is not a valid port (1–65535)")
     if high < low:
         raise ValueError(f"`{excerpt(text)}` ends before it begins")
     return str(low) if low == high else f"{low}-{high}"

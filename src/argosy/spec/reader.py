@@ -110,12 +110,11 @@ class Reader:
         finally:
             self._verbatim, self._secret, self._late = saved
 
-    def postpone(self, name: str, place: Place, what: str = "") -> None:
-        """Say once that `name` is accepted and does nothing yet."""
+    def postpone(self, name: str, place: Place) -> None:
+        """`name` is read, kept and not supported yet."""
         if name not in self.later:
             self.later.append(name)
-        told = what or f"`{name}` is accepted but not executed yet"
-        self._findings.warn(place, told, once=f"later {name}")
+        self._findings.ignore(place, name)
 
     def missing(self, section: Section, path: str, name: str, otherwise: str) -> None:
         """Say that `section` lacks a field that it must have."""
@@ -230,7 +229,8 @@ class Reader:
                 )
                 return INVALID
             what, _, hint = str(error).partition("; ")
-            self._findings.error(node.place, f"{_name(path)}: {what}", hint)
+            colon = "" if what.startswith("must ") else ":"
+            self._findings.error(node.place, f"{_name(path)}{colon} {what}", hint)
             return INVALID
 
     def _list(self, node: Node, shape: ListOf, path: str) -> object:

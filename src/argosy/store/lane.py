@@ -64,7 +64,7 @@ class _Call(Generic[T]):
             return
         try:
             result: T | BaseException = self.work()
-        except BaseException as error:  # noqa: BLE001 - it belongs to who waits, not to this thread
+        except BaseException as error:  # noqa: BLE001 - it is raised in the caller, not in this thread
             result = error
         self.waiter.answer(result)
 

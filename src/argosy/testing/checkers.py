@@ -10,14 +10,14 @@ from collections.abc import Callable, Sequence
 from typing import Final
 
 from argosy.controllers.view import View
-from argosy.model.kinds import kind_of, task_of
+from argosy.model.kinds import gang_of, kind_of, task_of
 from argosy.model.kinds.job import job_state, job_task
 from argosy.model.phases import AttemptPhase, ClaimPhase, Desired, Outcome, WorkloadPhase, is_final, may_move
 from argosy.model.rows import Attempt, Claim, Node, Row, Workload
 from argosy.testing.memory_log_sink import MemoryLogSink
 from argosy.testing.pool_checkers import PoolLaws
 from argosy.testing.sim_provider import SimProviders
-from argosy.testing.world import World
+from argosy.testing.world import INCARNATION, World
 
 LEAK_LIMIT_S: Final = (
     900.0  # how long something unwanted may exist: listings lag, calls fail, servers restart
@@ -63,8 +63,11 @@ class Checkers:
                     self._check_exit_codes(row)
             elif isinstance(row, Workload) and kind_of(row).runs and row.outcome is Outcome.SUCCEEDED:
                 self._check_success(row)
-            elif isinstance(row, Claim) and row.phase is ClaimPhase.GONE:
-                self._check_gone(row)
+            elif isinstance(row, Claim):
+                if old is None:
+                    self._check_new_claim(row)
+                if row.phase is ClaimPhase.GONE:
+                    self._check_gone(row)
         self.pools.committed([(old_rows[row.id], row) for row in rows])
 
     def _check_move(self, old: Row | None, row: Row) -> None:
@@ -100,6 +103,19 @@ class Checkers:
             world.violate("gang-together", f"{attempt.id} does not place every rank exactly once")
         self._check_room(attempt)
         self._check_order(job)
+
+    def _check_new_claim(self, claim: Claim) -> None:
+        """Controllers alone make claims, and none that costs more than its launch was told to keep to."""
+        if INCARNATION.get() is None:
+            self.world.violate("controllers-claim", f"{claim.id} was written by a request")
+        owner = self.world.rows.get(claim.workload_id)
+        confirmed = gang_of(owner).confirmed if isinstance(owner, Workload) else None
+        limit = confirmed.max_hourly_micro_usd if confirmed is not None else None
+        if limit is not None and claim.choice.price_micro_usd > limit:
+            self.world.violate(
+                "confirmed-price",
+                f"{claim.id} costs {claim.choice.price_micro_usd} micro-USD/h, {limit} was confirmed",
+            )
 
     def _check_room(self, attempt: Attempt) -> None:
         """What live attempts hold of each node that this one uses, against what the node has."""

@@ -131,8 +131,9 @@ class FakeAnswers(FakeMemory):
                 jobs = tuple(self.add_job(task, cluster.name) for task in request.tasks)
                 reply = JobsReply(jobs=tuple(map(ref_of, jobs)))
             case JobsLaunchRequest():
+                plan = self.planned(request.tasks[0])
                 jobs = tuple(self.add_job(task, None) for task in request.tasks)
-                reply = JobsReply(jobs=tuple(map(ref_of, jobs)))
+                reply = JobsReply(plan=plan, jobs=tuple(map(ref_of, jobs)))
             case CancelRequest():
                 return self._cancel(request)
             case AutostopRequest():

@@ -121,10 +121,14 @@ class FakeMemory:
             self.jobs[job.id], self.tasks[job.id], self.logs[job.id] = job, task, log
             return job
 
-    def _launch(self, request: LaunchRequest) -> LaunchReply:
-        plan = self.plan_of(request.task).plan
+    def planned(self, task: Task) -> Plan:
+        plan = self.plan_of(task).plan
         if not plan.choices and not waits_for(plan):
-            raise no_offer(request.task, plan)
+            raise no_offer(task, plan)
+        return plan
+
+    def _launch(self, request: LaunchRequest) -> LaunchReply:
+        plan = self.planned(request.task)
         name = request.cluster or f"argosy-{len(self.clusters) + 1}"
         created = name not in self.clusters
         if created:

@@ -287,6 +287,25 @@ class IdleServer:
 
         return self.do(work())
 
+    def order(self) -> None:
+        """Let controllers decide once about who waits for machines: their claims are committed."""
+        self.do(self._order())
+
+    async def _order(self) -> None:
+        from argosy.controllers.pool.decide import decide_owned
+        from argosy.controllers.view import Put, View, abilities_of
+
+        view = View(
+            now_ms=self._clock.now_ms(),
+            rows=await self.store.snapshot(),
+            observed=self.controllers.observed,
+            offers=[offer for each in self.providers.all().values() for offer in await each.quote(Want())],
+            abilities=abilities_of(self.providers),
+            memory=self.controllers.memory,
+        )
+        decided = decide_owned(view, SystemIds().new)
+        await self.store.commit([action.row for action in decided if isinstance(action, Put)])
+
     def _run(self) -> None:
         try:
             asyncio.run(self._serve())

@@ -14,6 +14,7 @@ from argosy.api.endpoint import Reply
 from argosy.model.errors import ArgosyError
 from argosy.model.kinds.cluster import CLUSTER, ClusterSpec, ClusterStatus
 from argosy.model.kinds.job import JOB, JobSpec, JobStatus
+from argosy.model.offer import Confirmed
 from argosy.model.phases import Desired, WorkloadPhase
 from argosy.model.resources import Accelerator, Autostop, Infra, Recovery, Resources
 from argosy.model.rows import Row, Workload
@@ -156,7 +157,14 @@ class Users:
             wish = Resources(infra=Infra(provider="pool"), cpus=Bound(dice.choice([2000, 8000])))
         else:
             wish = Resources(infra=Infra(provider="cloud"), cpus=Bound(4000), use_spot=kind == "spot")
-        return ClusterSpec(num_nodes=nodes, resources=(wish,))
+        return ClusterSpec(num_nodes=nodes, resources=(wish,), confirmed=self._confirmed(nodes))
+
+    def _confirmed(self, nodes: int) -> Confirmed | None:
+        """Some people launch up to a price, which may be below what places cost later."""
+        dice = self.simulation.world.dice("confirmed")
+        if dice.random() < 0.6:
+            return None
+        return Confirmed(max_hourly_micro_usd=round(nodes * 400_000 * dice.uniform(0.3, 3)))
 
     async def _exec(self, cluster_id: str, spec: ClusterSpec) -> list[str]:
         """One or a few jobs in one commit."""
@@ -267,7 +275,11 @@ class Users:
             id=world.ids.new("job"),
             kind=JOB.name,
             name=f"j{number}",
-            spec=JobSpec(task=task, managed=cluster_id is None),
+            spec=JobSpec(
+                task=task,
+                managed=cluster_id is None,
+                confirmed=self._confirmed(task.num_nodes) if cluster_id is None else None,
+            ),
             status=JobStatus(),
             number=number,
             host_id=cluster_id,

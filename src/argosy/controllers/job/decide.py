@@ -119,7 +119,9 @@ def decide_attempt(view: View, job: Workload, attempt: Attempt) -> list[Action]:
         )
     failed = [rank for rank in exited if rank.fact is not None and rank.fact.exit_code != 0]
     if failed:
-        return _begin_end(view, job, attempt, ranks, Outcome.FAILED, *_why_failed(failed[0], len(ranks)))
+        first = min(failed, key=lambda rank: (rank.fact.ended_ms if rank.fact else 0, rank.placement.rank))
+        attempt = msgspec.structs.replace(attempt, failed_rank=first.placement.rank)
+        return _begin_end(view, job, attempt, ranks, Outcome.FAILED, *_why_failed(first, len(ranks)))
     if len(exited) == len(ranks):
         return _ended(view, job, attempt, ranks, Outcome.SUCCEEDED, None, "")
     lost = _why_lost(view, attempt, ranks)
@@ -189,10 +191,12 @@ def _prepare(view: View, job: Workload, attempt: Attempt, ranks: list[Rank]) -> 
 def _why_failed(rank: Rank, count: int) -> tuple[Reason, str]:
     fact = rank.fact
     assert fact is not None
-    where = f"rank {rank.placement.rank}: " if count > 1 else ""
-    text = (
-        f"{where}{fact.detail}" if fact.detail else f"{where}{fact.stage} exited with code {fact.exit_code}"
-    )
+    index = rank.placement.rank
+    if fact.detail:
+        text = f"rank {index}: {fact.detail}" if count > 1 else fact.detail
+    else:
+        who = ([f"rank {index}"] if count > 1 else []) + (["setup"] if fact.stage == "setup" else [])
+        text = f"{': '.join(who) or 'the program'} exited with code {fact.exit_code}"
     if fact.oom:
         return Reason.OUT_OF_MEMORY, text
     if "disk full" in fact.detail:
@@ -213,7 +217,11 @@ def _why_lost(view: View, attempt: Attempt, ranks: list[Rank]) -> tuple[Outcome,
                 return Outcome.PREEMPTED, Reason.PREEMPTED, claim.detail if claim else ""
             return Outcome.LOST, Reason.NODE_LOST, f"node {node.index} is gone"
         if rank.standing is Standing.VANISHED:
-            return Outcome.LOST, Reason.RANK_VANISHED, f"rank {index} was killed together with its supervisor"
+            return (
+                Outcome.LOST,
+                Reason.RANK_VANISHED,
+                f"rank {index} and its supervisor were killed (SIGKILL)",
+            )
         if rank.standing is Standing.ABSENT and attempt.phase is AttemptPhase.RUNNING:
             return (
                 Outcome.LOST,

@@ -85,7 +85,7 @@ class PoolCaches:
         self._owned: _Kept | None = None
         self._wanted: dict[
             str, Wanted
-        ] = {}  # of the owned machines: who waits, with all places that would do
+        ] = {}  # pending workloads for owned machines, with all places that would do
         self._holders: dict[str, set[str]] = {}  # of the owned machines: ids in the books, by workload
         self._last: dict[str, Workload] = {}  # workloads that are over while their claims are not
         self._rows: Rows | None = None
@@ -194,8 +194,8 @@ class PoolCaches:
         kept.seen, kept.stale = seen, None
 
     def owned(self, view: View) -> tuple[PoolCache, Mapping[str, Wanted]]:
-        """The pool of all owned machines, and who waits, by id: also those that owned machines cannot
-        serve."""
+        """Return the cache of all owned machines and the pending workloads by id, including those that owned
+        machines cannot serve."""
         self.follow(view.rows)
         tenancy = view.rows.tenancy
         if self._owned is None:

@@ -63,11 +63,11 @@ def decide_owned(view: View, new_id: NewId) -> list[Action]:
     actions: list[Action] = []
     if not wanted or not view.offers:
         return actions
-    for id in sorted(id for id, each in wanted.items() if not (each.here or each.elsewhere or each.unsure)):
+    for id in sorted(id for id, each in wanted.items() if not (each.here or each.hopes)):
         actions += _no_offer(view, wanted[id].workload, render_rejections(wanted[id].rejected))
     for id, text in books.hopeless():
         book.recheck(None, [id])
-        if not wanted[id].elsewhere and not wanted[id].unsure:
+        if not wanted[id].hopes:
             actions += _no_offer(view, wanted[id].workload, text)
     decision = books.cycle(view.now_ms)
     book.recheck(None, _touched(decision))

@@ -112,7 +112,7 @@ class Picture:
             ask = ask_of_job(workload, view.rows.tenancy, view.history)
         else:
             wanted = wanted_of(view, workload)
-            if wanted is None or wanted.ask is None or wanted.elsewhere or wanted.unsure:
+            if wanted is None or wanted.ask is None or wanted.hopes:
                 return ""
             cache, ask = self._caches.known(None), wanted.ask
         return cache.never(ask) if cache is not None and cache.machines else ""
@@ -142,7 +142,7 @@ class Picture:
         return f"waits for the cluster, which is {phase.value}"
 
     def _without_ask(self, workload: Workload, now_ms: int) -> Waiting | None:
-        """Of who waits for machines of their own, but for none of the owned ones."""
+        """Return why a workload is pending that no owned machine can serve."""
         each = self._caches.wanted.get(workload.id) if workload.host_id is None else None
         return _elsewhere(each, workload, now_ms) if each is not None else None
 
@@ -181,7 +181,7 @@ class Picture:
     def _picture(
         self, cache: PoolCache, empty: PoolPicture, machines: Sequence[Machine], *, alone: bool
     ) -> PoolPicture:
-        """`alone`: these are all machines of the cache; else who waits is told where it would fit."""
+        """`alone`: these are all machines of the cache; else pending workloads are shown where they fit."""
         pool, workloads = cache.snapshot(), self._view.rows.workloads
         mine = {machine.id for machine in machines}
         on_mine = [
@@ -238,6 +238,8 @@ def _elsewhere(each: Wanted, workload: Workload, now_ms: int) -> Waiting:
         return Waiting(ask_id=id, code="later", text=text, starts_at_ms=workload.retry_ms)
     if each.elsewhere:
         return Waiting(ask_id=id, code="later", text="gets its nodes now")
+    if each.dear:
+        return Waiting(ask_id=id, code="later", text=each.dear)
     text = each.rejected[0].text if each.rejected else "waits for offers"
     return Waiting(ask_id=id, code="never", text=text)
 

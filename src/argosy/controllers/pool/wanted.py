@@ -16,6 +16,7 @@ from argosy.model.resources import Resources
 from argosy.model.rows import Claim, Workload
 from argosy.model.task import Task
 from argosy.planning.choose import plan
+from argosy.planning.confirmed import keep_to
 from argosy.planning.deadline import order_choices, wishes_of
 from argosy.scheduler.ask import Ask
 from argosy.scheduler.machines import is_owned
@@ -35,9 +36,15 @@ class Wanted(msgspec.Struct, frozen=True, kw_only=True):
     ask: Ask | None = None  # None: no owned machine would do, or others are better
     why: str = ""  # what the deadline says about the order
     rests: Claim | None = None  # a cluster at rest that is to run again: this claim, on its own machine
+    dear: str = ""  # what would do costs more than was confirmed: it waits for the price
     unsure: bool = False  # a place that would do may not have told yet what it has
     timed: bool = False  # the order of places depends on the time
     waits_ms: int = 0  # nothing is ordered elsewhere before: there is slack to wait for spot
+
+    @property
+    def hopes(self) -> bool:
+        """Whether there may be a place for it that is not one of the owned machines."""
+        return bool(self.elsewhere or self.unsure or self.dear)
 
 
 def wanted_of(view: View, workload: Workload) -> Wanted | None:
@@ -76,6 +83,7 @@ def _of(view: View, workload: Workload) -> Wanted:
             done_fraction=done_fraction(workload, view.now_ms),
         )
         choices, why = order.choices, order.reason
+    choices, dear = keep_to(choices, gang.confirmed)
     here, elsewhere = split(view, choices)
     step = step_of(view, workload, elsewhere) if timed and elsewhere else None
     if step is not None and step.choices:
@@ -90,6 +98,7 @@ def _of(view: View, workload: Workload) -> Wanted:
         rejected=made.rejected,
         ask=ask,
         why=why,
+        dear=dear,
         unsure=any(not wish.infra.provider or wish.infra.provider in view.silent for wish in wishes)
         if view.silent
         else False,

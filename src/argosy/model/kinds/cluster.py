@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Final
 
 from argosy.model.kinds.kind import Gang, Kind
+from argosy.model.offer import Confirmed
 from argosy.model.resources import Autostop, Resources
 from argosy.model.rows import KindSpec, KindStatus, Workload
 from argosy.model.scheduling import Scheduling
@@ -19,6 +20,7 @@ class ClusterSpec(KindSpec, frozen=True, kw_only=True, omit_defaults=True, tag="
     scheduling: Scheduling = Scheduling()
     autostop: Autostop = Autostop()
     down_when_done: bool = False  # made by `launch --down`
+    confirmed: Confirmed | None = None  # what its launch was told to keep to
 
 
 class ClusterStatus(
@@ -49,6 +51,7 @@ def _gangs(row: Workload) -> tuple[Gang, ...]:
             resources=spec.resources,
             ordered=spec.ordered,
             scheduling=spec.scheduling,
+            confirmed=spec.confirmed,
         ),
     )
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Final
 
 from argosy.model.kinds.kind import Gang, Kind
+from argosy.model.offer import Confirmed
 from argosy.model.rows import KindSpec, KindStatus, Workload
 from argosy.model.task import Task
 
@@ -15,6 +16,7 @@ class JobSpec(KindSpec, frozen=True, kw_only=True, omit_defaults=True, tag="job"
     task: Task
     managed: bool = False
     run_setup: bool = True  # `exec` skips setup
+    confirmed: Confirmed | None = None  # what its launch was told to keep to
 
 
 class JobStatus(KindStatus, frozen=True, kw_only=True, omit_defaults=True, tag="job", tag_field="kind"):
@@ -47,7 +49,8 @@ def job_task(row: Workload) -> Task:
 
 
 def _gangs(row: Workload) -> tuple[Gang, ...]:
-    task, status = job_spec(row).task, job_state(row)
+    spec, status = job_spec(row), job_state(row)
+    task = spec.task
     return (
         Gang(
             num_nodes=task.num_nodes,
@@ -58,6 +61,7 @@ def _gangs(row: Workload) -> tuple[Gang, ...]:
             attained=status.attained,
             evictions=status.evictions,
             recoveries=status.recoveries,
+            confirmed=spec.confirmed,
         ),
     )
 

@@ -6,6 +6,7 @@ from collections.abc import Callable
 
 import msgspec
 
+from argosy.model.offer import Confirmed
 from argosy.model.resources import Resources
 from argosy.model.rows import KindSpec, KindStatus, Workload
 from argosy.model.scheduling import Scheduling
@@ -23,6 +24,7 @@ class Gang(msgspec.Struct, frozen=True, kw_only=True):
     attained: int = 0  # milli-GPU x ms (without GPU: milli-CPU x ms) that it has used already
     evictions: int = 0  # times that it made room for others
     recoveries: int = 0  # times that it lost its nodes
+    confirmed: Confirmed | None = None  # what its launch was told to keep to
 
 
 class Kind(msgspec.Struct, frozen=True, kw_only=True):

@@ -6,26 +6,25 @@ the controllers are woken, and they act.
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Final
 
 import msgspec
 
 from argosy.api.launching import ExecRequest, JobRef, JobsLaunchRequest, JobsReply, LaunchReply, LaunchRequest
-from argosy.api.plans import no_offer
-from argosy.controllers.policies import new_claim
 from argosy.model.errors import ArgosyError
 from argosy.model.kinds.cluster import CLUSTER, ClusterSpec, ClusterStatus, cluster_spec
 from argosy.model.kinds.job import JOB, JobSpec, JobStatus
-from argosy.model.offer import Capacity, Plan, waits_for
+from argosy.model.offer import Confirmed, Plan, waits_for
 from argosy.model.phases import Desired, WorkloadPhase
-from argosy.model.resources import Autostop
+from argosy.model.resources import Autostop, Recovery
 from argosy.model.rows import Row, Workload
 from argosy.model.task import Task
+from argosy.model.units import many
 from argosy.planning.deadline import NOT_WEIGHED
 from argosy.server.exchange import Exchange
 from argosy.server.intake import render_warnings
+from argosy.server.kept_plans import Made, subject_of
 from argosy.server.naming import DEFAULT
 from argosy.server.refusals import missing, not_covered
 from argosy.server.services import Services
@@ -43,8 +42,6 @@ class LaunchingFeature:
         self._accounts, self._tenants, self._intake = services.accounts, services.tenants, services.intake
         self._planner, self._store, self._controllers = services.planner, services.store, services.controllers
         self._clock, self._ids, self._writer = services.clock, services.ids, services.writer
-        # Two launches at once must not both plan for the last free device.
-        self._planning = asyncio.Lock()
 
     async def launch(self, exchange: Exchange) -> bytes:
         """The project's own cluster of that name is reused; one of the same name elsewhere is another."""
@@ -69,24 +66,21 @@ class LaunchingFeature:
             return await self._launch_on(existing, request, task)
         rows = await self._store.snapshot()
         seated = self._tenants.seat(rows, (task,), project=request.project, user=request.user)
-        wishes, offers, failed = await self._planner.asked(task, managed=False)
-        async with self._planning:
-            made = await self._planner.planned(wishes, task.num_nodes, task.ordered, offers, failed)
-            waits = waits_for(made)
-            if not made.choices and not waits:
-                raise no_offer(task, await self._planner.explained(task, made, offers))
-            made, why = await self._planner.ordered(task, made)
-            await self._accounts.check(made, request.project)
-            return await self._launch_new(request, task, made, waits, why, seated)
+        made, confirmed = await self._planner.for_launch(
+            task, managed=False, named=request.plan, limit_micro_usd=request.max_hourly_micro_usd
+        )
+        await self._accounts.check(made.plan, request.project)
+        return await self._launch_new(request, task, made, confirmed, seated)
 
     async def _launch_new(
-        self, request: LaunchRequest, task: Task, made: Plan, waits: str, why: str, seated: Seated
+        self, request: LaunchRequest, task: Task, made: Made, confirmed: Confirmed | None, seated: Seated
     ) -> bytes:
+        """Controllers order its machines; owned ones are given by their pool, in its order."""
         now_ms = self._clock.now_ms()
         name = request.cluster or await self._fresh_name()
         autostop = request.autostop or task.resources[0].autostop or Autostop()
-        # Owned machines are given by their pool, in its order: at once, where there is room.
-        claimed = bool(made.choices) and made.choices[0].offer.capacity is not Capacity.OWNED
+        plan, why = made.plan, made.why
+        waits = waits_for(plan)
         cluster = Workload(
             id=self._ids.new(CLUSTER.prefix),
             kind=CLUSTER.name,
@@ -98,37 +92,35 @@ class LaunchingFeature:
                 scheduling=task.scheduling,
                 autostop=autostop,
                 down_when_done=request.down,
+                confirmed=confirmed,
             ),
             status=ClusterStatus(active_ms=now_ms),
             user=request.user,
             project=request.project,
             queue=seated.queues[0],
-            phase=WorkloadPhase.STARTING if claimed else WorkloadPhase.QUEUED,
-            detail="" if made.choices else waits,
+            detail=waits,
             created_ms=now_ms,
         )
         self._check_room(cluster, task)
-        puts: list[Row] = [cluster]
-        if claimed:
-            puts.append(new_claim(self._ids.new("clm"), cluster.id, made.choices, task.num_nodes, now_ms))
         jobs, secrets = await self._jobs(_first_seated(seated), request, cluster, request.setup)
-        warnings = render_warnings(task) + seated.warnings
-        warnings += (f"the cluster {waits}",) if not made.choices else ()
+        warnings = render_warnings(task) + _no_recovery(task) + seated.warnings
+        warnings += (f"the cluster {waits}",) if waits else ()
         warnings += (why,) if why == NOT_WEIGHED else ()
         reply = LaunchReply(
             cluster=name,
             cluster_id=cluster.id,
             created=True,
             job=_ref(jobs[0]) if jobs else None,
-            plan=made,
+            plan=plan,
             warnings=warnings,
+            deadline=why,
         )
-        place = f" on {made.choices[0].offer.provider}" if made.choices else ""
+        place = f" on {plan.choices[0].offer.provider}" if plan.choices else ""
         reason = f": {why}" if why else ""
         events = [
             self._writer.event(cluster.id, "launched", f"cluster `{name}` was asked for{place}{reason}")
         ]
-        return await self._writer.commit([*puts, *jobs], reply, request.key, secrets=secrets, events=events)
+        return await self._writer.commit([cluster, *jobs], reply, request.key, secrets=secrets, events=events)
 
     async def _launch_on(self, cluster: Workload, request: LaunchRequest, task: Task) -> bytes:
         rows = await self._store.snapshot()
@@ -155,7 +147,7 @@ class LaunchingFeature:
             cluster_id=cluster.id,
             created=False,
             job=_ref(jobs[0]) if jobs else None,
-            warnings=render_warnings(task) + seated.warnings,
+            warnings=render_warnings(task) + _no_recovery(task) + seated.warnings,
         )
         puts: list[Row] = [*jobs]
         if changes:
@@ -188,7 +180,8 @@ class LaunchingFeature:
             self._check_jobs(seated, project, cluster)
             asked = msgspec.structs.replace(request, project=project)
             jobs, secrets = await self._jobs(seated, asked, cluster, run_setup=False)
-            reply = JobsReply(jobs=tuple(map(_ref, jobs)), warnings=render_warnings(*tasks) + seated.warnings)
+            warnings = render_warnings(*tasks) + _no_recovery(*tasks) + seated.warnings
+            reply = JobsReply(jobs=tuple(map(_ref, jobs)), warnings=warnings)
             return await self._writer.commit(jobs, reply, request.key, secrets=secrets, wake=[cluster.id])
 
         return await self._writer.once(request.key, act)
@@ -204,35 +197,48 @@ class LaunchingFeature:
         async def act() -> bytes:
             rows = await self._store.snapshot()
             seated = self._tenants.seat(rows, tasks, project=project, user=request.user)
-            weighed: set[str] = set()
-            durations: dict[object, int | None] = {}
-            for task in {_planned_as(task): task for task in tasks}.values():
-                wishes, offers, failed = await self._planner.asked(task, managed=True)
-                made = await self._planner.planned(wishes, task.num_nodes, task.ordered, offers, failed)
-                unsure = failed or waits_for(made)
-                if not made.choices and not unsure:
-                    raise no_offer(task, await self._planner.explained(task, made, offers))
-                made, why = await self._planner.ordered(task, made)
-                weighed.add(why)
-                durations[_planned_as(task)] = await self._planner.duration(task, made)
-                await self._accounts.check(made, project)
+            plans = await self._planned(tasks, request, project)
             self._check_jobs(seated, project, None)
             known = tuple(  # what the plan weighed is what the controllers decide with
-                msgspec.structs.replace(task, estimated_s=durations[_planned_as(asked_for)])
+                msgspec.structs.replace(task, estimated_s=plans[subject_of(asked_for)][0].duration_s)
                 for asked_for, task in zip(tasks, seated.tasks, strict=True)
             )
-            jobs, secrets = await self._jobs(seated._replace(tasks=known), asked, None, run_setup=True)
-            warnings = render_warnings(*tasks) + seated.warnings + tuple(sorted(weighed & {NOT_WEIGHED}))
-            reply = JobsReply(jobs=tuple(map(_ref, jobs)), warnings=warnings)
+            confirmed = tuple(plans[subject_of(asked_for)][1] for asked_for in tasks)
+            jobs, secrets = await self._jobs(
+                seated._replace(tasks=known), asked, None, run_setup=True, confirmed=confirmed
+            )
+            one = next(iter(plans.values()))[0] if len(plans) == 1 else None
+            unweighed = {made.why for made, _ in plans.values()} & {NOT_WEIGHED}
+            reply = JobsReply(
+                jobs=tuple(map(_ref, jobs)),
+                warnings=render_warnings(*tasks) + seated.warnings + tuple(unweighed),
+                plan=one.plan if one is not None else None,
+                deadline=one.why if one is not None else "",
+            )
             return await self._writer.commit(jobs, reply, request.key, secrets=secrets)
 
         return await self._writer.once(request.key, act)
+
+    async def _planned(
+        self, tasks: Sequence[Task], request: JobsLaunchRequest, project: str
+    ) -> dict[object, tuple[Made, Confirmed | None]]:
+        """One plan for all tasks that are planned alike, within the budget."""
+        alike = {subject_of(task): task for task in tasks}
+        if request.plan and len(alike) > 1:
+            raise ArgosyError("usage", f"plan `{request.plan}` is of one task, these are {len(alike)}")
+        plans: dict[object, tuple[Made, Confirmed | None]] = {}
+        for subject, task in alike.items():
+            plans[subject] = await self._planner.for_launch(
+                task, managed=True, named=request.plan, limit_micro_usd=request.max_hourly_micro_usd
+            )
+            await self._accounts.check(plans[subject][0].plan, project)
+        return plans
 
     def _check_jobs(self, seated: Seated, project: str, cluster: Workload | None) -> None:
         """Raises `no-offer` for a task that no state of the machines could ever hold."""
         now_ms = self._clock.now_ms()
         for task, queue in {
-            (_planned_as(task), queue): (task, queue)
+            (subject_of(task), queue): (task, queue)
             for task, queue in zip(seated.tasks, seated.queues, strict=True)
         }.values():
             job = Workload(
@@ -265,6 +271,7 @@ class LaunchingFeature:
         request: LaunchRequest | ExecRequest | JobsLaunchRequest,
         cluster: Workload | None,
         run_setup: bool,
+        confirmed: Sequence[Confirmed | None] = (),
     ) -> tuple[list[Workload], dict[str, Mapping[str, str]]]:
         """Rows for tasks with their queues, and the values of their secrets, which the rows do not have."""
         if not seated.tasks:
@@ -274,7 +281,10 @@ class LaunchingFeature:
         now_ms = self._clock.now_ms()
         jobs: list[Workload] = []
         secrets: dict[str, Mapping[str, str]] = {}
-        for number, (task, queue) in enumerate(zip(seated.tasks, seated.queues, strict=True), first):
+        keeps = confirmed or [None] * count
+        for number, (task, queue, keep) in enumerate(
+            zip(seated.tasks, seated.queues, keeps, strict=True), first
+        ):
             job_id = self._ids.new(JOB.prefix)
             if task.secrets:
                 secrets[job_id] = task.secrets
@@ -284,7 +294,7 @@ class LaunchingFeature:
                     id=job_id,
                     kind=JOB.name,
                     name=task.name or f"job-{number}",
-                    spec=JobSpec(task=task, managed=cluster is None, run_setup=run_setup),
+                    spec=JobSpec(task=task, managed=cluster is None, run_setup=run_setup, confirmed=keep),
                     status=JobStatus(),
                     user=request.user,
                     project=request.project,
@@ -297,12 +307,19 @@ class LaunchingFeature:
         return jobs, secrets
 
 
+def _no_recovery(*tasks: Task) -> tuple[str, ...]:
+    """What a task that runs on a cluster is told when it asks to be recovered."""
+    if any(wish.recovery not in (None, Recovery()) for task in tasks for wish in task.resources):
+        return ("`job_recovery` is ignored here: it acts on managed jobs only (`argosy jobs launch`)",)
+    return ()
+
+
 def _fitting(snapshot: Snapshot, cluster: Workload, task: Task) -> Task:
     """`task` with a candidate first that the cluster's nodes cover. Raises `conflict` that says what it
     has."""
     total = cluster_spec(cluster).num_nodes
     if task.num_nodes > total:
-        raise not_covered(cluster, task, f"it has {total} node{'s' if total > 1 else ''}")
+        raise not_covered(cluster, many(task.num_nodes, "node"), f"has {total}")
     has = choice_of(snapshot, cluster)
     if has is None:
         return task  # nothing was ordered yet: the controllers say what never fits
@@ -315,7 +332,7 @@ def _fitting(snapshot: Snapshot, cluster: Workload, task: Task) -> Task:
             rest = tuple(each for each in task.resources if each is not candidate)
             return msgspec.structs.replace(task, resources=(candidate, *rest))
         why = why or lacks
-    raise not_covered(cluster, task, why)
+    raise not_covered(cluster, task.resources[0].render(), f"does not have it: {why}")
 
 
 def _first_job(task: Task) -> tuple[Task, ...]:
@@ -339,19 +356,3 @@ def _first_seated(seated: Seated) -> Seated:
 
 def _ref(job: Workload) -> JobRef:
     return JobRef(id=job.id, number=job.number, name=job.name)
-
-
-def _planned_as(task: Task) -> tuple[object, ...]:
-    """What of a task matters for where it goes: equal ones are planned once."""
-    return (
-        *(
-            task.resources,
-            task.num_nodes,
-            task.ordered,
-            task.objective,
-            task.estimated_s,
-            task.progress_milli,
-        ),
-        *(task.deadline_s, task.deadline_at_ms, task.scheduling, task.storage_mounts),
-        task.name if task.deadline_s or task.deadline_at_ms or task.objective != Task().objective else None,
-    )

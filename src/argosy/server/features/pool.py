@@ -1,4 +1,4 @@
-"""Shared machines: who holds which part of them, who waits, and why."""
+"""Answer requests about pools: allocations, pending workloads, and why they are pending."""
 
 from __future__ import annotations
 
