@@ -87,7 +87,6 @@ def test_what_everybody_must_install(wheel: zipfile.ZipFile) -> None:
         "msgspec",
         "numpy",
         "pyyaml",
-        "rich",
         "sqlalchemy",
         "uvicorn",
         "uvloop",
