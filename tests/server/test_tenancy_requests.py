@@ -576,7 +576,7 @@ def test_why_a_job_is_where_it_is_and_how_it_ended(server: IdleServer, client: C
                 ),
             ),
             why="it was the first that fitted",
-            placed_ms=now_ms - 120_500,
+            placed_ms=now_ms - 7_205_000,
         )
         running = changed(job, phase=WorkloadPhase.STARTING, evictions=2)
         await server.store.commit([running, attempt])
@@ -586,7 +586,7 @@ def test_why_a_job_is_where_it_is_and_how_it_ended(server: IdleServer, client: C
     assert reply.lines == (
         "attempt 1 is on nod-1, GPUs 0 and 0.25 of 2 by mps",
         "it was the first that fitted",
-        "it has had its place for 2m",
+        "it has had its place for 2h",
         "it may be ended to make room for others; then it waits again and begins again from the start",
         "it made room for others 2 times",
     )
