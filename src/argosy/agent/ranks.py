@@ -36,6 +36,7 @@ _GUARD_S = 1.0
 _GATE_PATIENCE_S = 1.0
 _DISK_EVERY_S = 1.0
 _SILENCED_S = 30.0  # a log that grew so shortly before its disk was full has been cut off
+_FULL_BYTES = 256 << 10  # with less room than this a disk is full: others keep a little for themselves
 
 # Waits behind its gate (handle 3) until the supervisor has noted that it starts, and ends without a trace
 # when the supervisor dies before that. Then waits for bash and writes its exit code. The traps make it
@@ -497,7 +498,7 @@ class Ranks:
             disk = os.statvfs(self._folder)
         except OSError:
             return False
-        return disk.f_bavail * disk.f_frsize < 64 << 10
+        return disk.f_bavail * disk.f_frsize < _FULL_BYTES
 
     def _save(self, rank: Rank) -> None:
         try:

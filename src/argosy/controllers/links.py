@@ -1,14 +1,15 @@
 """One watch per node: facts in, log bytes down to the log sink, a wake-up for who cares.
 
 Law: a rank's exit becomes a fact only after every byte of its output was given to the log sink. So a job that
-is seen as ended has its whole log on the server's disk.
+is seen as ended has its whole log on the server's disk. A full disk is the exception: then the log is cut off,
+and the end is told.
 """
 
 from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 
 from argosy.controllers.observed import Facts
 from argosy.controllers.view import Rows
@@ -16,7 +17,7 @@ from argosy.infra.agent_port import AgentDirectory, Report
 from argosy.infra.border import BorderError
 from argosy.infra.log_sink import LogSink
 from argosy.model.errors import ArgosyError
-from argosy.model.facts import RankPhase
+from argosy.model.facts import LogChunk, RankPhase
 from argosy.model.ids import Clock
 from argosy.model.kinds import task_of
 from argosy.model.phases import ClaimPhase, NodePhase
@@ -25,6 +26,7 @@ from argosy.store import Store
 
 _log = logging.getLogger(__name__)
 
+FULL_DISK_S = 30.0  # so long what ranks print is left with their agents after the disk was full
 SILENCE_S = 15.0  # agents send an empty batch every 5 s
 _FIRST_RETRY_S, _MAX_RETRY_S = 0.02, 2.0
 
@@ -48,6 +50,7 @@ class Links:
         self._spawn, self._wake = spawn, wake
         self._tasks: dict[str, asyncio.Task[None]] = {}
         self._nodes: dict[str, Node] = {}
+        self._full_s: dict[str, float] = {}  # by node: since when the disk has no room for its logs
         self._rows: Rows | None = None
 
     def follow(self, rows: Rows) -> None:
@@ -75,6 +78,7 @@ class Links:
     async def _watch(self, node_id: str) -> None:
         retry_s = _FIRST_RETRY_S
         while True:
+            self._full_s.pop(node_id, None)
             began_s = self._clock.monotonic_s()
             try:
                 agent = await self._agents.get(self._nodes[node_id])
@@ -127,17 +131,37 @@ class Links:
                     self._logs.mask(f"{attempt.id}.{place.rank}", list(secrets.values()))
 
     async def _take(self, node_id: str, report: Report) -> None:
-        for chunk in report.logs:
-            await self._logs.write(chunk)
         over = [rank for rank in report.ranks if rank.phase in (RankPhase.EXITED, RankPhase.VANISHED)]
-        for rank in over:
-            await self._logs.finish(rank.id)
+        await self._keep_logs(node_id, report.logs, [rank.id for rank in over])
         if report.ranks or report.complete:
             self._facts.set_ranks(node_id, report.ranks, complete=report.complete)
         if report.node is not None:
             self._facts.set_node(node_id, report.node)
         if report.ranks:
             self._wake(*{rank.attempt_id for rank in report.ranks})
+
+    async def _keep_logs(self, node_id: str, chunks: Sequence[LogChunk], over: Sequence[str]) -> None:
+        """Store what ranks printed.
+
+        On a full disk it is left with the agent, and what happens to the ranks is learnt all the same; after
+        a while the link is opened anew, to ask for what is missing.
+        """
+        full_s = self._full_s.get(node_id)
+        now_s = self._clock.monotonic_s()
+        if full_s is not None and now_s - full_s > FULL_DISK_S:
+            del self._full_s[node_id]
+            raise ArgosyError("disk-full", "the disk was full; logs are asked for again")
+        if full_s is None:
+            try:
+                for chunk in chunks:
+                    await self._logs.write(chunk)
+                for rank_id in over:
+                    await self._logs.finish(rank_id)
+            except ArgosyError as error:
+                if error.code != "disk-full":
+                    raise
+                _log.error("logs of %s are not kept: %s", node_id, error)
+                self._full_s[node_id] = now_s
 
 
 async def _close(reports: AsyncIterator[Report]) -> None:
