@@ -34,9 +34,8 @@ if TYPE_CHECKING:
 _POLL_SLOW_S = 0.1
 _GUARD_S = 1.0
 _GATE_PATIENCE_S = 1.0
-_DISK_EVERY_S = 1.0
+_DISK_EVERY_S, _FULL_BYTES = 1.0, 256 << 10  # a disk with less room is full
 _SILENCED_S = 30.0  # a log that grew so shortly before its disk was full has been cut off
-_FULL_BYTES = 256 << 10  # with less room than this a disk is full: others keep a little for themselves
 
 # Waits behind its gate (handle 3) until the supervisor has noted that it starts, and ends without a trace
 # when the supervisor dies before that. Then waits for bash and writes its exit code. The traps make it

@@ -1,8 +1,8 @@
 """One watch per node: facts in, log bytes down to the log sink, a wake-up for who cares.
 
 Law: a rank's exit becomes a fact only after every byte of its output was given to the log sink. So a job that
-is seen as ended has its whole log on the server's disk. A full disk is the exception: then the log is cut off,
-and the end is told.
+is seen as ended has its whole log on the server's disk. A full disk is the exception: then
+the log is cut off, and the end is told.
 """
 
 from __future__ import annotations
