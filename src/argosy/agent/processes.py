@@ -232,7 +232,7 @@ class ProcessTable:
 
 
 def send_signal(pids: Iterable[int], number: int) -> None:
-    for pid in pids:
+    for pid in sorted(pids):  # parents first: a shell that is gone tells nothing of its children
         try:
             os.kill(pid, number)
         except OSError:
