@@ -13,7 +13,8 @@ from argosy.model.market import Market, Note, market_of
 from argosy.model.offer import Capacity, Offer, Shape
 from argosy.model.resources import Accelerator, Infra, LocalDisk, Resources
 from argosy.model.units import GIB, Bound
-from argosy.planning.choose import Ability, plan
+from argosy.planning.ability import Ability
+from argosy.planning.choose import plan
 from argosy.planning.market import NO_DRIVER, explain_none, rank
 
 CLOUD = Ability(spot=True, multi_node=True, images=True)

@@ -15,7 +15,7 @@ from argosy.model.market import DAY_MS, Note
 from argosy.model.offer import Capacity
 from argosy.model.resources import Accelerator, Resources
 from argosy.model.units import GIB, Bound
-from argosy.planning.choose import Ability
+from argosy.planning.ability import Ability
 from argosy.planning.market import rank
 
 HEAD = "provider,instance_type,accelerator,accelerator_count,vcpus,memory_gib,region,zone,price_usd_hour,spot_price_usd_hour\n"  # noqa: E501

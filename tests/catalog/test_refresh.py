@@ -2,50 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+from price_refreshes import FETCHERS, UNPRICED, fetch, refresh
 
-from argosy.catalog import Catalog, Fetched, Kept
-from argosy.catalog.refresh import PriceServices, Stopped, Watch
+from argosy.catalog import Catalog
+from argosy.catalog.refresh import Stopped, Watch
 from argosy.catalog.refresh.book import Book
 from argosy.catalog.table import PriceRow
 from argosy.model.errors import ArgosyError, render_error
 from argosy.model.market import DAY_MS
 from argosy.model.offer import Capacity
 from argosy.model.units import GIB
-from argosy.providers import price_services
 from argosy.providers.aws.sample import product
 from argosy.providers.azure.sample import azure_item
 from argosy.providers.gcp.sample import sku
 from argosy.providers.lambda_cloud.sample import lambda_type
 from argosy.providers.oci.sample import part
 from argosy.testing.fake_prices import FakePrices
-
-SERVICES = price_services()
-FETCHERS = {name: service.source for name, service in SERVICES.items() if service.source is not None}
-UNPRICED = {name: service.unpriced for name, service in SERVICES.items() if service.unpriced}
-
-
-def fetch(
-    catalog: Catalog, provider: str, *, environ: Mapping[str, str], sleep_s: Any = None, **options: Any
-) -> tuple[Fetched, str]:
-    return PriceServices(SERVICES, environ, sleep_s).fetch(catalog, provider, **options)
-
-
-def refresh(
-    catalog: Catalog,
-    folder: Path,
-    provider: str,
-    *,
-    environ: Mapping[str, str],
-    sleep_s: Any = None,
-    **options: Any,
-) -> Kept:
-    return PriceServices(SERVICES, environ, sleep_s).refresh(catalog, folder, provider, **options)
-
 
 NOW_MS = 20_779 * DAY_MS  # 2026-11-22
 KEYS = {key: "s3cret-key" for service in FETCHERS.values() for key in service.keys}

@@ -3,49 +3,25 @@ formats."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+from price_refreshes import FETCHERS, fetch, refresh
 
-from argosy.catalog import Catalog, Fetched, Kept
-from argosy.catalog.refresh import PriceServices
+from argosy.catalog import Catalog
 from argosy.catalog.table import PriceRow
 from argosy.model.errors import ArgosyError, render_error
 from argosy.model.market import DAY_MS
 from argosy.model.offer import Capacity
 from argosy.model.units import GIB
-from argosy.providers import price_services
 from argosy.providers.cudo.sample import machine_type
 from argosy.providers.hyperstack.sample import flavor
 from argosy.providers.ibm.sample import metric, profile, quote
 from argosy.providers.nebius.sample import FakeNebius, Platform, Preset
 from argosy.providers.verda.sample import verda_type
 from argosy.testing.fake_prices import FakePrices
-
-SERVICES = price_services()
-FETCHERS = {name: service.source for name, service in SERVICES.items() if service.source is not None}
-UNPRICED = {name: service.unpriced for name, service in SERVICES.items() if service.unpriced}
-
-
-def fetch(
-    catalog: Catalog, provider: str, *, environ: Mapping[str, str], sleep_s: Any = None, **options: Any
-) -> tuple[Fetched, str]:
-    return PriceServices(SERVICES, environ, sleep_s).fetch(catalog, provider, **options)
-
-
-def refresh(
-    catalog: Catalog,
-    folder: Path,
-    provider: str,
-    *,
-    environ: Mapping[str, str],
-    sleep_s: Any = None,
-    **options: Any,
-) -> Kept:
-    return PriceServices(SERVICES, environ, sleep_s).refresh(catalog, folder, provider, **options)
-
 
 NOW_MS = 20_779 * DAY_MS  # 2026-11-22
 KEYS = {key: "s3cret-key" for service in FETCHERS.values() for key in service.keys}

@@ -21,7 +21,8 @@ from argosy.model.market import DAY_MS
 from argosy.model.offer import Capacity
 from argosy.model.resources import Accelerator, Infra, Resources
 from argosy.model.units import GIB, Bound
-from argosy.planning.choose import Ability, plan
+from argosy.planning.ability import Ability
+from argosy.planning.choose import plan
 from argosy.planning.market import rank
 
 PRICES = os.environ.get("ARGOSY_PRICES", "")

@@ -7,7 +7,8 @@ import pytest
 from argosy.model.areas import Where
 from argosy.model.offer import Capacity, Offer, Shape
 from argosy.model.resources import Edge, Resources
-from argosy.planning.choose import Ability, plan
+from argosy.planning.ability import Ability
+from argosy.planning.choose import plan
 
 SITE = Where(location="Plant-3", bandwidth_kbps=100_000, latency_us=8_000, power_mw=60_000)
 ATLAS = {("ssh", "pool-a"): SITE}

@@ -50,6 +50,20 @@ def nodes_of(placements: Sequence[Placement]) -> list[str]:
 _LINKS = tuple(tuple(4 if i // 2 == j // 2 and i != j else 0 for j in range(4)) for i in range(4))
 
 
+def devices_of(sort: str) -> tuple[Device, ...]:
+    """The devices of a machine of this sort; a sort that is not named here has none."""
+    if sort == "h100":
+        return tuple(card(index, numa=index // 2) for index in range(4))
+    if sort == "l4":
+        return (card(0, "L4", 24),)
+    if sort == "mixed":
+        return (card(0, "L4", 24), card(1), card(2))
+    if sort == "parted":
+        part = {"mig_parent": 9, "mig_profile": "3g.40gb"}
+        return (card(0), card(1, gb=40, mig_slots=(0, 4), **part), card(2, gb=40, mig_slots=(4, 4), **part))
+    return ()
+
+
 @st.composite
 def pools(draw: st.DrawFn, most: int = 8, domains: bool = True) -> list[Machine]:
     """Machines of mixed sorts; domains without contradictions, or none."""
@@ -57,22 +71,9 @@ def pools(draw: st.DrawFn, most: int = 8, domains: bool = True) -> list[Machine]
     machines = []
     for number in range(draw(st.integers(1, most))):
         sort = draw(st.sampled_from(["cpu", "h100", "linked", "l4", "mixed", "parted"]))
-        devices: tuple[Device, ...] = ()
-        if sort == "h100":
-            devices = tuple(card(index, numa=index // 2) for index in range(4))
-        elif sort == "linked":
+        devices = devices_of(sort)
+        if sort == "linked":
             devices = tuple(card(index, "A100", 40, nvlinks=_LINKS[index], numa=0) for index in range(4))
-        elif sort == "l4":
-            devices = (card(0, "L4", 24),)
-        elif sort == "mixed":
-            devices = (card(0, "L4", 24), card(1), card(2))
-        elif sort == "parted":
-            part = {"mig_parent": 9, "mig_profile": "3g.40gb"}
-            devices = (
-                card(0),
-                card(1, gb=40, mig_slots=(0, 4), **part),
-                card(2, gb=40, mig_slots=(4, 4), **part),
-            )
         rack = draw(st.integers(0, 3))
         leaf = draw(st.integers(0, 1))
         machines.append(

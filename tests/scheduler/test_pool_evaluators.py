@@ -9,9 +9,8 @@ import os
 import random
 
 import pytest
-from pool_places import GB, box, card, check_books
+from pool_places import GB, box, card, check_books, devices_of
 
-from argosy.model.facts import Device
 from argosy.model.scheduling import Isolation
 from argosy.model.tenancy import Queue, SharePolicy, Tenancy
 from argosy.scheduler.ask import Ask, Machine, Need
@@ -24,22 +23,9 @@ QUEUES = ("a/x/u/v", "a/x/w", "a/y", "b", "b/z")
 
 def machine(number: int, dice: random.Random) -> Machine:
     sort = dice.choice(["cpu", "h100", "h100", "a100", "l4", "mixed", "parted"])
-    devices: tuple[Device, ...] = ()
-    if sort == "h100":
-        devices = tuple(card(index, numa=index // 2) for index in range(4))
-    elif sort == "a100":
+    devices = devices_of(sort)
+    if sort == "a100":
         devices = tuple(card(index, "A100", dice.choice([40, 80])) for index in range(2))
-    elif sort == "l4":
-        devices = (card(0, "L4", 24),)
-    elif sort == "mixed":
-        devices = (card(0, "L4", 24), card(1), card(2))
-    elif sort == "parted":
-        part = {"mig_parent": 9, "mig_profile": "3g.40gb"}
-        devices = (
-            card(0),
-            card(1, gb=40, mig_slots=(0, 4), **part),
-            card(2, gb=40, mig_slots=(4, 4), **part),
-        )
     rack = dice.randrange(4)
     return Machine(
         id=f"m{number:02}",

@@ -40,4 +40,3 @@ class Calls(
 
 
 ENDPOINTS: Final[tuple[AnyEndpoint, ...]] = endpoints_of(*Calls.__bases__, LogCalls, ShellCalls)
-BY_NAME: Final[dict[str, AnyEndpoint]] = {each.name: each for each in ENDPOINTS}

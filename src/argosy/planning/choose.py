@@ -15,10 +15,8 @@ from msgspec.structs import replace
 from argosy.model.areas import Atlas
 from argosy.model.offer import Capacity, Choice, Offer, Plan, Rejection
 from argosy.model.resources import Resources
-from argosy.planning.ability import Ability, Usage, usage_by_provider
-from argosy.planning.constraints import Applied, lacks_disk
-
-__all__ = ["Ability", "Usage", "grant", "lacks_disk", "order_of", "plan", "usage_by_provider"]
+from argosy.planning.ability import Ability, Usage
+from argosy.planning.constraints import Applied
 
 Key = tuple[int, int, str, str, str, str]
 

@@ -46,8 +46,3 @@ def split_name(name: str, project: str = "") -> tuple[str, str]:
     """(name, project) of a cluster that need not be there any more."""
     named, slash, rest = name.partition("/")
     return (rest, named) if slash else (name, project or DEFAULT)
-
-
-def full_name(cluster: Workload, project: str = "") -> str:
-    """As it must be written by a caller of `project` to be meant without doubt."""
-    return cluster.name if cluster.project == (project or DEFAULT) else f"{cluster.project}/{cluster.name}"

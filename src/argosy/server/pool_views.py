@@ -15,7 +15,6 @@ from argosy.api.pool import (
     ShareView,
     WaitingView,
 )
-from argosy.api.quota import QueueView
 from argosy.model.kinds import gang_of, gangs, kind_of, title
 from argosy.model.offer import DeviceShare, Placement
 from argosy.model.phases import Desired, WorkloadPhase
@@ -298,11 +297,6 @@ def view_attempt(attempt: Attempt, where: tuple[str, ...]) -> AttemptView:
         running_ms=attempt.running_ms,
         ended_ms=attempt.ended_ms,
     )
-
-
-def quota_line(view: QueueView, has: str) -> str:
-    """What its queue has, below the reasons. `has`: the queue in words."""
-    return f"its queue {has}" if view.used or view.deserved or view.limit else ""
 
 
 def is_waiting(workload: Workload) -> bool:

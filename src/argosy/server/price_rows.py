@@ -16,8 +16,8 @@ from argosy.model.task import Task
 from argosy.model.units import parse_milli
 
 if TYPE_CHECKING:
+    from argosy.planning.ability import Ability
     from argosy.planning.availability import Refusal
-    from argosy.planning.choose import Ability
     from argosy.planning.objective import Objective, Ranked
 
 _REFUSED_MAX = 5  # of one machine that are told

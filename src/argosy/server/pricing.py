@@ -45,8 +45,8 @@ if TYPE_CHECKING:
     from argosy.catalog import Catalog
     from argosy.catalog.refresh import PriceServices, Watch
     from argosy.model.market import Market
+    from argosy.planning.ability import Ability
     from argosy.planning.availability import Memory, Refusal
-    from argosy.planning.choose import Ability
     from argosy.planning.compare import CompareRow
     from argosy.planning.deadline import Weighed
     from argosy.planning.market import Ranking
@@ -346,7 +346,7 @@ class Pricing:
         return msgspec.structs.replace(ranking, shown=tuple(shown), fitting=ranking.fitting + len(reserved))
 
     def _reserved(self, catalog: Catalog, wishes: Sequence[Resources], task: Task) -> list[Choice]:
-        from argosy.planning.choose import Ability, plan
+        from argosy.planning import Ability, plan
 
         drivers = set(self._drivers())
         offers = [each for each in catalog.owned(self._clock.now_ms()) if each.provider not in drivers]

@@ -9,7 +9,7 @@ from argosy.model.offer import Capacity, Choice
 from argosy.model.resources import Resources
 from argosy.model.rows import Workload
 from argosy.model.units import render_bytes, render_milli
-from argosy.planning.choose import lacks_disk
+from argosy.planning.constraints import lacks_disk
 from argosy.store.snapshot import Snapshot
 
 
