@@ -81,6 +81,18 @@ def test_sixteen_devices_are_chosen_by_growing() -> None:
     assert len(Topology.of(tuple(card(i, numa=i % 2) for i in range(32))).best(tuple(range(32)), 16)) == 16
 
 
+def test_the_first_fractions_of_an_empty_pool_share_a_device() -> None:
+    """Two requests say little about the third: whole devices are kept together all the same."""
+    inventory = Inventory([box(1)])
+    used = []
+    for holder, milli in (("ann", 500), ("bob", 250), ("cho", 250)):
+        need = Need(gpu_milli=milli, cpus_milli=100, open=True)
+        inventory.weigh([(need, 1)])
+        (placed,) = put(inventory, holder, need)
+        used += [share.index for share in placed.devices]
+    assert len(set(used)) == 1
+
+
 def test_fractions_pack_and_whole_devices_stay_whole() -> None:
     inventory = Inventory([box(0, 4)])
     used = {

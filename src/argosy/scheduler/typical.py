@@ -34,6 +34,9 @@ SCARCITY_MAX: Final = 10
 DEVICES_MAX: Final = 32  # devices of one machine that the table of whole ones counts
 HISTORY_MAX: Final = 8192  # placements remembered; then all weights halve
 
+EVIDENCE_MIN: Final = 64  # requests and placements; below, as many requests for a whole device are assumed
+ANY_DEVICE: Final = Need(gpu_milli=WHOLE_MILLI)
+
 # The best-fit term, per milli-device and per milli-CPU that stays free on the machine: lambda x (0.5/8
 # devices + 0.5/128 CPUs) of the study, with lambda = 50 milli-devices.
 LEFT_RATE: Final = 50 * WEIGHT // (2 * 8 * 1000)
@@ -248,6 +251,10 @@ class Demand:
         for need, count in self._history.items():
             if count > 0:
                 weights[need] = weights.get(need, 0) + count * past // seen
+        if 0 < waiting + seen < EVIDENCE_MIN:
+            # A handful of requests says little about the next one. Without this, the second of two small
+            # fractions went to a device of its own, and nothing kept whole devices together.
+            weights[ANY_DEVICE] = weights.get(ANY_DEVICE, 0) + sum(weights.values())
         devices: dict[Kind, int] = {}
         for kind in kinds:
             devices[kind] = devices.get(kind, 0) + len(kind.devices)
