@@ -21,8 +21,11 @@ _MAIN: Final = "import sys\n\nfrom argosy.agent.__main__ import main\n\nsys.exit
 #: Modules whose bytecode is deflated: an agent without work needs few of them, and inflating those takes it
 #: 1 ms.
 _PACKED: Final = {
-    "cgroups", "devices", "mig", "mps", "node", "outside", "ranks", "sharing", "terminal", "trees", "venv",
+    "cgroups", "devices/__init__", "devices/nvidia", "devices/pci", "node", "outside", "processes", "ranks",
+    "serve", "sharing", "terminal", "trees", "venv",
 }  # fmt: skip
+#: Modules without bytecode: they are loaded where such devices are. Compiling one takes some milliseconds.
+_SOURCE_ONLY: Final = {"amd", "gaudi", "jetson", "mig", "mps", "neuron", "tpu"}
 _EPOCH: Final = (1980, 1, 1, 0, 0, 0)  # the same bytes on every build
 
 
@@ -52,14 +55,19 @@ def _build() -> bytes:
     sources = {
         "__main__": _MAIN,
         "argosy/__init__": f'__version__ = "{argosy.__version__}"\n',
-        **{f"argosy/agent/{path.stem}": path.read_text("utf-8") for path in sorted(folder.glob("*.py"))},
+        **{
+            f"argosy/agent/{path.relative_to(folder).with_suffix('').as_posix()}": path.read_text("utf-8")
+            for path in sorted(folder.rglob("*.py"))
+        },
     }
     buffer = io.BytesIO()
-    with zipfile.ZipFile(buffer, "w") as archive:
+    with zipfile.ZipFile(buffer, "w", compresslevel=9) as archive:
         for name, source in sources.items():
             # Stored, not deflated: inflating costs more than reading. `_PACKED` is small instead.
-            packed = zipfile.ZIP_DEFLATED if name.rpartition("/")[2] in _PACKED else zipfile.ZIP_STORED
-            _add(archive, name + ".pyc", _bytecode(source, name + ".py"), packed)
+            is_packed = name.removeprefix("argosy/agent/") in _PACKED
+            packed = zipfile.ZIP_DEFLATED if is_packed else zipfile.ZIP_STORED
+            if name.rpartition("/")[2] not in _SOURCE_ONLY:
+                _add(archive, name + ".pyc", _bytecode(source, name + ".py"), packed)
             _add(archive, name + ".py", source.encode(), zipfile.ZIP_DEFLATED)
     return buffer.getvalue()
 

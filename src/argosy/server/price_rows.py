@@ -11,7 +11,7 @@ from argosy.api.prices import ModelView
 from argosy.model.errors import ArgosyError
 from argosy.model.offer import Capacity, Choice, Offer, Rejection
 from argosy.model.priced import GpuView, PriceView, Refused
-from argosy.model.resources import Infra, Resources
+from argosy.model.resources import Infra, Resources, serves
 from argosy.model.task import Task
 from argosy.model.units import parse_milli
 
@@ -149,7 +149,7 @@ def parse_place(infra: str) -> Infra:
 
 
 def is_there(offer: Offer, model: str, place: Infra) -> bool:
-    return (not model or (offer.shape.accelerator or "").lower() == model.lower()) and all(
+    return (not model or serves(offer.shape.accelerator or "", model)) and all(
         want in (None, have)
         for want, have in (
             (place.provider, offer.provider),

@@ -21,7 +21,7 @@ from argosy.model.areas import Atlas
 from argosy.model.errors import ArgosyError
 from argosy.model.ids import Clock
 from argosy.model.offer import Capacity, Choice, Offer, Plan, Rejection, waits_for
-from argosy.model.resources import Infra, Resources
+from argosy.model.resources import Infra, Resources, serves
 from argosy.model.rows import Claim
 from argosy.model.task import Task
 from argosy.server.price_rows import (
@@ -372,7 +372,7 @@ class Pricing:
 
     def _unknown(self, task: Task, offers: Sequence[Offer]) -> ArgosyError | None:
         """The error when every candidate asks for something that does not exist anywhere; None otherwise."""
-        own = {(offer.shape.accelerator or "").lower() for offer in offers}
+        own = {offer.shape.accelerator for offer in offers if offer.shape.accelerator}
         drivers = set(self._drivers())
         first: ArgosyError | None = None
         for wish in task.resources:
@@ -380,8 +380,10 @@ class Pricing:
             if wish.infra.provider not in drivers:
                 error = self.catalog.unknown_place(wish.infra.provider, wish.infra.region, wish.infra.zone)
             model = wish.accelerator.model if wish.accelerator is not None else None
-            if error is None and model is not None and model.lower() not in own:
-                error = self.catalog.unknown_accelerator(model)
+            if error is None and model is not None and not any(serves(each, model) for each in own):
+                from argosy.planning.impossible import explain_no_board
+
+                error = explain_no_board(wish, own) or self.catalog.unknown_accelerator(model)
             if error is None:
                 return None
             first = first or error

@@ -115,13 +115,17 @@ class LocalProvider:
         version = ".".join(map(str, sys.version_info[:3]))
         findings.append(finding(True, f"Python {version} runs the agents"))
         try:
-            devices = (await self._machine()).devices
+            facts = await self._machine()
         except border.BorderError as error:
             findings.append(finding(False, str(error), "run `argosy server status` and read the log"))
         else:
-            models = sorted({device.model for device in devices})
-            text = ", ".join(f"{sum(d.model == model for d in devices)} {model}" for model in models)
-            findings.append(finding(True, f"accelerators: {text or 'none (no NVIDIA driver answers)'}"))
+            models = sorted({device.model for device in facts.devices})
+            text = ", ".join(f"{sum(d.model == model for d in facts.devices)} {model}" for model in models)
+            findings.append(finding(True, f"accelerators: {text or 'none (no driver answers)'}"))
+            findings += [
+                finding(True, f"not usable: {each.name} at {each.pci}: {each.reason}")
+                for each in facts.unused_devices
+            ]
         return findings
 
     async def quote(self, want: Want) -> Sequence[Offer]:
