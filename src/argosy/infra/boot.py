@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import hashlib
 import importlib.util
 import io
@@ -9,6 +10,7 @@ import marshal
 import os
 import sys
 import tempfile
+import tokenize
 import zipfile
 from collections.abc import Sequence
 from pathlib import Path
@@ -18,11 +20,6 @@ import argosy
 import argosy.agent
 
 _MAIN: Final = "import sys\n\nfrom argosy.agent.__main__ import main\n\nsys.exit(main(sys.argv[1:]))\n"
-#: Modules whose bytecode is deflated: an agent without work needs few of them, and inflating those takes it
-#: 1 ms.
-_PACKED: Final = {
-    "cgroups", "devices", "mig", "mps", "node", "outside", "ranks", "sharing", "terminal", "trees", "venv",
-}  # fmt: skip
 _EPOCH: Final = (1980, 1, 1, 0, 0, 0)  # the same bytes on every build
 
 
@@ -52,16 +49,37 @@ def _build() -> bytes:
     sources = {
         "__main__": _MAIN,
         "argosy/__init__": f'__version__ = "{argosy.__version__}"\n',
-        **{f"argosy/agent/{path.stem}": path.read_text("utf-8") for path in sorted(folder.glob("*.py"))},
+        **{
+            f"argosy/agent/{path.stem}": _bare(path.read_text("utf-8"))
+            for path in sorted(folder.glob("*.py"))
+        },
     }
     buffer = io.BytesIO()
     with zipfile.ZipFile(buffer, "w") as archive:
         for name, source in sources.items():
-            # Stored, not deflated: inflating costs more than reading. `_PACKED` is small instead.
-            packed = zipfile.ZIP_DEFLATED if name.rpartition("/")[2] in _PACKED else zipfile.ZIP_STORED
-            _add(archive, name + ".pyc", _bytecode(source, name + ".py"), packed)
-            _add(archive, name + ".py", source.encode(), zipfile.ZIP_DEFLATED)
+            _add(archive, name + ".pyc", _bytecode(source, name + ".py"))
+            _add(archive, name + ".py", source.encode())
     return buffer.getvalue()
+
+
+def _bare(source: str) -> str:
+    """The source without docstrings and comments, every statement on the line where it was: a node reads it
+    only in tracebacks, and the zipapp travels to each."""
+    lines = source.splitlines(keepends=True)
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)):
+            first = node.body[0] if node.body else None
+            if isinstance(first, ast.Expr) and isinstance(first.value, ast.Constant):
+                start, end = first.lineno - 1, first.end_lineno or first.lineno
+                lines[start] = lines[start][: first.col_offset] + '""\n'
+                lines[start + 1 : end] = ["\n"] * (end - start - 1)
+    bare = "".join(lines)
+    kept = bare.splitlines(keepends=True)
+    for token in tokenize.generate_tokens(io.StringIO(bare).readline):
+        if token.type == tokenize.COMMENT:
+            row, column = token.start
+            kept[row - 1] = kept[row - 1][:column].rstrip() + "\n"
+    return "".join(kept)
 
 
 def _bytecode(source: str, name: str) -> bytes:
@@ -79,9 +97,9 @@ def _bytecode(source: str, name: str) -> bytes:
     )
 
 
-def _add(archive: zipfile.ZipFile, name: str, data: bytes, compression: int) -> None:
+def _add(archive: zipfile.ZipFile, name: str, data: bytes) -> None:
     info = zipfile.ZipInfo(name, _EPOCH)
-    info.compress_type = compression
+    info.compress_type = zipfile.ZIP_DEFLATED
     info.external_attr = 0o644 << 16
     archive.writestr(info, data)
 
