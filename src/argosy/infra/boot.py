@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ast
 import hashlib
 import importlib.util
 import io
@@ -10,9 +9,8 @@ import marshal
 import os
 import sys
 import tempfile
-import tokenize
 import zipfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Final
 
@@ -29,9 +27,10 @@ def agent_zipapp(cache_dir: Path) -> Path:
     It holds bytecode for the Python that builds it, so that an agent of the same version starts without
     compiling, beside the source for all others.
     """
-    data = _build()
-    path = cache_dir / f"agent-{hashlib.sha256(data).hexdigest()[:16]}.pyz"
+    sources = _sources()
+    path = cache_dir / f"agent-{_digest(sources)}.pyz"
     if not path.exists():
+        data = _build(sources)
         cache_dir.mkdir(parents=True, exist_ok=True)
         handle, temporary = tempfile.mkstemp(dir=cache_dir, prefix=".agent-")
         try:
@@ -44,42 +43,30 @@ def agent_zipapp(cache_dir: Path) -> Path:
     return path
 
 
-def _build() -> bytes:
+def _sources() -> dict[str, str]:
+    """Every module of the zipapp, by its path in it without a suffix."""
     folder = Path(argosy.agent.__file__).parent
-    sources = {
+    return {
         "__main__": _MAIN,
         "argosy/__init__": f'__version__ = "{argosy.__version__}"\n',
-        **{
-            f"argosy/agent/{path.stem}": _bare(path.read_text("utf-8"))
-            for path in sorted(folder.glob("*.py"))
-        },
+        **{f"argosy/agent/{path.stem}": path.read_text("utf-8") for path in sorted(folder.glob("*.py"))},
     }
+
+
+def _digest(sources: Mapping[str, str]) -> str:
+    """Of all that decides what is built: compiling takes 0.1 s, which every start of a server would pay."""
+    parts = [Path(__file__).read_text("utf-8"), importlib.util.MAGIC_NUMBER.hex()]
+    parts += [text for pair in sorted(sources.items()) for text in pair]
+    return hashlib.sha256("\0".join(parts).encode()).hexdigest()[:16]
+
+
+def _build(sources: Mapping[str, str]) -> bytes:
     buffer = io.BytesIO()
     with zipfile.ZipFile(buffer, "w") as archive:
         for name, source in sources.items():
             _add(archive, name + ".pyc", _bytecode(source, name + ".py"))
             _add(archive, name + ".py", source.encode())
     return buffer.getvalue()
-
-
-def _bare(source: str) -> str:
-    """The source without docstrings and comments, every statement on the line where it was: a node reads it
-    only in tracebacks, and the zipapp travels to each."""
-    lines = source.splitlines(keepends=True)
-    for node in ast.walk(ast.parse(source)):
-        if isinstance(node, (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)):
-            first = node.body[0] if node.body else None
-            if isinstance(first, ast.Expr) and isinstance(first.value, ast.Constant):
-                start, end = first.lineno - 1, first.end_lineno or first.lineno
-                lines[start] = lines[start][: first.col_offset] + '""\n'
-                lines[start + 1 : end] = ["\n"] * (end - start - 1)
-    bare = "".join(lines)
-    kept = bare.splitlines(keepends=True)
-    for token in tokenize.generate_tokens(io.StringIO(bare).readline):
-        if token.type == tokenize.COMMENT:
-            row, column = token.start
-            kept[row - 1] = kept[row - 1][:column].rstrip() + "\n"
-    return "".join(kept)
 
 
 def _bytecode(source: str, name: str) -> bytes:
