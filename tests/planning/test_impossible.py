@@ -227,8 +227,8 @@ def test_any_board_of_a_family_serves_its_name() -> None:
 def test_several_boards_on_one_node_are_several_nodes() -> None:
     wish = Resources(accelerator=replace(BOARD, milli=4000), location="plant-3")
     assert explain_impossible(wish, BOARDS) == (
-        "nothing fits `Jetson:4`: such a board has one device; with one on each, `num_nodes: 4` takes as many: "
-        "ssh/plant-3 at $0/h"
+        "nothing fits `Jetson:4`: such a board has one device; with one on each, `num_nodes: 4` takes as "
+        "many: ssh/plant-3 at $0/h"
     )
 
 
@@ -239,7 +239,8 @@ def test_several_boards_on_one_node_are_several_nodes() -> None:
         (
             "Jetson-AGX-Thor",
             {"A100", "Jetson-Orin-NX-16GB"},
-            "no pool has a `Jetson-AGX-Thor` at `site-7`; there are Jetson-Orin-NX-16GB: no cloud rents such boards",
+            "no pool has a `Jetson-AGX-Thor` at `site-7`; "
+            "there are Jetson-Orin-NX-16GB: no cloud rents such boards",
         ),
         ("H100", {"A100"}, ""),
     ],
