@@ -16,6 +16,7 @@ from argosy.model.task import Task
 from argosy.model.units import parse_milli
 
 if TYPE_CHECKING:
+    from argosy.catalog import Catalog
     from argosy.planning.ability import Ability
     from argosy.planning.availability import Refusal
     from argosy.planning.objective import Objective, Ranked
@@ -146,6 +147,16 @@ def parse_place(infra: str) -> Infra:
         raise ArgosyError("usage", f"`{infra}` is not PROVIDER[/REGION[/ZONE]]")
     provider, region, zone = (*parts, None, None)[:3]
     return Infra(provider=provider, region=region, zone=zone)
+
+
+def nobody_has(wish: Resources, own: Collection[str], catalog: Catalog) -> ArgosyError | None:
+    """The error for an accelerator that neither a provider nor a machine in use has (`own`); else None."""
+    from argosy.planning.impossible import explain_no_board
+
+    model = wish.accelerator.model if wish.accelerator is not None else None
+    if model is None or any(serves(each, model) for each in own):
+        return None
+    return explain_no_board(wish, own) or catalog.unknown_accelerator(model)
 
 
 def is_there(offer: Offer, model: str, place: Infra) -> bool:

@@ -21,7 +21,7 @@ from argosy.model.areas import Atlas
 from argosy.model.errors import ArgosyError
 from argosy.model.ids import Clock
 from argosy.model.offer import Capacity, Choice, Offer, Plan, Rejection, waits_for
-from argosy.model.resources import Infra, Resources, serves
+from argosy.model.resources import Infra, Resources
 from argosy.model.rows import Claim
 from argosy.model.task import Task
 from argosy.server.price_rows import (
@@ -29,6 +29,7 @@ from argosy.server.price_rows import (
     distinct,
     is_there,
     merged,
+    nobody_has,
     parse_gpu,
     parse_objective,
     parse_place,
@@ -379,11 +380,7 @@ class Pricing:
             error = None
             if wish.infra.provider not in drivers:
                 error = self.catalog.unknown_place(wish.infra.provider, wish.infra.region, wish.infra.zone)
-            model = wish.accelerator.model if wish.accelerator is not None else None
-            if error is None and model is not None and not any(serves(each, model) for each in own):
-                from argosy.planning.impossible import explain_no_board
-
-                error = explain_no_board(wish, own) or self.catalog.unknown_accelerator(model)
+            error = error or nobody_has(wish, own, self.catalog)
             if error is None:
                 return None
             first = first or error

@@ -81,17 +81,13 @@ def _name(root: str, card: Card) -> str:
 def _listed_name(root: str, card: Card) -> str:
     """What the machine's list of PCI names calls it; "" without such a list."""
     for path in _NAMES:
-        try:
-            with open(root + path, encoding="utf-8", errors="replace") as lines:
-                inside = False
-                for line in lines:
-                    if inside and line[:1] not in "\t#\n":
-                        break
-                    if inside and line.startswith("\t" + card.device):
-                        return line[5:].strip()
-                    inside = inside or line.startswith(card.vendor + " ")
-        except OSError:
-            continue
+        inside = False
+        for line in read_text(root + path).splitlines():
+            if inside and line[:1] not in ("\t", "#", ""):
+                break
+            if inside and line.startswith("\t" + card.device):
+                return line[5:].strip()
+            inside = inside or line.startswith(card.vendor + " ")
     return ""
 
 
