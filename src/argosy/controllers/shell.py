@@ -39,6 +39,7 @@ from argosy.model.phases import ClaimPhase, Desired, WorkloadPhase
 from argosy.model.rows import Attempt, Claim, Node, Row, Workload
 from argosy.model.tenancy import TENANCY_ID
 from argosy.planning.availability import Memory
+from argosy.planning.offered import Priced
 from argosy.store import Conflict, IllegalMove, Snapshot, Store
 
 _log = logging.getLogger(__name__)
@@ -70,10 +71,12 @@ class Shell:
         ids: Ids,
         policy: Policy | None = None,
         atlas: Callable[[], Atlas] | None = None,
+        priced: Callable[[], Priced | None] = lambda: None,
         quotes: Quotes | None = None,
         is_ours: Callable[[], bool] = lambda: True,
     ) -> None:
-        """`atlas`: where regions are, asked when a decision needs it. `quotes`: the server's cache of what
+        """`atlas`: where regions are, asked when a decision needs it. `priced`: rows of the catalog that can
+        be launched, the same object until they change. `quotes`: the server's cache of what
         providers offer (None: one of its own); claims are charged at what decisions saw in it. `is_ours`:
         whether the state of this server is still its own; when it is not, nothing is decided any more."""
         self._store, self._providers, self._clock, self._ids = store, providers, clock, ids
@@ -86,7 +89,7 @@ class Shell:
         self._swept_s = self._began_s - SWEEP_S  # when the last full pass began
         self._pools = PoolCaches()
         self._past = Past()
-        self._atlas = atlas
+        self._atlas, self._priced = atlas, priced
         self._dirty: set[str] = set()
         self._all_dirty = True
         self._event = asyncio.Event()
@@ -143,6 +146,7 @@ class Shell:
             history=self._past.history(self._clock.now_ms()),
             memory=self._past.memory,
             atlas=self._atlas,
+            priced=self._priced(),
         )
 
     def _silent(self) -> frozenset[str]:

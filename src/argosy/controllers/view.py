@@ -21,6 +21,7 @@ from argosy.model.rows import Attempt, Claim, Event, Node, Row, Workload
 from argosy.model.tenancy import Tenancy
 from argosy.planning import Ability
 from argosy.planning.availability import Memory
+from argosy.planning.offered import Priced
 from argosy.scheduler.estimate import History
 
 if TYPE_CHECKING:
@@ -150,6 +151,7 @@ class View(msgspec.Struct, frozen=True, kw_only=True):
     pools: PoolCaches | None = None  # books of the pools, kept from view to view; None: made from the rows
     history: History = History()  # run times of the past
     memory: Memory = Memory()  # where capacity was refused lately
+    priced: Priced | None = None  # rows of the catalog that can be launched; None: there are none
     atlas: Callable[[], Atlas] | None = (
         None  # where regions are, for wishes that care; None: no country is known
     )

@@ -44,6 +44,9 @@ class Offer(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     estimated: bool = False
     nodes_max: int | None = None  # None: not known
     facts: NodeFacts | None = None  # owned machines: what each of them is; kept out of choices
+    closed: str = (
+        ""  # why it cannot be had: a quota of 0. An empty region, zone or type stands for all of them
+    )
 
 
 BUSY = "busy"  # the code of rejections that time may cure: the capacity is there and in use

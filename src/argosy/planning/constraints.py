@@ -215,6 +215,8 @@ def _refuse_price(case: Case) -> str:
 
 
 def _refuse_capacity(case: Case) -> str:
+    if case.offer.closed:
+        return case.offer.closed
     most = case.offer.nodes_max
     if case.owned or most is None or case.num_nodes <= most:
         return ""

@@ -20,7 +20,7 @@ from argosy.api.prices import CatalogAge, CatalogReply, GpuList, RefreshReply, R
 from argosy.model.areas import Atlas
 from argosy.model.errors import ArgosyError
 from argosy.model.ids import Clock
-from argosy.model.offer import Capacity, Choice, Offer, Plan, Rejection, waits_for
+from argosy.model.offer import Capacity, Choice, Offer, Plan, Rejection, offer_key, waits_for
 from argosy.model.resources import Infra, Resources
 from argosy.model.rows import Claim
 from argosy.model.task import Task
@@ -51,18 +51,29 @@ if TYPE_CHECKING:
     from argosy.planning.deadline import Weighed
     from argosy.planning.market import Ranking
     from argosy.planning.objective import Known, Ranked, Run
+    from argosy.planning.offered import Offered, Priced
 
 T = TypeVar("T")
 _DAY_MS: Final = 86_400_000
 _WIDE: Final = 1000  # candidates that are looked at when not the cheapest is the best
 _LIMIT_MAX: Final = 2000
 _NOTES_MAX: Final = 3
+_LOOK_S: Final = 2.0  # so often a plan looks whether prices were refreshed
 
 
 class _Stamp(NamedTuple):
     """What the user's folder looked like: names, sizes and times of its files."""
 
     files: tuple[tuple[str, int, int], ...] = ()
+
+
+class _Rows(NamedTuple):
+    """What `Pricing.priced` gave last, and what it was made from."""
+
+    names: frozenset[str]
+    market: Market
+    priced: Priced
+    looked_s: float
 
 
 class Asked(NamedTuple):
@@ -94,6 +105,9 @@ class Pricing:
         self._stamp = _Stamp()
         self._ages: dict[str, tuple[int, str]] = {}  # provider -> day, warning
         self.refusals: Callable[[], Memory] | None = None  # what the controllers remember; None: nothing
+        self.rented: Callable[[], frozenset[str]] = frozenset  # in use, and offer what the catalog prices
+        self._rows: _Rows | None = None
+        self.revision = 0  # of what `priced` gives
 
     @property
     def catalog(self) -> Catalog:
@@ -116,6 +130,29 @@ class Pricing:
 
     # -- plans --------------------------------------------------------------------------------------
 
+    def priced(self) -> Priced | None:
+        """Rows of the catalog that can be launched: the same object until they change, None when no provider
+        in use is priced there. Prices that were refreshed count after a moment."""
+        names = self.rented()
+        if not names:
+            self.revision += self._rows is not None
+            self._rows = None
+            return None
+        now_s = self._clock.monotonic_s()
+        kept = self._rows
+        if kept is not None and kept.names == names and 0 <= now_s - kept.looked_s < _LOOK_S:
+            return kept.priced
+        from argosy.planning.offered import Priced
+
+        market = self.catalog.market
+        if kept is not None and kept.names == names and kept.market is market:
+            self._rows = kept._replace(looked_s=now_s)
+            return kept.priced
+        listed = [name for name in market.providers if name in names]
+        priced = Priced(market_like(market, listed))
+        self._rows, self.revision = _Rows(names, market, priced, now_s), self.revision + 1
+        return priced
+
     def own_prices(self, offers: Sequence[Offer]) -> tuple[Offer, ...]:
         """What providers quote, at the prices of `terms.toml`: own machines at what they are said to cost,
         list prices less what was negotiated. Without that file nothing is opened."""
@@ -126,18 +163,19 @@ class Pricing:
     def complete(
         self,
         request: PlanRequest,
-        own: Plan,
+        mine: Offered,
         offers: Sequence[Offer],
         abilities: Mapping[str, Ability],
         runs: Sequence[Run] = (),
     ) -> PlanReply:
-        """`own` (from what providers quoted) with what all others would take.
+        """`mine` (from what the providers in use offer) with what all others would take.
 
         Raises ArgosyError for an accelerator or a place that does not exist, and for a deadline that cannot
         be met.
         """
         from argosy.planning.objective import Objective, rank_by
 
+        own = mine.plan
         objective = parse_objective(request.objective or request.task.objective)
         task = msgspec.structs.replace(request.task, objective=objective.value)
         limit = max(1, min(request.limit, _LIMIT_MAX))
@@ -150,7 +188,7 @@ class Pricing:
                 raise unknown
         known = known_of(lambda: self.catalog, task, runs)
         choices = merged([*own.choices, *ranking.shown], task)
-        fitting = len(own.choices) + ranking.fitting
+        fitting = mine.fitting + ranking.fitting
         due = task.deadline_s is not None or task.deadline_at_ms is not None
         capacities = (
             self._all_capacities(task, own, managed=request.managed)
@@ -161,9 +199,9 @@ class Pricing:
         best = None
         if weighed is not None and weighed.plan is not None:  # the deadline decides
             choices, fitting = list(weighed.choices), max(fitting, len(weighed.choices))
-            mine = set(own.choices)
+            able = set(own.choices)
             own = msgspec.structs.replace(
-                own, choices=tuple(each for each in weighed.choices if each in mine)
+                own, choices=tuple(each for each in weighed.choices if each in able)
             )
         elif choices and not (task.ordered and objective is Objective.COST):
             best = rank_by(objective, choices, task.num_nodes, known)
@@ -268,9 +306,14 @@ class Pricing:
         atlas = self.atlas(wishes)
         # In order of preference: the first that fits anywhere is meant.
         for group in [(wish,) for wish in wishes] if task.ordered else [wishes]:
-            found = [each for each in one.own.choices if not task.ordered or steady(each.resources) in group]
+            rented = self.rented()  # of these the cheapest of every region is found below
+            found = [
+                each
+                for each in one.own.choices
+                if each.offer.provider not in rented and (not task.ordered or steady(each.resources) in group)
+            ]
             found += self._reserved(self.catalog, group, task)
-            found += cheapest_in_regions(group, task.num_nodes, self._market(), atlas=atlas)
+            found += cheapest_in_regions(group, task.num_nodes, self._market(rented=True), atlas=atlas)
             if found:
                 return found
         unknown = self._unknown(task, one.offers)
@@ -323,9 +366,9 @@ class Pricing:
             hint="; ".join(fixes) or f"available: {', '.join(sorted(drivers)) or 'nothing'}",
         )
 
-    def _rank(self, task: Task, *, limit: int) -> Ranking:
-        """Offers of the catalog from providers without a driver here, best first: all of them are only
-        `shown`."""
+    def _rank(self, task: Task, *, limit: int, rented: bool = False) -> Ranking:
+        """Offers of the catalog from providers that are not in use here, best first: all of them are only
+        `shown`. `rented`: also of those that are in use."""
         from argosy.planning.market import rank
 
         catalog = self.catalog
@@ -333,7 +376,7 @@ class Pricing:
         ranking = rank(
             wishes,
             task.num_nodes,
-            self._market(),
+            self._market(rented=rented),
             ordered=task.ordered,
             limit=limit,
             launchable=lambda provider: False,
@@ -355,13 +398,12 @@ class Pricing:
         able = {offer.provider: Ability(multi_node=True) for offer in offers}
         return list(plan(wishes, task.num_nodes, offers, abilities=able, ordered=task.ordered).choices)
 
-    def _market(self) -> Market:
-        from argosy.model.market import Market
-
+    def _market(self, *, rented: bool = False) -> Market:
+        """Priced providers that are not in use here; with `rented` also those in use that are priced here."""
         market = self.catalog.market
-        drivers = set(self._drivers())
-        names = [name for name in market.providers if name not in drivers]
-        return market if len(names) == len(market.providers) else Market(names, market.block, market.vendors)
+        hidden = set(self._drivers()) - (self.rented() if rented else frozenset())
+        names = [name for name in market.providers if name not in hidden]
+        return market if len(names) == len(market.providers) else market_like(market, names)
 
     def atlas(self, wishes: Sequence[Resources]) -> Atlas | None:
         """Where regions are, for wishes that care."""
@@ -377,7 +419,7 @@ class Pricing:
         first: ArgosyError | None = None
         for wish in task.resources:
             error = None
-            if wish.infra.provider not in drivers:
+            if wish.infra.provider not in drivers or wish.infra.provider in self.rented():
                 error = self.catalog.unknown_place(wish.infra.provider, wish.infra.region, wish.infra.zone)
             model = wish.accelerator.model if wish.accelerator is not None else None
             if error is None and model is not None and model.lower() not in own:
@@ -403,7 +445,7 @@ class Pricing:
                     offers,
                     num_nodes=task.num_nodes,
                     abilities=abilities,
-                    market=self._market(),
+                    market=self._market(rented=True),
                     atlas=self._atlas(),
                     spot_was_asked=wish.use_spot is not None,
                 )
@@ -481,8 +523,9 @@ class Pricing:
                 continue
             wishes = tuple(msgspec.structs.replace(wish, use_spot=spot) for wish in task.resources)
             asked = msgspec.structs.replace(task, resources=wishes)
-            found += self._rank(asked, limit=_WIDE).shown
-        return merged(found, task)
+            found += self._rank(asked, limit=_WIDE, rented=True).shown
+        first = {offer_key(each.offer): each for each in reversed(found)}
+        return merged(list(first.values()), task)
 
     # -- listings -----------------------------------------------------------------------------------
 
@@ -627,6 +670,13 @@ class Pricing:
             best = rank((wish,), claim.count, self.catalog.market, limit=1).plan.choices
             elsewhere = best[0].price_micro_usd if best else None
         return Rates(on_demand, elsewhere)
+
+
+def market_like(market: Market, names: Sequence[str]) -> Market:
+    """Some providers of a market."""
+    from argosy.model.market import Market
+
+    return Market(names, market.block, market.vendors)
 
 
 def _plain(choice: Choice, task: Task, known: Known) -> Ranked:

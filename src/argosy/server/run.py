@@ -159,6 +159,7 @@ async def serve(settings: Settings, tcp: socket.socket | None, lock: StateLock) 
             ids=ids,
             quotes=quotes,
             atlas=lambda: pricing.catalog.atlas(),
+            priced=pricing.priced,
             is_ours=lock.is_ours,
         )
         application = Application(
