@@ -4,6 +4,7 @@ gone."""
 from __future__ import annotations
 
 from array import array
+from collections.abc import Sequence
 
 import pytest
 from hypothesis import given
@@ -15,7 +16,7 @@ from argosy.model.resources import Accelerator, Infra, Resources
 from argosy.model.units import GIB, Bound
 from argosy.planning.ability import Ability
 from argosy.planning.choose import plan
-from argosy.planning.offered import ROWS, Priced, closes, plan_offered, rows_for
+from argosy.planning.offered import ROWS, Priced, Supply, closes, plan_offered, rows_for
 
 CAN = {"aws": Ability(spot=True, multi_node=True), "gcp": Ability(multi_node=True)}
 TYPES = ("m5", "g4", "p4")
@@ -52,6 +53,10 @@ def block(provider: str, rows: list[tuple[str, int, int, bool]]) -> Block:
         lanes=lanes,
         notes=(Note(0, "test"),),
     )
+
+
+def having(offers: Sequence[Offer], market: Market) -> Supply:
+    return Supply(offers, CAN, Priced(market))
 
 
 def of(market: Market) -> list[Offer]:
@@ -97,9 +102,7 @@ def test_choices_are_those_over_all_rows_as_single_offers(
     num_nodes: int,
 ) -> None:
     market = market_of([block("aws", aws), block("gcp", [each for each in gcp if not each[3]])])
-    found, fitting = plan_offered(
-        asked, num_nodes, (), priced=Priced(market), abilities=CAN, ordered=ordered
-    )  # fmt: skip
+    found, fitting = plan_offered(asked, num_nodes, having((), market), ordered=ordered)  # fmt: skip
     plain = plan(asked, num_nodes, of(market), abilities=CAN, ordered=ordered)
     assert list(found.choices) == list(plain.choices)
     assert fitting == len(plain.choices)
@@ -107,7 +110,7 @@ def test_choices_are_those_over_all_rows_as_single_offers(
 
 def test_a_live_quote_takes_the_place_of_its_row() -> None:
     market = market_of([ALL])
-    found, _ = plan_offered((GPU,), 1, [live(usd=7.5)], priced=Priced(market), abilities=CAN)
+    found, _ = plan_offered((GPU,), 1, having([live(usd=7.5)], market))
     assert [(each.offer.zone, each.price_micro_usd) for each in found.choices] == [
         ("east-b", 4_000_000), ("", 5_000_000), ("east-a", 7_500_000),
     ]  # fmt: skip
@@ -115,24 +118,24 @@ def test_a_live_quote_takes_the_place_of_its_row() -> None:
 
 def test_a_reservation_is_offered_beside_the_rows_of_the_market() -> None:
     reserved = live(usd=0.5, capacity=Capacity.RESERVED, nodes_max=2)
-    found, _ = plan_offered((GPU,), 2, [reserved], priced=Priced(market_of([ALL])), abilities=CAN)
+    found, _ = plan_offered((GPU,), 2, having([reserved], market_of([ALL])))
     assert [each.offer.capacity for each in found.choices[:2]] == [Capacity.RESERVED, Capacity.ON_DEMAND]
-    three, _ = plan_offered((GPU,), 3, [reserved], priced=Priced(market_of([ALL])), abilities=CAN)
+    three, _ = plan_offered((GPU,), 3, having([reserved], market_of([ALL])))
     assert [each.text for each in three.rejected] == ["has 2 nodes at present, asked for 3"]
 
 
 def test_what_is_closed_is_no_choice_and_says_why() -> None:
     quota = live(zone="", usd=0, shape=Shape(), closed="quota `G instances` is 0 in east")
     priced = Priced(market_of([ALL]))
-    found, fitting = plan_offered((GPU,), 1, [quota], priced=priced, abilities=CAN)
+    found, fitting = plan_offered((GPU,), 1, Supply([quota], CAN, priced))
     assert [each.offer.region for each in found.choices] == ["west"] and fitting == 1
     assert [(each.region, each.code, each.text) for each in found.rejected] == [
         ("east", "capacity", "quota `G instances` is 0 in east")
     ]
     spot = Resources(accelerator=GPU.accelerator, use_spot=True)
-    assert len(plan_offered((spot,), 1, [quota], priced=priced, abilities=CAN).plan.choices) == 3
+    assert len(plan_offered((spot,), 1, Supply([quota], CAN, priced)).plan.choices) == 3
     nothing = Resources(accelerator=Accelerator(model="H100", milli=1000), use_spot=False)
-    refused = plan_offered((nothing,), 1, [quota], priced=priced, abilities=CAN).plan.rejected
+    refused = plan_offered((nothing,), 1, Supply([quota], CAN, priced)).plan.rejected
     assert [each.text for each in refused] == [
         "has no H100"
     ]  # a quota of what was not asked for is no reason
@@ -166,17 +169,17 @@ def test_places_that_are_left_out_make_room_for_the_next_ones() -> None:
     priced = Priced(market_of([wide]))
     out = {f"z{number:03}" for number in range(2 * ROWS)}
     found, _ = plan_offered(
-        (GPU,), 1, (), priced=priced, abilities=CAN, without=lambda offer: offer.zone in out
+        (GPU,), 1, Supply((), CAN, priced), without=lambda offer: offer.zone in out
     )  # fmt: skip
     assert [each.offer.zone for each in found.choices] == [f"z{n:03}" for n in range(2 * ROWS, 3 * ROWS)]
-    assert len(plan_offered((GPU,), 1, (), priced=priced, abilities=CAN).plan.choices) == ROWS
+    assert len(plan_offered((GPU,), 1, Supply((), CAN, priced)).plan.choices) == ROWS
     assert rows_for("cost") == ROWS < rows_for("carbon")
 
 
 def test_a_wish_that_says_nothing_of_spot_sees_the_cheapest_of_both() -> None:
     """A thousand cheap spot rows do not hide on-demand, which a deadline may need."""
     free = Resources(accelerator=GPU.accelerator)
-    found, _ = plan_offered((free,), 1, (), priced=Priced(market_of([ALL])), abilities=CAN, limit=1)
+    found, _ = plan_offered((free,), 1, having((), market_of([ALL])), limit=1)
     assert {each.offer.capacity for each in found.choices} == {Capacity.SPOT, Capacity.ON_DEMAND}
     assert all(each.resources == free for each in found.choices)
 
@@ -184,13 +187,13 @@ def test_a_wish_that_says_nothing_of_spot_sees_the_cheapest_of_both() -> None:
 def test_what_nothing_fits_is_told_once_for_each_provider() -> None:
     market = market_of([ALL, block("gcp", [])])
     wish = Resources(infra=Infra(provider="gcp"), cpus=Bound(4000), use_spot=False)
-    found, _ = plan_offered((wish,), 1, (), priced=Priced(market), abilities=CAN)
+    found, _ = plan_offered((wish,), 1, having((), market))
     assert not found.choices and [each.provider for each in found.rejected] == ["aws"]
 
 
 def test_controllers_rank_equal_wishes_once() -> None:
     priced, offers = Priced(market_of([ALL])), [live()]
-    one = priced.plan((GPU,), 1, offers, abilities=CAN, ordered=False, atlas=None)
-    assert priced.plan((GPU,), 1, offers, abilities=CAN, ordered=False, atlas=None) is one
-    other = priced.plan((GPU,), 1, list(offers), abilities=CAN, ordered=False, atlas=None)
+    one = priced.plan((GPU,), 1, Supply(offers, CAN), ordered=False, limit=ROWS)
+    assert priced.plan((GPU,), 1, Supply(offers, CAN), ordered=False, limit=ROWS) is one
+    other = priced.plan((GPU,), 1, Supply(list(offers), CAN), ordered=False, limit=ROWS)
     assert other is not one and other == one

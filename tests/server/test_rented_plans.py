@@ -139,7 +139,7 @@ def test_refreshed_prices_make_another_plan(client: Client, server: IdleServer) 
     (server.home.parent / "prices.bin").write_bytes(write_table("2026-01-02", [build_block("aws", dearer)]))
     (pricing.folder / "live").mkdir(parents=True)
     (pricing.folder / "live" / "touched").write_text("")
-    server.call(lambda: setattr(pricing, "_rows", None))  # as after two seconds
+    server.call(lambda: setattr(pricing.rented, "_given", None))  # as after two seconds
     made = client.plan(TASK, managed=False)
     assert made.revision > shown.revision and made.plan.choices[0].price_micro_usd == 9 * USD
     with pytest.raises(ArgosyError, match=r"costs \$9.00/h now, it was \$2.00/h"):

@@ -5,7 +5,7 @@ from __future__ import annotations
 from argosy.controllers.view import View
 from argosy.model.offer import Plan
 from argosy.model.resources import Resources
-from argosy.planning.offered import Hidden, plan_offered, rows_for
+from argosy.planning.offered import Hidden, Supply, plan_offered, rows_for
 
 
 def plan_in(
@@ -20,14 +20,7 @@ def plan_in(
     """The plan for `wishes` over all that is offered in the view. `without`: places that are left out."""
     cares = view.atlas is not None and any(wish.says_where for wish in wishes)
     atlas = view.atlas() if cares and view.atlas is not None else None
-    limit = rows_for(objective)
+    limit, supply = rows_for(objective), Supply(view.offers, view.abilities, view.priced, None, atlas)
     if view.priced is not None and without is None:
-        return view.priced.plan(
-            wishes, num_nodes, view.offers,
-            abilities=view.abilities, ordered=ordered, atlas=atlas, limit=limit,
-        )  # fmt: skip
-    return plan_offered(
-        wishes, num_nodes, view.offers,
-        priced=view.priced, abilities=view.abilities, ordered=ordered, atlas=atlas, limit=limit,
-        without=without,
-    ).plan  # fmt: skip
+        return view.priced.plan(wishes, num_nodes, supply, ordered=ordered, limit=limit)
+    return plan_offered(wishes, num_nodes, supply, ordered=ordered, limit=limit, without=without).plan

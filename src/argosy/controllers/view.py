@@ -119,6 +119,16 @@ class Policy(msgspec.Struct, frozen=True, kw_only=True):
     retry_max_ms: int = 60_000
 
 
+class Prices(Protocol):
+    """What decisions ask of the catalog."""
+
+    def atlas(self) -> Atlas:
+        """Where regions are."""
+
+    def priced(self) -> Priced | None:
+        """Rows that can be launched: the same object until they change."""
+
+
 def abilities_of(providers: Providers) -> dict[str, Ability]:
     """What the planner needs to know of each provider, from its manifest."""
     found = {}

@@ -40,6 +40,17 @@ class Offered(NamedTuple):
     fitting: int
 
 
+class Supply(NamedTuple):
+    """What can be had. `priced`: rows of the catalog that can be launched (None: there are none); the other
+    fields are as for `choose.plan`."""
+
+    offers: Sequence[Offer]
+    abilities: Mapping[str, Ability]
+    priced: Priced | None = None
+    usage: Mapping[str, Usage] | None = None
+    atlas: Atlas | None = None
+
+
 class _Rows(NamedTuple):
     """The cheapest rows of one provider for one candidate and capacity. `more`: there are dearer ones."""
 
@@ -76,50 +87,36 @@ class Priced:
         return found
 
     def plan(
-        self,
-        resources: tuple[Resources, ...],
-        num_nodes: int,
-        offers: Sequence[Offer],
-        *,
-        abilities: Mapping[str, Ability],
-        ordered: bool,
-        atlas: Atlas | None,
-        limit: int = ROWS,
+        self, resources: tuple[Resources, ...], num_nodes: int, supply: Supply, *, ordered: bool, limit: int
     ) -> Plan:
         """`plan_offered` for controllers, kept while the live offers are the same object."""
-        if offers is not self._offers or len(self._plans) >= _KEPT_MAX:
+        if supply.offers is not self._offers or len(self._plans) >= _KEPT_MAX:
             self._plans.clear()
-            self._offers = offers
+            self._offers = supply.offers
         key = (resources, num_nodes, ordered, limit)
         found = self._plans.get(key)
         if found is None:
-            found = self._plans[key] = plan_offered(
-                resources, num_nodes, offers,
-                priced=self, abilities=abilities, ordered=ordered, atlas=atlas, limit=limit,
-            ).plan  # fmt: skip
+            found, _ = plan_offered(resources, num_nodes, supply, ordered=ordered, limit=limit)
+            self._plans[key] = found
         return found
 
 
 def plan_offered(
     resources: Sequence[Resources],
     num_nodes: int,
-    offers: Sequence[Offer],
+    supply: Supply,
     *,
-    priced: Priced | None,
-    abilities: Mapping[str, Ability],
-    usage: Mapping[str, Usage] | None = None,
     ordered: bool = False,
-    atlas: Atlas | None = None,
     limit: int = ROWS,
     without: Hidden | None = None,
 ) -> Offered:
-    """The plan over live offers and the catalog's rows; the arguments are those of `choose.plan`.
+    """The plan over live offers and the catalog's rows.
 
     Args:
-        priced: rows of the catalog that can be launched (None: there are none).
         limit: how many rows of each provider, candidate and capacity become choices.
         without: offers that are left out silently: places that have just refused.
     """
+    offers, abilities, priced, usage, atlas = supply
     closed = [offer for offer in offers if offer.closed]
     open_offers = [offer for offer in offers if not offer.closed] if closed else offers
     names = frozenset(priced.market.providers) if priced is not None else frozenset()

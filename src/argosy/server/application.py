@@ -76,7 +76,7 @@ class Application:
         tenants = Tenants(store, controllers, clock)
         intake = Intake(store=store, blobs=blobs, tenants=tenants)
         quotes = quotes or Quotes(providers, clock, price=pricing.own_prices, fresh_s=0)
-        pricing.rented = lambda: quotes.usable() & _priced_by_catalog(providers)
+        pricing.rented.names = lambda: quotes.usable() & _priced_by_catalog(providers)
         planner = Planner(
             store=store, providers=providers, quotes=quotes, pricing=pricing, intake=intake, clock=clock
         )

@@ -23,7 +23,7 @@ from argosy.model.units import render_price
 from argosy.planning import usage_by_provider
 from argosy.planning.confirmed import keep_to, order_of_plan, place_text, what_changed
 from argosy.planning.deadline import wishes_of
-from argosy.planning.offered import ROWS, Offered, plan_offered, rows_for
+from argosy.planning.offered import ROWS, Offered, Supply, plan_offered, rows_for
 from argosy.server.exchange import Caller
 from argosy.server.intake import Intake, render_warnings
 from argosy.server.kept_plans import KeptPlans, Made, made_of, subject_of
@@ -59,8 +59,8 @@ class Planner:
     async def _read(self) -> Quoted:
         """Quotes, with the revision of all that plans are made from: of the catalog's rows, too."""
         quoted = await self._quotes.read()
-        self._pricing.priced()
-        return msgspec.structs.replace(quoted, revision=quoted.revision + self._pricing.revision)
+        self._pricing.rented.priced()
+        return msgspec.structs.replace(quoted, revision=quoted.revision + self._pricing.rented.revision)
 
     async def make(
         self, task: Task, quoted: Quoted, *, managed: bool, limit_micro_usd: int | None = None
@@ -125,12 +125,14 @@ class Planner:
         made, fitting = plan_offered(
             resources,
             num_nodes,
-            offers,
-            priced=self._pricing.priced(),
-            abilities=abilities_of(self._providers),
-            usage=usage_by_provider(snapshot.claims.values(), names),
+            Supply(
+                offers,
+                abilities_of(self._providers),
+                self._pricing.rented.priced(),
+                usage_by_provider(snapshot.claims.values(), names),
+                self._pricing.atlas(resources),
+            ),
             ordered=ordered,
-            atlas=self._pricing.atlas(resources),
             limit=limit,
         )
         if failed:

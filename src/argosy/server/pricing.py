@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Final, NamedTuple, TypeVar
 
 import msgspec
 
-from argosy.api.planning import CompareView, OfferView, PipelineReply, PipelineRequest, PlanReply, PlanRequest
+from argosy.api.planning import CompareView, PipelineReply, PipelineRequest, PlanReply, PlanRequest
 from argosy.api.prices import CatalogAge, CatalogReply, GpuList, RefreshReply, RegionList
 from argosy.model.areas import Atlas
 from argosy.model.errors import ArgosyError
@@ -29,6 +29,7 @@ from argosy.server.price_rows import (
     distinct,
     is_there,
     merged,
+    offer_view,
     parse_gpu,
     parse_objective,
     parse_place,
@@ -38,6 +39,7 @@ from argosy.server.price_rows import (
     summed_by_model,
     told,
 )
+from argosy.server.rented import RentedRows, some_of
 from argosy.server.spending import Rates
 from argosy.server.task_facts import hazard_of, known_of
 
@@ -51,29 +53,19 @@ if TYPE_CHECKING:
     from argosy.planning.deadline import Weighed
     from argosy.planning.market import Ranking
     from argosy.planning.objective import Known, Ranked, Run
-    from argosy.planning.offered import Offered, Priced
+    from argosy.planning.offered import Offered
 
 T = TypeVar("T")
 _DAY_MS: Final = 86_400_000
 _WIDE: Final = 1000  # candidates that are looked at when not the cheapest is the best
 _LIMIT_MAX: Final = 2000
 _NOTES_MAX: Final = 3
-_LOOK_S: Final = 2.0  # so often a plan looks whether prices were refreshed
 
 
 class _Stamp(NamedTuple):
     """What the user's folder looked like: names, sizes and times of its files."""
 
     files: tuple[tuple[str, int, int], ...] = ()
-
-
-class _Rows(NamedTuple):
-    """What `Pricing.priced` gave last, and what it was made from."""
-
-    names: frozenset[str]
-    market: Market
-    priced: Priced
-    looked_s: float
 
 
 class Asked(NamedTuple):
@@ -105,9 +97,7 @@ class Pricing:
         self._stamp = _Stamp()
         self._ages: dict[str, tuple[int, str]] = {}  # provider -> day, warning
         self.refusals: Callable[[], Memory] | None = None  # what the controllers remember; None: nothing
-        self.rented: Callable[[], frozenset[str]] = frozenset  # in use, and offer what the catalog prices
-        self._rows: _Rows | None = None
-        self.revision = 0  # of what `priced` gives
+        self.rented = RentedRows(lambda: self.catalog, clock)
 
     @property
     def catalog(self) -> Catalog:
@@ -130,29 +120,6 @@ class Pricing:
 
     # -- plans --------------------------------------------------------------------------------------
 
-    def priced(self) -> Priced | None:
-        """Rows of the catalog that can be launched: the same object until they change, None when no provider
-        in use is priced there. Prices that were refreshed count after a moment."""
-        names = self.rented()
-        if not names:
-            self.revision += self._rows is not None
-            self._rows = None
-            return None
-        now_s = self._clock.monotonic_s()
-        kept = self._rows
-        if kept is not None and kept.names == names and 0 <= now_s - kept.looked_s < _LOOK_S:
-            return kept.priced
-        from argosy.planning.offered import Priced
-
-        market = self.catalog.market
-        if kept is not None and kept.names == names and kept.market is market:
-            self._rows = kept._replace(looked_s=now_s)
-            return kept.priced
-        listed = [name for name in market.providers if name in names]
-        priced = Priced(market_like(market, listed))
-        self._rows, self.revision = _Rows(names, market, priced, now_s), self.revision + 1
-        return priced
-
     def own_prices(self, offers: Sequence[Offer]) -> tuple[Offer, ...]:
         """What providers quote, at the prices of `terms.toml`: own machines at what they are said to cost,
         list prices less what was negotiated. Without that file nothing is opened."""
@@ -163,19 +130,19 @@ class Pricing:
     def complete(
         self,
         request: PlanRequest,
-        mine: Offered,
+        offered: Offered,
         offers: Sequence[Offer],
         abilities: Mapping[str, Ability],
         runs: Sequence[Run] = (),
     ) -> PlanReply:
-        """`mine` (from what the providers in use offer) with what all others would take.
+        """`offered` (from what the providers in use offer) with what all others would take.
 
         Raises ArgosyError for an accelerator or a place that does not exist, and for a deadline that cannot
         be met.
         """
         from argosy.planning.objective import Objective, rank_by
 
-        own = mine.plan
+        own, fitting = offered
         objective = parse_objective(request.objective or request.task.objective)
         task = msgspec.structs.replace(request.task, objective=objective.value)
         limit = max(1, min(request.limit, _LIMIT_MAX))
@@ -188,7 +155,7 @@ class Pricing:
                 raise unknown
         known = known_of(lambda: self.catalog, task, runs)
         choices = merged([*own.choices, *ranking.shown], task)
-        fitting = mine.fitting + ranking.fitting
+        fitting += ranking.fitting
         due = task.deadline_s is not None or task.deadline_at_ms is not None
         capacities = (
             self._all_capacities(task, own, managed=request.managed)
@@ -199,10 +166,9 @@ class Pricing:
         best = None
         if weighed is not None and weighed.plan is not None:  # the deadline decides
             choices, fitting = list(weighed.choices), max(fitting, len(weighed.choices))
-            able = set(own.choices)
-            own = msgspec.structs.replace(
-                own, choices=tuple(each for each in weighed.choices if each in able)
-            )
+            mine = set(own.choices)
+            kept_choices = tuple(each for each in weighed.choices if each in mine)
+            own = msgspec.structs.replace(own, choices=kept_choices)
         elif choices and not (task.ordered and objective is Objective.COST):
             best = rank_by(objective, choices, task.num_nodes, known)
         ranked = best.ranked if best is not None else [_plain(each, task, known) for each in choices]
@@ -210,8 +176,8 @@ class Pricing:
         if not fits:
             text = self._impossible(task, ranking, offers, abilities)
         kept = distinct(ranked, limit) if request.distinct else [(each, 1) for each in ranked[:limit]]
-        standing = self._standing()
-        views = [self._view(each, places, standing) for each, places in kept]
+        standing, drivers = self._standing(), set(self._drivers())
+        views = [offer_view(self.catalog, each, places, standing, drivers) for each, places in kept]
         if best is not None and request.distinct:  # the next best is another machine, not another place
             text = rank_by(objective, [each.choice for each, _ in kept], task.num_nodes, known).text
         compared = self._compared(task, capacities, known) if request.compare or request.html else ()
@@ -290,7 +256,8 @@ class Pricing:
         found = pipelines.planned(shape, candidates, pipelines.tariffs_of(self.catalog), objective)
         views, standing = [], self._standing()
         for pick, one, facts in zip(found.plan.picks, asked, known, strict=True):
-            view = self._view(evaluate(pick.candidate.choice, one.task.num_nodes, facts), 1, standing)
+            ranked = evaluate(pick.candidate.choice, one.task.num_nodes, facts)
+            view = offer_view(self.catalog, ranked, 1, standing, set(self._drivers()))
             assumed = view.basis == "estimate" and one.task.estimated_s is None
             views.append(msgspec.structs.replace(view, basis="assumed") if assumed else view)
         reply = pipelines.view_of(shape, found, views, [each.task for each in asked])
@@ -306,7 +273,7 @@ class Pricing:
         atlas = self.atlas(wishes)
         # In order of preference: the first that fits anywhere is meant.
         for group in [(wish,) for wish in wishes] if task.ordered else [wishes]:
-            rented = self.rented()  # of these the cheapest of every region is found below
+            rented = self.rented.names()  # of these the cheapest of every region is found below
             found = [
                 each
                 for each in one.own.choices
@@ -401,9 +368,9 @@ class Pricing:
     def _market(self, *, rented: bool = False) -> Market:
         """Priced providers that are not in use here; with `rented` also those in use that are priced here."""
         market = self.catalog.market
-        hidden = set(self._drivers()) - (self.rented() if rented else frozenset())
+        hidden = set(self._drivers()) - (self.rented.names() if rented else frozenset())
         names = [name for name in market.providers if name not in hidden]
-        return market if len(names) == len(market.providers) else market_like(market, names)
+        return market if len(names) == len(market.providers) else some_of(market, names)
 
     def atlas(self, wishes: Sequence[Resources]) -> Atlas | None:
         """Where regions are, for wishes that care."""
@@ -419,7 +386,7 @@ class Pricing:
         first: ArgosyError | None = None
         for wish in task.resources:
             error = None
-            if wish.infra.provider not in drivers or wish.infra.provider in self.rented():
+            if wish.infra.provider not in drivers or wish.infra.provider in self.rented.names():
                 error = self.catalog.unknown_place(wish.infra.provider, wish.infra.region, wish.infra.zone)
             model = wish.accelerator.model if wish.accelerator is not None else None
             if error is None and model is not None and model.lower() not in own:
@@ -451,35 +418,6 @@ class Pricing:
                 )
                 said.append(sentence or explain_none(wish, steps))
         return "; ".join(dict.fromkeys(said))
-
-    def _view(self, ranked: Ranked, places: int, standing: Sequence[Refusal]) -> OfferView:
-        from argosy.catalog.listing import offer_rows
-
-        (row,) = offer_rows(self.catalog, [ranked.choice])
-        return OfferView(
-            provider=row.provider,
-            region=row.region,
-            zone=row.zone,
-            capacity=row.capacity.value,
-            instance_type=row.instance_type,
-            accelerator=row.accelerator,
-            accelerators_milli=row.accelerators_milli,
-            cpus_milli=row.cpus_milli,
-            memory_bytes=row.memory_bytes,
-            price=row.price,
-            hourly_micro_usd=row.total_micro_usd,
-            runtime_s=ranked.runtime.seconds,
-            basis=ranked.runtime.basis,
-            total_micro_usd=ranked.cost_micro_usd,
-            carbon_g=ranked.carbon_g,
-            interrupted_pct_low=row.interrupted_pct_low,
-            interrupted_pct_high=row.interrupted_pct_high,
-            source=row.source,
-            rule=row.rule,
-            launchable=row.provider in set(self._drivers()),
-            places=places,
-            refused=refused(standing, row.provider, row.instance_type, offer=ranked.choice.offer),
-        )
 
     def _standing(self) -> Sequence[Refusal]:
         """Refusals that still count."""
@@ -670,13 +608,6 @@ class Pricing:
             best = rank((wish,), claim.count, self.catalog.market, limit=1).plan.choices
             elsewhere = best[0].price_micro_usd if best else None
         return Rates(on_demand, elsewhere)
-
-
-def market_like(market: Market, names: Sequence[str]) -> Market:
-    """Some providers of a market."""
-    from argosy.model.market import Market
-
-    return Market(names, market.block, market.vendors)
 
 
 def _plain(choice: Choice, task: Task, known: Known) -> Ranked:
