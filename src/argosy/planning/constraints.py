@@ -233,6 +233,8 @@ def _refuse_price(case: Case) -> str:
 
 
 def _refuse_capacity(case: Case) -> str:
+    if case.offer.closed:
+        return case.offer.closed
     most = case.offer.nodes_max
     if case.offer.machines:
         return named.not_together(case.offer, case.wish, case.num_nodes)
