@@ -35,7 +35,7 @@ from argosy.model.errors import ArgosyError
 from argosy.model.ids import Clock, Ids
 from argosy.model.kinds import kind_of
 from argosy.model.offer import Offer
-from argosy.model.phases import ClaimPhase, Desired, WorkloadPhase
+from argosy.model.phases import ClaimPhase, Desired, NodePhase, WorkloadPhase
 from argosy.model.rows import Attempt, Claim, Node, Row, Workload
 from argosy.model.tenancy import TENANCY_ID
 from argosy.planning.availability import Memory
@@ -45,7 +45,7 @@ _log = logging.getLogger(__name__)
 
 SWEEP_S = 5.0  # a full pass at least so often
 _TICK_S = 0.001  # less than this is due
-OBSERVE_S = 10.0  # each provider is asked what it has of ours
+OBSERVE_SOON_S = 2.0  # so soon again a provider is asked what it has of ours when one of its nodes was lost
 QUOTE_S = 60.0
 FIRST_QUOTES_S = 30.0  # so long after the start nothing fails, or goes elsewhere, for want of an answer
 FORESEE_S = 5.0  # when those start who are first in line is worked out at most so often
@@ -109,7 +109,9 @@ class Shell:
             clock=clock,
             spawn=self._spawn,
             wake=self.wake,
+            lost=self._lost,
         )
+        self._looks: dict[str, asyncio.Event] = {}  # by provider: what it has of ours is in question
 
     # -- what others call ---------------------------------------------------------------------------
 
@@ -222,7 +224,7 @@ class Shell:
                 group.create_task(self._quote_loop(name))
                 group.create_task(self._observe_loop(provider))
             group.create_task(self._decide_loop())
-            _log.info("decides for all that is there, and looks at every provider each %.0f s", OBSERVE_S)
+            _log.info("decides for all that is there")
 
     async def _recall(self) -> None:
         """What was decided before this server began."""
@@ -306,13 +308,27 @@ class Shell:
             self.wake()
             await asyncio.sleep(QUOTE_S)
 
+    def _lost(self, node: Node) -> None:
+        """A node that was there does not answer: its provider may know why."""
+        if node.phase in (NodePhase.READY, NodePhase.UNREACHABLE) and node.provider in self._looks:
+            self._looks[node.provider].set()
+
     async def _observe_loop(self, provider: Provider) -> None:
+        """As slowly as the provider wants it; soon when a node does not answer, then less and less often."""
+        name, slow_s = provider.manifest.name, provider.manifest.observe_s
+        look = self._looks[name] = asyncio.Event()
+        pace_s = slow_s
         while True:
-            await asyncio.sleep(OBSERVE_S)
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(pace_s):
+                    await look.wait()
+            pace_s = min(slow_s, OBSERVE_SOON_S if look.is_set() else 1.5 * pace_s)
+            look.clear()
             try:
                 await self._observe(provider)
             except ArgosyError as error:  # the database does not answer: we look again soon
-                _log.error("%s is not looked at: %s", provider.manifest.name, error)
+                _log.error("%s is not looked at: %s", name, error)
+            await asyncio.sleep(OBSERVE_SOON_S / 2)
 
     async def _observe(self, provider: Provider) -> None:
         name = provider.manifest.name

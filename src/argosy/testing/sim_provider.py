@@ -17,7 +17,7 @@ from argosy.infra import border
 from argosy.infra.agent_port import Channel
 from argosy.infra.allotment import allot_devices, free_milli
 from argosy.infra.provider import Capabilities, Diagnostic, Manifest, Provider, Want
-from argosy.model.facts import ClaimFact, ClaimState, NodeFacts, NodeSighting
+from argosy.model.facts import ClaimFact, ClaimState, NodeFacts, NodeSighting, Notice
 from argosy.model.offer import Capacity, Offer
 from argosy.model.phases import Desired
 from argosy.model.rows import Claim, Node
@@ -307,10 +307,20 @@ class SimProvider:
         if order is None:
             return
         self.world.tell(f"{claim_id} will be preempted in 30 s")
-        for machine in order.machines:
-            for rank_id in list(machine.ranks):
-                self.world.stop_rank(machine, rank_id, 30)
+        if self.world.dice("notices").random() < 0.5:  # its programs are told, or the machine
+            for machine in order.machines:
+                for rank_id in list(machine.ranks):
+                    self.world.stop_rank(machine, rank_id, 30)
+        else:
+            self.announce(claim_id, 30)
         asyncio.get_running_loop().call_later(30, self.preempt, claim_id)
+
+    def announce(self, claim_id: str, in_s: float) -> None:
+        """The machines of a claim are told when they will be taken away."""
+        notice = Notice(code="terminate", at_ms=self.world.clock.now_ms() + int(in_s * 1000))
+        for machine in self.orders[claim_id].machines:
+            machine.facts = msgspec.structs.replace(machine.facts, notice=notice)
+            machine.notify()
 
     def preempt(self, claim_id: str) -> None:
         """The infrastructure takes the nodes away. The claim stays listed as preempted until it is
