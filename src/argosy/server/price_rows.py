@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Final
 
 import msgspec
 
+from argosy.api.planning import OfferView
 from argosy.api.prices import ModelView
 from argosy.model.errors import ArgosyError
 from argosy.model.offer import Capacity, Choice, Offer, Rejection
@@ -16,6 +17,7 @@ from argosy.model.task import Task
 from argosy.model.units import parse_milli
 
 if TYPE_CHECKING:
+    from argosy.catalog import Catalog
     from argosy.planning.ability import Ability
     from argosy.planning.availability import Refusal
     from argosy.planning.objective import Objective, Ranked
@@ -154,7 +156,7 @@ def is_there(offer: Offer, model: str, place: Infra) -> bool:
         for want, have in (
             (place.provider, offer.provider),
             (place.region, offer.region),
-            (place.zone, offer.zone),
+            (place.zone, place.zone if offer.machines_for(place.zone) else offer.zone),
         )
     )
 
@@ -202,6 +204,39 @@ def refused(
             )
         )
     )[:_REFUSED_MAX]
+
+
+def offer_view(
+    catalog: Catalog, ranked: Ranked, places: int, standing: Sequence[Refusal], drivers: Collection[str]
+) -> OfferView:
+    """One row of a plan. `places`: for how many places it stands, `drivers`: providers in use."""
+    from argosy.catalog.listing import offer_rows
+
+    (row,) = offer_rows(catalog, [ranked.choice])
+    return OfferView(
+        provider=row.provider,
+        region=row.region,
+        zone=row.zone,
+        capacity=row.capacity.value,
+        instance_type=row.instance_type,
+        accelerator=row.accelerator,
+        accelerators_milli=row.accelerators_milli,
+        cpus_milli=row.cpus_milli,
+        memory_bytes=row.memory_bytes,
+        price=row.price,
+        hourly_micro_usd=row.total_micro_usd,
+        runtime_s=ranked.runtime.seconds,
+        basis=ranked.runtime.basis,
+        total_micro_usd=ranked.cost_micro_usd,
+        carbon_g=ranked.carbon_g,
+        interrupted_pct_low=row.interrupted_pct_low,
+        interrupted_pct_high=row.interrupted_pct_high,
+        source=row.source,
+        rule=row.rule,
+        launchable=row.provider in drivers,
+        places=places,
+        refused=refused(standing, row.provider, row.instance_type, offer=ranked.choice.offer),
+    )
 
 
 def parse_objective(name: str) -> Objective:
