@@ -20,7 +20,7 @@ from argosy.store import Snapshot, Store
 from argosy.testing.builders import a_job, a_task
 from argosy.testing.memory_log_sink import MemoryLogSink
 from argosy.testing.sim_agent import SimAgentDirectory
-from argosy.testing.sim_provider import CLOUD, SimProvider, SimProviders, a_market
+from argosy.testing.sim_provider import CLOUD, SimProvider, SimProviders, a_market, announce
 from argosy.testing.virtual_time import run_virtual
 from argosy.testing.world import Machine, World
 
@@ -136,7 +136,7 @@ def test_the_next_nodes_are_ordered_a_second_after_a_notice() -> None:
             await asyncio.sleep(30)
             [first] = await scene.claims()
             rank = next(iter(scene.machine.ranks.values()))
-            scene.cloud.announce(first.id, 120)
+            announce(scene.world, scene.cloud.orders[first.id], 120)
 
             async def ordered() -> bool:
                 return any(claim.id != first.id for claim in await scene.claims())

@@ -181,7 +181,7 @@ def test_a_partition_is_silence_and_then_news() -> None:
         machine.is_partitioned = True
         with pytest.raises(border.Unreachable):
             await agent.node()
-        await asyncio.sleep(4)
+        await asyncio.sleep(2)
         assert seen == [RankPhase.RUNNING]
         world.heal(machine)
         await asyncio.sleep(200)

@@ -17,6 +17,7 @@ from argosy.controllers.claims.decide import decide_claim, decide_listing
 from argosy.controllers.effects import Effects
 from argosy.controllers.kinds import decide_workload, in_order
 from argosy.controllers.links import Links
+from argosy.controllers.looks import Looks
 from argosy.controllers.nodes.decide import decide_ranks
 from argosy.controllers.observed import Facts
 from argosy.controllers.past import Past
@@ -35,16 +36,16 @@ from argosy.controllers.view import (
     terminals_of,
 )
 from argosy.infra.agent_port import AgentDirectory
-from argosy.infra.border import BorderError
 from argosy.infra.log_sink import LogSink
-from argosy.infra.provider import Provider, Providers
+from argosy.infra.provider import Providers
 from argosy.infra.quotes import Quotes
 from argosy.infra.tree_source import TreeSource
 from argosy.model.errors import ArgosyError
+from argosy.model.facts import ClaimFact
 from argosy.model.ids import Clock, Ids
 from argosy.model.kinds import kind_of
 from argosy.model.offer import Offer
-from argosy.model.phases import ClaimPhase, Desired, NodePhase, WorkloadPhase
+from argosy.model.phases import ClaimPhase, Desired, WorkloadPhase
 from argosy.model.rows import Attempt, Claim, Node, Row, Workload
 from argosy.model.tenancy import TENANCY_ID
 from argosy.planning.availability import Memory
@@ -54,7 +55,6 @@ _log = logging.getLogger(__name__)
 
 SWEEP_S = 5.0  # a full pass at least so often
 _TICK_S = 0.001  # less than this is due
-OBSERVE_SOON_S = 2.0  # so soon again a provider is asked what it has of ours when one of its nodes was lost
 QUOTE_S = 60.0
 FIRST_QUOTES_S = 30.0  # so long after the start nothing fails, or goes elsewhere, for want of an answer
 FORESEE_S = 5.0  # when those start who are first in line is worked out at most so often
@@ -109,6 +109,7 @@ class Shell:
             store=store, providers=providers, agents=agents, logs=logs, files=files, facts=self.observed,
             clock=clock, policy=self._policy, spawn=self._spawn, wake=self.wake, wake_at=self._wake_at,
         )  # fmt: skip
+        self._looks = Looks(self._listed)
         self._links = Links(
             store=store,
             agents=agents,
@@ -117,9 +118,8 @@ class Shell:
             clock=clock,
             spawn=self._spawn,
             wake=self.wake,
-            lost=self._lost,
+            lost=self._looks.lost,
         )
-        self._looks: dict[str, asyncio.Event] = {}  # by provider: what it has of ours is in question
 
     # -- what others call ---------------------------------------------------------------------------
 
@@ -203,7 +203,7 @@ class Shell:
         """Ask every provider now: quotes, and what it has of ours."""
         for name, provider in self._providers.all().items():
             await self._quotes.ask(name)
-            await self._observe(provider)
+            await self._looks.observe(provider)
         self.wake()
 
     async def run(self) -> None:
@@ -231,7 +231,7 @@ class Shell:
             self._group = group
             for name, provider in self._providers.all().items():
                 group.create_task(self._quote_loop(name))
-                group.create_task(self._observe_loop(provider))
+                group.create_task(self._looks.keep_looking(provider))
             group.create_task(self._decide_loop())
             _log.info("decides for all that is there")
 
@@ -317,41 +317,11 @@ class Shell:
             self.wake()
             await asyncio.sleep(QUOTE_S)
 
-    def _lost(self, node: Node) -> None:
-        """A node that was there does not answer: its provider may know why."""
-        if node.phase in (NodePhase.READY, NodePhase.UNREACHABLE) and node.provider in self._looks:
-            self._looks[node.provider].set()
-
-    async def _observe_loop(self, provider: Provider) -> None:
-        """As slowly as the provider wants it; soon when a node does not answer, then less and less often."""
-        name, slow_s = provider.manifest.name, provider.manifest.observe_s
-        look = self._looks[name] = asyncio.Event()
-        pace_s = slow_s
-        while True:
-            with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(pace_s):
-                    await look.wait()
-            pace_s = min(slow_s, OBSERVE_SOON_S if look.is_set() else 1.5 * pace_s)
-            look.clear()
-            try:
-                await self._observe(provider)
-            except ArgosyError as error:  # the database does not answer: we look again soon
-                _log.error("%s is not looked at: %s", name, error)
-            await asyncio.sleep(OBSERVE_SOON_S / 2)
-
-    async def _observe(self, provider: Provider) -> None:
-        name = provider.manifest.name
-        try:
-            listed = await provider.observe([])
-        except (BorderError, OSError) as error:
-            _log.info("%s cannot be observed: %s", name, error)
-            return
-        except Exception:  # broad by intent: a driver's bug
-            _log.exception("%s failed to observe", name)
-            return
+    async def _listed(self, provider: str, listed: Sequence[ClaimFact]) -> None:
+        """A provider has told what it has of ours."""
         rows = await self._store.snapshot()  # of after the list
         self._check_ours()
-        self._effects.perform(decide_listing(self.view(rows), name, listed))
+        self._effects.perform(decide_listing(self.view(rows), provider, listed))
 
     # -- one pass -----------------------------------------------------------------------------------
 

@@ -320,15 +320,8 @@ class SimProvider:
                 for rank_id in list(machine.ranks):
                     self.world.stop_rank(machine, rank_id, 30)
         else:
-            self.announce(claim_id, 30)
+            announce(self.world, order, 30)
         asyncio.get_running_loop().call_later(30, self.preempt, claim_id)
-
-    def announce(self, claim_id: str, in_s: float) -> None:
-        """The machines of a claim are told when they will be taken away."""
-        notice = Notice(code="terminate", at_ms=self.world.clock.now_ms() + int(in_s * 1000))
-        for machine in self.orders[claim_id].machines:
-            machine.facts = msgspec.structs.replace(machine.facts, notice=notice)
-            machine.notify()
 
     def preempt(self, claim_id: str) -> None:
         """The infrastructure takes the nodes away. The claim stays listed as preempted until it is
@@ -363,6 +356,14 @@ class SimProvider:
         return {
             claim_id for claim_id, order in self.orders.items() if order.state is not ClaimState.PREEMPTED
         }
+
+
+def announce(world: World, order: Order, in_s: float) -> None:
+    """The machines of a claim are told when they will be taken away."""
+    notice = Notice(code="terminate", at_ms=world.clock.now_ms() + int(in_s * 1000))
+    for machine in order.machines:
+        machine.facts = msgspec.structs.replace(machine.facts, notice=notice)
+        machine.notify()
 
 
 class SimProviders:
