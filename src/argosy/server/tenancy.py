@@ -27,6 +27,7 @@ from argosy.scheduler.quota import Over, amounts_of, check_tenancy, leaf_of
 from argosy.scheduler.requests import DEFAULT_CPUS_MILLI
 from argosy.scheduler.tenancy_check import render_named
 from argosy.server.exchange import Caller
+from argosy.server.group_views import explain_group
 from argosy.server.pool_views import (
     is_waiting,
     may_wait,
@@ -265,6 +266,8 @@ class Tenants:
         code, position, starts_at_ms = "", 0, None
         if not workload.is_live:
             lines = why_it_ended(workload, cluster.name if cluster is not None else "")
+        elif kind_of(workload).gathers:
+            lines = explain_group(rows, workload)
         elif is_waiting(workload):
             picture = await self._picture_for(rows, [workload])
             waiting = picture.explain(rows, workload, now_ms)
@@ -291,7 +294,7 @@ class Tenants:
         return ExplainReply(
             id=workload.id,
             title=title_of(workload, cluster),
-            status=job_status(workload) if kind_of(workload).runs else workload.phase.value,
+            status=job_status(workload) if kind_of(workload).numbered else workload.phase.value,
             lines=tuple(lines),
             code=code,
             position=position,

@@ -7,15 +7,10 @@ from collections.abc import Sequence
 import msgspec
 
 from argosy.infra.agent_port import RankOrder
-from argosy.model.kinds.job import job_spec
+from argosy.model.kinds.job import job_spec, task_id
 from argosy.model.rows import Attempt, Claim, Node, Workload
 
 PIDS_MAX = 8192  # per rank, where the node can limit it: a fork bomb ends itself, not the machine
-
-
-def task_id(job: Workload) -> str:
-    """Stable across recoveries: the key for checkpoints and experiment trackers."""
-    return f"argosy-{job.id}"
 
 
 def checkpoint_dir(job: Workload, shared_dir: str) -> str:
@@ -57,7 +52,7 @@ def rank_orders(
         "SETUP_NUM_GPUS_PER_NODE": str(-(-gpus // 1000)),
     }
     if spec.managed:
-        common["MANAGED_JOB_ID"] = str(job.number)
+        common["MANAGED_JOB_ID"] = str(spec.member.group if spec.member is not None else job.number)
     own = {
         "ARGOSY_HEAD_IP": nodes[0].ip,
         "ARGOSY_JOB_ID": job.id,
@@ -66,6 +61,8 @@ def rank_orders(
         "SKYPILOT_CHECKPOINT_DIR": checkpoint_dir(job, shared_dir),
         "SKYPILOT_HEAD_IP": nodes[0].ip,
     }
+    if spec.member is not None:
+        own |= spec.member.envs
     result = []
     for placement, node in zip(attempt.placements, nodes, strict=True):
         per_rank = common | {"NODE_RANK": str(placement.rank), "SETUP_NODE_RANK": str(placement.rank)}
