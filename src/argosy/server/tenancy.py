@@ -266,8 +266,6 @@ class Tenants:
         code, position, starts_at_ms = "", 0, None
         if not workload.is_live:
             lines = why_it_ended(workload, cluster.name if cluster is not None else "")
-        elif kind_of(workload).gathers:
-            lines = explain_group(rows, workload)
         elif is_waiting(workload):
             picture = await self._picture_for(rows, [workload])
             waiting = picture.explain(rows, workload, now_ms)
@@ -285,8 +283,8 @@ class Tenants:
             )
             if waiting is not None:
                 code, starts_at_ms = waiting.code, waiting.starts_at_ms
-        elif kind_of(workload).hosts:
-            lines = self._cluster_lines(rows, workload)
+        elif not kind_of(workload).runs:
+            lines = self._parent_lines(rows, workload)
         else:
             last = attempts[-1] if attempts else None
             lines = why_it_is_there(workload, last, where[-1] if where else (), now_ms=now_ms)
@@ -311,7 +309,9 @@ class Tenants:
             ),
         )
 
-    def _cluster_lines(self, rows: Snapshot, cluster: Workload) -> list[str]:
+    def _parent_lines(self, rows: Snapshot, cluster: Workload) -> list[str]:
+        if kind_of(cluster).gathers:
+            return explain_group(rows, cluster)
         lines = []
         for claim in rows.claims_of(cluster.id):
             offer = claim.choice.offer

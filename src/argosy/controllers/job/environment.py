@@ -52,7 +52,7 @@ def rank_orders(
         "SETUP_NUM_GPUS_PER_NODE": str(-(-gpus // 1000)),
     }
     if spec.managed:
-        common["MANAGED_JOB_ID"] = str(spec.member.group if spec.member is not None else job.number)
+        common["MANAGED_JOB_ID"] = str(job.number)
     own = {
         "ARGOSY_HEAD_IP": nodes[0].ip,
         "ARGOSY_JOB_ID": job.id,
@@ -61,8 +61,6 @@ def rank_orders(
         "SKYPILOT_CHECKPOINT_DIR": checkpoint_dir(job, shared_dir),
         "SKYPILOT_HEAD_IP": nodes[0].ip,
     }
-    if spec.member is not None:
-        own |= spec.member.envs
     result = []
     for placement, node in zip(attempt.placements, nodes, strict=True):
         per_rank = common | {"NODE_RANK": str(placement.rank), "SETUP_NODE_RANK": str(placement.rank)}
@@ -75,7 +73,7 @@ def rank_orders(
             attempt=attempt.number,
             setup=task.setup if spec.run_setup else "",
             run=task.run,
-            env=env | own | task.envs,
+            env=env | own | (spec.member.envs if spec.member is not None else {}) | task.envs,
             devices=tuple(share.index for share in placement.devices),
             shares=placement.devices,
             tenant=job.project,
