@@ -134,7 +134,9 @@ def hint_for(reason: Reason, *, cluster: str = "", number: int | str = 0, gone: 
         reason = Reason.CLUSTER_GONE
     hint = REASONS[reason].hint
     if number:
-        hint = hint.replace("--tasks JOB", f"--tasks {number}").replace("logs JOB/TASK", f"logs {number}/TASK")
+        hint = hint.replace("--tasks JOB", f"--tasks {number}").replace(
+            "logs JOB/TASK", f"logs {number}/TASK"
+        )
     if number and not cluster:
         hint = hint.replace("argosy logs CLUSTER JOB", f"argosy jobs logs {number}")
         hint = hint.replace("argosy explain CLUSTER JOB", f"argosy explain {number}")

@@ -80,11 +80,7 @@ def make_member(group: Workload, index: int, job_id: str, standings: Standings) 
 def _envs(group: Workload, index: int, member: Member, standings: Standings) -> dict[str, str]:
     """What the program learns of its group."""
     layout = group_spec(group).layout
-    shared = {
-        "JOB_RANK": str(index),
-        "NUM_JOBS": str(layout.size),
-        "MANAGED_JOB_ID": str(group.number),
-    }
+    shared = {"JOB_RANK": str(index), "NUM_JOBS": str(layout.size), "MANAGED_JOB_ID": str(group.number)}
     envs = {f"{prefix}_{name}": value for name, value in shared.items() for prefix in ("ARGOSY", "SKYPILOT")}
     envs |= {"ARGOSY_ARRAY_INDEX": str(index), "ARGOSY_GROUP_ID": group.id, "ARGOSY_GROUP_NAME": group.name}
     if layout.together:
