@@ -18,13 +18,14 @@ Place = tuple[str, str]  # measure, `file` or `file:name`
 #: By reason: measure, place, present figure. Whoever makes one better lowers or removes its line.
 ALLOWED: Final[dict[str, dict[Place, int]]] = {
     "a command takes one parameter for each of its flags": {
-        ("parameters", "cli/jobs.py:jobs_logs"): 10,
+        ("parameters", "cli/jobs.py:jobs_logs"): 11,
         ("parameters", "cli/jobs.py:logs"): 10,
         ("parameters", "cli/launching.py:launch"): 15,
         ("parameters", "cli/quota.py:set_"): 12,
     },
     "a call takes one parameter for each field of its request": {
-        ("parameters", "api/launching.py:LaunchingCalls.launch"): 10
+        ("parameters", "api/launching.py:LaunchingCalls.launch"): 10,
+        ("parameters", "api/groups.py:GroupCalls.launch_group"): 10,
     },
     "takes its parts by name: composition happens there": {
         ("parameters", "controllers/effects.py:Effects.__init__"): 11,
@@ -40,7 +41,7 @@ ALLOWED: Final[dict[str, dict[Place, int]]] = {
         ("class", "agent/ranks.py:Ranks"): 607,
         ("class", "catalog/catalog.py:Catalog"): 462,
         ("class", "client/tasks.py:Task"): 302,
-        ("class", "controllers/shell.py:Shell"): 419,
+        ("class", "controllers/shell.py:Shell"): 405,
         ("class", "convert/compose.py:_Service"): 357,
         ("class", "convert/dstack.py:_Configuration"): 515,
         ("class", "convert/pods.py:Pod"): 423,
@@ -80,7 +81,6 @@ ALLOWED: Final[dict[str, dict[Place, int]]] = {
         ("nesting", "catalog/overlay.py:_discounted"): 5,
         ("nesting", "client/files.py:read_chunks"): 5,
         ("nesting", "controllers/links.py:Links._watch"): 5,
-        ("nesting", "infra/agent_client.py:AgentClient.watch"): 5,
         ("nesting", "planning/makespan.py:_rooted"): 5,
         ("nesting", "planning/market.py:cheapest_in_regions"): 5,
         ("nesting", "scheduler/foresee.py:foresee"): 5,
