@@ -12,7 +12,7 @@ from argosy.api.prices import ModelView
 from argosy.model.errors import ArgosyError
 from argosy.model.offer import Capacity, Choice, Offer, Rejection
 from argosy.model.priced import GpuView, PriceView, Refused
-from argosy.model.resources import Infra, Resources
+from argosy.model.resources import Infra, Resources, serves
 from argosy.model.task import Task
 from argosy.model.units import parse_milli
 
@@ -150,8 +150,18 @@ def parse_place(infra: str) -> Infra:
     return Infra(provider=provider, region=region, zone=zone)
 
 
+def nobody_has(wish: Resources, own: Collection[str], catalog: Catalog) -> ArgosyError | None:
+    """The error for an accelerator that neither a provider nor a machine in use has (`own`); else None."""
+    from argosy.planning.impossible import explain_no_board
+
+    model = wish.accelerator.model if wish.accelerator is not None else None
+    if model is None or any(serves(each, model) for each in own):
+        return None
+    return explain_no_board(wish, own) or catalog.unknown_accelerator(model)
+
+
 def is_there(offer: Offer, model: str, place: Infra) -> bool:
-    return (not model or (offer.shape.accelerator or "").lower() == model.lower()) and all(
+    return (not model or serves(offer.shape.accelerator or "", model)) and all(
         want in (None, have)
         for want, have in (
             (place.provider, offer.provider),

@@ -29,6 +29,7 @@ from argosy.server.price_rows import (
     distinct,
     is_there,
     merged,
+    nobody_has,
     offer_view,
     parse_gpu,
     parse_objective,
@@ -381,16 +382,14 @@ class Pricing:
 
     def _unknown(self, task: Task, offers: Sequence[Offer]) -> ArgosyError | None:
         """The error when every candidate asks for something that does not exist anywhere; None otherwise."""
-        own = {(offer.shape.accelerator or "").lower() for offer in offers}
+        own = {offer.shape.accelerator for offer in offers if offer.shape.accelerator}
         drivers = set(self._drivers())
         first: ArgosyError | None = None
         for wish in task.resources:
             error = None
             if wish.infra.provider not in drivers or wish.infra.provider in self.rented.names():
                 error = self.catalog.unknown_place(wish.infra.provider, wish.infra.region, wish.infra.zone)
-            model = wish.accelerator.model if wish.accelerator is not None else None
-            if error is None and model is not None and model.lower() not in own:
-                error = self.catalog.unknown_accelerator(model)
+            error = error or nobody_has(wish, own, self.catalog)
             if error is None:
                 return None
             first = first or error
