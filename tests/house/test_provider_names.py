@@ -32,6 +32,9 @@ ALLOWED: dict[str, tuple[set[str], str]] = {
     "planning/constraints.py": ({"local"}, "a word of a sentence"),
     "cli/converting.py": ({"kubernetes", "slurm", "ray"}, "kinds of job files, not places"),
     "cli/main.py": ({"ssh"}, "the command"),
+    "agent/sshd.py": ({"ssh"}, "OpenSSH's own folder, or the word for it in an error"),
+    "cli/session.py": ({"ssh"}, "OpenSSH's own folder, or the word for it in an error"),
+    "client/openssh.py": ({"ssh"}, "OpenSSH's own folder, or the word for it in an error"),
     "cli/task_options.py": ({"local"}, "an example in `--help`"),
     "testing/": (
         {"aws", "lambda", "scp", "vast", "local"},

@@ -79,7 +79,7 @@ def follow(
     with session.on_interrupt(say_how_to_come_back):
         for piece in session.client.logs(job.job_id, follow=follow, tail=tail, rank=rank, attempt=attempt):
             frame = piece.frame
-            if piece.data and not has_begun and job.cluster is not None:
+            if (piece.data or frame.end) and not has_begun and job.cluster is not None:
                 has_begun = True
                 session.note_clusters()  # its nodes are there
             if piece.data and not silent:
