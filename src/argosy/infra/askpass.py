@@ -16,8 +16,8 @@ _PROGRAM: Final = """\
 exec python3 -I -S -c '
 import os, socket, sys
 line = socket.socket(socket.AF_UNIX)
-line.connect(os.environ["ARGOSY_ASKPASS_SOCKET"])
-line.sendall(os.environ["ARGOSY_ASKPASS_TICKET"].encode() + b"\\n")
+line.connect(os.environ["ASKPASS_SOCKET"])
+line.sendall(os.environ["ASKPASS_TICKET"].encode() + b"\\n")
 answer = b"".join(iter(lambda: line.recv(4096), b""))
 sys.stdout.write(answer.decode() + "\\n")
 sys.exit(not answer)
@@ -60,8 +60,8 @@ class Askpass:
         return {
             "SSH_ASKPASS": str(program),
             "SSH_ASKPASS_REQUIRE": "force",
-            "ARGOSY_ASKPASS_SOCKET": str(socket),
-            "ARGOSY_ASKPASS_TICKET": ticket,
+            "ASKPASS_SOCKET": str(socket),
+            "ASKPASS_TICKET": ticket,
         }
 
     async def _answer(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
