@@ -47,7 +47,7 @@ def _carry(line: socket.socket) -> None:
     with selectors.DefaultSelector() as waiting:
         try:
             waiting.register(0, selectors.EVENT_READ)
-        except OSError:  # a file or /dev/null: it is always ready
+        except OSError:  # a file or /dev/null: nothing comes
             line.shutdown(socket.SHUT_WR)
         waiting.register(line, selectors.EVENT_READ)
         while True:
@@ -56,13 +56,16 @@ def _carry(line: socket.socket) -> None:
                     data = os.read(0, _PIECE_BYTES)
                     if data:
                         line.sendall(data)
-                    else:
-                        waiting.unregister(0)
-                        line.shutdown(socket.SHUT_WR)
-                else:
-                    data = line.recv(_PIECE_BYTES)
-                    if not data:
-                        return
-                    rest = memoryview(data)
-                    while rest:
-                        rest = rest[os.write(1, rest) :]
+                        continue
+                    waiting.unregister(0)
+                    line.shutdown(socket.SHUT_WR)
+                elif not _pass_on(line.recv(_PIECE_BYTES)):
+                    return
+
+
+def _pass_on(data: bytes) -> bool:
+    """To standard output; False at the end."""
+    rest = memoryview(data)
+    while rest:
+        rest = rest[os.write(1, rest) :]
+    return bool(data)
