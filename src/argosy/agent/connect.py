@@ -44,23 +44,22 @@ def run(path: str) -> int:
 
 
 def _carry(line: socket.socket) -> None:
-    with selectors.DefaultSelector() as waiting:
-        try:
-            waiting.register(0, selectors.EVENT_READ)
-        except OSError:  # a file or /dev/null: nothing comes
-            line.shutdown(socket.SHUT_WR)
-        waiting.register(line, selectors.EVENT_READ)
-        while True:
-            for key, _ in waiting.select():
-                if key.fileobj == 0:
-                    data = os.read(0, _PIECE_BYTES)
-                    if data:
-                        line.sendall(data)
-                        continue
-                    waiting.unregister(0)
-                    line.shutdown(socket.SHUT_WR)
-                elif not _pass_on(line.recv(_PIECE_BYTES)):
-                    return
+    waiting = selectors.DefaultSelector()
+    try:
+        waiting.register(0, selectors.EVENT_READ)
+    except OSError:  # a file or /dev/null: nothing comes
+        line.shutdown(socket.SHUT_WR)
+    waiting.register(line, selectors.EVENT_READ)
+    while True:
+        ready = [key.fileobj for key, _ in waiting.select()]
+        if line in ready and not _pass_on(line.recv(_PIECE_BYTES)):
+            return
+        if 0 in ready:
+            data = os.read(0, _PIECE_BYTES)
+            line.sendall(data)
+            if not data:
+                waiting.unregister(0)
+                line.shutdown(socket.SHUT_WR)
 
 
 def _pass_on(data: bytes) -> bool:
