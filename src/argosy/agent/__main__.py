@@ -4,7 +4,7 @@ python agent.pyz serve --root DIR --socket PATH [--devices 0,1] [--name NODE]
 python agent.pyz probe [--root DIR] [--devices 0,1] [--name NODE]
 python agent.pyz release --root DIR
 python agent.pyz start < PLAN (as `argosy.agent.start` says)
-python agent.pyz connect --socket PATH
+python agent.pyz connect [--mux] --socket PATH
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ _USAGE = """\
     python agent.pyz probe [--root DIR] [--devices 0,1] [--name NODE]
     python agent.pyz release --root DIR
     python agent.pyz start < PLAN
-    python agent.pyz connect --socket PATH
+    python agent.pyz connect [--mux] --socket PATH
 """
 
 
@@ -40,12 +40,13 @@ def main(arguments: list[str]) -> int:
 
         return start.run(os.path.abspath(sys.argv[0]))
     options = {}
-    rest = arguments[1:]
+    many = "--mux" in arguments
+    rest = [one for one in arguments[1:] if one != "--mux"]
     while rest:
-        name, _, value = rest.pop(0).partition("=")
+        name, equals, value = rest.pop(0).partition("=")
         if name not in ("--root", "--socket", "--devices", "--name"):
             return _fail("unknown argument %r; usage:\n%s" % (name, _USAGE))
-        if not value and "=" not in arguments[len(arguments) - len(rest) - 1]:
+        if not equals:
             if not rest:
                 return _fail("%s needs a value" % name)
             value = rest.pop(0)
@@ -63,7 +64,8 @@ def main(arguments: list[str]) -> int:
     if arguments[0] == "connect" and options.get("socket"):
         from argosy.agent import connect
 
-        return connect.run(os.path.abspath(options["socket"]))
+        path = os.path.abspath(options["socket"])
+        return connect.run_mux(path) if many else connect.run(path)
     if not options.get("root") or not options.get("socket"):
         return _fail("serve needs --root and --socket")
     sys.modules["ssl"] = None  # type: ignore[assignment]  # asyncio would load it: 5 MB for nothing
