@@ -23,7 +23,8 @@ CLOUD = Manifest(
 )
 HOW = (
     "`cloud configure`, or give the server CLOUD_PROFILE; or CLOUD_ID and CLOUD_KEY; "
-    "or ~/.cloud/credentials; or program cloud-agent; then `argosy server stop` (the next command starts it again)"
+    "or ~/.cloud/credentials; or program cloud-agent; "
+    "then `argosy server stop` (the next command starts it again)"
 )
 
 
