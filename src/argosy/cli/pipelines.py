@@ -15,10 +15,15 @@ if TYPE_CHECKING:
 
 
 def plan_pipeline(
-    session: Session, tasks: Sequence[Task], *, at_once: bool, objective: str, as_json: bool
+    session: Session,
+    tasks: Sequence[Task],
+    *,
+    edges: Sequence[tuple[int, int]],
+    objective: str,
+    as_json: bool,
 ) -> None:
     """All tasks together: a row for each, the data that travels, the sum, and why."""
-    reply = session.client.plan_pipeline(tasks, edges=() if at_once else None, objective=objective)
+    reply = session.client.plan_pipeline(tasks, edges=edges, objective=objective)
     screen = session.screen
     screen.warn(reply.warnings)
     if as_json:

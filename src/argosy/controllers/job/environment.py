@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 
 import msgspec
 
@@ -27,8 +28,10 @@ def rank_orders(
     cluster: Workload | None,
     claim: Claim | None,
     shared_dir: str,
+    peers: Mapping[str, str] = MappingProxyType({}),
 ) -> list[tuple[Node, RankOrder]]:
-    """One order per rank, with its node. `nodes` are the nodes of the placements, in rank order."""
+    """One order per rank, with its node. `nodes` are the nodes of the placements, in rank order; `peers`:
+    variables about the other tasks of its group."""
     spec = job_spec(job)
     task = spec.task
     ips = "\n".join(node.ip for node in nodes)
@@ -73,7 +76,7 @@ def rank_orders(
             attempt=attempt.number,
             setup=task.setup if spec.run_setup else "",
             run=task.run,
-            env=env | own | (spec.member.envs if spec.member is not None else {}) | task.envs,
+            env=env | own | (spec.member.envs if spec.member is not None else {}) | dict(peers) | task.envs,
             devices=tuple(share.index for share in placement.devices),
             shares=placement.devices,
             tenant=job.project,
