@@ -66,7 +66,6 @@ ALLOWED: Final[dict[str, dict[Place, int]]] = {
         ("function", "cli/pipelines.py:plan_pipeline"): 71,
         ("function", "client/local_server.py:ensure_running"): 62,
         ("function", "client/tasks.py:Resources.__init__"): 68,
-        ("function", "controllers/job/environment.py:rank_orders"): 65,
         ("function", "convert/ray.py:ray_job"): 97,
         ("function", "planning/deadline.py:next_step"): 70,
         ("function", "planning/market.py:cheapest_in_regions"): 65,

@@ -13,14 +13,11 @@ if TYPE_CHECKING:
     from argosy.cli.session import Session
     from argosy.model.task import Task
 
+    Edge = tuple[int, int]  # positions: the second follows the first
+
 
 def plan_pipeline(
-    session: Session,
-    tasks: Sequence[Task],
-    *,
-    edges: Sequence[tuple[int, int]],
-    objective: str,
-    as_json: bool,
+    session: Session, tasks: Sequence[Task], *, edges: Sequence[Edge], objective: str, as_json: bool
 ) -> None:
     """All tasks together: a row for each, the data that travels, the sum, and why."""
     reply = session.client.plan_pipeline(tasks, edges=edges, objective=objective)
