@@ -8,7 +8,7 @@ from typing import Protocol
 
 import msgspec
 
-from argosy.infra.agent_port import Channel
+from argosy.infra.agent_port import Channel, DialIn
 from argosy.model.facts import ClaimFact
 from argosy.model.ids import Clock, Ids
 from argosy.model.offer import Offer
@@ -118,6 +118,7 @@ class Setting(msgspec.Struct, frozen=True, kw_only=True):
     clock: Clock
     ids: Ids
     environ: Mapping[str, str]
+    dialled: DialIn | None = None  # where nodes may dial in (None: nowhere)
 
     def __repr__(self) -> str:  # the environment holds credentials
         return f"Setting(root={self.root!r})"
