@@ -18,6 +18,7 @@ Place = tuple[str, str]  # measure, `file` or `file:name`
 #: By reason: measure, place, present figure. Whoever makes one better lowers or removes its line.
 ALLOWED: Final[dict[str, dict[Place, int]]] = {
     "a command takes one parameter for each of its flags": {
+        ("parameters", "cli/clusters.py:autostop"): 9,
         ("parameters", "cli/jobs.py:jobs_logs"): 11,
         ("parameters", "cli/jobs.py:logs"): 10,
         ("parameters", "cli/launching.py:launch"): 15,
