@@ -115,8 +115,8 @@ def closed_ports(cluster: str, plan: Plan, abilities: Mapping[str, Ability]) -> 
     provider = choice.offer.provider
     if provider in abilities and abilities[provider].ports:
         return ()
-    ports = " ".join(port.partition("-")[0] for port in choice.resources.ports)
-    return (f"`ports` are not opened on {provider}: `argosy port-forward {cluster} {ports}` reaches them",)
+    numbers = " ".join(port.partition("-")[0] for port in choice.resources.ports)
+    return (f"`ports` are not opened on {provider}: `argosy port-forward {cluster} {numbers}` reaches them",)
 
 
 def render_warnings(*tasks: Task, heeded: frozenset[str] = frozenset()) -> tuple[str, ...]:
