@@ -24,9 +24,13 @@ def _fail(text: str) -> int:
 
 def main(arguments: list[str]) -> int:
     """Exit status: 0 done, 2 usage, 3 another agent runs there, 4 the root or socket cannot be used."""
-    if not arguments or arguments[0] not in ("serve", "probe", "release", "keep"):
+    if not arguments or arguments[0] not in ("serve", "probe", "release", "keep", "guard"):
         sys.stderr.write("usage:\n" + _USAGE)
         return 2
+    if arguments[0] == "guard" and len(arguments) == 3:  # an agent starts this for ranks with a lease
+        from argosy.agent import leases
+
+        return leases.guard(arguments[2])
     if arguments[0] == "keep":  # an agent starts this for a device that programs share
         from argosy.agent import mps
 

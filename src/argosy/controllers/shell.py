@@ -15,6 +15,7 @@ from collections.abc import Callable, Coroutine, Iterable, Iterator, Sequence
 
 from argosy.controllers.claims.decide import decide_claim, decide_listing
 from argosy.controllers.effects import Effects
+from argosy.controllers.fences import Fences
 from argosy.controllers.kinds import decide_workload, in_order
 from argosy.controllers.links import Links
 from argosy.controllers.looks import Looks
@@ -33,6 +34,8 @@ from argosy.controllers.view import (
     Put,
     View,
     abilities_of,
+    returning_of,
+    shared_dirs_of,
     terminals_of,
 )
 from argosy.infra.agent_port import AgentDirectory
@@ -88,6 +91,7 @@ class Shell:
         self._store, self._providers, self._clock, self._ids = store, providers, clock, ids
         self._policy = policy or Policy()
         self.observed = Facts()
+        self._fences = Fences(clock, self._policy)
         self._quotes = quotes or Quotes(providers, clock)
         self._quotes.changed = self.wake
         self._is_ours = is_ours
@@ -143,9 +147,9 @@ class Shell:
             observed=self.observed,
             offers=self.offers(),
             abilities=abilities_of(self._providers),
-            shared_dirs={
-                name: provider.manifest.shared_dir for name, provider in self._providers.all().items()
-            },
+            shared_dirs=shared_dirs_of(self._providers),
+            returning=returning_of(self._providers),
+            fence_ms=self._fences.left_ms,
             policy=self._policy,
             tag=self._store.id,
             silent=self._silent(),
@@ -365,7 +369,9 @@ class Shell:
 
     async def _follow(self) -> Snapshot:
         rows = await self._store.snapshot()
+        self._links.looked_s = self._clock.monotonic_s()
         if rows is not self._rows:
+            self._fences.follow(rows)
             self._past.follow(rows, self._rows, self._clock.now_ms())
             self._rows = rows
             self._effects.nodes = dict(rows.nodes)
