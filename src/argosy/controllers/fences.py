@@ -13,20 +13,21 @@ from __future__ import annotations
 
 from typing import Final
 
-from argosy.controllers.view import Policy, Rows
+from argosy.controllers.view import Rows
 from argosy.model.ids import Clock
 from argosy.model.phases import AttemptPhase
 from argosy.model.rows import Attempt
 
 ROWS_AGE_S: Final = 10.0  # who has not looked at the rows for so long renews nothing
+MARGIN_MS: Final = 10_000  # on top of a lease: until the node has ended the ranks
 _DRIFT: Final = 1.05  # clocks of nodes run at least nearly as fast as ours
 
 
 class Fences:
     """Since when attempts with a lease are seen as ending."""
 
-    def __init__(self, clock: Clock, policy: Policy) -> None:
-        self._clock, self._policy = clock, policy
+    def __init__(self, clock: Clock) -> None:
+        self._clock = clock
         self._rows: Rows | None = None
         self._ending: dict[str, tuple[float, int]] = {}  # by attempt: since when, and its lease in ms
 
@@ -49,6 +50,6 @@ class Fences:
 
     def left_ms(self, attempt_id: str) -> int:
         """For how long its ranks may still go on somewhere, at most; 0: they have ended."""
-        since_s, lease_ms = self._ending.get(attempt_id, (self._clock.monotonic_s(), self._policy.lease_ms))
-        whole_ms = int(ROWS_AGE_S * 1000 + lease_ms * _DRIFT) + self._policy.lease_margin_ms
+        since_s, lease_ms = self._ending.get(attempt_id, (self._clock.monotonic_s(), 0))
+        whole_ms = int(ROWS_AGE_S * 1000 + lease_ms * _DRIFT) + MARGIN_MS
         return max(0, whole_ms - int((self._clock.monotonic_s() - since_s) * 1000))

@@ -11,7 +11,7 @@ import asyncio
 import logging
 from collections.abc import AsyncIterator, Callable, Sequence
 
-from argosy.controllers.fences import ROWS_AGE_S
+from argosy.controllers.fences import ROWS_AGE_S, Fences
 from argosy.controllers.observed import Facts
 from argosy.controllers.view import Rows
 from argosy.infra.agent_port import Ack, AgentDirectory, Report
@@ -49,6 +49,7 @@ class Links:
         lost: Callable[[Node], None],
     ) -> None:
         """`lost` is told whose link went down."""
+        self.fences = Fences(clock)
         self._lost = lost
         self._attempts: dict[str, dict[str, Attempt]] = {}  # by node: live attempts with ranks there
         self.looked_s = float("-inf")  # when it was last known that the rows are as they are
@@ -62,6 +63,7 @@ class Links:
 
     def follow(self, rows: Rows) -> None:
         """Start and end watches so that they match the rows."""
+        self.fences.follow(rows)
         if self._rows is None:
             for attempt in rows.attempts.values():
                 self._count(None, attempt)

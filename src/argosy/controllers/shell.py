@@ -15,7 +15,6 @@ from collections.abc import Callable, Coroutine, Iterable, Iterator, Sequence
 
 from argosy.controllers.claims.decide import decide_claim, decide_listing
 from argosy.controllers.effects import Effects
-from argosy.controllers.fences import Fences
 from argosy.controllers.kinds import decide_workload, in_order
 from argosy.controllers.links import Links
 from argosy.controllers.looks import Looks
@@ -65,10 +64,7 @@ PICTURE_WAIT_S = 0.5  # a request waits at most so long for a picture that knows
 
 
 class Shell:
-    """Runs all controllers of one server.
-
-    >>> # await Shell(store=store, providers=providers, agents=agents, logs=logs, files=blobs, clock=clock, ids=ids).run()
-    """  # noqa: E501
+    """Runs all controllers of one server: `await Shell(...).run()`."""
 
     def __init__(
         self,
@@ -91,7 +87,6 @@ class Shell:
         self._store, self._providers, self._clock, self._ids = store, providers, clock, ids
         self._policy = policy or Policy()
         self.observed = Facts()
-        self._fences = Fences(clock, self._policy)
         self._quotes = quotes or Quotes(providers, clock)
         self._quotes.changed = self.wake
         self._is_ours = is_ours
@@ -149,7 +144,7 @@ class Shell:
             abilities=abilities_of(self._providers),
             shared_dirs=shared_dirs_of(self._providers),
             returning=returning_of(self._providers),
-            fence_ms=self._fences.left_ms,
+            fence_ms=self._links.fences.left_ms,
             policy=self._policy,
             tag=self._store.id,
             silent=self._silent(),
@@ -351,8 +346,9 @@ class Shell:
         rows = await self._follow()
         self._publish(rows, seq)
         view = self.view(rows)
-        nodes = view.rows.nodes.values()
-        self._effects.perform([a for node in nodes for a in decide_ranks(view, node, everything=everything)])
+        self._effects.perform(
+            [a for node in rows.nodes.values() for a in decide_ranks(view, node, everything=everything)]
+        )
 
     async def _decide(self, ids: set[str], *, runs: bool) -> None:
         """Decide about these workloads: first those that run, whose ends make room, then hosts and
@@ -371,7 +367,6 @@ class Shell:
         rows = await self._store.snapshot()
         self._links.looked_s = self._clock.monotonic_s()
         if rows is not self._rows:
-            self._fences.follow(rows)
             self._past.follow(rows, self._rows, self._clock.now_ms())
             self._rows = rows
             self._effects.nodes = dict(rows.nodes)

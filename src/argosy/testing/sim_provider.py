@@ -130,8 +130,7 @@ class SimProvider:
 
     async def release(self, claim_id: str) -> None:
         await self._call("release")
-        if self.manifest.may_return:
-            _check_reachable(self.orders.get(claim_id))
+        _check_reachable(self, claim_id)
         self._release(claim_id)
         self._remember()
         await self._answer("release")
@@ -259,8 +258,7 @@ class SimProvider:
         for index in range(claim.count):
             facts = self._facts_of(claim, index, devices)
             machine = Machine(self.manifest.name, claim.id, index, facts)
-            machine.returns = self.manifest.may_return
-            machine.rate = 1 + world.dice("drift").uniform(-1, 1) * world.faults.clock_drift
+            _give_character(machine, self)
             if machine.address in world.machines:
                 world.violate("one-machine", f"a second machine for {machine.address}")
             world.add_machine(machine, self._boot_s(), fails=world.chance("boots", world.faults.failed_boot))
@@ -366,8 +364,16 @@ class SimProvider:
         }
 
 
-def _check_reachable(order: Order | None) -> None:
-    """What runs on a machine that does not answer cannot be ended from outside. Raises Unreachable."""
+def _give_character(machine: Machine, provider: SimProvider) -> None:
+    """Whether it comes back after it died, and how fast its clock runs."""
+    machine.returns = provider.manifest.may_return
+    machine.rate = 1 + provider.world.dice("drift").uniform(-1, 1) * provider.world.faults.clock_drift
+
+
+def _check_reachable(provider: SimProvider, claim_id: str) -> None:
+    """Where machines may return, nobody outside can end what runs on one that does not answer. Raises
+    Unreachable."""
+    order = provider.orders.get(claim_id) if provider.manifest.may_return else None
     for machine in order.machines if order is not None else ():
         if machine.state in ("dead", "booting") or machine.is_partitioned:
             raise border.Unreachable(f"{machine.address} does not answer")
