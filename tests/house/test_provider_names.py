@@ -32,7 +32,13 @@ ALLOWED: dict[str, tuple[set[str], str]] = {
     "planning/constraints.py": ({"local"}, "a word of a sentence"),
     "cli/converting.py": ({"kubernetes", "slurm", "ray"}, "kinds of job files, not places"),
     "cli/main.py": ({"ssh"}, "the command"),
+    "agent/sshd.py": ({"ssh"}, "OpenSSH's own folder, or the word for it in an error"),
+    "cli/session.py": ({"ssh"}, "OpenSSH's own folder, or the word for it in an error"),
+    "client/openssh.py": ({"ssh"}, "OpenSSH's own folder, or the word for it in an error"),
     "cli/task_options.py": ({"local"}, "an example in `--help`"),
+    "agent/notices.py": ({"aws", "azure", "gcp"}, "whose metadata service a machine asks"),
+    "infra/ssh": ({"ssh"}, "the program"),
+    "testing/hosts.py": ({"ssh"}, "the program"),
     "testing/": (
         {"aws", "lambda", "scp", "vast", "local"},
         "what the fake server answers: examples of replies",

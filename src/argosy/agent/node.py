@@ -17,6 +17,16 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 
+def user_name() -> str:
+    """Whose process this is; "" for a number without a name, as in some containers."""
+    import pwd
+
+    try:
+        return pwd.getpwuid(os.geteuid()).pw_name
+    except KeyError:
+        return ""
+
+
 def boot_id() -> str:
     return read_text("/proc/sys/kernel/random/boot_id").strip()
 
@@ -134,6 +144,7 @@ class Node:
         self._own = own_devices
         self._place = Place(read_text("/proc/self/cgroup"), read_text("/proc/self/mountinfo"))
         self._devices: list[dict[str, object]] = []
+        self.notice: dict[str, object] | None = None  # of its own end
         self._unused: list[dict[str, str]] = []
         #: What agents of this user share: MPS daemons, MIG instances.
         self.shares_base = os.environ.get("ARGOSY_SHARES_DIR") or "/tmp/argosy-shares-%d" % os.geteuid()
@@ -147,6 +158,7 @@ class Node:
             "ip": own_ip(),
             "boot_id": boot_id(),
             "agent_version": __version__,
+            "user": user_name(),
             "python": "%d.%d.%d" % sys.version_info[:3],
             "can_limit_pids": groups.can_limit_pids,
             "can_limit_memory": groups.can_limit_memory,
@@ -238,6 +250,8 @@ class Node:
             facts["disk_free_bytes"] = disk.f_bavail * disk.f_frsize
         except OSError:
             pass
+        if self.notice is not None:
+            facts["notice"] = self.notice
         load = read_text("/proc/loadavg").split()
         facts["load_milli"] = int(float(load[0]) * 1000) if load else 0
         offered = self._offered()
