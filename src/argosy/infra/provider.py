@@ -54,6 +54,7 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     extra: str = ""  # `pip install argosy[EXTRA]`
     credentials: tuple[str, ...] = ()  # environment variables or files it reads
     enabled_by_default: bool = False
+    enlists: bool = False  # people name its hosts, `argosy pool add`: the driver is an `enlisting.Enlists`
     shared_dir: str = ""  # a folder that all its nodes share and that outlives claims ("": none)
 
 
@@ -107,6 +108,7 @@ class Setting(msgspec.Struct, frozen=True, kw_only=True):
     clock: Clock
     ids: Ids
     environ: Mapping[str, str]
+    home: Path = Path()  # the server's state folder, where people write settings
 
     def __repr__(self) -> str:  # the environment holds credentials
         return f"Setting(root={self.root!r})"

@@ -55,6 +55,10 @@ class Planner:
         quoted = await self._quotes.read()
         return quoted.offers, quoted.failed
 
+    async def ask(self, provider: str) -> None:
+        """Ask a provider now what it has: something there has just been changed."""
+        await self._quotes.ask(provider)
+
     async def make(
         self, task: Task, quoted: Quoted, *, managed: bool, limit_micro_usd: int | None = None
     ) -> Made:

@@ -8,6 +8,7 @@ from argosy.server.features.clusters import ClusterFeature
 from argosy.server.features.costs import CostFeature
 from argosy.server.features.events import EventFeature
 from argosy.server.features.files import FileFeature
+from argosy.server.features.hosts import HostFeature
 from argosy.server.features.jobs import JobFeature
 from argosy.server.features.launching import LaunchingFeature
 from argosy.server.features.planning import PlanningFeature
@@ -29,6 +30,7 @@ FEATURES: Final = (
     PriceFeature,
     QuotaFeature,
     PoolFeature,
+    HostFeature,
     FileFeature,
     ShellFeature,
 )
