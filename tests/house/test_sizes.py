@@ -18,13 +18,14 @@ Place = tuple[str, str]  # measure, `file` or `file:name`
 #: By reason: measure, place, present figure. Whoever makes one better lowers or removes its line.
 ALLOWED: Final[dict[str, dict[Place, int]]] = {
     "a command takes one parameter for each of its flags": {
-        ("parameters", "cli/jobs.py:jobs_logs"): 10,
+        ("parameters", "cli/jobs.py:jobs_logs"): 11,
         ("parameters", "cli/jobs.py:logs"): 10,
         ("parameters", "cli/launching.py:launch"): 15,
         ("parameters", "cli/quota.py:set_"): 12,
     },
     "a call takes one parameter for each field of its request": {
-        ("parameters", "api/launching.py:LaunchingCalls.launch"): 10
+        ("parameters", "api/launching.py:LaunchingCalls.launch"): 10,
+        ("parameters", "api/groups.py:GroupCalls.launch_group"): 10,
     },
     "takes its parts by name: composition happens there": {
         ("parameters", "controllers/effects.py:Effects.__init__"): 11,
@@ -37,7 +38,7 @@ ALLOWED: Final[dict[str, dict[Place, int]]] = {
         ("parameters", "client/tasks.py:Task.__init__"): 18,
     },
     "before the rule": {
-        ("class", "agent/ranks.py:Ranks"): 609,
+        ("class", "agent/ranks.py:Ranks"): 607,
         ("class", "catalog/catalog.py:Catalog"): 462,
         ("class", "client/tasks.py:Task"): 302,
         ("class", "controllers/shell.py:Shell"): 419,
@@ -45,22 +46,22 @@ ALLOWED: Final[dict[str, dict[Place, int]]] = {
         ("class", "convert/dstack.py:_Configuration"): 515,
         ("class", "convert/pods.py:Pod"): 423,
         ("class", "convert/slurm.py:_Script"): 325,
-        ("class", "providers/local/provider.py:LocalProvider"): 382,
+        ("class", "providers/local/provider.py:LocalProvider"): 380,
         ("class", "scheduler/fragment.py:Grid"): 437,
         ("class", "scheduler/heads.py:Heads"): 309,
         ("class", "scheduler/inventory.py:Inventory"): 456,
         ("class", "scheduler/pool.py:Pool"): 302,
         ("class", "scheduler/quota.py:Quotas"): 336,
         ("class", "scheduler/reserve.py:Reserving"): 309,
-        ("class", "server/pricing.py:Pricing"): 553,
+        ("class", "server/pricing.py:Pricing"): 529,
         ("class", "spec/reader.py:Reader"): 326,
         ("class", "testing/pool_checkers.py:PoolLaws"): 367,
         ("class", "testing/world.py:World"): 431,
-        ("file", "agent/ranks.py"): 718,
+        ("file", "agent/ranks.py"): 716,
         ("file", "agent/trees.py"): 656,
         ("file", "client/tasks.py"): 606,
         ("file", "convert/dstack.py"): 681,
-        ("file", "server/pricing.py"): 658,
+        ("file", "server/pricing.py"): 638,
         ("function", "agent/terminal.py:serve_shell"): 72,
         ("function", "catalog/overlay.py:_read_terms"): 68,
         ("function", "cli/launching.py:launch"): 77,

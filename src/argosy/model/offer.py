@@ -60,6 +60,8 @@ class Offer(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     estimated: bool = False
     nodes_max: int | None = None  # None: not known
     facts: NodeFacts | None = None  # owned machines: what each of them is; kept out of choices
+    # Why it cannot be had: a quota of 0. An empty region, zone or type stands for all of them.
+    closed: str = ""
     machines: tuple[
         OwnedMachine, ...
     ] = ()  # of a place with different ones: all of them; kept out of choices
