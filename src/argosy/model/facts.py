@@ -35,6 +35,23 @@ class UnusedDevice(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True
     reason: str = ""  # with what to do
 
 
+class NoticeCode(StrEnum):
+    """Why a machine will be taken away or disturbed."""
+
+    PREEMPTED = "preempted"  # spot capacity goes back to its owner
+    REBALANCE = "rebalance"  # it is likely to be preempted soon
+    MAINTENANCE = "maintenance"  # the provider stops, moves or restarts the machine
+    TIME_LIMIT = "time-limit"  # the time that was asked for is over
+
+
+class Notice(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """What the infrastructure told a machine in advance."""
+
+    code: NoticeCode
+    at_ms: int  # when it happens; 0: not said
+    text: str = ""
+
+
 class NodeFacts(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """A machine as the agent sees it."""
 
@@ -57,6 +74,7 @@ class NodeFacts(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     domains: tuple[str, ...] = ()  # of the topology, from the widest: block, rack, leaf
     can_limit_pids: bool = False
     can_limit_memory: bool = False
+    notice: Notice | None = None
 
 
 class RankPhase(StrEnum):
