@@ -55,7 +55,7 @@ class _Answer(Look, frozen=True, kw_only=True):
     homes: Mapping[str, str] = {}
 
 
-class _Order(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+class _Order(msgspec.Struct, frozen=True, kw_only=True):
     verb: str
     folder: str
     agent: str
@@ -185,7 +185,7 @@ def _problem(host: Host, answer: _Answer) -> border.BorderError:
         "read-only": f"{path} on {name} is read-only: mount it with `rw`, {elsewhere}",
         "no-exec": f"{path} on {name} is mounted noexec, so that no program can be started from it: mount it "
         f"with `exec`, {elsewhere}",
-        "denied": f"{path} on {name} cannot be written ({answer.text}): let the user write there, {elsewhere}",
+        "denied": f"{path} on {name} cannot be written ({answer.text}): give it to the user, {elsewhere}",
     }
     if answer.error in texts:
         return border.RequestRefused("host", texts[answer.error])
