@@ -14,18 +14,13 @@ from typing import ClassVar
 import msgspec
 import pytest
 
-from argosy.infra import border
-from argosy.infra.agent_client import AgentClient
-from argosy.infra.agent_port import RankOrder
-from argosy.infra.provider import Setting, Want
+from argosy.infra.provider import Setting
 from argosy.infra.system import SystemClock, SystemIds
-from argosy.model.facts import ClaimState, RankPhase
 from argosy.model.offer import DeviceShare, Placement
-from argosy.model.phases import Desired
 from argosy.model.rows import Claim
 from argosy.providers.ssh.provider import SshProvider
-from argosy.testing.builders import a_choice, a_claim, a_node, an_offer
-from argosy.testing.conformance.provider import CASES, Case, NotApplicable, case_name, gone, hold, settled
+from argosy.testing.builders import a_choice, a_claim, an_offer
+from argosy.testing.conformance.provider import CASES, Case, NotApplicable, case_name, hold
 from argosy.testing.hosts import HostLab
 
 _SECRET = "s3cr3t-token-of-the-server"
@@ -47,7 +42,7 @@ def home() -> Iterator[Path]:
 
 class Subject:
     gaps: ClassVar[dict[str, str]] = {
-        "preemption_becomes_a_fact": "nobody takes hosts of our own away: they vanish and come back",
+        "preemption_becomes_a_fact": "nobody takes hosts of our own away: they vanish and come back"
     }
     secrets = (_SECRET,)
 
@@ -80,7 +75,8 @@ class Subject:
         hosts = [self.names[(first + rank) % len(self.names)] for rank in range(count)]
         devices = (DeviceShare(index=0, milli=milli),) if milli else ()
         places = tuple(
-            Placement(rank=rank, node_id=f"ssh/lab#{host}", devices=devices) for rank, host in enumerate(hosts)
+            Placement(rank=rank, node_id=f"ssh/lab#{host}", devices=devices)
+            for rank, host in enumerate(hosts)
         )
         choice = a_choice(
             offer=an_offer(provider="ssh", region="lab", apart=True),

@@ -24,31 +24,18 @@ from argosy.infra.provider import Diagnostic, Setting
 from argosy.infra.ssh import Ssh
 from argosy.model.facts import NodeFacts
 from argosy.model.offer import Offer, OwnedMachine
-from argosy.model.units import GIB, render_bytes, render_milli
 from argosy.providers.ssh import MANIFEST
 from argosy.providers.ssh.claims import Claims
 from argosy.providers.ssh.enlisting import Enlisting
-from argosy.providers.ssh.pools import Host, PoolFiles, Pools
-from argosy.providers.ssh.reached import HeldClaim, Look, Reached, in_use_by_other
+from argosy.providers.ssh.known import Known, describe, facts_of
+from argosy.providers.ssh.pools import PoolFiles, Pools
+from argosy.providers.ssh.reached import HeldClaim, Reached, in_use_by_other
 
 LOOK_EVERY_S: Final = 20.0
 _EACH_HOST_S: Final = 0.25  # of a large pool no more than four hosts are looked at in a second
 PROBE_EVERY_S: Final = 600.0
 _QUOTE_WAITS_S: Final = 1.5
 _FACTS_FILE: Final = "facts.json"
-
-
-class Known(msgspec.Struct, kw_only=True):
-    """One host, as it was seen last."""
-
-    host: Host
-    facts: NodeFacts | None = None
-    look: Look | None = None
-    problem: str = ""  # why it takes nothing new; "": it answered, and all is well
-    silent: bool = False  # it is the network or the host itself
-    looked_s: float = -1e9
-    probed_s: float = -1e9
-    looking: asyncio.Task[None] | None = None
 
 
 class Driver:
@@ -92,6 +79,13 @@ class Driver:
     def known(self, host_id: str) -> Known | None:
         self.pools()
         return self._known.get(host_id)
+
+    def know(self, known: Known) -> None:
+        """A host was looked at just now, before it was in any pool."""
+        known.looked_s = known.probed_s = self._clock.monotonic_s()
+        self._known[known.host.id] = known
+        if known.facts is not None:
+            self._keep_facts(known.host.id, known.facts)
 
     def reached(self, host_id: str) -> Reached | None:
         known = self.known(host_id)
@@ -238,38 +232,6 @@ class Driver:
             new.replace(path)
         except OSError:
             return  # only a convenience: the next look tells them again
-
-
-def facts_of(host: Host, look: Look) -> NodeFacts:
-    """What the agent found, with what people wrote about the host, without what changes every minute."""
-    found = look.facts or NodeFacts()
-    devices = [
-        msgspec.structs.replace(device, memory_used_bytes=0, utilisation_percent=-1)
-        for device in found.devices
-    ]
-    return msgspec.structs.replace(
-        found,
-        hostname=host.name,
-        ip=look.ip or found.ip,
-        devices=tuple(devices),
-        labels=(*found.labels, *host.labels),
-        taints=(*found.taints, *host.taints),
-        domains=host.domains or found.domains,
-        load_milli=0,
-        memory_used_bytes=0,
-        disk_free_bytes=found.disk_free_bytes // GIB * GIB,
-    )
-
-
-def describe(known: Known) -> str:
-    """`4 H100, 64 CPUs, 512 GB, Python 3.11.2`."""
-    facts = known.facts or NodeFacts()
-    cards = [device.model for device in facts.devices if not device.mig_profile]
-    parts = [f"{cards.count(model)} {model}" for model in sorted(set(cards))] or ["no accelerators"]
-    parts += [f"{render_milli(facts.cpus_milli)} CPUs", render_bytes(facts.memory_bytes)]
-    if known.look is not None and known.look.python:
-        parts.append(f"Python {known.look.python}")
-    return ", ".join(parts)
 
 
 def _user() -> str:

@@ -15,6 +15,7 @@ from argosy.infra.ssh_target import SshTarget
 from argosy.model.enlisting import HostOrder, HostReport, HostState
 from argosy.model.errors import ArgosyError
 from argosy.providers.ssh import MANIFEST
+from argosy.providers.ssh.known import Known, describe, facts_of
 from argosy.providers.ssh.pools import Host, State, check_name, parse_host
 from argosy.providers.ssh.reached import Look, Reached
 from argosy.spec.findings import suggest
@@ -28,10 +29,18 @@ _INSTALL: Final = (
 )
 
 
+class _Asks(Exception):
+    """Somebody has to answer before it goes on."""
+
+    def __init__(self, report: HostReport) -> None:
+        super().__init__(report.text)
+        self.report = report
+
+
 class Enlisting:
     def __init__(self, driver: Driver, setting: Setting) -> None:
         self._driver, self._root = driver, setting.root
-        self._examined: dict[str, Host] = {}
+        self._examined: dict[str, Known] = {}
         self._key_made = asyncio.Lock()
 
     # -- examining ------------------------------------------------------------------------------------------
@@ -39,14 +48,11 @@ class Enlisting:
     async def examine(self, order: HostOrder) -> HostReport:
         host = self._host(order)
         try:
-            host, asked = await self._trusted(host, order)
-            if asked is not None:
-                return asked
-            look, host = await self._look(host, order.password)
+            host, look = await self._look(host, order)
+        except _Asks as asks:
+            return asks.report
         except border.BorderError as error:
             return _failed(host, error, had_password=bool(order.password))
-        from argosy.providers.ssh.driver import Known, describe, facts_of
-
         known = Known(host=host, look=look, facts=facts_of(host, look))
         other = self._driver.closed(known, {})
         if other:
@@ -54,7 +60,7 @@ class Enlisting:
             return _report(host, ok=False, text=fact, hint=fix)
         if not look.bash:
             return _report(host, ok=False, text="has no /bin/bash", hint="install bash there: tasks need it")
-        self._examined[host.id] = host
+        self._examined[host.id] = known
         return _report(host, ok=True, text=describe(known), facts=known.facts, python=look.python)
 
     def _host(self, order: HostOrder) -> Host:
@@ -83,56 +89,52 @@ class Enlisting:
             host_keys="strict",
         )
 
-    async def _trusted(self, host: Host, order: HostOrder) -> tuple[Host, HostReport | None]:
-        """The host with a key that is known: to ssh's own configuration, or to us. Else what to ask."""
-        ssh, ours = self._driver.ssh, self._root / "known_hosts"
+    async def _look(self, host: Host, order: HostOrder) -> tuple[Host, Look]:
+        """Look at a host whose key is known: to ssh's own configuration, or to us. Raises `_Asks`."""
+        ours = self._root / "known_hosts"
         for known_hosts in ("", str(ours)):
             if known_hosts and not ours.exists():
                 continue
             tried = msgspec.structs.replace(host, known_hosts=known_hosts)
             try:
-                await ssh.run(tried.target(), "true")
-            except border.CredentialsRejected:
-                return tried, None  # the host is who it should be
+                return await self._look_as(tried, order.password)
             except border.RequestRefused as error:
                 if error.field != "host_key" or "not known" not in str(error):
                     raise
-            else:
-                return tried, None
         host = msgspec.structs.replace(host, known_hosts=str(ours))
-        shown = await ssh.host_key(host.target())
+        shown = await self._driver.ssh.host_key(host.target())
         if order.host_key != shown.fingerprint and not order.accepts_new_keys:
             text = f"shows a host key that is not known: {shown.fingerprint}"
             hint = (
                 f"compare it with `ssh-keygen -lf /etc/ssh/ssh_host_{shown.kind}_key.pub` on the host, then "
                 "accept it here, or give `--accept-new-host-keys`"
             )
-            asked = _report(
-                host, ok=False, text=text, hint=hint, asks="host-key", fingerprint=shown.fingerprint
-            )
-            return host, asked
+            more = {"asks": "host-key", "fingerprint": shown.fingerprint}
+            raise _Asks(_report(host, ok=False, text=text, hint=hint, **more))
         with ours.open("a") as file:
             file.write(shown.line + "\n")
         ours.chmod(0o600)
-        return host, None
+        return await self._look_as(host, order.password)
 
-    async def _look(self, host: Host, password: str) -> tuple[Look, Host]:
+    async def _look_as(self, host: Host, password: str) -> tuple[Host, Look]:
         """Look at it with the keys that there are; else log in once by password, and install a key."""
         driver = self._driver
         zipapp = await asyncio.to_thread(lambda: driver.zipapp)
         try:
-            return await Reached(driver.ssh, host, zipapp).look(probe=True), host
+            return host, await Reached(driver.ssh, host, zipapp).look(probe=True)
         except border.CredentialsRejected:
+            if host.key_file and not password:
+                raise
             own = await self._own_key()
             ours = msgspec.structs.replace(host, key_file=str(own))
             try:  # it may have been installed before
-                return await Reached(driver.ssh, ours, zipapp).look(probe=True), ours
+                return ours, await Reached(driver.ssh, ours, zipapp).look(probe=True)
             except border.CredentialsRejected:
                 pass
             if not password:
                 raise
         await self._install_key(host.target(), own, password)
-        return await Reached(driver.ssh, ours, zipapp).look(probe=True), ours
+        return ours, await Reached(driver.ssh, ours, zipapp).look(probe=True)
 
     async def _own_key(self) -> Path:
         """A key of this server alone, made when it is first needed."""
@@ -174,12 +176,12 @@ class Enlisting:
                     f"the pool `{host.pool}` is written in a file",
                     hint="add the host there; `argosy pool hosts` says which file it is",
                 )
-            examined = self._examined.pop(host.id, host)
-            written[host.id] = msgspec.structs.replace(
-                examined, host_keys="accept-new" if order.accepts_new_keys else "strict"
-            )
+            examined = self._examined.pop(host.id, None)
+            written[host.id] = examined.host if examined is not None else host
+            if examined is not None:
+                self._driver.know(examined)
         files.write(list(written.values()))
-        await self._driver.look_at_all()
+        self._driver.look_again()
 
     async def enlisted(self) -> Sequence[HostState]:
         driver = self._driver
