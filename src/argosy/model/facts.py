@@ -35,21 +35,17 @@ class UnusedDevice(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True
     reason: str = ""  # with what to do
 
 
-class NoticeCode(StrEnum):
-    """Why a machine will be taken away or disturbed."""
-
-    PREEMPTED = "preempted"  # spot capacity goes back to its owner
-    REBALANCE = "rebalance"  # it is likely to be preempted soon
-    MAINTENANCE = "maintenance"  # the provider stops, moves or restarts the machine
-    TIME_LIMIT = "time-limit"  # the time that was asked for is over
-
-
 class Notice(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """What the infrastructure told a machine in advance."""
+    """What a machine was told about its own end: a spot machine that is taken back, maintenance."""
 
-    code: NoticeCode
-    at_ms: int  # when it happens; 0: not said
-    text: str = ""
+    code: str  # terminate | stop | hibernate | maintenance: it ends; rebalance: it may soon
+    at_ms: int  # when, by the machine's wall clock
+    text: str = ""  # in the words of who says so
+
+    @property
+    def ends(self) -> bool:
+        """Whether it is certain that programs there end."""
+        return self.code != "rebalance"
 
 
 class NodeFacts(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
