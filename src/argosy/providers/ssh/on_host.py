@@ -180,12 +180,9 @@ def take(place: Place, order: Order) -> Answer:
             if record and record.get("tag") not in tags:
                 return {"refused": "other", "claim": other, "owner": record.get("owner", "")}
         if order["state"] == "run":
-            taken = shares_of(records.values())
-            for node in order["nodes"].values():
-                for device, milli in node:
-                    taken[device] = taken.get(device, 0) + milli
-                    if taken[device] > 1000:
-                        return {"refused": "busy", "device": device}
+            full = [device for device, milli in shares_of([*records.values(), order]).items() if milli > 1000]
+            if full:
+                return {"refused": "busy", "device": full[0]}
         record = {
             "tag": order["tag"],
             "owner": order["owner"],

@@ -46,7 +46,7 @@ _HINT: Final = (
     "`argosy pool add NAME --hosts HOST,HOST` makes a pool without any file; docs/ssh-pools.md shows the file"
 )
 _NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,62}")
-_HOST: Final = re.compile(r"(?:([^@\s]+)@)?(?:\[([0-9A-Fa-f:.%\w]+)\]|([A-Za-z0-9._:%-]+?))(?::(\d{1,5}))?")
+_HOST: Final = re.compile(r"(?:([^@\s]+)@)?(?:\[([0-9A-Fa-f:.%\w]+)\]|([A-Za-z0-9._-]+))(?::(\d{1,5}))?")
 
 State = Literal["", "cordoned", "drained"]
 
@@ -132,6 +132,12 @@ def _a_name(says: str) -> Notation:
     return Notation(says=says, parse=check_name, pattern=_NAME.pattern)
 
 
+def _checked_host(text: str) -> str:
+    parse_host(text)
+    return text
+
+
+_A_HOST: Final = Notation(says="a host", parse=_checked_host)
 _WAY: Final = (
     Field(name="user", shape=Text(says="a user name"), doc="Who logs in.", example="me"),
     Field(name="port", shape=Whole(minimum=1, maximum=65535, says="a port"), doc="Of sshd.", example="2222"),
@@ -193,7 +199,7 @@ _NAMED: Final = (
     Field(name="name", shape=_a_name("a name"), doc="As people call it.", example="gpu1"),
     Field(
         name="address",
-        shape=Text(says="an address"),
+        shape=_A_HOST,
         doc="A name or an address, where it differs from the name.",
         example="10.0.0.7",
         aliases=("ip",),
@@ -204,7 +210,7 @@ _NAMED: Final = (
 
 def _file(*more: Field) -> MapOf:
     host = Table(name="hosts", fields=(*_NAMED, *_WAY, *more))
-    hosts = ListOf(item=OneOf(says="a host", shapes=(Text(says="a host"), host)), says="a list of hosts")
+    hosts = ListOf(item=OneOf(says="a host", shapes=(_A_HOST, host)), says="a list of hosts")
     listed = Field(name="hosts", shape=hosts, doc="The hosts of the pool.", example="[gpu1, gpu2]")
     return MapOf(
         key=_a_name("the name of a pool"),
@@ -227,7 +233,8 @@ def parse_pools(text: str, *, source: str, sky: bool = False) -> tuple[list[Host
             if not isinstance(node, Pairs):
                 findings.error(node.place, "a file of pools is a mapping of pools", _HINT)
                 continue
-            read = Reader(findings).read(node, _SKY if sky else _OURS, "")
+            read = Reader(findings).read(node, _SKY if sky else _OURS, "pools")
+            findings.raise_if_any()  # what follows from them is not worth saying
             for entry in read if isinstance(read, tuple) else ():
                 assert isinstance(entry, Entry)
                 hosts += _hosts_of(entry, findings)
@@ -249,14 +256,11 @@ def _hosts_of(entry: Entry, findings: Findings) -> list[Host]:
         own = item if isinstance(item, Section) else Section(section.places["hosts"])
         text = item if isinstance(item, str) else own.get("address", str) or own.get("name", str) or ""
         place = own.places.get("address") or own.places.get("name") or own.place
-        try:
-            user, address, port = parse_host(text)
-        except ValueError as error:
-            what, _, hint = str(error).partition("; ")
-            findings.error(
-                place, what if text else f"a host of `{pool}` has neither `name` nor `address`", hint
-            )
+        if not text:
+            what = f"a host of `{pool}` has neither `name` nor `address`"
+            findings.error(place, what, "add `address: gpu1`")
             continue
+        user, address, port = parse_host(text)
         merged = section.without("hosts").under(own)
         host = _host(pool, own.get("name", str) or address, address, merged)
         host = msgspec.structs.replace(
