@@ -111,7 +111,7 @@ class Ssh:
         if await _answers(channel):
             return channel
         channel.writer.close()
-        line.forwards.pop(socket, None)
+        await self._take_back(line, socket)
         # Either nobody listens, or forwards are forbidden: the command knows which.
         channel = await self._connect(to, socket)
         line.by_command.add(socket)
@@ -309,9 +309,16 @@ class Ssh:
         try:
             return await unix_channel(path)
         except border.Unreachable:
-            line.forwards.pop(socket, None)
+            await self._take_back(line, socket)
             line.is_up = line.control.exists()
             raise border.Unreachable(f"the connection to {to.label} was lost") from None
+
+    async def _take_back(self, line: _Line, socket: str) -> None:
+        """End a forward. A master that was asked for the same one again would think that it is there."""
+        path = line.forwards.pop(socket, None)
+        if path is not None:
+            await self._control(line, "cancel", "-L", f"{path}:{socket}")
+            path.unlink(missing_ok=True)
 
     async def _connect(self, to: SshTarget, socket: str) -> Channel:
         script = f"{Path(socket).parent}/connect"

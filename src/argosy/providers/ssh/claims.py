@@ -73,6 +73,9 @@ class Hosts(Protocol):
     def silent(self, host_id: str, error: border.BorderError) -> None:
         """The host did not answer just now."""
 
+    def answers(self, host_id: str) -> None:
+        """It did."""
+
 
 class Claims:
     """`root` is the provider's folder."""
@@ -207,10 +210,12 @@ class Claims:
             now_ms=record.made_ms,
         )
         try:
-            return await reached.take(part)
+            homes = await reached.take(part)
         except border.Unreachable as error:
             self._hosts.silent(reached.host.id, error)
             raise
+        self._hosts.answers(reached.host.id)
+        return homes
 
     async def _start(self, record: Record, host_id: str, spots: Sequence[Spot]) -> list[Spot]:
         reached = self._host(host_id)

@@ -32,6 +32,7 @@ from argosy.providers.ssh.pools import PoolFiles, Pools
 from argosy.providers.ssh.reached import HeldClaim, Reached, in_use_by_other
 
 LOOK_EVERY_S: Final = 20.0
+SILENT_EVERY_S: Final = 5.0  # one that does not answer
 _EACH_HOST_S: Final = 0.25  # of a large pool no more than four hosts are looked at in a second
 PROBE_EVERY_S: Final = 600.0
 _QUOTE_WAITS_S: Final = 1.5
@@ -110,6 +111,11 @@ class Driver:
         if known is not None:
             known.problem, known.silent = str(error), True
 
+    def answers(self, host_id: str) -> None:
+        known = self._known.get(host_id)
+        if known is not None and known.silent:
+            known.problem, known.silent, known.looked_s = "", False, -1e9
+
     # -- looking --------------------------------------------------------------------------------------------
 
     def look_again(self) -> list[asyncio.Task[None]]:
@@ -118,7 +124,8 @@ class Driver:
         every_s = max(LOOK_EVERY_S, _EACH_HOST_S * len(self.pools().hosts))
         tasks = []
         for known in self._known.values():
-            if known.looking is None and now_s - known.looked_s >= every_s:
+            due_s = SILENT_EVERY_S if known.silent else every_s
+            if known.looking is None and now_s - known.looked_s >= due_s:
                 known.looking = asyncio.get_running_loop().create_task(self._look(known))
             if known.looking is not None:
                 tasks.append(known.looking)
