@@ -522,7 +522,7 @@ def test_a_preempted_cluster_says_so() -> None:
 
 def _told(world: World, node: int, code: str = "terminate", in_s: int = 120) -> None:
     notice = Notice(code=code, at_ms=NOW + in_s * 1000)
-    world.facts.set_node(f"nod-{node}", NodeFacts(cpus_milli=8000, notice=notice))
+    world.facts.set_node(f"nod-{node}", NodeFacts(cpus_milli=8000, notice=notice), NOW)
 
 
 def test_a_notice_ends_the_attempt_with_all_the_time_that_is_left() -> None:
@@ -621,7 +621,7 @@ def test_what_cannot_be_reached_is_over_when_its_lease_is(fence_ms: int | None, 
 )
 def test_who_gets_a_lease(recovery: dict[str, object], returns: bool, able: bool, leased: bool) -> None:
     world = World(1, managed=True, attempt=AttemptPhase.PLACED, recovery=Recovery(**recovery))  # type: ignore[arg-type]
-    world.facts.set_node("nod-0", NodeFacts(cpus_milli=8000, leases=able))
+    world.facts.set_node("nod-0", NodeFacts(cpus_milli=8000, leases=able), NOW)
     job = changed(world.job, phase=WorkloadPhase.STARTING)
     provider = world.claim.choice.offer.provider
     view = a_view(job, world.claim, *world.nodes, facts=world.facts)
