@@ -117,6 +117,24 @@ def test_a_fresh_host_runs_a_rank_and_a_second_start_finds_it(
     with_ssh(folder, body)
 
 
+def test_an_agent_that_was_not_there_is_found_when_it_is(hosts: HostLab, folder: Path, zipapp: Path) -> None:
+    """It is asked for again and again while its host starts it anew."""
+
+    async def body(ssh: Ssh) -> None:
+        to = target(hosts, hosts.hosts[0], user=USER)
+        plan = AgentPlan(name="n-late", socket=f"/tmp/late-{SystemIds().new('n')}/s")
+        for _ in range(2):
+            with pytest.raises(border.Unreachable, match="no agent answers at"):
+                await ssh.open(to, plan.socket)
+        await start_agent(ssh, to, zipapp, plan)
+        client = AgentClient(lambda: ssh.open(to, plan.socket))
+        assert (await client.node()).hostname == "n-late"
+        await client.shutdown()
+        await client.close()
+
+    with_ssh(folder, body)
+
+
 @pytest.mark.parametrize("where", ["sshd", "key"])
 def test_where_forwards_are_forbidden_one_command_carries_all_streams(
     where: str, hosts: HostLab, folder: Path, zipapp: Path
@@ -146,6 +164,21 @@ def test_where_forwards_are_forbidden_one_command_carries_all_streams(
         host.path("/root/.ssh/authorized_keys").write_text(plain)
         host.stop_sshd()
         host.start_sshd([])
+
+
+def test_hosts_that_only_ran_commands_do_not_keep_a_process_each(
+    hosts: HostLab, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("argosy.infra.ssh._RESTING_MAX", 2)
+
+    async def body(ssh: Ssh) -> None:
+        for host in hosts.hosts:
+            assert (await ssh.run(target(hosts, host), "hostname")).out.decode().strip() == host.name
+        masters = {path.name for path in folder.iterdir()}
+        assert masters == {target(hosts, host).key for host in hosts.hosts[1:]}
+        assert (await ssh.run(target(hosts, hosts.hosts[0]), "echo again")).out == b"again\n"
+
+    with_ssh(folder, body)
 
 
 def test_log_ins_that_fail_are_shared_and_come_at_longer_and_longer_intervals(folder: Path) -> None:
