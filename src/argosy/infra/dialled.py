@@ -33,7 +33,7 @@ def problem_of(public_url: str) -> str:
         )
     parts = urlsplit(public_url)
     try:
-        local = parts.hostname == "localhost" or ipaddress.ip_address(parts.hostname or "").is_loopback
+        local = ipaddress.ip_address(parts.hostname or "").is_loopback
     except ValueError:
         local = False
     if not parts.hostname or parts.scheme not in ("http", "https"):
