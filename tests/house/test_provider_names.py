@@ -22,6 +22,7 @@ ALLOWED: dict[str, tuple[set[str], str]] = {
     ),
     "spec/notation.py": ({"oci", "nebius"}, "schemes of URLs"),
     "spec/accelerators.py": ({"aws"}, "a vendor of accelerators"),
+    "agent/devices/neuron.py": ({"aws"}, "a vendor of accelerators"),
     "spec/fields_resources.py": ({"aws", "local"}, "examples in the reference"),
     "convert/": (
         {"kubernetes", "slurm", "ray", "ssh", "vast", "localhost"},
@@ -32,6 +33,8 @@ ALLOWED: dict[str, tuple[set[str], str]] = {
     "cli/converting.py": ({"kubernetes", "slurm", "ray"}, "kinds of job files, not places"),
     "cli/main.py": ({"ssh"}, "the command"),
     "cli/task_options.py": ({"local"}, "an example in `--help`"),
+    "infra/ssh": ({"ssh"}, "the program"),
+    "testing/hosts.py": ({"ssh"}, "the program"),
     "testing/": (
         {"aws", "lambda", "scp", "vast", "local"},
         "what the fake server answers: examples of replies",

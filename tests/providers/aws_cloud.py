@@ -91,8 +91,7 @@ class AwsSubject:
     def __init__(self, provider: AwsProvider, cloud: FakeEc2, clock: MovedClock) -> None:
         self.provider, self.cloud, self.clock = provider, cloud, clock
         self.gaps: Mapping[str, str] = {
-            "quoted_offers_are_whole_and_declared": "what it offers stands in the catalog",
-            "reach_leads_to_the_agent_and_nowhere_else": "instances of this fake are no hosts",
+            "reach_leads_to_the_agent_and_nowhere_else": "instances of this fake are no hosts"
         }
         cloud.capacity[(SMALL, "")] = 8
 

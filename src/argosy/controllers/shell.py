@@ -17,21 +17,31 @@ from argosy.controllers.claims.decide import decide_claim, decide_listing
 from argosy.controllers.effects import Effects
 from argosy.controllers.kinds import decide_workload, in_order
 from argosy.controllers.links import Links
+from argosy.controllers.looks import Looks
 from argosy.controllers.nodes.decide import decide_ranks
 from argosy.controllers.observed import Facts
 from argosy.controllers.past import Past
 from argosy.controllers.pool.caches import PoolCaches
 from argosy.controllers.pool.decide import POOL, decide_owned
 from argosy.controllers.pool.pictures import Picture
-from argosy.controllers.view import Action, Emit, Expect, Policy, Put, View, abilities_of, terminals_of
+from argosy.controllers.view import (
+    Action,
+    Emit,
+    Expect,
+    Policy,
+    Prices,
+    Put,
+    View,
+    abilities_of,
+    terminals_of,
+)
 from argosy.infra.agent_port import AgentDirectory
-from argosy.infra.border import BorderError
 from argosy.infra.log_sink import LogSink
-from argosy.infra.provider import Provider, Providers
+from argosy.infra.provider import Providers
 from argosy.infra.quotes import Quotes
 from argosy.infra.tree_source import TreeSource
-from argosy.model.areas import Atlas
 from argosy.model.errors import ArgosyError
+from argosy.model.facts import ClaimFact
 from argosy.model.ids import Clock, Ids
 from argosy.model.kinds import kind_of
 from argosy.model.offer import Offer
@@ -45,7 +55,6 @@ _log = logging.getLogger(__name__)
 
 SWEEP_S = 5.0  # a full pass at least so often
 _TICK_S = 0.001  # less than this is due
-OBSERVE_S = 10.0  # each provider is asked what it has of ours
 QUOTE_S = 60.0
 FIRST_QUOTES_S = 30.0  # so long after the start nothing fails, or goes elsewhere, for want of an answer
 FORESEE_S = 5.0  # when those start who are first in line is worked out at most so often
@@ -69,11 +78,11 @@ class Shell:
         clock: Clock,
         ids: Ids,
         policy: Policy | None = None,
-        atlas: Callable[[], Atlas] | None = None,
+        prices: Prices | None = None,
         quotes: Quotes | None = None,
         is_ours: Callable[[], bool] = lambda: True,
     ) -> None:
-        """`atlas`: where regions are, asked when a decision needs it. `quotes`: the server's cache of what
+        """`prices`: what the catalog knows (None: nothing). `quotes`: the server's cache of what
         providers offer (None: one of its own); claims are charged at what decisions saw in it. `is_ours`:
         whether the state of this server is still its own; when it is not, nothing is decided any more."""
         self._store, self._providers, self._clock, self._ids = store, providers, clock, ids
@@ -85,8 +94,7 @@ class Shell:
         self._began_s = clock.monotonic_s()
         self._swept_s = self._began_s - SWEEP_S  # when the last full pass began
         self._pools = PoolCaches()
-        self._past = Past()
-        self._atlas = atlas
+        self._past, self._prices = Past(), prices
         self._dirty: set[str] = set()
         self._all_dirty = True
         self._event = asyncio.Event()
@@ -101,6 +109,7 @@ class Shell:
             store=store, providers=providers, agents=agents, logs=logs, files=files, facts=self.observed,
             clock=clock, policy=self._policy, spawn=self._spawn, wake=self.wake, wake_at=self._wake_at,
         )  # fmt: skip
+        self._looks = Looks(self._listed)
         self._links = Links(
             store=store,
             agents=agents,
@@ -109,6 +118,7 @@ class Shell:
             clock=clock,
             spawn=self._spawn,
             wake=self.wake,
+            lost=self._looks.lost,
         )
 
     # -- what others call ---------------------------------------------------------------------------
@@ -142,7 +152,8 @@ class Shell:
             pools=self._pools,
             history=self._past.history(self._clock.now_ms()),
             memory=self._past.memory,
-            atlas=self._atlas,
+            atlas=self._prices.atlas if self._prices is not None else None,
+            priced=self._prices.priced() if self._prices is not None else None,
         )
 
     def _silent(self) -> frozenset[str]:
@@ -192,7 +203,7 @@ class Shell:
         """Ask every provider now: quotes, and what it has of ours."""
         for name, provider in self._providers.all().items():
             await self._quotes.ask(name)
-            await self._observe(provider)
+            await self._looks.observe(provider)
         self.wake()
 
     async def run(self) -> None:
@@ -220,9 +231,9 @@ class Shell:
             self._group = group
             for name, provider in self._providers.all().items():
                 group.create_task(self._quote_loop(name))
-                group.create_task(self._observe_loop(provider))
+                group.create_task(self._looks.keep_looking(provider))
             group.create_task(self._decide_loop())
-            _log.info("decides for all that is there, and looks at every provider each %.0f s", OBSERVE_S)
+            _log.info("decides for all that is there")
 
     async def _recall(self) -> None:
         """What was decided before this server began."""
@@ -306,27 +317,11 @@ class Shell:
             self.wake()
             await asyncio.sleep(QUOTE_S)
 
-    async def _observe_loop(self, provider: Provider) -> None:
-        while True:
-            await asyncio.sleep(OBSERVE_S)
-            try:
-                await self._observe(provider)
-            except ArgosyError as error:  # the database does not answer: we look again soon
-                _log.error("%s is not looked at: %s", provider.manifest.name, error)
-
-    async def _observe(self, provider: Provider) -> None:
-        name = provider.manifest.name
-        try:
-            listed = await provider.observe([])
-        except (BorderError, OSError) as error:
-            _log.info("%s cannot be observed: %s", name, error)
-            return
-        except Exception:  # broad by intent: a driver's bug
-            _log.exception("%s failed to observe", name)
-            return
+    async def _listed(self, provider: str, listed: Sequence[ClaimFact]) -> None:
+        """A provider has told what it has of ours."""
         rows = await self._store.snapshot()  # of after the list
         self._check_ours()
-        self._effects.perform(decide_listing(self.view(rows), name, listed))
+        self._effects.perform(decide_listing(self.view(rows), provider, listed))
 
     # -- one pass -----------------------------------------------------------------------------------
 
@@ -483,4 +478,5 @@ def _family(rows: Snapshot | None, row: Workload) -> set[str]:
     found = {each for each in (row.id, row.host_id, row.parent_id) if each}
     if rows is not None and (row.desired is Desired.END or not row.is_live):
         found.update(child.id for child in rows.children_of(row.id))
+        found.update(waiter.id for waiter in rows.waiters_of(row.id))
     return found

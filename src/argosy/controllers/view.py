@@ -21,6 +21,7 @@ from argosy.model.rows import Attempt, Claim, Event, Node, Row, Workload
 from argosy.model.tenancy import Tenancy
 from argosy.planning import Ability
 from argosy.planning.availability import Memory
+from argosy.planning.offered import Priced
 from argosy.scheduler.estimate import History
 
 if TYPE_CHECKING:
@@ -46,6 +47,8 @@ class Rows(Protocol):
     def news(self, before: Self) -> Iterable[tuple[Row | None, Row | None]]: ...
 
     def jobs_of(self, host_id: str) -> Sequence[Workload]: ...
+
+    def ends_for(self, workload_id: str) -> Sequence[Workload]: ...
 
     def children_of(self, parent_id: str) -> Sequence[Workload]: ...
 
@@ -109,13 +112,26 @@ def terminals_of(cluster_id: str) -> str:
 class Policy(msgspec.Struct, frozen=True, kw_only=True):
     """Times that decisions use, in ms."""
 
-    link_grace_ms: int = 3_000  # a link may be down so long before the node counts as unreachable
+    link_grace_ms: int = (
+        3_000  # a link may be down so long before the node counts as unreachable; silence counts
+    )
     heal_every_ms: int = 10_000  # how often an unreachable node's claim is ensured again
     lost_after_ms: int = 120_000  # a node unreachable for so long has lost its ranks
     boot_limit_ms: int = 1_800_000  # a claim that is not held and ready by then is given up
     kill_margin_ms: int = 5_000  # on top of a rank's grace, before a stopping cluster stops waiting
+    notice_reserve_ms: int = 5_000  # ranks that were given notice have ended so long before it is carried out
     retry_base_ms: int = 2_000
     retry_max_ms: int = 60_000
+
+
+class Prices(Protocol):
+    """What decisions ask of the catalog."""
+
+    def atlas(self) -> Atlas:
+        """Where regions are."""
+
+    def priced(self) -> Priced | None:
+        """Rows that can be launched: the same object until they change."""
 
 
 def abilities_of(providers: Providers) -> dict[str, Ability]:
@@ -152,6 +168,7 @@ class View(msgspec.Struct, frozen=True, kw_only=True):
     pools: PoolCaches | None = None  # books of the pools, kept from view to view; None: made from the rows
     history: History = History()  # run times of the past
     memory: Memory = Memory()  # where capacity was refused lately
+    priced: Priced | None = None  # rows of the catalog that can be launched; None: there are none
     atlas: Callable[[], Atlas] | None = (
         None  # where regions are, for wishes that care; None: no country is known
     )

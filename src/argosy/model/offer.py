@@ -60,6 +60,8 @@ class Offer(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     estimated: bool = False
     nodes_max: int | None = None  # None: not known
     facts: NodeFacts | None = None  # owned machines: what each of them is; kept out of choices
+    # Why it cannot be had: a quota of 0. An empty region, zone or type stands for all of them.
+    closed: str = ""
     machines: tuple[
         OwnedMachine, ...
     ] = ()  # of a place with different ones: all of them; kept out of choices
@@ -127,6 +129,19 @@ def machine_id(place: str, name: str) -> str:
     'ssh/lab#gpu1'
     """
     return f"{place}#{name}"
+
+
+class Tried(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """A place that was asked for machines and gave none."""
+
+    provider: str
+    region: str = ""
+    zone: str = ""
+    instance_type: str = ""
+    spot: bool = False
+    reach: str = "zone"  # how far the refusal reaches: zone, region (of this type), provider
+    text: str  # what the provider said
+    at_ms: int
 
 
 def offer_key(offer: Offer) -> str:

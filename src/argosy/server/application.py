@@ -19,6 +19,7 @@ from argosy.infra.provider import Providers
 from argosy.infra.quotes import Quotes
 from argosy.model.ids import Clock, Ids
 from argosy.server.accounts import Accounts
+from argosy.server.admission import Admission
 from argosy.server.door import Door, Limits
 from argosy.server.features import FEATURES
 from argosy.server.front import Front, bind
@@ -70,11 +71,13 @@ class Application:
         self.streams = LogStreams(store, logs, controllers, self.stopping)
         pricing = pricing or pricing_of(state_dir, providers, clock, shipped=prices)
         pricing.refusals = controllers.refusals
+        self.pricing = pricing
         self.refreshes = Refreshes(pricing.refresh)
         self.accounts = Accounts(store, clock)
         tenants = Tenants(store, controllers, clock)
         intake = Intake(store=store, blobs=blobs, tenants=tenants)
         quotes = quotes or Quotes(providers, clock, price=pricing.own_prices, fresh_s=0)
+        pricing.rented.names = lambda: quotes.usable() & _priced_by_catalog(providers)
         planner = Planner(
             store=store, providers=providers, quotes=quotes, pricing=pricing, intake=intake, clock=clock
         )
@@ -85,6 +88,7 @@ class Application:
             intake=intake,
             writer=Writer(store=store, controllers=controllers, clock=clock),
             planner=planner,
+            admission=Admission(planner, self.accounts, controllers, clock),
             controllers=controllers,
             agents=agents,
             streams=self.streams,
@@ -144,6 +148,10 @@ def pricing_of(
         services=_price_services,
         shipped=shipped,
     )
+
+
+def _priced_by_catalog(providers: Providers) -> set[str]:
+    return {name for name, each in providers.all().items() if each.manifest.priced_by_catalog}
 
 
 def _price_services() -> PriceServices:

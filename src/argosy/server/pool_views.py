@@ -15,8 +15,8 @@ from argosy.api.pool import (
     ShareView,
     WaitingView,
 )
-from argosy.model.kinds import gang_of, gangs, kind_of, title
-from argosy.model.offer import DeviceShare, Placement
+from argosy.model.kinds import gang_of, gangs, kind_of, label, title
+from argosy.model.offer import DeviceShare, Placement, Tried
 from argosy.model.phases import Desired, WorkloadPhase
 from argosy.model.reasons import explained, hint_for
 from argosy.model.rows import Attempt, Node, Workload
@@ -106,6 +106,7 @@ def _holder(held: Held) -> HolderView:
         id=held.id,
         kind=held.kind,
         number=held.number,
+        label=held.label,
         name=held.name,
         user=held.user,
         project=held.project,
@@ -123,6 +124,7 @@ def _waiting(queued: Queued) -> WaitingView:
         id=queued.id,
         kind=queued.kind,
         number=queued.number,
+        label=queued.label,
         name=queued.name,
         user=queued.user,
         project=queued.project,
@@ -151,7 +153,7 @@ def title_of(workload: Workload, cluster: Workload | None) -> str:
         return title(workload)
     called = f" ({workload.name})" if workload.name and workload.name != f"job-{workload.number}" else ""
     where = f" of `{cluster.name}`" if cluster is not None else ""
-    return f"{'job' if where else 'managed job'} {workload.number}{where}{called}"
+    return f"{'job' if where else 'managed job'} {label(workload)}{where}{called}"
 
 
 def why_it_waits(
@@ -226,16 +228,29 @@ def why_it_is_there(
     return [line for line in lines if line]
 
 
+def what_refused(workload: Workload, now_ms: int) -> list[str]:
+    """Every place that gave it no machines lately, the latest last."""
+    return [
+        f"{_place_of(each)} refused {render_duration(max(0, now_ms - each.at_ms) / 1000)} ago: {each.text}"
+        for each in workload.status.tried
+    ]
+
+
+def _place_of(tried: Tried) -> str:
+    place = "/".join(part for part in (tried.provider, tried.region, tried.zone) if part)
+    return " ".join(part for part in (place, tried.instance_type, "spot" if tried.spot else "") if part)
+
+
 def why_it_ended(workload: Workload, cluster: str) -> list[str]:
     """`cluster`: the name of the one that a job ran on."""
     outcome = workload.outcome.value if workload.outcome is not None else "over"
     lines = [f"it ended: {outcome}"]
     if workload.reason is not None:
-        is_job = kind_of(workload).runs
+        is_job = kind_of(workload).numbered
         hint = hint_for(
             workload.reason,
             cluster=cluster if is_job else workload.name,
-            number=workload.number if is_job else 0,
+            number=label(workload) if is_job else 0,
             gone=not is_job,
         )
         lines.append(explained(workload.detail or workload.reason.value.replace("-", " "), hint))
@@ -301,7 +316,8 @@ def view_attempt(attempt: Attempt, where: tuple[str, ...]) -> AttemptView:
 
 
 def is_waiting(workload: Workload) -> bool:
-    return workload.is_live and workload.phase in (WorkloadPhase.QUEUED, WorkloadPhase.RECOVERING)
+    waits = workload.phase in (WorkloadPhase.QUEUED, WorkloadPhase.RECOVERING)
+    return workload.is_live and waits and not kind_of(workload).gathers
 
 
 def may_wait(workload: Workload) -> bool:

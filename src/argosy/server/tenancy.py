@@ -14,7 +14,7 @@ from argosy.api.quota import QueueExplanation, QueueRequest, QueueView, TenancyR
 from argosy.model.errors import ArgosyError
 from argosy.model.ids import Clock
 from argosy.model.kinds import gang_of, kind_of
-from argosy.model.phases import Desired
+from argosy.model.phases import ClaimPhase, Desired
 from argosy.model.resources import Resources
 from argosy.model.rows import Attempt, Event, Node, Workload
 from argosy.model.scheduling import PRIORITY_CLASSES
@@ -27,6 +27,7 @@ from argosy.scheduler.quota import Over, amounts_of, check_tenancy, leaf_of
 from argosy.scheduler.requests import DEFAULT_CPUS_MILLI
 from argosy.scheduler.tenancy_check import render_named
 from argosy.server.exchange import Caller
+from argosy.server.group_views import explain_group
 from argosy.server.pool_views import (
     is_waiting,
     may_wait,
@@ -34,6 +35,7 @@ from argosy.server.pool_views import (
     title_of,
     view_attempt,
     view_pool,
+    what_refused,
     why_it_ended,
     why_it_is_there,
     why_it_waits,
@@ -282,8 +284,8 @@ class Tenants:
             )
             if waiting is not None:
                 code, starts_at_ms = waiting.code, waiting.starts_at_ms
-        elif kind_of(workload).hosts:
-            lines = self._cluster_lines(rows, workload)
+        elif not kind_of(workload).runs:
+            lines = self._parent_lines(rows, workload)
         else:
             last = attempts[-1] if attempts else None
             lines = why_it_is_there(workload, last, where[-1] if where else (), now_ms=now_ms)
@@ -291,8 +293,9 @@ class Tenants:
         return ExplainReply(
             id=workload.id,
             title=title_of(workload, cluster),
-            status=job_status(workload) if kind_of(workload).runs else workload.phase.value,
-            lines=tuple(lines),
+            status=job_status(workload) if kind_of(workload).numbered else workload.phase.value,
+            lines=(*lines, *what_refused(workload, now_ms)),
+            tried=workload.status.tried,
             code=code,
             position=position,
             starts_at_ms=starts_at_ms,
@@ -308,13 +311,19 @@ class Tenants:
             ),
         )
 
-    def _cluster_lines(self, rows: Snapshot, cluster: Workload) -> list[str]:
+    def _parent_lines(self, rows: Snapshot, cluster: Workload) -> list[str]:
+        if kind_of(cluster).gathers:
+            return explain_group(rows, cluster)
         lines = []
         for claim in rows.claims_of(cluster.id):
             offer = claim.choice.offer
             place = "/".join(part for part in (offer.provider, offer.region, offer.zone) if part)
             machines = ", ".join(sorted({each.node_id for each in claim.placements}))
-            lines.append(f"it has {many(claim.count, 'node')} of {place}")
+            if claim.phase is ClaimPhase.RELEASING and claim.reason is not None:
+                continue  # what refused is told below
+            is_there = claim.phase is not ClaimPhase.REQUESTED
+            nodes = f"{many(claim.count, 'node')} of {place}"
+            lines.append(f"it has {nodes}" if is_there else f"ordered: {nodes}")
             if machines and machines != place:
                 lines.append(f"on {machines}")
             if claim.detail:

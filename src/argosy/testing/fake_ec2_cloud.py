@@ -264,9 +264,10 @@ def tags_of(instance: Any) -> dict[str, str]:
 def _forget_everything() -> None:
     from moto.core.base_backend import BackendDict
 
-    for each in list(BackendDict._instances):  # not `reset`, which makes every region anew first
+    in_use: list[Any] = vars(BackendDict)["_instances"]
+    for each in in_use:  # not `reset`, which makes every region anew first
         each.clear()
-    BackendDict._instances.clear()
+    in_use.clear()
 
 
 _CODES: Final = {

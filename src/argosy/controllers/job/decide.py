@@ -12,9 +12,20 @@ from enum import Enum
 import msgspec
 
 from argosy.controllers.deadlines import back_to_spot, give_up_ms, has_deadline, kept_s, moved
+from argosy.controllers.failover import end_round, next_text, note_refused, round_of, told_round
 from argosy.controllers.job.environment import rank_orders
 from argosy.controllers.job.seat import seat_gang
-from argosy.controllers.policies import attained_by, end_claims, evicted, finish, lost_text, new_attempt
+from argosy.controllers.policies import (
+    attained_by,
+    end_claims,
+    evicted,
+    finish,
+    lost_text,
+    new_attempt,
+    notice_of,
+    notice_text,
+)
+from argosy.controllers.pool.wanted import places_left
 from argosy.controllers.view import (
     Action,
     NewId,
@@ -27,12 +38,13 @@ from argosy.controllers.view import (
     backoff_ms,
     event,
 )
-from argosy.model.facts import RankFact, RankPhase
+from argosy.model.facts import Notice, RankFact, RankPhase
 from argosy.model.kinds.job import job_spec, job_state
 from argosy.model.offer import Placement
 from argosy.model.phases import AttemptPhase, ClaimPhase, Desired, NodePhase, Outcome, WorkloadPhase
 from argosy.model.reasons import REASONS, Reason, Retry
 from argosy.model.rows import Attempt, Claim, Node, Workload
+from argosy.planning.availability import order_for_failover
 
 
 class Standing(Enum):
@@ -127,6 +139,10 @@ def decide_attempt(view: View, job: Workload, attempt: Attempt) -> list[Action]:
     lost = _why_lost(view, attempt, ranks)
     if lost is not None:
         return _begin_end(view, job, attempt, ranks, *lost)
+    told = _notice_of(view, job, ranks)
+    if told is not None:
+        ending = _ending(view, attempt, Outcome.PREEMPTED, Reason.PREEMPTED, notice_text(*told, view.now_ms))
+        return [Put(ending), event(view, job.id, "notice", ending.detail)]
     task = job_spec(job).task
     actions: list[Action] = []
     if attempt.running_ms and task.max_duration_s is not None:
@@ -245,7 +261,14 @@ def _begin_end(
     """Intent to end: written before any rank is told, so that a crash cannot forget why."""
     if all(rank.standing in _OVER for rank in ranks) and not view.observed.busy(attempt.id):
         return _ended(view, job, attempt, ranks, outcome, reason, detail)
-    ending = msgspec.structs.replace(
+    actions: list[Action] = [Put(_ending(view, attempt, outcome, reason, detail))]
+    if job_spec(job).managed and outcome in (Outcome.LOST, Outcome.PREEMPTED):
+        actions += end_claims(view, job)
+    return actions
+
+
+def _ending(view: View, attempt: Attempt, outcome: Outcome, reason: Reason, detail: str) -> Attempt:
+    return msgspec.structs.replace(
         attempt,
         phase=AttemptPhase.ENDING,
         outcome=outcome,
@@ -253,15 +276,31 @@ def _begin_end(
         detail=detail,
         ending_ms=view.now_ms,
     )
-    actions: list[Action] = [Put(ending)]
-    if job_spec(job).managed and outcome in (Outcome.LOST, Outcome.PREEMPTED):
-        actions += end_claims(view, job)
-    return actions
+
+
+def _notice_of(view: View, job: Workload, ranks: list[Rank]) -> tuple[Node, Notice] | None:
+    """What the nodes of a managed job were told about their end. Other jobs go on while their nodes do."""
+    if not job_spec(job).managed:
+        return None
+    open_ranks = [rank for rank in ranks if rank.standing is not Standing.EXITED]
+    return notice_of(view, [rank.node for rank in open_ranks if rank.node is not None])
+
+
+def _grace(view: View, job: Workload, attempt: Attempt, ranks: list[Rank]) -> tuple[int, int]:
+    """(seconds between SIGTERM and SIGKILL, when all ranks should have ended). Who was given notice has all
+    the time until then, less a reserve."""
+    grace_s, due_ms = job_spec(job).task.grace_s, attempt.ending_ms
+    due_ms += grace_s * 1000
+    told = _notice_of(view, job, ranks)
+    if told is not None and attempt.reason is Reason.PREEMPTED:
+        latest_ms = told[1].at_ms - view.policy.notice_reserve_ms
+        grace_s, due_ms = max(grace_s, (latest_ms - view.now_ms) // 1000), max(due_ms, latest_ms)
+    return grace_s, due_ms
 
 
 def _end(view: View, job: Workload, attempt: Attempt, ranks: list[Rank]) -> list[Action]:
-    grace_s = job_spec(job).task.grace_s
-    patience_ms = attempt.ending_ms + grace_s * 1000 + view.policy.kill_margin_ms
+    grace_s, due_ms = _grace(view, job, attempt, ranks)
+    patience_ms = due_ms + view.policy.kill_margin_ms
     late = view.now_ms >= patience_ms
     assert attempt.outcome is not None
 
@@ -415,23 +454,32 @@ def _start_managed(view: View, job: Workload, new_id: NewId) -> list[Action]:
     if placements is None:
         text = "its nodes do not have what its claim promised"
         return finish(view, job, Outcome.FAILED, Reason.INTERNAL, text)
-    changed, attempt = new_attempt(job, placements, new_id("att"), view.now_ms)
+    changed, attempt = new_attempt(end_round(view, job), placements, new_id("att"), view.now_ms)
     return [Put(changed), Put(attempt)]
 
 
 def _claim_failed(view: View, job: Workload) -> list[Action]:
     """The order failed. A wrong request ends the job; a lack of capacity is tried again, elsewhere first."""
-    reason, detail = Reason.OUT_OF_CAPACITY, ""
-    for claim in view.rows.claims_of(job.id):
-        if claim.reason is not None:
-            reason, detail = claim.reason, claim.detail
-    if reason in (Reason.CREDENTIALS, Reason.PROVIDER_REFUSED):
+    failed = [claim for claim in view.rows.claims_of(job.id) if claim.reason is not None]
+    last = failed[-1] if failed else None
+    reason = (last.reason if last is not None else None) or Reason.OUT_OF_CAPACITY
+    detail = last.detail if last is not None else ""
+    if reason is Reason.PROVIDER_REFUSED:
         return finish(view, job, Outcome.FAILED, reason, detail)
+    job = note_refused(view, job, last) if last is not None else job
+    left = places_left(view, job)
+    if reason is Reason.CREDENTIALS and not left.elsewhere:
+        return finish(view, job, Outcome.FAILED, reason, told_round(job, last, left.dear))
     state = job_state(job)
     if has_deadline(job_spec(job).task):  # a refusal is no recovery: the spot policy says when to ask where
         return _retry(view, job, reason, detail, view.now_ms + view.policy.retry_base_ms)
+    if left.elsewhere and last is not None and round_of(job):
+        then = order_for_failover(left.elsewhere, view.memory, view.now_ms, ordered=left.ordered)
+        text = next_text(last, then[0])
+        return [*_retry(view, job, reason, text, view.now_ms), event(view, job.id, "failover", text)]
     recoveries = state.recoveries + 1
-    job = job.with_status(recoveries=recoveries)
+    detail = told_round(job, last, left.dear)
+    job = end_round(view, job).with_status(recoveries=recoveries)
     return _retry(view, job, reason, detail, view.now_ms + backoff_ms(view.policy, recoveries))
 
 

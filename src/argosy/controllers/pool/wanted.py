@@ -8,6 +8,8 @@ from collections.abc import Sequence
 import msgspec
 
 from argosy.controllers.deadlines import done_fraction, step_of
+from argosy.controllers.failover import refused_in_round
+from argosy.controllers.offered import plan_in
 from argosy.controllers.view import View
 from argosy.model.kinds import gang_of, gangs, kind_of
 from argosy.model.offer import Choice, Rejection
@@ -15,7 +17,6 @@ from argosy.model.phases import ClaimPhase, Desired, WorkloadPhase
 from argosy.model.resources import Resources
 from argosy.model.rows import Claim, Workload
 from argosy.model.task import Task
-from argosy.planning.choose import plan
 from argosy.planning.confirmed import keep_to
 from argosy.planning.deadline import order_choices, wishes_of
 from argosy.scheduler.ask import Ask
@@ -59,19 +60,28 @@ def wanted_of(view: View, workload: Workload) -> Wanted | None:
         return _of_resting(view, workload) if workload.phase is WorkloadPhase.STOPPED else None
     if workload.host_id is not None or view.rows.attempt_of(workload.id) is not None:
         return None
+    # Its last attempt has ended, so what it ran on may be on its way back while it goes on elsewhere.
     waits = workload.phase is WorkloadPhase.QUEUED or (
-        workload.phase is WorkloadPhase.RECOVERING and not view.rows.claims_of(workload.id)
+        workload.phase is WorkloadPhase.RECOVERING
+        and all(claim.desired is Desired.END for claim in view.rows.claims_of(workload.id))
     )
     return _of(view, workload) if waits else None
 
 
-def _of(view: View, workload: Workload) -> Wanted:
+def places_left(view: View, workload: Workload) -> Wanted:
+    """Where a workload whose order was refused may go: places that have not refused it in this round."""
+    return _of(view, workload, strict=True)
+
+
+def _of(view: View, workload: Workload, *, strict: bool = False) -> Wanted:
     gang = gang_of(workload)
     num_nodes, ordered, task = gang.num_nodes, gang.ordered, gang.task
     wishes = with_floor(wishes_of(task)) if task is not None else _never_spot_unasked(gang.resources)
-    cares = view.atlas is not None and any(wish.says_where for wish in wishes)
-    atlas = view.atlas() if cares and view.atlas is not None else None
-    made = plan(wishes, num_nodes, view.offers, abilities=view.abilities, ordered=ordered, atlas=atlas)
+    objective = task.objective if task is not None else "cost"
+    without = refused_in_round(workload)
+    made = plan_in(view, wishes, num_nodes, ordered=ordered, objective=objective, without=without)
+    if without is not None and not made.choices and not strict:  # all have refused: they may have some again
+        made = plan_in(view, wishes, num_nodes, ordered=ordered, objective=objective)
     choices, why = made.choices, ""
     timed = task is not None and is_timed(task)
     if task is not None and timed:

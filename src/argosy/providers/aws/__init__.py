@@ -39,6 +39,7 @@ MANIFEST = Manifest(
         "encrypted",
     ),
     reads_task_fields=True,
+    priced_by_catalog=True,
     prices=PriceSource(sdk=True),
 )
 

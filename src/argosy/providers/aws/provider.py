@@ -79,6 +79,8 @@ class AwsProvider:
         return await findings_of(self._account, self._network)
 
     async def quote(self, want: Want) -> Sequence[Offer]:
+        """Nothing but what differs from the catalog. Raises `CredentialsRejected`."""
+        await self._account.call("sts", await self._account.home(), "get_caller_identity")
         return ()
 
     async def ensure(self, claim: Claim) -> None:
