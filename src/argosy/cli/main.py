@@ -59,7 +59,7 @@ SECTIONS: Final[dict[str, dict[str, _Entry]]] = {
         "quota": _Entry("quota", "quota", "Who may have how much: queues, limits, lending."),
     },
     "Infrastructure": {
-        "check": _Entry("prices", "check", "Which infrastructure works, and what to do."),
+        "check": _Entry("checking", "check", "Which infrastructure works, and what to do."),
         "events": _Entry("events", "events", "What happened."),
     },
     "Prices": {

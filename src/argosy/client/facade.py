@@ -402,7 +402,7 @@ async def cost_report(days: int | None = None) -> list[CostView]:
 
 async def check(infra_list: Sequence[str] | None = None) -> list[DiagnosticView]:
     """Which infrastructure works, and what to do about the rest."""
-    findings = (await PriceCalls.check()).findings
+    findings = (await PriceCalls.check(",".join(infra_list) if infra_list else None)).findings
     return [finding for finding in findings if infra_list is None or finding.provider in infra_list]
 
 
