@@ -22,7 +22,7 @@ from argosy.providers.aws.states import CLAIM
 from argosy.testing.builders import a_claim
 from argosy.testing.conformance.provider import NotApplicable
 from argosy.testing.fake_ec2 import SECRET, FakeEc2
-from argosy.testing.virtual_time import EPOCH_MS
+from argosy.testing.virtual_time import EPOCH_MS, SimIds
 
 REGION = "us-east-1"
 SMALL = "g6.xlarge"  # 4 vCPUs
@@ -148,7 +148,7 @@ def with_wish(claim: Claim, **fields: object) -> Claim:
 
 
 def a_provider(root: Path, clock: MovedClock, account: Account) -> AwsProvider:
-    return AwsProvider(root, clock=clock, account=account, settle_s=0.0)
+    return AwsProvider(root, clock=clock, ids=SimIds(1), account=account, settle_s=0.0)
 
 
 class Cloud(NamedTuple):

@@ -190,7 +190,7 @@ class FakeEc2(Ec2Cloud):
 
     def _follow(self, region: str, action: str, params: Mapping[str, str], reply: bytes) -> None:
         """What moto did at once takes its time here, and happens to the machines, too."""
-        found = [self.find(id) for id in re.findall(rb"<instanceId>(i-[0-9a-f]+)<", reply)]
+        found = [self.find(id) for id in re.findall(r"<instanceId>(i-[0-9a-f]+)<", reply.decode())]
         for instance in filter(None, found):
             match action:
                 case "RunInstances":
@@ -217,7 +217,9 @@ class FakeEc2(Ec2Cloud):
         set_state(instance, "pending")
         self.due[instance.id] = (self.now() + self.boot_s, "running")
         if self.machines is not None:
-            instance.nics[0].public_ip = instance.private_ip
+            card = instance.nics[0]
+            if card.public_ip is not None:  # the host has one address for both
+                card.public_ip, card.public_ip_auto_assign = instance.private_ip, False
             data = base64.b64decode(str(instance.user_data)) if instance.user_data else b""
             self.machines.boot(instance.id, instance.private_ip, data)
 

@@ -150,7 +150,7 @@ class Ec2Cloud:
     def delete_default_vpc(self, region: str) -> None:
         with self.lock:
             backend = self.backend(region)
-            (default,) = (vpc for vpc in backend.vpcs.values() if vpc.is_default == "true")
+            (default,) = (vpc for vpc in backend.vpcs.values() if vpc.is_default)
             for subnets in backend.subnets.values():
                 for each in [each for each in subnets.values() if each.vpc_id == default.id]:
                     del subnets[each.id]

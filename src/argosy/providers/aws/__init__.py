@@ -25,8 +25,14 @@ MANIFEST = Manifest(
     ),
     class_name="AWS",
     extra="aws",
-    settings=("ARGOSY_AWS_SSH_FROM",),
-    credentials=("AWS_PROFILE", "AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY", "~/.aws/credentials"),
+    settings=("ARGOSY_AWS_SSH_FROM", "ARGOSY_AWS_ADDRESS"),
+    credentials=(
+        "AWS_PROFILE",
+        "AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY",
+        "~/.aws/credentials",
+        "~/.aws/config",
+    ),
+    sign_in="aws configure",
     task_fields=(
         "vpc_name",
         "subnet_names",
@@ -46,9 +52,14 @@ MANIFEST = Manifest(
 
 def create(setting: Setting) -> AwsProvider:
     """The driver. ARGOSY_AWS_SSH_FROM is the network from which machines may be reached by ssh (default: any
-    address; only the holder of the server's key gets in)."""
+    address; only the holder of the server's key gets in); with ARGOSY_AWS_ADDRESS=private machines are
+    reached by their addresses inside the VPC."""
     from argosy.providers.aws.provider import AwsProvider
 
     return AwsProvider(
-        setting.root, clock=setting.clock, ssh_from=setting.environ.get("ARGOSY_AWS_SSH_FROM") or "0.0.0.0/0"
+        setting.root,
+        clock=setting.clock,
+        ids=setting.ids,
+        ssh_from=setting.environ.get("ARGOSY_AWS_SSH_FROM") or "0.0.0.0/0",
+        private=setting.environ.get("ARGOSY_AWS_ADDRESS") == "private",
     )

@@ -14,7 +14,7 @@ from argosy.infra import border
 from argosy.model.rows import Claim
 from argosy.providers.aws.images import Image
 from argosy.providers.aws.network import Place, Subnet
-from argosy.providers.aws.states import CLAIM, NAME, NODES, TAG
+from argosy.providers.aws.states import CLAIM, NAME, NODES, TAG, USER
 from argosy.providers.aws.wishes import Disk, Wishes
 
 _MARKED: Final = ("instance", "volume", "network-interface")
@@ -56,9 +56,10 @@ def group_of(claim_id: str) -> str:
     return f"argosy-{claim_id}"
 
 
-def marks_of(claim: Claim, wishes: Wishes) -> list[dict[str, str]]:
+def marks_of(claim: Claim, wishes: Wishes, user: str) -> list[dict[str, str]]:
     """Tags of everything that is made for a claim. The index of a node is its place in the launch."""
-    tags = {**dict(wishes.labels), NAME: claim.id, CLAIM: claim.id, TAG: claim.tag, NODES: str(claim.count)}
+    own = {NAME: claim.id, CLAIM: claim.id, TAG: claim.tag, NODES: str(claim.count), USER: user}
+    tags = dict(wishes.labels) | own
     for key in tags:
         if key.lower().startswith("aws:"):
             raise border.RequestRefused(
@@ -79,7 +80,7 @@ def order_of(
     reservation: Reservation | None,
 ) -> dict[str, Any]:
     """The fields of `RunInstances`."""
-    marks = marks_of(claim, wishes)
+    marks = marks_of(claim, wishes, image.user)
     marked = (*_MARKED, "spot-instances-request") if wishes.spot else _MARKED
     order: dict[str, Any] = {
         "ImageId": image.id,

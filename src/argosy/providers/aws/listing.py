@@ -31,7 +31,7 @@ class Listing:
         regions = await (self._where(claim_ids) if claim_ids else self._all())
         found = await asyncio.gather(*(self._ask(region, claim_ids) for region in sorted(regions)))
         machines = [each for listed in found for each in listed]
-        self._remember(machines, claim_ids)
+        self._remember(machines, claim_ids or list(self._seen))
         return machines
 
     async def of_claim(self, region: str, claim_id: str) -> list[Machine]:
@@ -39,6 +39,18 @@ class Listing:
         machines = in_order(await self._ask(region, [claim_id]))
         self._remember(machines, [claim_id])
         return machines
+
+    async def machine(self, region: str, id: str) -> Machine | None:
+        """One of ours by its id, as it was listed last; asked for when it is not known."""
+        for group in self._seen.values():
+            for each in group:
+                if each.id == id and each.state == "running":
+                    return each
+        fine = ("InvalidInstanceID.NotFound", "InvalidInstanceID.Malformed")
+        answer = await self._account.call("ec2", region, "describe_instances", fine=fine, InstanceIds=[id])
+        found = machines_of(region, answer["Reservations"] if answer is not None else ())
+        self._remember(found, [])
+        return found[0] if found else None
 
     def last(self, claim_id: str) -> Sequence[Machine]:
         return self._seen.get(claim_id, ())
@@ -48,7 +60,7 @@ class Listing:
 
     def _remember(self, machines: Sequence[Machine], claim_ids: Sequence[str]) -> None:
         groups = by_claim(machines)
-        for claim_id in claim_ids or list(self._seen):
+        for claim_id in claim_ids:
             self._seen.pop(claim_id, None)
         self._seen.update({claim_id: tuple(group) for claim_id, group in groups.items()})
 

@@ -15,10 +15,11 @@ import msgspec
 
 from argosy.infra import border
 from argosy.infra.agent_port import Channel
+from argosy.infra.boot import agent_zipapp
 from argosy.infra.provider import Diagnostic, Want
 from argosy.infra.tombstones import Tombstones, is_claim_id
 from argosy.model.facts import ClaimFact, ClaimState
-from argosy.model.ids import Clock
+from argosy.model.ids import Clock, Ids
 from argosy.model.offer import Capacity, Offer
 from argosy.model.phases import Desired
 from argosy.model.rows import Claim, Node
@@ -33,6 +34,7 @@ from argosy.providers.aws.network import Network
 from argosy.providers.aws.ordering import Ordering
 from argosy.providers.aws.orders import Order, Orders
 from argosy.providers.aws.quotas import Quotas
+from argosy.providers.aws.reaching import Reaching
 from argosy.providers.aws.states import LAG_S, Machine, by_claim, fact_of, launch_error, surplus
 from argosy.providers.aws.wishes import wishes_of
 
@@ -48,8 +50,10 @@ class AwsProvider:
         root: Path,
         *,
         clock: Clock,
+        ids: Ids,
         account: Account | None = None,
         ssh_from: str = "0.0.0.0/0",
+        private: bool = False,
         settle_s: float = 3.0,
     ) -> None:
         self.manifest = MANIFEST
@@ -69,6 +73,14 @@ class AwsProvider:
             self._keys,
             self._orders,
             clock,
+        )
+        self._reaching = Reaching(
+            root,
+            keys=self._keys,
+            clock=clock,
+            ids=ids,
+            zipapp=lambda: agent_zipapp(root / "agent"),
+            private=private,
         )
         self._locks: dict[str, asyncio.Lock] = {}
         self._going: set[asyncio.Task[None]] = set()
@@ -115,7 +127,15 @@ class AwsProvider:
         await self._to_its_end(self._release(claim_id))
 
     async def reach(self, node: Node) -> Channel:
-        raise border.Unreachable(f"there is no machine {node.address}")
+        region, _, id = node.address.partition("/")
+        machine = await self._listing.machine(region, id) if id.startswith("i-") else None
+        if machine is None or machine.state != "running":
+            raise border.Unreachable(f"there is no machine {node.address} that runs")
+        try:
+            return await self._reaching.open(machine)
+        except border.Unreachable:
+            self._listing.forget(machine.claim_id)  # it may have another address by now
+            raise
 
     # -- effects --------------------------------------------------------------------------------------------
 
@@ -166,8 +186,7 @@ class AwsProvider:
                 return
             if claim.desired is Desired.STOP:
                 await self._rest(claim, order, machines)
-                return
-            if not machines and (order is None or not order.ids):
+            elif not machines and (order is None or not order.ids):
                 await self._ordering.order(claim, wishes_of(claim), order)
             elif machines:
                 await self._wake(region, machines)
@@ -191,6 +210,7 @@ class AwsProvider:
         if any(each.state == "stopping" for each in asleep):
             raise border.Transient("the machines are still going to rest", 2)
         if asleep:
+            self._listing.forget(asleep[0].claim_id)
             what = f"{asleep[0].kind} in {asleep[0].zone}"
             await self._account.call(
                 "ec2", region, "start_instances", what, InstanceIds=[each.id for each in asleep]
@@ -211,7 +231,10 @@ class AwsProvider:
             )
             return
         awake = [each for each in machines if not each.rests]
+        for machine in awake:
+            await self._reaching.forget(machine)
         if awake:
+            self._listing.forget(claim.id)
             await self._account.call(
                 "ec2", awake[0].region, "stop_instances", InstanceIds=[each.id for each in awake]
             )
@@ -238,6 +261,8 @@ class AwsProvider:
             if order is not None:
                 machines += self._unlisted(order, machines)
             regions = {each.region for each in machines}
+            for machine in machines:
+                await self._reaching.forget(machine)
             for region in regions:
                 await self._end(region, [each for each in machines if each.region == region])
             if late and not machines and age_s < LATE_S:
@@ -246,6 +271,7 @@ class AwsProvider:
                 self._orders.save(msgspec.structs.replace(order, ended_ms=self._clock.now_ms()))
             else:
                 self._orders.remove(claim_id)
+            self._listing.forget(claim_id)
         self._locks.pop(claim_id, None)
 
     def _unlisted(self, order: Order, listed: Sequence[Machine]) -> list[Machine]:

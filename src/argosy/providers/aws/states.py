@@ -15,6 +15,7 @@ from argosy.providers.aws.orders import Order
 CLAIM: Final = "argosy-claim"  # its id
 TAG: Final = "argosy-server"  # of the database that ordered it
 NODES: Final = "argosy-nodes"  # how many machines were ordered together
+USER: Final = "argosy-user"  # who logs in
 NAME: Final = "Name"  # what the console shows
 LAG_S: Final = 60.0  # so long after an order a listing may not show it yet
 _PREEMPTED: Final = frozenset(("Server.SpotInstanceTermination", "Server.SpotInstanceShutdown"))
@@ -31,6 +32,7 @@ class Machine(msgspec.Struct, frozen=True, kw_only=True):
     claim_id: str
     tag: str
     count: int  # machines of its claim, as was ordered
+    user: str = "ubuntu"  # who logs in
     place: int = 0  # in the order of its launch
     kind: str = ""
     state: str = "pending"  # pending | running | shutting-down | terminated | stopping | stopped
@@ -76,6 +78,7 @@ def _machine(region: str, reservation: str, each: Mapping[str, Any], tags: Mappi
         zone=each.get("Placement", {}).get("AvailabilityZone", ""),
         claim_id=tags[CLAIM],
         tag=tags.get(TAG, ""),
+        user=tags.get(USER, "") or "ubuntu",
         count=int(count) if count.isdigit() else 1,
         place=int(each.get("AmiLaunchIndex", 0)),
         kind=each.get("InstanceType", ""),
