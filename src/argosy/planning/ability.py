@@ -19,6 +19,7 @@ class Ability(msgspec.Struct, frozen=True, kw_only=True):
     multi_node: bool = False
     fractions: bool = False
     owned: bool = False
+    ports: bool = False  # `ports` can be opened to others
     images: bool = False  # programs may run in a container image
     machine_images: bool = False  # machines start from an image of the user's choice
     networks: bool = False  # machines join a network of the user's choice
