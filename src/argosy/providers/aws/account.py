@@ -7,6 +7,7 @@ SSO, assumed roles, or the machine's role.
 from __future__ import annotations
 
 import asyncio
+import logging
 import threading
 from collections.abc import Callable
 from typing import Any, Final, TypeVar
@@ -66,6 +67,11 @@ class Account:
             )
         return self._enabled
 
+    async def identity(self) -> str:
+        """Who we are. Raises `CredentialsRejected`."""
+        answer = await self.call("sts", await self.home(), "get_caller_identity")
+        return f"account {answer['Account']}, as {str(answer['Arn']).rpartition(':')[2]}"
+
     async def home(self) -> str:
         """The region that is set for this account's tools."""
         return await asyncio.to_thread(lambda: str(self._made_session().region_name or HOME))
@@ -110,6 +116,7 @@ class Account:
         def make() -> Any:
             import boto3
 
+            logging.getLogger("botocore").setLevel(logging.WARNING)  # it tells each endpoint that it finds
             return boto3.Session()
 
         with self._lock:

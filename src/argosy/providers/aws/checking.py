@@ -21,13 +21,13 @@ async def findings_of(account: Account, network: Network) -> list[Diagnostic]:
         return [_finding(False, "boto3 is not installed", "`pip install argosy[aws]`")]
     try:
         region = await account.home()
-        who = await account.call("sts", region, "get_caller_identity")
+        who = await account.identity()
     except border.BorderError as error:
         fact, _, fix = str(error).partition(": ")
         if isinstance(error, border.CredentialsRejected):
             fact, _, fix = str(error).partition("; ") if "; " in str(error) else (fact, "", fix)
         return [_finding(False, fact, fix or "try again, or read the server's log")]
-    findings = [_finding(True, f"account {who['Account']}, as {who['Arn'].rpartition(':')[2]}")]
+    findings = [_finding(True, who)]
     try:
         regions = await account.enabled_regions()
         findings.append(_finding(True, f"{len(regions)} regions are enabled; {region} is set"))

@@ -38,6 +38,7 @@ from argosy.providers.aws.reaching import Reaching
 from argosy.providers.aws.states import LAG_S, Machine, by_claim, fact_of, launch_error, surplus
 from argosy.providers.aws.wishes import wishes_of
 
+_PATIENCE_S: Final = 1.0
 LATE_S: Final = 30.0  # so long an order without an answer may still become machines
 _FIRST_LOOK_S, _LONGEST_LOOK_S = 0.05, 0.5
 
@@ -83,6 +84,7 @@ class AwsProvider:
             private=private,
         )
         self._locks: dict[str, asyncio.Lock] = {}
+        self._asking: asyncio.Task[str] | None = None
         self._going: set[asyncio.Task[None]] = set()
 
     # -- the six verbs --------------------------------------------------------------------------------------
@@ -91,8 +93,15 @@ class AwsProvider:
         return await findings_of(self._account, self._network)
 
     async def quote(self, want: Want) -> Sequence[Offer]:
-        """Nothing but what differs from the catalog. Raises `CredentialsRejected`."""
-        await self._account.call("sts", await self._account.home(), "get_caller_identity")
+        """Nothing but what differs from the catalog. Raises `CredentialsRejected`: by the next question, if AWS
+        takes its time, since nobody shall wait for a good answer."""
+        if self._asking is None:
+            self._asking = asyncio.get_running_loop().create_task(self._account.identity())
+            self._asking.add_done_callback(lambda task: task.cancelled() or task.exception())
+        await asyncio.wait([self._asking], timeout=_PATIENCE_S)
+        if self._asking.done():
+            asked, self._asking = self._asking, None
+            asked.result()
         return ()
 
     async def ensure(self, claim: Claim) -> None:

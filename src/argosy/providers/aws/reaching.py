@@ -61,7 +61,7 @@ class Reaching:
 
         await self._answers(to.host)
         zipapp = await asyncio.to_thread(self._zipapp)
-        plan = AgentPlan(name=machine.id)
+        plan = AgentPlan(name=machine.id, options=("--notice=aws",))
         place = await start_agent(ssh, to, zipapp, plan)
         self._sockets[to.key] = place.socket
 
