@@ -93,8 +93,8 @@ class AwsProvider:
         return await findings_of(self._account, self._network)
 
     async def quote(self, want: Want) -> Sequence[Offer]:
-        """Nothing but what differs from the catalog. Raises `CredentialsRejected`: by the next question, if AWS
-        takes its time, since nobody shall wait for a good answer."""
+        """Nothing but what differs from the catalog. Raises `CredentialsRejected`; if AWS takes its time, the
+        next question does: nobody shall wait for a good answer."""
         if self._asking is None:
             self._asking = asyncio.get_running_loop().create_task(self._account.identity())
             self._asking.add_done_callback(lambda task: task.cancelled() or task.exception())
