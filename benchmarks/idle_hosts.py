@@ -2,10 +2,10 @@
 
     python benchmarks/idle_hosts.py [--hosts 1000] [--seconds 60] [--json FILE]
 
-The server is the real one, with its store, controllers and door. Each host keeps one TLS connection to it, with
-a key of its own, and the server watches the host's agent in it: heartbeats every 5 s, facts every 10 s. The
-other ends are in a second process: a thousand connections, each made and served by the agent's own code. The
-figures are the server process's alone, from /proc, after everything has come to rest. Beside it: the same
+The server is the real one, with its store, controllers and door. Each host keeps one TLS connection to it,
+with a key of its own, and the server watches the host's agent in it: heartbeats every 5 s, facts every 10 s.
+The other ends are in a second process: a thousand connections, each made and served by the agent's own code.
+The figures are the server process's alone, from /proc, after everything has come to rest. Beside it: the same
 server with no host at all.
 """
 
@@ -165,7 +165,7 @@ async def one_host(order: dict[str, str], agent: Agent, gate: asyncio.Semaphore)
         await asyncio.sleep(0.01)
 
     async def ping() -> None:
-        await asyncio.sleep(wire.DIAL_PING_S * random.random())  # noqa: S311
+        await asyncio.sleep(wire.DIAL_PING_S * random.random())
         await dial._ping(mux)
 
     pinging = asyncio.ensure_future(ping())

@@ -187,6 +187,7 @@ class Ssh:
             return line
         if line.login is None:
             line.login = asyncio.ensure_future(self._come_up(to, line))
+            line.login.add_done_callback(_look_at)  # who waited for it may be gone
         await asyncio.shield(line.login)
         return line
 
@@ -383,6 +384,11 @@ async def _control(environ: Mapping[str, str], line: _Line, verb: str, *more: st
     )  # fmt: skip
     _, err = await process.communicate()
     return process.returncode or 0, err.decode("utf-8", "replace")
+
+
+def _look_at(task: asyncio.Task[None]) -> None:
+    if not task.cancelled():
+        task.exception()
 
 
 def _last_line(said: str) -> str:
