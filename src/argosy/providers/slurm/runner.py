@@ -1,0 +1,97 @@
+"""Where Slurm's commands run: on the login node that this server stands on, or on one reached by SSH."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import Mapping
+from typing import Final, Protocol
+
+import msgspec
+
+from argosy.infra import border
+from argosy.infra.agent_client import StreamChannel
+from argosy.infra.agent_port import Channel
+
+_STREAM_LIMIT_BYTES: Final = 2 << 20
+#: What a job of this server, if it runs in one, would tell commands about itself.
+_OWN_JOB: Final = ("SLURM_", "SLURMD_")
+_KEPT: Final = frozenset({"SLURM_CONF", "SLURM_CLUSTERS"})
+
+
+class Ran(msgspec.Struct, frozen=True):
+    """What a script left behind."""
+
+    status: int
+    out: bytes
+    err: str
+
+
+class Runner(Protocol):
+    """One place where Slurm's commands are."""
+
+    async def run(self, script: str, *, data: bytes = b"", timeout_s: float = 30) -> Ran:
+        """Run a bash script with `data` as its input. Raises a border error when the place cannot be reached, or
+        the script takes too long: what it began may go on."""
+
+    async def open(self, command: str) -> Channel:
+        """Input and output of a command as a stream. Raises a border error."""
+
+    async def close(self) -> None:
+        """Give connections back."""
+
+
+class LocalRunner:
+    """This machine is a login node. What configures or unlocks the server is not in the environment of commands."""
+
+    def __init__(self, environ: Mapping[str, str]) -> None:
+        self._environ = {
+            name: value
+            for name, value in environ.items()
+            if not name.startswith("ARGOSY_") and (name in _KEPT or not name.startswith(_OWN_JOB))
+        }
+
+    async def run(self, script: str, *, data: bytes = b"", timeout_s: float = 30) -> Ran:
+        process = await self._start(["/bin/bash", "-c", script])
+        try:
+            async with asyncio.timeout(timeout_s):
+                out, err = await process.communicate(data)
+        except TimeoutError:
+            raise border.Transient(f"the commands of Slurm did not answer within {timeout_s:.0f} s", 5) from None
+        finally:
+            if process.returncode is None:
+                process.kill()
+                await process.wait()
+        return Ran(process.returncode or 0, out, err.decode("utf-8", "replace"))
+
+    async def _start(self, command: list[str]) -> asyncio.subprocess.Process:
+        try:
+            return await asyncio.create_subprocess_exec(
+                *command,
+                env=self._environ,
+                stdin=asyncio.subprocess.PIPE,
+                stdout=asyncio.subprocess.PIPE,
+                stderr=asyncio.subprocess.PIPE,
+                limit=_STREAM_LIMIT_BYTES,
+                start_new_session=True,
+            )
+        except OSError as error:
+            raise border.Transient(f"cannot start {command[0]}: {error.strerror or error}", 10) from None
+
+    async def open(self, command: str) -> Channel:
+        process = await self._start(["/bin/bash", "-c", f"exec {command} 2>/dev/null"])
+        assert process.stdout is not None
+        assert process.stdin is not None
+        return StreamChannel(process.stdout, process.stdin)
+
+    async def close(self) -> None:
+        """Nothing is kept."""
+
+
+def login_name() -> str:
+    """Of who runs this server, without asking a directory service.
+
+    >>> bool(login_name())
+    True
+    """
+    return os.environ.get("USER") or str(os.geteuid())
