@@ -54,7 +54,7 @@ ALLOWED: Final[dict[str, dict[Place, int]]] = {
         ("class", "scheduler/reserve.py:Reserving"): 309,
         ("class", "server/pricing.py:Pricing"): 553,
         ("class", "spec/reader.py:Reader"): 326,
-        ("class", "testing/pool_checkers.py:PoolLaws"): 381,
+        ("class", "testing/pool_checkers.py:PoolLaws"): 367,
         ("class", "testing/world.py:World"): 431,
         ("file", "agent/ranks.py"): 718,
         ("file", "agent/trees.py"): 656,

@@ -42,6 +42,7 @@ class MachineView(Reply, frozen=True, kw_only=True, omit_defaults=True):
     id: str
     name: str
     open: bool = True  # takes new work
+    closed: str = ""  # then why, as the end of a sentence: `does not answer`
     cpus_milli: int = 0
     cpus_used_milli: int = 0
     memory_bytes: int = 0

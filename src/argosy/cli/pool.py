@@ -181,7 +181,7 @@ def _machine_table(session: Session, pool: PoolView) -> None:
         rows.append(
             [
                 machine.name,
-                "open" if machine.open else "closed",
+                "open" if machine.open else machine.closed or "closed",
                 "/".join(models),
                 f"{render_milli(used)}/{len(machine.devices)}" if machine.devices else "",
                 f"{render_milli(machine.cpus_used_milli)}/{render_milli(machine.cpus_milli)}",

@@ -10,7 +10,7 @@ import os
 import sys
 import tempfile
 import zipfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Final
 
@@ -18,11 +18,6 @@ import argosy
 import argosy.agent
 
 _MAIN: Final = "import sys\n\nfrom argosy.agent.__main__ import main\n\nsys.exit(main(sys.argv[1:]))\n"
-#: Modules whose bytecode is deflated: an agent without work needs few of them, and inflating those takes it
-#: 1 ms.
-_PACKED: Final = {
-    "cgroups", "devices", "mig", "mps", "node", "outside", "ranks", "sharing", "terminal", "trees", "venv",
-}  # fmt: skip
 _EPOCH: Final = (1980, 1, 1, 0, 0, 0)  # the same bytes on every build
 
 
@@ -32,9 +27,10 @@ def agent_zipapp(cache_dir: Path) -> Path:
     It holds bytecode for the Python that builds it, so that an agent of the same version starts without
     compiling, beside the source for all others.
     """
-    data = _build()
-    path = cache_dir / f"agent-{hashlib.sha256(data).hexdigest()[:16]}.pyz"
+    sources = _sources()
+    path = cache_dir / f"agent-{_digest(sources)}.pyz"
     if not path.exists():
+        data = _build(sources)
         cache_dir.mkdir(parents=True, exist_ok=True)
         handle, temporary = tempfile.mkstemp(dir=cache_dir, prefix=".agent-")
         try:
@@ -47,20 +43,29 @@ def agent_zipapp(cache_dir: Path) -> Path:
     return path
 
 
-def _build() -> bytes:
+def _sources() -> dict[str, str]:
+    """Every module of the zipapp, by its path in it without a suffix."""
     folder = Path(argosy.agent.__file__).parent
-    sources = {
+    return {
         "__main__": _MAIN,
         "argosy/__init__": f'__version__ = "{argosy.__version__}"\n',
         **{f"argosy/agent/{path.stem}": path.read_text("utf-8") for path in sorted(folder.glob("*.py"))},
     }
+
+
+def _digest(sources: Mapping[str, str]) -> str:
+    """Of all that decides what is built: compiling takes 0.1 s, which every start of a server would pay."""
+    parts = [Path(__file__).read_text("utf-8"), importlib.util.MAGIC_NUMBER.hex()]
+    parts += [text for pair in sorted(sources.items()) for text in pair]
+    return hashlib.sha256("\0".join(parts).encode()).hexdigest()[:16]
+
+
+def _build(sources: Mapping[str, str]) -> bytes:
     buffer = io.BytesIO()
     with zipfile.ZipFile(buffer, "w") as archive:
         for name, source in sources.items():
-            # Stored, not deflated: inflating costs more than reading. `_PACKED` is small instead.
-            packed = zipfile.ZIP_DEFLATED if name.rpartition("/")[2] in _PACKED else zipfile.ZIP_STORED
-            _add(archive, name + ".pyc", _bytecode(source, name + ".py"), packed)
-            _add(archive, name + ".py", source.encode(), zipfile.ZIP_DEFLATED)
+            _add(archive, name + ".pyc", _bytecode(source, name + ".py"))
+            _add(archive, name + ".py", source.encode())
     return buffer.getvalue()
 
 
@@ -79,9 +84,9 @@ def _bytecode(source: str, name: str) -> bytes:
     )
 
 
-def _add(archive: zipfile.ZipFile, name: str, data: bytes, compression: int) -> None:
+def _add(archive: zipfile.ZipFile, name: str, data: bytes) -> None:
     info = zipfile.ZipInfo(name, _EPOCH)
-    info.compress_type = compression
+    info.compress_type = zipfile.ZIP_DEFLATED
     info.external_attr = 0o644 << 16
     archive.writestr(info, data)
 

@@ -31,8 +31,24 @@ class Shape(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     disk_bytes: int = 0
 
 
+class OwnedMachine(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """One of the machines of an owned offer that stands for different ones."""
+
+    name: str  # as people call it: `gpu1`; unique in its place
+    facts: NodeFacts  # without what changes from minute to minute
+    closed: str = ""  # why it takes nothing new, as the end of a sentence: `does not answer`
+
+    @property
+    def is_open(self) -> bool:
+        return not self.closed
+
+
 class Offer(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """Something that can be had at a price."""
+    """Something that can be had at a price.
+
+    An owned offer is one machine, `nodes_max` equal ones, or all of `machines`: then `shape` says of each
+    amount the most that one of them has, and `accelerator` is one of the models that they have.
+    """
 
     provider: str
     region: str = ""
@@ -44,6 +60,16 @@ class Offer(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     estimated: bool = False
     nodes_max: int | None = None  # None: not known
     facts: NodeFacts | None = None  # owned machines: what each of them is; kept out of choices
+    machines: tuple[
+        OwnedMachine, ...
+    ] = ()  # of a place with different ones: all of them; kept out of choices
+    apart: bool = False  # nodes of one claim stand on different machines: so it is where `machines` are named
+
+    def machines_for(self, zone: str | None) -> tuple[OwnedMachine, ...]:
+        """Those that `infra: PROVIDER/REGION/ZONE` asks for: the machine of that name, or all."""
+        if zone in (None, "", "*"):
+            return self.machines
+        return tuple(each for each in self.machines if each.name == zone)
 
 
 BUSY = "busy"  # the code of rejections that time may cure: the capacity is there and in use
@@ -85,6 +111,22 @@ class Confirmed(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
 
     max_hourly_micro_usd: int | None = None  # of all nodes; None: any price
     order: tuple[str, ...] = ()  # keys of offers (`offer_key`)
+
+
+def place_of(offer: Offer) -> str:
+    """What the machines of an owned offer have in common. Offers of one machine that differ in the model of
+    accelerator only are the same place."""
+    parts = (offer.provider, offer.region, offer.zone, offer.shape.instance_type)
+    return "/".join(parts).rstrip("/")
+
+
+def machine_id(place: str, name: str) -> str:
+    """How placements call a machine of a place that has several.
+
+    >>> machine_id("ssh/lab", "gpu1")
+    'ssh/lab#gpu1'
+    """
+    return f"{place}#{name}"
 
 
 def offer_key(offer: Offer) -> str:

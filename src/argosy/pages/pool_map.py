@@ -138,7 +138,7 @@ def _draw_pool(pool: PoolView, people: dict[str, Person], y: int, now_ms: int) -
         if number % tall == 0 and number:
             y = top
         shift = across * (number // tall)
-        closed = "" if machine.open else " (takes nothing new)"
+        closed = "" if machine.open else f" ({machine.closed or 'takes nothing new'})"
         tip = escape(_machine_tip(machine) + closed)
         name = shortened(machine.name, _NAME_MAX)
         lines.append(f'<text x="{_MARGIN + shift}" y="{y + 16}">{escape(name)}<title>{tip}</title></text>')

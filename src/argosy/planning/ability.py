@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from typing import NamedTuple
 
 import msgspec
 
+from argosy.model.offer import Placement
 from argosy.model.phases import ClaimPhase
 from argosy.model.rows import Claim
 
@@ -22,6 +24,15 @@ class Ability(msgspec.Struct, frozen=True, kw_only=True):
     nodes_text: str = ""  # why: this machine runs at most 128 nodes
 
 
+class Held(NamedTuple):
+    """What claims hold of one machine."""
+
+    cpus_milli: int
+    memory_bytes: int
+    accelerators_milli: int
+    holders: tuple[str, ...]
+
+
 class Usage(msgspec.Struct, frozen=True, kw_only=True):
     """What claims hold of one owned provider. CPUs and memory count only where they were asked for by
     number."""
@@ -30,6 +41,7 @@ class Usage(msgspec.Struct, frozen=True, kw_only=True):
     memory_bytes: int = 0
     accelerators_milli: int = 0
     holders: tuple[str, ...] = ()  # names or ids of workloads
+    machines: Mapping[str, Held] = {}  # what is held of single machines, by the ids of placements
 
 
 def usage_by_provider(claims: Iterable[Claim], names: Mapping[str, str] | None = None) -> dict[str, Usage]:
@@ -39,15 +51,34 @@ def usage_by_provider(claims: Iterable[Claim], names: Mapping[str, str] | None =
         names: what to call the owner of a claim (default: its id).
     """
     total: dict[str, Usage] = {}
+    machines: dict[str, dict[str, Held]] = {}
     for claim in claims:
         if claim.phase in (ClaimPhase.GONE, ClaimPhase.STOPPED):
             continue
         name, choice = claim.choice.offer.provider, claim.choice
+        holder = (names or {}).get(claim.workload_id, claim.workload_id)
         old = total.get(name, Usage())
+        if choice.offer.apart:
+            _add_placed(machines.setdefault(name, {}), claim.placements, holder)
         total[name] = Usage(
             cpus_milli=old.cpus_milli + choice.cpus_milli * claim.count,
             memory_bytes=old.memory_bytes + choice.memory_bytes * claim.count,
             accelerators_milli=old.accelerators_milli + choice.accelerators_milli * claim.count,
-            holders=(*old.holders, (names or {}).get(claim.workload_id, claim.workload_id)),
+            holders=(*old.holders, holder),
+            machines=machines.get(name, {}),
         )
     return total
+
+
+def _add_placed(machines: dict[str, Held], placements: Iterable[Placement], holder: str) -> None:
+    for place in placements:
+        held = machines.get(place.node_id, NOTHING_HELD)
+        machines[place.node_id] = Held(
+            held.cpus_milli + place.cpus_milli,
+            held.memory_bytes + place.memory_bytes,
+            held.accelerators_milli + sum(share.milli for share in place.devices),
+            (*held.holders, holder),
+        )
+
+
+NOTHING_HELD = Held(0, 0, 0, ())

@@ -39,11 +39,10 @@ def plan(
         num_nodes: how many equal nodes, all or none.
         offers: what can be had.
         abilities: by provider name; an offer of a provider that is not listed is refused.
-        usage: what live claims hold of owned providers.
+        usage: what live claims hold of owned providers; None: what is free at present does not matter.
         atlas: where regions are, for wishes with `areas` or `excluded` countries; without it no country is
         known.
     """
-    usage = usage or {}
     ranked: list[tuple[Key, Choice]] = []
     refused: dict[tuple[str, str, str], Rejection] = {}
     for position, wish in enumerate(resources):
@@ -51,7 +50,10 @@ def plan(
         for offer in offers:
             name = offer.provider
             refusal = constraints.refuse(
-                offer, abilities.get(name, Ability()), usage.get(name, Usage()), atlas
+                offer,
+                abilities.get(name, Ability()),
+                usage.get(name, Usage()) if usage is not None else None,
+                atlas,
             )
             if refusal is not None:
                 code, text = refusal
@@ -97,7 +99,7 @@ def grant(wish: Resources, num_nodes: int, offer: Offer) -> Choice:
         else (0 if owned else offer.shape.accelerators_milli)
     )
     return Choice(
-        offer=offer if offer.facts is None else replace(offer, facts=None),
+        offer=replace(offer, facts=None, machines=()) if offer.facts or offer.machines else offer,
         resources=wish,
         cpus_milli=cpus,
         memory_bytes=memory,

@@ -16,7 +16,7 @@ from argosy.model.areas import Atlas
 from argosy.model.offer import BUSY, Capacity, Offer
 from argosy.model.resources import LocalDisk, Resources
 from argosy.model.units import render_bytes, render_disk, render_milli, render_price
-from argosy.planning import sieve
+from argosy.planning import named, sieve
 from argosy.planning.ability import Ability, Usage
 from argosy.planning.places import INFRA, PLACES, PlaceConstraint, Relaxed, Spot, dropped, nothing
 
@@ -28,7 +28,7 @@ class Case(NamedTuple):
     num_nodes: int
     offer: Offer
     ability: Ability
-    usage: Usage
+    usage: Usage | None  # None: what is free at present does not matter
 
     @property
     def owned(self) -> bool:
@@ -53,11 +53,13 @@ def machines_in(offer: Offer) -> int:
     return offer.nodes_max if offer.nodes_max is not None else 1
 
 
-def _gang_fits(case: Case, each: int, shape: int) -> bool:
-    """Whether all nodes of `each` fit into the machines of an owned offer, of which one has `shape`; of
-    others, into a node."""
+def _gang_fits(case: Case, each: int, shape: int, amount: named.Amount) -> bool:
+    """Whether all nodes of `each` fit into the machines of an owned offer, of which one has `shape` (of
+    different ones `amount` tells what a machine has); of others, into a node."""
     if not case.owned:
         return each <= shape
+    if case.offer.machines:
+        return named.gang_fits(case.offer, case.wish, case.num_nodes, each, amount)
     return not each or shape // each * machines_in(case.offer) >= case.num_nodes
 
 
@@ -124,8 +126,12 @@ def _refuse_count(case: Case) -> str:
     assert wish is not None
     asked = f"asked for {render_milli(wish.milli)}"
     if case.owned:
-        if _gang_fits(case, wish.milli, shape.accelerators_milli):
+        if _gang_fits(case, wish.milli, shape.accelerators_milli, named.devices_of(shape.accelerator)):
             return ""
+        if case.offer.machines:
+            what = f"{render_milli(wish.milli)} {shape.accelerator}"
+            return named.too_few(case.offer, case.wish, case.num_nodes, wish.milli, what,
+                                 named.devices_of(shape.accelerator), render_milli)  # fmt: skip
         return f"has {render_milli(shape.accelerators_milli)} {shape.accelerator}, {asked}{_for_each(case)}"
     if wish.is_fraction or _as_sold(case):
         return ""
@@ -147,8 +153,12 @@ def _relax_accelerator(wish: Resources) -> Iterator[Relaxed]:
 def _refuse_cpus(case: Case) -> str:
     bound, has = case.wish.cpus, case.offer.shape.cpus_milli
     assert bound is not None
-    if _gang_fits(case, bound.amount, has) if case.owned else bound.holds(has):
+    if _gang_fits(case, bound.amount, has, named.cpus) if case.owned else bound.holds(has):
         return ""
+    if case.offer.machines:
+        what = f"{render_milli(bound.amount)} CPUs"
+        return named.too_few(case.offer, case.wish, case.num_nodes, bound.amount, what,
+                             named.cpus, render_milli)  # fmt: skip
     return f"has {render_milli(has)} CPUs, asked for {render_milli(bound.amount)}{_for_each(case)}"
 
 
@@ -163,9 +173,13 @@ def _refuse_memory(case: Case) -> str:
     memory = wish.memory_for(wish.cpus.amount if wish.cpus else shape.cpus_milli)
     exact = wish.memory is not None and wish.memory.exact and not case.owned
     if not memory or (
-        memory == shape.memory_bytes if exact else _gang_fits(case, memory, shape.memory_bytes)
+        memory == shape.memory_bytes if exact else _gang_fits(case, memory, shape.memory_bytes, named.memory)
     ):
         return ""
+    if case.offer.machines:
+        what = f"{render_bytes(memory)} of memory"
+        return named.too_few(case.offer, wish, case.num_nodes, memory, what,
+                             named.memory, render_bytes)  # fmt: skip
     has = render_bytes(shape.memory_bytes)
     return f"has {has} of memory, asked for {render_bytes(memory)}{_for_each(case)}"
 
@@ -188,7 +202,7 @@ def lacks_disk(disk: LocalDisk, num_nodes: int, offer: Offer) -> str:
     if have <= 0:
         return f"has no local disk that is known, asked for {disk.render()}"
     case = Case(Resources(), num_nodes, offer, Ability(), Usage())
-    if _gang_fits(case, disk.bound.amount, have) if owned else disk.bound.holds(have):
+    if _gang_fits(case, disk.bound.amount, have, named.disk) if owned else disk.bound.holds(have):
         return ""
     return f"has {render_disk(have)} of {'free' if owned else 'local'} disk, asked for {disk.render()}"
 
@@ -216,6 +230,8 @@ def _refuse_price(case: Case) -> str:
 
 def _refuse_capacity(case: Case) -> str:
     most = case.offer.nodes_max
+    if case.offer.machines:
+        return named.not_together(case.offer, case.wish, case.num_nodes)
     if case.owned or most is None or case.num_nodes <= most:
         return ""
     return f"has {most} nodes at present, asked for {case.num_nodes}"
@@ -223,9 +239,11 @@ def _refuse_capacity(case: Case) -> str:
 
 def _refuse_busy(case: Case) -> str:
     """Whether what is asked for exists here but is held by others at present."""
-    if not case.owned:
+    if not case.owned or case.usage is None:
         return ""
     wish, shape, usage, nodes = case.wish, case.offer.shape, case.usage, case.num_nodes
+    if case.offer.machines:
+        return named.waits_for(case.offer, wish, nodes, usage)
     cpus = wish.cpus.amount if wish.cpus else 0
     unit = "CPU" if cpus * nodes == 1000 else "CPUs"
     milli = wish.accelerator.milli if wish.accelerator else 0
@@ -240,6 +258,16 @@ def _refuse_busy(case: Case) -> str:
             by = ", ".join(sorted(set(usage.holders))[:3])
             return f"waits for {render(want)} {unit}: {render(used)} of {render(total)} in use by {by}"
     return ""
+
+
+def _refuse_apart(case: Case) -> str:
+    """Whether there are as many different machines as nodes, where each node is one."""
+    if not case.offer.machines or case.num_nodes <= (
+        has := len(case.offer.machines_for(case.wish.infra.zone))
+    ):
+        return ""
+    machines = "1 machine" if has == 1 else f"{has} machines"
+    return f"has {machines}, asked for {case.num_nodes} nodes, each on a machine of its own"
 
 
 def _refuse_number(ability: Ability, num_nodes: int) -> str:
@@ -273,6 +301,7 @@ def _wants_accelerator(wish: Resources, num_nodes: int) -> bool:
 
 
 MACHINES: Final = (
+    Constraint("nodes", lambda _, num_nodes: num_nodes > 1, _refuse_apart, None),
     Constraint(
         "excluded",
         lambda wish, _: any(each.instance_type or each.accelerator for each in wish.excluded),
@@ -430,11 +459,13 @@ class Applied:
         return None
 
     def refuse(
-        self, offer: Offer, ability: Ability, usage: Usage, atlas: Atlas | None = None
+        self, offer: Offer, ability: Ability, usage: Usage | None, atlas: Atlas | None = None
     ) -> tuple[str, str] | None:
         """Code and text of the first constraint that an offer does not meet; `busy` is the last."""
         if self.places:
-            anywhere = not offer.zone and offer.capacity is not Capacity.OWNED
+            anywhere = not offer.zone and (
+                offer.capacity is not Capacity.OWNED or bool(offer.machines_for(self.wish.infra.zone))
+            )
             refused = self.refuse_place(offer.provider, offer.region, offer.zone, anywhere, atlas)
             if refused is not None:
                 return refused

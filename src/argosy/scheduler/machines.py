@@ -11,7 +11,7 @@ import msgspec
 
 from argosy.model.facts import Device, NodeFacts
 from argosy.model.kinds import gang_of
-from argosy.model.offer import Capacity, DeviceShare, Offer, Placement
+from argosy.model.offer import Capacity, DeviceShare, Offer, OwnedMachine, Placement, machine_id, place_of
 from argosy.model.phases import NodePhase
 from argosy.model.rows import Claim, Node, Workload
 from argosy.model.tenancy import Tenancy
@@ -19,10 +19,11 @@ from argosy.planning import Ability
 from argosy.scheduler.ask import UNANSWERED, WHOLE_MILLI, Ask, Machine, Need, Running
 from argosy.scheduler.devices import mig_bits, mig_card
 
-#: Labels of our own, so that a need can name the place of its offer, or one machine. Users' labels have no
-#: slash first.
+#: Labels of our own, so that a need can name the place of its offer, one machine, or the name of one in its
+#: place. Users' labels have no slash first.
 PLACE: Final = "/place"
 MACHINE: Final = "/machine"
+NAMED: Final = "/named"
 #: Beginning of the ids of holders that are nobody: what is not a cluster's of the devices that it has a part
 #: of.
 WITHHELD: Final = "/withheld/"
@@ -148,46 +149,68 @@ def is_owned(offer: Offer, abilities: Mapping[str, Ability]) -> bool:
     return offer.capacity is Capacity.OWNED and ability is not None and ability.owned
 
 
-def place_of(offer: Offer) -> str:
-    """What the machines of an offer have in common. Offers of one machine that differ in the model of
-    accelerator only are the same place."""
-    parts = (offer.provider, offer.region, offer.zone, offer.shape.instance_type)
-    return "/".join(parts).rstrip("/")
-
-
 def machines_of_offers(offers: Iterable[Offer], tenancy: Tenancy) -> list[Machine]:
-    """The machines of owned offers: `nodes_max` of each place (not known: one). What is known of a machine
-    comes from the facts of the offer, else from its shape."""
+    """The machines of owned offers: those that an offer names, else `nodes_max` of each place (not known:
+    one). What is known of a machine comes from the facts of the offer, else from its shape."""
     places: dict[str, list[Offer]] = {}
     for offer in offers:
         places.setdefault(place_of(offer), []).append(offer)
     machines: list[Machine] = []
     for place in sorted(places):
         same = places[place]
+        named = {each.name: each for offer in same for each in offer.machines}
+        if named:
+            provider = same[0].provider
+            machines += [
+                _named(place, each, provider, index, tenancy)
+                for index, (_, each) in enumerate(sorted(named.items()), len(machines))
+            ]
+            continue
         for number in range(max(each.nodes_max if each.nodes_max is not None else 1 for each in same)):
             machines.append(_machine(place, number, same, len(machines), tenancy))
     return machines
 
 
+def _named(place: str, each: OwnedMachine, provider: str, index: int, tenancy: Tenancy) -> Machine:
+    """One of a place whose machines differ."""
+    id, facts = machine_id(place, each.name), each.facts
+    return Machine(
+        id=id,
+        index=index,
+        name=f"{place}/{each.name}",  # as `infra:` takes it
+        cpus_milli=facts.cpus_milli,
+        memory_bytes=facts.memory_bytes,
+        devices=tuple(map(_lasting, facts.devices)),
+        arch=facts.arch,
+        labels=(*facts.labels, (PLACE, place), (MACHINE, id), (NAMED, each.name)),
+        taints=facts.taints,
+        domains=facts.domains,
+        groups=groups_of((id, place, each.name, facts.hostname, provider), tenancy),
+        sharing=facts.sharing,
+        open=each.is_open,
+        closed=each.closed,
+    )
+
+
 def _machine(place: str, number: int, offers: Sequence[Offer], index: int, tenancy: Tenancy) -> Machine:
     many = any((offer.nodes_max or 1) > 1 for offer in offers)
-    machine_id = f"{place}#{number}" if many else place
+    id = machine_id(place, str(number)) if many else place
     shape = offers[0].shape
     facts = next((offer.facts for offer in offers if offer.facts is not None), None)
     known = facts or NodeFacts()
     devices = tuple(map(_lasting, known.devices)) if facts is not None else _devices_of(offers)
     return Machine(
-        id=machine_id,
+        id=id,
         index=index,
-        name=machine_id,
+        name=id,
         cpus_milli=max(offer.shape.cpus_milli for offer in offers),
         memory_bytes=max(offer.shape.memory_bytes for offer in offers),
         devices=devices,
         arch=shape.arch,
-        labels=(*known.labels, (PLACE, place), (MACHINE, machine_id)),
+        labels=(*known.labels, (PLACE, place), (MACHINE, id)),
         taints=known.taints,
         domains=known.domains,
-        groups=groups_of((machine_id, known.hostname, offers[0].provider), tenancy),
+        groups=groups_of((id, known.hostname, offers[0].provider), tenancy),
         sharing=known.sharing,
     )
 

@@ -11,7 +11,7 @@ import msgspec
 from argosy.model.errors import ArgosyError
 from argosy.model.kinds import gang_of, kind_of, task_of
 from argosy.model.kinds.job import job_task
-from argosy.model.offer import Choice, Placement
+from argosy.model.offer import Choice, Placement, place_of
 from argosy.model.phases import ClaimPhase, Desired
 from argosy.model.resources import Resources
 from argosy.model.rows import Attempt, Claim, Workload
@@ -21,7 +21,7 @@ from argosy.model.tenancy import Tenancy
 from argosy.model.units import Bound
 from argosy.scheduler.ask import Ask, Need, Running
 from argosy.scheduler.estimate import History, estimate_s, is_known, kinds_of
-from argosy.scheduler.machines import MACHINE, PLACE, groups_for, place_of
+from argosy.scheduler.machines import MACHINE, NAMED, PLACE, groups_for
 from argosy.scheduler.quota import leaf_of
 
 _LETTERS: Final = str.maketrans("0123456789", "ghijklmnop")
@@ -124,9 +124,10 @@ def ask_of_choices(
     other."""
     queue = queue_of(workload, tenancy)
     needs = [_need_of_choice(workload, choice, tenancy, queue, machine) for choice in choices]
-    return _ask(
-        workload, needs, num_nodes, tenancy, history, queue=queue, spread=scheduling_of(workload).spread
-    )
+    spread = scheduling_of(workload).spread
+    if not spread and num_nodes > 1 and any(choice.offer.apart for choice in choices):
+        spread = "node"  # a node is a machine there
+    return _ask(workload, needs, num_nodes, tenancy, history, queue=queue, spread=spread)
 
 
 def running_attempt(job: Workload, attempt: Attempt, tenancy: Tenancy, history: History) -> Running:
@@ -200,7 +201,9 @@ def _need(workload: Workload, wish: Resources, cpus_milli: int, tenancy: Tenancy
 def _need_of_choice(workload: Workload, choice: Choice, tenancy: Tenancy, queue: str, machine: str) -> Need:
     """Amounts are those that the choice grants: what was not asked for by number is shared."""
     need = _need(workload, choice.resources, choice.cpus_milli, tenancy, queue)
-    own = ((PLACE, place_of(choice.offer)), *(((MACHINE, machine),) if machine else ()))
+    zone = choice.resources.infra.zone if choice.offer.apart else None
+    named = ((NAMED, zone),) if zone and zone != "*" else ()
+    own = ((PLACE, place_of(choice.offer)), *(((MACHINE, machine),) if machine else ()), *named)
     return msgspec.structs.replace(
         need,
         memory_bytes=choice.memory_bytes,

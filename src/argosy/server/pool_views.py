@@ -64,6 +64,7 @@ def view_pool(picture: PoolPicture) -> PoolView:
             id=machine.id,
             name=machine.name or machine.id,
             open=machine.open,
+            closed=machine.closed,
             cpus_milli=machine.cpus_milli,
             cpus_used_milli=cpus.get(machine.id, 0),
             memory_bytes=machine.memory_bytes,

@@ -154,7 +154,7 @@ def is_there(offer: Offer, model: str, place: Infra) -> bool:
         for want, have in (
             (place.provider, offer.provider),
             (place.region, offer.region),
-            (place.zone, offer.zone),
+            (place.zone, place.zone if offer.machines_for(place.zone) else offer.zone),
         )
     )
 

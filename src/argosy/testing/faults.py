@@ -46,6 +46,9 @@ class Faults(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     agent_dies_at_start: float = 0.0  # per start of a rank: its agent is killed in that moment
     replacements_per_h: float = 0.0  # the state folder of a server is replaced while it runs
     client_deaths: float = 0.0  # per submission: the client is gone before it is answered
+    hosts_close_per_h: float = (
+        0.0  # a named machine of ours takes nothing new for a while: what runs there stays
+    )
 
 
 NONE: Final = Faults()
@@ -82,6 +85,7 @@ _FULL_LATER: Final[dict[str, float]] = {
     "agent_dies_at_start": 0.25,
     "replacements_per_h": 6.0,
     "client_deaths": 0.5,
+    "hosts_close_per_h": 8.0,
 }
 
 

@@ -16,7 +16,7 @@ from argosy.controllers.pool.decide import decide_jobs, decide_owned
 from argosy.controllers.view import Action, Put, View
 from argosy.model.kinds import gangs, kind_of
 from argosy.model.kinds.job import job_state
-from argosy.model.offer import Capacity, Placement
+from argosy.model.offer import Capacity, Placement, machine_id, place_of
 from argosy.model.phases import AttemptPhase, Desired, NodePhase, WorkloadPhase
 from argosy.model.reasons import Reason
 from argosy.model.rows import Attempt, Claim, Node, Row, Workload
@@ -60,21 +60,7 @@ class PoolLaws:
         self._began_s: dict[str, float] = {}  # id of an attempt or claim → when it was written first
         self._starts: dict[str, float] = {}  # id of a workload → when it last began to hold something
         self._shrank_s: dict[str, float] = {}  # id of a cluster → when it last stopped, or lost a node
-        self._machines: dict[
-            str, tuple[int, int, int, int]
-        ] = {}  # id → CPUs, memory, devices, memory of each
-        for sim in providers.sims():
-            for offer in sim.offers:
-                shape = offer.shape
-                count = offer.nodes_max or 1
-                for number in range(count if offer.capacity is Capacity.OWNED else 0):
-                    name = f"{offer.provider}#{number}" if count > 1 else offer.provider
-                    self._machines[name] = (
-                        shape.cpus_milli,
-                        shape.memory_bytes,
-                        shape.accelerators_milli // 1000,
-                        shape.accelerator_memory_bytes,
-                    )
+        self._machines = _machines_of(providers)
 
     # -- every commit ---------------------------------------------------------------------------------------
 
@@ -124,14 +110,14 @@ class PoolLaws:
         ]
 
     def _check_machines(self, claim: Claim) -> None:
-        for machine_id in sorted({place.node_id for place in claim.placements}):
-            cpus, memory, devices, device_memory = self._machines.get(machine_id, (0, 0, 0, 0))
-            held = [place for _, place in self._held_on(machine_id)]
+        for where in sorted({place.node_id for place in claim.placements}):
+            cpus, memory, devices, device_memory = self._machines.get(where, (0, 0, 0, 0))
+            held = [place for _, place in self._held_on(where)]
             if sum(place.cpus_milli for place in held) > cpus:
-                self.world.violate("room", f"{machine_id} holds more than {cpus} milli-CPUs")
+                self.world.violate("room", f"{where} holds more than {cpus} milli-CPUs")
             if sum(place.memory_bytes for place in held) > memory:
-                self.world.violate("room", f"{machine_id} holds more than {memory} bytes")
-            self._check_devices(machine_id, held, dict.fromkeys(range(devices), device_memory))
+                self.world.violate("room", f"{where} holds more than {memory} bytes")
+            self._check_devices(where, held, dict.fromkeys(range(devices), device_memory))
 
     def _check_devices(self, where: str, held: Iterable[Placement], devices: Mapping[int, int]) -> None:
         """`devices`: memory in bytes, by index."""
@@ -430,6 +416,26 @@ class PoolLaws:
                 self.world.violate("books", f"of {name}: another room is free than by the rows")
             elif _used(mine) != _used(new):
                 self.world.violate("books", f"of {name}: queues use something else than what runs")
+
+
+def _machines_of(providers: SimProviders) -> dict[str, tuple[int, int, int, int]]:
+    """CPUs, memory, devices and the memory of each, of all owned machines, by id."""
+    found = {}
+    for sim in providers.sims():
+        for offer in sim.offers:
+            shape = offer.shape
+            memory = shape.accelerator_memory_bytes
+            for each in offer.machines:
+                facts, id = each.facts, machine_id(place_of(offer), each.name)
+                found[id] = facts.cpus_milli, facts.memory_bytes, len(facts.devices), memory
+            if offer.machines or offer.capacity is not Capacity.OWNED:
+                continue
+            count = offer.nodes_max or 1
+            for number in range(count):
+                name = f"{offer.provider}#{number}" if count > 1 else offer.provider
+                gpus = shape.accelerators_milli // 1000
+                found[name] = shape.cpus_milli, shape.memory_bytes, gpus, memory
+    return found
 
 
 def _watched(kind: type[PoolCache], laws: PoolLaws) -> type[PoolCache]:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import random
 from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import Final
 
 import msgspec
@@ -17,8 +18,8 @@ from argosy.infra import border
 from argosy.infra.agent_port import Channel
 from argosy.infra.allotment import allot_devices, free_milli
 from argosy.infra.provider import Capabilities, Diagnostic, Manifest, Provider, Want
-from argosy.model.facts import ClaimFact, ClaimState, NodeFacts, NodeSighting
-from argosy.model.offer import Capacity, Offer
+from argosy.model.facts import ClaimFact, ClaimState, Device, NodeFacts, NodeSighting
+from argosy.model.offer import Capacity, Offer, OwnedMachine, Placement, Shape, machine_id, place_of
 from argosy.model.phases import Desired
 from argosy.model.rows import Claim, Node
 from argosy.model.units import GIB
@@ -80,7 +81,12 @@ class SimProvider:
         await self._call("quote")
         now_ms = self.world.clock.now_ms()
         return [
-            msgspec.structs.replace(offer, quoted_at_ms=now_ms, price_micro_usd=self._price(offer))
+            msgspec.structs.replace(
+                offer,
+                quoted_at_ms=now_ms,
+                price_micro_usd=self._price(offer),
+                machines=tuple(_as_it_is(self.world, each) for each in offer.machines),
+            )
             for offer in self.offers
         ]
 
@@ -224,9 +230,11 @@ class SimProvider:
             for share in place.devices:
                 key = place.node_id, share.index
                 milli[key] = milli.get(key, 0) + share.milli
-        shape = mine.shape
         for place in claim.placements:
-            if cpus[place.node_id] > shape.cpus_milli or memory[place.node_id] > shape.memory_bytes:
+            has = _machine_of(mine, place) or NodeFacts(
+                cpus_milli=mine.shape.cpus_milli, memory_bytes=mine.shape.memory_bytes
+            )
+            if cpus[place.node_id] > has.cpus_milli or memory[place.node_id] > has.memory_bytes:
                 raise border.OutOfCapacity(self.manifest.name, f"{place.node_id} is full")
             for share in place.devices:
                 if milli[place.node_id, share.index] > 1000:
@@ -266,17 +274,17 @@ class SimProvider:
 
     def _facts_of(self, claim: Claim, index: int, devices: list[tuple[tuple[int, int], ...]]) -> NodeFacts:
         shape = claim.choice.offer.shape
-        cards = some_devices(
-            shape.accelerators_milli // 1000, shape.accelerator or "", shape.accelerator_memory_bytes
-        )
+        place = next((each for each in claim.placements if each.rank == index), None)
+        named = next((each for each in map(partial(_machine_of, place=place), self.offers) if each), None)
+        cards = named.devices if named is not None else _cards(shape)
         if claim.choice.offer.capacity is Capacity.OWNED:
             mine = {device for device, _ in devices[index]} if devices else set[int]()
             cards = tuple(card for card in cards if card.index in mine)
         return NodeFacts(
             hostname=f"{claim.id[-6:]}-{index}",
             arch=shape.arch,
-            cpus_milli=shape.cpus_milli,
-            memory_bytes=shape.memory_bytes,
+            cpus_milli=named.cpus_milli if named is not None else shape.cpus_milli,
+            memory_bytes=named.memory_bytes if named is not None else shape.memory_bytes,
             devices=cards,
             agent_version="sim",
             sharing=self.sharing,
@@ -372,6 +380,36 @@ def _same_place(one: Offer, other: Offer) -> bool:
     )
 
 
+def _as_it_is(world: World, machine: OwnedMachine) -> OwnedMachine:
+    """A machine closes for a while when the weather says so; what runs there runs on."""
+    per_h = world.faults.hosts_close_per_h
+    period_s = 240
+    if per_h <= 0:
+        return machine
+    dice = random.Random(f"{world.seed}:{machine.name}:{int(world.now_s / period_s)}")
+    is_closed = dice.random() < per_h * period_s / 3600
+    return msgspec.structs.replace(machine, closed="does not answer") if is_closed else machine
+
+
+def _machine_of(offer: Offer, place: Placement | None) -> NodeFacts | None:
+    """What a placement stands on, where an offer names its machines."""
+    where = place_of(offer)
+    return next(
+        (
+            each.facts
+            for each in offer.machines
+            if place is not None and machine_id(where, each.name) == place.node_id
+        ),
+        None,
+    )
+
+
+def _cards(shape: Shape) -> tuple[Device, ...]:
+    return some_devices(
+        shape.accelerators_milli // 1000, shape.accelerator or "", shape.accelerator_memory_bytes
+    )
+
+
 def _fact_of(order: Order) -> ClaimFact:
     if order.state is ClaimState.PREEMPTED:
         return ClaimFact(claim_id=order.claim.id, state=ClaimState.PREEMPTED, tag=order.claim.tag)
@@ -393,9 +431,31 @@ def _fact_of(order: Order) -> ClaimFact:
     )
 
 
+def _different(equal: Offer) -> Offer:
+    """As many devices on machines of different size. Each has a name."""
+    machines = tuple(
+        OwnedMachine(
+            name=str(number),
+            facts=NodeFacts(
+                hostname=f"farm-{number}",
+                arch="x86_64",
+                cpus_milli=cpus_milli,
+                memory_bytes=memory_bytes,
+                devices=some_devices(gpus, "L4", 24 * GIB),
+                sharing=("mps",),
+            ),
+        )
+        for number, (gpus, cpus_milli, memory_bytes) in enumerate(
+            ((5, 20_000, 512 * GIB), (4, 16_000, 256 * GIB), (4, 12_000, 512 * GIB), (3, 16_000, 128 * GIB))
+        )
+    )
+    largest = msgspec.structs.replace(equal.shape, cpus_milli=20_000, accelerators_milli=5000)
+    return msgspec.structs.replace(equal, shape=largest, nodes_max=4, machines=machines, apart=True)
+
+
 def a_market(world: World) -> SimProviders:
-    """The usual infrastructure of simulations: one large machine of our own, four small ones, and a cloud
-    with two zones."""
+    """The usual infrastructure of simulations: one large machine of our own, four small ones (equal, or in
+    every third seed different ones with names), and a cloud with two zones."""
     pool = Offer(
         provider="pool", shape=a_gpu_shape(8, cpus_milli=64000), capacity=Capacity.OWNED, price_micro_usd=0
     )
@@ -415,18 +475,8 @@ def a_market(world: World) -> SimProviders:
         )
         for capacity in (Capacity.ON_DEMAND, Capacity.SPOT)
     ]
-    farm = SimProvider(
-        world,
-        FARM,
-        [
-            Offer(
-                provider="farm",
-                shape=a_gpu_shape(4, "L4", cpus_milli=16000, accelerator_memory_bytes=24 * GIB),
-                capacity=Capacity.OWNED,
-                price_micro_usd=0,
-                nodes_max=4,
-            )
-        ],
-    )
+    l4 = a_gpu_shape(4, "L4", cpus_milli=16000, accelerator_memory_bytes=24 * GIB)
+    equal = Offer(provider="farm", shape=l4, capacity=Capacity.OWNED, price_micro_usd=0, nodes_max=4)
+    farm = SimProvider(world, FARM, [_different(equal) if world.seed % 3 == 1 else equal])
     farm.sharing = ("mps",)
     return SimProviders([SimProvider(world, POOL, [pool]), farm, SimProvider(world, CLOUD, offers)])

@@ -17,7 +17,7 @@ from argosy.controllers.pool.wanted import Wanted, wanted_of
 from argosy.controllers.view import Rows, View
 from argosy.model.kinds import kind_of
 from argosy.model.kinds.job import JOB, JobSpec, JobStatus
-from argosy.model.offer import Offer, Placement
+from argosy.model.offer import Offer, Placement, place_of
 from argosy.model.phases import Desired, WorkloadPhase
 from argosy.model.rows import Attempt, Claim, Node, Row, Workload
 from argosy.model.task import Task
@@ -25,14 +25,7 @@ from argosy.model.tenancy import Tenancy
 from argosy.scheduler.ask import Ask, Running
 from argosy.scheduler.cache import PoolCache
 from argosy.scheduler.estimate import History
-from argosy.scheduler.machines import (
-    WITHHELD,
-    is_owned,
-    machine_of_node,
-    machines_of_offers,
-    place_of,
-    withheld_of,
-)
+from argosy.scheduler.machines import WITHHELD, is_owned, machine_of_node, machines_of_offers, withheld_of
 from argosy.scheduler.recall import Use, Uses
 from argosy.scheduler.requests import (
     ask_of_choices,

@@ -23,7 +23,7 @@ from argosy.model.tenancy import QueueUsage
 from argosy.scheduler.ask import Ask, Machine, Running, Waiting
 from argosy.scheduler.cache import PoolCache
 from argosy.scheduler.estimate import expected_end_ms, is_guess
-from argosy.scheduler.machines import WITHHELD
+from argosy.scheduler.machines import NAMED, WITHHELD
 from argosy.scheduler.picture import Held, Pending, PoolPicture, Queued
 from argosy.scheduler.requests import ask_of_job, queue_of
 from argosy.scheduler.snapshot import PoolSnapshot
@@ -96,7 +96,7 @@ class Picture:
             return cluster.name if cluster is not None else "", len(pool.pending)
         cache = self._caches.known(None)
         machines = cache.machines.values() if cache is not None else ()
-        name = next((provider_of(each) for each in machines if _would_use(ask, [each])), "")
+        name = next((pool_of(each) for each in machines if _would_use(ask, [each])), "")
         return name, len(pool.pending)
 
     def never(self, workload: Workload) -> str:
@@ -150,17 +150,17 @@ class Picture:
 
     @cached_property
     def pools(self) -> Sequence[PoolPicture]:
-        """The owned machines of each provider, by name, then the nodes of running clusters, by name."""
+        """Owned machines by provider, or by place of it, then the nodes of running clusters; by name."""
         owned = self._caches.known(None)
         pictures: list[PoolPicture] = []
         if owned is not None:
-            providers: dict[str, list[Machine]] = {}
+            places: dict[str, list[Machine]] = {}
             for machine in owned.pool.inventory.machines().values():
-                providers.setdefault(provider_of(machine), []).append(machine)
-            alone = len(providers) == 1
+                places.setdefault(pool_of(machine), []).append(machine)
+            alone = len(places) == 1
             pictures += [
-                self._picture(owned, PoolPicture(id=name, name=name), providers[name], alone=alone)
-                for name in sorted(providers)
+                self._picture(owned, PoolPicture(id=name, name=name), places[name], alone=alone)
+                for name in sorted(places)
             ]
         for cluster in running_clusters(self._view.rows):
             cache = self._caches.known(cluster.id)
@@ -216,8 +216,11 @@ class Picture:
         )
 
 
-def provider_of(machine: Machine) -> str:
-    """Of an owned machine."""
+def pool_of(machine: Machine) -> str:
+    """The pool that an owned machine is shown in: its place where that has named machines, else all of its
+    provider."""
+    if any(label == NAMED for label, _ in machine.labels):
+        return machine.id.split("#")[0]
     return machine.id.split("/")[0].split("#")[0]
 
 
