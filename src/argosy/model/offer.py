@@ -35,6 +35,9 @@ class OwnedMachine(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True
     """One of the machines of an owned offer that stands for different ones."""
 
     name: str  # as people call it: `gpu1`; unique in its place
+    order: int = (
+        0  # of equally dear offers of one place the lowest comes first: sooner to start, or its default
+    )
     facts: NodeFacts  # without what changes from minute to minute
     closed: str = ""  # why it takes nothing new, as the end of a sentence: `does not answer`
 
@@ -59,6 +62,9 @@ class Offer(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     quoted_at_ms: int = 0
     estimated: bool = False
     nodes_max: int | None = None  # None: not known
+    divisible: bool = (
+        False  # not owned, and still any part of a node can be had: its books are kept elsewhere
+    )
     facts: NodeFacts | None = None  # owned machines: what each of them is; kept out of choices
     machines: tuple[
         OwnedMachine, ...

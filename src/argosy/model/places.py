@@ -77,6 +77,13 @@ TASK_FIELDS: Final = {
         "quota",
         "cpu_partition",
         "provision_timeout",
+        "partition",
+        "account",
+        "qos",
+        "time",
+        "constraint",
+        "reservation",
+        "native",
     ),
     "ssh": (
         "pod_config",

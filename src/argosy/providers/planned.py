@@ -29,13 +29,6 @@ PLANNED: Final = (
         task_fields=_CLUSTER_FIELDS,
     ),
     Manifest(
-        name="slurm",
-        title="Slurm",
-        capabilities=_OWNED,
-        class_name="Slurm",
-        task_fields=("sbatch_options", "quota", "cpu_partition", "provision_timeout"),
-    ),
-    Manifest(
         name="ssh",
         title="GPU servers by SSH",
         capabilities=_OWNED,

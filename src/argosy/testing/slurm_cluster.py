@@ -1,9 +1,10 @@
-"""A real Slurm for tests, from the packages of the distribution: its own munged, slurmctld and one slurmd for each
+"""A real Slurm for tests, from the packages of the distribution: its own munged, slurmctld and one slurmd
+for each
 node, in a private folder and on private ports. It stands after about a second and leaves nothing behind.
 
 All nodes are this machine: each has its own slurmd, spool and port, and pretends to have 16 CPUs and GPUs
-(files that are called like devices), so that allocations, GRES, shards, steps, preemption, time limits and lost nodes
-are the real thing. There is no accounting database.
+(files that are called like devices), so that allocations, GRES, shards, steps, preemption, time limits and
+lost nodes are the real thing. There is no accounting database.
 """
 
 from __future__ import annotations
@@ -22,7 +23,17 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Final
 
-_PROGRAMS: Final = ("munged", "slurmctld", "slurmd", "sbatch", "srun", "squeue", "sinfo", "scontrol", "scancel")
+_PROGRAMS: Final = (
+    "munged",
+    "slurmctld",
+    "slurmd",
+    "sbatch",
+    "srun",
+    "squeue",
+    "sinfo",
+    "scontrol",
+    "scancel",
+)
 _PATH: Final = "/usr/sbin:/usr/bin:/sbin:/bin"
 _START_LIMIT_S: Final = 30.0
 
@@ -67,7 +78,8 @@ SlurmdParameters=config_overrides
 {nodes}
 """
 
-#: Preemption goes from `high` to `low`; `short` has a limit of time, `closed` is for nobody, `tiny` takes two nodes.
+#: Preemption goes from `high` to `low`; `short` has a limit of time, `closed` is for nobody, `tiny` takes
+#: two nodes.
 _PARTITIONS: Final = """
 PartitionName=low Nodes=ALL Default=YES MaxTime=7-00:00:00 DefaultTime=01:00:00 State=UP PriorityTier=1
 PartitionName=high Nodes=ALL MaxTime=INFINITE State=UP PriorityTier=10 PreemptMode=OFF
@@ -92,8 +104,12 @@ class SlurmCluster:
     `nodes` nodes n1, n2, ... with `gpus` GPUs each of type h100 on the first half and a100 on the others.
     """
 
-    def __init__(self, nodes: int = 4, gpus: int = 8, *, min_job_age_s: int = 30, extra_conf: str = "") -> None:
-        self._folder = tempfile.TemporaryDirectory(prefix="argosy-slurm-", dir="/tmp", ignore_cleanup_errors=True)
+    def __init__(
+        self, nodes: int = 4, gpus: int = 8, *, min_job_age_s: int = 30, extra_conf: str = ""
+    ) -> None:
+        self._folder = tempfile.TemporaryDirectory(
+            prefix="argosy-slurm-", dir="/tmp", ignore_cleanup_errors=True
+        )
         self.folder = Path(self._folder.name)
         self.folder.chmod(0o755)
         self.gpus = gpus
@@ -122,7 +138,9 @@ class SlurmCluster:
 
     def run(self, *command: str, check: bool = True) -> str:
         """The output of one of Slurm's commands, as the cluster's administrator."""
-        done = subprocess.run(command, env=dict(self.environ), capture_output=True, text=True, timeout=30, check=False)
+        done = subprocess.run(
+            command, env=dict(self.environ), capture_output=True, text=True, timeout=30, check=False
+        )
         if check and done.returncode:
             raise RuntimeError(f"{' '.join(command)}: {done.stdout}{done.stderr}")
         return done.stdout
@@ -166,7 +184,9 @@ class SlurmCluster:
                 words = Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")
                 environ = Path(f"/proc/{pid}/environ").read_bytes().split(b"\0")
                 if b"serve" in words:
-                    names |= {e.split(b"=", 1)[1].decode() for e in environ if e.startswith(b"SLURMD_NODENAME=")}
+                    names |= {
+                        e.split(b"=", 1)[1].decode() for e in environ if e.startswith(b"SLURMD_NODENAME=")
+                    }
         return names
 
     def kill_node(self, name: str) -> None:
@@ -218,13 +238,18 @@ class SlurmCluster:
         host = socket.gethostname()
         half = (len(self.names) + 1) // 2
         lines = []
-        gres = [f"Name=gpu Type={{}} File={self.folder}/dev/nvidia[0-{self.gpus - 1}]", f"Name=shard Count={self.gpus * 4}"]
+        gres = [
+            f"Name=gpu Type={{}} File={self.folder}/dev/nvidia[0-{self.gpus - 1}]",
+            f"Name=shard Count={self.gpus * 4}",
+        ]
         gres_lines = []
         for number, name in enumerate(self.names):
             model = "h100" if number < half else "a100"
             lines.append(
-                f"NodeName={name} NodeHostname={host} NodeAddr=127.0.0.1 Port={self._ports[number + 1]} CPUs=16 "
-                f"RealMemory=2000 Gres=gpu:{model}:{self.gpus},shard:{self.gpus * 4} Feature={model},ib State=UNKNOWN"
+                f"NodeName={name} NodeHostname={host} NodeAddr=127.0.0.1 "
+                f"Port={self._ports[number + 1]} CPUs=16 "
+                f"RealMemory=2000 Gres=gpu:{model}:{self.gpus},shard:{self.gpus * 4} "
+                f"Feature={model},ib State=UNKNOWN"
             )
             gres_lines += [f"NodeName={name} {gres[0].format(model)}", f"NodeName={name} {gres[1]}"]
         conf = _CONF.format(
@@ -246,7 +271,8 @@ class SlurmCluster:
         folder = self.folder
         self._daemons["munged"] = self._spawn(
             "munged", "-F", "--force", f"--key-file={folder}/munge.key", f"--socket={folder}/munge.sock",
-            f"--pid-file={folder}/munged.pid", f"--log-file={folder}/munged.log", f"--seed-file={folder}/munge.seed",
+            f"--pid-file={folder}/munged.pid", f"--log-file={folder}/munged.log",
+            f"--seed-file={folder}/munge.seed",
         )  # fmt: skip
         self.until((folder / "munge.sock").exists, "munged listens", _START_LIMIT_S)
         self._daemons["slurmctld"] = self._spawn("slurmctld", "-D", "-i")
@@ -255,7 +281,9 @@ class SlurmCluster:
         self.until(self._all_idle, "all nodes are idle", _START_LIMIT_S)
 
     def _all_idle(self) -> bool:
-        return self.run("sinfo", "-h", "-N", "-p", "low", "-o", "%T", check=False).split() == ["idle"] * len(self.names)
+        return self.run("sinfo", "-h", "-N", "-p", "low", "-o", "%T", check=False).split() == ["idle"] * len(
+            self.names
+        )
 
     def stop(self) -> None:
         atexit.unregister(self.stop)

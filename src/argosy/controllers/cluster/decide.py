@@ -59,7 +59,7 @@ def _start(view: View, cluster: Workload, new_id: NewId) -> list[Action]:
             choices = order_for_failover(
                 last.alternatives, view.memory, view.now_ms, ordered=cluster_spec(cluster).ordered
             )
-            claim = new_claim(new_id("clm"), cluster.id, choices, last.count, view.now_ms)
+            claim = new_claim(new_id("clm"), cluster.id, choices, last.count, view.now_ms, config=last.config)
             return [Put(claim), event(view, cluster.id, "failover", text)]
         if last.reason is Reason.OUT_OF_CAPACITY and is_owned(last.choice.offer, view.abilities):
             retry_ms = view.now_ms + view.policy.retry_max_ms

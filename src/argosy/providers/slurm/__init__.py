@@ -15,7 +15,9 @@ MANIFEST: Final = Manifest(
     title="Slurm",
     capabilities=Capabilities(multi_node=True),
     class_name="Slurm",
-    task_fields=("sbatch_options", "quota", "cpu_partition", "provision_timeout", "partition", "account", "qos",
+    own=True,
+    task_fields=("sbatch_options", "quota", "cpu_partition", "provision_timeout", "partition", "account",
+    "qos",
                  "time", "constraint", "reservation", "native"),
 )  # fmt: skip
 

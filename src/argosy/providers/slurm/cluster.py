@@ -1,6 +1,7 @@
 """One cluster: what a claim is there, and how its job is submitted, seen and cancelled.
 
-The queue of Slurm is the only memory: a job is called like its claim and carries the tag of the database that ordered
+The queue of Slurm is the only memory: a job is called like its claim and carries the tag of the database
+that ordered
 it. Listings are shared: whoever asks while one is under way gets the next.
 """
 
@@ -66,7 +67,7 @@ class Cluster:
         self._looking = asyncio.Lock()
         self._addresses: dict[str, dict[str, str]] = {}  # by job: node -> address
 
-    # -- what there is ----------------------------------------------------------------------------------------
+    # -- what there is ---------------------------------------------------------------------------------------
 
     async def version(self) -> tuple[int, int]:
         """Of Slurm here. Raises a border error."""
@@ -87,7 +88,7 @@ class Cluster:
         """Kinds of nodes by partition, not older than `fresh_s` seconds. Raises a border error."""
         async with self._looking:
             if self._clock.monotonic_s() - self._groups_s > fresh_s:
-                ran = await self.runner.run(f"sinfo -h -e -a -o '{SINFO}'")
+                ran = await self.runner.run(f"sinfo -h -e -o '{SINFO}'")
                 if ran.status:
                     raise refusal(ran.err, self.name)
                 self._groups = parse_sinfo(ran.out.decode("utf-8", "replace"))
@@ -119,7 +120,7 @@ class Cluster:
                 self._jobs_s = began_s
             return self._jobs
 
-    # -- claims -----------------------------------------------------------------------------------------------
+    # -- claims ----------------------------------------------------------------------------------------------
 
     async def facts(self, claim_ids: Sequence[str]) -> list[ClaimFact]:
         """What Slurm knows of claims (of all when none is named)."""
@@ -182,20 +183,19 @@ class Cluster:
         soon = kind is not None and kind.idle >= claim.count
         self._submits += 1
         try:
-            job = await self._submit(order, wait=soon)
+            made = await self._submit(order, wait=soon)
         finally:
             self._submits -= 1
             self._jobs_s = float("-inf")
-        if job is None:
-            return
-        if claim_state(job.state) is ClaimState.PENDING:
-            error = pending_error(job.reason)
+        if made is not None and claim_state(made.state) is ClaimState.PENDING:
+            error = pending_error(made.reason)
             if error is not None:
                 await self.release(claim.id)
                 raise error
 
     async def _kind_for(self, claim: Claim) -> NodeKind | None:
-        """The kind of node that the claim's offer names. Raises OutOfCapacity when so many nodes of it will never be
+        """The kind of node that the claim's offer names. Raises OutOfCapacity when so many nodes of it will
+        never be
         free at once: Slurm would keep such a job for ever."""
         offer = claim.choice.offer
         scope = "/".join(part for part in (self.name, offer.zone) if part)
@@ -206,7 +206,9 @@ class Cluster:
             )
         mine = [kind for kind in kinds if kind.type == offer.shape.instance_type]
         if not mine:
-            raise border.OutOfCapacity(scope, f"partition {scope} has no nodes {offer.shape.instance_type} any more")
+            raise border.OutOfCapacity(
+                scope, f"partition {scope} has no nodes {offer.shape.instance_type} any more"
+            )
         kind = mine[0]
         if claim.count <= kind.most:
             return kind
@@ -273,7 +275,9 @@ class Cluster:
             words = ran.err.strip().splitlines()
             said = words[-1][:300] if words else "it cannot be written"
             raise border.RequestRefused(
-                "infra", f"Argosy cannot write to ~/.argosy on {self.where}: {said}; free some space or mend its rights"
+                "infra",
+                f"Argosy cannot write to ~/.argosy on {self.where}: {said}; free some space or mend its "
+                "rights",
             )
         if ran.status:
             raise refusal(ran.err, self.name)
@@ -290,8 +294,8 @@ class Cluster:
             if not left:
                 return
         raise border.Transient(
-            f"job {left.splitlines()[0]} of {claim_id} is cancelled and still completing: Slurm waits for its processes "
-            "or an epilog",
+            f"job {left.splitlines()[0]} of {claim_id} is cancelled and still completing: Slurm waits for "
+            "its processes or an epilog",
             5,
         )
 
@@ -311,7 +315,8 @@ class Cluster:
 
 
 def _telling(jobs: Sequence[Job]) -> Job:
-    """The job that stands for a claim: the oldest that lives, else the newest. A second one can only be there when two
+    """The job that stands for a claim: the oldest that lives, else the newest. A second one can only be
+    there when two
     servers ordered at once; it waits for the first to end and goes with the release."""
     live = [job for job in jobs if claim_state(job.state) in (ClaimState.PENDING, ClaimState.HELD)]
     return min(live, key=_age) if live else max(jobs, key=_age)

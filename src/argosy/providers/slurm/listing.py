@@ -1,7 +1,9 @@
 """What Slurm's commands print, as values. Pure.
 
-Only text formats are read, with a unit separator between fields: `squeue` and `sinfo` with `-o`, `scontrol` with
-`-o`. They are the same from 20.11 to 25.x, while JSON differs from version to version and is missing in many builds.
+Only text formats are read, with a unit separator between fields: `squeue` and `sinfo` with `-o`, `scontrol`
+with
+`-o`. They are the same from 20.11 to 25.x, while JSON differs from version to version and is missing in
+many builds.
 """
 
 from __future__ import annotations
@@ -13,18 +15,23 @@ from typing import Final
 import msgspec
 
 SEPARATOR: Final = "\x1f"
-#: `sinfo -h -e -o`: partition, default mark, nodes, state, GRES, CPUs, MiB, features, time limit, default time, size,
+#: `sinfo -h -e -o`: partition, default mark, nodes, state, GRES, CPUs, MiB, features, time limit, default
+#: time, size,
 #: availability, node list, groups.
 SINFO: Final = SEPARATOR.join(
     ("%R", "%P", "%D", "%T", "%G", "%c", "%m", "%f", "%l", "%L", "%s", "%a", "%N", "%g")
 )
-#: `squeue -h --states=all -o`: id, name, state, reason, node list, comment, number of nodes, partition, start, end.
+#: `squeue -h --states=all -o`: id, name, state, reason, node list, comment, number of nodes, partition,
+#: start, end.
 SQUEUE: Final = SEPARATOR.join(("%i", "%j", "%T", "%r", "%N", "%k", "%D", "%P", "%S", "%e"))
 
 _NOTHING: Final = frozenset({"", "(null)", "N/A", "n/a", "None", "none", "NONE", "Unknown"})
 _INFINITE: Final = frozenset({"infinite", "INFINITE", "UNLIMITED"})
-_GRES: Final = re.compile(r"(?P<name>[A-Za-z_]\w*)(?::(?P<type>[^:(),]+?))??(?::(?P<count>\d+)(?P<unit>[KMGkmg]?))?(?:\(.*\))?")
-#: Marks that `sinfo` puts after a state: not responding, powered down, powering up or down, reboot, reserved, planned.
+_GRES: Final = re.compile(
+    r"(?P<name>[A-Za-z_]\w*)(?::(?P<type>[^:(),]+?))??(?::(?P<count>\d+)(?P<unit>[KMGkmg]?))?(?:\(.*\))?"
+)
+#: Marks that `sinfo` puts after a state: not responding, powered down, powering up or down, reboot,
+#: reserved, planned.
 _MARKS: Final = "*~#!%$@^-+"
 
 
@@ -81,8 +88,10 @@ def parse_sinfo(text: str) -> list[NodeGroup]:
     >>> line = SEPARATOR.join(("gpu", "gpu*", "2", "idle*", "gpu:h100:8(S:0-1)", "64", "512000", "ib,h100",
     ...     "2-00:00:00", "1:00:00", "1-4", "up", "n[1-2]", "all"))
     >>> (group,) = parse_sinfo(line)
-    >>> group.nodes, group.gres[0].text, group.gres[0].count, group.answers, group.time_limit_s, group.nodes_max
-    (('n1', 'n2'), 'gpu:h100', 8, False, 172800, 4)
+    >>> group.nodes, group.gres[0].text, group.gres[0].count, group.answers
+    (('n1', 'n2'), 'gpu:h100', 8, False)
+    >>> group.time_limit_s, group.nodes_max
+    (172800, 4)
     """
     groups = []
     for line in text.splitlines():
@@ -118,7 +127,8 @@ def parse_sinfo(text: str) -> list[NodeGroup]:
 def parse_squeue(text: str) -> list[Job]:
     """Lines of `squeue -h --states=all -o SQUEUE`. What does not parse is left out.
 
-    >>> line = SEPARATOR.join(("7", "clm-x", "PENDING", "Resources", "", "argosy:sto-1", "2", "gpu", "N/A", "N/A"))
+    >>> words = "7 clm-x PENDING Resources (null) argosy:sto-1 2 gpu N/A N/A"
+    >>> line = words.replace(" ", SEPARATOR)
     >>> parse_squeue(line)[0].reason, parse_squeue("slurm_load_jobs error")
     ('Resources', [])
     """
@@ -166,10 +176,11 @@ def parse_gres(text: str) -> Iterator[Gres]:
 
 
 def parse_time(text: str) -> int | None:
-    """Seconds of `days-hours:minutes:seconds`, `hours:minutes:seconds`, `minutes:seconds` or `minutes`; None: no limit.
+    """Seconds of `days-hours:minutes:seconds`, `hours:minutes:seconds`, `minutes:seconds` or `minutes`;
+    None: no limit.
 
-    >>> parse_time("2-00:00:00"), parse_time("1:00:00"), parse_time("30:00"), parse_time("45"), parse_time("infinite")
-    (172800, 3600, 1800, 2700, None)
+    >>> [parse_time(text) for text in ("2-00:00:00", "1:00:00", "30:00", "45", "infinite")]
+    [172800, 3600, 1800, 2700, None]
     """
     found = re.fullmatch(r"(?:(\d+)-)?(\d+)(?::(\d+))?(?::(\d+))?", text.strip())
     if found is None:

@@ -14,9 +14,24 @@ from argosy.spec.accelerators import canonical_accelerator
 
 _MIB: Final = 1 << 20
 #: States in which a node runs jobs, or will when they end.
-USABLE: Final = frozenset({"idle", "mixed", "allocated", "completing", "planned", "reserved", "blocked", "comp", "alloc",
-                           "mix", "powered_down", "powering_down", "powering_up", "power_down", "power_up", "maint",
-                           "reboot", "rebooting"})  # fmt: skip
+USABLE: Final = frozenset(
+    {
+        *(
+            "idle",
+            "mixed",
+            "mix",
+            "allocated",
+            "alloc",
+            "completing",
+            "comp",
+            "planned",
+            "reserved",
+            "blocked",
+        ),
+        *("powered_down", "powering_down", "powering_up", "power_down", "power_up"),
+        *("maint", "reboot", "rebooting"),
+    }
+)
 _DEVICES: Final = ("gpu", "npu", "tpu", "mic")
 
 
@@ -92,13 +107,16 @@ def device_of(gres: Sequence[Gres]) -> Gres | None:
 
 
 def accelerator_of(gres: Gres, told_by: str, named: Mapping[str, str]) -> str:
-    """The catalog's name of what a site calls so. Types are the site's words: `named` translates them, else they are
+    """The catalog's name of what a site calls so. Types are the site's words: `named` translates them, else
+    they are
     read; of GRES without a type a feature of the node may tell.
 
-    >>> accelerator_of(Gres(name="gpu", type="nvidia_h100_80gb_hbm3"), "", {}), accelerator_of(Gres(name="gpu"), "a100", {})
-    ('H100', 'A100')
-    >>> accelerator_of(Gres(name="gpu", type="big"), "", {"big": "H200"}), accelerator_of(Gres(name="gpu"), "", {})
-    ('H200', 'GPU')
+    >>> accelerator_of(Gres(name="gpu", type="nvidia_h100_80gb_hbm3"), "", {})
+    'H100'
+    >>> accelerator_of(Gres(name="gpu"), "a100", {}), accelerator_of(Gres(name="gpu"), "", {})
+    ('A100', 'GPU')
+    >>> accelerator_of(Gres(name="gpu", type="big"), "", {"big": "H200"})
+    'H200'
     """
     word = gres.type or told_by or gres.name
     if word in named:
@@ -148,6 +166,7 @@ def offers_of(
                 quoted_at_ms=now_ms,
                 nodes_max=kind.most,
                 divisible=True,
+                order=(0 if kind.is_default else 1) + (0 if kind.idle else 2),
             )
         )
     return offers

@@ -30,9 +30,11 @@ class SlurmProvider:
         self._clusters = clusters
         self._locks: dict[str, asyncio.Lock] = {}
         self._going: set[asyncio.Task[None]] = set()
-        self._seen: dict[str, dict[str, ClaimFact]] = {}  # what each cluster told last, for when it does not answer
+        self._seen: dict[
+            str, dict[str, ClaimFact]
+        ] = {}  # what each cluster told last, for when it does not answer
 
-    # -- the six verbs ----------------------------------------------------------------------------------------
+    # -- the six verbs ---------------------------------------------------------------------------------------
 
     async def check(self) -> Sequence[Diagnostic]:
         found = await asyncio.gather(*(self._check(each) for each in self._clusters.values()))
@@ -46,15 +48,21 @@ class SlurmProvider:
             major, minor = await cluster.version()
             kinds = await cluster.kinds(fresh_s=0)
         except border.BorderError as error:
-            return [finding(False, str(error), f"run `sinfo` on {cluster.where} to see whether Slurm works there")]
+            return [
+                finding(False, str(error), f"run `sinfo` on {cluster.where} to see whether Slurm works there")
+            ]
         findings = [finding(True, f"Slurm {major}.{minor:02} answers on {cluster.where}")]
         for name in dict.fromkeys(kind.partition for kind in kinds):
             mine = [kind for kind in kinds if kind.partition == name]
             usable, total = sum(kind.usable for kind in mine), sum(kind.total for kind in mine)
             devices = sorted({kind.type for kind in mine if kind.gres})
-            text = f"partition {name}: {usable} of {total} nodes up" + (f", {', '.join(devices)}" if devices else "")
+            text = f"partition {name}: {usable} of {total} nodes up" + (
+                f", {', '.join(devices)}" if devices else ""
+            )
             ok = usable > 0 and mine[0].is_up
-            findings.append(finding(ok, text, "" if ok else f"`sinfo -p {name} -R` says why; its jobs wait until then"))
+            findings.append(
+                finding(ok, text, "" if ok else f"`sinfo -p {name} -R` says why; its jobs wait until then")
+            )
         return findings
 
     async def quote(self, want: Want) -> Sequence[Offer]:
@@ -75,7 +83,7 @@ class SlurmProvider:
 
     async def ensure(self, claim: Claim) -> None:
         cluster = self._refuse(claim)
-        options = read_options(claim.config)
+        options = read_options(claim.config, self.manifest.name)
         await self._to_its_end(self._ensure(cluster.ensure(claim, options), claim.id))
 
     async def observe(self, claim_ids: Sequence[str]) -> Sequence[ClaimFact]:
@@ -94,7 +102,7 @@ class SlurmProvider:
             raise border.Unreachable(f"there is no Slurm node {node.address}")
         return await cluster.reach(job_id, host)
 
-    # -- effects ----------------------------------------------------------------------------------------------
+    # -- effects ---------------------------------------------------------------------------------------------
 
     def _refuse(self, claim: Claim) -> Cluster:
         offer, choice = claim.choice.offer, claim.choice
@@ -105,9 +113,13 @@ class SlurmProvider:
         cluster = self._clusters.get(offer.region)
         if cluster is None:
             known = ", ".join(sorted(self._clusters)) or "none"
-            raise border.RequestRefused("infra", f"there is no Slurm cluster `{offer.region}`; known are: {known}")
+            raise border.RequestRefused(
+                "infra", f"there is no Slurm cluster `{offer.region}`; known are: {known}"
+            )
         if offer.capacity is Capacity.SPOT:
-            raise border.Unsupported("Slurm has no spot capacity; a partition that is preempted is named by `infra`")
+            raise border.Unsupported(
+                "Slurm has no spot capacity; a partition that is preempted is named by `infra`"
+            )
         if claim.desired is Desired.STOP:
             raise border.Unsupported("a job of Slurm cannot rest: it holds its nodes or ends")
         if choice.accelerators_milli % 1000:

@@ -31,7 +31,8 @@ class Runner(Protocol):
     """One place where Slurm's commands are."""
 
     async def run(self, script: str, *, data: bytes = b"", timeout_s: float = 30) -> Ran:
-        """Run a bash script with `data` as its input. Raises a border error when the place cannot be reached, or
+        """Run a bash script with `data` as its input. Raises a border error when the place cannot be
+        reached, or
         the script takes too long: what it began may go on."""
 
     async def open(self, command: str) -> Channel:
@@ -42,7 +43,8 @@ class Runner(Protocol):
 
 
 class LocalRunner:
-    """This machine is a login node. What configures or unlocks the server is not in the environment of commands."""
+    """This machine is a login node. What configures or unlocks the server is not in the environment of
+    commands."""
 
     def __init__(self, environ: Mapping[str, str]) -> None:
         self._environ = {
@@ -57,7 +59,9 @@ class LocalRunner:
             async with asyncio.timeout(timeout_s):
                 out, err = await process.communicate(data)
         except TimeoutError:
-            raise border.Transient(f"the commands of Slurm did not answer within {timeout_s:.0f} s", 5) from None
+            raise border.Transient(
+                f"the commands of Slurm did not answer within {timeout_s:.0f} s", 5
+            ) from None
         finally:
             if process.returncode is None:
                 process.kill()

@@ -1,4 +1,5 @@
-"""The scripts of a claim: what is submitted, and what runs on the login node to submit, look and cancel. Pure.
+"""The scripts of a claim: what is submitted, and what runs on the login node to submit, look and cancel.
+Pure.
 
 All of them are bash, and each is one round trip. Files of ours on the cluster:
 
@@ -17,7 +18,8 @@ import msgspec
 
 from argosy.providers.slurm.listing import SEPARATOR, SQUEUE, render_time
 
-#: What of the login node's environment a job sees: no secret of this server, and no time spent on `--export=NONE`.
+#: What of the login node's environment a job sees: no secret of this server, and no time spent on
+#: `--export=NONE`.
 EXPORT: Final = (
     "HOME,USER,LOGNAME,SHELL,PATH,LANG,LC_ALL,TZ,MODULEPATH,MODULESHOME,MODULES_CMD,LMOD_CMD,LMOD_DIR,LMOD_PKG,"
     "LMOD_ROOT,LMOD_SETTARG_FULL_SUPPORT,BASH_ENV"
@@ -26,6 +28,20 @@ _BASE: Final = 'base="$HOME/.argosy/slurm"; umask 077; export LC_ALL=C.UTF-8'
 _COMMENT: Final = "argosy:"
 #: Seconds between looks at a job that was just submitted.
 _LOOKS: Final = "0.05 0.05 0.1 0.1 0.1 0.1 0.15 0.15 0.2 0.2 0.3 0.5 0.5 1 1 1"
+_CONNECT: Final = """import os,socket,sys,threading
+s=socket.socket(socket.AF_UNIX); s.connect(sys.argv[1])
+def up():
+  while True:
+    d=os.read(0,65536)
+    if not d: s.shutdown(1); return
+    s.sendall(d)
+threading.Thread(target=up,daemon=True).start()
+while True:
+  d=s.recv(65536)
+  if not d: break
+  while d: d=d[os.write(1,d):]
+"""
+_NAME_AND_ADDRESS: Final = r"s/^NodeName=\([^ ]*\).* NodeAddr=\([^ ]*\) .*/\1 \2/p"
 RELEASED: Final = "released"
 NO_AGENT: Final = "no-agent"
 
@@ -87,13 +103,13 @@ def sbatch_options(order: Order) -> list[str]:
 
 
 def batch_script(order: Order) -> str:
-    """What Slurm runs on the first node: one step that holds an agent on every node, in the foreground, because all
-    processes of a step end with it."""
+    """What Slurm runs on the first node: one step that holds an agent on every node, in the foreground,
+    because all processes of a step end with it."""
     cpus = f"--cpus-per-task={order.cpus} " if order.cpus else ""
     return "\n".join(
         (
             "#!/bin/bash",
-            '[ "${SLURM_RESTART_COUNT:-0}" -eq 0 ] || { echo "argosy: a claim does not come back by itself"; exit 43; }',
+            '[ "${SLURM_RESTART_COUNT:-0}" -eq 0 ] || exit 43  # a claim does not come back by itself',
             "unset SLURM_CPU_BIND SLURM_MEM_BIND",
             f"srun --nodes={order.nodes} --ntasks={order.nodes} --ntasks-per-node=1 {cpus}--overlap "
             f"--kill-on-bad-exit=0 --wait=0 --mpi=none --input=none --export={EXPORT} "
@@ -110,23 +126,25 @@ def _root(order_dir: str) -> str:
 
 
 def _node_script(order: Order) -> str:
-    """On each node. Devices are those that Slurm gave to the job. What is left of the job when its agent has ended is
-    ended too, and its files go."""
+    """On each node. Devices are those that Slurm gave to the job. What is left of the job when its agent
+    has ended is ended too, and its files go."""
     devices = "--devices=" if not order.gres else ""
     return f"""umask 077
 {_root(order.node_dir)}
 mkdir -p "$root" || exit 41
-command -v {shlex.quote(order.python)} >/dev/null || {{ echo "argosy: no {order.python} on $SLURMD_NODENAME"; exit 42; }}
-{order.python} -c 'import sys; sys.exit(sys.version_info < (3, 8))' || {{ echo "argosy: {order.python} on $SLURMD_NODENAME is older than 3.8"; exit 42; }}
+fail() {{ echo "argosy: $SLURMD_NODENAME has $1"; exit 42; }}
+command -v {order.python} >/dev/null || fail "no {order.python}"
+{order.python} -c 'import sys; sys.exit(sys.version_info < (3, 8))' || fail "a Python older than 3.8"
 devices={devices}
 seen=${{CUDA_VISIBLE_DEVICES:-${{ROCR_VISIBLE_DEVICES:-${{ZE_AFFINITY_MASK:-}}}}}}
 [ -n "$seen" ] && devices="--devices=$seen"
 trap : TERM USR1
-env -u LD_PRELOAD -u LD_LIBRARY_PATH {order.python} -I -S "$HOME/.argosy/slurm/{order.agent}" serve --root "$root" --socket "$root/agent.sock" --name "$SLURMD_NODENAME" $devices &
+env -u LD_PRELOAD -u LD_LIBRARY_PATH {order.python} -I -S "$HOME/.argosy/slurm/{order.agent}" serve \\
+  --root "$root" --socket "$root/agent.sock" --name "$SLURMD_NODENAME" $devices &
 agent=$!
 while kill -0 "$agent" 2>/dev/null; do wait "$agent"; done
-mine=$(grep -lzs "^SLURMD_NODENAME=$SLURMD_NODENAME$" $(grep -lzs "^SLURM_JOB_ID=$SLURM_JOB_ID$" /proc/[0-9]*/environ) /dev/null)
-for each in $mine; do
+mine=$(grep -lzs "^SLURM_JOB_ID=$SLURM_JOB_ID$" /proc/[0-9]*/environ)
+for each in $(grep -lzs "^SLURMD_NODENAME=$SLURMD_NODENAME$" $mine /dev/null); do
   each=${{each#/proc/}}; each=${{each%/environ}}
   if grep -qzs "^ARGOSY_RANK_KEY=" "/proc/$each/environ"; then kill -KILL "$each" 2>/dev/null; fi
 done
@@ -135,9 +153,9 @@ rm -rf "$root"
 
 
 def submit_script(order: Order, *, wait: bool) -> str:
-    """Submit once: list by name first, and not at all when the claim was released. Then, with `wait`, look at the job
-    until it runs, a few seconds at most. Prints `released`, `no-agent`, or the line of `squeue`, then an address for
-    each node."""
+    """Submit once: list by name first, and not at all when the claim was released. Then, with `wait`, look
+    at the job until it runs, a few seconds at most. Prints `released`, `no-agent`, or the line of `squeue`,
+    then an address for each node."""
     options = shlex.join(sbatch_options(order))
     name = shlex.quote(order.claim_id)
     return f"""{_BASE}
@@ -182,7 +200,7 @@ esac"""
 
 
 def _resolve(nodes: str) -> str:
-    return f"""  scontrol -o show node {nodes} | sed -n 's/^NodeName=\\([^ ]*\\).* NodeAddr=\\([^ ]*\\) .*/\\1 \\2/p' |
+    return f"""  scontrol -o show node {nodes} | sed -n '{_NAME_AND_ADDRESS}' |
   while read -r name address; do
     case "$address" in
       *[!0-9.]*) found=$(getent ahostsv4 "$address" | head -n 1); address=${{found%% *}};;
@@ -224,7 +242,7 @@ done
 def release_script(claim_id: str, *, hard: bool) -> str:
     """Cancels all jobs of a claim and says what is left of them. `hard`: without a grace."""
     name = shlex.quote(claim_id)
-    kill = '\n  scancel --full --signal=KILL $id 2>/dev/null' if hard else ""
+    kill = "\n  scancel --full --signal=KILL $id 2>/dev/null" if hard else ""
     return f"""{_BASE}
 mkdir -p "$base/released" && : >"$base/released/"{name} || exit 73
 me=$(id -un)
@@ -247,11 +265,12 @@ def log_script(claim_id: str) -> str:
     return f'{_BASE}\ntail -n 5 "$base/logs/"{shlex.quote(claim_id)}.log 2>/dev/null; :'
 
 
-def connect_command(job_id: str, node: str, order_dir: str, agent: str, python: str, *, version: tuple[int, int]) -> str:
+def connect_command(job_id: str, node: str, order_dir: str, agent: str, python: str) -> str:
     """A step beside the agent of one node whose input and output are a stream to it."""
     script = f"""{_root(order_dir)}
-for i in 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16 17 18 19 20; do [ -S "$root/agent.sock" ] && break; sleep 0.05; done
-exec env -u LD_PRELOAD -u LD_LIBRARY_PATH {python} -I -S "$HOME/.argosy/slurm/{agent}" connect --socket "$root/agent.sock"
+tries=0
+until [ -S "$root/agent.sock" ] || [ $tries -ge 40 ]; do tries=$((tries + 1)); sleep 0.03; done
+exec env -u LD_PRELOAD -u LD_LIBRARY_PATH {python} -I -S -c '{_CONNECT}' "$root/agent.sock"
 """
     return shlex.join(
         [

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from typing import Final
+from typing import Any, Final
 
 import msgspec
 
@@ -14,8 +14,28 @@ from argosy.providers.slurm.listing import parse_time
 #: Options of sbatch that are ours to give: another value would make the claim somebody else's, or several.
 _OURS: Final = frozenset(
     {
-        *("array", "batch", "comment", "dependency", "error", "export", "export-file", "get-user-env", "hold", "input"),
-        *("job-name", "kill-on-invalid-dep", "nodes", "no-requeue", "ntasks", "ntasks-per-node", "open-mode", "output"),
+        *(
+            "array",
+            "batch",
+            "comment",
+            "dependency",
+            "error",
+            "export",
+            "export-file",
+            "get-user-env",
+            "hold",
+            "input",
+        ),
+        *(
+            "job-name",
+            "kill-on-invalid-dep",
+            "nodes",
+            "no-requeue",
+            "ntasks",
+            "ntasks-per-node",
+            "open-mode",
+            "output",
+        ),
         *("parsable", "quiet", "requeue", "signal", "test-only", "wait", "wrap", "het-group", "uid", "gid"),
         *("J", "N", "n", "a", "d", "e", "i", "o", "H", "Q", "W"),
     }
@@ -50,21 +70,28 @@ class TaskOptions(msgspec.Struct, frozen=True, kw_only=True):
     wait_s: int = 0  # so long it may stay in the queue; 0: as long as it takes
 
 
-def read_options(text: str) -> TaskOptions:
-    """Of the JSON text of `config.slurm`. Raises RequestRefused with the field.
+def read_options(text: str, name: str = "slurm") -> TaskOptions:
+    """What the JSON text of a task's `config` says under `name`. Raises RequestRefused with the field.
 
-    >>> read_options('{"qos": "high", "time": "1:00:00", "sbatch_options": {"licenses": "matlab:1"}}').sbatch
+    >>> read_options('{"slurm": {"qos": "high", "sbatch_options": {"licenses": "matlab:1"}}}').sbatch
     ('--licenses=matlab:1',)
     """
     if not text:
         return TaskOptions()
     try:
-        given = msgspec.json.decode(text, type=dict[str, object])
+        given = msgspec.json.decode(text, type=dict[str, dict[str, object]]).get(name, {})
     except msgspec.MsgspecError:
-        raise border.RequestRefused("config.slurm", "`config.slurm` is not a map of settings") from None
+        try:
+            given = msgspec.json.decode(text, type=dict[str, Any]).get(name) or {}
+        except msgspec.MsgspecError:
+            given = {}
+        if not isinstance(given, dict):
+            raise border.RequestRefused("config.slurm", "`config.slurm` is not a map of settings") from None
     words = {}
     for name in ("partition", "account", "qos", "constraint", "reservation"):
-        words[name] = _word(name, given.get(name, given.get("cpu_partition") if name == "partition" else None))
+        words[name] = _word(
+            name, given.get(name, given.get("cpu_partition") if name == "partition" else None)
+        )
     native = given.get("native")
     if native is not None and not isinstance(native, bool):
         raise _wrong("native", native, "write `true` or `false`")

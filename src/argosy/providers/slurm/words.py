@@ -10,9 +10,10 @@ from typing import Final, NamedTuple
 from argosy.infra import border
 from argosy.model.facts import ClaimState
 
-# -- states ---------------------------------------------------------------------------------------------------
+# -- states --------------------------------------------------------------------------------------------------
 
-#: Of a job: what the claim is, and whether its nodes work. A state that is not listed holds nodes until Slurm says
+#: Of a job: what the claim is, and whether its nodes work. A state that is not listed holds nodes until
+#: Slurm says
 #: otherwise.
 _STATES: Final[dict[str, ClaimState]] = {
     **dict.fromkeys(
@@ -23,8 +24,8 @@ _STATES: Final[dict[str, ClaimState]] = {
     **dict.fromkeys(("RUNNING", "SUSPENDED", "STOPPED", "SIGNALING"), ClaimState.HELD),
     "PREEMPTED": ClaimState.PREEMPTED,
     **dict.fromkeys(
-        ("BOOT_FAIL", "CANCELLED", "COMPLETED", "COMPLETING", "DEADLINE", "EXPEDITING", "FAILED", "LAUNCH_FAILED",
-         "NODE_FAIL", "OUT_OF_MEMORY", "RECONFIG_FAIL", "REVOKED", "TIMEOUT"),
+        ("BOOT_FAIL", "CANCELLED", "COMPLETED", "COMPLETING", "DEADLINE", "EXPEDITING", "FAILED",
+         "LAUNCH_FAILED", "NODE_FAIL", "OUT_OF_MEMORY", "RECONFIG_FAIL", "REVOKED", "TIMEOUT"),
         ClaimState.GONE,
     ),
 }  # fmt: skip
@@ -70,7 +71,7 @@ def end_text(job_state: str, reason: str) -> str:
     return f"{_ENDS.get(job_state, 'the job is over')} (Slurm: {said})"
 
 
-# -- reasons of waiting -----------------------------------------------------------------------------------------
+# -- reasons of waiting --------------------------------------------------------------------------------------
 
 #: What never passes by itself. The others (Resources, Priority, Dependency, ...) do.
 _NEVER: Final[dict[str, str]] = {
@@ -115,7 +116,7 @@ def pending_error(reason: str) -> border.BorderError | None:
     return None
 
 
-# -- refusals ---------------------------------------------------------------------------------------------------
+# -- refusals ------------------------------------------------------------------------------------------------
 
 
 class _Refusal(NamedTuple):
@@ -127,29 +128,53 @@ class _Refusal(NamedTuple):
 
 _REFUSALS: Final = (
     _Refusal("invalid partition", "request", "partition", "`sinfo -s` lists the partitions"),
-    _Refusal("invalid account or account/partition", "request", "account",
-             "`sacctmgr show assoc user=$USER` lists your accounts; set `config.slurm.account`"),
+    _Refusal(
+        "invalid account or account/partition",
+        "request",
+        "account",
+        "`sacctmgr show assoc user=$USER` lists your accounts; set `config.slurm.account`",
+    ),
     _Refusal("invalid qos", "request", "qos", "`sacctmgr show qos` lists them; set `config.slurm.qos`"),
-    _Refusal("user's group not permitted", "request", "partition", "choose a partition that you may use, or ask its owner"),
+    _Refusal(
+        "user's group not permitted",
+        "request",
+        "partition",
+        "choose a partition that you may use, or ask its owner",
+    ),
     _Refusal("access/permission denied", "credentials", "", "ask the site for access"),
     _Refusal("invalid generic resource", "request", "accelerators", "`sinfo -o %G` lists what nodes have"),
     _Refusal("invalid gres", "request", "accelerators", "`sinfo -o %G` lists what nodes have"),
-    _Refusal("invalid feature specification", "request", "constraint", "`sinfo -o %f` lists the features of nodes"),
-    _Refusal("requested reservation is invalid", "request", "reservation", "`scontrol show reservation` lists them"),
-    _Refusal("requested time limit is invalid", "request", "time",
-             "ask for less with `config.slurm.time`; `sinfo -o '%R %l'` shows the limits"),
+    _Refusal(
+        "invalid feature specification", "request", "constraint", "`sinfo -o %f` lists the features of nodes"
+    ),
+    _Refusal(
+        "requested reservation is invalid", "request", "reservation", "`scontrol show reservation` lists them"
+    ),
+    _Refusal(
+        "requested time limit is invalid",
+        "request",
+        "time",
+        "ask for less with `config.slurm.time`; `sinfo -o '%R %l'` shows the limits",
+    ),
     _Refusal("time limit exceeds", "request", "time", "ask for less with `config.slurm.time`"),
     _Refusal("invalid node name", "request", "sbatch_options", "`sinfo -N` lists the nodes"),
     _Refusal("node count specification invalid", "request", "num_nodes", "ask for fewer nodes"),
     _Refusal("cpu count specification invalid", "request", "cpus", "ask for fewer CPUs"),
     _Refusal("memory specification can not be satisfied", "request", "memory", "ask for less memory"),
     _Refusal("more processors requested than permitted", "request", "cpus", "ask for fewer CPUs"),
-    _Refusal("node configuration is not available", "capacity", "", "`sinfo -e -o '%R %D %c %m %G'` shows what nodes have"),
+    _Refusal(
+        "node configuration is not available",
+        "capacity",
+        "",
+        "`sinfo -e -o '%R %D %c %m %G'` shows what nodes have",
+    ),
     _Refusal("partition configuration not available now", "capacity", "", "`sinfo` shows which nodes are up"),
     _Refusal("nodes are busy", "capacity", "", "wait, or take another partition"),
     _Refusal("violates accounting/qos policy", "quota", "accounting/QOS policy", ""),
     _Refusal("maxjobcount limit", "quota", "MaxJobCount", ""),
-    _Refusal("required partition not available (inactive or drain)", "capacity", "", "`sinfo` shows its state"),
+    _Refusal(
+        "required partition not available (inactive or drain)", "capacity", "", "`sinfo` shows its state"
+    ),
     _Refusal("unable to contact slurm controller", "transient", "", ""),
     _Refusal("socket timed out", "transient", "", ""),
     _Refusal("zero bytes were transmitted", "transient", "", ""),
@@ -158,10 +183,21 @@ _REFUSALS: Final = (
     _Refusal("slurm temporarily unable to accept", "transient", "", ""),
     _Refusal("resource temporarily unavailable", "transient", "", ""),
     _Refusal("connection timed out", "transient", "", ""),
-    _Refusal("unrecognized option", "request", "sbatch_options", "`sbatch --help` lists the options of this version"),
-    _Refusal("invalid option", "request", "sbatch_options", "`sbatch --help` lists the options of this version"),
-)  # fmt: skip
+    _Refusal(
+        "unrecognized option",
+        "request",
+        "sbatch_options",
+        "`sbatch --help` lists the options of this version",
+    ),
+    _Refusal(
+        "invalid option", "request", "sbatch_options", "`sbatch --help` lists the options of this version"
+    ),
+)
 
+_PREFIXES: Final = (
+    *("sbatch:", "srun:", "scancel:", "squeue:", "sinfo:", "scontrol:", "error:"),
+    "Batch job submission failed:",
+)
 RETRY_S: Final = 5.0
 
 
@@ -183,7 +219,9 @@ def refusal(said: str, scope: str) -> border.BorderError:
             return border.OutOfCapacity(scope, full)
         case "quota":
             error = border.QuotaExceeded(found.what, "set by the site")
-            error.args = (f"{full}; `sacctmgr show assoc user=$USER` and `sacctmgr show qos` show the limits",)
+            error.args = (
+                f"{full}; `sacctmgr show assoc user=$USER` and `sacctmgr show qos` show the limits",
+            )
             return error
         case "transient":
             return border.Transient(f"the controller of Slurm does not answer: {text}", RETRY_S)
@@ -198,7 +236,12 @@ def is_unknown_job(said: str) -> bool:
     small = said.lower()
     return any(
         words in small
-        for words in ("invalid job id", "already completing or completed", "job has already finished", "already exited")
+        for words in (
+            "invalid job id",
+            "already completing or completed",
+            "job has already finished",
+            "already exited",
+        )
     )
 
 
@@ -207,7 +250,7 @@ def _sentence(said: str) -> str:
     lines = []
     for line in said.strip().splitlines():
         text = line.strip()
-        for prefix in ("sbatch:", "srun:", "scancel:", "squeue:", "sinfo:", "scontrol:", "error:", "Batch job submission failed:"):
+        for prefix in _PREFIXES:
             text = text.removeprefix(prefix).strip()
         if text and text not in lines:
             lines.append(text)
