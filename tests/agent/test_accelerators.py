@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from agent_process import AgentProcess
 
-from argosy.agent import devices
+from argosy.agent.devices import nvidia as devices
 from argosy.infra.agent_client import AgentClient
 
 Probe = Callable[..., dict[str, object]]

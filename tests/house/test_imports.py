@@ -66,8 +66,8 @@ def test_the_agent_is_standard_library_only() -> None:
         "alone = types.ModuleType('argosy'); alone.__path__ = [p + '/argosy' for p in sys.path[:1]]; "
         "alone.__version__ = '0'; sys.modules['argosy'] = alone\n"
         "import argosy.agent\n"
-        "for module in pkgutil.iter_modules(argosy.agent.__path__):\n"
-        "    if module.name != '__main__': importlib.import_module('argosy.agent.' + module.name)\n"
+        "for module in pkgutil.walk_packages(argosy.agent.__path__, 'argosy.agent.'):\n"
+        "    if not module.name.endswith('__main__'): importlib.import_module(module.name)\n"
         "print(sorted(name for name in sys.modules if name.startswith('argosy.') and not "
         "name.startswith('argosy.agent')))\n"
     )

@@ -22,6 +22,7 @@ ALLOWED: dict[str, tuple[set[str], str]] = {
     ),
     "spec/notation.py": ({"oci", "nebius"}, "schemes of URLs"),
     "spec/accelerators.py": ({"aws"}, "a vendor of accelerators"),
+    "agent/devices/neuron.py": ({"aws"}, "a vendor of accelerators"),
     "spec/fields_resources.py": ({"aws", "local"}, "examples in the reference"),
     "convert/": (
         {"kubernetes", "slurm", "ray", "ssh", "vast", "localhost"},

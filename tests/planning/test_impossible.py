@@ -11,7 +11,7 @@ from argosy.model.offer import Capacity, Offer, Shape
 from argosy.model.resources import Accelerator, Exclusion, Infra, LocalDisk, Resources
 from argosy.model.units import GIB, Bound
 from argosy.planning import Ability, plan
-from argosy.planning.impossible import explain_impossible
+from argosy.planning.impossible import explain_impossible, explain_no_board
 from argosy.planning.market import cheapest_in_regions, rank
 
 ATLAS = {
@@ -206,3 +206,50 @@ def test_the_whole_market_is_asked_without_each_constraint() -> None:
     text = explain_impossible(wish, [], market=CATALOG.market, atlas=CATALOG.atlas())
     assert text.startswith("nothing fits `L4:1`")
     assert "without `max_hourly_cost: 0.01` aws/eu-central-2 g6" in text
+
+
+BOARD = Accelerator(model="Jetson", milli=1000)
+BOARDS = [machine("ssh", "plant-3", "", 0, "Jetson-Orin-NX-16GB", 1)]
+
+
+def test_any_board_of_a_family_serves_its_name() -> None:
+    able = {"ssh": Ability(owned=True, multi_node=True)}
+    (choice,) = plan([Resources(accelerator=BOARD)], 4, BOARDS, abilities=able).choices
+    assert (choice.offer.region, choice.accelerator) == ("plant-3", "Jetson-Orin-NX-16GB")
+    assert (
+        plan(
+            [Resources(accelerator=replace(BOARD, model="Jetson-AGX-Thor"))], 1, BOARDS, abilities=able
+        ).choices
+        == ()
+    )
+
+
+def test_several_boards_on_one_node_are_several_nodes() -> None:
+    wish = Resources(accelerator=replace(BOARD, milli=4000), location="plant-3")
+    assert explain_impossible(wish, BOARDS) == (
+        "nothing fits `Jetson:4`: such a board has one device; with one on each, `num_nodes: 4` takes as "
+        "many: ssh/plant-3 at $0/h"
+    )
+
+
+@pytest.mark.parametrize(
+    ("model", "own", "text"),
+    [
+        ("Jetson", set(), "no pool has a `Jetson` at `site-7`: no cloud rents such boards"),
+        (
+            "Jetson-AGX-Thor",
+            {"A100", "Jetson-Orin-NX-16GB"},
+            "no pool has a `Jetson-AGX-Thor` at `site-7`; "
+            "there are Jetson-Orin-NX-16GB: no cloud rents such boards",
+        ),
+        ("H100", {"A100"}, ""),
+    ],
+)
+def test_boards_that_nobody_has(model: str, own: set[str], text: str) -> None:
+    wish = Resources(accelerator=Accelerator(model=model, milli=4000), location="site-7")
+    error = explain_no_board(wish, own)
+    assert (error.what if error else "") == text
+    if error:
+        assert error.hint == (
+            "machines of your own join as a pool (`argosy pool --help`); then `argosy gpus` lists them"
+        )

@@ -13,7 +13,16 @@ from pool_places import GB, ask, box, card, put
 from argosy.model.facts import Device
 from argosy.model.scheduling import Isolation
 from argosy.scheduler.ask import Machine, Need
-from argosy.scheduler.devices import MIG_CARDS, Topology, covers, mig_bits, mig_card, mig_start, smallest
+from argosy.scheduler.devices import (
+    MIG_CARDS,
+    Kind,
+    Topology,
+    covers,
+    mig_bits,
+    mig_card,
+    mig_start,
+    smallest,
+)
 from argosy.scheduler.inventory import Inventory
 
 #: Two sockets of four; NVLink bridges join pairs.
@@ -260,3 +269,13 @@ def test_instances_are_no_whole_devices_unless_named() -> None:
     assert inventory.never(ask(Need(gpu_milli=1000))) is not None
     assert inventory.never(ask(Need(gpu_milli=600))) is not None
     assert put(inventory, "a", Need(gpu_milli=2000, models=("H100-3g.40gb",)))
+
+
+def test_no_part_of_a_device_that_serves_one_program_at_a_time() -> None:
+    gaudi = tuple(card(index, "Gaudi2", 96, whole_only=True) for index in range(2))
+    inventory = Inventory([box(0, devices=gaudi)])
+    need = Need(gpu_milli=500, cpus_milli=100)
+    assert inventory.find(ask(need)) is None
+    way = Kind(0, box(0, devices=gaudi)).way(need)
+    assert (way.why, way.text) == ("isolation", "a Gaudi2 serves one program at a time")
+    assert len(put(inventory, "ann", msgspec.structs.replace(need, gpu_milli=2000))[0].devices) == 2

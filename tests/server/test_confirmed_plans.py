@@ -67,13 +67,13 @@ def client(server: IdleServer) -> Client:
 def plans(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
     """Every plan that the server makes from here on."""
     made: list[Any] = []
-    real: Callable[..., Any] = planner.plan
+    real: Callable[..., Any] = planner.plan_offered
 
     def counting(*args: Any, **kwargs: Any) -> Any:
         made.append(real(*args, **kwargs))
         return made[-1]
 
-    monkeypatch.setattr(planner, "plan", counting)
+    monkeypatch.setattr(planner, "plan_offered", counting)
     return made
 
 

@@ -134,6 +134,7 @@ class Node:
         self._own = own_devices
         self._place = Place(read_text("/proc/self/cgroup"), read_text("/proc/self/mountinfo"))
         self._devices: list[dict[str, object]] = []
+        self._unused: list[dict[str, str]] = []
         #: What agents of this user share: MPS daemons, MIG instances.
         self.shares_base = os.environ.get("ARGOSY_SHARES_DIR") or "/tmp/argosy-shares-%d" % os.geteuid()
         groups = Cgroups("probe", self._place)
@@ -155,6 +156,7 @@ class Node:
     def discover_devices(self) -> None:
         """May take seconds on a machine whose driver sleeps."""
         self._devices = devices.discover()
+        self._unused = devices.unused(self._devices)
 
     @property
     def has_devices(self) -> bool:
@@ -175,6 +177,10 @@ class Node:
         """Why MPS cannot share this device; "" when it can."""
         if device.get("_mig") is True:
             return "it is in MIG mode and can be used by its instances only; run `nvidia-smi -mig 0`"
+        if device["vendor"] != "nvidia":
+            return (
+                "MPS is NVIDIA's; ask for whole devices, or for turns (`isolation: none`) where it has them"
+            )
         capability = int(str(device.get("_capability", 0)))
         if capability < _MPS_CAPABILITY:
             return "MPS keeps memory apart from Volta on, and this is %s" % (device["name"] or "unknown")
@@ -216,12 +222,9 @@ class Node:
             return ["mig"]
         return ["mps"] if cards and not any(map(self.why_not_mps, cards)) else []
 
-    def visible(self, indices: list[int]) -> str | None:
-        """CUDA_VISIBLE_DEVICES for a rank with these devices; None when the machine has none to hide."""
-        if not indices:
-            return "" if self._devices else None
-        uuids = {device["index"]: str(device.get("uuid", "")) for device in self._devices}
-        return ",".join(uuids.get(index) or str(index) for index in indices)
+    def visible(self, indices: list[int]) -> dict[str, str]:
+        """The variables that show a rank just these devices; {} when the machine has none to hide."""
+        return devices.visible(self._devices, indices)
 
     def facts(self) -> dict[str, object]:
         """NodeFacts."""
@@ -238,6 +241,8 @@ class Node:
         facts["load_milli"] = int(float(load[0]) * 1000) if load else 0
         offered = self._offered()
         facts["devices"] = [{k: v for k, v in device.items() if k[0] != "_"} for device in offered]
+        if self._unused:
+            facts["unused_devices"] = self._unused
         sharing = self._sharing(offered)
         if sharing:
             facts["sharing"] = sharing

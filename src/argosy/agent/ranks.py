@@ -195,9 +195,7 @@ class Ranks:
         if not self._made_env:
             self._made_env = base_env(self.home)
         rank.env = dict(self._made_env)
-        if wish.visible is not None:
-            rank.env["CUDA_VISIBLE_DEVICES"] = wish.visible
-            rank.env["CUDA_DEVICE_ORDER"] = "PCI_BUS_ID"
+        rank.env.update(wish.visible)
         rank.env.update(order["env"])
         rank.env.update(wish.env)
         rank.env[processes.MARK] = self._key(rank)

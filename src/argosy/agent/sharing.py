@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 import stat
 
-from argosy.agent import devices, programs
+from argosy.agent import programs
 from argosy.agent.rank import warn
 
 TYPE_CHECKING = False
@@ -30,9 +30,9 @@ class Wish:
     """What an order's shares mean. Nothing is taken yet."""
 
     def __init__(self) -> None:
-        self.visible: str | None = (
-            None  # CUDA_VISIBLE_DEVICES, which the program's own environment may change
-        )
+        self.visible: dict[
+            str, str
+        ] = {}  # CUDA_VISIBLE_DEVICES …, which the program's own environment may change
         self.env: dict[str, str] = {}  # what it may not change
         self.note = ""  # a line for its log
         self.mps: list[Share] = []  # at most one
@@ -92,6 +92,10 @@ class Sharing:
         if not share["memory_bytes"]:
             share["memory_bytes"] = int(str(known.get("memory_bytes", 0))) * share["milli"] // _WHOLE
         mechanism = share["mechanism"]
+        if known.get("whole_only") and share["milli"] < _WHOLE:
+            raise self._cannot(
+                share, "a %s serves one program at a time; ask for whole ones" % known["model"]
+            )
         if not mechanism:
             if is_card_of_instances:
                 wish.instances.append(share)  # the one that is all of the card
@@ -194,6 +198,7 @@ class Sharing:
     def _instance_of(self, held: Held, share: Share) -> dict[str, object]:
         """The instance of this profile in this slot of a card; made when it is missing and we may."""
         from argosy.agent import mig
+        from argosy.agent.devices.nvidia import mig_index
 
         card, profile, slot = share["index"], share["profile"] or mig.WHOLE_CARD, share["slot"]
         parent = self._node.device(card) or {}
@@ -226,7 +231,7 @@ class Sharing:
         held.handles.append(handle)
         held.has_instance = True
         self._node.discover_devices()
-        found = self._node.device(devices.mig_index(card, number))
+        found = self._node.device(mig_index(card, number))
         if found is None:
             raise self._cannot(share, "the driver does not list instance %d that was just made" % number)
         return found

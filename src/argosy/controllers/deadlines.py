@@ -10,6 +10,7 @@ from collections.abc import Sequence
 
 import msgspec
 
+from argosy.controllers.offered import plan_in
 from argosy.controllers.policies import new_claim
 from argosy.controllers.view import Action, NewId, Put, View, WakeAt, event
 from argosy.model.kinds.job import job_spec, job_state
@@ -18,7 +19,6 @@ from argosy.model.phases import AttemptPhase, ClaimPhase, Desired, NodePhase, Ou
 from argosy.model.reasons import Reason
 from argosy.model.rows import Attempt, Claim, Workload
 from argosy.model.task import Task
-from argosy.planning.choose import plan
 from argosy.planning.confirmed import keep_to
 from argosy.planning.deadline import NextStep, keeps_checkpoints, next_step, wishes_of
 from argosy.planning.outlook import CHECKPOINT_S
@@ -77,7 +77,7 @@ def back_to_spot(view: View, job: Workload, attempt: Attempt, new_id: NewId) -> 
     if others:
         return _move(view, job, attempt, others[0])
     wishes = with_floor(wishes_of(spec.task))
-    made = plan(wishes, spec.task.num_nodes, view.offers, abilities=view.abilities)
+    made = plan_in(view, wishes, spec.task.num_nodes)
     choices, _ = keep_to(made.choices, spec.confirmed)
     bought = [each for each in choices if each.offer.capacity in (Capacity.SPOT, Capacity.ON_DEMAND)]
     step = step_of(view, job, bought, attempt, mine.choice)
@@ -140,7 +140,7 @@ def give_up_ms(view: View, job: Workload, claim: Claim) -> int | None:
     task = job_spec(job).task
     if claim.choice.offer.capacity is not Capacity.SPOT or not has_deadline(task):
         return None
-    made = plan(with_floor(wishes_of(task)), task.num_nodes, view.offers, abilities=view.abilities)
+    made = plan_in(view, with_floor(wishes_of(task)), task.num_nodes)
     if all(each.offer.capacity is Capacity.SPOT for each in made.choices):
         return None
     step = step_of(view, job, made.choices)

@@ -23,14 +23,23 @@ from argosy.controllers.past import Past
 from argosy.controllers.pool.caches import PoolCaches
 from argosy.controllers.pool.decide import POOL, decide_owned
 from argosy.controllers.pool.pictures import Picture
-from argosy.controllers.view import Action, Emit, Expect, Policy, Put, View, abilities_of, terminals_of
+from argosy.controllers.view import (
+    Action,
+    Emit,
+    Expect,
+    Policy,
+    Prices,
+    Put,
+    View,
+    abilities_of,
+    terminals_of,
+)
 from argosy.infra.agent_port import AgentDirectory
 from argosy.infra.border import BorderError
 from argosy.infra.log_sink import LogSink
 from argosy.infra.provider import Provider, Providers
 from argosy.infra.quotes import Quotes
 from argosy.infra.tree_source import TreeSource
-from argosy.model.areas import Atlas
 from argosy.model.errors import ArgosyError
 from argosy.model.ids import Clock, Ids
 from argosy.model.kinds import kind_of
@@ -69,11 +78,11 @@ class Shell:
         clock: Clock,
         ids: Ids,
         policy: Policy | None = None,
-        atlas: Callable[[], Atlas] | None = None,
+        prices: Prices | None = None,
         quotes: Quotes | None = None,
         is_ours: Callable[[], bool] = lambda: True,
     ) -> None:
-        """`atlas`: where regions are, asked when a decision needs it. `quotes`: the server's cache of what
+        """`prices`: what the catalog knows (None: nothing). `quotes`: the server's cache of what
         providers offer (None: one of its own); claims are charged at what decisions saw in it. `is_ours`:
         whether the state of this server is still its own; when it is not, nothing is decided any more."""
         self._store, self._providers, self._clock, self._ids = store, providers, clock, ids
@@ -85,8 +94,7 @@ class Shell:
         self._began_s = clock.monotonic_s()
         self._swept_s = self._began_s - SWEEP_S  # when the last full pass began
         self._pools = PoolCaches()
-        self._past = Past()
-        self._atlas = atlas
+        self._past, self._prices = Past(), prices
         self._dirty: set[str] = set()
         self._all_dirty = True
         self._event = asyncio.Event()
@@ -142,7 +150,8 @@ class Shell:
             pools=self._pools,
             history=self._past.history(self._clock.now_ms()),
             memory=self._past.memory,
-            atlas=self._atlas,
+            atlas=self._prices.atlas if self._prices is not None else None,
+            priced=self._prices.priced() if self._prices is not None else None,
         )
 
     def _silent(self) -> frozenset[str]:

@@ -21,6 +21,7 @@ from argosy.model.rows import Attempt, Claim, Event, Node, Row, Workload
 from argosy.model.tenancy import Tenancy
 from argosy.planning import Ability
 from argosy.planning.availability import Memory
+from argosy.planning.offered import Priced
 from argosy.scheduler.estimate import History
 
 if TYPE_CHECKING:
@@ -118,6 +119,16 @@ class Policy(msgspec.Struct, frozen=True, kw_only=True):
     retry_max_ms: int = 60_000
 
 
+class Prices(Protocol):
+    """What decisions ask of the catalog."""
+
+    def atlas(self) -> Atlas:
+        """Where regions are."""
+
+    def priced(self) -> Priced | None:
+        """Rows that can be launched: the same object until they change."""
+
+
 def abilities_of(providers: Providers) -> dict[str, Ability]:
     """What the planner needs to know of each provider, from its manifest."""
     found = {}
@@ -150,6 +161,7 @@ class View(msgspec.Struct, frozen=True, kw_only=True):
     pools: PoolCaches | None = None  # books of the pools, kept from view to view; None: made from the rows
     history: History = History()  # run times of the past
     memory: Memory = Memory()  # where capacity was refused lately
+    priced: Priced | None = None  # rows of the catalog that can be launched; None: there are none
     atlas: Callable[[], Atlas] | None = (
         None  # where regions are, for wishes that care; None: no country is known
     )

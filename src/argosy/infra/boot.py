@@ -49,7 +49,10 @@ def _sources() -> dict[str, str]:
     return {
         "__main__": _MAIN,
         "argosy/__init__": f'__version__ = "{argosy.__version__}"\n',
-        **{f"argosy/agent/{path.stem}": path.read_text("utf-8") for path in sorted(folder.glob("*.py"))},
+        **{
+            f"argosy/agent/{path.relative_to(folder).with_suffix('').as_posix()}": path.read_text("utf-8")
+            for path in sorted(folder.rglob("*.py"))
+        },
     }
 
 

@@ -49,6 +49,9 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     own: bool = False  # people's own machines, although others use them too: nothing is paid to a vendor
     limits: Limits = Limits()
     settings: tuple[str, ...] = ()  # environment variables of the server that configure it
+    priced_by_catalog: bool = (
+        False  # what the catalog prices can be had: `quote` tells what differs from that
+    )
     prices: PriceSource | None = None  # how live prices are asked for (None: they are not)
     unpriced: str = ""  # why its shipped prices cannot be refreshed
     task_fields: tuple[str, ...] = ()  # of `config.<name>` in task files
@@ -83,7 +86,12 @@ class Provider(Protocol):
 
     async def quote(self, want: Want) -> Sequence[Offer]:
         """What can be had, where, for how much. Owned providers tell total capacity; the planner subtracts
-        claims."""
+        claims.
+
+        A provider that is `priced_by_catalog` need not list machines: the rows of the catalog are its offers
+        once it has answered here. It tells what differs, and each offer of its own takes the place of the row
+        with the same region, zone, capacity and instance type: another price, a reservation, or with `closed`
+        what cannot be had. Raises `CredentialsRejected`: then nothing of it is offered."""
 
     async def ensure(self, claim: Claim) -> None:
         """Make it so, all nodes or none; safe to repeat. `claim.desired` RUN: nodes run our agent; STOP: they

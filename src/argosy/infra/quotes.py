@@ -69,6 +69,7 @@ class Quotes:
         self._asking: set[asyncio.Task[None]] = set()
         self._lasting: Sequence[Offer] = ()
         self._newest: list[Offer] = []
+        self._usable: frozenset[str] = frozenset()
         self.revision = 0
         self.changed: Callable[[], None] = lambda: None  # is called when an offer has changed
 
@@ -80,6 +81,11 @@ class Quotes:
         """Providers that have never quoted."""
         known = {name for name, quote in self._quotes.items() if quote.answered_s is not None}
         return frozenset(self._providers.all().keys() - known)
+
+    def usable(self) -> frozenset[str]:
+        """Providers that have quoted, if only that they have nothing to add to the catalog, and that still
+        accept our credentials."""
+        return self._usable
 
     async def read(self) -> Quoted:
         """The quotes of all providers, without waiting for those that are slow."""
@@ -149,6 +155,7 @@ class Quotes:
             _log.exception("%s failed to quote", name)
             quote.failure = _unreachable(name, f"its driver failed: {type(error).__name__}")
         finally:
+            self._note_usable()
             now_s = self._clock.monotonic_s()
             quote.took_s = now_s - (quote.asked_s if quote.asked_s is not None else now_s)
             quote.asked_s, quote.ended_s = None, now_s
@@ -156,6 +163,17 @@ class Quotes:
             self._heard = asyncio.Event()
         if quote.failure is not None:
             _log.info("%s gives no quote: %s", name, quote.failure.text)
+
+    def _note_usable(self) -> None:
+        usable = frozenset(
+            name
+            for name, quote in self._quotes.items()
+            if quote.answered_s is not None and (quote.failure is None or quote.failure.code != "credentials")
+        )
+        if usable != self._usable:
+            self._usable = usable
+            self.revision += 1
+            self.changed()
 
     def _settle(self) -> list[Offer]:
         """The newest quotes at the user's prices; what controllers see changes only where they do."""

@@ -23,6 +23,16 @@ class Device(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, gc=F
     mig_profile: str = ""  # a MIG instance: `1g.10gb`; it is then a device of its own
     mig_parent: int = -1  # and this is the index of the card that it is a part of
     mig_slots: tuple[int, int] = (0, 0)  # first memory slice and how many
+    vendor: str = ""  # nvidia, amd, intel, google, aws
+    whole_only: bool = False  # one program has it at a time: no part of it can be given
+
+
+class UnusedDevice(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """An accelerator that is plugged in and that programs cannot use."""
+
+    name: str  # maker, model where it is known, and ids: `NVIDIA [10de:2330]`
+    pci: str = ""
+    reason: str = ""  # with what to do
 
 
 class NodeFacts(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -34,6 +44,7 @@ class NodeFacts(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     memory_bytes: int = 0
     disk_free_bytes: int = 0
     devices: tuple[Device, ...] = ()
+    unused_devices: tuple[UnusedDevice, ...] = ()
     ip: str = "127.0.0.1"
     boot_id: str = ""
     agent_version: str = ""

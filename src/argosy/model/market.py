@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import NamedTuple
 
 from argosy.model.offer import Capacity, Offer, Shape
+from argosy.model.resources import is_family, serves
 
 DAY_MS = 86_400_000
 _KEPT_ROWS = 20_000  # in the answers of `Block.in_places` that a block keeps: below a megabyte
@@ -121,13 +122,15 @@ class Block:
         return sum(len(lane.price) for lane in self.lanes)
 
     def of_model(self, model: str) -> list[int]:
-        """Kinds with this accelerator; any case."""
+        """Kinds with this accelerator, or with one of this family; any case."""
         if self._by_model is None:
             index: dict[str, list[int]] = {}
             for kind, name in enumerate(self.models):
                 if name:
                     index.setdefault(name.lower(), []).append(kind)
             self._by_model = index
+        if is_family(model):
+            return [kind for name, kinds in self._by_model.items() if serves(name, model) for kind in kinds]
         return self._by_model.get(model.lower(), [])
 
     def of_type(self, instance_type: str) -> list[int]:

@@ -66,6 +66,8 @@ class Offer(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
         False  # not owned, and still any part of a node can be had: its books are kept elsewhere
     )
     facts: NodeFacts | None = None  # owned machines: what each of them is; kept out of choices
+    # Why it cannot be had: a quota of 0. An empty region, zone or type stands for all of them.
+    closed: str = ""
     machines: tuple[
         OwnedMachine, ...
     ] = ()  # of a place with different ones: all of them; kept out of choices

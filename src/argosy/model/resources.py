@@ -18,6 +18,23 @@ class Infra(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     zone: str | None = None
 
 
+_FAMILIES: Final = ("jetson",)  # names of many models, of which people mean any
+
+
+def serves(model: str, name: str) -> bool:
+    """Whether an accelerator is one that `name` asks for: its model in any case, or a family that it is of.
+
+    >>> serves("H100", "h100"), serves("Jetson-Orin-NX-16GB", "Jetson"), serves("H100-NVL", "H100")
+    (True, True, False)
+    """
+    mine, wanted = model.lower(), name.lower()
+    return mine == wanted or (wanted in _FAMILIES and mine.startswith(f"{wanted}-"))
+
+
+def is_family(name: str) -> bool:
+    return name.lower() in _FAMILIES
+
+
 class Accelerator(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """A wish for accelerators per node. `model` None means any with enough memory."""
 

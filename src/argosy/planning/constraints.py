@@ -14,7 +14,7 @@ from msgspec.structs import replace
 
 from argosy.model.areas import Atlas
 from argosy.model.offer import BUSY, Capacity, Offer
-from argosy.model.resources import LocalDisk, Resources
+from argosy.model.resources import LocalDisk, Resources, serves
 from argosy.model.units import render_bytes, render_disk, render_milli, render_price
 from argosy.planning import named, sieve
 from argosy.planning.ability import Ability, Usage
@@ -90,8 +90,12 @@ def _refuse_accelerator(case: Case) -> str:
     assert wish is not None
     if not shape.accelerators_milli or shape.accelerator is None:
         return f"has no accelerator, asked for {wish.render()}"
-    if wish.model is not None and wish.model.lower() != shape.accelerator.lower():
+    if wish.model is not None and not serves(shape.accelerator, wish.model):
         return f"has {shape.accelerator}, asked for {wish.model}"
+    facts = case.offer.facts
+    makers = {each.vendor for each in facts.devices if each.model == shape.accelerator} if facts else set()
+    if wish.vendor and any(makers) and wish.vendor not in makers:
+        return f"has {shape.accelerator} of {', '.join(sorted(makers))}, asked for {wish.vendor}"
     return ""
 
 
@@ -232,6 +236,8 @@ def _refuse_price(case: Case) -> str:
 
 
 def _refuse_capacity(case: Case) -> str:
+    if case.offer.closed:
+        return case.offer.closed
     most = case.offer.nodes_max
     if case.offer.machines:
         return named.not_together(case.offer, case.wish, case.num_nodes)

@@ -3,11 +3,13 @@ is counted."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
+from typing import Final
 
 from msgspec.structs import replace
 
 from argosy.model.areas import Atlas
+from argosy.model.errors import ArgosyError
 from argosy.model.market import Market
 from argosy.model.offer import Choice, Offer
 from argosy.model.resources import Resources
@@ -17,6 +19,8 @@ from argosy.planning.choose import plan
 from argosy.planning.constraints import relaxations
 from argosy.planning.market import rank
 from argosy.planning.places import Relaxed
+
+_BOARDS: Final = ("jetson",)  # first words of accelerators that exist in people's own pools only
 
 
 def explain_impossible(
@@ -52,6 +56,12 @@ def explain_impossible(
     wanted = f"`{wish.render()}`{nodes}"
     if not offers and (market is None or not market.providers):
         return f"nothing fits {wanted}: no infrastructure is enabled"
+    spread = _spread(wish, num_nodes)
+    if spread is not None and (found := fitting(*spread)):
+        return (
+            f"nothing fits {wanted}: such a board has one device; with one on each, `num_nodes: {spread[1]}` "
+            f"takes as many: {_what(found[0])}"
+        )
     steps = list(relaxations(wish, spot_was_asked=spot_was_asked))
     blames = [(step.words, found[0]) for step in steps if (found := fitting(step.wish))]
     if num_nodes > 1 and (one := fitting(wish, 1)):
@@ -71,6 +81,38 @@ def explain_impossible(
                 f"{_what(found[0])} would"
             )
     return f"nothing fits {wanted}, and no two constraints are to blame"
+
+
+def _spread(wish: Resources, num_nodes: int) -> tuple[Resources, int] | None:
+    """As many boards with one device on each node, and how many nodes those are. None: that is what was
+    wished, or no board was."""
+    accelerator = wish.accelerator
+    if accelerator is None or not _is_board(accelerator.model) or accelerator.milli <= 1000:
+        return None
+    return replace(wish, accelerator=replace(accelerator, milli=1000)), num_nodes * accelerator.milli // 1000
+
+
+def _is_board(model: str | None) -> bool:
+    return model is not None and model.lower().partition("-")[0] in _BOARDS
+
+
+def explain_no_board(wish: Resources, own: Collection[str]) -> ArgosyError | None:
+    """The error for a board at the edge (`Jetson:4`) that no pool has; None when something else is wished.
+
+    Args:
+        own: accelerators of the machines in use.
+    """
+    model = wish.accelerator.model if wish.accelerator is not None else None
+    if not _is_board(model):
+        return None
+    where = f" at `{wish.location}`" if wish.location else ""
+    boards = sorted(filter(_is_board, own))
+    there = f"; there are {', '.join(boards)}" if boards else ""
+    return ArgosyError(
+        "no-offer",
+        f"no pool has a `{model}`{where}{there}: no cloud rents such boards",
+        hint="machines of your own join as a pool (`argosy pool --help`); then `argosy gpus` lists them",
+    )
 
 
 def _both(wish: Resources, first: Relaxed, later: Relaxed) -> Resources | None:

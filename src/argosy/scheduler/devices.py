@@ -27,6 +27,7 @@ import msgspec
 
 from argosy.model.facts import Device
 from argosy.model.offer import DeviceShare
+from argosy.model.resources import serves
 from argosy.model.scheduling import Isolation
 from argosy.scheduler.ask import WHOLE_MILLI, Machine, Need
 
@@ -267,6 +268,10 @@ class Kind:
                 return Way("capacity", f"{len(way.positions)} of {way.count} x {wanted}")
             way.every = way.positions == self.counted
             return way
+        shared = [position for position in fitting if not machine.devices[position].whole_only]
+        if not shared:
+            return Way("isolation", f"a {machine.devices[fitting[0]].model} serves one program at a time")
+        fitting = shared
         way.milli = need.gpu_milli
         way.instances = tuple(
             sorted(
@@ -334,7 +339,10 @@ def kind_key(machine: Machine) -> tuple[object, ...]:
     """Machines with equal keys are of one kind."""
     return (
         tuple(
-            (d.index, d.model, d.memory_bytes, d.numa, d.nvlinks, d.mig_profile, d.mig_parent, d.mig_slots)
+            (
+                *(d.index, d.model, d.memory_bytes, d.numa, d.nvlinks, d.whole_only),
+                *(d.mig_profile, d.mig_parent, d.mig_slots),
+            )
             for d in machine.devices
         ),
         machine.arch,
@@ -373,7 +381,7 @@ def instance_name(device: Device) -> str:
 
 def _of_model(device: Device, models: Sequence[str]) -> bool:
     return not models or any(
-        each.lower() in (device.model.lower(), instance_name(device).lower()) for each in models
+        serves(device.model, each) or each.lower() == instance_name(device).lower() for each in models
     )
 
 

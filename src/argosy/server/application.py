@@ -70,11 +70,13 @@ class Application:
         self.streams = LogStreams(store, logs, controllers, self.stopping)
         pricing = pricing or pricing_of(state_dir, providers, clock, shipped=prices)
         pricing.refusals = controllers.refusals
+        self.pricing = pricing
         self.refreshes = Refreshes(pricing.refresh)
         self.accounts = Accounts(store, clock)
         tenants = Tenants(store, controllers, clock)
         intake = Intake(store=store, blobs=blobs, tenants=tenants)
         quotes = quotes or Quotes(providers, clock, price=pricing.own_prices, fresh_s=0)
+        pricing.rented.names = lambda: quotes.usable() & _priced_by_catalog(providers)
         planner = Planner(
             store=store, providers=providers, quotes=quotes, pricing=pricing, intake=intake, clock=clock
         )
@@ -144,6 +146,10 @@ def pricing_of(
         services=_price_services,
         shipped=shipped,
     )
+
+
+def _priced_by_catalog(providers: Providers) -> set[str]:
+    return {name for name, each in providers.all().items() if each.manifest.priced_by_catalog}
 
 
 def _price_services() -> PriceServices:

@@ -20,9 +20,10 @@ from argosy.model.offer import Choice, Confirmed, Offer, Plan, Rejection, waits_
 from argosy.model.resources import Resources
 from argosy.model.task import Task
 from argosy.model.units import render_price
-from argosy.planning import plan, usage_by_provider
+from argosy.planning import usage_by_provider
 from argosy.planning.confirmed import keep_to, order_of_plan, place_text, what_changed
 from argosy.planning.deadline import wishes_of
+from argosy.planning.offered import ROWS, Offered, Supply, plan_offered, rows_for
 from argosy.server.exchange import Caller
 from argosy.server.intake import Intake, render_warnings
 from argosy.server.kept_plans import KeptPlans, Made, made_of, subject_of
@@ -55,13 +56,21 @@ class Planner:
         quoted = await self._quotes.read()
         return quoted.offers, quoted.failed
 
+    async def _read(self) -> Quoted:
+        """Quotes, with the revision of all that plans are made from: of the catalog's rows, too."""
+        quoted = await self._quotes.read()
+        self._pricing.rented.priced()
+        return msgspec.structs.replace(quoted, revision=quoted.revision + self._pricing.rented.revision)
+
     async def make(
         self, task: Task, quoted: Quoted, *, managed: bool, limit_micro_usd: int | None = None
     ) -> Made:
         """The one plan of a request. `limit_micro_usd`: the most that all nodes may cost per hour. Raises
         `no-offer` for a deadline that nothing meets."""
         wishes = capped(wishes_of(task, managed=managed), limit_micro_usd)
-        found = await self.planned(wishes, task.num_nodes, task.ordered, quoted.offers, quoted.failed)
+        found, _ = await self.planned(
+            wishes, task.num_nodes, task.ordered, quoted.offers, quoted.failed, limit=rows_for(task.objective)
+        )
         found, why = await self.ordered(task, found)
         duration_s = await self.duration(task, found) if managed else None
         return made_of(
@@ -75,7 +84,7 @@ class Planner:
         """What a launch goes by, and what it keeps to: the plan that it names, if its offers are the same,
         else one that is made now. Raises `no-offer` for what nothing fits, `conflict` for a named plan that
         cannot be had any more."""
-        quoted = await self._quotes.read()
+        quoted = await self._read()
         kept = self._kept.find(named) if named else None
         if kept is not None and kept.subject != (managed, *subject_of(task)):
             raise ArgosyError("usage", f"plan `{named}` was made for another task")
@@ -106,20 +115,29 @@ class Planner:
         ordered: bool,
         offers: Sequence[Offer],
         failed: tuple[Rejection, ...],
-    ) -> Plan:
-        """The seam to `planning`: the same function that the controllers decide with."""
+        *,
+        limit: int = ROWS,
+    ) -> Offered:
+        """The seam to `planning`: the same function that the controllers decide with. `limit`: how many rows
+        of the catalog become choices, of each provider in use."""
         snapshot = await self._store.snapshot()
         names = {row.id: row.name for row in snapshot.workloads.values()}
-        made = plan(
+        made, fitting = plan_offered(
             resources,
             num_nodes,
-            offers,
-            abilities=abilities_of(self._providers),
-            usage=usage_by_provider(snapshot.claims.values(), names),
+            Supply(
+                offers,
+                abilities_of(self._providers),
+                self._pricing.rented.priced(),
+                usage_by_provider(snapshot.claims.values(), names),
+                self._pricing.atlas(resources),
+            ),
             ordered=ordered,
-            atlas=self._pricing.atlas(resources),
+            limit=limit,
         )
-        return msgspec.structs.replace(made, rejected=made.rejected + failed) if failed else made
+        if failed:
+            made = msgspec.structs.replace(made, rejected=made.rejected + failed)
+        return Offered(made, fitting)
 
     async def ordered(self, task: Task, made: Plan) -> tuple[Plan, str]:
         """The plan in the order of the task's deadline and objective, and why. Raises `no-offer` for a
@@ -154,7 +172,7 @@ class Planner:
 
     async def plan(self, request: PlanRequest, caller: Caller = _NOBODY) -> PlanReply:
         task = await self._intake.task(request.task, caller, with_files=False)
-        quoted = await self._quotes.read()
+        quoted = await self._read()
         if request.prices:
             return await self._priced(request, task, quoted)
         made = await self.make(task, quoted, managed=request.managed)
@@ -163,9 +181,13 @@ class Planner:
 
     async def _priced(self, request: PlanRequest, task: Task, quoted: Quoted) -> PlanReply:
         wishes = wishes_of(task, managed=request.managed)
-        own = await self.planned(wishes, task.num_nodes, task.ordered, quoted.offers, quoted.failed)
+        limit = max(rows_for(request.objective or task.objective), request.limit)
+        own, fitting = await self.planned(
+            wishes, task.num_nodes, task.ordered, quoted.offers, quoted.failed, limit=limit
+        )
         able, runs = abilities_of(self._providers), await earlier_runs(self._store, task)
-        reply = await asyncio.to_thread(self._pricing.complete, request, own, quoted.offers, able, runs)
+        mine = Offered(own, fitting)
+        reply = await asyncio.to_thread(self._pricing.complete, request, mine, quoted.offers, able, runs)
         reply = msgspec.structs.replace(reply, warnings=render_warnings(task))
         try:
             own, why = await self.ordered(task, own)
@@ -200,7 +222,7 @@ class Planner:
             task = msgspec.structs.replace(task, deadline_s=None, deadline_at_ms=None)
             wishes = wishes_of(task, managed=True)
             offers, failed = await self.quote()
-            own = await self.planned(wishes, task.num_nodes, task.ordered, offers, failed)
+            own, _ = await self.planned(wishes, task.num_nodes, task.ordered, offers, failed)
             asked.append(Asked(task, own, offers, tuple(await earlier_runs(self._store, task))))
         able = abilities_of(self._providers)
         reply = await asyncio.to_thread(self._pricing.pipeline, request, asked, able)

@@ -7,15 +7,17 @@ from typing import TYPE_CHECKING, Final
 
 import msgspec
 
+from argosy.api.planning import OfferView
 from argosy.api.prices import ModelView
 from argosy.model.errors import ArgosyError
 from argosy.model.offer import Capacity, Choice, Offer, Rejection
 from argosy.model.priced import GpuView, PriceView, Refused
-from argosy.model.resources import Infra, Resources
+from argosy.model.resources import Infra, Resources, serves
 from argosy.model.task import Task
 from argosy.model.units import parse_milli
 
 if TYPE_CHECKING:
+    from argosy.catalog import Catalog
     from argosy.planning.ability import Ability
     from argosy.planning.availability import Refusal
     from argosy.planning.objective import Objective, Ranked
@@ -148,8 +150,18 @@ def parse_place(infra: str) -> Infra:
     return Infra(provider=provider, region=region, zone=zone)
 
 
+def nobody_has(wish: Resources, own: Collection[str], catalog: Catalog) -> ArgosyError | None:
+    """The error for an accelerator that neither a provider nor a machine in use has (`own`); else None."""
+    from argosy.planning.impossible import explain_no_board
+
+    model = wish.accelerator.model if wish.accelerator is not None else None
+    if model is None or any(serves(each, model) for each in own):
+        return None
+    return explain_no_board(wish, own) or catalog.unknown_accelerator(model)
+
+
 def is_there(offer: Offer, model: str, place: Infra) -> bool:
-    return (not model or (offer.shape.accelerator or "").lower() == model.lower()) and all(
+    return (not model or serves(offer.shape.accelerator or "", model)) and all(
         want in (None, have)
         for want, have in (
             (place.provider, offer.provider),
@@ -202,6 +214,39 @@ def refused(
             )
         )
     )[:_REFUSED_MAX]
+
+
+def offer_view(
+    catalog: Catalog, ranked: Ranked, places: int, standing: Sequence[Refusal], drivers: Collection[str]
+) -> OfferView:
+    """One row of a plan. `places`: for how many places it stands, `drivers`: providers in use."""
+    from argosy.catalog.listing import offer_rows
+
+    (row,) = offer_rows(catalog, [ranked.choice])
+    return OfferView(
+        provider=row.provider,
+        region=row.region,
+        zone=row.zone,
+        capacity=row.capacity.value,
+        instance_type=row.instance_type,
+        accelerator=row.accelerator,
+        accelerators_milli=row.accelerators_milli,
+        cpus_milli=row.cpus_milli,
+        memory_bytes=row.memory_bytes,
+        price=row.price,
+        hourly_micro_usd=row.total_micro_usd,
+        runtime_s=ranked.runtime.seconds,
+        basis=ranked.runtime.basis,
+        total_micro_usd=ranked.cost_micro_usd,
+        carbon_g=ranked.carbon_g,
+        interrupted_pct_low=row.interrupted_pct_low,
+        interrupted_pct_high=row.interrupted_pct_high,
+        source=row.source,
+        rule=row.rule,
+        launchable=row.provider in drivers,
+        places=places,
+        refused=refused(standing, row.provider, row.instance_type, offer=ranked.choice.offer),
+    )
 
 
 def parse_objective(name: str) -> Objective:

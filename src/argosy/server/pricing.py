@@ -15,12 +15,12 @@ from typing import TYPE_CHECKING, Final, NamedTuple, TypeVar
 
 import msgspec
 
-from argosy.api.planning import CompareView, OfferView, PipelineReply, PipelineRequest, PlanReply, PlanRequest
+from argosy.api.planning import CompareView, PipelineReply, PipelineRequest, PlanReply, PlanRequest
 from argosy.api.prices import CatalogAge, CatalogReply, GpuList, RefreshReply, RegionList
 from argosy.model.areas import Atlas
 from argosy.model.errors import ArgosyError
 from argosy.model.ids import Clock
-from argosy.model.offer import Capacity, Choice, Offer, Plan, Rejection, waits_for
+from argosy.model.offer import Capacity, Choice, Offer, Plan, Rejection, offer_key, waits_for
 from argosy.model.resources import Infra, Resources
 from argosy.model.rows import Claim
 from argosy.model.task import Task
@@ -29,6 +29,8 @@ from argosy.server.price_rows import (
     distinct,
     is_there,
     merged,
+    nobody_has,
+    offer_view,
     parse_gpu,
     parse_objective,
     parse_place,
@@ -38,6 +40,7 @@ from argosy.server.price_rows import (
     summed_by_model,
     told,
 )
+from argosy.server.rented import RentedRows, some_of
 from argosy.server.spending import Rates
 from argosy.server.task_facts import hazard_of, known_of
 
@@ -51,6 +54,7 @@ if TYPE_CHECKING:
     from argosy.planning.deadline import Weighed
     from argosy.planning.market import Ranking
     from argosy.planning.objective import Known, Ranked, Run
+    from argosy.planning.offered import Offered
 
 T = TypeVar("T")
 _DAY_MS: Final = 86_400_000
@@ -94,6 +98,7 @@ class Pricing:
         self._stamp = _Stamp()
         self._ages: dict[str, tuple[int, str]] = {}  # provider -> day, warning
         self.refusals: Callable[[], Memory] | None = None  # what the controllers remember; None: nothing
+        self.rented = RentedRows(lambda: self.catalog, clock)
 
     @property
     def catalog(self) -> Catalog:
@@ -126,18 +131,19 @@ class Pricing:
     def complete(
         self,
         request: PlanRequest,
-        own: Plan,
+        offered: Offered,
         offers: Sequence[Offer],
         abilities: Mapping[str, Ability],
         runs: Sequence[Run] = (),
     ) -> PlanReply:
-        """`own` (from what providers quoted) with what all others would take.
+        """`offered` (from what the providers in use offer) with what all others would take.
 
         Raises ArgosyError for an accelerator or a place that does not exist, and for a deadline that cannot
         be met.
         """
         from argosy.planning.objective import Objective, rank_by
 
+        own, fitting = offered
         objective = parse_objective(request.objective or request.task.objective)
         task = msgspec.structs.replace(request.task, objective=objective.value)
         limit = max(1, min(request.limit, _LIMIT_MAX))
@@ -150,7 +156,7 @@ class Pricing:
                 raise unknown
         known = known_of(lambda: self.catalog, task, runs)
         choices = merged([*own.choices, *ranking.shown], task)
-        fitting = len(own.choices) + ranking.fitting
+        fitting += ranking.fitting
         due = task.deadline_s is not None or task.deadline_at_ms is not None
         capacities = (
             self._all_capacities(task, own, managed=request.managed)
@@ -162,9 +168,8 @@ class Pricing:
         if weighed is not None and weighed.plan is not None:  # the deadline decides
             choices, fitting = list(weighed.choices), max(fitting, len(weighed.choices))
             mine = set(own.choices)
-            own = msgspec.structs.replace(
-                own, choices=tuple(each for each in weighed.choices if each in mine)
-            )
+            kept_choices = tuple(each for each in weighed.choices if each in mine)
+            own = msgspec.structs.replace(own, choices=kept_choices)
         elif choices and not (task.ordered and objective is Objective.COST):
             best = rank_by(objective, choices, task.num_nodes, known)
         ranked = best.ranked if best is not None else [_plain(each, task, known) for each in choices]
@@ -172,8 +177,8 @@ class Pricing:
         if not fits:
             text = self._impossible(task, ranking, offers, abilities)
         kept = distinct(ranked, limit) if request.distinct else [(each, 1) for each in ranked[:limit]]
-        standing = self._standing()
-        views = [self._view(each, places, standing) for each, places in kept]
+        standing, drivers = self._standing(), set(self._drivers())
+        views = [offer_view(self.catalog, each, places, standing, drivers) for each, places in kept]
         if best is not None and request.distinct:  # the next best is another machine, not another place
             text = rank_by(objective, [each.choice for each, _ in kept], task.num_nodes, known).text
         compared = self._compared(task, capacities, known) if request.compare or request.html else ()
@@ -252,7 +257,8 @@ class Pricing:
         found = pipelines.planned(shape, candidates, pipelines.tariffs_of(self.catalog), objective)
         views, standing = [], self._standing()
         for pick, one, facts in zip(found.plan.picks, asked, known, strict=True):
-            view = self._view(evaluate(pick.candidate.choice, one.task.num_nodes, facts), 1, standing)
+            ranked = evaluate(pick.candidate.choice, one.task.num_nodes, facts)
+            view = offer_view(self.catalog, ranked, 1, standing, set(self._drivers()))
             assumed = view.basis == "estimate" and one.task.estimated_s is None
             views.append(msgspec.structs.replace(view, basis="assumed") if assumed else view)
         reply = pipelines.view_of(shape, found, views, [each.task for each in asked])
@@ -268,9 +274,14 @@ class Pricing:
         atlas = self.atlas(wishes)
         # In order of preference: the first that fits anywhere is meant.
         for group in [(wish,) for wish in wishes] if task.ordered else [wishes]:
-            found = [each for each in one.own.choices if not task.ordered or steady(each.resources) in group]
+            rented = self.rented.names()  # of these the cheapest of every region is found below
+            found = [
+                each
+                for each in one.own.choices
+                if each.offer.provider not in rented and (not task.ordered or steady(each.resources) in group)
+            ]
             found += self._reserved(self.catalog, group, task)
-            found += cheapest_in_regions(group, task.num_nodes, self._market(), atlas=atlas)
+            found += cheapest_in_regions(group, task.num_nodes, self._market(rented=True), atlas=atlas)
             if found:
                 return found
         unknown = self._unknown(task, one.offers)
@@ -323,9 +334,9 @@ class Pricing:
             hint="; ".join(fixes) or f"available: {', '.join(sorted(drivers)) or 'nothing'}",
         )
 
-    def _rank(self, task: Task, *, limit: int) -> Ranking:
-        """Offers of the catalog from providers without a driver here, best first: all of them are only
-        `shown`."""
+    def _rank(self, task: Task, *, limit: int, rented: bool = False) -> Ranking:
+        """Offers of the catalog from providers that are not in use here, best first: all of them are only
+        `shown`. `rented`: also of those that are in use."""
         from argosy.planning.market import rank
 
         catalog = self.catalog
@@ -333,7 +344,7 @@ class Pricing:
         ranking = rank(
             wishes,
             task.num_nodes,
-            self._market(),
+            self._market(rented=rented),
             ordered=task.ordered,
             limit=limit,
             launchable=lambda provider: False,
@@ -355,13 +366,12 @@ class Pricing:
         able = {offer.provider: Ability(multi_node=True) for offer in offers}
         return list(plan(wishes, task.num_nodes, offers, abilities=able, ordered=task.ordered).choices)
 
-    def _market(self) -> Market:
-        from argosy.model.market import Market
-
+    def _market(self, *, rented: bool = False) -> Market:
+        """Priced providers that are not in use here; with `rented` also those in use that are priced here."""
         market = self.catalog.market
-        drivers = set(self._drivers())
-        names = [name for name in market.providers if name not in drivers]
-        return market if len(names) == len(market.providers) else Market(names, market.block, market.vendors)
+        hidden = set(self._drivers()) - (self.rented.names() if rented else frozenset())
+        names = [name for name in market.providers if name not in hidden]
+        return market if len(names) == len(market.providers) else some_of(market, names)
 
     def atlas(self, wishes: Sequence[Resources]) -> Atlas | None:
         """Where regions are, for wishes that care."""
@@ -372,16 +382,14 @@ class Pricing:
 
     def _unknown(self, task: Task, offers: Sequence[Offer]) -> ArgosyError | None:
         """The error when every candidate asks for something that does not exist anywhere; None otherwise."""
-        own = {(offer.shape.accelerator or "").lower() for offer in offers}
+        own = {offer.shape.accelerator for offer in offers if offer.shape.accelerator}
         drivers = set(self._drivers())
         first: ArgosyError | None = None
         for wish in task.resources:
             error = None
-            if wish.infra.provider not in drivers:
+            if wish.infra.provider not in drivers or wish.infra.provider in self.rented.names():
                 error = self.catalog.unknown_place(wish.infra.provider, wish.infra.region, wish.infra.zone)
-            model = wish.accelerator.model if wish.accelerator is not None else None
-            if error is None and model is not None and model.lower() not in own:
-                error = self.catalog.unknown_accelerator(model)
+            error = error or nobody_has(wish, own, self.catalog)
             if error is None:
                 return None
             first = first or error
@@ -403,41 +411,12 @@ class Pricing:
                     offers,
                     num_nodes=task.num_nodes,
                     abilities=abilities,
-                    market=self._market(),
+                    market=self._market(rented=True),
                     atlas=self._atlas(),
                     spot_was_asked=wish.use_spot is not None,
                 )
                 said.append(sentence or explain_none(wish, steps))
         return "; ".join(dict.fromkeys(said))
-
-    def _view(self, ranked: Ranked, places: int, standing: Sequence[Refusal]) -> OfferView:
-        from argosy.catalog.listing import offer_rows
-
-        (row,) = offer_rows(self.catalog, [ranked.choice])
-        return OfferView(
-            provider=row.provider,
-            region=row.region,
-            zone=row.zone,
-            capacity=row.capacity.value,
-            instance_type=row.instance_type,
-            accelerator=row.accelerator,
-            accelerators_milli=row.accelerators_milli,
-            cpus_milli=row.cpus_milli,
-            memory_bytes=row.memory_bytes,
-            price=row.price,
-            hourly_micro_usd=row.total_micro_usd,
-            runtime_s=ranked.runtime.seconds,
-            basis=ranked.runtime.basis,
-            total_micro_usd=ranked.cost_micro_usd,
-            carbon_g=ranked.carbon_g,
-            interrupted_pct_low=row.interrupted_pct_low,
-            interrupted_pct_high=row.interrupted_pct_high,
-            source=row.source,
-            rule=row.rule,
-            launchable=row.provider in set(self._drivers()),
-            places=places,
-            refused=refused(standing, row.provider, row.instance_type, offer=ranked.choice.offer),
-        )
 
     def _standing(self) -> Sequence[Refusal]:
         """Refusals that still count."""
@@ -481,8 +460,9 @@ class Pricing:
                 continue
             wishes = tuple(msgspec.structs.replace(wish, use_spot=spot) for wish in task.resources)
             asked = msgspec.structs.replace(task, resources=wishes)
-            found += self._rank(asked, limit=_WIDE).shown
-        return merged(found, task)
+            found += self._rank(asked, limit=_WIDE, rented=True).shown
+        first = {offer_key(each.offer): each for each in reversed(found)}
+        return merged(list(first.values()), task)
 
     # -- listings -----------------------------------------------------------------------------------
 

@@ -158,7 +158,7 @@ async def serve(settings: Settings, tcp: socket.socket | None, lock: StateLock) 
             clock=clock,
             ids=ids,
             quotes=quotes,
-            atlas=lambda: pricing.catalog.atlas(),
+            prices=pricing.rented,
             is_ours=lock.is_ours,
         )
         application = Application(

@@ -302,6 +302,7 @@ class IdleServer:
             offers=[offer for each in self.providers.all().values() for offer in await each.quote(Want())],
             abilities=abilities_of(self.providers),
             memory=self.controllers.memory,
+            priced=self.application.pricing.rented.priced(),
         )
         decided = decide_owned(view, SystemIds().new)
         await self.store.commit([action.row for action in decided if isinstance(action, Put)])

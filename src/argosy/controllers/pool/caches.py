@@ -22,6 +22,7 @@ from argosy.model.phases import Desired, WorkloadPhase
 from argosy.model.rows import Attempt, Claim, Node, Row, Workload
 from argosy.model.task import Task
 from argosy.model.tenancy import Tenancy
+from argosy.planning.offered import Priced
 from argosy.scheduler.ask import Ask, Running
 from argosy.scheduler.cache import PoolCache
 from argosy.scheduler.estimate import History
@@ -47,6 +48,7 @@ class _Seen(NamedTuple):
     history: History
     offers: Sequence[Offer] = ()
     owner: str = ""
+    priced: Priced | None = None
 
     def is_same(self, other: _Seen) -> bool:
         """By identity: values are replaced, never changed."""
@@ -55,6 +57,7 @@ class _Seen(NamedTuple):
             and self.history is other.history
             and self.offers is other.offers
             and self.owner == other.owner
+            and self.priced is other.priced
         )
 
 
@@ -194,7 +197,7 @@ class PoolCaches:
         if self._owned is None:
             self._owned = _Kept(self.kind(tenancy, ""))
         kept = self._owned
-        self._renew(kept, _Seen(tenancy, view.history, view.offers, ""))
+        self._renew(kept, _Seen(tenancy, view.history, view.offers, "", view.priced))
         if kept.machines_stale:
             offers = [offer for offer in view.offers if is_owned(offer, view.abilities)]
             kept.books.set_machines(machines_of_offers(offers, tenancy))

@@ -61,7 +61,7 @@ def decide_owned(view: View, new_id: NewId) -> list[Action]:
     book = caches_of(view)
     books, wanted = book.owned(view)
     actions: list[Action] = []
-    if not wanted or not view.offers:
+    if not wanted or not (view.offers or view.priced):
         return actions
     for id in sorted(id for id, each in wanted.items() if not (each.here or each.hopes)):
         actions += _no_offer(view, wanted[id].workload, render_rejections(wanted[id].rejected))

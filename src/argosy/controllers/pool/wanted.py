@@ -8,6 +8,7 @@ from collections.abc import Sequence
 import msgspec
 
 from argosy.controllers.deadlines import done_fraction, step_of
+from argosy.controllers.offered import plan_in
 from argosy.controllers.view import View
 from argosy.model.kinds import gang_of, gangs, kind_of
 from argosy.model.offer import Choice, Rejection
@@ -15,7 +16,6 @@ from argosy.model.phases import ClaimPhase, Desired, WorkloadPhase
 from argosy.model.resources import Resources
 from argosy.model.rows import Claim, Workload
 from argosy.model.task import Task
-from argosy.planning.choose import plan
 from argosy.planning.confirmed import keep_to
 from argosy.planning.deadline import order_choices, wishes_of
 from argosy.scheduler.ask import Ask
@@ -69,9 +69,9 @@ def _of(view: View, workload: Workload) -> Wanted:
     gang = gang_of(workload)
     num_nodes, ordered, task = gang.num_nodes, gang.ordered, gang.task
     wishes = with_floor(wishes_of(task)) if task is not None else _never_spot_unasked(gang.resources)
-    cares = view.atlas is not None and any(wish.says_where for wish in wishes)
-    atlas = view.atlas() if cares and view.atlas is not None else None
-    made = plan(wishes, num_nodes, view.offers, abilities=view.abilities, ordered=ordered, atlas=atlas)
+    made = plan_in(
+        view, wishes, num_nodes, ordered=ordered, objective=task.objective if task is not None else "cost"
+    )
     choices, why = made.choices, ""
     timed = task is not None and is_timed(task)
     if task is not None and timed:

@@ -65,6 +65,14 @@ class Record(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     tag: str = ""  # of the database whose server ordered it
 
 
+def _accelerators(facts: NodeFacts) -> list[str]:
+    """What programs can use, and what is plugged in and cannot be used."""
+    models = sorted({device.model for device in facts.devices})
+    text = ", ".join(f"{sum(d.model == model for d in facts.devices)} {model}" for model in models)
+    unused = [f"not usable: {each.name} at {each.pci}: {each.reason}" for each in facts.unused_devices]
+    return [f"accelerators: {text or 'none (no driver answers)'}", *unused]
+
+
 class LocalProvider:
     """This machine. `agents` is called once, when the first agent or probe is needed."""
 
@@ -115,13 +123,11 @@ class LocalProvider:
         version = ".".join(map(str, sys.version_info[:3]))
         findings.append(finding(True, f"Python {version} runs the agents"))
         try:
-            devices = (await self._machine()).devices
+            facts = await self._machine()
         except border.BorderError as error:
             findings.append(finding(False, str(error), "run `argosy server status` and read the log"))
         else:
-            models = sorted({device.model for device in devices})
-            text = ", ".join(f"{sum(d.model == model for d in devices)} {model}" for model in models)
-            findings.append(finding(True, f"accelerators: {text or 'none (no NVIDIA driver answers)'}"))
+            findings += [finding(True, text) for text in _accelerators(facts)]
         return findings
 
     async def quote(self, want: Want) -> Sequence[Offer]:

@@ -15,6 +15,7 @@ from argosy.api.prices import (
     RefreshRequest,
     RegionList,
 )
+from argosy.model.resources import serves
 from argosy.server.exchange import Exchange
 from argosy.server.services import Services
 
@@ -43,7 +44,7 @@ class PriceFeature:
                 offer
                 for offer in offers
                 if offer.provider not in silent
-                and (not wanted or (offer.shape.accelerator or "").lower() == wanted)
+                and (not wanted or serves(offer.shape.accelerator or "", wanted))
             )
         )
 

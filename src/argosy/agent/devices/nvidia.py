@@ -1,4 +1,4 @@
-"""Accelerators of this machine: through NVML by ctypes, with nvidia-smi as fallback, none otherwise.
+"""NVIDIA: through NVML by ctypes, with nvidia-smi as fallback, none otherwise.
 
 Nothing here raises because of a driver: a symbol that an old library lacks, a query that a card does not
 support or a GPU that fell off the bus costs that one fact.
@@ -56,15 +56,24 @@ def catalog_name(name: str, memory_bytes: int) -> str:
     return model
 
 
-def discover() -> list[dict[str, object]]:
-    """Every accelerator of the machine (Devices), in the driver's order."""
+def discover(root: str) -> list[dict[str, object]]:
+    """Every card and MIG instance of the machine, in the driver's order; none below another `root`, which
+    has no library that could be asked."""
+    if root:
+        return []
     library = _library()
     if library is None:
         return _ask_nvidia_smi()
     return Nvml(library).devices()
 
 
-def sample(devices: list[dict[str, object]]) -> None:
+def visible(devices: list[dict[str, object]], chosen: list[dict[str, object]]) -> dict[str, str]:
+    """By UUID, which stays the same whatever a program's CUDA counts."""
+    names = ",".join(str(each.get("uuid") or each["index"]) for each in chosen)
+    return {"CUDA_VISIBLE_DEVICES": names, "CUDA_DEVICE_ORDER": "PCI_BUS_ID"}
+
+
+def sample(root: str, devices: list[dict[str, object]]) -> None:
     """Bring memory in use and utilisation up to date, in place."""
     library = _library()
     if library is not None:
@@ -203,6 +212,7 @@ class Nvml:
             found.append(
                 {
                     "index": index,
+                    "vendor": "nvidia",
                     "model": catalog_name(name, memory.total),
                     "name": name,
                     "uuid": self._text("nvmlDeviceGetUUID", handle),
@@ -254,6 +264,7 @@ class Nvml:
             found.append(
                 {
                     "index": mig_index(index, number, part),
+                    "vendor": "nvidia",
                     "model": card["model"],
                     "name": name,
                     "uuid": self._text("nvmlDeviceGetUUID", instance),
@@ -364,6 +375,7 @@ def parse_nvidia_smi(text: str) -> list[dict[str, object]]:
         found.append(
             {
                 "index": int(fields[0]),
+                "vendor": "nvidia",
                 "model": catalog_name(fields[1], memory_bytes),
                 "name": fields[1],
                 "uuid": fields[2],
