@@ -35,9 +35,6 @@ class OwnedMachine(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True
     """One of the machines of an owned offer that stands for different ones."""
 
     name: str  # as people call it: `gpu1`; unique in its place
-    order: int = (
-        0  # of equally dear offers of one place the lowest comes first: sooner to start, or its default
-    )
     facts: NodeFacts  # without what changes from minute to minute
     closed: str = ""  # why it takes nothing new, as the end of a sentence: `does not answer`
 
@@ -65,6 +62,7 @@ class Offer(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     divisible: bool = (
         False  # not owned, and still any part of a node can be had: its books are kept elsewhere
     )
+    order: int = 0  # of equally dear offers of a place the lowest comes first
     facts: NodeFacts | None = None  # owned machines: what each of them is; kept out of choices
     # Why it cannot be had: a quota of 0. An empty region, zone or type stands for all of them.
     closed: str = ""
