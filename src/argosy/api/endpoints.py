@@ -13,6 +13,7 @@ from argosy.api.costs import CostCalls
 from argosy.api.endpoint import AnyEndpoint, endpoints_of
 from argosy.api.events import EventCalls
 from argosy.api.files import FileCalls
+from argosy.api.groups import GroupCalls
 from argosy.api.jobs import JobCalls, LogCalls
 from argosy.api.launching import LaunchingCalls
 from argosy.api.planning import PlanningCalls
@@ -29,6 +30,7 @@ class Calls(
     LaunchingCalls,
     ClusterCalls,
     JobCalls,
+    GroupCalls,
     EventCalls,
     CostCalls,
     PriceCalls,

@@ -8,6 +8,18 @@ from typing import Annotated
 from argosy.api.endpoint import Done, Reply, Request, endpoint
 
 
+class TaskCounts(Reply, frozen=True, kw_only=True, omit_defaults=True):
+    """How many tasks of a group are where."""
+
+    total: int
+    waiting: int = 0  # for their turn, or for machines
+    running: int = 0
+    succeeded: int = 0
+    failed: int = 0
+    cancelled: int = 0
+    skipped: int = 0
+
+
 class JobView(Reply, frozen=True, kw_only=True, omit_defaults=True):
     id: str
     number: int
@@ -37,6 +49,8 @@ class JobView(Reply, frozen=True, kw_only=True, omit_defaults=True):
     starts_at_ms: int | None = None  # while it waits: when it probably starts
     evictions: int = 0  # times that it made room for others
     preemptible: bool = False
+    group: int | None = None  # number of the group that it belongs to; `number` is its position there
+    tasks: TaskCounts | None = None  # of a group
 
 
 class JobList(Reply, frozen=True, kw_only=True, omit_defaults=True):

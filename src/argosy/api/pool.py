@@ -14,6 +14,7 @@ class HolderView(Reply, frozen=True, kw_only=True, omit_defaults=True):
     id: str
     kind: str = "job"  # job | cluster
     number: int = 0
+    label: str = ""  # the number as commands take it: `7/3` for a job of a group
     name: str = ""
     user: str = ""
     project: str = ""
@@ -58,6 +59,7 @@ class WaitingView(Reply, frozen=True, kw_only=True, omit_defaults=True):
     id: str
     kind: str = "job"
     number: int = 0
+    label: str = ""  # the number as commands take it: `7/3` for a job of a group
     name: str = ""
     user: str = ""
     project: str = ""

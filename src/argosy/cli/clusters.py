@@ -20,7 +20,7 @@ from argosy.model.units import render_bytes, render_duration, render_milli, rend
 
 if TYPE_CHECKING:
     from argosy.api.clusters import ClusterView, NodeView
-    from argosy.api.jobs import JobView
+    from argosy.api.jobs import JobView, TaskCounts
     from argosy.model.resources import Autostop
 
 
@@ -168,6 +168,7 @@ def job_table(session: Session, jobs: tuple[JobView, ...], *, with_cluster: bool
         "STATUS",
         "RESOURCES",
         "NODES",
+        "TASKS",
         "SUBMITTED",
         "POSITION",
         "STARTS",
@@ -177,12 +178,13 @@ def job_table(session: Session, jobs: tuple[JobView, ...], *, with_cluster: bool
     )
     rows = [
         [
-            str(job.number),
+            str(job.number) if job.group is None else f"{job.group}/{job.number}",
             job.name,
             (job.cluster or "") if with_cluster else "",
             job.status,
             job.resources,
             str(job.num_nodes) if job.num_nodes > 1 else "",
+            tasks_cell(job.tasks) if job.tasks is not None else "",
             f"{age(job.created_ms, now_ms)} ago" if job.created_ms else "",
             str(job.position or ""),
             "" if job.starts_at_ms is None else _starts_in(job.starts_at_ms, now_ms),
@@ -200,6 +202,21 @@ def job_table(session: Session, jobs: tuple[JobView, ...], *, with_cluster: bool
         right=("ID", "NODES", "SUBMITTED", "POSITION", "STARTS", "TOOK", "RECOVERIES"),
         spare=("RECOVERIES", "SUBMITTED", "POSITION", "NODES", "RESOURCES", "TOOK", "STARTS", "NAME"),
     )
+
+
+def tasks_cell(counts: TaskCounts) -> str:
+    """
+    >>> from argosy.api.jobs import TaskCounts
+    >>> tasks_cell(TaskCounts(total=1000, waiting=880, running=100, succeeded=18, failed=2))
+    '20/1000 done: 100 running, 2 failed'
+    """
+    done = counts.succeeded + counts.failed + counts.cancelled + counts.skipped
+    parts = [
+        f"{getattr(counts, name)} {name}"
+        for name in ("running", "failed", "cancelled", "skipped")
+        if getattr(counts, name)
+    ]
+    return f"{done}/{counts.total} done" + (f": {', '.join(parts)}" if parts else "")
 
 
 def _starts_in(starts_at_ms: int, now_ms: int) -> str:

@@ -22,15 +22,21 @@ class Followed(NamedTuple):
     name: str
     cluster: str | None
     num_nodes: int
+    group: int | None = None  # number of the group that it belongs to
+
+    @property
+    def called(self) -> str:
+        """Its number, as commands take it."""
+        return str(self.number) if self.group is None else f"{self.group}/{self.number}"
 
     @property
     def label(self) -> str:
-        return f"job {self.number}" + (f" of `{self.cluster}`" if self.cluster else "")
+        return f"job {self.called}" + (f" of `{self.cluster}`" if self.cluster else "")
 
     @property
     def logs_command(self) -> str:
         return (
-            f"argosy logs {self.cluster} {self.number}" if self.cluster else f"argosy jobs logs {self.number}"
+            f"argosy logs {self.cluster} {self.number}" if self.cluster else f"argosy jobs logs {self.called}"
         )
 
     @property
@@ -38,7 +44,7 @@ class Followed(NamedTuple):
         return (
             f"argosy cancel {self.cluster} {self.number}"
             if self.cluster
-            else f"argosy jobs cancel {self.number}"
+            else f"argosy jobs cancel {self.called}"
         )
 
 

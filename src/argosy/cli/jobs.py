@@ -87,7 +87,11 @@ def find_job(session: Session, cluster: str | None, wanted: str | None, name: st
     from argosy.model.kinds import kind_of_id
 
     client = session.client
-    if wanted is not None and (kind := kind_of_id(wanted)) is not None and kind.runs:
+    if cluster is None and wanted is not None and "/" in wanted:
+        from argosy.cli.groups import find_task
+
+        return find_task(session, wanted)
+    if wanted is not None and (kind := kind_of_id(wanted)) is not None and kind.numbered:
         return client.job(wanted)
     if wanted is not None and not wanted.isdigit():
         raise ArgosyError(
@@ -131,7 +135,11 @@ def _show_log(
                 f"job {job.number}: {job.status}" + (f": {job.detail}" if job.detail else "")
             )
         raise click.exceptions.Exit(0 if job.outcome in (None, "succeeded") else JOB_FAILED)
-    followed = Followed(job.id, job.number, job.name, job.cluster, job.num_nodes)
+    if job.tasks is not None:
+        from argosy.cli.groups import show_group_logs
+
+        raise click.exceptions.Exit(show_group_logs(session, job, follow=follow, tail=tail))
+    followed = Followed(job.id, job.number, job.name, job.cluster, job.num_nodes, job.group)
     raise click.exceptions.Exit(
         follow_log(session, followed, follow=follow, tail=tail, rank=rank, attempt=attempt, quiet=not follow)
     )
@@ -181,10 +189,20 @@ def logs(
 def _save_log(session: Session, job: JobView) -> None:
     from argosy.client.saving import save_logs
 
-    folder = session.cwd / "argosy-logs" / f"{job.cluster or 'managed'}-{job.number}"
+    folder = session.cwd / "argosy-logs" / _folder(job)
     with session.on_interrupt(lambda: f"The log in {folder} is not complete."):
-        session.client.run(save_logs(job.id, folder))
+        if job.tasks is None:
+            session.client.run(save_logs(job.id, folder))
+        else:
+            for task in session.client.group(job.id).tasks:
+                if task.job is not None:
+                    session.client.run(save_logs(task.job.id, folder / str(task.index)))
     session.screen.print(str(folder))
+
+
+def _folder(job: JobView) -> str:
+    number = f"{job.number}" if job.group is None else f"{job.group}-{job.number}"
+    return f"{job.cluster or 'managed'}-{number}"
 
 
 @click.command(
@@ -222,7 +240,8 @@ def _cancel(
         session.screen.print("Nothing to cancel.")
     else:
         for name in done.names:
-            session.screen.print(f"{f'job {name}' if name.isdigit() else name}: cancelling")
+            numbered = name.replace("/", "").isdigit()
+            session.screen.print(f"{f'job {name}' if numbered else name}: cancelling")
 
 
 @click.group(
@@ -244,28 +263,52 @@ def jobs() -> None:
 Examples:
   argosy jobs queue
   argosy jobs queue -s --json
-""",
+  argosy jobs queue --tasks 7
+
+A group of jobs is one line; `--all` shows its tasks below it, `--tasks` one group alone.""",
 )
 @click.option("-s", "--live", "--skip-finished", "live", is_flag=True, help="Only unfinished jobs.")
 @click.option(
     "-n", "--limit", type=click.IntRange(min=1), default=100, show_default=True, help="At most so many."
 )
 @click.option("-r", "--refresh", is_flag=True, hidden=True)
-@click.option("-a", "--all", "every", is_flag=True, hidden=True)
+@click.option("-a", "--all", "every", is_flag=True, help="The tasks of groups, too.")
+@click.option("--tasks", metavar="JOB", help="Only the tasks of this group.")
 @click.option("-u", "--all-users", is_flag=True, hidden=True)
 @json_option
 @pass_session
 def jobs_queue(
-    session: Session, live: bool, limit: int, refresh: bool, every: bool, all_users: bool, as_json: bool
+    session: Session,
+    live: bool,
+    limit: int,
+    refresh: bool,
+    every: bool,
+    tasks: str | None,
+    all_users: bool,
+    as_json: bool,
 ) -> None:
-    """Show managed jobs, newest first."""
+    """Show managed jobs and groups of them, newest first."""
+    if tasks is not None:
+        from argosy.cli.groups import show_tasks
+
+        reply = session.client.group(tasks)
+        if as_json:
+            session.screen.json(reply)
+        else:
+            show_tasks(session, reply)
+        return
     page = session.client.queue(None, live=live, limit=limit)
     if as_json:
         session.screen.json(page)
     elif not page.jobs:
         session.screen.print("No managed jobs. Queue one: argosy jobs launch -- COMMAND")
     else:
-        job_table(session, page.jobs)
+        if every and any(job.tasks is not None for job in page.jobs):
+            from argosy.cli.groups import show_folded_out
+
+            show_folded_out(session, page.jobs)
+        else:
+            job_table(session, page.jobs)
         _say_more(session, [page], limit)
 
 
@@ -275,11 +318,15 @@ def jobs_queue(
 Examples:
   argosy jobs logs
   argosy jobs logs 3 --no-follow
+  argosy jobs logs 7/12
   argosy jobs logs -n train --attempt 1
 """,
 )
 @click.argument("job", required=False)
 @click.option("-n", "--name", help="The newest job of this name.")
+@click.option(
+    "--task", metavar="TASK", help="Of a group: this task, by number or name; `JOB/TASK` means the same."
+)
 @click.option("-f", "--follow/--no-follow", default=True, help="Go on until the job ends. [default: follow]")
 @click.option("--tail", type=click.IntRange(min=0), help="Only the last so many lines.")
 @click.option("--rank", type=click.IntRange(min=0), help="Only this rank.")
@@ -292,6 +339,7 @@ def jobs_logs(
     session: Session,
     job: str | None,
     name: str | None,
+    task: str | None,
     follow: bool,
     tail: int | None,
     rank: int | None,
@@ -302,6 +350,8 @@ def jobs_logs(
 ) -> None:
     """Show the log of a managed job, by default the newest."""
     found = find_job(session, None, job, name)
+    if task is not None and found.tasks is not None:
+        found = find_job(session, None, f"{found.number}/{task}")
     if sync_down:
         _save_log(session, found)
         return
@@ -315,6 +365,7 @@ def jobs_logs(
     epilog="""\b
 Examples:
   argosy jobs cancel 3
+  argosy jobs cancel 7/12
   argosy jobs cancel -a -y
 """,
 )

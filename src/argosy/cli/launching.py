@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from argosy.cli.group_options import GroupWish, group_options, parse_group
 from argosy.cli.session import (
     Minutes,
     Session,
@@ -22,6 +23,7 @@ from argosy.model.units import many, render_bytes, render_milli, render_price
 if TYPE_CHECKING:
     from argosy.api.launching import LaunchReply
     from argosy.cli.following import Followed
+    from argosy.cli.group_options import DescribedGroup
     from argosy.client.progress import Progress
     from argosy.model.offer import Choice, Plan
     from argosy.model.resources import Autostop
@@ -217,12 +219,15 @@ Examples:
   argosy jobs launch task.yaml
   argosy jobs launch -n sweep-1 --use-spot --gpus A100:8 -- python train.py
   argosy jobs launch -d task.yaml
+  argosy jobs launch --num-jobs 100 --parallel 8 task.yaml
+  argosy jobs launch --after 12 -- python evaluate.py
 
 Ends with 0 when the job succeeded, 1 when it did not, 130 on Ctrl-C, which only stops watching.""",
 )
 @click.argument("words", nargs=-1, metavar="[FILE.yaml | -- COMMAND...]")
 @task_options
 @weighing_options
+@group_options
 @click.option("--job-recovery", metavar="STRATEGY", help="How to recover from lost nodes.")
 @click.option("-d", "--detach-run", "--detach", "detach", is_flag=True, help="Return when the job is queued.")
 @yes_option
@@ -240,9 +245,17 @@ def jobs_launch(
     as_json: bool,
     **flags: Any,
 ) -> None:
-    """Queue a managed job: it owns its nodes, and recovers when it loses them."""
+    """Queue a managed job: it owns its nodes, and recovers when it loses them.
+
+    Several tasks in one file, a `matrix:`, `--num-jobs` and `--after` make a group of jobs.
+    """
     from argosy.cli.following import follow
 
+    wish = GroupWish(*(flags.pop(name) for name in GroupWish._fields))
+    group = parse_group(session, words, flags, wish, job_recovery=job_recovery)
+    if group is not None:
+        _launch_group(session, group, yes=yes, project=project, detach=detach, as_json=as_json)
+        return
     described = parse_described(session, words, flags, job_recovery=job_recovery)
     screen = session.screen
     stage = ["Nothing was queued."]
@@ -269,6 +282,47 @@ def jobs_launch(
     if as_json:
         screen.json(session.client.job(job.job_id))
     raise click.exceptions.Exit(status)
+
+
+def _launch_group(
+    session: Session, group: DescribedGroup, *, yes: bool, project: str | None, detach: bool, as_json: bool
+) -> None:
+    from argosy.cli.groups import followed_to_end
+
+    screen, layout = session.screen, group.layout
+    stage = ["Nothing was queued."]
+    with session.on_interrupt(lambda: stage[0]):
+        screen.warn(group.warnings)
+        if screen.is_terminal() and not yes:
+            for task in group.tasks[:1] if len(group.tasks) > 3 else group.tasks:
+                _show_plan(session, task, None, yes=True, managed=True)
+            screen.confirm(f"Queue {many(layout.size, 'job')} as one group?", yes=yes)
+        tasks = [_send_files(session, task) for task in group.tasks]
+        stage[0] = "It may have been queued: `argosy jobs queue` shows it."
+        reply = session.client.launch_group(
+            tasks,
+            layout,
+            name=group.name,
+            after=group.after,
+            when=group.when,
+            user=session.user,
+            project=project or "",
+        )
+    screen.warn(reply.warnings)
+    if as_json and detach:
+        screen.json(reply)
+        return
+    number = reply.jobs[0].number
+    what = "managed job" if layout.size == 1 else f"group of {layout.size} managed jobs"
+    said = f"job {number} is queued" if layout.size == 1 else f"job {number} is queued, a {what}"
+    if detach:
+        screen.print(said)
+        screen.say(
+            f"  watch it:  argosy jobs queue --tasks {number}\n  cancel it: argosy jobs cancel {number}"
+        )
+        return
+    screen.say(said, "dim")
+    followed_to_end(session, number, as_json=as_json)
 
 
 # --- steps -----------------------------------------------------------------------------------------

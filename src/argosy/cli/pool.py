@@ -211,7 +211,9 @@ def _waiting_table(session: Session, pool: PoolView) -> None:
         [
             [
                 str(each.position or ""),
-                f"cluster {each.name}" if is_named(each.kind) else f"{each.number} {each.name}".strip(),
+                f"cluster {each.name}"
+                if is_named(each.kind)
+                else f"{each.label or each.number} {each.name}".strip(),
                 each.user,
                 each.queue,
                 wish_of(each),
@@ -397,7 +399,7 @@ def explain(session: Session, words: tuple[str, ...], as_json: bool) -> None:
         workload_id = find_job(session, words[0], words[1]).id
     elif kind_of_id(words[0]) is not None:
         workload_id = words[0]
-    elif words[0].isdigit():
+    elif words[0].replace("/", "", 1).isdigit():
         workload_id = find_job(session, None, words[0]).id
     else:
         workload_id = client.cluster(words[0]).id

@@ -12,7 +12,7 @@ from argosy.cli.session import Session
 
 if TYPE_CHECKING:
     from argosy.model.task import Task
-    from argosy.spec import Overrides
+    from argosy.spec import Overrides, Parsed
 
 F = TypeVar("F", bound=Callable[..., Any])  # Any: commands take what click gives them
 YAML_LIMIT_BYTES: Final = 8 << 20
@@ -152,19 +152,30 @@ def parse_all(
     "spec-invalid", "spec-unreadable", "usage".
 
     `heeded`: fields that a plan of several tasks heeds, although launching them is not supported yet."""
+    parsed = parse_whole(session, words, flags, job_recovery=job_recovery)
+    found = [one.without(heeded if len(parsed.tasks) > 1 else ()) for one in parsed.warnings]
+    warnings = tuple(one.render() for one in found if one.what)
+    return tuple(parsed.tasks), warnings, parsed.execution == "parallel"
+
+
+def parse_whole(
+    session: Session,
+    words: tuple[str, ...],
+    flags: dict[str, Any],  # Any: as click read them
+    *,
+    job_recovery: str | None = None,
+) -> Parsed:
+    """What a file or a command line says, with flags in place of it. Errors: "spec-invalid",
+    "spec-unreadable", "usage"."""
     from argosy.spec import parse_task, task_from_mapping
 
     overrides = _overrides(session, flags, job_recovery)
     file = _yaml_of(words)
     if file is not None:
-        parsed = parse_task(read_text(session, file), source=file, overrides=overrides)
-    else:
-        # Without a program it is a cluster of one node or more: flags say the rest.
-        mapping: dict[str, object] = {"run": command_of(words)} if words else {"num_nodes": 1}
-        parsed = task_from_mapping(mapping, where="command line", overrides=overrides)
-    found = [one.without(heeded if len(parsed.tasks) > 1 else ()) for one in parsed.warnings]
-    warnings = tuple(one.render() for one in found if one.what)
-    return tuple(parsed.tasks), warnings, parsed.execution == "parallel"
+        return parse_task(read_text(session, file), source=file, overrides=overrides)
+    # Without a program it is a cluster of one node or more: flags say the rest.
+    mapping: dict[str, object] = {"run": command_of(words)} if words else {"num_nodes": 1}
+    return task_from_mapping(mapping, where="command line", overrides=overrides)
 
 
 def command_of(words: tuple[str, ...]) -> str:

@@ -236,7 +236,7 @@ class Effects:
         task = task_of(action.job)
         if task is None or not task.secrets:
             return list(action.orders)
-        secrets = await self._store.load_secrets(action.job.id)
+        secrets = await self._store.load_secrets_of(action.job, task.secrets)
         for order in action.orders:
             self._logs.mask(order.id, list(secrets.values()))
         return [msgspec.structs.replace(order, env=order.env | secrets) for order in action.orders]

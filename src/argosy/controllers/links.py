@@ -126,7 +126,7 @@ class Links:
             job = self._rows.workloads.get(attempt.workload_id)
             task = task_of(job) if mine and job is not None else None
             if job is not None and task is not None and task.secrets:
-                secrets = await self._store.load_secrets(job.id)
+                secrets = await self._store.load_secrets_of(job, task.secrets)
                 for place in mine:
                     self._logs.mask(f"{attempt.id}.{place.rank}", list(secrets.values()))
 

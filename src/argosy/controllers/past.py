@@ -56,7 +56,7 @@ class Past:
         rows = await store.snapshot()
         owners: list[str | None] = [None, *(row.id for row in rows.clusters())]
         for owner in owners:
-            jobs = await store.load_jobs(host_id=owner, limit=RUNS_LOADED)
+            jobs = await store.load_jobs(host_id=owner, limit=RUNS_LOADED, parts=True)
             self._note_ended(reversed(jobs))
 
     async def uses(self, store: Store, now_ms: int) -> Uses:

@@ -492,4 +492,5 @@ def _family(rows: Snapshot | None, row: Workload) -> set[str]:
     found = {each for each in (row.id, row.host_id, row.parent_id) if each}
     if rows is not None and (row.desired is Desired.END or not row.is_live):
         found.update(child.id for child in rows.children_of(row.id))
+        found.update(waiter.id for waiter in rows.waiters_of(row.id))
     return found

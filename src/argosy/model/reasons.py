@@ -39,6 +39,9 @@ class Reason(StrEnum):
     CREDENTIALS = "credentials"
     PROVIDER_REFUSED = "provider-refused"
     CLUSTER_GONE = "cluster-gone"
+    TASKS_FAILED = "tasks-failed"
+    GROUP_ENDED = "group-ended"
+    NOT_DUE = "not-due"
     INTERNAL = "internal"
 
 
@@ -99,18 +102,27 @@ REASONS: Final[dict[Reason, ReasonInfo]] = {
     Reason.CLUSTER_GONE: ReasonInfo(
         _U, Retry.NEVER, "`argosy launch -c CLUSTER FILE.yaml` makes the cluster again"
     ),
+    Reason.TASKS_FAILED: ReasonInfo(
+        _U,
+        Retry.NEVER,
+        "`argosy jobs queue --tasks JOB` lists its tasks, `argosy jobs logs JOB/TASK` has a log",
+    ),
+    Reason.GROUP_ENDED: ReasonInfo(
+        _U, Retry.NEVER, "`argosy jobs queue --tasks JOB` shows which task ended the others"
+    ),
+    Reason.NOT_DUE: ReasonInfo(_U, Retry.NEVER, "`when: always` runs it whatever becomes of the ones before"),
     Reason.INTERNAL: ReasonInfo(
         _PL, Retry.SAME, "`argosy server status` names the server's log; please report it"
     ),
 }
 
 
-def hint_for(reason: Reason, *, cluster: str = "", number: int = 0, gone: bool = False) -> str:
+def hint_for(reason: Reason, *, cluster: str = "", number: int | str = 0, gone: bool = False) -> str:
     """The hint of `reason` with the names of one cluster or job in its commands.
 
     Args:
         cluster: the cluster, or the one that the job runs on; "": unknown, or the job is managed.
-        number: of the job; 0: it is about a cluster.
+        number: of the job, or what it is called as part of a group; 0: it is about a cluster.
         gone: the cluster has ended, so that `start` cannot bring it back.
 
     >>> hint_for(Reason.USER_CODE_FAILED, cluster="dev", number=3)
@@ -121,6 +133,10 @@ def hint_for(reason: Reason, *, cluster: str = "", number: int = 0, gone: bool =
     if gone and reason in (Reason.IDLE, Reason.STOPPED_BY_USER):
         reason = Reason.CLUSTER_GONE
     hint = REASONS[reason].hint
+    if number:
+        hint = hint.replace("--tasks JOB", f"--tasks {number}").replace(
+            "logs JOB/TASK", f"logs {number}/TASK"
+        )
     if number and not cluster:
         hint = hint.replace("argosy logs CLUSTER JOB", f"argosy jobs logs {number}")
         hint = hint.replace("argosy explain CLUSTER JOB", f"argosy explain {number}")

@@ -250,7 +250,11 @@ def _waiting_table(pool: PoolView, now_ms: int) -> str:
     rows = []
     for each in pool.waiting:
         starts = "" if each.starts_at_ms is None else starts_in(each.starts_at_ms, now_ms)
-        what = f"cluster {each.name}" if is_named(each.kind) else f"{each.number} {each.name}".strip()
+        what = (
+            f"cluster {each.name}"
+            if is_named(each.kind)
+            else f"{each.label or each.number} {each.name}".strip()
+        )
         rows.append(
             "<tr>"
             + f'<td class="number">{each.position}</td>'

@@ -145,7 +145,7 @@ def shortened(name: str, width: int) -> str:
 
 def holder_line(holder: HolderView, now_ms: int) -> str:
     """Who it is and for how long: `ann's job 12 (train), 2h 5m, preemptible`."""
-    what = f"cluster {holder.name}" if is_named(holder.kind) else f"job {holder.number}"
+    what = f"cluster {holder.name}" if is_named(holder.kind) else f"job {holder.label or holder.number}"
     named = f" ({holder.name})" if not is_named(holder.kind) and holder.name else ""
     parts = [f"{holder.user or 'somebody'}'s {what}{named}"]
     if holder.queue:

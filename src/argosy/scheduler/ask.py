@@ -67,6 +67,7 @@ class Ask(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, gc=Fals
     priority: int = 0  # among those of one class: higher goes first
     submitted_ms: int = 0
     number: int = 0  # breaks ties before the id
+    label: str = ""  # the number as people know it, where that is another
     preemptible: bool = False
     checkpoint: bool = False
     estimate_s: int | None = None  # how long it runs once started

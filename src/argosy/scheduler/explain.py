@@ -23,9 +23,10 @@ def label(ask: Ask) -> str:
     >>> label(Ask(id="job-1", needs=(), queue="acme/vision/ann", number=12)), label(Ask(id="job-1", needs=()))
     ("acme/vision/ann's job 12", 'job-1')
     """
-    if not ask.number:
+    number = ask.label or str(ask.number or "")
+    if not number:
         return ask.id
-    return f"{ask.queue}'s job {ask.number}" if ask.queue else f"job {ask.number}"
+    return f"{ask.queue}'s job {number}" if ask.queue else f"job {number}"
 
 
 def render_amounts(amounts: Amounts) -> str:

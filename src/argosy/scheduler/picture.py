@@ -17,6 +17,7 @@ class Held(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     id: str  # of the workload
     kind: str = "job"  # job | cluster
     number: int = 0
+    label: str = ""  # the number as commands take it: `7/3` for a job of a group
     name: str = ""
     user: str = ""
     project: str = ""
@@ -43,6 +44,7 @@ class Queued(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     id: str  # of the workload
     kind: str = "job"  # job | cluster
     number: int = 0
+    label: str = ""  # the number as commands take it: `7/3` for a job of a group
     name: str = ""
     user: str = ""
     project: str = ""

@@ -9,7 +9,7 @@ from typing import Final
 import msgspec
 
 from argosy.model.errors import ArgosyError
-from argosy.model.kinds import gang_of, kind_of, task_of
+from argosy.model.kinds import gang_of, kind_of, label, task_of
 from argosy.model.kinds.job import job_task
 from argosy.model.offer import Choice, Placement, place_of
 from argosy.model.phases import ClaimPhase, Desired
@@ -238,6 +238,7 @@ def _ask(
         priority=gang.resources[0].priority,
         submitted_ms=workload.created_ms,
         number=workload.number,
+        label=label(workload) if workload.parent_id is not None else "",
         preemptible=scheduling.preemptible,
         checkpoint=scheduling.checkpoint,
         estimate_s=length_s,

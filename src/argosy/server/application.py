@@ -19,6 +19,7 @@ from argosy.infra.provider import Providers
 from argosy.infra.quotes import Quotes
 from argosy.model.ids import Clock, Ids
 from argosy.server.accounts import Accounts
+from argosy.server.admission import Admission
 from argosy.server.door import Door, Limits
 from argosy.server.features import FEATURES
 from argosy.server.front import Front, bind
@@ -87,6 +88,7 @@ class Application:
             intake=intake,
             writer=Writer(store=store, controllers=controllers, clock=clock),
             planner=planner,
+            admission=Admission(planner, self.accounts, controllers, clock),
             controllers=controllers,
             agents=agents,
             streams=self.streams,

@@ -16,7 +16,7 @@ from argosy.api.jobs import LogFrame
 from argosy.controllers.pool.words import COMING, STARTS_NOW
 from argosy.model.errors import ArgosyError
 from argosy.model.facts import RankPhase
-from argosy.model.kinds import kind_of
+from argosy.model.kinds import kind_of, label
 from argosy.model.kinds.job import job_state, job_task
 from argosy.model.phases import AttemptPhase, Outcome, WorkloadPhase
 from argosy.model.reasons import Reason
@@ -117,12 +117,12 @@ class LogStreams:
         if wish.attempt > made:
             raise ArgosyError(
                 "not-found",
-                f"job {job.number} has made {many(made, 'attempt')}",
+                f"job {label(job)} has made {many(made, 'attempt')}",
                 hint="ask for an earlier one",
             )
         nodes = job_task(job).num_nodes
         if wish.rank is not None and not 0 <= wish.rank < nodes:
-            raise ArgosyError("usage", f"job {job.number} has ranks 0 to {nodes - 1}")
+            raise ArgosyError("usage", f"job {label(job)} has ranks 0 to {nodes - 1}")
         return self._frames(job, number, offsets, wish)
 
     async def _frames(

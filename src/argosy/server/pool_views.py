@@ -15,7 +15,7 @@ from argosy.api.pool import (
     ShareView,
     WaitingView,
 )
-from argosy.model.kinds import gang_of, gangs, kind_of, title
+from argosy.model.kinds import gang_of, gangs, kind_of, label, title
 from argosy.model.offer import DeviceShare, Placement
 from argosy.model.phases import Desired, WorkloadPhase
 from argosy.model.reasons import explained, hint_for
@@ -106,6 +106,7 @@ def _holder(held: Held) -> HolderView:
         id=held.id,
         kind=held.kind,
         number=held.number,
+        label=held.label,
         name=held.name,
         user=held.user,
         project=held.project,
@@ -123,6 +124,7 @@ def _waiting(queued: Queued) -> WaitingView:
         id=queued.id,
         kind=queued.kind,
         number=queued.number,
+        label=queued.label,
         name=queued.name,
         user=queued.user,
         project=queued.project,
@@ -151,7 +153,7 @@ def title_of(workload: Workload, cluster: Workload | None) -> str:
         return title(workload)
     called = f" ({workload.name})" if workload.name and workload.name != f"job-{workload.number}" else ""
     where = f" of `{cluster.name}`" if cluster is not None else ""
-    return f"{'job' if where else 'managed job'} {workload.number}{where}{called}"
+    return f"{'job' if where else 'managed job'} {label(workload)}{where}{called}"
 
 
 def why_it_waits(
@@ -231,11 +233,11 @@ def why_it_ended(workload: Workload, cluster: str) -> list[str]:
     outcome = workload.outcome.value if workload.outcome is not None else "over"
     lines = [f"it ended: {outcome}"]
     if workload.reason is not None:
-        is_job = kind_of(workload).runs
+        is_job = kind_of(workload).numbered
         hint = hint_for(
             workload.reason,
             cluster=cluster if is_job else workload.name,
-            number=workload.number if is_job else 0,
+            number=label(workload) if is_job else 0,
             gone=not is_job,
         )
         lines.append(explained(workload.detail or workload.reason.value.replace("-", " "), hint))
@@ -301,7 +303,8 @@ def view_attempt(attempt: Attempt, where: tuple[str, ...]) -> AttemptView:
 
 
 def is_waiting(workload: Workload) -> bool:
-    return workload.is_live and workload.phase in (WorkloadPhase.QUEUED, WorkloadPhase.RECOVERING)
+    waits = workload.phase in (WorkloadPhase.QUEUED, WorkloadPhase.RECOVERING)
+    return workload.is_live and waits and not kind_of(workload).gathers
 
 
 def may_wait(workload: Workload) -> bool:

@@ -11,6 +11,7 @@ from argosy.infra.provider import Providers
 from argosy.model.ids import Clock, Ids
 from argosy.model.rows import Claim, Workload
 from argosy.server.accounts import Accounts
+from argosy.server.admission import Admission
 from argosy.server.housekeeping import Housekeeping
 from argosy.server.intake import Intake
 from argosy.server.log_stream import LogStreams
@@ -33,6 +34,7 @@ class Services(NamedTuple):
     intake: Intake
     writer: Writer
     planner: Planner
+    admission: Admission
     controllers: Controllers
     agents: AgentDirectory
     streams: LogStreams

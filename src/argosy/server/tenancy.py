@@ -27,6 +27,7 @@ from argosy.scheduler.quota import Over, amounts_of, check_tenancy, leaf_of
 from argosy.scheduler.requests import DEFAULT_CPUS_MILLI
 from argosy.scheduler.tenancy_check import render_named
 from argosy.server.exchange import Caller
+from argosy.server.group_views import explain_group
 from argosy.server.pool_views import (
     is_waiting,
     may_wait,
@@ -282,8 +283,8 @@ class Tenants:
             )
             if waiting is not None:
                 code, starts_at_ms = waiting.code, waiting.starts_at_ms
-        elif kind_of(workload).hosts:
-            lines = self._cluster_lines(rows, workload)
+        elif not kind_of(workload).runs:
+            lines = self._parent_lines(rows, workload)
         else:
             last = attempts[-1] if attempts else None
             lines = why_it_is_there(workload, last, where[-1] if where else (), now_ms=now_ms)
@@ -291,7 +292,7 @@ class Tenants:
         return ExplainReply(
             id=workload.id,
             title=title_of(workload, cluster),
-            status=job_status(workload) if kind_of(workload).runs else workload.phase.value,
+            status=job_status(workload) if kind_of(workload).numbered else workload.phase.value,
             lines=tuple(lines),
             code=code,
             position=position,
@@ -308,7 +309,9 @@ class Tenants:
             ),
         )
 
-    def _cluster_lines(self, rows: Snapshot, cluster: Workload) -> list[str]:
+    def _parent_lines(self, rows: Snapshot, cluster: Workload) -> list[str]:
+        if kind_of(cluster).gathers:
+            return explain_group(rows, cluster)
         lines = []
         for claim in rows.claims_of(cluster.id):
             offer = claim.choice.offer

@@ -8,10 +8,9 @@ from types import MappingProxyType
 from argosy.api.clusters import ClusterView, NodeView
 from argosy.api.costs import CostView
 from argosy.api.jobs import JobView
-from argosy.controllers.job.environment import task_id
 from argosy.model.kinds import kind_of
 from argosy.model.kinds.cluster import ClusterSpec, cluster_spec
-from argosy.model.kinds.job import job_spec, job_state
+from argosy.model.kinds.job import job_label, job_spec, job_state, task_id
 from argosy.model.offer import Choice
 from argosy.model.phases import Desired, NodePhase, Outcome, WorkloadPhase
 from argosy.model.reasons import Reason, explained, hint_for
@@ -144,6 +143,7 @@ def view_job(
         starts_at_ms=pending.starts_at_ms if pending is not None else None,
         evictions=state.evictions,
         preemptible=task.scheduling.preemptible,
+        group=spec.member.group if spec.member is not None else None,
     )
 
 
@@ -151,7 +151,7 @@ def why_of_job(job: Workload, cluster: str | None) -> str:
     """Why it ended, or waits again, and what to do. `cluster`: the name of the one it runs on."""
     if job.reason is None:
         return job.detail
-    return render_reason(job.reason, job.detail, cluster=cluster or "", number=job.number)
+    return render_reason(job.reason, job.detail, cluster=cluster or "", number=job_label(job))
 
 
 def exit_code(job: Workload, attempt: Attempt | None) -> int | None:
@@ -236,7 +236,7 @@ def _wished_place(spec: ClusterSpec) -> str:
 
 
 def render_reason(
-    reason: Reason, detail: str, *, cluster: str = "", number: int = 0, gone: bool = False
+    reason: Reason, detail: str, *, cluster: str = "", number: int | str = 0, gone: bool = False
 ) -> str:
     """What happened and what to do, with the commands of this cluster or job (see `hint_for`)."""
     hint = hint_for(reason, cluster=cluster, number=number, gone=gone)

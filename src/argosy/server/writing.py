@@ -21,6 +21,7 @@ from argosy.store.snapshot import Snapshot
 from argosy.store.store import Store
 
 T = TypeVar("T")
+MANAGED: Final = "managed"  # scope of the numbers of managed jobs
 _TRIES: Final = 24  # somebody else may write between our reading and our writing
 
 
@@ -85,10 +86,12 @@ class Writer:
         secrets: Mapping[str, Mapping[str, str]],
         events: Sequence[Event] = (),
         wake: Sequence[str] = (),
+        expect: Mapping[str, int] | None = None,
     ) -> bytes:
-        """Jobs on an existing cluster expect it to be as it was: it must not end under them."""
+        """Jobs on an existing cluster expect it to be as it was: it must not end under them. `expect`: other
+        rows with the revisions that must hold."""
         body = encode(reply)
-        expect: dict[str, int] = {}
+        expect = dict(expect or {})
         written = {row.id for row in puts}
         for cluster_id in wake:
             cluster = (await self._store.snapshot()).workloads.get(cluster_id)

@@ -8,6 +8,7 @@ from typing import Final
 import msgspec
 
 from argosy.model.errors import ArgosyError
+from argosy.model.group import Layout
 from argosy.model.task import Task
 from argosy.spec.build import build_task, json_text
 from argosy.spec.fields import HEADER, TASK
@@ -115,6 +116,7 @@ class Parsed(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     name: str | None = None  # of the whole, when there are several tasks; else of the task
     warnings: tuple[Warning_, ...] = ()
     execution: str = "serial"  # serial: a pipeline; parallel: a group
+    layout: Layout | None = None  # of a group of jobs; None: one job
     extra: str = ""  # JSON text of the header's other fields
 
 

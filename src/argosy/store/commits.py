@@ -304,6 +304,8 @@ class Writer:
                 rows.append(schema.parse_row(_KINDS[kind], body))
             elif not locked:
                 seq = int(body)
+        if not after:
+            rows += _ends_to_know(connection, rows)
         self.snapshot = self.snapshot.changed(rows, seq=seq)
 
 
@@ -334,6 +336,26 @@ def _bodies(where: str) -> sa.CompoundSelect[Any]:  # Any: (name of the table, b
     return sa.union_all(*parts)
 
 
+def _ends_to_know(connection: sa.Connection, live: Sequence[schema.Stored]) -> list[schema.Stored]:
+    """Finished workloads that live ones have to know of: children of live parents, and who is waited for."""
+    found: list[schema.Stored] = [
+        schema.parse_row(Workload, body) for body in connection.execute(_ENDED_CHILDREN).scalars()
+    ]
+    there = {row.id for row in live}
+    awaited = {id for row in live if isinstance(row, Workload) for id in kind_of(row).awaits(row)}
+    for id in sorted(awaited - there):
+        row = read_row(connection, Workload, id)
+        if row is not None:
+            found.append(row)
+    return found
+
+
+_PARENT: Final = schema.workload.alias("parent")
+_ENDED_CHILDREN: Final = (
+    sa.select(schema.workload.c.body)
+    .join(_PARENT, _PARENT.c.id == schema.workload.c.parent_id)
+    .where(sa.text("workload.parent_id <> ''"), schema.workload.c.live == 0, _PARENT.c.live == 1)
+)
 _LIVE: Final = _bodies("live = 1")
 _CHANGES: Final = _bodies("seq > :after")
 _INSERTS: Final = {table: table.insert() for table in schema.TABLES.values()}

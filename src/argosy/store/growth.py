@@ -99,12 +99,15 @@ def _old_events(cut: Cut) -> sa.ColumnElement[bool]:
 
 
 def _unused(cut: Cut) -> list[sa.ColumnElement[bool]]:
-    """Nothing of it lives, and nothing of it is still counted in budgets."""
+    """Nothing of it lives, no live parent has to know how it ended, and nothing of it is still counted in
+    budgets."""
     work, claim = schema.workload, schema.claim
+    parent = work.alias("parent")
     live = [
         ~sa.exists().where(table.c.workload_id == work.c.id, table.c.live == 1)
         for table in (schema.attempt, claim, schema.node)
     ]
+    live.append(~sa.exists().where(parent.c.id == work.c.parent_id, parent.c.live == 1))
     if cut.paid_before_ms is None:
         return live
     paid = sa.exists().where(

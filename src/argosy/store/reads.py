@@ -10,7 +10,7 @@ import sqlalchemy as sa
 
 from argosy.model.budget import Budget, budget_id
 from argosy.model.errors import ArgosyError
-from argosy.model.kinds import running_kinds
+from argosy.model.kinds import numbered_kinds, running_kinds
 from argosy.model.kinds.cluster import CLUSTER
 from argosy.model.rows import Attempt, Claim, Event, Node, Row, Workload
 from argosy.store import accounts, schema
@@ -65,12 +65,23 @@ class Reads:
         return await self._read(lambda c: read_any(c, id))
 
     async def load_jobs(
-        self, *, host_id: str | None, live: bool = False, limit: int = 1000, after: str | None = None
+        self,
+        *,
+        host_id: str | None,
+        live: bool = False,
+        limit: int = 1000,
+        after: str | None = None,
+        parts: bool = False,
     ) -> list[Workload]:
-        """Jobs on the nodes of a workload (None: managed jobs), newest first; `after`: the last id of the
-        page before."""
+        """Jobs and groups on the nodes of a workload (None: managed ones), newest first; `after`: the last id
+        of the page before. `parts`: the jobs of groups instead of the groups."""
         table = schema.workload
-        query = sa.select(table.c.body).where(table.c.kind.in_(running_kinds()))
+        if parts:
+            query = sa.select(table.c.body).where(table.c.kind.in_(running_kinds()))
+        else:
+            query = sa.select(table.c.body).where(
+                table.c.kind.in_(numbered_kinds()), sa.text("workload.parent_id = ''")
+            )
         if live:  # word for word, for the index of those; not for that of a host's jobs, most of which ended
             query = query.where(sa.text("live = 1"), table.c.host_id.concat("") == (host_id or ""))
         else:
@@ -125,15 +136,27 @@ class Reads:
         return rows[0] if rows else None
 
     async def find_job(self, host_id: str | None, number: int) -> Workload | None:
-        """The job with this number, also a finished one."""
+        """The job or group with this number, also a finished one; not the jobs of groups."""
         if not self._database.is_shared and (job := self._writer.snapshot.job(host_id, number)) is not None:
             return job
         table = schema.workload
         query = sa.select(table.c.body).where(
-            table.c.host_id == (host_id or ""), table.c.number == number, table.c.kind.in_(running_kinds())
+            table.c.host_id == (host_id or ""),
+            table.c.number == number,
+            table.c.kind.in_(numbered_kinds()),
+            sa.text("workload.parent_id = ''"),
         )
         rows = await self._load(Workload, query.limit(1))
         return rows[0] if rows else None
+
+    async def load_children(self, parent_id: str) -> list[Workload]:
+        """All that share the life of a workload, by number; of one number in the order in which they were
+        made."""
+        table = schema.workload
+        query = sa.select(table.c.body).where(
+            sa.text("workload.parent_id <> ''"), table.c.parent_id == parent_id
+        )
+        return await self._load(Workload, query.order_by(table.c.number, table.c.id))
 
     async def load_attempts(self, workload_id: str) -> list[Attempt]:
         """All attempts, by number."""
@@ -205,6 +228,13 @@ class Reads:
     async def load_secrets(self, workload_id: str) -> dict[str, str]:
         """Values by name; none once the workload is finished. Raises `forbidden` without their key."""
         return await self._read(lambda c: self._vault.load(c, workload_id))
+
+    async def load_secrets_of(self, job: Workload, names: Iterable[str]) -> dict[str, str]:
+        """Values of secrets that a job names: its own, or those of the workload whose life it shares."""
+        found = await self.load_secrets(job.id)
+        if not found and job.parent_id is not None:
+            found = await self.load_secrets(job.parent_id)
+        return {name: found[name] for name in names if name in found}
 
     async def load_key(self, key: str) -> bytes | None:
         """What the request with this idempotency key was answered."""

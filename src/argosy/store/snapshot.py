@@ -24,6 +24,14 @@ def _order_key(owner_id: str | None, row: Workload) -> str:
     return f"{owner_id or ''}{_SEP}{row.number:012d}{_SEP}{row.id}"
 
 
+def _job_key(row: Workload) -> str:
+    """Numbers of children are their positions in a group: they stand behind all others, in a place of their
+    own."""
+    if row.parent_id is None:
+        return _order_key(row.host_id, row)
+    return f"{row.host_id or ''}{_SEP}~{_order_key(row.parent_id, row)}"
+
+
 def _keys_of(row: Stored) -> tuple[tuple[str, str], ...]:
     """(index, key) of every index that holds the row while it is live."""
     if isinstance(row, Tenancy | Budget):
@@ -34,9 +42,12 @@ def _keys_of(row: Stored) -> tuple[tuple[str, str], ...]:
         if kind.named:
             keys.append(("names", f"{row.kind}{_SEP}{row.project}{_SEP}{row.name}"))
         if kind.runs:
-            keys.append(("jobs", _order_key(row.host_id, row)))
+            keys.append(("jobs", _job_key(row)))
+        if kind.gathers and row.host_id is None:
+            keys.append(("groups", _order_key(None, row)))
         if row.parent_id:
             keys.append(("children", _order_key(row.parent_id, row)))
+        keys += (("waiters", f"{each}{_SEP}{row.id}") for each in kind.awaits(row))
         return tuple(keys)
     if isinstance(row, Attempt):
         return (("attempt_of", row.workload_id),)
@@ -53,7 +64,10 @@ _HOME: dict[type, str] = {
     Budget: "budgets",
 }
 _OPEN = Tenancy()  # until somebody says otherwise
-_INDEXES = ("names", "jobs", "children", "attempt_of", "claims_of", "claim_nodes", "nodes_of")
+_INDEXES = (
+    *("names", "jobs", "groups", "children", "waiters", "ends", "attempt_of", "claims_of", "claim_nodes"),
+    "nodes_of",
+)
 
 
 class Snapshot:
@@ -97,9 +111,11 @@ class Snapshot:
                 changes.setdefault(_HOME[type(row)], {})[row.id] = row
                 for index, key in _keys_of(row):
                     changes.setdefault(index, {})[key] = row
-        if not changes:
+        if not changes and not any(isinstance(row, Workload) for row in latest.values()):
             return self if seq == self.seq else Snapshot(seq, self._maps, taken)
         maps = {**self._maps, **{name: self._maps[name].changed(some) for name, some in changes.items()}}
+        if over := [row for row in latest.values() if isinstance(row, Workload) and not row.is_live]:
+            maps["ends"] = _with_ends(maps, over)
         return Snapshot(seq, maps, taken)
 
     @property
@@ -173,13 +189,27 @@ class Snapshot:
         """Live workloads that share the life of this one, by number."""
         return cast("tuple[Workload, ...]", self._maps["children"].span(f"{parent_id}{_SEP}"))
 
+    def ends_for(self, workload_id: str) -> Sequence[Workload]:
+        """Finished workloads whose end a live one has to know: its children, and those that it waits for.
+        Children by number."""
+        return cast("tuple[Workload, ...]", self._maps["ends"].span(f"{workload_id}{_SEP}"))
+
+    def waiters_of(self, workload_id: str) -> Sequence[Workload]:
+        """Live workloads that wait for the end of this one."""
+        return cast("tuple[Workload, ...]", self._maps["waiters"].span(f"{workload_id}{_SEP}"))
+
+    def groups(self) -> Sequence[Workload]:
+        """Live workloads that consist of managed jobs, by number."""
+        return cast("tuple[Workload, ...]", self._maps["groups"].span(_SEP))
+
     def managed_jobs(self) -> Sequence[Workload]:
-        """Live jobs that own their nodes, by number."""
+        """Live jobs that own their nodes, by number; then those of groups."""
         return self.jobs_of("")
 
     def job(self, host_id: str | None, number: int) -> Workload | None:
-        """The live job with this number."""
-        found = self._maps["jobs"].span(f"{host_id or ''}{_SEP}{number:012d}{_SEP}")
+        """The live job or group with this number."""
+        beginning = f"{host_id or ''}{_SEP}{number:012d}{_SEP}"
+        found = self._maps["jobs"].span(beginning) or self._maps["groups"].span(beginning)
         return cast("Workload", found[0]) if found else None
 
     def attempt_of(self, workload_id: str) -> Attempt | None:
@@ -197,6 +227,23 @@ class Snapshot:
     def nodes_of(self, workload_id: str) -> Sequence[Node]:
         """Live nodes of all claims of the workload, by claim and index."""
         return cast("tuple[Node, ...]", self._maps["nodes_of"].span(f"{workload_id}{_SEP}"))
+
+
+def _with_ends(maps: Mapping[str, SortedMap[Stored]], over: Sequence[Workload]) -> SortedMap[Stored]:
+    """What is kept of the workloads that ended: those that a live one has to know of. What was kept for one
+    that ended itself goes."""
+    ends, changes = maps["ends"], dict[str, Stored | None]()
+    for row in over:
+        for kept in ends.span(f"{row.id}{_SEP}"):
+            assert isinstance(kept, Workload)
+            changes[_order_key(row.id, kept)] = None
+    for row in over:
+        holders = [each.id for each in maps["waiters"].span(f"{row.id}{_SEP}")]
+        if row.parent_id is not None and row.parent_id in maps["workloads"]:
+            holders.append(row.parent_id)
+        for holder in holders:
+            changes[_order_key(holder, row)] = row
+    return ends.changed(changes)
 
 
 def _takes(old: Claim | None, new: Claim) -> bool:

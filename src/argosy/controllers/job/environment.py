@@ -7,15 +7,10 @@ from collections.abc import Sequence
 import msgspec
 
 from argosy.infra.agent_port import RankOrder
-from argosy.model.kinds.job import job_spec
+from argosy.model.kinds.job import job_spec, task_id
 from argosy.model.rows import Attempt, Claim, Node, Workload
 
 PIDS_MAX = 8192  # per rank, where the node can limit it: a fork bomb ends itself, not the machine
-
-
-def task_id(job: Workload) -> str:
-    """Stable across recoveries: the key for checkpoints and experiment trackers."""
-    return f"argosy-{job.id}"
 
 
 def checkpoint_dir(job: Workload, shared_dir: str) -> str:
@@ -78,7 +73,7 @@ def rank_orders(
             attempt=attempt.number,
             setup=task.setup if spec.run_setup else "",
             run=task.run,
-            env=env | own | task.envs,
+            env=env | own | (spec.member.envs if spec.member is not None else {}) | task.envs,
             devices=tuple(share.index for share in placement.devices),
             shares=placement.devices,
             tenant=job.project,

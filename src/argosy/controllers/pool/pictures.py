@@ -16,7 +16,7 @@ from argosy.controllers.pool.caches import WAITING, caches_of, running_clusters
 from argosy.controllers.pool.wanted import Wanted, wanted_of
 from argosy.controllers.pool.words import COMING, for_cluster, later, one_line
 from argosy.controllers.view import Rows, View
-from argosy.model.kinds import kind_of
+from argosy.model.kinds import kind_of, label
 from argosy.model.phases import Desired, WorkloadPhase
 from argosy.model.rows import Workload
 from argosy.model.tenancy import QueueUsage
@@ -261,6 +261,7 @@ def _held(view: View, holder: str, value: Running) -> Held:
         id=id,
         kind=row.kind if row is not None else "job",
         number=row.number if row is not None else 0,
+        label=label(row) if row is not None else "",
         name=row.name if row is not None else "",
         user=row.user if row is not None else "",
         project=row.project if row is not None else "",
@@ -279,6 +280,7 @@ def _queued(row: Workload, ask: Ask, position: int, waiting: Waiting | None) -> 
         id=ask.id,
         kind=row.kind,
         number=row.number,
+        label=label(row),
         name=row.name,
         user=row.user,
         project=row.project,

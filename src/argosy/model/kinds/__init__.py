@@ -5,18 +5,19 @@ from __future__ import annotations
 from typing import Final
 
 from argosy.model.kinds.cluster import CLUSTER
+from argosy.model.kinds.group import GROUP
 from argosy.model.kinds.job import JOB
 from argosy.model.kinds.kind import Gang, Kind
 from argosy.model.rows import Workload
 from argosy.model.task import Task
 
 __all__ = [
-    *("KINDS", "Gang", "Kind", "gang_of", "gangs", "is_named", "kind_of", "kind_of_id", "running_kinds"),
-    *("task_of", "title"),
+    *("KINDS", "Gang", "Kind", "gang_of", "gangs", "is_named", "kind_of", "kind_of_id", "label"),
+    *("numbered_kinds", "running_kinds", "task_of", "title"),
 ]
 
 #: By name. The order is that in which the controllers decide about them.
-KINDS: Final[dict[str, Kind]] = {kind.name: kind for kind in (JOB, CLUSTER)}
+KINDS: Final[dict[str, Kind]] = {kind.name: kind for kind in (JOB, GROUP, CLUSTER)}
 
 
 def kind_of(row: Workload) -> Kind:
@@ -40,6 +41,11 @@ def running_kinds() -> list[str]:
     return [kind.name for kind in KINDS.values() if kind.runs]
 
 
+def numbered_kinds() -> list[str]:
+    """Names of the kinds that people call by numbers."""
+    return [kind.name for kind in KINDS.values() if kind.numbered]
+
+
 def gangs(row: Workload) -> tuple[Gang, ...]:
     """What a workload asks of the scheduler; () for one that only has children."""
     return KINDS[row.kind].gangs(row)
@@ -54,6 +60,11 @@ def gang_of(row: Workload) -> Gang:
 def task_of(row: Workload) -> Task | None:
     """The program that a workload runs; None when it runs none itself."""
     return next((gang.task for gang in gangs(row)), None)
+
+
+def label(row: Workload) -> str:
+    """The number of a workload, as commands take it: 3, or 7/3 for a job of a group."""
+    return KINDS[row.kind].label(row)
 
 
 def title(row: Workload) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Final
 
+from argosy.model.group import Membership
 from argosy.model.kinds.kind import Gang, Kind
 from argosy.model.offer import Confirmed
 from argosy.model.rows import KindSpec, KindStatus, Workload
@@ -17,6 +18,7 @@ class JobSpec(KindSpec, frozen=True, kw_only=True, omit_defaults=True, tag="job"
     managed: bool = False
     run_setup: bool = True  # `exec` skips setup
     confirmed: Confirmed | None = None  # what its launch was told to keep to
+    member: Membership | None = None  # of a group; `number` is then its position there
 
 
 class JobStatus(KindStatus, frozen=True, kw_only=True, omit_defaults=True, tag="job", tag_field="kind"):
@@ -48,6 +50,17 @@ def job_task(row: Workload) -> Task:
     return job_spec(row).task
 
 
+def task_id(row: Workload) -> str:
+    """Stable across recoveries: the key for checkpoints and experiment trackers."""
+    return f"argosy-{row.id}"
+
+
+def job_label(row: Workload) -> str:
+    """The number of a job; of one that belongs to a group, the group's number and its own: `7/3`."""
+    member = job_spec(row).member
+    return f"{member.group}/{row.number}" if member is not None else str(row.number)
+
+
 def _gangs(row: Workload) -> tuple[Gang, ...]:
     spec, status = job_spec(row), job_state(row)
     task = spec.task
@@ -74,6 +87,8 @@ JOB: Final = Kind(
     spec=JobSpec,
     status=JobStatus,
     gangs=_gangs,
-    title=lambda row: f"job {row.number}",
+    title=lambda row: f"job {job_label(row)}",
+    label=job_label,
     runs=True,
+    numbered=True,
 )

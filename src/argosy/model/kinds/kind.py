@@ -37,9 +37,13 @@ class Kind(msgspec.Struct, frozen=True, kw_only=True):
     status: type[KindStatus]
     gangs: Callable[[Workload], tuple[Gang, ...]]  # what it asks of the scheduler; (): nothing by itself
     title: Callable[[Workload], str]  # as people read of it in a sentence
+    label: Callable[[Workload], str] = lambda row: str(row.number)  # its number, as commands take it
     named: bool = False  # its name is unique among the live ones of its project
     hosts: bool = False  # jobs run on its nodes
     runs: bool = False  # it has attempts: a program that ends
+    numbered: bool = False  # people call it by a number, among managed jobs when it runs on nobody's nodes
+    gathers: bool = False  # it consists of jobs, which are made when their turn comes
     evictable: bool = True  # it may be ended to make room for others
+    awaits: Callable[[Workload], tuple[str, ...]] = lambda row: ()  # ids of those whose end it waits for
     priority_class: str = "batch"  # unless the user names one
     decided_by: str  # the module whose `decide(view, row, new_id)` says what to do about one

@@ -8,6 +8,7 @@ from argosy.server.features.clusters import ClusterFeature
 from argosy.server.features.costs import CostFeature
 from argosy.server.features.events import EventFeature
 from argosy.server.features.files import FileFeature
+from argosy.server.features.groups import GroupFeature
 from argosy.server.features.jobs import JobFeature
 from argosy.server.features.launching import LaunchingFeature
 from argosy.server.features.planning import PlanningFeature
@@ -24,6 +25,7 @@ FEATURES: Final = (
     LaunchingFeature,
     ClusterFeature,
     JobFeature,
+    GroupFeature,
     EventFeature,
     CostFeature,
     PriceFeature,

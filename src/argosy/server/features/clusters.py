@@ -16,10 +16,11 @@ from argosy.model.phases import Desired
 from argosy.model.reasons import Reason
 from argosy.model.rows import Event, Workload
 from argosy.server.exchange import Exchange, encode
+from argosy.server.group_views import view_managed
 from argosy.server.naming import cluster_called
 from argosy.server.refusals import no_cluster
 from argosy.server.services import Services
-from argosy.server.views import view_cluster, view_job
+from argosy.server.views import view_cluster
 from argosy.server.writing import choice_of
 
 _REFRESH_S: Final = 10.0
@@ -44,8 +45,10 @@ class ClusterFeature:
         kept = self._kept.get(everything)
         if kept is not None and kept[0] == key:
             return kept[1]
-        clusters, managed = snapshot.clusters(), snapshot.managed_jobs()
-        pending = await self._tenants.pending(snapshot, (*clusters, *managed))
+        clusters = snapshot.clusters()
+        single = [job for job in snapshot.managed_jobs() if job.parent_id is None]
+        managed = sorted([*single, *snapshot.groups()], key=lambda row: (row.number, row.id))
+        pending = await self._tenants.pending(snapshot, (*clusters, *single))
         views = [
             view_cluster(row, snapshot, observed, now_ms=now_ms, pending=pending.get(row.id))
             for row in clusters
@@ -57,10 +60,7 @@ class ClusterFeature:
                 for row in await self._store.load_clusters()
                 if not row.is_live
             ]
-        jobs = [
-            view_job(job, cluster=None, attempt=snapshot.attempt_of(job.id), pending=pending.get(job.id))
-            for job in managed
-        ]
+        jobs = [view_managed(job, snapshot, pending=pending.get(job.id)) for job in managed]
         body = encode(StatusReply(clusters=tuple(views), jobs=tuple(jobs), as_of_ms=as_of_ms))
         self._kept[everything] = (key, body)
         return body

@@ -11,16 +11,31 @@ from argosy.api.endpoint import LOG_MEDIA_TYPE, Done
 from argosy.api.jobs import CancelRequest, JobList, JobView
 from argosy.model.errors import ArgosyError
 from argosy.model.kinds import kind_of
-from argosy.model.kinds.job import job_state, job_task
+from argosy.model.kinds.job import job_label, job_state, job_task
 from argosy.model.phases import Desired
 from argosy.model.reasons import Reason
 from argosy.model.rows import Attempt, Workload
 from argosy.server.exchange import Exchange
+from argosy.server.group_views import index_of, view_group, view_managed
 from argosy.server.log_stream import Wish, render_text
 from argosy.server.services import Services
 from argosy.server.views import view_job
+from argosy.store.snapshot import Snapshot
 
 _LIST_MAX: Final = 10_000
+
+
+def _managed(rows: Snapshot) -> list[Workload]:
+    """Live managed jobs and groups; not the jobs of groups, which end with them."""
+    return [*rows.groups(), *(job for job in rows.managed_jobs() if job.parent_id is None)]
+
+
+def _view_group(group: Workload, rows: Snapshot) -> JobView:
+    return view_managed(group, rows) if group.is_live else view_group(group, None)
+
+
+def _label(row: Workload) -> str:
+    return job_label(row) if kind_of(row).runs else str(row.number)
 
 
 class JobFeature:
@@ -42,11 +57,14 @@ class JobFeature:
             limit=limit,
             after=exchange.text("after") or None,
         )
-        ended = {job.id: job_state(job).attempt_id for job in jobs if not job.is_live}
+        single = [job for job in jobs if kind_of(job).runs]
+        ended = {job.id: job_state(job).attempt_id for job in single if not job.is_live}
         attempts = await self._store.load_by_id(Attempt, [each for each in ended.values() if each])
-        pending = await self._tenants.pending(snapshot, jobs)
+        pending = await self._tenants.pending(snapshot, single)
         views = tuple(
-            view_job(
+            _view_group(job, snapshot)
+            if kind_of(job).gathers
+            else view_job(
                 job, cluster=name or None, attempt=snapshot.attempt_of(job.id), pending=pending.get(job.id)
             )
             if job.is_live
@@ -56,8 +74,11 @@ class JobFeature:
         return JobList(jobs=views, next=jobs[-1].id if len(jobs) == limit else None)
 
     async def job(self, exchange: Exchange) -> JobView:
-        job = await self._streams.job(exchange.path["job"])
+        group = await self._find_job(exchange.path["job"], None)
         snapshot = await self._store.snapshot()
+        if group is not None and kind_of(group).gathers:
+            return _view_group(group, snapshot)
+        job = await self._streams.job(exchange.path["job"])
         name: str | None = None
         if job.host_id is not None:
             cluster = await self._store.load(job.host_id)
@@ -78,7 +99,7 @@ class JobFeature:
                 None if request.cluster is None else await self._writer.cluster(request.cluster, project)
             )
             snapshot = await self._store.snapshot()
-            mine = snapshot.jobs_of(cluster.id) if cluster is not None else snapshot.managed_jobs()
+            mine = snapshot.jobs_of(cluster.id) if cluster is not None else _managed(snapshot)
             chosen = (
                 list(mine)
                 if request.all
@@ -96,7 +117,7 @@ class JobFeature:
             told = [self._writer.event(job.id, "cancelling", "asked to cancel") for job in ending]
             await self._store.commit(ending, events=told)
             self._services.controllers.wake(*(job.id for job in ending), *((cluster.id,) if cluster else ()))
-            return Done(names=tuple(str(job.number) for job in chosen))
+            return Done(names=tuple(_label(job) for job in chosen))
 
         return await self._writer.retried(act)
 
@@ -108,6 +129,8 @@ class JobFeature:
         for job in live:
             if name in (job.id, str(job.number)):
                 return job
+        if cluster is None and "/" in name:
+            return await self._task(name)
         where = f"on cluster `{cluster.name}`" if cluster is not None else "among managed jobs"
         known = await self._find_job(name, cluster.id if cluster is not None else None)
         if known is None:
@@ -120,11 +143,32 @@ class JobFeature:
             )
         return None
 
+    async def _task(self, name: str) -> Workload | None:
+        """A live job of a group, as `7/3` or `7/NAME`. Raises `not-found`, `wrong-state` before its turn has
+        come."""
+        number, _, which = name.partition("/")
+        group = await self._find_job(number, None)
+        if group is None or not kind_of(group).gathers:
+            raise ArgosyError(
+                "not-found", f"there is no group of jobs `{number}`", hint="`argosy jobs queue` lists them"
+            )
+        index = index_of(group, which)
+        jobs = [job for job in await self._store.load_children(group.id) if job.number == index]
+        if not jobs:
+            raise ArgosyError(
+                "wrong-state",
+                f"task {name} has not begun: its turn has not come",
+                hint=f"`argosy jobs cancel {number}` cancels all of them",
+            )
+        return jobs[-1] if jobs[-1].is_live else None
+
     async def _find_job(self, name: str, cluster_id: str | None) -> Workload | None:
         if name.isascii() and name.isdigit():
             return await self._store.find_job(cluster_id, int(name))
         row = await self._store.load(name)
-        return row if isinstance(row, Workload) and kind_of(row).runs and row.host_id == cluster_id else None
+        return (
+            row if isinstance(row, Workload) and kind_of(row).numbered and row.host_id == cluster_id else None
+        )
 
     async def logs(self, exchange: Exchange) -> None:
         as_text = exchange.text("format") == "text"

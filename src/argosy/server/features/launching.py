@@ -7,12 +7,10 @@ the controllers are woken, and they act.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Final
 
 import msgspec
 
 from argosy.api.launching import ExecRequest, JobRef, JobsLaunchRequest, JobsReply, LaunchReply, LaunchRequest
-from argosy.model.errors import ArgosyError
 from argosy.model.kinds.cluster import CLUSTER, ClusterSpec, ClusterStatus, cluster_spec
 from argosy.model.kinds.job import JOB, JobSpec, JobStatus
 from argosy.model.offer import Confirmed, Plan, waits_for
@@ -29,10 +27,8 @@ from argosy.server.naming import DEFAULT
 from argosy.server.refusals import missing, not_covered
 from argosy.server.services import Services
 from argosy.server.tenancy import Seated
-from argosy.server.writing import choice_of
+from argosy.server.writing import MANAGED, choice_of
 from argosy.store.snapshot import Snapshot
-
-MANAGED: Final = "managed"  # scope of the numbers of managed jobs
 
 
 class LaunchingFeature:
@@ -42,6 +38,7 @@ class LaunchingFeature:
         self._accounts, self._tenants, self._intake = services.accounts, services.tenants, services.intake
         self._planner, self._store, self._controllers = services.planner, services.store, services.controllers
         self._clock, self._ids, self._writer = services.clock, services.ids, services.writer
+        self._admission = services.admission
 
     async def launch(self, exchange: Exchange) -> bytes:
         """The project's own cluster of that name is reused; one of the same name elsewhere is another."""
@@ -102,7 +99,7 @@ class LaunchingFeature:
             detail=waits,
             created_ms=now_ms,
         )
-        self._check_room(cluster, task)
+        self._admission.check_room(cluster, task)
         jobs, secrets = await self._jobs(_first_seated(seated), request, cluster, request.setup)
         warnings = render_warnings(task) + _no_recovery(task) + seated.warnings
         warnings += (f"the cluster {waits}",) if waits else ()
@@ -178,7 +175,7 @@ class LaunchingFeature:
             seated = self._tenants.seat(
                 snapshot, fitting, project=project, user=request.user, cluster_id=cluster.id
             )
-            self._check_jobs(seated, project, cluster)
+            self._admission.check_jobs(seated, project, cluster)
             asked = msgspec.structs.replace(request, project=project)
             jobs, secrets = await self._jobs(seated, asked, cluster, run_setup=False)
             warnings = render_warnings(*tasks) + _no_recovery(*tasks) + seated.warnings
@@ -198,8 +195,10 @@ class LaunchingFeature:
         async def act() -> bytes:
             rows = await self._store.snapshot()
             seated = self._tenants.seat(rows, tasks, project=project, user=request.user)
-            plans = await self._planned(tasks, request, project)
-            self._check_jobs(seated, project, None)
+            plans = await self._admission.planned(
+                tasks, project, named=request.plan, limit_micro_usd=request.max_hourly_micro_usd
+            )
+            self._admission.check_jobs(seated, project, None)
             known = tuple(  # what the plan weighed is what the controllers decide with
                 msgspec.structs.replace(task, estimated_s=plans[subject_of(asked_for)][0].duration_s)
                 for asked_for, task in zip(tasks, seated.tasks, strict=True)
@@ -219,52 +218,6 @@ class LaunchingFeature:
             return await self._writer.commit(jobs, reply, request.key, secrets=secrets)
 
         return await self._writer.once(request.key, act)
-
-    async def _planned(
-        self, tasks: Sequence[Task], request: JobsLaunchRequest, project: str
-    ) -> dict[object, tuple[Made, Confirmed | None]]:
-        """One plan for all tasks that are planned alike, within the budget."""
-        alike = {subject_of(task): task for task in tasks}
-        if request.plan and len(alike) > 1:
-            raise ArgosyError("usage", f"plan `{request.plan}` is of one task, these are {len(alike)}")
-        plans: dict[object, tuple[Made, Confirmed | None]] = {}
-        for subject, task in alike.items():
-            plans[subject] = await self._planner.for_launch(
-                task, managed=True, named=request.plan, limit_micro_usd=request.max_hourly_micro_usd
-            )
-            await self._accounts.check(plans[subject][0].plan, project)
-        return plans
-
-    def _check_jobs(self, seated: Seated, project: str, cluster: Workload | None) -> None:
-        """Raises `no-offer` for a task that no state of the machines could ever hold."""
-        now_ms = self._clock.now_ms()
-        for task, queue in {
-            (subject_of(task), queue): (task, queue)
-            for task, queue in zip(seated.tasks, seated.queues, strict=True)
-        }.values():
-            job = Workload(
-                id="new",
-                kind=JOB.name,
-                name=task.name or "",
-                spec=JobSpec(task=task, managed=cluster is None),
-                status=JobStatus(),
-                project=project,
-                queue=queue,
-                host_id=cluster.id if cluster is not None else None,
-                created_ms=now_ms,
-            )
-            self._check_room(job, task)
-
-    def _check_room(self, workload: Workload, task: Task) -> None:
-        never = self._controllers.picture.never(workload)
-        if never:
-            name = f"task `{task.name}`" if task.name else "the task"
-            raise ArgosyError(
-                "no-offer",
-                f"{name} can never start: {never.removeprefix('It can never start: ')}",
-                hint="ask for less; `argosy pool top` shows the machines, `argosy launch --dryrun` what "
-                "else exists",
-            )
 
     async def _jobs(
         self,

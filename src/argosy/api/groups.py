@@ -1,0 +1,73 @@
+"""Groups of managed jobs: arrays, sweeps, chains, job groups, graphs of tasks."""
+
+# ruff: noqa: RUF012 - structs of msgspec copy their defaults
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from argosy.api.endpoint import Reply, Request, endpoint
+from argosy.api.jobs import JobView
+from argosy.api.launching import JobsReply
+from argosy.model.group import Layout, When
+from argosy.model.task import Task
+
+
+class GroupRequest(Request, frozen=True, kw_only=True, omit_defaults=True):
+    """Queue a group: `layout` says which of `tasks` each of its tasks runs, and when."""
+
+    tasks: tuple[Task, ...]
+    layout: Layout
+    name: str = ""  # of the whole; "": that of its first task
+    after: tuple[str, ...] = ()  # numbers or ids of managed jobs that must have ended before
+    when: When = When.SUCCEEDED  # what must have become of those
+    user: str = ""
+    project: str = ""
+    plan: str = ""  # the id of the plan that was confirmed, when all tasks are planned alike
+    max_hourly_micro_usd: int | None = None  # of all nodes of one task: nothing dearer is ordered
+    key: str = ""
+
+
+class TaskView(Reply, frozen=True, kw_only=True, omit_defaults=True):
+    """One task of a group."""
+
+    index: int  # its position: `argosy jobs logs JOB/INDEX`
+    name: str
+    status: str  # of its job; `waiting`: it has none yet; `skipped`: it never will
+    detail: str = ""  # what it waits for, why it is skipped or how it ended
+    after: tuple[int, ...] = ()  # positions of the tasks before it
+    when: When = When.SUCCEEDED
+    values: dict[str, str] = {}  # of the sweep
+    job: JobView | None = None  # the present or last one
+
+
+class GroupReply(Reply, frozen=True, kw_only=True, omit_defaults=True):
+    group: JobView
+    tasks: tuple[TaskView, ...]
+
+
+class GroupCalls:
+    @endpoint("POST", "/groups", GroupRequest)
+    def launch_group(
+        self,
+        tasks: Sequence[Task],
+        layout: Layout,
+        *,
+        name: str = "",
+        after: Sequence[str] = (),
+        when: When = When.SUCCEEDED,
+        user: str = "",
+        project: str = "",
+        plan: str = "",
+        max_hourly_micro_usd: int | None = None,
+        key: str = "",
+    ) -> JobsReply:
+        """Queue a group of managed jobs, as one commit.
+
+        `after`: jobs that exist, by number or id. Errors: "spec-invalid" for tasks that wait for each other
+        in a circle.
+        """
+
+    @endpoint("GET", "/groups/{group}")
+    def group(self, group: str) -> GroupReply:
+        """A group and all its tasks, by number or id."""

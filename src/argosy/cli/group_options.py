@@ -1,0 +1,99 @@
+"""The options of `jobs launch` that make a group of jobs, and what flags and file say together."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, Final, NamedTuple, TypeVar
+
+import click
+
+from argosy.cli.session import Session
+from argosy.cli.task_options import parse_whole
+
+if TYPE_CHECKING:
+    from argosy.model.group import Layout, When
+    from argosy.model.task import Task
+
+F = TypeVar("F", bound=Callable[..., Any])  # Any: commands take what click gives them
+
+_OPTIONS: Final = (
+    click.option(
+        "--num-jobs", type=click.IntRange(min=1), metavar="N", help="An array: N jobs of this task."
+    ),
+    click.option(
+        "--parallel", type=click.IntRange(min=1), metavar="N", help="At most N jobs of the group at once."
+    ),
+    click.option("--fail-fast", is_flag=True, help="The first job that fails ends the others."),
+    click.option("--after", multiple=True, metavar="JOB", help="Run it when this managed job has ended."),
+    click.option(
+        "--when",
+        type=click.Choice(["succeeded", "failed", "always"]),
+        default="succeeded",
+        show_default=True,
+        help="What must have become of the jobs of --after.",
+    ),
+)
+
+
+class GroupWish(NamedTuple):
+    """The options, as click read them."""
+
+    num_jobs: int | None
+    parallel: int | None
+    fail_fast: bool
+    after: tuple[str, ...]
+    when: str
+
+
+class DescribedGroup(NamedTuple):
+    """What flags and file say."""
+
+    tasks: tuple[Task, ...]
+    layout: Layout
+    warnings: tuple[str, ...]
+    name: str
+    after: tuple[str, ...]
+    when: When
+
+
+def group_options(function: F) -> F:
+    """Adds the options; the command takes them out of its keywords as a `GroupWish`."""
+    for option in reversed(_OPTIONS):
+        function = option(function)
+    return function
+
+
+def parse_group(
+    session: Session,
+    words: tuple[str, ...],
+    flags: dict[str, Any],  # Any: as click read them
+    wish: GroupWish,
+    *,
+    job_recovery: str | None,
+) -> DescribedGroup | None:
+    """The group that flags and file describe; None when it is one job. Errors: "spec-invalid", "usage"."""
+    from argosy.model.errors import ArgosyError
+
+    asked = wish.num_jobs is not None or bool(wish.after)
+    if not asked and not (words and words[0].endswith((".yaml", ".yml"))):
+        if wish.parallel is not None or wish.fail_fast:
+            raise click.UsageError("--parallel and --fail-fast are about several jobs: add --num-jobs N")
+        return None
+    import msgspec
+
+    from argosy.model.group import Layout, When
+
+    parsed = parse_whole(session, words, flags, job_recovery=job_recovery)
+    layout = parsed.layout
+    if layout is None and not asked:
+        return None
+    if layout is not None and wish.num_jobs is not None:
+        raise click.UsageError("--num-jobs repeats one task, and the file describes several")
+    layout = layout or Layout(size=wish.num_jobs or 1)
+    layout = msgspec.structs.replace(
+        layout, parallel=wish.parallel or layout.parallel, fail_fast=wish.fail_fast or layout.fail_fast
+    )
+    if any(not task.run.strip() for task in parsed.tasks):
+        raise ArgosyError("usage", "a task has nothing to run", hint="give each task a `run:`")
+    warnings = tuple(warning.render() for warning in parsed.warnings)
+    return DescribedGroup(parsed.tasks, layout, warnings, parsed.name or "", wish.after, When(wish.when))

@@ -1,0 +1,1 @@
+"""Groups: arrays, sweeps, chains, job groups and graphs of tasks."""

@@ -1,0 +1,59 @@
+"""Groups: several jobs as one. Arrays, sweeps, chains, job groups and graphs of tasks."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from argosy.model.group import Layout, When
+from argosy.model.kinds.kind import Kind
+from argosy.model.offer import Confirmed
+from argosy.model.rows import KindSpec, KindStatus, Workload
+from argosy.model.task import Task
+
+
+class GroupSpec(KindSpec, frozen=True, kw_only=True, omit_defaults=True, tag="group", tag_field="kind"):
+    """Jobs that are launched, shown and cancelled as one. Each is made when its turn comes."""
+
+    tasks: tuple[Task, ...]  # the programs
+    layout: Layout
+    queues: tuple[str, ...] = ()  # by program: path of the leaf that it counts in
+    confirmed: tuple[Confirmed | None, ...] = ()  # by program: what the launch was told to keep to
+    awaits: tuple[str, ...] = ()  # ids of other jobs and groups that must have ended before
+    when: When = When.SUCCEEDED  # what must have become of those
+
+
+class GroupStatus(KindStatus, frozen=True, kw_only=True, omit_defaults=True, tag="group", tag_field="kind"):
+    """How far a group is. The numbers are final when it has ended; before, rows of its jobs say them."""
+
+    made: int = 0  # jobs that were made so far
+    succeeded: int = 0
+    failed: int = 0
+    cancelled: int = 0
+    skipped: int = 0
+    ending_ms: int = 0  # since when the rest is being ended; 0: it is not
+
+
+def group_spec(row: Workload) -> GroupSpec:
+    """The spec of a row that is a group."""
+    assert isinstance(row.spec, GroupSpec)
+    return row.spec
+
+
+def group_state(row: Workload) -> GroupStatus:
+    """The status of a row that is a group."""
+    assert isinstance(row.status, GroupStatus)
+    return row.status
+
+
+GROUP: Final = Kind(
+    name="group",
+    decided_by="argosy.controllers.group.decide",
+    prefix="grp",
+    spec=GroupSpec,
+    status=GroupStatus,
+    gangs=lambda row: (),  # its jobs ask for nodes, it does not
+    title=lambda row: f"job {row.number}",
+    numbered=True,
+    gathers=True,
+    awaits=lambda row: group_spec(row).awaits,
+)

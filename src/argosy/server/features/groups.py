@@ -1,0 +1,211 @@
+"""Groups of managed jobs: launched as one row, shown with all their tasks."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import msgspec
+
+from argosy.api.groups import GroupReply, GroupRequest
+from argosy.api.launching import JobRef, JobsReply
+from argosy.controllers.group.decide import waits_for
+from argosy.controllers.group.standing import standings_of
+from argosy.model.errors import ArgosyError
+from argosy.model.group import MEMBERS_MAX, Layout, When, find_circle
+from argosy.model.kinds import kind_of
+from argosy.model.kinds.group import GROUP, GroupSpec, GroupStatus, group_spec
+from argosy.model.kinds.job import job_state
+from argosy.model.phases import Outcome
+from argosy.model.rows import Attempt, Workload
+from argosy.model.task import Task
+from argosy.planning.deadline import NOT_WEIGHED
+from argosy.server.exchange import Exchange
+from argosy.server.group_views import view_group, view_tasks
+from argosy.server.intake import render_warnings
+from argosy.server.kept_plans import subject_of
+from argosy.server.naming import DEFAULT
+from argosy.server.services import Services
+from argosy.server.views import view_job
+from argosy.server.writing import MANAGED
+
+
+class GroupFeature:
+    """Every method raises ArgosyError; a launch is safe to repeat with the same `key`."""
+
+    def __init__(self, services: Services) -> None:
+        self._services, self._store, self._writer = services, services.store, services.writer
+
+    async def launch_group(self, exchange: Exchange) -> bytes:
+        from argosy.spec.names import check_name
+
+        request, caller = await exchange.decode(GroupRequest), exchange.caller
+        _check_layout(request.layout, len(request.tasks))
+        if request.name:
+            check_name("task", request.name)
+        tasks = await self._services.intake.tasks(request.tasks, caller)
+        secrets = _secrets_of(tasks)
+        project = check_name("project", request.project or caller.project or DEFAULT)
+        asked = msgspec.structs.replace(request, project=project)
+
+        async def act() -> bytes:
+            return await self._launch(asked, tasks, secrets)
+
+        return await self._writer.once(request.key, act)
+
+    async def _launch(self, request: GroupRequest, tasks: tuple[Task, ...], secrets: dict[str, str]) -> bytes:
+        services = self._services
+        rows = await self._store.snapshot()
+        seated = services.tenants.seat(rows, tasks, project=request.project, user=request.user)
+        plans = await services.admission.planned(
+            tasks, request.project, named=request.plan, limit_micro_usd=request.max_hourly_micro_usd
+        )
+        services.admission.check_jobs(seated, request.project, None)
+        programs = tuple(
+            msgspec.structs.replace(
+                task,
+                estimated_s=plans[subject_of(asked_for)][0].duration_s,
+                secrets=dict.fromkeys(task.secrets, ""),
+            )
+            for asked_for, task in zip(tasks, seated.tasks, strict=True)
+        )
+        awaits, expect = await self._awaited(request)
+        number = await self._store.take_numbers(MANAGED, 1)
+        group = Workload(
+            id=services.ids.new(GROUP.prefix),
+            kind=GROUP.name,
+            name=request.name or tasks[0].name or f"job-{number}",
+            spec=GroupSpec(
+                tasks=programs,
+                layout=request.layout,
+                queues=seated.queues,
+                confirmed=tuple(plans[subject_of(task)][1] for task in tasks),
+                awaits=awaits,
+                when=request.when,
+            ),
+            status=GroupStatus(),
+            user=request.user,
+            project=request.project,
+            queue=seated.queues[0],
+            number=number,
+            created_ms=services.clock.now_ms(),
+        )
+        one = next(iter(plans.values()))[0] if len(plans) == 1 else None
+        unweighed = {made.why for made, _ in plans.values()} & {NOT_WEIGHED}
+        reply = JobsReply(
+            jobs=(JobRef(id=group.id, number=number, name=group.name),),
+            warnings=render_warnings(*tasks) + seated.warnings + tuple(unweighed),
+            plan=one.plan if one is not None else None,
+            deadline=one.why if one is not None else "",
+        )
+        kept = {group.id: secrets} if secrets else {}
+        return await self._writer.commit([group], reply, request.key, secrets=kept, expect=expect)
+
+    async def _awaited(self, request: GroupRequest) -> tuple[tuple[str, ...], dict[str, int]]:
+        """Ids of the jobs to wait for, and their revisions: what has ended by now is judged at once. Raises
+        `not-found`, `conflict` for those that did not end as they were to."""
+        awaits: list[str] = []
+        expect: dict[str, int] = {}
+        for name in request.after:
+            row = await self._named(name)
+            if row.is_live:
+                awaits.append(row.id)
+                expect[row.id] = row.rev
+            elif not _is_as_wanted(row, request.when):
+                outcome = row.outcome.value if row.outcome is not None else "ended"
+                raise ArgosyError(
+                    "conflict",
+                    f"job {row.number} {outcome} already, and this is to run when it {request.when.value}",
+                    hint="`--when always` runs it whatever became of the jobs before",
+                )
+        return tuple(dict.fromkeys(awaits)), expect
+
+    async def _named(self, name: str) -> Workload:
+        """A managed job or group by number or id. Raises `not-found`."""
+        found: object = (
+            await self._store.find_job(None, int(name))
+            if name.isascii() and name.isdigit()
+            else await self._store.load(name)
+        )
+        if isinstance(found, Workload) and kind_of(found).numbered and found.host_id is None:
+            return found
+        raise ArgosyError(
+            "not-found", f"there is no managed job `{name}`", hint="`argosy jobs queue` lists them"
+        )
+
+    async def group(self, exchange: Exchange) -> GroupReply:
+        """Raises `not-found`, `wrong-state` for a single job."""
+        row = await self._named(exchange.path["group"])
+        if not kind_of(row).gathers:
+            raise ArgosyError(
+                "wrong-state",
+                f"job {row.number} is one job, no group",
+                hint=f"`argosy jobs logs {row.number}`",
+            )
+        rows = await self._store.snapshot()
+        jobs = await self._store.load_children(row.id)
+        standings = standings_of(group_spec(row).layout, jobs, closed=not row.is_live)
+        newest = standings.jobs
+        ended = {job.id: job_state(job).attempt_id for job in newest.values() if not job.is_live}
+        attempts = await self._store.load_by_id(Attempt, [each for each in ended.values() if each])
+        live = [job for job in newest.values() if job.is_live]
+        pending = await self._services.tenants.pending(rows, live)
+        views = {
+            index: view_job(
+                job,
+                cluster=None,
+                attempt=rows.attempt_of(job.id) if job.is_live else attempts.get(ended[job.id] or ""),
+                pending=pending.get(job.id),
+            )
+            for index, job in newest.items()
+        }
+        return GroupReply(
+            group=view_group(row, standings, waits=waits_for(rows, row)),
+            tasks=view_tasks(row, standings, views),
+        )
+
+
+def _is_as_wanted(row: Workload, when: When) -> bool:
+    if when is When.SUCCEEDED:
+        return row.outcome is Outcome.SUCCEEDED
+    return when is When.ALWAYS or row.outcome not in (Outcome.SUCCEEDED, Outcome.CANCELLED)
+
+
+def _check_layout(layout: Layout, programs: int) -> None:
+    """What a client of ours never sends. Raises `spec-invalid`, `too-large`."""
+    wrong = ""
+    if layout.size > MEMBERS_MAX:
+        raise ArgosyError("too-large", f"a group has at most {MEMBERS_MAX:,} tasks, this has {layout.size:,}")
+    if layout.size < 1:
+        wrong = "a group has at least one task"
+    elif layout.members and len(layout.members) != layout.size:
+        wrong = f"the group has {layout.size} tasks and describes {len(layout.members)}"
+    elif layout.parallel < 0 or any(delay < 0 for delay in layout.delays_s):
+        wrong = "a number is below 0"
+    elif not all(0 <= each < layout.size for each in layout.primary):
+        wrong = "`primary` names a task that is not there"
+    else:
+        for at, member in enumerate(layout.members):
+            if not 0 <= member.task < programs:
+                wrong = f"task {at} runs program {member.task}, and there are {programs}"
+            elif any(not 0 <= each < layout.size or each == at for each in member.after):
+                wrong = f"task {at} waits for one that is not there"
+    if wrong:
+        raise ArgosyError("spec-invalid", wrong, where="layout")
+    circle = find_circle(tuple(member.after for member in layout.members))
+    if circle:
+        way = " -> ".join(layout.members[each].name or str(each) for each in (*circle, circle[0]))
+        raise ArgosyError("spec-invalid", f"tasks wait for each other: {way}", where="layout")
+
+
+def _secrets_of(tasks: Sequence[Task]) -> dict[str, str]:
+    """Values of all tasks together: they are kept once. Raises `spec-invalid` for two of one name."""
+    found: dict[str, str] = {}
+    for task in tasks:
+        for name, value in task.secrets.items():
+            if found.setdefault(name, value) != value:
+                raise ArgosyError(
+                    "spec-invalid",
+                    f"two tasks give the secret `{name}` different values",
+                    hint="give the two secrets different names",
+                )
+    return found
