@@ -18,7 +18,7 @@ from agent_process import AgentProcess, gone, wait_for, watch_until
 import argosy.agent
 from argosy.agent import serve
 from argosy.infra.agent_client import AgentClient
-from argosy.infra.agent_port import RankOrder
+from argosy.infra.agent_port import Ack, RankOrder
 from argosy.infra.boot import agent_command, agent_zipapp
 
 SOURCES = sorted(Path(argosy.agent.__file__).parent.glob("*.py"))
@@ -55,6 +55,21 @@ def test_the_bytecode_in_the_zipapp_is_used(pyz: Path, tmp_path: Path) -> None:
         [sys.executable, "-I", "-S", str(broken), "probe"], check=True, capture_output=True
     ).stdout
     assert json.loads(output)["python"] == ".".join(map(str, sys.version_info[:3]))
+
+
+def test_the_reader_of_a_watch_sets_the_pace(agent: AgentProcess) -> None:
+    """And what it says that the agent does not understand does no harm."""
+
+    async def scenario(client: AgentClient) -> None:
+        watch = client.watch({}, lambda report: Ack(sent=report.sent, beat=0.2))
+        reports = [await anext(watch) for _ in range(6)]
+        assert [report.beat_s for report in reports[:1]] == [5.0]
+        assert {report.beat_s for report in reports[2:]} == {0.2}
+        sent = [report.sent for report in reports]
+        assert sent == sorted(sent)
+        await watch.aclose()  # type: ignore[attr-defined]
+
+    agent.use(scenario)
 
 
 @pytest.mark.parametrize("path", SOURCES, ids=lambda path: path.name)

@@ -27,7 +27,7 @@ from argosy.controllers.view import (
     WakeAt,
     terminals_of,
 )
-from argosy.model.facts import ClaimFact, ClaimState, NodeFacts, NodeSighting, RankFact, RankPhase
+from argosy.model.facts import ClaimFact, ClaimState, NodeFacts, NodeSighting, Notice, RankFact, RankPhase
 from argosy.model.offer import Placement
 from argosy.model.phases import AttemptPhase, ClaimPhase, Desired, NodePhase, Outcome, WorkloadPhase
 from argosy.model.reasons import Reason
@@ -515,3 +515,55 @@ def test_a_preempted_cluster_says_so() -> None:
     )
     row = puts(decide_cluster(a_view(world.cluster, gone), world.cluster, new_id))["clu-0"]
     assert (row.outcome, row.detail) == (Outcome.PREEMPTED, "taken")
+
+
+# -- notices ----------------------------------------------------------------------------------------
+
+
+def _told(world: World, node: int, code: str = "terminate", in_s: int = 120) -> None:
+    notice = Notice(code=code, at_ms=NOW + in_s * 1000)
+    world.facts.set_node(f"nod-{node}", NodeFacts(cpus_milli=8000, notice=notice))
+
+
+def test_a_notice_ends_the_attempt_with_all_the_time_that_is_left() -> None:
+    world = World(2, managed=True).says(0, RankPhase.RUNNING).says(1, RankPhase.RUNNING)
+    _told(world, 1)
+    actions = world.decide()
+    attempt = puts(actions)["att-0"]
+    assert isinstance(attempt, Attempt)
+    assert (attempt.phase, attempt.outcome, attempt.detail) == (
+        AttemptPhase.ENDING,
+        Outcome.PREEMPTED,
+        "node 1 is taken away in 120 s (terminate)",
+    )
+    assert puts(actions).keys() == {"att-0"}, "the claim stays until the ranks have ended"
+    world.attempt = attempt
+    stops = [each for each in world.decide() if isinstance(each, StopRanks)]
+    assert [(each.node_id, each.grace_s) for each in stops] == [("nod-0", 115.0), ("nod-1", 115.0)]
+    assert not puts(world.decide(NOW + 119_000))
+    late = puts(world.decide(NOW + 121_000))["clm-0"]
+    assert isinstance(late, Claim)
+    assert late.desired is Desired.END
+
+
+def test_a_job_goes_on_elsewhere_as_soon_as_its_ranks_have_ended() -> None:
+    world = World(1, managed=True).says(0, RankPhase.RUNNING)
+    _told(world, 0)
+    world.attempt = puts(world.decide())["att-0"]  # type: ignore[assignment]
+    world.says(0, RankPhase.EXITED, exit_code=143)
+    attempt, job = world.changes()
+    assert (attempt.phase, job.phase, job.retry_ms) == (AttemptPhase.ENDED, WorkloadPhase.RECOVERING, NOW)
+    claim = puts(world.decide())["clm-0"]
+    assert isinstance(claim, Claim)
+    rows = [job, msgspec.structs.replace(claim, phase=ClaimPhase.RELEASING), *world.nodes]
+    ordered = puts(decide_owned(a_view(*rows, facts=world.facts), new_id))
+    assert any(isinstance(row, Claim) and row.id != "clm-0" for row in ordered.values())
+
+
+def test_advice_and_notices_to_clusters_end_nothing() -> None:
+    advised = World(1, managed=True).says(0, RankPhase.RUNNING)
+    _told(advised, 0, code="rebalance")
+    assert puts(advised.decide()) == {}
+    bound = World(1).says(0, RankPhase.RUNNING)
+    _told(bound, 0)
+    assert puts(bound.decide()) == {}

@@ -19,7 +19,7 @@ from argosy.controllers.pool.caches import PoolCaches
 from argosy.controllers.shell import Shell
 from argosy.controllers.view import EnsureClaim, Put, View
 from argosy.infra import border
-from argosy.infra.agent_port import AgentPort, RankOrder, Report
+from argosy.infra.agent_port import AgentPort, Answer, RankOrder, Report
 from argosy.model.facts import ClaimFact, ClaimState, LogChunk, RankFact, RankPhase
 from argosy.model.phases import Outcome, WorkloadPhase
 from argosy.model.reasons import Reason
@@ -301,8 +301,8 @@ class _NoBarrier(_Agent):
 class _ForgetsFirst(_Agent):
     """Acknowledges an exit as soon as it is told, before it is committed."""
 
-    async def watch(self, cursors: Mapping[str, int]) -> AsyncIterator[Report]:
-        async for report in self.agent.watch(cursors):
+    async def watch(self, cursors: Mapping[str, int], answer: Answer) -> AsyncIterator[Report]:
+        async for report in self.agent.watch(cursors, answer):
             over = [rank.id for rank in report.ranks if rank.phase is RankPhase.EXITED]
             if over:
                 try:
@@ -340,8 +340,8 @@ class _NeverStops(_Agent):
 class _InventsSuccess(_Agent):
     """Takes ranks that vanished for ranks that ended well."""
 
-    async def watch(self, cursors: Mapping[str, int]) -> AsyncIterator[Report]:
-        async for report in self.agent.watch(cursors):
+    async def watch(self, cursors: Mapping[str, int], answer: Answer) -> AsyncIterator[Report]:
+        async for report in self.agent.watch(cursors, answer):
             ranks = tuple(
                 msgspec.structs.replace(rank, phase=RankPhase.EXITED, exit_code=0)
                 if rank.exit_code or rank.phase is RankPhase.VANISHED

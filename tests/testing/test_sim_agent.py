@@ -181,12 +181,16 @@ def test_a_partition_is_silence_and_then_news() -> None:
         machine.is_partitioned = True
         with pytest.raises(border.Unreachable):
             await agent.node()
-        await asyncio.sleep(200)
+        await asyncio.sleep(2)
         assert seen == [RankPhase.RUNNING]
         world.heal(machine)
-        await asyncio.sleep(1)
+        await asyncio.sleep(200)
         assert seen == [RankPhase.RUNNING, RankPhase.EXITED]
-        follower.cancel()
+        machine.is_partitioned = True
+        began_s = world.now_s
+        with pytest.raises(border.Silent, match="said nothing for 15 s"):
+            await follower
+        assert 10 <= world.now_s - began_s <= 15
 
     _on_a_machine(body)
 

@@ -257,6 +257,11 @@ def now_ms() -> int:
     return time.time_ns() // 1_000_000
 
 
+def clock_ms() -> int:
+    """A clock that nobody sets, and that goes on while the machine sleeps."""
+    return int(time.clock_gettime(time.CLOCK_BOOTTIME) * 1000)
+
+
 def warn(text: str) -> None:
     """A line to the agent's own log; a full disk there must not end the agent."""
     try:

@@ -283,8 +283,8 @@ class Agent:
 
         async def until_gone() -> None:
             try:
-                while await reader.read(4096):
-                    pass
+                while data := await reader.read(4096):
+                    watch.hear(data)
             except ConnectionError:
                 pass
             watch.hang_up()

@@ -7,7 +7,7 @@ import json
 import time
 
 from argosy.agent import wire
-from argosy.agent.rank import RUNNING, Observer, Rank, warn
+from argosy.agent.rank import RUNNING, Observer, Rank, clock_ms, warn
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -30,6 +30,8 @@ class Watch(Observer):
         self._news = dict.fromkeys(supervisor.by_id)  # ids of ranks whose fact is to be told, in order
         self._unread = dict.fromkeys(supervisor.by_id)  # ids of ranks whose log may have more
         self._first = True
+        self._beat_s = wire.HEARTBEAT_S
+        self._heard = b""  # of a line from the reader that is not complete yet
         self._wake = asyncio.Event()
         self._wake.set()
         self._gone = False
@@ -47,6 +49,22 @@ class Watch(Observer):
         self._news.pop(rank_id, None)
         self._unread.pop(rank_id, None)
         self._cursors.pop(rank_id, None)
+
+    def hear(self, data: bytes) -> None:
+        """Take what the reader answers, in lines of JSON. What we do not understand is for a later agent."""
+        *lines, self._heard = (self._heard + data).split(b"\n")
+        if len(self._heard) > wire.ACK_LIMIT_BYTES:
+            self._heard = b""
+        for line in lines:
+            try:
+                ack = json.loads(line)
+                beat_s = float(ack.get("beat", wire.HEARTBEAT_S))
+            except (ValueError, TypeError, AttributeError):
+                continue
+            beat_s = min(max(beat_s, wire.BEAT_MIN_S), wire.BEAT_MAX_S)
+            if beat_s != self._beat_s:
+                self._beat_s = beat_s
+                self._wake.set()  # the next report says so
 
     def hang_up(self) -> None:
         self._gone = True
@@ -67,7 +85,7 @@ class Watch(Observer):
             while not self._gone:
                 if not self._wake.is_set():
                     try:
-                        await asyncio.wait_for(self._wake.wait(), wire.HEARTBEAT_S)
+                        await asyncio.wait_for(self._wake.wait(), self._beat_s)
                     except asyncio.TimeoutError:
                         pass
                 if self._gone:
@@ -136,6 +154,7 @@ class Watch(Observer):
                 del self._news[rank_id]
             facts.append(fact)
         head: dict[str, object] = {"complete": self._first, "ranks": facts, "logs": logs}
+        head["sent"], head["beat"] = clock_ms(), self._beat_s
         if node is not None:
             head["node"] = node
         self._first = False

@@ -19,8 +19,11 @@ have the field names of `argosy.model.facts`. Paths below `PREFIX`:
 A failure is `{"error": refused | transient | busy, "field": ..., "text": ...}` with a 4xx or 5xx status.
 
 A report frame is `FRAME` (length of head, length of body), a JSON head
-`{"complete", "ranks", "logs": [[rank id, offset, size], ...], "node"}` and the log bytes in the order of
-`logs`. A terminal frame is `TERMINAL` (kind, length) and its payload.
+`{"complete", "ranks", "logs": [[rank id, offset, size], ...], "node", "sent", "beat"}` and the log bytes in
+the order of `logs`. `sent` is the agent's own clock in ms, which never goes back; `beat` is how often it says
+something at least, in seconds. The reader of a watch may answer a report by a line of JSON,
+`{"sent": of that report, "beat": from now on}`; an older agent takes no notice of it.
+A terminal frame is `TERMINAL` (kind, length) and its payload.
 """
 
 from __future__ import annotations
@@ -33,8 +36,10 @@ UPGRADE = "argosy"
 
 FRAME = struct.Struct(">II")
 LOG_BATCH_BYTES = 1 << 20  # log bytes in one report, at most
-HEARTBEAT_S = 5.0  # the agent says something at least this often
+HEARTBEAT_S = 5.0  # the agent says something at least this often, unless its reader asks for another pace
+BEAT_MIN_S, BEAT_MAX_S = 0.2, 60.0
 SILENCE_S = 15.0  # a reader that hears nothing for so long gives up
+ACK_LIMIT_BYTES = 256 << 10  # of one line from the reader of a watch
 
 TERMINAL = struct.Struct(">BI")
 TERMINAL_DATA = 0

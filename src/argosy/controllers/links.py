@@ -13,21 +13,22 @@ from collections.abc import AsyncIterator, Callable, Sequence
 
 from argosy.controllers.observed import Facts
 from argosy.controllers.view import Rows
-from argosy.infra.agent_port import AgentDirectory, Report
-from argosy.infra.border import BorderError
+from argosy.infra.agent_port import Ack, AgentDirectory, Report
+from argosy.infra.border import BorderError, Silent
 from argosy.infra.log_sink import LogSink
 from argosy.model.errors import ArgosyError
 from argosy.model.facts import LogChunk, RankPhase
 from argosy.model.ids import Clock
 from argosy.model.kinds import task_of
 from argosy.model.phases import ClaimPhase, NodePhase
-from argosy.model.rows import Node
+from argosy.model.rows import Attempt, Node, Row
 from argosy.store import Store
 
 _log = logging.getLogger(__name__)
 
 FULL_DISK_S = 30.0  # so long what ranks print is left with their agents after the disk was full
-SILENCE_S = 15.0  # agents send an empty batch every 5 s
+BEAT_S = 1.5  # where something runs that would be lost, agents say something so often ...
+IDLE_BEAT_S = 5.0  # ... and elsewhere so often
 _FIRST_RETRY_S, _MAX_RETRY_S = 0.02, 2.0
 
 
@@ -44,7 +45,11 @@ class Links:
         clock: Clock,
         spawn: Callable[..., asyncio.Task[None]],
         wake: Callable[..., None],
+        lost: Callable[[Node], None],
     ) -> None:
+        """`lost` is told whose link went down."""
+        self._lost = lost
+        self._attempts: dict[str, set[str]] = {}  # by node: live attempts with ranks there
         self._store, self._agents, self._logs = store, agents, logs
         self._facts, self._clock = facts, clock
         self._spawn, self._wake = spawn, wake
@@ -55,6 +60,12 @@ class Links:
 
     def follow(self, rows: Rows) -> None:
         """Start and end watches so that they match the rows."""
+        if self._rows is None:
+            for attempt in rows.attempts.values():
+                self._count(None, attempt)
+        else:
+            for before, now in rows.news(self._rows):
+                self._count(before, now)
         self._rows = rows
         wanted: dict[str, Node] = {}
         for node in rows.nodes.values():
@@ -75,21 +86,39 @@ class Links:
             elif old is not None and (old.address, old.ip) != (node.address, node.ip):
                 self._agents.drop(node_id)
 
+    def _count(self, old: Row | None, new: Row | None) -> None:
+        """Keep what runs on each node in step with the rows."""
+        if isinstance(old, Attempt):
+            for place in old.placements:
+                ids = self._attempts.get(place.node_id, set())
+                ids.discard(old.id)
+                if not ids:
+                    self._attempts.pop(place.node_id, None)
+        if isinstance(new, Attempt) and new.is_live:
+            for place in new.placements:
+                self._attempts.setdefault(place.node_id, set()).add(new.id)
+
+    def _answer(self, node_id: str, report: Report) -> Ack | None:
+        """Ask for news more often where something runs."""
+        beat_s = BEAT_S if node_id in self._attempts else IDLE_BEAT_S
+        if not report.sent or report.beat_s == beat_s:
+            return None
+        return Ack(sent=report.sent, beat=beat_s)
+
     async def _watch(self, node_id: str) -> None:
         retry_s = _FIRST_RETRY_S
         while True:
             self._full_s.pop(node_id, None)
             began_s = self._clock.monotonic_s()
+            silent_s = 0.0
             try:
                 agent = await self._agents.get(self._nodes[node_id])
                 facts = await agent.node()
                 await self._mask_known(node_id)
-                reports = agent.watch(self._cursors(node_id))
+                reports = agent.watch(self._cursors(node_id), lambda report: self._answer(node_id, report))
                 try:
                     first = True
-                    while True:
-                        async with asyncio.timeout(SILENCE_S):
-                            report = await anext(reports)
+                    async for report in reports:
                         await self._take(node_id, report)
                         if first:
                             first = False
@@ -97,9 +126,11 @@ class Links:
                             self._wake(node_id)
                 finally:
                     await _close(reports)
-            except (BorderError, OSError, TimeoutError, StopAsyncIteration, ValueError, ArgosyError) as error:
+            except (BorderError, OSError, TimeoutError, ValueError, ArgosyError) as error:
                 _log.info("link to %s: %s", node_id, error or type(error).__name__)
-            self._facts.link_down(node_id, self._clock.now_ms())
+                silent_s = error.for_s if isinstance(error, Silent) else 0.0
+            if self._facts.link_down(node_id, self._clock.now_ms() - int(silent_s * 1000)):
+                self._lost(self._nodes[node_id])
             self._agents.drop(node_id)
             self._wake(node_id)
             if self._clock.monotonic_s() - began_s > 2 * _MAX_RETRY_S:
@@ -135,8 +166,8 @@ class Links:
         await self._keep_logs(node_id, report.logs, [rank.id for rank in over])
         if report.ranks or report.complete:
             self._facts.set_ranks(node_id, report.ranks, complete=report.complete)
-        if report.node is not None:
-            self._facts.set_node(node_id, report.node)
+        if report.node is not None and self._facts.set_node(node_id, report.node):
+            self._wake(node_id)
         if report.ranks:
             self._wake(*{rank.attempt_id for rank in report.ranks})
 

@@ -61,19 +61,24 @@ class Facts:
         self._links[node_id] = Link(up=True, since_ms=now_ms, facts=facts, boot=boot)
         self.revision += 1
 
-    def link_down(self, node_id: str, now_ms: int) -> None:
+    def link_down(self, node_id: str, now_ms: int) -> bool:
+        """Whether it was up."""
         old = self._links.get(node_id)
         if old is not None and not old.up:
-            return
+            return False
         facts, boot = (old.facts, old.boot) if old is not None else (NodeFacts(), 0)
         self._links[node_id] = Link(up=False, since_ms=now_ms, facts=facts, boot=boot)
         self.revision += 1
+        return old is not None
 
-    def set_node(self, node_id: str, facts: NodeFacts) -> None:
+    def set_node(self, node_id: str, facts: NodeFacts) -> bool:
+        """Whether decisions depend on what is new."""
         old = self._links.get(node_id)
-        if old is not None:
-            self._links[node_id] = msgspec.structs.replace(old, facts=facts)
-            self.revision += 1
+        if old is None:
+            return False
+        self._links[node_id] = msgspec.structs.replace(old, facts=facts)
+        self.revision += 1
+        return old.facts.notice != facts.notice
 
     def set_ranks(self, node_id: str, ranks: Iterable[RankFact], *, complete: bool) -> None:
         """`complete`: these are all ranks of the node; otherwise only those that changed."""

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import msgspec
 
 from argosy.controllers.view import Action, Put, View, event
-from argosy.model.facts import RankPhase
+from argosy.model.facts import Notice, RankPhase
 from argosy.model.kinds.job import job_state
 from argosy.model.offer import Choice, Placement, Rejection
 from argosy.model.phases import AttemptPhase, Desired, NodePhase, Outcome, WorkloadPhase
@@ -127,6 +127,23 @@ def lost_text(view: View, node: Node) -> str:
     if node.phase is not NodePhase.UNREACHABLE or silent_ms < view.policy.lost_after_ms:
         return ""
     return f"node {node.index} has not answered for {silent_ms // 1000} s"
+
+
+def notice_of(view: View, nodes: Iterable[Node]) -> tuple[Node, Notice] | None:
+    """The first of these nodes that were told that they end, and what they were told."""
+    told = [
+        (node, link.facts.notice)
+        for node in nodes
+        if (link := view.observed.link(node.id)) is not None
+        and link.facts.notice is not None
+        and link.facts.notice.ends
+    ]
+    return min(told, key=lambda each: each[1].at_ms, default=None)
+
+
+def notice_text(node: Node, notice: Notice, now_ms: int) -> str:
+    left_s = max(0, notice.at_ms - now_ms) // 1000
+    return notice.text or f"node {node.index} is taken away in {left_s} s ({notice.code})"
 
 
 def render_rejections(rejected: tuple[Rejection, ...]) -> str:

@@ -17,6 +17,7 @@ from argosy.controllers.claims.decide import decide_claim, decide_listing
 from argosy.controllers.effects import Effects
 from argosy.controllers.kinds import decide_workload, in_order
 from argosy.controllers.links import Links
+from argosy.controllers.looks import Looks
 from argosy.controllers.nodes.decide import decide_ranks
 from argosy.controllers.observed import Facts
 from argosy.controllers.past import Past
@@ -35,12 +36,12 @@ from argosy.controllers.view import (
     terminals_of,
 )
 from argosy.infra.agent_port import AgentDirectory
-from argosy.infra.border import BorderError
 from argosy.infra.log_sink import LogSink
-from argosy.infra.provider import Provider, Providers
+from argosy.infra.provider import Providers
 from argosy.infra.quotes import Quotes
 from argosy.infra.tree_source import TreeSource
 from argosy.model.errors import ArgosyError
+from argosy.model.facts import ClaimFact
 from argosy.model.ids import Clock, Ids
 from argosy.model.kinds import kind_of
 from argosy.model.offer import Offer
@@ -54,7 +55,6 @@ _log = logging.getLogger(__name__)
 
 SWEEP_S = 5.0  # a full pass at least so often
 _TICK_S = 0.001  # less than this is due
-OBSERVE_S = 10.0  # each provider is asked what it has of ours
 QUOTE_S = 60.0
 FIRST_QUOTES_S = 30.0  # so long after the start nothing fails, or goes elsewhere, for want of an answer
 FORESEE_S = 5.0  # when those start who are first in line is worked out at most so often
@@ -109,6 +109,7 @@ class Shell:
             store=store, providers=providers, agents=agents, logs=logs, files=files, facts=self.observed,
             clock=clock, policy=self._policy, spawn=self._spawn, wake=self.wake, wake_at=self._wake_at,
         )  # fmt: skip
+        self._looks = Looks(self._listed)
         self._links = Links(
             store=store,
             agents=agents,
@@ -117,6 +118,7 @@ class Shell:
             clock=clock,
             spawn=self._spawn,
             wake=self.wake,
+            lost=self._looks.lost,
         )
 
     # -- what others call ---------------------------------------------------------------------------
@@ -201,7 +203,7 @@ class Shell:
         """Ask every provider now: quotes, and what it has of ours."""
         for name, provider in self._providers.all().items():
             await self._quotes.ask(name)
-            await self._observe(provider)
+            await self._looks.observe(provider)
         self.wake()
 
     async def run(self) -> None:
@@ -229,9 +231,9 @@ class Shell:
             self._group = group
             for name, provider in self._providers.all().items():
                 group.create_task(self._quote_loop(name))
-                group.create_task(self._observe_loop(provider))
+                group.create_task(self._looks.keep_looking(provider))
             group.create_task(self._decide_loop())
-            _log.info("decides for all that is there, and looks at every provider each %.0f s", OBSERVE_S)
+            _log.info("decides for all that is there")
 
     async def _recall(self) -> None:
         """What was decided before this server began."""
@@ -315,27 +317,11 @@ class Shell:
             self.wake()
             await asyncio.sleep(QUOTE_S)
 
-    async def _observe_loop(self, provider: Provider) -> None:
-        while True:
-            await asyncio.sleep(OBSERVE_S)
-            try:
-                await self._observe(provider)
-            except ArgosyError as error:  # the database does not answer: we look again soon
-                _log.error("%s is not looked at: %s", provider.manifest.name, error)
-
-    async def _observe(self, provider: Provider) -> None:
-        name = provider.manifest.name
-        try:
-            listed = await provider.observe([])
-        except (BorderError, OSError) as error:
-            _log.info("%s cannot be observed: %s", name, error)
-            return
-        except Exception:  # broad by intent: a driver's bug
-            _log.exception("%s failed to observe", name)
-            return
+    async def _listed(self, provider: str, listed: Sequence[ClaimFact]) -> None:
+        """A provider has told what it has of ours."""
         rows = await self._store.snapshot()  # of after the list
         self._check_ours()
-        self._effects.perform(decide_listing(self.view(rows), name, listed))
+        self._effects.perform(decide_listing(self.view(rows), provider, listed))
 
     # -- one pass -----------------------------------------------------------------------------------
 

@@ -112,11 +112,14 @@ def terminals_of(cluster_id: str) -> str:
 class Policy(msgspec.Struct, frozen=True, kw_only=True):
     """Times that decisions use, in ms."""
 
-    link_grace_ms: int = 3_000  # a link may be down so long before the node counts as unreachable
+    link_grace_ms: int = (
+        3_000  # a link may be down so long before the node counts as unreachable; silence counts
+    )
     heal_every_ms: int = 10_000  # how often an unreachable node's claim is ensured again
     lost_after_ms: int = 120_000  # a node unreachable for so long has lost its ranks
     boot_limit_ms: int = 1_800_000  # a claim that is not held and ready by then is given up
     kill_margin_ms: int = 5_000  # on top of a rank's grace, before a stopping cluster stops waiting
+    notice_reserve_ms: int = 5_000  # ranks that were given notice have ended so long before it is carried out
     retry_base_ms: int = 2_000
     retry_max_ms: int = 60_000
 

@@ -16,7 +16,8 @@ import msgspec
 
 from argosy.agent import wire
 from argosy.infra import border
-from argosy.infra.agent_port import Channel, Duplex, RankOrder, Report
+from argosy.infra.agent_port import Answer, Channel, Duplex, RankOrder, Report, silence_s
+from argosy.infra.silence import Ear
 from argosy.model.facts import LogChunk, NodeFacts, RankFact
 
 _POOL_MAX: Final = 8  # connections for calls; kept when idle, because a new one through SSH is dear
@@ -122,6 +123,8 @@ class _Head(msgspec.Struct, frozen=True):
     ranks: tuple[RankFact, ...] = ()
     logs: tuple[tuple[str, int, int], ...] = ()
     node: NodeFacts | None = None
+    sent: int = 0
+    beat: float = wire.HEARTBEAT_S
 
 
 class AgentClient:
@@ -264,27 +267,29 @@ class AgentClient:
         self._streams.add(channel)
         return channel
 
-    async def watch(self, cursors: Mapping[str, int]) -> AsyncIterator[Report]:
+    async def watch(
+        self, cursors: Mapping[str, int], answer: Answer = lambda report: None
+    ) -> AsyncIterator[Report]:
         channel = await self._upgrade("/watch", _Cursors(cursors))
+        ear = Ear(channel.reader, wire.SILENCE_S)
         try:
             while True:
                 try:
-                    async with asyncio.timeout(wire.SILENCE_S):
-                        sizes = await channel.reader.readexactly(wire.FRAME.size)
-                        head_size, _ = wire.FRAME.unpack(sizes)
-                        head = msgspec.json.decode(await channel.reader.readexactly(head_size), type=_Head)
-                        logs = []
-                        for rank_id, offset, size in head.logs:
-                            data = await channel.reader.readexactly(size)
-                            logs.append(LogChunk(rank_id=rank_id, offset=offset, data=data))
-                except TimeoutError:
-                    raise border.Unreachable(f"the agent said nothing for {wire.SILENCE_S:.0f} s") from None
+                    report = await _read_report(ear)
                 except _LOST as error:
+                    if ear.is_silent:
+                        text = f"the agent said nothing for {ear.limit_s:.0f} s"
+                        raise border.Silent(text, ear.limit_s) from None
                     raise border.Unreachable(f"the agent broke off: {_reason(error)}") from None
                 except msgspec.DecodeError as error:
                     raise border.Unreachable(f"the agent does not speak our wire: {error}") from None
-                yield Report(complete=head.complete, ranks=head.ranks, logs=tuple(logs), node=head.node)
+                ear.expect(silence_s(report.beat_s))
+                ack = answer(report)
+                if ack is not None:
+                    channel.writer.write(msgspec.json.encode(ack) + b"\n")
+                yield report
         finally:
+            ear.close()
             self._streams.discard(channel)
             channel.writer.close()
 
@@ -378,6 +383,27 @@ class _Port:
         self._streams.discard(self._channel)
         self._channel.writer.close()
         return None
+
+
+# ---- reports
+
+
+async def _read_report(ear: Ear) -> Report:
+    """Raises one of `_LOST`, or DecodeError."""
+    head_size, _ = wire.FRAME.unpack(await ear.read(wire.FRAME.size))
+    head = msgspec.json.decode(await ear.read(head_size), type=_Head)
+    logs = [
+        LogChunk(rank_id=rank_id, offset=offset, data=await ear.read(size))
+        for rank_id, offset, size in head.logs
+    ]
+    return Report(
+        complete=head.complete,
+        ranks=head.ranks,
+        logs=tuple(logs),
+        node=head.node,
+        sent=head.sent,
+        beat_s=head.beat,
+    )
 
 
 # ---- HTTP

@@ -6,7 +6,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Protocol
 
 import msgspec
@@ -54,6 +54,19 @@ class Report(msgspec.Struct, frozen=True, kw_only=True):
     ranks: tuple[RankFact, ...] = ()
     logs: tuple[LogChunk, ...] = ()
     node: NodeFacts | None = None  # now and then
+    sent: int = 0  # by the agent's own clock, in ms; 0: an older agent, which takes no answers
+    beat_s: float = 5.0  # it says something at least so often
+
+
+class Ack(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """What the reader of a watch answers to a report."""
+
+    sent: int  # of the report
+    beat: float = 5.0  # say something at least so often, in seconds
+
+
+#: What to answer to a report; None: nothing.
+Answer = Callable[[Report], Ack | None]
 
 
 class Duplex(Protocol):
@@ -90,11 +103,13 @@ class AgentPort(Protocol):
         alone by later calls of `prepare`: a second server's late repeat must not run a finished rank
         again."""
 
-    def watch(self, cursors: Mapping[str, int]) -> AsyncIterator[Report]:
+    def watch(
+        self, cursors: Mapping[str, int], answer: Answer = lambda report: None
+    ) -> AsyncIterator[Report]:
         """News until closed: at once everything known, then changes as they happen; log bytes of each rank
         from `cursors[rank id]` (default 0) on. A batch holds at most 1 MiB of log bytes; the reader's pace is
-        the writer's pace. Silence for more than 15 s means trouble: the agent sends an empty batch every 5
-        s."""
+        the writer's pace. The agent sends an empty batch every 5 s, or as often as `answer` asks for; raises
+        `border.Silent` when nothing comes for `silence_s` of that."""
 
     async def missing_chunks(self, digests: Sequence[str]) -> Sequence[str]: ...
 
@@ -119,6 +134,15 @@ class AgentPort(Protocol):
 
     async def close(self) -> None:
         """Drop the connection; the agent and its ranks go on."""
+
+
+def silence_s(beat_s: float) -> float:
+    """How long an agent that says something every `beat_s` may say nothing: three times that, but 5 s.
+
+    >>> silence_s(1.5), silence_s(5.0)
+    (5.0, 15.0)
+    """
+    return max(5.0, 3 * beat_s)
 
 
 class AgentDirectory(Protocol):

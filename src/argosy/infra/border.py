@@ -46,5 +46,13 @@ class Unreachable(Transient):
     """The node or its agent does not answer."""
 
 
+class Silent(Unreachable):
+    """Nothing was heard for `for_s` seconds on a connection that is open as far as we can see."""
+
+    def __init__(self, text: str, for_s: float) -> None:
+        super().__init__(text)
+        self.for_s = for_s
+
+
 class Unsupported(BorderError):
     """The provider does not declare this capability."""

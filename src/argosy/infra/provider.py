@@ -59,6 +59,7 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     credentials: tuple[str, ...] = ()  # environment variables or files it reads
     enabled_by_default: bool = False
     shared_dir: str = ""  # a folder that all its nodes share and that outlives claims ("": none)
+    observe_s: float = 10.0  # how often it is asked what it has of ours, while all nodes answer
 
 
 class Diagnostic(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):

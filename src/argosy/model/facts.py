@@ -35,6 +35,19 @@ class UnusedDevice(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True
     reason: str = ""  # with what to do
 
 
+class Notice(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """What a machine was told about its own end: a spot machine that is taken back, maintenance."""
+
+    code: str  # terminate | stop | hibernate | maintenance: it ends; rebalance: it may soon
+    at_ms: int  # when, by the machine's wall clock
+    text: str = ""  # in the words of who says so
+
+    @property
+    def ends(self) -> bool:
+        """Whether it is certain that programs there end."""
+        return self.code != "rebalance"
+
+
 class NodeFacts(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """A machine as the agent sees it."""
 
@@ -57,6 +70,7 @@ class NodeFacts(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     domains: tuple[str, ...] = ()  # of the topology, from the widest: block, rack, leaf
     can_limit_pids: bool = False
     can_limit_memory: bool = False
+    notice: Notice | None = None
 
 
 class RankPhase(StrEnum):

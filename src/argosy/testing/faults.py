@@ -30,7 +30,7 @@ class Faults(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     forgets_releases: float = 0.0  # 1.0: a released claim can be ordered again (a late repeat leaks)
     capacity_miss: float = 0.0
     preemptions_per_h: float = 0.0
-    notice: float = 0.0  # share of preemptions that are announced by SIGTERM
+    notice: float = 0.0  # share of preemptions that are announced, to the machine or by SIGTERM
     node_deaths_per_h: float = 0.0
     agent_deaths_per_h: float = 0.0
     partitions_per_h: float = 0.0  # a node is unreachable for a while, and works on

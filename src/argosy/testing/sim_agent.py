@@ -10,12 +10,11 @@ from typing import Final
 import msgspec
 
 from argosy.infra import border
-from argosy.infra.agent_port import AgentPort, Duplex, RankOrder, Report
+from argosy.infra.agent_port import AgentPort, Answer, Duplex, RankOrder, Report, silence_s
 from argosy.model.facts import LogChunk, NodeFacts, RankFact, RankPhase
 from argosy.model.rows import Node
 from argosy.testing.world import Machine, World
 
-HEARTBEAT_S: Final = 5.0
 _TIMEOUT_S: Final = 10.0  # how long a caller waits for a node that does not answer
 _BATCH_BYTES: Final = 1 << 20
 _PIECE_BYTES: Final = 256 << 10  # of one log at a time, so that a loud rank does not silence the others
@@ -89,38 +88,57 @@ class SimAgent:
                 self.world.forget_rank(machine, rank_id)
         await self._answer("forget", machine)
 
-    async def watch(self, cursors: Mapping[str, int]) -> AsyncIterator[Report]:
-        world = self.world
+    async def watch(
+        self, cursors: Mapping[str, int], answer: Answer = lambda report: None
+    ) -> AsyncIterator[Report]:
+        world, beat_s = self.world, Report(complete=True).beat_s
         machine = await self._call("watch")
         sent: dict[str, RankFact] = {}
         sent_bytes = dict(cursors)
         changed = asyncio.Event()
         machine.watchers[changed] = None
         is_first = True
+        told: NodeFacts | None = None
         try:
             while True:
                 changed.clear()
                 report = self._news(machine, sent, sent_bytes, changed, is_first)
+                if machine.facts is not told:
+                    told = machine.facts
+                    report = msgspec.structs.replace(report, node=told)
+                report = msgspec.structs.replace(report, sent=int(world.now_s * 1000) + 1, beat_s=beat_s)
                 for _ in range(2 if world.chance("watch", world.faults.watch_repeat) else 1):
                     if world.chance("watch", world.faults.watch_cut):
                         if world.dice("watch").random() < 0.5:
                             return
                         raise border.Unreachable("the stream was cut")
                     world.check_alive()
+                    ack = answer(report)
+                    if ack is not None:
+                        beat_s = ack.beat
                     yield report
-                is_first = False
+                is_first, said_s = False, world.now_s
                 if not changed.is_set():  # else something happened while the reader was busy
                     try:
-                        await asyncio.wait_for(changed.wait(), HEARTBEAT_S)
+                        await asyncio.wait_for(changed.wait(), beat_s)
                     except TimeoutError:
                         pass
-                while machine.is_partitioned:  # silence: nobody says that the line is dead
-                    changed.clear()
-                    await changed.wait()
+                if machine.is_partitioned:  # silence: nobody says that the line is dead
+                    await self._outlast(machine, changed, said_s, silence_s(beat_s))
                 if not machine.answers:
                     raise border.Unreachable(f"{self.address} closed the connection")
         finally:
             machine.watchers.pop(changed, None)
+
+    async def _outlast(self, machine: Machine, changed: asyncio.Event, said_s: float, limit_s: float) -> None:
+        """Raises Silent when the line is dead for longer than a reader waits after the last word."""
+        try:
+            async with asyncio.timeout(said_s + limit_s - self.world.now_s):
+                while machine.is_partitioned:
+                    changed.clear()
+                    await changed.wait()
+        except TimeoutError:
+            raise border.Silent(f"{self.address} said nothing for {limit_s:.0f} s", limit_s) from None
 
     def _news(
         self,
@@ -151,9 +169,7 @@ class SimAgent:
             if sent.get(rank_id) != fact:
                 facts.append(fact)
                 sent[rank_id] = fact
-        return Report(
-            complete=is_first, ranks=tuple(facts), logs=tuple(logs), node=machine.facts if is_first else None
-        )
+        return Report(complete=is_first, ranks=tuple(facts), logs=tuple(logs))
 
     async def missing_chunks(self, digests: Sequence[str]) -> Sequence[str]:
         machine = await self._call("missing_chunks")

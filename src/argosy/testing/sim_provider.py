@@ -18,7 +18,7 @@ from argosy.infra import border
 from argosy.infra.agent_port import Channel
 from argosy.infra.allotment import allot_devices, free_milli
 from argosy.infra.provider import Capabilities, Diagnostic, Manifest, Provider, Want
-from argosy.model.facts import ClaimFact, ClaimState, Device, NodeFacts, NodeSighting
+from argosy.model.facts import ClaimFact, ClaimState, Device, NodeFacts, NodeSighting, Notice
 from argosy.model.offer import Capacity, Offer, OwnedMachine, Placement, Shape, machine_id, place_of
 from argosy.model.phases import Desired
 from argosy.model.rows import Claim, Node
@@ -315,9 +315,12 @@ class SimProvider:
         if order is None:
             return
         self.world.tell(f"{claim_id} will be preempted in 30 s")
-        for machine in order.machines:
-            for rank_id in list(machine.ranks):
-                self.world.stop_rank(machine, rank_id, 30)
+        if self.world.dice("notices").random() < 0.5:  # its programs are told, or the machine
+            for machine in order.machines:
+                for rank_id in list(machine.ranks):
+                    self.world.stop_rank(machine, rank_id, 30)
+        else:
+            announce(self.world, order, 30)
         asyncio.get_running_loop().call_later(30, self.preempt, claim_id)
 
     def preempt(self, claim_id: str) -> None:
@@ -353,6 +356,14 @@ class SimProvider:
         return {
             claim_id for claim_id, order in self.orders.items() if order.state is not ClaimState.PREEMPTED
         }
+
+
+def announce(world: World, order: Order, in_s: float) -> None:
+    """The machines of a claim are told when they will be taken away."""
+    notice = Notice(code="terminate", at_ms=world.clock.now_ms() + int(in_s * 1000))
+    for machine in order.machines:
+        machine.facts = msgspec.structs.replace(machine.facts, notice=notice)
+        machine.notify()
 
 
 class SimProviders:

@@ -11,7 +11,7 @@ from typing import Final
 
 import msgspec
 
-from argosy.controllers.policies import lost_text
+from argosy.controllers.policies import lost_text, notice_of, notice_text
 from argosy.controllers.view import (
     Action,
     EnsureClaim,
@@ -182,6 +182,9 @@ def _hold(view: View, claim: Claim) -> list[Action]:
     actions: list[Action] = []
     owner = view.rows.workloads.get(claim.workload_id)
     if owner is not None and owner.phase is WorkloadPhase.STARTING:
+        told = notice_of(view, nodes) if view.rows.attempt_of(owner.id) is None else None
+        if told is not None:
+            return _begin_release(view, claim, Reason.PREEMPTED, notice_text(*told, view.now_ms))
         # Healing does not bring back every node. What has not begun yet begins elsewhere.
         for node in nodes:
             if text := lost_text(view, node):

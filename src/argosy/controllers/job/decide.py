@@ -14,7 +14,16 @@ import msgspec
 from argosy.controllers.deadlines import back_to_spot, give_up_ms, has_deadline, kept_s, moved
 from argosy.controllers.job.environment import rank_orders
 from argosy.controllers.job.seat import seat_gang
-from argosy.controllers.policies import attained_by, end_claims, evicted, finish, lost_text, new_attempt
+from argosy.controllers.policies import (
+    attained_by,
+    end_claims,
+    evicted,
+    finish,
+    lost_text,
+    new_attempt,
+    notice_of,
+    notice_text,
+)
 from argosy.controllers.view import (
     Action,
     NewId,
@@ -27,7 +36,7 @@ from argosy.controllers.view import (
     backoff_ms,
     event,
 )
-from argosy.model.facts import RankFact, RankPhase
+from argosy.model.facts import Notice, RankFact, RankPhase
 from argosy.model.kinds.job import job_spec, job_state
 from argosy.model.offer import Placement
 from argosy.model.phases import AttemptPhase, ClaimPhase, Desired, NodePhase, Outcome, WorkloadPhase
@@ -127,6 +136,10 @@ def decide_attempt(view: View, job: Workload, attempt: Attempt) -> list[Action]:
     lost = _why_lost(view, attempt, ranks)
     if lost is not None:
         return _begin_end(view, job, attempt, ranks, *lost)
+    told = _notice_of(view, job, ranks)
+    if told is not None:
+        ending = _ending(view, attempt, Outcome.PREEMPTED, Reason.PREEMPTED, notice_text(*told, view.now_ms))
+        return [Put(ending), event(view, job.id, "notice", ending.detail)]
     task = job_spec(job).task
     actions: list[Action] = []
     if attempt.running_ms and task.max_duration_s is not None:
@@ -245,7 +258,14 @@ def _begin_end(
     """Intent to end: written before any rank is told, so that a crash cannot forget why."""
     if all(rank.standing in _OVER for rank in ranks) and not view.observed.busy(attempt.id):
         return _ended(view, job, attempt, ranks, outcome, reason, detail)
-    ending = msgspec.structs.replace(
+    actions: list[Action] = [Put(_ending(view, attempt, outcome, reason, detail))]
+    if job_spec(job).managed and outcome in (Outcome.LOST, Outcome.PREEMPTED):
+        actions += end_claims(view, job)
+    return actions
+
+
+def _ending(view: View, attempt: Attempt, outcome: Outcome, reason: Reason, detail: str) -> Attempt:
+    return msgspec.structs.replace(
         attempt,
         phase=AttemptPhase.ENDING,
         outcome=outcome,
@@ -253,15 +273,31 @@ def _begin_end(
         detail=detail,
         ending_ms=view.now_ms,
     )
-    actions: list[Action] = [Put(ending)]
-    if job_spec(job).managed and outcome in (Outcome.LOST, Outcome.PREEMPTED):
-        actions += end_claims(view, job)
-    return actions
+
+
+def _notice_of(view: View, job: Workload, ranks: list[Rank]) -> tuple[Node, Notice] | None:
+    """What the nodes of a managed job were told about their end. Other jobs go on while their nodes do."""
+    if not job_spec(job).managed:
+        return None
+    open_ranks = [rank for rank in ranks if rank.standing is not Standing.EXITED]
+    return notice_of(view, [rank.node for rank in open_ranks if rank.node is not None])
+
+
+def _grace(view: View, job: Workload, attempt: Attempt, ranks: list[Rank]) -> tuple[int, int]:
+    """(seconds between SIGTERM and SIGKILL, when all ranks should have ended). Who was given notice has all
+    the time until then, less a reserve."""
+    grace_s, due_ms = job_spec(job).task.grace_s, attempt.ending_ms
+    due_ms += grace_s * 1000
+    told = _notice_of(view, job, ranks)
+    if told is not None and attempt.reason is Reason.PREEMPTED:
+        latest_ms = told[1].at_ms - view.policy.notice_reserve_ms
+        grace_s, due_ms = max(grace_s, (latest_ms - view.now_ms) // 1000), max(due_ms, latest_ms)
+    return grace_s, due_ms
 
 
 def _end(view: View, job: Workload, attempt: Attempt, ranks: list[Rank]) -> list[Action]:
-    grace_s = job_spec(job).task.grace_s
-    patience_ms = attempt.ending_ms + grace_s * 1000 + view.policy.kill_margin_ms
+    grace_s, due_ms = _grace(view, job, attempt, ranks)
+    patience_ms = due_ms + view.policy.kill_margin_ms
     late = view.now_ms >= patience_ms
     assert attempt.outcome is not None
 

@@ -241,8 +241,13 @@ class PoolCaches:
                 self._wanted[id] = wanted
                 if wanted.ask is not None:
                     values[id] = wanted.ask
-        for holder in self._holders.pop(id, set()) - values.keys():
-            books.set(holder, None)
+        held = self._holders.pop(id, set())
+        again = (
+            {id} if isinstance(values.get(id), Ask) else set()
+        )  # what it held has another name from now on
+        for holder in sorted((held - values.keys()) | (held & again)):
+            if holder not in again or isinstance(books.known.get(holder), Running):
+                books.set(holder, None)
         for holder in sorted(values, key=lambda each: isinstance(values[each], Ask)):
             attempt = view.rows.attempt_of(id) if holder == id else None
             leaving_for = attempt.room_for if attempt is not None else ""

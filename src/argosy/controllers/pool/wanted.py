@@ -59,8 +59,10 @@ def wanted_of(view: View, workload: Workload) -> Wanted | None:
         return _of_resting(view, workload) if workload.phase is WorkloadPhase.STOPPED else None
     if workload.host_id is not None or view.rows.attempt_of(workload.id) is not None:
         return None
+    # Its last attempt has ended, so what it ran on may be on its way back while it goes on elsewhere.
     waits = workload.phase is WorkloadPhase.QUEUED or (
-        workload.phase is WorkloadPhase.RECOVERING and not view.rows.claims_of(workload.id)
+        workload.phase is WorkloadPhase.RECOVERING
+        and all(claim.desired is Desired.END for claim in view.rows.claims_of(workload.id))
     )
     return _of(view, workload) if waits else None
 
