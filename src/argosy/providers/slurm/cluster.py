@@ -61,7 +61,7 @@ class Cluster:
         self._jobs: list[Job] = []
         self._jobs_s = float("-inf")
         self._listing = asyncio.Lock()
-        self._submits = 0  # under way: meanwhile no list is kept
+        self._submits: dict[str, str] = {}  # claims that are just submitted, and their tags
         self._groups: list[NodeGroup] = []
         self._groups_s = float("-inf")
         self._looking = asyncio.Lock()
@@ -124,6 +124,7 @@ class Cluster:
 
     async def facts(self, claim_ids: Sequence[str]) -> list[ClaimFact]:
         """What Slurm knows of claims (of all when none is named)."""
+        submitting = dict(self._submits)
         jobs = await self.jobs(fresh=not claim_ids)
         by_claim: dict[str, list[Job]] = {}
         for job in jobs:
@@ -132,7 +133,12 @@ class Cluster:
         unknown = [job for each in by_claim.values() for job in each if self._wants_addresses(job)]
         if unknown:
             await self._learn_addresses(unknown)
-        return [self._fact(_telling(each)) for each in by_claim.values()]
+        facts = [self._fact(_telling(each)) for each in by_claim.values()]
+        for claim_id, tag in submitting.items():  # their jobs may be there before the next list is
+            if claim_id not in by_claim and (not claim_ids or claim_id in claim_ids):
+                text = "is being submitted"
+                facts.append(ClaimFact(claim_id=claim_id, state=ClaimState.PENDING, detail=text, tag=tag))
+        return facts
 
     def _fact(self, job: Job) -> ClaimFact:
         state, tag = claim_state(job.state), script.tag_of(job.comment) or ""
@@ -181,11 +187,11 @@ class Cluster:
         await self.version()
         order = self._order(claim, options, kind)
         soon = kind is not None and kind.idle >= claim.count
-        self._submits += 1
+        self._submits[claim.id] = claim.tag
         try:
             made = await self._submit(order, wait=soon)
         finally:
-            self._submits -= 1
+            self._submits.pop(claim.id, None)
             self._jobs_s = float("-inf")
         if made is not None and claim_state(made.state) is ClaimState.PENDING:
             error = pending_error(made.reason)
