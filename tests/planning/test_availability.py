@@ -19,6 +19,7 @@ from argosy.planning.availability import (
     penalty,
     refusal_of,
     remember,
+    standing,
     weight_at,
 )
 
@@ -95,8 +96,32 @@ def test_what_is_refused_more_is_never_before_what_is_not_refused(
     for each in sorted(refusals, key=lambda r: r.at_ms):
         memory = remember(memory, each)
     found = order_for_failover(choices, memory, NOW)
-    clean = [penalty(memory, choice, NOW) == 0 for choice in found]
-    assert clean == sorted(clean, reverse=True)
+    asked = [any(_is_here(each, choice) for each in standing(memory, NOW)) for choice in found]
+    assert asked == sorted(asked)
+    calm = order_for_failover(choices, Memory(), NOW)
+    clean = [choice for choice in calm if penalty(memory, choice, NOW) == 0]
+    assert len(clean) < len(choices) or [id(each) for each in found] == [id(each) for each in calm]
+
+
+def _is_here(refusal: Refusal, choice: Choice) -> bool:
+    """Whether a refusal speaks of exactly this place."""
+    offer = choice.offer
+    return (
+        refusal.provider == offer.provider
+        and refusal.spot == (offer.capacity is Capacity.SPOT)
+        and refusal.region in ("", offer.region)
+        and refusal.instance_type in ("", offer.shape.instance_type)
+        and (not refusal.zone or not offer.zone or refusal.zone == offer.zone)
+    )
+
+
+def test_a_neighbour_of_a_refused_zone_comes_before_what_costs_much_more() -> None:
+    memory = told(at(zone="a"))
+    listed = [at(zone="a"), at(zone="b"), at(region="r2", price=105), at("gcp", price=200)]
+    found = order_for_failover(listed, memory, NOW)
+    assert [(each.offer.provider, each.offer.region, each.offer.zone) for each in found] == [
+        ("aws", "r2", "a"), ("aws", "r1", "b"), ("gcp", "r1", "a"), ("aws", "r1", "a"),
+    ]  # fmt: skip
 
 
 def test_a_refusal_lowers_its_zone_most_its_region_less_and_others_not() -> None:

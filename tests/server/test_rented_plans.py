@@ -3,6 +3,8 @@ takes."""
 
 from __future__ import annotations
 
+import re
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -15,8 +17,9 @@ from argosy.infra.border import CredentialsRejected
 from argosy.infra.provider import Capabilities, Manifest
 from argosy.model.errors import ArgosyError
 from argosy.model.market import Note
-from argosy.model.offer import Capacity, Offer, Shape
+from argosy.model.offer import Capacity, Offer, Shape, Tried
 from argosy.model.resources import Accelerator, Infra, Resources
+from argosy.model.rows import Workload
 from argosy.model.task import Task
 from argosy.model.units import GIB
 from argosy.testing.idle_server import IdleServer, StaticProvider, a_pool
@@ -151,3 +154,25 @@ def test_a_region_that_does_not_exist_is_an_error(client: Client) -> None:
     with pytest.raises(ArgosyError) as error:
         client.launch(Task(run="x", resources=(there,)), cluster="a")
     assert error.value.what == "aws has no region `eats`"
+
+
+def test_explain_lists_every_place_that_refused(client: Client, server: IdleServer) -> None:
+    """With what it said and when, also after the launch has failed."""
+    launched = client.launch(TASK, cluster="a")
+    now_ms = int(time.time() * 1000)
+    tried = (
+        Tried(provider="aws", region="east", zone="east-a", instance_type="g4",
+              text="InsufficientInstanceCapacity", at_ms=now_ms - 90_000),
+        Tried(provider="aws", region="west", zone="west-a", instance_type="g4", spot=True, reach="region",
+              text="MaxSpotInstanceCountExceeded", at_ms=now_ms),
+    )  # fmt: skip
+    row = server.do(server.store.load(launched.cluster_id))
+    assert isinstance(row, Workload)
+    server.do(server.store.commit([row.with_status(tried=tried)]))
+    told = client.explain(launched.cluster_id)
+    assert told.tried == tried
+    lines = [re.sub(r"refused .* ago", "refused AGO", line) for line in told.lines[-2:]]
+    assert lines == [
+        "aws/east/east-a g4 refused AGO: InsufficientInstanceCapacity",
+        "aws/west/west-a g4 spot refused AGO: MaxSpotInstanceCountExceeded",
+    ]

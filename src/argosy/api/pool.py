@@ -6,6 +6,7 @@ from argosy.api.endpoint import Reply, endpoint
 from argosy.api.events import EventView
 from argosy.api.quota import QueueView
 from argosy.model.facts import Device
+from argosy.model.offer import Tried
 
 
 class HolderView(Reply, frozen=True, kw_only=True, omit_defaults=True):
@@ -116,6 +117,7 @@ class ExplainReply(Reply, frozen=True, kw_only=True, omit_defaults=True):
     title: str  # `job 3 of `dev``
     status: str
     lines: tuple[str, ...] = ()  # in words
+    tried: tuple[Tried, ...] = ()  # places that gave no machines, with what they said and when
     code: str = ""  # why it waits: of `scheduler.ask.Waiting`
     position: int = 0
     starts_at_ms: int | None = None

@@ -51,8 +51,7 @@ class Past:
         """What happened before this server was started."""
         for claim in await store.load_claims(since_ms=now_ms - REFUSALS_SINCE_MS):
             if claim.phase is ClaimPhase.GONE and _was_refused(claim):
-                self.memory = remember(self.memory, refusal_of(claim.choice, claim.gone_ms))
-                self.memory = note_spot(self.memory, claim.choice, Seen.REFUSED, claim.gone_ms)
+                self._refused(claim, claim.gone_ms)
         rows = await store.snapshot()
         owners: list[str | None] = [None, *(row.id for row in rows.clusters())]
         for owner in owners:
@@ -94,10 +93,15 @@ class Past:
         elif new.phase is ClaimPhase.RELEASING and old.phase is ClaimPhase.HELD:
             seen = Seen.LOST if new.reason is Reason.PREEMPTED else Seen.LEFT
         elif new.phase is ClaimPhase.RELEASING and _was_refused(new):
-            self.memory = remember(self.memory, refusal_of(new.choice, now_ms))
-            seen = Seen.REFUSED
+            self._refused(new, now_ms)
         if seen is not None:
             self.memory = note_spot(self.memory, new.choice, seen, now_ms)
+
+    def _refused(self, claim: Claim, at_ms: int) -> None:
+        """No capacity there, or a quota of its region is used up."""
+        scope = "region" if claim.reason is Reason.QUOTA else "zone"
+        self.memory = remember(self.memory, refusal_of(claim.choice, at_ms, scope=scope))
+        self.memory = note_spot(self.memory, claim.choice, Seen.REFUSED, at_ms)
 
     def ended(self, jobs: Iterable[Workload]) -> None:
         """Jobs that this server has just recorded as finished."""
@@ -118,7 +122,8 @@ def _ran_undisturbed(row: Workload) -> bool:
 
 
 def _was_refused(claim: Claim) -> bool:
-    return claim.reason is Reason.OUT_OF_CAPACITY and claim.choice.offer.capacity is not Capacity.OWNED
+    refused = claim.reason in (Reason.OUT_OF_CAPACITY, Reason.QUOTA)
+    return refused and claim.choice.offer.capacity is not Capacity.OWNED
 
 
 async def _uses_of_attempts(store: Store, attempts: Sequence[Attempt], tenancy: Tenancy) -> list[Use]:

@@ -135,6 +135,19 @@ def machine_id(place: str, name: str) -> str:
     return f"{place}#{name}"
 
 
+class Tried(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """A place that was asked for machines and gave none."""
+
+    provider: str
+    region: str = ""
+    zone: str = ""
+    instance_type: str = ""
+    spot: bool = False
+    reach: str = "zone"  # how far the refusal reaches: zone, region (of this type), provider
+    text: str  # what the provider said
+    at_ms: int
+
+
 def offer_key(offer: Offer) -> str:
     """Which offer it is, whatever it costs at present."""
     shape = offer.shape

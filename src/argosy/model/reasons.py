@@ -35,6 +35,7 @@ class Reason(StrEnum):
     MOVED = "moved"
     RANK_VANISHED = "rank-vanished"
     OUT_OF_CAPACITY = "out-of-capacity"
+    QUOTA = "quota-exceeded"
     NO_OFFER = "no-offer"
     CREDENTIALS = "credentials"
     PROVIDER_REFUSED = "provider-refused"
@@ -92,6 +93,9 @@ REASONS: Final[dict[Reason, ReasonInfo]] = {
         _PL, Retry.ELSEWHERE, "perhaps by the OOM killer: see `dmesg` on the node"
     ),
     Reason.OUT_OF_CAPACITY: ReasonInfo(_PR, Retry.ELSEWHERE, "try other resources with `any_of`, or wait"),
+    Reason.QUOTA: ReasonInfo(
+        _PR, Retry.ELSEWHERE, "ask the provider for a higher quota, or try other resources with `any_of`"
+    ),
     Reason.NO_OFFER: ReasonInfo(
         _U, Retry.NEVER, "`argosy launch --dryrun FILE.yaml` lists what exists and why it does not fit"
     ),

@@ -8,7 +8,7 @@ from typing import Any, Final
 import msgspec
 
 from argosy.model.facts import NodeFacts
-from argosy.model.offer import Choice, Placement
+from argosy.model.offer import Choice, Placement, Tried
 from argosy.model.phases import AttemptPhase, ClaimPhase, Desired, NodePhase, Outcome, WorkloadPhase
 from argosy.model.reasons import Reason
 
@@ -18,7 +18,11 @@ class KindSpec(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, ta
 
 
 class KindStatus(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, tag="none", tag_field="kind"):
-    """How far it is, in the words of one kind of workload: columns that other kinds do not have."""
+    """How far it is, in the words of one kind of workload: columns that other kinds do not have. All kinds
+    may ask for machines."""
+
+    tried: tuple[Tried, ...] = ()  # places that gave none, the latest last
+    round_ms: int = 0  # those since then are not asked again
 
 
 class WorkloadColumns(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):

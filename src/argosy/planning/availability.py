@@ -9,7 +9,7 @@ is what it was.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from enum import StrEnum
 from typing import Final
 
@@ -218,9 +218,15 @@ def standing(memory: Memory, now_ms: int) -> list[Refusal]:
 
 def penalty(memory: Memory, choice: Choice, now_ms: int) -> float:
     """How much speaks against `choice` now; 0 when nothing does."""
+    here, near = _against(memory, choice, now_ms)
+    return here + near if here + near >= _FORGET else 0.0
+
+
+def _against(memory: Memory, choice: Choice, now_ms: int) -> tuple[float, float]:
+    """(refusals of this very place, those of other zones of its region)."""
     offer = choice.offer
     spot = offer.capacity is Capacity.SPOT
-    total = 0.0
+    here = near = 0.0
     for each in memory.refusals:
         if each.provider != offer.provider or each.spot != spot:
             continue
@@ -228,9 +234,12 @@ def penalty(memory: Memory, choice: Choice, now_ms: int) -> float:
             continue
         if each.region and each.region != offer.region:
             continue
-        elsewhere = bool(each.zone and offer.zone and each.zone != offer.zone)
-        total += weight_at(each, now_ms, memory.half_life_s) * (_NEAR if elsewhere else 1.0)
-    return total if total >= _FORGET else 0.0
+        weight = weight_at(each, now_ms, memory.half_life_s)
+        if each.zone and offer.zone and each.zone != offer.zone:
+            near += weight * _NEAR
+        else:
+            here += weight
+    return here, near
 
 
 def order_for_failover(
@@ -244,11 +253,12 @@ def order_for_failover(
 ) -> list[Choice]:
     """The same choices in the order in which to try them.
 
-    Those against which something speaks come after the others, by powers of two of how much. Among equals the
-    given order stays, but for the first `hedge`: each of them is taken from those that are at most `dearer`
-    above the next in line, and differs most from those before it in provider, then region, then zone, then
-    type. So a shortage of one zone or type does not meet a row of attempts at the same thing, and no attempt
-    costs much more than it must.
+    Those that were refused come after the others, by powers of two of how much speaks against them. Those of
+    which only a neighbouring zone was refused come after what costs about the same: a dearer machine is no
+    reason to pass by a zone that nobody asked. Among equals the given order stays, but for the first `hedge`:
+    each of them is taken from those that are at most `dearer` above the next in line, and differs most from
+    those before it in provider, then region, then zone, then type. So a shortage of one zone or type does not
+    meet a row of attempts at the same thing, and no attempt costs much more than it must.
 
     Args:
         hedge: 1 keeps the order of what nothing speaks against.
@@ -259,26 +269,58 @@ def order_for_failover(
     if not memory.refusals and hedge <= 1:
         return list(choices)
     tiers: dict[int, list[Choice]] = {}
+    doubted: set[int] = set()
     for choice in choices:
-        against = penalty(memory, choice, now_ms)
-        tier = 0 if against == 0 else 1 + math.floor(math.log2(against / _FORGET))
+        here, near = _against(memory, choice, now_ms)
+        tier = 0 if here < _FORGET else 1 + math.floor(math.log2(here / _FORGET))
         tiers.setdefault(tier, []).append(choice)
+        if tier == 0 and near >= _FORGET:
+            doubted.add(id(choice))
     found: list[Choice] = []
     for tier in sorted(tiers):
-        waiting = tiers[tier]
+        waiting = tiers[tier] if tier or not doubted else _doubted_later(tiers[0], doubted, dearer, ordered)
         while waiting and len(found) < hedge:
-            found.append(waiting.pop(_next(waiting, found, dearer, ordered)))
+            index = 0 if id(waiting[0]) in doubted else _next(waiting, found, dearer, ordered, doubted)
+            found.append(waiting.pop(index))
         found += waiting
     return found
 
 
-def _next(waiting: Sequence[Choice], before: Sequence[Choice], dearer: float, ordered: bool) -> int:
+def _doubted_later(
+    choices: Sequence[Choice], doubted: Collection[int], dearer: float, ordered: bool
+) -> list[Choice]:
+    """Each doubted choice after those that follow it and cost at most `dearer` more."""
+    found: list[Choice] = []
+    held: list[Choice] = []
+    for choice in choices:
+        if id(choice) in doubted:
+            held.append(choice)
+            continue
+        stay: list[Choice] = []
+        for each in held:
+            other = ordered and choice.resources != each.resources
+            passes = other or choice.price_micro_usd > each.price_micro_usd * (1 + dearer)
+            (found if passes else stay).append(each)
+        held = stay
+        found.append(choice)
+    return found + held
+
+
+def _next(
+    waiting: Sequence[Choice],
+    before: Sequence[Choice],
+    dearer: float,
+    ordered: bool,
+    doubted: Collection[int],
+) -> int:
     """Index of what differs most from `before` among those that cost about what the next in line costs."""
     first = waiting[0]
     limit = first.price_micro_usd * (1 + dearer)
     best, best_key = 0, None
     for index, choice in enumerate(waiting):
         if choice.price_micro_usd > limit or (ordered and choice.resources != first.resources):
+            continue
+        if id(choice) in doubted:
             continue
         key = (*_alike(choice, before), index)
         if best_key is None or key < best_key:

@@ -16,7 +16,7 @@ from argosy.api.pool import (
     WaitingView,
 )
 from argosy.model.kinds import gang_of, gangs, kind_of, label, title
-from argosy.model.offer import DeviceShare, Placement
+from argosy.model.offer import DeviceShare, Placement, Tried
 from argosy.model.phases import Desired, WorkloadPhase
 from argosy.model.reasons import explained, hint_for
 from argosy.model.rows import Attempt, Node, Workload
@@ -226,6 +226,19 @@ def why_it_is_there(
         lines.append(f"it may be ended to make room for others; then it waits again and {goes_on}")
     lines += _evicted(workload)
     return [line for line in lines if line]
+
+
+def what_refused(workload: Workload, now_ms: int) -> list[str]:
+    """Every place that gave it no machines lately, the latest last."""
+    return [
+        f"{_place_of(each)} refused {render_duration(max(0, now_ms - each.at_ms) / 1000)} ago: {each.text}"
+        for each in workload.status.tried
+    ]
+
+
+def _place_of(tried: Tried) -> str:
+    place = "/".join(part for part in (tried.provider, tried.region, tried.zone) if part)
+    return " ".join(part for part in (place, tried.instance_type, "spot" if tried.spot else "") if part)
 
 
 def why_it_ended(workload: Workload, cluster: str) -> list[str]:

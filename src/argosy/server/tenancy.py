@@ -14,7 +14,7 @@ from argosy.api.quota import QueueExplanation, QueueRequest, QueueView, TenancyR
 from argosy.model.errors import ArgosyError
 from argosy.model.ids import Clock
 from argosy.model.kinds import gang_of, kind_of
-from argosy.model.phases import Desired
+from argosy.model.phases import ClaimPhase, Desired
 from argosy.model.resources import Resources
 from argosy.model.rows import Attempt, Event, Node, Workload
 from argosy.model.scheduling import PRIORITY_CLASSES
@@ -35,6 +35,7 @@ from argosy.server.pool_views import (
     title_of,
     view_attempt,
     view_pool,
+    what_refused,
     why_it_ended,
     why_it_is_there,
     why_it_waits,
@@ -293,7 +294,8 @@ class Tenants:
             id=workload.id,
             title=title_of(workload, cluster),
             status=job_status(workload) if kind_of(workload).numbered else workload.phase.value,
-            lines=tuple(lines),
+            lines=(*lines, *what_refused(workload, now_ms)),
+            tried=workload.status.tried,
             code=code,
             position=position,
             starts_at_ms=starts_at_ms,
@@ -317,7 +319,11 @@ class Tenants:
             offer = claim.choice.offer
             place = "/".join(part for part in (offer.provider, offer.region, offer.zone) if part)
             machines = ", ".join(sorted({each.node_id for each in claim.placements}))
-            lines.append(f"it has {many(claim.count, 'node')} of {place}")
+            if claim.phase is ClaimPhase.RELEASING and claim.reason is not None:
+                continue  # what refused is told below
+            is_there = claim.phase is not ClaimPhase.REQUESTED
+            nodes = f"{many(claim.count, 'node')} of {place}"
+            lines.append(f"it has {nodes}" if is_there else f"ordered: {nodes}")
             if machines and machines != place:
                 lines.append(f"on {machines}")
             if claim.detail:

@@ -34,7 +34,7 @@ MISSES_BEFORE_GONE: Final = 3  # listings lag: a claim must be absent so often i
 
 _PERMANENT = {
     "out-of-capacity": Reason.OUT_OF_CAPACITY,
-    "quota-exceeded": Reason.OUT_OF_CAPACITY,
+    "quota-exceeded": Reason.QUOTA,
     "credentials-rejected": Reason.CREDENTIALS,
     "request-refused": Reason.PROVIDER_REFUSED,
     "unsupported": Reason.PROVIDER_REFUSED,

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import msgspec
 
+from argosy.controllers.failover import end_round, next_text, note_refused, reason_of, told_round
 from argosy.controllers.policies import finish, new_claim
 from argosy.controllers.pool.decide import decide_jobs, fail_cluster
+from argosy.controllers.pool.wanted import places_left
 from argosy.controllers.view import Action, NewId, Put, View, WakeAt, event, terminals_of
 from argosy.model.kinds.cluster import cluster_spec, cluster_state
 from argosy.model.kinds.job import job_task
 from argosy.model.phases import ClaimPhase, Desired, NodePhase, Outcome, WorkloadPhase
 from argosy.model.reasons import Reason
 from argosy.model.resources import Autostop
-from argosy.model.rows import Workload
+from argosy.model.rows import Claim, Workload
 from argosy.planning.availability import order_for_failover
 from argosy.scheduler.machines import is_owned
 
@@ -52,30 +54,15 @@ def _start(view: View, cluster: Workload, new_id: NewId) -> list[Action]:
         failed = [claim for claim in claims if claim.reason is not None]
         if not failed:
             return [Put(msgspec.structs.replace(cluster, phase=WorkloadPhase.QUEUED))]
-        last = failed[-1]
-        permanent = last.reason in (Reason.CREDENTIALS, Reason.PROVIDER_REFUSED)
-        if last.alternatives and not permanent:
-            text = f"{last.choice.offer.provider} refused: {last.detail}; trying the next place"
-            choices = order_for_failover(
-                last.alternatives, view.memory, view.now_ms, ordered=cluster_spec(cluster).ordered
-            )
-            claim = new_claim(new_id("clm"), cluster.id, choices, last.count, view.now_ms, config=last.config)
-            return [Put(claim), event(view, cluster.id, "failover", text)]
-        if last.reason is Reason.OUT_OF_CAPACITY and is_owned(last.choice.offer, view.abilities):
-            retry_ms = view.now_ms + view.policy.retry_max_ms
-            waits = msgspec.structs.replace(
-                cluster, phase=WorkloadPhase.QUEUED, retry_ms=retry_ms, detail=last.detail
-            )
-            return [Put(waits)]  # what we own and somebody uses is waited for
-        return fail_cluster(view, cluster, last.reason or Reason.OUT_OF_CAPACITY, last.detail)
+        return _after_refusal(view, cluster, failed[-1], new_id)
     claim = good[0]
     nodes = view.rows.nodes_of_claim(claim.id)
     if claim.phase is ClaimPhase.HELD and sum(node.phase is NodePhase.READY for node in nodes) == claim.count:
         changed = msgspec.structs.replace(
-            cluster, phase=WorkloadPhase.RUNNING, started_ms=cluster.started_ms or view.now_ms
+            cluster, phase=WorkloadPhase.RUNNING, started_ms=cluster.started_ms or view.now_ms, detail=""
         )
         return [
-            Put(changed.with_status(active_ms=view.now_ms)),
+            Put(end_round(view, changed).with_status(active_ms=view.now_ms)),
             event(
                 view,
                 cluster.id,
@@ -84,6 +71,28 @@ def _start(view: View, cluster: Workload, new_id: NewId) -> list[Action]:
             ),
         ]
     return []
+
+
+def _after_refusal(view: View, cluster: Workload, last: Claim, new_id: NewId) -> list[Action]:
+    """The next place of those that are left in this round; when none is, the end, with all that was said."""
+    reason = last.reason or Reason.OUT_OF_CAPACITY
+    if reason is Reason.PROVIDER_REFUSED:
+        return fail_cluster(view, cluster, reason, last.detail)
+    noted = note_refused(view, cluster, last)
+    left = places_left(view, noted)
+    if left.elsewhere:
+        choices = order_for_failover(left.elsewhere, view.memory, view.now_ms, ordered=left.ordered)
+        claim = new_claim(new_id("clm"), cluster.id, choices, last.count, view.now_ms, config=last.config)
+        text = next_text(last, claim.choice)
+        changed = msgspec.structs.replace(noted, detail=text)
+        return [Put(claim), Put(changed), event(view, cluster.id, "failover", text)]
+    if reason is Reason.OUT_OF_CAPACITY and is_owned(last.choice.offer, view.abilities):
+        retry_ms = view.now_ms + view.policy.retry_max_ms
+        waits = msgspec.structs.replace(
+            cluster, phase=WorkloadPhase.QUEUED, retry_ms=retry_ms, detail=last.detail
+        )
+        return [Put(waits)]  # what we own and somebody uses is waited for
+    return fail_cluster(view, noted, reason_of(noted, reason), told_round(noted, last, left.dear))
 
 
 def _run(view: View, cluster: Workload, new_id: NewId) -> list[Action]:

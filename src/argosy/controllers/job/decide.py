@@ -12,6 +12,7 @@ from enum import Enum
 import msgspec
 
 from argosy.controllers.deadlines import back_to_spot, give_up_ms, has_deadline, kept_s, moved
+from argosy.controllers.failover import end_round, next_text, note_refused, round_of, told_round
 from argosy.controllers.job.environment import rank_orders
 from argosy.controllers.job.seat import seat_gang
 from argosy.controllers.policies import (
@@ -24,6 +25,7 @@ from argosy.controllers.policies import (
     notice_of,
     notice_text,
 )
+from argosy.controllers.pool.wanted import places_left
 from argosy.controllers.view import (
     Action,
     NewId,
@@ -42,6 +44,7 @@ from argosy.model.offer import Placement
 from argosy.model.phases import AttemptPhase, ClaimPhase, Desired, NodePhase, Outcome, WorkloadPhase
 from argosy.model.reasons import REASONS, Reason, Retry
 from argosy.model.rows import Attempt, Claim, Node, Workload
+from argosy.planning.availability import order_for_failover
 
 
 class Standing(Enum):
@@ -451,23 +454,32 @@ def _start_managed(view: View, job: Workload, new_id: NewId) -> list[Action]:
     if placements is None:
         text = "its nodes do not have what its claim promised"
         return finish(view, job, Outcome.FAILED, Reason.INTERNAL, text)
-    changed, attempt = new_attempt(job, placements, new_id("att"), view.now_ms)
+    changed, attempt = new_attempt(end_round(view, job), placements, new_id("att"), view.now_ms)
     return [Put(changed), Put(attempt)]
 
 
 def _claim_failed(view: View, job: Workload) -> list[Action]:
     """The order failed. A wrong request ends the job; a lack of capacity is tried again, elsewhere first."""
-    reason, detail = Reason.OUT_OF_CAPACITY, ""
-    for claim in view.rows.claims_of(job.id):
-        if claim.reason is not None:
-            reason, detail = claim.reason, claim.detail
-    if reason in (Reason.CREDENTIALS, Reason.PROVIDER_REFUSED):
+    failed = [claim for claim in view.rows.claims_of(job.id) if claim.reason is not None]
+    last = failed[-1] if failed else None
+    reason = (last.reason if last is not None else None) or Reason.OUT_OF_CAPACITY
+    detail = last.detail if last is not None else ""
+    if reason is Reason.PROVIDER_REFUSED:
         return finish(view, job, Outcome.FAILED, reason, detail)
+    job = note_refused(view, job, last) if last is not None else job
+    left = places_left(view, job)
+    if reason is Reason.CREDENTIALS and not left.elsewhere:
+        return finish(view, job, Outcome.FAILED, reason, told_round(job, last, left.dear))
     state = job_state(job)
     if has_deadline(job_spec(job).task):  # a refusal is no recovery: the spot policy says when to ask where
         return _retry(view, job, reason, detail, view.now_ms + view.policy.retry_base_ms)
+    if left.elsewhere and last is not None and round_of(job):
+        then = order_for_failover(left.elsewhere, view.memory, view.now_ms, ordered=left.ordered)
+        text = next_text(last, then[0])
+        return [*_retry(view, job, reason, text, view.now_ms), event(view, job.id, "failover", text)]
     recoveries = state.recoveries + 1
-    job = job.with_status(recoveries=recoveries)
+    detail = told_round(job, last, left.dear)
+    job = end_round(view, job).with_status(recoveries=recoveries)
     return _retry(view, job, reason, detail, view.now_ms + backoff_ms(view.policy, recoveries))
 
 

@@ -12,6 +12,7 @@ from functools import cached_property
 
 import msgspec
 
+from argosy.controllers.failover import round_of
 from argosy.controllers.pool.caches import WAITING, caches_of, running_clusters
 from argosy.controllers.pool.wanted import Wanted, wanted_of
 from argosy.controllers.pool.words import COMING, for_cluster, later, one_line
@@ -139,6 +140,8 @@ class Picture:
         if phase in (WorkloadPhase.QUEUED, WorkloadPhase.STOPPED):
             known = self.pending(rows, cluster, now_ms)
             return for_cluster(known.text if known is not None else cluster.detail)
+        if phase is WorkloadPhase.STARTING and cluster.detail:
+            return f"waits for the cluster: {cluster.detail}"
         return f"waits for the cluster, which is {phase.value}"
 
     def _without_ask(self, workload: Workload, now_ms: int) -> Waiting | None:
@@ -240,7 +243,8 @@ def _elsewhere(each: Wanted, workload: Workload, now_ms: int) -> Waiting:
         text = later(workload.retry_ms, workload.detail, now_ms)
         return Waiting(ask_id=id, code="later", text=text, starts_at_ms=workload.retry_ms)
     if each.elsewhere:
-        return Waiting(ask_id=id, code="later", text="gets its nodes now")
+        tried = round_of(workload) and workload.detail
+        return Waiting(ask_id=id, code="later", text=tried or "gets its nodes now")
     if each.dear:
         return Waiting(ask_id=id, code="later", text=each.dear)
     text = each.rejected[0].text if each.rejected else "waits for offers"

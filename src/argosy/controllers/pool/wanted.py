@@ -8,6 +8,7 @@ from collections.abc import Sequence
 import msgspec
 
 from argosy.controllers.deadlines import done_fraction, step_of
+from argosy.controllers.failover import refused_in_round
 from argosy.controllers.offered import plan_in
 from argosy.controllers.view import View
 from argosy.model.kinds import gang_of, gangs, kind_of
@@ -67,13 +68,20 @@ def wanted_of(view: View, workload: Workload) -> Wanted | None:
     return _of(view, workload) if waits else None
 
 
-def _of(view: View, workload: Workload) -> Wanted:
+def places_left(view: View, workload: Workload) -> Wanted:
+    """Where a workload whose order was refused may go: places that have not refused it in this round."""
+    return _of(view, workload, strict=True)
+
+
+def _of(view: View, workload: Workload, *, strict: bool = False) -> Wanted:
     gang = gang_of(workload)
     num_nodes, ordered, task = gang.num_nodes, gang.ordered, gang.task
     wishes = with_floor(wishes_of(task)) if task is not None else _never_spot_unasked(gang.resources)
-    made = plan_in(
-        view, wishes, num_nodes, ordered=ordered, objective=task.objective if task is not None else "cost"
-    )
+    objective = task.objective if task is not None else "cost"
+    without = refused_in_round(workload)
+    made = plan_in(view, wishes, num_nodes, ordered=ordered, objective=objective, without=without)
+    if without is not None and not made.choices and not strict:  # all have refused: they may have some again
+        made = plan_in(view, wishes, num_nodes, ordered=ordered, objective=objective)
     choices, why = made.choices, ""
     timed = task is not None and is_timed(task)
     if task is not None and timed:
