@@ -10,10 +10,13 @@ import os
 import time
 import tomllib
 from collections import defaultdict
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from hypothesis import HealthCheck, settings
+
+from argosy.testing.hosts import HostLab, why_no_hosts
 
 HERE = Path(__file__).parent
 #: Folders whose tests start processes, and the two that run the whole product. All others are `unit`.
@@ -125,3 +128,16 @@ def _speed_s() -> float:
 def pytest_configure(config: pytest.Config) -> None:
     if not hasattr(config, "workerinput"):  # the workers of xdist report to the one process that adds up
         config.pluginmanager.register(Budgets(), "argosy-budgets")
+
+
+# --- hosts to log in to -----------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="session")
+def hosts() -> Iterator[HostLab]:
+    """Three hosts with their own sshd, for all tests of this process. A test that breaks one mends it."""
+    reason = why_no_hosts()
+    if reason:
+        pytest.skip(f"NO HOSTS HERE: {reason}")
+    with HostLab(3) as lab:
+        yield lab

@@ -33,6 +33,8 @@ ALLOWED: dict[str, tuple[set[str], str]] = {
     "cli/converting.py": ({"kubernetes", "slurm", "ray"}, "kinds of job files, not places"),
     "cli/main.py": ({"ssh"}, "the command"),
     "cli/task_options.py": ({"local"}, "an example in `--help`"),
+    "infra/ssh": ({"ssh"}, "the program"),
+    "testing/hosts.py": ({"ssh"}, "the program"),
     "testing/": (
         {"aws", "lambda", "scp", "vast", "local"},
         "what the fake server answers: examples of replies",

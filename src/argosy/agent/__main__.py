@@ -3,6 +3,8 @@
 python agent.pyz serve --root DIR --socket PATH [--devices 0,1] [--name NODE]
 python agent.pyz probe [--root DIR] [--devices 0,1] [--name NODE]
 python agent.pyz release --root DIR
+python agent.pyz start < PLAN (as `argosy.agent.start` says)
+python agent.pyz connect --socket PATH
 """
 
 from __future__ import annotations
@@ -14,6 +16,8 @@ _USAGE = """\
     python agent.pyz serve --root DIR --socket PATH [--devices 0,1] [--name NODE]
     python agent.pyz probe [--root DIR] [--devices 0,1] [--name NODE]
     python agent.pyz release --root DIR
+    python agent.pyz start < PLAN
+    python agent.pyz connect --socket PATH
 """
 
 
@@ -24,13 +28,17 @@ def _fail(text: str) -> int:
 
 def main(arguments: list[str]) -> int:
     """Exit status: 0 done, 2 usage, 3 another agent runs there, 4 the root or socket cannot be used."""
-    if not arguments or arguments[0] not in ("serve", "probe", "release", "keep"):
+    if not arguments or arguments[0] not in ("serve", "probe", "release", "keep", "start", "connect"):
         sys.stderr.write("usage:\n" + _USAGE)
         return 2
     if arguments[0] == "keep":  # an agent starts this for a device that programs share
         from argosy.agent import mps
 
         return mps.keep(*arguments[1:])
+    if arguments[0] == "start":
+        from argosy.agent import start
+
+        return start.run(os.path.abspath(sys.argv[0]))
     options = {}
     rest = arguments[1:]
     while rest:
@@ -52,6 +60,10 @@ def main(arguments: list[str]) -> int:
         return _probe(options.get("root", "."), options.get("name", ""), own_devices)
     if arguments[0] == "release" and options.get("root"):
         return _release(os.path.abspath(options["root"]))
+    if arguments[0] == "connect" and options.get("socket"):
+        from argosy.agent import connect
+
+        return connect.run(os.path.abspath(options["socket"]))
     if not options.get("root") or not options.get("socket"):
         return _fail("serve needs --root and --socket")
     sys.modules["ssl"] = None  # type: ignore[assignment]  # asyncio would load it: 5 MB for nothing

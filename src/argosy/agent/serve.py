@@ -13,6 +13,7 @@ import stat
 import sys
 
 from argosy.agent import wire
+from argosy.agent.addresses import socket_address
 from argosy.agent.node import Node, boot_id
 from argosy.agent.orders import Busy, Refused, base_env
 from argosy.agent.rank import warn
@@ -446,15 +447,6 @@ def _lock_root(root: str) -> int:
     except OSError:
         pass  # a full disk: the lock holds all the same
     return handle
-
-
-def socket_address(path: str) -> tuple[str, int | None]:
-    """What to bind or connect to, and a folder handle to close afterwards: a path may be longer than the 107
-    bytes that a unix address holds."""
-    if len(os.fsencode(path)) < 100:
-        return path, None
-    folder = os.open(os.path.dirname(path), os.O_PATH | os.O_CLOEXEC)
-    return "/proc/self/fd/%d/%s" % (folder, os.path.basename(path)), folder
 
 
 def _listen(path: str) -> socket.socket:

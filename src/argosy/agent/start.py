@@ -1,0 +1,192 @@
+"""`start`: make sure that an agent serves a node of this machine, and say where. Safe to repeat.
+
+Reads one line of JSON from standard input, the plan:
+
+    {"root", "name", "socket", "devices": [0, 1] or null, "environ": {...}, "options": ["--notice=aws"]}
+
+and prints one line: {"root", "socket", "facts": NodeFacts, "started": whether it was not there before}, or
+{"error": a code of `CODES`, "path", "text"}.
+"""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+import stat
+import sys
+
+from argosy.agent import wire
+from argosy.agent.connect import dial
+
+#: What may be wrong with a host; `argosy.infra.bootstrap` has the words for people.
+CODES = ("no-space", "read-only", "no-exec", "denied", "taken", "failed")
+_SPACE_BYTES = 8 << 20  # below this nothing useful can run
+_PATIENCE_S = 60.0
+_ST_RDONLY, _ST_NOEXEC = 1, 8
+
+_ERRNOS = {
+    errno.ENOSPC: "no-space",
+    errno.EDQUOT: "no-space",
+    errno.EROFS: "read-only",
+    errno.EACCES: "denied",
+}
+
+
+class Cannot(Exception):
+    """The host is not fit for it."""
+
+    def __init__(self, code: str, path: str, text: str) -> None:
+        super().__init__(text)
+        self.answer = {"error": code, "path": path, "text": text}
+
+
+def run(pyz: str) -> int:
+    """Exit status 0 when an agent serves, else 1."""
+    try:
+        answer = _start(json.loads(sys.stdin.buffer.readline()), pyz)
+    except Cannot as error:
+        answer = dict(error.answer)
+    except OSError as error:
+        answer = _failure(error, error.filename or "")
+    sys.stdout.write(json.dumps(answer) + "\n")
+    sys.stdout.flush()
+    return 1 if "error" in answer else 0
+
+
+def _failure(error: OSError, path: str) -> dict[str, object]:
+    code = _ERRNOS.get(error.errno or 0, "failed")
+    return {"error": code, "path": str(path), "text": error.strerror or str(error)}
+
+
+def _start(plan: dict[str, object], pyz: str) -> dict[str, object]:
+    name = str(plan["name"])
+    root = os.path.abspath(os.path.expanduser(str(plan.get("root") or "~/.argosy/nodes/" + name)))
+    where = str(plan.get("socket") or "") or _run_folder() + "/" + _short(name, root) + ".s"
+    facts = _ask(where)
+    started = facts is None
+    if facts is None:
+        _make_root(root)
+        _write_connect(os.path.dirname(where), pyz)
+        environ = plan.get("environ")
+        os.environ.update(environ if isinstance(environ, dict) else {})
+        _serve(plan, name, root, where)
+        facts = _ask(where)
+        if facts is None:
+            raise Cannot("failed", root, "it ended at once; %s" % _log_tail(root))
+    return {"root": root, "socket": where, "facts": facts, "started": started}
+
+
+def _short(name: str, root: str) -> str:
+    """A file name for the node: its own where that is short and plain."""
+    if len(name) <= 40 and all(c.isalnum() or c in "-_." for c in name) and name[0] != ".":
+        return name
+    import hashlib
+
+    return hashlib.sha256((name + "\0" + root).encode()).hexdigest()[:16]
+
+
+def _run_folder() -> str:
+    """A folder of this host alone (a home may be shared by many hosts) that only we may enter."""
+    user = os.getuid()
+    folders = ["/tmp/argosy-%d" % user, "/run/user/%d/argosy" % user]
+    for folder in folders:
+        try:
+            os.mkdir(folder, 0o700)
+        except FileExistsError:
+            pass
+        except OSError as error:
+            if error.errno == errno.ENOSPC:
+                raise
+            continue
+        info = os.lstat(folder)
+        if stat.S_ISDIR(info.st_mode) and info.st_uid == user:
+            os.chmod(folder, 0o700)
+            return folder
+    raise Cannot("taken", folders[0], "it belongs to somebody else")
+
+
+def _make_root(root: str) -> None:
+    try:
+        os.makedirs(root, mode=0o700, exist_ok=True)
+        state = os.statvfs(root)
+    except OSError as error:
+        raise Cannot(_ERRNOS.get(error.errno or 0, "failed"), root, error.strerror or str(error)) from None
+    if state.f_flag & _ST_RDONLY:
+        raise Cannot("read-only", root, "Read-only file system")
+    if state.f_flag & _ST_NOEXEC:
+        raise Cannot("no-exec", root, "mounted noexec")
+    if state.f_bavail * state.f_frsize < _SPACE_BYTES:
+        raise Cannot("no-space", root, "%d bytes are free" % (state.f_bavail * state.f_frsize))
+
+
+def _write_connect(folder: str, pyz: str) -> None:
+    """The command beside the socket by which it is reached where forwards are forbidden."""
+    os.makedirs(folder, mode=0o700, exist_ok=True)
+    program = "'%s'" % sys.executable.replace("'", "'\\''")
+    temporary = "%s/.connect-%d" % (folder, os.getpid())
+    with open(temporary, "w") as file:
+        file.write("exec %s -I -S '%s' connect \"$@\"\n" % (program, pyz.replace("'", "'\\''")))
+    os.replace(temporary, folder + "/connect")
+
+
+def _serve(plan: dict[str, object], name: str, root: str, where: str) -> None:
+    """Become two: the child is the agent, in a session of its own; we return when it listens."""
+    heard, said = os.pipe()
+    log = os.open(root + "/agent.log", os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
+    if os.fork() == 0:
+        try:
+            os.setsid()
+            if os.fork():
+                os._exit(0)
+            os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
+            os.dup2(said, 1)
+            os.dup2(log, 2)
+            os.closerange(3, 256)
+            os.chdir("/")
+            from argosy.agent.__main__ import main
+
+            arguments = ["serve", "--root", root, "--socket", where, "--name=" + name]
+            devices = plan.get("devices")
+            if isinstance(devices, list):
+                arguments.append("--devices=" + ",".join(map(str, devices)))
+            options = plan.get("options")
+            if isinstance(options, list):
+                arguments += map(str, options)
+            os._exit(main(arguments))
+        finally:
+            os._exit(70)
+    os.close(said)
+    os.close(log)
+    os.wait()
+    with open(heard, "rb") as file:
+        file.readline()  # "listening", or its end
+
+
+def _ask(where: str) -> dict[str, object] | None:
+    """NodeFacts of the agent that listens there; None when there is none."""
+    try:
+        line = dial(where)
+    except OSError:
+        return None
+    with line:
+        line.settimeout(_PATIENCE_S)
+        line.sendall(b"GET %s/node HTTP/1.1\r\nContent-Length: 0\r\n\r\n" % wire.PREFIX.encode())
+        with line.makefile("rb") as file:
+            length = 0
+            for row in iter(file.readline, b"\r\n"):
+                if not row:
+                    return None
+                if row.lower().startswith(b"content-length:"):
+                    length = int(row.split(b":")[1])
+            return dict(json.loads(file.read(length)))
+
+
+def _log_tail(root: str) -> str:
+    try:
+        with open(root + "/agent.log", "rb") as file:
+            file.seek(max(0, os.fstat(file.fileno()).st_size - 500))
+            lines = file.read().decode("utf-8", "replace").strip().splitlines()
+    except OSError:
+        lines = []
+    return "its log says: " + lines[-1] if lines else "it said nothing"
