@@ -38,7 +38,6 @@ ALLOWED: Final[dict[str, dict[Place, int]]] = {
         ("parameters", "client/tasks.py:Task.__init__"): 18,
     },
     "before the rule": {
-        ("class", "agent/ranks.py:Ranks"): 607,
         ("class", "catalog/catalog.py:Catalog"): 462,
         ("class", "client/tasks.py:Task"): 302,
         ("class", "controllers/shell.py:Shell"): 405,
@@ -57,7 +56,6 @@ ALLOWED: Final[dict[str, dict[Place, int]]] = {
         ("class", "spec/reader.py:Reader"): 326,
         ("class", "testing/pool_checkers.py:PoolLaws"): 367,
         ("class", "testing/world.py:World"): 431,
-        ("file", "agent/ranks.py"): 716,
         ("file", "agent/trees.py"): 656,
         ("file", "client/tasks.py"): 606,
         ("file", "convert/dstack.py"): 681,
