@@ -37,6 +37,9 @@ FROZEN: Final = frozenset({"SUSPENDED", "STOPPED"})
 #: It came back by itself, or would, which no claim may.
 REQUEUED: Final = frozenset({"REQUEUED", "REQUEUE_FED", "REQUEUE_HOLD", "SPECIAL_EXIT"})
 
+#: It says in its log why.
+ENDED_BY_ITSELF: Final = frozenset({"FAILED", "COMPLETED", "OUT_OF_MEMORY"})
+
 _ENDS: Final[dict[str, str]] = {
     "BOOT_FAIL": "a node did not boot",
     "CANCELLED": "the job was cancelled outside of Argosy (scancel)",
