@@ -67,6 +67,7 @@ class Cluster:
         self._changed_s = clock.monotonic_s()
         self._listing = asyncio.Lock()
         self._submits: dict[str, str] = {}  # claims that are just submitted, and their tags
+        self._submitted = 0  # how many were
         self._groups: list[NodeGroup] = []
         self._groups_s = float("-inf")
         self._looking = asyncio.Lock()
@@ -133,8 +134,12 @@ class Cluster:
 
     async def facts(self, claim_ids: Sequence[str]) -> list[ClaimFact]:
         """What Slurm knows of claims (of all when none is named)."""
-        submitting = dict(self._submits)
+        ended = self._submitted
         jobs = await self.jobs(fresh=not claim_ids)
+        while self._submitted != ended:  # a job came while the list was made
+            ended = self._submitted
+            jobs = await self.jobs(fresh=True)
+        submitting = dict(self._submits)
         by_claim: dict[str, list[Job]] = {}
         for job in jobs:
             if not claim_ids or job.name in claim_ids:
@@ -214,6 +219,7 @@ class Cluster:
             made = await self._submit(order, wait=soon)
         finally:
             self._submits.pop(claim.id, None)
+            self._submitted += 1
             self._jobs_s = float("-inf")
         if made is not None and claim_state(made.state) is ClaimState.PENDING:
             error = pending_error(made.reason)

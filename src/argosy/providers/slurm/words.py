@@ -80,6 +80,7 @@ def end_text(job_state: str, reason: str) -> str:
 _NEVER: Final[dict[str, str]] = {
     "PartitionNodeLimit": "the partition allows fewer nodes for one job",
     "PartitionTimeLimit": "the partition's time limit is shorter",
+    "PartitionConfig": "no node of the partition, or its limits, can meet what is asked for",
     "PartitionDown": "the partition takes no jobs to run",
     "PartitionInactive": "the partition is inactive",
     "BadConstraints": "no node meets what is asked for",
