@@ -16,6 +16,14 @@ MANIFEST: Final = Manifest(
     capabilities=Capabilities(multi_node=True),
     class_name="Slurm",
     own=True,
+    credentials=(
+        "SLURM_CONF",
+        "/etc/slurm/slurm.conf",
+        "/etc/slurm-llnl/slurm.conf",
+        "/run/slurm/conf/slurm.conf",
+        "~/.argosy/slurm.yaml",
+        "~/.slurm/config",
+    ),
     task_fields=("sbatch_options", "quota", "cpu_partition", "provision_timeout", "partition", "account",
     "qos",
                  "time", "constraint", "reservation", "native"),
@@ -23,18 +31,19 @@ MANIFEST: Final = Manifest(
 
 
 def create(setting: Setting) -> SlurmProvider:
-    """The driver for the login node that this server stands on."""
+    """The driver for the clusters that are known: this machine's own, and those of `slurm.yaml`."""
     from argosy.infra.boot import agent_zipapp
     from argosy.providers.slurm.cluster import Cluster
+    from argosy.providers.slurm.known import find_clusters
     from argosy.providers.slurm.provider import SlurmProvider
     from argosy.providers.slurm.runner import LocalRunner
-    from argosy.providers.slurm.settings import ClusterSettings
 
-    here = Cluster(
-        "local",
-        LocalRunner(setting.environ),
-        ClusterSettings(),
-        clock=setting.clock,
-        agent=lambda: agent_zipapp(setting.root / "agent"),
-    )
-    return SlurmProvider({here.name: here})
+    local = LocalRunner(setting.environ)
+    clusters = {
+        name: Cluster(
+            name, local, settings, clock=setting.clock, agent=lambda: agent_zipapp(setting.root / "agent")
+        )
+        for name, settings in find_clusters(setting.root.parent.parent, setting.environ).items()
+        if not settings.login
+    }
+    return SlurmProvider(clusters)

@@ -25,6 +25,7 @@ from argosy.providers.slurm.offers import NodeKind, gres_of_type, node_kinds, of
 from argosy.providers.slurm.runner import Ran, Runner
 from argosy.providers.slurm.settings import ClusterSettings, TaskOptions
 from argosy.providers.slurm.words import (
+    ENDED_BY_ITSELF,
     FROZEN,
     OCCUPYING,
     claim_state,
@@ -38,7 +39,10 @@ from argosy.providers.slurm.words import (
 _MIB: Final = 1 << 20
 _SUBMIT_S: Final = 60.0
 _RELEASE_S: Final = 90.0
+_REACH_S: Final = 30.0  # a step may wait for the controller
 _FRESH_S: Final = 1.0  # a younger list of jobs does for claims that are named
+_CALM_S: Final = 60.0  # when for so long nothing has changed
+_CALM_FRESH_S: Final = 5.0  # one that is so old does, too
 _GROUPS_FRESH_S: Final = 5.0
 _LONGEST_S: Final = 7 * 86400  # where neither a task nor its partition limits the time
 _LIST_FAILED: Final = 75
@@ -60,12 +64,15 @@ class Cluster:
         self._version: tuple[int, int] | None = None
         self._jobs: list[Job] = []
         self._jobs_s = float("-inf")
+        self._changed_s = clock.monotonic_s()
         self._listing = asyncio.Lock()
         self._submits: dict[str, str] = {}  # claims that are just submitted, and their tags
+        self._submitted = 0  # how many were
         self._groups: list[NodeGroup] = []
         self._groups_s = float("-inf")
         self._looking = asyncio.Lock()
         self._addresses: dict[str, dict[str, str]] = {}  # by job: node -> address
+        self._last_words: dict[str, str] = {}  # of jobs that ended by themselves
 
     # -- what there is ---------------------------------------------------------------------------------------
 
@@ -107,7 +114,8 @@ class Cluster:
     async def jobs(self, *, fresh: bool) -> list[Job]:
         """Every job of a claim, newest news. `fresh`: what happened before this call is in it."""
         asked_s = self._clock.monotonic_s()
-        if not fresh and not self._submits and asked_s - self._jobs_s < _FRESH_S:
+        fresh_s = _CALM_FRESH_S if asked_s - self._changed_s > _CALM_S else _FRESH_S
+        if not fresh and not self._submits and asked_s - self._jobs_s < fresh_s:
             return self._jobs
         async with self._listing:
             if self._jobs_s < asked_s or self._submits:
@@ -116,16 +124,22 @@ class Cluster:
                 if ran.status:
                     raise refusal(ran.err, self.name)
                 found = parse_squeue(ran.out.decode("utf-8", "replace"))
-                self._jobs = [job for job in found if is_claim_id(job.name)]
-                self._jobs_s = began_s
+                ours = [job for job in found if is_claim_id(job.name)]
+                if [(job.id, job.state) for job in ours] != [(job.id, job.state) for job in self._jobs]:
+                    self._changed_s = began_s
+                self._jobs, self._jobs_s = ours, began_s
             return self._jobs
 
     # -- claims ----------------------------------------------------------------------------------------------
 
     async def facts(self, claim_ids: Sequence[str]) -> list[ClaimFact]:
         """What Slurm knows of claims (of all when none is named)."""
-        submitting = dict(self._submits)
+        ended = self._submitted
         jobs = await self.jobs(fresh=not claim_ids)
+        while self._submitted != ended:  # a job came while the list was made
+            ended = self._submitted
+            jobs = await self.jobs(fresh=True)
+        submitting = dict(self._submits)
         by_claim: dict[str, list[Job]] = {}
         for job in jobs:
             if not claim_ids or job.name in claim_ids:
@@ -133,7 +147,9 @@ class Cluster:
         unknown = [job for each in by_claim.values() for job in each if self._wants_addresses(job)]
         if unknown:
             await self._learn_addresses(unknown)
-        facts = [self._fact(_telling(each)) for each in by_claim.values()]
+        told = [_telling(each) for each in by_claim.values()]
+        await asyncio.gather(*(self._hear(job) for job in told if job.state in ENDED_BY_ITSELF))
+        facts = [self._fact(job) for job in told]
         for claim_id, tag in submitting.items():  # their jobs may be there before the next list is
             if claim_id not in by_claim and (not claim_ids or claim_id in claim_ids):
                 text = "is being submitted"
@@ -146,7 +162,9 @@ class Cluster:
             text = pending_text(job.reason, job.start)
             return ClaimFact(claim_id=job.name, state=state, detail=text, tag=tag)
         if state is not ClaimState.HELD:
-            return ClaimFact(claim_id=job.name, state=state, detail=end_text(job.state, job.reason), tag=tag)
+            said = self._last_words.get(job.id, "")
+            text = end_text(job.state, job.reason) + (f": {said}" if said else "")
+            return ClaimFact(claim_id=job.name, state=state, detail=text, tag=tag)
         known = self._addresses.get(job.id, {})
         nodes = tuple(
             NodeSighting(
@@ -159,6 +177,15 @@ class Cluster:
         )
         detail = "Slurm has suspended the job for another one" if job.state in FROZEN else ""
         return ClaimFact(claim_id=job.name, state=state, nodes=nodes, tag=tag, detail=detail)
+
+    async def _hear(self, job: Job) -> None:
+        """What a job that ended by itself said last."""
+        if job.id not in self._last_words:
+            ran = await self.runner.run(script.log_script(job.name))
+            lines = [line.strip() for line in ran.out.decode("utf-8", "replace").splitlines() if line.strip()]
+            if len(self._last_words) > 1000:
+                self._last_words.clear()
+            self._last_words[job.id] = lines[-1][:300] if lines else ""
 
     def _wants_addresses(self, job: Job) -> bool:
         return job.state == "RUNNING" and job.id not in self._addresses
@@ -192,6 +219,7 @@ class Cluster:
             made = await self._submit(order, wait=soon)
         finally:
             self._submits.pop(claim.id, None)
+            self._submitted += 1
             self._jobs_s = float("-inf")
         if made is not None and claim_state(made.state) is ClaimState.PENDING:
             error = pending_error(made.reason)
@@ -317,7 +345,17 @@ class Cluster:
         command = script.connect_command(
             job_id, node, self.settings.node_dir, self._agent().name, self.settings.python
         )
-        return await self.runner.open(command)
+        channel = await self.runner.open(command)
+        try:
+            async with asyncio.timeout(_REACH_S):
+                word = await channel.reader.readline()
+        except (TimeoutError, OSError, ValueError):
+            word = b""
+        if word.strip() != b"connected":
+            channel.writer.close()
+            said = word.decode("utf-8", "replace").strip() or f"no step starts beside job {job_id}"
+            raise border.Unreachable(f"the agent on {node} does not answer: {said}")
+        return channel
 
 
 def _telling(jobs: Sequence[Job]) -> Job:

@@ -68,14 +68,16 @@ class LocalRunner:
                 await process.wait()
         return Ran(process.returncode or 0, out, err.decode("utf-8", "replace"))
 
-    async def _start(self, command: list[str]) -> asyncio.subprocess.Process:
+    async def _start(
+        self, command: list[str], stderr: int = asyncio.subprocess.PIPE
+    ) -> asyncio.subprocess.Process:
         try:
             return await asyncio.create_subprocess_exec(
                 *command,
                 env=self._environ,
                 stdin=asyncio.subprocess.PIPE,
                 stdout=asyncio.subprocess.PIPE,
-                stderr=asyncio.subprocess.PIPE,
+                stderr=stderr,
                 limit=_STREAM_LIMIT_BYTES,
                 start_new_session=True,
             )
@@ -83,7 +85,7 @@ class LocalRunner:
             raise border.Transient(f"cannot start {command[0]}: {error.strerror or error}", 10) from None
 
     async def open(self, command: str) -> Channel:
-        process = await self._start(["/bin/bash", "-c", f"exec {command} 2>/dev/null"])
+        process = await self._start(["/bin/bash", "-c", command], asyncio.subprocess.DEVNULL)
         assert process.stdout is not None
         assert process.stdin is not None
         return StreamChannel(process.stdout, process.stdin)

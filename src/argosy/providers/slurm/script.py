@@ -29,7 +29,7 @@ _COMMENT: Final = "argosy:"
 #: Seconds between looks at a job that was just submitted.
 _LOOKS: Final = "0.05 0.05 0.1 0.1 0.1 0.1 0.15 0.15 0.2 0.2 0.3 0.5 0.5 1 1 1"
 _CONNECT: Final = """import os,socket,sys,threading
-s=socket.socket(socket.AF_UNIX); s.connect(sys.argv[1])
+s=socket.socket(socket.AF_UNIX); s.connect(sys.argv[1]); os.write(1,b"connected\\n")
 def up():
   while True:
     d=os.read(0,65536)
@@ -269,16 +269,18 @@ def connect_command(job_id: str, node: str, order_dir: str, agent: str, python: 
     """A step beside the agent of one node whose input and output are a stream to it."""
     script = f"""{_root(order_dir)}
 tries=0
-until [ -S "$root/agent.sock" ] || [ $tries -ge 40 ]; do tries=$((tries + 1)); sleep 0.03; done
+until [ -S "$root/agent.sock" ] || [ $tries -ge 300 ]; do tries=$((tries + 1)); sleep 0.02; done
 exec env -u LD_PRELOAD -u LD_LIBRARY_PATH {python} -I -S -c '{_CONNECT}' "$root/agent.sock"
 """
-    return shlex.join(
+    step = shlex.join(
         [
             *("srun", f"--jobid={job_id}", "--overlap", f"--nodelist={node}", "--nodes=1", "--ntasks=1"),
             *("--unbuffered", "--quiet", "--mpi=none", "--gres=none", "--mem=0", f"--export={EXPORT}"),
             *("/bin/sh", "-c", script),
         ]
     )
+    # When no step starts, why is the only thing that is said.
+    return f'said=$(mktemp) && {{ {step} 2>"$said" || tail -n 1 "$said"; rm -f "$said"; }}'
 
 
 def _quoted(text: str) -> str:

@@ -46,6 +46,8 @@ class ClusterSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_
     """One cluster, as `slurm.yaml` writes it. Without `login` its commands run on this machine."""
 
     login: str = ""  # [user@]host[:port], or an alias of ~/.ssh/config
+    key_file: str = ""  # of the log-in; "": as ssh is set up
+    ssh_config: str = ""  # a file like ~/.ssh/config that knows `login`
     partition: str = ""  # where jobs go that name none
     account: str = ""
     qos: str = ""

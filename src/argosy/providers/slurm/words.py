@@ -37,6 +37,9 @@ FROZEN: Final = frozenset({"SUSPENDED", "STOPPED"})
 #: It came back by itself, or would, which no claim may.
 REQUEUED: Final = frozenset({"REQUEUED", "REQUEUE_FED", "REQUEUE_HOLD", "SPECIAL_EXIT"})
 
+#: It says in its log why.
+ENDED_BY_ITSELF: Final = frozenset({"FAILED", "COMPLETED", "OUT_OF_MEMORY"})
+
 _ENDS: Final[dict[str, str]] = {
     "BOOT_FAIL": "a node did not boot",
     "CANCELLED": "the job was cancelled outside of Argosy (scancel)",
@@ -77,6 +80,7 @@ def end_text(job_state: str, reason: str) -> str:
 _NEVER: Final[dict[str, str]] = {
     "PartitionNodeLimit": "the partition allows fewer nodes for one job",
     "PartitionTimeLimit": "the partition's time limit is shorter",
+    "PartitionConfig": "no node of the partition, or its limits, can meet what is asked for",
     "PartitionDown": "the partition takes no jobs to run",
     "PartitionInactive": "the partition is inactive",
     "BadConstraints": "no node meets what is asked for",
