@@ -11,19 +11,26 @@ from typing import ClassVar
 import pytest
 
 from argosy.infra.boot import agent_zipapp
-from argosy.infra.system import SystemClock
+from argosy.infra.ssh import Ssh
+from argosy.infra.system import SystemClock, SystemIds
 from argosy.model.offer import Capacity
 from argosy.model.rows import Claim
 from argosy.providers.slurm.cluster import Cluster
 from argosy.providers.slurm.provider import SlurmProvider
-from argosy.providers.slurm.runner import LocalRunner
+from argosy.providers.slurm.runner import LocalRunner, SshRunner, target_of
 from argosy.providers.slurm.settings import ClusterSettings
 from argosy.testing.builders import a_choice, a_claim, a_gpu_shape, an_offer
 from argosy.testing.conformance.provider import CASES, Case, NotApplicable, case_name, hold
-from argosy.testing.slurm_cluster import SlurmCluster, what_is_missing
+from argosy.testing.slurm_cluster import LoginNode, SlurmCluster, what_is_missing
 
 MISSING = what_is_missing()
 pytestmark = pytest.mark.skipif(bool(MISSING), reason=f"NO SLURM WAS TESTED: {MISSING}")
+#: What differs when commands travel; the others would only test Slurm twice.
+THROUGH_SSH = {
+    "a_gang_is_all_or_none",
+    "cancelled_in_mid_call_leaves_nothing_unowned",
+    "reach_leads_to_the_agent_and_nowhere_else",
+}
 _SECRET = "s3cr3t-token-of-the-server"
 GIB_2000_MIB = 2000 << 20
 
@@ -119,6 +126,41 @@ class SlurmSubject:
 
     async def make_foreign(self) -> None:
         self.slurm.run("sbatch", "--job-name=mine", "--mem=10", "-o/dev/null", "--wrap", "sleep 600")
+
+
+class SshSubject(SlurmSubject):
+    """The same cluster, through a login node."""
+
+    def __init__(self, slurm: SlurmCluster, zipapp: Path, login: LoginNode, ssh: Ssh) -> None:
+        super().__init__(slurm, zipapp)
+        runner = SshRunner(ssh, target_of("login", config_file=str(login.config_file)))
+        settings = ClusterSettings(login="login", node_dir=str(slurm.folder))
+        self.cluster = Cluster("lab", runner, settings, clock=SystemClock(), agent=lambda: zipapp)
+        self.provider = SlurmProvider({"lab": self.cluster})
+
+
+@pytest.fixture(scope="module")
+def login(slurm: SlurmCluster) -> Iterator[LoginNode]:
+    if not Path("/usr/sbin/sshd").exists():
+        pytest.skip("NO LOGIN NODE WAS TESTED: no /usr/sbin/sshd here (package openssh-server)")
+    node = LoginNode(slurm)
+    yield node
+    node.stop()
+
+
+@pytest.mark.parametrize("case", [each for each in CASES if case_name(each) in THROUGH_SSH], ids=case_name)
+def test_conformance_through_a_login_node(
+    case: Case, slurm: SlurmCluster, zipapp: Path, login: LoginNode, tmp_path: Path
+) -> None:
+    async def main() -> None:
+        ssh = Ssh(tmp_path / "ssh", SystemIds(), slurm.environ)
+        try:
+            await hold(case, SshSubject(slurm, zipapp, login, ssh))  # type: ignore[arg-type]
+        finally:
+            await ssh.close()
+
+    asyncio.run(main())
+    slurm.clear()
 
 
 @pytest.fixture

@@ -302,6 +302,73 @@ class SlurmCluster:
         self._folder.cleanup()
 
 
+class LoginNode:
+    """An sshd on this machine in whose sessions the commands of a cluster work: its login node.
+    `config_file` knows it as `login`."""
+
+    def __init__(self, cluster: SlurmCluster) -> None:
+        self.folder = cluster.folder / "login"
+        self.folder.mkdir(mode=0o700)
+        self._cluster = cluster
+        (self.port,) = _free_ports(1)
+        self.config_file = self.folder / "ssh_config"
+        for name in ("key", "host_key"):
+            self._quietly("ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", str(self.folder / name))
+        shutil.copy(self.folder / "key.pub", self.folder / "authorized_keys")
+        environ = " ".join(f"{name}={cluster.environ[name]}" for name in ("SLURM_CONF", "HOME"))
+        (self.folder / "sshd_config").write_text(
+            f"Port {self.port}\nListenAddress 127.0.0.1\nHostKey {self.folder}/host_key\nPidFile none\n"
+            f"AuthorizedKeysFile {self.folder}/authorized_keys\nStrictModes no\nUsePAM no\nSetEnv {environ}\n"
+            "PermitRootLogin prohibit-password\nPasswordAuthentication no\n"
+        )
+        host_key = (self.folder / "host_key.pub").read_text().split()
+        (self.folder / "known_hosts").write_text(f"[127.0.0.1]:{self.port} {host_key[0]} {host_key[1]}\n")
+        self.config_file.write_text(
+            f"Host login\n  HostName 127.0.0.1\n  Port {self.port}\n  User {cluster.environ['USER']}\n"
+            f"  IdentityFile {self.folder}/key\n  IdentitiesOnly yes\n"
+            f"  UserKnownHostsFile {self.folder}/known_hosts\n"
+        )
+        self._sshd = self._start()
+
+    def _quietly(self, *command: str) -> None:
+        subprocess.run(command, check=True, capture_output=True, timeout=30)
+
+    def _start(self) -> subprocess.Popen[bytes]:
+        Path("/run/sshd").mkdir(parents=True, exist_ok=True)
+        with (self.folder / "sshd.log").open("ab") as log:
+            sshd = subprocess.Popen(
+                ["/usr/sbin/sshd", "-D", "-e", "-f", str(self.folder / "sshd_config")],
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                start_new_session=True,
+            )
+        self._cluster.until(self._answers, "the login node answers", _START_LIMIT_S)
+        return sshd
+
+    def _answers(self) -> bool:
+        with socket.socket() as probe:
+            return probe.connect_ex(("127.0.0.1", self.port)) == 0
+
+    def stop(self) -> None:
+        """Log-ins that are there end with it."""
+        for pid in _children(self._sshd.pid):
+            with contextlib.suppress(OSError):
+                os.kill(pid, signal.SIGKILL)
+        self._sshd.kill()
+        self._sshd.wait()
+
+
+def _children(pid: int) -> list[int]:
+    """Processes that descend from one."""
+    try:
+        text = Path(f"/proc/{pid}/task/{pid}/children").read_text()
+    except OSError:
+        return []
+    found = [int(word) for word in text.split()]
+    return [each for child in found for each in (child, *_children(child))]
+
+
 def _free_ports(count: int) -> Sequence[int]:
     """Ports that nobody uses now. Two clusters at once ask the system, so that they get different ones."""
     holders = [socket.socket() for _ in range(count)]

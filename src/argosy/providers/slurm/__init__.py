@@ -31,19 +31,23 @@ MANIFEST: Final = Manifest(
 
 
 def create(setting: Setting) -> SlurmProvider:
-    """The driver for the clusters that are known: this machine's own, and those of `slurm.yaml`."""
+    """The driver for the clusters that are known: this machine's own, and those of `slurm.yaml`. Raises
+    ArgosyError when that file cannot be used."""
     from argosy.infra.boot import agent_zipapp
+    from argosy.infra.ssh import Ssh
     from argosy.providers.slurm.cluster import Cluster
     from argosy.providers.slurm.known import find_clusters
     from argosy.providers.slurm.provider import SlurmProvider
-    from argosy.providers.slurm.runner import LocalRunner
+    from argosy.providers.slurm.runner import LocalRunner, Runner, SshRunner, target_of
 
-    local = LocalRunner(setting.environ)
-    clusters = {
-        name: Cluster(
-            name, local, settings, clock=setting.clock, agent=lambda: agent_zipapp(setting.root / "agent")
+    ssh = Ssh(setting.root / "ssh", setting.ids, setting.environ)
+    clusters = {}
+    for name, settings in find_clusters(setting.root.parent.parent, setting.environ).items():
+        runner: Runner = LocalRunner(setting.environ)
+        if settings.login:
+            to = target_of(settings.login, key_file=settings.key_file, config_file=settings.ssh_config)
+            runner = SshRunner(ssh, to)
+        clusters[name] = Cluster(
+            name, runner, settings, clock=setting.clock, agent=lambda: agent_zipapp(setting.root / "agent")
         )
-        for name, settings in find_clusters(setting.root.parent.parent, setting.environ).items()
-        if not settings.login
-    }
     return SlurmProvider(clusters)

@@ -14,6 +14,7 @@ from typing import Final
 
 from argosy.infra import border
 from argosy.infra.agent_port import Channel
+from argosy.infra.ssh import Ran
 from argosy.infra.tombstones import is_claim_id
 from argosy.model.facts import ClaimFact, ClaimState, NodeSighting
 from argosy.model.ids import Clock
@@ -21,8 +22,16 @@ from argosy.model.offer import Offer
 from argosy.model.rows import Claim
 from argosy.providers.slurm import script
 from argosy.providers.slurm.listing import SINFO, Job, NodeGroup, parse_sinfo, parse_squeue, parse_version
-from argosy.providers.slurm.offers import NodeKind, gres_of_type, node_kinds, offers_of
-from argosy.providers.slurm.runner import Ran, Runner
+from argosy.providers.slurm.offers import (
+    Estimate,
+    NodeKind,
+    estimate_of,
+    gres_of_type,
+    node_kinds,
+    offers_of,
+    test_options,
+)
+from argosy.providers.slurm.runner import Runner
 from argosy.providers.slurm.settings import ClusterSettings, TaskOptions
 from argosy.providers.slurm.words import (
     ENDED_BY_ITSELF,
@@ -37,6 +46,8 @@ from argosy.providers.slurm.words import (
 )
 
 _MIB: Final = 1 << 20
+_ESTIMATE_S: Final = 60.0  # an older estimate of a start is asked for again
+_TAKEN_S: Final = 600.0  # so is whether a partition takes our jobs
 _SUBMIT_S: Final = 60.0
 _RELEASE_S: Final = 90.0
 _REACH_S: Final = 30.0  # a step may wait for the controller
@@ -72,6 +83,7 @@ class Cluster:
         self._groups_s = float("-inf")
         self._looking = asyncio.Lock()
         self._addresses: dict[str, dict[str, str]] = {}  # by job: node -> address
+        self._estimates: dict[tuple[str, str], tuple[float, Estimate]] = {}
         self._last_words: dict[str, str] = {}  # of jobs that ended by themselves
 
     # -- what there is ---------------------------------------------------------------------------------------
@@ -103,13 +115,37 @@ class Cluster:
             return node_kinds(self._groups)
 
     async def offers(self, provider: str) -> list[Offer]:
+        kinds = await self.kinds(fresh_s=0.5)
+        await self._estimate(kinds)
         return offers_of(
-            await self.kinds(fresh_s=0.5),
+            kinds,
             provider=provider,
             cluster=self.name,
             named=self.settings.gres,
             now_ms=self._clock.now_ms(),
+            estimates={key: told for key, (_, told) in self._estimates.items()},
         )
+
+    async def _estimate(self, kinds: Sequence[NodeKind]) -> None:
+        """Asks Slurm when a job on one node of each kind would start, and whether it is taken at all: now and
+        then only, since each answer costs the controller a pass of its scheduler."""
+        now_s, ours = self._clock.monotonic_s(), self.settings
+        asked = []
+        for kind in kinds:
+            known = self._estimates.get((kind.partition, kind.type))
+            lasts_s = _ESTIMATE_S if known and not kind.idle else _TAKEN_S
+            if kind.is_up and kind.most and (known is None or now_s - known[0] > lasts_s):
+                asked.append(kind)
+        if not asked:
+            return
+        wishes = [test_options(kind, ours) for kind in asked]
+        ran = await self.runner.run(script.probe_script(wishes))
+        now, *lines = ran.out.decode("utf-8", "replace").splitlines() or ["now"]
+        answers = {number: text for number, _, text in (line.partition(" ") for line in lines)}
+        for number, kind in enumerate(asked):
+            scope = f"{self.name}/{kind.partition}"
+            told = estimate_of(answers.get(str(number), ""), now.removeprefix("now ").strip(), scope)
+            self._estimates[kind.partition, kind.type] = (now_s, told)
 
     async def jobs(self, *, fresh: bool) -> list[Job]:
         """Every job of a claim, newest news. `fresh`: what happened before this call is in it."""

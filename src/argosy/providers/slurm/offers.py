@@ -4,14 +4,19 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
+from datetime import datetime
 from typing import Final
 
 import msgspec
 
+from argosy.infra import border
 from argosy.model.offer import Capacity, Offer, Shape
 from argosy.providers.slurm.listing import Gres, NodeGroup
+from argosy.providers.slurm.settings import ClusterSettings
+from argosy.providers.slurm.words import refusal
 from argosy.spec.accelerators import canonical_accelerator
 
+_LONG_S: Final = 7 * 86400  # of a wait that is not known
 _MIB: Final = 1 << 20
 #: States in which a node runs jobs, or will when they end.
 USABLE: Final = frozenset(
@@ -139,15 +144,65 @@ def _known(word: str) -> str | None:
     return None
 
 
+class Estimate(msgspec.Struct, frozen=True, kw_only=True):
+    """What Slurm says to a job of one node of a kind."""
+
+    wait_s: int | None = None  # until it would start; None: it does not say
+    refused: str = ""  # why such a job is not taken: in Slurm's words, with our fix
+
+
+def test_options(kind: NodeKind, ours: ClusterSettings) -> list[str]:
+    """Of the job that asks for an estimate: one node, with all its devices."""
+    gres = f"{kind.gres.text}:{kind.gres.count}" if kind.gres else ""
+    pairs = (
+        ("partition", kind.partition),
+        ("gres", gres),
+        ("constraint", kind.told_by),
+        ("account", ours.account),
+        ("qos", ours.qos),
+        ("time", "5"),
+    )
+    return ["--nodes=1", "--mem=1M", *(f"--{name}={value}" for name, value in pairs if value)]
+
+
+def estimate_of(answer: str, now: str, scope: str) -> Estimate:
+    """
+    >>> said = "sbatch: Job 3 to start at 2026-11-29T18:00:30 using 2 processors on nodes n1 in partition low"
+    >>> estimate_of(said, "2026-11-29T18:00:00", "lab/low").wait_s
+    30
+    >>> estimate_of("allocation failure: Invalid account", "", "lab/low").refused
+    'Slurm refuses the job: Invalid account'
+    """
+    found = re.search(r"to start at (\S+)", answer)
+    if found is None:
+        error = refusal(answer, scope) if answer.strip() else None
+        certain = error is not None and not isinstance(error, border.Transient)
+        return Estimate(refused=str(error)) if certain else Estimate()
+    try:
+        wait = datetime.fromisoformat(found[1]) - datetime.fromisoformat(now)
+    except ValueError:
+        return Estimate()
+    return Estimate(wait_s=max(0, int(wait.total_seconds())))
+
+
 def offers_of(
-    kinds: Sequence[NodeKind], *, provider: str, cluster: str, named: Mapping[str, str], now_ms: int
+    kinds: Sequence[NodeKind],
+    *,
+    provider: str,
+    cluster: str,
+    named: Mapping[str, str],
+    now_ms: int,
+    estimates: Mapping[tuple[str, str], Estimate] = {},
 ) -> list[Offer]:
-    """One offer for each kind of node of a partition that takes jobs. A part of a node may be had."""
+    """One offer for each kind of node of a partition that takes jobs. A part of a node may be had.
+    `estimates`: by partition and type."""
     offers = []
     for kind in kinds:
         if not kind.is_up or not kind.most:
             continue
         gres = kind.gres
+        told = estimates.get((kind.partition, kind.type), Estimate())
+        wait_s = 0 if kind.idle else told.wait_s
         offers.append(
             Offer(
                 provider=provider,
@@ -166,10 +221,17 @@ def offers_of(
                 quoted_at_ms=now_ms,
                 nodes_max=kind.most,
                 divisible=True,
-                order=(0 if kind.is_default else 1) + (0 if kind.idle else 2),
+                closed=told.refused,
+                wait_s=wait_s,
+                order=(0 if kind.is_default else 1) + 2 * _bucket(wait_s),
             )
         )
     return offers
+
+
+def _bucket(wait_s: int | None) -> int:
+    """Waits that differ by less than about half are alike."""
+    return ((_LONG_S if wait_s is None else wait_s) // 60).bit_length()
 
 
 def gres_of_type(instance_type: str) -> tuple[str, str]:

@@ -3,28 +3,19 @@
 from __future__ import annotations
 
 import asyncio
-import os
+import shlex
 from collections.abc import Mapping
 from typing import Final, Protocol
-
-import msgspec
 
 from argosy.infra import border
 from argosy.infra.agent_client import StreamChannel
 from argosy.infra.agent_port import Channel
+from argosy.infra.ssh import Ran, Ssh, SshTarget
 
 _STREAM_LIMIT_BYTES: Final = 2 << 20
 #: What a job of this server, if it runs in one, would tell commands about itself.
 _OWN_JOB: Final = ("SLURM_", "SLURMD_")
 _KEPT: Final = frozenset({"SLURM_CONF", "SLURM_CLUSTERS"})
-
-
-class Ran(msgspec.Struct, frozen=True):
-    """What a script left behind."""
-
-    status: int
-    out: bytes
-    err: str
 
 
 class Runner(Protocol):
@@ -66,7 +57,7 @@ class LocalRunner:
             if process.returncode is None:
                 process.kill()
                 await process.wait()
-        return Ran(process.returncode or 0, out, err.decode("utf-8", "replace"))
+        return Ran(status=process.returncode or 0, out=out, err=err.decode("utf-8", "replace"))
 
     async def _start(
         self, command: list[str], stderr: int = asyncio.subprocess.PIPE
@@ -94,10 +85,37 @@ class LocalRunner:
         """Nothing is kept."""
 
 
-def login_name() -> str:
-    """Of who runs this server, without asking a directory service.
+class SshRunner:
+    """A login node reached by ssh: one log-in, and a session for each script."""
 
-    >>> bool(login_name())
-    True
+    def __init__(self, ssh: Ssh, to: SshTarget) -> None:
+        self._ssh = ssh
+        self._to = to
+
+    async def run(self, script: str, *, data: bytes = b"", timeout_s: float = 30) -> Ran:
+        return await self._ssh.run(self._to, _in_bash(script), data=data, timeout_s=timeout_s)
+
+    async def open(self, command: str) -> Channel:
+        return await self._ssh.open_command(self._to, _in_bash(command))
+
+    async def close(self) -> None:
+        await self._ssh.drop(self._to)
+
+
+def _in_bash(script: str) -> str:
+    """People have other login shells, which may not know what bash does."""
+    return f"exec bash -c {shlex.quote(script)}"
+
+
+def target_of(login: str, *, key_file: str = "", config_file: str = "") -> SshTarget:
+    """The login node that people write as `[user@]host[:port]`.
+
+    >>> to = target_of("me@login.big:2222")
+    >>> to.user, to.host, to.port
+    ('me', 'login.big', 2222)
     """
-    return os.environ.get("USER") or str(os.geteuid())
+    user, _, place = login.rpartition("@")
+    host, colon, port = place.rpartition(":")
+    if not colon or not port.isdigit():
+        host, port = place, "0"
+    return SshTarget(host=host, user=user, port=int(port), key_file=key_file, config_file=config_file)

@@ -12,6 +12,7 @@ All of them are bash, and each is one round trip. Files of ours on the cluster:
 from __future__ import annotations
 
 import shlex
+from collections.abc import Sequence
 from typing import Final
 
 import msgspec
@@ -28,19 +29,6 @@ _BASE: Final = 'base="$HOME/.argosy/slurm"; umask 077; export LC_ALL=C.UTF-8'
 _COMMENT: Final = "argosy:"
 #: Seconds between looks at a job that was just submitted.
 _LOOKS: Final = "0.05 0.05 0.1 0.1 0.1 0.1 0.15 0.15 0.2 0.2 0.3 0.5 0.5 1 1 1"
-_CONNECT: Final = """import os,socket,sys,threading
-s=socket.socket(socket.AF_UNIX); s.connect(sys.argv[1]); os.write(1,b"connected\\n")
-def up():
-  while True:
-    d=os.read(0,65536)
-    if not d: s.shutdown(1); return
-    s.sendall(d)
-threading.Thread(target=up,daemon=True).start()
-while True:
-  d=s.recv(65536)
-  if not d: break
-  while d: d=d[os.write(1,d):]
-"""
 _NAME_AND_ADDRESS: Final = r"s/^NodeName=\([^ ]*\).* NodeAddr=\([^ ]*\) .*/\1 \2/p"
 RELEASED: Final = "released"
 NO_AGENT: Final = "no-agent"
@@ -223,6 +211,16 @@ find "$base" -maxdepth 1 -name 'agent-*.pyz' ! -name {agent} -atime +30 -delete 
 :"""
 
 
+def probe_script(wishes: Sequence[Sequence[str]]) -> str:
+    """What Slurm says to jobs that are not submitted: the time here, then for each wish a line with its
+    number and the answer."""
+    lines = [_BASE, "echo now $(date +%Y-%m-%dT%H:%M:%S)"]
+    for number, options in enumerate(wishes):
+        command = shlex.join(["sbatch", "--test-only", "--output=/dev/null", *options, "--wrap=true"])
+        lines.append(f"echo {number} $({command} 2>&1 | tr '\\n' ' ')")
+    return "\n".join(lines)
+
+
 def list_script() -> str:
     """All claims' jobs of this user, without those that are over and were released."""
     return f"""{_BASE}
@@ -270,7 +268,8 @@ def connect_command(job_id: str, node: str, order_dir: str, agent: str, python: 
     script = f"""{_root(order_dir)}
 tries=0
 until [ -S "$root/agent.sock" ] || [ $tries -ge 300 ]; do tries=$((tries + 1)); sleep 0.02; done
-exec env -u LD_PRELOAD -u LD_LIBRARY_PATH {python} -I -S -c '{_CONNECT}' "$root/agent.sock"
+exec env -u LD_PRELOAD -u LD_LIBRARY_PATH {python} -I -S "$HOME/.argosy/slurm/{agent}" connect \\
+  --socket "$root/agent.sock"
 """
     step = shlex.join(
         [

@@ -200,7 +200,7 @@ _REFUSALS: Final = (
 
 _PREFIXES: Final = (
     *("sbatch:", "srun:", "scancel:", "squeue:", "sinfo:", "scontrol:", "error:"),
-    "Batch job submission failed:",
+    *("Batch job submission failed:", "allocation failure:"),
 )
 RETRY_S: Final = 5.0
 
