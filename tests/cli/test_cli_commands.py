@@ -618,10 +618,12 @@ def test_managed_jobs(argosy: CommandLine, server: FakeServer) -> None:
 
 def test_check(argosy: CommandLine) -> None:
     assert argosy.good("check") == (
-        "ok  local  this machine: 2 CPUs, 4 GB\nno  aws    no credentials\n           hint: run `aws "
-        "configure`\n"
+        "no  aws    no credentials\n           hint: run `aws configure`\n"
+        "ok  local  this machine: 2 CPUs, 4 GB\n"
     )
-    assert argosy("check", "aws").status == 1
+    assert argosy("check", "aws").status == 1 and argosy("check", "local").status == 0
+    assert argosy("check", "local", "aws").status == 1  # with names, all of them are meant
+    assert "`argosy check --all` also shows what is not in use" in argosy("check").err
 
 
 def test_cost_report_and_events(argosy: CommandLine, server: FakeServer) -> None:

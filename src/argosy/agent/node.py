@@ -17,6 +17,16 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 
+def user_name() -> str:
+    """Whose process this is; "" for a number without a name, as in some containers."""
+    import pwd
+
+    try:
+        return pwd.getpwuid(os.geteuid()).pw_name
+    except KeyError:
+        return ""
+
+
 def boot_id() -> str:
     return read_text("/proc/sys/kernel/random/boot_id").strip()
 
@@ -147,6 +157,7 @@ class Node:
             "ip": own_ip(),
             "boot_id": boot_id(),
             "agent_version": __version__,
+            "user": user_name(),
             "python": "%d.%d.%d" % sys.version_info[:3],
             "can_limit_pids": groups.can_limit_pids,
             "can_limit_memory": groups.can_limit_memory,

@@ -87,6 +87,8 @@ class Agent:
             ("POST", "/watch"): self._watch,
             ("POST", "/shell"): self._shell,
             ("POST", "/forward"): self._forward,
+            ("POST", "/ssh"): self._ssh,
+            ("POST", "/copy"): self._copy,
         }
 
     def _discover(self) -> None:
@@ -328,17 +330,25 @@ class Agent:
         port = arguments.get("port")
         if not isinstance(port, int) or not 0 < port < 65536:
             raise Refused("port", "`port` must be between 1 and 65535")
-        try:
-            other = await asyncio.open_connection("127.0.0.1", port)
-        except OSError as error:
-            try:
-                other = await asyncio.open_connection("::1", port)
-            except OSError:
-                raise Busy(
-                    "nothing answers on port %d of %s: %s" % (port, self._node.name, error.strerror)
-                ) from None
+        other = await terminal.open_port(port, self._node.name)
         writer.write(_UPGRADED)
         await terminal.join((reader, writer), other)
+
+    async def _ssh(
+        self, arguments: dict[str, object], reader: asyncio.StreamReader, writer: asyncio.StreamWriter
+    ) -> None:
+        from argosy.agent import sshd
+
+        ranks = self._ranks
+        endpoint = sshd.Endpoint(self._root, self._node.name, ranks.home, ranks.shell)
+        await sshd.serve(endpoint, ranks, str(arguments.get("key", "")), (reader, writer), _UPGRADED)
+
+    async def _copy(
+        self, arguments: dict[str, object], reader: asyncio.StreamReader, writer: asyncio.StreamWriter
+    ) -> None:
+        from argosy.agent import copying
+
+        await copying.serve(self._ranks.home, arguments, (reader, writer), _UPGRADED)
 
 
 _UPGRADED = (

@@ -10,6 +10,7 @@ import struct
 import termios
 
 from argosy.agent import processes, wire
+from argosy.agent.orders import Busy
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -177,6 +178,17 @@ async def serve_shell(shell: Shell, reader: asyncio.StreamReader, writer: asynci
         await asyncio.gather(output, input_, ended, return_exceptions=True)
         await shell.hang_up()
         shell.close()
+
+
+async def open_port(port: int, name: str) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+    """A connection to a port of this machine's loopback. Raises Busy; `name` is the node's."""
+    try:
+        return await asyncio.open_connection("127.0.0.1", port)
+    except OSError as error:
+        try:
+            return await asyncio.open_connection("::1", port)
+        except OSError:
+            raise Busy("nothing answers on port %d of %s: %s" % (port, name, error.strerror)) from None
 
 
 async def join(

@@ -15,6 +15,8 @@ have the field names of `argosy.model.facts`. Paths below `PREFIX`:
     POST /watch           {"cursors": {rank id: offset}}  -> 101, then report frames
     POST /shell           {"command", "rows", "columns", "env"} -> 101, then terminal frames both ways
     POST /forward         {"port": 8888}                  -> 101, then the connection's bytes both ways
+    POST /ssh             {"key": a public key}           -> 101, a line {"host_key"}, then ssh both ways
+    POST /copy            {"path", "name", "read"}        -> 101, then a tar stream (`copying`)
 
 A failure is `{"error": refused | transient | busy, "field": ..., "text": ...}` with a 4xx or 5xx status.
 

@@ -22,6 +22,7 @@ class NodeView(Reply, frozen=True, kw_only=True, omit_defaults=True):
     load_milli: int = 0
     memory_used_bytes: int = 0
     detail: str = ""
+    user: str = ""  # as whom programs run there
 
 
 class ClusterView(Reply, frozen=True, kw_only=True, omit_defaults=True):

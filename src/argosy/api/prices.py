@@ -14,10 +14,12 @@ class DiagnosticView(Reply, frozen=True, kw_only=True, omit_defaults=True):
     ok: bool
     what: str
     hint: str = ""
+    in_use: bool = True  # False: the server does not use it; `what` says why
 
 
 class CheckReply(Reply, frozen=True, kw_only=True, omit_defaults=True):
     findings: tuple[DiagnosticView, ...]
+    asking: tuple[str, ...] = ()  # in use, and not asked by this call
 
 
 class OfferList(Reply, frozen=True, kw_only=True, omit_defaults=True):
@@ -95,7 +97,13 @@ class RefreshReply(Reply, frozen=True, kw_only=True, omit_defaults=True):
 
 class PriceCalls:
     @endpoint("GET", "/check")
-    def check(self) -> CheckReply:
+    def check(
+        self,
+        infra: Annotated[str | None, "only these, with commas between them"] = None,
+        *,
+        all: Annotated[bool, "also those that are not in use"] = False,
+        quick: Annotated[bool, "ask nobody: name those that would be asked"] = False,
+    ) -> CheckReply:
         """Which infrastructure works, and what to do about the rest."""
 
     @endpoint("GET", "/offers")

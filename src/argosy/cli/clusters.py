@@ -19,9 +19,15 @@ from argosy.cli.session import (
 from argosy.model.units import render_bytes, render_duration, render_milli, render_price
 
 if TYPE_CHECKING:
-    from argosy.api.clusters import ClusterView, NodeView
+    from argosy.api.clusters import ClusterView, NodeView, StatusReply
     from argosy.api.jobs import JobView, TaskCounts
     from argosy.model.resources import Autostop
+
+
+def _asked(session: Session, *, refresh: bool, every: bool) -> StatusReply:
+    reply = session.client.status(refresh=refresh, all=every)
+    session.note_clusters(reply.clusters)
+    return reply
 
 
 @click.command(
@@ -53,7 +59,7 @@ def status(
 
     from argosy.model.errors import ArgosyError
 
-    reply = session.client.status(refresh=refresh, all=every)
+    reply = _asked(session, refresh=refresh, every=every)
     if clusters:
         from fnmatch import fnmatchcase
 
@@ -316,6 +322,7 @@ def down(session: Session, clusters: tuple[str, ...], every: bool, yes: bool, pu
     if names:
         session.screen.confirm(f"End {_listing(names)}? Their disks go too.", yes=yes)
     _each(session, names, session.client.down, "{name}: going down")
+    session.note_clusters()
 
 
 def _listing(names: list[str]) -> str:

@@ -67,7 +67,7 @@ def follow(
 
     screen = session.screen
     prefixer = Prefixer(job.name or f"job-{job.number}") if job.num_nodes > 1 and rank is None else None
-    note = ""
+    note, has_begun = "", False
 
     def say_how_to_come_back() -> str:
         return (
@@ -79,6 +79,9 @@ def follow(
     with session.on_interrupt(say_how_to_come_back):
         for piece in session.client.logs(job.job_id, follow=follow, tail=tail, rank=rank, attempt=attempt):
             frame = piece.frame
+            if (piece.data or frame.end) and not has_begun and job.cluster is not None:
+                has_begun = True
+                session.note_clusters()  # its nodes are there
             if piece.data and not silent:
                 data = piece.data if prefixer is None else prefixer.add(frame.rank, piece.data)
                 if data:

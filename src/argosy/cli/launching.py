@@ -489,6 +489,7 @@ def _followed(job_id: str, number: int, name: str, cluster: str | None, task: Ta
 
 
 def _say_detached(session: Session, job: Followed) -> None:
+    session.note_clusters()
     where = f"on `{job.cluster}`" if job.cluster else "as a managed job"
     session.screen.print(f"job {job.number} is queued {where}")
     session.screen.say(f"  watch it:  {job.logs_command}\n  cancel it: {job.cancel_command}")
@@ -521,6 +522,7 @@ def _wait_for_cluster(session: Session, reply: LaunchReply, detach: bool) -> Non
         while True:
             view = session.client.cluster(reply.cluster)
             if view.status in ("running", "degraded"):
+                session.note_clusters()
                 screen.print(f"cluster `{reply.cluster}` is running")
                 return
             if view.status in ("finished", "stopped", "stopping"):

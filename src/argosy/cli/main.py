@@ -43,6 +43,9 @@ SECTIONS: Final[dict[str, dict[str, _Entry]]] = {
         "logs": _Entry("jobs", "logs", "Show or follow the log of a job."),
         "cancel": _Entry("jobs", "cancel", "Cancel jobs of a cluster."),
         "ssh": _Entry("shell", "ssh", "Open a shell on a node of a cluster."),
+        "ssh-proxy": _Entry("shell", "ssh_proxy", "Carry OpenSSH to a node: what ProxyCommand runs."),
+        "port-forward": _Entry("forwarding", "port_forward", "Reach a port of a node from here."),
+        "cp": _Entry("copying", "cp", "Copy files to and from a node."),
         "stop": _Entry("clusters", "stop", "Stop clusters, keeping their disks."),
         "start": _Entry("clusters", "start", "Start stopped clusters again."),
         "down": _Entry("clusters", "down", "Delete clusters, and end their jobs."),
@@ -56,7 +59,7 @@ SECTIONS: Final[dict[str, dict[str, _Entry]]] = {
         "quota": _Entry("quota", "quota", "Who may have how much: queues, limits, lending."),
     },
     "Infrastructure": {
-        "check": _Entry("prices", "check", "Which infrastructure works, and what to do."),
+        "check": _Entry("checking", "check", "Which infrastructure works, and what to do."),
         "events": _Entry("events", "events", "What happened."),
     },
     "Prices": {

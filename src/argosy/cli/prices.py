@@ -1,4 +1,4 @@
-"""check, gpus, regions, catalog: what infrastructure offers, at which prices, and how old those are."""
+"""gpus, regions, catalog: what infrastructure offers, at which prices, and how old those are."""
 
 from __future__ import annotations
 
@@ -16,50 +16,6 @@ if TYPE_CHECKING:
     from argosy.api.prices import ModelView
     from argosy.model.offer import Offer
     from argosy.model.priced import GpuView, PriceView, RegionView
-
-
-@click.command(
-    epilog="""\b
-Examples:
-  argosy check
-  argosy check local
-"""
-)
-@click.argument("infra", nargs=-1)
-@click.option("-v", "--verbose", is_flag=True, hidden=True)
-@json_option
-@pass_session
-def check(session: Session, infra: tuple[str, ...], verbose: bool, as_json: bool) -> None:
-    """Say which infrastructure works, and what to do about the rest."""
-    import msgspec
-
-    from argosy.model.errors import ArgosyError
-
-    reply = session.client.check()
-    if infra:
-        known = {finding.provider for finding in reply.findings}
-        if unknown := [name for name in infra if name not in known]:
-            raise ArgosyError(
-                "usage",
-                f"Argosy cannot run on {unknown[0]} yet; available: {', '.join(sorted(known))}",
-                hint="`argosy plan` shows prices of other places, too",
-            )
-        chosen = tuple(finding for finding in reply.findings if finding.provider in infra)
-        reply = msgspec.structs.replace(reply, findings=chosen)
-    screen = session.screen
-    if as_json:
-        screen.json(reply)
-        return
-    width = max((len(finding.provider) for finding in reply.findings), default=0)
-    for finding in reply.findings:
-        mark = (
-            screen.paint("ok", "green", screen.out) if finding.ok else screen.paint("no", "red", screen.out)
-        )
-        screen.print(f"{mark}  {finding.provider.ljust(width)}  {finding.what}")
-        if finding.hint and not finding.ok:
-            screen.print(f"    {' ' * width}  hint: {finding.hint}")
-    if not any(finding.ok for finding in reply.findings):
-        raise click.exceptions.Exit(1)
 
 
 @click.command(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import re
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -70,6 +70,22 @@ class Session:
         """The name by which the server knows which cluster is meant."""
         elsewhere = cluster.project not in ("", self.project)
         return f"{cluster.project}/{cluster.name}" if elsewhere else cluster.name
+
+    def note_clusters(self, clusters: Sequence[ClusterView] | None = None) -> None:
+        """All clusters that there are now (None: asked for): OpenSSH finds them by name, where `argosy ssh
+        --setup` was run. Nothing happens elsewhere."""
+        from argosy.api.location import state_dir
+
+        home = state_dir(self.env)
+        if not (home / "ssh" / "config").exists():
+            return
+        from argosy.client.openssh import SshFolder, proxy_command
+
+        known = self.client.status().clusters if clusters is None else clusters
+        try:
+            SshFolder(home).write(known, proxy_command(self.env), self.project)
+        except OSError as error:
+            self.screen.warn([f"cannot write {home / 'ssh' / 'config'}: {error.strerror}"])
 
     @contextmanager
     def on_interrupt(self, say: Callable[[], str]) -> Iterator[None]:

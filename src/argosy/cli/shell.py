@@ -1,5 +1,5 @@
-"""ssh: this terminal becomes a terminal on a node. No sshd needed; it goes through the server and the
-agent."""
+"""ssh: this terminal becomes a terminal on a node. No sshd needed; it goes through the server and the agent.
+And what OpenSSH itself needs to come the same way."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from argosy.cli.session import Session, complete_cluster, pass_session
+from argosy.cli.session import Session, complete_cluster, pass_session, yes_option
 
 if TYPE_CHECKING:
     from argosy.client.shell import Shell, Size
@@ -24,15 +24,25 @@ Examples:
   argosy ssh dev
   argosy ssh dev --node 1
   argosy ssh dev -- nvidia-smi
+  argosy ssh --setup              then: ssh dev, scp file dev:, rsync, VS Code Remote
 
 Ends with the status of the shell or command."""
 )
-@click.argument("cluster", shell_complete=complete_cluster)
+@click.argument("cluster", required=False, shell_complete=complete_cluster)
 @click.argument("words", nargs=-1, metavar="[-- COMMAND...]")
 @click.option("--node", type=click.IntRange(min=0), default=0, show_default=True, help="Number of the node.")
+@click.option("--setup", is_flag=True, help="Let OpenSSH, scp, rsync and editors open nodes by name.")
+@yes_option
 @pass_session
-def ssh(session: Session, cluster: str, words: tuple[str, ...], node: int) -> None:
+def ssh(
+    session: Session, cluster: str | None, words: tuple[str, ...], node: int, setup: bool, yes: bool
+) -> None:
     """Open a shell on a node of a cluster, or run a command there."""
+    if setup:
+        _set_up(session, yes=yes)
+        return
+    if cluster is None:
+        raise click.UsageError("name a cluster, or give --setup")
     from argosy.cli.task_options import command_of
     from argosy.client.shell import open_shell
 
@@ -48,6 +58,61 @@ def ssh(session: Session, cluster: str, words: tuple[str, ...], node: int) -> No
         )
         status = 255  # as ssh does
     raise click.exceptions.Exit(status)
+
+
+def _set_up(session: Session, *, yes: bool) -> None:
+    """Key pair and entries; then the one line that makes OpenSSH read them, when people agree."""
+    from pathlib import Path
+
+    from argosy.client import openssh
+
+    screen, client = session.screen, session.client
+    folder = openssh.SshFolder(client.location.home)
+    folder.make_key()
+    folder.config.touch(mode=0o600)
+    session.note_clusters(client.status().clusters)
+    people = Path(session.env.get("HOME") or Path.home()) / ".ssh" / "config"
+    text = people.read_text("utf-8") if people.exists() else ""
+    if not openssh.includes(text, folder.config):
+        line = openssh.include_line(folder.config)
+        if not yes and not screen.is_terminal():
+            screen.print(line)
+            screen.say(f"Put this line first in {people}, or run `argosy ssh --setup --yes`.")
+            return
+        screen.confirm(f"Add `{line}` as the first line of {people}?", yes=yes)
+        openssh.add_include(people, folder.config)
+    screen.say("`ssh NAME` opens a node of cluster NAME; scp, rsync and VS Code Remote take the same name.")
+    screen.say("New clusters are added by `argosy launch` and `argosy status`.")
+
+
+@click.command(
+    "ssh-proxy",
+    epilog="""\b
+Example, in ~/.ssh/config (`argosy ssh --setup` writes it):
+  Host dev
+    ProxyCommand argosy ssh-proxy dev""",
+)
+@click.argument("cluster")
+@click.option("--node", type=click.IntRange(min=0), default=0, show_default=True, help="Number of the node.")
+@pass_session
+def ssh_proxy(session: Session, cluster: str, node: int) -> None:
+    """Carry the bytes of an OpenSSH connection to a node: what its `ProxyCommand` runs."""
+    import msgspec
+
+    from argosy.api.shell import ShellCalls
+    from argosy.client.forwarding import carry_handles
+    from argosy.client.node_stream import NodeStream
+    from argosy.client.openssh import SshFolder, host_alias
+
+    location = session.client.location
+    folder = SshFolder(location.home)
+    target = ShellCalls.ssh(cluster, key=folder.public_key(), node=node).target
+    session.client.cluster(cluster)  # starts the server if need be, and knows the cluster
+    with NodeStream(location, target) as stream:
+        told = msgspec.json.decode(stream.read_line(), type=dict[str, str])
+        folder.know(host_alias(cluster, node), told["host_key"])
+        carry_handles(0, 1, stream)
+    os._exit(0)  # a thread waits for input that nobody reads any more
 
 
 def _run(shell: Shell) -> int | None:

@@ -5,20 +5,16 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from types import TracebackType
-from typing import TYPE_CHECKING, Final, NamedTuple, Self
+from typing import TYPE_CHECKING, NamedTuple, Self
 
 import msgspec
 
 from argosy.api.location import Location
 from argosy.api.shell import ShellCalls
-from argosy.client.connection import host_of, open_socket, unreachable
-from argosy.client.replies import error_of
-from argosy.model.errors import ArgosyError
+from argosy.client.node_stream import open_web_socket
 
 if TYPE_CHECKING:
     from websockets.sync.client import ClientConnection
-
-FRAME_LIMIT_BYTES: Final = 16 << 20
 
 
 class Size(NamedTuple):
@@ -99,30 +95,7 @@ def open_shell(
     Errors: those that the server tells ("not-found", "wrong-state", "node-unreachable", "unauthorized"), and
     "server-unreachable".
     """
-    from websockets.exceptions import InvalidHandshake, InvalidStatus
-    from websockets.sync.client import connect
-
     target = ShellCalls.shell(
         cluster, node=node, command=command or None, rows=size.rows, columns=size.columns
     ).target
-    headers = {"Authorization": f"Bearer {location.token}"} if location.token else {}
-    if location.project:
-        headers["X-Argosy-Project"] = location.project
-    try:
-        raw = open_socket(location)
-        raw.settimeout(None)
-        connection = connect(
-            f"ws://{host_of(location)}{location.prefix}{target}",  # `raw` is already TLS where it must be
-            sock=raw,
-            additional_headers=headers,
-            compression=None,
-            proxy=None,
-            max_size=FRAME_LIMIT_BYTES,
-        )
-    except InvalidStatus as error:
-        raise error_of(error.response.status_code, bytes(error.response.body or b"")) from None
-    except InvalidHandshake as error:
-        raise ArgosyError("version-mismatch", f"the server does not open terminals: {error}") from None
-    except (OSError, EOFError, TimeoutError) as error:
-        raise unreachable(location, str(error)) from None
-    return Shell(connection)
+    return Shell(open_web_socket(location, target))

@@ -97,6 +97,16 @@ class _Forward(msgspec.Struct, frozen=True):
     port: int
 
 
+class _Ssh(msgspec.Struct, frozen=True):
+    key: str
+
+
+class _Copy(msgspec.Struct, frozen=True):
+    path: str
+    name: str
+    read: bool
+
+
 class _TreeOrder(msgspec.Struct, frozen=True):
     target: str
     tree: msgspec.Raw
@@ -301,6 +311,12 @@ class AgentClient:
         channel = await self._upgrade("/forward", _Forward(port))
         return _Port(channel, self._streams)
 
+    async def ssh(self, public_key: str) -> Duplex:
+        return _Port(await self._upgrade("/ssh", _Ssh(public_key)), self._streams)
+
+    async def copy(self, path: str, name: str, *, read: bool) -> Duplex:
+        return _Port(await self._upgrade("/copy", _Copy(path, name, read)), self._streams)
+
 
 class _Terminal:
     """A shell on the node."""
@@ -328,6 +344,9 @@ class _Terminal:
 
     async def write(self, data: bytes) -> None:
         await self._send(wire.TERMINAL_DATA, data)
+
+    async def end(self) -> None:
+        """A terminal ends by what is typed."""
 
     async def resize(self, rows: int, columns: int) -> None:
         await self._send(wire.TERMINAL_RESIZE, wire.SIZE.pack(rows, columns))
@@ -375,6 +394,13 @@ class _Port:
             await self._channel.writer.drain()
         except OSError as error:
             raise border.Unreachable(f"the forwarded connection ended: {_reason(error)}") from None
+
+    async def end(self) -> None:
+        try:
+            if self._channel.writer.can_write_eof():
+                self._channel.writer.write_eof()
+        except OSError:
+            pass  # the reader is told
 
     async def resize(self, rows: int, columns: int) -> None:
         """A port has no size."""

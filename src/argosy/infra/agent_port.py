@@ -77,6 +77,9 @@ class Duplex(Protocol):
 
     async def write(self, data: bytes) -> None: ...
 
+    async def end(self) -> None:
+        """Nothing more will be written; what comes is still read."""
+
     async def resize(self, rows: int, columns: int) -> None: ...
 
     async def close(self) -> int | None:
@@ -128,6 +131,13 @@ class AgentPort(Protocol):
 
     async def forward(self, port: int) -> Duplex:
         """A connection to a port on the node's loopback."""
+
+    async def ssh(self, public_key: str) -> Duplex:
+        """An ssh server for one connection of who has this key. The first line that it says is JSON with its
+        `host_key`. Raises `RequestRefused` where the node has no sshd."""
+
+    async def copy(self, path: str, name: str, *, read: bool) -> Duplex:
+        """A tar stream of a file or folder (`argosy.agent.copying`). Raises `RequestRefused`."""
 
     async def shutdown(self) -> None:
         """End all ranks and the agent."""

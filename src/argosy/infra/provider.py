@@ -56,8 +56,10 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     unpriced: str = ""  # why its shipped prices cannot be refreshed
     task_fields: tuple[str, ...] = ()  # of `config.<name>` in task files
     extra: str = ""  # `pip install argosy[EXTRA]`
-    credentials: tuple[str, ...] = ()  # environment variables or files it reads
-    enabled_by_default: bool = False
+    # Ways to find its credentials, each of them enough: variables (`A and B`), a file, `program NAME`.
+    credentials: tuple[str, ...] = ()
+    sign_in: str = ""  # the command of its own tools that makes credentials
+    enabled_by_default: bool = False  # also without credentials
     shared_dir: str = ""  # a folder that all its nodes share and that outlives claims ("": none)
     observe_s: float = 10.0  # how often it is asked what it has of ours, while all nodes answer
 

@@ -62,6 +62,7 @@ class NodeFacts(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     boot_id: str = ""
     agent_version: str = ""
     python: str = ""
+    user: str = ""  # as whom its agent and programs run; "": a number without a name
     load_milli: int = 0
     memory_used_bytes: int = 0
     sharing: tuple[str, ...] = ()  # how a part of a device can be kept apart here: mps, mig

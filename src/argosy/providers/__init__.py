@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import importlib
 import importlib.metadata
+import os
 import pkgutil
 from collections.abc import Mapping, Sequence
 from functools import partial
@@ -22,6 +23,7 @@ import msgspec
 from argosy.infra.provider import Manifest, Provider, Setting
 from argosy.model.errors import ArgosyError
 from argosy.model.ids import Clock, Ids
+from argosy.providers.enabling import Standing, named_in, standing_of
 
 if TYPE_CHECKING:
     from argosy.catalog.refresh import PriceService
@@ -111,13 +113,17 @@ def price_services() -> dict[str, PriceService]:
 def load_providers(
     names: Sequence[str] | None, root: Path, clock: Clock, ids: Ids, environ: Mapping[str, str]
 ) -> LoadedProviders:
-    """The providers with these names (None: those enabled by default); each gets a folder below `root`.
+    """The providers with these names (None: those that `environ` enables, see `enabling`); each gets a
+    folder below `root`.
 
     Raises ArgosyError `not-found` for a name that is not installed.
     """
     found = {name: one for name, one in find_providers(with_driver=True).items() if is_launchable(one)}
     if names is None:
-        names = [name for name, module in found.items() if module.MANIFEST.enabled_by_default]
+        unknown = sorted((named_in(environ) or frozenset()) - found.keys())
+        if unknown:
+            raise _unknown(unknown[0], found)
+        names = [name for name, one in found.items() if standing_of(one.MANIFEST, environ).in_use]
     for name in names:
         if name not in found:
             raise _unknown(name, found)
@@ -125,17 +131,24 @@ def load_providers(
     return LoadedProviders({name: found[name] for name in names}, setting)
 
 
-def what_is_missing(name: str) -> tuple[str, str] | None:
+def standings(environ: Mapping[str, str]) -> list[Standing]:
+    """Of all that have a folder or a name, whether this server uses them, by name."""
+    found = find_providers(with_driver=True)
+    drivers = {name for name, module in found.items() if is_launchable(module)}
+    return [
+        standing_of(each, environ)
+        if each.name in drivers
+        else Standing(each.name, False, fact=f"Argosy cannot run on {each.name} yet: it has no driver")
+        for each in find_manifests()
+    ]
+
+
+def what_is_missing(name: str, environ: Mapping[str, str] = os.environ) -> tuple[str, str] | None:
     """The fact and the fix ("": none) about a provider that is not in use; None: there is no such name."""
-    manifest = next((each for each in find_manifests() if each.name == name), None)
-    if manifest is None:
+    standing = next((each for each in standings(environ) if each.name == name), None)
+    if standing is None:
         return None
-    module = find_providers(with_driver=True).get(name)
-    if module is None or not is_launchable(module):
-        return f"Argosy cannot run on {name} yet: it has no driver", ""
-    steps = [f"`pip install argosy[{manifest.extra}]`"] if manifest.extra else []
-    steps += [f"give the server {', '.join(manifest.credentials)}"] if manifest.credentials else []
-    return f"{name} is not in use on this server", " and ".join(steps)
+    return standing.fact or f"{name} is not in use on this server", standing.fix
 
 
 def _unknown(name: str, launchable: Mapping[str, ModuleType]) -> ArgosyError:

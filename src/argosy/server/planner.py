@@ -11,8 +11,7 @@ import msgspec
 from argosy.api.planning import PipelineReply, PipelineRequest, PlanReply, PlanRequest
 from argosy.api.plans import no_offer
 from argosy.controllers.view import abilities_of
-from argosy.infra.border import BorderError
-from argosy.infra.provider import Diagnostic, Providers
+from argosy.infra.provider import Providers
 from argosy.infra.quotes import Quoted, Quotes
 from argosy.model.errors import ArgosyError
 from argosy.model.ids import Clock
@@ -154,21 +153,6 @@ class Planner:
             return task.estimated_s
         runs = await earlier_runs(self._store, task)
         return await asyncio.to_thread(self._pricing.duration, task, made.choices[0], runs)
-
-    async def check(self, limit_s: float) -> list[Diagnostic]:
-        """What every provider says of itself, by name; one that does not answer is a finding too."""
-
-        async def ask(name: str) -> list[Diagnostic]:
-            try:
-                async with asyncio.timeout(limit_s):
-                    return list(await self._providers.get(name).check())
-            except TimeoutError:
-                return [Diagnostic(provider=name, ok=False, what=f"did not answer within {limit_s:.0f} s")]
-            except (BorderError, OSError) as error:
-                return [Diagnostic(provider=name, ok=False, what=str(error))]
-
-        answers = await asyncio.gather(*map(ask, sorted(self._providers.all())))
-        return [finding for answer in answers for finding in answer]
 
     async def plan(self, request: PlanRequest, caller: Caller = _NOBODY) -> PlanReply:
         task = await self._intake.task(request.task, caller, with_files=False)

@@ -37,7 +37,7 @@ async def serve_terminal(
 ) -> None:
     """Until the shell ends or the client goes. Raises `not-found`, `wrong-state`, `node-unreachable` before
     it begins."""
-    node = await _node(exchange, store)
+    node = await node_asked(exchange, store)
     with controllers.attended(node.workload_id):
         await _serve(exchange, node, agents)
 
@@ -114,7 +114,8 @@ async def _resize(duplex: Duplex, text: str) -> None:
         await duplex.resize(size.rows, size.columns)
 
 
-async def _node(exchange: Exchange, store: Store) -> Node:
+async def node_asked(exchange: Exchange, store: Store) -> Node:
+    """The node that a request names. Raises `not-found`, `wrong-state`."""
     name = exchange.path["cluster"]
     snapshot = await store.snapshot()
     cluster = cluster_called(snapshot, name, exchange.caller.project)

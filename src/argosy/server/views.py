@@ -104,6 +104,7 @@ def _view_node(node: Node, observed: ObservedFacts) -> NodeView:
         devices=tuple(device for device in facts.devices or node.facts.devices if device.index in own),
         load_milli=facts.load_milli,
         memory_used_bytes=facts.memory_used_bytes,
+        user=facts.user or node.facts.user,
         detail=render_reason(node.reason, "") if node.reason is not None else "",
     )
 

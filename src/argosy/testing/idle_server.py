@@ -188,6 +188,9 @@ class EchoTerminal:
         else:
             await self._out.put(data.upper())
 
+    async def end(self) -> None:
+        await self._out.put(b"")
+
     async def resize(self, rows: int, columns: int) -> None:
         self.sizes.append((rows, columns))
 
@@ -197,7 +200,7 @@ class EchoTerminal:
 
 
 class TerminalAgents:
-    """`AgentDirectory` whose agents can do nothing but open an `EchoTerminal`."""
+    """`AgentDirectory` whose agents can do nothing but open an `EchoTerminal`, whatever is asked."""
 
     def __init__(self) -> None:
         self.terminals: list[EchoTerminal] = []
@@ -215,6 +218,15 @@ class TerminalAgents:
             raise self.error
         self.terminals.append(EchoTerminal(rows, columns))
         return self.terminals[-1]
+
+    async def forward(self, port: int) -> Duplex:
+        return await self.shell("", port, 0, {})
+
+    async def ssh(self, public_key: str) -> Duplex:
+        return await self.shell("", 0, 0, {})
+
+    async def copy(self, path: str, name: str, *, read: bool) -> Duplex:
+        return await self.shell("", 0, 0, {})
 
 
 class IdleServer:

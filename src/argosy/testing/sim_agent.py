@@ -196,6 +196,12 @@ class SimAgent:
     async def shell(self, command: str, rows: int, columns: int, env: Mapping[str, str]) -> Duplex:
         raise border.Unsupported("simulated nodes have no shell")
 
+    async def ssh(self, public_key: str) -> Duplex:
+        raise border.Unsupported("simulated nodes have no shell")
+
+    async def copy(self, path: str, name: str, *, read: bool) -> Duplex:
+        raise border.Unsupported("simulated nodes have no files")
+
     async def forward(self, port: int) -> Duplex:
         raise border.Unsupported("simulated nodes have no ports")
 

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-from typing import Final
+import os
+from typing import TYPE_CHECKING
 
 from argosy.api.prices import (
     CatalogReply,
     CheckReply,
-    DiagnosticView,
     GpuList,
     OfferList,
     RefreshReply,
@@ -16,24 +16,22 @@ from argosy.api.prices import (
     RegionList,
 )
 from argosy.model.resources import serves
+from argosy.server.checking import Checks
 from argosy.server.exchange import Exchange
 from argosy.server.services import Services
 
-_CHECK_LIMIT_S: Final = 30.0
+if TYPE_CHECKING:
+    from argosy.providers.enabling import Standing
 
 
 class PriceFeature:
     def __init__(self, services: Services) -> None:
         self._planner, self._pricing, self._refreshes = services.planner, services.pricing, services.refreshes
+        self._checks = Checks(services.providers, _standings)
 
     async def check(self, exchange: Exchange) -> CheckReply:
-        findings = await self._planner.check(_CHECK_LIMIT_S)
-        return CheckReply(
-            findings=tuple(
-                DiagnosticView(provider=one.provider, ok=one.ok, what=one.what, hint=one.hint)
-                for one in findings
-            )
-        )
+        names = [name for name in exchange.text("infra").split(",") if name]
+        return await self._checks.reply(names, every=exchange.flag("all"), quick=exchange.flag("quick"))
 
     async def offers(self, exchange: Exchange) -> OfferList:
         wanted = exchange.text("gpu").lower()
@@ -75,3 +73,9 @@ class PriceFeature:
 
     async def catalog_refreshing(self, exchange: Exchange) -> RefreshReply:
         return await self._refreshes.look(exchange.text("provider"), exchange.number("after") or 0)
+
+
+def _standings() -> list[Standing]:
+    from argosy.providers import standings
+
+    return standings(os.environ)

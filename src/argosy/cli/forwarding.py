@@ -1,0 +1,73 @@
+"""port-forward: ports of this machine that lead to ports of a node, through the server and the agent."""
+
+from __future__ import annotations
+
+import threading
+
+import click
+
+from argosy.cli.session import Session, complete_cluster, pass_session
+
+
+class Ports(click.ParamType[tuple[int, int]]):
+    """`8080`, or `8080:80`: here, then on the node. `0:80` takes any port that is free here."""
+
+    name = "[local:]remote"
+
+    def convert(
+        self, value: object, param: click.Parameter | None, ctx: click.Context | None
+    ) -> tuple[int, int]:
+        here, _, there = str(value).partition(":")
+        there = there or here
+        if not (here.isdigit() and there.isdigit() and int(here) < 65536 and 0 < int(there) < 65536):
+            self.fail(f"`{value}` is no port: write 8080, or 8080:80 for port 80 of the node.", param, ctx)
+        return int(here), int(there)
+
+
+@click.command(
+    "port-forward",
+    epilog="""\b
+Examples:
+  argosy port-forward dev 8888
+  argosy port-forward dev 8080:80 6006 --node 1
+
+Programs on the node may listen on 127.0.0.1. Ctrl-C ends it.""",
+)
+@click.argument("cluster", shell_complete=complete_cluster)
+@click.argument("ports", nargs=-1, required=True, type=Ports(), metavar="[LOCAL:]PORT...")
+@click.option("--node", type=click.IntRange(min=0), default=0, show_default=True, help="Number of the node.")
+@click.option("--address", default="127.0.0.1", show_default=True, help="Where to listen on this machine.")
+@pass_session
+def port_forward(
+    session: Session, cluster: str, ports: tuple[tuple[int, int], ...], node: int, address: str
+) -> None:
+    """Reach ports of a node from here."""
+    from argosy.api.shell import ShellCalls
+    from argosy.client.forwarding import listen, serve_port
+    from argosy.client.node_stream import NodeStream
+    from argosy.model.errors import ArgosyError, render_error
+
+    client, screen = session.client, session.screen
+    client.cluster(cluster)  # starts the server if need be, and knows the cluster
+    location = client.location
+
+    def say(error: ArgosyError) -> None:
+        screen.say(render_error(error))
+
+    listeners = [(listen(address, here), there) for here, there in ports]
+    with session.on_interrupt(lambda: f"No longer forwarding ports of `{cluster}`."):
+        threads = []
+        for listener, there in listeners:
+            target = ShellCalls.forward(cluster, port=there, node=node).target
+
+            def opened(target: str = target) -> NodeStream:
+                return NodeStream(location, target)
+
+            threads.append(threading.Thread(target=serve_port, args=(listener, opened, say), daemon=True))
+            threads[-1].start()
+            here = listener.getsockname()[1]
+            shown = f"[{address}]" if ":" in address else address
+            screen.print(f"{shown}:{here} -> port {there} of node {node} of {cluster}")
+        screen.out.flush()
+        for thread in threads:
+            thread.join()
