@@ -45,13 +45,17 @@ class SlurmProvider:
             return Diagnostic(provider=self.manifest.name, ok=ok, what=f"{cluster.name}: {what}", hint=hint)
 
         try:
-            major, minor = await cluster.version()
-            kinds = await cluster.kinds(fresh_s=0)
+            major, minor = await cluster.nodes.version()
+            kinds = await cluster.nodes.kinds(fresh_s=0)
         except border.BorderError as error:
             return [
-                finding(False, str(error), f"run `sinfo` on {cluster.where} to see whether Slurm works there")
+                finding(
+                    False,
+                    str(error),
+                    f"run `sinfo` on {cluster.settings.where} to see whether Slurm works there",
+                )
             ]
-        findings = [finding(True, f"Slurm {major}.{minor:02} answers on {cluster.where}")]
+        findings = [finding(True, f"Slurm {major}.{minor:02} answers on {cluster.settings.where}")]
         for name in dict.fromkeys(kind.partition for kind in kinds):
             mine = [kind for kind in kinds if kind.partition == name]
             usable, total = sum(kind.usable for kind in mine), sum(kind.total for kind in mine)
@@ -67,7 +71,7 @@ class SlurmProvider:
 
     async def quote(self, want: Want) -> Sequence[Offer]:
         """What every cluster has; one that does not answer is left out unless it is the only one."""
-        asked = [cluster.offers(self.manifest.name) for cluster in self._clusters.values()]
+        asked = [cluster.nodes.offers(self.manifest.name) for cluster in self._clusters.values()]
         found = await asyncio.gather(*asked, return_exceptions=True)
         offers: list[Offer] = []
         for cluster, answer in zip(self._clusters.values(), found, strict=True):
@@ -154,7 +158,7 @@ class SlurmProvider:
         """A cluster that does not answer has not lost its jobs: what it told last holds."""
         seen = self._seen.setdefault(cluster.name, {})
         try:
-            facts = await cluster.facts(claim_ids)
+            facts = await cluster.jobs.facts(claim_ids)
         except border.BorderError:
             if len(self._clusters) == 1:
                 raise

@@ -57,6 +57,11 @@ class ClusterSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_
     gres: Mapping[str, str] = {}  # accelerators by the types that this site gives to GRES: `a100l: A100-80GB`
     native: bool = False  # no agents on the nodes: commands are submitted as batch jobs
 
+    @property
+    def where(self) -> str:
+        """The login node, in a sentence."""
+        return self.login or "this machine"
+
 
 class TaskOptions(msgspec.Struct, frozen=True, kw_only=True):
     """What a task says under `config.slurm`."""
