@@ -31,6 +31,12 @@ THROUGH_SSH = {
     "cancelled_in_mid_call_leaves_nothing_unowned",
     "reach_leads_to_the_agent_and_nowhere_else",
 }
+#: Many jobs: in CI these run through the login node alone, or not at all.
+SLOW = {
+    "cancelled_in_mid_call_leaves_nothing_unowned",
+    "ensure_after_a_cancelled_one_completes_it",
+    "a_gang_is_all_or_none",
+}
 _SECRET = "s3cr3t-token-of-the-server"
 GIB_2000_MIB = 2000 << 20
 
@@ -169,7 +175,13 @@ def subject(slurm: SlurmCluster, zipapp: Path) -> Iterator[SlurmSubject]:
     slurm.clear()
 
 
-@pytest.mark.parametrize("case", CASES, ids=case_name)
+def _slow(case: Case) -> tuple[pytest.MarkDecorator, ...]:
+    return (pytest.mark.nightly,) if case_name(case) in SLOW else ()
+
+
+@pytest.mark.parametrize(
+    "case", [pytest.param(each, marks=_slow(each), id=case_name(each)) for each in CASES]
+)
 def test_conformance(case: Case, subject: SlurmSubject) -> None:
     try:
         asyncio.run(hold(case, subject))  # type: ignore[arg-type]

@@ -19,7 +19,7 @@ from argosy.model.ids import Clock
 from argosy.model.rows import Claim
 from argosy.providers.slurm import script
 from argosy.providers.slurm.jobs import Jobs, addresses, telling
-from argosy.providers.slurm.listing import Job, parse_squeue
+from argosy.providers.slurm.listing import Job, parse_squeue, render_time
 from argosy.providers.slurm.nodes import Nodes
 from argosy.providers.slurm.offers import NodeKind, gres_of_type
 from argosy.providers.slurm.runner import Runner
@@ -46,6 +46,7 @@ class Cluster:
         self.settings = settings
         self._runner = runner
         self._agent = agent
+        self._clock = clock
         self.nodes = Nodes(name, runner, settings, clock)
         self.jobs = Jobs(name, runner, clock)
 
@@ -53,30 +54,40 @@ class Cluster:
         """Submits the claim's job unless it is there, and waits a moment for its start."""
         for job in await self.jobs.listed(fresh=False):
             if job.name == claim.id:
-                error = pending_error(job.reason) if claim_state(job.state) is ClaimState.PENDING else None
-                if error is not None:
-                    raise error
+                if claim_state(job.state) is ClaimState.PENDING:
+                    self._look_at_waiting(claim, options, job)
                 return
-        kind = await self._kind_for(claim)
+        kind = await self._kind_for(claim, options)
         await self.nodes.version()
         order = self._order(claim, options, kind)
         with self.jobs.submitting(claim.id, claim.tag):
             made = await self._submit(order, wait=kind.idle >= claim.count)
         if made is not None and claim_state(made.state) is ClaimState.PENDING:
-            error = pending_error(made.reason)
-            if error is not None:
-                await self.release(claim.id)
-                raise error
+            self._look_at_waiting(claim, options, made)
 
-    async def _kind_for(self, claim: Claim) -> NodeKind:
+    def _look_at_waiting(self, claim: Claim, options: TaskOptions, job: Job) -> None:
+        """Raises a border error when waiting does not help, or has lasted as long as the task allows."""
+        error = pending_error(job.reason)
+        if error is not None:
+            raise error
+        waited_s = (self._clock.now_ms() - claim.requested_ms) // 1000
+        if options.wait_s and waited_s > options.wait_s:
+            text = f"still waits after {waited_s} s, `config.slurm.provision_timeout` is {options.wait_s} s"
+            scope = f"{self.name}/{job.partition}"
+            raise border.OutOfCapacity(scope, f"{text} (Slurm: {job.reason or 'not yet scheduled'})")
+
+    async def _kind_for(self, claim: Claim, options: TaskOptions) -> NodeKind:
         """The kind of node that the claim's offer names. Raises OutOfCapacity when so many nodes of it will
-        never be free at once: Slurm would keep such a job for ever."""
-        offer = claim.choice.offer
-        scope = "/".join(part for part in (self.name, offer.zone) if part)
-        kinds = [kind for kind in await self.nodes.kinds() if kind.partition == offer.zone]
+        never be free at once, RequestRefused for a longer time than jobs may have there: Slurm would keep
+        such a job for ever."""
+        offer, partition = claim.choice.offer, options.partition or claim.choice.offer.zone
+        scope = "/".join(part for part in (self.name, partition) if part)
+        every = await self.nodes.kinds()
+        kinds = [kind for kind in every if kind.partition == partition]
         if not kinds:
+            known = ", ".join(dict.fromkeys(kind.partition for kind in every))
             raise border.RequestRefused(
-                "infra", f"the cluster {self.name} has no partition `{offer.zone}`; `sinfo -s` lists them"
+                "partition", f"the cluster {self.name} has no partition `{partition}`; it has {known}"
             )
         mine = [kind for kind in kinds if kind.type == offer.shape.instance_type]
         if not mine:
@@ -84,6 +95,12 @@ class Cluster:
                 scope, f"partition {scope} has no nodes {offer.shape.instance_type} any more"
             )
         kind = mine[0]
+        if kind.time_limit_s is not None and options.time_s > kind.time_limit_s:
+            raise border.RequestRefused(
+                "time",
+                f"partition {scope} gives a job at most {render_time(kind.time_limit_s)}, "
+                f"`config.slurm.time` asks for {render_time(options.time_s)}; ask for less, or take another",
+            )
         if claim.count <= kind.most:
             return kind
         down = f"; {kind.total - kind.usable} more are down" if kind.total > kind.usable else ""
@@ -104,7 +121,7 @@ class Cluster:
             claim_id=claim.id,
             tag=claim.tag,
             nodes=claim.count,
-            partition=choice.offer.zone,
+            partition=kind.partition,
             gres=f"{gres}:{devices}" if gres and devices else "",
             cpus=-(-choice.cpus_milli // 1000),
             memory_mib=0 if memory_mib >= kind.memory_mib else memory_mib,

@@ -17,7 +17,15 @@ from argosy.model.ids import Clock
 from argosy.providers.slurm import script
 from argosy.providers.slurm.listing import Job, parse_squeue
 from argosy.providers.slurm.runner import Runner
-from argosy.providers.slurm.words import ENDED_BY_ITSELF, FROZEN, claim_state, end_text, pending_text, refusal
+from argosy.providers.slurm.words import (
+    DEAD,
+    ENDED_BY_ITSELF,
+    FROZEN,
+    claim_state,
+    end_text,
+    pending_text,
+    refusal,
+)
 
 _FRESH_S: Final = 1.0  # a younger list does for claims that are named
 _CALM_S: Final = 60.0  # when for so long nothing has changed
@@ -114,7 +122,7 @@ class Jobs:
                 index=index,
                 address=f"{self._name}/{job.id}/{node}",
                 ip=known.get(node, "127.0.0.1"),
-                alive=job.state not in FROZEN,
+                alive=job.state not in DEAD,
             )
             for index, node in enumerate(job.nodes)
         )
@@ -125,7 +133,7 @@ class Jobs:
         """What a job that ended by itself said last."""
         if job.id not in self._last_words:
             ran = await self._runner.run(script.log_script(job.name))
-            lines = [line.strip() for line in ran.out.decode("utf-8", "replace").splitlines() if line.strip()]
+            lines = _telling_lines(ran.out.decode("utf-8", "replace"))
             if len(self._last_words) > _KEPT_MAX:
                 self._last_words.clear()
             self._last_words[job.id] = lines[-1][:300] if lines else ""
@@ -144,6 +152,13 @@ class Jobs:
         if len(self._addresses) > _KEPT_MAX:  # of jobs that are long over
             self._addresses.clear()
         self._addresses[job.id] = {node: found[node] for node in job.nodes if node in found}
+
+
+def _telling_lines(log: str) -> list[str]:
+    """Of the end of a job's log, without srun's echo of them; what we say ourselves counts most."""
+    lines = [line.strip() for line in log.splitlines() if line.strip()]
+    ours = [line.removeprefix("argosy: ") for line in lines if line.startswith("argosy: ")]
+    return ours or [line for line in lines if "Exited with exit code" not in line] or lines
 
 
 def telling(jobs: Sequence[Job]) -> Job:

@@ -21,10 +21,10 @@ _STATES: Final[dict[str, ClaimState]] = {
          "RESV_DEL_HOLD", "SPECIAL_EXIT", "STAGE_OUT"),
         ClaimState.PENDING,
     ),
-    **dict.fromkeys(("RUNNING", "SUSPENDED", "STOPPED", "SIGNALING"), ClaimState.HELD),
+    **dict.fromkeys(("RUNNING", "COMPLETING", "SUSPENDED", "STOPPED", "SIGNALING"), ClaimState.HELD),
     "PREEMPTED": ClaimState.PREEMPTED,
     **dict.fromkeys(
-        ("BOOT_FAIL", "CANCELLED", "COMPLETED", "COMPLETING", "DEADLINE", "EXPEDITING", "FAILED",
+        ("BOOT_FAIL", "CANCELLED", "COMPLETED", "DEADLINE", "EXPEDITING", "FAILED",
          "LAUNCH_FAILED", "NODE_FAIL", "OUT_OF_MEMORY", "RECONFIG_FAIL", "REVOKED", "TIMEOUT"),
         ClaimState.GONE,
     ),
@@ -34,6 +34,7 @@ OCCUPYING: Final = frozenset(
     {"RUNNING", "SUSPENDED", "STOPPED", "SIGNALING", "COMPLETING", "CONFIGURING", "RESIZING", "STAGE_OUT"}
 )
 FROZEN: Final = frozenset({"SUSPENDED", "STOPPED"})
+DEAD: Final = FROZEN | {"COMPLETING"}  # its nodes do not work; how it ends, it says when it is over
 #: It came back by itself, or would, which no claim may.
 REQUEUED: Final = frozenset({"REQUEUED", "REQUEUE_FED", "REQUEUE_HOLD", "SPECIAL_EXIT"})
 
@@ -44,7 +45,6 @@ _ENDS: Final[dict[str, str]] = {
     "BOOT_FAIL": "a node did not boot",
     "CANCELLED": "the job was cancelled outside of Argosy (scancel)",
     "COMPLETED": "the job ended by itself",
-    "COMPLETING": "the job is ending",
     "DEADLINE": "the job reached its deadline",
     "FAILED": "the job failed",
     "LAUNCH_FAILED": "the job could not be started on its nodes",
