@@ -55,6 +55,7 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     prices: PriceSource | None = None  # how live prices are asked for (None: they are not)
     unpriced: str = ""  # why its shipped prices cannot be refreshed
     task_fields: tuple[str, ...] = ()  # of `config.<name>` in task files
+    heeds_config: bool = False  # the driver does what they say
     extra: str = ""  # `pip install argosy[EXTRA]`
     # Ways to find its credentials, each of them enough: variables (`A and B`), a file, `program NAME`.
     credentials: tuple[str, ...] = ()

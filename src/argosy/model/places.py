@@ -95,3 +95,7 @@ TASK_FIELDS: Final = {
         "create_instance_kwargs",
     ),
 }
+#: Those whose driver does what `config.<name>` says.
+HEEDED: Final = frozenset((
+    "slurm",
+))
