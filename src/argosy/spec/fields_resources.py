@@ -6,7 +6,7 @@ from typing import Final
 
 from argosy.model.scheduling import PRIORITY_CLASSES
 from argosy.spec import accelerators, notation, values
-from argosy.spec.leaves import LABEL_KEY, OPEN_MAP, SECONDS, SIZE, TEXTS
+from argosy.spec.leaves import LABEL_KEY, OPEN_MAP, SECONDS, SIZE, SPAN, TEXTS
 from argosy.spec.shapes import (
     AsText,
     Choice,
@@ -46,9 +46,16 @@ _AUTOSTOP_FIELDS: Final = (
     ),
     Field(
         name="wait_for",
-        shape=Choice(words=("jobs_and_ssh", "jobs", "none")),
-        doc="What counts as work.",
+        shape=Choice(words=("jobs_and_ssh", "jobs", "gpu", "none")),
+        doc="What counts as work: jobs, connections and GPUs at work; jobs; GPUs and connections; nothing.",
         example="jobs",
+    ),
+    Field(
+        name="max_duration",
+        shape=SPAN,
+        doc="The cluster is stopped after so long, whatever runs.",
+        example="8h",
+        also=("max_time", "lifetime", "ttl"),
     ),
     Field(
         name="hook",
@@ -85,6 +92,13 @@ _RECOVERY_FIELDS: Final = (
         doc="Exit codes that are always answered with a restart.",
         example="[33, 34]",
         also=("exit_codes",),
+    ),
+    Field(
+        name="at_most_once",
+        shape=Flag(),
+        doc="Never two attempts at once: one that its server cannot reach ends itself after a minute. By "
+        "default so on machines that may come back, such as SSH hosts; `false` goes on elsewhere sooner.",
+        example="true",
     ),
 )
 _RECOVERY: Final = Then(

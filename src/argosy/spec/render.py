@@ -239,6 +239,8 @@ def _autostop(resources: Resources) -> object:
         document["down"] = True
     if autostop.wait_for != "jobs_and_ssh":
         document["wait_for"] = autostop.wait_for
+    if autostop.max_s is not None:
+        document["max_duration"] = _span(autostop.max_s)
     return document
 
 
@@ -250,6 +252,8 @@ def _recovery(recovery: Recovery) -> Document:
         document["max_restarts_on_errors"] = recovery.max_restarts_on_errors
     if recovery.recover_on_exit_codes:
         document["recover_on_exit_codes"] = list(recovery.recover_on_exit_codes)
+    if recovery.at_most_once is not None:
+        document["at_most_once"] = recovery.at_most_once
     return document
 
 
