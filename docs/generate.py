@@ -284,6 +284,7 @@ def render_places() -> str:
     fields = {each.name: each.task_fields for each in found if each.task_fields}
     owned = [each.name for each in found if each.capabilities.owned or each.own]
     rest = [each.name for each in found if each.region_is_rest]
+    heeded = [each.name for each in found if each.heeds_config]
     return "\n".join(
         [
             f'"""Names of infrastructures that users write.\n\n{TABLE_NOTE}\n"""',
@@ -307,7 +308,11 @@ def render_places() -> str:
                 f'    "{name}": (\n' + "".join(f'        "{each}",\n' for each in names) + "    ),"
                 for name, names in fields.items()
             ),
-            "}\n",
+            "}",
+            "#: Those whose driver does what `config.<name>` says.",
+            "HEEDED: Final = frozenset((",
+            *(f'    "{name}",' for name in heeded),
+            "))\n",
         ]
     )
 

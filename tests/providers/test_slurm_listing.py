@@ -99,7 +99,8 @@ def test_like_nodes_are_one_kind_whatever_they_do() -> None:
             "old|old|1|idle|(null)|8|16000|x|infinite|n/a|1-2|down|c2|all",
         )
     )
-    gpu, cpu, old = node_kinds(groups)
+    gpu, cpu, old, either = node_kinds(groups)
+    assert (either.type, either.total, either.most) == ("any-64c-500g", 5, 2)
     assert (gpu.total, gpu.usable, gpu.idle, gpu.most, gpu.type) == (4, 3, 1, 2, "gpu:h100:8-64c-500g")
     assert (cpu.type, cpu.most) == ("cpu-64c-500g", 1)
     offers = offers_of([gpu, cpu, old], provider="slurm", cluster="c", named={}, now_ms=1)
@@ -107,6 +108,8 @@ def test_like_nodes_are_one_kind_whatever_they_do() -> None:
         ("gpu", "gpu:h100:8-64c-500g"),
         ("gpu", "cpu-64c-500g"),
     ]
+    (offer,) = offers_of([either], provider="slurm", cluster="c", named={}, now_ms=1)
+    assert (offer.shape.accelerator, offer.nodes_max) == (None, 2)
 
 
 def test_devices_without_a_type_are_known_by_a_feature() -> None:

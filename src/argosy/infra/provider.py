@@ -55,12 +55,17 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     prices: PriceSource | None = None  # how live prices are asked for (None: they are not)
     unpriced: str = ""  # why its shipped prices cannot be refreshed
     task_fields: tuple[str, ...] = ()  # of `config.<name>` in task files
+    heeds_config: bool = False  # the driver does what they say
     extra: str = ""  # `pip install argosy[EXTRA]`
     # Ways to find its credentials, each of them enough: variables (`A and B`), a file, `program NAME`.
     credentials: tuple[str, ...] = ()
     sign_in: str = ""  # the command of its own tools that makes credentials
     enabled_by_default: bool = False  # also without credentials
+    enlists: bool = False  # people name its hosts, `argosy pool add`: the driver is an `enlisting.Enlists`
     shared_dir: str = ""  # a folder that all its nodes share and that outlives claims ("": none)
+    may_return: bool = (
+        False  # what does not answer may come back with what ran there, and nobody else can end it
+    )
     observe_s: float = 10.0  # how often it is asked what it has of ours, while all nodes answer
 
 
@@ -119,6 +124,7 @@ class Setting(msgspec.Struct, frozen=True, kw_only=True):
     clock: Clock
     ids: Ids
     environ: Mapping[str, str]
+    home: Path = Path()  # the server's state folder, where people write settings
 
     def __repr__(self) -> str:  # the environment holds credentials
         return f"Setting(root={self.root!r})"

@@ -23,7 +23,6 @@ OWNED: Final = (
 #: All that follows the name is one region, which may contain `/`.
 REGION_IS_REST: Final = frozenset((
     "kubernetes",
-    "ssh",
 ))
 #: Fields of `config.<name>` in task files.
 TASK_FIELDS: Final = {
@@ -95,3 +94,7 @@ TASK_FIELDS: Final = {
         "create_instance_kwargs",
     ),
 }
+#: Those whose driver does what `config.<name>` says.
+HEEDED: Final = frozenset((
+    "slurm",
+))

@@ -13,6 +13,7 @@ from typing import Final
 
 from argosy.infra import border
 from argosy.infra.agent_port import Channel
+from argosy.infra.mux import Carrier
 from argosy.infra.ssh import Ran
 from argosy.model.facts import ClaimState
 from argosy.model.ids import Clock
@@ -29,7 +30,6 @@ from argosy.providers.slurm.words import OCCUPYING, claim_state, is_unknown_job,
 _MIB: Final = 1 << 20
 _SUBMIT_S: Final = 60.0
 _RELEASE_S: Final = 90.0
-_REACH_S: Final = 30.0  # a step may wait for the controller
 _LONGEST_S: Final = 7 * 86400  # where neither a task nor its partition limits the time
 _LIST_FAILED: Final = 75
 _SUBMIT_FAILED: Final = 76
@@ -47,6 +47,8 @@ class Cluster:
         self._runner = runner
         self._agent = agent
         self._clock = clock
+        self._carriers: dict[tuple[str, str], Carrier] = {}  # by job and node
+        self._opening: set[asyncio.Task[None]] = set()
         self.nodes = Nodes(name, runner, settings, clock)
         self.jobs = Jobs(name, runner, clock)
 
@@ -64,6 +66,11 @@ class Cluster:
             made = await self._submit(order, wait=kind.idle >= claim.count)
         if made is not None and claim_state(made.state) is ClaimState.PENDING:
             self._look_at_waiting(claim, options, made)
+        elif made is not None and made.state == "RUNNING":
+            for node in made.nodes:
+                task = asyncio.create_task(self._open_up(made.id, node))
+                self._opening.add(task)
+                task.add_done_callback(self._opening.discard)
 
     def _look_at_waiting(self, claim: Claim, options: TaskOptions, job: Job) -> None:
         """Raises a border error when waiting does not help, or has lasted as long as the task allows."""
@@ -192,20 +199,28 @@ class Cluster:
 
     async def reach(self, job_id: str, node: str) -> Channel:
         """A stream to the agent on a node of a job. Raises Unreachable."""
-        job = next((each for each in await self.jobs.listed(fresh=False) if each.id == job_id), None)
+        jobs = await self.jobs.listed(fresh=False)
+        job = next((each for each in jobs if each.id == job_id), None)
         if job is None or job.state not in OCCUPYING or node not in job.nodes:
             raise border.Unreachable(f"job {job_id} has no node {node} at present")
-        command = script.connect_command(
-            job_id, node, self.settings.node_dir, self._agent().name, self.settings.python
-        )
-        channel = await self._runner.open(command)
+        live = {each.id for each in jobs}
+        for key in [each for each in self._carriers if each[0] not in live]:
+            del self._carriers[key]
+        return await self._carrier(job_id, node).open()
+
+    def _carrier(self, job_id: str, node: str) -> Carrier:
+        """All streams to one node go through one step: each step costs Slurm's controller and the node."""
+        carrier = self._carriers.get((job_id, node))
+        if carrier is None:
+            ours = self.settings
+            command = script.connect_command(job_id, node, ours.node_dir, self._agent().name, ours.python)
+            carrier = self._carriers[job_id, node] = Carrier(lambda: self._runner.open(command))
+        return carrier
+
+    async def _open_up(self, job_id: str, node: str) -> None:
+        """The step to a node starts while its agent does: whoever needs it finds it there."""
         try:
-            async with asyncio.timeout(_REACH_S):
-                word = await channel.reader.readline()
-        except (TimeoutError, OSError, ValueError):
-            word = b""
-        if word.strip() != b"connected":
-            channel.writer.close()
-            said = word.decode("utf-8", "replace").strip() or f"no step starts beside job {job_id}"
-            raise border.Unreachable(f"the agent on {node} does not answer: {said}")
-        return channel
+            channel = await self._carrier(job_id, node).open()
+        except border.BorderError:
+            return  # whoever needs it tries again, and tells
+        channel.writer.close()

@@ -57,12 +57,14 @@ class NodeKind(msgspec.Struct, frozen=True, kw_only=True):
     is_default: bool
     is_up: bool
     groups: tuple[str, ...]
+    is_any: bool = False  # not one kind, but all nodes of the partition
     told_by: str = ""  # the feature that says what its devices are, where GRES does not
 
     @property
     def type(self) -> str:
         """How offers and claims name it: devices, CPUs and memory of a node."""
-        devices = f"{self.gres.text}:{self.gres.count}" if self.gres else "cpu"
+        plain = "any" if self.is_any else "cpu"
+        devices = f"{self.gres.text}:{self.gres.count}" if self.gres else plain
         devices += f"@{self.told_by}" if self.told_by else ""
         return f"{devices}-{self.cpus}c-{round(self.memory_mib / 1024) or 1}g"
 
@@ -79,7 +81,29 @@ def node_kinds(groups: Sequence[NodeGroup]) -> list[NodeKind]:
         device = device_of(group.gres)
         text = (device.text, device.count, _telling(device, group.features)) if device else ()
         alike.setdefault((group.partition, text, group.cpus, group.memory_mib), []).append(group)
-    return [_kind(members) for members in alike.values()]
+    kinds = [_kind(members) for members in alike.values()]
+    return kinds + [
+        _any_of(mine)
+        for name in dict.fromkeys(kind.partition for kind in kinds)
+        if len(mine := [kind for kind in kinds if kind.partition == name]) > 1
+    ]
+
+
+def _any_of(kinds: Sequence[NodeKind]) -> NodeKind:
+    """All nodes of a partition, for jobs that need no devices: each has at least so much."""
+    first = kinds[0]
+    return msgspec.structs.replace(
+        first,
+        is_any=True,
+        gres=None,
+        told_by="",
+        cpus=min(kind.cpus for kind in kinds),
+        memory_mib=min(kind.memory_mib for kind in kinds),
+        features=tuple(sorted({feature for kind in kinds for feature in kind.features})),
+        total=sum(kind.total for kind in kinds),
+        usable=sum(kind.usable for kind in kinds),
+        idle=sum(kind.idle for kind in kinds),
+    )
 
 
 def _kind(members: Sequence[NodeGroup]) -> NodeKind:
@@ -241,4 +265,4 @@ def gres_of_type(instance_type: str) -> tuple[str, str]:
     (('gpu:h100', ''), ('gpu', 'a100'), ('', ''))
     """
     devices, _, told_by = instance_type.rsplit("-", 2)[0].partition("@")
-    return ("" if devices == "cpu" else devices.rpartition(":")[0]), told_by
+    return ("" if devices in ("cpu", "any") else devices.rpartition(":")[0]), told_by

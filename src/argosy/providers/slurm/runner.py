@@ -45,10 +45,11 @@ class LocalRunner:
         }
 
     async def run(self, script: str, *, data: bytes = b"", timeout_s: float = 30) -> Ran:
-        process = await self._start(["/bin/bash", "-c", script])
+        none, pipe = asyncio.subprocess.DEVNULL, asyncio.subprocess.PIPE
+        process = await self._start(["/bin/bash", "-c", script], stdin=pipe if data else none)
         try:
             async with asyncio.timeout(timeout_s):
-                out, err = await process.communicate(data)
+                out, err = await process.communicate(data or None)
         except TimeoutError:
             raise border.Transient(
                 f"the commands of Slurm did not answer within {timeout_s:.0f} s", 5
@@ -60,13 +61,17 @@ class LocalRunner:
         return Ran(status=process.returncode or 0, out=out, err=err.decode("utf-8", "replace"))
 
     async def _start(
-        self, command: list[str], stderr: int = asyncio.subprocess.PIPE
+        self,
+        command: list[str],
+        *,
+        stdin: int = asyncio.subprocess.PIPE,
+        stderr: int = asyncio.subprocess.PIPE,
     ) -> asyncio.subprocess.Process:
         try:
             return await asyncio.create_subprocess_exec(
                 *command,
                 env=self._environ,
-                stdin=asyncio.subprocess.PIPE,
+                stdin=stdin,
                 stdout=asyncio.subprocess.PIPE,
                 stderr=stderr,
                 limit=_STREAM_LIMIT_BYTES,
@@ -76,7 +81,7 @@ class LocalRunner:
             raise border.Transient(f"cannot start {command[0]}: {error.strerror or error}", 10) from None
 
     async def open(self, command: str) -> Channel:
-        process = await self._start(["/bin/bash", "-c", command], asyncio.subprocess.DEVNULL)
+        process = await self._start(["/bin/bash", "-c", command], stderr=asyncio.subprocess.DEVNULL)
         assert process.stdout is not None
         assert process.stdin is not None
         return StreamChannel(process.stdout, process.stdin)

@@ -268,7 +268,7 @@ def connect_command(job_id: str, node: str, order_dir: str, agent: str, python: 
     script = f"""{_root(order_dir)}
 tries=0
 until [ -S "$root/agent.sock" ] || [ $tries -ge 300 ]; do tries=$((tries + 1)); sleep 0.02; done
-exec env -u LD_PRELOAD -u LD_LIBRARY_PATH {python} -I -S "$HOME/.argosy/slurm/{agent}" connect \\
+exec env -u LD_PRELOAD -u LD_LIBRARY_PATH {python} -I -S "$HOME/.argosy/slurm/{agent}" connect --mux \\
   --socket "$root/agent.sock"
 """
     step = shlex.join(
