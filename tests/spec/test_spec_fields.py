@@ -83,7 +83,7 @@ def nested() -> Iterator[tuple[str, Field]]:
 def test_each_nested_field_is_read_and_read_back(text: str, field: Field) -> None:
     task = parse_one(text)
     assert parse_one(render_task(task)) == task
-    assert bool(task.not_executed) == field.later
+    assert bool(task.not_executed) != (text.startswith("config:") and not field.later), "drivers heed theirs"
 
 
 def test_deeper_fields_are_known_too() -> None:
