@@ -309,10 +309,17 @@ def render_places() -> str:
                 for name, names in fields.items()
             ),
             "}",
+<<<<<<< HEAD
             "#: Those whose driver does what `config.<name>` says.",
             "HEEDED: Final = frozenset((",
             *(f'    "{name}",' for name in heeded),
             "))\n",
+=======
+            "#: Of these, whose driver acts on them.",
+            "READS_TASK: Final = (",
+            *(f'    "{each.name}",' for each in found if each.reads_task_fields),
+            ")\n",
+>>>>>>> main
         ]
     )
 
