@@ -284,7 +284,6 @@ def render_places() -> str:
     fields = {each.name: each.task_fields for each in found if each.task_fields}
     owned = [each.name for each in found if each.capabilities.owned or each.own]
     rest = [each.name for each in found if each.region_is_rest]
-    heeded = [each.name for each in found if each.heeds_config]
     return "\n".join(
         [
             f'"""Names of infrastructures that users write.\n\n{TABLE_NOTE}\n"""',
@@ -309,17 +308,10 @@ def render_places() -> str:
                 for name, names in fields.items()
             ),
             "}",
-<<<<<<< HEAD
-            "#: Those whose driver does what `config.<name>` says.",
-            "HEEDED: Final = frozenset((",
-            *(f'    "{name}",' for name in heeded),
-            "))\n",
-=======
             "#: Of these, whose driver acts on them.",
             "READS_TASK: Final = (",
             *(f'    "{each.name}",' for each in found if each.reads_task_fields),
             ")\n",
->>>>>>> main
         ]
     )
 

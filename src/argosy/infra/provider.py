@@ -57,11 +57,7 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     prices: PriceSource | None = None  # how live prices are asked for (None: they are not)
     unpriced: str = ""  # why its shipped prices cannot be refreshed
     task_fields: tuple[str, ...] = ()  # of `config.<name>` in task files
-<<<<<<< HEAD
-    heeds_config: bool = False  # the driver does what they say
-=======
     reads_task_fields: bool = False  # the driver acts on them
->>>>>>> main
     extra: str = ""  # `pip install argosy[EXTRA]`
     # Ways to find its credentials, each of them enough: variables (`A and B`), a file, `program NAME`.
     credentials: tuple[str, ...] = ()

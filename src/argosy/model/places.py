@@ -99,14 +99,8 @@ TASK_FIELDS: Final = {
         "create_instance_kwargs",
     ),
 }
-<<<<<<< HEAD
-#: Those whose driver does what `config.<name>` says.
-HEEDED: Final = frozenset((
-    "slurm",
-))
-=======
 #: Of these, whose driver acts on them.
 READS_TASK: Final = (
     "aws",
+    "slurm",
 )
->>>>>>> main

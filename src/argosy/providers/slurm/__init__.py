@@ -24,7 +24,7 @@ MANIFEST: Final = Manifest(
         "~/.argosy/slurm.yaml",
         "~/.slurm/config",
     ),
-    heeds_config=True,
+    reads_task_fields=True,
     task_fields=("sbatch_options", "quota", "cpu_partition", "provision_timeout", "partition", "account",
     "qos",
                  "time", "constraint", "reservation", "native"),
