@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Final
 
+import msgspec
+
 from argosy.model.group import Membership
 from argosy.model.kinds.kind import Gang, Kind
 from argosy.model.offer import Confirmed
@@ -21,6 +23,14 @@ class JobSpec(KindSpec, frozen=True, kw_only=True, omit_defaults=True, tag="job"
     member: Membership | None = None  # of a group; `number` is then its position there
 
 
+class Checkpoint(msgspec.Struct, frozen=True, kw_only=True):
+    """A copy of what a job keeps in its checkpoint folder, outside of its nodes."""
+
+    tree: str  # digest
+    at_ms: int
+    size_bytes: int
+
+
 class JobStatus(KindStatus, frozen=True, kw_only=True, omit_defaults=True, tag="job", tag_field="kind"):
     """How far a job is."""
 
@@ -31,6 +41,8 @@ class JobStatus(KindStatus, frozen=True, kw_only=True, omit_defaults=True, tag="
     evictions: int = 0  # times that it made room for others
     kept_s: int = 0  # run time of ended attempts whose work was kept
     attained: int = 0  # milli-GPU x ms (without GPU: milli-CPU x ms) of its ended attempts
+    checkpoint: Checkpoint | None = None  # the last copy
+    ran_on: str = ""  # the claim that an attempt ran on last: what it keeps lies there
 
 
 def job_spec(row: Workload) -> JobSpec:
