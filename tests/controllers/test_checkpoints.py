@@ -17,7 +17,8 @@ from argosy.controllers.view import Policy
 from argosy.infra.agent_client import AgentClient
 from argosy.infra.system import SystemClock, SystemIds
 from argosy.model.facts import Notice
-from argosy.model.kinds.job import Checkpoint, job_state
+from argosy.model.kinds.job import job_state
+from argosy.model.kinds.kind import Checkpoint
 from argosy.model.phases import Desired, Outcome, WorkloadPhase
 from argosy.model.rows import Workload
 from argosy.providers import load_providers

@@ -24,7 +24,9 @@ from argosy.infra.border import BorderError
 from argosy.infra.tree_source import TreeStore
 from argosy.model.errors import ArgosyError
 from argosy.model.ids import Clock
-from argosy.model.kinds.job import Checkpoint, JobSpec, job_state
+from argosy.model.kinds import gangs
+from argosy.model.kinds.job import job_state
+from argosy.model.kinds.kind import Checkpoint
 from argosy.model.phases import AttemptPhase
 from argosy.model.rows import Attempt, Node, Workload
 from argosy.model.tree import Entry, Tree
@@ -169,12 +171,12 @@ class Checkpoints:
     async def put_back(self, agent: AgentPort, job: Workload, node: Node) -> None:
         """The last copy appears on a node that the job has not run on; there is none where none was made.
         Raises a border error."""
-        state = job_state(job) if isinstance(job.spec, JobSpec) else None
-        if state is None or state.checkpoint is None or self._files is None:
+        last = next((gang for gang in gangs(job)), None)
+        if last is None or last.checkpoint is None or self._files is None:
             return
-        if state.ran_on == node.claim_id or self._shared_dirs().get(node.provider):
+        if last.ran_on == node.claim_id or self._shared_dirs().get(node.provider):
             return  # what lies there is newer
-        target, digest = checkpoint_dir(job, ""), state.checkpoint.tree
+        target, digest = checkpoint_dir(job, ""), last.checkpoint.tree
         try:
             text = await self._files.tree(digest)
             tree = msgspec.json.decode(text, type=Tree)

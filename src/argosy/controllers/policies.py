@@ -8,7 +8,8 @@ import msgspec
 
 from argosy.controllers.view import Action, Put, View, event
 from argosy.model.facts import Notice, RankPhase
-from argosy.model.kinds.job import JobSpec, job_state
+from argosy.model.kinds import kind_of
+from argosy.model.kinds.job import job_state
 from argosy.model.offer import Choice, Placement, Rejection
 from argosy.model.phases import AttemptPhase, Desired, NodePhase, Outcome, WorkloadPhase
 from argosy.model.reasons import Reason
@@ -142,8 +143,8 @@ def lost_text(view: View, node: Node, after_ms: int = 0) -> str:
 
 def is_copied(job: Workload, nodes: Sequence[Node], shared_dirs: Mapping[str, str]) -> bool:
     """Whether what a job keeps lies on its nodes alone, and goes with them."""
-    managed = isinstance(job.spec, JobSpec) and job.spec.managed
-    return managed and bool(nodes) and not shared_dirs.get(nodes[0].provider)
+    owns_nodes = kind_of(job).runs and job.host_id is None
+    return owns_nodes and bool(nodes) and not shared_dirs.get(nodes[0].provider)
 
 
 def notice_of(view: View, nodes: Iterable[Node]) -> tuple[Node, Notice] | None:

@@ -4,10 +4,8 @@ from __future__ import annotations
 
 from typing import Final
 
-import msgspec
-
 from argosy.model.group import Membership
-from argosy.model.kinds.kind import Gang, Kind
+from argosy.model.kinds.kind import Checkpoint, Gang, Kind
 from argosy.model.offer import Confirmed
 from argosy.model.rows import KindSpec, KindStatus, Workload
 from argosy.model.task import Task
@@ -21,14 +19,6 @@ class JobSpec(KindSpec, frozen=True, kw_only=True, omit_defaults=True, tag="job"
     run_setup: bool = True  # `exec` skips setup
     confirmed: Confirmed | None = None  # what its launch was told to keep to
     member: Membership | None = None  # of a group; `number` is then its position there
-
-
-class Checkpoint(msgspec.Struct, frozen=True, kw_only=True):
-    """A copy of what a job keeps in its checkpoint folder, outside of its nodes."""
-
-    tree: str  # digest
-    at_ms: int
-    size_bytes: int
 
 
 class JobStatus(KindStatus, frozen=True, kw_only=True, omit_defaults=True, tag="job", tag_field="kind"):
@@ -86,6 +76,8 @@ def _gangs(row: Workload) -> tuple[Gang, ...]:
             attained=status.attained,
             evictions=status.evictions,
             recoveries=status.recoveries,
+            checkpoint=status.checkpoint,
+            ran_on=status.ran_on,
             confirmed=spec.confirmed,
         ),
     )
