@@ -79,6 +79,7 @@ def _gangs(row: Workload) -> tuple[Gang, ...]:
             checkpoint=status.checkpoint,
             ran_on=status.ran_on,
             confirmed=spec.confirmed,
+            config=task.config,
         ),
     )
 

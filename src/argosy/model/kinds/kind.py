@@ -35,6 +35,7 @@ class Gang(msgspec.Struct, frozen=True, kw_only=True):
     checkpoint: Checkpoint | None = None  # the last copy of what it keeps
     ran_on: str = ""  # the claim that it ran on last
     confirmed: Confirmed | None = None  # what its launch was told to keep to
+    config: str = ""  # JSON text of the task's `config`: what it says to infrastructures
 
 
 class Kind(msgspec.Struct, frozen=True, kw_only=True):
