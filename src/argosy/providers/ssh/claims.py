@@ -22,7 +22,7 @@ from argosy.infra.agent_port import Channel
 from argosy.infra.bootstrap import AgentPlan, start_agent
 from argosy.infra.ssh import Ssh
 from argosy.infra.tombstones import Tombstones, is_claim_id
-from argosy.model.facts import ClaimFact, ClaimState, NodeFacts, NodeSighting
+from argosy.model.facts import ClaimFact, ClaimState, NodeFacts, NodeSighting, Notice
 from argosy.model.ids import Clock
 from argosy.model.phases import Desired
 from argosy.model.rows import Claim, Node
@@ -76,6 +76,9 @@ class Hosts(Protocol):
     def answers(self, host_id: str) -> None:
         """It did."""
 
+    def notices(self) -> Mapping[str, Notice]:
+        """What programs on some hosts are told about their end."""
+
 
 class Claims:
     """`root` is the provider's folder."""
@@ -111,9 +114,9 @@ class Claims:
 
     async def observe(self, claim_ids: Sequence[str]) -> Sequence[ClaimFact]:
         wanted = set(claim_ids)
-        facts = [
-            self._fact(record) for id, record in sorted(self._records.items()) if not wanted or id in wanted
-        ]
+        notices = self._hosts.notices()
+        records = [each for id, each in sorted(self._records.items()) if not wanted or id in wanted]
+        facts = [self._fact(record, notices) for record in records]
         for host_id, held in self._hosts.listed():  # of a server that lost its folder, or another one of ours
             unknown = held.claim not in self._records and held.claim not in self._released
             if unknown and held.tag in self._tags and (not wanted or held.claim in wanted):
@@ -286,14 +289,14 @@ class Claims:
 
     # -- what there is --------------------------------------------------------------------------------------
 
-    def _fact(self, record: Record) -> ClaimFact:
+    def _fact(self, record: Record, notices: Mapping[str, Notice]) -> ClaimFact:
         nodes = tuple(
             NodeSighting(
                 index=spot.index,
                 address=f"{spot.host}/{record.claim_id}/{spot.index}",
                 ip=spot.ip or "127.0.0.1",
                 alive=self._is_alive(record, spot),
-                facts=spot.facts,
+                facts=_with_notice(spot.facts, notices.get(spot.host)),
             )
             for spot in record.spots
         )
@@ -358,6 +361,10 @@ class Claims:
         self._going.discard(task)
         if not task.cancelled():
             task.exception()  # the caller may be gone; somebody has to look at it
+
+
+def _with_notice(facts: NodeFacts | None, notice: Notice | None) -> NodeFacts | None:
+    return facts if notice is None else msgspec.structs.replace(facts or NodeFacts(), notice=notice)
 
 
 def _weight(error: BaseException) -> int:

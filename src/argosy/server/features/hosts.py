@@ -84,4 +84,4 @@ class HostFeature:
         """Offers are other ones now: whoever launches next finds them."""
         for name in self._enlisting():
             await self._services.planner.ask(name)
-        self._services.controllers.wake()
+        await self._services.controllers.refresh()
