@@ -186,6 +186,10 @@ class Driver:
         problems = [known for known in self._known.values() if known.problem]
         if not offers and problems:
             raise border.Unreachable(f"{problems[0].host.id}: {problems[0].problem}", 10)
+        if not offers and pools.hosts:
+            raise border.Unreachable(
+                "its hosts are being looked at for the first time; try again in a moment", 2
+            )
         return offers
 
     def closed(self, known: Known, closed: Mapping[str, Closed]) -> str:

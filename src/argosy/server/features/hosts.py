@@ -59,9 +59,10 @@ class HostFeature:
 
     async def hosts(self, exchange: Exchange) -> HostList:
         found: list[HostState] = []
-        for provider in self._enlisting().values():
+        for name, provider in self._enlisting().items():
             try:
                 found += await provider.enlisted()
+                await self._services.planner.ask(name)  # whoever sees them open can launch on them
             except BorderError as error:
                 raise ArgosyError("store-busy", str(error)) from error
         return HostList(hosts=tuple(found))
