@@ -1,4 +1,4 @@
-"""Own GPU servers: how soon a gang on fresh hosts says its first line, and how many jobs a pool does a second.
+"""Own GPU servers: how soon a gang on fresh hosts says its first line, and how many jobs end in a second.
 
     python benchmarks/launch_ssh.py [--hosts 16] [--jobs 1000] [--job-hosts 20] [--json FILE]
 
@@ -30,6 +30,7 @@ from pathlib import Path
 from typing import Any
 
 from argosy.client.async_client import AsyncClient
+from argosy.client.client import Client
 from argosy.client.tasks import Resources, Task
 from argosy.testing.hosts import HostLab, why_no_hosts
 
@@ -59,9 +60,6 @@ class Place:
             each["state"] != "open" for each in json.loads(self.run("pool", "hosts", "--json"))["hosts"]
         ):
             time.sleep(0.2)
-
-    def memory_mib(self) -> float:
-        return json.loads(self.run("server", "status", "--json"))["memory_bytes"] / (1 << 20)
 
     def end(self) -> None:
         self.run("server", "stop")
@@ -132,17 +130,6 @@ async def submit(place: Place, count: int, cluster: str) -> None:
                 await client.jobs_launch(tasks)
 
 
-def live(place: Place, cluster: str) -> int:
-    words = ("queue", cluster, "-s", "--json") if cluster else ("jobs", "queue", "-s", "-n", "9999", "--json")
-    told = json.loads(place.run(*words))
-    return len(told["jobs"] if isinstance(told, dict) else told)
-
-
-def failed(place: Place) -> int:
-    told = json.loads(place.run("jobs", "queue", "-n", "9999", "--json"))
-    return sum(job["status"] != "succeeded" for job in (told["jobs"] if isinstance(told, dict) else told))
-
-
 def jobs(count: int, hosts: int) -> dict[str, Any]:
     rows: dict[str, Any] = {}
     with HostLab(hosts) as lab:
@@ -164,14 +151,18 @@ def jobs(count: int, hosts: int) -> dict[str, Any]:
                         "true",
                     )
                 memory: list[float] = []
+                bad: list[int] = []
 
                 def all_of_them(cluster: str = cluster, memory: list[float] = memory) -> float:
                     began_s = time.monotonic()
                     asyncio.run(submit(place, count, cluster))
-                    while live(place, cluster):
-                        memory.append(place.memory_mib())
-                        time.sleep(0.5)
-                    memory.append(place.memory_mib())
+                    with Client(env=place.env) as client:
+                        while client.queue(cluster or None, live=True, limit=1).jobs:
+                            memory.append(client.server_status().memory_bytes / (1 << 20))
+                            time.sleep(0.5)
+                        ended = client.queue(cluster or None, limit=1000).jobs
+                        bad.append(sum(job.status != "succeeded" for job in ended))
+                        memory.append(client.server_status().memory_bytes / (1 << 20))
                     return time.monotonic() - began_s
 
                 row = measured(all_of_them)
@@ -179,7 +170,7 @@ def jobs(count: int, hosts: int) -> dict[str, Any]:
                     **row,
                     "jobs_per_s": round(count / row["seconds"], 1),
                     "server_mib": round(max(memory)),
-                    "failed": failed(place),
+                    "failed": bad[0],
                 }
         finally:
             place.end()
