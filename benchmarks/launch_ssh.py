@@ -27,7 +27,7 @@ import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from argosy.client.async_client import AsyncClient
 from argosy.client.client import Client
@@ -130,47 +130,44 @@ async def submit(place: Place, count: int, cluster: str) -> None:
                 await client.jobs_launch(tasks)
 
 
+class Ended(NamedTuple):
+    seconds: float
+    server_mib: float  # the most that the server has used
+    failed: int
+
+
+def all_of_them(place: Place, count: int, cluster: str) -> Ended:
+    began_s, mib = time.monotonic(), 0.0
+    asyncio.run(submit(place, count, cluster))
+    with Client(env=place.env) as client:
+        while client.queue(cluster or None, live=True, limit=1).jobs:
+            mib = max(mib, client.server_status().memory_bytes / (1 << 20))
+            time.sleep(0.5)
+        seconds = time.monotonic() - began_s
+        mib = max(mib, client.server_status().memory_bytes / (1 << 20))
+        ended = client.queue(cluster or None, limit=1000).jobs
+    return Ended(seconds, mib, sum(job.status != "succeeded" for job in ended))
+
+
 def jobs(count: int, hosts: int) -> dict[str, Any]:
     rows: dict[str, Any] = {}
     with HostLab(hosts) as lab:
         place = Place(lab)
+        nodes = ("--infra", "ssh/lab", "--num-nodes", str(hosts), "--", "true")
         try:
             place.wait_for_hosts()
             for name, cluster in (("jobs", ""), ("exec jobs", "all")):
                 if cluster:
-                    place.run(
-                        "launch",
-                        "-y",
-                        "-c",
-                        cluster,
-                        "--infra",
-                        "ssh/lab",
-                        "--num-nodes",
-                        str(hosts),
-                        "--",
-                        "true",
-                    )
-                memory: list[float] = []
-                bad: list[int] = []
-
-                def all_of_them(cluster: str = cluster, memory: list[float] = memory) -> float:
-                    began_s = time.monotonic()
-                    asyncio.run(submit(place, count, cluster))
-                    with Client(env=place.env) as client:
-                        while client.queue(cluster or None, live=True, limit=1).jobs:
-                            memory.append(client.server_status().memory_bytes / (1 << 20))
-                            time.sleep(0.5)
-                        ended = client.queue(cluster or None, limit=1000).jobs
-                        bad.append(sum(job.status != "succeeded" for job in ended))
-                        memory.append(client.server_status().memory_bytes / (1 << 20))
-                    return time.monotonic() - began_s
-
-                row = measured(all_of_them)
+                    place.run("launch", "-y", "-c", cluster, *nodes)
+                load, cpu = os.getloadavg()[0], cpu_s()
+                done = all_of_them(place, count, cluster)
                 rows[name] = {
-                    **row,
-                    "jobs_per_s": round(count / row["seconds"], 1),
-                    "server_mib": round(max(memory)),
-                    "failed": bad[0],
+                    "seconds": round(done.seconds, 2),
+                    "cpu_s": round(cpu_s() - cpu, 2),
+                    "load": round(load, 1),
+                    "jobs_per_s": round(count / done.seconds, 1),
+                    "server_mib": round(done.server_mib),
+                    "failed": done.failed,
                 }
         finally:
             place.end()
