@@ -2,7 +2,7 @@
 
 Each job writes into a ledger that all hosts share: who begins (job, attempt), a beat every 0.1 s, who is
 done. All hosts have one clock that counts, so the ledger shows whether two attempts of a job ever lived at
-the same time. A seed draws what breaks, where and for how long. The short form runs always, many seeds nightly.
+the same time. A seed draws what breaks, where and for how long; many seeds run nightly.
 """
 
 from __future__ import annotations
