@@ -282,7 +282,7 @@ def render_places() -> str:
     found = find_manifests()
     aliases = {alias: each.name for each in found for alias in each.aliases}
     fields = {each.name: each.task_fields for each in found if each.task_fields}
-    owned = [each.name for each in found if each.capabilities.owned]
+    owned = [each.name for each in found if each.capabilities.owned or each.own]
     rest = [each.name for each in found if each.region_is_rest]
     return "\n".join(
         [
@@ -307,7 +307,11 @@ def render_places() -> str:
                 f'    "{name}": (\n' + "".join(f'        "{each}",\n' for each in names) + "    ),"
                 for name, names in fields.items()
             ),
-            "}\n",
+            "}",
+            "#: Of these, whose driver acts on them.",
+            "READS_TASK: Final = (",
+            *(f'    "{each.name}",' for each in found if each.reads_task_fields),
+            ")\n",
         ]
     )
 

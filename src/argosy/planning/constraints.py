@@ -14,7 +14,7 @@ from msgspec.structs import replace
 
 from argosy.model.areas import Atlas
 from argosy.model.offer import BUSY, Capacity, Offer
-from argosy.model.resources import LocalDisk, Resources, serves
+from argosy.model.resources import LocalDisk, Networking, Resources, serves
 from argosy.model.units import render_bytes, render_disk, render_milli, render_price
 from argosy.planning import named, sieve
 from argosy.planning.ability import Ability, Usage
@@ -129,6 +129,8 @@ def _refuse_count(case: Case) -> str:
     wish, shape = case.wish.accelerator, case.offer.shape
     assert wish is not None
     asked = f"asked for {render_milli(wish.milli)}"
+    if case.offer.divisible and wish.milli <= shape.accelerators_milli:
+        return ""
     if case.owned:
         if _gang_fits(case, wish.milli, shape.accelerators_milli, named.devices_of(shape.accelerator)):
             return ""
@@ -157,7 +159,8 @@ def _relax_accelerator(wish: Resources) -> Iterator[Relaxed]:
 def _refuse_cpus(case: Case) -> str:
     bound, has = case.wish.cpus, case.offer.shape.cpus_milli
     assert bound is not None
-    if _gang_fits(case, bound.amount, has, named.cpus) if case.owned else bound.holds(has):
+    parts = case.owned or case.offer.divisible
+    if _gang_fits(case, bound.amount, has, named.cpus) if parts else bound.holds(has):
         return ""
     if case.offer.machines:
         what = f"{render_milli(bound.amount)} CPUs"
@@ -175,7 +178,7 @@ def _relax_cpus(wish: Resources) -> Iterator[Relaxed]:
 def _refuse_memory(case: Case) -> str:
     wish, shape = case.wish, case.offer.shape
     memory = wish.memory_for(wish.cpus.amount if wish.cpus else shape.cpus_milli)
-    exact = wish.memory is not None and wish.memory.exact and not case.owned
+    exact = wish.memory is not None and wish.memory.exact and not (case.owned or case.offer.divisible)
     if not memory or (
         memory == shape.memory_bytes if exact else _gang_fits(case, memory, shape.memory_bytes, named.memory)
     ):
@@ -346,11 +349,23 @@ MACHINES: Final = (
     _of_provider("nodes", _always, _refuse_number),
     _of_provider(
         "image",
-        lambda wish, _: bool(wish.image_id),
+        lambda wish, _: bool(wish.image_id) and not wish.machine_image,
         lambda ability, _: (
             "" if ability.images else "runs programs on the machine itself: it has no images yet"
         ),
         dropped(lambda wish: f"`image_id: {wish.image_id}`", image_id=None),
+    ),
+    _of_provider(
+        "image",
+        lambda wish, _: bool(wish.image_id) and wish.machine_image,
+        lambda ability, _: "" if ability.machine_images else "has no machine images to choose from",
+        dropped(lambda wish: f"`image_id: {wish.image_id}`", image_id=None),
+    ),
+    _of_provider(
+        "network",
+        lambda wish, _: wish.networking != Networking(),
+        lambda ability, _: "" if ability.networks else "has no networks to choose from",
+        dropped(lambda wish: "`networking`", networking=Networking()),
     ),
     Constraint(
         "accelerator", _wants_accelerator, _refuse_accelerator, sieve.keep_accelerator, _relax_accelerator

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
 
-from argosy.model.resources import Edge, Exclusion, Recovery, Resources
+from argosy.model.resources import Edge, Exclusion, Networking, Recovery, Resources
 from argosy.model.scheduling import Scheduling
 from argosy.model.task import StorageMount, Task
 from argosy.spec.accelerators import render_accelerator
@@ -149,6 +149,7 @@ def _candidate(resources: Resources) -> Document:
         "instance_type": resources.instance_type,
         "local_disk": number(resources.node_disk.render()) if resources.node_disk else resources.local_disk,
         "image_id": resources.image_id,
+        "networking": _networking(resources.networking),
         "labels": dict(resources.labels),
         "not": [_exclusion(each) for each in resources.excluded],
         "edge_config": _edge(resources.edge),
@@ -189,6 +190,18 @@ def _scheduling(scheduling: Scheduling) -> Document:
             "share": None if scheduling.share == default.share else scheduling.share,
             "labels": dict(scheduling.labels),
             "tolerations": list(scheduling.tolerations),
+        }
+    )
+
+
+def _networking(networking: Networking) -> Document:
+    subnets = list(networking.subnet_names)
+    return _given(
+        {
+            "vpc_name": networking.vpc_name,
+            "subnet_name": subnets[0] if len(subnets) == 1 else "",
+            "subnet_names": subnets if len(subnets) > 1 else [],
+            "security_groups": list(networking.security_groups),
         }
     )
 
