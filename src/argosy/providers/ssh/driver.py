@@ -238,7 +238,8 @@ class Driver:
                 continue
             words = f"{id}: {describe(known)}"
             if reason := self.closed(known, closed):
-                hint = f"`argosy pool uncordon {id}` opens it" if id in closed else reason.partition(": ")[2]
+                fix = reason.partition(": ")[2] or "wait a moment, then look again"
+                hint = f"`argosy pool uncordon {id}` opens it" if id in closed else fix
                 findings.append(finding(id in closed, f"{words}; it {reason.partition(': ')[0]}", hint))
             else:
                 findings.append(finding(True, words))
