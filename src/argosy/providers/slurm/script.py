@@ -234,7 +234,10 @@ while IFS= read -r line; do
   esac
   printf '%s\\n' "$line"
 done
-"""
+for each in "$base"/native/clm-*/claim; do
+  [ -e "$each" ] && {{ printf 'native{SEPARATOR}'; cat "$each"; echo; }}
+done
+:"""
 
 
 def release_script(claim_id: str, *, hard: bool) -> str:
@@ -246,7 +249,8 @@ mkdir -p "$base/released" && : >"$base/released/"{name} || exit 73
 me=$(id -un)
 for pause in 0 0.05 0.1 0.1 0.2 0.2 0.3 0.5 0.5 0.5 0.5 1; do
   sleep $pause
-  left=$(squeue -h -u "$me" --name={name} -o '%i') || exit 75
+  left=$(squeue -h -u "$me" -o '%i %j') || exit 75
+  left=$(printf '%s\\n' "$left" | sed -n 's/^\\([^ ]*\\) {claim_id}\\(:.*\\)\\{{0,1\\}}$/\\1/p')
   [ -z "$left" ] && break
   for id in $left; do
     [ "$id" = "${{told:-}}" ] || scancel --full "$id" || :{kill}
@@ -254,7 +258,7 @@ for pause in 0 0.05 0.1 0.1 0.2 0.2 0.3 0.5 0.5 0.5 0.5 1; do
   done
 done
 printf '%s\\n' "$left"
-[ -z "$left" ] && rm -f "$base/logs/"{name}.log
+[ -z "$left" ] && rm -rf "$base/logs/"{name}.log "$base/native/"{name}
 :"""
 
 
