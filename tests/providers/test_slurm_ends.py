@@ -10,6 +10,7 @@ import msgspec
 import pytest
 
 from argosy.infra import border
+from argosy.infra.agent_client import AgentClient
 from argosy.infra.boot import agent_zipapp
 from argosy.infra.system import SystemClock
 from argosy.model.facts import ClaimFact, ClaimState
@@ -20,7 +21,7 @@ from argosy.providers.slurm.cluster import Cluster
 from argosy.providers.slurm.provider import SlurmProvider
 from argosy.providers.slurm.runner import LocalRunner
 from argosy.providers.slurm.settings import ClusterSettings
-from argosy.testing.builders import a_choice, a_claim, a_gpu_shape, an_offer
+from argosy.testing.builders import a_choice, a_claim, a_gpu_shape, a_node, an_offer
 from argosy.testing.slurm_cluster import SlurmCluster, what_is_missing
 
 MISSING = what_is_missing()
@@ -146,6 +147,34 @@ def test_no_python_on_the_nodes_is_told_by_the_claim(slurm: SlurmCluster, zipapp
         fact = await login.until(claim, ClaimState.GONE)
         assert fact.detail.endswith(": n1 has no python9"), fact.detail
         await login.provider.release(claim.id)
+
+    asyncio.run(main())
+
+
+def test_agents_are_told_of_the_end_and_live_through_it(login: Login) -> None:
+    """SIGUSR1 comes to the batch script before the time limit, SIGTERM to all processes when the job is
+    preempted: agents go on, with a notice, until Slurm kills them."""
+
+    async def main() -> None:
+        claim = claim_of()
+        await login.provider.ensure(claim)
+        fact = await login.until(claim, ClaimState.HELD)
+        node = a_node(claim_id=claim.id, provider="slurm", address=fact.nodes[0].address)
+        client = AgentClient(lambda: login.provider.reach(node))
+        boot = await client.node()
+        assert boot.notice is None
+        for words, code in ((("--batch", "--signal=USR1"), "time-limit"), (("--signal=TERM",), "preempted")):
+            login.slurm.run("scancel", *words, login.job(claim))
+            for _ in range(200):
+                facts = await client.node()
+                if facts.notice is not None:
+                    break
+                await asyncio.sleep(0.05)
+            assert facts.notice is not None
+            assert facts.notice.code in (code, "time-limit")
+            assert facts.notice.ends
+        await login.provider.release(claim.id)
+        assert not login.slurm.nodes_with(login.slurm.jobs().get(claim.id, "none"))
 
     asyncio.run(main())
 

@@ -16,6 +16,7 @@ import msgspec
 from argosy.infra import border
 from argosy.infra.agent_port import Channel
 from argosy.infra.mux import Carrier
+from argosy.infra.speaker import Speaker
 from argosy.infra.ssh import Ran
 from argosy.model.facts import ClaimState
 from argosy.model.ids import Clock
@@ -23,7 +24,7 @@ from argosy.model.rows import Claim
 from argosy.providers.slurm import native_script, script
 from argosy.providers.slurm.jobs import NATIVE, Jobs, addresses, telling
 from argosy.providers.slurm.listing import Job, parse_squeue, render_time
-from argosy.providers.slurm.native import NativeNode, Speaker
+from argosy.providers.slurm.native import NativeNode
 from argosy.providers.slurm.native_script import NativeClaim
 from argosy.providers.slurm.nodes import Nodes
 from argosy.providers.slurm.offers import NodeKind, gres_of_type
@@ -34,6 +35,7 @@ from argosy.providers.slurm.words import OCCUPYING, claim_state, is_unknown_job,
 _MIB: Final = 1 << 20
 _SUBMIT_S: Final = 60.0
 _RELEASE_S: Final = 90.0
+_GRACE_S: Final = 120  # so long before its time limit a job is told
 _LONGEST_S: Final = 7 * 86400  # where neither a task nor its partition limits the time
 _LIST_FAILED: Final = 75
 _SUBMIT_FAILED: Final = 76
@@ -134,6 +136,7 @@ class Cluster:
         devices = choice.accelerators_milli // 1000
         limits = [each for each in (kind.time_limit_s, kind.default_time_s) if each]
         constraint = "&".join(each for each in (feature if devices else "", options.constraint) if each)
+        time_s = options.time_s or (limits[0] if limits else _LONGEST_S)
         memory_mib = choice.memory_bytes // _MIB
         return script.Order(
             claim_id=claim.id,
@@ -143,7 +146,8 @@ class Cluster:
             gres=f"{gres}:{devices}" if gres and devices else "",
             cpus=-(-choice.cpus_milli // 1000),
             memory_mib=0 if memory_mib >= kind.memory_mib else memory_mib,
-            time_s=options.time_s or (limits[0] if limits else _LONGEST_S),
+            time_s=time_s,
+            grace_s=_GRACE_S if time_s > 10 * _GRACE_S else 0,
             account=options.account or ours.account,
             qos=options.qos or ours.qos,
             constraint=constraint,
