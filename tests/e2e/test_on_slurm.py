@@ -98,6 +98,25 @@ def test_a_server_that_is_killed_while_it_submits_leaves_one_job(far: SlurmHouse
     far.wait("nobody waits for it", lambda each=name: far.cluster(each) is None)
 
 
+@pytest.mark.nightly
+def test_what_nothing_wants_is_given_back_and_others_jobs_are_left_alone(far: SlurmHouse) -> None:
+    name = far.name("o")
+    far.run("launch", "-y", "-d", "-c", name, "--infra", "slurm/far/low", "--", "sleep 600")
+    far.wait_job(name, 1, "running")
+    (number,) = far.slurm.jobs().values()
+    tag = far.slurm.run("squeue", "-h", "-j", number, "-o", "%k").strip()
+    lost, theirs = "clm-0000000000000000000lost", "clm-00000000000000000theirs"
+    for claim, comment in ((lost, tag), (theirs, "argosy:sto-of-somebody-else")):
+        words = (f"--job-name={claim}", f"--comment={comment}", "--mem=10", "-o/dev/null")
+        far.slurm.run("sbatch", *words, "--wrap", "sleep 600")
+    far.wait("the lost one is released", lambda: lost not in far.slurm.jobs())
+    assert theirs in far.slurm.jobs()
+    assert f"slurm has {lost}, which nothing wants: releasing it" in far.server_log()
+    far.run("down", "-y", name)
+    far.slurm.run("scancel", f"--name={theirs}")
+    far.wait("all is over", lambda: not far.slurm.jobs())
+
+
 def test_native_mode_runs_commands_as_batch_jobs(far: SlurmHouse) -> None:
     task = far.file(
         "native.yaml",

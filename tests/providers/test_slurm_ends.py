@@ -219,6 +219,22 @@ def test_a_job_that_waits_says_for_what_and_how_long_it_may(login: Login) -> Non
     asyncio.run(main())
 
 
+def test_check_lists_what_a_task_may_name(login: Login) -> None:
+    words = ("starttime=now+1hour", "duration=60", "users=root", "nodes=n1", "partition=low")
+    login.slurm.run("scontrol", "create", "reservation", "ReservationName=course", *words)
+    try:
+        texts = [each.what for each in asyncio.run(login.provider.check())]
+    finally:
+        login.slurm.run("scontrol", "delete", "ReservationName=course")
+    assert texts[0].startswith("lab: Slurm ")
+    assert (
+        "lab: partition low: 2 of 2 nodes up, gpu:a100:8-16c-2g, gpu:h100:8-16c-2g; "
+        "a job runs at most 7-00:00:00; features a100, h100, ib"
+    ) in texts
+    assert any(each.startswith("lab: reservation course: n1 until ") for each in texts), texts
+    assert texts[-1].endswith(", inactive, for root")
+
+
 REFUSED = (
     (claim_of(partition="nope"), border.RequestRefused,
      "the cluster lab has no partition `nope`; it has low, high, short, tiny, closed"),

@@ -33,6 +33,7 @@ _NAME_AND_ADDRESS: Final = r"s/^NodeName=\([^ ]*\).* NodeAddr=\([^ ]*\) .*/\1 \2
 #: Code and time (s) of a notice, for printf.
 _NOTICE: Final = '{"code": "%s", "at_ms": %s000, "text": "Slurm ends the job"}'
 _KILL_WAIT_S: Final = 30  # so long Slurm waits, where a site has not changed it, between SIGTERM and SIGKILL
+RESERVATIONS: Final = "reservations-follow"
 RELEASED: Final = "released"
 NO_AGENT: Final = "no-agent"
 
@@ -240,6 +241,15 @@ def probe_script(wishes: Sequence[Sequence[str]]) -> str:
         command = shlex.join(["sbatch", "--test-only", "--output=/dev/null", *options, "--wrap=true"])
         lines.append(f"echo {number} $({command} 2>&1 | tr '\\n' ' ')")
     return "\n".join(lines)
+
+
+def ours_script() -> str:
+    """Accounts and QoS of this user, where there are any, then a line, then reservations."""
+    return f"""{_BASE}
+sacctmgr -nP show assoc user="$(id -un)" format=Account,QOS 2>/dev/null
+echo {RESERVATIONS}
+scontrol -o show reservation 2>/dev/null
+:"""
 
 
 def list_script() -> str:
