@@ -52,8 +52,8 @@ def test_launch_shows_the_plan_the_log_and_the_end(argosy: CommandLine) -> None:
     done = argosy("launch", "-c", "dev", "--", "echo", "hello")
     assert done.out == "hello\n"  # nothing but the job's output
     assert done.err == (
-        "INFRA  INSTANCE      NODES  CPUS    MEMORY  KIND   $/H  CHOSEN\n"
-        "local  this machine      1  of 8  of 32 GB  owned   $0  yes\n"
+        "INFRA  INSTANCE      NODES               CPUS                 MEMORY  KIND   $/H  CHOSEN\n"
+        "local  this machine      1  any (8 available)  any (32 GB available)  owned   $0  yes\n"
         "cluster `dev` is being made; job 1 is queued\n"
         "job 1 of `dev` succeeded\n"
     )

@@ -124,7 +124,7 @@ def test_tasks_that_run_at_once_have_no_edges(argosy: CommandLine, server: FakeS
 
 
 def test_plan_says_which_constraint_is_to_blame(argosy: CommandLine, server: FakeServer) -> None:
-    text = "nothing fits `A100:8, 900 GB+`: without the memory of 900 GB+ aws/us-east-1 p4d.24xlarge at $5.16/h would"  # noqa: E501
+    text = "nothing fits `A100:8, 900 GB+`; without the memory of 900 GB+ it would run on aws/us-east-1 p4d ($5.16/h)"  # noqa: E501
     refused = Rejection(provider="aws", code="memory", text="has 680 GB of memory at most, asked for 900 GB")
     plan = Plan(num_nodes=1, rejected=(refused,))
     server.priced = lambda reply, request: PlanReply(plan=plan, text=text)

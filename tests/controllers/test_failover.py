@@ -19,6 +19,7 @@ from argosy.model.phases import ClaimPhase, Outcome, WorkloadPhase
 from argosy.model.reasons import Reason
 from argosy.model.resources import Infra
 from argosy.model.rows import Workload
+from argosy.model.units import GIB
 from argosy.planning.availability import penalty
 from argosy.store import Store
 from argosy.testing.builders import a_cluster, a_job, a_task, changed, want_gpus
@@ -300,3 +301,21 @@ def test_places_that_say_the_same_are_told_together() -> None:
     )
     many = [msgspec.structs.replace(tried[0], zone=f"z{number}") for number in range(9)]
     assert "z5 and 3 more" in told_refusals(many)
+
+
+def test_a_fraction_gets_its_part_of_the_machine_that_was_rented() -> None:
+    async def main() -> None:
+        async with a_rig() as rig:
+            task = a_task(run="sim work_s=60", resources=(want_gpus(250),))
+            row = await rig.put(a_job(managed=True, host_id=None, task=task))
+            await rig.until(row.id, WorkloadPhase.RUNNING)
+            rows = await rig.store.snapshot()
+            attempt = rows.attempt_of(row.id)
+            assert attempt is not None
+            (share,) = attempt.placements[0].devices
+            assert (share.milli, share.memory_bytes) == (250, 10 * GIB)
+            (claim,) = rows.claims_of(row.id)
+            assert (claim.choice.accelerators_milli, claim.choice.price_micro_usd) == (1000, 3_000_000)
+            await rig.until(row.id, WorkloadPhase.FINISHED)
+
+    run_virtual(main())
