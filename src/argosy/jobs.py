@@ -11,9 +11,10 @@ from __future__ import annotations
 from argosy.client import facade
 from argosy.client.blocking import blocking
 
-__all__ = ["cancel", "launch", "queue", "tail_logs"]
+__all__ = ["cancel", "launch", "queue", "tail_logs", "tasks"]
 
 cancel = blocking(facade.cancel_managed)
 launch = blocking(facade.launch_job)
 queue = blocking(facade.queue_of_managed)
 tail_logs = blocking(facade.tail_logs_of_managed)
+tasks = blocking(facade.tasks_of_managed)

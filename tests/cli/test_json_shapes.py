@@ -41,6 +41,7 @@ COMMANDS: dict[str, tuple[str, ...]] = {
     "explain": ("explain", "dev", "1"),
     "gpus": ("gpus",),
     "jobs cancel": ("jobs", "cancel", "1", "-y"),
+    "jobs graph": ("jobs", "graph", "7"),
     "jobs launch": ("jobs", "launch", "-d", *TASK),
     "jobs logs": ("jobs", "logs", "1"),
     "jobs queue": ("jobs", "queue"),

@@ -39,7 +39,6 @@ ALLOWED: Final[dict[str, dict[Place, int]]] = {
     },
     "before the rule": {
         ("class", "catalog/catalog.py:Catalog"): 462,
-        ("class", "client/tasks.py:Task"): 302,
         ("class", "controllers/shell.py:Shell"): 405,
         ("class", "convert/compose.py:_Service"): 357,
         ("class", "convert/dstack.py:_Configuration"): 515,
@@ -57,7 +56,6 @@ ALLOWED: Final[dict[str, dict[Place, int]]] = {
         ("class", "testing/pool_checkers.py:PoolLaws"): 367,
         ("class", "testing/world.py:World"): 431,
         ("file", "agent/trees.py"): 656,
-        ("file", "client/tasks.py"): 606,
         ("file", "convert/dstack.py"): 681,
         ("file", "server/pricing.py"): 638,
         ("function", "agent/terminal.py:serve_shell"): 72,
@@ -66,7 +64,6 @@ ALLOWED: Final[dict[str, dict[Place, int]]] = {
         ("function", "cli/pipelines.py:plan_pipeline"): 71,
         ("function", "client/local_server.py:ensure_running"): 62,
         ("function", "client/tasks.py:Resources.__init__"): 68,
-        ("function", "controllers/job/environment.py:rank_orders"): 65,
         ("function", "convert/ray.py:ray_job"): 97,
         ("function", "planning/deadline.py:next_step"): 70,
         ("function", "planning/market.py:cheapest_in_regions"): 65,

@@ -304,6 +304,11 @@ def test_the_other_fields_are_our_own(table: Table, cases: list[tuple[str, str, 
     own = {
         "": {
             "run",
+            "after",
+            "when",
+            "matrix",
+            "parallel",
+            "fail_fast",
             "max_duration",
             "grace",
             "scheduling",
@@ -366,5 +371,6 @@ def test_several_documents_are_a_pipeline_or_a_group() -> None:
     assert (group.name, group.execution) == ("together", "parallel")
     for word in ("primary_tasks", "termination_delay", "inter_connection"):
         assert word in group.extra
-    for parsed in (pipeline, group):
-        assert any("accepted but not executed yet" in one.what for one in parsed.warnings)
+    assert not pipeline.warnings and not group.warnings
+    assert pipeline.layout is not None and [each.after for each in pipeline.layout.members] == [(), (0,)]
+    assert group.layout is not None and group.layout.together and group.layout.primary

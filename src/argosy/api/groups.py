@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Annotated
 
 from argosy.api.endpoint import Reply, Request, endpoint
 from argosy.api.jobs import JobView
@@ -43,7 +44,8 @@ class TaskView(Reply, frozen=True, kw_only=True, omit_defaults=True):
 
 class GroupReply(Reply, frozen=True, kw_only=True, omit_defaults=True):
     group: JobView
-    tasks: tuple[TaskView, ...]
+    tasks: tuple[TaskView, ...] = ()
+    version: str = ""  # another one when anything of it has changed
 
 
 class GroupCalls:
@@ -69,5 +71,12 @@ class GroupCalls:
         """
 
     @endpoint("GET", "/groups/{group}")
-    def group(self, group: str) -> GroupReply:
+    def group(
+        self,
+        group: str,
+        *,
+        brief: Annotated[bool, "without the tasks"] = False,
+        seen: Annotated[str | None, "`version` of an earlier answer: wait for another one"] = None,
+        wait_s: Annotated[int | None, "so long at most, up to 30"] = None,
+    ) -> GroupReply:
         """A group and all its tasks, by number or id."""

@@ -89,7 +89,7 @@ def parse_group(
         return None
     if layout is not None and wish.num_jobs is not None:
         raise click.UsageError("--num-jobs repeats one task, and the file describes several")
-    layout = layout or Layout(size=wish.num_jobs or 1)
+    layout = layout or Layout(size=wish.num_jobs or 1, parallel=parsed.parallel, fail_fast=parsed.fail_fast)
     layout = msgspec.structs.replace(
         layout, parallel=wish.parallel or layout.parallel, fail_fast=wish.fail_fast or layout.fail_fast
     )

@@ -18,7 +18,8 @@ if TYPE_CHECKING:
 
 _LOGS_MAX: Final = 50  # tasks whose logs are shown one after the other
 _SHOWN_MAX: Final = 2000  # tasks in a table
-_POLL_S: Final = (0.1, 2.0)
+_LOOK_S: Final = 0.2  # between two looks at a group that changes all the time
+_WAIT_S: Final = 20
 
 
 def find_task(session: Session, wanted: str) -> JobView:
@@ -114,48 +115,34 @@ def show_group_logs(session: Session, group: JobView, *, follow: bool, tail: int
             hint=f"name one: `argosy jobs logs {group.number}/0`",
         )
     shown: set[str] = set()
-    wait_s = _POLL_S[0]
+    reply = session.client.group(group.id)
     while True:
-        reply = session.client.group(str(group.number))
-        ready = [task for task in reply.tasks if task.job is not None and task.job.id not in shown]
-        for task in ready:
-            job = task.job
-            assert job is not None
+        ready = [task.job for task in reply.tasks if task.job is not None and task.job.id not in shown]
+        for job in ready:
             shown.add(job.id)
-            session.screen.say(f"-- task {group.number}/{task.index} {task.name} --", "dim")
+            session.screen.say(f"-- task {group.number}/{job.number} {job.name} --", "dim")
             followed = Followed(job.id, job.number, job.name, None, job.num_nodes, group.number)
             follow_log(session, followed, follow=follow, tail=tail, quiet=True)
-            wait_s = _POLL_S[0]
-            if follow:
-                break
-        if ready and follow:
-            continue
-        if not follow or reply.group.outcome is not None:
+        if not follow or (reply.group.outcome is not None and not ready):
             return say_end(session, reply.group, quiet=not follow)
         with session.on_interrupt(lambda: _how_to_come_back(group.number)):
-            time.sleep(wait_s)
-        wait_s = min(wait_s * 1.5, _POLL_S[1])
+            reply = session.client.group(group.id, seen=reply.version, wait_s=0 if ready else _WAIT_S)
 
 
 def follow_counts(session: Session, number: int) -> int:
     """Watch a group of many tasks: one line with its counts, until it ends."""
     screen = session.screen
-    wait_s = _POLL_S[0]
     with session.on_interrupt(lambda: _how_to_come_back(number)):
+        reply = session.client.group(str(number), brief=True)
         while True:
-            view = find_group(session, number)
+            view = reply.group
             assert view.tasks is not None
             if view.outcome is not None:
                 screen.end_progress()
                 return say_end(session, view)
             screen.progress(f"job {number} {view.status}: {tasks_cell(view.tasks)} {view.detail}".rstrip())
-            time.sleep(wait_s)
-            wait_s = min(wait_s * 1.5, _POLL_S[1])
-
-
-def find_group(session: Session, number: int) -> JobView:
-    """The line of a group, without its tasks."""
-    return session.client.job(str(number))
+            time.sleep(_LOOK_S)
+            reply = session.client.group(str(number), brief=True, seen=reply.version, wait_s=_WAIT_S)
 
 
 def say_end(session: Session, group: JobView, *, quiet: bool = False) -> int:
@@ -181,12 +168,12 @@ def _how_to_come_back(number: int) -> str:
 
 def followed_to_end(session: Session, number: int, *, as_json: bool) -> None:
     """After a launch: logs of a few tasks, counts of many. Ends the command."""
-    view = find_group(session, number)
+    view = session.client.job(str(number))
     assert view.tasks is not None
     if as_json or view.tasks.total > _LOGS_MAX:
         status = follow_counts(session, number)
     else:
         status = show_group_logs(session, view, follow=True, tail=None)
     if as_json:
-        session.screen.json(find_group(session, number))
+        session.screen.json(session.client.job(str(number)))
     raise click.exceptions.Exit(status)

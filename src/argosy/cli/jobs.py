@@ -291,7 +291,7 @@ def jobs_queue(
     if tasks is not None:
         from argosy.cli.groups import show_tasks
 
-        reply = session.client.group(tasks)
+        reply = session.client.group(tasks.partition("/")[0])
         if as_json:
             session.screen.json(reply)
         else:
@@ -384,5 +384,27 @@ def jobs_cancel(
     _cancel(session, None, jobs, every, yes, as_json)
 
 
-for _command in (jobs_launch, jobs_queue, jobs_logs, jobs_cancel):
+@click.command(
+    name="graph",
+    epilog="""\b
+Examples:
+  argosy jobs graph 7
+""",
+)
+@click.argument("job")
+@json_option
+@pass_session
+def jobs_graph(session: Session, job: str, as_json: bool) -> None:
+    """Draw the tasks of a group: which waits for which, and how each is."""
+    from argosy.cli.group_drawing import draw_group
+
+    reply = session.client.group(job)
+    if as_json:
+        session.screen.json(reply)
+        return
+    for line in draw_group(reply.tasks):
+        session.screen.print(line)
+
+
+for _command in (jobs_launch, jobs_queue, jobs_logs, jobs_cancel, jobs_graph):
     jobs.add_command(_command)

@@ -13,12 +13,14 @@ if TYPE_CHECKING:
     from argosy.cli.session import Session
     from argosy.model.task import Task
 
+    Edge = tuple[int, int]  # positions: the second follows the first
+
 
 def plan_pipeline(
-    session: Session, tasks: Sequence[Task], *, at_once: bool, objective: str, as_json: bool
+    session: Session, tasks: Sequence[Task], *, edges: Sequence[Edge], objective: str, as_json: bool
 ) -> None:
     """All tasks together: a row for each, the data that travels, the sum, and why."""
-    reply = session.client.plan_pipeline(tasks, edges=() if at_once else None, objective=objective)
+    reply = session.client.plan_pipeline(tasks, edges=edges, objective=objective)
     screen = session.screen
     screen.warn(reply.warnings)
     if as_json:

@@ -54,7 +54,7 @@ def plan(
     Also what clouds would take that Argosy cannot launch on yet. Several tasks in one file are planned
     together, with the traffic between them.
     """
-    tasks, warnings, at_once = parse_all(session, words, flags, heeded=_PIPELINED)
+    tasks, warnings, edges = parse_all(session, words, flags, heeded=_PIPELINED)
     if html is not None and len(tasks) > 1:
         raise click.UsageError(f"`{words[0]}` has {len(tasks)} tasks, a page shows one")
     screen = session.screen
@@ -63,7 +63,7 @@ def plan(
 
         screen.warn(warnings)
         objective = flags["objective"] or tasks[0].objective
-        plan_pipeline(session, tasks, at_once=at_once, objective=objective, as_json=as_json)
+        plan_pipeline(session, tasks, edges=edges, objective=objective, as_json=as_json)
         if not compare or as_json:
             return
     else:

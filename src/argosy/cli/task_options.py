@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple, TypeVar
 import click
 
 from argosy.cli.session import Session
+from argosy.model.units import many
 
 if TYPE_CHECKING:
     from argosy.model.task import Task
@@ -125,12 +126,13 @@ def parse_described(
         from argosy.model.task import Task
 
         return Described(Task(run=command_of(words)), ())
-    tasks, warnings, _ = parse_all(session, words, flags, job_recovery=job_recovery)
-    if len(tasks) != 1:
+    parsed = parse_whole(session, words, flags, job_recovery=job_recovery)
+    tasks, warnings = parsed.tasks, tuple(one.render() for one in parsed.warnings)
+    if parsed.layout is not None:
         raise ArgosyError(
             "unsupported",
-            f"`{words[0]}` has {len(tasks)} tasks; one at a time can be launched",
-            hint="put each into a file of its own and launch them one by one",
+            f"`{words[0]}` describes {many(parsed.layout.size, 'job')}, and this launches one task",
+            hint=f"`argosy jobs launch {words[0]}` launches them as a group of managed jobs",
         )
     task = tasks[0]
     if needs_run and not task.run:
@@ -147,15 +149,17 @@ def parse_all(
     *,
     job_recovery: str | None = None,
     heeded: Collection[str] = (),
-) -> tuple[tuple[Task, ...], tuple[str, ...], bool]:
-    """Every task of a file or a command line, what to warn of, and whether they run at once. Errors:
+) -> tuple[tuple[Task, ...], tuple[str, ...], tuple[tuple[int, int], ...]]:
+    """Every task of a file or a command line, what to warn of, and which follows which, by position. Errors:
     "spec-invalid", "spec-unreadable", "usage".
 
     `heeded`: fields that a plan of several tasks heeds, although launching them is not supported yet."""
+    from argosy.spec.layout import edges_of
+
     parsed = parse_whole(session, words, flags, job_recovery=job_recovery)
     found = [one.without(heeded if len(parsed.tasks) > 1 else ()) for one in parsed.warnings]
     warnings = tuple(one.render() for one in found if one.what)
-    return tuple(parsed.tasks), warnings, parsed.execution == "parallel"
+    return tuple(parsed.tasks), warnings, edges_of(parsed.layout) if parsed.layout is not None else ()
 
 
 def parse_whole(

@@ -26,6 +26,7 @@ from argosy.api.clusters import ClusterCalls
 from argosy.api.costs import CostCalls, CostView
 from argosy.api.endpoint import Done
 from argosy.api.events import EventCalls, EventView
+from argosy.api.groups import GroupCalls, TaskView
 from argosy.api.jobs import JobCalls, JobView
 from argosy.api.launching import LaunchingCalls
 from argosy.api.planning import PipelineReply, PlanningCalls, PlanReply
@@ -33,20 +34,24 @@ from argosy.api.pool import ExplainReply, PoolCalls, PoolView
 from argosy.api.prices import DiagnosticView, PriceCalls
 from argosy.api.server import Health, ServerCalls
 from argosy.client import login
+from argosy.client.dags import Dag
 from argosy.client.flow import ReadLog
+from argosy.client.groups import grouped, names_of, when_of
 from argosy.client.printing import Out, Printer
 from argosy.client.progress import needs_files
 from argosy.client.records import ClusterRecord, JobRecord, JobStatus, as_cluster, as_job, job_state
 from argosy.client.saving import save_logs
 from argosy.client.shared import SharedClient
-from argosy.client.tasks import Dag, Launchable, Task, model_of
+from argosy.client.tasks import Launchable, Task, model_of
 from argosy.client.telling import tell
 from argosy.model.errors import ArgosyError
+from argosy.model.group import When
 from argosy.model.offer import Offer, Plan
 from argosy.model.resources import Autostop
 from argosy.model.task import Task as ModelTask
 
 T = TypeVar("T")
+_WAIT_S: Final = 20  # for news of a group, in one call
 _LIVE: Final = frozenset({"queued", "starting", "running", "recovering", "stopping"})
 
 
@@ -155,16 +160,58 @@ async def _planned(model: ModelTask, cluster_name: str | None) -> Launched:
     return Launched(None, Handle(cluster_name, plan=reply.plan))
 
 
-async def launch_job(task: Launchable, name: str | None = None) -> Launched:
-    """Queue a managed job; returns when it is queued. Unpacks as `job_id, handle`."""
-    model = _prepared(task)
-    if name is not None:
-        model = msgspec.structs.replace(model, name=name)
-    sent = await SharedClient.send_files(model)
-    tell(sent.warnings)
-    reply = await LaunchingCalls.jobs_launch([sent.task], user=login.user_name(os.environ))
+async def launch_job(
+    task: Launchable,
+    name: str | None = None,
+    *,
+    num_jobs: int | None = None,
+    parallel: int | None = None,
+    fail_fast: bool = False,
+    after: Iterable[int | str] | int | str | None = None,
+    when: When | str = When.SUCCEEDED,
+) -> Launched:
+    """Queue a managed job; returns when it is queued. Unpacks as `job_id, handle`.
+
+    A Dag with several tasks is queued as one group, in its order (`a >> b`); `num_jobs` makes an array of one
+    task, of which `parallel` run at once. `after`: managed jobs that must have ended before, as `when` says.
+
+        with sky.Dag("nightly") as dag:
+            sky.Task("prepare", run="python prepare.py") >> sky.Task("train", run="python train.py")
+        job_id, _ = sky.jobs.launch(dag)
+    """
+    group = grouped(
+        task,
+        name=name,
+        num_jobs=num_jobs,
+        parallel=parallel,
+        fail_fast=fail_fast,
+        waits=bool(names_of(after)),
+    )
+    user = login.user_name(os.environ)
+    if group is not None:
+        tell(group.warnings)
+        models = []
+        for one in group.tasks:
+            sent = await SharedClient.send_files(one)
+            tell(sent.warnings)
+            models.append(sent.task)
+        reply = await GroupCalls.launch_group(
+            models, group.layout, name=group.name, after=names_of(after), when=when_of(when), user=user
+        )
+    else:
+        model = _prepared(task)
+        if name is not None:
+            model = msgspec.structs.replace(model, name=name)
+        sent = await SharedClient.send_files(model)
+        tell(sent.warnings)
+        reply = await LaunchingCalls.jobs_launch([sent.task], user=user)
     tell(reply.warnings, of_reply=True)
     return Launched(reply.jobs[0].number, Handle(None))
+
+
+async def tasks_of_managed(job_id: int | str) -> list[TaskView]:
+    """The tasks of a group of managed jobs, by position. Errors: "not-found", "wrong-state" for one job."""
+    return list((await GroupCalls.group(str(job_id))).tasks)
 
 
 class OptimizeTarget(StrEnum):
@@ -516,7 +563,23 @@ async def _find_job(cluster: str | None, number: int | None) -> JobView:
 
 
 async def _show_log(job: JobView, follow: bool, tail: int, output_stream: Out | None) -> int:
+    if job.tasks is not None:
+        return await _show_logs(job, follow, tail, output_stream)
     label = (job.name or f"job-{job.number}") if job.num_nodes > 1 else ""
     printer = Printer(output_stream, label)
     await ReadLog(job.id, printer.show, follow=follow, tail=tail or None)
     return 0 if printer.status in ("", "succeeded") or printer.status in _LIVE else 1
+
+
+async def _show_logs(group: JobView, follow: bool, tail: int, output_stream: Out | None) -> int:
+    """The logs of a group's tasks, one after the other; to its end with `follow`."""
+    shown: set[str] = set()
+    reply = await GroupCalls.group(group.id)
+    while True:
+        ready = [task.job for task in reply.tasks if task.job is not None and task.job.id not in shown]
+        for job in ready:
+            shown.add(job.id)
+            await _show_log(job, follow, tail, output_stream)
+        if not follow or (reply.group.outcome is not None and not ready):
+            return 0 if reply.group.status in ("succeeded", *_LIVE) else 1
+        reply = await GroupCalls.group(group.id, seen=reply.version, wait_s=0 if ready else _WAIT_S)

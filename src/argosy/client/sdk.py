@@ -36,6 +36,7 @@ from argosy.client.clouds import (
     Vsphere,
     Yotta,
 )
+from argosy.client.dags import Dag
 from argosy.client.facade import (
     Handle,
     Launched,
@@ -48,7 +49,7 @@ from argosy.client.facade import (
     validate,
 )
 from argosy.client.records import ClusterRecord, ClusterStatus, JobRecord, JobStatus
-from argosy.client.tasks import Dag, Resources, Storage, StorageMode, Task
+from argosy.client.tasks import Resources, Storage, StorageMode, Task
 from argosy.model.errors import ArgosyError
 
 __all__ = [

@@ -6,16 +6,14 @@ All checking is that of the YAML (`argosy.spec`): the same fields, the same erro
 from __future__ import annotations
 
 import os
-import threading
 from collections.abc import Iterable, Mapping, Sequence
 from enum import StrEnum
-from pathlib import Path
-from types import TracebackType
 from typing import Final, Self
 
 import msgspec
 
 from argosy.client.clouds import Cloud
+from argosy.client.dags import Dag, current_dag, read_file, register
 from argosy.client.telling import in_python
 from argosy.model.errors import ArgosyError
 from argosy.model.task import Task as ModelTask
@@ -208,7 +206,7 @@ class Task:
             self._fields["resources"] = _resources_field(resources)
         if self._fields:
             _parse(self._fields, "Task(...)")
-        _register(self)
+        register(self)
 
     # Making --------------------------------------------------------------------------------------------------  # noqa: E501
 
@@ -218,17 +216,7 @@ class Task:
 
         Errors: "spec-unreadable", "spec-invalid" with file:line:column when it is built.
         """
-        try:
-            text = Path(path).expanduser().read_text("utf-8-sig")
-        except FileNotFoundError:
-            raise ArgosyError("spec-unreadable", f"`{os.fspath(path)}` does not exist") from None
-        except OSError as error:
-            raise ArgosyError(
-                "spec-unreadable", f"`{os.fspath(path)}` cannot be read: {error.strerror}"
-            ) from None
-        except UnicodeDecodeError:
-            raise ArgosyError("spec-unreadable", f"`{os.fspath(path)}` is not UTF-8") from None
-        return cls.from_yaml_text(text, source=os.fspath(path))
+        return cls.from_yaml_text(read_file(path), source=os.fspath(path))
 
     @classmethod
     def from_yaml_text(cls, text: str, *, source: str = "<yaml>") -> Task:
@@ -437,7 +425,7 @@ class Task:
 
     def __rshift__(self, other: Task) -> Task:
         """`a >> b`: b after a, in the Dag that is open."""
-        dag = _current()
+        dag = current_dag()
         if dag is None:
             raise ArgosyError("usage", "`>>` needs an open Dag", hint="write `with argosy.Dag() as dag:`")
         dag.add_edge(self, other)
@@ -479,88 +467,6 @@ class Storage:
         fields = {"name": self.name, "source": self.source, "mode": self.mode}
         given: dict[str, object] = {name: value for name, value in fields.items() if value is not None}
         return given if self.persistent else given | {"persistent": False}
-
-
-class Dag:
-    """Tasks and their order. One task can be launched; several can be planned together (`estimate`), and
-    launched later.
-
-    >>> with Dag() as dag:
-    ...     task = Task(run="echo hi")
-    >>> dag.single() is task
-    True
-    """
-
-    def __init__(self, name: str | None = None) -> None:
-        self.name = name
-        self.tasks: list[Task] = []
-        self.edges: list[tuple[Task, Task]] = []
-
-    def add(self, task: Task) -> None:
-        if all(task is not one for one in self.tasks):
-            self.tasks.append(task)
-
-    def remove(self, task: Task) -> None:
-        self.tasks = [one for one in self.tasks if one is not task]
-        self.edges = [edge for edge in self.edges if all(task is not one for one in edge)]
-
-    def add_edge(self, before: Task, after: Task) -> None:
-        self.add(before)
-        self.add(after)
-        self.edges.append((before, after))
-
-    def positions(self) -> tuple[tuple[int, int], ...]:
-        """The edges as positions in `tasks`."""
-        number = {id(task): at for at, task in enumerate(self.tasks)}
-        return tuple((number[id(src)], number[id(dst)]) for src, dst in self.edges)
-
-    def single(self) -> Task:
-        """The one task. Errors: "unsupported" when there are several, "usage" when there is none."""
-        if not self.tasks:
-            raise ArgosyError(
-                "usage", "the Dag has no task", hint="make one inside `with argosy.Dag() as dag:`"
-            )
-        if len(self.tasks) > 1:
-            raise ArgosyError(
-                "unsupported",
-                f"the Dag has {len(self.tasks)} tasks; one at a time can be launched",
-                hint="launch them one by one: `argosy.launch(task)`, then `argosy.tail_logs` to wait for "
-                "its end",
-            )
-        return self.tasks[0]
-
-    def __len__(self) -> int:
-        return len(self.tasks)
-
-    def __enter__(self) -> Self:
-        _stack().append(self)
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        _stack().pop()
-
-
-_OPEN: Final = threading.local()
-
-
-def _stack() -> list[Dag]:
-    if not hasattr(_OPEN, "dags"):
-        _OPEN.dags = []
-    dags: list[Dag] = _OPEN.dags
-    return dags
-
-
-def _current() -> Dag | None:
-    stack = _stack()
-    return stack[-1] if stack else None
-
-
-def _register(task: Task) -> None:
-    dag = _current()
-    if dag is not None:
-        dag.add(task)
 
 
 def _sizes(data: str | Mapping[str, float], size_gb: float | None) -> dict[str, float]:

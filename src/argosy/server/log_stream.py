@@ -94,7 +94,7 @@ class LogStreams:
         self, store: Store, logs: LogStore, controllers: Controllers, stopping: asyncio.Event
     ) -> None:
         self._store, self._logs = store, logs
-        self._controllers, self._stopping = controllers, stopping
+        self._controllers, self.stopping = controllers, stopping
         self.commits = Commits(store)
 
     async def job(self, name: str) -> Workload:
@@ -142,7 +142,7 @@ class LogStreams:
         said, explained_s = "", -1e9
         time_s = asyncio.get_running_loop().time
         first = number
-        while not self._stopping.is_set():
+        while not self.stopping.is_set():
             news.clear()
             job = await self.job(job.id)
             attempt = await self._attempt(job, number)
@@ -156,7 +156,7 @@ class LogStreams:
                     yield frame
                 job = await self.job(job.id)
                 another = job_state(job).attempts > number or (wish.follow and job.is_live)
-                if self._stopping.is_set() or wish.attempt or not another:
+                if self.stopping.is_set() or wish.attempt or not another:
                     break
                 number, offsets = number + 1, {}
                 continue
@@ -172,7 +172,7 @@ class LogStreams:
                     yield Frame(LogFrame(attempt=number, note=text, cursor=_render_cursor(number, offsets)))
             if not await _wait(news, patience_s) and patience_s == HEARTBEAT_S:
                 yield Frame(LogFrame(attempt=number, cursor=_render_cursor(number, offsets)))
-        if not self._stopping.is_set():
+        if not self.stopping.is_set():
             yield await self._end(job, number, offsets)
 
     async def _ranks(
@@ -189,7 +189,7 @@ class LogStreams:
         time_s = asyncio.get_running_loop().time
         began_s = time_s()
         with self._logs.watch(list(ids.values()), news):
-            while not self._stopping.is_set():
+            while not self.stopping.is_set():
                 news.clear()
                 if not over:
                     # Before the reading: what an ended attempt printed is there, or known to be on its way.

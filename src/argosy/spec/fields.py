@@ -11,6 +11,7 @@ from __future__ import annotations
 from typing import Final
 
 from argosy.spec import names, notation
+from argosy.spec.fields_groups import HEADER_ORDER, ORDER
 from argosy.spec.fields_later import CONFIG, POOL, SERVICE, STORAGE, SYNC
 from argosy.spec.fields_resources import EDGE_CONFIG, LOCATION, NETWORKING, RESOURCES
 from argosy.spec.fields_scheduling import SCHEDULING
@@ -331,6 +332,7 @@ TASK: Final = Table(
             example="{vpc_name: lab}",
             later=True,
         ),
+        *ORDER,
         LOCATION,
         EDGE_CONFIG,
         Field(
@@ -387,6 +389,7 @@ HEADER: Final = Table(
             doc="One after the other, or a group at the same time.",
             example="parallel",
         ),
+        *HEADER_ORDER,
         Field(name="primary_tasks", shape=TEXTS, doc="The group ends with these.", example="[train]"),
         Field(
             name="termination_delay",
@@ -415,5 +418,4 @@ FOREIGN: Final[dict[str, str]] = {
     "services": "this looks like a compose file; a task has one `run:`, and `service:` to serve it",
     "steps": "write the commands, one after the other, under `run: |`",
     "tasks": "separate several tasks with a line `---`",
-    "depends_on": "separate several tasks with a line `---`; they run in that order",
 }

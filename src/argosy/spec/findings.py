@@ -74,6 +74,10 @@ class Findings:
             )
         return tuple(warning for _, warning in sorted(found, key=lambda pair: _order(pair[0])))
 
+    @property
+    def has_errors(self) -> bool:
+        return bool(self._errors)
+
     def ignore(self, place: Place, name: str) -> None:
         """A field that is read, kept and not supported yet."""
         self._ignored.setdefault(name, place)

@@ -14,6 +14,9 @@ from argosy.spec.build import build_task, json_text
 from argosy.spec.fields import HEADER, TASK
 from argosy.spec.fields_resources import RESOURCES
 from argosy.spec.findings import Findings, Place, Warning_, excerpt, near
+from argosy.spec.layout import Part, layout_of
+from argosy.spec.matrix import DISTINCT_MAX, filled, is_plain, read_matrix, variables
+from argosy.spec.matrix import check_names as check_matrix_names
 from argosy.spec.names import parse_variable
 from argosy.spec.reader import Reader
 from argosy.spec.shapes import Entry, Section, Text
@@ -21,6 +24,7 @@ from argosy.spec.source import Node, Pairs, Scalar, compose, from_python, scalar
 
 PYTHON: Final = "Task(...)"
 TASKS_LIMIT: Final = 1000
+HEADER_READ: Final = ("name", "execution", "parallel", "fail_fast")
 _NO_ENV: Final[Mapping[str, str]] = {}
 
 
@@ -117,6 +121,8 @@ class Parsed(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     warnings: tuple[Warning_, ...] = ()
     execution: str = "serial"  # serial: a pipeline; parallel: a group
     layout: Layout | None = None  # of a group of jobs; None: one job
+    parallel: int = 0  # of the one task: at most so many of it at once, when it is launched several times
+    fail_fast: bool = False  # of the one task
     extra: str = ""  # JSON text of the header's other fields
 
 
@@ -175,23 +181,23 @@ def _parse(documents: tuple[Node, ...], source: str, env: Mapping[str, str], ove
     name = over.get("name", str)
     if len(documents) > 1:
         over = over.without("name")  # `--name` names the whole
-    tasks = [_task(node, env, overrides, over, flags_later, findings) for node in documents]
+    parts = [_part(node, env, overrides, over, flags_later, findings) for node in documents]
     execution = header.get("execution", str) or "serial"
-    if len(tasks) > 1:
-        kind = "job group" if execution == "parallel" else "pipeline"
-        findings.warn(
-            documents[1].place,
-            f"{len(tasks)} tasks are a {kind}, which is accepted but not executed yet",
-            "launch the tasks one by one",
-        )
-    _check_names(tasks, documents, findings)
-    _check_primary(header, tasks, findings)
+    _check_names(parts, findings)
+    _check_primary(header, parts, findings)
+    layout = layout_of(header, parts, findings)
+    if header.get("inter_connection", bool) is False:
+        findings.ignore(header.places["inter_connection"], "inter_connection")
     findings.raise_if_any()
+    tasks = tuple(task for part in parts for task in part.tasks)
     return Parsed(
-        tasks=tuple(tasks),
+        tasks=tasks,
         name=name or header.get("name", str) or (tasks[0].name if len(tasks) == 1 else None),
         warnings=findings.warnings,
         execution=execution,
+        layout=layout,
+        parallel=parts[0].section.get("parallel", int) or 0,
+        fail_fast=parts[0].section.get("fail_fast", bool) or False,
         extra=json_text(header.plain),
     )
 
@@ -206,21 +212,21 @@ def _is_header(node: Node) -> bool:
 def _header_extra(node: Node, findings: Findings) -> dict[str, object]:
     plain = Reader(findings).plain(node, "the header")
     known = plain if isinstance(plain, dict) else {}
-    return {str(name): value for name, value in known.items() if name not in ("name", "execution")}
+    return {str(name): value for name, value in known.items() if name not in HEADER_READ}
 
 
-def _check_names(tasks: list[Task], documents: tuple[Node, ...], findings: Findings) -> None:
+def _check_names(parts: list[Part], findings: Findings) -> None:
     seen: set[str] = set()
-    for task, node in zip(tasks, documents, strict=True):
-        if task.name and len(tasks) > 1:
-            if task.name in seen:
-                findings.error(node.place, f"two tasks are called `{task.name}`", "give each its own `name`")
-            seen.add(task.name)
+    for part in parts:
+        if part.name and len(parts) > 1:
+            if part.name in seen:
+                findings.error(part.place, f"two tasks are called `{part.name}`", "give each its own `name`")
+            seen.add(part.name)
 
 
-def _check_primary(header: Section, tasks: list[Task], findings: Findings) -> None:
+def _check_primary(header: Section, parts: list[Part], findings: Findings) -> None:
     """The tasks with which a group ends are tasks of the group."""
-    names = [task.name for task in tasks if task.name]
+    names = [part.name for part in parts if part.name]
     for wanted in header.get("primary_tasks", tuple) or ():
         if wanted not in names:
             guess = near(str(wanted), names)
@@ -231,6 +237,34 @@ def _check_primary(header: Section, tasks: list[Task], findings: Findings) -> No
                 if guess
                 else f"its tasks are {', '.join(names) or 'without names'}",
             )
+
+
+def _part(
+    node: Node,
+    env: Mapping[str, str],
+    overrides: Overrides,
+    over: Section,
+    flags_later: list[str],
+    findings: Findings,
+) -> Part:
+    """The tasks of one document: one, or where a matrix changes more than commands, one for each
+    combination."""
+    section = Reader(Findings()).section(
+        node, TASK, "", only=("after", "when", "matrix", "parallel", "fail_fast")
+    )
+    found = read_matrix(section, findings)
+    check_matrix_names(node, found, findings)
+    if len(found) <= 1 or is_plain(node, found) or findings.has_errors:
+        return Part(node.place, section, [_task(node, env, overrides, over, flags_later, findings)], found)
+    if len(found) > DISTINCT_MAX:
+        what = f"{len(found):,} combinations differ in more than `run`, `setup` and `envs`"
+        findings.error(section.places["matrix"], f"{what}; at most {DISTINCT_MAX:,} are taken", "")
+        found = found[:1]
+    tasks = [
+        _task(filled(node, each), {**env, **variables(each)}, overrides, over, flags_later, findings)
+        for each in found
+    ]
+    return Part(node.place, section, tasks, found)
 
 
 def _task(

@@ -132,7 +132,17 @@ def _go_on(
     started = [job.started_ms for job in standings.jobs.values() if job.started_ms]
     if group.phase is WorkloadPhase.STARTING and started:
         changed = msgspec.structs.replace(changed, phase=WorkloadPhase.RUNNING, started_ms=min(started))
-    return [Put(changed), *map(Put, made)] if changed is not group else []
+    wakes = [WakeAt(job.id, view.now_ms) for job in _to_start(view.rows, spec, live)]
+    return [*([Put(changed), *map(Put, made)] if changed is not group else []), *wakes]
+
+
+def _to_start(rows: Rows, spec: GroupSpec, live: Sequence[Workload]) -> list[Workload]:
+    """Tasks of a job group that waited for each other's nodes: now all have some."""
+    if not spec.layout.together or len(live) < spec.layout.size:
+        return []
+    if any(rows.attempt_of(job.id) is None for job in live):
+        return []
+    return [job for job in live if job.phase is WorkloadPhase.STARTING]
 
 
 def due(spec: GroupSpec, standings: Standings, live: Sequence[Workload]) -> list[int]:

@@ -35,7 +35,8 @@ def member_task(group: Workload, index: int) -> Task:
     values = member.values
     return msgspec.structs.replace(
         task,
-        envs=task.envs | {name: value for name, value in values.items() if name.isidentifier()},
+        envs={name: fill(text, values) for name, text in task.envs.items()}
+        | {name: value for name, value in values.items() if name.isidentifier()},
         run=fill(task.run, values),
         setup=fill(task.setup, values),
     )

@@ -14,6 +14,7 @@ import msgspec
 from argosy.controllers.deadlines import back_to_spot, give_up_ms, has_deadline, kept_s, moved
 from argosy.controllers.failover import end_round, next_text, note_refused, round_of, told_round
 from argosy.controllers.job.environment import rank_orders
+from argosy.controllers.job.peers import peers_of
 from argosy.controllers.job.seat import seat_gang
 from argosy.controllers.policies import (
     attained_by,
@@ -191,10 +192,13 @@ def _prepare(view: View, job: Workload, attempt: Attempt, ranks: list[Rank]) -> 
     nodes = [rank.node for rank in ranks if rank.node is not None]
     if len(nodes) < len(ranks):
         return []
+    peers = peers_of(view.rows, job)
+    if peers is None:
+        return []  # the group looks at this job again when all of its tasks have nodes
     cluster = view.rows.workloads.get(job.host_id) if job.host_id else None
     claim = view.rows.claims.get(nodes[0].claim_id)
     shared = view.shared_dirs.get(nodes[0].provider, "")
-    orders = rank_orders(job, attempt, nodes, cluster=cluster, claim=claim, shared_dir=shared)
+    orders = rank_orders(job, attempt, nodes, cluster=cluster, claim=claim, shared_dir=shared, peers=peers)
     absent = {rank.id for rank in ranks if rank.standing is Standing.ABSENT}
     actions: list[Action] = []
     for node in nodes:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 
 import msgspec
 
@@ -27,32 +28,13 @@ def rank_orders(
     cluster: Workload | None,
     claim: Claim | None,
     shared_dir: str,
+    peers: Mapping[str, str] = MappingProxyType({}),
 ) -> list[tuple[Node, RankOrder]]:
-    """One order per rank, with its node. `nodes` are the nodes of the placements, in rank order."""
+    """One order per rank, with its node. `nodes` are the nodes of the placements, in rank order; `peers`:
+    variables about the other tasks of its group."""
     spec = job_spec(job)
     task = spec.task
-    ips = "\n".join(node.ip for node in nodes)
-    gpus = sum(share.milli for share in attempt.placements[0].devices) if attempt.placements else 0
-    offer = claim.choice.offer if claim else None
-    info = {
-        "cluster_name": cluster.name if cluster else job.name,
-        "cloud": offer.provider if offer else "",
-        "region": offer.region if offer else "",
-        "zone": offer.zone if offer else "",
-    }
-    common = {
-        "NODE_IPS": ips,
-        "NUM_NODES": str(len(nodes)),
-        "NUM_GPUS_PER_NODE": str(-(-gpus // 1000)),
-        "TASK_ID": task_id(job),
-        "INTERNAL_JOB_ID": str(job.number),
-        "CLUSTER_INFO": msgspec.json.encode(info).decode(),
-        "USER": job.user,
-        "SETUP_NODE_IPS": ips,
-        "SETUP_NUM_GPUS_PER_NODE": str(-(-gpus // 1000)),
-    }
-    if spec.managed:
-        common["MANAGED_JOB_ID"] = str(job.number)
+    common = _of_all_ranks(job, attempt, nodes, cluster, claim)
     own = {
         "ARGOSY_HEAD_IP": nodes[0].ip,
         "ARGOSY_JOB_ID": job.id,
@@ -73,7 +55,7 @@ def rank_orders(
             attempt=attempt.number,
             setup=task.setup if spec.run_setup else "",
             run=task.run,
-            env=env | own | (spec.member.envs if spec.member is not None else {}) | task.envs,
+            env=env | own | (spec.member.envs if spec.member is not None else {}) | dict(peers) | task.envs,
             devices=tuple(share.index for share in placement.devices),
             shares=placement.devices,
             tenant=job.project,
@@ -84,3 +66,32 @@ def rank_orders(
         )
         result.append((node, order))
     return result
+
+
+def _of_all_ranks(
+    job: Workload, attempt: Attempt, nodes: Sequence[Node], cluster: Workload | None, claim: Claim | None
+) -> dict[str, str]:
+    """Variables that all ranks share, without the beginning of their names."""
+    ips = "\n".join(node.ip for node in nodes)
+    gpus = sum(share.milli for share in attempt.placements[0].devices) if attempt.placements else 0
+    offer = claim.choice.offer if claim else None
+    info = {
+        "cluster_name": cluster.name if cluster else job.name,
+        "cloud": offer.provider if offer else "",
+        "region": offer.region if offer else "",
+        "zone": offer.zone if offer else "",
+    }
+    common = {
+        "NODE_IPS": ips,
+        "NUM_NODES": str(len(nodes)),
+        "NUM_GPUS_PER_NODE": str(-(-gpus // 1000)),
+        "TASK_ID": task_id(job),
+        "INTERNAL_JOB_ID": str(job.number),
+        "CLUSTER_INFO": msgspec.json.encode(info).decode(),
+        "USER": job.user,
+        "SETUP_NODE_IPS": ips,
+        "SETUP_NUM_GPUS_PER_NODE": str(-(-gpus // 1000)),
+    }
+    if job_spec(job).managed:
+        common["MANAGED_JOB_ID"] = str(job.number)
+    return common

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Sequence
+from typing import Final
 
 import msgspec
 
 from argosy.api.groups import GroupReply, GroupRequest
+from argosy.api.jobs import JobView
 from argosy.api.launching import JobRef, JobsReply
 from argosy.controllers.group.decide import waits_for
-from argosy.controllers.group.standing import standings_of
+from argosy.controllers.group.standing import Standings, standings_of
 from argosy.model.errors import ArgosyError
 from argosy.model.group import MEMBERS_MAX, Layout, When, find_circle
 from argosy.model.kinds import kind_of
@@ -27,6 +30,9 @@ from argosy.server.naming import DEFAULT
 from argosy.server.services import Services
 from argosy.server.views import view_job
 from argosy.server.writing import MANAGED
+from argosy.store.snapshot import Snapshot
+
+_WAIT_MAX_S: Final = 30
 
 
 class GroupFeature:
@@ -141,15 +147,43 @@ class GroupFeature:
                 f"job {row.number} is one job, no group",
                 hint=f"`argosy jobs logs {row.number}`",
             )
-        rows = await self._store.snapshot()
+        rows, version = await self._newer(row, exchange.text("seen"), exchange.number("wait_s") or 0)
+        row = rows.workloads.get(row.id) or await self._named(row.id)
         jobs = await self._store.load_children(row.id)
         standings = standings_of(group_spec(row).layout, jobs, closed=not row.is_live)
+        view = view_group(row, standings, waits=waits_for(rows, row))
+        if exchange.flag("brief"):
+            return GroupReply(group=view, version=version)
+        tasks = view_tasks(row, standings, await self._views(rows, standings))
+        return GroupReply(group=view, tasks=tasks, version=version)
+
+    async def _newer(self, group: Workload, seen: str, wait_s: int) -> tuple[Snapshot, str]:
+        """Rows in which the group is another than `seen`, or those of `wait_s` later; and their version."""
+        news = asyncio.Event()
+        commits = self._services.streams.commits
+        commits.join(news)
+        try:
+            async with asyncio.timeout(min(max(wait_s, 0), _WAIT_MAX_S)):
+                while True:
+                    news.clear()
+                    rows = await self._store.snapshot()
+                    version = _version(rows, group)
+                    if version != seen or self._services.streams.stopping.is_set():
+                        return rows, version
+                    await news.wait()
+        except TimeoutError:
+            rows = await self._store.snapshot()
+            return rows, _version(rows, group)
+        finally:
+            commits.leave(news)
+
+    async def _views(self, rows: Snapshot, standings: Standings) -> dict[int, JobView]:
         newest = standings.jobs
         ended = {job.id: job_state(job).attempt_id for job in newest.values() if not job.is_live}
         attempts = await self._store.load_by_id(Attempt, [each for each in ended.values() if each])
         live = [job for job in newest.values() if job.is_live]
         pending = await self._services.tenants.pending(rows, live)
-        views = {
+        return {
             index: view_job(
                 job,
                 cluster=None,
@@ -158,10 +192,14 @@ class GroupFeature:
             )
             for index, job in newest.items()
         }
-        return GroupReply(
-            group=view_group(row, standings, waits=waits_for(rows, row)),
-            tasks=view_tasks(row, standings, views),
-        )
+
+
+def _version(rows: Snapshot, group: Workload) -> str:
+    row = rows.workloads.get(group.id)
+    if row is None:
+        return "ended"
+    live = rows.children_of(group.id)
+    return f"{row.rev}.{len(rows.ends_for(group.id))}.{len(live)}.{sum(job.rev for job in live)}"
 
 
 def _is_as_wanted(row: Workload, when: When) -> bool:
