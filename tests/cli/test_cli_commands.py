@@ -316,7 +316,7 @@ def test_the_end_of_a_job_stands_on_a_line_of_its_own(argosy: CommandLine, serve
         (("launch", "bad.yaml"), 2, "bad.yaml:2:1: unknown field `rum`"),
         (("launch", "broken.yaml"), 2, "broken.yaml:"),
         (("launch", "binary.yaml"), 2, "`binary.yaml` is not UTF-8"),
-        (("launch", "two.yaml"), 2, "`two.yaml` has 2 tasks"),
+        (("launch", "two.yaml"), 2, "`two.yaml` describes 2 jobs, and this launches one task"),
         (("launch", "lost.yaml"), 2, "does not exist"),
         (("launch", "null.yaml"), 2, "the variable `K` has no value"),
         (("launch", "-c", "No Good", "--", "x"), 2, "cannot name a cluster"),
