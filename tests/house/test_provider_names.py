@@ -36,6 +36,7 @@ ALLOWED: dict[str, tuple[set[str], str]] = {
     "cli/session.py": ({"ssh"}, "OpenSSH's own folder, or the word for it in an error"),
     "client/openssh.py": ({"ssh"}, "OpenSSH's own folder, or the word for it in an error"),
     "cli/task_options.py": ({"local"}, "an example in `--help`"),
+    "agent/notices.py": ({"aws", "azure", "gcp"}, "whose metadata service a machine asks"),
     "infra/ssh": ({"ssh"}, "the program"),
     "testing/hosts.py": ({"ssh"}, "the program"),
     "testing/": (
