@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import re
 from functools import cache
 from pathlib import Path
 
@@ -50,9 +51,9 @@ def _allowed(place: str, name: str) -> bool:
     return any(place.startswith(prefix) and name in names for prefix, (names, _) in ALLOWED.items())
 
 
-def _strings(path: Path) -> set[str]:
+def _strings(text: str) -> set[str]:
     """Texts in code; docstrings may tell of anything."""
-    tree = ast.parse(path.read_text(encoding="utf-8"))
+    tree = ast.parse(text)
     return {
         node.value
         for node in ast.walk(tree)
@@ -68,7 +69,9 @@ def _found() -> set[tuple[str, str]]:
         place = path.relative_to(SOURCE).as_posix()
         if place.startswith("providers/") or place in GENERATED:
             continue
-        found |= {(place, name) for name in names & _strings(path)}
+        text = path.read_text(encoding="utf-8")
+        if names & set(re.findall(r"""["'}]([\w-]+)(?=["'{])""", text)):
+            found |= {(place, name) for name in names & _strings(text)}
     return found
 
 

@@ -591,3 +591,9 @@ def test_events_tell_what_was_asked_for_newest_last(server: IdleServer, raw: Raw
     oldest = raw.get(f"/events?limit=2&after={told[0]['seq']}").json["events"]
     assert [each["code"] for each in oldest] == ["cancelling", "stopping"]
     assert len(raw.get("/events?subject=c").json["events"]) == 4
+
+
+def test_ports_that_the_place_cannot_open_are_said_with_the_way_to_reach_them(raw: Raw) -> None:
+    task = {**TASK, "resources": [{"ports": ["8000", "9000-9010"]}]}
+    (told,) = raw.post("/launch", {"task": task, "cluster": "c"}).json["warnings"]
+    assert told == "`ports` are not opened on pool: `argosy port-forward c 8000 9000` reaches them"
