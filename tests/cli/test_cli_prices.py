@@ -111,7 +111,7 @@ def test_plan_of_several_tasks(argosy: CommandLine, server: FakeServer) -> None:
     side = argosy.good("plan", "two.yaml", "--compare")
     assert side.startswith(PIPELINE + "\nTask 1 of 2 alone: a\n") and "CAPACITY" in side
     request = msgspec.json.decode(server.seen("plan_pipeline")[0].body, type=PipelineRequest)
-    assert (len(request.tasks), request.edges, request.objective) == (2, None, "cost")
+    assert (len(request.tasks), request.edges, request.objective) == (2, ((0, 1),), "cost")
 
 
 def test_tasks_that_run_at_once_have_no_edges(argosy: CommandLine, server: FakeServer) -> None:
