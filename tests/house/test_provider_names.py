@@ -41,7 +41,7 @@ ALLOWED: dict[str, tuple[set[str], str]] = {
     "infra/ssh": ({"ssh"}, "the program"),
     "testing/hosts.py": ({"ssh"}, "the program"),
     "testing/": (
-        {"aws", "lambda", "scp", "vast", "local"},
+        {"aws", "lambda", "scp", "ssh", "vast", "local"},
         "what the fake server answers: examples of replies",
     ),
 }

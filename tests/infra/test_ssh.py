@@ -117,6 +117,24 @@ def test_a_fresh_host_runs_a_rank_and_a_second_start_finds_it(
     with_ssh(folder, body)
 
 
+def test_an_agent_that_was_not_there_is_found_when_it_is(hosts: HostLab, folder: Path, zipapp: Path) -> None:
+    """It is asked for again and again while its host starts it anew."""
+
+    async def body(ssh: Ssh) -> None:
+        to = target(hosts, hosts.hosts[0], user=USER)
+        plan = AgentPlan(name="n-late", socket=f"/tmp/late-{SystemIds().new('n')}/s")
+        for _ in range(2):
+            with pytest.raises(border.Unreachable, match="no agent answers at"):
+                await ssh.open(to, plan.socket)
+        await start_agent(ssh, to, zipapp, plan)
+        client = AgentClient(lambda: ssh.open(to, plan.socket))
+        assert (await client.node()).hostname == "n-late"
+        await client.shutdown()
+        await client.close()
+
+    with_ssh(folder, body)
+
+
 @pytest.mark.parametrize("where", ["sshd", "key"])
 def test_where_forwards_are_forbidden_one_command_carries_all_streams(
     where: str, hosts: HostLab, folder: Path, zipapp: Path

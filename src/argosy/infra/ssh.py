@@ -14,9 +14,12 @@ import re
 import shlex
 import stat
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Final
+
+import msgspec
 
 from argosy.agent import wire
 from argosy.infra import border
@@ -25,7 +28,7 @@ from argosy.infra.agent_port import Channel
 from argosy.infra.askpass import Askpass
 from argosy.infra.mux import Carrier
 from argosy.infra.ssh_session import Ran, Session
-from argosy.infra.ssh_target import CONNECT_S, SshTarget, login_options, problem
+from argosy.infra.ssh_target import CONNECT_S, HostKey, SshTarget, login_options, problem
 from argosy.model.ids import Ids
 
 __all__ = ["Ran", "Ssh", "SshTarget"]
@@ -76,6 +79,15 @@ class Ssh:
         """Answer the questions of ssh for this host (password, passphrase) with it. Memory only."""
         self._askpass.remember(to, password)
 
+    @contextmanager
+    def with_password(self, to: SshTarget, password: str) -> Iterator[None]:
+        """Within the block, ssh's questions about this host are answered with it; then it is forgotten."""
+        self._askpass.remember(to, password)
+        try:
+            yield
+        finally:
+            self._askpass.forget(to)
+
     # ---- what callers use
 
     async def run(self, to: SshTarget, command: str, *, data: bytes = b"", timeout_s: float = 30.0) -> Ran:
@@ -103,6 +115,27 @@ class Ssh:
         if carrier is not None:
             return await self._carried(to, socket, carrier)
         return await self._forwarded(to, line, socket)
+
+    async def host_key(self, to: SshTarget) -> HostKey:
+        """The key that a host shows now, whether it is known or not. Nobody logs in."""
+        with tempfile.TemporaryDirectory(prefix="argosy-") as folder:
+            file = Path(folder) / "known_hosts"
+            shown = msgspec.structs.replace(to, known_hosts=str(file), host_keys="accept-new")
+            command = ["ssh", "-o", "PreferredAuthentications=none", "-o", "GlobalKnownHostsFile=/dev/null"]
+            command += login_options(shown, asks=False)
+            jump = to.jump()
+            if jump is not None:
+                command += ["-o", f"ProxyCommand={await self._through(jump)}"]
+            process = await asyncio.create_subprocess_exec(
+                *command, "--", to.host, "true",
+                stdin=asyncio.subprocess.DEVNULL, stdout=asyncio.subprocess.DEVNULL,
+                stderr=asyncio.subprocess.PIPE, env=self._environ, start_new_session=True,
+            )  # fmt: skip
+            _, said = await process.communicate()
+            line = file.read_text().strip().splitlines()[-1:] if file.exists() else []
+        if not line:
+            raise problem(to, said.decode("utf-8", "replace"))
+        return HostKey.of(line[0])
 
     async def open_command(self, to: SshTarget, command: str) -> Channel:
         """Input and output of shell text that runs on the host, as a stream. Closing the writer ends its
@@ -292,7 +325,7 @@ class Ssh:
         if await _answers(channel):
             return channel
         channel.writer.close()
-        del line.forwards[socket]
+        await self._take_back(line, socket)
         # Either nobody listens, or forwards are forbidden: the command knows which.
         script = f"{Path(socket).parent}/connect"
         command = f"exec sh {shlex.quote(script)} --mux --socket {shlex.quote(socket)}"
@@ -305,9 +338,16 @@ class Ssh:
         try:
             return await unix_channel(line.forwards[socket])
         except (border.Unreachable, KeyError):
-            line.forwards.pop(socket, None)
+            await self._take_back(line, socket)
             line.is_up = line.is_up and line.control.exists()
             raise border.Unreachable(f"the connection to {to.label} was lost") from None
+
+    async def _take_back(self, line: _Line, socket: str) -> None:
+        """End a forward. A master that was asked for the same one again would think that it is there."""
+        path = line.forwards.pop(socket, None)
+        if path is not None:
+            await self._control(line, "cancel", "-L", f"{path}:{socket}")
+            path.unlink(missing_ok=True)
 
     async def _carried(self, to: SshTarget, socket: str, carrier: Carrier) -> Channel:
         try:

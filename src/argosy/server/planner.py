@@ -62,6 +62,10 @@ class Planner:
         quoted = await self._quotes.read()
         return quoted.offers, quoted.failed
 
+    async def ask(self, provider: str) -> None:
+        """Ask a provider now what it has: something there has just been changed."""
+        await self._quotes.ask(provider)
+
     async def _read(self) -> Quoted:
         """Quotes, with the revision of all that plans are made from: of the catalog's rows, too."""
         quoted = await self._quotes.read()
