@@ -133,6 +133,7 @@ class Resources(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     network_tier: str | None = None
     ports: tuple[str, ...] = ()
     image_id: str | None = None
+    hedge: bool = False  # an order that is late gets a second one elsewhere beside it
     labels: tuple[tuple[str, str], ...] = ()
     max_hourly_micro_usd: int | None = None
     areas: tuple[str, ...] = ()  # `regions`: any of them will do; words of `model.areas`

@@ -212,6 +212,7 @@ def _resources(section: Section, reader: Reader, findings: Findings) -> Resource
         priority=section.get("priority", int) or 0,
         priority_class=section.get("priority_class", str),
         preset=section.get("preset", str) or "",
+        hedge=section.get("hedge", bool) or False,
         extra=json_text(plain),
     )
 

@@ -172,6 +172,7 @@ def _candidate(resources: Resources) -> Document:
         "priority": resources.priority or None,
         "priority_class": resources.priority_class,
         "preset": resources.preset,
+        "hedge": resources.hedge or None,
     }
     document = _given(document)
     for name, value in _decoded(resources.extra).items():
