@@ -230,15 +230,17 @@ def _resources(section: Section, reader: Reader, findings: Findings) -> Resource
         areas=_texts(section, "regions"),
         excluded=_exclusions(section, findings),
         autostop=section.get("autostop", Autostop),
-        recovery=section.get("job_recovery", Recovery)
-        or section.get("spot_recovery", Recovery)
-        or Recovery(),
+        recovery=_recovery_of(section),
         priority=section.get("priority", int) or 0,
         priority_class=section.get("priority_class", str),
         preset=section.get("preset", str) or "",
         hedge=section.get("hedge", bool) or False,
         extra=json_text(plain),
     )
+
+
+def _recovery_of(section: Section) -> Recovery:
+    return section.get("job_recovery", Recovery) or section.get("spot_recovery", Recovery) or Recovery()
 
 
 def _scheduling(task: Section, over: Section, findings: Findings) -> Scheduling:
