@@ -11,6 +11,9 @@ have the field names of `argosy.model.facts`. Paths below `PREFIX`:
     PUT  /chunks          a pack: per chunk one line `<hex sha256> <size>\\n`, then its bytes -> {}
     POST /tree            {"target": "~/x", "tree": Tree, "digest": of the tree} -> {}
     POST /tree/held       {"target", "digest"}            -> {"held": whether just that tree lies there}
+    POST /kept            {"target", "settled_s"}         -> {"entries": of a tree, "unsettled": [path, ...]}
+    POST /kept/chunks     {"digests": [...]}              -> 101, then per chunk one line `<digest> <size>\\n`
+                                                             and its bytes; size -1: it is not there any more
     POST /shutdown        {"grace_s": 5}                  -> {} when every rank has ended
     POST /watch           {"cursors": {rank id: offset}}  -> 101, then report frames
     POST /shell           {"command", "rows", "columns", "env"} -> 101, then terminal frames both ways

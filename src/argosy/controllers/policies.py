@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 import msgspec
 
 from argosy.controllers.view import Action, Put, View, event
 from argosy.model.facts import Notice, RankPhase
+from argosy.model.kinds import kind_of
 from argosy.model.kinds.job import job_state
 from argosy.model.offer import Choice, Placement, Rejection
 from argosy.model.phases import AttemptPhase, Desired, NodePhase, Outcome, WorkloadPhase
@@ -100,9 +101,10 @@ def new_claim(
     now_ms: int,
     *,
     placements: tuple[Placement, ...] = (),
+    config: str = "",
 ) -> Claim:
     """The order for the first of `choices`; the next ones are what to try after it. `placements`: on owned
-    machines."""
+    machines. `config`: what the task says to infrastructures."""
     return Claim(
         id=claim_id,
         workload_id=owner_id,
@@ -110,6 +112,7 @@ def new_claim(
         alternatives=tuple(choices[1:TRIED]),
         count=count,
         placements=placements,
+        config=config,
         requested_ms=now_ms,
     )
 
@@ -140,16 +143,32 @@ def lost_text(view: View, node: Node, after_ms: int = 0) -> str:
     return f"node {node.index} has not answered for {silent_ms // 1000} s"
 
 
+def is_copied(job: Workload, nodes: Sequence[Node], shared_dirs: Mapping[str, str]) -> bool:
+    """Whether what a job keeps lies on its nodes alone, and goes with them."""
+    owns_nodes = kind_of(job).runs and job.host_id is None
+    return owns_nodes and bool(nodes) and not shared_dirs.get(nodes[0].provider)
+
+
 def notice_of(view: View, nodes: Iterable[Node]) -> tuple[Node, Notice] | None:
     """The first of these nodes that were told that they end, and what they were told."""
     told = [
-        (node, link.facts.notice)
+        (node, notice)
         for node in nodes
-        if (link := view.observed.link(node.id)) is not None
-        and link.facts.notice is not None
-        and link.facts.notice.ends
+        for notice in (_told_itself(view, node), _told_by_provider(view, node))
+        if notice is not None and notice.ends
     ]
     return min(told, key=lambda each: each[1].at_ms, default=None)
+
+
+def _told_itself(view: View, node: Node) -> Notice | None:
+    link = view.observed.link(node.id)
+    return link.facts.notice if link is not None else None
+
+
+def _told_by_provider(view: View, node: Node) -> Notice | None:
+    fact = view.observed.claim(node.claim_id)
+    seen = (each for each in fact.nodes if each.index == node.index) if fact is not None else ()
+    return next((each.facts.notice for each in seen if each.facts is not None), None)
 
 
 def notice_text(node: Node, notice: Notice, now_ms: int) -> str:

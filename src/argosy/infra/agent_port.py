@@ -14,6 +14,7 @@ import msgspec
 from argosy.model.facts import LogChunk, NodeFacts, RankFact
 from argosy.model.offer import DeviceShare
 from argosy.model.rows import Node
+from argosy.model.tree import Entry
 
 if TYPE_CHECKING:
     import asyncio  # decisions build orders from this module: at run time it loads no event loop
@@ -97,6 +98,13 @@ class Duplex(Protocol):
         """Ends it; the exit code when there is one."""
 
 
+class Kept(msgspec.Struct, frozen=True, kw_only=True):
+    """What a program keeps in a folder: entries of a tree, and paths of files that may be half written."""
+
+    entries: tuple[Entry, ...] = ()
+    unsettled: tuple[str, ...] = ()
+
+
 class AgentPort(Protocol):
     """One node's agent. Every method raises `border.Unreachable` when it does not answer."""
 
@@ -136,6 +144,13 @@ class AgentPort(Protocol):
         """Make the tree appear at `target` (`~/x`, absolute, or relative to the node's home). What an earlier
         tree put there and this one lacks is removed unless somebody changed it; other files stay. Raises
         `RequestRefused` for a target that is not allowed."""
+
+    async def kept(self, target: str, settled_s: float) -> Kept:
+        """What lies in a folder below the node's home; nothing where it is not. Files that changed less than
+        `settled_s` ago may be half written: only their paths are told."""
+
+    def kept_chunks(self, digests: Sequence[str]) -> AsyncIterator[tuple[str, bytes]]:
+        """Chunks of what `kept` told last. Raises `Transient` when a file has changed since."""
 
     async def shell(self, command: str, rows: int, columns: int, env: Mapping[str, str]) -> Duplex:
         """A terminal on the node: a login shell when `command` is empty."""

@@ -12,7 +12,7 @@ import msgspec
 from argosy.api.server import PruneReply
 from argosy.model.errors import ArgosyError
 from argosy.model.ids import Clock
-from argosy.model.kinds import task_of
+from argosy.model.kinds import gangs, task_of
 from argosy.model.units import parse_size
 from argosy.storage.blobs import BlobStore
 from argosy.storage.logs import LogStore
@@ -117,4 +117,5 @@ class Housekeeping:
             if task is not None:
                 trees = (task.workdir_tree, *(mount.tree for mount in task.file_mounts))
                 keep.update(digest for digest in trees if digest)
+            keep.update(gang.checkpoint.tree for gang in gangs(row) if gang.checkpoint is not None)
         return keep

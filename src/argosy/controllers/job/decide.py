@@ -20,6 +20,7 @@ from argosy.controllers.policies import (
     end_claims,
     evicted,
     finish,
+    is_copied,
     lost_text,
     notice_of,
     notice_text,
@@ -30,6 +31,7 @@ from argosy.controllers.view import (
     PrepareRanks,
     Put,
     RunRanks,
+    SaveCheckpoint,
     StopRanks,
     View,
     WakeAt,
@@ -173,7 +175,8 @@ def _running(view: View, job: Workload, attempt: Attempt, ranks: list[Rank]) -> 
     now_ms = min([start for start in starts if start] or [view.now_ms])
     running = msgspec.structs.replace(attempt, phase=AttemptPhase.RUNNING, running_ms=now_ms)
     changed = msgspec.structs.replace(job, phase=WorkloadPhase.RUNNING, started_ms=job.started_ms or now_ms)
-    return [Put(running), Put(changed)]
+    claims = [rank.node.claim_id for rank in ranks if rank.node is not None]
+    return [Put(running), Put(changed.with_status(ran_on=claims[0] if claims else ""))]
 
 
 def _prepare(view: View, job: Workload, attempt: Attempt, ranks: list[Rank]) -> list[Action]:
@@ -316,6 +319,10 @@ def _end(view: View, job: Workload, attempt: Attempt, ranks: list[Rank]) -> list
         return _may_run_twice(job) and rank.node is not None and bool(lost_text(view, rank.node))
 
     if all(over(rank) for rank in ranks):
+        nodes = tuple(rank.node for rank in ranks if rank.node is not None)
+        until_ms = patience_ms + view.policy.save_ms
+        if _leaves_work(view, job, attempt, nodes) and view.now_ms < until_ms:
+            return [SaveCheckpoint(attempt.id, job, nodes), WakeAt(job.id, until_ms)]
         return _ended(view, job, attempt, ranks, attempt.outcome, attempt.reason, attempt.detail)
     # A rank that its node does not know is stopped too: the node remembers that, and an order which another
     # server has sent before arrives too late to run.
@@ -327,6 +334,14 @@ def _end(view: View, job: Workload, attempt: Attempt, ranks: list[Rank]) -> list
         actions.append(WakeAt(attempt.id, view.now_ms + fence_ms))
     actions.append(WakeAt(job.id, patience_ms if not late else view.now_ms + view.policy.heal_every_ms))
     return actions
+
+
+def _leaves_work(view: View, job: Workload, attempt: Attempt, nodes: tuple[Node, ...]) -> bool:
+    """Whether what ended ranks have kept is still to be copied, because the job goes on elsewhere."""
+    if attempt.outcome is not Outcome.PREEMPTED or not view.copies or view.observed.saved(attempt.id):
+        return False
+    links = [view.observed.link(node.id) for node in nodes]
+    return is_copied(job, nodes, view.shared_dirs) and any(link is not None and link.up for link in links)
 
 
 def _may_run_twice(job: Workload) -> bool:
