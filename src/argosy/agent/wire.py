@@ -40,6 +40,11 @@ VERSION = 1  # of this wire; in every path
 PREFIX = "/v1"
 UPGRADE = "argosy"
 
+DIAL_PATH = PREFIX + "/dial"  # of the server, where agents dial in ...
+DIAL_UPGRADE = "argosy-dial"  # ... and become an `argosy.agent.mux`
+DIAL_PING_S = 30.0
+DIAL_SILENCE_S = 75.0  # either side gives the connection up
+
 FRAME = struct.Struct(">II")
 LOG_BATCH_BYTES = 1 << 20  # log bytes in one report, at most
 HEARTBEAT_S = 5.0  # the agent says something at least this often, unless its reader asks for another pace

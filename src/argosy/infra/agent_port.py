@@ -181,6 +181,35 @@ def silence_s(beat_s: float) -> float:
     return max(5.0, 3 * beat_s)
 
 
+class DialOrder(msgspec.Struct, frozen=True, kw_only=True):
+    """How an agent reaches this server. The token is a secret."""
+
+    url: str
+    node: str
+    token: str
+    ca: str = ""  # certificates (PEM) to trust beside the machine's own
+
+    def __repr__(self) -> str:
+        return f"DialOrder(url={self.url!r}, node={self.node!r})"
+
+
+class DialIn(Protocol):
+    """Nodes that keep a connection to this server, by the names that they were given."""
+
+    @property
+    def is_offered(self) -> bool:
+        """Whether nodes can be told to dial in: they need an address of this server."""
+
+    def order(self, node: str) -> DialOrder:
+        """For an agent that is about to be started as `node`. Raises `RequestRefused`, with the setting that
+        is missing."""
+
+    def has(self, node: str) -> bool: ...
+
+    def open(self, node: str) -> Channel:
+        """A stream to the agent of a node that is connected. Raises `Unreachable`."""
+
+
 class AgentDirectory(Protocol):
     """Connections to agents, by node."""
 
