@@ -7,6 +7,7 @@ from typing import Final
 from argosy.model.scheduling import PRIORITY_CLASSES
 from argosy.spec import accelerators, notation, values
 from argosy.spec.leaves import LABEL_KEY, OPEN_MAP, SECONDS, SIZE, SPAN, TEXTS
+from argosy.spec.notation import number
 from argosy.spec.shapes import (
     AsText,
     Choice,
@@ -167,6 +168,7 @@ EXCLUSION: Final = OneOf(
 
 LOCATION: Final = Field(
     name="location",
+    into="location",
     shape=Text(says="the name of a location"),
     doc="A site at the edge: the name of the place itself, or the one that `[[place]]` of the user's "
     "`terms.toml` gives it.",
@@ -269,6 +271,7 @@ _CANDIDATE: Final = (
     ),
     Field(
         name="arch",
+        into="arch",
         shape=Choice(words=("x86_64", "arm64", "any")),
         doc="Architecture of the processors; without it `x86_64`, unless an instance type or the model of an "
         "accelerator is named.",
@@ -277,6 +280,8 @@ _CANDIDATE: Final = (
     ),
     Field(
         name="cpus",
+        into="cpus",
+        show=lambda bound: number(notation.render_cpus(bound)),
         shape=Notation(
             says="a number of CPUs such as `4` or `4+`",
             parse=notation.parse_cpus_text,
@@ -304,6 +309,7 @@ _CANDIDATE: Final = (
     ),
     Field(
         name="use_spot",
+        into="use_spot",
         shape=Flag(),
         doc="Cheaper capacity that can be taken away.",
         example="true",
@@ -319,6 +325,8 @@ _CANDIDATE: Final = (
     Field(name="spot_recovery", shape=_RECOVERY, doc="Older spelling of `job_recovery`.", example="FAILOVER"),
     Field(
         name="disk_size",
+        into="disk_size_bytes",
+        show=notation.render_size,
         shape=SIZE,
         doc="Disk per node, in GB unless it says otherwise.",
         example="100",
@@ -333,6 +341,7 @@ _CANDIDATE: Final = (
     ),
     Field(
         name="disk_tier",
+        into="disk_tier",
         shape=Choice(words=("low", "medium", "high", "ultra", "best")),
         doc="Class of the disk, where the place has such classes. Nothing is known of it for any offer, so "
         "nothing is chosen by it.",
@@ -351,6 +360,7 @@ _CANDIDATE: Final = (
     ),
     Field(
         name="network_tier",
+        into="network_tier",
         shape=Choice(words=("standard", "best")),
         doc="Class of the network; `best` is RDMA where there is any. Nothing is known of it for any offer, "
         "so nothing is chosen by it.",
@@ -358,6 +368,8 @@ _CANDIDATE: Final = (
     ),
     Field(
         name="ports",
+        into="ports",
+        show=lambda ports: [number(port) for port in ports],
         shape=Then(
             shape=ListOf(
                 item=Notation(
@@ -422,12 +434,14 @@ _CANDIDATE: Final = (
     ),
     Field(
         name="priority",
+        into="priority",
         shape=Whole(minimum=-1000, maximum=1000, says="a whole number from -1000 to 1000"),
         doc="Order among what waits: higher goes first.",
         example="100",
     ),
     Field(
         name="priority_class",
+        into="priority_class",
         shape=Choice(words=PRIORITY_CLASSES),
         doc="Priority by name, above every `priority` of the next class. `batch` is what jobs have, "
         "`system` is for administrators.",
@@ -435,6 +449,7 @@ _CANDIDATE: Final = (
     ),
     Field(
         name="hedge",
+        into="hedge",
         shape=Flag(),
         doc="Where machines have not come up after the typical time, order others elsewhere as well; the "
         "first that are up are used, the others are given back.",
@@ -443,6 +458,7 @@ _CANDIDATE: Final = (
     ),
     Field(
         name="preset",
+        into="preset",
         shape=Text(says="the name of a preset", check=str.strip),
         doc="Resources by a name that the administrator gave (`argosy pool presets`); what stands beside "
         "it goes before it.",
@@ -451,6 +467,8 @@ _CANDIDATE: Final = (
     ),
     Field(
         name="max_hourly_cost",
+        into="max_hourly_micro_usd",
+        show=lambda price: number(notation.render_price_number(price)),
         shape=Notation(says="dollars per hour such as `40`", parse=values.make_price),
         doc="Offers above this price, for all nodes together, are refused.",
         example="40",
@@ -465,6 +483,8 @@ _CANDIDATE: Final = (
     ),
     Field(
         name="regions",
+        into="areas",
+        show=list,
         shape=TEXTS,
         doc="Where it may run, any of them: regions, countries (`KR`), `eu`, continents, infrastructures. "
         "A place that is not "

@@ -199,6 +199,15 @@ def parse_bytes(text: str) -> int:
     return amount
 
 
+def number(text: str) -> str | int:
+    """A number needs no quotes in YAML.
+
+    >>> number("8"), number("8+")
+    (8, '8+')
+    """
+    return int(text) if text.isdigit() else text
+
+
 def render_size(amount: int) -> str:
     """A size that reads back to exactly `amount`.
 
