@@ -19,7 +19,7 @@ from argosy.model.kinds import kind_of
 from argosy.model.kinds.group import GROUP, GroupSpec, GroupStatus, group_spec
 from argosy.model.kinds.job import job_state
 from argosy.model.phases import Outcome
-from argosy.model.rows import Attempt, Workload
+from argosy.model.rows import Attempt, Row, Workload
 from argosy.model.task import Task
 from argosy.planning.deadline import NOT_WEIGHED
 from argosy.server.exchange import Exchange
@@ -29,7 +29,7 @@ from argosy.server.kept_plans import subject_of
 from argosy.server.naming import DEFAULT
 from argosy.server.services import Services
 from argosy.server.views import view_job
-from argosy.server.writing import MANAGED
+from argosy.server.writing import MANAGED, Batch
 from argosy.store.snapshot import Snapshot
 
 _WAIT_MAX_S: Final = 30
@@ -75,11 +75,10 @@ class GroupFeature:
             for asked_for, task in zip(tasks, seated.tasks, strict=True)
         )
         awaits, expect = await self._awaited(request)
-        number = await self._store.take_numbers(MANAGED, 1)
-        group = Workload(
+        draft = Workload(
             id=services.ids.new(GROUP.prefix),
             kind=GROUP.name,
-            name=request.name or tasks[0].name or f"job-{number}",
+            name=request.name or tasks[0].name or "",
             spec=GroupSpec(
                 tasks=programs,
                 layout=request.layout,
@@ -92,19 +91,26 @@ class GroupFeature:
             user=request.user,
             project=request.project,
             queue=seated.queues[0],
-            number=number,
             created_ms=services.clock.now_ms(),
         )
         one = next(iter(plans.values()))[0] if len(plans) == 1 else None
         unweighed = {made.why for made, _ in plans.values()} & {NOT_WEIGHED}
-        reply = JobsReply(
-            jobs=(JobRef(id=group.id, number=number, name=group.name),),
-            warnings=render_warnings(*tasks) + seated.warnings + tuple(unweighed),
-            plan=one.plan if one is not None else None,
-            deadline=one.why if one is not None else "",
-        )
-        kept = {group.id: secrets} if secrets else {}
-        return await self._writer.commit([group], reply, request.key, secrets=kept, expect=expect)
+        warnings = render_warnings(*tasks) + seated.warnings + tuple(unweighed)
+
+        def rows_from(first: int) -> list[Workload]:
+            return [msgspec.structs.replace(draft, number=first, name=draft.name or f"job-{first}")]
+
+        def make(groups: Sequence[Workload]) -> tuple[Sequence[Row], JobsReply]:
+            reply = JobsReply(
+                jobs=tuple(JobRef(id=row.id, number=row.number, name=row.name) for row in groups),
+                warnings=warnings,
+                plan=one.plan if one is not None else None,
+                deadline=one.why if one is not None else "",
+            )
+            return groups, reply
+
+        batch = Batch(MANAGED, 1, rows_from, {draft.id: secrets} if secrets else {})
+        return await self._writer.commit(batch, make, request.key, expect=expect)
 
     async def _awaited(self, request: GroupRequest) -> tuple[tuple[str, ...], dict[str, int]]:
         """Ids of the jobs to wait for, and their revisions: what has ended by now is judged at once. Raises
