@@ -600,7 +600,7 @@ def test_numbers_have_no_gap_when_many_submit_at_once(gpus: IdleServer) -> None:
     def submit(index: int) -> int | None:
         if index % 7 == 3:  # never fits
             answer = Raw(gpus.socket).ask("POST", "/jobs", {"tasks": [TOO_MUCH]})
-            assert answer.json["error"]["code"] == "no-offer", answer.json
+            assert answer.status != 200 and b"no-offer" in answer.body
             return None
         key = f"key-{index // 2 if index % 10 in (4, 5) else index}"  # some clients repeat themselves
         answer = Raw(gpus.socket).ask("POST", "/jobs", {"tasks": [ONE_GPU], "key": key})
