@@ -12,6 +12,7 @@ from argosy.cli.task_options import parse_whole
 
 if TYPE_CHECKING:
     from argosy.model.group import Layout, When
+    from argosy.model.notify import Notify
     from argosy.model.task import Task
 
 F = TypeVar("F", bound=Callable[..., Any])  # Any: commands take what click gives them
@@ -54,6 +55,7 @@ class DescribedGroup(NamedTuple):
     name: str
     after: tuple[str, ...]
     when: When
+    notify: tuple[Notify, ...]
 
 
 def group_options(function: F) -> F:
@@ -96,4 +98,6 @@ def parse_group(
     if any(not task.run.strip() for task in parsed.tasks):
         raise ArgosyError("usage", "a task has nothing to run", hint="give each task a `run:`")
     warnings = tuple(warning.render() for warning in parsed.warnings)
-    return DescribedGroup(parsed.tasks, layout, warnings, parsed.name or "", wish.after, When(wish.when))
+    return DescribedGroup(
+        parsed.tasks, layout, warnings, parsed.name or "", wish.after, When(wish.when), parsed.notify
+    )

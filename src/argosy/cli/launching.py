@@ -305,6 +305,7 @@ def _launch_group(
             name=group.name,
             after=group.after,
             when=group.when,
+            notify=group.notify,
             user=session.user,
             project=project or "",
         )

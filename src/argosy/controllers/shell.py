@@ -11,7 +11,7 @@ import asyncio
 import contextlib
 import heapq
 import logging
-from collections.abc import Callable, Coroutine, Iterable, Iterator, Sequence
+from collections.abc import Callable, Coroutine, Iterable, Iterator, Mapping, Sequence
 
 from argosy.controllers.claims.decide import decide_claim, decide_listing
 from argosy.controllers.effects import Effects
@@ -24,6 +24,7 @@ from argosy.controllers.past import Past
 from argosy.controllers.pool.caches import PoolCaches
 from argosy.controllers.pool.decide import POOL, decide_owned
 from argosy.controllers.pool.pictures import Picture
+from argosy.controllers.telling import Channels, marked
 from argosy.controllers.view import (
     Action,
     Emit,
@@ -46,7 +47,7 @@ from argosy.model.ids import Clock, Ids
 from argosy.model.kinds import kind_of
 from argosy.model.offer import Offer
 from argosy.model.phases import ClaimPhase, Desired, WorkloadPhase
-from argosy.model.rows import Attempt, Claim, Node, Row, Workload
+from argosy.model.rows import Attempt, Claim, Event, Node, Row, Workload
 from argosy.model.tenancy import TENANCY_ID
 from argosy.planning.availability import Memory
 from argosy.store import Conflict, IllegalMove, Snapshot, Store
@@ -81,16 +82,19 @@ class Shell:
         prices: Prices | None = None,
         quotes: Quotes | None = None,
         is_ours: Callable[[], bool] = lambda: True,
+        channels: Channels | None = None,
     ) -> None:
         """`prices`: what the catalog knows (None: nothing). `quotes`: the server's cache of what
         providers offer (None: one of its own); claims are charged at what decisions saw in it. `is_ours`:
-        whether the state of this server is still its own; when it is not, nothing is decided any more."""
+        whether the state of this server is still its own; when it is not, nothing is decided any more.
+        `channels`: who is told of events besides those whom tasks name."""
         self._store, self._providers, self._clock, self._ids = store, providers, clock, ids
         self._policy = policy or Policy()
         self.observed = Facts()
         self._quotes = quotes or Quotes(providers, clock)
         self._quotes.changed = self.wake
         self._is_ours = is_ours
+        self._channels = channels
         self._began_s = clock.monotonic_s()
         self._swept_s = self._began_s - SWEEP_S  # when the last full pass began
         self._pools = PoolCaches()
@@ -439,11 +443,18 @@ class Shell:
 
     async def _commit(self, actions: Sequence[Action]) -> None:
         puts = [action.row for action in actions if isinstance(action, Put)]
-        events = [action.event for action in actions if isinstance(action, Emit)]
+        changed = {row.id: row for row in puts if isinstance(row, Workload)}
+        events = [self._marked(action.event, changed) for action in actions if isinstance(action, Emit)]
         expect = {action.id: action.rev for action in actions if isinstance(action, Expect)}
         if puts or events:
             self._check_ours()
             self._wake_related(await self._store.commit(puts, events=events, expect=expect))
+            if self._channels is not None and any(each.tell for each in events):
+                self._channels.wake()
+
+    def _marked(self, one: Event, changed: Mapping[str, Workload]) -> Event:
+        known = self._rows.workloads if self._rows is not None else changed
+        return marked(one, changed.get(one.subject) or known.get(one.subject), self._channels)
 
     def _wake_related(self, rows: Iterable[Row]) -> None:
         for row in rows:

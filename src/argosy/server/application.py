@@ -20,6 +20,7 @@ from argosy.infra.quotes import Quotes
 from argosy.model.ids import Clock, Ids
 from argosy.server.accounts import Accounts
 from argosy.server.admission import Admission
+from argosy.server.channels import ChannelFile
 from argosy.server.door import Door, Limits
 from argosy.server.features import FEATURES
 from argosy.server.front import Front, bind
@@ -64,6 +65,7 @@ class Application:
         retention: Retention | None = None,
         prices: Path | None = None,
         quotes: Quotes | None = None,
+        channels: ChannelFile | None = None,
     ) -> None:
         self.stopping = asyncio.Event()
         self.listening: tuple[str, ...] = ()
@@ -75,7 +77,8 @@ class Application:
         self.refreshes = Refreshes(pricing.refresh)
         self.accounts = Accounts(store, clock)
         tenants = Tenants(store, controllers, clock)
-        intake = Intake(store=store, blobs=blobs, tenants=tenants)
+        channels = channels or ChannelFile(state_dir)
+        intake = Intake(store=store, blobs=blobs, tenants=tenants, channels=channels)
         quotes = quotes or Quotes(providers, clock, price=pricing.own_prices, fresh_s=0)
         pricing.rented.names = lambda: quotes.usable() & _priced_by_catalog(providers)
         planner = Planner(

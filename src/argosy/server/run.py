@@ -28,6 +28,7 @@ from argosy.api.location import log_path, socket_path
 from argosy.infra.system import SystemClock, SystemIds
 from argosy.model.errors import ArgosyError
 from argosy.server.application import Application, pricing_of
+from argosy.server.channels import ChannelFile
 from argosy.server.housekeeping import Housekeeping, Retention
 from argosy.server.journal import open_journal
 from argosy.server.listeners import LocalSocket, bind_tcp
@@ -135,6 +136,7 @@ async def serve(settings: Settings, tcp: socket.socket | None, lock: StateLock) 
     from argosy.infra.quotes import Quotes
     from argosy.providers import load_providers
     from argosy.server.agents import Agents
+    from argosy.server.notifying import Notifier
 
     store = await opening
     async with contextlib.AsyncExitStack() as stack:
@@ -149,6 +151,8 @@ async def serve(settings: Settings, tcp: socket.socket | None, lock: StateLock) 
         pricing = pricing_of(state_dir, providers, clock)
         quotes = Quotes(providers, clock, price=pricing.own_prices)
         stack.push_async_callback(quotes.close)
+        channels = ChannelFile(state_dir)
+        notifier = Notifier(store, channels, clock, ids.new("srv"))
         shell = Shell(
             store=store,
             providers=providers,
@@ -160,6 +164,7 @@ async def serve(settings: Settings, tcp: socket.socket | None, lock: StateLock) 
             quotes=quotes,
             prices=pricing.rented,
             is_ours=lock.is_ours,
+            channels=notifier,
         )
         application = Application(
             store=store,
@@ -174,6 +179,7 @@ async def serve(settings: Settings, tcp: socket.socket | None, lock: StateLock) 
             pricing=pricing,
             retention=settings.retention,
             quotes=quotes,
+            channels=channels,
         )
         loop = asyncio.get_running_loop()
         for name in (signal.SIGTERM, signal.SIGINT):
@@ -184,7 +190,8 @@ async def serve(settings: Settings, tcp: socket.socket | None, lock: StateLock) 
         caring = asyncio.create_task(_care(store, application.housekeeping, clock))
         watching = asyncio.create_task(_watch_budgets(application))
         collecting = asyncio.create_task(_collect())
-        stack.push_async_callback(_end, deciding, caring, watching, collecting)
+        telling = asyncio.create_task(notifier.run())
+        stack.push_async_callback(_end, deciding, caring, watching, collecting, telling)
         local = LocalSocket(socket_path(state_dir))
         async with application.listen(local.sock, tcp):
             stack.callback(local.unlink)

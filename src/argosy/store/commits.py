@@ -17,7 +17,7 @@ from argosy.model.ids import Clock
 from argosy.model.kinds import kind_of
 from argosy.model.phases import may_move
 from argosy.model.rows import CLAIMS_TAKEN, Attempt, Event, Row, Workload
-from argosy.store import schema
+from argosy.store import outbox, schema
 from argosy.store.ballast import Ballast, ends_something
 from argosy.store.database import Database
 from argosy.store.errors import Conflict, IllegalMove, KeyUsed
@@ -285,6 +285,9 @@ class Writer:
                     for place, one in enumerate(request.events, 1)
                 ],
             )
+            letters = outbox.letters_of(list(enumerate(request.events, event_seq + 1)))
+            if letters:
+                connection.execute(schema.outbox.insert(), letters)
         if request.key is not None:
             connection.execute(_ADD_KEY, {"key": request.key[0], "reply": request.key[1], "at_ms": now_ms})
 

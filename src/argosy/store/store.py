@@ -13,13 +13,14 @@ import sqlalchemy as sa
 
 from argosy.model.ids import Clock, Ids
 from argosy.model.rows import Event
-from argosy.store import accounts, growth, schema
+from argosy.store import accounts, growth, outbox, schema
 from argosy.store import backups as daily
 from argosy.store.ballast import BALLAST_FILE, Ballast
 from argosy.store.commits import TAKE_NUMBERS, Numbered, Request, Writer
 from argosy.store.database import Database
 from argosy.store.errors import Conflict, IllegalMove, KeyUsed
 from argosy.store.lane import Lane
+from argosy.store.outbox import Letter
 from argosy.store.reads import Reads
 from argosy.store.secrets import Keyring, Vault
 from argosy.store.snapshot import Snapshot
@@ -146,6 +147,30 @@ class Store(Reads):
             now_ms = int(connection.exec_driver_sql(_POSTGRES_NOW).scalar_one())
         values = {"name": name, "holder": holder, "until_ms": now_ms + ttl_ms, "now_ms": now_ms}
         return connection.execute(_LEASE, values).rowcount == 1
+
+    # -- what people are told -----------------------------------------------------------------------
+
+    async def load_letters(self, now_ms: int, limit: int = 100) -> list[Letter]:
+        """What somebody is to be told now, oldest first."""
+        return await self._read(lambda c: outbox.load_due(c, now_ms, limit))
+
+    async def next_letter_ms(self) -> int | None:
+        """When the next one is due; None: nobody is to be told anything."""
+        return await self._read(outbox.next_due_ms)
+
+    async def keep_letter(self, letter: Letter) -> None:
+        """Write how far it is."""
+        await self._write_alone(lambda c: outbox.keep(c, letter))
+
+    async def drop_letter(self, seq: int, *, forget: str = "") -> None:
+        """It has reached everybody, or is given up. `forget`: with it, what is sealed under this id."""
+
+        def work(connection: sa.Connection) -> None:
+            outbox.drop(connection, seq)
+            if forget:
+                self._vault.forget(connection, [forget])
+
+        await self._write_alone(work)
 
     # -- accounts -----------------------------------------------------------------------------------
 

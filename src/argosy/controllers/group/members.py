@@ -30,6 +30,8 @@ def member_task(group: Workload, index: int) -> Task:
     spec = group_spec(group)
     member = spec.layout.member(index)
     task = spec.tasks[member.task]
+    if len(spec.tasks) == 1 and task.notify:
+        task = msgspec.structs.replace(task, notify=())  # the group tells of all of them together
     if not member.values:
         return task
     values = member.values
@@ -61,6 +63,7 @@ def make_member(group: Workload, index: int, job_id: str, standings: Standings) 
         group=group.number,
         size=spec.layout.size,
         envs=_envs(group, index, member, standings),
+        program=member.task,
         together=spec.layout.together,
     )
     return Workload(

@@ -177,7 +177,8 @@ def _running(view: View, job: Workload, attempt: Attempt, ranks: list[Rank]) -> 
     now_ms = min([start for start in starts if start] or [view.now_ms])
     running = msgspec.structs.replace(attempt, phase=AttemptPhase.RUNNING, running_ms=now_ms)
     changed = msgspec.structs.replace(job, phase=WorkloadPhase.RUNNING, started_ms=job.started_ms or now_ms)
-    return [Put(running), Put(changed)]
+    told = any("started" in wish.on for wish in job_spec(job).task.notify)
+    return [Put(running), Put(changed), *([event(view, job.id, "running", "")] if told else [])]
 
 
 def _prepare(view: View, job: Workload, attempt: Attempt, ranks: list[Rank]) -> list[Action]:

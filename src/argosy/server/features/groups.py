@@ -18,6 +18,7 @@ from argosy.model.group import MEMBERS_MAX, Layout, When, find_circle
 from argosy.model.kinds import kind_of
 from argosy.model.kinds.group import GROUP, GroupSpec, GroupStatus, group_spec
 from argosy.model.kinds.job import job_state
+from argosy.model.notify import sealed, sealed_id
 from argosy.model.phases import Outcome
 from argosy.model.rows import Attempt, Row, Workload
 from argosy.model.task import Task
@@ -49,6 +50,7 @@ class GroupFeature:
         if request.name:
             check_name("task", request.name)
         tasks = await self._services.intake.tasks(request.tasks, caller)
+        self._services.intake.check_notify(request.notify, "notify")
         secrets = _secrets_of(tasks)
         project = check_name("project", request.project or caller.project or DEFAULT)
         asked = msgspec.structs.replace(request, project=project)
@@ -66,13 +68,18 @@ class GroupFeature:
             tasks, request.project, named=request.plan, limit_micro_usd=request.max_hourly_micro_usd
         )
         services.admission.check_jobs(seated, request.project, None)
+        whole, addresses = sealed("whole", request.notify)
+        parts = [sealed(str(at), task.notify) for at, task in enumerate(tasks)]
+        for _, some in parts:
+            addresses |= some
         programs = tuple(
             msgspec.structs.replace(
                 task,
+                notify=wishes,
                 estimated_s=plans[subject_of(asked_for)][0].duration_s,
                 secrets=dict.fromkeys(task.secrets, ""),
             )
-            for asked_for, task in zip(tasks, seated.tasks, strict=True)
+            for asked_for, task, (wishes, _) in zip(tasks, seated.tasks, parts, strict=True)
         )
         awaits, expect = await self._awaited(request)
         draft = Workload(
@@ -84,6 +91,7 @@ class GroupFeature:
                 layout=request.layout,
                 queues=seated.queues,
                 confirmed=tuple(plans[subject_of(task)][1] for task in tasks),
+                notify=whole,
                 awaits=awaits,
                 when=request.when,
             ),
@@ -109,7 +117,8 @@ class GroupFeature:
             )
             return groups, reply
 
-        batch = Batch(MANAGED, 1, rows_from, {draft.id: secrets} if secrets else {})
+        kept = {draft.id: secrets, sealed_id(draft.id): addresses}
+        batch = Batch(MANAGED, 1, rows_from, {id: some for id, some in kept.items() if some})
         return await self._writer.commit(batch, make, request.key, expect=expect)
 
     async def _awaited(self, request: GroupRequest) -> tuple[tuple[str, ...], dict[str, int]]:

@@ -13,6 +13,7 @@ import msgspec
 from argosy.api.launching import ExecRequest, JobRef, JobsLaunchRequest, JobsReply, LaunchReply, LaunchRequest
 from argosy.model.kinds.cluster import CLUSTER, ClusterSpec, ClusterStatus, cluster_spec
 from argosy.model.kinds.job import JOB, JobSpec, JobStatus
+from argosy.model.notify import sealed, sealed_id
 from argosy.model.offer import Confirmed, Plan, waits_for
 from argosy.model.phases import Desired, WorkloadPhase
 from argosy.model.resources import Autostop, Recovery
@@ -247,6 +248,11 @@ class LaunchingFeature:
         keeps = confirmed or [None] * len(seated.tasks)
         for task, queue, keep in zip(seated.tasks, seated.queues, keeps, strict=True):
             job_id = self._ids.new(JOB.prefix)
+            wishes, addresses = sealed("0", task.notify)
+            if addresses:
+                secrets[sealed_id(job_id)] = addresses
+            if task.notify:
+                task = msgspec.structs.replace(task, notify=wishes)
             if task.secrets:
                 secrets[job_id] = task.secrets
                 task = msgspec.structs.replace(task, secrets=dict.fromkeys(task.secrets, ""))
