@@ -16,7 +16,7 @@ import pytest
 from agent_process import AgentProcess, gone, wait_for, watch_until
 
 import argosy.agent
-from argosy.agent import serve
+from argosy.agent import daemon
 from argosy.infra.agent_client import AgentClient
 from argosy.infra.agent_port import Ack, RankOrder
 from argosy.infra.boot import agent_command, agent_zipapp
@@ -163,9 +163,9 @@ def test_only_the_owner_can_reach_it(agent: AgentProcess) -> None:
 
 def test_a_socket_that_goes_while_the_agent_starts_is_not_taken_for_ours(tmp_path: Path) -> None:
     path = str(tmp_path / "s")
-    with serve._listen(path) as listener:
+    with daemon._listen(path) as listener:
         os.unlink(path)
-        door = serve._Door(path, listener)
+        door = daemon._Door(path, listener)
         assert not door.is_ours(), "nothing is there, so that the next look makes it anew"
 
 

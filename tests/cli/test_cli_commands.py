@@ -445,6 +445,21 @@ def test_status(argosy: CommandLine, server: FakeServer) -> None:
     assert server.requests[-1].query == {"refresh": "true"}
 
 
+def test_status_says_why_a_cluster_is_not_idle_and_when_it_stops(
+    argosy: CommandLine, server: FakeServer
+) -> None:
+    soon = STARTED_MS + 3_600_000 + 12 * 60_000
+    server.add_cluster("a", autostop=Autostop(idle_s=600), in_use="2 jobs, GPUs at work")
+    server.add_cluster("b", autostop=Autostop(idle_s=1800, down=True), stops_at_ms=soon)
+    server.add_cluster("c", autostop=Autostop(max_s=3600), in_use="1 job", stops_at_ms=soon)
+    said = argosy.good("status").splitlines()[4:]
+    assert said[0] == "a: not idle: 2 jobs, GPUs at work"
+    assert said[1:3] == [
+        "b: idle; is deleted in 12m unless it is used",
+        "c: not idle: 1 job; it stops in 12m in any case",
+    ]
+
+
 def test_status_shows_nodes(argosy: CommandLine, server: FakeServer) -> None:
     node = NodeView(
         id="nod-1", index=0, phase="ready", ip="10.0.0.1", cpus_milli=8000, memory_bytes=32 << 30,
@@ -500,6 +515,13 @@ def test_autostop(argosy: CommandLine, server: FakeServer) -> None:
     server.add_cluster("dev")
     assert argosy.good("autostop", "dev", "-i", "90", "--down") == "dev will be deleted after 1h 30m idle\n"
     assert server.clusters["dev"].autostop == Autostop(idle_s=5400, down=True)
+    assert (
+        argosy.good("autostop", "dev", "--max-duration", "8h") == "dev will be stopped 8h after its start\n"
+    )
+    assert server.clusters["dev"].autostop == Autostop(max_s=28_800)
+    assert argosy.good("autostop", "dev", "-i", "5", "--max-duration", "60") == (
+        "dev will be stopped after 5m idle or 1h after its start\n"
+    )
     assert argosy.good("autostop", "dev") == "dev will be stopped after 5m idle\n"
     assert argosy.good("autostop", "dev", "-i", "10m") == "dev will be stopped after 10m idle\n"
     assert server.clusters["dev"].autostop.idle_s == 600

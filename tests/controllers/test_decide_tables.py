@@ -522,7 +522,7 @@ def test_a_preempted_cluster_says_so() -> None:
 
 def _told(world: World, node: int, code: str = "terminate", in_s: int = 120) -> None:
     notice = Notice(code=code, at_ms=NOW + in_s * 1000)
-    world.facts.set_node(f"nod-{node}", NodeFacts(cpus_milli=8000, notice=notice))
+    world.facts.set_node(f"nod-{node}", NodeFacts(cpus_milli=8000, notice=notice), NOW)
 
 
 def test_a_notice_ends_the_attempt_with_all_the_time_that_is_left() -> None:

@@ -16,6 +16,7 @@ from argosy.controllers.view import Action, Put, View
 from argosy.infra.owned import offers_of_machines
 from argosy.model.facts import NodeFacts
 from argosy.model.offer import Offer, OwnedMachine
+from argosy.model.phases import ClaimPhase, Desired, WorkloadPhase
 from argosy.model.resources import Accelerator, Infra, Resources
 from argosy.model.rows import Claim, Row, Workload
 from argosy.model.scheduling import Scheduling
@@ -23,7 +24,7 @@ from argosy.model.units import GIB, Bound
 from argosy.planning import Ability, plan, usage_by_provider
 from argosy.server.pool_views import view_pool
 from argosy.store.snapshot import Snapshot
-from argosy.testing.builders import a_job, a_task, some_devices
+from argosy.testing.builders import a_cluster, a_job, a_task, changed, some_devices
 from argosy.testing.virtual_time import EPOCH_MS
 
 ABLE = {"ssh": Ability(multi_node=True, fractions=True, owned=True)}
@@ -241,3 +242,26 @@ def test_offers_of_machines_without_any_accelerator() -> None:
         2,
         7,
     )
+
+
+def test_a_gang_at_rest_starts_on_its_own_machines_again() -> None:
+    cluster = a_cluster(num_nodes=2, resources=(a_wish(8000),), name="dev")
+    view = a_view(cluster, offers=lab(host("gpu1", 8), host("gpu2", 8)))
+    [claim] = [
+        each.row
+        for each in decide_owned(view, new_id)
+        if isinstance(each, Put) and isinstance(each.row, Claim)
+    ]
+    swapped = tuple(
+        msgspec.structs.replace(place, rank=1 - place.rank) for place in reversed(claim.placements)
+    )
+    resting = changed(claim, phase=ClaimPhase.STOPPED, desired=Desired.STOP, placements=swapped)
+    stopped = changed(cluster, phase=WorkloadPhase.STOPPED)
+    more = (host("gpu0", 8), host("gpu1", 8), host("gpu2", 8), host("gpu3", 8))
+    view = a_view(stopped, resting, offers=lab(*more))
+    actions = decide_owned(view, new_id)
+    [again] = [each.row for each in actions if isinstance(each, Put) and isinstance(each.row, Claim)]
+    assert again.placements == swapped
+    drained = (host("gpu1", 8, closed="is drained"), host("gpu2", 8), host("gpu3", 8))
+    view = a_view(stopped, resting, offers=lab(*drained))
+    assert not [each for each in decide_owned(view, new_id) if isinstance(each, Put)]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import re
 from functools import cache
 from pathlib import Path
 
@@ -36,10 +37,11 @@ ALLOWED: dict[str, tuple[set[str], str]] = {
     "cli/session.py": ({"ssh"}, "OpenSSH's own folder, or the word for it in an error"),
     "client/openssh.py": ({"ssh"}, "OpenSSH's own folder, or the word for it in an error"),
     "cli/task_options.py": ({"local"}, "an example in `--help`"),
+    "agent/notices.py": ({"aws", "azure", "gcp"}, "whose metadata service a machine asks"),
     "infra/ssh": ({"ssh"}, "the program"),
     "testing/hosts.py": ({"ssh"}, "the program"),
     "testing/": (
-        {"aws", "lambda", "scp", "vast", "local"},
+        {"aws", "lambda", "scp", "ssh", "vast", "local"},
         "what the fake server answers: examples of replies",
     ),
 }
@@ -49,9 +51,9 @@ def _allowed(place: str, name: str) -> bool:
     return any(place.startswith(prefix) and name in names for prefix, (names, _) in ALLOWED.items())
 
 
-def _strings(path: Path) -> set[str]:
+def _strings(text: str) -> set[str]:
     """Texts in code; docstrings may tell of anything."""
-    tree = ast.parse(path.read_text(encoding="utf-8"))
+    tree = ast.parse(text)
     return {
         node.value
         for node in ast.walk(tree)
@@ -67,7 +69,9 @@ def _found() -> set[tuple[str, str]]:
         place = path.relative_to(SOURCE).as_posix()
         if place.startswith("providers/") or place in GENERATED:
             continue
-        found |= {(place, name) for name in names & _strings(path)}
+        text = path.read_text(encoding="utf-8")
+        if names & set(re.findall(r"""["'}]([\w-]+)(?=["'{])""", text)):
+            found |= {(place, name) for name in names & _strings(text)}
     return found
 
 

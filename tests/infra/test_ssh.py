@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import shutil
+import socket
 import tempfile
 from collections.abc import Awaitable, Callable, Iterator
 from pathlib import Path
@@ -108,7 +109,7 @@ def test_a_fresh_host_runs_a_rank_and_a_second_start_finds_it(
             if any(rank.exit_code is not None for rank in report.ranks):
                 break
         assert said == host.name.encode() + b"\n"
-        with pytest.raises(border.Unreachable, match="no agent listens on /tmp/none of ann@"):
+        with pytest.raises(border.Unreachable, match="no agent answers at /tmp/none of ann@"):
             await ssh.open(to, "/tmp/none")
         await client.shutdown()
         await client.close()
@@ -116,26 +117,70 @@ def test_a_fresh_host_runs_a_rank_and_a_second_start_finds_it(
     with_ssh(folder, body)
 
 
-def test_where_forwards_are_forbidden_a_command_carries_the_stream(
-    hosts: HostLab, folder: Path, zipapp: Path
+def test_an_agent_that_was_not_there_is_found_when_it_is(hosts: HostLab, folder: Path, zipapp: Path) -> None:
+    """It is asked for again and again while its host starts it anew."""
+
+    async def body(ssh: Ssh) -> None:
+        to = target(hosts, hosts.hosts[0], user=USER)
+        plan = AgentPlan(name="n-late", socket=f"/tmp/late-{SystemIds().new('n')}/s")
+        for _ in range(2):
+            with pytest.raises(border.Unreachable, match="no agent answers at"):
+                await ssh.open(to, plan.socket)
+        await start_agent(ssh, to, zipapp, plan)
+        client = AgentClient(lambda: ssh.open(to, plan.socket))
+        assert (await client.node()).hostname == "n-late"
+        await client.shutdown()
+        await client.close()
+
+    with_ssh(folder, body)
+
+
+@pytest.mark.parametrize("where", ["sshd", "key"])
+def test_where_forwards_are_forbidden_one_command_carries_all_streams(
+    where: str, hosts: HostLab, folder: Path, zipapp: Path
 ) -> None:
     host = hosts.hosts[1]
-    host.stop_sshd()
-    host.start_sshd(["AllowStreamLocalForwarding no"])
+    keys = host.path("/root/.ssh/authorized_keys")
+    plain = keys.read_text()
+    if where == "key":
+        keys.write_text(f"restrict {plain}")
+    else:
+        host.stop_sshd()
+        host.start_sshd(["AllowStreamLocalForwarding no"])
 
     async def body(ssh: Ssh) -> None:
         to = target(hosts, host)
-        place = await start_agent(ssh, to, zipapp, AgentPlan(name="n-2"))
+        place = await start_agent(ssh, to, zipapp, AgentPlan(name=f"n-{where}"))
         client = AgentClient(lambda: ssh.open(to, place.socket))
-        assert (await client.node()).ip == host.ip
+        for facts in await asyncio.gather(*[client.node() for _ in range(30)]):
+            assert facts.ip == host.ip
+        assert len(host.processes("connect --mux")) <= 2, "its shell is one, and the command"
         await client.shutdown()
         await client.close()
 
     try:
         with_ssh(folder, body)
     finally:
+        host.path("/root/.ssh/authorized_keys").write_text(plain)
         host.stop_sshd()
         host.start_sshd([])
+
+
+def test_log_ins_that_fail_are_shared_and_come_at_longer_and_longer_intervals(folder: Path) -> None:
+    """Nobody listens at the port: each try is refused at once."""
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))  # bound, and not listening
+
+        async def body(ssh: Ssh) -> None:
+            to = SshTarget(host="127.0.0.1", port=taken.getsockname()[1], config_file="/dev/null")
+            loop = asyncio.get_running_loop()
+            began_s = loop.time()
+            for _ in range(4):
+                answers = await asyncio.gather(*[ssh.run(to, "x") for _ in range(9)], return_exceptions=True)
+                assert all(isinstance(each, border.Unreachable) for each in answers)
+            assert loop.time() - began_s >= 0.1 + 0.2 + 0.4
+
+        with_ssh(folder, body)
 
 
 def test_a_host_that_comes_back_is_logged_in_to_again(hosts: HostLab, folder: Path, zipapp: Path) -> None:

@@ -48,7 +48,7 @@ def test_every_installed_provider_has_a_manifest_and_a_maker() -> None:
 def test_what_has_prices_only_says_so(tmp_path: Path) -> None:
     with pytest.raises(ArgosyError, match="Argosy cannot run on aws yet: it has no driver") as caught:
         load_providers(["aws"], tmp_path, SystemClock(), SystemIds(), {})
-    assert caught.value.hint == "it runs on: local"
+    assert caught.value.hint == "it runs on: local, ssh"
 
 
 def test_finding_providers_imports_no_drivers() -> None:

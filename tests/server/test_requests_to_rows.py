@@ -610,3 +610,9 @@ def test_numbers_have_no_gap_when_many_submit_at_once(gpus: IdleServer) -> None:
     with ThreadPoolExecutor(12) as threads:
         numbers = {number for number in threads.map(submit, range(60)) if number is not None}
     assert numbers == set(range(1, len(numbers) + 1))
+
+
+def test_ports_that_the_place_cannot_open_are_said_with_the_way_to_reach_them(raw: Raw) -> None:
+    task = {**TASK, "resources": [{"ports": ["8000", "9000-9010"]}]}
+    (told,) = raw.post("/launch", {"task": task, "cluster": "c"}).json["warnings"]
+    assert told == "`ports` are not opened on pool: `argosy port-forward c 8000 9000` reaches them"

@@ -1,10 +1,10 @@
 """Command line of the agent.
 
-python agent.pyz serve --root DIR --socket PATH [--devices 0,1] [--name NODE]
+python agent.pyz serve --root DIR --socket PATH [--devices 0,1] [--name NODE] [--notice=aws|azure|gcp]
 python agent.pyz probe [--root DIR] [--devices 0,1] [--name NODE]
 python agent.pyz release --root DIR
 python agent.pyz start < PLAN (as `argosy.agent.start` says)
-python agent.pyz connect --socket PATH
+python agent.pyz connect [--mux] --socket PATH
 """
 
 from __future__ import annotations
@@ -13,11 +13,11 @@ import os
 import sys
 
 _USAGE = """\
-    python agent.pyz serve --root DIR --socket PATH [--devices 0,1] [--name NODE]
+    python agent.pyz serve --root DIR --socket PATH [--devices 0,1] [--name NODE] [--notice=aws|azure|gcp]
     python agent.pyz probe [--root DIR] [--devices 0,1] [--name NODE]
     python agent.pyz release --root DIR
     python agent.pyz start < PLAN
-    python agent.pyz connect --socket PATH
+    python agent.pyz connect [--mux] --socket PATH
 """
 
 
@@ -39,17 +39,10 @@ def main(arguments: list[str]) -> int:
         from argosy.agent import start
 
         return start.run(os.path.abspath(sys.argv[0]))
-    options = {}
-    rest = arguments[1:]
-    while rest:
-        name, _, value = rest.pop(0).partition("=")
-        if name not in ("--root", "--socket", "--devices", "--name"):
-            return _fail("unknown argument %r; usage:\n%s" % (name, _USAGE))
-        if not value and "=" not in arguments[len(arguments) - len(rest) - 1]:
-            if not rest:
-                return _fail("%s needs a value" % name)
-            value = rest.pop(0)
-        options[name[2:]] = value
+    try:
+        options = _options(arguments[1:])
+    except ValueError as error:
+        return _fail(str(error))
     own_devices = None
     if "devices" in options:
         try:
@@ -63,21 +56,50 @@ def main(arguments: list[str]) -> int:
     if arguments[0] == "connect" and options.get("socket"):
         from argosy.agent import connect
 
-        return connect.run(os.path.abspath(options["socket"]))
+        path = os.path.abspath(options["socket"])
+        return connect.run_mux(path) if "mux" in options else connect.run(path)
     if not options.get("root") or not options.get("socket"):
         return _fail("serve needs --root and --socket")
     sys.modules["ssl"] = None  # type: ignore[assignment]  # asyncio would load it: 5 MB for nothing
-    from argosy.agent import serve
+    notice = None
+    if "notice" in options:
+        from argosy.agent import notices
+
+        try:
+            notice = notices.source_of(options["notice"])
+        except ValueError as error:
+            return _fail(str(error))
+    from argosy.agent import daemon
 
     umask = os.environ.get("ARGOSY_UMASK", "")
     if umask.isdigit():
         os.umask(int(umask, 8) & 0o777)
-    return serve.run(
+    return daemon.run(
         os.path.abspath(options["root"]),
         os.path.abspath(options["socket"]),
         options.get("name", ""),
         own_devices,
+        notice,
     )
+
+
+def _options(arguments: list[str]) -> dict[str, str]:
+    """`--name VALUE`, `--name=VALUE` and `--mux`. Raises ValueError."""
+    options = {}
+    rest = list(arguments)
+    while rest:
+        name, equals, value = rest.pop(0).partition("=")
+        if name == "--mux":
+            options["mux"] = ""
+            continue
+        if name not in ("--root", "--socket", "--devices", "--name", "--notice"):
+            raise ValueError("unknown argument %r; usage:\n%s" % (name, _USAGE))
+        if not equals:
+            if not rest:
+                raise ValueError("%s needs a value" % name)
+            value = rest.pop(0)
+        options[name[2:]] = value
+    return options
 
 
 def _probe(root: str, name: str, own_devices: list[int] | None) -> int:

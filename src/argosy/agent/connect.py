@@ -1,4 +1,5 @@
-"""`connect`: standard input and output become a connection to the agent's socket on this machine."""
+"""`connect`: standard input and output become a connection to the agent's socket on this machine, or with
+`--mux` as many as the other end opens (`mux`)."""
 
 from __future__ import annotations
 
@@ -8,6 +9,10 @@ import socket
 import sys
 
 from argosy.agent.addresses import socket_address
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    import asyncio
 
 _PIECE_BYTES = 256 << 10
 
@@ -27,6 +32,56 @@ def dial(path: str) -> socket.socket:
     return line
 
 
+def run_mux(path: str) -> int:
+    """As `run`, for many connections; ends when the other end does."""
+    try:
+        dial(path).close()
+    except OSError as error:
+        os.write(1, ("%s\n" % (error.strerror or error)).encode())
+        return 4
+    sys.modules["ssl"] = None  # type: ignore[assignment]  # asyncio would load it
+    import asyncio
+
+    from argosy.agent.mux import GREETING, WINDOW_BYTES, Mux
+
+    async def accept(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        try:
+            near = await asyncio.open_unix_connection(sock=dial(path))
+        except OSError:
+            writer.close()
+            return
+        await asyncio.gather(_pump(reader, near[1]), _pump(near[0], writer))
+        near[1].close()
+        writer.close()
+
+    async def serve() -> None:
+        loop = asyncio.get_running_loop()
+        reader = asyncio.StreamReader(limit=WINDOW_BYTES)
+        await loop.connect_read_pipe(lambda: asyncio.StreamReaderProtocol(reader), sys.stdin.buffer)
+        flow = asyncio.StreamReaderProtocol(asyncio.StreamReader())
+        transport, _ = await loop.connect_write_pipe(lambda: flow, sys.stdout.buffer)
+        writer = asyncio.StreamWriter(transport, flow, reader, loop)
+        writer.write(GREETING)
+        await Mux(reader, writer, accept).run()
+
+    asyncio.run(serve())
+    return 0
+
+
+async def _pump(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    """Carry bytes to the end, and the end itself."""
+    try:
+        while True:
+            data = await reader.read(_PIECE_BYTES)
+            if not data:
+                break
+            writer.write(data)
+            await writer.drain()
+        writer.write_eof()
+    except OSError:
+        writer.close()
+
+
 def run(path: str) -> int:
     """Say `connected`, then carry bytes both ways until one side ends. Exit status 4: nobody listens."""
     try:
@@ -34,7 +89,6 @@ def run(path: str) -> int:
     except OSError as error:
         os.write(1, ("%s\n" % (error.strerror or error)).encode())
         return 4
-    sys.stdin.close()
     os.write(1, b"connected\n")
     try:
         _carry(line)

@@ -144,6 +144,7 @@ class Node:
         self._own = own_devices
         self._place = Place(read_text("/proc/self/cgroup"), read_text("/proc/self/mountinfo"))
         self._devices: list[dict[str, object]] = []
+        self.notice: dict[str, object] | None = None  # of its own end
         self._unused: list[dict[str, str]] = []
         #: What agents of this user share: MPS daemons, MIG instances.
         self.shares_base = os.environ.get("ARGOSY_SHARES_DIR") or "/tmp/argosy-shares-%d" % os.geteuid()
@@ -248,6 +249,8 @@ class Node:
             facts["disk_free_bytes"] = disk.f_bavail * disk.f_frsize
         except OSError:
             pass
+        if self.notice is not None:
+            facts["notice"] = self.notice
         load = read_text("/proc/loadavg").split()
         facts["load_milli"] = int(float(load[0]) * 1000) if load else 0
         offered = self._offered()

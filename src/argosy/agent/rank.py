@@ -248,6 +248,9 @@ class Observer:
     def rank_forgotten(self, rank_id: str) -> None:
         raise NotImplementedError
 
+    def node_changed(self) -> None:
+        raise NotImplementedError
+
 
 def reason_of(error: OSError) -> str:
     return error.strerror or type(error).__name__

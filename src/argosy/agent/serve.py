@@ -1,19 +1,12 @@
-"""The daemon: one root folder, one unix socket, HTTP/1.1 as `wire` says."""
+"""The agent's answers: HTTP/1.1 as `wire` says, on whatever connection `daemon` gives it."""
 
 from __future__ import annotations
 
 import asyncio
 import errno
-import fcntl
 import json
-import os
-import signal
-import socket
-import stat
-import sys
 
 from argosy.agent import wire
-from argosy.agent.addresses import socket_address
 from argosy.agent.node import Node, boot_id
 from argosy.agent.orders import Busy, Refused, base_env
 from argosy.agent.rank import warn
@@ -27,7 +20,6 @@ if TYPE_CHECKING:
 
     from argosy.agent.trees import Trees
 
-_LOOK_S = 2.0  # how often we look whether root and socket are still ours
 _UNREAD_PATIENCE_S = 30.0  # how long we take in what a refused request still sends
 _DEVICES_PATIENCE_S = 10.0  # a driver that does not answer must not keep the node from being used
 
@@ -70,7 +62,7 @@ class Agent:
         self._devices_known: asyncio.Future[None] = loop.run_in_executor(None, self._discover)
         self.done = asyncio.Event()
         self._calls: dict[tuple[str, str], Callable[[dict[str, object]], Awaitable[dict[str, object]]]] = {
-            ("GET", "/node"): self._get_node,
+            ("GET", "/node"): lambda _: self._node_facts(),
             ("POST", "/prepare"): self._prepare,
             ("POST", "/run"): self._run,
             ("POST", "/stop"): self._stop,
@@ -90,6 +82,12 @@ class Agent:
             ("POST", "/ssh"): self._ssh,
             ("POST", "/copy"): self._copy,
         }
+
+    def told(self, notice: dict[str, object] | None) -> None:
+        """What the machine was told of its own end goes to all watchers at once."""
+        self._node.notice = notice
+        for observer in self._ranks.observers:
+            observer.node_changed()
 
     def _discover(self) -> None:
         self._node.discover_devices()
@@ -195,9 +193,6 @@ class Agent:
     async def _devices(self) -> None:
         if not self._devices_known.done():
             await asyncio.wait({self._devices_known}, timeout=_DEVICES_PATIENCE_S)
-
-    async def _get_node(self, arguments: dict[str, object]) -> dict[str, object]:
-        return await self._node_facts()
 
     async def _prepare(self, arguments: dict[str, object]) -> dict[str, object]:
         orders = arguments.get("orders")
@@ -429,155 +424,3 @@ async def _break_off(
     except asyncio.TimeoutError:
         pass
     return False
-
-
-# ---- the process
-
-
-class _CannotServe(Exception):
-    def __init__(self, status: int, text: str) -> None:
-        super().__init__(text)
-        self.status = status
-
-
-def _lock_root(root: str) -> int:
-    """One agent for a root. The lock goes with the process, however it ends."""
-    try:
-        os.makedirs(root, mode=0o700, exist_ok=True)
-        handle = os.open(root + "/agent.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-    except OSError as error:
-        raise _CannotServe(4, "cannot use %s: %s" % (root, error.strerror)) from None
-    try:
-        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError:
-        owner = os.read(handle, 32).decode("ascii", "replace").strip() or "?"
-        raise _CannotServe(3, "another agent (pid %s) already serves %s" % (owner, root)) from None
-    try:
-        os.pwrite(handle, b"%-10d\n" % os.getpid(), 0)
-    except OSError:
-        pass  # a full disk: the lock holds all the same
-    return handle
-
-
-def _listen(path: str) -> socket.socket:
-    try:
-        os.makedirs(os.path.dirname(path), mode=0o700, exist_ok=True)
-        address, folder = socket_address(path)
-    except OSError as error:
-        raise _CannotServe(4, "cannot use %s: %s" % (path, error.strerror)) from None
-    try:
-        if os.path.lexists(path):
-            if not stat.S_ISSOCK(os.lstat(path).st_mode):
-                raise _CannotServe(4, "%s exists and is not a socket" % path)
-            with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
-                try:
-                    probe.connect(address)
-                    raise _CannotServe(3, "another agent already listens on %s" % path)
-                except OSError:
-                    os.unlink(path)  # left over from an agent that was killed
-        listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-        old = os.umask(0o177)
-        try:
-            listener.bind(address)
-        finally:
-            os.umask(old)
-        listener.listen(128)
-        listener.setblocking(False)
-        return listener
-    except OSError as error:
-        raise _CannotServe(4, "cannot listen on %s: %s" % (path, error.strerror or error)) from None
-    finally:
-        if folder is not None:
-            os.close(folder)
-
-
-def run(root: str, socket_path: str, name: str, own_devices: list[int] | None) -> int:
-    """Serve until told to stop; ranks outlive SIGTERM and SIGINT. The exit status is `__main__.main`'s."""
-    try:
-        lock = _lock_root(root)
-        listener = _listen(socket_path)
-    except _CannotServe as error:
-        sys.stderr.write("argosy-agent: %s\n" % error)
-        return error.status
-    signal.signal(signal.SIGHUP, signal.SIG_IGN)
-    loop = asyncio.new_event_loop()
-    asyncio.set_event_loop(loop)
-    status = 0
-    door = _Door(socket_path, listener)
-    try:
-        loop.run_until_complete(_serve(root, lock, door, name, own_devices))
-    except OSError as error:
-        warn("cannot go on: %s" % error)
-        status = 4
-    if door.is_ours():
-        os.unlink(socket_path)
-    os._exit(status)  # a thread that waits for a driver which never answers must not keep us
-
-
-class _Door:
-    """The socket, which is made anew when somebody has removed it: cleaners of /tmp do."""
-
-    def __init__(self, path: str, listener: socket.socket) -> None:
-        self.path = path
-        self.listener = listener
-        self._identity = _identity(path)
-        self._server: asyncio.AbstractServer | None = None
-
-    def is_ours(self) -> bool:
-        """False also when it was removed before we had looked at it."""
-        return self._identity is not None and _identity(self.path) == self._identity
-
-    async def open(self, agent: Agent) -> None:
-        self._server = await asyncio.start_unix_server(
-            agent.connection, sock=self.listener, limit=wire.HEAD_LIMIT_BYTES
-        )
-
-    def close(self) -> None:
-        if self._server is not None:
-            self._server.close()
-
-    async def mend(self, agent: Agent) -> None:
-        try:
-            listener = _listen(self.path)
-        except _CannotServe as error:
-            warn("the socket is gone and cannot be made anew: %s" % error)
-            return
-        warn("the socket was gone; it is here again")
-        self.close()
-        self.listener, self._identity = listener, _identity(self.path)
-        await self.open(agent)
-
-
-def _identity(path: str | int) -> tuple[int, int] | None:
-    """Which file or folder that is; None when there is none. Raises OSError when nobody can tell."""
-    try:
-        info = os.fstat(path) if isinstance(path, int) else os.lstat(path)
-    except (FileNotFoundError, NotADirectoryError):
-        return None
-    return info.st_dev, info.st_ino
-
-
-async def _serve(root: str, lock: int, door: _Door, name: str, own_devices: list[int] | None) -> None:
-    loop = asyncio.get_running_loop()
-    agent = Agent(root, name, own_devices, loop)
-    for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, agent.done.set)
-    await door.open(agent)
-    try:
-        sys.stdout.write("argosy-agent: listening on %s\n" % door.path)
-        sys.stdout.flush()
-    except (OSError, ValueError):
-        pass  # nobody reads
-    ours = _identity(root), _identity(lock)
-    ending = asyncio.ensure_future(agent.done.wait())
-    while not (await asyncio.wait({ending}, timeout=_LOOK_S))[0]:
-        try:
-            if (_identity(root), _identity(root + "/agent.lock")) != ours:
-                warn("%s is gone or belongs to somebody else: its ranks end, and so do we" % root)
-                await agent.end_ranks()
-                break
-            if not door.is_ours():
-                await door.mend(agent)
-        except OSError as error:  # a disk that does not answer is not gone
-            warn("cannot look after %s: %s" % (root, error))
-    door.close()

@@ -30,6 +30,7 @@ class Watch(Observer):
         self._news = dict.fromkeys(supervisor.by_id)  # ids of ranks whose fact is to be told, in order
         self._unread = dict.fromkeys(supervisor.by_id)  # ids of ranks whose log may have more
         self._first = True
+        self._node_at_s = 0.0  # when the node's facts were last asked for
         self._beat_s = wire.HEARTBEAT_S
         self._heard = b""  # of a line from the reader that is not complete yet
         self._wake = asyncio.Event()
@@ -49,6 +50,11 @@ class Watch(Observer):
         self._news.pop(rank_id, None)
         self._unread.pop(rank_id, None)
         self._cursors.pop(rank_id, None)
+
+    def node_changed(self) -> None:
+        """Tell the node's facts now, not when it is their turn."""
+        self._node_at_s = -_NODE_EVERY_S
+        self._wake.set()
 
     def hear(self, data: bytes) -> None:
         """Take what the reader answers, in lines of JSON. What we do not understand is for a later agent."""
@@ -77,7 +83,7 @@ class Watch(Observer):
         self._supervisor.observe(self)
         first = asyncio.ensure_future(node())
         asking: asyncio.Future[dict[str, object]] | None = first
-        node_at_s = time.monotonic()
+        self._node_at_s = time.monotonic()
         try:
             # Drivers can take long to wake up; the ranks are told meanwhile.
             await asyncio.wait({first}, timeout=_NODE_PATIENCE_S)
@@ -91,10 +97,10 @@ class Watch(Observer):
                 if self._gone:
                     return
                 self._wake.clear()
-                if asking is None and time.monotonic() - node_at_s >= _NODE_EVERY_S:
+                if asking is None and time.monotonic() - self._node_at_s >= _NODE_EVERY_S:
                     asking = asyncio.ensure_future(node())
                     asking.add_done_callback(self._node_answered)
-                    node_at_s = time.monotonic()
+                    self._node_at_s = time.monotonic()
                 facts = None
                 if asking is not None and asking.done():
                     facts, asking = asking.result(), None

@@ -47,6 +47,8 @@ class ClusterView(Reply, frozen=True, kw_only=True, omit_defaults=True):
     nodes: tuple[NodeView, ...] = ()
     jobs_running: int = 0
     jobs_queued: int = 0
+    in_use: str = ""  # why a cluster with an idle time is not idle now
+    stops_at_ms: int = 0  # when it stops or goes if nothing happens; 0: never, or not while it is in use
 
 
 class StatusReply(Reply, frozen=True, kw_only=True, omit_defaults=True):

@@ -14,6 +14,7 @@ from argosy.api.endpoint import AnyEndpoint, endpoints_of
 from argosy.api.events import EventCalls
 from argosy.api.files import FileCalls
 from argosy.api.groups import GroupCalls
+from argosy.api.hosts import HostCalls
 from argosy.api.jobs import JobCalls, LogCalls
 from argosy.api.launching import LaunchingCalls
 from argosy.api.planning import PlanningCalls
@@ -36,6 +37,7 @@ class Calls(
     PriceCalls,
     QuotaCalls,
     PoolCalls,
+    HostCalls,
     FileCalls,
 ):
     """Every endpoint but the streams. A new feature is one line here."""

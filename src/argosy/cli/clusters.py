@@ -100,8 +100,8 @@ def status(
                     spare=("LOAD", "IP", "MEMORY"),
                 )
     for cluster in reply.clusters:
-        if cluster.detail:
-            screen.print(f"{session.called(cluster)}: {cluster.detail}")
+        for line in filter(None, (cluster.detail, _rest_line(cluster, now_ms))):
+            screen.print(f"{session.called(cluster)}: {line}")
     if reply.jobs:
         screen.print("\nManaged jobs" if reply.clusters else "Managed jobs")
         job_table(session, reply.jobs)
@@ -114,6 +114,16 @@ def _cluster_table(session: Session, clusters: tuple[ClusterView, ...], now_ms: 
         right=("NODES", "$/H", "AGE"),
         spare=("RESOURCES", "AGE", "NODES", "AUTOSTOP", "$/H", "INFRA"),
     )
+
+
+def _rest_line(cluster: ClusterView, now_ms: int) -> str:
+    """When it stops by itself, or what keeps it from that."""
+    what = "is deleted" if cluster.autostop.down else "stops"
+    when = f"{what} in {render_duration(max(0, cluster.stops_at_ms - now_ms) / 1000)}"
+    if cluster.in_use:
+        at_last = f"; it {when} in any case" if cluster.stops_at_ms and cluster.autostop.max_s else ""
+        return f"not idle: {cluster.in_use}{at_last}"
+    return f"idle; {when} unless it is used" if cluster.stops_at_ms else ""
 
 
 def _cluster_row(session: Session, cluster: ClusterView, now_ms: int) -> list[str]:
@@ -330,12 +340,17 @@ def _listing(names: list[str]) -> str:
     return shown + (f" and {len(names) - 5} more" if len(names) > 5 else "")
 
 
-def autostop_policy(idle_minutes: int, down: bool, wait_for: str | None = None) -> Autostop:
+def autostop_policy(
+    idle_minutes: int, down: bool, wait_for: str | None = None, max_minutes: int | None = None
+) -> Autostop:
     """The policy of `-i MIN`: a negative number means never, as in SkyPilot."""
     from argosy.model.resources import Autostop
 
     return Autostop(
-        idle_s=None if idle_minutes < 0 else idle_minutes * 60, down=down, wait_for=wait_for or "jobs_and_ssh"
+        idle_s=None if idle_minutes < 0 else idle_minutes * 60,
+        down=down,
+        wait_for=wait_for or "jobs_and_ssh",
+        max_s=None if max_minutes is None else max_minutes * 60,
     )
 
 
@@ -343,7 +358,7 @@ def autostop_policy(idle_minutes: int, down: bool, wait_for: str | None = None) 
     epilog="""\b
 Examples:
   argosy autostop dev -i 30
-  argosy autostop dev -i 30 --down
+  argosy autostop dev -i 30 --down --max-duration 8h
   argosy autostop dev --cancel
 """
 )
@@ -362,8 +377,11 @@ Examples:
 @click.option("--cancel", is_flag=True, help="Turn autostop off.")
 @click.option(
     "--wait-for",
-    type=click.Choice(["jobs_and_ssh", "jobs", "none"]),
+    type=click.Choice(["jobs_and_ssh", "jobs", "gpu", "none"]),
     help="What counts as not idle. [default: jobs_and_ssh]",
+)
+@click.option(
+    "--max-duration", "longest", type=Minutes(), metavar="MIN", help="Also after so long in any case."
 )
 @yes_option
 @pass_session
@@ -375,14 +393,18 @@ def autostop(
     down: bool,
     cancel: bool,
     wait_for: str | None,
+    longest: int | None,
     yes: bool,
 ) -> None:
     """Set after how much idle time a cluster is stopped or deleted."""
-    if cancel and (idle is not None or down):
-        raise click.UsageError("--cancel takes neither -i nor --down")
-    policy = autostop_policy(-1 if cancel else 5 if idle is None else idle, down, wait_for)
-    when = render_duration(policy.idle_s) if policy.idle_s is not None else ""
+    if cancel and (idle is not None or down or longest is not None):
+        raise click.UsageError("--cancel takes neither -i, --max-duration nor --down")
+    minutes = idle if idle is not None else -1 if cancel or longest is not None else 5
+    policy = autostop_policy(minutes, down, wait_for, longest)
+    whens = [f"after {render_duration(policy.idle_s)} idle"] if policy.idle_s is not None else []
+    if policy.max_s is not None:
+        whens.append(f"{render_duration(policy.max_s)} after its start")
     what = "deleted" if down else "stopped"
-    done = f"{{name}} will be {what} after {when} idle" if when else "autostop is off for {name}"
+    done = f"{{name}} will be {what} {' or '.join(whens)}" if whens else "autostop is off for {name}"
     names = resolve_names(session, clusters, every)
     _each(session, names, lambda name: session.client.autostop(name, policy), done)

@@ -65,7 +65,7 @@ Ends with 0 when the job succeeded, 1 when it did not, 130 on Ctrl-C, which only
     metavar="MIN",
     help="Stop it after so many idle minutes (also 30m, 2h).",
 )
-@click.option("--wait-for", type=click.Choice(["jobs_and_ssh", "jobs", "none"]), hidden=True)
+@click.option("--wait-for", type=click.Choice(["jobs_and_ssh", "jobs", "gpu", "none"]), hidden=True)
 @click.option("--no-setup", "--fast", "no_setup", is_flag=True, help="Skip `setup`.")
 @click.option("-r", "--retry-until-up", is_flag=True, hidden=True)
 @click.option("--detach-setup", is_flag=True, hidden=True)

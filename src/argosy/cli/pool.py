@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Final
 
 import click
 
+from argosy.cli import hosts as host_commands
 from argosy.cli.clusters import age
 from argosy.cli.session import Session, complete_cluster, json_option, pass_session
 from argosy.model.units import do, many, many_do, render_bytes, render_duration, render_milli
@@ -28,7 +29,8 @@ Examples:
   argosy pool
   argosy pool map
   argosy pool map --html map.html
-  argosy pool groups
+  argosy pool add lab --hosts gpu1,gpu2 --user me
+  argosy pool hosts
 """,
 )
 @json_option
@@ -37,6 +39,10 @@ def pool(context: click.Context, as_json: bool) -> None:
     """Shared machines: free capacity, allocations, pending workloads. Without a command: `top`."""
     if context.invoked_subcommand is None:
         context.invoke(top, as_json=as_json)
+
+
+for _command in host_commands.COMMANDS:
+    pool.add_command(_command)
 
 
 def _chosen(session: Session, names: tuple[str, ...]) -> tuple[PoolView, ...]:

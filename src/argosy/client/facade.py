@@ -520,7 +520,7 @@ def _idle_policy(idle_minutes: int | None, down: bool, wait_for: str | None = No
     """The policy of `idle_minutes`: negative means never, as in SkyPilot.
 
     >>> _idle_policy(10, True)
-    Autostop(idle_s=600, down=True, wait_for='jobs_and_ssh')
+    Autostop(idle_s=600, down=True, wait_for='jobs_and_ssh', max_s=None)
     """
     if idle_minutes is None:
         return None

@@ -166,7 +166,7 @@ class Links:
         await self._keep_logs(node_id, report.logs, [rank.id for rank in over])
         if report.ranks or report.complete:
             self._facts.set_ranks(node_id, report.ranks, complete=report.complete)
-        if report.node is not None and self._facts.set_node(node_id, report.node):
+        if report.node is not None and self._facts.set_node(node_id, report.node, self._clock.now_ms()):
             self._wake(node_id)
         if report.ranks:
             self._wake(*{rank.attempt_id for rank in report.ranks})

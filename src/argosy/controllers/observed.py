@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from typing import Final
 
 import msgspec
 
@@ -10,6 +11,7 @@ from argosy.controllers.view import Failure, Link
 from argosy.model.facts import ClaimFact, NodeFacts, RankFact, RankPhase
 
 _NONE: dict[str, RankFact] = {}
+AT_WORK_PERCENT: Final = 5  # a GPU that does less is idle: drivers and displays make a little load
 
 
 class Facts:
@@ -25,6 +27,7 @@ class Facts:
         self._misses: dict[str, int] = {}
         self._failures: dict[str, Failure] = {}
         self._busy: dict[str, int] = {}
+        self._gpu_used_ms: dict[str, int] = {}
 
     # -- reading ------------------------------------------------------------------------------------
 
@@ -53,12 +56,16 @@ class Facts:
     def busy(self, subject: str) -> bool:
         return subject in self._busy
 
+    def gpu_used_ms(self, node_id: str) -> int:
+        return self._gpu_used_ms.get(node_id, 0)
+
     # -- writing ------------------------------------------------------------------------------------
 
     def link_up(self, node_id: str, facts: NodeFacts, now_ms: int) -> None:
         old = self._links.get(node_id)
         boot = old.boot + 1 if old is not None else 1
         self._links[node_id] = Link(up=True, since_ms=now_ms, facts=facts, boot=boot)
+        self._note_load(node_id, facts, now_ms)
         self.revision += 1
 
     def link_down(self, node_id: str, now_ms: int) -> bool:
@@ -71,12 +78,21 @@ class Facts:
         self.revision += 1
         return old is not None
 
-    def set_node(self, node_id: str, facts: NodeFacts) -> bool:
+    def _note_load(self, node_id: str, facts: NodeFacts, now_ms: int) -> None:
+        """Who was never seen at work may have worked before we looked: it counts from then on."""
+        loads = [device.utilisation_percent for device in facts.devices]
+        if max(loads, default=-1) >= AT_WORK_PERCENT:
+            self._gpu_used_ms[node_id] = now_ms
+        elif max(loads, default=-1) >= 0:
+            self._gpu_used_ms.setdefault(node_id, now_ms)
+
+    def set_node(self, node_id: str, facts: NodeFacts, now_ms: int) -> bool:
         """Whether decisions depend on what is new."""
         old = self._links.get(node_id)
         if old is None:
             return False
         self._links[node_id] = msgspec.structs.replace(old, facts=facts)
+        self._note_load(node_id, facts, now_ms)
         self.revision += 1
         return old.facts.notice != facts.notice
 
@@ -107,6 +123,7 @@ class Facts:
     def drop_node(self, node_id: str) -> None:
         self.drop_ranks(node_id, list(self._ranks.get(node_id, ())))
         self._ranks.pop(node_id, None)
+        self._gpu_used_ms.pop(node_id, None)
         if self._links.pop(node_id, None) is not None:
             self.revision += 1
 

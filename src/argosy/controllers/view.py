@@ -103,6 +103,9 @@ class Observed(Protocol):
         """Whether an effect on this claim or attempt is under way in this process, or a terminal is open
         (`terminals_of`)."""
 
+    def gpu_used_ms(self, node_id: str) -> int:
+        """When a GPU of the node was last seen at work, or was first seen at all; 0: it tells no load."""
+
 
 def terminals_of(cluster_id: str) -> str:
     """The subject that is busy while somebody has a terminal on the cluster."""
@@ -144,6 +147,7 @@ def abilities_of(providers: Providers) -> dict[str, Ability]:
             multi_node=can.multi_node,
             fractions=can.fractions,
             owned=can.owned,
+            ports=can.ports,
             images=can.images,
             nodes_max=provider.manifest.limits.nodes_max,
             nodes_text=provider.manifest.limits.text,

@@ -41,6 +41,9 @@ class Askpass:
     def remember(self, to: SshTarget, password: str) -> None:
         self._passwords[to.label] = password
 
+    def forget(self, to: SshTarget) -> None:
+        self._passwords.pop(to.label, None)
+
     async def environ(self, to: SshTarget, folder: Path) -> dict[str, str]:
         """What makes ssh ask us about this host; {} when we know no password for it. Raises OSError."""
         if to.label not in self._passwords:

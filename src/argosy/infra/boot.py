@@ -18,6 +18,10 @@ import argosy
 import argosy.agent
 
 _MAIN: Final = "import sys\n\nfrom argosy.agent.__main__ import main\n\nsys.exit(main(sys.argv[1:]))\n"
+#: Modules that most agents never load: compiled when they are, so that the zipapp stays small.
+_SOURCE_ONLY: Final = {
+    "amd", "copying", "dial", "gaudi", "jetson", "mig", "mps", "neuron", "notices", "outside", "sshd", "tpu",
+}  # fmt: skip
 _EPOCH: Final = (1980, 1, 1, 0, 0, 0)  # the same bytes on every build
 
 
@@ -25,7 +29,7 @@ def agent_zipapp(cache_dir: Path) -> Path:
     """The agent as one file that any Python >= 3.8 runs, built once per content. Raises OSError.
 
     It holds bytecode for the Python that builds it, so that an agent of the same version starts without
-    compiling, beside the source for all others.
+    compiling (but what few agents load), beside the source for all others.
     """
     sources = _sources()
     path = cache_dir / f"agent-{_digest(sources)}.pyz"
@@ -67,7 +71,8 @@ def _build(sources: Mapping[str, str]) -> bytes:
     buffer = io.BytesIO()
     with zipfile.ZipFile(buffer, "w") as archive:
         for name, source in sources.items():
-            _add(archive, name + ".pyc", _bytecode(source, name + ".py"))
+            if name.rpartition("/")[2] not in _SOURCE_ONLY:
+                _add(archive, name + ".pyc", _bytecode(source, name + ".py"))
             _add(archive, name + ".py", source.encode())
     return buffer.getvalue()
 

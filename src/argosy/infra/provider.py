@@ -59,6 +59,7 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     credentials: tuple[str, ...] = ()
     sign_in: str = ""  # the command of its own tools that makes credentials
     enabled_by_default: bool = False  # also without credentials
+    enlists: bool = False  # people name its hosts, `argosy pool add`: the driver is an `enlisting.Enlists`
     shared_dir: str = ""  # a folder that all its nodes share and that outlives claims ("": none)
     observe_s: float = 10.0  # how often it is asked what it has of ours, while all nodes answer
 
@@ -118,6 +119,7 @@ class Setting(msgspec.Struct, frozen=True, kw_only=True):
     clock: Clock
     ids: Ids
     environ: Mapping[str, str]
+    home: Path = Path()  # the server's state folder, where people write settings
 
     def __repr__(self) -> str:  # the environment holds credentials
         return f"Setting(root={self.root!r})"

@@ -14,23 +14,29 @@ import re
 import shlex
 import stat
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Final
+
+import msgspec
 
 from argosy.agent import wire
 from argosy.infra import border
 from argosy.infra.agent_client import unix_channel
 from argosy.infra.agent_port import Channel
 from argosy.infra.askpass import Askpass
+from argosy.infra.mux import Carrier
 from argosy.infra.ssh_session import Ran, Session
-from argosy.infra.ssh_target import CONNECT_S, SshTarget, login_options, problem
+from argosy.infra.ssh_target import CONNECT_S, HostKey, SshTarget, login_options, problem
 from argosy.model.ids import Ids
 
 __all__ = ["Ran", "Ssh", "SshTarget"]
 
 _KEEP_S: Final = 600  # a master without channels ends itself after so long
 _LOGIN_S: Final = 3.0 * CONNECT_S
+_RETRY_S: Final = 0.1  # between log-ins that fail at one host, and twice as much each time ...
+_RETRY_MAX_S: Final = 5.0  # ... up to this
 _LOGINS_MAX: Final = 8  # at once at one machine: sshd's MaxStartups drops some from ten on
 _SESSIONS_MAX: Final = 8  # commands at once in one master: sshd's MaxSessions allows ten
 _PATH_MAX: Final = 80  # a control socket's path; ssh appends 17 characters while it binds, of 107
@@ -43,11 +49,14 @@ class _Line:
 
     def __init__(self, control: Path) -> None:
         self.control = control
-        self.login = asyncio.Lock()
+        self.login: asyncio.Task[None] | None = None  # under way; all who need it share it
+        self.failures = 0  # of log-ins, one after the other
+        self.not_before_s = 0.0  # the next log-in
+        self.finding = asyncio.Lock()  # a way to a socket
         self.is_up = False
         self.sessions = asyncio.Semaphore(_SESSIONS_MAX)
         self.forwards: dict[str, Path] = {}  # by the socket's path on the host
-        self.by_command: set[str] = set()  # sockets that no forward may reach: `agent connect` does
+        self.carriers: dict[str, Carrier] = {}  # of sockets that no forward may reach: `agent connect` does
 
 
 class Ssh:
@@ -70,6 +79,15 @@ class Ssh:
         """Answer the questions of ssh for this host (password, passphrase) with it. Memory only."""
         self._askpass.remember(to, password)
 
+    @contextmanager
+    def with_password(self, to: SshTarget, password: str) -> Iterator[None]:
+        """Within the block, ssh's questions about this host are answered with it; then it is forgotten."""
+        self._askpass.remember(to, password)
+        try:
+            yield
+        finally:
+            self._askpass.forget(to)
+
     # ---- what callers use
 
     async def run(self, to: SshTarget, command: str, *, data: bytes = b"", timeout_s: float = 30.0) -> Ran:
@@ -90,20 +108,34 @@ class Ssh:
         """A stream to the agent that listens on a unix socket of the host. Where sshd forbids forwards, the
         agent's `connect` command carries it. Raises `Unreachable` when nobody listens there."""
         line = await self._line(to)
-        if socket in line.by_command:
-            return await self._connect(to, socket)
-        known = socket in line.forwards
-        channel = await self._forwarded(to, line, socket)
-        if known:
-            return channel
-        if await _answers(channel):
-            return channel
-        channel.writer.close()
-        line.forwards.pop(socket, None)
-        # Either nobody listens, or forwards are forbidden: the command knows which.
-        channel = await self._connect(to, socket)
-        line.by_command.add(socket)
-        return channel
+        async with line.finding:
+            if socket not in line.forwards and socket not in line.carriers:
+                return await self._find_way(to, line, socket)
+        carrier = line.carriers.get(socket)
+        if carrier is not None:
+            return await self._carried(to, socket, carrier)
+        return await self._forwarded(to, line, socket)
+
+    async def host_key(self, to: SshTarget) -> HostKey:
+        """The key that a host shows now, whether it is known or not. Nobody logs in."""
+        with tempfile.TemporaryDirectory(prefix="argosy-") as folder:
+            file = Path(folder) / "known_hosts"
+            shown = msgspec.structs.replace(to, known_hosts=str(file), host_keys="accept-new")
+            command = ["ssh", "-o", "PreferredAuthentications=none", "-o", "GlobalKnownHostsFile=/dev/null"]
+            command += login_options(shown, asks=False)
+            jump = to.jump()
+            if jump is not None:
+                command += ["-o", f"ProxyCommand={await self._through(jump)}"]
+            process = await asyncio.create_subprocess_exec(
+                *command, "--", to.host, "true",
+                stdin=asyncio.subprocess.DEVNULL, stdout=asyncio.subprocess.DEVNULL,
+                stderr=asyncio.subprocess.PIPE, env=self._environ, start_new_session=True,
+            )  # fmt: skip
+            _, said = await process.communicate()
+            line = file.read_text().strip().splitlines()[-1:] if file.exists() else []
+        if not line:
+            raise problem(to, said.decode("utf-8", "replace"))
+        return HostKey.of(line[0])
 
     async def open_command(self, to: SshTarget, command: str) -> Channel:
         """Input and output of shell text that runs on the host, as a stream. Closing the writer ends its
@@ -138,12 +170,27 @@ class Ssh:
             line = self._lines[key] = _Line(self._socket_folder() / key)
         if line.is_up and line.control.exists():
             return line
-        async with line.login:
-            if not (line.is_up and line.control.exists()):
-                line.forwards.clear()
-                await self._log_in(to, line)
-                line.is_up = True
+        if line.login is None:
+            line.login = asyncio.ensure_future(self._come_up(to, line))
+        await asyncio.shield(line.login)
         return line
+
+    async def _come_up(self, to: SshTarget, line: _Line) -> None:
+        """Log in, after the pause that a host that did not answer is given."""
+        loop = asyncio.get_running_loop()
+        line.is_up = False
+        line.forwards.clear()
+        line.carriers.clear()
+        try:
+            await asyncio.sleep(line.not_before_s - loop.time())
+            await self._log_in(to, line)
+            line.is_up, line.failures = True, 0
+        except border.Unreachable:
+            line.failures += 1
+            line.not_before_s = loop.time() + min(_RETRY_MAX_S, _RETRY_S * 2.0 ** (line.failures - 1))
+            raise
+        finally:
+            line.login = None
 
     async def _log_in(self, to: SshTarget, line: _Line) -> None:
         asks = await self._askpass.environ(to, self._socket_folder())
@@ -184,12 +231,17 @@ class Ssh:
 
     async def _end(self, line: _Line) -> None:
         line.is_up = False
+        if line.login is not None:
+            line.login.cancel()
         if line.control.exists():
             await self._control(line, "exit")
         line.control.unlink(missing_ok=True)
         for path in line.forwards.values():
             path.unlink(missing_ok=True)
         line.forwards.clear()
+        for carrier in line.carriers.values():
+            await carrier.close()
+        line.carriers.clear()
 
     async def _control(self, line: _Line, verb: str, *more: str) -> tuple[int, str]:
         """Tell a master what to do; its status and complaint."""
@@ -259,43 +311,49 @@ class Ssh:
         if session.is_alive:
             self._look_after(session)
 
-    async def _forwarded(self, to: SshTarget, line: _Line, socket: str) -> Channel:
-        async with line.login:
-            path = line.forwards.get(socket)
-            if path is None:
-                number = hashlib.sha256(socket.encode()).hexdigest()[:6]
-                path = line.control.with_name(f"{line.control.name}-{number}")
-                path.unlink(missing_ok=True)
-                status, said = await self._control(line, "forward", "-L", f"{path}:{socket}")
-                if status != 0 and not line.control.exists():
-                    line.is_up = False
-                    raise border.Unreachable(f"the connection to {to.label} was lost: {_last_line(said)}")
-                if status != 0:
-                    raise border.Unreachable(f"{to.label} makes no way to {socket}: {_last_line(said)}")
-                line.forwards[socket] = path
-        try:
-            return await unix_channel(path)
-        except border.Unreachable:
-            line.forwards.pop(socket, None)
+    async def _find_way(self, to: SshTarget, line: _Line, socket: str) -> Channel:
+        """The first stream to a socket of the host, and how others get there too."""
+        name = hashlib.sha256(socket.encode()).hexdigest()[:6]
+        path = line.control.with_name(f"{line.control.name}-{name}")
+        path.unlink(missing_ok=True)
+        status, said = await self._control(line, "forward", "-L", f"{path}:{socket}")
+        if status != 0:
             line.is_up = line.control.exists()
+            raise border.Unreachable(f"the connection to {to.label} was lost: {_last_line(said)}")
+        line.forwards[socket] = path
+        channel = await self._forwarded(to, line, socket)
+        if await _answers(channel):
+            return channel
+        channel.writer.close()
+        await self._take_back(line, socket)
+        # Either nobody listens, or forwards are forbidden: the command knows which.
+        script = f"{Path(socket).parent}/connect"
+        command = f"exec sh {shlex.quote(script)} --mux --socket {shlex.quote(socket)}"
+        carrier = Carrier(lambda: self.open_command(to, command))
+        channel = await self._carried(to, socket, carrier)
+        line.carriers[socket] = carrier
+        return channel
+
+    async def _forwarded(self, to: SshTarget, line: _Line, socket: str) -> Channel:
+        try:
+            return await unix_channel(line.forwards[socket])
+        except (border.Unreachable, KeyError):
+            await self._take_back(line, socket)
+            line.is_up = line.is_up and line.control.exists()
             raise border.Unreachable(f"the connection to {to.label} was lost") from None
 
-    async def _connect(self, to: SshTarget, socket: str) -> Channel:
-        script = f"{Path(socket).parent}/connect"
-        command = f"exec sh {shlex.quote(script)} --socket {shlex.quote(socket)}"
-        channel = await self.open_command(to, command)
+    async def _take_back(self, line: _Line, socket: str) -> None:
+        """End a forward. A master that was asked for the same one again would think that it is there."""
+        path = line.forwards.pop(socket, None)
+        if path is not None:
+            await self._control(line, "cancel", "-L", f"{path}:{socket}")
+            path.unlink(missing_ok=True)
+
+    async def _carried(self, to: SshTarget, socket: str, carrier: Carrier) -> Channel:
         try:
-            async with asyncio.timeout(CONNECT_S):
-                word = await channel.reader.readline()
-        except TimeoutError:
-            word = b""
-        if word.strip() != b"connected":
-            channel.writer.close()
-            said = word.decode("utf-8", "replace").strip()
-            raise border.Unreachable(
-                f"no agent listens on {socket} of {to.label}" + (f": {said}" if said else "")
-            )
-        return channel
+            return await carrier.open()
+        except (border.Unreachable, ConnectionError) as error:
+            raise border.Unreachable(f"no agent answers at {socket} of {to.label}: {error}") from None
 
 
 def _last_line(said: str) -> str:

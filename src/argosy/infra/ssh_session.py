@@ -68,9 +68,23 @@ class Session:
 
     async def finish(self, data: bytes) -> Ran:
         """Send `data` as its input, and wait for its end."""
-        out, err = await self._process.communicate(data)
+        _, out, err = await asyncio.gather(
+            self._feed(data), self.channel.reader.read(-1), self._errors.read(-1)
+        )
+        await self._process.wait()
         own = err.partition(self._marker)[2] if self._marker in err else err
         return Ran(status=self._process.returncode or 0, out=out, err=own.decode("utf-8", "replace"))
+
+    async def _feed(self, data: bytes) -> None:
+        """All of the command's input. One that ended before it had read it wants no more."""
+        writer = self.channel.writer
+        try:
+            if data:
+                writer.write(data)
+                await writer.drain()
+            writer.close()
+        except (OSError, RuntimeError):  # uvloop's word for a pipe that is closed
+            return
 
     async def stay(self) -> None:
         """Look after the process while others use its channel: until it ends."""

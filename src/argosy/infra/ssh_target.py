@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import hashlib
 import re
 from typing import Final, Literal
@@ -55,6 +56,26 @@ class SshTarget(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     def first_hop(self) -> str:
         """The machine that sees the TCP connection of this log-in."""
         return self.jumps[0] if self.jumps else f"{self.host}:{self.port}"
+
+
+class HostKey(msgspec.Struct, frozen=True, kw_only=True):
+    """A host's public key."""
+
+    line: str  # as in known_hosts
+    kind: str  # ed25519, rsa, ecdsa
+    fingerprint: str  # `ED25519 SHA256:...`, as `ssh-keygen -l` shows it
+
+    @classmethod
+    def of(cls, line: str) -> HostKey:
+        """
+        >>> HostKey.of("gpu1 ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIO").fingerprint[:15]
+        'ED25519 SHA256:'
+        """
+        _, name, key = line.split()[:3]
+        kind = name.removeprefix("ssh-").partition("-")[0]
+        digest = hashlib.sha256(base64.b64decode(key + "=" * (-len(key) % 4))).digest()
+        print_ = base64.b64encode(digest).decode().rstrip("=")
+        return cls(line=line, kind=kind, fingerprint=f"{kind.upper()} SHA256:{print_}")
 
 
 def _split_port(place: str) -> tuple[str, int]:

@@ -23,7 +23,6 @@ OWNED: Final = (
 #: All that follows the name is one region, which may contain `/`.
 REGION_IS_REST: Final = frozenset((
     "kubernetes",
-    "ssh",
 ))
 #: Fields of `config.<name>` in task files.
 TASK_FIELDS: Final = {

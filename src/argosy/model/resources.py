@@ -63,11 +63,12 @@ class Recovery(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
 
 
 class Autostop(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """When an idle cluster rests or goes. `idle_s` None: never."""
+    """When a cluster rests or goes by itself. `idle_s` None: never because it is idle."""
 
     idle_s: int | None = None
     down: bool = False
-    wait_for: str = "jobs_and_ssh"  # jobs_and_ssh | jobs | none
+    wait_for: str = "jobs_and_ssh"  # jobs_and_ssh | jobs | gpu | none
+    max_s: int | None = None  # after so long in any case
 
 
 class Exclusion(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):

@@ -19,6 +19,7 @@ class Ability(msgspec.Struct, frozen=True, kw_only=True):
     multi_node: bool = False
     fractions: bool = False
     owned: bool = False
+    ports: bool = False  # `ports` can be opened to others
     images: bool = False  # programs may run in a container image
     nodes_max: int | None = None  # of one claim
     nodes_text: str = ""  # why: this machine runs at most 128 nodes

@@ -127,7 +127,7 @@ def load_providers(
     for name in names:
         if name not in found:
             raise _unknown(name, found)
-    setting = Setting(root=root, clock=clock, ids=ids, environ=environ)
+    setting = Setting(root=root, clock=clock, ids=ids, environ=environ, home=root.parent)
     return LoadedProviders({name: found[name] for name in names}, setting)
 
 

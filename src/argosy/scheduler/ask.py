@@ -48,6 +48,7 @@ class Need(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, gc=Fal
     tolerations: tuple[str, ...] = ()
     groups: tuple[str, ...] = ()  # resource groups that may be used besides everybody's nodes
     only_group: str = ""  # a node of this group and no other
+    only: tuple[str, ...] = ()  # ids of machines: one of these and no other
     isolation: Isolation = Isolation.NONE
     tenant: str = ""  # fractions share a device within one tenant,
     open: bool = False  # or with everybody who says so too

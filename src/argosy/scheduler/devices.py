@@ -365,6 +365,8 @@ def refuse(machine: Machine, need: Need) -> tuple[str, str] | None:
         return "group", f"it is not in group {need.only_group}"
     if machine.groups and not need.only_group and not set(machine.groups) & set(need.groups):
         return "group", f"it is kept for group {', '.join(machine.groups)}"
+    if need.only and machine.id not in need.only:  # owned machines are each of a kind of their own
+        return "capacity", f"its files are on {', '.join(need.only)}"
     missing = [pair for pair in need.labels if pair not in machine.labels]
     if missing:
         return "capacity", "it lacks the label " + ", ".join(f"{key}={value}" for key, value in missing)

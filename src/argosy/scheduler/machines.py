@@ -19,8 +19,8 @@ from argosy.planning import Ability
 from argosy.scheduler.ask import UNANSWERED, WHOLE_MILLI, Ask, Machine, Need, Running
 from argosy.scheduler.devices import mig_bits, mig_card
 
-#: Labels of our own, so that a need can name the place of its offer, one machine, or the name of one in its
-#: place. Users' labels have no slash first.
+#: Labels of our own, so that a need can name the place of its offer, or a machine in it, and each owned
+#: machine is a kind of its own. Users' labels have no slash first.
 PLACE: Final = "/place"
 MACHINE: Final = "/machine"
 NAMED: Final = "/named"

@@ -21,7 +21,7 @@ from argosy.model.tenancy import Tenancy
 from argosy.model.units import Bound
 from argosy.scheduler.ask import Ask, Need, Running
 from argosy.scheduler.estimate import History, estimate_s, is_known, kinds_of
-from argosy.scheduler.machines import MACHINE, NAMED, PLACE, groups_for
+from argosy.scheduler.machines import NAMED, PLACE, groups_for
 from argosy.scheduler.quota import leaf_of
 
 _LETTERS: Final = str.maketrans("0123456789", "ghijklmnop")
@@ -118,12 +118,11 @@ def ask_of_choices(
     tenancy: Tenancy,
     history: History,
     *,
-    machine: str = "",
+    only: tuple[str, ...] = (),
 ) -> Ask:
-    """What a workload asks of owned machines: one candidate for each choice. `machine`: of this one and no
-    other."""
+    """What a workload asks of owned machines: one candidate for each choice. `only`: none but these."""
     queue = queue_of(workload, tenancy)
-    needs = [_need_of_choice(workload, choice, tenancy, queue, machine) for choice in choices]
+    needs = [_need_of_choice(workload, choice, tenancy, queue, only) for choice in choices]
     spread = scheduling_of(workload).spread
     if not spread and num_nodes > 1 and any(choice.offer.apart for choice in choices):
         spread = "node"  # a node is a machine there
@@ -198,18 +197,21 @@ def _need(workload: Workload, wish: Resources, cpus_milli: int, tenancy: Tenancy
     )
 
 
-def _need_of_choice(workload: Workload, choice: Choice, tenancy: Tenancy, queue: str, machine: str) -> Need:
+def _need_of_choice(
+    workload: Workload, choice: Choice, tenancy: Tenancy, queue: str, only: tuple[str, ...]
+) -> Need:
     """Amounts are those that the choice grants: what was not asked for by number is shared."""
     need = _need(workload, choice.resources, choice.cpus_milli, tenancy, queue)
     zone = choice.resources.infra.zone if choice.offer.apart else None
     named = ((NAMED, zone),) if zone and zone != "*" else ()
-    own = ((PLACE, place_of(choice.offer)), *(((MACHINE, machine),) if machine else ()), *named)
+    own = ((PLACE, place_of(choice.offer)), *named)
     return msgspec.structs.replace(
         need,
         memory_bytes=choice.memory_bytes,
         gpu_milli=choice.accelerators_milli,
         models=(choice.accelerator,) if choice.accelerator else (),
         labels=(*need.labels, *own),
+        only=only,
     )
 
 

@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Final
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Final
 
 from argosy.model.errors import ArgosyError
 from argosy.model.notify import HIDDEN, OCCASIONS, Notify, is_channel
+from argosy.model.offer import Plan
 from argosy.model.task import Task, render_ignored
 from argosy.server.channels import ChannelFile
 from argosy.server.exchange import Caller
 from argosy.server.tenancy import Tenants
 from argosy.storage.blobs import BlobStore
 from argosy.store.store import Store
+
+if TYPE_CHECKING:
+    from argosy.planning.ability import Ability
 
 _TASKS_MAX: Final = 20_000
 _VARIABLE_MAX: Final = (128 << 10) - 2  # bytes of name and value, with `=` and the end
@@ -114,6 +118,18 @@ class Intake:
                     hint="repeat the command: it uploads them",
                     where=where,
                 )
+
+
+def closed_ports(cluster: str, plan: Plan, abilities: Mapping[str, Ability]) -> tuple[str, ...]:
+    """What to do where the chosen place cannot open the `ports` of a task to others; () where it can."""
+    choice = plan.choices[0] if plan.choices else None
+    if choice is None or not choice.resources.ports:
+        return ()
+    provider = choice.offer.provider
+    if provider in abilities and abilities[provider].ports:
+        return ()
+    numbers = " ".join(port.partition("-")[0] for port in choice.resources.ports)
+    return (f"`ports` are not opened on {provider}: `argosy port-forward {cluster} {numbers}` reaches them",)
 
 
 def render_warnings(*tasks: Task, heeded: frozenset[str] = frozenset()) -> tuple[str, ...]:

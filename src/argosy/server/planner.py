@@ -20,6 +20,7 @@ from argosy.model.resources import Resources
 from argosy.model.task import Task
 from argosy.model.units import render_price
 from argosy.planning import usage_by_provider
+from argosy.planning.ability import Ability
 from argosy.planning.confirmed import keep_to, order_of_plan, place_text, what_changed
 from argosy.planning.deadline import wishes_of
 from argosy.planning.offered import ROWS, Offered, Supply, plan_offered, rows_for
@@ -50,10 +51,19 @@ class Planner:
         self._store, self._providers, self._quotes = store, providers, quotes
         self._pricing, self._intake, self._kept = pricing, intake, KeptPlans(clock)
 
+    @property
+    def abilities(self) -> dict[str, Ability]:
+        """What each provider in use can do."""
+        return abilities_of(self._providers)
+
     async def quote(self) -> tuple[tuple[Offer, ...], tuple[Rejection, ...]]:
         """What all providers offered last; and who did not answer, as rejections."""
         quoted = await self._quotes.read()
         return quoted.offers, quoted.failed
+
+    async def ask(self, provider: str) -> None:
+        """Ask a provider now what it has: something there has just been changed."""
+        await self._quotes.ask(provider)
 
     async def _read(self) -> Quoted:
         """Quotes, with the revision of all that plans are made from: of the catalog's rows, too."""

@@ -28,6 +28,10 @@ class ObservedFacts(Protocol):
 
     def rank(self, rank_id: str) -> RankFact | None: ...
 
+    def busy(self, subject: str) -> bool: ...
+
+    def gpu_used_ms(self, node_id: str) -> int: ...
+
 
 class Picture(Protocol):
     """Why workloads wait, machines with who holds them, and what queues use, as the scheduler left them."""

@@ -8,6 +8,7 @@ from types import MappingProxyType
 from argosy.api.clusters import ClusterView, NodeView
 from argosy.api.costs import CostView
 from argosy.api.jobs import JobView
+from argosy.controllers.cluster.idle import in_use, stops_at_ms
 from argosy.model.kinds import kind_of
 from argosy.model.kinds.cluster import ClusterSpec, cluster_spec
 from argosy.model.kinds.job import job_label, job_spec, job_state, task_id
@@ -58,7 +59,16 @@ def view_cluster(
         nodes=tuple(_view_node(node, observed) for node in nodes),
         jobs_running=len(jobs) - jobs_queued,
         jobs_queued=jobs_queued,
+        in_use=in_use(cluster, jobs, nodes, observed, now_ms) if _may_rest(cluster) else "",
+        stops_at_ms=stops_at_ms(cluster, nodes, observed) if _may_rest(cluster) else 0,
     )
+
+
+def _may_rest(cluster: Workload) -> bool:
+    """Whether it runs and has a policy by which it stops."""
+    policy = cluster_spec(cluster).autostop
+    runs = cluster.phase is WorkloadPhase.RUNNING and cluster.desired is Desired.RUN
+    return runs and (policy.idle_s is not None or policy.max_s is not None)
 
 
 def _cluster_status(cluster: Workload, nodes: Sequence[Node]) -> str:

@@ -6,7 +6,7 @@ from typing import Final
 
 from argosy.model.scheduling import PRIORITY_CLASSES
 from argosy.spec import accelerators, notation, values
-from argosy.spec.leaves import LABEL_KEY, OPEN_MAP, SECONDS, SIZE, TEXTS
+from argosy.spec.leaves import LABEL_KEY, OPEN_MAP, SECONDS, SIZE, SPAN, TEXTS
 from argosy.spec.shapes import (
     AsText,
     Choice,
@@ -46,9 +46,16 @@ _AUTOSTOP_FIELDS: Final = (
     ),
     Field(
         name="wait_for",
-        shape=Choice(words=("jobs_and_ssh", "jobs", "none")),
-        doc="What counts as work.",
+        shape=Choice(words=("jobs_and_ssh", "jobs", "gpu", "none")),
+        doc="What counts as work: jobs, connections and GPUs at work; jobs; GPUs and connections; nothing.",
         example="jobs",
+    ),
+    Field(
+        name="max_duration",
+        shape=SPAN,
+        doc="The cluster is stopped after so long, whatever runs.",
+        example="8h",
+        also=("max_time", "lifetime", "ttl"),
     ),
     Field(
         name="hook",

@@ -248,6 +248,8 @@ def _autostop(resources: Resources) -> object:
         document["down"] = True
     if autostop.wait_for != "jobs_and_ssh":
         document["wait_for"] = autostop.wait_for
+    if autostop.max_s is not None:
+        document["max_duration"] = _span(autostop.max_s)
     return document
 
 

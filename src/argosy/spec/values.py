@@ -49,13 +49,14 @@ def make_autostop(value: object) -> Autostop:
         return Autostop(idle_s=value if value >= 0 else None)
     if not isinstance(value, Section):
         raise TypeError(value)
-    idle_s = value.get("idle_minutes", int)
+    idle_s, max_s = value.get("idle_minutes", int), value.get("max_duration", int)
     if idle_s is None:
-        idle_s = IDLE_DEFAULT_S
+        idle_s = IDLE_DEFAULT_S if max_s is None else -1
     return Autostop(
         idle_s=idle_s if idle_s >= 0 else None,
         down=value.get("down", bool) or False,
         wait_for=value.get("wait_for", str) or Autostop().wait_for,
+        max_s=max_s,
     )
 
 

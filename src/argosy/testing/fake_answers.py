@@ -12,6 +12,14 @@ from argosy.api.costs import BudgetList, BudgetRequest, BudgetView
 from argosy.api.endpoint import AnyEndpoint, Done, Request
 from argosy.api.events import EventList
 from argosy.api.files import ChunksReply, ChunksRequest
+from argosy.api.hosts import (
+    CloseHostsRequest,
+    DismissRequest,
+    EnlistRequest,
+    ExamineReply,
+    ExamineRequest,
+    HostList,
+)
 from argosy.api.jobs import CancelRequest
 from argosy.api.launching import ExecRequest, JobsLaunchRequest, JobsReply, LaunchRequest
 from argosy.api.planning import PipelineRequest, PlanReply, PlanRequest
@@ -19,8 +27,9 @@ from argosy.api.pool import PoolList, PoolView
 from argosy.api.prices import CatalogReply, CheckReply, DiagnosticView, OfferList, RefreshRequest
 from argosy.api.quota import QueueRequest, TenancyRequest
 from argosy.api.server import PruneReply, PruneRequest
+from argosy.model.enlisting import HostOrder, HostReport
 from argosy.model.errors import ArgosyError
-from argosy.testing import priced_answers, shared_answers
+from argosy.testing import host_answers, priced_answers, shared_answers
 from argosy.testing.fake_memory import OFFER, FakeMemory, ref_of
 
 T = TypeVar("T")
@@ -32,6 +41,7 @@ class FakeAnswers(FakeMemory):
     def __init__(self) -> None:
         super().__init__()
         self.pools: tuple[PoolView, ...] = (shared_answers.POOL,)
+        self.examined: Callable[[HostOrder], HostReport] = host_answers.works
         self.notes: tuple[str, ...] = ()  # of the catalog
         self.priced: Callable[[PlanReply, PlanRequest], PlanReply] = priced_answers.with_prices
         self._keys: dict[str, bytes] = {}
@@ -71,6 +81,8 @@ class FakeAnswers(FakeMemory):
                 return shared_answers.explain_queue(query)
             case "pools":
                 return PoolList(pools=self.pools)
+            case "hosts":
+                return HostList(hosts=host_answers.HOSTS)
             case "explain":
                 return self._explain(path["workload"])
             case "budgets":
@@ -117,6 +129,12 @@ class FakeAnswers(FakeMemory):
             return msgspec.Raw(self._keys[key])
         reply: object
         match request:
+            case ExamineRequest():
+                return ExamineReply(report=self.examined(request.host))
+            case EnlistRequest():
+                return Done(names=tuple(f"{each.pool}/{each.host}" for each in request.hosts))
+            case CloseHostsRequest() | DismissRequest():
+                return Done(names=tuple(f"lab/{name}" for name in request.hosts))
             case PlanRequest():
                 made = self.plan_of(request.task)
                 return self.priced(made, request) if request.prices else made

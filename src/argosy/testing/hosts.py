@@ -320,9 +320,11 @@ class Host:
     def mount_home(self, option: Literal["rw", "ro", "noexec"]) -> None:
         """Homes of all its users are writable, read-only, or refuse to start programs; until it is
         rebooted."""
-        options = {"rw": "rw,exec", "ro": "ro,exec", "noexec": "rw,noexec"}
         for home in ("/root", "/home"):
-            self.run(f"mount -o remount,bind,{options[option]} {home}")
+            # A second mount on the first: what is open in the first may stay so.
+            self.run(f"while [ $(grep -c ' {home} ' /proc/mounts) -gt 1 ]; do umount -l {home}; done")
+            if option != "rw":
+                self.run(f"mount --bind {home} {home} && mount -o remount,bind,{option} {home}")
 
     def python(self, which: Literal["present", "missing", "old"]) -> None:
         """What `python3` is there: the real one, none, or one that says it is 3.6."""

@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import msgspec
 
+from argosy.controllers.cluster.idle import idle_since_ms, open_uses
 from argosy.controllers.failover import end_round, next_text, note_refused, reason_of, told_round
 from argosy.controllers.policies import finish, new_claim
 from argosy.controllers.pool.decide import decide_jobs, fail_cluster
 from argosy.controllers.pool.wanted import places_left
-from argosy.controllers.view import Action, NewId, Put, View, WakeAt, event, terminals_of
+from argosy.controllers.view import Action, NewId, Put, View, WakeAt, event
 from argosy.model.kinds.cluster import cluster_spec, cluster_state
 from argosy.model.kinds.job import job_task
 from argosy.model.phases import ClaimPhase, Desired, NodePhase, Outcome, WorkloadPhase
 from argosy.model.reasons import Reason
 from argosy.model.resources import Autostop
 from argosy.model.rows import Claim, Workload
+from argosy.model.units import render_duration
 from argosy.planning.availability import order_for_failover
 from argosy.scheduler.machines import is_owned
 
@@ -62,7 +64,7 @@ def _start(view: View, cluster: Workload, new_id: NewId) -> list[Action]:
             cluster, phase=WorkloadPhase.RUNNING, started_ms=cluster.started_ms or view.now_ms, detail=""
         )
         return [
-            Put(end_round(view, changed).with_status(active_ms=view.now_ms)),
+            Put(end_round(view, changed).with_status(active_ms=view.now_ms, up_ms=view.now_ms)),
             event(
                 view,
                 cluster.id,
@@ -111,20 +113,31 @@ def _run(view: View, cluster: Workload, new_id: NewId) -> list[Action]:
             ended_ms=view.now_ms,
         )
         return [Put(ended), event(view, cluster.id, outcome.value, detail)]
-    actions = decide_jobs(view, cluster, new_id)
-    if actions:
-        return actions
-    return _watch_idleness(view, cluster)
+    over, until = _time_up(view, cluster)
+    if over:
+        return over
+    return [*(decide_jobs(view, cluster, new_id) or _watch_idleness(view, cluster)), *until]
+
+
+def _time_up(view: View, cluster: Workload) -> tuple[list[Action], list[Action]]:
+    """The stop of a cluster that was up as long as it may be, whatever runs; else when to look again."""
+    policy, up_ms = cluster_spec(cluster).autostop, cluster_state(cluster).up_ms
+    if policy.max_s is None or not up_ms:
+        return [], []
+    due_ms = up_ms + policy.max_s * 1000
+    if view.now_ms < due_ms:
+        return [], [WakeAt(cluster.id, due_ms)]
+    text = f"was up for {render_duration(policy.max_s)}, which is its `max_duration`"
+    desired = Desired.END if policy.down else Desired.STOP
+    changed = msgspec.structs.replace(cluster, desired=desired, reason=Reason.MAX_DURATION, detail=text)
+    return [Put(changed), event(view, cluster.id, "max-duration", text)], []
 
 
 def _watch_idleness(view: View, cluster: Workload) -> list[Action]:
-    """`active_ms` is 0 while jobs are live, else when the cluster fell idle."""
+    """`active_ms` is 0 while jobs or connections that count are there, else when the cluster fell idle."""
     jobs = view.rows.jobs_of(cluster.id)
     policy, active_ms = cluster_spec(cluster).autostop, cluster_state(cluster).active_ms
-    busy = bool(jobs) and policy.wait_for != "none"
-    if policy.wait_for == "jobs_and_ssh" and view.observed.busy(terminals_of(cluster.id)):
-        busy = True
-    if busy:
+    if open_uses(cluster, jobs, view.observed):
         return [Put(cluster.with_status(active_ms=0))] if active_ms else []
     if not active_ms:
         changed = cluster.with_status(active_ms=view.now_ms)
@@ -137,7 +150,7 @@ def _watch_idleness(view: View, cluster: Workload) -> list[Action]:
 def _autostop(view: View, cluster: Workload, policy: Autostop) -> list[Action]:
     if policy.idle_s is None:
         return []
-    due_ms = cluster_state(cluster).active_ms + policy.idle_s * 1000
+    due_ms = idle_since_ms(cluster, view.rows.nodes_of(cluster.id), view.observed) + policy.idle_s * 1000
     if view.now_ms < due_ms:
         return [WakeAt(cluster.id, due_ms)]
     desired = Desired.END if policy.down else Desired.STOP

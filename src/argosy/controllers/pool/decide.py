@@ -119,12 +119,22 @@ def _start(view: View, each: Wanted, start: Start, new_id: NewId) -> list[Action
         running = msgspec.structs.replace(
             each.workload, phase=WorkloadPhase.STARTING, reason=None, detail=""
         ).with_status(active_ms=view.now_ms)
-        claim = msgspec.structs.replace(each.rests, desired=Desired.RUN, placements=start.placements)
+        places = _where_they_were(each.rests.placements, start.placements)
+        claim = msgspec.structs.replace(each.rests, desired=Desired.RUN, placements=places)
         return [Put(running), Put(claim)]
     assert each.ask is not None
     need = need_of(each.ask, start.placements)
     first = each.here[each.ask.needs.index(need)]
     return _claim(view, each, (first, *each.elsewhere), start.placements, new_id, why=start.why)
+
+
+def _where_they_were(before: tuple[Placement, ...], now: tuple[Placement, ...]) -> tuple[Placement, ...]:
+    """The same machines, and on each the node whose files are there."""
+    ranks = {place.node_id: place.rank for place in before}
+    if len(ranks) != len(now) or ranks.keys() != {place.node_id for place in now}:
+        return now  # several on one machine: any of them will do
+    moved = (msgspec.structs.replace(place, rank=ranks[place.node_id]) for place in now)
+    return tuple(sorted(moved, key=lambda place: place.rank))
 
 
 def _claim(

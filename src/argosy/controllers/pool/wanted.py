@@ -123,15 +123,9 @@ def _of_resting(view: View, cluster: Workload) -> Wanted | None:
     if not claims or not is_owned(claims[0].choice.offer, view.abilities):
         return None
     claim = claims[0]
-    machines = {place.node_id for place in claim.placements}
-    ask = ask_of_choices(
-        cluster,
-        (claim.choice,),
-        claim.count,
-        view.rows.tenancy,
-        view.history,
-        machine=machines.pop() if len(machines) == 1 else "",
-    )
+    machines = tuple(sorted({place.node_id for place in claim.placements}))
+    same = machines if claim.choice.offer.apart or len(machines) == 1 else ()
+    ask = ask_of_choices(cluster, (claim.choice,), claim.count, view.rows.tenancy, view.history, only=same)
     return Wanted(workload=cluster, num_nodes=claim.count, here=(claim.choice,), ask=ask, rests=claim)
 
 

@@ -29,6 +29,7 @@ class ClusterStatus(
     """How far a cluster is."""
 
     active_ms: int = 0  # since when it is idle; 0 while jobs are live
+    up_ms: int = 0  # since when its nodes are ready, this time
 
 
 def cluster_spec(row: Workload) -> ClusterSpec:

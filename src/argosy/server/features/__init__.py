@@ -9,6 +9,7 @@ from argosy.server.features.costs import CostFeature
 from argosy.server.features.events import EventFeature
 from argosy.server.features.files import FileFeature
 from argosy.server.features.groups import GroupFeature
+from argosy.server.features.hosts import HostFeature
 from argosy.server.features.jobs import JobFeature
 from argosy.server.features.launching import LaunchingFeature
 from argosy.server.features.planning import PlanningFeature
@@ -31,6 +32,7 @@ FEATURES: Final = (
     PriceFeature,
     QuotaFeature,
     PoolFeature,
+    HostFeature,
     FileFeature,
     ShellFeature,
 )

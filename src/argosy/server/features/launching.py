@@ -22,7 +22,7 @@ from argosy.model.task import Task
 from argosy.model.units import many
 from argosy.planning.deadline import NOT_WEIGHED
 from argosy.server.exchange import Exchange
-from argosy.server.intake import render_warnings
+from argosy.server.intake import closed_ports, render_warnings
 from argosy.server.kept_plans import Made, subject_of
 from argosy.server.naming import DEFAULT
 from argosy.server.refusals import missing, not_covered
@@ -104,6 +104,7 @@ class LaunchingFeature:
         warnings = render_warnings(task) + _no_recovery(task) + seated.warnings
         warnings += (f"the cluster {waits}",) if waits else ()
         warnings += (why,) if why == NOT_WEIGHED else ()
+        warnings += closed_ports(name, plan, self._planner.abilities)
         place = f" on {plan.choices[0].offer.provider}" if plan.choices else ""
         reason = f": {why}" if why else ""
         events = [

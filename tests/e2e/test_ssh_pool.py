@@ -1,0 +1,86 @@
+"""Own GPU servers from end to end: the installed command line, a server, and hosts that ssh reaches."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+from e2e_house import House
+
+from argosy.testing.hosts import HostLab
+
+
+@pytest.fixture(scope="module")
+def pool(hosts: HostLab) -> Iterator[House]:
+    """A house whose pool `lab` has the hosts of the lab."""
+    house = House()
+    house.env["HOME"] = str(house.root)
+    names = ",".join(host.name for host in hosts.hosts)
+    house.run("pool", "add", "lab", "--hosts", names, "--ssh-config", str(hosts.config_file))
+    yield house
+    house.close()
+
+
+def test_a_host_that_is_switched_off_closes_and_comes_back(pool: House, hosts: HostLab) -> None:
+    first, second, _ = hosts.hosts
+
+    def states() -> dict[str, str]:
+        return {each["name"]: each["state"] for each in pool.json("pool", "hosts")["hosts"]}
+
+    pool.run("launch", "-y", "-d", "-c", "dev", "--infra", f"ssh/lab/{first.name}", "--", "sleep 1000")
+    pool.wait_job("dev", 1, "running")
+    first.kill()
+    try:
+        pool.wait("it is seen that the host is gone", lambda: states()[first.name] == "closed")
+        assert states()[second.name] == "open"
+        told = {each["name"]: each["why"] for each in pool.json("pool", "hosts")["hosts"]}
+        assert told[first.name].startswith(f"{first.name} refuses connections at port 22: is sshd running")
+        done = pool.run("launch", "-y", "-c", "other", "--infra", "ssh/lab", "--", "hostname")
+        assert first.name not in done.stdout
+    finally:
+        first.boot()
+    pool.wait("the node is back", lambda: pool.cluster("dev")["status"] == "running")  # type: ignore[index]
+    assert states()[first.name] == "open"
+    assert first.name in pool.run("exec", "dev", "--", "hostname").stdout
+    pool.run("down", "-y", "dev", "other")
+
+
+def test_a_pool_is_made_and_runs_what_a_cloud_would_run(pool: House, hosts: HostLab) -> None:
+    first, second, third = (host.name for host in hosts.hosts)
+    told = pool.json("pool", "hosts")["hosts"]
+    assert [(each["pool"], each["name"], each["state"]) for each in told] == [
+        ("lab", name, "open") for name in (first, second, third)
+    ]
+    assert "Nobody offers accelerators on ssh/lab." in pool.run("gpus", "--infra", "ssh/lab").stdout
+
+    task = "echo node $ARGOSY_NODE_RANK on $(hostname) of $ARGOSY_NODE_IPS; touch kept-$ARGOSY_NODE_RANK"
+    done = pool.run("launch", "-y", "-c", "dev", "--infra", "ssh/lab", "--num-nodes", "2", "--", task)
+    ips = f"{hosts.hosts[0].ip} {hosts.hosts[1].ip}"
+    assert f"(job-1, rank=0) node 0 on {first} of {ips}" in done.stdout
+    assert f"(job-1, rank=1) node 1 on {second} of {ips}" in done.stdout
+    refused = pool.run("pool", "remove", first, "-y", ok=False)
+    assert refused.returncode == 5
+    assert f"error: `lab/{first}` is in use: 1 claim holds something there" in refused.stderr
+    assert (
+        f"on {third}"
+        in pool.run("jobs", "launch", "-y", "--infra", f"ssh/lab/{third}", "--", "echo on $(hostname)").stdout
+    )
+
+    pool.run("pool", "cordon", second)
+    pool.run("stop", "-y", "dev")
+    pool.wait("the cluster rests", lambda: pool.cluster("dev")["status"] == "stopped")  # type: ignore[index]
+    pool.run("start", "-y", "dev")
+    waits = pool.run("explain", "dev", ok=False).stdout
+    assert pool.cluster("dev")["status"] != "running", waits  # type: ignore[index]
+    pool.run("pool", "uncordon", second)
+    done = pool.run("exec", "dev", "--num-nodes", "2", "--", "ls kept-$ARGOSY_NODE_RANK")
+    assert sorted(line.split()[-1] for line in done.stdout.splitlines()) == ["kept-0", "kept-1"]
+
+    pool.run("down", "-y", "dev")
+    pool.wait(
+        "everything is given back",
+        lambda: not any(each["claims"] for each in pool.json("pool", "hosts")["hosts"]),
+    )
+    for host in hosts.hosts:
+        assert not list(host.path("/root/.argosy/nodes").glob("*/clm-*"))
+    assert pool.run("pool", "remove", "lab", "-y").stdout.count("is in no pool any more") == 3
