@@ -11,7 +11,7 @@ import asyncio
 import contextlib
 import heapq
 import logging
-from collections.abc import Callable, Coroutine, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Iterable, Iterator, Sequence
 
 from argosy.controllers.claims.decide import decide_claim, decide_listing
 from argosy.controllers.effects import Effects
@@ -24,18 +24,8 @@ from argosy.controllers.past import Past
 from argosy.controllers.pool.caches import PoolCaches
 from argosy.controllers.pool.decide import POOL, decide_owned
 from argosy.controllers.pool.pictures import Picture
-from argosy.controllers.telling import Channels, marked
-from argosy.controllers.view import (
-    Action,
-    Emit,
-    Expect,
-    Policy,
-    Prices,
-    Put,
-    View,
-    abilities_of,
-    terminals_of,
-)
+from argosy.controllers.telling import Channels, events_of
+from argosy.controllers.view import Action, Expect, Policy, Prices, Put, View, abilities_of, terminals_of
 from argosy.infra.agent_port import AgentDirectory
 from argosy.infra.log_sink import LogSink
 from argosy.infra.provider import Providers
@@ -47,7 +37,7 @@ from argosy.model.ids import Clock, Ids
 from argosy.model.kinds import kind_of
 from argosy.model.offer import Offer
 from argosy.model.phases import ClaimPhase, Desired, WorkloadPhase
-from argosy.model.rows import Attempt, Claim, Event, Node, Row, Workload
+from argosy.model.rows import Attempt, Claim, Node, Row, Workload
 from argosy.model.tenancy import TENANCY_ID
 from argosy.planning.availability import Memory
 from argosy.store import Conflict, IllegalMove, Snapshot, Store
@@ -443,18 +433,13 @@ class Shell:
 
     async def _commit(self, actions: Sequence[Action]) -> None:
         puts = [action.row for action in actions if isinstance(action, Put)]
-        changed = {row.id: row for row in puts if isinstance(row, Workload)}
-        events = [self._marked(action.event, changed) for action in actions if isinstance(action, Emit)]
+        events = events_of(actions, self._rows, self._channels)
         expect = {action.id: action.rev for action in actions if isinstance(action, Expect)}
         if puts or events:
             self._check_ours()
             self._wake_related(await self._store.commit(puts, events=events, expect=expect))
             if self._channels is not None and any(each.tell for each in events):
                 self._channels.wake()
-
-    def _marked(self, one: Event, changed: Mapping[str, Workload]) -> Event:
-        known = self._rows.workloads if self._rows is not None else changed
-        return marked(one, changed.get(one.subject) or known.get(one.subject), self._channels)
 
     def _wake_related(self, rows: Iterable[Row]) -> None:
         for row in rows:

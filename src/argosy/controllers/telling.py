@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Protocol
 
 import msgspec
 
+from argosy.controllers.view import Action, Emit, Put, Rows
 from argosy.model.kinds import kind_of
 from argosy.model.notify import occasion_of
 from argosy.model.rows import Event, Workload
@@ -32,3 +34,18 @@ def marked(one: Event, row: Workload | None, channels: Channels | None) -> Event
     if not wanted and channels is not None and row.parent_id is None:
         wanted = channels.wants(row.project, occasion)
     return msgspec.structs.replace(one, tell=True) if wanted else one
+
+
+def events_of(actions: Sequence[Action], rows: Rows | None, channels: Channels | None) -> list[Event]:
+    """The events of one decision. `rows`: as they were before it."""
+    changed = {
+        action.row.id: action.row
+        for action in actions
+        if isinstance(action, Put) and isinstance(action.row, Workload)
+    }
+    known = rows.workloads if rows is not None else changed
+    return [
+        marked(action.event, changed.get(action.event.subject) or known.get(action.event.subject), channels)
+        for action in actions
+        if isinstance(action, Emit)
+    ]

@@ -65,7 +65,6 @@ class Application:
         retention: Retention | None = None,
         prices: Path | None = None,
         quotes: Quotes | None = None,
-        channels: ChannelFile | None = None,
     ) -> None:
         self.stopping = asyncio.Event()
         self.listening: tuple[str, ...] = ()
@@ -77,7 +76,7 @@ class Application:
         self.refreshes = Refreshes(pricing.refresh)
         self.accounts = Accounts(store, clock)
         tenants = Tenants(store, controllers, clock)
-        channels = channels or ChannelFile(state_dir)
+        channels = ChannelFile(state_dir)
         intake = Intake(store=store, blobs=blobs, tenants=tenants, channels=channels)
         quotes = quotes or Quotes(providers, clock, price=pricing.own_prices, fresh_s=0)
         pricing.rented.names = lambda: quotes.usable() & _priced_by_catalog(providers)

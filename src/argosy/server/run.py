@@ -151,8 +151,7 @@ async def serve(settings: Settings, tcp: socket.socket | None, lock: StateLock) 
         pricing = pricing_of(state_dir, providers, clock)
         quotes = Quotes(providers, clock, price=pricing.own_prices)
         stack.push_async_callback(quotes.close)
-        channels = ChannelFile(state_dir)
-        notifier = Notifier(store, channels, clock, ids.new("srv"))
+        notifier = Notifier(store, ChannelFile(state_dir), clock, ids.new("srv"))
         shell = Shell(
             store=store,
             providers=providers,
@@ -179,7 +178,6 @@ async def serve(settings: Settings, tcp: socket.socket | None, lock: StateLock) 
             pricing=pricing,
             retention=settings.retention,
             quotes=quotes,
-            channels=channels,
         )
         loop = asyncio.get_running_loop()
         for name in (signal.SIGTERM, signal.SIGINT):
