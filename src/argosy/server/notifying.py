@@ -71,11 +71,16 @@ class Notifier:
         letters = await self._store.load_letters(now_ms)
         limit = asyncio.Semaphore(_AT_ONCE)
 
-        async def one(letter: Letter) -> None:
-            async with limit:
-                await self._deliver(letter)
+        by_subject: dict[str, list[Letter]] = {}
+        for letter in letters:
+            by_subject.setdefault(letter.subject, []).append(letter)
 
-        await asyncio.gather(*map(one, letters))
+        async def tell(some: list[Letter]) -> None:  # of one job in the order in which it happened
+            for letter in some:
+                async with limit:
+                    await self._deliver(letter)
+
+        await asyncio.gather(*map(tell, by_subject.values()))
         return 0.0
 
     async def _deliver(self, letter: Letter) -> None:
