@@ -567,3 +567,71 @@ def test_advice_and_notices_to_clusters_end_nothing() -> None:
     bound = World(1).says(0, RankPhase.RUNNING)
     _told(bound, 0)
     assert puts(bound.decide()) == {}
+
+
+# -- leases -----------------------------------------------------------------------------------------
+
+
+def _leased_world(attempt: AttemptPhase = AttemptPhase.RUNNING, **recovery: object) -> World:
+    world = World(1, managed=True, attempt=attempt, recovery=Recovery(**recovery)).says(0, RankPhase.RUNNING)  # type: ignore[arg-type]
+    world.attempt = msgspec.structs.replace(world.attempt, lease_ms=60_000)
+    world.facts.link_down("nod-0", NOW - 40_000)
+    world.nodes[0] = msgspec.structs.replace(
+        world.nodes[0], phase=NodePhase.UNREACHABLE, unreachable_ms=NOW - 35_000
+    )
+    return world
+
+
+def test_half_a_lease_without_its_node_loses_an_attempt() -> None:
+    world = _leased_world()
+    assert puts(world.decide(NOW - 10_000)) == {}
+    attempt, _ = world.changes()
+    assert (attempt.phase, attempt.outcome, attempt.reason) == (
+        AttemptPhase.ENDING,
+        Outcome.LOST,
+        Reason.NODE_LOST,
+    )
+
+
+@pytest.mark.parametrize(("fence_ms", "ends"), [(None, False), (1, False), (0, True)])
+def test_what_cannot_be_reached_is_over_when_its_lease_is(fence_ms: int | None, ends: bool) -> None:
+    world = _leased_world()
+    world.attempt = world.changes()[0]
+    rows = [world.job, world.attempt, world.claim, *world.nodes]
+    view = a_view(*rows, facts=world.facts)
+    if fence_ms is not None:
+        view = msgspec.structs.replace(view, fence_ms=lambda attempt_id: fence_ms)
+    actions = decide_job(view, world.job, new_id)
+    attempt = puts(actions).get("att-0", world.attempt)
+    assert isinstance(attempt, Attempt)
+    assert (attempt.phase is AttemptPhase.ENDED) == ends
+    if fence_ms:
+        assert WakeAt("att-0", NOW + fence_ms) in actions
+
+
+@pytest.mark.parametrize(
+    ("recovery", "returns", "able", "leased"),
+    [
+        ({}, True, True, True),
+        ({}, False, True, False),
+        ({}, True, False, False),
+        ({"at_most_once": True}, False, True, True),
+        ({"at_most_once": False}, True, True, False),
+    ],
+)
+def test_who_gets_a_lease(recovery: dict[str, object], returns: bool, able: bool, leased: bool) -> None:
+    world = World(1, managed=True, attempt=AttemptPhase.PLACED, recovery=Recovery(**recovery))  # type: ignore[arg-type]
+    world.facts.set_node("nod-0", NodeFacts(cpus_milli=8000, leases=able), NOW)
+    job = changed(world.job, phase=WorkloadPhase.STARTING)
+    provider = world.claim.choice.offer.provider
+    view = a_view(job, world.claim, *world.nodes, facts=world.facts)
+    view = msgspec.structs.replace(view, returning=frozenset({provider} if returns else ()))
+    [attempt] = [row for row in puts(decide_job(view, job, new_id)).values() if isinstance(row, Attempt)]
+    assert bool(attempt.lease_ms) == leased
+
+
+def test_who_may_run_twice_goes_on_after_two_minutes_of_silence() -> None:
+    world = _leased_world(at_most_once=False)
+    world.attempt = msgspec.structs.replace(world.changes()[0], lease_ms=0)
+    assert not any(isinstance(row, Workload) for row in puts(world.decide(NOW + 80_000)).values())
+    assert any(isinstance(row, Workload) for row in puts(world.decide(NOW + 90_000)).values())

@@ -12,17 +12,17 @@ import pytest
 from argosy.controllers.shell import Shell
 from argosy.infra.provider import Manifest
 from argosy.model.facts import RankPhase
-from argosy.model.offer import Capacity
 from argosy.model.phases import NodePhase, WorkloadPhase
 from argosy.model.resources import Infra, Resources
 from argosy.model.rows import Claim, Node
 from argosy.store import Snapshot, Store
 from argosy.testing.builders import a_job, a_task
+from argosy.testing.machines import Machine
 from argosy.testing.memory_log_sink import MemoryLogSink
 from argosy.testing.sim_agent import SimAgentDirectory
 from argosy.testing.sim_provider import CLOUD, SimProvider, SimProviders, a_market, announce
 from argosy.testing.virtual_time import run_virtual
-from argosy.testing.world import Machine, World
+from argosy.testing.world import World
 
 JOB = "job-1"
 
@@ -166,12 +166,68 @@ def test_a_provider_is_asked_at_once_what_became_of_a_lost_node_else_as_slowly_a
     run_virtual(main())
 
 
-def test_capacities_of_the_scene() -> None:
-    """It is what it says: on spot."""
+LAB = msgspec.structs.replace(CLOUD, may_return=True)
+
+
+def test_a_job_goes_on_elsewhere_when_the_lease_of_a_node_that_may_return_is_over() -> None:
+    """The node cannot be reached, so nobody can end what runs there: it ends by itself, and only then the
+    next attempt begins. When the node returns, it is given back."""
 
     async def main() -> None:
+        async with a_scene(LAB) as scene:
+            await asyncio.sleep(30)
+            lost, [first] = scene.machine, await scene.claims()
+            [rank] = lost.ranks.values()
+            lost.is_partitioned = True
+            lost_s = scene.world.now_s
+
+            async def began_again() -> bool:
+                return len(scene.world.starts) == 2
+
+            await scene.until(began_again)
+            assert rank.fact.phase is RankPhase.VANISHED
+            assert scene.world.exits[rank.fact.id][0] - lost_s <= 70
+            assert scene.world.now_s - lost_s <= 200
+            assert first.id in {claim.id for claim in await scene.claims()}, "it does not answer"
+            scene.world.heal(lost)
+
+            async def given_back() -> bool:
+                return first.id not in {claim.id for claim in await scene.claims()}
+
+            await scene.until(given_back)
+            assert scene.world.violations == []
+
+    run_virtual(main())
+
+
+@pytest.mark.parametrize("silent_s", [4.0, 20.0])
+def test_a_short_partition_costs_a_job_with_a_lease_nothing(silent_s: float) -> None:
+    async def main() -> None:
+        async with a_scene(LAB) as scene:
+            for _ in range(5):
+                await asyncio.sleep(40)
+                scene.machine.is_partitioned = True
+                await asyncio.sleep(silent_s)
+                scene.world.heal(scene.machine)
+            await asyncio.sleep(200)
+            assert len(scene.world.starts) == 1
+            assert await scene.is_running()
+
+    run_virtual(main())
+
+
+def test_without_a_lease_a_job_waits_until_its_provider_has_ended_what_is_silent() -> None:
+    async def main() -> None:
         async with a_scene() as scene:
-            [claim] = await scene.claims()
-            assert claim.choice.offer.capacity is Capacity.SPOT
+            await asyncio.sleep(30)
+            [rank] = scene.machine.ranks.values()
+            assert rank.order.lease is None
+            scene.machine.is_partitioned = True
+
+            async def began_again() -> bool:
+                return len(scene.world.starts) == 2
+
+            await scene.until(began_again)
+            assert scene.world.violations == []
 
     run_virtual(main())

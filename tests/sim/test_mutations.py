@@ -332,6 +332,13 @@ class _StartsUnnoted(_Agent):
                     machine.ranks.pop(rank_id, None)
 
 
+class _GoesOnUnheard(_Agent):
+    """Does not end ranks whose server is not heard."""
+
+    async def prepare(self, orders: Sequence[RankOrder]) -> None:
+        await self.agent.prepare([msgspec.structs.replace(order, lease=None) for order in orders])
+
+
 class _NeverStops(_Agent):
     async def stop(self, rank_ids: Sequence[str], grace_s: float) -> None:
         return None
@@ -499,6 +506,13 @@ BUGS = [
         {"make_store": ForgetsKeys},
         Faults(client_deaths=0.3, store_busy=0.2, crash=0.01),
         {"once"},
+    ),
+    Bug(
+        "leases ignored",
+        {"make_agents": _agents(_GoesOnUnheard)},
+        Faults(partitions_per_h=60),
+        {"one-attempt"},
+        CROWD,
     ),
     Bug("log bytes lost", {"make_sink": _DropsChunks}, None, {"log-kept"}),
 ]

@@ -15,8 +15,8 @@ import pytest
 
 from argosy.testing.faults import Faults
 from argosy.testing.harness import Simulation, SimulationFailed
+from argosy.testing.machines import Program
 from argosy.testing.sim_users import Load
-from argosy.testing.world import Program
 
 SEEDS = 60
 CHUNK = 10

@@ -15,9 +15,10 @@ from argosy.model.offer import DeviceShare, Placement
 from argosy.model.phases import AttemptPhase
 from argosy.testing.builders import an_attempt
 from argosy.testing.faults import NONE, Faults, SimCrash
+from argosy.testing.machines import Machine
 from argosy.testing.sim_agent import SimAgent
 from argosy.testing.virtual_time import run_virtual
-from argosy.testing.world import INCARNATION, Incarnation, Machine, World
+from argosy.testing.world import INCARNATION, Incarnation, World
 
 Body = Callable[[World, Machine, SimAgent], Awaitable[None]]
 

@@ -21,6 +21,9 @@ _USAGE = """\
 """
 
 
+_VERBS = ("serve", "probe", "release", "keep", "guard", "start", "connect")
+
+
 def _fail(text: str) -> int:
     sys.stderr.write("argosy-agent: " + text + "\n")
     return 2
@@ -28,7 +31,7 @@ def _fail(text: str) -> int:
 
 def main(arguments: list[str]) -> int:
     """Exit status: 0 done, 2 usage, 3 another agent runs there, 4 the root or socket cannot be used."""
-    if not arguments or arguments[0] not in ("serve", "probe", "release", "keep", "start", "connect"):
+    if not arguments or arguments[0] not in _VERBS:
         sys.stderr.write("usage:\n" + _USAGE)
         return 2
     if arguments[0] == "keep":  # an agent starts this for a device that programs share
@@ -51,6 +54,10 @@ def main(arguments: list[str]) -> int:
             return _fail("--devices takes indices such as 0,1")
     if arguments[0] == "probe":
         return _probe(options.get("root", "."), options.get("name", ""), own_devices)
+    if arguments[0] == "guard" and options.get("root"):  # an agent starts this for ranks with a lease
+        from argosy.agent import leases
+
+        return leases.guard(options["root"])
     if arguments[0] == "release" and options.get("root"):
         return _release(os.path.abspath(options["root"]))
     if arguments[0] == "connect" and options.get("socket"):

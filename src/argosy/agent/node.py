@@ -162,6 +162,7 @@ class Node:
             "python": "%d.%d.%d" % sys.version_info[:3],
             "can_limit_pids": groups.can_limit_pids,
             "can_limit_memory": groups.can_limit_memory,
+            "leases": True,
         }
         self._static.update((name, value) for name, value in told.items() if value)
 

@@ -113,6 +113,11 @@ if TYPE_CHECKING:
         profile: str
         slot: int
 
+    class Lease(TypedDict):
+        boot: str  # of the machine that `sent` was read on
+        sent: int  # by the agent's clock, when the server heard of it last
+        ms: int
+
     class Order(TypedDict):
         id: str
         job: str
@@ -127,6 +132,7 @@ if TYPE_CHECKING:
         pids_max: int
         memory_bytes: int
         run_now: bool
+        lease: Lease | None
 
 
 def is_rank_id(text: str) -> bool:
@@ -187,7 +193,19 @@ def checked_order(order: dict[str, object]) -> Order:
         "pids_max": amount("pids_max"),
         "memory_bytes": amount("memory_bytes"),
         "run_now": bool(order.get("run_now", False)),
+        "lease": _checked_lease(order["lease"]) if order.get("lease") else None,
     }
+
+
+def _checked_lease(given: object) -> Lease:
+    """Raises Refused."""
+    lease = given if isinstance(given, dict) else {}
+    boot, sent, length_ms = lease.get("boot"), lease.get("sent"), lease.get("ms")
+    if not isinstance(boot, str) or not isinstance(sent, int) or not isinstance(length_ms, int):
+        raise Refused("lease", "a lease needs `boot`, and numbers in `sent` and `ms`")
+    if length_ms <= 0:
+        raise Refused("lease", "`ms` of a lease must be more than 0")
+    return {"boot": boot, "sent": sent, "ms": length_ms}
 
 
 def _checked_share(share: object) -> Share:

@@ -61,6 +61,9 @@ class Rank:
             None  # device and bytes that its processes may hold there together
         )
         self.verdict = ""  # why we killed it
+        self.lease_ms = 0  # for how long its lease is given; 0: it has none
+        self.lease_until_ms = 0  # by `clock_ms`
+        self.lapsed = False  # its lease has ended, and so does it
         self.run_wanted = False
         self.job = ""  # whose attempt it belongs to, and the attempt's number in it
         self.attempt = 0

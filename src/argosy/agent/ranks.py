@@ -10,6 +10,7 @@ import time
 
 from argosy.agent import cgroups, journal, processes, sharing
 from argosy.agent.ending import Ending, outside_group
+from argosy.agent.leases import Leases
 from argosy.agent.orders import Busy, base_env, checked_order, is_rank_id
 from argosy.agent.polling import Polling
 from argosy.agent.rank import NO_EXIT_CODE, PREPARING, READY, RUNNING, Observer, Rank, reason_of, warn
@@ -40,6 +41,7 @@ class Ranks:
         self.home, self.shell, self.reaper = shared.home, shared.shell, shared.reaper
         self.by_id, self.observers = shared.by_id, shared.observers
         self._ending = Ending(shared, self._run_next)
+        self.leases = Leases(shared, self.stop)
         self._polling = Polling(shared, self._ending.start_kill)
         self._spawning = Spawning(shared, self._ending, self._polling)
         self._share_lock = asyncio.Lock()
@@ -84,6 +86,7 @@ class Ranks:
             running.add(self._shared.key(rank))
             rank.spawned_s = 0.0
             self._ending.guard_soon(rank)
+            self.leases.adopt(rank)
             ended = functools.partial(self._adopted_ended, rank)
             self._shared.reaper.watch_adopted(rank.pid, rank.ticks, ended)
         self._shared.cgroups.sweep({group for rank in self._shared.by_id.values() for group in rank.groups})
@@ -137,22 +140,14 @@ class Ranks:
         rank.env.update(wish.env)
         rank.env[processes.MARK] = self._shared.key(rank)
         try:
-            os.makedirs(rank.workdir, exist_ok=True)
-            self._link_sky_workdir(order["workdir"])
-            self._make_checkpoint_dir(rank.env)
-            self._shared.erase(rank.folder)
-            os.mkdir(rank.folder, 0o700)
-            rank.save(self._shared.boot_id)
-            for name, text in (("setup", order["setup"]), ("run", order["run"])):
-                if text.strip():
-                    _create(rank.folder + "/" + name + ".sh", text.encode("utf-8", "surrogateescape"))
-            _create(rank.folder + "/exit", NO_EXIT_CODE)
-            _create(rank.log_path, wish.note.encode())
+            self._lay_out(rank, order, wish.note)
+            lease = order["lease"]
+            rank.lapsed = lease is not None and not self.leases.take(rank, lease)
         except OSError as error:
             refusal = "cannot prepare on %s: %s" % (self._shared.node_name, reason_of(error))
-        if refusal:
+        if refusal or rank.lapsed:
             rank.stage = "setup"
-            self._ending.conclude(rank, 1, refusal)
+            self._ending.conclude(rank, 1, refusal or "its lease had ended before it was ordered")
             return
         if order["pids_max"] or order["memory_bytes"]:
             rank.groups = self._shared.cgroups.create(rank.id, order["pids_max"], order["memory_bytes"])
@@ -161,6 +156,20 @@ class Ranks:
         else:
             self._begin(rank)
         self._shared.changed(rank)
+
+    def _lay_out(self, rank: Rank, order: Order, note: str) -> None:
+        """Its folders and files. Raises OSError."""
+        os.makedirs(rank.workdir, exist_ok=True)
+        self._link_sky_workdir(order["workdir"])
+        self._make_checkpoint_dir(rank.env)
+        self._shared.erase(rank.folder)
+        os.mkdir(rank.folder, 0o700)
+        rank.save(self._shared.boot_id)
+        for name, text in (("setup", order["setup"]), ("run", order["run"])):
+            if text.strip():
+                _create(rank.folder + "/" + name + ".sh", text.encode("utf-8", "surrogateescape"))
+        _create(rank.folder + "/exit", NO_EXIT_CODE)
+        _create(rank.log_path, note.encode())
 
     def _refuse_late(self, rank: Rank) -> None:
         """Its attempt is over, as far as the server is concerned: it is remembered as one that was stopped

@@ -65,7 +65,9 @@ class Watch(Observer):
             try:
                 ack = json.loads(line)
                 beat_s = float(ack.get("beat", wire.HEARTBEAT_S))
-            except (ValueError, TypeError, AttributeError):
+                if ack.get("leases"):
+                    self._supervisor.leases.renew(set(ack["leases"]), int(ack["sent"]))
+            except (ValueError, TypeError, AttributeError, KeyError):
                 continue
             beat_s = min(max(beat_s, wire.BEAT_MIN_S), wire.BEAT_MAX_S)
             if beat_s != self._beat_s:

@@ -24,7 +24,8 @@ A report frame is `FRAME` (length of head, length of body), a JSON head
 `{"complete", "ranks", "logs": [[rank id, offset, size], ...], "node", "sent", "beat"}` and the log bytes in
 the order of `logs`. `sent` is the agent's own clock in ms, which never goes back; `beat` is how often it says
 something at least, in seconds. The reader of a watch may answer a report by a line of JSON,
-`{"sent": of that report, "beat": from now on}`; an older agent takes no notice of it.
+`{"sent": of that report, "beat": from now on, "leases": [attempt id, ...]}`, which gives ranks of these
+attempts that have a lease their whole time again, from `sent` on; an older agent takes no notice of it.
 A terminal frame is `TERMINAL` (kind, length) and its payload.
 """
 

@@ -76,6 +76,7 @@ SECTIONS: Final[dict[str, dict[str, _Entry]]] = {
             "converting", "convert", "Turn a dstack, Slurm, Kubernetes, Ray or compose file into a task."
         ),
         "server": _Entry("server", "server", "Start, stop and look at the server."),
+        "dev": _Entry("developing", "dev", "Extend Argosy: `dev new-provider` writes a driver's folder."),
         "completion": _Entry("completion", "completion", "Print the script for tab completion."),
         "version": _Entry("server", "version", "Show the versions of client and server."),
     },

@@ -218,6 +218,10 @@ class Effects:
                         self._failed(action.attempt.id, error)
                         continue
                     orders += await self._with_secrets(action)
+                leases = {each.attempt.id: each.attempt.lease_ms for each in actions}
+                orders = [
+                    self._leased(node_id, order, leases[order.id.rpartition(".")[0]]) for order in orders
+                ]
                 if orders:
                     await agent.prepare(orders)
                     self._facts.ordered(node_id, [order.id for order in orders])
@@ -231,6 +235,16 @@ class Effects:
             for action in actions:
                 self._facts.end(action.attempt.id)
             self._wake(*(action.job.id for action in actions))
+
+    def _leased(self, node_id: str, order: RankOrder, lease_ms: int) -> RankOrder:
+        """The order with its lease, which begins with the newest report of the node: an order that is on its
+        way for longer than that never runs. Raises Transient."""
+        if not lease_ms:
+            return order
+        lease = self._facts.lease(node_id, lease_ms)
+        if lease is None:
+            raise Transient("the node was not heard since its link is up")
+        return msgspec.structs.replace(order, lease=lease)
 
     async def _with_secrets(self, action: PrepareRanks) -> list[RankOrder]:
         task = task_of(action.job)

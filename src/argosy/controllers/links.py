@@ -11,6 +11,7 @@ import asyncio
 import logging
 from collections.abc import AsyncIterator, Callable, Sequence
 
+from argosy.controllers.fences import ROWS_AGE_S, Fences
 from argosy.controllers.observed import Facts
 from argosy.controllers.view import Rows
 from argosy.infra.agent_port import Ack, AgentDirectory, Report
@@ -48,8 +49,10 @@ class Links:
         lost: Callable[[Node], None],
     ) -> None:
         """`lost` is told whose link went down."""
+        self.fences = Fences(clock)
         self._lost = lost
-        self._attempts: dict[str, set[str]] = {}  # by node: live attempts with ranks there
+        self._attempts: dict[str, dict[str, Attempt]] = {}  # by node: live attempts with ranks there
+        self.looked_s = float("-inf")  # when it was last known that the rows are as they are
         self._store, self._agents, self._logs = store, agents, logs
         self._facts, self._clock = facts, clock
         self._spawn, self._wake = spawn, wake
@@ -60,6 +63,7 @@ class Links:
 
     def follow(self, rows: Rows) -> None:
         """Start and end watches so that they match the rows."""
+        self.fences.follow(rows)
         if self._rows is None:
             for attempt in rows.attempts.values():
                 self._count(None, attempt)
@@ -90,20 +94,27 @@ class Links:
         """Keep what runs on each node in step with the rows."""
         if isinstance(old, Attempt):
             for place in old.placements:
-                ids = self._attempts.get(place.node_id, set())
-                ids.discard(old.id)
-                if not ids:
+                mine = self._attempts.get(place.node_id, {})
+                mine.pop(old.id, None)
+                if not mine:
                     self._attempts.pop(place.node_id, None)
         if isinstance(new, Attempt) and new.is_live:
             for place in new.placements:
-                self._attempts.setdefault(place.node_id, set()).add(new.id)
+                self._attempts.setdefault(place.node_id, {})[new.id] = new
 
     def _answer(self, node_id: str, report: Report) -> Ack | None:
-        """Ask for news more often where something runs."""
-        beat_s = BEAT_S if node_id in self._attempts else IDLE_BEAT_S
-        if not report.sent or report.beat_s == beat_s:
+        """Ask for news more often where something runs, and renew the leases there."""
+        if not report.sent:
             return None
-        return Ack(sent=report.sent, beat=beat_s)
+        mine = self._attempts.get(node_id, {})
+        leases = tuple(attempt.id for attempt in mine.values() if attempt.lease_ms and not attempt.ending_ms)
+        beat_s = BEAT_S if mine else IDLE_BEAT_S
+        self._facts.note_sent(node_id, report.sent)
+        if leases and self._clock.monotonic_s() - self.looked_s > ROWS_AGE_S:
+            leases = ()  # who knows what others have decided meanwhile
+        if report.beat_s == beat_s and not leases:
+            return None
+        return Ack(sent=report.sent, beat=beat_s, leases=leases)
 
     async def _watch(self, node_id: str) -> None:
         retry_s = _FIRST_RETRY_S

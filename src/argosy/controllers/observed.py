@@ -8,6 +8,7 @@ from typing import Final
 import msgspec
 
 from argosy.controllers.view import Failure, Link
+from argosy.infra.agent_port import Lease
 from argosy.model.facts import ClaimFact, NodeFacts, RankFact, RankPhase
 
 _NONE: dict[str, RankFact] = {}
@@ -27,6 +28,7 @@ class Facts:
         self._misses: dict[str, int] = {}
         self._failures: dict[str, Failure] = {}
         self._busy: dict[str, int] = {}
+        self._sent: dict[str, int] = {}  # by node whose link is up: what its agent's clock said last
         self._gpu_used_ms: dict[str, int] = {}
 
     # -- reading ------------------------------------------------------------------------------------
@@ -71,12 +73,24 @@ class Facts:
     def link_down(self, node_id: str, now_ms: int) -> bool:
         """Whether it was up."""
         old = self._links.get(node_id)
+        self._sent.pop(node_id, None)
         if old is not None and not old.up:
             return False
         facts, boot = (old.facts, old.boot) if old is not None else (NodeFacts(), 0)
         self._links[node_id] = Link(up=False, since_ms=now_ms, facts=facts, boot=boot)
         self.revision += 1
         return old is not None
+
+    def note_sent(self, node_id: str, sent: int) -> None:
+        """The agent's clock when it sent the last report."""
+        self._sent[node_id] = sent
+
+    def lease(self, node_id: str, ms: int) -> Lease | None:
+        """A lease that begins with the last report; None: nothing was heard on this link yet."""
+        link, sent = self._links.get(node_id), self._sent.get(node_id)
+        if link is None or not link.up or sent is None:
+            return None
+        return Lease(boot=link.facts.boot_id, sent=sent, ms=ms)
 
     def _note_load(self, node_id: str, facts: NodeFacts, now_ms: int) -> None:
         """Who was never seen at work may have worked before we looked: it counts from then on."""

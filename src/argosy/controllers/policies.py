@@ -17,12 +17,24 @@ from argosy.planning.confirmed import TRIED
 
 
 def new_attempt(
-    job: Workload, placements: tuple[Placement, ...], attempt_id: str, now_ms: int, *, why: str = ""
+    job: Workload,
+    placements: tuple[Placement, ...],
+    attempt_id: str,
+    now_ms: int,
+    *,
+    why: str = "",
+    lease_ms: int = 0,
 ) -> tuple[Workload, Attempt]:
     """The job and its next attempt, to be put together."""
     number = job_state(job).attempts + 1
     attempt = Attempt(
-        id=attempt_id, workload_id=job.id, number=number, placements=placements, placed_ms=now_ms, why=why
+        id=attempt_id,
+        workload_id=job.id,
+        number=number,
+        placements=placements,
+        placed_ms=now_ms,
+        why=why,
+        lease_ms=lease_ms,
     )
     changed = msgspec.structs.replace(job, phase=WorkloadPhase.STARTING, reason=None, detail="")
     return changed.with_status(attempts=number, attempt_id=attempt_id), attempt
@@ -119,10 +131,11 @@ def end_claims(view: View, job: Workload) -> list[Action]:
     ]
 
 
-def lost_text(view: View, node: Node) -> str:
-    """Why a node that does not answer is held for lost by now; "" when it is not."""
+def lost_text(view: View, node: Node, after_ms: int = 0) -> str:
+    """Why a node that does not answer is held for lost by now; "" when it is not. `after_ms`: how long it may
+    be silent (0: as long as the policy says)."""
     silent_ms = view.now_ms - node.unreachable_ms
-    if node.phase is not NodePhase.UNREACHABLE or silent_ms < view.policy.lost_after_ms:
+    if node.phase is not NodePhase.UNREACHABLE or silent_ms < (after_ms or view.policy.lost_after_ms):
         return ""
     return f"node {node.index} has not answered for {silent_ms // 1000} s"
 

@@ -25,7 +25,18 @@ from argosy.controllers.pool.caches import PoolCaches
 from argosy.controllers.pool.decide import POOL, decide_owned
 from argosy.controllers.pool.pictures import Picture
 from argosy.controllers.telling import Channels, events_of
-from argosy.controllers.view import Action, Expect, Policy, Prices, Put, View, abilities_of, terminals_of
+from argosy.controllers.view import (
+    Action,
+    Expect,
+    Policy,
+    Prices,
+    Put,
+    View,
+    abilities_of,
+    returning_of,
+    shared_dirs_of,
+    terminals_of,
+)
 from argosy.infra.agent_port import AgentDirectory
 from argosy.infra.log_sink import LogSink
 from argosy.infra.provider import Providers
@@ -53,10 +64,7 @@ PICTURE_WAIT_S = 0.5  # a request waits at most so long for a picture that knows
 
 
 class Shell:
-    """Runs all controllers of one server.
-
-    >>> # await Shell(store=store, providers=providers, agents=agents, logs=logs, files=blobs, clock=clock, ids=ids).run()
-    """  # noqa: E501
+    """Runs all controllers of one server: `await Shell(...).run()`."""
 
     def __init__(
         self,
@@ -137,9 +145,9 @@ class Shell:
             observed=self.observed,
             offers=self.offers(),
             abilities=abilities_of(self._providers),
-            shared_dirs={
-                name: provider.manifest.shared_dir for name, provider in self._providers.all().items()
-            },
+            shared_dirs=shared_dirs_of(self._providers),
+            returning=returning_of(self._providers),
+            fence_ms=self._links.fences.left_ms,
             policy=self._policy,
             tag=self._store.id,
             silent=self._silent(),
@@ -341,8 +349,9 @@ class Shell:
         rows = await self._follow()
         self._publish(rows, seq)
         view = self.view(rows)
-        nodes = view.rows.nodes.values()
-        self._effects.perform([a for node in nodes for a in decide_ranks(view, node, everything=everything)])
+        self._effects.perform(
+            [a for node in rows.nodes.values() for a in decide_ranks(view, node, everything=everything)]
+        )
 
     async def _decide(self, ids: set[str], *, runs: bool) -> None:
         """Decide about these workloads: first those that run, whose ends make room, then hosts and
@@ -359,6 +368,7 @@ class Shell:
 
     async def _follow(self) -> Snapshot:
         rows = await self._store.snapshot()
+        self._links.looked_s = self._clock.monotonic_s()
         if rows is not self._rows:
             self._past.follow(rows, self._rows, self._clock.now_ms())
             self._rows = rows

@@ -120,6 +120,7 @@ class Policy(msgspec.Struct, frozen=True, kw_only=True):
     )
     heal_every_ms: int = 10_000  # how often an unreachable node's claim is ensured again
     lost_after_ms: int = 120_000  # a node unreachable for so long has lost its ranks
+    lease_ms: int = 60_000  # of ranks that must not run twice: how long they go on without their server
     boot_limit_ms: int = 1_800_000  # a claim that is not held and ready by then is given up
     kill_margin_ms: int = 5_000  # on top of a rank's grace, before a stopping cluster stops waiting
     notice_reserve_ms: int = 5_000  # ranks that were given notice have ended so long before it is carried out
@@ -155,6 +156,16 @@ def abilities_of(providers: Providers) -> dict[str, Ability]:
     return found
 
 
+def shared_dirs_of(providers: Providers) -> dict[str, str]:
+    """By provider: a folder that all its nodes share and that outlives claims."""
+    return {name: provider.manifest.shared_dir for name, provider in providers.all().items()}
+
+
+def returning_of(providers: Providers) -> frozenset[str]:
+    """Providers whose silent nodes may come back."""
+    return frozenset(name for name, provider in providers.all().items() if provider.manifest.may_return)
+
+
 class View(msgspec.Struct, frozen=True, kw_only=True):
     now_ms: int
     rows: Rows
@@ -164,6 +175,10 @@ class View(msgspec.Struct, frozen=True, kw_only=True):
     shared_dirs: Mapping[
         str, str
     ] = {}  # by provider: a folder that all its nodes share and that outlives claims
+    returning: frozenset[str] = frozenset()  # providers whose silent nodes may come back
+    fence_ms: Callable[[str], int] | None = (
+        None  # for how long ranks of an ending attempt with a lease may go on unseen; None: not known
+    )
     policy: Policy = Policy()
     tag: str = ""  # of the database: what providers have of ours says so
     silent: frozenset[str] = frozenset()  # providers that have not said yet what they have

@@ -26,6 +26,15 @@ class Channel(Protocol):
     writer: asyncio.StreamWriter
 
 
+class Lease(msgspec.Struct, frozen=True, kw_only=True):
+    """A rank with a lease ends by itself when its server was not heard for so long: `ms` after the report
+    that the server has answered last. `sent` and `boot`: of the last report before the order."""
+
+    boot: str  # the machine's boot, which `sent` belongs to
+    sent: int
+    ms: int
+
+
 class RankOrder(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """What one agent is told to run. `id` is `<attempt id>.<rank>`; repeating an order is harmless."""
 
@@ -45,6 +54,7 @@ class RankOrder(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     memory_bytes: int = 0  # 0: no limit
     pids_max: int = 0  # 0: no limit
     run_now: bool = False  # a gang of one needs no barrier: run as soon as it is ready
+    lease: Lease | None = None
 
 
 class Report(msgspec.Struct, frozen=True, kw_only=True):
@@ -63,6 +73,7 @@ class Ack(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
 
     sent: int  # of the report
     beat: float = 5.0  # say something at least so often, in seconds
+    leases: tuple[str, ...] = ()  # attempts whose ranks may go on
 
 
 #: What to answer to a report; None: nothing.

@@ -61,6 +61,9 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     enabled_by_default: bool = False  # also without credentials
     enlists: bool = False  # people name its hosts, `argosy pool add`: the driver is an `enlisting.Enlists`
     shared_dir: str = ""  # a folder that all its nodes share and that outlives claims ("": none)
+    may_return: bool = (
+        False  # what does not answer may come back with what ran there, and nobody else can end it
+    )
     observe_s: float = 10.0  # how often it is asked what it has of ours, while all nodes answer
 
 

@@ -72,6 +72,7 @@ class NodeFacts(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     can_limit_pids: bool = False
     can_limit_memory: bool = False
     notice: Notice | None = None
+    leases: bool = False  # its agent can end ranks by itself when the server is not heard
 
 
 class RankPhase(StrEnum):

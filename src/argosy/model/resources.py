@@ -60,6 +60,7 @@ class Recovery(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     strategy: str | None = None
     max_restarts_on_errors: int = 0
     recover_on_exit_codes: tuple[int, ...] = ()
+    at_most_once: bool | None = None  # never two attempts at once; None: where a silent node may come back
 
 
 class Autostop(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):

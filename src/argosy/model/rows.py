@@ -79,6 +79,7 @@ class Attempt(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     failed_rank: int | None = None  # the first that failed by itself
     why: str = ""  # why it was started when and where it was
     room_for: str = ""  # of one that was evicted: the workload that it makes room for
+    lease_ms: int = 0  # its ranks end when their server was not heard for so long; 0: they go on
     placed_ms: int
     running_ms: int = 0
     ending_ms: int = 0  # when it was told to stop

@@ -93,6 +93,13 @@ _RECOVERY_FIELDS: Final = (
         example="[33, 34]",
         also=("exit_codes",),
     ),
+    Field(
+        name="at_most_once",
+        shape=Flag(),
+        doc="Never two attempts at once: one that its server cannot reach ends itself after a minute. By "
+        "default so on machines that may come back, such as SSH hosts; `false` goes on elsewhere sooner.",
+        example="true",
+    ),
 )
 _RECOVERY: Final = Then(
     shape=OneOf(

@@ -261,6 +261,8 @@ def _recovery(recovery: Recovery) -> Document:
         document["max_restarts_on_errors"] = recovery.max_restarts_on_errors
     if recovery.recover_on_exit_codes:
         document["recover_on_exit_codes"] = list(recovery.recover_on_exit_codes)
+    if recovery.at_most_once is not None:
+        document["at_most_once"] = recovery.at_most_once
     return document
 
 

@@ -73,6 +73,7 @@ def make_recovery(value: object) -> Recovery:
         strategy=_strategy(value.get("strategy", str)),
         max_restarts_on_errors=value.get("max_restarts_on_errors", int) or 0,
         recover_on_exit_codes=tuple(dict.fromkeys(code for code in codes if isinstance(code, int))),
+        at_most_once=value.get("at_most_once", bool),
     )
 
 

@@ -13,7 +13,9 @@ from argosy.infra import border
 from argosy.infra.agent_port import AgentPort, Answer, Duplex, RankOrder, Report, silence_s
 from argosy.model.facts import LogChunk, NodeFacts, RankFact, RankPhase
 from argosy.model.rows import Node
-from argosy.testing.world import Machine, World
+from argosy.testing.machines import Machine
+from argosy.testing.sim_leases import renew
+from argosy.testing.world import World
 
 _TIMEOUT_S: Final = 10.0  # how long a caller waits for a node that does not answer
 _BATCH_BYTES: Final = 1 << 20
@@ -106,9 +108,9 @@ class SimAgent:
                 if machine.facts is not told:
                     told = machine.facts
                     report = msgspec.structs.replace(report, node=told)
-                report = msgspec.structs.replace(report, sent=int(world.now_s * 1000) + 1, beat_s=beat_s)
+                report = msgspec.structs.replace(report, sent=machine.clock_ms(world.now_s), beat_s=beat_s)
                 for _ in range(2 if world.chance("watch", world.faults.watch_repeat) else 1):
-                    if world.chance("watch", world.faults.watch_cut):
+                    if world.chance("watch", world.faults.watch_cut * beat_s / 5):
                         if world.dice("watch").random() < 0.5:
                             return
                         raise border.Unreachable("the stream was cut")
@@ -116,29 +118,21 @@ class SimAgent:
                     ack = answer(report)
                     if ack is not None:
                         beat_s = ack.beat
+                        renew(world, machine, ack.leases, ack.sent)
                     yield report
                 is_first, said_s = False, world.now_s
                 if not changed.is_set():  # else something happened while the reader was busy
-                    try:
-                        await asyncio.wait_for(changed.wait(), beat_s)
-                    except TimeoutError:
-                        pass
-                if machine.is_partitioned:  # silence: nobody says that the line is dead
-                    await self._outlast(machine, changed, said_s, silence_s(beat_s))
+                    await _until_set(changed, beat_s)
+                while machine.is_partitioned:  # silence: nobody says that the line is dead
+                    limit_s = silence_s(beat_s)
+                    if world.now_s >= said_s + limit_s:
+                        raise border.Silent(f"{self.address} said nothing for {limit_s:.0f} s", limit_s)
+                    changed.clear()
+                    await _until_set(changed, said_s + limit_s - world.now_s)
                 if not machine.answers:
                     raise border.Unreachable(f"{self.address} closed the connection")
         finally:
             machine.watchers.pop(changed, None)
-
-    async def _outlast(self, machine: Machine, changed: asyncio.Event, said_s: float, limit_s: float) -> None:
-        """Raises Silent when the line is dead for longer than a reader waits after the last word."""
-        try:
-            async with asyncio.timeout(said_s + limit_s - self.world.now_s):
-                while machine.is_partitioned:
-                    changed.clear()
-                    await changed.wait()
-        except TimeoutError:
-            raise border.Silent(f"{self.address} said nothing for {limit_s:.0f} s", limit_s) from None
 
     def _news(
         self,
@@ -214,6 +208,15 @@ class SimAgent:
 
     async def close(self) -> None:
         return None
+
+
+async def _until_set(event: asyncio.Event, limit_s: float) -> None:
+    """Wait for the event, which is set after `limit_s` in any case: cheaper than to wait with a timeout."""
+    timer = asyncio.get_running_loop().call_later(limit_s, event.set)
+    try:
+        await event.wait()
+    finally:
+        timer.cancel()
 
 
 def _cannot_share(facts: NodeFacts, order: RankOrder) -> bool:

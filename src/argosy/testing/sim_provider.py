@@ -24,7 +24,9 @@ from argosy.model.phases import Desired
 from argosy.model.rows import Claim, Node
 from argosy.model.units import GIB
 from argosy.testing.builders import a_gpu_shape, a_shape, some_devices
-from argosy.testing.world import Machine, World
+from argosy.testing.machines import Machine
+from argosy.testing.starts import check_claim_intent
+from argosy.testing.world import World
 
 _SECRET: Final = "sim-credential-f00dface"  # the suite looks for it in facts and errors
 
@@ -39,6 +41,7 @@ FARM: Final = Manifest(
     title="equal machines that we own",
     capabilities=Capabilities(owned=True, stop=True, multi_node=True, fractions=True),
     enabled_by_default=True,
+    may_return=True,
 )
 CLOUD: Final = Manifest(
     name="cloud",
@@ -106,7 +109,7 @@ class SimProvider:
             )
         self._refuse_undeclared(claim)
         await self._call("ensure")
-        self.world.check_claim_intent(claim)
+        check_claim_intent(self.world, claim)
         for _ in range(2 if self.world.chance("duplicates", self.world.faults.duplicate) else 1):
             self._ensure(claim)
         self._remember()
@@ -127,6 +130,7 @@ class SimProvider:
 
     async def release(self, claim_id: str) -> None:
         await self._call("release")
+        _check_reachable(self, claim_id)
         self._release(claim_id)
         self._remember()
         await self._answer("release")
@@ -254,6 +258,7 @@ class SimProvider:
         for index in range(claim.count):
             facts = self._facts_of(claim, index, devices)
             machine = Machine(self.manifest.name, claim.id, index, facts)
+            _give_character(machine, self)
             if machine.address in world.machines:
                 world.violate("one-machine", f"a second machine for {machine.address}")
             world.add_machine(machine, self._boot_s(), fails=world.chance("boots", world.faults.failed_boot))
@@ -287,6 +292,7 @@ class SimProvider:
             memory_bytes=named.memory_bytes if named is not None else shape.memory_bytes,
             devices=cards,
             agent_version="sim",
+            leases=True,
             sharing=self.sharing,
         )
 
@@ -356,6 +362,21 @@ class SimProvider:
         return {
             claim_id for claim_id, order in self.orders.items() if order.state is not ClaimState.PREEMPTED
         }
+
+
+def _give_character(machine: Machine, provider: SimProvider) -> None:
+    """Whether it comes back after it died, and how fast its clock runs."""
+    machine.returns = provider.manifest.may_return
+    machine.rate = 1 + provider.world.dice("drift").uniform(-1, 1) * provider.world.faults.clock_drift
+
+
+def _check_reachable(provider: SimProvider, claim_id: str) -> None:
+    """Where machines may return, nobody outside can end what runs on one that does not answer. Raises
+    Unreachable."""
+    order = provider.orders.get(claim_id) if provider.manifest.may_return else None
+    for machine in order.machines if order is not None else ():
+        if machine.state in ("dead", "booting") or machine.is_partitioned:
+            raise border.Unreachable(f"{machine.address} does not answer")
 
 
 def announce(world: World, order: Order, in_s: float) -> None:

@@ -8,7 +8,8 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from argosy.testing.world import Machine, World
+    from argosy.testing.machines import Machine
+    from argosy.testing.world import World
 
 
 class Weather:

@@ -24,10 +24,13 @@ import msgspec
 from argosy.infra import border
 from argosy.infra.agent_port import RankOrder
 from argosy.infra.log_sink import LogSink
-from argosy.model.facts import NodeFacts, RankFact, RankPhase
+from argosy.model.facts import RankFact, RankPhase
 from argosy.model.phases import AttemptPhase
-from argosy.model.rows import Attempt, Claim, Node, Row, Workload
+from argosy.model.rows import Attempt, Row, Workload
 from argosy.testing.faults import NONE, Faults, SimCrash
+from argosy.testing.machines import Machine, Program, SimRank
+from argosy.testing.sim_leases import lease_rank
+from argosy.testing.starts import check_rank_intent, check_start
 from argosy.testing.virtual_time import SimClock, SimIds
 from argosy.testing.weather import Weather
 
@@ -48,32 +51,6 @@ class Violation(msgspec.Struct, frozen=True):
 
     def render(self) -> str:
         return f"[{self.at_s:10.3f}] {self.checker}: {self.text}"
-
-
-class Program(msgspec.Struct, frozen=True, kw_only=True):
-    """What a simulated shell text does: `sim work_s=300 exit=0 checkpoint_s=30`. Other texts end at once with
-    0."""
-
-    work_s: float = 0.0
-    exit: int = 0
-    checkpoint_s: float = 0.0  # progress is kept every so many seconds; 0: never
-    fails: int = 0  # so many first attempts fail ...
-    fail_s: float = 1.0  # ... after this long ...
-    fail_code: int = 1  # ... with this code ...
-    fail_rank: int = -1  # ... of this rank (-1: of all)
-    ignores_term: int = 0
-    log_bytes: int = 0
-
-    @classmethod
-    def parse(cls, text: str) -> Program:
-        """
-        >>> Program.parse("sim work_s=3 exit=7").exit
-        7
-        """
-        words = text.split()
-        if not words or words[0] != "sim":
-            return cls()
-        return msgspec.convert(dict(word.split("=", 1) for word in words[1:]), cls, strict=False)
 
 
 class Incarnation:
@@ -112,55 +89,6 @@ class Submission:
         self.key = key
         self.tries: list[tuple[str, ...]] = []  # ids of jobs, for each time that a server worked on it
         self.answer: tuple[str, ...] | None = None
-
-
-class SimRank:
-    """One rank on the disk and in the process table of a machine."""
-
-    def __init__(self, order: RankOrder, fact: RankFact) -> None:
-        self.order = order
-        self.fact = fact
-        self.log = bytearray()
-        self.timers: list[asyncio.TimerHandle] = []
-        self.run_wanted = order.run_now
-        self.began_s = 0.0  # when it last started to run
-        self.from_s = 0.0  # progress it started with
-
-    def cancel_timers(self) -> None:
-        for timer in self.timers:
-            timer.cancel()
-        self.timers.clear()
-
-
-class Machine:
-    """One node of a claim. `state`: booting, up, stopped, dead."""
-
-    def __init__(self, provider: str, claim_id: str, index: int, facts: NodeFacts) -> None:
-        self.provider = provider
-        self.claim_id = claim_id
-        self.index = index
-        self.facts = facts
-        self.address = f"{claim_id}/{index}"
-        self.state = "booting"
-        self.agent_alive = False
-        self.is_partitioned = False
-        self.trouble_s = 0.0  # when it was last not reachable
-        self.ranks: dict[str, SimRank] = {}
-        self.forgotten: set[str] = set()  # ids that must not come back
-        self.newest: dict[str, int] = {}  # job id → the newest of its attempts that was ordered here
-        self.watchers: dict[asyncio.Event, None] = {}  # in order of arrival: sets of objects have none
-        self.chunks: set[str] = set()
-        self.trees: dict[str, bytes] = {}
-        self.placed: dict[str, str] = {}  # target → digest of the tree there
-        self.boot_timer: asyncio.TimerHandle | None = None
-
-    @property
-    def answers(self) -> bool:
-        return self.state == "up" and self.agent_alive and not self.is_partitioned
-
-    def notify(self) -> None:
-        for event in self.watchers:
-            event.set()
 
 
 class World:
@@ -297,26 +225,6 @@ class World:
         row = self.rows.get(rank_id.rpartition(".")[0])
         return row if isinstance(row, Attempt) else None
 
-    def check_claim_intent(self, claim: Claim) -> None:
-        if self.knows_rows and not isinstance(self.rows.get(claim.id), Claim):
-            self.violate(
-                "intent-first", f"machines of {claim.id} are ordered, and no such claim is committed"
-            )
-
-    def check_rank_intent(self, machine: Machine, order_id: str) -> None:
-        if not self.knows_rows:
-            return
-        attempt = self.attempt_of(order_id)
-        rank = int(order_id.rpartition(".")[2])
-        if attempt is None:
-            self.violate("intent-first", f"rank {order_id} is ordered, and no such attempt is committed")
-            return
-        node = next((self.rows.get(p.node_id) for p in attempt.placements if p.rank == rank), None)
-        if not isinstance(node, Node) or f"{node.claim_id}/{node.index}" != machine.address:
-            self.violate(
-                "intent-first", f"rank {order_id} is ordered on {machine.address}, not where it was placed"
-            )
-
     # -- machines -------------------------------------------------------------------------------------------
 
     def add_machine(self, machine: Machine, boot_s: float, *, fails: bool = False) -> None:
@@ -325,6 +233,8 @@ class World:
 
     def _boot(self, machine: Machine, boot_s: float, fails: bool) -> None:
         machine.state = "booting"
+        machine.boots += 1
+        machine.facts = msgspec.structs.replace(machine.facts, boot_id=f"boot-{machine.boots}")
         machine.boot_timer = asyncio.get_running_loop().call_later(boot_s, self._booted, machine, fails)
 
     def _booted(self, machine: Machine, fails: bool) -> None:
@@ -376,6 +286,11 @@ class World:
         self._power_off(machine)
         machine.state = "dead"
         machine.notify()
+        if machine.returns:
+            off_s = self.dice("returns").uniform(20, 600)
+            machine.boot_timer = asyncio.get_running_loop().call_later(
+                off_s, self._boot, machine, 20.0, False
+            )
 
     def stop_machine(self, machine: Machine) -> None:
         self._power_off(machine)
@@ -413,23 +328,29 @@ class World:
             return
         if order.job:
             machine.newest[order.job] = order.attempt
-        self.check_rank_intent(machine, order.id)
+        check_rank_intent(self, machine, order.id)
         rank = SimRank(
             order, RankFact(id=order.id, phase=RankPhase.PREPARING, stage="setup" if order.setup else "run")
         )
         machine.ranks[order.id] = rank
         self.tell(f"{machine.address}: prepares {order.id}")
+        if order.lease is not None:
+            lease_rank(self, machine, rank, order.lease.sent)
+            if rank.lapsed or order.lease.boot != machine.facts.boot_id:
+                rank.lapsed = True
+                self.end_rank(machine, rank, 143)
+                return
         setup = Program.parse(order.setup)
         rank.log += f"setup of {order.id}\n".encode() if order.setup else b""
         if setup.ignores_term == 0 and setup.work_s == 0 and setup.exit == 0:
             self._prepared(machine, rank, 0)
         else:
-            self._later(rank, setup.work_s, self._prepared, machine, rank, setup.exit)
+            self.later(rank, setup.work_s, self._prepared, machine, rank, setup.exit)
             machine.notify()
 
     def _prepared(self, machine: Machine, rank: SimRank, code: int) -> None:
         if code != 0:
-            self._end(machine, rank, code)
+            self.end_rank(machine, rank, code)
             return
         self.prepared.add(rank.order.id)
         self._set_fact(machine, rank, phase=RankPhase.READY, stage="run")
@@ -444,11 +365,11 @@ class World:
         if rank is None:
             raise border.Transient(f"{rank_id} is not prepared on {machine.address}")
         rank.run_wanted = True
-        if rank.fact.phase is not RankPhase.READY:
+        if rank.fact.phase is not RankPhase.READY or rank.lapsed:
             return
         if self.chance("start-deaths", self.faults.agent_dies_at_start) and not self._dies_at_start(machine):
             return
-        self._check_start(rank_id)
+        check_start(self, rank_id)
         self.starts[rank_id] = self.starts.get(rank_id, 0) + 1
         self.running[rank_id] = machine.address
         order, program = rank.order, Program.parse(rank.order.run)
@@ -465,7 +386,7 @@ class World:
         rank.log += f"{rank_id} starts at {rank.from_s:.0f} s\n".encode() + b"x" * program.log_bytes
         self.tell(f"{machine.address}: runs {rank_id} for {left_s:.0f} s, then exit {code}")
         self._set_fact(machine, rank, phase=RankPhase.RUNNING, started_ms=self.clock.now_ms())
-        self._later(rank, left_s, self._end, machine, rank, code)
+        self.later(rank, left_s, self.end_rank, machine, rank, code)
 
     def _dies_at_start(self, machine: Machine) -> bool:
         """The agent is killed while it starts a rank. Whether its program was let run: if not, the next agent
@@ -473,28 +394,6 @@ class World:
         dice = self.dice("start-deaths")
         self.agent_dies(machine, dice)
         return dice.random() < 0.5
-
-    def _check_start(self, rank_id: str) -> None:
-        attempt_id = rank_id.rpartition(".")[0]
-        if rank_id in self.running:
-            self.violate("rank-once", f"{rank_id} runs on {self.running[rank_id]} and is started again")
-        elif rank_id in self.starts:
-            self.violate("finished-never-restarts", f"{rank_id} had ended and is started again")
-        attempt = self.attempt_of(rank_id)
-        if attempt is None:
-            return
-        if attempt.phase is AttemptPhase.ENDED:
-            self.violate(
-                "finished-never-restarts", f"{rank_id} starts after its attempt was recorded as ended"
-            )
-        missing = [p.rank for p in attempt.placements if f"{attempt_id}.{p.rank}" not in self.prepared]
-        if missing:
-            self.violate("gang-together", f"{rank_id} starts before ranks {missing} of its gang are prepared")
-        for other_id in self.running:
-            other = self.attempt_of(other_id)
-            if other is not None and other.workload_id == attempt.workload_id and other.id != attempt.id:
-                self.violate("one-attempt", f"{rank_id} starts while {other_id} of the same job still runs")
-                break
 
     def stop_rank(self, machine: Machine, rank_id: str, grace_s: float) -> None:
         """Unknown ranks are remembered as ended: an order for one that comes later never runs."""
@@ -510,12 +409,12 @@ class World:
         self.tell(f"{machine.address}: stops {rank_id}")
         if rank.fact.phase is not RankPhase.RUNNING:
             rank.cancel_timers()
-            self._end(machine, rank, 143)
+            self.end_rank(machine, rank, 143)
             return
         if Program.parse(rank.order.run).ignores_term:
-            self._later(rank, grace_s, self._end, machine, rank, 137)
+            self.later(rank, grace_s, self.end_rank, machine, rank, 137)
         else:
-            self._later(rank, min(grace_s, 0.5), self._end, machine, rank, 143)
+            self.later(rank, min(grace_s, 0.5), self.end_rank, machine, rank, 143)
 
     def forget_rank(self, machine: Machine, rank_id: str) -> None:
         rank = machine.ranks.get(rank_id)
@@ -535,12 +434,20 @@ class World:
         del machine.ranks[rank_id]
         machine.forgotten.add(rank_id)
 
-    def _end(self, machine: Machine, rank: SimRank, code: int) -> None:
+    def end_rank(self, machine: Machine, rank: SimRank, code: int) -> None:
         rank.cancel_timers()
         rank_id = rank.fact.id
         if rank_id in self.running:
             self._keep_progress(rank)
             del self.running[rank_id]
+        if rank.lapsed:
+            self.exits[rank_id] = (self.now_s, None)
+            self.logs_of[rank_id] = bytes(rank.log)
+            detail = "the server was not heard, so its lease ended"
+            self._set_fact(
+                machine, rank, phase=RankPhase.VANISHED, ended_ms=self.clock.now_ms(), detail=detail
+            )
+            return
         self.exits[rank_id] = (self.now_s, code)
         rank.log += f"{rank_id} ends with {code}\n".encode()
         self.logs_of[rank_id] = bytes(rank.log)
@@ -558,7 +465,7 @@ class World:
         rank.fact = msgspec.structs.replace(rank.fact, log_bytes=len(rank.log), **changes)
         machine.notify()
 
-    def _later(self, rank: SimRank, delay_s: float, then: Callable[..., None], *args: object) -> None:
+    def later(self, rank: SimRank, delay_s: float, then: Callable[..., None], *args: object) -> None:
         rank.timers.append(asyncio.get_running_loop().call_later(delay_s, then, *args))
 
     # -- weather --------------------------------------------------------------------------------------------

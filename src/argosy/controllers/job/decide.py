@@ -11,22 +11,19 @@ from enum import Enum
 
 import msgspec
 
-from argosy.controllers.deadlines import back_to_spot, give_up_ms, has_deadline, kept_s, moved
-from argosy.controllers.failover import end_round, next_text, note_refused, round_of, told_round
+from argosy.controllers.deadlines import back_to_spot, kept_s, moved
 from argosy.controllers.job.environment import rank_orders
+from argosy.controllers.job.managed import recover, start_managed
 from argosy.controllers.job.peers import peers_of
-from argosy.controllers.job.seat import seat_gang
 from argosy.controllers.policies import (
     attained_by,
     end_claims,
     evicted,
     finish,
     lost_text,
-    new_attempt,
     notice_of,
     notice_text,
 )
-from argosy.controllers.pool.wanted import places_left
 from argosy.controllers.view import (
     Action,
     NewId,
@@ -42,10 +39,9 @@ from argosy.controllers.view import (
 from argosy.model.facts import Notice, RankFact, RankPhase
 from argosy.model.kinds.job import job_spec, job_state
 from argosy.model.offer import Placement
-from argosy.model.phases import AttemptPhase, ClaimPhase, Desired, NodePhase, Outcome, WorkloadPhase
+from argosy.model.phases import AttemptPhase, Desired, NodePhase, Outcome, WorkloadPhase
 from argosy.model.reasons import REASONS, Reason, Retry
-from argosy.model.rows import Attempt, Claim, Node, Workload
-from argosy.planning.availability import order_for_failover
+from argosy.model.rows import Attempt, Node, Workload
 
 
 class Standing(Enum):
@@ -91,9 +87,9 @@ def decide(view: View, job: Workload, new_id: NewId) -> list[Action]:
             return finish(view, job, Outcome.CANCELLED, Reason.CLUSTER_GONE, "its cluster is gone")
         return []
     if job.phase is WorkloadPhase.RECOVERING:
-        return _recover(view, job)
+        return recover(view, job)
     if job.phase is WorkloadPhase.STARTING:
-        return _start_managed(view, job, new_id)
+        return start_managed(view, job, new_id)
     return []  # queued: `pool.decide_owned` gives it a claim in its turn
 
 
@@ -241,7 +237,9 @@ def _why_lost(view: View, attempt: Attempt, ranks: list[Rank]) -> tuple[Outcome,
             return (
                 Outcome.LOST,
                 Reason.RANK_VANISHED,
-                f"rank {index} and its supervisor were killed (SIGKILL)",
+                f"rank {index}: {rank.fact.detail}"
+                if rank.fact is not None and rank.fact.detail
+                else f"rank {index} and its supervisor were killed (SIGKILL)",
             )
         if rank.standing is Standing.ABSENT and attempt.phase is AttemptPhase.RUNNING:
             return (
@@ -249,7 +247,8 @@ def _why_lost(view: View, attempt: Attempt, ranks: list[Rank]) -> tuple[Outcome,
                 Reason.RANK_VANISHED,
                 f"node {node.index} has no record of rank {index} any more",
             )
-        if text := lost_text(view, node):
+        # With a lease its ranks end soon unless it is heard: what is left of that is time to come back.
+        if text := lost_text(view, node, attempt.lease_ms // 2):
             return Outcome.LOST, Reason.NODE_LOST, text
     return None
 
@@ -309,12 +308,13 @@ def _end(view: View, job: Workload, attempt: Attempt, ranks: list[Rank]) -> list
     late = view.now_ms >= patience_ms
     assert attempt.outcome is not None
 
+    fence_ms = view.fence_ms(attempt.id) if view.fence_ms is not None and attempt.lease_ms else None
+
     def over(rank: Rank) -> bool:
-        if rank.standing in _OVER:
+        if rank.standing in _OVER or (rank.standing is Standing.UNKNOWN and fence_ms == 0):
             return not view.observed.busy(attempt.id)
-        # A job bound to a cluster does not wait for ever for a dead node; a managed one waits for its
-        # release.
-        return not job_spec(job).managed and rank.node is not None and bool(lost_text(view, rank.node))
+        # Who may run twice does not wait for ever for a dead node; others wait for its release.
+        return _may_run_twice(job) and rank.node is not None and bool(lost_text(view, rank.node))
 
     if all(over(rank) for rank in ranks):
         return _ended(view, job, attempt, ranks, attempt.outcome, attempt.reason, attempt.detail)
@@ -324,8 +324,16 @@ def _end(view: View, job: Workload, attempt: Attempt, ranks: list[Rank]) -> list
     actions = _per_node(alive, lambda node_id, ids: StopRanks(attempt.id, node_id, ids, float(grace_s)))
     if late and job_spec(job).managed:
         actions += end_claims(view, job)
+    if fence_ms:
+        actions.append(WakeAt(attempt.id, view.now_ms + fence_ms))
     actions.append(WakeAt(job.id, patience_ms if not late else view.now_ms + view.policy.heal_every_ms))
     return actions
+
+
+def _may_run_twice(job: Workload) -> bool:
+    """Whether a rank that cannot be reached, and may still run, does not keep the job from going on."""
+    spec = job_spec(job)
+    return not spec.managed or spec.task.resources[0].recovery.at_most_once is False
 
 
 def _per_node(ranks: list[Rank], make: Callable[[str, tuple[str, ...]], Action]) -> list[Action]:
@@ -424,72 +432,3 @@ def _restart_on_error(job: Workload, attempt: Attempt) -> tuple[bool, int, Reaso
         text = f"{attempt.detail}; all {recovery.max_restarts_on_errors} restarts are used"
         return False, errors, Reason.RESTARTS_EXHAUSTED, text
     return False, errors, attempt.reason, attempt.detail
-
-
-# -- managed jobs -----------------------------------------------------------------------------------
-
-
-def usable_claim(view: View, job: Workload) -> Claim | None:
-    for claim in view.rows.claims_of(job.id):
-        if claim.desired is Desired.RUN and claim.phase in (ClaimPhase.REQUESTED, ClaimPhase.HELD):
-            return claim
-    return None
-
-
-def _recover(view: View, job: Workload) -> list[Action]:
-    if view.now_ms < job.retry_ms:
-        return [WakeAt(job.id, job.retry_ms)]
-    if usable_claim(view, job) is not None:
-        return [Put(msgspec.structs.replace(job, phase=WorkloadPhase.STARTING))]
-    return []  # waits until the old claim is gone; `pool.decide_owned` then gives it a fresh one
-
-
-def _start_managed(view: View, job: Workload, new_id: NewId) -> list[Action]:
-    claim = usable_claim(view, job)
-    if claim is None:
-        return _claim_failed(view, job)
-    latest_ms = give_up_ms(view, job, claim)
-    if latest_ms is not None and view.now_ms >= latest_ms:
-        text = "spot did not come up while there was time: on-demand is ordered"
-        return [*_retry(view, job, Reason.OUT_OF_CAPACITY, text, view.now_ms), *end_claims(view, job)]
-    nodes = [node for node in view.rows.nodes_of_claim(claim.id) if node.phase is NodePhase.READY]
-    if claim.phase is not ClaimPhase.HELD or len(nodes) < claim.count:
-        return [] if latest_ms is None else [WakeAt(job.id, latest_ms)]
-    placements = seat_gang(job, claim, nodes)
-    if placements is None:
-        text = "its nodes do not have what its claim promised"
-        return finish(view, job, Outcome.FAILED, Reason.INTERNAL, text)
-    changed, attempt = new_attempt(end_round(view, job), placements, new_id("att"), view.now_ms)
-    return [Put(changed), Put(attempt)]
-
-
-def _claim_failed(view: View, job: Workload) -> list[Action]:
-    """The order failed. A wrong request ends the job; a lack of capacity is tried again, elsewhere first."""
-    failed = [claim for claim in view.rows.claims_of(job.id) if claim.reason is not None]
-    last = failed[-1] if failed else None
-    reason = (last.reason if last is not None else None) or Reason.OUT_OF_CAPACITY
-    detail = last.detail if last is not None else ""
-    if reason is Reason.PROVIDER_REFUSED:
-        return finish(view, job, Outcome.FAILED, reason, detail)
-    job = note_refused(view, job, last) if last is not None else job
-    left = places_left(view, job)
-    if reason is Reason.CREDENTIALS and not left.elsewhere:
-        return finish(view, job, Outcome.FAILED, reason, told_round(job, last, left.dear))
-    state = job_state(job)
-    if has_deadline(job_spec(job).task):  # a refusal is no recovery: the spot policy says when to ask where
-        return _retry(view, job, reason, detail, view.now_ms + view.policy.retry_base_ms)
-    if left.elsewhere and last is not None and round_of(job):
-        then = order_for_failover(left.elsewhere, view.memory, view.now_ms, ordered=left.ordered)
-        text = next_text(last, then[0])
-        return [*_retry(view, job, reason, text, view.now_ms), event(view, job.id, "failover", text)]
-    recoveries = state.recoveries + 1
-    detail = told_round(job, last, left.dear)
-    job = end_round(view, job).with_status(recoveries=recoveries)
-    return _retry(view, job, reason, detail, view.now_ms + backoff_ms(view.policy, recoveries))
-
-
-def _retry(view: View, job: Workload, reason: Reason, detail: str, retry_ms: int) -> list[Action]:
-    changed = msgspec.structs.replace(
-        job, phase=WorkloadPhase.RECOVERING, reason=reason, detail=detail, retry_ms=retry_ms
-    )
-    return [Put(changed), WakeAt(job.id, retry_ms)]

@@ -1,0 +1,133 @@
+"""A rank with a lease ends when its server is not heard: with its agent, without it, and not too soon."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+from agent_process import AgentProcess, Seen, gone, wait_for, watch_until
+
+from argosy.infra.agent_client import AgentClient
+from argosy.infra.agent_port import Ack, Lease, RankOrder, Report
+from argosy.model.facts import RankFact, RankPhase
+
+
+def _order(pid_file: Path, lease: Lease, id: str = "a.0") -> RankOrder:
+    return RankOrder(id=id, run=f"echo $$ >{pid_file}; sleep 600", run_now=True, lease=lease)
+
+
+async def _lease(client: AgentClient, ms: int, ago_ms: int = 0) -> Lease:
+    """As the server makes it: from the last report."""
+    boot = (await client.node()).boot_id
+    report = await anext(client.watch({}))
+    return Lease(boot=boot, sent=report.sent - ago_ms, ms=ms)
+
+
+async def _end_of(client: AgentClient, rank_id: str = "a.0") -> RankFact:
+    return (await watch_until(client, lambda seen: seen.ended(rank_id))).facts[rank_id]
+
+
+def _runs(seen: Seen) -> bool:
+    return "a.0" in seen.facts and seen.facts["a.0"].phase is RankPhase.RUNNING
+
+
+def _pid(path: Path) -> int:
+    wait_for(lambda: path.exists() and path.read_text().strip())
+    return int(path.read_text())
+
+
+def test_a_rank_whose_server_is_not_heard_ends_and_is_no_failure(agent: AgentProcess, folder: Path) -> None:
+    async def scenario(client: AgentClient) -> None:
+        await client.prepare([_order(folder / "pid", await _lease(client, 1500))])
+        fact = await _end_of(client)  # it is watched, and nobody answers
+        assert (fact.phase, fact.exit_code) == (RankPhase.VANISHED, None)
+        assert "its lease ended" in fact.detail
+
+    agent.use(scenario)
+    assert gone(_pid(folder / "pid"))
+
+
+def test_answers_renew_the_leases_that_they_name(agent: AgentProcess, folder: Path) -> None:
+    async def scenario(client: AgentClient) -> None:
+        lease = await _lease(client, 1500)
+        orders = [_order(folder / "a", lease), _order(folder / "b", lease, "b.0")]
+        await client.prepare(orders)
+        began_s = time.monotonic()
+
+        def answer(report: Report) -> Ack:
+            return Ack(sent=report.sent, beat=0.2, leases=("a",))
+
+        ended: set[str] = set()
+        async for report in client.watch({}, answer):
+            ended.update(fact.id for fact in report.ranks if fact.phase is RankPhase.VANISHED)
+            if "b.0" in ended and time.monotonic() - began_s > 3.5:
+                break
+        assert ended == {"b.0"}
+        assert not gone(_pid(folder / "a"))
+        assert (await _end_of(client)).phase is RankPhase.VANISHED  # nobody answers any more
+
+    agent.use(scenario)
+
+
+def test_an_order_that_was_on_its_way_for_long_never_runs(agent: AgentProcess, folder: Path) -> None:
+    async def scenario(client: AgentClient) -> None:
+        late = await _lease(client, 60_000, ago_ms=60_001)
+        await client.prepare([_order(folder / "a", late)])
+        assert (await _end_of(client)).phase is RankPhase.VANISHED
+        other_boot = Lease(boot="another", sent=10**12, ms=60_000)
+        await client.prepare([_order(folder / "b", other_boot, "b.0")])
+        assert (await _end_of(client, "b.0")).phase is RankPhase.VANISHED
+
+    agent.use(scenario)
+    assert not (folder / "a").exists()
+    assert not (folder / "b").exists()
+
+
+def test_without_its_agent_a_rank_ends_with_its_lease(
+    make_agent: Callable[..., AgentProcess], folder: Path
+) -> None:
+    agent = make_agent()
+    agent.start()
+    agent.use(lambda client: _begin(client, folder))
+    pid = _pid(folder / "pid")
+    agent.end()
+    assert not gone(pid)
+    wait_for(lambda: gone(pid))
+    agent.start()
+    assert agent.use(_end_of).phase is RankPhase.VANISHED
+
+
+async def _begin(client: AgentClient, folder: Path) -> None:
+    await client.prepare([_order(folder / "pid", await _lease(client, 1200))])
+    guard = folder / "root" / "guard.lock"
+    while not guard.exists():
+        await asyncio.sleep(0.02)
+    await watch_until(client, _runs)
+
+
+def test_the_next_agent_keeps_the_lease_of_what_it_finds(
+    make_agent: Callable[..., AgentProcess], folder: Path
+) -> None:
+    agent = make_agent()
+    agent.start()
+
+    async def begin(client: AgentClient) -> None:
+        await client.prepare([_order(folder / "pid", await _lease(client, 2500))])
+        await watch_until(client, _runs)
+
+    agent.use(begin)
+    agent.end()
+    agent.start()
+
+    async def renew(client: AgentClient) -> None:
+        began_s = time.monotonic()
+
+        async for _ in client.watch({}, lambda report: Ack(sent=report.sent, beat=0.3, leases=("a",))):
+            if time.monotonic() - began_s > 3.5:
+                break
+        assert not gone(_pid(folder / "pid"))
+        assert "its lease ended" in (await _end_of(client)).detail
+
+    agent.use(renew)
