@@ -307,7 +307,11 @@ def render_places() -> str:
                 f'    "{name}": (\n' + "".join(f'        "{each}",\n' for each in names) + "    ),"
                 for name, names in fields.items()
             ),
-            "}\n",
+            "}",
+            "#: Of these, whose driver acts on them.",
+            "READS_TASK: Final = (",
+            *(f'    "{each.name}",' for each in found if each.reads_task_fields),
+            ")\n",
         ]
     )
 

@@ -6,7 +6,7 @@ import pytest
 from msgspec.structs import replace
 
 from argosy.model.offer import Capacity, Offer, Shape
-from argosy.model.resources import Accelerator, Edge, Exclusion, Infra, LocalDisk, Resources
+from argosy.model.resources import Accelerator, Edge, Exclusion, Infra, LocalDisk, Networking, Resources
 from argosy.model.units import Bound
 from argosy.planning.ability import Ability, Usage
 from argosy.planning.constraints import MACHINES, Applied, relaxations
@@ -42,6 +42,7 @@ MISSES = {
     "instance-type": Resources(instance_type="g.two"),
     "arch": Resources(arch="arm64"),
     "image": Resources(image_id="docker:ubuntu"),
+    "network": Resources(networking=Networking(vpc_name="lab")),
     "spot": Resources(use_spot=True),
     "accelerator": Resources(accelerator=Accelerator(model="A100", milli=1000)),
     "accelerator-memory": Resources(

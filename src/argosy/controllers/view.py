@@ -150,6 +150,8 @@ def abilities_of(providers: Providers) -> dict[str, Ability]:
             owned=can.owned,
             ports=can.ports,
             images=can.images,
+            machine_images=can.machine_images,
+            networks=can.networks,
             nodes_max=provider.manifest.limits.nodes_max,
             nodes_text=provider.manifest.limits.text,
         )

@@ -16,8 +16,10 @@ class OutOfCapacity(BorderError):
 
 
 class QuotaExceeded(BorderError):
-    def __init__(self, what: str, limit: str) -> None:
-        super().__init__(f"quota {what} is exhausted (limit {limit})")
+    """More than the account may have. `text` says how to raise it, where that is known."""
+
+    def __init__(self, what: str, limit: str, text: str = "") -> None:
+        super().__init__(text or f"quota {what} is exhausted (limit {limit})")
         self.what = what
         self.limit = limit
 

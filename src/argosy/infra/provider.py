@@ -25,7 +25,9 @@ class Capabilities(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True
     multi_node: bool = False
     fractions: bool = False  # shares of one accelerator
     ports: bool = False
-    images: bool = False
+    images: bool = False  # programs may run in a container image
+    machine_images: bool = False  # machines start from an image of the user's choice
+    networks: bool = False  # machines join a network of the user's choice
     preemption_notice: bool = False
     owned: bool = False  # capacity is finite, known, and nobody else takes it
 
@@ -54,6 +56,7 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     prices: PriceSource | None = None  # how live prices are asked for (None: they are not)
     unpriced: str = ""  # why its shipped prices cannot be refreshed
     task_fields: tuple[str, ...] = ()  # of `config.<name>` in task files
+    reads_task_fields: bool = False  # the driver acts on them
     extra: str = ""  # `pip install argosy[EXTRA]`
     # Ways to find its credentials, each of them enough: variables (`A and B`), a file, `program NAME`.
     credentials: tuple[str, ...] = ()

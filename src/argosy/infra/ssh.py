@@ -172,6 +172,7 @@ class Ssh:
             return line
         if line.login is None:
             line.login = asyncio.ensure_future(self._come_up(to, line))
+            line.login.add_done_callback(_look_at)  # who waited for it may be gone
         await asyncio.shield(line.login)
         return line
 
@@ -354,6 +355,11 @@ class Ssh:
             return await carrier.open()
         except (border.Unreachable, ConnectionError) as error:
             raise border.Unreachable(f"no agent answers at {socket} of {to.label}: {error}") from None
+
+
+def _look_at(task: asyncio.Task[None]) -> None:
+    if not task.cancelled():
+        task.exception()
 
 
 def _last_line(said: str) -> str:

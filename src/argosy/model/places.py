@@ -31,6 +31,11 @@ TASK_FIELDS: Final = {
         "subnet_names",
         "security_group_name",
         "remote_identity",
+        "key_name",
+        "ssh_user",
+        "capacity_reservation",
+        "kms_key",
+        "encrypted",
     ),
     "azure": (
         "resource_group_vm",
@@ -87,3 +92,7 @@ TASK_FIELDS: Final = {
         "create_instance_kwargs",
     ),
 }
+#: Of these, whose driver acts on them.
+READS_TASK: Final = (
+    "aws",
+)

@@ -92,6 +92,14 @@ class Edge(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     power_mw: int = 0  # a node draws at most so much
 
 
+class Networking(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """The network that nodes join, by names or ids of the place; empty: its usual one."""
+
+    vpc_name: str = ""
+    subnet_names: tuple[str, ...] = ()
+    security_groups: tuple[str, ...] = ()
+
+
 _DISK_UNITS: Final = ((10**9, ""), (1 << 30, "GiB"), (10**6, "MB"), (1 << 20, "MiB"), (1, "B"))
 
 
@@ -134,6 +142,8 @@ class Resources(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     network_tier: str | None = None
     ports: tuple[str, ...] = ()
     image_id: str | None = None
+    networking: Networking = Networking()
+    config: str = ""  # JSON text of the parts of the task's `config` that drivers act on
     labels: tuple[tuple[str, str], ...] = ()
     max_hourly_micro_usd: int | None = None
     areas: tuple[str, ...] = ()  # `regions`: any of them will do; words of `model.areas`
@@ -151,6 +161,12 @@ class Resources(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     def says_where(self) -> bool:
         """Whether what is known of a place matters, beyond its name."""
         return bool(self.areas or self.excluded or self.location or self.edge != Edge())
+
+    @property
+    def machine_image(self) -> bool:
+        """Whether it names an image that machines start from, and not a container's."""
+        by_region = '"image_id"' in self.extra
+        return by_region or (self.image_id is not None and not self.image_id.startswith("docker:"))
 
     def memory_for(self, cpus_milli: int) -> int:
         """Bytes per node that the wish names: directly, or per CPU of a node with so many; 0: none."""

@@ -14,7 +14,7 @@ from msgspec.structs import replace
 
 from argosy.model.areas import Atlas
 from argosy.model.offer import BUSY, Capacity, Offer
-from argosy.model.resources import LocalDisk, Resources, serves
+from argosy.model.resources import LocalDisk, Networking, Resources, serves
 from argosy.model.units import render_bytes, render_disk, render_milli, render_price
 from argosy.planning import named, sieve
 from argosy.planning.ability import Ability, Usage
@@ -346,11 +346,23 @@ MACHINES: Final = (
     _of_provider("nodes", _always, _refuse_number),
     _of_provider(
         "image",
-        lambda wish, _: bool(wish.image_id),
+        lambda wish, _: bool(wish.image_id) and not wish.machine_image,
         lambda ability, _: (
             "" if ability.images else "runs programs on the machine itself: it has no images yet"
         ),
         dropped(lambda wish: f"`image_id: {wish.image_id}`", image_id=None),
+    ),
+    _of_provider(
+        "image",
+        lambda wish, _: bool(wish.image_id) and wish.machine_image,
+        lambda ability, _: "" if ability.machine_images else "has no machine images to choose from",
+        dropped(lambda wish: f"`image_id: {wish.image_id}`", image_id=None),
+    ),
+    _of_provider(
+        "network",
+        lambda wish, _: wish.networking != Networking(),
+        lambda ability, _: "" if ability.networks else "has no networks to choose from",
+        dropped(lambda wish: "`networking`", networking=Networking()),
     ),
     Constraint(
         "accelerator", _wants_accelerator, _refuse_accelerator, sieve.keep_accelerator, _relax_accelerator

@@ -25,7 +25,7 @@ from argosy.planning.sieve import FAR, Ceiling, Refusals, Run, Sieve, Step, runs
 
 NO_DRIVER = "no-driver"  # it fits, but Argosy cannot launch there
 _DEFAULT_LIMIT = 64
-_PRICED = Ability(spot=True, multi_node=True, images=True)
+_PRICED = Ability(spot=True, multi_node=True, images=True, machine_images=True, networks=True)
 
 
 class Ranking(msgspec.Struct, frozen=True, kw_only=True):

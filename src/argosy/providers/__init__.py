@@ -59,7 +59,7 @@ def find_providers(*, with_driver: bool = False) -> dict[str, ModuleType]:
     those of this folder that have none are not even looked at.
 
     >>> sorted(find_providers(with_driver=True))[:1], "local" in find_providers()
-    (['local'], True)
+    (['aws'], True)
     """
     folders = sorted(
         Path(folder) / each.name

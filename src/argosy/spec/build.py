@@ -5,7 +5,17 @@ from __future__ import annotations
 import msgspec
 
 from argosy.model.notify import ENDS, Notify
-from argosy.model.resources import Autostop, Edge, Exclusion, Infra, LocalDisk, Recovery, Resources
+from argosy.model.places import READS_TASK
+from argosy.model.resources import (
+    Autostop,
+    Edge,
+    Exclusion,
+    Infra,
+    LocalDisk,
+    Networking,
+    Recovery,
+    Resources,
+)
 from argosy.model.scheduling import Isolation, Scheduling
 from argosy.model.task import DataSize, FileMount, GitSource, StorageMount, Task
 from argosy.model.units import GIB, Bound
@@ -36,10 +46,13 @@ def build_task(
     merged = task.under(over)
     resources = task.get("resources", Section) or Section(task.place)
     # A site may be named beside `resources`, for all of them.
-    for name in ("location", "edge_config"):
+    for name in ("location", "edge_config", "networking"):
         if name in task and name not in resources:
             resources.values[name], resources.places[name] = task.values[name], task.places[name]
     candidates, ordered = build_candidates(resources, over, reader, findings)
+    config = driven_config(task.plain.get("config"))
+    if config:
+        candidates = tuple(msgspec.structs.replace(each, config=config) for each in candidates)
     file_mounts, storage_mounts = _mounts(merged, reader, findings)
     workdir, git = _workdir(merged, reader)
     extra = {name: value for name, value in task.plain.items() if name != "config"}
@@ -85,6 +98,13 @@ def build_notify(section: Section) -> tuple[Notify, ...]:
             on = each.get("events", tuple) or ENDS
             found.append(Notify(to=each.get("to", str) or "", on=on, secret=each.get("secret", str) or ""))
     return tuple(found)
+
+
+def driven_config(config: object) -> str:
+    """JSON text of the parts of `config` that drivers act on."""
+    if not isinstance(config, dict):
+        return ""
+    return json_text({name: part for name, part in config.items() if name in READS_TASK})
 
 
 def build_candidates(
@@ -181,6 +201,9 @@ def _resources(section: Section, reader: Reader, findings: Findings) -> Resource
     edge = section.get("edge_config", Section)
     if edge is not None and edge.plain:  # what is not known of it
         plain["edge_config"] = dict(edge.plain)
+    networking = section.get("networking", Section)
+    if networking is not None and networking.plain:  # what is not known of it
+        plain["networking"] = dict(networking.plain)
     disk = section.get("local_disk", LocalDisk)
     if disk is not None and disk.kind:
         reader.postpone("resources.local_disk (kind)", section.places["local_disk"])
@@ -213,6 +236,7 @@ def _resources(section: Section, reader: Reader, findings: Findings) -> Resource
         network_tier=section.get("network_tier", str),
         ports=_texts(section, "ports"),
         image_id=image if isinstance(image, str) else None,
+        networking=_networking(section),
         labels=_pairs(section, "labels"),
         max_hourly_micro_usd=section.get("max_hourly_cost", int),
         location=section.get("location", str) or "",
@@ -257,6 +281,16 @@ def _scheduling(task: Section, over: Section, findings: Findings) -> Scheduling:
         share=section.get("share", str) or Scheduling().share,
         labels=_pairs(section, "labels"),
         tolerations=_texts(section, "tolerations"),
+    )
+
+
+def _networking(section: Section) -> Networking:
+    names = section.get("networking", Section) or Section(section.place)
+    subnet = names.get("subnet_name", str)
+    return Networking(
+        vpc_name=names.get("vpc_name", str) or "",
+        subnet_names=(subnet,) if subnet else _texts(names, "subnet_names"),
+        security_groups=_texts(names, "security_groups"),
     )
 
 

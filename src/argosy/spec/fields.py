@@ -328,9 +328,9 @@ TASK: Final = Table(
         Field(
             name="networking",
             shape=NETWORKING,
-            doc="Network that the nodes join.",
+            doc="Network that the nodes join, for all candidates of `resources`; places that have none to "
+            "choose from are refused.",
             example="{vpc_name: lab}",
-            later=True,
         ),
         *ORDER,
         LOCATION,

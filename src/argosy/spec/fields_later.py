@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from argosy.model.places import TASK_FIELDS
+from argosy.model.places import READS_TASK, TASK_FIELDS
 from argosy.spec import notation
 from argosy.spec.leaves import OPEN_MAP, PATH, SECONDS, SOURCE, TEXTS
 from argosy.spec.shapes import (
@@ -319,7 +319,8 @@ def _provider_section(name: str, fields: str) -> Field:
         shape=Table(name=f"config.{name}", fields=_open_fields(fields), lenient=True),
         doc="Settings of this infrastructure for this task.",
         example="{" + fields.split()[0] + ": {a: 1}}",
-        later=True,
+        later=name not in READS_TASK,
+        keep=True,
         verbatim=True,
     )
 

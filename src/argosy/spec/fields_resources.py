@@ -334,9 +334,9 @@ _CANDIDATE: Final = (
     Field(
         name="disk_tier",
         shape=Choice(words=("low", "medium", "high", "ultra", "best")),
-        doc="Class of the disk. Nothing is known of it for any offer, so nothing is chosen by it.",
+        doc="Class of the disk, where the place has such classes. Nothing is known of it for any offer, so "
+        "nothing is chosen by it.",
         example="high",
-        later=True,
     ),
     Field(
         name="local_disk",
@@ -352,10 +352,9 @@ _CANDIDATE: Final = (
     Field(
         name="network_tier",
         shape=Choice(words=("standard", "best")),
-        doc="Class of the network; `best` is RDMA where there is any. Nothing is known of it for any "
-        "offer, so nothing is chosen by it.",
+        doc="Class of the network; `best` is RDMA where there is any. Nothing is known of it for any offer, "
+        "so nothing is chosen by it.",
         example="best",
-        later=True,
     ),
     Field(
         name="ports",
@@ -484,9 +483,8 @@ _CANDIDATE: Final = (
     Field(
         name="networking",
         shape=NETWORKING,
-        doc="Network that the nodes join.",
+        doc="Network that the nodes join, by names or ids; places that have none to choose from are refused.",
         example="{vpc_name: lab, subnet_name: gpu, security_groups: [sg-1]}",
-        later=True,
         also=("network",),
     ),
 )

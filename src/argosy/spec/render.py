@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, Final
 import msgspec
 
 from argosy.model.notify import ENDS, Notify, is_channel
-from argosy.model.resources import Edge, Exclusion, Recovery, Resources
+from argosy.model.resources import Edge, Exclusion, Networking, Recovery, Resources
 from argosy.model.scheduling import Scheduling
 from argosy.model.task import StorageMount, Task
 from argosy.spec.accelerators import render_accelerator
@@ -170,6 +170,7 @@ def _candidate(resources: Resources) -> Document:
         "network_tier": resources.network_tier,
         "ports": [_number(port) for port in resources.ports],
         "image_id": resources.image_id,
+        "networking": _networking(resources.networking),
         "labels": dict(resources.labels),
         "max_hourly_cost": _number(render_price_number(price)) if price is not None else None,
         "regions": list(resources.areas),
@@ -208,6 +209,18 @@ def _scheduling(scheduling: Scheduling) -> Document:
             "share": None if scheduling.share == default.share else scheduling.share,
             "labels": dict(scheduling.labels),
             "tolerations": list(scheduling.tolerations),
+        }
+    )
+
+
+def _networking(networking: Networking) -> Document:
+    subnets = list(networking.subnet_names)
+    return _given(
+        {
+            "vpc_name": networking.vpc_name,
+            "subnet_name": subnets[0] if len(subnets) == 1 else "",
+            "subnet_names": subnets if len(subnets) > 1 else [],
+            "security_groups": list(networking.security_groups),
         }
     )
 

@@ -58,7 +58,9 @@ class HostLab:
     `Host` entry for each name). `options` are lines of sshd's configuration for every host.
     """
 
-    def __init__(self, count: int, *, options: Sequence[str] = (), disk_bytes: int = DISK_BYTES) -> None:
+    def __init__(
+        self, count: int, *, options: Sequence[str] = (), disk_bytes: int = DISK_BYTES, user: str = USER
+    ) -> None:
         self.number, self._lock = _take_number()
         self.subnet = f"10.77.{self.number}"
         self.folder = LABS / str(self.number)
@@ -67,6 +69,7 @@ class HostLab:
         self.known_hosts = self.folder / "known_hosts"
         self.config_file = self.folder / "config"
         self.disk_bytes = disk_bytes
+        self.user = user
         self.hosts = [Host(self, index, options) for index in range(1, count + 1)]
 
     def __enter__(self) -> Self:
@@ -210,7 +213,7 @@ class Host:
             "FOLDER": str(self.folder),
             "LISTS": str(self.lab.folder),
             "NAME": self.name,
-            "USER_NAME": USER,
+            "USER_NAME": self.lab.user,
             "PASSWORD": PASSWORD,
             "SSHD": SSHD_START.format(options=" ".join(f"-o '{line}'" for line in self.options)),
             "PATH": "/usr/sbin:/usr/bin:/sbin:/bin",
@@ -247,6 +250,17 @@ class Host:
         if self._process is not None:
             self._process.kill()
             self._process.wait()
+
+    def remove(self) -> None:
+        """Its disk and network cable go; it must be off."""
+        _quietly("ip", "link", "del", self._link)
+        _quietly("ip", "netns", "del", self.space)
+        _quietly("umount", "--lazy", str(self.disk))
+        shutil.rmtree(self.folder, ignore_errors=True)
+
+    def network(self, line: str) -> None:
+        """A line for `ip` in its network."""
+        _ip([line], self.space)
 
     def reboot(self) -> None:
         self.kill()

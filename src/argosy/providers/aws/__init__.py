@@ -1,14 +1,65 @@
-"""Amazon Web Services: prices only. It cannot be launched on yet."""
+"""Amazon Web Services: machines of EC2, on demand and spot."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
 
 from argosy.infra.provider import Capabilities, Manifest
 from argosy.model.priced import PriceSource
 
+if TYPE_CHECKING:
+    from argosy.infra.provider import Setting
+    from argosy.providers.aws.provider import AwsProvider
+
 MANIFEST = Manifest(
     name="aws",
     title="Amazon Web Services",
-    capabilities=Capabilities(),
+    capabilities=Capabilities(
+        spot=True,
+        stop=True,
+        multi_node=True,
+        ports=True,
+        machine_images=True,
+        networks=True,
+        preemption_notice=True,
+    ),
     class_name="AWS",
     extra="aws",
-    task_fields=("vpc_name", "subnet_names", "security_group_name", "remote_identity"),
+    settings=("ARGOSY_AWS_SSH_FROM", "ARGOSY_AWS_ADDRESS"),
+    credentials=(
+        "AWS_PROFILE",
+        "AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY",
+        "~/.aws/credentials",
+        "~/.aws/config",
+    ),
+    sign_in="aws configure",
+    task_fields=(
+        "vpc_name",
+        "subnet_names",
+        "security_group_name",
+        "remote_identity",
+        "key_name",
+        "ssh_user",
+        "capacity_reservation",
+        "kms_key",
+        "encrypted",
+    ),
+    reads_task_fields=True,
+    priced_by_catalog=True,
     prices=PriceSource(sdk=True),
 )
+
+
+def create(setting: Setting) -> AwsProvider:
+    """The driver. ARGOSY_AWS_SSH_FROM is the network from which machines may be reached by ssh (default: any
+    address; only the holder of the server's key gets in); with ARGOSY_AWS_ADDRESS=private machines are
+    reached by their addresses inside the VPC."""
+    from argosy.providers.aws.provider import AwsProvider
+
+    return AwsProvider(
+        setting.root,
+        clock=setting.clock,
+        ids=setting.ids,
+        ssh_from=setting.environ.get("ARGOSY_AWS_SSH_FROM") or "0.0.0.0/0",
+        private=setting.environ.get("ARGOSY_AWS_ADDRESS") == "private",
+    )

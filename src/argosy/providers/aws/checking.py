@@ -1,0 +1,67 @@
+"""What `argosy check` finds out about AWS."""
+
+from __future__ import annotations
+
+import importlib.util
+
+from argosy.infra import border
+from argosy.infra.provider import Diagnostic
+from argosy.providers.aws import MANIFEST
+from argosy.providers.aws.account import Account
+from argosy.providers.aws.network import Network
+
+
+def _finding(ok: bool, what: str, hint: str = "") -> Diagnostic:
+    return Diagnostic(provider=MANIFEST.name, ok=ok, what=what, hint="" if ok else hint)
+
+
+async def findings_of(account: Account, network: Network) -> list[Diagnostic]:
+    """boto3, who we are, what we may do, and the network of the region that is set."""
+    if importlib.util.find_spec("boto3") is None:
+        return [_finding(False, "boto3 is not installed", "`pip install argosy[aws]`")]
+    try:
+        region = await account.home()
+        who = await account.identity()
+    except border.BorderError as error:
+        fact, _, fix = str(error).partition(": ")
+        if isinstance(error, border.CredentialsRejected):
+            fact, _, fix = str(error).partition("; ") if "; " in str(error) else (fact, "", fix)
+        return [_finding(False, fact, fix or "try again, or read the server's log")]
+    findings = [_finding(True, who)]
+    try:
+        regions = await account.enabled_regions()
+        findings.append(_finding(True, f"{len(regions)} regions are enabled; {region} is set"))
+        findings.append(await _may_order(account, region))
+        has = await network.has_default_vpc(region)
+        findings.append(
+            _finding(
+                has,
+                f"{region} has {'a' if has else 'no'} default VPC",
+                f"`aws ec2 create-default-vpc --region {region}`, or tasks name a VPC in `networking`",
+            )
+        )
+    except border.BorderError as error:
+        fact, _, fix = str(error).partition(": ")
+        findings.append(_finding(False, fact, fix or "try again, or read the server's log"))
+    return findings
+
+
+async def _may_order(account: Account, region: str) -> Diagnostic:
+    """A dry run says whether we might, and orders nothing."""
+    try:
+        await account.call(
+            "ec2",
+            region,
+            "run_instances",
+            fine=("DryRunOperation",),
+            DryRun=True,
+            MinCount=1,
+            MaxCount=1,
+            InstanceType="t3.micro",
+            ImageId="ami-00000000000000000",
+        )
+    except border.CredentialsRejected as error:
+        return _finding(False, f"may not start machines in {region}", str(error))
+    except border.RequestRefused:
+        pass  # it got as far as to look at the image, which does not exist
+    return _finding(True, f"may start machines in {region}")

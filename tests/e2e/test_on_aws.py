@@ -1,0 +1,85 @@
+"""The installed command line on AWS: a fake EC2 whose machines are real hosts, a server of its own."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+
+pytest.importorskip("moto.ec2", reason="moto is not installed")
+pytest.importorskip("boto3", reason="boto3 is not installed")
+
+from e2e_house import House
+
+from argosy.providers.aws.states import CLAIM
+from argosy.testing.fake_ec2 import FakeEc2
+from argosy.testing.fake_ec2_cloud import tags_of
+from argosy.testing.fake_ec2_hosts import Ec2Hosts
+from argosy.testing.hosts import why_no_hosts
+
+pytestmark = [
+    pytest.mark.e2e,
+    pytest.mark.skipif(bool(why_no_hosts()), reason=why_no_hosts() or "hosts can be made"),
+]
+REGION = "us-east-1"
+KIND = "m6i.large"
+
+
+@pytest.fixture(scope="module")
+def cloud() -> Iterator[FakeEc2]:
+    with Ec2Hosts() as hosts, FakeEc2(machines=hosts) as cloud:
+        hosts.join(cloud, REGION)
+        yield cloud
+
+
+@pytest.fixture
+def aws(cloud: FakeEc2) -> Iterator[House]:
+    """A house whose server may use AWS; afterwards nothing is left there."""
+    house = House()
+    house.env |= cloud.environ(REGION) | {"ARGOSY_INFRA": "local,aws"}
+    try:
+        yield house
+        house.run("down", "--all", "--yes", ok=False)
+        house.wait("the cloud is empty", lambda: not cloud.left())
+    finally:
+        house.close()
+        cloud.lost.clear()
+        cloud.capacity.clear()
+
+
+def test_a_cluster_lives_on_aws(aws: House, cloud: FakeEc2) -> None:
+    """launch, exec, stop, start, down: the same commands as anywhere."""
+    text = (
+        "resources: {infra: aws/us-east-1, instance_type: m6i.large, use_spot: false}\n"
+        "run: echo hello from $(hostname)\n"
+    )
+    task = aws.file("hello.yaml", text)
+    done = aws.run("launch", "-c", "dev", "--yes", task)
+    (machine,) = cloud.instances()
+    assert "hello from lab" in done.stdout
+    assert tags_of(machine)["Name"] == tags_of(machine)[CLAIM]
+    aws.run("exec", "dev", "echo kept > ~/kept")
+    aws.run("stop", "dev", "--yes")
+    aws.wait("it rests", lambda: machine.state == "stopped")
+    aws.run("start", "dev", "--yes")
+    aws.run("exec", "dev", "cat ~/kept")
+    assert "kept" in aws.log("dev")
+    aws.run("down", "dev", "--yes")
+
+
+def test_a_spot_loss_with_notice_is_recovered_in_another_zone(aws: House, cloud: FakeEc2) -> None:
+    text = (
+        "resources: {infra: aws/us-east-1, instance_type: m6i.large, use_spot: true}\n"
+        "run: |\n  echo attempt in $(hostname)\n  sleep 60\n"
+    )
+    aws.run("jobs", "launch", "-n", "spot", "--yes", "--detach-run", aws.file("spot.yaml", text))
+    aws.wait_job(None, 1, "running")
+    (machine,) = cloud.instances()
+    zone = machine.placement.availability_zone
+    cloud.capacity[(KIND, zone)] = 0
+    cloud.interrupt(machine.id, 2.0)
+    (other,) = aws.wait("another one", lambda: [e for e in cloud.instances() if e.id != machine.id])
+    assert other.placement.availability_zone != zone
+    logs = ("jobs", "logs", "1", "--no-follow")
+    aws.wait("it runs again", lambda: aws.run(*logs, ok=False).stdout.count("attempt in") == 2)
+    aws.run("jobs", "cancel", "1", "--yes")
