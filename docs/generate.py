@@ -282,7 +282,7 @@ def render_places() -> str:
     found = find_manifests()
     aliases = {alias: each.name for each in found for alias in each.aliases}
     fields = {each.name: each.task_fields for each in found if each.task_fields}
-    owned = [each.name for each in found if each.capabilities.owned]
+    owned = [each.name for each in found if each.capabilities.owned or each.own]
     rest = [each.name for each in found if each.region_is_rest]
     return "\n".join(
         [

@@ -49,7 +49,7 @@ def test_what_has_prices_only_says_so(tmp_path: Path) -> None:
     with pytest.raises(ArgosyError, match="Argosy cannot run on azure yet: it has no driver") as caught:
         load_providers(["azure"], tmp_path, SystemClock(), SystemIds(), {})
     assert caught.value.hint is not None
-    assert {"aws", "local"} <= set(caught.value.hint.removeprefix("it runs on: ").split(", "))
+    assert {"aws", "local", "slurm"} <= set(caught.value.hint.removeprefix("it runs on: ").split(", "))
 
 
 def test_finding_providers_imports_no_drivers() -> None:

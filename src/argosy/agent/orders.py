@@ -24,6 +24,11 @@ _INHERITED = frozenset(
         "LOGNAME",
         "SHELL",
         "TMPDIR",
+        "MODULEPATH",
+        "MODULESHOME",
+        "SLURM_CONF",
+        "SLURM_JOB_ID",  # not the rest: frameworks that see it take us for srun
+        "SLURMD_NODENAME",
         "LD_LIBRARY_PATH",
         "LIBRARY_PATH",
         "CPATH",

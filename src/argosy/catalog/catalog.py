@@ -162,7 +162,7 @@ class Catalog:
 
     def on_terms(self, offer: Offer) -> Offer:
         """What a driver quotes, at the user's own price."""
-        if offer.capacity is Capacity.OWNED:
+        if offer.capacity in (Capacity.OWNED, Capacity.QUEUED):
             told = self.owned_price_micro_usd(offer.provider, offer.region)
             return offer if told is None else msgspec.structs.replace(offer, price_micro_usd=told)
         percent = self._overlay.percent_off(offer)

@@ -85,7 +85,9 @@ def back_to_spot(view: View, job: Workload, attempt: Attempt, new_id: NewId) -> 
         return []
     if step.step is not Step.SPOT or not step.choices:
         return [WakeAt(job.id, max(step.again_ms, view.now_ms + 1000))]
-    claim = new_claim(new_id("clm"), job.id, step.choices, spec.task.num_nodes, view.now_ms)
+    claim = new_claim(
+        new_id("clm"), job.id, step.choices, spec.task.num_nodes, view.now_ms, config=spec.task.config
+    )
     place = claim.choice.offer
     text = (
         f"spot is asked for in {place.zone or place.region or place.provider} while the job runs on on-demand"

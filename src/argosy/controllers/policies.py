@@ -100,9 +100,10 @@ def new_claim(
     now_ms: int,
     *,
     placements: tuple[Placement, ...] = (),
+    config: str = "",
 ) -> Claim:
     """The order for the first of `choices`; the next ones are what to try after it. `placements`: on owned
-    machines."""
+    machines. `config`: what the task says to infrastructures."""
     return Claim(
         id=claim_id,
         workload_id=owner_id,
@@ -110,6 +111,7 @@ def new_claim(
         alternatives=tuple(choices[1:TRIED]),
         count=count,
         placements=placements,
+        config=config,
         requested_ms=now_ms,
     )
 

@@ -198,7 +198,7 @@ def _without_time(offer: Offer) -> Offer:
     if facts is not None:
         cards = [replace(each, memory_used_bytes=0, utilisation_percent=-1) for each in facts.devices]
         facts = replace(facts, devices=tuple(cards), load_milli=0, memory_used_bytes=0, disk_free_bytes=0)
-    return replace(offer, quoted_at_ms=0, facts=facts)
+    return replace(offer, quoted_at_ms=0, wait_s=None, facts=facts)
 
 
 def _said(name: str, quote: _Quote, now_s: float) -> Rejection | None:

@@ -59,6 +59,11 @@ class Offer(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     quoted_at_ms: int = 0
     estimated: bool = False
     nodes_max: int | None = None  # None: not known
+    divisible: bool = (
+        False  # not owned, and still any part of a node can be had: its books are kept elsewhere
+    )
+    wait_s: int | None = None  # until it could start, as the queue of its place estimates; None: not known
+    order: int = 0  # of equally dear offers of a place the lowest comes first
     facts: NodeFacts | None = None  # owned machines: what each of them is; kept out of choices
     # Why it cannot be had: a quota of 0. An empty region, zone or type stands for all of them.
     closed: str = ""

@@ -81,6 +81,13 @@ TASK_FIELDS: Final = {
         "quota",
         "cpu_partition",
         "provision_timeout",
+        "partition",
+        "account",
+        "qos",
+        "time",
+        "constraint",
+        "reservation",
+        "native",
     ),
     "ssh": (
         "pod_config",
@@ -95,4 +102,5 @@ TASK_FIELDS: Final = {
 #: Of these, whose driver acts on them.
 READS_TASK: Final = (
     "aws",
+    "slurm",
 )

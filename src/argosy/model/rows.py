@@ -102,6 +102,7 @@ class Claim(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     placements: tuple[
         Placement, ...
     ] = ()  # owned machines: which one and what of it, by node; (): the provider chooses
+    config: str = ""  # JSON text of the task's `config`; a provider reads what is under its own name
     desired: Desired = Desired.RUN
     phase: ClaimPhase = ClaimPhase.REQUESTED
     reason: Reason | None = None

@@ -9,16 +9,18 @@ same function, so what is shown is what happens. The constraints themselves are 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import Final
 
 from msgspec.structs import replace
 
 from argosy.model.areas import Atlas
-from argosy.model.offer import Capacity, Choice, Offer, Plan, Rejection
+from argosy.model.offer import Capacity, Choice, Offer, Plan, Rejection, Shape
 from argosy.model.resources import Resources
 from argosy.planning.ability import Ability, Usage
 from argosy.planning.constraints import Applied
 
-Key = tuple[int, int, str, str, str, str]
+Key = tuple[int, int, str, str, int, str, str]
+PART_CPUS_MILLI: Final = 4000  # of a node that is had in parts, for who names neither CPUs nor accelerators
 
 
 def plan(
@@ -75,13 +77,14 @@ def plan(
 
 
 def order_of(choice: Choice, preference: int) -> Key:
-    """The order of choices: by preference, then price, then name of the place and the machine."""
+    """The order of choices: by preference, then price, then what the place says, then names."""
     offer = choice.offer
     return (
         preference,
         choice.price_micro_usd,
         offer.provider,
         offer.region,
+        offer.order,
         offer.zone,
         offer.shape.instance_type,
     )
@@ -89,15 +92,16 @@ def order_of(choice: Choice, preference: int) -> Key:
 
 def grant(wish: Resources, num_nodes: int, offer: Offer) -> Choice:
     """What a node of `offer` will hold for `wish`. On owned machines CPUs and memory without a number are
-    shared."""
-    owned = offer.capacity is Capacity.OWNED
-    cpus = wish.cpus.amount if wish.cpus and owned else (0 if owned else offer.shape.cpus_milli)
-    memory = wish.memory_for(cpus) if owned else offer.shape.memory_bytes
-    milli = (
-        wish.accelerator.milli
-        if wish.accelerator and owned
-        else (0 if owned else offer.shape.accelerators_milli)
-    )
+    shared; of a node that is had in parts they are as large a part as the accelerators are."""
+    if offer.capacity is Capacity.OWNED:
+        cpus = wish.cpus.amount if wish.cpus else 0
+        memory = wish.memory_for(cpus)
+        milli = wish.accelerator.milli if wish.accelerator else 0
+    elif offer.divisible:
+        cpus, memory, milli = _part(wish, offer.shape)
+    else:
+        shape = offer.shape
+        cpus, memory, milli = shape.cpus_milli, shape.memory_bytes, shape.accelerators_milli
     return Choice(
         offer=replace(offer, facts=None, machines=()) if offer.facts or offer.machines else offer,
         resources=wish,
@@ -107,3 +111,15 @@ def grant(wish: Resources, num_nodes: int, offer: Offer) -> Choice:
         accelerators_milli=milli,
         price_micro_usd=offer.price_micro_usd * num_nodes,
     )
+
+
+def _part(wish: Resources, shape: Shape) -> tuple[int, int, int]:
+    """CPUs, memory and accelerators of a part of a node."""
+    milli = wish.accelerator.milli if wish.accelerator else 0
+    if milli and shape.accelerators_milli:
+        part = shape.cpus_milli * milli // shape.accelerators_milli // 1000 * 1000
+    else:
+        part = min(shape.cpus_milli, PART_CPUS_MILLI)
+    cpus = wish.cpus.amount if wish.cpus else max(part, 1000)
+    memory = wish.memory_for(cpus) or shape.memory_bytes * cpus // max(shape.cpus_milli, 1)
+    return cpus, memory, milli

@@ -129,6 +129,8 @@ def _refuse_count(case: Case) -> str:
     wish, shape = case.wish.accelerator, case.offer.shape
     assert wish is not None
     asked = f"asked for {render_milli(wish.milli)}"
+    if case.offer.divisible and wish.milli <= shape.accelerators_milli:
+        return ""
     if case.owned:
         if _gang_fits(case, wish.milli, shape.accelerators_milli, named.devices_of(shape.accelerator)):
             return ""
@@ -157,7 +159,8 @@ def _relax_accelerator(wish: Resources) -> Iterator[Relaxed]:
 def _refuse_cpus(case: Case) -> str:
     bound, has = case.wish.cpus, case.offer.shape.cpus_milli
     assert bound is not None
-    if _gang_fits(case, bound.amount, has, named.cpus) if case.owned else bound.holds(has):
+    parts = case.owned or case.offer.divisible
+    if _gang_fits(case, bound.amount, has, named.cpus) if parts else bound.holds(has):
         return ""
     if case.offer.machines:
         what = f"{render_milli(bound.amount)} CPUs"
@@ -175,7 +178,7 @@ def _relax_cpus(wish: Resources) -> Iterator[Relaxed]:
 def _refuse_memory(case: Case) -> str:
     wish, shape = case.wish, case.offer.shape
     memory = wish.memory_for(wish.cpus.amount if wish.cpus else shape.cpus_milli)
-    exact = wish.memory is not None and wish.memory.exact and not case.owned
+    exact = wish.memory is not None and wish.memory.exact and not (case.owned or case.offer.divisible)
     if not memory or (
         memory == shape.memory_bytes if exact else _gang_fits(case, memory, shape.memory_bytes, named.memory)
     ):

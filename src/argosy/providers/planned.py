@@ -28,13 +28,6 @@ PLANNED: Final = (
         region_is_rest=True,
         task_fields=_CLUSTER_FIELDS,
     ),
-    Manifest(
-        name="slurm",
-        title="Slurm",
-        capabilities=_OWNED,
-        class_name="Slurm",
-        task_fields=("sbatch_options", "quota", "cpu_partition", "provision_timeout"),
-    ),
     Manifest(name="vsphere", title="VMware vSphere", capabilities=_OWNED, class_name="Vsphere"),
     Manifest(name="ray", title="Ray", capabilities=_RENTED, class_name="Ray"),
     Manifest(name="hyperbolic", title="Hyperbolic", capabilities=_RENTED, class_name="Hyperbolic"),

@@ -26,6 +26,7 @@ from argosy.controllers.view import (
     event,
 )
 from argosy.model.facts import ClaimFact, ClaimState, NodeSighting
+from argosy.model.offer import Capacity
 from argosy.model.phases import ClaimPhase, Desired, NodePhase, WorkloadPhase
 from argosy.model.reasons import Reason
 from argosy.model.rows import Claim, Node
@@ -110,6 +111,8 @@ def _order(view: View, claim: Claim, new_id: NewId) -> list[Action]:
     fact = view.observed.claim(claim.id)
     if fact is not None and fact.state is ClaimState.PREEMPTED:
         return _begin_release(view, claim, Reason.PREEMPTED, fact.detail)
+    if fact is not None and fact.state is ClaimState.GONE and fact.detail:
+        return _begin_release(view, claim, Reason.NODE_LOST, fact.detail)
     if claim.desired is Desired.STOP:
         if fact is not None and fact.state is ClaimState.STOPPED:
             return _at_rest(view, claim)
@@ -119,10 +122,20 @@ def _order(view: View, claim: Claim, new_id: NewId) -> list[Action]:
     failure = view.observed.failure(claim.id)
     if failure is not None and failure.code in _PERMANENT:
         return _begin_release(view, claim, _PERMANENT[failure.code], failure.text)
-    if view.now_ms - claim.requested_ms > view.policy.boot_limit_ms:
+    queued = _is_queued(claim, fact)
+    if not queued and view.now_ms - claim.requested_ms > view.policy.boot_limit_ms:
         text = failure.text if failure else "the nodes did not come up in time"
         return _begin_release(view, claim, Reason.OUT_OF_CAPACITY, text)
-    return _when_free(view, claim, EnsureClaim(claim))
+    actions = _when_free(view, claim, EnsureClaim(claim))
+    if queued and fact is not None and fact.detail not in ("", claim.detail):
+        actions.insert(0, Put(msgspec.structs.replace(claim, detail=fact.detail)))
+    return actions
+
+
+def _is_queued(claim: Claim, fact: ClaimFact | None) -> bool:
+    """Whether it waits in a queue that its place keeps, however long that takes."""
+    pending = fact is not None and fact.state is ClaimState.PENDING
+    return pending and claim.choice.offer.capacity is Capacity.QUEUED
 
 
 def _held(view: View, claim: Claim, fact: ClaimFact, new_id: NewId) -> list[Action]:

@@ -84,7 +84,7 @@ def _after_refusal(view: View, cluster: Workload, last: Claim, new_id: NewId) ->
     left = places_left(view, noted)
     if left.elsewhere:
         choices = order_for_failover(left.elsewhere, view.memory, view.now_ms, ordered=left.ordered)
-        claim = new_claim(new_id("clm"), cluster.id, choices, last.count, view.now_ms)
+        claim = new_claim(new_id("clm"), cluster.id, choices, last.count, view.now_ms, config=last.config)
         text = next_text(last, claim.choice)
         changed = msgspec.structs.replace(noted, detail=text)
         return [Put(claim), Put(changed), event(view, cluster.id, "failover", text)]

@@ -15,7 +15,7 @@ from argosy.controllers.policies import evict, finish, new_attempt, new_claim, r
 from argosy.controllers.pool.caches import PoolCaches, caches_of
 from argosy.controllers.pool.wanted import Wanted
 from argosy.controllers.view import Action, Expect, NewId, Put, View, WakeAt, event
-from argosy.model.kinds import kind_of
+from argosy.model.kinds import gang_of, kind_of
 from argosy.model.offer import Choice, Placement
 from argosy.model.phases import Desired, Outcome, WorkloadPhase
 from argosy.model.reasons import Reason
@@ -147,7 +147,15 @@ def _claim(
     why: str = "",
 ) -> list[Action]:
     workload = each.workload
-    claim = new_claim(new_id("clm"), workload.id, choices, each.num_nodes, view.now_ms, placements=placements)
+    claim = new_claim(
+        new_id("clm"),
+        workload.id,
+        choices,
+        each.num_nodes,
+        view.now_ms,
+        placements=placements,
+        config=gang_of(workload).config,
+    )
     changed = msgspec.structs.replace(workload, phase=WorkloadPhase.STARTING)
     actions: list[Action] = [Put(claim), Put(changed)]
     if each.why:

@@ -21,6 +21,7 @@ class ClusterSpec(KindSpec, frozen=True, kw_only=True, omit_defaults=True, tag="
     autostop: Autostop = Autostop()
     down_when_done: bool = False  # made by `launch --down`
     confirmed: Confirmed | None = None  # what its launch was told to keep to
+    config: str = ""  # JSON text of the `config` of the task that it was made for
 
 
 class ClusterStatus(
@@ -53,6 +54,7 @@ def _gangs(row: Workload) -> tuple[Gang, ...]:
             ordered=spec.ordered,
             scheduling=spec.scheduling,
             confirmed=spec.confirmed,
+            config=spec.config,
         ),
     )
 

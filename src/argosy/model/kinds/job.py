@@ -76,6 +76,7 @@ def _gangs(row: Workload) -> tuple[Gang, ...]:
             evictions=status.evictions,
             recoveries=status.recoveries,
             confirmed=spec.confirmed,
+            config=task.config,
         ),
     )
 

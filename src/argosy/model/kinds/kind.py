@@ -26,6 +26,7 @@ class Gang(msgspec.Struct, frozen=True, kw_only=True):
     evictions: int = 0  # times that it made room for others
     recoveries: int = 0  # times that it lost its nodes
     confirmed: Confirmed | None = None  # what its launch was told to keep to
+    config: str = ""  # JSON text of the task's `config`: what it says to infrastructures
 
 
 class Kind(msgspec.Struct, frozen=True, kw_only=True):

@@ -91,6 +91,7 @@ class LaunchingFeature:
                 autostop=autostop,
                 down_when_done=request.down,
                 confirmed=confirmed,
+                config=task.config,
             ),
             status=ClusterStatus(active_ms=now_ms),
             user=request.user,

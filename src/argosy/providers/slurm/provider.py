@@ -1,0 +1,169 @@
+"""The Slurm provider: a claim is one job of N nodes that holds our agent on each of them."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Coroutine, Mapping, Sequence
+from typing import Any, Final
+
+from argosy.infra import border
+from argosy.infra.agent_port import Channel
+from argosy.infra.provider import Diagnostic, Want
+from argosy.infra.tombstones import is_claim_id
+from argosy.model.facts import ClaimFact
+from argosy.model.offer import Capacity, Offer
+from argosy.model.phases import Desired
+from argosy.model.rows import Claim, Node
+from argosy.providers.slurm import MANIFEST
+from argosy.providers.slurm.cluster import Cluster
+from argosy.providers.slurm.settings import read_options
+
+_log: Final = logging.getLogger(__name__)
+
+
+class SlurmProvider:
+    """The clusters that this server uses, by name."""
+
+    def __init__(self, clusters: Mapping[str, Cluster]) -> None:
+        self.manifest = MANIFEST
+        self._clusters = clusters
+        self._locks: dict[str, asyncio.Lock] = {}
+        self._going: set[asyncio.Task[None]] = set()
+        self._seen: dict[
+            str, dict[str, ClaimFact]
+        ] = {}  # what each cluster told last, for when it does not answer
+
+    # -- the six verbs ---------------------------------------------------------------------------------------
+
+    async def check(self) -> Sequence[Diagnostic]:
+        found = await asyncio.gather(*(self._check(each) for each in self._clusters.values()))
+        return [each for findings in found for each in findings]
+
+    async def _check(self, cluster: Cluster) -> list[Diagnostic]:
+        def finding(ok: bool, what: str, hint: str = "") -> Diagnostic:
+            return Diagnostic(provider=self.manifest.name, ok=ok, what=f"{cluster.name}: {what}", hint=hint)
+
+        try:
+            major, minor = await cluster.nodes.version()
+            kinds = await cluster.nodes.kinds(fresh_s=0)
+        except border.BorderError as error:
+            return [
+                finding(
+                    False,
+                    str(error),
+                    f"run `sinfo` on {cluster.settings.where} to see whether Slurm works there",
+                )
+            ]
+        findings = [finding(True, f"Slurm {major}.{minor:02} answers on {cluster.settings.where}")]
+        for name in dict.fromkeys(kind.partition for kind in kinds):
+            mine = [kind for kind in kinds if kind.partition == name]
+            usable, total = sum(kind.usable for kind in mine), sum(kind.total for kind in mine)
+            devices = sorted({kind.type for kind in mine if kind.gres})
+            text = f"partition {name}: {usable} of {total} nodes up" + (
+                f", {', '.join(devices)}" if devices else ""
+            )
+            ok = usable > 0 and mine[0].is_up
+            findings.append(
+                finding(ok, text, "" if ok else f"`sinfo -p {name} -R` says why; its jobs wait until then")
+            )
+        return findings
+
+    async def quote(self, want: Want) -> Sequence[Offer]:
+        """What every cluster has; one that does not answer is left out unless it is the only one."""
+        asked = [cluster.nodes.offers(self.manifest.name) for cluster in self._clusters.values()]
+        found = await asyncio.gather(*asked, return_exceptions=True)
+        offers: list[Offer] = []
+        for cluster, answer in zip(self._clusters.values(), found, strict=True):
+            if isinstance(answer, border.BorderError):
+                if len(self._clusters) == 1:
+                    raise answer
+                _log.warning("cluster %s gives no quote: %s", cluster.name, answer)
+            elif isinstance(answer, BaseException):
+                raise answer
+            else:
+                offers += answer
+        return offers
+
+    async def ensure(self, claim: Claim) -> None:
+        cluster = self._refuse(claim)
+        options = read_options(claim.config, self.manifest.name)
+        await self._to_its_end(self._ensure(cluster.ensure(claim, options), claim.id))
+
+    async def observe(self, claim_ids: Sequence[str]) -> Sequence[ClaimFact]:
+        asked = [self._facts(cluster, claim_ids) for cluster in self._clusters.values()]
+        return [fact for facts in await asyncio.gather(*asked) for fact in facts]
+
+    async def release(self, claim_id: str) -> None:
+        if is_claim_id(claim_id):
+            await self._to_its_end(self._release(claim_id))
+
+    async def reach(self, node: Node) -> Channel:
+        name, _, rest = node.address.partition("/")
+        job_id, _, host = rest.partition("/")
+        cluster = self._clusters.get(name)
+        if cluster is None or not job_id or not host:
+            raise border.Unreachable(f"there is no Slurm node {node.address}")
+        return await cluster.reach(job_id, host)
+
+    # -- effects ---------------------------------------------------------------------------------------------
+
+    def _refuse(self, claim: Claim) -> Cluster:
+        offer, choice = claim.choice.offer, claim.choice
+        if not is_claim_id(claim.id):
+            raise border.RequestRefused("claim", f"`{claim.id}` is not the id of a claim")
+        if offer.provider != self.manifest.name:
+            raise border.RequestRefused("provider", f"`{offer.provider}` is not Slurm")
+        cluster = self._clusters.get(offer.region)
+        if cluster is None:
+            known = ", ".join(sorted(self._clusters)) or "none"
+            raise border.RequestRefused(
+                "infra", f"there is no Slurm cluster `{offer.region}`; known are: {known}"
+            )
+        if offer.capacity is Capacity.SPOT:
+            raise border.Unsupported(
+                "Slurm has no spot capacity; a partition that is preempted is named by `infra`"
+            )
+        if claim.desired is Desired.STOP:
+            raise border.Unsupported("a job of Slurm cannot rest: it holds its nodes or ends")
+        if choice.accelerators_milli % 1000:
+            raise border.Unsupported("Slurm gives whole accelerators to a job")
+        if claim.count < 1:
+            raise border.RequestRefused("num_nodes", "a claim has at least one node")
+        return cluster
+
+    async def _to_its_end(self, work: Coroutine[Any, Any, None]) -> None:
+        """A caller that gives up does not leave half of the work behind: it goes on by itself."""
+        task = asyncio.get_running_loop().create_task(work)
+        self._going.add(task)
+        task.add_done_callback(self._done)
+        await asyncio.shield(task)
+
+    def _done(self, task: asyncio.Task[None]) -> None:
+        self._going.discard(task)
+        if not task.cancelled():
+            task.exception()  # the caller may be gone; somebody has to look at it
+
+    async def _ensure(self, work: Coroutine[Any, Any, None], claim_id: str) -> None:
+        async with self._locks.setdefault(claim_id, asyncio.Lock()):
+            await work
+
+    async def _release(self, claim_id: str) -> None:
+        """On every cluster: only they know which of them has it, and each has to remember that it is over."""
+        async with self._locks.setdefault(claim_id, asyncio.Lock()):
+            await asyncio.gather(*(cluster.release(claim_id) for cluster in self._clusters.values()))
+        self._locks.pop(claim_id, None)
+
+    async def _facts(self, cluster: Cluster, claim_ids: Sequence[str]) -> list[ClaimFact]:
+        """A cluster that does not answer has not lost its jobs: what it told last holds."""
+        seen = self._seen.setdefault(cluster.name, {})
+        try:
+            facts = await cluster.jobs.facts(claim_ids)
+        except border.BorderError:
+            if len(self._clusters) == 1:
+                raise
+            return [fact for name, fact in seen.items() if not claim_ids or name in claim_ids]
+        for name in claim_ids or list(seen):
+            seen.pop(name, None)
+        seen.update({fact.claim_id: fact for fact in facts})
+        return facts

@@ -1,0 +1,108 @@
+"""The product on a real Slurm, through a login node by ssh: launch, exec, settings of tasks, killed
+servers, down."""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+from collections.abc import Iterator
+from functools import partial
+from pathlib import Path
+
+import pytest
+from e2e_house import House
+
+from argosy.testing.slurm_cluster import LoginNode, SlurmCluster, what_is_missing
+
+MISSING = what_is_missing() or (
+    "" if Path("/usr/sbin/sshd").exists() else "no /usr/sbin/sshd (openssh-server)"
+)
+pytestmark = pytest.mark.skipif(bool(MISSING), reason=f"NOTHING WAS RUN ON SLURM: {MISSING}")
+
+
+class SlurmHouse(House):
+    """A server that knows one cluster, `far`, through its login node."""
+
+    def __init__(self) -> None:
+        self.slurm = SlurmCluster(nodes=2)
+        super().__init__()
+        self.login = LoginNode(self.slurm)
+        self.env |= {"HOME": str(self.root), "ARGOSY_INFRA": "slurm"}
+        self.env.pop("SLURM_CONF", None)
+        self.state.mkdir(parents=True)
+        (self.state / "slurm.yaml").write_text(
+            f"clusters:\n  far:\n    login: login\n    ssh_config: {self.login.config_file}\n"
+            f"    node_dir: {self.root}\n"
+        )
+
+    def close(self) -> None:
+        try:
+            super().close()
+        finally:
+            self.login.stop()
+            self.slurm.stop()
+
+
+@pytest.fixture(scope="module")
+def far() -> Iterator[SlurmHouse]:
+    made = SlurmHouse()
+    yield made
+    made.close()
+
+
+def test_a_gang_runs_on_slurm_and_goes_with_its_cluster(far: SlurmHouse) -> None:
+    task = far.file(
+        "gang.yaml",
+        "num_nodes: 2\n"
+        "resources: {infra: slurm/far/low, cpus: 2, memory: 0.2}\n"
+        "config: {slurm: {constraint: ib, time: 30, sbatch_options: {nice: 7}}}\n"
+        "run: echo rank $ARGOSY_NODE_RANK of $ARGOSY_NUM_NODES in job $SLURM_JOB_ID, token [$ARGOSY_TOKEN]\n",
+    )
+    said = far.run("launch", "-y", "-c", "gang", task, env={"ARGOSY_TOKEN": ""}).stdout
+    jobs = far.slurm.jobs()
+    assert len(jobs) == 1
+    (number,) = jobs.values()
+    lines = sorted(re.findall(r"rank (\d) of 2 in job (\d+), token \[\]", said))
+    assert lines == [("0", number), ("1", number)], said
+    told = far.slurm.run("squeue", "-h", "-j", number, "-o", "%f|%l|%D|%c|%m|%P|%k").strip()
+    assert re.fullmatch(r"ib\|30:00\|2\|2\|2..M\|low\|argosy:sto-\w+", told), told
+    assert "Nice=7" in far.slurm.run("scontrol", "show", "job", number)
+    assert "again" in far.run("exec", "gang", "--", "echo again").stdout
+    far.run("down", "-y", "gang")
+    far.wait("the job is over", lambda: not far.slurm.jobs())
+    far.wait("nothing of it runs", lambda: not far.slurm.nodes_with(number))
+    assert not list(far.root.glob("argosy-*/*")), "files of nodes go with their job"
+
+
+def test_a_server_that_is_killed_while_it_submits_leaves_one_job(far: SlurmHouse) -> None:
+    """At several moments of a launch and of a down: afterwards there is one job for the cluster, or none."""
+    for pause_s in (0.0, 0.15, 0.4):
+        name = far.name("k")
+        child = far.spawn("launch", "-y", "-d", "-c", name, "--infra", "slurm/far/low", "--", "sleep 600")
+        far.wait("the claim is ordered", partial(far.cluster, name))
+        far.slurm.run("sleep", str(pause_s))
+        far.kill_server()
+        child.wait(60)
+        far.run("status")
+        far.wait_job(name, 1, "running")
+        assert len(far.slurm.jobs()) == 1
+        far.run("down", "-y", name)
+        far.slurm.run("sleep", str(pause_s / 4))
+        pid = far.server_pid()
+        os.kill(pid, signal.SIGKILL)
+        far.wait("it is gone", lambda: far.run("status", ok=False).returncode == 0)
+        far.wait("nothing is left", lambda: not far.slurm.jobs())
+        far.wait("nobody waits for it", lambda each=name: far.cluster(each) is None)
+
+
+def test_what_slurm_refuses_is_told_with_its_words(far: SlurmHouse) -> None:
+    config = far.file(
+        "wrong.yaml",
+        "resources: {infra: slurm/far/low}\nconfig: {slurm: {constraint: nofeature}}\nrun: 'true'\n",
+    )
+    said = far.run("launch", "-y", "-c", "wrong", config, ok=False)
+    assert "Slurm: Invalid feature specification" in said.stdout + said.stderr
+    said = far.run("launch", "-y", "--infra", "slurm/far/low", "--num-nodes", "3", "--", "true", ok=False)
+    assert "nodes at present, asked for 3" in said.stdout + said.stderr
+    assert not far.slurm.jobs()
