@@ -28,6 +28,7 @@ from argosy.controllers.view import (
     terminals_of,
 )
 from argosy.model.facts import ClaimFact, ClaimState, NodeFacts, NodeSighting, Notice, RankFact, RankPhase
+from argosy.model.kinds.job import job_task
 from argosy.model.offer import Placement
 from argosy.model.phases import AttemptPhase, ClaimPhase, Desired, NodePhase, Outcome, WorkloadPhase
 from argosy.model.reasons import Reason
@@ -567,6 +568,20 @@ def test_advice_and_notices_to_clusters_end_nothing() -> None:
     bound = World(1).says(0, RankPhase.RUNNING)
     _told(bound, 0)
     assert puts(bound.decide()) == {}
+
+
+def test_a_provider_may_give_notice_of_a_node_too() -> None:
+    """Who drains a host wants it empty: managed jobs there have their grace and go on elsewhere."""
+    world = World(2, managed=True).says(0, RankPhase.RUNNING).says(1, RankPhase.RUNNING)
+    drained = NodeFacts(notice=Notice(code="maintenance", at_ms=NOW - 1000, text="lab/gpu2 is drained"))
+    nodes = (NodeSighting(index=0, address="a"), NodeSighting(index=1, address="b", facts=drained))
+    world.facts.set_claim(ClaimFact(claim_id="clm-0", state=ClaimState.HELD, nodes=nodes))
+    attempt = puts(world.decide())["att-0"]
+    assert isinstance(attempt, Attempt)
+    assert (attempt.outcome, attempt.detail) == (Outcome.PREEMPTED, "lab/gpu2 is drained")
+    world.attempt = attempt
+    stops = [each for each in world.decide() if isinstance(each, StopRanks)]
+    assert {each.grace_s for each in stops} == {float(job_task(world.job).grace_s)}
 
 
 # -- leases -----------------------------------------------------------------------------------------

@@ -66,6 +66,15 @@ def test_a_pool_is_made_and_runs_what_a_cloud_would_run(pool: House, hosts: Host
         in pool.run("jobs", "launch", "-y", "--infra", f"ssh/lab/{third}", "--", "echo on $(hostname)").stdout
     )
 
+    job = pool.run("jobs", "launch", "-y", "-d", "--infra", f"ssh/lab/{third}", "--", "sleep 100")
+    assert job.returncode == 0
+    pool.wait_job(None, 2, "running")
+    pool.run("pool", "drain", third)
+    pool.wait("the job left", lambda: pool.job(None, 2)["status"] != "running")
+    told = pool.run("explain", "2", ok=False).stdout
+    assert f"lab/{third} is drained" in told, told
+    pool.run("jobs", "cancel", "-y", "2")
+
     pool.run("pool", "cordon", second)
     pool.run("stop", "-y", "dev")
     pool.wait("the cluster rests", lambda: pool.cluster("dev")["status"] == "stopped")  # type: ignore[index]

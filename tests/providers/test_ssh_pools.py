@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from argosy.model.errors import ArgosyError
-from argosy.providers.ssh.pools import Host, PoolFiles, parse_host, parse_pools
+from argosy.providers.ssh.pools import Closed, Host, PoolFiles, parse_host, parse_pools
 
 LAB = """\
 lab:
@@ -150,8 +150,8 @@ def test_all_files_are_one_and_are_read_again_when_they_change(tmp_path: Path) -
 
 def test_hosts_that_people_close_stay_closed(tmp_path: Path) -> None:
     files = PoolFiles(tmp_path, tmp_path / "own", tmp_path)
-    files.close(["lab/gpu1", "lab/gpu2"], "drained")
-    files.close(["lab/gpu2"], "cordoned")
+    files.close(["lab/gpu1", "lab/gpu2"], "drained", 7)
+    files.close(["lab/gpu2"], "cordoned", 9)
     files.close(["lab/gpu1"], "")
     again = PoolFiles(tmp_path, tmp_path / "own", tmp_path)
-    assert again.closed() == {"lab/gpu2": "cordoned"}
+    assert again.closed() == {"lab/gpu2": Closed(state="cordoned", since_ms=9)}

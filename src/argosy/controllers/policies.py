@@ -145,13 +145,23 @@ def lost_text(view: View, node: Node, after_ms: int = 0) -> str:
 def notice_of(view: View, nodes: Iterable[Node]) -> tuple[Node, Notice] | None:
     """The first of these nodes that were told that they end, and what they were told."""
     told = [
-        (node, link.facts.notice)
+        (node, notice)
         for node in nodes
-        if (link := view.observed.link(node.id)) is not None
-        and link.facts.notice is not None
-        and link.facts.notice.ends
+        for notice in (_told_itself(view, node), _told_by_provider(view, node))
+        if notice is not None and notice.ends
     ]
     return min(told, key=lambda each: each[1].at_ms, default=None)
+
+
+def _told_itself(view: View, node: Node) -> Notice | None:
+    link = view.observed.link(node.id)
+    return link.facts.notice if link is not None else None
+
+
+def _told_by_provider(view: View, node: Node) -> Notice | None:
+    fact = view.observed.claim(node.claim_id)
+    seen = (each for each in fact.nodes if each.index == node.index) if fact is not None else ()
+    return next((each.facts.notice for each in seen if each.facts is not None), None)
 
 
 def notice_text(node: Node, notice: Notice, now_ms: int) -> str:

@@ -55,6 +55,16 @@ except OSError as error:
              errno.EACCES: "denied"}
     say(json.dumps({"error": codes.get(error.errno, "failed"), "path": folder, "text": str(error.strerror)}))
     sys.exit(1)
+if order["program"]:
+    scope = {"__name__": "errand"}
+    exec(compile(order["program"], "errand", "exec", dont_inherit=True), scope)
+    said = scope["obey"](order["errand"])
+    if "root" not in said:
+        say(json.dumps({"refused": said}))
+        sys.exit(1)
+    plan = json.loads(plan)
+    environ = dict(plan.get("environ") or {}, **said.get("environ", {}))
+    plan = json.dumps(dict(plan, root=said["root"], environ=environ)).encode()
 import io, runpy
 sys.stdin = io.TextIOWrapper(io.BytesIO(plan))
 sys.argv = [path, "start"]
@@ -75,6 +85,23 @@ class AgentPlan(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     folder: str = "~/.argosy/agent"  # where zipapps are kept
 
 
+class Errand(msgspec.Struct, frozen=True, kw_only=True):
+    """What is done on the host in the same session, before the agent starts."""
+
+    #: Python text that defines `obey(order)`. With `root` in its answer the agent starts there, and with its
+    #: `environ`.
+    program: str
+    order: msgspec.Raw  # JSON
+
+
+class ErrandRefused(Exception):
+    """Its answer had no `root`: nothing was started."""
+
+    def __init__(self, answer: bytes) -> None:
+        super().__init__(answer.decode("utf-8", "replace"))
+        self.answer = answer  # JSON
+
+
 class AgentPlace(msgspec.Struct, frozen=True, kw_only=True):
     """Where an agent is, and what it says about its machine."""
 
@@ -93,21 +120,29 @@ class _Answer(msgspec.Struct, frozen=True, kw_only=True):
     socket: str = ""
     facts: NodeFacts = NodeFacts()
     started: bool = False
+    refused: msgspec.Raw = msgspec.Raw(b"")
 
 
 class _Order(msgspec.Struct, frozen=True, kw_only=True):
     folder: str
     file: str
     size: int
+    program: str = ""
+    errand: msgspec.Raw = msgspec.Raw(b"null")
 
 
-async def start_agent(ssh: Ssh, to: SshTarget, zipapp: Path, plan: AgentPlan) -> AgentPlace:
+async def start_agent(
+    ssh: Ssh, to: SshTarget, zipapp: Path, plan: AgentPlan, errand: Errand | None = None
+) -> AgentPlace:
     """Make sure that the agent of `plan` serves on the host; safe to repeat. One session does it all: the
     zipapp is sent when the host has none of the same content. Raises a border error that names what is wrong
-    with the host and what mends it."""
+    with the host and what mends it; `ErrandRefused`."""
     data = await asyncio.to_thread(zipapp.read_bytes)
     file = f"agent-{hashlib.sha256(data).hexdigest()[:16]}.pyz"
-    order = msgspec.json.encode(_Order(folder=plan.folder, file=file, size=len(data)))
+    asked = _Order(folder=plan.folder, file=file, size=len(data))
+    if errand is not None:
+        asked = msgspec.structs.replace(asked, program=errand.program, errand=errand.order)
+    order = msgspec.json.encode(asked)
     receiver = _RECEIVER.encode()
     channel = await ssh.open_command(to, _command(plan.python, len(receiver)))
     try:
@@ -121,6 +156,8 @@ async def start_agent(ssh: Ssh, to: SshTarget, zipapp: Path, plan: AgentPlan) ->
         raise border.Unreachable(f"the agent on {to.label} did not start within {_START_S:.0f} s") from None
     finally:
         channel.writer.close()
+    if bytes(answer.refused):
+        raise ErrandRefused(bytes(answer.refused))
     if answer.error:
         raise _problem(answer, to, plan)
     return AgentPlace(root=answer.root, socket=answer.socket, facts=answer.facts, started=answer.started)

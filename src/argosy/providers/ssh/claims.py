@@ -19,10 +19,10 @@ import msgspec
 
 from argosy.infra import border
 from argosy.infra.agent_port import Channel
-from argosy.infra.bootstrap import AgentPlan, start_agent
+from argosy.infra.bootstrap import AgentPlan
 from argosy.infra.ssh import Ssh
 from argosy.infra.tombstones import Tombstones, is_claim_id
-from argosy.model.facts import ClaimFact, ClaimState, NodeFacts, NodeSighting
+from argosy.model.facts import ClaimFact, ClaimState, NodeFacts, NodeSighting, Notice
 from argosy.model.ids import Clock
 from argosy.model.phases import Desired
 from argosy.model.rows import Claim, Node
@@ -76,6 +76,9 @@ class Hosts(Protocol):
     def answers(self, host_id: str) -> None:
         """It did."""
 
+    def notices(self) -> Mapping[str, Notice]:
+        """What programs on some hosts are told about their end."""
+
 
 class Claims:
     """`root` is the provider's folder."""
@@ -111,9 +114,9 @@ class Claims:
 
     async def observe(self, claim_ids: Sequence[str]) -> Sequence[ClaimFact]:
         wanted = set(claim_ids)
-        facts = [
-            self._fact(record) for id, record in sorted(self._records.items()) if not wanted or id in wanted
-        ]
+        notices = self._hosts.notices()
+        records = [each for id, each in sorted(self._records.items()) if not wanted or id in wanted]
+        facts = [self._fact(record, notices) for record in records]
         for host_id, held in self._hosts.listed():  # of a server that lost its folder, or another one of ours
             unknown = held.claim not in self._records and held.claim not in self._released
             if unknown and held.tag in self._tags and (not wanted or held.claim in wanted):
@@ -199,8 +202,8 @@ class Claims:
         found = [spot for each in done if isinstance(each, list) for spot in each]
         return sorted(found, key=lambda spot: spot.index)
 
-    async def _take(self, record: Record, reached: Reached, spots: Sequence[Spot]) -> Mapping[str, str]:
-        part = Part(
+    def _part(self, record: Record, spots: Sequence[Spot]) -> Part:
+        return Part(
             claim_id=record.claim_id,
             tag=record.tag,
             tags=self._tags,
@@ -209,34 +212,44 @@ class Claims:
             nodes={str(spot.index): spot.devices for spot in spots},
             now_ms=record.made_ms,
         )
-        try:
-            homes = await reached.take(part)
-        except border.Unreachable as error:
-            self._hosts.silent(reached.host.id, error)
-            raise
-        self._hosts.answers(reached.host.id)
-        return homes
 
     async def _start(self, record: Record, host_id: str, spots: Sequence[Spot]) -> list[Spot]:
-        reached = self._host(host_id)
-        homes = await self._take(record, reached, spots)
-        return list(await asyncio.gather(*(self._agent(record, reached, spot, homes) for spot in spots)))
+        """What the claim has on a host is written down there and its agents are started: of one node, as is
+        usual, in one session."""
+        reached, part = self._host(host_id), self._part(record, spots)
+        try:
+            if len(spots) == 1:
+                started = [await self._agent(record, reached, spots[0], part=part)]
+            else:
+                homes = await reached.take(part)
+                started = list(
+                    await asyncio.gather(
+                        *(self._agent(record, reached, spot, home=homes[str(spot.index)]) for spot in spots)
+                    )
+                )
+        except border.Unreachable as error:
+            self._hosts.silent(host_id, error)
+            raise
+        self._hosts.answers(host_id)
+        return started
 
-    async def _agent(self, record: Record, reached: Reached, spot: Spot, homes: Mapping[str, str]) -> Spot:
-        home = homes[str(spot.index)]
+    async def _agent(
+        self, record: Record, reached: Reached, spot: Spot, *, home: str = "", part: Part | None = None
+    ) -> Spot:
         plan = AgentPlan(
             name=f"{record.claim_id}-{spot.index}",
             root=home,
             devices=tuple(device for device, _ in spot.devices),
-            environ={"ARGOSY_PLACED_DIR": f"{Path(home).parent.parent}/.placed"},
+            environ={"ARGOSY_PLACED_DIR": f"{Path(home).parent.parent}/.placed"} if home else {},
+            options=(f"--name={reached.host.name}",),
             folder=f"{reached.host.folder}/agent",
         )
-        place = await start_agent(self._hosts.ssh, reached.to, self._hosts.zipapp, plan)
+        place = await reached.start(plan, part)
         ip = place.facts.ip if place.facts.ip != "127.0.0.1" else reached.host.address
-        return msgspec.structs.replace(spot, home=home, socket=place.socket, ip=ip, facts=place.facts)
+        return msgspec.structs.replace(spot, home=place.root, socket=place.socket, ip=ip, facts=place.facts)
 
     async def _rest(self, record: Record, host_id: str, spots: Sequence[Spot]) -> list[Spot]:
-        await self._take(record, self._host(host_id), spots)
+        await self._host(host_id).take(self._part(record, spots))
         return list(spots)
 
     def _host(self, host_id: str) -> Reached:
@@ -286,14 +299,14 @@ class Claims:
 
     # -- what there is --------------------------------------------------------------------------------------
 
-    def _fact(self, record: Record) -> ClaimFact:
+    def _fact(self, record: Record, notices: Mapping[str, Notice]) -> ClaimFact:
         nodes = tuple(
             NodeSighting(
                 index=spot.index,
                 address=f"{spot.host}/{record.claim_id}/{spot.index}",
                 ip=spot.ip or "127.0.0.1",
                 alive=self._is_alive(record, spot),
-                facts=spot.facts,
+                facts=_with_notice(spot.facts, notices.get(spot.host)),
             )
             for spot in record.spots
         )
@@ -358,6 +371,10 @@ class Claims:
         self._going.discard(task)
         if not task.cancelled():
             task.exception()  # the caller may be gone; somebody has to look at it
+
+
+def _with_notice(facts: NodeFacts | None, notice: Notice | None) -> NodeFacts | None:
+    return facts if notice is None else msgspec.structs.replace(facts or NodeFacts(), notice=notice)
 
 
 def _weight(error: BaseException) -> int:

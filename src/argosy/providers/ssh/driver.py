@@ -22,13 +22,13 @@ from argosy.infra.boot import agent_zipapp
 from argosy.infra.owned import offers_of_machines
 from argosy.infra.provider import Diagnostic, Setting
 from argosy.infra.ssh import Ssh
-from argosy.model.facts import NodeFacts
+from argosy.model.facts import NodeFacts, Notice
 from argosy.model.offer import Offer, OwnedMachine
 from argosy.providers.ssh import MANIFEST
 from argosy.providers.ssh.claims import Claims
 from argosy.providers.ssh.enlisting import Enlisting
 from argosy.providers.ssh.known import Known, describe, facts_of
-from argosy.providers.ssh.pools import PoolFiles, Pools
+from argosy.providers.ssh.pools import Closed, PoolFiles, Pools
 from argosy.providers.ssh.reached import HeldClaim, Reached, in_use_by_other
 
 LOOK_EVERY_S: Final = 20.0
@@ -81,6 +81,9 @@ class Driver:
         self.pools()
         return self._known.get(host_id)
 
+    def now_ms(self) -> int:
+        return self._clock.now_ms()
+
     def know(self, known: Known) -> None:
         """A host was looked at just now, before it was in any pool."""
         known.looked_s = known.probed_s = self._clock.monotonic_s()
@@ -115,6 +118,14 @@ class Driver:
         known = self._known.get(host_id)
         if known is not None and known.silent:
             known.problem, known.silent, known.looked_s = "", False, -1e9
+
+    def notices(self) -> Mapping[str, Notice]:
+        """What programs on hosts are told about their end, by host: who drains one wants it empty."""
+        return {
+            id: Notice(code="maintenance", at_ms=each.since_ms, text=f"{id} is drained")
+            for id, each in self.files.closed().items()
+            if each.state == "drained"
+        }
 
     # -- looking --------------------------------------------------------------------------------------------
 
@@ -175,13 +186,16 @@ class Driver:
         problems = [known for known in self._known.values() if known.problem]
         if not offers and problems:
             raise border.Unreachable(f"{problems[0].host.id}: {problems[0].problem}", 10)
+        if not offers and pools.hosts:
+            raise border.Unreachable(
+                "its hosts are being looked at for the first time; try again in a moment", 2
+            )
         return offers
 
-    def closed(self, known: Known, closed: Mapping[str, str]) -> str:
+    def closed(self, known: Known, closed: Mapping[str, Closed]) -> str:
         """Why a host takes nothing new, as the end of a sentence; "": it does."""
-        state = closed.get(known.host.id, "")
-        if state:
-            return "is cordoned" if state == "cordoned" else "is drained"
+        if known.host.id in closed:
+            return f"is {closed[known.host.id].state}"
         if known.silent:
             return "does not answer"
         if known.problem:

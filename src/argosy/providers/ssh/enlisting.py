@@ -199,7 +199,7 @@ class Enlisting:
                     pool=host.pool,
                     name=host.name,
                     address=host.target().label,
-                    state=closed.get(id, "") or ("closed" if why else "open"),
+                    state=closed[id].state if id in closed else "closed" if why else "open",
                     why=known.problem or why,
                     source=host.source,
                     facts=known.facts,
@@ -217,7 +217,7 @@ class Enlisting:
 
     async def close(self, hosts: Sequence[str], state: str) -> Sequence[str]:
         ids = self._meant(hosts)
-        self._driver.files.close(ids, msgspec.convert(state, State))
+        self._driver.files.close(ids, msgspec.convert(state, State), self._driver.now_ms())
         return ids
 
     async def dismiss(self, hosts: Sequence[str], *, force: bool) -> Sequence[str]:

@@ -16,18 +16,18 @@ from __future__ import annotations
 
 import errno
 import fcntl
-import importlib
 import json
 import os
-import shutil
 import signal
-import subprocess
 import sys
 import time
-from typing import IO, Any
 
-Order = dict[str, Any]  # JSON
-Answer = dict[str, Any]
+TYPE_CHECKING = False  # what is only sometimes needed is imported there: each import costs milliseconds
+if TYPE_CHECKING:
+    from typing import IO, Any
+
+    Order = dict[str, Any]  # JSON
+    Answer = dict[str, Any]
 
 _RANK_MARK = b"ARGOSY_RANK_KEY="
 _RELEASED_MAX = 5000
@@ -130,6 +130,8 @@ def check_writable(place: Place) -> None:
 
 def probe(agent: str, place: Place) -> Answer:
     """The agent's facts of this machine."""
+    import importlib
+
     sys.path.insert(0, agent)
     node = importlib.import_module("argosy.agent.node").Node(place.nodes, "", None)
     node.discover_devices()
@@ -199,7 +201,8 @@ def take(place: Place, order: Order) -> Answer:
     homes = {index: os.path.join(folder, index) for index in order["nodes"]}
     for home in homes.values():
         os.makedirs(home, mode=0o700, exist_ok=True)
-    return {"homes": homes}
+    environ = {"ARGOSY_PLACED_DIR": os.path.join(place.nodes, ".placed")}
+    return {"homes": homes, "root": min(homes.values()), "environ": environ}
 
 
 def shares_of(records: Any) -> dict[int, int]:
@@ -247,6 +250,8 @@ def outside(agent: str, place: Place, home: str) -> None:
     placed = os.path.join(place.nodes, ".placed")
     if not os.path.exists(placed) or not os.path.exists(agent):
         return
+    import subprocess
+
     done = subprocess.run(
         [sys.executable, "-I", "-S", agent, "release", "--root", home],
         env=dict(os.environ, ARGOSY_PLACED_DIR=placed),
@@ -260,6 +265,8 @@ def outside(agent: str, place: Place, home: str) -> None:
 
 def remove(folder: str) -> None:
     """A folder with whatever modes its owner gave to things in it; claim.json goes last. Raises OSError."""
+    import shutil
+
     for name in sorted(os.listdir(folder), key=lambda name: name == "claim.json"):
         path = os.path.join(folder, name)
         if os.path.isdir(path) and not os.path.islink(path):
@@ -278,6 +285,8 @@ def unlock(act: Any, path: str, _: Any) -> None:
         if os.path.isdir(each) and not os.path.islink(each):
             os.chmod(each, 0o700)
     if act in (os.scandir, os.listdir, os.open, os.lstat):
+        import shutil
+
         shutil.rmtree(path)
     else:
         act(path)
@@ -377,24 +386,20 @@ def keep(place: Place, order: Order) -> None:
             os.unlink(part)
 
 
-def main() -> None:
-    order: Order = json.loads(sys.stdin.buffer.readline())
+def obey(order: Order) -> Answer:
+    """Do what an order says."""
     place = Place(order["folder"])
     try:
         os.umask(0o077)
         place.make()
         if order.get("size"):
             keep(place, order)
-        answer = {"look": look, "take": take, "give": give}[order["verb"]](place, order)
+        return {"look": look, "take": take, "give": give}[order["verb"]](place, order)
     except OSError as error:
         code = "no-exec" if error.errno == errno.ENOEXEC else _CODES.get(error.errno or 0, "failed")
-        answer = {
-            "error": code,
-            "path": str(error.filename or place.folder),
-            "text": error.strerror or str(error),
-        }
-    sys.stdout.write(json.dumps(answer) + "\n")
+        path, text = str(error.filename or place.folder), error.strerror or str(error)
+        return {"error": code, "path": path, "text": text}
 
 
 if __name__ == "__main__":
-    main()
+    sys.stdout.write(json.dumps(obey(json.loads(sys.stdin.buffer.readline()))) + "\n")

@@ -88,6 +88,13 @@ class Host(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
         )
 
 
+class Closed(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """A host that takes nothing new because somebody said so."""
+
+    state: State  # cordoned | drained: managed jobs leave it, too
+    since_ms: int = 0
+
+
 class Pools(msgspec.Struct, frozen=True, kw_only=True):
     """All hosts by id, in the order in which they are written, and what is to be said about the files."""
 
@@ -364,18 +371,18 @@ class PoolFiles:
         _write(self.ours, msgspec.json.format(msgspec.json.encode(hosts)))
         self._stamp = None
 
-    def closed(self) -> dict[str, str]:
-        """Hosts that people closed, by id: `cordoned` or `drained`."""
+    def closed(self) -> dict[str, Closed]:
+        """Hosts that people closed, by id."""
         try:
-            return msgspec.json.decode(self._closed.read_bytes(), type=dict[str, str])
+            return msgspec.json.decode(self._closed.read_bytes(), type=dict[str, Closed])
         except (OSError, msgspec.MsgspecError):
             return {}
 
-    def close(self, ids: Sequence[str], state: State) -> None:
+    def close(self, ids: Sequence[str], state: State, now_ms: int = 0) -> None:
         """`state` "": they are open again. Raises OSError."""
         closed = {id: old for id, old in self.closed().items() if id not in ids}
         if state:
-            closed |= dict.fromkeys(ids, state)
+            closed |= dict.fromkeys(ids, Closed(state=state, since_ms=now_ms))
         _write(self._closed, msgspec.json.encode(closed))
 
 

@@ -7,11 +7,12 @@ import shlex
 from collections.abc import Mapping, Sequence
 from functools import cache
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import msgspec
 
 from argosy.infra import border
+from argosy.infra.bootstrap import AgentPlace, AgentPlan, Errand, ErrandRefused, start_agent
 from argosy.infra.ssh import Ssh
 from argosy.model.facts import NodeFacts
 from argosy.providers.ssh.pools import Host
@@ -88,6 +89,24 @@ def _program() -> bytes:
     return Path(__file__).with_name("on_host.py").read_bytes()
 
 
+@cache
+def _name(zipapp: Path) -> str:
+    """Of the agent on hosts: by its content."""
+    return f"agent-{hashlib.sha256(zipapp.read_bytes()).hexdigest()[:16]}.pyz"
+
+
+def _fields(part: Part) -> dict[str, Any]:  # Any: as in `Part`
+    return {
+        "claim": part.claim_id,
+        "tag": part.tag,
+        "tags": part.tags,
+        "owner": part.owner,
+        "state": part.state,
+        "nodes": part.nodes,
+        "now_ms": part.now_ms,
+    }
+
+
 class Reached:
     """A host and the way to it. Every call raises border errors whose text says what mends it."""
 
@@ -96,30 +115,37 @@ class Reached:
         self._zipapp = zipapp
 
     async def look(self, *, probe: bool) -> Look:
-        answer = await self._ask("look", probe=probe)
+        order = self._order("look", probe=probe)
+        answer = await self._ask(order)
         if answer.need:
-            answer = await self._ask("look", probe=probe, send=True)
+            data = self._zipapp.read_bytes()
+            answer = await self._ask(msgspec.structs.replace(order, size=len(data)), data)
         return answer
 
     async def take(self, part: Part) -> Mapping[str, str]:
         """Write down what a claim holds there, before anything is started; safe to repeat. Returns the
         folders of its nodes by index. Raises `OutOfCapacity` when somebody else has it."""
-        answer = await self._ask(
-            "take",
-            claim=part.claim_id,
-            tag=part.tag,
-            tags=part.tags,
-            owner=part.owner,
-            state=part.state,
-            nodes=part.nodes,
-            now_ms=part.now_ms,
-        )
+        answer = await self._ask(self._order("take", **_fields(part)))
         self._raise_refusal(answer)
         return answer.homes
 
+    async def start(self, plan: AgentPlan, part: Part | None = None) -> AgentPlace:
+        """Start an agent; with `part`, in the same session write down first what its claim holds."""
+        if part is None:
+            return await start_agent(self.ssh, self.to, self._zipapp, plan)
+        order = msgspec.Raw(msgspec.json.encode(self._order("take", **_fields(part))))
+        errand = Errand(program=_program().decode(), order=order)
+        try:
+            return await start_agent(self.ssh, self.to, self._zipapp, plan, errand)
+        except ErrandRefused as refused:
+            answer = msgspec.json.decode(refused.answer, type=_Answer)
+            self._raise_refusal(answer)
+            raise _problem(self.host, answer) from None
+
     async def give(self, claim_id: str, tags: Sequence[str], *, forget: bool = False) -> None:
         """Nothing of a claim is left there. `forget`: its order was undone, it may come back."""
-        self._raise_refusal(await self._ask("give", claim=claim_id, tags=tags, forget=forget))
+        order = self._order("give", claim=claim_id, tags=tags, forget=forget)
+        self._raise_refusal(await self._ask(order))
 
     def _raise_refusal(self, answer: _Answer) -> None:
         name = self.host.name
@@ -130,18 +156,12 @@ class Reached:
         if answer.refused == "other":
             raise border.OutOfCapacity(name, f"{name} {in_use_by_other(answer.owner)}")
 
-    async def _ask(self, verb: str, *, send: bool = False, probe: bool = False, **more: object) -> _Answer:
-        data = self._zipapp.read_bytes()
-        order = _Order(
-            verb=verb,
-            folder=self.host.folder,
-            agent=f"agent-{hashlib.sha256(data).hexdigest()[:16]}.pyz",
-            size=len(data) if send else 0,
-            probe=probe,
-            **more,  # type: ignore[arg-type]  # the fields of an order
-        )
+    def _order(self, verb: str, **more: Any) -> _Order:  # Any: the fields of an order
+        return _Order(verb=verb, folder=self.host.folder, agent=_name(self._zipapp), **more)
+
+    async def _ask(self, order: _Order, data: bytes = b"") -> _Answer:
         program = _program()
-        body = program + msgspec.json.encode(order) + b"\n" + (data if send else b"")
+        body = program + msgspec.json.encode(order) + b"\n" + data
         ran = await self.ssh.run(self.to, _command(len(program)), data=body, timeout_s=_ORDER_S)
         try:
             answer = msgspec.json.decode(ran.out, type=_Answer)

@@ -59,9 +59,10 @@ class HostFeature:
 
     async def hosts(self, exchange: Exchange) -> HostList:
         found: list[HostState] = []
-        for provider in self._enlisting().values():
+        for name, provider in self._enlisting().items():
             try:
                 found += await provider.enlisted()
+                await self._services.planner.ask(name)  # whoever sees them open can launch on them
             except BorderError as error:
                 raise ArgosyError("store-busy", str(error)) from error
         return HostList(hosts=tuple(found))
@@ -84,4 +85,4 @@ class HostFeature:
         """Offers are other ones now: whoever launches next finds them."""
         for name in self._enlisting():
             await self._services.planner.ask(name)
-        self._services.controllers.wake()
+        await self._services.controllers.refresh()
