@@ -28,4 +28,5 @@ def _leave_nothing_running(request: pytest.FixtureRequest) -> Iterator[None]:
     yield
     if "house" in request.fixturenames:
         shared: House = request.getfixturevalue("house")
-        shared.run("down", "--all", "--yes", ok=False)
+        if shared.clusters():
+            shared.run("down", "--all", "--yes", ok=False)

@@ -15,6 +15,12 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import msgspec
+
+from argosy.cli.shapes import complete
+from argosy.client.client import Client
+from argosy.model.errors import ArgosyError
+
 REPO = Path(__file__).resolve().parents[2]
 ARGOSY = Path(sys.executable).parent / "argosy"
 #: How long anything may take before a test gives up. Never how long it should take.
@@ -97,16 +103,37 @@ class House:
 
     # --- what is seen ------------------------------------------------------------------------------
 
+    # Tests look many times: each look is a request, not a process that starts a command line. Where no server
+    # answers, the command is typed after all, and starts one.
+
+    def _look(self, ask: Callable[[Client], object], *words: str) -> Any:
+        try:
+            with Client(env=self.env, start=False) as client:
+                return json.loads(msgspec.json.encode(complete(ask(client))))
+        except ArgosyError as error:
+            if error.code not in ("server-unreachable", "server-starting"):
+                raise AssertionError(f"argosy {' '.join(words)}: {error}\n{self.server_log()}") from None
+            return self.json(*words)
+
     def jobs(self, cluster: str | None = None) -> list[dict[str, Any]]:
-        told = self.json("queue", cluster) if cluster else self.json("jobs", "queue")
-        return list(told["jobs"] if isinstance(told, dict) else told)
+        words = ("queue", cluster) if cluster else ("jobs", "queue")
+        told = self._look(lambda client: client.queue(cluster, limit=100), *words)
+        return list(told["jobs"])
+
+    def clusters(self) -> list[dict[str, Any]]:
+        return list(self._look(lambda client: client.status(), "status")["clusters"])
 
     def job(self, cluster: str | None, number: int) -> dict[str, Any]:
         return next(job for job in self.jobs(cluster) if job["number"] == number)
 
     def cluster(self, name: str) -> dict[str, Any] | None:
-        told = self.json("status")
-        return next((cluster for cluster in told["clusters"] if cluster["name"] == name), None)
+        return next((cluster for cluster in self.clusters() if cluster["name"] == name), None)
+
+    def text_of(self, job: dict[str, Any]) -> str:
+        """What a job has printed so far."""
+        with Client(env=self.env) as client:
+            pieces = client.logs(job["id"], follow=False)
+            return b"".join(piece.data for piece in pieces if piece.data).decode(errors="replace")
 
     def log(self, *words: str) -> str:
         return self.run("logs", *words, ok=False).stdout  # its exit status is the job's
@@ -132,7 +159,8 @@ class House:
         return self.wait(f"job {number} of {cluster} {status}", seen)
 
     def server_pid(self) -> int:
-        return int(self.json("server", "status")["health"]["pid"])
+        told = self._look(lambda client: client.server_status(), "server", "status")
+        return int(told["health"]["pid"])
 
     def server_log(self) -> str:
         path = self.state / "server.log"

@@ -18,7 +18,9 @@ def test_killing_the_server_loses_nothing(fresh_house: House) -> None:
     count = house.file("count.yaml", "run: for i in $(seq 1 40); do echo line $i.; sleep 0.1; done\n")
     cpus = len(os.sched_getaffinity(0))
     after = house.file("after.yaml", f"resources:\n  cpus: {cpus}\nrun: echo queued one ran\n")
-    hold = house.file("hold.yaml", f"resources:\n  cpus: {cpus}\nrun: sleep 3\n")
+    go = house.root / "go"
+    wait = f"until [ -e {go} ]; do sleep 0.05; done"
+    hold = house.file("hold.yaml", f"resources:\n  cpus: {cpus}\nrun: {wait}\n")
     house.run("exec", "-d", "box", count)
     house.run("exec", "-d", "box", hold)
     house.run("exec", "-d", "box", after)
@@ -27,6 +29,7 @@ def test_killing_the_server_loses_nothing(fresh_house: House) -> None:
     for _ in range(2):
         house.kill_server()
         house.run("status")
+    go.touch()
     for number in (2, 3, 4):
         house.wait_job("box", number, "succeeded")
     lines = re.findall(r"line (\d+)\.", house.log("box", "2"))
@@ -87,7 +90,7 @@ def test_down_leaves_no_process_and_no_folder(fresh_house: House) -> None:
     house = fresh_house
     house.run("launch", "-y", "-d", "-c", "box", "--", "sleep 600")
     house.wait_job("box", 1, "running")
-    assert house.processes("sleep\x00600")
+    house.wait("it runs", lambda: house.processes("sleep\x00600"))
     house.run("down", "-y", "box")
     house.wait("its processes are gone", lambda: not house.processes("sleep\x00600"))
     server = house.server_pid()
@@ -111,10 +114,7 @@ def test_a_managed_job_recovers_with_its_checkpoints(fresh_house: House) -> None
     house.wait_job(None, 1, "running")
     first = house.job(None, 1)
 
-    def text() -> str:
-        return house.run("jobs", "logs", "1", "--no-follow", ok=False).stdout
-
-    house.wait("some steps are done", lambda: "step 5 of 30" in text())
+    house.wait("some steps are done", lambda: "step 5 of 30" in house.text_of(first))
     ranks = house.processes(f"ARGOSY_TASK_ID={first['task_id']}")
     agents = [pid for pid in house.processes(".pyz") if pid != house.server_pid()]
     assert ranks
@@ -127,7 +127,7 @@ def test_a_managed_job_recovers_with_its_checkpoints(fresh_house: House) -> None
     job = house.wait_job(None, 1, "succeeded")
     assert job["recoveries"] >= 1
     assert job["task_id"] == first["task_id"]
-    whole = text()
+    whole = house.run("jobs", "logs", "1", "--no-follow", ok=False).stdout
     starts = [int(step) for step in re.findall(r"starts at step (\d+)", whole)]
     assert starts[-1] >= 5, f"it went on from its checkpoint: {starts}"
     assert "done" in whole

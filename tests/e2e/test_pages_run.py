@@ -70,3 +70,28 @@ def test_the_tour_runs(house: House, tmp_path: Path) -> None:
     told = run_page(house, tmp_path, "docs/tour.md", "Managed jobs")
     assert any("recover" in text or "count" in text for text in told.values())
     house.run("jobs", "cancel", "--all", "--yes")
+
+
+def test_the_pages_on_pools_and_operations_run(fresh_house: House, tmp_path: Path) -> None:
+    """An answer that a page shows is what is answered, where it does not depend on who uses the machine."""
+    page = (REPO / "docs" / "pool.md").read_text(encoding="utf-8")
+    (quotas,) = re.findall(r"```yaml\n# quotas.yaml\n(.*?)```", page, re.S)
+    (tmp_path / "quotas.yaml").write_text(quotas, encoding="utf-8")
+    shown = {}
+    for block in re.findall(r"```text\n(.*?)```", page, re.S):
+        for command, answer in re.findall(r"^\$ argosy (.*)\n((?:(?!\$ ).*\n)*)", block, re.M):
+            shown[command.strip()] = answer
+    told = {
+        command: fresh_house.run(*command.split(), cwd=tmp_path).stdout
+        for command in shown
+        if not command.startswith("explain ")  # a job of the day that the page tells of
+    }
+    assert {"pool map", "quota get", "quota apply quotas.yaml"} <= told.keys()
+    for command in ("quota apply --check quotas.yaml", "quota apply quotas.yaml"):
+        assert told[command] == shown[command]
+    for word in ("GUARANTEED", "DESERVED", "LIMIT", "acme", "vision", "speech"):
+        assert word in told["quota get"] and word in shown["quota get"]
+    asked = next(text for command, text in told.items() if command.startswith("quota explain"))
+    assert "`acme/vision` uses" in asked and "(2 guaranteed, 4 deserved)" in asked
+    run_page(fresh_house, tmp_path, "docs/operations.md", "The local server")
+    run_page(fresh_house, tmp_path, "docs/operations.md", "Secrets")

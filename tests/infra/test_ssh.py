@@ -166,6 +166,21 @@ def test_where_forwards_are_forbidden_one_command_carries_all_streams(
         host.start_sshd([])
 
 
+def test_hosts_that_only_ran_commands_do_not_keep_a_process_each(
+    hosts: HostLab, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("argosy.infra.ssh._RESTING_MAX", 2)
+
+    async def body(ssh: Ssh) -> None:
+        for host in hosts.hosts:
+            assert (await ssh.run(target(hosts, host), "hostname")).out.decode().strip() == host.name
+        masters = {path.name for path in folder.iterdir()}
+        assert masters == {target(hosts, host).key for host in hosts.hosts[1:]}
+        assert (await ssh.run(target(hosts, hosts.hosts[0]), "echo again")).out == b"again\n"
+
+    with_ssh(folder, body)
+
+
 def test_log_ins_that_fail_are_shared_and_come_at_longer_and_longer_intervals(folder: Path) -> None:
     """Nobody listens at the port: each try is refused at once."""
     with socket.socket() as taken:

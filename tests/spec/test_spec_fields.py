@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import doctest
 import importlib
+import inspect
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -15,10 +16,13 @@ import yaml
 import argosy.spec
 from argosy.model.errors import ArgosyError
 from argosy.model.places import READS_TASK
+from argosy.model.resources import Resources
 from argosy.model.task import Task
 from argosy.spec import (
+    build,
     parse_env_text,
     parse_task,
+    render,
     render_field_table,
     render_task,
     task_from_mapping,
@@ -281,3 +285,20 @@ def test_a_file_of_variables_is_read_as_python_dotenv_reads_it() -> None:
     assert parse_env_text(text, source="x.env", environ={"HOME": "/h"}) == {
         "A": "1", "B": "two\nlines", "C": "1/x//h", "D": "q#1", "E": '\t"', "F": "",
     }  # fmt: skip
+
+
+def test_a_plain_resource_field_stands_in_the_table_and_in_the_model_only() -> None:
+    """What a field's line says (`into`, `show`) is all that parsing and writing it back need."""
+    plain = [field for field in CANDIDATE.fields if field.into]
+    assert len(plain) >= 12 and {field.into for field in plain} <= set(Resources.__struct_fields__)
+    for module in (build, render):
+        text = inspect.getsource(module)
+        named = [field.name for field in plain if f'"{field.name}"' in text or f".{field.into}" in text]
+        # a site may also be named beside `resources`; regions of `not` and of exclusions are others
+        assert set(named) <= {"location", "regions"}, module.__name__
+    for field in plain:
+        document = f"resources:\n  {field.name}: {field.example}\n"
+        (task,) = parse_task(document).tasks
+        assert getattr(task.resources[0], field.into) != getattr(Resources(), field.into), field.name
+        again = parse_task(render_task(task)).tasks[0]
+        assert again.resources == task.resources, field.name

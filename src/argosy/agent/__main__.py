@@ -67,7 +67,9 @@ def main(arguments: list[str]) -> int:
         return connect.run_mux(path) if "mux" in options else connect.run(path)
     if not options.get("root") or not options.get("socket"):
         return _fail("serve needs --root and --socket")
-    sys.modules["ssl"] = None  # type: ignore[assignment]  # asyncio would load it: 5 MB for nothing
+    root = os.path.abspath(options["root"])
+    if not os.path.exists(root + "/dial.json"):  # who dials out needs it
+        sys.modules["ssl"] = None  # type: ignore[assignment]  # asyncio would load it: 5 MB for nothing
     notice = None
     if "notice" in options:
         from argosy.agent import notices
@@ -81,13 +83,7 @@ def main(arguments: list[str]) -> int:
     umask = os.environ.get("ARGOSY_UMASK", "")
     if umask.isdigit():
         os.umask(int(umask, 8) & 0o777)
-    return daemon.run(
-        os.path.abspath(options["root"]),
-        os.path.abspath(options["socket"]),
-        options.get("name", ""),
-        own_devices,
-        notice,
-    )
+    return daemon.run(root, os.path.abspath(options["socket"]), options.get("name", ""), own_devices, notice)
 
 
 def _options(arguments: list[str]) -> dict[str, str]:

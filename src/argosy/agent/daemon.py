@@ -158,7 +158,7 @@ async def _serve(root: str, lock: int, door: _Door, agent: Agent, notice: tuple[
         sys.stdout.flush()
     except (OSError, ValueError):
         pass  # nobody reads
-    following = _follow(agent, notice)
+    following = _follow(root, agent, notice)
     ours = _identity(root), _identity(lock)
     ending = asyncio.ensure_future(agent.done.wait())
     while not (await asyncio.wait({ending}, timeout=_LOOK_S))[0]:
@@ -176,10 +176,15 @@ async def _serve(root: str, lock: int, door: _Door, agent: Agent, notice: tuple[
         task.cancel()
 
 
-def _follow(agent: Agent, notice: tuple[str, str] | None) -> list[asyncio.Future[None]]:
+def _follow(root: str, agent: Agent, notice: tuple[str, str] | None) -> list[asyncio.Future[None]]:
     """What the agent listens to from outside, as tasks."""
-    if notice is None:
-        return []
-    from argosy.agent import notices
+    following: list[asyncio.Future[None]] = []
+    if notice is not None:
+        from argosy.agent import notices
 
-    return [asyncio.ensure_future(notices.follow(*notice, agent.told))]
+        following.append(asyncio.ensure_future(notices.follow(*notice, agent.told)))
+    if os.path.exists(root + "/dial.json"):
+        from argosy.agent import dial
+
+        following.append(asyncio.ensure_future(dial.follow(root, agent)))
+    return following

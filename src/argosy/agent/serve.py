@@ -7,6 +7,7 @@ import errno
 import json
 
 from argosy.agent import wire
+from argosy.agent.kept_calls import KeptCalls
 from argosy.agent.node import Node, boot_id
 from argosy.agent.orders import Busy, Refused, base_env
 from argosy.agent.rank import warn
@@ -59,6 +60,7 @@ class Agent:
         self._ranks.adopt()
         self._made_trees: Trees | None = None
         self._tree_lock = asyncio.Lock()
+        kept = KeptCalls(self._ranks.home, loop, _UPGRADED)
         self._devices_known: asyncio.Future[None] = loop.run_in_executor(None, self._discover)
         self.done = asyncio.Event()
         self._calls: dict[tuple[str, str], Callable[[dict[str, object]], Awaitable[dict[str, object]]]] = {
@@ -70,6 +72,7 @@ class Agent:
             ("POST", "/chunks/missing"): self._missing_chunks,
             ("POST", "/tree"): self._place_tree,
             ("POST", "/tree/held"): self._tree_held,
+            ("POST", "/kept"): kept.scan,
             ("POST", "/shutdown"): self._shutdown,
         }
         self._streams: dict[
@@ -79,6 +82,7 @@ class Agent:
             ("POST", "/watch"): self._watch,
             ("POST", "/shell"): self._shell,
             ("POST", "/forward"): self._forward,
+            ("POST", "/kept/chunks"): kept.send,
             ("POST", "/ssh"): self._ssh,
             ("POST", "/copy"): self._copy,
         }
@@ -176,10 +180,8 @@ class Agent:
     def _failure(self, error: OSError) -> dict[str, object]:
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
             return {"error": "refused", "field": "disk", "text": "disk full on " + self._node.name}
-        return {
-            "error": "transient",
-            "text": "%s: %s" % (self._node.name, error.strerror or type(error).__name__),
-        }
+        text = "%s: %s" % (self._node.name, error.strerror or type(error).__name__)
+        return {"error": "transient", "text": text}
 
     # ---- calls
 

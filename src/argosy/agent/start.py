@@ -2,7 +2,8 @@
 
 Reads one line of JSON from standard input, the plan:
 
-    {"root", "name", "socket", "devices": [0, 1] or null, "environ": {...}, "options": ["--notice=aws"]}
+    {"root", "name", "socket", "devices": [0, 1] or null, "environ": {...}, "options": ["--notice=aws"],
+     "dial": {"url", "node", "token", "ca"} or null}
 
 and prints one line: {"root", "socket", "facts": NodeFacts, "started": whether it was not there before}, or
 {"error": a code of `CODES`, "path", "text"}.
@@ -13,11 +14,14 @@ from __future__ import annotations
 import errno
 import json
 import os
+import signal
 import stat
 import sys
+import time
 
 from argosy.agent import wire
 from argosy.agent.connect import dial
+from argosy.agent.dial_order import read_order, write_order
 
 #: What may be wrong with a host; `argosy.infra.bootstrap` has the words for people.
 CODES = ("no-space", "read-only", "no-exec", "denied", "taken", "failed")
@@ -64,10 +68,16 @@ def _start(plan: dict[str, object], pyz: str) -> dict[str, object]:
     root = os.path.abspath(os.path.expanduser(str(plan.get("root") or "~/.argosy/nodes/" + name)))
     where = str(plan.get("socket") or "") or _run_folder() + "/" + _short(name, root) + ".s"
     facts = _ask(where)
+    if facts is not None and _needs_to_dial(plan, root):
+        _end(root, where)  # its ranks go on; the next one adopts them
+        facts = None
     started = facts is None
     if facts is None:
         _make_root(root)
         _write_connect(os.path.dirname(where), pyz)
+        order = plan.get("dial")
+        if isinstance(order, dict):
+            _keep_order(root, order)
         environ = plan.get("environ")
         os.environ.update(environ if isinstance(environ, dict) else {})
         _serve(plan, name, root, where)
@@ -75,6 +85,29 @@ def _start(plan: dict[str, object], pyz: str) -> dict[str, object]:
         if facts is None:
             raise Cannot("failed", root, "it ended at once; %s" % _log_tail(root))
     return {"root": root, "socket": where, "facts": facts, "started": started}
+
+
+def _needs_to_dial(plan: dict[str, object], root: str) -> bool:
+    """Whether an agent that runs does not dial the server of the plan."""
+    order, known = plan.get("dial"), read_order(root)
+    return isinstance(order, dict) and (known is None or known.get("url") != order.get("url"))
+
+
+def _keep_order(root: str, order: dict[str, object]) -> None:
+    known = read_order(root)
+    if known is None or known.get("url") != order.get("url") or not known.get("key"):
+        write_order(root, {str(key): str(value) for key, value in order.items()})
+
+
+def _end(root: str, where: str) -> None:
+    try:
+        with open(root + "/agent.lock", "rb") as file:
+            os.kill(int(file.read(32)), signal.SIGTERM)
+    except (OSError, ValueError) as error:
+        raise Cannot("failed", root, "the agent there cannot be replaced: %s" % error) from None
+    until_s = time.monotonic() + _PATIENCE_S
+    while _ask(where) is not None and time.monotonic() < until_s:
+        time.sleep(0.02)
 
 
 def _short(name: str, root: str) -> str:

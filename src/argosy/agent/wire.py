@@ -11,6 +11,9 @@ have the field names of `argosy.model.facts`. Paths below `PREFIX`:
     PUT  /chunks          a pack: per chunk one line `<hex sha256> <size>\\n`, then its bytes -> {}
     POST /tree            {"target": "~/x", "tree": Tree, "digest": of the tree} -> {}
     POST /tree/held       {"target", "digest"}            -> {"held": whether just that tree lies there}
+    POST /kept            {"target", "settled_s"}         -> {"entries": of a tree, "unsettled": [path, ...]}
+    POST /kept/chunks     {"digests": [...]}              -> 101, then per chunk one line `<digest> <size>\\n`
+                                                             and its bytes; size -1: it is not there any more
     POST /shutdown        {"grace_s": 5}                  -> {} when every rank has ended
     POST /watch           {"cursors": {rank id: offset}}  -> 101, then report frames
     POST /shell           {"command", "rows", "columns", "env"} -> 101, then terminal frames both ways
@@ -36,6 +39,11 @@ import struct
 VERSION = 1  # of this wire; in every path
 PREFIX = "/v1"
 UPGRADE = "argosy"
+
+DIAL_PATH = PREFIX + "/dial"  # of the server, where agents dial in ...
+DIAL_UPGRADE = "argosy-dial"  # ... and become an `argosy.agent.mux`
+DIAL_PING_S = 30.0
+DIAL_SILENCE_S = 75.0  # either side gives the connection up
 
 FRAME = struct.Struct(">II")
 LOG_BATCH_BYTES = 1 << 20  # log bytes in one report, at most

@@ -40,6 +40,8 @@ class JobView(Reply, frozen=True, kw_only=True, omit_defaults=True):
     exit_codes: tuple[int | None, ...] = ()  # by rank
     exit_code: int | None = None  # when finished: 0, or that of the rank that failed first
     recoveries: int = 0
+    checkpoint_ms: int = 0  # when the last copy of what it keeps was made; 0: none was
+    checkpoint_bytes: int = 0
     errors: int = 0
     attempt: str | None = None  # the present or last one
     task_id: str = ""

@@ -190,6 +190,7 @@ def job_table(session: Session, jobs: tuple[JobView, ...], *, with_cluster: bool
         "STARTS",
         "TOOK",
         "RECOVERIES",
+        "CHECKPOINT",
         "DETAIL",
     )
     rows = [
@@ -208,6 +209,9 @@ def job_table(session: Session, jobs: tuple[JobView, ...], *, with_cluster: bool
             if job.started_ms
             else "",
             str(job.recoveries) if job.recoveries else "",
+            f"{render_bytes(job.checkpoint_bytes)}, {age(job.checkpoint_ms, now_ms)} ago"
+            if job.checkpoint_ms
+            else "",
             job.detail,
         ]
         for job in jobs
@@ -216,7 +220,17 @@ def job_table(session: Session, jobs: tuple[JobView, ...], *, with_cluster: bool
         columns,
         rows,
         right=("ID", "NODES", "SUBMITTED", "POSITION", "STARTS", "TOOK", "RECOVERIES"),
-        spare=("RECOVERIES", "SUBMITTED", "POSITION", "NODES", "RESOURCES", "TOOK", "STARTS", "NAME"),
+        spare=(
+            "CHECKPOINT",
+            "RECOVERIES",
+            "SUBMITTED",
+            "POSITION",
+            "NODES",
+            "RESOURCES",
+            "TOOK",
+            "STARTS",
+            "NAME",
+        ),
     )
 
 

@@ -13,6 +13,7 @@ from collections.abc import Awaitable, Callable, Sequence
 
 import msgspec
 
+from argosy.controllers.checkpoints import Checkpoints
 from argosy.controllers.observed import Facts
 from argosy.controllers.view import (
     Action,
@@ -26,15 +27,17 @@ from argosy.controllers.view import (
     ReleaseClaim,
     ReleaseOrphan,
     RunRanks,
+    SaveCheckpoint,
     StopRanks,
     WakeAt,
     backoff_ms,
+    shared_dirs_of,
 )
 from argosy.infra.agent_port import AgentDirectory, AgentPort, RankOrder
 from argosy.infra.border import BorderError, RequestRefused, Transient
 from argosy.infra.log_sink import LogSink
 from argosy.infra.provider import Provider, Providers
-from argosy.infra.tree_source import TreeSource
+from argosy.infra.tree_source import TreeStore
 from argosy.model.facts import ClaimFact, ClaimState
 from argosy.model.ids import Clock
 from argosy.model.kinds import task_of
@@ -59,7 +62,7 @@ class Effects:
         providers: Providers,
         agents: AgentDirectory,
         logs: LogSink,
-        files: TreeSource | None,
+        files: TreeStore | None,
         facts: Facts,
         clock: Clock,
         policy: Policy,
@@ -69,6 +72,15 @@ class Effects:
     ) -> None:
         self._store, self._providers, self._agents = store, providers, agents
         self._logs, self._files, self._facts = logs, files, facts
+        self.checkpoints = Checkpoints(
+            store=store,
+            agents=agents,
+            files=files,
+            facts=facts,
+            clock=clock,
+            shared_dirs=lambda: shared_dirs_of(providers),
+            every_s=policy.copy_every_ms / 1000,
+        )
         self._clock, self._policy = clock, policy
         self._spawn, self._wake, self._wake_at = spawn, wake, wake_at
         self._recent: dict[tuple[str, ...], float] = {}
@@ -96,6 +108,10 @@ class Effects:
                 case StopRanks():
                     if self._fresh("stop", action.attempt_id, action.node_id, subject=action.attempt_id):
                         stop.setdefault((action.node_id, action.grace_s), []).extend(action.rank_ids)
+                case SaveCheckpoint():
+                    if not self._facts.busy(action.attempt_id):
+                        self._facts.begin(action.attempt_id)
+                        self._spawn(self._save(action))
                 case ForgetRanks():
                     if self._fresh("forget", *action.rank_ids, action.node_id, subject=action.node_id):
                         forget.setdefault(action.node_id, []).extend(action.rank_ids)
@@ -214,6 +230,7 @@ class Effects:
                 for action in actions:
                     try:
                         await self._place_files(agent, action)
+                        await self.checkpoints.put_back(agent, action.job, node)
                     except RequestRefused as error:
                         self._failed(action.attempt.id, error)
                         continue
@@ -235,6 +252,14 @@ class Effects:
             for action in actions:
                 self._facts.end(action.attempt.id)
             self._wake(*(action.job.id for action in actions))
+
+    async def _save(self, action: SaveCheckpoint) -> None:
+        try:
+            await self.checkpoints.save(action.job, action.nodes, settled_s=0.0)
+        finally:
+            self._facts.set_saved(action.attempt_id)
+            self._facts.end(action.attempt_id)
+            self._wake(action.attempt_id)
 
     def _leased(self, node_id: str, order: RankOrder, lease_ms: int) -> RankOrder:
         """The order with its lease, which begins with the newest report of the node: an order that is on its

@@ -11,6 +11,7 @@ from argosy.controllers.view import Failure, Link
 from argosy.infra.agent_port import Lease
 from argosy.model.facts import ClaimFact, NodeFacts, RankFact, RankPhase
 
+_SAVED_MAX: Final = 10_000
 _NONE: dict[str, RankFact] = {}
 AT_WORK_PERCENT: Final = 5  # a GPU that does less is idle: drivers and displays make a little load
 
@@ -28,6 +29,7 @@ class Facts:
         self._misses: dict[str, int] = {}
         self._failures: dict[str, Failure] = {}
         self._busy: dict[str, int] = {}
+        self._saved: dict[str, None] = {}
         self._sent: dict[str, int] = {}  # by node whose link is up: what its agent's clock said last
         self._gpu_used_ms: dict[str, int] = {}
 
@@ -54,6 +56,9 @@ class Facts:
 
     def failure(self, subject: str) -> Failure | None:
         return self._failures.get(subject)
+
+    def saved(self, attempt_id: str) -> bool:
+        return attempt_id in self._saved
 
     def busy(self, subject: str) -> bool:
         return subject in self._busy
@@ -167,6 +172,12 @@ class Facts:
             self._busy[subject] = left
         else:
             self._busy.pop(subject, None)
+
+    def set_saved(self, attempt_id: str) -> None:
+        """What its ranks kept is copied, or cannot be."""
+        self._saved[attempt_id] = None
+        if len(self._saved) > _SAVED_MAX:
+            del self._saved[next(iter(self._saved))]
 
     def set_failure(self, subject: str, failure: Failure) -> None:
         self._failures[subject] = failure

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 import msgspec
 
 from argosy.controllers.view import Action, Put, View, event
 from argosy.model.facts import Notice, RankPhase
+from argosy.model.kinds import kind_of
 from argosy.model.kinds.job import job_state
 from argosy.model.offer import Choice, Placement, Rejection
 from argosy.model.phases import AttemptPhase, Desired, NodePhase, Outcome, WorkloadPhase
@@ -140,6 +141,12 @@ def lost_text(view: View, node: Node, after_ms: int = 0) -> str:
     if node.phase is not NodePhase.UNREACHABLE or silent_ms < (after_ms or view.policy.lost_after_ms):
         return ""
     return f"node {node.index} has not answered for {silent_ms // 1000} s"
+
+
+def is_copied(job: Workload, nodes: Sequence[Node], shared_dirs: Mapping[str, str]) -> bool:
+    """Whether what a job keeps lies on its nodes alone, and goes with them."""
+    owns_nodes = kind_of(job).runs and job.host_id is None
+    return owns_nodes and bool(nodes) and not shared_dirs.get(nodes[0].provider)
 
 
 def notice_of(view: View, nodes: Iterable[Node]) -> tuple[Node, Notice] | None:

@@ -41,7 +41,7 @@ from argosy.infra.agent_port import AgentDirectory
 from argosy.infra.log_sink import LogSink
 from argosy.infra.provider import Providers
 from argosy.infra.quotes import Quotes
-from argosy.infra.tree_source import TreeSource
+from argosy.infra.tree_source import TreeStore
 from argosy.model.errors import ArgosyError
 from argosy.model.facts import ClaimFact
 from argosy.model.ids import Clock, Ids
@@ -73,7 +73,7 @@ class Shell:
         providers: Providers,
         agents: AgentDirectory,
         logs: LogSink,
-        files: TreeSource | None = None,
+        files: TreeStore | None = None,
         clock: Clock,
         ids: Ids,
         policy: Policy | None = None,
@@ -147,6 +147,7 @@ class Shell:
             abilities=abilities_of(self._providers),
             shared_dirs=shared_dirs_of(self._providers),
             returning=returning_of(self._providers),
+            copies=self._effects.checkpoints.are_made,
             fence_ms=self._links.fences.left_ms,
             policy=self._policy,
             tag=self._store.id,
@@ -235,6 +236,7 @@ class Shell:
                 group.create_task(self._quote_loop(name))
                 group.create_task(self._looks.keep_looking(provider))
             group.create_task(self._decide_loop())
+            group.create_task(self._effects.checkpoints.keep_saving(lambda: self._rows))
             _log.info("decides for all that is there")
 
     async def _recall(self) -> None:
@@ -401,8 +403,6 @@ class Shell:
                     for job in rows.jobs_of(row.workload_id):
                         if job.phase is not WorkloadPhase.QUEUED:
                             wanted.add(job.id)
-                case _:
-                    pass
         return list(claims.values()), wanted
 
     async def _carry_out(self, decisions: Iterable[list[Action]]) -> None:

@@ -99,6 +99,9 @@ class Observed(Protocol):
     def failure(self, subject: str) -> Failure | None:
         """Of the last effect on a claim (its id) or on an attempt (its id)."""
 
+    def saved(self, attempt_id: str) -> bool:
+        """Whether it was tried to copy what the ended ranks of an attempt have kept."""
+
     def busy(self, subject: str) -> bool:
         """Whether an effect on this claim or attempt is under way in this process, or a terminal is open
         (`terminals_of`)."""
@@ -120,9 +123,12 @@ class Policy(msgspec.Struct, frozen=True, kw_only=True):
     )
     heal_every_ms: int = 10_000  # how often an unreachable node's claim is ensured again
     lost_after_ms: int = 120_000  # a node unreachable for so long has lost its ranks
+    doubt_ms: int = 5_000  # so long after a signal ended a rank its machine may be found to have gone
     lease_ms: int = 60_000  # of ranks that must not run twice: how long they go on without their server
     boot_limit_ms: int = 1_800_000  # a claim that is not held and ready by then is given up
     kill_margin_ms: int = 5_000  # on top of a rank's grace, before a stopping cluster stops waiting
+    copy_every_ms: int = 60_000  # so often what a running job keeps on its nodes is copied, when it changed
+    save_ms: int = 60_000  # so long the nodes of ended ranks are kept until what they left is copied
     notice_reserve_ms: int = 5_000  # ranks that were given notice have ended so long before it is carried out
     retry_base_ms: int = 2_000
     retry_max_ms: int = 60_000
@@ -178,6 +184,7 @@ class View(msgspec.Struct, frozen=True, kw_only=True):
         str, str
     ] = {}  # by provider: a folder that all its nodes share and that outlives claims
     returning: frozenset[str] = frozenset()  # providers whose silent nodes may come back
+    copies: bool = False  # whether what jobs keep on their nodes is copied to the server
     fence_ms: Callable[[str], int] | None = (
         None  # for how long ranks of an ending attempt with a lease may go on unseen; None: not known
     )
@@ -243,6 +250,14 @@ class StopRanks(msgspec.Struct, frozen=True):
     grace_s: float
 
 
+class SaveCheckpoint(msgspec.Struct, frozen=True):
+    """Copy what the ended ranks of an attempt have kept, before their nodes are given back."""
+
+    attempt_id: str
+    job: Workload
+    nodes: tuple[Node, ...]  # by rank
+
+
 class ForgetRanks(msgspec.Struct, frozen=True):
     node_id: str
     rank_ids: tuple[str, ...]
@@ -288,6 +303,7 @@ Action = (
     | PrepareRanks
     | RunRanks
     | StopRanks
+    | SaveCheckpoint
     | ForgetRanks
     | Learn
     | Miss

@@ -16,7 +16,7 @@ import msgspec
 
 from argosy.agent import wire
 from argosy.infra import border
-from argosy.infra.agent_port import Answer, Channel, Duplex, RankOrder, Report, silence_s
+from argosy.infra.agent_port import Answer, Channel, Duplex, Kept, RankOrder, Report, silence_s
 from argosy.infra.silence import Ear
 from argosy.model.facts import LogChunk, NodeFacts, RankFact
 
@@ -118,6 +118,11 @@ class _TreeQuestion(msgspec.Struct, frozen=True):
     digest: str
 
 
+class _KeptQuestion(msgspec.Struct, frozen=True):
+    target: str
+    settled_s: float
+
+
 class _TreeHeld(msgspec.Struct, frozen=True):
     held: bool
 
@@ -195,6 +200,28 @@ class AgentClient:
 
     async def place_tree(self, tree_json: bytes, target: str, digest: str = "") -> None:
         await self._post("/tree", _TreeOrder(target, msgspec.Raw(tree_json), digest), _TREE_S)
+
+    async def kept(self, target: str, settled_s: float) -> Kept:
+        answer = await self._post("/kept", _KeptQuestion(target, settled_s), _TREE_S)
+        return msgspec.json.decode(answer, type=Kept)
+
+    async def kept_chunks(self, digests: Sequence[str]) -> AsyncIterator[tuple[str, bytes]]:
+        channel = await self._upgrade("/kept/chunks", _Digests(digests))
+        try:
+            for digest in digests:
+                try:
+                    async with asyncio.timeout(_TREE_S):
+                        line = await channel.reader.readuntil(b"\n")
+                        size = int(line.rpartition(b" ")[2])
+                        data = await channel.reader.readexactly(max(0, size))
+                except (TimeoutError, ValueError, *_LOST) as error:
+                    raise border.Unreachable(f"the agent broke off: {_reason(error)}") from None
+                if size < 0:
+                    raise border.Transient("a file changed while it was read")
+                yield digest, data
+        finally:
+            self._streams.discard(channel)
+            channel.writer.close()
 
     async def shutdown(self) -> None:
         grace_s = 5.0

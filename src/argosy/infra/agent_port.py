@@ -14,6 +14,7 @@ import msgspec
 from argosy.model.facts import LogChunk, NodeFacts, RankFact
 from argosy.model.offer import DeviceShare
 from argosy.model.rows import Node
+from argosy.model.tree import Entry
 
 if TYPE_CHECKING:
     import asyncio  # decisions build orders from this module: at run time it loads no event loop
@@ -97,6 +98,13 @@ class Duplex(Protocol):
         """Ends it; the exit code when there is one."""
 
 
+class Kept(msgspec.Struct, frozen=True, kw_only=True):
+    """What a program keeps in a folder: entries of a tree, and paths of files that may be half written."""
+
+    entries: tuple[Entry, ...] = ()
+    unsettled: tuple[str, ...] = ()
+
+
 class AgentPort(Protocol):
     """One node's agent. Every method raises `border.Unreachable` when it does not answer."""
 
@@ -137,6 +145,13 @@ class AgentPort(Protocol):
         tree put there and this one lacks is removed unless somebody changed it; other files stay. Raises
         `RequestRefused` for a target that is not allowed."""
 
+    async def kept(self, target: str, settled_s: float) -> Kept:
+        """What lies in a folder below the node's home; nothing where it is not. Files that changed less than
+        `settled_s` ago may be half written: only their paths are told."""
+
+    def kept_chunks(self, digests: Sequence[str]) -> AsyncIterator[tuple[str, bytes]]:
+        """Chunks of what `kept` told last. Raises `Transient` when a file has changed since."""
+
     async def shell(self, command: str, rows: int, columns: int, env: Mapping[str, str]) -> Duplex:
         """A terminal on the node: a login shell when `command` is empty."""
 
@@ -164,6 +179,35 @@ def silence_s(beat_s: float) -> float:
     (5.0, 15.0)
     """
     return max(5.0, 3 * beat_s)
+
+
+class DialOrder(msgspec.Struct, frozen=True, kw_only=True):
+    """How an agent reaches this server. The token is a secret."""
+
+    url: str
+    node: str
+    token: str
+    ca: str = ""  # certificates (PEM) to trust beside the machine's own
+
+    def __repr__(self) -> str:
+        return f"DialOrder(url={self.url!r}, node={self.node!r})"
+
+
+class DialIn(Protocol):
+    """Nodes that keep a connection to this server, by the names that they were given."""
+
+    @property
+    def is_offered(self) -> bool:
+        """Whether nodes can be told to dial in: they need an address of this server."""
+
+    def order(self, node: str) -> DialOrder:
+        """For an agent that is about to be started as `node`. Raises `RequestRefused`, with the setting that
+        is missing."""
+
+    def has(self, node: str) -> bool: ...
+
+    def open(self, node: str) -> Channel:
+        """A stream to the agent of a node that is connected. Raises `Unreachable`."""
 
 
 class AgentDirectory(Protocol):

@@ -12,7 +12,7 @@ from typing import Final
 import msgspec
 
 from argosy.infra import border
-from argosy.infra.agent_port import Channel
+from argosy.infra.agent_port import Channel, DialOrder
 from argosy.infra.ssh import Ssh, SshTarget
 from argosy.model.facts import NodeFacts
 
@@ -81,6 +81,7 @@ class AgentPlan(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     devices: tuple[int, ...] | None = None  # accelerators that belong to the node (None: all)
     environ: Mapping[str, str] = {}  # of the agent
     options: tuple[str, ...] = ()  # more arguments of `serve`
+    dial: DialOrder | None = None  # it keeps a connection to the server (None: it waits to be reached)
     python: str = "python3"  # a program on the host's PATH, or a path
     folder: str = "~/.argosy/agent"  # where zipapps are kept
 

@@ -8,7 +8,7 @@ from typing import Protocol
 
 import msgspec
 
-from argosy.infra.agent_port import Channel
+from argosy.infra.agent_port import Channel, DialIn
 from argosy.model.facts import ClaimFact
 from argosy.model.ids import Clock, Ids
 from argosy.model.offer import Offer
@@ -127,6 +127,7 @@ class Setting(msgspec.Struct, frozen=True, kw_only=True):
     ids: Ids
     environ: Mapping[str, str]
     home: Path = Path()  # the server's state folder, where people write settings
+    dialled: DialIn | None = None  # where nodes may dial in (None: nowhere)
 
     def __repr__(self) -> str:  # the environment holds credentials
         return f"Setting(root={self.root!r})"

@@ -35,6 +35,7 @@ __all__ = ["Ran", "Ssh", "SshTarget"]
 
 _KEEP_S: Final = 600  # a master without channels ends itself after so long
 _LOGIN_S: Final = 3.0 * CONNECT_S
+_RESTING_MAX: Final = 64  # masters that only commands have used; a pool may have a thousand hosts
 _RETRY_S: Final = 0.1  # between log-ins that fail at one host, and twice as much each time ...
 _RETRY_MAX_S: Final = 5.0  # ... up to this
 _LOGINS_MAX: Final = 8  # at once at one machine: sshd's MaxStartups drops some from ten on
@@ -54,9 +55,21 @@ class _Line:
         self.not_before_s = 0.0  # the next log-in
         self.finding = asyncio.Lock()  # a way to a socket
         self.is_up = False
-        self.sessions = asyncio.Semaphore(_SESSIONS_MAX)
+        self.used_s = 0.0  # when somebody last asked for it
+        self.carries = False  # streams or other hosts' connections, not only commands
+        self.running = 0  # commands
+        self._sessions = asyncio.Semaphore(_SESSIONS_MAX)
         self.forwards: dict[str, Path] = {}  # by the socket's path on the host
         self.carriers: dict[str, Carrier] = {}  # of sockets that no forward may reach: `agent connect` does
+
+    async def begin(self) -> None:
+        """A command is about to run; wait while too many do."""
+        await self._sessions.acquire()
+        self.running += 1
+
+    def end(self) -> None:
+        self.running -= 1
+        self._sessions.release()
 
 
 class Ssh:
@@ -99,7 +112,7 @@ class Ssh:
                 try:
                     return await session.finish(data)
                 finally:
-                    self._end_session(session)
+                    self._end_session(to, session)
         except TimeoutError:
             words = f"`{command[:60]}` did not end on {to.label} within {timeout_s:.0f} s"
             raise border.Unreachable(words) from None
@@ -108,6 +121,7 @@ class Ssh:
         """A stream to the agent that listens on a unix socket of the host. Where sshd forbids forwards, the
         agent's `connect` command carries it. Raises `Unreachable` when nobody listens there."""
         line = await self._line(to)
+        line.carries = True
         async with line.finding:
             if socket not in line.forwards and socket not in line.carriers:
                 return await self._find_way(to, line, socket)
@@ -141,7 +155,7 @@ class Ssh:
         """Input and output of shell text that runs on the host, as a stream. Closing the writer ends its
         input."""
         session = await self._session(to, command)
-        self._look_after(session)
+        self._look_after(to, session)
         return session.channel
 
     async def drop(self, to: SshTarget) -> None:
@@ -168,6 +182,7 @@ class Ssh:
         line = self._lines.get(key)
         if line is None:
             line = self._lines[key] = _Line(self._socket_folder() / key)
+        line.used_s = asyncio.get_running_loop().time()
         if line.is_up and line.control.exists():
             return line
         if line.login is None:
@@ -186,12 +201,23 @@ class Ssh:
             await asyncio.sleep(line.not_before_s - loop.time())
             await self._log_in(to, line)
             line.is_up, line.failures = True, 0
+            await self._rest(line)
         except border.Unreachable:
             line.failures += 1
             line.not_before_s = loop.time() + min(_RETRY_MAX_S, _RETRY_S * 2.0 ** (line.failures - 1))
             raise
         finally:
             line.login = None
+
+    async def _rest(self, newest: _Line) -> None:
+        """End masters that have not been used for longest, where too many do nothing."""
+        resting = [
+            (line.used_s, key)
+            for key, line in self._lines.items()
+            if line is not newest and line.is_up and not line.carries and not line.running
+        ]
+        for _, key in sorted(resting)[: max(0, len(resting) + 1 - _RESTING_MAX)]:
+            await self._end(self._lines.pop(key))
 
     async def _log_in(self, to: SshTarget, line: _Line) -> None:
         asks = await self._askpass.environ(to, self._socket_folder())
@@ -227,6 +253,7 @@ class Ssh:
     async def _through(self, jump: SshTarget) -> str:
         """ssh's ProxyCommand through the master of a jump host: many hosts share it."""
         line = await self._line(jump)
+        line.carries = True
         parts = ["ssh", "-F", "/dev/null", "-S", str(line.control), "-o", "ProxyCommand=false"]
         return shlex.join(parts).replace("%", "%%") + " -W [%h]:%p " + shlex.quote(jump.host)
 
@@ -235,7 +262,7 @@ class Ssh:
         if line.login is not None:
             line.login.cancel()
         if line.control.exists():
-            await self._control(line, "exit")
+            await _control(self._environ, line, "exit")
         line.control.unlink(missing_ok=True)
         for path in line.forwards.values():
             path.unlink(missing_ok=True)
@@ -244,29 +271,9 @@ class Ssh:
             await carrier.close()
         line.carriers.clear()
 
-    async def _control(self, line: _Line, verb: str, *more: str) -> tuple[int, str]:
-        """Tell a master what to do; its status and complaint."""
-        process = await asyncio.create_subprocess_exec(
-            "ssh", "-F", "/dev/null", "-S", str(line.control), "-o", "StreamLocalBindUnlink=yes",
-            "-O", verb, *more, "--", "x",
-            stdin=asyncio.subprocess.DEVNULL, stdout=asyncio.subprocess.DEVNULL,
-            stderr=asyncio.subprocess.PIPE, env=self._environ,
-        )  # fmt: skip
-        _, err = await process.communicate()
-        return process.returncode or 0, err.decode("utf-8", "replace")
-
     def _socket_folder(self) -> Path:
-        """Where control sockets are: ours alone, and short. Raises `RequestRefused`."""
         if self._sockets is None:
-            folder = self._folder
-            if len(os.fsencode(folder)) + 18 > _PATH_MAX:
-                name = hashlib.sha256(os.fsencode(folder)).hexdigest()[:8]
-                folder = Path(f"/tmp/argosy-{os.getuid()}/ssh-{name}")
-                folder.parent.mkdir(mode=0o700, exist_ok=True)
-                _own(folder.parent)
-            folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-            _own(folder)
-            self._sockets = folder
+            self._sockets = _short_folder(self._folder)
         return self._sockets
 
     # ---- channels in it
@@ -276,20 +283,20 @@ class Ssh:
         for is_last in (False, True):
             fresh = not (to.key in self._lines and self._lines[to.key].is_up)
             line = await self._line(to)
-            await line.sessions.acquire()
+            await line.begin()
             try:
                 session = await Session.start(
-                    line.control, command, self._ids.new("out"), self._environ, line.sessions.release
+                    line.control, command, self._ids.new("out"), self._environ, line.end
                 )
             except BaseException:
-                line.sessions.release()
+                line.end()
                 raise
             try:
                 if await session.begin():
                     return session
                 status, said = await session.complaint()
             except BaseException:
-                self._end_session(session)
+                self._end_session(to, session)
                 raise
             session.end()
             if status != _FAILED:
@@ -303,21 +310,31 @@ class Ssh:
             await self.drop(to)  # the master was there, but the host behind it is not: once more
         raise AssertionError("unreachable")
 
-    def _look_after(self, session: Session) -> None:
+    def _look_after(self, to: SshTarget, session: Session) -> None:
+        """Until its process has ended; so long the host's master does not rest."""
         task = self._sessions[session] = asyncio.ensure_future(session.stay())
-        task.add_done_callback(lambda _: self._sessions.pop(session))
+        line = self._lines.get(to.key)
 
-    def _end_session(self, session: Session) -> None:
+        def ended(_: object) -> None:
+            del self._sessions[session]
+            if line is not None:
+                line.running -= 1
+
+        if line is not None:
+            line.running += 1
+        task.add_done_callback(ended)
+
+    def _end_session(self, to: SshTarget, session: Session) -> None:
         session.end()
         if session.is_alive:
-            self._look_after(session)
+            self._look_after(to, session)
 
     async def _find_way(self, to: SshTarget, line: _Line, socket: str) -> Channel:
         """The first stream to a socket of the host, and how others get there too."""
         name = hashlib.sha256(socket.encode()).hexdigest()[:6]
         path = line.control.with_name(f"{line.control.name}-{name}")
         path.unlink(missing_ok=True)
-        status, said = await self._control(line, "forward", "-L", f"{path}:{socket}")
+        status, said = await _control(self._environ, line, "forward", "-L", f"{path}:{socket}")
         if status != 0:
             line.is_up = line.control.exists()
             raise border.Unreachable(f"the connection to {to.label} was lost: {_last_line(said)}")
@@ -347,7 +364,7 @@ class Ssh:
         """End a forward. A master that was asked for the same one again would think that it is there."""
         path = line.forwards.pop(socket, None)
         if path is not None:
-            await self._control(line, "cancel", "-L", f"{path}:{socket}")
+            await _control(self._environ, line, "cancel", "-L", f"{path}:{socket}")
             path.unlink(missing_ok=True)
 
     async def _carried(self, to: SshTarget, socket: str, carrier: Carrier) -> Channel:
@@ -355,6 +372,18 @@ class Ssh:
             return await carrier.open()
         except (border.Unreachable, ConnectionError) as error:
             raise border.Unreachable(f"no agent answers at {socket} of {to.label}: {error}") from None
+
+
+async def _control(environ: Mapping[str, str], line: _Line, verb: str, *more: str) -> tuple[int, str]:
+    """Tell a master what to do; its status and complaint."""
+    process = await asyncio.create_subprocess_exec(
+        "ssh", "-F", "/dev/null", "-S", str(line.control), "-o", "StreamLocalBindUnlink=yes",
+        "-O", verb, *more, "--", "x",
+        stdin=asyncio.subprocess.DEVNULL, stdout=asyncio.subprocess.DEVNULL,
+        stderr=asyncio.subprocess.PIPE, env=environ,
+    )  # fmt: skip
+    _, err = await process.communicate()
+    return process.returncode or 0, err.decode("utf-8", "replace")
 
 
 def _look_at(task: asyncio.Task[None]) -> None:
@@ -378,6 +407,19 @@ async def _answers(channel: Channel) -> bool:
     except (EOFError, OSError, TimeoutError, asyncio.LimitOverrunError):
         return False
     return True
+
+
+def _short_folder(folder: Path) -> Path:
+    """Where control sockets are: ours alone, and short; `folder` itself if it can be. Raises
+    `RequestRefused`."""
+    if len(os.fsencode(folder)) + 18 > _PATH_MAX:
+        name = hashlib.sha256(os.fsencode(folder)).hexdigest()[:8]
+        folder = Path(f"/tmp/argosy-{os.getuid()}/ssh-{name}")
+        folder.parent.mkdir(mode=0o700, exist_ok=True)
+        _own(folder.parent)
+    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    _own(folder)
+    return folder
 
 
 def _own(folder: Path) -> None:

@@ -15,3 +15,19 @@ class TreeSource(Protocol):
 
     async def drop_tree(self, digest: str) -> None:
         """Forget a tree of which a chunk is gone, so that the next launch uploads what is missing."""
+
+
+class TreeStore(TreeSource, Protocol):
+    """Also takes trees in."""
+
+    async def missing(self, digests: Sequence[str]) -> Sequence[str]:
+        """Those chunks that are not here."""
+
+    async def put(self, digest: str, data: bytes) -> None:
+        """Store one chunk. Raises `disk-full`."""
+
+    async def put_tree(self, body: bytes) -> str:
+        """Store a tree whose chunks are here; its digest."""
+
+    def free_bytes(self) -> int:
+        """Room on the disk."""

@@ -27,6 +27,7 @@ from argosy.providers.enabling import Standing, named_in, standing_of
 
 if TYPE_CHECKING:
     from argosy.catalog.refresh import PriceService
+    from argosy.infra.agent_port import DialIn
 
 GROUP = "argosy.providers"
 
@@ -111,7 +112,12 @@ def price_services() -> dict[str, PriceService]:
 
 
 def load_providers(
-    names: Sequence[str] | None, root: Path, clock: Clock, ids: Ids, environ: Mapping[str, str]
+    names: Sequence[str] | None,
+    root: Path,
+    clock: Clock,
+    ids: Ids,
+    environ: Mapping[str, str],
+    dialled: DialIn | None = None,
 ) -> LoadedProviders:
     """The providers with these names (None: those that `environ` enables, see `enabling`); each gets a
     folder below `root`.
@@ -127,7 +133,7 @@ def load_providers(
     for name in names:
         if name not in found:
             raise _unknown(name, found)
-    setting = Setting(root=root, clock=clock, ids=ids, environ=environ, home=root.parent)
+    setting = Setting(root=root, clock=clock, ids=ids, environ=environ, home=root.parent, dialled=dialled)
     return LoadedProviders({name: found[name] for name in names}, setting)
 
 

@@ -63,6 +63,7 @@ def _parse(argv: Sequence[str]) -> argparse.Namespace:
 
 
 def _settings(options: argparse.Namespace) -> Settings:
+    from argosy.server.dialling import parse_public
     from argosy.server.housekeeping import parse_retention
     from argosy.server.run import Settings
 
@@ -74,6 +75,7 @@ def _settings(options: argparse.Namespace) -> Settings:
         store=os.environ.get("ARGOSY_STORE", ""),
         keys=Path(keys).absolute() if keys else None,
         retention=parse_retention(os.environ),
+        public=parse_public(os.environ),
     )
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Coroutine
 
-from argosy.infra.agent_port import AgentPort, Channel
+from argosy.infra.agent_port import AgentPort, Channel, DialIn
 from argosy.infra.provider import Providers
 from argosy.model.rows import Node
 
@@ -18,8 +18,10 @@ class Agents:
     whenever it needs a connection, so a node that came back at another address needs no more than a
     `drop`."""
 
-    def __init__(self, providers: Providers, connect: Connect) -> None:
+    def __init__(self, providers: Providers, connect: Connect, dialled: DialIn | None = None) -> None:
+        """A node that has dialled in as `<claim id>-<index>` is reached in its own connection."""
         self._providers = providers
+        self._dialled = dialled
         self._connect = connect
         self._clients: dict[str, AgentPort] = {}
         self._closing: set[asyncio.Task[None]] = set()
@@ -30,6 +32,9 @@ class Agents:
             provider = self._providers.get(node.provider)
 
             async def reach() -> Channel:
+                name = f"{node.claim_id}-{node.index}"
+                if self._dialled is not None and self._dialled.has(name):
+                    return self._dialled.open(name)
                 return await provider.reach(node)
 
             client = self._clients[node.id] = self._connect(reach)

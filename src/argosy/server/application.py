@@ -21,6 +21,7 @@ from argosy.model.ids import Clock, Ids
 from argosy.server.accounts import Accounts
 from argosy.server.admission import Admission
 from argosy.server.channels import ChannelFile
+from argosy.server.dialling import DialDoor, Tls
 from argosy.server.door import Door, Limits
 from argosy.server.features import FEATURES
 from argosy.server.front import Front, bind
@@ -117,12 +118,17 @@ class Application:
 
     @contextlib.asynccontextmanager
     async def listen(
-        self, local: socket.socket, tcp: socket.socket | None = None, limits: Limits | None = None
+        self,
+        local: socket.socket,
+        tcp: socket.socket | None = None,
+        limits: Limits | None = None,
+        dials: DialDoor | None = None,
+        tls: Tls | None = None,
     ) -> AsyncIterator[None]:
         """Answer on these sockets; at the end, finish the requests that are under way."""
         self.doors = doors = [Door(self.front.over_socket, [local])]
         if tcp is not None:
-            doors.append(Door(self.front.over_tcp, [tcp], limits or Limits()))
+            doors.append(Door(self.front.over_tcp, [tcp], limits or Limits(), dials=dials, tls=tls))
         self.listening = tuple(render_address(sock) for sock in (local, tcp) if sock is not None)
         for door in doors:
             await door.open()

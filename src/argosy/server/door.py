@@ -16,6 +16,8 @@ import msgspec
 import uvicorn
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
+from argosy.server.dialling import UPGRADE, DialDoor, Tls
+
 _GRACE_S: Final = 3  # how long requests under way may take when the server stops
 _KEEP_ALIVE_S: Final = 75
 _TERMINAL_MESSAGE_BYTES: Final = 1 << 20
@@ -85,8 +87,9 @@ def _is_loopback(address: str) -> bool:
 class GuardedProtocol(HttpToolsProtocol):
     """HTTP with limits: one timer a connection looks at what the peer owes."""
 
-    def __init__(self, guests: Guests, **arguments: Any) -> None:  # Any: what uvicorn gives to its protocols
+    def __init__(self, guests: Guests, dials: DialDoor | None, **arguments: Any) -> None:
         super().__init__(**arguments)
+        self._dials = dials
         self._guests, self._limits = guests, guests.limits
         self._timer: asyncio.TimerHandle | None = None
         self._in_head = False
@@ -128,8 +131,19 @@ class GuardedProtocol(HttpToolsProtocol):
         if not self.transport.is_closing():
             super().send_400_response(msg)
 
+    def _should_upgrade(self) -> bool:
+        return self._is_dial() or super()._should_upgrade()
+
+    def _is_dial(self) -> bool:
+        return self._dials is not None and self._get_upgrade() == UPGRADE
+
     def handle_websocket_upgrade(self) -> None:
         self._stop_looking()
+        if self._dials is not None and self._is_dial():
+            self.connections.discard(self)
+            self._guests.leave(self.transport)  # a node that is let in is no guest
+            self._dials.take(self.url.decode("latin-1"), self.headers, self.transport)
+            return
         super().handle_websocket_upgrade()
 
     # -- what the parser says -----------------------------------------------------------------------
@@ -210,8 +224,15 @@ class Door(uvicorn.Server):
     comes over TCP."""
 
     def __init__(
-        self, app: Any, sockets: Sequence[socket.socket], limits: Limits | None = None
-    ) -> None:  # Any: uvicorn's type of an application
+        self,
+        app: Any,  # Any: uvicorn's type of an application
+        sockets: Sequence[socket.socket],
+        limits: Limits | None = None,
+        *,
+        dials: DialDoor | None = None,
+        tls: Tls | None = None,
+    ) -> None:
+        self._dials = dials
         self.guests = Guests(limits) if limits is not None else None
         super().__init__(
             uvicorn.Config(
@@ -222,6 +243,8 @@ class Door(uvicorn.Server):
                 ws_max_size=_TERMINAL_MESSAGE_BYTES,
                 ws_per_message_deflate=False,
                 lifespan="off",
+                ssl_certfile=tls.certificate if tls is not None else None,
+                ssl_keyfile=tls.key if tls is not None else None,
                 log_config=None,
                 access_log=False,
                 proxy_headers=False,
@@ -235,7 +258,7 @@ class Door(uvicorn.Server):
 
     def _protocol(self, **arguments: Any) -> asyncio.Protocol:  # Any: what uvicorn gives to its protocols
         assert self.guests is not None
-        return GuardedProtocol(self.guests, **arguments)
+        return GuardedProtocol(self.guests, self._dials, **arguments)
 
     async def open(self) -> None:
         self.config.load()

@@ -29,6 +29,7 @@ from argosy.infra.system import SystemClock, SystemIds
 from argosy.model.errors import ArgosyError
 from argosy.server.application import Application, pricing_of
 from argosy.server.channels import ChannelFile
+from argosy.server.dialling import DialDoor, Public
 from argosy.server.housekeeping import Housekeeping, Retention
 from argosy.server.journal import open_journal
 from argosy.server.listeners import LocalSocket, bind_tcp
@@ -58,6 +59,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     store: str = ""
     keys: Path | None = None  # the file of keys that seal secrets; None: in the state folder
     retention: Retention = Retention()
+    public: Public = Public()  # how nodes and clients elsewhere reach it
 
     @property
     def url(self) -> str:
@@ -145,8 +147,10 @@ async def serve(settings: Settings, tcp: socket.socket | None, lock: StateLock) 
         blobs = BlobStore(state_dir)
         logs = LogStore(state_dir / "logs")
         stack.push_async_callback(logs.close)
-        providers = load_providers(None, state_dir / "providers", clock, ids, os.environ)
-        agents = Agents(providers, AgentClient)
+        dialled = settings.public.registry(state_dir, clock, ids)
+        stack.push_async_callback(dialled.close)
+        providers = load_providers(None, state_dir / "providers", clock, ids, os.environ, dialled)
+        agents = Agents(providers, AgentClient, dialled)
         stack.push_async_callback(agents.close)
         pricing = pricing_of(state_dir, providers, clock)
         quotes = Quotes(providers, clock, price=pricing.own_prices)
@@ -191,16 +195,12 @@ async def serve(settings: Settings, tcp: socket.socket | None, lock: StateLock) 
         telling = asyncio.create_task(notifier.run())
         stack.push_async_callback(_end, deciding, caring, watching, collecting, telling)
         local = LocalSocket(socket_path(state_dir))
-        async with application.listen(local.sock, tcp):
+        async with application.listen(local.sock, tcp, dials=DialDoor(dialled), tls=settings.public.tls):
             stack.callback(local.unlink)
             guarding = asyncio.create_task(_guard_place(lock, local, application))
             stack.push_async_callback(_end, guarding)
-            _log.info(
-                "Argosy %s listens on %s (process %d)",
-                __version__,
-                ", ".join(application.listening),
-                os.getpid(),
-            )
+            where = ", ".join(application.listening)
+            _log.info("Argosy %s listens on %s (process %d)", __version__, where, os.getpid())
             await asyncio.to_thread(_import_the_rest)
             _set_aside()
             stopped = asyncio.create_task(application.stopping.wait())

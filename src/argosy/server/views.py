@@ -145,6 +145,8 @@ def view_job(
         num_nodes=task.num_nodes,
         exit_codes=attempt.exit_codes if attempt is not None else (),
         recoveries=state.recoveries,
+        checkpoint_ms=state.checkpoint.at_ms if state.checkpoint is not None else 0,
+        checkpoint_bytes=state.checkpoint.size_bytes if state.checkpoint is not None else 0,
         errors=state.errors,
         attempt=attempt.id if attempt is not None else state.attempt_id,
         task_id=task_id(job),

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import msgspec
 
 from argosy.model.notify import ENDS, Notify
@@ -18,8 +20,9 @@ from argosy.model.resources import (
 )
 from argosy.model.scheduling import Isolation, Scheduling
 from argosy.model.task import DataSize, FileMount, GitSource, StorageMount, Task
-from argosy.model.units import GIB, Bound
+from argosy.model.units import GIB
 from argosy.spec.accelerators import Alternatives, canonical_accelerator, misspelt
+from argosy.spec.fields_resources import CANDIDATE
 from argosy.spec.findings import Findings, excerpt
 from argosy.spec.notation import Deadline, Memory, split_url
 from argosy.spec.reader import Reader
@@ -196,8 +199,9 @@ def _resources(section: Section, reader: Reader, findings: Findings) -> Resource
     memory = section.get("memory", Memory) or Memory(None)
     image = section.values.get("image_id")
     plain = dict(section.plain)
-    for typed in ("disk_tier", "network_tier", "accelerator_args"):
-        plain.pop(typed, None)
+    for field in CANDIDATE.fields:
+        if field.into or field.name == "accelerator_args":
+            plain.pop(field.name, None)
     edge = section.get("edge_config", Section)
     if edge is not None and edge.plain:  # what is not known of it
         plain["edge_config"] = dict(edge.plain)
@@ -224,34 +228,31 @@ def _resources(section: Section, reader: Reader, findings: Findings) -> Resource
     return Resources(
         infra=_infra(section, findings),
         instance_type=_instance_type(section),
-        arch=section.get("arch", str) or "",
-        cpus=section.get("cpus", Bound),
         memory=memory.bound,
         memory_per_cpu_bytes=memory.per_cpu_bytes,
         accelerator_args=_pairs(section, "accelerator_args"),
-        use_spot=section.get("use_spot", bool),
-        disk_size_bytes=section.get("disk_size", int) or 0,
-        disk_tier=section.get("disk_tier", str),
         node_disk=disk,
-        network_tier=section.get("network_tier", str),
-        ports=_texts(section, "ports"),
         image_id=image if isinstance(image, str) else None,
         networking=_networking(section),
         labels=_pairs(section, "labels"),
-        max_hourly_micro_usd=section.get("max_hourly_cost", int),
-        location=section.get("location", str) or "",
         edge=_edge(section),
-        areas=_texts(section, "regions"),
         excluded=_exclusions(section, findings),
         autostop=section.get("autostop", Autostop),
         recovery=section.get("job_recovery", Recovery)
         or section.get("spot_recovery", Recovery)
         or Recovery(),
-        priority=section.get("priority", int) or 0,
-        priority_class=section.get("priority_class", str),
-        preset=section.get("preset", str) or "",
         extra=json_text(plain),
+        **_as_they_are(section),
     )
+
+
+def _as_they_are(section: Section) -> dict[str, Any]:  # Any: what the shapes of these fields read
+    """Attributes of the fields whose table says into which they go."""
+    return {
+        field.into: section.values[field.name]
+        for field in CANDIDATE.fields
+        if field.into and section.values.get(field.name) is not None
+    }
 
 
 def _scheduling(task: Section, over: Section, findings: Findings) -> Scheduling:

@@ -7,6 +7,7 @@ from typing import Final
 from argosy.model.scheduling import PRIORITY_CLASSES
 from argosy.spec import accelerators, notation, values
 from argosy.spec.leaves import LABEL_KEY, OPEN_MAP, SECONDS, SIZE, SPAN, TEXTS
+from argosy.spec.notation import number
 from argosy.spec.shapes import (
     AsText,
     Choice,
@@ -68,11 +69,15 @@ _AUTOSTOP_FIELDS: Final = (
     Field(name="hook_timeout", shape=SECONDS, doc="Time for the hook.", example="60", later=True),
 )
 
+_STRATEGY: Final = Notation(
+    says="one of `FAILOVER`, `EAGER_NEXT_REGION`, `auto`, `none`, or `own:NAME`",
+    parse=notation.parse_strategy,
+)
 _RECOVERY_FIELDS: Final = (
     Field(
         name="strategy",
-        shape=Choice(words=("FAILOVER", "EAGER_NEXT_REGION", "auto", "none")),
-        doc="Where to try first after a loss.",
+        shape=_STRATEGY,
+        doc="Where to try first after a loss: the same region, the others, or what a plug-in says.",
         example="EAGER_NEXT_REGION",
     ),
     Field(
@@ -104,10 +109,7 @@ _RECOVERY_FIELDS: Final = (
 _RECOVERY: Final = Then(
     shape=OneOf(
         says="a strategy or a mapping",
-        shapes=(
-            Choice(words=("FAILOVER", "EAGER_NEXT_REGION", "auto", "none")),
-            Table(name="job_recovery", fields=_RECOVERY_FIELDS),
-        ),
+        shapes=(_STRATEGY, Table(name="job_recovery", fields=_RECOVERY_FIELDS)),
     ),
     make=values.make_recovery,
 )
@@ -167,6 +169,7 @@ EXCLUSION: Final = OneOf(
 
 LOCATION: Final = Field(
     name="location",
+    into="location",
     shape=Text(says="the name of a location"),
     doc="A site at the edge: the name of the place itself, or the one that `[[place]]` of the user's "
     "`terms.toml` gives it.",
@@ -269,6 +272,7 @@ _CANDIDATE: Final = (
     ),
     Field(
         name="arch",
+        into="arch",
         shape=Choice(words=("x86_64", "arm64", "any")),
         doc="Architecture of the processors; without it `x86_64`, unless an instance type or the model of an "
         "accelerator is named.",
@@ -277,6 +281,8 @@ _CANDIDATE: Final = (
     ),
     Field(
         name="cpus",
+        into="cpus",
+        show=lambda bound: number(notation.render_cpus(bound)),
         shape=Notation(
             says="a number of CPUs such as `4` or `4+`",
             parse=notation.parse_cpus_text,
@@ -304,6 +310,7 @@ _CANDIDATE: Final = (
     ),
     Field(
         name="use_spot",
+        into="use_spot",
         shape=Flag(),
         doc="Cheaper capacity that can be taken away.",
         example="true",
@@ -319,6 +326,8 @@ _CANDIDATE: Final = (
     Field(name="spot_recovery", shape=_RECOVERY, doc="Older spelling of `job_recovery`.", example="FAILOVER"),
     Field(
         name="disk_size",
+        into="disk_size_bytes",
+        show=notation.render_size,
         shape=SIZE,
         doc="Disk per node, in GB unless it says otherwise.",
         example="100",
@@ -333,6 +342,7 @@ _CANDIDATE: Final = (
     ),
     Field(
         name="disk_tier",
+        into="disk_tier",
         shape=Choice(words=("low", "medium", "high", "ultra", "best")),
         doc="Class of the disk, where the place has such classes. Nothing is known of it for any offer, so "
         "nothing is chosen by it.",
@@ -351,6 +361,7 @@ _CANDIDATE: Final = (
     ),
     Field(
         name="network_tier",
+        into="network_tier",
         shape=Choice(words=("standard", "best")),
         doc="Class of the network; `best` is RDMA where there is any. Nothing is known of it for any offer, "
         "so nothing is chosen by it.",
@@ -358,6 +369,8 @@ _CANDIDATE: Final = (
     ),
     Field(
         name="ports",
+        into="ports",
+        show=lambda ports: [number(port) for port in ports],
         shape=Then(
             shape=ListOf(
                 item=Notation(
@@ -422,12 +435,14 @@ _CANDIDATE: Final = (
     ),
     Field(
         name="priority",
+        into="priority",
         shape=Whole(minimum=-1000, maximum=1000, says="a whole number from -1000 to 1000"),
         doc="Order among what waits: higher goes first.",
         example="100",
     ),
     Field(
         name="priority_class",
+        into="priority_class",
         shape=Choice(words=PRIORITY_CLASSES),
         doc="Priority by name, above every `priority` of the next class. `batch` is what jobs have, "
         "`system` is for administrators.",
@@ -435,6 +450,7 @@ _CANDIDATE: Final = (
     ),
     Field(
         name="preset",
+        into="preset",
         shape=Text(says="the name of a preset", check=str.strip),
         doc="Resources by a name that the administrator gave (`argosy pool presets`); what stands beside "
         "it goes before it.",
@@ -443,6 +459,8 @@ _CANDIDATE: Final = (
     ),
     Field(
         name="max_hourly_cost",
+        into="max_hourly_micro_usd",
+        show=lambda price: number(notation.render_price_number(price)),
         shape=Notation(says="dollars per hour such as `40`", parse=values.make_price),
         doc="Offers above this price, for all nodes together, are refused.",
         example="40",
@@ -457,6 +475,8 @@ _CANDIDATE: Final = (
     ),
     Field(
         name="regions",
+        into="areas",
+        show=list,
         shape=TEXTS,
         doc="Where it may run, any of them: regions, countries (`KR`), `eu`, continents, infrastructures. "
         "A place that is not "

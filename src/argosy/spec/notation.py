@@ -199,6 +199,15 @@ def parse_bytes(text: str) -> int:
     return amount
 
 
+def number(text: str) -> str | int:
+    """A number needs no quotes in YAML.
+
+    >>> number("8"), number("8+")
+    (8, '8+')
+    """
+    return int(text) if text.isdigit() else text
+
+
 def render_size(amount: int) -> str:
     """A size that reads back to exactly `amount`.
 
@@ -253,6 +262,20 @@ def parse_local_disk(text: str) -> LocalDisk:
     if amount > _BYTES_MAX:
         raise ValueError(f"`{excerpt(text)}` is more than exists")
     return LocalDisk(kind=kind, bound=Bound(amount, exact=not found[3]))
+
+
+def parse_strategy(text: str) -> str:
+    """A recovery strategy as it is spelled here, or `own:NAME` of a plug-in.
+
+    >>> parse_strategy("eager_next_region"), parse_strategy("own:Nightly")
+    ('EAGER_NEXT_REGION', 'own:Nightly')
+    """
+    words = {word.lower(): word for word in ("FAILOVER", "EAGER_NEXT_REGION", "auto", "none")}
+    if text.startswith("own:") and len(text) > len("own:"):
+        return text
+    if text.lower() not in words:
+        raise ValueError(f"`{text}` is none of {', '.join(words.values())}, and not `own:NAME` of a plug-in")
+    return words[text.lower()]
 
 
 def parse_minutes(text: str) -> int:

@@ -11,13 +11,13 @@ from argosy.model.resources import Edge, Exclusion, Networking, Recovery, Resour
 from argosy.model.scheduling import Scheduling
 from argosy.model.task import StorageMount, Task
 from argosy.spec.accelerators import render_accelerator
+from argosy.spec.fields_resources import CANDIDATE
 from argosy.spec.notation import (
+    number,
     render_bound_size,
-    render_cpus,
     render_deadline,
     render_infra,
     render_part,
-    render_price_number,
     render_size,
 )
 
@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 
 MASK: Final = "***"
 Document = dict[str, object]
+_PLAIN: Final = Resources()  # what nobody has asked anything of
 #: YAML 1.1 takes these for line breaks, which are folded unless they are escaped.
 _ODD_BREAKS: Final = ("\r", "\x85", "\u2028", "\u2029")
 
@@ -106,11 +107,6 @@ def _given(document: Document) -> Document:
     return {name: value for name, value in document.items() if value not in (None, "", {}, [])}
 
 
-def _number(text: str) -> str | int:
-    """A number needs no quotes."""
-    return int(text) if text.isdigit() else text
-
-
 def _span(seconds: int) -> str:
     for unit_s, name in ((3600, "h"), (60, "m")):
         if seconds % unit_s == 0:
@@ -154,35 +150,29 @@ def _candidate(resources: Resources) -> Document:
         memory = render_bound_size(resources.memory)
     elif resources.memory_per_cpu_bytes:
         memory = f"{render_size(resources.memory_per_cpu_bytes).removesuffix('GB')}x"
-    price = resources.max_hourly_micro_usd
-    document: Document = {
+    special: Document = {
         "infra": render_infra(resources.infra),
         "accelerators": render_accelerator(resources.accelerator) if resources.accelerator else None,
         "accelerator_args": dict(resources.accelerator_args),
-        "cpus": _number(render_cpus(resources.cpus)) if resources.cpus else None,
         "memory": memory,
         "instance_type": resources.instance_type,
-        "arch": resources.arch or None,
-        "use_spot": resources.use_spot,
-        "disk_size": render_size(resources.disk_size_bytes) if resources.disk_size_bytes else None,
-        "disk_tier": resources.disk_tier,
-        "local_disk": _number(resources.node_disk.render()) if resources.node_disk else resources.local_disk,
-        "network_tier": resources.network_tier,
-        "ports": [_number(port) for port in resources.ports],
+        "local_disk": number(resources.node_disk.render()) if resources.node_disk else resources.local_disk,
         "image_id": resources.image_id,
         "networking": _networking(resources.networking),
         "labels": dict(resources.labels),
-        "max_hourly_cost": _number(render_price_number(price)) if price is not None else None,
-        "regions": list(resources.areas),
         "not": [_exclusion(each) for each in resources.excluded],
-        "location": resources.location,
         "edge_config": _edge(resources.edge),
         "autostop": _autostop(resources),
         "job_recovery": _recovery(resources.recovery),
-        "priority": resources.priority or None,
-        "priority_class": resources.priority_class,
-        "preset": resources.preset,
     }
+    document: Document = {}
+    for field in CANDIDATE.fields:  # in the order of the table
+        if field.name in special:
+            document[field.name] = special[field.name]
+        elif field.into:
+            value = getattr(resources, field.into)
+            if value != getattr(_PLAIN, field.into):
+                document[field.name] = value if field.show is None else field.show(value)
     document = _given(document)
     for name, value in _decoded(resources.extra).items():
         known = document.get(name)

@@ -129,6 +129,8 @@ class Field(msgspec.Struct, frozen=True, kw_only=True):
     also: tuple[str, ...] = ()  # what people write when they mean this field
     aliases: tuple[str, ...] = ()  # other names under which it is read
     late: bool = False  # `$SECRET` is allowed: it is resolved where the value is used, and shown nowhere
+    into: str = ""  # the attribute that takes the value as it is, and of which it is written again
+    show: Callable[[Any], object] | None = None  # how that attribute is written (None: as it is)
 
 
 _INDICES: dict[int, tuple[tuple[Field, ...], dict[str, Field]]] = {}

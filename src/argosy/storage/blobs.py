@@ -199,6 +199,11 @@ class BlobStore:
             )
         return _Incoming(self, digest, size)
 
+    def free_bytes(self) -> int:
+        """Room on the disk."""
+        disk = os.statvfs(self.root)
+        return disk.f_bavail * disk.f_frsize
+
     async def put(self, digest: str, data: bytes) -> None:
         """Store one chunk that is in memory."""
         incoming = self._incoming(f"{digest} {len(data)}".encode())

@@ -14,6 +14,7 @@ import http.server
 import os
 import socketserver
 import threading
+import time
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any, Final, Self
 
@@ -58,6 +59,16 @@ class Ec2Hosts:
             cidr = f"{self.lab.subnet}.{64 * index}/26"
             subnet = backend.create_subnet(vpc.id, cidr, availability_zone=f"{region}{'abc'[index]}")
             subnet.map_public_ip_on_launch = True
+
+    @property
+    def boot_s(self) -> float:
+        """How long the newest host took from its order until its sshd listened."""
+        return max((each.booted_s for each in list(self._hosts.values())[-1:]), default=0.0)
+
+    def cut(self, instance_id: str) -> None:
+        """Its network is gone without a word, as when a machine loses power: nobody refuses a connection."""
+        self._then(instance_id, self.host(instance_id).partition)
+        self._work[instance_id].result()
 
     def host(self, instance_id: str) -> Host:
         """The host of an instance, booted."""
@@ -105,10 +116,12 @@ class _Instance(Host):
 
     def __init__(self, lab: HostLab, index: int, instance_id: str, ip: str, user_data: bytes) -> None:
         super().__init__(lab, index, ())
+        self._made_s = time.monotonic()
         self.ip = ip
         self._init = yaml.safe_load(user_data) if user_data.startswith(b"#cloud-config") else {}
         self.metadata = {"instance-id": instance_id, "local-ipv4": ip}
         self._service: http.server.ThreadingHTTPServer | None = None
+        self.booted_s = 0.0
 
     def begin(self) -> None:
         """For the first time: with the keys that cloud-init puts there."""
@@ -123,7 +136,8 @@ class _Instance(Host):
             allowed = self._init.get("ssh_authorized_keys", ()) if home != "root-home" else ()
             (folder / "authorized_keys").write_text("".join(f"{each}\n" for each in allowed))
         self._serve_metadata()
-        self.boot(wait=False)
+        self.boot()
+        self.booted_s = time.monotonic() - self._made_s
 
     def end(self) -> None:
         if self._service is not None:

@@ -289,7 +289,7 @@ class Host:
 
     def _inside(self, command: str, user: str = "root") -> list[str]:
         entered = ["nsenter", f"--target={self._pid}", "--mount", "--uts", "--ipc", "--net", "--pid"]
-        entered += ["--root", "--wd=/", "env", "-i", "PATH=/usr/local/bin:/usr/bin:/bin:/usr/sbin:/sbin"]
+        entered += ["--root", "--wdns=/", "env", "-i", "PATH=/usr/local/bin:/usr/bin:/bin:/usr/sbin:/sbin"]
         if user != "root":
             entered += ["setpriv", f"--reuid={user}", f"--regid={user}", "--init-groups"]
         return [*entered, "sh", "-c", command]

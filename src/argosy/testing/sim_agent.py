@@ -10,7 +10,7 @@ from typing import Final
 import msgspec
 
 from argosy.infra import border
-from argosy.infra.agent_port import AgentPort, Answer, Duplex, RankOrder, Report, silence_s
+from argosy.infra.agent_port import AgentPort, Answer, Duplex, Kept, RankOrder, Report, silence_s
 from argosy.model.facts import LogChunk, NodeFacts, RankFact, RankPhase
 from argosy.model.rows import Node
 from argosy.testing.machines import Machine
@@ -186,6 +186,16 @@ class SimAgent:
         machine.trees[target] = tree_json
         machine.placed[target] = digest
         await self._answer("place_tree", machine)
+
+    async def kept(self, target: str, settled_s: float) -> Kept:
+        await self._call("kept")
+        return Kept()
+
+    async def kept_chunks(self, digests: Sequence[str]) -> AsyncIterator[tuple[str, bytes]]:
+        await self._call("kept_chunks")
+        for digest in digests:
+            raise border.Transient(f"simulated nodes have no files: {digest}")
+            yield digest, b""
 
     async def shell(self, command: str, rows: int, columns: int, env: Mapping[str, str]) -> Duplex:
         raise border.Unsupported("simulated nodes have no shell")

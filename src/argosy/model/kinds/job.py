@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Final
 
 from argosy.model.group import Membership
-from argosy.model.kinds.kind import Gang, Kind
+from argosy.model.kinds.kind import Checkpoint, Gang, Kind
 from argosy.model.notify import Told
 from argosy.model.offer import Confirmed
 from argosy.model.rows import KindSpec, KindStatus, Workload
@@ -32,6 +32,9 @@ class JobStatus(KindStatus, frozen=True, kw_only=True, omit_defaults=True, tag="
     evictions: int = 0  # times that it made room for others
     kept_s: int = 0  # run time of ended attempts whose work was kept
     attained: int = 0  # milli-GPU x ms (without GPU: milli-CPU x ms) of its ended attempts
+    checkpoint: Checkpoint | None = None  # the last copy
+    ran_in: tuple[str, ...] = ()  # provider, region and zone of the last attempt that ran
+    ran_on: str = ""  # the claim that an attempt ran on last: what it keeps lies there
 
 
 def job_spec(row: Workload) -> JobSpec:
@@ -75,6 +78,9 @@ def _gangs(row: Workload) -> tuple[Gang, ...]:
             attained=status.attained,
             evictions=status.evictions,
             recoveries=status.recoveries,
+            checkpoint=status.checkpoint,
+            ran_on=status.ran_on,
+            ran_in=status.ran_in,
             confirmed=spec.confirmed,
             config=task.config,
         ),

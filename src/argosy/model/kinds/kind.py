@@ -14,6 +14,14 @@ from argosy.model.scheduling import Scheduling
 from argosy.model.task import Task
 
 
+class Checkpoint(msgspec.Struct, frozen=True, kw_only=True):
+    """A copy of what a job keeps in its checkpoint folder, outside of its nodes."""
+
+    tree: str  # digest
+    at_ms: int
+    size_bytes: int
+
+
 class Gang(msgspec.Struct, frozen=True, kw_only=True):
     """What the scheduler is asked for: `num_nodes` nodes, all or none, each as one of `resources`."""
 
@@ -25,6 +33,9 @@ class Gang(msgspec.Struct, frozen=True, kw_only=True):
     attained: int = 0  # milli-GPU x ms (without GPU: milli-CPU x ms) that it has used already
     evictions: int = 0  # times that it made room for others
     recoveries: int = 0  # times that it lost its nodes
+    checkpoint: Checkpoint | None = None  # the last copy of what it keeps
+    ran_on: str = ""  # the claim that it ran on last
+    ran_in: tuple[str, ...] = ()  # and where that was: provider, region, zone
     confirmed: Confirmed | None = None  # what its launch was told to keep to
     config: str = ""  # JSON text of the task's `config`: what it says to infrastructures
 

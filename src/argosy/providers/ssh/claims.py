@@ -18,7 +18,7 @@ from typing import Any, Literal, Protocol
 import msgspec
 
 from argosy.infra import border
-from argosy.infra.agent_port import Channel
+from argosy.infra.agent_port import Channel, DialOrder
 from argosy.infra.bootstrap import AgentPlan
 from argosy.infra.ssh import Ssh
 from argosy.infra.tombstones import Tombstones, is_claim_id
@@ -60,6 +60,10 @@ class Hosts(Protocol):
 
     @property
     def zipapp(self) -> Path: ...
+
+    def dial(self, node: str) -> DialOrder | None:
+        """For an agent that is to keep a connection to this server; None: this server has no public
+        address."""
 
     def reached(self, host_id: str) -> Reached | None:
         """None: the host is in no pool (any more)."""
@@ -243,6 +247,7 @@ class Claims:
             environ={"ARGOSY_PLACED_DIR": f"{Path(home).parent.parent}/.placed"} if home else {},
             options=(f"--name={reached.host.name}",),
             folder=f"{reached.host.folder}/agent",
+            dial=self._hosts.dial(f"{record.claim_id}-{spot.index}"),
         )
         place = await reached.start(plan, part)
         ip = place.facts.ip if place.facts.ip != "127.0.0.1" else reached.host.address

@@ -18,6 +18,7 @@ from typing import Final
 import msgspec
 
 from argosy.infra import border
+from argosy.infra.agent_port import DialOrder
 from argosy.infra.boot import agent_zipapp
 from argosy.infra.owned import offers_of_machines
 from argosy.infra.provider import Diagnostic, Setting
@@ -45,6 +46,7 @@ class Driver:
     def __init__(self, setting: Setting) -> None:
         self._root, self._clock, self._ids = setting.root, setting.clock, setting.ids
         self._environ = setting.environ
+        self._dialled = setting.dialled
         home = Path(setting.environ.get("HOME") or "/")
         self.files = PoolFiles(setting.home, setting.root, home)
         self.ssh = Ssh(setting.root / "ssh", setting.ids, setting.environ)
@@ -58,6 +60,10 @@ class Driver:
     @cached_property
     def zipapp(self) -> Path:
         return agent_zipapp(self._root / "agent")
+
+    def dial(self, node: str) -> DialOrder | None:
+        dialled = self._dialled
+        return dialled.order(node) if dialled is not None and dialled.is_offered else None
 
     # -- hosts ----------------------------------------------------------------------------------------------
 
