@@ -24,6 +24,7 @@ class GroupRequest(Request, frozen=True, kw_only=True, omit_defaults=True):
     after: tuple[str, ...] = ()  # numbers or ids of managed jobs that must have ended before
     when: When = When.SUCCEEDED  # what must have become of those
     notify: tuple[Notify, ...] = ()  # who is told of the whole
+    pool: str = ""  # name of the pool whose workers run the jobs; "": each has nodes of its own
     user: str = ""
     project: str = ""
     plan: str = ""  # the id of the plan that was confirmed, when all tasks are planned alike
@@ -61,6 +62,7 @@ class GroupCalls:
         after: Sequence[str] = (),
         when: When = When.SUCCEEDED,
         notify: Sequence[Notify] = (),
+        pool: str = "",
         user: str = "",
         project: str = "",
         plan: str = "",

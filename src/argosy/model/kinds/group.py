@@ -20,6 +20,7 @@ class GroupSpec(KindSpec, frozen=True, kw_only=True, omit_defaults=True, tag="gr
     queues: tuple[str, ...] = ()  # by program: path of the leaf that it counts in
     confirmed: tuple[Confirmed | None, ...] = ()  # by program: what the launch was told to keep to
     notify: tuple[Notify, ...] = ()  # who is told of the whole
+    pool_id: str | None = None  # of the workers that its jobs run on; None: each has nodes of its own
     awaits: tuple[str, ...] = ()  # ids of other jobs and groups that must have ended before
     when: When = When.SUCCEEDED  # what must have become of those
 
@@ -67,5 +68,5 @@ GROUP: Final = Kind(
     gathers=True,
     told=_told,
     programs=lambda row: group_spec(row).tasks,
-    awaits=lambda row: group_spec(row).awaits,
+    awaits=lambda row: (*group_spec(row).awaits, *((pool,) if (pool := group_spec(row).pool_id) else ())),
 )

@@ -18,15 +18,19 @@ from argosy.model.group import MEMBERS_MAX, Layout, When, find_circle
 from argosy.model.kinds import kind_of
 from argosy.model.kinds.group import GROUP, GroupSpec, GroupStatus, group_spec
 from argosy.model.kinds.job import job_state
+from argosy.model.kinds.workers import workers_spec
 from argosy.model.notify import sealed, sealed_id
+from argosy.model.offer import Confirmed
 from argosy.model.phases import Outcome
 from argosy.model.rows import Attempt, Row, Workload
 from argosy.model.task import Task
+from argosy.model.units import many
 from argosy.planning.deadline import NOT_WEIGHED
 from argosy.server.exchange import Exchange
 from argosy.server.group_views import view_group, view_tasks
 from argosy.server.intake import render_warnings
-from argosy.server.kept_plans import subject_of
+from argosy.server.job_pools import find_pool
+from argosy.server.kept_plans import Made, subject_of
 from argosy.server.naming import DEFAULT
 from argosy.server.services import Services
 from argosy.server.views import view_job
@@ -64,10 +68,16 @@ class GroupFeature:
         services = self._services
         rows = await self._store.snapshot()
         seated = services.tenants.seat(rows, tasks, project=request.project, user=request.user)
-        plans = await services.admission.planned(
-            tasks, request.project, named=request.plan, limit_micro_usd=request.max_hourly_micro_usd
-        )
-        services.admission.check_jobs(seated, request.project, None)
+        pool = _pool(rows, request)
+        plans: dict[object, tuple[Made, Confirmed | None]] = {}
+        if pool is not None:
+            tasks = tuple(_on_worker(task, pool) for task in tasks)
+            seated = seated._replace(tasks=tasks)
+        else:
+            plans = await services.admission.planned(
+                tasks, request.project, named=request.plan, limit_micro_usd=request.max_hourly_micro_usd
+            )
+            services.admission.check_jobs(seated, request.project, None)
         whole, addresses = sealed("whole", request.notify)
         parts = [sealed(str(at), task.notify) for at, task in enumerate(tasks)]
         for _, some in parts:
@@ -76,7 +86,7 @@ class GroupFeature:
             msgspec.structs.replace(
                 task,
                 notify=wishes,
-                estimated_s=plans[subject_of(asked_for)][0].duration_s,
+                estimated_s=plans[subject_of(asked_for)][0].duration_s if plans else task.estimated_s,
                 secrets=dict.fromkeys(task.secrets, ""),
             )
             for asked_for, task, (wishes, _) in zip(tasks, seated.tasks, parts, strict=True)
@@ -90,7 +100,8 @@ class GroupFeature:
                 tasks=programs,
                 layout=request.layout,
                 queues=seated.queues,
-                confirmed=tuple(plans[subject_of(task)][1] for task in tasks),
+                confirmed=tuple(plans[subject_of(task)][1] for task in tasks) if plans else (),
+                pool_id=pool.id if pool is not None else None,
                 notify=whole,
                 awaits=awaits,
                 when=request.when,
@@ -165,7 +176,9 @@ class GroupFeature:
         rows, version = await self._newer(row, exchange.text("seen"), exchange.number("wait_s") or 0)
         row = rows.workloads.get(row.id) or await self._named(row.id)
         jobs = await self._store.load_children(row.id)
-        standings = standings_of(group_spec(row).layout, jobs, closed=not row.is_live)
+        standings = standings_of(
+            group_spec(row).layout, jobs, closed=not row.is_live, again=group_spec(row).pool_id is not None
+        )
         view = view_group(row, standings, waits=waits_for(rows, row))
         if exchange.flag("brief"):
             return GroupReply(group=view, version=version)
@@ -215,6 +228,26 @@ def _version(rows: Snapshot, group: Workload) -> str:
         return "ended"
     live = rows.children_of(group.id)
     return f"{row.rev}.{len(rows.ends_for(group.id))}.{len(live)}.{sum(job.rev for job in live)}"
+
+
+def _pool(rows: Snapshot, request: GroupRequest) -> Workload | None:
+    """The pool whose workers run the jobs; None when none is named. Raises `not-found`."""
+    return find_pool(rows, request.pool, request.project) if request.pool else None
+
+
+def _on_worker(task: Task, pool: Workload) -> Task:
+    """The task on a worker of the pool: it has the whole of it. Raises `conflict` when that is too small."""
+    worker = workers_spec(pool).task
+    if task.num_nodes > worker.num_nodes:
+        raise ArgosyError(
+            "conflict",
+            f"the task needs {many(task.num_nodes, 'node')}; a worker of `{pool.name}` "
+            f"has {worker.num_nodes}",
+            hint="ask for fewer nodes, or launch it without `--pool`",
+        )
+    recovery = task.resources[0].recovery
+    shared = tuple(msgspec.structs.replace(wish, recovery=recovery) for wish in worker.resources)
+    return msgspec.structs.replace(task, resources=shared)
 
 
 def _is_as_wanted(row: Workload, when: When) -> bool:
