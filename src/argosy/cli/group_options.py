@@ -26,7 +26,9 @@ _OPTIONS: Final = (
     ),
     click.option("--fail-fast", is_flag=True, help="The first job that fails ends the others."),
     click.option("--after", multiple=True, metavar="JOB", help="Run it when this managed job has ended."),
-    click.option("-p", "--pool", metavar="NAME", help="Run it on workers of this pool: `argosy jobs pool`."),
+    click.option(
+        "-p", "--pool", metavar="NAME", help="Run it on workers of this pool: `argosy jobs pool status`."
+    ),
     click.option(
         "--when",
         type=click.Choice(["succeeded", "failed", "always"]),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Final
 
 import msgspec
@@ -19,7 +19,7 @@ from argosy.model.kinds import kind_of
 from argosy.model.kinds.group import GROUP, GroupSpec, GroupStatus, group_spec
 from argosy.model.kinds.job import job_state
 from argosy.model.kinds.workers import workers_spec
-from argosy.model.notify import sealed, sealed_id
+from argosy.model.notify import Notify, sealed, sealed_id
 from argosy.model.offer import Confirmed
 from argosy.model.phases import Outcome
 from argosy.model.rows import Attempt, Row, Workload
@@ -82,15 +82,7 @@ class GroupFeature:
         parts = [sealed(str(at), task.notify) for at, task in enumerate(tasks)]
         for _, some in parts:
             addresses |= some
-        programs = tuple(
-            msgspec.structs.replace(
-                task,
-                notify=wishes,
-                estimated_s=plans[subject_of(asked_for)][0].duration_s if plans else task.estimated_s,
-                secrets=dict.fromkeys(task.secrets, ""),
-            )
-            for asked_for, task, (wishes, _) in zip(tasks, seated.tasks, parts, strict=True)
-        )
+        programs = _programs(tasks, seated.tasks, [wishes for wishes, _ in parts], plans)
         awaits, expect = await self._awaited(request)
         draft = Workload(
             id=services.ids.new(GROUP.prefix),
@@ -228,6 +220,24 @@ def _version(rows: Snapshot, group: Workload) -> str:
         return "ended"
     live = rows.children_of(group.id)
     return f"{row.rev}.{len(rows.ends_for(group.id))}.{len(live)}.{sum(job.rev for job in live)}"
+
+
+def _programs(
+    asked: Sequence[Task],
+    tasks: Sequence[Task],
+    wishes: Sequence[tuple[Notify, ...]],
+    plans: Mapping[object, tuple[Made, Confirmed | None]],
+) -> tuple[Task, ...]:
+    """The tasks as rows have them: with what their plans weighed, without secrets and addresses."""
+    return tuple(
+        msgspec.structs.replace(
+            task,
+            notify=told,
+            estimated_s=plans[subject_of(one)][0].duration_s if plans else task.estimated_s,
+            secrets=dict.fromkeys(task.secrets, ""),
+        )
+        for one, task, told in zip(asked, tasks, wishes, strict=True)
+    )
 
 
 def _pool(rows: Snapshot, request: GroupRequest) -> Workload | None:
