@@ -650,3 +650,35 @@ def test_who_may_run_twice_goes_on_after_two_minutes_of_silence() -> None:
     world.attempt = msgspec.structs.replace(world.changes()[0], lease_ms=0)
     assert not any(isinstance(row, Workload) for row in puts(world.decide(NOW + 80_000)).values())
     assert any(isinstance(row, Workload) for row in puts(world.decide(NOW + 90_000)).values())
+
+
+# -- signals ----------------------------------------------------------------------------------------
+
+
+def test_a_machine_that_shuts_down_ends_programs_by_signals_and_that_is_no_failure() -> None:
+    world = World(1, managed=True).says(0, RankPhase.EXITED, exit_code=143, ended_ms=NOW)
+    assert world.decide() == [WakeAt("job-0", NOW + 5000)]
+    world.facts.link_down("nod-0", NOW + 800)
+    rows = puts(world.decide(NOW + 1000))
+    attempt, job = rows["att-0"], rows["job-0"]
+    assert isinstance(attempt, Attempt) and isinstance(job, Workload)
+    assert (attempt.outcome, attempt.reason, job.phase) == (
+        Outcome.LOST,
+        Reason.NODE_LOST,
+        WorkloadPhase.RECOVERING,
+    )
+
+
+@pytest.mark.parametrize(
+    ("managed", "fields"),
+    [
+        (False, {"exit_code": 143, "ended_ms": NOW}),
+        (True, {"exit_code": 3, "ended_ms": NOW}),
+        (True, {"exit_code": 137, "oom": True, "ended_ms": NOW}),
+        (True, {"exit_code": 143, "ended_ms": NOW - 5000}),
+        (True, {"exit_code": 143, "ended_ms": NOW + 3_600_000}),
+    ],
+)
+def test_other_failures_are_told_at_once(managed: bool, fields: dict[str, object]) -> None:
+    world = World(1, managed=managed).says(0, RankPhase.EXITED, **fields)
+    assert world.changes()[0].outcome is Outcome.FAILED

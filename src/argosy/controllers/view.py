@@ -123,6 +123,7 @@ class Policy(msgspec.Struct, frozen=True, kw_only=True):
     )
     heal_every_ms: int = 10_000  # how often an unreachable node's claim is ensured again
     lost_after_ms: int = 120_000  # a node unreachable for so long has lost its ranks
+    doubt_ms: int = 5_000  # so long after a signal ended a rank its machine may be found to have gone
     lease_ms: int = 60_000  # of ranks that must not run twice: how long they go on without their server
     boot_limit_ms: int = 1_800_000  # a claim that is not held and ready by then is given up
     kill_margin_ms: int = 5_000  # on top of a rank's grace, before a stopping cluster stops waiting

@@ -69,11 +69,15 @@ _AUTOSTOP_FIELDS: Final = (
     Field(name="hook_timeout", shape=SECONDS, doc="Time for the hook.", example="60", later=True),
 )
 
+_STRATEGY: Final = Notation(
+    says="one of `FAILOVER`, `EAGER_NEXT_REGION`, `auto`, `none`, or `own:NAME`",
+    parse=notation.parse_strategy,
+)
 _RECOVERY_FIELDS: Final = (
     Field(
         name="strategy",
-        shape=Choice(words=("FAILOVER", "EAGER_NEXT_REGION", "auto", "none")),
-        doc="Where to try first after a loss.",
+        shape=_STRATEGY,
+        doc="Where to try first after a loss: the same region, the others, or what a plug-in says.",
         example="EAGER_NEXT_REGION",
     ),
     Field(
@@ -105,10 +109,7 @@ _RECOVERY_FIELDS: Final = (
 _RECOVERY: Final = Then(
     shape=OneOf(
         says="a strategy or a mapping",
-        shapes=(
-            Choice(words=("FAILOVER", "EAGER_NEXT_REGION", "auto", "none")),
-            Table(name="job_recovery", fields=_RECOVERY_FIELDS),
-        ),
+        shapes=(_STRATEGY, Table(name="job_recovery", fields=_RECOVERY_FIELDS)),
     ),
     make=values.make_recovery,
 )
@@ -446,6 +447,15 @@ _CANDIDATE: Final = (
         doc="Priority by name, above every `priority` of the next class. `batch` is what jobs have, "
         "`system` is for administrators.",
         example="interactive",
+    ),
+    Field(
+        name="hedge",
+        into="hedge",
+        shape=Flag(),
+        doc="Where machines have not come up after the typical time, order others elsewhere as well; the "
+        "first that are up are used, the others are given back.",
+        example="true",
+        also=("hedged", "hedging"),
     ),
     Field(
         name="preset",

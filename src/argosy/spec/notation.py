@@ -264,6 +264,20 @@ def parse_local_disk(text: str) -> LocalDisk:
     return LocalDisk(kind=kind, bound=Bound(amount, exact=not found[3]))
 
 
+def parse_strategy(text: str) -> str:
+    """A recovery strategy as it is spelled here, or `own:NAME` of a plug-in.
+
+    >>> parse_strategy("eager_next_region"), parse_strategy("own:Nightly")
+    ('EAGER_NEXT_REGION', 'own:Nightly')
+    """
+    words = {word.lower(): word for word in ("FAILOVER", "EAGER_NEXT_REGION", "auto", "none")}
+    if text.startswith("own:") and len(text) > len("own:"):
+        return text
+    if text.lower() not in words:
+        raise ValueError(f"`{text}` is none of {', '.join(words.values())}, and not `own:NAME` of a plug-in")
+    return words[text.lower()]
+
+
 def parse_minutes(text: str) -> int:
     """Seconds of `10` (minutes), `90s`, `1h30m`."""
     return _seconds(text, unit_s=60)

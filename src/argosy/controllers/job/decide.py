@@ -131,6 +131,16 @@ def decide_attempt(view: View, job: Workload, attempt: Attempt) -> list[Action]:
     failed = [rank for rank in exited if rank.fact is not None and rank.fact.exit_code != 0]
     if failed:
         first = min(failed, key=lambda rank: (rank.fact.ended_ms if rank.fact else 0, rank.placement.rank))
+        doubt_ms = _doubt_ms(view, job, first)
+        lost = (
+            _why_lost(view, attempt, [rank for rank in ranks if rank is not first], first)
+            if doubt_ms
+            else None
+        )
+        if lost is not None:
+            return _begin_end(view, job, attempt, ranks, *lost)
+        if doubt_ms > view.now_ms:
+            return [WakeAt(job.id, doubt_ms)]
         attempt = msgspec.structs.replace(attempt, failed_rank=first.placement.rank)
         return _begin_end(view, job, attempt, ranks, Outcome.FAILED, *_why_failed(first, len(ranks)))
     if len(exited) == len(ranks):
@@ -176,7 +186,12 @@ def _running(view: View, job: Workload, attempt: Attempt, ranks: list[Rank]) -> 
     running = msgspec.structs.replace(attempt, phase=AttemptPhase.RUNNING, running_ms=now_ms)
     changed = msgspec.structs.replace(job, phase=WorkloadPhase.RUNNING, started_ms=job.started_ms or now_ms)
     claims = [rank.node.claim_id for rank in ranks if rank.node is not None]
-    return [Put(running), Put(changed.with_status(ran_on=claims[0] if claims else ""))]
+    claim = view.rows.claims.get(claims[0]) if claims else None
+    if claim is None:
+        return [Put(running), Put(changed)]
+    offer = claim.choice.offer
+    where = (offer.provider, offer.region, offer.zone)
+    return [Put(running), Put(changed.with_status(ran_on=claim.id, ran_in=where))]
 
 
 def _prepare(view: View, job: Workload, attempt: Attempt, ranks: list[Rank]) -> list[Action]:
@@ -223,8 +238,30 @@ def _why_failed(rank: Rank, count: int) -> tuple[Reason, str]:
     return (Reason.SETUP_FAILED if fact.stage == "setup" else Reason.USER_CODE_FAILED), text
 
 
-def _why_lost(view: View, attempt: Attempt, ranks: list[Rank]) -> tuple[Outcome, Reason, str] | None:
-    for rank in ranks:
+def _doubt_ms(view: View, job: Workload, rank: Rank) -> int:
+    """Until when the end of a rank of a managed job may have been that of its machine: one that shuts down
+    ends its programs by signals, and tells that before it is gone. 0: it was the program's own."""
+    fact = rank.fact
+    assert fact is not None
+    if not job_spec(job).managed or (fact.exit_code or 0) <= 128 or fact.oom or fact.detail:
+        return 0
+    until_ms = fact.ended_ms + view.policy.doubt_ms  # by the clock of its machine
+    return until_ms if until_ms - view.policy.doubt_ms <= view.now_ms else 0
+
+
+def _why_lost(
+    view: View, attempt: Attempt, ranks: list[Rank], killed: Rank | None = None
+) -> tuple[Outcome, Reason, str] | None:
+    """`killed`: a rank that a signal has ended, so that its machine may be going."""
+    if killed is not None and killed.node is not None:
+        told, link = notice_of(view, [killed.node]), view.observed.link(killed.node.id)
+        if told is not None:
+            return Outcome.PREEMPTED, Reason.PREEMPTED, notice_text(*told, view.now_ms)
+        if link is not None and not link.up:
+            text = f"node {killed.node.index} was shut down"
+            return Outcome.LOST, Reason.NODE_LOST, text
+        killed = msgspec.structs.replace(killed, standing=Standing.RUNNING)
+    for rank in [*ranks, *([killed] if killed is not None else [])]:
         node, index = rank.node, rank.placement.rank
         if node is None:
             return Outcome.LOST, Reason.NODE_LOST, f"node of rank {index} is gone"

@@ -14,6 +14,7 @@ import msgspec
 from argosy.controllers.policies import evict, finish, new_attempt, new_claim, render_rejections
 from argosy.controllers.pool.caches import PoolCaches, caches_of
 from argosy.controllers.pool.wanted import Wanted
+from argosy.controllers.strategies import Lost, order_after_loss
 from argosy.controllers.view import Action, Expect, NewId, Put, View, WakeAt, event
 from argosy.model.kinds import gang_of, kind_of
 from argosy.model.offer import Choice, Placement
@@ -84,6 +85,7 @@ def decide_owned(view: View, new_id: NewId) -> list[Action]:
             actions.append(WakeAt(POOL, each.waits_ms))
         elif each.elsewhere and view.now_ms >= each.workload.retry_ms:
             choices = order_for_failover(each.elsewhere, view.memory, view.now_ms, ordered=each.ordered)
+            choices = list(order_after_loss(*_strategy(each.workload, choices)))
             actions += _claim(view, each, choices, (), new_id)
             started.add(id)
     for eviction in decision.evictions:
@@ -99,6 +101,16 @@ def decide_owned(view: View, new_id: NewId) -> list[Action]:
     if decision.wake_ms is not None:
         actions.append(WakeAt(POOL, decision.wake_ms))
     return actions
+
+
+def _strategy(
+    workload: Workload, choices: Sequence[Choice]
+) -> tuple[str | None, Sequence[Choice], Lost | None]:
+    """What `order_after_loss` is asked."""
+    gang = gang_of(workload)
+    provider, region, zone = gang.ran_in or ("", "", "")
+    lost = Lost(provider=provider, region=region, zone=zone) if provider else None
+    return gang.resources[0].recovery.strategy, choices, lost
 
 
 def _touched(decision: Decision) -> Iterable[str]:

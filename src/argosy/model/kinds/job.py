@@ -32,6 +32,7 @@ class JobStatus(KindStatus, frozen=True, kw_only=True, omit_defaults=True, tag="
     kept_s: int = 0  # run time of ended attempts whose work was kept
     attained: int = 0  # milli-GPU x ms (without GPU: milli-CPU x ms) of its ended attempts
     checkpoint: Checkpoint | None = None  # the last copy
+    ran_in: tuple[str, ...] = ()  # provider, region and zone of the last attempt that ran
     ran_on: str = ""  # the claim that an attempt ran on last: what it keeps lies there
 
 
@@ -78,6 +79,7 @@ def _gangs(row: Workload) -> tuple[Gang, ...]:
             recoveries=status.recoveries,
             checkpoint=status.checkpoint,
             ran_on=status.ran_on,
+            ran_in=status.ran_in,
             confirmed=spec.confirmed,
             config=task.config,
         ),

@@ -34,6 +34,7 @@ class Gang(msgspec.Struct, frozen=True, kw_only=True):
     recoveries: int = 0  # times that it lost its nodes
     checkpoint: Checkpoint | None = None  # the last copy of what it keeps
     ran_on: str = ""  # the claim that it ran on last
+    ran_in: tuple[str, ...] = ()  # and where that was: provider, region, zone
     confirmed: Confirmed | None = None  # what its launch was told to keep to
     config: str = ""  # JSON text of the task's `config`: what it says to infrastructures
 

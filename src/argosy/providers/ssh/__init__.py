@@ -17,6 +17,7 @@ MANIFEST = Manifest(
     class_name="SSH",
     task_fields=("pod_config", "custom_metadata", "provision_timeout"),
     enlists=True,
+    may_return=True,
     enabled_by_default=True,
 )
 
