@@ -167,7 +167,7 @@ def certificate(folder: Path) -> Tls:
 
 async def run_hosts(folder: Path) -> None:
     orders = json.loads((folder / "orders").read_text())
-    # All trust the same certificates: one of these for a thousand, or most of the time goes into reading them.
+    # All trust the same certificates: read once, or most of the time goes into that.
     ssl.create_default_context = functools.cache(ssl.create_default_context)  # type: ignore[assignment]
     agent = Agent(str(folder / "root"), "host", [], asyncio.get_running_loop())
     gate = asyncio.Semaphore(20)  # handshakes at once: all of this runs on one machine
