@@ -168,6 +168,6 @@ def test_azure_tells_of_neighbours_too() -> None:
 
 
 def test_who_else_could_tell_is_said() -> None:
-    with pytest.raises(ValueError, match="--notice takes one of aws, azure, gcp"):
+    with pytest.raises(ValueError, match="--notice takes one of aws, azure, file, gcp"):
         notices.source_of("ec2=http://x")
     assert notices.source_of("aws") == ("aws", "http://169.254.169.254")

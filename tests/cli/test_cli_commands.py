@@ -52,8 +52,8 @@ def test_launch_shows_the_plan_the_log_and_the_end(argosy: CommandLine) -> None:
     done = argosy("launch", "-c", "dev", "--", "echo", "hello")
     assert done.out == "hello\n"  # nothing but the job's output
     assert done.err == (
-        "INFRA  INSTANCE      NODES  CPUS    MEMORY  KIND   $/H  CHOSEN\n"
-        "local  this machine      1  of 8  of 32 GB  owned   $0  yes\n"
+        "INFRA  INSTANCE      NODES               CPUS                 MEMORY  KIND   $/H  CHOSEN\n"
+        "local  this machine      1  any (8 available)  any (32 GB available)  owned   $0  yes\n"
         "cluster `dev` is being made; job 1 is queued\n"
         "job 1 of `dev` succeeded\n"
     )
@@ -316,7 +316,7 @@ def test_the_end_of_a_job_stands_on_a_line_of_its_own(argosy: CommandLine, serve
         (("launch", "bad.yaml"), 2, "bad.yaml:2:1: unknown field `rum`"),
         (("launch", "broken.yaml"), 2, "broken.yaml:"),
         (("launch", "binary.yaml"), 2, "`binary.yaml` is not UTF-8"),
-        (("launch", "two.yaml"), 2, "`two.yaml` has 2 tasks"),
+        (("launch", "two.yaml"), 2, "`two.yaml` describes 2 jobs, and this launches one task"),
         (("launch", "lost.yaml"), 2, "does not exist"),
         (("launch", "null.yaml"), 2, "the variable `K` has no value"),
         (("launch", "-c", "No Good", "--", "x"), 2, "cannot name a cluster"),

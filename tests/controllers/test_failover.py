@@ -4,99 +4,24 @@ asked, what people are told meanwhile, and what is left behind."""
 from __future__ import annotations
 
 import asyncio
-import contextlib
-from collections.abc import AsyncIterator
 from typing import Any
 
 import msgspec
+from rented_rig import AWS, GPU, NO, a_rig
 
 from argosy.controllers.failover import told_refusals
 from argosy.controllers.pool.pictures import Picture
-from argosy.controllers.shell import Shell
 from argosy.infra import border
 from argosy.model.offer import Confirmed, Tried
 from argosy.model.phases import ClaimPhase, Outcome, WorkloadPhase
 from argosy.model.reasons import Reason
 from argosy.model.resources import Infra
 from argosy.model.rows import Workload
+from argosy.model.units import GIB
 from argosy.planning.availability import penalty
-from argosy.store import Store
 from argosy.testing.builders import a_cluster, a_job, a_task, changed, want_gpus
-from argosy.testing.faults import Faults
-from argosy.testing.memory_log_sink import MemoryLogSink
-from argosy.testing.rented import FixedPrices, RentedProvider, Row, a_block
-from argosy.testing.sim_agent import SimAgentDirectory
-from argosy.testing.sim_provider import SimProviders
+from argosy.testing.rented import a_block
 from argosy.testing.virtual_time import run_virtual
-from argosy.testing.world import World
-
-NO = "InsufficientInstanceCapacity"
-AWS = [
-    Row("us-east-1", "us-east-1a", 3.0),
-    Row("us-east-1", "us-east-1b", 3.0),
-    Row("us-west-2", "us-west-2a", 3.1),
-    Row("us-east-1", "us-east-1a", 3.4, "g1.large"),
-]
-GCP = [Row("us-central1", "us-central1-a", 5.0, "a2")]
-GPU = want_gpus(1000)
-
-
-class Rig:
-    """A server, two clouds, and what became of one workload."""
-
-    def __init__(self, world: World, store: Store, **limits: Any) -> None:
-        self.world, self.store = world, store
-        self.aws, self.gcp = RentedProvider(world), RentedProvider(world, "gcp")
-        self.prices = FixedPrices(a_block("aws", AWS), a_block("gcp", GCP))
-        self.shell = Shell(
-            store=store,
-            providers=SimProviders([self.aws, self.gcp]),
-            agents=SimAgentDirectory(world),
-            logs=MemoryLogSink(),
-            clock=world.clock,
-            ids=world.ids,
-            prices=self.prices,
-        )
-
-    async def put(self, row: Workload) -> Workload:
-        (stored,) = await self.store.commit([row])
-        assert isinstance(stored, Workload)
-        self.shell.wake(stored.id)
-        return stored
-
-    async def until(self, id: str, *phases: WorkloadPhase, limit_s: float = 3600) -> Workload:
-        row = None
-        for _ in range(int(limit_s)):
-            row = await self.store.load(id)
-            assert isinstance(row, Workload)
-            if row.phase in phases:
-                return row
-            await asyncio.sleep(1)
-        raise AssertionError(f"{id} is {row.phase if row else None}")
-
-    async def events(self, id: str, code: str = "failover") -> list[str]:
-        found = await self.store.load_events(subject=id, after=None, limit=200)
-        return [each.text for each in found if each.code == code]
-
-    async def places(self) -> list[tuple[str, int]]:
-        """(zone, price for an hour) of every claim, in the order of asking."""
-        claims = await self.store.load_claims(since_ms=0)
-        claims.sort(key=lambda claim: claim.id)
-        return [(claim.choice.offer.zone, claim.choice.price_micro_usd) for claim in claims]
-
-
-@contextlib.asynccontextmanager
-async def a_rig() -> AsyncIterator[Rig]:
-    world = World(0, Faults())
-    store = await Store.open("sqlite://", ids=world.ids, clock=world.clock, inline=True)
-    rig = Rig(world, store)
-    running = asyncio.create_task(rig.shell.run())
-    try:
-        yield rig
-    finally:
-        running.cancel()
-        await asyncio.wait([running])
-        await store.close()
 
 
 def a_gpu_cluster(**fields: Any) -> Workload:
@@ -300,3 +225,21 @@ def test_places_that_say_the_same_are_told_together() -> None:
     )
     many = [msgspec.structs.replace(tried[0], zone=f"z{number}") for number in range(9)]
     assert "z5 and 3 more" in told_refusals(many)
+
+
+def test_a_fraction_gets_its_part_of_the_machine_that_was_rented() -> None:
+    async def main() -> None:
+        async with a_rig() as rig:
+            task = a_task(run="sim work_s=60", resources=(want_gpus(250),))
+            row = await rig.put(a_job(managed=True, host_id=None, task=task))
+            await rig.until(row.id, WorkloadPhase.RUNNING)
+            rows = await rig.store.snapshot()
+            attempt = rows.attempt_of(row.id)
+            assert attempt is not None
+            (share,) = attempt.placements[0].devices
+            assert (share.milli, share.memory_bytes) == (250, 10 * GIB)
+            (claim,) = rows.claims_of(row.id)
+            assert (claim.choice.accelerators_milli, claim.choice.price_micro_usd) == (1000, 3_000_000)
+            await rig.until(row.id, WorkloadPhase.FINISHED)
+
+    run_virtual(main())

@@ -75,25 +75,66 @@ def test_a_gang_runs_on_slurm_and_goes_with_its_cluster(far: SlurmHouse) -> None
     assert not list(far.root.glob("argosy-*/*")), "files of nodes go with their job"
 
 
-def test_a_server_that_is_killed_while_it_submits_leaves_one_job(far: SlurmHouse) -> None:
+@pytest.mark.parametrize(
+    "pause_s", [0.1, *(pytest.param(each, marks=pytest.mark.nightly) for each in (0.0, 0.05, 0.2, 0.4, 0.8))]
+)
+def test_a_server_that_is_killed_while_it_submits_leaves_one_job(far: SlurmHouse, pause_s: float) -> None:
     """At several moments of a launch and of a down: afterwards there is one job for the cluster, or none."""
-    for pause_s in (0.0, 0.15, 0.4):
-        name = far.name("k")
-        child = far.spawn("launch", "-y", "-d", "-c", name, "--infra", "slurm/far/low", "--", "sleep 600")
-        far.wait("the claim is ordered", partial(far.cluster, name))
-        far.slurm.run("sleep", str(pause_s))
-        far.kill_server()
-        child.wait(60)
-        far.run("status")
-        far.wait_job(name, 1, "running")
-        assert len(far.slurm.jobs()) == 1
-        far.run("down", "-y", name)
-        far.slurm.run("sleep", str(pause_s / 4))
-        pid = far.server_pid()
-        os.kill(pid, signal.SIGKILL)
-        far.wait("it is gone", lambda: far.run("status", ok=False).returncode == 0)
-        far.wait("nothing is left", lambda: not far.slurm.jobs())
-        far.wait("nobody waits for it", lambda each=name: far.cluster(each) is None)
+    name = far.name("k")
+    child = far.spawn("launch", "-y", "-d", "-c", name, "--infra", "slurm/far/low", "--", "sleep 600")
+    far.wait("the claim is ordered", partial(far.cluster, name))
+    far.slurm.run("sleep", str(pause_s))
+    far.kill_server()
+    child.wait(60)
+    far.run("status")
+    far.wait_job(name, 1, "running")
+    assert len(far.slurm.jobs()) == 1
+    far.run("down", "-y", name)
+    far.slurm.run("sleep", str(pause_s / 4))
+    pid = far.server_pid()
+    os.kill(pid, signal.SIGKILL)
+    far.wait("it is gone", lambda: far.run("status", ok=False).returncode == 0)
+    far.wait("nothing is left", lambda: not far.slurm.jobs())
+    far.wait("nobody waits for it", lambda each=name: far.cluster(each) is None)
+
+
+@pytest.mark.nightly
+def test_what_nothing_wants_is_given_back_and_others_jobs_are_left_alone(far: SlurmHouse) -> None:
+    name = far.name("o")
+    far.run("launch", "-y", "-d", "-c", name, "--infra", "slurm/far/low", "--", "sleep 600")
+    far.wait_job(name, 1, "running")
+    (number,) = far.slurm.jobs().values()
+    tag = far.slurm.run("squeue", "-h", "-j", number, "-o", "%k").strip()
+    lost, theirs = "clm-0000000000000000000lost", "clm-00000000000000000theirs"
+    for claim, comment in ((lost, tag), (theirs, "argosy:sto-of-somebody-else")):
+        words = (f"--job-name={claim}", f"--comment={comment}", "--mem=10", "-o/dev/null")
+        far.slurm.run("sbatch", *words, "--wrap", "sleep 600")
+    far.wait("the lost one is released", lambda: lost not in far.slurm.jobs())
+    assert theirs in far.slurm.jobs()
+    assert f"slurm has {lost}, which nothing wants: releasing it" in far.server_log()
+    far.run("down", "-y", name)
+    far.slurm.run("scancel", f"--name={theirs}")
+    far.wait("all is over", lambda: not far.slurm.jobs())
+
+
+def test_native_mode_runs_commands_as_batch_jobs(far: SlurmHouse) -> None:
+    task = far.file(
+        "native.yaml",
+        "resources: {infra: slurm/far/low, accelerators: 'H100:2', cpus: 2, memory: 0.2}\n"
+        "config: {slurm: {native: true}}\n"
+        "run: echo devices $CUDA_VISIBLE_DEVICES in $SLURM_JOB_NAME\n",
+    )
+    said = far.run("launch", "-y", "-c", "plain", task).stdout
+    assert re.search(r"devices \d,\d in clm-\w+:att-\w+", said), said
+    failed = far.run("exec", "plain", "--", "exit 5", ok=False)
+    assert "the program exited with code 5" in failed.stderr
+    far.run("exec", "-d", "plain", "--", "sleep 600")
+    far.wait_job("plain", 3, "running")
+    far.run("cancel", "-y", "plain", "3")
+    far.wait_job("plain", 3, "cancelled")
+    far.wait("its job is over", lambda: not far.slurm.jobs())
+    far.run("down", "-y", "plain")
+    far.wait("the note is gone", lambda: not list(far.slurm.home.glob(".argosy/slurm/native/*")))
 
 
 def test_what_slurm_refuses_is_told_with_its_words(far: SlurmHouse) -> None:

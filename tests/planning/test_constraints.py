@@ -48,7 +48,7 @@ MISSES = {
     "accelerator-memory": Resources(
         accelerator=Accelerator(model="L4", milli=1000, memory_min_bytes=48 * GIB)
     ),
-    "fraction": Resources(accelerator=Accelerator(model="L4", milli=500)),
+    "fraction": Resources(accelerator=Accelerator(model="L4", milli=1500)),
     "cpus": Resources(cpus=Bound(16000)),
     "memory": Resources(memory=Bound(64 * GIB)),
     "local-disk": Resources(node_disk=LocalDisk(bound=Bound(10**9))),

@@ -113,36 +113,36 @@ def test_areas_do_not_match_by_accident() -> None:
             Resources(accelerator=EIGHT, infra=Infra(provider="gcp"), use_spot=True),
             1,
             "nothing fits `A100:8, spot`, and any one of these is enough: without `infra: gcp` "
-            "aws/us-east-1 p4d at $12.00/h "
-            "would; without `use_spot: true` gcp/asia-northeast3 a2 at $40.00/h would",
+            "it would run on aws/us-east-1 p4d ($12.00/h); "
+            "without `use_spot: true` it would run on gcp/asia-northeast3 a2 ($40.00/h)",
         ),
         (
             Resources(accelerator=EIGHT, areas=("eu",), max_hourly_micro_usd=30_000_000),
             1,
-            "nothing fits `A100:8`, and any one of these is enough: without `regions: [eu]` aws/us-east-1 "
-            "p4d at $12.00/h would; "
-            "without `max_hourly_cost: 30` aws/eu-west-1 p4d at $35.00/h would",
+            "nothing fits `A100:8`, and any one of these is enough: "
+            "without `regions: [eu]` it would run on aws/us-east-1 p4d ($12.00/h); "
+            "without `max_hourly_cost: 30` it would run on aws/eu-west-1 p4d ($35.00/h)",
         ),
         (
             Resources(accelerator=EIGHT, memory=Bound(2000 * GIB)),
             1,
-            "nothing fits `A100:8, 2 TB+`: without the memory of 2 TB+ aws/us-east-1 p4d at $12.00/h would",
+            "nothing fits `A100:8, 2 TB+`; "
+            "without the memory of 2 TB+ it would run on aws/us-east-1 p4d ($12.00/h)",
         ),
         (
             Resources(accelerator=EIGHT, max_hourly_micro_usd=20_000_000),
             2,
-            "nothing fits `A100:8` on 2 nodes, and any one of these is enough: without `accelerators: "
-            "A100:8` "
-            "aws/us-east-1 g5 at $12.00/h would; without `max_hourly_cost: 20` aws/us-east-1 p4d at "
-            "$24.00/h would; without "
-            "`num_nodes: 2` aws/us-east-1 p4d at $12.00/h would",
+            "nothing fits `A100:8` on 2 nodes, and any one of these is enough: "
+            "without `accelerators: A100:8` it would run on aws/us-east-1 g5 ($12.00/h); "
+            "without `max_hourly_cost: 20` it would run on aws/us-east-1 p4d ($24.00/h); "
+            "without `num_nodes: 2` it would run on aws/us-east-1 p4d ($12.00/h)",
         ),
         (
             Resources(accelerator=EIGHT, cpus=Bound(200_000), memory=Bound(2000 * GIB)),
             1,
             "nothing fits `A100:8, 200+ CPUs, 2 TB+`, and no single constraint is to blame: without `cpus: "
             "200+` and the memory of "
-            "2 TB+ aws/us-east-1 p4d at $12.00/h would",
+            "2 TB+ it would run on aws/us-east-1 p4d ($12.00/h)",
         ),
     ],
 )  # fmt: skip
@@ -155,8 +155,8 @@ def test_the_constraint_that_removes_the_last_candidate_is_named(
 def test_a_local_disk_that_nothing_has_is_to_blame() -> None:
     wish = Resources(accelerator=EIGHT, node_disk=LocalDisk(kind="nvme", bound=Bound(500 * 10**9)))
     assert explain_impossible(wish, OFFERS, abilities=ABLE) == (
-        "nothing fits `A100:8, local disk nvme:500+`: without `local_disk: nvme:500+` aws/us-east-1 p4d at "
-        "$12.00/h would"
+        "nothing fits `A100:8, local disk nvme:500+`; without `local_disk: nvme:500+` it would run on "
+        "aws/us-east-1 p4d ($12.00/h)"
     )
 
 
@@ -205,7 +205,7 @@ def test_the_whole_market_is_asked_without_each_constraint() -> None:
     wish = replace(L4, infra=Infra(provider="aws"), areas=("ch",), max_hourly_micro_usd=10_000)
     text = explain_impossible(wish, [], market=CATALOG.market, atlas=CATALOG.atlas())
     assert text.startswith("nothing fits `L4:1`")
-    assert "without `max_hourly_cost: 0.01` aws/eu-central-2 g6" in text
+    assert "without `max_hourly_cost: 0.01` it would run on aws/eu-central-2 g6" in text
 
 
 BOARD = Accelerator(model="Jetson", milli=1000)
@@ -228,7 +228,7 @@ def test_several_boards_on_one_node_are_several_nodes() -> None:
     wish = Resources(accelerator=replace(BOARD, milli=4000), location="plant-3")
     assert explain_impossible(wish, BOARDS) == (
         "nothing fits `Jetson:4`: such a board has one device; with one on each, `num_nodes: 4` takes as "
-        "many: ssh/plant-3 at $0/h"
+        "many: ssh/plant-3 ($0/h)"
     )
 
 

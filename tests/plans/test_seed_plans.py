@@ -49,7 +49,6 @@ def machine(
 
 
 def clouds() -> list[StaticProvider]:
-    can = Capabilities(spot=True, multi_node=True)
     made = []
     for name, regions in (
         ("aws", ("us-west-2", "us-east-1", "eu-west-1")),
@@ -63,6 +62,7 @@ def clouds() -> list[StaticProvider]:
             for count in (1, 2, 4, 8)
             for spot in (False, True)
         ]
+        can = Capabilities(spot=True, multi_node=True, networks=name == "aws")
         made.append(StaticProvider(Manifest(name=name, title=name, capabilities=can), offers))
     own = Capabilities(owned=True, stop=True, multi_node=True, fractions=True)
     site = Offer(

@@ -10,6 +10,7 @@ import msgspec
 import pytest
 
 from argosy.infra import border
+from argosy.infra.agent_client import AgentClient
 from argosy.infra.boot import agent_zipapp
 from argosy.infra.system import SystemClock
 from argosy.model.facts import ClaimFact, ClaimState
@@ -20,7 +21,7 @@ from argosy.providers.slurm.cluster import Cluster
 from argosy.providers.slurm.provider import SlurmProvider
 from argosy.providers.slurm.runner import LocalRunner
 from argosy.providers.slurm.settings import ClusterSettings
-from argosy.testing.builders import a_choice, a_claim, a_gpu_shape, an_offer
+from argosy.testing.builders import a_choice, a_claim, a_gpu_shape, a_node, an_offer
 from argosy.testing.slurm_cluster import SlurmCluster, what_is_missing
 
 MISSING = what_is_missing()
@@ -150,6 +151,34 @@ def test_no_python_on_the_nodes_is_told_by_the_claim(slurm: SlurmCluster, zipapp
     asyncio.run(main())
 
 
+def test_agents_are_told_of_the_end_and_live_through_it(login: Login) -> None:
+    """SIGUSR1 comes to the batch script before the time limit, SIGTERM to all processes when the job is
+    preempted: agents go on, with a notice, until Slurm kills them."""
+
+    async def main() -> None:
+        claim = claim_of()
+        await login.provider.ensure(claim)
+        fact = await login.until(claim, ClaimState.HELD)
+        node = a_node(claim_id=claim.id, provider="slurm", address=fact.nodes[0].address)
+        client = AgentClient(lambda: login.provider.reach(node))
+        boot = await client.node()
+        assert boot.notice is None
+        for words, code in ((("--batch", "--signal=USR1"), "time-limit"), (("--signal=TERM",), "preempted")):
+            login.slurm.run("scancel", *words, login.job(claim))
+            for _ in range(200):
+                facts = await client.node()
+                if facts.notice is not None:
+                    break
+                await asyncio.sleep(0.05)
+            assert facts.notice is not None
+            assert facts.notice.code in (code, "time-limit")
+            assert facts.notice.ends
+        await login.provider.release(claim.id)
+        assert not login.slurm.nodes_with(login.slurm.jobs().get(claim.id, "none"))
+
+    asyncio.run(main())
+
+
 @pytest.mark.nightly
 def test_a_lost_node_and_a_time_limit_become_facts(login: Login) -> None:
     async def main() -> None:
@@ -188,6 +217,22 @@ def test_a_job_that_waits_says_for_what_and_how_long_it_may(login: Login) -> Non
         assert all(wait_s is not None and 3000 < wait_s < 3700 for wait_s in waits), waits
 
     asyncio.run(main())
+
+
+def test_check_lists_what_a_task_may_name(login: Login) -> None:
+    words = ("starttime=now+1hour", "duration=60", "users=root", "nodes=n1", "partition=low")
+    login.slurm.run("scontrol", "create", "reservation", "ReservationName=course", *words)
+    try:
+        texts = [each.what for each in asyncio.run(login.provider.check())]
+    finally:
+        login.slurm.run("scontrol", "delete", "ReservationName=course")
+    assert texts[0].startswith("lab: Slurm ")
+    assert (
+        "lab: partition low: 2 of 2 nodes up, gpu:a100:8-16c-2g, gpu:h100:8-16c-2g; "
+        "a job runs at most 7-00:00:00; features a100, h100, ib"
+    ) in texts
+    assert any(each.startswith("lab: reservation course: n1 until ") for each in texts), texts
+    assert texts[-1].endswith(", inactive, for root")
 
 
 REFUSED = (

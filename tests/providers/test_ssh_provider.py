@@ -14,6 +14,7 @@ from typing import ClassVar
 import msgspec
 import pytest
 
+from argosy.infra import border
 from argosy.infra.provider import Setting
 from argosy.infra.system import SystemClock, SystemIds
 from argosy.model.offer import DeviceShare, Placement
@@ -153,3 +154,20 @@ def test_conformance(case: Case, subject: Subject, running: asyncio.Runner) -> N
         running.run(hold(case, subject))
     except NotApplicable as why:
         pytest.skip(str(why))
+
+
+def test_a_host_that_cannot_run_an_agent_is_no_reason_to_give_up_the_work(home: Path, hosts: HostLab) -> None:
+    async def body() -> None:
+        subject = Subject(home, hosts)
+        hosts.hosts[0].python("missing")
+        try:
+            with pytest.raises(border.OutOfCapacity, match="has no `python3`: install Python 3"):
+                await subject.provider.ensure(subject.claim())
+            await subject.provider.ensure(subject.claim())  # on the next host
+        finally:
+            hosts.hosts[0].python("present")
+            for fact in await subject.provider.observe(()):
+                await subject.provider.release(fact.claim_id)
+            await subject.end()
+
+    asyncio.run(body())

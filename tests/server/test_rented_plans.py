@@ -176,3 +176,18 @@ def test_explain_lists_every_place_that_refused(client: Client, server: IdleServ
         "aws/east/east-a g4 refused AGO: InsufficientInstanceCapacity",
         "aws/west/west-a g4 spot refused AGO: MaxSpotInstanceCountExceeded",
     ]
+
+
+def test_a_fraction_rents_the_smallest_machine_that_has_one(client: Client, server: IdleServer) -> None:
+    """What the machine costs as a whole and for each task is said before it is ordered."""
+    part = Task(run="x", resources=(Resources(accelerator=Accelerator(model="T4", milli=250)),))
+    made = client.plan(part, managed=False)
+    best = made.plan.choices[0]
+    assert (best.offer.zone, best.accelerators_milli, best.price_micro_usd) == ("east-a", 1000, 2 * USD)
+    assert made.notes == (
+        "aws/east rents whole machines: g4 with 1 T4 costs $2.00/h and has room for 4 such tasks, "
+        "$0.50/h each",
+    )
+    assert client.plan(TASK, managed=False).notes == ()
+    client.launch(part, cluster="a", plan=made.id)
+    assert claimed(server) == ["east-a"]

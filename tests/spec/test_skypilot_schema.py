@@ -333,6 +333,7 @@ def test_the_other_fields_are_our_own(table: Table, cases: list[tuple[str, str, 
             "quantum_backend",
             "networking",
             "preset",
+            "hedge",
             "scheduling",
         },
     }.get(table.name, set())

@@ -1,7 +1,7 @@
 """Command line of the agent.
 
-python agent.pyz serve --root DIR --socket PATH [--devices 0,1] [--name NODE] [--notice=aws|azure|gcp]
-python agent.pyz probe [--root DIR] [--devices 0,1] [--name NODE]
+python agent.pyz serve --root DIR --socket PATH [--devices 0,1] [--name NODE]
+[--notice=aws|azure|gcp|file=PATH] python agent.pyz probe [--root DIR] [--devices 0,1] [--name NODE]
 python agent.pyz release --root DIR
 python agent.pyz start < PLAN (as `argosy.agent.start` says)
 python agent.pyz connect [--mux] --socket PATH
@@ -13,7 +13,7 @@ import os
 import sys
 
 _USAGE = """\
-    python agent.pyz serve --root DIR --socket PATH [--devices 0,1] [--name NODE] [--notice=aws|azure|gcp]
+    python agent.pyz serve --root DIR --socket PATH [--devices 0,1] [--name NODE] [--notice=NAME]
     python agent.pyz probe [--root DIR] [--devices 0,1] [--name NODE]
     python agent.pyz release --root DIR
     python agent.pyz start < PLAN

@@ -152,6 +152,9 @@ async def _serve(root: str, lock: int, door: _Door, agent: Agent, notice: tuple[
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, agent.done.set)
+    if notice is not None and notice[0] == "file":
+        # A batch system tells all processes of a job at once. Ours tells how the others end, to the last.
+        loop.add_signal_handler(signal.SIGTERM, lambda: None)
     await door.open(agent)
     try:
         sys.stdout.write("argosy-agent: listening on %s\n" % door.path)

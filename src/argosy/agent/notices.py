@@ -1,4 +1,5 @@
-"""What this machine is told about its own end, by the metadata service of whoever it is rented from.
+"""What this machine is told about its own end, by the metadata service of whoever it is rented from, or by
+a file that a batch system's script writes.
 
 Only the machine itself can ask there. A notice has the fields of `argosy.model.facts.Notice`. AWS and Azure
 are asked every second; Google answers when there is news.
@@ -42,9 +43,10 @@ class Metadata:
     """HTTP to the metadata service. Raises OSError and ValueError."""
 
     def __init__(self, url: str) -> None:
+        self.url = url
         place = url.split("://", 1)[-1].rstrip("/")
         self._host, _, port = place.partition(":")
-        self._port = int(port or 80)
+        self._port = int(port) if port.isdigit() else 80
         self.token = ""  # AWS's
         self.machine = ""  # Azure's name of this machine
         self.etag = "0"  # Google's: what we know
@@ -153,8 +155,19 @@ async def of_azure(service: Metadata) -> Notice | None:
     return None
 
 
+async def of_file(service: Metadata) -> Notice | None:
+    """A notice as JSON in a file, which a batch system's script writes."""
+    try:
+        with open(service.url, encoding="utf-8") as file:
+            told = json.load(file)
+    except FileNotFoundError:
+        return None
+    return _notice(str(told["code"]), int(told["at_ms"]), str(told.get("text", "")))
+
+
 SOURCES: dict[str, tuple[Source, float]] = {
     "aws": (of_aws, _EVERY_S),
+    "file": (of_file, _EVERY_S),
     "azure": (of_azure, _EVERY_S),
     "gcp": (of_gcp, 0.0),
 }

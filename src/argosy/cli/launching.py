@@ -395,6 +395,7 @@ def _show_plan(session: Session, task: Task, cluster: str | None, *, yes: bool, 
     if not reply.plan.choices and not waits_for(reply.plan):
         raise no_offer(task, reply.plan)
     _tell_plan(session, reply.plan, reply.deadline)
+    screen.warn(reply.notes)
     if yes or not screen.is_terminal():
         return ""
     limit = reply.max_hourly_micro_usd
@@ -446,10 +447,12 @@ def _choice_row(choice: Choice, num_nodes: int, chosen: bool) -> list[str]:
         "/".join(part for part in (offer.provider, offer.region, offer.zone) if part),
         shape.instance_type,
         str(num_nodes),
-        render_milli(choice.cpus_milli) if choice.cpus_milli else f"of {render_milli(shape.cpus_milli)}",
+        render_milli(choice.cpus_milli)
+        if choice.cpus_milli
+        else f"any ({render_milli(shape.cpus_milli)} available)",
         render_bytes(choice.memory_bytes)
         if choice.memory_bytes
-        else f"of {render_bytes(shape.memory_bytes)}",
+        else f"any ({render_bytes(shape.memory_bytes)} available)",
         accelerators,
         offer.capacity.value,
         render_price(choice.price_micro_usd) + ("~" if offer.estimated else ""),

@@ -82,6 +82,7 @@ class Resources:
         quantum_backend: str | None = None,
         priority_class: str | None = None,
         preset: str | None = None,
+        hedge: bool | None = None,
     ) -> None:
         given: dict[str, object] = {
             "cloud": str(cloud() if isinstance(cloud, type) else cloud) if cloud is not None else None,
@@ -114,6 +115,7 @@ class Resources:
             "quantum_backend": quantum_backend,
             "priority_class": priority_class,
             "preset": preset,
+            "hedge": hedge,
         }
         self.fields: dict[str, object] = {name: value for name, value in given.items() if value is not None}
         _parse({"resources": self.fields}, "Resources(...)")

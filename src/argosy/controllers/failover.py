@@ -40,6 +40,8 @@ def note_refused(view: View, workload: Workload, claim: Claim) -> Workload:
         text=claim.detail or "no capacity",
         at_ms=view.now_ms,
     )
+    if any(_place(each) == _place(new) for each in round_of(workload)):
+        return workload  # noted already: its claim is not gone yet
     kept = [each for each in workload.status.tried if _place(each) != _place(new)]
     return workload.with_status(tried=(*kept, new)[-PLACES_MAX:])
 
@@ -52,7 +54,9 @@ def round_of(workload: Workload) -> tuple[Tried, ...]:
 
 def end_round(view: View, workload: Workload) -> Workload:
     """All places may be asked again. What they said is still told."""
-    return workload.with_status(round_ms=view.now_ms + 1) if round_of(workload) else workload
+    if not round_of(workload) and not workload.status.hedge_id:
+        return workload
+    return workload.with_status(round_ms=view.now_ms + 1, hedge_id="")
 
 
 def reason_of(workload: Workload, last: Reason) -> Reason:
@@ -108,10 +112,11 @@ def next_text(claim: Claim, then: Choice) -> str:
         where = f"{new.shape.instance_type} in {where}"
     if new.capacity is not old.capacity:
         where += f" ({new.capacity.value})"
-    return f"{_named(old)}: {_clause(claim.detail)}, trying {where}"
+    return f"{place_words(old)}: {_clause(claim.detail)}, trying {where}"
 
 
-def _named(offer: Offer) -> str:
+def place_words(offer: Offer) -> str:
+    """`aws us-east-1a`."""
     return " ".join(part for part in (offer.provider, offer.zone or offer.region) if part)
 
 

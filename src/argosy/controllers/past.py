@@ -16,7 +16,7 @@ from argosy.model.phases import ClaimPhase, Outcome
 from argosy.model.reasons import Reason
 from argosy.model.rows import Attempt, Claim, Workload
 from argosy.model.tenancy import Tenancy
-from argosy.planning.availability import Memory, Seen, forgive, note_spot, refusal_of, remember
+from argosy.planning.availability import Memory, Seen, forgive, note_spot, note_start, refusal_of, remember
 from argosy.scheduler import estimate
 from argosy.scheduler.estimate import History
 from argosy.scheduler.recall import HALF_LIVES, Use, Uses, uses_of_attempt, uses_of_claim
@@ -89,6 +89,9 @@ class Past:
         seen = None
         if new.phase is ClaimPhase.HELD:
             self.memory = forgive(self.memory, new.choice)
+            if new.choice.offer.capacity is not Capacity.OWNED:
+                took_ms = max(0, new.held_ms - new.requested_ms)
+                self.memory = note_start(self.memory, new.choice.offer.provider, took_ms)
             seen = Seen.GRANTED
         elif new.phase is ClaimPhase.RELEASING and old.phase is ClaimPhase.HELD:
             seen = Seen.LOST if new.reason is Reason.PREEMPTED else Seen.LEFT

@@ -144,6 +144,7 @@ class Resources(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     image_id: str | None = None
     networking: Networking = Networking()
     config: str = ""  # JSON text of the parts of the task's `config` that drivers act on
+    hedge: bool = False  # an order that is late gets a second one elsewhere beside it
     labels: tuple[tuple[str, str], ...] = ()
     max_hourly_micro_usd: int | None = None
     areas: tuple[str, ...] = ()  # `regions`: any of them will do; words of `model.areas`

@@ -23,6 +23,7 @@ class KindStatus(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, 
 
     tried: tuple[Tried, ...] = ()  # places that gave none, the latest last
     round_ms: int = 0  # those since then are not asked again
+    hedge_id: str = ""  # the second order of this round: a claim
 
 
 class WorkloadColumns(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):

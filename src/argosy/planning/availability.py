@@ -30,6 +30,8 @@ _NEAR: Final = 0.5  # of a refusal in one zone, for other zones of the region
 _FORGET: Final = 1 / 8  # weight below which a refusal has no effect
 _REFUSALS_MAX: Final = 10_000
 _SPELLS_MAX: Final = 2_000
+_STARTS_MAX: Final = 50  # of one provider that are remembered
+_STARTS_MIN: Final = 3  # fewer say nothing
 _OLD_S: Final = 3 * 86_400.0  # what was seen for longer than this counts half
 
 
@@ -63,6 +65,7 @@ class Memory(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     refusals: tuple[Refusal, ...] = ()
     half_life_s: int = 600
     spells: Mapping[tuple[str, str, str, str], Spell] = {}
+    starts_ms: Mapping[str, tuple[int, ...]] = {}  # how long the last orders took to come up, by provider
 
 
 def refusal_of(choice: Choice, now_ms: int, *, scope: str = "zone") -> Refusal:
@@ -100,6 +103,18 @@ def forgive(memory: Memory, choice: Choice) -> Memory:
     granted = _key(refusal_of(choice, 0))
     left = tuple(each for each in memory.refusals if _key(each) != granted)
     return msgspec.structs.replace(memory, refusals=left)
+
+
+def note_start(memory: Memory, provider: str, took_ms: int) -> Memory:
+    """The memory with one more order that came up."""
+    kept = (*memory.starts_ms.get(provider, ()), took_ms)[-_STARTS_MAX:]
+    return msgspec.structs.replace(memory, starts_ms={**memory.starts_ms, provider: kept})
+
+
+def typical_start_ms(memory: Memory, provider: str) -> int | None:
+    """How long nearly all orders there take to come up: nine of ten of the last ones. None: not known."""
+    known = sorted(memory.starts_ms.get(provider, ()))
+    return known[(9 * len(known) - 1) // 10] if len(known) >= _STARTS_MIN else None
 
 
 class Seen(StrEnum):

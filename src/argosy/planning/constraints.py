@@ -118,7 +118,7 @@ def _refuse_fraction(case: Case) -> str:
     wish = case.wish.accelerator
     if wish is None or not wish.is_fraction or _as_sold(case):
         return ""
-    if not case.ability.fractions:
+    if case.owned and not case.ability.fractions:
         return "gives whole accelerators only"
     if wish.milli > 1000:
         return f"{render_milli(wish.milli)} accelerators: a share is below 1, more are whole numbers"
@@ -139,8 +139,8 @@ def _refuse_count(case: Case) -> str:
             return named.too_few(case.offer, case.wish, case.num_nodes, wish.milli, what,
                                  named.devices_of(shape.accelerator), render_milli)  # fmt: skip
         return f"has {render_milli(shape.accelerators_milli)} {shape.accelerator}, {asked}{_for_each(case)}"
-    if wish.is_fraction or _as_sold(case):
-        return ""
+    if _as_sold(case) or (wish.is_fraction and wish.milli <= shape.accelerators_milli):
+        return ""  # a machine is rented as a whole: a task gets its fraction of it
     return f"has {render_milli(shape.accelerators_milli)} per node, {asked}"
 
 

@@ -68,17 +68,16 @@ def explain_impossible(
         blames.append((f"`num_nodes: {num_nodes}`", one[0]))
     if len(blames) == 1:
         words, best = blames[0]
-        return f"nothing fits {wanted}: without {words} {_what(best)} would"
+        return f"nothing fits {wanted}; without {words} it would run on {_what(best)}"
     if blames:
-        listed = "; ".join(f"without {words} {_what(best)} would" for words, best in blames)
+        listed = "; ".join(f"without {words} it would run on {_what(best)}" for words, best in blames)
         return f"nothing fits {wanted}, and any one of these is enough: {listed}"
     for first, later in ((a, b) for i, a in enumerate(steps) for b in steps[i + 1 :]):
         both = _both(wish, first, later)
         if both is not None and (found := fitting(both)):
             return (
                 f"nothing fits {wanted}, and no single constraint is to blame: without {first.words} and "
-                f"{later.words} "
-                f"{_what(found[0])} would"
+                f"{later.words} it would run on {_what(found[0])}"
             )
     return f"nothing fits {wanted}, and no two constraints are to blame"
 
@@ -131,4 +130,4 @@ def _what(choice: Choice) -> str:
     offer = choice.offer
     place = "/".join(part for part in (offer.provider, offer.region) if part)
     machine = f" {offer.shape.instance_type}" if offer.shape.instance_type else ""
-    return f"{place}{machine} at {render_price(choice.price_micro_usd)}/h"
+    return f"{place}{machine} ({render_price(choice.price_micro_usd)}/h)"

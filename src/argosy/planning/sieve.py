@@ -263,13 +263,17 @@ def _keep_count(sieve: Sieve) -> None:
         sieve.kinds = exact
         told.keep("accelerator count", len(exact))
         return
-    if not sieve.ability.fractions or wish.milli > 1000:
+    if wish.milli > 1000:
         if len(exact) < len(left):
             text = f"{render_milli(wish.milli)} accelerators: a share is below 1, more are whole numbers"
-            if not sieve.ability.fractions:
-                text = "gives whole accelerators only"
             told.add(sieve.name, "fraction", text, 0)
         sieve.kinds = exact
+    else:  # a machine is rented as a whole: a task gets its fraction of it
+        sieve.kinds = [kind for kind in left if millis[kind] >= wish.milli]
+        if len(sieve.kinds) < len(left):
+            counts = _counts({millis[kind] for kind in left})
+            text = f"has {wish.model or 'accelerators'} with {counts}, asked for {render_milli(wish.milli)}"
+            told.add(sieve.name, "accelerator", text)
     told.keep("fraction", len(sieve.kinds))
 
 

@@ -40,7 +40,7 @@ from argosy.scheduler.whatif import rate_of
 _HOUR: Final = 1000 * 3_600_000  # milli-device x ms
 _LEAST_URGENT_FOR_SERVICE: Final = 3  # batch
 _HIGHEST_AGED: Final = 1  # nothing grows into `system`
-OVERDUE: Final = 14  # x `aging_s` of waiting: then attained service does not keep a job back any more,
+OVERDUE: Final = 20  # x `aging_s` of waiting: then attained service does not keep a job back any more,
 EVICTIONS_MAX: Final = 32  # nor after so many evictions
 OVERDUE_BUCKET: Final = -1
 FOREVER_S: Final = 1 << 40  # the length of what is not expected to end

@@ -27,6 +27,7 @@ from argosy.planning.offered import ROWS, Offered, Supply, plan_offered, rows_fo
 from argosy.server.exchange import Caller
 from argosy.server.intake import Intake, render_warnings
 from argosy.server.kept_plans import KeptPlans, Made, made_of, subject_of
+from argosy.server.price_rows import share_notes
 from argosy.server.pricing import Asked, Pricing
 from argosy.server.task_facts import earlier_runs
 from argosy.store.store import Store
@@ -171,7 +172,9 @@ class Planner:
             return await self._priced(request, task, quoted)
         made = await self.make(task, quoted, managed=request.managed)
         shown = await self.explained(task, made.plan, quoted.offers)
-        return self._noted(PlanReply(plan=shown, warnings=render_warnings(task), deadline=made.why), made)
+        notes = share_notes(made.plan.choices)
+        reply = PlanReply(plan=shown, warnings=render_warnings(task), deadline=made.why, notes=notes)
+        return self._noted(reply, made)
 
     async def _priced(self, request: PlanRequest, task: Task, quoted: Quoted) -> PlanReply:
         wishes = wishes_of(task, managed=request.managed)

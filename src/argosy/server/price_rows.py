@@ -14,7 +14,7 @@ from argosy.model.offer import Capacity, Choice, Offer, Rejection
 from argosy.model.priced import GpuView, PriceView, Refused
 from argosy.model.resources import Infra, Resources, serves
 from argosy.model.task import Task
-from argosy.model.units import parse_milli
+from argosy.model.units import parse_milli, render_milli, render_price
 
 if TYPE_CHECKING:
     from argosy.catalog import Catalog
@@ -70,7 +70,12 @@ def told(
     return tuple(found)
 
 
-def quota_notes(choices: Sequence[Choice], abilities: Mapping[str, Ability]) -> tuple[str, ...]:
+def choice_notes(choices: Sequence[Choice], abilities: Mapping[str, Ability]) -> tuple[str, ...]:
+    """What is to be said beside the choices of a plan."""
+    return (*share_notes(choices), *_quota_notes(choices, abilities))
+
+
+def _quota_notes(choices: Sequence[Choice], abilities: Mapping[str, Ability]) -> tuple[str, ...]:
     """One note on the places where nobody knows how much an account may have. Owned machines have no quotas,
     and an offer that tells how many nodes there are has told of them."""
     names = sorted(
@@ -88,6 +93,25 @@ def quota_notes(choices: Sequence[Choice], abilities: Mapping[str, Ability]) -> 
         f"quotas of {', '.join(names)} are not known: what your account may not have is refused at launch, "
         "and the next "
         "place is tried then",
+    )
+
+
+def share_notes(choices: Sequence[Choice]) -> tuple[str, ...]:
+    """What a fraction costs where only whole machines are rented, for all of it and for each task on it."""
+    if not choices:
+        return ()
+    best = choices[0]
+    asked, offer = best.resources.accelerator, best.offer
+    is_part = asked is not None and asked.is_fraction and asked.milli < best.accelerators_milli
+    if asked is None or not is_part or offer.capacity is Capacity.OWNED:
+        return ()
+    room = offer.shape.accelerators_milli // 1000 * (1000 // asked.milli)
+    devices = f"{render_milli(offer.shape.accelerators_milli)} {offer.shape.accelerator or 'accelerators'}"
+    place = "/".join(part for part in (offer.provider, offer.region) if part)
+    return (
+        f"{place} rents whole machines: {offer.shape.instance_type} with {devices} costs "
+        f"{render_price(offer.price_micro_usd)}/h and has room for {room} such tasks, "
+        f"{render_price(offer.price_micro_usd // room)}/h each",
     )
 
 

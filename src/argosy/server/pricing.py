@@ -26,6 +26,7 @@ from argosy.model.rows import Claim
 from argosy.model.task import Task
 from argosy.server.price_rows import (
     by_price,
+    choice_notes,
     distinct,
     is_there,
     merged,
@@ -34,7 +35,6 @@ from argosy.server.price_rows import (
     parse_gpu,
     parse_objective,
     parse_place,
-    quota_notes,
     refused,
     steady,
     summed_by_model,
@@ -200,7 +200,7 @@ class Pricing:
             page=_page(rows, task, (text, weighed.reason if weighed is not None else ""))
             if request.html
             else "",
-            notes=(*quota_notes(own.choices, abilities), *self.notes(view.provider for view in views)),
+            notes=(*choice_notes(own.choices, abilities), *self.notes(view.provider for view in views)),
         )
 
     def ordered(self, task: Task, own: Plan, runs: Sequence[Run]) -> tuple[Plan, str]:

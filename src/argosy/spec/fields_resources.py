@@ -449,6 +449,15 @@ _CANDIDATE: Final = (
         example="interactive",
     ),
     Field(
+        name="hedge",
+        into="hedge",
+        shape=Flag(),
+        doc="Where machines have not come up after the typical time, order others elsewhere as well; the "
+        "first that are up are used, the others are given back.",
+        example="true",
+        also=("hedged", "hedging"),
+    ),
+    Field(
         name="preset",
         into="preset",
         shape=Text(says="the name of a preset", check=str.strip),

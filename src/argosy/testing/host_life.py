@@ -38,6 +38,8 @@ mkdir -p $R/run/sshd
 mount -t tmpfs -o mode=1777 tmpfs $R/tmp
 mount --bind "$D/root-home" $R/root
 mount --bind "$D/homes" $R/home
+mkdir -p $R/shared
+mount --bind "$LISTS/shared" $R/shared
 umask 022
 mkdir -p $R/root/.ssh $R/home/$USER_NAME/.ssh
 cp "$LISTS/key.pub" $R/run/lab_key

@@ -64,6 +64,7 @@ class HostLab:
         self.number, self._lock = _take_number()
         self.subnet = f"10.77.{self.number}"
         self.folder = LABS / str(self.number)
+        self.shared = self.folder / "shared"  # /shared of every host, as a file server would be
         self.bridge = f"albr{self.number}"
         self.key_file = self.folder / "key"
         self.known_hosts = self.folder / "known_hosts"
@@ -102,6 +103,8 @@ class HostLab:
 
     def _prepare(self) -> None:
         self.folder.mkdir(parents=True)
+        self.shared.mkdir()
+        self.shared.chmod(0o1777)
         make_key(self.key_file)
         _ip(
             [
@@ -352,6 +355,20 @@ class Host:
             if which == "old":
                 self.path(str(program)).write_text(OLD_PYTHON.format(real=program.resolve()))
                 self.run(f"chmod 755 {program}")
+
+    def skew(self, seconds: int) -> None:
+        """The wall clock of every program that starts from now on is so far off; 0: right again."""
+        preload = self.path("/etc/ld.so.preload")
+        if seconds == 0:
+            preload.unlink(missing_ok=True)
+            return
+        library = self.lab.folder / f"wall_clock{seconds}.so"
+        if not library.exists():
+            source = str(Path(__file__).with_name("wall_clock.c"))
+            _run("cc", "-O2", "-shared", "-fPIC", f"-DOFFSET_S={seconds}", "-o", str(library), source)
+        inside = f"/usr/local/lib/{library.name}"
+        shutil.copy(library, self.path(inside))
+        preload.write_text(inside + "\n")
 
     # ---- network
 

@@ -118,8 +118,8 @@ class RentedProvider(SimProvider):
         return []
 
     def _boot_s(self) -> float:
-        slowest = [self.boots_s[zone] for zone in self.asked[-1:] if zone in self.boots_s]
-        return slowest[0] if slowest else super()._boot_s()
+        zone = self.asked[-1].rpartition(" ")[2] if self.asked else ""
+        return self.boots_s[zone] if zone in self.boots_s else super()._boot_s()
 
 
 def closed(provider: str, region: str = "", zone: str = "", *, kind: str = "", why: str) -> Offer:

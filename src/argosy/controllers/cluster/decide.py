@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import msgspec
 
 from argosy.controllers.cluster.idle import idle_since_ms, open_uses
 from argosy.controllers.failover import end_round, next_text, note_refused, reason_of, told_round
+from argosy.controllers.hedging import give_back_others, is_up, second_order
 from argosy.controllers.policies import finish, new_claim
 from argosy.controllers.pool.decide import decide_jobs, fail_cluster
 from argosy.controllers.pool.wanted import places_left
 from argosy.controllers.view import Action, NewId, Put, View, WakeAt, event
 from argosy.model.kinds.cluster import cluster_spec, cluster_state
 from argosy.model.kinds.job import job_task
-from argosy.model.phases import ClaimPhase, Desired, NodePhase, Outcome, WorkloadPhase
+from argosy.model.phases import ClaimPhase, Desired, Outcome, WorkloadPhase
 from argosy.model.reasons import Reason
 from argosy.model.resources import Autostop
 from argosy.model.rows import Claim, Workload
@@ -56,31 +59,34 @@ def _start(view: View, cluster: Workload, new_id: NewId) -> list[Action]:
         failed = [claim for claim in claims if claim.reason is not None]
         if not failed:
             return [Put(msgspec.structs.replace(cluster, phase=WorkloadPhase.QUEUED))]
-        return _after_refusal(view, cluster, failed[-1], new_id)
-    claim = good[0]
-    nodes = view.rows.nodes_of_claim(claim.id)
-    if claim.phase is ClaimPhase.HELD and sum(node.phase is NodePhase.READY for node in nodes) == claim.count:
-        changed = msgspec.structs.replace(
-            cluster, phase=WorkloadPhase.RUNNING, started_ms=cluster.started_ms or view.now_ms, detail=""
-        )
-        return [
-            Put(end_round(view, changed).with_status(active_ms=view.now_ms, up_ms=view.now_ms)),
-            event(
-                view,
-                cluster.id,
-                "running",
-                "1 node is ready" if claim.count == 1 else f"{claim.count} nodes are ready",
-            ),
-        ]
-    return []
+        return _after_refusal(view, cluster, failed, new_id)
+    used = next((claim for claim in good if is_up(view, claim)), None)
+    if used is None:
+        return second_order(view, cluster, good, new_id)
+    changed = msgspec.structs.replace(
+        cluster, phase=WorkloadPhase.RUNNING, started_ms=cluster.started_ms or view.now_ms, detail=""
+    )
+    return [
+        Put(end_round(view, changed).with_status(active_ms=view.now_ms, up_ms=view.now_ms)),
+        *give_back_others(view, cluster, used, good),
+        event(
+            view,
+            cluster.id,
+            "running",
+            "1 node is ready" if used.count == 1 else f"{used.count} nodes are ready",
+        ),
+    ]
 
 
-def _after_refusal(view: View, cluster: Workload, last: Claim, new_id: NewId) -> list[Action]:
+def _after_refusal(view: View, cluster: Workload, failed: Sequence[Claim], new_id: NewId) -> list[Action]:
     """The next place of those that are left in this round; when none is, the end, with all that was said."""
+    last = failed[-1]
     reason = last.reason or Reason.OUT_OF_CAPACITY
     if reason is Reason.PROVIDER_REFUSED:
         return fail_cluster(view, cluster, reason, last.detail)
-    noted = note_refused(view, cluster, last)
+    noted = cluster
+    for claim in failed:
+        noted = note_refused(view, noted, claim)
     left = places_left(view, noted)
     if left.elsewhere:
         choices = order_for_failover(left.elsewhere, view.memory, view.now_ms, ordered=left.ordered)

@@ -6,6 +6,7 @@ import msgspec
 
 from argosy.controllers.deadlines import give_up_ms, has_deadline
 from argosy.controllers.failover import end_round, next_text, note_refused, round_of, told_round
+from argosy.controllers.hedging import give_back_others, is_up, second_order
 from argosy.controllers.job.seat import seat_gang
 from argosy.controllers.policies import end_claims, finish, new_attempt
 from argosy.controllers.pool.wanted import places_left
@@ -17,32 +18,35 @@ from argosy.model.rows import Claim, Node, Workload
 from argosy.planning.availability import order_for_failover
 
 
-def usable_claim(view: View, job: Workload) -> Claim | None:
-    for claim in view.rows.claims_of(job.id):
-        if claim.desired is Desired.RUN and claim.phase in (ClaimPhase.REQUESTED, ClaimPhase.HELD):
-            return claim
-    return None
+def usable_claims(view: View, job: Workload) -> list[Claim]:
+    """Its orders that may still come up, and those that have: more than one where a late one was hedged."""
+    return [
+        claim
+        for claim in view.rows.claims_of(job.id)
+        if claim.desired is Desired.RUN and claim.phase in (ClaimPhase.REQUESTED, ClaimPhase.HELD)
+    ]
 
 
 def recover(view: View, job: Workload) -> list[Action]:
     if view.now_ms < job.retry_ms:
         return [WakeAt(job.id, job.retry_ms)]
-    if usable_claim(view, job) is not None:
+    if usable_claims(view, job):
         return [Put(msgspec.structs.replace(job, phase=WorkloadPhase.STARTING))]
     return []  # waits until the old claim is gone; `pool.decide_owned` then gives it a fresh one
 
 
 def start_managed(view: View, job: Workload, new_id: NewId) -> list[Action]:
-    claim = usable_claim(view, job)
-    if claim is None:
+    orders = usable_claims(view, job)
+    if not orders:
         return _claim_failed(view, job)
+    claim = next((each for each in orders if is_up(view, each)), orders[0])
     latest_ms = give_up_ms(view, job, claim)
     if latest_ms is not None and view.now_ms >= latest_ms:
         text = "spot did not come up while there was time: on-demand is ordered"
         return [*_retry(view, job, Reason.OUT_OF_CAPACITY, text, view.now_ms), *end_claims(view, job)]
     nodes = [node for node in view.rows.nodes_of_claim(claim.id) if node.phase is NodePhase.READY]
     if claim.phase is not ClaimPhase.HELD or len(nodes) < claim.count:
-        return [] if latest_ms is None else [WakeAt(job.id, latest_ms)]
+        return second_order(view, job, orders, new_id) if latest_ms is None else [WakeAt(job.id, latest_ms)]
     placements = seat_gang(job, claim, nodes)
     if placements is None:
         text = "its nodes do not have what its claim promised"
@@ -51,7 +55,7 @@ def start_managed(view: View, job: Workload, new_id: NewId) -> list[Action]:
     changed, attempt = new_attempt(
         end_round(view, job), placements, new_id("att"), view.now_ms, lease_ms=lease_ms
     )
-    return [Put(changed), Put(attempt)]
+    return [Put(changed), Put(attempt), *give_back_others(view, job, claim, orders)]
 
 
 def _lease_ms(view: View, job: Workload, claim: Claim, nodes: list[Node]) -> int:
@@ -72,7 +76,8 @@ def _claim_failed(view: View, job: Workload) -> list[Action]:
     detail = last.detail if last is not None else ""
     if reason is Reason.PROVIDER_REFUSED:
         return finish(view, job, Outcome.FAILED, reason, detail)
-    job = note_refused(view, job, last) if last is not None else job
+    for claim in failed:
+        job = note_refused(view, job, claim)
     left = places_left(view, job)
     if reason is Reason.CREDENTIALS and not left.elsewhere:
         return finish(view, job, Outcome.FAILED, reason, told_round(job, last, left.dear))

@@ -11,16 +11,21 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Final
 
+import msgspec
+
 from argosy.infra import border
 from argosy.infra.agent_port import Channel
 from argosy.infra.mux import Carrier
+from argosy.infra.speaker import Speaker
 from argosy.infra.ssh import Ran
 from argosy.model.facts import ClaimState
 from argosy.model.ids import Clock
 from argosy.model.rows import Claim
-from argosy.providers.slurm import script
-from argosy.providers.slurm.jobs import Jobs, addresses, telling
+from argosy.providers.slurm import native_script, script
+from argosy.providers.slurm.jobs import NATIVE, Jobs, addresses, telling
 from argosy.providers.slurm.listing import Job, parse_squeue, render_time
+from argosy.providers.slurm.native import NativeNode
+from argosy.providers.slurm.native_script import NativeClaim
 from argosy.providers.slurm.nodes import Nodes
 from argosy.providers.slurm.offers import NodeKind, gres_of_type
 from argosy.providers.slurm.runner import Runner
@@ -30,6 +35,7 @@ from argosy.providers.slurm.words import OCCUPYING, claim_state, is_unknown_job,
 _MIB: Final = 1 << 20
 _SUBMIT_S: Final = 60.0
 _RELEASE_S: Final = 90.0
+_GRACE_S: Final = 120  # so long before its time limit a job is told
 _LONGEST_S: Final = 7 * 86400  # where neither a task nor its partition limits the time
 _LIST_FAILED: Final = 75
 _SUBMIT_FAILED: Final = 76
@@ -48,6 +54,7 @@ class Cluster:
         self._agent = agent
         self._clock = clock
         self._carriers: dict[tuple[str, str], Carrier] = {}  # by job and node
+        self._speakers: dict[str, Speaker] = {}  # by claim in native mode
         self._opening: set[asyncio.Task[None]] = set()
         self.nodes = Nodes(name, runner, settings, clock)
         self.jobs = Jobs(name, runner, clock)
@@ -59,9 +66,15 @@ class Cluster:
                 if claim_state(job.state) is ClaimState.PENDING:
                     self._look_at_waiting(claim, options, job)
                 return
+        if claim.id in self.jobs.notes:
+            return
         kind = await self._kind_for(claim, options)
         await self.nodes.version()
         order = self._order(claim, options, kind)
+        if self.settings.native if options.native is None else options.native:
+            with self.jobs.submitting(claim.id, claim.tag):
+                await self._note(claim, order)
+            return
         with self.jobs.submitting(claim.id, claim.tag):
             made = await self._submit(order, wait=kind.idle >= claim.count)
         if made is not None and claim_state(made.state) is ClaimState.PENDING:
@@ -123,6 +136,7 @@ class Cluster:
         devices = choice.accelerators_milli // 1000
         limits = [each for each in (kind.time_limit_s, kind.default_time_s) if each]
         constraint = "&".join(each for each in (feature if devices else "", options.constraint) if each)
+        time_s = options.time_s or (limits[0] if limits else _LONGEST_S)
         memory_mib = choice.memory_bytes // _MIB
         return script.Order(
             claim_id=claim.id,
@@ -132,7 +146,8 @@ class Cluster:
             gres=f"{gres}:{devices}" if gres and devices else "",
             cpus=-(-choice.cpus_milli // 1000),
             memory_mib=0 if memory_mib >= kind.memory_mib else memory_mib,
-            time_s=options.time_s or (limits[0] if limits else _LONGEST_S),
+            time_s=time_s,
+            grace_s=_GRACE_S if time_s > 10 * _GRACE_S else 0,
             account=options.account or ours.account,
             qos=options.qos or ours.qos,
             constraint=constraint,
@@ -197,9 +212,30 @@ class Cluster:
             5,
         )
 
+    async def _note(self, claim: Claim, order: script.Order) -> None:
+        """Native mode: the claim is a note, and holds nothing until a job runs on it."""
+        choice = claim.choice
+        note = NativeClaim(
+            claim_id=claim.id,
+            tag=claim.tag,
+            count=claim.count,
+            order=order,
+            gres=order.gres.rpartition(":")[0],
+            accelerator=choice.accelerator,
+            devices=choice.accelerators_milli // 1000,
+            cpus_milli=choice.cpus_milli,
+            memory_bytes=choice.memory_bytes,
+        )
+        ran = await self._runner.run(native_script.note_script(claim.id), data=msgspec.json.encode(note))
+        if ran.out.strip() == script.RELEASED.encode():
+            raise border.RequestRefused("claim", f"{claim.id} was released before")
+        self._check(ran)
+
     async def reach(self, job_id: str, node: str) -> Channel:
         """A stream to the agent on a node of a job. Raises Unreachable."""
         jobs = await self.jobs.listed(fresh=False)
+        if job_id.startswith(NATIVE):
+            return await self._speaker(job_id.removeprefix(NATIVE)).open()
         job = next((each for each in jobs if each.id == job_id), None)
         if job is None or job.state not in OCCUPYING or node not in job.nodes:
             raise border.Unreachable(f"job {job_id} has no node {node} at present")
@@ -207,6 +243,16 @@ class Cluster:
         for key in [each for each in self._carriers if each[0] not in live]:
             del self._carriers[key]
         return await self._carrier(job_id, node).open()
+
+    def _speaker(self, claim_id: str) -> Speaker:
+        note = self.jobs.notes.get(claim_id)
+        for old in [each for each in self._speakers if each not in self.jobs.notes]:
+            del self._speakers[old]
+        if note is None:
+            raise border.Unreachable(f"there is no claim {claim_id} in native mode")
+        if claim_id not in self._speakers:
+            self._speakers[claim_id] = Speaker(NativeNode(note, self._runner))
+        return self._speakers[claim_id]
 
     def _carrier(self, job_id: str, node: str) -> Carrier:
         """All streams to one node go through one step: each step costs Slurm's controller and the node."""

@@ -16,6 +16,7 @@ from argosy.model.facts import ClaimFact, ClaimState, NodeSighting
 from argosy.model.ids import Clock
 from argosy.providers.slurm import script
 from argosy.providers.slurm.listing import Job, parse_squeue
+from argosy.providers.slurm.native_script import NativeClaim, read_notes
 from argosy.providers.slurm.runner import Runner
 from argosy.providers.slurm.words import (
     DEAD,
@@ -30,6 +31,7 @@ from argosy.providers.slurm.words import (
 _FRESH_S: Final = 1.0  # a younger list does for claims that are named
 _CALM_S: Final = 60.0  # when for so long nothing has changed
 _CALM_FRESH_S: Final = 5.0  # one that is so old does, too
+NATIVE: Final = "native:"  # instead of a job's id in the address of a node
 _KEPT_MAX: Final = 1000  # of jobs about which something is remembered
 
 
@@ -44,6 +46,7 @@ class Jobs:
         self._jobs_s = float("-inf")
         self._changed_s = clock.monotonic_s()
         self._listing = asyncio.Lock()
+        self.notes: dict[str, NativeClaim] = {}  # claims in native mode
         self._submits: dict[str, str] = {}  # claims that are just submitted, and their tags
         self._submitted = 0  # how many were
         self._addresses: dict[str, dict[str, str]] = {}  # by job: node -> address
@@ -76,7 +79,9 @@ class Jobs:
                 ran = await self._runner.run(script.list_script())
                 if ran.status:
                     raise refusal(ran.err, self._name)
-                found = parse_squeue(ran.out.decode("utf-8", "replace"))
+                text = ran.out.decode("utf-8", "replace")
+                found = parse_squeue(text)
+                self.notes = {note.claim_id: note for note in read_notes(text)}
                 ours = [job for job in found if is_claim_id(job.name)]
                 if [(job.id, job.state) for job in ours] != [(job.id, job.state) for job in self._jobs]:
                     self._changed_s = began_s
@@ -91,6 +96,7 @@ class Jobs:
             ended = self._submitted
             jobs = await self.listed(fresh=True)
         submitting = dict(self._submits)
+        noted = [note for note in self.notes.values() if not claim_ids or note.claim_id in claim_ids]
         by_claim: dict[str, list[Job]] = {}
         for job in jobs:
             if not claim_ids or job.name in claim_ids:
@@ -100,9 +106,13 @@ class Jobs:
             await self._learn_addresses(unknown)
         told = [telling(each) for each in by_claim.values()]
         await asyncio.gather(*(self._hear(job) for job in told if job.state in ENDED_BY_ITSELF))
-        facts = [self._fact(job) for job in told]
+        facts = [self._fact(job) for job in told] + [self._noted(note) for note in noted]
         for claim_id, tag in submitting.items():  # their jobs may be there before the next list is
-            if claim_id not in by_claim and (not claim_ids or claim_id in claim_ids):
+            if (
+                claim_id not in by_claim
+                and claim_id not in self.notes
+                and (not claim_ids or claim_id in claim_ids)
+            ):
                 text = "is being submitted"
                 facts.append(ClaimFact(claim_id=claim_id, state=ClaimState.PENDING, detail=text, tag=tag))
         return facts
@@ -128,6 +138,14 @@ class Jobs:
         )
         detail = "Slurm has suspended the job for another one" if job.state in FROZEN else ""
         return ClaimFact(claim_id=job.name, state=state, nodes=nodes, tag=tag, detail=detail)
+
+    def _noted(self, note: NativeClaim) -> ClaimFact:
+        """A claim in native mode is there as soon as it is noted: it holds nothing."""
+        nodes = tuple(
+            NodeSighting(index=index, address=f"{self._name}/{NATIVE}{note.claim_id}/{index}")
+            for index in range(note.count)
+        )
+        return ClaimFact(claim_id=note.claim_id, state=ClaimState.HELD, nodes=nodes, tag=note.tag)
 
     async def _hear(self, job: Job) -> None:
         """What a job that ended by itself said last."""

@@ -10,7 +10,7 @@ from argosy.infra import border
 from argosy.model.ids import Clock
 from argosy.model.offer import Offer
 from argosy.providers.slurm import script
-from argosy.providers.slurm.listing import SINFO, NodeGroup, parse_sinfo, parse_version
+from argosy.providers.slurm.listing import SINFO, NodeGroup, parse_records, parse_sinfo, parse_version
 from argosy.providers.slurm.offers import Estimate, NodeKind, estimate_of, node_kinds, offers_of, test_options
 from argosy.providers.slurm.runner import Runner
 from argosy.providers.slurm.settings import ClusterSettings
@@ -90,3 +90,18 @@ class Nodes:
             scope = f"{self._name}/{kind.partition}"
             told = estimate_of(answers.get(str(number), ""), now.removeprefix("now ").strip(), scope)
             self._estimates[kind.partition, kind.type] = (now_s, told)
+
+    async def ours(self) -> list[str]:
+        """What the user may name: accounts with their QoS where there is a database of them, and
+        reservations."""
+        ran = await self._runner.run(script.ours_script())
+        text = ran.out.decode("utf-8", "replace")
+        accounts, _, reservations = text.partition(script.RESERVATIONS)
+        pairs = [line.split("|") for line in accounts.splitlines() if line.count("|") == 1]
+        told = [f"account {name}" + (f" with QoS {qos}" if qos else "") for name, qos in pairs if name]
+        for record in parse_records(reservations):
+            users, until = record.get("Users", "(null)"), record.get("EndTime", "").replace("T", " ")[:16]
+            line = f"reservation {record.get('ReservationName', '')}: {record.get('Nodes', '')} until {until}"
+            line += f", {record.get('State', '').lower()}" + ("" if users == "(null)" else f", for {users}")
+            told.append(line)
+        return list(dict.fromkeys(told))

@@ -17,6 +17,8 @@ from argosy.model.phases import Desired
 from argosy.model.rows import Claim, Node
 from argosy.providers.slurm import MANIFEST
 from argosy.providers.slurm.cluster import Cluster
+from argosy.providers.slurm.listing import render_time
+from argosy.providers.slurm.offers import NodeKind
 from argosy.providers.slurm.settings import read_options
 
 _log: Final = logging.getLogger(__name__)
@@ -57,17 +59,16 @@ class SlurmProvider:
             ]
         findings = [finding(True, f"Slurm {major}.{minor:02} answers on {cluster.settings.where}")]
         for name in dict.fromkeys(kind.partition for kind in kinds):
-            mine = [kind for kind in kinds if kind.partition == name]
+            mine = [kind for kind in kinds if kind.partition == name and not kind.is_any]
             usable, total = sum(kind.usable for kind in mine), sum(kind.total for kind in mine)
             devices = sorted({kind.type for kind in mine if kind.gres})
-            text = f"partition {name}: {usable} of {total} nodes up" + (
-                f", {', '.join(devices)}" if devices else ""
-            )
+            text = f"partition {name}: {usable} of {total} nodes up"
+            text += "".join(f", {each}" for each in devices) + _limits(mine)
             ok = usable > 0 and mine[0].is_up
             findings.append(
                 finding(ok, text, "" if ok else f"`sinfo -p {name} -R` says why; its jobs wait until then")
             )
-        return findings
+        return findings + [finding(True, text) for text in await cluster.nodes.ours()]
 
     async def quote(self, want: Want) -> Sequence[Offer]:
         """What every cluster has; one that does not answer is left out unless it is the only one."""
@@ -167,3 +168,15 @@ class SlurmProvider:
             seen.pop(name, None)
         seen.update({fact.claim_id: fact for fact in facts})
         return facts
+
+
+def _limits(kinds: Sequence[NodeKind]) -> str:
+    """What a partition allows and what its nodes are called, as the end of a sentence."""
+    first = kinds[0]
+    features = sorted({feature for kind in kinds for feature in kind.features})
+    parts = [
+        f"a job runs at most {render_time(first.time_limit_s)}" if first.time_limit_s else "",
+        f"on at most {first.nodes_max} nodes" if first.nodes_max else "",
+        f"features {', '.join(features[:12])}" if features else "",
+    ]
+    return "".join(f"; {part}" for part in parts if part)

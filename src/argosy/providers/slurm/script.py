@@ -30,6 +30,10 @@ _COMMENT: Final = "argosy:"
 #: Seconds between looks at a job that was just submitted.
 _LOOKS: Final = "0.05 0.05 0.1 0.1 0.1 0.1 0.15 0.15 0.2 0.2 0.3 0.5 0.5 1 1 1"
 _NAME_AND_ADDRESS: Final = r"s/^NodeName=\([^ ]*\).* NodeAddr=\([^ ]*\) .*/\1 \2/p"
+#: Code and time (s) of a notice, for printf.
+_NOTICE: Final = '{"code": "%s", "at_ms": %s000, "text": "Slurm ends the job"}'
+_KILL_WAIT_S: Final = 30  # so long Slurm waits, where a site has not changed it, between SIGTERM and SIGKILL
+RESERVATIONS: Final = "reservations-follow"
 RELEASED: Final = "released"
 NO_AGENT: Final = "no-agent"
 
@@ -103,9 +107,22 @@ def batch_script(order: Order) -> str:
             f"--kill-on-bad-exit=0 --wait=0 --mpi=none --input=none --export={EXPORT} "
             f"/bin/sh -c {shlex.quote(_node_script(order))} &",
             "step=$!",
+            f"trap {shlex.quote(_announce(order))} USR1",
             'trap "" TERM',
             'while kill -0 "$step" 2>/dev/null; do wait "$step"; done',
         )
+    )
+
+
+def _announce(order: Order) -> str:
+    """Tells the agents that the job ends soon: they look for a file."""
+    write = f"""{_root(order.node_dir)}
+printf '{_NOTICE}' time-limit "$(($(date +%s) + {order.grace_s}))" >"$root/.notice"
+mv "$root/.notice" "$root/notice"
+"""
+    return (
+        f"srun --overlap --nodes={order.nodes} --ntasks={order.nodes} --ntasks-per-node=1 --gres=none "
+        f"--mem=0 --mpi=none --input=none --export={EXPORT} /bin/sh -c {shlex.quote(write)} &"
     )
 
 
@@ -126,10 +143,15 @@ command -v {order.python} >/dev/null || fail "no {order.python}"
 devices={devices}
 seen=${{CUDA_VISIBLE_DEVICES:-${{ROCR_VISIBLE_DEVICES:-${{ZE_AFFINITY_MASK:-}}}}}}
 [ -n "$seen" ] && devices="--devices=$seen"
-trap : TERM USR1
 env -u LD_PRELOAD -u LD_LIBRARY_PATH {order.python} -I -S "$HOME/.argosy/slurm/{order.agent}" serve \\
-  --root "$root" --socket "$root/agent.sock" --name "$SLURMD_NODENAME" $devices &
+  --root "$root" --socket "$root/agent.sock" --name "$SLURMD_NODENAME" $devices --notice=file="$root/notice" &
 agent=$!
+told() {{
+  if [ -e "$HOME/.argosy/slurm/released/{order.claim_id}" ]; then kill -INT "$agent"; return; fi
+  [ -e "$root/notice" ] || printf '{_NOTICE}' preempted "$(($(date +%s) + {_KILL_WAIT_S}))" >"$root/notice"
+  {{ sleep {_KILL_WAIT_S - 5}; kill -INT "$agent"; }} &
+}}
+trap told TERM
 while kill -0 "$agent" 2>/dev/null; do wait "$agent"; done
 mine=$(grep -lzs "^SLURM_JOB_ID=$SLURM_JOB_ID$" /proc/[0-9]*/environ)
 for each in $(grep -lzs "^SLURMD_NODENAME=$SLURMD_NODENAME$" $mine /dev/null); do
@@ -221,6 +243,15 @@ def probe_script(wishes: Sequence[Sequence[str]]) -> str:
     return "\n".join(lines)
 
 
+def ours_script() -> str:
+    """Accounts and QoS of this user, where there are any, then a line, then reservations."""
+    return f"""{_BASE}
+sacctmgr -nP show assoc user="$(id -un)" format=Account,QOS 2>/dev/null
+echo {RESERVATIONS}
+scontrol -o show reservation 2>/dev/null
+:"""
+
+
 def list_script() -> str:
     """All claims' jobs of this user, without those that are over and were released."""
     return f"""{_BASE}
@@ -234,7 +265,10 @@ while IFS= read -r line; do
   esac
   printf '%s\\n' "$line"
 done
-"""
+for each in "$base"/native/clm-*/claim; do
+  [ -e "$each" ] && {{ printf 'native{SEPARATOR}'; cat "$each"; echo; }}
+done
+:"""
 
 
 def release_script(claim_id: str, *, hard: bool) -> str:
@@ -246,7 +280,8 @@ mkdir -p "$base/released" && : >"$base/released/"{name} || exit 73
 me=$(id -un)
 for pause in 0 0.05 0.1 0.1 0.2 0.2 0.3 0.5 0.5 0.5 0.5 1; do
   sleep $pause
-  left=$(squeue -h -u "$me" --name={name} -o '%i') || exit 75
+  left=$(squeue -h -u "$me" -o '%i %j') || exit 75
+  left=$(printf '%s\\n' "$left" | sed -n 's/^\\([^ ]*\\) {claim_id}\\(:.*\\)\\{{0,1\\}}$/\\1/p')
   [ -z "$left" ] && break
   for id in $left; do
     [ "$id" = "${{told:-}}" ] || scancel --full "$id" || :{kill}
@@ -254,7 +289,7 @@ for pause in 0 0.05 0.1 0.1 0.2 0.2 0.3 0.5 0.5 0.5 0.5 1; do
   done
 done
 printf '%s\\n' "$left"
-[ -z "$left" ] && rm -f "$base/logs/"{name}.log
+[ -z "$left" ] && rm -rf "$base/logs/"{name}.log "$base/native/"{name}
 :"""
 
 

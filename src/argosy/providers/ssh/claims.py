@@ -165,7 +165,7 @@ class Claims:
                 if old is not None and old.ready:
                     raise  # it is healed later; what runs goes on
                 await self._undo(record)
-                if isinstance(error, border.Unreachable):  # another place may be there: do not wait for this
+                if _is_of_a_host(error):  # another place may do: neither wait for this one, nor give up
                     raise border.OutOfCapacity("host", str(error)) from error
                 raise
             self._save(msgspec.structs.replace(record, spots=tuple(spots), ready=True))
@@ -380,6 +380,13 @@ class Claims:
 
 def _with_notice(facts: NodeFacts | None, notice: Notice | None) -> NodeFacts | None:
     return facts if notice is None else msgspec.structs.replace(facts or NodeFacts(), notice=notice)
+
+
+def _is_of_a_host(error: border.BorderError) -> bool:
+    """Whether a host is in the way, not what was asked for."""
+    if isinstance(error, border.RequestRefused):
+        return error.field in ("host", "host_key", "shell")
+    return isinstance(error, border.Unreachable)
 
 
 def _weight(error: BaseException) -> int:
