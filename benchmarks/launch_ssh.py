@@ -1,6 +1,6 @@
 """Own GPU servers: how soon a gang on fresh hosts says its first line, and how many jobs end in a second.
 
-    python benchmarks/launch_ssh.py [--hosts 16] [--jobs 1000] [--job-hosts 20] [--json FILE]
+    python benchmarks/launch_ssh.py [--hosts 16] [--managed 1000] [--jobs 1000] [--job-hosts 20] [--json FILE]
 
 Hosts are namespaces of this machine with an sshd each (`argosy.testing.hosts`: needs root), so all of them
 and the server share its processors: beside the time stands what it cost the processors, hosts and all
@@ -10,7 +10,7 @@ and the server share its processors: beside the time stands what it cost the pro
                 rank 0 has printed its first line
     again       the same on hosts that have the agent's zipapp, after `down`
     exec        `argosy exec` on the gang: the agents are there
-    jobs        managed jobs `true`, each with nodes of its own, submitted in one go: until all have succeeded
+    managed     managed jobs `true`, each with nodes of its own, submitted in one go: until all have succeeded
     exec jobs   jobs on the nodes of one cluster that has all the hosts
 """
 
@@ -18,6 +18,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import contextlib
 import json
 import os
 import shutil
@@ -149,19 +150,20 @@ def all_of_them(place: Place, count: int, cluster: str) -> Ended:
     return Ended(seconds, mib, sum(job.status != "succeeded" for job in ended))
 
 
-def jobs(count: int, hosts: int) -> dict[str, Any]:
+def jobs(managed: int, bound: int, hosts: int) -> dict[str, Any]:
     rows: dict[str, Any] = {}
     with HostLab(hosts) as lab:
         place = Place(lab)
         nodes = ("--infra", "ssh/lab", "--num-nodes", str(hosts), "--", "true")
         try:
             place.wait_for_hosts()
-            for name, cluster in (("jobs", ""), ("exec jobs", "all")):
+            for name, cluster, count in (("managed", "", managed), ("exec jobs", "all", bound)):
                 if cluster:
                     place.run("launch", "-y", "-c", cluster, *nodes)
                 load, cpu = os.getloadavg()[0], cpu_s()
                 done = all_of_them(place, count, cluster)
                 rows[name] = {
+                    "jobs": count,
                     "seconds": round(done.seconds, 2),
                     "cpu_s": round(cpu_s() - cpu, 2),
                     "load": round(load, 1),
@@ -179,7 +181,8 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--hosts", type=int, default=16)
-    parser.add_argument("--jobs", type=int, default=1000, help="0: launches only")
+    parser.add_argument("--managed", type=int, default=1000, help="0: launches only")
+    parser.add_argument("--jobs", type=int, default=1000, help="on a cluster that has all hosts")
     parser.add_argument("--job-hosts", type=int, default=20)
     parser.add_argument("--json", type=Path, default=None)
     options = parser.parse_args()
@@ -189,8 +192,8 @@ def main() -> None:
         GROUP.mkdir()
         (GROUP / "cgroup.procs").write_text(str(os.getpid()))
     rows = launches(options.hosts)
-    if options.jobs:
-        rows |= jobs(options.jobs, options.job_hosts)
+    if options.managed:
+        rows |= jobs(options.managed, options.jobs, options.job_hosts)
     print(f"{'':10} {'seconds':>8} {'CPU s':>8} {'load':>6}  more")
     for name, row in rows.items():
         more = f"{row['jobs_per_s']} jobs/s, server {row['server_mib']} MiB" if "jobs_per_s" in row else ""
@@ -201,7 +204,8 @@ def main() -> None:
         )
     if GROUP.exists():
         (GROUP.parent / "cgroup.procs").write_text(str(os.getpid()))
-        GROUP.rmdir()
+        with contextlib.suppress(OSError):  # what has just been ended is still there
+            GROUP.rmdir()
 
 
 if __name__ == "__main__":

@@ -247,7 +247,7 @@ def test_two_servers_do_not_share_a_host(
         assert owner.endswith(f", state folder {other.home}")
         text = (
             f"is in use by another Argosy server ({owner}): take the host out of one of the two with "
-            "`argosy pool remove`"
+            "`argosy pool remove`; if that server is gone for good, delete ~/.argosy/nodes on the host"
         )
         assert server.closed() == {host.name: text, hosts.hosts[1].name: ""}
         ours = server.claim(hosts.hosts[1], host, milli=500)
@@ -299,6 +299,14 @@ def test_a_gang_with_a_host_that_is_off_is_refused_and_leaves_nothing(server: Se
         assert not list(first.path("/root/.argosy/nodes").glob("*/clm-*"))
     finally:
         second.boot()
+
+
+def test_what_a_crash_left_before_it_wrote_anything_closes_no_host(server: Server, host: Host) -> None:
+    server.add(host)
+    left = f"/root/.argosy/nodes/{host.name}/clm-00000000000000000left"
+    host.run(f"mkdir -p {left}/0 && echo '{{\"tag' > {left}/claim.json")
+    assert server.closed() == {host.name: ""}
+    assert not host.path(left).exists()
 
 
 def test_what_was_begun_is_known_to_the_next_server_process(

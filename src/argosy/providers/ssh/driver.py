@@ -30,12 +30,14 @@ from argosy.providers.ssh.claims import Claims
 from argosy.providers.ssh.enlisting import Enlisting
 from argosy.providers.ssh.known import Known, describe, facts_of
 from argosy.providers.ssh.pools import Closed, PoolFiles, Pools
-from argosy.providers.ssh.reached import HeldClaim, Reached, in_use_by_other
+from argosy.providers.ssh.reached import AT_ONCE, HeldClaim, Reached, in_use_by_other
 
 LOOK_EVERY_S: Final = 20.0
 SILENT_EVERY_S: Final = 5.0  # one that does not answer
 _EACH_HOST_S: Final = 0.25  # of a large pool no more than four hosts are looked at in a second
 PROBE_EVERY_S: Final = 600.0
+_LOOKS_AT_ONCE: Final = 32
+_CHECK_WAITS_S: Final = 15.0  # longer than ssh waits for a host that is switched off
 _QUOTE_WAITS_S: Final = 1.5
 _FACTS_FILE: Final = "facts.json"
 
@@ -52,6 +54,8 @@ class Driver:
         self.ssh = Ssh(setting.root / "ssh", setting.ids, setting.environ)
         self.owner = f"{_user()}@{socket.gethostname()}, state folder {setting.home}"
         self._known: dict[str, Known] = {}
+        self._looks = asyncio.Semaphore(_LOOKS_AT_ONCE)
+        self._places: dict[str, asyncio.Semaphore] = {}
         self._pools: Pools | None = None
         self._facts: dict[str, NodeFacts] = self._load_facts()
         self.claims = Claims(setting.root, self, setting.clock)
@@ -99,7 +103,10 @@ class Driver:
 
     def reached(self, host_id: str) -> Reached | None:
         known = self.known(host_id)
-        return Reached(self.ssh, known.host, self.zipapp) if known is not None else None
+        if known is None:
+            return None
+        places = self._places.setdefault(host_id, asyncio.Semaphore(AT_ONCE))
+        return Reached(self.ssh, known.host, self.zipapp, places)
 
     def seen(self, host_id: str) -> Mapping[str, HeldClaim]:
         known = self._known.get(host_id)
@@ -153,7 +160,8 @@ class Driver:
         probe = known.facts is None or known.silent or now_s - known.probed_s >= PROBE_EVERY_S
         try:
             zipapp = await asyncio.to_thread(lambda: self.zipapp)
-            known.look = await Reached(self.ssh, known.host, zipapp).look(probe=probe)
+            async with self._looks:
+                known.look = await Reached(self.ssh, known.host, zipapp).look(probe=probe)
             known.problem, known.silent = "", False
             if known.look.facts is not None:
                 known.facts, known.probed_s = facts_of(known.host, known.look), now_s
@@ -166,12 +174,12 @@ class Driver:
             known.looked_s, known.looking = self._clock.monotonic_s(), None
 
     async def look_at_all(self) -> None:
-        """Until every host has answered or failed."""
+        """Until every host has answered or failed, for some seconds."""
         self.pools()
         for known in self._known.values():
             known.looked_s = -1e9
         if tasks := self.look_again():
-            await asyncio.wait(tasks)
+            await asyncio.wait(tasks, timeout=_CHECK_WAITS_S)
 
     # -- verbs ----------------------------------------------------------------------------------------------
 
@@ -230,7 +238,8 @@ class Driver:
                 continue
             words = f"{id}: {describe(known)}"
             if reason := self.closed(known, closed):
-                hint = f"`argosy pool uncordon {id}` opens it" if id in closed else reason.partition(": ")[2]
+                fix = reason.partition(": ")[2] or "wait a moment, then look again"
+                hint = f"`argosy pool uncordon {id}` opens it" if id in closed else fix
                 findings.append(finding(id in closed, f"{words}; it {reason.partition(': ')[0]}", hint))
             else:
                 findings.append(finding(True, words))

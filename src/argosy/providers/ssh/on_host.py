@@ -108,7 +108,11 @@ def look(place: Place, order: Order) -> Answer:
         check_writable(place)
         answer["facts"] = probe(agent, place)
     with place.lock():
-        answer["claims"] = [state_of(place, name, record) for name, record in place.records().items()]
+        records = place.records()
+        for name in [name for name, record in records.items() if not record]:
+            remove(place.claim(name))  # a crash left it before anything was written down, or started
+            del records[name]
+        answer["claims"] = [state_of(place, name, record) for name, record in records.items()]
     return answer
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import shlex
 from collections.abc import Mapping, Sequence
@@ -17,6 +18,7 @@ from argosy.infra.ssh import Ssh
 from argosy.model.facts import NodeFacts
 from argosy.providers.ssh.pools import Host
 
+AT_ONCE: Final = 4
 _ORDER_S: Final = 60.0  # a slow disk, or drivers that wake up
 _OLD: Final = '{"error": "old-python", "text": "%d.%d.%d"}'
 
@@ -110,9 +112,10 @@ def _fields(part: Part) -> dict[str, Any]:  # Any: as in `Part`
 class Reached:
     """A host and the way to it. Every call raises border errors whose text says what mends it."""
 
-    def __init__(self, ssh: Ssh, host: Host, zipapp: Path) -> None:
+    def __init__(self, ssh: Ssh, host: Host, zipapp: Path, places: asyncio.Semaphore | None = None) -> None:
         self.ssh, self.host, self.to = ssh, host, host.target()
         self._zipapp = zipapp
+        self._places = places or asyncio.Semaphore(AT_ONCE)  # of orders: sshd allows few sessions at once
 
     async def look(self, *, probe: bool) -> Look:
         order = self._order("look", probe=probe)
@@ -132,11 +135,13 @@ class Reached:
     async def start(self, plan: AgentPlan, part: Part | None = None) -> AgentPlace:
         """Start an agent; with `part`, in the same session write down first what its claim holds."""
         if part is None:
-            return await start_agent(self.ssh, self.to, self._zipapp, plan)
+            async with self._places:
+                return await start_agent(self.ssh, self.to, self._zipapp, plan)
         order = msgspec.Raw(msgspec.json.encode(self._order("take", **_fields(part))))
         errand = Errand(program=_program().decode(), order=order)
         try:
-            return await start_agent(self.ssh, self.to, self._zipapp, plan, errand)
+            async with self._places:
+                return await start_agent(self.ssh, self.to, self._zipapp, plan, errand)
         except ErrandRefused as refused:
             answer = msgspec.json.decode(refused.answer, type=_Answer)
             self._raise_refusal(answer)
@@ -162,7 +167,8 @@ class Reached:
     async def _ask(self, order: _Order, data: bytes = b"") -> _Answer:
         program = _program()
         body = program + msgspec.json.encode(order) + b"\n" + data
-        ran = await self.ssh.run(self.to, _command(len(program)), data=body, timeout_s=_ORDER_S)
+        async with self._places:
+            ran = await self.ssh.run(self.to, _command(len(program)), data=body, timeout_s=_ORDER_S)
         try:
             answer = msgspec.json.decode(ran.out, type=_Answer)
         except msgspec.MsgspecError:
@@ -190,7 +196,8 @@ def in_use_by_other(owner: str) -> str:
     """As the end of a sentence about a host: two servers cannot keep books of one host."""
     return (
         f"is in use by another Argosy server ({owner or 'which does not say who it is'}): "
-        "take the host out of one of the two with `argosy pool remove`"
+        "take the host out of one of the two with `argosy pool remove`; if that server is gone for good, "
+        "delete ~/.argosy/nodes on the host"
     )
 
 
