@@ -42,6 +42,9 @@ COMMANDS: dict[str, tuple[str, ...]] = {
     "gpus": ("gpus",),
     "jobs cancel": ("jobs", "cancel", "1", "-y"),
     "jobs graph": ("jobs", "graph", "7"),
+    "jobs pool apply": ("jobs", "pool", "apply", "warm", "worker.yaml", "--workers", "2"),
+    "jobs pool down": ("jobs", "pool", "down", "warm", "-y"),
+    "jobs pool status": ("jobs", "pool", "status"),
     "jobs launch": ("jobs", "launch", "-d", *TASK),
     "jobs logs": ("jobs", "logs", "1"),
     "jobs queue": ("jobs", "queue"),
@@ -95,6 +98,7 @@ def filled(argosy: CommandLine, server: FakeServer) -> CommandLine:
     )
     (argosy.folder / "job.sbatch").write_text("#!/bin/bash\n#SBATCH --nodes=2\nsrun hostname\n")
     (argosy.folder / "two.yaml").write_text("name: p\n---\nname: a\nrun: x\n---\nname: b\nrun: y\n")
+    (argosy.folder / "worker.yaml").write_text("setup: x\n")
     (argosy.folder / "quota.yaml").write_text("queues:\n  acme:\n    limit: {gpus: 8}\n")
     argosy.good("quota", "set", "acme", "--limit", "gpus=12")
     return argosy

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import signal
 from collections.abc import Iterator
 
 import pytest
@@ -83,3 +85,35 @@ def test_a_spot_loss_with_notice_is_recovered_in_another_zone(aws: House, cloud:
     logs = ("jobs", "logs", "1", "--no-follow")
     aws.wait("it runs again", lambda: aws.run(*logs, ok=False).stdout.count("attempt in") == 2)
     aws.run("jobs", "cancel", "1", "--yes")
+
+
+@pytest.mark.nightly
+def test_killed_servers_leave_one_machine_and_then_none(aws: House, cloud: FakeEc2) -> None:
+    """kill -9 as soon as the order is made, while it stops and starts, and as soon as the end is."""
+    text = (
+        "num_nodes: 2\n"
+        "resources: {infra: aws/us-east-1, instance_type: m6i.large, use_spot: false}\n"
+        "run: echo hello\n"
+    )
+
+    def killed_after(action: str, *words: str) -> None:
+        """The command, and a server that dies as soon as AWS has heard of it; the next one goes on."""
+        known = len(cloud.made(action))
+        child = aws.spawn(*words)
+        pid = aws.server_pid()
+        aws.wait(action, lambda: len(cloud.made(action)) > known)
+        os.kill(pid, signal.SIGKILL)
+        child.wait(60)
+
+    aws.run("status")
+    killed_after("RunInstances", "launch", "-c", "dev", "--yes", "-d", str(aws.file("two.yaml", text)))
+    aws.wait("it runs", lambda: (aws.cluster("dev") or {}).get("status") == "running")
+    first = {each.id for each in cloud.instances()}
+    assert len(first) == 2
+    killed_after("StopInstances", "stop", "dev", "--yes")
+    aws.wait("it rests", lambda: (aws.cluster("dev") or {}).get("status") == "stopped")
+    killed_after("StartInstances", "start", "dev", "--yes")
+    aws.wait("it runs again", lambda: (aws.cluster("dev") or {}).get("status") == "running")
+    assert {each.id for each in cloud.instances()} == first
+    killed_after("TerminateInstances", "down", "dev", "--yes")
+    aws.wait("it is gone", lambda: aws.cluster("dev") is None and not cloud.left())

@@ -333,3 +333,17 @@ def test_throttling_is_waited_out(cloud: Cloud, tmp_path: Path) -> None:
         border.Transient, match=r"AWS in us-east-1: Request limit exceeded \(RequestLimitExceeded\)"
     ):
         asyncio.run(provider.ensure(an_order()))
+
+
+def test_check_tells_of_machines_that_another_server_left(cloud: Cloud, tmp_path: Path) -> None:
+    """Found by tag in every region, reported, and left alone."""
+    other = a_provider(tmp_path / "other", cloud.clock, cloud.account)
+    left = an_order(region="us-west-2")
+    asyncio.run(other.ensure(left))
+    (machine,) = cloud.fake.tagged(CLAIM, left.id)
+    mine = a_provider(tmp_path / "mine", cloud.clock, cloud.account)
+    (bad,) = [each for each in asyncio.run(mine.check()) if not each.ok]
+    assert bad.what == f"machines of claims that this server does not know, 1 in us-west-2: {machine.id}"
+    assert f"terminate-instances --region us-west-2 --instance-ids {machine.id}`" in bad.hint
+    assert [each.what for each in asyncio.run(other.check()) if not each.ok] == []
+    asyncio.run(other.release(left.id))

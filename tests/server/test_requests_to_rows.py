@@ -24,6 +24,7 @@ from argosy.testing.builders import a_node, a_shape, an_attempt, an_id, an_offer
 from argosy.testing.idle_server import IdleServer, StaticProvider, a_pool
 
 TASK = {"run": "echo hi"}
+TOO_MUCH = {"run": "x", "resources": [{"accelerator": {"model": "A100", "milli": 64000}}]}
 ONE_GPU = {"run": "x", "resources": [{"accelerator": {"model": "A100", "milli": 1000}}]}
 
 
@@ -591,6 +592,24 @@ def test_events_tell_what_was_asked_for_newest_last(server: IdleServer, raw: Raw
     oldest = raw.get(f"/events?limit=2&after={told[0]['seq']}").json["events"]
     assert [each["code"] for each in oldest] == ["cancelling", "stopping"]
     assert len(raw.get("/events?subject=c").json["events"]) == 4
+
+
+def test_numbers_have_no_gap_when_many_submit_at_once(gpus: IdleServer) -> None:
+    """Also when some of them are refused, come twice or are in each other's way."""
+
+    def submit(index: int) -> int | None:
+        if index % 7 == 3:  # never fits
+            answer = Raw(gpus.socket).ask("POST", "/jobs", {"tasks": [TOO_MUCH]})
+            assert answer.status != 200 and b"no-offer" in answer.body
+            return None
+        key = f"key-{index // 2 if index % 10 in (4, 5) else index}"  # some clients repeat themselves
+        answer = Raw(gpus.socket).ask("POST", "/jobs", {"tasks": [ONE_GPU], "key": key})
+        assert answer.status == 200, answer.json
+        return int(answer.json["jobs"][0]["number"])
+
+    with ThreadPoolExecutor(12) as threads:
+        numbers = {number for number in threads.map(submit, range(60)) if number is not None}
+    assert numbers == set(range(1, len(numbers) + 1))
 
 
 def test_ports_that_the_place_cannot_open_are_said_with_the_way_to_reach_them(raw: Raw) -> None:

@@ -15,6 +15,7 @@ from argosy.api.events import EventCalls
 from argosy.api.files import FileCalls
 from argosy.api.groups import GroupCalls
 from argosy.api.hosts import HostCalls
+from argosy.api.job_pools import JobPoolCalls
 from argosy.api.jobs import JobCalls, LogCalls
 from argosy.api.launching import LaunchingCalls
 from argosy.api.planning import PlanningCalls
@@ -32,6 +33,7 @@ class Calls(
     ClusterCalls,
     JobCalls,
     GroupCalls,
+    JobPoolCalls,
     EventCalls,
     CostCalls,
     PriceCalls,

@@ -11,6 +11,7 @@ from argosy.api.endpoint import Reply, Request, endpoint
 from argosy.api.jobs import JobView
 from argosy.api.launching import JobsReply
 from argosy.model.group import Layout, When
+from argosy.model.notify import Notify
 from argosy.model.task import Task
 
 
@@ -22,6 +23,8 @@ class GroupRequest(Request, frozen=True, kw_only=True, omit_defaults=True):
     name: str = ""  # of the whole; "": that of its first task
     after: tuple[str, ...] = ()  # numbers or ids of managed jobs that must have ended before
     when: When = When.SUCCEEDED  # what must have become of those
+    notify: tuple[Notify, ...] = ()  # who is told of the whole
+    pool: str = ""  # name of the pool whose workers run the jobs; "": each has nodes of its own
     user: str = ""
     project: str = ""
     plan: str = ""  # the id of the plan that was confirmed, when all tasks are planned alike
@@ -58,6 +61,8 @@ class GroupCalls:
         name: str = "",
         after: Sequence[str] = (),
         when: When = When.SUCCEEDED,
+        notify: Sequence[Notify] = (),
+        pool: str = "",
         user: str = "",
         project: str = "",
         plan: str = "",

@@ -12,6 +12,7 @@ from argosy.cli.task_options import parse_whole
 
 if TYPE_CHECKING:
     from argosy.model.group import Layout, When
+    from argosy.model.notify import Notify
     from argosy.model.task import Task
 
 F = TypeVar("F", bound=Callable[..., Any])  # Any: commands take what click gives them
@@ -25,6 +26,9 @@ _OPTIONS: Final = (
     ),
     click.option("--fail-fast", is_flag=True, help="The first job that fails ends the others."),
     click.option("--after", multiple=True, metavar="JOB", help="Run it when this managed job has ended."),
+    click.option(
+        "-p", "--pool", metavar="NAME", help="Run it on workers of this pool: `argosy jobs pool status`."
+    ),
     click.option(
         "--when",
         type=click.Choice(["succeeded", "failed", "always"]),
@@ -42,6 +46,7 @@ class GroupWish(NamedTuple):
     parallel: int | None
     fail_fast: bool
     after: tuple[str, ...]
+    pool: str | None
     when: str
 
 
@@ -54,6 +59,8 @@ class DescribedGroup(NamedTuple):
     name: str
     after: tuple[str, ...]
     when: When
+    notify: tuple[Notify, ...]
+    pool: str
 
 
 def group_options(function: F) -> F:
@@ -74,7 +81,7 @@ def parse_group(
     """The group that flags and file describe; None when it is one job. Errors: "spec-invalid", "usage"."""
     from argosy.model.errors import ArgosyError
 
-    asked = wish.num_jobs is not None or bool(wish.after)
+    asked = wish.num_jobs is not None or bool(wish.after) or wish.pool is not None
     if not asked and not (words and words[0].endswith((".yaml", ".yml"))):
         if wish.parallel is not None or wish.fail_fast:
             raise click.UsageError("--parallel and --fail-fast are about several jobs: add --num-jobs N")
@@ -96,4 +103,13 @@ def parse_group(
     if any(not task.run.strip() for task in parsed.tasks):
         raise ArgosyError("usage", "a task has nothing to run", hint="give each task a `run:`")
     warnings = tuple(warning.render() for warning in parsed.warnings)
-    return DescribedGroup(parsed.tasks, layout, warnings, parsed.name or "", wish.after, When(wish.when))
+    return DescribedGroup(
+        tasks=parsed.tasks,
+        layout=layout,
+        warnings=warnings,
+        name=parsed.name or "",
+        after=wish.after,
+        when=When(wish.when),
+        notify=parsed.notify,
+        pool=wish.pool or "",
+    )

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import click
 
 from argosy.cli.clusters import job_table
+from argosy.cli.job_pools import job_pool
 from argosy.cli.launching import jobs_launch
 from argosy.cli.session import Session, complete_cluster, json_option, pass_session, yes_option
 
@@ -406,5 +407,5 @@ def jobs_graph(session: Session, job: str, as_json: bool) -> None:
         session.screen.print(line)
 
 
-for _command in (jobs_launch, jobs_queue, jobs_logs, jobs_cancel, jobs_graph):
+for _command in (jobs_launch, jobs_queue, jobs_logs, jobs_cancel, jobs_graph, job_pool):
     jobs.add_command(_command)

@@ -111,7 +111,7 @@ def launch(
             return
         first, named = _ask_first(session, described.task, cluster, project, yes=yes)
         stage[0] = "Nothing was launched. What was sent is kept: the same command goes on from there."
-        task = _send_files(session, described.task)
+        task = send_files(session, described.task)
         stage[0] = "It may have been launched: `argosy status` shows it."
         policy: Autostop | None = None if idle is None else autostop_policy(idle, down, wait_for)
         reply = session.client.launch(
@@ -194,7 +194,7 @@ def exec_(
     stage = ["Nothing was queued."]
     with session.on_interrupt(lambda: stage[0]):
         screen.warn(described.warnings)
-        task = _send_files(session, described.task, "" if project else cluster)
+        task = send_files(session, described.task, "" if project else cluster)
         stage[0] = f"It may have been queued: `argosy queue {cluster}` shows it."
         reply = session.client.exec(cluster, [task], user=session.user, project=project or "")
     screen.warn(reply.warnings)
@@ -263,7 +263,7 @@ def jobs_launch(
         screen.warn(described.warnings)
         first = (screen.is_terminal() and not yes) or needs_files(described.task)
         named = _show_plan(session, described.task, None, yes=yes, managed=True) if first else ""
-        task = _send_files(session, described.task)
+        task = send_files(session, described.task)
         stage[0] = "It may have been queued: `argosy jobs queue` shows it."
         reply = session.client.jobs_launch([task], user=session.user, project=project or "", plan=named)
     if reply.plan is not None and not first:
@@ -294,10 +294,10 @@ def _launch_group(
     with session.on_interrupt(lambda: stage[0]):
         screen.warn(group.warnings)
         if screen.is_terminal() and not yes:
-            for task in group.tasks[:1] if len(group.tasks) > 3 else group.tasks:
+            for task in () if group.pool else group.tasks[:1] if len(group.tasks) > 3 else group.tasks:
                 _show_plan(session, task, None, yes=True, managed=True)
             screen.confirm(f"Queue {many(layout.size, 'job')} as one group?", yes=yes)
-        tasks = [_send_files(session, task) for task in group.tasks]
+        tasks = [send_files(session, task) for task in group.tasks]
         stage[0] = "It may have been queued: `argosy jobs queue` shows it."
         reply = session.client.launch_group(
             tasks,
@@ -305,6 +305,8 @@ def _launch_group(
             name=group.name,
             after=group.after,
             when=group.when,
+            notify=group.notify,
+            pool=group.pool,
             user=session.user,
             project=project or "",
         )
@@ -464,7 +466,7 @@ def _called(task: Task) -> str:
     return f"task `{task.name}`" if task.name else "the task"
 
 
-def _send_files(session: Session, task: Task, cluster: str = "") -> Task:
+def send_files(session: Session, task: Task, cluster: str = "") -> Task:
     def show(progress: Progress) -> None:
         if progress.stage == "scan":
             hashed = f", {render_bytes(progress.done_bytes)} read" if progress.done_bytes else ""

@@ -196,7 +196,13 @@ async def launch_job(
             tell(sent.warnings)
             models.append(sent.task)
         reply = await GroupCalls.launch_group(
-            models, group.layout, name=group.name, after=names_of(after), when=when_of(when), user=user
+            models,
+            group.layout,
+            name=group.name,
+            after=names_of(after),
+            when=when_of(when),
+            notify=group.notify,
+            user=user,
         )
     else:
         model = _prepared(task)

@@ -11,6 +11,7 @@ from argosy.client.dags import Dag
 from argosy.client.tasks import Launchable, model_of
 from argosy.model.errors import ArgosyError
 from argosy.model.group import Layout, Member, When
+from argosy.model.notify import Notify
 from argosy.model.task import Task as ModelTask
 
 
@@ -21,6 +22,7 @@ class Grouped(NamedTuple):
     layout: Layout
     name: str
     warnings: tuple[str, ...]
+    notify: tuple[Notify, ...] = ()
 
 
 def grouped(
@@ -89,7 +91,7 @@ def _of_file(text: str, source: str) -> Grouped | None:
     warnings = tuple(each.render() for each in parsed.warnings)
     if parsed.layout is None:
         return Grouped(parsed.tasks, Layout(size=1), parsed.name or "", warnings)
-    return Grouped(parsed.tasks, parsed.layout, parsed.name or "", warnings)
+    return Grouped(parsed.tasks, parsed.layout, parsed.name or "", warnings, parsed.notify)
 
 
 def names_of(jobs: Iterable[int | str] | int | str | None) -> tuple[str, ...]:

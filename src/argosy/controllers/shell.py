@@ -24,7 +24,8 @@ from argosy.controllers.past import Past
 from argosy.controllers.pool.caches import PoolCaches
 from argosy.controllers.pool.decide import POOL, decide_owned
 from argosy.controllers.pool.pictures import Picture
-from argosy.controllers.view import Action, Emit, Expect, Policy, Prices, Put, View, known_of, terminals_of
+from argosy.controllers.telling import Channels, events_of
+from argosy.controllers.view import Action, Expect, Policy, Prices, Put, View, known_of, terminals_of
 from argosy.infra.agent_port import AgentDirectory
 from argosy.infra.log_sink import LogSink
 from argosy.infra.provider import Providers
@@ -68,16 +69,19 @@ class Shell:
         prices: Prices | None = None,
         quotes: Quotes | None = None,
         is_ours: Callable[[], bool] = lambda: True,
+        channels: Channels | None = None,
     ) -> None:
         """`prices`: what the catalog knows (None: nothing). `quotes`: the server's cache of what
         providers offer (None: one of its own); claims are charged at what decisions saw in it. `is_ours`:
-        whether the state of this server is still its own; when it is not, nothing is decided any more."""
+        whether the state of this server is still its own; when it is not, nothing is decided any more.
+        `channels`: who is told of events besides those whom tasks name."""
         self._store, self._providers, self._clock, self._ids = store, providers, clock, ids
         self._policy = policy or Policy()
         self.observed = Facts()
         self._quotes = quotes or Quotes(providers, clock)
         self._quotes.changed = self.wake
         self._is_ours = is_ours
+        self._channels = channels
         self._began_s = clock.monotonic_s()
         self._swept_s = self._began_s - SWEEP_S  # when the last full pass began
         self._pools = PoolCaches()
@@ -428,11 +432,13 @@ class Shell:
 
     async def _commit(self, actions: Sequence[Action]) -> None:
         puts = [action.row for action in actions if isinstance(action, Put)]
-        events = [action.event for action in actions if isinstance(action, Emit)]
+        events = events_of(actions, self._rows, self._channels)
         expect = {action.id: action.rev for action in actions if isinstance(action, Expect)}
         if puts or events:
             self._check_ours()
             self._wake_related(await self._store.commit(puts, events=events, expect=expect))
+            if self._channels is not None and any(each.tell for each in events):
+                self._channels.wake()
 
     def _wake_related(self, rows: Iterable[Row]) -> None:
         for row in rows:

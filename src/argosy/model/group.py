@@ -59,6 +59,7 @@ class Membership(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     group: int  # number of the group
     size: int  # how many tasks it has
     envs: dict[str, str] = {}  # variables that the group gives it, besides those of its task
+    program: int = 0  # which of the programs of the group it runs
     together: bool = False  # it starts when all tasks of the group have their nodes
 
 

@@ -176,3 +176,4 @@ class Event(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     code: str  # kebab-case
     text: str
     seq: int = 0
+    tell: bool = False  # somebody asked to be told: it goes to the outbox, too

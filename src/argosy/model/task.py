@@ -7,6 +7,7 @@ from typing import Final
 
 import msgspec
 
+from argosy.model.notify import Notify
 from argosy.model.resources import Resources
 from argosy.model.scheduling import Scheduling
 
@@ -75,6 +76,9 @@ class Task(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     objective: str = "cost"  # cost | time | carbon: what the best place is
     inputs: tuple[DataSize, ...] = ()
     outputs: tuple[DataSize, ...] = ()
+    notify: tuple[
+        Notify, ...
+    ] = ()  # who is told of its start and end; addresses only between client and server
     config: str = ""  # JSON text of the task's `config:`; read by who needs it
     extra: str = ""  # JSON text of the accepted fields that have no place here yet
     not_executed: tuple[str, ...] = ()  # fields that were accepted and do nothing yet

@@ -20,6 +20,7 @@ from argosy.infra.quotes import Quotes
 from argosy.model.ids import Clock, Ids
 from argosy.server.accounts import Accounts
 from argosy.server.admission import Admission
+from argosy.server.channels import ChannelFile
 from argosy.server.dialling import DialDoor, Tls
 from argosy.server.door import Door, Limits
 from argosy.server.features import FEATURES
@@ -76,7 +77,8 @@ class Application:
         self.refreshes = Refreshes(pricing.refresh)
         self.accounts = Accounts(store, clock)
         tenants = Tenants(store, controllers, clock)
-        intake = Intake(store=store, blobs=blobs, tenants=tenants)
+        channels = ChannelFile(state_dir)
+        intake = Intake(store=store, blobs=blobs, tenants=tenants, channels=channels)
         quotes = quotes or Quotes(providers, clock, price=pricing.own_prices, fresh_s=0)
         pricing.rented.names = lambda: quotes.usable() & _priced_by_catalog(providers)
         planner = Planner(

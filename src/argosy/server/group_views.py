@@ -27,7 +27,8 @@ _EXPLAINED: Final = 5  # tasks whose turn has not come, in an explanation
 def standings_in(rows: Snapshot, group: Workload) -> Standings:
     """Where the tasks of a live group are."""
     jobs = [row for row in rows.ends_for(group.id) if row.parent_id == group.id]
-    return standings_of(group_spec(group).layout, [*jobs, *rows.children_of(group.id)])
+    spec = group_spec(group)
+    return standings_of(spec.layout, [*jobs, *rows.children_of(group.id)], again=spec.pool_id is not None)
 
 
 def view_managed(row: Workload, rows: Snapshot, *, pending: Pending | None = None) -> JobView:

@@ -12,7 +12,7 @@ import msgspec
 from argosy.api.server import PruneReply
 from argosy.model.errors import ArgosyError
 from argosy.model.ids import Clock
-from argosy.model.kinds import gangs, task_of
+from argosy.model.kinds import gangs, programs_of
 from argosy.model.units import parse_size
 from argosy.storage.blobs import BlobStore
 from argosy.storage.logs import LogStore
@@ -113,8 +113,7 @@ class Housekeeping:
     async def _trees_in_use(self) -> set[str]:
         keep: set[str] = set()
         for row in (await self._store.snapshot()).workloads.values():
-            task = task_of(row)
-            if task is not None:
+            for task in programs_of(row):
                 trees = (task.workdir_tree, *(mount.tree for mount in task.file_mounts))
                 keep.update(digest for digest in trees if digest)
             keep.update(gang.checkpoint.tree for gang in gangs(row) if gang.checkpoint is not None)

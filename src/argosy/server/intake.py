@@ -6,8 +6,10 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Final
 
 from argosy.model.errors import ArgosyError
+from argosy.model.notify import HIDDEN, OCCASIONS, Notify, is_channel
 from argosy.model.offer import Plan
 from argosy.model.task import Task, render_ignored
+from argosy.server.channels import ChannelFile
 from argosy.server.exchange import Caller
 from argosy.server.tenancy import Tenants
 from argosy.storage.blobs import BlobStore
@@ -23,8 +25,9 @@ _VARIABLE_MAX: Final = (128 << 10) - 2  # bytes of name and value, with `=` and 
 class Intake:
     """Looks at every task before anything is planned or written."""
 
-    def __init__(self, *, store: Store, blobs: BlobStore, tenants: Tenants) -> None:
+    def __init__(self, *, store: Store, blobs: BlobStore, tenants: Tenants, channels: ChannelFile) -> None:
         self._store, self._blobs, self._tenants = store, blobs, tenants
+        self._channels = channels
 
     async def task(self, task: Task, caller: Caller, *, with_files: bool) -> Task:
         """Checked, and with its presets. Raises `spec-invalid`, `conflict` (files are missing), `not-found`,
@@ -83,9 +86,19 @@ class Intake:
                     hint="put it into a file, and name that in `file_mounts`",
                     where=where,
                 )
+        self.check_notify(task.notify, where)
         if with_files:
             self._check_files(task, where)
         return task
+
+    def check_notify(self, wishes: Sequence[Notify], where: str) -> None:
+        """Raises `spec-invalid`, `not-found` for a channel that the server does not have."""
+        for wish in wishes:
+            wrong = [each for each in wish.on if each not in OCCASIONS]
+            if wrong or wish.to == HIDDEN or not wish.to:
+                raise ArgosyError("spec-invalid", "`notify` cannot be read", where=where)
+            if is_channel(wish.to):
+                self._channels.check(wish.to)
 
     def _check_files(self, task: Task, where: str) -> None:
         if task.workdir_git is not None and not task.workdir_tree:

@@ -28,6 +28,7 @@ from argosy.api.location import log_path, socket_path
 from argosy.infra.system import SystemClock, SystemIds
 from argosy.model.errors import ArgosyError
 from argosy.server.application import Application, pricing_of
+from argosy.server.channels import ChannelFile
 from argosy.server.dialling import DialDoor, Public
 from argosy.server.housekeeping import Housekeeping, Retention
 from argosy.server.journal import open_journal
@@ -137,6 +138,7 @@ async def serve(settings: Settings, tcp: socket.socket | None, lock: StateLock) 
     from argosy.infra.quotes import Quotes
     from argosy.providers import load_providers
     from argosy.server.agents import Agents
+    from argosy.server.notifying import Notifier
 
     store = await opening
     async with contextlib.AsyncExitStack() as stack:
@@ -153,6 +155,7 @@ async def serve(settings: Settings, tcp: socket.socket | None, lock: StateLock) 
         pricing = pricing_of(state_dir, providers, clock)
         quotes = Quotes(providers, clock, price=pricing.own_prices)
         stack.push_async_callback(quotes.close)
+        notifier = Notifier(store, ChannelFile(state_dir), clock, ids.new("srv"))
         shell = Shell(
             store=store,
             providers=providers,
@@ -164,6 +167,7 @@ async def serve(settings: Settings, tcp: socket.socket | None, lock: StateLock) 
             quotes=quotes,
             prices=pricing.rented,
             is_ours=lock.is_ours,
+            channels=notifier,
         )
         application = Application(
             store=store,
@@ -188,7 +192,8 @@ async def serve(settings: Settings, tcp: socket.socket | None, lock: StateLock) 
         caring = asyncio.create_task(_care(store, application.housekeeping, clock))
         watching = asyncio.create_task(_watch_budgets(application))
         collecting = asyncio.create_task(_collect())
-        stack.push_async_callback(_end, deciding, caring, watching, collecting)
+        telling = asyncio.create_task(notifier.run())
+        stack.push_async_callback(_end, deciding, caring, watching, collecting, telling)
         local = LocalSocket(socket_path(state_dir))
         async with application.listen(local.sock, tcp, dials=DialDoor(dialled), tls=settings.public.tls):
             stack.callback(local.unlink)

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from typing import Final, TypeVar
+from types import MappingProxyType
+from typing import Final, NamedTuple, TypeVar
 
 from argosy.api.endpoint import Reply
 from argosy.model.errors import ArgosyError
@@ -18,11 +19,20 @@ from argosy.server.ports import Controllers
 from argosy.server.refusals import no_cluster
 from argosy.store.errors import Conflict, KeyUsed
 from argosy.store.snapshot import Snapshot
-from argosy.store.store import Store
+from argosy.store.store import Numbered, Store
 
 T = TypeVar("T")
 MANAGED: Final = "managed"  # scope of the numbers of managed jobs
 _TRIES: Final = 24  # somebody else may write between our reading and our writing
+
+
+class Batch(NamedTuple):
+    """Rows that are to stand under fresh numbers."""
+
+    scope: str
+    size: int
+    rows: Callable[[int], Sequence[Workload]]  # from the first number; pure
+    secrets: Mapping[str, Mapping[str, str]] = MappingProxyType({})  # by id of the row
 
 
 class Writer:
@@ -79,33 +89,43 @@ class Writer:
 
     async def commit(
         self,
-        puts: Sequence[Row],
-        reply: Reply,
+        batch: Batch,
+        make: Callable[[Sequence[Workload]], tuple[Sequence[Row], Reply]],
         key: str,
         *,
-        secrets: Mapping[str, Mapping[str, str]],
         events: Sequence[Event] = (),
         wake: Sequence[str] = (),
         expect: Mapping[str, int] | None = None,
     ) -> bytes:
-        """Jobs on an existing cluster expect it to be as it was: it must not end under them. `expect`: other
-        rows with the revisions that must hold."""
-        body = encode(reply)
+        """Write rows under numbers that follow each other without a gap; what the request is answered.
+
+        `make`: from the numbered rows to all that is written, and the answer; it may be called several times.
+        `expect`: other rows with the revisions that must hold; clusters of `wake`, on which the rows run,
+        must not end under them.
+        """
+        made: list[tuple[Sequence[Row], bytes]] = []
+
+        def number(first: int) -> tuple[Sequence[Row], bytes]:
+            puts, reply = make(batch.rows(first))
+            made[:] = [(puts, encode(reply))]
+            return made[0]
+
         expect = dict(expect or {})
-        written = {row.id for row in puts}
         for cluster_id in wake:
             cluster = (await self._store.snapshot()).workloads.get(cluster_id)
-            if cluster_id in written:
-                continue
             if cluster is None or cluster.desired is Desired.END:
                 raise Conflict([cluster_id])
             expect[cluster_id] = cluster.rev
         await self._store.commit(
-            puts, expect=expect, events=events, secrets=secrets, key=(key, body) if key else None
+            expect=expect,
+            events=events,
+            secrets=batch.secrets,
+            key=(key, b"") if key else None,
+            numbered=Numbered(batch.scope, batch.size, number),
         )
+        puts, body = made[0]
         # Jobs of a cluster are placed by the cluster: a thousand of them are one wake-up.
-        jobs = () if wake else (row.id for row in puts)
-        self._controllers.wake(*wake, *jobs)
+        self._controllers.wake(*wake, *(() if wake else (row.id for row in puts)))
         return body
 
     def event(self, subject: str, code: str, text: str) -> Event:

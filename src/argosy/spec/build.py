@@ -6,6 +6,7 @@ from typing import Any
 
 import msgspec
 
+from argosy.model.notify import ENDS, Notify
 from argosy.model.places import READS_TASK
 from argosy.model.resources import (
     Autostop,
@@ -83,10 +84,23 @@ def build_task(
         scheduling=_scheduling(task, over, findings),
         inputs=_data_sizes(merged, "inputs"),
         outputs=_data_sizes(merged, "outputs"),
+        notify=build_notify(merged),
         config=json_text(task.plain.get("config")),
         extra=json_text(extra),
         not_executed=tuple(sorted(reader.later)),
     )
+
+
+def build_notify(section: Section) -> tuple[Notify, ...]:
+    """Who is told, in the order in which they were written."""
+    found = []
+    for each in section.get("notify", tuple) or ():
+        if isinstance(each, str):
+            found.append(Notify(to=each))
+        elif isinstance(each, Section):
+            on = each.get("events", tuple) or ENDS
+            found.append(Notify(to=each.get("to", str) or "", on=on, secret=each.get("secret", str) or ""))
+    return tuple(found)
 
 
 def driven_config(config: object) -> str:

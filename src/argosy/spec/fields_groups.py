@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from typing import Final
 
+from argosy.model.notify import OCCASIONS
+from argosy.spec import notation
 from argosy.spec.leaves import TEXTS
-from argosy.spec.shapes import AsText, Choice, Field, Flag, ListOf, MapOf, OneOf, Text, Whole
+from argosy.spec.shapes import AsText, Choice, Field, Flag, ListOf, MapOf, OneOf, Table, Text, Whole
 
 _NAME: Final = Text(says="the name of a value")
 _PARALLEL: Final = Field(
@@ -17,6 +19,51 @@ _PARALLEL: Final = Field(
 )
 _FAIL_FAST: Final = Field(
     name="fail_fast", shape=Flag(), doc="The first job that fails ends the others.", example="true"
+)
+
+_ADDRESS: Final = Text(says="a URL, an e-mail address or the name of a channel", check=notation.parse_address)
+_NOTIFY: Final = Field(
+    name="notify",
+    shape=ListOf(
+        item=OneOf(
+            says="an address, or a mapping with `to` and `events`",
+            shapes=(
+                _ADDRESS,
+                Table(
+                    name="notify",
+                    fields=(
+                        Field(
+                            name="to",
+                            shape=_ADDRESS,
+                            doc="A URL, an e-mail address, or a channel of the server.",
+                            example="team",
+                            secret=True,
+                        ),
+                        Field(
+                            name="events",
+                            shape=ListOf(item=Choice(words=tuple(OCCASIONS)), one_will_do=True),
+                            doc="Of what; by default of its end.",
+                            example="[started, failed]",
+                        ),
+                        Field(
+                            name="secret",
+                            shape=Text(),
+                            doc="Signs what a webhook gets (HMAC-SHA256).",
+                            example="s3cret",
+                            secret=True,
+                        ),
+                    ),
+                ),
+            ),
+        ),
+        one_will_do=True,
+        maximum=20,
+        says="a list of addresses",
+    ),
+    doc="Who is told when it ends, or of its `events`: a webhook, Slack, e-mail, a channel of the server.",
+    example="[team, {to: me@example.com, events: failed}]",
+    secret=True,
+    also=("notifications", "notification", "alerts"),
 )
 
 #: Of one task.
@@ -59,7 +106,8 @@ ORDER: Final = (
     ),
     _PARALLEL,
     _FAIL_FAST,
+    _NOTIFY,
 )
 
 #: Of the whole.
-HEADER_ORDER: Final = (_PARALLEL, _FAIL_FAST)
+HEADER_ORDER: Final = (_PARALLEL, _FAIL_FAST, _NOTIFY)

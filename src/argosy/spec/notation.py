@@ -412,3 +412,22 @@ def parse_path(text: str) -> str:
     if not text.strip():
         raise ValueError("the path is empty")
     return text
+
+
+def parse_address(text: str) -> str:
+    """Who is told: a URL, an e-mail address or the name of a channel. The text is in no error: a URL may be a
+    secret.
+
+    >>> parse_address("me@example.com"), parse_address("team")
+    ('me@example.com', 'team')
+    """
+    if text == "***" or "://" in text:
+        scheme = text.partition("://")[0]
+        if text != "***" and scheme not in ("http", "https", "slack+http", "slack+https"):
+            raise ValueError(
+                "a URL begins with `https://`; for a service that takes what Slack takes `slack+https://`"
+            )
+        return text
+    if any(char.isspace() for char in text) or not text or text.count("@") > 1:
+        raise ValueError("it is no address: a URL, an e-mail address or the name of a channel")
+    return text

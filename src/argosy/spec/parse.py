@@ -9,8 +9,9 @@ import msgspec
 
 from argosy.model.errors import ArgosyError
 from argosy.model.group import Layout
+from argosy.model.notify import Notify
 from argosy.model.task import Task
-from argosy.spec.build import build_task, json_text
+from argosy.spec.build import build_notify, build_task, json_text
 from argosy.spec.fields import HEADER, TASK
 from argosy.spec.fields_resources import RESOURCES
 from argosy.spec.findings import Findings, Place, Warning_, excerpt, near
@@ -24,7 +25,7 @@ from argosy.spec.source import Node, Pairs, Scalar, compose, from_python, scalar
 
 PYTHON: Final = "Task(...)"
 TASKS_LIMIT: Final = 1000
-HEADER_READ: Final = ("name", "execution", "parallel", "fail_fast")
+HEADER_READ: Final = ("name", "execution", "parallel", "fail_fast", "notify")
 _NO_ENV: Final[Mapping[str, str]] = {}
 
 
@@ -123,6 +124,7 @@ class Parsed(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     layout: Layout | None = None  # of a group of jobs; None: one job
     parallel: int = 0  # of the one task: at most so many of it at once, when it is launched several times
     fail_fast: bool = False  # of the one task
+    notify: tuple[Notify, ...] = ()  # who is told of the whole
     extra: str = ""  # JSON text of the header's other fields
 
 
@@ -196,6 +198,7 @@ def _parse(documents: tuple[Node, ...], source: str, env: Mapping[str, str], ove
         warnings=findings.warnings,
         execution=execution,
         layout=layout,
+        notify=build_notify(header),
         parallel=parts[0].section.get("parallel", int) or 0,
         fail_fast=parts[0].section.get("fail_fast", bool) or False,
         extra=json_text(header.plain),

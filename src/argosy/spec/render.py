@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
 
+from argosy.model.notify import ENDS, Notify, is_channel
 from argosy.model.resources import Edge, Exclusion, Networking, Recovery, Resources
 from argosy.model.scheduling import Scheduling
 from argosy.model.task import StorageMount, Task
@@ -86,12 +87,20 @@ def task_document(task: Task) -> Document:
         "estimated_hours": _hours(task.estimated_s) if task.estimated_s is not None else None,
         "progress": render_part(task.progress_milli) if task.progress_milli else None,
         "objective": task.objective if task.objective != Task().objective else None,
+        "notify": [_notify(wish) for wish in task.notify],
         "config": _decoded(task.config),
         "setup": task.setup,
         "run": task.run,
     }
     # What is kept for later is written as it was, also where it is empty.
     return {**_given(head), **_decoded(task.extra), **_given(tail)}
+
+
+def _notify(wish: Notify) -> Document | str:
+    to = wish.to if is_channel(wish.to) else MASK
+    if wish.on == ENDS and not wish.secret:
+        return to
+    return _given({"to": to, "events": list(wish.on), "secret": MASK if wish.secret else ""})
 
 
 def _given(document: Document) -> Document:

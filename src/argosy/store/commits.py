@@ -5,8 +5,8 @@ Everything here runs in the store's thread (`lane.py`).
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Any, Final
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Final, NamedTuple
 
 import msgspec
 import sqlalchemy as sa
@@ -17,7 +17,7 @@ from argosy.model.ids import Clock
 from argosy.model.kinds import kind_of
 from argosy.model.phases import may_move
 from argosy.model.rows import CLAIMS_TAKEN, Attempt, Event, Row, Workload
-from argosy.store import schema
+from argosy.store import outbox, schema
 from argosy.store.ballast import Ballast, ends_something
 from argosy.store.database import Database
 from argosy.store.errors import Conflict, IllegalMove, KeyUsed
@@ -28,10 +28,20 @@ from argosy.store.snapshot import Snapshot
 _OWNERS: Final = ("kind", "host_id", "parent_id", "workload_id", "claim_id")
 
 
+class Numbered(NamedTuple):
+    """Fresh numbers of a scope for rows of the same commit: a number is taken only when it is written."""
+
+    scope: str
+    size: int
+    make: Callable[[int], tuple[Sequence[schema.Stored], bytes]]
+    """From the first number to rows and what the key answers. Called in the store's thread, perhaps several
+    times; pure."""
+
+
 class Request:
     """One call of `commit`, on its way to the database."""
 
-    __slots__ = ("columns", "events", "expect", "key", "puts", "rows", "secrets")
+    __slots__ = ("columns", "events", "expect", "key", "numbered", "puts", "rows", "secrets")
 
     def __init__(
         self,
@@ -40,7 +50,9 @@ class Request:
         events: Sequence[Event],
         secrets: Mapping[str, Mapping[str, str]],
         key: tuple[str, bytes] | None,
+        numbered: Numbered | None = None,
     ) -> None:
+        self.numbered = numbered
         self.puts = puts
         self.expect = expect
         self.events = events
@@ -51,7 +63,17 @@ class Request:
 
     @property
     def is_empty(self) -> bool:
-        return not (self.puts or self.events or self.secrets or self.key)
+        return not (self.puts or self.events or self.secrets or self.key or self.numbered)
+
+    def number(self, connection: sa.Connection) -> None:
+        """Make the rows that stand under fresh numbers, which are not taken yet."""
+        if self.numbered is None:
+            return
+        last = connection.execute(_LAST_NUMBER, {"scope_": self.numbered.scope}).scalar() or 0
+        puts, reply = self.numbered.make(int(last) + 1)
+        self.puts, self.columns = tuple(puts), ()
+        if self.key is not None:
+            self.key = (self.key[0], reply)
 
     def prepare(self, now_ms: int) -> None:
         """Everything that can fail before the database is asked. Raises ValueError, TypeError,
@@ -155,6 +177,7 @@ class Writer:
         for request in requests:
             seq += 1
             try:
+                request.number(connection)
                 request.prepare(now_ms)
                 self._check(connection, snapshot, request)
             except (Conflict, IllegalMove, KeyUsed, ValueError, TypeError, OverflowError) as error:
@@ -162,6 +185,9 @@ class Writer:
                 continue
             if not request.is_empty:
                 self._write(connection, request, seq, event_seq, now_ms)
+                if request.numbered is not None and request.numbered.size:
+                    taken = {"scope": request.numbered.scope, "count": request.numbered.size}
+                    connection.execute(TAKE_NUMBERS, taken)
                 wrote = True
             event_seq += len(request.events)
             snapshot = snapshot.changed(request.rows, seq=seq)
@@ -259,6 +285,9 @@ class Writer:
                     for place, one in enumerate(request.events, 1)
                 ],
             )
+            letters = outbox.letters_of(list(enumerate(request.events, event_seq + 1)))
+            if letters:
+                connection.execute(schema.outbox.insert(), letters)
         if request.key is not None:
             connection.execute(_ADD_KEY, {"key": request.key[0], "reply": request.key[1], "at_ms": now_ms})
 
@@ -311,6 +340,14 @@ class Writer:
 
 # -- statements: built once, compiled once ----------------------------------------------------------
 
+#: The last of `count` fresh numbers of a scope.
+TAKE_NUMBERS: Final = sa.text(
+    "INSERT INTO counter (scope, value) VALUES (:scope, :count)"
+    " ON CONFLICT (scope) DO UPDATE SET value = counter.value + excluded.value RETURNING value"
+)
+_LAST_NUMBER: Final = sa.select(schema.counter.c.value).where(
+    schema.counter.c.scope == sa.bindparam("scope_")
+)
 _KINDS: Final = {table.name: kind for kind, table in schema.TABLES.items()}
 _SEQ: Final = sa.select(schema.head.c.seq)
 _TAKE_SEQ: Final = (

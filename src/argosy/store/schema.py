@@ -24,7 +24,7 @@ from argosy.model.tenancy import TENANCY_ID, Tenancy
 Stored = Row | Tenancy | Budget
 
 #: The newest migration. A database that says more was written by a newer Argosy.
-HEAD: Final = "0004"
+HEAD: Final = "0005"
 
 metadata: Final = sa.MetaData()
 
@@ -155,6 +155,11 @@ event: Final = _table(
     _text("code"),
     _text("text"),
     sa.Index("ix_event_subject", "subject", "seq"),
+)
+
+#: What people are to be told of events, until it has reached them.
+outbox: Final = _table(
+    "outbox", _order("seq"), _number("due_ms"), _text("body"), sa.Index("ix_outbox_due", "due_ms")
 )
 
 #: Values of secrets, sealed, while their workload lives; and the name of the key that seals them.

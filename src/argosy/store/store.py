@@ -13,19 +13,20 @@ import sqlalchemy as sa
 
 from argosy.model.ids import Clock, Ids
 from argosy.model.rows import Event
-from argosy.store import accounts, growth, schema
+from argosy.store import accounts, growth, outbox, schema
 from argosy.store import backups as daily
 from argosy.store.ballast import BALLAST_FILE, Ballast
-from argosy.store.commits import Request, Writer
+from argosy.store.commits import TAKE_NUMBERS, Numbered, Request, Writer
 from argosy.store.database import Database
 from argosy.store.errors import Conflict, IllegalMove, KeyUsed
 from argosy.store.lane import Lane
+from argosy.store.outbox import Letter
 from argosy.store.reads import Reads
 from argosy.store.secrets import Keyring, Vault
 from argosy.store.snapshot import Snapshot
 from argosy.store.state_dir import KEY_FILE, lock_state_dir
 
-__all__ = ["Conflict", "IllegalMove", "KeyUsed", "Snapshot", "Store", "lock_state_dir"]
+__all__ = ["Conflict", "IllegalMove", "KeyUsed", "Numbered", "Snapshot", "Store", "lock_state_dir"]
 
 R = TypeVar("R", bound=schema.Stored)
 T = TypeVar("T")
@@ -104,6 +105,7 @@ class Store(Reads):
         events: Sequence[Event] = (),
         secrets: Mapping[str, Mapping[str, str]] | None = None,
         key: tuple[str, bytes] | None = None,
+        numbered: Numbered | None = None,
     ) -> tuple[R, ...]:
         """All of it or nothing; returns the rows as written, in the order of `puts`.
 
@@ -111,12 +113,13 @@ class Store(Reads):
         must hold (0: absent), and for `CLAIMS_TAKEN` the `taken` of the snapshot: no claim has begun to hold
         anything since.
         `secrets`: values by workload id, gone in the commit that finishes the workload. `key`: idempotency
-        key and what to answer when it comes again.
+        key and what to answer when it comes again. `numbered`: rows that are made when their numbers are
+        known; they take the place of `puts`, and what they answer that of the key's answer.
 
         Raises `Conflict` when a row is not at its `rev`, an id or the name of a live cluster is taken, or a
         workload would have two live attempts; `IllegalMove`; `KeyUsed`. When the caller is cancelled, it may
         have happened."""
-        request = Request(tuple(puts), expect or {}, tuple(events), secrets or {}, key)
+        request = Request(tuple(puts), expect or {}, tuple(events), secrets or {}, key, numbered)
         if request.is_empty and not request.expect:
             return ()
         return cast("tuple[R, ...]", await self._lane.join(request))
@@ -128,7 +131,7 @@ class Store(Reads):
         )
 
     def _take_numbers(self, connection: sa.Connection, scope: str, count: int) -> int:
-        last = connection.execute(_COUNT, {"scope": scope, "count": count}).scalar_one()
+        last = connection.execute(TAKE_NUMBERS, {"scope": scope, "count": count}).scalar_one()
         return int(last) - count + 1
 
     async def lease(self, name: str, holder: str, ttl_ms: int) -> bool:
@@ -144,6 +147,30 @@ class Store(Reads):
             now_ms = int(connection.exec_driver_sql(_POSTGRES_NOW).scalar_one())
         values = {"name": name, "holder": holder, "until_ms": now_ms + ttl_ms, "now_ms": now_ms}
         return connection.execute(_LEASE, values).rowcount == 1
+
+    # -- what people are told -----------------------------------------------------------------------
+
+    async def load_letters(self, now_ms: int, limit: int = 100) -> list[Letter]:
+        """What somebody is to be told now, oldest first."""
+        return await self._read(lambda c: outbox.load_due(c, now_ms, limit))
+
+    async def next_letter_ms(self) -> int | None:
+        """When the next one is due; None: nobody is to be told anything."""
+        return await self._read(outbox.next_due_ms)
+
+    async def keep_letter(self, letter: Letter) -> None:
+        """Write how far it is."""
+        await self._write_alone(lambda c: outbox.keep(c, letter))
+
+    async def drop_letter(self, seq: int, *, forget: str = "") -> None:
+        """It has reached everybody, or is given up. `forget`: with it, what is sealed under this id."""
+
+        def work(connection: sa.Connection) -> None:
+            outbox.drop(connection, seq)
+            if forget:
+                self._vault.forget(connection, [forget])
+
+        await self._write_alone(work)
 
     # -- accounts -----------------------------------------------------------------------------------
 
@@ -251,10 +278,6 @@ _IN_CLEAR: Final = (
 _IDENTITY: Final = sa.select(schema.identity.c.value).where(schema.identity.c.name == "store")
 _NAME_IT: Final = sa.text(
     "INSERT INTO identity (name, value) VALUES ('store', :id) ON CONFLICT (name) DO NOTHING"
-)
-_COUNT: Final = sa.text(
-    "INSERT INTO counter (scope, value) VALUES (:scope, :count)"
-    " ON CONFLICT (scope) DO UPDATE SET value = counter.value + excluded.value RETURNING value"
 )
 _LEASE: Final = sa.text(
     "INSERT INTO lease (name, holder, until_ms) VALUES (:name, :holder, :until_ms)"

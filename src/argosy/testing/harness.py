@@ -36,6 +36,7 @@ from argosy.testing.world import INCARNATION, Incarnation, Violation, World
 if TYPE_CHECKING:
     from argosy.controllers.view import View
     from argosy.store import Store
+    from argosy.store.commits import Numbered
 
 _MINUTE_S: Final = 60.0
 _HANDOVER_S: Final = 10.0  # so soon a server ends by itself when its state folder was replaced
@@ -108,6 +109,7 @@ class SimStore:
         events: Sequence[Event] = (),
         secrets: Mapping[str, Mapping[str, str]] | None = None,
         key: tuple[str, bytes] | None = None,
+        numbered: Numbered | None = None,
     ) -> tuple[Row, ...]:
         self.world.maybe_crash("before commit")
         self.world.check_ours("a commit")
@@ -116,7 +118,9 @@ class SimStore:
         is_busy = self.world.chance("store", self.world.faults.store_busy)
         if is_busy and self.world.dice("store").random() < 0.7:
             raise ArgosyError("store-busy", "the simulated database is busy")
-        rows = await self.write(puts, expect=expect, events=events, secrets=secrets, key=key)
+        rows = await self.write(
+            puts, expect=expect, events=events, secrets=secrets, key=key, numbered=numbered
+        )
         self.world.maybe_crash("after commit")
         if is_busy:
             raise ArgosyError("store-busy", "the connection was lost while it committed")
@@ -130,9 +134,12 @@ class SimStore:
         events: Sequence[Event] = (),
         secrets: Mapping[str, Mapping[str, str]] | None = None,
         key: tuple[str, bytes] | None = None,
+        numbered: Numbered | None = None,
     ) -> tuple[Row, ...]:
         """The commit itself, and at once the checkers."""
-        rows = await self.inner.commit(puts, expect=expect, events=events, secrets=secrets, key=key)
+        rows = await self.inner.commit(
+            puts, expect=expect, events=events, secrets=secrets, key=key, numbered=numbered
+        )
         self._committed(rows)
         return rows
 

@@ -331,7 +331,7 @@ class Users:
 
     async def _handle(self, server: Any, submission: Submission, jobs: Sequence[Workload]) -> tuple[str, ...]:
         """As a server does: ids are made for each try, what was written is told by the key."""
-        from argosy.server.writing import Writer
+        from argosy.server.writing import Batch, Writer
 
         world = self.simulation.world
         writer = Writer(store=cast("Store", self.simulation.store), controllers=server, clock=world.clock)
@@ -342,7 +342,9 @@ class Users:
             ids = tuple(row.id for row in rows)
             submission.tries.append(ids)
             reply = _Submitted(ids=ids)
-            return await writer.commit(rows, reply, submission.key, secrets={}, wake=hosts)
+            return await writer.commit(
+                Batch("", 0, lambda first: rows), lambda jobs: (jobs, reply), submission.key, wake=hosts
+            )
 
         return msgspec.json.decode(await writer.once(submission.key, act), type=_Submitted).ids
 

@@ -11,6 +11,7 @@ from typing import Final
 
 import msgspec
 
+from argosy.controllers.crew import workers_of
 from argosy.controllers.group.members import make_member
 from argosy.controllers.group.standing import (
     Standing,
@@ -37,11 +38,15 @@ def decide(view: View, group: Workload, new_id: NewId) -> list[Action]:
     spec = group_spec(group)
     live = view.rows.children_of(group.id)
     ended = [row for row in view.rows.ends_for(group.id) if row.parent_id == group.id]
-    standings = standings_of(spec.layout, [*ended, *live])
+    standings = standings_of(spec.layout, [*ended, *live], again=spec.pool_id is not None)
     if group.desired is Desired.END:
         if live:
             return []  # they end with their parent
         return _finish(view, group, standings, Outcome.CANCELLED, group.reason, group.detail)
+    if spec.pool_id is not None and spec.pool_id not in view.rows.workloads:
+        if live:
+            return []  # they end with their workers
+        return _finish(view, group, standings, Outcome.FAILED, Reason.CLUSTER_GONE, "its worker pool is gone")
     if spec.awaits and not group_state(group).made:
         skipped, waits = awaited(view.rows, group)
         if skipped:
@@ -121,9 +126,14 @@ def _go_on(
 ) -> list[Action]:  # fmt: skip
     """Make the tasks whose turn it is, as far as there is room for them."""
     spec, state = group_spec(group), group_state(group)
-    made: list[Workload] = []
-    for index in due(spec, standings, live):
-        made.append(make_member(group, index, new_id(JOB.prefix), standings))
+    wanted = due(spec, standings, live)
+    hosts: Sequence[str | None] = [None] * len(wanted)
+    if spec.pool_id is not None:
+        hosts = share_of(view.rows, group, spec.pool_id)
+    made = [
+        make_member(group, index, new_id(JOB.prefix), standings, host)
+        for index, host in zip(wanted, hosts, strict=False)
+    ]
     changed = group
     if made:
         changed = changed.with_status(made=state.made + len(made))
@@ -143,6 +153,23 @@ def _to_start(rows: Rows, spec: GroupSpec, live: Sequence[Workload]) -> list[Wor
     if any(rows.attempt_of(job.id) is None for job in live):
         return []
     return [job for job in live if job.phase is WorkloadPhase.STARTING]
+
+
+def share_of(rows: Rows, group: Workload, pool_id: str) -> list[str]:
+    """The free workers of the pool that are this group's: groups take them in the order in which they were
+    submitted."""
+    free = [worker.cluster.id for worker in workers_of(rows, pool_id) if worker.is_free]
+    waiting = sorted(rows.waiters_of(pool_id), key=lambda row: (row.created_ms, row.number, row.id))
+    for other in waiting:
+        if other.id == group.id or not free:
+            break
+        if other.desired is Desired.RUN:
+            live = rows.children_of(other.id)
+            ended = [row for row in rows.ends_for(other.id) if row.parent_id == other.id]
+            spec = group_spec(other)
+            found = standings_of(spec.layout, [*ended, *live], again=True)
+            free = free[len(due(spec, found, live)) :]
+    return free
 
 
 def due(spec: GroupSpec, standings: Standings, live: Sequence[Workload]) -> list[int]:

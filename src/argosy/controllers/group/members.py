@@ -30,6 +30,8 @@ def member_task(group: Workload, index: int) -> Task:
     spec = group_spec(group)
     member = spec.layout.member(index)
     task = spec.tasks[member.task]
+    if len(spec.tasks) == 1 and task.notify:
+        task = msgspec.structs.replace(task, notify=())  # the group tells of all of them together
     if not member.values:
         return task
     values = member.values
@@ -52,8 +54,11 @@ def fill(text: str, values: Mapping[str, str]) -> str:
     return _PLACE.sub(lambda match: values.get(match[1], match[0]), text)
 
 
-def make_member(group: Workload, index: int, job_id: str, standings: Standings) -> Workload:
-    """The row of the job. It counts as submitted when its group was."""
+def make_member(
+    group: Workload, index: int, job_id: str, standings: Standings, host_id: str | None = None
+) -> Workload:
+    """The row of the job. It counts as submitted when its group was. `host_id`: the worker that it runs on;
+    None: it has nodes of its own."""
     spec = group_spec(group)
     member = spec.layout.member(index)
     keep = spec.confirmed[member.task] if spec.confirmed else None
@@ -61,18 +66,26 @@ def make_member(group: Workload, index: int, job_id: str, standings: Standings) 
         group=group.number,
         size=spec.layout.size,
         envs=_envs(group, index, member, standings),
+        program=member.task,
         together=spec.layout.together,
     )
     return Workload(
         id=job_id,
         kind=JOB.name,
         name=member_name(group, index),
-        spec=JobSpec(task=member_task(group, index), managed=True, confirmed=keep, member=membership),
+        spec=JobSpec(
+            task=member_task(group, index),
+            managed=host_id is None,
+            run_setup=host_id is None,
+            confirmed=keep,
+            member=membership,
+        ),
         status=JobStatus(),
         user=group.user,
         project=group.project,
         queue=spec.queues[member.task] if spec.queues else group.queue,
         number=index,
+        host_id=host_id,
         parent_id=group.id,
         created_ms=group.created_ms,
     )

@@ -10,7 +10,7 @@ from enum import Enum
 import msgspec
 
 from argosy.model.group import Layout, When
-from argosy.model.phases import Outcome
+from argosy.model.phases import Desired, Outcome
 from argosy.model.reasons import Reason
 from argosy.model.rows import Workload
 
@@ -43,9 +43,11 @@ class Standings(msgspec.Struct, frozen=True):
         return [at for at, each in enumerate(self.found) if each is which]
 
 
-def standings_of(layout: Layout, jobs: Iterable[Workload], *, closed: bool = False) -> Standings:
+def standings_of(
+    layout: Layout, jobs: Iterable[Workload], *, closed: bool = False, again: bool = False
+) -> Standings:
     """`jobs`: those of the group, live and ended, in the order in which they were made. `closed`: nothing
-    more is made, so what was not is skipped."""
+    more is made, so what was not is skipped. `again`: tasks whose worker was lost wait for another one."""
     newest: dict[int, Workload] = {}
     for job in jobs:
         before = newest.get(job.number)
@@ -54,10 +56,17 @@ def standings_of(layout: Layout, jobs: Iterable[Workload], *, closed: bool = Fal
     rest = Standing.SKIPPED if closed else Standing.WAITING
     found = [rest] * layout.size
     for at, job in newest.items():
-        found[at] = standing_of(job)
+        found[at] = rest if again and lost_its_worker(job) else standing_of(job)
     if not closed and layout.members:
         _skip(layout, found)
     return Standings(tuple(found), newest, Counter(found))
+
+
+def lost_its_worker(job: Workload) -> bool:
+    """Whether the job ended because its nodes did."""
+    if job.is_live or job.desired is Desired.END:
+        return False
+    return job.outcome in (Outcome.LOST, Outcome.PREEMPTED) or job.reason is Reason.CLUSTER_GONE
 
 
 def standing_of(job: Workload) -> Standing:

@@ -185,13 +185,15 @@ def _running(view: View, job: Workload, attempt: Attempt, ranks: list[Rank]) -> 
     now_ms = min([start for start in starts if start] or [view.now_ms])
     running = msgspec.structs.replace(attempt, phase=AttemptPhase.RUNNING, running_ms=now_ms)
     changed = msgspec.structs.replace(job, phase=WorkloadPhase.RUNNING, started_ms=job.started_ms or now_ms)
+    told = any("started" in wish.on for wish in job_spec(job).task.notify)
+    events = [event(view, job.id, "running", "")] if told else []
     claims = [rank.node.claim_id for rank in ranks if rank.node is not None]
     claim = view.rows.claims.get(claims[0]) if claims else None
-    if claim is None:
-        return [Put(running), Put(changed)]
-    offer = claim.choice.offer
-    where = (offer.provider, offer.region, offer.zone)
-    return [Put(running), Put(changed.with_status(ran_on=claim.id, ran_in=where))]
+    if claim is not None:
+        offer = claim.choice.offer
+        where = (offer.provider, offer.region, offer.zone)
+        changed = changed.with_status(ran_on=claim.id, ran_in=where)
+    return [Put(running), Put(changed), *events]
 
 
 def _prepare(view: View, job: Workload, attempt: Attempt, ranks: list[Rank]) -> list[Action]:

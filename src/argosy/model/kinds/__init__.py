@@ -8,16 +8,17 @@ from argosy.model.kinds.cluster import CLUSTER
 from argosy.model.kinds.group import GROUP
 from argosy.model.kinds.job import JOB
 from argosy.model.kinds.kind import Gang, Kind
+from argosy.model.kinds.workers import WORKERS
 from argosy.model.rows import Workload
 from argosy.model.task import Task
 
 __all__ = [
     *("KINDS", "Gang", "Kind", "gang_of", "gangs", "is_named", "kind_of", "kind_of_id", "label"),
-    *("numbered_kinds", "running_kinds", "task_of", "title"),
+    *("numbered_kinds", "programs_of", "running_kinds", "task_of", "title"),
 ]
 
 #: By name. The order is that in which the controllers decide about them.
-KINDS: Final[dict[str, Kind]] = {kind.name: kind for kind in (JOB, GROUP, CLUSTER)}
+KINDS: Final[dict[str, Kind]] = {kind.name: kind for kind in (JOB, GROUP, WORKERS, CLUSTER)}
 
 
 def kind_of(row: Workload) -> Kind:
@@ -60,6 +61,12 @@ def gang_of(row: Workload) -> Gang:
 def task_of(row: Workload) -> Task | None:
     """The program that a workload runs; None when it runs none itself."""
     return next((gang.task for gang in gangs(row)), None)
+
+
+def programs_of(row: Workload) -> tuple[Task, ...]:
+    """The programs that a workload and its children run, now or later."""
+    own = task_of(row)
+    return (*((own,) if own is not None else ()), *KINDS[row.kind].programs(row))
 
 
 def label(row: Workload) -> str:

@@ -6,6 +6,7 @@ from typing import Final
 
 from argosy.model.group import Layout, When
 from argosy.model.kinds.kind import Kind
+from argosy.model.notify import Notify, Told
 from argosy.model.offer import Confirmed
 from argosy.model.rows import KindSpec, KindStatus, Workload
 from argosy.model.task import Task
@@ -18,6 +19,8 @@ class GroupSpec(KindSpec, frozen=True, kw_only=True, omit_defaults=True, tag="gr
     layout: Layout
     queues: tuple[str, ...] = ()  # by program: path of the leaf that it counts in
     confirmed: tuple[Confirmed | None, ...] = ()  # by program: what the launch was told to keep to
+    notify: tuple[Notify, ...] = ()  # who is told of the whole
+    pool_id: str | None = None  # of the workers that its jobs run on; None: each has nodes of its own
     awaits: tuple[str, ...] = ()  # ids of other jobs and groups that must have ended before
     when: When = When.SUCCEEDED  # what must have become of those
 
@@ -45,6 +48,14 @@ def group_state(row: Workload) -> GroupStatus:
     return row.status
 
 
+def _told(row: Workload) -> Told:
+    """The whole tells of itself; of a group with one program the wishes are those of its task."""
+    spec = group_spec(row)
+    if spec.notify or len(spec.tasks) > 1:
+        return Told(row.id, "whole", spec.notify)
+    return Told(row.id, "0", spec.tasks[0].notify)
+
+
 GROUP: Final = Kind(
     name="group",
     decided_by="argosy.controllers.group.decide",
@@ -55,5 +66,7 @@ GROUP: Final = Kind(
     title=lambda row: f"job {row.number}",
     numbered=True,
     gathers=True,
-    awaits=lambda row: group_spec(row).awaits,
+    told=_told,
+    programs=lambda row: group_spec(row).tasks,
+    awaits=lambda row: (*group_spec(row).awaits, *((pool,) if (pool := group_spec(row).pool_id) else ())),
 )

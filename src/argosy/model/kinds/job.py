@@ -6,6 +6,7 @@ from typing import Final
 
 from argosy.model.group import Membership
 from argosy.model.kinds.kind import Checkpoint, Gang, Kind
+from argosy.model.notify import Told
 from argosy.model.offer import Confirmed
 from argosy.model.rows import KindSpec, KindStatus, Workload
 from argosy.model.task import Task
@@ -86,6 +87,13 @@ def _gangs(row: Workload) -> tuple[Gang, ...]:
     )
 
 
+def _told(row: Workload) -> Told:
+    member = job_spec(row).member
+    if member is None or row.parent_id is None:
+        return Told(row.id, "0", job_task(row).notify)
+    return Told(row.parent_id, str(member.program), job_task(row).notify)
+
+
 JOB: Final = Kind(
     name="job",
     decided_by="argosy.controllers.job.decide",
@@ -96,5 +104,6 @@ JOB: Final = Kind(
     title=lambda row: f"job {job_label(row)}",
     label=job_label,
     runs=True,
+    told=_told,
     numbered=True,
 )

@@ -6,6 +6,7 @@ from collections.abc import Callable
 
 import msgspec
 
+from argosy.model.notify import Told
 from argosy.model.offer import Confirmed
 from argosy.model.resources import Resources
 from argosy.model.rows import KindSpec, KindStatus, Workload
@@ -56,5 +57,7 @@ class Kind(msgspec.Struct, frozen=True, kw_only=True):
     gathers: bool = False  # it consists of jobs, which are made when their turn comes
     evictable: bool = True  # it may be ended to make room for others
     awaits: Callable[[Workload], tuple[str, ...]] = lambda row: ()  # ids of those whose end it waits for
+    programs: Callable[[Workload], tuple[Task, ...]] = lambda row: ()  # that its children will run
+    told: Callable[[Workload], Told | None] = lambda row: None  # who is told of its events
     priority_class: str = "batch"  # unless the user names one
     decided_by: str  # the module whose `decide(view, row, new_id)` says what to do about one

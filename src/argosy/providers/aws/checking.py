@@ -3,20 +3,27 @@
 from __future__ import annotations
 
 import importlib.util
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Final
 
 from argosy.infra import border
 from argosy.infra.provider import Diagnostic
 from argosy.providers.aws import MANIFEST
 from argosy.providers.aws.account import Account
 from argosy.providers.aws.network import Network
+from argosy.providers.aws.states import Machine
+
+Strangers = Callable[[], Awaitable[Sequence[Machine]]]
+_SHOWN: Final = 10
 
 
 def _finding(ok: bool, what: str, hint: str = "") -> Diagnostic:
     return Diagnostic(provider=MANIFEST.name, ok=ok, what=what, hint="" if ok else hint)
 
 
-async def findings_of(account: Account, network: Network) -> list[Diagnostic]:
-    """boto3, who we are, what we may do, and the network of the region that is set."""
+async def findings_of(account: Account, network: Network, strangers: Strangers) -> list[Diagnostic]:
+    """boto3, who we are, what we may do, the network of the region that is set, and machines of claims that
+    nobody here knows."""
     if importlib.util.find_spec("boto3") is None:
         return [_finding(False, "boto3 is not installed", "`pip install argosy[aws]`")]
     try:
@@ -40,9 +47,25 @@ async def findings_of(account: Account, network: Network) -> list[Diagnostic]:
                 f"`aws ec2 create-default-vpc --region {region}`, or tasks name a VPC in `networking`",
             )
         )
+        findings += _of_strangers(await strangers())
     except border.BorderError as error:
         fact, _, fix = str(error).partition(": ")
         findings.append(_finding(False, fact, fix or "try again, or read the server's log"))
+    return findings
+
+
+def _of_strangers(machines: Sequence[Machine]) -> list[Diagnostic]:
+    """What others left: machines with the marks of a server of Argosy that is not this one."""
+    findings = []
+    for region in sorted({each.region for each in machines}):
+        found = [each for each in machines if each.region == region]
+        ids = " ".join(sorted(each.id for each in found)[:_SHOWN])
+        what = f"machines of claims that this server does not know, {len(found)} in {region}: {ids}"
+        fix = (
+            "they are another server's, or were left by one that is gone: `argosy down` there, or `aws ec2 "
+            f"terminate-instances --region {region} --instance-ids {ids}`"
+        )
+        findings.append(_finding(False, what, fix))
     return findings
 
 

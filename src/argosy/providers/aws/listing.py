@@ -34,6 +34,12 @@ class Listing:
         self._remember(machines, claim_ids or list(self._seen))
         return machines
 
+    async def everywhere(self) -> list[Machine]:
+        """All of ours and of other servers, in every region that may be used."""
+        regions = sorted(await self._account.enabled_regions())
+        found = await asyncio.gather(*(self._ask(region, ()) for region in regions))
+        return [each for listed in found for each in listed]
+
     async def of_claim(self, region: str, claim_id: str) -> list[Machine]:
         """In order. Raises a border error."""
         machines = in_order(await self._ask(region, [claim_id]))

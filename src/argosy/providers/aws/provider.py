@@ -90,7 +90,13 @@ class AwsProvider:
     # -- the six verbs --------------------------------------------------------------------------------------
 
     async def check(self) -> Sequence[Diagnostic]:
-        return await findings_of(self._account, self._network)
+        return await findings_of(self._account, self._network, self._strangers)
+
+    async def _strangers(self) -> Sequence[Machine]:
+        """Machines that carry a claim's mark, and no note of ours speaks of that claim."""
+        known = {order.claim_id for order in self._orders.all()}
+        every = await self._listing.everywhere()
+        return [each for each in every if each.claim_id not in known and not each.is_ended]
 
     async def quote(self, want: Want) -> Sequence[Offer]:
         """Nothing but what differs from the catalog. Raises `CredentialsRejected`; if AWS takes its time, the

@@ -10,6 +10,7 @@ from argosy.server.features.events import EventFeature
 from argosy.server.features.files import FileFeature
 from argosy.server.features.groups import GroupFeature
 from argosy.server.features.hosts import HostFeature
+from argosy.server.features.job_pools import JobPoolFeature
 from argosy.server.features.jobs import JobFeature
 from argosy.server.features.launching import LaunchingFeature
 from argosy.server.features.planning import PlanningFeature
@@ -27,6 +28,7 @@ FEATURES: Final = (
     ClusterFeature,
     JobFeature,
     GroupFeature,
+    JobPoolFeature,
     EventFeature,
     CostFeature,
     PriceFeature,

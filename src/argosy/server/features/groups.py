@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Final
 
 import msgspec
@@ -18,18 +18,23 @@ from argosy.model.group import MEMBERS_MAX, Layout, When, find_circle
 from argosy.model.kinds import kind_of
 from argosy.model.kinds.group import GROUP, GroupSpec, GroupStatus, group_spec
 from argosy.model.kinds.job import job_state
+from argosy.model.kinds.workers import workers_spec
+from argosy.model.notify import Notify, sealed, sealed_id
+from argosy.model.offer import Confirmed
 from argosy.model.phases import Outcome
-from argosy.model.rows import Attempt, Workload
+from argosy.model.rows import Attempt, Row, Workload
 from argosy.model.task import Task
+from argosy.model.units import many
 from argosy.planning.deadline import NOT_WEIGHED
 from argosy.server.exchange import Exchange
 from argosy.server.group_views import view_group, view_tasks
 from argosy.server.intake import render_warnings
-from argosy.server.kept_plans import subject_of
+from argosy.server.job_pools import find_pool
+from argosy.server.kept_plans import Made, subject_of
 from argosy.server.naming import DEFAULT
 from argosy.server.services import Services
 from argosy.server.views import view_job
-from argosy.server.writing import MANAGED
+from argosy.server.writing import MANAGED, Batch
 from argosy.store.snapshot import Snapshot
 
 _WAIT_MAX_S: Final = 30
@@ -49,6 +54,7 @@ class GroupFeature:
         if request.name:
             check_name("task", request.name)
         tasks = await self._services.intake.tasks(request.tasks, caller)
+        self._services.intake.check_notify(request.notify, "notify")
         secrets = _secrets_of(tasks)
         project = check_name("project", request.project or caller.project or DEFAULT)
         asked = msgspec.structs.replace(request, project=project)
@@ -62,29 +68,33 @@ class GroupFeature:
         services = self._services
         rows = await self._store.snapshot()
         seated = services.tenants.seat(rows, tasks, project=request.project, user=request.user)
-        plans = await services.admission.planned(
-            tasks, request.project, named=request.plan, limit_micro_usd=request.max_hourly_micro_usd
-        )
-        services.admission.check_jobs(seated, request.project, None)
-        programs = tuple(
-            msgspec.structs.replace(
-                task,
-                estimated_s=plans[subject_of(asked_for)][0].duration_s,
-                secrets=dict.fromkeys(task.secrets, ""),
+        pool = _pool(rows, request)
+        plans: dict[object, tuple[Made, Confirmed | None]] = {}
+        if pool is not None:
+            tasks = tuple(_on_worker(task, pool) for task in tasks)
+            seated = seated._replace(tasks=tasks)
+        else:
+            plans = await services.admission.planned(
+                tasks, request.project, named=request.plan, limit_micro_usd=request.max_hourly_micro_usd
             )
-            for asked_for, task in zip(tasks, seated.tasks, strict=True)
-        )
+            services.admission.check_jobs(seated, request.project, None)
+        whole, addresses = sealed("whole", request.notify)
+        parts = [sealed(str(at), task.notify) for at, task in enumerate(tasks)]
+        for _, some in parts:
+            addresses |= some
+        programs = _programs(tasks, seated.tasks, [wishes for wishes, _ in parts], plans)
         awaits, expect = await self._awaited(request)
-        number = await self._store.take_numbers(MANAGED, 1)
-        group = Workload(
+        draft = Workload(
             id=services.ids.new(GROUP.prefix),
             kind=GROUP.name,
-            name=request.name or tasks[0].name or f"job-{number}",
+            name=request.name or tasks[0].name or "",
             spec=GroupSpec(
                 tasks=programs,
                 layout=request.layout,
                 queues=seated.queues,
-                confirmed=tuple(plans[subject_of(task)][1] for task in tasks),
+                confirmed=tuple(plans[subject_of(task)][1] for task in tasks) if plans else (),
+                pool_id=pool.id if pool is not None else None,
+                notify=whole,
                 awaits=awaits,
                 when=request.when,
             ),
@@ -92,19 +102,27 @@ class GroupFeature:
             user=request.user,
             project=request.project,
             queue=seated.queues[0],
-            number=number,
             created_ms=services.clock.now_ms(),
         )
         one = next(iter(plans.values()))[0] if len(plans) == 1 else None
         unweighed = {made.why for made, _ in plans.values()} & {NOT_WEIGHED}
-        reply = JobsReply(
-            jobs=(JobRef(id=group.id, number=number, name=group.name),),
-            warnings=render_warnings(*tasks) + seated.warnings + tuple(unweighed),
-            plan=one.plan if one is not None else None,
-            deadline=one.why if one is not None else "",
-        )
-        kept = {group.id: secrets} if secrets else {}
-        return await self._writer.commit([group], reply, request.key, secrets=kept, expect=expect)
+        warnings = render_warnings(*tasks) + seated.warnings + tuple(unweighed)
+
+        def rows_from(first: int) -> list[Workload]:
+            return [msgspec.structs.replace(draft, number=first, name=draft.name or f"job-{first}")]
+
+        def make(groups: Sequence[Workload]) -> tuple[Sequence[Row], JobsReply]:
+            reply = JobsReply(
+                jobs=tuple(JobRef(id=row.id, number=row.number, name=row.name) for row in groups),
+                warnings=warnings,
+                plan=one.plan if one is not None else None,
+                deadline=one.why if one is not None else "",
+            )
+            return groups, reply
+
+        kept = {draft.id: secrets, sealed_id(draft.id): addresses}
+        batch = Batch(MANAGED, 1, rows_from, {id: some for id, some in kept.items() if some})
+        return await self._writer.commit(batch, make, request.key, expect=expect)
 
     async def _awaited(self, request: GroupRequest) -> tuple[tuple[str, ...], dict[str, int]]:
         """Ids of the jobs to wait for, and their revisions: what has ended by now is judged at once. Raises
@@ -150,7 +168,9 @@ class GroupFeature:
         rows, version = await self._newer(row, exchange.text("seen"), exchange.number("wait_s") or 0)
         row = rows.workloads.get(row.id) or await self._named(row.id)
         jobs = await self._store.load_children(row.id)
-        standings = standings_of(group_spec(row).layout, jobs, closed=not row.is_live)
+        standings = standings_of(
+            group_spec(row).layout, jobs, closed=not row.is_live, again=group_spec(row).pool_id is not None
+        )
         view = view_group(row, standings, waits=waits_for(rows, row))
         if exchange.flag("brief"):
             return GroupReply(group=view, version=version)
@@ -200,6 +220,44 @@ def _version(rows: Snapshot, group: Workload) -> str:
         return "ended"
     live = rows.children_of(group.id)
     return f"{row.rev}.{len(rows.ends_for(group.id))}.{len(live)}.{sum(job.rev for job in live)}"
+
+
+def _programs(
+    asked: Sequence[Task],
+    tasks: Sequence[Task],
+    wishes: Sequence[tuple[Notify, ...]],
+    plans: Mapping[object, tuple[Made, Confirmed | None]],
+) -> tuple[Task, ...]:
+    """The tasks as rows have them: with what their plans weighed, without secrets and addresses."""
+    return tuple(
+        msgspec.structs.replace(
+            task,
+            notify=told,
+            estimated_s=plans[subject_of(one)][0].duration_s if plans else task.estimated_s,
+            secrets=dict.fromkeys(task.secrets, ""),
+        )
+        for one, task, told in zip(asked, tasks, wishes, strict=True)
+    )
+
+
+def _pool(rows: Snapshot, request: GroupRequest) -> Workload | None:
+    """The pool whose workers run the jobs; None when none is named. Raises `not-found`."""
+    return find_pool(rows, request.pool, request.project) if request.pool else None
+
+
+def _on_worker(task: Task, pool: Workload) -> Task:
+    """The task on a worker of the pool: it has the whole of it. Raises `conflict` when that is too small."""
+    worker = workers_spec(pool).task
+    if task.num_nodes > worker.num_nodes:
+        raise ArgosyError(
+            "conflict",
+            f"the task needs {many(task.num_nodes, 'node')}; a worker of `{pool.name}` "
+            f"has {worker.num_nodes}",
+            hint="ask for fewer nodes, or launch it without `--pool`",
+        )
+    recovery = task.resources[0].recovery
+    shared = tuple(msgspec.structs.replace(wish, recovery=recovery) for wish in worker.resources)
+    return msgspec.structs.replace(task, resources=shared)
 
 
 def _is_as_wanted(row: Workload, when: When) -> bool:

@@ -13,6 +13,7 @@ import msgspec
 from argosy.api.launching import ExecRequest, JobRef, JobsLaunchRequest, JobsReply, LaunchReply, LaunchRequest
 from argosy.model.kinds.cluster import CLUSTER, ClusterSpec, ClusterStatus, cluster_spec
 from argosy.model.kinds.job import JOB, JobSpec, JobStatus
+from argosy.model.notify import sealed, sealed_id
 from argosy.model.offer import Confirmed, Plan, waits_for
 from argosy.model.phases import Desired, WorkloadPhase
 from argosy.model.resources import Autostop, Recovery
@@ -27,7 +28,7 @@ from argosy.server.naming import DEFAULT
 from argosy.server.refusals import missing, not_covered
 from argosy.server.services import Services
 from argosy.server.tenancy import Seated
-from argosy.server.writing import MANAGED, choice_of
+from argosy.server.writing import MANAGED, Batch, choice_of
 from argosy.store.snapshot import Snapshot
 
 
@@ -100,26 +101,30 @@ class LaunchingFeature:
             created_ms=now_ms,
         )
         self._admission.check_room(cluster, task)
-        jobs, secrets = await self._jobs(_first_seated(seated), request, cluster, request.setup)
+        batch = self._jobs(_first_seated(seated), request, cluster, request.setup)
         warnings = render_warnings(task) + _no_recovery(task) + seated.warnings
         warnings += (f"the cluster {waits}",) if waits else ()
         warnings += (why,) if why == NOT_WEIGHED else ()
         warnings += closed_ports(name, plan, self._planner.abilities)
-        reply = LaunchReply(
-            cluster=name,
-            cluster_id=cluster.id,
-            created=True,
-            job=_ref(jobs[0]) if jobs else None,
-            plan=plan,
-            warnings=warnings,
-            deadline=why,
-        )
         place = f" on {plan.choices[0].offer.provider}" if plan.choices else ""
         reason = f": {why}" if why else ""
         events = [
             self._writer.event(cluster.id, "launched", f"cluster `{name}` was asked for{place}{reason}")
         ]
-        return await self._writer.commit([cluster, *jobs], reply, request.key, secrets=secrets, events=events)
+
+        def make(jobs: Sequence[Workload]) -> tuple[Sequence[Row], LaunchReply]:
+            reply = LaunchReply(
+                cluster=name,
+                cluster_id=cluster.id,
+                created=True,
+                job=_ref(jobs[0]) if jobs else None,
+                plan=plan,
+                warnings=warnings,
+                deadline=why,
+            )
+            return [cluster, *jobs], reply
+
+        return await self._writer.commit(batch, make, request.key, events=events)
 
     async def _launch_on(self, cluster: Workload, request: LaunchRequest, task: Task) -> bytes:
         rows = await self._store.snapshot()
@@ -140,18 +145,22 @@ class LaunchingFeature:
             spec = msgspec.structs.replace(spec, down_when_done=True)
         if spec is not cluster.spec:
             changes["spec"] = spec
-        jobs, secrets = await self._jobs(seated, request, cluster, request.setup)
-        reply = LaunchReply(
-            cluster=cluster.name,
-            cluster_id=cluster.id,
-            created=False,
-            job=_ref(jobs[0]) if jobs else None,
-            warnings=render_warnings(task) + _no_recovery(task) + seated.warnings,
-        )
-        puts: list[Row] = [*jobs]
-        if changes:
-            puts.insert(0, msgspec.structs.replace(cluster, **changes))
-        return await self._writer.commit(puts, reply, request.key, secrets=secrets, wake=[cluster.id])
+        batch = self._jobs(seated, request, cluster, request.setup)
+        changed = msgspec.structs.replace(cluster, **changes) if changes else None
+        warnings = render_warnings(task) + _no_recovery(task) + seated.warnings
+
+        def make(jobs: Sequence[Workload]) -> tuple[Sequence[Row], LaunchReply]:
+            reply = LaunchReply(
+                cluster=cluster.name,
+                cluster_id=cluster.id,
+                created=False,
+                job=_ref(jobs[0]) if jobs else None,
+                warnings=warnings,
+            )
+            return [*([changed] if changed is not None else []), *jobs], reply
+
+        wake = () if changed is not None else (cluster.id,)
+        return await self._writer.commit(batch, make, request.key, wake=wake)
 
     async def _fresh_name(self) -> str:
         snapshot = await self._store.snapshot()
@@ -178,10 +187,13 @@ class LaunchingFeature:
             )
             self._admission.check_jobs(seated, project, cluster)
             asked = msgspec.structs.replace(request, project=project)
-            jobs, secrets = await self._jobs(seated, asked, cluster, run_setup=False)
+            batch = self._jobs(seated, asked, cluster, run_setup=False)
             warnings = render_warnings(*tasks) + _no_recovery(*tasks) + seated.warnings
-            reply = JobsReply(jobs=tuple(map(_ref, jobs)), warnings=warnings)
-            return await self._writer.commit(jobs, reply, request.key, secrets=secrets, wake=[cluster.id])
+
+            def make(jobs: Sequence[Workload]) -> tuple[Sequence[Row], JobsReply]:
+                return jobs, JobsReply(jobs=tuple(map(_ref, jobs)), warnings=warnings)
+
+            return await self._writer.commit(batch, make, request.key, wake=[cluster.id])
 
         return await self._writer.once(request.key, act)
 
@@ -205,61 +217,69 @@ class LaunchingFeature:
                 for asked_for, task in zip(tasks, seated.tasks, strict=True)
             )
             confirmed = tuple(plans[subject_of(asked_for)][1] for asked_for in tasks)
-            jobs, secrets = await self._jobs(
-                seated._replace(tasks=known), asked, None, run_setup=True, confirmed=confirmed
-            )
+            batch = self._jobs(seated._replace(tasks=known), asked, None, run_setup=True, confirmed=confirmed)
             one = next(iter(plans.values()))[0] if len(plans) == 1 else None
             unweighed = {made.why for made, _ in plans.values()} & {NOT_WEIGHED}
-            reply = JobsReply(
-                jobs=tuple(map(_ref, jobs)),
-                warnings=render_warnings(*tasks) + seated.warnings + tuple(unweighed),
-                plan=one.plan if one is not None else None,
-                deadline=one.why if one is not None else "",
-            )
-            return await self._writer.commit(jobs, reply, request.key, secrets=secrets)
+            warnings = render_warnings(*tasks) + seated.warnings + tuple(unweighed)
+
+            def make(jobs: Sequence[Workload]) -> tuple[Sequence[Row], JobsReply]:
+                reply = JobsReply(
+                    jobs=tuple(map(_ref, jobs)),
+                    warnings=warnings,
+                    plan=one.plan if one is not None else None,
+                    deadline=one.why if one is not None else "",
+                )
+                return jobs, reply
+
+            return await self._writer.commit(batch, make, request.key)
 
         return await self._writer.once(request.key, act)
 
-    async def _jobs(
+    def _jobs(
         self,
         seated: Seated,
         request: LaunchRequest | ExecRequest | JobsLaunchRequest,
         cluster: Workload | None,
         run_setup: bool,
         confirmed: Sequence[Confirmed | None] = (),
-    ) -> tuple[list[Workload], dict[str, Mapping[str, str]]]:
+    ) -> Batch:
         """Rows for tasks with their queues, and the values of their secrets, which the rows do not have."""
-        if not seated.tasks:
-            return [], {}
-        scope, count = cluster.id if cluster is not None else MANAGED, len(seated.tasks)
-        first = await self._store.take_numbers(scope, count)
-        now_ms = self._clock.now_ms()
-        jobs: list[Workload] = []
+        now_ms, host_id = self._clock.now_ms(), cluster.id if cluster is not None else None
+        drafts: list[Workload] = []
         secrets: dict[str, Mapping[str, str]] = {}
-        keeps = confirmed or [None] * count
-        for number, (task, queue, keep) in enumerate(
-            zip(seated.tasks, seated.queues, keeps, strict=True), first
-        ):
+        keeps = confirmed or [None] * len(seated.tasks)
+        for task, queue, keep in zip(seated.tasks, seated.queues, keeps, strict=True):
             job_id = self._ids.new(JOB.prefix)
+            wishes, addresses = sealed("0", task.notify)
+            if addresses:
+                secrets[sealed_id(job_id)] = addresses
+            if task.notify:
+                task = msgspec.structs.replace(task, notify=wishes)
             if task.secrets:
                 secrets[job_id] = task.secrets
                 task = msgspec.structs.replace(task, secrets=dict.fromkeys(task.secrets, ""))
-            jobs.append(
+            drafts.append(
                 Workload(
                     id=job_id,
                     kind=JOB.name,
-                    name=task.name or f"job-{number}",
+                    name=task.name or "",
                     spec=JobSpec(task=task, managed=cluster is None, run_setup=run_setup, confirmed=keep),
                     status=JobStatus(),
                     user=request.user,
                     project=request.project,
                     queue=queue,
-                    number=number,
-                    host_id=cluster.id if cluster is not None else None,
+                    host_id=host_id,
                     created_ms=now_ms,
                 )
             )
-        return jobs, secrets
+
+        def rows(first: int) -> list[Workload]:
+            return [
+                msgspec.structs.replace(draft, number=number, name=draft.name or f"job-{number}")
+                for number, draft in enumerate(drafts, first)
+            ]
+
+        return Batch(host_id or MANAGED, len(drafts), rows, secrets)
 
 
 def _no_recovery(*tasks: Task) -> tuple[str, ...]:
