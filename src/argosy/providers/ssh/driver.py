@@ -36,6 +36,7 @@ LOOK_EVERY_S: Final = 20.0
 SILENT_EVERY_S: Final = 5.0  # one that does not answer
 _EACH_HOST_S: Final = 0.25  # of a large pool no more than four hosts are looked at in a second
 PROBE_EVERY_S: Final = 600.0
+_MANY_HOSTS: Final = 50
 _LOOKS_AT_ONCE: Final = 32
 _CHECK_WAITS_S: Final = 15.0  # longer than ssh waits for a host that is switched off
 _QUOTE_WAITS_S: Final = 1.5
@@ -243,6 +244,9 @@ class Driver:
                 findings.append(finding(id in closed, f"{words}; it {reason.partition(': ')[0]}", hint))
             else:
                 findings.append(finding(True, words))
+        if len(self._known) > _MANY_HOSTS and self._dialled is not None and not self._dialled.is_offered:
+            words = f"while they work, {len(self._known)} hosts cost this server an ssh process each; with "
+            findings.append(finding(True, words + "ARGOSY_PUBLIC_URL set, their agents dial in instead"))
         return findings or [
             finding(False, "no file names a host", "`argosy pool add NAME --hosts HOST,HOST`")
         ]
