@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import Iterator
 from pathlib import Path
 
+import msgspec
 import pytest
 
 pytest.importorskip("moto.ec2", reason="moto is not installed")
@@ -318,8 +319,6 @@ def test_a_capacity_reservation(cloud: Cloud, tmp_path: Path) -> None:
 
 
 def test_spot_machines_cannot_rest(cloud: Cloud, tmp_path: Path) -> None:
-    import msgspec
-
     claim = msgspec.structs.replace(an_order(spot=True), desired=Desired.STOP)
     assert refused(cloud, tmp_path, claim, border.Unsupported) == (
         "spot machines of AWS cannot rest: they can only go"
@@ -347,3 +346,18 @@ def test_check_tells_of_machines_that_another_server_left(cloud: Cloud, tmp_path
     assert f"terminate-instances --region us-west-2 --instance-ids {machine.id}`" in bad.hint
     assert [each.what for each in asyncio.run(other.check()) if not each.ok] == []
     asyncio.run(other.release(left.id))
+
+
+def test_machines_at_rest_wait_for_room_where_their_disks_are(cloud: Cloud, tmp_path: Path) -> None:
+    """No capacity, or no quota, when they are to start again: nothing is given up, they are asked again."""
+    provider, claim = a_provider(tmp_path, cloud.clock, cloud.account), an_order()
+    asyncio.run(provider.ensure(claim))
+    asyncio.run(provider.ensure(msgspec.structs.replace(claim, desired=Desired.STOP)))
+    cloud.fake.refuse("StartInstances", "InsufficientInstanceCapacity", "Insufficient capacity.")
+    with pytest.raises(
+        border.Transient, match="the machines at rest cannot start yet: Insufficient capacity"
+    ):
+        asyncio.run(provider.ensure(claim))
+    asyncio.run(provider.ensure(claim))
+    assert len(cloud.fake.tagged(CLAIM, claim.id)) == 1
+    asyncio.run(provider.release(claim.id))

@@ -83,6 +83,7 @@ class AwsProvider:
             zipapp=lambda: agent_zipapp(root / "agent"),
             private=private,
         )
+        self._settling = 0  # how many wait in `_settle`
         self._locks: dict[str, asyncio.Lock] = {}
         self._asking: asyncio.Task[str] | None = None
         self._going: set[asyncio.Task[None]] = set()
@@ -227,9 +228,12 @@ class AwsProvider:
         if asleep:
             self._listing.forget(asleep[0].claim_id)
             what = f"{asleep[0].kind} in {asleep[0].zone}"
-            await self._account.call(
-                "ec2", region, "start_instances", what, InstanceIds=[each.id for each in asleep]
-            )
+            ids = [each.id for each in asleep]
+            try:
+                await self._account.call("ec2", region, "start_instances", what, InstanceIds=ids)
+            except (border.OutOfCapacity, border.QuotaExceeded) as error:
+                # Another place has not their disks: they wait for room where they are.
+                raise border.Transient(f"the machines at rest cannot start yet: {error}", 30) from None
 
     async def _rest(self, claim: Claim, order: Order | None, machines: Sequence[Machine]) -> None:
         if not machines and (order is None or not order.ids):
@@ -258,13 +262,18 @@ class AwsProvider:
         """Wait a little for what was ordered: most machines run within seconds, and who waits for the next
         look loses them."""
         waited_s, step_s = 0.0, _FIRST_LOOK_S
-        while waited_s < self._settle_s:
-            (fact,) = await self.observe([claim.id]) or (None,)
-            if fact is None or fact.state is not ClaimState.PENDING or claim.id in self._released:
-                return
-            await asyncio.sleep(step_s)
-            waited_s += step_s
-            step_s = min(step_s * 1.5, _LONGEST_LOOK_S)
+        self._settling += 1
+        try:
+            while waited_s < self._settle_s:
+                (fact,) = await self.observe([claim.id]) or (None,)
+                if fact is None or fact.state is not ClaimState.PENDING or claim.id in self._released:
+                    return
+                pause_s = max(step_s, _FIRST_LOOK_S * self._settling)  # all of them look 20 times a second
+                await asyncio.sleep(pause_s)
+                waited_s += pause_s
+                step_s = min(step_s * 1.5, _LONGEST_LOOK_S)
+        finally:
+            self._settling -= 1
 
     async def _release(self, claim_id: str) -> None:
         self._released.add(claim_id)  # first: what waits in `ensure` looks at it
