@@ -25,18 +25,7 @@ from argosy.controllers.pool.caches import PoolCaches
 from argosy.controllers.pool.decide import POOL, decide_owned
 from argosy.controllers.pool.pictures import Picture
 from argosy.controllers.telling import Channels, events_of
-from argosy.controllers.view import (
-    Action,
-    Expect,
-    Policy,
-    Prices,
-    Put,
-    View,
-    abilities_of,
-    returning_of,
-    shared_dirs_of,
-    terminals_of,
-)
+from argosy.controllers.view import Action, Expect, Policy, Prices, Put, View, known_of, terminals_of
 from argosy.infra.agent_port import AgentDirectory
 from argosy.infra.log_sink import LogSink
 from argosy.infra.provider import Providers
@@ -139,14 +128,15 @@ class Shell:
 
     def view(self, rows: Snapshot) -> View:
         """What a decision would see now: also for previews and explanations."""
+        known = known_of(self._providers)
         return View(
             now_ms=self._clock.now_ms(),
             rows=rows,
             observed=self.observed,
             offers=self.offers(),
-            abilities=abilities_of(self._providers),
-            shared_dirs=shared_dirs_of(self._providers),
-            returning=returning_of(self._providers),
+            abilities=known.abilities,
+            shared_dirs=known.shared_dirs,
+            returning=known.returning,
             copies=self._effects.checkpoints.are_made,
             fence_ms=self._links.fences.left_ms,
             policy=self._policy,
@@ -161,9 +151,8 @@ class Shell:
 
     def _silent(self) -> frozenset[str]:
         """Providers that are still asked for the first time: what has no place may have one in a moment."""
-        if self._clock.monotonic_s() - self._began_s > FIRST_QUOTES_S:
-            return frozenset()
-        return self._quotes.unknown()
+        is_early = self._clock.monotonic_s() - self._began_s <= FIRST_QUOTES_S
+        return self._quotes.unknown() if is_early else frozenset()
 
     @contextlib.contextmanager
     def attended(self, cluster_id: str) -> Iterator[None]:

@@ -8,7 +8,8 @@ committed when the view was taken, so whoever repeats it after a crash does no h
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import TYPE_CHECKING, Protocol, Self
+from typing import TYPE_CHECKING, NamedTuple, Protocol, Self
+from weakref import WeakKeyDictionary
 
 import msgspec
 
@@ -169,6 +170,26 @@ def abilities_of(providers: Providers) -> dict[str, Ability]:
 def shared_dirs_of(providers: Providers) -> dict[str, str]:
     """By provider: a folder that all its nodes share and that outlives claims."""
     return {name: provider.manifest.shared_dir for name, provider in providers.all().items()}
+
+
+class Known(NamedTuple):
+    """What manifests say, for decisions."""
+
+    abilities: Mapping[str, Ability]
+    shared_dirs: Mapping[str, str]
+    returning: frozenset[str]
+
+
+_KNOWN: WeakKeyDictionary[Providers, Known] = WeakKeyDictionary()
+
+
+def known_of(providers: Providers) -> Known:
+    """Worked out once: manifests do not change while a server runs, and every pass takes several views."""
+    known = _KNOWN.get(providers)
+    if known is None:
+        known = Known(abilities_of(providers), shared_dirs_of(providers), returning_of(providers))
+        _KNOWN[providers] = known
+    return known
 
 
 def returning_of(providers: Providers) -> frozenset[str]:

@@ -7,6 +7,7 @@ import shlex
 from typing import Final
 
 from argosy.convert import amounts, prelude
+from argosy.convert.arrays import render_array
 from argosy.convert.draft import Draft
 from argosy.convert.reading import looks_secret
 from argosy.model.errors import ArgosyError
@@ -406,7 +407,7 @@ class _Script:
         self.draft.lose(
             f"#SBATCH --array={value}",
             "",
-            "this task is one member; launch each: `argosy jobs launch FILE --env SLURM_ARRAY_TASK_ID=N`",
+            f"this task is one member; for all of them {render_array(value)} and `argosy jobs launch FILE`",
         )
         numbers = [int(one) for one in re.findall(r"[0-9]{1,9}", value.partition("%")[0].partition(":")[0])]
         if numbers:

@@ -1,0 +1,114 @@
+"""Files that a job brings are placed before its ranks are ordered; what is gone from the server is said."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Sequence
+
+import msgspec
+import pytest
+
+from argosy.controllers.shell import Shell
+from argosy.model.kinds.job import job_state
+from argosy.model.phases import Outcome
+from argosy.model.reasons import Reason
+from argosy.model.resources import Infra, Resources
+from argosy.model.rows import Attempt, Workload
+from argosy.model.tree import Entry, Tree
+from argosy.store import Store
+from argosy.testing.builders import a_job, a_task
+from argosy.testing.memory_log_sink import MemoryLogSink
+from argosy.testing.sim_agent import SimAgentDirectory
+from argosy.testing.sim_provider import a_market
+from argosy.testing.virtual_time import run_virtual
+from argosy.testing.world import World
+
+CHUNK = "c" * 64
+TREE = Tree(entries=(Entry(path="train.py", kind="f", size=3, chunks=(CHUNK,)),))
+
+
+class Files:
+    """A store of trees that has lost something."""
+
+    def __init__(self, trees: dict[str, bytes], chunks: dict[str, bytes]) -> None:
+        self.trees, self.held, self.dropped = trees, chunks, list[str]()
+
+    async def tree(self, digest: str) -> bytes:
+        return self.trees[digest]
+
+    async def chunks(self, digests: Sequence[str]) -> AsyncIterator[tuple[str, bytes]]:
+        for digest in digests:
+            yield digest, self.held[digest]
+
+    async def drop_tree(self, digest: str) -> None:
+        self.dropped.append(digest)
+        self.trees.pop(digest, None)
+
+    async def missing(self, digests: Sequence[str]) -> Sequence[str]:
+        return [digest for digest in digests if digest not in self.held]
+
+    async def put(self, digest: str, data: bytes) -> None:
+        self.held[digest] = data
+
+    async def put_tree(self, body: bytes) -> str:
+        digest = msgspec.json.decode(body, type=Tree).digest()
+        self.trees[digest] = body
+        return digest
+
+    def free_bytes(self) -> int:
+        return 1 << 40
+
+
+def _run(files: Files) -> tuple[Workload, Attempt]:
+    async def main() -> tuple[Workload, Attempt]:
+        world = World(0)
+        store = await Store.open("sqlite://", ids=world.ids, clock=world.clock, inline=True)
+        shell = Shell(
+            store=store,
+            providers=a_market(world),
+            agents=SimAgentDirectory(world),
+            logs=MemoryLogSink(),
+            files=files,
+            clock=world.clock,
+            ids=world.ids,
+        )
+        running = asyncio.create_task(shell.run())
+        await asyncio.sleep(1)
+        task = a_task(
+            run="sim work_s=5",
+            workdir_tree=TREE.digest(),
+            resources=(Resources(infra=Infra(provider="pool")),),
+        )
+        await store.commit([a_job(id="job-1", managed=True, task=task)])
+        shell.wake("job-1")
+        async with asyncio.timeout(600):
+            while True:
+                await asyncio.sleep(1)
+                job = await store.load("job-1")
+                assert isinstance(job, Workload)
+                if not job.is_live:
+                    break
+        attempt = await store.load(job_state(job).attempt_id or "")
+        assert isinstance(attempt, Attempt)
+        running.cancel()
+        await asyncio.wait([running])
+        await store.close()
+        return job, attempt
+
+    return run_virtual(main())
+
+
+def test_files_that_are_there_are_placed_and_the_job_runs() -> None:
+    files = Files({TREE.digest(): msgspec.json.encode(TREE)}, {CHUNK: b"abc"})
+    job, _ = _run(files)
+    assert (job.outcome, files.dropped) == (Outcome.SUCCEEDED, [])
+
+
+@pytest.mark.parametrize("what", ["tree", "chunk"])
+def test_a_tree_of_which_something_is_gone_is_dropped_so_that_the_next_launch_uploads_it(what: str) -> None:
+    files = Files({TREE.digest(): msgspec.json.encode(TREE)} if what == "chunk" else {}, {})
+    job, attempt = _run(files)
+    assert set(files.dropped) == {TREE.digest()}
+    assert TREE.digest() not in files.trees
+    assert (job.outcome, attempt.reason) == (Outcome.FAILED, Reason.PREPARE_FAILED)
+    assert attempt.detail == "the uploaded files are gone from the server; launch again"
