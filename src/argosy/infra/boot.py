@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import hashlib
 import importlib.util
 import io
@@ -70,11 +71,31 @@ def _digest(sources: Mapping[str, str]) -> str:
 def _build(sources: Mapping[str, str]) -> bytes:
     buffer = io.BytesIO()
     with zipfile.ZipFile(buffer, "w") as archive:
-        for name, source in sources.items():
+        for name, source in ((name, _bare(source)) for name, source in sources.items()):
             if name.rpartition("/")[2] not in _SOURCE_ONLY:
                 _add(archive, name + ".pyc", _bytecode(source, name + ".py"))
             _add(archive, name + ".py", source.encode())
     return buffer.getvalue()
+
+
+def _bare(source: str) -> str:
+    """The source without docstrings and lines of comment, every statement on the line where it was: nodes
+    read it in tracebacks only, and the zipapp travels to each of them."""
+    lines = source.splitlines(keepends=True)
+    texts: set[int] = set()  # rows within texts of several lines
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)):
+            first = node.body[0] if node.body else None
+            if isinstance(first, ast.Expr) and isinstance(first.value, ast.Constant):
+                start, end = first.lineno - 1, first.end_lineno or first.lineno
+                lines[start] = lines[start][: first.col_offset] + '""\n'
+                lines[start + 1 : end] = ["\n"] * (end - start - 1)
+        elif isinstance(node, (ast.Constant, ast.JoinedStr)) and node.end_lineno != node.lineno:
+            texts.update(range(node.lineno - 1, node.end_lineno or node.lineno))
+    for row, line in enumerate(lines):
+        if row not in texts and line.lstrip().startswith("#"):
+            lines[row] = "\n"
+    return "".join(lines)
 
 
 def _bytecode(source: str, name: str) -> bytes:
