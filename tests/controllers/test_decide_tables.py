@@ -205,6 +205,24 @@ def test_why_it_failed(fields: dict[str, object], reason: Reason) -> None:
     assert World().says(0, RankPhase.EXITED, **fields).changes()[1].reason is reason
 
 
+@pytest.mark.parametrize(
+    ("code", "reason", "leaves"),
+    [("disk-full", Reason.NODE_UNFIT, True), ("request-refused", Reason.PREPARE_FAILED, False)],
+)
+def test_a_node_whose_disk_is_full_is_left_and_a_wrong_order_is_not(
+    code: str, reason: Reason, leaves: bool
+) -> None:
+    world = World(managed=True, attempt=AttemptPhase.PREPARING)
+    text = "disk full on n"
+    world.facts.set_failure("att-0", Failure(code=code, text=text, at_ms=NOW, count=1, after_ms=NOW))
+    attempt, _ = world.changes()
+    assert (attempt.outcome, attempt.reason, attempt.detail) == (Outcome.FAILED, reason, text)
+    world.attempt = attempt
+    rows = puts(world.says(0, RankPhase.EXITED, exit_code=143).decide())
+    assert rows["job-0"].phase is WorkloadPhase.RECOVERING  # type: ignore[union-attr]
+    assert ("clm-0" in rows) is leaves
+
+
 def test_cancelling_writes_the_intent_then_stops_the_ranks() -> None:
     world = World(desired=Desired.END).says(0, RankPhase.RUNNING)
     attempt, job = world.changes()

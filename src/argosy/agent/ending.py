@@ -92,7 +92,7 @@ class Ending:
 
     def conclude(self, rank: Rank, code: int | None, if_vanished: str) -> None:
         rank.measure_log()
-        code = None if rank.lapsed else code  # how it ends now says nothing of its work
+        code = None if rank.lapsed or rank.unbegun else code  # how it ends now says nothing of its work
         rank.exit_code = code
         rank.phase = VANISHED if code is None else EXITED
         rank.ended_ms = now_ms()

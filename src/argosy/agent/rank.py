@@ -8,6 +8,7 @@ kill.
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import signal
@@ -29,6 +30,8 @@ VANISHED = "vanished"
 NO_EXIT_CODE = b"....\n"  # in `exit`, before the program was let run
 _STATE_BYTES = 1024
 POLL_FAST_S = 0.005
+#: What keeps a rank from beginning here, and may be otherwise on another node.
+NODE_FAULTS = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO)
 
 
 class Rank:
@@ -64,6 +67,7 @@ class Rank:
         self.lease_ms = 0  # for how long its lease is given; 0: it has none
         self.lease_until_ms = 0  # by `clock_ms`
         self.lapsed = False  # its lease has ended, and so does it
+        self.unbegun = False  # the node could not begin it: it says nothing of the program
         self.run_wanted = False
         self.job = ""  # whose attempt it belongs to, and the attempt's number in it
         self.attempt = 0

@@ -13,7 +13,17 @@ from argosy.agent.ending import Ending, outside_group
 from argosy.agent.leases import Leases
 from argosy.agent.orders import Busy, base_env, checked_order, is_rank_id
 from argosy.agent.polling import Polling
-from argosy.agent.rank import NO_EXIT_CODE, PREPARING, READY, RUNNING, Observer, Rank, reason_of, warn
+from argosy.agent.rank import (
+    NO_EXIT_CODE,
+    NODE_FAULTS,
+    PREPARING,
+    READY,
+    RUNNING,
+    Observer,
+    Rank,
+    reason_of,
+    warn,
+)
 from argosy.agent.spawning import Spawning
 from argosy.agent.supervision import Supervision
 
@@ -145,6 +155,7 @@ class Ranks:
             rank.lapsed = lease is not None and not self.leases.take(rank, lease)
         except OSError as error:
             refusal = "cannot prepare on %s: %s" % (self._shared.node_name, reason_of(error))
+            rank.unbegun = error.errno in NODE_FAULTS
         if refusal or rank.lapsed:
             rank.stage = "setup"
             self._ending.conclude(rank, 1, refusal or "its lease had ended before it was ordered")

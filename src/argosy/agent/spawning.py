@@ -118,6 +118,7 @@ class Spawning:
                 for rank in ranks:
                     rank.verdict = "disk full on %s" if error.errno == errno.ENOSPC else "disk of %s fails"
                     rank.verdict = (rank.verdict + ": its start cannot be noted") % self._shared.node_name
+                    rank.unbegun = True
                     rank.close_gate()
             for rank in ranks:
                 if rank.stop_at_s is None:

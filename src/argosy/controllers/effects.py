@@ -331,6 +331,8 @@ def _in_workdir(target: str) -> str:
 
 
 def border_code(error: Exception) -> str:
-    """`OutOfCapacity` -> `out-of-capacity`."""
+    """`OutOfCapacity` -> `out-of-capacity`. A node that refuses for its disk: `disk-full`."""
+    if isinstance(error, RequestRefused) and error.field == "disk":
+        return "disk-full"
     name = type(error).__name__
     return "".join("-" + char.lower() if char.isupper() else char for char in name).lstrip("-")

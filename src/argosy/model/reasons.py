@@ -22,6 +22,7 @@ class Reason(StrEnum):
     USER_CODE_FAILED = "user-code-failed"
     SETUP_FAILED = "setup-failed"
     PREPARE_FAILED = "prepare-failed"
+    NODE_UNFIT = "node-unfit"
     OUT_OF_MEMORY = "out-of-memory"
     LOG_DISK_FULL = "log-disk-full"
     CANCELLED_BY_USER = "cancelled-by-user"
@@ -61,6 +62,11 @@ REASONS: Final[dict[Reason, ReasonInfo]] = {
     ),
     Reason.PREPARE_FAILED: ReasonInfo(
         _PL, Retry.SAME, "what the node could not prepare is in the log: `argosy logs CLUSTER JOB`"
+    ),
+    Reason.NODE_UNFIT: ReasonInfo(
+        _PR,
+        Retry.ELSEWHERE,
+        "free space on the node's disk; a managed job (`argosy jobs launch`) tries three other nodes",
     ),
     Reason.OUT_OF_MEMORY: ReasonInfo(_U, Retry.NEVER, "ask for more with `resources.memory`"),
     Reason.LOG_DISK_FULL: ReasonInfo(_U, Retry.NEVER, "free space on the node's disk, then launch again"),

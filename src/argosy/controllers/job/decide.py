@@ -201,8 +201,9 @@ def _prepare(view: View, job: Workload, attempt: Attempt, ranks: list[Rank]) -> 
         return []
     failure = view.observed.failure(attempt.id)
     if failure is not None:
-        if failure.code == "request-refused" or failure.count >= 5:
-            return _begin_end(view, job, attempt, ranks, Outcome.FAILED, Reason.PREPARE_FAILED, failure.text)
+        if failure.code in ("request-refused", "disk-full") or failure.count >= 5:
+            reason = Reason.NODE_UNFIT if failure.code == "disk-full" else Reason.PREPARE_FAILED
+            return _begin_end(view, job, attempt, ranks, Outcome.FAILED, reason, failure.text)
         if view.now_ms < failure.after_ms:
             return [WakeAt(job.id, failure.after_ms)]
     nodes = [rank.node for rank in ranks if rank.node is not None]
@@ -451,7 +452,7 @@ def after_attempt(view: View, job: Workload, attempt: Attempt) -> list[Action]:
             again, errors, reason, detail = _restart_on_error(job, attempt)
     if not again:
         return finish(view, job, outcome, reason, detail)
-    fresh = outcome in (Outcome.LOST, Outcome.PREEMPTED)
+    fresh = outcome in (Outcome.LOST, Outcome.PREEMPTED) or attempt.reason is Reason.NODE_UNFIT
     retry_ms = view.now_ms + (
         0 if fresh and recoveries <= 1 else backoff_ms(view.policy, max(1, errors + recoveries - 1))
     )
@@ -477,7 +478,7 @@ def _restart_on_error(job: Workload, attempt: Attempt) -> tuple[bool, int, Reaso
     codes = {code for code in attempt.exit_codes if code}
     if codes & set(recovery.recover_on_exit_codes):
         return True, errors, attempt.reason, attempt.detail
-    if attempt.reason is not None and REASONS[attempt.reason].retry is Retry.SAME and errors < 3:
+    if attempt.reason is not None and REASONS[attempt.reason].retry is not Retry.NEVER and errors < 3:
         return True, errors + 1, attempt.reason, attempt.detail
     if errors < recovery.max_restarts_on_errors:
         return True, errors + 1, attempt.reason, attempt.detail
