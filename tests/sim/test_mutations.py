@@ -445,7 +445,7 @@ BUGS = [
         "no revision check",
         {"make_store": LastWriterWins},
         Faults(servers=2),
-        {"no-surprises", "finished-is-final"},
+        {"no-surprises", "finished-is-final", "success-is-true"},
     ),
     Bug(
         "release forgotten when it fails",
@@ -485,7 +485,13 @@ BUGS = [
     Bug("the protected are ended", {"make_server": _keeping(_AllPreemptible)}, CALM, {"protected"}, CROWD),
     Bug("leaving is gone", {"make_server": _keeping(_LeavingIsGone)}, CALM, {"room", "books"}, CROWD),
     Bug("reservations ignored", {"make_server": _keeping(_KeepsNothing)}, CALM, {"reservation"}, CROWD),
-    Bug("nobody gives back", {"make_server": _keeping(_NobodyGivesBack)}, CALM, {"guaranteed"}, LATE),
+    Bug(
+        "nobody gives back",
+        {"make_server": _keeping(_NobodyGivesBack)},
+        CALM,
+        {"guaranteed", "reservation"},
+        LATE,
+    ),
     Bug("evicted is over", {"make_store": EvictedIsOver}, CALM, {"evicted-goes-on"}, CROWD),
     Bug("requests claim", {"make_store": RequestsClaim}, CALM, {"controllers-claim"}),
     Bug("dearer than confirmed", {"make_store": PricesRise}, CALM, {"confirmed-price"}),
