@@ -17,6 +17,7 @@ from argosy.infra import border
 from argosy.infra.agent_port import Channel
 from argosy.infra.boot import agent_zipapp
 from argosy.infra.provider import Diagnostic, Want
+from argosy.infra.to_its_end import ToItsEnd
 from argosy.infra.tombstones import Tombstones, is_claim_id
 from argosy.model.facts import ClaimFact, ClaimState
 from argosy.model.ids import Clock, Ids
@@ -86,7 +87,7 @@ class AwsProvider:
         self._settling = 0  # how many wait in `_settle`
         self._locks: dict[str, asyncio.Lock] = {}
         self._asking: asyncio.Task[str] | None = None
-        self._going: set[asyncio.Task[None]] = set()
+        self._to_its_end = ToItsEnd()
 
     # -- the six verbs --------------------------------------------------------------------------------------
 
@@ -154,18 +155,6 @@ class AwsProvider:
             raise
 
     # -- effects --------------------------------------------------------------------------------------------
-
-    async def _to_its_end(self, work: Coroutine[Any, Any, None]) -> None:
-        """A caller that gives up does not leave half of the work behind: it goes on by itself."""
-        task = asyncio.get_running_loop().create_task(self._disk_at_border(work))
-        self._going.add(task)
-        task.add_done_callback(self._done)
-        await asyncio.shield(task)
-
-    def _done(self, task: asyncio.Task[None]) -> None:
-        self._going.discard(task)
-        if not task.cancelled():
-            task.exception()  # the caller may be gone; somebody has to look at it
 
     async def _disk_at_border(self, work: Coroutine[Any, Any, None]) -> None:
         try:

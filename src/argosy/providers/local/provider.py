@@ -15,9 +15,9 @@ import hashlib
 import os
 import shutil
 import sys
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, Final, Literal, Protocol
+from typing import Final, Literal, Protocol
 
 import msgspec
 
@@ -26,6 +26,7 @@ from argosy.infra.agent_client import unix_channel
 from argosy.infra.agent_port import Channel
 from argosy.infra.allotment import allot_devices, allot_placed, free_milli
 from argosy.infra.provider import Diagnostic, Want
+from argosy.infra.to_its_end import ToItsEnd
 from argosy.infra.tombstones import Tombstones, is_claim_id
 from argosy.model.facts import ClaimFact, ClaimState, NodeFacts, NodeSighting
 from argosy.model.ids import Clock
@@ -87,7 +88,7 @@ class LocalProvider:
         self._agents: Agents | None = None
         self._price_micro_usd = price_micro_usd
         self._locks: dict[str, asyncio.Lock] = {}
-        self._going: set[asyncio.Task[None]] = set()
+        self._to_its_end = ToItsEnd()
         self._facts: NodeFacts | None = None
         self._facts_s = 0.0
         self._facts_lock = asyncio.Lock()
@@ -187,18 +188,6 @@ class LocalProvider:
         await self._to_its_end(self._preempt(claim_id))
 
     # -- effects --------------------------------------------------------------------------------------------
-
-    async def _to_its_end(self, work: Coroutine[Any, Any, None]) -> None:
-        """A caller that gives up does not leave half of the work behind: it goes on by itself."""
-        task = asyncio.get_running_loop().create_task(work)
-        self._going.add(task)
-        task.add_done_callback(self._done)
-        await asyncio.shield(task)
-
-    def _done(self, task: asyncio.Task[None]) -> None:
-        self._going.discard(task)
-        if not task.cancelled():
-            task.exception()  # the caller may be gone; somebody has to look at it
 
     def _lock(self, claim_id: str) -> asyncio.Lock:
         return self._locks.setdefault(claim_id, asyncio.Lock())

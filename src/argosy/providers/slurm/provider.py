@@ -10,6 +10,7 @@ from typing import Any, Final
 from argosy.infra import border
 from argosy.infra.agent_port import Channel
 from argosy.infra.provider import Diagnostic, Want
+from argosy.infra.to_its_end import ToItsEnd
 from argosy.infra.tombstones import is_claim_id
 from argosy.model.facts import ClaimFact
 from argosy.model.offer import Capacity, Offer
@@ -31,7 +32,7 @@ class SlurmProvider:
         self.manifest = MANIFEST
         self._clusters = clusters
         self._locks: dict[str, asyncio.Lock] = {}
-        self._going: set[asyncio.Task[None]] = set()
+        self._to_its_end = ToItsEnd()
         self._seen: dict[
             str, dict[str, ClaimFact]
         ] = {}  # what each cluster told last, for when it does not answer
@@ -132,18 +133,6 @@ class SlurmProvider:
         if claim.count < 1:
             raise border.RequestRefused("num_nodes", "a claim has at least one node")
         return cluster
-
-    async def _to_its_end(self, work: Coroutine[Any, Any, None]) -> None:
-        """A caller that gives up does not leave half of the work behind: it goes on by itself."""
-        task = asyncio.get_running_loop().create_task(work)
-        self._going.add(task)
-        task.add_done_callback(self._done)
-        await asyncio.shield(task)
-
-    def _done(self, task: asyncio.Task[None]) -> None:
-        self._going.discard(task)
-        if not task.cancelled():
-            task.exception()  # the caller may be gone; somebody has to look at it
 
     async def _ensure(self, work: Coroutine[Any, Any, None], claim_id: str) -> None:
         async with self._locks.setdefault(claim_id, asyncio.Lock()):

@@ -11,7 +11,7 @@ killed, and its successor, know where to look, also while a host does not answer
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Coroutine, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
@@ -21,6 +21,7 @@ from argosy.infra import border
 from argosy.infra.agent_port import Channel, DialOrder
 from argosy.infra.bootstrap import AgentPlan
 from argosy.infra.ssh import Ssh
+from argosy.infra.to_its_end import ToItsEnd
 from argosy.infra.tombstones import Tombstones, is_claim_id
 from argosy.model.facts import ClaimFact, ClaimState, NodeFacts, NodeSighting, Notice
 from argosy.model.ids import Clock
@@ -93,7 +94,7 @@ class Claims:
         self._hosts, self._clock = hosts, clock
         self._released = Tombstones(root / ".released")
         self._locks: dict[str, asyncio.Lock] = {}
-        self._going: set[asyncio.Task[None]] = set()
+        self._to_its_end = ToItsEnd()
         self._records: dict[str, Record] = {}
         self._tags: tuple[str, ...] = ()
         self._load()
@@ -364,18 +365,6 @@ class Claims:
 
     def _lock(self, claim_id: str) -> asyncio.Lock:
         return self._locks.setdefault(claim_id, asyncio.Lock())
-
-    async def _to_its_end(self, work: Coroutine[Any, Any, None]) -> None:
-        """Whoever asked may be cancelled; what was begun is finished, so that nothing is left half made."""
-        task = asyncio.get_running_loop().create_task(work)
-        self._going.add(task)
-        task.add_done_callback(self._done)
-        await asyncio.shield(task)
-
-    def _done(self, task: asyncio.Task[None]) -> None:
-        self._going.discard(task)
-        if not task.cancelled():
-            task.exception()  # the caller may be gone; somebody has to look at it
 
 
 def _with_notice(facts: NodeFacts | None, notice: Notice | None) -> NodeFacts | None:
