@@ -26,6 +26,8 @@ from argosy.testing.slurm_cluster import SlurmCluster, what_is_missing
 
 MISSING = what_is_missing()
 pytestmark = pytest.mark.skipif(bool(MISSING), reason=f"NO SLURM WAS TESTED: {MISSING}")
+#: What Slurm does by itself takes it up to half a minute on a busy machine.
+ENDS = pytest.mark.nightly
 
 
 class Login:
@@ -80,6 +82,7 @@ def claim_of(count: int = 1, partition: str = "low", kind: str = "gpu:h100:8", *
     return a_claim(count=count, choice=choice, **fields)
 
 
+@ENDS
 def test_who_cancels_a_job_ends_the_claim(login: Login) -> None:
     async def main() -> None:
         claim = claim_of()
@@ -94,6 +97,7 @@ def test_who_cancels_a_job_ends_the_claim(login: Login) -> None:
     asyncio.run(main())
 
 
+@ENDS
 def test_a_job_that_slurm_starts_again_does_not_bring_the_claim_back(login: Login) -> None:
     async def main() -> None:
         claim = claim_of(tag="sto-1")
@@ -117,6 +121,7 @@ def test_a_job_that_slurm_starts_again_does_not_bring_the_claim_back(login: Logi
     asyncio.run(main())
 
 
+@ENDS
 def test_a_job_of_ours_cannot_be_requeued(login: Login) -> None:
     async def main() -> None:
         claim = claim_of()
@@ -129,6 +134,7 @@ def test_a_job_of_ours_cannot_be_requeued(login: Login) -> None:
     asyncio.run(main())
 
 
+@ENDS
 def test_a_suspended_job_is_held_and_its_nodes_are_not_alive(login: Login) -> None:
     async def main() -> None:
         claim = claim_of()

@@ -228,6 +228,7 @@ class SlurmCluster:
             self.run("scontrol", "update", node, "State=DOWN", "Reason=cleared")
             self.until(lambda: not self.jobs(), "all jobs have ended")
             self.run("scontrol", "update", node, "State=RESUME")
+            self.until(self._all_idle, "all nodes are idle")
 
     def log(self) -> str:
         """The last lines of all daemons."""
