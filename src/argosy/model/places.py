@@ -62,6 +62,8 @@ TASK_FIELDS: Final = {
         "namespace",
         "autoscaler",
         "ports",
+        "service_account",
+        "image_pull_secrets",
     ),
     "local": (
         "nodes",
@@ -102,5 +104,6 @@ TASK_FIELDS: Final = {
 #: Of these, whose driver acts on them.
 READS_TASK: Final = (
     "aws",
+    "kubernetes",
     "slurm",
 )
