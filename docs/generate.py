@@ -332,7 +332,8 @@ def render_clouds() -> str:
 
 _ABILITIES = {
     "spot": "spot", "stop": "stop and start", "multi_node": "several nodes", "fractions": "parts of a GPU",
-    "ports": "opens ports", "images": "container images", "machine_images": "machine images", "disks": "disk sizes",
+    "ports": "opens ports", "images": "container images", "machine_images": "machine images",
+    "disks": "disk sizes",
     "networks": "own networks", "preemption_notice": "notice of loss", "zones": "zones", "quotas": "quotas",
 }  # fmt: skip
 
@@ -348,8 +349,8 @@ def render_infrastructure() -> str:
         "",
         NOTE.rstrip(),
         "",
-        "What each place can do, as its driver declares it; plans refuse the rest with a reason. `argosy check` says which "
-        "of them this server can use, and what the others lack.",
+        "What each place can do, as its driver declares it; plans refuse the rest with a reason. "
+        "`argosy check` says which of them this server can use, and what the others lack.",
         "",
         "| `infra:` | place | " + " | ".join(_ABILITIES.values()) + " | prices | tested with |",
         "|---|---|" + "---|" * len(_ABILITIES) + "---|---|",

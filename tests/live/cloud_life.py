@@ -32,14 +32,14 @@ MINUTES = 20  # so long a machine may take, and is paid for at most
 
 def live_once(name: str, config: pytest.Config, folder: Path) -> None:
     """Order one machine, reach its agent, release it. Skips loudly without credentials or `--max-cost`."""
-    most = float(config.getoption("--max-cost"))
+    most = float(config.getoption("--max-cost", default=0.0))
     if most <= 0:
         pytest.skip(f"{name.upper()} IS NOT TRIED FOR REAL: give --max-cost DOLLARS")
     (standing,) = [each for each in standings(os.environ) if each.name == name]
     if not standing.in_use:
         pytest.skip(f"{name.upper()} IS NOT TRIED FOR REAL: {standing.fact}; {standing.fix}")
     provider = load_providers([name], folder, SystemClock(), SystemIds(), os.environ).get(name)
-    offers = _cheapest(name, most, str(config.getoption("--live-type")))
+    offers = _cheapest(name, most, str(config.getoption("--live-type", default="")))
     if not offers:
         pytest.skip(
             f"{name.upper()} IS NOT TRIED FOR REAL: nothing costs less than {most} $ in {MINUTES} min"
