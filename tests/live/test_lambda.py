@@ -5,7 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from cloud_life import live_once
+
+from live.cloud_life import live_once
 
 
 def test_one_machine(pytestconfig: pytest.Config, tmp_path: Path) -> None:
