@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import msgspec
 
@@ -117,6 +117,14 @@ class Provider(Protocol):
 
     async def reach(self, node: Node) -> Channel:
         """A byte stream to the node's agent. Raises `Unreachable`."""
+
+
+@runtime_checkable
+class Connected(Protocol):
+    """A provider that keeps connections to its place."""
+
+    async def disconnect(self) -> None:
+        """They go. A later call makes new ones."""
 
 
 class Setting(msgspec.Struct, frozen=True, kw_only=True):
