@@ -174,6 +174,13 @@ class FakeRay:
             if actor["node"] == node.id and actor["state"] != "DEAD":
                 self._kill(actor)
 
+    def preempt(self, claim_id: str) -> None:
+        """The nodes of a claim are taken by whoever lent them."""
+        held = {each["node"] for name, each in self.actors.items() if name.startswith(claim_id)}
+        for index, node in enumerate(self.nodes):
+            if node.id in held:
+                self.lose_node(index, "Terminated due to preemption")
+
     # -- HTTP ------------------------------------------------------------------------------------------------
 
     def handle(self, peer: Peer, method: str, target: str, headers: dict[str, str], body: bytes) -> bool:
