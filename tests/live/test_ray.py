@@ -25,7 +25,7 @@ from argosy.testing.conformance.provider import CASES, Case, NotApplicable, case
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "providers"))
 
-from ray_subject import RaySubject  # noqa: E402
+from ray_subject import RaySubject
 
 PROGRAM = os.environ.get("ARGOSY_RAY", "")
 pytestmark = [
@@ -115,6 +115,7 @@ def zipapp(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.mark.parametrize("case", CASES, ids=case_name)
 def test_conformance(case: Case, ray: RealRay, zipapp: Path, tmp_path: Path) -> None:
     subject = RaySubject(ray, zipapp, tmp_path)
+    subject.patience_s = 0.5
     subject.gaps = {"preemption_becomes_a_fact": "nodes that a person started are lent by nobody"}
 
     async def main() -> None:

@@ -35,6 +35,7 @@ class World(Protocol):
 
 class RaySubject:
     gaps: ClassVar[dict[str, str]] = {}
+    patience_s = 0.1  # so long it waits for a cluster at a time
 
     def __init__(self, ray: World, zipapp: Path, folder: Path) -> None:
         self.ray = ray
@@ -62,7 +63,7 @@ class RaySubject:
         return self.claim(count=3)
 
     async def pass_time(self, seconds: float) -> None:
-        await asyncio.sleep(min(seconds, 0.1))
+        await asyncio.sleep(min(seconds, self.patience_s))
 
     def truth(self) -> set[str]:
         return {each for each in self.ray.running() if each.startswith("clm-")}

@@ -163,8 +163,8 @@ def test_nodes_without_a_way_to_this_server(tmp_path: Path) -> None:
     error = ensure_error(one, a_claim(choice=choice))
     assert isinstance(error, border.RequestRefused)
     assert str(error) == (
-        f"nodes of {ray.address} are other machines, and have no way to this server: set ARGOSY_PUBLIC_URL to "
-        "the https address at which they reach it, or submit Ray's own jobs (`ray:` in the task)"
+        f"nodes of {ray.address} are other machines, and have no way to this server: set "
+        "ARGOSY_PUBLIC_URL to the https address at which they reach it, or submit Ray's own jobs (`ray:` in the task)"
     )
     assert any("have no way to this server | set ARGOSY_PUBLIC_URL" in each for each in findings(one))
     ray.close()
@@ -185,8 +185,8 @@ def test_nodes_without_a_way_to_this_server(tmp_path: Path) -> None:
         ),
         (
             {"runtime_env": {"working_dir": "."}},
-            "`config.ray.runtime_env.working_dir` is '.'; a job that is submitted as it is brings no files of this "
-            "machine: name a URL that its nodes can read (s3://, gs://, https://…/x.zip)",
+            "`config.ray.runtime_env.working_dir` is '.'; a job that is submitted as it is brings no files "
+            "of this machine: name a URL that its nodes can read (s3://, gs://, https://…/x.zip)",
         ),
     ],
 )
