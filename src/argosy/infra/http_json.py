@@ -43,6 +43,15 @@ class Reply(msgspec.Struct, frozen=True, kw_only=True):
     body: bytes
 
 
+class Service(msgspec.Struct, frozen=True, kw_only=True):
+    """Whose API it is. `sign_in`: what makes credentials; `words`: what its refusals mean, asked before the
+    common table."""
+
+    title: str
+    sign_in: str = "sign in again"
+    words: Words | None = None
+
+
 #: The headers that prove who asks. Raises `CredentialsRejected`.
 Sign = Callable[[Ask], Awaitable[Mapping[str, str]]]
 
@@ -66,25 +75,37 @@ class Rate:
             await asyncio.sleep(-self._left * self._every_s)
 
 
+class How(msgspec.Struct, frozen=True, kw_only=True):
+    """How a call is made. `safe`: it may be repeated (None: as its method says); `fine`: statuses that are
+    answers, too; `rate`: a limit of its own."""
+
+    safe: bool | None = None
+    fine: tuple[int, ...] = ()
+    rate: Rate | None = None
+    headers: Mapping[str, str] = {}
+    timeout_s: float = 30.0
+
+
+_USUAL: Final = How()
+
+
 class HttpJson:
-    """An API at `base`. `words`: what its refusals mean, asked before the common table."""
+    """The API of a service at `base`. `rate`: a limit of all calls; `repeats`: of safe calls that fail."""
 
     def __init__(
         self,
         base: str,
+        service: Service,
         *,
-        title: str,
         clock: Clock,
         sign: Sign | None = None,
-        sign_in: str = "sign in again",
-        words: Words | None = None,
         rate: Rate | None = None,
         tls: ssl.SSLContext | None = None,
         repeats: int = 2,
     ) -> None:
         self.base = base.rstrip("/")
-        self._title, self._clock, self._sign, self._sign_in = title, clock, sign, sign_in
-        self._words, self._rate, self._tls, self._repeats = words, rate, tls, repeats
+        self._service, self._title, self._clock, self._sign = service, service.title, clock, sign
+        self._rate, self._tls, self._repeats = rate, tls, repeats
         self._session: aiohttp.ClientSession | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
 
@@ -97,24 +118,20 @@ class HttpJson:
         query: Query = (),
         json: object = None,
         scope: str = "",
-        safe: bool | None = None,
-        rate: Rate | None = None,
-        timeout_s: float = 30.0,
+        how: How = _USUAL,
     ) -> T:
-        """The answer, as a type; None for an empty one with `into=type(None)`. Raises a border error."""
-        reply = await self.send(
-            method, path, query=query, json=json, scope=scope, safe=safe, rate=rate, timeout_s=timeout_s
-        )
-        return self.read(reply, into)
+        """The answer, as a type; None for an empty one with `into=type(None)`. `scope`: what is asked for,
+        for an error that says that there is none. Raises a border error."""
+        return self.read(await self.send(method, path, query=query, json=json, scope=scope, how=how), into)
 
     async def find(self, path: str, *, into: type[T], query: Query = ()) -> T | None:
         """What is at `path`; None: nothing is (404)."""
-        reply = await self.send("GET", path, query=query, fine=(404,))
+        reply = await self.send("GET", path, query=query, how=How(fine=(404,)))
         return None if reply.status == 404 else self.read(reply, into)
 
-    async def drop(self, path: str, *, query: Query = (), fine: Sequence[int] = (404, 410)) -> None:
+    async def drop(self, path: str, *, query: Query = ()) -> None:
         """DELETE; what is not there is deleted."""
-        await self.send("DELETE", path, query=query, fine=fine)
+        await self.send("DELETE", path, query=query, how=How(fine=(404, 410)))
 
     async def pages(
         self, path: str, *, into: type[T], following: Callable[[T], Query | None], query: Query = ()
@@ -134,34 +151,30 @@ class HttpJson:
         query: Query = (),
         json: object = None,
         scope: str = "",
-        safe: bool | None = None,
-        fine: Sequence[int] = (),
-        rate: Rate | None = None,
-        headers: Mapping[str, str] | None = None,
-        timeout_s: float = 30.0,
+        how: How = _USUAL,
     ) -> Reply:
         """One call, as its reply: success, or a status that is `fine`. `path` may be a whole address. Raises
         a border error for everything else."""
-        safe = method in _SAFE if safe is None else safe
+        safe = method in _SAFE if how.safe is None else how.safe
         url = path if path.startswith(("http://", "https://")) else self.base + path
         if query:
             url += ("&" if "?" in url else "?") + urlencode([(key, str(value)) for key, value in query])
         body = b"" if json is None else msgspec.json.encode(json)
         own = {"content-type": "application/json"} if json is not None else {}
-        own |= headers or {}
+        own |= how.headers
         left, again = self._repeats if safe else 0, False
         while True:
-            if gate := rate or self._rate:
+            if gate := how.rate or self._rate:
                 await gate.turn()
             ask = Ask(method=method, url=url, body=body, again=again)
             try:
-                reply = await self._once(ask, own, timeout_s)
-                if reply.status < 300 or reply.status in fine:
+                reply = await self._once(ask, own, how.timeout_s)
+                if reply.status < 300 or reply.status in how.fine:
                     return reply
                 if reply.status == 401 and self._sign is not None and not again:
                     again = True  # nothing was done: a fresh token may be what it needs
                     continue
-                raise error_of(self._said(reply, scope), self._words)
+                raise error_of(self._said(reply, scope), self._service.words)
             except border.Transient as error:
                 wait_s = max(error.after_s, 0.1) if not isinstance(error, border.Unreachable) else 0.2
                 if not left or wait_s > _WAIT_MAX_S:
@@ -192,7 +205,7 @@ class HttpJson:
             reply.headers,
             reply.body,
             title=self._title,
-            sign_in=self._sign_in,
+            sign_in=self._service.sign_in,
             scope=scope,
             now_s=self._clock.now_ms() / 1000,
         )

@@ -24,6 +24,7 @@ from argosy.infra.machine_listing import MachineListing
 from argosy.infra.machine_notes import Notes
 from argosy.infra.machine_ordering import MachineOrdering
 from argosy.infra.machine_ssh import Door, MachineSsh
+from argosy.infra.machine_strangers import strangers
 from argosy.infra.machine_vendor import Vendor
 from argosy.infra.machines import (
     RESTS,
@@ -33,6 +34,7 @@ from argosy.infra.machines import (
     by_claim,
     fact_of,
     name_of,
+    promised,
     surplus,
     with_found,
 )
@@ -46,7 +48,6 @@ from argosy.model.rows import Claim, Node
 
 _PATIENCE_S: Final = 1.0
 _FIRST_LOOK_S, _LONGEST_LOOK_S = 0.1, 1.0
-_SHOWN: Final = 10
 
 
 class MachineDriver:
@@ -74,12 +75,11 @@ class MachineDriver:
     # -- the six verbs --------------------------------------------------------------------------------------
 
     async def check(self) -> Sequence[Diagnostic]:
+        """Who we are and what we may do, and machines of claims that nobody here knows."""
         findings = list(await self.vendor.check())
         if all(finding.ok for finding in findings):
-            try:
-                findings += await self._strangers()
-            except border.BorderError as error:
-                findings.append(self._finding(str(error), "try again, or read the server's log"))
+            known = {note.claim_id for note in self._notes.all()}
+            findings += await strangers(self.vendor, self._listing, known)
         return findings
 
     async def quote(self, want: Want) -> Sequence[Offer]:
@@ -313,22 +313,9 @@ class MachineDriver:
 
     def _unlisted(self, note: Note, listed: Sequence[Machine]) -> list[Machine]:
         """Machines that the cloud has promised and does not list yet."""
-        if self._clock.now_ms() - note.asked_ms > self.vendor.lag_s * 1000:
-            return []
-        known = {each.id for each in self._listing.last(note.claim_id)} | {each.id for each in listed}
-        return [
-            Machine(
-                id=id,
-                claim_id=note.claim_id,
-                index=index,
-                state=MachineState.STARTING,
-                region=note.region,
-                zone=note.zone,
-                spot=note.spot,
-            )
-            for index, id in note.ids.items()
-            if id and id not in known
-        ]
+        known = {each.id for each in (*self._listing.last(note.claim_id), *listed)}
+        age_s = (self._clock.now_ms() - note.asked_ms) / 1000
+        return [each for each in promised(note) if each.id not in known] if age_s <= self.vendor.lag_s else []
 
     async def _tidy(self, ended: Sequence[Note], listed: Mapping[str, Sequence[Machine]]) -> None:
         """What stood beside the machines of released claims goes when the cloud lets it."""
@@ -362,26 +349,6 @@ class MachineDriver:
             options=self.vendor.agent_options,
             new_key=self.vendor.own_host_keys,
         )
-
-    # -- what others left -----------------------------------------------------------------------------------
-
-    async def _strangers(self) -> list[Diagnostic]:
-        """Machines that carry a claim's mark, and no note of ours speaks of that claim."""
-        known = {note.claim_id for note in self._notes.all()}
-        every = [each for each in await self._listing.everywhere() if each.is_live]
-        found = [each for each in every if each.claim_id not in known]
-        if not found:
-            return []
-        names = ", ".join(sorted(name_of(each.claim_id, each.index) for each in found)[:_SHOWN])
-        what = f"machines of claims that this server does not know, {len(found)}: {names}"
-        command = self.vendor.end_command.format(id=found[0].id, region=found[0].region)
-        fix = "they are another server's, or were left by one that is gone: `argosy down` there"
-        return [
-            self._finding(what, f"{fix}, or `{command}`" if command else f"{fix}, or end them in the console")
-        ]
-
-    def _finding(self, what: str, hint: str) -> Diagnostic:
-        return Diagnostic(provider=self.manifest.name, ok=False, what=what, hint=hint)
 
 
 def _zipapp(root: Path) -> Path:

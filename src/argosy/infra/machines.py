@@ -100,6 +100,23 @@ def with_found(note: Note, machines: Sequence[Machine]) -> Note:
     return msgspec.structs.replace(note, ids={**note.ids, **found}, unclear=unclear)
 
 
+def promised(note: Note) -> list[Machine]:
+    """The machines whose order was answered, whether they are listed or not."""
+    return [
+        Machine(
+            id=id,
+            claim_id=note.claim_id,
+            index=index,
+            state=MachineState.STARTING,
+            region=note.region,
+            zone=note.zone,
+            spot=note.spot,
+        )
+        for index, id in note.ids.items()
+        if id
+    ]
+
+
 def name_of(claim_id: str, index: int) -> str:
     """A name that is unique everywhere, and legal wherever host names are: `clm-...-0`, 32 characters."""
     return f"{claim_id}-{index}"

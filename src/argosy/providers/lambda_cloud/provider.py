@@ -11,7 +11,7 @@ from typing import Final
 import msgspec
 
 from argosy.infra import border
-from argosy.infra.http_json import Ask, HttpJson, Rate
+from argosy.infra.http_json import Ask, How, HttpJson, Rate, Service
 from argosy.infra.http_words import Said
 from argosy.infra.machine_vendor import MachineOrder, Vendor, findings_of
 from argosy.infra.machines import Machine, MachineState, mark_in
@@ -104,11 +104,9 @@ class Lambda(Vendor):
         self._key_made = False
         self._http = HttpJson(
             setting.environ.get("LAMBDA_API_URL") or URL,
-            title=MANIFEST.title,
+            Service(title=MANIFEST.title, sign_in=MANIFEST.sign_in, words=words),
             clock=setting.clock,
             sign=self._sign,
-            sign_in=MANIFEST.sign_in,
-            words=words,
             rate=Rate(call_every_s, 5, setting.clock),
         )
 
@@ -168,7 +166,7 @@ class Lambda(Vendor):
         }
         path = "/api/v1/instance-operations/launch"
         answer = await self._http.call(
-            "POST", path, json=asked, into=_Launch, scope=order.scope, rate=self._launches
+            "POST", path, json=asked, into=_Launch, scope=order.scope, how=How(rate=self._launches)
         )
         return answer.data.instance_ids[0]
 
@@ -188,7 +186,9 @@ class Lambda(Vendor):
 
     async def delete(self, machine: Machine) -> None:
         path = "/api/v1/instance-operations/terminate"
-        await self._http.send("POST", path, json={"instance_ids": [machine.id]}, safe=True, fine=(404,))
+        await self._http.send(
+            "POST", path, json={"instance_ids": [machine.id]}, how=How(safe=True, fine=(404,))
+        )
 
     async def close(self) -> None:
         await self._http.close()
