@@ -16,7 +16,7 @@ from urllib.parse import urlsplit
 import msgspec
 
 from argosy.infra import border
-from argosy.infra.http_json import Ask, HttpJson
+from argosy.infra.http_json import Ask, How, HttpJson, Service
 from argosy.infra.http_words import Said
 from argosy.model.ids import Clock
 from argosy.providers.ray.settings import ClusterSettings
@@ -159,9 +159,8 @@ class RayApi:
     def __init__(self, settings: ClusterSettings, *, clock: Clock, environ: Mapping[str, str]) -> None:
         self.url = settings.url
         self._settings, self._environ = settings, environ
-        self._http = HttpJson(
-            self.url, title=f"Ray at {self.url}", clock=clock, sign=self._sign, sign_in=_SIGN_IN, words=_words
-        )
+        service = Service(title=f"Ray at {self.url}", sign_in=_SIGN_IN, words=_words)
+        self._http = HttpJson(self.url, service, clock=clock, sign=self._sign)
 
     @property
     def is_local(self) -> bool:
@@ -239,7 +238,7 @@ class RayApi:
 
     async def submit(self, job: Submission) -> bool:
         """False: a job with this id is there, or was."""
-        reply = await self._http.send("POST", "/api/jobs/", json=job, safe=True, fine=(400, 500))
+        reply = await self._http.send("POST", "/api/jobs/", json=job, how=How(safe=True, fine=(400, 500)))
         if reply.status < 300:
             return True
         text = reply.body.decode("utf-8", "replace").strip()
@@ -252,12 +251,14 @@ class RayApi:
 
     async def stop(self, submission_id: str) -> bool:
         """False: there is no such job, or it was not running."""
-        reply = await self._http.send("POST", f"/api/jobs/{submission_id}/stop", safe=True, fine=(404,))
+        reply = await self._http.send(
+            "POST", f"/api/jobs/{submission_id}/stop", how=How(safe=True, fine=(404,))
+        )
         return reply.status != 404 and self._http.read(reply, _Stopped).stopped
 
     async def delete(self, submission_id: str) -> None:
         """Of a job that is over, the record and its id. One that is not over stays."""
-        await self._http.drop(f"/api/jobs/{submission_id}", fine=(404, 500))
+        await self._http.send("DELETE", f"/api/jobs/{submission_id}", how=How(fine=(404, 500)))
 
     async def logs(self, submission_id: str) -> str:
         """All of its output; "" when there is none, or no such job."""
@@ -266,14 +267,12 @@ class RayApi:
 
     async def has_package(self, name: str) -> bool:
         """Whether it is there; then it stays for at least ten minutes."""
-        reply = await self._http.send("GET", f"/api/packages/gcs/{name}", fine=(404,))
+        reply = await self._http.send("GET", f"/api/packages/gcs/{name}", how=How(fine=(404,)))
         return reply.status != 404
 
     async def put_package(self, name: str, data: bytes) -> None:
-        kind = {"content-type": "application/octet-stream"}
-        await self._http.send(
-            "PUT", f"/api/packages/gcs/{name}", json=msgspec.Raw(data), headers=kind, timeout_s=120
-        )
+        how = How(headers={"content-type": "application/octet-stream"}, timeout_s=120)
+        await self._http.send("PUT", f"/api/packages/gcs/{name}", json=msgspec.Raw(data), how=how)
 
     async def close(self) -> None:
         await self._http.close()
