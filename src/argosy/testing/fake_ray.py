@@ -136,7 +136,7 @@ class FakeRay:
         self.kept: dict[str, bytes] = {}  # packages and mail, by URI
         self._pass = secrets.token_hex(8)
         self._lock = threading.RLock()
-        library = self.folder / "lib" / "ray"
+        library = self.folder / "lib/ray"
         library.mkdir(parents=True)
         shutil.copy(Path(__file__).with_name("fake_ray_library.py"), library / "__init__.py")
         self._listener = Listener(self)
