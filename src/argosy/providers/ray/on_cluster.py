@@ -14,7 +14,6 @@ import os
 import signal
 import subprocess
 import sys
-import time
 
 import ray
 from ray.experimental.internal_kv import _internal_kv_del, _internal_kv_get
@@ -125,11 +124,12 @@ def _leave(number: int, frame: FrameType | None) -> None:
 
 def _wait_for(group: Any, wait_s: float) -> bool:
     """`wait_s`: 0 is as long as it takes."""
-    until_s = time.monotonic() + wait_s
-    while not wait_s or time.monotonic() < until_s:
-        if group.wait(1):
-            return True
-    return False
+    left = wait_s
+    while not group.wait(1):  # one second
+        left -= 1
+        if wait_s and left <= 0:
+            return False
+    return True
 
 
 def _start(plan: Plan, bundle: dict[str, float], group: Any, index: int) -> Any:
