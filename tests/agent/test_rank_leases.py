@@ -9,6 +9,7 @@ from pathlib import Path
 
 from agent_process import AgentProcess, Seen, gone, wait_for, watch_until
 
+from argosy.agent import leases
 from argosy.infra.agent_client import AgentClient
 from argosy.infra.agent_port import Ack, Lease, RankOrder, Report
 from argosy.model.facts import RankFact, RankPhase
@@ -88,9 +89,12 @@ def test_an_order_that_was_on_its_way_for_long_never_runs(agent: AgentProcess, f
 def test_without_its_agent_a_rank_ends_with_its_lease(
     make_agent: Callable[..., AgentProcess], folder: Path
 ) -> None:
-    agent = make_agent()
+    """The nodes of a machine share a guard."""
+    agent = make_agent(root=folder / "clm-1" / "0")
+    agent.environ["ARGOSY_NODES_DIR"] = str(folder)
     agent.start()
     agent.use(lambda client: _begin(client, folder))
+    assert not (agent.root / "guard.lock").exists()
     pid = _pid(folder / "pid")
     agent.end()
     assert not gone(pid)
@@ -99,9 +103,17 @@ def test_without_its_agent_a_rank_ends_with_its_lease(
     assert agent.use(_end_of).phase is RankPhase.VANISHED
 
 
+def test_a_guard_looks_after_a_node_or_all_of_a_machine(tmp_path: Path) -> None:
+    for path in ("clm-1/0/ranks", "clm-1/1/ranks", "clm-2/0", "clm-2/notes", ".released/0", "one/ranks"):
+        (tmp_path / path).mkdir(parents=True)
+    root = str(tmp_path)
+    assert leases.nodes_in(root + "/one") == [root + "/one"]
+    assert sorted(leases.nodes_in(root)) == [root + "/clm-1/0", root + "/clm-1/1", root + "/clm-2/0"]
+
+
 async def _begin(client: AgentClient, folder: Path) -> None:
     await client.prepare([_order(folder / "pid", await _lease(client, 1200))])
-    guard = folder / "root" / "guard.lock"
+    guard = folder / "guard.lock"
     while not guard.exists():
         await asyncio.sleep(0.02)
     await watch_until(client, _runs)

@@ -40,6 +40,7 @@ ALLOWED: dict[str, tuple[set[str], str]] = {
     "cli/task_options.py": ({"local"}, "an example in `--help`"),
     "agent/notices.py": ({"aws", "azure", "gcp"}, "whose metadata service a machine asks"),
     "infra/ssh": ({"ssh"}, "the program"),
+    "infra/machine_ssh.py": ({"ssh"}, "a folder's name"),
     "testing/hosts.py": ({"ssh"}, "the program"),
     "testing/": (
         {"aws", "lambda", "scp", "ssh", "vast", "local"},

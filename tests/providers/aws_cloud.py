@@ -20,28 +20,13 @@ from argosy.providers.aws.account import Account
 from argosy.providers.aws.provider import AwsProvider
 from argosy.providers.aws.states import CLAIM
 from argosy.testing.builders import a_claim
+from argosy.testing.conformance.cloud import MovedClock
 from argosy.testing.conformance.provider import NotApplicable
 from argosy.testing.fake_ec2 import SECRET, FakeEc2
-from argosy.testing.virtual_time import EPOCH_MS, SimIds
+from argosy.testing.virtual_time import SimIds
 
 REGION = "us-east-1"
 SMALL = "g6.xlarge"  # 4 vCPUs
-
-
-class MovedClock:
-    """Time passes when a test says so."""
-
-    def __init__(self) -> None:
-        self.s = 0.0
-
-    def now_ms(self) -> int:
-        return EPOCH_MS + int(self.s * 1000)
-
-    def monotonic_s(self) -> float:
-        return self.s
-
-    def now_s(self) -> float:
-        return EPOCH_MS / 1000 + self.s
 
 
 def an_order(

@@ -15,11 +15,12 @@ pytest.importorskip("boto3", reason="boto3 is not installed")
 from aws_cloud import REGION, SMALL, Cloud, a_provider, an_order, one_cloud, with_wish
 
 from argosy.infra import border
+from argosy.infra.machine_notes import Notes
 from argosy.model.phases import Desired
 from argosy.model.resources import Networking
 from argosy.model.rows import Claim
 from argosy.providers.aws.account import Account
-from argosy.providers.aws.orders import Orders
+from argosy.providers.aws.orders import Order
 from argosy.providers.aws.states import CLAIM
 from argosy.testing.fake_ec2_cloud import CapacityReservation
 
@@ -42,7 +43,7 @@ def refused(cloud: Cloud, root: Path, claim: Claim, kind: type[border.BorderErro
     with pytest.raises(kind) as caught:
         asyncio.run(provider.ensure(claim))
     assert cloud.fake.tagged(CLAIM, claim.id) == []
-    assert Orders(root / "orders").all() == []
+    assert Notes(root / "orders", Order).all() == []
     assert asyncio.run(provider.observe([claim.id])) == []
     return str(caught.value)
 

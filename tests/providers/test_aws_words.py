@@ -10,13 +10,13 @@ import pytest
 from aws_cloud import an_order, with_wish
 
 from argosy.infra import border
+from argosy.infra.machine_keys import Keys
 from argosy.model.facts import ClaimState
 from argosy.model.resources import Networking
 from argosy.model.rows import Claim
 from argosy.model.units import GIB
 from argosy.providers.aws import errors
 from argosy.providers.aws.images import Image, parameter_of
-from argosy.providers.aws.keys import Keys
 from argosy.providers.aws.launching import Kind, Reservation, order_of
 from argosy.providers.aws.network import Place, Subnet
 from argosy.providers.aws.orders import Order
@@ -272,7 +272,7 @@ def test_a_type_that_a_zone_does_not_have_is_a_lack_of_capacity() -> None:
 
 
 def test_keys_are_the_same_each_time_and_openssh_reads_them(tmp_path: Path) -> None:
-    keys, again = Keys(tmp_path), Keys(tmp_path)
+    keys, again = Keys(tmp_path, "aws"), Keys(tmp_path, "aws")
     assert keys.user_data("clm-1") == again.user_data("clm-1") != keys.user_data("clm-2")
     assert keys.identity.stat().st_mode & 0o077 == 0
     read = subprocess.run(

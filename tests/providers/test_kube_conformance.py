@@ -19,7 +19,7 @@ def test_conformance(case: Case, tmp_path: Path) -> None:
             try:
                 await hold(case, subject)
             finally:
-                await subject.provider.close()
+                await subject.provider.disconnect()
 
     try:
         asyncio.run(run())

@@ -50,7 +50,7 @@ def run_mux(path: str) -> int:
         except OSError:
             writer.close()
             return
-        await asyncio.gather(_pump(reader, near[1]), _pump(near[0], writer))
+        await asyncio.gather(pump(reader, near[1]), pump(near[0], writer))
         near[1].close()
         writer.close()
 
@@ -68,7 +68,7 @@ def run_mux(path: str) -> int:
     return 0
 
 
-async def _pump(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+async def pump(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
     """Carry bytes to the end, and the end itself."""
     try:
         while True:

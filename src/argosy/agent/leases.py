@@ -124,7 +124,11 @@ def read_lease(folder: str) -> tuple[int, int]:
 
 
 def _ensure_guard(root: str) -> None:
-    """Start the guard unless one is there."""
+    """Start the guard unless one is there: of this node, or of all nodes of the machine where their folder is
+    known."""
+    nodes = os.environ.get("ARGOSY_NODES_DIR", "")
+    if nodes and root.startswith(nodes + "/"):
+        root = nodes
     try:
         lock = programs.hold(root + "/guard.lock", True)
     except OSError:
@@ -144,34 +148,67 @@ def _ensure_guard(root: str) -> None:
 
 
 def guard(root: str) -> int:
-    """The guard's life: it ends ranks whose lease has ended, whatever became of the agent."""
+    """The guard's life: it ends ranks whose lease has ended, whatever became of the agent. `root`: of a node,
+    or the folder of all nodes of this machine."""
     os.set_inheritable(programs.INHERITED, False)  # its lock
     signal.signal(signal.SIGHUP, signal.SIG_IGN)
-    info = os.stat(root)
-    tag = "%x-%x:" % (info.st_dev, info.st_ino)
+    ours = _which(root)
     quiet_s = time.monotonic()
-    while time.monotonic() - quiet_s < _GUARD_LINGERS_S:
-        try:
-            again = os.stat(root)
-            names = os.listdir(root + "/ranks")
-        except OSError:
-            return 0
-        if (again.st_dev, again.st_ino) != (info.st_dev, info.st_ino):
-            return 0
-        overdue = set()
-        for name in names:
-            until_ms, lease_ms = read_lease("%s/ranks/%s" % (root, name))
-            if not lease_ms or Rank("%s/ranks/%s" % (root, name), name).read_exit_code() is not None:
-                continue
-            if clock_ms() <= until_ms + _GUARD_AFTER_MS:
-                quiet_s = time.monotonic()
-            else:
-                overdue.add(tag + name)
-        if overdue:
-            marked = processes.snapshot_all().marked(tag)
-            late = [pid for pid, key in marked.items() if key in overdue]
-            if late:
-                quiet_s = time.monotonic()
-                processes.send_signal(late, signal.SIGKILL)
+    while ours and _which(root) == ours and time.monotonic() - quiet_s < _GUARD_LINGERS_S:
+        has_leases = False
+        overdue: set[str] = set()
+        for node in nodes_in(root):
+            leased, late = _overdue(node)
+            has_leases = has_leases or leased
+            overdue |= late
+        marks = processes.snapshot_all().marked("") if overdue else {}
+        late_pids = [pid for pid, key in marks.items() if key in overdue]
+        processes.send_signal(late_pids, signal.SIGKILL)
+        if has_leases or late_pids:
+            quiet_s = time.monotonic()
         time.sleep(_GUARD_LOOK_S)
     return 0
+
+
+def nodes_in(root: str) -> list[str]:
+    """The folders of nodes: this one, or those of each claim in it."""
+    if os.path.isdir(root + "/ranks"):
+        return [root]
+    found = []
+    for claim in _names(root):
+        if claim[0] != ".":
+            found += [
+                "%s/%s/%s" % (root, claim, index) for index in _names(root + "/" + claim) if index.isdigit()
+            ]
+    return found
+
+
+def _names(folder: str) -> list[str]:
+    try:
+        return os.listdir(folder)
+    except OSError:
+        return []
+
+
+def _which(folder: str) -> str:
+    """Which folder that is, as marks of ranks tell it; "" when there is none."""
+    try:
+        info = os.stat(folder)
+    except OSError:
+        return ""
+    return "%x-%x" % (info.st_dev, info.st_ino)
+
+
+def _overdue(node: str) -> tuple[bool, set[str]]:
+    """(whether leases of the node's ranks have not ended, marks of ranks that live too long)."""
+    leased, overdue = False, set()
+    for name in _names(node + "/ranks"):
+        folder = "%s/ranks/%s" % (node, name)
+        until_ms, lease_ms = read_lease(folder)
+        if not lease_ms or Rank(folder, name).read_exit_code() is not None:
+            continue
+        if clock_ms() <= until_ms + _GUARD_AFTER_MS:
+            leased = True
+        else:
+            overdue.add("%s:%s" % (_which(node), name))
+    return leased, overdue

@@ -63,6 +63,8 @@ class Ranks:
     def adopt(self) -> None:
         """Find the ranks of the agent that was here before. Those that were not yet running are ended and
         forgotten: their environment was in its memory only, so the server prepares them again."""
+        if self._shared.is_new:
+            return
         running = set()
         # What the journal knows and the disk does not (the power went before all was written) has vanished.
         for name in sorted({*os.listdir(self._shared.folder), *self._shared.journal.started}):

@@ -34,11 +34,11 @@ _STATUS = {
 }
 
 
-class _BadRequest(Exception):
+class BadRequest(Exception):
     """What came is not HTTP as we speak it; the connection ends."""
 
 
-class _Request:
+class Request:
     def __init__(self, method: str, path: str, headers: dict[str, str], length: int) -> None:
         self.method = method
         self.path = path
@@ -60,7 +60,7 @@ class Agent:
         self._ranks.adopt()
         self._made_trees: Trees | None = None
         self._tree_lock = asyncio.Lock()
-        kept = KeptCalls(self._ranks.home, loop, _UPGRADED)
+        kept = KeptCalls(self._ranks.home, loop, UPGRADED)
         self._devices_known: asyncio.Future[None] = loop.run_in_executor(None, self._discover)
         self.done = asyncio.Event()
         self._calls: dict[tuple[str, str], Callable[[dict[str, object]], Awaitable[dict[str, object]]]] = {
@@ -123,19 +123,19 @@ class Agent:
         """True when the connection can carry another request."""
         answer: dict[str, object]
         try:
-            request = await _read_head(reader)
+            request = await read_head(reader)
             if request is None:
                 return False
             if request.headers.get("expect", "").lower() == "100-continue":
                 writer.write(b"HTTP/1.1 100 Continue\r\n\r\n")
             if (request.method, request.path) == ("PUT", "/chunks"):
                 await self._put_chunks(request, reader)
-                await _reply(writer, 200, {})
+                await reply(writer, 200, {})
                 return True
             if request.length > wire.BODY_LIMIT_BYTES:
-                raise _BadRequest("the body is larger than %d bytes" % wire.BODY_LIMIT_BYTES)
+                raise BadRequest("the body is larger than %d bytes" % wire.BODY_LIMIT_BYTES)
             body = await reader.readexactly(request.length)
-        except _BadRequest as error:
+        except BadRequest as error:
             status, answer = 400, {"error": "refused", "field": "request", "text": str(error)}
             return await _break_off(reader, writer, status, answer)
         except Refused as error:  # a pack of chunks that was not read to its end
@@ -151,7 +151,7 @@ class Agent:
             if not isinstance(arguments, dict):
                 raise ValueError("not an object")
         except ValueError as error:  # also text that is not UTF-8
-            await _reply(writer, 400, {"error": "refused", "field": "body", "text": "not JSON: %s" % error})
+            await reply(writer, 400, {"error": "refused", "field": "body", "text": "not JSON: %s" % error})
             return True
         try:
             if key in self._streams:
@@ -159,7 +159,7 @@ class Agent:
                 return False
             if key not in self._calls:
                 text = "this agent (wire %d) does not know %s %s" % (wire.VERSION, *key)
-                await _reply(writer, 404, {"error": "refused", "field": "path", "text": text})
+                await reply(writer, 404, {"error": "refused", "field": "path", "text": text})
                 return True
             status, answer = 200, await self._calls[key](arguments)
         except Refused as error:
@@ -174,7 +174,7 @@ class Agent:
             text = "%s: %s" % (type(error).__name__, error)
             warn("%s %s failed: %s" % (*key, text))
             status, answer = 400, {"error": "refused", "field": "body", "text": text}
-        await _reply(writer, status, answer)
+        await reply(writer, status, answer)
         return True
 
     def _failure(self, error: OSError) -> dict[str, object]:
@@ -223,9 +223,9 @@ class Agent:
         async with self._tree_lock:
             return {"missing": await self._loop.run_in_executor(None, self._trees.missing, digests)}
 
-    async def _put_chunks(self, request: _Request, reader: asyncio.StreamReader) -> None:
+    async def _put_chunks(self, request: Request, reader: asyncio.StreamReader) -> None:
         if request.length > wire.PACK_LIMIT_BYTES:
-            raise _BadRequest("a pack of chunks holds at most %d bytes" % wire.PACK_LIMIT_BYTES)
+            raise BadRequest("a pack of chunks holds at most %d bytes" % wire.PACK_LIMIT_BYTES)
         left = request.length
         while left > 0:
             try:
@@ -278,7 +278,7 @@ class Agent:
         cursors = arguments.get("cursors", {})
         if not isinstance(cursors, dict) or not all(isinstance(value, int) for value in cursors.values()):
             raise Refused("cursors", "`cursors` must be an object of numbers")
-        writer.write(_UPGRADED)
+        writer.write(UPGRADED)
         watch = Watch(self._ranks, {key: max(0, value) for key, value in cursors.items()})
 
         async def until_gone() -> None:
@@ -316,7 +316,7 @@ class Agent:
         env.setdefault("TERM", "xterm-256color")
         env.update({str(key): str(value) for key, value in extra.items()})
         shell = terminal.Shell(self._ranks, command, int(str(rows)), int(str(columns)), env)
-        writer.write(_UPGRADED)
+        writer.write(UPGRADED)
         await terminal.serve_shell(shell, reader, writer)
 
     async def _forward(
@@ -328,7 +328,7 @@ class Agent:
         if not isinstance(port, int) or not 0 < port < 65536:
             raise Refused("port", "`port` must be between 1 and 65535")
         other = await terminal.open_port(port, self._node.name)
-        writer.write(_UPGRADED)
+        writer.write(UPGRADED)
         await terminal.join((reader, writer), other)
 
     async def _ssh(
@@ -338,17 +338,17 @@ class Agent:
 
         ranks = self._ranks
         endpoint = sshd.Endpoint(self._root, self._node.name, ranks.home, ranks.shell)
-        await sshd.serve(endpoint, ranks, str(arguments.get("key", "")), (reader, writer), _UPGRADED)
+        await sshd.serve(endpoint, ranks, str(arguments.get("key", "")), (reader, writer), UPGRADED)
 
     async def _copy(
         self, arguments: dict[str, object], reader: asyncio.StreamReader, writer: asyncio.StreamWriter
     ) -> None:
         from argosy.agent import copying
 
-        await copying.serve(self._ranks.home, arguments, (reader, writer), _UPGRADED)
+        await copying.serve(self._ranks.home, arguments, (reader, writer), UPGRADED)
 
 
-_UPGRADED = (
+UPGRADED = (
     b"HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: "
     + wire.UPGRADE.encode()
     + b"\r\n\r\n"
@@ -369,36 +369,36 @@ def _grace(arguments: dict[str, object], default: float) -> float:
     return float(grace_s)
 
 
-async def _read_head(reader: asyncio.StreamReader) -> _Request | None:
-    """The next request's head; None at the end of the connection. Raises _BadRequest."""
+async def read_head(reader: asyncio.StreamReader) -> Request | None:
+    """The next request's head; None at the end of the connection. Raises BadRequest."""
     try:
         head = await reader.readuntil(b"\r\n\r\n")
     except asyncio.IncompleteReadError as error:
         if error.partial.strip():
-            raise _BadRequest("the request ends in its head") from None
+            raise BadRequest("the request ends in its head") from None
         return None
     except asyncio.LimitOverrunError:
-        raise _BadRequest("the request's head is longer than %d bytes" % wire.HEAD_LIMIT_BYTES) from None
+        raise BadRequest("the request's head is longer than %d bytes" % wire.HEAD_LIMIT_BYTES) from None
     lines = head.decode("latin-1").split("\r\n")
     words = lines[0].split(" ")
     if len(words) != 3 or not words[2].startswith("HTTP/1."):
-        raise _BadRequest("this is not HTTP/1.1")
+        raise BadRequest("this is not HTTP/1.1")
     headers = {}
     for line in lines[1:]:
         if line:
             name, colon, value = line.partition(":")
             if not colon:
-                raise _BadRequest("a header without a colon")
+                raise BadRequest("a header without a colon")
             headers[name.strip().lower()] = value.strip()
     length = headers.get("content-length", "0")
     if not (length.isascii() and length.isdigit()) or len(length) > 15 or "transfer-encoding" in headers:
-        raise _BadRequest("a body needs a Content-Length")
+        raise BadRequest("a body needs a Content-Length")
     path = words[1].partition("?")[0]
     prefix = wire.PREFIX if path.startswith(wire.PREFIX + "/") else ""
-    return _Request(words[0], path[len(prefix) :] if prefix else "?" + path, headers, int(length))
+    return Request(words[0], path[len(prefix) :] if prefix else "?" + path, headers, int(length))
 
 
-async def _reply(writer: asyncio.StreamWriter, status: int, answer: dict[str, object]) -> None:
+async def reply(writer: asyncio.StreamWriter, status: int, answer: dict[str, object]) -> None:
     body = json.dumps(answer).encode()
     head = "HTTP/1.1 %d %s\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n" % (
         status,
@@ -414,7 +414,7 @@ async def _break_off(
 ) -> bool:
     """Answer a request that was not read to its end; False: the connection ends. What still comes is taken in
     and thrown away, because closing at once breaks a sender off before it reads the answer."""
-    await _reply(writer, status, answer)
+    await reply(writer, status, answer)
     writer.write_eof()
 
     async def take_in() -> None:

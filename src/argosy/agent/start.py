@@ -3,10 +3,10 @@
 Reads one line of JSON from standard input, the plan:
 
     {"root", "name", "socket", "devices": [0, 1] or null, "environ": {...}, "options": ["--notice=aws"],
-     "dial": {"url", "node", "token", "ca"} or null}
+     "dial": {"url", "node", "token", "ca"} or null, "starter": name of a `starter` to leave behind, or ""}
 
-and prints one line: {"root", "socket", "facts": NodeFacts, "started": whether it was not there before}, or
-{"error": a code of `CODES`, "path", "text"}.
+and prints one line: {"root", "socket", "facts": NodeFacts, "started": whether it was not there before,
+"starter": the starter's socket}, or {"error": a code of `CODES`, "path", "text"}.
 """
 
 from __future__ import annotations
@@ -47,15 +47,53 @@ class Cannot(Exception):
 
 def run(pyz: str) -> int:
     """Exit status 0 when an agent serves, else 1."""
-    try:
-        answer = _start(json.loads(sys.stdin.buffer.readline()), pyz)
-    except Cannot as error:
-        answer = dict(error.answer)
-    except OSError as error:
-        answer = _failure(error, error.filename or "")
+    plan = json.loads(sys.stdin.buffer.readline())
+    name = str(plan.get("starter") or "")
+    if name:
+        _load(bool(plan.get("dial")))  # once for both: what is forked from here has it
+    answer = answer_to(plan, pyz)
+    if name and "error" not in answer:
+        from argosy.agent import starter
+
+        try:
+            answer["starter"] = starter.begin(_run_folder(), name, pyz)
+        except (OSError, Cannot):
+            pass  # it saves time, and no more
     sys.stdout.write(json.dumps(answer) + "\n")
     sys.stdout.flush()
     return 1 if "error" in answer else 0
+
+
+def _load(dials: bool) -> None:
+    """All that every agent loads."""
+    if not dials:
+        sys.modules["ssl"] = None  # type: ignore[assignment]  # asyncio would load it
+    import concurrent.futures.thread  # noqa: F401
+    import encodings.ascii  # noqa: F401
+    import pwd  # noqa: F401
+
+    from argosy.agent import __main__, daemon  # noqa: F401
+    from argosy.agent.devices import pci  # noqa: F401
+
+
+def answer_to(plan: dict[str, object], pyz: str) -> dict[str, object]:
+    """Start the node of a plan: the line that `start` prints."""
+    try:
+        return _start(plan, pyz)
+    except Cannot as error:
+        return dict(error.answer)
+    except OSError as error:
+        return _failure(error, error.filename or "")
+
+
+def close_others(*kept: int) -> None:
+    """Close all handles but the standard ones and `kept`."""
+    for name in os.listdir("/proc/self/fd"):
+        if int(name) > 2 and int(name) not in kept:
+            try:
+                os.close(int(name))
+            except OSError:
+                pass  # of the list itself
 
 
 def _failure(error: OSError, path: str) -> dict[str, object]:
@@ -175,7 +213,7 @@ def _serve(plan: dict[str, object], name: str, root: str, where: str) -> None:
             os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
             os.dup2(said, 1)
             os.dup2(log, 2)
-            os.closerange(3, 256)
+            close_others()
             os.chdir("/")
             from argosy.agent.__main__ import main
 

@@ -42,6 +42,8 @@ class Supervision:
         self.by_id: dict[str, Rank] = {}
         self.observers: set[Observer] = set()
         self._tasks: set[asyncio.Task[None]] = set()
+        #: No agent was here before, so nothing of its ranks can be alive.
+        self.is_new = not (os.path.exists(self.folder) or os.path.exists(self.home))
         os.makedirs(self.folder, mode=0o700, exist_ok=True)
         os.makedirs(self.home, exist_ok=True)
         self.journal = journal.Journal(root + "/started")

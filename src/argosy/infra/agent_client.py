@@ -257,8 +257,8 @@ class AgentClient:
             channel = self._idle.pop() if kept else await self._open()
             good = False
             try:
-                await _send(channel, method, path, body)
-                status, answer = await _receive(channel)
+                await send_request(channel, method, path, body)
+                status, answer = await receive_answer(channel)
                 good = True
                 break
             except _LOST as error:
@@ -289,8 +289,8 @@ class AgentClient:
         done = False
         try:
             async with asyncio.timeout(_CALL_S):
-                await _send(channel, "POST", path, [msgspec.json.encode(body)])
-                status, answer = await _receive(channel)
+                await send_request(channel, "POST", path, [msgspec.json.encode(body)])
+                status, answer = await receive_answer(channel)
             if status != 101:
                 raise _as_error(status, answer)
             done = True
@@ -462,7 +462,7 @@ async def _read_report(ear: Ear) -> Report:
 # ---- HTTP
 
 
-async def _send(channel: Channel, method: str, path: str, body: Sequence[bytes]) -> None:
+async def send_request(channel: Channel, method: str, path: str, body: Sequence[bytes]) -> None:
     size = sum(map(len, body))
     channel.writer.write(
         f"{method} {wire.PREFIX}{path} HTTP/1.1\r\nHost: agent\r\nContent-Length: {size}\r\n\r\n".encode()
@@ -472,11 +472,11 @@ async def _send(channel: Channel, method: str, path: str, body: Sequence[bytes])
             channel.writer.write(piece)
             await channel.writer.drain()
     except ConnectionError:
-        # It may have refused the body and said why; `_receive` finds out.
+        # It may have refused the body and said why; `receive_answer` finds out.
         pass
 
 
-async def _receive(channel: Channel) -> tuple[int, bytes]:
+async def receive_answer(channel: Channel) -> tuple[int, bytes]:
     """Status and body of an answer. Raises one of `_LOST`."""
     head = await channel.reader.readuntil(b"\r\n\r\n")
     lines = head.decode("latin-1").split("\r\n")

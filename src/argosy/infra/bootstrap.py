@@ -56,9 +56,9 @@ except OSError as error:
     say(json.dumps({"error": codes.get(error.errno, "failed"), "path": folder, "text": str(error.strerror)}))
     sys.exit(1)
 if order["program"]:
-    scope = {"__name__": "errand"}
-    exec(compile(order["program"], "errand", "exec", dont_inherit=True), scope)
-    said = scope["obey"](order["errand"])
+    errand = sys.modules["errand"] = type(sys)("errand")
+    exec(compile(order["program"], "errand", "exec", dont_inherit=True), errand.__dict__)
+    said = errand.obey(order["errand"])
     if "root" not in said:
         say(json.dumps({"refused": said}))
         sys.exit(1)
@@ -82,6 +82,7 @@ class AgentPlan(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     environ: Mapping[str, str] = {}  # of the agent
     options: tuple[str, ...] = ()  # more arguments of `serve`
     dial: DialOrder | None = None  # it keeps a connection to the server (None: it waits to be reached)
+    starter: str = ""  # of the process that stays on the host for more (`infra.starter`); needs an errand
     python: str = "python3"  # a program on the host's PATH, or a path
     folder: str = "~/.argosy/agent"  # where zipapps are kept
 
@@ -110,9 +111,12 @@ class AgentPlace(msgspec.Struct, frozen=True, kw_only=True):
     socket: str
     facts: NodeFacts
     started: bool  # False: it was there
+    starter: str = ""  # socket of the process that stays on the host; "": there is none
 
 
-class _Answer(msgspec.Struct, frozen=True, kw_only=True):
+class StartAnswer(msgspec.Struct, frozen=True, kw_only=True):
+    """What the host says about an order to start an agent (`argosy.agent.start`)."""
+
     need: bool = False
     error: str = ""
     path: str = ""
@@ -121,6 +125,7 @@ class _Answer(msgspec.Struct, frozen=True, kw_only=True):
     socket: str = ""
     facts: NodeFacts = NodeFacts()
     started: bool = False
+    starter: str = ""
     refused: msgspec.Raw = msgspec.Raw(b"")
 
 
@@ -140,15 +145,11 @@ async def start_agent(
     with the host and what mends it; `ErrandRefused`."""
     data = await asyncio.to_thread(zipapp.read_bytes)
     file = f"agent-{hashlib.sha256(data).hexdigest()[:16]}.pyz"
-    asked = _Order(folder=plan.folder, file=file, size=len(data))
-    if errand is not None:
-        asked = msgspec.structs.replace(asked, program=errand.program, errand=errand.order)
-    order = msgspec.json.encode(asked)
-    receiver = _RECEIVER.encode()
-    channel = await ssh.open_command(to, _command(plan.python, len(receiver)))
+    receiver, given = receiver_input(file, len(data), plan, errand)
+    channel = await ssh.open_command(to, _command(plan.python, len(receiver.encode())))
     try:
         async with asyncio.timeout(_START_S):
-            channel.writer.write(receiver + order + b"\n" + msgspec.json.encode(plan) + b"\n")
+            channel.writer.write(receiver.encode() + given)
             answer = await _answer(channel, to)
             if answer.need:
                 channel.writer.write(data)
@@ -157,11 +158,31 @@ async def start_agent(
         raise border.Unreachable(f"the agent on {to.label} did not start within {_START_S:.0f} s") from None
     finally:
         channel.writer.close()
+    return place_of(answer, to, plan)
+
+
+def receiver_input(file: str, size: int, plan: AgentPlan, errand: Errand | None) -> tuple[str, bytes]:
+    """The program that starts an agent on a host, and its input. `file`: the zipapp's name there; so many
+    bytes follow when it asks for them."""
+    asked = _Order(folder=plan.folder, file=file, size=size)
+    if errand is not None:
+        asked = msgspec.structs.replace(asked, program=errand.program, errand=errand.order)
+    return _RECEIVER, msgspec.json.encode(asked) + b"\n" + msgspec.json.encode(plan) + b"\n"
+
+
+def place_of(answer: StartAnswer, to: SshTarget, plan: AgentPlan) -> AgentPlace:
+    """Raises what `start_agent` does."""
     if bytes(answer.refused):
         raise ErrandRefused(bytes(answer.refused))
     if answer.error:
         raise _problem(answer, to, plan)
-    return AgentPlace(root=answer.root, socket=answer.socket, facts=answer.facts, started=answer.started)
+    return AgentPlace(
+        root=answer.root,
+        socket=answer.socket,
+        facts=answer.facts,
+        started=answer.started,
+        starter=answer.starter,
+    )
 
 
 def _command(python: str, size: int) -> str:
@@ -173,11 +194,11 @@ def _command(python: str, size: int) -> str:
     )
 
 
-async def _answer(channel: Channel, to: SshTarget) -> _Answer:
+async def _answer(channel: Channel, to: SshTarget) -> StartAnswer:
     """The next line that the host says. Raises `Transient` when it ends without one."""
     try:
         line = await channel.reader.readuntil(b"\n")
-        return msgspec.json.decode(line, type=_Answer)
+        return msgspec.json.decode(line, type=StartAnswer)
     except (EOFError, OSError, asyncio.LimitOverrunError):
         raise border.Transient(f"{to.label} broke off while the agent was started there") from None
     except msgspec.MsgspecError:
@@ -185,7 +206,7 @@ async def _answer(channel: Channel, to: SshTarget) -> _Answer:
         raise border.Transient(f"{to.label} did not start the agent: {said}") from None
 
 
-def _problem(answer: _Answer, to: SshTarget, plan: AgentPlan) -> border.BorderError:
+def _problem(answer: StartAnswer, to: SshTarget, plan: AgentPlan) -> border.BorderError:
     """The fact, then what mends it."""
     host, path = to.label, answer.path
     own = "make room there, or name a folder on another disk as the node's root"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import msgspec
 
@@ -28,6 +28,9 @@ class Capabilities(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True
     images: bool = False  # programs may run in a container image
     machine_images: bool = False  # machines start from an image of the user's choice
     networks: bool = False  # machines join a network of the user's choice
+    disks: bool = False  # machines get a disk of the size that is asked for
+    zones: bool = False  # a region has several, and another is tried when one has no room
+    quotas: bool = False  # what the account may have is known before an order is refused
     preemption_notice: bool = False
     owned: bool = False  # capacity is finite, known, and nobody else takes it
 
@@ -69,6 +72,7 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
         False  # what does not answer may come back with what ran there, and nobody else can end it
     )
     watches: bool = False  # the driver is a `Watches`: it is also asked when it says that something changed
+    tested: str = ""  # against what, in a few words: `a fake of its API; real hosts`
     observe_s: float = 10.0  # how often it is asked what it has of ours, while all nodes answer
 
 
@@ -125,6 +129,14 @@ class Watches(Provider, Protocol):
 
     async def changed(self) -> None:
         """Returns when something of ours has changed since this was called; `observe` tells what."""
+
+
+@runtime_checkable
+class Connected(Protocol):
+    """A provider that keeps connections to its place."""
+
+    async def disconnect(self) -> None:
+        """They go. A later call makes new ones."""
 
 
 class Setting(msgspec.Struct, frozen=True, kw_only=True):

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from argosy.infra.provider import Manifest, Provider, Setting
+from argosy.infra.provider import Connected, Manifest, Provider, Setting
 from argosy.model.errors import ArgosyError
 from argosy.model.ids import Clock, Ids
 from argosy.providers.enabling import Standing, named_in, standing_of
@@ -53,6 +53,12 @@ class LoadedProviders:
 
     def all(self) -> Mapping[str, Provider]:
         return MappingProxyType({name: self.get(name) for name in self._modules})
+
+    async def disconnect(self) -> None:
+        """Connections that drivers keep go."""
+        for provider in self._made.values():
+            if isinstance(provider, Connected):
+                await provider.disconnect()
 
 
 def find_providers(*, with_driver: bool = False) -> dict[str, ModuleType]:

@@ -14,7 +14,6 @@ _RENTED: Final = Capabilities()
 
 PLANNED: Final = (
     Manifest(name="vsphere", title="VMware vSphere", capabilities=_OWNED, class_name="Vsphere"),
-    Manifest(name="ray", title="Ray", capabilities=_RENTED, class_name="Ray"),
     Manifest(name="hyperbolic", title="Hyperbolic", capabilities=_RENTED, class_name="Hyperbolic"),
     Manifest(name="mithril", title="Mithril", capabilities=_RENTED, class_name="Mithril"),
     Manifest(

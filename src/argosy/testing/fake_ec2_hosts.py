@@ -14,14 +14,10 @@ import http.server
 import os
 import socketserver
 import threading
-import time
-from concurrent.futures import Future, ThreadPoolExecutor
-from typing import Any, Final, Self
+from typing import Final
 
-import yaml
-
+from argosy.testing.cloud_hosts import CloudHost, CloudHosts
 from argosy.testing.fake_ec2_cloud import Ec2Cloud
-from argosy.testing.hosts import Host, HostLab
 
 _METADATA: Final = "169.254.169.254"
 _TOKEN: Final = "token-of-this-boot"
@@ -29,26 +25,8 @@ _NEW_NETWORK: Final = 0x40000000  # CLONE_NEWNET
 _libc = ctypes.CDLL(None, use_errno=True)
 
 
-class Ec2Hosts:
-    """`fake_ec2_cloud.Machines` on hosts of a lab. Hosts die with the thread that boots them, so a pool of
-    threads that stay does."""
-
-    def __init__(self) -> None:
-        self.lab = HostLab(0, user="ubuntu")
-        self._threads = ThreadPoolExecutor(8, "ec2-hosts")
-        self._hosts: dict[str, _Instance] = {}
-        self._work: dict[str, Future[None]] = {}
-        self._lock = threading.Lock()
-
-    def __enter__(self) -> Self:
-        self.lab.__enter__()
-        return self
-
-    def __exit__(self, *error: object) -> None:
-        for each in list(self._hosts):
-            self.destroy(each)
-        self._threads.shutdown()
-        self.lab.__exit__(*error)
+class Ec2Hosts(CloudHosts):
+    """`fake_ec2_cloud.Machines` on hosts of a lab."""
 
     def join(self, cloud: Ec2Cloud, region: str, zones: int = 3) -> None:
         """The region's default VPC is the lab's network, with a subnet for each of some zones."""
@@ -60,93 +38,16 @@ class Ec2Hosts:
             subnet = backend.create_subnet(vpc.id, cidr, availability_zone=f"{region}{'abc'[index]}")
             subnet.map_public_ip_on_launch = True
 
-    @property
-    def boot_s(self) -> float:
-        """How long the newest host took from its order until its sshd listened."""
-        return max((each.booted_s for each in list(self._hosts.values())[-1:]), default=0.0)
-
-    def cut(self, instance_id: str) -> None:
-        """Its network is gone without a word, as when a machine loses power: nobody refuses a connection."""
-        self._then(instance_id, self.host(instance_id).partition)
-        self._work[instance_id].result()
-
-    def host(self, instance_id: str) -> Host:
-        """The host of an instance, booted."""
-        self._work[instance_id].result()
-        return self._hosts[instance_id]
-
-    # -- what the cloud does --------------------------------------------------------------------------------
-
-    def boot(self, instance_id: str, ip: str, user_data: bytes) -> None:
-        with self._lock:
-            host = _Instance(self.lab, len(self.lab.hosts) + 1, instance_id, ip, user_data)
-            self.lab.hosts.append(host)
-            self._hosts[instance_id] = host
-        self._then(instance_id, host.begin)
-
-    def power_off(self, instance_id: str) -> None:
-        self._then(instance_id, self._hosts[instance_id].kill)
-
-    def power_on(self, instance_id: str) -> None:
-        self._then(instance_id, self._hosts[instance_id].boot)
-
-    def tell(self, instance_id: str, path: str, text: str) -> None:
-        self._hosts[instance_id].metadata[path] = text
-
-    def destroy(self, instance_id: str) -> None:
-        host = self._hosts.pop(instance_id, None)
-        if host is not None:
-            self._then(instance_id, host.end)
-            self._work.pop(instance_id).result()
-
-    def _then(self, instance_id: str, act: Any) -> None:
-        """Acts on one host happen one after the other."""
-        before = self._work.get(instance_id)
-
-        def run() -> None:
-            if before is not None:
-                before.exception()
-            act()
-
-        self._work[instance_id] = self._threads.submit(run)
+    def made(self, index: int, machine_id: str, ip: str, user_data: bytes) -> CloudHost:
+        return _Instance(self.lab, index, machine_id, ip, user_data)
 
 
-class _Instance(Host):
-    """One instance's host, and what its metadata service says."""
+class _Instance(CloudHost):
+    """One instance's host, with a metadata service."""
 
-    def __init__(self, lab: HostLab, index: int, instance_id: str, ip: str, user_data: bytes) -> None:
-        super().__init__(lab, index, ())
-        self._made_s = time.monotonic()
-        self.ip = ip
-        self._init = yaml.safe_load(user_data) if user_data.startswith(b"#cloud-config") else {}
-        self.metadata = {"instance-id": instance_id, "local-ipv4": ip}
-        self._service: http.server.ThreadingHTTPServer | None = None
-        self.booted_s = 0.0
+    _service: http.server.ThreadingHTTPServer | None = None
 
-    def begin(self) -> None:
-        """For the first time: with the keys that cloud-init puts there."""
-        self.prepare()
-        keys = self._init.get("ssh_keys", {})
-        if keys:
-            (self.folder / "host_key").write_text(keys["ed25519_private"])
-            (self.folder / "host_key.pub").write_text(keys["ed25519_public"] + "\n")
-        for home in ("root-home", f"homes/{self.lab.user}"):
-            folder = self.disk / home / ".ssh"
-            folder.mkdir(parents=True)
-            allowed = self._init.get("ssh_authorized_keys", ()) if home != "root-home" else ()
-            (folder / "authorized_keys").write_text("".join(f"{each}\n" for each in allowed))
-        self._serve_metadata()
-        self.boot()
-        self.booted_s = time.monotonic() - self._made_s
-
-    def end(self) -> None:
-        if self._service is not None:
-            self._service.shutdown()
-            self._service.server_close()
-        self.kill()
-        self.remove()
-
-    def _serve_metadata(self) -> None:
+    def serve(self) -> None:
         self.network(f"addr add {_METADATA}/32 dev lo")
         ready = threading.Event()
 
@@ -161,6 +62,12 @@ class _Instance(Host):
 
         threading.Thread(target=serve, daemon=True).start()
         ready.wait(5)
+
+    def end(self) -> None:
+        if self._service is not None:
+            self._service.shutdown()
+            self._service.server_close()
+        super().end()
 
 
 class _Service(http.server.ThreadingHTTPServer):

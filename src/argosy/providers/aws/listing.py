@@ -8,9 +8,10 @@ from collections.abc import Sequence
 from typing import Any, Final
 
 from argosy.infra import border
+from argosy.infra.machine_notes import Notes
 from argosy.model.ids import Clock
 from argosy.providers.aws.account import Account
-from argosy.providers.aws.orders import Orders
+from argosy.providers.aws.orders import Order
 from argosy.providers.aws.states import CLAIM, Machine, by_claim, in_order, machines_of
 
 SWEEP_S: Final = 1800.0  # all regions at least so often
@@ -19,7 +20,7 @@ _IDS_AT_ONCE: Final = 200  # values of one filter
 
 
 class Listing:
-    def __init__(self, account: Account, orders: Orders, clock: Clock) -> None:
+    def __init__(self, account: Account, orders: Notes[Order], clock: Clock) -> None:
         self._account, self._orders, self._clock = account, orders, clock
         self._swept_s: float | None = None
         self._last: dict[str, tuple[float, list[Machine]]] = {}  # region -> whole listings

@@ -7,14 +7,15 @@ from typing import Any, Final
 import msgspec
 
 from argosy.infra import border
+from argosy.infra.machine_keys import Keys
+from argosy.infra.machine_notes import Notes
 from argosy.model.ids import Clock
 from argosy.model.rows import Claim
 from argosy.providers.aws.account import Account
 from argosy.providers.aws.images import Images
-from argosy.providers.aws.keys import Keys
 from argosy.providers.aws.launching import Kind, Reservation, group_of, kind_of, order_of
 from argosy.providers.aws.network import Network, Place, Subnet
-from argosy.providers.aws.orders import Order, Orders
+from argosy.providers.aws.orders import Order
 from argosy.providers.aws.quotas import Quotas, quota_of
 from argosy.providers.aws.wishes import Wishes
 
@@ -29,7 +30,7 @@ class Ordering:
         images: Images,
         quotas: Quotas,
         keys: Keys,
-        orders: Orders,
+        orders: Notes[Order],
         clock: Clock,
     ) -> None:
         self._account, self._network, self._images, self._quotas = account, network, images, quotas

@@ -16,6 +16,9 @@ import msgspec
 from argosy.infra import border
 from argosy.infra.agent_port import Channel
 from argosy.infra.boot import agent_zipapp
+from argosy.infra.machine_keys import Keys
+from argosy.infra.machine_notes import Notes
+from argosy.infra.machine_ssh import Door, MachineSsh
 from argosy.infra.provider import Diagnostic, Want
 from argosy.infra.to_its_end import ToItsEnd
 from argosy.infra.tombstones import Tombstones, is_claim_id
@@ -28,14 +31,12 @@ from argosy.providers.aws import MANIFEST
 from argosy.providers.aws.account import Account
 from argosy.providers.aws.checking import findings_of
 from argosy.providers.aws.images import Images
-from argosy.providers.aws.keys import Keys
 from argosy.providers.aws.launching import group_of
 from argosy.providers.aws.listing import Listing
 from argosy.providers.aws.network import Network
 from argosy.providers.aws.ordering import Ordering
-from argosy.providers.aws.orders import Order, Orders
+from argosy.providers.aws.orders import Order
 from argosy.providers.aws.quotas import Quotas
-from argosy.providers.aws.reaching import Reaching
 from argosy.providers.aws.states import LAG_S, Machine, by_claim, fact_of, launch_error, surplus
 from argosy.providers.aws.wishes import wishes_of
 
@@ -59,14 +60,14 @@ class AwsProvider:
         settle_s: float = 3.0,
     ) -> None:
         self.manifest = MANIFEST
-        self._clock, self._settle_s = clock, settle_s
+        self._clock, self._settle_s, self._private = clock, settle_s, private
         self._account = account or Account()
         self._network = Network(self._account, clock, ssh_from)
         self._quotas = Quotas(self._account, clock)
-        self._orders = Orders(root / "orders")
+        self._orders = Notes(root / "orders", Order)
         self._released = Tombstones(root / ".released")
         self._listing = Listing(self._account, self._orders, clock)
-        self._keys = Keys(root / "keys")
+        self._keys = Keys(root / "keys", "aws")
         self._ordering = Ordering(
             self._account,
             self._network,
@@ -76,13 +77,8 @@ class AwsProvider:
             self._orders,
             clock,
         )
-        self._reaching = Reaching(
-            root,
-            keys=self._keys,
-            clock=clock,
-            ids=ids,
-            zipapp=lambda: agent_zipapp(root / "agent"),
-            private=private,
+        self._ssh = MachineSsh(
+            root, keys=self._keys, clock=clock, ids=ids, zipapp=lambda: agent_zipapp(root / "agent")
         )
         self._settling = 0  # how many wait in `_settle`
         self._locks: dict[str, asyncio.Lock] = {}
@@ -149,10 +145,20 @@ class AwsProvider:
         if machine is None or machine.state != "running":
             raise border.Unreachable(f"there is no machine {node.address} that runs")
         try:
-            return await self._reaching.open(machine)
+            return await self._ssh.open(self._door(machine))
         except border.Unreachable:
             self._listing.forget(machine.claim_id)  # it may have another address by now
             raise
+
+    def _door(self, machine: Machine) -> Door:
+        return Door(
+            address=machine.address,
+            name=machine.id,
+            claim_id=machine.claim_id,
+            host=machine.private_ip if self._private else machine.public_ip or machine.private_ip,
+            user=machine.user,
+            options=("--notice=aws",),
+        )
 
     # -- effects --------------------------------------------------------------------------------------------
 
@@ -240,7 +246,7 @@ class AwsProvider:
             return
         awake = [each for each in machines if not each.rests]
         for machine in awake:
-            await self._reaching.forget(machine)
+            await self._ssh.forget(self._door(machine))
         if awake:
             self._listing.forget(claim.id)
             await self._account.call(
@@ -275,7 +281,7 @@ class AwsProvider:
                 machines += self._unlisted(order, machines)
             regions = {each.region for each in machines}
             for machine in machines:
-                await self._reaching.forget(machine)
+                await self._ssh.forget(self._door(machine))
             for region in regions:
                 await self._end(region, [each for each in machines if each.region == region])
             if late and not machines and age_s < LATE_S:

@@ -29,6 +29,7 @@ MANIFEST: Final = Manifest(
     ),
     reads_task_fields=True,
     watches=True,
+    tested="a strict fake of its API; pods that are real processes",
     observe_s=60.0,
 )
 

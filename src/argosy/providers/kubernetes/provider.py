@@ -108,7 +108,7 @@ class KubernetesProvider:
         """Until something of ours has changed."""
         await self._news.wait()
 
-    async def close(self) -> None:
+    async def disconnect(self) -> None:
         """End watches and connections."""
         await asyncio.gather(*(each.close() for each in (self._known or {}).values()))
 

@@ -140,7 +140,7 @@ class Claims:
         if spot is None or reached is None or not spot.socket:
             raise border.Unreachable(f"there is no node {node.address}")
         try:
-            return await self._hosts.ssh.open(reached.to, spot.socket)
+            return await reached.open(spot.socket)
         except border.Unreachable as error:
             raise border.Unreachable(str(error)) from None
         except border.RequestRefused as error:  # another host key, a name that does not resolve
@@ -241,11 +241,12 @@ class Claims:
     async def _agent(
         self, record: Record, reached: Reached, spot: Spot, *, home: str = "", part: Part | None = None
     ) -> Spot:
+        nodes = Path(home).parent.parent
         plan = AgentPlan(
             name=f"{record.claim_id}-{spot.index}",
             root=home,
             devices=tuple(device for device, _ in spot.devices),
-            environ={"ARGOSY_PLACED_DIR": f"{Path(home).parent.parent}/.placed"} if home else {},
+            environ={"ARGOSY_PLACED_DIR": f"{nodes}/.placed", "ARGOSY_NODES_DIR": str(nodes)} if home else {},
             options=(f"--name={reached.host.name}",),
             folder=f"{reached.host.folder}/agent",
             dial=self._hosts.dial(f"{record.claim_id}-{spot.index}"),

@@ -30,7 +30,7 @@ from argosy.providers.ssh.claims import Claims
 from argosy.providers.ssh.enlisting import Enlisting
 from argosy.providers.ssh.known import Known, describe, facts_of
 from argosy.providers.ssh.pools import Closed, PoolFiles, Pools
-from argosy.providers.ssh.reached import AT_ONCE, HeldClaim, Reached, in_use_by_other
+from argosy.providers.ssh.reached import HeldClaim, Reached, Ways, in_use_by_other
 
 LOOK_EVERY_S: Final = 20.0
 SILENT_EVERY_S: Final = 5.0  # one that does not answer
@@ -56,7 +56,7 @@ class Driver:
         self.owner = f"{_user()}@{socket.gethostname()}, state folder {setting.home}"
         self._known: dict[str, Known] = {}
         self._looks = asyncio.Semaphore(_LOOKS_AT_ONCE)
-        self._places: dict[str, asyncio.Semaphore] = {}
+        self._ways: dict[str, Ways] = {}
         self._pools: Pools | None = None
         self._facts: dict[str, NodeFacts] = self._load_facts()
         self.claims = Claims(setting.root, self, setting.clock)
@@ -106,8 +106,10 @@ class Driver:
         known = self.known(host_id)
         if known is None:
             return None
-        places = self._places.setdefault(host_id, asyncio.Semaphore(AT_ONCE))
-        return Reached(self.ssh, known.host, self.zipapp, places)
+        ways = self._ways.get(host_id)
+        if ways is None:
+            ways = self._ways[host_id] = Ways()
+        return Reached(self.ssh, known.host, self.zipapp, ways)
 
     def seen(self, host_id: str) -> Mapping[str, HeldClaim]:
         known = self._known.get(host_id)

@@ -205,7 +205,7 @@ def take(place: Place, order: Order) -> Answer:
     homes = {index: os.path.join(folder, index) for index in order["nodes"]}
     for home in homes.values():
         os.makedirs(home, mode=0o700, exist_ok=True)
-    environ = {"ARGOSY_PLACED_DIR": os.path.join(place.nodes, ".placed")}
+    environ = {"ARGOSY_PLACED_DIR": os.path.join(place.nodes, ".placed"), "ARGOSY_NODES_DIR": place.nodes}
     return {"homes": homes, "root": min(homes.values()), "environ": environ}
 
 
@@ -388,6 +388,11 @@ def keep(place: Place, order: Order) -> None:
     finally:
         if os.path.exists(part):
             os.unlink(part)
+
+
+def load() -> None:
+    """What orders import on their way, for a process that does many of them."""
+    import shutil  # noqa: F401
 
 
 def obey(order: Order) -> Answer:

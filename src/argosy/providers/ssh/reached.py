@@ -13,8 +13,10 @@ from typing import Any, Final
 import msgspec
 
 from argosy.infra import border
-from argosy.infra.bootstrap import AgentPlace, AgentPlan, Errand, ErrandRefused, start_agent
+from argosy.infra.agent_port import Channel
+from argosy.infra.bootstrap import AgentPlace, AgentPlan, Errand, ErrandRefused, place_of, start_agent
 from argosy.infra.ssh import Ssh
+from argosy.infra.starter import Starter, StarterGone
 from argosy.model.facts import NodeFacts
 from argosy.providers.ssh.pools import Host
 
@@ -97,6 +99,13 @@ def _name(zipapp: Path) -> str:
     return f"agent-{hashlib.sha256(zipapp.read_bytes()).hexdigest()[:16]}.pyz"
 
 
+@cache
+def _starter_name(zipapp: Path, folder: str, dials: bool) -> str:
+    """Of the process that stays on hosts: by all that is loaded in it."""
+    parts = (_program(), _name(zipapp).encode(), folder.encode(), b"dials" if dials else b"")
+    return hashlib.sha256(b"\0".join(parts)).hexdigest()[:12]
+
+
 def _fields(part: Part) -> dict[str, Any]:  # Any: as in `Part`
     return {
         "claim": part.claim_id,
@@ -109,13 +118,22 @@ def _fields(part: Part) -> dict[str, Any]:  # Any: as in `Part`
     }
 
 
+class Ways:
+    """What all calls to one host share."""
+
+    def __init__(self) -> None:
+        self.places = asyncio.Semaphore(AT_ONCE)  # of orders: sshd allows few sessions at once
+        self.starter = Starter()
+
+
 class Reached:
     """A host and the way to it. Every call raises border errors whose text says what mends it."""
 
-    def __init__(self, ssh: Ssh, host: Host, zipapp: Path, places: asyncio.Semaphore | None = None) -> None:
+    def __init__(self, ssh: Ssh, host: Host, zipapp: Path, ways: Ways | None = None) -> None:
         self.ssh, self.host, self.to = ssh, host, host.target()
         self._zipapp = zipapp
-        self._places = places or asyncio.Semaphore(AT_ONCE)  # of orders: sshd allows few sessions at once
+        ways = ways or Ways()
+        self._places, self._starter = ways.places, ways.starter
 
     async def look(self, *, probe: bool) -> Look:
         order = self._order("look", probe=probe)
@@ -138,19 +156,61 @@ class Reached:
             async with self._places:
                 return await start_agent(self.ssh, self.to, self._zipapp, plan)
         order = msgspec.Raw(msgspec.json.encode(self._order("take", **_fields(part))))
-        errand = Errand(program=_program().decode(), order=order)
+        name = _starter_name(self._zipapp, self.host.folder, plan.dial is not None)
+        plan = msgspec.structs.replace(plan, starter=name)
         try:
             async with self._places:
-                return await start_agent(self.ssh, self.to, self._zipapp, plan, errand)
+                return await self._start(plan, order)
         except ErrandRefused as refused:
             answer = msgspec.json.decode(refused.answer, type=_Answer)
             self._raise_refusal(answer)
             raise _problem(self.host, answer) from None
 
+    async def _start(self, plan: AgentPlan, order: msgspec.Raw) -> AgentPlace:
+        """By the process that stays on the host, else in a session, which leaves one there."""
+        place = await self._start_by_starter(plan, order)
+        if place is not None:
+            return place
+        starter = self._starter
+        errand = Errand(program=_program().decode(), order=order)
+        if not starter.may_come:
+            return await start_agent(self.ssh, self.to, self._zipapp, plan, errand)
+        async with starter.coming:
+            place = await self._start_by_starter(plan, order)
+            if place is None:
+                place = await start_agent(self.ssh, self.to, self._zipapp, plan, errand)
+                starter.socket, starter.may_come = place.starter, bool(place.starter)
+        return place
+
+    async def _start_by_starter(self, plan: AgentPlan, order: msgspec.Raw) -> AgentPlace | None:
+        """None: there is none, or it was of no use."""
+        if f"/starter-{plan.starter}-" not in self._starter.socket:
+            return None
+        try:
+            return place_of(await self._starter.start(self.ssh, self.to, order, plan), self.to, plan)
+        except StarterGone:
+            return None
+
+    async def open(self, socket: str) -> Channel:
+        """A stream to an agent of the host."""
+        try:
+            return await self._starter.through(self.ssh, self.to, socket)
+        except StarterGone:
+            return await self.ssh.open(self.to, socket)
+
     async def give(self, claim_id: str, tags: Sequence[str], *, forget: bool = False) -> None:
         """Nothing of a claim is left there. `forget`: its order was undone, it may come back."""
         order = self._order("give", claim=claim_id, tags=tags, forget=forget)
-        self._raise_refusal(await self._ask(order))
+        try:
+            raw = msgspec.Raw(msgspec.json.encode(order))
+            async with self._places:
+                said = await self._starter.errand(self.ssh, self.to, raw)
+            answer = msgspec.json.decode(said, type=_Answer)
+        except (StarterGone, msgspec.MsgspecError):
+            answer = await self._ask(order)
+        if answer.error:
+            raise _problem(self.host, answer)
+        self._raise_refusal(answer)
 
     def _raise_refusal(self, answer: _Answer) -> None:
         name = self.host.name

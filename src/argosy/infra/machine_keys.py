@@ -22,10 +22,10 @@ bootcmd:
 
 
 class Keys:
-    """Keys in `folder`, made when first needed. Raises OSError."""
+    """Keys in `folder`, made when first needed. `place`: whose machines they are for. Raises OSError."""
 
-    def __init__(self, folder: Path) -> None:
-        self._folder = folder
+    def __init__(self, folder: Path, place: str) -> None:
+        self._folder, self._place = folder, place
         self._secret = b""
 
     @property
@@ -68,7 +68,7 @@ class Keys:
 
                 _write_once(path, Ed25519PrivateKey.generate().private_bytes_raw().hex())
             self._secret = path.read_bytes().strip()
-        return hmac.new(self._secret, b"argosy aws " + name, hashlib.sha256).digest()
+        return hmac.new(self._secret, f"argosy {self._place} ".encode() + name, hashlib.sha256).digest()
 
 
 def _write_once(path: Path, text: str) -> None:

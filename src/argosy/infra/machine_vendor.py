@@ -1,0 +1,132 @@
+"""What a cloud of virtual machines has to be told how to do; `machine_driver.MachineDriver` does the rest."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Collection, Sequence
+
+import msgspec
+
+from argosy.infra import border
+from argosy.infra.machines import Machine, Note, labels_of, name_of
+from argosy.infra.provider import Diagnostic, Manifest, Want
+from argosy.model.offer import Offer
+from argosy.model.rows import Claim
+
+
+class MachineOrder(msgspec.Struct, frozen=True, kw_only=True):
+    """One claim's order, in one zone."""
+
+    claim: Claim
+    zone: str  # "": the cloud chooses, or has none
+    user_data: str  # for cloud-init: who may log in, and the machine's own host key
+    opens: str  # a line of `authorized_keys`, where user data cannot be given
+
+    @property
+    def region(self) -> str:
+        return self.claim.choice.offer.region
+
+    @property
+    def kind(self) -> str:
+        """Type of machine."""
+        return self.claim.choice.offer.shape.instance_type
+
+    @property
+    def scope(self) -> str:
+        """What is asked for, as errors name it."""
+        place = self.zone or self.region
+        spot = " (spot)" if self.claim.choice.offer.capacity == "spot" else ""
+        return f"{self.kind}{spot}" + (f" in {place}" if place else "")
+
+    def name(self, index: int) -> str:
+        return name_of(self.claim.id, index)
+
+    def labels(self, index: int, user: str = "") -> dict[str, str]:
+        return labels_of(self.claim.id, index, self.claim.count, self.claim.tag, user)
+
+
+class Vendor:
+    """Calls of one cloud. Each raises a border error; one that may have had its effect raises `Transient`."""
+
+    manifest: Manifest
+    #: The same name is the same machine: a repeated `create` makes no second one.
+    unique_names = False
+    #: `create_all` makes all machines of a claim or none.
+    makes_gangs = False
+    #: `listed` has to be asked by region.
+    by_region = False
+    #: So long after an order a listing may not show it.
+    lag_s = 60.0
+    #: A listing that is not older serves another look: for clouds that allow few calls.
+    fresh_s = 0.0
+    #: So many machines are ordered at once.
+    parallel = 8
+    #: More arguments of the agents.
+    agent_options: tuple[str, ...] = ()
+    #: Machines make their host keys themselves.
+    own_host_keys = False
+    #: The command that ends a machine without us, with `{id}` and `{region}`; for `check`.
+    end_command = ""
+
+    async def check(self) -> Sequence[Diagnostic]:
+        """Who we are, what we may do. Never raises."""
+        raise NotImplementedError
+
+    async def quote(self, want: Want) -> Sequence[Offer]:
+        """As `Provider.quote`; by default nothing differs from the catalog."""
+        return ()
+
+    def refuse(self, claim: Claim) -> None:
+        """Raises `RequestRefused` or `Unsupported` for what this cloud cannot give. Asks nobody."""
+
+    async def regions(self) -> Collection[str]:
+        """All regions in which machines may be (`by_region`)."""
+        return ()
+
+    async def zones(self, claim: Claim) -> Sequence[str]:
+        """Where to try, in order: by default where the offer says."""
+        return (claim.choice.offer.zone,)
+
+    async def create(self, order: MachineOrder, index: int) -> str:
+        """Order one machine, with its mark in the order itself. Its id."""
+        raise NotImplementedError
+
+    async def create_all(self, order: MachineOrder) -> Sequence[str]:
+        """Order all machines of a claim, or none (`makes_gangs`). Their ids in order of the nodes."""
+        raise NotImplementedError
+
+    async def listed(self, region: str) -> Sequence[Machine]:
+        """All machines with a mark in a region ("": everywhere), of all pages."""
+        raise NotImplementedError
+
+    async def delete(self, machine: Machine) -> None:
+        """What is not there is deleted. `Transient`: not now, ask again."""
+        raise NotImplementedError
+
+    async def stop(self, machine: Machine) -> None:
+        raise border.Unsupported(f"machines of {self.manifest.title} cannot rest")
+
+    async def start(self, machine: Machine) -> None:
+        raise border.Unsupported(f"machines of {self.manifest.title} cannot rest")
+
+    async def clear(self, note: Note) -> bool:
+        """Remove what was made for a released claim beside its machines, which are gone. Whether nothing is
+        left."""
+        return True
+
+    async def close(self) -> None:
+        """Connections go."""
+
+
+async def findings_of(manifest: Manifest, *asks: Callable[[], Awaitable[str]]) -> list[Diagnostic]:
+    """Findings of `check`: what each ask tells when it succeeds, up to the first that fails. The words after
+    the last `; ` of an error are its hint."""
+    found: list[Diagnostic] = []
+    for ask in asks:
+        try:
+            found.append(Diagnostic(provider=manifest.name, ok=True, what=await ask()))
+        except border.BorderError as error:
+            fact, _, fix = str(error).rpartition("; ")
+            fact, fix = (fact, fix) if fact else (fix, "try again, or read the server's log")
+            found.append(Diagnostic(provider=manifest.name, ok=False, what=fact, hint=fix))
+            break
+    return found

@@ -1,0 +1,236 @@
+"""Calls of the Lambda Cloud API (OpenAPI 1.10): launch, list, terminate. It knows no order for several
+machines, no token and no rest; one launch in 12 seconds and one call a second are allowed."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Final
+
+import msgspec
+
+from argosy.infra import border
+from argosy.infra.http_json import Ask, How, HttpJson, Rate, Service
+from argosy.infra.http_words import Said
+from argosy.infra.machine_vendor import MachineOrder, Vendor, findings_of
+from argosy.infra.machines import Machine, MachineState, mark_in
+from argosy.infra.provider import Diagnostic, Setting, Want
+from argosy.model.offer import Capacity, Offer, Shape
+from argosy.model.rows import Claim
+from argosy.model.units import GIB
+from argosy.providers.lambda_cloud import MANIFEST
+
+URL: Final = "https://cloud.lambda.ai"
+KEY_NAME: Final = "argosy"  # of the key object that every order has to name
+_STATES: Final = {
+    "booting": MachineState.STARTING,
+    "active": MachineState.RUNNING,
+    "unhealthy": MachineState.STARTING,
+    "preempted": MachineState.PREEMPTED,
+    "terminating": MachineState.ENDED,
+    "terminated": MachineState.ENDED,
+}
+
+
+class _Tag(msgspec.Struct, frozen=True):
+    key: str
+    value: str
+
+
+class _Named(msgspec.Struct, frozen=True):
+    name: str
+
+
+class _Instance(msgspec.Struct, frozen=True):
+    id: str
+    status: str
+    region: _Named
+    instance_type: _Named
+    ip: str = ""
+    private_ip: str = ""
+    tags: list[_Tag] = []
+
+
+class _Instances(msgspec.Struct, frozen=True):
+    data: list[_Instance]
+
+
+class _Launched(msgspec.Struct, frozen=True):
+    instance_ids: list[str]
+
+
+class _Launch(msgspec.Struct, frozen=True):
+    data: _Launched
+
+
+class _Keys(msgspec.Struct, frozen=True):
+    data: list[_SshKey]
+
+
+class _SshKey(msgspec.Struct, frozen=True):
+    name: str
+    public_key: str
+
+
+class _Specs(msgspec.Struct, frozen=True):
+    vcpus: int
+    memory_gib: float
+
+
+class _Type(msgspec.Struct, frozen=True):
+    name: str
+    specs: _Specs
+
+
+class _Entry(msgspec.Struct, frozen=True):
+    instance_type: _Type
+    regions_with_capacity_available: list[_Named]
+
+
+class _Types(msgspec.Struct, frozen=True):
+    data: dict[str, _Entry]
+
+
+class Lambda(Vendor):
+    manifest = MANIFEST
+    parallel = 1
+    fresh_s = 1.0
+    lag_s = 30.0
+
+    def __init__(self, setting: Setting, *, launch_every_s: float = 12.0, call_every_s: float = 1.0) -> None:
+        self._setting, self._clock = setting, setting.clock
+        self._launches = Rate(launch_every_s, 1, setting.clock)
+        self._key_made = False
+        self._http = HttpJson(
+            setting.environ.get("LAMBDA_API_URL") or URL,
+            Service(title=MANIFEST.title, sign_in=MANIFEST.sign_in, words=words),
+            clock=setting.clock,
+            sign=self._sign,
+            rate=Rate(call_every_s, 5, setting.clock),
+        )
+
+    async def _sign(self, ask: Ask) -> dict[str, str]:
+        key = self._setting.environ.get("LAMBDA_API_KEY") or _key_in(
+            Path(self._setting.environ.get("HOME", "/nonexistent")) / ".lambda_cloud/lambda_keys"
+        )
+        if not key:
+            raise border.CredentialsRejected(f"Lambda has no key to use; {MANIFEST.sign_in}")
+        return {"authorization": f"Bearer {key}"}
+
+    async def check(self) -> Sequence[Diagnostic]:
+        async def types() -> str:
+            found = (await self._types()).data.values()
+            some = sum(bool(each.regions_with_capacity_available) for each in found)
+            return f"the key is accepted; {some} of {len(found)} types of machine can be had now"
+
+        return await findings_of(MANIFEST, types)
+
+    async def _types(self) -> _Types:
+        return await self._http.call("GET", "/api/v1/instance-types", into=_Types)
+
+    async def quote(self, want: Want) -> Sequence[Offer]:
+        """Types that no region has now are closed, until the next look."""
+        now_ms = self._clock.now_ms()
+        return [
+            Offer(
+                provider=MANIFEST.name,
+                shape=Shape(
+                    instance_type=each.instance_type.name,
+                    cpus_milli=each.instance_type.specs.vcpus * 1000,
+                    memory_bytes=round(each.instance_type.specs.memory_gib * GIB),
+                ),
+                capacity=Capacity.ON_DEMAND,
+                price_micro_usd=0,
+                quoted_at_ms=now_ms,
+                closed="no region of Lambda has one now",
+            )
+            for each in (await self._types()).data.values()
+            if not each.regions_with_capacity_available
+        ]
+
+    def refuse(self, claim: Claim) -> None:
+        if not claim.choice.offer.region:
+            raise border.RequestRefused("infra", "an order at Lambda names a region")
+
+    async def create(self, order: MachineOrder, index: int) -> str:
+        await self._make_key(order.opens)
+        asked = {
+            "region_name": order.region,
+            "instance_type_name": order.kind,
+            "ssh_key_names": [KEY_NAME],
+            "name": order.name(index),
+            "hostname": order.name(index),
+            "user_data": order.user_data,
+            "tags": [{"key": key, "value": value} for key, value in order.labels(index).items()],
+        }
+        path = "/api/v1/instance-operations/launch"
+        answer = await self._http.call(
+            "POST", path, json=asked, into=_Launch, scope=order.scope, how=How(rate=self._launches)
+        )
+        return answer.data.instance_ids[0]
+
+    async def _make_key(self, opens: str) -> None:
+        """The key object that an order must name; who logs in is decided by the user data."""
+        if self._key_made:
+            return
+        keys = await self._http.call("GET", "/api/v1/ssh-keys", into=_Keys)
+        if all(each.name != KEY_NAME for each in keys.data):
+            body = {"name": KEY_NAME, "public_key": opens}
+            await self._http.call("POST", "/api/v1/ssh-keys", json=body, into=msgspec.Raw)
+        self._key_made = True
+
+    async def listed(self, region: str) -> Sequence[Machine]:
+        answer = await self._http.call("GET", "/api/v1/instances", into=_Instances)
+        return [machine for each in answer.data if (machine := _machine(each)) is not None]
+
+    async def delete(self, machine: Machine) -> None:
+        path = "/api/v1/instance-operations/terminate"
+        await self._http.send(
+            "POST", path, json={"instance_ids": [machine.id]}, how=How(safe=True, fine=(404,))
+        )
+
+    async def close(self) -> None:
+        await self._http.close()
+
+
+def _machine(told: _Instance) -> Machine | None:
+    mark = mark_in({each.key: each.value for each in told.tags})
+    if mark is None:
+        return None
+    return Machine(
+        id=told.id,
+        claim_id=mark.claim_id,
+        index=mark.index,
+        count=mark.count,
+        tag=mark.tag,
+        state=_STATES.get(told.status, MachineState.STARTING),
+        region=told.region.name,
+        kind=told.instance_type.name,
+        user="ubuntu",
+        host=told.ip,
+        ip=told.private_ip or told.ip,
+    )
+
+
+def words(said: Said) -> border.BorderError | None:
+    """Codes of Lambda that say more than their status."""
+    what = f"Lambda says: {said.words}"
+    match said.code.rpartition("/")[2]:
+        case "insufficient-capacity":
+            return border.OutOfCapacity(said.scope, f"Lambda has no {said.scope} now")
+        case "account-inactive" | "invalid-address":
+            return border.CredentialsRejected(f"{what}; look at the billing page of the account")
+        case "vm-has-not-launched" | "vm-action-in-progress" | "conflict":
+            return border.Transient(what, 5)
+        case "vm-is-terminating":
+            return border.Transient(what, 2)
+    return border.Transient(what, 10) if said.code.startswith("provider/") else None
+
+
+def _key_in(path: Path) -> str:
+    try:
+        found = re.search(r"^\s*api_key\s*=\s*(\S+)", path.read_text(), re.MULTILINE)
+    except OSError:
+        return ""
+    return found[1] if found else ""
