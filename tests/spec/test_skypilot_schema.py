@@ -325,6 +325,7 @@ def test_the_other_fields_are_our_own(table: Table, cases: list[tuple[str, str, 
             "storage_mounts",
         },
         "file_mounts": {"encryption"},
+        "config": {"ray"},
         "resources": {
             "arch",
             "regions",
