@@ -112,7 +112,7 @@ class MachineDriver:
         found = []
         for name in wanted or sorted(listed.keys() | notes.keys()):
             machines = listed.get(name, [])
-            if name in self._released and not any(each.is_live for each in machines):
+            if name in self._released and not any(each.to_delete for each in machines):
                 continue
             fact = self._fact(name, machines, notes.get(name))
             if fact is not None:
@@ -185,8 +185,12 @@ class MachineDriver:
                 machines.remove(extra)
             if note is not None and note != (found := with_found(note, machines)):
                 note = self._notes.save(found)
-            if self._has_ended(claim, note, machines):
-                return
+            try:
+                if self._has_ended(claim, note, machines):
+                    return
+            except border.BorderError:
+                await self._undo(claim.id)
+                raise
             if claim.desired is Desired.STOP:
                 await self._rest(claim, note, machines)
             else:
@@ -256,7 +260,7 @@ class MachineDriver:
         note = self._notes.load(claim_id)
         if note is None:
             return
-        machines = [each for each in await self._listing.of_claim(note.region, claim_id) if each.is_live]
+        machines = [each for each in await self._listing.of_claim(note.region, claim_id) if each.to_delete]
         machines += self._unlisted(note, machines)
         try:
             await asyncio.gather(*(self.vendor.delete(each) for each in machines))
@@ -294,7 +298,7 @@ class MachineDriver:
         self._released.add(claim_id)  # first: what waits in `ensure` looks at it
         async with self._lock(claim_id):
             note = self._notes.load(claim_id)
-            machines = [each for each in await self._listing.machines([claim_id]) if each.is_live]
+            machines = [each for each in await self._listing.machines([claim_id]) if each.to_delete]
             if note is not None:
                 machines += self._unlisted(note, machines)
             for machine in machines:
