@@ -1,4 +1,4 @@
-"""One machine at DigitalOcean, when there is a token: `pytest tests/live/test_digitalocean.py --max-cost 1`."""
+"""One droplet, when there is a token: `pytest tests/live/test_digitalocean.py --max-cost 1`."""
 
 from __future__ import annotations
 
