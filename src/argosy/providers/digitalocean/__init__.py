@@ -22,6 +22,7 @@ MANIFEST = Manifest(
     settings=("DIGITALOCEAN_TOKEN", "DIGITALOCEAN_ACCESS_TOKEN", "DIGITALOCEAN_API_URL"),
     credentials=("DIGITALOCEAN_TOKEN", "DIGITALOCEAN_ACCESS_TOKEN", "~/.config/doctl/config.yaml"),
     sign_in="doctl auth init",
+    tested="a fake of its API with real hosts, which its client pydo speaks to",
     priced_by_catalog=True,
     prices=PriceSource(keys=("DIGITALOCEAN_TOKEN",)),
 )
