@@ -105,8 +105,8 @@ def test_why_ray_could_not_run_it_stands_in_its_log(ray: FakeRay, tmp_path: Path
         fact, out = await watched(client, "att-1.0", RankPhase.EXITED)
         text = "its runtime environment could not be set up: Failed to download gcs://nothing.zip"
         assert (fact.exit_code, fact.detail, out) == (1, text, f"argosy: {text}\n")
-        with pytest.raises(border.RequestRefused, match="commands run as Ray's own jobs here: there is no
-        agent"): await client.forward(80)
+        with pytest.raises(border.RequestRefused, match="commands run as Ray's own jobs here: there is no"):
+            await client.forward(80)
         await client.close()
 
     asyncio.run(main())

@@ -1,5 +1,6 @@
-"""Jobs that an infrastructure takes as they are: `NAME: {FIELD: command, ...}` in a task, where FIELD is what the
-infrastructure itself calls a command. It stands for `run`, `config.NAME` and, where no place is named, for `infra`."""
+"""Jobs that an infrastructure takes as they are: `NAME: {FIELD: command, ...}` in a task, where FIELD is what
+the infrastructure itself calls a command. It stands for `run`, `config.NAME` and, where no place is named,
+`infra`."""
 
 from __future__ import annotations
 
