@@ -61,6 +61,9 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     unpriced: str = ""  # why its shipped prices cannot be refreshed
     task_fields: tuple[str, ...] = ()  # of `config.<name>` in task files
     reads_task_fields: bool = False  # the driver acts on them
+    # The field of these that is a command: jobs of its own, which may be submitted as they are. A task may
+    # say `<name>: {FIELD: command, ...}` in the place of `run`, `config.<name>` and `infra`.
+    command_field: str = ""
     extra: str = ""  # `pip install argosy[EXTRA]`
     # Ways to find its credentials, each of them enough: variables (`A and B`), a file, `program NAME`.
     credentials: tuple[str, ...] = ()

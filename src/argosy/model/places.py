@@ -78,11 +78,15 @@ TASK_FIELDS: Final = {
         "region_configs",
     ),
     "ray": (
-        "native",
         "entrypoint",
         "runtime_env",
-        "provision_timeout",
+        "entrypoint_num_cpus",
+        "entrypoint_num_gpus",
+        "entrypoint_memory",
+        "entrypoint_resources",
+        "native",
         "resources",
+        "provision_timeout",
     ),
     "runpod": (
         "allowed_cuda_versions",
@@ -117,3 +121,7 @@ READS_TASK: Final = (
     "ray",
     "slurm",
 )
+#: Of these, the field that is a command of its own kind of job.
+COMMAND_FIELDS: Final = {
+    "ray": "entrypoint",
+}
