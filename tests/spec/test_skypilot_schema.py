@@ -327,7 +327,6 @@ def test_the_other_fields_are_our_own(table: Table, cases: list[tuple[str, str, 
         },
         "config": {"ray"},
         "file_mounts": {"encryption"},
-        "config": {"ray"},
         "resources": {
             "arch",
             "regions",
