@@ -128,10 +128,10 @@ def check_fixed(*tasks: Task) -> None:
     """Raises `spec-invalid` for a gang that makes do with fewer nodes, where there is a cluster."""
     for task in tasks:
         if task.min_nodes:
+            nodes = f"{task.min_nodes}-{task.num_nodes}"
             raise ArgosyError(
                 "spec-invalid",
-                f"`num_nodes: {task.min_nodes}-{task.num_nodes}` is a range, and a cluster has a fixed number "
-                "of nodes",
+                f"`num_nodes: {nodes}` is a range, and a cluster has a fixed number of nodes",
                 hint="write one number, or run it as a managed job: `argosy jobs launch`",
             )
 
