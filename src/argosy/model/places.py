@@ -16,6 +16,7 @@ ALIASES: Final = {
 OWNED: Final = (
     "kubernetes",
     "local",
+    "ray",
     "slurm",
     "ssh",
     "vsphere",
@@ -23,6 +24,7 @@ OWNED: Final = (
 #: All that follows the name is one region, which may contain `/`.
 REGION_IS_REST: Final = frozenset((
     "kubernetes",
+    "ray",
 ))
 #: Fields of `config.<name>` in task files.
 TASK_FIELDS: Final = {
@@ -62,6 +64,8 @@ TASK_FIELDS: Final = {
         "namespace",
         "autoscaler",
         "ports",
+        "service_account",
+        "image_pull_secrets",
     ),
     "local": (
         "nodes",
@@ -72,6 +76,17 @@ TASK_FIELDS: Final = {
     ),
     "oci": (
         "region_configs",
+    ),
+    "ray": (
+        "entrypoint",
+        "runtime_env",
+        "entrypoint_num_cpus",
+        "entrypoint_num_gpus",
+        "entrypoint_memory",
+        "entrypoint_resources",
+        "native",
+        "resources",
+        "provision_timeout",
     ),
     "runpod": (
         "allowed_cuda_versions",
@@ -102,5 +117,11 @@ TASK_FIELDS: Final = {
 #: Of these, whose driver acts on them.
 READS_TASK: Final = (
     "aws",
+    "kubernetes",
+    "ray",
     "slurm",
 )
+#: Of these, the field that is a command of its own kind of job.
+COMMAND_FIELDS: Final = {
+    "ray": "entrypoint",
+}
