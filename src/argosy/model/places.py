@@ -65,6 +65,8 @@ TASK_FIELDS: Final = {
         "namespace",
         "autoscaler",
         "ports",
+        "service_account",
+        "image_pull_secrets",
     ),
     "local": (
         "nodes",
@@ -116,6 +118,7 @@ TASK_FIELDS: Final = {
 #: Of these, whose driver acts on them.
 READS_TASK: Final = (
     "aws",
+    "kubernetes",
     "ray",
     "slurm",
 )
