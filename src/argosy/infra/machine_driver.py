@@ -256,7 +256,7 @@ class MachineDriver:
         note = self._notes.load(claim_id)
         if note is None:
             return
-        machines = [each for each in await self._listing.of_claim(note.region, claim_id) if each.is_live]
+        machines = [each for each in await self._listing.of_claim(note.region, claim_id) if each.is_left]
         machines += self._unlisted(note, machines)
         try:
             await asyncio.gather(*(self.vendor.delete(each) for each in machines))
@@ -294,7 +294,7 @@ class MachineDriver:
         self._released.add(claim_id)  # first: what waits in `ensure` looks at it
         async with self._lock(claim_id):
             note = self._notes.load(claim_id)
-            machines = [each for each in await self._listing.machines([claim_id]) if each.is_live]
+            machines = [each for each in await self._listing.machines([claim_id]) if each.is_left]
             if note is not None:
                 machines += self._unlisted(note, machines)
             for machine in machines:

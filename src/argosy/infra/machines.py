@@ -68,6 +68,11 @@ class Machine(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
         return self.state not in ENDS
 
     @property
+    def is_left(self) -> bool:
+        """There is something to delete: what was not made whole, too."""
+        return self.is_live or self.state is MachineState.FAILED
+
+    @property
     def address(self) -> str:
         return f"{self.region}/{self.id}"
 
