@@ -29,6 +29,7 @@ MANIFEST = Manifest(
     reads_task_fields=True,
     priced_by_catalog=True,
     prices=PriceSource(keys=("NEBIUS_IAM_TOKEN",), sdk=True),
+    tested="a fake that speaks gRPC in the vendor's own messages",
 )
 
 

@@ -198,7 +198,9 @@ class Nebius(Vendor):
         error = self._reasons[key]
         if error is None:
             return machine
-        return msgspec.structs.replace(machine, state=MachineState.FAILED, said=str(error), error=error)
+        return msgspec.structs.replace(
+            machine, state=MachineState.FAILED, stays=True, said=str(error), error=error
+        )
 
     async def delete(self, machine: Machine) -> None:
         from nebius.api.nebius.compute.v1 import DeleteInstanceRequest

@@ -42,6 +42,7 @@ def machine_of(told: Any, region: str) -> Machine | None:
         host=public or private,
         ip=private or public,
         created=str(told.metadata.created_at),
+        stays=name == "ERROR",
         said="Nebius lists it as failed" if name == "ERROR" else "",
     )
 
