@@ -40,26 +40,8 @@ class Preset(msgspec.Struct, frozen=True, kw_only=True):
     fabrics: tuple[str, ...] = ()
 
 
-class FakeNebiusCloud(FakeCloud):
-    """`url` is `host:port`. `late`: types whose shortage is told by the operation, not by the order."""
-
-    def begin(self) -> None:
-        self.projects = {"project-e00": ("default-project-eu-north1", "eu-north1")}
-        self.presets = {
-            "cpu-d3_4vcpu-16gb": Preset(vcpus=4, memory_gib=16),
-            "gpu-h100-sxm_8gpu-128vcpu-1600gb": Preset(
-                vcpus=128, memory_gib=1600, gpus=8, fabrics=("fabric-3", "fabric-4")
-            ),
-        }
-        self.late: set[str] = set()
-        self.clusters: dict[str, Any] = {}  # by id
-        self.operations: dict[str, list[Any]] = {}  # by resource
-        self.by_key: dict[str, Any] = {}  # idempotency key -> reply
-        self.advised: dict[tuple[str, str], int] = {}  # (type, fabric) -> free
-        self._server_of_rpc: Any = None
-
-    def environ(self) -> dict[str, str]:
-        return {"NEBIUS_IAM_TOKEN": TOKEN, "ARGOSY_NEBIUS_ENDPOINT": self.url, "HOME": "/nonexistent"}
+class FakeGrpc(FakeCloud):
+    """A fake cloud that is asked by gRPC: `url` is `host:port`."""
 
     def error(self, status: int, code: str, text: str, field: str = "") -> Answer:
         return Answer(status, {"text": text, "field": field, "detail": ""})
@@ -70,7 +52,14 @@ class FakeNebiusCloud(FakeCloud):
     def over_quota(self, limit: str) -> Answer:
         return Answer(429, {"text": "Quota limit exceeded", "field": limit, "detail": "quota_failure"})
 
-    # -- gRPC -----------------------------------------------------------------------------------------------
+    def reset(self) -> None:
+        if not self.keeps:
+            self.by_key: dict[str, Any] = {}  # idempotency key -> reply
+        super().reset()
+
+    def rows(self) -> list[tuple[str, str, Any, Any]]:
+        """(service, method, type of its request, handler)"""
+        raise NotImplementedError
 
     def __enter__(self) -> Self:
         import grpc
@@ -87,31 +76,9 @@ class FakeNebiusCloud(FakeCloud):
 
     def _services(self) -> tuple[Any, ...]:
         import grpc
-        from nebius.api.nebius.capacity import v1 as capacity
-        from nebius.api.nebius.common import v1 as common
-        from nebius.api.nebius.compute import v1 as compute
-        from nebius.api.nebius.iam import v2 as iam
-        from nebius.api.nebius.vpc import v1 as vpc
 
-        rows: list[tuple[str, str, Any, Any]] = [
-            ("iam.v2.TenantService", "List", iam.ListTenantsRequest, self.list_tenants),
-            ("iam.v2.ProjectService", "List", iam.ListProjectsRequest, self.list_projects),
-            ("vpc.v1.SubnetService", "List", vpc.ListSubnetsRequest, self.list_subnets),
-            ("capacity.v1.ResourceAdviceService", "List", capacity.ListResourceAdviceRequest, self.advise),
-            ("compute.v1.InstanceService", "Create", compute.CreateInstanceRequest, self.create),
-            ("compute.v1.InstanceService", "GetByName", common.GetByNameRequest, self.get_by_name),
-            ("compute.v1.InstanceService", "List", compute.ListInstancesRequest, self.list_instances),
-            ("compute.v1.InstanceService", "Delete", compute.DeleteInstanceRequest, self.delete),
-            ("compute.v1.InstanceService", "Stop", compute.StopInstanceRequest, self.stop),
-            ("compute.v1.InstanceService", "Start", compute.StartInstanceRequest, self.start),
-            ("compute.v1.GpuClusterService", "Create", compute.CreateGpuClusterRequest, self.create_cluster),
-            ("compute.v1.GpuClusterService", "GetByName", common.GetByNameRequest, self.cluster_by_name),
-            ("compute.v1.GpuClusterService", "Delete", compute.DeleteGpuClusterRequest, self.delete_cluster),
-            ("common.v1.OperationService", "Get", common.GetOperationRequest, self.get_operation),
-            ("common.v1.OperationService", "List", common.ListOperationsRequest, self.list_operations),
-        ]
         methods: dict[str, dict[str, Any]] = {}
-        for service, name, kind, handler in rows:
+        for service, name, kind, handler in self.rows():
             methods.setdefault(f"nebius.{service}", {})[name] = self._method(kind, handler)
         return tuple(grpc.method_handlers_generic_handler(name, each) for name, each in methods.items())
 
@@ -166,7 +133,22 @@ class FakeNebiusCloud(FakeCloud):
                 return None
             return reply
 
-    # -- places ---------------------------------------------------------------------------------------------
+
+class FakePlaces(FakeGrpc):
+    """What an account has before it orders anything."""
+
+    def begin(self) -> None:
+        self.projects = {"project-e00": ("default-project-eu-north1", "eu-north1")}
+        self.presets = {
+            "cpu-d3_4vcpu-16gb": Preset(vcpus=4, memory_gib=16),
+            "gpu-h100-sxm_8gpu-128vcpu-1600gb": Preset(
+                vcpus=128, memory_gib=1600, gpus=8, fabrics=("fabric-3", "fabric-4")
+            ),
+        }
+        self.advised: dict[tuple[str, str], int] = {}  # (type, fabric) -> free
+
+    def environ(self) -> dict[str, str]:
+        return {"NEBIUS_IAM_TOKEN": TOKEN, "ARGOSY_NEBIUS_ENDPOINT": self.url, "HOME": "/nonexistent"}
 
     def list_tenants(self, request: Any) -> Any:
         from nebius.api.nebius.common.v1 import ResourceMetadata
@@ -226,6 +208,41 @@ class FakeNebiusCloud(FakeCloud):
                     capacity.ResourceAdvice(spec=spec, status=status(on_demand=told, preemptible=told))
                 )
         return _page(items, request, capacity.ListResourceAdviceResponse)
+
+
+class FakeNebiusCloud(FakePlaces):
+    """`late`: types whose shortage is told by the operation, not by the order."""
+
+    def begin(self) -> None:
+        super().begin()
+        self.late: set[str] = set()
+        self.clusters: dict[str, Any] = {}  # by id
+        self.operations: dict[str, list[Any]] = {}  # by resource
+
+    def rows(self) -> list[tuple[str, str, Any, Any]]:
+        from nebius.api.nebius.capacity import v1 as capacity
+        from nebius.api.nebius.common import v1 as common
+        from nebius.api.nebius.compute import v1 as compute
+        from nebius.api.nebius.iam import v2 as iam
+        from nebius.api.nebius.vpc import v1 as vpc
+
+        return [
+            ("iam.v2.TenantService", "List", iam.ListTenantsRequest, self.list_tenants),
+            ("iam.v2.ProjectService", "List", iam.ListProjectsRequest, self.list_projects),
+            ("vpc.v1.SubnetService", "List", vpc.ListSubnetsRequest, self.list_subnets),
+            ("capacity.v1.ResourceAdviceService", "List", capacity.ListResourceAdviceRequest, self.advise),
+            ("compute.v1.InstanceService", "Create", compute.CreateInstanceRequest, self.create),
+            ("compute.v1.InstanceService", "GetByName", common.GetByNameRequest, self.get_by_name),
+            ("compute.v1.InstanceService", "List", compute.ListInstancesRequest, self.list_instances),
+            ("compute.v1.InstanceService", "Delete", compute.DeleteInstanceRequest, self.delete),
+            ("compute.v1.InstanceService", "Stop", compute.StopInstanceRequest, self.stop),
+            ("compute.v1.InstanceService", "Start", compute.StartInstanceRequest, self.start),
+            ("compute.v1.GpuClusterService", "Create", compute.CreateGpuClusterRequest, self.create_cluster),
+            ("compute.v1.GpuClusterService", "GetByName", common.GetByNameRequest, self.cluster_by_name),
+            ("compute.v1.GpuClusterService", "Delete", compute.DeleteGpuClusterRequest, self.delete_cluster),
+            ("common.v1.OperationService", "Get", common.GetOperationRequest, self.get_operation),
+            ("common.v1.OperationService", "List", common.ListOperationsRequest, self.list_operations),
+        ]
 
     # -- machines -------------------------------------------------------------------------------------------
 
