@@ -64,6 +64,8 @@ TASK_FIELDS: Final = {
         "namespace",
         "autoscaler",
         "ports",
+        "service_account",
+        "image_pull_secrets",
     ),
     "local": (
         "nodes",
@@ -76,11 +78,15 @@ TASK_FIELDS: Final = {
         "region_configs",
     ),
     "ray": (
-        "native",
         "entrypoint",
         "runtime_env",
-        "provision_timeout",
+        "entrypoint_num_cpus",
+        "entrypoint_num_gpus",
+        "entrypoint_memory",
+        "entrypoint_resources",
+        "native",
         "resources",
+        "provision_timeout",
     ),
     "runpod": (
         "allowed_cuda_versions",
@@ -111,7 +117,12 @@ TASK_FIELDS: Final = {
 #: Of these, whose driver acts on them.
 READS_TASK: Final = (
     "aws",
+    "kubernetes",
     "nebius",
     "ray",
     "slurm",
 )
+#: Of these, the field that is a command of its own kind of job.
+COMMAND_FIELDS: Final = {
+    "ray": "entrypoint",
+}
