@@ -8,6 +8,7 @@ from typing import Final
 
 #: Other names of the same infrastructure.
 ALIASES: Final = {
+    "datacrunch": "verda",
     "do": "digitalocean",
     "k8s": "kubernetes",
     "localhost": "local",
@@ -64,6 +65,8 @@ TASK_FIELDS: Final = {
         "namespace",
         "autoscaler",
         "ports",
+        "service_account",
+        "image_pull_secrets",
     ),
     "local": (
         "nodes",
@@ -115,6 +118,7 @@ TASK_FIELDS: Final = {
 #: Of these, whose driver acts on them.
 READS_TASK: Final = (
     "aws",
+    "kubernetes",
     "ray",
     "slurm",
 )
