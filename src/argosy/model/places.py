@@ -8,6 +8,7 @@ from typing import Final
 
 #: Other names of the same infrastructure.
 ALIASES: Final = {
+    "datacrunch": "verda",
     "do": "digitalocean",
     "k8s": "kubernetes",
     "localhost": "local",
@@ -118,6 +119,7 @@ TASK_FIELDS: Final = {
 READS_TASK: Final = (
     "aws",
     "kubernetes",
+    "nebius",
     "ray",
     "slurm",
 )
