@@ -44,10 +44,18 @@ TASK_FIELDS: Final = {
     "gcp": (
         "vpc_name",
         "subnet_names",
+        "use_internal_ips",
+        "force_enable_external_ips",
+        "remote_identity",
+        "specific_reservations",
         "managed_instance_group",
+        "placement_policy",
         "enable_gvnic",
         "enable_gpu_direct",
-        "placement_policy",
+        "kms_key",
+        "ssh_user",
+        "runtime_version",
+        "labels",
     ),
     "kubernetes": (
         "pod_config",
@@ -102,5 +110,6 @@ TASK_FIELDS: Final = {
 #: Of these, whose driver acts on them.
 READS_TASK: Final = (
     "aws",
+    "gcp",
     "slurm",
 )
