@@ -7,37 +7,14 @@ machines that are taken back vanish, or rest, as their order says; boot disks ar
 
 from __future__ import annotations
 
-import base64
-import functools
-import json
-import urllib.parse
-from pathlib import Path
 from typing import Any, Final
 
-from cryptography.exceptions import InvalidSignature
-from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import padding, rsa
+from argosy.testing.fake_cloud import Ask, FakeMachine, OverQuota, Shortage, route
+from argosy.testing.fake_gcp_account import ACCOUNT, BASE, PATH, PROJECT, REFRESH, TOKEN, ZONE
+from argosy.testing.fake_gcp_network import FakeGcpNetwork
+from argosy.testing.fake_gcp_words import BulkInsert, Insert, Properties, has_gpu, kept, matches, wrong_in
 
-from argosy.testing.fake_cloud import Answer, Ask, FakeCloud, FakeMachine, OverQuota, Shortage, route
-from argosy.testing.fake_gcp_words import (
-    BulkInsert,
-    Firewall,
-    Insert,
-    Policy,
-    Properties,
-    has_gpu,
-    kept,
-    matches,
-    wrong_in,
-)
-
-PROJECT: Final = "lab-1"
-ACCOUNT: Final = "argosy@lab-1.iam.gserviceaccount.com"
-REFRESH: Final = "1//refresh-token-of-the-fake"
-TOKEN: Final = "ya29.token-of-the-fake"
-_BASE: Final = "https://www.googleapis.com/compute/v1"
-_P: Final = "/compute/v1/projects/{project}"
-_Z: Final = _P + "/zones/{zone}"
+__all__ = ["ACCOUNT", "PROJECT", "REFRESH", "TOKEN", "FakeGcp"]
 _STATUS: Final = {
     "starting": "STAGING",
     "running": "RUNNING",
@@ -47,19 +24,13 @@ _STATUS: Final = {
     "preempted": "TERMINATED",
 }
 _LISTED: Final = ("maxResults", "pageToken", "filter", "returnPartialSuccess", "fields")
-_REASONS: Final = {"not-found": "notFound", "invalid": "invalid", "rate": "rateLimitExceeded"}
 
 
-@functools.cache
-def _key() -> rsa.RSAPrivateKey:
-    return rsa.generate_private_key(public_exponent=65537, key_size=2048)
-
-
-class FakeGcp(FakeCloud):
+class FakeGcp(FakeGcpNetwork):
     """`op_s`: how long operations take; `page`: how many things one page of a listing has."""
 
     def begin(self) -> None:
-        self.op_s, self.page = 0.0, 500
+        super().begin()
         self.zones = ["us-central1-a", "us-central1-b", "us-east1-b", "europe-west4-a"]
         self.types = {
             "n2-standard-4": list(self.zones),
@@ -76,127 +47,12 @@ class FakeGcp(FakeCloud):
             "projects/deeplearning-platform-release/global/images/family/common-cu128-ubuntu-2204-nvidia-570",
             f"projects/{PROJECT}/global/images/mine",
         }
-        self.networks: dict[str, dict[str, str]] = {"default": {}, "lab": {"us-central1": "gpu"}}
         self.reservations: dict[str, str] = {}  # name -> zone
-        self.firewalls: dict[str, Firewall] = {}
-        self.policies: dict[str, Policy] = {}  # `region/name`
-        self.operations: dict[str, dict[str, Any]] = {}
-        self.requests: dict[str, str] = {}  # requestId -> name of its operation
         self.disks: dict[str, str] = {}  # id of a machine -> kind of its boot disk
-        self.limits: dict[tuple[str, str], float] = {}  # (region or "", metric) -> limit
-        self.tokens: dict[str, float] = {}  # -> until
-
-    def environ(self) -> dict[str, str]:
-        """Settings of a server; credentials are a file, see `sign_in`."""
-        return {"ARGOSY_GCP_API_URL": self.url, "GCE_METADATA_HOST": self.url.removeprefix("http://")}
-
-    def sign_in(self, folder: Path, *, service: bool = False) -> dict[str, str]:
-        """The settings, with credentials in `folder`: a person's, or a key of a service account."""
-        told: dict[str, str] = {
-            "type": "authorized_user",
-            "client_id": "id.apps.googleusercontent.com",
-            "client_secret": "secret-of-the-client",
-            "refresh_token": REFRESH,
-            "quota_project_id": PROJECT,
-        }
-        if service:
-            pem = _key().private_bytes(
-                serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
-            )
-            told = {
-                "type": "service_account",
-                "project_id": PROJECT,
-                "private_key_id": "k1",
-                "private_key": pem.decode(),
-                "client_email": ACCOUNT,
-                "token_uri": "https://oauth2.googleapis.com/token",
-            }
-        path = folder / "credentials.json"
-        path.write_text(json.dumps(told))
-        return {**self.environ(), "GOOGLE_APPLICATION_CREDENTIALS": str(path)}
-
-    # -- what Google says -----------------------------------------------------------------------------------
-
-    def knows(self, ask: Ask[Any]) -> bool:
-        token = ask.headers.get("authorization", "").removeprefix("Bearer ")
-        return self.now() < self.tokens.get(token, 0.0)
-
-    def error(self, status: int, code: str, text: str, field: str = "") -> Answer:
-        reason = _REASONS.get(code, code)
-        first = {"message": text, "domain": "global", "reason": reason}
-        return Answer(status, {"error": {"code": status, "message": text, "errors": [first]}})
-
-    def api_off(self) -> Answer:
-        return self.error(
-            403,
-            "accessNotConfigured",
-            "Compute Engine API has not been used in project 123 before or it is disabled. Enable it by "
-            "visiting https://console.developers.google.com/apis/api/compute.googleapis.com then retry.",
-        )
-
-    def no_billing(self) -> Answer:
-        return self.error(
-            403,
-            "forbidden",
-            "This API method requires billing to be enabled. Please enable billing on project #123.",
-        )
-
-    def no_project(self) -> Answer:
-        return self.error(404, "notFound", f"The resource 'projects/{PROJECT}' was not found")
-
-    def suspended(self) -> Answer:
-        text = f"Permission denied: Consumer 'project:{PROJECT}' has been suspended."
-        return self.error(403, "CONSUMER_SUSPENDED", text)
-
-    def _missing(self, path: str) -> Answer:
-        return self.error(404, "not-found", f"The resource '{path}' was not found")
-
-    # -- the token service and the metadata of a machine ----------------------------------------------------
-
-    @route("POST", "/token", body=bytes, open=True)
-    def token(self, ask: Ask[bytes]) -> object:
-        if ask.headers.get("content-type") != "application/x-www-form-urlencoded":
-            raise Answer(400, {"error": "invalid_request", "error_description": "Bad Request"})
-        form = dict(urllib.parse.parse_qsl(ask.body.decode()))
-        if form.get("grant_type") == "refresh_token":
-            good = form.get("refresh_token") == REFRESH and not self.expired
-            text = "Token has been expired or revoked."
-        else:
-            good, text = self._signed(form.get("assertion", "")), "Invalid JWT Signature."
-        if not good:
-            raise Answer(400, {"error": "invalid_grant", "error_description": text})
-        return self._token()
-
-    def _token(self) -> dict[str, object]:
-        token = f"{TOKEN}-{len(self.tokens)}"
-        self.tokens[token] = self.now() + 3600
-        return {"access_token": token, "expires_in": 3599, "token_type": "Bearer"}
-
-    def _signed(self, assertion: str) -> bool:
-        try:
-            head, claims, signature = assertion.split(".")
-            _key().public_key().verify(
-                _bytes(signature), f"{head}.{claims}".encode(), padding.PKCS1v15(), hashes.SHA256()
-            )
-        except (ValueError, InvalidSignature):
-            return False
-        said = json.loads(_bytes(claims))
-        fresh = said["iat"] - 60 <= self.now() <= said["exp"] <= said["iat"] + 3600
-        return fresh and said["iss"] == ACCOUNT and said["aud"].endswith("/token") and bool(said["scope"])
-
-    @route("GET", "/computeMetadata/v1/{a}/{b}/{c}/{d}", open=True)
-    def metadata_token(self, ask: Ask[None]) -> object:
-        if ask.headers.get("metadata-flavor") != "Google" or ask.parts["d"] != "token":
-            raise Answer(403, {})
-        return Answer(200, self._token(), {"metadata-flavor": "Google"})
-
-    @route("GET", "/computeMetadata/v1/project/project-id", open=True)
-    def metadata_project(self, ask: Ask[None]) -> object:
-        return Answer(200, PROJECT.encode(), {"metadata-flavor": "Google"})
 
     # -- instances ------------------------------------------------------------------------------------------
 
-    @route("POST", _Z + "/instances", body=Insert, query=("requestId",))
+    @route("POST", ZONE + "/instances", body=Insert, query=("requestId",))
     def insert(self, ask: Ask[Insert]) -> object:
         zone, told = ask.parts["zone"], ask.body
         known = self._known(ask)
@@ -208,7 +64,7 @@ class FakeGcp(FakeCloud):
             raise self.error(409, "alreadyExists", f"The resource '{path}' already exists")
         return self._operation(ask, f"zones/{zone}", self._ordered(zone, told, [told.name]))
 
-    @route("POST", _Z + "/instances/bulkInsert", body=BulkInsert, query=("requestId",))
+    @route("POST", ZONE + "/instances/bulkInsert", body=BulkInsert, query=("requestId",))
     def bulk_insert(self, ask: Ask[BulkInsert]) -> object:
         zone, told = ask.parts["zone"], ask.body
         names = [each.name for each in told.per_instance_properties.values()]
@@ -307,12 +163,12 @@ class FakeGcp(FakeCloud):
                 None,
             )
 
-    @route("DELETE", _Z + "/instances/{name}", query=("requestId",))
+    @route("DELETE", ZONE + "/instances/{name}", query=("requestId",))
     def delete(self, ask: Ask[None]) -> object:
         self.end(self._instance(ask))
         return self._operation(ask, f"zones/{ask.parts['zone']}", [])
 
-    @route("POST", _Z + "/instances/{name}/stop", query=("requestId", "discardLocalSsd"))
+    @route("POST", ZONE + "/instances/{name}/stop", query=("requestId", "discardLocalSsd"))
     def stop(self, ask: Ask[None]) -> object:
         machine = self._instance(ask)
         if machine.kind.startswith(("a3-", "a4-")) and ask.query.get("discardLocalSsd") != "true":
@@ -320,7 +176,7 @@ class FakeGcp(FakeCloud):
         self.rest(machine)
         return self._operation(ask, f"zones/{ask.parts['zone']}", [])
 
-    @route("POST", _Z + "/instances/{name}/start", query=("requestId",))
+    @route("POST", ZONE + "/instances/{name}/start", query=("requestId",))
     def start(self, ask: Ask[None]) -> object:
         machine = self._instance(ask)
         if (machine.kind, "start") in self.capacity:
@@ -351,7 +207,7 @@ class FakeGcp(FakeCloud):
 
     # -- listings -------------------------------------------------------------------------------------------
 
-    @route("GET", _P + "/aggregated/{kind}", query=_LISTED)
+    @route("GET", PATH + "/aggregated/{kind}", query=_LISTED)
     def aggregated(self, ask: Ask[None]) -> object:
         kind = ask.parts["kind"]
         if kind == "instances":
@@ -385,11 +241,11 @@ class FakeGcp(FakeCloud):
 
     def told(self, machine: FakeMachine) -> dict[str, Any]:
         """An instance as `instances.get` shows it."""
-        zone = f"{_BASE}/projects/{PROJECT}/zones/{machine.zone}"
+        zone = f"{BASE}/projects/{PROJECT}/zones/{machine.zone}"
         order: Properties | None = machine.extra.get("order")
         card: dict[str, Any] = {
             "name": "nic0",
-            "network": f"{_BASE}/projects/{PROJECT}/global/networks/default",
+            "network": f"{BASE}/projects/{PROJECT}/global/networks/default",
         }
         card["networkIP"] = machine.ip
         if order is not None and order.network_interfaces[0].access_configs:
@@ -411,13 +267,13 @@ class FakeGcp(FakeCloud):
             "scheduling": {"provisioningModel": "SPOT" if machine.spot else "STANDARD"},
         }
 
-    @route("GET", _P)
+    @route("GET", PATH)
     def project(self, ask: Ask[None]) -> object:
         if ask.parts["project"] != PROJECT:
             raise self._missing(f"projects/{ask.parts['project']}")
         return {"name": PROJECT, "defaultServiceAccount": ACCOUNT, "quotas": self._quotas("")}
 
-    @route("GET", _P + "/regions", query=_LISTED)
+    @route("GET", PATH + "/regions", query=_LISTED)
     def regions(self, ask: Ask[None]) -> object:
         names = sorted({zone.rpartition("-")[0] for zone in self.zones})
         return {"items": [{"name": name, "quotas": self._quotas(name)} for name in names]}
@@ -425,117 +281,3 @@ class FakeGcp(FakeCloud):
     def _quotas(self, region: str) -> list[dict[str, Any]]:
         mine = {metric: limit for (place, metric), limit in self.limits.items() if place == region}
         return [{"metric": metric, "limit": limit, "usage": 0.0} for metric, limit in mine.items()]
-
-    # -- operations -----------------------------------------------------------------------------------------
-
-    def _known(self, ask: Ask[Any]) -> dict[str, Any] | None:
-        """What became of an order that is repeated."""
-        name = self.requests.get(ask.query.get("requestId", ""))
-        return self._shown_operation(name) if name is not None else None
-
-    def _operation(self, ask: Ask[Any], place: str, errors: list[dict[str, str]]) -> dict[str, Any]:
-        name = f"operation-{len(self.operations)}"
-        self.operations[name] = {"place": place, "due": self.now() + self.op_s, "errors": errors}
-        if "requestId" in ask.query:
-            self.requests[ask.query["requestId"]] = name
-        return self._shown_operation(name)
-
-    def _shown_operation(self, name: str) -> dict[str, Any]:
-        kept = self.operations[name]
-        done = self.now() >= kept["due"]
-        told: dict[str, Any] = {"kind": "compute#operation", "name": name, "operationType": "insert"}
-        told |= {"status": "DONE" if done else "RUNNING", "progress": 100 if done else 0}
-        if done and kept["errors"]:
-            told |= {"error": {"errors": kept["errors"]}, "httpErrorStatusCode": 400}
-            told["httpErrorMessage"] = "BAD REQUEST"
-        return told
-
-    @route("GET", _Z + "/operations/{name}")
-    def zone_operation(self, ask: Ask[None]) -> object:
-        return self._looked_up(ask, f"zones/{ask.parts['zone']}")
-
-    @route("GET", _P + "/global/operations/{name}")
-    def global_operation(self, ask: Ask[None]) -> object:
-        return self._looked_up(ask, "global")
-
-    @route("GET", _P + "/regions/{region}/operations/{name}")
-    def region_operation(self, ask: Ask[None]) -> object:
-        return self._looked_up(ask, f"regions/{ask.parts['region']}")
-
-    def _looked_up(self, ask: Ask[None], place: str) -> object:
-        name = ask.parts["name"]
-        if name not in self.operations or self.operations[name]["place"] != place:
-            raise self._missing(f"projects/{PROJECT}/{place}/operations/{name}")
-        return self._shown_operation(name)
-
-    # -- networks, rules, policies --------------------------------------------------------------------------
-
-    @route("GET", _P + "/global/networks/{name}")
-    def network(self, ask: Ask[None]) -> object:
-        name = ask.parts["name"]
-        path = f"projects/{ask.parts['project']}/global/networks/{name}"
-        if name not in self.networks:
-            raise self._missing(path)
-        subnets = [
-            f"{_BASE}/projects/{PROJECT}/regions/{region}/subnetworks/{subnet}"
-            for region, subnet in self.networks[name].items()
-        ]
-        told = {"name": name, "selfLink": f"{_BASE}/{path}", "subnetworks": subnets}
-        return {**told, "autoCreateSubnetworks": not subnets}
-
-    @route("GET", _P + "/regions/{region}/subnetworks/{name}")
-    def subnetwork(self, ask: Ask[None]) -> object:
-        region, name = ask.parts["region"], ask.parts["name"]
-        path = f"projects/{ask.parts['project']}/regions/{region}/subnetworks/{name}"
-        for network, subnets in self.networks.items():
-            if subnets.get(region) == name:
-                link = f"{_BASE}/projects/{PROJECT}/global/networks/{network}"
-                return {"name": name, "network": link, "selfLink": f"{_BASE}/{path}"}
-        raise self._missing(path)
-
-    @route("GET", _P + "/global/firewalls/{name}")
-    def firewall(self, ask: Ask[None]) -> object:
-        found = self.firewalls.get(ask.parts["name"])
-        if found is None:
-            raise self._missing(f"projects/{PROJECT}/global/firewalls/{ask.parts['name']}")
-        return found
-
-    @route("POST", _P + "/global/firewalls", body=Firewall, query=("requestId",))
-    def add_firewall(self, ask: Ask[Firewall]) -> object:
-        if ask.body.name in self.firewalls:
-            path = f"projects/{PROJECT}/global/firewalls/{ask.body.name}"
-            raise self.error(409, "alreadyExists", f"The resource '{path}' already exists")
-        self.firewalls[ask.body.name] = ask.body
-        return self._operation(ask, "global", [])
-
-    @route("POST", _P + "/regions/{region}/resourcePolicies", body=Policy, query=("requestId",))
-    def add_policy(self, ask: Ask[Policy]) -> object:
-        key = f"{ask.parts['region']}/{ask.body.name}"
-        if key in self.policies:
-            raise self.error(409, "alreadyExists", f"The resource '{key}' already exists")
-        self.policies[key] = ask.body
-        return self._operation(ask, f"regions/{ask.parts['region']}", [])
-
-    @route("GET", _P + "/regions/{region}/resourcePolicies/{name}")
-    def policy(self, ask: Ask[None]) -> object:
-        found = self.policies.get(f"{ask.parts['region']}/{ask.parts['name']}")
-        if found is None:
-            raise self._missing(f"projects/{PROJECT}/regions/{ask.parts['region']}/resourcePolicies/x")
-        return found
-
-    @route("DELETE", _P + "/regions/{region}/resourcePolicies/{name}", query=("requestId",))
-    def drop_policy(self, ask: Ask[None]) -> object:
-        key = f"{ask.parts['region']}/{ask.parts['name']}"
-        if key not in self.policies:
-            raise self._missing(f"projects/{PROJECT}/regions/{ask.parts['region']}/resourcePolicies/x")
-        for each in self.shown():
-            told = each.extra.get("order")
-            if told is not None and any(name.endswith(ask.parts["name"]) for name in told.resource_policies):
-                text = "The resource_policy resource is already being used"
-                raise self.error(400, "resourceInUseByAnotherResource", text)
-        del self.policies[key]
-        return self._operation(ask, f"regions/{ask.parts['region']}", [])
-
-
-def _bytes(text: str) -> bytes:
-    return base64.urlsafe_b64decode(text + "=" * (-len(text) % 4))
