@@ -8,6 +8,7 @@ from typing import Final
 
 #: Other names of the same infrastructure.
 ALIASES: Final = {
+    "datacrunch": "verda",
     "do": "digitalocean",
     "k8s": "kubernetes",
     "localhost": "local",
@@ -16,6 +17,7 @@ ALIASES: Final = {
 OWNED: Final = (
     "kubernetes",
     "local",
+    "ray",
     "slurm",
     "ssh",
     "vsphere",
@@ -23,6 +25,7 @@ OWNED: Final = (
 #: All that follows the name is one region, which may contain `/`.
 REGION_IS_REST: Final = frozenset((
     "kubernetes",
+    "ray",
 ))
 #: Fields of `config.<name>` in task files.
 TASK_FIELDS: Final = {
@@ -70,6 +73,8 @@ TASK_FIELDS: Final = {
         "namespace",
         "autoscaler",
         "ports",
+        "service_account",
+        "image_pull_secrets",
     ),
     "local": (
         "nodes",
@@ -80,6 +85,17 @@ TASK_FIELDS: Final = {
     ),
     "oci": (
         "region_configs",
+    ),
+    "ray": (
+        "entrypoint",
+        "runtime_env",
+        "entrypoint_num_cpus",
+        "entrypoint_num_gpus",
+        "entrypoint_memory",
+        "entrypoint_resources",
+        "native",
+        "resources",
+        "provision_timeout",
     ),
     "runpod": (
         "allowed_cuda_versions",
@@ -111,5 +127,11 @@ TASK_FIELDS: Final = {
 READS_TASK: Final = (
     "aws",
     "gcp",
+    "kubernetes",
+    "ray",
     "slurm",
 )
+#: Of these, the field that is a command of its own kind of job.
+COMMAND_FIELDS: Final = {
+    "ray": "entrypoint",
+}
