@@ -57,7 +57,6 @@ TASK_FIELDS: Final = {
         "enable_gpu_direct",
         "kms_key",
         "ssh_user",
-        "runtime_version",
         "labels",
     ),
     "kubernetes": (

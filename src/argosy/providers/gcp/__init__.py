@@ -21,6 +21,9 @@ MANIFEST = Manifest(
         ports=True,
         machine_images=True,
         networks=True,
+        disks=True,
+        zones=True,
+        quotas=True,
         preemption_notice=True,
     ),
     class_name="GCP",
@@ -41,11 +44,11 @@ MANIFEST = Manifest(
         "enable_gpu_direct",
         "kms_key",
         "ssh_user",
-        "runtime_version",
         "labels",
     ),
     reads_task_fields=True,
     priced_by_catalog=True,
+    tested="a fake of its API with real hosts, which Google's models read",
     prices=PriceSource(keys=("GOOGLE_API_KEY",), header="X-Goog-Api-Key", scheme=""),
 )
 

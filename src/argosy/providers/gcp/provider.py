@@ -64,6 +64,8 @@ class Google(Vendor):
 
     def refuse(self, claim: Claim) -> None:
         wishes = self._wishes(claim)
+        if wishes.kind.startswith("tpu-"):
+            raise border.Unsupported("TPUs of Google Cloud cannot be launched yet")
         if not wishes.region:
             raise border.RequestRefused("infra", "an order at Google Cloud names a region")
         image_of(wishes)

@@ -47,7 +47,6 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     enable_gpu_direct: bool = False
     kms_key: str = ""  # with which the disk is encrypted
     ssh_user: str = ""  # of an image of one's own
-    runtime_version: str = ""  # of TPUs
     labels: dict[str, str] = {}
 
 
