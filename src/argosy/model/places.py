@@ -127,6 +127,7 @@ READS_TASK: Final = (
     "aws",
     "gcp",
     "kubernetes",
+    "nebius",
     "ray",
     "slurm",
 )
