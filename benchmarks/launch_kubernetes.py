@@ -4,8 +4,8 @@
 
 The cluster is `argosy.testing.fake_kube` in a process of its own. For launches its pods are real processes
 (root, unshare, nsenter); the floor beside them is a pod that is made by one plain call and whose first line
-is read from its log: what a launch takes beyond that is ours. For the thousand pods, in claims of ten, the real
-server watches the cluster and keeps an exec with the agent of each pod, whose ends are in the cluster's
+is read from its log: what a launch takes beyond that is ours. For the thousand pods, in claims of ten, the
+real server watches the cluster and keeps an exec with the agent of each pod, whose ends are in the cluster's
 process; figures are the server process's alone, from /proc, after everything has come to rest.
 """
 
