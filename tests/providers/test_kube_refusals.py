@@ -370,7 +370,7 @@ def test_a_rule_of_the_cluster_and_a_value_that_it_refuses(tmp_path: Path) -> No
             {"enable_docker": True},
             "`config.kubernetes.enable_docker`: pods have no Docker of their own; name the image in "
             "`image_id`, "
-            "or add a container with Docker in `pod_config`",
+            "`image_id`, or add a container with Docker in `pod_config`",
         ),
         (
             {"ports": "bridge"},

@@ -138,7 +138,7 @@ def task_config(text: str) -> TaskConfig:
             "config.kubernetes.enable_docker",
             "`config.kubernetes.enable_docker`: pods have no Docker of their own; name the image in "
             "`image_id`, "
-            "or add a container with Docker in `pod_config`",
+            "`image_id`, or add a container with Docker in `pod_config`",
         )
     if isinstance(given.get("ports"), str) and given["ports"] not in _PORT_MODES:
         raise border.RequestRefused(
