@@ -119,6 +119,7 @@ TASK_FIELDS: Final = {
 READS_TASK: Final = (
     "aws",
     "kubernetes",
+    "nebius",
     "ray",
     "slurm",
 )
