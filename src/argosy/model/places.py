@@ -47,10 +47,17 @@ TASK_FIELDS: Final = {
     "gcp": (
         "vpc_name",
         "subnet_names",
+        "use_internal_ips",
+        "force_enable_external_ips",
+        "remote_identity",
+        "specific_reservations",
         "managed_instance_group",
+        "placement_policy",
         "enable_gvnic",
         "enable_gpu_direct",
-        "placement_policy",
+        "kms_key",
+        "ssh_user",
+        "labels",
     ),
     "kubernetes": (
         "pod_config",
@@ -118,6 +125,7 @@ TASK_FIELDS: Final = {
 #: Of these, whose driver acts on them.
 READS_TASK: Final = (
     "aws",
+    "gcp",
     "kubernetes",
     "nebius",
     "ray",
