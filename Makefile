@@ -38,10 +38,11 @@ $(VENV)/.demo: $(BIN)/python pyproject.toml examples/digits/requirements.txt
 	@$(PIP) -r examples/digits/requirements.txt -c requirements-dev.lock
 	@touch $@
 
-# What tests, checks and documentation need; Argosy itself editable.
+# What tests, checks and documentation need; Argosy itself editable. Modules are compiled when they are first
+# imported: most of them never are.
 $(VENV)/.dev: $(BIN)/python pyproject.toml requirements-dev.lock
 	@echo "installing Argosy with what its tests need"
-	@$(PIP) -e '.[dev,docs]' -c requirements-dev.lock
+	@$(PIP) --no-compile -e '.[dev,docs]' -c requirements-dev.lock
 	@touch $@
 
 # --- what people run ----------------------------------------------------------------------------------------------
@@ -92,7 +93,7 @@ bench: $(VENV)/.dev  ## Measure the table "speed and size"; keeps the results as
 	$(BIN)/python benchmarks/run.py $(ARGS)
 
 torch: $(VENV)/.dev  ## Install PyTorch, for examples/ddp and its test (large where only CUDA builds exist)
-	$(PIP) torch==2.13.0
+	$(PIP) --no-compile torch==2.13.0
 
 wheel: $(VENV)/.dev  ## Build the wheel into dist/
 	$(BIN)/python -m pip wheel --quiet --no-deps --no-build-isolation --wheel-dir dist .

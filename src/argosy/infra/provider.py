@@ -28,6 +28,9 @@ class Capabilities(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True
     images: bool = False  # programs may run in a container image
     machine_images: bool = False  # machines start from an image of the user's choice
     networks: bool = False  # machines join a network of the user's choice
+    disks: bool = False  # machines get a disk of the size that is asked for
+    zones: bool = False  # a region has several, and another is tried when one has no room
+    quotas: bool = False  # what the account may have is known before an order is refused
     preemption_notice: bool = False
     owned: bool = False  # capacity is finite, known, and nobody else takes it
 
@@ -68,6 +71,7 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     may_return: bool = (
         False  # what does not answer may come back with what ran there, and nobody else can end it
     )
+    tested: str = ""  # against what, in a few words: `a fake of its API; real hosts`
     observe_s: float = 10.0  # how often it is asked what it has of ours, while all nodes answer
 
 

@@ -16,6 +16,7 @@ ALIASES: Final = {
 OWNED: Final = (
     "kubernetes",
     "local",
+    "ray",
     "slurm",
     "ssh",
     "vsphere",
@@ -23,6 +24,7 @@ OWNED: Final = (
 #: All that follows the name is one region, which may contain `/`.
 REGION_IS_REST: Final = frozenset((
     "kubernetes",
+    "ray",
 ))
 #: Fields of `config.<name>` in task files.
 TASK_FIELDS: Final = {
@@ -73,6 +75,13 @@ TASK_FIELDS: Final = {
     "oci": (
         "region_configs",
     ),
+    "ray": (
+        "native",
+        "entrypoint",
+        "runtime_env",
+        "provision_timeout",
+        "resources",
+    ),
     "runpod": (
         "allowed_cuda_versions",
     ),
@@ -102,5 +111,6 @@ TASK_FIELDS: Final = {
 #: Of these, whose driver acts on them.
 READS_TASK: Final = (
     "aws",
+    "ray",
     "slurm",
 )

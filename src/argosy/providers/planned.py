@@ -29,7 +29,6 @@ PLANNED: Final = (
         task_fields=_CLUSTER_FIELDS,
     ),
     Manifest(name="vsphere", title="VMware vSphere", capabilities=_OWNED, class_name="Vsphere"),
-    Manifest(name="ray", title="Ray", capabilities=_RENTED, class_name="Ray"),
     Manifest(name="hyperbolic", title="Hyperbolic", capabilities=_RENTED, class_name="Hyperbolic"),
     Manifest(name="mithril", title="Mithril", capabilities=_RENTED, class_name="Mithril"),
     Manifest(
