@@ -33,6 +33,7 @@ class MachineOrdering:
             region=offer.region,
             tag=claim.tag,
             spot=offer.capacity is Capacity.SPOT,
+            keeps=self._vendor.keeps(claim),
         )
 
     async def order(self, claim: Claim, note: Note | None, have: Mapping[int, Machine]) -> Note:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Collection, Sequence
+from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 
 import msgspec
 
@@ -107,6 +107,11 @@ class Vendor:
 
     async def start(self, machine: Machine) -> None:
         raise border.Unsupported(f"machines of {self.manifest.title} cannot rest")
+
+    def keeps(self, claim: Claim) -> Mapping[str, str]:
+        """What will be made for a claim beside its machines: noted before the first order, and `clear` is
+        asked to remove it after the release."""
+        return {}
 
     async def clear(self, note: Note) -> bool:
         """Remove what was made for a released claim beside its machines, which are gone. Whether nothing is

@@ -42,6 +42,11 @@ TASK_FIELDS: Final = {
     "azure": (
         "resource_group_vm",
         "storage_account",
+        "remote_identity",
+        "ssh_user",
+        "capacity_reservation",
+        "kms_key",
+        "encrypted",
     ),
     "gcp": (
         "vpc_name",
@@ -111,6 +116,7 @@ TASK_FIELDS: Final = {
 #: Of these, whose driver acts on them.
 READS_TASK: Final = (
     "aws",
+    "azure",
     "ray",
     "slurm",
 )

@@ -44,7 +44,6 @@ class FakeAzure(FakeCloud):
         self.operations: dict[str, tuple[str, dict[str, Any] | None]] = {}  # id -> (id of a machine, error)
         self.sizes = {"Standard_D4s_v5", "Standard_NC4as_T4_v3", "Standard_ND96isr_H100_v5"}
         self.regions = {"eastus", "westeurope"}
-        self._wakes: dict[str, dict[str, Any]] = {}
 
     def environ(self) -> dict[str, str]:
         return {
@@ -59,7 +58,7 @@ class FakeAzure(FakeCloud):
     # -- its own words --------------------------------------------------------------------------------------
 
     def serve(self, method: str, target: str, headers: Mapping[str, str], body: bytes) -> Answer | None:
-        answer = super().serve(method, target, headers, body)
+        answer = super().serve(method, target, {**headers, ":path": target.partition("?")[0]}, body)
         if answer is not None:
             answer.headers["x-ms-request-id"] = f"request-{len(self.calls)}"
         return answer
