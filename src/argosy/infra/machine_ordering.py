@@ -131,7 +131,7 @@ class MachineOrdering:
         known = {each.id for each in machines}
         if note.unclear or any(id not in known for id in note.ids.values()):
             raise border.Transient("what was ordered in vain is not listed yet: it goes first", 2)
-        await asyncio.gather(*(self._vendor.delete(each) for each in machines if each.is_live))
+        await asyncio.gather(*(self._vendor.delete(each) for each in machines if each.to_delete))
         return self._notes.save(msgspec.structs.replace(note, ids={}, unclear={}))
 
     def _nowhere(self, order: MachineOrder, refusals: Sequence[border.BorderError]) -> border.BorderError:

@@ -1,5 +1,5 @@
-"""Azure Resource Manager on this machine, as far as virtual machines need it: strict about fields and versions,
-with pages, operations that take their time, locks while one is under way, and whatever a machine leaves.
+"""Azure Resource Manager on this machine, as far as virtual machines need it: strict about fields and
+versions, with pages, operations that take their time, locks while one is under way, and whatever a machine leaves.
 
 A machine's card, address and disk go with it when the order says so, and are left otherwise: `leftovers`.
 """
@@ -9,7 +9,6 @@ from __future__ import annotations
 import base64
 from collections.abc import Mapping
 from typing import Any, Final
-
 
 from argosy.testing.fake_azure_bodies import Group, SecurityGroup, VirtualMachine, VirtualNetwork
 from argosy.testing.fake_cloud import Answer, Ask, FakeCloud, FakeMachine, Shortage, route
@@ -31,7 +30,7 @@ _POWER: Final = {
 
 
 class FakeAzure(FakeCloud):
-    """`page_size`: entries of one page; `late`: whether a shortage is told by the operation, as Azure does."""
+    """`page_size`: entries of one page; `late`: whether the operation tells of a shortage, as Azure does."""
 
     def begin(self) -> None:
         self.page_size, self.late = 2, True
@@ -74,7 +73,9 @@ class FakeAzure(FakeCloud):
             return Ask(checked.parts, checked.query, checked.headers, ask.body)
         checked = super()._checked(name, way, ask)
         if "api-version" not in ask.query:
-            raise self.error(400, "MissingApiVersionParameter", "The api-version query parameter is required.")
+            raise self.error(
+                400, "MissingApiVersionParameter", "The api-version query parameter is required."
+            )
         if ask.parts.get("subscription", SUBSCRIPTION) != SUBSCRIPTION:
             found = ask.parts["subscription"]
             raise self.error(404, "SubscriptionNotFound", f"The subscription '{found}' could not be found.")
@@ -95,14 +96,16 @@ class FakeAzure(FakeCloud):
 
     def over_quota(self, limit: str) -> Answer:
         text = (
-            "Operation could not be completed as it results in exceeding approved standardDSv5Family Cores quota. "
-            f"Additional details - Deployment Model: Resource Manager, Location: eastus, Current Limit: {limit}, "
-            "Current Usage: 0, Additional Required: 4, (Minimum) New Limit Required: 4. Setup Alerts when Quota "
-            "reaches threshold. Submit a request for Quota increase at https://aka.ms/ProdportalCRP"
+            "Operation could not be completed as it results in exceeding approved standardDSv5Family Cores "
+            "quota. Additional details - Deployment Model: Resource Manager, Location: eastus, Current Limit: "
+            f"{limit}, Current Usage: 0, Additional Required: 4, (Minimum) New Limit Required: 4. Setup Alerts "
+            "when Quota reaches threshold. Submit a request for Quota increase at https://aka.ms/ProdportalCRP"
         )
         return self.error(409, "OperationNotAllowed", text)
 
-    def begun(self, status: int, body: object, machine_id: str, error: dict[str, Any] | None = None) -> Answer:
+    def begun(
+        self, status: int, body: object, machine_id: str, error: dict[str, Any] | None = None
+    ) -> Answer:
         """A reply that begins an operation on a machine."""
         id = f"op-{len(self.operations)}"
         self.operations[id] = (machine_id, error)
@@ -130,7 +133,9 @@ class FakeAzure(FakeCloud):
         form.pop("client_assertion_type", None)
         wanted = {"grant_type": "client_credentials", "client_id": CLIENT, "scope": f"{self.url}/.default"}
         if form != wanted or ask.parts["tenant"] != TENANT:
-            raise Answer(400, {"error": "invalid_request", "error_description": f"AADSTS900144: {sorted(form)}"})
+            raise Answer(
+                400, {"error": "invalid_request", "error_description": f"AADSTS900144: {sorted(form)}"}
+            )
         if secret != SECRET and proof.count(".") != 2:
             text = "AADSTS7000215: Invalid client secret provided. Trace ID: 0 Correlation ID: 1"
             raise Answer(401, {"error": "invalid_client", "error_description": text})
@@ -218,7 +223,9 @@ class FakeAzure(FakeCloud):
         if known is not None and ask.headers.get("if-none-match") == "*":
             raise self.error(412, "PreconditionFailed", f"The resource {name} exists already.")
         if known is not None:
-            raise self.error(409, "PropertyChangeNotAllowed", "Changing property 'customData' is not allowed.")
+            raise self.error(
+                409, "PropertyChangeNotAllowed", "Changing property 'customData' is not allowed."
+            )
         self._accept(told, name)
         try:
             made = self._make(told, group, name)
@@ -238,10 +245,11 @@ class FakeAzure(FakeCloud):
         inside = told.properties
         size = inside.hardware_profile.vm_size
         if told.location not in self.regions:
-            text = f"The provided location '{told.location}' is not available for resource type 'virtualMachines'."
+            text = f"The provided location '{told.location}' is not available for this resource type."
             raise self.error(400, "LocationNotAvailableForResourceType", text)
         if size not in self.sizes:
-            text = f"The value {size} provided for the VM size is not valid. The valid sizes in the current region are: {', '.join(sorted(self.sizes))}."
+            text = f"The value {size} provided for the VM size is not valid. The valid sizes in the current "
+            text += f"region are: {', '.join(sorted(self.sizes))}."
             raise self.error(400, "InvalidParameter", text, "vmSize")
         if len(name) > 64 or inside.os_profile.admin_username in ("admin", "root", "user", "test", "guest"):
             raise self.error(400, "InvalidParameter", "The name is not allowed.", "adminUsername")
@@ -286,7 +294,10 @@ class FakeAzure(FakeCloud):
 
     def _fail(self, told: VirtualMachine, group: str, name: str, what: str) -> Answer:
         """It is refused a moment later, and stays as a machine that failed."""
-        error = {"code": "AllocationFailed", "message": f"Allocation failed. We do not have enough capacity: {what}"}
+        error = {
+            "code": "AllocationFailed",
+            "message": f"Allocation failed. We do not have enough capacity: {what}",
+        }
         capacity, quota = self.capacity, self.quota
         self.capacity, self.quota = {}, None
         try:
@@ -342,7 +353,10 @@ class FakeAzure(FakeCloud):
         if found.state == "stopping":
             raise self._held(found)
         if self.capacity.get((found.kind, "")) == 0:
-            error = {"code": "AllocationFailed", "message": "Allocation failed. We do not have enough capacity."}
+            error = {
+                "code": "AllocationFailed",
+                "message": "Allocation failed. We do not have enough capacity.",
+            }
             return self.begun(202, None, found.id, error)
         self.wake(found)
         return self.begun(202, None, found.id)
@@ -369,7 +383,11 @@ class FakeAzure(FakeCloud):
         return self.page(
             ask,
             [
-                {"id": self._address_id(each), "name": each.name, "properties": {"ipAddress": self._public(each)}}
+                {
+                    "id": self._address_id(each),
+                    "name": each.name,
+                    "properties": {"ipAddress": self._public(each)},
+                }
                 for each in public
             ],
         )
@@ -434,8 +452,13 @@ class FakeAzure(FakeCloud):
         }
         if machine.spot:
             inside |= {"priority": "Spot", "evictionPolicy": "Deallocate", "billingProfile": {"maxPrice": -1}}
-        found = {"id": self._vm_id(machine), "name": machine.name, "type": "Microsoft.Compute/virtualMachines"}
-        found |= {"location": machine.region, "properties": inside}
+        found: dict[str, Any] = {
+            "id": self._vm_id(machine),
+            "name": machine.name,
+            "type": "Microsoft.Compute/virtualMachines",
+            "location": machine.region,
+            "properties": inside,
+        }
         if machine.labels:
             found["tags"] = machine.labels
         return found | ({"zones": [machine.zone]} if machine.zone else {})

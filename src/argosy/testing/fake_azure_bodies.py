@@ -216,7 +216,10 @@ class VirtualMachine(_Strict):
     def options(self) -> Iterator[tuple[str, str]]:
         """What is made with the machine, and what becomes of it with its end."""
         yield "disk", self.properties.storage_profile.os_disk.delete_option
-        yield "nic", self.properties.network_profile.network_interface_configurations[0].properties.delete_option
+        yield (
+            "nic",
+            self.properties.network_profile.network_interface_configurations[0].properties.delete_option,
+        )
         if (public := self._address.properties.public) is not None:
             yield "ip", public.properties.delete_option
 

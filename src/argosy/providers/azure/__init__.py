@@ -21,6 +21,7 @@ MANIFEST = Manifest(
         ports=True,
         machine_images=True,
         networks=True,
+        disks=True,
         preemption_notice=True,
     ),
     class_name="Azure",
@@ -51,14 +52,15 @@ MANIFEST = Manifest(
         "encrypted",
     ),
     reads_task_fields=True,
+    tested="a fake of its API with real hosts",
     priced_by_catalog=True,
     prices=PriceSource(),
 )
 
 
 def create(setting: Setting) -> MachineDriver:
-    """The driver. ARGOSY_AZURE_SSH_FROM is the network from which machines may be reached by ssh (default: any
-    address; only the holder of the server's key gets in); with ARGOSY_AZURE_ADDRESS=private machines have no
+    """The driver. ARGOSY_AZURE_SSH_FROM is the network from which machines may be reached by ssh (default:
+    any address; only the holder of the server's key gets in); with ARGOSY_AZURE_ADDRESS=private machines have no
     public address; ARGOSY_AZURE_IDENTITY is `managed`, or the client id of a managed identity of the machine
     that the server runs on; ARGOSY_AZURE_URL and AZURE_AUTHORITY_HOST are the addresses of another Azure
     cloud."""

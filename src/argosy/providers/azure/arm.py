@@ -1,4 +1,4 @@
-"""Calls of Azure Resource Manager in one subscription: pages, operations that take their time, things by name."""
+"""Calls of Azure Resource Manager in one subscription: pages, operations that take time, things by name."""
 
 from __future__ import annotations
 
@@ -56,9 +56,7 @@ class Arm:
         base = setting.environ.get("ARGOSY_AZURE_URL") or URL
         self._environ, self._clock = setting.environ, setting.clock
         self.identity = Identity(setting, base.rstrip("/"))
-        service = Service(
-            title=MANIFEST.title, sign_in=f"sign in with `{MANIFEST.sign_in}`", words=words
-        )
+        service = Service(title=MANIFEST.title, sign_in=f"sign in with `{MANIFEST.sign_in}`", words=words)
         self._http = HttpJson(base, service, clock=setting.clock, sign=self.identity.sign)
         self._subscription = chosen_subscription(setting.environ)
 

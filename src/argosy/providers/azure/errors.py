@@ -51,7 +51,12 @@ _TERMS: Final = frozenset(
     ("MarketplacePurchaseEligibilityFailed", "ResourcePurchaseValidationFailed", "VMMarketplaceInvalidInput")
 )
 _PLACE: Final = frozenset(
-    ("LocationNotAvailableForResourceType", "InvalidLocation", "NoRegisteredProviderFound", "LocationNotFound")
+    (
+        "LocationNotAvailableForResourceType",
+        "InvalidLocation",
+        "NoRegisteredProviderFound",
+        "LocationNotFound",
+    )
 )
 _ACTION: Final = re.compile(r"perform action '([^']+)'(?:.*?over scope '([^']+)')?", re.DOTALL)
 _CLIENT: Final = re.compile(r"object id '([^']+)'")
@@ -94,8 +99,8 @@ def _of_subscription(said: Said, what: str) -> border.BorderError | None:
     match said.code:
         case "SubscriptionNotFound" | "InvalidSubscriptionId":
             return border.CredentialsRejected(
-                f"{name} is not there for these credentials ({said.code}); `az account list` tells which are, "
-                "and AZURE_SUBSCRIPTION_ID names the one to use"
+                f"{name} is not there for these credentials ({said.code}); `az account list` tells which "
+                "are, and AZURE_SUBSCRIPTION_ID names the one to use"
             )
         case "ReadOnlyDisabledSubscription" | "DisabledSubscription":
             return border.CredentialsRejected(
@@ -149,7 +154,9 @@ def _of_request(said: Said, what: str) -> border.BorderError | None:
     if code == "RequestDisallowedByPolicy":
         return border.RequestRefused("policy", f"a policy of the subscription forbids it: {said.words}")
     if code == "ScopeLocked":
-        return border.RequestRefused("lock", f"{what}; `az lock list` tells the lock, `az lock delete` ends it")
+        return border.RequestRefused(
+            "lock", f"{what}; `az lock list` tells the lock, `az lock delete` ends it"
+        )
     if code == "OperationNotAllowed" and said.status == 409:
         return border.Transient(what, said.after_s or 10)  # not in the state in which the machine is
     return None

@@ -115,8 +115,8 @@ class Identity:
             )
         except border.Unreachable:
             raise border.CredentialsRejected(
-                "ARGOSY_AZURE_IDENTITY asks for the managed identity of this machine, and nothing answers for "
-                "it: this is no machine of Azure, or it has none (`az vm identity assign`)"
+                "ARGOSY_AZURE_IDENTITY asks for the managed identity of this machine, and nothing answers "
+                "for it: this is no machine of Azure, or it has none (`az vm identity assign`)"
             ) from None
         return got.access_token, float(got.expires_in)
 
@@ -136,12 +136,15 @@ class Identity:
         except TimeoutError:
             process.kill()
             await process.wait()
-            raise border.Transient(f"`az account get-access-token` takes longer than {_CLI_S:.0f} s") from None
+            raise border.Transient(
+                f"`az account get-access-token` takes longer than {_CLI_S:.0f} s"
+            ) from None
         if process.returncode != 0:
             said = err.decode("utf-8", "replace").strip().splitlines()
             why = next((line for line in said if "ERROR" in line), said[-1] if said else "it says nothing")
             raise border.CredentialsRejected(
-                f"`az` has no login to use: {why.removeprefix('ERROR: ').rstrip('.')}; sign in with `az login`"
+                f"`az` has no login to use: {why.removeprefix('ERROR: ').rstrip('.')}; sign in with "
+                "`az login`"
             )
         try:
             got = msgspec.json.decode(out, type=_CliToken)

@@ -73,7 +73,9 @@ class Network:
             group = await self._group(wishes.group, wishes.region)
             own = await self._group("", wishes.region) if self._needs_own(wishes) else group
             security = await self._security(wishes, own)
-            subnet = await (self._theirs(wishes) if wishes.vnet or wishes.subnets else self._ours(wishes, own))
+            subnet = await (
+                self._theirs(wishes) if wishes.vnet or wishes.subnets else self._ours(wishes, own)
+            )
         return Place(group=group, subnet=subnet, security=security, public=not self._private)
 
     def _needs_own(self, wishes: Wishes) -> bool:
@@ -91,7 +93,8 @@ class Network:
             if found is None and name:
                 raise border.RequestRefused(
                     "config.azure.resource_group_vm",
-                    f"there is no resource group `{name}`: `az group create --name {name} --location {region}`",
+                    f"there is no resource group `{name}`: `az group create --name {name} --location {region}` "
+                    "makes it",
                 )
             if found is None:
                 await self._arm.put(
@@ -104,11 +107,7 @@ class Network:
         """The id of the security group: the task's, or ours for a set of open ports."""
         if wishes.security:
             return await self._arm.named(
-                _SECURITY,
-                NETWORK,
-                wishes.security,
-                region=wishes.region,
-                field="networking.security_groups",
+                _SECURITY, NETWORK, wishes.security, region=wishes.region, field="networking.security_groups"
             )
         digest = hashlib.sha256(" ".join(sorted(set(wishes.ports))).encode()).hexdigest()[:12]
         name = f"{NAME}-ports-{digest}" if wishes.ports else NAME

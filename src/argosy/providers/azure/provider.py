@@ -1,5 +1,5 @@
-"""Azure's virtual machines, by the REST API of Azure Resource Manager: each is one resource that its network
-card, its address and its disk go with, made by PUT under a name of its own, so that a repeat makes no second."""
+"""Azure's virtual machines, by the REST API of Azure Resource Manager: each is one resource that its
+network card, its address and its disk go with, made by PUT under a name of its own, so that a repeat makes no second."""
 
 from __future__ import annotations
 
@@ -60,8 +60,8 @@ class Azure(Vendor):
             found = await self._arm.get(path, SUBSCRIPTIONS, Subscription)
             if found.state not in ("Enabled", ""):
                 raise border.CredentialsRejected(
-                    f"the subscription {found.subscription_id} ({found.display_name}) is {found.state}; look at "
-                    "its cost and billing pages in the Azure portal"
+                    f"the subscription {found.subscription_id} ({found.display_name}) is {found.state}; look "
+                    "at its cost and billing pages in the Azure portal"
                 )
             return f"signed in; the subscription {found.subscription_id} ({found.display_name}) is used"
 

@@ -143,7 +143,9 @@ def machine_of(vm: Vm, view: InstanceView, ips: Mapping[str, Ips], explain: Expl
     state, status = _state(vm, view, spot=spot)
     error = None
     if state is MachineState.FAILED:
-        error = explain(status.code.rpartition("/")[2], status.message, f"{vm.properties.hardware_profile.vm_size}")
+        error = explain(
+            status.code.rpartition("/")[2], status.message, f"{vm.properties.hardware_profile.vm_size}"
+        )
     known = ips.get(card_of(vm))
     running = state is MachineState.RUNNING and known is not None
     deleting = vm.properties.provisioning_state.lower() == "deleting"

@@ -159,8 +159,8 @@ def _usual(claim: Claim) -> str:
     if _NO_DRIVER.search(shape.instance_type):
         raise border.RequestRefused(
             "image_id",
-            f"{shape.instance_type} needs a GRID driver, which no public image of Azure has: give an image that "
-            "has it with `image_id`, or take a size whose name begins with NC or ND",
+            f"{shape.instance_type} needs a GRID driver, which no public image of Azure has: give an image "
+            "that has it with `image_id`, or take a size whose name begins with NC or ND",
         )
     if shape.arch == "arm64":
         return _HPC_ARM
