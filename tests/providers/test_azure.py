@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from pathlib import Path
-from typing import ClassVar
 
 import pytest
 
@@ -36,15 +35,18 @@ from argosy.testing.hosts import why_no_hosts
 KIND = "Standard_D4s_v5"
 
 
+GAPS = {
+    **CloudSubject.gaps,
+    "preemption_becomes_a_fact": "only spot machines are taken back, and they cannot rest: see below",
+}
+
+
 class Subject(CloudSubject):
+    gaps = GAPS
     secrets = (SECRET, TOKEN, "PRIVATE KEY")
     calls = ("put_machine", "delete_machine")
     cloud: FakeAzure
     takes_back = False
-    gaps: ClassVar[Mapping[str, str]] = {
-        **CloudSubject.gaps,
-        "preemption_becomes_a_fact": "only spot machines are taken back, and they cannot rest: see below",
-    }
 
     def claim(self, count: int = 1) -> Claim:
         return a_machine_claim("azure", KIND, region="eastus", count=count)
@@ -64,9 +66,7 @@ def subject_of(cloud: tuple[FakeAzure, MovedClock], root: Path) -> Subject:
     return Subject(MachineDriver(Azure(setting, wait_s=0.0), setting, settle_s=0.0), fake, clock)
 
 
-@pytest.mark.parametrize(
-    "case", [each for each in CASES if case_name(each) not in Subject.gaps], ids=case_name
-)
+@pytest.mark.parametrize("case", [each for each in CASES if case_name(each) not in GAPS], ids=case_name)
 def test_conformance(case: Case, cloud: tuple[FakeAzure, MovedClock], tmp_path: Path) -> None:
     subject = subject_of(cloud, tmp_path)
     hold_case(lambda each: hold(case, each), subject)

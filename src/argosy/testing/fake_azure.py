@@ -1,7 +1,7 @@
-"""Azure Resource Manager on this machine, as far as virtual machines need it: strict about fields and
-versions, with pages, operations that take their time, locks while one is under way, and whatever a machine leaves.
+"""Azure Resource Manager on this machine, as far as virtual machines need it.
 
-A machine's card, address and disk go with it when the order says so, and are left otherwise: `leftovers`.
+Strict about fields and versions, with pages, operations that take their time, locks while one is under way.
+A machine's card, address and disk go with it when its order says so, and are left otherwise: `leftovers`.
 """
 
 from __future__ import annotations
@@ -97,9 +97,9 @@ class FakeAzure(FakeCloud):
     def over_quota(self, limit: str) -> Answer:
         text = (
             "Operation could not be completed as it results in exceeding approved standardDSv5Family Cores "
-            "quota. Additional details - Deployment Model: Resource Manager, Location: eastus, Current Limit: "
-            f"{limit}, Current Usage: 0, Additional Required: 4, (Minimum) New Limit Required: 4. Setup Alerts "
-            "when Quota reaches threshold. Submit a request for Quota increase at https://aka.ms/ProdportalCRP"
+            "quota. Additional details - Deployment Model: Resource Manager, Location: eastus, Current "
+            f"Limit: {limit}, Current Usage: 0, Additional Required: 4, (Minimum) New Limit Required: 4. Setup "
+            "Alerts when Quota reaches threshold. Submit a request for Quota increase at https://aka.ms/ProdportalCRP"
         )
         return self.error(409, "OperationNotAllowed", text)
 

@@ -59,11 +59,13 @@ MANIFEST = Manifest(
 
 
 def create(setting: Setting) -> MachineDriver:
-    """The driver. ARGOSY_AZURE_SSH_FROM is the network from which machines may be reached by ssh (default:
-    any address; only the holder of the server's key gets in); with ARGOSY_AZURE_ADDRESS=private machines have no
-    public address; ARGOSY_AZURE_IDENTITY is `managed`, or the client id of a managed identity of the machine
-    that the server runs on; ARGOSY_AZURE_URL and AZURE_AUTHORITY_HOST are the addresses of another Azure
-    cloud."""
+    """The driver.
+
+    ARGOSY_AZURE_SSH_FROM is the network from which machines may be reached by ssh (default: any address; only
+    the holder of the server's key gets in). With ARGOSY_AZURE_ADDRESS=private machines have no public
+    address. ARGOSY_AZURE_IDENTITY is `managed`, or the client id of a managed identity of the machine that
+    the server runs on. ARGOSY_AZURE_URL and AZURE_AUTHORITY_HOST are the addresses of another Azure cloud.
+    """
     from argosy.infra.machine_driver import MachineDriver
     from argosy.providers.azure.provider import Azure
 

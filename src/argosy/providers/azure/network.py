@@ -93,8 +93,8 @@ class Network:
             if found is None and name:
                 raise border.RequestRefused(
                     "config.azure.resource_group_vm",
-                    f"there is no resource group `{name}`: `az group create --name {name} --location {region}` "
-                    "makes it",
+                    f"there is no resource group `{name}`: `az group create --name {name} --location "
+                    f"{region}` makes it",
                 )
             if found is None:
                 await self._arm.put(
