@@ -7,12 +7,14 @@ from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import ClassVar, Protocol
 
+from argosy.infra.machine_notes import Notes
 from argosy.infra.system import SystemClock
 from argosy.infra.tombstones import Tombstones
 from argosy.model.offer import Capacity
 from argosy.model.rows import Claim
 from argosy.providers.ray.api import RayApi, Submission
 from argosy.providers.ray.cluster import Cluster
+from argosy.providers.ray.native import NativeClaim
 from argosy.providers.ray.provider import RayProvider
 from argosy.providers.ray.settings import ClusterSettings
 from argosy.testing.builders import a_choice, a_claim, a_gpu_shape, an_offer
@@ -49,6 +51,7 @@ class RaySubject:
             clock=SystemClock(),
             dialled=None,
             released=Tombstones(folder / "released"),
+            notes=Notes(folder / "native", NativeClaim),
             agent=lambda: zipapp,
         )
         self.provider = RayProvider({"lab": self.cluster})

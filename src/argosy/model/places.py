@@ -69,6 +69,8 @@ TASK_FIELDS: Final = {
         "namespace",
         "autoscaler",
         "ports",
+        "service_account",
+        "image_pull_secrets",
     ),
     "local": (
         "nodes",
@@ -81,11 +83,15 @@ TASK_FIELDS: Final = {
         "region_configs",
     ),
     "ray": (
-        "native",
         "entrypoint",
         "runtime_env",
-        "provision_timeout",
+        "entrypoint_num_cpus",
+        "entrypoint_num_gpus",
+        "entrypoint_memory",
+        "entrypoint_resources",
+        "native",
         "resources",
+        "provision_timeout",
     ),
     "runpod": (
         "allowed_cuda_versions",
@@ -117,6 +123,11 @@ TASK_FIELDS: Final = {
 READS_TASK: Final = (
     "aws",
     "azure",
+    "kubernetes",
     "ray",
     "slurm",
 )
+#: Of these, the field that is a command of its own kind of job.
+COMMAND_FIELDS: Final = {
+    "ray": "entrypoint",
+}

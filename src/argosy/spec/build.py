@@ -25,6 +25,7 @@ from argosy.spec.accelerators import Alternatives, canonical_accelerator, misspe
 from argosy.spec.fields_resources import CANDIDATE
 from argosy.spec.findings import Findings, excerpt
 from argosy.spec.notation import Deadline, Memory, split_url
+from argosy.spec.own_jobs import own_job
 from argosy.spec.reader import Reader
 from argosy.spec.shapes import Entry, Section
 
@@ -53,12 +54,14 @@ def build_task(
         if name in task and name not in resources:
             resources.values[name], resources.places[name] = task.values[name], task.places[name]
     candidates, ordered = build_candidates(resources, over, reader, findings)
-    config = driven_config(task.plain.get("config"))
+    own = own_job(task, merged.get("run", str) or "", findings)
+    candidates = own.placed(candidates)
+    config = driven_config(own.config)
     if config:
         candidates = tuple(msgspec.structs.replace(each, config=config) for each in candidates)
     file_mounts, storage_mounts = _mounts(merged, reader, findings)
     workdir, git = _workdir(merged, reader)
-    extra = {name: value for name, value in task.plain.items() if name != "config"}
+    extra = {name: value for name, value in task.plain.items() if name not in ("config", own.name)}
     grace_s = merged.get("grace", int)
     deadline = merged.get("deadline", Deadline) or Deadline(None, None)
     return Task(
@@ -66,7 +69,7 @@ def build_task(
         workdir=workdir,
         workdir_git=git,
         setup=merged.get("setup", str) or "",
-        run=merged.get("run", str) or "",
+        run=own.run,
         envs=envs,
         secrets=secrets,
         num_nodes=merged.get("num_nodes", int) or 1,
@@ -85,7 +88,7 @@ def build_task(
         inputs=_data_sizes(merged, "inputs"),
         outputs=_data_sizes(merged, "outputs"),
         notify=build_notify(merged),
-        config=json_text(task.plain.get("config")),
+        config=json_text(own.config),
         extra=json_text(extra),
         not_executed=tuple(sorted(reader.later)),
     )

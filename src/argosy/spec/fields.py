@@ -16,6 +16,7 @@ from argosy.spec.fields_later import CONFIG, POOL, SERVICE, STORAGE, SYNC
 from argosy.spec.fields_resources import EDGE_CONFIG, LOCATION, NETWORKING, RESOURCES
 from argosy.spec.fields_scheduling import SCHEDULING
 from argosy.spec.leaves import OPEN_MAP, PATH, SECONDS, SIZE, SOURCE, SPAN, TARGET, TEXTS, VARIABLE
+from argosy.spec.own_jobs import FIELDS as OWN_JOBS
 from argosy.spec.shapes import (
     AsText,
     Choice,
@@ -200,6 +201,7 @@ TASK: Final = Table(
             verbatim=True,
             keep=True,
         ),
+        *OWN_JOBS,
         Field(
             name="managed_secrets",
             shape=ListOf(

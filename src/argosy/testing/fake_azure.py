@@ -98,8 +98,8 @@ class FakeAzure(FakeCloud):
         text = (
             "Operation could not be completed as it results in exceeding approved standardDSv5Family Cores "
             "quota. Additional details - Deployment Model: Resource Manager, Location: eastus, Current "
-            f"Limit: {limit}, Current Usage: 0, Additional Required: 4, (Minimum) New Limit Required: 4. Setup "
-            "Alerts when Quota reaches threshold. Submit a request for Quota increase at https://aka.ms/ProdportalCRP"
+            f"Limit: {limit}, Current Usage: 0, Additional Required: 4, (Minimum) New Limit Required: 4. "
+            "Setup Alerts when Quota reaches threshold. Submit a request for Quota increase at https://aka.ms/ProdportalCRP"
         )
         return self.error(409, "OperationNotAllowed", text)
 

@@ -1,7 +1,7 @@
 """Azure's virtual machines, by the REST API of Azure Resource Manager.
 
-Each is one resource, which its network card, its address and its disk go with, made by PUT under a name of its
-own, so that a repeat makes no second one.
+Each is one resource, which its network card, its address and its disk go with, made by PUT under a name of
+its own, so that a repeat makes no second one.
 """
 
 from __future__ import annotations
