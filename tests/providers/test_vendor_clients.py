@@ -1,6 +1,6 @@
 """The vendors' own clients speak to the fakes, which are thereby known to speak their wire format.
 
-Nightly, and each skips where its package is not installed: pydo.
+Nightly, and each skips where its package is not installed: pydo, verda.
 """
 
 from __future__ import annotations
@@ -12,6 +12,9 @@ import pytest
 
 from argosy.testing.fake_digitalocean import KEY as DIGITALOCEAN_KEY
 from argosy.testing.fake_digitalocean import FakeDigitalOcean
+from argosy.testing.fake_verda import CLIENT as VERDA_CLIENT
+from argosy.testing.fake_verda import KEY as VERDA_KEY
+from argosy.testing.fake_verda import FakeVerda
 
 pytestmark = pytest.mark.nightly
 
@@ -56,3 +59,34 @@ def test_digitalocean() -> None:
         assert len(client.sizes.list(per_page=200)["sizes"]) == 3
         client.droplets.destroy(droplet["id"])
         assert cloud.machines() == []
+
+
+def test_verda() -> None:
+    verda = the_client("verda")
+    with FakeVerda() as cloud:
+        client = verda.VerdaClient(VERDA_CLIENT, VERDA_KEY, base_url=f"{cloud.url}/v1")
+        key = client.ssh_keys.create("argosy", "ssh-ed25519 AAAA argosy")
+        assert [each.id for each in client.ssh_keys.get()] == [key.id]
+        images = [each.image_type for each in client.images.get("1H100.80S.30V")]
+        made = client.instances.create(
+            "1H100.80S.30V",
+            images[1],
+            "clm-0000000000000000000z-0",
+            "argosy 1",
+            ssh_key_ids=[key.id],
+            location="FIN-01",
+            os_volume={"name": "a", "size": 100, "on_spot_discontinue": "delete_permanently"},
+            is_spot=True,
+            pricing="FIXED_PRICE",
+        )
+        assert (made.status, made.hostname, made.is_spot) == ("running", "clm-0000000000000000000z-0", True)
+        assert [each.id for each in client.instances.get()] == [made.id]
+        client.instances.action(made.id, "shutdown")
+        client.instances.action(made.id, "start")
+        assert {each["location_code"] for each in client.instances.get_availabilities(is_spot=False)} == {
+            "FIN-01",
+            "ICE-01",
+        }
+        assert client.balance.get().amount == 42.5
+        client.instances.action(made.id, "delete", [made.os_volume_id], delete_permanently=True)
+        assert (cloud.machines(), cloud.volumes) == ([], {})
