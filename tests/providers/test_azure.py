@@ -29,7 +29,8 @@ from argosy.testing.conformance.cloud import (
 from argosy.testing.conformance.provider import CASES, Case, case_name, gone, hold, settled
 from argosy.testing.conformance.refusals import REFUSALS, hold_kills
 from argosy.testing.conformance.refusals import Case as Refusal
-from argosy.testing.fake_azure import SECRET, TOKEN, FakeAzure
+from argosy.testing.fake_azure import FakeAzure
+from argosy.testing.fake_azure_ground import SECRET, TOKEN
 from argosy.testing.hosts import why_no_hosts
 
 KIND = "Standard_D4s_v5"
