@@ -89,6 +89,8 @@ def end_of(job: Job, actors: Sequence[Actor], nodes: Mapping[str, RayNode]) -> t
         return ClaimState.PREEMPTED, told
     if job.status == "STOPPED":
         return ClaimState.GONE, "its job was stopped"
+    if job.driver_exit_code is not None and job.driver_exit_code < 0:
+        return ClaimState.GONE, f"its driver was ended by signal {-job.driver_exit_code}"
     text = last_words(job.message or "") or reason_of(job) or _last_line(job.message or "")
     return ClaimState.GONE, text or "its job ended"
 
@@ -103,7 +105,7 @@ def reason_of(job: Job) -> str:
 def last_words(output: str) -> str:
     """What our driver said last.
 
-    >>> last_words("x\\nargosy: node 0 is on a\\nargosy: no room in the cluster within 5 s\\n")
+    >>> last_words("x\\nargosy: node 0 is lost\\nargosy: no room in the cluster within 5 s\\n")
     'no room in the cluster within 5 s'
     """
     found = re.findall(r"^argosy: (.*)$", output, re.MULTILINE)
