@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import base64
-import hashlib
 import os
 import shutil
 from collections.abc import Mapping
@@ -43,6 +42,7 @@ class Identity:
 
     def __init__(self, setting: Setting, resource: str) -> None:
         self._environ, self._clock, self._resource = setting.environ, setting.clock, resource
+        self._ids = setting.ids
         self._token, self._ends_s = "", 0.0
         self._lock = asyncio.Lock()
         self.subscription = ""  # that the login of `az` has chosen
@@ -92,7 +92,9 @@ class Identity:
         if path := env.get("AZURE_CLIENT_CERTIFICATE_PATH"):
             password = (env.get("AZURE_CLIENT_CERTIFICATE_PASSWORD") or "").encode() or None
             audience = f"{self._login.base}/{tenant}/oauth2/v2.0/token"
-            made = assertion(_read(path), client, audience, self._clock.now_ms() // 1000, password)
+            made = assertion(
+                _read(path), client, audience, self._clock.now_ms() // 1000, self._ids.new("jwt"), password
+            )
             return {"client_assertion_type": _JWT, "client_assertion": made}
         if path := env.get("AZURE_FEDERATED_TOKEN_FILE"):
             return {"client_assertion_type": _JWT, "client_assertion": _read(path).decode().strip()}
@@ -168,7 +170,7 @@ def _read(path: str) -> bytes:
         ) from None
 
 
-def assertion(pem: bytes, client: str, audience: str, now_s: int, password: bytes | None = None) -> str:
+def assertion(pem: bytes, client: str, audience: str, now_s: int, id: str, password: bytes | None) -> str:
     """A principal's proof by certificate: a signed JWT. `pem`: its private key and its certificate."""
     from cryptography import x509
     from cryptography.hazmat.primitives import hashes, serialization
@@ -187,8 +189,8 @@ def assertion(pem: bytes, client: str, audience: str, now_s: int, password: byte
             "AZURE_CLIENT_CERTIFICATE_PATH: Azure takes RSA keys only; sign in with `az login`"
         )
     head = {"alg": "PS256", "typ": "JWT", "x5t#S256": _text(shown)}
-    body = {"aud": audience, "iss": client, "sub": client, "nbf": now_s, "exp": now_s + _ASSERTION_S}
-    body["jti"] = hashlib.sha256(f"{client} {now_s} {os.urandom(8).hex()}".encode()).hexdigest()[:32]
+    body: dict[str, Any] = {"aud": audience, "iss": client, "sub": client, "jti": id, "nbf": now_s}
+    body["exp"] = now_s + _ASSERTION_S
     signed = f"{_text(msgspec.json.encode(head))}.{_text(msgspec.json.encode(body))}"
     pss = padding.PSS(mgf=padding.MGF1(hashes.SHA256()), salt_length=32)
     return f"{signed}.{_text(key.sign(signed.encode(), pss, hashes.SHA256()))}"
