@@ -78,6 +78,11 @@ class Vendor:
     def refuse(self, claim: Claim) -> None:
         """Raises `RequestRefused` or `Unsupported` for what this cloud cannot give. Asks nobody."""
 
+    def keeps(self, claim: Claim) -> Mapping[str, str]:
+        """What orders of a claim may make beside its machines, in words for `clear`; noted before the first
+        order. Asks nobody."""
+        return {}
+
     async def regions(self) -> Collection[str]:
         """All regions in which machines may be (`by_region`)."""
         return ()

@@ -125,6 +125,7 @@ READS_TASK: Final = (
     "aws",
     "azure",
     "kubernetes",
+    "nebius",
     "ray",
     "slurm",
 )
