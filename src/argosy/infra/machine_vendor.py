@@ -113,11 +113,6 @@ class Vendor:
     async def start(self, machine: Machine) -> None:
         raise border.Unsupported(f"machines of {self.manifest.title} cannot rest")
 
-    def keeps(self, claim: Claim) -> Mapping[str, str]:
-        """What will be made for a claim beside its machines: noted before the first order, and `clear` is
-        asked to remove it after the release."""
-        return {}
-
     async def clear(self, note: Note) -> bool:
         """Remove what was made for a released claim beside its machines, which are gone. Whether nothing is
         left."""
