@@ -52,10 +52,17 @@ TASK_FIELDS: Final = {
     "gcp": (
         "vpc_name",
         "subnet_names",
+        "use_internal_ips",
+        "force_enable_external_ips",
+        "remote_identity",
+        "specific_reservations",
         "managed_instance_group",
+        "placement_policy",
         "enable_gvnic",
         "enable_gpu_direct",
-        "placement_policy",
+        "kms_key",
+        "ssh_user",
+        "labels",
     ),
     "kubernetes": (
         "pod_config",
@@ -124,6 +131,7 @@ TASK_FIELDS: Final = {
 READS_TASK: Final = (
     "aws",
     "azure",
+    "gcp",
     "kubernetes",
     "nebius",
     "ray",
