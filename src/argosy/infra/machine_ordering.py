@@ -33,6 +33,7 @@ class MachineOrdering:
             region=offer.region,
             tag=claim.tag,
             spot=offer.capacity is Capacity.SPOT,
+            keeps=self._vendor.keeps(claim),
         )
 
     async def order(self, claim: Claim, note: Note | None, have: Mapping[int, Machine]) -> Note:
@@ -44,7 +45,7 @@ class MachineOrdering:
         begun = bool(have) or (note is not None and bool(note.ids or note.unclear))
         note = note or self.blank(claim)
         ids = dict(note.ids) | {index: each.id for index, each in have.items()}
-        note = msgspec.structs.replace(note, ids=ids)
+        note = msgspec.structs.replace(note, ids=ids, ended_ms=0)
         # An order that was begun somewhere is finished there.
         zone = next((each.zone for each in have.values()), note.zone)
         zones = [zone] if begun else list(await self._vendor.zones(claim))

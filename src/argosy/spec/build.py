@@ -24,7 +24,7 @@ from argosy.model.units import GIB
 from argosy.spec.accelerators import Alternatives, canonical_accelerator, misspelt
 from argosy.spec.fields_resources import CANDIDATE
 from argosy.spec.findings import Findings, excerpt
-from argosy.spec.notation import Deadline, Memory, split_url
+from argosy.spec.notation import Deadline, Memory, NodeRange, split_url
 from argosy.spec.own_jobs import own_job
 from argosy.spec.reader import Reader
 from argosy.spec.shapes import Entry, Section
@@ -64,6 +64,7 @@ def build_task(
     extra = {name: value for name, value in task.plain.items() if name not in ("config", own.name)}
     grace_s = merged.get("grace", int)
     deadline = merged.get("deadline", Deadline) or Deadline(None, None)
+    nodes = _nodes(merged, findings)
     return Task(
         name=merged.get("name", str),
         workdir=workdir,
@@ -72,7 +73,8 @@ def build_task(
         run=own.run,
         envs=envs,
         secrets=secrets,
-        num_nodes=merged.get("num_nodes", int) or 1,
+        num_nodes=nodes.most,
+        min_nodes=nodes.least if nodes.least < nodes.most else 0,
         resources=candidates,
         ordered=ordered,
         file_mounts=file_mounts,
@@ -92,6 +94,16 @@ def build_task(
         extra=json_text(extra),
         not_executed=tuple(sorted(reader.later)),
     )
+
+
+def _nodes(task: Section, findings: Findings) -> NodeRange:
+    given = task.get("num_nodes", object)
+    if isinstance(given, NodeRange):
+        if "deadline" in task:
+            text = "a task with a `deadline` has a fixed number of nodes: how long it takes depends on it"
+            findings.error(task.places["num_nodes"], text, "write one number")
+        return given
+    return NodeRange(given, given) if isinstance(given, int) else NodeRange(1, 1)
 
 
 def build_notify(section: Section) -> tuple[Notify, ...]:
