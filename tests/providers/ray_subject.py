@@ -7,12 +7,15 @@ from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import ClassVar, Protocol
 
+from argosy.infra.dialled import Dialled
+from argosy.infra.machine_notes import Notes
 from argosy.infra.system import SystemClock
 from argosy.infra.tombstones import Tombstones
 from argosy.model.offer import Capacity
 from argosy.model.rows import Claim
 from argosy.providers.ray.api import RayApi, Submission
 from argosy.providers.ray.cluster import Cluster
+from argosy.providers.ray.native import NativeClaim
 from argosy.providers.ray.provider import RayProvider
 from argosy.providers.ray.settings import ClusterSettings
 from argosy.testing.builders import a_choice, a_claim, a_gpu_shape, an_offer
@@ -37,7 +40,7 @@ class RaySubject:
     gaps: ClassVar[dict[str, str]] = {}
     patience_s = 0.1  # so long it waits for a cluster at a time
 
-    def __init__(self, ray: World, zipapp: Path, folder: Path) -> None:
+    def __init__(self, ray: World, zipapp: Path, folder: Path, dialled: Dialled | None = None) -> None:
         self.ray = ray
         self.secrets = (ray.token,) if ray.token else ()
         settings = ClusterSettings(address=ray.address, node_dir=str(ray.folder))
@@ -47,8 +50,9 @@ class RaySubject:
             api,
             settings,
             clock=SystemClock(),
-            dialled=None,
+            dialled=dialled,
             released=Tombstones(folder / "released"),
+            notes=Notes(folder / "native", NativeClaim),
             agent=lambda: zipapp,
         )
         self.provider = RayProvider({"lab": self.cluster})

@@ -182,7 +182,7 @@ def test_nodes_without_a_way_to_this_server(tmp_path: Path) -> None:
         ({"resources": {"rack": "one"}}, "`config.ray.resources.rack` is 'one'; write a number"),
         (
             {"resources": {"GPU": 1}},
-            "`config.ray.resources.GPU` is given to Ray by Argosy itself; say it under `resources`",
+            "`config.ray.resources.GPU` is given to Ray by Argosy itself: say it by the field for it",
         ),
         (
             {"runtime_env": {"working_dir": "."}},

@@ -17,10 +17,16 @@ MANIFEST: Final = Manifest(
     class_name="Ray",
     region_is_rest=True,
     own=True,
-    credentials=("RAY_ADDRESS", "RAY_API_SERVER_ADDRESS", "~/.argosy/ray.yaml",
-    "/tmp/ray/ray_current_cluster"), extra="clouds",
+    credentials=(
+        "RAY_ADDRESS", "RAY_API_SERVER_ADDRESS", "~/.argosy/ray.yaml", "/tmp/ray/ray_current_cluster",
+    ),
+    extra="clouds",
     reads_task_fields=True,
-    task_fields=("native", "entrypoint", "runtime_env", "provision_timeout", "resources"),
+    command_field="entrypoint",
+    task_fields=(
+        "entrypoint", "runtime_env", "entrypoint_num_cpus", "entrypoint_num_gpus", "entrypoint_memory",
+        "entrypoint_resources", "native", "resources", "provision_timeout",
+    ),
 )  # fmt: skip
 
 
@@ -28,10 +34,12 @@ def create(setting: Setting) -> RayProvider:
     """The driver for the clusters that are known: `ray.yaml`, RAY_ADDRESS, and the one of this machine.
     Raises ArgosyError when that file cannot be used."""
     from argosy.infra.boot import agent_zipapp
+    from argosy.infra.machine_notes import Notes
     from argosy.infra.tombstones import Tombstones
     from argosy.providers.ray.api import RayApi
     from argosy.providers.ray.cluster import Cluster
     from argosy.providers.ray.known import find_clusters
+    from argosy.providers.ray.native import NativeClaim
     from argosy.providers.ray.provider import RayProvider
 
     released = Tombstones(setting.root / "released")
@@ -43,6 +51,7 @@ def create(setting: Setting) -> RayProvider:
             clock=setting.clock,
             dialled=setting.dialled,
             released=released,
+            notes=Notes(setting.root / "native", NativeClaim),
             agent=lambda: agent_zipapp(setting.root / "agent"),
         )
         for name, settings in find_clusters(setting.home, setting.environ).items()

@@ -19,11 +19,14 @@ import msgspec
 from argosy.infra import border
 from argosy.infra.agent_client import unix_channel
 from argosy.infra.agent_port import Channel, DialIn
+from argosy.infra.machine_notes import Notes
+from argosy.infra.speaker import Speaker
 from argosy.infra.tombstones import Tombstones
 from argosy.model.facts import ClaimFact, ClaimState
 from argosy.model.ids import Clock
 from argosy.model.rows import Claim
-from argosy.providers.ray.api import Actor, ClusterStatus, RayApi, RayNode, Submission
+from argosy.providers.ray.api import Actor, ClusterStatus, Job, RayApi, RayNode, Submission
+from argosy.providers.ray.native import NativeClaim, NativeNode, note_of, running_of
 from argosy.providers.ray.nodes import NodeKind, fitting, kinds_of
 from argosy.providers.ray.package import ENTRYPOINT, Package, build_package
 from argosy.providers.ray.settings import ClusterSettings, TaskOptions
@@ -32,6 +35,7 @@ from argosy.providers.ray.states import CLASS, PLAN, TAG, Plan, fact_of, plan_of
 _FRESH_S: Final = 1.0
 _NODES_S: Final = 5.0
 _RELEASE_S: Final = 30.0
+_TOLD_MS: Final = 3600 * 1000  # so long the end of a job is told
 _KEPT_MS: Final = 24 * 3600 * 1000  # so long a stopped job stays in Ray's list
 _DIAL_AGAIN_S: Final = 60.0
 _NO_WAY: Final = (
@@ -39,6 +43,8 @@ _NO_WAY: Final = (
     "set ARGOSY_PUBLIC_URL to the https address at which they reach it, or "
     "submit Ray's own jobs (`ray:` in the task)",
 )
+_STOP_LOOKS: Final = 120
+_STOP_LOOK_S: Final = 0.25
 _GRAIN: Final = 0.001  # Ray takes no empty bundle
 
 
@@ -54,10 +60,13 @@ class Cluster:
         clock: Clock,
         dialled: DialIn | None,
         released: Tombstones,
+        notes: Notes[NativeClaim],
         agent: Callable[[], Path],
     ) -> None:
         self.name, self.api, self.settings = name, api, settings
         self._clock, self._dialled, self._released, self._agent = clock, dialled, released, agent
+        self._notes = notes
+        self._speakers: dict[str, Speaker] = {}  # by native claim
         self._package: Package | None = None
         self._nodes: list[RayNode] = []
         self._status = (ClusterStatus(), "")
@@ -96,30 +105,33 @@ class Cluster:
 
     async def ensure(self, claim: Claim, options: TaskOptions) -> None:
         """Submits the claim's job unless it is there."""
-        if claim.id in self._released:
+        self._submitting[claim.id] = claim.tag  # it is listed from now on, whatever comes first
+        try:
+            await self._submit(claim, options)
+        finally:
+            self._submitting.pop(claim.id, None)
+
+    async def _submit(self, claim: Claim, options: TaskOptions) -> None:
+        job = await self.api.job(claim.id) if claim.id not in self._released else None
+        if claim.id in self._released or (job is not None and job.is_over):
             raise _released(claim.id)
-        job = await self.api.job(claim.id)
         if job is not None:
-            if job.is_over:
-                raise _released(claim.id)
+            return
+        if options.native:
+            self._notes.save(self._notes.load(claim.id) or note_of(claim, options))
             return
         nodes, status = await self.look(0)
         plan = self._plan(claim, options, await self.kinds(), nodes)
         self._refuse(plan, nodes, status)
-        self._submitting[claim.id] = claim.tag
-        try:
-            package = await self._upload()
-            metadata = {TAG: claim.tag, PLAN: msgspec.json.encode(plan).decode()}
-            made = await self.api.submit(
-                Submission(
-                    entrypoint=ENTRYPOINT,
-                    submission_id=claim.id,
-                    runtime_env={"working_dir": package.uri},
-                    metadata=metadata,
-                )
+        package = await self._upload()
+        made = await self.api.submit(
+            Submission(
+                entrypoint=ENTRYPOINT,
+                submission_id=claim.id,
+                runtime_env={"working_dir": package.uri},
+                metadata={TAG: claim.tag, PLAN: msgspec.json.encode(plan).decode()},
             )
-        finally:
-            self._submitting.pop(claim.id, None)
+        )
         if not made and (job := await self.api.job(claim.id)) is not None and job.is_over:
             raise _released(claim.id)
 
@@ -189,18 +201,23 @@ class Cluster:
     async def facts(self, claim_ids: Sequence[str]) -> list[ClaimFact]:
         """What Ray knows of claims (of all when none is named)."""
         submitting = dict(self._submitting)
+        noted = [
+            each.fact()
+            for each in self._notes.all()
+            if each.region == self.name and (not claim_ids or each.claim_id in claim_ids)
+        ]
         jobs = [
             (job, plan)
             for job in await self.api.jobs()
             if (plan := plan_of(job)) is not None and (not claim_ids or plan.claim in claim_ids)
         ]
-        jobs = [(job, plan) for job, plan in jobs if not (job.is_over and plan.claim in self._released)]
+        jobs = [(job, plan) for job, plan in jobs if not self._is_past(job, plan.claim)]
         actors: dict[str, Actor] = {}
         if any(job.status != "PENDING" for job, _ in jobs):
             actors = {each.name: each for each in await self.api.actors(CLASS)}
         nodes, status = await self.look(_FRESH_S) if jobs else ([], ClusterStatus())
         by_id = {node.node_id: node for node in nodes}
-        facts = []
+        facts = noted
         for job, plan in jobs:
             waiting = waiting_text(plan, *fitting(nodes, plan.bundle, status), status.coming)
             facts.append(fact_of(job, plan, self.name, actors, by_id, waiting))
@@ -213,6 +230,12 @@ class Cluster:
             if each not in there and (not claim_ids or each in claim_ids)
         ]
         return facts
+
+    def _is_past(self, job: Job, claim_id: str) -> bool:
+        """It was released, here or long ago by another server: its record only keeps its id from coming
+        back."""
+        ended_ms = job.end_time or self._clock.now_ms()
+        return job.is_over and (claim_id in self._released or self._clock.now_ms() - ended_ms > _TOLD_MS)
 
     async def _tell_to_dial(self, fact: ClaimFact) -> None:
         """Nodes that are up and have no connection to this server get an order, which Ray's store of packages
@@ -233,6 +256,9 @@ class Cluster:
     async def release(self, claim_id: str) -> None:
         """Stops what there is of a claim, and waits until Ray has its nodes back."""
         self._released.add(claim_id)
+        if self._notes.load(claim_id) is not None:
+            await self._release_native(claim_id)
+            return
         job = await self.api.job(claim_id)
         if job is None or plan_of(job) is None:
             return
@@ -249,6 +275,19 @@ class Cluster:
         for name in [each for each in self._ordered if each.startswith(claim_id)]:
             del self._ordered[name]
         await self._tidy()
+
+    async def _release_native(self, claim_id: str) -> None:
+        """Its jobs are stopped; Ray keeps their records."""
+        for _ in range(_STOP_LOOKS):
+            running = running_of(claim_id, await self.api.jobs())
+            if not running:
+                break
+            await asyncio.gather(*(self.api.stop(each) for each in running))
+            await asyncio.sleep(_STOP_LOOK_S)
+        else:
+            raise border.Transient(f"the job {running[0]} is told to stop, and Ray has not ended it yet", 5)
+        self._notes.remove(claim_id)
+        self._speakers.pop(claim_id, None)
 
     async def _holds(self, claim_id: str) -> bool:
         return any(
@@ -267,6 +306,12 @@ class Cluster:
 
     async def reach(self, node: str) -> Channel:
         """A stream to the agent of a node. Raises Unreachable."""
+        claim_id = node.rpartition("-")[0]
+        note = self._notes.load(claim_id)
+        if note is not None:
+            if claim_id not in self._speakers:
+                self._speakers[claim_id] = Speaker(NativeNode(note, self.api, self._notes))
+            return await self._speakers[claim_id].open()
         if self._dialled is not None and self._dialled.has(node):
             return self._dialled.open(node)
         folder = Path(self.settings.node_dir) / f"argosy-{os.getuid()}" / "ray" / node
