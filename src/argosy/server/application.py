@@ -78,8 +78,7 @@ class Application:
         self.refreshes = Refreshes(pricing.refresh)
         self.accounts = Accounts(store, clock)
         tenants = Tenants(store, controllers, clock)
-        channels = ChannelFile(state_dir)
-        intake = Intake(store=store, blobs=blobs, tenants=tenants, channels=channels)
+        intake = Intake(store=store, blobs=blobs, tenants=tenants, channels=ChannelFile(state_dir))
         quotes = quotes or Quotes(providers, clock, price=pricing.own_prices, fresh_s=0)
         pricing.rented.names = lambda: quotes.usable() & _priced_by_catalog(providers)
         planner = Planner(
