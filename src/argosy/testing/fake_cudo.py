@@ -117,8 +117,8 @@ class FakeCudo(FakeCloud):
 
     @route("GET", "/v1/projects/{project}/vms/{id}")
     def get(self, ask: Ask[None]) -> object:
-        prices = ("vcpu", "totalVcpu", "memoryGib", "totalMemory", "gpu", "totalGpu", "storageGib")
-        prices += ("totalStorage", "ipv4", "total")
+        prices = ["vcpu", "totalVcpu", "memoryGib", "totalMemory", "gpu", "totalGpu", "storageGib"]
+        prices += ["totalStorage", "ipv4", "total"]
         return {"VM": self._told(self._found(ask))} | {f"{name}PriceHr": _PRICE for name in prices}
 
     @route("POST", "/v1/projects/{project}/vms/{id}/terminate", body=Nothing)
