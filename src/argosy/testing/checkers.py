@@ -1,6 +1,6 @@
 """The laws of the control plane, checked over committed rows and the truth of the simulated world.
 
-`Audit` looks at every commit, `check_minute` at everything once a virtual minute, `check_settled` after
+`Audit` looks at every commit, `check_now` at everything twice a virtual minute, `check_settled` after
 faults stopped, `check_over` at the end. What the world can see by itself it checks at once (see `world`).
 """
 
@@ -22,6 +22,7 @@ from argosy.testing.world import INCARNATION, World
 LEAK_LIMIT_S: Final = (
     900.0  # how long something unwanted may exist: listings lag, calls fail, servers restart
 )
+POOLS_EVERY_S: Final = 60.0  # how often pools are made from the rows alone, the dearest question
 GANG_LIMIT_S: Final = 300.0  # on top of the grace: how long a gang may outlive its first exit
 
 
@@ -41,6 +42,8 @@ class Checkers:
         self._served_s = 0.0  # how long at least one has lived, until `_from_s`
         self._from_s = 0.0
         self.commits = 0
+        self._pooled: dict[str, tuple[str, str, float]] = {}  # what pools leave undone, as of the last look
+        self._pooled_s = float("-inf")
 
     # -- every commit ---------------------------------------------------------------------------------------
 
@@ -184,7 +187,7 @@ class Checkers:
         if left and self.world.faults.forgets_releases == 0:
             self.world.violate("gone-is-gone", f"{claim.id} is recorded as gone, and {left} exist")
 
-    # -- every minute ---------------------------------------------------------------------------------------
+    # -- twice a minute, pools once -----------------------------------------------------------------------
 
     def server_comes(self, change: int) -> None:
         """1: a server begins, -1: one is gone. What is late is late in time served: without a server nothing
@@ -195,11 +198,13 @@ class Checkers:
     def _served(self) -> float:
         return self._served_s + (self.world.now_s - self._from_s if self._servers else 0.0)
 
-    def check_minute(self) -> None:
+    def check_now(self) -> None:
+        if self.world.now_s - self._pooled_s >= POOLS_EVERY_S:
+            self._pooled, self._pooled_s = {}, self.world.now_s
+            for view in self.views():
+                self._pooled |= self.pools.check(view)
         unwanted = {**self._leaks(), **self._late_gangs(), **self._late_stops(), **self._orphans()}
-        for view in self.views():
-            self.pools.check_books(view)
-            unwanted |= self.pools.undone(view) | self.pools.starved(view)
+        unwanted |= self._pooled
         now_s = self._served()
         self._since = {key: self._since.get(key, now_s) for key in unwanted}
         for key, (checker, text, limit_s) in unwanted.items():

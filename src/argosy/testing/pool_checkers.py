@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Final
 
 import msgspec
 
-from argosy.controllers.pool.caches import PoolCaches
+from argosy.controllers.pool.caches import PoolCaches, caches_of
 from argosy.controllers.pool.decide import decide_jobs, decide_owned
 from argosy.controllers.view import Action, Put, View
 from argosy.model.kinds import gangs, kind_of
@@ -299,7 +299,14 @@ class PoolLaws:
 
     # -- every minute ---------------------------------------------------------------------------------------
 
-    def starved(self, view: View) -> dict[str, tuple[str, str, float]]:
+    def check(self, view: View) -> dict[str, tuple[str, str, float]]:
+        """What this server leaves undone, against one set of pools made from the rows alone."""
+        fresh = msgspec.structs.replace(view, pools=PoolCaches())
+        self.check_books(view, fresh)
+        found = self._starved(view, fresh)
+        return found | self._undone(fresh)  # last: its cycles change the fresh books
+
+    def _starved(self, view: View, fresh: View) -> dict[str, tuple[str, str, float]]:
         """Who waits for what is guaranteed to its queue, while machines that no reservation of somebody
         before it waits for have enough that is free or held by those who may be ended for it and were
         protected long enough: it has to start."""
@@ -309,7 +316,7 @@ class PoolLaws:
         pool = kept.owned(view)[0].pool
         places = {each.ask_id: each.placements for each in pool.reservations}
         line = [ask.id for ask in pool.line(now_ms)]
-        books, wanted = PoolCaches().owned(msgspec.structs.replace(view, pools=None))
+        books, wanted = caches_of(fresh).owned(fresh)
         quotas = books.pool.quotas
         quotas.set_capacity(books.pool.inventory.capacity())
         found = {}
@@ -365,10 +372,10 @@ class PoolLaws:
         quotas.rollback(mark)
         return inventory.find(first) is not None
 
-    def undone(self, view: View) -> dict[str, tuple[str, str, float]]:
+    def _undone(self, fresh: View) -> dict[str, tuple[str, str, float]]:
         """What pools made from the rows alone would do now: a server has to do it, too, or what it became."""
         found = {}
-        for subject, actions in self._fresh(view):
+        for subject, actions in self._supposed(fresh):
             for action in actions:
                 if isinstance(action, Put) and not isinstance(action.row, Claim) and action.row.rev:
                     text = f"{subject} would change {action.row.id}, and nobody does"
@@ -379,28 +386,26 @@ class PoolLaws:
     def would_act(self, view: View) -> list[str]:
         return [
             f"{subject} is not done"
-            for subject, actions in self._fresh(view)
+            for subject, actions in self._supposed(msgspec.structs.replace(view, pools=PoolCaches()))
             if any(isinstance(action, Put) for action in actions)
         ]
 
-    def _fresh(self, view: View) -> Iterator[tuple[str, list[Action]]]:
-        fresh = msgspec.structs.replace(view, pools=None)
+    def _supposed(self, fresh: View) -> Iterator[tuple[str, list[Action]]]:
         yield "the owned machines", decide_owned(fresh, lambda prefix: f"{prefix}-supposed")
-        for row in view.rows.workloads.values():
+        for row in fresh.rows.workloads.values():
             if kind_of(row).hosts and row.phase is WorkloadPhase.RUNNING and row.desired is Desired.RUN:
                 yield row.id, decide_jobs(fresh, row, lambda prefix: f"{prefix}-supposed")
 
-    def check_books(self, view: View) -> None:
+    def check_books(self, view: View, fresh: View) -> None:
         """The books that a server has kept against books made from the same rows."""
-        kept, fresh = view.pools, PoolCaches()
+        kept, made = view.pools, caches_of(fresh)
         if kept is None:
             return
-        bare = msgspec.structs.replace(view, pools=fresh)
         pairs: list[tuple[str, PoolCache, PoolCache]] = [
-            ("owned machines", kept.owned(view)[0], fresh.owned(bare)[0])
+            ("owned machines", kept.owned(view)[0], made.owned(fresh)[0])
         ]
         pairs += [
-            (cluster.id, books, fresh.of_cluster(bare, cluster)) for cluster, books in kept.clusters(view)
+            (cluster.id, books, made.of_cluster(fresh, cluster)) for cluster, books in kept.clusters(view)
         ]
         for name, mine, new in pairs:
             if _compared(mine) != _compared(new):
