@@ -262,6 +262,7 @@ def pages() -> dict[str, Callable[[], str]]:
         "../src/argosy/client/clouds.py": render_clouds,
         "generated/task.schema.json": render_schema,
         "generated/pool-map.svg": render_pool_map,
+        "infrastructure/index.md": render_infrastructure,
         "reference/phases.md": render_states,
         "reference/errors.md": render_errors,
         "reference/cli.md": render_cli,
@@ -311,7 +312,11 @@ def render_places() -> str:
             "#: Of these, whose driver acts on them.",
             "READS_TASK: Final = (",
             *(f'    "{each.name}",' for each in found if each.reads_task_fields),
-            ")\n",
+            ")",
+            "#: Of these, the field that is a command of its own kind of job.",
+            "COMMAND_FIELDS: Final = {",
+            *(f'    "{each.name}": "{each.command_field}",' for each in found if each.command_field),
+            "}\n",
         ]
     )
 
@@ -327,6 +332,67 @@ def render_clouds() -> str:
         if each.class_name
     ]
     return f"{head}\n\n# --- {TABLE_NOTE}\n" + "".join(classes)
+
+
+_ABILITIES = {
+    "spot": "spot", "stop": "stop and start", "multi_node": "several nodes", "fractions": "parts of a GPU",
+    "ports": "opens ports", "images": "container images", "machine_images": "machine images",
+    "disks": "disk sizes",
+    "networks": "own networks", "preemption_notice": "notice of loss", "zones": "zones", "quotas": "quotas",
+}  # fmt: skip
+
+
+def render_infrastructure() -> str:
+    """One table of all places, as their manifests say."""
+    from argosy.providers import find_manifests, find_providers
+
+    able = find_providers(with_driver=True)
+    found = sorted(find_manifests(), key=lambda each: (each.name not in able, each.name))
+    lines = [
+        "# Where Argosy runs things",
+        "",
+        NOTE.rstrip(),
+        "",
+        "What each place can do, as its driver declares it; plans refuse the rest with a reason. "
+        "`argosy check` says which of them this server can use, and what the others lack.",
+        "",
+        "| `infra:` | place | " + " | ".join(_ABILITIES.values()) + " | prices | tested with |",
+        "|---|---|" + "---|" * len(_ABILITIES) + "---|---|",
+    ]
+    for each in found:
+        if each.name in able:
+            can = [("yes" if getattr(each.capabilities, name) else "") for name in _ABILITIES]
+            lines.append(
+                f"| `{each.name}` | {each.title} | "
+                + " | ".join(can)
+                + f" | {_prices(each)} | {each.tested} |"
+            )
+    lines += [
+        "",
+        "## How they are signed in to",
+        "",
+        "| `infra:` | found in | made by | limits |",
+        "|---|---|---|---|",
+    ]
+    for each in found:
+        if each.name in able:
+            ways = "; ".join(f"`{way}`" for way in each.credentials) or "nothing is needed"
+            lines.append(f"| `{each.name}` | {ways} | {_made_by(each)} | {each.limits.text} |")
+    priced = [f"`{each.name}` ({each.title})" for each in found if each.name not in able]
+    if priced:
+        lines += ["", "## Shown with prices, and not launched on", "", ", ".join(priced) + "."]
+    return "\n".join(lines) + "\n"
+
+
+def _made_by(manifest: Any) -> str:
+    text = manifest.sign_in
+    return text if " " in text and ("`" in text or "http" in text) else f"`{text}`" if text else ""
+
+
+def _prices(manifest: Any) -> str:
+    if manifest.prices is not None:
+        return "shipped; refreshed" + (" with its key" if manifest.prices.keys else "")
+    return "shipped" if manifest.priced_by_catalog or manifest.unpriced else "own machines"
 
 
 def render_pool_map() -> str:

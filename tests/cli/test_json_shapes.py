@@ -48,6 +48,8 @@ COMMANDS: dict[str, tuple[str, ...]] = {
     "jobs launch": ("jobs", "launch", "-d", *TASK),
     "jobs logs": ("jobs", "logs", "1"),
     "jobs queue": ("jobs", "queue"),
+    "kubernetes install": ("kubernetes", "install"),
+    "kubernetes manifest": ("kubernetes", "manifest", "--namespace", "ml"),
     "launch": ("launch", "-c", "new", "-d", "-y", *TASK),
     "launch dryrun": ("launch", "--dryrun", *TASK),
     "launch followed": ("launch", "-c", "new", "-y", *TASK),

@@ -60,6 +60,7 @@ SECTIONS: Final[dict[str, dict[str, _Entry]]] = {
     },
     "Infrastructure": {
         "check": _Entry("checking", "check", "Which infrastructure works, and what to do."),
+        "kubernetes": _Entry("kubernetes", "kubernetes", "Rights in a cluster, and Argosy's server in it."),
         "events": _Entry("events", "events", "What happened."),
     },
     "Prices": {

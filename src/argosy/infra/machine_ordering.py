@@ -33,6 +33,7 @@ class MachineOrdering:
             region=offer.region,
             tag=claim.tag,
             spot=offer.capacity is Capacity.SPOT,
+            keeps=self._vendor.keeps(claim),
         )
 
     async def order(self, claim: Claim, note: Note | None, have: Mapping[int, Machine]) -> Note:
@@ -44,7 +45,7 @@ class MachineOrdering:
         begun = bool(have) or (note is not None and bool(note.ids or note.unclear))
         note = note or self.blank(claim)
         ids = dict(note.ids) | {index: each.id for index, each in have.items()}
-        note = msgspec.structs.replace(note, ids=ids)
+        note = msgspec.structs.replace(note, ids=ids, ended_ms=0)
         # An order that was begun somewhere is finished there.
         zone = next((each.zone for each in have.values()), note.zone)
         zones = [zone] if begun else list(await self._vendor.zones(claim))
@@ -130,7 +131,7 @@ class MachineOrdering:
         known = {each.id for each in machines}
         if note.unclear or any(id not in known for id in note.ids.values()):
             raise border.Transient("what was ordered in vain is not listed yet: it goes first", 2)
-        await asyncio.gather(*(self._vendor.delete(each) for each in machines if each.is_live))
+        await asyncio.gather(*(self._vendor.delete(each) for each in machines if each.to_delete))
         return self._notes.save(msgspec.structs.replace(note, ids={}, unclear={}))
 
     def _nowhere(self, order: MachineOrder, refusals: Sequence[border.BorderError]) -> border.BorderError:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Collection, Sequence
+from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 
 import msgspec
 
@@ -64,7 +64,7 @@ class Vendor:
     agent_options: tuple[str, ...] = ()
     #: Machines make their host keys themselves.
     own_host_keys = False
-    #: The command that ends a machine without us, with `{id}` and `{region}`; for `check`.
+    #: The command that ends a machine without us, with `{id}`, `{name}` and `{region}`; for `check`.
     end_command = ""
 
     async def check(self) -> Sequence[Diagnostic]:
@@ -77,6 +77,11 @@ class Vendor:
 
     def refuse(self, claim: Claim) -> None:
         """Raises `RequestRefused` or `Unsupported` for what this cloud cannot give. Asks nobody."""
+
+    def keeps(self, claim: Claim) -> Mapping[str, str]:
+        """What orders of a claim may make beside its machines, in words for `clear`; noted before the first
+        order. Asks nobody."""
+        return {}
 
     async def regions(self) -> Collection[str]:
         """All regions in which machines may be (`by_region`)."""

@@ -8,6 +8,7 @@ from typing import Final
 
 #: Other names of the same infrastructure.
 ALIASES: Final = {
+    "datacrunch": "verda",
     "do": "digitalocean",
     "k8s": "kubernetes",
     "localhost": "local",
@@ -16,6 +17,7 @@ ALIASES: Final = {
 OWNED: Final = (
     "kubernetes",
     "local",
+    "ray",
     "slurm",
     "ssh",
     "vsphere",
@@ -23,6 +25,7 @@ OWNED: Final = (
 #: All that follows the name is one region, which may contain `/`.
 REGION_IS_REST: Final = frozenset((
     "kubernetes",
+    "ray",
 ))
 #: Fields of `config.<name>` in task files.
 TASK_FIELDS: Final = {
@@ -40,14 +43,26 @@ TASK_FIELDS: Final = {
     "azure": (
         "resource_group_vm",
         "storage_account",
+        "remote_identity",
+        "ssh_user",
+        "capacity_reservation",
+        "kms_key",
+        "encrypted",
     ),
     "gcp": (
         "vpc_name",
         "subnet_names",
+        "use_internal_ips",
+        "force_enable_external_ips",
+        "remote_identity",
+        "specific_reservations",
         "managed_instance_group",
+        "placement_policy",
         "enable_gvnic",
         "enable_gpu_direct",
-        "placement_policy",
+        "kms_key",
+        "ssh_user",
+        "labels",
     ),
     "kubernetes": (
         "pod_config",
@@ -62,6 +77,8 @@ TASK_FIELDS: Final = {
         "namespace",
         "autoscaler",
         "ports",
+        "service_account",
+        "image_pull_secrets",
     ),
     "local": (
         "nodes",
@@ -72,6 +89,17 @@ TASK_FIELDS: Final = {
     ),
     "oci": (
         "region_configs",
+    ),
+    "ray": (
+        "entrypoint",
+        "runtime_env",
+        "entrypoint_num_cpus",
+        "entrypoint_num_gpus",
+        "entrypoint_memory",
+        "entrypoint_resources",
+        "native",
+        "resources",
+        "provision_timeout",
     ),
     "runpod": (
         "allowed_cuda_versions",
@@ -102,5 +130,14 @@ TASK_FIELDS: Final = {
 #: Of these, whose driver acts on them.
 READS_TASK: Final = (
     "aws",
+    "azure",
+    "gcp",
+    "kubernetes",
+    "nebius",
+    "ray",
     "slurm",
 )
+#: Of these, the field that is a command of its own kind of job.
+COMMAND_FIELDS: Final = {
+    "ray": "entrypoint",
+}

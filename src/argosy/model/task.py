@@ -62,6 +62,7 @@ class Task(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
         str, str
     ] = {}  # values only between client and server; the server keeps names here, values elsewhere
     num_nodes: int = 1
+    min_nodes: int = 0  # a managed job runs on fewer, down to so many, where it must; 0: on `num_nodes` alone
     resources: tuple[Resources, ...] = (Resources(),)  # candidates
     ordered: bool = False  # candidates in order of preference rather than by price
     file_mounts: tuple[FileMount, ...] = ()  # local sources only

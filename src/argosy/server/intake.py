@@ -60,6 +60,10 @@ class Intake:
         wrong = ""
         if not 1 <= task.num_nodes <= 10_000:
             wrong = f"num_nodes is {task.num_nodes}: at least 1"
+        elif not 0 <= task.min_nodes < max(task.num_nodes, 2):
+            wrong = f"min_nodes is {task.min_nodes}: below num_nodes, or 0"
+        elif task.min_nodes and (task.deadline_s is not None or task.deadline_at_ms is not None):
+            wrong = "a task with a deadline has a fixed number of nodes"
         elif not task.resources:
             wrong = "resources has no candidate"
         elif task.grace_s < 0 or any(
@@ -118,6 +122,18 @@ class Intake:
                     hint="repeat the command: it uploads them",
                     where=where,
                 )
+
+
+def check_fixed(*tasks: Task) -> None:
+    """Raises `spec-invalid` for a gang that makes do with fewer nodes, where there is a cluster."""
+    for task in tasks:
+        if task.min_nodes:
+            nodes = f"{task.min_nodes}-{task.num_nodes}"
+            raise ArgosyError(
+                "spec-invalid",
+                f"`num_nodes: {nodes}` is a range, and a cluster has a fixed number of nodes",
+                hint="write one number, or run it as a managed job: `argosy jobs launch`",
+            )
 
 
 def closed_ports(cluster: str, plan: Plan, abilities: Mapping[str, Ability]) -> tuple[str, ...]:

@@ -72,7 +72,7 @@ def task_document(task: Task) -> Document:
     head: Document = {
         "name": task.name,
         "workdir": _workdir(task),
-        "num_nodes": task.num_nodes if task.num_nodes != 1 else None,
+        "num_nodes": f"{task.min_nodes}-{task.num_nodes}" if task.min_nodes else _unless(task.num_nodes, 1),
         "resources": _resources(task.resources, ordered=task.ordered),
         "scheduling": _scheduling(task.scheduling),
         "envs": dict(task.envs),
@@ -94,6 +94,10 @@ def task_document(task: Task) -> Document:
     }
     # What is kept for later is written as it was, also where it is empty.
     return {**_given(head), **_decoded(task.extra), **_given(tail)}
+
+
+def _unless(value: int, default: int) -> int | None:
+    return value if value != default else None
 
 
 def _notify(wish: Notify) -> Document | str:

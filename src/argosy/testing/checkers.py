@@ -102,8 +102,11 @@ class Checkers:
         ]
         if len(live) > 1:
             world.violate("one-attempt", f"{job.id} has live attempts {live}")
-        if sorted(place.rank for place in attempt.placements) != list(range(job_task(job).num_nodes)):
+        ranks, task = [place.rank for place in attempt.placements], job_task(job)
+        if sorted(ranks) != list(range(len(ranks))):
             world.violate("gang-together", f"{attempt.id} does not place every rank exactly once")
+        if not (task.min_nodes or task.num_nodes) <= len(ranks) <= task.num_nodes:
+            world.violate("gang-size", f"{attempt.id} has {len(ranks)} of {task.num_nodes} ranks")
         self._check_room(attempt)
         self._check_order(job)
 

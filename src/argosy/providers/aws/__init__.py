@@ -21,6 +21,9 @@ MANIFEST = Manifest(
         ports=True,
         machine_images=True,
         networks=True,
+        disks=True,
+        zones=True,
+        quotas=True,
         preemption_notice=True,
     ),
     class_name="AWS",
@@ -46,6 +49,7 @@ MANIFEST = Manifest(
     ),
     reads_task_fields=True,
     priced_by_catalog=True,
+    tested="a fake EC2 with real hosts, through boto3",
     prices=PriceSource(sdk=True),
 )
 

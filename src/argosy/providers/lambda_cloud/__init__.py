@@ -22,6 +22,7 @@ MANIFEST = Manifest(
     credentials=("LAMBDA_API_KEY", "~/.lambda_cloud/lambda_keys"),
     sign_in="make a key at https://cloud.lambda.ai/api-keys and set LAMBDA_API_KEY",
     priced_by_catalog=True,
+    tested="a fake of its API with real hosts",
     prices=PriceSource(keys=("LAMBDA_API_KEY",)),
     observe_s=20.0,
 )

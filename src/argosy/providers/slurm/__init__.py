@@ -12,6 +12,7 @@ if TYPE_CHECKING:
 
 MANIFEST: Final = Manifest(
     name="slurm",
+    tested="real Slurm 22.05",
     title="Slurm",
     capabilities=Capabilities(multi_node=True),
     class_name="Slurm",

@@ -12,6 +12,7 @@ if TYPE_CHECKING:
 
 MANIFEST = Manifest(
     name="ssh",
+    tested="real sshd in network namespaces",
     title="GPU servers by SSH",
     capabilities=Capabilities(stop=True, multi_node=True, fractions=True, owned=True),
     class_name="SSH",

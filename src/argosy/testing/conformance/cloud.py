@@ -11,6 +11,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping
 from pathlib import Path
+from typing import Any
 
 from argosy.infra.agent_client import AgentClient
 from argosy.infra.agent_port import Channel
@@ -147,6 +148,19 @@ class CloudSubject:
     async def make_foreign(self) -> None:
         claim = self.claim().choice.offer
         self.cloud.order(name="web-1", kind=claim.shape.instance_type, region=claim.region, zone=claim.zone)
+
+
+def hold_case(case: Callable[[Any], Awaitable[object]], subject: CloudSubject) -> None:
+    """One case of the suite, or of `REFUSALS`, on a subject of its own. Nothing with a mark is left."""
+
+    async def act() -> None:
+        try:
+            await case(subject)
+        finally:
+            await subject.driver.disconnect()
+
+    asyncio.run(act())
+    assert [each for each in subject.cloud.machines() if subject.claim_of(each)] == []
 
 
 async def hold_host_life(driver: MachineDriver, claim: Claim) -> None:

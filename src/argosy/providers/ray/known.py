@@ -1,0 +1,94 @@
+"""Which clusters there are: `ray.yaml` in the state folder, RAY_ADDRESS, and a Ray that runs on this machine.
+
+    clusters:
+      lab:                                  # infra: ray/lab
+        address: http://10.0.0.5:8265
+        token_file: ~/.argosy/lab.token     # of a cluster that asks for one
+        accelerators: {GPU: H100}           # where nodes do not say what their accelerators are
+
+A cluster that has no name there is called as its address says, without `http://`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Final
+
+import msgspec
+
+from argosy.model.errors import ArgosyError
+from argosy.providers.ray.settings import ClusterSettings
+
+FILE: Final = "ray.yaml"
+PORT: Final = 8265
+HERE: Final = f"127.0.0.1:{PORT}"
+_SIGN: Final = "/tmp/ray/ray_current_cluster"  # `ray start` writes it, and `ray stop` removes it
+_VARIABLES: Final = ("RAY_API_SERVER_ADDRESS", "RAY_ADDRESS")
+
+
+class _File(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    clusters: dict[str, ClusterSettings] = {}
+
+
+def find_clusters(
+    state_dir: Path, environ: Mapping[str, str], sign: Path = Path(_SIGN)
+) -> dict[str, ClusterSettings]:
+    """Settings by name of the cluster. Raises ArgosyError `spec-invalid` for a file that cannot be used."""
+    found = read_file(state_dir / FILE)
+    known = {_plain(each.url) for each in found.values()}
+    for variable in _VARIABLES:
+        address = _dashboard(environ.get(variable, ""))
+        if address and _plain(address) not in known:
+            known.add(_plain(address))
+            found[_plain(address)] = ClusterSettings(address=address)
+    if not found and sign.exists():
+        found[HERE] = ClusterSettings(address=HERE)
+    return found
+
+
+def _plain(address: str) -> str:
+    return address.removeprefix("http://").rstrip("/")
+
+
+def _dashboard(address: str) -> str:
+    """The address of the dashboard that a variable of Ray names: it may also name the cluster's own port,
+    on the same host.
+
+    >>> _dashboard("http://10.0.0.5:8265"), _dashboard("10.0.0.5:6379"), _dashboard("ray://head:10001")
+    ('http://10.0.0.5:8265', '10.0.0.5:8265', 'head:8265')
+    >>> _dashboard("auto"), _dashboard("local"), _dashboard("")
+    ('127.0.0.1:8265', '', '')
+    """
+    address = address.strip()
+    if address in ("", "local"):
+        return ""
+    if address == "auto":
+        return HERE
+    if address.startswith(("http://", "https://")):
+        return address
+    host, _, port = address.removeprefix("ray://").split("/")[0].rpartition(":")
+    own = address if not address.startswith("ray://") and port == str(PORT) else f"{host or port}:{PORT}"
+    return own
+
+
+def read_file(path: Path) -> dict[str, ClusterSettings]:
+    """The clusters of `ray.yaml`; none when there is no such file. Raises ArgosyError."""
+    try:
+        text = path.read_text("utf-8")
+    except FileNotFoundError:
+        return {}
+    except (OSError, UnicodeDecodeError) as error:
+        raise ArgosyError("spec-unreadable", f"{path} cannot be read: {error}") from None
+    import yaml
+
+    try:
+        given = yaml.safe_load(text)
+        return msgspec.convert(given if given is not None else {}, _File).clusters
+    except (yaml.YAMLError, msgspec.ValidationError) as error:
+        said = " ".join(str(error).split())[:300]
+        raise ArgosyError(
+            "spec-invalid",
+            f"{path} is not a list of clusters: {said}",
+            hint="write `clusters: {NAME: {address: http://HOST:8265}}`; docs/ray.md has all fields",
+        ) from None

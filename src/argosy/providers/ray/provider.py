@@ -1,0 +1,186 @@
+"""The Ray provider: a claim is one submitted job that holds our agent on each of its nodes."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Coroutine, Mapping, Sequence
+from typing import Any, Final
+
+from argosy.infra import border
+from argosy.infra.agent_port import Channel
+from argosy.infra.provider import Diagnostic, Want
+from argosy.infra.to_its_end import ToItsEnd
+from argosy.infra.tombstones import is_claim_id
+from argosy.model.facts import ClaimFact
+from argosy.model.offer import Capacity, Offer
+from argosy.model.phases import Desired
+from argosy.model.rows import Claim, Node
+from argosy.providers.ray import MANIFEST
+from argosy.providers.ray.cluster import Cluster
+from argosy.providers.ray.nodes import offers_of
+from argosy.providers.ray.settings import read_options
+from argosy.providers.ray.states import parse_address
+
+_log: Final = logging.getLogger(__name__)
+
+
+class RayProvider:
+    """The clusters that this server uses, by name."""
+
+    def __init__(self, clusters: Mapping[str, Cluster]) -> None:
+        self.manifest = MANIFEST
+        self._clusters = clusters
+        self._locks: dict[str, asyncio.Lock] = {}
+        self._to_its_end = ToItsEnd()
+        self._seen: dict[str, dict[str, ClaimFact]] = {}  # what each cluster told last
+
+    # -- the six verbs ---------------------------------------------------------------------------------------
+
+    async def check(self) -> Sequence[Diagnostic]:
+        if not self._clusters:
+            return [
+                self._finding(
+                    False, "no Ray cluster is known", "set RAY_ADDRESS, or write ray.yaml (docs/ray.md)"
+                )
+            ]
+        found = await asyncio.gather(*(self._check(each) for each in self._clusters.values()))
+        return [each for findings in found for each in findings]
+
+    def _finding(self, ok: bool, what: str, hint: str = "") -> Diagnostic:
+        return Diagnostic(provider=self.manifest.name, ok=ok, what=what, hint=hint)
+
+    async def _check(self, cluster: Cluster) -> list[Diagnostic]:
+        def finding(ok: bool, what: str, hint: str = "") -> Diagnostic:
+            return self._finding(ok, f"{cluster.name}: {what}", hint)
+
+        try:
+            version = await cluster.api.version()
+            kinds = await cluster.kinds(0)
+        except border.BorderError as error:
+            return [
+                finding(False, str(error), f"`ray status` on the head node says whether {cluster.name} works")
+            ]
+        findings = [finding(True, f"Ray {version} answers at {cluster.api.url}")]
+        for kind in kinds:
+            findings.append(finding(True, f"{kind.total} nodes {kind.type}, {kind.free} of them free"))
+        if not kinds:
+            findings.append(
+                finding(
+                    False, "no node can hold anything", "add nodes: `ray start --address=HEAD:6379` on each"
+                )
+            )
+        if cluster.trouble:
+            findings.append(
+                finding(
+                    False,
+                    f"its autoscaler says: {cluster.trouble}",
+                    "`ray status` on the head node shows more",
+                )
+            )
+        if not cluster.api.token() and not cluster.api.is_local:
+            findings.append(
+                finding(
+                    False,
+                    "whoever reaches its dashboard can run programs on it: it asks for no token",
+                    "start it with RAY_AUTH_MODE=token, and give the token to this server (docs/ray.md)",
+                )
+            )
+        problem = await cluster.unreachable()
+        return [*findings, *([finding(False, *problem)] if problem else [])]
+
+    async def quote(self, want: Want) -> Sequence[Offer]:
+        """What every cluster has; one that does not answer is left out unless it is the only one."""
+        found = await asyncio.gather(
+            *(self._offers(each) for each in self._clusters.values()), return_exceptions=True
+        )
+        offers: list[Offer] = []
+        for cluster, answer in zip(self._clusters.values(), found, strict=True):
+            if isinstance(answer, border.BorderError):
+                if len(self._clusters) == 1:
+                    raise answer
+                _log.warning("cluster %s gives no quote: %s", cluster.name, answer)
+            elif isinstance(answer, BaseException):
+                raise answer
+            else:
+                offers += answer
+        return offers
+
+    async def _offers(self, cluster: Cluster) -> list[Offer]:
+        kinds = await cluster.kinds()
+        return offers_of(
+            kinds,
+            provider=self.manifest.name,
+            cluster=cluster.name,
+            grows=cluster.grows,
+            now_ms=cluster.now_ms(),
+        )
+
+    async def ensure(self, claim: Claim) -> None:
+        cluster = self._refuse(claim)
+        options = read_options(claim.config, self.manifest.name)
+        await self._to_its_end(self._locked(cluster.ensure(claim, options), claim.id))
+
+    async def observe(self, claim_ids: Sequence[str]) -> Sequence[ClaimFact]:
+        asked = [self._facts(cluster, claim_ids) for cluster in self._clusters.values()]
+        return [fact for facts in await asyncio.gather(*asked) for fact in facts]
+
+    async def release(self, claim_id: str) -> None:
+        if is_claim_id(claim_id):
+            await self._to_its_end(self._release(claim_id))
+
+    async def reach(self, node: Node) -> Channel:
+        name, region = parse_address(node.address)
+        cluster = self._clusters.get(region)
+        if cluster is None:
+            raise border.Unreachable(f"there is no Ray cluster `{region}`")
+        return await cluster.reach(name)
+
+    # -- effects ---------------------------------------------------------------------------------------------
+
+    def _refuse(self, claim: Claim) -> Cluster:
+        offer, choice = claim.choice.offer, claim.choice
+        if not is_claim_id(claim.id):
+            raise border.RequestRefused("claim", f"`{claim.id}` is not the id of a claim")
+        if offer.provider != self.manifest.name:
+            raise border.RequestRefused("provider", f"`{offer.provider}` is not Ray")
+        cluster = self._clusters.get(offer.region)
+        if cluster is None:
+            known = ", ".join(sorted(self._clusters)) or "none"
+            raise border.RequestRefused(
+                "infra", f"there is no Ray cluster `{offer.region}`; known are: {known}"
+            )
+        if offer.capacity is Capacity.SPOT:
+            raise border.Unsupported("Ray has no spot capacity")
+        if claim.desired is Desired.STOP:
+            raise border.Unsupported("a job of Ray cannot rest: it holds its nodes or ends")
+        if choice.accelerators_milli % 1000:
+            raise border.Unsupported("a node of a Ray cluster gives whole accelerators")
+        if claim.count < 1:
+            raise border.RequestRefused("num_nodes", "a claim has at least one node")
+        return cluster
+
+    async def _locked(self, work: Coroutine[Any, Any, None], claim_id: str) -> None:
+        async with self._locks.setdefault(claim_id, asyncio.Lock()):
+            await work
+
+    async def _release(self, claim_id: str) -> None:
+        """Where it was seen, else on every cluster: only they know which of them has it."""
+        home = [self._clusters[name] for name, seen in self._seen.items() if claim_id in seen]
+        async with self._locks.setdefault(claim_id, asyncio.Lock()):
+            await asyncio.gather(*(each.release(claim_id) for each in home or self._clusters.values()))
+        self._locks.pop(claim_id, None)
+
+    async def _facts(self, cluster: Cluster, claim_ids: Sequence[str]) -> list[ClaimFact]:
+        """A cluster that does not answer has not lost its jobs: what it told last holds."""
+        seen = self._seen.setdefault(cluster.name, {})
+        try:
+            facts = await cluster.facts(claim_ids)
+        except border.BorderError:
+            if len(self._clusters) == 1:
+                raise
+            return [fact for name, fact in seen.items() if not claim_ids or name in claim_ids]
+        for name in claim_ids or list(seen):
+            seen.pop(name, None)
+        seen.update({fact.claim_id: fact for fact in facts})
+        return facts

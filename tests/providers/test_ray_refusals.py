@@ -1,0 +1,228 @@
+"""What Ray refuses, and what stands where a Ray should be: each with its text. Nothing runs here."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+import msgspec
+import pytest
+
+from argosy.infra import border
+from argosy.infra.provider import Setting, Want
+from argosy.infra.system import SystemClock, SystemIds
+from argosy.model.errors import ArgosyError
+from argosy.model.rows import Claim
+from argosy.providers.ray import create
+from argosy.providers.ray.known import HERE, find_clusters
+from argosy.providers.ray.provider import RayProvider
+from argosy.testing.builders import a_choice, a_claim, a_gpu_shape, an_offer
+from argosy.testing.fake_ray import FakeRay
+
+
+@pytest.fixture
+def ray() -> Iterator[FakeRay]:
+    cluster = FakeRay({"GPU": 8.0, "accelerator_type:H100": 1.0}, {"CPU": 16.0})
+    yield cluster
+    cluster.close()
+
+
+def made(folder: Path, environ: Mapping[str, str]) -> RayProvider:
+    home = {"HOME": str(folder), **environ}
+    return create(
+        Setting(root=folder / "ray", clock=SystemClock(), ids=SystemIds(), environ=home, home=folder)
+    )
+
+
+def provider(ray: FakeRay, folder: Path, **environ: str) -> RayProvider:
+    return made(folder, {"RAY_ADDRESS": f"http://{ray.address}", **environ})
+
+
+def a_ray_claim(ray: FakeRay, *, count: int = 1, gpus: int = 0, config: str = "") -> Claim:
+    shape = a_gpu_shape(8, "H100", instance_type="H100:8-4c-8g" if gpus else "cpu-16c-8g")
+    offer = an_offer(provider="ray", region=ray.address, shape=shape, divisible=True)
+    choice = a_choice(
+        offer=offer,
+        cpus_milli=1000,
+        memory_bytes=0,
+        accelerator="H100" if gpus else None,
+        accelerators_milli=1000 * gpus,
+    )
+    return a_claim(count=count, choice=choice, config=config)
+
+
+def findings(one: RayProvider) -> list[str]:
+    found = asyncio.run(one.check())
+    return [f"{each.what} | {each.hint}" for each in found if not each.ok]
+
+
+def ensure_error(one: RayProvider, claim: Claim) -> border.BorderError:
+    with pytest.raises(border.BorderError) as caught:
+        asyncio.run(one.ensure(claim))
+    return caught.value
+
+
+def test_a_cluster_tells_its_nodes_and_models(ray: FakeRay, tmp_path: Path) -> None:
+    offers = asyncio.run(provider(ray, tmp_path).quote(Want()))
+    assert [(each.shape.accelerator, each.shape.instance_type, each.nodes_max) for each in offers] == [
+        ("H100", "H100:8-4c-8g", 1),
+        (None, "cpu-16c-8g", 1),
+    ]
+    assert {each.region for each in offers} == {ray.address}
+
+
+def test_nobody_answers(tmp_path: Path) -> None:
+    (said,) = findings(made(tmp_path, {"RAY_ADDRESS": "http://127.0.0.1:9"}))
+    assert said.startswith("127.0.0.1:9: Ray at http://127.0.0.1:9 cannot be reached: ")
+    assert said.endswith("| `ray status` on the head node says whether 127.0.0.1:9 works")
+
+
+def test_something_else_answers(ray: FakeRay, tmp_path: Path) -> None:
+    ray.is_page = True
+    (said,) = findings(provider(ray, tmp_path))
+    assert "answers with a web page instead of data (status 200)" in said
+    ray.is_page = False
+    ray.refuses["GET /api/version"] = (404, b"not found")
+    (said,) = findings(provider(ray, tmp_path))
+    assert f"http://{ray.address} is no dashboard of Ray: it knows no /api/version" in said
+
+
+def test_a_token_is_missing_or_wrong(ray: FakeRay, tmp_path: Path) -> None:
+    ray.token = "right-and-secret"
+    (said,) = findings(provider(ray, tmp_path))
+    assert (
+        "does not accept the credentials: Unauthorized: Missing authentication token; give the server" in said
+    )
+    assert "`ray get-auth-token` prints it" in said
+    (said,) = findings(provider(ray, tmp_path, RAY_AUTH_TOKEN="wrong-and-secret"))
+    assert "does not accept the token: Forbidden: Invalid authentication token; give the server" in said
+    assert "secret" not in said
+    (said,) = findings(provider(ray, tmp_path, RAY_AUTH_TOKEN_PATH="/nonexistent/token"))
+    assert "the token file /nonexistent/token cannot be read: No such file or directory" in said
+    (tmp_path / ".ray").mkdir()
+    (tmp_path / ".ray" / "auth_token").write_text("right-and-secret\n")
+    assert findings(provider(ray, tmp_path)) == []
+
+
+def test_a_ray_that_is_too_old(ray: FakeRay, tmp_path: Path) -> None:
+    ray.version = "2.3.1"
+    (said,) = findings(provider(ray, tmp_path))
+    assert f"Ray at http://{ray.address} is 2.3.1, and 2.9 or newer is needed: upgrade the cluster" in said
+
+
+def test_more_nodes_than_there_are(ray: FakeRay, tmp_path: Path) -> None:
+    error = ensure_error(provider(ray, tmp_path), a_ray_claim(ray, count=2, gpus=8))
+    assert isinstance(error, border.OutOfCapacity)
+    assert str(error) == (
+        f"{ray.address} has 1 nodes with 1 CPU, 8 GPU, asked for 2, and no autoscaler that adds some"
+    )
+    assert not ray.running()
+
+
+def test_an_autoscaler_may_add_nodes(ray: FakeRay, tmp_path: Path) -> None:
+    ray.autoscaler = {"activeNodes": {"ray.head": 1}, "pendingNodes": [["10.0.0.9", "gpu", "starting"]]}
+    one = provider(ray, tmp_path)
+    claim = a_ray_claim(ray, count=2, gpus=8)
+
+    async def main() -> str:
+        await one.ensure(claim)
+        while not (facts := await one.observe([claim.id])) or "waits" not in facts[0].detail:
+            await asyncio.sleep(0.02)
+        return facts[0].detail
+
+    said = asyncio.run(main())
+    assert said == (
+        "waits for room: 2 nodes with 1 CPU, 8 GPU; 1 of 1 that are large enough are free; "
+        "the autoscaler starts 1 more"
+    )
+    ray.trouble = "no quota for gpu"
+    assert any("its autoscaler says: no quota for gpu" in each for each in findings(one))
+
+
+def test_it_waits_no_longer_than_the_task_says(ray: FakeRay, tmp_path: Path) -> None:
+    ray.autoscaler = {"activeNodes": {"ray.head": 1}}
+    one = provider(ray, tmp_path)
+    claim = a_ray_claim(ray, count=2, gpus=8, config='{"ray": {"provision_timeout": 1}}')
+
+    async def main() -> str:
+        await one.ensure(claim)
+        while not (facts := await one.observe([claim.id])) or facts[0].state != "gone":
+            await asyncio.sleep(0.05)
+        return facts[0].detail
+
+    assert asyncio.run(main()) == "no room in the cluster within 1 s"
+
+
+def test_nodes_without_a_way_to_this_server(tmp_path: Path) -> None:
+    ray = FakeRay({}, ip="203.0.113.7")
+    shape = a_gpu_shape(0, accelerator=None, instance_type="cpu-4c-8g")
+    offer = an_offer(provider="ray", region=ray.address, shape=shape)
+    choice = a_choice(offer=offer, cpus_milli=1000, memory_bytes=0, accelerators_milli=0)
+    one = provider(ray, tmp_path)
+    error = ensure_error(one, a_claim(choice=choice))
+    assert isinstance(error, border.RequestRefused)
+    assert str(error) == (
+        f"nodes of {ray.address} are other machines, and have no way to this server: set "
+        "ARGOSY_PUBLIC_URL to the https address at which they reach it, or submit Ray's own jobs "
+        "(`ray:` in the task)"
+    )
+    assert any("have no way to this server | set ARGOSY_PUBLIC_URL" in each for each in findings(one))
+    ray.close()
+
+
+@pytest.mark.parametrize(
+    ("config", "text"),
+    [
+        (
+            {"provision_timeout": "soon"},
+            "`config.ray.provision_timeout` is 'soon'; write a number of seconds",
+        ),
+        ({"native": 3}, "`config.ray.native` is 3; write `true` or `false`"),
+        ({"resources": {"rack": "one"}}, "`config.ray.resources.rack` is 'one'; write a number"),
+        (
+            {"resources": {"GPU": 1}},
+            "`config.ray.resources.GPU` is given to Ray by Argosy itself: say it by the field for it",
+        ),
+        (
+            {"runtime_env": {"working_dir": "."}},
+            "`config.ray.runtime_env.working_dir` is '.'; a job that is submitted as it is brings no files "
+            "of this machine: name a URL that its nodes can read (s3://, gs://, https://…/x.zip)",
+        ),
+    ],
+)
+def test_what_a_task_may_not_say(ray: FakeRay, tmp_path: Path, config: object, text: str) -> None:
+    error = ensure_error(
+        provider(ray, tmp_path), a_ray_claim(ray, config=msgspec.json.encode({"ray": config}).decode())
+    )
+    assert isinstance(error, border.RequestRefused)
+    assert str(error) == text
+
+
+def test_an_unknown_cluster(ray: FakeRay, tmp_path: Path) -> None:
+    claim = a_ray_claim(ray)
+    offer = msgspec.structs.replace(claim.choice.offer, region="10.1.1.1:8265")
+    claim = msgspec.structs.replace(claim, choice=msgspec.structs.replace(claim.choice, offer=offer))
+    error = ensure_error(provider(ray, tmp_path), claim)
+    assert str(error) == f"there is no Ray cluster `10.1.1.1:8265`; known are: {ray.address}"
+
+
+def test_which_clusters_there_are(tmp_path: Path) -> None:
+    (tmp_path / "ray.yaml").write_text("clusters: {lab: {address: 10.0.0.5:8265}}\n")
+    none = tmp_path / "none"
+    assert [*find_clusters(tmp_path, {"RAY_ADDRESS": "http://10.0.0.5:8265"}, none)] == ["lab"]
+    assert [*find_clusters(tmp_path, {"RAY_ADDRESS": "ray://other:10001"}, none)] == ["lab", "other:8265"]
+    assert [*find_clusters(none, {}, tmp_path / "ray.yaml")] == [HERE]
+    assert [*find_clusters(none, {}, none)] == []
+
+
+def test_a_file_of_clusters_that_cannot_be_used(tmp_path: Path) -> None:
+    (tmp_path / "ray.yaml").write_text("clusters: {lab: {adress: x}}\n")
+    with pytest.raises(
+        ArgosyError, match="is not a list of clusters: Object contains unknown field `adress`"
+    ) as caught:
+        find_clusters(tmp_path, {})
+    assert (
+        caught.value.hint
+        == "write `clusters: {NAME: {address: http://HOST:8265}}`; docs/ray.md has all fields"
+    )
