@@ -77,9 +77,10 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 
 @functools.cache
 def group_of(file: str) -> str:
-    """Tests of one group run one after another in one process; "": wherever there is room. Worlds are computed
-    while most other tests wait for something, so one process computes them. Hosts to log in to are dear, so one
-    process makes them; and what a module shares is made once for all of its tests."""
+    """Tests of one group run one after another in one process; "": wherever there is room.
+
+    Worlds are computed while most other tests wait for something, so one process computes them all. Hosts to
+    log in to are dear, so one process makes them; what a module shares is made once for all of its tests."""
     if folder_of(file) == "sim":
         return "sim"
     text = (HERE.parent / file).read_text(encoding="utf-8")
