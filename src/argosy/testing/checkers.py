@@ -15,14 +15,13 @@ from argosy.model.kinds.job import job_state, job_task
 from argosy.model.phases import AttemptPhase, ClaimPhase, Desired, Outcome, WorkloadPhase, is_final, may_move
 from argosy.model.rows import Attempt, Claim, Node, Row, Workload
 from argosy.testing.memory_log_sink import MemoryLogSink
-from argosy.testing.pool_checkers import PoolLaws
+from argosy.testing.pool_checkers import PoolLaws, would_act
 from argosy.testing.sim_provider import SimProviders
 from argosy.testing.world import INCARNATION, World
 
 LEAK_LIMIT_S: Final = (
     900.0  # how long something unwanted may exist: listings lag, calls fail, servers restart
 )
-POOLS_EVERY_S: Final = 60.0  # how often pools are made from the rows alone, the dearest question
 GANG_LIMIT_S: Final = 300.0  # on top of the grace: how long a gang may outlive its first exit
 
 
@@ -42,8 +41,6 @@ class Checkers:
         self._served_s = 0.0  # how long at least one has lived, until `_from_s`
         self._from_s = 0.0
         self.commits = 0
-        self._pooled: dict[str, tuple[str, str, float]] = {}  # what pools leave undone, as of the last look
-        self._pooled_s = float("-inf")
 
     # -- every commit ---------------------------------------------------------------------------------------
 
@@ -202,12 +199,8 @@ class Checkers:
         return self._served_s + (self.world.now_s - self._from_s if self._servers else 0.0)
 
     def check_now(self) -> None:
-        if self.world.now_s - self._pooled_s >= POOLS_EVERY_S:
-            self._pooled, self._pooled_s = {}, self.world.now_s
-            for view in self.views():
-                self._pooled |= self.pools.check(view)
         unwanted = {**self._leaks(), **self._late_gangs(), **self._late_stops(), **self._orphans()}
-        unwanted |= self._pooled
+        unwanted |= self.pools.check(self.views)
         now_s = self._served()
         self._since = {key: self._since.get(key, now_s) for key in unwanted}
         for key, (checker, text, limit_s) in unwanted.items():
@@ -296,7 +289,7 @@ class Checkers:
             f"{claim.id} is {claim.phase.value}" for claim in claims if claim.phase is ClaimPhase.RELEASING
         ]
         for view in self.views()[:1] if not found else ():  # fresh pools are the dearest question
-            found += self.pools.would_act(view)
+            found += would_act(view)
         return found
 
     def left_over(self) -> list[str]:

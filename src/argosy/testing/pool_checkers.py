@@ -6,7 +6,7 @@ pools that are made from the rows alone.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Final
 
 import msgspec
@@ -36,6 +36,7 @@ if TYPE_CHECKING:
 WAIT_LIMIT_S: Final = (
     900.0  # how long something may be left undone that a fresh pool would do: servers restart, calls fail
 )
+EVERY_S: Final = 60.0  # how often pools are made from the rows alone, the dearest question
 GUARANTEE_LIMIT_S: Final = 300.0  # how long somebody may wait for what is guaranteed and could be given back
 
 Sums = dict[tuple[str, int | str], int]  # (machine, `cpus` | `memory` | index of a device) → amount
@@ -61,6 +62,8 @@ class PoolLaws:
         self._starts: dict[str, float] = {}  # id of a workload → when it last began to hold something
         self._shrank_s: dict[str, float] = {}  # id of a cluster → when it last stopped, or lost a node
         self._machines = _machines_of(providers)
+        self._found: dict[str, tuple[str, str, float]] = {}  # what was undone at the last look
+        self._looked_s = float("-inf")
 
     # -- every commit ---------------------------------------------------------------------------------------
 
@@ -299,12 +302,16 @@ class PoolLaws:
 
     # -- every minute ---------------------------------------------------------------------------------------
 
-    def check(self, view: View) -> dict[str, tuple[str, str, float]]:
-        """What this server leaves undone, against one set of pools made from the rows alone."""
-        fresh = msgspec.structs.replace(view, pools=PoolCaches())
-        self.check_books(view, fresh)
-        found = self._starved(view, fresh)
-        return found | self._undone(fresh)  # last: its cycles change the fresh books
+    def check(self, views: Callable[[], Iterable[View]]) -> dict[str, tuple[str, str, float]]:
+        """What servers leave undone, against one set of pools made from the rows alone, as of this minute."""
+        if self.world.now_s - self._looked_s >= EVERY_S:
+            self._found, self._looked_s = {}, self.world.now_s
+            for view in views():
+                fresh = msgspec.structs.replace(view, pools=PoolCaches())
+                self.check_books(view, fresh)
+                self._found |= self._starved(view, fresh)
+                self._found |= _undone(fresh)  # last: its cycles change the fresh books
+        return self._found
 
     def _starved(self, view: View, fresh: View) -> dict[str, tuple[str, str, float]]:
         """Who waits for what is guaranteed to its queue, while machines that no reservation of somebody
@@ -372,30 +379,6 @@ class PoolLaws:
         quotas.rollback(mark)
         return inventory.find(first) is not None
 
-    def _undone(self, fresh: View) -> dict[str, tuple[str, str, float]]:
-        """What pools made from the rows alone would do now: a server has to do it, too, or what it became."""
-        found = {}
-        for subject, actions in self._supposed(fresh):
-            for action in actions:
-                if isinstance(action, Put) and not isinstance(action.row, Claim) and action.row.rev:
-                    text = f"{subject} would change {action.row.id}, and nobody does"
-                    key = f"undone {action.row.id} {action.row.rev}"
-                    found[key] = ("work-conserving", text, WAIT_LIMIT_S)
-        return found
-
-    def would_act(self, view: View) -> list[str]:
-        return [
-            f"{subject} is not done"
-            for subject, actions in self._supposed(msgspec.structs.replace(view, pools=PoolCaches()))
-            if any(isinstance(action, Put) for action in actions)
-        ]
-
-    def _supposed(self, fresh: View) -> Iterator[tuple[str, list[Action]]]:
-        yield "the owned machines", decide_owned(fresh, lambda prefix: f"{prefix}-supposed")
-        for row in fresh.rows.workloads.values():
-            if kind_of(row).hosts and row.phase is WorkloadPhase.RUNNING and row.desired is Desired.RUN:
-                yield row.id, decide_jobs(fresh, row, lambda prefix: f"{prefix}-supposed")
-
     def check_books(self, view: View, fresh: View) -> None:
         """The books that a server has kept against books made from the same rows."""
         kept, made = view.pools, caches_of(fresh)
@@ -421,6 +404,33 @@ class PoolLaws:
                 self.world.violate("books", f"of {name}: another room is free than by the rows")
             elif _used(mine) != _used(new):
                 self.world.violate("books", f"of {name}: queues use something else than what runs")
+
+
+def _undone(fresh: View) -> dict[str, tuple[str, str, float]]:
+    """What pools made from the rows alone would do now: a server has to do it, too, or what it became."""
+    found = {}
+    for subject, actions in _supposed(fresh):
+        for action in actions:
+            if isinstance(action, Put) and not isinstance(action.row, Claim) and action.row.rev:
+                text = f"{subject} would change {action.row.id}, and nobody does"
+                key = f"undone {action.row.id} {action.row.rev}"
+                found[key] = ("work-conserving", text, WAIT_LIMIT_S)
+    return found
+
+
+def would_act(view: View) -> list[str]:
+    return [
+        f"{subject} is not done"
+        for subject, actions in _supposed(msgspec.structs.replace(view, pools=PoolCaches()))
+        if any(isinstance(action, Put) for action in actions)
+    ]
+
+
+def _supposed(fresh: View) -> Iterator[tuple[str, list[Action]]]:
+    yield "the owned machines", decide_owned(fresh, lambda prefix: f"{prefix}-supposed")
+    for row in fresh.rows.workloads.values():
+        if kind_of(row).hosts and row.phase is WorkloadPhase.RUNNING and row.desired is Desired.RUN:
+            yield row.id, decide_jobs(fresh, row, lambda prefix: f"{prefix}-supposed")
 
 
 def _machines_of(providers: SimProviders) -> dict[str, tuple[int, int, int, int]]:
