@@ -68,7 +68,7 @@ class Vendor:
     agent_options: tuple[str, ...] = ()
     #: Machines make their host keys themselves.
     own_host_keys = False
-    #: The command that ends a machine without us, with `{id}` and `{region}`; for `check`.
+    #: The command that ends a machine without us, with `{id}`, `{name}` and `{region}`; for `check`.
     end_command = ""
 
     async def check(self) -> Sequence[Diagnostic]:
