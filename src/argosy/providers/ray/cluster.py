@@ -139,16 +139,19 @@ class Cluster:
         self, claim: Claim, options: TaskOptions, kinds: Sequence[NodeKind], nodes: Sequence[RayNode]
     ) -> Plan:
         choice = claim.choice
-        kind = next((each for each in kinds if each.type == choice.offer.shape.instance_type), None)
+        devices = next(
+            (each.devices for each in kinds if each.devices and each.devices.model == choice.accelerator),
+            None,
+        )
         bundle: dict[str, float] = {}
         if choice.cpus_milli:
             bundle["CPU"] = choice.cpus_milli / 1000
         if count := choice.accelerators_milli // 1000:
-            if kind is None or kind.devices is None:
+            if devices is None:
                 raise border.OutOfCapacity(
-                    self.name, f"{self.name} has no nodes {choice.offer.shape.instance_type} any more"
+                    self.name, f"{self.name} has no nodes with {choice.accelerator} any more"
                 )
-            bundle[kind.devices.resource] = count
+            bundle[devices.resource] = count
         if choice.memory_bytes:
             bundle["memory"] = choice.memory_bytes
         bundle.update(options.resources)
