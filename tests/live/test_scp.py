@@ -1,4 +1,4 @@
-"""One machine at Samsung Cloud Platform, when there is a key: `pytest tests/live/test_scp.py --max-cost 1`."""
+"""One machine at Samsung Cloud Platform, with a key: `pytest tests/live/test_scp.py --max-cost 1`."""
 
 from __future__ import annotations
 
