@@ -44,6 +44,7 @@ MANIFEST = Manifest(
         "enable_gpu_direct",
         "kms_key",
         "ssh_user",
+        "runtime_version",
         "labels",
     ),
     reads_task_fields=True,

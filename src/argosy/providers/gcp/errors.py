@@ -14,10 +14,13 @@ from argosy.providers.gcp import MANIFEST
 from argosy.providers.gcp.wire import Operation
 
 _QUOTAS_PAGE: Final = "https://console.cloud.google.com/iam-admin/quotas"
-_QUOTA: Final = re.compile(r"Quota '(\w+)' exceeded\.\s+Limit: ([\d.]+)\s*(in region [\w-]+|globally)?")
+_QUOTA: Final = re.compile(
+    r"Quota (?:limit )?'([\w-]+)' (?:has been )?exceeded\.\s+Limit: ([\d.]+)\s*"
+    r"(in (?:region|zone) [\w-]+|globally)?"
+)
 _FULL: Final = re.compile(
     r"resource_pool_exhausted|resourcePoolExhausted|stockout|insufficientCapacity"
-    r"|not have enough resources|RESERVATION.*(exhausted|insufficient|not have)",
+    r"|not have enough resources|no more capacity|RESERVATION.*(exhausted|insufficient|not have)",
     re.IGNORECASE,
 )
 _BUSY: Final = re.compile(

@@ -47,6 +47,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     enable_gpu_direct: bool = False
     kms_key: str = ""  # with which the disk is encrypted
     ssh_user: str = ""  # of an image of one's own
+    runtime_version: str = ""  # of TPUs
     labels: dict[str, str] = {}
 
 
@@ -76,6 +77,7 @@ class Wishes(msgspec.Struct, frozen=True, kw_only=True):
     kms_key: str
     user: str
     ports: tuple[str, ...]
+    runtime: str  # of a TPU
     labels: tuple[tuple[str, str], ...]
     best_network: bool
 
@@ -120,6 +122,7 @@ def wishes_of(claim: Claim, *, private: bool = False) -> Wishes:
         kms_key=settings.kms_key,
         user=settings.ssh_user or USER_NAME,
         ports=asked.ports,
+        runtime=settings.runtime_version or dict(asked.accelerator_args).get("runtime_version", ""),
         labels=tuple((settings.labels | dict(asked.labels)).items()),
         best_network=asked.network_tier == "best",
     )
