@@ -62,6 +62,7 @@ TASK_FIELDS: Final = {
         "enable_gpu_direct",
         "kms_key",
         "ssh_user",
+        "runtime_version",
         "labels",
     ),
     "kubernetes": (
