@@ -138,7 +138,7 @@ def test_another_runtime(world: World) -> None:
         (
             a_tpu(config={"runtime_version": "old"}),
             border.RequestRefused,
-            "Google Cloud says: invalid runtime version old (400)",
+            "Google Cloud says: invalid runtime version old",
         ),
     ],
 )

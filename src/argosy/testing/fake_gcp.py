@@ -77,7 +77,12 @@ class FakeGcp(FakeGcpTpus):
             raise self.error(400, "invalid", "Invalid value for field 'resource.count'")
         self._check(ask, told.instance_properties, names, bulk=True)
         errors = self._ordered(zone, told.instance_properties, names)
-        return self._operation(ask, f"zones/{zone}", errors)
+        group = f"group-{len(self.operations)}"
+        if errors and errors[0]["code"] != "RESOURCE_ALREADY_EXISTS":
+            self._operation(Ask({}, {}, {}, None), f"zones/{zone}", errors, group)
+            text = f"Requested minimum count of {told.min_count} VMs could not be created."
+            errors = [{"code": "VM_MIN_COUNT_NOT_REACHED", "message": text}]
+        return self._operation(ask, f"zones/{zone}", errors, group)
 
     def _check(self, ask: Ask[Any], told: Properties, names: list[str], *, bulk: bool) -> None:
         zone = ask.parts["zone"]

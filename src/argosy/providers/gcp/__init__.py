@@ -38,6 +38,7 @@ MANIFEST = Manifest(
         "force_enable_external_ips",
         "remote_identity",
         "specific_reservations",
+        "reservation_bound",
         "managed_instance_group",
         "placement_policy",
         "enable_gvnic",

@@ -58,6 +58,8 @@ def words(said: Said) -> border.BorderError | None:
         return _quota(said, quota)
     if _FULL.search(text):
         return border.OutOfCapacity(said.scope, f"Google Cloud has no {said.scope or 'room'}: {said.words}")
+    if said.code == "VM_MIN_COUNT_NOT_REACHED":  # of a gang: which machine failed, others say
+        return border.OutOfCapacity(said.scope, f"Google Cloud has not enough {said.scope}: {said.words}")
     if _BUSY.search(said.code):
         return border.Transient(what, said.after_s or 5)
     if said.code == "UNSUPPORTED_OPERATION":  # a spot machine that was taken back while it was made

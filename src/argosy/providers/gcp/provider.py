@@ -157,7 +157,12 @@ class Google(Vendor):
         self, operation: Operation, order: MachineOrder, names: tuple[tuple[int, str], ...]
     ) -> None:
         """Wait for the end of an order; one that takes longer is followed by the looks that come."""
-        if not await self._account.finish(f"zones/{order.zone}", operation, order.scope):
+        place = f"zones/{order.zone}"
+        try:
+            done = await self._account.finish(place, operation, order.scope)
+        except border.OutOfCapacity as error:
+            raise (await self._account.reason(place, operation, order.scope) or error) from None
+        if not done:
             pending = Pending(
                 operation=operation.name,
                 zone=order.zone,
