@@ -68,6 +68,7 @@ def said_of(
     if not is_page:
         try:
             code, text, field = _read(msgspec.json.decode(body))
+            code = "" if code == str(status) else code  # it says the same again
         except msgspec.DecodeError:
             text = body[:_TEXT_MAX].decode("utf-8", "replace").strip()
     return Said(

@@ -103,6 +103,10 @@ TASK_FIELDS: Final = {
     ),
     "runpod": (
         "allowed_cuda_versions",
+        "network_volume",
+        "network_volume_path",
+        "bid_per_gpu",
+        "registry",
     ),
     "slurm": (
         "sbatch_options",
@@ -135,6 +139,7 @@ READS_TASK: Final = (
     "kubernetes",
     "nebius",
     "ray",
+    "runpod",
     "slurm",
 )
 #: Of these, the field that is a command of its own kind of job.

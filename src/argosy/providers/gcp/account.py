@@ -82,6 +82,11 @@ class Account:
         """Begin to delete; what is not there is deleted."""
         await self.http.drop(await self.path(rest))
 
+    async def drop_soon(self, rest: str) -> bool:
+        """Begin to delete what others may still use. Whether it was there; `Transient`: not now."""
+        how = How(safe=False, fine=(404,))
+        return (await self.http.send("DELETE", await self.path(rest), how=how)).status != 404
+
     async def look(self, place: str, name: str) -> Operation | None:
         """An operation as it is now; None: Google has forgotten it. `place`: `zones/us-central1-a`, ..."""
         return await self.find(f"{place}/operations/{name}", Operation)

@@ -24,7 +24,7 @@ from argosy.providers.gcp.network import Networks
 from argosy.providers.gcp.orders import Orders, Pending
 from argosy.providers.gcp.places import Places
 from argosy.providers.gcp.quotas import Quotas
-from argosy.providers.gcp.wire import Named, Operation
+from argosy.providers.gcp.wire import Operation
 from argosy.providers.gcp.wishes import Wishes, wishes_of
 
 _POLICY: Final = "policy"  # of a note: `REGION/NAME` of the placement policy that was made for a claim
@@ -91,14 +91,10 @@ class Google(Vendor):
     async def clear(self, note: Note) -> bool:
         """The placement policy of a gang, after its last machine."""
         region, _, policy = note.keeps[_POLICY].partition("/")
-        rest = f"regions/{region}/resourcePolicies/{policy}"
         try:
-            if await self._account.find(rest, Named) is None:
-                return True
-            await self._account.drop(rest)
+            return not await self._account.drop_soon(f"regions/{region}/resourcePolicies/{policy}")
         except (border.Transient, border.RequestRefused):
-            pass  # machines that go still use it
-        return False
+            return False  # machines that go still use it
 
     async def create(self, order: MachineOrder, index: int) -> str:
         wishes, name = self._wishes(order.claim), order.name(index)
