@@ -43,6 +43,11 @@ TASK_FIELDS: Final = {
     "azure": (
         "resource_group_vm",
         "storage_account",
+        "remote_identity",
+        "ssh_user",
+        "capacity_reservation",
+        "kms_key",
+        "encrypted",
     ),
     "gcp": (
         "vpc_name",
@@ -51,12 +56,14 @@ TASK_FIELDS: Final = {
         "force_enable_external_ips",
         "remote_identity",
         "specific_reservations",
+        "reservation_bound",
         "managed_instance_group",
         "placement_policy",
         "enable_gvnic",
         "enable_gpu_direct",
         "kms_key",
         "ssh_user",
+        "runtime_version",
         "labels",
     ),
     "kubernetes": (
@@ -98,6 +105,10 @@ TASK_FIELDS: Final = {
     ),
     "runpod": (
         "allowed_cuda_versions",
+        "network_volume",
+        "network_volume_path",
+        "bid_per_gpu",
+        "registry",
     ),
     "slurm": (
         "sbatch_options",
@@ -125,10 +136,12 @@ TASK_FIELDS: Final = {
 #: Of these, whose driver acts on them.
 READS_TASK: Final = (
     "aws",
+    "azure",
     "gcp",
     "kubernetes",
     "nebius",
     "ray",
+    "runpod",
     "slurm",
 )
 #: Of these, the field that is a command of its own kind of job.

@@ -9,6 +9,7 @@ import urllib.parse
 from pathlib import Path
 from typing import Any, Final
 
+import msgspec
 from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import padding, rsa
@@ -23,6 +24,10 @@ BASE: Final = "https://www.googleapis.com/compute/v1"
 PATH: Final = "/compute/v1/projects/{project}"
 ZONE: Final = PATH + "/zones/{zone}"
 _REASONS: Final = {"not-found": "notFound", "invalid": "invalid", "rate": "rateLimitExceeded"}
+
+
+class Lend(msgspec.Struct, forbid_unknown_fields=True):
+    scope: list[str]
 
 
 @functools.cache
@@ -42,8 +47,9 @@ class FakeGcpAccount(FakeCloud):
         """Settings of a server; credentials are a file, see `sign_in`."""
         return {"ARGOSY_GCP_API_URL": self.url, "GCE_METADATA_HOST": self.url.removeprefix("http://")}
 
-    def sign_in(self, folder: Path, *, service: bool = False) -> dict[str, str]:
-        """The settings, with credentials in `folder`: a person's, or a key of a service account."""
+    def sign_in(self, folder: Path, *, service: bool = False, acts: bool = False) -> dict[str, str]:
+        """The settings, with credentials in `folder`: a person's, a key of a service account, or a person's
+        who acts as a service account."""
         told: dict[str, str] = {
             "type": "authorized_user",
             "client_id": "id.apps.googleusercontent.com",
@@ -64,7 +70,9 @@ class FakeGcpAccount(FakeCloud):
                 "token_uri": "https://oauth2.googleapis.com/token",
             }
         path = folder / "credentials.json"
-        path.write_text(json.dumps(told))
+        url = f"https://iamcredentials.googleapis.com/v1/projects/-/serviceAccounts/{ACCOUNT}:generateAccessToken"
+        acting = {"type": "impersonated_service_account", "service_account_impersonation_url": url}
+        path.write_text(json.dumps({**acting, "source_credentials": told} if acts else told))
         return {**self.environ(), "GOOGLE_APPLICATION_CREDENTIALS": str(path)}
 
     # -- what Google says -----------------------------------------------------------------------------------
@@ -119,6 +127,14 @@ class FakeGcpAccount(FakeCloud):
             raise Answer(400, {"error": "invalid_grant", "error_description": text})
         return self._token()
 
+    @route("POST", "/v1/projects/-/serviceAccounts/{account}:generateAccessToken", body=Lend)
+    def lend(self, ask: Ask[Lend]) -> object:
+        """A token of a service account, for who may act as it."""
+        if ask.parts["account"] != ACCOUNT:
+            text = "Permission 'iam.serviceAccounts.getAccessToken' denied on resource"
+            raise self.error(403, "forbidden", text)
+        return {"accessToken": self._token()["access_token"], "expireTime": "2026-11-29T01:00:00Z"}
+
     def _token(self) -> dict[str, object]:
         token = f"{TOKEN}-{len(self.tokens)}"
         self.tokens[token] = self.now() + 3600
@@ -153,9 +169,12 @@ class FakeGcpAccount(FakeCloud):
         name = self.requests.get(ask.query.get("requestId", ""))
         return self._shown_operation(name) if name is not None else None
 
-    def _operation(self, ask: Ask[Any], place: str, errors: list[dict[str, str]]) -> dict[str, Any]:
+    def _operation(
+        self, ask: Ask[Any], place: str, errors: list[dict[str, str]], group: str = ""
+    ) -> dict[str, Any]:
         name = f"operation-{len(self.operations)}"
         self.operations[name] = {"place": place, "due": self.now() + self.op_s, "errors": errors}
+        self.operations[name]["group"] = group
         if "requestId" in ask.query:
             self.requests[ask.query["requestId"]] = name
         return self._shown_operation(name)
@@ -165,10 +184,19 @@ class FakeGcpAccount(FakeCloud):
         done = self.now() >= kept["due"]
         told: dict[str, Any] = {"kind": "compute#operation", "name": name, "operationType": "insert"}
         told |= {"status": "DONE" if done else "RUNNING", "progress": 100 if done else 0}
+        told |= {"operationGroupId": kept["group"]} if kept["group"] else {}
         if done and kept["errors"]:
             told |= {"error": {"errors": kept["errors"]}, "httpErrorStatusCode": 400}
             told["httpErrorMessage"] = "BAD REQUEST"
         return told
+
+    @route("GET", ZONE + "/operations", query=("filter", "maxResults"))
+    def zone_operations(self, ask: Ask[None]) -> object:
+        key, _, group = ask.query["filter"].partition("=")
+        if key != "operationGroupId":
+            raise self.error(400, "invalid", "Invalid value for field 'filter'")
+        names = [name for name, each in self.operations.items() if each["group"] == group]
+        return {"kind": "compute#operationList", "items": [self._shown_operation(name) for name in names]}
 
     @route("GET", ZONE + "/operations/{name}")
     def zone_operation(self, ask: Ask[None]) -> object:
