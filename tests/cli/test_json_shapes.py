@@ -78,6 +78,15 @@ COMMANDS: dict[str, tuple[str, ...]] = {
     "server prune": ("server", "prune", "--dry-run"),
     "server status": ("server", "status"),
     "status": ("status", "-a"),
+    "storage cp": ("storage", "cp", "-r", "argosy://data/a", "got"),
+    "storage create": ("storage", "create", "more"),
+    "storage delete": ("storage", "delete", "data", "--all", "-y"),
+    "storage du": ("storage", "du"),
+    "storage key": ("storage", "key", "ann"),
+    "storage ls": ("storage", "ls", "argosy://data/"),
+    "storage mv": ("storage", "mv", "argosy://data/b", "argosy://data/c"),
+    "storage rm": ("storage", "rm", "-r", "argosy://data/a"),
+    "storage sync": ("storage", "sync", "argosy://data/a", "got", "--dryrun"),
     "version": ("version",),
 }
 
@@ -103,6 +112,7 @@ def filled(argosy: CommandLine, server: FakeServer) -> CommandLine:
     (argosy.folder / "worker.yaml").write_text("setup: x\n")
     (argosy.folder / "quota.yaml").write_text("queues:\n  acme:\n    limit: {gpus: 8}\n")
     argosy.good("quota", "set", "acme", "--limit", "gpus=12")
+    server.buckets.held["data"] = {"a/x": b"one", "a/y": b"two", "b": b"three"}
     return argosy
 
 

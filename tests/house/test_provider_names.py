@@ -30,6 +30,7 @@ ALLOWED: dict[str, tuple[set[str], str]] = {
         "kinds of job files, and what dstack calls its backends",
     ),
     "store/database.py": ({"localhost"}, "a host"),
+    "facades/s3/app.py": ({"localhost"}, "a host"),
     "planning/constraints.py": ({"local"}, "a word of a sentence"),
     "cli/converting.py": ({"kubernetes", "slurm", "ray"}, "kinds of job files, not places"),
     "cli/main.py": ({"ssh", "kubernetes"}, "the command"),

@@ -9,6 +9,8 @@ from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any, ClassVar
 
+import msgspec
+
 from argosy.infra.boot import agent_zipapp
 from argosy.infra.system import SystemClock
 from argosy.model.offer import Capacity
@@ -112,3 +114,25 @@ class KubeSubject:
         body = {"metadata": {"name": "theirs"}, "spec": {"containers": [{"name": "a", "image": "b"}]}}
         self.kube.put("pods", body, namespace="ml")
         self.kube.pods.arrived(("v1", "pods", "ml", "theirs"))
+
+
+Act = Callable[[FakeKube, KubernetesProvider], Awaitable[None]]
+
+
+def with_cluster(folder: Path, act: Act, *, environ: dict[str, str] | None = None, **options: Any) -> None:
+    """Run `act` before a fake cluster (`options` of `a_kube`), whose pods are of paper."""
+
+    async def run() -> None:
+        async with a_kube(folder, **options) as kube:
+            provider = a_driver(kube, folder / "driver", **(environ or {}))
+            try:
+                await act(kube, provider)
+            finally:
+                await provider.disconnect()
+
+    asyncio.run(run())
+
+
+def configured(config: dict[str, Any], **fields: Any) -> Claim:
+    """A claim of a task with such a `config.kubernetes`."""
+    return a_pod_claim(config=msgspec.json.encode({"kubernetes": config}).decode(), **fields)

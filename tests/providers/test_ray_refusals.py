@@ -72,6 +72,17 @@ def test_a_cluster_tells_its_nodes_and_models(ray: FakeRay, tmp_path: Path) -> N
     assert {each.region for each in offers} == {ray.address}
 
 
+def test_equal_machines_are_one_kind_although_ray_measures_their_memory(tmp_path: Path) -> None:
+    gib = float(1 << 30)
+    ray = FakeRay({"memory": 20.2 * gib}, {"memory": 19.9 * gib}, {"memory": 80 * gib}, {"CPU": 0.0})
+    offers = asyncio.run(provider(ray, tmp_path).quote(Want()))
+    assert [(each.shape.instance_type, each.nodes_max) for each in offers] == [
+        ("cpu-4c-20g", 2),
+        ("cpu-4c-80g", 1),
+    ]
+    ray.close()
+
+
 def test_nobody_answers(tmp_path: Path) -> None:
     (said,) = findings(made(tmp_path, {"RAY_ADDRESS": "http://127.0.0.1:9"}))
     assert said.startswith("127.0.0.1:9: Ray at http://127.0.0.1:9 cannot be reached: ")
@@ -164,8 +175,8 @@ def test_nodes_without_a_way_to_this_server(tmp_path: Path) -> None:
     assert isinstance(error, border.RequestRefused)
     assert str(error) == (
         f"nodes of {ray.address} are other machines, and have no way to this server: set "
-        "ARGOSY_PUBLIC_URL to the https address at which they reach it, or submit Ray's own jobs "
-        "(`ray:` in the task)"
+        "ARGOSY_PUBLIC_URL to the https address at which they reach it, or write in ray.yaml from which "
+        "`login` ssh reaches them, or submit Ray's own jobs (`ray:` in the task)"
     )
     assert any("have no way to this server | set ARGOSY_PUBLIC_URL" in each for each in findings(one))
     ray.close()

@@ -43,6 +43,12 @@ class Reply(msgspec.Struct, frozen=True, kw_only=True):
     body: bytes
 
 
+class Form(msgspec.Struct, frozen=True):
+    """A body in the way of a web form, as OAuth's token services take it."""
+
+    fields: Mapping[str, str]
+
+
 class Service(msgspec.Struct, frozen=True, kw_only=True):
     """Whose API it is. `sign_in`: what makes credentials; `words`: what its refusals mean, asked before the
     common table."""
@@ -153,14 +159,13 @@ class HttpJson:
         scope: str = "",
         how: How = _USUAL,
     ) -> Reply:
-        """One call, as its reply: success, or a status that is `fine`. `path` may be a whole address. Raises
-        a border error for everything else."""
+        """One call, as its reply: success, or a status that is `fine`. `path` may be a whole address, `json`
+        a `Form`. Raises a border error for everything else."""
         safe = method in _SAFE if how.safe is None else how.safe
         url = path if path.startswith(("http://", "https://")) else self.base + path
         if query:
             url += ("&" if "?" in url else "?") + urlencode([(key, str(value)) for key, value in query])
-        body = b"" if json is None else msgspec.json.encode(json)
-        own = {"content-type": "application/json"} if json is not None else {}
+        body, own = _body(json)
         own |= how.headers
         left, again = self._repeats if safe else 0, False
         while True:
@@ -262,6 +267,13 @@ class HttpJson:
         if self._session is not None and self._loop is asyncio.get_running_loop():
             await self._session.close()
         self._session = None
+
+
+def _body(json: object) -> tuple[bytes, dict[str, str]]:
+    """What is sent, and the header that tells its kind."""
+    if isinstance(json, Form):
+        return urlencode(json.fields).encode(), {"content-type": "application/x-www-form-urlencoded"}
+    return (b"", {}) if json is None else (msgspec.json.encode(json), {"content-type": "application/json"})
 
 
 def _why(error: Exception) -> str:

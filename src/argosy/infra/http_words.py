@@ -68,6 +68,7 @@ def said_of(
     if not is_page:
         try:
             code, text, field = _read(msgspec.json.decode(body))
+            code = "" if code == str(status) else code  # it says the same again
         except msgspec.DecodeError:
             text = body[:_TEXT_MAX].decode("utf-8", "replace").strip()
     return Said(
@@ -99,7 +100,7 @@ def _read(body: Any) -> tuple[str, str, str]:  # Any: JSON of whoever
             said = _first(body, "message", "error_description", "detail", "msg")
             return (inner, said, "") if said else ("", inner, "")
     code, text = (
-        _first(body, "code", "error_code", "status", "id", "reason"),
+        _first(body, "code", "error_code", "error_reason", "status", "id", "reason"),
         _first(body, "message", "detail", "msg", "error_description", "title"),
     )
     if not text and code:
@@ -109,7 +110,8 @@ def _read(body: Any) -> tuple[str, str, str]:  # Any: JSON of whoever
 
 def _first(body: Mapping[str, Any], *keys: str) -> str:
     found = (body.get(key) for key in keys)
-    return next((str(each) for each in found if isinstance(each, (str, int)) and str(each)), "")
+    told = (str(each) for each in found if isinstance(each, (str, int)) and not isinstance(each, bool))
+    return next((each for each in told if each), "")
 
 
 def _after(headers: Mapping[str, str], now_s: float) -> float:

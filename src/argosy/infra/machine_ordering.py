@@ -59,7 +59,11 @@ class MachineOrdering:
         for zone in zones:
             note = msgspec.structs.replace(note, zone=zone, asked_ms=self._clock.now_ms())
             order = MachineOrder(
-                claim=claim, zone=zone, user_data=self._keys.user_data(claim.id), opens=self._keys.opens()
+                claim=claim,
+                zone=zone,
+                user_data=self._keys.user_data(claim.id),
+                opens=self._keys.opens(),
+                host_secret=self._keys.host_secret(claim.id),
             )
             try:
                 return await self._in_zone(order, note, have)

@@ -16,10 +16,14 @@ from argosy.model.rows import Claim
 class MachineOrder(msgspec.Struct, frozen=True, kw_only=True):
     """One claim's order, in one zone."""
 
+    def __repr__(self) -> str:  # it holds a private key
+        return f"MachineOrder({self.claim.id!r}, {self.zone!r})"
+
     claim: Claim
     zone: str  # "": the cloud chooses, or has none
     user_data: str  # for cloud-init: who may log in, and the machine's own host key
     opens: str  # a line of `authorized_keys`, where user data cannot be given
+    host_secret: str = ""  # and the private key with which the machine shows who it is
 
     @property
     def region(self) -> str:
@@ -64,7 +68,7 @@ class Vendor:
     agent_options: tuple[str, ...] = ()
     #: Machines make their host keys themselves.
     own_host_keys = False
-    #: The command that ends a machine without us, with `{id}` and `{region}`; for `check`.
+    #: The command that ends a machine without us, with `{id}`, `{name}` and `{region}`; for `check`.
     end_command = ""
 
     async def check(self) -> Sequence[Diagnostic]:

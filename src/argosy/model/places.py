@@ -43,14 +43,26 @@ TASK_FIELDS: Final = {
     "azure": (
         "resource_group_vm",
         "storage_account",
+        "remote_identity",
+        "ssh_user",
+        "capacity_reservation",
+        "kms_key",
+        "encrypted",
     ),
     "gcp": (
         "vpc_name",
         "subnet_names",
+        "use_internal_ips",
+        "force_enable_external_ips",
+        "remote_identity",
+        "specific_reservations",
         "managed_instance_group",
+        "placement_policy",
         "enable_gvnic",
         "enable_gpu_direct",
-        "placement_policy",
+        "kms_key",
+        "ssh_user",
+        "labels",
     ),
     "kubernetes": (
         "pod_config",
@@ -91,6 +103,10 @@ TASK_FIELDS: Final = {
     ),
     "runpod": (
         "allowed_cuda_versions",
+        "network_volume",
+        "network_volume_path",
+        "bid_per_gpu",
+        "registry",
     ),
     "slurm": (
         "sbatch_options",
@@ -118,9 +134,12 @@ TASK_FIELDS: Final = {
 #: Of these, whose driver acts on them.
 READS_TASK: Final = (
     "aws",
+    "azure",
+    "gcp",
     "kubernetes",
     "nebius",
     "ray",
+    "runpod",
     "slurm",
 )
 #: Of these, the field that is a command of its own kind of job.

@@ -101,7 +101,8 @@ class _Route:
 def route(
     method: str, path: str, *, body: Any = None, query: Iterable[str] = (), open: bool = False
 ) -> Callable[[F], F]:
-    """The handler of one call. `body`: the struct that its JSON must be, with `forbid_unknown_fields`;
+    """The handler of one call. `body`: the struct that its JSON must be, with `forbid_unknown_fields`, or
+    `bytes` for a body that the handler reads itself;
     `query`: parameters that it knows; `open`: it asks for no credentials."""
     pattern = re.compile(re.sub(r"\\{(\w+)\\}", r"(?P<\1>[^/]+)", re.escape(path)) + "$")
 
@@ -374,6 +375,8 @@ class FakeCloud:
         unknown = ask.query.keys() - way.query
         if unknown:
             raise self.error(400, "invalid", f"unknown parameter: {', '.join(sorted(unknown))}")
+        if way.body is bytes:
+            return ask
         if way.body is None:
             if ask.body.strip():
                 raise self.error(400, "invalid", "this call takes no body")

@@ -71,6 +71,7 @@ class FakeKube(Knobs):
         self.streams = Streams(self.store, self.pods)
         self._answers: list[tuple[str, str, int, Mapping[str, str], bytes, int]] = []
         self._lose = 0
+        self._left: int | None = None  # calls that still change something; None: all
         self._runner: web.AppRunner | None = None
         self._turning: asyncio.Task[None] | None = None
         for name in namespaces:
@@ -125,9 +126,9 @@ class FakeKube(Knobs):
         """A kubeconfig with one context; `user` instead of the token."""
         config = {
             **{"apiVersion": "v1", "kind": "Config", "current-context": name},
-            "clusters": [{"name": "c", "cluster": {"server": self.url}}],
-            "users": [{"name": "u", "user": user or {"token": self.token}}],
-            "contexts": [{"name": name, "context": {"cluster": "c", "user": "u", "namespace": namespace}}],
+            "clusters": [{"name": name, "cluster": {"server": self.url}}],
+            "users": [{"name": name, "user": user or {"token": self.token}}],
+            "contexts": [{"name": name, "context": {"cluster": name, "user": name, "namespace": namespace}}],
         }
         path.write_text(yaml.safe_dump(config))
         return path
@@ -154,6 +155,14 @@ class FakeKube(Knobs):
     def lose(self, calls: int = 1) -> None:
         """The next calls that change something are done, and their answers are lost."""
         self._lose = calls
+
+    def die_after(self, calls: int) -> None:
+        """After so many calls that change something, nothing is answered any more: who asked is dead."""
+        self._left = calls
+
+    def live(self) -> None:
+        """Calls are answered again."""
+        self._left = None
 
     def compact(self) -> None:
         """Watches from before now are too old."""
@@ -190,6 +199,12 @@ class FakeKube(Knobs):
             return _reply({"gitVersion": "v1.34.1"})
         group = "v1" if parts[0] == "api" else "/".join(parts[1:3])
         rest = parts[2:] if parts[0] == "api" else parts[3:]
+        if parts == ["apis"]:
+            names = sorted(self.groups | {"networking.k8s.io/v1", "scheduling.k8s.io/v1"})
+            groups: dict[str, list[JSON]] = {}
+            for name in names:
+                groups.setdefault(name.partition("/")[0], []).append({"groupVersion": name})
+            return _reply({"groups": [{"name": name, "versions": each} for name, each in groups.items()]})
         if not rest:
             return self._discovery(group)
         namespace = ""
@@ -213,6 +228,10 @@ class FakeKube(Knobs):
             if request.query.get("watch") in ("1", "true"):
                 return await self.streams.watch(request, group, plural, namespace)
             return self._list(request, group, plural, namespace)
+        if self._left is not None and request.method != "GET":
+            if self._left <= 0:
+                raise Refused(503, "ServiceUnavailable", "nobody hears this")
+            self._left -= 1
         reply = self._change(request, key, await request.read())
         if self._lose and request.method != "GET":
             self._lose -= 1
@@ -244,7 +263,7 @@ class FakeKube(Knobs):
 
     def _discovery(self, group: str) -> web.Response:
         known = kind_of(group, "podgroups") or kind_of(group, "provisioningrequests")
-        if not self._has(group):
+        if not self._has(group) and group != "scheduling.k8s.io/v1":
             raise Refused(404, "NotFound", "the server could not find the requested resource")
         return _reply(
             {
@@ -287,6 +306,8 @@ class FakeKube(Knobs):
                 raise Refused(400, "BadRequest", "the object provided is unrecognized") from None
             check_fields(body, kind.fields)
             check_values(kind, body)
+            if plural == "pods":
+                self.pods.mutate(body)
             made = self.store.add(kind, namespace, body)
             if plural == "pods":
                 self.pods.arrived((group, plural, namespace, made["metadata"]["name"]))

@@ -37,10 +37,17 @@ class Knobs:
         self.pods.delete(key, 0.1)
 
     def fail(
-        self, name: str, *, reason: str = "", message: str = "", exit_code: int = 137, why: str = "OOMKilled"
+        self,
+        name: str,
+        namespace: str = "default",
+        *,
+        reason: str = "",
+        message: str = "",
+        exit_code: int = 137,
+        why: str = "OOMKilled",
     ) -> None:
         """Its container ends; `reason`: of the pod, as `Evicted`."""
-        key = ("v1", "pods", "default", name)
+        key = ("v1", "pods", namespace, name)
         first = self.store.objects[key]["spec"]["containers"][0]
         state = {"terminated": {"exitCode": exit_code, "reason": why, "message": message}}
         told = {"name": first["name"], "image": first["image"], "state": state}

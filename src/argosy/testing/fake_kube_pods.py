@@ -63,15 +63,17 @@ class Kubelets:
         self._waiting: dict[Key, None] = {}
         store.removed = self._removed
 
-    def arrived(self, key: Key) -> None:
-        pod = self.store.objects[key]
+    def mutate(self, pod: JSON) -> None:
+        """What admission puts into a pod before it is kept."""
         labels = pod["metadata"].get("labels") or {}
         if self.kueue_room is not None and _QUEUE in labels:
             pod["spec"].setdefault("schedulingGates", []).append({"name": KUEUE_GATE})
             labels["kueue.x-k8s.io/managed"] = "true"
             if _GROUP in labels:
                 pod["metadata"].setdefault("finalizers", []).append("kueue.x-k8s.io/managed")
-        pod.setdefault("status", {})["phase"] = "Pending"
+
+    def arrived(self, key: Key) -> None:
+        """It is kept: it waits for a node."""
         self._waiting[key] = None
 
     def turn(self) -> None:

@@ -67,6 +67,8 @@ class Store:
         meta |= {"uid": str(uuid.uuid4()), "creationTimestamp": stamp()}
         if kind.namespaced:
             meta["namespace"] = namespace
+        if kind.name == "Pod":
+            body["status"] = {"phase": "Pending"}
         body |= {"kind": kind.name, "apiVersion": kind.group}
         self.objects[key] = body
         self.tell("ADDED", key, body)

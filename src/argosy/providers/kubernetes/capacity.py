@@ -49,6 +49,10 @@ class Capacities:
                 self._took_s = self._at_s - began_s
             return self._machines
 
+    def forget(self) -> None:
+        """Somebody has taken or given back something: the next question is asked anew."""
+        self._at_s = min(self._at_s, self._clock.monotonic_s() - _FRESH_S)
+
     async def offers(self, provider: str) -> list[Offer]:
         machines, now_ms = await self.machines(), self._clock.now_ms()
         grows = _GROW_S if self._config.autoscaler else 0

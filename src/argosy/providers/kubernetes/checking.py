@@ -55,11 +55,9 @@ async def findings_of(cluster: Cluster, provider: str) -> list[Diagnostic]:
     else:
         findings.append(finding(True, f"may run pods in the namespace {cluster.namespace}"))
     if machines is None:
+        what = "may not list nodes: what is free is not known"
         hint = "`argosy kubernetes manifest --cluster-wide` lets us, or name `node_types` in kubernetes.yaml"
-        return [
-            *findings,
-            finding(not cluster.config.node_types, f"may not list nodes: what is free is not known; {hint}"),
-        ]
+        return [*findings, finding(bool(cluster.config.node_types), what, hint)]
     findings += [finding(True, line) for line in total_text(machines)]
     return findings + [finding(False, fact, fix) for fact, fix in _unused_cards(machines)]
 

@@ -86,6 +86,7 @@ class Cluster:
             raise
         finally:
             self._ordering.pop(claim.id, None)
+            self.capacity.forget()
 
     async def settle(self, claim: Claim) -> None:
         """Waits a while for the pods of a claim. Raises a border error when waiting is of no use, or has
@@ -169,13 +170,9 @@ class Cluster:
         for key in [each for each in self._carriers if claim_id in each]:
             await self._carriers.pop(key).close()
         for namespace, here in self._watched.items():
-            if (
-                here.of(claim_id)
-                or here.lost(claim_id)
-                or self._ordering.get(claim_id, ("",))[0] == namespace
-            ):
-                await self._making.remove(here, claim_id)
-                await self._making.remove_beside(namespace, claim_id)
+            await self._making.remove(here, claim_id)
+            await self._making.remove_beside(namespace, claim_id)
+        self.capacity.forget()
         self._hints.pop(claim_id, None)
 
     async def reach(self, namespace: str, name: str) -> Channel:

@@ -13,7 +13,7 @@ import msgspec
 from argosy.infra import border
 from argosy.providers.kubernetes import beside, pods
 from argosy.providers.kubernetes.api import Api
-from argosy.providers.kubernetes.objects import Group, Pod
+from argosy.providers.kubernetes.objects import Group, Groups, Pod
 from argosy.providers.kubernetes.pods import Gang, Order
 from argosy.providers.kubernetes.watching import Pods
 from argosy.providers.kubernetes.wishes import Wishes
@@ -21,6 +21,7 @@ from argosy.providers.kubernetes.wishes import Wishes
 _GRACE_S: Final = 1  # programs have been stopped before
 _RELEASE_S: Final = 60.0
 _LOOK_S: Final = 5.0
+_REQUESTS: Final = "provisioningrequests"
 _AT_ONCE: Final = 8  # pods that are made
 
 
@@ -30,7 +31,7 @@ class Making:
     def __init__(self, api: Api) -> None:
         self.api = api
         self._with_agent: dict[str, asyncio.Task[None]] = {}  # by namespace and version
-        self._gangs: tuple[Gang, ...] | None = None  # what the cluster knows
+        self._kinds: Mapping[str, str] | None = None
 
     async def make(self, order: Order, here: Pods, agent: Path, there: set[str]) -> None:
         space = order.wishes.namespace
@@ -120,15 +121,16 @@ class Making:
                 await self.api.call("PATCH", path, into=msgspec.Raw, json=patch, patch=kind, fine=(404, 422))
 
     async def remove_beside(self, namespace: str, claim_id: str) -> None:
-        kinds = [
-            f"/apis/scheduling.k8s.io/{each.version}" for each in self._gangs or () if each.kind == "podgroup"
-        ]
-        kinds += [
-            "/apis/scheduling.volcano.sh/v1beta1" for each in self._gangs or () if each.kind == "volcano"
-        ]
-        for kind in kinds:
-            path = f"{kind}/namespaces/{namespace}/podgroups/{claim_id}"
-            await self.api.call("DELETE", path, into=msgspec.Raw, fine=(404,))
+        """What no pod owns, because it was made before them."""
+        kinds = await self._known()
+        for name, path in kinds.items():
+            plural = _REQUESTS if name == _REQUESTS else "podgroups"
+            await self._delete(f"{path}/namespaces/{namespace}/{plural}/{claim_id}")
+        if _REQUESTS in kinds:
+            await self._delete(f"/api/v1/namespaces/{namespace}/podtemplates/{claim_id}")
+
+    async def _delete(self, path: str) -> None:
+        await self.api.call("DELETE", path, into=msgspec.Raw, fine=(404, 403))
 
     async def gang(self, wishes: Wishes, count: int) -> Gang:
         """Who starts pods together: a queue of Kueue that is named, a gang scheduler that is there, or we."""
@@ -136,23 +138,27 @@ class Making:
             return Gang(kind="kueue")
         if count == 1:
             return Gang()
-        if self._gangs is None:
-            known = []
-            for version in ("v1", "v1beta1", "v1alpha3", "v1alpha2"):
-                group = await self.api.find(f"/apis/scheduling.k8s.io/{version}", into=Group)
-                if group is not None and any(each.name == "podgroups" for each in group.resources):
-                    known.append(Gang(kind="podgroup", version=version))
-                    break
-            if await self.api.find("/apis/scheduling.volcano.sh/v1beta1", into=Group) is not None:
-                known.append(Gang(kind="volcano"))
-            self._gangs = tuple(known)
-        wants_volcano = any(
-            each.get("spec", {}).get("schedulerName") == "volcano" for each in wishes.pod_configs
-        )
-        for gang in self._gangs:
-            if (gang.kind == "volcano") == wants_volcano:
-                return gang
-        return Gang()
+        wants = any(each.get("spec", {}).get("schedulerName") == "volcano" for each in wishes.pod_configs)
+        kind = "volcano" if wants else "podgroup"
+        path = (await self._known()).get(kind)
+        return Gang(kind=kind, version=path.rpartition("/")[2]) if path else Gang()
+
+    async def _known(self) -> Mapping[str, str]:
+        """Kinds of the cluster that are of use to us, and the paths of their APIs. Asked once."""
+        if self._kinds is None:
+            found = await self.api.find("/apis", into=Groups) or Groups()
+            versions = {each.name: [one.group_version for one in each.versions] for each in found.groups}
+            kinds = {}
+            for version in reversed(versions.get("scheduling.k8s.io", [])):
+                group = await self.api.find(f"/apis/{version}", into=Group) or Group()
+                if any(each.name == "podgroups" for each in group.resources):
+                    kinds["podgroup"] = f"/apis/{version}"
+            if versions.get("scheduling.volcano.sh"):
+                kinds["volcano"] = f"/apis/{versions['scheduling.volcano.sh'][0]}"
+            if versions.get("autoscaling.x-k8s.io"):
+                kinds[_REQUESTS] = "/apis/autoscaling.x-k8s.io/v1"
+            self._kinds = kinds
+        return self._kinds
 
 
 def _telling(error: BaseException) -> int:

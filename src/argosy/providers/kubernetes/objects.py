@@ -142,6 +142,21 @@ class Resource(Object, frozen=True):
     name: str = ""
 
 
+class ApiVersion(Object, frozen=True):
+    group_version: str = ""
+
+
+class ApiGroup(Object, frozen=True):
+    name: str = ""
+    versions: tuple[ApiVersion, ...] = ()
+
+
+class Groups(Object, frozen=True):
+    """The API groups of a server: discovery."""
+
+    groups: tuple[ApiGroup, ...] = ()
+
+
 class Group(Object, frozen=True):
     """What an API group has: discovery."""
 

@@ -19,6 +19,7 @@ from argosy.providers.kubernetes.words import Status
 
 _log: Final = logging.getLogger(__name__)
 _FIRST_S, _LONGEST_S = 0.2, 15.0
+_LEFT_ALONE_S: Final = 600.0  # at most so long, when an API server asks for it
 _FIRST_LISTING_S: Final = 30.0
 
 
@@ -83,29 +84,34 @@ class Pods:
     async def _keep(self) -> None:
         pause_s = _FIRST_S
         while True:
+            listed_s = None
             try:
                 version = await self._list()
-                pause_s = _FIRST_S
+                listed_s = asyncio.get_running_loop().time()
                 while True:
                     version = await self._follow(version)
             except Gone:
                 continue
             except border.BorderError as error:
-                if self._failure is None:
-                    _log.info("pods of %s are not watched: %s", self._api.context.name, error)
-                self._failure = error
-                self._tell()
-                await asyncio.sleep(max(pause_s, min(getattr(error, "after_s", 0.0), _LONGEST_S)))
+                wait_s = max(pause_s, min(getattr(error, "after_s", 0.0), _LEFT_ALONE_S))
+                if listed_s is None:
+                    if self._failure is None:
+                        _log.info("pods of %s are not known: %s", self._api.context.name, error)
+                    self._failure = error
+                    self._tell()
+                else:  # connections break: the next listing tells whether more is wrong
+                    lasted_s = asyncio.get_running_loop().time() - listed_s
+                    wait_s = pause_s = _FIRST_S if lasted_s > _LONGEST_S else pause_s
+                await asyncio.sleep(wait_s)
                 pause_s = min(_LONGEST_S, pause_s * 2)
 
     async def _list(self) -> str:
-        pods, version = await self._api.items(self.path, into=Pod, query=[("labelSelector", CLAIM)])
         before = [pod for mine in self._pods.values() for pod in mine.values()]
+        pods, version = await self._api.items(self.path, into=Pod, query=[("labelSelector", CLAIM)])
         there = {pod.metadata.name for pod in pods}
-        self._pods = {}
         for pod in pods:
             self._pods.setdefault(claim_of(pod), {})[pod.metadata.name] = pod
-        for pod in before:
+        for pod in before:  # what was made meanwhile may not be in the listing
             if pod.metadata.name not in there:
                 self._gone(pod)
         self._failure, self._listed = None, True

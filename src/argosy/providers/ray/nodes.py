@@ -13,6 +13,7 @@ from argosy.providers.ray.api import ClusterStatus, RayNode
 from argosy.spec.accelerators import canonical_accelerator
 
 _GIB: Final = 1 << 30
+_ALIKE: Final = 1.25
 #: Resources that Ray itself gives to accelerators, and what one of them is called when nothing else says it.
 _DEVICES: Final = {"GPU": "GPU", "TPU": "TPU", "HPU": "Gaudi", "NPU": "NPU", "neuron_cores": "Trainium"}
 _TYPE: Final = "accelerator_type:"
@@ -75,24 +76,33 @@ def devices_of(node: RayNode, named: Mapping[str, str]) -> Devices | None:
 
 
 def kinds_of(nodes: Sequence[RayNode], status: ClusterStatus, named: Mapping[str, str]) -> list[NodeKind]:
-    """The kinds of nodes that are alive and can hold something. A head node without CPUs holds nothing."""
-    alike: dict[tuple[object, ...], list[RayNode]] = {}
+    """The kinds of nodes that are alive and can hold something. A head node without CPUs holds nothing. Ray
+    measures the memory of each node when it starts, so that equal machines have not quite the same: those
+    whose memory differs by less than a quarter are one kind."""
+    alike: dict[tuple[str, int], list[RayNode]] = {}
     for node in nodes:
         devices = devices_of(node, named)
         if node.is_alive and (node.resources_total.get("CPU", 0) >= 1 or devices):
-            key = (_text(devices), int(node.resources_total.get("CPU", 0)), _memory(node) // (_GIB // 2))
-            alike.setdefault(key, []).append(node)
-    return [
-        NodeKind(
-            devices=devices_of(members[0], named),
-            cpus_milli=int(1000 * min(each.resources_total.get("CPU", 0) for each in members)),
-            memory_bytes=min(_memory(each) for each in members),
-            total=len(members),
-            free=sum(_is_free(each, status) for each in members),
-            is_head=all(each.is_head_node for each in members),
-        )
-        for members in alike.values()
-    ]
+            alike.setdefault((_text(devices), int(node.resources_total.get("CPU", 0))), []).append(node)
+    groups: list[list[RayNode]] = []
+    for members in alike.values():
+        groups.append([])
+        for node in sorted(members, key=_memory):
+            if groups[-1] and _memory(node) > _ALIKE * _memory(groups[-1][0]):
+                groups.append([])
+            groups[-1].append(node)
+    return [_kind(members, status, named) for members in groups]
+
+
+def _kind(members: Sequence[RayNode], status: ClusterStatus, named: Mapping[str, str]) -> NodeKind:
+    return NodeKind(
+        devices=devices_of(members[0], named),
+        cpus_milli=int(1000 * min(each.resources_total.get("CPU", 0) for each in members)),
+        memory_bytes=min(_memory(each) for each in members),
+        total=len(members),
+        free=sum(_is_free(each, status) for each in members),
+        is_head=all(each.is_head_node for each in members),
+    )
 
 
 def _text(devices: Devices | None) -> str:

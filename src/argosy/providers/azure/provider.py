@@ -1,0 +1,170 @@
+"""Azure's virtual machines, by the REST API of Azure Resource Manager.
+
+Each is one resource, which its network card, its address and its disk go with, made by PUT under a name of
+its own, so that a repeat makes no second one.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from typing import Final
+
+import msgspec
+
+from argosy.infra import border
+from argosy.infra.http_json import How
+from argosy.infra.machine_vendor import MachineOrder, Vendor, findings_of
+from argosy.infra.machines import Machine
+from argosy.infra.provider import Diagnostic, Setting
+from argosy.model.rows import Claim
+from argosy.providers.azure import MANIFEST
+from argosy.providers.azure.arm import COMPUTE, NETWORK, SUBSCRIPTIONS, Arm, Subscription
+from argosy.providers.azure.network import Network, group_name
+from argosy.providers.azure.orders import Beside, machine
+from argosy.providers.azure.states import (
+    Address,
+    Card,
+    InstanceView,
+    Ips,
+    Vm,
+    card_of,
+    ips_of,
+    machine_id,
+    machine_of,
+    parts_of,
+)
+from argosy.providers.azure.wishes import Wishes, wishes_of
+
+_VMS: Final = "Microsoft.Compute/virtualMachines"
+_KEY: Final = "Microsoft.Compute/diskEncryptionSets"
+_RESERVED: Final = "Microsoft.Compute/capacityReservationGroups"
+_IDENTITY, _IDENTITY_VERSION = "Microsoft.ManagedIdentity/userAssignedIdentities", "2023-01-31"
+
+
+class Azure(Vendor):
+    """`wait_s`: so long an order waits whether Azure has room: it tells that after some seconds."""
+
+    manifest = MANIFEST
+    unique_names = True
+    lag_s = 60.0
+    parallel = 16
+    agent_options = ("--notice=azure",)
+    end_command = "az vm delete --yes --resource-group argosy-{region} --name {name}"
+
+    def __init__(self, setting: Setting, *, wait_s: float = 25.0) -> None:
+        self._arm, self._wait_s = Arm(setting), wait_s
+        self._network = Network(self._arm, setting)
+        self._ips: dict[str, Ips] = {}  # by network card; they stay as long as it does
+
+    async def check(self) -> Sequence[Diagnostic]:
+        async def subscription() -> str:
+            path = await self._arm.path("")
+            found = await self._arm.get(path, SUBSCRIPTIONS, Subscription)
+            if found.state not in ("Enabled", ""):
+                raise border.CredentialsRejected(
+                    f"the subscription {found.subscription_id} ({found.display_name}) is {found.state}; look "
+                    "at its cost and billing pages in the Azure portal"
+                )
+            return f"signed in; the subscription {found.subscription_id} ({found.display_name}) is used"
+
+        return await findings_of(MANIFEST, subscription)
+
+    def refuse(self, claim: Claim) -> None:
+        wishes_of(claim)
+        if not claim.choice.offer.region:
+            raise border.RequestRefused("infra", "an order at Microsoft Azure names a region")
+
+    async def create(self, order: MachineOrder, index: int) -> str:
+        wishes = wishes_of(order.claim)
+        place = await self._network.place(wishes)
+        body = machine(order, index, wishes, place, await self._beside(wishes))
+        name, group = order.name(index), wishes.group or group_name(wishes.region)
+        id = machine_id(group.lower(), name)
+        # What is there is left as it is: the same name is the same machine.
+        how = How(headers={"if-none-match": "*"}, fine=(412,))
+        path = f"{place.group}/providers/{_VMS}/{name}"
+        reply = await self._arm.send("PUT", path, COMPUTE, json=body, scope=order.scope, how=how)
+        if reply.status == 412:
+            return id
+        try:
+            await self._arm.ends(reply, self._wait_s, scope=order.scope)
+        except border.Transient:
+            raise
+        except border.BorderError:
+            await self._drop(path)  # what failed stays there as a machine, with its card and address
+            raise
+        return id
+
+    async def _beside(self, wishes: Wishes) -> Beside:
+        """The ids of what a task names."""
+        named, region = self._arm.named, wishes.region
+        identity, key, reserved = wishes.identity, wishes.disk.key, wishes.reservation
+        if identity:
+            field = "config.azure.remote_identity"
+            identity = await named(_IDENTITY, _IDENTITY_VERSION, identity, region="", field=field)
+        if key:
+            key = await named(_KEY, COMPUTE, key, region=region, field="config.azure.kms_key")
+        if reserved:
+            field = "config.azure.capacity_reservation"
+            reserved = await named(_RESERVED, COMPUTE, reserved, region=region, field=field)
+        return Beside(identity=identity, key=key, reservation=reserved)
+
+    async def listed(self, region: str) -> Sequence[Machine]:
+        path = await self._arm.path(f"/providers/{_VMS}")
+        vms, states = await asyncio.gather(
+            self._arm.listed(path, COMPUTE, Vm),
+            self._arm.listed(path, COMPUTE, Vm, query=[("statusOnly", "true")]),
+        )
+        views = {each.id.lower(): each.properties.instance_view for each in states}
+        ours = [each for each in vms if each.tags.get("argosy-claim")]
+        cards = {card_of(each) for each in ours} - {""}
+        self._ips = {card: ips for card, ips in self._ips.items() if card in cards}
+        if any(card_of(each) not in self._ips and views.get(each.id.lower()) for each in ours):
+            await self._look_for_addresses()
+        found = []
+        for each in ours:
+            view = views.get(each.id.lower(), InstanceView())
+            made = machine_of(each, view, self._ips, self._explain)
+            if made is not None:
+                found.append(made)
+        return found
+
+    async def _look_for_addresses(self) -> None:
+        cards, addresses = await asyncio.gather(
+            self._arm.listed(
+                await self._arm.path("/providers/Microsoft.Network/networkInterfaces"), NETWORK, Card
+            ),
+            self._arm.listed(
+                await self._arm.path("/providers/Microsoft.Network/publicIPAddresses"), NETWORK, Address
+            ),
+        )
+        self._ips |= ips_of(cards, addresses)
+
+    def _explain(self, code: str, message: str, scope: str) -> border.BorderError:
+        body = msgspec.json.encode({"error": {"code": code, "message": message}})
+        return self._arm.error(body, scope)
+
+    async def delete(self, machine: Machine) -> None:
+        await self._drop(await self._path(machine))
+
+    async def _drop(self, path: str) -> None:
+        query = [("forceDeletion", "true")]
+        await self._arm.send("DELETE", path, COMPUTE, query=query, how=How(fine=(404,)))
+
+    async def stop(self, machine: Machine) -> None:
+        path = f"{await self._path(machine)}/deallocate"
+        await self._arm.send("POST", path, COMPUTE, how=How(safe=True))
+
+    async def start(self, machine: Machine) -> None:
+        scope = f"{machine.kind} in {machine.region}"
+        path = f"{await self._path(machine)}/start"
+        reply = await self._arm.send("POST", path, COMPUTE, scope=scope, how=How(safe=True))
+        await self._arm.ends(reply, self._wait_s, scope=scope)
+
+    async def _path(self, machine: Machine) -> str:
+        group, name = parts_of(machine.id)
+        return await self._arm.path(f"/resourceGroups/{group}/providers/{_VMS}/{name}")
+
+    async def close(self) -> None:
+        await self._arm.close()
