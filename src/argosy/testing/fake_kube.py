@@ -208,11 +208,7 @@ class FakeKube(Knobs):
         group = "v1" if parts[0] == "api" else "/".join(parts[1:3])
         rest = parts[2:] if parts[0] == "api" else parts[3:]
         if parts == ["apis"]:
-            names = sorted(self.groups | {"networking.k8s.io/v1", "scheduling.k8s.io/v1"})
-            groups: dict[str, list[JSON]] = {}
-            for name in names:
-                groups.setdefault(name.partition("/")[0], []).append({"groupVersion": name})
-            return _reply({"groups": [{"name": name, "versions": each} for name, each in groups.items()]})
+            return _reply(_groups(self.groups | {"networking.k8s.io/v1", "scheduling.k8s.io/v1"}))
         if not rest:
             return self._discovery(group)
         namespace = ""
@@ -391,6 +387,13 @@ class KubeThread:
         for task in left:
             task.cancel()
         await asyncio.gather(*left, return_exceptions=True)
+
+
+def _groups(names: set[str]) -> JSON:
+    groups: dict[str, list[JSON]] = {}
+    for name in sorted(names):
+        groups.setdefault(name.partition("/")[0], []).append({"groupVersion": name})
+    return {"groups": [{"name": name, "versions": each} for name, each in groups.items()]}
 
 
 def _reply(body: JSON, status: int = 200, headers: Mapping[str, str] | None = None) -> web.Response:
