@@ -128,6 +128,7 @@ TASK_FIELDS: Final = {
     ),
     "vast": (
         "datacenter_only",
+        "min_reliability",
         "create_instance_kwargs",
     ),
 }
@@ -141,6 +142,7 @@ READS_TASK: Final = (
     "ray",
     "runpod",
     "slurm",
+    "vast",
 )
 #: Of these, the field that is a command of its own kind of job.
 COMMAND_FIELDS: Final = {
