@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import getpass
 import os
 import signal
 import subprocess
-from collections.abc import AsyncIterator, Iterator
+import time
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -29,6 +31,7 @@ from argosy.server.listeners import bind_tcp
 from argosy.testing.builders import a_node
 from argosy.testing.conformance.provider import settled
 from argosy.testing.fake_ray import FakeRay
+from argosy.testing.slurm_cluster import LoginNode
 
 
 @pytest.fixture(scope="module")
@@ -98,6 +101,46 @@ def test_nodes_that_are_other_machines_dial_in(ray: FakeRay, zipapp: Path, tmp_p
     jobs = b"".join(msgspec.json.encode(each.details()) for each in ray.jobs.values())
     logs = b"".join(each.read_bytes() for each in ray.folder.glob("*.log"))
     assert token.encode() not in jobs + logs
+
+
+class _Place:
+    """What a login node stands on."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.environ = {"SLURM_CONF": "", "HOME": str(folder), "USER": getpass.getuser()}
+
+    def until(self, is_so: Callable[[], bool], what: str, limit_s: float) -> None:
+        until = time.monotonic() + limit_s
+        while not is_so():
+            assert time.monotonic() < until, what
+            time.sleep(0.02)
+
+
+@pytest.mark.skipif(not Path("/usr/sbin/sshd").exists(), reason="NO SSH WAS TESTED: no /usr/sbin/sshd here")
+def test_nodes_are_reached_by_way_of_a_login(ray: FakeRay, zipapp: Path, tmp_path: Path) -> None:
+    for node in ray.nodes:
+        node.ip = "203.0.113.7"
+    login = LoginNode(_Place(ray.folder))  # type: ignore[arg-type]
+    known = login.config_file.read_text().replace("Host login", "Host login 203.0.113.7")
+    login.config_file.write_text(known)
+
+    async def main() -> None:
+        subject = RaySubject(ray, zipapp, tmp_path, login="login", ssh_config=str(login.config_file))
+        assert await subject.cluster.unreachable() is None
+        claim = subject.claim()
+        fact = await held(subject, claim)
+        node = a_node(claim_id=claim.id, provider="ray", address=fact.nodes[0].address)
+        client = AgentClient(lambda: subject.provider.reach(node))
+        assert (await client.node()).agent_version
+        await client.close()
+        await subject.provider.release(claim.id)
+        await subject.cluster.close()
+
+    try:
+        asyncio.run(main())
+    finally:
+        login.stop()
 
 
 @pytest.mark.parametrize("what", ["driver", "actor"])

@@ -175,8 +175,8 @@ def test_nodes_without_a_way_to_this_server(tmp_path: Path) -> None:
     assert isinstance(error, border.RequestRefused)
     assert str(error) == (
         f"nodes of {ray.address} are other machines, and have no way to this server: set "
-        "ARGOSY_PUBLIC_URL to the https address at which they reach it, or submit Ray's own jobs "
-        "(`ray:` in the task)"
+        "ARGOSY_PUBLIC_URL to the https address at which they reach it, or write in ray.yaml from which "
+        "`login` ssh reaches them, or submit Ray's own jobs (`ray:` in the task)"
     )
     assert any("have no way to this server | set ARGOSY_PUBLIC_URL" in each for each in findings(one))
     ray.close()

@@ -4,6 +4,7 @@ broke; `python -m argosy.testing.replay FIRST LAST` runs many and prints those t
 
 from __future__ import annotations
 
+import gc
 import os
 import sys
 import time
@@ -19,6 +20,7 @@ def main(argv: list[str]) -> int:
     if os.environ.get("PYTHONHASHSEED") != "0":  # the order of sets of text belongs to the seed
         os.environ["PYTHONHASHSEED"] = "0"
         os.execv(sys.executable, [sys.executable, "-m", "argosy.testing.replay", *argv])
+    gc.set_threshold(50_000, 20, 50)  # worlds make many objects that live shortly, and few circles
     if len(seeds) == 1:
         return _one(seeds[0])
     return _many(range(seeds[0], seeds[1] + 1))

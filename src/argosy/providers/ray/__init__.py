@@ -35,25 +35,25 @@ def create(setting: Setting) -> RayProvider:
     Raises ArgosyError when that file cannot be used."""
     from argosy.infra.boot import agent_zipapp
     from argosy.infra.machine_notes import Notes
+    from argosy.infra.ssh import Ssh
     from argosy.infra.tombstones import Tombstones
     from argosy.providers.ray.api import RayApi
-    from argosy.providers.ray.cluster import Cluster
+    from argosy.providers.ray.cluster import Cluster, Means
     from argosy.providers.ray.known import find_clusters
     from argosy.providers.ray.native import NativeClaim
     from argosy.providers.ray.provider import RayProvider
 
-    released = Tombstones(setting.root / "released")
-    clusters = {
-        name: Cluster(
-            name,
-            RayApi(settings, clock=setting.clock, environ=setting.environ),
-            settings,
-            clock=setting.clock,
-            dialled=setting.dialled,
-            released=released,
-            notes=Notes(setting.root / "native", NativeClaim),
-            agent=lambda: agent_zipapp(setting.root / "agent"),
-        )
-        for name, settings in find_clusters(setting.home, setting.environ).items()
-    }
-    return RayProvider(clusters)
+    means = Means(
+        clock=setting.clock,
+        dialled=setting.dialled,
+        released=Tombstones(setting.root / "released"),
+        notes=Notes(setting.root / "native", NativeClaim),
+        ssh=Ssh(setting.root / "ssh", setting.ids, setting.environ),
+        agent=lambda: agent_zipapp(setting.root / "agent"),
+    )
+    return RayProvider(
+        {
+            name: Cluster(name, RayApi(each, clock=setting.clock, environ=setting.environ), each, means)
+            for name, each in find_clusters(setting.home, setting.environ).items()
+        }
+    )

@@ -8,11 +8,10 @@ up.
 from __future__ import annotations
 
 import asyncio
-import os
 import socket
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Final
+from typing import Final, NamedTuple
 
 import msgspec
 
@@ -21,6 +20,8 @@ from argosy.infra.agent_client import unix_channel
 from argosy.infra.agent_port import Channel, DialIn
 from argosy.infra.machine_notes import Notes
 from argosy.infra.speaker import Speaker
+from argosy.infra.ssh import Ssh
+from argosy.infra.ssh_target import SshTarget
 from argosy.infra.tombstones import Tombstones
 from argosy.model.facts import ClaimFact, ClaimState
 from argosy.model.ids import Clock
@@ -30,7 +31,7 @@ from argosy.providers.ray.native import NativeClaim, NativeNode, note_of, runnin
 from argosy.providers.ray.nodes import NodeKind, fitting, kinds_of
 from argosy.providers.ray.package import ENTRYPOINT, Package, build_package
 from argosy.providers.ray.settings import ClusterSettings, TaskOptions
-from argosy.providers.ray.states import CLASS, PLAN, TAG, Plan, fact_of, plan_of, waiting_text
+from argosy.providers.ray.states import CLASS, PLAN, TAG, Plan, fact_of, parse_address, plan_of, waiting_text
 
 _FRESH_S: Final = 1.0
 _NODES_S: Final = 5.0
@@ -40,32 +41,33 @@ _KEPT_MS: Final = 24 * 3600 * 1000  # so long a stopped job stays in Ray's list
 _DIAL_AGAIN_S: Final = 60.0
 _NO_WAY: Final = (
     "nodes of {} are other machines, and have no way to this server",
-    "set ARGOSY_PUBLIC_URL to the https address at which they reach it, or "
-    "submit Ray's own jobs (`ray:` in the task)",
+    "set ARGOSY_PUBLIC_URL to the https address at which they reach it, or write in ray.yaml from which "
+    "`login` ssh reaches them, or submit Ray's own jobs (`ray:` in the task)",
 )
 _STOP_LOOKS: Final = 120
 _STOP_LOOK_S: Final = 0.25
 _GRAIN: Final = 0.001  # Ray takes no empty bundle
 
 
-class Cluster:
-    """Claims of one cluster. `agent` builds the zipapp when the first claim needs it."""
+class Means(NamedTuple):
+    """What the clusters of one server share. `agent` builds the zipapp when the first claim needs it."""
 
-    def __init__(
-        self,
-        name: str,
-        api: RayApi,
-        settings: ClusterSettings,
-        *,
-        clock: Clock,
-        dialled: DialIn | None,
-        released: Tombstones,
-        notes: Notes[NativeClaim],
-        agent: Callable[[], Path],
-    ) -> None:
+    clock: Clock
+    dialled: DialIn | None
+    released: Tombstones
+    notes: Notes[NativeClaim]
+    ssh: Ssh
+    agent: Callable[[], Path]
+
+
+class Cluster:
+    """Claims of one cluster."""
+
+    def __init__(self, name: str, api: RayApi, settings: ClusterSettings, means: Means) -> None:
         self.name, self.api, self.settings = name, api, settings
-        self._clock, self._dialled, self._released, self._agent = clock, dialled, released, agent
-        self._notes = notes
+        self._clock, self._dialled, self._released, notes, ssh, self._agent = means
+        self._notes, self._ssh = notes, ssh
+        self._ips: dict[str, str] = {}  # of nodes, by their names
         self._speakers: dict[str, Speaker] = {}  # by native claim
         self._package: Package | None = None
         self._nodes: list[RayNode] = []
@@ -162,7 +164,7 @@ class Cluster:
             wait_s=options.wait_s,
             node_dir=self.settings.node_dir,
             agent=self._packed().agent,
-            dials=not self._is_here(nodes),
+            dials=not self._is_here(nodes) and not self.settings.login,
         )
 
     def _refuse(self, plan: Plan, nodes: Sequence[RayNode], status: ClusterStatus) -> None:
@@ -181,7 +183,11 @@ class Cluster:
     async def unreachable(self) -> tuple[str, str] | None:
         """Why agents on its nodes cannot be reached, and what mends it; None: they can."""
         nodes, _ = await self.look()
-        if self._is_here(nodes) or (self._dialled is not None and self._dialled.is_offered):
+        if (
+            self._is_here(nodes)
+            or self.settings.login
+            or (self._dialled is not None and self._dialled.is_offered)
+        ):
             return None
         return _NO_WAY[0].format(self.name), _NO_WAY[1]
 
@@ -224,6 +230,7 @@ class Cluster:
         for job, plan in jobs:
             waiting = waiting_text(plan, *fitting(nodes, plan.bundle, status), status.coming)
             facts.append(fact_of(job, plan, self.name, actors, by_id, waiting))
+            self._ips.update({parse_address(node.address)[0]: node.ip for node in facts[-1].nodes})
             if facts[-1].state is ClaimState.HELD and plan.dials:
                 await self._tell_to_dial(facts[-1])
         there = {fact.claim_id for fact in facts}
@@ -275,8 +282,9 @@ class Cluster:
             pause_s = min(1.0, pause_s * 1.5)
             job = await self.api.job(claim_id) or job
         self._nodes_s = float("-inf")
-        for name in [each for each in self._ordered if each.startswith(claim_id)]:
-            del self._ordered[name]
+        for name in [each for each in self._ips if each.startswith(claim_id)]:
+            self._ips.pop(name)
+            self._ordered.pop(name, None)
         await self._tidy()
 
     async def _release_native(self, claim_id: str) -> None:
@@ -317,16 +325,33 @@ class Cluster:
             return await self._speakers[claim_id].open()
         if self._dialled is not None and self._dialled.has(node):
             return self._dialled.open(node)
-        folder = Path(self.settings.node_dir) / f"argosy-{os.getuid()}" / "ray" / node
+        socket_path = f"{self.settings.node_dir}/argosy-{node}/agent.sock"
+        ip = self._ips.get(node)
+        if self.settings.login and ip and not _is_own(ip):
+            return await self._ssh.open(self._target(ip), socket_path)
         try:
-            return await unix_channel(folder / "agent.sock")
+            return await unix_channel(socket_path)
         except border.Unreachable:
             raise border.Unreachable(
                 f"the agent of {node} has not come up, or has no connection to this server"
             ) from None
 
+    def _target(self, ip: str) -> SshTarget:
+        """A node, by way of the host from which nodes are reached."""
+        settings = self.settings
+        user = settings.login.rpartition("@")[0]
+        return SshTarget(
+            host=ip,
+            user=user,
+            key_file=settings.key_file,
+            config_file=settings.ssh_config,
+            jumps=(settings.login,),
+            host_keys="ask-config" if settings.ssh_config else "accept-new",
+        )
+
     async def close(self) -> None:
         await self.api.close()
+        await self._ssh.close()
 
 
 def _released(claim_id: str) -> border.RequestRefused:

@@ -4,7 +4,7 @@ Its input is lines of JSON: first the plan {"name", "node_dir", "agent", "dials"
 to dial (`agent.dial_order`). When its input ends, because the actor that started it has ended in whatever
 way, all that runs on the node ends, its files go, and so does it. Standard library only, Python 3.8 or newer.
 
-    <node_dir>/argosy-<uid>/ray/<claim>-<index>/     the agent's root; `agent.sock` and `agent.pyz` in it
+    <node_dir>/argosy-<claim>-<index>/     the agent's root; `agent.sock` and `agent.pyz` in it
 """
 
 from __future__ import annotations
@@ -34,12 +34,10 @@ class Keeper:
 
     def __init__(self, plan: Plan, package: str) -> None:
         self._plan = plan
-        top = os.path.join(plan["node_dir"], "argosy-%d" % os.getuid())
-        self.root = os.path.join(top, "ray", plan["name"])
-        for folder in (top, os.path.dirname(self.root), self.root):
-            os.makedirs(folder, mode=0o700, exist_ok=True)
-            if os.stat(folder).st_uid != os.getuid():
-                raise OSError("%s belongs to somebody else" % folder)
+        self.root = os.path.join(plan["node_dir"], "argosy-" + plan["name"])
+        os.makedirs(self.root, mode=0o700, exist_ok=True)
+        if os.stat(self.root).st_uid != os.getuid():
+            raise OSError("%s belongs to somebody else" % self.root)
         self._pyz = os.path.join(self.root, "agent.pyz")  # Ray removes its copy when the job has ended
         shutil.copyfile(os.path.join(package, plan["agent"]), self._pyz)
         self._agent: subprocess.Popen[bytes] | None = None

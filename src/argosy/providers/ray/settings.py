@@ -24,6 +24,9 @@ class ClusterSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_
 
     address: str  # of its dashboard: https://HOST[:PORT][/PATH], or HOST:PORT
     token_file: str = ""  # with the token of the cluster; "": as Ray's own tools find it
+    login: str = ""  # [user@]host[:port] from which its nodes are reached by ssh, by their addresses
+    key_file: str = ""  # of the log-ins; "": as ssh is set up
+    ssh_config: str = ""  # a file like ~/.ssh/config that knows `login`
     node_dir: str = "/tmp"  # where nodes keep the files of claims
     accelerators: Mapping[str, str] = {}  # by the names that the cluster gives to resources: `GPU: H100`
 
