@@ -89,6 +89,9 @@ TASK_FIELDS: Final = {
     ),
     "oci": (
         "region_configs",
+        "vcn_subnet",
+        "vcn_ocid",
+        "compartment_ocid",
     ),
     "ray": (
         "entrypoint",
@@ -138,6 +141,7 @@ READS_TASK: Final = (
     "gcp",
     "kubernetes",
     "nebius",
+    "oci",
     "ray",
     "runpod",
     "slurm",
