@@ -82,9 +82,10 @@ def test_refusals(case: Refusal, cloud: Cloud, tmp_path: Path) -> None:
     hold_case(case, subject_of(cloud, tmp_path))
 
 
-def test_killed_at_every_call(cloud: Cloud, tmp_path: Path) -> None:
+@pytest.mark.parametrize("step", [pytest.param(1, marks=pytest.mark.nightly), 5])
+def test_killed_at_calls(cloud: Cloud, tmp_path: Path, step: int) -> None:
     """Also while the network is made: there is one of each part."""
-    assert hold_kills(lambda root: subject_of(cloud, root), tmp_path, count=2) >= 12
+    assert hold_kills(lambda root: subject_of(cloud, root), tmp_path, count=2, step=step) * step >= 12
     kinds = [path for path, _ in cloud[0].things.values()]
     assert len(kinds) == len(set(kinds)) == 3
 
