@@ -15,6 +15,7 @@ from argosy.providers.kubernetes.cluster import Cluster
 from argosy.providers.kubernetes.nodes import Machine
 
 _SHOWN: Final = 5
+_PATIENCE_S: Final = 2.7  # people wait for all places together
 
 
 class _Version(msgspec.Struct, frozen=True):
@@ -36,9 +37,17 @@ async def findings_of(cluster: Cluster, provider: str) -> list[Diagnostic]:
         return Diagnostic(provider=provider, ok=ok, what=f"{cluster.name}: {what}", hint="" if ok else hint)
 
     try:
-        version = await cluster.api.call("GET", "/version", into=_Version)
-        denied = await _denied(cluster)
-        machines = await cluster.capacity.machines()
+        async with asyncio.timeout(_PATIENCE_S):
+            version, denied, machines = await asyncio.gather(
+                cluster.api.call("GET", "/version", into=_Version),
+                _denied(cluster),
+                cluster.capacity.machines(),
+            )
+    except TimeoutError:
+        what = f"{cluster.api.context.server} has not answered within {_PATIENCE_S:g} s"
+        return [
+            finding(False, what, f"`kubectl --context {cluster.name} version` tells whether it does at all")
+        ]
     except border.BorderError as error:
         fact, _, fix = str(error).partition("; ") if "; " in str(error) else str(error).partition(": ")
         return [finding(False, fact, fix or f"`kubectl --context {cluster.name} get pods` tells more")]

@@ -2,11 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Generic, TypeVar
-
 import msgspec
-
-T = TypeVar("T")
 
 
 class Object(msgspec.Struct, frozen=True, rename="camel"):
@@ -168,12 +164,14 @@ class ListMeta(Object, frozen=True):
     continue_: str = msgspec.field(default="", name="continue")
 
 
-class Listing(Object, Generic[T], frozen=True):
-    items: list[T] | None = None
+class Listing(Object, frozen=True):
+    """One page. `items` is decoded as what was asked for."""
+
+    items: msgspec.Raw = msgspec.Raw(b"[]")
     metadata: ListMeta = ListMeta()
 
 
-class Change(Object, Generic[T], frozen=True):
+class Change(Object, frozen=True):
     """A line of a watch. `object` of an ERROR is a Status."""
 
     type: str
