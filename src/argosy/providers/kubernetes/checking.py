@@ -13,6 +13,7 @@ from argosy.model.rights import NEEDED
 from argosy.providers.kubernetes.capacity import total_text
 from argosy.providers.kubernetes.cluster import Cluster
 from argosy.providers.kubernetes.nodes import Machine
+from argosy.providers.kubernetes.objects import Quota
 
 _SHOWN: Final = 5
 _PATIENCE_S: Final = 2.7  # people wait for all places together
@@ -68,6 +69,7 @@ async def findings_of(cluster: Cluster, provider: str) -> list[Diagnostic]:
         hint = "`argosy kubernetes manifest --cluster-wide` lets us, or name `node_types` in kubernetes.yaml"
         return [*findings, finding(bool(cluster.config.node_types), what, hint)]
     findings += [finding(True, line) for line in total_text(machines)]
+    findings += [finding(True, line) for line in await _quotas(cluster)]
     return findings + [finding(False, fact, fix) for fact, fix in _unused_cards(machines)]
 
 
@@ -89,6 +91,21 @@ async def _denied(cluster: Cluster) -> list[tuple[str, str]]:
     asked = [(verb, kind) for kind, verbs in NEEDED for verb in verbs]
     answers = await asyncio.gather(*(may(verb, kind) for verb, kind in asked))
     return [each for each, allowed in zip(asked, answers, strict=True) if not allowed]
+
+
+async def _quotas(cluster: Cluster) -> list[str]:
+    """What quotas of the namespace say about accelerators and pods, and how much of it is in use."""
+    try:
+        path = f"/api/v1/namespaces/{cluster.namespace}/resourcequotas"
+        quotas, _ = await cluster.api.items(path, into=Quota)
+    except border.BorderError:
+        return []
+    return [
+        f"quota {each.metadata.name}: {each.status.used.get(name, '0')} of {limit} {name} in use"
+        for each in quotas
+        for name, limit in sorted(each.status.hard.items())
+        if name == "pods" or "/" in name or name.endswith("gpu")
+    ]
 
 
 def _unused_cards(machines: list[Machine]) -> list[tuple[str, str]]:

@@ -134,6 +134,18 @@ class Event(Object, frozen=True):
     involved_object: About = About()
 
 
+class QuotaStatus(Object, frozen=True):
+    hard: dict[str, str] = {}
+    used: dict[str, str] = {}
+
+
+class Quota(Object, frozen=True):
+    """A ResourceQuota of a namespace."""
+
+    metadata: Meta = Meta()
+    status: QuotaStatus = QuotaStatus()
+
+
 class Resource(Object, frozen=True):
     name: str = ""
 
