@@ -91,6 +91,9 @@ TASK_FIELDS: Final = {
     ),
     "oci": (
         "region_configs",
+        "vcn_subnet",
+        "vcn_ocid",
+        "compartment_ocid",
     ),
     "ray": (
         "entrypoint",
@@ -140,6 +143,7 @@ READS_TASK: Final = (
     "gcp",
     "kubernetes",
     "nebius",
+    "oci",
     "ray",
     "runpod",
     "slurm",
