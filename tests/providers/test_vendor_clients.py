@@ -1,6 +1,6 @@
 """The vendors' own clients speak to the fakes, which are thereby known to speak their wire format.
 
-Nightly, and each skips where its package is not installed: pydo, verda, hyperstack.
+Nightly, and each skips where its package is not installed: pydo, verda, hyperstack, cudo-compute.
 """
 
 from __future__ import annotations
@@ -10,6 +10,9 @@ from typing import Any
 
 import pytest
 
+from argosy.testing.fake_cudo import KEY as CUDO_KEY
+from argosy.testing.fake_cudo import PROJECT as CUDO_PROJECT
+from argosy.testing.fake_cudo import FakeCudo
 from argosy.testing.fake_digitalocean import KEY as DIGITALOCEAN_KEY
 from argosy.testing.fake_digitalocean import FakeDigitalOcean
 from argosy.testing.fake_hyperstack import KEY as HYPERSTACK_KEY
@@ -131,3 +134,35 @@ def test_hyperstack() -> None:
             assert hyperstack.CreditApi(client).get_user_credit().data.can_create_instance is True
             machines.delete_vm(made.id)
             assert cloud.machines() == []
+
+
+def test_cudo() -> None:
+    cudo = the_client("cudo_compute")
+    with FakeCudo() as cloud:
+        setting = cudo.Configuration()
+        setting.host, setting.api_key["Authorization"] = cloud.url, CUDO_KEY
+        setting.api_key_prefix["Authorization"] = "Bearer"
+        machines = cudo.VirtualMachinesApi(cudo.ApiClient(setting))
+        images = [each.id for each in machines.list_public_vm_images().images]
+        asked = cudo.CreateVMBody(
+            vm_id="clm-0000000000000000000z-0",
+            data_center_id="se-stockholm-1",
+            machine_type="ice-lake-a40",
+            vcpus=4,
+            memory_gib=16,
+            gpus=1,
+            boot_disk_image_id=images[-2],
+            boot_disk=cudo.Disk(size_gib=100, storage_class="STORAGE_CLASS_NETWORK"),
+            ssh_key_source="SSH_KEY_SOURCE_NONE",
+            custom_ssh_keys=["ssh-ed25519 AAAA argosy"],
+            metadata={"argosy-claim": "clm-0000000000000000000z"},
+        )
+        made = machines.create_vm(CUDO_PROJECT, asked)
+        (listed,) = machines.list_vms(CUDO_PROJECT).vms
+        assert (listed.id, listed.state, listed.short_state) == (made.id, "ACTIVE", "runn")
+        assert listed.metadata == {"argosy-claim": "clm-0000000000000000000z"}
+        assert machines.get_vm(CUDO_PROJECT, made.id).vm.datacenter_id == "se-stockholm-1"
+        types = machines.list_vm_machine_types2().machine_types
+        assert (types[0].machine_type, types[0].max_gpu_free) == ("ice-lake-a40", 8)
+        machines.terminate_vm(CUDO_PROJECT, made.id)
+        assert cloud.machines() == []
