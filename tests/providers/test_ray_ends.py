@@ -180,7 +180,10 @@ def test_a_killed_driver_or_actor_leaves_no_agent_and_no_program(
         await subject.cluster.close()
 
     asyncio.run(main())
-    assert not subprocess.run(["pgrep", "-f", str(ray.folder)], capture_output=True).stdout
+    until = time.monotonic() + 20
+    while subprocess.run(["pgrep", "-f", f"{ray.folder}/argosy-"], capture_output=True).stdout:
+        assert time.monotonic() < until, "a process is left"
+        time.sleep(0.05)
 
 
 def test_a_program_ends_with_its_code(ray: FakeRay, zipapp: Path, tmp_path: Path) -> None:
