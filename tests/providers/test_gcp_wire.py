@@ -114,3 +114,36 @@ def test_answers_are_read_by_googles_models(path: str, model: str, tmp_path: Pat
         getattr(compute, model).from_json(text, ignore_unknown_fields=False)
         for each in fake.made.values():
             _known(compute.Instance.Status, fake.told(each)["status"])
+
+
+def test_tpus_are_read_by_googles_models(tmp_path: Path) -> None:
+    tpu: Any = pytest.importorskip("google.cloud.tpu_v2", reason="google-cloud-tpu is not installed")
+    clock = MovedClock()
+    with FakeGcp(now=clock.now_s) as fake:
+        world = World(fake, clock, tmp_path, fake.sign_in(tmp_path))
+        queue = {"run_duration": 3600, "provision_timeout": 600}
+        spot = a_claim_for("tpu-v6e-8", zone="us-central1-a", accelerator="tpu-v6e-8", spot=True)
+        queued = a_claim_for(
+            "tpu-v5p-8",
+            zone="us-central1-a",
+            count=2,
+            accelerator="tpu-v5p-8",
+            config={"managed_instance_group": queue},
+        )
+
+        async def act() -> None:
+            for claim in (spot, queued):
+                await world.driver.ensure(claim)
+
+        world.run(act)
+        sent = bodies(fake)
+        (node,), (resource,) = sent["create_tpu"], sent["queue_tpus"]
+        tpu.Node.from_json(json.dumps(node), ignore_unknown_fields=False)
+        tpu.QueuedResource.from_json(json.dumps(resource), ignore_unknown_fields=False)
+        for name in fake.queue:
+            text = json.dumps(fake.told_queued(name))
+            tpu.QueuedResource.from_json(text, ignore_unknown_fields=False)
+        for machine in fake.machines():
+            told = fake.told_tpu(machine)
+            tpu.Node.from_json(json.dumps(told), ignore_unknown_fields=False)
+            _known(tpu.Node.State, told["state"])

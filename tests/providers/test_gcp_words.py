@@ -380,6 +380,25 @@ def test_no_zone_has_it(world: World) -> None:
     assert "g2-standard-4 in us-central1-b" in str(error)
 
 
+def test_a_gang_that_a_quota_refuses_says_which(world: World) -> None:
+    world.fake.quota = 1
+    error = world.refusal(a_claim_for(zone="us-central1-a", count=2))
+    assert isinstance(error, border.QuotaExceeded)
+    assert (error.what, error.limit) == ("CPUS", "1")
+
+
+def test_a_gang_that_gives_no_reason(world: World) -> None:
+    world.fake.capacity["n2-standard-4", ""] = 1
+    world.fake.refuse("zone_operations", world.fake.error(403, "forbidden", "no permission"))
+    error = world.refusal(a_claim_for(zone="us-central1-a", count=2))
+    assert isinstance(error, border.OutOfCapacity)
+    assert str(error) == (
+        "Google Cloud has not enough n2-standard-4 in us-central1-a: Requested minimum "
+        "count of 2 VMs could not "
+        "be created. (VM_MIN_COUNT_NOT_REACHED)"
+    )
+
+
 def test_an_order_that_fails_late_says_why(world: World) -> None:
     world.fake.op_s = 60.0
     world.fake.capacity["g2-standard-4", ""] = 0
@@ -531,6 +550,15 @@ def test_a_reservation_decides_the_zone(world: World) -> None:
     machine, order = made(world, config={"specific_reservations": "block"})
     assert machine.zone == "us-central1-b"
     assert order.reservation_affinity.values == ["block"]
+    assert order.scheduling.provisioning_model == "STANDARD"
+
+
+def test_a_machine_that_ends_with_its_reservation(world: World) -> None:
+    world.fake.reservations["block"] = "us-central1-b"
+    config = {"specific_reservations": "block", "reservation_bound": True}
+    _, order = made(world, "a4-highgpu-8g", accelerator="B200", config=config)
+    assert order.scheduling.provisioning_model == "RESERVATION_BOUND"
+    assert order.scheduling.instance_termination_action == "DELETE"
 
 
 def test_a_gang_stands_close_and_leaves_no_policy(world: World) -> None:

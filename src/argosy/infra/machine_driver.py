@@ -331,7 +331,7 @@ class MachineDriver:
             port=machine.port,
             user=machine.user,
             options=self.vendor.agent_options,
-            new_key=self.vendor.own_host_keys,
+            new_key=self.vendor.own_host_keys or machine.own_key,
         )
 
 

@@ -61,6 +61,7 @@ class Machine(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     created: str = ""  # sorts by time: of two machines for one node the older stays
     said: str = ""  # why it ended, in the cloud's words
     error: border.BorderError | None = None  # of FAILED
+    own_key: bool = False  # it has made its host key itself
     stays: bool = False  # although it has ended: somebody has to delete it
 
     @property

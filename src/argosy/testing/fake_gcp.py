@@ -11,7 +11,7 @@ from typing import Any, Final
 
 from argosy.testing.fake_cloud import Ask, FakeMachine, OverQuota, Shortage, route
 from argosy.testing.fake_gcp_account import ACCOUNT, BASE, PATH, PROJECT, REFRESH, TOKEN, ZONE
-from argosy.testing.fake_gcp_network import FakeGcpNetwork
+from argosy.testing.fake_gcp_tpus import FakeGcpTpus
 from argosy.testing.fake_gcp_words import BulkInsert, Insert, Properties, has_gpu, kept, matches, wrong_in
 
 __all__ = ["ACCOUNT", "PROJECT", "REFRESH", "TOKEN", "FakeGcp"]
@@ -26,7 +26,7 @@ _STATUS: Final = {
 _LISTED: Final = ("maxResults", "pageToken", "filter", "returnPartialSuccess", "fields")
 
 
-class FakeGcp(FakeGcpNetwork):
+class FakeGcp(FakeGcpTpus):
     """`op_s`: how long operations take; `page`: how many things one page of a listing has."""
 
     def begin(self) -> None:
@@ -77,7 +77,12 @@ class FakeGcp(FakeGcpNetwork):
             raise self.error(400, "invalid", "Invalid value for field 'resource.count'")
         self._check(ask, told.instance_properties, names, bulk=True)
         errors = self._ordered(zone, told.instance_properties, names)
-        return self._operation(ask, f"zones/{zone}", errors)
+        group = f"group-{len(self.operations)}"
+        if errors and errors[0]["code"] != "RESOURCE_ALREADY_EXISTS":
+            self._operation(Ask({}, {}, {}, None), f"zones/{zone}", errors, group)
+            text = f"Requested minimum count of {told.min_count} VMs could not be created."
+            errors = [{"code": "VM_MIN_COUNT_NOT_REACHED", "message": text}]
+        return self._operation(ask, f"zones/{zone}", errors, group)
 
     def _check(self, ask: Ask[Any], told: Properties, names: list[str], *, bulk: bool) -> None:
         zone = ask.parts["zone"]
@@ -158,7 +163,9 @@ class FakeGcp(FakeGcpNetwork):
                 (
                     each
                     for each in self.made.values()
-                    if (each.zone, each.name) == (zone, name) and each.state not in ("ended", "preempted")
+                    if (each.zone, each.name) == (zone, name)
+                    and each.state not in ("ended", "preempted")
+                    and "tpu" not in each.extra
                 ),
                 None,
             )
@@ -199,9 +206,9 @@ class FakeGcp(FakeGcpNetwork):
                 del self.disks[id]
 
     def preempt(self, machine: FakeMachine) -> None:
-        told: Properties = machine.extra["order"]
         super().preempt(machine)
-        if told.scheduling.instance_termination_action == "DELETE":
+        told: Properties | None = machine.extra.get("order")
+        if told is not None and told.scheduling.instance_termination_action == "DELETE":
             machine.state = "ended"
             self.settle()
 
@@ -211,7 +218,7 @@ class FakeGcp(FakeGcpNetwork):
     def aggregated(self, ask: Ask[None]) -> object:
         kind = ask.parts["kind"]
         if kind == "instances":
-            every = [(each.zone, self.told(each)) for each in self.shown()]
+            every = [(each.zone, self.told(each)) for each in self.shown() if "tpu" not in each.extra]
         elif kind == "machineTypes":
             every = [(zone, {"name": name}) for name, zones in self.types.items() for zone in zones]
         elif kind == "reservations":

@@ -169,9 +169,12 @@ class FakeGcpAccount(FakeCloud):
         name = self.requests.get(ask.query.get("requestId", ""))
         return self._shown_operation(name) if name is not None else None
 
-    def _operation(self, ask: Ask[Any], place: str, errors: list[dict[str, str]]) -> dict[str, Any]:
+    def _operation(
+        self, ask: Ask[Any], place: str, errors: list[dict[str, str]], group: str = ""
+    ) -> dict[str, Any]:
         name = f"operation-{len(self.operations)}"
         self.operations[name] = {"place": place, "due": self.now() + self.op_s, "errors": errors}
+        self.operations[name]["group"] = group
         if "requestId" in ask.query:
             self.requests[ask.query["requestId"]] = name
         return self._shown_operation(name)
@@ -181,10 +184,19 @@ class FakeGcpAccount(FakeCloud):
         done = self.now() >= kept["due"]
         told: dict[str, Any] = {"kind": "compute#operation", "name": name, "operationType": "insert"}
         told |= {"status": "DONE" if done else "RUNNING", "progress": 100 if done else 0}
+        told |= {"operationGroupId": kept["group"]} if kept["group"] else {}
         if done and kept["errors"]:
             told |= {"error": {"errors": kept["errors"]}, "httpErrorStatusCode": 400}
             told["httpErrorMessage"] = "BAD REQUEST"
         return told
+
+    @route("GET", ZONE + "/operations", query=("filter", "maxResults"))
+    def zone_operations(self, ask: Ask[None]) -> object:
+        key, _, group = ask.query["filter"].partition("=")
+        if key != "operationGroupId":
+            raise self.error(400, "invalid", "Invalid value for field 'filter'")
+        names = [name for name, each in self.operations.items() if each["group"] == group]
+        return {"kind": "compute#operationList", "items": [self._shown_operation(name) for name in names]}
 
     @route("GET", ZONE + "/operations/{name}")
     def zone_operation(self, ask: Ask[None]) -> object:

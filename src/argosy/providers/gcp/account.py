@@ -9,11 +9,12 @@ from typing import Any, Final, TypeVar
 
 from argosy.infra import border
 from argosy.infra.http_json import Ask, How, HttpJson, Query, Service
+from argosy.infra.machines import most_telling
 from argosy.infra.provider import Setting
 from argosy.providers.gcp import MANIFEST
 from argosy.providers.gcp.credentials import Credentials
 from argosy.providers.gcp.errors import error_in, words
-from argosy.providers.gcp.wire import Aggregated, Operation
+from argosy.providers.gcp.wire import Aggregated, Operation, Operations
 
 URL: Final = "https://compute.googleapis.com"
 PAGE: Final = 500
@@ -112,6 +113,19 @@ class Account:
             except border.Transient:
                 pass  # what it became is seen by the next look
         return True
+
+    async def reason(self, place: str, operation: Operation, scope: str) -> border.BorderError | None:
+        """Why one of the machines that an operation should make was not made; None: nobody says more."""
+        if not operation.operation_group_id:
+            return None
+        query = (("filter", f"operationGroupId={operation.operation_group_id}"), ("maxResults", PAGE))
+        try:
+            every = (await self.get(f"{place}/operations", Operations, query)).items
+        except border.BorderError:
+            return None
+        errors = [error for each in every if (error := error_in(each, scope)) is not None]
+        errors = [each for each in errors if "VM_MIN_COUNT_NOT_REACHED" not in str(each)]
+        return most_telling(errors) if errors else None
 
     async def close(self) -> None:
         await self.http.close()

@@ -14,10 +14,13 @@ from argosy.providers.gcp import MANIFEST
 from argosy.providers.gcp.wire import Operation
 
 _QUOTAS_PAGE: Final = "https://console.cloud.google.com/iam-admin/quotas"
-_QUOTA: Final = re.compile(r"Quota '(\w+)' exceeded\.\s+Limit: ([\d.]+)\s*(in region [\w-]+|globally)?")
+_QUOTA: Final = re.compile(
+    r"Quota (?:limit )?'([\w-]+)' (?:has been )?exceeded\.\s+Limit: ([\d.]+)\s*"
+    r"(in (?:region|zone) [\w-]+|globally)?"
+)
 _FULL: Final = re.compile(
     r"resource_pool_exhausted|resourcePoolExhausted|stockout|insufficientCapacity"
-    r"|not have enough resources|RESERVATION.*(exhausted|insufficient|not have)",
+    r"|not have enough resources|no more capacity|RESERVATION.*(exhausted|insufficient|not have)",
     re.IGNORECASE,
 )
 _BUSY: Final = re.compile(
@@ -55,6 +58,8 @@ def words(said: Said) -> border.BorderError | None:
         return _quota(said, quota)
     if _FULL.search(text):
         return border.OutOfCapacity(said.scope, f"Google Cloud has no {said.scope or 'room'}: {said.words}")
+    if said.code == "VM_MIN_COUNT_NOT_REACHED":  # of a gang: which machine failed, others say
+        return border.OutOfCapacity(said.scope, f"Google Cloud has not enough {said.scope}: {said.words}")
     if _BUSY.search(said.code):
         return border.Transient(what, said.after_s or 5)
     if said.code == "UNSUPPORTED_OPERATION":  # a spot machine that was taken back while it was made

@@ -131,14 +131,24 @@ def _properties(
 def scheduling_of(wishes: Wishes) -> dict[str, Any]:
     """When machines end without us, and what happens then."""
     rules: dict[str, Any] = {"provisioningModel": "STANDARD", "automaticRestart": True}
-    if wishes.spot or wishes.queue is not None:
+    model = _model(wishes)
+    if model != "STANDARD":
         rules |= {"automaticRestart": False, "instanceTerminationAction": "DELETE"}
-        rules["provisioningModel"] = "SPOT" if wishes.spot else "FLEX_START"
+        rules["provisioningModel"] = model
     if wishes.queue is not None:
         rules["maxRunDuration"] = {"seconds": str(wishes.queue.run_duration)}
-    if wishes.has_gpu or wishes.spot or wishes.queue is not None:
+    if wishes.has_gpu or model != "STANDARD":
         rules["onHostMaintenance"] = "TERMINATE"
     return rules
+
+
+def _model(wishes: Wishes) -> str:
+    """Provisioning model: who may end a machine, and when."""
+    if wishes.spot:
+        return "SPOT"
+    if wishes.queue is not None:
+        return "FLEX_START"
+    return "RESERVATION_BOUND" if wishes.bound else "STANDARD"
 
 
 def _disk(wishes: Wishes, prefix: str) -> dict[str, Any]:

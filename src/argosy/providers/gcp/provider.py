@@ -12,7 +12,7 @@ from typing import Final
 
 from argosy.infra import border
 from argosy.infra.machine_vendor import MachineOrder, Vendor, findings_of
-from argosy.infra.machines import Machine, Note, name_of
+from argosy.infra.machines import Machine, MachineState, Note, name_of
 from argosy.infra.provider import Diagnostic, Setting, Want
 from argosy.model.offer import Offer
 from argosy.model.rows import Claim
@@ -24,6 +24,8 @@ from argosy.providers.gcp.network import Networks
 from argosy.providers.gcp.orders import Orders, Pending
 from argosy.providers.gcp.places import Places
 from argosy.providers.gcp.quotas import Quotas
+from argosy.providers.gcp.tpu_words import is_tpu
+from argosy.providers.gcp.tpus import Tpus, refuse
 from argosy.providers.gcp.wire import Operation
 from argosy.providers.gcp.wishes import Wishes, wishes_of
 
@@ -49,6 +51,7 @@ class Google(Vendor):
         self._places = Places(self._account, setting.clock)
         self._quotas = Quotas(self._account, setting.clock)
         self._orders = Orders(self._account, setting.clock)
+        self._tpus = Tpus(self._account, setting, patience_s=patience_s)
         self._ending: set[str] = set()  # names of what we delete
 
     async def check(self) -> Sequence[Diagnostic]:
@@ -64,10 +67,11 @@ class Google(Vendor):
 
     def refuse(self, claim: Claim) -> None:
         wishes = self._wishes(claim)
-        if wishes.kind.startswith("tpu-"):
-            raise border.Unsupported("TPUs of Google Cloud cannot be launched yet")
         if not wishes.region:
             raise border.RequestRefused("infra", "an order at Google Cloud names a region")
+        if is_tpu(wishes.kind):
+            refuse(wishes)
+            return
         image_of(wishes)
         policy_of(claim.id, wishes)
 
@@ -85,6 +89,8 @@ class Google(Vendor):
         return [zone for zone in zones if zone in reserved] or zones
 
     def keeps(self, claim: Claim) -> Mapping[str, str]:
+        if is_tpu(claim.choice.offer.shape.instance_type):
+            return {}
         policy = policy_of(claim.id, self._wishes(claim))
         return {_POLICY: f"{claim.choice.offer.region}/{policy}"} if policy == own_policy(claim.id) else {}
 
@@ -99,6 +105,8 @@ class Google(Vendor):
     async def create(self, order: MachineOrder, index: int) -> str:
         wishes, name = self._wishes(order.claim), order.name(index)
         site = await self._networks.site(wishes)
+        if is_tpu(wishes.kind):
+            return await self._tpus.create(order, wishes, site, index)
         await self._make_policy(order, wishes)
         self._forget(name)
         body = order_of(order, wishes, site, index)
@@ -113,7 +121,9 @@ class Google(Vendor):
     async def create_all(self, order: MachineOrder) -> Sequence[str]:
         wishes = self._wishes(order.claim)
         names = [name_of(order.claim.id, index) for index in range(wishes.count)]
-        if wishes.queue is not None or wishes.count == 1:
+        if is_tpu(wishes.kind) and wishes.queue is not None:
+            return await self._tpus.queue(order, wishes, await self._networks.site(wishes))
+        if wishes.queue is not None or wishes.count == 1 or is_tpu(wishes.kind):
             return await self._one_by_one(order, names)
         site = await self._networks.site(wishes)
         await self._make_policy(order, wishes)
@@ -139,7 +149,7 @@ class Google(Vendor):
             refused = [each for each in errors if not isinstance(each, border.Transient)]
             if refused:
                 for name in names:
-                    await self._account.drop(f"zones/{order.zone}/instances/{name}")
+                    await self.delete(_promised(order, name))
             raise (refused or errors)[0]
         return names
 
@@ -147,7 +157,12 @@ class Google(Vendor):
         self, operation: Operation, order: MachineOrder, names: tuple[tuple[int, str], ...]
     ) -> None:
         """Wait for the end of an order; one that takes longer is followed by the looks that come."""
-        if not await self._account.finish(f"zones/{order.zone}", operation, order.scope):
+        place = f"zones/{order.zone}"
+        try:
+            done = await self._account.finish(place, operation, order.scope)
+        except border.OutOfCapacity as error:
+            raise (await self._account.reason(place, operation, order.scope) or error) from None
+        if not done:
             pending = Pending(
                 operation=operation.name,
                 zone=order.zone,
@@ -190,19 +205,26 @@ class Google(Vendor):
         ]
         there = {each.id for each in found}
         self._ending &= there
+        found += await self._tpus.listed()
         return found + [each for each in await self._orders.failed() if each.id not in there]
 
     async def delete(self, machine: Machine) -> None:
         self._orders.forget(machine.id)
-        if machine.zone:
+        if is_tpu(machine.kind) or (not machine.kind and self._tpus.is_used):
+            await self._tpus.delete(machine)
+        if machine.zone and not is_tpu(machine.kind):
             await self._account.drop(f"zones/{machine.zone}/instances/{machine.id}")
             self._ending.add(machine.id)
 
     async def stop(self, machine: Machine) -> None:
+        if is_tpu(machine.kind):
+            return await self._tpus.act(machine, "stop")
         query = [("discardLocalSsd", "true")] if has_local_ssd(machine.kind) else []
         await self._act(machine, "stop", query)
 
     async def start(self, machine: Machine) -> None:
+        if is_tpu(machine.kind):
+            return await self._tpus.act(machine, "start")
         await self._act(machine, "start", [])
 
     async def _act(self, machine: Machine, what: str, query: Sequence[tuple[str, str]]) -> None:
@@ -213,3 +235,16 @@ class Google(Vendor):
 
     async def close(self) -> None:
         await self._account.close()
+        await self._tpus.close()
+
+
+def _promised(order: MachineOrder, name: str) -> Machine:
+    """A machine of an order, whether it was made or not."""
+    return Machine(
+        id=name,
+        claim_id=order.claim.id,
+        index=0,
+        state=MachineState.STARTING,
+        zone=order.zone,
+        kind=order.kind,
+    )

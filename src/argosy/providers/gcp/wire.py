@@ -21,12 +21,17 @@ class Operation(msgspec.Struct, frozen=True, rename="camel"):
 
     name: str
     status: str = ""
+    operation_group_id: str = ""  # the same for all operations that one call has begun
     error: Details | None = None
     http_error_status_code: int = 0
 
     @property
     def is_done(self) -> bool:
         return self.status == "DONE"
+
+
+class Operations(msgspec.Struct, frozen=True):
+    items: list[Operation] = []
 
 
 class AccessConfig(msgspec.Struct, frozen=True):

@@ -20,6 +20,7 @@ INSIDE: Final = "argosy-inside"  # a label: it is reached by its address inside 
 _NOBODY: Final = frozenset(("", "LOCAL_CREDENTIALS", "NO_UPLOAD"))
 _LABEL_KEY: Final = re.compile(r"[a-z][-_a-z0-9]{0,62}")
 _LABEL_VALUE: Final = re.compile(r"[-_a-z0-9]{0,63}")
+_USER: Final = re.compile(r"[a-z_][-_a-z0-9]{0,31}")
 _OURS: Final = frozenset((CLAIM, NODE, NODES, TAG, USER, INSIDE))
 _QUEUE_MIN_S, _QUEUE_MAX_S = 90, 7200  # so long a flexible start may wait
 _RUN_MAX_S: Final = 7 * 86400
@@ -41,12 +42,14 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     force_enable_external_ips: bool = False
     remote_identity: str = ""  # e-mail of a service account; SERVICE_ACCOUNT: the project's default one
     specific_reservations: tuple[str, ...] | str = ()
+    reservation_bound: bool = False  # they are of the kind that machines end with (A3 Ultra, A4)
     managed_instance_group: Queue | None = None
     placement_policy: str = ""  # compact, or the name of a policy of one's own
     enable_gvnic: bool = False
     enable_gpu_direct: bool = False
     kms_key: str = ""  # with which the disk is encrypted
     ssh_user: str = ""  # of an image of one's own
+    runtime_version: str = ""  # of TPUs
     labels: dict[str, str] = {}
 
 
@@ -67,6 +70,7 @@ class Wishes(msgspec.Struct, frozen=True, kw_only=True):
     inside: bool  # it is reached by its address inside the VPC
     identity: str
     reservations: tuple[str, ...]
+    bound: bool  # it lives as long as its reservation
     queue: Queue | None
     placement: str  # "" | compact | name of a policy
     gvnic: bool
@@ -76,6 +80,7 @@ class Wishes(msgspec.Struct, frozen=True, kw_only=True):
     kms_key: str
     user: str
     ports: tuple[str, ...]
+    runtime: str  # of a TPU
     labels: tuple[tuple[str, str], ...]
     best_network: bool
 
@@ -111,6 +116,7 @@ def wishes_of(claim: Claim, *, private: bool = False) -> Wishes:
         inside=inside,
         identity=_identity(settings.remote_identity),
         reservations=_several(settings.specific_reservations),
+        bound=settings.reservation_bound,
         queue=settings.managed_instance_group,
         placement=settings.placement_policy,
         gvnic=settings.enable_gvnic or settings.enable_gpu_direct,
@@ -120,6 +126,7 @@ def wishes_of(claim: Claim, *, private: bool = False) -> Wishes:
         kms_key=settings.kms_key,
         user=settings.ssh_user or USER_NAME,
         ports=asked.ports,
+        runtime=settings.runtime_version or dict(asked.accelerator_args).get("runtime_version", ""),
         labels=tuple((settings.labels | dict(asked.labels)).items()),
         best_network=asked.network_tier == "best",
     )
@@ -153,6 +160,15 @@ def _refuse(wishes: Wishes, settings: Settings) -> None:
     if wishes.image.startswith("docker:"):
         raise border.RequestRefused(
             "image_id", "machines of Google Cloud have no container images yet; leave it out"
+        )
+    if not _USER.fullmatch(wishes.user):
+        raise border.RequestRefused(
+            "config.gcp.ssh_user", f"`{wishes.user}` cannot be the name of who logs in (`ssh_user`)"
+        )
+    if wishes.bound and not wishes.reservations:
+        raise border.RequestRefused(
+            "config.gcp.reservation_bound",
+            "`reservation_bound` says how a reservation is used: name it in `specific_reservations`",
         )
     queue = wishes.queue
     if queue is None:
