@@ -133,6 +133,7 @@ TASK_FIELDS: Final = {
     ),
     "vast": (
         "datacenter_only",
+        "min_reliability",
         "create_instance_kwargs",
     ),
 }
@@ -147,6 +148,7 @@ READS_TASK: Final = (
     "ray",
     "runpod",
     "slurm",
+    "vast",
 )
 #: Of these, the field that is a command of its own kind of job.
 COMMAND_FIELDS: Final = {
