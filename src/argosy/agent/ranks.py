@@ -294,10 +294,10 @@ class Ranks:
             if rank.ended:
                 continue
             members = self._shared.members(rank, snapshot)
+            young = snapshot.copies(members)
             processes.send_group_signal(rank.pid, signal.SIGTERM)
             processes.send_signal(outside_group(rank.pid, members), signal.SIGTERM)
-            if not members:
-                self._shared.start_task(self._ending.terminate_late(rank, rank.pid))
+            self._shared.start_task(self._ending.terminate_late(rank, rank.pid, members, young))
 
     async def forget(self, ids: Iterable[str]) -> None:
         for count, rank_id in enumerate(ids):

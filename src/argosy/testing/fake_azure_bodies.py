@@ -68,6 +68,31 @@ class VirtualNetwork(_Strict):
     properties: NetworkInside
 
 
+class Domains(_Strict):
+    platform_fault_domain_count: int
+    platform_update_domain_count: int
+
+
+class SkuName(_Strict):
+    name: str
+
+
+class AvailabilitySet(_Strict):
+    location: str
+    sku: SkuName
+    properties: Domains
+
+
+class PlacementKind(_Strict):
+    proximity_placement_group_type: str
+
+
+class Placement(_Strict):
+    location: str
+    properties: PlacementKind
+    zones: list[str] = []
+
+
 class Hardware(_Strict):
     vm_size: str
 

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any, Final
 from urllib.parse import parse_qsl
 
-from argosy.testing.fake_azure_bodies import Group, SecurityGroup, VirtualNetwork
+from argosy.testing.fake_azure_bodies import AvailabilitySet, Group, Placement, SecurityGroup, VirtualNetwork
 from argosy.testing.fake_cloud import Answer, Ask, FakeCloud, route
 
 SUBSCRIPTION: Final = "5eb5c219-0000-4000-8000-00000000a2a2"
@@ -25,6 +25,10 @@ class AzureGround(FakeCloud):
     def begin(self) -> None:
         self.page_size, self.late = 2, True
         self.state = "Enabled"  # of the subscription
+        self.limits: dict[str, dict[str, int]] = {}  # quotas: region -> family -> vCPUs
+        self.families: dict[str, tuple[str, int, int]] = {}  # size -> family, vCPUs, GPUs
+        self.allowed = ["*"]  # actions
+        self.unregistered: set[str] = set()  # namespaces
         self.groups: dict[str, Group] = {}
         self.networks: dict[str, VirtualNetwork] = {}  # by id in lower case, as all that follow
         self.security: dict[str, SecurityGroup] = {}
@@ -133,9 +137,54 @@ class AzureGround(FakeCloud):
     def subscriptions(self, ask: Ask[None]) -> object:
         return {"value": [self._subscription()]}
 
+    @route("GET", f"{S}/locations", query=VERSION)
+    def locations(self, ask: Ask[None]) -> object:
+        told = [{"name": each, "metadata": {"regionType": "Physical"}} for each in sorted(self.regions)]
+        return {"value": [*told, {"name": "united", "metadata": {"regionType": "Logical"}}]}
+
+    @route("GET", f"{S}{C}/locations/{{region}}/usages", query=PAGED)
+    def usages(self, ask: Ask[None]) -> object:
+        told = self.limits.get(ask.parts["region"], {})
+        return self.page(
+            ask,
+            [
+                {
+                    "unit": "Count",
+                    "currentValue": 0,
+                    "limit": limit,
+                    "name": {"value": family, "localizedValue": f"{family} vCPUs"},
+                }
+                for family, limit in told.items()
+            ],
+        )
+
+    @route("GET", f"{S}{C}/skus", query=(*VERSION, "$filter"))
+    def skus(self, ask: Ask[None]) -> object:
+        if ask.query["api-version"] != "2021-07-01" or ask.query["$filter"] != "location eq 'eastus'":
+            raise self.error(400, "InvalidParameter", "The filter is not supported.", "$filter")
+        return {"value": [_sku(name, *facts) for name, facts in self.families.items()]}
+
+    @route("GET", f"{S}/providers/Microsoft.Authorization/permissions", query=VERSION)
+    def permissions(self, ask: Ask[None]) -> object:
+        return {"value": [{"actions": self.allowed, "notActions": ["Microsoft.Authorization/*/Write"]}]}
+
+    @route("GET", f"{S}/providers/{{space}}", query=VERSION)
+    def space(self, ask: Ask[None]) -> object:
+        space = ask.parts["space"]
+        state = "NotRegistered" if space in self.unregistered else "Registered"
+        return {"namespace": space, "registrationState": state}
+
     @route("GET", S, query=VERSION)
     def subscription(self, ask: Ask[None]) -> object:
         return self._subscription()
+
+    @route("GET", "/metadata/identity/oauth2/token", query=(*VERSION, "resource", "client_id"), open=True)
+    def metadata_token(self, ask: Ask[None]) -> object:
+        if ask.headers.get("metadata") != "true" or ask.query["resource"] != f"{self.url}/":
+            raise Answer(400, {"error": "invalid_request", "error_description": "Required metadata header"})
+        if ask.query.get("client_id", CLIENT) != CLIENT:
+            raise Answer(400, {"error": "invalid_request", "error_description": "Identity not found"})
+        return {"access_token": TOKEN, "expires_in": "86399", "token_type": "Bearer"}
 
     def _subscription(self) -> dict[str, Any]:
         return {
@@ -180,6 +229,45 @@ class AzureNetworks(AzureGround):
     def _group(self, name: str) -> dict[str, Any]:
         return {"id": self.id_of(name), "name": name, "location": self.groups[name.lower()].location}
 
+    @route("PUT", f"{G}{C}/availabilitySets/{{name}}", body=AvailabilitySet, query=VERSION)
+    def put_set(self, ask: Ask[AvailabilitySet]) -> object:
+        return self._join("availabilitySets", ask)
+
+    @route("PUT", f"{G}{C}/proximityPlacementGroups/{{name}}", body=Placement, query=VERSION)
+    def put_placement(self, ask: Ask[Placement]) -> object:
+        return self._join("proximityPlacementGroups", ask)
+
+    def _join(self, kind: str, ask: Ask[Any]) -> Answer:
+        id = self.id_of(ask.parts["group"], f"{C}/{kind}/{ask.parts['name']}")
+        new = id.lower() not in self.things
+        self.things[id.lower()] = {"argosy": True, "location": ask.body.location, "id": id}
+        return Answer(201 if new else 200, named(id, ask.body.location))
+
+    @route("DELETE", f"{G}{C}/availabilitySets/{{name}}", query=VERSION)
+    def delete_set(self, ask: Ask[None]) -> object:
+        return self._part("availabilitySets", ask)
+
+    @route("DELETE", f"{G}{C}/proximityPlacementGroups/{{name}}", query=VERSION)
+    def delete_placement(self, ask: Ask[None]) -> object:
+        return self._part("proximityPlacementGroups", ask)
+
+    def _part(self, kind: str, ask: Ask[None]) -> Answer:
+        id = self.id_of(ask.parts["group"], f"{C}/{kind}/{ask.parts['name']}").lower()
+        self.settle()
+        for each in self.made.values():
+            told = each.extra.get("told")
+            if told is not None and each.state != "ended" and id in [ref.lower() for ref in told.refers()]:
+                code = "CannotDeleteResource" if "sets" in id else "InUse"
+                raise self.error(409, code, f"{ask.parts['name']} has virtual machines in it.")
+        return Answer(200 if self.things.pop(id, None) is not None else 204)
+
+    @route("GET", f"{S}/providers/{{space}}/{{kind}}", query=PAGED)
+    def things_listed(self, ask: Ask[None]) -> object:
+        kind = f"/{ask.parts['space']}/{ask.parts['kind']}/".lower()
+        return self.page(
+            ask, [named(str(each["id"]), each["location"]) for id, each in self.things.items() if kind in id]
+        )
+
     @route("PUT", f"{G}{N}/networkSecurityGroups/{{name}}", body=SecurityGroup, query=VERSION)
     def put_security(self, ask: Ask[SecurityGroup]) -> object:
         id = self.id_of(ask.parts["group"], f"{N}/networkSecurityGroups/{ask.parts['name']}")
@@ -218,6 +306,18 @@ class AzureNetworks(AzureGround):
             for each in told.properties.subnets
         ]
         return named(id, told.location) | {"properties": {"subnets": subnets}}
+
+
+def _sku(name: str, family: str, cpus: int, gpus: int) -> dict[str, Any]:
+    capabilities = {"vCPUs": cpus, "MemoryGB": cpus * 7, "GPUs": gpus, "HyperVGenerations": "V1,V2"}
+    return {
+        "resourceType": "virtualMachines",
+        "name": name,
+        "family": family,
+        "locations": ["eastus"],
+        "capabilities": [{"name": key, "value": str(value)} for key, value in capabilities.items() if value],
+        "restrictions": [],
+    }
 
 
 def named(id: str, location: str) -> dict[str, Any]:

@@ -22,6 +22,7 @@ MANIFEST = Manifest(
         machine_images=True,
         networks=True,
         disks=True,
+        quotas=True,
         preemption_notice=True,
     ),
     class_name="Azure",
@@ -52,7 +53,7 @@ MANIFEST = Manifest(
         "encrypted",
     ),
     reads_task_fields=True,
-    tested="a fake of its API with real hosts",
+    tested="a fake of its API with real hosts, which its own client speaks to",
     priced_by_catalog=True,
     prices=PriceSource(),
 )

@@ -46,7 +46,7 @@ class Identity:
         self._token, self._ends_s = "", 0.0
         self._lock = asyncio.Lock()
         self.subscription = ""  # that the login of `az` has chosen
-        service = Service(title=MANIFEST.title, sign_in=MANIFEST.sign_in, words=_words)
+        service = Service(title=MANIFEST.title, sign_in=f"sign in with `{MANIFEST.sign_in}`", words=_words)
         login = self._environ.get("AZURE_AUTHORITY_HOST") or LOGIN
         self._login = HttpJson(login, service, clock=setting.clock)
         metadata = self._environ.get("ARGOSY_AZURE_METADATA_URL") or METADATA
@@ -206,7 +206,7 @@ def _words(said: Said) -> border.BorderError | None:
         return None
     told = said.text.partition(" Trace ID")[0].rstrip(".") or said.code
     return border.CredentialsRejected(
-        f"{said.title} does not accept the credentials: {told}; sign in with `{said.sign_in}`, or make a new "
+        f"{said.title} does not accept the credentials: {told}; {said.sign_in}, or make a new "
         "secret with `az ad sp credential reset --id $AZURE_CLIENT_ID`"
     )
 

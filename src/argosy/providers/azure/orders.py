@@ -8,10 +8,16 @@ from typing import Any, Final
 import msgspec
 
 from argosy.infra.machine_vendor import MachineOrder
+from argosy.model.offer import Capacity
+from argosy.model.rows import Claim
 from argosy.providers.azure.network import Place
-from argosy.providers.azure.wishes import Wishes
+from argosy.providers.azure.wishes import Wishes, has_infiniband
 
 _NETWORK_VERSION: Final = "2022-11-01"  # of what a machine makes with itself
+
+
+SETS: Final = "/providers/Microsoft.Compute/availabilitySets"
+PLACEMENTS: Final = "/providers/Microsoft.Compute/proximityPlacementGroups"
 
 
 class Beside(msgspec.Struct, frozen=True, kw_only=True):
@@ -71,10 +77,41 @@ def machine(order: MachineOrder, index: int, wishes: Wishes, place: Place, besid
         "properties": inside,
     }
     if order.zone:
-        body["zones"] = [order.zone.rpartition("-")[2]]
+        body["zones"] = [zone_of(order.zone)]
     if beside.identity:
         body["identity"] = {"type": "UserAssigned", "userAssignedIdentities": {beside.identity: {}}}
     return body
+
+
+def zone_of(zone: str) -> str:
+    """As the API names it; "": any.
+
+    >>> zone_of("eastus-2"), zone_of("2")
+    ('2', '2')
+    """
+    return zone.rpartition("-")[2]
+
+
+def joins(claim: Claim) -> str:
+    """What the machines of a gang with InfiniBand are put into; "": nothing.
+
+    Only machines of one availability set share a partition of it; spot machines, and those of a zone, can be
+    in none: they are placed near each other.
+    """
+    offer = claim.choice.offer
+    if claim.count < 2 or not has_infiniband(offer.shape.instance_type):
+        return ""
+    return PLACEMENTS if offer.capacity is Capacity.SPOT or offer.zone else SETS
+
+
+def availability_set(region: str) -> dict[str, Any]:
+    domains = {"platformFaultDomainCount": 1, "platformUpdateDomainCount": 1}
+    return {"location": region, "sku": {"name": "Aligned"}, "properties": domains}
+
+
+def placement(region: str, zone: str) -> dict[str, Any]:
+    body: dict[str, Any] = {"location": region, "properties": {"proximityPlacementGroupType": "Standard"}}
+    return body | ({"zones": [zone]} if zone else {})
 
 
 def _disk(name: str, wishes: Wishes, key: str) -> dict[str, Any]:

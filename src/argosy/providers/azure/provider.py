@@ -7,21 +7,24 @@ its own, so that a repeat makes no second one.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Final
 
 import msgspec
 
 from argosy.infra import border
 from argosy.infra.http_json import How
-from argosy.infra.machine_vendor import MachineOrder, Vendor, findings_of
-from argosy.infra.machines import Machine
-from argosy.infra.provider import Diagnostic, Setting
+from argosy.infra.machine_vendor import MachineOrder, Vendor
+from argosy.infra.machines import Machine, Note
+from argosy.infra.provider import Diagnostic, Setting, Want
+from argosy.model.offer import Offer
 from argosy.model.rows import Claim
 from argosy.providers.azure import MANIFEST
-from argosy.providers.azure.arm import COMPUTE, NETWORK, SUBSCRIPTIONS, Arm, Subscription
+from argosy.providers.azure.arm import COMPUTE, NETWORK, Arm
+from argosy.providers.azure.checking import findings
 from argosy.providers.azure.network import Network, group_name
-from argosy.providers.azure.orders import Beside, machine
+from argosy.providers.azure.orders import SETS, Beside, availability_set, joins, machine, placement, zone_of
+from argosy.providers.azure.quotas import Quotas
 from argosy.providers.azure.states import (
     Address,
     Card,
@@ -30,6 +33,7 @@ from argosy.providers.azure.states import (
     Vm,
     card_of,
     ips_of,
+    is_running,
     machine_id,
     machine_of,
     parts_of,
@@ -37,6 +41,7 @@ from argosy.providers.azure.states import (
 from argosy.providers.azure.wishes import Wishes, wishes_of
 
 _VMS: Final = "Microsoft.Compute/virtualMachines"
+_JOINS: Final = "joins"  # the part of a note that tells what joins the machines of a gang
 _KEY: Final = "Microsoft.Compute/diskEncryptionSets"
 _RESERVED: Final = "Microsoft.Compute/capacityReservationGroups"
 _IDENTITY, _IDENTITY_VERSION = "Microsoft.ManagedIdentity/userAssignedIdentities", "2023-01-31"
@@ -55,20 +60,19 @@ class Azure(Vendor):
     def __init__(self, setting: Setting, *, wait_s: float = 25.0) -> None:
         self._arm, self._wait_s = Arm(setting), wait_s
         self._network = Network(self._arm, setting)
+        self._quotas = Quotas(self._arm, setting.clock)
+        self._joined: dict[str, Beside] = {}  # claim -> what joins its machines
+        self._joining = asyncio.Lock()
         self._ips: dict[str, Ips] = {}  # by network card; they stay as long as it does
 
     async def check(self) -> Sequence[Diagnostic]:
-        async def subscription() -> str:
-            path = await self._arm.path("")
-            found = await self._arm.get(path, SUBSCRIPTIONS, Subscription)
-            if found.state not in ("Enabled", ""):
-                raise border.CredentialsRejected(
-                    f"the subscription {found.subscription_id} ({found.display_name}) is {found.state}; look "
-                    "at its cost and billing pages in the Azure portal"
-                )
-            return f"signed in; the subscription {found.subscription_id} ({found.display_name}) is used"
+        return await findings(self._arm)
 
-        return await findings_of(MANIFEST, subscription)
+    async def quote(self, want: Want) -> Sequence[Offer]:
+        """What the subscription's quotas close. Raises `CredentialsRejected`."""
+        await self._arm.identity.token()
+        await self._arm.subscription()
+        return await self._quotas.offers()
 
     def refuse(self, claim: Claim) -> None:
         wishes_of(claim)
@@ -78,7 +82,11 @@ class Azure(Vendor):
     async def create(self, order: MachineOrder, index: int) -> str:
         wishes = wishes_of(order.claim)
         place = await self._network.place(wishes)
-        body = machine(order, index, wishes, place, await self._beside(wishes))
+        beside = await self._beside(wishes)
+        if kept := joins(order.claim):
+            path = f"{place.group}{kept}/{order.claim.id}"
+            beside = await self._join(beside, path, order, zone=zone_of(order.zone))
+        body = machine(order, index, wishes, place, beside)
         name, group = order.name(index), wishes.group or group_name(wishes.region)
         id = machine_id(group.lower(), name)
         # What is there is left as it is: the same name is the same machine.
@@ -120,7 +128,8 @@ class Azure(Vendor):
         ours = [each for each in vms if each.tags.get("argosy-claim")]
         cards = {card_of(each) for each in ours} - {""}
         self._ips = {card: ips for card, ips in self._ips.items() if card in cards}
-        if any(card_of(each) not in self._ips and views.get(each.id.lower()) for each in ours):
+        running = [each for each in ours if is_running(views.get(each.id.lower(), InstanceView()))]
+        if any(card_of(each) not in self._ips for each in running):
             await self._look_for_addresses()
         found = []
         for each in ours:
@@ -166,5 +175,30 @@ class Azure(Vendor):
         group, name = parts_of(machine.id)
         return await self._arm.path(f"/resourceGroups/{group}/providers/{_VMS}/{name}")
 
+    def keeps(self, claim: Claim) -> Mapping[str, str]:
+        kept, wishes = joins(claim), wishes_of(claim)
+        group = wishes.group or group_name(wishes.region)
+        return {_JOINS: f"/resourceGroups/{group}{kept}/{claim.id}"} if kept else {}
+
+    async def _join(self, beside: Beside, path: str, order: MachineOrder, *, zone: str) -> Beside:
+        """Make what joins the machines of a gang, once."""
+        async with self._joining:
+            if order.claim.id not in self._joined:
+                together = SETS in path
+                body = availability_set(order.region) if together else placement(order.region, zone)
+                await self._arm.put(path, COMPUTE, body, wait_s=self._wait_s, scope=order.scope)
+                made = {"together": path} if together else {"near": path}
+                self._joined[order.claim.id] = Beside(**made)
+        joined = self._joined[order.claim.id]
+        return msgspec.structs.replace(beside, together=joined.together, near=joined.near)
+
+    async def clear(self, note: Note) -> bool:
+        """It goes when Azure has forgotten the machines in it, some seconds after they are gone."""
+        self._joined.pop(note.claim_id, None)
+        path = await self._arm.path(note.keeps[_JOINS])
+        reply = await self._arm.send("DELETE", path, COMPUTE, how=How(fine=(404, 409, 400)))
+        return reply.status not in (409, 400)
+
     async def close(self) -> None:
+        self._quotas.close()
         await self._arm.close()

@@ -119,6 +119,10 @@ def card_of(vm: Vm) -> str:
     return cards[0].id.lower() if cards else ""
 
 
+def is_running(view: InstanceView) -> bool:
+    return any(each.code == "PowerState/running" for each in view.statuses)
+
+
 def machine_id(group: str, name: str) -> str:
     """The id of a machine in notes and addresses. `group`: the name of its resource group.
 

@@ -75,7 +75,6 @@ class Wishes(msgspec.Struct, frozen=True, kw_only=True):
     disk: Disk
     ports: tuple[str, ...]
     labels: tuple[tuple[str, str], ...]
-    infiniband: bool  # a gang that shall be joined by it
 
 
 def wishes_of(claim: Claim) -> Wishes:
@@ -114,7 +113,6 @@ def wishes_of(claim: Claim) -> Wishes:
         ),
         ports=tuple(_port(each) for each in asked.ports),
         labels=asked.labels,
-        infiniband=claim.count > 1 and has_infiniband(offer.shape.instance_type),
     )
 
 
