@@ -22,6 +22,7 @@ from argosy.providers.gcp.launching import gang_of, has_local_ssd, image_of, ord
 from argosy.providers.gcp.listing import FIELDS, machine_of
 from argosy.providers.gcp.network import Networks
 from argosy.providers.gcp.orders import Orders, pending_of
+from argosy.providers.gcp.permissions import Permissions
 from argosy.providers.gcp.places import Places
 from argosy.providers.gcp.quotas import Quotas
 from argosy.providers.gcp.tpu_words import is_tpu
@@ -41,15 +42,17 @@ class Google(Vendor):
     makes_gangs = True
     lag_s = 60.0
     agent_options = ("--notice=gcp",)
-    end_command = "gcloud compute instances list --filter labels.argosy-claim:*"
+    end_command = "gcloud compute instances delete {id} --zone {zone}"
 
     def __init__(self, setting: Setting, *, patience_s: float = 30.0) -> None:
         environ = setting.environ
-        self._private = environ.get("ARGOSY_GCP_ADDRESS") == "private"
+        self.jumps = tuple((environ.get("ARGOSY_GCP_SSH_JUMP") or "").replace(",", " ").split())
+        self._private = environ.get("ARGOSY_GCP_ADDRESS") == "private" or bool(self.jumps)
         self._account = Account(setting, patience_s=patience_s)
         self._networks = Networks(self._account, environ.get("ARGOSY_GCP_SSH_FROM") or "0.0.0.0/0")
         self._places = Places(self._account, setting.clock)
         self._quotas = Quotas(self._account, setting.clock)
+        self._permissions = Permissions(self._account, setting)
         self._orders = Orders(self._account.ended, setting.clock)
         self._tpus = Tpus(self._account, setting, patience_s=patience_s)
         self._ending: set[str] = set()  # names of what we delete
@@ -59,7 +62,9 @@ class Google(Vendor):
             found = await self._quotas.project()
             return f"{self._account.credentials.who()} may use the project {found.name}"
 
-        return await findings_of(MANIFEST, project, self._quotas.summary, self._networks.default)
+        return await findings_of(
+            MANIFEST, project, self._permissions.told, self._quotas.summary, self._networks.default
+        )
 
     async def quote(self, want: Want) -> Sequence[Offer]:
         """Types with accelerators of which the project may have none are closed."""
@@ -228,6 +233,7 @@ class Google(Vendor):
 
     async def close(self) -> None:
         await self._account.close()
+        await self._permissions.close()
         await self._tpus.close()
 
 
