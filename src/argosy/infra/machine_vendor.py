@@ -95,6 +95,10 @@ class Vendor:
         """Where to try, in order: by default where the offer says."""
         return (claim.choice.offer.zone,)
 
+    async def prepare(self, order: MachineOrder) -> None:
+        """What an order needs and all claims share: keys and images of the account, whether there is room.
+        Nothing is ordered if it raises, whatever it raises."""
+
     async def create(self, order: MachineOrder, index: int) -> str:
         """Order one machine, with its mark in the order itself. Its id."""
         raise NotImplementedError

@@ -242,8 +242,8 @@ class FakeVerda(FakeCloud):
             "ubuntu-24.04-cuda-12.8-cluster",
         )
 
-    def _told(self, machine: FakeMachine) -> dict[str, object]:
-        return {
+    def _told(self, machine: FakeMachine) -> dict[str, Any]:
+        told = {
             "id": machine.id,
             "instance_type": machine.kind,
             "price_per_hour": 1.99,
@@ -267,3 +267,4 @@ class FakeVerda(FakeCloud):
             "contract": "SPOT" if machine.spot else "PAY_AS_YOU_GO",
             "pricing": "FIXED_PRICE",
         }
+        return self.bare(machine, told, "id")
