@@ -58,8 +58,8 @@ _IDENTITY, _IDENTITY_VERSION = "Microsoft.ManagedIdentity/userAssignedIdentities
 
 
 class Azure(Vendor):
-    """`wait_s`: so long an order waits whether Azure has room, which it tells after some seconds; `check_s`: so
-    long `check` waits for quotas."""
+    """`wait_s`: so long an order waits whether Azure has room, which it tells after some seconds; `check_s`:
+    so long `check` waits for quotas."""
 
     manifest = MANIFEST
     unique_names = True
