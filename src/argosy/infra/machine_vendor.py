@@ -68,7 +68,9 @@ class Vendor:
     agent_options: tuple[str, ...] = ()
     #: Machines make their host keys themselves.
     own_host_keys = False
-    #: The command that ends a machine without us, with `{id}`, `{name}` and `{region}`; for `check`.
+    #: Hosts through which machines are reached, as `[user@]host[:port]`.
+    jumps: tuple[str, ...] = ()
+    #: The command that ends a machine without us, with `{id}`, `{name}`, `{region}`, `{zone}`; for `check`.
     end_command = ""
 
     async def check(self) -> Sequence[Diagnostic]:
