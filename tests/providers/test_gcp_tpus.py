@@ -158,6 +158,24 @@ def test_no_room(world: World) -> None:
     )
 
 
+def test_an_order_that_fails_late_says_why(world: World) -> None:
+    world.fake.op_s = 60.0
+    world.fake.capacity["tpu-v6e-8", ""] = 0
+    claim = a_tpu()
+
+    async def act() -> None:
+        await world.driver.ensure(claim)
+        assert (await world.fact(claim)).state is ClaimState.PENDING
+        world.clock.s += 61
+        fact = await world.fact(claim)
+        assert fact.state is ClaimState.GONE
+        assert "There is no more capacity" in fact.detail
+        await world.driver.release(claim.id)
+        assert list(await world.driver.observe([])) == []
+
+    world.run(act)
+
+
 def test_a_quota(world: World) -> None:
     world.fake.quota = 0
     error = world.refusal(a_tpu())

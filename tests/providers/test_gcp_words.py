@@ -80,6 +80,7 @@ def test_ways_to_sign_in(way: str, google: tuple[FakeGcp, MovedClock], tmp_path:
     }[way]
     assert checked(google, tmp_path, environ) == [
         f"{who} may use the project lab-1",
+        "it may start and end machines",
         "3 regions can be used; the quota GPUS_ALL_REGIONS is 16",
         "the network `default` is there",
     ]
@@ -133,6 +134,35 @@ def test_credentials_that_are_none(
     environ = {**google[0].environ(), "GOOGLE_APPLICATION_CREDENTIALS": str(path)}
     environ["GOOGLE_CLOUD_PROJECT"] = "lab-1"
     assert checked(google, tmp_path, environ) == [said.replace("PATH", str(path))]
+
+
+def test_what_is_not_allowed_is_found_before_an_order(
+    google: tuple[FakeGcp, MovedClock], tmp_path: Path
+) -> None:
+    fake = google[0]
+    fake.reset()
+    fake.forbidden = {"compute.instances.create", "compute.disks.create"}
+    assert checked(google, tmp_path, fake.sign_in(tmp_path))[1:] == [
+        "application default credentials of a person may not do all that a launch needs in lab-1, it lacks "
+        "compute.disks.create, compute.instances.create; `gcloud projects "
+        "add-iam-policy-binding lab-1 --member "
+        "MEMBER --role roles/compute.instanceAdmin.v1`"
+    ]
+    fake.refuse("test_permissions", fake.api_off())
+    assert checked(google, tmp_path, fake.sign_in(tmp_path))[1] == (
+        "what it may do is not known: the Cloud Resource Manager API does not tell"
+    )
+
+
+def test_machines_of_others_are_told(google: tuple[FakeGcp, MovedClock], tmp_path: Path) -> None:
+    fake = google[0]
+    fake.reset()
+    world = World(*google, tmp_path, fake.sign_in(tmp_path))
+    claim = a_claim_for(zone="us-central1-a")
+    world.run(lambda: world.driver.ensure(claim))
+    found = checked(google, tmp_path / "other", fake.sign_in(tmp_path))
+    assert found[-1].startswith(f"machines of claims that this server does not know, 1: {claim.id}-0; ")
+    assert found[-1].endswith(f"or `gcloud compute instances delete {claim.id}-0 --zone us-central1-a`")
 
 
 def test_the_project_of_gcloud(google: tuple[FakeGcp, MovedClock], tmp_path: Path) -> None:
@@ -507,6 +537,16 @@ def test_networks_of_ones_own(world: World) -> None:
     assert card.access_configs == []
     assert order.tags.items == ["gpu-net"]
     assert world.fake.firewalls == {}
+    assert order.labels["argosy-inside"] == "1"
+
+
+def test_machines_behind_a_jump_host(google: tuple[FakeGcp, MovedClock], tmp_path: Path) -> None:
+    fake = google[0]
+    fake.reset()
+    environ = {**fake.sign_in(tmp_path), "ARGOSY_GCP_SSH_JUMP": "me@bastion:2222"}
+    world = World(*google, tmp_path, environ)
+    assert world.vendor.jumps == ("me@bastion:2222",)
+    _, order = made(world)
     assert order.labels["argosy-inside"] == "1"
 
 

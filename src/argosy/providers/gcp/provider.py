@@ -21,7 +21,8 @@ from argosy.providers.gcp.account import Account
 from argosy.providers.gcp.launching import gang_of, has_local_ssd, image_of, order_of, own_policy, policy_of
 from argosy.providers.gcp.listing import FIELDS, machine_of
 from argosy.providers.gcp.network import Networks
-from argosy.providers.gcp.orders import Orders, Pending
+from argosy.providers.gcp.orders import Orders, pending_of
+from argosy.providers.gcp.permissions import Permissions
 from argosy.providers.gcp.places import Places
 from argosy.providers.gcp.quotas import Quotas
 from argosy.providers.gcp.tpu_words import is_tpu
@@ -41,16 +42,18 @@ class Google(Vendor):
     makes_gangs = True
     lag_s = 60.0
     agent_options = ("--notice=gcp",)
-    end_command = "gcloud compute instances list --filter labels.argosy-claim:*"
+    end_command = "gcloud compute instances delete {id} --zone {zone}"
 
     def __init__(self, setting: Setting, *, patience_s: float = 30.0) -> None:
         environ = setting.environ
-        self._private = environ.get("ARGOSY_GCP_ADDRESS") == "private"
+        self.jumps = tuple((environ.get("ARGOSY_GCP_SSH_JUMP") or "").replace(",", " ").split())
+        self._private = environ.get("ARGOSY_GCP_ADDRESS") == "private" or bool(self.jumps)
         self._account = Account(setting, patience_s=patience_s)
         self._networks = Networks(self._account, environ.get("ARGOSY_GCP_SSH_FROM") or "0.0.0.0/0")
         self._places = Places(self._account, setting.clock)
         self._quotas = Quotas(self._account, setting.clock)
-        self._orders = Orders(self._account, setting.clock)
+        self._permissions = Permissions(self._account, setting)
+        self._orders = Orders(self._account.ended, setting.clock)
         self._tpus = Tpus(self._account, setting, patience_s=patience_s)
         self._ending: set[str] = set()  # names of what we delete
 
@@ -59,7 +62,9 @@ class Google(Vendor):
             found = await self._quotas.project()
             return f"{self._account.credentials.who()} may use the project {found.name}"
 
-        return await findings_of(MANIFEST, project, self._quotas.summary, self._networks.default)
+        return await findings_of(
+            MANIFEST, project, self._permissions.told, self._quotas.summary, self._networks.default
+        )
 
     async def quote(self, want: Want) -> Sequence[Offer]:
         """Types with accelerators of which the project may have none are closed."""
@@ -163,15 +168,7 @@ class Google(Vendor):
         except border.OutOfCapacity as error:
             raise (await self._account.reason(place, operation, order.scope) or error) from None
         if not done:
-            pending = Pending(
-                operation=operation.name,
-                zone=order.zone,
-                scope=order.scope,
-                claim_id=order.claim.id,
-                count=order.claim.count,
-                names=names,
-            )
-            self._orders.add(pending)
+            self._orders.add(pending_of(order, operation.name, names))
 
     async def _make_policy(self, order: MachineOrder, wishes: Wishes) -> None:
         """What keeps the machines of a gang close together."""
@@ -206,6 +203,7 @@ class Google(Vendor):
         there = {each.id for each in found}
         self._ending &= there
         found += await self._tpus.listed()
+        there |= {each.id for each in found}
         return found + [each for each in await self._orders.failed() if each.id not in there]
 
     async def delete(self, machine: Machine) -> None:
@@ -235,6 +233,7 @@ class Google(Vendor):
 
     async def close(self) -> None:
         await self._account.close()
+        await self._permissions.close()
         await self._tpus.close()
 
 

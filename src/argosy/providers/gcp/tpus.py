@@ -22,6 +22,7 @@ from argosy.providers.gcp import MANIFEST
 from argosy.providers.gcp.account import PAGE, Account
 from argosy.providers.gcp.errors import words
 from argosy.providers.gcp.launching import Site
+from argosy.providers.gcp.orders import Orders, Pending, pending_of
 from argosy.providers.gcp.tpu_words import (
     Failure,
     Nodes,
@@ -57,6 +58,7 @@ class Tpus:
         )
         self._empty_s: float | None = None  # when it was seen that there is none
         self._ordered_s = -LATE_S  # when one was ordered last
+        self._orders = Orders(self._ended, setting.clock)
         self._queued: set[str] = set()  # claims whose order is a queued resource
 
     async def _place(self, zone: str) -> str:
@@ -79,7 +81,9 @@ class Tpus:
                 json=node_of(order, wishes, site, index),
                 scope=order.scope,
             )
-            await self._finish(operation, order.scope)
+            self._orders.forget(name)
+            if not await self._finish(operation, order.scope):
+                self._orders.add(pending_of(order, operation.name, [(index, name)]))
         except border.RequestRefused as error:
             if "already exists" not in str(error):
                 raise
@@ -114,14 +118,21 @@ class Tpus:
                 raise
         return names
 
-    async def _finish(self, operation: TpuOperation, scope: str) -> None:
-        """Waits for the end of an operation, a bounded time. Raises its error."""
+    async def _ended(self, order: Pending) -> tuple[bool, border.BorderError | None]:
+        now = await self._http.find(f"/v2/{order.operation}", into=TpuOperation)
+        if now is None:
+            return True, None
+        return now.done, error_in(now.error, order.scope) if now.error is not None else None
+
+    async def _finish(self, operation: TpuOperation, scope: str) -> bool:
+        """Waits for the end of an operation, a bounded time. Whether it has ended well; False: not yet.
+        Raises its error."""
         waited_s, step_s = 0.0, _FIRST_LOOK_S
         while True:
             if operation.error is not None:
                 raise error_in(operation.error, scope)
             if operation.done or waited_s >= self._patience_s:
-                return
+                return operation.done
             await asyncio.sleep(step_s)
             waited_s += step_s
             step_s = min(step_s * 1.5, _LONGEST_LOOK_S)
@@ -143,7 +154,8 @@ class Tpus:
         known = {each.id for each in nodes}
         self._queued |= {each.id for each in queued}
         waits = [machine for each in queued for machine in waiting(each) if machine.id not in known]
-        found = nodes + waits
+        known |= {each.id for each in waits}
+        found = nodes + waits + [each for each in await self._orders.failed() if each.id not in known]
         now_s = self._clock.monotonic_s()
         late = now_s - self._ordered_s < LATE_S
         self._empty_s = None if found or queued or late else now_s
@@ -175,6 +187,7 @@ class Tpus:
         return self._empty_s is None
 
     async def delete(self, machine: Machine) -> None:
+        self._orders.forget(machine.id)
         place = await self._place(machine.zone)
         if machine.claim_id in self._queued:
             query = [("force", "true")]
