@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import subprocess
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
@@ -100,6 +101,7 @@ def test_what_is_asked_for(cloud: Cloud, tmp_path: Path) -> None:
         (script,) = subject.cloud.scripts.values()
         assert script.is_run_once
         assert "ssh-ed25519 " in script.script
+        assert subprocess.run(["sh", "-n"], input=script.script, text=True, check=False).returncode == 0
         await subject.driver.release(claim.id)
 
     hold_case(case, subject_of(cloud, tmp_path))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import subprocess
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
@@ -98,6 +99,7 @@ def test_what_is_asked_for(cloud: Cloud, tmp_path: Path) -> None:
         assert (asked.image_id, asked.block_storage.disk_size) == ("IMAGE-GPU", 110)
         script = base64.b64decode(asked.initial_script.initial_script_content).decode()
         assert "ssh-ed25519 " in script
+        assert subprocess.run(["bash", "-n"], input=script, text=True, check=False).returncode == 0
         group, wall = subject.cloud.rules[f"GROUP-{GROUP}"], subject.cloud.rules["FIREWALL-1"]
         assert [(each.rule_direction, each.source_ip_addresses) for each in group] == [
             ("IN", ["0.0.0.0/0"]),

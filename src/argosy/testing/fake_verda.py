@@ -145,10 +145,16 @@ class FakeVerda(FakeCloud):
             kind=told.instance_type,
             region=told.location_code,
             spot=told.is_spot,
+            user_data=self._keys_of(told.ssh_key_ids),
             extra={"description": told.description, "keeps": volume.on_spot_discontinue},
         )
         self.volumes[f"v-{made.id}"] = made.id
         return Answer(202, made.id.encode(), {"content-type": "text/plain"})
+
+    def _keys_of(self, ids: list[str]) -> bytes:
+        """What the image does with key objects, in words that hosts know."""
+        lines = "".join(f"- {self.keys[id].key}\n" for id in ids)
+        return f"#cloud-config\nssh_authorized_keys:\n{lines}".encode()
 
     @route("GET", "/v1/instances", query=("status",))
     def instances(self, ask: Ask[None]) -> object:
