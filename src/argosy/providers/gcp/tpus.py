@@ -196,8 +196,10 @@ class Tpus:
         if self._lists_all:
             try:
                 return await self._queue_of("-")
-            except (border.RequestRefused, border.CredentialsRejected):
+            except border.RequestRefused:
                 self._lists_all = False
+            except border.CredentialsRejected:
+                pass  # it may be allowed by zone
         now_s = self._clock.monotonic_s()
         zones = self._queue_zones
         if self._swept_s is None or now_s - self._swept_s > SWEEP_S:
