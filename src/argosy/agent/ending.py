@@ -131,8 +131,8 @@ class Ending:
                 elif not looked:
                     told |= {one for one in now - members if _is_older(one, told_ticks)}
                 looked = bool(members)
-                young = {**young, **snapshot.copies(now)}
-                young = {each: command for each, command in young.items() if each in now - grown}
+                fresh = snapshot.copies((told | members) & now)  # not what traps have started since
+                young = {each: each_is for each, each_is in {**young, **fresh}.items() if each in now - grown}
                 processes.send_signal(told, signal.SIGTERM)
             if members and time.monotonic() > until_s:
                 return
