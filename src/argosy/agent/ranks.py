@@ -266,9 +266,9 @@ class Ranks:
 
     # ---- stop and forget
 
-    async def stop(self, ids: Iterable[str], grace_s: float) -> None:
-        """SIGTERM to all of each rank, SIGKILL after `grace_s`. Ended ones are left alone; of unknown ones it
-        is remembered that an order for them comes too late."""
+    async def stop(self, ids: Iterable[str], grace_s: float, why: str = "") -> None:
+        """Leave word of the reason, then SIGTERM to all of each rank, SIGKILL after `grace_s`. Ended ones are
+        left alone; of unknown ones it is remembered that an order for them comes too late."""
         live = []
         for rank_id in ids:
             rank = self._shared.by_id.get(rank_id)
@@ -285,6 +285,7 @@ class Ranks:
                 cgroups.remove(rank.groups)
                 continue
             if first:
+                _leave_word(rank, why)
                 live.append(rank)
             self._shared.loop.call_later(max(0.0, grace_s), self._ending.start_kill, rank)
         if not live:
@@ -328,6 +329,15 @@ class Ranks:
     def observe(self, observer: Observer) -> None:
         """Tell it of changes from now on."""
         self._polling.observe(observer)
+
+
+def _leave_word(rank: Rank, why: str) -> None:
+    """For hooks of its task."""
+    try:
+        if why:
+            _create(rank.folder + "/why", why.encode() + b"\n")
+    except OSError as error:
+        warn("cannot note why %s ends: %s" % (rank.id, reason_of(error)))
 
 
 def _create(path: str, data: bytes) -> None:
