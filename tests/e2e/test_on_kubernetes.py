@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -63,11 +64,14 @@ def test_a_gang_of_pods_runs_and_goes_with_its_cluster(house: KubeHouse) -> None
 
 
 def test_a_pod_that_is_taken_away_is_told_at_once_with_its_reason(house: KubeHouse) -> None:
-    house.run("launch", "-y", "-d", "-c", "taken", "--infra", "k8s", "--", "sleep 600")
+    saved = house.root / "saved"
+    program = f"trap 'sleep 0.2; touch {saved}; exit 0' TERM; while :; do sleep 0.1; done"
+    house.run("launch", "-y", "-d", "-c", "taken", "--infra", "k8s", "--", program)
     house.wait_job("taken", 1, "running")
     (name,) = house.pods()
-    house.kube.do(lambda kube: kube.preempt(name, "ml"))
+    house.kube.do(lambda kube: kube.preempt(name, "ml", grace_s=20))
     house.wait("its end is told", lambda: "PreemptionByScheduler" in house.run("events").stdout)
+    house.wait("its program had the time to save", saved.exists)
     house.wait("its pods are gone", lambda: not house.pods())
 
 
@@ -77,3 +81,27 @@ def test_an_image_that_cannot_be_pulled_ends_the_launch_with_the_reason(house: K
     )
     assert "the image `missing:1` cannot be had (ImagePullBackOff" in said.stdout + said.stderr
     house.wait("its pods are gone", lambda: not house.pods())
+
+
+@pytest.mark.nightly
+@pytest.mark.parametrize("pause_s", [0.0, 0.05, 0.2, 0.5, 1.0])
+def test_a_server_that_is_killed_while_it_orders_pods_leaves_one_gang(
+    house: KubeHouse, pause_s: float
+) -> None:
+    """At several moments of a launch and of a down: afterwards there are the pods of one cluster, or none."""
+    name = house.name("k")
+    place = ("--infra", "k8s", "--num-nodes", "2")
+    child = house.spawn("launch", "-y", "-d", "-c", name, *place, "--", "sleep 600")
+    house.wait("the claim is ordered", lambda: house.cluster(name))
+    time.sleep(pause_s)
+    house.kill_server()
+    child.wait(60)
+    house.run("status")
+    house.wait_job(name, 1, "running")
+    assert len(house.pods()) == 2
+    house.run("down", "-y", name)
+    time.sleep(pause_s / 4)
+    house.kill_server()
+    house.run("status")
+    house.wait("nothing is left", lambda: not house.pods())
+    house.wait("nobody waits for it", lambda: house.cluster(name) is None)

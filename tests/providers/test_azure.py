@@ -33,7 +33,7 @@ from argosy.testing.fake_azure import FakeAzure
 from argosy.testing.fake_azure_ground import SECRET, TOKEN
 from argosy.testing.hosts import why_no_hosts
 
-KIND = "Standard_D4s_v5"
+KIND, INFINIBAND = "Standard_D4s_v5", "Standard_ND96isr_H100_v5"
 
 
 GAPS = {
@@ -53,6 +53,17 @@ class Subject(CloudSubject):
         return a_machine_claim("azure", KIND, region="eastus", count=count)
 
 
+class GangSubject(Subject):
+    """Gangs with InfiniBand, which are put into something that must go, too."""
+
+    def claim(self, count: int = 1) -> Claim:
+        return a_machine_claim("azure", INFINIBAND, region="eastus", count=count, accelerator="H100")
+
+    def truth(self) -> set[str]:
+        made = {str(each["id"]).rpartition("/")[2] for each in self.cloud.things.values()}
+        return super().truth() | made
+
+
 @pytest.fixture(scope="module")
 def cloud() -> Iterator[tuple[FakeAzure, MovedClock]]:
     clock = MovedClock()
@@ -60,11 +71,11 @@ def cloud() -> Iterator[tuple[FakeAzure, MovedClock]]:
         yield fake, clock
 
 
-def subject_of(cloud: tuple[FakeAzure, MovedClock], root: Path) -> Subject:
+def subject_of(cloud: tuple[FakeAzure, MovedClock], root: Path, kind: type[Subject] = Subject) -> Subject:
     fake, clock = cloud
     fake.reset()
     setting = a_setting(root, clock, fake.environ())
-    return Subject(MachineDriver(Azure(setting, wait_s=0.0), setting, settle_s=0.0), fake, clock)
+    return kind(MachineDriver(Azure(setting, wait_s=0.0), setting, settle_s=0.0), fake, clock)
 
 
 @pytest.mark.parametrize("case", [each for each in CASES if case_name(each) not in GAPS], ids=case_name)
@@ -82,7 +93,7 @@ def test_refusals(case: Refusal, cloud: tuple[FakeAzure, MovedClock], tmp_path: 
 
 
 def test_killed_at_every_call(cloud: tuple[FakeAzure, MovedClock], tmp_path: Path) -> None:
-    assert hold_kills(lambda root: subject_of(cloud, root), tmp_path, count=2) >= 10
+    assert hold_kills(lambda root: subject_of(cloud, root, GangSubject), tmp_path, count=2) >= 10
     assert cloud[0].leftovers() == []
 
 

@@ -20,12 +20,13 @@ from argosy.infra.provider import Want
 from argosy.model.facts import ClaimState
 from argosy.model.offer import Capacity, Offer, Shape
 from argosy.model.phases import Desired
-from argosy.model.resources import Networking, Resources
+from argosy.model.resources import Infra, Networking, Resources
 from argosy.model.rows import Claim
 from argosy.model.units import GIB
 from argosy.planning.offered import closes
 from argosy.providers.azure.identity import assertion
 from argosy.providers.azure.provider import Azure
+from argosy.providers.azure.wishes import wishes_of
 from argosy.testing.conformance.cloud import MovedClock, a_machine_claim, a_setting
 from argosy.testing.fake_azure import FakeAzure
 from argosy.testing.fake_azure_ground import CLIENT, SECRET, SUBSCRIPTION, TENANT, TOKEN
@@ -362,6 +363,36 @@ def test_spot_and_the_usual_images(lab: Lab) -> None:
     assert lab.order().properties.storage_profile.image_reference.offer == "ubuntu-hpc"
 
 
+def test_a_zone_a_highest_price_and_a_fast_network(lab: Lab) -> None:
+    wish = Resources(infra=Infra(provider="azure", region="eastus", zone="3"), max_hourly_micro_usd=1_000_000)
+    fast = msgspec.structs.replace(wish, network_tier="best")
+    lab.ensure(a_claim(fast, spot=True, count=2))
+    order = lab.order()
+    assert order.zones == ["3"]
+    assert order.properties.billing_profile.max_price == 0.5
+    (card,) = order.properties.network_profile.network_interface_configurations
+    assert card.properties.enable_accelerated_networking
+
+
+@pytest.mark.parametrize(
+    ("kind", "arch", "sku"),
+    [
+        ("Standard_D2_v3", "x86_64", "server-gen1"),
+        ("Standard_A1_v2", "x86_64", "server-gen1"),
+        ("Standard_D2s_v3", "x86_64", "server"),
+        ("Standard_B1s", "x86_64", "server"),
+        ("Standard_D4_v5", "x86_64", "server"),
+        ("Standard_D2ps_v5", "arm64", "server-arm64"),
+    ],
+)
+def test_images_by_generation_and_processor(kind: str, arch: str, sku: str) -> None:
+    claim = a_claim(kind=kind)
+    shape = msgspec.structs.replace(claim.choice.offer.shape, arch=arch)
+    offer = msgspec.structs.replace(claim.choice.offer, shape=shape)
+    claim = msgspec.structs.replace(claim, choice=msgspec.structs.replace(claim.choice, offer=offer))
+    assert wishes_of(claim).image["sku"] == sku
+
+
 def test_machines_join_the_network_of_the_task(lab: Lab) -> None:
     lab.run(lambda driver: driver.ensure(a_claim()))  # makes the usual one
     (own,) = lab.fake.networks.values()
@@ -468,6 +499,32 @@ def test_a_gang_that_has_no_room_leaves_nothing(lab: Lab) -> None:
 
 
 # -- what is told late --------------------------------------------------------------------------------------
+
+
+def test_a_network_that_somebody_removed_is_made_anew(lab: Lab) -> None:
+    first, second = a_claim(), a_claim()
+
+    async def act(driver: MachineDriver) -> None:
+        await driver.ensure(first)
+        await driver.release(first.id)
+        lab.fake.groups.clear()
+        lab.fake.networks.clear()
+        lab.fake.security.clear()
+        with pytest.raises(border.Transient, match="was removed by somebody, and is made anew"):
+            await driver.ensure(second)
+        await driver.ensure(second)
+        assert len(lab.fake.machines()) == 1
+
+    lab.run(act)
+
+
+def test_an_operation_that_tells_only_where_its_result_will_be(lab: Lab) -> None:
+    lab.fake.by_location = True
+    lab.ensure(a_claim())
+    assert len(lab.fake.called("operation")) >= 1
+    lab.fake.capacity[(KIND, "")] = 1
+    with pytest.raises(border.OutOfCapacity, match="Allocation failed"):
+        lab.ensure(a_claim())
 
 
 def test_a_refusal_at_once_is_read_too(lab: Lab) -> None:

@@ -367,6 +367,12 @@ def test_a_rule_of_the_cluster_and_a_value_that_it_refuses(tmp_path: Path) -> No
         ),
         ({"namespace": 7}, "`config.kubernetes` of the task: Expected `str`, got `int` - at `$.namespace`"),
         (
+            {"enable_docker": True},
+            "`config.kubernetes.enable_docker`: pods have no Docker of their own; name the image in "
+            "`image_id`, "
+            "`image_id`, or add a container with Docker in `pod_config`",
+        ),
+        (
             {"ports": "bridge"},
             "`config.kubernetes.ports` is `bridge`: write loadbalancer, nodeport, ingress, podip",
         ),

@@ -180,7 +180,10 @@ def test_a_killed_driver_or_actor_leaves_no_agent_and_no_program(
         await subject.cluster.close()
 
     asyncio.run(main())
-    assert not subprocess.run(["pgrep", "-f", str(ray.folder)], capture_output=True).stdout
+    until = time.monotonic() + 20
+    while subprocess.run(["pgrep", "-f", f"{ray.folder}/argosy-"], capture_output=True).stdout:
+        assert time.monotonic() < until, "a process is left"
+        time.sleep(0.05)
 
 
 def test_a_program_ends_with_its_code(ray: FakeRay, zipapp: Path, tmp_path: Path) -> None:
@@ -203,5 +206,37 @@ def test_a_program_ends_with_its_code(ray: FakeRay, zipapp: Path, tmp_path: Path
         await client.close()
         await subject.provider.release(claim.id)
         await subject.cluster.close()
+
+    asyncio.run(main())
+
+
+@pytest.mark.nightly
+def test_a_server_that_dies_at_any_call_leaves_nothing(ray: FakeRay, zipapp: Path, tmp_path: Path) -> None:
+    """The next server, which has its disk, orders the claim again or releases it: one is there, then none."""
+
+    async def main() -> None:
+        for calls in range(1, 7):
+            first = RaySubject(ray, zipapp, tmp_path)
+            claim = first.claim()
+            ray.dies_after = calls
+            try:
+                await first.provider.ensure(claim)
+            except border.Unreachable:
+                pass
+            else:
+                assert calls > 4, "an order takes so many calls"
+            ray.dies_after = None
+            await first.cluster.close()
+            second = RaySubject(ray, zipapp, tmp_path)
+            if calls % 2:
+                await held(second, claim)
+                assert second.machines(claim.id) == 1
+            await second.provider.release(claim.id)
+            assert second.machines(claim.id) == 0
+            assert claim.id not in second.truth()
+            assert await second.provider.observe([]) == []
+            with pytest.raises(border.RequestRefused):
+                await second.provider.ensure(claim)
+            await second.cluster.close()
 
     asyncio.run(main())

@@ -73,6 +73,7 @@ def test_a_job_is_submitted_as_it_is_listed_and_logged(ray: FakeRay, tmp_path: P
         assert await one.observe([]) == []
         assert list(ray.jobs) == ["att-1"], "Ray keeps the record"
         await client.close()
+        await one.close()
 
     asyncio.run(main())
 
@@ -91,6 +92,7 @@ def test_a_job_is_stopped(ray: FakeRay, tmp_path: Path) -> None:
         await one.release(claim_id)
         assert not ray.running()
         await client.close()
+        await one.close()
 
     asyncio.run(main())
 
@@ -108,6 +110,7 @@ def test_why_ray_could_not_run_it_stands_in_its_log(ray: FakeRay, tmp_path: Path
         with pytest.raises(border.RequestRefused, match="commands run as Ray's own jobs here: there is no"):
             await client.forward(80)
         await client.close()
+        await one.close()
 
     asyncio.run(main())
 

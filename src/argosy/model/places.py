@@ -91,6 +91,9 @@ TASK_FIELDS: Final = {
     ),
     "oci": (
         "region_configs",
+        "vcn_subnet",
+        "vcn_ocid",
+        "compartment_ocid",
     ),
     "ray": (
         "entrypoint",
@@ -130,6 +133,7 @@ TASK_FIELDS: Final = {
     ),
     "vast": (
         "datacenter_only",
+        "min_reliability",
         "create_instance_kwargs",
     ),
 }
@@ -140,9 +144,11 @@ READS_TASK: Final = (
     "gcp",
     "kubernetes",
     "nebius",
+    "oci",
     "ray",
     "runpod",
     "slurm",
+    "vast",
 )
 #: Of these, the field that is a command of its own kind of job.
 COMMAND_FIELDS: Final = {

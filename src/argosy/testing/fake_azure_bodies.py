@@ -178,6 +178,7 @@ class CardInside(_Strict):
     primary: bool
     network_security_group: Ref
     ip_configurations: list[Address]
+    enable_accelerated_networking: bool = False
     delete_option: str = "Detach"
 
 

@@ -24,6 +24,7 @@ class AzureGround(FakeCloud):
 
     def begin(self) -> None:
         self.page_size, self.late = 2, True
+        self.by_location = False  # operations tell only where the result will be
         self.state = "Enabled"  # of the subscription
         self.limits: dict[str, dict[str, int]] = {}  # quotas: region -> family -> vCPUs
         self.families: dict[str, tuple[str, int, int]] = {}  # size -> family, vCPUs, GPUs
@@ -104,8 +105,9 @@ class AzureGround(FakeCloud):
         id = f"op-{len(self.operations)}"
         self.operations[id] = (machine_id, error)
         path = f"/subscriptions/{SUBSCRIPTION}{C}/locations/eastus/operations/{id}"
-        headers = {"azure-asyncoperation": f"{self.url}{path}?api-version=2024-07-01", "retry-after": "1"}
-        return Answer(status, body, headers)
+        kind = "location" if self.by_location else "azure-asyncoperation"
+        headers = {kind: f"{self.url}{path}?api-version=2024-07-01", "retry-after": "1"}
+        return Answer(202 if self.by_location else status, body, headers)
 
     def page(self, ask: Ask[Any], entries: list[Any]) -> object:
         start = int(ask.query.get("$skiptoken", "0"))
@@ -202,6 +204,10 @@ class AzureGround(FakeCloud):
         self.settle()
         machine = self.made.get(machine_id)
         busy = machine is not None and machine.state in ("starting", "stopping", "ending")
+        if self.by_location:
+            if error and not busy:
+                raise self.error(409, error["code"], error["message"])
+            return Answer(202 if busy else 204, None, {"retry-after": "1"})
         status = "InProgress" if busy else "Failed" if error else "Succeeded"
         told = {"name": ask.parts["id"], "status": status} | ({"error": error} if error and not busy else {})
         return Answer(200, told, {"retry-after": "1"})

@@ -48,6 +48,12 @@ class Ask(Generic[B]):
     query: Mapping[str, str]
     headers: Mapping[str, str]  # names in lower case
     body: B
+    method: str = ""
+    target: str = ""  # path and query as they were sent
+
+    @property
+    def path(self) -> str:
+        return self.target.partition("?")[0]
 
 
 class Answer(Exception):
@@ -330,7 +336,7 @@ class FakeCloud:
                 return self.error(404, "not-found", f"there is no {method} {path}")
             name, handler, way, parts = found
             try:
-                ask = self._checked(name, way, Ask(parts, query, headers, body))
+                ask = self._checked(name, way, Ask(parts, query, headers, body, method, target))
                 self.calls.append((name, ask))
                 answer = handler(ask)
             except Answer as refusal:
@@ -380,12 +386,12 @@ class FakeCloud:
         if way.body is None:
             if ask.body.strip():
                 raise self.error(400, "invalid", "this call takes no body")
-            return Ask(ask.parts, ask.query, ask.headers, None)
+            return Ask(ask.parts, ask.query, ask.headers, None, ask.method, ask.target)
         try:
             body = msgspec.json.decode(ask.body, type=way.body)
         except msgspec.MsgspecError as error:
             raise self.error(400, "invalid", str(error)) from None
-        return Ask(ask.parts, ask.query, ask.headers, body)
+        return Ask(ask.parts, ask.query, ask.headers, body, ask.method, ask.target)
 
     def _count(self, limited: str) -> None:
         most, within_s = self.rates[limited]

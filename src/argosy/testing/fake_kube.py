@@ -11,8 +11,10 @@ Knobs say what goes wrong: `answer`, `lose`, `compact`, `preempt`, `evict`, `kil
 from __future__ import annotations
 
 import asyncio
+import base64
 import contextlib
 import copy
+import ssl
 import threading
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
@@ -61,7 +63,9 @@ class FakeKube(Knobs):
         token: str = "a-token",
         rights: Sequence[Right] | None = None,
         real: bool = False,
+        tls: ssl.SSLContext | None = None,
     ) -> None:
+        self._tls = tls
         self.token, self.rights, self.url = token, rights, ""
         store = Store()
         super().__init__(store, Kubelets(store, folder / "pods", paper=not real))
@@ -86,11 +90,11 @@ class FakeKube(Knobs):
         app.router.add_route("*", "/{tail:.*}", self._handle)
         self._runner = web.AppRunner(app, access_log=None, shutdown_timeout=0.1)
         await self._runner.setup()
-        site = web.TCPSite(self._runner, "127.0.0.1", 0)
+        site = web.TCPSite(self._runner, "127.0.0.1", 0, ssl_context=self._tls)
         await site.start()
         assert site._server is not None
         port = site._server.sockets[0].getsockname()[1]  # type: ignore[attr-defined]
-        self.url = f"http://127.0.0.1:{port}"
+        self.url = f"http{'s' if self._tls else ''}://127.0.0.1:{port}"
         self._turning = asyncio.get_running_loop().create_task(self._turn())
 
     async def stop(self) -> None:
@@ -121,12 +125,15 @@ class FakeKube(Knobs):
             await asyncio.sleep(_TURN_S)
 
     def kubeconfig(
-        self, path: Path, *, name: str = "lab", namespace: str = "default", **user: object
+        self, path: Path, *, name: str = "lab", namespace: str = "default", ca: bytes = b"", **user: object
     ) -> Path:
-        """A kubeconfig with one context; `user` instead of the token."""
+        """A kubeconfig with one context; `user` instead of the token. `ca`: PEM that it trusts."""
+        cluster = {"server": self.url}
+        if ca:
+            cluster["certificate-authority-data"] = base64.b64encode(ca).decode()
         config = {
             **{"apiVersion": "v1", "kind": "Config", "current-context": name},
-            "clusters": [{"name": name, "cluster": {"server": self.url}}],
+            "clusters": [{"name": name, "cluster": cluster}],
             "users": [{"name": name, "user": user or {"token": self.token}}],
             "contexts": [{"name": name, "context": {"cluster": name, "user": name, "namespace": namespace}}],
         }
@@ -176,7 +183,8 @@ class FakeKube(Knobs):
             scripted = self._scripted(request)
             if scripted is not None:
                 return scripted
-            if request.headers.get("Authorization") != f"Bearer {self.token}":
+            peer = request.transport.get_extra_info("peercert") if request.transport is not None else None
+            if not peer and request.headers.get("Authorization") != f"Bearer {self.token}":
                 raise Refused(401, "Unauthorized", "Unauthorized")
             return await self._served(request)
         except Refused as error:
@@ -200,11 +208,7 @@ class FakeKube(Knobs):
         group = "v1" if parts[0] == "api" else "/".join(parts[1:3])
         rest = parts[2:] if parts[0] == "api" else parts[3:]
         if parts == ["apis"]:
-            names = sorted(self.groups | {"networking.k8s.io/v1", "scheduling.k8s.io/v1"})
-            groups: dict[str, list[JSON]] = {}
-            for name in names:
-                groups.setdefault(name.partition("/")[0], []).append({"groupVersion": name})
-            return _reply({"groups": [{"name": name, "versions": each} for name, each in groups.items()]})
+            return _reply(_groups(self.groups | {"networking.k8s.io/v1", "scheduling.k8s.io/v1"}))
         if not rest:
             return self._discovery(group)
         namespace = ""
@@ -383,6 +387,13 @@ class KubeThread:
         for task in left:
             task.cancel()
         await asyncio.gather(*left, return_exceptions=True)
+
+
+def _groups(names: set[str]) -> JSON:
+    groups: dict[str, list[JSON]] = {}
+    for name in sorted(names):
+        groups.setdefault(name.partition("/")[0], []).append({"groupVersion": name})
+    return {"groups": [{"name": name, "versions": each} for name, each in groups.items()]}
 
 
 def _reply(body: JSON, status: int = 200, headers: Mapping[str, str] | None = None) -> web.Response:

@@ -28,13 +28,20 @@ class Knobs:
             pod for pod in every if (pod["metadata"].get("labels") or {}).get("argosy.dev/claim") == claim_id
         ]
 
-    def preempt(self, name: str, namespace: str = "default", reason: str = "PreemptionByScheduler") -> None:
+    def preempt(
+        self,
+        name: str,
+        namespace: str = "default",
+        reason: str = "PreemptionByScheduler",
+        *,
+        grace_s: float = 0.1,
+    ) -> None:
         """The pod is taken away, as the scheduler, a drain or a taint does it."""
         key = ("v1", "pods", namespace, name)
         condition = {"type": "DisruptionTarget", "status": "True", "reason": reason, "message": "for another"}
         others = self.store.objects[key]["status"].get("conditions") or []
         self.store.change(key, conditions=[*others, condition])
-        self.pods.delete(key, 0.1)
+        self.pods.delete(key, grace_s)
 
     def fail(
         self,

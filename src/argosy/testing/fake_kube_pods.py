@@ -13,7 +13,7 @@ import os
 import re
 import shutil
 import signal
-from collections.abc import Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from decimal import Decimal
 from pathlib import Path
 from typing import Any, Final
@@ -23,6 +23,8 @@ from argosy.infra.mux import carry
 from argosy.testing.fake_kube_rules import JSON, amount
 from argosy.testing.fake_kube_store import Key, Store, stamp
 
+#: Speaks the agent's side of a stream that carries streams, to its end.
+Agent = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
 KUEUE_GATE: Final = "kueue.x-k8s.io/admission"
 _QUEUE: Final = "kueue.x-k8s.io/queue-name"
 _GROUP: Final = "kueue.x-k8s.io/pod-group-name"
@@ -55,6 +57,7 @@ class Kubelets:
 
     def __init__(self, store: Store, folder: Path, *, paper: bool) -> None:
         self.store, self.folder, self.paper = store, folder, paper
+        self.agent: Agent = paper_agent  # what an exec meets in a pod of paper
         self.images: set[str] | None = None
         self.kueue_room: int | None = None  # GPUs that Kueue may admit; None: there is no Kueue
         self.quiet: set[str] = set()  # nodes whose kubelet does nothing
@@ -220,6 +223,7 @@ class Kubelets:
         """Its command, with the paths at which volumes appear put where they are. Raises KeyError for a
         ConfigMap that is not there."""
         first, place = pod["spec"]["containers"][0], self.place_of(key)
+        place.mkdir(parents=True, exist_ok=True)
         for volume in pod["spec"].get("volumes") or ():
             folder = place / volume["name"]
             folder.mkdir(parents=True, exist_ok=True)

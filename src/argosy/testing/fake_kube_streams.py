@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import socket
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -10,7 +11,7 @@ from typing import Any
 import msgspec
 from aiohttp import WSMsgType, web
 
-from argosy.testing.fake_kube_pods import Kubelets, paper_agent
+from argosy.testing.fake_kube_pods import Kubelets
 from argosy.testing.fake_kube_rules import JSON, Refused, selects
 from argosy.testing.fake_kube_store import Key, Store
 
@@ -47,14 +48,18 @@ class Streams:
                     lines.append(msgspec.json.encode({"type": entry.type, "object": entry.object}) + b"\n")
             if lines:
                 await asyncio.sleep(self.lag_s)
-                await answer.write(b"".join(lines))
+                with contextlib.suppress(ConnectionError):  # who asked is gone
+                    await answer.write(b"".join(lines))
             waits = [asyncio.ensure_future(news.wait()), asyncio.ensure_future(cut.wait())]
             done, _ = await asyncio.wait(waits, timeout=5.0, return_when=asyncio.FIRST_COMPLETED)
             for each in waits:
                 each.cancel()
             if not done:
                 mark = {"metadata": {"resourceVersion": str(at)}}
-                await answer.write(msgspec.json.encode({"type": "BOOKMARK", "object": mark}) + b"\n")
+                with contextlib.suppress(ConnectionError):
+                    await answer.write(msgspec.json.encode({"type": "BOOKMARK", "object": mark}) + b"\n")
+            if request.transport is None or request.transport.is_closing():
+                break
         if cut.is_set() and request.transport is not None:
             request.transport.abort()
         return answer
@@ -85,7 +90,7 @@ class Streams:
     async def _exec_paper(self, socket_: web.WebSocketResponse) -> None:
         ours, theirs = socket.socketpair()
         reader, writer = await asyncio.open_connection(sock=ours)
-        agent = asyncio.ensure_future(paper_agent(*await asyncio.open_connection(sock=theirs)))
+        agent = asyncio.ensure_future(self.pods.agent(*await asyncio.open_connection(sock=theirs)))
         try:
             await self._bridge(socket_, writer, {1: reader}, agent)
         finally:

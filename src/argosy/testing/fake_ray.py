@@ -52,6 +52,7 @@ class FakeRay(FakeRayCluster):
         self.body_limit_bytes = 64 << 20
         self.token, self.version, self.is_page = token, "2.60.0", False
         self.loses_replies = False  # what is asked happens, and the answer is lost
+        self.dies_after: int | None = None  # calls; then each finds its connection cut off, before and after
         self.refuses: dict[str, Reply] = {}  # by "METHOD /path": this instead of an answer
         self.autoscaler: dict[str, Any] | None = None  # its report
         self.trouble: str | None = None  # what the autoscaler says went wrong
@@ -79,6 +80,10 @@ class FakeRay(FakeRayCluster):
                     200, msgspec.json.encode(self._library(path[9:], msgspec.json.decode(body)))
                 )
         self.asked.append(f"{method} {path}")
+        if self.dies_after is not None:
+            self.dies_after -= 1
+            if self.dies_after < 0:
+                return False
         status, answer = self._answer(method, path, parse_qsl(url.query), headers, body)
         if self.loses_replies and method != "GET":
             return False

@@ -125,17 +125,19 @@ class Arm:
 
     async def ends(self, reply: Reply, wait_s: float, *, scope: str = "") -> bool:
         """Whether the operation that a reply began has ended well within about `wait_s`. Raises what it
-        failed with."""
-        url = reply.headers.get("azure-asyncoperation", "")
+        failed with. An operation tells its status; where a reply names only the place of the result, that is
+        there when the operation has ended."""
+        operation = reply.headers.get("azure-asyncoperation", "")
+        url = operation or (reply.headers.get("location", "") if reply.status == 202 else "")
         if not url:
             return True
         if not url.startswith(f"{self._http.base}/"):
             raise border.Transient(f"{MANIFEST.title} sends us to another host for an operation", 60)
         waited_s = 0.0
         while True:
-            told = await self._http.send("GET", url)
-            status = self._http.read(told, _Operation).status.lower()
-            if status == "succeeded":
+            told = await self._http.send("GET", url, scope=scope)
+            status = self._http.read(told, _Operation).status.lower() if operation else ""
+            if status == "succeeded" or (not operation and told.status != 202):
                 return True
             if status in ("failed", "canceled"):
                 raise self.error(told.body, scope)

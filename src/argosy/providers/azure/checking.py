@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import re
 from collections.abc import Sequence
 from typing import Final
@@ -101,8 +102,9 @@ async def findings(arm: Arm) -> list[Diagnostic]:
         return "all that launches need is allowed"
 
     async def registered() -> str:
-        for name in _SPACES:
-            space = await arm.get(await arm.path(f"/providers/{name}"), RESOURCES, _Space)
+        paths = [await arm.path(f"/providers/{name}") for name in _SPACES]
+        spaces = await asyncio.gather(*(arm.get(path, RESOURCES, _Space) for path in paths))
+        for name, space in zip(_SPACES, spaces, strict=True):
             if space.registration_state not in ("Registered", "Registering"):
                 raise border.RequestRefused(
                     "subscription",

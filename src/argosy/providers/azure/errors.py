@@ -58,6 +58,8 @@ _PLACE: Final = frozenset(
         "LocationNotFound",
     )
 )
+GONE: Final = "reference"  # the field of refusals for what an order refers to and is not there
+_GONE: Final = frozenset(("ResourceGroupNotFound", "InvalidResourceReference", "ParentResourceNotFound"))
 _ACTION: Final = re.compile(r"perform action '([^']+)'(?:.*?over scope '([^']+)')?", re.DOTALL)
 _CLIENT: Final = re.compile(r"object id '([^']+)'")
 _SUBSCRIPTION: Final = re.compile(r"subscription '([^']+)'", re.IGNORECASE)
@@ -151,6 +153,8 @@ def _of_request(said: Said, what: str) -> border.BorderError | None:
         return border.RequestRefused(
             "instance_type", f"Azure says: {text} ({code}); `az vm list-sizes` tells which there are"
         )
+    if code in _GONE:
+        return border.RequestRefused(GONE, f"{what}; what an order refers to must be there")
     if code == "RequestDisallowedByPolicy":
         return border.RequestRefused("policy", f"a policy of the subscription forbids it: {said.words}")
     if code == "ScopeLocked":

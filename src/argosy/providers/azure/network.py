@@ -29,6 +29,7 @@ class Place(msgspec.Struct, frozen=True, kw_only=True):
     subnet: str
     security: str
     public: bool
+    known: bool  # Azure was not asked for any of it this time
 
 
 class _Group(msgspec.Struct, frozen=True):
@@ -58,7 +59,7 @@ def group_name(region: str) -> str:
 
 
 class Network:
-    """What is there is asked for once in a process: nobody else removes it."""
+    """What is there is asked for once in a process, until an order says that it is gone."""
 
     def __init__(self, arm: Arm, setting: Setting) -> None:
         self._arm = arm
@@ -69,6 +70,7 @@ class Network:
 
     async def place(self, wishes: Wishes) -> Place:
         """Raises a border error."""
+        before = len(self._made)
         async with self._locks.setdefault(wishes.region, asyncio.Lock()):
             group = await self._group(wishes.group, wishes.region)
             own = await self._group("", wishes.region) if self._needs_own(wishes) else group
@@ -76,13 +78,19 @@ class Network:
             subnet = await (
                 self._theirs(wishes) if wishes.vnet or wishes.subnets else self._ours(wishes, own)
             )
-        return Place(group=group, subnet=subnet, security=security, public=not self._private)
+        return Place(
+            group=group,
+            subnet=subnet,
+            security=security,
+            public=not self._private,
+            known=len(self._made) == before,
+        )
 
     def _needs_own(self, wishes: Wishes) -> bool:
         return not wishes.security or not (wishes.vnet or wishes.subnets)
 
     def forget(self, region: str) -> None:
-        """Something that was there is no longer: it is looked for anew."""
+        """Somebody has removed what was there: it is looked for anew."""
         self._made = {key: id for key, id in self._made.items() if region not in key}
 
     async def _group(self, name: str, region: str) -> str:

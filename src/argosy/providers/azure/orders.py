@@ -54,14 +54,14 @@ def machine(order: MachineOrder, index: int, wishes: Wishes, place: Place, besid
         },
         "networkProfile": {
             "networkApiVersion": _NETWORK_VERSION,
-            "networkInterfaceConfigurations": [_card(name, place)],
+            "networkInterfaceConfigurations": [_card(name, place, fast=wishes.fast_network)],
         },
     }
     if wishes.spot:
         inside |= {
             "priority": "Spot",
             "evictionPolicy": "Deallocate",  # it stays to be seen, until its claim is released
-            "billingProfile": {"maxPrice": -1},
+            "billingProfile": {"maxPrice": wishes.max_price},
         }
     if wishes.disk.encrypted:
         inside["securityProfile"] = {"encryptionAtHost": True}
@@ -92,6 +92,12 @@ def zone_of(zone: str) -> str:
     return zone.rpartition("-")[2]
 
 
+def zone_wanted(claim: Claim) -> str:
+    """The catalog knows no zones of Azure: a task names one, `azure/eastus/2`; "": any."""
+    asked = claim.choice.offer.zone or claim.choice.resources.infra.zone or ""
+    return "" if asked == "*" else asked
+
+
 def joins(claim: Claim) -> str:
     """What the machines of a gang with InfiniBand are put into; "": nothing.
 
@@ -101,7 +107,7 @@ def joins(claim: Claim) -> str:
     offer = claim.choice.offer
     if claim.count < 2 or not has_infiniband(offer.shape.instance_type):
         return ""
-    return PLACEMENTS if offer.capacity is Capacity.SPOT or offer.zone else SETS
+    return PLACEMENTS if offer.capacity is Capacity.SPOT or zone_wanted(claim) else SETS
 
 
 def availability_set(region: str) -> dict[str, Any]:
@@ -128,7 +134,7 @@ def _disk(name: str, wishes: Wishes, key: str) -> dict[str, Any]:
     }
 
 
-def _card(name: str, place: Place) -> dict[str, Any]:
+def _card(name: str, place: Place, *, fast: bool) -> dict[str, Any]:
     address: dict[str, Any] = {"primary": True, "subnet": {"id": place.subnet}}
     if place.public:
         address["publicIPAddressConfiguration"] = {
@@ -136,10 +142,12 @@ def _card(name: str, place: Place) -> dict[str, Any]:
             "sku": {"name": "Standard", "tier": "Regional"},
             "properties": {"deleteOption": "Delete", "publicIPAllocationMethod": "Static"},
         }
-    inside = {
+    inside: dict[str, Any] = {
         "primary": True,
         "deleteOption": "Delete",
         "networkSecurityGroup": {"id": place.security},
         "ipConfigurations": [{"name": "main", "properties": address}],
     }
+    if fast:
+        inside["enableAcceleratedNetworking"] = True
     return {"name": f"{name}-nic", "properties": inside}

@@ -22,8 +22,18 @@ from argosy.model.rows import Claim
 from argosy.providers.azure import MANIFEST
 from argosy.providers.azure.arm import COMPUTE, NETWORK, Arm
 from argosy.providers.azure.checking import findings
+from argosy.providers.azure.errors import GONE
 from argosy.providers.azure.network import Network, group_name
-from argosy.providers.azure.orders import SETS, Beside, availability_set, joins, machine, placement, zone_of
+from argosy.providers.azure.orders import (
+    SETS,
+    Beside,
+    availability_set,
+    joins,
+    machine,
+    placement,
+    zone_of,
+    zone_wanted,
+)
 from argosy.providers.azure.quotas import Quotas
 from argosy.providers.azure.states import (
     Address,
@@ -79,6 +89,10 @@ class Azure(Vendor):
         if not claim.choice.offer.region:
             raise border.RequestRefused("infra", "an order at Microsoft Azure names a region")
 
+    async def zones(self, claim: Claim) -> Sequence[str]:
+        """The zone that the task names; else Azure chooses."""
+        return (zone_wanted(claim),)
+
     async def create(self, order: MachineOrder, index: int) -> str:
         wishes = wishes_of(order.claim)
         place = await self._network.place(wishes)
@@ -89,19 +103,29 @@ class Azure(Vendor):
         body = machine(order, index, wishes, place, beside)
         name, group = order.name(index), wishes.group or group_name(wishes.region)
         id = machine_id(group.lower(), name)
-        # What is there is left as it is: the same name is the same machine.
-        how = How(headers={"if-none-match": "*"}, fine=(412,))
         path = f"{place.group}/providers/{_VMS}/{name}"
-        reply = await self._arm.send("PUT", path, COMPUTE, json=body, scope=order.scope, how=how)
+        try:
+            # What is there is left as it is: the same name is the same machine.
+            how = How(headers={"if-none-match": "*"}, fine=(412,))
+            reply = await self._arm.send("PUT", path, COMPUTE, json=body, scope=order.scope, how=how)
+        except border.RequestRefused as error:
+            if error.field != GONE or not place.known:
+                raise
+            self._network.forget(wishes.region)
+            text = f"what Argosy made in {wishes.region} was removed by somebody, and is made anew: {error}"
+            raise border.Transient(text, 1) from None
         if reply.status == 412:
             return id
         try:
             await self._arm.ends(reply, self._wait_s, scope=order.scope)
         except border.Transient:
             raise
-        except border.BorderError:
-            await self._drop(path)  # what failed stays there as a machine, with its card and address
-            raise
+        except border.BorderError as error:
+            try:
+                await self._drop(path)  # what failed stays there as a machine, with its card and address
+            except border.BorderError:
+                pass  # it is listed, and goes with what is left of the claim
+            raise error from None
         return id
 
     async def _beside(self, wishes: Wishes) -> Beside:

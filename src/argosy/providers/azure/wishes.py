@@ -25,9 +25,13 @@ _TIERS: Final = {
 _NO_IDENTITY: Final = frozenset(("", "LOCAL_CREDENTIALS", "NO_UPLOAD"))
 _PORTS_MAX: Final = 200
 _INFINIBAND: Final = re.compile(r"_(N[CD]\d+[a-z]*r[a-z]*_|H[BCX]\d+[a-z-]*\d*r)")
+_FAST: Final = re.compile(r"_N[CD]\w*_v[45]$")  # all of these can have it
+#: Early series without premium disks start only from images for the first generation of Hyper-V.
+_FIRST_GENERATION: Final = re.compile(r"_(A\d+m?_v2|D\d+i?(_v[23])?|E\d+i?(_v3)?|[FG]\d+|H\d+m?r?)$")
 _NO_DRIVER: Final = re.compile(r"_NV\d")
 _UBUNTU: Final = {
     "x86_64": "Canonical:ubuntu-24_04-lts:server:latest",
+    "generation 1": "Canonical:ubuntu-24_04-lts:server-gen1:latest",
     "arm64": "Canonical:ubuntu-24_04-lts:server-arm64:latest",
 }
 _HPC: Final = "microsoft-dsvm:ubuntu-hpc:2204:latest"
@@ -75,6 +79,8 @@ class Wishes(msgspec.Struct, frozen=True, kw_only=True):
     disk: Disk
     ports: tuple[str, ...]
     labels: tuple[tuple[str, str], ...]
+    max_price: float  # dollars an hour up to which a spot machine stays; -1: the price on demand
+    fast_network: bool  # the card goes past the host's switch
 
 
 def wishes_of(claim: Claim) -> Wishes:
@@ -113,6 +119,8 @@ def wishes_of(claim: Claim) -> Wishes:
         ),
         ports=tuple(_port(each) for each in asked.ports),
         labels=asked.labels,
+        max_price=_max_price(claim),
+        fast_network=asked.network_tier == "best" or bool(_FAST.search(offer.shape.instance_type)),
     )
 
 
@@ -140,6 +148,12 @@ def has_infiniband(kind: str) -> bool:
     return bool(_INFINIBAND.search(kind))
 
 
+def _max_price(claim: Claim) -> float:
+    """What the task pays at most, of each machine; Azure takes five decimals."""
+    most = claim.choice.resources.max_hourly_micro_usd
+    return -1.0 if most is None else round(most / claim.count / 1e6, 5)
+
+
 def _identity(name: str) -> str:
     if name == "SERVICE_ACCOUNT":
         raise border.RequestRefused(
@@ -153,7 +167,8 @@ def _identity(name: str) -> str:
 def _usual(claim: Claim) -> str:
     shape = claim.choice.offer.shape
     if not shape.accelerator:
-        return _UBUNTU.get(shape.arch, _UBUNTU["x86_64"])
+        arch = "generation 1" if _FIRST_GENERATION.search(shape.instance_type) else shape.arch
+        return _UBUNTU.get(arch, _UBUNTU["x86_64"])
     if _NO_DRIVER.search(shape.instance_type):
         raise border.RequestRefused(
             "image_id",

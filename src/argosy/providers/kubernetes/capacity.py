@@ -12,6 +12,7 @@ from argosy.model.offer import Capacity, Offer, Shape
 from argosy.model.rows import Claim
 from argosy.model.units import GIB
 from argosy.providers.kubernetes.api import Api
+from argosy.providers.kubernetes.discovery import Discovery
 from argosy.providers.kubernetes.nodes import Ask, Machine, Match, machines_of, match_of, offers_of
 from argosy.providers.kubernetes.objects import ClusterNode, Load
 from argosy.providers.kubernetes.wishes import ContextConfig, NodeType
@@ -25,8 +26,8 @@ _HIDDEN: Final = NodeType(cpus=4, memory=16)
 class Capacities:
     """Nodes as they were a moment ago. `None` machines: we may not list nodes."""
 
-    def __init__(self, api: Api, config: ContextConfig, clock: Clock) -> None:
-        self._api, self._config, self._clock = api, config, clock
+    def __init__(self, api: Api, config: ContextConfig, clock: Clock, discovery: Discovery) -> None:
+        self._api, self._config, self._clock, self._discovery = api, config, clock, discovery
         self._machines: list[Machine] | None = []
         self._at_s, self._took_s = float("-inf"), 0.0
         self._asking = asyncio.Lock()
@@ -55,7 +56,7 @@ class Capacities:
 
     async def offers(self, provider: str) -> list[Offer]:
         machines, now_ms = await self.machines(), self._clock.now_ms()
-        grows = _GROW_S if self._config.autoscaler else 0
+        grows = _GROW_S if self._config.autoscaler or await self._discovery.grows() else 0
         name = self._api.context.name
         found = offers_of(machines or (), provider=provider, context=name, scale_s=grows, now_ms=now_ms)
         kinds = self._config.node_types or ((_HIDDEN,) if machines is None else ())

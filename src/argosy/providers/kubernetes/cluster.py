@@ -22,6 +22,7 @@ from argosy.model.rows import Claim
 from argosy.providers.kubernetes import pods
 from argosy.providers.kubernetes.api import Api
 from argosy.providers.kubernetes.capacity import Capacities
+from argosy.providers.kubernetes.discovery import Discovery
 from argosy.providers.kubernetes.making import Making
 from argosy.providers.kubernetes.objects import Event, Pod
 from argosy.providers.kubernetes.pods import CONTAINER, Order
@@ -51,14 +52,15 @@ class Cluster:
     ) -> None:
         self.name, self.api, self.config = api.context.name, api, config
         self.namespace = config.namespace or api.context.namespace
-        self.capacity = Capacities(api, config, clock)
+        discovery = Discovery(api)
+        self.capacity = Capacities(api, config, clock, discovery)
         self._clock, self._zipapp, self._settle_s = clock, zipapp, settle_s
         self._folder, self._changed = folder, changed
         self._watched: dict[str, Pods] = {}
         self._ordering: dict[str, tuple[str, str]] = {}  # claim → namespace, tag: before its pods are known
         self._hints: dict[str, str] = {}  # claim → what an autoscaler does about it
         self._carriers: dict[str, Carrier] = {}  # by `namespace/pod`
-        self._making = Making(api)
+        self._making = Making(api, discovery)
         self._opening: set[asyncio.Task[None]] = set()
 
     # -- claims ----------------------------------------------------------------------------------------------

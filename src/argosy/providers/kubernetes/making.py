@@ -13,7 +13,8 @@ import msgspec
 from argosy.infra import border
 from argosy.providers.kubernetes import beside, pods
 from argosy.providers.kubernetes.api import Api
-from argosy.providers.kubernetes.objects import Group, Groups, Pod
+from argosy.providers.kubernetes.discovery import PODGROUP, REQUESTS, VOLCANO, Discovery
+from argosy.providers.kubernetes.objects import Pod
 from argosy.providers.kubernetes.pods import Gang, Order
 from argosy.providers.kubernetes.watching import Pods
 from argosy.providers.kubernetes.wishes import Wishes
@@ -21,17 +22,16 @@ from argosy.providers.kubernetes.wishes import Wishes
 _GRACE_S: Final = 1  # programs have been stopped before
 _RELEASE_S: Final = 60.0
 _LOOK_S: Final = 5.0
-_REQUESTS: Final = "provisioningrequests"
 _AT_ONCE: Final = 8  # pods that are made
 
 
 class Making:
     """Effects of one context. Each may be repeated."""
 
-    def __init__(self, api: Api) -> None:
+    def __init__(self, api: Api, discovery: Discovery) -> None:
         self.api = api
         self._with_agent: dict[str, asyncio.Task[None]] = {}  # by namespace and version
-        self._kinds: Mapping[str, str] | None = None
+        self._discovery = discovery
 
     async def make(self, order: Order, here: Pods, agent: Path, there: set[str]) -> None:
         space = order.wishes.namespace
@@ -84,9 +84,17 @@ class Making:
 
     async def remove(self, here: Pods, claim_id: str) -> None:
         """Until the API server lists no pod of it. Raises Transient."""
+        others = [each.metadata.name for each in here.of(claim_id) if not each.metadata.deletion_timestamp]
+        taken = [each for each in here.of(claim_id) if each.metadata.deletion_timestamp]
         here.ends(claim_id)
-        query = [("labelSelector", f"{pods.CLAIM}={claim_id}"), ("gracePeriodSeconds", str(_GRACE_S))]
-        await self.api.call("DELETE", here.path, into=msgspec.Raw, query=query)
+        grace = ("gracePeriodSeconds", str(_GRACE_S))
+        query = [("labelSelector", f"{pods.CLAIM}={claim_id}"), grace]
+        if taken:  # whoever ends them has given their programs some time: that is theirs
+            for name in others:
+                path = f"{here.path}/{name}"
+                await self.api.call("DELETE", path, into=msgspec.Raw, query=[grace], fine=(404,))
+        else:
+            await self.api.call("DELETE", here.path, into=msgspec.Raw, query=query)
         try:
             async with asyncio.timeout(_RELEASE_S):
                 while here.of(claim_id) and await self._is_left(here, query[:1]):
@@ -122,11 +130,11 @@ class Making:
 
     async def remove_beside(self, namespace: str, claim_id: str) -> None:
         """What no pod owns, because it was made before them."""
-        kinds = await self._known()
+        kinds = await self._discovery.paths()
         for name, path in kinds.items():
-            plural = _REQUESTS if name == _REQUESTS else "podgroups"
+            plural = REQUESTS if name == REQUESTS else "podgroups"
             await self._delete(f"{path}/namespaces/{namespace}/{plural}/{claim_id}")
-        if _REQUESTS in kinds:
+        if REQUESTS in kinds:
             await self._delete(f"/api/v1/namespaces/{namespace}/podtemplates/{claim_id}")
 
     async def _delete(self, path: str) -> None:
@@ -139,26 +147,9 @@ class Making:
         if count == 1:
             return Gang()
         wants = any(each.get("spec", {}).get("schedulerName") == "volcano" for each in wishes.pod_configs)
-        kind = "volcano" if wants else "podgroup"
-        path = (await self._known()).get(kind)
+        kind = VOLCANO if wants else PODGROUP
+        path = (await self._discovery.paths()).get(kind)
         return Gang(kind=kind, version=path.rpartition("/")[2]) if path else Gang()
-
-    async def _known(self) -> Mapping[str, str]:
-        """Kinds of the cluster that are of use to us, and the paths of their APIs. Asked once."""
-        if self._kinds is None:
-            found = await self.api.find("/apis", into=Groups) or Groups()
-            versions = {each.name: [one.group_version for one in each.versions] for each in found.groups}
-            kinds = {}
-            for version in reversed(versions.get("scheduling.k8s.io", [])):
-                group = await self.api.find(f"/apis/{version}", into=Group) or Group()
-                if any(each.name == "podgroups" for each in group.resources):
-                    kinds["podgroup"] = f"/apis/{version}"
-            if versions.get("scheduling.volcano.sh"):
-                kinds["volcano"] = f"/apis/{versions['scheduling.volcano.sh'][0]}"
-            if versions.get("autoscaling.x-k8s.io"):
-                kinds[_REQUESTS] = "/apis/autoscaling.x-k8s.io/v1"
-            self._kinds = kinds
-        return self._kinds
 
 
 def _telling(error: BaseException) -> int:

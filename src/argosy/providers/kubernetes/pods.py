@@ -30,12 +30,15 @@ _PYTHON: Final = (
 )
 _NO_PYTHON: Final = "argosy: the image has no python3 of 3.8 or newer"
 _SOCKET: Final = "/argosy-root/agent.sock"
-#: Its shell stays process 1: it takes up children that programs leave, and passes on that the pod ends.
+#: Its shell stays process 1: it takes up children that programs leave. When the pod is told to end, so is
+#: every process in it, and they have the pod's grace for that. (Where it is not process 1, others are not
+#: its own.)
 SERVE: Final = (
     f'{_PYTHON}; [ -n "$p" ] || {{ echo "{_NO_PYTHON}" >&2; exit 78; }}; '
     f'unset LD_PRELOAD; "$p" -I -S /argosy/agent.pyz serve --root /argosy-root --socket {_SOCKET} '
-    '--name "$HOSTNAME" & a=$!; trap "kill -TERM $a" TERM; wait $a; s=$?; trap - TERM; '
-    "wait $a 2>/dev/null; exit $s"
+    '--name "$HOSTNAME" & a=$!; t=; '
+    "trap 't=1; if [ $$ = 1 ]; then kill -s TERM -- -1; else kill -s TERM $a; fi' TERM; wait $a; s=$?; "
+    '[ -z "$t" ] || while [ $$ = 1 ] && kill -s 0 -- -1 2>/dev/null; do sleep 0.05; done; exit $s'
 )
 #: Waits for the agent, which may be starting, and carries streams to it.
 CONNECT: Final = (

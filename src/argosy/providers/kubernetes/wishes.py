@@ -133,6 +133,13 @@ def task_config(text: str) -> TaskConfig:
     """
     sections: Mapping[str, Any] = msgspec.json.decode(text) if text else {}
     given = dict(sections.get(_SECTION) or {}) if isinstance(sections, dict) else {}
+    if given.get("enable_docker"):
+        raise border.RequestRefused(
+            "config.kubernetes.enable_docker",
+            "`config.kubernetes.enable_docker`: pods have no Docker of their own; name the image in "
+            "`image_id`, "
+            "`image_id`, or add a container with Docker in `pod_config`",
+        )
     if isinstance(given.get("ports"), str) and given["ports"] not in _PORT_MODES:
         raise border.RequestRefused(
             "config.kubernetes.ports",

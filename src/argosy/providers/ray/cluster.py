@@ -28,7 +28,7 @@ from argosy.model.ids import Clock
 from argosy.model.rows import Claim
 from argosy.providers.ray.api import Actor, ClusterStatus, Job, RayApi, RayNode, Submission
 from argosy.providers.ray.native import NativeClaim, NativeNode, note_of, running_of
-from argosy.providers.ray.nodes import NodeKind, fitting, kinds_of
+from argosy.providers.ray.nodes import GRAIN, NodeKind, fitting, growing_kinds, kinds_of
 from argosy.providers.ray.package import ENTRYPOINT, Package, build_package
 from argosy.providers.ray.settings import ClusterSettings, TaskOptions
 from argosy.providers.ray.states import CLASS, PLAN, TAG, Plan, fact_of, parse_address, plan_of, waiting_text
@@ -46,7 +46,6 @@ _NO_WAY: Final = (
 )
 _STOP_LOOKS: Final = 120
 _STOP_LOOK_S: Final = 0.25
-_GRAIN: Final = 0.001  # Ray takes no empty bundle
 
 
 class Means(NamedTuple):
@@ -88,12 +87,13 @@ class Cluster:
 
     async def kinds(self, fresh_s: float = _NODES_S) -> list[NodeKind]:
         nodes, status = await self.look(fresh_s)
-        return kinds_of(nodes, status, self.settings.accelerators)
+        kinds = kinds_of(nodes, status, self.settings.accelerators)
+        return [*kinds, *growing_kinds(self.settings.grows, kinds)]
 
     @property
     def grows(self) -> bool:
         """Whether an autoscaler may add nodes."""
-        return self._status[0].has_autoscaler
+        return self._status[0].has_autoscaler or bool(self.settings.grows)
 
     def now_ms(self) -> int:
         return self._clock.now_ms()
@@ -153,14 +153,14 @@ class Cluster:
                 raise border.OutOfCapacity(
                     self.name, f"{self.name} has no nodes with {choice.accelerator} any more"
                 )
-            bundle[devices.resource] = count
+            bundle.update(devices.bundle(count))
         if choice.memory_bytes:
             bundle["memory"] = choice.memory_bytes
         bundle.update(options.resources)
         return Plan(
             claim=claim.id,
             count=claim.count,
-            bundle=bundle or {"CPU": _GRAIN},
+            bundle=bundle or {"CPU": GRAIN},
             wait_s=options.wait_s,
             node_dir=self.settings.node_dir,
             agent=self._packed().agent,
@@ -171,10 +171,9 @@ class Cluster:
         """Raises OutOfCapacity for what would wait for ever, RequestRefused where nodes cannot be reached."""
         fits, _ = fitting(nodes, plan.bundle, status)
         if fits < plan.count and not self.grows:
-            want = ", ".join(f"{amount:g} {name}" for name, amount in plan.bundle.items())
             raise border.OutOfCapacity(
                 self.name,
-                f"{self.name} has {fits} nodes with {want}, asked for {plan.count}, and no "
+                f"{self.name} has {fits} nodes with {plan.wanted}, asked for {plan.count}, and no "
                 "autoscaler that adds some",
             )
         if plan.dials and (self._dialled is None or not self._dialled.is_offered):

@@ -10,6 +10,7 @@ import msgspec
 
 from argosy.model.offer import Capacity, Offer, Shape
 from argosy.providers.ray.api import ClusterStatus, RayNode
+from argosy.providers.ray.settings import Growing
 from argosy.spec.accelerators import canonical_accelerator
 
 _GIB: Final = 1 << 30
@@ -17,6 +18,7 @@ _ALIKE: Final = 1.25
 #: Resources that Ray itself gives to accelerators, and what one of them is called when nothing else says it.
 _DEVICES: Final = {"GPU": "GPU", "TPU": "TPU", "HPU": "Gaudi", "NPU": "NPU", "neuron_cores": "Trainium"}
 _TYPE: Final = "accelerator_type:"
+GRAIN: Final = 0.001  # the least that Ray takes of a resource
 _LABEL: Final = "ray.io/accelerator-type"
 
 
@@ -27,6 +29,11 @@ class Devices(msgspec.Struct, frozen=True, kw_only=True):
     resource: str
     model: str
     count: int
+    mark: str = ""  # a resource that only nodes with this model have
+
+    def bundle(self, count: int) -> dict[str, float]:
+        """What a node of a claim asks for, to have `count` of this model and of no other."""
+        return {self.resource: count, **({self.mark: GRAIN} if self.mark else {})}
 
 
 class NodeKind(msgspec.Struct, frozen=True, kw_only=True):
@@ -38,6 +45,7 @@ class NodeKind(msgspec.Struct, frozen=True, kw_only=True):
     total: int
     free: int  # of them with all that they have
     is_head: bool
+    is_new: bool = False  # no node of it is there: an autoscaler can add `total`
 
     @property
     def type(self) -> str:
@@ -63,15 +71,14 @@ def devices_of(node: RayNode, named: Mapping[str, str]) -> Devices | None:
     for resource, plain in _DEVICES.items():
         if (count := int(total.get(resource, 0))) > 0:
             word = named.get(resource) or next(iter(told), plain)
-            return Devices(
-                resource=resource, model=named.get(word) or canonical_accelerator(word) or word, count=count
-            )
+            model = named.get(word) or canonical_accelerator(word) or word
+            mark = f"{_TYPE}{told[0]}" if told and f"{_TYPE}{told[0]}" in total else ""
+            return Devices(resource=resource, model=model, count=count, mark=mark)
     for resource, amount in total.items():
-        model = named.get(resource) or (
-            canonical_accelerator(resource) if re.search(r"\d", resource) else None
-        )
-        if model and int(amount) > 0 and ":" not in resource:
-            return Devices(resource=resource, model=model, count=int(amount))
+        known = canonical_accelerator(resource) if re.search(r"\d", resource) else None
+        own = named.get(resource) or known
+        if own and int(amount) > 0 and ":" not in resource:
+            return Devices(resource=resource, model=own, count=int(amount))
     return None
 
 
@@ -92,6 +99,34 @@ def kinds_of(nodes: Sequence[RayNode], status: ClusterStatus, named: Mapping[str
                 groups.append([])
             groups[-1].append(node)
     return [_kind(members, status, named) for members in groups]
+
+
+def growing_kinds(growing: Sequence[Growing], kinds: Sequence[NodeKind]) -> list[NodeKind]:
+    """What an autoscaler can add, as people say, of which no node is there at present.
+
+    >>> new = growing_kinds([Growing(accelerators="H100:8", cpus=96, memory=900, nodes=4)], [])[0]
+    >>> new.type, new.total, new.free
+    ('H100:8-96c-900g', 4, 0)
+    """
+    there = {(each.devices.model if each.devices else "", each.cpus_milli // 1000) for each in kinds}
+    found = []
+    for each in growing:
+        model, _, count = each.accelerators.partition(":")
+        model = canonical_accelerator(model) or model
+        if (model, each.cpus) not in there:
+            devices = Devices(resource="GPU", model=model, count=int(count or 1)) if model else None
+            found.append(
+                NodeKind(
+                    devices=devices,
+                    cpus_milli=1000 * each.cpus,
+                    memory_bytes=each.memory * _GIB,
+                    total=each.nodes,
+                    free=0,
+                    is_head=False,
+                    is_new=True,
+                )
+            )
+    return found
 
 
 def _kind(members: Sequence[RayNode], status: ClusterStatus, named: Mapping[str, str]) -> NodeKind:
@@ -154,7 +189,7 @@ def offers_of(
             capacity=Capacity.QUEUED,
             price_micro_usd=0,
             quoted_at_ms=now_ms,
-            nodes_max=None if grows else kind.total,
+            nodes_max=None if grows and not kind.is_new else kind.total,
             divisible=True,
             wait_s=0 if kind.free else None,
             order=int(kind.is_head) + (0 if kind.free else 2),

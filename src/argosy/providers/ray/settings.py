@@ -19,6 +19,15 @@ _AMOUNTS: Final = {
 _LOCAL: Final = ("working_dir", "py_modules")
 
 
+class Growing(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Nodes that an autoscaler can add. Ray does not tell of kinds of which no node is there."""
+
+    cpus: int
+    memory: int  # GiB, as Ray counts it
+    nodes: int  # at most
+    accelerators: str = ""  # of a node: H100:8
+
+
 class ClusterSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """One cluster, as `ray.yaml` writes it."""
 
@@ -28,6 +37,7 @@ class ClusterSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_
     key_file: str = ""  # of the log-ins; "": as ssh is set up
     ssh_config: str = ""  # a file like ~/.ssh/config that knows `login`
     node_dir: str = "/tmp"  # where nodes keep the files of claims
+    grows: tuple[Growing, ...] = ()
     accelerators: Mapping[str, str] = {}  # by the names that the cluster gives to resources: `GPU: H100`
 
     @property

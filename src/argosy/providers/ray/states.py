@@ -38,6 +38,14 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
     agent: str  # file of the agent in the package
     dials: bool  # nodes wait for an order to dial the server
 
+    @property
+    def wanted(self) -> str:
+        """What each node is to have, in words."""
+        amounts = {name: amount for name, amount in self.bundle.items() if ":" not in name}
+        if memory := amounts.pop("memory", 0):
+            amounts["GiB"] = round(memory / (1 << 30), 1)
+        return ", ".join(f"{amount:g} {name}" for name, amount in amounts.items())
+
 
 def plan_of(job: Job) -> Plan | None:
     """None: the job is no claim of ours."""
@@ -135,7 +143,6 @@ def waiting_text(plan: Plan, fits: int, now: int, coming: int) -> str:
     """Why a claim has no nodes yet, and whether more are on their way."""
     if now >= plan.count:
         return "Ray makes a placement group for it"
-    want = ", ".join(f"{amount:g} {name}" for name, amount in plan.bundle.items() if name != "memory")
     nodes = "a node" if plan.count == 1 else f"{plan.count} nodes"
-    text = f"waits for room: {nodes} with {want}; {now} of {fits} that are large enough are free"
+    text = f"waits for room: {nodes} with {plan.wanted}; {now} of {fits} that are large enough are free"
     return text + (f"; the autoscaler starts {coming} more" if coming else "")

@@ -22,7 +22,9 @@ SOURCE = "Vast.ai offers"
 _MOST = 3000
 
 
-class _Offer(msgspec.Struct, frozen=True):
+class Ask(msgspec.Struct, frozen=True):
+    """What a host offers; the fields that prices and orders need."""
+
     gpu_name: str
     num_gpus: int
     dph_total: float
@@ -35,10 +37,12 @@ class _Offer(msgspec.Struct, frozen=True):
     geolocation: str | None = None
     rentable: bool = True
     rented: bool | None = False
+    id: int = 0
+    reliability2: float | None = None  # 0 to 1: how seldom the host was away
 
 
 class _Answer(msgspec.Struct, frozen=True):
-    offers: list[_Offer]
+    offers: list[Ask]
 
 
 def fetch(wire: Wire, book: Book) -> Fetched:
@@ -53,11 +57,11 @@ def fetch(wire: Wire, book: Book) -> Fetched:
     rows: list[PriceRow] = []
     skipped = 0
     for offer in wire.post("/api/v0/bundles/", query, _Answer).offers:
-        shape = _shape(offer, book)
+        shape = shape_of(offer, book)
         if shape is None or not offer.rentable or offer.rented:
             skipped += 1
             continue
-        region = (offer.geolocation or "").strip() or "unknown"
+        region = region_of(offer)
         rows.append(book.row(shape, region, offer.dph_total, source=SOURCE))
         if offer.min_bid:
             rows.append(book.row(shape, region, offer.min_bid, source=SOURCE, spot=True))
@@ -69,7 +73,11 @@ def fetch(wire: Wire, book: Book) -> Fetched:
     )
 
 
-def _shape(offer: _Offer, book: Book) -> Shape | None:
+def region_of(offer: Ask) -> str:
+    return (offer.geolocation or "").strip() or "unknown"
+
+
+def shape_of(offer: Ask, book: Book) -> Shape | None:
     """None for an unknown model, or a machine whose CPUs are not told."""
     fact = book.accelerator(offer.gpu_name, offer.gpu_ram / 1024)
     cpus = offer.cpu_cores_effective or 0
