@@ -8,8 +8,8 @@ import os
 import signal
 import time
 
-from argosy.agent import cgroups, journal, processes, sharing
-from argosy.agent.ending import Ending, outside_group
+from argosy.agent import cgroups, journal, processes, programs, sharing
+from argosy.agent.ending import Ending, Told, outside_group
 from argosy.agent.leases import Leases
 from argosy.agent.orders import Busy, base_env, checked_order, is_rank_id
 from argosy.agent.polling import Polling
@@ -295,10 +295,10 @@ class Ranks:
             if rank.ended:
                 continue
             members = self._shared.members(rank, snapshot)
-            young = snapshot.copies(members)
+            told = Told(members, snapshot.copies(members), programs.now_ticks())
             processes.send_group_signal(rank.pid, signal.SIGTERM)
             processes.send_signal(outside_group(rank.pid, members), signal.SIGTERM)
-            self._shared.start_task(self._ending.terminate_late(rank, rank.pid, members, young))
+            self._shared.start_task(self._ending.terminate_late(rank, rank.pid, told))
 
     async def forget(self, ids: Iterable[str]) -> None:
         for count, rank_id in enumerate(ids):

@@ -22,7 +22,8 @@ _BY_REASON: Final = {
 }
 
 # `sh` will do. `_hook NAME SECONDS WHY TEXT` marks the lines of a hook and returns its status. The program is
-# a child, so that a trap can run hooks at once; after one its status is asked for again.
+# a child, so that a trap can run hooks at once. Shells forget the status of a child that ends meanwhile: it
+# goes through a file.
 _TEXT: Final = r"""_shell=${BASH:-/bin/sh} _here=${0%%/*} _told=0
 [ "$0" = "$_here/run.sh" ] || _here=$(mktemp -d) || exit 126
 _mark() { while IFS= read -r _line || [ -n "$_line" ]; do printf '[hook %%s] %%s\n' "$1" "$_line"; done; }
@@ -56,9 +57,10 @@ esac
 trap _stopped TERM
 printf '%%s\n' %(run)s >"$_here/program.sh" || exit 126
 export ARGOSY_EXIT_CODE
-"$_shell" "$_here/program.sh" &
+(trap : TERM; "$_shell" "$_here/program.sh"; echo $? >"$_here/code") &
 _program=$! _seen=0
-while wait "$_program"; ARGOSY_EXIT_CODE=$?; [ "$_seen" != "$_told" ]; do _seen=$_told; done
+while wait "$_program"; _lost=$?; [ "$_seen" != "$_told" ]; do _seen=$_told; done
+{ read -r ARGOSY_EXIT_CODE <"$_here/code"; } 2>/dev/null || ARGOSY_EXIT_CODE=$_lost
 if [ "$_told" != 0 ]; then :
 elif [ "$ARGOSY_EXIT_CODE" = 0 ]; then %(success)s
 else %(failure)s
