@@ -15,7 +15,14 @@ from argosy.infra.machine_driver import MachineDriver
 from argosy.model.resources import Resources
 from argosy.model.rows import Claim
 from argosy.providers.cudo.provider import Cudo
-from argosy.testing.conformance.cloud import CloudSubject, MovedClock, a_machine_claim, a_setting, hold_case
+from argosy.testing.conformance.cloud import (
+    CloudSubject,
+    MovedClock,
+    a_machine_claim,
+    a_setting,
+    hold_case,
+    strangers_may_tell_little,
+)
 from argosy.testing.conformance.provider import CASES, Case, NotApplicable, case_name, hold
 from argosy.testing.conformance.refusals import REFUSALS, hold_kills
 from argosy.testing.conformance.refusals import Case as Refusal
@@ -62,6 +69,10 @@ def test_conformance(case: Case, cloud: Cloud, tmp_path: Path) -> None:
 @pytest.mark.parametrize("case", REFUSALS, ids=lambda case: case.__name__)
 def test_refusals(case: Refusal, cloud: Cloud, tmp_path: Path) -> None:
     hold_case(case, subject_of(cloud, tmp_path))
+
+
+def test_strangers_may_tell_little(cloud: Cloud, tmp_path: Path) -> None:
+    hold_case(strangers_may_tell_little, subject_of(cloud, tmp_path))
 
 
 def test_killed_at_every_call(cloud: Cloud, tmp_path: Path) -> None:

@@ -25,6 +25,7 @@ from argosy.testing.conformance.cloud import (
     a_setting,
     hold_case,
     hold_host_life,
+    strangers_may_tell_little,
 )
 from argosy.testing.conformance.provider import CASES, Case, NotApplicable, case_name, hold
 from argosy.testing.conformance.refusals import REFUSALS, hold_kills
@@ -76,6 +77,10 @@ def test_refusals(case: Refusal, cloud: Cloud, tmp_path: Path) -> None:
     hold_case(case, subject_of(cloud, tmp_path))
 
 
+def test_strangers_may_tell_little(cloud: Cloud, tmp_path: Path) -> None:
+    hold_case(strangers_may_tell_little, subject_of(cloud, tmp_path))
+
+
 def test_killed_at_every_call(cloud: Cloud, tmp_path: Path) -> None:
     assert hold_kills(lambda root: subject_of(cloud, root), tmp_path, count=2) >= 6
     assert len(cloud[0].keys) == 1
@@ -99,6 +104,21 @@ def test_an_order_that_fails_after_it_was_accepted_leaves_nothing(cloud: Cloud, 
         with pytest.raises(border.OutOfCapacity, match=r"-[01] was not made: its creation failed"):
             await subject.driver.ensure(claim)
         assert subject.cloud.machines("failed") == []
+
+    hold_case(case, subject_of(cloud, tmp_path))
+
+
+def test_what_fails_before_an_order_is_no_order(cloud: Cloud, tmp_path: Path) -> None:
+    """The answer to our key was lost: nothing was ordered, so nothing has to be waited for."""
+
+    async def case(subject: Subject) -> None:
+        subject.cloud.lost, claim = ["add_key"], subject.claim()
+        with pytest.raises(border.Unreachable):
+            await subject.driver.ensure(claim)
+        assert await subject.driver.observe([]) == []
+        await subject.driver.ensure(claim)
+        assert (len(subject.cloud.keys), len(subject.cloud.machines())) == (1, 1)
+        await subject.driver.release(claim.id)
 
     hold_case(case, subject_of(cloud, tmp_path))
 

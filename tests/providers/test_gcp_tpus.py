@@ -158,6 +158,24 @@ def test_no_room(world: World) -> None:
     )
 
 
+def test_an_order_that_fails_late_says_why(world: World) -> None:
+    world.fake.op_s = 60.0
+    world.fake.capacity["tpu-v6e-8", ""] = 0
+    claim = a_tpu()
+
+    async def act() -> None:
+        await world.driver.ensure(claim)
+        assert (await world.fact(claim)).state is ClaimState.PENDING
+        world.clock.s += 61
+        fact = await world.fact(claim)
+        assert fact.state is ClaimState.GONE
+        assert "There is no more capacity" in fact.detail
+        await world.driver.release(claim.id)
+        assert list(await world.driver.observe([])) == []
+
+    world.run(act)
+
+
 def test_a_quota(world: World) -> None:
     world.fake.quota = 0
     error = world.refusal(a_tpu())
@@ -177,6 +195,19 @@ def test_a_project_without_tpus_is_asked_seldom(world: World) -> None:
     error = world.refusal(a_tpu())
     assert isinstance(error, border.CredentialsRejected)
     assert str(error).endswith("`gcloud services enable tpu.googleapis.com` turns it on")
+
+
+def test_a_zone_that_does_not_answer_holds_what_it_held(world: World) -> None:
+    claim = a_tpu()
+
+    async def act() -> None:
+        await world.driver.ensure(claim)
+        world.clock.s += 300
+        assert (await world.fact(claim)).state is ClaimState.HELD
+        world.fake.silent_tpus = {"us-central1-a", "asia-east1-c"}
+        assert (await world.fact(claim)).state is ClaimState.HELD
+
+    world.run(act)
 
 
 def test_a_queue_gives_all_or_none(world: World) -> None:

@@ -80,6 +80,7 @@ def test_ways_to_sign_in(way: str, google: tuple[FakeGcp, MovedClock], tmp_path:
     }[way]
     assert checked(google, tmp_path, environ) == [
         f"{who} may use the project lab-1",
+        "it may start and end machines",
         "3 regions can be used; the quota GPUS_ALL_REGIONS is 16",
         "the network `default` is there",
     ]
@@ -133,6 +134,35 @@ def test_credentials_that_are_none(
     environ = {**google[0].environ(), "GOOGLE_APPLICATION_CREDENTIALS": str(path)}
     environ["GOOGLE_CLOUD_PROJECT"] = "lab-1"
     assert checked(google, tmp_path, environ) == [said.replace("PATH", str(path))]
+
+
+def test_what_is_not_allowed_is_found_before_an_order(
+    google: tuple[FakeGcp, MovedClock], tmp_path: Path
+) -> None:
+    fake = google[0]
+    fake.reset()
+    fake.forbidden = {"compute.instances.create", "compute.disks.create"}
+    assert checked(google, tmp_path, fake.sign_in(tmp_path))[1:] == [
+        "application default credentials of a person may not do all that a launch needs in lab-1, it lacks "
+        "compute.disks.create, compute.instances.create; `gcloud projects "
+        "add-iam-policy-binding lab-1 --member "
+        "MEMBER --role roles/compute.instanceAdmin.v1`"
+    ]
+    fake.refuse("test_permissions", fake.api_off())
+    assert checked(google, tmp_path, fake.sign_in(tmp_path))[1] == (
+        "what it may do is not known: the Cloud Resource Manager API does not tell"
+    )
+
+
+def test_machines_of_others_are_told(google: tuple[FakeGcp, MovedClock], tmp_path: Path) -> None:
+    fake = google[0]
+    fake.reset()
+    world = World(*google, tmp_path, fake.sign_in(tmp_path))
+    claim = a_claim_for(zone="us-central1-a")
+    world.run(lambda: world.driver.ensure(claim))
+    found = checked(google, tmp_path / "other", fake.sign_in(tmp_path))
+    assert found[-1].startswith(f"machines of claims that this server does not know, 1: {claim.id}-0; ")
+    assert found[-1].endswith(f"or `gcloud compute instances delete {claim.id}-0 --zone us-central1-a`")
 
 
 def test_the_project_of_gcloud(google: tuple[FakeGcp, MovedClock], tmp_path: Path) -> None:
@@ -447,6 +477,36 @@ def test_all_pages_are_read(world: World) -> None:
     world.run(act)
 
 
+def test_a_zone_that_does_not_answer_holds_what_it_held(world: World, tmp_path: Path) -> None:
+    claim = a_claim_for(zone="us-central1-a")
+
+    async def act() -> None:
+        await world.driver.ensure(claim)
+        world.clock.s += 300
+        world.fake.silent = {"us-central1-a"}
+        with pytest.raises(border.Transient, match="cannot list us-central1-a"):
+            await world.fact(claim)
+        world.fake.silent = set()
+        assert (await world.fact(claim)).state is ClaimState.HELD
+        world.fake.silent = {"us-central1-a"}
+        assert (await world.fact(claim)).state is ClaimState.HELD
+        with pytest.raises(border.Transient, match="Google Cloud cannot list us-central1-a at present"):
+            await other.driver.observe([])
+        await other.driver.disconnect()
+
+    other = World(world.fake, world.clock, tmp_path / "other", world.fake.sign_in(tmp_path))
+    world.run(act)
+
+
+def test_cards_for_rdma(world: World) -> None:
+    world.fake.networks["rdma"] = {"us-central1": "r"}
+    names = in_network("", "gpu", "gpu", "r", "r")
+    _, order = made(world, "a4-highgpu-8g", accelerator="B200", networking=names, network_tier="best")
+    kinds = [card.nic_type for card in order.network_interfaces]
+    assert kinds == ["GVNIC", "GVNIC", "MRDMA", "MRDMA"]
+    assert [bool(card.access_configs) for card in order.network_interfaces] == [True, False, False, False]
+
+
 def test_machines_at_rest_wait_for_room(world: World) -> None:
     claim = a_claim_for("a3-highgpu-8g", zone="us-central1-a", accelerator="H100")
     at_rest = msgspec.structs.replace(claim, desired=Desired.STOP)
@@ -507,6 +567,16 @@ def test_networks_of_ones_own(world: World) -> None:
     assert card.access_configs == []
     assert order.tags.items == ["gpu-net"]
     assert world.fake.firewalls == {}
+    assert order.labels["argosy-inside"] == "1"
+
+
+def test_machines_behind_a_jump_host(google: tuple[FakeGcp, MovedClock], tmp_path: Path) -> None:
+    fake = google[0]
+    fake.reset()
+    environ = {**fake.sign_in(tmp_path), "ARGOSY_GCP_SSH_JUMP": "me@bastion:2222"}
+    world = World(*google, tmp_path, environ)
+    assert world.vendor.jumps == ("me@bastion:2222",)
+    _, order = made(world)
     assert order.labels["argosy-inside"] == "1"
 
 

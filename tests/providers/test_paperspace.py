@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import subprocess
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
@@ -17,7 +18,14 @@ from argosy.infra.provider import Want
 from argosy.model.resources import Resources
 from argosy.model.rows import Claim
 from argosy.providers.paperspace.provider import Paperspace
-from argosy.testing.conformance.cloud import CloudSubject, MovedClock, a_machine_claim, a_setting, hold_case
+from argosy.testing.conformance.cloud import (
+    CloudSubject,
+    MovedClock,
+    a_machine_claim,
+    a_setting,
+    hold_case,
+    strangers_may_tell_little,
+)
 from argosy.testing.conformance.provider import CASES, Case, NotApplicable, case_name, hold
 from argosy.testing.conformance.refusals import REFUSALS, hold_kills
 from argosy.testing.conformance.refusals import Case as Refusal
@@ -71,6 +79,10 @@ def test_refusals(case: Refusal, cloud: Cloud, tmp_path: Path) -> None:
     hold_case(case, subject_of(cloud, tmp_path))
 
 
+def test_strangers_may_tell_little(cloud: Cloud, tmp_path: Path) -> None:
+    hold_case(strangers_may_tell_little, subject_of(cloud, tmp_path))
+
+
 def test_killed_at_every_call(cloud: Cloud, tmp_path: Path) -> None:
     assert hold_kills(lambda root: subject_of(cloud, root), tmp_path, count=2) >= 9
     assert (len(cloud[0].scripts), len(cloud[0].networks)) == (1, 1)
@@ -89,6 +101,7 @@ def test_what_is_asked_for(cloud: Cloud, tmp_path: Path) -> None:
         (script,) = subject.cloud.scripts.values()
         assert script.is_run_once
         assert "ssh-ed25519 " in script.script
+        assert subprocess.run(["sh", "-n"], input=script.script, text=True, check=False).returncode == 0
         await subject.driver.release(claim.id)
 
     hold_case(case, subject_of(cloud, tmp_path))

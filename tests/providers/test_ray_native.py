@@ -97,6 +97,40 @@ def test_a_job_is_stopped(ray: FakeRay, tmp_path: Path) -> None:
     asyncio.run(main())
 
 
+def test_a_long_log_is_heard_as_it_grows_and_read_again(ray: FakeRay, tmp_path: Path) -> None:
+    """More than is held at a time, from a job that goes on, in any number of looks; then from the
+    beginning."""
+    lines = 40_000
+    go = tmp_path / "go"
+
+    async def main() -> None:
+        one = provider(ray, tmp_path)
+        _, client = await held(one, ray, config(native=True))
+        wait = f"until [ -e {go} ]; do sleep 0.05; done"
+        run = f"seq -f 'line %.0f of a log that is long' {lines}; {wait}; echo end"
+        await client.prepare([RankOrder(id="att-1.0", run=run, run_now=True)])
+        out = b""
+        async for report in client.watch({}):
+            for chunk in report.logs:
+                assert chunk.offset == len(out)
+                out += chunk.data
+            if b"line %d of" % lines in out and not go.exists():
+                assert not ray.jobs["att-1"].is_over
+                go.touch()
+            if any(rank.phase is RankPhase.EXITED for rank in report.ranks):
+                break
+        assert out.decode().splitlines()[1:] == [
+            f"line {n} of a log that is long" for n in range(1, lines + 1)
+        ] + ["end"]
+        fact, again = await watched(client, "att-1.0", RankPhase.EXITED)
+        assert (again.encode(), fact.log_bytes) == (out, len(out))
+        assert "GET /api/jobs/att-1/logs" not in ray.asked, "a long log is never asked for as a whole"
+        await client.close()
+        await one.close()
+
+    asyncio.run(main())
+
+
 def test_why_ray_could_not_run_it_stands_in_its_log(ray: FakeRay, tmp_path: Path) -> None:
     async def main() -> None:
         one = provider(ray, tmp_path)

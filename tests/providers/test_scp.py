@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import subprocess
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
@@ -16,7 +17,14 @@ from argosy.infra.machine_driver import MachineDriver
 from argosy.model.resources import Resources
 from argosy.model.rows import Claim
 from argosy.providers.scp.provider import Access, Scp, signature
-from argosy.testing.conformance.cloud import CloudSubject, MovedClock, a_machine_claim, a_setting, hold_case
+from argosy.testing.conformance.cloud import (
+    CloudSubject,
+    MovedClock,
+    a_machine_claim,
+    a_setting,
+    hold_case,
+    strangers_may_tell_little,
+)
 from argosy.testing.conformance.provider import CASES, Case, NotApplicable, case_name, hold
 from argosy.testing.conformance.refusals import REFUSALS, hold_kills
 from argosy.testing.conformance.refusals import Case as Refusal
@@ -71,6 +79,10 @@ def test_refusals(case: Refusal, cloud: Cloud, tmp_path: Path) -> None:
     hold_case(case, subject_of(cloud, tmp_path))
 
 
+def test_strangers_may_tell_little(cloud: Cloud, tmp_path: Path) -> None:
+    hold_case(strangers_may_tell_little, subject_of(cloud, tmp_path))
+
+
 def test_killed_at_every_call(cloud: Cloud, tmp_path: Path) -> None:
     assert hold_kills(lambda root: subject_of(cloud, root), tmp_path) >= 15
     assert [len(each) for each in cloud[0].rules.values()] == [3, 2]
@@ -87,6 +99,7 @@ def test_what_is_asked_for(cloud: Cloud, tmp_path: Path) -> None:
         assert (asked.image_id, asked.block_storage.disk_size) == ("IMAGE-GPU", 110)
         script = base64.b64decode(asked.initial_script.initial_script_content).decode()
         assert "ssh-ed25519 " in script
+        assert subprocess.run(["bash", "-n"], input=script, text=True, check=False).returncode == 0
         group, wall = subject.cloud.rules[f"GROUP-{GROUP}"], subject.cloud.rules["FIREWALL-1"]
         assert [(each.rule_direction, each.source_ip_addresses) for each in group] == [
             ("IN", ["0.0.0.0/0"]),

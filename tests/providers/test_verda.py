@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -12,17 +13,28 @@ pytest.importorskip("aiohttp", reason="aiohttp is not installed")
 
 from argosy.infra import border
 from argosy.infra.machine_driver import MachineDriver
-from argosy.infra.provider import Want
+from argosy.infra.provider import Setting, Want
+from argosy.infra.system import SystemClock, SystemIds
 from argosy.model.facts import ClaimState
 from argosy.model.offer import Capacity
 from argosy.model.resources import Resources
 from argosy.model.rows import Claim
 from argosy.providers.verda.provider import Verda
-from argosy.testing.conformance.cloud import CloudSubject, MovedClock, a_machine_claim, a_setting, hold_case
+from argosy.testing.cloud_hosts import CloudHosts
+from argosy.testing.conformance.cloud import (
+    CloudSubject,
+    MovedClock,
+    a_machine_claim,
+    a_setting,
+    hold_case,
+    hold_host_life,
+    strangers_may_tell_little,
+)
 from argosy.testing.conformance.provider import CASES, Case, NotApplicable, case_name, hold
 from argosy.testing.conformance.refusals import REFUSALS, hold_kills
 from argosy.testing.conformance.refusals import Case as Refusal
 from argosy.testing.fake_verda import CLIENT, KEY, TOKEN, FakeVerda
+from argosy.testing.hosts import why_no_hosts
 
 Cloud = tuple[FakeVerda, MovedClock]
 KIND = "1H100.80S.30V"
@@ -74,10 +86,24 @@ def test_refusals(case: Refusal, cloud: Cloud, tmp_path: Path) -> None:
     hold_case(case, subject_of(cloud, tmp_path))
 
 
+def test_strangers_may_tell_little(cloud: Cloud, tmp_path: Path) -> None:
+    hold_case(strangers_may_tell_little, subject_of(cloud, tmp_path))
+
+
 def test_killed_at_every_call(cloud: Cloud, tmp_path: Path) -> None:
     assert hold_kills(lambda root: subject_of(cloud, root), tmp_path, count=2) >= 8
     assert len(cloud[0].keys) == 1
     assert cloud[0].volumes == {}
+
+
+@pytest.mark.process
+@pytest.mark.skipif(bool(why_no_hosts()), reason=why_no_hosts() or "hosts can be made")
+def test_a_machine_with_a_host_key_of_its_own_is_reached(tmp_path: Path) -> None:
+    with CloudHosts("root") as hosts, FakeVerda(hosts=hosts) as fake:
+        environ = fake.environ()
+        setting = Setting(root=tmp_path, clock=SystemClock(), ids=SystemIds(), environ=environ, home=tmp_path)
+        claim = a_machine_claim("verda", "CPU.4V.16G", region="FIN-01")
+        asyncio.run(hold_host_life(MachineDriver(Verda(setting), setting), claim))
 
 
 def test_what_is_still_being_made_goes_when_it_can(cloud: Cloud, tmp_path: Path) -> None:

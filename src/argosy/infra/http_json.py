@@ -187,6 +187,26 @@ class HttpJson:
                 left -= 1
                 await asyncio.sleep(wait_s)
 
+    async def texts(self, path: str) -> AsyncIterator[str]:
+        """What a WebSocket says, text by text, until it is closed. Raises `Unreachable`."""
+        ask = Ask(method="GET", url=self.base + path, body=b"")
+        signed = await self._sign(ask) if self._sign is not None else {}
+        session = self._opened()
+        import aiohttp
+
+        options: dict[str, Any] = {"ssl": self._tls} if self._tls is not None else {}
+        try:
+            async with session.ws_connect(
+                ask.url, headers=signed, heartbeat=20.0, max_msg_size=0, compress=0, **options
+            ) as socket:
+                async for message in socket:
+                    if message.type is aiohttp.WSMsgType.TEXT:
+                        yield message.data
+                if socket.close_code not in (None, 1000):
+                    raise border.Unreachable(f"{self._title} broke off ({socket.close_code})", 1)
+        except (aiohttp.ClientError, OSError, TimeoutError) as error:
+            raise border.Unreachable(f"{self._title} cannot be reached: {_why(error)}", 5) from None
+
     def read(self, reply: Reply, into: type[T]) -> T:
         """The body as a type. Raises `Transient` for what is none: another service answers there."""
         if into is type(None) or not reply.body.strip():

@@ -90,18 +90,18 @@ def _read(body: Any) -> tuple[str, str, str]:  # Any: JSON of whoever
         return _read(body[0])
     if not isinstance(body, dict):
         return "", body if isinstance(body, str) else "", ""
-    for key in ("error", "errors", "Error", "fault"):
+    for key in ("error", "errors", "Error", "fault", "detail"):
         inner = body.get(key)
         if isinstance(inner, (dict, list)) and inner:
             code, text, field = _read(inner)
             if code or text:
                 return code, text, field
-        if isinstance(inner, str) and inner:
+        if isinstance(inner, str) and inner and key != "detail":
             said = _first(body, "message", "error_description", "detail", "msg")
             return (inner, said, "") if said else ("", inner, "")
     code, text = (
-        _first(body, "code", "error_code", "error_reason", "status", "id", "reason"),
-        _first(body, "message", "detail", "msg", "error_description", "title"),
+        _first(body, "code", "errorCode", "error_code", "error_reason", "status", "id", "reason"),
+        _first(body, "message", "errorMessage", "detail", "msg", "error_description", "title"),
     )
     if not text and code:
         text, code = ("", code) if " " not in code else (code, "")
@@ -139,6 +139,8 @@ def error_of(said: Said, words: Words | None = None) -> border.BorderError:
     if said.status == 401 or (said.status == 403 and abs(said.skew_s) > _SKEW_S):
         return _who(said)
     own = words(said) if words is not None and not said.is_page else None
+    if isinstance(own, border.CredentialsRejected) and abs(said.skew_s) > _SKEW_S:
+        return _who(said)
     return own if own is not None else _common(said)
 
 

@@ -331,6 +331,7 @@ class MachineDriver:
             port=machine.port,
             user=machine.user,
             options=self.vendor.agent_options,
+            jumps=self.vendor.jumps,
             new_key=self.vendor.own_host_keys or machine.own_key,
         )
 

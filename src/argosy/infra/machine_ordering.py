@@ -84,6 +84,7 @@ class MachineOrdering:
                     f"{self._vendor.manifest.title} has not said what became of an order: it may yet appear",
                     min(left_s, 5),
                 )
+        await self._vendor.prepare(order)
         now_ms = self._clock.now_ms()
         note = msgspec.structs.replace(
             note,

@@ -68,7 +68,9 @@ class Vendor:
     agent_options: tuple[str, ...] = ()
     #: Machines make their host keys themselves.
     own_host_keys = False
-    #: The command that ends a machine without us, with `{id}`, `{name}` and `{region}`; for `check`.
+    #: Hosts through which machines are reached, as `[user@]host[:port]`.
+    jumps: tuple[str, ...] = ()
+    #: The command that ends a machine without us, with `{id}`, `{name}`, `{region}`, `{zone}`; for `check`.
     end_command = ""
 
     async def check(self) -> Sequence[Diagnostic]:
@@ -94,6 +96,10 @@ class Vendor:
     async def zones(self, claim: Claim) -> Sequence[str]:
         """Where to try, in order: by default where the offer says."""
         return (claim.choice.offer.zone,)
+
+    async def prepare(self, order: MachineOrder) -> None:
+        """What an order needs and all claims share: keys and images of the account, whether there is room.
+        Nothing is ordered if it raises, whatever it raises."""
 
     async def create(self, order: MachineOrder, index: int) -> str:
         """Order one machine, with its mark in the order itself. Its id."""

@@ -297,6 +297,11 @@ class FakeCloud:
             known = [each for each in self.made.values() if self.now() - each.created_s >= self.lag_s]
             return [each for each in known if each.state != "ended"]
 
+    def bare(self, machine: FakeMachine, told: dict[str, Any], id_field: str) -> dict[str, Any]:
+        """What is told of a machine: of one with `extra["bare"]` nothing but its id, as of what other people
+        made in other ways."""
+        return told if not machine.extra.get("bare") else dict.fromkeys(told) | {id_field: told[id_field]}
+
     def find(self, id: str) -> FakeMachine | None:
         with self.lock:
             self.settle()

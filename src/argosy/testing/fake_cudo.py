@@ -211,9 +211,9 @@ class FakeCudo(FakeCloud):
             raise self.error(404, "not-found", f"VM {ask.parts['id']} not found")
         return machine
 
-    def _told(self, machine: FakeMachine) -> dict[str, object]:
+    def _told(self, machine: FakeMachine) -> dict[str, Any]:
         state = _STATE[machine.state]
-        return {
+        told = {
             "id": machine.id,
             "datacenterId": machine.region,
             "machineType": machine.extra.get("type", machine.kind),
@@ -229,3 +229,4 @@ class FakeCudo(FakeCloud):
             "createTime": datetime.fromtimestamp(machine.created_s, UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
             "nics": [],
         }
+        return self.bare(machine, told, "id")

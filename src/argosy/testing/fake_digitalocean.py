@@ -213,13 +213,13 @@ class FakeDigitalOcean(FakeCloud):
             raise self.error(404, "not-found", "The resource you were accessing could not be found.")
         return machine
 
-    def _told(self, machine: FakeMachine) -> dict[str, object]:
+    def _told(self, machine: FakeMachine) -> dict[str, Any]:
         started = machine.state not in ("starting", "failed")
         v4 = [
             {"ip_address": machine.ip, "netmask": "255.255.240.0", "gateway": "", "type": kind}
             for kind in ("private", "public")
         ]
-        return {
+        told = {
             "id": int(machine.id),
             "name": machine.name,
             "memory": 4096,
@@ -238,3 +238,4 @@ class FakeDigitalOcean(FakeCloud):
             "tags": machine.extra.get("tags", []),
             "vpc_uuid": "760e09ef-dc84-11e8-981e-3cfdfeaae000",
         }
+        return self.bare(machine, told, "id")

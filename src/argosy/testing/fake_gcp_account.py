@@ -26,6 +26,10 @@ ZONE: Final = PATH + "/zones/{zone}"
 _REASONS: Final = {"not-found": "notFound", "invalid": "invalid", "rate": "rateLimitExceeded"}
 
 
+class Asked(msgspec.Struct, forbid_unknown_fields=True):
+    permissions: list[str]
+
+
 class Lend(msgspec.Struct, forbid_unknown_fields=True):
     scope: list[str]
 
@@ -38,6 +42,7 @@ def _key() -> rsa.RSAPrivateKey:
 class FakeGcpAccount(FakeCloud):
     def begin(self) -> None:
         self.op_s, self.page = 0.0, 500
+        self.forbidden: set[str] = set()  # permissions that these credentials have not
         self.operations: dict[str, dict[str, Any]] = {}
         self.requests: dict[str, str] = {}  # requestId -> name of its operation
         self.limits: dict[tuple[str, str], float] = {}  # (region or "", metric) -> limit
@@ -197,6 +202,10 @@ class FakeGcpAccount(FakeCloud):
             raise self.error(400, "invalid", "Invalid value for field 'filter'")
         names = [name for name, each in self.operations.items() if each["group"] == group]
         return {"kind": "compute#operationList", "items": [self._shown_operation(name) for name in names]}
+
+    @route("POST", "/v1/projects/{project}:testIamPermissions", body=Asked)
+    def test_permissions(self, ask: Ask[Asked]) -> object:
+        return {"permissions": [each for each in ask.body.permissions if each not in self.forbidden]}
 
     @route("GET", ZONE + "/operations/{name}")
     def zone_operation(self, ask: Ask[None]) -> object:

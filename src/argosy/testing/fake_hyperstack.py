@@ -245,14 +245,14 @@ class FakeHyperstack(FakeCloud):
             raise self.error(404, "not-found", "VM does not exist")
         return machine
 
-    def _told(self, machine: FakeMachine) -> dict[str, object]:
+    def _told(self, machine: FakeMachine) -> dict[str, Any]:
         running = machine.state == "running"
         flavor = self._flavor(machine.kind, machine.region)
         flavor = {
             key: value for key, value in flavor.items() if key not in ("region_name", "stock_available")
         }
         status = "SHUTOFF" if machine.extra.get("shut") else _STATUS[machine.state]
-        return {
+        told = {
             "id": int(machine.id),
             "name": machine.name,
             "status": status,
@@ -274,3 +274,4 @@ class FakeHyperstack(FakeCloud):
             "security_rules": [],
             "volume_attachments": [],
         }
+        return self.bare(machine, told, "id")

@@ -216,7 +216,7 @@ class FakePaperspace(FakeCloud):
     def _told(self, machine: FakeMachine) -> dict[str, Any]:
         state = "provisioning" if machine.id in self.stuck else _STATE.get(machine.state, machine.state)
         gone = machine.state == "ending"
-        return {
+        told = {
             "id": machine.id,
             "name": machine.name,
             "state": state,
@@ -233,3 +233,4 @@ class FakePaperspace(FakeCloud):
             "dtCreated": self._when(machine),
             "dtDeleted": self._when(machine) if gone else None,
         }
+        return self.bare(machine, told, "id")

@@ -9,8 +9,13 @@ same.
 
 from __future__ import annotations
 
+import base64
+import hashlib
+import itertools
 import shutil
+import struct
 import threading
+import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Final
@@ -84,6 +89,9 @@ class FakeRay(FakeRayCluster):
             self.dies_after -= 1
             if self.dies_after < 0:
                 return False
+        if "upgrade" in headers and path.endswith("/logs/tail"):
+            self._tail(peer, path.split("/")[3], headers)
+            return False
         status, answer = self._answer(method, path, parse_qsl(url.query), headers, body)
         if self.loses_replies and method != "GET":
             return False
@@ -121,6 +129,34 @@ class FakeRay(FakeRayCluster):
             if parts[:2] == ["api", "jobs"] and len(parts) in (3, 4):
                 return self._job(method, parts[2], "/".join(parts[3:]))
         return 404, b"404: Not Found"
+
+    def _tail(self, peer: Peer, job_id: str, headers: dict[str, str]) -> None:
+        """The log of a job from its beginning on, ten lines at a time, until the job is over."""
+        magic = headers["sec-websocket-key"] + "258EAFA5-E914-47DA-95CA-C5AB0DC85B11"
+        accept = base64.b64encode(hashlib.sha1(magic.encode()).digest()).decode()
+        peer.send(
+            "HTTP/1.1 101 Switching Protocols\r\nupgrade: websocket\r\nconnection: Upgrade\r\n"
+            f"sec-websocket-accept: {accept}\r\n\r\n".encode()
+        )
+        job, path = self.jobs[job_id], self.folder / f"{job_id}.log"
+        while not path.exists() and not job.is_over:
+            time.sleep(0.02)
+        if path.exists():
+            with path.open(encoding="utf-8") as file:
+                while True:
+                    was_over = job.is_over
+                    while lines := list(itertools.islice(file, 10)):
+                        self._frame(peer, 1, "".join(lines).encode())
+                    if was_over:
+                        break
+                    time.sleep(0.02)
+        self._frame(peer, 8, struct.pack(">H", 1000))
+
+    def _frame(self, peer: Peer, kind: int, data: bytes) -> None:
+        size = bytes([len(data)]) if len(data) < 126 else b"\x7e" + struct.pack(">H", len(data))
+        if len(data) > 0xFFFF:
+            size = b"\x7f" + struct.pack(">Q", len(data))
+        peer.send(bytes([0x80 | kind]) + size + data)
 
     def _package(self, method: str, uri: str, body: bytes) -> Reply:
         if method == "PUT":

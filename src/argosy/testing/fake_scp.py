@@ -269,8 +269,8 @@ class FakeScp(FakeCloud):
             raise self.error(404, "not-found", "the virtual server does not exist")
         return machine
 
-    def _told(self, machine: FakeMachine) -> dict[str, object]:
-        return {
+    def _told(self, machine: FakeMachine) -> dict[str, Any]:
+        told = {
             "virtualServerId": machine.id,
             "virtualServerName": machine.name,
             "virtualServerState": _STATE.get(machine.state, machine.state.upper()),
@@ -279,6 +279,7 @@ class FakeScp(FakeCloud):
             "ip": "192.168.0.5",
             "createdDt": datetime.fromtimestamp(machine.created_s, UTC).strftime("%Y-%m-%dT%H:%M:%S.000Z"),
         }
+        return self.bare(machine, told, "virtualServerId")
 
 
 def _contents(*found: dict[str, Any]) -> dict[str, object]:

@@ -145,10 +145,16 @@ class FakeVerda(FakeCloud):
             kind=told.instance_type,
             region=told.location_code,
             spot=told.is_spot,
+            user_data=self._keys_of(told.ssh_key_ids),
             extra={"description": told.description, "keeps": volume.on_spot_discontinue},
         )
         self.volumes[f"v-{made.id}"] = made.id
         return Answer(202, made.id.encode(), {"content-type": "text/plain"})
+
+    def _keys_of(self, ids: list[str]) -> bytes:
+        """What the image does with key objects, in words that hosts know."""
+        lines = "".join(f"- {self.keys[id].key}\n" for id in ids)
+        return f"#cloud-config\nssh_authorized_keys:\n{lines}".encode()
 
     @route("GET", "/v1/instances", query=("status",))
     def instances(self, ask: Ask[None]) -> object:
@@ -242,8 +248,8 @@ class FakeVerda(FakeCloud):
             "ubuntu-24.04-cuda-12.8-cluster",
         )
 
-    def _told(self, machine: FakeMachine) -> dict[str, object]:
-        return {
+    def _told(self, machine: FakeMachine) -> dict[str, Any]:
+        told = {
             "id": machine.id,
             "instance_type": machine.kind,
             "price_per_hour": 1.99,
@@ -267,3 +273,4 @@ class FakeVerda(FakeCloud):
             "contract": "SPOT" if machine.spot else "PAY_AS_YOU_GO",
             "pricing": "FIXED_PRICE",
         }
+        return self.bare(machine, told, "id")

@@ -45,17 +45,16 @@ class Access(NamedTuple):
 
 class _Machine(msgspec.Struct, frozen=True, rename="camel"):
     id: str
-    datacenter_id: str
-    machine_type: str
-    state: str
-    external_ip_address: str = ""
-    internal_ip_address: str = ""
-    create_time: str = ""
-    metadata: dict[str, str] = {}
+    datacenter_id: str | None = None
+    machine_type: str | None = None
+    state: str | None = None
+    external_ip_address: str | None = None
+    create_time: str | None = None
+    metadata: dict[str, str] | None = None
 
 
 class _Machines(msgspec.Struct, frozen=True, rename={"vms": "VMs"}):
-    vms: list[_Machine] = []
+    vms: list[_Machine] | None = None
 
 
 class _One(msgspec.Struct, frozen=True, rename={"vm": "VM"}):
@@ -88,7 +87,7 @@ class _Types(msgspec.Struct, frozen=True, rename="camel"):
 
 class _Project(msgspec.Struct, frozen=True, rename="camel"):
     id: str
-    billing_account_id: str = ""
+    billing_account_id: str | None = None
 
 
 class Cudo(Vendor):
@@ -163,19 +162,22 @@ class Cudo(Vendor):
                 "`ice-lake-rtx-a5000_1x4v16gb`",
             )
 
+    async def prepare(self, order: MachineOrder) -> None:
+        size = _size_of(order.kind)
+        await self._look_for_room(order, size)
+        await self._image(gpu=size.max_gpu_free > 0)
+
     async def create(self, order: MachineOrder, index: int) -> str:
-        size = _KIND.fullmatch(order.kind)
-        assert size is not None  # refused before
-        gpus, cpus, gib = int(size["gpus"]), int(size["cpus"]), int(size["gib"])
-        await self._look_for_room(order, size["type"], _Type(order.region, "", cpus, gib, gpus))
+        size = _size_of(order.kind)
+        gpus = size.max_gpu_free
         wanted_gib = -(-order.claim.choice.resources.disk_size_bytes // 2**30) or DISK_GIB
         asked = {
             "vmId": order.name(index),
             "dataCenterId": order.region,
-            "machineType": size["type"],
+            "machineType": size.machine_type,
             "gpus": gpus,
-            "vcpus": cpus,
-            "memoryGib": gib,
+            "vcpus": size.max_vcpu_free,
+            "memoryGib": size.max_memory_gib_free,
             "bootDiskImageId": await self._image(gpu=gpus > 0),
             "bootDisk": {"sizeGib": wanted_gib, "storageClass": "STORAGE_CLASS_NETWORK"},
             "sshKeySource": "SSH_KEY_SOURCE_NONE",
@@ -187,16 +189,18 @@ class Cudo(Vendor):
         )
         return order.name(index) if reply.status == 409 else self._http.read(reply, _Made).id
 
-    async def _look_for_room(self, order: MachineOrder, kind: str, size: _Type) -> None:
+    async def _look_for_room(self, order: MachineOrder, size: _Type) -> None:
         """Raises `OutOfCapacity`, and `RequestRefused` for a type that its data centre does not have."""
         answer = await self._http.call("GET", "/v1/vms/machine-types-2", into=_Types)
         found = [each for each in answer.machine_types if each.data_center_id == order.region]
         if not found:
             raise border.RequestRefused("region", f"Cudo Compute has no data centre `{order.region}`")
-        here = next((each for each in found if each.machine_type == kind), None)
+        here = next((each for each in found if each.machine_type == size.machine_type), None)
         if here is None:
             names = ", ".join(sorted({each.machine_type for each in found}))
-            raise border.RequestRefused("instance_type", f"{order.region} has no `{kind}`; it has {names}")
+            raise border.RequestRefused(
+                "instance_type", f"{order.region} has no `{size.machine_type}`; it has {names}"
+            )
         if (
             here.max_gpu_free < size.max_gpu_free
             or here.max_vcpu_free < size.max_vcpu_free
@@ -219,14 +223,14 @@ class Cudo(Vendor):
 
     async def listed(self, region: str) -> Sequence[Machine]:
         answer = await self._http.call("GET", self._path("vms"), into=_Machines)
-        return [machine for each in answer.vms if (machine := _machine(each)) is not None]
+        return [machine for each in answer.vms or () if (machine := _machine(each)) is not None]
 
     async def delete(self, machine: Machine) -> None:
         """Only what is in no passage can be terminated."""
         found = await self._http.find(self._path(f"vms/{machine.id}"), into=_One)
-        if found is None or _STATES.get(found.vm.state) is MachineState.ENDED:
+        if found is None or _STATES.get(found.vm.state or "") is MachineState.ENDED:
             return
-        if found.vm.state not in _DELETABLE:
+        if (found.vm.state or "UNKNOWN") not in _DELETABLE:
             raise border.Transient(f"Cudo Compute ends {machine.id} when it is no longer {found.vm.state}", 5)
         await self._act(machine, "terminate")
 
@@ -242,11 +246,18 @@ class Cudo(Vendor):
         await self._http.close()
 
 
+def _size_of(kind: str) -> _Type:
+    """What a host must have free for it."""
+    found = _KIND.fullmatch(kind)
+    assert found is not None  # refused before
+    return _Type("", found["type"], int(found["cpus"]), int(found["gib"]), int(found["gpus"]))
+
+
 def _machine(told: _Machine) -> Machine | None:
-    mark = mark_in(told.metadata)
+    mark = mark_in(told.metadata or {})
     if mark is None:
         return None
-    state = _STATES.get(told.state, MachineState.STARTING)
+    state = _STATES.get(told.state or "", MachineState.STARTING)
     failed = state is MachineState.FAILED
     return Machine(
         id=told.id,
@@ -255,10 +266,10 @@ def _machine(told: _Machine) -> Machine | None:
         count=mark.count,
         tag=mark.tag,
         state=state,
-        region=told.datacenter_id,
-        kind=told.machine_type,
-        host=told.external_ip_address,
-        created=told.create_time,
+        region=told.datacenter_id or "",
+        kind=told.machine_type or "",
+        host=told.external_ip_address or "",
+        created=told.create_time or "",
         said="its state is FAILED" if failed else "",
         stays=failed,
     )

@@ -42,7 +42,7 @@ class _Address(msgspec.Struct, frozen=True):
 
 
 class _Networks(msgspec.Struct, frozen=True):
-    v4: list[_Address] = []
+    v4: list[_Address] | None = None
 
 
 class _Region(msgspec.Struct, frozen=True):
@@ -51,36 +51,37 @@ class _Region(msgspec.Struct, frozen=True):
 
 class _Droplet(msgspec.Struct, frozen=True):
     id: int
-    name: str
-    status: str
-    created_at: str
-    size_slug: str
-    region: _Region
-    tags: list[str]
-    networks: _Networks = _Networks()
+    name: str | None = None
+    status: str | None = None
+    created_at: str | None = None
+    size_slug: str | None = None
+    region: _Region | None = None
+    tags: list[str] | None = None
+    networks: _Networks | None = None
 
     @property
     def mark(self) -> tuple[str, int] | None:
-        return of_name(self.name) if MARK in self.tags else None
+        return of_name(self.name or "") if MARK in (self.tags or ()) else None
 
     def tagged(self, prefix: str) -> str:
-        return next((tag.removeprefix(prefix) for tag in self.tags if tag.startswith(prefix)), "")
+        return next((tag.removeprefix(prefix) for tag in self.tags or () if tag.startswith(prefix)), "")
 
     def address(self, kind: str) -> str:
-        return next((each.ip_address for each in self.networks.v4 if each.type == kind), "")
+        known = self.networks.v4 if self.networks is not None else None
+        return next((each.ip_address for each in known or () if each.type == kind), "")
 
 
 class _Pages(msgspec.Struct, frozen=True):
-    next: str = ""
+    next: str | None = None
 
 
 class _Links(msgspec.Struct, frozen=True):
-    pages: _Pages = _Pages()
+    pages: _Pages | None = None
 
 
 class _Droplets(msgspec.Struct, frozen=True):
     droplets: list[_Droplet]
-    links: _Links = _Links()
+    links: _Links | None = None
 
 
 class _Made(msgspec.Struct, frozen=True):
@@ -106,13 +107,13 @@ class _Size(msgspec.Struct, frozen=True):
 
 class _Sizes(msgspec.Struct, frozen=True):
     sizes: list[_Size]
-    links: _Links = _Links()
+    links: _Links | None = None
 
 
 class _Account(msgspec.Struct, frozen=True):
     droplet_limit: int
     status: str
-    status_message: str = ""
+    status_message: str | None = None
 
 
 class _AccountAnswer(msgspec.Struct, frozen=True):
@@ -183,6 +184,9 @@ class DigitalOcean(Vendor):
         if not claim.choice.offer.region:
             raise border.RequestRefused("infra", "an order at DigitalOcean names a region")
 
+    async def prepare(self, order: MachineOrder) -> None:
+        await self._our_key(order.opens)
+
     async def create(self, order: MachineOrder, index: int) -> str:
         claim = order.claim
         asked = {
@@ -234,19 +238,19 @@ class DigitalOcean(Vendor):
             index=index,
             count=int(told.tagged(NODES) or 1),
             tag=told.tagged(TAG),
-            state=MachineState.FAILED if failed else _STATES.get(told.status, MachineState.STARTING),
-            region=told.region.slug,
-            kind=told.size_slug,
+            state=MachineState.FAILED if failed else _STATES.get(told.status or "", MachineState.STARTING),
+            region=told.region.slug if told.region is not None else "",
+            kind=told.size_slug or "",
             host=told.address("public"),
             ip=told.address("private") or told.address("public"),
-            created=told.created_at,
+            created=told.created_at or "",
             said="its creation failed" if failed else "",
             stays=failed,
         )
 
     async def _was_refused(self, told: _Droplet) -> bool:
         """An order that is accepted may fail later: only its action tells."""
-        if self._clock.now_ms() / 1000 - _seconds(told.created_at) < _ASKED_AFTER_S:
+        if self._clock.now_ms() / 1000 - _seconds(told.created_at or "") < _ASKED_AFTER_S:
             return False
         found = await self._http.find(f"/v2/droplets/{told.id}/actions", into=_Actions)
         actions = found.actions if found is not None else []
@@ -265,7 +269,8 @@ class DigitalOcean(Vendor):
 
 
 def _following(page: _Droplets | _Sizes) -> Query | None:
-    found = re.search(r"[?&]page=(\d+)", page.links.pages.next)
+    pages = page.links.pages if page.links is not None else None
+    found = re.search(r"[?&]page=(\d+)", (pages.next if pages is not None else "") or "")
     return [("page", found[1])] if found else None
 
 

@@ -28,7 +28,13 @@ MANIFEST = Manifest(
     ),
     class_name="GCP",
     extra="clouds",
-    settings=("GOOGLE_CLOUD_PROJECT", "ARGOSY_GCP_SSH_FROM", "ARGOSY_GCP_ADDRESS", "ARGOSY_GCP_API_URL"),
+    settings=(
+        "GOOGLE_CLOUD_PROJECT",
+        "ARGOSY_GCP_SSH_FROM",
+        "ARGOSY_GCP_SSH_JUMP",
+        "ARGOSY_GCP_ADDRESS",
+        "ARGOSY_GCP_API_URL",
+    ),
     credentials=("GOOGLE_APPLICATION_CREDENTIALS", "~/.config/gcloud/application_default_credentials.json"),
     sign_in="gcloud auth application-default login",
     task_fields=(
@@ -58,7 +64,8 @@ MANIFEST = Manifest(
 def create(setting: Setting) -> MachineDriver:
     """The driver. ARGOSY_GCP_SSH_FROM is the network from which machines may be reached by ssh (default: any
     address; only the holder of the server's key gets in); with ARGOSY_GCP_ADDRESS=private machines are
-    reached by their addresses inside the VPC; ARGOSY_GCP_API_URL is another address of Google's, for
+    reached by their addresses inside the VPC, as they are through the hosts in ARGOSY_GCP_SSH_JUMP (commas
+    between them); ARGOSY_GCP_API_URL is another address of Google's, for
     tests."""
     from argosy.infra.machine_driver import MachineDriver
     from argosy.providers.gcp.provider import Google

@@ -14,6 +14,7 @@ from argosy.infra.provider import Setting
 from argosy.providers.gcp import MANIFEST
 from argosy.providers.gcp.credentials import Credentials
 from argosy.providers.gcp.errors import error_in, words
+from argosy.providers.gcp.orders import Pending
 from argosy.providers.gcp.wire import Aggregated, Operation, Operations
 
 URL: Final = "https://compute.googleapis.com"
@@ -91,6 +92,13 @@ class Account:
     async def look(self, place: str, name: str) -> Operation | None:
         """An operation as it is now; None: Google has forgotten it. `place`: `zones/us-central1-a`, ..."""
         return await self.find(f"{place}/operations/{name}", Operation)
+
+    async def ended(self, order: Pending) -> tuple[bool, border.BorderError | None]:
+        """Whether an order's operation has ended, and its error."""
+        now = await self.look(f"zones/{order.zone}", order.operation)
+        if now is None:
+            return True, None
+        return now.is_done, error_in(now, order.scope)
 
     async def finish(self, place: str, operation: Operation, scope: str) -> bool:
         """Waits for the end of an operation, a bounded time. Whether it has ended well; False: not yet.

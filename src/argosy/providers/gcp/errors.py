@@ -14,27 +14,24 @@ from argosy.providers.gcp import MANIFEST
 from argosy.providers.gcp.wire import Operation
 
 _QUOTAS_PAGE: Final = "https://console.cloud.google.com/iam-admin/quotas"
-_QUOTA: Final = re.compile(
+_QUOTA: Final = (
     r"Quota (?:limit )?'([\w-]+)' (?:has been )?exceeded\.\s+Limit: ([\d.]+)\s*"
     r"(in (?:region|zone) [\w-]+|globally)?"
 )
-_FULL: Final = re.compile(
-    r"resource_pool_exhausted|resourcePoolExhausted|stockout|insufficientCapacity"
-    r"|not have enough resources|no more capacity|RESERVATION.*(exhausted|insufficient|not have)",
-    re.IGNORECASE,
+_FULL: Final = (
+    r"(?i)resource_pool_exhausted|resourcePoolExhausted|stockout|insufficientCapacity"
+    r"|not have enough resources|no more capacity|RESERVATION.*(exhausted|insufficient|not have)"
 )
-_BUSY: Final = re.compile(
-    r"resource_?not_?ready|resource_?in_?use|rate_?(limit)?_?exceeded|resource_?being_?deleted"
-    r"|operation_?in_?progress|internal_?error|backend_?error",
-    re.IGNORECASE,
+_BUSY: Final = (
+    r"(?i)resource_?not_?ready|resource_?in_?use|rate_?(limit)?_?exceeded|resource_?being_?deleted"
+    r"|operation_?in_?progress|internal_?error|backend_?error"
 )
-_MISSING: Final = re.compile(r"'?(projects/([^/' ]+)(?:/([^' ]+))?)'? (?:was |is )?not found", re.IGNORECASE)
-_FIELD: Final = re.compile(r"Invalid value for field '(?:resource\.)?([\w.\[\]]+)'")
-_OFF: Final = re.compile(r"has not been used in project|SERVICE_DISABLED|accessNotConfigured")
-_GONE: Final = re.compile(
-    r"billing|BILLING_DISABLED|has been suspended|CONSUMER_SUSPENDED|has been deleted|CONSUMER_INVALID"
-    r"|not found or permission denied",
-    re.IGNORECASE,
+_MISSING: Final = r"(?i)'?(projects/([^/' ]+)(?:/([^' ]+))?)'? (?:was |is )?not found"
+_FIELD: Final = r"Invalid value for field '(?:resource\.)?([\w.\[\]]+)'"
+_OFF: Final = r"has not been used in project|SERVICE_DISABLED|accessNotConfigured"
+_GONE: Final = (
+    r"(?i)billing|BILLING_DISABLED|has been suspended|CONSUMER_SUSPENDED|has been deleted|CONSUMER_INVALID"
+    r"|not found or permission denied"
 )
 #: What is missing -> the field of the task, and the command that lists what there is.
 _LISTS: Final = (
@@ -53,20 +50,20 @@ _LISTS: Final = (
 def words(said: Said) -> border.BorderError | None:
     """Google's own codes and sentences; None: the common table holds."""
     text, what = f"{said.code} {said.text}", f"Google Cloud says: {said.words}"
-    quota = _QUOTA.search(said.text)
+    quota = re.search(_QUOTA, said.text)
     if quota or said.code.lower().replace("_", "") == "quotaexceeded":
         return _quota(said, quota)
-    if _FULL.search(text):
+    if re.search(_FULL, text):
         return border.OutOfCapacity(said.scope, f"Google Cloud has no {said.scope or 'room'}: {said.words}")
     if said.code == "VM_MIN_COUNT_NOT_REACHED":  # of a gang: which machine failed, others say
         return border.OutOfCapacity(said.scope, f"Google Cloud has not enough {said.scope}: {said.words}")
-    if _BUSY.search(said.code):
+    if re.search(_BUSY, said.code):
         return border.Transient(what, said.after_s or 5)
     if said.code == "UNSUPPORTED_OPERATION":  # a spot machine that was taken back while it was made
         return border.OutOfCapacity(said.scope, f"Google Cloud did not finish {said.scope}: {said.words}")
     if said.status in (400, 403, 404) and (account := _account(said, text, what)) is not None:
         return account
-    missing = _MISSING.search(said.text)
+    missing = re.search(_MISSING, said.text)
     if missing is not None and missing[3]:
         path = f"/{missing[3]}/"
         for part, field, command in _LISTS:
@@ -76,7 +73,7 @@ def words(said: Said) -> border.BorderError | None:
         return border.RequestRefused(
             "request", f"{what}; a policy of the organization forbids it{_way(text)}"
         )
-    field_named = _FIELD.search(said.text)
+    field_named = re.search(_FIELD, said.text)
     if field_named is not None:
         return border.RequestRefused(field_named[1], what)
     return None
@@ -96,10 +93,10 @@ def _quota(said: Said, found: re.Match[str] | None) -> border.QuotaExceeded:
 
 def _account(said: Said, text: str, what: str) -> border.CredentialsRejected | None:
     """What concerns the project, or what we may do in it."""
-    if _OFF.search(text):
+    if re.search(_OFF, text):
         api = "tpu.googleapis.com" if "TPU" in said.text else "compute.googleapis.com"
         return border.CredentialsRejected(f"{what}; `gcloud services enable {api}` turns it on")
-    missing = _MISSING.search(said.text)
+    missing = re.search(_MISSING, said.text)
     if missing is not None and not missing[3]:
         return border.CredentialsRejected(
             f"there is no project `{missing[2]}`, or these credentials may not see it ({said.words}); "
@@ -109,7 +106,7 @@ def _account(said: Said, text: str, what: str) -> border.CredentialsRejected | N
         return border.CredentialsRejected(
             f"{what}; `gcloud billing projects link PROJECT --billing-account ACCOUNT` turns billing on"
         )
-    if said.status == 403 and _GONE.search(text):
+    if said.status == 403 and re.search(_GONE, text):
         return border.CredentialsRejected(
             f"{what}; look at the project in https://console.cloud.google.com/cloud-resource-manager"
         )

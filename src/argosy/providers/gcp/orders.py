@@ -3,16 +3,15 @@ listed."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Final
 
 import msgspec
 
 from argosy.infra import border
+from argosy.infra.machine_vendor import MachineOrder
 from argosy.infra.machines import Machine, MachineState
 from argosy.model.ids import Clock
-from argosy.providers.gcp.account import Account
-from argosy.providers.gcp.errors import error_in
 from argosy.providers.gcp.wire import region_of
 
 _LOOKS_MAX: Final = 20  # operations that one listing asks for
@@ -30,11 +29,15 @@ class Pending(msgspec.Struct, frozen=True, kw_only=True):
     names: tuple[tuple[int, str], ...]  # (index, name)
 
 
+#: Whether an operation has ended, and its error.
+Look = Callable[[Pending], Awaitable[tuple[bool, border.BorderError | None]]]
+
+
 class Orders:
     """Of this process: after a restart an order that fails is known by its machines' absence alone."""
 
-    def __init__(self, account: Account, clock: Clock) -> None:
-        self._account, self._clock = account, clock
+    def __init__(self, look: Look, clock: Clock) -> None:
+        self._look, self._clock = look, clock
         self._pending: dict[str, Pending] = {}
         self._failed: dict[str, tuple[float, Machine]] = {}  # by name
 
@@ -52,19 +55,29 @@ class Orders:
         """Machines that were not made, with the reason."""
         for each in list(self._pending.values())[:_LOOKS_MAX]:
             try:
-                now = await self._account.look(f"zones/{each.zone}", each.operation)
+                done, error = await self._look(each)
             except border.BorderError:
                 continue
-            if now is not None and not now.is_done:
+            if not done:
                 continue
             self._pending.pop(each.operation, None)
-            error = error_in(now, each.scope) if now is not None else None
             if error is not None:
                 for index, name in each.names:
                     self._failed[name] = (self._clock.monotonic_s(), _failed(each, index, name, error))
         oldest_s = self._clock.monotonic_s() - _KEPT_S
         self._failed = {name: kept for name, kept in self._failed.items() if kept[0] >= oldest_s}
         return [machine for _, machine in self._failed.values()]
+
+
+def pending_of(order: MachineOrder, operation: str, names: Sequence[tuple[int, str]]) -> Pending:
+    return Pending(
+        operation=operation,
+        zone=order.zone,
+        scope=order.scope,
+        claim_id=order.claim.id,
+        count=order.claim.count,
+        names=tuple(names),
+    )
 
 
 def _failed(order: Pending, index: int, name: str, error: border.BorderError) -> Machine:

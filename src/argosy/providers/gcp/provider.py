@@ -19,14 +19,15 @@ from argosy.model.rows import Claim
 from argosy.providers.gcp import MANIFEST
 from argosy.providers.gcp.account import Account
 from argosy.providers.gcp.launching import gang_of, has_local_ssd, image_of, order_of, own_policy, policy_of
-from argosy.providers.gcp.listing import FIELDS, machine_of
+from argosy.providers.gcp.listing import FIELDS, Bridge, machine_of
 from argosy.providers.gcp.network import Networks
-from argosy.providers.gcp.orders import Orders, Pending
+from argosy.providers.gcp.orders import Orders, pending_of
+from argosy.providers.gcp.permissions import Permissions
 from argosy.providers.gcp.places import Places
 from argosy.providers.gcp.quotas import Quotas
 from argosy.providers.gcp.tpu_words import is_tpu
 from argosy.providers.gcp.tpus import Tpus, refuse
-from argosy.providers.gcp.wire import Operation
+from argosy.providers.gcp.wire import Operation, last
 from argosy.providers.gcp.wishes import Wishes, wishes_of
 
 _POLICY: Final = "policy"  # of a note: `REGION/NAME` of the placement policy that was made for a claim
@@ -41,17 +42,20 @@ class Google(Vendor):
     makes_gangs = True
     lag_s = 60.0
     agent_options = ("--notice=gcp",)
-    end_command = "gcloud compute instances list --filter labels.argosy-claim:*"
+    end_command = "gcloud compute instances delete {id} --zone {zone}"
 
     def __init__(self, setting: Setting, *, patience_s: float = 30.0) -> None:
         environ = setting.environ
-        self._private = environ.get("ARGOSY_GCP_ADDRESS") == "private"
+        self.jumps = tuple((environ.get("ARGOSY_GCP_SSH_JUMP") or "").replace(",", " ").split())
+        self._private = environ.get("ARGOSY_GCP_ADDRESS") == "private" or bool(self.jumps)
         self._account = Account(setting, patience_s=patience_s)
         self._networks = Networks(self._account, environ.get("ARGOSY_GCP_SSH_FROM") or "0.0.0.0/0")
         self._places = Places(self._account, setting.clock)
         self._quotas = Quotas(self._account, setting.clock)
-        self._orders = Orders(self._account, setting.clock)
+        self._permissions = Permissions(self._account, setting)
+        self._orders = Orders(self._account.ended, setting.clock)
         self._tpus = Tpus(self._account, setting, patience_s=patience_s)
+        self._bridge = Bridge()
         self._ending: set[str] = set()  # names of what we delete
 
     async def check(self) -> Sequence[Diagnostic]:
@@ -59,7 +63,9 @@ class Google(Vendor):
             found = await self._quotas.project()
             return f"{self._account.credentials.who()} may use the project {found.name}"
 
-        return await findings_of(MANIFEST, project, self._quotas.summary, self._networks.default)
+        return await findings_of(
+            MANIFEST, project, self._permissions.told, self._quotas.summary, self._networks.default
+        )
 
     async def quote(self, want: Want) -> Sequence[Offer]:
         """Types with accelerators of which the project may have none are closed."""
@@ -109,6 +115,7 @@ class Google(Vendor):
             return await self._tpus.create(order, wishes, site, index)
         await self._make_policy(order, wishes)
         self._forget(name)
+        self._bridge.forget(order.zone)
         body = order_of(order, wishes, site, index)
         try:
             operation = await self._account.begin("POST", f"zones/{order.zone}/instances", order.scope, body)
@@ -129,6 +136,7 @@ class Google(Vendor):
         await self._make_policy(order, wishes)
         for name in names:
             self._forget(name)
+        self._bridge.forget(order.zone)
         rest, body = f"zones/{order.zone}/instances/bulkInsert", gang_of(order, wishes, site)
         try:
             operation = await self._account.begin("POST", rest, order.scope, body)
@@ -163,15 +171,7 @@ class Google(Vendor):
         except border.OutOfCapacity as error:
             raise (await self._account.reason(place, operation, order.scope) or error) from None
         if not done:
-            pending = Pending(
-                operation=operation.name,
-                zone=order.zone,
-                scope=order.scope,
-                claim_id=order.claim.id,
-                count=order.claim.count,
-                names=names,
-            )
-            self._orders.add(pending)
+            self._orders.add(pending_of(order, operation.name, names))
 
     async def _make_policy(self, order: MachineOrder, wishes: Wishes) -> None:
         """What keeps the machines of a gang close together."""
@@ -196,16 +196,19 @@ class Google(Vendor):
 
     async def listed(self, region: str) -> Sequence[Machine]:
         query = (("filter", "labels.argosy-claim:*"), ("fields", FIELDS))
-        found = [
-            machine
-            async for page in self._account.aggregated("instances", query)
-            for scope in page.items.values()
-            for each in scope.instances
-            if (machine := machine_of(each, self._ending)) is not None
-        ]
+        found, silent, zones = [], set(), set()
+        async for page in self._account.aggregated("instances", query):
+            for place, scope in page.items.items():
+                zones.add(last(place))
+                if scope.is_silent:
+                    silent.add(last(place))
+                told = (machine_of(each, self._ending) for each in scope.instances)
+                found += [machine for machine in told if machine is not None]
+        found = self._bridge.over(found, silent, zones)
         there = {each.id for each in found}
         self._ending &= there
         found += await self._tpus.listed()
+        there |= {each.id for each in found}
         return found + [each for each in await self._orders.failed() if each.id not in there]
 
     async def delete(self, machine: Machine) -> None:
@@ -235,6 +238,7 @@ class Google(Vendor):
 
     async def close(self) -> None:
         await self._account.close()
+        await self._permissions.close()
         await self._tpus.close()
 
 

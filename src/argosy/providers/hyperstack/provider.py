@@ -40,7 +40,7 @@ _STATES: Final = {
 
 class _Environment(msgspec.Struct, frozen=True):
     name: str
-    region: str = ""
+    region: str | None = None
 
 
 class _Environments(msgspec.Struct, frozen=True):
@@ -90,15 +90,15 @@ class _AllImages(msgspec.Struct, frozen=True):
 
 class _Machine(msgspec.Struct, frozen=True):
     id: int
-    name: str
-    status: str
-    flavor: _Flavor
-    environment: _Environment
+    name: str | None = None
+    status: str | None = None
+    flavor: _Flavor | None = None
+    environment: _Environment | None = None
     labels: list[str] | None = None
     fixed_ip: str | None = None
     floating_ip: str | None = None
     floating_ip_status: str | None = None
-    created_at: str = ""
+    created_at: str | None = None
 
     def labelled(self, prefix: str) -> str:
         found = (each.removeprefix(prefix) for each in self.labels or () if each.startswith(prefix))
@@ -200,16 +200,18 @@ class Hyperstack(Vendor):
                 "infra", "an order at Hyperstack names a region: `hyperstack/CANADA-1`"
             )
 
+    async def prepare(self, order: MachineOrder) -> None:
+        await self._prepare(order.region, _key_name(order), order.opens)
+        await self._image(order.region, gpu=bool(order.claim.choice.offer.shape.accelerator))
+
     async def create(self, order: MachineOrder, index: int) -> str:
         claim, region = order.claim, order.region
-        key = f"argosy-{hashlib.sha256(order.opens.encode()).hexdigest()[:10]}-{region}"
-        await self._prepare(region, key, order.opens)
         asked = {
             "name": order.name(index),
             "environment_name": _environment(region),
             "flavor_name": order.kind,
             "image_name": await self._image(region, gpu=bool(claim.choice.offer.shape.accelerator)),
-            "key_name": key,
+            "key_name": _key_name(order),
             "count": 1,
             "user_data": order.user_data,
             "labels": [MARK, f"{NODES}{claim.count}", *([f"{TAG}{claim.tag}"] if claim.tag else [])],
@@ -267,7 +269,7 @@ class Hyperstack(Vendor):
     async def start(self, machine: Machine) -> None:
         told = (await self._http.call("GET", f"{_MACHINES}/{machine.id}", into=_One)).instance
         act = "start" if told.status == "SHUTOFF" else "hibernate-restore"
-        scope = f"{told.flavor.name} in {told.environment.region}"
+        scope = f"{machine.kind} in {machine.region}"
         await self._http.send("GET", f"{_MACHINES}/{machine.id}/{act}", scope=scope, how=How(safe=False))
 
     def _pages(self, path: str, into: type[P]) -> AsyncIterator[P]:
@@ -284,6 +286,10 @@ class Hyperstack(Vendor):
 
     async def close(self) -> None:
         await self._http.close()
+
+
+def _key_name(order: MachineOrder) -> str:
+    return f"argosy-{hashlib.sha256(order.opens.encode()).hexdigest()[:10]}-{order.region}"
 
 
 def _environment(region: str) -> str:
@@ -306,10 +312,10 @@ def _version(image: str) -> tuple[list[int], int]:
 
 
 def _machine(told: _Machine) -> Machine | None:
-    named = of_name(told.name)
+    named = of_name(told.name or "")
     if named is None or MARK not in (told.labels or ()):
         return None
-    state = _STATES.get(told.status, MachineState.STARTING)
+    state = _STATES.get(told.status or "", MachineState.STARTING)
     if state is MachineState.RUNNING and not told.floating_ip and told.floating_ip_status != "ATTACHED":
         state = MachineState.STARTING  # its address comes later
     failed = state is MachineState.FAILED
@@ -320,13 +326,13 @@ def _machine(told: _Machine) -> Machine | None:
         count=int(told.labelled(NODES) or 1),
         tag=told.labelled(TAG),
         state=state,
-        region=told.environment.region,
-        kind=told.flavor.name,
+        region=(told.environment.region if told.environment is not None else "") or "",
+        kind=told.flavor.name if told.flavor is not None else "",
         user="ubuntu",
-        spot=(told.flavor.gpu or "").endswith(_SPOT),
+        spot=told.flavor is not None and (told.flavor.gpu or "").endswith(_SPOT),
         host=told.floating_ip or "",
         ip=told.fixed_ip or "",
-        created=told.created_at,
+        created=told.created_at or "",
         said="its status is ERROR" if failed else "",
         stays=failed,
     )

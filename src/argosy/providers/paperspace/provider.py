@@ -51,11 +51,11 @@ class _Page(msgspec.Struct, Generic[T], frozen=True, rename="camel"):
 
 class _Machine(msgspec.Struct, frozen=True, rename="camel"):
     id: str
-    name: str
-    state: str
-    machine_type: str
-    region: str
-    dt_created: str
+    name: str | None = None
+    state: str | None = None
+    machine_type: str | None = None
+    region: str | None = None
+    dt_created: str | None = None
     public_ip: str | None = None
     private_ip: str | None = None
     dt_deleted: str | None = None
@@ -140,28 +140,43 @@ class Paperspace(Vendor):
         if wanted > DISKS_GB[-1] * 10**9:
             raise border.RequestRefused("disk_size", f"disks at Paperspace have at most {DISKS_GB[-1]} GB")
 
-    async def create(self, order: MachineOrder, index: int) -> str:
-        claim = order.claim
-        template = await self._template(order.kind, gpu=bool(claim.choice.offer.shape.accelerator))
-        wanted = -(-claim.choice.resources.disk_size_bytes // 10**9) or DISK_GB
-        wanted = max(wanted, template.default_size_gb or 0)
+    async def prepare(self, order: MachineOrder) -> None:
+        await self._template_of(order)
+        await self._script_id(order)
+        await self._network_id(order)
+
+    async def _template_of(self, order: MachineOrder) -> _Template:
+        return await self._template(order.kind, gpu=bool(order.claim.choice.offer.shape.accelerator))
+
+    async def _script_id(self, order: MachineOrder) -> str:
         digest = hashlib.sha256(order.opens.encode()).hexdigest()[:10]
         script = {"name": f"argosy-{digest}", "script": _script(order.opens), "isRunOnce": True}
-        asked: dict[str, object] = {
+        return await self._object("/v1/startup-scripts", script)
+
+    async def _network_id(self, order: MachineOrder) -> str | None:
+        if order.claim.count == 1:
+            return None
+        network = {"name": f"argosy-{order.region}", "region": order.region}
+        return await self._object("/v1/private-networks", network)
+
+    async def create(self, order: MachineOrder, index: int) -> str:
+        claim, template = order.claim, await self._template_of(order)
+        wanted = -(-claim.choice.resources.disk_size_bytes // 10**9) or DISK_GB
+        wanted = max(wanted, template.default_size_gb or 0)
+        asked = {
             "name": f"{order.name(index)} argosy {claim.count} {claim.tag}".strip(),
             "machineType": order.kind,
             "templateId": template.id,
             "region": order.region,
             "diskSize": next((gb for gb in DISKS_GB if gb >= wanted), DISKS_GB[-1]),
             "publicIpType": "dynamic",
-            "startupScriptId": await self._object("/v1/startup-scripts", script),
+            "startupScriptId": await self._script_id(order),
+            "networkId": await self._network_id(order),
             "startOnCreate": True,
             "enableNvlink": order.kind.endswith("x8"),
             "autoShutdownEnabled": False,
         }
-        if claim.count > 1:
-            network = {"name": f"argosy-{order.region}", "region": order.region}
-            asked["networkId"] = await self._object("/v1/private-networks", network)
+        asked = {key: value for key, value in asked.items() if value is not None}
         made = await self._http.call("POST", "/v1/machines", json=asked, into=_Made, scope=order.scope)
         return made.data.id
 
@@ -207,11 +222,13 @@ class Paperspace(Vendor):
         return [machine for each in told if (machine := await self._machine(each)) is not None]
 
     async def _machine(self, told: _Machine) -> Machine | None:
-        mark = _NAME.fullmatch(told.name)
+        mark = _NAME.fullmatch(told.name or "")
         named = of_name(mark["name"]) if mark is not None else None
         if mark is None or named is None:
             return None
-        state = MachineState.ENDED if told.dt_deleted else _STATES.get(told.state, MachineState.STARTING)
+        state = (
+            MachineState.ENDED if told.dt_deleted else _STATES.get(told.state or "", MachineState.STARTING)
+        )
         said = "its state is failed" if state is MachineState.FAILED else ""
         if told.state == "provisioning" and not told.dt_deleted:
             said = await self._why_not(told)
@@ -223,18 +240,20 @@ class Paperspace(Vendor):
             count=int(mark["nodes"]),
             tag=mark["tag"] or "",
             state=state,
-            region=told.region,
-            kind=told.machine_type,
+            region=told.region or "",
+            kind=told.machine_type or "",
             user="paperspace",
             host=told.public_ip or "",
             ip=told.private_ip or "",
-            created=told.dt_created,
+            created=told.dt_created or "",
             said=said,
             stays=state is MachineState.FAILED,
         )
 
     async def _why_not(self, told: _Machine) -> str:
         """Why a machine will not be made; "": it may be. Without room it is never ready."""
+        if not told.dt_created:
+            return ""
         created_s = datetime.fromisoformat(told.dt_created.replace("Z", "+00:00")).timestamp()
         age_s = self._clock.now_ms() / 1000 - created_s
         if age_s < _ASKED_AFTER_S:

@@ -21,6 +21,7 @@ MANIFEST: Final = Manifest(
         "RAY_ADDRESS", "RAY_API_SERVER_ADDRESS", "~/.argosy/ray.yaml", "/tmp/ray/ray_current_cluster",
     ),
     extra="clouds",
+    tested="a fake of its API whose jobs really run; real Ray 2.60, the oldest 2.9 by hand",
     reads_task_fields=True,
     command_field="entrypoint",
     task_fields=(

@@ -67,7 +67,7 @@ class Cluster:
         self._clock, self._dialled, self._released, notes, ssh, self._agent = means
         self._notes, self._ssh = notes, ssh
         self._ips: dict[str, str] = {}  # of nodes, by their names
-        self._speakers: dict[str, Speaker] = {}  # by native claim
+        self._natives: dict[str, tuple[NativeNode, Speaker]] = {}  # by claim
         self._package: Package | None = None
         self._nodes: list[RayNode] = []
         self._status = (ClusterStatus(), "")
@@ -297,7 +297,8 @@ class Cluster:
         else:
             raise border.Transient(f"the job {running[0]} is told to stop, and Ray has not ended it yet", 5)
         self._notes.remove(claim_id)
-        self._speakers.pop(claim_id, None)
+        if (known := self._natives.pop(claim_id, None)) is not None:
+            known[0].close()
 
     async def _holds(self, claim_id: str) -> bool:
         return any(
@@ -319,9 +320,10 @@ class Cluster:
         claim_id = node.rpartition("-")[0]
         note = self._notes.load(claim_id)
         if note is not None:
-            if claim_id not in self._speakers:
-                self._speakers[claim_id] = Speaker(NativeNode(note, self.api, self._notes))
-            return await self._speakers[claim_id].open()
+            if claim_id not in self._natives:
+                native = NativeNode(note, self.api, self._notes)
+                self._natives[claim_id] = (native, Speaker(native))
+            return await self._natives[claim_id][1].open()
         if self._dialled is not None and self._dialled.has(node):
             return self._dialled.open(node)
         socket_path = f"{self.settings.node_dir}/argosy-{node}/agent.sock"
@@ -349,6 +351,8 @@ class Cluster:
         )
 
     async def close(self) -> None:
+        for native, _ in self._natives.values():
+            native.close()
         await self.api.close()
         await self._ssh.close()
 

@@ -20,14 +20,11 @@ from argosy.infra.machine_notes import Notes
 from argosy.model.facts import ClaimFact, ClaimState, NodeFacts, NodeSighting, RankFact, RankPhase
 from argosy.model.rows import Claim
 from argosy.providers.ray.api import Job, RayApi, Submission
+from argosy.providers.ray.logs import JobLog
 from argosy.providers.ray.settings import TaskOptions
 from argosy.providers.ray.states import TAG, address_of, reason_of
 
 OF_CLAIM: Final = "argosy_cluster"  # in the metadata of such a job: the claim that it runs on
-_LOG_BYTES: Final = 256 << 10  # of a rank, in one look
-_CALM_BYTES: Final = (
-    64 << 10
-)  # Ray gives a log as a whole: one that is longer than this is asked for less often
 _STOPPED: Final = 143  # the exit code of what SIGTERM ended
 #: Ends that are no fault of the program: another attempt may do.
 _LOST: Final = (
@@ -96,14 +93,6 @@ def attempt_of(rank_id: str) -> str:
     return rank_id.rpartition(".")[0]
 
 
-class _Read(msgspec.Struct):
-    """The output of one job, as far as it was read."""
-
-    data: bytes = b""
-    is_whole: bool = False  # the job was over before it was read
-    looks: int = 0
-
-
 class NativeNode:
     """The jobs of one claim. `infra.speaker.SpokenFor`."""
 
@@ -115,7 +104,7 @@ class NativeNode:
         self._orders: dict[str, RankOrder] = {}  # prepared and not yet submitted
         self._stopped: set[str] = set()
         self._submitting = asyncio.Lock()
-        self._reads: dict[str, _Read] = {}  # by attempt
+        self._logs: dict[str, JobLog] = {}  # by rank
 
     def facts(self) -> NodeFacts:
         note = self.note
@@ -147,7 +136,13 @@ class NativeNode:
         forgotten = tuple(dict.fromkeys((*self.note.forgotten, *rank_ids)))
         self.note = self._notes.save(msgspec.structs.replace(self.note, forgotten=forgotten))
         for rank_id in rank_ids:
-            self._reads.pop(attempt_of(rank_id), None)
+            if (log := self._logs.pop(rank_id, None)) is not None:
+                log.close()
+
+    def close(self) -> None:
+        """Nobody listens to its jobs any more."""
+        for log in self._logs.values():
+            log.close()
 
     async def look(self, cursors: dict[str, int]) -> tuple[list[RankFact], list[tuple[str, int, bytes]]]:
         """Facts of every rank, and bytes of logs after `cursors`. An end is told with or after the last
@@ -162,28 +157,15 @@ class NativeNode:
             if rank_id in self.note.forgotten:
                 continue
             job, offset = jobs.get(rank_id), cursors.get(rank_id, 0)
-            data = await self._output(job, offset) if job is not None else b""
-            piece = data[offset : offset + _LOG_BYTES]
-            if piece:
-                logs.append((rank_id, offset, piece))
-            is_read = offset + len(piece) >= len(data)
-            facts.append(self._fact(rank_id, job, len(data), is_read=is_read))
+            size, is_read = 0, False
+            if job is not None:
+                log = self._logs.setdefault(rank_id, JobLog(self._api, attempt_of(rank_id)))
+                piece, is_read = await log.read(offset, job)
+                size = log.size
+                if piece:
+                    logs.append((rank_id, offset, piece))
+            facts.append(self._fact(rank_id, job, size, is_read=is_read))
         return facts, logs
-
-    async def _output(self, job: Job, offset: int) -> bytes:
-        """All that a job has said. Ray gives it as a whole: a long one is asked for in every few looks
-        only."""
-        known = self._reads.setdefault(job.submission_id or "", _Read())
-        if known.is_whole or offset < len(known.data):
-            return known.data
-        known.looks += 1
-        if not job.is_over and known.looks % (1 + len(known.data) // _CALM_BYTES):
-            return known.data
-        text = await self._api.logs(job.submission_id or "") if job.status != "PENDING" else ""
-        if job.is_over and (why := reason_of(job)):
-            text += ("" if text.endswith("\n") or not text else "\n") + f"argosy: {why}\n"
-        known.data, known.is_whole = text.encode("utf-8", "surrogateescape"), job.is_over
-        return known.data
 
     def _fact(self, rank_id: str, job: Job | None, size: int, *, is_read: bool) -> RankFact:
         def fact(phase: RankPhase, **more: Any) -> RankFact:  # Any: fields of the fact

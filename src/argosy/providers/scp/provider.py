@@ -53,12 +53,12 @@ class Access(NamedTuple):
 
 class _Server(msgspec.Struct, frozen=True, rename="camel"):
     virtual_server_id: str
-    virtual_server_name: str
-    virtual_server_state: str
-    service_zone_id: str = ""
-    server_type: str = ""
+    virtual_server_name: str | None = None
+    virtual_server_state: str | None = None
+    service_zone_id: str | None = None
+    server_type: str | None = None
     ip: str | None = None
-    created_dt: str = ""
+    created_dt: str | None = None
 
 
 class _Servers(msgspec.Struct, frozen=True, rename="camel"):
@@ -153,10 +153,9 @@ class Scp(Vendor):
                 "an order at Samsung Cloud Platform names a service zone: `scp/KOREA-WEST-1-SCP-B001`",
             )
 
-    async def zones(self, claim: Claim) -> Sequence[str]:
-        """What machines stand in is there before the first order."""
-        await self._network.place(self._access().project, claim.choice.offer.region)
-        return await super().zones(claim)
+    async def prepare(self, order: MachineOrder) -> None:
+        place = await self._network.place(self._access().project, order.region)
+        await self._image(place.zone_id, gpu=bool(order.claim.choice.offer.shape.accelerator))
 
     async def create(self, order: MachineOrder, index: int) -> str:
         claim, name = order.claim, order.name(index)
@@ -211,17 +210,19 @@ class Scp(Vendor):
             return [("page", seen[0])] if seen[0] * _SIZE < page.total_count else None
 
         pages = self._http.pages(_SERVERS, into=_Servers, following=following, query=[("size", _SIZE)])
-        told = [each async for page in pages for each in page.contents if of_name(each.virtual_server_name)]
+        told = [
+            each async for page in pages for each in page.contents if of_name(each.virtual_server_name or "")
+        ]
         names = (
             {id: name for name, id in (await self._network.zones(self._access().project)).items()}
             if told
             else {}
         )
-        return [await self._machine(each, names.get(each.service_zone_id, "")) for each in told]
+        return [await self._machine(each, names.get(each.service_zone_id or "", "")) for each in told]
 
     async def _machine(self, told: _Server, zone: str) -> Machine:
-        claim_id, index = of_name(told.virtual_server_name) or ("", 0)
-        state = _STATES.get(told.virtual_server_state, MachineState.STARTING)
+        claim_id, index = of_name(told.virtual_server_name or "") or ("", 0)
+        state = _STATES.get(told.virtual_server_state or "", MachineState.STARTING)
         failed = state is MachineState.FAILED
         return Machine(
             id=told.virtual_server_id,
@@ -229,10 +230,10 @@ class Scp(Vendor):
             index=index,
             state=state,
             region=zone,
-            kind=told.server_type,
+            kind=told.server_type or "",
             host=await self._address(told) if state is MachineState.RUNNING else "",
             ip=told.ip or "",
-            created=told.created_dt,
+            created=told.created_dt or "",
             said=f"its state is {told.virtual_server_state}" if failed else "",
             stays=failed,
         )

@@ -35,7 +35,7 @@ MANIFEST = Manifest(
     ),
     sign_in="make credentials of the API at https://console.verda.com and set VERDA_CLIENT_ID and "
     "VERDA_CLIENT_SECRET",
-    tested="a fake of its API, which its client verda speaks to",
+    tested="a fake of its API with real hosts, which its client verda speaks to",
     priced_by_catalog=True,
     prices=PriceSource(keys=("VERDA_CLIENT_ID", "VERDA_CLIENT_SECRET"), login=True),
 )

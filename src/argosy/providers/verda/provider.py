@@ -49,16 +49,16 @@ class _Token(msgspec.Struct, frozen=True):
 
 class _Instance(msgspec.Struct, frozen=True):
     id: str
-    status: str
-    hostname: str
-    description: str
-    created_at: str
-    instance_type: str
-    location: str
+    status: str | None = None
+    hostname: str | None = None
+    description: str | None = None
+    created_at: str | None = None
+    instance_type: str | None = None
+    location: str | None = None
     ip: str | None = None
     os_volume_id: str | None = None
     volume_ids: list[str] | None = None
-    is_spot: bool = False
+    is_spot: bool | None = None
 
 
 class _Key(msgspec.Struct, frozen=True):
@@ -76,17 +76,17 @@ class _Stock(msgspec.Struct, frozen=True):
 
 
 class _Cpu(msgspec.Struct, frozen=True):
-    number_of_cores: int
+    number_of_cores: int = 0
 
 
 class _Memory(msgspec.Struct, frozen=True):
-    size_in_gigabytes: float
+    size_in_gigabytes: float = 0
 
 
 class _Type(msgspec.Struct, frozen=True):
     instance_type: str
-    cpu: _Cpu
-    memory: _Memory
+    cpu: _Cpu | None = None
+    memory: _Memory | None = None
 
 
 class _Balance(msgspec.Struct, frozen=True):
@@ -174,8 +174,8 @@ class Verda(Vendor):
     def _closed(self, told: _Type, region: str, capacity: Capacity) -> Offer:
         shape = Shape(
             instance_type=told.instance_type,
-            cpus_milli=told.cpu.number_of_cores * 1000,
-            memory_bytes=round(told.memory.size_in_gigabytes * GIB),
+            cpus_milli=told.cpu.number_of_cores * 1000 if told.cpu is not None else 0,
+            memory_bytes=round(told.memory.size_in_gigabytes * GIB) if told.memory is not None else 0,
         )
         return Offer(
             provider=MANIFEST.name,
@@ -190,6 +190,10 @@ class Verda(Vendor):
     def refuse(self, claim: Claim) -> None:
         if not claim.choice.offer.region:
             raise border.RequestRefused("infra", "an order at Verda names a location: `verda/FIN-01`")
+
+    async def prepare(self, order: MachineOrder) -> None:
+        await self._our_key(order.opens)
+        await self._image(order.kind)
 
     async def create(self, order: MachineOrder, index: int) -> str:
         claim, spot = order.claim, order.claim.choice.offer.capacity is Capacity.SPOT
@@ -247,7 +251,7 @@ class Verda(Vendor):
         if reply.status >= 400:
             return
         told = self._http.read(reply, _Instance)
-        if _STATES.get(told.status) is MachineState.ENDED:
+        if _STATES.get(told.status or "") is MachineState.ENDED:
             return
         volumes = dict.fromkeys(each for each in (told.os_volume_id, *(told.volume_ids or ())) if each)
         body = {
@@ -285,10 +289,10 @@ def _version(image: str) -> tuple[list[int], int]:
 
 
 def _machine(told: _Instance) -> Machine | None:
-    named, mark = of_name(told.hostname), _MARK.fullmatch(told.description)
+    named, mark = of_name(told.hostname or ""), _MARK.fullmatch(told.description or "")
     if named is None or mark is None:
         return None
-    state, error = _STATES.get(told.status, MachineState.STARTING), None
+    state, error = _STATES.get(told.status or "", MachineState.STARTING), None
     if told.status == "no_capacity":
         scope = f"{told.instance_type} in {told.location}"
         error = border.OutOfCapacity(scope, f"Verda has no {scope} now")
@@ -301,11 +305,11 @@ def _machine(told: _Instance) -> Machine | None:
         count=int(mark["nodes"]),
         tag=mark["tag"] or "",
         state=state,
-        region=told.location,
-        kind=told.instance_type,
-        spot=told.is_spot,
+        region=told.location or "",
+        kind=told.instance_type or "",
+        spot=bool(told.is_spot),
         host=told.ip or "",
-        created=told.created_at,
+        created=told.created_at or "",
         said=f"its status is {told.status}" if state is MachineState.FAILED else "",
         error=error,
         stays=state is MachineState.FAILED,

@@ -163,6 +163,18 @@ def hold_case(case: Callable[[Any], Awaitable[object]], subject: CloudSubject) -
     assert [each for each in subject.cloud.machines() if subject.claim_of(each)] == []
 
 
+async def strangers_may_tell_little(subject: CloudSubject) -> None:
+    """A machine of others of which nothing but its id is told (`FakeCloud.bare`) disturbs nobody."""
+    claim = subject.claim()
+    offer = claim.choice.offer
+    kind = offer.shape.instance_type
+    subject.cloud.order(name="web-1", kind=kind, region=offer.region, extra={"bare": True})
+    await subject.driver.ensure(claim)
+    assert [fact.claim_id for fact in await subject.driver.observe([])] == [claim.id]
+    await subject.driver.release(claim.id)
+    assert len(subject.cloud.machines()) == 1
+
+
 async def hold_host_life(driver: MachineDriver, claim: Claim) -> None:
     """One claim's life on a real host behind its machine: reached by ssh with a host key that was known
     before, its agent answers, and after the release nothing does."""
