@@ -45,6 +45,7 @@ def test_its_models_know_all_that_is_sent(tmp_path: Path) -> None:
     client = the_client().client
 
     async def act(kube: FakeKube, provider: KubernetesProvider) -> None:
+        kube.groups.add("scheduling.k8s.io/v1beta1")
         config = {
             "ports": "ingress",
             "service_account": "trainer",
@@ -56,12 +57,12 @@ def test_its_models_know_all_that_is_sent(tmp_path: Path) -> None:
         await provider.ensure(claim)
         kinds = set()
         for key, given in kube.store.objects.items():
-            if key[1] in ("pods", "configmaps", "services", "ingresses"):
+            if key[1] in ("pods", "configmaps", "services", "ingresses", "podgroups"):
                 meta = {name: value for name, value in given["metadata"].items() if name not in _SERVERS}
                 body = {name: value for name, value in given.items() if name != "status"}
                 is_known(client, {**body, "metadata": meta})
                 kinds.add(key[1])
-        assert len(kinds) == 4
+        assert len(kinds) == 5
 
     with_cluster(tmp_path, act)
 
