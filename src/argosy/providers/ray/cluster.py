@@ -11,7 +11,7 @@ import asyncio
 import socket
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Final, NamedTuple
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 import msgspec
 
@@ -19,9 +19,6 @@ from argosy.infra import border
 from argosy.infra.agent_client import unix_channel
 from argosy.infra.agent_port import Channel, DialIn
 from argosy.infra.machine_notes import Notes
-from argosy.infra.speaker import Speaker
-from argosy.infra.ssh import Ssh
-from argosy.infra.ssh_target import SshTarget
 from argosy.infra.tombstones import Tombstones
 from argosy.model.facts import ClaimFact, ClaimState
 from argosy.model.ids import Clock
@@ -32,6 +29,11 @@ from argosy.providers.ray.nodes import GRAIN, NodeKind, fitting, growing_kinds, 
 from argosy.providers.ray.package import ENTRYPOINT, Package, build_package
 from argosy.providers.ray.settings import ClusterSettings, TaskOptions
 from argosy.providers.ray.states import CLASS, PLAN, TAG, Plan, fact_of, parse_address, plan_of, waiting_text
+
+if TYPE_CHECKING:
+    from argosy.infra.speaker import Speaker
+    from argosy.infra.ssh import Ssh
+    from argosy.infra.ssh_target import SshTarget
 
 _FRESH_S: Final = 1.0
 _NODES_S: Final = 5.0
@@ -49,13 +51,14 @@ _STOP_LOOK_S: Final = 0.25
 
 
 class Means(NamedTuple):
-    """What the clusters of one server share. `agent` builds the zipapp when the first claim needs it."""
+    """What the clusters of one server share. `agent` builds the zipapp, and `ssh` makes a client, when
+    they are first needed."""
 
     clock: Clock
     dialled: DialIn | None
     released: Tombstones
     notes: Notes[NativeClaim]
-    ssh: Ssh
+    ssh: Callable[[], Ssh]
     agent: Callable[[], Path]
 
 
@@ -64,8 +67,8 @@ class Cluster:
 
     def __init__(self, name: str, api: RayApi, settings: ClusterSettings, means: Means) -> None:
         self.name, self.api, self.settings = name, api, settings
-        self._clock, self._dialled, self._released, notes, ssh, self._agent = means
-        self._notes, self._ssh = notes, ssh
+        self._clock, self._dialled, self._released, self._notes, self._make_ssh, self._agent = means
+        self._ssh: Ssh | None = None
         self._ips: dict[str, str] = {}  # of nodes, by their names
         self._natives: dict[str, tuple[NativeNode, Speaker]] = {}  # by claim
         self._package: Package | None = None
@@ -321,6 +324,8 @@ class Cluster:
         note = self._notes.load(claim_id)
         if note is not None:
             if claim_id not in self._natives:
+                from argosy.infra.speaker import Speaker
+
                 native = NativeNode(note, self.api, self._notes)
                 self._natives[claim_id] = (native, Speaker(native))
             return await self._natives[claim_id][1].open()
@@ -329,6 +334,7 @@ class Cluster:
         socket_path = f"{self.settings.node_dir}/argosy-{node}/agent.sock"
         ip = self._ips.get(node)
         if self.settings.login and ip and not _is_own(ip):
+            self._ssh = self._ssh or self._make_ssh()
             return await self._ssh.open(self._target(ip), socket_path)
         try:
             return await unix_channel(socket_path)
@@ -339,6 +345,8 @@ class Cluster:
 
     def _target(self, ip: str) -> SshTarget:
         """A node, by way of the host from which nodes are reached."""
+        from argosy.infra.ssh_target import SshTarget
+
         settings = self.settings
         user = settings.login.rpartition("@")[0]
         return SshTarget(
@@ -354,7 +362,8 @@ class Cluster:
         for native, _ in self._natives.values():
             native.close()
         await self.api.close()
-        await self._ssh.close()
+        if self._ssh is not None:
+            await self._ssh.close()
 
 
 def _released(claim_id: str) -> border.RequestRefused:
