@@ -51,7 +51,7 @@ class Lab:
         self, act: Callable[[MachineDriver], Awaitable[object]], environ: dict[str, str] | None = None
     ) -> Any:
         setting = a_setting(self.root, self.clock, self.fake.environ() if environ is None else environ)
-        driver = MachineDriver(Azure(setting, wait_s=0.0), setting, settle_s=0.0)
+        driver = MachineDriver(Azure(setting, wait_s=0.0, check_s=60), setting, settle_s=0.0)
 
         async def all_of_it() -> object:
             try:
@@ -209,7 +209,10 @@ def checked(lab: Lab) -> list[tuple[bool, str, str]]:
 
 
 def test_check_names_what_is_missing(lab: Lab) -> None:
-    assert [ok for ok, _, _ in checked(lab)] == [True, True, True]
+    assert [ok for ok, _, _ in checked(lab)] == [True, True, True, True]
+    lab.fake.families = {"Standard_NC4as_T4_v3": ("f", 4, 1), INFINIBAND: ("g", 96, 8)}
+    lab.fake.limits = {"eastus": {"f": 4, "g": 0}, "westeurope": {"f": 0, "g": 0}}
+    assert checked(lab)[-1][1] == "quotas have room for 1 of 2 sizes with accelerators"
     lab.fake.allowed = ["Microsoft.Compute/*", "Microsoft.Network/*/read", "*/join/action", "*/groups/read"]
     lab.fake.allowed += ["Microsoft.Resources/subscriptions/resourceGroups/*"]
     ok, what, hint = checked(lab)[-1]
@@ -260,9 +263,9 @@ def test_quotas_close_what_cannot_be_had(lab: Lab) -> None:
     lab.fake.limits = {"eastus": some, "westeurope": none}
 
     async def quotes(driver: MachineDriver) -> object:
-        first = await driver.quote(Want())
+        first = await driver.vendor.quote(Want())
         asked = len(lab.fake.called("usages"))
-        assert await driver.quote(Want()) == first
+        assert await driver.vendor.quote(Want()) == first
         assert len(lab.fake.called("usages")) == asked  # they are kept for some minutes
         return first
 
@@ -297,10 +300,31 @@ def test_quotas_close_what_cannot_be_had(lab: Lab) -> None:
     assert [each.shape.instance_type for each in offers if closes(each, row)] == [INFINIBAND]
 
 
+def test_a_gang_that_its_quota_has_no_room_for_is_not_begun(lab: Lab) -> None:
+    lab.fake.families = {INFINIBAND: ("standardNDSH100v5Family", 96, 8)}
+    lab.fake.limits, lab.fake.used = (
+        {"eastus": {"standardNDSH100v5Family": 200}},
+        {"standardNDSH100v5Family": 96},
+    )
+
+    async def act(driver: MachineDriver) -> None:
+        assert list(await driver.vendor.quote(Want())) == []
+        with pytest.raises(border.QuotaExceeded) as caught:
+            await driver.ensure(a_claim(kind=INFINIBAND, accelerator="H100", count=2))
+        assert str(caught.value) == (
+            "the Azure quota `standardNDSH100v5Family vCPUs` has 104 of 200 left in eastus, and 2 x "
+            f"{INFINIBAND} need 192; raise it in the portal under Quotas, or with `az quota`"
+        )
+        await driver.ensure(a_claim(kind=INFINIBAND, accelerator="H100"))  # one fits, or Azure says
+
+    lab.run(act)
+    assert len(lab.fake.called("put_machine")) == 1
+
+
 def test_who_may_not_read_quotas_is_not_stopped(lab: Lab) -> None:
     text = "The client 'x' does not have authorization to perform action 'Microsoft.Compute/skus/read'"
     lab.fake.refuse("skus", lab.fake.error(403, "AuthorizationFailed", text))
-    assert list(lab.run(lambda driver: driver.quote(Want()))) == []
+    assert list(lab.run(lambda driver: driver.vendor.quote(Want()))) == []
 
 
 # -- orders -------------------------------------------------------------------------------------------------
@@ -577,6 +601,8 @@ def test_machines_at_rest_wait_for_room_where_they_are(lab: Lab) -> None:
         lab.fake.capacity[(KIND, "")] = 0
         with pytest.raises(border.Transient, match="the machines at rest cannot start yet: Azure has no"):
             await driver.ensure(claim)
+        (fact,) = await driver.observe([claim.id])
+        assert fact.state is ClaimState.STOPPED  # Azure calls it failed, and it has its disk
         del lab.fake.capacity[(KIND, "")]
         await driver.ensure(claim)
         (fact,) = await driver.observe([claim.id])

@@ -90,13 +90,13 @@ def _read(body: Any) -> tuple[str, str, str]:  # Any: JSON of whoever
         return _read(body[0])
     if not isinstance(body, dict):
         return "", body if isinstance(body, str) else "", ""
-    for key in ("error", "errors", "Error", "fault"):
+    for key in ("error", "errors", "Error", "fault", "detail"):
         inner = body.get(key)
         if isinstance(inner, (dict, list)) and inner:
             code, text, field = _read(inner)
             if code or text:
                 return code, text, field
-        if isinstance(inner, str) and inner:
+        if isinstance(inner, str) and inner and key != "detail":
             said = _first(body, "message", "error_description", "detail", "msg")
             return (inner, said, "") if said else ("", inner, "")
     told = body.get("messages")

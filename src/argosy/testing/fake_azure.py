@@ -18,6 +18,7 @@ _POWER: Final = {
     "stopping": "deallocating",
     "stopped": "deallocated",
     "preempted": "deallocated",
+    "failed": "deallocated",
     "down": "stopped",
 }
 
@@ -166,7 +167,9 @@ class FakeAzure(AzureNetworks):
                 "code": "AllocationFailed",
                 "message": "Allocation failed. We do not have enough capacity.",
             }
+            found.extra["error"] = error
             return self.begun(202, None, found.id, error)
+        found.extra.pop("error", None)
         self.wake(found)
         return self.begun(202, None, found.id)
 
@@ -239,7 +242,11 @@ class FakeAzure(AzureNetworks):
         told: VirtualMachine | None = machine.extra.get("told")
         cards = [{"id": self._card_id(machine)}] if told is not None and machine.state != "failed" else []
         created = f"2026-01-01T00:00:00.{machine.id[2:]}Z"
+        disk: dict[str, Any] = {"name": f"{machine.name}-os"}
+        if machine.state != "failed":
+            disk["managedDisk"] = {"id": self.id_of("x", f"{C}/disks/{machine.name}-os")}
         inside: dict[str, Any] = {
+            "storageProfile": {"osDisk": disk},
             "vmId": machine.id,
             "hardwareProfile": {"vmSize": machine.kind},
             "provisioningState": self._provisioning(machine),
@@ -260,8 +267,8 @@ class FakeAzure(AzureNetworks):
         return found | ({"zones": [machine.zone]} if machine.zone else {})
 
     def _provisioning(self, machine: FakeMachine) -> str:
-        words = {"starting": "Creating", "ending": "Deleting", "failed": "Failed", "stopping": "Updating"}
-        return words.get(machine.state, "Succeeded")
+        words = {"starting": "Creating", "ending": "Deleting", "stopping": "Updating"}
+        return words.get(machine.state, "Failed" if "error" in machine.extra else "Succeeded")
 
     def _status(self, machine: FakeMachine) -> dict[str, Any]:
         """States without the tags."""

@@ -27,6 +27,7 @@ class AzureGround(FakeCloud):
         self.by_location = False  # operations tell only where the result will be
         self.state = "Enabled"  # of the subscription
         self.limits: dict[str, dict[str, int]] = {}  # quotas: region -> family -> vCPUs
+        self.used: dict[str, int] = {}  # family -> vCPUs
         self.families: dict[str, tuple[str, int, int]] = {}  # size -> family, vCPUs, GPUs
         self.allowed = ["*"]  # actions
         self.unregistered: set[str] = set()  # namespaces
@@ -152,7 +153,7 @@ class AzureGround(FakeCloud):
             [
                 {
                     "unit": "Count",
-                    "currentValue": 0,
+                    "currentValue": self.used.get(family, 0),
                     "limit": limit,
                     "name": {"value": family, "localizedValue": f"{family} vCPUs"},
                 }

@@ -14,6 +14,7 @@ from argosy.infra.machine_vendor import findings_of
 from argosy.infra.provider import Diagnostic
 from argosy.providers.azure import MANIFEST
 from argosy.providers.azure.arm import RESOURCES, SUBSCRIPTIONS, Arm, Subscription
+from argosy.providers.azure.quotas import Quotas
 
 _AUTHORIZATION: Final = "2022-04-01"
 #: What orders, listings and releases do.
@@ -78,7 +79,9 @@ def _matches(patterns: Sequence[str], action: str) -> bool:
     return any(re.fullmatch(re.escape(each).replace(r"\*", ".*"), action, re.IGNORECASE) for each in patterns)
 
 
-async def findings(arm: Arm) -> list[Diagnostic]:
+async def findings(arm: Arm, quotas: Quotas, quotas_s: float) -> list[Diagnostic]:
+    """`quotas_s`: so long the quotas are waited for; their answer is kept for plans in any case."""
+
     async def subscription() -> str:
         found = await arm.get(await arm.path(""), SUBSCRIPTIONS, Subscription)
         name = f"the subscription {found.subscription_id} ({found.display_name})"
@@ -113,4 +116,11 @@ async def findings(arm: Arm) -> list[Diagnostic]:
                 )
         return f"{' and '.join(_SPACES)} are registered"
 
-    return await findings_of(MANIFEST, subscription, rights, registered)
+    async def limits() -> str:
+        try:
+            async with asyncio.timeout(quotas_s):
+                return await quotas.summary()
+        except TimeoutError:
+            return "quotas are being asked for"
+
+    return await findings_of(MANIFEST, subscription, rights, registered, limits)

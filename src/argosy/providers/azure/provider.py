@@ -17,7 +17,7 @@ from argosy.infra.http_json import How
 from argosy.infra.machine_vendor import MachineOrder, Vendor
 from argosy.infra.machines import Machine, Note
 from argosy.infra.provider import Diagnostic, Setting, Want
-from argosy.model.offer import Offer
+from argosy.model.offer import Capacity, Offer
 from argosy.model.rows import Claim
 from argosy.providers.azure import MANIFEST
 from argosy.providers.azure.arm import COMPUTE, NETWORK, Arm
@@ -58,7 +58,8 @@ _IDENTITY, _IDENTITY_VERSION = "Microsoft.ManagedIdentity/userAssignedIdentities
 
 
 class Azure(Vendor):
-    """`wait_s`: so long an order waits whether Azure has room: it tells that after some seconds."""
+    """`wait_s`: so long an order waits whether Azure has room, which it tells after some seconds; `check_s`:
+    so long `check` waits for quotas."""
 
     manifest = MANIFEST
     unique_names = True
@@ -67,8 +68,8 @@ class Azure(Vendor):
     agent_options = ("--notice=azure",)
     end_command = "az vm delete --yes --resource-group argosy-{region} --name {name}"
 
-    def __init__(self, setting: Setting, *, wait_s: float = 25.0) -> None:
-        self._arm, self._wait_s = Arm(setting), wait_s
+    def __init__(self, setting: Setting, *, wait_s: float = 25.0, check_s: float = 1.5) -> None:
+        self._arm, self._wait_s, self._check_s = Arm(setting), wait_s, check_s
         self._network = Network(self._arm, setting)
         self._quotas = Quotas(self._arm, setting.clock)
         self._joined: dict[str, Beside] = {}  # claim -> what joins its machines
@@ -76,7 +77,7 @@ class Azure(Vendor):
         self._ips: dict[str, Ips] = {}  # by network card; they stay as long as it does
 
     async def check(self) -> Sequence[Diagnostic]:
-        return await findings(self._arm)
+        return await findings(self._arm, self._quotas, self._check_s)
 
     async def quote(self, want: Want) -> Sequence[Offer]:
         """What the subscription's quotas close. Raises `CredentialsRejected`."""
@@ -90,7 +91,12 @@ class Azure(Vendor):
             raise border.RequestRefused("infra", "an order at Microsoft Azure names a region")
 
     async def zones(self, claim: Claim) -> Sequence[str]:
-        """The zone that the task names; else Azure chooses."""
+        """The zone that the task names; else Azure chooses. Raises `QuotaExceeded` for a gang."""
+        if claim.count > 1:
+            offer = claim.choice.offer
+            spot = offer.capacity is Capacity.SPOT
+            kind, region = offer.shape.instance_type, offer.region
+            await self._quotas.check(kind, claim.count, region, spot=spot)
         return (zone_wanted(claim),)
 
     async def create(self, order: MachineOrder, index: int) -> str:

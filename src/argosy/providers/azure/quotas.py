@@ -152,6 +152,35 @@ class Quotas:
         limits = self._limits[1] if self._limits is not None else {}
         return closed(sizes, limits, self._clock.now_ms())
 
+    async def check(self, kind: str, count: int, region: str, *, spot: bool) -> None:
+        """Raises `QuotaExceeded` when a gang does not fit into what is left: rather than when half of it is
+        made. Asks only for sizes whose family is known by now, and stops nobody who may not read quotas."""
+        size = next((each for each in (self._sizes or (0, ()))[1] if each.name == kind), None)
+        if size is None:
+            return
+        try:
+            usages = await self.of_region(region)
+        except border.BorderError:
+            return
+        usage = usages.get(_SPOT if spot else family_of(size.family))
+        needs = int(size.number("vCPUs")) * count
+        if usage is not None and usage.limit - usage.current_value < needs:
+            left = max(usage.limit - usage.current_value, 0)
+            raise border.QuotaExceeded(
+                usage.title,
+                str(usage.limit),
+                f"the Azure quota `{usage.title}` has {left} of {usage.limit} left in {region}, and {count} "
+                f"x {kind} need {needs}; raise it in the portal under Quotas, or with `az quota`",
+            )
+
+    async def summary(self) -> str:
+        """How many sizes with accelerators can be ordered somewhere."""
+        gone = {each.shape.instance_type for each in await self.offers() if not each.region}
+        sizes = self._sizes[1] if self._sizes is not None else ()
+        if not sizes:
+            return "quotas cannot be read: what has none is refused when it is ordered"
+        return f"quotas have room for {len(sizes) - len(gone)} of {len(sizes)} sizes with accelerators"
+
     async def of_region(self, region: str) -> Mapping[str, Usage]:
         """By family. Raises a border error."""
         path = await self._arm.path(f"/providers/Microsoft.Compute/locations/{region}/usages")

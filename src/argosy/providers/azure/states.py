@@ -41,6 +41,14 @@ class Hardware(msgspec.Struct, frozen=True, rename="camel"):
     vm_size: str = ""
 
 
+class OsDisk(msgspec.Struct, frozen=True, rename="camel"):
+    managed_disk: Ref = Ref()
+
+
+class Storage(msgspec.Struct, frozen=True, rename="camel"):
+    os_disk: OsDisk = OsDisk()
+
+
 class Cards(msgspec.Struct, frozen=True, rename="camel"):
     network_interfaces: list[Ref] = []
 
@@ -49,6 +57,7 @@ class Inside(msgspec.Struct, frozen=True, rename="camel"):
     provisioning_state: str = ""
     hardware_profile: Hardware = Hardware()
     network_profile: Cards = Cards()
+    storage_profile: Storage = Storage()
     priority: str = "Regular"
     time_created: str = ""
     instance_view: InstanceView = InstanceView()
@@ -181,6 +190,9 @@ def _state(vm: Vm, view: InstanceView, *, spot: bool) -> tuple[MachineState, Sta
     said = codes.get("provisioningstate", Status())
     if provisioning == "deleting":
         return MachineState.ENDED, Status()
+    has_disk = bool(vm.properties.storage_profile.os_disk.managed_disk.id)
+    if provisioning == "failed" and power not in ("running", "starting") and not has_disk:
+        return MachineState.FAILED, said  # it was never made; one at rest that could not start has its disk
     if power in _POWER:
         state = _POWER[power]
         if spot and state in (MachineState.STOPPING, MachineState.STOPPED):
@@ -188,6 +200,4 @@ def _state(vm: Vm, view: InstanceView, *, spot: bool) -> tuple[MachineState, Sta
         if state is MachineState.ENDED:
             return state, Status(message="it was shut down from inside")
         return state, Status()
-    if provisioning == "failed":
-        return MachineState.FAILED, said
-    return MachineState.STARTING, Status()
+    return (MachineState.FAILED, said) if provisioning == "failed" else (MachineState.STARTING, Status())
