@@ -66,7 +66,7 @@ class Bench:
         self.url = self.cluster.stdout.readline().strip()
         self.env = {
             **{name: value for name, value in os.environ.items() if not name.startswith("ARGOSY_")},
-            **{"ARGOSY_HOME": f"{folder}/state", "ARGOSY_INFRA": "kubernetes", "NO_COLOR": "1"},
+            **{"ARGOSY_HOME": f"{folder}/state", "ARGOSY_INFRA": "kubernetes,local", "NO_COLOR": "1"},
             **{"KUBECONFIG": f"{folder}/config", "HOME": str(folder)},
         }
         self.argosy("server", "start")
@@ -129,7 +129,9 @@ def measure_launches(runs: int) -> list[Figure]:
     beyond = Figure("beyond", "launch: beyond the pod's start", "s", 1.0, peers="")
     run = Figure("exec", "exec: first line", "s", 0.3, peers="")
     run_cpu = Figure("exec-cpu", "exec: processor time of command and server", "CPU-s", 0.5, peers="")
-    figures = [floor, launch, launch_cpu, beyond, run, run_cpu]
+    here = Figure("local-launch", "beside it: launch on this machine", "s", 0.5, peers="")
+    here_run = Figure("local-exec", "beside it: exec on this machine", "s", 0.3, peers="")
+    figures = [floor, launch, launch_cpu, beyond, run, run_cpu, here, here_run]
     with tempfile.TemporaryDirectory(prefix="argosy-bench-", dir="/tmp", ignore_cleanup_errors=True) as name:
         bench = Bench(Path(name))
         try:
@@ -140,9 +142,13 @@ def measure_launches(runs: int) -> list[Figure]:
                 words = [str(ARGOSY), "launch", "-y", "-c", cluster, *place, "--", "echo first-line"]
                 line_s, cpu = bench.first_line(words)
                 exec_s, exec_cpu = bench.first_line([str(ARGOSY), "exec", cluster, "--", "echo first-line"])
-                bench.argosy("down", "-y", cluster)
+                near = f"h{number}"
+                words = [str(ARGOSY), "launch", "-y", "-c", near, "--infra", "local", "--", "echo first-line"]
+                here_s, _ = bench.first_line(words)
+                here_exec_s, _ = bench.first_line([str(ARGOSY), "exec", near, "--", "echo first-line"])
+                bench.argosy("down", "-y", cluster, near)
                 if number:  # the first builds the agent and loads the client
-                    samples = (floor_s, line_s, cpu, line_s - floor_s, exec_s, exec_cpu)
+                    samples = (floor_s, line_s, cpu, line_s - floor_s, exec_s, exec_cpu, here_s, here_exec_s)
                     for figure, value in zip(figures, samples, strict=True):
                         figure.samples.append(round(value, 3))
         finally:
@@ -157,20 +163,21 @@ async def run_cluster(folder: Path, pods: int, real: bool) -> None:
     """Prints its address. With `pods`: they run already, and their agents answer."""
     node = a_machine("n1", cpu="100000", memory="100000Gi", pods="100000")
     kube = FakeKube(folder, nodes=[node], real=real)
-    (folder / "root").mkdir(exist_ok=True)
-    agent = Agent(str(folder / "root"), "pod", [], asyncio.get_running_loop())
     talking = 0
+    if pods:  # an agent reaps all children of its process: it is not for one that has pods of its own
+        (folder / "root").mkdir(exist_ok=True)
+        agent = Agent(str(folder / "root"), "pod", [], asyncio.get_running_loop())
 
-    async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        nonlocal talking
-        talking += 1
-        try:
-            writer.write(GREETING)
-            await carry(Mux(reader, writer, agent.connection))
-        finally:
-            talking -= 1
+        async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            nonlocal talking
+            talking += 1
+            try:
+                writer.write(GREETING)
+                await carry(Mux(reader, writer, agent.connection))
+            finally:
+                talking -= 1
 
-    kube.pods.agent = answer
+        kube.pods.agent = answer
     await kube.start()
     kube.kubeconfig(folder / "config")
     claims = [f"clm-{number:020}" for number in range(pods // PODS_OF_A_CLAIM)]

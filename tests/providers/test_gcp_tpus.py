@@ -197,6 +197,19 @@ def test_a_project_without_tpus_is_asked_seldom(world: World) -> None:
     assert str(error).endswith("`gcloud services enable tpu.googleapis.com` turns it on")
 
 
+def test_a_zone_that_does_not_answer_holds_what_it_held(world: World) -> None:
+    claim = a_tpu()
+
+    async def act() -> None:
+        await world.driver.ensure(claim)
+        world.clock.s += 300
+        assert (await world.fact(claim)).state is ClaimState.HELD
+        world.fake.silent_tpus = {"us-central1-a", "asia-east1-c"}
+        assert (await world.fact(claim)).state is ClaimState.HELD
+
+    world.run(act)
+
+
 def test_a_queue_gives_all_or_none(world: World) -> None:
     world.fake.queue_s = 30.0
     queue = {"run_duration": 3600, "provision_timeout": 600}

@@ -477,6 +477,36 @@ def test_all_pages_are_read(world: World) -> None:
     world.run(act)
 
 
+def test_a_zone_that_does_not_answer_holds_what_it_held(world: World, tmp_path: Path) -> None:
+    claim = a_claim_for(zone="us-central1-a")
+
+    async def act() -> None:
+        await world.driver.ensure(claim)
+        world.clock.s += 300
+        world.fake.silent = {"us-central1-a"}
+        with pytest.raises(border.Transient, match="cannot list us-central1-a"):
+            await world.fact(claim)
+        world.fake.silent = set()
+        assert (await world.fact(claim)).state is ClaimState.HELD
+        world.fake.silent = {"us-central1-a"}
+        assert (await world.fact(claim)).state is ClaimState.HELD
+        with pytest.raises(border.Transient, match="Google Cloud cannot list us-central1-a at present"):
+            await other.driver.observe([])
+        await other.driver.disconnect()
+
+    other = World(world.fake, world.clock, tmp_path / "other", world.fake.sign_in(tmp_path))
+    world.run(act)
+
+
+def test_cards_for_rdma(world: World) -> None:
+    world.fake.networks["rdma"] = {"us-central1": "r"}
+    names = in_network("", "gpu", "gpu", "r", "r")
+    _, order = made(world, "a4-highgpu-8g", accelerator="B200", networking=names, network_tier="best")
+    kinds = [card.nic_type for card in order.network_interfaces]
+    assert kinds == ["GVNIC", "GVNIC", "MRDMA", "MRDMA"]
+    assert [bool(card.access_configs) for card in order.network_interfaces] == [True, False, False, False]
+
+
 def test_machines_at_rest_wait_for_room(world: World) -> None:
     claim = a_claim_for("a3-highgpu-8g", zone="us-central1-a", accelerator="H100")
     at_rest = msgspec.structs.replace(claim, desired=Desired.STOP)

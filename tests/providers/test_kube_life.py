@@ -235,13 +235,18 @@ def test_what_a_task_says_is_merged_into_its_pods(tmp_path: Path) -> None:
                     "containers": [
                         {
                             "env": [{"name": "A", "value": "1"}],
-                            "resources": {"limits": {"rdma/hca": "1"}, "requests": {"rdma/hca": "1"}},
+                            "resources": {
+                                "limits": {"rdma/hca": "1"},
+                                "requests": {"rdma/hca": "1"},
+                                "claims": [{"name": "gpu"}],
+                            },
                             "volumeMounts": [{"name": "data", "mountPath": "/data"}],
                         },
                         {"name": "side", "image": "busybox"},
                     ],
                     "volumes": [{"name": "data", "persistentVolumeClaim": {"claimName": "data"}}],
                     "tolerations": [{"key": "dedicated", "operator": "Exists"}],
+                    "resourceClaims": [{"name": "gpu", "resourceClaimTemplateName": "one-gpu"}],
                 },
             },
             "service_account": "trainer",
@@ -258,6 +263,7 @@ def test_what_a_task_says_is_merged_into_its_pods(tmp_path: Path) -> None:
         assert spec["imagePullSecrets"] == [{"name": "registry"}]
         assert {"key": "dedicated", "operator": "Exists"} in spec["tolerations"]
         assert side["image"] == "busybox"
+        assert main["resources"]["claims"] == [{"name": "gpu"}]
         assert main["env"] == [{"name": "A", "value": "1"}], "it was given cards: none is hidden"
         assert main["resources"]["limits"] == {
             **{"nvidia.com/gpu": "8", "cpu": "4500m", "memory": str(3 << 29), "rdma/hca": "1"}

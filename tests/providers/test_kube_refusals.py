@@ -413,3 +413,31 @@ def test_a_settings_file_with_a_typing_error(tmp_path: Path) -> None:
     with pytest.raises(border.RequestRefused) as caught:
         asyncio.run(provider.quote(Want()))
     assert "unknown field `namspace`" in str(caught.value)
+
+
+def test_check_tells_quotas_of_the_namespace(tmp_path: Path) -> None:
+    async def act(kube: FakeKube, provider: KubernetesProvider) -> None:
+        hard = {"requests.nvidia.com/gpu": "8", "count/secrets": "100"}
+        body = {"metadata": {"name": "team"}, "spec": {"hard": hard}, "status": {"hard": hard, "used": {}}}
+        kube.put("resourcequotas", body, namespace="ml")
+        said = [each.what for each in await provider.check()]
+        assert said[-1] == "lab: quota team: 0 of 8 requests.nvidia.com/gpu in use"
+
+    with_cluster(tmp_path, act)
+
+
+def test_check_does_not_wait_for_a_server_that_says_nothing(tmp_path: Path) -> None:
+    async def run() -> None:
+        silent = await asyncio.start_server(lambda reader, writer: None, "127.0.0.1", 0)
+        kube = FakeKube(tmp_path)
+        kube.url = f"http://127.0.0.1:{silent.sockets[0].getsockname()[1]}"
+        provider = a_driver(kube, tmp_path / "driver")
+        (finding,) = await provider.check()
+        assert finding.what == f"lab: {kube.url} has not answered within 0.05 s"
+        assert finding.hint == "`kubectl --context lab version` tells whether it does at all"
+        await provider.disconnect()
+        silent.close()
+
+    with pytest.MonkeyPatch().context() as patch:
+        patch.setattr("argosy.providers.kubernetes.checking._PATIENCE_S", 0.05)
+        asyncio.run(run())

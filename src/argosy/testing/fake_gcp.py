@@ -47,6 +47,7 @@ class FakeGcp(FakeGcpTpus):
             "projects/deeplearning-platform-release/global/images/family/common-cu128-ubuntu-2204-nvidia-570",
             f"projects/{PROJECT}/global/images/mine",
         }
+        self.silent: set[str] = set()  # zones that do not answer
         self.reservations: dict[str, str] = {}  # name -> zone
         self.disks: dict[str, str] = {}  # id of a machine -> kind of its boot disk
 
@@ -243,6 +244,8 @@ class FakeGcp(FakeGcpTpus):
             here = [each for where, each in every[begin:end] if where == zone]
             nothing = {"code": "NO_RESULTS_ON_PAGE", "message": "There are no results for scope"}
             items[f"zones/{zone}"] = {kind: here} if here else {"warning": nothing}
+            if zone in self.silent and ask.query.get("returnPartialSuccess") == "true":
+                items[f"zones/{zone}"] = {"warning": {"code": "UNREACHABLE", "message": "did not answer"}}
         more = {"nextPageToken": str(end)} if end < len(every) else {}
         return {"kind": "compute#instanceAggregatedList", "id": "x", "items": items, **more}
 

@@ -81,6 +81,7 @@ class FakeGcpTpus(FakeGcpNetwork):
     def begin(self) -> None:
         super().begin()
         self.tpu_on, self.queue_s = True, 0.0
+        self.silent_tpus: set[str] = set()  # zones whose TPUs cannot be listed
         self.queue: dict[str, dict[str, Any]] = {}  # by name of the resource
         self.tpu_operations: dict[str, dict[str, Any]] = {}
 
@@ -156,9 +157,14 @@ class FakeGcpTpus(FakeGcpNetwork):
     def tpus(self, ask: Ask[None]) -> object:
         self._open()
         self._advance()
-        every = [self.told_tpu(each) for each in self.shown() if "tpu" in each.extra]
+        shown = [each for each in self.shown() if "tpu" in each.extra and each.zone not in self.silent_tpus]
+        every = [self.told_tpu(each) for each in shown]
         begin = int(ask.query.get("pageToken") or 0)
-        more = {"nextPageToken": str(begin + self.page)} if begin + self.page < len(every) else {}
+        more: dict[str, Any] = (
+            {"nextPageToken": str(begin + self.page)} if begin + self.page < len(every) else {}
+        )
+        silent = [f"projects/{PROJECT}/locations/{zone}" for zone in sorted(self.silent_tpus)]
+        more |= {"unreachable": silent} if silent else {}
         return {"nodes": every[begin : begin + self.page], **more}
 
     def told_tpu(self, machine: FakeMachine) -> dict[str, Any]:

@@ -98,7 +98,11 @@ class Streams:
             writer.close()
 
     async def _exec_real(self, socket_: web.WebSocketResponse, key: Key, words: Sequence[str]) -> None:
-        process = await self.pods.exec(key, words)
+        try:
+            process = await self.pods.exec(key, words)
+        except (KeyError, OSError):  # the pod has just ended
+            await socket_.close()
+            return
         assert process.stdin is not None and process.stdout is not None and process.stderr is not None
         try:
             ended = asyncio.ensure_future(process.wait())

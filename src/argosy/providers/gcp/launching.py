@@ -54,6 +54,9 @@ _STANDARD_PD: Final = frozenset(("n1", "n2", "n2d", "e2", "c2", "c2d", "t2d", "t
 #: Series with local SSDs in every machine: what is on them is lost when it rests.
 _LOCAL_SSD: Final = ("a2-ultragpu", "a3-", "a4-", "a4x-", "z3-")
 _FAST: Final = {"c2": 30, "c2d": 30, "n2": 32, "n2d": 48, "c3": 44, "c3d": 60, "c4": 48, "c4a": 48, "z3": 44}
+#: Series with network cards for RDMA after the first two.
+_RDMA: Final = frozenset(("a3-ultragpu", "a4-highgpu"))
+_GVNICS: Final = 2
 _COMPACT: Final = (
     *("a2", "a3", "a4", "a4x", "c2", "c2d", "c3", "c3d", "c4", "c4d", "g2", "g4", "h3", "h4d", "n2", "n2d"),
 )
@@ -229,7 +232,9 @@ def _cards(wishes: Wishes, site: Site) -> list[dict[str, Any]]:
     cards = []
     for number, place in enumerate(places):
         card = dict(place)
-        if wishes.gvnic or wishes.best_network:
+        if wishes.series in _RDMA and number >= _GVNICS:
+            card["nicType"] = "MRDMA"
+        elif wishes.gvnic or wishes.best_network:
             card["nicType"] = "GVNIC"
         if wishes.public and number == 0:
             card["accessConfigs"] = [

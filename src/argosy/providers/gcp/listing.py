@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from typing import Final
 
+from argosy.infra import border
 from argosy.infra.machines import Machine, MachineState, mark_in, of_name
 from argosy.providers.gcp.wire import Instance, last, region_of
 from argosy.providers.gcp.wishes import INSIDE, USER_NAME
 
 #: What a listing tells of each instance: all that is read here.
 FIELDS: Final = (
-    "nextPageToken,items/*/instances(name,status,zone,machineType,statusMessage,creationTimestamp,labels,"
+    "nextPageToken,items/*/warning/code,items/*/instances(name,status,zone,machineType,statusMessage,creationTimestamp,labels,"
     "networkInterfaces(networkIP,accessConfigs/natIP),scheduling/provisioningModel)"
 )
 _STATES: Final = {
@@ -60,3 +61,31 @@ def machine_of(told: Instance, ending: Collection[str]) -> Machine | None:
         created=told.creation_timestamp,
         said=told.status_message,
     )
+
+
+class Bridge:
+    """What zones held when they answered last: one that is silent for a while still holds it."""
+
+    def __init__(self) -> None:
+        self._last: dict[str, list[Machine]] = {}
+
+    def forget(self, zone: str) -> None:
+        """Something was ordered there: what it held before is not all."""
+        self._last.pop(zone, None)
+
+    def over(
+        self, found: Sequence[Machine], silent: Collection[str], every: Collection[str]
+    ) -> list[Machine]:
+        """What was listed, and what silent zones held. Raises `Transient` for one that never answered.
+
+        Args:
+            every: all zones that the listing speaks of.
+        """
+        for zone in every:
+            if zone not in silent:
+                self._last[zone] = [each for each in found if each.zone == zone]
+        unknown = sorted(zone for zone in silent if zone not in self._last)
+        if unknown:
+            raise border.Transient(f"Google Cloud cannot list {', '.join(unknown)} at present", 10)
+        held = [each for zone in sorted(silent) for each in self._last[zone]]
+        return [each for each in found if each.zone not in silent] + held

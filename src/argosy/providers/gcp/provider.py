@@ -19,7 +19,7 @@ from argosy.model.rows import Claim
 from argosy.providers.gcp import MANIFEST
 from argosy.providers.gcp.account import Account
 from argosy.providers.gcp.launching import gang_of, has_local_ssd, image_of, order_of, own_policy, policy_of
-from argosy.providers.gcp.listing import FIELDS, machine_of
+from argosy.providers.gcp.listing import FIELDS, Bridge, machine_of
 from argosy.providers.gcp.network import Networks
 from argosy.providers.gcp.orders import Orders, pending_of
 from argosy.providers.gcp.permissions import Permissions
@@ -27,7 +27,7 @@ from argosy.providers.gcp.places import Places
 from argosy.providers.gcp.quotas import Quotas
 from argosy.providers.gcp.tpu_words import is_tpu
 from argosy.providers.gcp.tpus import Tpus, refuse
-from argosy.providers.gcp.wire import Operation
+from argosy.providers.gcp.wire import Operation, last
 from argosy.providers.gcp.wishes import Wishes, wishes_of
 
 _POLICY: Final = "policy"  # of a note: `REGION/NAME` of the placement policy that was made for a claim
@@ -55,6 +55,7 @@ class Google(Vendor):
         self._permissions = Permissions(self._account, setting)
         self._orders = Orders(self._account.ended, setting.clock)
         self._tpus = Tpus(self._account, setting, patience_s=patience_s)
+        self._bridge = Bridge()
         self._ending: set[str] = set()  # names of what we delete
 
     async def check(self) -> Sequence[Diagnostic]:
@@ -114,6 +115,7 @@ class Google(Vendor):
             return await self._tpus.create(order, wishes, site, index)
         await self._make_policy(order, wishes)
         self._forget(name)
+        self._bridge.forget(order.zone)
         body = order_of(order, wishes, site, index)
         try:
             operation = await self._account.begin("POST", f"zones/{order.zone}/instances", order.scope, body)
@@ -134,6 +136,7 @@ class Google(Vendor):
         await self._make_policy(order, wishes)
         for name in names:
             self._forget(name)
+        self._bridge.forget(order.zone)
         rest, body = f"zones/{order.zone}/instances/bulkInsert", gang_of(order, wishes, site)
         try:
             operation = await self._account.begin("POST", rest, order.scope, body)
@@ -193,13 +196,15 @@ class Google(Vendor):
 
     async def listed(self, region: str) -> Sequence[Machine]:
         query = (("filter", "labels.argosy-claim:*"), ("fields", FIELDS))
-        found = [
-            machine
-            async for page in self._account.aggregated("instances", query)
-            for scope in page.items.values()
-            for each in scope.instances
-            if (machine := machine_of(each, self._ending)) is not None
-        ]
+        found, silent, zones = [], set(), set()
+        async for page in self._account.aggregated("instances", query):
+            for place, scope in page.items.items():
+                zones.add(last(place))
+                if scope.is_silent:
+                    silent.add(last(place))
+                told = (machine_of(each, self._ending) for each in scope.instances)
+                found += [machine for machine in told if machine is not None]
+        found = self._bridge.over(found, silent, zones)
         there = {each.id for each in found}
         self._ending &= there
         found += await self._tpus.listed()

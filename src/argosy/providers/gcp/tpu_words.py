@@ -68,6 +68,7 @@ class TpuNode(msgspec.Struct, frozen=True, rename="camel"):
 class Nodes(msgspec.Struct, frozen=True, rename="camel"):
     nodes: list[TpuNode] = []
     next_page_token: str = ""
+    unreachable: list[str] = []  # zones that did not answer
 
 
 class _Spec(msgspec.Struct, frozen=True, rename="camel"):
@@ -142,12 +143,16 @@ def is_tpu(kind: str) -> bool:
     return kind.startswith("tpu-")
 
 
+def zone_of(node: TpuNode) -> str:
+    return node.name.split("/locations/")[1].split("/")[0]
+
+
 def machine_of(node: TpuNode) -> Machine | None:
     """None: it is not ours."""
     mark, named = mark_in(node.labels), of_name(last(node.name))
     if mark is None or named is None or named[0] != mark.claim_id:
         return None
-    zone = node.name.split("/locations/")[1].split("/")[0]
+    zone = zone_of(node)
     spot = node.scheduling_config.spot or node.scheduling_config.preemptible
     state = _STATES.get(node.state, MachineState.STARTING)
     if state is MachineState.ENDED and node.state == "TERMINATED" and spot:

@@ -22,6 +22,7 @@ from argosy.providers.gcp import MANIFEST
 from argosy.providers.gcp.account import PAGE, Account
 from argosy.providers.gcp.errors import words
 from argosy.providers.gcp.launching import Site
+from argosy.providers.gcp.listing import Bridge
 from argosy.providers.gcp.orders import Orders, Pending, pending_of
 from argosy.providers.gcp.tpu_words import (
     Failure,
@@ -34,7 +35,9 @@ from argosy.providers.gcp.tpu_words import (
     runtime_of,
     slice_of,
     waiting,
+    zone_of,
 )
+from argosy.providers.gcp.wire import last
 from argosy.providers.gcp.wishes import Wishes
 
 URL: Final = "https://tpu.googleapis.com"
@@ -59,18 +62,23 @@ class Tpus:
         self._empty_s: float | None = None  # when it was seen that there is none
         self._ordered_s = -LATE_S  # when one was ordered last
         self._orders = Orders(self._ended, setting.clock)
+        self._bridge = Bridge()
+        self._zones: set[str] = set()  # where TPUs of ours were seen or ordered
         self._queued: set[str] = set()  # claims whose order is a queued resource
 
     async def _place(self, zone: str) -> str:
         return f"projects/{await self._account.credentials.project()}/locations/{zone}"
 
-    def _begin(self) -> None:
+    def _begin(self, zone: str) -> None:
+        """Something is ordered in a zone: what was seen there before is not all."""
         self._empty_s, self._ordered_s = None, self._clock.monotonic_s()
+        self._zones.add(zone)
+        self._bridge.forget(zone)
 
     # -- orders ---------------------------------------------------------------------------------------------
 
     async def create(self, order: MachineOrder, wishes: Wishes, site: Site, index: int) -> str:
-        self._begin()
+        self._begin(order.zone)
         place, name = await self._place(order.zone), order.name(index)
         try:
             operation = await self._http.call(
@@ -92,7 +100,7 @@ class Tpus:
     async def queue(self, order: MachineOrder, wishes: Wishes, site: Site) -> Sequence[str]:
         """All nodes of a claim in one queued resource."""
         assert wishes.queue is not None
-        self._begin()
+        self._begin(order.zone)
         self._queued.add(order.claim.id)
         place, names = await self._place(order.zone), [order.name(index) for index in range(wishes.count)]
         body = {
@@ -145,7 +153,9 @@ class Tpus:
         if self._empty_s is not None and self._clock.monotonic_s() - self._empty_s < SWEEP_S:
             return []
         try:
-            nodes = [machine async for node in self._nodes() if (machine := machine_of(node)) is not None]
+            silent: set[str] = set()
+            told = [machine_of(node) async for node in self._nodes(silent)]
+            nodes = self._bridge.over([each for each in told if each is not None], silent, self._zones)
             queued = [each async for each in self._resources()]
         except border.CredentialsRejected as error:
             if "services enable" not in str(error) and "permission" not in str(error).lower():
@@ -161,12 +171,15 @@ class Tpus:
         self._empty_s = None if found or queued or late else now_s
         return found
 
-    async def _nodes(self) -> AsyncIterator[TpuNode]:
+    async def _nodes(self, silent: set[str]) -> AsyncIterator[TpuNode]:
+        """`silent`: zones that did not answer are put there."""
         path = f"/v2/{await self._place('-')}/nodes"
         async for page in self._http.pages(
             path, into=Nodes, query=[("pageSize", PAGE)], following=lambda page: _next(page.next_page_token)
         ):
+            silent.update({last(each) for each in page.unreachable} & self._zones)
             for node in page.nodes:
+                self._zones.add(zone_of(node))
                 yield node
 
     async def _resources(self) -> AsyncIterator[Queued]:

@@ -64,12 +64,22 @@ class Named(msgspec.Struct, frozen=True, rename="camel"):
     zone: str = ""
 
 
+class Warning(msgspec.Struct, frozen=True):
+    code: str = ""
+
+
 class Scope(msgspec.Struct, frozen=True, rename="camel"):
     """One place of an aggregated listing; each listing fills the list of its kind."""
 
     instances: list[Instance] = []
     machine_types: list[Named] = []
     reservations: list[Named] = []
+    warning: Warning = Warning()
+
+    @property
+    def is_silent(self) -> bool:
+        """It did not answer: what is missing there may be there."""
+        return self.warning.code not in ("", "NO_RESULTS_ON_PAGE")
 
     @property
     def named(self) -> list[Named]:

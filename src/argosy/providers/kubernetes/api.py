@@ -101,9 +101,13 @@ class Api:
         more, version = "", ""
         while True:
             asked = [*query, ("limit", str(_PAGE)), *([("continue", more)] if more else [])]
-            page = await self.call("GET", path, into=Listing[into], query=asked)  # type: ignore[valid-type]
+            page = await self.call("GET", path, into=Listing, query=asked)
             assert page is not None
-            found += page.items or ()
+            try:
+                found += msgspec.json.decode(page.items, type=list[into] | None) or ()  # type: ignore[valid-type]
+            except msgspec.DecodeError as error:
+                text = f"{self.context.name} tells something unexpected of {path}: {error}"
+                raise border.Transient(text, 30) from None
             version = page.metadata.resource_version or version
             more = page.metadata.continue_
             if not more:

@@ -13,8 +13,10 @@ from argosy.model.rights import NEEDED
 from argosy.providers.kubernetes.capacity import total_text
 from argosy.providers.kubernetes.cluster import Cluster
 from argosy.providers.kubernetes.nodes import Machine
+from argosy.providers.kubernetes.objects import Quota
 
 _SHOWN: Final = 5
+_PATIENCE_S: Final = 2.7  # people wait for all places together
 
 
 class _Version(msgspec.Struct, frozen=True):
@@ -36,9 +38,17 @@ async def findings_of(cluster: Cluster, provider: str) -> list[Diagnostic]:
         return Diagnostic(provider=provider, ok=ok, what=f"{cluster.name}: {what}", hint="" if ok else hint)
 
     try:
-        version = await cluster.api.call("GET", "/version", into=_Version)
-        denied = await _denied(cluster)
-        machines = await cluster.capacity.machines()
+        async with asyncio.timeout(_PATIENCE_S):
+            version, denied, machines = await asyncio.gather(
+                cluster.api.call("GET", "/version", into=_Version),
+                _denied(cluster),
+                cluster.capacity.machines(),
+            )
+    except TimeoutError:
+        what = f"{cluster.api.context.server} has not answered within {_PATIENCE_S:g} s"
+        return [
+            finding(False, what, f"`kubectl --context {cluster.name} version` tells whether it does at all")
+        ]
     except border.BorderError as error:
         fact, _, fix = str(error).partition("; ") if "; " in str(error) else str(error).partition(": ")
         return [finding(False, fact, fix or f"`kubectl --context {cluster.name} get pods` tells more")]
@@ -59,6 +69,7 @@ async def findings_of(cluster: Cluster, provider: str) -> list[Diagnostic]:
         hint = "`argosy kubernetes manifest --cluster-wide` lets us, or name `node_types` in kubernetes.yaml"
         return [*findings, finding(bool(cluster.config.node_types), what, hint)]
     findings += [finding(True, line) for line in total_text(machines)]
+    findings += [finding(True, line) for line in await _quotas(cluster)]
     return findings + [finding(False, fact, fix) for fact, fix in _unused_cards(machines)]
 
 
@@ -80,6 +91,21 @@ async def _denied(cluster: Cluster) -> list[tuple[str, str]]:
     asked = [(verb, kind) for kind, verbs in NEEDED for verb in verbs]
     answers = await asyncio.gather(*(may(verb, kind) for verb, kind in asked))
     return [each for each, allowed in zip(asked, answers, strict=True) if not allowed]
+
+
+async def _quotas(cluster: Cluster) -> list[str]:
+    """What quotas of the namespace say about accelerators and pods, and how much of it is in use."""
+    try:
+        path = f"/api/v1/namespaces/{cluster.namespace}/resourcequotas"
+        quotas, _ = await cluster.api.items(path, into=Quota)
+    except border.BorderError:
+        return []
+    return [
+        f"quota {each.metadata.name}: {each.status.used.get(name, '0')} of {limit} {name} in use"
+        for each in quotas
+        for name, limit in sorted(each.status.hard.items())
+        if name == "pods" or "/" in name or name.endswith("gpu")
+    ]
 
 
 def _unused_cards(machines: list[Machine]) -> list[tuple[str, str]]:

@@ -2,11 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Generic, TypeVar
-
 import msgspec
-
-T = TypeVar("T")
 
 
 class Object(msgspec.Struct, frozen=True, rename="camel"):
@@ -138,6 +134,18 @@ class Event(Object, frozen=True):
     involved_object: About = About()
 
 
+class QuotaStatus(Object, frozen=True):
+    hard: dict[str, str] = {}
+    used: dict[str, str] = {}
+
+
+class Quota(Object, frozen=True):
+    """A ResourceQuota of a namespace."""
+
+    metadata: Meta = Meta()
+    status: QuotaStatus = QuotaStatus()
+
+
 class Resource(Object, frozen=True):
     name: str = ""
 
@@ -168,12 +176,14 @@ class ListMeta(Object, frozen=True):
     continue_: str = msgspec.field(default="", name="continue")
 
 
-class Listing(Object, Generic[T], frozen=True):
-    items: list[T] | None = None
+class Listing(Object, frozen=True):
+    """One page. `items` is decoded as what was asked for."""
+
+    items: msgspec.Raw = msgspec.Raw(b"[]")
     metadata: ListMeta = ListMeta()
 
 
-class Change(Object, Generic[T], frozen=True):
+class Change(Object, frozen=True):
     """A line of a watch. `object` of an ERROR is a Status."""
 
     type: str
