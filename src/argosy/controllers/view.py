@@ -162,6 +162,7 @@ def abilities_of(providers: Providers) -> dict[str, Ability]:
             images=can.images,
             machine_images=can.machine_images,
             networks=can.networks,
+            quotas=can.quotas,
             nodes_max=provider.manifest.limits.nodes_max,
             nodes_text=provider.manifest.limits.text,
         )
@@ -272,6 +273,7 @@ class StopRanks(msgspec.Struct, frozen=True):
     node_id: str
     rank_ids: tuple[str, ...]
     grace_s: float
+    why: str = ""  # for hooks of the task: a `Reason`
 
 
 class SaveCheckpoint(msgspec.Struct, frozen=True):
