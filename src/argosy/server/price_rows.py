@@ -84,6 +84,7 @@ def _quota_notes(choices: Sequence[Choice], abilities: Mapping[str, Ability]) ->
             for each in choices
             if each.offer.provider in abilities
             and not abilities[each.offer.provider].owned
+            and not abilities[each.offer.provider].quotas
             and each.offer.nodes_max is None
         }
     )
@@ -91,8 +92,7 @@ def _quota_notes(choices: Sequence[Choice], abilities: Mapping[str, Ability]) ->
         return ()
     return (
         f"quotas of {', '.join(names)} are not known: what your account may not have is refused at launch, "
-        "and the next "
-        "place is tried then",
+        "and the next place is tried then",
     )
 
 
