@@ -229,6 +229,26 @@ def test_a_queue_gives_all_or_none(world: World) -> None:
     world.run(act)
 
 
+def test_queues_that_are_listed_by_zone(world: World, tmp_path: Path) -> None:
+    world.fake.queue_wildcard, world.fake.queue_s = False, 30.0
+    queue = {"run_duration": 3600, "provision_timeout": 600}
+    claim = a_tpu(config={"managed_instance_group": queue})
+    again = World(world.fake, world.clock, tmp_path, world.fake.sign_in(tmp_path))
+
+    async def act() -> None:
+        await world.driver.ensure(claim)
+        assert (await world.fact(claim)).state is ClaimState.PENDING
+        assert (await again.fact(claim)).state is ClaimState.PENDING  # another server, on the same notes
+        calls = len(world.fake.called("queued"))
+        await again.driver.observe([])
+        assert len(world.fake.called("queued")) == calls + 1
+        await again.driver.release(claim.id)
+        assert world.fake.queue == {}
+        await again.driver.disconnect()
+
+    world.run(act)
+
+
 def test_a_queue_that_gives_up_says_why(world: World) -> None:
     world.fake.capacity["tpu-v6e-8", ""] = 0
     queue = {"run_duration": 3600, "provision_timeout": 600}

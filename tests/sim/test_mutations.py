@@ -340,7 +340,7 @@ class _GoesOnUnheard(_Agent):
 
 
 class _NeverStops(_Agent):
-    async def stop(self, rank_ids: Sequence[str], grace_s: float) -> None:
+    async def stop(self, rank_ids: Sequence[str], grace_s: float, why: str = "") -> None:
         return None
 
 

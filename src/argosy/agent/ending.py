@@ -21,6 +21,14 @@ _GUARD_S = 1.0
 _YOUNG_S = 0.5  # so long a process may need to become a program once it was forked
 
 
+class Told:
+    """The processes of a rank that were told to end, those of them that were copies of their parents
+    (`Snapshot.copies`), and when: what was forked later was started by traps."""
+
+    def __init__(self, members: set[int], young: dict[int, bytes], ticks: int) -> None:
+        self.members, self.young, self.ticks = members, young, ticks
+
+
 class Ending:
     """Ends ranks and concludes them. `run` starts the program of one whose setup has ended well."""
 
@@ -114,11 +122,10 @@ class Ending:
         self._shared.changed(rank)
         self.one_ended.set()
 
-    async def terminate_late(self, rank: Rank, pid: int, members: set[int], young: dict[int, bytes]) -> None:
+    async def terminate_late(self, rank: Rank, pid: int, to: Told) -> None:
         """A process that has been forked and is about to become a program loses a SIGTERM that its parent
-        catches: it gets another one when it has become that. `members`: the rank's processes that were told
-        to end, `young`: those of them that were such copies (`Snapshot.copies`)."""
-        until_s, told_ticks = time.monotonic() + _YOUNG_S, programs.now_ticks()
+        catches: it gets another one when it has become that. `to`: who was told to end."""
+        members, young, until_s = to.members, to.young, time.monotonic() + _YOUNG_S
         looked = False
         while not rank.ended and rank.pid == pid and (not looked or young or not members):
             grown = {each for each, command in young.items() if processes.command_of(each) != command}
@@ -129,10 +136,10 @@ class Ending:
                 if not members:  # the wrapper alone was there, and its trap swallowed the signal
                     told, members = now, now
                 elif not looked:
-                    told |= {one for one in now - members if _is_older(one, told_ticks)}
+                    told |= {one for one in now - members if _is_older(one, to.ticks)}
                 looked = bool(members)
-                young = {**young, **snapshot.copies(now)}
-                young = {each: command for each, command in young.items() if each in now - grown}
+                fresh = snapshot.copies((told | members) & now)  # not what traps have started since
+                young = {each: each_is for each, each_is in {**young, **fresh}.items() if each in now - grown}
                 processes.send_signal(told, signal.SIGTERM)
             if members and time.monotonic() > until_s:
                 return

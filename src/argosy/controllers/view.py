@@ -272,6 +272,7 @@ class StopRanks(msgspec.Struct, frozen=True):
     node_id: str
     rank_ids: tuple[str, ...]
     grace_s: float
+    why: str = ""  # for hooks of the task: a `Reason`
 
 
 class SaveCheckpoint(msgspec.Struct, frozen=True):

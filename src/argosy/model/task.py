@@ -7,6 +7,7 @@ from typing import Final
 
 import msgspec
 
+from argosy.model.hooks import Hook
 from argosy.model.notify import Notify
 from argosy.model.resources import Resources
 from argosy.model.scheduling import Scheduling
@@ -77,6 +78,7 @@ class Task(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     objective: str = "cost"  # cost | time | carbon: what the best place is
     inputs: tuple[DataSize, ...] = ()
     outputs: tuple[DataSize, ...] = ()
+    hooks: tuple[Hook, ...] = ()  # at most one for each moment
     notify: tuple[
         Notify, ...
     ] = ()  # who is told of its start and end; addresses only between client and server

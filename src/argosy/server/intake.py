@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Final
 
 from argosy.model.errors import ArgosyError
+from argosy.model.hooks import MOMENTS
 from argosy.model.notify import HIDDEN, OCCASIONS, Notify, is_channel
 from argosy.model.offer import Plan
 from argosy.model.task import Task, render_ignored
@@ -66,6 +67,8 @@ class Intake:
             wrong = "a task with a deadline has a fixed number of nodes"
         elif not task.resources:
             wrong = "resources has no candidate"
+        elif any(hook.at not in MOMENTS or hook.timeout_s < 1 for hook in task.hooks):
+            wrong = f"a hook has a time limit of 1 s at least, and is one of {', '.join(MOMENTS)}"
         elif task.grace_s < 0 or any(
             each is not None and each <= 0
             for each in (task.max_duration_s, task.deadline_s, task.estimated_s)

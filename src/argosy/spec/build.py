@@ -6,6 +6,7 @@ from typing import Any
 
 import msgspec
 
+from argosy.model.hooks import TIMEOUT_S, Hook
 from argosy.model.notify import ENDS, Notify
 from argosy.model.places import READS_TASK
 from argosy.model.resources import (
@@ -89,6 +90,7 @@ def build_task(
         scheduling=_scheduling(task, over, findings),
         inputs=_data_sizes(merged, "inputs"),
         outputs=_data_sizes(merged, "outputs"),
+        hooks=_hooks(merged, findings),
         notify=build_notify(merged),
         config=json_text(own.config),
         extra=json_text(extra),
@@ -104,6 +106,22 @@ def _nodes(task: Section, findings: Findings) -> NodeRange:
             findings.error(task.places["num_nodes"], text, "write one number")
         return given
     return NodeRange(given, given) if isinstance(given, int) else NodeRange(1, 1)
+
+
+def _hooks(task: Section, findings: Findings) -> tuple[Hook, ...]:
+    """In the order in which they were written."""
+    section, found = task.get("hooks", Section), []
+    for at, given in section.values.items() if section is not None else ():
+        if isinstance(given, str):
+            found.append(Hook(at=at, run=given))
+        elif isinstance(given, Section):
+            run, timeout_s = given.get("run", str) or "", given.get("timeout", int)
+            if not run.strip() or timeout_s == 0:
+                findings.error(
+                    given.place, f"hook `{at}` has nothing to run, or no time for it", "write `run`"
+                )
+            found.append(Hook(at=at, run=run, timeout_s=TIMEOUT_S if timeout_s is None else timeout_s))
+    return tuple(found)
 
 
 def build_notify(section: Section) -> tuple[Notify, ...]:

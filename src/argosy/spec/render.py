@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
 
+from argosy.model.hooks import TIMEOUT_S, Hook
 from argosy.model.notify import ENDS, Notify, is_channel
 from argosy.model.resources import Edge, Exclusion, Networking, Recovery, Resources
 from argosy.model.scheduling import Scheduling
@@ -87,6 +88,7 @@ def task_document(task: Task) -> Document:
         "estimated_hours": _hours(task.estimated_s) if task.estimated_s is not None else None,
         "progress": render_part(task.progress_milli) if task.progress_milli else None,
         "objective": task.objective if task.objective != Task().objective else None,
+        "hooks": {hook.at: _hook(hook) for hook in task.hooks},
         "notify": [_notify(wish) for wish in task.notify],
         "config": _decoded(task.config),
         "setup": task.setup,
@@ -98,6 +100,10 @@ def task_document(task: Task) -> Document:
 
 def _unless(value: int, default: int) -> int | None:
     return value if value != default else None
+
+
+def _hook(hook: Hook) -> Document | str:
+    return hook.run if hook.timeout_s == TIMEOUT_S else {"run": hook.run, "timeout": f"{hook.timeout_s}s"}
 
 
 def _notify(wish: Notify) -> Document | str:

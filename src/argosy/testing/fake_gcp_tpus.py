@@ -81,6 +81,7 @@ class FakeGcpTpus(FakeGcpNetwork):
     def begin(self) -> None:
         super().begin()
         self.tpu_on, self.queue_s = True, 0.0
+        self.queue_wildcard = True  # whether queued resources of all zones can be listed at once
         self.silent_tpus: set[str] = set()  # zones whose TPUs cannot be listed
         self.queue: dict[str, dict[str, Any]] = {}  # by name of the resource
         self.tpu_operations: dict[str, dict[str, Any]] = {}
@@ -249,7 +250,18 @@ class FakeGcpTpus(FakeGcpNetwork):
     def queued(self, ask: Ask[None]) -> object:
         self._open()
         self._advance()
-        return {"queuedResources": [self.told_queued(name) for name in self.queue]}
+        zone = ask.parts["zone"]
+        if zone == "-" and not self.queue_wildcard:
+            raise self._rpc(400, "INVALID_ARGUMENT", "Location - is not valid")
+        names = [name for name in self.queue if zone in ("-", self.queue[name]["zone"])]
+        return {"queuedResources": [self.told_queued(name) for name in names]}
+
+    @route("GET", "/v2/projects/{project}/locations", query=("pageSize", "pageToken"))
+    def locations(self, ask: Ask[None]) -> object:
+        self._open()
+        names = ("us-central1-a", "us-central1-b", "europe-west4-a")
+        path = f"projects/{PROJECT}/locations"
+        return {"locations": [{"name": f"{path}/{name}", "locationId": name} for name in names]}
 
     def told_queued(self, name: str) -> dict[str, Any]:
         kept = self.queue[name]

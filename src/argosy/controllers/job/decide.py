@@ -368,7 +368,8 @@ def _end(view: View, job: Workload, attempt: Attempt, ranks: list[Rank]) -> list
     # A rank that its node does not know is stopped too: the node remembers that, and an order which another
     # server has sent before arrives too late to run.
     alive = [rank for rank in ranks if rank.standing in _TO_STOP]
-    actions = _per_node(alive, lambda node_id, ids: StopRanks(attempt.id, node_id, ids, float(grace_s)))
+    why = attempt.reason.value if attempt.reason is not None else ""
+    actions = _per_node(alive, lambda node_id, ids: StopRanks(attempt.id, node_id, ids, float(grace_s), why))
     if late and job_spec(job).managed and not keeps_nodes(view, job, attempt, attempt.outcome):
         actions += end_claims(view, job)
     if fence_ms:

@@ -113,6 +113,14 @@ class QueuedList(msgspec.Struct, frozen=True, rename="camel"):
     next_page_token: str = ""
 
 
+class _Location(msgspec.Struct, frozen=True, rename="camel"):
+    location_id: str
+
+
+class Locations(msgspec.Struct, frozen=True):
+    locations: list[_Location] = []
+
+
 class Slice(msgspec.Struct, frozen=True):
     """`tpu-v5p-8`: what Google calls it, and over how many hosts it is spread."""
 

@@ -26,6 +26,7 @@ from argosy.providers.gcp.listing import Bridge
 from argosy.providers.gcp.orders import Orders, Pending, pending_of
 from argosy.providers.gcp.tpu_words import (
     Failure,
+    Locations,
     Nodes,
     Queued,
     QueuedList,
@@ -64,6 +65,9 @@ class Tpus:
         self._orders = Orders(self._ended, setting.clock)
         self._bridge = Bridge()
         self._zones: set[str] = set()  # where TPUs of ours were seen or ordered
+        self._lists_all = True  # whether one call lists the queued resources of all zones
+        self._queue_zones: set[str] = set()  # where some may be
+        self._swept_s: float | None = None
         self._queued: set[str] = set()  # claims whose order is a queued resource
 
     async def _place(self, zone: str) -> str:
@@ -102,6 +106,7 @@ class Tpus:
         assert wishes.queue is not None
         self._begin(order.zone)
         self._queued.add(order.claim.id)
+        self._queue_zones.add(order.zone)
         place, names = await self._place(order.zone), [order.name(index) for index in range(wishes.count)]
         body = {
             "tpu": {
@@ -156,11 +161,14 @@ class Tpus:
             silent: set[str] = set()
             told = [machine_of(node) async for node in self._nodes(silent)]
             nodes = self._bridge.over([each for each in told if each is not None], silent, self._zones)
-            queued = [each async for each in self._resources()]
         except border.CredentialsRejected as error:
-            if "services enable" not in str(error) and "permission" not in str(error).lower():
-                raise
-            nodes, queued = [], []
+            _raise_unless_off(error)
+            nodes = []
+        try:
+            queued = await self._resources()
+        except border.CredentialsRejected as error:
+            _raise_unless_off(error)
+            queued = []
         known = {each.id for each in nodes}
         self._queued |= {each.id for each in queued}
         waits = [machine for each in queued for machine in waiting(each) if machine.id not in known]
@@ -182,16 +190,36 @@ class Tpus:
                 self._zones.add(zone_of(node))
                 yield node
 
-    async def _resources(self) -> AsyncIterator[Queued]:
-        path = f"/v2/{await self._place('-')}/queuedResources"
-        async for page in self._http.pages(
-            path,
+    async def _resources(self) -> list[Queued]:
+        """Queued resources of all zones; where Google lists them by zone only, of those that have some, and
+        of all now and then."""
+        if self._lists_all:
+            try:
+                return await self._queue_of("-")
+            except border.RequestRefused:
+                self._lists_all = False
+            except border.CredentialsRejected:
+                pass  # it may be allowed by zone
+        now_s = self._clock.monotonic_s()
+        zones = self._queue_zones
+        if self._swept_s is None or now_s - self._swept_s > SWEEP_S:
+            path = f"/v2/projects/{await self._account.credentials.project()}/locations"
+            listed = await self._http.call("GET", path, into=Locations, query=[("pageSize", PAGE)])
+            zones = zones | {each.location_id for each in listed.locations}
+            self._swept_s = now_s
+        every = sorted(zones)
+        found = await asyncio.gather(*(self._queue_of(zone) for zone in every))
+        self._queue_zones |= {zone for zone, queue in zip(every, found, strict=True) if queue}
+        return [each for queue in found for each in queue]
+
+    async def _queue_of(self, zone: str) -> list[Queued]:
+        pages = self._http.pages(
+            f"/v2/{await self._place(zone)}/queuedResources",
             into=QueuedList,
             query=[("pageSize", PAGE)],
             following=lambda page: _next(page.next_page_token),
-        ):
-            for each in page.queued_resources:
-                yield each
+        )
+        return [each async for page in pages for each in page.queued_resources]
 
     # -- what becomes of them -------------------------------------------------------------------------------
 
@@ -226,6 +254,12 @@ class Tpus:
 
 
 _AGAIN: Final = How(safe=True)
+
+
+def _raise_unless_off(error: border.CredentialsRejected) -> None:
+    """Who may not ask for TPUs, or whose project has their API turned off, has none."""
+    if "services enable" not in str(error) and "permission" not in str(error).lower():
+        raise error
 
 
 def _next(token: str) -> Sequence[tuple[str, str]] | None:
