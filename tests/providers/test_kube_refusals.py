@@ -154,6 +154,31 @@ def test_a_program_is_asked_again_when_its_token_is_not_accepted_any_more(tmp_pa
     with_plugin(tmp_path, script, act)
 
 
+def test_a_token_in_a_file_is_read_again(tmp_path: Path) -> None:
+    """The kubelet renews the token of a pod's service account."""
+
+    async def run() -> None:
+        async with a_kube(tmp_path) as kube:
+            provider = a_driver(kube, tmp_path / "driver")
+            file = tmp_path / "driver" / "token"
+            file.write_text(TOKEN)
+            kube.kubeconfig(tmp_path / "driver" / "config", namespace="ml", tokenFile="token")
+            await provider.ensure(a_pod_claim())
+            kube.token = "renewed"
+            file.write_text("renewed\n")
+            provider._clusters()["lab"].api._identity._made_ms = 0  # it was read long ago
+            await provider.ensure(a_pod_claim())
+            file.unlink()
+            kube.token = "renewed again"
+            provider._clusters()["lab"].api._identity._made_ms = 0
+            with pytest.raises(border.CredentialsRejected) as caught:
+                await provider.ensure(a_pod_claim())
+            assert str(caught.value).startswith(f"the token in {file} cannot be read: ")
+            await provider.disconnect()
+
+    asyncio.run(run())
+
+
 def test_a_namespace_without_rights(tmp_path: Path) -> None:
     async def act(kube: FakeKube, provider: KubernetesProvider) -> None:
         said = await refused(kube, provider, configured({"namespace": "default"}), border.CredentialsRejected)

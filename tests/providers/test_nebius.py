@@ -41,6 +41,7 @@ from argosy.testing.fake_nebius import TOKEN, FakeNebiusCloud
 from argosy.testing.hosts import why_no_hosts
 
 KIND, GPUS = "cpu-d3_4vcpu-16gb", "gpu-h100-sxm_8gpu-128vcpu-1600gb"
+GPU = "gpu-h100-sxm_1gpu-16vcpu-200gb"
 REGION = "eu-north1"
 
 
@@ -48,17 +49,17 @@ class Subject(CloudSubject):
     secrets: tuple[str, ...] = (TOKEN, "PRIVATE KEY")
     calls = ("create", "delete")
     cloud: FakeNebiusCloud
-    spot = False
 
     def claim(self, count: int = 1) -> Claim:
-        return a_machine_claim("nebius", KIND, region=REGION, count=count, spot=self.spot)
+        return a_machine_claim("nebius", KIND, region=REGION, count=count)
 
     async def make_foreign(self) -> None:
         self.cloud.order(name="web-1", kind=KIND, region=REGION, extra={"parent": "project-e00"})
 
 
 class SpotSubject(Subject):
-    spot = True
+    def claim(self, count: int = 1) -> Claim:
+        return a_machine_claim("nebius", GPU, region=REGION, count=count, spot=True, accelerator="H100")
 
 
 @pytest.fixture(scope="module")
@@ -122,8 +123,9 @@ def test_refusals(case: Refusal, cloud: Cloud, tmp_path: Path) -> None:
     asyncio.run(act())
 
 
-def test_killed_at_every_call(cloud: Cloud, tmp_path: Path) -> None:
-    assert hold_kills(lambda root: subject_of(cloud, root), tmp_path, count=2) >= 6
+@pytest.mark.parametrize("count", [1, pytest.param(2, marks=pytest.mark.nightly)])
+def test_killed_at_every_call(count: int, cloud: Cloud, tmp_path: Path) -> None:
+    assert hold_kills(lambda root: subject_of(cloud, root), tmp_path, count=count) >= 6
 
 
 def fails(subject: Subject, claim: Claim, kind: type[border.BorderError]) -> str:
@@ -256,7 +258,7 @@ def test_an_order_says_disk_image_subnet_and_price(cloud: Cloud, tmp_path: Path)
         networking=Networking(subnet_names=("lab",), security_groups=("vpcsecuritygroup-1",)),
         config='{"nebius": {"use_internal_ips": true}}',
     )
-    claim = a_machine_claim("nebius", KIND, region=REGION, spot=True, wish=wish)
+    claim = a_machine_claim("nebius", GPU, region=REGION, spot=True, accelerator="H100", wish=wish)
 
     async def act() -> None:
         await subject.driver.ensure(claim)
@@ -300,6 +302,11 @@ def test_bad_input_says_what_to_do(cloud: Cloud, tmp_path: Path) -> None:
     )
     assert said(a_claim_with(labels=(("a b", "c"),))) == (
         "Nebius says: metadata.labels: the label a b is not valid"
+    )
+    fast = msgspec.structs.replace(a_claim_with(network_tier="best"), count=2)
+    assert said(fast) == (
+        "`network_tier: best` is InfiniBand between machines with eight GPUs at Nebius: "
+        "cpu-d3_4vcpu-16gb has none"
     )
     assert "`config.nebius` of the task" in said(a_claim_with('{"nebius": {"use_internal_ips": 7}}'))
     subject.cloud.quota = 0

@@ -15,7 +15,8 @@ pytest.importorskip("aiohttp", reason="aiohttp is not installed")
 
 from argosy.infra import border
 from argosy.infra.machine_driver import MachineDriver
-from argosy.infra.provider import Setting, Want
+from argosy.infra.machine_vendor import Vendor
+from argosy.infra.provider import Diagnostic, Setting, Want
 from argosy.infra.system import SystemClock, SystemIds
 from argosy.model.facts import ClaimState
 from argosy.model.resources import Resources
@@ -152,6 +153,15 @@ def fails(subject: Subject, claim: Claim, kind: type[border.BorderError]) -> str
             await subject.driver.ensure(claim)
         await subject.driver.disconnect()
         return str(caught.value)
+
+    return asyncio.run(act())
+
+
+def checked(vendor: Vendor) -> Diagnostic:
+    async def act() -> Diagnostic:
+        (finding,) = await vendor.check()
+        await vendor.close()
+        return finding
 
     return asyncio.run(act())
 
@@ -315,11 +325,11 @@ def test_the_key_is_found_where_the_vendor_keeps_it(cloud: Cloud, tmp_path: Path
     fake, clock = cloud
     fake.reset()
     environ = {"HOME": str(tmp_path), "ARGOSY_RUNPOD_URL": fake.url}
-    (finding,) = asyncio.run(RunPod(a_setting(tmp_path, clock, environ)).check())
+    finding = checked(RunPod(a_setting(tmp_path, clock, environ)))
     assert (finding.ok, finding.what) == (False, "RunPod has no key to use")
     (tmp_path / ".runpod").mkdir()
     (tmp_path / ".runpod" / "config.toml").write_text(f'[default]\napi_key = "{KEY}"\n')
-    (finding,) = asyncio.run(RunPod(a_setting(tmp_path, clock, environ)).check())
+    finding = checked(RunPod(a_setting(tmp_path, clock, environ)))
     assert (finding.ok, finding.what) == (True, "the key is accepted; 3 of 3 types of GPU can be had now")
 
 

@@ -13,13 +13,14 @@ pytest.importorskip("aiohttp", reason="aiohttp is not installed")
 
 from argosy.infra import border
 from argosy.infra.machine_driver import MachineDriver
-from argosy.infra.provider import Setting, Want
+from argosy.infra.machine_vendor import Vendor
+from argosy.infra.provider import Diagnostic, Setting, Want
 from argosy.infra.system import SystemClock, SystemIds
 from argosy.model.facts import ClaimState
 from argosy.model.resources import Resources
 from argosy.model.rows import Claim
+from argosy.providers.vast.asks import Ask
 from argosy.providers.vast.orders import best_first
-from argosy.providers.vast.prices import Ask
 from argosy.providers.vast.provider import Vast
 from argosy.testing.cloud_hosts import CloudHosts
 from argosy.testing.conformance.cloud import (
@@ -145,6 +146,15 @@ def held(subject: Subject, claim: Claim) -> FakeMachine:
     asyncio.run(act())
     (machine,) = subject.cloud.machines()
     return machine
+
+
+def checked(vendor: Vendor) -> Diagnostic:
+    async def act() -> Diagnostic:
+        (finding,) = await vendor.check()
+        await vendor.close()
+        return finding
+
+    return asyncio.run(act())
 
 
 # -- offers ---------------------------------------------------------------------------------------------
@@ -321,7 +331,7 @@ def test_bad_input_says_what_to_do(cloud: Cloud, tmp_path: Path) -> None:
 def test_an_account_without_credit_is_told(cloud: Cloud, tmp_path: Path) -> None:
     subject = subject_of(cloud, tmp_path)
     subject.cloud.credit = 0.0
-    (finding,) = asyncio.run(subject.driver.vendor.check())
+    finding = checked(subject.driver.vendor)
     assert (finding.ok, finding.what, finding.hint) == (
         False,
         "the account has no credit",
@@ -333,10 +343,10 @@ def test_the_key_is_found_where_the_vendor_keeps_it(cloud: Cloud, tmp_path: Path
     fake, clock = cloud
     fake.reset()
     environ = {"HOME": str(tmp_path), "ARGOSY_VAST_URL": fake.url}
-    (finding,) = asyncio.run(Vast(a_setting(tmp_path, clock, environ)).check())
+    finding = checked(Vast(a_setting(tmp_path, clock, environ)))
     assert (finding.ok, finding.what) == (False, "Vast.ai has no key to use")
     (tmp_path / ".vast_api_key").write_text(f"{KEY}\n")
-    (finding,) = asyncio.run(Vast(a_setting(tmp_path, clock, environ)).check())
+    finding = checked(Vast(a_setting(tmp_path, clock, environ)))
     assert (finding.ok, finding.what) == (True, "the key is accepted; 12.30 $ of credit")
 
 

@@ -162,6 +162,7 @@ def abilities_of(providers: Providers) -> dict[str, Ability]:
             images=can.images,
             machine_images=can.machine_images,
             networks=can.networks,
+            quotas=can.quotas,
             nodes_max=provider.manifest.limits.nodes_max,
             nodes_text=provider.manifest.limits.text,
         )

@@ -99,6 +99,10 @@ def _read(body: Any) -> tuple[str, str, str]:  # Any: JSON of whoever
         if isinstance(inner, str) and inner and key != "detail":
             said = _first(body, "message", "error_description", "detail", "msg")
             return (inner, said, "") if said else ("", inner, "")
+    told = body.get("messages")
+    if "error_type" in body and isinstance(told, list):  # VMware's
+        said = "; ".join(str(each.get("default_message", "")) for each in told if isinstance(each, dict))
+        return _first(body, "error_type"), said, ""
     code, text = (
         _first(body, "code", "errorCode", "error_code", "error_reason", "status", "id", "reason"),
         _first(body, "message", "errorMessage", "detail", "msg", "error_description", "title"),

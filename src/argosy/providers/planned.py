@@ -9,11 +9,9 @@ from typing import Final
 
 from argosy.infra.provider import Capabilities, Manifest
 
-_OWNED: Final = Capabilities(owned=True)
 _RENTED: Final = Capabilities()
 
 PLANNED: Final = (
-    Manifest(name="vsphere", title="VMware vSphere", capabilities=_OWNED, class_name="Vsphere"),
     Manifest(name="hyperbolic", title="Hyperbolic", capabilities=_RENTED, class_name="Hyperbolic"),
     Manifest(name="mithril", title="Mithril", capabilities=_RENTED, class_name="Mithril"),
     Manifest(

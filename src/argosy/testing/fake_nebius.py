@@ -141,6 +141,7 @@ class FakePlaces(FakeGrpc):
         self.projects = {"project-e00": ("default-project-eu-north1", "eu-north1")}
         self.presets = {
             "cpu-d3_4vcpu-16gb": Preset(vcpus=4, memory_gib=16),
+            "gpu-h100-sxm_1gpu-16vcpu-200gb": Preset(vcpus=16, memory_gib=200, gpus=1),
             "gpu-h100-sxm_8gpu-128vcpu-1600gb": Preset(
                 vcpus=128, memory_gib=1600, gpus=8, fabrics=("fabric-3", "fabric-4")
             ),
@@ -269,9 +270,13 @@ class FakeNebiusCloud(FakePlaces):
         cards = spec.network_interfaces
         if len(cards) != 1 or not cards[0].subnet_id.startswith("vpcsubnet-"):
             raise self.error(400, "invalid", "one interface in a subnet", "spec.network_interfaces")
+        if not cards[0].check_presence("ip_address"):
+            raise self.error(400, "invalid", "is required", "spec.network_interfaces[0].ip_address")
         if len(spec.cloud_init_user_data) > 32 * 1024:
             raise self.error(400, "invalid", "longer than 32 KiB", "spec.cloud_init_user_data")
         spot = spec.check_presence("preemptible")
+        if spot and not spec.resources.platform.startswith("gpu-"):
+            raise self.error(400, "invalid", "the platform has no preemptible VMs", "spec.preemptible")
         if spot and spec.pricing_model is None:
             raise self.error(400, "invalid", "a preemptible VM needs one", "spec.pricing_model")
         if spec.gpu_cluster.id and spec.gpu_cluster.id not in self.clusters:

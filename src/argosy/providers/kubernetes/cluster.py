@@ -26,12 +26,13 @@ from argosy.providers.kubernetes.discovery import Discovery
 from argosy.providers.kubernetes.making import Making
 from argosy.providers.kubernetes.objects import Event, Pod
 from argosy.providers.kubernetes.pods import CONTAINER, Order
-from argosy.providers.kubernetes.states import count_of, fact_of, refusal_of, unschedulable_text
+from argosy.providers.kubernetes.states import claim_of, count_of, fact_of, refusal_of, unschedulable_text
 from argosy.providers.kubernetes.watching import Pods
 from argosy.providers.kubernetes.wishes import ContextConfig, Wishes, wishes_of
 
 _log: Final = logging.getLogger(__name__)
 _WAIT_S: Final = 60  # so long pods may find no node, where nothing is said
+_EVENTS_S: Final = 10.0
 _GROW_S: Final = 900  # and so long where an autoscaler may make one
 
 
@@ -48,7 +49,7 @@ class Cluster:
         zipapp: Callable[[], Path],
         folder: Path,
         changed: Callable[[], None],
-        settle_s: float = 20.0,
+        settle_s: float = 3.0,
     ) -> None:
         self.name, self.api, self.config = api.context.name, api, config
         self.namespace = config.namespace or api.context.namespace
@@ -59,6 +60,7 @@ class Cluster:
         self._watched: dict[str, Pods] = {}
         self._ordering: dict[str, tuple[str, str]] = {}  # claim → namespace, tag: before its pods are known
         self._hints: dict[str, str] = {}  # claim → what an autoscaler does about it
+        self._said: dict[str, tuple[float, tuple[str, bool]]] = {}  # claim → when, what it says
         self._carriers: dict[str, Carrier] = {}  # by `namespace/pod`
         self._making = Making(api, discovery)
         self._opening: set[asyncio.Task[None]] = set()
@@ -133,7 +135,15 @@ class Cluster:
         )
 
     async def _autoscaler(self, mine: list[Pod]) -> tuple[str, bool]:
-        """What an autoscaler says about pods, and whether it makes nodes for them."""
+        """What an autoscaler says about pods, and whether it makes nodes for them. Asked now and then."""
+        claim_id, now_s = claim_of(mine[0]), self._clock.monotonic_s()
+        at_s, said = self._said.get(claim_id, (float("-inf"), ("", False)))
+        if now_s - at_s > _EVENTS_S:
+            said = await self._ask_autoscaler(mine)
+            self._said[claim_id] = (now_s, said)
+        return said
+
+    async def _ask_autoscaler(self, mine: list[Pod]) -> tuple[str, bool]:
         space = mine[0].metadata.namespace
         try:
             query = [("fieldSelector", f"involvedObject.name={mine[0].metadata.name}")]
@@ -176,6 +186,7 @@ class Cluster:
             await self._making.remove_beside(namespace, claim_id)
         self.capacity.forget()
         self._hints.pop(claim_id, None)
+        self._said.pop(claim_id, None)
 
     async def reach(self, namespace: str, name: str) -> Channel:
         """A stream to the agent in a pod. Raises Unreachable."""

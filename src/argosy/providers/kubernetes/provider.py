@@ -40,7 +40,7 @@ class KubernetesProvider:
         home: Path,
         clock: Clock,
         zipapp: Callable[[], Path],
-        settle_s: float = 20.0,
+        settle_s: float = 3.0,
     ) -> None:
         self.manifest = MANIFEST
         self._root, self._environ, self._home = root, environ, home

@@ -91,8 +91,14 @@ class Nebius(Vendor):
     def refuse(self, claim: Claim) -> None:
         if not claim.choice.offer.region:
             raise border.RequestRefused("infra", "an order at Nebius names a region")
-        kind_of(claim)
+        platform, preset = kind_of(claim)
         settings_of(claim)
+        if claim.choice.resources.network_tier == "best" and claim.count > 1 and not may_cluster(claim):
+            raise border.RequestRefused(
+                "network_tier",
+                "`network_tier: best` is InfiniBand between machines with eight GPUs at Nebius: "
+                f"{platform}_{preset} has none",
+            )
 
     def keeps(self, claim: Claim) -> Mapping[str, str]:
         return {CLUSTER: claim.id} if may_cluster(claim) else {}

@@ -13,7 +13,7 @@ from argosy.infra.machine_container import ARGS, PORT, container_env, image_of
 from argosy.infra.machine_vendor import MachineOrder
 from argosy.model.offer import Capacity
 from argosy.model.resources import Resources
-from argosy.providers.vast.prices import Ask
+from argosy.providers.vast.asks import Ask
 
 IMAGE: Final = "vastai/base-image:cuda-12.8.1-auto"
 DISK_GB: Final = 32

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
 
@@ -13,14 +13,14 @@ from argosy.infra import border
 from argosy.infra.http_json import Ask as Signed
 from argosy.infra.http_json import How, HttpJson, Rate, Service
 from argosy.infra.http_words import Said
-from argosy.infra.machine_container import PORT, labels_in
 from argosy.infra.machine_vendor import MachineOrder, Vendor, findings_of
-from argosy.infra.machines import Machine, MachineState, mark_in
+from argosy.infra.machines import Machine
 from argosy.infra.provider import Diagnostic, Setting, Want
 from argosy.model.offer import Capacity, Offer
 from argosy.model.resources import Resources
 from argosy.model.rows import Claim
 from argosy.providers.vast import MANIFEST
+from argosy.providers.vast.asks import Ask, region_of, shape_of
 from argosy.providers.vast.orders import (
     best_first,
     disk_gb,
@@ -30,7 +30,10 @@ from argosy.providers.vast.orders import (
     search_of,
     settings_of,
 )
-from argosy.providers.vast.prices import Ask, region_of, shape_of
+from argosy.providers.vast.states import Page, machine_of
+
+if TYPE_CHECKING:
+    from argosy.catalog.refresh.book import Book
 
 URL: Final = "https://console.vast.ai"
 SIGN_IN: Final = (
@@ -40,31 +43,6 @@ _TRIES: Final = 5  # offers that are tried for one machine
 _PAGE: Final = 25
 _KNOWN_S: Final = 60.0  # searches are counted by the day
 _STALE_S: Final = 900.0
-_BROKEN: Final = ("oci runtime create failed", "error response from daemon", "unable to find image")
-
-
-class _Port(msgspec.Struct, frozen=True):
-    port: str = msgspec.field(name="HostPort", default="")
-
-
-class _Instance(msgspec.Struct, frozen=True):
-    id: int
-    label: str | None = None
-    actual_status: str | None = None
-    intended_status: str | None = None
-    cur_state: str | None = None
-    next_state: str | None = None
-    status_msg: str | None = None
-    public_ipaddr: str | None = None
-    ports: dict[str, list[_Port] | None] | None = None
-    extra_env: list[list[str]] | None = None
-    is_bid: bool | None = False
-    start_date: float | None = None
-
-
-class _Page(msgspec.Struct, frozen=True):
-    instances: list[_Instance]
-    next_token: str | None = None
 
 
 class _Found(msgspec.Struct, frozen=True):
@@ -92,7 +70,7 @@ class Vast(Vendor):
     def __init__(self, setting: Setting, *, every_s: float = 0.3) -> None:
         self._setting, self._clock = setting, setting.clock
         self._searched: dict[bytes, tuple[float, list[Ask]]] = {}
-        self._book: Any = None
+        self._book: Book | None = None
         self._http = HttpJson(
             setting.environ.get("ARGOSY_VAST_URL") or URL,
             Service(title=MANIFEST.title, sign_in=SIGN_IN, words=words),
@@ -174,7 +152,7 @@ class Vast(Vendor):
         } | {key: (now_s, answer.offers)}
         return answer.offers
 
-    def _names(self) -> Any:
+    def _names(self) -> Book:
         """How the catalog calls what hosts have."""
         if self._book is None:
             from argosy.catalog.catalog import Catalog
@@ -235,7 +213,7 @@ class Vast(Vendor):
         ]
         pages = self._http.pages(
             "/api/v1/instances/",
-            into=_Page,
+            into=Page,
             query=query,
             following=lambda page: [("after_token", page.next_token)] if page.next_token else None,
         )
@@ -268,48 +246,6 @@ class Vast(Vendor):
 
     async def close(self) -> None:
         await self._http.close()
-
-
-def machine_of(told: _Instance) -> Machine | None:
-    """None: it is not ours."""
-    env = {pair[0]: pair[1] for pair in told.extra_env or () if len(pair) == 2}
-    mark = mark_in(labels_in(env))
-    if mark is None:
-        return None
-    message = (told.status_msg or "").strip()
-    door = next(iter((told.ports or {}).get(f"{PORT}/tcp") or ()), None)
-    state, error = _state(told, ready=door is not None), None
-    if state is MachineState.STARTING and any(each in message.lower() for each in _BROKEN):
-        state, error = (
-            MachineState.FAILED,
-            border.RequestRefused("image_id", f"Vast.ai says: {message[:300]}"),
-        )
-    return Machine(
-        id=str(told.id),
-        claim_id=mark.claim_id,
-        index=mark.index,
-        count=mark.count,
-        tag=mark.tag,
-        state=state,
-        region=env.get("ARGOSY_REGION", ""),
-        spot=bool(told.is_bid),
-        host=(told.public_ipaddr or "").strip() if door is not None else "",
-        port=int(door.port) if door is not None and door.port.isdigit() else PORT,
-        created=f"{told.start_date or 0:020.3f}",
-        said=message[:200] if state in (MachineState.ENDED, MachineState.FAILED) else "",
-        error=error,
-        stays=state in (MachineState.ENDED, MachineState.FAILED),
-    )
-
-
-def _state(told: _Instance, *, ready: bool) -> MachineState:
-    if told.intended_status == "stopped":
-        rests = told.cur_state == "stopped" and told.next_state in (None, "stopped")
-        return MachineState.STOPPED if rests else MachineState.STOPPING
-    if told.actual_status == "running" and ready:
-        return MachineState.RUNNING
-    # Its first program is sshd: when that ends, nothing is left to reach.
-    return MachineState.ENDED if told.actual_status == "exited" else MachineState.STARTING
 
 
 def refused(done: _Done, status: int, scope: str) -> border.BorderError:
