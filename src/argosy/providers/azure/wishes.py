@@ -199,10 +199,9 @@ def _image(text: str) -> dict[str, str]:
         return {"sharedGalleryImageId": text}
     if lower.startswith("/subscriptions/"):
         return {"id": text}
-    said = "machines of Azure have no container images" if text.startswith("docker:") else "it is none"
     raise border.RequestRefused(
         "image_id",
-        f"`{text}` is not an image of Azure ({said}): give a URN, PUBLISHER:OFFER:SKU:VERSION (`az vm image "
+        f"`{text}` is not an image of Azure: give a URN, PUBLISHER:OFFER:SKU:VERSION (`az vm image "
         "list`), or the id of an image or of a gallery's",
     )
 
