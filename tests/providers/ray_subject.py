@@ -53,7 +53,7 @@ class RaySubject:
             dialled=dialled,
             released=Tombstones(folder / "released"),
             notes=Notes(folder / "native", NativeClaim),
-            ssh=Ssh(ray.folder / "ssh", SystemIds()),
+            ssh=lambda: Ssh(ray.folder / "ssh", SystemIds()),
             agent=lambda: zipapp,
         )
         self.cluster = Cluster("lab", api, settings, means)

@@ -18,6 +18,7 @@ from argosy.providers.cudo.provider import Cudo
 from argosy.testing.conformance.cloud import (
     CloudSubject,
     MovedClock,
+    a_claim_with,
     a_machine_claim,
     a_setting,
     hold_case,
@@ -141,6 +142,16 @@ def test_where_nothing_can_be_had(place: tuple[str, str], cloud: Cloud, tmp_path
         with pytest.raises(kind, match=text):
             await subject.driver.ensure(a_machine_claim("cudo", place[1], region=place[0]))
         assert subject.cloud.called("create") == []
+
+    hold_case(case, subject_of(cloud, tmp_path))
+
+
+def test_the_image_that_a_task_names(cloud: Cloud, tmp_path: Path) -> None:
+    async def case(subject: Subject) -> None:
+        claim = a_claim_with(subject, Resources(image_id="ubuntu-2404"))
+        await subject.driver.ensure(claim)
+        assert subject.cloud.called("create")[0].body.boot_disk_image_id == "ubuntu-2404"
+        await subject.driver.release(claim.id)
 
     hold_case(case, subject_of(cloud, tmp_path))
 

@@ -164,6 +164,15 @@ def test_a_token_is_missing_or_wrong(ray: FakeRay, tmp_path: Path) -> None:
     assert findings(provider(ray, tmp_path)) == []
 
 
+def test_a_dashboard_that_anybody_may_use_is_said(ray: FakeRay, tmp_path: Path) -> None:
+    (said,) = findings(made(tmp_path, {"RAY_ADDRESS": f"http://0.0.0.0:{ray.port}"}))
+    assert said == (
+        f"0.0.0.0:{ray.port}: whoever reaches its dashboard can run programs on it: it asks for no token "
+        "| start it with RAY_AUTH_MODE=token, and give the token to this server (docs/ray.md)"
+    )
+    assert findings(provider(ray, tmp_path)) == [], "on the loopback that is this machine alone"
+
+
 def test_a_ray_that_is_too_old(ray: FakeRay, tmp_path: Path) -> None:
     ray.version = "2.3.1"
     (said,) = findings(provider(ray, tmp_path))

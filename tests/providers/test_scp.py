@@ -20,6 +20,7 @@ from argosy.providers.scp.provider import Access, Scp, signature
 from argosy.testing.conformance.cloud import (
     CloudSubject,
     MovedClock,
+    a_claim_with,
     a_machine_claim,
     a_setting,
     hold_case,
@@ -152,6 +153,16 @@ def test_what_people_have_to_make_is_named(cloud: Cloud, tmp_path: Path) -> None
             border.RequestRefused, match="no VPC with an internet gateway and a public subnet"
         ):
             await subject.driver.ensure(subject.claim())
+
+    hold_case(case, subject_of(cloud, tmp_path))
+
+
+def test_the_image_that_a_task_names(cloud: Cloud, tmp_path: Path) -> None:
+    async def case(subject: Subject) -> None:
+        claim = a_claim_with(subject, Resources(image_id="IMAGE-20"))
+        await subject.driver.ensure(claim)
+        assert subject.cloud.called("create")[0].body.image_id == "IMAGE-20"
+        await subject.driver.release(claim.id)
 
     hold_case(case, subject_of(cloud, tmp_path))
 

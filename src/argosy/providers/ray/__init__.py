@@ -7,7 +7,10 @@ from typing import TYPE_CHECKING, Final
 from argosy.infra.provider import Capabilities, Manifest
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from argosy.infra.provider import Setting
+    from argosy.infra.ssh import Ssh
     from argosy.providers.ray.provider import RayProvider
 
 MANIFEST: Final = Manifest(
@@ -34,9 +37,7 @@ MANIFEST: Final = Manifest(
 def create(setting: Setting) -> RayProvider:
     """The driver for the clusters that are known: `ray.yaml`, RAY_ADDRESS, and the one of this machine.
     Raises ArgosyError when that file cannot be used."""
-    from argosy.infra.boot import agent_zipapp
     from argosy.infra.machine_notes import Notes
-    from argosy.infra.ssh import Ssh
     from argosy.infra.tombstones import Tombstones
     from argosy.providers.ray.api import RayApi
     from argosy.providers.ray.cluster import Cluster, Means
@@ -49,8 +50,8 @@ def create(setting: Setting) -> RayProvider:
         dialled=setting.dialled,
         released=Tombstones(setting.root / "released"),
         notes=Notes(setting.root / "native", NativeClaim),
-        ssh=Ssh(setting.root / "ssh", setting.ids, setting.environ),
-        agent=lambda: agent_zipapp(setting.root / "agent"),
+        ssh=lambda: _ssh(setting),
+        agent=lambda: _agent(setting),
     )
     return RayProvider(
         {
@@ -58,3 +59,15 @@ def create(setting: Setting) -> RayProvider:
             for name, each in find_clusters(setting.home, setting.environ).items()
         }
     )
+
+
+def _ssh(setting: Setting) -> Ssh:
+    from argosy.infra.ssh import Ssh
+
+    return Ssh(setting.root / "ssh", setting.ids, setting.environ)
+
+
+def _agent(setting: Setting) -> Path:
+    from argosy.infra.boot import agent_zipapp
+
+    return agent_zipapp(setting.root / "agent")

@@ -11,7 +11,7 @@ import asyncio
 import socket
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Final, NamedTuple
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 import msgspec
 
@@ -19,19 +19,20 @@ from argosy.infra import border
 from argosy.infra.agent_client import unix_channel
 from argosy.infra.agent_port import Channel, DialIn
 from argosy.infra.machine_notes import Notes
-from argosy.infra.speaker import Speaker
-from argosy.infra.ssh import Ssh
-from argosy.infra.ssh_target import SshTarget
 from argosy.infra.tombstones import Tombstones
 from argosy.model.facts import ClaimFact, ClaimState
 from argosy.model.ids import Clock
 from argosy.model.rows import Claim
 from argosy.providers.ray.api import Actor, ClusterStatus, Job, RayApi, RayNode, Submission
-from argosy.providers.ray.native import NativeClaim, NativeNode, note_of, running_of
+from argosy.providers.ray.native import NativeClaim, NativeClaims
 from argosy.providers.ray.nodes import GRAIN, NodeKind, fitting, growing_kinds, kinds_of
 from argosy.providers.ray.package import ENTRYPOINT, Package, build_package
 from argosy.providers.ray.settings import ClusterSettings, TaskOptions
 from argosy.providers.ray.states import CLASS, PLAN, TAG, Plan, fact_of, parse_address, plan_of, waiting_text
+
+if TYPE_CHECKING:
+    from argosy.infra.ssh import Ssh
+    from argosy.infra.ssh_target import SshTarget
 
 _FRESH_S: Final = 1.0
 _NODES_S: Final = 5.0
@@ -44,18 +45,17 @@ _NO_WAY: Final = (
     "set ARGOSY_PUBLIC_URL to the https address at which they reach it, or write in ray.yaml from which "
     "`login` ssh reaches them, or submit Ray's own jobs (`ray:` in the task)",
 )
-_STOP_LOOKS: Final = 120
-_STOP_LOOK_S: Final = 0.25
 
 
 class Means(NamedTuple):
-    """What the clusters of one server share. `agent` builds the zipapp when the first claim needs it."""
+    """What the clusters of one server share. `agent` builds the zipapp, and `ssh` makes a client, when
+    they are first needed."""
 
     clock: Clock
     dialled: DialIn | None
     released: Tombstones
     notes: Notes[NativeClaim]
-    ssh: Ssh
+    ssh: Callable[[], Ssh]
     agent: Callable[[], Path]
 
 
@@ -64,10 +64,10 @@ class Cluster:
 
     def __init__(self, name: str, api: RayApi, settings: ClusterSettings, means: Means) -> None:
         self.name, self.api, self.settings = name, api, settings
-        self._clock, self._dialled, self._released, notes, ssh, self._agent = means
-        self._notes, self._ssh = notes, ssh
+        self._clock, self._dialled, self._released, notes, self._make_ssh, self._agent = means
+        self._native = NativeClaims(name, api, notes)
+        self._ssh: Ssh | None = None
         self._ips: dict[str, str] = {}  # of nodes, by their names
-        self._natives: dict[str, tuple[NativeNode, Speaker]] = {}  # by claim
         self._package: Package | None = None
         self._nodes: list[RayNode] = []
         self._status = (ClusterStatus(), "")
@@ -120,7 +120,7 @@ class Cluster:
         if job is not None:
             return
         if options.native:
-            self._notes.save(self._notes.load(claim.id) or note_of(claim, options))
+            self._native.note(claim, options)
             return
         nodes, status = await self.look(0)
         plan = self._plan(claim, options, await self.kinds(), nodes)
@@ -209,11 +209,6 @@ class Cluster:
     async def facts(self, claim_ids: Sequence[str]) -> list[ClaimFact]:
         """What Ray knows of claims (of all when none is named)."""
         submitting = dict(self._submitting)
-        noted = [
-            each.fact()
-            for each in self._notes.all()
-            if each.region == self.name and (not claim_ids or each.claim_id in claim_ids)
-        ]
         jobs = [
             (job, plan)
             for job in await self.api.jobs()
@@ -225,7 +220,7 @@ class Cluster:
             actors = {each.name: each for each in await self.api.actors(CLASS)}
         nodes, status = await self.look(_FRESH_S) if jobs else ([], ClusterStatus())
         by_id = {node.node_id: node for node in nodes}
-        facts = noted
+        facts = self._native.facts(claim_ids)
         for job, plan in jobs:
             waiting = waiting_text(plan, *fitting(nodes, plan.bundle, status), status.coming)
             facts.append(fact_of(job, plan, self.name, actors, by_id, waiting))
@@ -265,8 +260,7 @@ class Cluster:
     async def release(self, claim_id: str) -> None:
         """Stops what there is of a claim, and waits until Ray has its nodes back."""
         self._released.add(claim_id)
-        if self._notes.load(claim_id) is not None:
-            await self._release_native(claim_id)
+        if await self._native.release(claim_id):
             return
         job = await self.api.job(claim_id)
         if job is None or plan_of(job) is None:
@@ -286,20 +280,6 @@ class Cluster:
             self._ordered.pop(name, None)
         await self._tidy()
 
-    async def _release_native(self, claim_id: str) -> None:
-        """Its jobs are stopped; Ray keeps their records."""
-        for _ in range(_STOP_LOOKS):
-            running = running_of(claim_id, await self.api.jobs())
-            if not running:
-                break
-            await asyncio.gather(*(self.api.stop(each) for each in running))
-            await asyncio.sleep(_STOP_LOOK_S)
-        else:
-            raise border.Transient(f"the job {running[0]} is told to stop, and Ray has not ended it yet", 5)
-        self._notes.remove(claim_id)
-        if (known := self._natives.pop(claim_id, None)) is not None:
-            known[0].close()
-
     async def _holds(self, claim_id: str) -> bool:
         return any(
             each.name.startswith(f"{claim_id}-") and each.state != "DEAD"
@@ -317,18 +297,14 @@ class Cluster:
 
     async def reach(self, node: str) -> Channel:
         """A stream to the agent of a node. Raises Unreachable."""
-        claim_id = node.rpartition("-")[0]
-        note = self._notes.load(claim_id)
-        if note is not None:
-            if claim_id not in self._natives:
-                native = NativeNode(note, self.api, self._notes)
-                self._natives[claim_id] = (native, Speaker(native))
-            return await self._natives[claim_id][1].open()
+        if (native := await self._native.open(node.rpartition("-")[0])) is not None:
+            return native
         if self._dialled is not None and self._dialled.has(node):
             return self._dialled.open(node)
         socket_path = f"{self.settings.node_dir}/argosy-{node}/agent.sock"
         ip = self._ips.get(node)
         if self.settings.login and ip and not _is_own(ip):
+            self._ssh = self._ssh or self._make_ssh()
             return await self._ssh.open(self._target(ip), socket_path)
         try:
             return await unix_channel(socket_path)
@@ -339,6 +315,8 @@ class Cluster:
 
     def _target(self, ip: str) -> SshTarget:
         """A node, by way of the host from which nodes are reached."""
+        from argosy.infra.ssh_target import SshTarget
+
         settings = self.settings
         user = settings.login.rpartition("@")[0]
         return SshTarget(
@@ -351,10 +329,10 @@ class Cluster:
         )
 
     async def close(self) -> None:
-        for native, _ in self._natives.values():
-            native.close()
+        self._native.close()
         await self.api.close()
-        await self._ssh.close()
+        if self._ssh is not None:
+            await self._ssh.close()
 
 
 def _released(claim_id: str) -> border.RequestRefused:

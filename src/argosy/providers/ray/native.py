@@ -10,12 +10,12 @@ from __future__ import annotations
 import asyncio
 import shlex
 from collections.abc import Sequence
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
 
 from argosy.infra import border
-from argosy.infra.agent_port import RankOrder
+from argosy.infra.agent_port import Channel, RankOrder
 from argosy.infra.machine_notes import Notes
 from argosy.model.facts import ClaimFact, ClaimState, NodeFacts, NodeSighting, RankFact, RankPhase
 from argosy.model.rows import Claim
@@ -24,7 +24,12 @@ from argosy.providers.ray.logs import JobLog
 from argosy.providers.ray.settings import TaskOptions
 from argosy.providers.ray.states import TAG, address_of, reason_of
 
+if TYPE_CHECKING:
+    from argosy.infra.speaker import Speaker
+
 OF_CLAIM: Final = "argosy_cluster"  # in the metadata of such a job: the claim that it runs on
+_STOP_LOOKS: Final = 120
+_STOP_LOOK_S: Final = 0.25
 _STOPPED: Final = 143  # the exit code of what SIGTERM ended
 #: Ends that are no fault of the program: another attempt may do.
 _LOST: Final = (
@@ -190,6 +195,55 @@ class NativeNode:
             ended_ms=ended_ms,
             detail=reason_of(job),
         )
+
+
+class NativeClaims:
+    """The claims of one cluster that hold nothing: their notes, and who stands for their agents."""
+
+    def __init__(self, region: str, api: RayApi, notes: Notes[NativeClaim]) -> None:
+        self._region, self._api, self._notes = region, api, notes
+        self._nodes: dict[str, tuple[NativeNode, Speaker]] = {}
+
+    def note(self, claim: Claim, options: TaskOptions) -> None:
+        """Raises RequestRefused, OSError."""
+        self._notes.save(self._notes.load(claim.id) or note_of(claim, options))
+
+    def facts(self, claim_ids: Sequence[str]) -> list[ClaimFact]:
+        mine = [each for each in self._notes.all() if each.region == self._region]
+        return [each.fact() for each in mine if not claim_ids or each.claim_id in claim_ids]
+
+    async def open(self, claim_id: str) -> Channel | None:
+        """A stream to who stands for its agent; None: it is no such claim."""
+        note = self._notes.load(claim_id)
+        if note is None:
+            return None
+        if claim_id not in self._nodes:
+            from argosy.infra.speaker import Speaker
+
+            node = NativeNode(note, self._api, self._notes)
+            self._nodes[claim_id] = (node, Speaker(node))
+        return await self._nodes[claim_id][1].open()
+
+    async def release(self, claim_id: str) -> bool:
+        """Its jobs are stopped; Ray keeps their records. False: it is no such claim."""
+        if self._notes.load(claim_id) is None:
+            return False
+        for _ in range(_STOP_LOOKS):
+            running = running_of(claim_id, await self._api.jobs())
+            if not running:
+                break
+            await asyncio.gather(*(self._api.stop(each) for each in running))
+            await asyncio.sleep(_STOP_LOOK_S)
+        else:
+            raise border.Transient(f"the job {running[0]} is told to stop, and Ray has not ended it yet", 5)
+        self._notes.remove(claim_id)
+        if (known := self._nodes.pop(claim_id, None)) is not None:
+            known[0].close()
+        return True
+
+    def close(self) -> None:
+        for node, _ in self._nodes.values():
+            node.close()
 
 
 def running_of(claim_id: str, jobs: Sequence[Job]) -> list[str]:
