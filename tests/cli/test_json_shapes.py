@@ -42,6 +42,7 @@ COMMANDS: dict[str, tuple[str, ...]] = {
     "gpus": ("gpus",),
     "jobs cancel": ("jobs", "cancel", "1", "-y"),
     "jobs graph": ("jobs", "graph", "7"),
+    "jobs retry": ("jobs", "retry", "7/1"),
     "jobs pool apply": ("jobs", "pool", "apply", "warm", "worker.yaml", "--workers", "2"),
     "jobs pool down": ("jobs", "pool", "down", "warm", "-y"),
     "jobs pool status": ("jobs", "pool", "status"),

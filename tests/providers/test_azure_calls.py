@@ -449,7 +449,7 @@ def test_machines_join_the_network_of_the_task(lab: Lab) -> None:
     ("claim", "field", "text"),
     [
         (a_claim(kind="Standard_X1"), "instance_type", "Standard_X1 provided for the VM size is not valid"),
-        (a_claim(Resources(image_id="docker:x")), "image_id", "machines of Azure have no container images"),
+        (a_claim(Resources(image_id="ubuntu")), "image_id", "`ubuntu` is not an image of Azure: give a URN"),
         (a_claim(Resources(disk_tier="ultra")), "disk_tier", "Azure has no OS disk of the tier `ultra`"),
         (a_claim(with_config(encrypted="maybe")), "config.azure", "Expected `bool`"),
         (
@@ -627,6 +627,19 @@ def test_what_is_shut_down_from_inside_is_gone_and_deleted(lab: Lab) -> None:
 
     lab.run(act)
     assert lab.fake.leftovers() == []
+
+
+def test_a_machine_that_one_of_two_listings_lacks_is_as_it_was(lab: Lab) -> None:
+    claim = a_claim()
+
+    async def act(driver: MachineDriver) -> None:
+        await driver.ensure(claim)
+        (before,) = await driver.observe([claim.id])
+        assert before.state is ClaimState.HELD
+        lab.fake.hides_states = True
+        assert await driver.observe([claim.id]) == [before]
+
+    lab.run(act)
 
 
 def test_the_token_goes_to_no_other_host(lab: Lab) -> None:

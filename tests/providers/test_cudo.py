@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
-import msgspec
 import pytest
 
 pytest.importorskip("aiohttp", reason="aiohttp is not installed")
@@ -18,6 +17,7 @@ from argosy.providers.cudo.provider import Cudo
 from argosy.testing.conformance.cloud import (
     CloudSubject,
     MovedClock,
+    a_claim_with,
     a_machine_claim,
     a_setting,
     hold_case,
@@ -83,9 +83,8 @@ def test_what_is_asked_for(cloud: Cloud, tmp_path: Path) -> None:
     """The size that the type's name tells, the newest image with drivers, the disk of the wish."""
 
     async def case(subject: Subject) -> None:
-        claim = subject.claim()
-        choice = msgspec.structs.replace(claim.choice, resources=Resources(disk_size_bytes=200 * 2**30))
-        await subject.driver.ensure(claim := msgspec.structs.replace(claim, choice=choice))
+        claim = a_claim_with(subject, Resources(disk_size_bytes=200 * 2**30))
+        await subject.driver.ensure(claim)
         asked = subject.cloud.called("create")[0].body
         assert (asked.machine_type, asked.gpus, asked.vcpus, asked.memory_gib) == ("ice-lake-a40", 1, 4, 16)
         assert asked.boot_disk_image_id == "ubuntu-2204-nvidia-550-docker-v20240905"
@@ -141,6 +140,16 @@ def test_where_nothing_can_be_had(place: tuple[str, str], cloud: Cloud, tmp_path
         with pytest.raises(kind, match=text):
             await subject.driver.ensure(a_machine_claim("cudo", place[1], region=place[0]))
         assert subject.cloud.called("create") == []
+
+    hold_case(case, subject_of(cloud, tmp_path))
+
+
+def test_the_image_that_a_task_names(cloud: Cloud, tmp_path: Path) -> None:
+    async def case(subject: Subject) -> None:
+        claim = a_claim_with(subject, Resources(image_id="ubuntu-2404"))
+        await subject.driver.ensure(claim)
+        assert subject.cloud.called("create")[0].body.boot_disk_image_id == "ubuntu-2404"
+        await subject.driver.release(claim.id)
 
     hold_case(case, subject_of(cloud, tmp_path))
 

@@ -15,12 +15,14 @@ from argosy.infra import border
 from argosy.infra.machine_driver import MachineDriver
 from argosy.infra.provider import Want
 from argosy.infra.system import SystemClock, SystemIds
+from argosy.model.resources import Resources
 from argosy.model.rows import Claim
 from argosy.providers.digitalocean.provider import DigitalOcean
 from argosy.testing.cloud_hosts import CloudHosts
 from argosy.testing.conformance.cloud import (
     CloudSubject,
     MovedClock,
+    a_claim_with,
     a_machine_claim,
     a_setting,
     hold_case,
@@ -86,6 +88,7 @@ def test_killed_at_every_call(cloud: Cloud, tmp_path: Path) -> None:
     assert len(cloud[0].keys) == 1
 
 
+@pytest.mark.nightly  # as a machine of Lambda, but for the user
 @pytest.mark.process
 @pytest.mark.skipif(bool(why_no_hosts()), reason=why_no_hosts() or "hosts can be made")
 def test_a_droplet_is_reached(tmp_path: Path) -> None:
@@ -141,6 +144,51 @@ def test_what_no_region_has_is_closed(cloud: Cloud, tmp_path: Path) -> None:
         (closed,) = await subject.driver.quote(Want())
         assert (closed.shape.instance_type, closed.region) == ("gpu-none", "")
         assert closed.closed == "no region of DigitalOcean has one now"
+
+    hold_case(case, subject_of(cloud, tmp_path))
+
+
+def test_all_is_closed_for_an_account_at_its_limit(cloud: Cloud, tmp_path: Path) -> None:
+    async def case(subject: Subject) -> None:
+        await subject.driver.ensure(claim := subject.claim(2))
+        subject.cloud.quota = 2
+        (closed,) = await subject.driver.quote(Want())
+        assert (closed.shape.instance_type, closed.region) == ("", "")
+        assert closed.closed == "the account has 2 droplets, which is its limit"
+        await subject.driver.release(claim.id)
+
+    hold_case(case, subject_of(cloud, tmp_path))
+
+
+IMAGES = {
+    "ubuntu-22-04-x64": (Resources(image_id="ubuntu-22-04-x64"), "ubuntu-22-04-x64"),
+    "by number": (Resources(image_id="7555620"), 7555620),
+    "by region": (Resources(extra='{"image_id": {"nyc3": "mine"}}'), "mine"),
+    "none": (Resources(), "gpu-h100x1-base"),
+}
+
+
+@pytest.mark.parametrize("image", IMAGES)
+def test_the_image_that_a_task_names(image: str, cloud: Cloud, tmp_path: Path) -> None:
+    asked, told = IMAGES[image]
+
+    async def case(subject: Subject) -> None:
+        await subject.driver.ensure(claim := a_claim_with(subject, asked))
+        assert subject.cloud.called("create")[0].body.image == told
+        await subject.driver.release(claim.id)
+
+    hold_case(case, subject_of(cloud, tmp_path))
+
+
+def test_images_that_cannot_be_had(cloud: Cloud, tmp_path: Path) -> None:
+    async def case(subject: Subject) -> None:
+        elsewhere = Resources(extra='{"image_id": {"fra1": "mine"}}')
+        with pytest.raises(border.RequestRefused, match="`image_id` has no image for nyc3: it has fra1"):
+            await subject.driver.ensure(a_claim_with(subject, elsewhere))
+        container = Resources(image_id="docker:ubuntu")
+        with pytest.raises(border.Unsupported, match="machines of DigitalOcean run no container images"):
+            await subject.driver.ensure(a_claim_with(subject, container))
+        assert subject.cloud.called("create") == []
 
     hold_case(case, subject_of(cloud, tmp_path))
 

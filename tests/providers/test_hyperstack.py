@@ -13,11 +13,13 @@ from argosy.infra import border
 from argosy.infra.machine_driver import MachineDriver
 from argosy.infra.provider import Want
 from argosy.model.facts import ClaimState
+from argosy.model.resources import Resources
 from argosy.model.rows import Claim
 from argosy.providers.hyperstack.provider import Hyperstack
 from argosy.testing.conformance.cloud import (
     CloudSubject,
     MovedClock,
+    a_claim_with,
     a_machine_claim,
     a_setting,
     hold_case,
@@ -160,6 +162,16 @@ def test_credit_that_is_used_up_is_told_by_check(cloud: Cloud, tmp_path: Path) -
         (bad,) = await subject.driver.check()
         assert bad.what == "the credit at Hyperstack (0.00 $) is too small to launch"
         assert bad.hint == "add to it at https://console.hyperstack.cloud/billing"
+
+    hold_case(case, subject_of(cloud, tmp_path))
+
+
+def test_the_image_that_a_task_names(cloud: Cloud, tmp_path: Path) -> None:
+    async def case(subject: Subject) -> None:
+        claim = a_claim_with(subject, Resources(image_id="Ubuntu Server 22.04 LTS R535 CUDA 12.2"))
+        await subject.driver.ensure(claim)
+        assert subject.cloud.called("create")[0].body.image_name == "Ubuntu Server 22.04 LTS R535 CUDA 12.2"
+        await subject.driver.release(claim.id)
 
     hold_case(case, subject_of(cloud, tmp_path))
 

@@ -21,6 +21,7 @@ from argosy.providers.paperspace.provider import Paperspace
 from argosy.testing.conformance.cloud import (
     CloudSubject,
     MovedClock,
+    a_claim_with,
     a_machine_claim,
     a_setting,
     hold_case,
@@ -125,6 +126,16 @@ def test_a_machine_that_is_never_ready_goes(told: str, cloud: Cloud, tmp_path: P
         with pytest.raises(border.OutOfCapacity, match=TOLD[told]):
             await subject.driver.ensure(claim)
         assert subject.cloud.machines() == []
+
+    hold_case(case, subject_of(cloud, tmp_path))
+
+
+def test_the_image_that_a_task_names(cloud: Cloud, tmp_path: Path) -> None:
+    async def case(subject: Subject) -> None:
+        claim = a_claim_with(subject, Resources(image_id="t20"))
+        await subject.driver.ensure(claim)
+        assert subject.cloud.called("create")[0].body.template_id == "t20"
+        await subject.driver.release(claim.id)
 
     hold_case(case, subject_of(cloud, tmp_path))
 

@@ -20,6 +20,7 @@ from argosy.providers.scp.provider import Access, Scp, signature
 from argosy.testing.conformance.cloud import (
     CloudSubject,
     MovedClock,
+    a_claim_with,
     a_machine_claim,
     a_setting,
     hold_case,
@@ -92,11 +93,12 @@ def test_what_is_asked_for(cloud: Cloud, tmp_path: Path) -> None:
     """An image for GPUs, a disk in tens of GB, a script that lets us in, and ways for ssh."""
 
     async def case(subject: Subject) -> None:
-        claim = subject.claim()
-        choice = msgspec.structs.replace(claim.choice, resources=Resources(disk_size_bytes=101 * 10**9))
-        await subject.driver.ensure(claim := msgspec.structs.replace(claim, choice=choice))
+        claim = a_claim_with(subject, Resources(disk_size_bytes=101 * 10**9))
+        claim = msgspec.structs.replace(claim, tag="sto-01m8mk3c607f1f8625q0")
+        await subject.driver.ensure(claim)
         asked = subject.cloud.called("create")[0].body
         assert (asked.image_id, asked.block_storage.disk_size) == ("IMAGE-GPU", 110)
+        assert asked.block_storage.block_storage_name == "argosy 1 sto-01m8mk3c607f1f8"
         script = base64.b64decode(asked.initial_script.initial_script_content).decode()
         assert "ssh-ed25519 " in script
         assert subprocess.run(["bash", "-n"], input=script, text=True, check=False).returncode == 0
@@ -152,6 +154,16 @@ def test_what_people_have_to_make_is_named(cloud: Cloud, tmp_path: Path) -> None
             border.RequestRefused, match="no VPC with an internet gateway and a public subnet"
         ):
             await subject.driver.ensure(subject.claim())
+
+    hold_case(case, subject_of(cloud, tmp_path))
+
+
+def test_the_image_that_a_task_names(cloud: Cloud, tmp_path: Path) -> None:
+    async def case(subject: Subject) -> None:
+        claim = a_claim_with(subject, Resources(image_id="IMAGE-20"))
+        await subject.driver.ensure(claim)
+        assert subject.cloud.called("create")[0].body.image_id == "IMAGE-20"
+        await subject.driver.release(claim.id)
 
     hold_case(case, subject_of(cloud, tmp_path))
 

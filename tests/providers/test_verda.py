@@ -24,6 +24,7 @@ from argosy.testing.cloud_hosts import CloudHosts
 from argosy.testing.conformance.cloud import (
     CloudSubject,
     MovedClock,
+    a_claim_with,
     a_machine_claim,
     a_setting,
     hold_case,
@@ -154,9 +155,7 @@ def test_what_is_asked_for(cloud: Cloud, tmp_path: Path) -> None:
     """The newest image that fits, the disk of the wish, and one login for an hour."""
 
     async def case(subject: Subject) -> None:
-        claim = subject.claim()
-        choice = msgspec.structs.replace(claim.choice, resources=Resources(disk_size_bytes=250 * 10**9))
-        claim = msgspec.structs.replace(claim, choice=choice)
+        claim = a_claim_with(subject, Resources(disk_size_bytes=250 * 10**9))
         await subject.driver.ensure(claim)
         (asked,) = subject.cloud.called("deploy")
         assert asked.body.image == "ubuntu-24.04-cuda-12.8-open"
@@ -193,6 +192,16 @@ def test_a_balance_that_is_used_up_is_told_by_check(cloud: Cloud, tmp_path: Path
         (bad,) = await subject.driver.check()
         assert bad.what == "the balance at Verda is used up"
         assert bad.hint == "add to it at https://console.verda.com"
+
+    hold_case(case, subject_of(cloud, tmp_path))
+
+
+def test_the_image_that_a_task_names(cloud: Cloud, tmp_path: Path) -> None:
+    async def case(subject: Subject) -> None:
+        claim = a_claim_with(subject, Resources(image_id="ubuntu-22.04-cuda-12.4"))
+        await subject.driver.ensure(claim)
+        assert subject.cloud.called("deploy")[0].body.image == "ubuntu-22.04-cuda-12.4"
+        await subject.driver.release(claim.id)
 
     hold_case(case, subject_of(cloud, tmp_path))
 

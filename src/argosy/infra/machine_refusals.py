@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from argosy.infra import border
+from argosy.infra.machine_images import asked_image
 from argosy.infra.provider import Manifest
 from argosy.infra.tombstones import is_claim_id
 from argosy.model.offer import Capacity
@@ -29,5 +30,9 @@ def refuse(manifest: Manifest, claim: Claim) -> None:
         raise border.Unsupported(f"machines of {title} cannot rest: they can only go")
     if claim.desired is Desired.STOP and offer.capacity is Capacity.SPOT:
         raise border.Unsupported(f"spot machines of {title} cannot rest: they can only go")
+    if (claim.choice.resources.image_id or "").startswith("docker:") and not can.images:
+        raise border.Unsupported(f"machines of {title} run no container images; leave `image_id` out")
+    if can.machine_images:
+        asked_image(claim)
     if not offer.shape.instance_type:
         raise border.RequestRefused("infra", f"an order at {title} names a type of machine")

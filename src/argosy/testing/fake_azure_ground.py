@@ -24,6 +24,7 @@ class AzureGround(FakeCloud):
 
     def begin(self) -> None:
         self.page_size, self.late = 2, True
+        self.hides_states = False  # listings of states lag
         self.by_location = False  # operations tell only where the result will be
         self.state = "Enabled"  # of the subscription
         self.limits: dict[str, dict[str, int]] = {}  # quotas: region -> family -> vCPUs

@@ -178,7 +178,7 @@ class FakeDigitalOcean(FakeCloud):
     @route("GET", "/v2/account")
     def account(self, ask: Ask[None]) -> object:
         told = {
-            "droplet_limit": 25,
+            "droplet_limit": 25 if self.quota is None else self.quota,
             "floating_ip_limit": 5,
             "email": "a@example.com",
             "email_verified": True,

@@ -132,9 +132,10 @@ def _of_quota(said: Said, what: str) -> border.BorderError | None:
             "it in the portal under Quotas, or with `az quota`",
         )
     if said.code.endswith(("LimitReached", "LimitExceeded", "CountLimitReached")):
-        return border.QuotaExceeded(
-            said.code, "reached", f"{what}; raise it in the portal under Quotas, or with `az quota`"
-        )
+        fix = "raise it in the portal under Quotas, or with `az quota`"
+        if "PublicIP" in said.code:
+            fix += "; with ARGOSY_AZURE_ADDRESS=private machines need none"
+        return border.QuotaExceeded(said.code, "reached", f"{what}; {fix}")
     return None
 
 

@@ -74,6 +74,7 @@ class Azure(Vendor):
         self._quotas = Quotas(self._arm, setting.clock)
         self._joined: dict[str, Beside] = {}  # claim -> what joins its machines
         self._joining = asyncio.Lock()
+        self._views: dict[str, InstanceView] = {}  # as they were listed last, by id
         self._ips: dict[str, Ips] = {}  # by network card; they stay as long as it does
 
     async def check(self) -> Sequence[Diagnostic]:
@@ -156,6 +157,10 @@ class Azure(Vendor):
         )
         views = {each.id.lower(): each.properties.instance_view for each in states}
         ours = [each for each in vms if each.tags.get("argosy-claim")]
+        # The two listings are not of the same moment: a machine that one of them lacks is as it was before.
+        known = {each.id.lower() for each in ours}
+        views = {id: view for id, view in (self._views | views).items() if id in known}
+        self._views = views
         cards = {card_of(each) for each in ours} - {""}
         self._ips = {card: ips for card, ips in self._ips.items() if card in cards}
         running = [each for each in ours if is_running(views.get(each.id.lower(), InstanceView()))]

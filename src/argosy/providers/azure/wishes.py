@@ -9,6 +9,7 @@ from typing import Any, Final
 import msgspec
 
 from argosy.infra import border
+from argosy.infra.machine_images import asked_image
 from argosy.model.offer import Capacity
 from argosy.model.rows import Claim
 from argosy.model.units import GIB
@@ -110,7 +111,7 @@ def wishes_of(claim: Claim) -> Wishes:
         identity=_identity(settings.remote_identity),
         user=settings.ssh_user or USER,
         reservation=settings.capacity_reservation,
-        image=_image(asked.image_id or _regional(asked.extra, offer.region) or _usual(claim)),
+        image=_image(asked_image(claim) or _usual(claim)),
         disk=Disk(
             gb=-(-asked.disk_size_bytes // GIB) or DISK_GB,
             sku=_TIERS[tier],
@@ -198,24 +199,11 @@ def _image(text: str) -> dict[str, str]:
         return {"sharedGalleryImageId": text}
     if lower.startswith("/subscriptions/"):
         return {"id": text}
-    said = "machines of Azure have no container images" if text.startswith("docker:") else "it is none"
     raise border.RequestRefused(
         "image_id",
-        f"`{text}` is not an image of Azure ({said}): give a URN, PUBLISHER:OFFER:SKU:VERSION (`az vm image "
+        f"`{text}` is not an image of Azure: give a URN, PUBLISHER:OFFER:SKU:VERSION (`az vm image "
         "list`), or the id of an image or of a gallery's",
     )
-
-
-def _regional(extra: str, region: str) -> str:
-    """The image of this region, where images are given by region."""
-    images = (msgspec.json.decode(extra) if extra else {}).get("image_id")
-    if not isinstance(images, dict):
-        return ""
-    if region not in images:
-        raise border.RequestRefused(
-            "image_id", f"`image_id` has no image for {region}: it has {', '.join(images)}"
-        )
-    return str(images[region])
 
 
 def _port(text: str) -> str:

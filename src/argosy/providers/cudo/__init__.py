@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 MANIFEST = Manifest(
     name="cudo",
     title="Cudo Compute",
-    capabilities=Capabilities(multi_node=True, disks=True),
+    capabilities=Capabilities(multi_node=True, disks=True, machine_images=True),
     limits=Limits(
         nodes_max=16, text="nodes at Cudo reach each other over the internet: a gang has at most 16"
     ),

@@ -14,6 +14,7 @@ import msgspec
 from argosy.infra import border
 from argosy.infra.http_json import Ask, How, HttpJson, Rate, Service
 from argosy.infra.http_words import Said
+from argosy.infra.machine_images import asked_image, newest
 from argosy.infra.machine_vendor import MachineOrder, Vendor, findings_of
 from argosy.infra.machines import Machine, MachineState, mark_in
 from argosy.infra.provider import Diagnostic, Setting, Want
@@ -165,7 +166,7 @@ class Cudo(Vendor):
     async def prepare(self, order: MachineOrder) -> None:
         size = _size_of(order.kind)
         await self._look_for_room(order, size)
-        await self._image(gpu=size.max_gpu_free > 0)
+        await self._image(order)
 
     async def create(self, order: MachineOrder, index: int) -> str:
         size = _size_of(order.kind)
@@ -178,7 +179,7 @@ class Cudo(Vendor):
             "gpus": gpus,
             "vcpus": size.max_vcpu_free,
             "memoryGib": size.max_memory_gib_free,
-            "bootDiskImageId": await self._image(gpu=gpus > 0),
+            "bootDiskImageId": await self._image(order),
             "bootDisk": {"sizeGib": wanted_gib, "storageClass": "STORAGE_CLASS_NETWORK"},
             "sshKeySource": "SSH_KEY_SOURCE_NONE",
             "customSshKeys": [order.opens],
@@ -210,15 +211,18 @@ class Cudo(Vendor):
                 order.scope, f"Cudo Compute has no host with room for {order.scope} now"
             )
 
-    async def _image(self, *, gpu: bool) -> str:
-        """The newest Ubuntu; with drivers where there are GPUs."""
+    async def _image(self, order: MachineOrder) -> str:
+        """The task's, else the newest Ubuntu; with drivers where there are GPUs."""
+        gpu = _size_of(order.kind).max_gpu_free > 0
+        if asked := asked_image(order.claim):
+            return asked
         if gpu not in self._images:
             answer = await self._http.call("GET", "/v1/vms/public-images", into=_Images)
             names = [each.id for each in answer.images if each.id.startswith("ubuntu")]
             fit = [name for name in names if ("nvidia" in name) == gpu] or names
             if not fit:
                 raise border.RequestRefused("image", "Cudo Compute has no image of Ubuntu")
-            self._images[gpu] = max(fit, key=lambda name: [int(each) for each in re.findall(r"\d+", name)])
+            self._images[gpu] = newest(fit)
         return self._images[gpu]
 
     async def listed(self, region: str) -> Sequence[Machine]:

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 MANIFEST = Manifest(
     name="digitalocean",
     title="DigitalOcean",
-    capabilities=Capabilities(multi_node=True),
+    capabilities=Capabilities(multi_node=True, machine_images=True, quotas=True),
     limits=Limits(nodes_max=64, text="DigitalOcean takes 250 calls a minute: a gang has at most 64 nodes"),
     aliases=("do",),
     class_name="DO",

@@ -15,17 +15,29 @@ import msgspec
 from argosy.infra import border
 from argosy.infra.http_json import Ask, How, HttpJson, Query, Rate, Service
 from argosy.infra.http_words import Said
+from argosy.infra.machine_images import asked_image
 from argosy.infra.machine_vendor import MachineOrder, Vendor, findings_of
-from argosy.infra.machines import Machine, MachineState, of_name
+from argosy.infra.machines import Machine, MachineState
 from argosy.infra.provider import Diagnostic, Setting, Want
 from argosy.model.offer import Capacity, Offer, Shape
 from argosy.model.rows import Claim
 from argosy.model.units import MIB
 from argosy.providers.digitalocean import MANIFEST
+from argosy.providers.digitalocean.wire import (
+    MARK,
+    NODES,
+    TAG,
+    Account,
+    AccountAnswer,
+    Actions,
+    Droplet,
+    Droplets,
+    Made,
+    Sizes,
+    Total,
+)
 
 URL: Final = "https://api.digitalocean.com"
-#: Tags stay in an account when their droplets are gone: so no tag names a claim. Its name does.
-MARK, TAG, NODES = "argosy", "argosy-server:", "argosy-nodes:"
 _STATES: Final = {
     "new": MachineState.STARTING,
     "active": MachineState.RUNNING,
@@ -34,90 +46,6 @@ _STATES: Final = {
 }
 _ASKED_AFTER_S: Final = 20.0  # a droplet that is new for so long is asked what became of its order
 _PAGE: Final = 200
-
-
-class _Address(msgspec.Struct, frozen=True):
-    type: str = ""
-    ip_address: str = ""
-
-
-class _Networks(msgspec.Struct, frozen=True):
-    v4: list[_Address] | None = None
-
-
-class _Region(msgspec.Struct, frozen=True):
-    slug: str
-
-
-class _Droplet(msgspec.Struct, frozen=True):
-    id: int
-    name: str | None = None
-    status: str | None = None
-    created_at: str | None = None
-    size_slug: str | None = None
-    region: _Region | None = None
-    tags: list[str] | None = None
-    networks: _Networks | None = None
-
-    @property
-    def mark(self) -> tuple[str, int] | None:
-        return of_name(self.name or "") if MARK in (self.tags or ()) else None
-
-    def tagged(self, prefix: str) -> str:
-        return next((tag.removeprefix(prefix) for tag in self.tags or () if tag.startswith(prefix)), "")
-
-    def address(self, kind: str) -> str:
-        known = self.networks.v4 if self.networks is not None else None
-        return next((each.ip_address for each in known or () if each.type == kind), "")
-
-
-class _Pages(msgspec.Struct, frozen=True):
-    next: str | None = None
-
-
-class _Links(msgspec.Struct, frozen=True):
-    pages: _Pages | None = None
-
-
-class _Droplets(msgspec.Struct, frozen=True):
-    droplets: list[_Droplet]
-    links: _Links | None = None
-
-
-class _Made(msgspec.Struct, frozen=True):
-    droplet: _Droplet
-
-
-class _Action(msgspec.Struct, frozen=True):
-    type: str
-    status: str
-
-
-class _Actions(msgspec.Struct, frozen=True):
-    actions: list[_Action]
-
-
-class _Size(msgspec.Struct, frozen=True):
-    slug: str
-    memory: int  # MB
-    vcpus: int
-    available: bool
-    regions: list[str]
-
-
-class _Sizes(msgspec.Struct, frozen=True):
-    sizes: list[_Size]
-    links: _Links | None = None
-
-
-class _Account(msgspec.Struct, frozen=True):
-    droplet_limit: int
-    status: str
-    status_message: str | None = None
-
-
-class _AccountAnswer(msgspec.Struct, frozen=True):
-    account: _Account
 
 
 class DigitalOcean(Vendor):
@@ -150,7 +78,7 @@ class DigitalOcean(Vendor):
 
     async def check(self) -> Sequence[Diagnostic]:
         async def account() -> str:
-            told = (await self._http.call("GET", "/v2/account", into=_AccountAnswer)).account
+            told = await self._account()
             if told.status == "locked":
                 raise border.CredentialsRejected(
                     f"DigitalOcean has locked this account: {told.status_message or 'it says no more'}; "
@@ -160,20 +88,27 @@ class DigitalOcean(Vendor):
 
         return await findings_of(MANIFEST, account)
 
+    async def _account(self) -> Account:
+        return (await self._http.call("GET", "/v2/account", into=AccountAnswer)).account
+
+    async def _count(self) -> int:
+        """All droplets of the account."""
+        kinds = ("droplets", "gpus")
+        asks = [self._http.call("GET", "/v2/droplets", into=Total, query=_one(kind)) for kind in kinds]
+        return sum(each.meta.total for each in await asyncio.gather(*asks))
+
     async def quote(self, want: Want) -> Sequence[Offer]:
-        """Sizes that no region has now are closed, until the next look."""
-        now_ms = self._clock.now_ms()
-        pages = self._http.pages("/v2/sizes", into=_Sizes, following=_following, query=[("per_page", _PAGE)])
+        """Sizes that no region has now are closed, until the next look; all are for an account that has as
+        many droplets as it may."""
+        now_ms, limit = self._clock.now_ms(), (await self._account()).droplet_limit
+        if await self._count() >= limit:
+            return [_closed(Shape(), now_ms, f"the account has {limit} droplets, which is its limit")]
+        pages = self._http.pages("/v2/sizes", into=Sizes, following=_following, query=[("per_page", _PAGE)])
         return [
-            Offer(
-                provider=MANIFEST.name,
-                shape=Shape(
-                    instance_type=each.slug, cpus_milli=each.vcpus * 1000, memory_bytes=each.memory * MIB
-                ),
-                capacity=Capacity.ON_DEMAND,
-                price_micro_usd=0,
-                quoted_at_ms=now_ms,
-                closed="no region of DigitalOcean has one now",
+            _closed(
+                Shape(instance_type=each.slug, cpus_milli=each.vcpus * 1000, memory_bytes=each.memory * MIB),
+                now_ms,
+                "no region of DigitalOcean has one now",
             )
             async for page in pages
             for each in page.sizes
@@ -193,7 +128,7 @@ class DigitalOcean(Vendor):
             "name": order.name(index),
             "region": order.region,
             "size": order.kind,
-            "image": _image(order.kind),
+            "image": _image(claim),
             # Without a key of the account the password of root is sent by mail, and has to be changed first.
             "ssh_keys": [await self._our_key(order.opens)],
             "user_data": order.user_data,
@@ -201,7 +136,7 @@ class DigitalOcean(Vendor):
             "backups": False,
             "monitoring": False,
         }
-        made = await self._http.call("POST", "/v2/droplets", json=asked, into=_Made, scope=order.scope)
+        made = await self._http.call("POST", "/v2/droplets", json=asked, into=Made, scope=order.scope)
         return str(made.droplet.id)
 
     async def _our_key(self, opens: str) -> str:
@@ -221,15 +156,15 @@ class DigitalOcean(Vendor):
 
     async def listed(self, region: str) -> Sequence[Machine]:
         """A listing without `type` does not show droplets with GPUs."""
-        found: dict[int, _Droplet] = {}
+        found: dict[int, Droplet] = {}
         for kind in (("tag_name", MARK), ("type", "gpus")):
             query: Query = [kind, ("per_page", _PAGE)]
-            pages = self._http.pages("/v2/droplets", into=_Droplets, following=_following, query=query)
+            pages = self._http.pages("/v2/droplets", into=Droplets, following=_following, query=query)
             async for page in pages:
                 found |= {each.id: each for each in page.droplets if each.mark}
         return [await self._machine(each) for each in found.values()]
 
-    async def _machine(self, told: _Droplet) -> Machine:
+    async def _machine(self, told: Droplet) -> Machine:
         claim_id, index = told.mark or ("", 0)
         failed = told.status == "new" and await self._was_refused(told)
         return Machine(
@@ -248,11 +183,11 @@ class DigitalOcean(Vendor):
             stays=failed,
         )
 
-    async def _was_refused(self, told: _Droplet) -> bool:
+    async def _was_refused(self, told: Droplet) -> bool:
         """An order that is accepted may fail later: only its action tells."""
         if self._clock.now_ms() / 1000 - _seconds(told.created_at or "") < _ASKED_AFTER_S:
             return False
-        found = await self._http.find(f"/v2/droplets/{told.id}/actions", into=_Actions)
+        found = await self._http.find(f"/v2/droplets/{told.id}/actions", into=Actions)
         actions = found.actions if found is not None else []
         return any(each.type == "create" and each.status == "errored" for each in actions)
 
@@ -268,14 +203,32 @@ class DigitalOcean(Vendor):
         await self._http.close()
 
 
-def _following(page: _Droplets | _Sizes) -> Query | None:
+def _one(kind: str) -> Query:
+    return [("type", kind), ("per_page", 1)]
+
+
+def _closed(shape: Shape, now_ms: int, why: str) -> Offer:
+    return Offer(
+        provider=MANIFEST.name,
+        shape=shape,
+        capacity=Capacity.ON_DEMAND,
+        price_micro_usd=0,
+        quoted_at_ms=now_ms,
+        closed=why,
+    )
+
+
+def _following(page: Droplets | Sizes) -> Query | None:
     pages = page.links.pages if page.links is not None else None
     found = re.search(r"[?&]page=(\d+)", (pages.next if pages is not None else "") or "")
     return [("page", found[1])] if found else None
 
 
-def _image(kind: str) -> str:
-    """Droplets with GPUs start with their drivers."""
+def _image(claim: Claim) -> str | int:
+    """The slug or number that the task names; droplets with GPUs start with their drivers."""
+    asked, kind = asked_image(claim), claim.choice.offer.shape.instance_type
+    if asked:
+        return int(asked) if asked.isdigit() else asked
     if not kind.startswith("gpu-"):
         return "ubuntu-24-04-x64"
     if "mi3" in kind:

@@ -10,6 +10,7 @@ from typing import Any, Final
 import msgspec
 
 from argosy.infra import border
+from argosy.infra.machine_images import asked_image
 from argosy.infra.machines import CLAIM, NODE, NODES, TAG, USER
 from argosy.model.rows import Claim
 from argosy.model.units import GIB
@@ -120,7 +121,7 @@ def wishes_of(claim: Claim, *, private: bool = False) -> Wishes:
         queue=settings.managed_instance_group,
         placement=settings.placement_policy,
         gvnic=settings.enable_gvnic or settings.enable_gpu_direct,
-        image=asked.image_id or _regional(asked.extra, offer.region),
+        image=asked_image(claim),
         disk_gb=-(-asked.disk_size_bytes // GIB) or DISK_GB,
         disk_tier=asked.disk_tier or "medium",
         kms_key=settings.kms_key,
@@ -198,15 +199,3 @@ def _identity(identity: str) -> str:
     if identity in _NOBODY:
         return ""
     return "default" if identity == "SERVICE_ACCOUNT" else identity
-
-
-def _regional(extra: str, region: str) -> str:
-    """The image of this region, where images are given by region."""
-    images = (msgspec.json.decode(extra) if extra else {}).get("image_id")
-    if not isinstance(images, dict):
-        return ""
-    if region not in images:
-        raise border.RequestRefused(
-            "image_id", f"`image_id` has no image for {region}: it has {', '.join(images)}"
-        )
-    return str(images[region])

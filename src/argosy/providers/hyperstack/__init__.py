@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 MANIFEST = Manifest(
     name="hyperstack",
     title="Hyperstack",
-    capabilities=Capabilities(spot=True, stop=True, multi_node=True),
+    capabilities=Capabilities(spot=True, stop=True, multi_node=True, machine_images=True),
     limits=Limits(nodes_max=32, text="a gang at Hyperstack has at most 32 nodes"),
     class_name="Hyperstack",
     extra="clouds",

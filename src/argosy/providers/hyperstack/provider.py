@@ -13,6 +13,7 @@ import msgspec
 from argosy.infra import border
 from argosy.infra.http_json import Ask, How, HttpJson, Query, Rate, Service
 from argosy.infra.http_words import Said
+from argosy.infra.machine_images import asked_image, newest
 from argosy.infra.machine_vendor import MachineOrder, Vendor, findings_of
 from argosy.infra.machines import Machine, MachineState, of_name
 from argosy.infra.provider import Diagnostic, Setting, Want
@@ -202,7 +203,7 @@ class Hyperstack(Vendor):
 
     async def prepare(self, order: MachineOrder) -> None:
         await self._prepare(order.region, _key_name(order), order.opens)
-        await self._image(order.region, gpu=bool(order.claim.choice.offer.shape.accelerator))
+        await self._image(order)
 
     async def create(self, order: MachineOrder, index: int) -> str:
         claim, region = order.claim, order.region
@@ -210,7 +211,7 @@ class Hyperstack(Vendor):
             "name": order.name(index),
             "environment_name": _environment(region),
             "flavor_name": order.kind,
-            "image_name": await self._image(region, gpu=bool(claim.choice.offer.shape.accelerator)),
+            "image_name": await self._image(order),
             "key_name": _key_name(order),
             "count": 1,
             "user_data": order.user_data,
@@ -242,8 +243,11 @@ class Hyperstack(Vendor):
                 await self._http.call("POST", "/v1/core/keypairs", json=body, into=msgspec.Raw)
             self._ready.add(region)
 
-    async def _image(self, region: str, *, gpu: bool) -> str:
-        """The newest Ubuntu of a region, with drivers and CUDA where there are GPUs."""
+    async def _image(self, order: MachineOrder) -> str:
+        """The task's, else the newest Ubuntu of the region, with drivers and CUDA where there are GPUs."""
+        region, gpu = order.region, bool(order.claim.choice.offer.shape.accelerator)
+        if asked := asked_image(order.claim):
+            return asked
         if (region, gpu) not in self._images:
             query = [("region", region)]
             answer = await self._http.call("GET", "/v1/core/images", into=_AllImages, query=query)
@@ -251,7 +255,7 @@ class Hyperstack(Vendor):
             fit = [name for name in names if name.startswith("Ubuntu Server") and ("CUDA" in name) == gpu]
             if not fit:
                 raise border.RequestRefused("region", f"Hyperstack has no image of Ubuntu in {region}")
-            self._images[region, gpu] = max(fit, key=_version)
+            self._images[region, gpu] = newest(fit)
         return self._images[region, gpu]
 
     async def listed(self, region: str) -> Sequence[Machine]:
@@ -305,10 +309,6 @@ def _rule(protocol: str, prefix: str, low: int, high: int) -> dict[str, object]:
         "port_range_min": low,
         "port_range_max": high,
     }
-
-
-def _version(image: str) -> tuple[list[int], int]:
-    return [int(each) for each in re.findall(r"\d+", image)], -len(image)
 
 
 def _machine(told: _Machine) -> Machine | None:

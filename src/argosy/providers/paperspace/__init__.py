@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 MANIFEST = Manifest(
     name="paperspace",
     title="Paperspace",
-    capabilities=Capabilities(stop=True, multi_node=True, disks=True),
+    capabilities=Capabilities(stop=True, multi_node=True, disks=True, machine_images=True),
     limits=Limits(nodes_max=16, text="a gang at Paperspace has at most 16 nodes"),
     class_name="Paperspace",
     extra="clouds",

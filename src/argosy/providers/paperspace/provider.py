@@ -18,6 +18,7 @@ import msgspec
 from argosy.infra import border
 from argosy.infra.http_json import Ask, How, HttpJson, Query, Rate, Service
 from argosy.infra.http_words import Said
+from argosy.infra.machine_images import asked_image
 from argosy.infra.machine_vendor import MachineOrder, Vendor, findings_of
 from argosy.infra.machines import Machine, MachineState, of_name
 from argosy.infra.provider import Diagnostic, Setting, Want
@@ -146,6 +147,8 @@ class Paperspace(Vendor):
         await self._network_id(order)
 
     async def _template_of(self, order: MachineOrder) -> _Template:
+        if asked := asked_image(order.claim):
+            return _Template(asked, asked, "", [])
         return await self._template(order.kind, gpu=bool(order.claim.choice.offer.shape.accelerator))
 
     async def _script_id(self, order: MachineOrder) -> str:

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 MANIFEST = Manifest(
     name="scp",
     title="Samsung Cloud Platform",
-    capabilities=Capabilities(stop=True, multi_node=True, disks=True),
+    capabilities=Capabilities(stop=True, multi_node=True, disks=True, machine_images=True),
     limits=Limits(
         nodes_max=16,
         text="a gang at Samsung Cloud Platform has at most 16 nodes; nobody has tried it there yet",

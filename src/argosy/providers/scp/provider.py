@@ -18,6 +18,7 @@ import msgspec
 from argosy.infra import border
 from argosy.infra.http_json import Ask, How, HttpJson, Query, Rate, Service
 from argosy.infra.http_words import Said
+from argosy.infra.machine_images import asked_image, newest
 from argosy.infra.machine_vendor import MachineOrder, Vendor, findings_of
 from argosy.infra.machines import Machine, MachineState, of_name
 from argosy.infra.provider import Diagnostic, Setting, Want
@@ -155,20 +156,19 @@ class Scp(Vendor):
 
     async def prepare(self, order: MachineOrder) -> None:
         place = await self._network.place(self._access().project, order.region)
-        await self._image(place.zone_id, gpu=bool(order.claim.choice.offer.shape.accelerator))
+        await self._image(order, place.zone_id)
 
     async def create(self, order: MachineOrder, index: int) -> str:
         claim, name = order.claim, order.name(index)
         if len(name) > _NAME_MAX:
             raise border.RequestRefused("name", f"`{name}` has more than {_NAME_MAX} characters")
         place = await self._network.place(self._access().project, order.region)
-        gpu = bool(claim.choice.offer.shape.accelerator)
         wanted_gb = max(DISK_GB, -(-claim.choice.resources.disk_size_bytes // 10**10) * 10)
         asked = {
             "virtualServerName": name,
             "serviceZoneId": place.zone_id,
             "serverType": order.kind,
-            "imageId": await self._image(place.zone_id, gpu=gpu),
+            "imageId": await self._image(order, place.zone_id),
             "contractId": "None",
             "keyPairId": place.key_pair_id,
             "initialScript": {
@@ -190,16 +190,19 @@ class Scp(Vendor):
         path = "/virtual-server/v4/virtual-servers"
         return (await self._http.call("POST", path, json=asked, into=_Made, scope=order.scope)).resource_id
 
-    async def _image(self, zone_id: str, *, gpu: bool) -> str:
-        """The newest Ubuntu of a zone; one for GPUs where there are GPUs."""
+    async def _image(self, order: MachineOrder, zone_id: str) -> str:
+        """The task's, else the newest Ubuntu of its zone; one for GPUs where there are GPUs."""
+        gpu = bool(order.claim.choice.offer.shape.accelerator)
+        if asked := asked_image(order.claim):
+            return asked
         if (zone_id, gpu) not in self._images:
             query: Query = [("serviceZoneId", zone_id), ("size", 999)]
             answer = await self._http.call("GET", "/image/v2/standard-images", into=_Images, query=query)
-            fit = [each for each in answer.contents if each.os_type == "UBUNTU"]
-            fit = [each for each in fit if ("GPU" in each.image_name.upper()) == gpu] or fit
+            ids = {each.image_name: each.image_id for each in answer.contents if each.os_type == "UBUNTU"}
+            fit = [name for name in ids if ("GPU" in name.upper()) == gpu] or list(ids)
             if not fit:
                 raise border.RequestRefused("image", "Samsung Cloud Platform has no image of Ubuntu there")
-            self._images[zone_id, gpu] = max(fit, key=lambda each: _version(each.image_name)).image_id
+            self._images[zone_id, gpu] = ids[newest(fit)]
         return self._images[zone_id, gpu]
 
     async def listed(self, region: str) -> Sequence[Machine]:
@@ -277,10 +280,6 @@ def _script(opens: str) -> str:
         "chmod 600 /root/.ssh/authorized_keys\n"
         "systemctl mask --now --no-block apt-daily.timer apt-daily-upgrade.timer || true\n"
     )
-
-
-def _version(image: str) -> list[int]:
-    return [int(each) for each in re.findall(r"\d+", image)]
 
 
 def words(said: Said) -> border.BorderError | None:

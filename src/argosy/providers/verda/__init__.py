@@ -15,7 +15,7 @@ MANIFEST = Manifest(
     name="verda",
     title="Verda",
     aliases=("datacrunch",),
-    capabilities=Capabilities(spot=True, multi_node=True, disks=True),
+    capabilities=Capabilities(spot=True, multi_node=True, disks=True, machine_images=True),
     limits=Limits(
         nodes_max=16, text="nodes at Verda reach each other over the internet: a gang has at most 16"
     ),

@@ -15,6 +15,7 @@ import msgspec
 from argosy.infra import border
 from argosy.infra.http_json import Ask, How, HttpJson, Rate, Service
 from argosy.infra.http_words import Said
+from argosy.infra.machine_images import asked_image, newest
 from argosy.infra.machine_vendor import MachineOrder, Vendor, findings_of
 from argosy.infra.machines import Machine, MachineState, of_name
 from argosy.infra.provider import Diagnostic, Setting, Want
@@ -193,7 +194,7 @@ class Verda(Vendor):
 
     async def prepare(self, order: MachineOrder) -> None:
         await self._our_key(order.opens)
-        await self._image(order.kind)
+        await self._image(order)
 
     async def create(self, order: MachineOrder, index: int) -> str:
         claim, spot = order.claim, order.claim.choice.offer.capacity is Capacity.SPOT
@@ -204,7 +205,7 @@ class Verda(Vendor):
             volume["on_spot_discontinue"] = "delete_permanently"
         asked = {
             "instance_type": order.kind,
-            "image": await self._image(order.kind),
+            "image": await self._image(order),
             "hostname": name,
             "description": f"argosy {claim.count} {claim.tag}".strip(),
             "location_code": order.region,
@@ -227,8 +228,11 @@ class Verda(Vendor):
                 self._key = _id_in((await self._http.send("POST", "/v1/sshkeys", json=body)).body)
         return self._key
 
-    async def _image(self, kind: str) -> str:
-        """The newest Ubuntu that its type of machine can start from, with CUDA where it has GPUs."""
+    async def _image(self, order: MachineOrder) -> str:
+        """The task's, else the newest Ubuntu that its type can start from, with CUDA where it has GPUs."""
+        kind = order.kind
+        if asked := asked_image(order.claim):
+            return asked
         if kind not in self._images:
             query = [("instance_type", kind)]
             images = await self._http.call("GET", "/v1/images", into=list[_Image], query=query)
@@ -237,7 +241,7 @@ class Verda(Vendor):
             fit = [name for name in names if ("cuda" in name) == cuda and "cluster" not in name] or names
             if not fit:
                 raise border.RequestRefused("instance_type", f"Verda has no image of Ubuntu for {kind}")
-            self._images[kind] = max(fit, key=_version)
+            self._images[kind] = newest(fit)
         return self._images[kind]
 
     async def listed(self, region: str) -> Sequence[Machine]:
@@ -282,10 +286,6 @@ class Verda(Vendor):
 def _id_in(body: bytes) -> str:
     """Bare, or as JSON."""
     return body.decode("utf-8", "replace").strip().strip('"')
-
-
-def _version(image: str) -> tuple[list[int], int]:
-    return [int(each) for each in re.findall(r"\d+", image)], -len(image)
 
 
 def _machine(told: _Instance) -> Machine | None:

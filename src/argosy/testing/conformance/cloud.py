@@ -13,6 +13,8 @@ from collections.abc import Awaitable, Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+import msgspec
+
 from argosy.infra.agent_client import AgentClient
 from argosy.infra.agent_port import Channel
 from argosy.infra.border import BorderError, Transient, Unreachable
@@ -87,6 +89,13 @@ def a_machine_claim(
         accelerators_milli=milli,
     )
     return a_claim(choice=choice, count=count)
+
+
+def a_claim_with(subject: CloudSubject, wish: Resources) -> Claim:
+    """A claim of a subject, of a task with that wish."""
+    claim = subject.claim()
+    choice = msgspec.structs.replace(claim.choice, resources=wish)
+    return msgspec.structs.replace(claim, choice=choice)
 
 
 class CloudSubject:
