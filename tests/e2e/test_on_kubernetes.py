@@ -75,6 +75,7 @@ def test_a_pod_that_is_taken_away_is_told_at_once_with_its_reason(house: KubeHou
     house.wait("its pods are gone", lambda: not house.pods())
 
 
+@pytest.mark.nightly
 def test_an_image_that_cannot_be_pulled_ends_the_launch_with_the_reason(house: KubeHouse) -> None:
     said = house.run(
         "launch", "-y", "--infra", "k8s", "--image-id", "docker:missing:1", "--", "true", ok=False

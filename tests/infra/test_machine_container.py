@@ -72,13 +72,13 @@ def test_a_container_is_entered_with_its_own_environment(tmp_path: Path) -> None
                     break
                 time.sleep(0.05)
             told = subprocess.run(
-                [*ssh, 'echo "$CUDA_HOME|$LD_LIBRARY_PATH|${ARGOSY_HOST_KEY:-none}"'],
+                [*ssh, 'echo "$CUDA_HOME|$LD_LIBRARY_PATH|${ARGOSY_HOST_KEY:-none}|$(umask)"'],
                 capture_output=True,
                 text=True,
                 check=False,
             )
         finally:
             container.terminate()
-    assert told.stdout == "/usr/local/cuda with a space|/opt/lib|none\n", (
+    assert told.stdout == "/usr/local/cuda with a space|/opt/lib|none|0022\n", (
         told.stderr + (tmp_path / "said").read_text()
     )

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
-import msgspec
 import pytest
 
 pytest.importorskip("aiohttp", reason="aiohttp is not installed")
@@ -84,9 +83,8 @@ def test_what_is_asked_for(cloud: Cloud, tmp_path: Path) -> None:
     """The size that the type's name tells, the newest image with drivers, the disk of the wish."""
 
     async def case(subject: Subject) -> None:
-        claim = subject.claim()
-        choice = msgspec.structs.replace(claim.choice, resources=Resources(disk_size_bytes=200 * 2**30))
-        await subject.driver.ensure(claim := msgspec.structs.replace(claim, choice=choice))
+        claim = a_claim_with(subject, Resources(disk_size_bytes=200 * 2**30))
+        await subject.driver.ensure(claim)
         asked = subject.cloud.called("create")[0].body
         assert (asked.machine_type, asked.gpus, asked.vcpus, asked.memory_gib) == ("ice-lake-a40", 1, 4, 16)
         assert asked.boot_disk_image_id == "ubuntu-2204-nvidia-550-docker-v20240905"

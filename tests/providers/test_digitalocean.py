@@ -88,6 +88,7 @@ def test_killed_at_every_call(cloud: Cloud, tmp_path: Path) -> None:
     assert len(cloud[0].keys) == 1
 
 
+@pytest.mark.nightly  # as a machine of Lambda, but for the user
 @pytest.mark.process
 @pytest.mark.skipif(bool(why_no_hosts()), reason=why_no_hosts() or "hosts can be made")
 def test_a_droplet_is_reached(tmp_path: Path) -> None:

@@ -93,11 +93,12 @@ def test_what_is_asked_for(cloud: Cloud, tmp_path: Path) -> None:
     """An image for GPUs, a disk in tens of GB, a script that lets us in, and ways for ssh."""
 
     async def case(subject: Subject) -> None:
-        claim = subject.claim()
-        choice = msgspec.structs.replace(claim.choice, resources=Resources(disk_size_bytes=101 * 10**9))
-        await subject.driver.ensure(claim := msgspec.structs.replace(claim, choice=choice))
+        claim = a_claim_with(subject, Resources(disk_size_bytes=101 * 10**9))
+        claim = msgspec.structs.replace(claim, tag="sto-01m8mk3c607f1f8625q0")
+        await subject.driver.ensure(claim)
         asked = subject.cloud.called("create")[0].body
         assert (asked.image_id, asked.block_storage.disk_size) == ("IMAGE-GPU", 110)
+        assert asked.block_storage.block_storage_name == "argosy 1 sto-01m8mk3c607f1f8"
         script = base64.b64decode(asked.initial_script.initial_script_content).decode()
         assert "ssh-ed25519 " in script
         assert subprocess.run(["bash", "-n"], input=script, text=True, check=False).returncode == 0

@@ -155,9 +155,7 @@ def test_what_is_asked_for(cloud: Cloud, tmp_path: Path) -> None:
     """The newest image that fits, the disk of the wish, and one login for an hour."""
 
     async def case(subject: Subject) -> None:
-        claim = subject.claim()
-        choice = msgspec.structs.replace(claim.choice, resources=Resources(disk_size_bytes=250 * 10**9))
-        claim = msgspec.structs.replace(claim, choice=choice)
+        claim = a_claim_with(subject, Resources(disk_size_bytes=250 * 10**9))
         await subject.driver.ensure(claim)
         (asked,) = subject.cloud.called("deploy")
         assert asked.body.image == "ubuntu-24.04-cuda-12.8-open"

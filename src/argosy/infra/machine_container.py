@@ -68,6 +68,7 @@ unset ARGOSY_HOST_KEY ARGOSY_START
   echo
 } > "$dir/sshd_config"
 sshd=$(command -v sshd || echo /usr/sbin/sshd)
+umask 022
 exec "$sshd" -D -e -f "$dir/sshd_config"
 """
 

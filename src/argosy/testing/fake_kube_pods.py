@@ -214,7 +214,8 @@ class Kubelets:
 
     def _container(self, pod: JSON, state: JSON) -> JSON:
         first = pod["spec"]["containers"][0]
-        return {"name": first["name"], "image": first["image"], "ready": "running" in state, "state": state}
+        told = {"name": first["name"], "image": first["image"], "imageID": "", "restartCount": 0}
+        return {**told, "ready": "running" in state, "state": state}
 
     def place_of(self, key: Key) -> Path:
         return self.folder / str(self.store.objects[key]["metadata"]["uid"])

@@ -67,6 +67,7 @@ class Act(msgspec.Struct, forbid_unknown_fields=True):
 class FakeVerda(FakeCloud):
     def begin(self) -> None:
         self.types = {"1H100.80S.30V": ("FIN-01", "ICE-01"), "CPU.4V.16G": ("FIN-01",)}
+        self.spots: set[str] = set()  # types that are there as spot machines
         self.keys: dict[str, AddKey] = {}
         self.volumes: dict[str, str] = {}  # that are paid for -> the machine that they were made for
         self.balance = 42.5
@@ -232,7 +233,9 @@ class FakeVerda(FakeCloud):
             {
                 "location_code": place,
                 "availabilities": [
-                    name for name, places in self.types.items() if place in places and not spot
+                    name
+                    for name, places in self.types.items()
+                    if place in places and (not spot or name in self.spots)
                 ],
             }
             for place in ("FIN-01", "ICE-01")
