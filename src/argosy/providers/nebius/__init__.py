@@ -14,7 +14,9 @@ if TYPE_CHECKING:
 MANIFEST = Manifest(
     name="nebius",
     title="Nebius",
-    capabilities=Capabilities(spot=True, stop=True, multi_node=True, machine_images=True, networks=True),
+    capabilities=Capabilities(
+        spot=True, stop=True, multi_node=True, machine_images=True, networks=True, disks=True, quotas=True
+    ),
     class_name="Nebius",
     extra="nebius",
     settings=("NEBIUS_IAM_TOKEN", "NEBIUS_PROFILE", "NEBIUS_PROJECT_ID", "ARGOSY_NEBIUS_ENDPOINT"),
