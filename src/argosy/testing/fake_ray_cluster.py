@@ -232,12 +232,19 @@ class FakeRayCluster:
                 self._free(group)
 
     def _kill(self, actor: dict[str, Any]) -> None:
+        """As Ray does: the children of an actor that ends are killed, too."""
         actor["state"] = "DEAD"
-        if actor.get("pid"):
+        if pid := actor.get("pid"):
+            children = Path(f"/proc/{pid}/task/{pid}/children")
             try:
-                os.kill(actor["pid"], signal.SIGKILL)
-            except ProcessLookupError:
-                pass  # it ended by itself
+                below = children.read_text().split()
+            except OSError:
+                below = []
+            for each in (pid, *map(int, below)):
+                try:
+                    os.kill(each, signal.SIGKILL)
+                except ProcessLookupError:
+                    pass  # it ended by itself
 
     # -- what the library asks -------------------------------------------------------------------------------
 

@@ -14,6 +14,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 
 import ray
 from ray.experimental.internal_kv import _internal_kv_del, _internal_kv_get
@@ -56,6 +57,14 @@ class ArgosyNode:
         answer = json.loads(self._keeper.stdout.readline() or b"{}")
         if "root" not in answer:
             raise RuntimeError("argosy: the agent did not start: " + answer.get("error", "it said nothing"))
+        self._over = threading.Event()
+        threading.Thread(target=self._listen, daemon=True).start()
+
+    def _listen(self) -> None:
+        """Its output ends with it."""
+        assert self._keeper.stdout is not None
+        self._keeper.stdout.read()
+        self._over.set()
 
     def tell(self, line: str) -> None:
         """An order for the keeper."""
@@ -67,15 +76,15 @@ class ArgosyNode:
         """The host's name; answers when the agent listens, or waits for its order."""
         return os.uname().nodename
 
-    def serve(self) -> int:
-        """Returns when the node has ended, with the keeper's exit status."""
-        return self._keeper.wait()
+    def serve(self) -> None:
+        """Returns when the node has ended."""
+        self._over.wait()
 
-    def end(self) -> int:
+    def end(self) -> None:
         """Ends the agent and all that it runs."""
         assert self._keeper.stdin is not None
         self._keeper.stdin.close()
-        return self._keeper.wait()
+        self._over.wait()
 
 
 def _bare_python() -> str:
@@ -163,7 +172,8 @@ def _attend(plan: Plan, nodes: list[Any]) -> int:
         for each in ended:
             index = served.pop(each)
             try:
-                print("argosy: node %d ended with status %d" % (index, ray.get(each)), flush=True)
+                ray.get(each)
+                print("argosy: the agent of node %d ended" % index, flush=True)
             except ray.exceptions.RayError as error:
                 print(_said(error, "node %d is lost" % index), flush=True)
         look_s = _FIRST_LOOK_S if _deliver(plan, nodes) else min(_LAST_LOOK_S, look_s * 1.2)

@@ -142,6 +142,8 @@ def _lines() -> Iterator[bytes | None]:
 
 
 def main() -> int:
+    if os.fork():
+        os._exit(0)  # Ray kills the children of an actor that ends: we must be nobody's child
     signal.signal(signal.SIGTERM, signal.SIG_IGN)  # the end of the input tells
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     keeper = None
