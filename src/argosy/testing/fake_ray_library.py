@@ -11,6 +11,7 @@ from __future__ import annotations
 import json
 import os
 import pickle
+import signal
 import socket
 import struct
 import sys
@@ -195,9 +196,17 @@ class _Kind:
             try:
                 _be_actor(self._of, name, bundle, theirs, arguments)
             finally:
+                _end_children()
                 os._exit(0)
         theirs.close()
         return _Actor(ours, name)
+
+
+def _end_children() -> None:
+    """As Ray does: the children of an actor that ends are killed."""
+    with open(f"/proc/self/task/{os.getpid()}/children") as file:
+        for child in file.read().split():
+            os.kill(int(child), signal.SIGKILL)
 
 
 def _be_actor(
