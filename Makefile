@@ -5,8 +5,8 @@ PYTHON ?= python3
 VENV   ?= .venv
 BIN    := $(VENV)/bin
 PIP    := $(BIN)/python -m pip install --quiet --disable-pip-version-check
-# Workers of the test run: one per core, at most 4.
-JOBS   ?= $(shell n=$$(nproc 2>/dev/null || echo 2); [ "$$n" -gt 4 ] && n=4; echo $$n)
+# Workers of the test run: one more than there are cores, as most tests wait for something; at most 4.
+JOBS   ?= $(shell n=$$(nproc 2>/dev/null || echo 2); [ "$$n" -gt 3 ] && n=3; echo $$((n + 1)))
 # Put options of pytest here: make test ARGS="tests/model -x"
 ARGS   ?=
 
@@ -56,13 +56,13 @@ demo: $(VENV)/.demo  ## Train a real classifier on this machine, from nothing
 	@echo "  $(BIN)/argosy down demo"
 
 test: $(VENV)/.dev  ## Set up what the tests need and run them all
-	@$(BIN)/python -m pytest -rfEs -n $(JOBS) --dist loadgroup $(ARGS)
+	@$(BIN)/python -m pytest -rfEs -n $(JOBS) $(ARGS)
 
 check: $(VENV)/.dev  ## What a change needs, in under a minute: lint, types, and the unit tests of what changed
 	@$(BIN)/python tools/check_changed.py $(ARGS)
 
 nightly: $(VENV)/.dev  ## Many seeds and examples: an hour or more
-	@ARGOSY_NIGHTLY=1 ARGOSY_HYPOTHESIS=nightly $(BIN)/python -m pytest -rfEs -n $(JOBS) --dist loadgroup \
+	@ARGOSY_NIGHTLY=1 ARGOSY_HYPOTHESIS=nightly $(BIN)/python -m pytest -rfEs -n $(JOBS) \
 	  -m 'nightly or (unit and not process)' $(ARGS)
 
 goldens: $(VENV)/.dev  ## Write the answers of golden tests again (read the difference)

@@ -312,7 +312,11 @@ def render_places() -> str:
             "#: Of these, whose driver acts on them.",
             "READS_TASK: Final = (",
             *(f'    "{each.name}",' for each in found if each.reads_task_fields),
-            ")\n",
+            ")",
+            "#: Of these, the field that is a command of its own kind of job.",
+            "COMMAND_FIELDS: Final = {",
+            *(f'    "{each.name}": "{each.command_field}",' for each in found if each.command_field),
+            "}\n",
         ]
     )
 

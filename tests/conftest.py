@@ -1,4 +1,5 @@
-"""What holds for every test: its tier, how many examples properties try, and how long a folder may take.
+"""What holds for every test: its tier, which tests share a process, how many examples properties try, and how
+long a folder may take.
 
 Tiers follow from the folder, so that no test has to name its own. `make check` runs `unit`; `make test` runs
 everything but `nightly`.
@@ -6,6 +7,8 @@ everything but `nightly`.
 
 from __future__ import annotations
 
+import functools
+import gc
 import os
 import time
 import tomllib
@@ -29,6 +32,8 @@ TIERS = {
     "sim": "sim",
 }
 TIER_NAMES = ("unit", "process", "sim", "e2e")
+#: Objects made before the collector looks: short programs with much memory need it seldom.
+COLLECT_AFTER = (50_000, 20, 50)
 BUDGETS = HERE / "budgets.toml"
 #: What `_speed_s` took on the machine on which the budgets were set (seconds).
 REFERENCE_SPEED_S = 0.30
@@ -65,6 +70,34 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     if left_out:
         config.hook.pytest_deselected(items=left_out)
         items[:] = kept
+
+
+# --- which tests share a process --------------------------------------------------------------------
+
+
+@functools.cache
+def group_of(file: str) -> str:
+    """Tests of one group run one after another in one process; "": wherever there is room.
+
+    Worlds are computed while most other tests wait for something, so one process computes them all. Hosts to
+    log in to are dear, so one process makes them; what a module shares is made once for all of its tests."""
+    if folder_of(file) == "sim":
+        return "sim"
+    text = (HERE.parent / file).read_text(encoding="utf-8")
+    if "hosts: HostLab" in text:
+        return "hosts"
+    return file if 'scope="module"' in text else ""
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: object) -> object:
+    from xdist.scheduler import LoadScopeScheduling
+
+    class Grouped(LoadScopeScheduling):
+        def _split_scope(self, nodeid: str) -> str:
+            return group_of(nodeid.split("::")[0]) or nodeid
+
+    return Grouped(config, log)
 
 
 # --- a budget for each folder -----------------------------------------------------------------------
@@ -126,6 +159,7 @@ def _speed_s() -> float:
 
 
 def pytest_configure(config: pytest.Config) -> None:
+    gc.set_threshold(*COLLECT_AFTER)
     if not hasattr(config, "workerinput"):  # the workers of xdist report to the one process that adds up
         config.pluginmanager.register(Budgets(), "argosy-budgets")
 

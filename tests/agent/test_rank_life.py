@@ -322,6 +322,20 @@ def test_a_child_may_finish_its_checkpoint_although_the_shell_dies_at_once(agent
     assert (code, log) == (143, b"up\nsaved\n")
 
 
+def test_what_a_program_starts_when_it_is_told_to_end_is_left_alone(agent: AgentProcess) -> None:
+    script = "trap 'sleep 0.3; sleep 0.3 && (sleep 0.2; echo saved); exit 7' TERM; echo up; "
+    code, log = stop_when_up(agent, script + "while :; do sleep 0.05; done", 30)
+    assert (code, log.endswith(b"saved\n")) == (7, True)
+
+
+def test_a_process_that_becomes_a_program_as_it_is_told_to_end_is_told_again(agent: AgentProcess) -> None:
+    """A fork that has inherited a trap loses the signal, and would run until the grace is over."""
+    copy = "(trap 'exec sleep 600' TERM; echo up; while :; do sleep 0.05; done)"
+    code, log = stop_when_up(agent, f"{copy} & wait", 600)
+    assert code == 143
+    assert log.startswith(b"up\n")
+
+
 def test_a_rank_that_ignores_sigterm_is_killed(agent: AgentProcess) -> None:
     code, _ = stop_when_up(agent, "trap '' TERM; echo up; while :; do sleep 0.05; done", 0.2)
     assert code == 137

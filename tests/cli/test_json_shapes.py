@@ -42,12 +42,15 @@ COMMANDS: dict[str, tuple[str, ...]] = {
     "gpus": ("gpus",),
     "jobs cancel": ("jobs", "cancel", "1", "-y"),
     "jobs graph": ("jobs", "graph", "7"),
+    "jobs retry": ("jobs", "retry", "7/1"),
     "jobs pool apply": ("jobs", "pool", "apply", "warm", "worker.yaml", "--workers", "2"),
     "jobs pool down": ("jobs", "pool", "down", "warm", "-y"),
     "jobs pool status": ("jobs", "pool", "status"),
     "jobs launch": ("jobs", "launch", "-d", *TASK),
     "jobs logs": ("jobs", "logs", "1"),
     "jobs queue": ("jobs", "queue"),
+    "kubernetes install": ("kubernetes", "install"),
+    "kubernetes manifest": ("kubernetes", "manifest", "--namespace", "ml"),
     "launch": ("launch", "-c", "new", "-d", "-y", *TASK),
     "launch dryrun": ("launch", "--dryrun", *TASK),
     "launch followed": ("launch", "-c", "new", "-y", *TASK),
@@ -76,6 +79,15 @@ COMMANDS: dict[str, tuple[str, ...]] = {
     "server prune": ("server", "prune", "--dry-run"),
     "server status": ("server", "status"),
     "status": ("status", "-a"),
+    "storage cp": ("storage", "cp", "-r", "argosy://data/a", "got"),
+    "storage create": ("storage", "create", "more"),
+    "storage delete": ("storage", "delete", "data", "--all", "-y"),
+    "storage du": ("storage", "du"),
+    "storage key": ("storage", "key", "ann"),
+    "storage ls": ("storage", "ls", "argosy://data/"),
+    "storage mv": ("storage", "mv", "argosy://data/b", "argosy://data/c"),
+    "storage rm": ("storage", "rm", "-r", "argosy://data/a"),
+    "storage sync": ("storage", "sync", "argosy://data/a", "got", "--dryrun"),
     "version": ("version",),
 }
 
@@ -101,6 +113,7 @@ def filled(argosy: CommandLine, server: FakeServer) -> CommandLine:
     (argosy.folder / "worker.yaml").write_text("setup: x\n")
     (argosy.folder / "quota.yaml").write_text("queues:\n  acme:\n    limit: {gpus: 8}\n")
     argosy.good("quota", "set", "acme", "--limit", "gpus=12")
+    server.buckets.held["data"] = {"a/x": b"one", "a/y": b"two", "b": b"three"}
     return argosy
 
 

@@ -177,7 +177,7 @@ def test_the_first_failing_rank_ends_the_gang() -> None:
     )
     assert job.is_live
     world.attempt = attempt
-    assert StopRanks("att-0", "nod-1", ("att-0.1",), 10.0) in effects(world.decide())
+    assert StopRanks("att-0", "nod-1", ("att-0.1",), 10.0, "user-code-failed") in effects(world.decide())
     attempt, job = world.says(1, RankPhase.EXITED, exit_code=143).changes()
     assert (attempt.phase, attempt.exit_codes, job.outcome) == (AttemptPhase.ENDED, (3, 143), Outcome.FAILED)
 
@@ -229,7 +229,7 @@ def test_cancelling_writes_the_intent_then_stops_the_ranks() -> None:
     assert (attempt.phase, attempt.outcome) == (AttemptPhase.ENDING, Outcome.CANCELLED)
     assert effects(world.decide()) == []
     world.attempt = attempt
-    assert effects(world.decide()) == [StopRanks("att-0", "nod-0", ("att-0.0",), 10.0)]
+    assert effects(world.decide()) == [StopRanks("att-0", "nod-0", ("att-0.0",), 10.0, "cancelled-by-user")]
     _, job = world.says(0, RankPhase.EXITED, exit_code=143).changes()
     assert (job.outcome, job.reason) == (Outcome.CANCELLED, Reason.CANCELLED_BY_USER)
 

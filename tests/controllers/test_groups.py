@@ -135,6 +135,21 @@ def test_a_graph_goes_in_its_order(ended: dict[int, Outcome], made: list[int], s
     assert standings_of(layout, rows).those(Standing.SKIPPED) == skipped
 
 
+def test_a_task_that_is_retried_runs_once_more_and_what_it_held_up_waits_for_it() -> None:
+    layout = Layout(size=6, members=DIAMOND)
+    rows = [member(0, Outcome.SUCCEEDED), member(1, Outcome.FAILED), member(2)]
+    group = a_group(layout, phase=WorkloadPhase.RUNNING, made=3)
+    _, [mourn] = written(decide(group, *rows))
+    assert mourn.number == 4
+    asked = changed(group, retried=(1,))
+    assert standings_of(layout, rows, retried=(1,)).those(Standing.SKIPPED) == []
+    after, [again] = written(decide(asked, *rows))
+    assert again.number == 1 and after is not None
+    assert (group_state(after).retried, group_state(after).made) == ((), 4)
+    found = standings_of(layout, [*rows, again])
+    assert found.found[1] is Standing.LIVE and found.jobs[1].id == again.id
+
+
 def test_a_task_knows_those_before_it() -> None:
     group = a_group(Layout(size=6, members=DIAMOND), phase=WorkloadPhase.RUNNING)
     rows = [member(0, Outcome.SUCCEEDED), member(1, Outcome.SUCCEEDED), member(2, Outcome.SUCCEEDED)]

@@ -54,7 +54,7 @@ ALLOWED: Final[dict[str, dict[Place, int]]] = {
         ("class", "scheduler/reserve.py:Reserving"): 309,
         ("class", "server/pricing.py:Pricing"): 529,
         ("class", "spec/reader.py:Reader"): 326,
-        ("class", "testing/pool_checkers.py:PoolLaws"): 367,
+        ("class", "testing/pool_checkers.py:PoolLaws"): 354,
         ("class", "testing/world.py:World"): 410,
         ("file", "agent/trees.py"): 656,
         ("file", "convert/dstack.py"): 681,

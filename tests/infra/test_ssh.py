@@ -40,6 +40,23 @@ def target(lab: HostLab, host: Host, **more: object) -> SshTarget:
     return SshTarget(**{**known, **more})  # type: ignore[arg-type]
 
 
+def test_jump_hosts_of_ones_own_are_logged_in_to_as_ssh_says() -> None:
+    to = SshTarget(
+        host="10.0.0.7",
+        user="ubuntu",
+        key_file="/keys/ours",
+        config_file="/dev/null",
+        known_hosts="/keys/known",
+        host_keys="strict",
+        jumps=("me@outer", "inner:2222"),
+        own_jumps=True,
+    )
+    inner = to.jump()
+    assert inner == SshTarget(host="inner", port=2222, jumps=("me@outer",), own_jumps=True)
+    outer = inner.jump()
+    assert outer == SshTarget(host="outer", user="me", own_jumps=True)
+
+
 def with_ssh(folder: Path, body: Callable[[Ssh], Awaitable[None]]) -> None:
     async def run() -> None:
         ssh = Ssh(folder, SystemIds())

@@ -40,11 +40,11 @@ def live_once(name: str, config: pytest.Config, folder: Path) -> None:
         pytest.skip(f"{name.upper()} IS NOT TRIED FOR REAL: {standing.fact}; {standing.fix}")
     provider = load_providers([name], folder, SystemClock(), SystemIds(), os.environ).get(name)
     offers = _cheapest(name, most, str(config.getoption("--live-type", default="")))
-    if not offers:
+    if not offers and provider.manifest.priced_by_catalog:
         pytest.skip(
             f"{name.upper()} IS NOT TRIED FOR REAL: nothing costs less than {most} $ in {MINUTES} min"
         )
-    asyncio.run(_live(provider, offers))
+    asyncio.run(_live(provider, offers, most * 1e6 * 60 / MINUTES))
 
 
 def _cheapest(name: str, most: float, kind: str) -> list[Offer]:
@@ -76,10 +76,14 @@ def _cheapest(name: str, most: float, kind: str) -> list[Offer]:
     ]
 
 
-async def _live(provider: Provider, offers: list[Offer]) -> None:
+async def _live(provider: Provider, offers: list[Offer], limit_micro: float) -> None:
     for finding in await provider.check():
         assert finding.ok, f"{finding.what}: {finding.hint}"
-    await provider.quote(Want())
+    quoted = await provider.quote(Want())
+    if not provider.manifest.priced_by_catalog:  # what is offered is only what is offered now
+        fit = [each for each in quoted if not each.closed and 0 < each.price_micro_usd <= limit_micro]
+        rented = [each for each in fit if each.capacity is Capacity.ON_DEMAND]
+        offers = sorted(rented, key=lambda each: each.price_micro_usd)[:8]
     refused = []
     for offer in offers:
         claim = _claim(offer)

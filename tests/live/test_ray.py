@@ -83,9 +83,20 @@ class RealRay:
         raise NotApplicable("nodes that a person started are lent by nobody")
 
     def clear(self) -> None:
-        for job in self.running():
-            request = urllib.request.Request(f"http://{self.address}/api/jobs/{job}/stop", method="POST")
-            urllib.request.urlopen(request, timeout=10).close()
+        """No job is left, nor a record of one."""
+        found = self._ask("/api/jobs/")
+        assert isinstance(found, list)
+        for job in found:
+            until = time.monotonic() + 30
+            while job["submission_id"] in self.running() and time.monotonic() < until:
+                self._tell("POST", f"/api/jobs/{job['submission_id']}/stop")
+                time.sleep(0.3)
+            if job["submission_id"]:
+                self._tell("DELETE", f"/api/jobs/{job['submission_id']}")
+
+    def _tell(self, method: str, path: str) -> None:
+        request = urllib.request.Request(f"http://{self.address}{path}", method=method)
+        urllib.request.urlopen(request, timeout=10).close()
 
     def close(self) -> None:
         mark = f"\0HOME={self.folder}\0".encode()

@@ -247,6 +247,11 @@ def test_quotas_that_nobody_knows_are_said(table: Path, capsys: pytest.CaptureFi
         "is tried then\n"
     )
     assert "quotas" not in counted and "nimbus/east" in counted
+    can = Capabilities(multi_node=True, quotas=True)
+    knows = StaticProvider(Manifest(name="nimbus", title="a cloud", capabilities=can), [offer])
+    with IdleServer(knows, clock=StoppedClock(), prices=table) as server:
+        known = told(server, capsys, "plan", "single-gpu.yaml")
+    assert "quotas" not in known and "nimbus/east" in known
 
 
 def test_a_dry_run_shows_the_same_plan(server: IdleServer, capsys: pytest.CaptureFixture[str]) -> None:

@@ -7,12 +7,16 @@ from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import ClassVar, Protocol
 
-from argosy.infra.system import SystemClock
+from argosy.infra.dialled import Dialled
+from argosy.infra.machine_notes import Notes
+from argosy.infra.ssh import Ssh
+from argosy.infra.system import SystemClock, SystemIds
 from argosy.infra.tombstones import Tombstones
 from argosy.model.offer import Capacity
 from argosy.model.rows import Claim
 from argosy.providers.ray.api import RayApi, Submission
-from argosy.providers.ray.cluster import Cluster
+from argosy.providers.ray.cluster import Cluster, Means
+from argosy.providers.ray.native import NativeClaim
 from argosy.providers.ray.provider import RayProvider
 from argosy.providers.ray.settings import ClusterSettings
 from argosy.testing.builders import a_choice, a_claim, a_gpu_shape, an_offer
@@ -37,20 +41,22 @@ class RaySubject:
     gaps: ClassVar[dict[str, str]] = {}
     patience_s = 0.1  # so long it waits for a cluster at a time
 
-    def __init__(self, ray: World, zipapp: Path, folder: Path) -> None:
+    def __init__(
+        self, ray: World, zipapp: Path, folder: Path, dialled: Dialled | None = None, **fields: str
+    ) -> None:
         self.ray = ray
         self.secrets = (ray.token,) if ray.token else ()
-        settings = ClusterSettings(address=ray.address, node_dir=str(ray.folder))
+        settings = ClusterSettings(address=ray.address, node_dir=str(ray.folder), **fields)
         api = RayApi(settings, clock=SystemClock(), environ={"RAY_AUTH_TOKEN": ray.token})
-        self.cluster = Cluster(
-            "lab",
-            api,
-            settings,
+        means = Means(
             clock=SystemClock(),
-            dialled=None,
+            dialled=dialled,
             released=Tombstones(folder / "released"),
+            notes=Notes(folder / "native", NativeClaim),
+            ssh=lambda: Ssh(ray.folder / "ssh", SystemIds()),
             agent=lambda: zipapp,
         )
+        self.cluster = Cluster("lab", api, settings, means)
         self.provider = RayProvider({"lab": self.cluster})
 
     def claim(self, count: int = 1) -> Claim:
@@ -69,7 +75,7 @@ class RaySubject:
         return {each for each in self.ray.running() if each.startswith("clm-")}
 
     def machines(self, claim_id: str) -> int:
-        agents = Path(self.cluster.settings.node_dir).glob(f"argosy-*/ray/{claim_id}-*/agent.lock")
+        agents = Path(self.cluster.settings.node_dir).glob(f"argosy-{claim_id}-*/agent.lock")
         return len(list(agents))
 
     async def lose_reply_of(self, call: Callable[[], Awaitable[None]]) -> None:

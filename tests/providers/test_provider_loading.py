@@ -45,9 +45,9 @@ def test_every_installed_provider_has_a_manifest_and_a_maker() -> None:
             assert not module.MANIFEST.enabled_by_default
 
 
-def test_what_has_prices_only_says_so(tmp_path: Path) -> None:
-    with pytest.raises(ArgosyError, match="Argosy cannot run on azure yet: it has no driver") as caught:
-        load_providers(["azure"], tmp_path, SystemClock(), SystemIds(), {})
+def test_what_has_a_name_only_says_so(tmp_path: Path) -> None:
+    with pytest.raises(ArgosyError, match="Argosy cannot run on seeweb yet: it has no driver") as caught:
+        load_providers(["seeweb"], tmp_path, SystemClock(), SystemIds(), {})
     assert caught.value.hint is not None
     assert {"aws", "local", "slurm"} <= set(caught.value.hint.removeprefix("it runs on: ").split(", "))
 

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator, Mapping
+from collections.abc import Coroutine, Iterator, Mapping
 from pathlib import Path
+from typing import Any, TypeVar
 
 import msgspec
 import pytest
@@ -52,24 +53,82 @@ def a_ray_claim(ray: FakeRay, *, count: int = 1, gpus: int = 0, config: str = ""
     return a_claim(count=count, choice=choice, config=config)
 
 
+T = TypeVar("T")
+
+
+def asked(one: RayProvider, call: Coroutine[Any, Any, T]) -> T:
+    async def main() -> T:
+        try:
+            return await call
+        finally:
+            await one.close()
+
+    return asyncio.run(main())
+
+
 def findings(one: RayProvider) -> list[str]:
-    found = asyncio.run(one.check())
+    found = asked(one, one.check())
     return [f"{each.what} | {each.hint}" for each in found if not each.ok]
 
 
 def ensure_error(one: RayProvider, claim: Claim) -> border.BorderError:
     with pytest.raises(border.BorderError) as caught:
-        asyncio.run(one.ensure(claim))
+        asked(one, one.ensure(claim))
     return caught.value
 
 
 def test_a_cluster_tells_its_nodes_and_models(ray: FakeRay, tmp_path: Path) -> None:
-    offers = asyncio.run(provider(ray, tmp_path).quote(Want()))
+    one = provider(ray, tmp_path)
+    offers = asked(one, one.quote(Want()))
     assert [(each.shape.accelerator, each.shape.instance_type, each.nodes_max) for each in offers] == [
         ("H100", "H100:8-4c-8g", 1),
         (None, "cpu-16c-8g", 1),
     ]
     assert {each.region for each in offers} == {ray.address}
+
+
+def test_equal_machines_are_one_kind_although_ray_measures_their_memory(tmp_path: Path) -> None:
+    gib = float(1 << 30)
+    ray = FakeRay({"memory": 20.2 * gib}, {"memory": 19.9 * gib}, {"memory": 80 * gib}, {"CPU": 0.0})
+    one = provider(ray, tmp_path)
+    offers = asked(one, one.quote(Want()))
+    assert [(each.shape.instance_type, each.nodes_max) for each in offers] == [
+        ("cpu-4c-20g", 2),
+        ("cpu-4c-80g", 1),
+    ]
+    ray.close()
+
+
+def test_a_model_is_asked_for_where_there_are_several(tmp_path: Path) -> None:
+    ray = FakeRay(
+        {"GPU": 2.0, "accelerator_type:A100": 1.0}, {"GPU": 2.0, "accelerator_type:H100": 1.0}, {"L4": 2.0}
+    )
+    one = provider(ray, tmp_path)
+
+    async def bundle(model: str) -> dict[str, float]:
+        claim = a_ray_claim(ray, gpus=2)
+        claim = msgspec.structs.replace(
+            claim, choice=msgspec.structs.replace(claim.choice, accelerator=model)
+        )
+        await one.ensure(claim)
+        plan = msgspec.json.decode(ray.jobs[claim.id].asked["metadata"]["argosy_claim"])
+        return dict(plan["bundle"])
+
+    assert asked(one, bundle("H100")) == {"CPU": 1, "GPU": 2, "accelerator_type:H100": 0.001}
+    assert asked(one, bundle("L4")) == {"CPU": 1, "L4": 2}
+    error = ensure_error(one, a_ray_claim(ray, count=2, gpus=2))
+    assert str(error).startswith(f"{ray.address} has 1 nodes with 1 CPU, 2 GPU, asked for 2")
+    ray.close()
+
+
+def test_what_an_autoscaler_can_add_is_offered_as_people_say(ray: FakeRay, tmp_path: Path) -> None:
+    grows = "{accelerators: 'L4:4', cpus: 48, memory: 180, nodes: 3}"
+    (tmp_path / "ray.yaml").write_text(f"clusters: {{lab: {{address: '{ray.address}', grows: [{grows}]}}}}\n")
+    one = made(tmp_path, {})
+    offers = asked(one, one.quote(Want()))
+    assert [(each.shape.instance_type, each.nodes_max) for each in offers][-1] == ("L4:4-48c-180g", 3)
+    said = [each.what for each in asked(one, one.check())]
+    assert "lab: its autoscaler can add 3 nodes L4:4-48c-180g (ray.yaml)" in said
 
 
 def test_nobody_answers(tmp_path: Path) -> None:
@@ -105,6 +164,15 @@ def test_a_token_is_missing_or_wrong(ray: FakeRay, tmp_path: Path) -> None:
     assert findings(provider(ray, tmp_path)) == []
 
 
+def test_a_dashboard_that_anybody_may_use_is_said(ray: FakeRay, tmp_path: Path) -> None:
+    (said,) = findings(made(tmp_path, {"RAY_ADDRESS": f"http://0.0.0.0:{ray.port}"}))
+    assert said == (
+        f"0.0.0.0:{ray.port}: whoever reaches its dashboard can run programs on it: it asks for no token "
+        "| start it with RAY_AUTH_MODE=token, and give the token to this server (docs/ray.md)"
+    )
+    assert findings(provider(ray, tmp_path)) == [], "on the loopback that is this machine alone"
+
+
 def test_a_ray_that_is_too_old(ray: FakeRay, tmp_path: Path) -> None:
     ray.version = "2.3.1"
     (said,) = findings(provider(ray, tmp_path))
@@ -131,7 +199,7 @@ def test_an_autoscaler_may_add_nodes(ray: FakeRay, tmp_path: Path) -> None:
             await asyncio.sleep(0.02)
         return facts[0].detail
 
-    said = asyncio.run(main())
+    said = asked(one, main())
     assert said == (
         "waits for room: 2 nodes with 1 CPU, 8 GPU; 1 of 1 that are large enough are free; "
         "the autoscaler starts 1 more"
@@ -151,7 +219,7 @@ def test_it_waits_no_longer_than_the_task_says(ray: FakeRay, tmp_path: Path) -> 
             await asyncio.sleep(0.05)
         return facts[0].detail
 
-    assert asyncio.run(main()) == "no room in the cluster within 1 s"
+    assert asked(one, main()) == "no room in the cluster within 1 s"
 
 
 def test_nodes_without_a_way_to_this_server(tmp_path: Path) -> None:
@@ -164,8 +232,8 @@ def test_nodes_without_a_way_to_this_server(tmp_path: Path) -> None:
     assert isinstance(error, border.RequestRefused)
     assert str(error) == (
         f"nodes of {ray.address} are other machines, and have no way to this server: set "
-        "ARGOSY_PUBLIC_URL to the https address at which they reach it, or submit Ray's own jobs "
-        "(`ray:` in the task)"
+        "ARGOSY_PUBLIC_URL to the https address at which they reach it, or write in ray.yaml from which "
+        "`login` ssh reaches them, or submit Ray's own jobs (`ray:` in the task)"
     )
     assert any("have no way to this server | set ARGOSY_PUBLIC_URL" in each for each in findings(one))
     ray.close()
@@ -182,7 +250,7 @@ def test_nodes_without_a_way_to_this_server(tmp_path: Path) -> None:
         ({"resources": {"rack": "one"}}, "`config.ray.resources.rack` is 'one'; write a number"),
         (
             {"resources": {"GPU": 1}},
-            "`config.ray.resources.GPU` is given to Ray by Argosy itself; say it under `resources`",
+            "`config.ray.resources.GPU` is given to Ray by Argosy itself: say it by the field for it",
         ),
         (
             {"runtime_env": {"working_dir": "."}},

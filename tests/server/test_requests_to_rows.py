@@ -109,6 +109,17 @@ def test_launch_makes_rows_and_wakes(server: IdleServer, raw: Raw) -> None:
     assert (told["code"], told["subject"]) == ("launched", made.id)
 
 
+def test_a_range_of_nodes_is_for_managed_jobs(raw: Raw) -> None:
+    elastic = {**TASK, "num_nodes": 3, "min_nodes": 1}
+    answer = raw.post("/launch", {"task": elastic, "cluster": "c"})
+    assert (answer.status, answer.json["code"]) == (422, "spec-invalid")
+    assert answer.json["what"] == "`num_nodes: 1-3` is a range, and a cluster has a fixed number of nodes"
+    assert raw.post("/jobs", {"tasks": [elastic]}).status == 200
+    assert raw.post("/jobs", {"tasks": [{**elastic, "min_nodes": 4}]}).json["what"] == (
+        "min_nodes is 4: below num_nodes, or 0"
+    )
+
+
 def test_what_is_rented_is_queued_and_ordered_by_the_controllers(server: IdleServer, raw: Raw) -> None:
     pool = server.providers.get("pool")
     assert isinstance(pool, StaticProvider)

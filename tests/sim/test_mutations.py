@@ -8,7 +8,12 @@ the controllers, or a shell with a method replaced), never by patching modules.
 from __future__ import annotations
 
 import asyncio
+import gc
+import os
+import subprocess
+import sys
 from collections.abc import AsyncIterator, Coroutine, Mapping, Sequence
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import msgspec
@@ -340,7 +345,7 @@ class _GoesOnUnheard(_Agent):
 
 
 class _NeverStops(_Agent):
-    async def stop(self, rank_ids: Sequence[str], grace_s: float) -> None:
+    async def stop(self, rank_ids: Sequence[str], grace_s: float, why: str = "") -> None:
         return None
 
 
@@ -431,6 +436,7 @@ class Bug(NamedTuple):
     faults: Faults | None  # None: those of the seed
     caught_by: set[str]  # checkers of which one must speak
     load: Load = BUSY
+    seed: int = 1  # one that finds it soon: it is tried first
 
 
 MANAGED_TROUBLE = Faults(
@@ -440,7 +446,7 @@ MANAGED_TROUBLE = Faults(
 CALM = Faults(agent_error=0.02)
 
 BUGS = [
-    Bug("effect before intent", {"make_server": EffectFirst}, None, {"intent-first"}, CROWD),
+    Bug("effect before intent", {"make_server": EffectFirst}, None, {"intent-first"}, CROWD, seed=6),
     Bug(
         "no revision check",
         {"make_store": LastWriterWins},
@@ -460,41 +466,57 @@ BUGS = [
         {"gone-is-gone", "one-attempt"},
     ),
     Bug(
-        "silence is absence", {"make_server": UnknownIsOver}, MANAGED_TROUBLE, {"one-attempt", "gone-is-gone"}
+        "silence is absence",
+        {"make_server": UnknownIsOver},
+        MANAGED_TROUBLE,
+        {"one-attempt", "gone-is-gone"},
+        seed=2,
     ),
     Bug(
         "no sweep for orphans",
         {"make_server": NeverSweeps},
         Faults(servers=2, forgets_releases=1.0, slow_call=0.4, provider_error=0.1),
         {"leak", "empties"},
+        seed=7,
     ),
-    Bug("gang without barrier", {"make_agents": _agents(_NoBarrier)}, None, {"gang-together"}),
+    Bug("gang without barrier", {"make_agents": _agents(_NoBarrier)}, None, {"gang-together"}, seed=3),
     Bug("forget before commit", {"make_agents": _agents(_ForgetsFirst)}, None, {"exit-kept"}),
     Bug(
         "ranks are not stopped",
         {"make_agents": _agents(_NeverStops)},
         None,
         {"gang-together", "stops-in-time", "one-attempt"},
+        seed=6,
     ),
     Bug(
         "success invented", {"make_agents": _agents(_InventsSuccess)}, None, {"success-is-true", "exit-codes"}
     ),
-    Bug("room counted twice", {"make_server": ForgetsWhatRuns}, None, {"room", "tenants"}, CROWD),
-    Bug("limits not looked at", {"make_server": NoLimits}, CALM, {"limits"}, CROWD),
-    Bug("the young are ended", {"make_server": NobodyIsProtected}, CALM, {"protected"}, CROWD),
-    Bug("the protected are ended", {"make_server": _keeping(_AllPreemptible)}, CALM, {"protected"}, CROWD),
+    Bug("room counted twice", {"make_server": ForgetsWhatRuns}, None, {"room", "tenants"}, CROWD, seed=4),
+    Bug("limits not looked at", {"make_server": NoLimits}, CALM, {"limits"}, CROWD, seed=7),
+    Bug("the young are ended", {"make_server": NobodyIsProtected}, CALM, {"protected"}, CROWD, seed=3),
+    Bug(
+        "the protected are ended",
+        {"make_server": _keeping(_AllPreemptible)},
+        CALM,
+        {"protected"},
+        CROWD,
+        seed=2,
+    ),
     Bug("leaving is gone", {"make_server": _keeping(_LeavingIsGone)}, CALM, {"room", "books"}, CROWD),
-    Bug("reservations ignored", {"make_server": _keeping(_KeepsNothing)}, CALM, {"reservation"}, CROWD),
+    Bug(
+        "reservations ignored", {"make_server": _keeping(_KeepsNothing)}, CALM, {"reservation"}, CROWD, seed=2
+    ),
     Bug(
         "nobody gives back",
         {"make_server": _keeping(_NobodyGivesBack)},
         CALM,
         {"guaranteed", "reservation"},
         LATE,
+        seed=16,
     ),
     Bug("evicted is over", {"make_store": EvictedIsOver}, CALM, {"evicted-goes-on"}, CROWD),
     Bug("requests claim", {"make_store": RequestsClaim}, CALM, {"controllers-claim"}),
-    Bug("dearer than confirmed", {"make_store": PricesRise}, CALM, {"confirmed-price"}),
+    Bug("dearer than confirmed", {"make_store": PricesRise}, CALM, {"confirmed-price"}, seed=2),
     Bug(
         "a start is not noted",
         {"make_agents": _agents(_StartsUnnoted)},
@@ -519,25 +541,60 @@ BUGS = [
         Faults(partitions_per_h=60),
         {"one-attempt"},
         CROWD,
+        seed=9,
     ),
     Bug("log bytes lost", {"make_sink": _DropsChunks}, None, {"log-kept"}),
 ]
 
 
-def caught(bug: Bug, seeds: range) -> tuple[int, set[str]]:
-    """The first seed that finds the bug, and the checkers that spoke."""
-    for seed in seeds:
+class Catch(msgspec.Struct, frozen=True):
+    """Which seed found a bug, and the checkers that spoke. Seed -1: none did."""
+
+    seed: int
+    checkers: set[str]
+
+
+def caught(bug: Bug, seeds: range) -> Catch:
+    """Which seed that is changes with the product; where the one that is known no longer finds it, all are
+    tried, also when a law spoke that is not about the bug."""
+    odd = Catch(-1, set())
+    for seed in sorted(seeds, key=lambda each: (each != bug.seed, each)):
         try:
             Simulation(seed, faults=bug.faults, load=bug.load, **bug.parts).run()
         except SimulationFailed as failure:
-            return seed, {violation.checker for violation in failure.outcome.violations}
-    return -1, set()
+            found = Catch(seed, {violation.checker for violation in failure.outcome.violations})
+            if found.checkers & bug.caught_by:
+                return found
+            odd = found
+    return odd
 
 
-@pytest.mark.parametrize("bug", BUGS, ids=lambda bug: bug.name.replace(" ", "-"))
-def test_planted_bugs_are_caught(bug: Bug) -> None:
-    seed, checkers = caught(bug, range(1, 25))
-    assert seed > 0, f"{bug.name}: no seed found it"
-    assert checkers & bug.caught_by, (
-        f"{bug.name}: seed {seed} broke {checkers}, expected one of {bug.caught_by}"
+@pytest.fixture(scope="module")
+def catches(request: pytest.FixtureRequest) -> dict[str, Catch]:
+    """Of all bugs that are asked for, by name: from one process with a fixed hash seed, as a seed is the same
+    run only then."""
+    items = [item for item in request.session.items if item.path == Path(__file__)]
+    names = [item.callspec.params["bug"].name for item in items if isinstance(item, pytest.Function)]
+    done = subprocess.run(
+        [sys.executable, __file__, *names],
+        stdout=subprocess.PIPE,
+        check=True,
+        env={**os.environ, "PYTHONHASHSEED": "0"},
     )
+    return msgspec.json.decode(done.stdout, type=dict[str, Catch])
+
+
+@pytest.mark.timeout(600)
+@pytest.mark.parametrize("bug", BUGS, ids=lambda bug: bug.name.replace(" ", "-"))
+def test_planted_bugs_are_caught(bug: Bug, catches: dict[str, Catch]) -> None:
+    catch = catches[bug.name]
+    assert catch.seed > 0, f"{bug.name}: no seed found it"
+    assert catch.checkers & bug.caught_by, (
+        f"{bug.name}: seed {catch.seed} broke {catch.checkers}, expected one of {bug.caught_by}"
+    )
+
+
+if __name__ == "__main__":
+    gc.set_threshold(50_000, 20, 50)
+    wanted = [bug for bug in BUGS if bug.name in sys.argv[1:]]
+    sys.stdout.buffer.write(msgspec.json.encode({bug.name: caught(bug, range(1, 25)) for bug in wanted}))

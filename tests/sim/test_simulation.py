@@ -1,4 +1,4 @@
-"""The whole control plane in a world that fails: 60 seeds here and 1,000 each night, each with its own
+"""The whole control plane in a world that fails: 40 seeds here and 1,000 each night, each with its own
 faults, checked all along.
 
 Every chunk is a process of its own with a fixed hash seed, so that what a test runs is to the byte what the
@@ -18,15 +18,36 @@ from argosy.testing.harness import Simulation, SimulationFailed
 from argosy.testing.machines import Program
 from argosy.testing.sim_users import Load
 
-SEEDS = 60
+SEEDS = 40
 CHUNK = 10
 NIGHTLY_SEEDS = range(1_000, 2_000)
 LIMIT_S = 280  # of one chunk, on a machine that does other things as well
 
+BROKE = [
+    2062,  # a managed job waited for ever for a node that had died before it started there
+    3005,  # a cluster did
+    # evicted in the moment in which it was placed: a rank was left behind, and ran beside the next
+    # attempt
+    3155,
+    4177,
+    # an order whose reply was lost arrived after its attempt was recorded as ended, and ran
+    7082,
+    20023,
+    20535,
+    5066,  # whose owner ended while a server started: its nodes counted in nobody's name
+    # starts that a pool made from the rows would have decided, and nobody did
+    6090,
+    20028,
+    20629,  # a start stood where a reservation was to start
+    # the law was wrong: who was preempted for a job whose cluster was stopped before it could start
+    20180,
+    20486,
+]
+
 pytestmark = pytest.mark.timeout(LIMIT_S + 20)
 
 
-def _replay(*seeds: int) -> subprocess.CompletedProcess[str]:
+def _replay(*seeds: int | str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
         [sys.executable, "-m", "argosy.testing.replay", *map(str, seeds)],
         capture_output=True,
@@ -49,36 +70,14 @@ def test_all_laws_hold_at_night(first: int) -> None:
     assert done.returncode == 0, done.stdout + done.stderr
 
 
-@pytest.mark.parametrize(
-    "seed",
-    [
-        2062,  # a managed job waited for ever for a node that had died before it started there
-        3005,  # a cluster did
-        # evicted in the moment in which it was placed: a rank was left behind, and ran beside the next
-        # attempt
-        3155,
-        4177,
-        # an order whose reply was lost arrived after its attempt was recorded as ended, and ran
-        7082,
-        20023,
-        20535,
-        5066,  # whose owner ended while a server started: its nodes counted in nobody's name
-        # starts that a pool made from the rows would have decided, and nobody did
-        6090,
-        20028,
-        20629,  # a start stood where a reservation was to start
-        # the law was wrong: who was preempted for a job whose cluster was stopped before it could start
-        20180,
-        20486,
-    ],
-)
-def test_what_once_broke_a_law(seed: int) -> None:
-    done = _replay(seed)
+@pytest.mark.parametrize("first", range(0, len(BROKE), 5))
+def test_what_once_broke_a_law(first: int) -> None:
+    done = _replay(",".join(map(str, BROKE[first : first + 5])))
     assert done.returncode == 0, done.stdout[-3000:] + done.stderr
 
 
 def test_a_seed_is_the_same_run_again() -> None:
-    first, second = _replay(7), _replay(7)
+    first, second = _replay(16), _replay(16)
     assert first.stdout == second.stdout
     assert len(first.stdout.splitlines()) > 50
 

@@ -7,7 +7,7 @@ import os
 import signal
 import time
 
-from argosy.agent import cgroups, devices, processes, sharing
+from argosy.agent import cgroups, devices, processes, programs, sharing
 from argosy.agent.polling import disk_full_text
 from argosy.agent.rank import EXITED, NO_EXIT_CODE, PREPARING, READY, VANISHED, Rank, now_ms, reason_of
 
@@ -18,6 +18,15 @@ if TYPE_CHECKING:
     from argosy.agent.supervision import Supervision
 
 _GUARD_S = 1.0
+_YOUNG_S = 0.5  # so long a process may need to become a program once it was forked
+
+
+class Told:
+    """The processes of a rank that were told to end, those of them that were copies of their parents
+    (`Snapshot.copies`), and when: what was forked later was started by traps."""
+
+    def __init__(self, members: set[int], young: dict[int, bytes], ticks: int) -> None:
+        self.members, self.young, self.ticks = members, young, ticks
 
 
 class Ending:
@@ -113,12 +122,26 @@ class Ending:
         self._shared.changed(rank)
         self.one_ended.set()
 
-    async def terminate_late(self, rank: Rank, pid: int) -> None:
-        """The wrapper was told to end before it had started the program, and its trap swallowed that."""
-        while not rank.ended and rank.pid == pid:
-            members = self._shared.members(rank, await self._shared.table.snapshot())
-            if members:
-                processes.send_signal(members, signal.SIGTERM)
+    async def terminate_late(self, rank: Rank, pid: int, to: Told) -> None:
+        """A process that has been forked and is about to become a program loses a SIGTERM that its parent
+        catches: it gets another one when it has become that. `to`: who was told to end."""
+        members, young, until_s = to.members, to.young, time.monotonic() + _YOUNG_S
+        looked = False
+        while not rank.ended and rank.pid == pid and (not looked or young or not members):
+            grown = {each for each, command in young.items() if processes.command_of(each) != command}
+            if grown or not looked or not members:
+                snapshot = await self._shared.table.snapshot()
+                now = self._shared.members(rank, snapshot)
+                told = snapshot.below(grown) & now
+                if not members:  # the wrapper alone was there, and its trap swallowed the signal
+                    told, members = now, now
+                elif not looked:
+                    told |= {one for one in now - members if _is_older(one, to.ticks)}
+                looked = bool(members)
+                fresh = snapshot.copies((told | members) & now)  # not what traps have started since
+                young = {each: each_is for each, each_is in {**young, **fresh}.items() if each in now - grown}
+                processes.send_signal(told, signal.SIGTERM)
+            if members and time.monotonic() > until_s:
                 return
             await asyncio.sleep(0.01)
 
@@ -170,6 +193,13 @@ class Ending:
                 rank.verdict = sharing.overdrawn(limit_bytes, sizes)
                 if rank.verdict:
                     self.start_kill(rank)
+
+
+def _is_older(pid: int, ticks: int) -> bool:
+    """Whether it was forked before that time: what a program starts when it is told to end is younger."""
+    began, fields = programs.start_ticks(pid), programs.stat_fields(pid)
+    is_orphan = fields is not None and fields[1:2] == [b"1"]  # who forked it has died of the signal
+    return 0 < began < ticks or (began == ticks and is_orphan)
 
 
 def outside_group(group: int, pids: set[int]) -> set[int]:

@@ -142,6 +142,15 @@ def _mark_of(pid: int) -> str:
     return "" if start < 0 else data[start + 17 : data.find(b"\0", start + 17)].decode("utf-8", "replace")
 
 
+def command_of(pid: int) -> bytes:
+    """Its arguments; b"" of one that is gone."""
+    try:
+        with open("/proc/%d/cmdline" % pid, "rb", buffering=0) as file:
+            return file.read() or b""
+    except OSError:
+        return b""
+
+
 def last_pid() -> int:
     """The newest pid of this pid namespace."""
     try:
@@ -176,13 +185,31 @@ class Snapshot:
             leader = 0  # the wrapper is gone and its number belongs to somebody else now
         if leader:
             found |= {pid for pid, session in self._session.items() if session == leader}
-        grown = list(found | ({leader} if leader in self._session else set()))
+        found = self.below(found | ({leader} if leader in self._session else set()))
+        found.discard(leader)
+        return found
+
+    def below(self, pids: Iterable[int]) -> set[int]:
+        """These processes, and all that descend from them."""
+        found = set(pids)
+        grown = list(found)
         while grown:
             for child in self._children.get(grown.pop(), ()):
                 if child not in found:
                     found.add(child)
                     grown.append(child)
-        found.discard(leader)
+        return found
+
+    def copies(self, pids: Iterable[int]) -> dict[int, bytes]:
+        """Those that have been forked and are not another program than their parent yet, or never will be,
+        with their arguments."""
+        wanted, found = set(pids), {}
+        for parent, children in self._children.items():
+            mine = wanted.intersection(children)
+            own = command_of(parent) if mine else b""
+            for pid in mine:
+                if own and command_of(pid) == own:
+                    found[pid] = own
         return found
 
     def marked(self, prefix: str) -> dict[int, str]:

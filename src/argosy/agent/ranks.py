@@ -8,8 +8,8 @@ import os
 import signal
 import time
 
-from argosy.agent import cgroups, journal, processes, sharing
-from argosy.agent.ending import Ending, outside_group
+from argosy.agent import cgroups, journal, processes, programs, sharing
+from argosy.agent.ending import Ending, Told, outside_group
 from argosy.agent.leases import Leases
 from argosy.agent.orders import Busy, base_env, checked_order, is_rank_id
 from argosy.agent.polling import Polling
@@ -266,9 +266,9 @@ class Ranks:
 
     # ---- stop and forget
 
-    async def stop(self, ids: Iterable[str], grace_s: float) -> None:
-        """SIGTERM to all of each rank, SIGKILL after `grace_s`. Ended ones are left alone; of unknown ones it
-        is remembered that an order for them comes too late."""
+    async def stop(self, ids: Iterable[str], grace_s: float, why: str = "") -> None:
+        """Leave word of the reason, then SIGTERM to all of each rank, SIGKILL after `grace_s`. Ended ones are
+        left alone; of unknown ones it is remembered that an order for them comes too late."""
         live = []
         for rank_id in ids:
             rank = self._shared.by_id.get(rank_id)
@@ -285,6 +285,7 @@ class Ranks:
                 cgroups.remove(rank.groups)
                 continue
             if first:
+                _leave_word(rank, why)
                 live.append(rank)
             self._shared.loop.call_later(max(0.0, grace_s), self._ending.start_kill, rank)
         if not live:
@@ -294,10 +295,10 @@ class Ranks:
             if rank.ended:
                 continue
             members = self._shared.members(rank, snapshot)
+            told = Told(members, snapshot.copies(members), programs.now_ticks())
             processes.send_group_signal(rank.pid, signal.SIGTERM)
             processes.send_signal(outside_group(rank.pid, members), signal.SIGTERM)
-            if not members:
-                self._shared.start_task(self._ending.terminate_late(rank, rank.pid))
+            self._shared.start_task(self._ending.terminate_late(rank, rank.pid, told))
 
     async def forget(self, ids: Iterable[str]) -> None:
         for count, rank_id in enumerate(ids):
@@ -328,6 +329,15 @@ class Ranks:
     def observe(self, observer: Observer) -> None:
         """Tell it of changes from now on."""
         self._polling.observe(observer)
+
+
+def _leave_word(rank: Rank, why: str) -> None:
+    """For hooks of its task."""
+    try:
+        if why:
+            _create(rank.folder + "/why", why.encode() + b"\n")
+    except OSError as error:
+        warn("cannot note why %s ends: %s" % (rank.id, reason_of(error)))
 
 
 def _create(path: str, data: bytes) -> None:

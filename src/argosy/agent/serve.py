@@ -209,7 +209,7 @@ class Agent:
         return {}
 
     async def _stop(self, arguments: dict[str, object]) -> dict[str, object]:
-        await self._ranks.stop(_ids(arguments), _grace(arguments, 10.0))
+        await self._ranks.stop(_ids(arguments), _grace(arguments, 10.0), str(arguments.get("why") or ""))
         return {}
 
     async def _forget(self, arguments: dict[str, object]) -> dict[str, object]:

@@ -43,7 +43,7 @@ class Supervision:
         self.observers: set[Observer] = set()
         self._tasks: set[asyncio.Task[None]] = set()
         #: No agent was here before, so nothing of its ranks can be alive.
-        self.is_new = not (os.path.exists(self.folder) or os.path.exists(self.home))
+        self.is_new = not any(map(os.path.exists, (self.folder, self.home, root + "/started")))
         os.makedirs(self.folder, mode=0o700, exist_ok=True)
         os.makedirs(self.home, exist_ok=True)
         self.journal = journal.Journal(root + "/started")

@@ -24,6 +24,7 @@ from argosy.api.prices import PriceCalls
 from argosy.api.quota import QuotaCalls
 from argosy.api.server import ServerCalls
 from argosy.api.shell import ShellCalls
+from argosy.api.storage import StorageCalls
 
 
 class Calls(
@@ -41,6 +42,7 @@ class Calls(
     PoolCalls,
     HostCalls,
     FileCalls,
+    StorageCalls,
 ):
     """Every endpoint but the streams. A new feature is one line here."""
 

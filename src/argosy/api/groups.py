@@ -7,7 +7,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Annotated
 
-from argosy.api.endpoint import Reply, Request, endpoint
+from argosy.api.endpoint import Done, Reply, Request, endpoint
 from argosy.api.jobs import JobView
 from argosy.api.launching import JobsReply
 from argosy.model.group import Layout, When
@@ -30,6 +30,12 @@ class GroupRequest(Request, frozen=True, kw_only=True, omit_defaults=True):
     plan: str = ""  # the id of the plan that was confirmed, when all tasks are planned alike
     max_hourly_micro_usd: int | None = None  # of all nodes of one task: nothing dearer is ordered
     key: str = ""
+
+
+class RetryRequest(Request, frozen=True, kw_only=True):
+    """Which task of a group runs once more: `7/3`, or `7/NAME`."""
+
+    task: str
 
 
 class TaskView(Reply, frozen=True, kw_only=True, omit_defaults=True):
@@ -85,3 +91,8 @@ class GroupCalls:
         wait_s: Annotated[int | None, "so long at most, up to 30"] = None,
     ) -> GroupReply:
         """A group and all its tasks, by number or id."""
+
+    @endpoint("POST", "/groups/retry", RetryRequest)
+    def retry(self, task: str) -> Done:
+        """Run a task of a live group once more, which has ended: `7/3`. What was skipped because of it waits
+        for it again."""

@@ -407,5 +407,25 @@ def jobs_graph(session: Session, job: str, as_json: bool) -> None:
         session.screen.print(line)
 
 
-for _command in (jobs_launch, jobs_queue, jobs_logs, jobs_cancel, jobs_graph, job_pool):
+@click.command(
+    name="retry",
+    epilog="""\b
+Examples:
+  argosy jobs retry 7/3
+""",
+)
+@click.argument("task", metavar="JOB/TASK")
+@json_option
+@pass_session
+def jobs_retry(session: Session, task: str, as_json: bool) -> None:
+    """Run one task of a group once more, while the group lives."""
+    done = session.client.retry(task)
+    if as_json:
+        session.screen.json(done)
+        return
+    for name in done.names:
+        session.screen.print(f"job {name}: runs once more")
+
+
+for _command in (jobs_launch, jobs_queue, jobs_logs, jobs_cancel, jobs_retry, jobs_graph, job_pool):
     jobs.add_command(_command)

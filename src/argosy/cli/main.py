@@ -58,8 +58,12 @@ SECTIONS: Final[dict[str, dict[str, _Entry]]] = {
         "pool": _Entry("pool", "pool", "Free and allocated resources, pending jobs; `pool map` draws it."),
         "quota": _Entry("quota", "quota", "Who may have how much: queues, limits, lending."),
     },
+    "Data": {
+        "storage": _Entry("storage", "storage", "Buckets of the server: copy, list, keys for S3 programs.")
+    },
     "Infrastructure": {
         "check": _Entry("checking", "check", "Which infrastructure works, and what to do."),
+        "kubernetes": _Entry("kubernetes", "kubernetes", "Rights in a cluster, and Argosy's server in it."),
         "events": _Entry("events", "events", "What happened."),
     },
     "Prices": {

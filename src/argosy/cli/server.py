@@ -35,15 +35,17 @@ def server() -> None:
 Examples:
   argosy server start
   argosy server start --listen 0.0.0.0:7421
+  argosy server start --s3 127.0.0.1:9000
   argosy server start --foreground
 """
 )
 @click.option(
     "--listen", metavar="HOST:PORT", help="Also listen on this address; clients there need a token."
 )
+@click.option("--s3", metavar="HOST:PORT", help="Where programs reach the buckets over S3, with keys.")
 @click.option("--foreground", is_flag=True, help="Stay in this terminal.")
 @pass_session
-def start(session: Session, listen: str | None, foreground: bool) -> None:
+def start(session: Session, listen: str | None, s3: str | None, foreground: bool) -> None:
     """Start the local server in the background."""
     import os
 
@@ -51,8 +53,8 @@ def start(session: Session, listen: str | None, foreground: bool) -> None:
     from argosy.model.errors import ArgosyError
 
     location = _local(session)
-    extra = ("--listen", listen) if listen else ()
-    if (listen or foreground) and is_listening(location):
+    extra = (("--listen", listen) if listen else ()) + (("--s3", s3) if s3 else ())
+    if (extra or foreground) and is_listening(location):
         raise ArgosyError("server-running", f"a server already listens on {location.render()}")
     if foreground:
         make_home(location.home)

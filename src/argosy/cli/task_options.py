@@ -19,6 +19,22 @@ F = TypeVar("F", bound=Callable[..., Any])  # Any: commands take what click give
 YAML_LIMIT_BYTES: Final = 8 << 20
 OBJECTIVES: Final = ("cost", "time", "carbon")
 
+
+class Nodes(click.ParamType[int | str]):
+    """A number, or a range such as `2-8`."""
+
+    name = "number"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int | str:
+        text = str(value).strip()
+        if text.removeprefix("-").isdecimal():
+            return int(text)
+        least, _, most = text.partition("-")
+        if not (least.isdecimal() and most.isdecimal()):
+            self.fail(f"{value} is not a number of nodes: write 4, or a range such as 2-8.", param, ctx)
+        return text
+
+
 _OPTIONS: Final = (
     click.option("-n", "--name", help="Name of the task."),
     click.option("--workdir", help="This folder appears on every node, with only what changed sent."),
@@ -34,7 +50,7 @@ _OPTIONS: Final = (
         help="As --env, and never shown; prefer `K` alone.",
     ),
     click.option("--secret-file", multiple=True, metavar="FILE", help="File of `K=V` lines, each a secret."),
-    click.option("--num-nodes", type=int, help="So many nodes."),
+    click.option("--num-nodes", type=Nodes(), help="So many nodes; `2-8`: as many as can be had."),
     click.option("--gpus", metavar="A100:1", help="Accelerators per node."),
     click.option("--cpus", metavar="2+", help="CPUs per node; `2+` is at least two."),
     click.option("--memory", metavar="4+", help="Memory per node, in GB."),

@@ -162,7 +162,7 @@ class Task:
         envs: Mapping[str, object] | None = None,
         secrets: Mapping[str, str | None] | Sequence[str] | None = None,
         workdir: str | os.PathLike[str] | Mapping[str, str] | None = None,
-        num_nodes: int | None = None,
+        num_nodes: int | str | None = None,
         file_mounts: Mapping[str, object] | None = None,
         resources: AnyResources | None = None,
         config: Mapping[str, object] | None = None,

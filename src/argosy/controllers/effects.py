@@ -90,7 +90,7 @@ class Effects:
         """Start every effect among `actions` that is not under way or was not just done. Does not wait."""
         prepare: dict[str, list[PrepareRanks]] = {}
         run: dict[str, list[str]] = {}
-        stop: dict[tuple[str, float], list[str]] = {}
+        stop: dict[tuple[str, float, str], list[str]] = {}
         forget: dict[str, list[str]] = {}
         for action in actions:
             match action:
@@ -107,7 +107,8 @@ class Effects:
                         run.setdefault(action.node_id, []).extend(action.rank_ids)
                 case StopRanks():
                     if self._fresh("stop", action.attempt_id, action.node_id, subject=action.attempt_id):
-                        stop.setdefault((action.node_id, action.grace_s), []).extend(action.rank_ids)
+                        order = (action.node_id, action.grace_s, action.why)
+                        stop.setdefault(order, []).extend(action.rank_ids)
                 case SaveCheckpoint():
                     if not self._facts.busy(action.attempt_id):
                         self._facts.begin(action.attempt_id)
@@ -129,8 +130,8 @@ class Effects:
             self._spawn(self._prepare(node_id, orders))
         for node_id, rank_ids in run.items():
             self._spawn(self._run_ranks(node_id, rank_ids))
-        for (node_id, grace_s), rank_ids in stop.items():
-            self._spawn(self._stop_ranks(node_id, rank_ids, grace_s))
+        for (node_id, grace_s, why), rank_ids in stop.items():
+            self._spawn(self._stop_ranks(node_id, rank_ids, grace_s, why))
         for node_id, rank_ids in forget.items():
             self._spawn(self._forget(node_id, rank_ids))
 
@@ -309,10 +310,10 @@ class Effects:
         except (BorderError, TimeoutError, OSError, KeyError) as error:
             _log.info("run on %s failed, is tried again: %s", node_id, error)
 
-    async def _stop_ranks(self, node_id: str, rank_ids: list[str], grace_s: float) -> None:
+    async def _stop_ranks(self, node_id: str, rank_ids: list[str], grace_s: float, why: str) -> None:
         try:
             async with asyncio.timeout(AGENT_LIMIT_S):
-                await (await self._agents.get(self.nodes[node_id])).stop(rank_ids, grace_s)
+                await (await self._agents.get(self.nodes[node_id])).stop(rank_ids, grace_s, why)
         except (BorderError, TimeoutError, OSError, KeyError) as error:
             _log.info("stop on %s failed, is tried again: %s", node_id, error)
 

@@ -6,10 +6,10 @@ import asyncio
 import contextlib
 import logging
 from collections.abc import Awaitable, Callable, Sequence
-from typing import Final
+from typing import Final, cast
 
 from argosy.infra.border import BorderError
-from argosy.infra.provider import Provider
+from argosy.infra.provider import Provider, Watches
 from argosy.model.errors import ArgosyError
 from argosy.model.facts import ClaimFact
 from argosy.model.phases import NodePhase
@@ -37,6 +37,16 @@ class Looks:
         """As slowly as the provider wants it; soon when a node does not answer, then less and less often."""
         name, slow_s = provider.manifest.name, provider.manifest.observe_s
         doubt = self._doubts[name] = asyncio.Event()
+        if provider.manifest.watches:
+            hearing = asyncio.ensure_future(_hear(cast(Watches, provider), doubt))
+            try:
+                await self._look_again(provider, doubt, slow_s)
+            finally:
+                hearing.cancel()
+        await self._look_again(provider, doubt, slow_s)
+
+    async def _look_again(self, provider: Provider, doubt: asyncio.Event, slow_s: float) -> None:
+        name = provider.manifest.name
         pace_s = slow_s
         while True:
             with contextlib.suppress(TimeoutError):
@@ -62,3 +72,9 @@ class Looks:
             _log.exception("%s failed to observe", name)
             return
         await self._listed(name, listed)
+
+
+async def _hear(provider: Watches, doubt: asyncio.Event) -> None:
+    while True:
+        await provider.changed()
+        doubt.set()

@@ -48,7 +48,6 @@ SWEEP_S = 5.0  # a full pass at least so often
 _TICK_S = 0.001  # less than this is due
 QUOTE_S = 60.0
 FIRST_QUOTES_S = 30.0  # so long after the start nothing fails, or goes elsewhere, for want of an answer
-FORESEE_S = 5.0  # when those start who are first in line is worked out at most so often
 PICTURE_WAIT_S = 0.5  # a request waits at most so long for a picture that knows what it shows
 
 
@@ -273,7 +272,7 @@ class Shell:
     def _foresee(self) -> None:
         """When nothing is to be decided: when do those start who are first in line?"""
         now_s = self._clock.monotonic_s()
-        if not self._event.is_set() and now_s - self._foreseen_s >= FORESEE_S:
+        if not self._event.is_set() and (now_s - self._foreseen_s) * 1000 >= self._policy.foresee_every_ms:
             self._foreseen_s = now_s
             self._pools.foresee()
 

@@ -133,6 +133,7 @@ class Policy(msgspec.Struct, frozen=True, kw_only=True):
     copy_every_ms: int = 60_000  # so often what a running job keeps on its nodes is copied, when it changed
     save_ms: int = 60_000  # so long the nodes of ended ranks are kept until what they left is copied
     notice_reserve_ms: int = 5_000  # ranks that were given notice have ended so long before it is carried out
+    foresee_every_ms: int = 5_000  # readers are told so often anew when those start who are first in line
     retry_base_ms: int = 2_000
     retry_max_ms: int = 60_000
 
@@ -161,6 +162,7 @@ def abilities_of(providers: Providers) -> dict[str, Ability]:
             images=can.images,
             machine_images=can.machine_images,
             networks=can.networks,
+            quotas=can.quotas,
             nodes_max=provider.manifest.limits.nodes_max,
             nodes_text=provider.manifest.limits.text,
         )
@@ -271,6 +273,7 @@ class StopRanks(msgspec.Struct, frozen=True):
     node_id: str
     rank_ids: tuple[str, ...]
     grace_s: float
+    why: str = ""  # for hooks of the task: a `Reason`
 
 
 class SaveCheckpoint(msgspec.Struct, frozen=True):

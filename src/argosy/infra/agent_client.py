@@ -68,6 +68,7 @@ class _Ids(msgspec.Struct, frozen=True):
 class _Stop(msgspec.Struct, frozen=True):
     ids: Sequence[str]
     grace_s: float
+    why: str
 
 
 class _Shutdown(msgspec.Struct, frozen=True):
@@ -165,9 +166,9 @@ class AgentClient:
         if rank_ids:
             await self._post("/run", _Ids(rank_ids))
 
-    async def stop(self, rank_ids: Sequence[str], grace_s: float) -> None:
+    async def stop(self, rank_ids: Sequence[str], grace_s: float, why: str = "") -> None:
         if rank_ids:
-            await self._post("/stop", _Stop(rank_ids, grace_s))
+            await self._post("/stop", _Stop(rank_ids, grace_s, why))
 
     async def forget(self, rank_ids: Sequence[str]) -> None:
         if rank_ids:

@@ -116,8 +116,9 @@ class AgentPort(Protocol):
     async def run(self, rank_ids: Sequence[str]) -> None:
         """Start prepared ranks; running and exited ones are left alone."""
 
-    async def stop(self, rank_ids: Sequence[str], grace_s: float) -> None:
-        """SIGTERM to the whole of each rank, after `grace_s` SIGKILL. A rank not yet running exits with 143;
+    async def stop(self, rank_ids: Sequence[str], grace_s: float, why: str = "") -> None:
+        """SIGTERM to the whole of each rank, after `grace_s` SIGKILL. `why` (a `Reason`) is left for hooks in
+        the rank's folder. A rank not yet running exits with 143;
         so does one that is not known, and an order for it which arrives later never runs."""
 
     async def forget(self, rank_ids: Sequence[str]) -> None:

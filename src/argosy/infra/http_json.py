@@ -43,6 +43,12 @@ class Reply(msgspec.Struct, frozen=True, kw_only=True):
     body: bytes
 
 
+class Form(msgspec.Struct, frozen=True):
+    """A body in the way of a web form, as OAuth's token services take it."""
+
+    fields: Mapping[str, str]
+
+
 class Service(msgspec.Struct, frozen=True, kw_only=True):
     """Whose API it is. `sign_in`: what makes credentials; `words`: what its refusals mean, asked before the
     common table."""
@@ -153,14 +159,13 @@ class HttpJson:
         scope: str = "",
         how: How = _USUAL,
     ) -> Reply:
-        """One call, as its reply: success, or a status that is `fine`. `path` may be a whole address. Raises
-        a border error for everything else."""
+        """One call, as its reply: success, or a status that is `fine`. `path` may be a whole address, `json`
+        a `Form`. Raises a border error for everything else."""
         safe = method in _SAFE if how.safe is None else how.safe
         url = path if path.startswith(("http://", "https://")) else self.base + path
         if query:
             url += ("&" if "?" in url else "?") + urlencode([(key, str(value)) for key, value in query])
-        body = b"" if json is None else msgspec.json.encode(json)
-        own = {"content-type": "application/json"} if json is not None else {}
+        body, own = _body(json)
         own |= how.headers
         left, again = self._repeats if safe else 0, False
         while True:
@@ -181,6 +186,26 @@ class HttpJson:
                     raise
                 left -= 1
                 await asyncio.sleep(wait_s)
+
+    async def texts(self, path: str) -> AsyncIterator[str]:
+        """What a WebSocket says, text by text, until it is closed. Raises `Unreachable`."""
+        ask = Ask(method="GET", url=self.base + path, body=b"")
+        signed = await self._sign(ask) if self._sign is not None else {}
+        session = self._opened()
+        import aiohttp
+
+        options: dict[str, Any] = {"ssl": self._tls} if self._tls is not None else {}
+        try:
+            async with session.ws_connect(
+                ask.url, headers=signed, heartbeat=20.0, max_msg_size=0, compress=0, **options
+            ) as socket:
+                async for message in socket:
+                    if message.type is aiohttp.WSMsgType.TEXT:
+                        yield message.data
+                if socket.close_code not in (None, 1000):
+                    raise border.Unreachable(f"{self._title} broke off ({socket.close_code})", 1)
+        except (aiohttp.ClientError, OSError, TimeoutError) as error:
+            raise border.Unreachable(f"{self._title} cannot be reached: {_why(error)}", 5) from None
 
     def read(self, reply: Reply, into: type[T]) -> T:
         """The body as a type. Raises `Transient` for what is none: another service answers there."""
@@ -262,6 +287,13 @@ class HttpJson:
         if self._session is not None and self._loop is asyncio.get_running_loop():
             await self._session.close()
         self._session = None
+
+
+def _body(json: object) -> tuple[bytes, dict[str, str]]:
+    """What is sent, and the header that tells its kind."""
+    if isinstance(json, Form):
+        return urlencode(json.fields).encode(), {"content-type": "application/x-www-form-urlencoded"}
+    return (b"", {}) if json is None else (msgspec.json.encode(json), {"content-type": "application/json"})
 
 
 def _why(error: Exception) -> str:

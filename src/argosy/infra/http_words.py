@@ -68,6 +68,7 @@ def said_of(
     if not is_page:
         try:
             code, text, field = _read(msgspec.json.decode(body))
+            code = "" if code == str(status) else code  # it says the same again
         except msgspec.DecodeError:
             text = body[:_TEXT_MAX].decode("utf-8", "replace").strip()
     return Said(
@@ -89,18 +90,22 @@ def _read(body: Any) -> tuple[str, str, str]:  # Any: JSON of whoever
         return _read(body[0])
     if not isinstance(body, dict):
         return "", body if isinstance(body, str) else "", ""
-    for key in ("error", "errors", "Error", "fault"):
+    for key in ("error", "errors", "Error", "fault", "detail"):
         inner = body.get(key)
         if isinstance(inner, (dict, list)) and inner:
             code, text, field = _read(inner)
             if code or text:
                 return code, text, field
-        if isinstance(inner, str) and inner:
+        if isinstance(inner, str) and inner and key != "detail":
             said = _first(body, "message", "error_description", "detail", "msg")
             return (inner, said, "") if said else ("", inner, "")
+    told = body.get("messages")
+    if "error_type" in body and isinstance(told, list):  # VMware's
+        said = "; ".join(str(each.get("default_message", "")) for each in told if isinstance(each, dict))
+        return _first(body, "error_type"), said, ""
     code, text = (
-        _first(body, "code", "error_code", "status", "id", "reason"),
-        _first(body, "message", "detail", "msg", "error_description", "title"),
+        _first(body, "code", "errorCode", "error_code", "error_reason", "status", "id", "reason"),
+        _first(body, "message", "errorMessage", "detail", "msg", "error_description", "title"),
     )
     if not text and code:
         text, code = ("", code) if " " not in code else (code, "")
@@ -109,7 +114,8 @@ def _read(body: Any) -> tuple[str, str, str]:  # Any: JSON of whoever
 
 def _first(body: Mapping[str, Any], *keys: str) -> str:
     found = (body.get(key) for key in keys)
-    return next((str(each) for each in found if isinstance(each, (str, int)) and str(each)), "")
+    told = (str(each) for each in found if isinstance(each, (str, int)) and not isinstance(each, bool))
+    return next((each for each in told if each), "")
 
 
 def _after(headers: Mapping[str, str], now_s: float) -> float:
@@ -137,6 +143,8 @@ def error_of(said: Said, words: Words | None = None) -> border.BorderError:
     if said.status == 401 or (said.status == 403 and abs(said.skew_s) > _SKEW_S):
         return _who(said)
     own = words(said) if words is not None and not said.is_page else None
+    if isinstance(own, border.CredentialsRejected) and abs(said.skew_s) > _SKEW_S:
+        return _who(said)
     return own if own is not None else _common(said)
 
 

@@ -23,6 +23,7 @@ from argosy.infra.machine_keys import Keys
 from argosy.infra.machine_listing import MachineListing
 from argosy.infra.machine_notes import Notes
 from argosy.infra.machine_ordering import MachineOrdering
+from argosy.infra.machine_refusals import refuse
 from argosy.infra.machine_ssh import Door, MachineSsh
 from argosy.infra.machine_strangers import strangers
 from argosy.infra.machine_vendor import Vendor
@@ -42,7 +43,7 @@ from argosy.infra.provider import Diagnostic, Setting, Want
 from argosy.infra.to_its_end import ToItsEnd
 from argosy.infra.tombstones import Tombstones, is_claim_id
 from argosy.model.facts import ClaimFact, ClaimState
-from argosy.model.offer import Capacity, Offer
+from argosy.model.offer import Offer
 from argosy.model.phases import Desired
 from argosy.model.rows import Claim, Node
 
@@ -100,7 +101,8 @@ class MachineDriver:
         return await self.vendor.quote(Want())
 
     async def ensure(self, claim: Claim) -> None:
-        self._refuse(claim)
+        refuse(self.manifest, claim)
+        self.vendor.refuse(claim)
         await self._to_its_end(self._at_border(self._ensure(claim)))
 
     async def observe(self, claim_ids: Sequence[str]) -> Sequence[ClaimFact]:
@@ -112,7 +114,7 @@ class MachineDriver:
         found = []
         for name in wanted or sorted(listed.keys() | notes.keys()):
             machines = listed.get(name, [])
-            if name in self._released and not any(each.is_live for each in machines):
+            if name in self._released and not any(each.to_delete for each in machines):
                 continue
             fact = self._fact(name, machines, notes.get(name))
             if fact is not None:
@@ -151,28 +153,6 @@ class MachineDriver:
     def _lock(self, claim_id: str) -> asyncio.Lock:
         return self._locks.setdefault(claim_id, asyncio.Lock())
 
-    def _refuse(self, claim: Claim) -> None:
-        offer, can, title = claim.choice.offer, self.manifest.capabilities, self.manifest.title
-        if not is_claim_id(claim.id):
-            raise border.RequestRefused("claim", f"`{claim.id}` is not the id of a claim")
-        if offer.provider != self.manifest.name:
-            raise border.RequestRefused("provider", f"`{offer.provider}` is not {title}")
-        if claim.count < 1:
-            raise border.RequestRefused("num_nodes", "a claim has at least one node")
-        if claim.count > 1 and not can.multi_node:
-            raise border.Unsupported(f"{title} gives single machines: it joins no nodes into one network")
-        if claim.choice.accelerators_milli % 1000:
-            raise border.Unsupported(f"{title} rents whole machines: a part of an accelerator cannot be had")
-        if offer.capacity is Capacity.SPOT and not can.spot:
-            raise border.Unsupported(f"{title} has no spot machines")
-        if claim.desired is Desired.STOP and not can.stop:
-            raise border.Unsupported(f"machines of {title} cannot rest: they can only go")
-        if claim.desired is Desired.STOP and offer.capacity is Capacity.SPOT:
-            raise border.Unsupported(f"spot machines of {title} cannot rest: they can only go")
-        if not offer.shape.instance_type:
-            raise border.RequestRefused("infra", f"an order at {title} names a type of machine")
-        self.vendor.refuse(claim)
-
     async def _ensure(self, claim: Claim) -> None:
         async with self._lock(claim.id):
             if claim.id in self._released:
@@ -185,8 +165,12 @@ class MachineDriver:
                 machines.remove(extra)
             if note is not None and note != (found := with_found(note, machines)):
                 note = self._notes.save(found)
-            if self._has_ended(claim, note, machines):
-                return
+            try:
+                if self._has_ended(claim, note, machines):
+                    return
+            except border.BorderError:
+                await self._undo(claim.id)
+                raise
             if claim.desired is Desired.STOP:
                 await self._rest(claim, note, machines)
             else:
@@ -256,7 +240,7 @@ class MachineDriver:
         note = self._notes.load(claim_id)
         if note is None:
             return
-        machines = [each for each in await self._listing.of_claim(note.region, claim_id) if each.is_live]
+        machines = [each for each in await self._listing.of_claim(note.region, claim_id) if each.to_delete]
         machines += self._unlisted(note, machines)
         try:
             await asyncio.gather(*(self.vendor.delete(each) for each in machines))
@@ -294,7 +278,7 @@ class MachineDriver:
         self._released.add(claim_id)  # first: what waits in `ensure` looks at it
         async with self._lock(claim_id):
             note = self._notes.load(claim_id)
-            machines = [each for each in await self._listing.machines([claim_id]) if each.is_live]
+            machines = [each for each in await self._listing.machines([claim_id]) if each.to_delete]
             if note is not None:
                 machines += self._unlisted(note, machines)
             for machine in machines:
@@ -347,7 +331,8 @@ class MachineDriver:
             port=machine.port,
             user=machine.user,
             options=self.vendor.agent_options,
-            new_key=self.vendor.own_host_keys,
+            jumps=self.vendor.jumps,
+            new_key=self.vendor.own_host_keys or machine.own_key,
         )
 
 

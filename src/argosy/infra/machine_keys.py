@@ -44,11 +44,13 @@ class Keys:
         """The public key with which the machines of a claim show who they are."""
         return _public_text(self._seed(claim_id.encode()))
 
+    def host_secret(self, claim_id: str) -> str:
+        """The private half of `host_key`, in OpenSSH's format."""
+        return _private_text(self._seed(claim_id.encode()))
+
     def user_data(self, claim_id: str) -> str:
         """What cloud-init does at the first boot: our key and their own, and nothing that delays it."""
-        private = "\n".join(
-            "    " + line for line in _private_text(self._seed(claim_id.encode())).splitlines()
-        )
+        private = "\n".join("    " + line for line in self.host_secret(claim_id).splitlines())
         return (
             "#cloud-config\n"
             f"ssh_authorized_keys:\n- {self.opens()}\n"

@@ -33,6 +33,7 @@ class MachineOrdering:
             region=offer.region,
             tag=claim.tag,
             spot=offer.capacity is Capacity.SPOT,
+            keeps=self._vendor.keeps(claim),
         )
 
     async def order(self, claim: Claim, note: Note | None, have: Mapping[int, Machine]) -> Note:
@@ -44,7 +45,7 @@ class MachineOrdering:
         begun = bool(have) or (note is not None and bool(note.ids or note.unclear))
         note = note or self.blank(claim)
         ids = dict(note.ids) | {index: each.id for index, each in have.items()}
-        note = msgspec.structs.replace(note, ids=ids)
+        note = msgspec.structs.replace(note, ids=ids, ended_ms=0)
         # An order that was begun somewhere is finished there.
         zone = next((each.zone for each in have.values()), note.zone)
         zones = [zone] if begun else list(await self._vendor.zones(claim))
@@ -58,7 +59,11 @@ class MachineOrdering:
         for zone in zones:
             note = msgspec.structs.replace(note, zone=zone, asked_ms=self._clock.now_ms())
             order = MachineOrder(
-                claim=claim, zone=zone, user_data=self._keys.user_data(claim.id), opens=self._keys.opens()
+                claim=claim,
+                zone=zone,
+                user_data=self._keys.user_data(claim.id),
+                opens=self._keys.opens(),
+                host_secret=self._keys.host_secret(claim.id),
             )
             try:
                 return await self._in_zone(order, note, have)
@@ -79,6 +84,7 @@ class MachineOrdering:
                     f"{self._vendor.manifest.title} has not said what became of an order: it may yet appear",
                     min(left_s, 5),
                 )
+        await self._vendor.prepare(order)
         now_ms = self._clock.now_ms()
         note = msgspec.structs.replace(
             note,
@@ -130,7 +136,7 @@ class MachineOrdering:
         known = {each.id for each in machines}
         if note.unclear or any(id not in known for id in note.ids.values()):
             raise border.Transient("what was ordered in vain is not listed yet: it goes first", 2)
-        await asyncio.gather(*(self._vendor.delete(each) for each in machines if each.is_live))
+        await asyncio.gather(*(self._vendor.delete(each) for each in machines if each.to_delete))
         return self._notes.save(msgspec.structs.replace(note, ids={}, unclear={}))
 
     def _nowhere(self, order: MachineOrder, refusals: Sequence[border.BorderError]) -> border.BorderError:

@@ -32,6 +32,7 @@ class Door(msgspec.Struct, frozen=True, kw_only=True):
     user: str
     port: int = _SSH_PORT
     options: tuple[str, ...] = ()  # more arguments of the agent's `serve`
+    jumps: tuple[str, ...] = ()  # hosts on the way, people's own
     new_key: bool = False  # the machine made its host key itself: the first one seen is kept
 
 
@@ -73,7 +74,8 @@ class MachineSsh:
     async def _start(self, ssh: Ssh, to: SshTarget, door: Door) -> None:
         from argosy.infra.bootstrap import AgentPlan, start_agent
 
-        await self._answers(to.host, to.port)
+        if not to.jumps:
+            await self._answers(to.host, to.port)
         zipapp = await asyncio.to_thread(self._zipapp)
         plan = AgentPlan(name=door.name, options=door.options)
         place = await start_agent(ssh, to, zipapp, plan)
@@ -108,6 +110,8 @@ class MachineSsh:
             user=door.user,
             port=door.port,
             key_file=str(self._keys.identity),
+            jumps=door.jumps,
+            own_jumps=bool(door.jumps),
             alias=f"{alias}-{door.name}" if door.new_key else alias,
             config_file="/dev/null",
             known_hosts=str(known),

@@ -27,7 +27,10 @@ async def strangers(vendor: Vendor, listing: MachineListing, known: Collection[s
         return []
     names = ", ".join(sorted(name_of(each.claim_id, each.index) for each in found)[:_SHOWN])
     what = f"machines of claims that this server does not know, {len(found)}: {names}"
-    command = vendor.end_command.format(id=found[0].id, region=found[0].region)
+    first = found[0]
+    called = name_of(first.claim_id, first.index)
+    words = {"id": first.id, "region": first.region, "zone": first.zone, "name": called}
+    command = vendor.end_command.format(**words)
     fix = "they are another server's, or were left by one that is gone: `argosy down` there"
     hint = f"{fix}, or `{command}`" if command else f"{fix}, or end them in the console"
     return [Diagnostic(provider=name, ok=False, what=what, hint=hint)]

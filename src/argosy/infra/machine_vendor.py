@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Collection, Sequence
+from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 
 import msgspec
 
@@ -16,10 +16,14 @@ from argosy.model.rows import Claim
 class MachineOrder(msgspec.Struct, frozen=True, kw_only=True):
     """One claim's order, in one zone."""
 
+    def __repr__(self) -> str:  # it holds a private key
+        return f"MachineOrder({self.claim.id!r}, {self.zone!r})"
+
     claim: Claim
     zone: str  # "": the cloud chooses, or has none
     user_data: str  # for cloud-init: who may log in, and the machine's own host key
     opens: str  # a line of `authorized_keys`, where user data cannot be given
+    host_secret: str = ""  # and the private key with which the machine shows who it is
 
     @property
     def region(self) -> str:
@@ -64,7 +68,9 @@ class Vendor:
     agent_options: tuple[str, ...] = ()
     #: Machines make their host keys themselves.
     own_host_keys = False
-    #: The command that ends a machine without us, with `{id}` and `{region}`; for `check`.
+    #: Hosts through which machines are reached, as `[user@]host[:port]`.
+    jumps: tuple[str, ...] = ()
+    #: The command that ends a machine without us, with `{id}`, `{name}`, `{region}`, `{zone}`; for `check`.
     end_command = ""
 
     async def check(self) -> Sequence[Diagnostic]:
@@ -78,6 +84,11 @@ class Vendor:
     def refuse(self, claim: Claim) -> None:
         """Raises `RequestRefused` or `Unsupported` for what this cloud cannot give. Asks nobody."""
 
+    def keeps(self, claim: Claim) -> Mapping[str, str]:
+        """What orders of a claim may make beside its machines, in words for `clear`; noted before the first
+        order. Asks nobody."""
+        return {}
+
     async def regions(self) -> Collection[str]:
         """All regions in which machines may be (`by_region`)."""
         return ()
@@ -85,6 +96,10 @@ class Vendor:
     async def zones(self, claim: Claim) -> Sequence[str]:
         """Where to try, in order: by default where the offer says."""
         return (claim.choice.offer.zone,)
+
+    async def prepare(self, order: MachineOrder) -> None:
+        """What an order needs and all claims share: keys and images of the account, whether there is room.
+        Nothing is ordered if it raises, whatever it raises."""
 
     async def create(self, order: MachineOrder, index: int) -> str:
         """Order one machine, with its mark in the order itself. Its id."""

@@ -61,11 +61,17 @@ class Machine(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     created: str = ""  # sorts by time: of two machines for one node the older stays
     said: str = ""  # why it ended, in the cloud's words
     error: border.BorderError | None = None  # of FAILED
+    own_key: bool = False  # it has made its host key itself
+    stays: bool = False  # although it has ended: somebody has to delete it
 
     @property
     def is_live(self) -> bool:
         """It costs money, or will."""
         return self.state not in ENDS
+
+    @property
+    def to_delete(self) -> bool:
+        return self.is_live or self.stays
 
     @property
     def address(self) -> str:
@@ -203,7 +209,7 @@ def fact_of(
     live = {each.index: each for each in machines if each.is_live}
     if not machines and (note is None or note.ended_ms):
         return None
-    if note is None and not live:
+    if note is None and not live and not any(each.stays for each in machines):
         return None  # released, and still listed
     ended = [each for each in machines if not each.is_live and each.index not in live]
     taken = [each for each in ended if each.state is MachineState.PREEMPTED]

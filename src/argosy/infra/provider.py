@@ -61,6 +61,9 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     unpriced: str = ""  # why its shipped prices cannot be refreshed
     task_fields: tuple[str, ...] = ()  # of `config.<name>` in task files
     reads_task_fields: bool = False  # the driver acts on them
+    # The field of these that is a command: jobs of its own, which may be submitted as they are. A task may
+    # say `<name>: {FIELD: command, ...}` in the place of `run`, `config.<name>` and `infra`.
+    command_field: str = ""
     extra: str = ""  # `pip install argosy[EXTRA]`
     # Ways to find its credentials, each of them enough: variables (`A and B`), a file, `program NAME`.
     credentials: tuple[str, ...] = ()
@@ -71,6 +74,7 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     may_return: bool = (
         False  # what does not answer may come back with what ran there, and nobody else can end it
     )
+    watches: bool = False  # the driver is a `Watches`: it is also asked when it says that something changed
     tested: str = ""  # against what, in a few words: `a fake of its API; real hosts`
     observe_s: float = 10.0  # how often it is asked what it has of ours, while all nodes answer
 
@@ -121,6 +125,13 @@ class Provider(Protocol):
 
     async def reach(self, node: Node) -> Channel:
         """A byte stream to the node's agent. Raises `Unreachable`."""
+
+
+class Watches(Provider, Protocol):
+    """A provider that hears by itself what becomes of its claims (`Manifest.watches`)."""
+
+    async def changed(self) -> None:
+        """Returns when something of ours has changed since this was called; `observe` tells what."""
 
 
 @runtime_checkable

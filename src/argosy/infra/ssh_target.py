@@ -29,6 +29,7 @@ class SshTarget(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     port: int = 0
     key_file: str = ""
     jumps: tuple[str, ...] = ()  # `[user@]host[:port]`, first the one that is reached directly
+    own_jumps: bool = False  # those are people's own: ssh's configuration tells how to log in there
     alias: str = ""  # under this name its host key is kept and looked up
     config_file: str = ""
     known_hosts: str = ""  # a file
@@ -51,6 +52,8 @@ class SshTarget(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
             return None
         user, _, place = self.jumps[-1].rpartition("@")
         host, port = _split_port(place)
+        if self.own_jumps:
+            return SshTarget(host=host, user=user, port=port, jumps=self.jumps[:-1], own_jumps=True)
         return msgspec.structs.replace(self, host=host, user=user, port=port, jumps=self.jumps[:-1], alias="")
 
     def first_hop(self) -> str:

@@ -8,6 +8,7 @@ from typing import Final
 
 #: Other names of the same infrastructure.
 ALIASES: Final = {
+    "datacrunch": "verda",
     "do": "digitalocean",
     "k8s": "kubernetes",
     "localhost": "local",
@@ -42,14 +43,28 @@ TASK_FIELDS: Final = {
     "azure": (
         "resource_group_vm",
         "storage_account",
+        "remote_identity",
+        "ssh_user",
+        "capacity_reservation",
+        "kms_key",
+        "encrypted",
     ),
     "gcp": (
         "vpc_name",
         "subnet_names",
+        "use_internal_ips",
+        "force_enable_external_ips",
+        "remote_identity",
+        "specific_reservations",
+        "reservation_bound",
         "managed_instance_group",
+        "placement_policy",
         "enable_gvnic",
         "enable_gpu_direct",
-        "placement_policy",
+        "kms_key",
+        "ssh_user",
+        "runtime_version",
+        "labels",
     ),
     "kubernetes": (
         "pod_config",
@@ -64,6 +79,8 @@ TASK_FIELDS: Final = {
         "namespace",
         "autoscaler",
         "ports",
+        "service_account",
+        "image_pull_secrets",
     ),
     "local": (
         "nodes",
@@ -74,16 +91,27 @@ TASK_FIELDS: Final = {
     ),
     "oci": (
         "region_configs",
+        "vcn_subnet",
+        "vcn_ocid",
+        "compartment_ocid",
     ),
     "ray": (
-        "native",
         "entrypoint",
         "runtime_env",
-        "provision_timeout",
+        "entrypoint_num_cpus",
+        "entrypoint_num_gpus",
+        "entrypoint_memory",
+        "entrypoint_resources",
+        "native",
         "resources",
+        "provision_timeout",
     ),
     "runpod": (
         "allowed_cuda_versions",
+        "network_volume",
+        "network_volume_path",
+        "bid_per_gpu",
+        "registry",
     ),
     "slurm": (
         "sbatch_options",
@@ -105,12 +133,24 @@ TASK_FIELDS: Final = {
     ),
     "vast": (
         "datacenter_only",
+        "min_reliability",
         "create_instance_kwargs",
     ),
 }
 #: Of these, whose driver acts on them.
 READS_TASK: Final = (
     "aws",
+    "azure",
+    "gcp",
+    "kubernetes",
+    "nebius",
+    "oci",
     "ray",
+    "runpod",
     "slurm",
+    "vast",
 )
+#: Of these, the field that is a command of its own kind of job.
+COMMAND_FIELDS: Final = {
+    "ray": "entrypoint",
+}

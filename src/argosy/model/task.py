@@ -7,6 +7,7 @@ from typing import Final
 
 import msgspec
 
+from argosy.model.hooks import Hook
 from argosy.model.notify import Notify
 from argosy.model.resources import Resources
 from argosy.model.scheduling import Scheduling
@@ -62,6 +63,7 @@ class Task(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
         str, str
     ] = {}  # values only between client and server; the server keeps names here, values elsewhere
     num_nodes: int = 1
+    min_nodes: int = 0  # a managed job runs on fewer, down to so many, where it must; 0: on `num_nodes` alone
     resources: tuple[Resources, ...] = (Resources(),)  # candidates
     ordered: bool = False  # candidates in order of preference rather than by price
     file_mounts: tuple[FileMount, ...] = ()  # local sources only
@@ -76,6 +78,7 @@ class Task(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     objective: str = "cost"  # cost | time | carbon: what the best place is
     inputs: tuple[DataSize, ...] = ()
     outputs: tuple[DataSize, ...] = ()
+    hooks: tuple[Hook, ...] = ()  # at most one for each moment
     notify: tuple[
         Notify, ...
     ] = ()  # who is told of its start and end; addresses only between client and server

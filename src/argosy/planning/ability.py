@@ -23,6 +23,7 @@ class Ability(msgspec.Struct, frozen=True, kw_only=True):
     images: bool = False  # programs may run in a container image
     machine_images: bool = False  # machines start from an image of the user's choice
     networks: bool = False  # machines join a network of the user's choice
+    quotas: bool = False  # what the account may have is known
     nodes_max: int | None = None  # of one claim
     nodes_text: str = ""  # why: this machine runs at most 128 nodes
 

@@ -12,6 +12,7 @@ from msgspec.structs import replace
 
 from argosy.model.areas import Where, is_within, names_country
 from argosy.model.market import Place
+from argosy.model.places import REGION_IS_REST
 from argosy.model.resources import Edge, Infra, Resources
 
 
@@ -147,6 +148,16 @@ def _refuse_provider(wish: Resources, spot: Spot) -> str:
     return "" if not asked or asked == spot.provider else f"`infra` asks for {asked}"
 
 
+def _is_in(asked: Infra, region: str) -> bool:
+    """Where all that follows a provider's name is its region, more than the name of one is a part of it.
+
+    >>> _is_in(Infra(provider="kubernetes", region="lab/team"), "lab"), _is_in(Infra(region="us"), "us-east1")
+    (True, False)
+    """
+    rest = asked.provider in REGION_IS_REST and f"{asked.region}/".startswith(f"{region}/")
+    return asked.region == region or rest
+
+
 #: About the provider alone; its relaxations are those of all parts of `infra`.
 INFRA: Final = PlaceConstraint(
     "infra", lambda wish: wish.infra != Infra(), _refuse_provider, relax=_relax_infra
@@ -157,9 +168,9 @@ PLACES: Final = (
         "region",
         lambda wish: wish.infra.region not in (None, "", "*"),
         lambda wish, spot: (
-            "" if wish.infra.region == spot.region else f"`infra` asks for region {wish.infra.region}"
+            "" if _is_in(wish.infra, spot.region) else f"`infra` asks for region {wish.infra.region}"
         ),
-        lambda wish, places, here: [each for each in here if places[each].region == wish.infra.region],
+        lambda wish, places, here: [each for each in here if _is_in(wish.infra, places[each].region)],
     ),
     PlaceConstraint("zone", lambda wish: wish.infra.zone not in (None, "", "*"), _refuse_zone, _in_zone),
     PlaceConstraint(

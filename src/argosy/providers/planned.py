@@ -9,26 +9,9 @@ from typing import Final
 
 from argosy.infra.provider import Capabilities, Manifest
 
-_OWNED: Final = Capabilities(owned=True)
 _RENTED: Final = Capabilities()
-_POD_FIELDS: Final = ("pod_config", "custom_metadata", "provision_timeout")
-_CLUSTER_FIELDS: Final = (
-    *_POD_FIELDS,
-    *("dws", "kueue", "quota", "remote_identity", "enable_docker", "set_pod_resource_limits"),
-    *("namespace", "autoscaler", "ports"),
-)
 
 PLANNED: Final = (
-    Manifest(
-        name="kubernetes",
-        title="Kubernetes",
-        capabilities=_OWNED,
-        aliases=("k8s",),
-        class_name="Kubernetes",
-        region_is_rest=True,
-        task_fields=_CLUSTER_FIELDS,
-    ),
-    Manifest(name="vsphere", title="VMware vSphere", capabilities=_OWNED, class_name="Vsphere"),
     Manifest(name="hyperbolic", title="Hyperbolic", capabilities=_RENTED, class_name="Hyperbolic"),
     Manifest(name="mithril", title="Mithril", capabilities=_RENTED, class_name="Mithril"),
     Manifest(

@@ -13,8 +13,9 @@ import msgspec
 from argosy.model.errors import ArgosyError
 from argosy.model.tenancy import Tenancy
 from argosy.scheduler.ask import Ask, Decision, Machine, Running
-from argosy.scheduler.inventory import Inventory, OverCommitted
+from argosy.scheduler.inventory import Inventory, OverCommitted, need_of
 from argosy.scheduler.pool import Pool
+from argosy.scheduler.quota import amounts_of
 from argosy.scheduler.recall import Use
 from argosy.scheduler.snapshot import FORESEEN, FORESEEN_MACHINES, PoolSnapshot
 
@@ -171,6 +172,24 @@ class PoolCache:
         return f"the cluster has a part of its devices only. {self._empty.why_not(ask).text}".removesuffix(
             "."
         )
+
+    def stretched(self, ask: Ask, most: int) -> Ask:
+        """The ask with the largest number of nodes up to `most` that there are room and quota for now; as it
+        is where there are for none. Bisection: where some fit, fewer do."""
+        quotas, inventory = self.pool.quotas, self.pool.inventory
+        quotas.set_capacity(inventory.capacity())
+        low, high = ask.num_nodes, most
+        while low < high:
+            middle = (low + high + 1) // 2
+            larger = msgspec.structs.replace(ask, num_nodes=middle)
+            placements = inventory.find(larger)
+            amounts = amounts_of(need_of(ask, placements), middle) if placements is not None else {}
+            fits = placements is not None and quotas.over(ask.queue, amounts) is None
+            if fits and quotas.lends(ask.queue, amounts):
+                low = middle
+            else:
+                high = middle - 1
+        return ask if low == ask.num_nodes else msgspec.structs.replace(ask, num_nodes=low)
 
     def withhold(self, wanted: Mapping[str, Running]) -> None:
         """Make it so that exactly these parts of the machines are nobody's here."""

@@ -27,8 +27,9 @@ from argosy.server.features import FEATURES
 from argosy.server.front import Front, bind
 from argosy.server.housekeeping import Housekeeping, Retention
 from argosy.server.intake import Intake
-from argosy.server.listeners import render_address
+from argosy.server.listeners import bind_tcp, render_address
 from argosy.server.log_stream import LogStreams
+from argosy.server.objects import MOUNT, Objects
 from argosy.server.planner import Planner
 from argosy.server.ports import Controllers
 from argosy.server.pricing import Pricing
@@ -77,14 +78,14 @@ class Application:
         self.refreshes = Refreshes(pricing.refresh)
         self.accounts = Accounts(store, clock)
         tenants = Tenants(store, controllers, clock)
-        channels = ChannelFile(state_dir)
-        intake = Intake(store=store, blobs=blobs, tenants=tenants, channels=channels)
+        intake = Intake(store=store, blobs=blobs, tenants=tenants, channels=ChannelFile(state_dir))
         quotes = quotes or Quotes(providers, clock, price=pricing.own_prices, fresh_s=0)
         pricing.rented.names = lambda: quotes.usable() & _priced_by_catalog(providers)
         planner = Planner(
             store=store, providers=providers, quotes=quotes, pricing=pricing, intake=intake, clock=clock
         )
-        self.housekeeping = Housekeeping(store, blobs, logs, clock, retention)
+        self.objects = Objects(state_dir / "objects", clock, ids)
+        self.housekeeping = Housekeeping(store, blobs, logs, clock, retention, sweep=self.objects.sweep)
         services = Services(
             store=store,
             providers=providers,
@@ -96,6 +97,7 @@ class Application:
             agents=agents,
             streams=self.streams,
             blobs=blobs,
+            objects=self.objects,
             clock=clock,
             ids=ids,
             state_dir=str(state_dir),
@@ -108,7 +110,7 @@ class Application:
             refreshes=self.refreshes,
             housekeeping=self.housekeeping,
         )
-        self.front = Front(bind(feature(services) for feature in FEATURES), tokens=Tokens(store), ids=ids)
+        self.front = _front(services, self.objects)
 
     def stop(self) -> None:
         """Ask the server to go down. Streams end; their readers come back with a cursor."""
@@ -124,12 +126,18 @@ class Application:
         limits: Limits | None = None,
         dials: DialDoor | None = None,
         tls: Tls | None = None,
+        s3: str = "",
     ) -> AsyncIterator[None]:
-        """Answer on these sockets; at the end, finish the requests that are under way."""
+        """Answer on these sockets; at the end, finish the requests that are under way. `s3`: HOST:PORT where
+        programs reach the buckets."""
         self.doors = doors = [Door(self.front.over_socket, [local])]
         if tcp is not None:
             doors.append(Door(self.front.over_tcp, [tcp], limits or Limits(), dials=dials, tls=tls))
-        self.listening = tuple(render_address(sock) for sock in (local, tcp) if sock is not None)
+        store = bind_tcp(s3) if s3 else None
+        if store is not None:
+            doors.append(Door(self.objects.for_programs, [store], limits or Limits(headers=200), tls=tls))
+            self.objects.address = f"http{'s' if tls else ''}://{render_address(store)}"
+        self.listening = tuple(render_address(sock) for sock in (local, tcp, store) if sock is not None)
         for door in doors:
             await door.open()
         try:
@@ -137,12 +145,21 @@ class Application:
         finally:
             self.stop()
             await asyncio.gather(*(door.close() for door in doors))
+            self.objects.close()
+            if store is not None:
+                store.close()
 
     async def answer_on(self, local: socket.socket) -> None:
         """Answer on another unix socket, too, until `listen` ends."""
         door = Door(self.front.over_socket, [local])
         await door.open()
         self.doors.append(door)
+
+
+def _front(services: Services, objects: Objects) -> Front:
+    routes = bind(feature(services) for feature in FEATURES)
+    mounts = {MOUNT: objects.for_owner}
+    return Front(routes, tokens=Tokens(services.store), ids=services.ids, mounts=mounts)
 
 
 def pricing_of(

@@ -8,7 +8,7 @@ here is routing over a table that exists already, and a quarter of a second to e
 from __future__ import annotations
 
 import logging
-from collections.abc import Awaitable, Callable, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from typing import Final, NamedTuple
 from urllib.parse import unquote
 
@@ -25,6 +25,10 @@ _log: Final = logging.getLogger(__name__)
 
 #: Answers with a reply, with JSON that is encoded already, or (None) has answered by itself.
 Handler = Callable[[Exchange], Awaitable[Reply | bytes | None]]
+
+
+#: Another ASGI application below a path, for whoever was let in.
+Mounted = Callable[[Scope, Receive, Send], Awaitable[None]]
 
 
 class Route(NamedTuple):
@@ -61,8 +65,15 @@ def bind(features: Iterable[object], endpoints: Sequence[AnyEndpoint] = ENDPOINT
 class Front:
     """The ASGI application. `over_socket` and `over_tcp` are the same doors with different guards."""
 
-    def __init__(self, routes: tuple[Route, ...], *, tokens: Tokens, ids: Ids) -> None:
-        self._tokens = tokens
+    def __init__(
+        self,
+        routes: tuple[Route, ...],
+        *,
+        tokens: Tokens,
+        ids: Ids,
+        mounts: Mapping[str, Mounted] | None = None,
+    ) -> None:
+        self._tokens, self._mounts = tokens, dict(mounts or {})
         self._ids = ids
         self._by_shape: dict[tuple[str, int], list[Route]] = {}
         self._exact: dict[tuple[str, str], Route] = {}
@@ -85,6 +96,12 @@ class Front:
             send = _before_upgrade(scope, send)
         exchange: Exchange | None = None
         try:
+            mounted = self._mounts.get("/" + scope["path"][1:].partition("/")[0])
+            if mounted is not None and scope["type"] == "http":
+                if not is_local:
+                    await self._let_in(scope, None)
+                await mounted(scope, receive, send)
+                return
             _check_api(scope)
             route, path = self._match("WS" if scope["type"] == "websocket" else scope["method"], scope)
             is_admin = is_local or await self._let_in(scope, route) == "admin"

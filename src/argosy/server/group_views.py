@@ -28,7 +28,12 @@ def standings_in(rows: Snapshot, group: Workload) -> Standings:
     """Where the tasks of a live group are."""
     jobs = [row for row in rows.ends_for(group.id) if row.parent_id == group.id]
     spec = group_spec(group)
-    return standings_of(spec.layout, [*jobs, *rows.children_of(group.id)], again=spec.pool_id is not None)
+    return standings_of(
+        spec.layout,
+        [*jobs, *rows.children_of(group.id)],
+        again=spec.pool_id is not None,
+        retried=group_state(group).retried,
+    )
 
 
 def view_managed(row: Workload, rows: Snapshot, *, pending: Pending | None = None) -> JobView:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from typing import Final
 
 import msgspec
@@ -60,8 +60,15 @@ class Housekeeping:
     """One at a time: who asks while it runs waits for the end of it."""
 
     def __init__(
-        self, store: Store, blobs: BlobStore, logs: LogStore, clock: Clock, retention: Retention | None = None
+        self,
+        store: Store,
+        blobs: BlobStore,
+        logs: LogStore,
+        clock: Clock,
+        retention: Retention | None = None,
+        sweep: Callable[[], Awaitable[int]] | None = None,
     ) -> None:
+        self._sweep_more = sweep  # of other files; how many
         self._store, self._blobs, self._logs, self._clock = store, blobs, logs, clock
         self.retention = retention or Retention()
         self._lock = asyncio.Lock()
@@ -96,6 +103,8 @@ class Housekeeping:
         files = await asyncio.to_thread(
             self._blobs.sweep, trees, older_than_s=_BLOBS_KEPT_S, now_s=now_s, dry_run=dry_run
         )
+        if self._sweep_more is not None and not dry_run:
+            files += await self._sweep_more()
         freed = 0 if dry_run else await self._store.shrink()
         if rows or logs or files:
             _log.info("swept %d rows, the logs of %d attempts and %d uploaded files", rows, logs, files)

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Final
 
 from argosy.model.errors import ArgosyError
+from argosy.model.hooks import MOMENTS
 from argosy.model.notify import HIDDEN, OCCASIONS, Notify, is_channel
 from argosy.model.offer import Plan
 from argosy.model.task import Task, render_ignored
@@ -60,8 +61,14 @@ class Intake:
         wrong = ""
         if not 1 <= task.num_nodes <= 10_000:
             wrong = f"num_nodes is {task.num_nodes}: at least 1"
+        elif not 0 <= task.min_nodes < max(task.num_nodes, 2):
+            wrong = f"min_nodes is {task.min_nodes}: below num_nodes, or 0"
+        elif task.min_nodes and (task.deadline_s is not None or task.deadline_at_ms is not None):
+            wrong = "a task with a deadline has a fixed number of nodes"
         elif not task.resources:
             wrong = "resources has no candidate"
+        elif any(hook.at not in MOMENTS or hook.timeout_s < 1 for hook in task.hooks):
+            wrong = f"a hook has a time limit of 1 s at least, and is one of {', '.join(MOMENTS)}"
         elif task.grace_s < 0 or any(
             each is not None and each <= 0
             for each in (task.max_duration_s, task.deadline_s, task.estimated_s)
@@ -118,6 +125,18 @@ class Intake:
                     hint="repeat the command: it uploads them",
                     where=where,
                 )
+
+
+def check_fixed(*tasks: Task) -> None:
+    """Raises `spec-invalid` for a gang that makes do with fewer nodes, where there is a cluster."""
+    for task in tasks:
+        if task.min_nodes:
+            nodes = f"{task.min_nodes}-{task.num_nodes}"
+            raise ArgosyError(
+                "spec-invalid",
+                f"`num_nodes: {nodes}` is a range, and a cluster has a fixed number of nodes",
+                hint="write one number, or run it as a managed job: `argosy jobs launch`",
+            )
 
 
 def closed_ports(cluster: str, plan: Plan, abilities: Mapping[str, Ability]) -> tuple[str, ...]:

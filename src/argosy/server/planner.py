@@ -81,6 +81,15 @@ class Planner:
         found, _ = await self.planned(
             wishes, task.num_nodes, task.ordered, quoted.offers, quoted.failed, limit=rows_for(task.objective)
         )
+        if task.min_nodes and not found.choices:  # an elastic gang: fewer may be had
+            found, _ = await self.planned(
+                wishes,
+                task.min_nodes,
+                task.ordered,
+                quoted.offers,
+                quoted.failed,
+                limit=rows_for(task.objective),
+            )
         found, why = await self.ordered(task, found)
         duration_s = await self.duration(task, found) if managed else None
         return made_of(

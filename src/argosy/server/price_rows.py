@@ -15,6 +15,7 @@ from argosy.model.priced import GpuView, PriceView, Refused
 from argosy.model.resources import Infra, Resources, serves
 from argosy.model.task import Task
 from argosy.model.units import parse_milli, render_milli, render_price
+from argosy.spec.notation import parse_infra
 
 if TYPE_CHECKING:
     from argosy.catalog import Catalog
@@ -84,6 +85,7 @@ def _quota_notes(choices: Sequence[Choice], abilities: Mapping[str, Ability]) ->
             for each in choices
             if each.offer.provider in abilities
             and not abilities[each.offer.provider].owned
+            and not abilities[each.offer.provider].quotas
             and each.offer.nodes_max is None
         }
     )
@@ -91,8 +93,7 @@ def _quota_notes(choices: Sequence[Choice], abilities: Mapping[str, Ability]) ->
         return ()
     return (
         f"quotas of {', '.join(names)} are not known: what your account may not have is refused at launch, "
-        "and the next "
-        "place is tried then",
+        "and the next place is tried then",
     )
 
 
@@ -167,11 +168,15 @@ def parse_gpu(gpu: str) -> tuple[str, int | None]:
 
 
 def parse_place(infra: str) -> Infra:
-    parts = [part if part not in ("", "*") else None for part in infra.split("/")]
-    if len(parts) > 3:
-        raise ArgosyError("usage", f"`{infra}` is not PROVIDER[/REGION[/ZONE]]")
-    provider, region, zone = (*parts, None, None)[:3]
-    return Infra(provider=provider, region=region, zone=zone)
+    """What people write: other names of a provider, too. Raises `usage`.
+
+    >>> parse_place("k8s/lab"), parse_place("")
+    (Infra(provider='kubernetes', region='lab', zone=None), Infra(provider=None, region=None, zone=None))
+    """
+    try:
+        return parse_infra(infra)
+    except ValueError:
+        raise ArgosyError("usage", f"`{infra}` is not PROVIDER[/REGION[/ZONE]]") from None
 
 
 def nobody_has(wish: Resources, own: Collection[str], catalog: Catalog) -> ArgosyError | None:

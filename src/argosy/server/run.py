@@ -55,6 +55,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
 
     state_dir: Path
     listen: str = ""
+    s3: str = ""  # HOST:PORT where programs reach the buckets
     log_level: str = "info"
     store: str = ""
     keys: Path | None = None  # the file of keys that seal secrets; None: in the state folder
@@ -183,9 +184,8 @@ async def serve(settings: Settings, tcp: socket.socket | None, lock: StateLock) 
             retention=settings.retention,
             quotes=quotes,
         )
-        loop = asyncio.get_running_loop()
         for name in (signal.SIGTERM, signal.SIGINT):
-            loop.add_signal_handler(name, application.stop)
+            asyncio.get_running_loop().add_signal_handler(name, application.stop)
         # Making a driver may block (it looks at the machine): the first requests are answered meanwhile.
         ready = asyncio.create_task(asyncio.to_thread(providers.all))
         deciding = asyncio.create_task(_decide(shell, ready))
@@ -195,7 +195,8 @@ async def serve(settings: Settings, tcp: socket.socket | None, lock: StateLock) 
         telling = asyncio.create_task(notifier.run())
         stack.push_async_callback(_end, deciding, caring, watching, collecting, telling)
         local = LocalSocket(socket_path(state_dir))
-        async with application.listen(local.sock, tcp, dials=DialDoor(dialled), tls=settings.public.tls):
+        dials, tls = DialDoor(dialled), settings.public.tls
+        async with application.listen(local.sock, tcp, dials=dials, tls=tls, s3=settings.s3):
             stack.callback(local.unlink)
             guarding = asyncio.create_task(_guard_place(lock, local, application))
             stack.push_async_callback(_end, guarding)

@@ -16,6 +16,7 @@ from argosy.server.housekeeping import Housekeeping
 from argosy.server.intake import Intake
 from argosy.server.log_stream import LogStreams
 from argosy.server.naming import cluster_called, split_name
+from argosy.server.objects import Objects
 from argosy.server.planner import Planner
 from argosy.server.ports import Controllers
 from argosy.server.pricing import Pricing
@@ -39,6 +40,7 @@ class Services(NamedTuple):
     agents: AgentDirectory
     streams: LogStreams
     blobs: BlobStore
+    objects: Objects
     clock: Clock
     ids: Ids
     pricing: Pricing

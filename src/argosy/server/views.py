@@ -142,7 +142,7 @@ def view_job(
         started_ms=job.started_ms,
         ended_ms=job.ended_ms,
         resources=task.resources[0].render(),
-        num_nodes=task.num_nodes,
+        num_nodes=len(attempt.placements) if task.min_nodes and attempt is not None else task.num_nodes,
         exit_codes=attempt.exit_codes if attempt is not None else (),
         recoveries=state.recoveries,
         checkpoint_ms=state.checkpoint.at_ms if state.checkpoint is not None else 0,

@@ -6,6 +6,7 @@ from typing import Any
 
 import msgspec
 
+from argosy.model.hooks import TIMEOUT_S, Hook
 from argosy.model.notify import ENDS, Notify
 from argosy.model.places import READS_TASK
 from argosy.model.resources import (
@@ -24,7 +25,8 @@ from argosy.model.units import GIB
 from argosy.spec.accelerators import Alternatives, canonical_accelerator, misspelt
 from argosy.spec.fields_resources import CANDIDATE
 from argosy.spec.findings import Findings, excerpt
-from argosy.spec.notation import Deadline, Memory, split_url
+from argosy.spec.notation import Deadline, Memory, NodeRange, split_url
+from argosy.spec.own_jobs import own_job
 from argosy.spec.reader import Reader
 from argosy.spec.shapes import Entry, Section
 
@@ -53,23 +55,27 @@ def build_task(
         if name in task and name not in resources:
             resources.values[name], resources.places[name] = task.values[name], task.places[name]
     candidates, ordered = build_candidates(resources, over, reader, findings)
-    config = driven_config(task.plain.get("config"))
+    own = own_job(task, merged.get("run", str) or "", findings)
+    candidates = own.placed(candidates)
+    config = driven_config(own.config)
     if config:
         candidates = tuple(msgspec.structs.replace(each, config=config) for each in candidates)
     file_mounts, storage_mounts = _mounts(merged, reader, findings)
     workdir, git = _workdir(merged, reader)
-    extra = {name: value for name, value in task.plain.items() if name != "config"}
+    extra = {name: value for name, value in task.plain.items() if name not in ("config", own.name)}
     grace_s = merged.get("grace", int)
     deadline = merged.get("deadline", Deadline) or Deadline(None, None)
+    nodes = _nodes(merged, findings)
     return Task(
         name=merged.get("name", str),
         workdir=workdir,
         workdir_git=git,
         setup=merged.get("setup", str) or "",
-        run=merged.get("run", str) or "",
+        run=own.run,
         envs=envs,
         secrets=secrets,
-        num_nodes=merged.get("num_nodes", int) or 1,
+        num_nodes=nodes.most,
+        min_nodes=nodes.least if nodes.least < nodes.most else 0,
         resources=candidates,
         ordered=ordered,
         file_mounts=file_mounts,
@@ -84,11 +90,38 @@ def build_task(
         scheduling=_scheduling(task, over, findings),
         inputs=_data_sizes(merged, "inputs"),
         outputs=_data_sizes(merged, "outputs"),
+        hooks=_hooks(merged, findings),
         notify=build_notify(merged),
-        config=json_text(task.plain.get("config")),
+        config=json_text(own.config),
         extra=json_text(extra),
         not_executed=tuple(sorted(reader.later)),
     )
+
+
+def _nodes(task: Section, findings: Findings) -> NodeRange:
+    given = task.get("num_nodes", object)
+    if isinstance(given, NodeRange):
+        if "deadline" in task:
+            text = "a task with a `deadline` has a fixed number of nodes: how long it takes depends on it"
+            findings.error(task.places["num_nodes"], text, "write one number")
+        return given
+    return NodeRange(given, given) if isinstance(given, int) else NodeRange(1, 1)
+
+
+def _hooks(task: Section, findings: Findings) -> tuple[Hook, ...]:
+    """In the order in which they were written."""
+    section, found = task.get("hooks", Section), []
+    for at, given in section.values.items() if section is not None else ():
+        if isinstance(given, str):
+            found.append(Hook(at=at, run=given))
+        elif isinstance(given, Section):
+            run, timeout_s = given.get("run", str) or "", given.get("timeout", int)
+            if not run.strip() or timeout_s == 0:
+                findings.error(
+                    given.place, f"hook `{at}` has nothing to run, or no time for it", "write `run`"
+                )
+            found.append(Hook(at=at, run=run, timeout_s=TIMEOUT_S if timeout_s is None else timeout_s))
+    return tuple(found)
 
 
 def build_notify(section: Section) -> tuple[Notify, ...]:

@@ -16,6 +16,7 @@ from argosy.spec.fields_later import CONFIG, POOL, SERVICE, STORAGE, SYNC
 from argosy.spec.fields_resources import EDGE_CONFIG, LOCATION, NETWORKING, RESOURCES
 from argosy.spec.fields_scheduling import SCHEDULING
 from argosy.spec.leaves import OPEN_MAP, PATH, SECONDS, SIZE, SOURCE, SPAN, TARGET, TEXTS, VARIABLE
+from argosy.spec.own_jobs import FIELDS as OWN_JOBS
 from argosy.spec.shapes import (
     AsText,
     Choice,
@@ -154,8 +155,19 @@ TASK: Final = Table(
         ),
         Field(
             name="num_nodes",
-            shape=Whole(minimum=1, maximum=100_000, says="a whole number from 1"),
-            doc="Nodes that start together and end together.",
+            shape=OneOf(
+                says="a whole number from 1, or a range such as `2-8`",
+                shapes=(
+                    Whole(minimum=1, maximum=notation.NODES_MAX, says="a whole number from 1"),
+                    Text(
+                        says="a whole number from 1, or a range such as `2-8`",
+                        check=notation.parse_nodes,
+                        pattern=r"^[0-9]+ *- *[0-9]+$",
+                    ),
+                ),
+            ),
+            doc="Nodes that start together and end together. `2-8`: a managed job runs on as many as can be "
+            "had, at least 2.",
             example="2",
             also=("nodes", "node_count", "num_node"),
         ),
@@ -200,6 +212,7 @@ TASK: Final = Table(
             verbatim=True,
             keep=True,
         ),
+        *OWN_JOBS,
         Field(
             name="managed_secrets",
             shape=ListOf(

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from typing import Final
 
+from argosy.model.hooks import MOMENTS, TIMEOUT_S
 from argosy.model.notify import OCCASIONS
 from argosy.spec import notation
-from argosy.spec.leaves import TEXTS
+from argosy.spec.leaves import SECONDS, TEXTS
 from argosy.spec.shapes import AsText, Choice, Field, Flag, ListOf, MapOf, OneOf, Table, Text, Whole
 
 _NAME: Final = Text(says="the name of a value")
@@ -67,6 +68,51 @@ _NOTIFY: Final = Field(
 )
 
 #: Of one task.
+_COMMANDS: Final = Text(says="shell commands")
+#: What nodes run at certain moments of a job.
+HOOKS: Final = Field(
+    name="hooks",
+    shape=Table(
+        name="hooks",
+        fields=tuple(
+            Field(
+                name=moment,
+                shape=OneOf(
+                    says="shell commands, or a mapping with `run` and `timeout`",
+                    shapes=(
+                        _COMMANDS,
+                        Table(
+                            name=f"hooks.{moment}",
+                            fields=(
+                                Field(
+                                    name="run",
+                                    shape=_COMMANDS,
+                                    doc="Commands.",
+                                    example="./save.sh",
+                                    verbatim=True,
+                                ),
+                                Field(
+                                    name="timeout",
+                                    shape=SECONDS,
+                                    doc=f"So long they may take, by default {TIMEOUT_S} s.",
+                                    example="1m",
+                                ),
+                            ),
+                        ),
+                    ),
+                ),
+                doc=doc,
+                example="{run: ./save.sh, timeout: 1m}",
+                verbatim=True,
+            )
+            for moment, doc in MOMENTS.items()
+        ),
+    ),
+    doc="Commands that every node runs at certain moments; their lines in the log begin with `[hook NAME]`.",
+    example="{before_start: nvidia-smi, on_notice: {run: ./save.sh, timeout: 1m}}",
+    also=("hook",),
+)
+
 ORDER: Final = (
     Field(
         name="after",
@@ -107,6 +153,7 @@ ORDER: Final = (
     _PARALLEL,
     _FAIL_FAST,
     _NOTIFY,
+    HOOKS,
 )
 
 #: Of the whole.

@@ -43,11 +43,39 @@ class Memory(NamedTuple):
     per_cpu_bytes: int = 0
 
 
+NODES_MAX: Final = 100_000
+
+
 class Deadline(NamedTuple):
     """One of the two: so long after the submission, or at a time (UTC)."""
 
     after_s: int | None
     at_ms: int | None
+
+
+class NodeRange(NamedTuple):
+    """An elastic gang: as many nodes as can be had, never fewer than `least`."""
+
+    least: int
+    most: int
+
+
+def parse_nodes(text: str) -> NodeRange:
+    """
+    >>> parse_nodes("2-8")
+    NodeRange(least=2, most=8)
+    """
+    found = re.fullmatch(r"\s*([0-9]{1,6})\s*-\s*([0-9]{1,6})\s*", text)
+    if found is None:
+        raise ValueError(
+            f"`{excerpt(text)}` is no number of nodes; write a number such as 4, or a range such as `2-8`"
+        )
+    least, most = int(found[1]), int(found[2])
+    if not 1 <= least < most <= NODES_MAX:
+        raise ValueError(
+            f"`{excerpt(text)}` is no range of nodes; write the smaller number first, as in `2-8`"
+        )
+    return NodeRange(least, most)
 
 
 def parse_deadline(text: str) -> Deadline:

@@ -36,7 +36,7 @@ class Overrides(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     workdir: str | None = None
     git_url: str | None = None
     git_ref: str | None = None
-    num_nodes: int | None = None
+    num_nodes: int | str | None = None
     max_duration: str | None = None
     deadline: str | None = None
     estimated_hours: str | float | None = None

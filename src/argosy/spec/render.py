@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
 
+from argosy.model.hooks import TIMEOUT_S, Hook
 from argosy.model.notify import ENDS, Notify, is_channel
 from argosy.model.resources import Edge, Exclusion, Networking, Recovery, Resources
 from argosy.model.scheduling import Scheduling
@@ -72,7 +73,7 @@ def task_document(task: Task) -> Document:
     head: Document = {
         "name": task.name,
         "workdir": _workdir(task),
-        "num_nodes": task.num_nodes if task.num_nodes != 1 else None,
+        "num_nodes": f"{task.min_nodes}-{task.num_nodes}" if task.min_nodes else _unless(task.num_nodes, 1),
         "resources": _resources(task.resources, ordered=task.ordered),
         "scheduling": _scheduling(task.scheduling),
         "envs": dict(task.envs),
@@ -87,6 +88,7 @@ def task_document(task: Task) -> Document:
         "estimated_hours": _hours(task.estimated_s) if task.estimated_s is not None else None,
         "progress": render_part(task.progress_milli) if task.progress_milli else None,
         "objective": task.objective if task.objective != Task().objective else None,
+        "hooks": {hook.at: _hook(hook) for hook in task.hooks},
         "notify": [_notify(wish) for wish in task.notify],
         "config": _decoded(task.config),
         "setup": task.setup,
@@ -94,6 +96,14 @@ def task_document(task: Task) -> Document:
     }
     # What is kept for later is written as it was, also where it is empty.
     return {**_given(head), **_decoded(task.extra), **_given(tail)}
+
+
+def _unless(value: int, default: int) -> int | None:
+    return value if value != default else None
+
+
+def _hook(hook: Hook) -> Document | str:
+    return hook.run if hook.timeout_s == TIMEOUT_S else {"run": hook.run, "timeout": f"{hook.timeout_s}s"}
 
 
 def _notify(wish: Notify) -> Document | str:

@@ -1,6 +1,6 @@
 """The laws of the control plane, checked over committed rows and the truth of the simulated world.
 
-`Audit` looks at every commit, `check_minute` at everything once a virtual minute, `check_settled` after
+`Audit` looks at every commit, `check_now` at everything twice a virtual minute, `check_settled` after
 faults stopped, `check_over` at the end. What the world can see by itself it checks at once (see `world`).
 """
 
@@ -15,7 +15,7 @@ from argosy.model.kinds.job import job_state, job_task
 from argosy.model.phases import AttemptPhase, ClaimPhase, Desired, Outcome, WorkloadPhase, is_final, may_move
 from argosy.model.rows import Attempt, Claim, Node, Row, Workload
 from argosy.testing.memory_log_sink import MemoryLogSink
-from argosy.testing.pool_checkers import PoolLaws
+from argosy.testing.pool_checkers import PoolLaws, would_act
 from argosy.testing.sim_provider import SimProviders
 from argosy.testing.world import INCARNATION, World
 
@@ -99,8 +99,11 @@ class Checkers:
         ]
         if len(live) > 1:
             world.violate("one-attempt", f"{job.id} has live attempts {live}")
-        if sorted(place.rank for place in attempt.placements) != list(range(job_task(job).num_nodes)):
+        ranks, task = [place.rank for place in attempt.placements], job_task(job)
+        if sorted(ranks) != list(range(len(ranks))):
             world.violate("gang-together", f"{attempt.id} does not place every rank exactly once")
+        if not (task.min_nodes or task.num_nodes) <= len(ranks) <= task.num_nodes:
+            world.violate("gang-size", f"{attempt.id} has {len(ranks)} of {task.num_nodes} ranks")
         self._check_room(attempt)
         self._check_order(job)
 
@@ -184,7 +187,7 @@ class Checkers:
         if left and self.world.faults.forgets_releases == 0:
             self.world.violate("gone-is-gone", f"{claim.id} is recorded as gone, and {left} exist")
 
-    # -- every minute ---------------------------------------------------------------------------------------
+    # -- twice a minute, pools once -----------------------------------------------------------------------
 
     def server_comes(self, change: int) -> None:
         """1: a server begins, -1: one is gone. What is late is late in time served: without a server nothing
@@ -195,11 +198,9 @@ class Checkers:
     def _served(self) -> float:
         return self._served_s + (self.world.now_s - self._from_s if self._servers else 0.0)
 
-    def check_minute(self) -> None:
+    def check_now(self) -> None:
         unwanted = {**self._leaks(), **self._late_gangs(), **self._late_stops(), **self._orphans()}
-        for view in self.views():
-            self.pools.check_books(view)
-            unwanted |= self.pools.undone(view) | self.pools.starved(view)
+        unwanted |= self.pools.check(self.views)
         now_s = self._served()
         self._since = {key: self._since.get(key, now_s) for key in unwanted}
         for key, (checker, text, limit_s) in unwanted.items():
@@ -288,7 +289,7 @@ class Checkers:
             f"{claim.id} is {claim.phase.value}" for claim in claims if claim.phase is ClaimPhase.RELEASING
         ]
         for view in self.views()[:1] if not found else ():  # fresh pools are the dearest question
-            found += self.pools.would_act(view)
+            found += would_act(view)
         return found
 
     def left_over(self) -> list[str]:

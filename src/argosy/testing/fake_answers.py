@@ -27,9 +27,11 @@ from argosy.api.pool import PoolList, PoolView
 from argosy.api.prices import CatalogReply, CheckReply, DiagnosticView, OfferList, RefreshRequest
 from argosy.api.quota import QueueRequest, TenancyRequest
 from argosy.api.server import PruneReply, PruneRequest
+from argosy.api.storage import BucketRequest, StoreKeyRequest
 from argosy.model.enlisting import HostOrder, HostReport
 from argosy.model.errors import ArgosyError
 from argosy.testing import host_answers, priced_answers, shared_answers
+from argosy.testing.bucket_answers import FakeBuckets
 from argosy.testing.fake_memory import OFFER, FakeMemory, ref_of
 
 T = TypeVar("T")
@@ -43,6 +45,7 @@ class FakeAnswers(FakeMemory):
         self.pools: tuple[PoolView, ...] = (shared_answers.POOL,)
         self.examined: Callable[[HostOrder], HostReport] = host_answers.works
         self.notes: tuple[str, ...] = ()  # of the catalog
+        self.buckets = FakeBuckets()
         self.priced: Callable[[PlanReply, PlanRequest], PlanReply] = priced_answers.with_prices
         self._keys: dict[str, bytes] = {}
 
@@ -81,6 +84,15 @@ class FakeAnswers(FakeMemory):
                 return shared_answers.explain_queue(query)
             case "pools":
                 return PoolList(pools=self.pools)
+            case "buckets":
+                return self.buckets.views()
+            case "remove_bucket":
+                self.buckets.held.pop(path["bucket"], None)
+                return Done()
+            case "store_keys":
+                return self.buckets.keys()
+            case "remove_store_key":
+                return Done()
             case "hosts":
                 return HostList(hosts=host_answers.HOSTS)
             case "explain":
@@ -131,6 +143,11 @@ class FakeAnswers(FakeMemory):
         match request:
             case ExamineRequest():
                 return ExamineReply(report=self.examined(request.host))
+            case BucketRequest():
+                self.buckets.make(request.name)
+                return Done()
+            case StoreKeyRequest():
+                return self.buckets.key(request.name)
             case EnlistRequest():
                 return Done(names=tuple(f"{each.pool}/{each.host}" for each in request.hosts))
             case CloseHostsRequest() | DismissRequest():

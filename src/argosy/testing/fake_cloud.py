@@ -48,6 +48,12 @@ class Ask(Generic[B]):
     query: Mapping[str, str]
     headers: Mapping[str, str]  # names in lower case
     body: B
+    method: str = ""
+    target: str = ""  # path and query as they were sent
+
+    @property
+    def path(self) -> str:
+        return self.target.partition("?")[0]
 
 
 class Answer(Exception):
@@ -101,7 +107,8 @@ class _Route:
 def route(
     method: str, path: str, *, body: Any = None, query: Iterable[str] = (), open: bool = False
 ) -> Callable[[F], F]:
-    """The handler of one call. `body`: the struct that its JSON must be, with `forbid_unknown_fields`;
+    """The handler of one call. `body`: the struct that its JSON must be, with `forbid_unknown_fields`, or
+    `bytes` for a body that the handler reads itself;
     `query`: parameters that it knows; `open`: it asks for no credentials."""
     pattern = re.compile(re.sub(r"\\{(\w+)\\}", r"(?P<\1>[^/]+)", re.escape(path)) + "$")
 
@@ -290,6 +297,11 @@ class FakeCloud:
             known = [each for each in self.made.values() if self.now() - each.created_s >= self.lag_s]
             return [each for each in known if each.state != "ended"]
 
+    def bare(self, machine: FakeMachine, told: dict[str, Any], id_field: str) -> dict[str, Any]:
+        """What is told of a machine: of one with `extra["bare"]` nothing but its id, as of what other people
+        made in other ways."""
+        return told if not machine.extra.get("bare") else dict.fromkeys(told) | {id_field: told[id_field]}
+
     def find(self, id: str) -> FakeMachine | None:
         with self.lock:
             self.settle()
@@ -329,7 +341,7 @@ class FakeCloud:
                 return self.error(404, "not-found", f"there is no {method} {path}")
             name, handler, way, parts = found
             try:
-                ask = self._checked(name, way, Ask(parts, query, headers, body))
+                ask = self._checked(name, way, Ask(parts, query, headers, body, method, target))
                 self.calls.append((name, ask))
                 answer = handler(ask)
             except Answer as refusal:
@@ -374,15 +386,17 @@ class FakeCloud:
         unknown = ask.query.keys() - way.query
         if unknown:
             raise self.error(400, "invalid", f"unknown parameter: {', '.join(sorted(unknown))}")
+        if way.body is bytes:
+            return ask
         if way.body is None:
             if ask.body.strip():
                 raise self.error(400, "invalid", "this call takes no body")
-            return Ask(ask.parts, ask.query, ask.headers, None)
+            return Ask(ask.parts, ask.query, ask.headers, None, ask.method, ask.target)
         try:
             body = msgspec.json.decode(ask.body, type=way.body)
         except msgspec.MsgspecError as error:
             raise self.error(400, "invalid", str(error)) from None
-        return Ask(ask.parts, ask.query, ask.headers, body)
+        return Ask(ask.parts, ask.query, ask.headers, body, ask.method, ask.target)
 
     def _count(self, limited: str) -> None:
         most, within_s = self.rates[limited]

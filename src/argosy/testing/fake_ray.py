@@ -9,8 +9,13 @@ same.
 
 from __future__ import annotations
 
+import base64
+import hashlib
+import itertools
 import shutil
+import struct
 import threading
+import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Final
@@ -52,6 +57,7 @@ class FakeRay(FakeRayCluster):
         self.body_limit_bytes = 64 << 20
         self.token, self.version, self.is_page = token, "2.60.0", False
         self.loses_replies = False  # what is asked happens, and the answer is lost
+        self.dies_after: int | None = None  # calls; then each finds its connection cut off, before and after
         self.refuses: dict[str, Reply] = {}  # by "METHOD /path": this instead of an answer
         self.autoscaler: dict[str, Any] | None = None  # its report
         self.trouble: str | None = None  # what the autoscaler says went wrong
@@ -79,6 +85,13 @@ class FakeRay(FakeRayCluster):
                     200, msgspec.json.encode(self._library(path[9:], msgspec.json.decode(body)))
                 )
         self.asked.append(f"{method} {path}")
+        if self.dies_after is not None:
+            self.dies_after -= 1
+            if self.dies_after < 0:
+                return False
+        if "upgrade" in headers and path.endswith("/logs/tail"):
+            self._tail(peer, path.split("/")[3], headers)
+            return False
         status, answer = self._answer(method, path, parse_qsl(url.query), headers, body)
         if self.loses_replies and method != "GET":
             return False
@@ -116,6 +129,34 @@ class FakeRay(FakeRayCluster):
             if parts[:2] == ["api", "jobs"] and len(parts) in (3, 4):
                 return self._job(method, parts[2], "/".join(parts[3:]))
         return 404, b"404: Not Found"
+
+    def _tail(self, peer: Peer, job_id: str, headers: dict[str, str]) -> None:
+        """The log of a job from its beginning on, ten lines at a time, until the job is over."""
+        magic = headers["sec-websocket-key"] + "258EAFA5-E914-47DA-95CA-C5AB0DC85B11"
+        accept = base64.b64encode(hashlib.sha1(magic.encode()).digest()).decode()
+        peer.send(
+            "HTTP/1.1 101 Switching Protocols\r\nupgrade: websocket\r\nconnection: Upgrade\r\n"
+            f"sec-websocket-accept: {accept}\r\n\r\n".encode()
+        )
+        job, path = self.jobs[job_id], self.folder / f"{job_id}.log"
+        while not path.exists() and not job.is_over:
+            time.sleep(0.02)
+        if path.exists():
+            with path.open(encoding="utf-8") as file:
+                while True:
+                    was_over = job.is_over
+                    while lines := list(itertools.islice(file, 10)):
+                        self._frame(peer, 1, "".join(lines).encode())
+                    if was_over:
+                        break
+                    time.sleep(0.02)
+        self._frame(peer, 8, struct.pack(">H", 1000))
+
+    def _frame(self, peer: Peer, kind: int, data: bytes) -> None:
+        size = bytes([len(data)]) if len(data) < 126 else b"\x7e" + struct.pack(">H", len(data))
+        if len(data) > 0xFFFF:
+            size = b"\x7f" + struct.pack(">Q", len(data))
+        peer.send(bytes([0x80 | kind]) + size + data)
 
     def _package(self, method: str, uri: str, body: bytes) -> Reply:
         if method == "PUT":

@@ -129,6 +129,12 @@ class FakeRayCluster:
             if actor["node"] == node.id and actor["state"] != "DEAD":
                 self._kill(actor)
 
+    def pid_of(self, claim_id: str, what: str) -> int:
+        """Of the driver of a claim, or of the actor that is its first node."""
+        process = self.jobs[claim_id].process
+        assert process is not None
+        return process.pid if what == "driver" else int(self.actors[f"{claim_id}-0"]["pid"])
+
     def preempt(self, claim_id: str) -> None:
         """The nodes of a claim are taken by whoever lent them."""
         held = {each["node"] for name, each in self.actors.items() if name.startswith(claim_id)}
@@ -195,7 +201,6 @@ class FakeRayCluster:
             "RAY_JOB_CONFIG_JSON_ENV_VAR": msgspec.json.encode(config).decode(),
             "FAKE_RAY_JOB": job.id,
             "FAKE_RAY_PASS": self._pass,
-            "FAKE_RAY_GCS": "127.0.0.1:6379",
         }
 
     def _over(self, job: FakeJob, status: str, message: str, error: str | None = None) -> None:
@@ -289,6 +294,6 @@ class FakeRayCluster:
     def _state(self, given: dict[str, Any]) -> None:
         actor = self.actors[given["name"]]
         if actor["state"] != "DEAD":
-            actor.update(state=given["state"], pid=given["pid"])
+            actor.update(state=given["state"], pid=given["pid"] or actor.get("pid", 0))
         else:
             self._kill({**actor, "pid": given["pid"]})

@@ -152,6 +152,7 @@ class _Actor:
                 self._refs.pop(number).settle(value, RayError(error) if error else None)
         except (OSError, EOFError):
             self._is_dead = True
+            _ask("state", name=self._name_, state="DEAD", pid=0)
             for ref in list(self._refs.values()):
                 ref.settle(None, RayActorError(said))
 
@@ -235,8 +236,6 @@ _here: dict[str, Any] = {}
 
 
 class _Context:
-    gcs_address = os.environ.get("FAKE_RAY_GCS", "")
-
     def get_accelerator_ids(self) -> dict[str, list[str]]:
         return {"GPU": [str(each) for each in _here.get("devices", [])], "TPU": []}
 

@@ -31,6 +31,7 @@ from argosy.api.jobs import JobView, LogFrame
 from argosy.api.location import socket_path
 from argosy.api.server import Health, ServerStatus
 from argosy.model.errors import ArgosyError
+from argosy.testing.bucket_answers import MOUNT
 from argosy.testing.fake_answers import FakeAnswers
 from argosy.testing.fake_http import Listener, Peer, Terminal
 from argosy.testing.shared_answers import STARTED_MS
@@ -145,6 +146,9 @@ class FakeServer(FakeAnswers):
         parts = urlsplit(target)
         found = _route(self.endpoints, method, parts.path, "websocket" in headers.get("upgrade", "").lower())
         query = dict(parse_qsl(parts.query))
+        if found is None and parts.path.startswith(MOUNT):
+            peer.send(self.buckets.answer(method, target, headers, body))
+            return True
         if found is None:
             return peer.reply(404, b'{"detail":"Not Found"}')
         endpoint, path = found

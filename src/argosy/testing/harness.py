@@ -284,7 +284,7 @@ class Simulation:
         while self.world.now_s < until_s:
             await asyncio.sleep(_MINUTE_S / 2)
             self._rows = await self.store.inner.snapshot()
-            self.checkers.check_minute()
+            self.checkers.check_now()
             self._check_pace()
             if self.world.violations:
                 return False
@@ -419,5 +419,7 @@ def _is_crash(error: BaseException) -> bool:
 
 def _real_shell(**parts: Any) -> Server:  # Any: passed on as they are
     from argosy.controllers.shell import Shell
+    from argosy.controllers.view import Policy
 
-    return Shell(**parts)
+    # What is foreseen is for readers, and here is none: once a minute is enough to see that it can be done.
+    return Shell(policy=Policy(foresee_every_ms=60_000), **parts)

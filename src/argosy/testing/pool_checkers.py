@@ -6,12 +6,12 @@ pools that are made from the rows alone.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Final
 
 import msgspec
 
-from argosy.controllers.pool.caches import PoolCaches
+from argosy.controllers.pool.caches import PoolCaches, caches_of
 from argosy.controllers.pool.decide import decide_jobs, decide_owned
 from argosy.controllers.view import Action, Put, View
 from argosy.model.kinds import gangs, kind_of
@@ -36,6 +36,7 @@ if TYPE_CHECKING:
 WAIT_LIMIT_S: Final = (
     900.0  # how long something may be left undone that a fresh pool would do: servers restart, calls fail
 )
+EVERY_S: Final = 60.0  # how often pools are made from the rows alone, the dearest question
 GUARANTEE_LIMIT_S: Final = 300.0  # how long somebody may wait for what is guaranteed and could be given back
 
 Sums = dict[tuple[str, int | str], int]  # (machine, `cpus` | `memory` | index of a device) → amount
@@ -61,6 +62,8 @@ class PoolLaws:
         self._starts: dict[str, float] = {}  # id of a workload → when it last began to hold something
         self._shrank_s: dict[str, float] = {}  # id of a cluster → when it last stopped, or lost a node
         self._machines = _machines_of(providers)
+        self._found: dict[str, tuple[str, str, float]] = {}  # what was undone at the last look
+        self._looked_s = float("-inf")
 
     # -- every commit ---------------------------------------------------------------------------------------
 
@@ -299,7 +302,18 @@ class PoolLaws:
 
     # -- every minute ---------------------------------------------------------------------------------------
 
-    def starved(self, view: View) -> dict[str, tuple[str, str, float]]:
+    def check(self, views: Callable[[], Iterable[View]]) -> dict[str, tuple[str, str, float]]:
+        """What servers leave undone, against one set of pools made from the rows alone, as of this minute."""
+        if self.world.now_s - self._looked_s >= EVERY_S:
+            self._found, self._looked_s = {}, self.world.now_s
+            for view in views():
+                fresh = msgspec.structs.replace(view, pools=PoolCaches())
+                self.check_books(view, fresh)
+                self._found |= self._starved(view, fresh)
+                self._found |= _undone(fresh)  # last: its cycles change the fresh books
+        return self._found
+
+    def _starved(self, view: View, fresh: View) -> dict[str, tuple[str, str, float]]:
         """Who waits for what is guaranteed to its queue, while machines that no reservation of somebody
         before it waits for have enough that is free or held by those who may be ended for it and were
         protected long enough: it has to start."""
@@ -309,7 +323,7 @@ class PoolLaws:
         pool = kept.owned(view)[0].pool
         places = {each.ask_id: each.placements for each in pool.reservations}
         line = [ask.id for ask in pool.line(now_ms)]
-        books, wanted = PoolCaches().owned(msgspec.structs.replace(view, pools=None))
+        books, wanted = caches_of(fresh).owned(fresh)
         quotas = books.pool.quotas
         quotas.set_capacity(books.pool.inventory.capacity())
         found = {}
@@ -365,42 +379,16 @@ class PoolLaws:
         quotas.rollback(mark)
         return inventory.find(first) is not None
 
-    def undone(self, view: View) -> dict[str, tuple[str, str, float]]:
-        """What pools made from the rows alone would do now: a server has to do it, too, or what it became."""
-        found = {}
-        for subject, actions in self._fresh(view):
-            for action in actions:
-                if isinstance(action, Put) and not isinstance(action.row, Claim) and action.row.rev:
-                    text = f"{subject} would change {action.row.id}, and nobody does"
-                    key = f"undone {action.row.id} {action.row.rev}"
-                    found[key] = ("work-conserving", text, WAIT_LIMIT_S)
-        return found
-
-    def would_act(self, view: View) -> list[str]:
-        return [
-            f"{subject} is not done"
-            for subject, actions in self._fresh(view)
-            if any(isinstance(action, Put) for action in actions)
-        ]
-
-    def _fresh(self, view: View) -> Iterator[tuple[str, list[Action]]]:
-        fresh = msgspec.structs.replace(view, pools=None)
-        yield "the owned machines", decide_owned(fresh, lambda prefix: f"{prefix}-supposed")
-        for row in view.rows.workloads.values():
-            if kind_of(row).hosts and row.phase is WorkloadPhase.RUNNING and row.desired is Desired.RUN:
-                yield row.id, decide_jobs(fresh, row, lambda prefix: f"{prefix}-supposed")
-
-    def check_books(self, view: View) -> None:
+    def check_books(self, view: View, fresh: View) -> None:
         """The books that a server has kept against books made from the same rows."""
-        kept, fresh = view.pools, PoolCaches()
+        kept, made = view.pools, caches_of(fresh)
         if kept is None:
             return
-        bare = msgspec.structs.replace(view, pools=fresh)
         pairs: list[tuple[str, PoolCache, PoolCache]] = [
-            ("owned machines", kept.owned(view)[0], fresh.owned(bare)[0])
+            ("owned machines", kept.owned(view)[0], made.owned(fresh)[0])
         ]
         pairs += [
-            (cluster.id, books, fresh.of_cluster(bare, cluster)) for cluster, books in kept.clusters(view)
+            (cluster.id, books, made.of_cluster(fresh, cluster)) for cluster, books in kept.clusters(view)
         ]
         for name, mine, new in pairs:
             if _compared(mine) != _compared(new):
@@ -416,6 +404,33 @@ class PoolLaws:
                 self.world.violate("books", f"of {name}: another room is free than by the rows")
             elif _used(mine) != _used(new):
                 self.world.violate("books", f"of {name}: queues use something else than what runs")
+
+
+def _undone(fresh: View) -> dict[str, tuple[str, str, float]]:
+    """What pools made from the rows alone would do now: a server has to do it, too, or what it became."""
+    found = {}
+    for subject, actions in _supposed(fresh):
+        for action in actions:
+            if isinstance(action, Put) and not isinstance(action.row, Claim) and action.row.rev:
+                text = f"{subject} would change {action.row.id}, and nobody does"
+                key = f"undone {action.row.id} {action.row.rev}"
+                found[key] = ("work-conserving", text, WAIT_LIMIT_S)
+    return found
+
+
+def would_act(view: View) -> list[str]:
+    return [
+        f"{subject} is not done"
+        for subject, actions in _supposed(msgspec.structs.replace(view, pools=PoolCaches()))
+        if any(isinstance(action, Put) for action in actions)
+    ]
+
+
+def _supposed(fresh: View) -> Iterator[tuple[str, list[Action]]]:
+    yield "the owned machines", decide_owned(fresh, lambda prefix: f"{prefix}-supposed")
+    for row in fresh.rows.workloads.values():
+        if kind_of(row).hosts and row.phase is WorkloadPhase.RUNNING and row.desired is Desired.RUN:
+            yield row.id, decide_jobs(fresh, row, lambda prefix: f"{prefix}-supposed")
 
 
 def _machines_of(providers: SimProviders) -> dict[str, tuple[int, int, int, int]]:

@@ -1,27 +1,32 @@
 """Runs seeds of the simulation: `python -m argosy.testing.replay SEED` prints the event log of one and what
-broke; `python -m argosy.testing.replay FIRST LAST` runs many and prints those that fail.
+broke; `python -m argosy.testing.replay FIRST LAST` runs many and prints those that fail, and
+`python -m argosy.testing.replay SEED,SEED,...` those that it names.
 """
 
 from __future__ import annotations
 
+import gc
 import os
 import sys
 import time
+from collections.abc import Sequence
 
 from argosy.testing.harness import Simulation, SimulationFailed
 
 
 def main(argv: list[str]) -> int:
-    seeds = [int(word) for word in argv if word.lstrip("-").isdigit()]
+    named = [int(word) for words in argv if "," in words for word in words.split(",")]
+    seeds = named or [int(word) for word in argv if word.lstrip("-").isdigit()]
     if not seeds:
         sys.stderr.write(f"{__doc__}\n")
         return 2
     if os.environ.get("PYTHONHASHSEED") != "0":  # the order of sets of text belongs to the seed
         os.environ["PYTHONHASHSEED"] = "0"
         os.execv(sys.executable, [sys.executable, "-m", "argosy.testing.replay", *argv])
+    gc.set_threshold(50_000, 20, 50)  # worlds make many objects that live shortly, and few circles
     if len(seeds) == 1:
         return _one(seeds[0])
-    return _many(range(seeds[0], seeds[1] + 1))
+    return _many(named or range(seeds[0], seeds[1] + 1))
 
 
 def _one(seed: int) -> int:
@@ -37,7 +42,7 @@ def _one(seed: int) -> int:
     return 1 if failed else 0
 
 
-def _many(seeds: range) -> int:
+def _many(seeds: Sequence[int]) -> int:
     failures: list[int] = []
     virtual_s, commits, crashes, began_s = 0.0, 0, 0, time.monotonic()
     for seed in seeds:

@@ -74,7 +74,7 @@ class SimAgent:
                 self.world.run_rank(machine, rank_id)
         await self._answer("run", machine)
 
-    async def stop(self, rank_ids: Sequence[str], grace_s: float) -> None:
+    async def stop(self, rank_ids: Sequence[str], grace_s: float, why: str = "") -> None:
         machine = await self._call("stop")
         for _ in range(self._times()):
             for rank_id in rank_ids:

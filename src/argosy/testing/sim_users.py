@@ -229,10 +229,13 @@ class Users:
             wish = Resources(
                 cpus=Bound(4000), use_spot=place == "spot", infra=Infra(provider="cloud"), recovery=recovery
             )
+        nodes = 1 if late else dice.choice([1, 1, 2, 3] if place == "farm" else [1, 1, 2])
+        elastic = nodes > 1 and dice.random() < 0.4
         task = Task(
             run=self._program(dice.choice(work_s)),
             setup="sim work_s=5" if dice.random() < 0.3 else "",
-            num_nodes=1 if late else dice.choice([1, 1, 2, 3] if place == "farm" else [1, 1, 2]),
+            num_nodes=nodes,
+            min_nodes=dice.randint(1, nodes - 1) if elastic else 0,
             resources=(
                 msgspec.structs.replace(
                     wish, priority_class=dice.choice([None, None, "opportunistic", "interactive"])
@@ -240,7 +243,7 @@ class Users:
             ),
             grace_s=dice.choice([2, 30]),
             scheduling=draw_scheduling(dice, has_gpu=False),
-            deadline_s=dice.choice([600, 7200]) if dice.random() < 0.2 else None,
+            deadline_s=dice.choice([600, 7200]) if dice.random() < 0.2 and not elastic else None,
             estimated_s=dice.choice([None, 60, 600]),
         )
         if who is not None:

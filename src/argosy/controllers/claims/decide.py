@@ -11,6 +11,7 @@ from typing import Final
 
 import msgspec
 
+from argosy.controllers.elastic import left_of
 from argosy.controllers.policies import lost_text, notice_of, notice_text
 from argosy.controllers.view import (
     Action,
@@ -200,7 +201,7 @@ def _hold(view: View, claim: Claim) -> list[Action]:
             return _begin_release(view, claim, Reason.PREEMPTED, notice_text(*told, view.now_ms))
         # Healing does not bring back every node. What has not begun yet begins elsewhere.
         for node in nodes:
-            if text := lost_text(view, node):
+            if (text := lost_text(view, node)) and not left_of(view, owner, claim):
                 return _begin_release(view, claim, Reason.NODE_LOST, text)
             if node.phase is NodePhase.UNREACHABLE:
                 actions.append(WakeAt(claim.id, node.unreachable_ms + view.policy.lost_after_ms))

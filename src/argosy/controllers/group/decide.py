@@ -38,7 +38,9 @@ def decide(view: View, group: Workload, new_id: NewId) -> list[Action]:
     spec = group_spec(group)
     live = view.rows.children_of(group.id)
     ended = [row for row in view.rows.ends_for(group.id) if row.parent_id == group.id]
-    standings = standings_of(spec.layout, [*ended, *live], again=spec.pool_id is not None)
+    standings = standings_of(
+        spec.layout, [*ended, *live], again=spec.pool_id is not None, retried=group_state(group).retried
+    )
     if group.desired is Desired.END:
         if live:
             return []  # they end with their parent
@@ -136,7 +138,8 @@ def _go_on(
     ]
     changed = group
     if made:
-        changed = changed.with_status(made=state.made + len(made))
+        left = tuple(each for each in state.retried if each not in {job.number for job in made})
+        changed = changed.with_status(made=state.made + len(made), retried=left)
     if group.phase is WorkloadPhase.QUEUED and made:
         changed = msgspec.structs.replace(changed, phase=WorkloadPhase.STARTING, detail="")
     started = [job.started_ms for job in standings.jobs.values() if job.started_ms]
@@ -167,7 +170,8 @@ def share_of(rows: Rows, group: Workload, pool_id: str) -> list[str]:
             live = rows.children_of(other.id)
             ended = [row for row in rows.ends_for(other.id) if row.parent_id == other.id]
             spec = group_spec(other)
-            found = standings_of(spec.layout, [*ended, *live], again=True)
+            retried = group_state(other).retried
+            found = standings_of(spec.layout, [*ended, *live], again=True, retried=retried)
             free = free[len(due(spec, found, live)) :]
     return free
 

@@ -4,7 +4,7 @@ jobs."""
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from enum import Enum
 
 import msgspec
@@ -44,10 +44,16 @@ class Standings(msgspec.Struct, frozen=True):
 
 
 def standings_of(
-    layout: Layout, jobs: Iterable[Workload], *, closed: bool = False, again: bool = False
+    layout: Layout,
+    jobs: Iterable[Workload],
+    *,
+    closed: bool = False,
+    again: bool = False,
+    retried: Collection[int] = (),
 ) -> Standings:
     """`jobs`: those of the group, live and ended, in the order in which they were made. `closed`: nothing
-    more is made, so what was not is skipped. `again`: tasks whose worker was lost wait for another one."""
+    more is made, so what was not is skipped. `again`: tasks whose worker was lost wait for another one.
+    `retried`: tasks that have ended and wait once more."""
     newest: dict[int, Workload] = {}
     for job in jobs:
         before = newest.get(job.number)
@@ -56,7 +62,8 @@ def standings_of(
     rest = Standing.SKIPPED if closed else Standing.WAITING
     found = [rest] * layout.size
     for at, job in newest.items():
-        found[at] = rest if again and lost_its_worker(job) else standing_of(job)
+        waits = (again and lost_its_worker(job)) or (at in retried and not job.is_live)
+        found[at] = rest if waits else standing_of(job)
     if not closed and layout.members:
         _skip(layout, found)
     return Standings(tuple(found), newest, Counter(found))

@@ -12,6 +12,7 @@ from enum import Enum
 import msgspec
 
 from argosy.controllers.deadlines import back_to_spot, kept_s, moved
+from argosy.controllers.elastic import keeps_nodes
 from argosy.controllers.job.environment import rank_orders
 from argosy.controllers.job.managed import recover, start_managed
 from argosy.controllers.job.peers import peers_of
@@ -309,7 +310,7 @@ def _begin_end(
         return _ended(view, job, attempt, ranks, outcome, reason, detail)
     actions: list[Action] = [Put(_ending(view, attempt, outcome, reason, detail))]
     if job_spec(job).managed and outcome in (Outcome.LOST, Outcome.PREEMPTED):
-        actions += end_claims(view, job)
+        actions += [] if keeps_nodes(view, job, attempt, outcome) else end_claims(view, job)
     return actions
 
 
@@ -367,8 +368,9 @@ def _end(view: View, job: Workload, attempt: Attempt, ranks: list[Rank]) -> list
     # A rank that its node does not know is stopped too: the node remembers that, and an order which another
     # server has sent before arrives too late to run.
     alive = [rank for rank in ranks if rank.standing in _TO_STOP]
-    actions = _per_node(alive, lambda node_id, ids: StopRanks(attempt.id, node_id, ids, float(grace_s)))
-    if late and job_spec(job).managed:
+    why = attempt.reason.value if attempt.reason is not None else ""
+    actions = _per_node(alive, lambda node_id, ids: StopRanks(attempt.id, node_id, ids, float(grace_s), why))
+    if late and job_spec(job).managed and not keeps_nodes(view, job, attempt, attempt.outcome):
         actions += end_claims(view, job)
     if fence_ms:
         actions.append(WakeAt(attempt.id, view.now_ms + fence_ms))
@@ -456,17 +458,20 @@ def after_attempt(view: View, job: Workload, attempt: Attempt) -> list[Action]:
     retry_ms = view.now_ms + (
         0 if fresh and recoveries <= 1 else backoff_ms(view.policy, max(1, errors + recoveries - 1))
     )
+    keeps = keeps_nodes(view, job, attempt, outcome)
+    if keeps:
+        state = msgspec.structs.replace(state, ran_on="")  # each node is to have what was copied of all
     changed = msgspec.structs.replace(
         job,
         phase=WorkloadPhase.RECOVERING,
         reason=reason,
         detail=detail,
         retry_ms=retry_ms,
-        status=msgspec.structs.replace(state, errors=errors, recoveries=recoveries),
+        status=msgspec.structs.replace(state, errors=errors, recoveries=recoveries, size=0),
     )
     text = f"attempt {attempt.number} ended: {detail or (reason.value if reason else outcome.value)}; starting again"  # noqa: E501
     actions: list[Action] = [Put(changed), event(view, job.id, "recovering", text), WakeAt(job.id, retry_ms)]
-    if fresh:
+    if fresh and not keeps:
         actions += end_claims(view, job)
     return actions
 

@@ -7,6 +7,7 @@ from types import MappingProxyType
 
 import msgspec
 
+from argosy.controllers.job.hooks import with_hooks
 from argosy.infra.agent_port import RankOrder
 from argosy.model.kinds.job import job_spec, task_id
 from argosy.model.rows import Attempt, Claim, Node, Workload
@@ -54,7 +55,7 @@ def rank_orders(
             job=job.id,
             attempt=attempt.number,
             setup=task.setup if spec.run_setup else "",
-            run=task.run,
+            run=with_hooks(task.run, task.hooks),
             env=env | own | (spec.member.envs if spec.member is not None else {}) | dict(peers) | task.envs,
             devices=tuple(share.index for share in placement.devices),
             shares=placement.devices,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import msgspec
 
 from argosy.controllers.deadlines import give_up_ms, has_deadline
+from argosy.controllers.elastic import left_of, smaller
 from argosy.controllers.failover import end_round, next_text, note_refused, round_of, told_round
 from argosy.controllers.hedging import give_back_others, is_up, second_order
 from argosy.controllers.job.seat import seat_gang
@@ -45,7 +46,7 @@ def start_managed(view: View, job: Workload, new_id: NewId) -> list[Action]:
         text = "spot did not come up while there was time: on-demand is ordered"
         return [*_retry(view, job, Reason.OUT_OF_CAPACITY, text, view.now_ms), *end_claims(view, job)]
     nodes = [node for node in view.rows.nodes_of_claim(claim.id) if node.phase is NodePhase.READY]
-    if claim.phase is not ClaimPhase.HELD or len(nodes) < claim.count:
+    if claim.phase is not ClaimPhase.HELD or (len(nodes) < claim.count and not left_of(view, job, claim)):
         return second_order(view, job, orders, new_id) if latest_ms is None else [WakeAt(job.id, latest_ms)]
     placements = seat_gang(job, claim, nodes)
     if placements is None:
@@ -88,9 +89,13 @@ def _claim_failed(view: View, job: Workload) -> list[Action]:
         then = order_for_failover(left.elsewhere, view.memory, view.now_ms, ordered=left.ordered)
         text = next_text(last, then[0])
         return [*_retry(view, job, reason, text, view.now_ms), event(view, job.id, "failover", text)]
-    recoveries = state.recoveries + 1
     detail = told_round(job, last, left.dear)
-    job = end_round(view, job).with_status(recoveries=recoveries)
+    if fewer := smaller(job):
+        text = f"{detail or 'no place has so many nodes'}; {fewer} nodes are asked for"
+        job = end_round(view, job).with_status(size=fewer)
+        return [*_retry(view, job, reason, text, view.now_ms), event(view, job.id, "failover", text)]
+    recoveries = state.recoveries + 1
+    job = end_round(view, job).with_status(recoveries=recoveries, size=0)
     return _retry(view, job, reason, detail, view.now_ms + backoff_ms(view.policy, recoveries))
 
 

@@ -23,7 +23,7 @@ from argosy.model.rows import Attempt, Claim, Node, Row, Workload
 from argosy.model.task import Task
 from argosy.model.tenancy import Tenancy
 from argosy.planning.offered import Priced
-from argosy.scheduler.ask import Ask, Running
+from argosy.scheduler.ask import Ask, Decision, Running
 from argosy.scheduler.cache import PoolCache
 from argosy.scheduler.estimate import History
 from argosy.scheduler.machines import WITHHELD, is_owned, machine_of_node, machines_of_offers, withheld_of
@@ -222,6 +222,19 @@ class PoolCaches:
             self._look_at_owner(view, kept.books, id)
         kept.books.settle()
         return kept.books, self._wanted
+
+    def cycle(self, books: PoolCache, now_ms: int) -> Decision:
+        """One cycle of the owned machines, in which every elastic gang asks for as many nodes as it could
+        have now. While it waits it asks for as many as it needs."""
+        elastic = [(id, each) for id, each in self._wanted.items() if each.most and id in books.waiting]
+        for id, each in elastic:
+            if each.ask is not None:
+                books.set(id, books.stretched(each.ask, each.most))
+        decision = books.cycle(now_ms)
+        for id, each in elastic:
+            if each.ask is not None and id in books.waiting:
+                books.set(id, each.ask)
+        return decision
 
     def _look_at_owner(self, view: View, books: PoolCache, id: str) -> None:
         values: dict[str, Ask | Running] = {}

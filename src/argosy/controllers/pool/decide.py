@@ -70,7 +70,7 @@ def decide_owned(view: View, new_id: NewId) -> list[Action]:
         book.recheck(None, [id])
         if not wanted[id].hopes:
             actions += _no_offer(view, wanted[id].workload, text)
-    decision = books.cycle(view.now_ms)
+    decision = book.cycle(books, view.now_ms)
     book.recheck(None, _touched(decision))
     takes = False
     started = {start.ask_id for start in decision.starts}
@@ -163,7 +163,7 @@ def _claim(
         new_id("clm"),
         workload.id,
         choices,
-        each.num_nodes,
+        len(placements) or each.num_nodes,
         view.now_ms,
         placements=placements,
         config=gang_of(workload).config,

@@ -8,11 +8,12 @@ from collections.abc import Sequence
 import msgspec
 
 from argosy.controllers.deadlines import done_fraction, step_of
+from argosy.controllers.elastic import comes_back
 from argosy.controllers.failover import refused_in_round
 from argosy.controllers.offered import plan_in
 from argosy.controllers.view import View
 from argosy.model.kinds import gang_of, gangs, kind_of
-from argosy.model.offer import Choice, Rejection
+from argosy.model.offer import Choice, Plan, Rejection
 from argosy.model.phases import ClaimPhase, Desired, WorkloadPhase
 from argosy.model.resources import Resources
 from argosy.model.rows import Claim, Workload
@@ -29,7 +30,7 @@ class Wanted(msgspec.Struct, frozen=True, kw_only=True):
     `elsewhere` is where it goes when they have no room."""
 
     workload: Workload
-    num_nodes: int
+    num_nodes: int  # that places elsewhere are asked for; `ask` says how many here
     ordered: bool = False  # in order of preference rather than by price
     here: tuple[Choice, ...] = ()
     elsewhere: tuple[Choice, ...] = ()
@@ -40,6 +41,7 @@ class Wanted(msgspec.Struct, frozen=True, kw_only=True):
     dear: str = ""  # what would do costs more than was confirmed: it waits for the price
     unsure: bool = False  # a place that would do may not have told yet what it has
     timed: bool = False  # the order of places depends on the time
+    most: int = 0  # of an elastic gang: `ask` may grow to so many nodes
     waits_ms: int = 0  # nothing is ordered elsewhere before: there is slack to wait for spot
 
     @property
@@ -60,6 +62,8 @@ def wanted_of(view: View, workload: Workload) -> Wanted | None:
         return _of_resting(view, workload) if workload.phase is WorkloadPhase.STOPPED else None
     if workload.host_id is not None or view.rows.attempt_of(workload.id) is not None:
         return None
+    if comes_back(view, workload):  # then there is more to have
+        return Wanted(workload=workload, num_nodes=0, unsure=True, timed=True)
     # Its last attempt has ended, so what it ran on may be on its way back while it goes on elsewhere.
     waits = workload.phase is WorkloadPhase.QUEUED or (
         workload.phase is WorkloadPhase.RECOVERING
@@ -75,13 +79,21 @@ def places_left(view: View, workload: Workload) -> Wanted:
 
 def _of(view: View, workload: Workload, *, strict: bool = False) -> Wanted:
     gang = gang_of(workload)
-    num_nodes, ordered, task = gang.num_nodes, gang.ordered, gang.task
+    num_nodes, ordered, task = gang.size or gang.num_nodes, gang.ordered, gang.task
     wishes = with_floor(wishes_of(task)) if task is not None else _never_spot_unasked(gang.resources)
     objective = task.objective if task is not None else "cost"
     without = refused_in_round(workload)
-    made = plan_in(view, wishes, num_nodes, ordered=ordered, objective=objective, without=without)
-    if without is not None and not made.choices and not strict:  # all have refused: they may have some again
-        made = plan_in(view, wishes, num_nodes, ordered=ordered, objective=objective)
+
+    def planned(nodes: int) -> Plan:
+        made = plan_in(view, wishes, nodes, ordered=ordered, objective=objective, without=without)
+        if without is not None and not made.choices and not strict:  # all have refused: they may have some
+            made = plan_in(view, wishes, nodes, ordered=ordered, objective=objective)
+        return made
+
+    few = planned(gang.least) if gang.is_elastic else None
+    made = planned(num_nodes)
+    if few is not None and not made.choices:
+        made, num_nodes = few, gang.least
     choices, why = made.choices, ""
     timed = task is not None and is_timed(task)
     if task is not None and timed:
@@ -95,10 +107,12 @@ def _of(view: View, workload: Workload, *, strict: bool = False) -> Wanted:
         choices, why = order.choices, order.reason
     choices, dear = keep_to(choices, gang.confirmed)
     here, elsewhere = split(view, choices)
+    if few is not None:
+        here, _ = split(view, keep_to(few.choices, gang.confirmed)[0])
     step = step_of(view, workload, elsewhere) if timed and elsewhere else None
     if step is not None and step.choices:
         elsewhere = step.choices
-    ask = ask_of_choices(workload, here, num_nodes, view.rows.tenancy, view.history) if here else None
+    ask = ask_of_choices(workload, here, gang.least, view.rows.tenancy, view.history) if here else None
     return Wanted(
         workload=workload,
         num_nodes=num_nodes,
@@ -107,6 +121,7 @@ def _of(view: View, workload: Workload, *, strict: bool = False) -> Wanted:
         elsewhere=elsewhere,
         rejected=made.rejected,
         ask=ask,
+        most=gang.num_nodes if few is not None else 0,
         why=why,
         dear=dear,
         unsure=any(not wish.infra.provider or wish.infra.provider in view.silent for wish in wishes)

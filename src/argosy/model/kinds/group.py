@@ -33,6 +33,7 @@ class GroupStatus(KindStatus, frozen=True, kw_only=True, omit_defaults=True, tag
     failed: int = 0
     cancelled: int = 0
     skipped: int = 0
+    retried: tuple[int, ...] = ()  # positions of tasks that have ended and are to run once more
     ending_ms: int = 0  # since when the rest is being ended; 0: it is not
 
 

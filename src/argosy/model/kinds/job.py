@@ -34,6 +34,7 @@ class JobStatus(KindStatus, frozen=True, kw_only=True, omit_defaults=True, tag="
     attained: int = 0  # milli-GPU x ms (without GPU: milli-CPU x ms) of its ended attempts
     checkpoint: Checkpoint | None = None  # the last copy
     ran_in: tuple[str, ...] = ()  # provider, region and zone of the last attempt that ran
+    size: int = 0  # nodes that it asks places for in this round, of an elastic gang; 0: all
     ran_on: str = ""  # the claim that an attempt ran on last: what it keeps lies there
 
 
@@ -71,6 +72,8 @@ def _gangs(row: Workload) -> tuple[Gang, ...]:
     return (
         Gang(
             num_nodes=task.num_nodes,
+            min_nodes=task.min_nodes,
+            size=status.size,
             resources=task.resources,
             ordered=task.ordered,
             scheduling=task.scheduling,

@@ -27,6 +27,8 @@ class Gang(msgspec.Struct, frozen=True, kw_only=True):
 
     num_nodes: int
     resources: tuple[Resources, ...]  # candidates
+    min_nodes: int = 0  # an elastic gang makes do with so many; 0: with `num_nodes` alone
+    size: int = 0  # nodes that places are asked for in this round; 0: `num_nodes`
     ordered: bool = False  # candidates in order of preference rather than by price
     scheduling: Scheduling = Scheduling()
     task: Task | None = None  # the program that ends by itself; None: nodes that stay until told otherwise
@@ -38,6 +40,15 @@ class Gang(msgspec.Struct, frozen=True, kw_only=True):
     ran_in: tuple[str, ...] = ()  # and where that was: provider, region, zone
     confirmed: Confirmed | None = None  # what its launch was told to keep to
     config: str = ""  # JSON text of the task's `config`: what it says to infrastructures
+
+    @property
+    def least(self) -> int:
+        """So many nodes will do."""
+        return self.min_nodes or self.num_nodes
+
+    @property
+    def is_elastic(self) -> bool:
+        return self.least < self.num_nodes
 
 
 class Kind(msgspec.Struct, frozen=True, kw_only=True):

@@ -8,6 +8,7 @@ from typing import Any, Final
 import msgspec
 
 from argosy.infra import border
+from argosy.infra.machine_images import asked_image
 from argosy.model.rows import Claim
 from argosy.model.units import GIB
 
@@ -86,7 +87,7 @@ def wishes_of(claim: Claim) -> Wishes:
         key_name=settings.key_name,
         ssh_user=settings.ssh_user,
         reservation=settings.capacity_reservation,
-        image_id=asked.image_id or _regional(asked.extra, offer.region),
+        image_id=asked_image(claim),
         disk=Disk(
             gb=-(-asked.disk_size_bytes // GIB) or DISK_GB,
             tier=asked.disk_tier or "medium",
@@ -120,15 +121,3 @@ def _profile(identity: str) -> str:
             "`config.aws.remote_identity` (`aws iam list-instance-profiles` lists them)",
         )
     return "" if identity in _NO_PROFILE else identity
-
-
-def _regional(extra: str, region: str) -> str:
-    """The image of this region, where images are given by region."""
-    images = (msgspec.json.decode(extra) if extra else {}).get("image_id")
-    if not isinstance(images, dict):
-        return ""
-    if region not in images:
-        raise border.RequestRefused(
-            "image_id", f"`image_id` has no image for {region}: it has {', '.join(images)}"
-        )
-    return str(images[region])

@@ -1,13 +1,36 @@
-"""DigitalOcean: prices only. It cannot be launched on yet."""
+"""DigitalOcean: droplets with and without GPUs, on demand."""
 
-from argosy.infra.provider import Capabilities, Manifest
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from argosy.infra.provider import Capabilities, Limits, Manifest
 from argosy.model.priced import PriceSource
+
+if TYPE_CHECKING:
+    from argosy.infra.machine_driver import MachineDriver
+    from argosy.infra.provider import Setting
 
 MANIFEST = Manifest(
     name="digitalocean",
     title="DigitalOcean",
-    capabilities=Capabilities(),
+    capabilities=Capabilities(multi_node=True, machine_images=True, quotas=True),
+    limits=Limits(nodes_max=64, text="DigitalOcean takes 250 calls a minute: a gang has at most 64 nodes"),
     aliases=("do",),
     class_name="DO",
+    extra="clouds",
+    settings=("DIGITALOCEAN_TOKEN", "DIGITALOCEAN_ACCESS_TOKEN", "DIGITALOCEAN_API_URL"),
+    credentials=("DIGITALOCEAN_TOKEN", "DIGITALOCEAN_ACCESS_TOKEN", "~/.config/doctl/config.yaml"),
+    sign_in="doctl auth init",
+    tested="a fake of its API with real hosts, which its client pydo speaks to",
+    priced_by_catalog=True,
     prices=PriceSource(keys=("DIGITALOCEAN_TOKEN",)),
 )
+
+
+def create(setting: Setting) -> MachineDriver:
+    """The driver. DIGITALOCEAN_API_URL: another address of the API, for tests."""
+    from argosy.infra.machine_driver import MachineDriver
+    from argosy.providers.digitalocean.provider import DigitalOcean
+
+    return MachineDriver(DigitalOcean(setting), setting)

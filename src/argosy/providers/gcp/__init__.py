@@ -1,20 +1,73 @@
-"""Google Cloud: prices only. It cannot be launched on yet."""
+"""Google Cloud: machines of Compute Engine, on demand, spot and by flexible start."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
 
 from argosy.infra.provider import Capabilities, Manifest
 from argosy.model.priced import PriceSource
 
+if TYPE_CHECKING:
+    from argosy.infra.machine_driver import MachineDriver
+    from argosy.infra.provider import Setting
+
 MANIFEST = Manifest(
     name="gcp",
     title="Google Cloud",
-    capabilities=Capabilities(),
+    capabilities=Capabilities(
+        spot=True,
+        stop=True,
+        multi_node=True,
+        ports=True,
+        machine_images=True,
+        networks=True,
+        disks=True,
+        zones=True,
+        quotas=True,
+        preemption_notice=True,
+    ),
     class_name="GCP",
+    extra="clouds",
+    settings=(
+        "GOOGLE_CLOUD_PROJECT",
+        "ARGOSY_GCP_SSH_FROM",
+        "ARGOSY_GCP_SSH_JUMP",
+        "ARGOSY_GCP_ADDRESS",
+        "ARGOSY_GCP_API_URL",
+    ),
+    credentials=("GOOGLE_APPLICATION_CREDENTIALS", "~/.config/gcloud/application_default_credentials.json"),
+    sign_in="gcloud auth application-default login",
     task_fields=(
         "vpc_name",
         "subnet_names",
+        "use_internal_ips",
+        "force_enable_external_ips",
+        "remote_identity",
+        "specific_reservations",
+        "reservation_bound",
         "managed_instance_group",
+        "placement_policy",
         "enable_gvnic",
         "enable_gpu_direct",
-        "placement_policy",
+        "kms_key",
+        "ssh_user",
+        "runtime_version",
+        "labels",
     ),
+    reads_task_fields=True,
+    priced_by_catalog=True,
+    tested="a fake of its API with real hosts, which Google's models read",
     prices=PriceSource(keys=("GOOGLE_API_KEY",), header="X-Goog-Api-Key", scheme=""),
 )
+
+
+def create(setting: Setting) -> MachineDriver:
+    """The driver. ARGOSY_GCP_SSH_FROM is the network from which machines may be reached by ssh (default: any
+    address; only the holder of the server's key gets in); with ARGOSY_GCP_ADDRESS=private machines are
+    reached by their addresses inside the VPC, as they are through the hosts in ARGOSY_GCP_SSH_JUMP (commas
+    between them); ARGOSY_GCP_API_URL is another address of Google's, for
+    tests."""
+    from argosy.infra.machine_driver import MachineDriver
+    from argosy.providers.gcp.provider import Google
+
+    return MachineDriver(Google(setting), setting)

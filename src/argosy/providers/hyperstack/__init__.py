@@ -1,12 +1,35 @@
-"""Hyperstack: prices only. It cannot be launched on yet."""
+"""Hyperstack: machines with GPUs, on demand and spot, which rest without being paid for."""
 
-from argosy.infra.provider import Capabilities, Manifest
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from argosy.infra.provider import Capabilities, Limits, Manifest
 from argosy.model.priced import PriceSource
+
+if TYPE_CHECKING:
+    from argosy.infra.machine_driver import MachineDriver
+    from argosy.infra.provider import Setting
 
 MANIFEST = Manifest(
     name="hyperstack",
     title="Hyperstack",
-    capabilities=Capabilities(),
+    capabilities=Capabilities(spot=True, stop=True, multi_node=True, machine_images=True),
+    limits=Limits(nodes_max=32, text="a gang at Hyperstack has at most 32 nodes"),
     class_name="Hyperstack",
+    extra="clouds",
+    settings=("HYPERSTACK_API_KEY", "HYPERSTACK_API_URL"),
+    credentials=("HYPERSTACK_API_KEY",),
+    sign_in="make a key at https://console.hyperstack.cloud and set HYPERSTACK_API_KEY",
+    tested="a fake of its API, which its client hyperstack speaks to",
+    priced_by_catalog=True,
     prices=PriceSource(keys=("HYPERSTACK_API_KEY",), header="api_key", scheme=""),
 )
+
+
+def create(setting: Setting) -> MachineDriver:
+    """The driver. HYPERSTACK_API_URL: another address of the API, for tests."""
+    from argosy.infra.machine_driver import MachineDriver
+    from argosy.providers.hyperstack.provider import Hyperstack
+
+    return MachineDriver(Hyperstack(setting), setting)

@@ -1,8 +1,37 @@
-"""IBM Cloud: prices only. It cannot be launched on yet."""
+"""IBM Cloud: virtual servers for VPC, on demand and spot."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
 
 from argosy.infra.provider import Capabilities, Manifest
 from argosy.model.priced import PriceSource
 
+if TYPE_CHECKING:
+    from argosy.infra.machine_driver import MachineDriver
+    from argosy.infra.provider import Setting
+
 MANIFEST = Manifest(
-    name="ibm", title="IBM Cloud", capabilities=Capabilities(), class_name="IBM", prices=PriceSource()
+    name="ibm",
+    title="IBM Cloud",
+    capabilities=Capabilities(
+        spot=True, stop=True, multi_node=True, machine_images=True, disks=True, zones=True
+    ),
+    class_name="IBM",
+    extra="clouds",
+    settings=("IBMCLOUD_API_KEY", "IBMCLOUD_RESOURCE_GROUP", "IBMCLOUD_API_URL"),
+    credentials=("IBMCLOUD_API_KEY", "~/.ibm/credentials.yaml"),
+    sign_in="ibmcloud iam api-key-create argosy",
+    priced_by_catalog=True,
+    prices=PriceSource(),
+    tested="a fake of its API with real hosts",
 )
+
+
+def create(setting: Setting) -> MachineDriver:
+    """The driver. IBMCLOUD_RESOURCE_GROUP: the id of the group in which things are made (default: the
+    account's); IBMCLOUD_API_URL: another address of all services, for tests."""
+    from argosy.infra.machine_driver import MachineDriver
+    from argosy.providers.ibm.provider import Ibm
+
+    return MachineDriver(Ibm(setting), setting)

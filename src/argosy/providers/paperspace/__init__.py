@@ -1,11 +1,34 @@
-"""Paperspace: shipped prices only. It cannot be launched on yet."""
+"""Paperspace: machines with GPUs, on demand, which rest with their disks."""
 
-from argosy.infra.provider import Capabilities, Manifest
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from argosy.infra.provider import Capabilities, Limits, Manifest
+
+if TYPE_CHECKING:
+    from argosy.infra.machine_driver import MachineDriver
+    from argosy.infra.provider import Setting
 
 MANIFEST = Manifest(
     name="paperspace",
     title="Paperspace",
-    capabilities=Capabilities(),
+    capabilities=Capabilities(stop=True, multi_node=True, disks=True, machine_images=True),
+    limits=Limits(nodes_max=16, text="a gang at Paperspace has at most 16 nodes"),
     class_name="Paperspace",
+    extra="clouds",
+    settings=("PAPERSPACE_API_KEY", "PAPERSPACE_API_URL"),
+    credentials=("PAPERSPACE_API_KEY", "~/.paperspace/config.json"),
+    sign_in="make a key at https://console.paperspace.com/settings/apikeys and set PAPERSPACE_API_KEY",
+    tested="a fake of its API",
+    priced_by_catalog=True,
     unpriced="its public API tells which machines are available, not what they cost",
 )
+
+
+def create(setting: Setting) -> MachineDriver:
+    """The driver. PAPERSPACE_API_URL: another address of the API, for tests."""
+    from argosy.infra.machine_driver import MachineDriver
+    from argosy.providers.paperspace.provider import Paperspace
+
+    return MachineDriver(Paperspace(setting), setting)

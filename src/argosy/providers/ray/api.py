@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import ipaddress
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from pathlib import Path
 from typing import Final, Generic, TypeVar
 from urllib.parse import urlsplit
@@ -264,6 +264,11 @@ class RayApi:
         """All of its output; "" when there is none, or no such job."""
         found = await self._http.find(f"/api/jobs/{submission_id}/logs", into=_Logs)
         return (found.logs or "") if found is not None else ""
+
+    async def tail(self, submission_id: str) -> AsyncIterator[str]:
+        """Its output from the beginning on, as it comes, until the job is over. Raises a border error."""
+        async for text in self._http.texts(f"/api/jobs/{submission_id}/logs/tail"):
+            yield text
 
     async def has_package(self, name: str) -> bool:
         """Whether it is there; then it stays for at least ten minutes."""

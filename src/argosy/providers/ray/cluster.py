@@ -8,56 +8,66 @@ up.
 from __future__ import annotations
 
 import asyncio
-import os
 import socket
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Final
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 import msgspec
 
 from argosy.infra import border
 from argosy.infra.agent_client import unix_channel
 from argosy.infra.agent_port import Channel, DialIn
+from argosy.infra.machine_notes import Notes
 from argosy.infra.tombstones import Tombstones
 from argosy.model.facts import ClaimFact, ClaimState
 from argosy.model.ids import Clock
 from argosy.model.rows import Claim
-from argosy.providers.ray.api import Actor, ClusterStatus, RayApi, RayNode, Submission
-from argosy.providers.ray.nodes import NodeKind, fitting, kinds_of
+from argosy.providers.ray.api import Actor, ClusterStatus, Job, RayApi, RayNode, Submission
+from argosy.providers.ray.native import NativeClaim, NativeClaims
+from argosy.providers.ray.nodes import GRAIN, NodeKind, fitting, growing_kinds, kinds_of
 from argosy.providers.ray.package import ENTRYPOINT, Package, build_package
 from argosy.providers.ray.settings import ClusterSettings, TaskOptions
-from argosy.providers.ray.states import CLASS, PLAN, TAG, Plan, fact_of, plan_of, waiting_text
+from argosy.providers.ray.states import CLASS, PLAN, TAG, Plan, fact_of, parse_address, plan_of, waiting_text
+
+if TYPE_CHECKING:
+    from argosy.infra.ssh import Ssh
+    from argosy.infra.ssh_target import SshTarget
 
 _FRESH_S: Final = 1.0
 _NODES_S: Final = 5.0
 _RELEASE_S: Final = 30.0
+_TOLD_MS: Final = 3600 * 1000  # so long the end of a job is told
 _KEPT_MS: Final = 24 * 3600 * 1000  # so long a stopped job stays in Ray's list
 _DIAL_AGAIN_S: Final = 60.0
 _NO_WAY: Final = (
     "nodes of {} are other machines, and have no way to this server",
-    "set ARGOSY_PUBLIC_URL to the https address at which they reach it, or "
-    "submit Ray's own jobs (`ray:` in the task)",
+    "set ARGOSY_PUBLIC_URL to the https address at which they reach it, or write in ray.yaml from which "
+    "`login` ssh reaches them, or submit Ray's own jobs (`ray:` in the task)",
 )
-_GRAIN: Final = 0.001  # Ray takes no empty bundle
+
+
+class Means(NamedTuple):
+    """What the clusters of one server share. `agent` builds the zipapp, and `ssh` makes a client, when
+    they are first needed."""
+
+    clock: Clock
+    dialled: DialIn | None
+    released: Tombstones
+    notes: Notes[NativeClaim]
+    ssh: Callable[[], Ssh]
+    agent: Callable[[], Path]
 
 
 class Cluster:
-    """Claims of one cluster. `agent` builds the zipapp when the first claim needs it."""
+    """Claims of one cluster."""
 
-    def __init__(
-        self,
-        name: str,
-        api: RayApi,
-        settings: ClusterSettings,
-        *,
-        clock: Clock,
-        dialled: DialIn | None,
-        released: Tombstones,
-        agent: Callable[[], Path],
-    ) -> None:
+    def __init__(self, name: str, api: RayApi, settings: ClusterSettings, means: Means) -> None:
         self.name, self.api, self.settings = name, api, settings
-        self._clock, self._dialled, self._released, self._agent = clock, dialled, released, agent
+        self._clock, self._dialled, self._released, notes, self._make_ssh, self._agent = means
+        self._native = NativeClaims(name, api, notes)
+        self._ssh: Ssh | None = None
+        self._ips: dict[str, str] = {}  # of nodes, by their names
         self._package: Package | None = None
         self._nodes: list[RayNode] = []
         self._status = (ClusterStatus(), "")
@@ -77,12 +87,13 @@ class Cluster:
 
     async def kinds(self, fresh_s: float = _NODES_S) -> list[NodeKind]:
         nodes, status = await self.look(fresh_s)
-        return kinds_of(nodes, status, self.settings.accelerators)
+        kinds = kinds_of(nodes, status, self.settings.accelerators)
+        return [*kinds, *growing_kinds(self.settings.grows, kinds)]
 
     @property
     def grows(self) -> bool:
         """Whether an autoscaler may add nodes."""
-        return self._status[0].has_autoscaler
+        return self._status[0].has_autoscaler or bool(self.settings.grows)
 
     def now_ms(self) -> int:
         return self._clock.now_ms()
@@ -96,30 +107,33 @@ class Cluster:
 
     async def ensure(self, claim: Claim, options: TaskOptions) -> None:
         """Submits the claim's job unless it is there."""
-        if claim.id in self._released:
+        self._submitting[claim.id] = claim.tag  # it is listed from now on, whatever comes first
+        try:
+            await self._submit(claim, options)
+        finally:
+            self._submitting.pop(claim.id, None)
+
+    async def _submit(self, claim: Claim, options: TaskOptions) -> None:
+        job = await self.api.job(claim.id) if claim.id not in self._released else None
+        if claim.id in self._released or (job is not None and job.is_over):
             raise _released(claim.id)
-        job = await self.api.job(claim.id)
         if job is not None:
-            if job.is_over:
-                raise _released(claim.id)
+            return
+        if options.native:
+            self._native.note(claim, options)
             return
         nodes, status = await self.look(0)
         plan = self._plan(claim, options, await self.kinds(), nodes)
         self._refuse(plan, nodes, status)
-        self._submitting[claim.id] = claim.tag
-        try:
-            package = await self._upload()
-            metadata = {TAG: claim.tag, PLAN: msgspec.json.encode(plan).decode()}
-            made = await self.api.submit(
-                Submission(
-                    entrypoint=ENTRYPOINT,
-                    submission_id=claim.id,
-                    runtime_env={"working_dir": package.uri},
-                    metadata=metadata,
-                )
+        package = await self._upload()
+        made = await self.api.submit(
+            Submission(
+                entrypoint=ENTRYPOINT,
+                submission_id=claim.id,
+                runtime_env={"working_dir": package.uri},
+                metadata={TAG: claim.tag, PLAN: msgspec.json.encode(plan).decode()},
             )
-        finally:
-            self._submitting.pop(claim.id, None)
+        )
         if not made and (job := await self.api.job(claim.id)) is not None and job.is_over:
             raise _released(claim.id)
 
@@ -127,37 +141,39 @@ class Cluster:
         self, claim: Claim, options: TaskOptions, kinds: Sequence[NodeKind], nodes: Sequence[RayNode]
     ) -> Plan:
         choice = claim.choice
-        kind = next((each for each in kinds if each.type == choice.offer.shape.instance_type), None)
+        devices = next(
+            (each.devices for each in kinds if each.devices and each.devices.model == choice.accelerator),
+            None,
+        )
         bundle: dict[str, float] = {}
         if choice.cpus_milli:
             bundle["CPU"] = choice.cpus_milli / 1000
         if count := choice.accelerators_milli // 1000:
-            if kind is None or kind.devices is None:
+            if devices is None:
                 raise border.OutOfCapacity(
-                    self.name, f"{self.name} has no nodes {choice.offer.shape.instance_type} any more"
+                    self.name, f"{self.name} has no nodes with {choice.accelerator} any more"
                 )
-            bundle[kind.devices.resource] = count
+            bundle.update(devices.bundle(count))
         if choice.memory_bytes:
             bundle["memory"] = choice.memory_bytes
         bundle.update(options.resources)
         return Plan(
             claim=claim.id,
             count=claim.count,
-            bundle=bundle or {"CPU": _GRAIN},
+            bundle=bundle or {"CPU": GRAIN},
             wait_s=options.wait_s,
             node_dir=self.settings.node_dir,
             agent=self._packed().agent,
-            dials=not self._is_here(nodes),
+            dials=not self._is_here(nodes) and not self.settings.login,
         )
 
     def _refuse(self, plan: Plan, nodes: Sequence[RayNode], status: ClusterStatus) -> None:
         """Raises OutOfCapacity for what would wait for ever, RequestRefused where nodes cannot be reached."""
         fits, _ = fitting(nodes, plan.bundle, status)
         if fits < plan.count and not self.grows:
-            want = ", ".join(f"{amount:g} {name}" for name, amount in plan.bundle.items())
             raise border.OutOfCapacity(
                 self.name,
-                f"{self.name} has {fits} nodes with {want}, asked for {plan.count}, and no "
+                f"{self.name} has {fits} nodes with {plan.wanted}, asked for {plan.count}, and no "
                 "autoscaler that adds some",
             )
         if plan.dials and (self._dialled is None or not self._dialled.is_offered):
@@ -166,7 +182,11 @@ class Cluster:
     async def unreachable(self) -> tuple[str, str] | None:
         """Why agents on its nodes cannot be reached, and what mends it; None: they can."""
         nodes, _ = await self.look()
-        if self._is_here(nodes) or (self._dialled is not None and self._dialled.is_offered):
+        if (
+            self._is_here(nodes)
+            or self.settings.login
+            or (self._dialled is not None and self._dialled.is_offered)
+        ):
             return None
         return _NO_WAY[0].format(self.name), _NO_WAY[1]
 
@@ -194,16 +214,17 @@ class Cluster:
             for job in await self.api.jobs()
             if (plan := plan_of(job)) is not None and (not claim_ids or plan.claim in claim_ids)
         ]
-        jobs = [(job, plan) for job, plan in jobs if not (job.is_over and plan.claim in self._released)]
+        jobs = [(job, plan) for job, plan in jobs if not self._is_past(job, plan.claim)]
         actors: dict[str, Actor] = {}
         if any(job.status != "PENDING" for job, _ in jobs):
             actors = {each.name: each for each in await self.api.actors(CLASS)}
         nodes, status = await self.look(_FRESH_S) if jobs else ([], ClusterStatus())
         by_id = {node.node_id: node for node in nodes}
-        facts = []
+        facts = self._native.facts(claim_ids)
         for job, plan in jobs:
             waiting = waiting_text(plan, *fitting(nodes, plan.bundle, status), status.coming)
             facts.append(fact_of(job, plan, self.name, actors, by_id, waiting))
+            self._ips.update({parse_address(node.address)[0]: node.ip for node in facts[-1].nodes})
             if facts[-1].state is ClaimState.HELD and plan.dials:
                 await self._tell_to_dial(facts[-1])
         there = {fact.claim_id for fact in facts}
@@ -213,6 +234,12 @@ class Cluster:
             if each not in there and (not claim_ids or each in claim_ids)
         ]
         return facts
+
+    def _is_past(self, job: Job, claim_id: str) -> bool:
+        """It was released, here or long ago by another server: its record only keeps its id from coming
+        back."""
+        ended_ms = job.end_time or self._clock.now_ms()
+        return job.is_over and (claim_id in self._released or self._clock.now_ms() - ended_ms > _TOLD_MS)
 
     async def _tell_to_dial(self, fact: ClaimFact) -> None:
         """Nodes that are up and have no connection to this server get an order, which Ray's store of packages
@@ -233,6 +260,8 @@ class Cluster:
     async def release(self, claim_id: str) -> None:
         """Stops what there is of a claim, and waits until Ray has its nodes back."""
         self._released.add(claim_id)
+        if await self._native.release(claim_id):
+            return
         job = await self.api.job(claim_id)
         if job is None or plan_of(job) is None:
             return
@@ -246,8 +275,9 @@ class Cluster:
             pause_s = min(1.0, pause_s * 1.5)
             job = await self.api.job(claim_id) or job
         self._nodes_s = float("-inf")
-        for name in [each for each in self._ordered if each.startswith(claim_id)]:
-            del self._ordered[name]
+        for name in [each for each in self._ips if each.startswith(claim_id)]:
+            self._ips.pop(name)
+            self._ordered.pop(name, None)
         await self._tidy()
 
     async def _holds(self, claim_id: str) -> bool:
@@ -267,18 +297,42 @@ class Cluster:
 
     async def reach(self, node: str) -> Channel:
         """A stream to the agent of a node. Raises Unreachable."""
+        if (native := await self._native.open(node.rpartition("-")[0])) is not None:
+            return native
         if self._dialled is not None and self._dialled.has(node):
             return self._dialled.open(node)
-        folder = Path(self.settings.node_dir) / f"argosy-{os.getuid()}" / "ray" / node
+        socket_path = f"{self.settings.node_dir}/argosy-{node}/agent.sock"
+        ip = self._ips.get(node)
+        if self.settings.login and ip and not _is_own(ip):
+            self._ssh = self._ssh or self._make_ssh()
+            return await self._ssh.open(self._target(ip), socket_path)
         try:
-            return await unix_channel(folder / "agent.sock")
+            return await unix_channel(socket_path)
         except border.Unreachable:
             raise border.Unreachable(
                 f"the agent of {node} has not come up, or has no connection to this server"
             ) from None
 
+    def _target(self, ip: str) -> SshTarget:
+        """A node, by way of the host from which nodes are reached."""
+        from argosy.infra.ssh_target import SshTarget
+
+        settings = self.settings
+        user = settings.login.rpartition("@")[0]
+        return SshTarget(
+            host=ip,
+            user=user,
+            key_file=settings.key_file,
+            config_file=settings.ssh_config,
+            jumps=(settings.login,),
+            host_keys="ask-config" if settings.ssh_config else "accept-new",
+        )
+
     async def close(self) -> None:
+        self._native.close()
         await self.api.close()
+        if self._ssh is not None:
+            await self._ssh.close()
 
 
 def _released(claim_id: str) -> border.RequestRefused:

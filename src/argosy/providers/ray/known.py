@@ -15,9 +15,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Final
 
-import msgspec
-
-from argosy.model.errors import ArgosyError
+from argosy.infra.cluster_file import read_clusters
 from argosy.providers.ray.settings import ClusterSettings
 
 FILE: Final = "ray.yaml"
@@ -27,15 +25,13 @@ _SIGN: Final = "/tmp/ray/ray_current_cluster"  # `ray start` writes it, and `ray
 _VARIABLES: Final = ("RAY_API_SERVER_ADDRESS", "RAY_ADDRESS")
 
 
-class _File(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    clusters: dict[str, ClusterSettings] = {}
-
-
 def find_clusters(
     state_dir: Path, environ: Mapping[str, str], sign: Path = Path(_SIGN)
 ) -> dict[str, ClusterSettings]:
     """Settings by name of the cluster. Raises ArgosyError `spec-invalid` for a file that cannot be used."""
-    found = read_file(state_dir / FILE)
+    found = read_clusters(
+        state_dir / FILE, ClusterSettings, example="address: http://HOST:8265", page="docs/ray.md"
+    )
     known = {_plain(each.url) for each in found.values()}
     for variable in _VARIABLES:
         address = _dashboard(environ.get(variable, ""))
@@ -70,25 +66,3 @@ def _dashboard(address: str) -> str:
     host, _, port = address.removeprefix("ray://").split("/")[0].rpartition(":")
     own = address if not address.startswith("ray://") and port == str(PORT) else f"{host or port}:{PORT}"
     return own
-
-
-def read_file(path: Path) -> dict[str, ClusterSettings]:
-    """The clusters of `ray.yaml`; none when there is no such file. Raises ArgosyError."""
-    try:
-        text = path.read_text("utf-8")
-    except FileNotFoundError:
-        return {}
-    except (OSError, UnicodeDecodeError) as error:
-        raise ArgosyError("spec-unreadable", f"{path} cannot be read: {error}") from None
-    import yaml
-
-    try:
-        given = yaml.safe_load(text)
-        return msgspec.convert(given if given is not None else {}, _File).clusters
-    except (yaml.YAMLError, msgspec.ValidationError) as error:
-        said = " ".join(str(error).split())[:300]
-        raise ArgosyError(
-            "spec-invalid",
-            f"{path} is not a list of clusters: {said}",
-            hint="write `clusters: {NAME: {address: http://HOST:8265}}`; docs/ray.md has all fields",
-        ) from None

@@ -45,11 +45,11 @@ class ArgosyNode:
                 "CUDA_VISIBLE_DEVICES where `ray start` runs" % ", ".join(map(str, devices))
             )
         self._keeper = subprocess.Popen(
-            [sys.executable, "-I", "-S", os.path.abspath("on_node.py")],
+            [_bare_python(), "-I", "-S", os.path.abspath("on_node.py")],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             start_new_session=True,  # it outlives us, and ends what is ours: its input ends with us
-            env=environ(ray.get_runtime_context().gcs_address),
+            env=environ(),
         )
         self.tell(json.dumps(dict(plan, devices=[int(each) for each in devices])))
         assert self._keeper.stdout is not None
@@ -78,18 +78,22 @@ class ArgosyNode:
         return self._keeper.wait()
 
 
-def environ(address: str) -> dict[str, str]:
-    """What programs see of the worker's environment: nothing of Ray but the address of the cluster."""
+def _bare_python() -> str:
+    """The Python below a virtual environment: the agent hides an environment that it runs in from
+    programs."""
+    return getattr(sys, "_base_executable", "") or sys.executable
+
+
+def environ() -> dict[str, str]:
+    """The worker's environment without what Ray put there; Ray's own Python comes first on the PATH."""
     here = os.getcwd()
     kept = {
         name: value
         for name, value in os.environ.items()
-        if not name.startswith(("RAY_", "ARGOSY_")) and name not in ("LD_PRELOAD", "PYTHONUNBUFFERED")
+        if not name.startswith(("RAY_", "ARGOSY_")) and name not in ("LD_PRELOAD", "PYTHONPATH")
     }
-    paths = [each for each in kept.pop("PYTHONPATH", "").split(os.pathsep) if each and each != here]
-    if paths:
-        kept["PYTHONPATH"] = os.pathsep.join(paths)
-    kept["RAY_ADDRESS"] = address
+    folders = [os.path.dirname(sys.executable), *kept.get("PATH", os.defpath).split(os.pathsep)]
+    kept["PATH"] = os.pathsep.join(dict.fromkeys(each for each in folders if each != here))
     return kept
 
 
@@ -148,7 +152,7 @@ def _attend(plan: Plan, nodes: list[Any]) -> int:
     """All nodes start or none does. Then until the last one has ended."""
     try:
         for index, host in enumerate(ray.get([node.is_here.remote() for node in nodes])):
-            print("argosy: node %d is on %s" % (index, host), flush=True)
+            print("node %d is on %s" % (index, host), flush=True)
     except ray.exceptions.RayError as error:
         print(_said(error, "a node did not start"), flush=True)
         return NOT_STARTED
@@ -189,4 +193,9 @@ def _said(error: Exception, what: str) -> str:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    try:
+        status = main()
+    except SystemExit:
+        status = 0
+    sys.stdout.flush()
+    os._exit(status)  # all is ended: Ray's own way out takes seconds

@@ -4,7 +4,7 @@ Its input is lines of JSON: first the plan {"name", "node_dir", "agent", "dials"
 to dial (`agent.dial_order`). When its input ends, because the actor that started it has ended in whatever
 way, all that runs on the node ends, its files go, and so does it. Standard library only, Python 3.8 or newer.
 
-    <node_dir>/argosy-<uid>/ray/<claim>-<index>/     the agent's root; `agent.sock` and `agent.pyz` in it
+    <node_dir>/argosy-<claim>-<index>/     the agent's root; `agent.sock` and `agent.pyz` in it
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
     Plan = dict[str, Any]  # JSON
 
-_RANK_MARK = b"ARGOSY_RANK_KEY="
+_TURNS = 200
 _LOOK_S = 1.0
 
 
@@ -34,17 +34,15 @@ class Keeper:
 
     def __init__(self, plan: Plan, package: str) -> None:
         self._plan = plan
-        top = os.path.join(plan["node_dir"], "argosy-%d" % os.getuid())
-        self.root = os.path.join(top, "ray", plan["name"])
-        for folder in (top, os.path.dirname(self.root), self.root):
-            os.makedirs(folder, mode=0o700, exist_ok=True)
-            if os.stat(folder).st_uid != os.getuid():
-                raise OSError("%s belongs to somebody else" % folder)
+        self.root = os.path.join(plan["node_dir"], "argosy-" + plan["name"])
+        os.makedirs(self.root, mode=0o700, exist_ok=True)
+        if os.stat(self.root).st_uid != os.getuid():
+            raise OSError("%s belongs to somebody else" % self.root)
         self._pyz = os.path.join(self.root, "agent.pyz")  # Ray removes its copy when the job has ended
         shutil.copyfile(os.path.join(package, plan["agent"]), self._pyz)
         self._agent: subprocess.Popen[bytes] | None = None
         home = os.stat(self.root)
-        self._mark = _RANK_MARK + b"%x-%x:" % (home.st_dev, home.st_ino)
+        self._mark = "%x-%x:" % (home.st_dev, home.st_ino)  # how ranks of this root are marked
 
     def start(self) -> None:
         """Returns when the agent listens. Raises OSError with the last line that it said."""
@@ -81,52 +79,34 @@ class Keeper:
 
     def end(self) -> None:
         """Kill every process of the node, and remove what it placed."""
-        for turn in range(200):
-            pids = self._processes()
-            if not pids:
-                break
-            for number in (signal.SIGSTOP, signal.SIGKILL) if turn else (signal.SIGKILL,):
-                for pid in pids:
-                    try:
-                        os.kill(pid, number)
-                    except ProcessLookupError:
-                        pass  # ended by itself in the meantime
-            time.sleep(0.002 if turn < 5 else 0.05)
-            if self._agent is not None:
-                self._agent.poll()
+        agent = self._agent
+        if os.path.exists(self.root + "/started") and os.path.getsize(self.root + "/started"):
+            self._end_ranks()  # some have begun here
+        if agent is not None:
+            agent.kill()
+            agent.wait()
         command = [sys.executable, "-I", "-S", self._pyz, "release", "--root", self.root]
         if os.path.exists(self.root + "/placed"):
             subprocess.call(command, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
         self._remove_cgroups()
         shutil.rmtree(self.root, ignore_errors=True)
 
-    def _processes(self) -> set[int]:
-        """The agent, ranks with our mark in their environment, and all that descends from them."""
-        found = {self._agent.pid} if self._agent is not None and self._agent.poll() is None else set()
-        children: dict[int, list[int]] = {}
-        me = os.getpid()
-        for name in os.listdir("/proc"):
-            if not name.isdigit() or int(name) == me:
-                continue
-            try:
-                with open("/proc/%s/environ" % name, "rb") as file:
-                    environ = b"\0" + file.read()
-                with open("/proc/%s/stat" % name, "rb") as file:
-                    fields = file.read().rpartition(b")")[2].split()
-            except OSError:
-                continue
-            if fields[0] in (b"Z", b"X"):
-                continue
-            children.setdefault(int(fields[1]), []).append(int(name))
-            if b"\0" + self._mark in environ:
-                found.add(int(name))
-        grown = list(found)
-        while grown:
-            for child in children.get(grown.pop(), ()):
-                if child not in found:
-                    found.add(child)
-                    grown.append(child)
-        return found
+    def _end_ranks(self) -> None:
+        """The agent, ranks of its root, and all that descends from them. First all are stopped, then killed:
+        what forks faster than it is killed is found in the next turn."""
+        sys.path.insert(0, self._pyz)
+        from argosy.agent.processes import send_signal, snapshot_all
+
+        agent = self._agent
+        for turn in range(_TURNS):
+            found = snapshot_all()
+            own = {agent.pid} if agent is not None and agent.poll() is None else set()
+            pids = found.below(own | set(found.marked(self._mark)))
+            if not pids:
+                return
+            for number in (signal.SIGSTOP, signal.SIGKILL) if turn else (signal.SIGKILL,):
+                send_signal(pids, number)
+            time.sleep(0.002 if turn < 5 else 0.05)
 
     def _remove_cgroups(self) -> None:
         ranks = self.root + "/ranks"

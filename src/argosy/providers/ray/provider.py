@@ -63,7 +63,10 @@ class RayProvider:
             ]
         findings = [finding(True, f"Ray {version} answers at {cluster.api.url}")]
         for kind in kinds:
-            findings.append(finding(True, f"{kind.total} nodes {kind.type}, {kind.free} of them free"))
+            text = f"{kind.total} nodes {kind.type}, {kind.free} of them free"
+            if kind.is_new:
+                text = f"its autoscaler can add {kind.total} nodes {kind.type} (ray.yaml)"
+            findings.append(finding(True, text))
         if not kinds:
             findings.append(
                 finding(
@@ -135,6 +138,11 @@ class RayProvider:
         if cluster is None:
             raise border.Unreachable(f"there is no Ray cluster `{region}`")
         return await cluster.reach(name)
+
+    async def close(self) -> None:
+        """Connections go. A later call opens new ones."""
+        for cluster in self._clusters.values():
+            await cluster.close()
 
     # -- effects ---------------------------------------------------------------------------------------------
 

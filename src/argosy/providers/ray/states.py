@@ -38,6 +38,14 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
     agent: str  # file of the agent in the package
     dials: bool  # nodes wait for an order to dial the server
 
+    @property
+    def wanted(self) -> str:
+        """What each node is to have, in words."""
+        amounts = {name: amount for name, amount in self.bundle.items() if ":" not in name}
+        if memory := amounts.pop("memory", 0):
+            amounts["GiB"] = round(memory / (1 << 30), 1)
+        return ", ".join(f"{amount:g} {name}" for name, amount in amounts.items())
+
 
 def plan_of(job: Job) -> Plan | None:
     """None: the job is no claim of ours."""
@@ -89,23 +97,32 @@ def end_of(job: Job, actors: Sequence[Actor], nodes: Mapping[str, RayNode]) -> t
         return ClaimState.PREEMPTED, told
     if job.status == "STOPPED":
         return ClaimState.GONE, "its job was stopped"
-    said = last_words(job.message or "")
-    text = said or _ERRORS.get(job.error_type or "", "") or _first_line(job.message or "")
+    if job.driver_exit_code is not None and job.driver_exit_code < 0:
+        return ClaimState.GONE, f"its driver was ended by signal {-job.driver_exit_code}"
+    text = last_words(job.message or "") or reason_of(job) or _last_line(job.message or "")
     return ClaimState.GONE, text or "its job ended"
+
+
+def reason_of(job: Job) -> str:
+    """Why Ray could not run a job to an end of its own, with its words; "": it could."""
+    text = _ERRORS.get(job.error_type or "", "")
+    said = " ".join((job.message or "").split())[:400]
+    return f"{text}: {said}" if text and said else text
 
 
 def last_words(output: str) -> str:
     """What our driver said last.
 
-    >>> last_words("x\\nargosy: node 0 is on a\\nargosy: no room in the cluster within 5 s\\n")
+    >>> last_words("x\\nargosy: node 0 is lost\\nargosy: no room in the cluster within 5 s\\n")
     'no room in the cluster within 5 s'
     """
     found = re.findall(r"^argosy: (.*)$", output, re.MULTILINE)
     return found[-1][:400] if found else ""
 
 
-def _first_line(text: str) -> str:
-    return text.strip().splitlines()[0][:400] if text.strip() else ""
+def _last_line(text: str) -> str:
+    """Of a traceback: the error."""
+    return text.strip().splitlines()[-1][:400] if text.strip() else ""
 
 
 def address_of(claim_id: str, index: int, region: str) -> str:
@@ -126,7 +143,6 @@ def waiting_text(plan: Plan, fits: int, now: int, coming: int) -> str:
     """Why a claim has no nodes yet, and whether more are on their way."""
     if now >= plan.count:
         return "Ray makes a placement group for it"
-    want = ", ".join(f"{amount:g} {name}" for name, amount in plan.bundle.items() if name != "memory")
     nodes = "a node" if plan.count == 1 else f"{plan.count} nodes"
-    text = f"waits for room: {nodes} with {want}; {now} of {fits} that are large enough are free"
+    text = f"waits for room: {nodes} with {plan.wanted}; {now} of {fits} that are large enough are free"
     return text + (f"; the autoscaler starts {coming} more" if coming else "")

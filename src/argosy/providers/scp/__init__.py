@@ -1,11 +1,39 @@
-"""Samsung Cloud Platform: shipped prices only. It cannot be launched on yet."""
+"""Samsung Cloud Platform: machines with and without GPUs in Korea. Built to what is published of its API, and
+never tried at the place itself, which only accounts of its country can do."""
 
-from argosy.infra.provider import Capabilities, Manifest
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from argosy.infra.provider import Capabilities, Limits, Manifest
+
+if TYPE_CHECKING:
+    from argosy.infra.machine_driver import MachineDriver
+    from argosy.infra.provider import Setting
 
 MANIFEST = Manifest(
     name="scp",
     title="Samsung Cloud Platform",
-    capabilities=Capabilities(),
+    capabilities=Capabilities(stop=True, multi_node=True, disks=True, machine_images=True),
+    limits=Limits(
+        nodes_max=16,
+        text="a gang at Samsung Cloud Platform has at most 16 nodes; nobody has tried it there yet",
+    ),
     class_name="SCP",
+    extra="clouds",
+    settings=("SCP_ACCESS_KEY", "SCP_SECRET_KEY", "SCP_PROJECT_ID", "SCP_API_URL"),
+    credentials=("SCP_ACCESS_KEY and SCP_SECRET_KEY and SCP_PROJECT_ID", "~/.scp/scp_credential"),
+    sign_in="make an access key in the console (My Menu > My Info) and write access_key, secret_key and "
+    "project_id to ~/.scp/scp_credential",
+    tested="a fake that is built to published shapes; never tried from outside its country",
+    priced_by_catalog=True,
     unpriced="its price list does not tell which machine and region a price is for",
 )
+
+
+def create(setting: Setting) -> MachineDriver:
+    """The driver. SCP_API_URL: another address of the API, for tests."""
+    from argosy.infra.machine_driver import MachineDriver
+    from argosy.providers.scp.provider import Scp
+
+    return MachineDriver(Scp(setting), setting)

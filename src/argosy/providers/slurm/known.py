@@ -17,18 +17,11 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Final
 
-import msgspec
-
-from argosy.model.errors import ArgosyError
+from argosy.infra.cluster_file import CLUSTER_NAME, read_clusters
 from argosy.providers.slurm.settings import ClusterSettings
 
 FILE: Final = "slurm.yaml"
 _CONFS: Final = ("/etc/slurm/slurm.conf", "/etc/slurm-llnl/slurm.conf", "/run/slurm/conf/slurm.conf")
-_NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,62}")
-
-
-class _File(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    clusters: dict[str, ClusterSettings] = {}
 
 
 def find_clusters(state_dir: Path, environ: Mapping[str, str]) -> dict[str, ClusterSettings]:
@@ -48,32 +41,7 @@ def find_clusters(state_dir: Path, environ: Mapping[str, str]) -> dict[str, Clus
 
 def read_file(path: Path) -> dict[str, ClusterSettings]:
     """The clusters of `slurm.yaml`; none when there is no such file. Raises ArgosyError `spec-invalid`."""
-    try:
-        text = path.read_text("utf-8")
-    except FileNotFoundError:
-        return {}
-    except (OSError, UnicodeDecodeError) as error:
-        raise ArgosyError("spec-unreadable", f"{path} cannot be read: {error}") from None
-    import yaml
-
-    try:
-        given = yaml.safe_load(text)
-        clusters = msgspec.convert(given if given is not None else {}, _File).clusters
-    except (yaml.YAMLError, msgspec.ValidationError) as error:
-        said = " ".join(str(error).split())[:300]
-        raise ArgosyError(
-            "spec-invalid",
-            f"{path} is not a list of clusters: {said}",
-            hint="write `clusters: {NAME: {login: USER@HOST}}`; docs/slurm.md has all fields",
-        ) from None
-    for name in clusters:
-        if not _NAME.fullmatch(name):
-            raise ArgosyError(
-                "spec-invalid",
-                f"`{name}` in {path} is no name of a cluster",
-                hint="use letters, digits, dots, dashes and underscores",
-            )
-    return clusters
+    return read_clusters(path, ClusterSettings, example="login: USER@HOST", page="docs/slurm.md")
 
 
 def read_hosts(path: Path) -> Iterator[str]:
@@ -85,7 +53,7 @@ def read_hosts(path: Path) -> Iterator[str]:
     for line in lines:
         words = line.replace("=", " ", 1).split()
         if words and words[0].lower() == "host":
-            yield from (word for word in words[1:] if _NAME.fullmatch(word))
+            yield from (word for word in words[1:] if CLUSTER_NAME.fullmatch(word))
 
 
 def name_here(environ: Mapping[str, str]) -> str:
@@ -97,5 +65,5 @@ def name_here(environ: Mapping[str, str]) -> str:
         except OSError:
             continue
         found = re.search(r"^\s*ClusterName\s*=\s*(\S+)", text, re.IGNORECASE | re.MULTILINE)
-        return found[1].lower() if found and _NAME.fullmatch(found[1]) else "local"
+        return found[1].lower() if found and CLUSTER_NAME.fullmatch(found[1]) else "local"
     return ""

@@ -6,39 +6,22 @@ A spot price is the lowest bid that is taken at present.
 
 from __future__ import annotations
 
-import re
-
 import msgspec
 
 from argosy.catalog.keep import Fetched, merged
 from argosy.catalog.refresh.book import Book
 from argosy.catalog.refresh.wire import Wire
 from argosy.catalog.table import PriceRow
-from argosy.model.offer import Capacity, Shape
-from argosy.model.units import MIB
+from argosy.model.offer import Capacity
+from argosy.providers.vast.asks import Ask, region_of, shape_of
 
 URL = "https://console.vast.ai"
 SOURCE = "Vast.ai offers"
 _MOST = 3000
 
 
-class _Offer(msgspec.Struct, frozen=True):
-    gpu_name: str
-    num_gpus: int
-    dph_total: float
-    gpu_ram: float = 0  # MB of one device
-    cpu_cores: float | None = None
-    cpu_cores_effective: float | None = None
-    cpu_ram: float = 0  # MB of the whole machine
-    disk_space: float = 0  # GB
-    min_bid: float | None = None
-    geolocation: str | None = None
-    rentable: bool = True
-    rented: bool | None = False
-
-
 class _Answer(msgspec.Struct, frozen=True):
-    offers: list[_Offer]
+    offers: list[Ask]
 
 
 def fetch(wire: Wire, book: Book) -> Fetched:
@@ -53,11 +36,11 @@ def fetch(wire: Wire, book: Book) -> Fetched:
     rows: list[PriceRow] = []
     skipped = 0
     for offer in wire.post("/api/v0/bundles/", query, _Answer).offers:
-        shape = _shape(offer, book)
+        shape = shape_of(offer, book)
         if shape is None or not offer.rentable or offer.rented:
             skipped += 1
             continue
-        region = (offer.geolocation or "").strip() or "unknown"
+        region = region_of(offer)
         rows.append(book.row(shape, region, offer.dph_total, source=SOURCE))
         if offer.min_bid:
             rows.append(book.row(shape, region, offer.min_bid, source=SOURCE, spot=True))
@@ -66,25 +49,4 @@ def fetch(wire: Wire, book: Book) -> Fetched:
         rows=merged(rows),
         capacities=frozenset({Capacity.ON_DEMAND, Capacity.SPOT}),
         skipped=skipped,
-    )
-
-
-def _shape(offer: _Offer, book: Book) -> Shape | None:
-    """None for an unknown model, or a machine whose CPUs are not told."""
-    fact = book.accelerator(offer.gpu_name, offer.gpu_ram / 1024)
-    cpus = offer.cpu_cores_effective or 0
-    if fact is None or cpus < 1 or offer.num_gpus < 1:
-        return None
-    # Part of a host: its memory is shared like its cores.
-    share = min(1.0, cpus / offer.cpu_cores) if offer.cpu_cores else 1.0
-    memory_mb = round(offer.cpu_ram * share)
-    name = re.sub(r"\s+", "_", offer.gpu_name.strip())
-    return Shape(
-        instance_type=f"{offer.num_gpus}x-{name}-{int(cpus)}-{memory_mb}",
-        cpus_milli=int(cpus) * 1000,
-        memory_bytes=memory_mb * MIB,
-        accelerator=fact.name,
-        accelerators_milli=offer.num_gpus * 1000,
-        accelerator_memory_bytes=fact.memory_bytes,
-        disk_bytes=0,
     )

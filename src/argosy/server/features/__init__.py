@@ -19,6 +19,7 @@ from argosy.server.features.prices import PriceFeature
 from argosy.server.features.quota import QuotaFeature
 from argosy.server.features.server import ServerFeature
 from argosy.server.features.shell import ShellFeature
+from argosy.server.features.storage import StorageFeature
 
 #: A new feature is one line here.
 FEATURES: Final = (
@@ -37,4 +38,5 @@ FEATURES: Final = (
     HostFeature,
     FileFeature,
     ShellFeature,
+    StorageFeature,
 )

@@ -8,26 +8,27 @@ from typing import Final
 
 import msgspec
 
-from argosy.api.groups import GroupReply, GroupRequest
+from argosy.api.endpoint import Done
+from argosy.api.groups import GroupReply, GroupRequest, RetryRequest
 from argosy.api.jobs import JobView
 from argosy.api.launching import JobRef, JobsReply
 from argosy.controllers.group.decide import waits_for
-from argosy.controllers.group.standing import Standings, standings_of
+from argosy.controllers.group.standing import Standing, Standings, standings_of
 from argosy.model.errors import ArgosyError
 from argosy.model.group import MEMBERS_MAX, Layout, When, find_circle
 from argosy.model.kinds import kind_of
-from argosy.model.kinds.group import GROUP, GroupSpec, GroupStatus, group_spec
+from argosy.model.kinds.group import GROUP, GroupSpec, GroupStatus, group_spec, group_state
 from argosy.model.kinds.job import job_state
 from argosy.model.kinds.workers import workers_spec
 from argosy.model.notify import Notify, sealed, sealed_id
 from argosy.model.offer import Confirmed
-from argosy.model.phases import Outcome
+from argosy.model.phases import Desired, Outcome
 from argosy.model.rows import Attempt, Row, Workload
 from argosy.model.task import Task
 from argosy.model.units import many
 from argosy.planning.deadline import NOT_WEIGHED
 from argosy.server.exchange import Exchange
-from argosy.server.group_views import view_group, view_tasks
+from argosy.server.group_views import index_of, view_group, view_tasks
 from argosy.server.intake import render_warnings
 from argosy.server.job_pools import find_pool
 from argosy.server.kept_plans import Made, subject_of
@@ -38,6 +39,16 @@ from argosy.server.writing import MANAGED, Batch
 from argosy.store.snapshot import Snapshot
 
 _WAIT_MAX_S: Final = 30
+_IN_WORDS: Final = {
+    Standing.WAITING: "waiting for its turn",
+    Standing.LIVE: "not over",
+    Standing.SKIPPED: "skipped",
+}
+_WHAT_TO_DO: Final = {
+    Standing.WAITING: "it starts by itself",
+    Standing.LIVE: "`argosy jobs cancel` ends it",
+    Standing.SKIPPED: "retry the task that it waits for",
+}
 
 
 class GroupFeature:
@@ -169,13 +180,59 @@ class GroupFeature:
         row = rows.workloads.get(row.id) or await self._named(row.id)
         jobs = await self._store.load_children(row.id)
         standings = standings_of(
-            group_spec(row).layout, jobs, closed=not row.is_live, again=group_spec(row).pool_id is not None
+            group_spec(row).layout,
+            jobs,
+            closed=not row.is_live,
+            again=group_spec(row).pool_id is not None,
+            retried=group_state(row).retried,
         )
         view = view_group(row, standings, waits=waits_for(rows, row))
         if exchange.flag("brief"):
             return GroupReply(group=view, version=version)
         tasks = view_tasks(row, standings, await self._views(rows, standings))
         return GroupReply(group=view, tasks=tasks, version=version)
+
+    async def retry(self, exchange: Exchange) -> Done:
+        """Raises `not-found`, `wrong-state`."""
+        request = await exchange.decode(RetryRequest)
+
+        async def act() -> Done:
+            group, index = await self._ended_task(request.task)
+            retried = tuple(sorted({*group_state(group).retried, index}))
+            told = self._writer.event(group.id, "retry", f"task {index} runs once more")
+            await self._store.commit([group.with_status(retried=retried)], events=[told])
+            self._services.controllers.wake(group.id)
+            return Done(names=(f"{group.number}/{index}",))
+
+        return await self._writer.retried(act)
+
+    async def _ended_task(self, name: str) -> tuple[Workload, int]:
+        """A live group and the position of a task of it that has ended."""
+        number, _, which = name.partition("/")
+        found = await self._named(number)
+        group = (await self._store.snapshot()).workloads.get(found.id)
+        if not kind_of(found).gathers or not which:
+            raise ArgosyError(
+                "wrong-state", f"`{name}` is no task of a group", hint=f"name one, such as `{number}/0`"
+            )
+        index = index_of(found, which)
+        if group is None or group.desired is Desired.END or group_state(group).ending_ms:
+            raise ArgosyError(
+                "wrong-state",
+                f"job {number} {'is being ended' if group is not None else 'has ended'}",
+                hint="launch it again: `argosy jobs launch`",
+            )
+        state = group_state(group)
+        jobs = await self._store.load_children(group.id)
+        again = group_spec(group).pool_id is not None
+        standing = standings_of(group_spec(group).layout, jobs, again=again, retried=state.retried).found[
+            index
+        ]
+        if standing in (Standing.WAITING, Standing.LIVE, Standing.SKIPPED):
+            raise ArgosyError(
+                "wrong-state", f"task {name} is {_IN_WORDS[standing]}", hint=_WHAT_TO_DO[standing]
+            )
+        return group, index
 
     async def _newer(self, group: Workload, seen: str, wait_s: int) -> tuple[Snapshot, str]:
         """Rows in which the group is another than `seen`, or those of `wait_s` later; and their version."""

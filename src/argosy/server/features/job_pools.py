@@ -14,6 +14,7 @@ from argosy.model.phases import Desired
 from argosy.model.reasons import Reason
 from argosy.model.rows import Workload
 from argosy.server.exchange import Exchange
+from argosy.server.intake import check_fixed
 from argosy.server.job_pools import find_pool, view_pool
 from argosy.server.kept_plans import subject_of
 from argosy.server.naming import DEFAULT
@@ -42,6 +43,7 @@ class JobPoolFeature:
                 hint="give secrets to the jobs that run on it",
             )
         task = await self._services.intake.task(request.task, caller, with_files=True)
+        check_fixed(task)
         project = check_name("project", request.project or caller.project or DEFAULT)
         asked = msgspec.structs.replace(request, task=task, project=project)
         return await self._writer.retried(lambda: self._apply(asked))

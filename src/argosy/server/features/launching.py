@@ -22,7 +22,7 @@ from argosy.model.task import Task
 from argosy.model.units import many
 from argosy.planning.deadline import NOT_WEIGHED
 from argosy.server.exchange import Exchange
-from argosy.server.intake import closed_ports, render_warnings
+from argosy.server.intake import check_fixed, closed_ports, render_warnings
 from argosy.server.kept_plans import Made, subject_of
 from argosy.server.naming import DEFAULT
 from argosy.server.refusals import missing, not_covered
@@ -47,6 +47,7 @@ class LaunchingFeature:
 
         request, caller = await exchange.decode(LaunchRequest), exchange.caller
         task = await self._intake.task(request.task, caller, with_files=True)
+        check_fixed(task)
         project, _, name = (request.cluster or "").rpartition("/")
         project = check_name("project", project or request.project or caller.project or DEFAULT)
         if request.cluster is not None:
@@ -175,6 +176,7 @@ class LaunchingFeature:
 
         request, caller = await exchange.decode(ExecRequest), exchange.caller
         tasks = await self._intake.tasks(request.tasks, caller)
+        check_fixed(*tasks)
         named = request.project and check_name("project", request.project)
 
         async def act() -> bytes:

@@ -11,6 +11,9 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping
 from pathlib import Path
+from typing import Any
+
+import msgspec
 
 from argosy.infra.agent_client import AgentClient
 from argosy.infra.agent_port import Channel
@@ -88,6 +91,13 @@ def a_machine_claim(
     return a_claim(choice=choice, count=count)
 
 
+def a_claim_with(subject: CloudSubject, wish: Resources) -> Claim:
+    """A claim of a subject, of a task with that wish."""
+    claim = subject.claim()
+    choice = msgspec.structs.replace(claim.choice, resources=wish)
+    return msgspec.structs.replace(claim, choice=choice)
+
+
 class CloudSubject:
     """A driver under the conformance suite. `calls`: handlers that make and end machines; `most`: so many
     machines of the type of `claim` there are."""
@@ -147,6 +157,31 @@ class CloudSubject:
     async def make_foreign(self) -> None:
         claim = self.claim().choice.offer
         self.cloud.order(name="web-1", kind=claim.shape.instance_type, region=claim.region, zone=claim.zone)
+
+
+def hold_case(case: Callable[[Any], Awaitable[object]], subject: CloudSubject) -> None:
+    """One case of the suite, or of `REFUSALS`, on a subject of its own. Nothing with a mark is left."""
+
+    async def act() -> None:
+        try:
+            await case(subject)
+        finally:
+            await subject.driver.disconnect()
+
+    asyncio.run(act())
+    assert [each for each in subject.cloud.machines() if subject.claim_of(each)] == []
+
+
+async def strangers_may_tell_little(subject: CloudSubject) -> None:
+    """A machine of others of which nothing but its id is told (`FakeCloud.bare`) disturbs nobody."""
+    claim = subject.claim()
+    offer = claim.choice.offer
+    kind = offer.shape.instance_type
+    subject.cloud.order(name="web-1", kind=kind, region=offer.region, extra={"bare": True})
+    await subject.driver.ensure(claim)
+    assert [fact.claim_id for fact in await subject.driver.observe([])] == [claim.id]
+    await subject.driver.release(claim.id)
+    assert len(subject.cloud.machines()) == 1
 
 
 async def hold_host_life(driver: MachineDriver, claim: Claim) -> None:

@@ -1,0 +1,343 @@
+"""storage: buckets of the server, what is in them, and keys for other programs."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+import click
+
+from argosy.cli.session import Session, json_option, pass_session, yes_option
+from argosy.model.units import many, render_bytes
+
+if TYPE_CHECKING:
+    from argosy.client.buckets import Place
+    from argosy.client.transfers import Transfer
+
+
+@click.group(
+    epilog="""\b
+Examples:
+  argosy storage create datasets
+  argosy storage cp -r ./train argosy://datasets/train
+  argosy storage ls argosy://datasets/
+  argosy storage key ann
+"""
+)
+def storage() -> None:
+    """Buckets of objects on the server, without a cloud: argosy://BUCKET/KEY.
+
+    Any program that speaks S3 reaches them, too, once the server listens for it (`argosy server start --s3
+    127.0.0.1:9000`) and it has a key.
+    """
+
+
+@storage.command(epilog="\b\nExamples:\n  argosy storage create datasets\n")
+@click.argument("name")
+@json_option
+@pass_session
+def create(session: Session, name: str, as_json: bool) -> None:
+    """Make a bucket."""
+    done = session.client.make_bucket(name)
+    if as_json:
+        session.screen.json(done)
+        return
+    session.screen.say(f"Made argosy://{name}/.")
+
+
+@storage.command(
+    epilog="\b\nExamples:\n  argosy storage delete old\n  argosy storage delete old --all --yes\n"
+)
+@click.argument("name")
+@click.option("--all", "everything", is_flag=True, help="With all that it holds.")
+@yes_option
+@json_option
+@pass_session
+def delete(session: Session, name: str, everything: bool, yes: bool, as_json: bool) -> None:
+    """Remove a bucket that is empty."""
+    if everything:
+        from argosy.client.buckets import Place
+
+        with _copies(session) as transfer:
+            found = [each.key for each in transfer.buckets.every(Place(name, ""))]
+            session.screen.confirm(f"Remove argosy://{name}/ with {many(len(found), 'object')}?", yes=yes)
+            transfer.buckets.remove(name, found)
+    done = session.client.remove_bucket(name)
+    if as_json:
+        session.screen.json(done)
+        return
+    session.screen.say(f"Removed argosy://{name}/.")
+
+
+@storage.command(
+    epilog="""\b
+Examples:
+  argosy storage ls
+  argosy storage ls argosy://datasets/train/
+  argosy storage ls -r argosy://datasets --json
+"""
+)
+@click.argument("place", required=False, default="argosy://")
+@click.option("-r", "--recursive", is_flag=True, help="Also what lies deeper.")
+@json_option
+@pass_session
+def ls(session: Session, place: str, recursive: bool, as_json: bool) -> None:
+    """List buckets, or what begins with a name."""
+    at = _there(place)
+    if not at.bucket:
+        _list_buckets(session, as_json=as_json)
+        return
+    rows: list[tuple[str, ...]] = []
+    told: list[dict[str, object]] = []
+    with _copies(session) as transfer:
+        for page in transfer.buckets.listed(at, below=recursive):
+            rows += [(f"{name}", "", "") for name in page.prefixes]
+            rows += [(each.key, render_bytes(each.size), each.modified[:19] + "Z") for each in page.objects]
+            told += [{"prefix": name} for name in page.prefixes]
+            told += [
+                {"key": each.key, "size": each.size, "etag": each.etag, "modified": each.modified}
+                for each in page.objects
+            ]
+    if as_json:
+        session.screen.json(told)
+    elif rows:
+        session.screen.table(("NAME", "SIZE", "CHANGED"), rows)
+    else:
+        session.screen.print(f"Nothing begins with {at.render()}.")
+
+
+def _list_buckets(session: Session, *, as_json: bool) -> None:
+    reply = session.client.buckets()
+    if as_json:
+        session.screen.json(reply)
+        return
+    if not reply.buckets:
+        session.screen.print("No buckets. Make one: argosy storage create NAME")
+        return
+    rows = [(f"argosy://{each.name}/", str(each.objects), render_bytes(each.bytes)) for each in reply.buckets]
+    session.screen.table(("BUCKET", "OBJECTS", "SIZE"), rows)
+
+
+@storage.command(
+    epilog="""\b
+Examples:
+  argosy storage cp model.pt argosy://models/
+  argosy storage cp -r ./train argosy://datasets/train
+  argosy storage cp -r argosy://datasets/train ./train
+  argosy storage cp argosy://a/x argosy://b/x
+
+A target that ends in / takes the source in under its own name. With -r, what lies below the source lies below
+the target."""
+)
+@click.argument("source")
+@click.argument("target")
+@click.option("-r", "--recursive", is_flag=True, help="A folder, or everything that begins with the source.")
+@click.option("--dryrun", is_flag=True, help="Only say what would be copied.")
+@json_option
+@pass_session
+def cp(session: Session, source: str, target: str, recursive: bool, dryrun: bool, as_json: bool) -> None:
+    """Copy files and objects."""
+    with _copies(session, dryrun=dryrun, as_json=as_json) as transfer:
+        transfer.copy(source, target, recursive=recursive)
+    _tell(session, transfer, "Copied", "Would copy", as_json=as_json)
+
+
+@storage.command(epilog="\b\nExamples:\n  argosy storage mv argosy://a/x argosy://a/old/x\n")
+@click.argument("source")
+@click.argument("target")
+@click.option("-r", "--recursive", is_flag=True, help="Everything that begins with the source.")
+@click.option("--dryrun", is_flag=True, help="Only say what would be moved.")
+@json_option
+@pass_session
+def mv(session: Session, source: str, target: str, recursive: bool, dryrun: bool, as_json: bool) -> None:
+    """Move objects, or files into a bucket: copied whole first, then removed."""
+    with _copies(session, dryrun=dryrun, as_json=as_json) as transfer:
+        transfer.copy(source, target, recursive=recursive, removes=True)
+    _tell(session, transfer, "Moved", "Would move", as_json=as_json)
+
+
+@storage.command(
+    epilog="""\b
+Examples:
+  argosy storage sync ./data argosy://datasets/data
+  argosy storage sync argosy://datasets/data ./data --delete
+"""
+)
+@click.argument("source")
+@click.argument("target")
+@click.option(
+    "--delete", "removes", is_flag=True, help="Remove from the target what the source does not have."
+)
+@click.option("--dryrun", is_flag=True, help="Only say what would be done.")
+@json_option
+@pass_session
+def sync(session: Session, source: str, target: str, removes: bool, dryrun: bool, as_json: bool) -> None:
+    """Make a folder and a prefix the same: what is equal already, by its bytes, is not copied."""
+    with _copies(session, dryrun=dryrun, as_json=as_json) as transfer:
+        transfer.sync(source, target, removes=removes)
+    _tell(session, transfer, "Copied", "Would copy", as_json=as_json)
+
+
+@storage.command(
+    epilog="""\b
+Examples:
+  argosy storage rm argosy://a/x
+  argosy storage rm -r argosy://a/old/ --dryrun
+"""
+)
+@click.argument("place")
+@click.option("-r", "--recursive", is_flag=True, help="Everything that begins with it.")
+@click.option("--dryrun", is_flag=True, help="Only say what would be removed.")
+@json_option
+@pass_session
+def rm(session: Session, place: str, recursive: bool, dryrun: bool, as_json: bool) -> None:
+    """Remove objects."""
+    from argosy.model.errors import ArgosyError
+
+    at = _there(place)
+    with _copies(session, dryrun=dryrun, as_json=as_json) as transfer:
+        if recursive:
+            found = [each.key for each in transfer.buckets.every(at)]
+        elif transfer.buckets.find(at) is not None:
+            found = [at.key]
+        else:
+            hint = f"`argosy storage ls {at.render()}` shows what begins with it; -r removes that"
+            raise ArgosyError("not-found", f"there is no `{at.render()}`", hint=hint)
+        if not dryrun:
+            transfer.buckets.remove(at.bucket, found)
+    transfer.removed = [f"argosy://{at.bucket}/{key}" for key in found]
+    _tell(session, transfer, "Copied", "Would copy", as_json=as_json)
+
+
+@storage.command(
+    epilog="\b\nExamples:\n  argosy storage du\n  argosy storage du argosy://datasets/train --json\n"
+)
+@click.argument("place", required=False, default="argosy://")
+@json_option
+@pass_session
+def du(session: Session, place: str, as_json: bool) -> None:
+    """How much there is: objects and bytes."""
+    at = _there(place)
+    if at.bucket:
+        with _copies(session) as transfer:
+            sizes = [each.size for each in transfer.buckets.every(at)]
+        count, size = len(sizes), sum(sizes)
+    else:
+        found = session.client.buckets().buckets
+        count, size = sum(each.objects for each in found), sum(each.bytes for each in found)
+    if as_json:
+        session.screen.json({"objects": count, "bytes": size})
+        return
+    session.screen.print(f"{many(count, 'object')}, {render_bytes(size)}")
+
+
+@storage.command(epilog="\b\nExamples:\n  argosy storage cat argosy://logs/run.txt\n")
+@click.argument("place")
+@pass_session
+def cat(session: Session, place: str) -> None:
+    """Print an object."""
+    at = _there(place)
+    with _copies(session) as transfer:
+        transfer.buckets.read(at, sys.stdout.buffer.write)
+    sys.stdout.flush()
+
+
+@storage.command(
+    epilog="""\b
+Examples:
+  argosy storage key                             the keys there are
+  argosy storage key ann                         a new key; its secret is shown this once
+  argosy storage key ci --bucket results --read-only
+  argosy storage key ann --remove
+"""
+)
+@click.argument("name", required=False)
+@click.option("--bucket", default="", help="For this bucket alone.")
+@click.option("--read-only", is_flag=True, help="It may only read.")
+@click.option("--remove", is_flag=True, help="Take the key back.")
+@json_option
+@pass_session
+def key(
+    session: Session, name: str | None, bucket: str, read_only: bool, remove: bool, as_json: bool
+) -> None:
+    """Keys with which programs that speak S3 sign."""
+    screen, client = session.screen, session.client
+    if name is None:
+        reply = client.store_keys()
+        if as_json:
+            screen.json(reply)
+            return
+        rows = [
+            (each.name, each.id, each.bucket or "all", "reads" if each.reads_only else "reads and writes")
+            for each in reply.keys
+        ]
+        screen.table(("NAME", "KEY ID", "BUCKET", "MAY"), rows) if rows else screen.print("No keys.")
+        return
+    if remove:
+        client.remove_store_key(name)
+        screen.say(f"The key `{name}` lets nobody in any longer.")
+        return
+    made = client.make_store_key(name, bucket=bucket, reads_only=read_only)
+    if as_json:
+        screen.json(made)
+        return
+    screen.print(f"export AWS_ACCESS_KEY_ID={made.id}")
+    screen.print(f"export AWS_SECRET_ACCESS_KEY={made.secret}")
+    screen.print("export AWS_REGION=us-east-1")
+    if made.address:
+        screen.print(f"export AWS_ENDPOINT_URL_S3={made.address}")
+    else:
+        screen.say(
+            "The server does not listen for S3: `argosy server start --s3 127.0.0.1:9000` does.", "yellow"
+        )
+
+
+# -- copying ------------------------------------------------------------------------------------------------
+
+
+def _there(text: str) -> Place:
+    from argosy.client.buckets import parse_place
+
+    place = parse_place(text)
+    if place is None:
+        raise click.UsageError(f"`{text}` is no place on the server: write argosy://BUCKET/KEY")
+    return place
+
+
+@contextmanager
+def _copies(session: Session, *, dryrun: bool = False, as_json: bool = False) -> Iterator[Transfer]:
+    """Copies with progress on the terminal."""
+    from argosy.client.transfers import Transfer
+
+    session.client.health()  # starts the server if need be
+    screen = session.screen
+
+    def on_bytes(done: int, total: int) -> None:
+        if not as_json:
+            screen.progress(f"{render_bytes(done)} of {render_bytes(total)}")
+
+    with Transfer(session.client.location, session.cwd, on_bytes, dryrun=dryrun) as transfer:
+        yield transfer
+    screen.end_progress()
+
+
+def _tell(session: Session, transfer: Transfer, done: str, would: str, *, as_json: bool) -> None:
+    screen, dryrun = session.screen, transfer.dryrun
+    if as_json:
+        rows = [{"source": one, "target": other, "bytes": size} for one, other, size in transfer.copied]
+        screen.json({"copied": rows, "removed": transfer.removed, "dryrun": dryrun})
+        return
+    if dryrun:
+        for one, other, _ in transfer.copied:
+            screen.print(f"{one} -> {other}")
+        for each in transfer.removed:
+            screen.print(f"remove {each}")
+    size = sum(size for _, _, size in transfer.copied)
+    if transfer.copied or not transfer.removed:
+        screen.say(
+            f"{would if dryrun else done} {many(len(transfer.copied), 'file')} ({render_bytes(size)})."
+        )
+    if transfer.removed:
+        screen.say(f"{'Would remove' if dryrun else 'Removed'} {many(len(transfer.removed), 'object')}.")

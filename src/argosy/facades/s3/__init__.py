@@ -1,0 +1,1 @@
+"""Amazon's S3 over HTTP, for the buckets of this server."""

@@ -1,0 +1,275 @@
+"""Calls of the DigitalOcean API (v2): droplets, the key that opens them, sizes and the account."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import hashlib
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Final
+
+import msgspec
+
+from argosy.infra import border
+from argosy.infra.http_json import Ask, How, HttpJson, Query, Rate, Service
+from argosy.infra.http_words import Said
+from argosy.infra.machine_images import asked_image
+from argosy.infra.machine_vendor import MachineOrder, Vendor, findings_of
+from argosy.infra.machines import Machine, MachineState
+from argosy.infra.provider import Diagnostic, Setting, Want
+from argosy.model.offer import Capacity, Offer, Shape
+from argosy.model.rows import Claim
+from argosy.model.units import MIB
+from argosy.providers.digitalocean import MANIFEST
+from argosy.providers.digitalocean.wire import (
+    MARK,
+    NODES,
+    TAG,
+    Account,
+    AccountAnswer,
+    Actions,
+    Droplet,
+    Droplets,
+    Made,
+    Sizes,
+    Total,
+)
+
+URL: Final = "https://api.digitalocean.com"
+_STATES: Final = {
+    "new": MachineState.STARTING,
+    "active": MachineState.RUNNING,
+    "off": MachineState.STOPPED,
+    "archive": MachineState.ENDED,
+}
+_ASKED_AFTER_S: Final = 20.0  # a droplet that is new for so long is asked what became of its order
+_PAGE: Final = 200
+
+
+class DigitalOcean(Vendor):
+    manifest = MANIFEST
+    fresh_s = 1.0
+    end_command = "doctl compute droplet delete {id}"
+
+    def __init__(self, setting: Setting, *, call_every_s: float = 0.25) -> None:
+        self._setting, self._clock = setting, setting.clock
+        self._key = ""  # the fingerprint of ours, when the account has it
+        self._making_key = asyncio.Lock()
+        self._http = HttpJson(
+            setting.environ.get("DIGITALOCEAN_API_URL") or URL,
+            Service(title=MANIFEST.title, sign_in=f"`{MANIFEST.sign_in}`", words=words),
+            clock=setting.clock,
+            sign=self._sign,
+            rate=Rate(call_every_s, 40, setting.clock),
+        )
+
+    async def _sign(self, ask: Ask) -> dict[str, str]:
+        environ = self._setting.environ
+        token = environ.get("DIGITALOCEAN_TOKEN") or environ.get("DIGITALOCEAN_ACCESS_TOKEN")
+        token = token or _doctl_token(Path(environ.get("HOME", "/nonexistent")) / ".config/doctl/config.yaml")
+        if not token:
+            raise border.CredentialsRejected(
+                "DigitalOcean has no token to use, neither in DIGITALOCEAN_TOKEN nor in "
+                f"~/.config/doctl/config.yaml; `{MANIFEST.sign_in}`"
+            )
+        return {"authorization": f"Bearer {token}"}
+
+    async def check(self) -> Sequence[Diagnostic]:
+        async def account() -> str:
+            told = await self._account()
+            if told.status == "locked":
+                raise border.CredentialsRejected(
+                    f"DigitalOcean has locked this account: {told.status_message or 'it says no more'}; "
+                    "look at https://cloud.digitalocean.com/account/billing"
+                )
+            return f"the token is accepted; the account may have {told.droplet_limit} droplets"
+
+        return await findings_of(MANIFEST, account)
+
+    async def _account(self) -> Account:
+        return (await self._http.call("GET", "/v2/account", into=AccountAnswer)).account
+
+    async def _count(self) -> int:
+        """All droplets of the account."""
+        kinds = ("droplets", "gpus")
+        asks = [self._http.call("GET", "/v2/droplets", into=Total, query=_one(kind)) for kind in kinds]
+        return sum(each.meta.total for each in await asyncio.gather(*asks))
+
+    async def quote(self, want: Want) -> Sequence[Offer]:
+        """Sizes that no region has now are closed, until the next look; all are for an account that has as
+        many droplets as it may."""
+        now_ms, limit = self._clock.now_ms(), (await self._account()).droplet_limit
+        if await self._count() >= limit:
+            return [_closed(Shape(), now_ms, f"the account has {limit} droplets, which is its limit")]
+        pages = self._http.pages("/v2/sizes", into=Sizes, following=_following, query=[("per_page", _PAGE)])
+        return [
+            _closed(
+                Shape(instance_type=each.slug, cpus_milli=each.vcpus * 1000, memory_bytes=each.memory * MIB),
+                now_ms,
+                "no region of DigitalOcean has one now",
+            )
+            async for page in pages
+            for each in page.sizes
+            if not each.available or not each.regions
+        ]
+
+    def refuse(self, claim: Claim) -> None:
+        if not claim.choice.offer.region:
+            raise border.RequestRefused("infra", "an order at DigitalOcean names a region")
+
+    async def prepare(self, order: MachineOrder) -> None:
+        await self._our_key(order.opens)
+
+    async def create(self, order: MachineOrder, index: int) -> str:
+        claim = order.claim
+        asked = {
+            "name": order.name(index),
+            "region": order.region,
+            "size": order.kind,
+            "image": _image(claim),
+            # Without a key of the account the password of root is sent by mail, and has to be changed first.
+            "ssh_keys": [await self._our_key(order.opens)],
+            "user_data": order.user_data,
+            "tags": [MARK, f"{NODES}{claim.count}", *([f"{TAG}{claim.tag}"] if claim.tag else [])],
+            "backups": False,
+            "monitoring": False,
+        }
+        made = await self._http.call("POST", "/v2/droplets", json=asked, into=Made, scope=order.scope)
+        return str(made.droplet.id)
+
+    async def _our_key(self, opens: str) -> str:
+        async with self._making_key:
+            if not self._key:
+                self._key = await self._make_key(opens)
+        return self._key
+
+    async def _make_key(self, opens: str) -> str:
+        digest = hashlib.md5(base64.b64decode(opens.split()[1]), usedforsecurity=False).hexdigest()
+        fingerprint = ":".join(digest[at : at + 2] for at in range(0, 32, 2))
+        found = await self._http.find(f"/v2/account/keys/{fingerprint}", into=msgspec.Raw)
+        if found is None:
+            body = {"name": f"argosy-{digest[:8]}", "public_key": opens}
+            await self._http.call("POST", "/v2/account/keys", json=body, into=msgspec.Raw)
+        return fingerprint
+
+    async def listed(self, region: str) -> Sequence[Machine]:
+        """A listing without `type` does not show droplets with GPUs."""
+        found: dict[int, Droplet] = {}
+        for kind in (("tag_name", MARK), ("type", "gpus")):
+            query: Query = [kind, ("per_page", _PAGE)]
+            pages = self._http.pages("/v2/droplets", into=Droplets, following=_following, query=query)
+            async for page in pages:
+                found |= {each.id: each for each in page.droplets if each.mark}
+        return [await self._machine(each) for each in found.values()]
+
+    async def _machine(self, told: Droplet) -> Machine:
+        claim_id, index = told.mark or ("", 0)
+        failed = told.status == "new" and await self._was_refused(told)
+        return Machine(
+            id=str(told.id),
+            claim_id=claim_id,
+            index=index,
+            count=int(told.tagged(NODES) or 1),
+            tag=told.tagged(TAG),
+            state=MachineState.FAILED if failed else _STATES.get(told.status or "", MachineState.STARTING),
+            region=told.region.slug if told.region is not None else "",
+            kind=told.size_slug or "",
+            host=told.address("public"),
+            ip=told.address("private") or told.address("public"),
+            created=told.created_at or "",
+            said="its creation failed" if failed else "",
+            stays=failed,
+        )
+
+    async def _was_refused(self, told: Droplet) -> bool:
+        """An order that is accepted may fail later: only its action tells."""
+        if self._clock.now_ms() / 1000 - _seconds(told.created_at or "") < _ASKED_AFTER_S:
+            return False
+        found = await self._http.find(f"/v2/droplets/{told.id}/actions", into=Actions)
+        actions = found.actions if found is not None else []
+        return any(each.type == "create" and each.status == "errored" for each in actions)
+
+    async def delete(self, machine: Machine) -> None:
+        await self._http.drop(f"/v2/droplets/{machine.id}")
+
+    async def start(self, machine: Machine) -> None:
+        """Somebody has switched it off. It costs the same, so Argosy lets none rest."""
+        path, body = f"/v2/droplets/{machine.id}/actions", {"type": "power_on"}
+        await self._http.send("POST", path, json=body, how=How(safe=True))
+
+    async def close(self) -> None:
+        await self._http.close()
+
+
+def _one(kind: str) -> Query:
+    return [("type", kind), ("per_page", 1)]
+
+
+def _closed(shape: Shape, now_ms: int, why: str) -> Offer:
+    return Offer(
+        provider=MANIFEST.name,
+        shape=shape,
+        capacity=Capacity.ON_DEMAND,
+        price_micro_usd=0,
+        quoted_at_ms=now_ms,
+        closed=why,
+    )
+
+
+def _following(page: Droplets | Sizes) -> Query | None:
+    pages = page.links.pages if page.links is not None else None
+    found = re.search(r"[?&]page=(\d+)", (pages.next if pages is not None else "") or "")
+    return [("page", found[1])] if found else None
+
+
+def _image(claim: Claim) -> str | int:
+    """The slug or number that the task names; droplets with GPUs start with their drivers."""
+    asked, kind = asked_image(claim), claim.choice.offer.shape.instance_type
+    if asked:
+        return int(asked) if asked.isdigit() else asked
+    if not kind.startswith("gpu-"):
+        return "ubuntu-24-04-x64"
+    if "mi3" in kind:
+        return "gpu-amd-base"
+    return "gpu-h100x8-base" if re.search(r"x8\b", kind) else "gpu-h100x1-base"
+
+
+def _seconds(stamp: str) -> float:
+    from datetime import datetime
+
+    try:
+        return datetime.fromisoformat(stamp.replace("Z", "+00:00")).timestamp()
+    except ValueError:
+        return 0.0
+
+
+def words(said: Said) -> border.BorderError | None:
+    """Almost everything is `unprocessable_entity`: its text decides."""
+    what, text = f"DigitalOcean says: {said.words}", said.text.lower()
+    if "droplet limit" in text:
+        more = "https://cloud.digitalocean.com/account/team/droplet_limit_increase"
+        return border.QuotaExceeded("droplets", "reached", f"{what}; ask for more at {more}")
+    if "pending event" in text or "already in use on your account" in text:
+        return border.Transient(what, 5)
+    if said.status == 422 and re.search(r"not available|unavailable|restricted", text):
+        return border.OutOfCapacity(said.scope, f"DigitalOcean has no {said.scope} now: {said.text}")
+    if "locked" in text or "inactive" in text:
+        return border.CredentialsRejected(f"{what}; look at https://cloud.digitalocean.com/account/billing")
+    return None
+
+
+def _doctl_token(path: Path) -> str:
+    """Of the context that `doctl` uses."""
+    import yaml
+
+    try:
+        told = yaml.safe_load(path.read_text())
+    except (OSError, yaml.YAMLError):
+        return ""
+    if not isinstance(told, Mapping):
+        return ""
+    contexts, name = told.get("auth-contexts"), told.get("context") or "default"
+    named = contexts.get(name) if isinstance(contexts, Mapping) else None
+    return str((told.get("access-token") if name == "default" else None) or named or "")

@@ -1,0 +1,102 @@
+"""What the DigitalOcean API answers, as far as it is read; others than ours may be told of with less."""
+
+from __future__ import annotations
+
+import msgspec
+
+from argosy.infra.machines import of_name
+
+#: Tags stay in an account when their droplets are gone: so no tag names a claim. Its name does.
+MARK, TAG, NODES = "argosy", "argosy-server:", "argosy-nodes:"
+
+
+class Address(msgspec.Struct, frozen=True):
+    type: str = ""
+    ip_address: str = ""
+
+
+class Networks(msgspec.Struct, frozen=True):
+    v4: list[Address] | None = None
+
+
+class Region(msgspec.Struct, frozen=True):
+    slug: str
+
+
+class Droplet(msgspec.Struct, frozen=True):
+    id: int
+    name: str | None = None
+    status: str | None = None
+    created_at: str | None = None
+    size_slug: str | None = None
+    region: Region | None = None
+    tags: list[str] | None = None
+    networks: Networks | None = None
+
+    @property
+    def mark(self) -> tuple[str, int] | None:
+        return of_name(self.name or "") if MARK in (self.tags or ()) else None
+
+    def tagged(self, prefix: str) -> str:
+        return next((tag.removeprefix(prefix) for tag in self.tags or () if tag.startswith(prefix)), "")
+
+    def address(self, kind: str) -> str:
+        known = self.networks.v4 if self.networks is not None else None
+        return next((each.ip_address for each in known or () if each.type == kind), "")
+
+
+class Pages(msgspec.Struct, frozen=True):
+    next: str | None = None
+
+
+class Links(msgspec.Struct, frozen=True):
+    pages: Pages | None = None
+
+
+class Droplets(msgspec.Struct, frozen=True):
+    droplets: list[Droplet]
+    links: Links | None = None
+
+
+class Meta(msgspec.Struct, frozen=True):
+    total: int = 0
+
+
+class Total(msgspec.Struct, frozen=True):
+    meta: Meta
+
+
+class Made(msgspec.Struct, frozen=True):
+    droplet: Droplet
+
+
+class Action(msgspec.Struct, frozen=True):
+    type: str
+    status: str
+
+
+class Actions(msgspec.Struct, frozen=True):
+    actions: list[Action]
+
+
+class Size(msgspec.Struct, frozen=True):
+    slug: str
+    memory: int  # MB
+    vcpus: int
+    available: bool
+    regions: list[str]
+
+
+class Sizes(msgspec.Struct, frozen=True):
+    sizes: list[Size]
+    links: Links | None = None
+
+
+class Account(msgspec.Struct, frozen=True):
+    droplet_limit: int
+    status: str
+    status_message: str | None = None
+
+
+class AccountAnswer(msgspec.Struct, frozen=True):
+    account: Account

@@ -1,0 +1,350 @@
+"""Calls of Hyperstack's Infrahub API (v1): environments, keys and machines, which hibernate to rest."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import re
+from collections.abc import AsyncIterator, Mapping, Sequence
+from typing import Final, TypeVar
+
+import msgspec
+
+from argosy.infra import border
+from argosy.infra.http_json import Ask, How, HttpJson, Query, Rate, Service
+from argosy.infra.http_words import Said
+from argosy.infra.machine_images import asked_image, newest
+from argosy.infra.machine_vendor import MachineOrder, Vendor, findings_of
+from argosy.infra.machines import Machine, MachineState, of_name
+from argosy.infra.provider import Diagnostic, Setting, Want
+from argosy.model.offer import Capacity, Offer, Shape
+from argosy.model.rows import Claim
+from argosy.model.units import GIB
+from argosy.providers.hyperstack import MANIFEST
+
+URL: Final = "https://infrahub-api.nexgencloud.com"
+MARK, TAG, NODES = "argosy", "argosy-server:", "argosy-nodes:"
+_MACHINES: Final = "/v1/core/virtual-machines"
+_PAGE: Final = 100
+_SPOT: Final = "-spot"
+_STATES: Final = {
+    "ACTIVE": MachineState.RUNNING,
+    "STOPPING": MachineState.STOPPING,
+    "SHUTOFF": MachineState.STOPPED,
+    "HIBERNATING": MachineState.STOPPING,
+    "HIBERNATED": MachineState.STOPPED,
+    "DELETING": MachineState.ENDED,
+    "DELETED": MachineState.ENDED,
+    "ERROR": MachineState.FAILED,
+}  # any other word: it is being made, or started
+
+
+class _Environment(msgspec.Struct, frozen=True):
+    name: str
+    region: str | None = None
+
+
+class _Environments(msgspec.Struct, frozen=True):
+    environments: list[_Environment]
+    count: int = 0
+
+
+class _Key(msgspec.Struct, frozen=True):
+    name: str
+
+
+class _Keys(msgspec.Struct, frozen=True):
+    keypairs: list[_Key]
+    count: int = 0
+
+
+class _Flavor(msgspec.Struct, frozen=True):
+    name: str
+    region_name: str = ""
+    cpu: int = 0
+    ram: float = 0
+    gpu: str | None = None
+    stock_available: bool = True
+
+
+class _Flavors(msgspec.Struct, frozen=True):
+    flavors: list[_Flavor]
+    region_name: str = ""
+
+
+class _AllFlavors(msgspec.Struct, frozen=True):
+    data: list[_Flavors]
+
+
+class _Image(msgspec.Struct, frozen=True):
+    name: str
+
+
+class _Images(msgspec.Struct, frozen=True):
+    images: list[_Image]
+    region_name: str = ""
+
+
+class _AllImages(msgspec.Struct, frozen=True):
+    images: list[_Images]
+
+
+class _Machine(msgspec.Struct, frozen=True):
+    id: int
+    name: str | None = None
+    status: str | None = None
+    flavor: _Flavor | None = None
+    environment: _Environment | None = None
+    labels: list[str] | None = None
+    fixed_ip: str | None = None
+    floating_ip: str | None = None
+    floating_ip_status: str | None = None
+    created_at: str | None = None
+
+    def labelled(self, prefix: str) -> str:
+        found = (each.removeprefix(prefix) for each in self.labels or () if each.startswith(prefix))
+        return next(found, "")
+
+
+class _Machines(msgspec.Struct, frozen=True):
+    instances: list[_Machine]
+    count: int = 0
+
+
+class _One(msgspec.Struct, frozen=True):
+    instance: _Machine
+
+
+class _Made(msgspec.Struct, frozen=True):
+    id: int
+
+
+class _AllMade(msgspec.Struct, frozen=True):
+    instances: list[_Made]
+
+
+P = TypeVar("P", _Environments, _Keys, _Machines)
+
+
+class _Credit(msgspec.Struct, frozen=True):
+    credit: float = 0
+    can_create_instance: bool = True
+
+
+class _CreditAnswer(msgspec.Struct, frozen=True):
+    data: _Credit
+
+
+class Hyperstack(Vendor):
+    manifest = MANIFEST
+    fresh_s = 1.0
+
+    def __init__(self, setting: Setting, *, call_every_s: float = 0.2) -> None:
+        self._setting, self._clock = setting, setting.clock
+        self._ready: set[str] = set()  # regions that have our environment and our key
+        self._images: dict[tuple[str, bool], str] = {}
+        self._making = asyncio.Lock()
+        self._http = HttpJson(
+            setting.environ.get("HYPERSTACK_API_URL") or URL,
+            Service(title=MANIFEST.title, sign_in=MANIFEST.sign_in, words=words),
+            clock=setting.clock,
+            sign=self._sign,
+            rate=Rate(call_every_s, 20, setting.clock),
+        )
+
+    async def _sign(self, ask: Ask) -> Mapping[str, str]:
+        key = self._setting.environ.get("HYPERSTACK_API_KEY")
+        if not key:
+            raise border.CredentialsRejected(
+                f"Hyperstack has no key to use: HYPERSTACK_API_KEY is not set; {MANIFEST.sign_in}"
+            )
+        return {"api_key": key}
+
+    async def check(self) -> Sequence[Diagnostic]:
+        async def credit() -> str:
+            told = (await self._http.call("GET", "/v1/billing/user-credit/credit", into=_CreditAnswer)).data
+            if not told.can_create_instance:
+                raise border.QuotaExceeded(
+                    "credit",
+                    f"{told.credit:.2f}",
+                    f"the credit at Hyperstack ({told.credit:.2f} $) is too small to launch; add to it at "
+                    "https://console.hyperstack.cloud/billing",
+                )
+            return f"the key is accepted; the credit is {told.credit:.2f} $"
+
+        return await findings_of(MANIFEST, credit)
+
+    async def quote(self, want: Want) -> Sequence[Offer]:
+        """Flavors that are out of stock in a region are closed, until the next look."""
+        now_ms = self._clock.now_ms()
+        answer = await self._http.call("GET", "/v1/core/flavors", into=_AllFlavors)
+        return [
+            Offer(
+                provider=MANIFEST.name,
+                region=each.region_name or group.region_name,
+                shape=Shape(
+                    instance_type=each.name, cpus_milli=each.cpu * 1000, memory_bytes=round(each.ram * GIB)
+                ),
+                capacity=Capacity.SPOT if (each.gpu or "").endswith(_SPOT) else Capacity.ON_DEMAND,
+                price_micro_usd=0,
+                quoted_at_ms=now_ms,
+                closed=f"Hyperstack has none in stock in {each.region_name or group.region_name}",
+            )
+            for group in answer.data
+            for each in group.flavors
+            if not each.stock_available
+        ]
+
+    def refuse(self, claim: Claim) -> None:
+        if not claim.choice.offer.region:
+            raise border.RequestRefused(
+                "infra", "an order at Hyperstack names a region: `hyperstack/CANADA-1`"
+            )
+
+    async def prepare(self, order: MachineOrder) -> None:
+        await self._prepare(order.region, _key_name(order), order.opens)
+        await self._image(order)
+
+    async def create(self, order: MachineOrder, index: int) -> str:
+        claim, region = order.claim, order.region
+        asked = {
+            "name": order.name(index),
+            "environment_name": _environment(region),
+            "flavor_name": order.kind,
+            "image_name": await self._image(order),
+            "key_name": _key_name(order),
+            "count": 1,
+            "user_data": order.user_data,
+            "labels": [MARK, f"{NODES}{claim.count}", *([f"{TAG}{claim.tag}"] if claim.tag else [])],
+            "assign_floating_ip": True,
+            "enable_port_randomization": False,  # sshd stays at port 22
+            "security_rules": [
+                _rule("tcp", "0.0.0.0/0", 22, 22),
+                _rule("tcp", "10.0.0.0/8", 1, 65535),  # the nodes among each other
+                _rule("udp", "10.0.0.0/8", 1, 65535),
+            ],
+        }
+        made = await self._http.call("POST", _MACHINES, json=asked, into=_AllMade, scope=order.scope)
+        return str(made.instances[0].id)
+
+    async def _prepare(self, region: str, key: str, opens: str) -> None:
+        """Our environment in a region, with our key: made once, free of charge."""
+        async with self._making:
+            if region in self._ready:
+                return
+            name = _environment(region)
+            environments = self._pages("/v1/core/environments", _Environments)
+            if name not in [each.name async for page in environments for each in page.environments]:
+                body = {"name": name, "region": region}
+                await self._http.call("POST", "/v1/core/environments", json=body, into=msgspec.Raw)
+            keys = self._pages("/v1/core/keypairs", _Keys)
+            if key not in [each.name async for page in keys for each in page.keypairs]:
+                body = {"name": key, "environment_name": name, "public_key": opens}
+                await self._http.call("POST", "/v1/core/keypairs", json=body, into=msgspec.Raw)
+            self._ready.add(region)
+
+    async def _image(self, order: MachineOrder) -> str:
+        """The task's, else the newest Ubuntu of the region, with drivers and CUDA where there are GPUs."""
+        region, gpu = order.region, bool(order.claim.choice.offer.shape.accelerator)
+        if asked := asked_image(order.claim):
+            return asked
+        if (region, gpu) not in self._images:
+            query = [("region", region)]
+            answer = await self._http.call("GET", "/v1/core/images", into=_AllImages, query=query)
+            names = [each.name for group in answer.images for each in group.images]
+            fit = [name for name in names if name.startswith("Ubuntu Server") and ("CUDA" in name) == gpu]
+            if not fit:
+                raise border.RequestRefused("region", f"Hyperstack has no image of Ubuntu in {region}")
+            self._images[region, gpu] = newest(fit)
+        return self._images[region, gpu]
+
+    async def listed(self, region: str) -> Sequence[Machine]:
+        pages = self._pages(_MACHINES, _Machines)
+        found = [_machine(each) async for page in pages for each in page.instances]
+        return [each for each in found if each is not None]
+
+    async def delete(self, machine: Machine) -> None:
+        await self._http.drop(f"{_MACHINES}/{machine.id}")
+
+    async def stop(self, machine: Machine) -> None:
+        """Hibernation gives the hardware back; a machine that is only shut down is paid for."""
+        await self._http.send("GET", f"{_MACHINES}/{machine.id}/hibernate")
+
+    async def start(self, machine: Machine) -> None:
+        told = (await self._http.call("GET", f"{_MACHINES}/{machine.id}", into=_One)).instance
+        act = "start" if told.status == "SHUTOFF" else "hibernate-restore"
+        scope = f"{machine.kind} in {machine.region}"
+        await self._http.send("GET", f"{_MACHINES}/{machine.id}/{act}", scope=scope, how=How(safe=False))
+
+    def _pages(self, path: str, into: type[P]) -> AsyncIterator[P]:
+        seen = [1]
+
+        def following(page: P) -> Query | None:
+            if seen[0] * _PAGE >= page.count:
+                return None
+            seen[0] += 1
+            return [("page", seen[0])]
+
+        query: Query = [("pageSize", _PAGE)]
+        return self._http.pages(path, into=into, following=following, query=query)
+
+    async def close(self) -> None:
+        await self._http.close()
+
+
+def _key_name(order: MachineOrder) -> str:
+    return f"argosy-{hashlib.sha256(order.opens.encode()).hexdigest()[:10]}-{order.region}"
+
+
+def _environment(region: str) -> str:
+    return f"argosy-{region}"
+
+
+def _rule(protocol: str, prefix: str, low: int, high: int) -> dict[str, object]:
+    return {
+        "direction": "ingress",
+        "ethertype": "IPv4",
+        "protocol": protocol,
+        "remote_ip_prefix": prefix,
+        "port_range_min": low,
+        "port_range_max": high,
+    }
+
+
+def _machine(told: _Machine) -> Machine | None:
+    named = of_name(told.name or "")
+    if named is None or MARK not in (told.labels or ()):
+        return None
+    state = _STATES.get(told.status or "", MachineState.STARTING)
+    if state is MachineState.RUNNING and not told.floating_ip and told.floating_ip_status != "ATTACHED":
+        state = MachineState.STARTING  # its address comes later
+    failed = state is MachineState.FAILED
+    return Machine(
+        id=str(told.id),
+        claim_id=named[0],
+        index=named[1],
+        count=int(told.labelled(NODES) or 1),
+        tag=told.labelled(TAG),
+        state=state,
+        region=(told.environment.region if told.environment is not None else "") or "",
+        kind=told.flavor.name if told.flavor is not None else "",
+        user="ubuntu",
+        spot=told.flavor is not None and (told.flavor.gpu or "").endswith(_SPOT),
+        host=told.floating_ip or "",
+        ip=told.fixed_ip or "",
+        created=told.created_at or "",
+        said="its status is ERROR" if failed else "",
+        stays=failed,
+    )
+
+
+def words(said: Said) -> border.BorderError | None:
+    what, text = f"Hyperstack says: {said.words}", f"{said.code} {said.text}".lower()
+    if re.search(r"stock|not enough (gpu|capacity|resources)", text):
+        return border.OutOfCapacity(said.scope, f"Hyperstack has no {said.scope} now: {said.text}")
+    if "credit" in text or "balance" in text:
+        more = "https://console.hyperstack.cloud/billing"
+        return border.QuotaExceeded("credit", "reached", f"{what}; add to it at {more}")
+    if said.status == 409 or re.search(r"(cannot|can't|unable).*(state|status)", text):
+        return border.Transient(what, 5)
+    return None

@@ -1,0 +1,202 @@
+"""The driver of Kubernetes: the contexts that this server uses, and the six verbs over them."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Final
+
+from argosy.infra import border
+from argosy.infra.agent_port import Channel
+from argosy.infra.provider import Diagnostic, Want
+from argosy.infra.to_its_end import ToItsEnd
+from argosy.infra.tombstones import Tombstones, is_claim_id
+from argosy.model.facts import ClaimFact
+from argosy.model.ids import Clock
+from argosy.model.offer import Offer
+from argosy.model.phases import Desired
+from argosy.model.rows import Claim, Node
+from argosy.providers.kubernetes import MANIFEST
+from argosy.providers.kubernetes.api import Api
+from argosy.providers.kubernetes.checking import findings_of
+from argosy.providers.kubernetes.cluster import Cluster
+from argosy.providers.kubernetes.kubeconfig import Context, find_contexts
+from argosy.providers.kubernetes.wishes import ContextConfig, read_file
+
+_log: Final = logging.getLogger(__name__)
+CONTEXTS: Final = "ARGOSY_KUBERNETES_CONTEXTS"
+
+
+class KubernetesProvider:
+    """Clusters by context. Files are read when something is first asked."""
+
+    def __init__(
+        self,
+        root: Path,
+        *,
+        environ: Mapping[str, str],
+        home: Path,
+        clock: Clock,
+        zipapp: Callable[[], Path],
+        settle_s: float = 3.0,
+    ) -> None:
+        self.manifest = MANIFEST
+        self._root, self._environ, self._home = root, environ, home
+        self._clock, self._zipapp, self._settle_s = clock, zipapp, settle_s
+        self._known: dict[str, Cluster] | None = None
+        self._released = Tombstones(root / ".released")
+        self._locks: dict[str, asyncio.Lock] = {}
+        self._to_its_end = ToItsEnd()
+        self._seen: dict[str, dict[str, ClaimFact]] = {}  # what each cluster told last
+        self._news = asyncio.Event()
+
+    # -- the six verbs ---------------------------------------------------------------------------------------
+
+    async def check(self) -> Sequence[Diagnostic]:
+        try:
+            clusters = self._clusters()
+        except border.BorderError as error:
+            fact, _, fix = str(error).partition("; ")
+            return [
+                Diagnostic(
+                    provider=self.manifest.name, ok=False, what=fact, hint=fix or "see docs/kubernetes.md"
+                )
+            ]
+        found = await asyncio.gather(*(findings_of(each, self.manifest.name) for each in clusters.values()))
+        return [finding for findings in found for finding in findings]
+
+    async def quote(self, want: Want) -> Sequence[Offer]:
+        """What every cluster has; one that does not answer is left out unless it is the only one."""
+        clusters = list(self._clusters().values())
+        asked = [each.capacity.offers(self.manifest.name) for each in clusters]
+        offers: list[Offer] = []
+        for cluster, answer in zip(
+            clusters, await asyncio.gather(*asked, return_exceptions=True), strict=True
+        ):
+            if isinstance(answer, border.BorderError) and len(clusters) > 1:
+                _log.warning("%s gives no quote: %s", cluster.name, answer)
+            elif isinstance(answer, BaseException):
+                raise answer
+            else:
+                offers += answer
+        return offers
+
+    async def ensure(self, claim: Claim) -> None:
+        cluster = self._refuse(claim)
+        await self._to_its_end(self._ensure(cluster, claim))
+        if claim.desired is Desired.RUN:
+            await cluster.settle(claim)
+
+    async def observe(self, claim_ids: Sequence[str]) -> Sequence[ClaimFact]:
+        asked = [self._facts(cluster, claim_ids) for cluster in self._clusters().values()]
+        return [fact for facts in await asyncio.gather(*asked) for fact in facts]
+
+    async def release(self, claim_id: str) -> None:
+        if is_claim_id(claim_id):
+            await self._to_its_end(self._release(claim_id))
+
+    async def reach(self, node: Node) -> Channel:
+        context, namespace, pod = ([*node.address.rsplit("/", 2), "", ""])[:3]
+        cluster = self._clusters().get(context)
+        if cluster is None or not pod:
+            raise border.Unreachable(f"there is no pod {node.address}")
+        return await cluster.reach(namespace, pod)
+
+    async def changed(self) -> None:
+        """Until something of ours has changed."""
+        await self._news.wait()
+
+    async def disconnect(self) -> None:
+        """End watches and connections."""
+        await asyncio.gather(*(each.close() for each in (self._known or {}).values()))
+
+    # -- contexts --------------------------------------------------------------------------------------------
+
+    def _clusters(self) -> dict[str, Cluster]:
+        """Those that are in use. Raises a border error."""
+        if self._known is None:
+            configs = read_file(self._home)
+            contexts = find_contexts(self._environ)
+            text = self._environ.get(CONTEXTS, "")
+            names = [part.strip() for part in text.split(",") if part.strip()] or list(configs)
+            if names == ["all"] or (not names and not contexts.current):
+                names = list(contexts.contexts)
+            names = names or [contexts.current]
+            missing = [name for name in names if name not in contexts.contexts]
+            if missing:
+                has = ", ".join(sorted(contexts.contexts))
+                raise border.CredentialsRejected(
+                    f"the kubeconfig has no context `{missing[0]}`; it has {has}: mend {CONTEXTS} or "
+                    "kubernetes.yaml"
+                )
+            self._known = {name: self._cluster(contexts.contexts[name], configs.get(name)) for name in names}
+        return self._known
+
+    def _cluster(self, context: Context, config: ContextConfig | None) -> Cluster:
+        return Cluster(
+            Api(context, self._environ, self._clock),
+            config or ContextConfig(),
+            clock=self._clock,
+            zipapp=self._zipapp,
+            folder=self._root / "namespaces" / context.name.replace("/", "%"),
+            changed=self._tell,
+            settle_s=self._settle_s,
+        )
+
+    def _tell(self) -> None:
+        self._news.set()
+        self._news = asyncio.Event()
+
+    # -- effects ---------------------------------------------------------------------------------------------
+
+    def _refuse(self, claim: Claim) -> Cluster:
+        offer = claim.choice.offer
+        if not is_claim_id(claim.id):
+            raise border.RequestRefused("claim", f"`{claim.id}` is not the id of a claim")
+        if offer.provider != self.manifest.name:
+            raise border.RequestRefused("provider", f"`{offer.provider}` is not Kubernetes")
+        if claim.desired is Desired.STOP:
+            raise border.Unsupported("pods cannot rest: they run or go")
+        if claim.count < 1:
+            raise border.RequestRefused("num_nodes", "a claim has at least one node")
+        cluster = self._clusters().get(offer.region)
+        if cluster is None:
+            known = ", ".join(sorted(self._clusters()))
+            raise border.RequestRefused(
+                "infra", f"there is no context `{offer.region}` in use; in use are {known}"
+            )
+        if claim.id in self._released:
+            raise border.RequestRefused("claim", f"{claim.id} was released before")
+        return cluster
+
+    async def _ensure(self, cluster: Cluster, claim: Claim) -> None:
+        async with self._locks.setdefault(claim.id, asyncio.Lock()):
+            if claim.id in self._released:
+                raise border.RequestRefused("claim", f"{claim.id} was released before")
+            await cluster.ensure(claim)
+
+    async def _release(self, claim_id: str) -> None:
+        try:
+            self._released.add(claim_id)
+        except OSError as error:
+            raise border.Transient(f"cannot note what is released: {error.strerror or error}", 10) from error
+        async with self._locks.setdefault(claim_id, asyncio.Lock()):
+            await asyncio.gather(*(each.release(claim_id) for each in self._clusters().values()))
+        self._locks.pop(claim_id, None)
+
+    async def _facts(self, cluster: Cluster, claim_ids: Sequence[str]) -> list[ClaimFact]:
+        """A cluster that does not answer has not lost its pods: what it told last holds."""
+        seen = self._seen.setdefault(cluster.name, {})
+        try:
+            await cluster.ready()
+            facts = cluster.facts(list(claim_ids))
+        except border.BorderError:
+            if len(self._clusters()) == 1:
+                raise
+            return [fact for name, fact in seen.items() if not claim_ids or name in claim_ids]
+        for name in claim_ids or list(seen):
+            seen.pop(name, None)
+        seen.update({fact.claim_id: fact for fact in facts})
+        return facts

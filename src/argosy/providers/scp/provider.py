@@ -1,0 +1,303 @@
+"""Calls of Samsung Cloud Platform's API, as published: virtual servers of a project, signed requests.
+
+There is no listing of marks: a server's name is its claim and node. A script at the first boot lets us in,
+and the machines make their host keys themselves."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import hmac
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Final, NamedTuple
+
+import msgspec
+
+from argosy.infra import border
+from argosy.infra.http_json import Ask, How, HttpJson, Query, Rate, Service
+from argosy.infra.http_words import Said
+from argosy.infra.machine_images import asked_image, newest
+from argosy.infra.machine_vendor import MachineOrder, Vendor, findings_of
+from argosy.infra.machines import Machine, MachineState, of_name
+from argosy.infra.provider import Diagnostic, Setting, Want
+from argosy.model.offer import Offer
+from argosy.model.rows import Claim
+from argosy.providers.scp import MANIFEST
+from argosy.providers.scp.network import Network
+
+URL: Final = "https://openapi.samsungsdscloud.com"
+DISK_GB: Final = 100  # the least; a multiple of 10
+_DISK_PRODUCT: Final = "PRODUCT-sRlJ34iBr9hOxN9J5PrQxo"  # SSD
+_SERVERS: Final = "/virtual-server/v2/virtual-servers"
+_SIZE: Final = 100
+_NAME_MAX: Final = 28
+_STATES: Final = {
+    "RUNNING": MachineState.RUNNING,
+    "STOPPING": MachineState.STOPPING,
+    "STOPPED": MachineState.STOPPED,
+    "TERMINATING": MachineState.ENDED,
+    "TERMINATED": MachineState.ENDED,
+    "DELETING": MachineState.ENDED,
+    "DELETED": MachineState.ENDED,
+    "ERROR": MachineState.FAILED,
+    "FAILED": MachineState.FAILED,
+}  # any other word (CREATING, EDITING, STARTING, RESTARTING): it is being made, or started
+
+
+class Access(NamedTuple):
+    key: str
+    secret: str
+    project: str
+
+
+class _Server(msgspec.Struct, frozen=True, rename="camel"):
+    virtual_server_id: str
+    virtual_server_name: str | None = None
+    virtual_server_state: str | None = None
+    service_zone_id: str | None = None
+    server_type: str | None = None
+    ip: str | None = None
+    created_dt: str | None = None
+
+
+class _Servers(msgspec.Struct, frozen=True, rename="camel"):
+    contents: list[_Server]
+    total_count: int = 0
+
+
+class _Nic(msgspec.Struct, frozen=True, rename="camel"):
+    subnet_type: str
+    ip: str = ""
+    nat_ip: str | None = None
+
+
+class _Nics(msgspec.Struct, frozen=True):
+    contents: list[_Nic]
+
+
+class _Image(msgspec.Struct, frozen=True, rename="camel"):
+    image_id: str
+    image_name: str
+    os_type: str
+
+
+class _Images(msgspec.Struct, frozen=True):
+    contents: list[_Image]
+
+
+class _Made(msgspec.Struct, frozen=True, rename="camel"):
+    resource_id: str
+
+
+class Scp(Vendor):
+    manifest = MANIFEST
+    own_host_keys = True
+    fresh_s = 1.0
+
+    def __init__(self, setting: Setting, *, call_every_s: float = 0.2) -> None:
+        self._setting, self._clock = setting, setting.clock
+        self._images: dict[tuple[str, bool], str] = {}
+        self._addresses: dict[str, str] = {}  # by the id of a server that runs
+        self._http = HttpJson(
+            setting.environ.get("SCP_API_URL") or URL,
+            Service(title=MANIFEST.title, sign_in=MANIFEST.sign_in, words=words),
+            clock=setting.clock,
+            sign=self._sign,
+            rate=Rate(call_every_s, 20, setting.clock),
+        )
+        self._network = Network(self._http, MANIFEST.title)
+
+    def _access(self) -> Access:
+        environ = self._setting.environ
+        told = Access(
+            environ.get("SCP_ACCESS_KEY", ""),
+            environ.get("SCP_SECRET_KEY", ""),
+            environ.get("SCP_PROJECT_ID", ""),
+        )
+        found = told if all(told) else _access_in(Path(environ.get("HOME", "/nonexistent")))
+        if not all(found):
+            raise border.CredentialsRejected(
+                "Samsung Cloud Platform has no access key, secret key and project to use, neither in "
+                "SCP_ACCESS_KEY, SCP_SECRET_KEY and SCP_PROJECT_ID nor in ~/.scp/scp_credential; "
+                f"{MANIFEST.sign_in}"
+            )
+        return found
+
+    async def _sign(self, ask: Ask) -> dict[str, str]:
+        access, stamp = self._access(), str(self._clock.now_ms())
+        return {
+            "X-Cmp-AccessKey": access.key,
+            "X-Cmp-ClientType": "OpenApi",
+            "X-Cmp-ProjectId": access.project,
+            "X-Cmp-Timestamp": stamp,
+            "X-Cmp-Signature": signature(access, ask.method, ask.url, stamp),
+        }
+
+    async def check(self) -> Sequence[Diagnostic]:
+        async def zones() -> str:
+            found = await self._network.zones(self._access().project)
+            return f"the access key is accepted; the project has the service zones {', '.join(sorted(found))}"
+
+        return await findings_of(MANIFEST, zones)
+
+    async def quote(self, want: Want) -> Sequence[Offer]:
+        """Nothing differs from the catalog, if the key is accepted: no call tells what is left."""
+        await self._network.zones(self._access().project)
+        return ()
+
+    def refuse(self, claim: Claim) -> None:
+        if not claim.choice.offer.region:
+            raise border.RequestRefused(
+                "infra",
+                "an order at Samsung Cloud Platform names a service zone: `scp/KOREA-WEST-1-SCP-B001`",
+            )
+
+    async def prepare(self, order: MachineOrder) -> None:
+        place = await self._network.place(self._access().project, order.region)
+        await self._image(order, place.zone_id)
+
+    async def create(self, order: MachineOrder, index: int) -> str:
+        claim, name = order.claim, order.name(index)
+        if len(name) > _NAME_MAX:
+            raise border.RequestRefused("name", f"`{name}` has more than {_NAME_MAX} characters")
+        place = await self._network.place(self._access().project, order.region)
+        wanted_gb = max(DISK_GB, -(-claim.choice.resources.disk_size_bytes // 10**10) * 10)
+        asked = {
+            "virtualServerName": name,
+            "serviceZoneId": place.zone_id,
+            "serverType": order.kind,
+            "imageId": await self._image(order, place.zone_id),
+            "contractId": "None",
+            "keyPairId": place.key_pair_id,
+            "initialScript": {
+                "encodingType": "base64",
+                "initialScriptShell": "bash",
+                "initialScriptType": "text",
+                "initialScriptContent": base64.b64encode(_script(order.opens).encode()).decode(),
+            },
+            "blockStorage": {
+                "blockStorageName": f"argosy {claim.count} {claim.tag}"[:_NAME_MAX].strip(),
+                "diskSize": wanted_gb,
+                "encryptEnabled": False,
+                "productId": _DISK_PRODUCT,
+            },
+            "nic": {"natEnabled": True, "subnetId": place.subnet_id},
+            "securityGroupIds": [place.group_id],
+            "deletionProtectionEnabled": False,
+        }
+        path = "/virtual-server/v4/virtual-servers"
+        return (await self._http.call("POST", path, json=asked, into=_Made, scope=order.scope)).resource_id
+
+    async def _image(self, order: MachineOrder, zone_id: str) -> str:
+        """The task's, else the newest Ubuntu of its zone; one for GPUs where there are GPUs."""
+        gpu = bool(order.claim.choice.offer.shape.accelerator)
+        if asked := asked_image(order.claim):
+            return asked
+        if (zone_id, gpu) not in self._images:
+            query: Query = [("serviceZoneId", zone_id), ("size", 999)]
+            answer = await self._http.call("GET", "/image/v2/standard-images", into=_Images, query=query)
+            ids = {each.image_name: each.image_id for each in answer.contents if each.os_type == "UBUNTU"}
+            fit = [name for name in ids if ("GPU" in name.upper()) == gpu] or list(ids)
+            if not fit:
+                raise border.RequestRefused("image", "Samsung Cloud Platform has no image of Ubuntu there")
+            self._images[zone_id, gpu] = ids[newest(fit)]
+        return self._images[zone_id, gpu]
+
+    async def listed(self, region: str) -> Sequence[Machine]:
+        seen = [0]
+
+        def following(page: _Servers) -> Query | None:
+            seen[0] += 1
+            return [("page", seen[0])] if seen[0] * _SIZE < page.total_count else None
+
+        pages = self._http.pages(_SERVERS, into=_Servers, following=following, query=[("size", _SIZE)])
+        told = [
+            each async for page in pages for each in page.contents if of_name(each.virtual_server_name or "")
+        ]
+        names = (
+            {id: name for name, id in (await self._network.zones(self._access().project)).items()}
+            if told
+            else {}
+        )
+        return [await self._machine(each, names.get(each.service_zone_id or "", "")) for each in told]
+
+    async def _machine(self, told: _Server, zone: str) -> Machine:
+        claim_id, index = of_name(told.virtual_server_name or "") or ("", 0)
+        state = _STATES.get(told.virtual_server_state or "", MachineState.STARTING)
+        failed = state is MachineState.FAILED
+        return Machine(
+            id=told.virtual_server_id,
+            claim_id=claim_id,
+            index=index,
+            state=state,
+            region=zone,
+            kind=told.server_type or "",
+            host=await self._address(told) if state is MachineState.RUNNING else "",
+            ip=told.ip or "",
+            created=told.created_dt or "",
+            said=f"its state is {told.virtual_server_state}" if failed else "",
+            stays=failed,
+        )
+
+    async def _address(self, told: _Server) -> str:
+        if told.virtual_server_id not in self._addresses:
+            answer = await self._http.call("GET", f"{_SERVERS}/{told.virtual_server_id}/nics", into=_Nics)
+            found = (each.nat_ip for each in answer.contents if each.subnet_type == "PUBLIC" and each.nat_ip)
+            if address := next(found, ""):
+                self._addresses[told.virtual_server_id] = address
+        return self._addresses.get(told.virtual_server_id, "")
+
+    async def delete(self, machine: Machine) -> None:
+        self._addresses.pop(machine.id, None)
+        await self._http.drop(f"{_SERVERS}/{machine.id}")
+
+    async def stop(self, machine: Machine) -> None:
+        self._addresses.pop(machine.id, None)
+        await self._http.send("POST", f"{_SERVERS}/{machine.id}/stop", json={}, how=How(safe=True))
+
+    async def start(self, machine: Machine) -> None:
+        path, scope = f"{_SERVERS}/{machine.id}/start", f"{machine.kind} in {machine.region}"
+        await self._http.send("POST", path, json={}, scope=scope, how=How(safe=True))
+
+    async def close(self) -> None:
+        await self._http.close()
+
+
+def signature(access: Access, method: str, url: str, stamp: str) -> str:
+    """Of a request. `url`: as it is sent, with its query; `stamp`: when, in ms."""
+    message = f"{method}{url}{stamp}{access.key}{access.project}OpenApi"
+    digest = hmac.new(access.secret.encode(), message.encode(), hashlib.sha256).digest()
+    return base64.b64encode(digest).decode()
+
+
+def _script(opens: str) -> str:
+    return (
+        "#!/bin/bash\n"
+        "mkdir -p -m 700 /root/.ssh\n"
+        f"echo '{opens}' >> /root/.ssh/authorized_keys\n"
+        "chmod 600 /root/.ssh/authorized_keys\n"
+        "systemctl mask --now --no-block apt-daily.timer apt-daily-upgrade.timer || true\n"
+    )
+
+
+def words(said: Said) -> border.BorderError | None:
+    what = f"Samsung Cloud Platform says: {said.words}"
+    if "ongoing request" in said.text.lower():
+        return border.Transient(what, 10)
+    if said.scope and re.search(r"insufficient|not available|shortage", said.text, re.IGNORECASE):
+        return border.OutOfCapacity(
+            said.scope, f"Samsung Cloud Platform has no {said.scope} now: {said.text}"
+        )
+    return None
+
+
+def _access_in(home: Path) -> Access:
+    """`key = value`, line by line."""
+    try:
+        text = (home / ".scp/scp_credential").read_text()
+    except OSError:
+        return Access("", "", "")
+    told = dict(re.findall(r"^\s*(?:scp_)?(\w+)\s*=\s*(\S+)", text, re.MULTILINE))
+    return Access(told.get("access_key", ""), told.get("secret_key", ""), told.get("project_id", ""))

@@ -1,0 +1,327 @@
+"""Calls of the Verda API (v1): instances, keys, images, and what can be had where.
+
+There is no user data: machines let in a key object of the account and make their host keys themselves."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Final
+
+import msgspec
+
+from argosy.infra import border
+from argosy.infra.http_json import Ask, How, HttpJson, Rate, Service
+from argosy.infra.http_words import Said
+from argosy.infra.machine_images import asked_image, newest
+from argosy.infra.machine_vendor import MachineOrder, Vendor, findings_of
+from argosy.infra.machines import Machine, MachineState, of_name
+from argosy.infra.provider import Diagnostic, Setting, Want
+from argosy.model.offer import Capacity, Offer, Shape
+from argosy.model.rows import Claim
+from argosy.model.units import GIB
+from argosy.providers.verda import MANIFEST
+
+URL: Final = "https://api.verda.com"
+DISK_GB: Final = 100
+_MARK: Final = re.compile(r"argosy (?P<nodes>\d+)(?: (?P<tag>\S+))?")
+_STATES: Final = {
+    "running": MachineState.RUNNING,
+    "offline": MachineState.STOPPED,
+    "starting_hibernation": MachineState.STOPPING,
+    "hibernating": MachineState.STOPPED,
+    "discontinued": MachineState.ENDED,
+    "deleting": MachineState.ENDED,
+    "notfound": MachineState.ENDED,
+    "not_found": MachineState.ENDED,
+    "error": MachineState.FAILED,
+    "installation_failed": MachineState.FAILED,
+    "no_capacity": MachineState.FAILED,
+}  # any other word: it is being made
+_EARLY_S: Final = 60.0  # a token is renewed so long before it ends
+
+
+class _Token(msgspec.Struct, frozen=True):
+    access_token: str
+    expires_in: float
+
+
+class _Instance(msgspec.Struct, frozen=True):
+    id: str
+    status: str | None = None
+    hostname: str | None = None
+    description: str | None = None
+    created_at: str | None = None
+    instance_type: str | None = None
+    location: str | None = None
+    ip: str | None = None
+    os_volume_id: str | None = None
+    volume_ids: list[str] | None = None
+    is_spot: bool | None = None
+
+
+class _Key(msgspec.Struct, frozen=True):
+    id: str
+    key: str
+
+
+class _Image(msgspec.Struct, frozen=True):
+    image_type: str
+
+
+class _Stock(msgspec.Struct, frozen=True):
+    location_code: str
+    availabilities: list[str]
+
+
+class _Cpu(msgspec.Struct, frozen=True):
+    number_of_cores: int = 0
+
+
+class _Memory(msgspec.Struct, frozen=True):
+    size_in_gigabytes: float = 0
+
+
+class _Type(msgspec.Struct, frozen=True):
+    instance_type: str
+    cpu: _Cpu | None = None
+    memory: _Memory | None = None
+
+
+class _Balance(msgspec.Struct, frozen=True):
+    amount: float
+    currency: str
+
+
+class _Done(msgspec.Struct, frozen=True):
+    status: str = ""
+    error: str | None = None
+
+
+class Verda(Vendor):
+    manifest = MANIFEST
+    own_host_keys = True
+    fresh_s = 1.0
+
+    def __init__(self, setting: Setting, *, call_every_s: float = 0.2) -> None:
+        self._setting, self._clock = setting, setting.clock
+        url = setting.environ.get("VERDA_API_URL") or URL
+        service = Service(title=MANIFEST.title, sign_in=MANIFEST.sign_in, words=words)
+        rate = Rate(call_every_s, 20, setting.clock)
+        self._door = HttpJson(url, service, clock=setting.clock)
+        self._http = HttpJson(url, service, clock=setting.clock, sign=self._sign, rate=rate)
+        self._token, self._ends_s = "", 0.0
+        self._key = ""  # the id of ours, when the account has it
+        self._images: dict[str, str] = {}  # by type of machine
+        self._one, self._one_key = asyncio.Lock(), asyncio.Lock()
+
+    async def _sign(self, ask: Ask) -> dict[str, str]:
+        async with self._one:
+            if ask.again or not self._token or self._clock.monotonic_s() > self._ends_s:
+                client, secret = self._credentials()
+                body = {"grant_type": "client_credentials", "client_id": client, "client_secret": secret}
+                answer = await self._door.call(
+                    "POST", "/v1/oauth2/token", json=body, into=_Token, how=How(safe=True)
+                )
+                self._token = answer.access_token
+                self._ends_s = self._clock.monotonic_s() + answer.expires_in - _EARLY_S
+        return {"authorization": f"Bearer {self._token}"}
+
+    def _credentials(self) -> tuple[str, str]:
+        environ = self._setting.environ
+        for name in ("VERDA", "DATACRUNCH"):
+            client, secret = environ.get(f"{name}_CLIENT_ID"), environ.get(f"{name}_CLIENT_SECRET")
+            if client and secret:
+                return client, secret
+        path = Path(environ.get("HOME", "/nonexistent")) / ".verda/config.json"
+        try:
+            told = msgspec.json.decode(path.read_bytes(), type=dict[str, msgspec.Raw])
+            found = [msgspec.json.decode(told[key], type=str) for key in ("client_id", "client_secret")]
+        except (OSError, msgspec.MsgspecError, KeyError):
+            raise border.CredentialsRejected(
+                "Verda has no credentials to use, neither in VERDA_CLIENT_ID and VERDA_CLIENT_SECRET nor in "
+                f"~/.verda/config.json; {MANIFEST.sign_in}"
+            ) from None
+        return found[0], found[1]
+
+    async def check(self) -> Sequence[Diagnostic]:
+        async def balance() -> str:
+            told = await self._http.call("GET", "/v1/balance", into=_Balance)
+            if told.amount <= 0:
+                raise border.QuotaExceeded(
+                    "balance", "0", "the balance at Verda is used up; add to it at https://console.verda.com"
+                )
+            return f"the credentials are accepted; the balance is {told.amount:.2f} {told.currency}"
+
+        return await findings_of(MANIFEST, balance)
+
+    async def quote(self, want: Want) -> Sequence[Offer]:
+        """Types are closed where there is none now, until the next look."""
+        types = await self._http.call("GET", "/v1/instance-types", into=list[_Type])
+        offers: list[Offer] = []
+        for capacity in (Capacity.ON_DEMAND, Capacity.SPOT):
+            query = [("is_spot", "true" if capacity is Capacity.SPOT else "false")]
+            stocks = await self._http.call("GET", "/v1/instance-availability", into=list[_Stock], query=query)
+            for each in types:
+                lacks = [
+                    stock.location_code for stock in stocks if each.instance_type not in stock.availabilities
+                ]
+                regions = [""] if len(lacks) == len(stocks) else lacks
+                offers += [self._closed(each, region, capacity) for region in regions]
+        return offers
+
+    def _closed(self, told: _Type, region: str, capacity: Capacity) -> Offer:
+        shape = Shape(
+            instance_type=told.instance_type,
+            cpus_milli=told.cpu.number_of_cores * 1000 if told.cpu is not None else 0,
+            memory_bytes=round(told.memory.size_in_gigabytes * GIB) if told.memory is not None else 0,
+        )
+        return Offer(
+            provider=MANIFEST.name,
+            region=region,
+            shape=shape,
+            capacity=capacity,
+            price_micro_usd=0,
+            quoted_at_ms=self._clock.now_ms(),
+            closed=f"{region or 'no location of Verda'} has {'none' if region else 'one'} now",
+        )
+
+    def refuse(self, claim: Claim) -> None:
+        if not claim.choice.offer.region:
+            raise border.RequestRefused("infra", "an order at Verda names a location: `verda/FIN-01`")
+
+    async def prepare(self, order: MachineOrder) -> None:
+        await self._our_key(order.opens)
+        await self._image(order)
+
+    async def create(self, order: MachineOrder, index: int) -> str:
+        claim, spot = order.claim, order.claim.choice.offer.capacity is Capacity.SPOT
+        name = order.name(index)
+        gb = -(-claim.choice.resources.disk_size_bytes // 10**9) or DISK_GB
+        volume: dict[str, object] = {"name": name, "size": gb}
+        if spot:  # by default the disk of a machine that was taken back stays, and is paid for
+            volume["on_spot_discontinue"] = "delete_permanently"
+        asked = {
+            "instance_type": order.kind,
+            "image": await self._image(order),
+            "hostname": name,
+            "description": f"argosy {claim.count} {claim.tag}".strip(),
+            "location_code": order.region,
+            "ssh_key_ids": [await self._our_key(order.opens)],
+            "os_volume": volume,
+            "is_spot": spot,
+            "pricing": "FIXED_PRICE",
+        }
+        reply = await self._http.send("POST", "/v1/instances", json=asked, scope=order.scope)
+        return _id_in(reply.body)
+
+    async def _our_key(self, opens: str) -> str:
+        async with self._one_key:
+            if not self._key:
+                keys = await self._http.call("GET", "/v1/sshkeys", into=list[_Key])
+                ours = opens.split()[1]
+                self._key = next((each.id for each in keys if ours in each.key.split()), "")
+            if not self._key:
+                body = {"name": "argosy", "key": opens}
+                self._key = _id_in((await self._http.send("POST", "/v1/sshkeys", json=body)).body)
+        return self._key
+
+    async def _image(self, order: MachineOrder) -> str:
+        """The task's, else the newest Ubuntu that its type can start from, with CUDA where it has GPUs."""
+        kind = order.kind
+        if asked := asked_image(order.claim):
+            return asked
+        if kind not in self._images:
+            query = [("instance_type", kind)]
+            images = await self._http.call("GET", "/v1/images", into=list[_Image], query=query)
+            cuda = not kind.startswith("CPU.")
+            names = [each.image_type for each in images if each.image_type.startswith("ubuntu-")]
+            fit = [name for name in names if ("cuda" in name) == cuda and "cluster" not in name] or names
+            if not fit:
+                raise border.RequestRefused("instance_type", f"Verda has no image of Ubuntu for {kind}")
+            self._images[kind] = newest(fit)
+        return self._images[kind]
+
+    async def listed(self, region: str) -> Sequence[Machine]:
+        told = await self._http.call("GET", "/v1/instances", into=list[_Instance])
+        return [machine for each in told if (machine := _machine(each)) is not None]
+
+    async def delete(self, machine: Machine) -> None:
+        """With its disks, which would stay and be paid for."""
+        path = f"/v1/instances/{machine.id}"
+        reply = await self._http.send("GET", path, how=How(fine=(400, 404)))
+        if reply.status >= 400:
+            return
+        told = self._http.read(reply, _Instance)
+        if _STATES.get(told.status or "") is MachineState.ENDED:
+            return
+        volumes = dict.fromkeys(each for each in (told.os_volume_id, *(told.volume_ids or ())) if each)
+        body = {
+            "id": [machine.id],
+            "action": "delete",
+            "volume_ids": list(volumes),
+            "delete_permanently": True,
+        }
+        await self._act(body)
+
+    async def start(self, machine: Machine) -> None:
+        """Somebody has shut it down. It costs the same, so Argosy lets none rest."""
+        await self._act({"id": [machine.id], "action": "start"})
+
+    async def _act(self, body: dict[str, object]) -> None:
+        reply = await self._http.send("PUT", "/v1/instances", json=body, how=How(fine=(404,)))
+        if reply.status == 404 or not reply.body.strip():
+            return
+        for each in self._http.read(reply, list[_Done]):
+            if each.status == "error":
+                raise border.Transient(f"Verda says: {each.error or 'the action failed'}", 5)
+
+    async def close(self) -> None:
+        await self._http.close()
+        await self._door.close()
+
+
+def _id_in(body: bytes) -> str:
+    """Bare, or as JSON."""
+    return body.decode("utf-8", "replace").strip().strip('"')
+
+
+def _machine(told: _Instance) -> Machine | None:
+    named, mark = of_name(told.hostname or ""), _MARK.fullmatch(told.description or "")
+    if named is None or mark is None:
+        return None
+    state, error = _STATES.get(told.status or "", MachineState.STARTING), None
+    if told.status == "no_capacity":
+        scope = f"{told.instance_type} in {told.location}"
+        error = border.OutOfCapacity(scope, f"Verda has no {scope} now")
+    if told.status == "discontinued" and told.is_spot:
+        state = MachineState.PREEMPTED
+    return Machine(
+        id=told.id,
+        claim_id=named[0],
+        index=named[1],
+        count=int(mark["nodes"]),
+        tag=mark["tag"] or "",
+        state=state,
+        region=told.location or "",
+        kind=told.instance_type or "",
+        spot=bool(told.is_spot),
+        host=told.ip or "",
+        created=told.created_at or "",
+        said=f"its status is {told.status}" if state is MachineState.FAILED else "",
+        error=error,
+        stays=state is MachineState.FAILED,
+    )
+
+
+def words(said: Said) -> border.BorderError | None:
+    what = f"Verda says: {said.words}"
+    if said.code == "insufficient_funds":
+        return border.QuotaExceeded("balance", "reached", f"{what}; add to it at https://console.verda.com")
+    if said.code == "service_unavailable" and said.scope:  # said of orders: it has none
+        return border.OutOfCapacity(said.scope, f"Verda has no {said.scope} now: {said.text}")
+    if re.search(r"can't \w+ an? (provisioning|ordered|restoring)", said.text, re.IGNORECASE):
+        return border.Transient(what, 10)
+    return None

@@ -1,0 +1,96 @@
+"""Buckets of this server, and keys to them."""
+
+from __future__ import annotations
+
+from argosy.api.endpoint import Done
+from argosy.api.storage import (
+    BucketList,
+    BucketRequest,
+    BucketView,
+    StoreKeyList,
+    StoreKeyReply,
+    StoreKeyRequest,
+    StoreKeyView,
+)
+from argosy.model.errors import ArgosyError
+from argosy.model.objects import ObjectProblem
+from argosy.server.exchange import Exchange
+from argosy.server.services import Services
+
+
+class StorageFeature:
+    def __init__(self, services: Services) -> None:
+        self._objects = services.objects
+
+    async def buckets(self, exchange: Exchange) -> BucketList:
+        shelf = self._objects.shelf
+        rows = []
+        for name, made_ms in await shelf.buckets():
+            count, size = await shelf.usage(name)
+            rows.append(BucketView(name=name, objects=count, bytes=size, made_ms=made_ms))
+        return BucketList(buckets=tuple(rows), address=self._objects.address)
+
+    async def make_bucket(self, exchange: Exchange) -> Done:
+        request = await exchange.decode(BucketRequest)
+        try:
+            await self._objects.shelf.make_bucket(request.name)
+        except ObjectProblem as problem:
+            code = "conflict" if problem.code == "BucketAlreadyOwnedByYou" else "usage"
+            raise ArgosyError(code, str(problem), hint=_HINTS[code]) from None
+        return Done()
+
+    async def remove_bucket(self, exchange: Exchange) -> Done:
+        name = exchange.path["bucket"]
+        try:
+            await self._objects.shelf.remove_bucket(name)
+        except ObjectProblem as problem:
+            if problem.code == "NoSuchBucket":
+                raise _no_bucket(name) from None
+            hint = f"`argosy storage rm -r argosy://{name}/` removes what it holds"
+            raise ArgosyError("conflict", str(problem), hint=hint) from None
+        return Done()
+
+    async def store_keys(self, exchange: Exchange) -> StoreKeyList:
+        keys = await self._objects.shelf.access_keys()
+        return StoreKeyList(
+            keys=tuple(
+                StoreKeyView(
+                    name=key.name,
+                    id=key.id,
+                    bucket=key.bucket,
+                    reads_only=key.reads_only,
+                    made_ms=key.made_ms,
+                )
+                for key in keys
+            )
+        )
+
+    async def make_store_key(self, exchange: Exchange) -> StoreKeyReply:
+        request = await exchange.decode(StoreKeyRequest)
+        shelf = self._objects.shelf
+        if not request.name:
+            raise ArgosyError("usage", "a key has a name", hint="for example the name of who uses it")
+        if request.bucket and not await shelf.has_bucket(request.bucket):
+            raise _no_bucket(request.bucket)
+        id, secret = await shelf.make_key(request.name, bucket=request.bucket, reads_only=request.reads_only)
+        return StoreKeyReply(id=id, secret=secret, address=self._objects.address)
+
+    async def remove_store_key(self, exchange: Exchange) -> Done:
+        name = exchange.path["key"]
+        if not await self._objects.shelf.remove_key(name):
+            raise ArgosyError(
+                "not-found", f"there is no key `{name}`", hint="`argosy storage key` lists them"
+            )
+        return Done()
+
+
+_HINTS = {
+    "conflict": "`argosy storage ls` lists the buckets",
+    "usage": "for example: argosy storage create datasets",
+}
+
+
+def _no_bucket(name: str) -> ArgosyError:
+    return ArgosyError(
+        "not-found", f"there is no bucket `{name}`", hint=f"`argosy storage create {name}` makes it"
+    )

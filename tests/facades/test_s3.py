@@ -1,0 +1,284 @@
+"""The embedded store through boto3: what clients of S3 expect, and what they are refused."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import http.client
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+pytest.importorskip("boto3", reason="boto3 is not installed")
+
+import boto3
+from botocore.config import Config
+from botocore.exceptions import ClientError
+
+from argosy.facades.s3.app import S3
+from argosy.facades.s3.ports import Holder
+from argosy.infra.system import SystemClock, SystemIds
+from argosy.server.door import Door
+from argosy.server.listeners import bind_tcp
+from argosy.storage.shelf import Shelf
+
+MIB = 1 << 20
+
+
+class Keeper:
+    def __init__(self, shelf: Shelf) -> None:
+        self._shelf = shelf
+
+    async def holder_of(self, key_id: str) -> Holder | None:
+        found = {key.id: key for key in await self._shelf.access_keys()}
+        if key_id not in found:
+            return None
+        key = found[key_id]
+        return Holder(secret=self._shelf.secret_of(key_id), bucket=key.bucket, reads_only=key.reads_only)
+
+
+class Site:
+    """A server of S3 in a thread, and clients of it."""
+
+    def __init__(self, root: Path) -> None:
+        self.shelf = Shelf(root, SystemClock(), SystemIds())
+        self._socket = bind_tcp("127.0.0.1:0")
+        self.port = 0
+        self._loop = asyncio.new_event_loop()
+        self._ready = threading.Event()
+        threading.Thread(target=self._run, daemon=True).start()
+        self._ready.wait(10)
+        self.key = self.ask(self.shelf.make_key("owner"))
+
+    def _run(self) -> None:
+        asyncio.set_event_loop(self._loop)
+
+        async def act() -> None:
+            with self._socket as sock:
+                self.port = sock.getsockname()[1]
+                door = Door(S3(self.shelf, SystemClock(), keeper=Keeper(self.shelf)), [sock])
+                await door.open()
+                self._done = asyncio.Event()
+                self._ready.set()
+                await self._done.wait()
+                await door.close()
+
+        self._loop.run_until_complete(act())
+
+    def ask(self, work: Any) -> Any:
+        return asyncio.run_coroutine_threadsafe(work, self._loop).result(10)
+
+    def close(self) -> None:
+        self._loop.call_soon_threadsafe(self._done.set)
+
+    def client(self, key: tuple[str, str] | None = None, **config: Any) -> Any:
+        key_id, secret = key or self.key
+        return boto3.client(
+            "s3",
+            endpoint_url=f"http://127.0.0.1:{self.port}",
+            region_name="us-east-1",
+            aws_access_key_id=key_id,
+            aws_secret_access_key=secret,
+            config=Config(retries={"max_attempts": 1}, **config),
+        )
+
+
+@pytest.fixture(scope="module")
+def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
+    made = Site(tmp_path_factory.mktemp("shelf"))
+    yield made
+    made.close()
+
+
+@pytest.fixture(scope="module")
+def s3(site: Site) -> Any:
+    client = site.client()
+    client.create_bucket(Bucket="lab")
+    return client
+
+
+def code_of(error: pytest.ExceptionInfo[Any]) -> str:
+    return str(error.value.response["Error"]["Code"])
+
+
+def test_an_object_comes_back_as_it_was_put(s3: Any) -> None:
+    body = b"x" * 100_000
+    put = s3.put_object(
+        Bucket="lab", Key="a/ü b+c.bin", Body=body, ContentType="text/plain", Metadata={"who": "me"}
+    )
+    assert put["ETag"] == f'"{hashlib.md5(body).hexdigest()}"'
+    got = s3.get_object(Bucket="lab", Key="a/ü b+c.bin")
+    assert got["Body"].read() == body
+    assert (got["ContentType"], got["Metadata"]) == ("text/plain", {"who": "me"})
+    assert s3.head_object(Bucket="lab", Key="a/ü b+c.bin")["ContentLength"] == len(body)
+    some = s3.get_object(Bucket="lab", Key="a/ü b+c.bin", Range="bytes=-10")
+    assert (some["ContentRange"], some["Body"].read()) == ("bytes 99990-99999/100000", b"x" * 10)
+    s3.copy_object(Bucket="lab", Key="copy", CopySource={"Bucket": "lab", "Key": "a/ü b+c.bin"})
+    assert s3.get_object(Bucket="lab", Key="copy")["Metadata"] == {"who": "me"}
+    s3.delete_objects(Bucket="lab", Delete={"Objects": [{"Key": "copy"}, {"Key": "a/ü b+c.bin"}]})
+    with pytest.raises(ClientError) as error:
+        s3.get_object(Bucket="lab", Key="copy")
+    assert code_of(error) == "NoSuchKey"
+
+
+def test_listings_by_prefix_page_and_delimiter(s3: Any) -> None:
+    keys = ["a", "a/b", "a-b", "a/c/d", "b", "ä", "c/1", "c/2", "c<&>'\""]
+    s3.create_bucket(Bucket="listed")
+    for key in keys:
+        s3.put_object(Bucket="listed", Key=key, Body=b"")
+    pages = s3.get_paginator("list_objects_v2").paginate(Bucket="listed", PaginationConfig={"PageSize": 2})
+    assert [each["Key"] for page in pages for each in page["Contents"]] == sorted(keys)
+    for size in (1, 2, 1000):
+        found = []
+        pages = s3.get_paginator("list_objects_v2").paginate(
+            Bucket="listed", Delimiter="/", PaginationConfig={"PageSize": size}
+        )
+        for page in pages:
+            found += [each["Key"] for each in page.get("Contents", ())]
+            found += [each["Prefix"] for each in page.get("CommonPrefixes", ())]
+        assert sorted(found) == sorted(["a", "a-b", "a/", "b", "c/", "c<&>'\"", "ä"])
+    below = s3.list_objects_v2(Bucket="listed", Prefix="a/", Delimiter="/")
+    assert [each["Key"] for each in below["Contents"]] == ["a/b"]
+    assert [each["Prefix"] for each in below["CommonPrefixes"]] == ["a/c/"]
+    old = s3.get_paginator("list_objects").paginate(Bucket="listed", PaginationConfig={"PageSize": 3})
+    assert [each["Key"] for page in old for each in page["Contents"]] == sorted(keys)
+
+
+def test_uploads_in_parts(site: Site, s3: Any, tmp_path: Path) -> None:
+    source = tmp_path / "big"
+    source.write_bytes(bytes(range(256)) * (6 * MIB // 256) * 3)
+    s3.upload_file(str(source), "lab", "big")
+    head = s3.head_object(Bucket="lab", Key="big")
+    assert head["ContentLength"] == 18 * MIB
+    assert head["ETag"].endswith('-3"')
+    part = s3.get_object(Bucket="lab", Key="big", Range=f"bytes={8 * MIB - 5}-{8 * MIB + 4}")["Body"].read()
+    assert part == source.read_bytes()[8 * MIB - 5 : 8 * MIB + 5]
+    upload = s3.create_multipart_upload(Bucket="lab", Key="none")["UploadId"]
+    s3.upload_part(Bucket="lab", Key="none", UploadId=upload, PartNumber=1, Body=b"small")
+    s3.upload_part(Bucket="lab", Key="none", UploadId=upload, PartNumber=2, Body=b"last")
+    listed = s3.list_parts(Bucket="lab", Key="none", UploadId=upload)["Parts"]
+    parts = [{"PartNumber": each["PartNumber"], "ETag": each["ETag"]} for each in listed]
+    with pytest.raises(ClientError) as error:
+        s3.complete_multipart_upload(
+            Bucket="lab", Key="none", UploadId=upload, MultipartUpload={"Parts": parts}
+        )
+    assert code_of(error) == "EntityTooSmall"
+    s3.abort_multipart_upload(Bucket="lab", Key="none", UploadId=upload)
+    assert "Uploads" not in s3.list_multipart_uploads(Bucket="lab")
+    s3.delete_object(Bucket="lab", Key="big")
+    assert site.ask(site.shelf.usage("lab"))[1] == 0
+
+
+def test_writes_with_conditions(s3: Any) -> None:
+    s3.put_object(Bucket="lab", Key="once", Body=b"1", IfNoneMatch="*")
+    with pytest.raises(ClientError) as error:
+        s3.put_object(Bucket="lab", Key="once", Body=b"2", IfNoneMatch="*")
+    assert code_of(error) == "PreconditionFailed"
+    etag = s3.head_object(Bucket="lab", Key="once")["ETag"]
+    s3.put_object(Bucket="lab", Key="once", Body=b"3", IfMatch=etag)
+    with pytest.raises(ClientError) as error:
+        s3.put_object(Bucket="lab", Key="once", Body=b"4", IfMatch=etag)
+    assert code_of(error) == "PreconditionFailed"
+    assert s3.get_object(Bucket="lab", Key="once")["Body"].read() == b"3"
+    with pytest.raises(ClientError) as error:
+        s3.get_object(Bucket="lab", Key="once", IfNoneMatch=s3.head_object(Bucket="lab", Key="once")["ETag"])
+    assert code_of(error) == "304"
+
+
+def test_a_presigned_url_lets_its_holder_in_until_it_expires(site: Site, s3: Any) -> None:
+    s3 = site.client(signature_version="s3v4")
+    s3.put_object(Bucket="lab", Key="signed", Body=b"data")
+    url = s3.generate_presigned_url("get_object", Params={"Bucket": "lab", "Key": "signed"}, ExpiresIn=60)
+    path = url.partition(f":{site.port}")[2]
+    assert fetched(site, path) == (200, b"data")
+    assert fetched(site, path[:-1] + ("0" if path[-1] != "0" else "1"))[0] == 403
+    put = s3.generate_presigned_url("put_object", Params={"Bucket": "lab", "Key": "signed"}, ExpiresIn=60)
+    assert fetched(site, put.partition(f":{site.port}")[2], b"more")[0] == 200
+    assert s3.get_object(Bucket="lab", Key="signed")["Body"].read() == b"more"
+
+
+def fetched(site: Site, path: str, body: bytes | None = None) -> tuple[int, bytes]:
+    connection = http.client.HTTPConnection("127.0.0.1", site.port, timeout=10)
+    try:
+        connection.request("GET" if body is None else "PUT", path, body=body)
+        answer = connection.getresponse()
+        return answer.status, answer.read()
+    finally:
+        connection.close()
+
+
+def test_whoever_has_no_key_or_a_wrong_one_is_refused(site: Site, s3: Any) -> None:
+    assert fetched(site, "/lab/once")[0] == 403
+    for key, code in (
+        ((site.key[0], "wrong"), "SignatureDoesNotMatch"),
+        (("AR0", "x"), "InvalidAccessKeyId"),
+    ):
+        with pytest.raises(ClientError) as error:
+            site.client(key).list_buckets()
+        assert code_of(error) == code
+    s3.create_bucket(Bucket="other")
+    reader = site.client(site.ask(site.shelf.make_key("reader", bucket="lab", reads_only=True)))
+    assert [each["Name"] for each in reader.list_buckets()["Buckets"]] == ["lab"]
+    for call in (
+        lambda: reader.put_object(Bucket="lab", Key="x", Body=b""),
+        lambda: reader.list_objects_v2(Bucket="other"),
+        lambda: reader.delete_object(Bucket="lab", Key="once"),
+    ):
+        with pytest.raises(ClientError) as error:
+            call()
+        assert code_of(error) == "AccessDenied"
+    site.ask(site.shelf.remove_key("reader"))
+    with pytest.raises(ClientError) as error:
+        reader.list_buckets()
+    assert code_of(error) == "InvalidAccessKeyId"
+
+
+@pytest.mark.parametrize("signing", ["s3v4-chunked", "unsigned"])
+def test_bodies_that_are_changed_on_their_way_are_not_seen(site: Site, s3: Any, signing: str) -> None:
+    """A proxy that damages a body: the checksum or the signature says so, and nothing is stored."""
+    client = site.client(s3={"payload_signing_enabled": signing == "s3v4-chunked"})
+
+    def damage(request: Any, **_: object) -> None:
+        data = request.body if isinstance(request.body, bytes) else request.body.read()
+        request.body = data.replace(b"right", b"wrong")
+
+    client.meta.events.register("before-send.s3.PutObject", damage)
+    with pytest.raises(ClientError) as error:
+        client.put_object(Bucket="lab", Key="damaged", Body=b"right" * 10)
+    assert code_of(error) in ("BadDigest", "XAmzContentSHA256Mismatch")
+    with pytest.raises(ClientError):
+        s3.head_object(Bucket="lab", Key="damaged")
+
+
+def test_what_this_store_has_not_is_said(s3: Any) -> None:
+    assert "Status" not in s3.get_bucket_versioning(Bucket="lab")
+    assert s3.get_bucket_location(Bucket="lab")["LocationConstraint"] is None
+    for call, code in (
+        (lambda: s3.get_bucket_policy(Bucket="lab"), "NoSuchBucketPolicy"),
+        (
+            lambda: s3.put_bucket_versioning(Bucket="lab", VersioningConfiguration={"Status": "Enabled"}),
+            "NotImplemented",
+        ),
+        (lambda: s3.create_bucket(Bucket="lab"), "BucketAlreadyOwnedByYou"),
+        (lambda: s3.delete_bucket(Bucket="listed"), "BucketNotEmpty"),
+        (lambda: s3.list_objects_v2(Bucket="nowhere"), "NoSuchBucket"),
+        (lambda: s3.put_object(Bucket="lab", Key="k" * 1025, Body=b""), "KeyTooLongError"),
+    ):
+        with pytest.raises(ClientError) as error:
+            call()
+        assert code_of(error) == code
+
+
+def test_what_a_killed_server_left_is_swept(site: Site, s3: Any) -> None:
+    """A file without a row is nobody's; one that is young may be on its way."""
+    folder = next((site.shelf._root / "files").iterdir())
+    (folder / "lost").write_bytes(b"x")
+    assert site.ask(site.shelf.sweep()) == 0
+    import os
+
+    os.utime(folder / "lost", (1, 1))
+    assert site.ask(site.shelf.sweep()) == 1
+    assert s3.get_object(Bucket="lab", Key="once")["Body"].read() == b"3"
