@@ -457,11 +457,33 @@ def test_a_spot_machine_that_is_taken_back_leaves_no_disk(world: World) -> None:
         machines = world.fake.machines()
         rules = ordered(machines[0]).scheduling
         assert (rules.provisioning_model, rules.instance_termination_action) == ("SPOT", "DELETE")
+        assert (await world.fact(claim)).state is ClaimState.HELD
         world.fake.preempt(machines[1])
-        world.clock.s += 61
-        assert (await world.fact(claim)).state is ClaimState.PREEMPTED
+        fact = await world.fact(claim)  # at once, though the order is young
+        assert fact.state is ClaimState.PREEMPTED
+        assert fact.detail == f"Google Cloud took the spot machine {machines[1].name} in us-central1-a back"
         await world.driver.release(claim.id)
         assert world.fake.disks == {}
+
+    world.run(act)
+
+
+def test_a_listing_that_forgets_a_machine_is_not_believed(world: World) -> None:
+    claim = a_claim_for(zone="us-central1-a")
+
+    async def act() -> None:
+        await world.driver.ensure(claim)
+        assert (await world.fact(claim)).state is ClaimState.HELD
+        world.fake.lag_s = 30.0
+        assert (await world.fact(claim)).state is ClaimState.PENDING
+        world.fake.lag_s = 0.0
+        assert (await world.fact(claim)).state is ClaimState.HELD
+        world.fake.end(world.fake.machines()[0])  # somebody else deletes it
+        fact = await world.fact(claim)
+        assert (fact.state, fact.detail) == (
+            ClaimState.GONE,
+            f"{claim.id}-0 in us-central1-a has ended: it is no longer there",
+        )
 
     world.run(act)
 

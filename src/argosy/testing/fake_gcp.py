@@ -171,6 +171,10 @@ class FakeGcp(FakeGcpTpus):
                 None,
             )
 
+    @route("GET", ZONE + "/instances/{name}")
+    def get(self, ask: Ask[None]) -> object:
+        return self.told(self._instance(ask))
+
     @route("DELETE", ZONE + "/instances/{name}", query=("requestId",))
     def delete(self, ask: Ask[None]) -> object:
         self.end(self._instance(ask))

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any, Final
+from typing import Final
 
 import msgspec
 
 from argosy.infra import border
 from argosy.infra.machine_images import asked_image
+from argosy.infra.machine_settings import settings_in
 from argosy.model.rows import Claim
 from argosy.model.units import GIB
 
@@ -106,11 +106,7 @@ def settings_of(config: str) -> Settings:
     >>> settings_of('{"aws": {"vpc_name": "lab"}}').vpc_name
     'lab'
     """
-    sections: Mapping[str, Any] = msgspec.json.decode(config) if config else {}
-    try:
-        return msgspec.convert(sections.get("aws") or {}, Settings)
-    except msgspec.ValidationError as error:
-        raise border.RequestRefused("config.aws", f"`config.aws` of the task: {error}") from None
+    return settings_in(config, "aws", Settings)
 
 
 def _profile(identity: str) -> str:

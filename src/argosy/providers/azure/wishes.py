@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from typing import Any, Final
+from typing import Final
 
 import msgspec
 
 from argosy.infra import border
 from argosy.infra.machine_images import asked_image
+from argosy.infra.machine_settings import settings_in
 from argosy.model.offer import Capacity
 from argosy.model.rows import Claim
 from argosy.model.units import GIB
@@ -131,11 +132,7 @@ def settings_of(config: str) -> Settings:
     >>> settings_of('{"azure": {"resource_group_vm": "lab"}}').resource_group_vm
     'lab'
     """
-    sections: Mapping[str, Any] = msgspec.json.decode(config) if config else {}
-    try:
-        return msgspec.convert(sections.get("azure") or {}, Settings)
-    except msgspec.ValidationError as error:
-        raise border.RequestRefused("config.azure", f"`config.azure` of the task: {error}") from None
+    return settings_in(config, "azure", Settings)
 
 
 def has_infiniband(kind: str) -> bool:

@@ -69,6 +69,17 @@ class Bridge:
     def __init__(self) -> None:
         self._last: dict[str, list[Machine]] = {}
 
+    def missing(self, found: Sequence[Machine], silent: Collection[str]) -> list[Machine]:
+        """What lived when it was listed last, and is not listed now. Asked before `over`."""
+        there = {each.id for each in found}
+        return [
+            each
+            for zone, held in self._last.items()
+            if zone not in silent
+            for each in held
+            if each.is_live and each.id not in there
+        ]
+
     def forget(self, zone: str) -> None:
         """Something was ordered there: what it held before is not all."""
         self._last.pop(zone, None)

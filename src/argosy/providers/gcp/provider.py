@@ -10,6 +10,8 @@ import asyncio
 from collections.abc import Mapping, Sequence
 from typing import Final
 
+import msgspec
+
 from argosy.infra import border
 from argosy.infra.machine_vendor import MachineOrder, Vendor, findings_of
 from argosy.infra.machines import Machine, MachineState, Note, name_of
@@ -27,10 +29,11 @@ from argosy.providers.gcp.places import Places
 from argosy.providers.gcp.quotas import Quotas
 from argosy.providers.gcp.tpu_words import is_tpu
 from argosy.providers.gcp.tpus import Tpus, refuse
-from argosy.providers.gcp.wire import Operation, last
+from argosy.providers.gcp.wire import Named, Operation, last
 from argosy.providers.gcp.wishes import Wishes, wishes_of
 
 _POLICY: Final = "policy"  # of a note: `REGION/NAME` of the placement policy that was made for a claim
+_KEPT_S: Final = 3600.0  # so long a machine that is gone is told of
 _EXISTS: Final = "already exists"
 
 
@@ -56,7 +59,9 @@ class Google(Vendor):
         self._orders = Orders(self._account.ended, setting.clock)
         self._tpus = Tpus(self._account, setting, patience_s=patience_s)
         self._bridge = Bridge()
+        self._clock = setting.clock
         self._ending: set[str] = set()  # names of what we delete
+        self._lost: dict[str, tuple[float, Machine]] = {}  # by name: when it was missed, and what it was
 
     async def check(self) -> Sequence[Diagnostic]:
         async def project() -> str:
@@ -192,6 +197,7 @@ class Google(Vendor):
 
     def _forget(self, name: str) -> None:
         self._ending.discard(name)
+        self._lost.pop(name, None)
         self._orders.forget(name)
 
     async def listed(self, region: str) -> Sequence[Machine]:
@@ -204,20 +210,35 @@ class Google(Vendor):
                     silent.add(last(place))
                 told = (machine_of(each, self._ending) for each in scope.instances)
                 found += [machine for machine in told if machine is not None]
+        await self._note_lost(self._bridge.missing(found, silent))
         found = self._bridge.over(found, silent, zones)
         there = {each.id for each in found}
         self._ending &= there
         found += await self._tpus.listed()
         there |= {each.id for each in found}
-        return found + [each for each in await self._orders.failed() if each.id not in there]
+        ended = [*await self._orders.failed(), *(machine for _, machine in self._lost.values())]
+        return found + [each for each in ended if each.id not in there]
+
+    async def _note_lost(self, missing: Sequence[Machine]) -> None:
+        """Machines that are there no longer, though we did not delete them: a spot machine was taken back."""
+        now_s = self._clock.monotonic_s()
+        for each in missing:
+            rest = f"zones/{each.zone}/instances/{each.id}"
+            if each.id in self._ending or await self._account.find(rest, Named) is not None:
+                continue
+            state = MachineState.PREEMPTED if each.spot else MachineState.ENDED
+            said = "" if each.spot else "it is no longer there"
+            lost = msgspec.structs.replace(each, state=state, said=said)
+            self._lost[each.id] = (now_s, lost)
+        self._lost = {id: kept for id, kept in self._lost.items() if now_s - kept[0] < _KEPT_S}
 
     async def delete(self, machine: Machine) -> None:
         self._orders.forget(machine.id)
         if is_tpu(machine.kind) or (not machine.kind and self._tpus.is_used):
             await self._tpus.delete(machine)
         if machine.zone and not is_tpu(machine.kind):
-            await self._account.drop(f"zones/{machine.zone}/instances/{machine.id}")
             self._ending.add(machine.id)
+            await self._account.drop(f"zones/{machine.zone}/instances/{machine.id}")
 
     async def stop(self, machine: Machine) -> None:
         if is_tpu(machine.kind):

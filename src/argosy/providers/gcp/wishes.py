@@ -4,13 +4,13 @@ Pure."""
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
-from typing import Any, Final
+from typing import Final
 
 import msgspec
 
 from argosy.infra import border
 from argosy.infra.machine_images import asked_image
+from argosy.infra.machine_settings import settings_in
 from argosy.infra.machines import CLAIM, NODE, NODES, TAG, USER
 from argosy.model.rows import Claim
 from argosy.model.units import GIB
@@ -141,11 +141,7 @@ def settings_of(config: str) -> Settings:
     >>> settings_of('{"gcp": {"vpc_name": "lab"}}').vpc_name
     'lab'
     """
-    sections: Mapping[str, Any] = msgspec.json.decode(config) if config else {}
-    try:
-        return msgspec.convert(sections.get("gcp") or {}, Settings)
-    except msgspec.ValidationError as error:
-        raise border.RequestRefused("config.gcp", f"`config.gcp` of the task: {error}") from None
+    return settings_in(config, "gcp", Settings)
 
 
 def _refuse(wishes: Wishes, settings: Settings) -> None:

@@ -7,6 +7,7 @@ from typing import Any, Final
 import msgspec
 
 from argosy.infra import border
+from argosy.infra.machine_settings import settings_in
 from argosy.infra.machine_vendor import MachineOrder
 from argosy.model.offer import Capacity
 from argosy.model.rows import Claim
@@ -41,12 +42,7 @@ class Settings(msgspec.Struct, frozen=True):
 
 def settings_of(claim: Claim) -> Settings:
     """Raises `RequestRefused`."""
-    config = claim.choice.resources.config
-    try:
-        part = (msgspec.json.decode(config) if config else {}).get("nebius") or {}
-        return msgspec.convert(part, Settings)
-    except msgspec.ValidationError as error:
-        raise border.RequestRefused("config.nebius", f"`config.nebius` of the task: {error}") from None
+    return settings_in(claim.choice.resources.config, "nebius", Settings)
 
 
 def kind_of(claim: Claim) -> tuple[str, str]:

@@ -13,6 +13,7 @@ import msgspec
 
 from argosy.infra import border
 from argosy.infra.http_json import How
+from argosy.infra.machine_settings import settings_in
 from argosy.infra.machine_vendor import MachineOrder, Vendor, findings_of
 from argosy.infra.machines import Machine, MachineState, mark_in
 from argosy.infra.provider import Diagnostic, Setting
@@ -339,12 +340,7 @@ def launch_of(
 
 def settings_of(claim: Claim) -> Settings:
     """The part for OCI of a task's `config`, for the claim's region. Raises `RequestRefused`."""
-    text = claim.config or claim.choice.resources.config
-    sections: Mapping[str, Any] = msgspec.json.decode(text) if text else {}
-    try:
-        told = msgspec.convert(sections.get("oci") or {}, Settings)
-    except msgspec.ValidationError as error:
-        raise border.RequestRefused("config.oci", f"`config.oci` of the task: {error}") from None
+    told = settings_in(claim.config or claim.choice.resources.config, "oci", Settings)
     for name in ("default", claim.choice.offer.region):
         if name in told.region_configs:
             chosen = msgspec.structs.asdict(told.region_configs[name])

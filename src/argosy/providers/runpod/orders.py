@@ -10,6 +10,7 @@ import msgspec
 
 from argosy.infra import border
 from argosy.infra.machine_container import ARGS, PORT, container_env, image_of
+from argosy.infra.machine_settings import settings_in
 from argosy.infra.machine_vendor import MachineOrder
 from argosy.model.offer import Capacity
 from argosy.model.rows import Claim
@@ -54,12 +55,7 @@ class Place(msgspec.Struct, frozen=True):
 
 def settings_of(claim: Claim) -> Settings:
     """Raises `RequestRefused`."""
-    config = claim.choice.resources.config
-    try:
-        part = (msgspec.json.decode(config) if config else {}).get("runpod") or {}
-        return msgspec.convert(part, Settings)
-    except msgspec.ValidationError as error:
-        raise border.RequestRefused("config.runpod", f"`config.runpod` of the task: {error}") from None
+    return settings_in(claim.choice.resources.config, "runpod", Settings)
 
 
 def kind_of(instance_type: str) -> Kind:

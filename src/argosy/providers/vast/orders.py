@@ -10,6 +10,7 @@ import msgspec
 
 from argosy.infra import border
 from argosy.infra.machine_container import ARGS, PORT, container_env, image_of
+from argosy.infra.machine_settings import settings_in
 from argosy.infra.machine_vendor import MachineOrder
 from argosy.model.offer import Capacity
 from argosy.model.resources import Resources
@@ -50,11 +51,7 @@ def kind_of(instance_type: str) -> tuple[int, str]:
 
 def settings_of(wish: Resources) -> Settings:
     """Raises `RequestRefused`."""
-    try:
-        part = (msgspec.json.decode(wish.config) if wish.config else {}).get("vast") or {}
-        settings = msgspec.convert(part, Settings)
-    except msgspec.ValidationError as error:
-        raise border.RequestRefused("config.vast", f"`config.vast` of the task: {error}") from None
+    settings = settings_in(wish.config, "vast", Settings)
     if unknown := settings.create_instance_kwargs.keys() - _KWARGS:
         raise border.RequestRefused(
             "config.vast.create_instance_kwargs",
