@@ -173,6 +173,19 @@ def test_a_dashboard_that_anybody_may_use_is_said(ray: FakeRay, tmp_path: Path) 
     assert findings(provider(ray, tmp_path)) == [], "on the loopback that is this machine alone"
 
 
+def test_a_head_that_takes_no_jobs(ray: FakeRay, tmp_path: Path) -> None:
+    ray.refuses["POST /api/jobs/"] = (500, b"No available agent to submit job, please try again later.")
+    error = ensure_error(provider(ray, tmp_path), a_ray_claim(ray))
+    assert isinstance(error, border.Transient)
+    assert "its agent on the head node is not up yet, or could not start (another Ray there may hold" in str(
+        error
+    )
+    ray.refuses["POST /api/jobs/"] = (400, b"Traceback (most recent call last):\nTypeError: no such thing")
+    error = ensure_error(provider(ray, tmp_path), a_ray_claim(ray))
+    assert isinstance(error, border.RequestRefused)
+    assert str(error) == f"Ray at http://{ray.address} refuses the job: TypeError: no such thing"
+
+
 def test_a_ray_that_is_too_old(ray: FakeRay, tmp_path: Path) -> None:
     ray.version = "2.3.1"
     (said,) = findings(provider(ray, tmp_path))

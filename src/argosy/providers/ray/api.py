@@ -247,6 +247,11 @@ class RayApi:
         last = text.splitlines()[-1][:400] if text else "it gives no reason"
         if reply.status == 400:
             raise border.RequestRefused("job", f"Ray at {self.url} refuses the job: {last}")
+        if "No available agent" in text:
+            last = (
+                "its agent on the head node is not up yet, or could not start (another Ray there may hold "
+                "its port; `dashboard_agent.log` in Ray's folder of logs says why)"
+            )
         raise border.Transient(f"Ray at {self.url} cannot take the job at present: {last}", 5)
 
     async def stop(self, submission_id: str) -> bool:
