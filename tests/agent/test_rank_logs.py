@@ -166,9 +166,11 @@ def test_a_program_whose_log_has_no_room_left_is_ended(
     agent.use(scenario)
 
 
+@pytest.mark.parametrize("ends_first", [False, True])
 def test_a_log_truncated_while_no_agent_looked_goes_on_after_what_was_read(
-    make_agent: Callable[..., AgentProcess], folder: Path
+    make_agent: Callable[..., AgentProcess], folder: Path, ends_first: bool
 ) -> None:
+    """Also when the program has ended before the next reader comes."""
     agent = make_agent().start()
     script = (
         f"echo first part; while [ ! -e {folder}/go ]; do sleep 0.02; done; echo new >/dev/stdout; "
@@ -188,6 +190,8 @@ def test_a_log_truncated_while_no_agent_looked_goes_on_after_what_was_read(
 
     async def again(client: AgentClient) -> None:
         (folder / "end").touch()
+        if ends_first:
+            await asyncio.sleep(0.5)
         seen = await watch_until(client, lambda seen: seen.ended("a.0"), {"a.0": cursor})
         assert seen.logs["a.0"] == b"new\nend\n"
 

@@ -325,7 +325,7 @@ def test_the_end_of_a_job_stands_on_a_line_of_its_own(argosy: CommandLine, serve
         (("launch", "--env-file", "none", "--", "x"), 2, "`none` does not exist"),
         (("launch", "--cpus", "lots", "--", "x"), 2, "--cpus"),
         (("launch", "--gpu", "A100", "--", "x"), 2, "no such option"),
-        (("launch", "--num-nodes", "x"), 2, "'x' is not a valid integer"),
+        (("launch", "--num-nodes", "x"), 2, "x is not a number of nodes: write 4, or a range such as 2-8"),
         (("exec",), 2, "name a cluster"),
         (("exec", "dev"), 2, "there is nothing to run"),
         (("exec", "nope", "--", "x"), 4, "there is no cluster `nope`"),

@@ -33,7 +33,7 @@ def refused(call: Callable[[], object]) -> str:
     return render_error(caught.value)
 
 
-@pytest.mark.parametrize("name", ["kubernetes", "hyperbolic"])
+@pytest.mark.parametrize("name", ["seeweb", "hyperbolic"])
 def test_a_place_without_a_driver_says_what_is_missing(client: Client, name: str) -> None:
     task = Task(run="x", resources=(Resources(infra=Infra(provider=name)),))
     for launch in (lambda: client.launch(task), lambda: client.jobs_launch([task])):

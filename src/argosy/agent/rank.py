@@ -127,7 +127,7 @@ class Rank:
         """A reader has `cursor` bytes. More than there are: the program truncated its log while no agent
         looked, and all that is in the file now came afterwards."""
         is_first, self.is_adopted = self.is_adopted, False
-        if is_first and cursor > self.log_bytes and not self.ended:
+        if is_first and cursor > self.log_bytes:
             size = self.log_bytes - self.log_base
             self.log_base, self.log_bytes = cursor, cursor + size
             self.is_truncated = True
