@@ -16,6 +16,7 @@ from argosy.model.resources import Networking
 from argosy.model.rows import Claim
 from argosy.model.units import GIB
 from argosy.providers.aws import errors
+from argosy.providers.aws.account import is_hopeless
 from argosy.providers.aws.images import Image, parameter_of
 from argosy.providers.aws.launching import Kind, Reservation, order_of
 from argosy.providers.aws.network import Place, Subnet
@@ -281,3 +282,14 @@ def test_keys_are_the_same_each_time_and_openssh_reads_them(tmp_path: Path) -> N
     if read.returncode == 127:
         pytest.skip("ssh-keygen is not installed")
     assert read.stdout.split()[:2] == keys.opens().split()[:2]
+
+
+def test_who_surely_has_no_credentials_loads_no_sdk(tmp_path: Path) -> None:
+    """Nothing set, no file, no machine of Amazon's; a region alone says nothing about who one is."""
+    nobody = {"HOME": str(tmp_path), "AWS_DEFAULT_REGION": "eu-west-1"}
+    assert is_hopeless(nobody)
+    assert not is_hopeless(nobody | {"AWS_PROFILE": "lab"})
+    assert not is_hopeless(nobody | {"AWS_CONTAINER_CREDENTIALS_FULL_URI": "http://169.254.170.2/x"})
+    (tmp_path / ".aws").mkdir()
+    (tmp_path / ".aws/config").touch()
+    assert not is_hopeless(nobody)

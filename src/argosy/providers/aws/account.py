@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import Any, Final, TypeVar
 
 from argosy.infra import border
@@ -18,6 +20,9 @@ from argosy.providers.aws import errors
 T = TypeVar("T")
 HOME: Final = "us-east-1"  # where what belongs to no region is asked, when no region is set
 _STALE: Final = frozenset(("ExpiredToken", "ExpiredTokenException", "RequestExpired"))
+_VENDOR: Final = Path("/sys/class/dmi/id/sys_vendor")
+#: Variables that say nothing about who one is.
+_NO_SIGN: Final = frozenset(("AWS_REGION", "AWS_DEFAULT_REGION", "AWS_CA_BUNDLE", "AWS_PAGER"))
 _MISSING: Final = "boto3 is not installed: `pip install argosy[aws]`"
 
 
@@ -138,8 +143,25 @@ class Account:
             return self._clients[key]
 
 
+def is_hopeless(environ: Mapping[str, str]) -> bool:
+    """Whether boto3 cannot find credentials, so that it need not be loaded to say so: nothing is set, no file
+    is there, and this is no machine of Amazon's, which would have a role."""
+    if any(name.startswith("AWS_") and name not in _NO_SIGN for name in environ):
+        return False
+    home = Path(environ.get("HOME") or "/nonexistent")
+    files = (home / ".aws/credentials", home / ".aws/config", home / ".boto", Path("/etc/boto.cfg"))
+    if any(file.exists() for file in files):
+        return False
+    try:
+        return "amazon" not in _VENDOR.read_text().lower()
+    except OSError:
+        return True
+
+
 def _at_border(act: Callable[[], T], region: str, scope: str) -> T:
     """Runs it; what boto3 raises becomes an error of the border, without secrets."""
+    if is_hopeless(os.environ):
+        raise errors.no_credentials()
     try:
         from botocore import exceptions as boto
     except ImportError:

@@ -49,6 +49,12 @@ class Account:
         return self._sdk
 
     def _open(self) -> Any:
+        environ = self._setting.environ
+        home = Path(environ.get("HOME") or "/nonexistent") / ".nebius"
+        token = environ.get("NEBIUS_IAM_TOKEN") or _text(home / "NEBIUS_IAM_TOKEN.txt")
+        keys, file = home / "credentials.json", home / "config.yaml"
+        if not token and not keys.exists() and not file.exists():  # who has no account pays for no SDK
+            raise border.CredentialsRejected(f"Nebius has no credentials to use; {_WHERE}")
         import yaml
 
         try:
@@ -61,8 +67,6 @@ class Account:
             raise border.CredentialsRejected(
                 "the SDK of Nebius is not installed: `pip install argosy[nebius]`"
             ) from None
-        environ = self._setting.environ
-        home = Path(environ.get("HOME") or "/nonexistent") / ".nebius"
         options: dict[str, Any] = {
             "user_agent_prefix": "argosy",
             "federation_invitation_writer": io.StringIO(),  # nobody is there who could sign in
@@ -70,17 +74,14 @@ class Account:
         }
         if endpoint := environ.get("ARGOSY_NEBIUS_ENDPOINT"):
             options |= {"resolver": Constant(endpoint), "options": [(INSECURE, True)]}
-        token = environ.get("NEBIUS_IAM_TOKEN") or _text(home / "NEBIUS_IAM_TOKEN.txt")
-        profile, file = environ.get("NEBIUS_PROFILE") or None, home / "config.yaml"
+        profile = environ.get("NEBIUS_PROFILE") or None
         try:
             if token:
                 options["credentials"] = token
-            elif (home / "credentials.json").exists():
-                options["credentials_file_name"] = home / "credentials.json"
-            elif file.exists():
-                options["config_reader"] = Config(config_file=file, profile=profile, no_env=True)
+            elif keys.exists():
+                options["credentials_file_name"] = keys
             else:
-                raise border.CredentialsRejected(f"Nebius has no credentials to use; {_WHERE}")
+                options["config_reader"] = Config(config_file=file, profile=profile, no_env=True)
             return SDK(**options)
         except (SDKError, OSError, ValueError, yaml.YAMLError) as error:
             raise border.CredentialsRejected(
