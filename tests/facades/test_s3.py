@@ -21,7 +21,7 @@ from botocore.exceptions import ClientError
 from argosy.facades.s3.app import S3
 from argosy.facades.s3.ports import Holder
 from argosy.infra.system import SystemClock, SystemIds
-from argosy.server.door import Door
+from argosy.server.door import Door, Limits
 from argosy.server.listeners import bind_tcp
 from argosy.storage.shelf import Shelf
 
@@ -59,7 +59,8 @@ class Site:
         async def act() -> None:
             with self._socket as sock:
                 self.port = sock.getsockname()[1]
-                door = Door(S3(self.shelf, SystemClock(), keeper=Keeper(self.shelf)), [sock])
+                app = S3(self.shelf, SystemClock(), keeper=Keeper(self.shelf))
+                door = Door(app, [sock], Limits(headers=200))
                 await door.open()
                 self._done = asyncio.Event()
                 self._ready.set()

@@ -94,7 +94,7 @@ class GuardedProtocol(HttpToolsProtocol):
         self._timer: asyncio.TimerHandle | None = None
         self._in_head = False
         self._head_count = self._head_bytes = self._head_raw_bytes = 0
-        self._body_bytes = self._stray_bytes = 0
+        self._body_bytes = self._stray_bytes = self._begun = 0
         self._since_s = self._heard_s = self.loop.time()
         self._unread_since_s: float | None = None
 
@@ -114,13 +114,15 @@ class GuardedProtocol(HttpToolsProtocol):
         if self.transport.is_closing():
             return
         self._heard_s = self.loop.time()
-        in_head_before, body_before = self._in_head, self._body_bytes
+        in_head_before, body_before, begun_before = self._in_head, self._body_bytes, self._begun
         super().data_received(data)
         if self.transport.is_closing():
             return
         if self._in_head and in_head_before:  # nothing but headers, perhaps one that never ends
             self._head_raw_bytes += len(data)
         elif not self._in_head:
+            if self._begun != begun_before:  # another request: its body is counted from nothing
+                body_before = 0
             # Around pieces of a body stands little; what follows the last one may be trailers without end.
             self._stray_bytes += max(0, len(data) - (self._body_bytes - body_before))
         too_long = self._head_raw_bytes > self._limits.header_bytes
@@ -151,6 +153,7 @@ class GuardedProtocol(HttpToolsProtocol):
     def on_message_begin(self) -> None:
         super().on_message_begin()
         self._in_head = True
+        self._begun += 1
         self._since_s = self.loop.time()
         self._head_count = self._head_bytes = self._head_raw_bytes = 0
         self._body_bytes = self._stray_bytes = 0
