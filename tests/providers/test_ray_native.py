@@ -73,7 +73,7 @@ def test_a_job_is_submitted_as_it_is_listed_and_logged(ray: FakeRay, tmp_path: P
         assert await one.observe([]) == []
         assert list(ray.jobs) == ["att-1"], "Ray keeps the record"
         await client.close()
-        await one.close()
+        await one.disconnect()
 
     asyncio.run(main())
 
@@ -92,7 +92,7 @@ def test_a_job_is_stopped(ray: FakeRay, tmp_path: Path) -> None:
         await one.release(claim_id)
         assert not ray.running()
         await client.close()
-        await one.close()
+        await one.disconnect()
 
     asyncio.run(main())
 
@@ -126,7 +126,7 @@ def test_a_long_log_is_heard_as_it_grows_and_read_again(ray: FakeRay, tmp_path: 
         assert (again.encode(), fact.log_bytes) == (out, len(out))
         assert "GET /api/jobs/att-1/logs" not in ray.asked, "a long log is never asked for as a whole"
         await client.close()
-        await one.close()
+        await one.disconnect()
 
     asyncio.run(main())
 
@@ -144,7 +144,7 @@ def test_why_ray_could_not_run_it_stands_in_its_log(ray: FakeRay, tmp_path: Path
         with pytest.raises(border.RequestRefused, match="commands run as Ray's own jobs here: there is no"):
             await client.forward(80)
         await client.close()
-        await one.close()
+        await one.disconnect()
 
     asyncio.run(main())
 

@@ -61,7 +61,7 @@ def asked(one: RayProvider, call: Coroutine[Any, Any, T]) -> T:
         try:
             return await call
         finally:
-            await one.close()
+            await one.disconnect()
 
     return asyncio.run(main())
 

@@ -23,6 +23,8 @@ NODE: Final = "argosy-node"  # which of the claim's nodes
 NODES: Final = "argosy-nodes"  # how many machines were ordered together
 USER: Final = "argosy-user"  # who logs in
 _NAME: Final = re.compile(r"(clm-[0-9a-z]+)-(\d+)")
+_TAGGED: Final = re.compile(r"(clm-[0-9a-z]+)-(\d+)(?:-([0-9a-z-]+))?")
+_TAG: Final = "sto-"  # with which tags of databases begin; left out of names, which are short
 
 
 class MachineState(StrEnum):
@@ -136,6 +138,29 @@ def of_name(name: str) -> tuple[str, int] | None:
     """
     found = _NAME.fullmatch(name)
     return (found[1], int(found[2])) if found and is_claim_id(found[1]) else None
+
+
+def tagged_name_of(claim_id: str, index: int, tag: str) -> str:
+    """A name that also says which database ordered, for clouds whose machines carry no labels from their
+    first moment: at most 63 characters for ids of ours.
+
+    >>> tagged_name_of("clm-0000000000000000000z", 1, "sto-00000000000000000007")
+    'clm-0000000000000000000z-1-00000000000000000007'
+    """
+    short = tag.removeprefix(_TAG).lower()
+    return name_of(claim_id, index) + (f"-{short}" if short else "")
+
+
+def of_tagged_name(name: str) -> tuple[str, int, str] | None:
+    """The claim, the node and the tag of a name that `tagged_name_of` made.
+
+    >>> of_tagged_name("clm-0000000000000000000z-1-00000000000000000007")
+    ('clm-0000000000000000000z', 1, 'sto-00000000000000000007')
+    """
+    found = _TAGGED.fullmatch(name)
+    if found is None or not is_claim_id(found[1]):
+        return None
+    return found[1], int(found[2]), f"{_TAG}{found[3]}" if found[3] else ""
 
 
 def labels_of(claim_id: str, index: int, count: int, tag: str, user: str = "") -> dict[str, str]:

@@ -126,6 +126,12 @@ class FakeCloud:
 
     url = ""
     keeps = False  # whether a reset leaves everything as it is
+    _routes: tuple[tuple[str, _Route], ...] = ()  # with the names of their handlers
+
+    def __init_subclass__(cls) -> None:
+        cls._routes = tuple(
+            (name, way) for name in dir(cls) for way in getattr(getattr(cls, name, None), "routes", ())
+        )
 
     def __init__(
         self,
@@ -365,12 +371,10 @@ class FakeCloud:
         return hangs
 
     def _routed(self, method: str, path: str) -> tuple[str, Any, _Route, dict[str, str]] | None:
-        for name in dir(type(self)):
-            handler = getattr(type(self), name, None)
-            for way in getattr(handler, "routes", ()):
-                match = way.path.match(path)
-                if match is not None and way.method == method:
-                    return name, getattr(self, name), way, match.groupdict()
+        for name, way in self._routes:
+            match = way.path.match(path) if way.method == method else None
+            if match is not None:
+                return name, getattr(self, name), way, match.groupdict()
         return None
 
     def _checked(self, name: str, way: _Route, ask: Ask[bytes]) -> Ask[Any]:

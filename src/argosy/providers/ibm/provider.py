@@ -12,10 +12,10 @@ import msgspec
 
 from argosy.infra import border
 from argosy.infra.http_json import How
+from argosy.infra.machine_images import asked_image
 from argosy.infra.machine_vendor import MachineOrder, Vendor, findings_of
-from argosy.infra.machines import Machine, MachineState, Note, name_of
+from argosy.infra.machines import Machine, MachineState, Note, of_tagged_name, tagged_name_of
 from argosy.infra.provider import Diagnostic, Setting
-from argosy.infra.tombstones import is_claim_id
 from argosy.model.offer import Capacity
 from argosy.model.rows import Claim
 from argosy.model.units import GIB
@@ -34,8 +34,6 @@ _STATES: Final = {
     "deleting": MachineState.ENDED,
     "failed": MachineState.FAILED,
 }
-_NAME: Final = re.compile(r"(clm-[0-9a-z]+)-(\d+)(?:-([0-9a-z-]+))?")
-_TAG: Final = "sto-"  # with which tags of databases begin; left out of names, which are short
 _DISK_GB: Final = 100
 _IMAGE: Final = re.compile(r"ibm-ubuntu-2[24]-04-\d+-minimal-(amd64)-\d+")
 
@@ -100,7 +98,7 @@ class Ibm(Vendor):
 
     async def create(self, order: MachineOrder, index: int) -> str:
         place = await self._network.place(order.region, order.zone, order.opens)
-        image = order.claim.choice.resources.image_id or await self._image(order.region)
+        image = asked_image(order.claim) or await self._image(order.region)
         asked = instance_of(order, index, group=self._account.group) | {
             "image": {"id": image},
             "vpc": {"id": place.vpc},
@@ -152,7 +150,7 @@ class Ibm(Vendor):
     async def listed(self, region: str) -> Sequence[Machine]:
         """Machines without an address get one here: the server may have been killed between the two."""
         rows = self._account.rows(region, "/instances", _Instance)
-        ours = [each async for each in rows if _NAME.fullmatch(each.name)]
+        ours = [each async for each in rows if of_tagged_name(each.name)]
         if not ours:
             return []
         addresses = await self._addresses(region)
@@ -167,7 +165,7 @@ class Ibm(Vendor):
 
     async def _addresses(self, region: str) -> dict[str, _Address]:
         rows = self._account.rows(region, "/floating_ips", _Address)
-        return {each.name: each async for each in rows if _NAME.fullmatch(each.name)}
+        return {each.name: each async for each in rows if of_tagged_name(each.name)}
 
     async def delete(self, machine: Machine) -> None:
         http = self._account.service(machine.region)
@@ -204,7 +202,7 @@ def instance_of(order: MachineOrder, index: int, *, group: str) -> dict[str, obj
     """The fields of an order that follow from the claim."""
     wish = order.claim.choice.resources
     asked: dict[str, object] = {
-        "name": machine_name(order.claim.id, index, order.claim.tag),
+        "name": tagged_name_of(order.claim.id, index, order.claim.tag),
         "profile": {"name": order.kind},
         "zone": {"name": order.zone},
         "user_data": order.user_data,
@@ -226,20 +224,11 @@ def instance_of(order: MachineOrder, index: int, *, group: str) -> dict[str, obj
     return asked
 
 
-def machine_name(claim_id: str, index: int, tag: str) -> str:
-    """Instances have no labels that come with the order: the name says whose they are, also which database's.
-
-    >>> machine_name("clm-0000000000000000000z", 1, "sto-00000000000000000007")
-    'clm-0000000000000000000z-1-00000000000000000007'
-    """
-    short = tag.removeprefix(_TAG).lower()
-    return name_of(claim_id, index) + (f"-{short}" if short else "")
-
-
 def _machine(region: str, told: _Instance, addresses: Mapping[str, _Address]) -> Machine | None:
-    found = _NAME.fullmatch(told.name)
-    if found is None or not is_claim_id(found[1]):
+    mark = of_tagged_name(told.name)
+    if mark is None:
         return None
+    claim_id, index, tag = mark
     state = _STATES.get(told.status, MachineState.STARTING)
     codes = {each.code for each in told.status_reasons}
     said = "; ".join(each.message or each.code for each in told.status_reasons)
@@ -254,9 +243,9 @@ def _machine(region: str, told: _Instance, addresses: Mapping[str, _Address]) ->
     card = told.primary_network_interface
     return Machine(
         id=told.id,
-        claim_id=found[1],
-        index=int(found[2]),
-        tag=f"{_TAG}{found[3]}" if found[3] else "",
+        claim_id=claim_id,
+        index=index,
+        tag=tag,
         state=state,
         region=region,
         zone=zone,

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Final
@@ -11,6 +10,7 @@ from typing import Final
 from argosy.infra import border
 from argosy.infra.agent_port import Channel
 from argosy.infra.provider import Diagnostic, Want
+from argosy.infra.several import LastTold, offers_of_all
 from argosy.infra.to_its_end import ToItsEnd
 from argosy.infra.tombstones import Tombstones, is_claim_id
 from argosy.model.facts import ClaimFact
@@ -25,7 +25,6 @@ from argosy.providers.kubernetes.cluster import Cluster
 from argosy.providers.kubernetes.kubeconfig import Context, find_contexts
 from argosy.providers.kubernetes.wishes import ContextConfig, read_file
 
-_log: Final = logging.getLogger(__name__)
 CONTEXTS: Final = "ARGOSY_KUBERNETES_CONTEXTS"
 
 
@@ -49,7 +48,7 @@ class KubernetesProvider:
         self._released = Tombstones(root / ".released")
         self._locks: dict[str, asyncio.Lock] = {}
         self._to_its_end = ToItsEnd()
-        self._seen: dict[str, dict[str, ClaimFact]] = {}  # what each cluster told last
+        self._told = LastTold()
         self._news = asyncio.Event()
 
     # -- the six verbs ---------------------------------------------------------------------------------------
@@ -69,19 +68,8 @@ class KubernetesProvider:
 
     async def quote(self, want: Want) -> Sequence[Offer]:
         """What every cluster has; one that does not answer is left out unless it is the only one."""
-        clusters = list(self._clusters().values())
-        asked = [each.capacity.offers(self.manifest.name) for each in clusters]
-        offers: list[Offer] = []
-        for cluster, answer in zip(
-            clusters, await asyncio.gather(*asked, return_exceptions=True), strict=True
-        ):
-            if isinstance(answer, border.BorderError) and len(clusters) > 1:
-                _log.warning("%s gives no quote: %s", cluster.name, answer)
-            elif isinstance(answer, BaseException):
-                raise answer
-            else:
-                offers += answer
-        return offers
+        name = self.manifest.name
+        return await offers_of_all(list(self._clusters().values()), lambda each: each.capacity.offers(name))
 
     async def ensure(self, claim: Claim) -> None:
         cluster = self._refuse(claim)
@@ -187,16 +175,9 @@ class KubernetesProvider:
         self._locks.pop(claim_id, None)
 
     async def _facts(self, cluster: Cluster, claim_ids: Sequence[str]) -> list[ClaimFact]:
-        """A cluster that does not answer has not lost its pods: what it told last holds."""
-        seen = self._seen.setdefault(cluster.name, {})
-        try:
+        async def asked() -> Sequence[ClaimFact]:
             await cluster.ready()
-            facts = cluster.facts(list(claim_ids))
-        except border.BorderError:
-            if len(self._clusters()) == 1:
-                raise
-            return [fact for name, fact in seen.items() if not claim_ids or name in claim_ids]
-        for name in claim_ids or list(seen):
-            seen.pop(name, None)
-        seen.update({fact.claim_id: fact for fact in facts})
-        return facts
+            return cluster.facts(list(claim_ids))
+
+        is_only = len(self._clusters()) == 1
+        return await self._told.facts(cluster.name, claim_ids, asked(), is_only=is_only)

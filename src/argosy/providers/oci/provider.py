@@ -13,6 +13,7 @@ import msgspec
 
 from argosy.infra import border
 from argosy.infra.http_json import How
+from argosy.infra.machine_images import asked_image
 from argosy.infra.machine_settings import settings_in
 from argosy.infra.machine_vendor import MachineOrder, Vendor, findings_of
 from argosy.infra.machines import Machine, MachineState, mark_in
@@ -214,7 +215,7 @@ class Oci(Vendor):
             )
 
     async def _image(self, order: MachineOrder, settings: Settings, compartment: str) -> _Image:
-        asked = order.claim.choice.resources.image_id
+        asked = asked_image(order.claim)
         if asked:
             return _Image(id=asked)
         shape, _ = shape_of(order.kind)

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 from collections.abc import Coroutine, Mapping, Sequence
-from typing import Any, Final
+from typing import Any
 
 from argosy.infra import border
 from argosy.infra.agent_port import Channel
 from argosy.infra.provider import Diagnostic, Want
+from argosy.infra.several import LastTold, offers_of_all
 from argosy.infra.to_its_end import ToItsEnd
 from argosy.infra.tombstones import is_claim_id
 from argosy.model.facts import ClaimFact
@@ -22,8 +22,6 @@ from argosy.providers.ray.nodes import offers_of
 from argosy.providers.ray.settings import read_options
 from argosy.providers.ray.states import parse_address
 
-_log: Final = logging.getLogger(__name__)
-
 
 class RayProvider:
     """The clusters that this server uses, by name."""
@@ -33,7 +31,7 @@ class RayProvider:
         self._clusters = clusters
         self._locks: dict[str, asyncio.Lock] = {}
         self._to_its_end = ToItsEnd()
-        self._seen: dict[str, dict[str, ClaimFact]] = {}  # what each cluster told last
+        self._told = LastTold()
 
     # -- the six verbs ---------------------------------------------------------------------------------------
 
@@ -94,20 +92,7 @@ class RayProvider:
 
     async def quote(self, want: Want) -> Sequence[Offer]:
         """What every cluster has; one that does not answer is left out unless it is the only one."""
-        found = await asyncio.gather(
-            *(self._offers(each) for each in self._clusters.values()), return_exceptions=True
-        )
-        offers: list[Offer] = []
-        for cluster, answer in zip(self._clusters.values(), found, strict=True):
-            if isinstance(answer, border.BorderError):
-                if len(self._clusters) == 1:
-                    raise answer
-                _log.warning("cluster %s gives no quote: %s", cluster.name, answer)
-            elif isinstance(answer, BaseException):
-                raise answer
-            else:
-                offers += answer
-        return offers
+        return await offers_of_all(list(self._clusters.values()), self._offers)
 
     async def _offers(self, cluster: Cluster) -> list[Offer]:
         kinds = await cluster.kinds()
@@ -139,7 +124,7 @@ class RayProvider:
             raise border.Unreachable(f"there is no Ray cluster `{region}`")
         return await cluster.reach(name)
 
-    async def close(self) -> None:
+    async def disconnect(self) -> None:
         """Connections go. A later call opens new ones."""
         for cluster in self._clusters.values():
             await cluster.close()
@@ -174,21 +159,11 @@ class RayProvider:
 
     async def _release(self, claim_id: str) -> None:
         """Where it was seen, else on every cluster: only they know which of them has it."""
-        home = [self._clusters[name] for name, seen in self._seen.items() if claim_id in seen]
+        home = [self._clusters[name] for name in self._told.homes(claim_id)]
         async with self._locks.setdefault(claim_id, asyncio.Lock()):
             await asyncio.gather(*(each.release(claim_id) for each in home or self._clusters.values()))
         self._locks.pop(claim_id, None)
 
     async def _facts(self, cluster: Cluster, claim_ids: Sequence[str]) -> list[ClaimFact]:
-        """A cluster that does not answer has not lost its jobs: what it told last holds."""
-        seen = self._seen.setdefault(cluster.name, {})
-        try:
-            facts = await cluster.facts(claim_ids)
-        except border.BorderError:
-            if len(self._clusters) == 1:
-                raise
-            return [fact for name, fact in seen.items() if not claim_ids or name in claim_ids]
-        for name in claim_ids or list(seen):
-            seen.pop(name, None)
-        seen.update({fact.claim_id: fact for fact in facts})
-        return facts
+        is_only = len(self._clusters) == 1
+        return await self._told.facts(cluster.name, claim_ids, cluster.facts(claim_ids), is_only=is_only)

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 from collections.abc import Coroutine, Mapping, Sequence
-from typing import Any, Final
+from typing import Any
 
 from argosy.infra import border
 from argosy.infra.agent_port import Channel
 from argosy.infra.provider import Diagnostic, Want
+from argosy.infra.several import LastTold, offers_of_all
 from argosy.infra.to_its_end import ToItsEnd
 from argosy.infra.tombstones import is_claim_id
 from argosy.model.facts import ClaimFact
@@ -22,8 +22,6 @@ from argosy.providers.slurm.listing import render_time
 from argosy.providers.slurm.offers import NodeKind
 from argosy.providers.slurm.settings import read_options
 
-_log: Final = logging.getLogger(__name__)
-
 
 class SlurmProvider:
     """The clusters that this server uses, by name."""
@@ -33,9 +31,7 @@ class SlurmProvider:
         self._clusters = clusters
         self._locks: dict[str, asyncio.Lock] = {}
         self._to_its_end = ToItsEnd()
-        self._seen: dict[
-            str, dict[str, ClaimFact]
-        ] = {}  # what each cluster told last, for when it does not answer
+        self._told = LastTold()
 
     # -- the six verbs ---------------------------------------------------------------------------------------
 
@@ -73,19 +69,8 @@ class SlurmProvider:
 
     async def quote(self, want: Want) -> Sequence[Offer]:
         """What every cluster has; one that does not answer is left out unless it is the only one."""
-        asked = [cluster.nodes.offers(self.manifest.name) for cluster in self._clusters.values()]
-        found = await asyncio.gather(*asked, return_exceptions=True)
-        offers: list[Offer] = []
-        for cluster, answer in zip(self._clusters.values(), found, strict=True):
-            if isinstance(answer, border.BorderError):
-                if len(self._clusters) == 1:
-                    raise answer
-                _log.warning("cluster %s gives no quote: %s", cluster.name, answer)
-            elif isinstance(answer, BaseException):
-                raise answer
-            else:
-                offers += answer
-        return offers
+        name = self.manifest.name
+        return await offers_of_all(list(self._clusters.values()), lambda each: each.nodes.offers(name))
 
     async def ensure(self, claim: Claim) -> None:
         cluster = self._refuse(claim)
@@ -145,18 +130,8 @@ class SlurmProvider:
         self._locks.pop(claim_id, None)
 
     async def _facts(self, cluster: Cluster, claim_ids: Sequence[str]) -> list[ClaimFact]:
-        """A cluster that does not answer has not lost its jobs: what it told last holds."""
-        seen = self._seen.setdefault(cluster.name, {})
-        try:
-            facts = await cluster.jobs.facts(claim_ids)
-        except border.BorderError:
-            if len(self._clusters) == 1:
-                raise
-            return [fact for name, fact in seen.items() if not claim_ids or name in claim_ids]
-        for name in claim_ids or list(seen):
-            seen.pop(name, None)
-        seen.update({fact.claim_id: fact for fact in facts})
-        return facts
+        is_only = len(self._clusters) == 1
+        return await self._told.facts(cluster.name, claim_ids, cluster.jobs.facts(claim_ids), is_only=is_only)
 
 
 def _limits(kinds: Sequence[NodeKind]) -> str:

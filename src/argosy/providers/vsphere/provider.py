@@ -13,9 +13,8 @@ import msgspec
 from argosy.infra import border
 from argosy.infra.http_json import How
 from argosy.infra.machine_vendor import MachineOrder, Vendor, findings_of
-from argosy.infra.machines import Machine, MachineState, Note, name_of
+from argosy.infra.machines import Machine, MachineState, Note, of_tagged_name, tagged_name_of
 from argosy.infra.provider import Diagnostic, Setting, Want
-from argosy.infra.tombstones import is_claim_id
 from argosy.model.offer import Capacity, Offer, Shape
 from argosy.model.rows import Claim
 from argosy.model.units import MIB
@@ -23,8 +22,6 @@ from argosy.providers.vsphere import MANIFEST
 from argosy.providers.vsphere.session import Session
 
 FOLDER, TEMPLATES = "argosy", "argosy-templates"
-_NAME: Final = re.compile(r"(clm-[0-9a-z]+)-(\d+)(?:-([0-9a-z-]+))?")
-_TAG: Final = "sto-"  # with which tags of databases begin; left out of names
 #: A template says its GPUs in its name: `train_A100x2`.
 _GPUS: Final = re.compile(r".+_([A-Za-z0-9-]+)x(\d+)")
 _CLONE_S: Final = 20.0  # so long a clone is waited for; most are refused within seconds, if at all
@@ -137,7 +134,7 @@ class Vsphere(Vendor):
             raise border.RequestRefused(
                 "instance_type", f"vCenter has no template {order.kind}: it has {known}"
             )
-        name = machine_name(order.claim.id, index, order.claim.tag)
+        name = tagged_name_of(order.claim.id, index, order.claim.tag)
         await self._specify(name, order.user_data)
         asked = {
             "source": templates[order.kind].vm,
@@ -201,7 +198,7 @@ class Vsphere(Vendor):
     async def listed(self, region: str) -> Sequence[Machine]:
         query = [("folders", await self._folder(self._names[0]))]
         found = await self._session.http.call("GET", "/vcenter/vm", query=query, into=list[_Vm])
-        ours = [each for each in found if _NAME.fullmatch(each.name)]
+        ours = [each for each in found if of_tagged_name(each.name)]
         unknown = [
             each for each in ours if each.power_state == "POWERED_ON" and each.vm not in self._addresses
         ]
@@ -230,14 +227,14 @@ class Vsphere(Vendor):
     async def clear(self, note: Note) -> bool:
         """Specifications hold the machines' own host keys."""
         for index in range(note.count):
-            name = machine_name(note.claim_id, index, note.tag)
+            name = tagged_name_of(note.claim_id, index, note.tag)
             await self._session.http.drop(f"/vcenter/guest/customization-specs/{name}")
             self._ordered_s.pop(name, None)
         return True
 
     async def stop(self, machine: Machine) -> None:
         self._addresses.pop(machine.id, None)
-        self._ordered_s.pop(machine_name(machine.claim_id, machine.index, machine.tag), None)
+        self._ordered_s.pop(tagged_name_of(machine.claim_id, machine.index, machine.tag), None)
         path = f"/vcenter/vm/{machine.id}/guest/power"
         try:
             await self._session.http.send("POST", path, query=[("action", "shutdown")])
@@ -261,16 +258,6 @@ class Vsphere(Vendor):
         await self._session.close()
 
 
-def machine_name(claim_id: str, index: int, tag: str) -> str:
-    """A clone has no marks of its own from the first moment but its name: it says the claim and the database.
-
-    >>> machine_name("clm-0000000000000000000z", 1, "sto-00000000000000000007")
-    'clm-0000000000000000000z-1-00000000000000000007'
-    """
-    short = tag.removeprefix(_TAG).lower()
-    return name_of(claim_id, index) + (f"-{short}" if short else "")
-
-
 def _shape(template: _Vm) -> Shape:
     found = _GPUS.fullmatch(template.name)
     return Shape(
@@ -283,18 +270,19 @@ def _shape(template: _Vm) -> Shape:
 
 
 def _machine(told: _Vm, address: str, *, is_young: bool) -> Machine | None:
-    found = _NAME.fullmatch(told.name)
-    if found is None or not is_claim_id(found[1]):
+    mark = of_tagged_name(told.name)
+    if mark is None:
         return None
+    claim_id, index, tag = mark
     if told.power_state == "POWERED_ON":
         state = MachineState.RUNNING if address else MachineState.STARTING
     else:
         state = MachineState.STARTING if is_young else MachineState.STOPPED
     return Machine(
         id=told.vm,
-        claim_id=found[1],
-        index=int(found[2]),
-        tag=f"{_TAG}{found[3]}" if found[3] else "",
+        claim_id=claim_id,
+        index=index,
+        tag=tag,
         state=state,
         user="ubuntu",
         host=address,
