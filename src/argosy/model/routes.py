@@ -1,8 +1,8 @@
 """Routes: what a gateway is told about services and their replicas, and the counters that come back.
 
-The server sends a whole `RouteTable` each time; its generation grows. A gateway that has taken a table over says
-so with the generation in its `GatewayCounters`: from then on no new request goes to a replica that the table
-drains.
+The server sends a whole `RouteTable` each time; its generation grows. A gateway that has taken a table over
+says so with the generation in its `GatewayCounters`: from then on no new request goes to a replica that the
+table drains.
 """
 
 from __future__ import annotations
@@ -124,7 +124,7 @@ class RouteTable(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
 
 
 class ReplicaCounters(msgspec.Struct, kw_only=True, omit_defaults=True):
-    """Of one replica since the gateway started, also of one that left the table while requests are in flight."""
+    """Of one replica since the gateway started, also of one that left the table with requests in flight."""
 
     id: str
     revision: str
