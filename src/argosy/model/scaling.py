@@ -26,7 +26,7 @@ class Formula(StrEnum):
     WORK = "work"  # replica-seconds of work that arrive, from their recent past; targets count beside it
     HPA = "hpa"  # as the Kubernetes horizontal pod autoscaler, and KEDA's scaled objects
     KPA = "kpa"  # as Knative's autoscaler
-    RAY = "ray"  # as Ray Serve
+    RAY = "ray-serve"  # as Ray Serve
     SKYSERVE = "skyserve"  # as SkyServe
 
 
