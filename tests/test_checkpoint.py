@@ -76,7 +76,7 @@ def test_files_of_ones_own_appear_together_or_not_at_all(tmp_path: Path) -> None
 
 
 def test_a_step_of_several_ranks_is_complete_when_all_have_saved(tmp_path: Path) -> None:
-    ranks = [Checkpoints(tmp_path, rank=rank, world=2, sharded=True, keep_last=1) for rank in (0, 1)]
+    ranks = [Checkpoints(tmp_path, rank=(rank, 2), sharded=True, keep_last=1) for rank in (0, 1)]
     for step in (1, 2):
         for checkpoints in ranks:
             checkpoints.save(step, f"{checkpoints.rank} at {step}", wait=True)
@@ -85,7 +85,7 @@ def test_a_step_of_several_ranks_is_complete_when_all_have_saved(tmp_path: Path)
     saved = [checkpoints.resume() for checkpoints in ranks]
     assert [each and each.load() for each in saved] == ["0 at 2", "1 at 2"]
     with pytest.raises(ValueError, match="step 2 was saved by 2 ranks and this is one of 3"):
-        Checkpoints(tmp_path, rank=0, world=3, sharded=True).resume()
+        Checkpoints(tmp_path, rank=(0, 3), sharded=True).resume()
     # On disks of their own each sees its part only: they agree on what all of them have.
     shutil.rmtree(tmp_path / "step-000000002" / "rank-00001-of-00002")
     agreed = ranks[0].resume(agree=lambda mine: max(set(mine) & {2}))
@@ -95,10 +95,10 @@ def test_a_step_of_several_ranks_is_complete_when_all_have_saved(tmp_path: Path)
 
 
 def test_without_shards_only_rank_0_saves(tmp_path: Path) -> None:
-    Checkpoints(tmp_path, rank=1, world=2).save(1, "not mine", wait=True)
+    Checkpoints(tmp_path, rank=(1, 2)).save(1, "not mine", wait=True)
     assert not (tmp_path / "step-000000001").exists()
-    Checkpoints(tmp_path, rank=0, world=2).save(1, "ours", wait=True)
-    saved = Checkpoints(tmp_path, rank=1, world=2).resume()
+    Checkpoints(tmp_path, rank=(0, 2)).save(1, "ours", wait=True)
+    saved = Checkpoints(tmp_path, rank=(1, 2)).resume()
     assert saved is not None
     assert saved.load() == "ours"
 
@@ -119,7 +119,7 @@ def test_what_cannot_be_finished_is_told_at_the_next_call(tmp_path: Path) -> Non
     [
         ({"keep_last": 0}, "at least the newest"),
         ({"format": "xml"}, "format is 'xml'"),
-        ({"rank": 2}, "rank 2 of 1"),
+        ({"rank": (2, 1)}, "rank 2 of 1"),
     ],
 )
 def test_wrong_options_are_told(tmp_path: Path, options: dict[str, object], said: str) -> None:

@@ -88,10 +88,11 @@ class Checkpoints:
         keep_every: steps that are multiples of it stay for ever; 0: none does.
         every_steps, every_s: when `due` says so; 0: not for this reason.
         sharded: each rank saves its own part. Otherwise rank 0 alone saves, for all.
-        rank, world: which rank this is, of how many; None: as RANK and WORLD_SIZE say (torchrun sets them),
-            else ARGOSY_NODE_RANK and ARGOSY_NUM_NODES.
+        rank: which rank this is, and of how many: `(0, 8)`. None: as RANK and WORLD_SIZE say (torchrun sets
+            them), else ARGOSY_NODE_RANK and ARGOSY_NUM_NODES.
         format: "torch", "safetensors", "json" or "pickle"; "auto": torch where it is loaded, else pickle.
-        signals: SIGTERM sets `stopping` (only in the main thread, while the `with` block runs).
+
+    In the main thread SIGTERM sets `stopping` while a `with` block runs; a handler that was there is called, too.
     """
 
     def __init__(
@@ -103,18 +104,18 @@ class Checkpoints:
         every_steps: int = 0,
         every_s: float = 0.0,
         sharded: bool = False,
-        rank: int | None = None,
-        world: int | None = None,
+        rank: tuple[int, int] | None = None,
         format: str = "auto",
-        signals: bool = True,
     ) -> None:
         if keep_last < 1:
             raise ValueError(f"keep_last is {keep_last}: at least the newest checkpoint stays")
         if format not in ("auto", *_FILES):
             raise ValueError(f"format is {format!r}: one of auto, {', '.join(_FILES)}")
         self.folder = Path(folder or os.environ.get("ARGOSY_CHECKPOINT_DIR") or "checkpoints").expanduser()
-        self.rank = _number(rank, "RANK", "ARGOSY_NODE_RANK", 0)
-        self.world = _number(world, "WORLD_SIZE", "ARGOSY_NUM_NODES", 1)
+        self.rank, self.world = rank or (
+            _number("RANK", "ARGOSY_NODE_RANK", 0),
+            _number("WORLD_SIZE", "ARGOSY_NUM_NODES", 1),
+        )
         if not 0 <= self.rank < max(1, self.world):
             raise ValueError(f"rank {self.rank} of {self.world}: ranks count from 0")
         self.stopping = False  # SIGTERM came: save, and end
@@ -122,7 +123,7 @@ class Checkpoints:
         self._keep_last = max(keep_last, 2) if self._sharded else keep_last
         self._keep_every = keep_every
         self._every_steps, self._every_s = every_steps, every_s
-        self._format, self._signals = format, signals
+        self._format = format
         self._saved_s = time.monotonic()
         self._working: threading.Thread | None = None
         self._failure: OSError | None = None
@@ -131,7 +132,7 @@ class Checkpoints:
     # ---- the block
 
     def __enter__(self) -> Checkpoints:
-        if self._signals and threading.current_thread() is threading.main_thread():
+        if threading.current_thread() is threading.main_thread():
             self._before = signal.signal(signal.SIGTERM, self._told)
         return self
 
@@ -271,7 +272,7 @@ class Checkpoints:
                 if len(shards) not in (1, self.world):
                     raise ValueError(
                         f"step {each} was saved by {len(shards)} ranks and this is one of {self.world}: "
-                        f"read its `shards` (resume with world={len(shards)}) and divide them anew"
+                        f"read its `shards` (resume with rank=(0, {len(shards)})) and divide them anew"
                     )
                 return _saved(each, own, shards)
         return None
@@ -284,9 +285,7 @@ class Checkpoints:
         return sorted((int(match.group(1)), place) for match, place in found if match)
 
 
-def _number(given: int | None, first: str, second: str, otherwise: int) -> int:
-    if given is not None:
-        return given
+def _number(first: str, second: str, otherwise: int) -> int:
     return int(os.environ.get(first) or os.environ.get(second) or otherwise)
 
 
