@@ -92,7 +92,8 @@ class Checkpoints:
             them), else ARGOSY_NODE_RANK and ARGOSY_NUM_NODES.
         format: "torch", "safetensors", "json" or "pickle"; "auto": torch where it is loaded, else pickle.
 
-    In the main thread SIGTERM sets `stopping` while a `with` block runs; a handler that was there is called, too.
+    In the main thread SIGTERM sets `stopping` while a `with` block runs; a handler that was there is called,
+    too.
     """
 
     def __init__(
