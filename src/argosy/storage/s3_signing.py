@@ -10,7 +10,7 @@ import hmac
 import time
 from collections.abc import Mapping, Sequence
 from functools import lru_cache
-from typing import Final
+from typing import Final, NamedTuple
 from urllib.parse import quote
 
 import msgspec
@@ -48,28 +48,27 @@ def query_of(query: Query) -> str:
     )
 
 
+class Asked(NamedTuple):
+    """The first line of a request, as it is sent, and its host."""
+
+    method: str
+    host: str
+    path: str
+    query: str
+
+
 def signed_headers(
-    keys: Keys,
-    region: str,
-    now_s: float,
-    *,
-    method: str,
-    host: str,
-    path: str,
-    query: str,
-    headers: Mapping[str, str],
-    payload: str = UNSIGNED,
+    keys: Keys, region: str, now_s: float, asked: Asked, headers: Mapping[str, str], payload: str = UNSIGNED
 ) -> dict[str, str]:
-    """`headers` and those that prove who asks. `path` and `query` as they are sent; `payload`: the SHA-256 of
-    the body in hexadecimal digits."""
+    """`headers` and those that prove who asks. `payload`: the SHA-256 of the body in hexadecimal digits."""
     stamp = time.strftime("%Y%m%dT%H%M%SZ", time.gmtime(now_s))
     all_headers = {name.lower(): " ".join(value.split()) for name, value in headers.items()}
-    all_headers |= {"host": host, "x-amz-date": stamp, "x-amz-content-sha256": payload}
+    all_headers |= {"host": asked.host, "x-amz-date": stamp, "x-amz-content-sha256": payload}
     if keys.token:
         all_headers["x-amz-security-token"] = keys.token
     names = ";".join(sorted(all_headers))
     lines = "".join(f"{name}:{all_headers[name]}\n" for name in sorted(all_headers))
-    request = f"{method}\n{path}\n{query}\n{lines}\n{names}\n{payload}"
+    request = f"{asked.method}\n{asked.path}\n{asked.query}\n{lines}\n{names}\n{payload}"
     scope = f"{stamp[:8]}/{region}/s3/aws4_request"
     signature = _signature(keys, region, stamp, scope, request)
     del all_headers["host"]

@@ -35,7 +35,16 @@ from argosy.infra.buckets import (
     StoreUnreachable,
     WrongRegion,
 )
-from argosy.storage.s3_signing import UNSIGNED, Keys, Query, path_of, presigned, query_of, signed_headers
+from argosy.storage.s3_signing import (
+    UNSIGNED,
+    Asked,
+    Keys,
+    Query,
+    path_of,
+    presigned,
+    query_of,
+    signed_headers,
+)
 
 _TRIES: Final = 4
 _WAIT_S: Final = 0.3
@@ -179,10 +188,8 @@ class Wire:
         keys = self.keys_of()
         sent = dict(headers)
         if keys is not None:
-            sent = signed_headers(
-                keys, self.region, self._now_s(), method=method, host=host, path=path, query=text,
-                headers=headers, payload=payload,
-            )  # fmt: skip
+            asked = Asked(method, host, path, text)
+            sent = signed_headers(keys, self.region, self._now_s(), asked, headers, payload)
         sent["content-length"] = str(len(body))
         target = f"{path}?{text}" if text else path
         kept = True
