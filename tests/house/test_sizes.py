@@ -29,8 +29,8 @@ ALLOWED: Final[dict[str, dict[Place, int]]] = {
         ("parameters", "api/groups.py:GroupCalls.launch_group"): 12,
     },
     "takes its parts by name: composition happens there": {
-        ("parameters", "controllers/effects.py:Effects.__init__"): 11,
-        ("parameters", "controllers/shell.py:Shell.__init__"): 12,
+        ("parameters", "controllers/effects.py:Effects.__init__"): 12,
+        ("parameters", "controllers/shell.py:Shell.__init__"): 13,
         ("parameters", "server/application.py:Application.__init__"): 13,
     },
     "one keyword for each field of a task file, as people write them": {

@@ -85,6 +85,7 @@ class Agent:
             ("POST", "/kept/chunks"): kept.send,
             ("POST", "/ssh"): self._ssh,
             ("POST", "/copy"): self._copy,
+            ("POST", "/fetch"): self._fetch,
         }
 
     def told(self, notice: dict[str, object] | None) -> None:
@@ -346,6 +347,13 @@ class Agent:
         from argosy.agent import copying
 
         await copying.serve(self._ranks.home, arguments, (reader, writer), UPGRADED)
+
+    async def _fetch(
+        self, arguments: dict[str, object], reader: asyncio.StreamReader, writer: asyncio.StreamWriter
+    ) -> None:
+        from argosy.agent import data_calls
+
+        await data_calls.serve("fetch", self._root, self._node.name, (reader, writer), UPGRADED)
 
 
 UPGRADED = (

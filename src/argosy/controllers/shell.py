@@ -27,6 +27,7 @@ from argosy.controllers.pool.pictures import Picture
 from argosy.controllers.telling import Channels, events_of
 from argosy.controllers.view import Action, Expect, Policy, Prices, Put, View, known_of, terminals_of
 from argosy.infra.agent_port import AgentDirectory
+from argosy.infra.buckets import OpensBuckets
 from argosy.infra.log_sink import LogSink
 from argosy.infra.provider import Providers
 from argosy.infra.quotes import Quotes
@@ -62,6 +63,7 @@ class Shell:
         agents: AgentDirectory,
         logs: LogSink,
         files: TreeStore | None = None,
+        stores: Callable[[], OpensBuckets] | None = None,
         clock: Clock,
         ids: Ids,
         policy: Policy | None = None,
@@ -70,10 +72,11 @@ class Shell:
         is_ours: Callable[[], bool] = lambda: True,
         channels: Channels | None = None,
     ) -> None:
-        """`prices`: what the catalog knows (None: nothing). `quotes`: the server's cache of what
-        providers offer (None: one of its own); claims are charged at what decisions saw in it. `is_ours`:
-        whether the state of this server is still its own; when it is not, nothing is decided any more.
-        `channels`: who is told of events besides those whom tasks name."""
+        """`stores`: object stores by URL, as the settings say now (None: none). `prices`: what the catalog
+        knows (None: nothing). `quotes`: the server's cache of what providers offer (None: one of its own);
+        claims are charged at what decisions saw in it. `is_ours`: whether the state of this server is still
+        its own; when it is not, nothing is decided any more. `channels`: who is told of events besides those
+        whom tasks name."""
         self._store, self._providers, self._clock, self._ids = store, providers, clock, ids
         self._policy = policy or Policy()
         self.observed = Facts()
@@ -96,8 +99,9 @@ class Shell:
         self._published = asyncio.Event()  # of the next picture
         self._group: asyncio.TaskGroup | None = None
         self._effects = Effects(
-            store=store, providers=providers, agents=agents, logs=logs, files=files, facts=self.observed,
-            clock=clock, policy=self._policy, spawn=self._spawn, wake=self.wake, wake_at=self._wake_at,
+            store=store, providers=providers, agents=agents, logs=logs, files=files, stores=stores,
+            facts=self.observed, clock=clock, policy=self._policy, spawn=self._spawn,
+            wake=self.wake, wake_at=self._wake_at,
         )  # fmt: skip
         self._looks = Looks(self._listed)
         self._links = Links(

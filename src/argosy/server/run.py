@@ -163,6 +163,7 @@ async def serve(settings: Settings, tcp: socket.socket | None, lock: StateLock) 
             agents=agents,
             logs=logs,
             files=blobs,
+            stores=lambda: application.objects.stores,
             clock=clock,
             ids=ids,
             quotes=quotes,
