@@ -116,6 +116,7 @@ MAY_READ_THE_CLOCK = (
     "agent/",  # it is the node's end of the real world
     "cli/",
     "client/",  # it waits in real time for a server in another process
+    "gateway/run.py",  # the gateway's process
     "server/run.py",  # the server's process: it waits for its own shutdown
     "testing/",
 )
