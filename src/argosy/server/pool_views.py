@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Final
 
+import msgspec
+
 from argosy.api.pool import (
     AttemptView,
     DeviceView,
@@ -15,6 +17,7 @@ from argosy.api.pool import (
     ShareView,
     WaitingView,
 )
+from argosy.identity.deciding import Scopes
 from argosy.model.kinds import gang_of, gangs, kind_of, label, title
 from argosy.model.offer import DeviceShare, Placement, Tried
 from argosy.model.phases import Desired, WorkloadPhase
@@ -323,3 +326,25 @@ def is_waiting(workload: Workload) -> bool:
 def may_wait(workload: Workload) -> bool:
     """`is_waiting`, or a stopped cluster: it may be about to run again."""
     return is_waiting(workload) or (workload.is_live and workload.phase is WorkloadPhase.STOPPED)
+
+
+def veiled(view: PoolView, jobs: Scopes, clusters: Scopes) -> PoolView:
+    """The pool for who may not see all that is on it: what others have there stays as amounts."""
+
+    def seen(one: HolderView | WaitingView) -> bool:
+        return (clusters if one.kind == "cluster" else jobs).holds(one.project, one.user)
+
+    return msgspec.structs.replace(
+        view,
+        holders=tuple(
+            one if seen(one) else HolderView(id="", kind=one.kind, started_ms=one.started_ms)
+            for one in view.holders
+        ),
+        waiting=tuple(
+            one if seen(one) else msgspec.structs.replace(one, **dict.fromkeys(_WHOSE, ""), number=0)
+            for one in view.waiting
+        ),
+    )
+
+
+_WHOSE = ("id", "label", "name", "user", "project", "queue", "text")
