@@ -95,7 +95,7 @@ def test_patterns() -> None:
     assert expand(["jobs:*"]) == {"jobs.read", "jobs.write"}
     assert expand(["*"]) == ALL
     assert "audit.read" in expand(["*.read"])
-    with pytest.raises(ArgosyError, match="there is no permission `jobs.wirte`") as caught:
+    with pytest.raises(ArgosyError, match=r"there is no permission `jobs\.wirte`") as caught:
         expand(["jobs.wirte"])
     assert caught.value.hint == "did you mean `jobs.write`?"
     for bad in ("", "[a-z]*", "nothing.*"):

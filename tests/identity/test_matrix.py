@@ -67,10 +67,7 @@ def test_a_row_without_a_permission_does_not_start() -> None:
 def test_the_table(door: Door) -> None:
     """`+` it is done (or refused for another reason), `-` forbidden, `0` not there: own, same project, other
     project."""
-    lines = [
-        "+ done  - forbidden  0 not there; about what is one's own, a colleague's, another project's",
-        "",
-    ]
+    lines = ["+ done  - forbidden  0 not there; about one's own, a colleague's, another project's", ""]
     lines.append(f"{'':24}" + " ".join(f"{role:<14}" for role in BUILT_IN).rstrip())
     for endpoint in ENDPOINTS:
         if endpoint.name in _NOT_ASKED:

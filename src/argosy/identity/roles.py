@@ -39,7 +39,9 @@ def expand(patterns: Iterable[str]) -> frozenset[str]:
             raise ArgosyError(
                 "usage",
                 f"there is no permission `{pattern}`",
-                hint=f"did you mean `{near[0]}`?" if near else "`argosy role permissions` lists them",
+                hint=f"did you mean `{near[0]}`?"
+                if near
+                else "permissions are called like `jobs.read` and `clusters.write`",
             )
         found |= some
     return frozenset(found)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Final
 
 import msgspec
@@ -18,7 +18,7 @@ from argosy.api.pool import (
     WaitingView,
 )
 from argosy.identity.deciding import Scopes
-from argosy.model.kinds import gang_of, gangs, kind_of, label, title
+from argosy.model.kinds import KINDS, gang_of, gangs, kind_of, label, title
 from argosy.model.offer import DeviceShare, Placement, Tried
 from argosy.model.phases import Desired, WorkloadPhase
 from argosy.model.reasons import explained, hint_for
@@ -328,11 +328,12 @@ def may_wait(workload: Workload) -> bool:
     return is_waiting(workload) or (workload.is_live and workload.phase is WorkloadPhase.STOPPED)
 
 
-def veiled(view: PoolView, jobs: Scopes, clusters: Scopes) -> PoolView:
-    """The pool for who may not see all that is on it: what others have there stays as amounts."""
+def veiled(view: PoolView, seen_of: Callable[[str], Scopes]) -> PoolView:
+    """The pool for who may not see all that is on it: what others have there stays as amounts. `seen_of`:
+    what is seen of a resource, such as `jobs`."""
 
     def seen(one: HolderView | WaitingView) -> bool:
-        return (clusters if one.kind == "cluster" else jobs).holds(one.project, one.user)
+        return seen_of(KINDS[one.kind].resource).holds(one.project, one.user)
 
     return msgspec.structs.replace(
         view,

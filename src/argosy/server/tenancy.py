@@ -15,7 +15,7 @@ from argosy.identity.deciding import may
 from argosy.model.access import Caller, Target
 from argosy.model.errors import ArgosyError
 from argosy.model.ids import Clock
-from argosy.model.kinds import gang_of, kind_of
+from argosy.model.kinds import KINDS, gang_of, kind_of
 from argosy.model.phases import ClaimPhase, Desired
 from argosy.model.resources import Resources
 from argosy.model.rows import Attempt, Event, Node, Workload
@@ -236,9 +236,9 @@ class Tenants:
     def pools(self, caller: Caller) -> PoolList:
         """What is allocated to whom; of what the caller may not see, only how much."""
         views = [view_pool(each) for each in self._controllers.picture.pools]
-        jobs, clusters = scopes(caller, "jobs.read"), scopes(caller, "clusters.read")
-        if not (jobs.is_everything and clusters.is_everything):
-            views = [veiled(view, jobs, clusters) for view in views]
+        seen = {name: scopes(caller, f"{name}.read") for name in {each.resource for each in KINDS.values()}}
+        if not all(each.is_everything for each in seen.values()):
+            views = [veiled(view, seen.__getitem__) for view in views]
         return PoolList(pools=tuple(views))
 
     async def pending(self, rows: Snapshot, workloads: Iterable[Workload]) -> Mapping[str, Pending]:

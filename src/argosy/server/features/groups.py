@@ -97,8 +97,7 @@ class GroupFeature:
             services.admission.check_jobs(seated, request.project, None)
         whole, addresses = sealed("whole", request.notify)
         parts = [sealed(str(at), task.notify) for at, task in enumerate(tasks)]
-        for _, some in parts:
-            addresses |= some
+        addresses |= {name: each for _, some in parts for name, each in some.items()}
         programs = _programs(tasks, seated.tasks, [wishes for wishes, _ in parts], plans)
         awaits, expect = await self._awaited(request, caller)
         draft = Workload(
