@@ -176,6 +176,8 @@ class FakeServer(FakeAnswers):
                 self._cluster(path["cluster"])
                 Terminal(peer, self).serve(headers, query)
                 return False
+            if endpoint.name == "checkpoint_chunk":
+                return peer.reply(200, self.checkpoints.chunk(path["digest"]))
             with self.lock:
                 reply = self.answer(endpoint, path, query, body)
         except ArgosyError as error:

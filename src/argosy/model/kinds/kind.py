@@ -36,6 +36,7 @@ class Gang(msgspec.Struct, frozen=True, kw_only=True):
     evictions: int = 0  # times that it made room for others
     recoveries: int = 0  # times that it lost its nodes
     checkpoint: Checkpoint | None = None  # the last copy of what it keeps
+    older: tuple[Checkpoint, ...] = ()  # copies before that one
     ran_on: str = ""  # the claim that it ran on last
     ran_in: tuple[str, ...] = ()  # and where that was: provider, region, zone
     confirmed: Confirmed | None = None  # what its launch was told to keep to
