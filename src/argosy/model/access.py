@@ -37,7 +37,7 @@ PERMISSIONS: Final[dict[str, Permission]] = {
     "clusters.enter": Permission(_P, "run programs on clusters: terminals, ports, copies, jobs"),
     "jobs.read": Permission(_P, "see jobs, groups and worker pools"),
     "jobs.write": Permission(_P, "launch and cancel jobs, groups and worker pools"),
-    "logs.read": Permission(_P, "read what jobs print"),
+    "logs.read": Permission(_P, "read what jobs print and keep"),
     "services.read": Permission(_P, "see services"),
     "services.write": Permission(_P, "start, change and end services"),
     "sessions.read": Permission(_P, "see sessions"),

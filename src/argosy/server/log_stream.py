@@ -99,7 +99,7 @@ class LogStreams:
         self._controllers, self.stopping = controllers, stopping
         self.commits = Commits(store)
 
-    async def job(self, name: str, caller: Caller = OWNER) -> Workload:
+    async def job(self, name: str, caller: Caller) -> Workload:
         """By id, or by number among managed jobs. Raises `not-found`."""
         if name.isascii() and name.isdigit():
             row: object = await self._store.find_job(None, int(name))
@@ -146,7 +146,7 @@ class LogStreams:
         first = number
         while not self.stopping.is_set():
             news.clear()
-            job = await self.job(job.id)
+            job = await self.job(job.id, OWNER)
             attempt = await self._attempt(job, number)
             if attempt is not None:
                 if number > first and not wish.attempt:
@@ -156,7 +156,7 @@ class LogStreams:
                     )
                 async for frame in self._ranks(job, attempt, offsets, wish, news):
                     yield frame
-                job = await self.job(job.id)
+                job = await self.job(job.id, OWNER)
                 another = job_state(job).attempts > number or (wish.follow and job.is_live)
                 if self.stopping.is_set() or wish.attempt or not another:
                     break
