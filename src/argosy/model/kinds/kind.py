@@ -62,6 +62,7 @@ class Kind(msgspec.Struct, frozen=True, kw_only=True):
     gangs: Callable[[Workload], tuple[Gang, ...]]  # what it asks of the scheduler; (): nothing by itself
     title: Callable[[Workload], str]  # as people read of it in a sentence
     label: Callable[[Workload], str] = lambda row: str(row.number)  # its number, as commands take it
+    resource: str = "jobs"  # its permissions are called `<resource>.read`, `<resource>.write`
     named: bool = False  # its name is unique among the live ones of its project
     hosts: bool = False  # jobs run on its nodes
     runs: bool = False  # it has attempts: a program that ends
