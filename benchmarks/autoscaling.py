@@ -251,27 +251,25 @@ def replay(name: str, policy: Policy, trace: str, cold_s: int, seed: int) -> Out
 
 
 def policy_of(text: str) -> Policy:
-    """`work[:QUANTILE:UTILISATION]` with requests weighed by their tokens, `requests:N` or `concurrency:N`
-    for the same rule with a target only, `fixed:N`, `hpa|kpa|ray-serve|skyserve|target:TARGET[:HOLD_S]`."""
+    """`work[:QUANTILE:UTILISATION]` with requests weighed by their tokens, `requests:N` for the same rule with
+    nothing but requests per second, `fixed:N`, `hpa|kpa|ray-serve|skyserve|target:TARGET[:HOLD_S]`."""
     name, *given = text.split(":")
     values = [float(each) for each in given]
     if name == "fixed":
         return Policy(min_replicas=int(values[0]), max_replicas=int(values[0]), interval_s=60)
-    formula = {"requests": Formula.WORK, "concurrency": Formula.WORK}.get(name) or Formula(name)
+    formula = Formula.WORK if name == "requests" else Formula(name)
     policy = replace(PRESETS[formula], max_replicas=MOST)
     if name == "work":
         quantile, utilisation = (values + [policy.quantile, policy.utilisation][len(values) :])[:2]
         return replace(policy, quantile=quantile, utilisation=utilisation)
-    signal = REQUESTS if name == "skyserve" else CONCURRENCY
-    if name == "requests":
-        signal = REQUESTS
+    signal = REQUESTS if name in ("skyserve", "requests") else CONCURRENCY
     policy = replace(policy, targets=(Target(signal=signal, value=values[0]),))
     return replace(policy, hold_s=int(values[1])) if len(values) > 1 else policy
 
 
 POLICIES = (
-    "work", "work:0.98:0.85", "requests:1", "concurrency:8", "target:8", "target:12", "fixed:10", "fixed:12", "fixed:16",
-    "hpa:8", "hpa:12", "kpa:8:300",
+    "work", "work:0.98:0.85", "requests:1", "target:8", "target:12", "fixed:10", "fixed:12", "fixed:16", "hpa:8",
+    "hpa:12", "kpa:8:300",
     "kpa:12", "kpa:12:300", "ray-serve:8", "skyserve:0.6",
 )  # fmt: skip
 

@@ -76,20 +76,6 @@ def test_the_target_that_needs_the_most_counts() -> None:
     assert answer.why == "'aws-sqs-queue' is 7, 1 each"
 
 
-def test_a_queue_that_waits_for_a_cold_start_is_not_ordered_for_again_and_again() -> None:
-    policy = Policy(max_replicas=64, targets=(Target(signal=CONCURRENCY, value=1),))
-    calm, memory, seen = [2.0] * 300, FRESH, _seen(ready=2)
-    for second in range(100):  # 4/s arrive, each takes a second; nothing becomes ready, so requests pile up
-        inside = [*calm, *(2.0 + 2 * late for late in range(second))]
-        signals = {REQUESTS: [2.0] * 300 + [4.0] * second, CONCURRENCY: inside}
-        seen = _seen(
-            1000 + second, 2, starting=seen.starting, held=2 * second, cold_start_s=60, signals=signals
-        )
-        answer = wanted_replicas(policy, seen, memory)
-        memory, seen = answer.memory, replace(seen, starting=max(0, answer.replicas - 2))
-    assert answer.replicas == 6  # 4 for what arrives, the rest for what has piled up
-
-
 def test_a_long_queue_is_ordered_for_step_by_step() -> None:
     policy, memory, wanted = _policy(Target(signal="jobs", value=1), max_replicas=99), FRESH, []
     seen = _seen(ready=0, signals={"jobs": [500.0]})
@@ -182,14 +168,6 @@ def test_a_target_weighs_requests_where_no_gateway_does() -> None:
     burst = replace(seen, held=900)  # 90 s of work; 5 + 10 s until a new replica has helped
     assert wanted_replicas(policy, burst).replicas == 6  # not more than three times the two that are there
     assert wanted_replicas(policy, replace(burst, ready=4)).replicas == 10
-
-
-def test_concurrency_is_weighed_by_how_long_a_request_takes_when_nothing_waits() -> None:
-    policy = Policy(max_replicas=64, targets=(Target(signal=CONCURRENCY, value=4),))
-    quiet, jam = [8.0] * 400, [8.0 + 2 * second for second in range(100)]  # 4/s arrive, each takes 2 s
-    signals = {REQUESTS: [4.0] * 500, CONCURRENCY: quiet + jam}
-    answer = wanted_replicas(policy, _seen(ready=2, held=0, signals=signals))
-    assert (answer.replicas, answer.why) == (2, "work of 2.0 replicas arrives")
 
 
 def test_other_targets_count_beside_the_work() -> None:

@@ -91,7 +91,7 @@ def _needs(policy: Policy, seen: Seen, memory: Memory) -> Wished:
 
 def _by_work(policy: Policy, seen: Seen, memory: Memory) -> Wished:
     """By the work that arrives; targets that say nothing of work count beside it."""
-    rest = tuple(target for target in policy.targets if target.signal not in work.WEIGHED)
+    rest = tuple(target for target in policy.targets if target.signal != REQUESTS)
     weighs = len(rest) < len(policy.targets) or WORK in seen.signals or not rest
     if not rest:
         return _steady(policy, seen, Wished(*work.needed(policy, seen), memory))

@@ -13,12 +13,10 @@ from typing import Final
 
 import msgspec
 
-from argosy.model.scaling import CONCURRENCY, REQUESTS, WORK, Policy, Seen
+from argosy.model.scaling import REQUESTS, WORK, Policy, Seen
 
-WEIGHED: Final = (REQUESTS, CONCURRENCY)  # targets that say what a replica's work is
 BURST_S: Final = 3  # so short is the mean that tells of a burst
 TREND_S: Final = 60
-SERVICE_S: Final = 30  # in so short a time as many requests come as go, unless they queue
 MOST_GROWTH: Final = 2.0  # growth of the last minute goes on for so many minutes at most
 
 
@@ -60,30 +58,15 @@ def needed(policy: Policy, seen: Seen) -> tuple[int, str]:
 
 def arrived(policy: Policy, seen: Seen) -> tuple[Sequence[float], float]:
     """(work that arrived in each second, work that is held). Where no gateway weighs requests, a target does:
-    so many requests per second, or so many at once with the time that one takes, are one replica's work."""
+    so many requests per second are one replica's work."""
     count = policy.history_s
     if seen.signals.get(WORK):
         return seen.signals[WORK][-count:], seen.held_work_s
-    requests = seen.signals.get(REQUESTS, ())[-count:]
     for target in policy.targets:
         if target.signal == REQUESTS:
             each = 1 / target.value
-        elif target.signal == CONCURRENCY:
-            each = service_s(seen.signals.get(CONCURRENCY, ())[-count:], requests) / target.value
-        else:
-            continue
-        return [each * value for value in requests], each * seen.held
+            return [each * value for value in seen.signals.get(REQUESTS, ())[-count:]], each * seen.held
     return (), 0.0
-
-
-def service_s(inside: Sequence[float], requests: Sequence[float]) -> float:
-    """Seconds that a request takes when nothing waits: by Little's law, from the quieter half of the past."""
-    width = min(SERVICE_S, len(inside), len(requests))
-    if not width:
-        return 0.0
-    pairs = zip(_smoothed(inside, width), _smoothed(requests, width), strict=False)
-    quotients = [there / rate for there, rate in pairs if rate > 0]
-    return quantile(quotients, 0.25) if quotients else 0.0
 
 
 def _smoothed(values: Sequence[float], width: int) -> list[float]:
