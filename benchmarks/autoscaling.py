@@ -251,8 +251,8 @@ def replay(name: str, policy: Policy, trace: str, cold_s: int, seed: int) -> Out
 
 
 def policy_of(text: str) -> Policy:
-    """`work[:QUANTILE:UTILISATION]` with requests weighed by their tokens, `requests:N` for the same rule with
-    nothing but requests per second, `fixed:N`, `hpa|kpa|ray-serve|skyserve|target:TARGET[:HOLD_S]`."""
+    """`work[:QUANTILE:UTILISATION]` with requests weighed by their tokens, `requests:N` for the same rule
+    with nothing but requests per second, `fixed:N`, `hpa|kpa|ray-serve|skyserve|target:TARGET[:HOLD_S]`."""
     name, *given = text.split(":")
     values = [float(each) for each in given]
     if name == "fixed":
@@ -268,9 +268,8 @@ def policy_of(text: str) -> Policy:
 
 
 POLICIES = (
-    "work", "work:0.98:0.85", "requests:1", "target:8", "target:12", "fixed:10", "fixed:12", "fixed:16", "hpa:8",
-    "hpa:12", "kpa:8:300",
-    "kpa:12", "kpa:12:300", "ray-serve:8", "skyserve:0.6",
+    "work", "work:0.98:0.85", "requests:1", "target:8", "target:12", "fixed:10", "fixed:12", "fixed:16",
+    "hpa:8", "hpa:12", "kpa:8:300", "kpa:12", "kpa:12:300", "ray-serve:8", "skyserve:0.6",
 )  # fmt: skip
 
 
