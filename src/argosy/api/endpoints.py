@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from typing import Final
 
+from argosy.api.checkpoints import CheckpointCalls
 from argosy.api.clusters import ClusterCalls
 from argosy.api.costs import CostCalls
 from argosy.api.endpoint import AnyEndpoint, endpoints_of
@@ -45,6 +46,7 @@ class Calls(
     HostCalls,
     FileCalls,
     StorageCalls,
+    CheckpointCalls,
 ):
     """Every endpoint but the streams. A new feature is one line here."""
 

@@ -62,7 +62,10 @@ SECTIONS: Final[dict[str, dict[str, _Entry]]] = {
         "quota": _Entry("quota", "quota", "Who may have how much: queues, limits, lending."),
     },
     "Data": {
-        "storage": _Entry("storage", "storage", "Buckets of the server: copy, list, keys for S3 programs.")
+        "storage": _Entry("storage", "storage", "Buckets of the server: copy, list, keys for S3 programs."),
+        "checkpoints": _Entry(
+            "checkpoints", "checkpoints", "What managed jobs have saved: list, fetch, remove."
+        ),
     },
     "Infrastructure": {
         "check": _Entry("checking", "check", "Which infrastructure works, and what to do."),

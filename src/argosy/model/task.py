@@ -50,6 +50,13 @@ class StorageMount(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True
     extra: str = ""  # JSON text of the fields that have no place above
 
 
+class CheckpointRules(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """How many copies of what a managed job keeps stay."""
+
+    keep_last: int = 1
+    keep_every_s: int = 0  # of the older ones, one for each such period; 0: none
+
+
 class Task(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """A program x resources x number of nodes."""
 
@@ -79,6 +86,7 @@ class Task(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     objective: str = "cost"  # cost | time | carbon: what the best place is
     inputs: tuple[DataSize, ...] = ()
     outputs: tuple[DataSize, ...] = ()
+    checkpoints: CheckpointRules = CheckpointRules()
     hooks: tuple[Hook, ...] = ()  # at most one for each moment
     notify: tuple[
         Notify, ...

@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Final
 
+from argosy.model.access import Caller
 from argosy.model.errors import ArgosyError
 from argosy.model.hooks import MOMENTS
 from argosy.model.notify import HIDDEN, OCCASIONS, Notify, is_channel
 from argosy.model.offer import Plan
 from argosy.model.task import Task, render_ignored
 from argosy.server.channels import ChannelFile
-from argosy.server.exchange import Caller
 from argosy.server.tenancy import Tenants
 from argosy.storage.blobs import BlobStore
 from argosy.store.store import Store

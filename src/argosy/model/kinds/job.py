@@ -45,6 +45,7 @@ class JobStatus(KindStatus, frozen=True, kw_only=True, omit_defaults=True, tag="
     kept_s: int = 0  # run time of ended attempts whose work was kept
     attained: int = 0  # milli-GPU x ms (without GPU: milli-CPU x ms) of its ended attempts
     checkpoint: Checkpoint | None = None  # the last copy
+    older: tuple[Checkpoint, ...] = ()  # copies before that one, the newest first
     ran_in: tuple[str, ...] = ()  # provider, region and zone of the last attempt that ran
     size: int = 0  # nodes that it asks places for in this round, of an elastic gang; 0: all
     ran_on: str = ""  # the claim that an attempt ran on last: what it keeps lies there
@@ -98,6 +99,7 @@ def _gangs(row: Workload) -> tuple[Gang, ...]:
             evictions=status.evictions,
             recoveries=status.recoveries,
             checkpoint=status.checkpoint,
+            older=status.older,
             ran_on=status.ran_on,
             ran_in=status.ran_in,
             confirmed=spec.confirmed,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Final
 
+from argosy.server.features.checkpoints import CheckpointFeature
 from argosy.server.features.clusters import ClusterFeature
 from argosy.server.features.costs import CostFeature
 from argosy.server.features.events import EventFeature
@@ -41,4 +42,5 @@ FEATURES: Final = (
     FileFeature,
     ShellFeature,
     StorageFeature,
+    CheckpointFeature,
 )
