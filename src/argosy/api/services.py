@@ -115,7 +115,7 @@ class ServiceReply(Reply, frozen=True, kw_only=True, omit_defaults=True):
 
 
 class ServiceCalls:
-    @endpoint("POST", "/services", ServeRequest)
+    @endpoint("POST", "/services", ServeRequest, permission="services.write")
     def apply_service(
         self,
         name: str,
@@ -133,26 +133,26 @@ class ServiceCalls:
         Errors: "conflict" when it is there already, "not-found" when there is none to update, "no-offer".
         """
 
-    @endpoint("GET", "/services")
+    @endpoint("GET", "/services", permission="services.read")
     def services(self) -> ServiceList:
         """All live services, with their replicas."""
 
-    @endpoint("GET", "/services/{service}")
+    @endpoint("GET", "/services/{service}", permission="services.read")
     def service(self, service: str) -> ServiceView:
         """One service. Errors: "not-found"."""
 
-    @endpoint("POST", "/services/{service}/scale", ScaleRequest)
+    @endpoint("POST", "/services/{service}/scale", ScaleRequest, permission="services.write")
     def scale_service(self, service: str, replicas: int | None = None) -> ServiceReply:
         """Another number of replicas. Errors: "not-found"."""
 
-    @endpoint("POST", "/services/{service}/promote", RevisionRequest)
+    @endpoint("POST", "/services/{service}/promote", RevisionRequest, permission="services.write")
     def promote_service(self, service: str, revision: int = 0) -> ServiceReply:
         """Let a new revision take over without further waiting. Errors: "not-found", "wrong-state"."""
 
-    @endpoint("POST", "/services/{service}/rollback", RevisionRequest)
+    @endpoint("POST", "/services/{service}/rollback", RevisionRequest, permission="services.write")
     def rollback_service(self, service: str, revision: int = 0) -> ServiceReply:
         """Go back to an earlier revision. Errors: "not-found", "wrong-state"."""
 
-    @endpoint("POST", "/services/{service}/down", DownRequest)
+    @endpoint("POST", "/services/{service}/down", DownRequest, permission="services.write")
     def down_service(self, service: str, *, now: bool = False) -> Done:
         """End a service and its replicas, after the requests that are under way. Errors: "not-found"."""

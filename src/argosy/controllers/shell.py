@@ -108,15 +108,9 @@ class Shell:
             store=store, ports=replicas, facts=self.observed, clock=clock, spawn=self._spawn, wake=self.wake
         )
         self._links = Links(
-            store=store,
-            agents=agents,
-            logs=logs,
-            facts=self.observed,
-            clock=clock,
-            spawn=self._spawn,
-            wake=self.wake,
-            lost=self._looks.lost,
-        )
+            store=store, agents=agents, logs=logs, facts=self.observed, clock=clock, spawn=self._spawn,
+            wake=self.wake, lost=self._looks.lost,
+        )  # fmt: skip
 
     # -- what others call ---------------------------------------------------------------------------
 

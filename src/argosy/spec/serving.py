@@ -17,9 +17,7 @@ _PORT_HINT: Final = (
 )
 
 
-def build_serving(
-    task: Section, candidates: Sequence[Resources], findings: Findings
-) -> Serving | None:
+def build_serving(task: Section, candidates: Sequence[Resources], findings: Findings) -> Serving | None:
     """None for a task that does not serve."""
     section = task.get("service", Section)
     if section is None or "pool" in section or "workers" in section:
@@ -121,7 +119,7 @@ def _replicas(section: Section, findings: Findings) -> Replicas:
     if most is not None and most > least and not targets:
         findings.warn(
             policy.places["max_replicas"],
-            f"nothing says when there are more than {least} replicas",
+            f"nothing says when there are more replicas than {least}",
             "add `target_qps_per_replica: 5`",
         )
     default = Replicas()
