@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from argosy.api.endpoint import Done, Reply, Request, endpoint
-from argosy.model.serving import Strategy
+from argosy.model.serving import ROLLING, Strategy
 from argosy.model.task import Task
 
 
@@ -13,7 +13,7 @@ class ServeRequest(Request, frozen=True, kw_only=True, omit_defaults=True):
     name: str
     task: Task
     update: bool = False  # the service is there
-    strategy: Strategy = Strategy()
+    strategy: Strategy = ROLLING
     force: bool = False  # also a revision that was taken back before
     note: str = ""
     user: str = ""
@@ -122,7 +122,7 @@ class ServiceCalls:
         task: Task,
         *,
         update: bool = False,
-        strategy: Strategy = Strategy(),
+        strategy: Strategy = ROLLING,
         force: bool = False,
         note: str = "",
         user: str = "",

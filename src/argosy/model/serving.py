@@ -67,6 +67,9 @@ class Strategy(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     auto: bool = True  # it is promoted, or rolled back, by itself
 
 
+ROLLING: Final = Strategy()
+
+
 def canary_steps(first_percent: int) -> tuple[int, ...]:
     """Thousandths: the first step as asked for, then half and all.
 
