@@ -7,6 +7,7 @@ from typing import Final
 
 import msgspec
 
+from argosy.gateway.exchange import Answer, Exchange
 from argosy.gateway.heads import RequestHead
 from argosy.gateway.service import Service
 
@@ -69,9 +70,21 @@ class Directory:
         """It is a request to a language model under the common address."""
         return bool(self._models) and head.path.startswith(MODELS)
 
-    def serving(self, model: str) -> list[Service]:
-        """The services that answer for a model."""
-        return self._models.get(model, [])
+    def models_for(self, exchange: Exchange) -> dict[str, Service] | Answer:
+        """The models that the caller may ask, with their services; or why it may ask none."""
+        mine: dict[str, Service] = {}
+        refused: Answer | None = None
+        for name, services in self._models.items():
+            for service in services:
+                found = service.keys.find(exchange) if service.keys else None
+                if isinstance(found, Answer):
+                    refused = found
+                elif found is not None or service.route.public:
+                    mine.setdefault(name, service)
+        return mine if mine or refused is None else refused
 
-    def models(self) -> dict[str, list[Service]]:
-        return self._models
+
+def list_models(models: Iterable[str]) -> Answer:
+    """As OpenAI's `/v1/models` answers."""
+    listed = Models(data=tuple(Model(id=name) for name in sorted(models)))
+    return Answer(status=200, body=msgspec.json.encode(listed))

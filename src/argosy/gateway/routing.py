@@ -7,10 +7,8 @@ import asyncio
 from collections.abc import Callable
 from typing import Final
 
-import msgspec
-
 from argosy.gateway.access_log import AccessLog, Line
-from argosy.gateway.directory import MODELS, Directory, Model, Models
+from argosy.gateway.directory import MODELS, Directory, list_models
 from argosy.gateway.exchange import Answer, Decision, Exchange, Forward, NeedBody, refusal
 from argosy.gateway.limits import Key, expected_tokens, limited
 from argosy.gateway.replicas import Replica
@@ -62,7 +60,7 @@ class Router:
             raise ValueError(
                 f"generation {table.generation} is older than {self.generation}, which is in use"
             )
-        faults = [*check_table(table), *self._own(table)]
+        faults = [*check_table(table), *_loops(table, self._own_paths)]
         if faults:
             raise ValueError("; ".join(faults))
         services: dict[str, Service] = {}
@@ -82,16 +80,6 @@ class Router:
         self._directory = Directory(services.values())
         for service in services.values():
             self._release(service)
-
-    def _own(self, table: RouteTable) -> list[str]:
-        """Replicas that would be the gateway itself."""
-        return [
-            f"service `{service.name}`: replica `{replica.id}` is the gateway's own socket"
-            for service in table.services
-            for revision in service.revisions
-            for replica in revision.replicas
-            if replica.address in self._own_paths
-        ]
 
     # --- Decider -----------------------------------------------------------------------------------
 
@@ -175,12 +163,11 @@ class Router:
 
     def _find_model(self, exchange: Exchange) -> Decision:
         head = exchange.head
-        mine = self._models_of(exchange)
+        mine = self._directory.models_for(exchange)
         if isinstance(mine, Answer):
             return mine
         if head.method == b"GET" and head.path == MODELS + b"models":
-            listed = Models(data=tuple(Model(id=name) for name in sorted(mine)))
-            return Answer(status=200, body=msgspec.json.encode(listed))
+            return list_models(mine)
         if head.method != b"POST":
             return refusal(404, "not-found", "no service has this address")
         if exchange.body is None and head.length:
@@ -196,19 +183,6 @@ class Router:
                 404, "model_not_found", f"there is no model `{asked.model}` for this key; there is: {known}"
             )
         return self._enter(exchange, service, 0)
-
-    def _models_of(self, exchange: Exchange) -> dict[str, Service] | Answer:
-        """The models that the caller may ask."""
-        mine: dict[str, Service] = {}
-        refused: Answer | None = None
-        for name, services in self._directory.models().items():
-            for service in services:
-                found = service.keys.find(exchange) if service.keys else None
-                if isinstance(found, Key) or (found is None and service.route.public):
-                    mine.setdefault(name, service)
-                elif isinstance(found, Answer):
-                    refused = found
-        return mine if mine or refused is None else refused
 
     # --- to a replica ------------------------------------------------------------------------------
 
@@ -351,6 +325,17 @@ class Router:
             since_ms=self.since_ms,
             services=[service.tell() for service in (*self._services.values(), *self._gone)],
         )
+
+
+def _loops(table: RouteTable, own_paths: tuple[str, ...]) -> list[str]:
+    """Replicas that would be the gateway itself."""
+    return [
+        f"service `{service.name}`: replica `{replica.id}` is the gateway's own socket"
+        for service in table.services
+        for revision in service.revisions
+        for replica in revision.replicas
+        if replica.address in own_paths
+    ]
 
 
 def _nobody() -> None:
