@@ -73,15 +73,20 @@ class Directory:
     def models_for(self, exchange: Exchange) -> dict[str, Service] | Answer:
         """The models that the caller may ask, with their services; or why it may ask none."""
         mine: dict[str, Service] = {}
-        refused: Answer | None = None
+        keyed: Service | None = None
         for name, services in self._models.items():
             for service in services:
-                found = service.keys.find(exchange) if service.keys else None
-                if isinstance(found, Answer):
-                    refused = found
-                elif found is not None or service.route.public:
-                    mine.setdefault(name, service)
-        return mine if mine or refused is None else refused
+                if service.keys:
+                    keyed = service
+                    if isinstance(service.keys.find(exchange, notes=False), Answer):
+                        continue  # it may be a key of another service: no guess
+                elif not service.route.public:
+                    continue
+                mine.setdefault(name, service)
+        if mine or keyed is None:
+            return mine
+        refused = keyed.keys.find(exchange)
+        return refused if isinstance(refused, Answer) else mine
 
 
 def list_models(models: Iterable[str]) -> Answer:

@@ -110,8 +110,8 @@ class Keys:
             key.route, key.digest = route, bytes.fromhex(route.sha256)
             self._by_digest[key.digest] = key
 
-    def find(self, exchange: Exchange) -> Key | Answer:
-        """The key that a request shows, or why it is refused."""
+    def find(self, exchange: Exchange, *, notes: bool = True) -> Key | Answer:
+        """The key that a request shows, or why it is refused. `notes`: a wrong key counts as a guess."""
         shown = key_of(exchange)
         if not shown:
             return _unauthorized("a key is needed: say `Authorization: Bearer KEY`")
@@ -125,7 +125,8 @@ class Keys:
             return refusal(429, "too-many-guesses", "too many wrong keys came from this address",
                            fields=b"retry-after: 60\r\n")  # fmt: skip
         if key is None:
-            self._note_guess(exchange.ip)
+            if notes:
+                self._note_guess(exchange.ip)
             return _unauthorized("the key is not valid here")
         self._known[exchange.ip, key.route.id] = None
         if len(self._known) > _ADDRESSES:
