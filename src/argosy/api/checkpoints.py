@@ -28,18 +28,18 @@ class CheckpointFiles(Reply, frozen=True, kw_only=True):
 
 
 class CheckpointCalls:
-    @endpoint("GET", "/jobs/{job}/checkpoints")
+    @endpoint("GET", "/jobs/{job}/checkpoints", permission="jobs.read")
     def checkpoints(self, job: str) -> CheckpointList:
         """Copies of what a managed job keeps, by its number or id. Errors: "not-found"."""
 
-    @endpoint("GET", "/jobs/{job}/checkpoints/{checkpoint}")
+    @endpoint("GET", "/jobs/{job}/checkpoints/{checkpoint}", permission="logs.read")
     def checkpoint_files(self, job: str, checkpoint: str) -> CheckpointFiles:
         """What is in one copy; `newest` names the last one. Errors: "not-found"."""
 
-    @endpoint("GET", "/jobs/{job}/checkpoints/{checkpoint}/chunks/{digest}")
+    @endpoint("GET", "/jobs/{job}/checkpoints/{checkpoint}/chunks/{digest}", permission="logs.read")
     def checkpoint_chunk(self, job: str, checkpoint: str, digest: str) -> bytes:
         """The bytes of one chunk of it. Errors: "not-found"."""
 
-    @endpoint("DELETE", "/jobs/{job}/checkpoints/{checkpoint}")
+    @endpoint("DELETE", "/jobs/{job}/checkpoints/{checkpoint}", permission="jobs.write")
     def remove_checkpoint(self, job: str, checkpoint: str) -> Done:
         """Forget one copy, or `all` of them. Errors: "not-found"."""

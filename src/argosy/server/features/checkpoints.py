@@ -16,6 +16,7 @@ from argosy.model.kinds.kind import Checkpoint
 from argosy.model.rows import Workload
 from argosy.model.tree import Tree
 from argosy.server.exchange import Exchange
+from argosy.server.guarding import require_over
 from argosy.server.services import Services
 
 _ID_LENGTH: Final = 12
@@ -25,11 +26,11 @@ _TREES_MAX: Final = 4  # whose files are asked for one after another
 class CheckpointFeature:
     def __init__(self, services: Services) -> None:
         self._store, self._blobs, self._writer = services.store, services.blobs, services.writer
-        self._job = services.streams.job  # by id, or by number among managed jobs
+        self._streams = services.streams
         self._trees: OrderedDict[str, Tree] = OrderedDict()
 
     async def checkpoints(self, exchange: Exchange) -> CheckpointList:
-        job = await self._job(exchange.path["job"])
+        job = await self._job(exchange)
         rules = job_task(job).checkpoints
         views: list[CheckpointView] = []
         for copy in copies_of(job):
@@ -71,7 +72,7 @@ class CheckpointFeature:
         name = exchange.path["checkpoint"]
 
         async def act() -> Done:
-            job = await self._job(exchange.path["job"])
+            job = await self._job(exchange)
             gone = copies_of(job) if name == "all" else (_called(job, name),)
             stay = [copy for copy in copies_of(job) if copy not in gone]
             row = job.with_status(checkpoint=stay[0] if stay else None, older=tuple(stay[1:]))
@@ -81,8 +82,14 @@ class CheckpointFeature:
 
         return await self._writer.retried(act)
 
+    async def _job(self, exchange: Exchange) -> Workload:
+        """By id, or by number among managed jobs. Raises `not-found`, `forbidden`."""
+        job = await self._streams.job(exchange.path["job"], exchange.caller)
+        require_over(exchange.caller, job)
+        return job
+
     async def _named(self, exchange: Exchange) -> Checkpoint:
-        return _called(await self._job(exchange.path["job"]), exchange.path["checkpoint"])
+        return _called(await self._job(exchange), exchange.path["checkpoint"])
 
     async def _tree(self, copy: Checkpoint) -> Tree:
         """Raises `not-found` when its files are gone."""
