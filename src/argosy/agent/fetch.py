@@ -189,7 +189,7 @@ class Fetch:
             count = max(1, -(-each.size // PART_BYTES))
             each.parts = set(range(count))
             if count > 1:
-                each.parts -= self._finished_parts(each)
+                each.parts -= _finished_parts(each, self._drafts)
                 first = min(each.parts, default=count)
                 if first:
                     have[each.index] = first * PART_BYTES
@@ -245,7 +245,7 @@ class Fetch:
             self._complete(each)
         else:
             for part in range(first // PART_BYTES, at // PART_BYTES):
-                self._note_part(each, part)
+                _note_part(each, part, self._drafts)
         self._tell()
 
     def _work_on(self) -> None:
@@ -294,7 +294,7 @@ class Fetch:
             each.parts.discard(part)
             is_last = not each.parts
             if not whole and not is_last:
-                self._note_part(each, part)
+                _note_part(each, part, self._drafts)
         if is_last:
             self._complete(each)
 
@@ -305,20 +305,6 @@ class Fetch:
             each.over = True
             self._finished += 1
         self._say({"failed": each.index, "status": error.status, "why": str(error)})
-
-    def _finished_parts(self, each: _File) -> set[int]:
-        try:
-            handle = os.open(each.draft + b".parts", os.O_RDONLY | os.O_NOFOLLOW, dir_fd=self._drafts)
-        except OSError:
-            return set()
-        with open(handle, encoding="ascii") as file:
-            return {int(line) for line in file if line.endswith("\n") and line.strip().isdigit()}
-
-    def _note_part(self, each: _File, part: int) -> None:
-        flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW | os.O_CLOEXEC
-        handle = os.open(each.draft + b".parts", flags, 0o600, dir_fd=self._drafts)
-        os.write(handle, b"%d\n" % part)
-        os.close(handle)
 
     def _complete(self, each: _File) -> None:
         """All bytes are here: the file appears, and is written down."""
@@ -376,6 +362,22 @@ class Fetch:
         except OSError:
             pass
         os._exit(1)
+
+
+def _finished_parts(each: _File, drafts: int) -> set[int]:
+    try:
+        handle = os.open(each.draft + b".parts", os.O_RDONLY | os.O_NOFOLLOW, dir_fd=drafts)
+    except OSError:
+        return set()
+    with open(handle, encoding="ascii") as file:
+        return {int(line) for line in file if line.endswith("\n") and line.strip().isdigit()}
+
+
+def _note_part(each: _File, part: int, drafts: int) -> None:
+    flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW | os.O_CLOEXEC
+    handle = os.open(each.draft + b".parts", flags, 0o600, dir_fd=drafts)
+    os.write(handle, b"%d\n" % part)
+    os.close(handle)
 
 
 def _open_drafts(base: str) -> int:

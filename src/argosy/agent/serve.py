@@ -85,7 +85,7 @@ class Agent:
             ("POST", "/kept/chunks"): kept.send,
             ("POST", "/ssh"): self._ssh,
             ("POST", "/copy"): self._copy,
-            ("POST", "/fetch"): self._fetch,
+            ("POST", "/fetch"): lambda _, *streams: _fetch(root, self._node.name, streams),
         }
 
     def told(self, notice: dict[str, object] | None) -> None:
@@ -348,19 +348,18 @@ class Agent:
 
         await copying.serve(self._ranks.home, arguments, (reader, writer), UPGRADED)
 
-    async def _fetch(
-        self, arguments: dict[str, object], reader: asyncio.StreamReader, writer: asyncio.StreamWriter
-    ) -> None:
-        from argosy.agent import data_calls
-
-        await data_calls.serve("fetch", self._root, self._node.name, (reader, writer), UPGRADED)
-
 
 UPGRADED = (
     b"HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: "
     + wire.UPGRADE.encode()
     + b"\r\n\r\n"
 )
+
+
+async def _fetch(root: str, name: str, streams: tuple[asyncio.StreamReader, asyncio.StreamWriter]) -> None:
+    from argosy.agent import data_calls
+
+    await data_calls.serve("fetch", root, name, streams, UPGRADED)
 
 
 def _ids(arguments: dict[str, object]) -> list[str]:

@@ -75,18 +75,16 @@ class Shell:
         channels: Channels | None = None,
         replicas: ReplicaPort | None = None,
     ) -> None:
-        """`stores`: object stores by URL, as the settings say now (None: none). `prices`: what the catalog
-        knows (None: nothing). `quotes`: the server's cache of what providers offer (None: one of its own);
-        claims are charged at what decisions saw in it. `is_ours`: whether the state of this server is still
-        its own; when it is not, nothing is decided any more. `channels`: who is told of events besides those
-        whom tasks name. `replicas`: reaches the replicas of services."""
+        """`stores`: object stores by URL, as the settings say now. `prices`: what the catalog knows.
+        `quotes`: the server's cache of what providers offer (None: one of its own); claims are charged at
+        what decisions saw in it. `is_ours`: whether this server's state is still its own; else nothing is
+        decided. `channels`: who is told of events besides those whom tasks name. `replicas`: of services."""
         self._store, self._providers, self._clock, self._ids = store, providers, clock, ids
         self._policy = policy or Policy()
         self.observed = Facts()
         self._quotes = quotes or Quotes(providers, clock)
         self._quotes.changed = self.wake
-        self._is_ours = is_ours
-        self._channels = channels
+        self._is_ours, self._channels = is_ours, channels
         self._began_s = clock.monotonic_s()
         self._swept_s = self._began_s - SWEEP_S  # when the last full pass began
         self._pools = PoolCaches()

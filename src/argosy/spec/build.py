@@ -59,7 +59,6 @@ def build_task(
         candidates = tuple(msgspec.structs.replace(each, config=config) for each in candidates)
     file_mounts, storage_mounts = build_mounts(merged, reader, findings)
     workdir, git = _workdir(merged, reader)
-    extra = {name: value for name, value in task.plain.items() if name not in ("config", own.name)}
     grace_s = merged.get("grace", int)
     deadline = merged.get("deadline", Deadline) or Deadline(None, None)
     nodes = _nodes(merged, findings)
@@ -93,7 +92,7 @@ def build_task(
         notify=build_notify(merged),
         service=build_serving(task, candidates, findings),
         config=json_text(own.config),
-        extra=json_text(extra),
+        extra=json_text({name: it for name, it in task.plain.items() if name not in ("config", own.name)}),
         not_executed=tuple(sorted(reader.later)),
     )
 
