@@ -337,9 +337,8 @@ class Agent:
     ) -> None:
         from argosy.agent import sshd
 
-        ranks = self._ranks
-        endpoint = sshd.Endpoint(self._root, self._node.name, ranks.home, ranks.shell)
-        await sshd.serve(endpoint, ranks, str(arguments.get("key", "")), (reader, writer), UPGRADED)
+        endpoint = sshd.Endpoint(self._root, self._node.name, self._ranks.home, self._ranks.shell)
+        await sshd.serve(endpoint, self._ranks, str(arguments.get("key", "")), (reader, writer), UPGRADED)
 
     async def _copy(
         self, arguments: dict[str, object], reader: asyncio.StreamReader, writer: asyncio.StreamWriter
