@@ -56,7 +56,6 @@ ALLOWED: Final[dict[str, dict[Place, int]]] = {
         ("class", "spec/reader.py:Reader"): 326,
         ("class", "testing/pool_checkers.py:PoolLaws"): 354,
         ("class", "testing/world.py:World"): 410,
-        ("file", "agent/trees.py"): 656,
         ("file", "convert/dstack.py"): 681,
         ("file", "server/pricing.py"): 638,
         ("function", "agent/terminal.py:serve_shell"): 72,
