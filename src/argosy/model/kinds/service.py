@@ -70,6 +70,7 @@ class Replica(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     port: int
     state: ReplicaState = ReplicaState.STARTING
     since_ms: int = 0  # in this state
+    made_ms: int = 0
     ready_ms: int = 0  # first time ready; 0: never
     attempt_id: str = ""  # whose readiness this is
     address: str = ""  # HOST:PORT, or the path of a socket, where requests reach it
@@ -121,6 +122,7 @@ class ServiceStatus(
     scaled_ms: int = 0  # when that changed last
     scaled_why: str = ""
     bad: tuple[str, ...] = ()  # digests of revisions that were rolled back
+    start_s: int = 0  # how long the last replica took from its order to its first answer
 
 
 def service_spec(row: Workload) -> ServiceSpec:
@@ -156,6 +158,6 @@ SERVICE: Final = Kind(
     gangs=lambda row: (),  # its replicas ask for nodes, it does not
     title=lambda row: f"service `{row.name}`",
     named=True,
-    ends_children=False,  # requests that are under way are answered first
+    tends=True,  # requests that are under way are answered first
     programs=lambda row: tuple(each.task for each in service_spec(row).revisions),
 )
