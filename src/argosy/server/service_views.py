@@ -123,7 +123,9 @@ def _wanted(row: Workload) -> int:
         return spec.fixed
     revision = revision_of(row, state.serves) or wanted_revision(row)
     replicas = revision.serving.replicas
-    return max(replicas.least, min(replicas.most, state.target)) + replicas.spare
+    if replicas.is_fixed:
+        return replicas.least + replicas.spare
+    return max(replicas.least, min(replicas.most, 1 if state.target < 0 else state.target))
 
 
 def _detail(row: Workload, ready: int) -> str:

@@ -15,13 +15,13 @@ def target_of(draft: Draft, revision: Revision) -> int:
     if wanted.is_fixed:
         return wanted.least + wanted.spare
     fact = draft.view.observed.served(draft.row.id)
-    target = draft.changes.get("target", draft.before.target)
+    target = int(draft.changes.get("target", draft.before.target))
     if fact is not None and fact.wanted >= 0 and fact.wanted != target:
-        if draft.before.target and "target" not in draft.changes:
+        if target >= 0 and "target" not in draft.changes:
             draft.tell("scaled", f"from {target} to {fact.wanted} replicas: {fact.why}")
         target = fact.wanted
         draft.changes |= {"target": target, "scaled_ms": draft.now_ms, "scaled_why": fact.why}
-    return int(max(wanted.least, min(wanted.most, target)))
+    return max(wanted.least, min(wanted.most, 1 if target < 0 else target))
 
 
 def scaling_policy(revision: Revision) -> Policy:

@@ -100,6 +100,8 @@ class Rollout(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     began_ms: int = 0
     failed: int = 0  # replicas of the new revision that ended by themselves
     why: str = ""
+    errors: float = 0.0  # evidence against the new revision under earlier shares, as logarithms
+    slow: float = 0.0
 
     @property
     def is_over(self) -> bool:
@@ -118,7 +120,7 @@ class ServiceStatus(
     serves: int = 0  # the revision that is good; 0: none was ready yet
     generation: int = 1  # of its routes: one more with each change
     weights: tuple[tuple[int, int], ...] = ()  # (revision, thousandths of the requests)
-    target: int = 0  # replicas that the load wants
+    target: int = -1  # replicas that the load wants; -1: nobody has said yet
     scaled_ms: int = 0  # when that changed last
     scaled_why: str = ""
     bad: tuple[str, ...] = ()  # digests of revisions that were rolled back
