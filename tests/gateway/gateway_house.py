@@ -180,7 +180,7 @@ class House:
 
     def __init__(self) -> None:
         self.clock = Clock()
-        self.router = Router(self.clock, self.clock.ms)
+        self.router = Router(asyncio.get_running_loop(), self.clock.ms, now_s=self.clock)
         self.replicas: list[Replica] = []
         self.gate: Gate
 
@@ -199,6 +199,7 @@ async def _house(count: int, fields: dict[str, Any]) -> AsyncIterator[House]:
     house = House()
     addresses = await house.add(count) if count else []
     house.gate = await Gate(house.router).start()
+    house.gate.door.now_s = house.clock
     house.router.take_table(table(service(*addresses, **fields)))
     try:
         yield house

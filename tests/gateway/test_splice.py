@@ -14,6 +14,7 @@ def test_a_request_reaches_the_replica_and_its_answer_the_client() -> None:
         assert b"x-argosy-request-id: id-1\r\n" in answer and b"connection: close\r\n" in answer
         assert house.replica.heads == [
             b"GET /a/b?c=d HTTP/1.1\r\nHost: a\r\nX-One: 1\r\nx-forwarded-host: a\r\n"
+            b"x-forwarded-prefix: /s/web\r\n"
             b"x-forwarded-for: 127.0.0.1\r\nx-forwarded-proto: http\r\nx-argosy-request-id: id-1\r\n\r\n"
         ]
 

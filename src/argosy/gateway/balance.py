@@ -79,19 +79,15 @@ class LeastOutstanding(_Stateless):
         best = ready[self._turn % count]
         if count == 1:
             return best
-        least = _load(best)
+        least = best.load
         for step in range(1, count):
             if least <= 1.0:
                 break  # nobody has less than nothing
             replica = ready[(self._turn + step) % count]
-            load = _load(replica)
+            load = replica.load
             if load < least:
                 best, least = replica, load
         return best
-
-
-def _load(replica: Replica) -> float:
-    return (replica.in_flight + 1) / replica.weight
 
 
 class PowerOfTwo(_Stateless):
@@ -109,7 +105,7 @@ class PowerOfTwo(_Stateless):
         first = (self._dice >> 33) % count
         second = (first + 1 + (self._dice >> 12) % (count - 1)) % count
         one, other = ready[first], ready[second]
-        return one if _load(one) <= _load(other) else other
+        return one if one.load <= other.load else other
 
 
 class ConsistentHash(_Stateless):
@@ -126,12 +122,13 @@ class ConsistentHash(_Stateless):
         if len(ready) == 1:
             return ready[0]
         ring = self._ring_of(ready)
-        most = self._bound * (sum(replica.in_flight for replica in ready) + 1) / len(ready)
+        total = sum(replica.in_flight + replica.elsewhere for replica in ready) + 1
+        most = max(1.0, self._bound * total / len(ready))
         place = _hash(user_of(exchange, self._by))
         at = _first_at(ring, place)
         for step in range(len(ring)):
             replica = ring[(at + step) % len(ring)][1]
-            if replica.in_flight + 1 <= max(1.0, most) + 0.999:
+            if replica.in_flight + replica.elsewhere < most:
                 return replica
         return ring[at % len(ring)][1]
 

@@ -10,6 +10,7 @@ import msgspec
 
 from argosy.gateway.heads import CHUNKED, AnswerHead, RequestHead
 from argosy.gateway.pools import Pool
+from argosy.gateway.streams import EarlyStream
 
 if TYPE_CHECKING:
     from argosy.gateway.splice import Client
@@ -106,8 +107,8 @@ class Exchange:
     """One request from its head to the end of its answer."""
 
     __slots__ = (
-        "answer_fields", "begun_s", "body", "client", "committed", "first_s", "forward", "head", "id", "ip",
-        "memo", "outcome", "pieces", "received", "secure", "sent", "status", "tap", "tries", "whole",
+        "answer_fields", "begun_s", "body", "client", "first_s", "forward", "head", "id", "ip", "memo",
+        "outcome", "pieces", "received", "secure", "sent", "status", "stream", "tap", "tries", "whole",
     )  # fmt: skip
 
     def __init__(self, client: Client, head: RequestHead, ip: bytes, request_id: bytes, now_s: float) -> None:
@@ -128,7 +129,7 @@ class Exchange:
         self.status = 0
         #: "" while it goes on; done, answered, gone (the client left), cut (the replica did), timeout, failed
         self.outcome = ""
-        self.committed = False  # status 200 was told before a replica answered
+        self.stream: EarlyStream | None = None  # status 200 was told before a replica answered
         self.answer_fields = b""  # more lines for the client
         self.tap: Callable[[bytes], None] | None = None  # sees the answer's body pass
         self.memo: object = None  # the decider's own
@@ -142,6 +143,16 @@ class Exchange:
         """It can be sent a second time, and that does no harm."""
         allowed = self.is_idempotent or (self.forward is not None and self.forward.repeat)
         return allowed and self.pieces is not None
+
+    def comment(self, text: bytes) -> None:
+        """Tell a client that reads server-sent events that something goes on. This commits status 200."""
+        if self.client is not None and not self.outcome:
+            self.client.comment(self, text)
+
+    def leave_socket(self) -> None:
+        """Close its WebSocket: going away."""
+        if self.client is not None:
+            self.client.go_away()
 
     def keep(self, piece: bytes, limit: int, *, sent: bool) -> bool:
         """Keep a piece of the body that may have to be sent (again). False: it is too much for now."""

@@ -54,8 +54,8 @@ class RequestHead:
     """The head of one request. It is shared by requests with equal heads, so nobody changes it."""
 
     __slots__ = (
-        "_values", "expects", "fields", "forwarded_for", "forwarded_proto", "host", "keep", "length",
-        "method", "minor", "path", "query", "upgrade",
+        "_values", "_without_key", "expects", "fields", "forwarded_for", "forwarded_proto", "host", "keep",
+        "length", "method", "minor", "path", "query", "upgrade",
     )  # fmt: skip
 
     def __init__(self, method: bytes, path: bytes, query: bytes, minor: int) -> None:
@@ -72,6 +72,7 @@ class RequestHead:
         self.forwarded_for = b""  # as the client said: only true when the client is our own edge
         self.forwarded_proto = b""
         self._values: dict[bytes, bytes] | None = None
+        self._without_key: bytes | None = None
 
     def get(self, name: bytes) -> bytes | None:
         """The value of a field that is passed on; `name` in lower case. Several are joined by commas,
@@ -94,6 +95,12 @@ class RequestHead:
             if equals and key == name:
                 return value
         return None
+
+    def without_key(self) -> bytes:
+        """The fields that are passed on, but for those that hold an API key."""
+        if self._without_key is None:
+            self._without_key = self.without(b"authorization", b"x-api-key")
+        return self._without_key
 
     def without(self, *names: bytes) -> bytes:
         """The fields that are passed on, but for these (in lower case)."""

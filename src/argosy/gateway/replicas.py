@@ -8,7 +8,9 @@ from collections.abc import Callable
 from typing import Final, Literal
 
 from argosy.gateway.addresses import parse_address
+from argosy.gateway.exchange import Exchange
 from argosy.gateway.pools import Pool
+from argosy.gateway.shared import Board
 from argosy.model.routes import (
     LATENCY_BOUNDS_MS,
     ReplicaCounters,
@@ -29,25 +31,66 @@ class Replica:
     """One replica. `weight` is what its share of the requests is, from 0 to 1."""
 
     __slots__ = (
-        "_failed", "_now_s", "_probed", "_since_s", "counters", "has_left", "in_flight", "limit", "pool",
-        "region", "revision", "route", "suspect", "taken",
+        "_board", "_failed", "_now_s", "_probed", "_row", "_since_s", "counters", "drains_since_s",
+        "elsewhere", "has_left", "in_flight", "limit", "pool", "region", "revision", "route", "sockets",
+        "suspect", "taken",
     )  # fmt: skip
 
-    def __init__(self, route: ReplicaRoute, revision: Revision, now_s: Callable[[], float]) -> None:
+    def __init__(
+        self, route: ReplicaRoute, revision: Revision, board: Board, now_s: Callable[[], float]
+    ) -> None:
         self.route = route
         self.revision = revision
         self.pool = Pool(parse_address(route.address), now_s)
         self.limit = route.max_concurrency
         self.region = route.region
         self.in_flight = 0
+        self.elsewhere = 0  # in flight in the other workers of this gateway
+        self.sockets: set[Exchange] = set()  # WebSockets
+        self.drains_since_s = 0.0
         self.suspect = False
         self.has_left = False  # the table
         self.taken = 0.0  # what round robin gave it
         self.counters = ReplicaCounters(id=route.id, revision=revision.id)
         self._now_s = now_s
+        self._board = board
+        self._row = board.row("replica/" + route.id)
         self._since_s = now_s()
         self._failed = 0
         self._probed = 0
+
+    def take_route(self, route: ReplicaRoute, revision: Revision) -> None:
+        """What a new table says of it."""
+        self.route, self.revision = route, revision
+        self.limit, self.region = route.max_concurrency, route.region
+        self._row = self._board.row("replica/" + route.id)
+        self._begin_draining(route.state == "draining")
+
+    def leave(self) -> None:
+        """It is no longer in the table."""
+        self.has_left = True
+        self._begin_draining(True)
+
+    def _begin_draining(self, drains: bool) -> None:
+        if not drains:
+            self.drains_since_s, self.pool.retired = 0.0, False
+        elif not self.drains_since_s:
+            self.drains_since_s = self._now_s()
+            self.pool.retire()
+
+    def begin(self) -> None:
+        """A request goes to it."""
+        self.in_flight += 1
+        self._board.begin(self._row)
+
+    def end(self) -> None:
+        """A request is no longer there."""
+        self.in_flight -= 1
+        self._board.end(self._row)
+
+    def look_elsewhere(self) -> None:
+        """See what the other workers have in flight."""
+        self.elsewhere = self._board.elsewhere(self._row)
 
     @property
     def id(self) -> str:
@@ -60,7 +103,15 @@ class Replica:
     @property
     def is_free(self) -> bool:
         """It takes one more request."""
-        return not self.limit or self.in_flight < self.limit
+        if not self.limit:
+            return True
+        self.look_elsewhere()
+        return self.in_flight + self.elsewhere < self.limit
+
+    @property
+    def load(self) -> float:
+        """What it would have in flight with one more request; more when it starts slowly."""
+        return (self.in_flight + self.elsewhere + 1) / self.weight
 
     @property
     def weight(self) -> float:
@@ -91,6 +142,20 @@ class Replica:
         self._failed = 0
         self._since_s = self._now_s()
         return True
+
+    def count(self, exchange: Exchange, now_s: float, now_ms: int) -> None:
+        """A request that went to it has ended."""
+        self.sockets.discard(exchange)
+        failed = exchange.outcome in ("cut", "timeout", "failed")
+        counters = self.counters
+        counters.requests += 1
+        counters.last_use_ms = now_ms
+        if failed or exchange.status >= 500:
+            counters.errors += 1
+        if exchange.outcome != "gone":
+            begun_s = exchange.begun_s
+            first_s = (exchange.first_s or now_s) - begun_s
+            self.revision.count(failed or exchange.status >= 500, first_s, now_s - begun_s)
 
     def tell(self) -> ReplicaCounters:
         """The counters of this moment."""
@@ -133,13 +198,13 @@ class Revision:
         """The replicas that take one more request."""
         if not self.limited:
             return self.ready
-        return [replica for replica in self.ready if not replica.limit or replica.in_flight < replica.limit]
+        return [replica for replica in self.ready if replica.is_free]
 
-    def count(self, status: int, failed: bool, first_s: float, whole_s: float) -> None:
+    def count(self, failed: bool, first_s: float, whole_s: float) -> None:
         """One request has ended; times in seconds since it came."""
         counters = self.counters
         counters.requests += 1
-        if failed or status >= 500:
+        if failed:
             counters.errors += 1
         counters.latency[bisect.bisect_left(_BOUNDS_S, whole_s)] += 1
         counters.first_byte[bisect.bisect_left(_BOUNDS_S, first_s)] += 1

@@ -17,6 +17,7 @@ from argosy.gateway.exchange import REPLAY_MAX, Answer, Decision, Exchange, Forw
 from argosy.gateway.framing import BadBody, body_of
 from argosy.gateway.heads import HEAD_MAX, UNTIL_CLOSE, AnswerHead, BadHead, parse_request
 from argosy.gateway.pools import Upstream
+from argosy.gateway.streams import EarlyStream
 from argosy.gateway.websocket import Socket
 
 _CONTINUE: Final = b"HTTP/1.1 100 Continue\r\n\r\n"
@@ -35,7 +36,9 @@ class Answers(Connection):
             return
         size = len(piece)
         if head is not None:
-            piece = self._begin(exchange, head) + piece
+            begun = self._begin(exchange, head)
+            if exchange.stream is None:
+                piece = begun + piece
         if size or done:
             exchange.sent += size
             if not exchange.first_s:
@@ -43,6 +46,8 @@ class Answers(Connection):
                 self._door.decider.first_byte(exchange)
             if exchange.tap is not None and size:
                 exchange.tap(piece if head is None else piece[-size:])
+        if exchange.stream is not None:
+            piece = exchange.stream.render(head, piece, done)
         self.transport.write(piece)
         self._ticks = 0
         if done:
@@ -291,10 +296,22 @@ class Client(Answers):
         if self._body is not None:
             self._resume()
 
+    def comment(self, exchange: Exchange, text: bytes) -> None:
+        """Begin a stream of events before there is an answer, or go on with it."""
+        if exchange is not self._exchange or self._started:
+            return
+        if exchange.stream is None:
+            exchange.stream = EarlyStream()
+            self.transport.write(exchange.stream.head(exchange.id))
+        self.transport.write(exchange.stream.chunk(text))
+
     def _answer(self, exchange: Exchange, answer: Answer, outcome: str = "answered") -> None:
         exchange.status = answer.status
         close = not self._keep or self._body is not None
-        data = answer.render(close=close, request_id=exchange.id, without_body=self.is_head_request)
+        if exchange.stream is not None:
+            data, close = exchange.stream.end_with(answer.body), True
+        else:
+            data = answer.render(close=close, request_id=exchange.id, without_body=self.is_head_request)
         exchange.sent = len(answer.body)
         self.transport.write(data)
         self._end(outcome, answer.status)
@@ -308,8 +325,10 @@ class Client(Answers):
             self._end(outcome, answer.status)
             self._abort()
             return
-        request_id = exchange.id if exchange is not None else b""
-        if not self.transport.is_closing():
+        if exchange is not None and exchange.stream is not None:
+            self.transport.write(exchange.stream.end_with(answer.body))
+        elif not self.transport.is_closing():
+            request_id = exchange.id if exchange is not None else b""
             self.transport.write(answer.render(close=True, request_id=request_id))
         self._end(outcome, answer.status)
         self._next(True, lingers=True)
