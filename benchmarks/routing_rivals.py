@@ -11,6 +11,8 @@ from collections.abc import Callable, Hashable, Sequence
 
 from argosy.testing.language_replica import BLOCK, Engine, Query, Replica
 
+Told = dict[Hashable, tuple[float, int]]  # replica -> units that wait, requests
+
 RIVALS = ("random", "round-robin", "power-of-two", "least", "smg", "llm-d", "dynamo")
 
 
@@ -70,10 +72,10 @@ class Books:
         self.requests[chosen] -= 1
         self.blocks[chosen] -= query.need
 
-    def told(self) -> dict[Hashable, tuple[float, int]]:
+    def told(self) -> Told:
         return {number: (0.0, count) for number, count in enumerate(self.requests)}
 
-    def hear(self, others: Sequence[dict[Hashable, tuple[float, int]]], there: Sequence[int], now_s: float) -> None:
+    def hear(self, others: Sequence[Told], there: Sequence[int], now_s: float) -> None:
         for number in there:
             self.other[number] = sum(other[number][1] for other in others)
 

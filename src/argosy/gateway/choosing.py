@@ -4,15 +4,14 @@ What a replica still has to read is counted in units (tokens, and a little for e
 seconds a unit takes is learned of each replica from the times until first bytes. The default rule takes the
 least of
 
-    seconds for what waits there + 3 x seconds for what it does not have cached + 0.05 s x requests there
+    seconds for what waits there + 2 x seconds for what it does not have cached + 0.05 s x requests there
 
-The second part counts threefold, because what is read anew also drives somebody else's prompt out of the
+The second part counts twice, because what is read anew also drives somebody else's prompt out of the
 cache, who pays again. Nothing here knows of HTTP: the simulation of the benchmark calls the same code.
 """
 
 from __future__ import annotations
 
-import random
 from collections import deque
 from collections.abc import Hashable, Sequence
 from typing import Final, Literal
@@ -35,7 +34,7 @@ class Terms(msgspec.Struct, frozen=True, kw_only=True):
     """How a rule weighs."""
 
     rule: Rule = "prefix-aware"
-    miss: float = 2.0  # what is not cached counts 1 + `miss` times
+    miss: float = 1.0  # what is not cached counts 1 + `miss` times
     each_s: float = 0.05  # for each request that is there
     capacity: int = CAPACITY
     block: int = 512  # tokens of one key
@@ -85,8 +84,8 @@ class Load:
     """What one gateway has sent to one replica and not seen the end of; `other_*` is what others have."""
 
     __slots__ = (
-        "heard_s", "other_requests", "other_units", "reading", "requests", "since_s", "slot", "speed", "tokens",
-        "units",
+        "heard_s", "other_requests", "other_units", "reading", "requests", "since_s", "slot", "speed",
+        "tokens", "units",
     )  # fmt: skip
 
     def __init__(self, slot: int) -> None:
@@ -99,7 +98,7 @@ class Load:
         self.since_s = self.heard_s = 0.0  # when the first of them began; when others last told theirs
 
     def waiting(self, now_s: float) -> float:
-        """Units that are still to be read, as far as one can tell between two events: it reads all the time."""
+        """Units that are still to be read; between two events it is taken to read all the time."""
         mine, others = self.units, self.other_units
         if mine > 0:
             done = (now_s - self.since_s) / self.speed.unit_s
@@ -129,7 +128,7 @@ class Chooser:
         self.loads: dict[Hashable, Load] = {}
         self._prefixes = Prefixes(terms.capacity)
         self._free: list[int] = []
-        self._dice = random.Random(seed)
+        self._turn = seed
 
     def load(self, replica: Hashable) -> Load:
         """The books of a replica; new ones where it is unknown."""
@@ -169,7 +168,10 @@ class Chooser:
     def _least(self, costs: Sequence[float]) -> int:
         low = min(costs)
         best = [index for index, cost in enumerate(costs) if cost <= low]
-        return best[0] if len(best) == 1 else self._dice.choice(best)
+        if len(best) == 1:
+            return best[0]
+        self._turn = (self._turn * 6364136223846793005 + 1442695040888963407) & ((1 << 64) - 1)
+        return best[(self._turn >> 33) % len(best)]
 
     def sent(self, prompt: Prompt, replica: Hashable, now_s: float) -> Sent:
         """It goes there; in the same turn as the choice, so that the next one sees it."""
