@@ -108,6 +108,9 @@ class Observed(Protocol):
     def saved(self, attempt_id: str) -> bool:
         """Whether it was tried to copy what the ended ranks of an attempt have kept."""
 
+    def settled(self, attempt_id: str) -> bool:
+        """Whether what the ended ranks of an attempt have written is in its stores."""
+
     def busy(self, subject: str) -> bool:
         """Whether an effect on this claim or attempt is under way in this process, or a terminal is open
         (`terminals_of`)."""
@@ -120,6 +123,11 @@ class Observed(Protocol):
 
     def gpu_used_ms(self, node_id: str) -> int:
         """When a GPU of the node was last seen at work, or was first seen at all; 0: it tells no load."""
+
+
+def data_of(attempt_id: str) -> str:
+    """The subject of a failure to bring what an attempt has written to its stores."""
+    return f"data of {attempt_id}"
 
 
 def terminals_of(cluster_id: str) -> str:
@@ -293,6 +301,15 @@ class SaveCheckpoint(msgspec.Struct, frozen=True):
     nodes: tuple[Node, ...]  # by rank
 
 
+class SettleData(msgspec.Struct, frozen=True):
+    """Send what the ended ranks of an attempt have written to its stores, before their nodes are given
+    back."""
+
+    attempt: Attempt
+    job: Workload
+    nodes: tuple[Node, ...]  # by rank
+
+
 class ForgetRanks(msgspec.Struct, frozen=True):
     node_id: str
     rank_ids: tuple[str, ...]
@@ -339,6 +356,7 @@ Action = (
     | RunRanks
     | StopRanks
     | SaveCheckpoint
+    | SettleData
     | ForgetRanks
     | Learn
     | Miss

@@ -22,7 +22,7 @@ _MAIN: Final = "import sys\n\nfrom argosy.agent.__main__ import main\n\nsys.exit
 #: Modules that most agents never load: compiled when they are, so that the zipapp stays small.
 _SOURCE_ONLY: Final = {
     "amd", "copying", "data_calls", "dial", "download", "fetch", "gaudi", "jetson", "kept", "mig", "mps",
-    "mux", "neuron", "notices", "outside",
+    "mux", "neuron", "notices", "outside", "send",
     "sshd", "starter", "terminal", "tpu",
 }  # fmt: skip
 _EPOCH: Final = (1980, 1, 1, 0, 0, 0)  # the same bytes on every build

@@ -21,6 +21,7 @@ from argosy.model.ids import Clock, Ids
 from argosy.server.accounts import Accounts
 from argosy.server.admission import Admission
 from argosy.server.channels import ChannelFile
+from argosy.server.data_checks import DataChecks
 from argosy.server.dialling import DialDoor, Tls
 from argosy.server.door import Door, Limits
 from argosy.server.features import FEATURES
@@ -72,13 +73,13 @@ class Application:
         self.listening: tuple[str, ...] = ()
         self.doors: list[Door] = []
         self.streams = LogStreams(store, logs, controllers, self.stopping)
-        pricing = pricing or pricing_of(state_dir, providers, clock, shipped=prices)
+        self.pricing = pricing = pricing or pricing_of(state_dir, providers, clock, shipped=prices)
         pricing.refusals = controllers.refusals
-        self.pricing = pricing
         self.refreshes = Refreshes(pricing.refresh)
         self.accounts = Accounts(store, clock)
         tenants = Tenants(store, controllers, clock)
-        intake = Intake(store=store, blobs=blobs, tenants=tenants, channels=ChannelFile(state_dir))
+        channels, data = ChannelFile(state_dir), DataChecks(lambda: self.objects.stores)
+        intake = Intake(store=store, blobs=blobs, tenants=tenants, channels=channels, data=data)
         quotes = quotes or Quotes(providers, clock, price=pricing.own_prices, fresh_s=0)
         pricing.rented.names = lambda: quotes.usable() & _priced_by_catalog(providers)
         planner = Planner(
