@@ -21,7 +21,7 @@ _USAGE = """\
 """
 
 
-_VERBS = ("serve", "probe", "release", "keep", "guard", "start", "connect")
+_VERBS = ("serve", "probe", "release", "keep", "guard", "start", "connect", "inside")
 
 
 def _fail(text: str) -> int:
@@ -38,6 +38,11 @@ def main(arguments: list[str]) -> int:
         from argosy.agent import mps
 
         return mps.keep(*arguments[1:])
+    if arguments[0] == "inside":  # an agent starts this for a session
+        sys.modules["ssl"] = None  # type: ignore[assignment]  # asyncio would load it
+        from argosy.agent import inside
+
+        return inside.run(arguments[1])
     if arguments[0] == "start":
         from argosy.agent import start
 

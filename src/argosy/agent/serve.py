@@ -56,7 +56,7 @@ class Agent:
         self._root = root
         self._node = Node(root, name, own_devices)
         self._sharing = Sharing(self._node)
-        self._ranks = Ranks(root, self._node.name, boot_id(), loop, self._sharing)
+        self._ranks = Ranks(root, self._node.name, boot_id(), loop, self._sharing, self._node)
         self._ranks.adopt()
         self._made_trees: Trees | None = None
         self._tree_lock = asyncio.Lock()
@@ -85,6 +85,7 @@ class Agent:
             ("POST", "/kept/chunks"): kept.send,
             ("POST", "/ssh"): self._ssh,
             ("POST", "/copy"): self._copy,
+            ("POST", "/enter"): self._enter,
         }
 
     def told(self, notice: dict[str, object] | None) -> None:
@@ -96,6 +97,7 @@ class Agent:
     def _discover(self) -> None:
         self._node.discover_devices()
         self._sharing.sweep()
+        self._loop.call_soon_threadsafe(self._loop.run_in_executor, None, self._node.levels)
 
     @property
     def _trees(self) -> Trees:
@@ -338,7 +340,12 @@ class Agent:
 
         ranks = self._ranks
         endpoint = sshd.Endpoint(self._root, self._node.name, ranks.home, ranks.shell)
-        await sshd.serve(endpoint, ranks, str(arguments.get("key", "")), (reader, writer), UPGRADED)
+        await sshd.serve(endpoint, ranks.reaper, str(arguments.get("key", "")), (reader, writer), UPGRADED)
+
+    async def _enter(
+        self, arguments: dict[str, object], reader: asyncio.StreamReader, writer: asyncio.StreamWriter
+    ) -> None:
+        await self._ranks.apps.enter(arguments, (reader, writer), UPGRADED)
 
     async def _copy(
         self, arguments: dict[str, object], reader: asyncio.StreamReader, writer: asyncio.StreamWriter

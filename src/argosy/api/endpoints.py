@@ -23,6 +23,7 @@ from argosy.api.pool import PoolCalls
 from argosy.api.prices import PriceCalls
 from argosy.api.quota import QuotaCalls
 from argosy.api.server import ServerCalls
+from argosy.api.sessions import SessionCalls, SessionStreams
 from argosy.api.shell import ShellCalls
 from argosy.api.storage import StorageCalls
 
@@ -35,6 +36,7 @@ class Calls(
     JobCalls,
     GroupCalls,
     JobPoolCalls,
+    SessionCalls,
     EventCalls,
     CostCalls,
     PriceCalls,
@@ -47,4 +49,6 @@ class Calls(
     """Every endpoint but the streams. A new feature is one line here."""
 
 
-ENDPOINTS: Final[tuple[AnyEndpoint, ...]] = endpoints_of(*Calls.__bases__, LogCalls, ShellCalls)
+ENDPOINTS: Final[tuple[AnyEndpoint, ...]] = endpoints_of(
+    *Calls.__bases__, LogCalls, ShellCalls, SessionStreams
+)

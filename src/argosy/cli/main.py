@@ -54,6 +54,9 @@ SECTIONS: Final[dict[str, dict[str, _Entry]]] = {
     "Managed jobs": {
         "jobs": _Entry("jobs", "jobs", "Jobs that own their nodes and recover: launch, queue, logs, cancel.")
     },
+    "Sessions": {
+        "session": _Entry("sessions", "sessions", "Notebooks, terminals, editors: start, open, rest, end.")
+    },
     "Shared machines": {
         "pool": _Entry("pool", "pool", "Free and allocated resources, pending jobs; `pool map` draws it."),
         "quota": _Entry("quota", "quota", "Who may have how much: queues, limits, lending."),

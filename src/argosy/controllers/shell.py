@@ -164,6 +164,11 @@ class Shell:
             self.observed.end(terminals_of(cluster_id))
             self.wake(cluster_id)
 
+    def used(self, session_id: str, by: str) -> None:
+        """Somebody uses the session: it is not idle now."""
+        if self.observed.set_used(session_id, self._clock.now_ms(), by):
+            self.wake(session_id)
+
     @property
     def picture(self) -> Picture:
         """What the last pass left of all pools: requests read nothing else."""
@@ -381,6 +386,7 @@ class Shell:
                         claims[claim.id] = claim
                 case Attempt():
                     wanted.add(row.workload_id)
+                    wanted.update(_watcher(rows, row))
                 case Claim():
                     claims[each] = row
                     wanted.add(row.workload_id)
@@ -464,6 +470,13 @@ class Shell:
 
 class Replaced(Exception):
     """The place of this server in the world is another's now: it decides nothing any more."""
+
+
+def _watcher(rows: Snapshot, attempt: Attempt) -> list[str]:
+    """The parent of its job, where that decides by what nodes say."""
+    job = rows.workloads.get(attempt.workload_id)
+    parent = rows.workloads.get(job.parent_id) if job is not None and job.parent_id else None
+    return [parent.id] if parent is not None and kind_of(parent).watches else []
 
 
 def _family(rows: Snapshot | None, row: Workload) -> set[str]:

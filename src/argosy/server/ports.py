@@ -32,6 +32,8 @@ class ObservedFacts(Protocol):
 
     def gpu_used_ms(self, node_id: str) -> int: ...
 
+    def used(self, subject: str) -> tuple[int, str]: ...
+
 
 class Picture(Protocol):
     """Why workloads wait, machines with who holds them, and what queues use, as the scheduler left them."""
@@ -79,6 +81,9 @@ class Controllers(Protocol):
 
     def attended(self, cluster_id: str) -> AbstractContextManager[None]:
         """Somebody has a terminal there: meanwhile the cluster is not idle."""
+
+    def used(self, session_id: str, by: str) -> None:
+        """Somebody uses the session: it is not idle now. `by`: what is told of it."""
 
     @property
     def picture(self) -> Picture:

@@ -30,7 +30,7 @@ from argosy.api.server import PruneReply, PruneRequest
 from argosy.api.storage import BucketRequest, StoreKeyRequest
 from argosy.model.enlisting import HostOrder, HostReport
 from argosy.model.errors import ArgosyError
-from argosy.testing import host_answers, priced_answers, shared_answers
+from argosy.testing import host_answers, priced_answers, session_answers, shared_answers
 from argosy.testing.bucket_answers import FakeBuckets
 from argosy.testing.fake_memory import OFFER, FakeMemory, ref_of
 
@@ -54,6 +54,8 @@ class FakeAnswers(FakeMemory):
     ) -> object:
         """The reply of one endpoint. Raises ArgosyError."""
         name = endpoint.name
+        if name in session_answers.ANSWERS:
+            return session_answers.ANSWERS[name]
         if endpoint.request is not None and issubclass(endpoint.request, Request):
             try:
                 request = msgspec.json.decode(body, type=endpoint.request)

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any, Self, TypeVar
 
 from argosy.controllers.observed import Facts
 from argosy.infra import border
-from argosy.infra.agent_port import AgentPort, Channel, Duplex
+from argosy.infra.agent_port import AgentPort, Channel, Duplex, Enter
 from argosy.infra.provider import Capabilities, Diagnostic, Manifest, Provider, Want
 from argosy.infra.system import SystemClock, SystemIds
 from argosy.model.facts import ClaimFact
@@ -50,6 +50,7 @@ class IdleControllers:
     def __init__(self) -> None:
         self.observed = Facts()
         self.woken: list[str] = []
+        self.uses: list[tuple[str, str]] = []
         self.refreshed = 0
         self.memory = Memory()
         self.whys: dict[str, Waiting] = {}
@@ -62,6 +63,9 @@ class IdleControllers:
 
     def attended(self, cluster_id: str) -> AbstractContextManager[None]:
         return nullcontext()
+
+    def used(self, session_id: str, by: str) -> None:
+        self.uses.append((session_id, by))
 
     @property
     def picture(self) -> IdlePicture:
@@ -205,6 +209,7 @@ class TerminalAgents:
     def __init__(self) -> None:
         self.terminals: list[EchoTerminal] = []
         self.dropped: list[str] = []
+        self.entered: list[tuple[str, Enter]] = []
         self.error: border.BorderError | None = None
 
     async def get(self, node: Node) -> AgentPort:
@@ -224,6 +229,10 @@ class TerminalAgents:
 
     async def ssh(self, public_key: str) -> Duplex:
         return await self.shell("", 0, 0, {})
+
+    async def enter(self, rank_id: str, enter: Enter) -> Duplex:
+        self.entered.append((rank_id, enter))
+        return await self.shell("", enter.port or enter.rows, enter.columns, {})
 
     async def copy(self, path: str, name: str, *, read: bool) -> Duplex:
         return await self.shell("", 0, 0, {})

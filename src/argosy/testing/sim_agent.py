@@ -10,7 +10,7 @@ from typing import Final
 import msgspec
 
 from argosy.infra import border
-from argosy.infra.agent_port import AgentPort, Answer, Duplex, Kept, RankOrder, Report, silence_s
+from argosy.infra.agent_port import AgentPort, Answer, Duplex, Enter, Kept, RankOrder, Report, silence_s
 from argosy.model.facts import LogChunk, NodeFacts, RankFact, RankPhase
 from argosy.model.rows import Node
 from argosy.testing.machines import Machine
@@ -202,6 +202,9 @@ class SimAgent:
 
     async def ssh(self, public_key: str) -> Duplex:
         raise border.Unsupported("simulated nodes have no shell")
+
+    async def enter(self, rank_id: str, enter: Enter) -> Duplex:
+        raise border.Unsupported("simulated nodes have no sessions")
 
     async def copy(self, path: str, name: str, *, read: bool) -> Duplex:
         raise border.Unsupported("simulated nodes have no files")

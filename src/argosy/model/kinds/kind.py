@@ -69,6 +69,7 @@ class Kind(msgspec.Struct, frozen=True, kw_only=True):
     evictable: bool = True  # it may be ended to make room for others
     awaits: Callable[[Workload], tuple[str, ...]] = lambda row: ()  # ids of those whose end it waits for
     programs: Callable[[Workload], tuple[Task, ...]] = lambda row: ()  # that its children will run
+    watches: bool = False  # it decides by what nodes say of its children
     told: Callable[[Workload], Told | None] = lambda row: None  # who is told of its events
     priority_class: str = "batch"  # unless the user names one
     decided_by: str  # the module whose `decide(view, row, new_id)` says what to do about one

@@ -18,6 +18,7 @@ from argosy.server.features.pool import PoolFeature
 from argosy.server.features.prices import PriceFeature
 from argosy.server.features.quota import QuotaFeature
 from argosy.server.features.server import ServerFeature
+from argosy.server.features.sessions import SessionFeature
 from argosy.server.features.shell import ShellFeature
 from argosy.server.features.storage import StorageFeature
 
@@ -30,6 +31,7 @@ FEATURES: Final = (
     JobFeature,
     GroupFeature,
     JobPoolFeature,
+    SessionFeature,
     EventFeature,
     CostFeature,
     PriceFeature,

@@ -1,0 +1,53 @@
+"""Sessions: which one is meant, and where its app is. Pure."""
+
+from __future__ import annotations
+
+from argosy.controllers.session.decide import body_of, node_of
+from argosy.model.errors import ArgosyError
+from argosy.model.kinds.session import SESSION, session_state
+from argosy.model.phases import Desired, WorkloadPhase
+from argosy.model.rows import Node, Workload
+from argosy.store.snapshot import Snapshot
+
+
+def find_session(rows: Snapshot, name: str, project: str) -> Workload | None:
+    """The live session of this name or id."""
+    found = rows.find_named(SESSION.name, name, project)
+    if found is None and name in {row.id for row in rows.named(SESSION.name)}:
+        found = rows.workloads.get(name)
+    return found
+
+
+def no_session(name: str, rows: Snapshot) -> ArgosyError:
+    known = ", ".join(row.name for row in rows.named(SESSION.name))
+    return ArgosyError(
+        "not-found",
+        f"there is no session `{name}`",
+        hint=f"there are {known}" if known else "`argosy session start terminal` makes one",
+    )
+
+
+def free_name(rows: Snapshot, app: str, project: str) -> str:
+    """The app's name, with the first number that makes it new."""
+    taken = {row.name for row in rows.named(SESSION.name) if row.project == project}
+    number = 1
+    while (name := app if number == 1 else f"{app}-{number}") in taken:
+        number += 1
+    return name
+
+
+def place_of(rows: Snapshot, session: Workload) -> tuple[Node, str]:
+    """Where its app runs: the node, and the id of the rank. Raises `wrong-state` for one that is not up."""
+    body = body_of(rows, session)
+    node = node_of(rows, body) if body is not None else None
+    attempt = rows.attempt_of(body.id) if body is not None else None
+    if node is None or attempt is None or not session_state(session).up_ms:
+        rests = session.phase is WorkloadPhase.STOPPED or session.desired is Desired.STOP
+        raise ArgosyError(
+            "wrong-state",
+            f"session `{session.name}` {'rests' if rests else 'is not up yet'}",
+            hint=f"`argosy session start {session.name}` brings it back"
+            if rests
+            else f"`argosy session logs {session.name}` shows how far it is",
+        )
+    return node, f"{attempt.id}.0"
