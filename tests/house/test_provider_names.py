@@ -21,6 +21,7 @@ ALLOWED: dict[str, tuple[set[str], str]] = {
         {"aws", "gcp", "azure", "oci", "nebius", "ibm"},
         "schemes of URLs of object stores, which get folders of their own",
     ),
+    "storage/buckets/": ({"oci", "nebius"}, "schemes of URLs"),
     "spec/notation.py": ({"oci", "nebius"}, "schemes of URLs"),
     "spec/accelerators.py": ({"aws"}, "a vendor of accelerators"),
     "agent/devices/neuron.py": ({"aws"}, "a vendor of accelerators"),

@@ -48,27 +48,27 @@ class StoreKeyList(Reply, frozen=True, kw_only=True):
 
 
 class StorageCalls:
-    @endpoint("GET", "/buckets")
+    @endpoint("GET", "/buckets", permission="buckets.read")
     def buckets(self) -> BucketList:
         """Buckets of this server, with what they hold."""
 
-    @endpoint("POST", "/buckets", BucketRequest)
+    @endpoint("POST", "/buckets", BucketRequest, permission="buckets.write")
     def make_bucket(self, name: str) -> Done:
         """A new bucket. Errors: "usage", "conflict"."""
 
-    @endpoint("DELETE", "/buckets/{bucket}")
+    @endpoint("DELETE", "/buckets/{bucket}", permission="buckets.write")
     def remove_bucket(self, bucket: str) -> Done:
         """Remove an empty bucket. Errors: "not-found", "conflict"."""
 
-    @endpoint("GET", "/store-keys", scope="admin")
+    @endpoint("GET", "/store-keys", permission="keys.read")
     def store_keys(self) -> StoreKeyList:
         """Keys that programs sign with, without their secrets."""
 
-    @endpoint("POST", "/store-keys", StoreKeyRequest, scope="admin")
+    @endpoint("POST", "/store-keys", StoreKeyRequest, permission="keys.write")
     def make_store_key(self, name: str, bucket: str = "", reads_only: bool = False) -> StoreKeyReply:
         """A new key, in place of an older one of that name. Its secret is told this once. Errors:
         "not-found"."""
 
-    @endpoint("DELETE", "/store-keys/{key}", scope="admin")
+    @endpoint("DELETE", "/store-keys/{key}", permission="keys.write")
     def remove_store_key(self, key: str) -> Done:
         """Take a key back: at once nobody is let in with it. Errors: "not-found"."""

@@ -57,12 +57,18 @@ SECTIONS: Final[dict[str, dict[str, _Entry]]] = {
     "Sessions": {
         "session": _Entry("sessions", "sessions", "Notebooks, terminals, editors: start, open, rest, end.")
     },
+    "Services": {
+        "serve": _Entry("services", "serve", "Replicas behind one endpoint: up, update, status, logs, down.")
+    },
     "Shared machines": {
         "pool": _Entry("pool", "pool", "Free and allocated resources, pending jobs; `pool map` draws it."),
         "quota": _Entry("quota", "quota", "Who may have how much: queues, limits, lending."),
     },
     "Data": {
-        "storage": _Entry("storage", "storage", "Buckets of the server: copy, list, keys for S3 programs.")
+        "storage": _Entry("storage", "storage", "Buckets of the server: copy, list, keys for S3 programs."),
+        "checkpoints": _Entry(
+            "checkpoints", "checkpoints", "What managed jobs have saved: list, fetch, remove."
+        ),
     },
     "Infrastructure": {
         "check": _Entry("checking", "check", "Which infrastructure works, and what to do."),

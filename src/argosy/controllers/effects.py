@@ -13,7 +13,7 @@ from collections.abc import Awaitable, Callable, Sequence
 
 import msgspec
 
-from argosy.controllers.checkpoints import Checkpoints
+from argosy.controllers.checkpoints import CheckpointCopies
 from argosy.controllers.observed import Facts
 from argosy.controllers.view import (
     Action,
@@ -72,7 +72,7 @@ class Effects:
     ) -> None:
         self._store, self._providers, self._agents = store, providers, agents
         self._logs, self._files, self._facts = logs, files, facts
-        self.checkpoints = Checkpoints(
+        self.checkpoints = CheckpointCopies(
             store=store,
             agents=agents,
             files=files,

@@ -11,6 +11,7 @@ from argosy.model.hooks import Hook
 from argosy.model.notify import Notify
 from argosy.model.resources import Resources
 from argosy.model.scheduling import Scheduling
+from argosy.model.serving import Serving
 
 
 class GitSource(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -49,6 +50,13 @@ class StorageMount(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True
     extra: str = ""  # JSON text of the fields that have no place above
 
 
+class CheckpointRules(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """How many copies of what a managed job keeps stay."""
+
+    keep_last: int = 1
+    keep_every_s: int = 0  # of the older ones, one for each such period; 0: none
+
+
 class Task(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """A program x resources x number of nodes."""
 
@@ -78,10 +86,12 @@ class Task(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     objective: str = "cost"  # cost | time | carbon: what the best place is
     inputs: tuple[DataSize, ...] = ()
     outputs: tuple[DataSize, ...] = ()
+    checkpoints: CheckpointRules = CheckpointRules()
     hooks: tuple[Hook, ...] = ()  # at most one for each moment
     notify: tuple[
         Notify, ...
     ] = ()  # who is told of its start and end; addresses only between client and server
+    service: Serving | None = None  # how it is served, by `serve up`; other launches take no notice of it
     config: str = ""  # JSON text of the task's `config:`; read by who needs it
     extra: str = ""  # JSON text of the accepted fields that have no place here yet
     not_executed: tuple[str, ...] = ()  # fields that were accepted and do nothing yet

@@ -23,11 +23,13 @@ from argosy.model.scheduling import Isolation, Scheduling
 from argosy.model.task import DataSize, FileMount, GitSource, StorageMount, Task
 from argosy.model.units import GIB
 from argosy.spec.accelerators import Alternatives, canonical_accelerator, misspelt
+from argosy.spec.build_data import build_checkpoints
 from argosy.spec.fields_resources import CANDIDATE
 from argosy.spec.findings import Findings, excerpt
 from argosy.spec.notation import Deadline, Memory, NodeRange, split_url
 from argosy.spec.own_jobs import own_job
 from argosy.spec.reader import Reader
+from argosy.spec.serving import build_serving
 from argosy.spec.shapes import Entry, Section
 
 _WHERE = ("cloud", "region", "zone")
@@ -90,8 +92,10 @@ def build_task(
         scheduling=_scheduling(task, over, findings),
         inputs=_data_sizes(merged, "inputs"),
         outputs=_data_sizes(merged, "outputs"),
+        checkpoints=build_checkpoints(merged),
         hooks=_hooks(merged, findings),
         notify=build_notify(merged),
+        service=build_serving(task, candidates, findings),
         config=json_text(own.config),
         extra=json_text(extra),
         not_executed=tuple(sorted(reader.later)),

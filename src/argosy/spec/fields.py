@@ -11,6 +11,7 @@ from __future__ import annotations
 from typing import Final
 
 from argosy.spec import names, notation
+from argosy.spec.fields_data import CHECKPOINTS
 from argosy.spec.fields_groups import HEADER_ORDER, ORDER
 from argosy.spec.fields_later import CONFIG, POOL, SERVICE, STORAGE, SYNC
 from argosy.spec.fields_resources import EDGE_CONFIG, LOCATION, NETWORKING, RESOURCES
@@ -205,6 +206,12 @@ TASK: Final = Table(
             also=("grace_period", "grace_s", "termination_grace_period_seconds"),
         ),
         Field(
+            name="checkpoints",
+            shape=CHECKPOINTS,
+            doc="How many copies of what a managed job saves in `ARGOSY_CHECKPOINT_DIR` are kept.",
+            example="{keep_last: 3, keep_every: 6h}",
+        ),
+        Field(
             name="config",
             shape=CONFIG,
             doc="Settings of infrastructures for this task.",
@@ -267,7 +274,7 @@ TASK: Final = Table(
             shape=SERVICE,
             doc="Serve it: replicas behind one endpoint.",
             example="{readiness_probe: /health, replicas: 3}",
-            later=True,
+            keep=True,
             late=True,
         ),
         Field(name="pool", shape=POOL, doc="Workers that jobs borrow.", example="{workers: 4}", later=True),

@@ -10,7 +10,7 @@ from argosy.model.hooks import TIMEOUT_S, Hook
 from argosy.model.notify import ENDS, Notify, is_channel
 from argosy.model.resources import Edge, Exclusion, Networking, Recovery, Resources
 from argosy.model.scheduling import Scheduling
-from argosy.model.task import StorageMount, Task
+from argosy.model.task import CheckpointRules, StorageMount, Task
 from argosy.spec.accelerators import render_accelerator
 from argosy.spec.fields_resources import CANDIDATE
 from argosy.spec.notation import (
@@ -88,6 +88,7 @@ def task_document(task: Task) -> Document:
         "estimated_hours": _hours(task.estimated_s) if task.estimated_s is not None else None,
         "progress": render_part(task.progress_milli) if task.progress_milli else None,
         "objective": task.objective if task.objective != Task().objective else None,
+        "checkpoints": _checkpoints(task.checkpoints),
         "hooks": {hook.at: _hook(hook) for hook in task.hooks},
         "notify": [_notify(wish) for wish in task.notify],
         "config": _decoded(task.config),
@@ -96,6 +97,11 @@ def task_document(task: Task) -> Document:
     }
     # What is kept for later is written as it was, also where it is empty.
     return {**_given(head), **_decoded(task.extra), **_given(tail)}
+
+
+def _checkpoints(rules: CheckpointRules) -> Document:
+    every = _span(rules.keep_every_s) if rules.keep_every_s else None
+    return _given({"keep_last": _unless(rules.keep_last, 1), "keep_every": every})
 
 
 def _unless(value: int, default: int) -> int | None:

@@ -57,7 +57,12 @@ def rank_orders(
             attempt=attempt.number,
             setup=_setup_text(spec),
             run=with_hooks(task.run, task.hooks),
-            env=env | own | (spec.member.envs if spec.member is not None else {}) | dict(peers) | task.envs,
+            env=env
+            | own
+            | _of_replica(job)
+            | (spec.member.envs if spec.member is not None else {})
+            | dict(peers)
+            | task.envs,
             devices=tuple(share.index for share in placement.devices),
             shares=placement.devices,
             tenant=job.project,
@@ -94,6 +99,23 @@ def _app_order(spec: JobSpec, home: str) -> AppOrder | None:
         env=app.env,
         folder=folder_name(app),
     )
+
+
+def _of_replica(job: Workload) -> dict[str, str]:
+    """Variables of a replica of a service. `PORT` is what many frameworks read."""
+    replica = job_spec(job).replica
+    if replica is None:
+        return {}
+    port = str(replica.port)
+    return {
+        "ARGOSY_SERVICE_NAME": replica.service,
+        "ARGOSY_SERVICE_PORT": port,
+        "ARGOSY_SERVICE_REVISION": str(replica.revision),
+        "ARGOSY_SERVICE_REPLICA": str(job.number),
+        "SKYPILOT_SERVE_REPLICA_ID": str(job.number),
+        "SKYPILOT_SERVE_REPLICA_PORT": port,
+        "PORT": port,
+    }
 
 
 def _of_all_ranks(

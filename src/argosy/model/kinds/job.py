@@ -23,6 +23,15 @@ class Sitting(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     isolation: Isolation = Isolation.SANDBOX
 
 
+class ReplicaOf(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """What a job that is a replica of a service is told of that. Its number is that of the replica."""
+
+    service: str  # its name
+    revision: int
+    port: int  # on which its program is to listen
+    written_port: int = 0  # on which it listens as it was written; 0: on `port`
+
+
 class JobSpec(KindSpec, frozen=True, kw_only=True, omit_defaults=True, tag="job", tag_field="kind"):
     """A task that runs to its end. Bound to a cluster, or managed (owns its claims and recovers)."""
 
@@ -32,6 +41,7 @@ class JobSpec(KindSpec, frozen=True, kw_only=True, omit_defaults=True, tag="job"
     confirmed: Confirmed | None = None  # what its launch was told to keep to
     member: Membership | None = None  # of a group; `number` is then its position there
     sitting: Sitting | None = None  # of a session: its app is what runs
+    replica: ReplicaOf | None = None  # of a service; `number` is then that of the replica
 
 
 class JobStatus(KindStatus, frozen=True, kw_only=True, omit_defaults=True, tag="job", tag_field="kind"):
@@ -45,6 +55,7 @@ class JobStatus(KindStatus, frozen=True, kw_only=True, omit_defaults=True, tag="
     kept_s: int = 0  # run time of ended attempts whose work was kept
     attained: int = 0  # milli-GPU x ms (without GPU: milli-CPU x ms) of its ended attempts
     checkpoint: Checkpoint | None = None  # the last copy
+    older: tuple[Checkpoint, ...] = ()  # copies before that one, the newest first
     ran_in: tuple[str, ...] = ()  # provider, region and zone of the last attempt that ran
     size: int = 0  # nodes that it asks places for in this round, of an elastic gang; 0: all
     ran_on: str = ""  # the claim that an attempt ran on last: what it keeps lies there
@@ -73,11 +84,13 @@ def task_id(row: Workload) -> str:
 
 
 def job_label(row: Workload) -> str:
-    """The number of a job; of one that belongs to a group, the group's number and its own: `7/3`; of the body
-    of a session, the session's name."""
+    """The number of a job; of one that belongs to a group, the group's number and its own: `7/3`. Of a
+    replica the name of the service and its number: `chat/3`; of the body of a session, the session's name."""
     if job_spec(row).sitting is not None:
         return row.name
-    member = job_spec(row).member
+    member, replica = job_spec(row).member, job_spec(row).replica
+    if replica is not None:
+        return f"{replica.service}/{row.number}"
     return f"{member.group}/{row.number}" if member is not None else str(row.number)
 
 
@@ -88,7 +101,9 @@ def kept_as(row: Workload) -> str:
 
 
 def _title(row: Workload) -> str:
-    return f"session `{row.name}`" if job_spec(row).sitting is not None else f"job {job_label(row)}"
+    if job_spec(row).sitting is not None:
+        return f"session `{row.name}`"
+    return f"{'job' if job_spec(row).replica is None else 'replica'} {job_label(row)}"
 
 
 def _gangs(row: Workload) -> tuple[Gang, ...]:
@@ -107,6 +122,7 @@ def _gangs(row: Workload) -> tuple[Gang, ...]:
             evictions=status.evictions,
             recoveries=status.recoveries,
             checkpoint=status.checkpoint,
+            older=status.older,
             ran_on=status.ran_on,
             ran_in=status.ran_in,
             confirmed=spec.confirmed,
