@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 
@@ -20,19 +21,23 @@ GOOD, GAPS = sandbox.levels()
 needs_sandbox = pytest.mark.skipif("sandbox" not in GOOD, reason=GAPS.get("sandbox", ""))
 needs_lite = pytest.mark.skipif("sandbox-lite" not in GOOD, reason=GAPS.get("sandbox-lite", ""))
 
+#: So that workers of one test run are nobody's neighbours.
+PORT = 20_000 + os.getpid() % 20_000
+MARK = f"victim-of-argosy-{os.getpid()}"
+
 #: The victim's program: a file, a variable, a port, two sockets. It prints its pid as the machine sees it.
 VICTIM = r"""
 exec python3 -c '
 import os, socket, sys, time
 home = os.environ["HOME"]
 with open(os.open(home + "/secret", os.O_CREAT | os.O_WRONLY, 0o600), "w") as file: file.write("s3cret")
-a = socket.socket(); a.bind(("127.0.0.1", 18900)); a.listen()
+a = socket.socket(); a.bind(("127.0.0.1", @PORT@)); a.listen()
 b = socket.socket(socket.AF_UNIX); b.bind(home + "/u"); b.listen()
-c = socket.socket(socket.AF_UNIX); c.bind("\0victim-of-argosy"); c.listen()
-open(os.environ.get("TMPDIR", "/tmp") + "/argosy-victim", "w").write("mine")
+c = socket.socket(socket.AF_UNIX); c.bind("\0@MARK@"); c.listen()
+open(os.environ.get("TMPDIR", "/tmp") + "/@MARK@", "w").write("mine")
 open(home + "/ready", "w").write("x")
-time.sleep(600)' victim-of-argosy
-"""
+time.sleep(600)' @MARK@
+""".replace("@PORT@", str(PORT)).replace("@MARK@", MARK)
 
 #: Nine ways to reach it; prints those that work.
 ATTACK = r"""
@@ -49,15 +54,15 @@ def ptrace():
     library.ptrace(17, pid, 0, 0)
 tries("file", lambda: open(home + "/secret").read())
 tries("environ", lambda: open("/proc/%d/environ" % pid).read(1) or 1 / 0)
-tries("pid", lambda: b"victim-of-argosy" in open("/proc/%d/cmdline" % pid, "rb").read() or 1 / 0)
+tries("pid", lambda: b"@MARK@" in open("/proc/%d/cmdline" % pid, "rb").read() or 1 / 0)
 tries("signal", lambda: os.kill(pid, 0))
-tries("tcp", lambda: connect(socket.AF_INET, ("127.0.0.1", 18900)))
+tries("tcp", lambda: connect(socket.AF_INET, ("127.0.0.1", @PORT@)))
 tries("unix", lambda: connect(socket.AF_UNIX, home + "/u"))
-tries("abstract", lambda: connect(socket.AF_UNIX, "\0victim-of-argosy"))
+tries("abstract", lambda: connect(socket.AF_UNIX, "\0@MARK@"))
 tries("ptrace", ptrace)
-tries("tmp", lambda: open("/tmp/argosy-victim").read())
+tries("tmp", lambda: open("/tmp/@MARK@").read())
 print("reached:", " ".join(found))
-"""
+""".replace("@PORT@", str(PORT)).replace("@MARK@", MARK)
 NINE = {"file", "environ", "pid", "signal", "tcp", "unix", "abstract", "ptrace", "tmp"}
 
 
@@ -123,7 +128,7 @@ def test_nine_ways_to_another_session(agent: AgentProcess, level: str, reached: 
         await ready(client, "attacker.0")
         home = agent.root / "home" / "victim.0"
         await appears(home / "ready")
-        pid = pid_of("victim-of-argosy")
+        pid = pid_of(MARK)
         (agent.root / "home" / "attacker.0" / "attack.py").write_text(ATTACK)
         _, text = await run_in(client, "attacker.0", f"python3 ~/attack.py {pid} {home}")
         assert "reached:" in text, text

@@ -195,8 +195,8 @@ class Ranks:
     def _lay_out(self, rank: Rank, order: Order, note: str) -> None:
         """Its folders and files. Raises OSError."""
         os.makedirs(rank.workdir, exist_ok=True)
-        self._link_sky_workdir(order["workdir"])
-        self._make_checkpoint_dir(rank.env)
+        _link_sky_workdir(self._shared.home, order["workdir"])
+        _make_checkpoint_dir(self._shared.home, rank.env)
         self._shared.erase(rank.folder)
         os.mkdir(rank.folder, 0o700)
         rank.save(self._shared.boot_id)
@@ -248,21 +248,6 @@ class Ranks:
             self._spawning.run_one(rank)
         else:
             rank.phase = READY
-
-    def _link_sky_workdir(self, workdir: str) -> None:
-        """Where SkyPilot's task files look for it."""
-        link = self._shared.home + "/sky_workdir"
-        if workdir == "workdir" and not os.path.lexists(link):
-            os.symlink(workdir, link)
-
-    def _make_checkpoint_dir(self, env: dict[str, str]) -> None:
-        """The folder exists before the program looks for it. `~` is this node's home, which the server cannot
-        know."""
-        for name in ("ARGOSY_CHECKPOINT_DIR", "SKYPILOT_CHECKPOINT_DIR"):
-            folder = env.get(name)
-            if folder:
-                env[name] = self._shared.home + folder[1:] if folder.startswith("~/") else folder
-                os.makedirs(env[name], mode=0o700, exist_ok=True)
 
     async def run(self, ids: Iterable[str]) -> None:
         """Raises Busy when one is not known here (the agent was restarted before it ran)."""
@@ -351,6 +336,23 @@ class Ranks:
     def observe(self, observer: Observer) -> None:
         """Tell it of changes from now on."""
         self._polling.observe(observer)
+
+
+def _link_sky_workdir(home: str, workdir: str) -> None:
+    """Where SkyPilot's task files look for it."""
+    link = home + "/sky_workdir"
+    if workdir == "workdir" and not os.path.lexists(link):
+        os.symlink(workdir, link)
+
+
+def _make_checkpoint_dir(home: str, env: dict[str, str]) -> None:
+    """The folder exists before the program looks for it. `~` is this node's home, which the server cannot
+    know."""
+    for name in ("ARGOSY_CHECKPOINT_DIR", "SKYPILOT_CHECKPOINT_DIR"):
+        folder = env.get(name)
+        if folder:
+            env[name] = home + folder[1:] if folder.startswith("~/") else folder
+            os.makedirs(env[name], mode=0o700, exist_ok=True)
 
 
 def _leave_word(rank: Rank, why: str) -> None:

@@ -85,7 +85,7 @@ class Agent:
             ("POST", "/kept/chunks"): kept.send,
             ("POST", "/ssh"): self._ssh,
             ("POST", "/copy"): self._copy,
-            ("POST", "/enter"): self._enter,
+            ("POST", "/enter"): lambda asked, *streams: self._ranks.apps.enter(asked, streams, UPGRADED),
         }
 
     def told(self, notice: dict[str, object] | None) -> None:
@@ -97,7 +97,6 @@ class Agent:
     def _discover(self) -> None:
         self._node.discover_devices()
         self._sharing.sweep()
-        self._loop.call_soon_threadsafe(self._loop.run_in_executor, None, self._node.levels)
 
     @property
     def _trees(self) -> Trees:
@@ -146,7 +145,7 @@ class Agent:
         except OSError as error:
             if isinstance(error, ConnectionError):
                 raise
-            return await _break_off(reader, writer, 503, self._failure(error))
+            return await _break_off(reader, writer, 503, _failure(self._node.name, error))
         key = (request.method, request.path)
         try:
             arguments = json.loads(body) if body else {}
@@ -171,19 +170,13 @@ class Agent:
         except OSError as error:
             if isinstance(error, ConnectionError):
                 raise
-            status, answer = 503, self._failure(error)
+            status, answer = 503, _failure(self._node.name, error)
         except (RecursionError, MemoryError, TypeError, ValueError, KeyError, AttributeError) as error:
             text = "%s: %s" % (type(error).__name__, error)
             warn("%s %s failed: %s" % (*key, text))
             status, answer = 400, {"error": "refused", "field": "body", "text": text}
         await reply(writer, status, answer)
         return True
-
-    def _failure(self, error: OSError) -> dict[str, object]:
-        if error.errno in (errno.ENOSPC, errno.EDQUOT):
-            return {"error": "refused", "field": "disk", "text": "disk full on " + self._node.name}
-        text = "%s: %s" % (self._node.name, error.strerror or type(error).__name__)
-        return {"error": "transient", "text": text}
 
     # ---- calls
 
@@ -192,6 +185,7 @@ class Agent:
         if self._devices_known.done() and self._node.has_devices:
             self._devices_known = self._loop.run_in_executor(None, self._node.sample_devices)
         await self._devices()
+        await self._loop.run_in_executor(None, self._node.levels)
         return self._node.facts()
 
     async def _devices(self) -> None:
@@ -338,14 +332,9 @@ class Agent:
     ) -> None:
         from argosy.agent import sshd
 
-        ranks = self._ranks
+        ranks, key = self._ranks, str(arguments.get("key", ""))
         endpoint = sshd.Endpoint(self._root, self._node.name, ranks.home, ranks.shell)
-        await sshd.serve(endpoint, ranks.reaper, str(arguments.get("key", "")), (reader, writer), UPGRADED)
-
-    async def _enter(
-        self, arguments: dict[str, object], reader: asyncio.StreamReader, writer: asyncio.StreamWriter
-    ) -> None:
-        await self._ranks.apps.enter(arguments, (reader, writer), UPGRADED)
+        await sshd.serve(endpoint, ranks.reaper, key, (reader, writer), UPGRADED)
 
     async def _copy(
         self, arguments: dict[str, object], reader: asyncio.StreamReader, writer: asyncio.StreamWriter
@@ -360,6 +349,12 @@ UPGRADED = (
     + wire.UPGRADE.encode()
     + b"\r\n\r\n"
 )
+
+
+def _failure(node: str, error: OSError) -> dict[str, object]:
+    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return {"error": "refused", "field": "disk", "text": "disk full on " + node}
+    return {"error": "transient", "text": "%s: %s" % (node, error.strerror or type(error).__name__)}
 
 
 def _ids(arguments: dict[str, object]) -> list[str]:

@@ -165,11 +165,6 @@ class Shell:
             self.observed.end(terminals_of(cluster_id))
             self.wake(cluster_id)
 
-    def used(self, session_id: str, by: str) -> None:
-        """Somebody uses the session: it is not idle now."""
-        if self.observed.set_used(session_id, self._clock.now_ms(), by):
-            self.wake(session_id)
-
     @property
     def picture(self) -> Picture:
         """What the last pass left of all pools: requests read nothing else."""
@@ -387,8 +382,7 @@ class Shell:
                     for claim in rows.claims_of(each):
                         claims[claim.id] = claim
                 case Attempt():
-                    wanted.add(row.workload_id)
-                    wanted.update(_watcher(rows, row))
+                    wanted.update((row.workload_id, *_watcher(rows, row)))
                 case Claim():
                     claims[each] = row
                     wanted.add(row.workload_id)

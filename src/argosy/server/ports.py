@@ -37,6 +37,9 @@ class ObservedFacts(Protocol):
 
     def used(self, subject: str) -> tuple[int, str]: ...
 
+    def set_used(self, subject: str, now_ms: int, by: str) -> bool:
+        """Somebody uses a session now. Whether that is news after half a minute."""
+
 
 class Picture(Protocol):
     """Why workloads wait, machines with who holds them, and what queues use, as the scheduler left them."""
@@ -84,9 +87,6 @@ class Controllers(Protocol):
 
     def attended(self, cluster_id: str) -> AbstractContextManager[None]:
         """Somebody has a terminal there: meanwhile the cluster is not idle."""
-
-    def used(self, session_id: str, by: str) -> None:
-        """Somebody uses the session: it is not idle now. `by`: what is told of it."""
 
     @property
     def picture(self) -> Picture:

@@ -31,6 +31,12 @@ async def open_door(services: Services, session: Workload, enter: Enter) -> Dupl
         raise ArgosyError("node-unreachable", str(error), hint=hint) from None
 
 
+def note_use(services: Services, session_id: str, by: str) -> None:
+    """Somebody uses the session: it is not idle now."""
+    if services.controllers.observed.set_used(session_id, services.clock.now_ms(), by):
+        services.controllers.wake(session_id)
+
+
 class Noting:
     """A stream whose input counts as use of its session."""
 
@@ -45,7 +51,7 @@ class Noting:
         now_s = asyncio.get_running_loop().time()
         if now_s - self._told_s >= _TELL_EVERY_S:
             self._told_s = now_s
-            self._services.controllers.used(self._session_id, self._by)
+            note_use(self._services, self._session_id, self._by)
         await self._inner.write(data)
 
     async def end(self) -> None:

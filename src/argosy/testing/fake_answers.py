@@ -55,8 +55,7 @@ class FakeAnswers(FakeMemory):
         self, endpoint: AnyEndpoint, path: dict[str, str], query: dict[str, str], body: bytes
     ) -> object:
         """The reply of one endpoint. Raises ArgosyError."""
-        name = endpoint.name
-        if name in session_answers.ANSWERS:
+        if (name := endpoint.name) in session_answers.ANSWERS:
             return session_answers.ANSWERS[name]
         if endpoint.request is not None and issubclass(endpoint.request, Request):
             try:

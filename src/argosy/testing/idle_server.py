@@ -50,7 +50,6 @@ class IdleControllers:
     def __init__(self) -> None:
         self.observed = Facts()
         self.woken: list[str] = []
-        self.uses: list[tuple[str, str]] = []
         self.refreshed = 0
         self.memory = Memory()
         self.whys: dict[str, Waiting] = {}
@@ -63,9 +62,6 @@ class IdleControllers:
 
     def attended(self, cluster_id: str) -> AbstractContextManager[None]:
         return nullcontext()
-
-    def used(self, session_id: str, by: str) -> None:
-        self.uses.append((session_id, by))
 
     @property
     def picture(self) -> IdlePicture:
