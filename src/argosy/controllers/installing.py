@@ -47,9 +47,8 @@ if [ ! -e "$app/complete" ]; then
     echo "this node's Python cannot make environments: install its package python3-venv" >&2
     exit 1
   fi
-  from=""
-  if [ -n "${{ARGOSY_WHEELS:-}}" ]; then from="--no-index --find-links $ARGOSY_WHEELS"; fi
-  "$app/bin/python" -m pip install -q --disable-pip-version-check $from {needs}
+  if [ -n "${{ARGOSY_WHEELS:-}}" ]; then export PIP_NO_INDEX=1 PIP_FIND_LINKS="$ARGOSY_WHEELS"; fi
+  "$app/bin/python" -m pip install -q --disable-pip-version-check {needs}
   touch "$app/complete"
 fi
 exec 8>&-
