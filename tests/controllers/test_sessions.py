@@ -226,7 +226,10 @@ def test_a_lost_node_is_told_and_it_comes_back() -> None:
 
 def test_the_end_waits_for_its_job() -> None:
     seen = running()
-    seen.session = changed(seen.session, desired=Desired.END)
+    seen.session = changed(seen.session, desired=Desired.END, reason=Reason.CANCELLED_BY_USER)
+    [body] = seen.written()
+    assert (body.id, body.desired) == ("job-0", Desired.END)
+    seen.rows[0] = body
     assert seen.decided() == []
     seen.rows = []
     assert seen.after().outcome is Outcome.CANCELLED

@@ -77,11 +77,11 @@ class SnoozeRequest(Request, frozen=True, kw_only=True, omit_defaults=True):
 
 
 class SessionCalls:
-    @endpoint("GET", "/apps")
+    @endpoint("GET", "/apps", permission="sessions.read")
     def apps(self) -> AppList:
         """What sessions can run."""
 
-    @endpoint("POST", "/sessions", SessionRequest)
+    @endpoint("POST", "/sessions", SessionRequest, permission="sessions.write")
     def start_session(
         self,
         app: str,
@@ -98,11 +98,11 @@ class SessionCalls:
     ) -> SessionView:
         """Make a session and start it. Errors: "not-found" for an app, "conflict" for a name, "no-offer"."""
 
-    @endpoint("GET", "/sessions")
+    @endpoint("GET", "/sessions", permission="sessions.read")
     def sessions(self, *, all: Annotated[bool, "also finished ones"] = False) -> SessionList:
         """Sessions, by name."""
 
-    @endpoint("GET", "/sessions/{session}")
+    @endpoint("GET", "/sessions/{session}", permission="sessions.read")
     def session(
         self,
         session: str,
@@ -111,23 +111,23 @@ class SessionCalls:
     ) -> SessionView:
         """One session, by name or id; of a name that is no longer used, the last that had it."""
 
-    @endpoint("POST", "/sessions/{session}/stop")
+    @endpoint("POST", "/sessions/{session}/stop", permission="sessions.write")
     def rest_session(self, session: str) -> Done:
         """Put a session to rest: its programs end, its files stay."""
 
-    @endpoint("POST", "/sessions/{session}/start")
+    @endpoint("POST", "/sessions/{session}/start", permission="sessions.write")
     def resume_session(self, session: str) -> Done:
         """Start a session again that rests."""
 
-    @endpoint("DELETE", "/sessions/{session}")
+    @endpoint("DELETE", "/sessions/{session}", permission="sessions.write")
     def end_session(self, session: str) -> Done:
         """End a session for good."""
 
-    @endpoint("POST", "/sessions/{session}/idle", IdleRequest)
+    @endpoint("POST", "/sessions/{session}/idle", IdleRequest, permission="sessions.write")
     def set_session_idle(self, session: str, idle: Idle) -> Done:
         """Set when a session that nobody uses is put to rest."""
 
-    @endpoint("POST", "/sessions/{session}/snooze", SnoozeRequest)
+    @endpoint("POST", "/sessions/{session}/snooze", SnoozeRequest, permission="sessions.write")
     def snooze_session(self, session: str, minutes: int = 60) -> Done:
         """Give an unused session more time. Errors: "wrong-state" when it was done too often."""
 
@@ -135,14 +135,14 @@ class SessionCalls:
 class SessionStreams:
     """Streams: each client speaks them in its own way."""
 
-    @endpoint("WS", "/sessions/{session}/forward")
+    @endpoint("WS", "/sessions/{session}/forward", permission="sessions.enter")
     def session_forward(
         self, session: str, *, port: Annotated[int, "of the session's loopback; 0: its app"] = 0
     ) -> bytes:
         """WebSocket: a connection to the app of a session, or to a port in it. Binary frames are its bytes;
         the text frame {"end": true} says that this side sends no more."""
 
-    @endpoint("WS", "/sessions/{session}/shell")
+    @endpoint("WS", "/sessions/{session}/shell", permission="sessions.enter")
     def session_shell(
         self,
         session: str,
@@ -157,7 +157,7 @@ class SessionStreams:
         JSON {id, from}: how it is found again, and which byte of its output comes next; then as in
         `shell`."""
 
-    @endpoint("WS", "/sessions/{session}/ssh")
+    @endpoint("WS", "/sessions/{session}/ssh", permission="sessions.enter")
     def session_ssh(self, session: str, *, key: Annotated[str, "the public key that may log in"]) -> bytes:
         """WebSocket: an ssh server in the session, for one connection. The first line is JSON {host_key};
         what follows is ssh's own protocol. Frames as in `session_forward`."""

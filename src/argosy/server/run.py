@@ -56,6 +56,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     state_dir: Path
     listen: str = ""
     s3: str = ""  # HOST:PORT where programs reach the buckets
+    gateway: str = ""  # HOST:PORT where services answer; "": on the loopback
     log_level: str = "info"
     store: str = ""
     keys: Path | None = None  # the file of keys that seal secrets; None: in the state folder
@@ -139,6 +140,7 @@ async def serve(settings: Settings, tcp: socket.socket | None, lock: StateLock) 
     from argosy.infra.quotes import Quotes
     from argosy.providers import load_providers
     from argosy.server.agents import Agents
+    from argosy.server.gateway_process import GatewayProcess
     from argosy.server.notifying import Notifier
     from argosy.server.replica_doors import ReplicaDoors
 
@@ -156,6 +158,7 @@ async def serve(settings: Settings, tcp: socket.socket | None, lock: StateLock) 
         stack.push_async_callback(agents.close)
         doors = ReplicaDoors(agents, state_dir / "relays")
         stack.push_async_callback(doors.close_all)
+        gateway = GatewayProcess(state_dir / "gateway", settings.gateway)
         pricing = pricing_of(state_dir, providers, clock)
         quotes = Quotes(providers, clock, price=pricing.own_prices)
         stack.push_async_callback(quotes.close)
@@ -173,6 +176,7 @@ async def serve(settings: Settings, tcp: socket.socket | None, lock: StateLock) 
             is_ours=lock.is_ours,
             channels=notifier,
             replicas=doors,
+            gateway=gateway,
         )
         application = Application(
             store=store,

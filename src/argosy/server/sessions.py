@@ -3,23 +3,30 @@
 from __future__ import annotations
 
 from argosy.controllers.session.decide import body_of, node_of
+from argosy.model.access import Caller
 from argosy.model.errors import ArgosyError
 from argosy.model.kinds.session import SESSION, session_state
 from argosy.model.phases import Desired, WorkloadPhase
 from argosy.model.rows import Node, Workload
+from argosy.server.guarding import project_of, sees
 from argosy.store.snapshot import Snapshot
 
 
-def find_session(rows: Snapshot, name: str, project: str) -> Workload | None:
-    """The live session of this name or id."""
-    found = rows.find_named(SESSION.name, name, project)
-    if found is None and name in {row.id for row in rows.named(SESSION.name)}:
-        found = rows.workloads.get(name)
-    return found
+def seen_sessions(rows: Snapshot, caller: Caller) -> list[Workload]:
+    """Live sessions that are there for this caller."""
+    return [row for row in rows.named(SESSION.name) if sees(caller, row)]
 
 
-def no_session(name: str, rows: Snapshot) -> ArgosyError:
-    known = ", ".join(row.name for row in rows.named(SESSION.name))
+def find_session(rows: Snapshot, name: str, caller: Caller) -> Workload | None:
+    """The live session of this name or id that is there for the caller."""
+    found = rows.find_named(SESSION.name, name, project_of(caller))
+    if found is None:
+        found = next((row for row in rows.named(SESSION.name) if row.id == name), None)
+    return found if found is not None and sees(caller, found) else None
+
+
+def no_session(name: str, rows: Snapshot, caller: Caller) -> ArgosyError:
+    known = ", ".join(row.name for row in seen_sessions(rows, caller))
     return ArgosyError(
         "not-found",
         f"there is no session `{name}`",

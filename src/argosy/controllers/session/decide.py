@@ -31,7 +31,7 @@ def decide(view: View, session: Workload, new_id: NewId) -> list[Action]:
     body = body_of(view.rows, session)
     if session.desired is Desired.END:
         if body is not None:
-            return []  # it ends with its parent
+            return _end_body(session, body)
         return finish(view, session, Outcome.CANCELLED, session.reason or Reason.CANCELLED_BY_USER, "")
     if session.desired is Desired.STOP or session.phase is WorkloadPhase.STOPPING:
         return _rest(view, session, body)  # also when it was meanwhile asked to run again: it rests first
@@ -161,14 +161,18 @@ def _rest(view: View, session: Workload, body: Workload | None) -> list[Action]:
         stopping = msgspec.structs.replace(session, phase=WorkloadPhase.STOPPING)
         actions.append(Put(stopping.with_status(up_ms=0)))
     if body is not None:
-        if body.desired is not Desired.END:
-            reason = session.reason or Reason.STOPPED_BY_USER
-            actions.append(Put(msgspec.structs.replace(body, desired=Desired.END, reason=reason)))
-        return actions
+        return [*actions, *_end_body(session, body)]
     if actions:
         return [*actions, WakeAt(session.id, view.now_ms)]
     resting = msgspec.structs.replace(session, phase=WorkloadPhase.STOPPED)
     return [Put(_with_kept(view, resting)), event(view, session.id, "resting", resting.detail)]
+
+
+def _end_body(session: Workload, body: Workload) -> list[Action]:
+    if body.desired is Desired.END:
+        return []
+    reason = session.reason or Reason.STOPPED_BY_USER
+    return [Put(msgspec.structs.replace(body, desired=Desired.END, reason=reason))]
 
 
 def _with_kept(view: View, session: Workload) -> Workload:

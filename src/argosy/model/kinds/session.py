@@ -64,6 +64,7 @@ SESSION: Final = Kind(
     gangs=lambda row: (),  # its job asks for a node, it does not
     title=lambda row: f"session `{row.name}`",
     named=True,
-    watches=True,
+    tends=True,
+    resource="sessions",
     programs=lambda row: (session_spec(row).task,),
 )

@@ -13,6 +13,7 @@ from argosy.api.sessions import AppList, IdleRequest, SessionList, SessionReques
 from argosy.apps.files import find_app, known_apps
 from argosy.controllers.session.idle import SNOOZES_MAX
 from argosy.infra.agent_port import Enter
+from argosy.model.access import Caller
 from argosy.model.apps import App, Idle
 from argosy.model.errors import ArgosyError
 from argosy.model.kinds.session import (
@@ -27,12 +28,12 @@ from argosy.model.phases import Desired, WorkloadPhase
 from argosy.model.reasons import Reason
 from argosy.model.rows import Event, Workload
 from argosy.server.exchange import Exchange, encode
+from argosy.server.guarding import key_of, made_by, project_of, require_new, require_over, sees
 from argosy.server.kept_plans import subject_of
-from argosy.server.naming import DEFAULT
 from argosy.server.services import Services
 from argosy.server.session_doors import serve_door, serve_seat
 from argosy.server.session_views import view_session
-from argosy.server.sessions import find_session, free_name, no_session
+from argosy.server.sessions import find_session, free_name, no_session, seen_sessions
 from argosy.store.snapshot import Snapshot
 
 _WAIT_MAX_S: Final = 30
@@ -65,15 +66,17 @@ class SessionFeature:
             raise ArgosyError("unsupported", "a session runs on one node")
         asked = msgspec.structs.replace(request.task, run=app.command or app.name)
         task = await self._services.intake.task(asked, caller, with_files=True)
-        project = check_name("project", request.project or caller.project or DEFAULT)
-        request = msgspec.structs.replace(request, project=project, task=task)
+        project = project_of(caller, request.project)
+        require_new(caller, project)
+        user = made_by(caller, request.user)
+        request = msgspec.structs.replace(request, project=project, task=task, user=user)
 
         async def act() -> bytes:
-            return await self._make(request, app)
+            return await self._make(request, app, caller)
 
-        return await self._writer.once(request.key, act)
+        return await self._writer.once(key_of(caller, request.key), act)
 
-    async def _make(self, request: SessionRequest, app: App) -> bytes:
+    async def _make(self, request: SessionRequest, app: App, caller: Caller) -> bytes:
         services, task = self._services, request.task
         rows = await self._store.snapshot()
         if request.name and rows.find_named(SESSION.name, request.name, request.project) is not None:
@@ -107,7 +110,7 @@ class SessionFeature:
         told = self._writer.event(row.id, "started", f"{app.title or app.name} was asked for")
         secrets = {row.id: dict(task.secrets)} if task.secrets else {}
         body = encode(view_session(row, rows, services.controllers.observed))
-        key = (request.key, body) if request.key else None
+        key = (key_of(caller, request.key), body) if request.key else None
         await self._store.commit([row], events=[told], secrets=secrets, key=key)
         services.controllers.wake(row.id)
         return body
@@ -115,22 +118,23 @@ class SessionFeature:
     # -- shown --------------------------------------------------------------------------------------
 
     async def sessions(self, exchange: Exchange) -> SessionList:
-        rows = await self._store.snapshot()
-        found = list(rows.named(SESSION.name))
+        rows, caller = await self._store.snapshot(), exchange.caller
+        found = seen_sessions(rows, caller)
         if exchange.flag("all"):
-            found += [row for row in await self._store.load_named(SESSION.name) if not row.is_live]
+            ended = [row for row in await self._store.load_named(SESSION.name) if not row.is_live]
+            found += [row for row in ended if sees(caller, row)]
         return SessionList(sessions=tuple([await self._view(row, rows) for row in found]))
 
     async def session(self, exchange: Exchange) -> SessionView:
-        name, project = exchange.path["session"], exchange.caller.project or DEFAULT
+        name, caller = exchange.path["session"], exchange.caller
         wait_s = min(max(exchange.number("wait_s") or 0, 0), _WAIT_MAX_S)
         rows = await self._store.snapshot()
-        row = await self._named(rows, name, project)
+        row = await self._named(rows, name, caller)
         if wait_s and _is_coming(row):
-            rows, row = await self._settled(row, wait_s)
+            rows, row = await self._settled(row, wait_s, caller)
         return await self._view(row, rows)
 
-    async def _settled(self, row: Workload, wait_s: int) -> tuple[Snapshot, Workload]:
+    async def _settled(self, row: Workload, wait_s: int, caller: Caller) -> tuple[Snapshot, Workload]:
         """Rows in which the session is up, rests or has ended, or those of `wait_s` later."""
         news = asyncio.Event()
         streams = self._services.streams
@@ -150,17 +154,18 @@ class SessionFeature:
             pass
         finally:
             streams.commits.leave(news)
-        return rows, rows.workloads.get(row.id) or await self._named(rows, row.id, row.project)
+        return rows, rows.workloads.get(row.id) or await self._named(rows, row.id, caller)
 
-    async def _named(self, rows: Snapshot, name: str, project: str) -> Workload:
+    async def _named(self, rows: Snapshot, name: str, caller: Caller) -> Workload:
         """Live ones first, then the last that had the name. Raises `not-found`."""
-        found: object = find_session(rows, name, project)
+        found: object = find_session(rows, name, caller)
         if found is None:
             found = await self._store.load(name)
         if found is None:
+            project = project_of(caller)
             found = await self._store.find_named(SESSION.name, name, project=project, finished=True)
-        if not isinstance(found, Workload) or not is_session(found):
-            raise no_session(name, rows)
+        if not isinstance(found, Workload) or not is_session(found) or not sees(caller, found):
+            raise no_session(name, rows, caller)
         return found
 
     async def _view(self, row: Workload, rows: Snapshot) -> SessionView:
@@ -235,10 +240,13 @@ class SessionFeature:
         return await self._writer.retried(act)
 
     async def _live(self, exchange: Exchange) -> Workload:
+        """The session that is asked for, over which the caller may do what is asked. Raises `not-found`,
+        `forbidden`."""
         rows = await self._store.snapshot()
-        found = find_session(rows, exchange.path["session"], exchange.caller.project or DEFAULT)
+        found = find_session(rows, exchange.path["session"], exchange.caller)
         if found is None:
-            raise no_session(exchange.path["session"], rows)
+            raise no_session(exchange.path["session"], rows, exchange.caller)
+        require_over(exchange.caller, found)
         return found
 
     async def _put(self, session: Workload, wished: Workload, *told: Event) -> Done:
