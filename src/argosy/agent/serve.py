@@ -86,6 +86,7 @@ class Agent:
             ("POST", "/ssh"): self._ssh,
             ("POST", "/copy"): self._copy,
             ("POST", "/enter"): lambda asked, *streams: self._ranks.apps.enter(asked, streams, UPGRADED),
+            ("POST", "/fetch"): lambda _, *streams: _fetch(root, self._node.name, streams),
         }
 
     def told(self, notice: dict[str, object] | None) -> None:
@@ -332,9 +333,9 @@ class Agent:
     ) -> None:
         from argosy.agent import sshd
 
-        ranks, key = self._ranks, str(arguments.get("key", ""))
-        endpoint = sshd.Endpoint(self._root, self._node.name, ranks.home, ranks.shell)
-        await sshd.serve(endpoint, ranks.reaper, key, (reader, writer), UPGRADED)
+        endpoint = sshd.Endpoint(self._root, self._node.name, self._ranks.home, self._ranks.shell)
+        key, reaper = str(arguments.get("key", "")), self._ranks.reaper
+        await sshd.serve(endpoint, reaper, key, (reader, writer), UPGRADED)
 
     async def _copy(
         self, arguments: dict[str, object], reader: asyncio.StreamReader, writer: asyncio.StreamWriter
@@ -355,6 +356,12 @@ def _failure(node: str, error: OSError) -> dict[str, object]:
     if error.errno in (errno.ENOSPC, errno.EDQUOT):
         return {"error": "refused", "field": "disk", "text": "disk full on " + node}
     return {"error": "transient", "text": "%s: %s" % (node, error.strerror or type(error).__name__)}
+
+
+async def _fetch(root: str, name: str, streams: tuple[asyncio.StreamReader, asyncio.StreamWriter]) -> None:
+    from argosy.agent import data_calls
+
+    await data_calls.serve("fetch", root, name, streams, UPGRADED)
 
 
 def _ids(arguments: dict[str, object]) -> list[str]:

@@ -128,11 +128,10 @@ async def serve(settings: Settings, tcp: socket.socket | None, lock: StateLock) 
     """Everything between the lock and the end."""
     state_dir = settings.state_dir
     clock, ids = SystemClock(), SystemIds()
-    url = settings.url
     # PostgreSQL is backed up by who runs it.
-    backups = state_dir / "backups" if url.startswith("sqlite") else None
+    backups = state_dir / "backups" if settings.url.startswith("sqlite") else None
     opening = asyncio.ensure_future(
-        Store.open(url, ids=ids, clock=clock, backups=backups, keys=settings.key_file)
+        Store.open(settings.url, ids=ids, clock=clock, backups=backups, keys=settings.key_file)
     )
     # While the store's thread reads the disk, the rest is imported.
     from argosy.controllers.shell import Shell
@@ -169,6 +168,7 @@ async def serve(settings: Settings, tcp: socket.socket | None, lock: StateLock) 
             agents=agents,
             logs=logs,
             files=blobs,
+            stores=lambda: application.objects.stores,
             clock=clock,
             ids=ids,
             quotes=quotes,
