@@ -124,6 +124,9 @@ class Observed(Protocol):
     def gpu_used_ms(self, node_id: str) -> int:
         """When a GPU of the node was last seen at work, or was first seen at all; 0: it tells no load."""
 
+    def used(self, subject: str) -> tuple[int, str]:
+        """When people last used a session through this server, and by what; (0, "") when they did not."""
+
 
 def data_of(attempt_id: str) -> str:
     """The subject of a failure to bring what an attempt has written to its stores."""

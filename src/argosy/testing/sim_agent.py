@@ -16,6 +16,7 @@ from argosy.infra.agent_port import (
     DataSink,
     DataSource,
     Duplex,
+    Enter,
     Fetched,
     FetchOrder,
     Kept,
@@ -232,6 +233,9 @@ class SimAgent:
 
     async def ssh(self, public_key: str) -> Duplex:
         raise border.Unsupported("simulated nodes have no shell")
+
+    async def enter(self, rank_id: str, enter: Enter) -> Duplex:
+        raise border.Unsupported("simulated nodes have no sessions")
 
     async def copy(self, path: str, name: str, *, read: bool) -> Duplex:
         raise border.Unsupported("simulated nodes have no files")
