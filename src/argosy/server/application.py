@@ -23,9 +23,12 @@ from argosy.server.admission import Admission
 from argosy.server.channels import ChannelFile
 from argosy.server.dialling import DialDoor, Tls
 from argosy.server.door import Door, Limits
+from argosy.server.door_rules import DoorRules
+from argosy.server.doorkeeper import Doorkeeper
 from argosy.server.features import FEATURES
 from argosy.server.front import Front, bind
 from argosy.server.housekeeping import Housekeeping, Retention
+from argosy.server.identity import Identity
 from argosy.server.intake import Intake
 from argosy.server.listeners import bind_tcp, render_address
 from argosy.server.log_stream import LogStreams
@@ -33,10 +36,10 @@ from argosy.server.objects import MOUNT, Objects
 from argosy.server.planner import Planner
 from argosy.server.ports import Controllers
 from argosy.server.pricing import Pricing
+from argosy.server.recording import Recorder
 from argosy.server.refreshing import Refreshes
 from argosy.server.services import Services
 from argosy.server.tenancy import Tenants
-from argosy.server.tokens import Tokens
 from argosy.server.writing import Writer
 from argosy.storage.blobs import BlobStore
 from argosy.storage.logs import LogStore
@@ -67,6 +70,7 @@ class Application:
         retention: Retention | None = None,
         prices: Path | None = None,
         quotes: Quotes | None = None,
+        rules: DoorRules | None = None,
     ) -> None:
         self.stopping = asyncio.Event()
         self.listening: tuple[str, ...] = ()
@@ -86,7 +90,9 @@ class Application:
         )
         self.objects = Objects(state_dir / "objects", clock, ids, os.environ)
         self.housekeeping = Housekeeping(store, blobs, logs, clock, retention, sweep=self.objects.sweep)
+        self.identity = Identity.over(store, clock, ids)
         services = Services(
+            identity=self.identity,
             store=store,
             providers=providers,
             intake=intake,
@@ -110,7 +116,8 @@ class Application:
             refreshes=self.refreshes,
             housekeeping=self.housekeeping,
         )
-        self.front = _front(services, self.objects)
+        keeper = Doorkeeper(store, clock, self.identity.directory, self.identity.uses, rules or DoorRules())
+        self.front = _front(services, self.objects, keeper)
 
     def stop(self) -> None:
         """Ask the server to go down. Streams end; their readers come back with a cursor."""
@@ -156,10 +163,11 @@ class Application:
         self.doors.append(door)
 
 
-def _front(services: Services, objects: Objects) -> Front:
+def _front(services: Services, objects: Objects, keeper: Doorkeeper) -> Front:
     routes = bind(feature(services) for feature in FEATURES)
     mounts = {MOUNT: objects.for_owner}
-    return Front(routes, tokens=Tokens(services.store), ids=services.ids, mounts=mounts)
+    recorder = Recorder(services.store, services.clock, services.ids)
+    return Front(routes, keeper=keeper, recorder=recorder, ids=services.ids, mounts=mounts)
 
 
 def pricing_of(

@@ -30,6 +30,7 @@ from argosy.model.errors import ArgosyError
 from argosy.server.application import Application, pricing_of
 from argosy.server.channels import ChannelFile
 from argosy.server.dialling import DialDoor, Public
+from argosy.server.door_rules import DoorRules
 from argosy.server.housekeeping import Housekeeping, Retention
 from argosy.server.journal import open_journal
 from argosy.server.listeners import LocalSocket, bind_tcp
@@ -45,6 +46,7 @@ _COLLECT_S: Final = 600.0  # how often long-lived objects are taken out of garba
 _CARE_S: Final = 3600.0  # how often backups and sweeps are looked at
 _GUARD_S: Final = 0.5  # how often the state folder and the socket are looked at
 _BUDGETS_S: Final = 120.0
+_USES_S: Final = 60.0
 _FIRST_CARE_S: Final = 20.0  # not while the first commands wait for answers
 _DAY_S: Final = 86400.0
 _OTHER_LEAVES_S: Final = 8.0  # a server that is on its way out may hold the state folder for so long
@@ -60,6 +62,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     store: str = ""
     keys: Path | None = None  # the file of keys that seal secrets; None: in the state folder
     retention: Retention = Retention()
+    rules: DoorRules = DoorRules()  # names of the server, and proxies in front of it
     public: Public = Public()  # how nodes and clients elsewhere reach it
 
     @property
@@ -183,6 +186,7 @@ async def serve(settings: Settings, tcp: socket.socket | None, lock: StateLock) 
             pricing=pricing,
             retention=settings.retention,
             quotes=quotes,
+            rules=settings.rules,
         )
         for name in (signal.SIGTERM, signal.SIGINT):
             asyncio.get_running_loop().add_signal_handler(name, application.stop)
@@ -190,10 +194,11 @@ async def serve(settings: Settings, tcp: socket.socket | None, lock: StateLock) 
         ready = asyncio.create_task(asyncio.to_thread(providers.all))
         deciding = asyncio.create_task(_decide(shell, ready))
         caring = asyncio.create_task(_care(store, application.housekeeping, clock))
+        using = asyncio.create_task(_note_uses(application))
         watching = asyncio.create_task(_watch_budgets(application))
         collecting = asyncio.create_task(_collect())
         telling = asyncio.create_task(notifier.run())
-        stack.push_async_callback(_end, deciding, caring, watching, collecting, telling)
+        stack.push_async_callback(_end, deciding, caring, watching, using, collecting, telling)
         local = LocalSocket(socket_path(state_dir))
         dials, tls = DialDoor(dialled), settings.public.tls
         async with application.listen(local.sock, tcp, dials=dials, tls=tls, s3=settings.s3):
@@ -273,6 +278,16 @@ async def _watch_budgets(application: Application) -> None:
             await application.accounts.watch()
         except (ArgosyError, OSError) as error:
             _log.warning("budgets are looked at again later: %s", error)
+
+
+async def _note_uses(application: Application) -> None:
+    """When credentials were used, once a minute; nothing is written while nobody comes over TCP."""
+    while True:
+        await asyncio.sleep(_USES_S)
+        try:
+            await application.identity.uses.write()
+        except (ArgosyError, OSError) as error:
+            _log.warning("the use of credentials is written later: %s", error)
 
 
 async def _collect() -> None:

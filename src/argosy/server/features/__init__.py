@@ -14,6 +14,7 @@ from argosy.server.features.hosts import HostFeature
 from argosy.server.features.job_pools import JobPoolFeature
 from argosy.server.features.jobs import JobFeature
 from argosy.server.features.launching import LaunchingFeature
+from argosy.server.features.people import PeopleFeature
 from argosy.server.features.planning import PlanningFeature
 from argosy.server.features.pool import PoolFeature
 from argosy.server.features.prices import PriceFeature
@@ -40,5 +41,6 @@ FEATURES: Final = (
     FileFeature,
     ShellFeature,
     StorageFeature,
+    PeopleFeature,
     CheckpointFeature,
 )
