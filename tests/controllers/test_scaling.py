@@ -34,7 +34,7 @@ def _seen(now_s: float = 1000, ready: int = 1, **kwargs: object) -> Seen:
 
 
 def _policy(*targets: Target, **kwargs: object) -> Policy:
-    return replace(Policy(min_replicas=1, max_replicas=20, targets=targets), **kwargs)
+    return replace(Policy(formula=Formula.TARGET, min_replicas=1, max_replicas=20, targets=targets), **kwargs)
 
 
 def _later(policy: Policy, seen: Seen, seconds: int, memory: Memory = FRESH, step: int = 10) -> Scaled:
@@ -76,15 +76,14 @@ def test_the_target_that_needs_the_most_counts() -> None:
     assert answer.why == "'aws-sqs-queue' is 7, 1 each"
 
 
-def test_a_queue_that_waits_for_a_cold_start_is_not_ordered_for_again_and_again() -> None:
-    policy = _policy(Target(signal=CONCURRENCY, value=1), max_replicas=64)
-    memory, seen = Memory(), _seen(ready=2)
-    for second in range(60):  # nothing becomes ready; requests pile up
-        seen = _seen(1000 + second, 2, starting=seen.starting, signals={CONCURRENCY: [4.0 * second] * 60})
-        answer = wanted_replicas(policy, seen, memory)
-        memory, seen = answer.memory, replace(seen, starting=max(0, answer.replicas - 2))
-    assert answer.replicas == 6
-    assert answer.why.endswith("no more at once while 2 are ready")
+def test_a_long_queue_is_ordered_for_step_by_step() -> None:
+    policy, memory, wanted = _policy(Target(signal="jobs", value=1), max_replicas=99), FRESH, []
+    seen = _seen(ready=0, signals={"jobs": [500.0]})
+    for second in range(0, 40, 5):
+        answer = wanted_replicas(policy, replace(seen, now_ms=seen.now_ms + second * 1000), memory)
+        memory, seen = answer.memory, replace(seen, starting=answer.replicas)
+        wanted.append(answer.replicas)
+    assert wanted == [4, 4, 4, 12, 12, 12, 36, 36]
 
 
 def test_fewer_only_after_the_hold() -> None:
@@ -160,6 +159,25 @@ def test_work_of_starting_replicas_is_not_ordered_twice() -> None:
     assert answer.replicas == 4  # 2 and 70 s of work within 5 + 30 s
     again = wanted_replicas(policy, replace(waits, starting=2, now_ms=waits.now_ms + 5000), answer.memory)
     assert again.replicas == 4
+
+
+def test_a_target_weighs_requests_where_no_gateway_does() -> None:
+    policy = Policy(max_replicas=64, targets=(Target(signal=REQUESTS, value=10),))
+    seen = _seen(ready=2, held=60, cold_start_s=10, signals={REQUESTS: [40.0] * 600})
+    assert wanted_replicas(policy, seen).replicas == 4
+    burst = replace(seen, held=900)  # 90 s of work; 5 + 10 s until a new replica has helped
+    assert wanted_replicas(policy, burst).replicas == 6  # not more than three times the two that are there
+    assert wanted_replicas(policy, replace(burst, ready=4)).replicas == 10
+
+
+def test_other_targets_count_beside_the_work() -> None:
+    jobs = Target(signal="jobs", value=5)
+    policy = Policy(max_replicas=64, targets=(Target(signal=REQUESTS, value=10), jobs))
+    seen = _seen(ready=2, signals={REQUESTS: [40.0] * 600, "jobs": [12.0]})
+    assert wanted_replicas(policy, seen).replicas == 4
+    seen = _seen(ready=2, signals={REQUESTS: [40.0] * 600, "jobs": [26.0]})
+    assert wanted_replicas(policy, seen).replicas == 6
+    assert wanted_replicas(replace(policy, targets=(jobs,)), seen).replicas == 6
 
 
 def test_work_that_grows_is_ordered_for_as_long_as_a_start_takes() -> None:

@@ -117,6 +117,7 @@ MAY_READ_THE_CLOCK = (
     "cli/",
     "checkpoint.py",  # it is part of a program, alone
     "client/",  # it waits in real time for a server in another process
+    "gateway/run.py",  # the gateway's process
     "server/run.py",  # the server's process: it waits for its own shutdown
     "testing/",
 )

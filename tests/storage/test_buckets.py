@@ -17,6 +17,7 @@ from argosy.storage.buckets.files import FolderBucket
 from argosy.storage.shelf_bucket import ShelfBucket
 from argosy.storage.shelf_folder import ShelfFolder
 from argosy.testing.conformance.bucket import CASES, Case, NotApplicable, case_name
+from argosy.testing.fake_gcs import FakeGcs
 from argosy.testing.s3_site import Site
 
 
@@ -77,6 +78,32 @@ class Embedded:
         return open_bucket(f"own://{SystemIds().new('bkt')}/", self._settings).bucket
 
 
+class Google:
+    """Google's wire format; buckets are made behind the store's back."""
+
+    awkward_keys = False
+
+    def __init__(self, root: Path, site: Site, fake: FakeGcs) -> None:
+        self._site, self._fake = site, fake
+        environ = {"GOOGLE_APPLICATION_CREDENTIALS": str(fake.key_file(root / "key.json"))}
+        self._settings = settings(root, environ, f"gs: {{endpoint: '{site.address}'}}")
+
+    def bucket(self) -> Bucket:
+        name = SystemIds().new("bkt")
+        made = open_bucket(f"gs://{name}/", self._settings).bucket
+        made.make = lambda: self._site.ask(self._fake.shelf.make_bucket(name))  # type: ignore[method-assign]
+        return made
+
+
+@pytest.fixture(scope="module")
+def google(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Site, FakeGcs]]:
+    pytest.importorskip("obstore", reason="obstore is not installed")
+    fake = FakeGcs(tmp_path_factory.mktemp("gcs"))
+    made = Site(tmp_path_factory.mktemp("unused"), app=fake)
+    yield made, fake
+    made.close()
+
+
 @pytest.fixture(scope="module")
 def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
     made = Site(tmp_path_factory.mktemp("shelf"))
@@ -124,6 +151,11 @@ def test_s3(case: Case, tmp_path: Path, moto_endpoint: str) -> None:
 @pytest.mark.parametrize("case", CASES, ids=case_name)
 def test_the_embedded_store_as_programs_see_it(case: Case, tmp_path: Path, site: Site) -> None:
     hold(case, Embedded(tmp_path, site))
+
+
+@pytest.mark.parametrize("case", CASES, ids=case_name)
+def test_google_cloud_storage(case: Case, tmp_path: Path, google: tuple[Site, FakeGcs]) -> None:
+    hold(case, Google(tmp_path, *google))
 
 
 # -- URLs -----------------------------------------------------------------------------------------------

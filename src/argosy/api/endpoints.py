@@ -25,6 +25,7 @@ from argosy.api.pool import PoolCalls
 from argosy.api.prices import PriceCalls
 from argosy.api.quota import QuotaCalls
 from argosy.api.server import ServerCalls
+from argosy.api.services import ServiceCalls
 from argosy.api.shell import ShellCalls
 from argosy.api.storage import StorageCalls
 
@@ -37,6 +38,7 @@ class Calls(
     JobCalls,
     GroupCalls,
     JobPoolCalls,
+    ServiceCalls,
     EventCalls,
     CostCalls,
     PriceCalls,

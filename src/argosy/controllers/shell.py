@@ -24,12 +24,14 @@ from argosy.controllers.past import Past
 from argosy.controllers.pool.caches import PoolCaches
 from argosy.controllers.pool.decide import POOL, decide_owned
 from argosy.controllers.pool.pictures import Picture
+from argosy.controllers.serving import Serving, services_of
 from argosy.controllers.telling import Channels, events_of
 from argosy.controllers.view import Action, Expect, Policy, Prices, Put, View, known_of, terminals_of
 from argosy.infra.agent_port import AgentDirectory
 from argosy.infra.log_sink import LogSink
 from argosy.infra.provider import Providers
 from argosy.infra.quotes import Quotes
+from argosy.infra.replica_port import ReplicaPort
 from argosy.infra.tree_source import TreeStore
 from argosy.model.errors import ArgosyError
 from argosy.model.facts import ClaimFact
@@ -69,11 +71,13 @@ class Shell:
         quotes: Quotes | None = None,
         is_ours: Callable[[], bool] = lambda: True,
         channels: Channels | None = None,
+        replicas: ReplicaPort | None = None,
     ) -> None:
         """`prices`: what the catalog knows (None: nothing). `quotes`: the server's cache of what
         providers offer (None: one of its own); claims are charged at what decisions saw in it. `is_ours`:
         whether the state of this server is still its own; when it is not, nothing is decided any more.
-        `channels`: who is told of events besides those whom tasks name."""
+        `channels`: who is told of events besides those whom tasks name. `replicas`: reaches the replicas of
+        services."""
         self._store, self._providers, self._clock, self._ids = store, providers, clock, ids
         self._policy = policy or Policy()
         self.observed = Facts()
@@ -100,16 +104,13 @@ class Shell:
             clock=clock, policy=self._policy, spawn=self._spawn, wake=self.wake, wake_at=self._wake_at,
         )  # fmt: skip
         self._looks = Looks(self._listed)
-        self._links = Links(
-            store=store,
-            agents=agents,
-            logs=logs,
-            facts=self.observed,
-            clock=clock,
-            spawn=self._spawn,
-            wake=self.wake,
-            lost=self._looks.lost,
+        self._serving = Serving(
+            store=store, ports=replicas, facts=self.observed, clock=clock, spawn=self._spawn, wake=self.wake
         )
+        self._links = Links(
+            store=store, agents=agents, logs=logs, facts=self.observed, clock=clock, spawn=self._spawn,
+            wake=self.wake, lost=self._looks.lost,
+        )  # fmt: skip
 
     # -- what others call ---------------------------------------------------------------------------
 
@@ -364,6 +365,7 @@ class Shell:
             self._rows = rows
             self._effects.nodes = dict(rows.nodes)
             self._links.follow(rows)
+            self._serving.follow(rows, services_of(rows))
         return rows
 
     def _expand(self, rows: Snapshot, dirty: set[str], *, everything: bool) -> tuple[list[Claim], set[str]]:

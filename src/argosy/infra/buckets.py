@@ -43,6 +43,7 @@ class Traits(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     makes_buckets: bool = False
     encryption: tuple[str, ...] = ()  # types of `Encryption` that may be asked for
     md5_etags: bool = False  # an ETag without `-` is the MD5 of the bytes
+    put_headers: Mapping[str, str] = {}  # what a PUT to a signed URL must say
 
 
 class Extra(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -89,7 +90,8 @@ class Bucket(Protocol):
         """Within the bucket: the bytes do not come here. Raises `ObjectMissing`."""
 
     def sign(self, key: str, method: str, seconds: int) -> str | None:
-        """A URL with which anybody may GET or PUT this one object for so long; None: the store has none."""
+        """A URL with which anybody may GET or PUT this one object for so long; None: the store has none,
+        or not for this key. A PUT says `traits.put_headers`, too."""
 
     def make(self) -> None:
         """Make the bucket; one that is ours already is fine. Raises `NotPossible` where users cannot."""

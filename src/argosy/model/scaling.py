@@ -23,7 +23,7 @@ class Formula(StrEnum):
     """Which rule makes a number of replicas of the signals."""
 
     TARGET = "target"  # for each target what it needs now; the largest counts
-    WORK = "work"  # replica-seconds of work that arrive, from their recent past; targets count beside it
+    WORK = "work"  # replica-seconds of work that arrive, from their recent past; other targets beside it
     HPA = "hpa"  # as the Kubernetes horizontal pod autoscaler, and KEDA's scaled objects
     KPA = "kpa"  # as Knative's autoscaler
     RAY = "ray-serve"  # as Ray Serve
@@ -54,14 +54,14 @@ class Policy(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
 
     min_replicas: int = 1
     max_replicas: int = 1  # equal to `min_replicas`: a fixed number
-    formula: Formula = Formula.TARGET
+    formula: Formula = Formula.WORK
     targets: tuple[Target, ...] = ()
     crons: tuple[Cron, ...] = ()
     spare: int = 0  # warm replicas above what is needed, while there is traffic
     window_s: int = 60  # signals are means over it
-    panic_window_s: int = 6  # ... of this, where it asks for `panic_factor` x the ready ones
-    panic_factor: float = 2.0
-    growth: float = 3.0  # at most so many times the ready ones are wanted (at least 4), however long a queue
+    panic_window_s: int = 6  # ... or over this, where that asks for more
+    panic_factor: float = 2.0  # KPA: so many times the ready ones are a panic
+    growth: float = 3.0  # at most so many times those that are there are wanted at once, however long a queue
     up_delay_s: int = 0  # a wish for more must last so long
     hold_s: int = 300  # fewer only when nothing in this time asked for more
     idle_s: int = 300  # without any request, then zero (where `min_replicas` is 0)
@@ -76,7 +76,7 @@ class Policy(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
 
 #: How the systems are set whose rules are offered here, unless their users say otherwise.
 PRESETS: Final = {
-    Formula.TARGET: Policy(),
+    Formula.TARGET: Policy(formula=Formula.TARGET),
     Formula.WORK: Policy(formula=Formula.WORK),
     Formula.HPA: Policy(formula=Formula.HPA, interval_s=15.0, window_s=1),
     Formula.KPA: Policy(formula=Formula.KPA, hold_s=0),
@@ -128,8 +128,9 @@ class Memory(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     began_ms: int = 0  # of the first decision
     wishes: tuple[Wish, ...] = ()  # each larger than all after it: the first is the largest of the window
     active_ms: int = 0  # when there last was anything to do
-    panic_ms: int = 0  # when demand last was far above what is ready; 0: it is not
-    panic_replicas: int = 0  # the most that was wanted since
+    panic_ms: int = 0  # KPA: when demand last was far above what is ready; 0: it is not
+    panic_replicas: int = 0  # KPA: the most that was wanted since
+    grown_ms: int = 0  # when targets last made it larger
     direction: int = 0  # of the last wish: 1 more, -1 fewer
     since_ms: int = 0  # of this direction
     ups: int = 0  # decisions in a row

@@ -11,6 +11,7 @@ from argosy.model.hooks import Hook
 from argosy.model.notify import Notify
 from argosy.model.resources import Resources
 from argosy.model.scheduling import Scheduling
+from argosy.model.serving import Serving
 
 
 class GitSource(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -90,6 +91,7 @@ class Task(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     notify: tuple[
         Notify, ...
     ] = ()  # who is told of its start and end; addresses only between client and server
+    service: Serving | None = None  # how it is served, by `serve up`; other launches take no notice of it
     config: str = ""  # JSON text of the task's `config:`; read by who needs it
     extra: str = ""  # JSON text of the accepted fields that have no place here yet
     not_executed: tuple[str, ...] = ()  # fields that were accepted and do nothing yet

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from argosy.planning.ability import Ability
 
 _TASKS_MAX: Final = 20_000
+_SERVES: Final = "this runs the program once; `argosy serve up FILE.yaml` makes a service of it"
 _VARIABLE_MAX: Final = (128 << 10) - 2  # bytes of name and value, with `=` and the end
 
 
@@ -158,4 +159,5 @@ def render_warnings(*tasks: Task, heeded: frozenset[str] = frozenset()) -> tuple
     ('not supported yet, ignored: inputs',)
     """
     fields = sorted({field for task in tasks for field in task.not_executed} - heeded)
-    return (render_ignored(fields),) if fields else ()
+    told = (render_ignored(fields),) if fields else ()
+    return (*told, _SERVES) if any(task.service is not None for task in tasks) else told

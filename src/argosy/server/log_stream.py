@@ -109,6 +109,13 @@ class LogStreams:
             raise ArgosyError("not-found", f"there is no job `{name}`", hint="`argosy queue` lists jobs")
         return row
 
+    async def last_lines(self, attempt_id: str, count: int) -> tuple[str, ...]:
+        """What the first rank of an attempt printed last."""
+        rank_id = f"{attempt_id}.0"
+        offset = await self._logs.tail_offset(rank_id, count)
+        data = await self._logs.read(rank_id, offset, PIECE_BYTES)
+        return tuple(data.decode("utf-8", "replace").splitlines()[-count:])
+
     async def open(self, job: Workload, wish: Wish) -> AsyncGenerator[Frame, None]:
         """Frames until the job ends (`follow`), or of what is there now. Raises `not-found`, `usage` before
         any."""

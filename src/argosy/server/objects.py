@@ -69,14 +69,13 @@ class Objects:
 
     def _sign(self, bucket: str, key: str, method: str, seconds: int) -> str | None:
         """A URL of this server's own address for programs."""
-        from argosy.storage.s3_signing import Keys, path_of, presigned
+        from argosy.storage.s3_signing import Asked, Keys, path_of, presigned
 
         keys = Keys(id=_OWN_KEY, secret=self.shelf.secret_of(_OWN_KEY))
         host, path = self.address.partition("://")[2], f"/{bucket}/{path_of(key)}"
         now_s = self._clock.now_ms() / 1000
-        return self.address + presigned(
-            keys, "us-east-1", now_s, seconds, method=method, host=host, path=path
-        )
+        asked = Asked(method, host, path, "")
+        return self.address + presigned(keys, "us-east-1", now_s, seconds, asked)
 
     async def holder_of(self, key_id: str) -> Holder | None:
         """What the holder of an access key may do (`facades.s3.ports.Doorkeeper`)."""

@@ -143,6 +143,7 @@ async def serve(settings: Settings, tcp: socket.socket | None, lock: StateLock) 
     from argosy.providers import load_providers
     from argosy.server.agents import Agents
     from argosy.server.notifying import Notifier
+    from argosy.server.replica_doors import ReplicaDoors
 
     store = await opening
     async with contextlib.AsyncExitStack() as stack:
@@ -156,6 +157,8 @@ async def serve(settings: Settings, tcp: socket.socket | None, lock: StateLock) 
         stack.push_async_callback(providers.disconnect)
         agents = Agents(providers, AgentClient, dialled)
         stack.push_async_callback(agents.close)
+        doors = ReplicaDoors(agents, state_dir / "relays")
+        stack.push_async_callback(doors.close_all)
         pricing = pricing_of(state_dir, providers, clock)
         quotes = Quotes(providers, clock, price=pricing.own_prices)
         stack.push_async_callback(quotes.close)
@@ -172,6 +175,7 @@ async def serve(settings: Settings, tcp: socket.socket | None, lock: StateLock) 
             prices=pricing.rented,
             is_ours=lock.is_ours,
             channels=notifier,
+            replicas=doors,
         )
         application = Application(
             store=store,

@@ -29,6 +29,7 @@ from argosy.spec.findings import Findings, excerpt
 from argosy.spec.notation import Deadline, Memory, NodeRange, split_url
 from argosy.spec.own_jobs import own_job
 from argosy.spec.reader import Reader
+from argosy.spec.serving import build_serving
 from argosy.spec.shapes import Entry, Section
 
 _WHERE = ("cloud", "region", "zone")
@@ -94,6 +95,7 @@ def build_task(
         checkpoints=build_checkpoints(merged),
         hooks=_hooks(merged, findings),
         notify=build_notify(merged),
+        service=build_serving(task, candidates, findings),
         config=json_text(own.config),
         extra=json_text(extra),
         not_executed=tuple(sorted(reader.later)),

@@ -274,7 +274,7 @@ TASK: Final = Table(
             shape=SERVICE,
             doc="Serve it: replicas behind one endpoint.",
             example="{readiness_probe: /health, replicas: 3}",
-            later=True,
+            keep=True,
             late=True,
         ),
         Field(name="pool", shape=POOL, doc="Workers that jobs borrow.", example="{workers: 4}", later=True),

@@ -17,6 +17,8 @@ from itertools import chain
 from typing import Final
 from urllib.parse import unquote
 
+import msgspec
+
 from argosy.infra.buckets import (
     BY_ITSELF,
     PLAIN,
@@ -47,7 +49,8 @@ class S3Bucket:
     """`encryption`: of what is written, and required of what is read."""
 
     def __init__(self, wire: Wire, encryption: Encryption = BY_ITSELF, traits: Traits = S3_TRAITS) -> None:
-        self._wire, self._encryption, self._traits = wire, encryption, traits
+        self._wire, self._encryption = wire, encryption
+        self._traits = msgspec.structs.replace(traits, put_headers=self._encrypting())
 
     @property
     def url(self) -> str:
@@ -211,7 +214,7 @@ class S3Bucket:
         self.write(target, self.read(source, etag=info.etag), Extra(size=info.size))
 
     def sign(self, key: str, method: str, seconds: int) -> str | None:
-        return self._wire.sign(key, method, seconds)
+        return self._wire.sign(key, method, seconds, self._encrypting() if method == "PUT" else {})
 
     # -- the bucket -----------------------------------------------------------------------------------------
 

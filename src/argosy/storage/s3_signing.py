@@ -10,6 +10,7 @@ import hmac
 import time
 from collections.abc import Mapping, Sequence
 from functools import lru_cache
+from types import MappingProxyType
 from typing import Final, NamedTuple
 from urllib.parse import quote
 
@@ -83,28 +84,27 @@ def presigned(
     region: str,
     now_s: float,
     seconds: int,
-    *,
-    method: str,
-    host: str,
-    path: str,
-    query: Query = (),
+    asked: Asked,
+    headers: Mapping[str, str] = MappingProxyType({}),
 ) -> str:
-    """Path and query of a URL that is good for `seconds`."""
+    """Path and query of a URL that is good for `seconds`, with these headers. `asked.query` is not used."""
     stamp = time.strftime("%Y%m%dT%H%M%SZ", time.gmtime(now_s))
     scope = f"{stamp[:8]}/{region}/s3/aws4_request"
+    told = {**headers, "host": asked.host}
+    names = ";".join(sorted(told))
     own = [
-        *query,
         ("X-Amz-Algorithm", _ALGORITHM),
         ("X-Amz-Credential", f"{keys.id}/{scope}"),
         ("X-Amz-Date", stamp),
         ("X-Amz-Expires", str(seconds)),
-        ("X-Amz-SignedHeaders", "host"),
+        ("X-Amz-SignedHeaders", names),
     ]
     if keys.token:
         own.append(("X-Amz-Security-Token", keys.token))
     text = query_of(own)
-    request = f"{method}\n{path}\n{text}\nhost:{host}\n\nhost\n{UNSIGNED}"
-    return f"{path}?{text}&X-Amz-Signature={_signature(keys, region, stamp, scope, request)}"
+    lines = "".join(f"{name}:{told[name]}\n" for name in sorted(told))
+    request = f"{asked.method}\n{asked.path}\n{text}\n{lines}\n{names}\n{UNSIGNED}"
+    return f"{asked.path}?{text}&X-Amz-Signature={_signature(keys, region, stamp, scope, request)}"
 
 
 def _signature(keys: Keys, region: str, stamp: str, scope: str, request: str) -> str:

@@ -242,7 +242,8 @@ class Wire:
             return http.client.HTTPSConnection(host, split.port, timeout=_TIMEOUT_S, context=context)
         return http.client.HTTPConnection(host, split.port, timeout=_TIMEOUT_S)
 
-    def sign(self, key: str, method: str, seconds: int, query: Query = ()) -> str | None:
+    def sign(self, key: str, method: str, seconds: int, headers: Mapping[str, str]) -> str | None:
+        """Headers are those that the request will have to say."""
         keys = self.keys_of()
         if keys is None:
             return None
@@ -250,7 +251,7 @@ class Wire:
         now_s = self._now_s()
         if keys.expires_s:
             seconds = max(1, min(seconds, int(keys.expires_s - now_s)))
-        told = presigned(keys, self.region, now_s, seconds, method=method, host=host, path=path, query=query)
+        told = presigned(keys, self.region, now_s, seconds, Asked(method, host, path, ""), headers)
         return f"{urlsplit(self.endpoint).scheme}://{host}{told}"
 
     # -- what is refused ------------------------------------------------------------------------------------

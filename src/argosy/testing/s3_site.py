@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import Coroutine
+from collections.abc import Awaitable, Callable, Coroutine
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -16,6 +16,7 @@ from argosy.server.listeners import bind_tcp
 from argosy.storage.shelf import Shelf
 
 T = TypeVar("T")
+App = Callable[[Any, Any, Any], Awaitable[None]]
 
 
 class _Keeper:
@@ -31,10 +32,10 @@ class _Keeper:
 
 
 class Site:
-    """`address`: where it listens; `key`: id and secret of an owner."""
+    """`address`: where it listens; `key`: id and secret of an owner; `app`: what answers, in S3's place."""
 
-    def __init__(self, root: Path, keeper: Doorkeeper | None = None) -> None:
-        self._keeper = keeper
+    def __init__(self, root: Path, keeper: Doorkeeper | None = None, app: App | None = None) -> None:
+        self._keeper, self._app = keeper, app
         self.root = root
         self.shelf = Shelf(root, SystemClock(), SystemIds())
         self._socket = bind_tcp("127.0.0.1:0")
@@ -51,7 +52,7 @@ class Site:
         async def act() -> None:
             with self._socket as sock:
                 self.port = sock.getsockname()[1]
-                app = S3(self.shelf, SystemClock(), keeper=self._keeper or _Keeper(self.shelf))
+                app = self._app or S3(self.shelf, SystemClock(), keeper=self._keeper or _Keeper(self.shelf))
                 door = Door(app, [sock], Limits(headers=200))
                 await door.open()
                 self._done = asyncio.Event()

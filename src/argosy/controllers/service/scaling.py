@@ -16,10 +16,22 @@ from msgspec.structs import replace
 from argosy.controllers.service import rivals, work
 from argosy.controllers.service.calendar import is_between
 from argosy.controllers.service.wishes import Wished, largest, noted
-from argosy.model.scaling import CONCURRENCY, QUEUE, REQUESTS, Formula, Memory, Policy, Scaled, Seen, Target
+from argosy.model.scaling import (
+    CONCURRENCY,
+    QUEUE,
+    REQUESTS,
+    WORK,
+    Formula,
+    Memory,
+    Policy,
+    Scaled,
+    Seen,
+    Target,
+)
 
 FRESH: Final = Memory()
 SMALL: Final = 4  # so many replicas may always be ordered at once
+GROWTH_MS: Final = 15_000  # between two orders by targets that say nothing of work
 AT_ZERO_MS: Final = 100  # how soon a service at zero is looked at again
 
 
@@ -45,6 +57,8 @@ def wanted_replicas(policy: Policy, seen: Seen, memory: Memory = FRESH) -> Scale
     wished = _wished(policy, seen, memory)
     wished = _bounded(policy, seen, wished)
     memory = replace(wished.memory, replicas=wished.replicas, why=wished.why, decided_ms=seen.now_ms)
+    if wished.replicas > seen.present:
+        memory = replace(memory, grown_ms=seen.now_ms)
     again = AT_ZERO_MS if wished.replicas == 0 else interval_ms
     return Scaled(replicas=wished.replicas, why=wished.why, memory=memory, again_ms=seen.now_ms + again)
 
@@ -59,27 +73,33 @@ def _wished(policy: Policy, seen: Seen, memory: Memory) -> Wished:
 
 
 def _by_targets(policy: Policy, seen: Seen, memory: Memory) -> Wished:
-    """For each target what it needs; a burst counts at once, a lull only after a while."""
+    return _steady(policy, seen, _needs(policy, seen, memory))
+
+
+def _needs(policy: Policy, seen: Seen, memory: Memory) -> Wished:
+    """For each target what it needs; a burst counts at once."""
     wish, why = needed(policy, seen, policy.window_s)
     burst, burst_why = needed(policy, seen, policy.panic_window_s)
-    if burst >= policy.panic_factor * max(1, seen.ready):
-        memory = replace(memory, panic_ms=seen.now_ms, panic_replicas=max(memory.panic_replicas, burst))
-    elif memory.panic_ms and seen.now_ms - memory.panic_ms > policy.window_s * 1000:
-        memory = replace(memory, panic_ms=0, panic_replicas=0)
-    if memory.panic_replicas > wish:
-        wish, why = memory.panic_replicas, f"{burst_why} (a burst)"
-    most = max(SMALL, math.ceil(policy.growth * max(1, seen.ready)), seen.present)
+    if burst > wish:
+        wish, why = burst, f"{burst_why} (a burst)"
+    grows = seen.now_ms - memory.grown_ms >= GROWTH_MS
+    most = max(SMALL, math.ceil(policy.growth * seen.present)) if grows else seen.present
     if wish > most:
-        wish, why = most, f"{why}; no more at once while {seen.ready} are ready"
-    return _steady(policy, seen, Wished(wish, why, memory))
+        wish, why = most, f"{why}; no more at once"
+    return Wished(wish, why, memory)
 
 
 def _by_work(policy: Policy, seen: Seen, memory: Memory) -> Wished:
-    wish, why = work.needed(policy, seen)
-    if policy.targets:
-        other, other_why = needed(policy, seen, policy.window_s)
-        wish, why = (other, other_why) if other > wish else (wish, why)
-    return _steady(policy, seen, Wished(wish, why, memory))
+    """By the work that arrives; targets that say nothing of work count beside it."""
+    rest = tuple(target for target in policy.targets if target.signal != REQUESTS)
+    weighs = len(rest) < len(policy.targets) or WORK in seen.signals or not rest
+    if not rest:
+        return _steady(policy, seen, Wished(*work.needed(policy, seen), memory))
+    wished = _needs(replace(policy, targets=rest), seen, memory)
+    if weighs:
+        wish, why = work.needed(policy, seen)
+        wished = Wished(wish, why, wished.memory) if wish > wished.replicas else wished
+    return _steady(policy, seen, wished)
 
 
 def needed(policy: Policy, seen: Seen, window_s: float) -> tuple[int, str]:

@@ -13,7 +13,7 @@ from typing import Final
 
 import msgspec
 
-from argosy.model.scaling import WORK, Policy, Seen
+from argosy.model.scaling import REQUESTS, WORK, Policy, Seen
 
 BURST_S: Final = 3  # so short is the mean that tells of a burst
 TREND_S: Final = 60
@@ -39,22 +39,34 @@ class Language(msgspec.Struct, frozen=True, kw_only=True):
 
 def needed(policy: Policy, seen: Seen) -> tuple[int, str]:
     """(replicas, why) that the work of the recent past asks for."""
-    values = seen.signals.get(WORK, ())
-    if len(values) < BURST_S:
+    recent, held_s = arrived(policy, seen)
+    if len(recent) < BURST_S:
         return seen.present, "nothing was measured yet"
-    recent = values[-policy.history_s :]
     usual = quantile(_smoothed(recent, max(1, int(policy.slack_s))), policy.quantile) / policy.utilisation
     coming = _trend(recent, seen.cold_start_s) / policy.utilisation
     wish = math.ceil(max(usual, coming) - 1e-9)
     why = f"work of {max(usual, coming):.1f} replicas arrives"
     burst = sum(recent[-BURST_S:]) / BURST_S
-    over = seen.held_work_s + (burst - seen.ready) * policy.slack_s
+    over = held_s + (burst - seen.ready) * policy.slack_s
     if over > 0:  # what cannot be done within the slack: a start takes as long as it takes
         panic = seen.ready + math.ceil(over / (policy.slack_s + seen.cold_start_s))
         panic = min(panic, math.ceil(policy.growth * max(1, seen.present)))
         if panic > wish:
             wish, why = panic, f"{over:.0f} s of work more wait than {seen.ready} ready ones can do in time"
     return wish, why
+
+
+def arrived(policy: Policy, seen: Seen) -> tuple[Sequence[float], float]:
+    """(work that arrived in each second, work that is held). Where no gateway weighs requests, a target does:
+    so many requests per second are one replica's work."""
+    count = policy.history_s
+    if seen.signals.get(WORK):
+        return seen.signals[WORK][-count:], seen.held_work_s
+    for target in policy.targets:
+        if target.signal == REQUESTS:
+            each = 1 / target.value
+            return [each * value for value in seen.signals.get(REQUESTS, ())[-count:]], each * seen.held
+    return (), 0.0
 
 
 def _smoothed(values: Sequence[float], width: int) -> list[float]:

@@ -20,6 +20,7 @@ from argosy.server.features.pool import PoolFeature
 from argosy.server.features.prices import PriceFeature
 from argosy.server.features.quota import QuotaFeature
 from argosy.server.features.server import ServerFeature
+from argosy.server.features.services import ServiceFeature
 from argosy.server.features.shell import ShellFeature
 from argosy.server.features.storage import StorageFeature
 
@@ -32,6 +33,7 @@ FEATURES: Final = (
     JobFeature,
     GroupFeature,
     JobPoolFeature,
+    ServiceFeature,
     EventFeature,
     CostFeature,
     PriceFeature,

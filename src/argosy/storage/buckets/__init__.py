@@ -25,7 +25,11 @@ STORES: Final[Mapping[str, tuple[str, ...]]] = {
     "nebius": ("nebius://*",),
     "cos": ("cos://*",),
     "cw": ("cw://*",),
+    "gs": ("gs://*",),
+    "azblob": ("azblob://*", "https://*.blob.core.windows.net/*"),
+    "hf": ("hf://*",),
     "files": ("file://*",),
+    "web": ("https://*", "http://*"),
 }
 _SCHEME: Final = re.compile(r"[a-z][a-z0-9+.-]*(?=://)", re.IGNORECASE)
 
