@@ -22,14 +22,12 @@ from argosy.api.openapi import build_openapi
 from argosy.api.server import Health
 from argosy.client.async_client import AsyncClient
 from argosy.client.client import Client
-from argosy.identity.directory import Directory
-from argosy.identity.tokens import Uses
 from argosy.infra.system import SystemClock, SystemIds
 from argosy.model.errors import ArgosyError
-from argosy.server.door_rules import DoorRules
 from argosy.server.doorkeeper import Doorkeeper
 from argosy.server.exchange import Exchange
 from argosy.server.front import Front, bind
+from argosy.server.identity import Identity
 from argosy.server.recording import Recorder
 from argosy.store import Store
 from argosy.testing.fake_server import FakeServer
@@ -92,7 +90,7 @@ def location(tmp_path: Path) -> Iterator[Location]:
     listener.listen()
     clock, ids = SystemClock(), SystemIds()
     store = asyncio.run(Store.open("sqlite://", ids=ids, clock=clock, inline=True))
-    keeper = Doorkeeper(store, clock, Directory(), Uses(store, clock), DoorRules())
+    keeper = Doorkeeper(store, clock, Identity.over(store, clock, ids))
     recorder = Recorder(store, clock, ids)
     front = Front(bind([ToyFeature()], TOYS), keeper=keeper, recorder=recorder, ids=ids)
     config = uvicorn.Config(front.over_socket, interface="asgi3", lifespan="off", log_config=None)

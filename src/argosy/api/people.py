@@ -222,7 +222,7 @@ class DeviceConfirm(Request, frozen=True, kw_only=True, omit_defaults=True):
     look: bool = False  # only say what waits
 
 
-class DeviceView(Reply, frozen=True, kw_only=True, omit_defaults=True):
+class WaitingDevice(Reply, frozen=True, kw_only=True, omit_defaults=True):
     host: str = ""
     address: str = ""
     confirmed: bool = False
@@ -382,7 +382,7 @@ class PeopleCalls:
         """Whether its person has let it in. Errors: "unauthorized" when the code is over."""
 
     @endpoint("POST", "/login/device/confirm", DeviceConfirm, permission="any")
-    def login_device_confirm(self, code: str, *, look: bool = False) -> DeviceView:
+    def login_device_confirm(self, code: str, *, look: bool = False) -> WaitingDevice:
         """Let a device in as oneself. Errors: "not-found", "too-often"."""
 
     @endpoint("POST", "/login/code", CodeRequest, permission="open")

@@ -11,7 +11,13 @@ from argosy.cli.signing_in import ask_secret
 from argosy.model.errors import ArgosyError
 
 
-@click.group()
+@click.group(
+    epilog="""\b
+Examples:
+  argosy user add ann --role member --project vision
+  argosy user ls
+"""
+)
 def user() -> None:
     """Accounts of people and of services."""
 
@@ -26,7 +32,6 @@ Examples:
 )
 @click.argument("name")
 @click.option("--name", "full_name", default="", help="The full name.")
-@click.option("--email", default="")
 @click.option("--service", is_flag=True, help="An account of a program: it has tokens and no password.")
 @click.option("--no-password", is_flag=True, help="The person signs in elsewhere.")
 @click.option("--role", help="Give this role at once.")
@@ -37,7 +42,6 @@ def user_add(
     session: Session,
     name: str,
     full_name: str,
-    email: str,
     service: bool,
     no_password: bool,
     role: str | None,
@@ -50,7 +54,7 @@ def user_add(
         password = ask_secret("First password (empty: one is made)") if sys.stdin.isatty() else ""
         if not password:
             password = shown = _make_password()
-    view = session.client.add_user(name, full_name, email, service, password)
+    view = session.client.add_user(name, full_name, "", service, password)
     if role:
         session.client.set_member(name, role, project)
     if as_json:
@@ -183,7 +187,13 @@ def user_codes(session: Session) -> None:
     session.screen.print("From now on a code is asked for. Sign in again: `argosy login`.")
 
 
-@click.group()
+@click.group(
+    epilog="""\b
+Examples:
+  argosy project create vision
+  argosy project ls
+"""
+)
 def project() -> None:
     """Projects, to which clusters, jobs, budgets and secrets belong."""
 
@@ -242,7 +252,13 @@ def project_remove(session: Session, name: str) -> None:
     session.screen.print(f"Project `{name}` is removed.")
 
 
-@click.group()
+@click.group(
+    epilog="""\b
+Examples:
+  argosy role give ann member --project vision
+  argosy role members
+"""
+)
 def role() -> None:
     """Roles, and who has which."""
 

@@ -144,7 +144,13 @@ def whoami(session: Session, as_json: bool) -> None:
         session.screen.print("Somebody else chose your password: `argosy user password` sets your own.")
 
 
-@click.group()
+@click.group(
+    epilog="""\b
+Examples:
+  argosy token create ci --days 30
+  argosy token ls
+"""
+)
 def token() -> None:
     """Personal tokens, for programs that act as you."""
 

@@ -1,12 +1,13 @@
-"""Servers that this person signed in to: the tokens that `argosy login` got, in a file of their own (0600)."""
+"""Servers that this person signed in to: the tokens that `argosy login` got, in a file (0600)."""
 
 from __future__ import annotations
 
 import contextlib
-import json
 import os
 from pathlib import Path
 from typing import Final
+
+import msgspec
 
 from argosy.api.location import Location
 
@@ -31,15 +32,14 @@ def keep(location: Location, token: str) -> Path:
     draft = path.with_name(f".{FILE}.{os.getpid()}")
     with contextlib.suppress(FileNotFoundError):
         draft.unlink()
-    with open(os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
-        json.dump(tokens, file, indent=1)
+    with open(os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file:
+        file.write(msgspec.json.encode(tokens))
     draft.replace(path)
     return path
 
 
 def _read(home: Path) -> dict[str, str]:
     try:
-        found = json.loads((home / FILE).read_text())
-    except (OSError, ValueError):
+        return msgspec.json.decode((home / FILE).read_bytes(), type=dict[str, str])
+    except (OSError, msgspec.DecodeError):
         return {}
-    return {str(key): str(value) for key, value in found.items()} if isinstance(found, dict) else {}

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import base64
 import hashlib
-import secrets
+import hmac
 import zlib
 from typing import Final
+
+from argosy.infra.system import random_bytes
 
 PERSONAL: Final = "argosy_pat_"
 SERVICE: Final = "argosy_sa_"
@@ -18,26 +20,30 @@ _ALPHABET: Final = "BCDFGHJKLMNPQRSTVWXZ"  # no vowels: no words; no letters tha
 
 def make_token(kind: str) -> str:
     """`argosy_pat_<secret>_<checksum>`: scanners find the beginning, and typing errors are no attacks."""
-    body = kind + _base32(secrets.token_bytes(_SECRET_BYTES))
+    body = kind + _base32(random_bytes(_SECRET_BYTES))
     return f"{body}_{_checksum(body)}"
 
 
 def is_well_formed(token: str) -> bool:
     """Whether it is a token of ours with a right checksum."""
     body, _, checksum = token.rpartition("_")
-    return token.startswith(KINDS) and secrets.compare_digest(
+    return token.startswith(KINDS) and hmac.compare_digest(
         _checksum(body).encode(), checksum.encode("utf-8", "surrogateescape")
     )
 
 
 def make_secret() -> str:
     """For a cookie or a code that programs carry: 43 characters, 256 bits."""
-    return secrets.token_urlsafe(32)
+    return base64.urlsafe_b64encode(random_bytes(32)).decode().rstrip("=")
 
 
 def make_short_code() -> str:
     """For a code that people type: `BCDF-GHJK`, 34 bits."""
-    letters = "".join(secrets.choice(_ALPHABET) for _ in range(8))
+    number = int.from_bytes(random_bytes(16), "big")
+    letters = ""
+    for _ in range(8):
+        number, at = divmod(number, len(_ALPHABET))
+        letters += _ALPHABET[at]
     return f"{letters[:4]}-{letters[4:]}"
 
 

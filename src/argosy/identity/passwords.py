@@ -7,10 +7,10 @@ The function comes with `cryptography`, which a server has anyway; it is importe
 from __future__ import annotations
 
 import asyncio
-import os
 from collections.abc import Callable
 from typing import Final, TypeVar
 
+from argosy.infra.system import random_bytes
 from argosy.model.errors import ArgosyError
 
 T = TypeVar("T")
@@ -29,7 +29,8 @@ _NOBODY: Final = (
 class Passwords:
     """Makes and checks hashes off the event loop. Who comes when two are at it waits."""
 
-    def __init__(self) -> None:
+    def __init__(self, memory_kib: int = _MEMORY_KIB) -> None:
+        self.memory_kib = memory_kib
         self._turn = asyncio.Semaphore(_AT_ONCE)
         self._running = 0
         self.most = 0  # that ran at once, ever
@@ -37,7 +38,7 @@ class Passwords:
     async def hashed(self, password: str) -> str:
         """What is kept of it. Raises `usage` for one that is too easy to guess."""
         check_password(password)
-        return await self._in_turn(lambda: _hash(password))
+        return await self._in_turn(lambda: _hash(password, self.memory_kib))
 
     async def matches(self, kept: str, password: str) -> bool:
         """Whether it is the one of `kept`; "" is nobody's, and takes as long."""
@@ -75,10 +76,10 @@ def check_password(password: str, name: str = "") -> None:
         )
 
 
-def _hash(password: str) -> str:
+def _hash(password: str, memory_kib: int) -> str:
     from cryptography.hazmat.primitives.kdf.argon2 import Argon2id
 
-    made = Argon2id(salt=os.urandom(16), length=32, iterations=_PASSES, lanes=1, memory_cost=_MEMORY_KIB)
+    made = Argon2id(salt=random_bytes(16), length=32, iterations=_PASSES, lanes=1, memory_cost=memory_kib)
     return made.derive_phc_encoded(password.encode("utf-8", "surrogatepass"))
 
 

@@ -196,8 +196,8 @@ class SigningIn:
 
     # -- a one-time code of this machine ------------------------------------------------------------
 
-    async def begin_local(self, caller: Caller, user: str, *, purpose: str = "local") -> str:
-        """A code for a browser (`local`) or a command line (`loopback`) of this person, good for a minute."""
+    async def begin_local(self, caller: Caller, user: str, *, purpose: str = "code") -> str:
+        """A code for a browser (`code`) or a command line (`loopback`) of this person, good for a minute."""
         rows, now_ms = await self._store.snapshot(), self._clock.now_ms()
         owner = self._credentials.owner(rows, caller, user)
         secret = make_secret()

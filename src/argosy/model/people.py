@@ -134,7 +134,7 @@ class SignIn(Entry, frozen=True, kw_only=True, omit_defaults=True, tag="sign-in"
     idle_ms: int  # without a request for so long it is over
     seen_ms: int
     generation: int  # of the user
-    method: str  # password | device | loopback | oidc | local
+    method: str  # password | device | loopback | oidc | code
     client: str = "browser"  # browser | cli
     address: str = ""
     agent: str = ""
@@ -152,7 +152,7 @@ class OneTime(Entry, frozen=True, kw_only=True, omit_defaults=True, tag="code"):
     """A code that is good once, soon: of a device that signs in, of a browser on this machine, of a sign-in
     that an identity provider is to confirm."""
 
-    purpose: str  # device | local | loopback | oidc
+    purpose: str  # device | code | loopback | oidc
     sha256: str  # of what its holder shows
     expires_ms: int
     short: str = ""  # device: SHA-256 of the code that a person types

@@ -70,7 +70,6 @@ class Application:
         retention: Retention | None = None,
         prices: Path | None = None,
         quotes: Quotes | None = None,
-        rules: DoorRules | None = None,
     ) -> None:
         self.stopping = asyncio.Event()
         self.listening: tuple[str, ...] = ()
@@ -116,8 +115,8 @@ class Application:
             refreshes=self.refreshes,
             housekeeping=self.housekeeping,
         )
-        keeper = Doorkeeper(store, clock, self.identity.directory, self.identity.uses, rules or DoorRules())
-        self.front = _front(services, self.objects, keeper)
+        self.keeper = Doorkeeper(store, clock, self.identity)
+        self.front = _front(services, self.objects, self.keeper)
 
     def stop(self) -> None:
         """Ask the server to go down. Streams end; their readers come back with a cursor."""
@@ -134,9 +133,11 @@ class Application:
         dials: DialDoor | None = None,
         tls: Tls | None = None,
         s3: str = "",
+        rules: DoorRules | None = None,
     ) -> AsyncIterator[None]:
         """Answer on these sockets; at the end, finish the requests that are under way. `s3`: HOST:PORT where
         programs reach the buckets."""
+        self.keeper.rules = rules or self.keeper.rules
         self.doors = doors = [Door(self.front.over_socket, [local])]
         if tcp is not None:
             doors.append(Door(self.front.over_tcp, [tcp], limits or Limits(), dials=dials, tls=tls))

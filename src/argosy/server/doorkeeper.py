@@ -9,13 +9,12 @@ from __future__ import annotations
 from typing import Final
 
 from argosy.identity.credentials import KINDS, is_well_formed
-from argosy.identity.directory import Directory
-from argosy.identity.tokens import Uses
 from argosy.model.access import Caller
 from argosy.model.errors import ArgosyError
 from argosy.model.ids import Clock
 from argosy.server.door_rules import DoorRules, check_host, check_method, check_page, cookie_of
 from argosy.server.exchange import Scope
+from argosy.server.identity import Identity
 from argosy.server.tokens import Tokens
 from argosy.store.store import Store
 
@@ -25,12 +24,11 @@ FRESH_MS: Final = 500  # how old rows of a shared database may be
 class Doorkeeper:
     """Tells callers from strangers. `is_good` is asked again while something stays open."""
 
-    def __init__(
-        self, store: Store, clock: Clock, directory: Directory, uses: Uses, rules: DoorRules
-    ) -> None:
-        self._store, self._clock, self._directory, self._uses = store, clock, directory, uses
+    def __init__(self, store: Store, clock: Clock, identity: Identity) -> None:
+        self._store, self._clock = store, clock
+        self._directory, self._uses = identity.directory, identity.uses
         self._tokens = Tokens(store)
-        self.rules = rules
+        self.rules = DoorRules()
 
     async def identify(self, scope: Scope) -> Caller | None:
         """Who asks; None: nobody says. Raises `unauthorized` for a credential that is not good, `wrong-host`,

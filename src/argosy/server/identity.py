@@ -19,6 +19,7 @@ class Identity(NamedTuple):
     credentials: Credentials
     signing_in: SigningIn
     uses: Uses
+    passwords: Passwords
 
     @classmethod
     def over(cls, store: Store, clock: Clock, ids: Ids) -> Identity:
@@ -30,4 +31,5 @@ class Identity(NamedTuple):
             credentials=credentials,
             signing_in=SigningIn(store, clock, ids, credentials, passwords),
             uses=Uses(store, clock),
+            passwords=passwords,
         )

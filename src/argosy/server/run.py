@@ -190,7 +190,6 @@ async def serve(settings: Settings, tcp: socket.socket | None, lock: StateLock) 
             pricing=pricing,
             retention=settings.retention,
             quotes=quotes,
-            rules=settings.rules,
         )
         for name in (signal.SIGTERM, signal.SIGINT):
             asyncio.get_running_loop().add_signal_handler(name, application.stop)
@@ -205,7 +204,9 @@ async def serve(settings: Settings, tcp: socket.socket | None, lock: StateLock) 
         stack.push_async_callback(_end, deciding, caring, watching, using, collecting, telling)
         local = LocalSocket(socket_path(state_dir))
         dials, tls = DialDoor(dialled), settings.public.tls
-        async with application.listen(local.sock, tcp, dials=dials, tls=tls, s3=settings.s3):
+        async with application.listen(
+            local.sock, tcp, dials=dials, tls=tls, s3=settings.s3, rules=settings.rules
+        ):
             stack.callback(local.unlink)
             guarding = asyncio.create_task(_guard_place(lock, local, application))
             stack.push_async_callback(_end, guarding)

@@ -22,6 +22,7 @@ from argosy.server.features.quota import QuotaFeature
 from argosy.server.features.server import ServerFeature
 from argosy.server.features.services import ServiceFeature
 from argosy.server.features.shell import ShellFeature
+from argosy.server.features.signing_in import SigningInFeature
 from argosy.server.features.storage import StorageFeature
 
 #: A new feature is one line here.
@@ -44,5 +45,6 @@ FEATURES: Final = (
     ShellFeature,
     StorageFeature,
     PeopleFeature,
+    SigningInFeature,
     CheckpointFeature,
 )
