@@ -29,8 +29,8 @@ class Door:
 
     def __post_init__(self) -> None:
         front = self.server.application.front
-        front._keeper.identify = self.identify  # type: ignore[method-assign]
-        front._keeper.is_good = self.is_good  # type: ignore[method-assign]
+        front.keeper.identify = self.identify  # type: ignore[method-assign]
+        front.keeper.is_good = self.is_good  # type: ignore[method-assign]
 
     async def identify(self, scope: Any) -> Caller:
         return self.caller

@@ -56,7 +56,7 @@ class SystemIds:
 
 def random_bytes(count: int) -> bytes:
     """For secrets: never from dice that a test can load."""
-    return os.urandom(count)
+    return secrets.token_bytes(count)
 
 
 def new_token() -> str:

@@ -23,7 +23,6 @@ from argosy.server.admission import Admission
 from argosy.server.channels import ChannelFile
 from argosy.server.dialling import DialDoor, Tls
 from argosy.server.door import Door, Limits
-from argosy.server.door_rules import DoorRules
 from argosy.server.doorkeeper import Doorkeeper
 from argosy.server.features import FEATURES
 from argosy.server.front import Front, bind
@@ -76,8 +75,7 @@ class Application:
         self.doors: list[Door] = []
         self.streams = LogStreams(store, logs, controllers, self.stopping)
         pricing = pricing or pricing_of(state_dir, providers, clock, shipped=prices)
-        pricing.refusals = controllers.refusals
-        self.pricing = pricing
+        self.pricing, pricing.refusals = pricing, controllers.refusals
         self.refreshes = Refreshes(pricing.refresh)
         self.accounts = Accounts(store, clock)
         tenants = Tenants(store, controllers, clock)
@@ -89,9 +87,8 @@ class Application:
         )
         self.objects = Objects(state_dir / "objects", clock, ids, os.environ)
         self.housekeeping = Housekeeping(store, blobs, logs, clock, retention, sweep=self.objects.sweep)
-        self.identity = Identity.over(store, clock, ids)
         services = Services(
-            identity=self.identity,
+            identity=Identity.over(store, clock, ids),
             store=store,
             providers=providers,
             intake=intake,
@@ -115,8 +112,15 @@ class Application:
             refreshes=self.refreshes,
             housekeeping=self.housekeeping,
         )
-        self.keeper = Doorkeeper(store, clock, self.identity)
-        self.front = _front(services, self.objects, self.keeper)
+        self.front = _front(services, self.objects)
+
+    @property
+    def keeper(self) -> Doorkeeper:
+        return self.front.keeper
+
+    @property
+    def identity(self) -> Identity:
+        return self.front.keeper.identity
 
     def stop(self) -> None:
         """Ask the server to go down. Streams end; their readers come back with a cursor."""
@@ -133,11 +137,9 @@ class Application:
         dials: DialDoor | None = None,
         tls: Tls | None = None,
         s3: str = "",
-        rules: DoorRules | None = None,
     ) -> AsyncIterator[None]:
         """Answer on these sockets; at the end, finish the requests that are under way. `s3`: HOST:PORT where
         programs reach the buckets."""
-        self.keeper.rules = rules or self.keeper.rules
         self.doors = doors = [Door(self.front.over_socket, [local])]
         if tcp is not None:
             doors.append(Door(self.front.over_tcp, [tcp], limits or Limits(), dials=dials, tls=tls))
@@ -164,9 +166,10 @@ class Application:
         self.doors.append(door)
 
 
-def _front(services: Services, objects: Objects, keeper: Doorkeeper) -> Front:
+def _front(services: Services, objects: Objects) -> Front:
     routes = bind(feature(services) for feature in FEATURES)
     mounts = {MOUNT: objects.for_owner}
+    keeper = Doorkeeper(services.store, services.clock, services.identity)
     recorder = Recorder(services.store, services.clock, services.ids)
     return Front(routes, keeper=keeper, recorder=recorder, ids=services.ids, mounts=mounts)
 

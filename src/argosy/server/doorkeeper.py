@@ -26,6 +26,7 @@ class Doorkeeper:
 
     def __init__(self, store: Store, clock: Clock, identity: Identity) -> None:
         self._store, self._clock = store, clock
+        self.identity = identity
         self._directory, self._uses = identity.directory, identity.uses
         self._tokens = Tokens(store)
         self.rules = DoorRules()

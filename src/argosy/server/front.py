@@ -94,7 +94,7 @@ class Front:
         mounts: Mapping[str, Mounted] | None = None,
         is_encrypted: bool = False,
     ) -> None:
-        self._keeper, self._recorder, self._mounts = keeper, recorder, dict(mounts or {})
+        self.keeper, self._recorder, self._mounts = keeper, recorder, dict(mounts or {})
         self._visitors = Visitors(keeper)
         self._ids, self._is_encrypted = ids, is_encrypted
         self._by_shape: dict[tuple[str, int], list[Route]] = {}
@@ -124,6 +124,7 @@ class Front:
             if mounted is not None and scope["type"] == "http":
                 if not is_local:
                     await self._let_in(scope, None, _MOUNTED.get(scope["method"], "buckets.write"))
+                scope["argosy.local"] = is_local
                 await mounted(scope, receive, send)
                 return
             _check_api(scope)
@@ -206,7 +207,7 @@ class Front:
         """Who asks. Raises `unauthorized`, and `forbidden` for who has the permission nowhere. What does not
         exist is told only to who may ask."""
         permission = route.endpoint.permission if route is not None else permission
-        caller = await self._keeper.identify(scope)
+        caller = await self.keeper.identify(scope)
         if caller is None:
             if permission == OPEN:
                 return msgspec.structs.replace(NOBODY, address=scope["argosy.address"])

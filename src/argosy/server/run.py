@@ -46,7 +46,6 @@ _COLLECT_S: Final = 600.0  # how often long-lived objects are taken out of garba
 _CARE_S: Final = 3600.0  # how often backups and sweeps are looked at
 _GUARD_S: Final = 0.5  # how often the state folder and the socket are looked at
 _BUDGETS_S: Final = 120.0
-_USES_S: Final = 60.0
 _FIRST_CARE_S: Final = 20.0  # not while the first commands wait for answers
 _DAY_S: Final = 86400.0
 _OTHER_LEAVES_S: Final = 8.0  # a server that is on its way out may hold the state folder for so long
@@ -58,6 +57,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     state_dir: Path
     listen: str = ""
     s3: str = ""  # HOST:PORT where programs reach the buckets
+    gateway: str = ""  # HOST:PORT where services answer; "": on the loopback
     log_level: str = "info"
     store: str = ""
     keys: Path | None = None  # the file of keys that seal secrets; None: in the state folder
@@ -130,11 +130,10 @@ async def serve(settings: Settings, tcp: socket.socket | None, lock: StateLock) 
     """Everything between the lock and the end."""
     state_dir = settings.state_dir
     clock, ids = SystemClock(), SystemIds()
-    url = settings.url
     # PostgreSQL is backed up by who runs it.
-    backups = state_dir / "backups" if url.startswith("sqlite") else None
+    backups = state_dir / "backups" if settings.url.startswith("sqlite") else None
     opening = asyncio.ensure_future(
-        Store.open(url, ids=ids, clock=clock, backups=backups, keys=settings.key_file)
+        Store.open(settings.url, ids=ids, clock=clock, backups=backups, keys=settings.key_file)
     )
     # While the store's thread reads the disk, the rest is imported.
     from argosy.controllers.shell import Shell
@@ -142,6 +141,7 @@ async def serve(settings: Settings, tcp: socket.socket | None, lock: StateLock) 
     from argosy.infra.quotes import Quotes
     from argosy.providers import load_providers
     from argosy.server.agents import Agents
+    from argosy.server.gateway_process import GatewayProcess
     from argosy.server.notifying import Notifier
     from argosy.server.replica_doors import ReplicaDoors
 
@@ -159,6 +159,7 @@ async def serve(settings: Settings, tcp: socket.socket | None, lock: StateLock) 
         stack.push_async_callback(agents.close)
         doors = ReplicaDoors(agents, state_dir / "relays")
         stack.push_async_callback(doors.close_all)
+        gateway = GatewayProcess(state_dir / "gateway", settings.gateway)
         pricing = pricing_of(state_dir, providers, clock)
         quotes = Quotes(providers, clock, price=pricing.own_prices)
         stack.push_async_callback(quotes.close)
@@ -169,6 +170,7 @@ async def serve(settings: Settings, tcp: socket.socket | None, lock: StateLock) 
             agents=agents,
             logs=logs,
             files=blobs,
+            stores=lambda: application.objects.stores,
             clock=clock,
             ids=ids,
             quotes=quotes,
@@ -176,6 +178,7 @@ async def serve(settings: Settings, tcp: socket.socket | None, lock: StateLock) 
             is_ours=lock.is_ours,
             channels=notifier,
             replicas=doors,
+            gateway=gateway,
         )
         application = Application(
             store=store,
@@ -197,16 +200,14 @@ async def serve(settings: Settings, tcp: socket.socket | None, lock: StateLock) 
         ready = asyncio.create_task(asyncio.to_thread(providers.all))
         deciding = asyncio.create_task(_decide(shell, ready))
         caring = asyncio.create_task(_care(store, application.housekeeping, clock))
-        using = asyncio.create_task(_note_uses(application))
         watching = asyncio.create_task(_watch_budgets(application))
         collecting = asyncio.create_task(_collect())
         telling = asyncio.create_task(notifier.run())
-        stack.push_async_callback(_end, deciding, caring, watching, using, collecting, telling)
+        stack.push_async_callback(_end, deciding, caring, watching, collecting, telling)
         local = LocalSocket(socket_path(state_dir))
         dials, tls = DialDoor(dialled), settings.public.tls
-        async with application.listen(
-            local.sock, tcp, dials=dials, tls=tls, s3=settings.s3, rules=settings.rules
-        ):
+        application.keeper.rules = settings.rules
+        async with application.listen(local.sock, tcp, dials=dials, tls=tls, s3=settings.s3):
             stack.callback(local.unlink)
             guarding = asyncio.create_task(_guard_place(lock, local, application))
             stack.push_async_callback(_end, guarding)
@@ -276,23 +277,15 @@ async def _care(store: Store, housekeeping: Housekeeping, clock: SystemClock) ->
 
 
 async def _watch_budgets(application: Application) -> None:
-    """Budgets are looked at every few minutes: one system call when there are none."""
+    """Budgets are looked at every few minutes: one system call when there are none. So is what is not written
+    at once: when credentials were used."""
     while True:
         await asyncio.sleep(_BUDGETS_S)
         try:
             await application.accounts.watch()
-        except (ArgosyError, OSError) as error:
-            _log.warning("budgets are looked at again later: %s", error)
-
-
-async def _note_uses(application: Application) -> None:
-    """When credentials were used, once a minute; nothing is written while nobody comes over TCP."""
-    while True:
-        await asyncio.sleep(_USES_S)
-        try:
             await application.identity.uses.write()
         except (ArgosyError, OSError) as error:
-            _log.warning("the use of credentials is written later: %s", error)
+            _log.warning("budgets are looked at again later: %s", error)
 
 
 async def _collect() -> None:
