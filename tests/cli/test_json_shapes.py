@@ -108,7 +108,6 @@ COMMANDS: dict[str, tuple[str, ...]] = {
     "project ls": ("project", "ls"),
     "role ls": ("role", "ls"),
     "role members": ("role", "members"),
-    "login": ("login", "--user", "ann"),
 }
 
 

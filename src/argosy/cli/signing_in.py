@@ -33,9 +33,8 @@ Examples:
 @click.option("--user", help="Sign in with a password as this user.")
 @click.option("--device", is_flag=True, help="Show a code, which you type where you are signed in already.")
 @click.option("--confirm", metavar="CODE", help="Let the device that shows this code in, as yourself.")
-@json_option
 @pass_session
-def login(session: Session, user: str | None, device: bool, confirm: str | None, as_json: bool) -> None:
+def login(session: Session, user: str | None, device: bool, confirm: str | None) -> None:
     """Sign in to the server that ARGOSY_SERVER names. The token is kept for later commands."""
     client = session.client
     if confirm:
@@ -51,9 +50,6 @@ def login(session: Session, user: str | None, device: bool, confirm: str | None,
     from argosy.client.sign_ins import keep
 
     path = keep(client.location, reply.token)
-    if as_json:
-        session.screen.json({"user": reply.user, "expires_ms": reply.expires_ms})
-        return
     session.screen.print(f"Signed in to {client.location.render()} as {reply.user}; the token is in {path}.")
     if reply.must_change_password:
         session.screen.print("Somebody else chose your password: `argosy user password` sets your own.")
