@@ -59,7 +59,8 @@ SECTIONS: Final[dict[str, dict[str, _Entry]]] = {
         "quota": _Entry("quota", "quota", "Who may have how much: queues, limits, lending."),
     },
     "Data": {
-        "storage": _Entry("storage", "storage", "Buckets of the server: copy, list, keys for S3 programs.")
+        "storage": _Entry("storage", "storage", "Buckets of the server: copy, list, keys for S3 programs."),
+        "files": _Entry("files", "files", "Parallel find, ls, du, chmod, chown, cp, rm, sync, stat."),
     },
     "Infrastructure": {
         "check": _Entry("checking", "check", "Which infrastructure works, and what to do."),
