@@ -29,6 +29,23 @@ def test_files_that_may_be_half_written_are_only_named(tmp_path: Path) -> None:
     assert _names(kept.scan("~/checkpoints/job", 0)) == ["new", "old"]
 
 
+def test_what_a_program_has_open_for_writing_waits_until_it_is_closed(tmp_path: Path) -> None:
+    kept, folder = Kept(str(tmp_path)), tmp_path / "job"
+    (folder / "draft.tmp").mkdir(parents=True)
+    (folder / "draft.tmp" / "part").write_text("of a folder that is renamed when it is complete")
+    (folder / "read").write_text("whole")
+    with (folder / "log").open("w") as log, (folder / "read").open():
+        log.write("half")
+        log.flush()
+        for name in ("log", "read"):
+            os.utime(folder / name, (1, 1))
+        found = kept.scan("~/job", 2)
+        assert (_names(found), found["unsettled"]) == (["read"], ["log"])
+        assert _names(kept.scan("~/job", 0)) == ["log", "read"]  # the last look, when programs have ended
+    os.utime(folder / "log", (2, 2))
+    assert _names(kept.scan("~/job", 2)) == ["log", "read"]
+
+
 def test_a_chunk_is_what_was_scanned_or_nothing(tmp_path: Path) -> None:
     kept = Kept(str(tmp_path))
     (tmp_path / "job").mkdir()

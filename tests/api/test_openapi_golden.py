@@ -7,6 +7,7 @@ from typing import Any
 from argosy.api.endpoint import PREFIX
 from argosy.api.endpoints import ENDPOINTS
 from argosy.api.openapi import build_openapi, main, render_openapi
+from argosy.model.access import OPEN, PERMISSIONS, SIGNED_IN
 
 GOLDEN = Path(__file__).resolve().parents[2] / "docs" / "openapi.json"
 
@@ -52,3 +53,9 @@ def test_requests_refuse_unknown_fields() -> None:
     schemas = build_openapi()["components"]["schemas"]
     assert schemas["LaunchRequest"]["additionalProperties"] is False
     assert "additionalProperties" not in schemas["LaunchReply"]
+
+
+def test_every_endpoint_names_a_permission() -> None:
+    """Or says that it is open to everybody, or to whoever is signed in. `model.access` has the list."""
+    known = {*PERMISSIONS, OPEN, SIGNED_IN}
+    assert [each.name for each in ENDPOINTS if each.permission not in known] == []

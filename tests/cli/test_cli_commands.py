@@ -742,3 +742,17 @@ def test_help_of_every_command_is_complete() -> None:
         for name, entry in section.items():
             command = cli.get_command(context, name)
             assert command is not None and (not entry.about or command.help), name
+
+
+def test_checkpoints_are_listed_fetched_and_removed(argosy: CommandLine, server: FakeServer) -> None:
+    server.add_job(Task(name="m", run="echo hi"), None)
+    said = argosy("checkpoints", "ls", "1")
+    assert "9f2c1a000000" in said.out
+    assert "the next attempt goes on from it" in said.out
+    said = argosy("checkpoints", "get", "1", "saved")
+    assert said.err.endswith("Fetched 2 files.\n")
+    assert (argosy.folder / "saved/latest/step").read_bytes() == b"7"
+    assert not (argosy.folder / "saved/out").is_symlink()  # it would lead out of the folder
+    assert "Removed 1 checkpoint." in argosy("checkpoints", "rm", "1", "9f2c", "-y").err
+    assert argosy("checkpoints", "rm", "1", "0000", "-y").status == 4
+    assert "name checkpoints, or give --all" in argosy("checkpoints", "rm", "1").err

@@ -33,6 +33,9 @@ COMMANDS: dict[str, tuple[str, ...]] = {
     "catalog refresh": ("catalog", "refresh", "aws"),
     "catalog show": ("catalog", "show"),
     "check": ("check",),
+    "checkpoints get": ("checkpoints", "get", "1", "saved"),
+    "checkpoints ls": ("checkpoints", "ls", "1"),
+    "checkpoints rm": ("checkpoints", "rm", "1", "--all", "-y"),
     "convert": ("convert", "--from", "slurm", "job.sbatch"),
     "cost-report": ("cost-report",),
     "cost-report by": ("cost-report", "--by", "day"),
@@ -79,6 +82,14 @@ COMMANDS: dict[str, tuple[str, ...]] = {
     "server prune": ("server", "prune", "--dry-run"),
     "server status": ("server", "status"),
     "status": ("status", "-a"),
+    "serve down": ("serve", "down", "chat", "-y"),
+    "serve endpoint": ("serve", "endpoint", "chat"),
+    "serve promote": ("serve", "promote", "chat"),
+    "serve rollback": ("serve", "rollback", "chat"),
+    "serve scale": ("serve", "scale", "chat", "3"),
+    "serve status": ("serve", "status"),
+    "serve up": ("serve", "up", "service.yaml"),
+    "serve update": ("serve", "update", "chat", "service.yaml"),
     "storage cp": ("storage", "cp", "-r", "argosy://data/a", "got"),
     "storage create": ("storage", "create", "more"),
     "storage delete": ("storage", "delete", "data", "--all", "-y"),
@@ -110,6 +121,7 @@ def filled(argosy: CommandLine, server: FakeServer) -> CommandLine:
     )
     (argosy.folder / "job.sbatch").write_text("#!/bin/bash\n#SBATCH --nodes=2\nsrun hostname\n")
     (argosy.folder / "two.yaml").write_text("name: p\n---\nname: a\nrun: x\n---\nname: b\nrun: y\n")
+    (argosy.folder / "service.yaml").write_text("name: chat\nservice: {replicas: 2}\nrun: x\n")
     (argosy.folder / "worker.yaml").write_text("setup: x\n")
     (argosy.folder / "quota.yaml").write_text("queues:\n  acme:\n    limit: {gpus: 8}\n")
     argosy.good("quota", "set", "acme", "--limit", "gpus=12")

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import asyncio
 import hashlib
 import http.client
-import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -18,73 +16,21 @@ import boto3
 from botocore.config import Config
 from botocore.exceptions import ClientError
 
-from argosy.facades.s3.app import S3
-from argosy.facades.s3.ports import Holder
-from argosy.infra.system import SystemClock, SystemIds
-from argosy.server.door import Door, Limits
-from argosy.server.listeners import bind_tcp
-from argosy.storage.shelf import Shelf
+from argosy.testing.s3_site import Site
 
 MIB = 1 << 20
 
 
-class Keeper:
-    def __init__(self, shelf: Shelf) -> None:
-        self._shelf = shelf
-
-    async def holder_of(self, key_id: str) -> Holder | None:
-        found = {key.id: key for key in await self._shelf.access_keys()}
-        if key_id not in found:
-            return None
-        key = found[key_id]
-        return Holder(secret=self._shelf.secret_of(key_id), bucket=key.bucket, reads_only=key.reads_only)
-
-
-class Site:
-    """A server of S3 in a thread, and clients of it."""
-
-    def __init__(self, root: Path) -> None:
-        self.shelf = Shelf(root, SystemClock(), SystemIds())
-        self._socket = bind_tcp("127.0.0.1:0")
-        self.port = 0
-        self._loop = asyncio.new_event_loop()
-        self._ready = threading.Event()
-        threading.Thread(target=self._run, daemon=True).start()
-        self._ready.wait(10)
-        self.key = self.ask(self.shelf.make_key("owner"))
-
-    def _run(self) -> None:
-        asyncio.set_event_loop(self._loop)
-
-        async def act() -> None:
-            with self._socket as sock:
-                self.port = sock.getsockname()[1]
-                app = S3(self.shelf, SystemClock(), keeper=Keeper(self.shelf))
-                door = Door(app, [sock], Limits(headers=200))
-                await door.open()
-                self._done = asyncio.Event()
-                self._ready.set()
-                await self._done.wait()
-                await door.close()
-
-        self._loop.run_until_complete(act())
-
-    def ask(self, work: Any) -> Any:
-        return asyncio.run_coroutine_threadsafe(work, self._loop).result(10)
-
-    def close(self) -> None:
-        self._loop.call_soon_threadsafe(self._done.set)
-
-    def client(self, key: tuple[str, str] | None = None, **config: Any) -> Any:
-        key_id, secret = key or self.key
-        return boto3.client(
-            "s3",
-            endpoint_url=f"http://127.0.0.1:{self.port}",
-            region_name="us-east-1",
-            aws_access_key_id=key_id,
-            aws_secret_access_key=secret,
-            config=Config(retries={"max_attempts": 1}, **config),
-        )
+def client_of(site: Site, key: tuple[str, str] | None = None, **config: Any) -> Any:
+    key_id, secret = key or site.key
+    return boto3.client(
+        "s3",
+        endpoint_url=site.address,
+        region_name="us-east-1",
+        aws_access_key_id=key_id,
+        aws_secret_access_key=secret,
+        config=Config(retries={"max_attempts": 1}, **config),
+    )
 
 
 @pytest.fixture(scope="module")
@@ -96,7 +42,7 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
 
 @pytest.fixture(scope="module")
 def s3(site: Site) -> Any:
-    client = site.client()
+    client = client_of(site)
     client.create_bucket(Bucket="lab")
     return client
 
@@ -190,7 +136,7 @@ def test_writes_with_conditions(s3: Any) -> None:
 
 
 def test_a_presigned_url_lets_its_holder_in_until_it_expires(site: Site, s3: Any) -> None:
-    s3 = site.client(signature_version="s3v4")
+    s3 = client_of(site, signature_version="s3v4")
     s3.put_object(Bucket="lab", Key="signed", Body=b"data")
     url = s3.generate_presigned_url("get_object", Params={"Bucket": "lab", "Key": "signed"}, ExpiresIn=60)
     path = url.partition(f":{site.port}")[2]
@@ -218,10 +164,10 @@ def test_whoever_has_no_key_or_a_wrong_one_is_refused(site: Site, s3: Any) -> No
         (("AR0", "x"), "InvalidAccessKeyId"),
     ):
         with pytest.raises(ClientError) as error:
-            site.client(key).list_buckets()
+            client_of(site, key).list_buckets()
         assert code_of(error) == code
     s3.create_bucket(Bucket="other")
-    reader = site.client(site.ask(site.shelf.make_key("reader", bucket="lab", reads_only=True)))
+    reader = client_of(site, site.ask(site.shelf.make_key("reader", bucket="lab", reads_only=True)))
     assert [each["Name"] for each in reader.list_buckets()["Buckets"]] == ["lab"]
     for call in (
         lambda: reader.put_object(Bucket="lab", Key="x", Body=b""),
@@ -240,7 +186,7 @@ def test_whoever_has_no_key_or_a_wrong_one_is_refused(site: Site, s3: Any) -> No
 @pytest.mark.parametrize("signing", ["s3v4-chunked", "unsigned"])
 def test_bodies_that_are_changed_on_their_way_are_not_seen(site: Site, s3: Any, signing: str) -> None:
     """A proxy that damages a body: the checksum or the signature says so, and nothing is stored."""
-    client = site.client(s3={"payload_signing_enabled": signing == "s3v4-chunked"})
+    client = client_of(site, s3={"payload_signing_enabled": signing == "s3v4-chunked"})
 
     def damage(request: Any, **_: object) -> None:
         data = request.body if isinstance(request.body, bytes) else request.body.read()
@@ -275,7 +221,7 @@ def test_what_this_store_has_not_is_said(s3: Any) -> None:
 
 def test_what_a_killed_server_left_is_swept(site: Site, s3: Any) -> None:
     """A file without a row is nobody's; one that is young may be on its way."""
-    folder = next((site.shelf._root / "files").iterdir())
+    folder = next((site.root / "files").iterdir())
     (folder / "lost").write_bytes(b"x")
     assert site.ask(site.shelf.sweep()) == 0
     import os

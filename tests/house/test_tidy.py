@@ -116,7 +116,9 @@ MAY_READ_THE_CLOCK = (
     "agent/",  # it is the node's end of the real world
     "cli/",
     "files/",  # tools of their own: ages of files, and how fast it goes
+    "checkpoint.py",  # it is part of a program, alone
     "client/",  # it waits in real time for a server in another process
+    "gateway/run.py",  # the gateway's process
     "server/run.py",  # the server's process: it waits for its own shutdown
     "testing/",
 )

@@ -10,6 +10,7 @@ from raw_requests import Raw
 
 from argosy.api.endpoint import BODY_LIMIT_BYTES
 from argosy.api.endpoints import ENDPOINTS
+from argosy.identity.roles import TOKEN_GRANTS
 from argosy.model.errors import CODES
 from argosy.server.front import bind
 from argosy.server.tokens import Tokens
@@ -222,7 +223,9 @@ def test_tokens_are_kept_as_hashes() -> None:
         for path in server.home.rglob("*"):
             assert not path.is_file() or GOOD.encode() not in path.read_bytes(), path
         assert server.do(tokens.names()) == ["a"]
-        assert server.do(Tokens(server.store).scope_of(GOOD)) == "use"
+        caller = server.do(Tokens(server.store).caller_of(GOOD))
+        assert caller is not None
+        assert caller.grants == TOKEN_GRANTS["use"]
 
 
 def test_codes_have_statuses() -> None:

@@ -155,8 +155,8 @@ def test_writing_needs_an_administrator() -> None:
         far = Client(Location(None, host=host, port=int(port), token="s3cret"))
         assert far.tenancy().tenancy == Tenancy()
         told = refused(far.set_queue, QueueRequest(path="acme"))
-        assert told.startswith("error: `set_queue` needs a token of scope `admin`\n")
-        assert refused(far.set_tenancy, Tenancy()).startswith("error: `set_tenancy` needs a token")
+        assert told.startswith("error: the token `a` has no role with `queues.write` over everything\n")
+        assert refused(far.set_tenancy, Tenancy()).startswith("error: the token `a` has no role with")
         urgent = Task(run="x", resources=(Resources(priority_class="system"),))
         assert refused(far.jobs_launch, [urgent]) == (
             "error: `priority_class: system` is for administrators\nhint: the most urgent of yours is "

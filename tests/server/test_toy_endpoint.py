@@ -42,14 +42,14 @@ class ToyRequest(Request, frozen=True, kw_only=True):
 
 
 class ToyCalls:
-    @endpoint("GET", "/toys/{toy}")
+    @endpoint("GET", "/toys/{toy}", permission="jobs.read")
     def toy(self, toy: str, *, size: Annotated[int, "how large"] = 1) -> ToyView:
         """One toy.
 
         This is not part of the text.
         """
 
-    @endpoint("POST", "/toys/{toy}/tags", ToyRequest)
+    @endpoint("POST", "/toys/{toy}/tags", ToyRequest, permission="jobs.write")
     def tag_toy(self, toy: str, tags: tuple[str, ...], *, key: str = "") -> ToyView:
         """Tag a toy."""
 

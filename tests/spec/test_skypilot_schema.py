@@ -276,8 +276,8 @@ def test_a_field_is_executed_or_named(table: Table, name: str, text: str, words:
     told = [*(one.what for one in parsed.warnings if not one.ignored)]
     warned = " ".join([*re.findall(r"`([^`]*)`", " ".join(told)), *task.not_executed])
     assert task.not_executed == tuple(sorted(name for one in parsed.warnings for name in one.ignored))
-    top = {SERVICE: "service", POOL: "pool", CONFIG: "config"}.get(table, name.partition(".")[0])
-    if field.later or table in (SERVICE, POOL):
+    top = {SERVICE: f"service.{name}", POOL: "pool", CONFIG: "config"}.get(table, name.partition(".")[0])
+    if field.later or table is POOL:
         assert top in warned, parsed.warnings
         assert task.not_executed
     again = parse_task(rendered).tasks[0]
@@ -311,6 +311,7 @@ def test_the_other_fields_are_our_own(table: Table, cases: list[tuple[str, str, 
             "fail_fast",
             "notify",
             "hooks",
+            "checkpoints",
             "max_duration",
             "grace",
             "scheduling",

@@ -1,7 +1,8 @@
 """Reading what programs keep: a folder as entries of a tree, and its chunks, without copying anything here.
 
-Files that changed a moment ago may be half written: they are named as unsettled, and whoever keeps copies
-goes on with the version that it has. What is known by size, time and inode is not read again.
+Only whole files count. One that changed a moment ago, or that a program has open for writing, may be half
+written: it is named as unsettled, and whoever keeps copies goes on with the version that it has. What is
+known by size, time and inode is not read again.
 """
 
 from __future__ import annotations
@@ -25,6 +26,9 @@ class Kept:
         self._home = os.path.realpath(home)
         self._known: dict[str, tuple[tuple[int, int, int], list[str]]] = {}  # by path: which file, its chunks
         self._places: dict[str, tuple[str, int]] = {}  # by digest: file and offset
+        self._written: set[tuple[int, int]] | None = (
+            None  # device and inode of files that are open for writing
+        )
 
     def scan(self, target: str, settled_s: float) -> dict[str, object]:
         """`{"entries": of a tree, "unsettled": paths}`. Files that changed less than `settled_s` ago are
@@ -32,8 +36,9 @@ class Kept:
         top = self._resolve(target)
         entries: list[dict[str, object]] = []
         unsettled: list[str] = []
+        self._written = None
         for folder, names, files in os.walk(top):
-            names.sort()
+            names[:] = sorted(name for name in names if not name.endswith(_HALF_WRITTEN))
             for name in sorted([*names, *files]):
                 path = os.path.join(folder, name)
                 relative = path[len(top) + 1 :]
@@ -64,10 +69,19 @@ class Kept:
             return None
         if 0 <= time.time() - info.st_mtime < settled_s:
             return {}
+        known = self._known.get(path)
+        if settled_s and (known is None or known[0] != _which(info)) and self._is_written(info):
+            return {}
         chunks = self._chunks_of(path, info)
         if chunks is None:
             return {}
         return {**entry, "kind": "f", "size": info.st_size, "chunks": chunks}
+
+    def _is_written(self, info: os.stat_result) -> bool:
+        """Whether a program has it open for writing. Looked up once a scan, when something is new."""
+        if self._written is None:
+            self._written = _open_for_writing(self._home)
+        return (info.st_dev, info.st_ino) in self._written
 
     def _chunks_of(self, path: str, info: os.stat_result) -> list[str] | None:
         """None: it changed while it was read."""
@@ -106,6 +120,28 @@ class Kept:
         if "\0" in target or not is_below(path, self._home) or path == self._home:
             raise Refused("target", "`%s` is not a folder below the node's home" % target)
         return path
+
+
+def _open_for_writing(home: str) -> set[tuple[int, int]]:
+    """Files below `home` that processes of ours have open for writing: device and inode of each."""
+    found = set()
+    for pid in os.listdir("/proc"):
+        if not pid.isdigit():
+            continue
+        handles = "/proc/%s/fd" % pid
+        try:
+            for number in os.listdir(handles):
+                link = "%s/%s" % (handles, number)
+                if not is_below(os.readlink(link), home):
+                    continue
+                with open("/proc/%s/fdinfo/%s" % (pid, number)) as file:
+                    flags = int(file.read().split("flags:")[1].split()[0], 8)
+                if flags & os.O_ACCMODE:
+                    info = os.stat(link)
+                    found.add((info.st_dev, info.st_ino))
+        except (OSError, IndexError, ValueError):
+            continue  # it has ended, or is somebody else's
+    return found
 
 
 def _which(info: os.stat_result) -> tuple[int, int, int]:

@@ -62,7 +62,7 @@ class AutostopRequest(Request, frozen=True, kw_only=True, omit_defaults=True):
 
 
 class ClusterCalls:
-    @endpoint("GET", "/status")
+    @endpoint("GET", "/status", permission="clusters.read")
     def status(
         self,
         *,
@@ -71,22 +71,22 @@ class ClusterCalls:
     ) -> StatusReply:
         """Clusters and live managed jobs."""
 
-    @endpoint("GET", "/clusters/{cluster}")
+    @endpoint("GET", "/clusters/{cluster}", permission="clusters.read")
     def cluster(self, cluster: str) -> ClusterView:
         """One cluster. Errors: "not-found"."""
 
-    @endpoint("POST", "/clusters/{cluster}/stop")
+    @endpoint("POST", "/clusters/{cluster}/stop", permission="clusters.write")
     def stop(self, cluster: str) -> Done:
         """Stop a cluster, keeping its disks."""
 
-    @endpoint("POST", "/clusters/{cluster}/start")
+    @endpoint("POST", "/clusters/{cluster}/start", permission="clusters.write")
     def start(self, cluster: str) -> Done:
         """Start a stopped cluster again, or replace dead nodes."""
 
-    @endpoint("DELETE", "/clusters/{cluster}")
+    @endpoint("DELETE", "/clusters/{cluster}", permission="clusters.write")
     def down(self, cluster: str) -> Done:
         """End the cluster and its jobs."""
 
-    @endpoint("POST", "/clusters/{cluster}/autostop", AutostopRequest)
+    @endpoint("POST", "/clusters/{cluster}/autostop", AutostopRequest, permission="clusters.write")
     def autostop(self, cluster: str, autostop: Autostop) -> Done:
         """Set when an idle cluster stops or ends."""

@@ -64,7 +64,7 @@ class BudgetList(Reply, frozen=True, kw_only=True, omit_defaults=True):
 
 
 class CostCalls:
-    @endpoint("GET", "/costs")
+    @endpoint("GET", "/costs", permission="costs.read")
     def costs(
         self,
         days: Annotated[int | None, "of the last days"] = None,
@@ -74,10 +74,10 @@ class CostCalls:
     ) -> CostReply:
         """What claims cost, in micro-USD."""
 
-    @endpoint("GET", "/budgets")
+    @endpoint("GET", "/budgets", permission="budgets.read")
     def budgets(self) -> BudgetList:
         """Budgets of projects and what is spent this month."""
 
-    @endpoint("PUT", "/budgets", BudgetRequest, scope="admin")
+    @endpoint("PUT", "/budgets", BudgetRequest, permission="budgets.write")
     def set_budget(self, request: BudgetRequest) -> BudgetList:
         """Set the budget of a project; 0 removes it."""

@@ -1,7 +1,7 @@
 """What an endpoint is: declared once as a typed method, called by both clients, bound by the server.
 
     class JobCalls:
-        @endpoint("GET", "/jobs")
+        @endpoint("GET", "/jobs", permission="jobs.read")
         def queue(self, cluster: Annotated[str | None, "name of the cluster"] = None) -> JobList:
             '''Jobs of a cluster, or managed jobs when none is named.'''
 
@@ -125,14 +125,14 @@ class Endpoint(Generic[P, T]):
         path: str,
         request: type[msgspec.Struct] | None,
         *,
-        scope: str,
+        permission: str,
         any_version: bool,
         pack: Pack | None,
     ) -> None:
         self.name = declared.__name__
         self.method, self.path = method, path  # path: below PREFIX; {x} are path parameters
         self.request = request  # of the JSON body
-        self.scope = scope  # open | use | admin
+        self.permission = permission  # of `model.access`, or OPEN or SIGNED_IN; "" is refused by the server
         self.any_version = any_version  # also asked of a server of another version
         self.pack = pack  # makes a binary body of the arguments
         self._declared = declared
@@ -220,13 +220,14 @@ def endpoint(
     path: str,
     request: type[msgspec.Struct] | None = None,
     *,
-    scope: str = "use",
+    permission: str = "",
     any_version: bool = False,
     pack: Pack | None = None,
 ) -> Callable[[Callable[Concatenate[Any, P], T]], Endpoint[P, T]]:
-    """Declare an endpoint; see `Endpoint` for the arguments. `method` WS: a WebSocket."""
+    """Declare an endpoint; see `Endpoint` for the arguments. `method` WS: a WebSocket. `permission`: what a
+    caller needs, from `model.access`; there is no row without one."""
     return lambda declared: Endpoint(
-        declared, method, path, request, scope=scope, any_version=any_version, pack=pack
+        declared, method, path, request, permission=permission, any_version=any_version, pack=pack
     )
 
 

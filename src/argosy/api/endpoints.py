@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from typing import Final
 
+from argosy.api.checkpoints import CheckpointCalls
 from argosy.api.clusters import ClusterCalls
 from argosy.api.costs import CostCalls
 from argosy.api.endpoint import AnyEndpoint, endpoints_of
@@ -23,6 +24,7 @@ from argosy.api.pool import PoolCalls
 from argosy.api.prices import PriceCalls
 from argosy.api.quota import QuotaCalls
 from argosy.api.server import ServerCalls
+from argosy.api.services import ServiceCalls
 from argosy.api.shell import ShellCalls
 from argosy.api.storage import StorageCalls
 
@@ -35,6 +37,7 @@ class Calls(
     JobCalls,
     GroupCalls,
     JobPoolCalls,
+    ServiceCalls,
     EventCalls,
     CostCalls,
     PriceCalls,
@@ -43,6 +46,7 @@ class Calls(
     HostCalls,
     FileCalls,
     StorageCalls,
+    CheckpointCalls,
 ):
     """Every endpoint but the streams. A new feature is one line here."""
 

@@ -21,7 +21,7 @@ class EventList(Reply, frozen=True, kw_only=True, omit_defaults=True):
 
 
 class EventCalls:
-    @endpoint("GET", "/events")
+    @endpoint("GET", "/events", permission="events.read")
     def events(
         self,
         subject: Annotated[str | None, "only of this id or name"] = None,

@@ -32,17 +32,17 @@ def _pack(chunks: Sequence[tuple[str, bytes]]) -> tuple[bytes, ...]:
 
 
 class FileCalls:
-    @endpoint("POST", "/chunks/missing", ChunksRequest)
+    @endpoint("POST", "/chunks/missing", ChunksRequest, permission="files.write")
     def missing_chunks(self, digests: Sequence[str] = (), trees: Sequence[str] = ()) -> ChunksReply:
         """Which of these chunks the server does not have, and which of these trees it has."""
 
-    @endpoint("PUT", "/chunks", pack=_pack)
+    @endpoint("PUT", "/chunks", permission="files.write", pack=_pack)
     def put_chunks(self, chunks: Sequence[tuple[str, bytes]]) -> Done:
         """Store chunks (body: for each `<hex sha256> <size>\\n` and the bytes); at most 64 MiB in all.
 
         `chunks`: (hex SHA-256, bytes) each.
         """
 
-    @endpoint("POST", "/trees", Tree)
+    @endpoint("POST", "/trees", Tree, permission="files.write")
     def put_tree(self, tree: Tree) -> TreeReply:
         """Store a tree whose chunks the server has."""

@@ -58,7 +58,7 @@ class GroupReply(Reply, frozen=True, kw_only=True, omit_defaults=True):
 
 
 class GroupCalls:
-    @endpoint("POST", "/groups", GroupRequest)
+    @endpoint("POST", "/groups", GroupRequest, permission="jobs.write")
     def launch_group(
         self,
         tasks: Sequence[Task],
@@ -81,7 +81,7 @@ class GroupCalls:
         in a circle.
         """
 
-    @endpoint("GET", "/groups/{group}")
+    @endpoint("GET", "/groups/{group}", permission="jobs.read")
     def group(
         self,
         group: str,
@@ -92,7 +92,7 @@ class GroupCalls:
     ) -> GroupReply:
         """A group and all its tasks, by number or id."""
 
-    @endpoint("POST", "/groups/retry", RetryRequest)
+    @endpoint("POST", "/groups/retry", RetryRequest, permission="jobs.write")
     def retry(self, task: str) -> Done:
         """Run a task of a live group once more, which has ended: `7/3`. What was skipped because of it waits
         for it again."""

@@ -48,7 +48,7 @@ class JobPoolList(Reply, frozen=True, kw_only=True, omit_defaults=True):
 
 
 class JobPoolCalls:
-    @endpoint("POST", "/job-pools", JobPoolRequest)
+    @endpoint("POST", "/job-pools", JobPoolRequest, permission="jobs.write")
     def apply_job_pool(
         self, name: str, task: Task, workers: int, *, user: str = "", project: str = ""
     ) -> JobPoolView:
@@ -58,10 +58,10 @@ class JobPoolCalls:
         other, when they are free. Errors: "no-offer".
         """
 
-    @endpoint("GET", "/job-pools")
+    @endpoint("GET", "/job-pools", permission="jobs.read")
     def job_pools(self) -> JobPoolList:
         """All live pools of workers."""
 
-    @endpoint("POST", "/job-pools/{pool}/down")
+    @endpoint("POST", "/job-pools/{pool}/down", permission="jobs.write")
     def down_job_pool(self, pool: str) -> Done:
         """End a pool, its workers and the jobs on them. Errors: "not-found"."""

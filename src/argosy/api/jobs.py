@@ -87,7 +87,7 @@ class LogFrame(Reply, frozen=True, kw_only=True, omit_defaults=True):
 
 
 class JobCalls:
-    @endpoint("GET", "/jobs")
+    @endpoint("GET", "/jobs", permission="jobs.read")
     def queue(
         self,
         cluster: Annotated[str | None, "name of the cluster"] = None,
@@ -98,11 +98,11 @@ class JobCalls:
     ) -> JobList:
         """Jobs of a cluster, or managed jobs when none is named: one page."""
 
-    @endpoint("GET", "/jobs/{job}")
+    @endpoint("GET", "/jobs/{job}", permission="jobs.read")
     def job(self, job: str) -> JobView:
         """One job, by id."""
 
-    @endpoint("POST", "/jobs/cancel", CancelRequest)
+    @endpoint("POST", "/jobs/cancel", CancelRequest, permission="jobs.write")
     def cancel(self, cluster: str | None, jobs: Sequence[str] = (), *, all: bool = False) -> Done:
         """Cancel jobs of a cluster, or managed jobs, by number or id."""
 
@@ -110,7 +110,7 @@ class JobCalls:
 class LogCalls:
     """Streams: each client reads them in its own way."""
 
-    @endpoint("GET", "/jobs/{job}/logs")
+    @endpoint("GET", "/jobs/{job}/logs", permission="logs.read")
     def logs(
         self,
         job: str,

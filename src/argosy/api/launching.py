@@ -73,7 +73,7 @@ class LaunchingCalls:
     """`key`: the same key gives the same answer; each call has its own by default. Files must have been sent:
     see `client.sending`."""
 
-    @endpoint("POST", "/launch", LaunchRequest)
+    @endpoint("POST", "/launch", LaunchRequest, permission="clusters.write")
     def launch(
         self,
         task: Task,
@@ -97,7 +97,7 @@ class LaunchingCalls:
         else `default`.
         """
 
-    @endpoint("POST", "/exec", ExecRequest)
+    @endpoint("POST", "/exec", ExecRequest, permission="jobs.write")
     def exec(
         self, cluster: str, tasks: Sequence[Task], *, user: str = "", project: str = "", key: str = ""
     ) -> JobsReply:
@@ -106,7 +106,7 @@ class LaunchingCalls:
         `project` "": they count in the cluster's.
         """
 
-    @endpoint("POST", "/jobs", JobsLaunchRequest)
+    @endpoint("POST", "/jobs", JobsLaunchRequest, permission="jobs.write")
     def jobs_launch(
         self,
         tasks: Sequence[Task],

@@ -18,6 +18,7 @@ import msgspec
 from argosy.api.endpoint import API_VERSION, LOG_MEDIA_TYPE, PREFIX, AnyEndpoint
 from argosy.api.endpoints import ENDPOINTS
 from argosy.api.jobs import LogFrame
+from argosy.model.access import OPEN
 from argosy.model.errors import CODES, Problem
 
 # Any: JSON of any shape, written by nobody but this file.
@@ -81,8 +82,12 @@ def _operation(endpoint: AnyEndpoint) -> Json:
         {"name": name, "in": "query", "description": about, "schema": {"type": _SCALARS[kind]}}
         for name, kind, about in endpoint.query
     ]
-    result: Json = {"operationId": endpoint.name, "summary": endpoint.about, "x-scope": endpoint.scope}
-    if endpoint.scope == "open":
+    result: Json = {
+        "operationId": endpoint.name,
+        "summary": endpoint.about,
+        "x-permission": endpoint.permission,
+    }
+    if endpoint.permission == OPEN:
         result["security"] = []
     if parameters:
         result["parameters"] = parameters

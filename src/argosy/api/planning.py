@@ -136,7 +136,7 @@ class PipelineReply(Reply, frozen=True, kw_only=True, omit_defaults=True):
 
 
 class PlanningCalls:
-    @endpoint("POST", "/plan", PlanRequest)
+    @endpoint("POST", "/plan", PlanRequest, permission="offers.read")
     def plan(
         self,
         task: Task,
@@ -157,7 +157,7 @@ class PlanningCalls:
         with spot machines; else as a cluster.
         """
 
-    @endpoint("POST", "/plan/pipeline", PipelineRequest)
+    @endpoint("POST", "/plan/pipeline", PipelineRequest, permission="offers.read")
     def plan_pipeline(
         self,
         tasks: Sequence[Task],

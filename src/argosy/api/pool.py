@@ -129,10 +129,10 @@ class ExplainReply(Reply, frozen=True, kw_only=True, omit_defaults=True):
 
 
 class PoolCalls:
-    @endpoint("GET", "/pools")
+    @endpoint("GET", "/pools", permission="pools.read")
     def pools(self) -> PoolList:
         """Machines of pools, their allocations, and pending workloads."""
 
-    @endpoint("GET", "/workloads/{workload}/explain")
+    @endpoint("GET", "/workloads/{workload}/explain", permission="jobs.read")
     def explain(self, workload: str) -> ExplainReply:
         """Why a job or cluster waits, or is where it is, and its history. By id. Errors: "not-found"."""

@@ -96,7 +96,7 @@ class RefreshReply(Reply, frozen=True, kw_only=True, omit_defaults=True):
 
 
 class PriceCalls:
-    @endpoint("GET", "/check")
+    @endpoint("GET", "/check", permission="offers.read")
     def check(
         self,
         infra: Annotated[str | None, "only these, with commas between them"] = None,
@@ -106,11 +106,11 @@ class PriceCalls:
     ) -> CheckReply:
         """Which infrastructure works, and what to do about the rest."""
 
-    @endpoint("GET", "/offers")
+    @endpoint("GET", "/offers", permission="offers.read")
     def offers(self, gpu: Annotated[str | None, "only this model"] = None) -> OfferList:
         """What can be had."""
 
-    @endpoint("GET", "/gpus")
+    @endpoint("GET", "/gpus", permission="offers.read")
     def gpus(
         self,
         gpu: Annotated[str | None, "only this model: `A100`, or `A100:8`"] = None,
@@ -123,7 +123,7 @@ class PriceCalls:
         """Accelerators that can be had or are priced. Without a model and without `all`: one entry for each
         model."""
 
-    @endpoint("GET", "/regions")
+    @endpoint("GET", "/regions", permission="offers.read")
     def regions(
         self,
         provider: Annotated[str | None, "only of this one"] = None,
@@ -132,11 +132,11 @@ class PriceCalls:
     ) -> RegionList:
         """Regions of providers, and what they have."""
 
-    @endpoint("GET", "/catalog")
+    @endpoint("GET", "/catalog", permission="offers.read")
     def catalog(self) -> CatalogReply:
         """How old the known prices are."""
 
-    @endpoint("POST", "/catalog/refresh", RefreshRequest, scope="admin")
+    @endpoint("POST", "/catalog/refresh", RefreshRequest, permission="offers.write")
     def catalog_refresh(self, provider: str, *, force: bool = False, cancel: bool = False) -> RefreshReply:
         """Start to get a provider's present prices from its own service, which takes seconds to minutes; or
         call it off.
@@ -144,7 +144,7 @@ class PriceCalls:
         `refresh_prices` of the clients waits until it is done.
         """
 
-    @endpoint("GET", "/catalog/refresh")
+    @endpoint("GET", "/catalog/refresh", permission="offers.read")
     def catalog_refreshing(
         self,
         provider: Annotated[str, "whose prices"],

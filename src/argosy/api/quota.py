@@ -66,11 +66,11 @@ class QueueExplanation(Reply, frozen=True, kw_only=True, omit_defaults=True):
 
 
 class QuotaCalls:
-    @endpoint("GET", "/tenancy")
+    @endpoint("GET", "/tenancy", permission="queues.read")
     def tenancy(self) -> TenancyReply:
         """Who shares what: queues with their usage, groups, presets, policy."""
 
-    @endpoint("PUT", "/tenancy", TenancyRequest, scope="admin")
+    @endpoint("PUT", "/tenancy", TenancyRequest, permission="queues.write")
     def set_tenancy(self, tenancy: Tenancy, *, rev: int | None = None, check: bool = False) -> TenancyReply:
         """Set all of it anew. What breaks a rule of the tree is refused.
 
@@ -78,11 +78,11 @@ class QuotaCalls:
         "spec-invalid", "conflict", "forbidden".
         """
 
-    @endpoint("PUT", "/queues", QueueRequest, scope="admin")
+    @endpoint("PUT", "/queues", QueueRequest, permission="queues.write")
     def set_queue(self, request: QueueRequest) -> TenancyReply:
         """Change, make or remove one queue. Errors: "spec-invalid", "not-found", "forbidden"."""
 
-    @endpoint("GET", "/queues/explain")
+    @endpoint("GET", "/queues/explain", permission="queues.read")
     def explain_queue(
         self,
         queue: Annotated[str, "its path"],

@@ -40,19 +40,19 @@ class PruneReply(Reply, frozen=True, kw_only=True, omit_defaults=True):
 
 
 class ServerCalls:
-    @endpoint("GET", "/health", scope="open", any_version=True)
+    @endpoint("GET", "/health", permission="open", any_version=True)
     def health(self) -> Health:
         """Is the server there, and which version?"""
 
-    @endpoint("GET", "/server", scope="admin")
+    @endpoint("GET", "/server", permission="server.read")
     def server_status(self) -> ServerStatus:
         """How the server is."""
 
-    @endpoint("POST", "/server/prune", PruneRequest, scope="admin")
+    @endpoint("POST", "/server/prune", PruneRequest, permission="server.write")
     def server_prune(self, days: int = 0, dry_run: bool = False) -> PruneReply:
         """Forget old finished work, events, logs and files now. The server does it once a day by itself."""
 
-    @endpoint("POST", "/server/stop", scope="admin", any_version=True)
+    @endpoint("POST", "/server/stop", permission="server.write", any_version=True)
     def server_stop(self) -> Done:
         """Stop the server; ranks go on.
 

@@ -10,7 +10,7 @@ from argosy.api.endpoint import endpoint
 class ShellCalls:
     """Streams: each client speaks them in its own way."""
 
-    @endpoint("WS", "/clusters/{cluster}/shell")
+    @endpoint("WS", "/clusters/{cluster}/shell", permission="clusters.enter")
     def shell(
         self,
         cluster: str,
@@ -23,7 +23,7 @@ class ShellCalls:
         """WebSocket: binary frames are terminal bytes; text frames are JSON {rows, columns} from the client
         and {exit_code} from the server."""
 
-    @endpoint("WS", "/clusters/{cluster}/forward")
+    @endpoint("WS", "/clusters/{cluster}/forward", permission="clusters.enter")
     def forward(
         self,
         cluster: str,
@@ -34,7 +34,7 @@ class ShellCalls:
         """WebSocket: a connection to a port of the node. Binary frames are its bytes; the text frame {"end":
         true} says that this side sends no more."""
 
-    @endpoint("WS", "/clusters/{cluster}/ssh")
+    @endpoint("WS", "/clusters/{cluster}/ssh", permission="clusters.enter")
     def ssh(
         self,
         cluster: str,
@@ -45,7 +45,7 @@ class ShellCalls:
         """WebSocket: an ssh server on the node, for one connection. The first line is JSON {host_key}; what
         follows is ssh's own protocol. Frames as in `forward`."""
 
-    @endpoint("WS", "/clusters/{cluster}/copy")
+    @endpoint("WS", "/clusters/{cluster}/copy", permission="clusters.enter")
     def copy(
         self,
         cluster: str,

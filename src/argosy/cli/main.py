@@ -54,6 +54,9 @@ SECTIONS: Final[dict[str, dict[str, _Entry]]] = {
     "Managed jobs": {
         "jobs": _Entry("jobs", "jobs", "Jobs that own their nodes and recover: launch, queue, logs, cancel.")
     },
+    "Services": {
+        "serve": _Entry("services", "serve", "Replicas behind one endpoint: up, update, status, logs, down.")
+    },
     "Shared machines": {
         "pool": _Entry("pool", "pool", "Free and allocated resources, pending jobs; `pool map` draws it."),
         "quota": _Entry("quota", "quota", "Who may have how much: queues, limits, lending."),
@@ -61,6 +64,9 @@ SECTIONS: Final[dict[str, dict[str, _Entry]]] = {
     "Data": {
         "storage": _Entry("storage", "storage", "Buckets of the server: copy, list, keys for S3 programs."),
         "files": _Entry("files", "files", "Parallel find, ls, du, chmod, chown, cp, rm, sync, stat."),
+        "checkpoints": _Entry(
+            "checkpoints", "checkpoints", "What managed jobs have saved: list, fetch, remove."
+        ),
     },
     "Infrastructure": {
         "check": _Entry("checking", "check", "Which infrastructure works, and what to do."),

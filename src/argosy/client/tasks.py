@@ -29,6 +29,7 @@ _ATTRIBUTES: Final[dict[str, tuple[str, ...]]] = {
     "file_mounts": ("file_mounts", "storage_mounts"),
     "max_duration": ("max_duration_s",),
     "config": ("config",),
+    "checkpoints": ("checkpoints",),
     "deadline": ("deadline_s", "deadline_at_ms"),
     "estimated_hours": ("estimated_s",),
     "progress": ("progress_milli",),
@@ -174,6 +175,7 @@ class Task:
         inputs: Mapping[str, float] | None = None,
         outputs: Mapping[str, float] | None = None,
         scheduling: Mapping[str, object] | None = None,
+        checkpoints: Mapping[str, object] | None = None,
     ) -> None:
         if callable(run):
             raise ArgosyError(
@@ -199,6 +201,7 @@ class Task:
             "inputs": inputs,
             "outputs": outputs,
             "scheduling": scheduling,
+            "checkpoints": checkpoints,
         }
         self._fields: dict[str, object] = {key: value for key, value in given.items() if value is not None}
         self._text: tuple[str, str] | None = None  # YAML and where it comes from

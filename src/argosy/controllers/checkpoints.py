@@ -18,6 +18,7 @@ import msgspec
 from argosy.controllers.job.environment import checkpoint_dir
 from argosy.controllers.observed import Facts
 from argosy.controllers.policies import is_copied
+from argosy.controllers.retention import retained
 from argosy.controllers.view import Rows
 from argosy.infra.agent_port import AgentDirectory, AgentPort
 from argosy.infra.border import BorderError
@@ -25,9 +26,9 @@ from argosy.infra.tree_source import TreeStore
 from argosy.model.errors import ArgosyError
 from argosy.model.ids import Clock
 from argosy.model.kinds import gangs
-from argosy.model.kinds.job import job_state
+from argosy.model.kinds.job import job_state, job_task
 from argosy.model.kinds.kind import Checkpoint
-from argosy.model.phases import AttemptPhase
+from argosy.model.phases import AttemptPhase, Outcome
 from argosy.model.rows import Attempt, Node, Workload
 from argosy.model.tree import Entry, Tree
 from argosy.model.units import GIB, render_bytes
@@ -43,7 +44,7 @@ _SAVE_LIMIT_S: Final = 900.0
 _TRIES: Final = 3
 
 
-class Checkpoints:
+class CheckpointCopies:
     """Copies of one server. `shared_dirs`: by provider, "" where it has none."""
 
     def __init__(
@@ -78,10 +79,12 @@ class Checkpoints:
             for attempt in list(known.attempts.values()) if known is not None else ():
                 assert known is not None
                 job, nodes = known.workloads.get(attempt.workload_id), nodes_of(attempt, known)
-                if attempt.phase is not AttemptPhase.RUNNING or job is None:
+                if job is None or not (attempt.phase is AttemptPhase.RUNNING or _has_notice(attempt)):
                     continue
                 if is_copied(job, nodes, self._shared_dirs()):
-                    due[attempt.id] = next_s.get(attempt.id, now_s + self._every_s)
+                    # After a notice at once, so that little is left when its programs have ended.
+                    first_s = now_s + self._every_s if attempt.phase is AttemptPhase.RUNNING else now_s
+                    due[attempt.id] = min(next_s.get(attempt.id, first_s), first_s)
                     if due[attempt.id] <= now_s:
                         due[attempt.id] = now_s + self._every_s
                         await self.save(job, nodes, settled_s=_SETTLED_S)
@@ -159,11 +162,14 @@ class Checkpoints:
             row = (await self._store.snapshot()).workloads.get(job_id)
             if row is None:
                 return
-            last = job_state(row).checkpoint
+            state = job_state(row)
+            last = state.checkpoint
             if last is not None and last.tree == checkpoint.tree:
                 return
+            older = [copy for copy in (last, *state.older) if copy is not None]
+            stay = retained([checkpoint, *older], job_task(row).checkpoints)
             try:
-                await self._store.commit([row.with_status(checkpoint=checkpoint)])
+                await self._store.commit([row.with_status(checkpoint=stay[0], older=stay[1:])])
             except Conflict:
                 continue
             return
@@ -189,6 +195,10 @@ class Checkpoints:
             _log.warning("the copy of what %s keeps is damaged: it starts without it", job.id)
             return
         await agent.place_tree(text, target, digest)
+
+
+def _has_notice(attempt: Attempt) -> bool:
+    return attempt.phase is AttemptPhase.ENDING and attempt.outcome is Outcome.PREEMPTED
 
 
 def nodes_of(attempt: Attempt, rows: Rows) -> list[Node]:

@@ -10,6 +10,7 @@ import msgspec
 from argosy.controllers.view import Failure, Link
 from argosy.infra.agent_port import Lease
 from argosy.model.facts import ClaimFact, NodeFacts, RankFact, RankPhase
+from argosy.model.served import ReplicaFact, ServedFact
 
 _SAVED_MAX: Final = 10_000
 _NONE: dict[str, RankFact] = {}
@@ -32,6 +33,8 @@ class Facts:
         self._saved: dict[str, None] = {}
         self._sent: dict[str, int] = {}  # by node whose link is up: what its agent's clock said last
         self._gpu_used_ms: dict[str, int] = {}
+        self.replicas: dict[str, ReplicaFact] = {}  # by id of the job
+        self.services: dict[str, ServedFact] = {}  # by id
 
     # -- reading ------------------------------------------------------------------------------------
 
@@ -62,6 +65,12 @@ class Facts:
 
     def busy(self, subject: str) -> bool:
         return subject in self._busy
+
+    def replica(self, job_id: str) -> ReplicaFact | None:
+        return self.replicas.get(job_id)
+
+    def served(self, service_id: str) -> ServedFact | None:
+        return self.services.get(service_id)
 
     def gpu_used_ms(self, node_id: str) -> int:
         return self._gpu_used_ms.get(node_id, 0)

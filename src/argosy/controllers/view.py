@@ -19,6 +19,7 @@ from argosy.model.areas import Atlas
 from argosy.model.facts import ClaimFact, NodeFacts, RankFact
 from argosy.model.offer import Offer
 from argosy.model.rows import Attempt, Claim, Event, Node, Row, Workload
+from argosy.model.served import ReplicaFact, ServedFact
 from argosy.model.tenancy import Tenancy
 from argosy.planning import Ability
 from argosy.planning.availability import Memory
@@ -54,6 +55,8 @@ class Rows(Protocol):
     def ends_for(self, workload_id: str) -> Sequence[Workload]: ...
 
     def children_of(self, parent_id: str) -> Sequence[Workload]: ...
+
+    def named(self, kind: str) -> Sequence[Workload]: ...
 
     def managed_jobs(self) -> Sequence[Workload]: ...
 
@@ -108,6 +111,12 @@ class Observed(Protocol):
     def busy(self, subject: str) -> bool:
         """Whether an effect on this claim or attempt is under way in this process, or a terminal is open
         (`terminals_of`)."""
+
+    def replica(self, job_id: str) -> ReplicaFact | None:
+        """How a replica of a service answers."""
+
+    def served(self, service_id: str) -> ServedFact | None:
+        """What gateways say of a service."""
 
     def gpu_used_ms(self, node_id: str) -> int:
         """When a GPU of the node was last seen at work, or was first seen at all; 0: it tells no load."""

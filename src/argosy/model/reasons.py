@@ -44,6 +44,8 @@ class Reason(StrEnum):
     TASKS_FAILED = "tasks-failed"
     GROUP_ENDED = "group-ended"
     NOT_DUE = "not-due"
+    DRAINED = "drained"
+    UNREADY = "unready"
     INTERNAL = "internal"
 
 
@@ -121,6 +123,10 @@ REASONS: Final[dict[Reason, ReasonInfo]] = {
         _U, Retry.NEVER, "`argosy jobs queue --tasks JOB` shows which task ended the others"
     ),
     Reason.NOT_DUE: ReasonInfo(_U, Retry.NEVER, "`when: always` runs it whatever becomes of the ones before"),
+    Reason.DRAINED: ReasonInfo(_PL, Retry.NEVER, "`argosy serve status` shows what serves in its place"),
+    Reason.UNREADY: ReasonInfo(
+        _U, Retry.NEVER, "`argosy serve logs SERVICE` shows what it printed; see `readiness_probe`"
+    ),
     Reason.INTERNAL: ReasonInfo(
         _PL, Retry.SAME, "`argosy server status` names the server's log; please report it"
     ),

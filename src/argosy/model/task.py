@@ -11,6 +11,7 @@ from argosy.model.hooks import Hook
 from argosy.model.notify import Notify
 from argosy.model.resources import Resources
 from argosy.model.scheduling import Scheduling
+from argosy.model.serving import Serving
 
 
 class GitSource(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -37,8 +38,16 @@ class DataSize(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     size_bytes: int
 
 
+class SyncRules(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """What of `file_mounts` travels (`model.patterns`). `mode` full: also what is on the node already."""
+
+    include: tuple[str, ...] = ()
+    exclude: tuple[str, ...] = ()
+    mode: str = ""  # incremental | full; "": as usual, incremental
+
+
 class StorageMount(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """Object storage that appears at `target`: parsed now, mounted later."""
+    """Object storage that appears at `target` on every node (`model.mounts`)."""
 
     target: str
     sources: tuple[str, ...] = ()  # URLs, or local paths that fill a new bucket
@@ -47,6 +56,13 @@ class StorageMount(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True
     mode: str = "MOUNT"  # MOUNT | MOUNT_CACHED | COPY
     persistent: bool = True
     extra: str = ""  # JSON text of the fields that have no place above
+
+
+class CheckpointRules(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """How many copies of what a managed job keeps stay."""
+
+    keep_last: int = 1
+    keep_every_s: int = 0  # of the older ones, one for each such period; 0: none
 
 
 class Task(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -68,6 +84,7 @@ class Task(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     ordered: bool = False  # candidates in order of preference rather than by price
     file_mounts: tuple[FileMount, ...] = ()  # local sources only
     storage_mounts: tuple[StorageMount, ...] = ()
+    sync: SyncRules = SyncRules()
     max_duration_s: int | None = None
     grace_s: int = 10  # between SIGTERM and SIGKILL
     scheduling: Scheduling = Scheduling()
@@ -78,10 +95,12 @@ class Task(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     objective: str = "cost"  # cost | time | carbon: what the best place is
     inputs: tuple[DataSize, ...] = ()
     outputs: tuple[DataSize, ...] = ()
+    checkpoints: CheckpointRules = CheckpointRules()
     hooks: tuple[Hook, ...] = ()  # at most one for each moment
     notify: tuple[
         Notify, ...
     ] = ()  # who is told of its start and end; addresses only between client and server
+    service: Serving | None = None  # how it is served, by `serve up`; other launches take no notice of it
     config: str = ""  # JSON text of the task's `config:`; read by who needs it
     extra: str = ""  # JSON text of the accepted fields that have no place here yet
     not_executed: tuple[str, ...] = ()  # fields that were accepted and do nothing yet

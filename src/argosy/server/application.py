@@ -84,7 +84,7 @@ class Application:
         planner = Planner(
             store=store, providers=providers, quotes=quotes, pricing=pricing, intake=intake, clock=clock
         )
-        self.objects = Objects(state_dir / "objects", clock, ids)
+        self.objects = Objects(state_dir / "objects", clock, ids, os.environ)
         self.housekeeping = Housekeeping(store, blobs, logs, clock, retention, sweep=self.objects.sweep)
         services = Services(
             store=store,

@@ -5,13 +5,14 @@ from __future__ import annotations
 import asyncio
 import difflib
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Mapping, MutableMapping
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, TypeVar
 from urllib.parse import parse_qsl
 
 import msgspec
 
 from argosy import __version__
 from argosy.api.endpoint import API_VERSION, BODY_LIMIT_BYTES, AnyEndpoint
+from argosy.model.access import Caller
 from argosy.model.errors import CODES, ArgosyError
 from argosy.server.strictness import decode_strictly
 
@@ -28,25 +29,14 @@ _ENCODER = msgspec.json.Encoder()
 _TRUE, _FALSE = ("true", "1", "yes", ""), ("false", "0", "no")
 
 
-PROJECT_HEADER = b"x-argosy-project"
-
-
-class Caller(NamedTuple):
-    """Who asks: the project that names are meant in ("": not said), and whether everything is allowed."""
-
-    project: str = ""
-    is_admin: bool = True
-
-
 class Disconnected(Exception):
     """The client went away in the middle of its request."""
 
 
 class Exchange:
-    """A request that was let in. `is_local`: it came over the unix socket. `is_admin`: it may do
-    everything."""
+    """A request that was let in. `is_local`: it came over the unix socket. `caller`: who asks."""
 
-    __slots__ = ("answered", "endpoint", "is_admin", "is_local", "path", "query", "receive", "scope", "send")
+    __slots__ = ("answered", "caller", "endpoint", "is_local", "path", "query", "receive", "scope", "send")
 
     def __init__(
         self,
@@ -57,21 +47,13 @@ class Exchange:
         path: Mapping[str, str],
         *,
         is_local: bool,
+        caller: Caller,
     ) -> None:
         self.scope, self.receive, self.send = scope, receive, send
         self.endpoint, self.path, self.is_local = endpoint, path, is_local
-        self.answered = self.is_admin = False
+        self.answered = False
+        self.caller = caller
         self.query: Mapping[str, str | int | bool] = {}  # only what was given
-
-    @property
-    def caller(self) -> Caller:
-        """Raises `usage` for a project that cannot be one."""
-        from argosy.spec.names import check_name
-
-        for name, value in self.scope["headers"]:
-            if name == PROJECT_HEADER and value:
-                return Caller(check_name("project", value.decode("latin-1")), self.is_admin)
-        return Caller("", self.is_admin)
 
     # -- what was asked -----------------------------------------------------------------------------
 

@@ -12,13 +12,18 @@ from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from typing import Final, NamedTuple
 from urllib.parse import unquote
 
+import msgspec
+
 from argosy import __version__
 from argosy.api.endpoint import API_VERSION, PREFIX, AnyEndpoint, Reply
 from argosy.api.endpoints import ENDPOINTS
+from argosy.identity.deciding import Denied, may, visible
 from argosy.infra.border import BorderError, Transient
+from argosy.model.access import NOBODY, OPEN, OWNER, PERMISSIONS, SIGNED_IN, Caller, Target
 from argosy.model.errors import ArgosyError
 from argosy.model.ids import Ids
 from argosy.server.exchange import Disconnected, Exchange, Receive, Scope, Send, encode, send_problem
+from argosy.server.guarding import forbidden
 from argosy.server.tokens import Tokens
 
 _log: Final = logging.getLogger(__name__)
@@ -26,6 +31,10 @@ _log: Final = logging.getLogger(__name__)
 #: Answers with a reply, with JSON that is encoded already, or (None) has answered by itself.
 Handler = Callable[[Exchange], Awaitable[Reply | bytes | None]]
 
+
+PROJECT_HEADER: Final = b"x-argosy-project"
+#: What methods of a mounted application ask for; all others write.
+_MOUNTED: Final = {"GET": "buckets.read", "HEAD": "buckets.read"}
 
 #: Another ASGI application below a path, for whoever was let in.
 Mounted = Callable[[Scope, Receive, Send], Awaitable[None]]
@@ -40,7 +49,8 @@ class Route(NamedTuple):
 def bind(features: Iterable[object], endpoints: Sequence[AnyEndpoint] = ENDPOINTS) -> tuple[Route, ...]:
     """Every endpoint with its handler, exact paths first: the public method of its name of one feature.
 
-    Raises ValueError for an endpoint without a handler, for a handler without an endpoint, and for two.
+    Raises ValueError for an endpoint without a handler or a permission, for a handler without an endpoint,
+    and for two.
     """
     handlers: dict[str, Handler] = {}
     for feature in features:
@@ -55,6 +65,9 @@ def bind(features: Iterable[object], endpoints: Sequence[AnyEndpoint] = ENDPOINT
         raise ValueError(
             f"unbound: {sorted(names - handlers.keys())}, unknown: {sorted(handlers.keys() - names)}"
         )
+    for endpoint in endpoints:
+        if endpoint.permission not in (*PERMISSIONS, OPEN, SIGNED_IN):
+            raise ValueError(f"`{endpoint.name}` names no permission: `{endpoint.permission}`")
     routes = [
         Route(endpoint, tuple((PREFIX + endpoint.path).strip("/").split("/")), handlers[endpoint.name])
         for endpoint in endpoints
@@ -99,12 +112,13 @@ class Front:
             mounted = self._mounts.get("/" + scope["path"][1:].partition("/")[0])
             if mounted is not None and scope["type"] == "http":
                 if not is_local:
-                    await self._let_in(scope, None)
+                    await self._let_in(scope, None, _MOUNTED.get(scope["method"], "buckets.write"))
+                scope["argosy.local"] = is_local
                 await mounted(scope, receive, send)
                 return
             _check_api(scope)
             route, path = self._match("WS" if scope["type"] == "websocket" else scope["method"], scope)
-            is_admin = is_local or await self._let_in(scope, route) == "admin"
+            caller = OWNER if is_local else await self._let_in(scope, route)
             if route is None:
                 raise ArgosyError(
                     "version-mismatch",
@@ -112,8 +126,8 @@ class Front:
                     f"{scope.get('method', 'WebSocket')} {scope['path']}",
                     hint="use a client of the server's version",
                 )
-            exchange = Exchange(scope, receive, send, route.endpoint, path, is_local=is_local)
-            exchange.is_admin = is_admin
+            caller = _bound(caller, scope, route.endpoint)
+            exchange = Exchange(scope, receive, send, route.endpoint, path, is_local=is_local, caller=caller)
             exchange.check_query()
             answer = await route.handler(exchange)
             if answer is not None:
@@ -151,25 +165,23 @@ class Front:
                 return route, found
         return None, {}
 
-    async def _let_in(self, scope: Scope, route: Route | None) -> str:
-        """The scope of the token. Raises `unauthorized` or `forbidden`. What does not exist is told only to
-        who may ask."""
+    async def _let_in(self, scope: Scope, route: Route | None, permission: str = "") -> Caller:
+        """Who asks. Raises `unauthorized`, and `forbidden` for who has the permission nowhere. What does not
+        exist is told only to who may ask."""
+        permission = route.endpoint.permission if route is not None else permission
         given = next((value for name, value in scope["headers"] if name == b"authorization"), None)
         if given is None:
-            if route is not None and route.endpoint.scope == "open":
-                return "open"
+            if permission == OPEN:
+                return NOBODY
             raise ArgosyError("unauthorized", "this server asks for a token")
         kind, _, secret = given.decode("latin-1").partition(" ")
-        scope_held = await self._tokens.scope_of(secret.strip()) if kind.lower() == "bearer" else None
-        if scope_held is None:
+        caller = await self._tokens.caller_of(secret.strip()) if kind.lower() == "bearer" else None
+        if caller is None:
             raise ArgosyError("unauthorized", "the token is not one that this server knows")
-        if route is not None and route.endpoint.scope == "admin" and scope_held != "admin":
-            raise ArgosyError(
-                "forbidden",
-                f"`{route.endpoint.name}` needs a token of scope `admin`",
-                hint="`argosy server token --admin` on the server's machine makes one",
-            )
-        return scope_held
+        if permission and permission not in (OPEN, SIGNED_IN) and not visible(caller, permission):
+            decided = may(caller, permission, Target())
+            raise forbidden(decided.reason if isinstance(decided, Denied) else "")
+        return caller
 
     async def _fail(self, exchange: Exchange | None, scope: Scope, send: Send, error: ArgosyError) -> None:
         if exchange is not None and exchange.answered:
@@ -184,6 +196,18 @@ class Front:
         name = self._ids.new("err")
         _log.error("%s: %s %s failed", name, scope.get("method", "WS"), scope["path"], exc_info=error)
         return ArgosyError("internal", f"something unexpected happened; the server's log has it as `{name}`")
+
+
+def _bound(caller: Caller, scope: Scope, endpoint: AnyEndpoint) -> Caller:
+    """The caller with what this request says. Raises `usage` for a project that cannot be one."""
+    project = ""
+    for name, value in scope["headers"]:
+        if name == PROJECT_HEADER and value:
+            from argosy.spec.names import check_name
+
+            project = check_name("project", value.decode("latin-1"))
+    asks = endpoint.permission if endpoint.permission in PERMISSIONS else ""
+    return msgspec.structs.replace(caller, project=project, asks=asks)
 
 
 class _Broken(Exception):

@@ -125,5 +125,7 @@ class Housekeeping:
             for task in programs_of(row):
                 trees = (task.workdir_tree, *(mount.tree for mount in task.file_mounts))
                 keep.update(digest for digest in trees if digest)
-            keep.update(gang.checkpoint.tree for gang in gangs(row) if gang.checkpoint is not None)
+            for gang in gangs(row):
+                copies = (*gang.older, *((gang.checkpoint,) if gang.checkpoint is not None else ()))
+                keep.update(copy.tree for copy in copies)
         return keep

@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Final
 
+from argosy.model.access import Caller
 from argosy.model.errors import ArgosyError
 from argosy.model.hooks import MOMENTS
 from argosy.model.notify import HIDDEN, OCCASIONS, Notify, is_channel
 from argosy.model.offer import Plan
 from argosy.model.task import Task, render_ignored
 from argosy.server.channels import ChannelFile
-from argosy.server.exchange import Caller
 from argosy.server.tenancy import Tenants
 from argosy.storage.blobs import BlobStore
 from argosy.store.store import Store
@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from argosy.planning.ability import Ability
 
 _TASKS_MAX: Final = 20_000
+_SERVES: Final = "this runs the program once; `argosy serve up FILE.yaml` makes a service of it"
 _VARIABLE_MAX: Final = (128 << 10) - 2  # bytes of name and value, with `=` and the end
 
 
@@ -158,4 +159,5 @@ def render_warnings(*tasks: Task, heeded: frozenset[str] = frozenset()) -> tuple
     ('not supported yet, ignored: inputs',)
     """
     fields = sorted({field for task in tasks for field in task.not_executed} - heeded)
-    return (render_ignored(fields),) if fields else ()
+    told = (render_ignored(fields),) if fields else ()
+    return (*told, _SERVES) if any(task.service is not None for task in tasks) else told

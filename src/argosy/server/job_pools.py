@@ -6,19 +6,21 @@ from collections.abc import Sequence
 
 from argosy.api.job_pools import JobPoolView, WorkerView
 from argosy.controllers.crew import Worker, lost_workers, workers_of
+from argosy.model.access import Caller
 from argosy.model.errors import ArgosyError
 from argosy.model.kinds import label
 from argosy.model.kinds.workers import WORKERS, WorkersSpec, workers_spec
 from argosy.model.phases import Desired, WorkloadPhase
 from argosy.model.rows import Workload
+from argosy.server.guarding import sees
 from argosy.store.snapshot import Snapshot
 
 
-def find_pool(rows: Snapshot, name: str, project: str) -> Workload:
-    """A live pool of workers. Raises `not-found`."""
+def find_pool(rows: Snapshot, name: str, project: str, caller: Caller) -> Workload:
+    """A live pool of workers that the caller may see. Raises `not-found`."""
     found = rows.find_named(WORKERS.name, name, project)
-    if found is None:
-        known = ", ".join(row.name for row in rows.named(WORKERS.name))
+    if found is None or not sees(caller, found):
+        known = ", ".join(row.name for row in rows.named(WORKERS.name) if sees(caller, row))
         raise ArgosyError(
             "not-found",
             f"there is no worker pool `{name}`",

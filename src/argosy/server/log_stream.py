@@ -14,6 +14,7 @@ from typing import Final, NamedTuple
 
 from argosy.api.jobs import LogFrame
 from argosy.controllers.pool.words import COMING, STARTS_NOW
+from argosy.model.access import OWNER, Caller
 from argosy.model.errors import ArgosyError
 from argosy.model.facts import RankPhase
 from argosy.model.kinds import kind_of, label
@@ -23,6 +24,7 @@ from argosy.model.reasons import Reason
 from argosy.model.rows import Attempt, Workload
 from argosy.model.units import many
 from argosy.server.exchange import encode
+from argosy.server.guarding import sees
 from argosy.server.ports import Controllers
 from argosy.server.views import exit_code, job_status, why_of_job
 from argosy.storage.logs import LogStore
@@ -97,15 +99,22 @@ class LogStreams:
         self._controllers, self.stopping = controllers, stopping
         self.commits = Commits(store)
 
-    async def job(self, name: str) -> Workload:
+    async def job(self, name: str, caller: Caller) -> Workload:
         """By id, or by number among managed jobs. Raises `not-found`."""
         if name.isascii() and name.isdigit():
             row: object = await self._store.find_job(None, int(name))
         else:
             row = await self._store.load(name)
-        if not isinstance(row, Workload) or not kind_of(row).runs:
+        if not isinstance(row, Workload) or not kind_of(row).runs or not sees(caller, row):
             raise ArgosyError("not-found", f"there is no job `{name}`", hint="`argosy queue` lists jobs")
         return row
+
+    async def last_lines(self, attempt_id: str, count: int) -> tuple[str, ...]:
+        """What the first rank of an attempt printed last."""
+        rank_id = f"{attempt_id}.0"
+        offset = await self._logs.tail_offset(rank_id, count)
+        data = await self._logs.read(rank_id, offset, PIECE_BYTES)
+        return tuple(data.decode("utf-8", "replace").splitlines()[-count:])
 
     async def open(self, job: Workload, wish: Wish) -> AsyncGenerator[Frame, None]:
         """Frames until the job ends (`follow`), or of what is there now. Raises `not-found`, `usage` before
@@ -144,7 +153,7 @@ class LogStreams:
         first = number
         while not self.stopping.is_set():
             news.clear()
-            job = await self.job(job.id)
+            job = await self.job(job.id, OWNER)
             attempt = await self._attempt(job, number)
             if attempt is not None:
                 if number > first and not wish.attempt:
@@ -154,7 +163,7 @@ class LogStreams:
                     )
                 async for frame in self._ranks(job, attempt, offsets, wish, news):
                     yield frame
-                job = await self.job(job.id)
+                job = await self.job(job.id, OWNER)
                 another = job_state(job).attempts > number or (wish.follow and job.is_live)
                 if self.stopping.is_set() or wish.attempt or not another:
                     break

@@ -10,28 +10,29 @@ the caller's project does not have and several others do is refused: nobody's cl
 
 from __future__ import annotations
 
-from typing import Final
-
+from argosy.model.access import OWNER, Caller
 from argosy.model.errors import ArgosyError
 from argosy.model.kinds import kind_of
 from argosy.model.rows import Workload
+from argosy.server.guarding import DEFAULT, sees
 from argosy.store.snapshot import Snapshot
 
-DEFAULT: Final = "default"
+__all__ = ["DEFAULT", "cluster_called", "split_name"]
 
 
-def cluster_called(snapshot: Snapshot, name: str, project: str = "") -> Workload | None:
-    """The live cluster that is meant. Raises `conflict` when several could be."""
+def cluster_called(snapshot: Snapshot, name: str, caller: Caller = OWNER) -> Workload | None:
+    """The live cluster that is meant, of those that the caller may see. Raises `conflict` when several could
+    be."""
     by_id = snapshot.workloads.get(name)
     if by_id is not None and kind_of(by_id).hosts:
-        return by_id
+        return _seen(caller, by_id)
     named, slash, rest = name.partition("/")
     if slash:
-        return snapshot.cluster_named(rest, named)
-    own = snapshot.cluster_named(name, project or DEFAULT)
+        return _seen(caller, snapshot.cluster_named(rest, named))
+    own = _seen(caller, snapshot.cluster_named(name, caller.project or DEFAULT))
     if own is not None:
         return own
-    others = [cluster for cluster in snapshot.clusters() if cluster.name == name]
+    others = [each for each in snapshot.clusters() if each.name == name and sees(caller, each)]
     if len(others) > 1:
         places = sorted(cluster.project for cluster in others)
         raise ArgosyError(
@@ -40,6 +41,10 @@ def cluster_called(snapshot: Snapshot, name: str, project: str = "") -> Workload
             hint=f"write `{places[0]}/{name}`, or set ARGOSY_PROJECT",
         )
     return others[0] if others else None
+
+
+def _seen(caller: Caller, row: Workload | None) -> Workload | None:
+    return row if row is not None and sees(caller, row) else None
 
 
 def split_name(name: str, project: str = "") -> tuple[str, str]:

@@ -5,24 +5,34 @@ The façade and the index are loaded with the first request, so that a server wi
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Final
+from urllib.parse import unquote
 
+from argosy.model.errors import ArgosyError
 from argosy.model.ids import Clock, Ids
 
 if TYPE_CHECKING:
     from argosy.facades.s3.app import S3
     from argosy.facades.s3.ports import Holder
+    from argosy.infra.buckets import Bucket
+    from argosy.storage.buckets import Stores
     from argosy.storage.shelf import Shelf
 
 MOUNT: Final = "/s3"
+_OWN_KEY: Final = "ARGOSYSERVER"  # with which this server signs addresses of single objects
 
 
 class Objects:
     """`address`: where the store listens for programs, as http://HOST:PORT; "": nowhere."""
 
-    def __init__(self, folder: Path, clock: Clock, ids: Ids) -> None:
-        self._folder, self._clock, self._ids = folder, clock, ids
+    def __init__(
+        self, folder: Path, clock: Clock, ids: Ids, environ: Mapping[str, str] = MappingProxyType({})
+    ) -> None:
+        self._folder, self._clock, self._ids, self._environ = folder, clock, ids, environ
+        self._stores: tuple[str, Stores] | None = None
         self._shelf: Shelf | None = None
         self._apps: dict[bool, S3] = {}
         self.address = ""
@@ -35,17 +45,64 @@ class Objects:
             self._shelf = Shelf(self._folder, self._clock, self._ids)
         return self._shelf
 
+    @property
+    def stores(self) -> Stores:
+        """Object stores by URL, as `buckets.yaml` in the state folder says now. Raises `UrlUnknown`."""
+        from argosy.infra.buckets import StoreSettings
+        from argosy.storage.buckets import Stores, sections_of
+
+        path = self._folder.parent / "buckets.yaml"
+        text = path.read_text(encoding="utf-8") if path.exists() else ""
+        if self._stores is None or self._stores[0] != text:
+            settings = StoreSettings(
+                environ=self._environ,
+                home=Path(self._environ.get("HOME", "/")),
+                clock=self._clock,
+                sections=sections_of(text),
+                local=self._bucket,
+            )
+            self._stores = (text, Stores(settings))
+        return self._stores[1]
+
+    def _bucket(self, name: str) -> Bucket:
+        from argosy.storage.shelf_bucket import ShelfBucket
+
+        return ShelfBucket(self.shelf.folder, name, self._sign if self.address else None)
+
+    def _sign(self, bucket: str, key: str, method: str, seconds: int) -> str | None:
+        """A URL of this server's own address for programs."""
+        from argosy.storage.s3_signing import Asked, Keys, path_of, presigned
+
+        keys = Keys(id=_OWN_KEY, secret=self.shelf.secret_of(_OWN_KEY))
+        host, path = self.address.partition("://")[2], f"/{bucket}/{path_of(key)}"
+        now_s = self._clock.now_ms() / 1000
+        asked = Asked(method, host, path, "")
+        return self.address + presigned(keys, "us-east-1", now_s, seconds, asked)
+
     async def holder_of(self, key_id: str) -> Holder | None:
         """What the holder of an access key may do (`facades.s3.ports.Doorkeeper`)."""
         from argosy.facades.s3.ports import Holder
 
+        if key_id == _OWN_KEY:
+            return Holder(secret=self.shelf.secret_of(key_id))
         key = await self.shelf.access_key(key_id)
         if key is None:
             return None
         return Holder(secret=self.shelf.secret_of(key_id), bucket=key.bucket, reads_only=key.reads_only)
 
     async def for_owner(self, scope: Any, receive: Any, send: Any) -> None:
-        """ASGI, below `MOUNT`, for who was let in already."""
+        """ASGI, below `MOUNT`, for who was let in already: buckets of every store, in S3's words."""
+        from argosy.facades.s3 import answers
+        from argosy.server.everywhere import only_here
+
+        raw = (scope.get("raw_path") or scope["path"].encode()).decode("latin-1")
+        bucket = unquote(raw.removeprefix(MOUNT).lstrip("/").partition("/")[0])
+        if only_here(bucket) and not scope.get("argosy.local", False):
+            status, body = answers.refusal(not_for_others(bucket), bucket)
+            head = [(b"content-type", b"application/xml"), (b"content-length", str(len(body)).encode())]
+            await send({"type": "http.response.start", "status": status, "headers": head})
+            await send({"type": "http.response.body", "body": body})
+            return
         await self._app(signed=False)(scope, receive, send)
 
     async def for_programs(self, scope: Any, receive: Any, send: Any) -> None:
@@ -55,9 +112,11 @@ class Objects:
     def _app(self, *, signed: bool) -> S3:
         if signed not in self._apps:
             from argosy.facades.s3.app import S3
+            from argosy.server.everywhere import Everywhere
 
             keeper, root = (self, "") if signed else (None, MOUNT)
-            self._apps[signed] = S3(self.shelf, self._clock, keeper=keeper, root=root)
+            objects = self.shelf if signed else Everywhere(self.shelf, lambda: self.stores)
+            self._apps[signed] = S3(objects, self._clock, keeper=keeper, root=root)
         return self._apps[signed]
 
     async def sweep(self) -> int:
@@ -67,3 +126,13 @@ class Objects:
     def close(self) -> None:
         if self._shelf is not None:
             self._shelf.close()
+        if self._stores is not None:
+            self._stores[1].close()
+
+
+def not_for_others(bucket: str) -> ArgosyError:
+    return ArgosyError(
+        "forbidden",
+        f"{bucket} is of the server's own machine: only its owner may name it, on that machine",
+        hint="copy it to a bucket first",
+    )

@@ -13,6 +13,7 @@ from argosy.api.plans import no_offer
 from argosy.controllers.view import abilities_of
 from argosy.infra.provider import Providers
 from argosy.infra.quotes import Quoted, Quotes
+from argosy.model.access import OWNER, Caller
 from argosy.model.errors import ArgosyError
 from argosy.model.ids import Clock
 from argosy.model.offer import Choice, Confirmed, Offer, Plan, Rejection, waits_for
@@ -24,7 +25,6 @@ from argosy.planning.ability import Ability
 from argosy.planning.confirmed import keep_to, order_of_plan, place_text, what_changed
 from argosy.planning.deadline import wishes_of
 from argosy.planning.offered import ROWS, Offered, Supply, plan_offered, rows_for
-from argosy.server.exchange import Caller
 from argosy.server.intake import Intake, render_warnings
 from argosy.server.kept_plans import KeptPlans, Made, made_of, subject_of
 from argosy.server.price_rows import share_notes
@@ -33,7 +33,6 @@ from argosy.server.task_facts import earlier_runs
 from argosy.store.store import Store
 
 _PIPELINED_WITH: Final = frozenset(("inputs", "outputs"))  # plans of several tasks use them
-_NOBODY: Final = Caller()
 
 
 class Planner:
@@ -174,7 +173,7 @@ class Planner:
         runs = await earlier_runs(self._store, task)
         return await asyncio.to_thread(self._pricing.duration, task, made.choices[0], runs)
 
-    async def plan(self, request: PlanRequest, caller: Caller = _NOBODY) -> PlanReply:
+    async def plan(self, request: PlanRequest, caller: Caller = OWNER) -> PlanReply:
         task = await self._intake.task(request.task, caller, with_files=False)
         quoted = await self._read()
         if request.prices:
@@ -222,7 +221,7 @@ class Planner:
 
         if len(request.tasks) > STAGES_MAX:
             raise ArgosyError("too-large", f"at most {STAGES_MAX} tasks, these are {len(request.tasks):,}")
-        tasks = [await self._intake.task(task, _NOBODY, with_files=False) for task in request.tasks]
+        tasks = [await self._intake.task(task, OWNER, with_files=False) for task in request.tasks]
         asked = []
         for task in tasks:
             task = msgspec.structs.replace(task, deadline_s=None, deadline_at_ms=None)

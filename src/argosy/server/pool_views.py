@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Final
+
+import msgspec
 
 from argosy.api.pool import (
     AttemptView,
@@ -15,7 +17,8 @@ from argosy.api.pool import (
     ShareView,
     WaitingView,
 )
-from argosy.model.kinds import gang_of, gangs, kind_of, label, title
+from argosy.identity.deciding import Scopes
+from argosy.model.kinds import KINDS, gang_of, gangs, kind_of, label, title
 from argosy.model.offer import DeviceShare, Placement, Tried
 from argosy.model.phases import Desired, WorkloadPhase
 from argosy.model.reasons import explained, hint_for
@@ -323,3 +326,26 @@ def is_waiting(workload: Workload) -> bool:
 def may_wait(workload: Workload) -> bool:
     """`is_waiting`, or a stopped cluster: it may be about to run again."""
     return is_waiting(workload) or (workload.is_live and workload.phase is WorkloadPhase.STOPPED)
+
+
+def veiled(view: PoolView, seen_of: Callable[[str], Scopes]) -> PoolView:
+    """The pool for who may not see all that is on it: what others have there stays as amounts. `seen_of`:
+    what is seen of a resource, such as `jobs`."""
+
+    def seen(one: HolderView | WaitingView) -> bool:
+        return seen_of(KINDS[one.kind].resource).holds(one.project, one.user)
+
+    return msgspec.structs.replace(
+        view,
+        holders=tuple(
+            one if seen(one) else HolderView(id="", kind=one.kind, started_ms=one.started_ms)
+            for one in view.holders
+        ),
+        waiting=tuple(
+            one if seen(one) else msgspec.structs.replace(one, **dict.fromkeys(_WHOSE, ""), number=0)
+            for one in view.waiting
+        ),
+    )
+
+
+_WHOSE = ("id", "label", "name", "user", "project", "queue", "text")

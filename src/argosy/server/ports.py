@@ -12,6 +12,7 @@ from argosy.store.snapshot import Snapshot
 
 if TYPE_CHECKING:
     from argosy.model.rows import Workload
+    from argosy.model.served import ServedFact
     from argosy.model.tenancy import QueueUsage
     from argosy.planning.availability import Memory
     from argosy.scheduler.ask import Waiting
@@ -29,6 +30,8 @@ class ObservedFacts(Protocol):
     def rank(self, rank_id: str) -> RankFact | None: ...
 
     def busy(self, subject: str) -> bool: ...
+
+    def served(self, service_id: str) -> ServedFact | None: ...
 
     def gpu_used_ms(self, node_id: str) -> int: ...
 

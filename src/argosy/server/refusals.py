@@ -4,17 +4,20 @@ from __future__ import annotations
 
 import difflib
 
+from argosy.model.access import OWNER, Caller
 from argosy.model.errors import ArgosyError
 from argosy.model.offer import Capacity, Choice
 from argosy.model.resources import Resources
 from argosy.model.rows import Workload
 from argosy.model.units import render_bytes, render_milli
 from argosy.planning.constraints import lacks_disk
+from argosy.server.guarding import sees
 from argosy.store.snapshot import Snapshot
 
 
-def no_cluster(name: str, snapshot: Snapshot) -> ArgosyError:
-    close = difflib.get_close_matches(name, [cluster.name for cluster in snapshot.clusters()], 1)
+def no_cluster(name: str, snapshot: Snapshot, caller: Caller = OWNER) -> ArgosyError:
+    there = [cluster.name for cluster in snapshot.clusters() if sees(caller, cluster)]
+    close = difflib.get_close_matches(name, there, 1)
     return ArgosyError(
         "not-found", f"there is no cluster `{name}`", hint=f"did you mean `{close[0]}`?" if close else ""
     )

@@ -8,10 +8,12 @@ from typing import NamedTuple
 
 from argosy.infra.agent_port import AgentDirectory
 from argosy.infra.provider import Providers
+from argosy.model.access import Caller
 from argosy.model.ids import Clock, Ids
 from argosy.model.rows import Claim, Workload
 from argosy.server.accounts import Accounts
 from argosy.server.admission import Admission
+from argosy.server.guarding import sees
 from argosy.server.housekeeping import Housekeeping
 from argosy.server.intake import Intake
 from argosy.server.log_stream import LogStreams
@@ -53,14 +55,14 @@ class Services(NamedTuple):
     listening: Callable[[], tuple[str, ...]]
     stop: Callable[[], None]
 
-    async def cluster_called(self, name: str, project: str, snapshot: Snapshot) -> Workload:
+    async def cluster_called(self, name: str, caller: Caller, snapshot: Snapshot) -> Workload:
         """The live cluster that is meant, else the last that had the name. Raises `not-found`, `conflict`."""
-        found = cluster_called(snapshot, name, project)
+        found = cluster_called(snapshot, name, caller)
         if found is None:
-            plain, project = split_name(name, project)
+            plain, project = split_name(name, caller.project)
             found = await self.store.find_cluster(plain, project=project, finished=True)
-        if found is None:
-            raise no_cluster(name, snapshot)
+        if found is None or not sees(caller, found):
+            raise no_cluster(name, snapshot, caller)
         return found
 
     async def claims_by_owner(self, since_ms: int = 0) -> Mapping[str, list[Claim]]:

@@ -11,9 +11,11 @@ import msgspec
 from argosy.api.events import EventView
 from argosy.api.pool import ExplainReply, PoolList
 from argosy.api.quota import QueueExplanation, QueueRequest, QueueView, TenancyReply, TenancyRequest
+from argosy.identity.deciding import may
+from argosy.model.access import Caller, Target
 from argosy.model.errors import ArgosyError
 from argosy.model.ids import Clock
-from argosy.model.kinds import gang_of, kind_of
+from argosy.model.kinds import KINDS, gang_of, kind_of
 from argosy.model.phases import ClaimPhase, Desired
 from argosy.model.resources import Resources
 from argosy.model.rows import Attempt, Event, Node, Workload
@@ -26,13 +28,14 @@ from argosy.scheduler.picture import Pending, PoolPicture, is_of_cluster
 from argosy.scheduler.quota import Over, amounts_of, check_tenancy, leaf_of
 from argosy.scheduler.requests import DEFAULT_CPUS_MILLI
 from argosy.scheduler.tenancy_check import render_named
-from argosy.server.exchange import Caller
 from argosy.server.group_views import explain_group
+from argosy.server.guarding import scopes, sees
 from argosy.server.pool_views import (
     is_waiting,
     may_wait,
     places_of,
     title_of,
+    veiled,
     view_attempt,
     view_pool,
     what_refused,
@@ -174,7 +177,7 @@ class Tenants:
         for wish in task.resources:
             if wish.preset and wish.preset not in presets:
                 raise _no_preset(wish.preset, presets)
-            if wish.priority_class == PRIORITY_CLASSES[0] and not caller.is_admin:
+            if wish.priority_class == PRIORITY_CLASSES[0] and not may(caller, "queues.write", Target()):
                 raise ArgosyError(
                     "forbidden",
                     f"`priority_class: {PRIORITY_CLASSES[0]}` is for administrators",
@@ -230,8 +233,13 @@ class Tenants:
 
     # -- pools --------------------------------------------------------------------------------------
 
-    def pools(self) -> PoolList:
-        return PoolList(pools=tuple(map(view_pool, self._controllers.picture.pools)))
+    def pools(self, caller: Caller) -> PoolList:
+        """What is allocated to whom; of what the caller may not see, only how much."""
+        views = [view_pool(each) for each in self._controllers.picture.pools]
+        seen = {name: scopes(caller, f"{name}.read") for name in {each.resource for each in KINDS.values()}}
+        if not all(each.is_everything for each in seen.values()):
+            views = [veiled(view, seen.__getitem__) for view in views]
+        return PoolList(pools=tuple(views))
 
     async def pending(self, rows: Snapshot, workloads: Iterable[Workload]) -> Mapping[str, Pending]:
         """Why those of `workloads` that wait do so, by id. What was submitted a moment ago is given a moment
@@ -250,11 +258,11 @@ class Tenants:
 
     # -- why ----------------------------------------------------------------------------------------
 
-    async def explain(self, workload_id: str) -> ExplainReply:
+    async def explain(self, workload_id: str, caller: Caller) -> ExplainReply:
         """Raises `not-found`."""
         rows = await self._store.snapshot()
         workload = await self._store.load(workload_id)
-        if not isinstance(workload, Workload):
+        if not isinstance(workload, Workload) or not sees(caller, workload):
             raise ArgosyError(
                 "not-found", f"there is no job or cluster `{workload_id}`", hint="`argosy queue` lists jobs"
             )

@@ -13,6 +13,7 @@ from argosy.model.errors import ArgosyError
 from argosy.model.phases import NodePhase
 from argosy.model.rows import Node
 from argosy.server.exchange import Exchange
+from argosy.server.guarding import require_over
 from argosy.server.naming import cluster_called
 from argosy.server.ports import Controllers
 from argosy.server.refusals import no_cluster
@@ -118,9 +119,10 @@ async def node_asked(exchange: Exchange, store: Store) -> Node:
     """The node that a request names. Raises `not-found`, `wrong-state`."""
     name = exchange.path["cluster"]
     snapshot = await store.snapshot()
-    cluster = cluster_called(snapshot, name, exchange.caller.project)
+    cluster = cluster_called(snapshot, name, exchange.caller)
     if cluster is None:
-        raise no_cluster(name, snapshot)
+        raise no_cluster(name, snapshot, exchange.caller)
+    require_over(exchange.caller, cluster)
     index = exchange.number("node") or 0
     nodes = snapshot.nodes_of(cluster.id)
     node = next((each for each in nodes if each.index == index and each.phase is not NodePhase.STOPPED), None)

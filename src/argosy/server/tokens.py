@@ -11,6 +11,8 @@ import hashlib
 import hmac
 from typing import Final
 
+from argosy.identity.roles import TOKEN_GRANTS
+from argosy.model.access import Caller
 from argosy.model.errors import ArgosyError
 from argosy.store.accounts import Token
 from argosy.store.reads import ANSWER_S
@@ -41,14 +43,17 @@ class Tokens:
     async def names(self) -> list[str]:
         return [token.name for token in await self._store.load_tokens()]
 
-    async def scope_of(self, secret: str) -> str | None:
-        """What the holder of `secret` may do; None: nothing. Takes the same time for every wrong one."""
+    async def caller_of(self, secret: str) -> Caller | None:
+        """Who the holder of `secret` is; None: nobody. Takes the same time for every wrong one."""
         wanted = hash_token(secret)
-        found: str | None = None
+        found: Token | None = None
         for token in await self._load():
             if hmac.compare_digest(token.sha256, wanted):
-                found = token.scope
-        return found
+                found = token
+        if found is None:
+            return None
+        grants = TOKEN_GRANTS.get(found.scope, ())
+        return Caller(via="token", credential=found.name, grants=grants)
 
     async def _load(self) -> tuple[Token, ...]:
         try:

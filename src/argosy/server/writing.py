@@ -8,12 +8,14 @@ from types import MappingProxyType
 from typing import Final, NamedTuple, TypeVar
 
 from argosy.api.endpoint import Reply
+from argosy.model.access import Caller
 from argosy.model.errors import ArgosyError
 from argosy.model.ids import Clock
 from argosy.model.offer import Choice
 from argosy.model.phases import ClaimPhase, Desired
 from argosy.model.rows import Event, Row, Workload
 from argosy.server.exchange import encode
+from argosy.server.guarding import require_over
 from argosy.server.naming import cluster_called
 from argosy.server.ports import Controllers
 from argosy.server.refusals import no_cluster
@@ -43,9 +45,9 @@ class Writer:
         # Who was in somebody's way once writes alone from then on, and newcomers stand behind.
         self._alone = asyncio.Lock()
 
-    async def live_cluster(self, name: str, project: str = "") -> Workload | None:
+    async def live_cluster(self, name: str, caller: Caller) -> Workload | None:
         """Raises `wrong-state` when it is being ended, `conflict` when several clusters are called so."""
-        cluster = cluster_called(await self._store.snapshot(), name, project)
+        cluster = cluster_called(await self._store.snapshot(), name, caller)
         if cluster is not None and cluster.desired is Desired.END:
             raise ArgosyError(
                 "wrong-state",
@@ -54,10 +56,13 @@ class Writer:
             )
         return cluster
 
-    async def cluster(self, name: str, project: str) -> Workload:
-        cluster = await self.live_cluster(name, project)
+    async def cluster(self, name: str, caller: Caller, permission: str = "") -> Workload:
+        """The live cluster that is meant, over which the caller has `permission` ("": the endpoint's). Raises
+        `not-found`, `forbidden`, `wrong-state`, `conflict`."""
+        cluster = await self.live_cluster(name, caller)
         if cluster is None:
-            raise no_cluster(name, await self._store.snapshot())
+            raise no_cluster(name, await self._store.snapshot(), caller)
+        require_over(caller, cluster, permission)
         return cluster
 
     async def once(self, key: str, act: Callable[[], Awaitable[bytes]]) -> bytes:

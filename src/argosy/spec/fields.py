@@ -11,6 +11,7 @@ from __future__ import annotations
 from typing import Final
 
 from argosy.spec import names, notation
+from argosy.spec.fields_data import CHECKPOINTS
 from argosy.spec.fields_groups import HEADER_ORDER, ORDER
 from argosy.spec.fields_later import CONFIG, POOL, SERVICE, STORAGE, SYNC
 from argosy.spec.fields_resources import EDGE_CONFIG, LOCATION, NETWORKING, RESOURCES
@@ -185,8 +186,8 @@ TASK: Final = Table(
                 value=OneOf(says="a local path, a URL or a mapping", shapes=(SOURCE, STORAGE)),
                 says="a mapping from path on the node to source",
             ),
-            doc="`{path on the node: local file or folder}`, relative paths in the workdir. URLs and buckets "
-            "are accepted, not yet mounted.",
+            doc="`{path on the node: source}`: a local file or folder, or the URL of objects, which are "
+            "copied. Relative paths are in the workdir.",
             example="{~/data: ./data}",
             also=("files", "file_mount", "mounts", "inputs_from"),
         ),
@@ -203,6 +204,12 @@ TASK: Final = Table(
             doc="Time between SIGTERM and SIGKILL; a bare number is seconds.",
             example="30s",
             also=("grace_period", "grace_s", "termination_grace_period_seconds"),
+        ),
+        Field(
+            name="checkpoints",
+            shape=CHECKPOINTS,
+            doc="How many copies of what a managed job saves in `ARGOSY_CHECKPOINT_DIR` are kept.",
+            example="{keep_last: 3, keep_every: 6h}",
         ),
         Field(
             name="config",
@@ -245,29 +252,28 @@ TASK: Final = Table(
         ),
         Field(
             name="storage_mounts",
+            later=True,
             quiet=True,
             shape=MapOf(
                 key=TARGET,
                 value=OneOf(says="a URL or a mapping", shapes=(SOURCE, STORAGE)),
                 says="a mapping from path to URL",
             ),
-            doc="Object storage by path on the node.",
+            doc="Object storage by path on the node; mounted unless it says otherwise.",
             example="{/data/main: s3://my-data/}",
-            later=True,
         ),
         Field(
             name="sync",
             shape=SYNC,
-            doc="What travels with `file_mounts`.",
+            doc="What of `file_mounts` and `storage_mounts` is copied.",
             example='{include: ["*.pt"], exclude: ["*.tmp"], mode: incremental}',
-            later=True,
         ),
         Field(
             name="service",
             shape=SERVICE,
             doc="Serve it: replicas behind one endpoint.",
             example="{readiness_probe: /health, replicas: 3}",
-            later=True,
+            keep=True,
             late=True,
         ),
         Field(name="pool", shape=POOL, doc="Workers that jobs borrow.", example="{workers: 4}", later=True),

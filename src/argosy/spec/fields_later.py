@@ -279,6 +279,7 @@ SERVICE: Final = Table(
             ),
             doc="Encryption of the endpoint.",
             example="{keyfile: key.pem, certfile: cert.pem}",
+            later=True,
         ),
     ),
 )

@@ -10,7 +10,7 @@ from argosy.model.hooks import TIMEOUT_S, Hook
 from argosy.model.notify import ENDS, Notify, is_channel
 from argosy.model.resources import Edge, Exclusion, Networking, Recovery, Resources
 from argosy.model.scheduling import Scheduling
-from argosy.model.task import StorageMount, Task
+from argosy.model.task import CheckpointRules, StorageMount, SyncRules, Task
 from argosy.spec.accelerators import render_accelerator
 from argosy.spec.fields_resources import CANDIDATE
 from argosy.spec.notation import (
@@ -80,6 +80,7 @@ def task_document(task: Task) -> Document:
         "secrets": dict.fromkeys(task.secrets, MASK),
         "file_mounts": {mount.target: mount.source for mount in task.file_mounts}
         | {mount.target: _storage(mount) for mount in task.storage_mounts},
+        "sync": _sync(task.sync),
     }
     tail: Document = {
         "max_duration": _span(task.max_duration_s) if task.max_duration_s is not None else None,
@@ -88,6 +89,7 @@ def task_document(task: Task) -> Document:
         "estimated_hours": _hours(task.estimated_s) if task.estimated_s is not None else None,
         "progress": render_part(task.progress_milli) if task.progress_milli else None,
         "objective": task.objective if task.objective != Task().objective else None,
+        "checkpoints": _checkpoints(task.checkpoints),
         "hooks": {hook.at: _hook(hook) for hook in task.hooks},
         "notify": [_notify(wish) for wish in task.notify],
         "config": _decoded(task.config),
@@ -96,6 +98,15 @@ def task_document(task: Task) -> Document:
     }
     # What is kept for later is written as it was, also where it is empty.
     return {**_given(head), **_decoded(task.extra), **_given(tail)}
+
+
+def _sync(rules: SyncRules) -> Document:
+    return _given({"include": list(rules.include), "exclude": list(rules.exclude), "mode": rules.mode})
+
+
+def _checkpoints(rules: CheckpointRules) -> Document:
+    every = _span(rules.keep_every_s) if rules.keep_every_s else None
+    return _given({"keep_last": _unless(rules.keep_last, 1), "keep_every": every})
 
 
 def _unless(value: int, default: int) -> int | None:

@@ -72,9 +72,10 @@ class Reads:
         limit: int = 1000,
         after: str | None = None,
         parts: bool = False,
+        projects: frozenset[str] | None = None,
     ) -> list[Workload]:
         """Jobs and groups on the nodes of a workload (None: managed ones), newest first; `after`: the last id
-        of the page before. `parts`: the jobs of groups instead of the groups."""
+        of the page before. `parts`: the jobs of groups instead of the groups. `projects`: only of these."""
         table = schema.workload
         if parts:
             query = sa.select(table.c.body).where(table.c.kind.in_(running_kinds()))
@@ -86,6 +87,8 @@ class Reads:
             query = query.where(sa.text("live = 1"), table.c.host_id.concat("") == (host_id or ""))
         else:
             query = query.where(table.c.host_id == (host_id or ""))
+        if projects is not None:
+            query = query.where(table.c.project.in_(sorted(projects)))
         if after is not None:
             number = sa.select(table.c.number).where(table.c.id == after).scalar_subquery()
             # a row that is no longer there: ids sort by time, like numbers

@@ -32,6 +32,7 @@ from argosy.model.enlisting import HostOrder, HostReport
 from argosy.model.errors import ArgosyError
 from argosy.testing import host_answers, priced_answers, shared_answers
 from argosy.testing.bucket_answers import FakeBuckets
+from argosy.testing.checkpoint_answers import FakeCheckpoints
 from argosy.testing.fake_memory import OFFER, FakeMemory, ref_of
 
 T = TypeVar("T")
@@ -46,6 +47,7 @@ class FakeAnswers(FakeMemory):
         self.examined: Callable[[HostOrder], HostReport] = host_answers.works
         self.notes: tuple[str, ...] = ()  # of the catalog
         self.buckets = FakeBuckets()
+        self.checkpoints = FakeCheckpoints()
         self.priced: Callable[[PlanReply, PlanRequest], PlanReply] = priced_answers.with_prices
         self._keys: dict[str, bytes] = {}
 
@@ -103,7 +105,11 @@ class FakeAnswers(FakeMemory):
                 return self._put_chunks(body)
             case "put_tree":
                 return self._put_tree(body)
-        return self._answer_of_prices(name, query) or example_of(endpoint.answer)
+        return (
+            self.checkpoints.answer(name, path)
+            or self._answer_of_prices(name, query)
+            or example_of(endpoint.answer)
+        )
 
     def _answer_of_prices(self, endpoint: str, query: dict[str, str]) -> object:
         match endpoint:

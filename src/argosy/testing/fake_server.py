@@ -30,6 +30,7 @@ from argosy.api.endpoints import ENDPOINTS
 from argosy.api.jobs import JobView, LogFrame
 from argosy.api.location import socket_path
 from argosy.api.server import Health, ServerStatus
+from argosy.model.access import OPEN
 from argosy.model.errors import ArgosyError
 from argosy.testing.bucket_answers import MOUNT
 from argosy.testing.fake_answers import FakeAnswers
@@ -154,7 +155,11 @@ class FakeServer(FakeAnswers):
         endpoint, path = found
         with self.lock:
             self.requests.append(Seen(endpoint.name, target, query, headers, body))
-        if self.token and endpoint.scope != "open" and headers.get("authorization") != f"Bearer {self.token}":
+        if (
+            self.token
+            and endpoint.permission != OPEN
+            and headers.get("authorization") != f"Bearer {self.token}"
+        ):
             return peer.problem(ArgosyError("unauthorized", "the token is missing or wrong"))
         wait = self.waits.get(endpoint.name)
         while wait is not None and not wait.wait(0.05):
@@ -171,6 +176,8 @@ class FakeServer(FakeAnswers):
                 self._cluster(path["cluster"])
                 Terminal(peer, self).serve(headers, query)
                 return False
+            if endpoint.name == "checkpoint_chunk":
+                return peer.reply(200, self.checkpoints.chunk(path["digest"]))
             with self.lock:
                 reply = self.answer(endpoint, path, query, body)
         except ArgosyError as error:

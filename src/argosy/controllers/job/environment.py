@@ -56,7 +56,12 @@ def rank_orders(
             attempt=attempt.number,
             setup=task.setup if spec.run_setup else "",
             run=with_hooks(task.run, task.hooks),
-            env=env | own | (spec.member.envs if spec.member is not None else {}) | dict(peers) | task.envs,
+            env=env
+            | own
+            | _of_replica(job)
+            | (spec.member.envs if spec.member is not None else {})
+            | dict(peers)
+            | task.envs,
             devices=tuple(share.index for share in placement.devices),
             shares=placement.devices,
             tenant=job.project,
@@ -67,6 +72,23 @@ def rank_orders(
         )
         result.append((node, order))
     return result
+
+
+def _of_replica(job: Workload) -> dict[str, str]:
+    """Variables of a replica of a service. `PORT` is what many frameworks read."""
+    replica = job_spec(job).replica
+    if replica is None:
+        return {}
+    port = str(replica.port)
+    return {
+        "ARGOSY_SERVICE_NAME": replica.service,
+        "ARGOSY_SERVICE_PORT": port,
+        "ARGOSY_SERVICE_REVISION": str(replica.revision),
+        "ARGOSY_SERVICE_REPLICA": str(job.number),
+        "SKYPILOT_SERVE_REPLICA_ID": str(job.number),
+        "SKYPILOT_SERVE_REPLICA_PORT": port,
+        "PORT": port,
+    }
 
 
 def _of_all_ranks(

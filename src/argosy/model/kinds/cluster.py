@@ -67,6 +67,7 @@ CLUSTER: Final = Kind(
     status=ClusterStatus,
     gangs=_gangs,
     title=lambda row: f"cluster `{row.name}`",
+    resource="clusters",
     named=True,
     hosts=True,
     evictable=False,  # people keep things there

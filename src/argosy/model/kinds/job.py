@@ -4,12 +4,23 @@ from __future__ import annotations
 
 from typing import Final
 
+import msgspec
+
 from argosy.model.group import Membership
 from argosy.model.kinds.kind import Checkpoint, Gang, Kind
 from argosy.model.notify import Told
 from argosy.model.offer import Confirmed
 from argosy.model.rows import KindSpec, KindStatus, Workload
 from argosy.model.task import Task
+
+
+class ReplicaOf(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """What a job that is a replica of a service is told of that. Its number is that of the replica."""
+
+    service: str  # its name
+    revision: int
+    port: int  # on which its program is to listen
+    written_port: int = 0  # on which it listens as it was written; 0: on `port`
 
 
 class JobSpec(KindSpec, frozen=True, kw_only=True, omit_defaults=True, tag="job", tag_field="kind"):
@@ -20,6 +31,7 @@ class JobSpec(KindSpec, frozen=True, kw_only=True, omit_defaults=True, tag="job"
     run_setup: bool = True  # `exec` skips setup
     confirmed: Confirmed | None = None  # what its launch was told to keep to
     member: Membership | None = None  # of a group; `number` is then its position there
+    replica: ReplicaOf | None = None  # of a service; `number` is then that of the replica
 
 
 class JobStatus(KindStatus, frozen=True, kw_only=True, omit_defaults=True, tag="job", tag_field="kind"):
@@ -33,6 +45,7 @@ class JobStatus(KindStatus, frozen=True, kw_only=True, omit_defaults=True, tag="
     kept_s: int = 0  # run time of ended attempts whose work was kept
     attained: int = 0  # milli-GPU x ms (without GPU: milli-CPU x ms) of its ended attempts
     checkpoint: Checkpoint | None = None  # the last copy
+    older: tuple[Checkpoint, ...] = ()  # copies before that one, the newest first
     ran_in: tuple[str, ...] = ()  # provider, region and zone of the last attempt that ran
     size: int = 0  # nodes that it asks places for in this round, of an elastic gang; 0: all
     ran_on: str = ""  # the claim that an attempt ran on last: what it keeps lies there
@@ -61,8 +74,12 @@ def task_id(row: Workload) -> str:
 
 
 def job_label(row: Workload) -> str:
-    """The number of a job; of one that belongs to a group, the group's number and its own: `7/3`."""
-    member = job_spec(row).member
+    """The number of a job; of one that belongs to a group, the group's number and its own: `7/3`. Of a
+    replica
+    the name of the service and its number: `chat/3`."""
+    member, replica = job_spec(row).member, job_spec(row).replica
+    if replica is not None:
+        return f"{replica.service}/{row.number}"
     return f"{member.group}/{row.number}" if member is not None else str(row.number)
 
 
@@ -82,6 +99,7 @@ def _gangs(row: Workload) -> tuple[Gang, ...]:
             evictions=status.evictions,
             recoveries=status.recoveries,
             checkpoint=status.checkpoint,
+            older=status.older,
             ran_on=status.ran_on,
             ran_in=status.ran_in,
             confirmed=spec.confirmed,
@@ -104,7 +122,7 @@ JOB: Final = Kind(
     spec=JobSpec,
     status=JobStatus,
     gangs=_gangs,
-    title=lambda row: f"job {job_label(row)}",
+    title=lambda row: f"{'job' if job_spec(row).replica is None else 'replica'} {job_label(row)}",
     label=job_label,
     runs=True,
     told=_told,

@@ -36,6 +36,7 @@ class Gang(msgspec.Struct, frozen=True, kw_only=True):
     evictions: int = 0  # times that it made room for others
     recoveries: int = 0  # times that it lost its nodes
     checkpoint: Checkpoint | None = None  # the last copy of what it keeps
+    older: tuple[Checkpoint, ...] = ()  # copies before that one
     ran_on: str = ""  # the claim that it ran on last
     ran_in: tuple[str, ...] = ()  # and where that was: provider, region, zone
     confirmed: Confirmed | None = None  # what its launch was told to keep to
@@ -61,12 +62,14 @@ class Kind(msgspec.Struct, frozen=True, kw_only=True):
     gangs: Callable[[Workload], tuple[Gang, ...]]  # what it asks of the scheduler; (): nothing by itself
     title: Callable[[Workload], str]  # as people read of it in a sentence
     label: Callable[[Workload], str] = lambda row: str(row.number)  # its number, as commands take it
+    resource: str = "jobs"  # its permissions are called `<resource>.read`, `<resource>.write`
     named: bool = False  # its name is unique among the live ones of its project
     hosts: bool = False  # jobs run on its nodes
     runs: bool = False  # it has attempts: a program that ends
     numbered: bool = False  # people call it by a number, among managed jobs when it runs on nobody's nodes
     gathers: bool = False  # it consists of jobs, which are made when their turn comes
     evictable: bool = True  # it may be ended to make room for others
+    tends: bool = False  # it looks after its children itself: it ends them, and sees each change of them
     awaits: Callable[[Workload], tuple[str, ...]] = lambda row: ()  # ids of those whose end it waits for
     programs: Callable[[Workload], tuple[Task, ...]] = lambda row: ()  # that its children will run
     told: Callable[[Workload], Told | None] = lambda row: None  # who is told of its events

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Final
 
+from argosy.server.features.checkpoints import CheckpointFeature
 from argosy.server.features.clusters import ClusterFeature
 from argosy.server.features.costs import CostFeature
 from argosy.server.features.events import EventFeature
@@ -18,6 +19,7 @@ from argosy.server.features.pool import PoolFeature
 from argosy.server.features.prices import PriceFeature
 from argosy.server.features.quota import QuotaFeature
 from argosy.server.features.server import ServerFeature
+from argosy.server.features.services import ServiceFeature
 from argosy.server.features.shell import ShellFeature
 from argosy.server.features.storage import StorageFeature
 
@@ -30,6 +32,7 @@ FEATURES: Final = (
     JobFeature,
     GroupFeature,
     JobPoolFeature,
+    ServiceFeature,
     EventFeature,
     CostFeature,
     PriceFeature,
@@ -39,4 +42,5 @@ FEATURES: Final = (
     FileFeature,
     ShellFeature,
     StorageFeature,
+    CheckpointFeature,
 )

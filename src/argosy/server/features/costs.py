@@ -7,9 +7,11 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Final
 
 from argosy.api.costs import BudgetList, BudgetRequest, CostGroup, CostReply
+from argosy.model.access import Caller, Target
 from argosy.model.offer import Capacity
 from argosy.model.rows import Claim
 from argosy.server.exchange import Exchange
+from argosy.server.guarding import require, scopes
 from argosy.server.services import Services
 from argosy.server.spending import Rates, grouped, saved
 from argosy.server.views import view_cost
@@ -29,7 +31,12 @@ class CostFeature:
         since_ms = now_ms - days * _DAY_MS if days else 0
         owners = await self._accounts.owners(since_ms)
         claims = await self._services.claims_by_owner(since_ms)
-        known = [(owners[owner_id], mine) for owner_id, mine in claims.items() if owner_id in owners]
+        seen = scopes(exchange.caller)
+        known = [
+            (owner, mine)
+            for owner_id, mine in claims.items()
+            if (owner := owners.get(owner_id)) is not None and seen.holds(owner.project, owner.user)
+        ]
         rates = await asyncio.to_thread(self._rates, [one for _, mine in known for one in mine], against)
         views = [view_cost(owner, mine, now_ms=now_ms, rates=rates) for owner, mine in known]
         groups: tuple[CostGroup, ...] = ()
@@ -58,10 +65,17 @@ class CostFeature:
         }
 
     async def budgets(self, exchange: Exchange) -> BudgetList:
-        return await self._accounts.budgets()
+        return _seen(await self._accounts.budgets(), exchange.caller)
 
     async def set_budget(self, exchange: Exchange) -> BudgetList:
-        return await self._accounts.set(await exchange.decode(BudgetRequest))
+        request, caller = await exchange.decode(BudgetRequest), exchange.caller
+        require(caller, Target(request.project))
+        return _seen(await self._accounts.set(request), caller)
+
+
+def _seen(found: BudgetList, caller: Caller) -> BudgetList:
+    seen = scopes(caller, "budgets.read")
+    return BudgetList(budgets=tuple(each for each in found.budgets if seen.holds(each.project)))
 
 
 def _sum(amounts: Iterable[int | None]) -> int | None:

@@ -14,6 +14,7 @@ from argosy.api.jobs import JobView
 from argosy.api.launching import JobRef, JobsReply
 from argosy.controllers.group.decide import waits_for
 from argosy.controllers.group.standing import Standing, Standings, standings_of
+from argosy.model.access import Caller
 from argosy.model.errors import ArgosyError
 from argosy.model.group import MEMBERS_MAX, Layout, When, find_circle
 from argosy.model.kinds import kind_of
@@ -29,10 +30,10 @@ from argosy.model.units import many
 from argosy.planning.deadline import NOT_WEIGHED
 from argosy.server.exchange import Exchange
 from argosy.server.group_views import index_of, view_group, view_tasks
+from argosy.server.guarding import key_of, made_by, project_of, require_new, require_over, sees
 from argosy.server.intake import render_warnings
 from argosy.server.job_pools import find_pool
 from argosy.server.kept_plans import Made, subject_of
-from argosy.server.naming import DEFAULT
 from argosy.server.services import Services
 from argosy.server.views import view_job
 from argosy.server.writing import MANAGED, Batch
@@ -67,19 +68,24 @@ class GroupFeature:
         tasks = await self._services.intake.tasks(request.tasks, caller)
         self._services.intake.check_notify(request.notify, "notify")
         secrets = _secrets_of(tasks)
-        project = check_name("project", request.project or caller.project or DEFAULT)
-        asked = msgspec.structs.replace(request, project=project)
+        project = project_of(caller, request.project)
+        require_new(caller, project)
+        asked = msgspec.structs.replace(
+            request, project=project, user=made_by(caller, request.user), key=key_of(caller, request.key)
+        )
 
         async def act() -> bytes:
-            return await self._launch(asked, tasks, secrets)
+            return await self._launch(asked, tasks, secrets, caller)
 
-        return await self._writer.once(request.key, act)
+        return await self._writer.once(asked.key, act)
 
-    async def _launch(self, request: GroupRequest, tasks: tuple[Task, ...], secrets: dict[str, str]) -> bytes:
+    async def _launch(
+        self, request: GroupRequest, tasks: tuple[Task, ...], secrets: dict[str, str], caller: Caller
+    ) -> bytes:
         services = self._services
         rows = await self._store.snapshot()
         seated = services.tenants.seat(rows, tasks, project=request.project, user=request.user)
-        pool = _pool(rows, request)
+        pool = _pool(rows, request, caller)
         plans: dict[object, tuple[Made, Confirmed | None]] = {}
         if pool is not None:
             tasks = tuple(_on_worker(task, pool) for task in tasks)
@@ -91,10 +97,9 @@ class GroupFeature:
             services.admission.check_jobs(seated, request.project, None)
         whole, addresses = sealed("whole", request.notify)
         parts = [sealed(str(at), task.notify) for at, task in enumerate(tasks)]
-        for _, some in parts:
-            addresses |= some
+        addresses |= {name: each for _, some in parts for name, each in some.items()}
         programs = _programs(tasks, seated.tasks, [wishes for wishes, _ in parts], plans)
-        awaits, expect = await self._awaited(request)
+        awaits, expect = await self._awaited(request, caller)
         draft = Workload(
             id=services.ids.new(GROUP.prefix),
             kind=GROUP.name,
@@ -135,13 +140,13 @@ class GroupFeature:
         batch = Batch(MANAGED, 1, rows_from, {id: some for id, some in kept.items() if some})
         return await self._writer.commit(batch, make, request.key, expect=expect)
 
-    async def _awaited(self, request: GroupRequest) -> tuple[tuple[str, ...], dict[str, int]]:
+    async def _awaited(self, request: GroupRequest, caller: Caller) -> tuple[tuple[str, ...], dict[str, int]]:
         """Ids of the jobs to wait for, and their revisions: what has ended by now is judged at once. Raises
         `not-found`, `conflict` for those that did not end as they were to."""
         awaits: list[str] = []
         expect: dict[str, int] = {}
         for name in request.after:
-            row = await self._named(name)
+            row = await self._named(name, caller)
             if row.is_live:
                 awaits.append(row.id)
                 expect[row.id] = row.rev
@@ -154,14 +159,15 @@ class GroupFeature:
                 )
         return tuple(dict.fromkeys(awaits)), expect
 
-    async def _named(self, name: str) -> Workload:
+    async def _named(self, name: str, caller: Caller) -> Workload:
         """A managed job or group by number or id. Raises `not-found`."""
         found: object = (
             await self._store.find_job(None, int(name))
             if name.isascii() and name.isdigit()
             else await self._store.load(name)
         )
-        if isinstance(found, Workload) and kind_of(found).numbered and found.host_id is None:
+        is_managed = isinstance(found, Workload) and kind_of(found).numbered and found.host_id is None
+        if isinstance(found, Workload) and is_managed and sees(caller, found):
             return found
         raise ArgosyError(
             "not-found", f"there is no managed job `{name}`", hint="`argosy jobs queue` lists them"
@@ -169,7 +175,8 @@ class GroupFeature:
 
     async def group(self, exchange: Exchange) -> GroupReply:
         """Raises `not-found`, `wrong-state` for a single job."""
-        row = await self._named(exchange.path["group"])
+        caller = exchange.caller
+        row = await self._named(exchange.path["group"], caller)
         if not kind_of(row).gathers:
             raise ArgosyError(
                 "wrong-state",
@@ -177,7 +184,7 @@ class GroupFeature:
                 hint=f"`argosy jobs logs {row.number}`",
             )
         rows, version = await self._newer(row, exchange.text("seen"), exchange.number("wait_s") or 0)
-        row = rows.workloads.get(row.id) or await self._named(row.id)
+        row = rows.workloads.get(row.id) or await self._named(row.id, caller)
         jobs = await self._store.load_children(row.id)
         standings = standings_of(
             group_spec(row).layout,
@@ -197,7 +204,7 @@ class GroupFeature:
         request = await exchange.decode(RetryRequest)
 
         async def act() -> Done:
-            group, index = await self._ended_task(request.task)
+            group, index = await self._ended_task(request.task, exchange.caller)
             retried = tuple(sorted({*group_state(group).retried, index}))
             told = self._writer.event(group.id, "retry", f"task {index} runs once more")
             await self._store.commit([group.with_status(retried=retried)], events=[told])
@@ -206,10 +213,11 @@ class GroupFeature:
 
         return await self._writer.retried(act)
 
-    async def _ended_task(self, name: str) -> tuple[Workload, int]:
+    async def _ended_task(self, name: str, caller: Caller) -> tuple[Workload, int]:
         """A live group and the position of a task of it that has ended."""
         number, _, which = name.partition("/")
-        found = await self._named(number)
+        found = await self._named(number, caller)
+        require_over(caller, found)
         group = (await self._store.snapshot()).workloads.get(found.id)
         if not kind_of(found).gathers or not which:
             raise ArgosyError(
@@ -297,9 +305,13 @@ def _programs(
     )
 
 
-def _pool(rows: Snapshot, request: GroupRequest) -> Workload | None:
+def _pool(rows: Snapshot, request: GroupRequest, caller: Caller) -> Workload | None:
     """The pool whose workers run the jobs; None when none is named. Raises `not-found`."""
-    return find_pool(rows, request.pool, request.project) if request.pool else None
+    if not request.pool:
+        return None
+    pool = find_pool(rows, request.pool, request.project, caller)
+    require_over(caller, pool)
+    return pool
 
 
 def _on_worker(task: Task, pool: Workload) -> Task:

@@ -8,16 +8,17 @@ import msgspec
 
 from argosy.api.endpoint import Done
 from argosy.api.job_pools import JobPoolList, JobPoolRequest, JobPoolView
+from argosy.model.access import Caller
 from argosy.model.errors import ArgosyError
 from argosy.model.kinds.workers import WORKERS, WorkersSpec, WorkersStatus, workers_spec
 from argosy.model.phases import Desired
 from argosy.model.reasons import Reason
 from argosy.model.rows import Workload
 from argosy.server.exchange import Exchange
+from argosy.server.guarding import made_by, project_of, require_new, require_over, scopes
 from argosy.server.intake import check_fixed
 from argosy.server.job_pools import find_pool, view_pool
 from argosy.server.kept_plans import subject_of
-from argosy.server.naming import DEFAULT
 from argosy.server.services import Services
 
 WORKERS_MAX: Final = 1000
@@ -44,13 +45,17 @@ class JobPoolFeature:
             )
         task = await self._services.intake.task(request.task, caller, with_files=True)
         check_fixed(task)
-        project = check_name("project", request.project or caller.project or DEFAULT)
-        asked = msgspec.structs.replace(request, task=task, project=project)
-        return await self._writer.retried(lambda: self._apply(asked))
+        project = project_of(caller, request.project)
+        require_new(caller, project)
+        user = made_by(caller, request.user)
+        asked = msgspec.structs.replace(request, task=task, project=project, user=user)
+        return await self._writer.retried(lambda: self._apply(asked, caller))
 
-    async def _apply(self, request: JobPoolRequest) -> JobPoolView:
+    async def _apply(self, request: JobPoolRequest, caller: Caller) -> JobPoolView:
         rows = await self._store.snapshot()
         old = rows.find_named(WORKERS.name, request.name, request.project)
+        if old is not None:
+            require_over(caller, old)
         if old is not None and old.desired is Desired.END:
             raise ArgosyError(
                 "wrong-state",
@@ -93,13 +98,17 @@ class JobPoolFeature:
 
     async def job_pools(self, exchange: Exchange) -> JobPoolList:
         rows = await self._store.snapshot()
-        return JobPoolList(pools=tuple(view_pool(row, rows) for row in rows.named(WORKERS.name)))
+        seen = scopes(exchange.caller)
+        pools = (row for row in rows.named(WORKERS.name) if seen.holds(row.project, row.user))
+        return JobPoolList(pools=tuple(view_pool(row, rows) for row in pools))
 
     async def down_job_pool(self, exchange: Exchange) -> Done:
-        name, project = exchange.path["pool"], exchange.caller.project or DEFAULT
+        name, caller = exchange.path["pool"], exchange.caller
+        project = project_of(caller)
 
         async def act() -> Done:
-            pool = find_pool(await self._store.snapshot(), name, project)
+            pool = find_pool(await self._store.snapshot(), name, project, caller)
+            require_over(caller, pool)
             wished = msgspec.structs.replace(pool, desired=Desired.END, reason=Reason.CANCELLED_BY_USER)
             told = self._writer.event(pool.id, "ending", "asked to end, with its workers")
             await self._store.commit([wished], events=[told])

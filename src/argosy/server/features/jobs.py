@@ -9,6 +9,7 @@ import msgspec
 
 from argosy.api.endpoint import LOG_MEDIA_TYPE, Done
 from argosy.api.jobs import CancelRequest, JobList, JobView
+from argosy.model.access import Caller
 from argosy.model.errors import ArgosyError
 from argosy.model.kinds import kind_of
 from argosy.model.kinds.job import job_label, job_state, job_task
@@ -17,6 +18,7 @@ from argosy.model.reasons import Reason
 from argosy.model.rows import Attempt, Workload
 from argosy.server.exchange import Exchange
 from argosy.server.group_views import index_of, view_group, view_managed
+from argosy.server.guarding import projects_of, require_over, scopes, sees
 from argosy.server.log_stream import Wish, render_text
 from argosy.server.services import Services
 from argosy.server.views import view_job
@@ -46,17 +48,21 @@ class JobFeature:
 
     async def queue(self, exchange: Exchange) -> JobList:
         name = exchange.text("cluster")
+        seen = scopes(exchange.caller)
         limit = min(max(exchange.number("limit") or 1000, 1), _LIST_MAX)
         snapshot = await self._store.snapshot()
         cluster: Workload | None = None
         if name:
-            cluster = await self._services.cluster_called(name, exchange.caller.project, snapshot)
+            cluster = await self._services.cluster_called(name, exchange.caller, snapshot)
         jobs = await self._store.load_jobs(
             host_id=cluster.id if cluster is not None else None,
             live=exchange.flag("live"),
             limit=limit,
             after=exchange.text("after") or None,
+            projects=projects_of(seen),
         )
+        last = jobs[-1].id if len(jobs) == limit else None
+        jobs = [job for job in jobs if seen.holds(job.project, job.user)]
         single = [job for job in jobs if kind_of(job).runs]
         ended = {job.id: job_state(job).attempt_id for job in single if not job.is_live}
         attempts = await self._store.load_by_id(Attempt, [each for each in ended.values() if each])
@@ -71,14 +77,15 @@ class JobFeature:
             else view_job(job, cluster=name or None, attempt=attempts.get(ended[job.id] or ""))
             for job in jobs
         )
-        return JobList(jobs=views, next=jobs[-1].id if len(jobs) == limit else None)
+        return JobList(jobs=views, next=last)
 
     async def job(self, exchange: Exchange) -> JobView:
-        group = await self._find_job(exchange.path["job"], None)
+        caller = exchange.caller
+        group = await self._find_job(exchange.path["job"], None, caller)
         snapshot = await self._store.snapshot()
         if group is not None and kind_of(group).gathers:
             return _view_group(group, snapshot)
-        job = await self._streams.job(exchange.path["job"])
+        job = await self._streams.job(exchange.path["job"], caller)
         name: str | None = None
         if job.host_id is not None:
             cluster = await self._store.load(job.host_id)
@@ -90,25 +97,31 @@ class JobFeature:
         return view_job(job, cluster=name, attempt=last, pending=pending)
 
     async def cancel(self, exchange: Exchange) -> Done:
-        request, project = await exchange.decode(CancelRequest), exchange.caller.project
+        request, caller = await exchange.decode(CancelRequest), exchange.caller
         if not request.jobs and not request.all:
             raise ArgosyError("usage", "no job is named", hint="name jobs, or say `--all`")
 
         async def act() -> Done:
             cluster = (
-                None if request.cluster is None else await self._writer.cluster(request.cluster, project)
+                None
+                if request.cluster is None
+                else await self._writer.cluster(request.cluster, caller, "clusters.read")
             )
             snapshot = await self._store.snapshot()
-            mine = snapshot.jobs_of(cluster.id) if cluster is not None else _managed(snapshot)
+            all_there = snapshot.jobs_of(cluster.id) if cluster is not None else _managed(snapshot)
+            mine = [job for job in all_there if sees(caller, job)]
+            ends = scopes(caller)
             chosen = (
-                list(mine)
+                [job for job in mine if ends.holds(job.project, job.user)]
                 if request.all
                 else [
                     job
                     for name in request.jobs
-                    if (job := await self._named_job(name, cluster, mine)) is not None
+                    if (job := await self._named_job(name, cluster, mine, caller)) is not None
                 ]
             )
+            for job in chosen:
+                require_over(caller, job)
             ending = [
                 msgspec.structs.replace(job, desired=Desired.END, reason=Reason.CANCELLED_BY_USER)
                 for job in {job.id: job for job in chosen}.values()
@@ -122,7 +135,7 @@ class JobFeature:
         return await self._writer.retried(act)
 
     async def _named_job(
-        self, name: str, cluster: Workload | None, live: Sequence[Workload]
+        self, name: str, cluster: Workload | None, live: Sequence[Workload], caller: Caller
     ) -> Workload | None:
         """A live job by number or id; None when it has finished (there is nothing to cancel). Raises
         `not-found`."""
@@ -130,9 +143,9 @@ class JobFeature:
             if name in (job.id, str(job.number)):
                 return job
         if cluster is None and "/" in name:
-            return await self._task(name)
+            return await self._task(name, caller)
         where = f"on cluster `{cluster.name}`" if cluster is not None else "among managed jobs"
-        known = await self._find_job(name, cluster.id if cluster is not None else None)
+        known = await self._find_job(name, cluster.id if cluster is not None else None, caller)
         if known is None:
             raise ArgosyError(
                 "not-found",
@@ -143,11 +156,11 @@ class JobFeature:
             )
         return None
 
-    async def _task(self, name: str) -> Workload | None:
+    async def _task(self, name: str, caller: Caller) -> Workload | None:
         """A live job of a group, as `7/3` or `7/NAME`. Raises `not-found`, `wrong-state` before its turn has
         come."""
         number, _, which = name.partition("/")
-        group = await self._find_job(number, None)
+        group = await self._find_job(number, None, caller)
         if group is None or not kind_of(group).gathers:
             raise ArgosyError(
                 "not-found", f"there is no group of jobs `{number}`", hint="`argosy jobs queue` lists them"
@@ -162,13 +175,16 @@ class JobFeature:
             )
         return jobs[-1] if jobs[-1].is_live else None
 
-    async def _find_job(self, name: str, cluster_id: str | None) -> Workload | None:
+    async def _find_job(self, name: str, cluster_id: str | None, caller: Caller) -> Workload | None:
+        """Of those that the caller may see."""
+        row: object
         if name.isascii() and name.isdigit():
-            return await self._store.find_job(cluster_id, int(name))
-        row = await self._store.load(name)
-        return (
-            row if isinstance(row, Workload) and kind_of(row).numbered and row.host_id == cluster_id else None
-        )
+            row = await self._store.find_job(cluster_id, int(name))
+        else:
+            row = await self._store.load(name)
+        if not isinstance(row, Workload) or not sees(caller, row):
+            return None
+        return row if kind_of(row).numbered and row.host_id == cluster_id else None
 
     async def logs(self, exchange: Exchange) -> None:
         as_text = exchange.text("format") == "text"
@@ -184,7 +200,8 @@ class JobFeature:
             cursor=exchange.text("cursor"),
             attempt=attempt,
         )
-        job = await self._streams.job(exchange.path["job"])
+        job = await self._streams.job(exchange.path["job"], exchange.caller)
+        require_over(exchange.caller, job)
         frames = await self._streams.open(job, wish)
         if as_text:
             many = job_task(job).num_nodes > 1 and wish.rank is None

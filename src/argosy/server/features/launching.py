@@ -11,6 +11,7 @@ from collections.abc import Mapping, Sequence
 import msgspec
 
 from argosy.api.launching import ExecRequest, JobRef, JobsLaunchRequest, JobsReply, LaunchReply, LaunchRequest
+from argosy.model.access import Caller
 from argosy.model.kinds.cluster import CLUSTER, ClusterSpec, ClusterStatus, cluster_spec
 from argosy.model.kinds.job import JOB, JobSpec, JobStatus
 from argosy.model.notify import sealed, sealed_id
@@ -22,9 +23,9 @@ from argosy.model.task import Task
 from argosy.model.units import many
 from argosy.planning.deadline import NOT_WEIGHED
 from argosy.server.exchange import Exchange
+from argosy.server.guarding import key_of, made_by, project_of, require_new, require_over
 from argosy.server.intake import check_fixed, closed_ports, render_warnings
 from argosy.server.kept_plans import Made, subject_of
-from argosy.server.naming import DEFAULT
 from argosy.server.refusals import missing, not_covered
 from argosy.server.services import Services
 from argosy.server.tenancy import Seated
@@ -49,19 +50,23 @@ class LaunchingFeature:
         task = await self._intake.task(request.task, caller, with_files=True)
         check_fixed(task)
         project, _, name = (request.cluster or "").rpartition("/")
-        project = check_name("project", project or request.project or caller.project or DEFAULT)
+        project = project_of(caller, project or request.project)
         if request.cluster is not None:
             request = msgspec.structs.replace(request, cluster=check_name("cluster", name))
-        request = msgspec.structs.replace(request, project=project)
-        return await self._writer.once(request.key, lambda: self._launch(request, task))
+        request = msgspec.structs.replace(
+            request, project=project, user=made_by(caller, request.user), key=key_of(caller, request.key)
+        )
+        return await self._writer.once(request.key, lambda: self._launch(request, task, caller))
 
-    async def _launch(self, request: LaunchRequest, task: Task) -> bytes:
+    async def _launch(self, request: LaunchRequest, task: Task, caller: Caller) -> bytes:
+        require_new(caller, request.project)
         existing = (
-            await self._writer.live_cluster(f"{request.project}/{request.cluster}")
+            await self._writer.live_cluster(f"{request.project}/{request.cluster}", caller)
             if request.cluster is not None
             else None
         )
         if existing is not None:
+            require_over(caller, existing)
             return await self._launch_on(existing, request, task)
         rows = await self._store.snapshot()
         seated = self._tenants.seat(rows, (task,), project=request.project, user=request.user)
@@ -180,36 +185,38 @@ class LaunchingFeature:
         named = request.project and check_name("project", request.project)
 
         async def act() -> bytes:
-            cluster = await self._writer.cluster(request.cluster, named or caller.project)
+            where = msgspec.structs.replace(caller, project=named or caller.project)
+            cluster = await self._writer.cluster(request.cluster, where, "clusters.enter")
             snapshot = await self._store.snapshot()
             fitting = tuple(_fitting(snapshot, cluster, task) for task in tasks)
             project = named or cluster.project
-            seated = self._tenants.seat(
-                snapshot, fitting, project=project, user=request.user, cluster_id=cluster.id
-            )
+            require_new(caller, project)
+            user = made_by(caller, request.user)
+            seated = self._tenants.seat(snapshot, fitting, project=project, user=user, cluster_id=cluster.id)
             self._admission.check_jobs(seated, project, cluster)
-            asked = msgspec.structs.replace(request, project=project)
+            asked = msgspec.structs.replace(request, project=project, user=user)
             batch = self._jobs(seated, asked, cluster, run_setup=False)
             warnings = render_warnings(*tasks) + _no_recovery(*tasks) + seated.warnings
 
             def make(jobs: Sequence[Workload]) -> tuple[Sequence[Row], JobsReply]:
                 return jobs, JobsReply(jobs=tuple(map(_ref, jobs)), warnings=warnings)
 
-            return await self._writer.commit(batch, make, request.key, wake=[cluster.id])
+            return await self._writer.commit(batch, make, key, wake=[cluster.id])
 
-        return await self._writer.once(request.key, act)
+        key = key_of(caller, request.key)
+        return await self._writer.once(key, act)
 
     async def jobs_launch(self, exchange: Exchange) -> bytes:
-        from argosy.spec.names import check_name
-
         request, caller = await exchange.decode(JobsLaunchRequest), exchange.caller
         tasks = await self._intake.tasks(request.tasks, caller)
-        project = check_name("project", request.project or caller.project or DEFAULT)
-        asked = msgspec.structs.replace(request, project=project)
+        project = project_of(caller, request.project)
+        require_new(caller, project)
+        asked = msgspec.structs.replace(request, project=project, user=made_by(caller, request.user))
+        key = key_of(caller, request.key)
 
         async def act() -> bytes:
             rows = await self._store.snapshot()
-            seated = self._tenants.seat(rows, tasks, project=project, user=request.user)
+            seated = self._tenants.seat(rows, tasks, project=project, user=asked.user)
             plans = await self._admission.planned(
                 tasks, project, named=request.plan, limit_micro_usd=request.max_hourly_micro_usd
             )
@@ -233,9 +240,9 @@ class LaunchingFeature:
                 )
                 return jobs, reply
 
-            return await self._writer.commit(batch, make, request.key)
+            return await self._writer.commit(batch, make, key)
 
-        return await self._writer.once(request.key, act)
+        return await self._writer.once(key, act)
 
     def _jobs(
         self,

@@ -12,7 +12,7 @@ class PoolFeature:
         self._tenants = services.tenants
 
     async def pools(self, exchange: Exchange) -> PoolList:
-        return self._tenants.pools()
+        return self._tenants.pools(exchange.caller)
 
     async def explain(self, exchange: Exchange) -> ExplainReply:
-        return await self._tenants.explain(exchange.path["workload"])
+        return await self._tenants.explain(exchange.path["workload"], exchange.caller)

@@ -1,0 +1,246 @@
+"""`serve up` and `serve update`: services and their revisions. The rest of `serve` is in `service_status`."""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING, Any, Final
+
+import click
+
+from argosy.cli.service_status import down, endpoint, logs, promote, rollback, scale, status
+from argosy.cli.session import Session, json_option, pass_session
+from argosy.cli.task_options import parse_whole, task_options
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from argosy.api.services import ServiceReply, ServiceView
+    from argosy.model.serving import Strategy
+    from argosy.model.task import Task
+
+_WAIT_S: Final = 0.2  # between two looks while a service starts
+_BAKE_REQUESTS: Final = 10  # that a step of a canary is to have answered, unless a person decides
+
+
+@click.group(
+    epilog="""\b
+Examples:
+  argosy serve up examples/serve/hello.yaml
+  argosy serve status
+  curl $(argosy serve endpoint hello)/
+  argosy serve update hello hello.yaml --canary 10
+  argosy serve down hello
+"""
+)
+def serve() -> None:
+    """Services: replicas behind one endpoint, that scale and roll over safely."""
+
+
+_STRATEGY: Final = (
+    click.option(
+        "--canary", type=click.IntRange(1, 99), metavar="PERCENT", help="So many requests go to it at first."
+    ),
+    click.option("--steps", default="", metavar="5,25,100", help="Shares of a canary, one after the other."),
+    click.option(
+        "--bake", type=click.IntRange(min=0), metavar="SECONDS", help="Each step lasts so long (300)."
+    ),
+    click.option("--blue-green", is_flag=True, help="All new replicas first, then all requests at once."),
+    click.option("--shadow", is_flag=True, help="It gets copies of requests; its answers are thrown away."),
+    click.option("--ab", type=click.IntRange(1, 99), metavar="PERCENT", help="So many users stay with it."),
+    click.option("--surge", type=click.IntRange(min=1), help="So many replicas more than wanted meanwhile."),
+    click.option("--manual", is_flag=True, help="Nothing is promoted or taken back by itself."),
+    click.option("--mode", type=click.Choice(["rolling", "blue_green"]), hidden=True),
+)
+
+
+def strategy_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """The options that say how a revision takes over."""
+    for option in reversed(_STRATEGY):
+        command = option(command)
+    return command
+
+
+def strategy_of(flags: dict[str, Any]) -> Strategy:
+    """Takes its flags out of `flags`. Errors: "usage"."""
+    from argosy.model.serving import Strategy, canary_steps
+
+    names = ("canary", "steps", "bake", "blue_green", "shadow", "ab", "surge", "manual", "mode")
+    given = {name: flags.pop(name) for name in names}
+    blue_green = given["blue_green"] or given["mode"] == "blue_green"
+    chosen = {
+        "canary": given["canary"] or given["steps"],
+        "blue-green": blue_green,
+        "shadow": given["shadow"],
+        "ab": given["ab"],
+    }
+    named = [name for name, on in chosen.items() if on]
+    if len(named) > 1:
+        raise click.UsageError(f"--{named[0]} and --{named[1]} exclude each other")
+    name = named[0] if named else "rolling"
+    steps: tuple[int, ...] = ()
+    if name == "canary":
+        steps = parse_steps(given["steps"]) or canary_steps(given["canary"])
+    elif name == "ab":
+        steps = (given["ab"] * 10,)
+    return Strategy(
+        name=name,
+        surge=given["surge"] or 0,
+        steps=steps,
+        bake_ms=(given["bake"] or 0) * 1000,
+        bake_requests=_BAKE_REQUESTS if name == "canary" and not given["manual"] else 0,
+        auto=not given["manual"],
+    )
+
+
+def parse_steps(text: str) -> tuple[int, ...]:
+    """Percentages as thousandths; the last is all. Errors: "usage".
+
+    >>> parse_steps("5, 25")
+    (50, 250, 1000)
+    """
+    if not text:
+        return ()
+    parts = [part.strip().rstrip("%") for part in text.split(",")]
+    if not all(part.isdigit() and 0 < int(part) <= 100 for part in parts):
+        raise click.UsageError(f"`{text}` are no steps: write percentages such as 5,25,100")
+    found = tuple(int(part) * 10 for part in parts)
+    if list(found) != sorted(set(found)):
+        raise click.UsageError(f"the steps `{text}` do not grow: write for example 5,25,100")
+    return found if found[-1] == 1000 else (*found, 1000)
+
+
+def _task_of(session: Session, words: tuple[str, ...], flags: dict[str, Any]) -> Task:
+    from argosy.cli.launching import send_files
+    from argosy.model.errors import ArgosyError
+
+    if len(words) != 1:
+        raise click.UsageError("name one task file with a `service:`")
+    parsed = parse_whole(session, words, flags)
+    session.screen.warn(
+        each.render() for each in (one.without(("service",)) for one in parsed.warnings) if each.what
+    )
+    if len(parsed.tasks) != 1:
+        raise click.UsageError("a service is one task")
+    task = parsed.tasks[0]
+    if task.service is None:
+        raise ArgosyError(
+            "spec-invalid",
+            f"{words[0]} has no `service`",
+            hint="add `service: {readiness_probe: /health, replicas: 2}`",
+        )
+    return send_files(session, task)
+
+
+@click.command(
+    epilog="""\b
+Examples:
+  argosy serve up examples/serve/hello.yaml
+  argosy serve up --service-name chat vllm.yaml --gpus L4:1
+
+FILE has a `service:` with `readiness_probe` and `replicas`; its program listens on $ARGOSY_SERVICE_PORT,
+or on the port that the file names.
+"""
+)
+@click.argument("words", nargs=-1, metavar="FILE.yaml")
+@click.option(
+    "--service-name", "service_name", metavar="NAME", help="Name of the service (default: of the task)."
+)
+@click.option("-d", "--detach", is_flag=True, help="Do not wait until it answers.")
+@click.option("-y", "--yes", is_flag=True, hidden=True)
+@task_options
+@json_option
+@pass_session
+def up(session: Session, /, words: tuple[str, ...], as_json: bool, **flags: Any) -> None:
+    """Make a service, and wait until it answers."""
+    from argosy.spec.names import check_name
+
+    named, detach = flags.pop("service_name"), flags.pop("detach")
+    flags.pop("yes")
+    task = _task_of(session, words, flags)
+    name = check_name("service", named or task.name or "service")
+    reply = session.client.apply_service(name, task, user=session.user)
+    session.screen.warn(reply.warnings)
+    service = reply.service if detach else _wait(session, name, reply.service)
+    if as_json:
+        session.screen.json(service)
+    else:
+        _say_up(session, service)
+    if service.status == "failing":
+        raise click.exceptions.Exit(1)
+
+
+def _wait(session: Session, name: str, service: ServiceView) -> ServiceView:
+    """Until a replica is ready, or one has failed. Ctrl-C only stops watching."""
+    said = ""
+    how = f"Detached; service `{name}` goes on.\n  look again: argosy serve status {name}"
+    with session.on_interrupt(lambda: how):
+        while (
+            not (service.ready and service.endpoint)
+            and service.status not in ("failing", "stopping")
+            and service.wanted
+        ):
+            detail = next((each.detail for each in service.replicas if each.detail), "") or service.detail
+            if detail and detail != said:
+                said = detail
+                session.screen.say(detail, "dim")
+            time.sleep(_WAIT_S)
+            service = session.client.service(name)
+    return service
+
+
+def _say_up(session: Session, service: ServiceView) -> None:
+    screen = session.screen
+    if service.ready and service.endpoint:
+        screen.print(f"service `{service.name}` answers at {service.endpoint}")
+    elif service.status == "failing":
+        screen.print(f"service `{service.name}` does not become ready: {service.detail}")
+        for line in next((each.last_lines for each in service.replicas if each.last_lines), ()):
+            screen.say(f"  {line}", "dim")
+    else:
+        screen.print(f"service `{service.name}` starts")
+    screen.say(
+        f"  look at it:  argosy serve status {service.name}\n  its logs:    argosy serve logs {service.name}",
+        "dim",
+    )
+
+
+@click.command(
+    epilog="""\b
+Examples:
+  argosy serve update chat chat.yaml
+  argosy serve update chat chat.yaml --canary 10 --bake 300
+  argosy serve update chat chat.yaml --steps 5,25,100 --manual
+  argosy serve update chat chat.yaml --blue-green
+
+Without a flag the replicas are replaced a few at a time. The old revision serves until the new one is
+good, and takes over again when the new one fails.
+"""
+)
+@click.argument("service")
+@click.argument("words", nargs=-1, metavar="FILE.yaml")
+@strategy_options
+@click.option("--force", is_flag=True, help="Also a revision that was taken back before.")
+@click.option("--note", default="", help="A word about this revision, for `serve status`.")
+@click.option("-y", "--yes", is_flag=True, hidden=True)
+@task_options
+@json_option
+@pass_session
+def update(session: Session, /, service: str, words: tuple[str, ...], as_json: bool, **flags: Any) -> None:
+    """Give a service a new revision."""
+    strategy = strategy_of(flags)
+    force, note = flags.pop("force"), flags.pop("note")
+    flags.pop("yes")
+    task = _task_of(session, words, flags)
+    reply: ServiceReply = session.client.apply_service(
+        service, task, update=True, strategy=strategy, force=force, note=note, user=session.user
+    )
+    session.screen.warn(reply.warnings)
+    if as_json:
+        session.screen.json(reply.service)
+        return
+    session.screen.print(reply.said)
+    session.screen.say(f"  watch it:  argosy serve status {service}", "dim")
+
+
+for _command in (up, update, status, logs, endpoint, scale, promote, rollback, down):
+    serve.add_command(_command)

@@ -1,0 +1,1 @@
+"""Services: replicas behind one endpoint, their revisions, and how many there should be."""

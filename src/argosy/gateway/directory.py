@@ -1,0 +1,95 @@
+"""Which service a request is for: by its host, by the prefix of its path, or by the model that it names."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Final
+
+import msgspec
+
+from argosy.gateway.exchange import Answer, Exchange
+from argosy.gateway.heads import RequestHead
+from argosy.gateway.service import Service
+
+#: Requests to language models of all services come in below this path.
+MODELS: Final = b"/v1/"
+
+
+class Model(msgspec.Struct, frozen=True, kw_only=True):
+    """As OpenAI's `/v1/models` lists one."""
+
+    id: str
+    object: str = "model"
+    created: int = 0
+    owned_by: str = "argosy"
+
+
+class Models(msgspec.Struct, frozen=True, kw_only=True):
+    """As OpenAI's `/v1/models` answers."""
+
+    data: tuple[Model, ...]
+    object: str = "list"
+
+
+class Directory:
+    """The addresses of one table."""
+
+    def __init__(self, services: Iterable[Service] = ()) -> None:
+        self._hosts: dict[bytes, Service] = {}
+        self._wildcards: dict[bytes, Service] = {}
+        self._prefixes: dict[bytes, Service] = {}
+        self._models: dict[str, list[Service]] = {}
+        for service in services:
+            for host in service.route.hosts:
+                if host.startswith("*."):
+                    self._wildcards[host[1:].lower().encode()] = service
+                else:
+                    self._hosts[host.lower().encode()] = service
+            if service.route.prefix:
+                self._prefixes[service.route.prefix.encode()] = service
+            for model in service.route.models:
+                self._models.setdefault(model, []).append(service)
+        self._depths = tuple(sorted({prefix.count(b"/") for prefix in self._prefixes}, reverse=True))
+
+    def find(self, head: RequestHead) -> tuple[Service, int] | None:
+        """The service of a request, and how many bytes of its path are the prefix."""
+        service = self._hosts.get(head.host)
+        if service is None and self._wildcards:
+            dot = head.host.find(b".")
+            service = self._wildcards.get(head.host[dot:]) if dot > 0 else None
+        if service is not None:
+            return service, 0
+        for depth in self._depths:
+            prefix = b"/".join(head.path.split(b"/", depth + 1)[: depth + 1])
+            service = self._prefixes.get(prefix)
+            if service is not None:
+                return service, len(prefix)
+        return None
+
+    def names_models(self, head: RequestHead) -> bool:
+        """It is a request to a language model under the common address."""
+        return bool(self._models) and head.path.startswith(MODELS)
+
+    def models_for(self, exchange: Exchange) -> dict[str, Service] | Answer:
+        """The models that the caller may ask, with their services; or why it may ask none."""
+        mine: dict[str, Service] = {}
+        keyed: Service | None = None
+        for name, services in self._models.items():
+            for service in services:
+                if service.keys:
+                    keyed = service
+                    if isinstance(service.keys.find(exchange, notes=False), Answer):
+                        continue  # it may be a key of another service: no guess
+                elif not service.route.public:
+                    continue
+                mine.setdefault(name, service)
+        if mine or keyed is None:
+            return mine
+        refused = keyed.keys.find(exchange)
+        return refused if isinstance(refused, Answer) else mine
+
+
+def list_models(models: Iterable[str]) -> Answer:
+    """As OpenAI's `/v1/models` answers."""
+    listed = Models(data=tuple(Model(id=name) for name in sorted(models)))
+    return Answer(status=200, body=msgspec.json.encode(listed))

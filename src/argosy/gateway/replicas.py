@@ -1,0 +1,212 @@
+"""Replicas and revisions as one worker of a gateway knows them: connections, what is in flight, health,
+counts."""
+
+from __future__ import annotations
+
+import bisect
+from collections.abc import Callable
+from typing import Final, Literal
+
+from argosy.gateway.addresses import parse_address
+from argosy.gateway.exchange import Exchange
+from argosy.gateway.pools import Pool
+from argosy.gateway.shared import Board
+from argosy.model.routes import (
+    LATENCY_BOUNDS_MS,
+    ReplicaCounters,
+    ReplicaRoute,
+    RevisionCounters,
+    RevisionRoute,
+)
+
+#: So many refused or reset connections in a row make a replica suspect.
+FAILURES: Final = 2
+#: So many good probes in a row make it ready again.
+GOOD_PROBES: Final = 2
+_FIRST_SHARE: Final = 0.1  # of a replica that starts slowly
+_BOUNDS_S: Final = tuple(bound / 1000 for bound in LATENCY_BOUNDS_MS)
+
+
+class Replica:
+    """One replica. `weight` is what its share of the requests is, from 0 to 1."""
+
+    __slots__ = (
+        "_board", "_failed", "_now_s", "_probed", "_row", "_since_s", "counters", "drains_since_s",
+        "elsewhere", "has_left", "in_flight", "limit", "pool", "region", "revision", "route", "sockets",
+        "suspect", "taken",
+    )  # fmt: skip
+
+    def __init__(
+        self, route: ReplicaRoute, revision: Revision, board: Board, now_s: Callable[[], float]
+    ) -> None:
+        self.route = route
+        self.revision = revision
+        self.pool = Pool(parse_address(route.address), now_s)
+        self.limit = route.max_concurrency
+        self.region = route.region
+        self.in_flight = 0
+        self.elsewhere = 0  # in flight in the other workers of this gateway
+        self.sockets: set[Exchange] = set()  # WebSockets
+        self.drains_since_s = 0.0
+        self.suspect = False
+        self.has_left = False  # the table
+        self.taken = 0.0  # what round robin gave it
+        self.counters = ReplicaCounters(id=route.id, revision=revision.id)
+        self._now_s = now_s
+        self._board = board
+        self._row = board.row("replica/" + route.id)
+        self._since_s = now_s()
+        self._failed = 0
+        self._probed = 0
+
+    def take_route(self, route: ReplicaRoute, revision: Revision) -> None:
+        """What a new table says of it."""
+        self.route, self.revision = route, revision
+        self.limit, self.region = route.max_concurrency, route.region
+        self._row = self._board.row("replica/" + route.id)
+        self._begin_draining(route.state == "draining")
+
+    def leave(self) -> None:
+        """It is no longer in the table."""
+        self.has_left = True
+        self._begin_draining(True)
+
+    def _begin_draining(self, drains: bool) -> None:
+        if not drains:
+            self.drains_since_s, self.pool.retired = 0.0, False
+        elif not self.drains_since_s:
+            self.drains_since_s = self._now_s()
+            self.pool.retire()
+
+    def begin(self) -> None:
+        """A request goes to it."""
+        self.in_flight += 1
+        self._board.begin(self._row)
+
+    def end(self) -> None:
+        """A request is no longer there."""
+        self.in_flight -= 1
+        self._board.end(self._row)
+
+    def look_elsewhere(self) -> None:
+        """See what the other workers have in flight."""
+        self.elsewhere = self._board.elsewhere(self._row)
+
+    @property
+    def id(self) -> str:
+        return self.route.id
+
+    @property
+    def is_draining(self) -> bool:
+        return self.has_left or self.route.state == "draining"
+
+    @property
+    def is_free(self) -> bool:
+        """It takes one more request."""
+        if not self.limit:
+            return True
+        self.look_elsewhere()
+        return self.in_flight + self.elsewhere < self.limit
+
+    @property
+    def load(self) -> float:
+        """What it would have in flight with one more request; more when it starts slowly."""
+        return (self.in_flight + self.elsewhere + 1) / self.weight
+
+    @property
+    def weight(self) -> float:
+        over_s = self.route.slow_start_s
+        if not over_s:
+            return 1.0
+        return min(1.0, max(_FIRST_SHARE, (self._now_s() - self._since_s) / over_s))
+
+    def failed(self) -> bool:
+        """A connection was refused or reset. True: it has become suspect with that."""
+        self._failed += 1
+        self._probed = 0
+        if self.suspect or self._failed < FAILURES:
+            return False
+        self.suspect = True
+        return True
+
+    def answered(self) -> None:
+        """The first byte of an answer came."""
+        self._failed = 0
+
+    def probed(self, good: bool) -> bool:
+        """What a connection that was tried says. True: it is ready again with that."""
+        self._probed = self._probed + 1 if good else 0
+        if self._probed < GOOD_PROBES or not self.suspect:
+            return False
+        self.suspect = False
+        self._failed = 0
+        self._since_s = self._now_s()
+        return True
+
+    def count(self, exchange: Exchange, now_s: float, now_ms: int) -> None:
+        """A request that went to it has ended."""
+        self.sockets.discard(exchange)
+        failed = exchange.outcome in ("cut", "timeout", "failed")
+        counters = self.counters
+        counters.requests += 1
+        counters.last_use_ms = now_ms
+        if failed or exchange.status >= 500:
+            counters.errors += 1
+        if exchange.outcome != "gone":
+            begun_s = exchange.begun_s
+            first_s = (exchange.first_s or now_s) - begun_s
+            self.revision.count(failed or exchange.status >= 500, first_s, now_s - begun_s)
+
+    def tell(self) -> ReplicaCounters:
+        """The counters of this moment."""
+        counters = self.counters
+        counters.in_flight = self.in_flight
+        states: dict[bool, Literal["gone", "draining"]] = {True: "gone", False: "draining"}
+        if self.is_draining:
+            counters.state = states[self.has_left]
+        else:
+            counters.state = "suspect" if self.suspect else "ready"
+        return counters
+
+
+class Revision:
+    """One revision with its replicas. `ready` is what requests may go to, `all` what there is."""
+
+    __slots__ = ("all", "counters", "id", "limited", "ready", "weight")
+
+    def __init__(self, route: RevisionRoute) -> None:
+        self.id = route.id
+        self.weight = route.weight
+        self.all: list[Replica] = []
+        self.ready: list[Replica] = []
+        self.limited = False  # some of `ready` take only so many requests at once
+        size = len(LATENCY_BOUNDS_MS) + 1
+        self.counters = RevisionCounters(id=route.id, latency=[0] * size, first_byte=[0] * size)
+
+    def settle(self, region: str) -> None:
+        """Find out anew which replicas take requests: ready ones, those of the gateway's region first.
+        When more than half are suspect, something else is wrong (the network here): then all are used."""
+        there = [replica for replica in self.all if not replica.is_draining]
+        ready = [replica for replica in there if not replica.suspect]
+        if len(there) > 1 and 2 * len(ready) < len(there):
+            ready = there
+        near = [replica for replica in ready if region and replica.region == region]
+        self.ready = near or ready
+        self.limited = any(replica.limit for replica in self.ready)
+
+    def free(self) -> list[Replica]:
+        """The replicas that take one more request."""
+        if not self.limited:
+            return self.ready
+        return [replica for replica in self.ready if replica.is_free]
+
+    def count(self, failed: bool, first_s: float, whole_s: float) -> None:
+        """One request has ended; times in seconds since it came."""
+        counters = self.counters
+        counters.requests += 1
+        if failed:
+            counters.errors += 1
+        counters.latency[bisect.bisect_left(_BOUNDS_S, whole_s)] += 1
+        counters.first_byte[bisect.bisect_left(_BOUNDS_S, first_s)] += 1
+        counters.latency_ms += int(whole_s * 1000)
+        counters.first_byte_ms += int(first_s * 1000)

@@ -1,0 +1,387 @@
+"""The decider of a gateway: from a request to its service, through keys and limits, and from there to a
+replica."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from typing import Final
+
+from argosy.gateway.access_log import AccessLog, Line
+from argosy.gateway.directory import MODELS, Directory, list_models
+from argosy.gateway.exchange import Answer, Decision, Exchange, Forward, NeedBody, refusal
+from argosy.gateway.limits import Key, expected_tokens, limited
+from argosy.gateway.replicas import Replica
+from argosy.gateway.service import Service
+from argosy.gateway.shared import Board
+from argosy.gateway.trip import Trip
+from argosy.gateway.usage import ModelRequest, Usage, parse_model_request
+from argosy.model.routes import GatewayCounters, RouteTable, Wanted, check_table
+
+_TRIES: Final = 3
+_MODEL_BODY: Final = 32 << 20
+#: Why a connection failed before the first byte: nothing was sent, or an idle connection had died.
+_UNSENT: Final = frozenset(("refused", "unreachable"))
+_STALE: Final = "stale"
+
+
+class Router:
+    """Routes requests by the table it has."""
+
+    def __init__(
+        self,
+        loop: asyncio.AbstractEventLoop,
+        now_ms: Callable[[], int],
+        *,
+        now_s: Callable[[], float] | None = None,
+        board: Board | None = None,
+        log: AccessLog | None = None,
+        own_paths: tuple[str, ...] = (),
+    ) -> None:
+        self._loop = loop
+        self._now_s = now_s or loop.time
+        self._now_ms = now_ms
+        self._board = board or Board()
+        self._log = log
+        self._own_paths = own_paths
+        self.since_ms = now_ms()
+        self.generation = 0
+        self.table = RouteTable(generation=0)
+        self.on_want: Callable[[], None] = _nobody
+        self._services: dict[str, Service] = {}
+        self._gone: list[Service] = []
+        self._directory = Directory()
+
+    # --- the table ---------------------------------------------------------------------------------
+
+    def take_table(self, table: RouteTable) -> None:
+        """Route by this table from now on. Raises ValueError for a table that is older or wrong."""
+        if table.generation < self.generation:
+            raise ValueError(
+                f"generation {table.generation} is older than {self.generation}, which is in use"
+            )
+        faults = [*check_table(table), *_loops(table, self._own_paths)]
+        if faults:
+            raise ValueError("; ".join(faults))
+        services: dict[str, Service] = {}
+        for route in table.services:
+            service = self._services.get(route.id)
+            if service is None:
+                service = Service(route, self._loop, self._board, self._now_s, self._now_ms)
+            service.take_route(route, table.region)
+            services[route.id] = service
+        for id, service in self._services.items():
+            if id not in services:
+                service.retire()
+                self._gone.append(service)
+        self._gone = [service for service in self._gone if not service.is_gone]
+        self._services = services
+        self.table, self.generation = table, table.generation
+        self._directory = Directory(services.values())
+        for service in services.values():
+            self._release(service)
+
+    # --- Decider -----------------------------------------------------------------------------------
+
+    def decide(self, exchange: Exchange) -> Decision:
+        trip = exchange.memo
+        if isinstance(trip, Trip):
+            return self._admit(exchange, trip)
+        found = self._directory.find(exchange.head)
+        if found is None:
+            if self._directory.names_models(exchange.head):
+                return self._find_model(exchange)
+            return refusal(404, "not-found", "no service has this address")
+        return self._enter(exchange, found[0], found[1])
+
+    def _enter(self, exchange: Exchange, service: Service, prefix: int) -> Decision:
+        """A request has found its service: may it be there?"""
+        trip = exchange.memo = Trip(service, prefix)
+        service.in_flight += 1
+        service.earn_retry()
+        route, head = service.route, exchange.head
+        if head.upgrade and not service.allows_origin(head):
+            return self._refuse(
+                trip, refusal(403, "foreign-origin", "a page of another origin may not open this")
+            )
+        if service.keys:
+            key = service.keys.find(exchange)
+            if isinstance(key, Answer):
+                return self._refuse(trip, key)
+            trip.key = key
+        elif not route.public:
+            return self._refuse(
+                trip, refusal(401, "unauthorized", f"`{route.name}` is not public and has no keys yet")
+            )
+        if route.max_body_bytes and head.length > route.max_body_bytes:
+            return refusal(413, "too-large", f"the body is larger than {route.max_body_bytes} bytes")
+        trip.copies = service.wants_copy(exchange)
+        trip.asks_model = bool(route.models) and head.method == b"POST"
+        return self._admit(exchange, trip)
+
+    def _admit(self, exchange: Exchange, trip: Trip) -> Decision:
+        """Look at the body where somebody must, and take the request from the limits of its key."""
+        key = trip.key
+        if exchange.body is None and exchange.head.length:
+            limit = self._body_limit(trip, key)
+            if limit:
+                return NeedBody(limit=limit)
+        if key is not None and trip.reserved < 0:
+            tokens = 0
+            if trip.asks_model:
+                try:
+                    asked = parse_model_request(exchange.body or b"{}")
+                except ValueError as error:
+                    return refusal(400, "bad-request", str(error))
+                tokens = expected_tokens(exchange.received, asked.most_tokens)
+            what, after_s = key.admit(tokens, self._now_s())
+            if what:
+                key.counters.refused += 1
+                return self._refuse(trip, limited(what, after_s))
+            trip.reserved = tokens
+            exchange.answer_fields += key.fields()
+        if trip.asks_model and trip.usage is None:
+            trip.usage = Usage(exchange.received)
+            exchange.tap = trip.usage.see
+        return self._send_or_hold(exchange, trip)
+
+    def _body_limit(self, trip: Trip, key: Key | None) -> int:
+        service = trip.service
+        limit = service.balancer.body_limit
+        if trip.asks_model and key is not None and key.route.tokens_per_minute:
+            limit = max(limit, _MODEL_BODY)
+        if trip.copies and service.route.shadow is not None:
+            limit = max(limit, service.route.shadow.max_body_bytes)
+        most = service.route.max_body_bytes
+        return min(limit, most) if most else limit
+
+    def _refuse(self, trip: Trip, answer: Answer) -> Answer:
+        trip.service.counters.refused += 1
+        return answer
+
+    # --- language models under one address -----------------------------------------------------------
+
+    def _find_model(self, exchange: Exchange) -> Decision:
+        head = exchange.head
+        mine = self._directory.models_for(exchange)
+        if isinstance(mine, Answer):
+            return mine
+        if head.method == b"GET" and head.path == MODELS + b"models":
+            return list_models(mine)
+        if head.method != b"POST":
+            return refusal(404, "not-found", "no service has this address")
+        if exchange.body is None and head.length:
+            return NeedBody(limit=_MODEL_BODY)
+        try:
+            asked: ModelRequest = parse_model_request(exchange.body or b"")
+        except ValueError as error:
+            return refusal(400, "bad-request", str(error))
+        service = mine.get(asked.model)
+        if service is None:
+            known = ", ".join(sorted(mine)) or "none"
+            return refusal(
+                404, "model_not_found", f"there is no model `{asked.model}` for this key; there is: {known}"
+            )
+        return self._enter(exchange, service, 0)
+
+    # --- to a replica ------------------------------------------------------------------------------
+
+    def _send_or_hold(self, exchange: Exchange, trip: Trip) -> Forward | Answer | None:
+        service = trip.service
+        if not len(service.queue):  # nobody overtakes those who wait
+            forward = self._send(exchange, trip)
+            if forward is not None:
+                return forward
+        rule = service.route.holding
+        if rule is None:
+            return refusal(503, "no-replica", f"no replica of `{service.route.name}` takes requests now",
+                           fields=b"retry-after: 1\r\n")  # fmt: skip
+        refused = service.queue.hold(exchange, rule, service.route.name)
+        if refused is not None:
+            return refused
+        trip.is_held = True
+        self.on_want()
+        return None
+
+    def _send(self, exchange: Exchange, trip: Trip) -> Forward | None:
+        service = trip.service
+        replica = service.choose(exchange, trip.tried)
+        if replica is None:
+            return None
+        trip.replica = replica
+        service.sent(exchange, replica)
+        forward = service.forward(exchange, replica, trip.prefix)
+        if len(service.revisions) > 1 and not exchange.tries:
+            exchange.answer_fields += b"x-argosy-variant: %b\r\n" % replica.revision.id.encode()
+        if trip.copies:
+            trip.copies = False
+            service.send_copy(exchange, forward)
+        return forward
+
+    def again(self, exchange: Exchange, why: str) -> Forward | Answer | None:
+        trip = exchange.memo
+        if not isinstance(trip, Trip) or trip.replica is None:
+            return refusal(502, "replica-failed", "the replica failed")
+        replica, service = trip.replica, trip.service
+        self._leave(exchange, trip)
+        if why != _STALE:
+            trip.tried.append(replica)
+            replica.counters.errors += 1
+            if replica.failed():
+                replica.revision.settle(self.table.region)
+        early = why in _UNSENT or why in ("closed", _STALE)
+        repeatable = exchange.may_repeat or (why in _UNSENT and exchange.pieces is not None)
+        if not (early and repeatable):
+            return refusal(502, "replica-failed", f"a replica of `{service.route.name}` failed: {why}")
+        if exchange.tries <= _TRIES and service.may_retry():
+            forward = self._send(exchange, trip)
+            if forward is not None:
+                return forward
+        if why in _UNSENT and service.route.holding is not None:
+            trip.tried.clear()
+            return self._send_or_hold(exchange, trip) if replica.suspect else self._hold_on(exchange, trip)
+        return refusal(502, "replica-failed", f"a replica of `{service.route.name}` failed: {why}")
+
+    def _hold_on(self, exchange: Exchange, trip: Trip) -> Forward | Answer | None:
+        """The only replica refused once: once more makes it suspect, then the request waits."""
+        return self._send(exchange, trip) or self._send_or_hold(exchange, trip)
+
+    def first_byte(self, exchange: Exchange) -> None:
+        trip = exchange.memo
+        if isinstance(trip, Trip) and trip.replica is not None:
+            trip.replica.answered()
+            if exchange.status == 101:
+                trip.replica.sockets.add(exchange)
+            trip.service.balancer.first_byte(exchange, trip.replica)
+
+    def ended(self, exchange: Exchange) -> None:
+        trip, now_s = exchange.memo, self._now_s()
+        if isinstance(trip, Trip):
+            service, now_ms = trip.service, self._now_ms()
+            service.in_flight -= 1
+            service.counters.requests += 1
+            service.counters.last_use_ms = now_ms
+            if trip.is_held:
+                service.queue.drop(exchange)
+            if trip.usage is not None or trip.key is not None:
+                _settle(exchange, trip, now_ms)
+            if trip.replica is not None:
+                trip.replica.count(exchange, now_s, now_ms)
+        if self._log is not None:
+            self._log.add(_line(exchange, now_s, self._now_ms()))
+        if isinstance(trip, Trip):
+            self._leave(exchange, trip)
+            if len(trip.service.queue):
+                self._release(trip.service)
+
+    def _leave(self, exchange: Exchange, trip: Trip) -> None:
+        replica, trip.replica = trip.replica, None
+        if replica is not None:
+            trip.service.unsent(exchange, replica)
+
+    def _release(self, service: Service) -> None:
+        """Send what waits and can be sent."""
+        if len(service.queue):
+            service.queue.release(self._send_held)
+
+    def _send_held(self, exchange: Exchange) -> Forward | None:
+        trip = exchange.memo
+        return self._send(exchange, trip) if isinstance(trip, Trip) else None
+
+    # --- care --------------------------------------------------------------------------------------
+
+    def sweep(self) -> None:
+        """Call it every second: old connections are closed, suspects are tried, who waited too long is
+        told."""
+        for service in self._services.values():
+            service.sweep(self._settled)
+        if self._log is not None:
+            self._log.flush()
+
+    def _settled(self, service: Service, replica: Replica) -> None:
+        """A suspect is ready again."""
+        replica.revision.settle(self.table.region)
+        self._release(service)
+
+    def wanted(self) -> tuple[Wanted, ...]:
+        """The services whose requests wait."""
+        return tuple(
+            Wanted(service=id, held=len(service.queue), oldest_s=round(service.queue.oldest_s, 3))
+            for id, service in self._services.items()
+            if len(service.queue)
+        )
+
+    def look_elsewhere(self) -> None:
+        """See what the other workers of the gateway have in flight, many times a second: what waits may
+        go on."""
+        for service in self._services.values():
+            service.look_elsewhere()
+            self._release(service)
+
+    def tell(self) -> GatewayCounters:
+        """The counters of this moment."""
+        return GatewayCounters(
+            generation=self.generation,
+            since_ms=self.since_ms,
+            services=[service.tell() for service in (*self._services.values(), *self._gone)],
+        )
+
+
+def _loops(table: RouteTable, own_paths: tuple[str, ...]) -> list[str]:
+    """Replicas that would be the gateway itself."""
+    return [
+        f"service `{service.name}`: replica `{replica.id}` is the gateway's own socket"
+        for service in table.services
+        for revision in service.revisions
+        for replica in revision.replicas
+        if replica.address in own_paths
+    ]
+
+
+def _nobody() -> None:
+    """Nobody wants to know."""
+
+
+def _settle(exchange: Exchange, trip: Trip, now_ms: int) -> None:
+    """Count what a request used, for its key and its revision."""
+    taken, made = trip.usage.tokens() if trip.usage is not None else (0, 0)
+    if trip.replica is not None:
+        counters = trip.replica.revision.counters
+        counters.input_tokens += taken
+        counters.output_tokens += made
+    key = trip.key
+    if key is not None:
+        key.counters.requests += 1
+        key.counters.input_tokens += taken
+        key.counters.output_tokens += made
+        key.counters.last_use_ms = now_ms
+        if trip.reserved >= 0:
+            key.settle(trip.reserved, taken + made)
+
+
+def _line(exchange: Exchange, now_s: float, now_ms: int) -> Line:
+    head, trip = exchange.head, exchange.memo
+    line = Line(
+        time_ms=now_ms,
+        id=exchange.id.decode(),
+        ip=exchange.ip.decode("latin-1"),
+        method=head.method.decode(),
+        host=head.host.decode(),
+        path=head.path.decode(),
+        status=exchange.status,
+        outcome=exchange.outcome,
+        ms=int((now_s - exchange.begun_s) * 1000),
+        first_byte_ms=int((exchange.first_s - exchange.begun_s) * 1000) if exchange.first_s else 0,
+        received=exchange.received,
+        sent=exchange.sent,
+        tries=exchange.tries,
+    )
+    if isinstance(trip, Trip):
+        line.service = trip.service.route.id
+        if trip.replica is not None:
+            line.revision, line.replica = trip.replica.revision.id, trip.replica.id
+        if trip.key is not None:
+            line.key = trip.key.route.id
+        if trip.usage is not None:
+            line.input_tokens, line.output_tokens = trip.usage.tokens()
+    return line

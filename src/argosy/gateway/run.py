@@ -1,0 +1,170 @@
+"""The composition of a gateway's processes: listeners, router, control socket. The only file that reads
+the clock."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import secrets
+import signal
+import socket
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Final
+
+import msgspec
+
+from argosy.gateway.access_log import AccessLog
+from argosy.gateway.connection import Door
+from argosy.gateway.routing import Router
+from argosy.gateway.shared import Board
+from argosy.gateway.splice import clients
+from argosy.model.routes import GatewayCounters, RouteTable, Wanted
+
+_BACKLOG: Final = 4096
+_LOOK_S: Final = 0.05  # how often a worker sees what the others have in flight
+
+
+class Settings(msgspec.Struct, frozen=True, kw_only=True):
+    """Of one gateway."""
+
+    control: Path
+    listen: tuple[str, ...] = ()  # HOST:PORT
+    sockets: tuple[Path, ...] = ()  # for our own edge, which tells the client's address
+    workers: int = 1
+    access_log: Path | None = None
+    stop_s: float = 600.0  # answers may go on so long after SIGTERM
+
+    @property
+    def own_paths(self) -> tuple[str, ...]:
+        """Sockets that no replica may have."""
+        return tuple(map(str, (self.control, *self.sockets)))
+
+
+def now_ms() -> int:
+    """Milliseconds since the epoch."""
+    return time.time_ns() // 1_000_000
+
+
+def request_ids() -> Callable[[], bytes]:
+    """What makes ids of requests: eight digits of this process, and a count."""
+    prefix = secrets.token_hex(4).encode()
+    count = 0
+
+    def new() -> bytes:
+        nonlocal count
+        count += 1
+        return b"%b-%x" % (prefix, count)
+
+    return new
+
+
+def bind(listen: str) -> socket.socket:
+    """A socket at HOST:PORT. Another process of this gateway that still ends may hold the port too.
+    Raises OSError, ValueError."""
+    host, _, port = listen.rpartition(":")
+    host = host.removeprefix("[").removesuffix("]")
+    sock = socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET, socket.SOCK_STREAM)
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    sock.bind((host, int(port)))
+    return sock
+
+
+def bind_unix(path: Path) -> socket.socket:
+    """A unix socket that only its owner may open. Raises OSError."""
+    with contextlib.suppress(FileNotFoundError):
+        path.unlink()
+    sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    before = os.umask(0o177)
+    try:
+        sock.bind(str(path))
+    finally:
+        os.umask(before)
+    return sock
+
+
+def stop_event() -> asyncio.Event:
+    """Set by SIGTERM and SIGINT."""
+    stopping = asyncio.Event()
+    for name in (signal.SIGTERM, signal.SIGINT):
+        asyncio.get_running_loop().add_signal_handler(name, stopping.set)
+    return stopping
+
+
+class DataPlane:
+    """One router behind its listeners."""
+
+    def __init__(self, settings: Settings, board: Board | None = None) -> None:
+        loop = asyncio.get_running_loop()
+        log = AccessLog(settings.access_log) if settings.access_log is not None else None
+        self.router = Router(loop, now_ms, board=board, log=log, own_paths=settings.own_paths)
+        ids = request_ids()
+        self.outer = Door(self.router, loop, ids)
+        self.inner = Door(self.router, loop, ids, trusted=True)
+        self._loop = loop
+        self._settings = settings
+        self._servers: list[asyncio.Server] = []
+        self._tasks = [loop.create_task(self._sweep())]
+        if settings.workers > 1:
+            self._tasks.append(loop.create_task(self._look_elsewhere()))
+
+    async def listen(self, outer: list[socket.socket], inner: list[socket.socket]) -> None:
+        """Take requests from these sockets."""
+        for sock in outer:
+            server = await self._loop.create_server(clients(self.outer), sock=sock, backlog=_BACKLOG)
+            self._servers.append(server)
+        for sock in inner:
+            server = await self._loop.create_unix_server(clients(self.inner), sock=sock, backlog=_BACKLOG)
+            self._servers.append(server)
+
+    async def close(self) -> None:
+        """Accept nothing new; answers that have begun go on for `stop_s`."""
+        for server in self._servers:
+            server.close()
+        for door in (self.outer, self.inner):
+            door.close()
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(self._settings.stop_s):
+                await asyncio.gather(self.outer.emptied(), self.inner.emptied())
+        for task in self._tasks:
+            task.cancel()
+        self.router.sweep()
+
+    async def _sweep(self) -> None:
+        while True:
+            await asyncio.sleep(1.0)
+            self.outer.sweep()
+            self.inner.sweep()
+            self.router.sweep()
+
+    async def _look_elsewhere(self) -> None:
+        while True:
+            await asyncio.sleep(_LOOK_S)
+            self.router.look_elsewhere()
+
+
+class Alone:
+    """A gateway of one process, as its control socket sees it."""
+
+    def __init__(self, router: Router) -> None:
+        self._router = router
+
+    @property
+    def generation(self) -> int:
+        return self._router.generation
+
+    def take(self, table: RouteTable, done: Callable[[str], None]) -> None:
+        try:
+            self._router.take_table(table)
+        except ValueError as error:
+            done(str(error))
+        else:
+            done("")
+
+    def tell_all(self, done: Callable[[GatewayCounters], None]) -> None:
+        done(self._router.tell())
+
+    def wanted(self) -> tuple[Wanted, ...]:
+        return self._router.wanted()

@@ -1,0 +1,111 @@
+"""Numbers that the workers of one gateway share: limits of keys, and how much is in flight at each replica.
+
+A `Board` is memory that all of them map. A row belongs to a name (a key, a replica); it holds the level and
+time of two token buckets and one count of requests in flight for each worker, so that the counts of a
+worker that died can be taken back. The process that steers the workers gives out the rows, with each table.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+from collections.abc import Iterator
+from typing import Final, Protocol
+
+_BUCKETS: Final = 4  # two levels, two times
+_NEVER: Final = 0.0
+
+
+class Cells(Protocol):
+    """Memory as numbers: a list, or a view of doubles."""
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, at: int, /) -> float: ...
+
+    def __setitem__(self, at: int, value: float, /) -> None: ...
+
+
+class Board:
+    """The shared numbers as one worker sees them."""
+
+    def __init__(
+        self, cells: Cells | None = None, *, workers: int = 1, worker: int = 0, lock_fd: int = -1
+    ) -> None:
+        self._width = _BUCKETS + workers
+        self._workers = workers
+        self._worker = worker
+        self._lock_fd = lock_fd
+        self._own: list[float] = []
+        self._cells: Cells = self._own if cells is None else cells
+        self._rows: dict[str, int] = {}
+
+    def row(self, name: str) -> int:
+        """Where the numbers of a name stand."""
+        row = self._rows.get(name)
+        if row is None:
+            row = self._rows[name] = len(self._rows)
+        if self._cells is self._own:
+            self._own.extend([0.0] * ((row + 1) * self._width - len(self._own)))
+        elif (row + 1) * self._width > len(self._cells):
+            row = len(self._cells) // self._width - 1  # the last one is everybody's who came too late
+        return row * self._width
+
+    def know(self, rows: dict[str, int]) -> None:
+        """The rows that the steering process has given out."""
+        self._rows.update(rows)
+
+    @contextlib.contextmanager
+    def lock(self) -> Iterator[None]:
+        """Nobody else changes a number meanwhile."""
+        if self._lock_fd < 0:
+            yield
+            return
+        fcntl.lockf(self._lock_fd, fcntl.LOCK_EX)
+        try:
+            yield
+        finally:
+            fcntl.lockf(self._lock_fd, fcntl.LOCK_UN)
+
+    # --- token buckets: hold the lock ----------------------------------------------------------------
+
+    def missing_s(self, row: int, column: int, limit: int, amount: int, now_s: float) -> float:
+        """Fill a bucket of `limit` per minute up to now. For how many seconds `amount` is not in it yet;
+        0: it is."""
+        cells = self._cells
+        level, since_s = cells[row + column], cells[row + column + 1]
+        level = (
+            float(limit) if since_s == _NEVER else min(float(limit), level + (now_s - since_s) * limit / 60.0)
+        )
+        cells[row + column], cells[row + column + 1] = level, now_s
+        return 0.0 if level >= amount else (amount - level) * 60.0 / limit
+
+    def take(self, row: int, column: int, amount: int) -> None:
+        self._cells[row + column] -= amount
+
+    def level(self, row: int, column: int) -> float:
+        return self._cells[row + column]
+
+    # --- requests in flight --------------------------------------------------------------------------
+
+    def begin(self, row: int) -> None:
+        self._cells[row + _BUCKETS + self._worker] += 1
+
+    def end(self, row: int) -> None:
+        self._cells[row + _BUCKETS + self._worker] -= 1
+
+    def in_flight(self, row: int) -> int:
+        """Of all workers together."""
+        if self._workers == 1:
+            return int(self._cells[row + _BUCKETS])
+        first = row + _BUCKETS
+        return int(sum(self._cells[at] for at in range(first, first + self._workers)))
+
+    def elsewhere(self, row: int) -> int:
+        """Of the other workers."""
+        return self.in_flight(row) - int(self._cells[row + _BUCKETS + self._worker])
+
+    def forget_worker(self, worker: int) -> None:
+        """A worker has died: nothing of it is in flight any more."""
+        for row in range(0, len(self._cells) - self._width + 1, self._width):
+            self._cells[row + _BUCKETS + worker] = 0.0

@@ -1,0 +1,88 @@
+"""One gateway from its start to its end: sockets, the table of before, workers, control."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+import msgspec
+
+from argosy.gateway.connection import Door
+from argosy.gateway.control import Control, Routed
+from argosy.gateway.run import Alone, DataPlane, Settings, bind, bind_unix, request_ids, stop_event
+from argosy.gateway.splice import clients
+from argosy.gateway.workers import Workers
+from argosy.model.routes import RouteTable
+
+
+async def serve(settings: Settings, ready: Callable[[list[str]], None] | None = None) -> None:
+    """Until SIGTERM: then nothing new is accepted, and answers that have begun go on for `stop_s`. The
+    last table is kept beside the control socket: a gateway that starts while the server is away serves
+    by it. Raises OSError."""
+    loop = asyncio.get_running_loop()
+    stopping = stop_event()
+    outer = [bind(listen) for listen in settings.listen]
+    inner = [bind_unix(path) for path in settings.sockets]
+    kept = KeptTable(settings.control.with_suffix(".table"))
+    routed: Routed
+    if settings.workers > 1:
+        for sock in (*outer, *inner):
+            sock.listen(4096)
+        workers = Workers(settings, outer, inner, kept.load())
+        routed, close = workers, workers.close
+    else:
+        plane = DataPlane(settings)
+        routed, close = Alone(plane.router), plane.close
+        table = kept.load()
+        if table is not None:
+            routed.take(table, lambda _: None)
+    control = Control(routed, loop.time, kept.keep)
+    if settings.workers > 1:
+        workers.on_want = control.on_want
+        await workers.start()
+    else:
+        plane.router.on_want = control.on_want
+        await plane.listen(outer, inner)
+    door = Door(control, loop, request_ids(), trusted=True)
+    server = await loop.create_unix_server(clients(door), sock=bind_unix(settings.control))
+    sweeping = loop.create_task(_sweep(control))
+    if ready is not None:
+        ready([*(":".join(map(str, sock.getsockname()[:2])) for sock in outer), *map(str, settings.sockets)])
+    await stopping.wait()
+    for path in settings.sockets:
+        path.unlink(missing_ok=True)
+    await close()
+    server.close()
+    sweeping.cancel()
+    settings.control.unlink(missing_ok=True)
+
+
+async def _sweep(control: Control) -> None:
+    while True:
+        await asyncio.sleep(1.0)
+        control.sweep()
+
+
+class KeptTable:
+    """The last table, in a file that only its owner reads. It holds no secret: keys are hashes."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+
+    def load(self) -> RouteTable | None:
+        try:
+            return msgspec.json.decode(self._path.read_bytes(), type=RouteTable)
+        except (OSError, msgspec.DecodeError):
+            return None
+
+    def keep(self, table: RouteTable) -> None:
+        """Replace the file. A disk that is full costs nothing but the memory of the next start."""
+        beside = self._path.with_suffix(".new")
+        with contextlib.suppress(OSError):
+            fd = os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+            with open(fd, "wb") as file:
+                file.write(msgspec.json.encode(table))
+            beside.replace(self._path)

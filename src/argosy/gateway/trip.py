@@ -1,0 +1,29 @@
+"""What the router remembers of one request."""
+
+from __future__ import annotations
+
+from argosy.gateway.limits import Key
+from argosy.gateway.replicas import Replica
+from argosy.gateway.service import Service
+from argosy.gateway.usage import Usage
+
+
+class Trip:
+    """One request on its way to a replica of its service."""
+
+    __slots__ = (
+        "asks_model", "copies", "is_held", "key", "prefix", "replica", "reserved", "service", "tried",
+        "usage",
+    )  # fmt: skip
+
+    def __init__(self, service: Service, prefix: int) -> None:
+        self.service = service
+        self.prefix = prefix  # so many bytes of the path do not go to the replica
+        self.replica: Replica | None = None
+        self.tried: list[Replica] = []  # replicas that failed
+        self.key: Key | None = None
+        self.reserved = -1  # tokens that were taken from the key's limits; -1: not admitted yet
+        self.usage: Usage | None = None
+        self.asks_model = False
+        self.copies = False  # a copy goes to the shadow revision
+        self.is_held = False

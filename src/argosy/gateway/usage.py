@@ -1,0 +1,87 @@
+"""What language models say they used: read from answers as they pass, streamed or not.
+
+OpenAI's chat completions, completions and embeddings say `prompt_tokens` and `completion_tokens`, its
+responses `input_tokens` and `output_tokens`. The last `usage` of a body counts. A stream without any is
+counted by its events.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Final
+
+import msgspec
+
+_COUNTS: Final = re.compile(
+    rb'"(prompt_tokens|input_tokens|completion_tokens|output_tokens)"\s*:\s*(\d{1,12})'
+)
+_USAGE: Final = b'"usage"'
+_KEPT: Final = 4096
+_EVENT: Final = b"data:"
+
+
+class ModelRequest(msgspec.Struct, frozen=True, kw_only=True):
+    """What the gateway reads of a request to a language model."""
+
+    model: str = ""
+    stream: bool | None = False
+    max_tokens: int | None = None
+    max_completion_tokens: int | None = None
+    max_output_tokens: int | None = None
+
+    @property
+    def most_tokens(self) -> int:
+        """Of the answer; 0: it does not say."""
+        return self.max_completion_tokens or self.max_tokens or self.max_output_tokens or 0
+
+
+_decoder: Final = msgspec.json.Decoder(ModelRequest)
+
+
+def parse_model_request(body: bytes) -> ModelRequest:
+    """Raises ValueError with a sentence for the client."""
+    try:
+        return _decoder.decode(body)
+    except msgspec.ValidationError as error:
+        raise ValueError(f"the body is not a request to a model: {error}") from None
+    except (msgspec.DecodeError, UnicodeDecodeError):
+        raise ValueError("the body is not JSON") from None
+
+
+class Usage:
+    """Sees the pieces of one answer pass."""
+
+    __slots__ = ("_events", "_found", "_last", "_request_bytes")
+
+    def __init__(self, request_bytes: int) -> None:
+        self._request_bytes = request_bytes
+        self._found = b""  # from the last `usage` on
+        self._last = b""  # the end of the piece before
+        self._events = 0
+
+    def see(self, piece: bytes) -> None:
+        """The next piece of the answer's body."""
+        width = len(_USAGE)
+        at = piece.rfind(_USAGE)
+        if at >= 0:
+            self._found = piece[at : at + _KEPT]
+        else:
+            joint = self._last + piece[:width]
+            at = joint.rfind(_USAGE)
+            if at >= 0:
+                self._found = joint[at:] + piece[width:_KEPT]
+            elif self._found and len(self._found) < _KEPT:
+                self._found += piece[: _KEPT - len(self._found)]
+        self._last = piece[-width:] if len(piece) >= width else (self._last + piece)[-width:]
+        self._events += piece.count(_EVENT)
+
+    def tokens(self) -> tuple[int, int]:
+        """Of the request and of the answer."""
+        counts = {name: int(count) for name, count in reversed(_COUNTS.findall(self._found))}
+        taken = counts.get(b"prompt_tokens", counts.get(b"input_tokens"))
+        made = counts.get(b"completion_tokens", counts.get(b"output_tokens"))
+        if taken is None and made is None:
+            if not self._events:
+                return 0, 0
+            return self._request_bytes // 4, self._events
+        return taken or 0, made or 0

@@ -1,0 +1,55 @@
+"""`python -m argosy.gateway.worker FDS`: one worker of a gateway, started by the process that steers it."""
+
+from __future__ import annotations
+
+import asyncio
+import mmap
+import socket
+import sys
+
+import msgspec
+import uvloop
+
+from argosy.gateway.links import Link, Message, Take, Taken, Tell, Told, Want
+from argosy.gateway.run import DataPlane, stop_event
+from argosy.gateway.shared import Board
+from argosy.gateway.workers import Fds
+
+
+async def work(fds: Fds) -> None:
+    """Until SIGTERM, or until nobody steers any more."""
+    loop = asyncio.get_running_loop()
+    stopping = stop_event()
+    memory = mmap.mmap(fds.board, 0)
+    board = Board(
+        memoryview(memory).cast("d"), workers=fds.settings.workers, worker=fds.number, lock_fd=fds.lock
+    )
+    plane = DataPlane(fds.settings, board)
+    router = plane.router
+
+    def got(message: Message) -> None:
+        if isinstance(message, Take):
+            board.know(message.rows)
+            wrong = ""
+            try:
+                router.take_table(message.table)
+            except ValueError as error:
+                wrong = str(error)
+            link.send(Taken(generation=router.generation, wrong=wrong))
+        elif isinstance(message, Tell):
+            link.send(Told(number=message.number, counters=router.tell()))
+
+    _, link = await loop.create_connection(
+        lambda: Link(got, stopping.set), sock=socket.socket(fileno=fds.link)
+    )
+    router.on_want = lambda: link.send(Want(wanted=router.wanted()))
+    outer = [socket.socket(fileno=fd) for fd in fds.outer]
+    inner = [socket.socket(fileno=fd) for fd in fds.inner]
+    await plane.listen(outer, inner)
+    await stopping.wait()
+    await plane.close()
+    link.close()
+
+
+if __name__ == "__main__":
+    uvloop.run(work(msgspec.json.decode(sys.argv[1], type=Fds)))

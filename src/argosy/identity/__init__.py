@@ -1,0 +1,1 @@
+"""Who may do what: accounts, roles, tokens, and the one function that decides."""

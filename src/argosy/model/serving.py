@@ -1,0 +1,80 @@
+"""What a task that serves says of itself: how it is probed, how many replicas it has, how updates go."""
+
+from __future__ import annotations
+
+from typing import Final
+
+import msgspec
+
+BALANCES: Final = ("round_robin", "least_load", "instance_aware_least_load")
+STRATEGIES: Final = ("rolling", "canary", "blue-green", "shadow", "ab")
+
+
+class Probe(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """How to see that a replica can take requests: it answers with a status from 200 to 299."""
+
+    path: str = "/"
+    body: str = ""  # sent as JSON by POST; "": a GET
+    headers: dict[str, str] = {}  # may hold secrets: never shown
+    start_ms: int = 1_200_000  # so long it may take until the first good answer
+    timeout_ms: int = 15_000  # for one answer
+    every_ms: int = 10_000
+    failing_ms: int = 180_000  # a replica that was ready and fails for so long is replaced
+
+    def __repr__(self) -> str:
+        return f"Probe(path={self.path!r}, headers={sorted(self.headers)!r})"
+
+
+class Replicas(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """How many replicas there are, and what that follows."""
+
+    least: int = 1
+    most: int = 1
+    spare: int = 0  # on top of what the load needs
+    qps_milli: dict[str, int] = {}  # requests/s x 1000 that one replica takes, by accelerator; "": any
+    up_ms: int = 0  # more load must last so long
+    down_ms: int = 300_000  # and less load so long
+    on_demand: int = 0  # so many of them are on demand where the others are spot
+    fallback: bool = False  # on demand in place of spot that cannot be had
+
+    @property
+    def is_fixed(self) -> bool:
+        return self.least == self.most
+
+
+class Serving(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """The `service` part of a task."""
+
+    probe: Probe = Probe()
+    replicas: Replicas = Replicas()
+    balance: str = "least_load"
+    port: int = 0  # on which its program listens as it is written; 0: where its environment says
+    stream_ms: int = 0  # silence after which a streamed answer is given up; 0: never
+    keyfile: str = ""  # of its own certificate
+    certfile: str = ""
+
+
+class Strategy(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """How the replicas of a new revision take over."""
+
+    name: str = "rolling"
+    surge: int = 0  # replicas beyond the wanted number meanwhile; 0: a quarter of it, at least 1
+    steps: tuple[int, ...] = ()  # thousandths of the requests that go to a canary, one after the other
+    bake_ms: int = 0  # each step lasts so long at least
+    bake_requests: int = 0  # and until the canary has answered so many
+    keep_ms: int = 600_000  # blue-green: the old replicas stay for so long, to return at once
+    start_ms: int = 0  # the first replica of the revision must be ready by then; 0: as its probe says
+    auto: bool = True  # it is promoted, or rolled back, by itself
+
+
+ROLLING: Final = Strategy()
+
+
+def canary_steps(first_percent: int) -> tuple[int, ...]:
+    """Thousandths: the first step as asked for, then half and all.
+
+    >>> canary_steps(10), canary_steps(60)
+    ((100, 500, 1000), (600, 1000))
+    """
+    first = first_percent * 10
+    return tuple(each for each in dict.fromkeys((first, max(first, 500), 1000)) if each >= first)

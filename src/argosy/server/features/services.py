@@ -1,0 +1,342 @@
+"""Services: made, given new revisions, scaled, taken back, shown, ended."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable
+from pathlib import Path
+from typing import Final
+
+import msgspec
+
+from argosy.api.endpoint import Done
+from argosy.api.services import (
+    DownRequest,
+    RevisionRequest,
+    ScaleRequest,
+    ServeRequest,
+    ServiceList,
+    ServiceReply,
+    ServiceView,
+)
+from argosy.controllers.service.routes import prefix_of
+from argosy.model.errors import ArgosyError
+from argosy.model.kinds.job import job_state
+from argosy.model.kinds.service import (
+    KEPT,
+    SERVICE,
+    ReplicaState,
+    Revision,
+    ServiceSpec,
+    ServiceStatus,
+    revision_of,
+    service_spec,
+    service_state,
+    wanted_revision,
+)
+from argosy.model.offer import Confirmed
+from argosy.model.phases import Desired
+from argosy.model.reasons import Reason
+from argosy.model.rows import Workload
+from argosy.model.serving import Replicas, Serving
+from argosy.model.task import Task
+from argosy.server.exchange import Exchange
+from argosy.server.gateway_process import read_place
+from argosy.server.intake import check_fixed
+from argosy.server.kept_plans import subject_of
+from argosy.server.naming import DEFAULT
+from argosy.server.service_views import find_service, view_service
+from argosy.server.services import Services
+from argosy.store.snapshot import Snapshot
+
+_REPLICAS_MAX: Final = 10_000
+_LINES: Final = 5
+_ON_THE_WAY: Final = (ReplicaState.STARTING, ReplicaState.WARMING)
+
+
+class ServiceFeature:
+    """Every method raises ArgosyError and is safe to repeat."""
+
+    def __init__(self, services: Services) -> None:
+        self._services, self._store, self._writer = services, services.store, services.writer
+
+    # -- making and changing ------------------------------------------------------------------------
+
+    async def apply_service(self, exchange: Exchange) -> ServiceReply:
+        from argosy.spec.names import check_name
+
+        request, caller = await exchange.decode(ServeRequest), exchange.caller
+        check_name("service", request.name)
+        task = await self._services.intake.task(request.task, caller, with_files=True)
+        check_fixed(task)
+        check_serving(task)
+        project = check_name("project", request.project or caller.project or DEFAULT)
+        asked = msgspec.structs.replace(request, task=task, project=project)
+        return await self._writer.retried(lambda: self._apply(asked))
+
+    async def _apply(self, request: ServeRequest) -> ServiceReply:
+        services, rows = self._services, await self._store.snapshot()
+        old = rows.find_named(SERVICE.name, request.name, request.project)
+        _check_there(old, request, rows)
+        seated = services.tenants.seat(rows, (request.task,), project=request.project, user=request.user)
+        plans = await services.admission.planned(
+            (request.task,), request.project, named="", limit_micro_usd=None
+        )
+        confirmed = plans[subject_of(request.task)][1]
+        if old is None:
+            row = self._first(request, confirmed, seated.queues[0])
+            said = f"service `{row.name}` starts with revision 1"
+        else:
+            row, said = self._next(old, request, confirmed)
+        secrets = {row.id: request.task.secrets} if request.task.secrets else None
+        told = self._writer.event(row.id, "applied", said)
+        await self._store.commit([row], events=[told], secrets=secrets)
+        services.controllers.wake(row.id)
+        rows = await self._store.snapshot()
+        return ServiceReply(
+            service=await self._view(rows.workloads.get(row.id, row), rows),
+            said=said,
+            warnings=seated.warnings,
+        )
+
+    def _first(self, request: ServeRequest, confirmed: Confirmed | None, queue: str) -> Workload:
+        now_ms = self._services.clock.now_ms()
+        return Workload(
+            id=self._services.ids.new(SERVICE.prefix),
+            kind=SERVICE.name,
+            name=request.name,
+            spec=ServiceSpec(revisions=(_revision(1, request, confirmed, now_ms),), wanted=1),
+            status=ServiceStatus(),
+            user=request.user,
+            project=request.project,
+            queue=queue,
+            created_ms=now_ms,
+        )
+
+    def _next(
+        self, old: Workload, request: ServeRequest, confirmed: Confirmed | None
+    ) -> tuple[Workload, str]:
+        spec, state = service_spec(old), service_state(old)
+        last = spec.revisions[-1].number
+        new = _revision(last + 1, request, confirmed, self._services.clock.now_ms())
+        if new.digest in state.bad and not request.force:
+            raise ArgosyError(
+                "wrong-state",
+                f"this revision of `{old.name}` was taken back before",
+                hint="change it, or say --force to try it once more",
+            )
+        present = wanted_revision(old)
+        if present.digest == new.digest and not request.force:
+            same = msgspec.structs.replace(new, number=present.number, made_ms=present.made_ms)
+            revisions = tuple(same if each.number == same.number else each for each in spec.revisions)
+            changed = msgspec.structs.replace(spec, revisions=revisions, fixed=None)
+            said = f"revision {present.number} of `{old.name}` stays: its program is the same"
+            return msgspec.structs.replace(old, spec=changed), said
+        status = state
+        if request.force and new.digest in state.bad:
+            bad = tuple(each for each in state.bad if each != new.digest)
+            status = msgspec.structs.replace(state, bad=bad)
+        used = {each.revision for each in state.replicas} | {state.serves, spec.wanted}
+        kept = list(spec.revisions[-(KEPT - 1) :])
+        kept += [each for each in spec.revisions[: -(KEPT - 1)] if each.number in used]
+        revisions = tuple(sorted((*kept, new), key=lambda each: each.number))
+        changed = msgspec.structs.replace(spec, revisions=revisions, wanted=new.number, promote=0)
+        said = f"revision {new.number} of `{old.name}` is on its way ({new.strategy.name})"
+        return msgspec.structs.replace(old, spec=changed, status=status), said
+
+    async def scale_service(self, exchange: Exchange) -> ServiceReply:
+        request = await exchange.decode(ScaleRequest)
+        if request.replicas is not None and not 0 <= request.replicas <= _REPLICAS_MAX:
+            raise ArgosyError(
+                "spec-invalid", f"a service has 0 to {_REPLICAS_MAX:,} replicas, not {request.replicas}"
+            )
+
+        def act(row: Workload) -> tuple[Workload, str]:
+            spec = msgspec.structs.replace(service_spec(row), fixed=request.replicas)
+            many = f"{request.replicas} replicas" if request.replicas is not None else "as its file says"
+            return msgspec.structs.replace(row, spec=spec), f"`{row.name}` is to have {many}"
+
+        return await self._change(exchange, "scaled", act)
+
+    async def promote_service(self, exchange: Exchange) -> ServiceReply:
+        request = await exchange.decode(RevisionRequest)
+
+        def act(row: Workload) -> tuple[Workload, str]:
+            rollout = service_state(row).rollout
+            if rollout is None or rollout.is_over or request.revision not in (0, rollout.new):
+                raise ArgosyError(
+                    "wrong-state",
+                    f"no new revision of `{row.name}` is on its way",
+                    hint=f"`argosy serve update {row.name} FILE.yaml --canary 10` sends one",
+                )
+            spec = msgspec.structs.replace(service_spec(row), promote=rollout.new)
+            return msgspec.structs.replace(row, spec=spec), f"revision {rollout.new} is to take over"
+
+        return await self._change(exchange, "promoted", act)
+
+    async def rollback_service(self, exchange: Exchange) -> ServiceReply:
+        request = await exchange.decode(RevisionRequest)
+
+        def act(row: Workload) -> tuple[Workload, str]:
+            number = _back_to(row, request.revision)
+            spec = msgspec.structs.replace(service_spec(row), wanted=number, promote=0)
+            return msgspec.structs.replace(row, spec=spec), f"`{row.name}` goes back to revision {number}"
+
+        return await self._change(exchange, "rolled-back", act)
+
+    async def _change(
+        self, exchange: Exchange, code: str, act: Callable[[Workload], tuple[Workload, str]]
+    ) -> ServiceReply:
+        name, project = exchange.path["service"], exchange.caller.project or DEFAULT
+
+        async def once() -> ServiceReply:
+            row = find_service(await self._store.snapshot(), name, project)
+            _check_alive(row)
+            changed, said = act(row)
+            await self._store.commit([changed], events=[self._writer.event(row.id, code, said)])
+            self._services.controllers.wake(row.id)
+            rows = await self._store.snapshot()
+            return ServiceReply(service=await self._view(rows.workloads.get(row.id, row), rows), said=said)
+
+        return await self._writer.retried(once)
+
+    async def down_service(self, exchange: Exchange) -> Done:
+        request = await exchange.decode(DownRequest)
+        name, project = exchange.path["service"], exchange.caller.project or DEFAULT
+
+        async def act() -> Done:
+            rows = await self._store.snapshot()
+            row = find_service(rows, name, project)
+            ended = [msgspec.structs.replace(row, desired=Desired.END, reason=Reason.CANCELLED_BY_USER)]
+            if request.now:
+                ended += [
+                    msgspec.structs.replace(each, desired=Desired.END, reason=Reason.CANCELLED_BY_USER)
+                    for each in rows.children_of(row.id)
+                    if each.desired is not Desired.END
+                ]
+            told = self._writer.event(row.id, "ending", "asked to end, with its replicas")
+            await self._store.commit(ended, events=[told])
+            self._services.controllers.wake(row.id)
+            return Done(names=(row.name,))
+
+        return await self._writer.retried(act)
+
+    # -- showing ------------------------------------------------------------------------------------
+
+    async def services(self, exchange: Exchange) -> ServiceList:
+        rows = await self._store.snapshot()
+        return ServiceList(services=tuple([await self._view(row, rows) for row in rows.named(SERVICE.name)]))
+
+    async def service(self, exchange: Exchange) -> ServiceView:
+        rows = await self._store.snapshot()
+        return await self._view(
+            find_service(rows, exchange.path["service"], exchange.caller.project or DEFAULT), rows
+        )
+
+    async def _view(self, row: Workload, rows: Snapshot) -> ServiceView:
+        state = service_state(row)
+        waits: dict[str, str] = {}
+        lines: dict[str, tuple[str, ...]] = {}
+        for replica in state.replicas:
+            job = rows.workloads.get(replica.job_id)
+            if job is None or replica.state not in _ON_THE_WAY:
+                continue
+            pending = self._services.controllers.picture.pending(rows, job, self._services.clock.now_ms())
+            waits[job.id] = pending.text if pending is not None else ""
+            attempt_id = job_state(job).attempt_id
+            if attempt_id is not None:
+                lines[job.id] = await self._services.streams.last_lines(attempt_id, _LINES)
+        served = self._services.controllers.observed.served(row.id)
+        place = read_place(Path(self._services.state_dir) / "gateway")
+        endpoint = f"http://{place.listen}{prefix_of(row)}" if place.listen else ""
+        return view_service(row, rows, endpoint=endpoint, served=served, waits=waits, lines=lines)
+
+
+def check_serving(task: Task) -> None:
+    """What a client of ours never sends. Raises `spec-invalid`."""
+    serving = task.service
+    if serving is None:
+        raise ArgosyError(
+            "spec-invalid",
+            "the task has no `service`",
+            hint="add `service: {readiness_probe: /health, replicas: 2}`",
+        )
+    probe, replicas = serving.probe, serving.replicas
+    wrong = ""
+    if not probe.path.startswith("/"):
+        wrong = f"the probe path `{probe.path}` does not begin with `/`"
+    elif replicas.most < replicas.least:
+        wrong = f"`max_replicas: {replicas.most}` is below `min_replicas: {replicas.least}`"
+    elif not 0 <= replicas.least <= replicas.most <= _REPLICAS_MAX:
+        wrong = f"a service has 0 to {_REPLICAS_MAX:,} replicas"
+    elif not task.run.strip():
+        wrong = "the task has nothing to `run`: a service runs a program that listens on a port"
+    elif task.num_nodes > 1:
+        wrong = "a replica runs on one node"
+    if wrong:
+        raise ArgosyError("spec-invalid", wrong)
+
+
+def _check_there(old: Workload | None, request: ServeRequest, rows: Snapshot) -> None:
+    if old is None and request.update:
+        find_service(rows, request.name, request.project)
+    if old is not None and not request.update:
+        raise ArgosyError(
+            "conflict",
+            f"there is a service `{request.name}` already",
+            hint=f"`argosy serve update {request.name} FILE.yaml` gives it a new revision",
+        )
+    if old is not None:
+        _check_alive(old)
+
+
+def _check_alive(row: Workload) -> None:
+    if row.desired is Desired.END:
+        raise ArgosyError(
+            "wrong-state",
+            f"service `{row.name}` is being taken down",
+            hint="wait until `argosy serve status` does not list it",
+        )
+
+
+def _back_to(row: Workload, asked: int) -> int:
+    spec, state = service_spec(row), service_state(row)
+    rollout = state.rollout
+    number = asked
+    if not number and rollout is not None:
+        number = rollout.old
+    if number and revision_of(row, number) is not None and number != spec.wanted:
+        return number
+    if number and number == spec.wanted:
+        raise ArgosyError("wrong-state", f"revision {number} of `{row.name}` is wanted already")
+    known = ", ".join(str(each.number) for each in spec.revisions)
+    raise ArgosyError(
+        "wrong-state",
+        f"there is no revision of `{row.name}` to go back to"
+        if not asked
+        else f"revision {asked} is not kept",
+        hint=f"it has the revisions {known}",
+    )
+
+
+def _revision(number: int, request: ServeRequest, confirmed: Confirmed | None, now_ms: int) -> Revision:
+    task = msgspec.structs.replace(
+        request.task, secrets=dict.fromkeys(request.task.secrets, ""), extra="", not_executed=()
+    )
+    return Revision(
+        number=number,
+        digest=digest_of(task),
+        task=task,
+        confirmed=confirmed,
+        strategy=request.strategy,
+        made_ms=now_ms,
+        note=request.note,
+    )
+
+
+def digest_of(task: Task) -> str:
+    """Of what makes a replica what it is: not of how many there are, nor of how requests are shared out."""
+    serving = task.service or Serving()
+    same = msgspec.structs.replace(serving, replicas=Replicas(), balance="")
+    plain = msgspec.structs.replace(task, name=None, service=same)
+    return hashlib.sha256(msgspec.json.encode(plain, order="deterministic")).hexdigest()[:32]

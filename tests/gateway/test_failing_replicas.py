@@ -1,0 +1,264 @@
+"""Replicas that refuse, reset, lie, hang or leave: what is sent elsewhere, what is not, who takes no
+more requests."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+from gateway_house import House, run_house, service, table
+
+from argosy.gateway.addresses import parse_address
+from argosy.model.routes import Holding, ReplicaRoute, RevisionRoute
+
+
+async def _until(condition: object) -> None:
+    async with asyncio.timeout(5):
+        while not condition():  # type: ignore[operator]
+            await asyncio.sleep(0.002)
+
+
+def _states(house: House) -> list[str]:
+    return [replica.state for replica in house.router.tell().services[0].replicas]
+
+
+@pytest.mark.parametrize("method", [b"GET", b"POST"])
+def test_a_refused_connection_is_tried_elsewhere_and_makes_suspect(method: bytes) -> None:
+    async def test(house: House) -> None:
+        await house.replica.kill()
+        for _ in range(8):
+            assert (await house.gate.get("/s/web/echo", method=method, body=b"x")).endswith(b"x")
+        assert sorted(_states(house)) == ["ready", "ready", "suspect"]
+        told = house.router.tell().services[0]
+        assert told.retries == 2 and told.revisions[0].errors == 0
+
+    run_house(test, 3)
+
+
+def test_a_replica_killed_under_load_fails_only_what_had_begun() -> None:
+    async def test(house: House) -> None:
+        reader, writer = await house.gate.connect()  # its stream has begun
+        writer.write(b"GET /s/web/stream HTTP/1.1\r\nHost: a\r\n\r\n")
+        await reader.readuntil(b"data: 1\n\n")
+        victim = next(replica for replica in house.replicas if replica.heads)
+        hanging = [asyncio.create_task(house.gate.get("/s/web/hang")) for _ in range(2)]
+        await _until(lambda: sum(len(replica.heads) for replica in house.replicas) == 3)
+        await victim.kill()
+        answers = await asyncio.gather(*(house.gate.get("/s/web/") for _ in range(20)))
+        assert all(answer.endswith(b"ok") for answer in answers)
+        assert b"0\r\n\r\n" not in await reader.read(), "cut, never an end that looks whole"
+        for task in hanging:
+            task.cancel()
+
+    run_house(test, 3)
+
+
+def test_what_is_not_idempotent_is_not_sent_twice_unless_its_service_says_so() -> None:
+    async def test(house: House) -> None:
+        answer = await house.gate.get("/s/web/die", method=b"POST", body=b"pay")
+        assert answer.startswith(b"HTTP/1.1 502 ")
+        assert sum(len(replica.heads) for replica in house.replicas) == 1
+        route = service(*(replica.address for replica in house.replicas), retry_post=True)
+        house.router.take_table(table(route, generation=2))
+        answer = await house.gate.get("/s/web/die", method=b"POST", body=b"ask")
+        assert (
+            answer.startswith(b"HTTP/1.1 502 ") and sum(len(replica.heads) for replica in house.replicas) == 3
+        )
+
+    run_house(test, 2)
+
+
+def test_retries_are_paid_from_a_budget() -> None:
+    async def test(house: House) -> None:
+        for _ in range(60):
+            await house.gate.get("/s/web/die")
+        asked = sum(len(replica.heads) for replica in house.replicas)
+        assert 60 + 20 <= asked <= 60 + 25, "ten at the start and one for five requests"
+
+    run_house(test, 4)
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        b"HTTP/1.1 200 OK\r\nContent-Length: 3\r\nTransfer-Encoding: chunked\r\n\r\nabc",
+        b"HTTP/1.1 200 OK\r\nContent-Length: 3\r\nContent-Length: 4\r\n\r\nabcd",
+        b"HTTP/1.1 200 OK\nContent-Length: 3\n\nabc",
+        b"HTTP/1.1 200 OK\r\nX: a\r\n b\r\nContent-Length: 0\r\n\r\n",
+        b"HTTP/1.1 101 Switching\r\nUpgrade: websocket\r\n\r\n",
+        b"SSH-2.0-OpenSSH_9\r\n\r\n",
+        b"HTTP/1.1 200 OK\r\nTransfer-Encoding: gzip, chunked\r\n\r\n",
+        b"HTTP/1.1 100 Continue\r\n\r\n" * 40,
+    ],
+)
+def test_an_answer_that_two_would_read_differently_is_not_passed_on(answer: bytes) -> None:
+    async def test(house: House) -> None:
+        house.replica.scripts[b"odd"] = answer
+        got = await house.gate.get("/s/web/odd")
+        assert got.startswith(b"HTTP/1.1 502 ") and b"abc" not in got
+
+    run_house(test)
+
+
+def test_bytes_after_an_answer_never_become_the_next_ones() -> None:
+    async def test(house: House) -> None:
+        evil = b"HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\nevil"
+        house.replica.scripts[b"two"] = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok" + evil
+        reader, writer = await house.gate.connect()
+        for path in (b"two", b"x", b"two", b"x"):
+            writer.write(b"GET /s/web/%b HTTP/1.1\r\nHost: a\r\n\r\n" % path)
+            assert (await reader.readuntil(b"\r\n\r\nok")).count(b"HTTP/1.1") == 1
+        assert house.replica.connections >= 3
+
+    run_house(test)
+
+
+def test_a_hanging_replica_is_given_up_after_its_time() -> None:
+    async def test(house: House) -> None:
+        asking = asyncio.create_task(house.gate.get("/s/web/hang"))
+        await _until(lambda: house.replica.heads)
+        for _ in range(3):
+            house.gate.door.sweep()
+        assert (await asking).startswith(b"HTTP/1.1 504 ")
+        assert house.router.tell().services[0].revisions[0].errors == 1
+        await asyncio.wait_for(house.replica.closed.wait(), 5)
+
+    run_house(test, answer_timeout_s=3)
+
+
+def test_when_most_are_suspect_all_are_used() -> None:
+    async def test(house: House) -> None:
+        for replica in house.replicas[:2]:
+            await replica.kill()
+        for _ in range(12):
+            assert (await house.gate.get("/s/web/")).endswith(b"ok")
+        assert _states(house).count("suspect") == 2
+        revision = house.router._services["svc-web"].revisions["v1"]
+        assert len(revision.ready) == 3
+
+    run_house(test, 3)
+
+
+def test_a_suspect_that_answers_again_is_used_again() -> None:
+    async def test(house: House) -> None:
+        address, port = house.replica.address, int(house.replica.address.split(":")[1])
+        await house.replica.kill()
+        asking = [asyncio.create_task(house.gate.get("/s/web/")) for _ in range(5)]
+        await _until(lambda: house.router.tell().services[0].held == 5)
+        assert _states(house) == ["suspect"]
+        await house.replica.start(port)
+        assert house.replica.address == address
+        for _ in range(2):
+            house.router.sweep()
+            await asyncio.sleep(0.02)
+        assert all(answer.endswith(b"ok") for answer in await asyncio.gather(*asking))
+        assert _states(house) == ["ready"]
+
+    run_house(test, holding=Holding())
+
+
+def test_draining_lets_answers_end_and_takes_no_more() -> None:
+    async def test(house: House) -> None:
+        one, other = house.replicas
+        reader, writer = await house.gate.connect()
+        writer.write(b"GET /s/web/stream HTTP/1.1\r\nHost: a\r\n\r\n")
+        await reader.readuntil(b"data: 1\n\n")
+        busy, idle = (one, other) if one.heads else (other, one)
+
+        def told(generation: int, states: dict[str, str]) -> None:
+            replicas = tuple(
+                ReplicaRoute(id=address, address=address, state=state)  # type: ignore[arg-type]
+                for address, state in states.items()
+            )
+            house.router.take_table(
+                table(service(revisions=(RevisionRoute(id="v1", replicas=replicas),)), generation=generation)
+            )
+
+        told(2, {busy.address: "ready", idle.address: "ready"})
+        reader2, writer2 = await house.gate.connect()
+        writer2.write(b"GET /s/web/stream HTTP/1.1\r\nHost: a\r\n\r\n")
+        await reader2.readuntil(b"data: 1\n\n")
+        told(3, {busy.address: "draining", idle.address: "ready"})
+        told(4, {idle.address: "ready"})
+        heads = len(busy.heads)
+        for _ in range(6):
+            assert (await house.gate.get("/s/web/")).endswith(b"ok")
+        assert len(busy.heads) == heads
+        gone = [replica for replica in house.router.tell().services[0].replicas if replica.state == "gone"]
+        assert sum(replica.in_flight for replica in gone) >= 1
+        busy.go_on.set()
+        idle.go_on.set()
+        assert b"data: 3" in await reader.readuntil(b"0\r\n\r\n")
+        assert b"data: 3" in await reader2.readuntil(b"0\r\n\r\n")
+        await _until(lambda: [each.id for each in house.router.tell().services[0].replicas] == [idle.address])
+
+    run_house(test, 2)
+
+
+def test_websockets_of_a_draining_replica_are_told_after_a_while() -> None:
+    async def test(house: House) -> None:
+        reader, writer = await house.gate.connect()
+        writer.write(
+            b"GET /s/web/socket HTTP/1.1\r\nHost: a\r\nConnection: upgrade\r\nUpgrade: websocket\r\n\r\n"
+        )
+        await reader.readuntil(b"\r\n\r\n")
+        draining = ReplicaRoute(id="r0", address=house.replica.address, state="draining")
+        revisions = (RevisionRoute(id="v1", replicas=(draining,)),)
+        house.router.take_table(table(service(revisions=revisions, drain_ws_s=30), generation=2))
+        house.clock.now += 29
+        house.router.sweep()
+        writer.write(b"\x82\x01x")
+        assert await reader.readexactly(3) == b"\x82\x01x"
+        house.clock.now += 1
+        house.router.sweep()
+        assert await reader.read() == b"\x88\x02\x03\xe9"
+        told = house.router.tell().services[0]
+        assert told.in_flight == 0 and told.replicas[0].state == "draining"
+
+    run_house(test)
+
+
+@pytest.mark.parametrize(
+    "address",
+    [
+        "169.254.169.254:80", "[fe80::1]:80", "[fd00:ec2::254]:80", "metadata.google.internal:80",
+        "[::ffff:169.254.169.254]:80", "2852039166:80", "0xa9fea9fe:80", "169.254.43518:80", "0.0.0.0:80",
+        "224.0.0.1:80", "METADATA.:80", "[2002:a9fe:a9fe::]:80", "168.63.129.16:32526", "host:99999",
+        "100.100.100.200:80",
+    ],
+)  # fmt: skip
+def test_no_replica_is_where_only_the_network_itself_is(address: str) -> None:
+    with pytest.raises(ValueError, match=r"belongs to the network itself|not HOST:PORT"):
+        parse_address(address)
+
+
+def test_a_table_with_a_forbidden_replica_changes_nothing() -> None:
+    async def test(house: House) -> None:
+        with pytest.raises(ValueError, match="belongs to the network itself"):
+            house.router.take_table(table(service("169.254.169.254:80"), generation=2))
+        assert (await house.gate.get("/s/web/")).endswith(b"ok") and house.router.generation == 1
+
+    run_house(test)
+
+
+def test_a_name_that_resolves_to_the_network_itself_is_refused_when_it_is_dialled() -> None:
+    async def test(house: House) -> None:
+        loop = asyncio.get_running_loop()
+        from argosy.gateway import addresses
+
+        async def resolve(*_: object, **__: object) -> list[tuple[int, int, int, str, tuple[str, int]]]:
+            return [(2, 1, 6, "", ("169.254.169.254", 80))]
+
+        class Loop:
+            getaddrinfo = staticmethod(resolve)
+            create_connection = loop.create_connection
+
+        before = addresses.asyncio.get_running_loop
+        addresses.asyncio.get_running_loop = lambda: Loop()  # type: ignore[assignment]
+        try:
+            with pytest.raises(OSError, match="belongs to the network itself"):
+                await addresses.connect_to(parse_address("rebinding.example:80"), asyncio.Protocol)
+        finally:
+            addresses.asyncio.get_running_loop = before
+
+    run_house(test)

@@ -1,0 +1,159 @@
+"""Requests to a door without a network: as a caller of the test's choice, with rows of three people."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, field
+from typing import Any
+
+from argosy.api.endpoint import AnyEndpoint
+from argosy.model.access import Caller
+from argosy.model.kinds.group import GroupSpec, GroupStatus
+from argosy.model.kinds.workers import WorkersSpec, WorkersStatus
+from argosy.model.rows import Workload
+from argosy.testing.builders import a_cluster, a_job, a_task, an_id
+from argosy.testing.idle_server import IdleServer
+from argosy.testing.virtual_time import EPOCH_MS
+
+#: whose things: the caller's own, those of a colleague in the same project, those of another project
+PEOPLE = {"own": ("vision", "ann"), "same": ("vision", "bob"), "other": ("speech", "cid")}
+
+
+@dataclass
+class Door:
+    """The TCP door of a server, for which `caller` is whoever holds any token."""
+
+    server: IdleServer
+    caller: Caller = field(default_factory=Caller)
+    count: int = 0
+
+    def __post_init__(self) -> None:
+        self.server.application.front._tokens = self  # type: ignore[assignment]
+
+    async def caller_of(self, secret: str) -> Caller:
+        return self.caller
+
+    def things(self) -> dict[str, dict[str, Workload]]:
+        """Fresh rows: a cluster, a job, a group and a pool of workers for each of `PEOPLE`."""
+        found: dict[str, dict[str, Workload]] = {}
+        for whose, (project, user) in PEOPLE.items():
+            self.count += 1
+            mine: dict[str, Any] = {"project": project, "user": user, "number": self.count}
+            task = a_task(name="t")
+            found[whose] = {
+                "cluster": a_cluster(name=f"c{self.count}", **{**mine, "number": 0}),
+                "job": a_job(managed=True, task=task, **mine),
+                "group": _group(self.count + 5000, project, user),
+                "pool": _pool(f"w{self.count}", project, user),
+            }
+        rows = [row for some in found.values() for row in some.values()]
+        self.server.do(self.server.store.commit(rows))
+        return found
+
+    def ask(
+        self, method: str, path: str, body: Any = None, project: str = "", query: str = ""
+    ) -> tuple[int, Any]:
+        """(status, JSON)."""
+        return self.server.do(self._ask(method, "/v1" + path, body, project, query))
+
+    async def _ask(self, method: str, path: str, body: Any, project: str, query: str) -> tuple[int, Any]:
+        sent: list[dict[str, Any]] = []
+        data = b"" if body is None else json.dumps(body).encode()
+        headers = [(b"authorization", b"Bearer any")]
+        headers += [(b"x-argosy-project", project.encode())] if project else []
+        messages = [{"type": "http.request", "body": data}]
+
+        async def receive() -> dict[str, Any]:
+            return messages.pop(0) if messages else {"type": "http.disconnect"}
+
+        async def send(message: Any) -> None:
+            sent.append(message)
+
+        scope = {
+            "type": "websocket" if method == "WS" else "http",
+            "method": method,
+            "path": path,
+            "raw_path": path.encode(),
+            "query_string": query.encode(),
+            "headers": headers,
+            "extensions": {"websocket.http.response": {}},
+        }
+        await self.server.application.front.over_tcp(scope, receive, send)
+        start = next((each for each in sent if each["type"].endswith("response.start")), None)
+        if start is None:
+            return 101, None
+        text = b"".join(each.get("body", b"") for each in sent)
+        return start["status"], json.loads(text) if text.startswith((b"{", b"[")) else text
+
+
+def _group(number: int, project: str, user: str) -> Workload:
+    task = a_task(name="g")
+    from argosy.model.group import Layout
+
+    return Workload(
+        id=an_id("grp"),
+        kind="group",
+        name="g",
+        spec=GroupSpec(tasks=(task,), layout=Layout(size=1), queues=("q",)),
+        status=GroupStatus(),
+        project=project,
+        user=user,
+        number=number,
+        created_ms=EPOCH_MS,
+    )
+
+
+def _pool(name: str, project: str, user: str) -> Workload:
+    return Workload(
+        id=an_id("wrk"),
+        kind="workers",
+        name=name,
+        spec=WorkersSpec(task=a_task(), size=1),
+        status=WorkersStatus(),
+        project=project,
+        user=user,
+        created_ms=EPOCH_MS,
+    )
+
+
+_TASK = {"run": "true"}
+#: Bodies of endpoints that name what they act on there, and bodies that reach the place of the decision.
+_BODIES: dict[str, Any] = {
+    "launch": lambda t, p: {"task": _TASK, "cluster": f"{p}/{t['cluster'].name}", "user": "x", "project": p},
+    "exec": lambda t, p: {"tasks": [_TASK], "cluster": t["cluster"].id, "user": "x", "project": p},
+    "jobs_launch": lambda t, p: {"tasks": [_TASK], "user": "x", "project": p},
+    "cancel": lambda t, p: {"jobs": [t["job"].id]},
+    "launch_group": lambda t, p: {"tasks": [_TASK], "layout": {"size": 1}, "user": "x", "project": p},
+    "retry": lambda t, p: {"task": f"{t['group'].number}/0"},
+    "apply_job_pool": lambda t, p: {"name": t["pool"].name, "task": _TASK, "workers": 1, "project": p},
+    "set_budget": lambda t, p: {"project": p, "monthly_micro_usd": 5},
+    "autostop": lambda t, p: {"autostop": {"idle_s": 60}},
+    "put_tree": lambda t, p: {"entries": []},
+    "missing_chunks": lambda t, p: {"digests": [], "trees": []},
+}
+#: What stands for a part of a path.
+_PARTS: dict[str, Any] = {
+    "cluster": lambda t: t["cluster"].id,
+    "job": lambda t: t["job"].id,
+    "group": lambda t: t["group"].id,
+    "pool": lambda t: t["pool"].name,
+    "workload": lambda t: t["job"].id,
+}
+
+
+def untold(endpoint: AnyEndpoint) -> list[str]:
+    """Parts of the path that nothing here stands for."""
+    return [name for name in endpoint.path_names if name not in _PARTS]
+
+
+def ask_about(door: Door, endpoint: AnyEndpoint, things: dict[str, Workload]) -> tuple[int, Any]:
+    """Ask one endpoint about these things."""
+    project = things["cluster"].project
+    path = endpoint.path
+    for name in endpoint.path_names:
+        part = _PARTS[name](things) if name in _PARTS else "none-such"
+        path = path.replace(f"{{{name}}}", part)
+    make = _BODIES.get(endpoint.name)
+    body = make(things, project) if make is not None else {} if endpoint.request is not None else None
+    query = "port=80" if endpoint.name == "forward" else ""
+    return door.ask(endpoint.method, path, body, project, query)
