@@ -56,6 +56,21 @@ def test_trees_may_be_deeper_than_a_path_is_long(engine: Engine, tmp_path: Path)
 
 
 @pytest.mark.process
+def test_few_descriptors_are_enough(program: Path, tmp_path: Path) -> None:
+    """Above the limit folders are opened anew for each use."""
+    flat(tmp_path / "tree", 60, 100)
+
+    def with_few(words: str) -> subprocess.CompletedProcess[bytes]:
+        return run(["sh", "-c", f"ulimit -Hn 40; exec {program} {words} --threads 8"], cwd=tmp_path)
+
+    assert with_few("find tree -size 1").stdout.count(b"\n") == 6000
+    assert with_few("cp -a tree copy").returncode == 0
+    assert run(["diff", "-r", "tree", "copy"], cwd=tmp_path).returncode == 0
+    assert with_few("rm -r copy").returncode == 0
+    assert not (tmp_path / "copy").exists()
+
+
+@pytest.mark.process
 @pytest.mark.parametrize(
     "tool", [("rm", "-rf"), ("chmod", "-R", "0777"), ("chown", "-R", "12345"), ("cp", "-r")]
 )

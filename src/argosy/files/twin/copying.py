@@ -329,28 +329,29 @@ class Copier:
         except OSError as error:
             self.session.complain("cannot keep the mode of", folder.path, error)
 
-    def remove_tree(self, at: int, name: str, path: str) -> bool:
-        """One thread removes all of it, without following links."""
+
+def remove_tree(session: Session, at: int, name: str, path: str) -> bool:
+    """One thread removes all of it, without following links."""
+    try:
         try:
-            try:
-                os.unlink(name, dir_fd=at)
-            except OSError as error:
-                if error.errno not in (errno.EISDIR, errno.EPERM):
-                    raise
-                flags = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
-                fd = os.open(name, flags, dir_fd=at)
-                try:
-                    results = [self.remove_tree(fd, each, join(path, each)) for each in os.listdir(fd)]
-                finally:
-                    os.close(fd)
-                if not all(results):
-                    return False
-                os.rmdir(name, dir_fd=at)
+            os.unlink(name, dir_fd=at)
         except OSError as error:
-            self.session.complain("cannot remove", path, error)
-            return False
-        self.session.told("remove", path)
-        return True
+            if error.errno not in (errno.EISDIR, errno.EPERM):
+                raise
+            flags = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+            fd = os.open(name, flags, dir_fd=at)
+            try:
+                results = [remove_tree(session, fd, each, join(path, each)) for each in os.listdir(fd)]
+            finally:
+                os.close(fd)
+            if not all(results):
+                return False
+            os.rmdir(name, dir_fd=at)
+    except OSError as error:
+        session.complain("cannot remove", path, error)
+        return False
+    session.told("remove", path)
+    return True
 
 
 def _temporary() -> str:

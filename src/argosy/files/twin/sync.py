@@ -7,7 +7,7 @@ import os
 import stat
 
 from argosy.files.twin.change import set_mode
-from argosy.files.twin.copying import BLOCK, Copier, Keep, Way
+from argosy.files.twin.copying import BLOCK, Copier, Keep, Way, remove_tree
 from argosy.files.twin.options import table, take_options
 from argosy.files.twin.session import Session, Usage
 from argosy.files.twin.walk import Dir, Kind, Tool, Walk, join, target_path
@@ -103,7 +103,7 @@ class Sync(Tool):
                     if self.session.dryrun:
                         self.session.told("remove", path)
                     else:
-                        self.copier.remove_tree(to, name, path)
+                        remove_tree(self.session, to, name, path)
         except OSError as error:
             self.session.complain("cannot read directory", target_path(folder), error)
 
@@ -142,7 +142,7 @@ class Sync(Tool):
             if not self.deletes:
                 self.session.complain("a directory is in the way (--delete removes it):", way.to_path)
                 return
-            if not self.session.dryrun and not self.copier.remove_tree(way.to, way.to_name, way.to_path):
+            if not self.session.dryrun and not remove_tree(self.session, way.to, way.to_name, way.to_path):
                 return
         if self.session.dryrun or self.copier.copy(way):
             self.session.told("copy", way.path, way.to_path)
