@@ -25,6 +25,7 @@ from argosy.api.prices import PriceCalls
 from argosy.api.quota import QuotaCalls
 from argosy.api.server import ServerCalls
 from argosy.api.services import ServiceCalls
+from argosy.api.sessions import SessionCalls, SessionStreams
 from argosy.api.shell import ShellCalls
 from argosy.api.storage import StorageCalls
 
@@ -38,6 +39,7 @@ class Calls(
     GroupCalls,
     JobPoolCalls,
     ServiceCalls,
+    SessionCalls,
     EventCalls,
     CostCalls,
     PriceCalls,
@@ -51,4 +53,6 @@ class Calls(
     """Every endpoint but the streams. A new feature is one line here."""
 
 
-ENDPOINTS: Final[tuple[AnyEndpoint, ...]] = endpoints_of(*Calls.__bases__, LogCalls, ShellCalls)
+ENDPOINTS: Final[tuple[AnyEndpoint, ...]] = endpoints_of(
+    *Calls.__bases__, LogCalls, ShellCalls, SessionStreams
+)

@@ -54,6 +54,9 @@ SECTIONS: Final[dict[str, dict[str, _Entry]]] = {
     "Managed jobs": {
         "jobs": _Entry("jobs", "jobs", "Jobs that own their nodes and recover: launch, queue, logs, cancel.")
     },
+    "Sessions": {
+        "session": _Entry("sessions", "sessions", "Notebooks, terminals, editors: start, open, rest, end.")
+    },
     "Services": {
         "serve": _Entry("services", "serve", "Replicas behind one endpoint: up, update, status, logs, down.")
     },

@@ -197,7 +197,10 @@ class Reads:
 
     async def load_clusters(self, *, since_ms: int = 0) -> list[Workload]:
         """Clusters that were there at `since_ms` or later, oldest first."""
-        kind = CLUSTER.name
+        return await self.load_named(CLUSTER.name, since_ms=since_ms)
+
+    async def load_named(self, kind: str, *, since_ms: int = 0) -> list[Workload]:
+        """As `load_clusters`, of any kind whose names are unique."""
         table = schema.workload
         query = sa.select(table.c.body).where(
             sa.text("named = 1"), table.c.kind == kind, was_there(table, since_ms)

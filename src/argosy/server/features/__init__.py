@@ -20,6 +20,7 @@ from argosy.server.features.prices import PriceFeature
 from argosy.server.features.quota import QuotaFeature
 from argosy.server.features.server import ServerFeature
 from argosy.server.features.services import ServiceFeature
+from argosy.server.features.sessions import SessionFeature
 from argosy.server.features.shell import ShellFeature
 from argosy.server.features.storage import StorageFeature
 
@@ -33,6 +34,7 @@ FEATURES: Final = (
     GroupFeature,
     JobPoolFeature,
     ServiceFeature,
+    SessionFeature,
     EventFeature,
     CostFeature,
     PriceFeature,
