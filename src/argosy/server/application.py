@@ -54,6 +54,8 @@ class Application:
     `pricing`: what things cost (None: made here, with `prices` as the table in place of the shipped one).
     `quotes`: what providers offer (None: a cache of its own, which every request asks anew)."""
 
+    listening: tuple[str, ...] = ()
+
     def __init__(
         self,
         *,
@@ -72,7 +74,6 @@ class Application:
         quotes: Quotes | None = None,
     ) -> None:
         self.stopping = asyncio.Event()
-        self.listening: tuple[str, ...] = ()
         self.doors: list[Door] = []
         self.streams = LogStreams(store, logs, controllers, self.stopping)
         pricing = pricing or pricing_of(state_dir, providers, clock, shipped=prices)
@@ -80,8 +81,8 @@ class Application:
         self.refreshes = Refreshes(pricing.refresh)
         self.accounts = Accounts(store, clock)
         tenants = Tenants(store, controllers, clock)
-        channels, data = ChannelFile(state_dir), DataChecks(lambda: self.objects.stores)
-        intake = Intake(store=store, blobs=blobs, tenants=tenants, channels=channels, data=data)
+        intake = Intake(store=store, blobs=blobs, tenants=tenants, channels=ChannelFile(state_dir))
+        intake.data = DataChecks(lambda: self.objects.stores)
         quotes = quotes or Quotes(providers, clock, price=pricing.own_prices, fresh_s=0)
         pricing.rented.names = lambda: quotes.usable() & _priced_by_catalog(providers)
         planner = Planner(

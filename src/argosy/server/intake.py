@@ -28,30 +28,23 @@ _VARIABLE_MAX: Final = (128 << 10) - 2  # bytes of name and value, with `=` and 
 class Intake:
     """Looks at every task before anything is planned or written."""
 
-    def __init__(
-        self,
-        *,
-        store: Store,
-        blobs: BlobStore,
-        tenants: Tenants,
-        channels: ChannelFile,
-        data: DataChecks | None = None,
-    ) -> None:
+    def __init__(self, *, store: Store, blobs: BlobStore, tenants: Tenants, channels: ChannelFile) -> None:
         self._store, self._blobs, self._tenants = store, blobs, tenants
-        self._channels, self._data = channels, data
+        self._channels = channels
+        self.data: DataChecks | None = None  # looks at storage that tasks name; None: nobody does
 
     async def task(self, task: Task, caller: Caller, *, with_files: bool) -> Task:
         """Checked, and with its presets. Raises `spec-invalid`, `conflict` (files are missing), `not-found`,
         `forbidden`."""
         checked = self._checked(task, with_files=with_files)
-        if with_files and self._data is not None:
-            await self._data.check((checked,))
+        if with_files and self.data is not None:
+            await self.data.check((checked,))
         return self._tenants.prepared(await self._store.snapshot(), checked, caller)
 
     async def tasks(self, tasks: Sequence[Task], caller: Caller) -> tuple[Task, ...]:
         checked = self._checked_all(tasks)
-        if self._data is not None:
-            await self._data.check(checked)
+        if self.data is not None:
+            await self.data.check(checked)
         rows = await self._store.snapshot()
         return tuple(self._tenants.prepared(rows, task, caller) for task in checked)
 
