@@ -74,6 +74,10 @@ class Agent:
             ("POST", "/tree/held"): self._tree_held,
             ("POST", "/kept"): kept.scan,
             ("POST", "/shutdown"): self._shutdown,
+            **{
+                ("POST", "/" + verb): _mounts(verb, root, name, self._ranks.home)
+                for verb in ("mount", "settle")
+            },
         }
         self._streams: dict[
             tuple[str, str],
@@ -369,6 +373,18 @@ def _data(
         await data_calls.serve(verb, root, name, (reader, writer), UPGRADED)
 
     return serve
+
+
+def _mounts(
+    verb: str, root: str, name: str, home: str
+) -> Callable[[dict[str, object]], Awaitable[dict[str, object]]]:
+    async def call(arguments: dict[str, object]) -> dict[str, object]:
+        from argosy.agent import data_calls
+
+        loop = asyncio.get_running_loop()
+        return await loop.run_in_executor(None, data_calls.mounts, verb, root, home, name, arguments)
+
+    return call
 
 
 def _ids(arguments: dict[str, object]) -> list[str]:
