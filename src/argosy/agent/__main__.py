@@ -5,6 +5,7 @@ python agent.pyz serve --root DIR --socket PATH [--devices 0,1] [--name NODE]
 python agent.pyz release --root DIR
 python agent.pyz start < PLAN (as `argosy.agent.start` says)
 python agent.pyz connect [--mux] --socket PATH
+python agent.pyz ports WRITTEN=OWN -- COMMAND (as `argosy.agent.ports` says)
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ _USAGE = """\
 """
 
 
-_VERBS = ("serve", "probe", "release", "keep", "guard", "start", "connect")
+_VERBS = ("serve", "probe", "release", "keep", "guard", "start", "connect", "ports")
 
 
 def _fail(text: str) -> int:
@@ -38,6 +39,10 @@ def main(arguments: list[str]) -> int:
         from argosy.agent import mps
 
         return mps.keep(*arguments[1:])
+    if arguments[0] == "ports":  # the shell text of a replica says so
+        from argosy.agent import ports
+
+        return ports.run(arguments[1:])
     if arguments[0] == "start":
         from argosy.agent import start
 

@@ -8,6 +8,7 @@ from types import MappingProxyType
 import msgspec
 
 from argosy.controllers.job.hooks import with_hooks
+from argosy.controllers.job.ports import port_of, with_ports
 from argosy.infra.agent_port import RankOrder
 from argosy.model.kinds.job import job_spec, task_id
 from argosy.model.rows import Attempt, Claim, Node, Workload
@@ -55,10 +56,10 @@ def rank_orders(
             job=job.id,
             attempt=attempt.number,
             setup=task.setup if spec.run_setup else "",
-            run=with_hooks(task.run, task.hooks),
+            run=with_hooks(with_ports(task.run, spec.replica, claim), task.hooks),
             env=env
             | own
-            | _of_replica(job)
+            | _of_replica(job, claim)
             | (spec.member.envs if spec.member is not None else {})
             | dict(peers)
             | task.envs,
@@ -74,12 +75,12 @@ def rank_orders(
     return result
 
 
-def _of_replica(job: Workload) -> dict[str, str]:
+def _of_replica(job: Workload, claim: Claim | None) -> dict[str, str]:
     """Variables of a replica of a service. `PORT` is what many frameworks read."""
     replica = job_spec(job).replica
     if replica is None:
         return {}
-    port = str(replica.port)
+    port = str(port_of(replica, claim))
     return {
         "ARGOSY_SERVICE_NAME": replica.service,
         "ARGOSY_SERVICE_PORT": port,
