@@ -28,6 +28,7 @@ from argosy.controllers.serving import Serving
 from argosy.controllers.telling import Channels, events_of
 from argosy.controllers.view import Action, Expect, Policy, Prices, Put, View, known_of, terminals_of
 from argosy.infra.agent_port import AgentDirectory
+from argosy.infra.buckets import OpensBuckets
 from argosy.infra.gateway_port import GatewayPort
 from argosy.infra.log_sink import LogSink
 from argosy.infra.provider import Providers
@@ -65,6 +66,7 @@ class Shell:
         agents: AgentDirectory,
         logs: LogSink,
         files: TreeStore | None = None,
+        stores: Callable[[], OpensBuckets] | None = None,
         clock: Clock,
         ids: Ids,
         policy: Policy | None = None,
@@ -75,18 +77,16 @@ class Shell:
         replicas: ReplicaPort | None = None,
         gateway: GatewayPort | None = None,
     ) -> None:
-        """`prices`: what the catalog knows (None: nothing). `quotes`: the server's cache of what
-        providers offer (None: one of its own); claims are charged at what decisions saw in it. `is_ours`:
-        whether the state of this server is still its own; when it is not, nothing is decided any more.
-        `channels`: who is told of events besides those whom tasks name. `replicas` and `gateway`: reach
-        the replicas of services, and what carries requests to them."""
+        """`stores`: object stores by URL, as the settings say now. `prices`: what the catalog knows.
+        `quotes`: the server's cache of what providers offer (None: one of its own); claims are charged at
+        what decisions saw in it. `is_ours`: whether this server's state is still its own; else nothing is
+        decided. `channels`: who is told of events. `replicas` and `gateway`: of services."""
         self._store, self._providers, self._clock, self._ids = store, providers, clock, ids
         self._policy = policy or Policy()
         self.observed = Facts()
         self._quotes = quotes or Quotes(providers, clock)
         self._quotes.changed = self.wake
-        self._is_ours = is_ours
-        self._channels = channels
+        self._is_ours, self._channels = is_ours, channels
         self._began_s = clock.monotonic_s()
         self._swept_s = self._began_s - SWEEP_S  # when the last full pass began
         self._pools = PoolCaches()
@@ -102,8 +102,9 @@ class Shell:
         self._published = asyncio.Event()  # of the next picture
         self._group: asyncio.TaskGroup | None = None
         self._effects = Effects(
-            store=store, providers=providers, agents=agents, logs=logs, files=files, facts=self.observed,
-            clock=clock, policy=self._policy, spawn=self._spawn, wake=self.wake, wake_at=self._wake_at,
+            store=store, providers=providers, agents=agents, logs=logs, files=files, stores=stores,
+            facts=self.observed, clock=clock, policy=self._policy, spawn=self._spawn,
+            wake=self.wake, wake_at=self._wake_at,
         )  # fmt: skip
         self._looks = Looks(self._listed)
         self._serving = Serving(

@@ -16,7 +16,19 @@ import msgspec
 
 from argosy.agent import wire
 from argosy.infra import border
-from argosy.infra.agent_port import Answer, Channel, Duplex, Kept, RankOrder, Report, silence_s
+from argosy.infra.agent_port import (
+    Answer,
+    Channel,
+    DataSource,
+    Duplex,
+    Enter,
+    Fetched,
+    FetchOrder,
+    Kept,
+    RankOrder,
+    Report,
+    silence_s,
+)
 from argosy.infra.silence import Ear
 from argosy.model.facts import LogChunk, NodeFacts, RankFact
 
@@ -102,6 +114,11 @@ class _Ssh(msgspec.Struct, frozen=True):
     key: str
 
 
+class _Enter(msgspec.Struct, frozen=True):
+    rank: str
+    enter: Enter
+
+
 class _Copy(msgspec.Struct, frozen=True):
     path: str
     name: str
@@ -132,6 +149,10 @@ class _Failure(msgspec.Struct, frozen=True):
     error: str = "transient"
     field: str = ""
     text: str = ""
+
+
+class _Nothing(msgspec.Struct, frozen=True):
+    pass
 
 
 class _Head(msgspec.Struct, frozen=True):
@@ -331,6 +352,18 @@ class AgentClient:
             self._streams.discard(channel)
             channel.writer.close()
 
+    async def fetch(self, order: FetchOrder, source: DataSource) -> Fetched:
+        from argosy.infra.agent_data import Fetching
+
+        channel = await self._upgrade("/fetch", _Nothing())
+        try:
+            return await Fetching(channel, order, source).run()
+        except _LOST as error:
+            raise border.Unreachable(f"the agent broke off: {_reason(error)}") from None
+        finally:
+            self._streams.discard(channel)
+            channel.writer.close()
+
     async def shell(self, command: str, rows: int, columns: int, env: Mapping[str, str]) -> Duplex:
         channel = await self._upgrade("/shell", _ShellOrder(command, rows, columns, env))
         return _Terminal(channel, self._streams)
@@ -341,6 +374,10 @@ class AgentClient:
 
     async def ssh(self, public_key: str) -> Duplex:
         return _Port(await self._upgrade("/ssh", _Ssh(public_key)), self._streams)
+
+    async def enter(self, rank_id: str, enter: Enter) -> Duplex:
+        channel = await self._upgrade("/enter", _Enter(rank_id, enter))
+        return _Seat(channel, self._streams) if enter.what == "shell" else _Port(channel, self._streams)
 
     async def copy(self, path: str, name: str, *, read: bool) -> Duplex:
         return _Port(await self._upgrade("/copy", _Copy(path, name, read)), self._streams)
@@ -399,6 +436,26 @@ class _Terminal:
         finally:
             self._streams.discard(self._channel)
             self._channel.writer.close()
+        return self._exit_code
+
+
+class _Seat(_Terminal):
+    """A terminal of a session: it goes on when this line is closed. Its first line says where it begins."""
+
+    said = b""
+
+    async def read(self) -> bytes:
+        if not self.said:
+            try:
+                self.said = await self._channel.reader.readline()
+            except _LOST:
+                self._ended = True
+            return self.said
+        return await super().read()
+
+    async def close(self) -> int | None:
+        self._streams.discard(self._channel)
+        self._channel.writer.close()
         return self._exit_code
 
 

@@ -6,7 +6,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Protocol
 
 import msgspec
@@ -36,6 +36,37 @@ class Lease(msgspec.Struct, frozen=True, kw_only=True):
     ms: int
 
 
+class AppOrder(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """An app that a rank runs in place of `run`, and how well it is kept apart from others on the node."""
+
+    name: str = "app"
+    command: str = ""  # shell text; "": nothing but terminals, ports and ssh
+    listens: str = ""  # socket | port
+    port: int = 0  # 0: any that is free
+    ready: str = "/"
+    kernels: str = ""  # a path that lists kernels of Jupyter
+    program: str = ""  # that must be there
+    isolation: str = "process"
+    home: str = "~"  # of its programs: `~/x` is below the node's home
+    env: dict[str, str] = {}
+    folder: str = ""  # with what it needs, below `argosy/apps` of the node's cache
+
+
+class Enter(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """What is opened in the session that a rank runs. `app`: its own face; `port`: of its loopback;
+    `shell`: a terminal, which goes on when the line is cut and is found again by `id`; `ssh`: one
+    connection of who has `key`."""
+
+    what: str  # app | port | shell | sshd
+    port: int = 0
+    command: str = ""
+    rows: int = 24
+    columns: int = 80
+    id: str = ""  # of the terminal
+    seen: int = -1  # bytes of its output that the reader has; -1: begin with what is still known
+    key: str = ""
+
+
 class RankOrder(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """What one agent is told to run. `id` is `<attempt id>.<rank>`; repeating an order is harmless."""
 
@@ -56,6 +87,7 @@ class RankOrder(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     pids_max: int = 0  # 0: no limit
     run_now: bool = False  # a gang of one needs no barrier: run as soon as it is ready
     lease: Lease | None = None
+    app: AppOrder | None = None
 
 
 class Report(msgspec.Struct, frozen=True, kw_only=True):
@@ -96,6 +128,47 @@ class Duplex(Protocol):
 
     async def close(self) -> int | None:
         """Ends it; the exit code when there is one."""
+
+
+class DataFile(msgspec.Struct, frozen=True, array_like=True):
+    """An object that becomes a file. `path` is relative to the target; `etag` "": not known."""
+
+    path: str
+    size: int
+    etag: str = ""
+
+
+class FetchOrder(msgspec.Struct, frozen=True, kw_only=True):
+    """What appears at `target`. `single`: it is one file, not a folder; `full`: what is there already comes
+    again; `md5`: an ETag of 32 digits is the MD5 of the bytes."""
+
+    target: str
+    files: tuple[DataFile, ...]
+    single: bool = False
+    full: bool = False
+    md5: bool = False
+
+
+class Fetched(msgspec.Struct, frozen=True, kw_only=True):
+    files: int  # that are there now
+    bytes: int  # that came for it
+    removed: int = 0  # files of an earlier copy that are no more
+    relayed: int = 0  # bytes of those that came through the server
+    why: str = ""  # why some did
+
+
+class DataSource(Protocol):
+    """Where the bytes of an order come from; indices are those of `FetchOrder.files`."""
+
+    def address(self, index: int) -> str:
+        """A URL that the node may GET for a while; "": it cannot reach the store. Blocks: called in a
+        thread."""
+
+    def read(self, index: int, first: int) -> Iterator[bytes]:
+        """Its bytes from `first` on. Blocks: called in a thread. Raises what the store raises."""
+
+    def told(self, files: int, done_bytes: int, total_files: int, total_bytes: int) -> None:
+        """How far it is: what was missing on the node."""
 
 
 class Kept(msgspec.Struct, frozen=True, kw_only=True):
@@ -153,6 +226,13 @@ class AgentPort(Protocol):
     def kept_chunks(self, digests: Sequence[str]) -> AsyncIterator[tuple[str, bytes]]:
         """Chunks of what `kept` told last. Raises `Transient` when a file has changed since."""
 
+    async def fetch(self, order: FetchOrder, source: DataSource) -> Fetched:
+        """Make objects appear as files. Only what is not there travels: by addresses that the node gets
+        itself, else through this connection. Files of an earlier copy at this target that the order lacks
+        are removed, unless somebody changed them. Repeating it goes on where it was. Raises
+        `RequestRefused` for a target that is not allowed and a disk that is too small, and what the source
+        raises."""
+
     async def shell(self, command: str, rows: int, columns: int, env: Mapping[str, str]) -> Duplex:
         """A terminal on the node: a login shell when `command` is empty."""
 
@@ -162,6 +242,11 @@ class AgentPort(Protocol):
     async def ssh(self, public_key: str) -> Duplex:
         """An ssh server for one connection of who has this key. The first line that it says is JSON with its
         `host_key`. Raises `RequestRefused` where the node has no sshd."""
+
+    async def enter(self, rank_id: str, enter: Enter) -> Duplex:
+        """A stream into the session that a rank runs. A terminal's is one of `shell`; the first that it
+        says is a line {"id", "from"}: how it is found again, and which byte of its output comes next.
+        Raises `RequestRefused`, and `Transient` while it cannot be entered."""
 
     async def copy(self, path: str, name: str, *, read: bool) -> Duplex:
         """A tar stream of a file or folder (`argosy.agent.copying`). Raises `RequestRefused`."""

@@ -94,6 +94,11 @@ class ShelfIndex:
                 raise ObjectProblem("BucketAlreadyOwnedByYou", f"the bucket `{name}` exists")
             db.execute("INSERT INTO buckets VALUES (?,?)", (name, now_ms))
 
+    def keep_bucket(self, name: str) -> None:
+        """A bucket that is there from now on, also when it was."""
+        with self._writes() as db:
+            db.execute("INSERT OR IGNORE INTO buckets VALUES (?,0)", (name,))
+
     def remove_bucket(self, name: str) -> Extents:
         """The files of uploads that were never completed: they go, too."""
         with self._writes() as db:
@@ -109,8 +114,9 @@ class ShelfIndex:
         return tuple(each for (blob,) in rows for each in _EXTENTS.decode(blob))
 
     def buckets(self) -> list[tuple[str, int]]:
-        """Names and when they were made."""
-        return [(str(name), _int(at)) for name, at in self._rows("SELECT * FROM buckets ORDER BY name")]
+        """Names and when they were made; those that begin with a dot are hidden."""
+        rows = self._rows("SELECT * FROM buckets WHERE name NOT LIKE '.%' ORDER BY name")
+        return [(str(name), _int(at)) for name, at in rows]
 
     def has_bucket(self, name: str) -> bool:
         return bool(self._rows("SELECT 1 FROM buckets WHERE name=?", name))
@@ -157,11 +163,17 @@ class ShelfIndex:
             extents=_EXTENTS.decode(_bytes(extents)),
         )
 
-    def put(self, bucket: str, head: ObjectHead, conditions: Conditions) -> Extents:
-        """The files of the object that was there before."""
+    def put_many(self, heads: Sequence[tuple[str, ObjectHead, Conditions]]) -> list[Extents | ObjectProblem]:
+        """For each the files of the object that was there before, or why it is refused."""
+        told: list[Extents | ObjectProblem] = []
         with self._writes() as db:
-            self._need(db, bucket)
-            return self._put(db, bucket, head, conditions)
+            for bucket, head, conditions in heads:
+                try:
+                    self._need(db, bucket)
+                    told.append(self._put(db, bucket, head, conditions))
+                except ObjectProblem as problem:  # raised before anything is changed
+                    told.append(problem)
+        return told
 
     def _put(self, db: sqlite3.Cursor, bucket: str, head: ObjectHead, conditions: Conditions) -> Extents:
         info = head.info

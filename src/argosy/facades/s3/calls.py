@@ -10,6 +10,8 @@ from email.utils import parsedate_to_datetime
 from typing import Final
 from urllib.parse import unquote
 
+import msgspec
+
 from argosy.facades.s3 import answers
 from argosy.facades.s3.bodies import Body
 from argosy.facades.s3.ports import Holder, Objects
@@ -200,6 +202,10 @@ class Calls:
             raise ObjectProblem("MissingContentLength", "the request says no Content-Length")
         body = Body(call.headers, call.signed)
         written = await self._objects.write(body.pieces(call.received))
+        if body.is_small:
+            if written.extents:  # the store keeps nothing in memory
+                raise ObjectProblem("InternalError", "a small body was not held")
+            written = msgspec.structs.replace(written, check=body.check_held)
         return written, body
 
     async def _read(self, call: Call) -> Response:
@@ -230,8 +236,10 @@ class Calls:
 
     async def _source(self, call: Call) -> tuple[ObjectHead, int, int]:
         """The object that is copied, and which of its bytes."""
-        source = unquote(call.headers["x-amz-copy-source"]).removeprefix("/").partition("?versionId=")[0]
-        bucket, _, key = source.partition("/")
+        source = call.headers["x-amz-copy-source"].removeprefix("/").partition("?versionId=")[0]
+        bucket, _, key = (unquote(part) for part in source.replace("%2f", "%2F").partition("/"))
+        if not key and "/" in bucket and "://" not in bucket:
+            bucket, _, key = bucket.partition("/")  # all of it was encoded
         if call.holder.bucket not in ("", bucket):
             raise ObjectProblem("AccessDenied", f"the key is for the bucket `{call.holder.bucket}` alone")
         head = await self._objects.head(bucket, key)
@@ -250,11 +258,10 @@ class Calls:
         return head, first, count
 
     async def _copy(self, call: Call) -> Response:
-        head, first, count = await self._source(call)
+        head, _, _ = await self._source(call)
         replaces = call.headers.get("x-amz-metadata-directive", "COPY").upper() == "REPLACE"
-        written = await self._objects.write(self._objects.read(head, first, count))
         headers = _kept(call.headers) if replaces else head.headers
-        info = await self._objects.put(call.bucket, call.key, written, headers, _conditions(call))
+        info = await self._objects.copy(head, call.bucket, call.key, headers, _conditions(call))
         return Response(200, answers.copied(info, "CopyObjectResult"))
 
     # -- uploads in parts -----------------------------------------------------------------------------------
@@ -358,11 +365,13 @@ def _range(first: str, last: str, size: int) -> tuple[int, int]:
 
 
 async def _text(call: Call) -> bytes:
-    found = b""
-    async for piece in Body(call.headers, call.signed).pieces(call.received):
+    found, body = b"", Body(call.headers, call.signed)
+    async for piece in body.pieces(call.received):
         found += piece
         if len(found) > _XML_MAX:
             raise ObjectProblem("MalformedXML", "the request's document is too large")
+    if body.is_small:
+        body.check_held([found])
     return found
 
 
