@@ -35,12 +35,8 @@ def main(arguments: list[str]) -> int:
     if not arguments or arguments[0] not in _VERBS:
         sys.stderr.write("usage:\n" + _USAGE)
         return 2
-    if arguments[0] in ("keep", "inside"):
+    if arguments[0] in ("keep", "inside", "ports"):
         return _own(*arguments)
-    if arguments[0] == "ports":  # the shell text of a replica says so
-        from argosy.agent import ports
-
-        return ports.run(arguments[1:])
     if arguments[0] == "start":
         from argosy.agent import start
 
@@ -94,7 +90,12 @@ def main(arguments: list[str]) -> int:
 
 
 def _own(verb: str, *words: str) -> int:
-    """What agents start: `keep` for a device that programs share, `inside` for a session."""
+    """What agents start: `keep` for a device that programs share, `inside` for a session, `ports` for a replica
+    of a service."""
+    if verb == "ports":
+        from argosy.agent import ports
+
+        return ports.run(list(words))
     if verb == "keep":
         from argosy.agent import mps
 
