@@ -93,8 +93,8 @@ def main(arguments: list[str]) -> int:
 
 
 def _own(verb: str, *words: str) -> int:
-    """What agents start: `keep` for a device that programs share, `inside` for a session, `ports` for a replica
-    of a service."""
+    """What agents start: `keep` for a device that programs share, `inside` for a session, `ports` for
+    a replica of a service."""
     if verb == "ports":
         from argosy.agent import ports
 
