@@ -29,11 +29,11 @@ def main(argv: Sequence[str]) -> int:
     from argosy.gateway.steering import serve
 
     settings = Settings(
-        control=Path(options.control).absolute(),
+        control=str(Path(options.control).absolute()),
         listen=tuple(options.listen),
-        sockets=tuple(Path(path).absolute() for path in options.socket),
+        sockets=tuple(str(Path(path).absolute()) for path in options.socket),
         workers=options.workers or len(os.sched_getaffinity(0)),
-        access_log=Path(options.access_log).absolute() if options.access_log else None,
+        access_log=str(Path(options.access_log).absolute()) if options.access_log else "",
         stop_s=options.stop_s,
     )
     try:

@@ -18,6 +18,8 @@ HEAD_S: Final = 10
 IDLE_S: Final = 75
 BODY_S: Final = 30
 STALL_S: Final = 60
+#: A body comes at least at this pace, after its first BODY_S.
+BODY_BYTES_S: Final = 100
 LINGER_S: Final = 2
 
 

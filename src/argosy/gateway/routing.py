@@ -8,6 +8,7 @@ from collections.abc import Callable
 from typing import Final
 
 from argosy.gateway.access_log import AccessLog, Line
+from argosy.gateway.addresses import table_faults
 from argosy.gateway.directory import MODELS, Directory, list_models
 from argosy.gateway.exchange import Answer, Decision, Exchange, Forward, NeedBody, refusal
 from argosy.gateway.limits import Key, expected_tokens, limited
@@ -16,7 +17,7 @@ from argosy.gateway.service import Service
 from argosy.gateway.shared import Board
 from argosy.gateway.trip import Trip
 from argosy.gateway.usage import ModelRequest, Usage, parse_model_request
-from argosy.model.routes import GatewayCounters, RouteTable, Wanted, check_table
+from argosy.model.routes import GatewayCounters, RouteTable, Wanted
 
 _TRIES: Final = 3
 _MODEL_BODY: Final = 32 << 20
@@ -60,7 +61,7 @@ class Router:
             raise ValueError(
                 f"generation {table.generation} is older than {self.generation}, which is in use"
             )
-        faults = [*check_table(table), *_loops(table, self._own_paths)]
+        faults = table_faults(table, self._own_paths)
         if faults:
             raise ValueError("; ".join(faults))
         services: dict[str, Service] = {}
@@ -113,6 +114,7 @@ class Router:
             return self._refuse(
                 trip, refusal(401, "unauthorized", f"`{route.name}` is not public and has no keys yet")
             )
+        exchange.limit = route.max_body_bytes
         if route.max_body_bytes and head.length > route.max_body_bytes:
             return refusal(413, "too-large", f"the body is larger than {route.max_body_bytes} bytes")
         trip.copies = service.wants_copy(exchange)
@@ -325,17 +327,6 @@ class Router:
             since_ms=self.since_ms,
             services=[service.tell() for service in (*self._services.values(), *self._gone)],
         )
-
-
-def _loops(table: RouteTable, own_paths: tuple[str, ...]) -> list[str]:
-    """Replicas that would be the gateway itself."""
-    return [
-        f"service `{service.name}`: replica `{replica.id}` is the gateway's own socket"
-        for service in table.services
-        for revision in service.revisions
-        for replica in revision.replicas
-        if replica.address in own_paths
-    ]
 
 
 def _nobody() -> None:

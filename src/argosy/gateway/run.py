@@ -28,19 +28,19 @@ _LOOK_S: Final = 0.05  # how often a worker sees what the others have in flight
 
 
 class Settings(msgspec.Struct, frozen=True, kw_only=True):
-    """Of one gateway."""
+    """Of one gateway; paths are absolute."""
 
-    control: Path
+    control: str
     listen: tuple[str, ...] = ()  # HOST:PORT
-    sockets: tuple[Path, ...] = ()  # for our own edge, which tells the client's address
+    sockets: tuple[str, ...] = ()  # for our own edge, which tells the client's address
     workers: int = 1
-    access_log: Path | None = None
+    access_log: str = ""
     stop_s: float = 600.0  # answers may go on so long after SIGTERM
 
     @property
     def own_paths(self) -> tuple[str, ...]:
         """Sockets that no replica may have."""
-        return tuple(map(str, (self.control, *self.sockets)))
+        return (self.control, *self.sockets)
 
 
 def now_ms() -> int:
@@ -98,7 +98,7 @@ class DataPlane:
 
     def __init__(self, settings: Settings, board: Board | None = None) -> None:
         loop = asyncio.get_running_loop()
-        log = AccessLog(settings.access_log) if settings.access_log is not None else None
+        log = AccessLog(Path(settings.access_log)) if settings.access_log else None
         self.router = Router(loop, now_ms, board=board, log=log, own_paths=settings.own_paths)
         ids = request_ids()
         self.outer = Door(self.router, loop, ids)

@@ -25,8 +25,8 @@ async def serve(settings: Settings, ready: Callable[[list[str]], None] | None = 
     loop = asyncio.get_running_loop()
     stopping = stop_event()
     outer = [bind(listen) for listen in settings.listen]
-    inner = [bind_unix(path) for path in settings.sockets]
-    kept = KeptTable(settings.control.with_suffix(".table"))
+    inner = [bind_unix(Path(path)) for path in settings.sockets]
+    kept = KeptTable(Path(settings.control).with_suffix(".table"))
     routed: Routed
     if settings.workers > 1:
         for sock in (*outer, *inner):
@@ -47,17 +47,17 @@ async def serve(settings: Settings, ready: Callable[[list[str]], None] | None = 
         plane.router.on_want = control.on_want
         await plane.listen(outer, inner)
     door = Door(control, loop, request_ids(), trusted=True)
-    server = await loop.create_unix_server(clients(door), sock=bind_unix(settings.control))
+    server = await loop.create_unix_server(clients(door), sock=bind_unix(Path(settings.control)))
     sweeping = loop.create_task(_sweep(control))
     if ready is not None:
-        ready([*(":".join(map(str, sock.getsockname()[:2])) for sock in outer), *map(str, settings.sockets)])
+        ready([*(":".join(map(str, sock.getsockname()[:2])) for sock in outer), *settings.sockets])
     await stopping.wait()
     for path in settings.sockets:
-        path.unlink(missing_ok=True)
+        Path(path).unlink(missing_ok=True)
     await close()
     server.close()
     sweeping.cancel()
-    settings.control.unlink(missing_ok=True)
+    Path(settings.control).unlink(missing_ok=True)
 
 
 async def _sweep(control: Control) -> None:

@@ -19,11 +19,12 @@ from typing import Final
 
 import msgspec
 
+from argosy.gateway.addresses import table_faults
 from argosy.gateway.links import Link, Message, Take, Taken, Tell, Told, Want
 from argosy.gateway.merging import merge
 from argosy.gateway.run import Settings
 from argosy.gateway.shared import Board
-from argosy.model.routes import GatewayCounters, RouteTable, Wanted, check_table
+from argosy.model.routes import GatewayCounters, RouteTable, Wanted
 
 #: Rows of the board that workers share: 4 + workers numbers of 8 bytes each.
 ROWS: Final = 16_384
@@ -194,7 +195,7 @@ class Workers:
 
     def take(self, table: RouteTable, done: Callable[[str], None]) -> None:
         before = self._table.generation if self._table is not None else 0
-        faults = check_table(table)
+        faults = table_faults(table, self._settings.own_paths)
         if table.generation < before:
             faults.append(f"generation {table.generation} is older than {before}, which is in use")
         if faults:
