@@ -70,9 +70,10 @@ def test_moving_removes_the_source_last(argosy: CommandLine, held: dict[str, byt
             ("rm", "argosy://data/a"),
             "there is no `argosy://data/a`\nhint: `argosy storage ls argosy://data/a`",
         ),
-        (("cp", "x", "y"), "one side is on the server"),
-        (("sync", "argosy://data/a", "argosy://data/b"), "one side is a folder here"),
-        (("ls", "data"), "`data` is no place on the server"),
+        (("cp", "x", "y"), "one side is an object store, and neither is"),
+        (("sync", "x", "y"), "one side is an object store, and neither is"),
+        (("sync", "nothing", "argosy://data/b"), "there is no folder `FOLDER/nothing` here"),
+        (("ls", "data"), "`data` is no place in a store: write s3://BUCKET/KEY"),
     ],
 )
 def test_what_cannot_be_is_said(
@@ -92,3 +93,30 @@ def test_an_object_whose_name_leads_out_of_the_folder_is_refused(
     assert said.status != 0
     assert "cannot be a file below a folder" in said.err
     assert not list(Path(argosy.folder.parent).rglob("out"))
+
+
+def test_patterns_choose_what_is_copied(argosy: CommandLine, held: dict[str, bytes]) -> None:
+    held |= {"t/1/a.csv": b"1", "t/1/b.txt": b"2", "t/2/a.csv": b"33"}
+    argosy.good("storage", "cp", "argosy://data/t/*/a.csv", "here")
+    here = argosy.folder / "here"
+    assert sorted(str(each.relative_to(here)) for each in here.rglob("*.*")) == ["1/a.csv", "2/a.csv"]
+    said = argosy("storage", "sync", "argosy://data/t", "there", "--include", "*.csv", "--exclude", "2/**")
+    assert "Copied 1 file (1 B)." in said.err
+    said = argosy("storage", "rm", "argosy://data/t/*/*.csv", "--dryrun")
+    assert said.out.splitlines() == ["remove argosy://data/t/1/a.csv", "remove argosy://data/t/2/a.csv"]
+    assert argosy("storage", "du", "argosy://data/t/**/*.csv").out == "2 objects, 3 B\n"
+
+
+def test_what_a_disk_cannot_hold_is_told_and_the_rest_is_copied(
+    argosy: CommandLine, held: dict[str, bytes]
+) -> None:
+    held |= {"n/x": b"1", "n/x/y": b"2", "n/" + "z" * 300: b"3", "n/ok": b"4"}
+    said = argosy("storage", "cp", "-r", "argosy://data/n", "here")
+    assert said.status != 0
+    assert "error: 2 of 4 files were not copied" in said.err
+    assert "  the object `x` cannot be a file below a folder: it is a folder, too" in said.err
+    assert (
+        f"  the object `{'z' * 300}` cannot be a file below a folder: a part of it has more than" in said.err
+    )
+    assert (argosy.folder / "here/ok").read_bytes() == b"4"
+    assert (argosy.folder / "here/x/y").read_bytes() == b"2"

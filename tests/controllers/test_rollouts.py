@@ -155,3 +155,35 @@ def test_a_rollout_of_a_service_at_zero_starts_one_to_see_whether_it_is_good() -
     assert stage.state.serves == 2
     stage.beat(times=3)
     assert not stage.replicas()
+
+
+def test_a_canary_that_fails_more_often_is_taken_back_by_its_answers() -> None:
+    stage = a_stage(4)
+    stage.update(_CANARY, replicas=4)
+    stage.beat(times=3)
+    stage.counts = {1: Count(requests=9000, errors=90), 2: Count(requests=1000, errors=10)}
+    stage.beat()
+    assert phase(stage) is RolloutPhase.BAKING, "one in a hundred fails, as before"
+    stage.counts = {1: Count(requests=9000, errors=90), 2: Count(requests=1000, errors=40)}
+    stage.beat()
+    assert phase(stage) is RolloutPhase.ROLLED_BACK and stage.weights == {1: 1000}
+    assert stage.told("rolling-back")[0].startswith("revision 2 is taken back: 40 of 1000 requests failed")
+    assert stage.state.bad == ("digest-2",)
+
+
+def test_a_revision_whose_every_answer_fails_needs_no_statistics() -> None:
+    stage = a_stage(4)
+    stage.update(replicas=4)
+    stage.room = 5
+    stage.counts = {1: Count(requests=100), 2: Count(requests=20, errors=20)}
+    stage.beat(times=5)
+    assert phase(stage) is RolloutPhase.ROLLED_BACK
+    assert stage.told("rolling-back") == ["revision 2 is taken back: 20 of 20 requests failed"]
+
+
+def test_nothing_is_taken_back_by_itself_where_a_person_decides() -> None:
+    stage = a_stage(4)
+    stage.update(Strategy(name="canary", steps=(100, 1000), auto=False, bake_ms=1000), replicas=4)
+    stage.counts = {1: Count(requests=100), 2: Count(requests=20, errors=20)}
+    stage.beat(10, times=5)
+    assert phase(stage) is RolloutPhase.PAUSED and stage.weights == {1: 900, 2: 100}

@@ -58,9 +58,9 @@ def test_users_stay_and_no_more_move_than_the_weights_change() -> None:
 
 def test_round_robin_and_least_outstanding() -> None:
     exchange, ready = _exchange(), _replicas(3)
-    turns = balancer_of(Policy(name="round-robin"))
+    turns = balancer_of(Policy(name="round-robin"), Clock())
     assert Counter(turns.choose(exchange, ready).id for _ in range(300)) == {"r0": 100, "r1": 100, "r2": 100}
-    least = balancer_of(Policy())
+    least = balancer_of(Policy(), Clock())
     for replica in ready:
         replica.in_flight = 5
     ready[1].in_flight = 3
@@ -72,15 +72,17 @@ def test_round_robin_and_least_outstanding() -> None:
 def test_power_of_two_never_takes_the_worst() -> None:
     exchange, ready = _exchange(), _replicas(4)
     ready[2].in_flight = 100
-    chosen = Counter(balancer_of(Policy(name="power-of-two")).choose(exchange, ready).id for _ in range(1))
-    two = balancer_of(Policy(name="power-of-two"))
+    chosen = Counter(
+        balancer_of(Policy(name="power-of-two"), Clock()).choose(exchange, ready).id for _ in range(1)
+    )
+    two = balancer_of(Policy(name="power-of-two"), Clock())
     chosen = Counter(two.choose(exchange, ready).id for _ in range(1000))
     assert chosen["r2"] == 0 and min(chosen[id] for id in ("r0", "r1", "r3")) > 200
 
 
 def test_a_newcomer_gets_its_share_and_not_all() -> None:
     exchange, ready = _exchange(), _replicas(2)
-    turns = balancer_of(Policy(name="round-robin"))
+    turns = balancer_of(Policy(name="round-robin"), Clock())
     for _ in range(1000):
         turns.choose(exchange, ready)
     ready = [*ready, *_replicas(3)[2:]]
@@ -95,7 +97,7 @@ def test_slow_start_grows_the_share() -> None:
     ready.append(
         Replica(ReplicaRoute(id="new", address="h:9", slow_start_s=100), ready[0].revision, Board(), clock)
     )
-    turns = balancer_of(Policy(name="round-robin"))
+    turns = balancer_of(Policy(name="round-robin"), Clock())
     assert Counter(turns.choose(exchange, ready).id for _ in range(210))["new"] <= 11
     clock.now += 50.0
     assert 38 <= Counter(turns.choose(exchange, ready).id for _ in range(210))["new"] <= 46
@@ -103,7 +105,7 @@ def test_slow_start_grows_the_share() -> None:
 
 def test_a_user_stays_with_its_replica_and_few_move_when_one_comes() -> None:
     policy = Policy(name="consistent-hash", hash_by=HashBy(attribute="header", name="X-User"))
-    ring, ready = balancer_of(policy), _replicas(5)
+    ring, ready = balancer_of(policy, Clock()), _replicas(5)
     users = [_exchange(f"X-User: u{number}") for number in range(1000)]
     four = {user: ring.choose(user, ready[:4]).id for user in users}
     assert four == {user: ring.choose(user, ready[:4]).id for user in users}
@@ -115,7 +117,7 @@ def test_a_user_stays_with_its_replica_and_few_move_when_one_comes() -> None:
 
 def test_the_load_of_consistent_hashing_is_bounded() -> None:
     policy = Policy(name="consistent-hash", hash_by=HashBy(attribute="cookie", name="s"))
-    ring, ready = balancer_of(policy), _replicas(4)
+    ring, ready = balancer_of(policy, Clock()), _replicas(4)
     for _ in range(400):
         ring.choose(_exchange("Cookie: a=b; s=one"), ready).in_flight += 1
     assert sum(replica.in_flight for replica in ready) == 400
@@ -215,6 +217,6 @@ def test_shadow_copies_harm_nothing() -> None:
 
 
 def test_replicas_are_asked_in_turn_when_they_are_equal() -> None:
-    least, ready = balancer_of(Policy()), _replicas(3)
+    least, ready = balancer_of(Policy(), Clock()), _replicas(3)
     chosen = [least.choose(_exchange(), ready).id for _ in range(6)]
     assert all(one != next_ for one, next_ in itertools.pairwise(chosen))

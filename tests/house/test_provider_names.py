@@ -32,6 +32,8 @@ ALLOWED: dict[str, tuple[set[str], str]] = {
     ),
     "store/database.py": ({"localhost"}, "a host"),
     "facades/s3/app.py": ({"localhost"}, "a host"),
+    "controllers/mounts.py": ({"localhost"}, "a host"),
+    "model/mounts.py": ({"azure", "ibm", "nebius", "oci"}, "what SkyPilot calls kinds of stores"),
     "planning/constraints.py": ({"local"}, "a word of a sentence"),
     "cli/converting.py": ({"kubernetes", "slurm", "ray"}, "kinds of job files, not places"),
     "cli/main.py": ({"ssh", "kubernetes"}, "the command"),

@@ -53,3 +53,21 @@ def test_the_server_signs_addresses_of_its_own_objects(tmp_path: Path) -> None:
     finally:
         site.close()
         objects.close()
+
+
+def test_the_servers_own_disk_is_for_who_is_there(tmp_path: Path) -> None:
+    """Over TCP nobody reads the server's files or networks through it, whatever they may do with buckets."""
+    objects = Objects(tmp_path / "shelf", SystemClock(), SystemIds())
+    (tmp_path / "secret").write_text("x")
+    site = Site(tmp_path / "unused", app=objects.for_owner)
+    try:
+        connection = http.client.HTTPConnection(site.address.partition("://")[2], timeout=10)
+        for bucket in ("file:%2F%2F", "http:%2F%2F169.254.169.254", "https:%2F%2Finside"):
+            connection.request("GET", f"/s3/{bucket}{tmp_path}/secret")
+            response = connection.getresponse()
+            assert response.status == 403
+            assert b"is of the server's own machine: only its owner may name it" in response.read()
+        connection.close()
+    finally:
+        site.close()
+        objects.close()

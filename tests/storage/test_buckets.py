@@ -12,6 +12,7 @@ import pytest
 
 from argosy.infra.buckets import Bucket, BucketError, Encryption, Opened, StoreSettings, UrlUnknown
 from argosy.infra.system import SystemClock, SystemIds
+from argosy.model.object_urls import split_url
 from argosy.storage.buckets import STORES, Stores, open_bucket, sections_of
 from argosy.storage.buckets.files import FolderBucket
 from argosy.storage.shelf_bucket import ShelfBucket
@@ -172,12 +173,16 @@ def test_a_url_finds_its_store(tmp_path: Path) -> None:
         "nebius://data/a": ("nebius://data", "a"),
         "cos://eu-de/data/a": ("cos://eu-de/data", "a"),
         "cw://data/a": ("cw://data", "a"),
+        "hf://me/net/a/b": ("hf://me/net", "a/b"),
+        "hf://datasets/me/net@v1/a": ("hf://datasets/me/net@v1", "a"),
+        "https://example.org/a/b": ("https://example.org", "a/b"),
         "minio://data/a": ("minio://data", "a"),
         "file:///tmp/x/": ("file://", "tmp/x/"),
     }
     for url, (bucket, key) in seen.items():
         opened = stores.open(url)
         assert (opened.bucket.url, opened.key) == (bucket, key), url
+        assert split_url(url) == (bucket, key), url  # what clients take apart themselves
     assert stores.open("s3://data/a").bucket is stores.open("s3://data/b").bucket
 
 

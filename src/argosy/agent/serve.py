@@ -85,6 +85,7 @@ class Agent:
             ("POST", "/kept/chunks"): kept.send,
             ("POST", "/ssh"): self._ssh,
             ("POST", "/copy"): self._copy,
+            ("POST", "/fetch"): lambda _, *streams: _fetch(root, self._node.name, streams),
         }
 
     def told(self, notice: dict[str, object] | None) -> None:
@@ -336,9 +337,8 @@ class Agent:
     ) -> None:
         from argosy.agent import sshd
 
-        ranks = self._ranks
-        endpoint = sshd.Endpoint(self._root, self._node.name, ranks.home, ranks.shell)
-        await sshd.serve(endpoint, ranks, str(arguments.get("key", "")), (reader, writer), UPGRADED)
+        endpoint = sshd.Endpoint(self._root, self._node.name, self._ranks.home, self._ranks.shell)
+        await sshd.serve(endpoint, self._ranks, str(arguments.get("key", "")), (reader, writer), UPGRADED)
 
     async def _copy(
         self, arguments: dict[str, object], reader: asyncio.StreamReader, writer: asyncio.StreamWriter
@@ -353,6 +353,12 @@ UPGRADED = (
     + wire.UPGRADE.encode()
     + b"\r\n\r\n"
 )
+
+
+async def _fetch(root: str, name: str, streams: tuple[asyncio.StreamReader, asyncio.StreamWriter]) -> None:
+    from argosy.agent import data_calls
+
+    await data_calls.serve("fetch", root, name, streams, UPGRADED)
 
 
 def _ids(arguments: dict[str, object]) -> list[str]:

@@ -16,8 +16,9 @@ import time
 import zlib
 
 from argosy.agent.orders import Busy, Refused
-from argosy.agent.outside import Outside, is_below, write_json
+from argosy.agent.outside import is_below, write_json
 from argosy.agent.rank import warn
+from argosy.agent.targets import Known, Targets, is_as_recorded, stamp_of
 from argosy.agent.wire import CHUNK_LIMIT_BYTES
 
 TYPE_CHECKING = False
@@ -66,7 +67,7 @@ class NewChunk:
                 os.unlink(self._temporary)
 
 
-class _Entry:
+class Entry:
     """An entry of a tree, checked. `parts` are its path's components as bytes."""
 
     __slots__ = ("chunks", "kind", "mode", "parts", "path", "size", "target")
@@ -88,12 +89,12 @@ class _Entry:
         self.size = size
         self.chunks: list[str] = chunks
         self.target = target
-        self.parts = _parts(path)
+        self.parts = parts_of(path)
         if kind == "l" and (not target or "\0" in target):
             raise Refused("tree", "the link %r leads nowhere" % path)
 
 
-def _parts(path: str) -> list[bytes]:
+def parts_of(path: str) -> list[bytes]:
     parts = path.split("/")
     if any(part in ("", ".", "..") or "\0" in part for part in parts):
         raise Refused("tree", "%r is not a relative path inside the tree" % path)
@@ -103,33 +104,6 @@ def _parts(path: str) -> list[bytes]:
         raise Refused("tree", "%r is not text" % path) from None
 
 
-class _Known:
-    """What was placed at one target. `files`: path -> [size, mtime_ns, inode, chunks], which tells the files
-    that are as we left them; `links`: path -> where it leads; `folders`: those that we may have made."""
-
-    def __init__(self, path: str = "") -> None:
-        data: dict[str, object] = {}
-        try:
-            if path:
-                with open(path, encoding="utf-8") as file:
-                    data = json.load(file)
-        except (OSError, ValueError):
-            pass
-        self.base = str(data.get("base", ""))
-        self.digest = str(data.get("digest", ""))
-        self.files: dict[str, list[object]] = data.get("files", {})  # type: ignore[assignment]
-        self.links: dict[str, str] = data.get("links", {})  # type: ignore[assignment]
-        self.folders: list[str] = data.get("folders", [])  # type: ignore[assignment]
-
-    def is_intact(self) -> bool:
-        """Nobody has changed or removed a file since."""
-        prefix = self.base + "/"
-        return all(
-            _is_as_recorded(prefix + path if path else self.base, record)
-            for path, record in self.files.items()
-        )
-
-
 class Trees:
     """The chunk store and the placed trees of one node. Not for two threads at once (the daemon holds a
     lock)."""
@@ -137,12 +111,11 @@ class Trees:
     def __init__(
         self, root: str, home: str, node_name: str, store_limit_bytes: int = STORE_LIMIT_BYTES
     ) -> None:
-        self._root = os.path.realpath(root)
-        self._home = os.path.realpath(home)
+        self._targets = Targets(root, home, node_name)
         self._node_name = node_name
-        self._chunks = self._root + "/chunks"
-        self._placed = self._root + "/placed"
-        self._outside = Outside(self._root)
+        self._chunks = self._targets.root + "/chunks"
+        self._placed = self._targets.placed
+        self._outside = self._targets.outside
         self._limit_bytes = store_limit_bytes
         os.makedirs(self._chunks, mode=0o700, exist_ok=True)
         os.makedirs(self._placed, mode=0o700, exist_ok=True)
@@ -173,14 +146,14 @@ class Trees:
         """Where these chunks can be read again: file and offset."""
         found: dict[str, tuple[str, int]] = {}
         records = [self._placed + "/" + name for name in os.listdir(self._placed) if name.endswith(".json")]
-        for known in map(_Known, records + self._outside.records()):
+        for known in map(Known, records + self._outside.records()):
             for path, record in known.files.items():
                 chunks: list[str] = record[3]  # type: ignore[assignment]
                 hits = wanted.intersection(chunks)
                 if not hits:
                     continue
                 file = os.path.join(known.base, path) if path else known.base
-                if not _is_as_recorded(file, record):
+                if not is_as_recorded(file, record):
                     continue
                 for index, digest in enumerate(chunks):
                     if digest in hits:
@@ -205,71 +178,16 @@ class Trees:
             os.unlink(path)
             total -= size
 
-    # ---- targets
-
-    def _resolve(self, target: str) -> str:
-        """The target's absolute path. Raises Refused for what may not be touched."""
-        if "\0" in target:
-            raise Refused("target", "a target must not hold NUL")
-        if ".." in target.split("/"):
-            raise Refused("target", "`%s`: a target must not hold `..`; write the path without it" % target)
-        if target == "~" or target.startswith("~/"):
-            target = target[2:]
-        elif target.startswith("~"):
-            raise Refused("target", "`%s`: the homes of other users are not available; use `~/...`" % target)
-        if not target.startswith("/"):
-            path = posixpath.normpath(posixpath.join(self._home, target))
-            self._refuse_links(path, target)
-            return path
-        path = posixpath.normpath("/" + target.lstrip("/"))
-        path = posixpath.join(os.path.realpath(posixpath.dirname(path)), posixpath.basename(path))
-        if is_below(path, self._home):
-            self._refuse_links(path, target)
-            return path
-        if is_below(path, self._root) or is_below(self._root, path):
-            raise Refused("target", "`%s` belongs to Argosy itself; choose a target below `~`" % target)
-        return path
-
-    def _top_to_make(self, path: str, target: str) -> str:
-        """The topmost folder that is missing for a path outside of the home. Raises Refused."""
-        if os.path.lexists(path):
-            raise Refused(
-                "target",
-                "`%s` exists on %s and was not made by Argosy; choose a new path, or one below `~`"
-                % (target, self._node_name),
-            )
-        top = path
-        while not os.path.lexists(posixpath.dirname(top)):
-            top = posixpath.dirname(top)
-        if not os.access(posixpath.dirname(top), os.W_OK | os.X_OK):
-            raise Refused(
-                "target",
-                "`%s`: may not write in %s on %s; choose a target below `~`"
-                % (target, posixpath.dirname(top), self._node_name),
-            )
-        return top
-
-    def _refuse_links(self, path: str, target: str) -> None:
-        """A link on the way from home to the target could lead anywhere."""
-        place = self._home
-        for part in posixpath.relpath(path, self._home).split("/"):
-            place = posixpath.join(place, part)
-            if os.path.islink(place):
-                raise Refused(
-                    "target",
-                    "`%s`: %s is a symbolic link; choose a target that is not behind one" % (target, place),
-                )
-
     # ---- placing
 
     def holds(self, target: str, digest: str) -> bool:
         """Whether this tree was the last to be placed there, and none of its files is gone or was replaced.
         Costs a look at its folders; at its files only when something was made or removed in one of them."""
         try:
-            path = self._resolve(target)
+            path = self._targets.resolve(target)
         except Refused:
             return False
-        record_path = self._record_path(path)
+        record_path = self._targets.record_path(path)
         try:
             with open(_seal_path(record_path), encoding="utf-8") as file:
                 seal = json.load(file)
@@ -279,15 +197,11 @@ class Trees:
             return False
         if all(ns and _changed_ns(path, folder) == ns for folder, ns in seal["folders"].items()):
             return True
-        known = _Known(record_path)
+        known = Known(record_path)
         if known.base != path or known.digest != digest or not known.is_intact():
             return False
         _seal(record_path, known)
         return True
-
-    def _record_path(self, path: str) -> str:
-        folder = self._placed if is_below(path, self._home) else self._outside.folder
-        return "%s/%08x-%d.json" % (folder, zlib.crc32(path.encode("utf-8", "replace")), len(path))
 
     def place(self, tree: dict[str, object], target: str, digest: str = "") -> None:
         """Make the tree appear. What an earlier one put there and this one lacks is removed, unless somebody
@@ -295,30 +209,30 @@ class Trees:
         raw = tree.get("entries")
         if not isinstance(raw, list):
             raise Refused("tree", "a tree needs a list of entries")
-        entries = sorted((_Entry(item) for item in raw), key=lambda entry: entry.parts)
+        entries = sorted((Entry(item) for item in raw), key=lambda entry: entry.parts)
         _refuse_contradictions(entries)
         is_file = bool(tree.get("is_file", False))
         if is_file and (len(entries) != 1 or entries[0].kind != "f"):
             raise Refused("tree", "the tree of one file must hold just that file")
         if is_file and target.endswith("/"):
             target = target + entries[0].path
-        path = self._resolve(target)
-        if is_below(path, self._home):
+        path = self._targets.resolve(target)
+        if is_below(path, self._targets.home):
             self._place_at(path, entries, is_file, target, digest)
         else:
-            with self._outside.claimed(path, entries, lambda: self._top_to_make(path, target)):
+            with self._outside.claimed(path, entries, lambda: self._targets.top_to_make(path, target)):
                 self._place_at(path, entries, is_file, target, digest)
         try:
             self._collect({chunk for entry in entries for chunk in entry.chunks})
         except OSError as error:
             warn("cannot tidy the chunk store: %s" % error.strerror)
 
-    def _place_at(self, path: str, entries: list[_Entry], is_file: bool, target: str, digest: str) -> None:
-        record_path = self._record_path(path)
-        known = _Known(record_path)
+    def _place_at(self, path: str, entries: list[Entry], is_file: bool, target: str, digest: str) -> None:
+        record_path = self._targets.record_path(path)
+        known = Known(record_path)
         if known.base != path:
-            known = _Known()
-        placing = _Placing(self, known, target)
+            known = Known()
+        placing = Placing(self, known, target)
         new = placing.new
         new.base = path
         _unseal(record_path)
@@ -347,15 +261,15 @@ class Trees:
         changed it. Raises OSError."""
         with self._outside.given_up() as paths:
             for path in paths:
-                record_path = self._record_path(path)
-                known = _Known(record_path)
+                record_path = self._targets.record_path(path)
+                known = Known(record_path)
                 if known.base != path:
                     continue
                 if "" in known.files:
-                    if _is_as_recorded(path, known.files[""]):
+                    if is_as_recorded(path, known.files[""]):
                         os.unlink(path)
                 elif os.path.isdir(path):
-                    _Placing(self, known, path).place(path, [], removes=True)
+                    Placing(self, known, path).place(path, [], removes=True)
                 os.unlink(record_path)
                 _unseal(record_path)
 
@@ -380,11 +294,11 @@ class Trees:
         raise Busy("chunk %s is not on %s; send it again" % (digest, self._node_name))
 
 
-class _Placing:
+class Placing:
     """One run of `place`."""
 
-    def __init__(self, trees: Trees, known: _Known, target: str) -> None:
-        self.new = _Known()
+    def __init__(self, trees: Trees | None, known: Known, target: str) -> None:
+        self.new = Known()
         self._trees = trees
         self._known = known
         self._target = target
@@ -393,26 +307,33 @@ class _Placing:
         self._open: list[tuple[bytes, int]] = []  # the folders from the target down to the present one
         self._top = -1
 
-    def place(self, base: str, entries: list[_Entry], removes: bool) -> None:
+    def place(self, base: str, entries: list[Entry], removes: bool) -> None:
+        self.open(base)
+        try:
+            for entry in entries:
+                self._place_one(entry)
+            if removes:
+                self.remove_stale(entries)
+            for parts, mode in reversed(self._folder_modes):
+                os.fchmod(self.folder(parts), mode)
+        finally:
+            self.close()
+
+    def open(self, base: str) -> None:
+        """Begin at this folder, which is made where it is missing. Raises Refused."""
         try:
             os.makedirs(base, exist_ok=True)
         except (FileExistsError, NotADirectoryError):
             text = "`%s`: a file is where a folder should be; remove it, or choose another target"
             raise Refused("target", text % self._target) from None
         self._top = os.open(base, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-        try:
-            for entry in entries:
-                self._place_one(entry)
-            if removes:
-                self._remove_stale(entries)
-            for parts, mode in reversed(self._folder_modes):
-                os.fchmod(self._folder(parts), mode)
-        finally:
-            while self._open:
-                os.close(self._open.pop()[1])
-            os.close(self._top)
 
-    def _remove_stale(self, entries: list[_Entry]) -> None:
+    def close(self) -> None:
+        while self._open:
+            os.close(self._open.pop()[1])
+        os.close(self._top)
+
+    def remove_stale(self, entries: list[Entry]) -> None:
         """What an earlier tree put here and this one lacks, as far as nobody has changed it."""
         named = {entry.path for entry in entries}
         folders = {
@@ -428,7 +349,7 @@ class _Placing:
                 if link is not None:
                     same = os.readlink(name, dir_fd=folder) == link.encode("utf-8")
                 else:
-                    same = _stamp(os.lstat(name, dir_fd=folder)) == self._known.files[path][:3]
+                    same = stamp_of(os.lstat(name, dir_fd=folder)) == self._known.files[path][:3]
                 if same:
                     os.unlink(name, dir_fd=folder)
             except OSError:
@@ -456,21 +377,21 @@ class _Placing:
             handle = inner
         return handle, name
 
-    def _place_one(self, entry: _Entry) -> None:
+    def _place_one(self, entry: Entry) -> None:
         name = entry.parts[-1]
         if entry.kind == "d":
-            self._folder(entry.parts)
+            self.folder(entry.parts)
             # A scanner that tells no mode of a folder must not make one that cannot be entered.
             self._folder_modes.append((entry.parts, entry.mode if entry.mode & 0o111 else 0o755))
             return
-        folder = self._folder(entry.parts[:-1])
+        folder = self.folder(entry.parts[:-1])
         if entry.kind == "l":
             self._place_link(folder, name, entry.target.encode("utf-8"))
             self.new.links[entry.path] = entry.target
         else:
             self._place_file(folder, name, entry)
 
-    def _folder(self, parts: list[bytes]) -> int:
+    def folder(self, parts: list[bytes]) -> int:
         """A handle of this folder, made where it is missing. A link in the way gives place to a real
         folder."""
         same = 0
@@ -511,7 +432,7 @@ class _Placing:
         os.symlink(target, temporary, dir_fd=folder)
         self._put(temporary, name, folder)
 
-    def _place_file(self, folder: int, name: bytes, entry: _Entry) -> None:
+    def _place_file(self, folder: int, name: bytes, entry: Entry) -> None:
         record = self._known.files.get(entry.path)
         try:
             info = os.lstat(name, dir_fd=folder)
@@ -521,7 +442,7 @@ class _Placing:
             info is not None
             and record is not None
             and stat.S_ISREG(info.st_mode)
-            and record[:3] == _stamp(info)
+            and record[:3] == stamp_of(info)
             and record[3] == entry.chunks
         ):
             if stat.S_IMODE(info.st_mode) != entry.mode:
@@ -553,12 +474,13 @@ class _Placing:
         except BaseException:
             _unlink(temporary, folder)
             raise
-        self.new.files[entry.path] = [*_stamp(info), entry.chunks]
+        self.new.files[entry.path] = [*stamp_of(info), entry.chunks]
 
     def _copy_chunk(self, digest: str, sink: int) -> int:
         """Append a chunk, checked against its name: files that serve as a source may have changed."""
         import hashlib
 
+        assert self._trees is not None
         source, offset = self._trees.open_chunk(digest, self._chunks_in_files)
         checked = hashlib.sha256()
         copied = 0
@@ -580,21 +502,25 @@ class _Placing:
         return copied
 
     def _put(self, temporary: bytes, name: bytes, folder: int) -> None:
+        self.put(temporary, folder, name, folder)
+
+    def put(self, temporary: bytes, source: int, name: bytes, folder: int) -> None:
+        """Move a finished file of the folder `source` to its place. Raises Refused."""
         try:
-            os.replace(temporary, name, src_dir_fd=folder, dst_dir_fd=folder)
+            os.replace(temporary, name, src_dir_fd=source, dst_dir_fd=folder)
         except OSError as error:
             if error.errno not in (errno.EISDIR, errno.ENOTEMPTY, errno.EEXIST, errno.ENOTDIR):
                 raise
             try:
                 os.rmdir(name, dir_fd=folder)
             except OSError:
-                _unlink(temporary, folder)
+                _unlink(temporary, source)
                 text = "%s/%s is a folder with files in it where a file should be; remove it, or choose another target"  # noqa: E501
                 raise Refused("target", text % (self._target, name.decode("utf-8", "replace"))) from None
-            os.replace(temporary, name, src_dir_fd=folder, dst_dir_fd=folder)
+            os.replace(temporary, name, src_dir_fd=source, dst_dir_fd=folder)
 
 
-def _refuse_contradictions(entries: list[_Entry]) -> None:
+def _refuse_contradictions(entries: list[Entry]) -> None:
     """One thing per path, and only folders hold things."""
     kinds: dict[tuple[bytes, ...], str] = {}
     for entry in entries:
@@ -631,7 +557,7 @@ def _seal_path(record_path: str) -> str:
     return record_path[: -len(".json")] + ".seal"
 
 
-def _seal(record_path: str, known: _Known) -> None:
+def _seal(record_path: str, known: Known) -> None:
     """Note when the folders of a placed tree changed last: while they have not, its files are all there."""
     folders = {folder: _changed_ns(known.base, folder) for folder in ("", *known.folders)}
     write_json(_seal_path(record_path), {"base": known.base, "digest": known.digest, "folders": folders})
@@ -642,15 +568,3 @@ def _unseal(record_path: str) -> None:
         os.unlink(_seal_path(record_path))
     except FileNotFoundError:
         pass
-
-
-def _stamp(info: os.stat_result) -> list[object]:
-    return [info.st_size, info.st_mtime_ns, info.st_ino]
-
-
-def _is_as_recorded(path: str, record: list[object]) -> bool:
-    try:
-        info = os.lstat(path)
-    except OSError:
-        return False
-    return _stamp(info) == record[:3]

@@ -90,6 +90,11 @@ class ServiceView(Reply, frozen=True, kw_only=True, omit_defaults=True):
     ready: int = 0
     wanted: int = 0  # replicas
     held: int = 0  # requests that wait for a replica
+    in_flight: int = 0  # requests that replicas work on
+    requests_milli_per_s: int = 0  # in the last minute: requests per second x 1000
+    errors: int = 0  # in the last minute: answers 5xx, cut streams, time-outs
+    p50_ms: int = 0  # half of the last minute's answers were complete by then
+    p99_ms: int = 0
     why: str = ""  # why so many replicas are wanted
     rollout: RolloutView | None = None
     revisions: tuple[RevisionView, ...] = ()

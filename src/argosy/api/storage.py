@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
+
 from argosy.api.endpoint import Done, Reply, Request, endpoint
 
 
@@ -47,6 +49,23 @@ class StoreKeyList(Reply, frozen=True, kw_only=True):
     keys: tuple[StoreKeyView, ...]
 
 
+class SignRequest(Request, frozen=True, kw_only=True, omit_defaults=True):
+    """Addresses of objects of one bucket, for one method: GET or PUT."""
+
+    bucket: str  # as a URL: s3://data
+    keys: tuple[str, ...]
+    method: str = "GET"
+
+
+class SignReply(Reply, frozen=True, kw_only=True, omit_defaults=True):
+    """`urls`: one for each key, "" where the store has none; `headers`: what a PUT must say."""
+
+    urls: tuple[str, ...]
+    headers: Mapping[str, str] = {}
+    md5_etags: bool = False  # an ETag without `-` is the MD5 of the bytes
+    seconds: int = 0  # so long they are good
+
+
 class StorageCalls:
     @endpoint("GET", "/buckets", permission="buckets.read")
     def buckets(self) -> BucketList:
@@ -72,3 +91,8 @@ class StorageCalls:
     @endpoint("DELETE", "/store-keys/{key}", permission="keys.write")
     def remove_store_key(self, key: str) -> Done:
         """Take a key back: at once nobody is let in with it. Errors: "not-found"."""
+
+    @endpoint("POST", "/objects/sign", SignRequest, permission="buckets.write")
+    def sign_objects(self, bucket: str, keys: Sequence[str], method: str = "GET") -> SignReply:
+        """Addresses with which whoever has them reads or writes single objects, for a short time and without
+        credentials. Errors: "usage", "forbidden"."""

@@ -45,13 +45,16 @@ def _show(session: Session, services: tuple[ServiceView, ...]) -> None:
 
     screen, now_ms = session.screen, session.now_ms()
     screen.table(
-        ("SERVICE", "STATUS", "READY", "REVISION", "ENDPOINT", "$/H", "DETAIL"),
+        ("SERVICE", "STATUS", "READY", "REVISION", "REQ/S", "P50", "P99", "ENDPOINT", "$/H", "DETAIL"),
         [
             [
                 each.name,
                 each.status,
                 f"{each.ready}/{each.wanted}",
                 _revisions(each),
+                f"{each.requests_milli_per_s / 1000:.3g}" if each.requests_milli_per_s else "",
+                f"{each.p50_ms} ms" if each.p50_ms else "",
+                f"{each.p99_ms} ms" if each.p99_ms else "",
                 each.endpoint,
                 render_price(each.hourly_micro_usd) if each.hourly_micro_usd else "",
                 each.detail,
@@ -100,7 +103,7 @@ def _say_why(session: Session, service: ServiceView) -> None:
 
 def _revisions(service: ServiceView) -> str:
     """`2`, or during a rollout the shares: `1 90% 2 10%`."""
-    shares = [each for each in service.revisions if each.weight]
+    shares = [each for each in service.revisions if each.weight and each.ready]
     if len(shares) < 2:
         return str(service.revision or "")
     return " ".join(f"{each.number} {each.weight / 10:g}%" for each in shares)

@@ -174,7 +174,11 @@ def _wait(session: Session, name: str, service: ServiceView) -> ServiceView:
     said = ""
     how = f"Detached; service `{name}` goes on.\n  look again: argosy serve status {name}"
     with session.on_interrupt(lambda: how):
-        while not service.ready and service.status not in ("failing", "stopping") and service.wanted:
+        while (
+            not (service.ready and service.endpoint)
+            and service.status not in ("failing", "stopping")
+            and service.wanted
+        ):
             detail = next((each.detail for each in service.replicas if each.detail), "") or service.detail
             if detail and detail != said:
                 said = detail

@@ -15,6 +15,13 @@ from argosy.model.units import many, render_bytes
 if TYPE_CHECKING:
     from argosy.client.buckets import Place
     from argosy.client.transfers import Transfer
+    from argosy.model.syncing import Rules
+
+
+_include = click.option(
+    "--include", multiple=True, metavar="PATTERN", help="Only what fits, as *.csv or train/**."
+)
+_exclude = click.option("--exclude", multiple=True, metavar="PATTERN", help="Not what fits.")
 
 
 @click.group(
@@ -22,15 +29,18 @@ if TYPE_CHECKING:
 Examples:
   argosy storage create datasets
   argosy storage cp -r ./train argosy://datasets/train
-  argosy storage ls argosy://datasets/
+  argosy storage ls s3://corpus/2026/
+  argosy storage sync s3://corpus/2026 ./corpus --include "*.parquet"
   argosy storage key ann
 """
 )
 def storage() -> None:
-    """Buckets of objects on the server, without a cloud: argosy://BUCKET/KEY.
+    """Object stores by URL: s3://, gs://, azblob://, r2://, oci://, nebius://, cos://, cw://, hf://, https://,
+    file:// and any that speaks S3; and buckets on the server, without a cloud: argosy://BUCKET/KEY.
 
-    Any program that speaks S3 reaches them, too, once the server listens for it (`argosy server start --s3
-    127.0.0.1:9000`) and it has a key.
+    The server has the credentials; files go straight to and from the store. Any program that speaks S3
+    reaches the server's buckets, too, once it listens for it (`argosy server start --s3 127.0.0.1:9000`) and
+    has a key.
     """
 
 
@@ -134,13 +144,24 @@ the target."""
 @click.argument("source")
 @click.argument("target")
 @click.option("-r", "--recursive", is_flag=True, help="A folder, or everything that begins with the source.")
+@_include
+@_exclude
 @click.option("--dryrun", is_flag=True, help="Only say what would be copied.")
 @json_option
 @pass_session
-def cp(session: Session, source: str, target: str, recursive: bool, dryrun: bool, as_json: bool) -> None:
+def cp(
+    session: Session,
+    source: str,
+    target: str,
+    recursive: bool,
+    include: tuple[str, ...],
+    exclude: tuple[str, ...],
+    dryrun: bool,
+    as_json: bool,
+) -> None:
     """Copy files and objects."""
     with _copies(session, dryrun=dryrun, as_json=as_json) as transfer:
-        transfer.copy(source, target, recursive=recursive)
+        transfer.copy(source, target, recursive=recursive, rules=_rules(include, exclude))
     _tell(session, transfer, "Copied", "Would copy", as_json=as_json)
 
 
@@ -170,13 +191,24 @@ Examples:
 @click.option(
     "--delete", "removes", is_flag=True, help="Remove from the target what the source does not have."
 )
+@_include
+@_exclude
 @click.option("--dryrun", is_flag=True, help="Only say what would be done.")
 @json_option
 @pass_session
-def sync(session: Session, source: str, target: str, removes: bool, dryrun: bool, as_json: bool) -> None:
-    """Make a folder and a prefix the same: what is equal already, by its bytes, is not copied."""
+def sync(
+    session: Session,
+    source: str,
+    target: str,
+    removes: bool,
+    include: tuple[str, ...],
+    exclude: tuple[str, ...],
+    dryrun: bool,
+    as_json: bool,
+) -> None:
+    """Make the target as the source is: what is equal already, by its bytes, is not copied."""
     with _copies(session, dryrun=dryrun, as_json=as_json) as transfer:
-        transfer.sync(source, target, removes=removes)
+        transfer.sync(source, target, removes=removes, rules=_rules(include, exclude))
     _tell(session, transfer, "Copied", "Would copy", as_json=as_json)
 
 
@@ -194,20 +226,9 @@ Examples:
 @pass_session
 def rm(session: Session, place: str, recursive: bool, dryrun: bool, as_json: bool) -> None:
     """Remove objects."""
-    from argosy.model.errors import ArgosyError
-
     at = _there(place)
-    with _copies(session, dryrun=dryrun, as_json=as_json) as transfer:
-        if recursive:
-            found = [each.key for each in transfer.buckets.every(at)]
-        elif transfer.buckets.find(at) is not None:
-            found = [at.key]
-        else:
-            hint = f"`argosy storage ls {at.render()}` shows what begins with it; -r removes that"
-            raise ArgosyError("not-found", f"there is no `{at.render()}`", hint=hint)
-        if not dryrun:
-            transfer.buckets.remove(at.bucket, found)
-    transfer.removed = [f"argosy://{at.bucket}/{key}" for key in found]
+    with _copies(session, dryrun=dryrun) as transfer:
+        transfer.remove(at, recursive=recursive)
     _tell(session, transfer, "Copied", "Would copy", as_json=as_json)
 
 
@@ -222,7 +243,7 @@ def du(session: Session, place: str, as_json: bool) -> None:
     at = _there(place)
     if at.bucket:
         with _copies(session) as transfer:
-            sizes = [each.size for each in transfer.buckets.every(at)]
+            sizes = transfer.sizes(at)
         count, size = len(sizes), sum(sizes)
     else:
         found = session.client.buckets().buckets
@@ -302,8 +323,14 @@ def _there(text: str) -> Place:
 
     place = parse_place(text)
     if place is None:
-        raise click.UsageError(f"`{text}` is no place on the server: write argosy://BUCKET/KEY")
+        raise click.UsageError(f"`{text}` is no place in a store: write s3://BUCKET/KEY, argosy://BUCKET/KEY")
     return place
+
+
+def _rules(include: tuple[str, ...], exclude: tuple[str, ...]) -> Rules:
+    from argosy.model.syncing import Rules
+
+    return Rules(include=include, exclude=exclude)
 
 
 @contextmanager
@@ -318,9 +345,14 @@ def _copies(session: Session, *, dryrun: bool = False, as_json: bool = False) ->
         if not as_json:
             screen.progress(f"{render_bytes(done)} of {render_bytes(total)}")
 
-    with Transfer(session.client.location, session.cwd, on_bytes, dryrun=dryrun) as transfer:
-        yield transfer
-    screen.end_progress()
+    client = session.client
+    with Transfer(
+        client.location, session.cwd, on_bytes, sign=client.sign_objects, dryrun=dryrun
+    ) as transfer:
+        try:
+            yield transfer
+        finally:
+            screen.end_progress()
 
 
 def _tell(session: Session, transfer: Transfer, done: str, would: str, *, as_json: bool) -> None:

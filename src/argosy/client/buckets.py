@@ -1,46 +1,53 @@
-"""Objects of the server's buckets, from here: S3's calls over the connection that every command has.
+"""Objects of every store that the server can open, from here: S3's calls over the connection that every
+command has.
 
-Names are `argosy://BUCKET/KEY`. Large files go in parts, several at once; a file that was there before is
-replaced when all of it has arrived.
+Names are URLs; the bucket of another store stands in a path as its URL. Large files go in parts, several at
+once; a file that was there before is replaced when all of it has arrived.
 """
 
 from __future__ import annotations
 
 import hashlib
 import os
-import queue
-import threading
 import xml.etree.ElementTree as ET
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from datetime import datetime
 from pathlib import Path
 from typing import Final, NamedTuple
 from urllib.parse import quote, urlencode
 
 from argosy.api.location import Location
-from argosy.client.connection import Broken, Connection, unreachable
-from argosy.client.wire import ReplyParser
-from argosy.model.errors import ArgosyError
+from argosy.client.connection import Broken, unreachable
+from argosy.client.landing import Landing, check_unchanged, pieces_of, replaced
+from argosy.client.links import Links
+from argosy.model.errors import CODES, ArgosyError
+from argosy.model.object_urls import split_url
+from argosy.model.syncing import is_digest
 
 SCHEME: Final = "argosy://"
 PARALLEL: Final = 8
 _MOUNT: Final = "/s3"
 _PART_BYTES: Final = 16 << 20
-_TIMEOUT_S: Final = 180.0
 _TAG: Final = "{http://s3.amazonaws.com/doc/2006-03-01/}"
 
 OnBytes = Callable[[int], None]
 
 
 class Place(NamedTuple):
-    """`argosy://BUCKET/KEY`; an empty bucket is all of them, and a key that is empty or ends in `/` is what
-    begins with it."""
+    """A URL. `bucket`: of this server by its name, of another store as `s3://data`; an empty one is all of
+    this server's. A key that is empty or ends in `/` is what begins with it."""
 
     bucket: str
     key: str
 
     def render(self) -> str:
-        return f"{SCHEME}{self.bucket}/{self.key}" if self.bucket else SCHEME
+        return f"{self.url}/{self.key}" if self.bucket else SCHEME
+
+    @property
+    def url(self) -> str:
+        """Of the bucket."""
+        return self.bucket if "://" in self.bucket else f"{SCHEME}{self.bucket}"
 
 
 class Stored(NamedTuple):
@@ -48,6 +55,12 @@ class Stored(NamedTuple):
     size: int
     etag: str
     modified: str  # 2026-11-29T20:00:00.000Z
+
+    @property
+    def modified_ms(self) -> int:
+        if not self.modified:
+            return 0
+        return int(datetime.fromisoformat(self.modified).timestamp() * 1000)
 
 
 class Listed(NamedTuple):
@@ -58,13 +71,11 @@ class Listed(NamedTuple):
 def parse_place(text: str) -> Place | None:
     """None: it is a path of this machine.
 
-    >>> parse_place("argosy://data/train/a.bin"), parse_place("./a")
-    (Place(bucket='data', key='train/a.bin'), None)
+    >>> parse_place("argosy://data/train/a.bin"), parse_place("s3://data/a"), parse_place("./a")
+    (Place(bucket='data', key='train/a.bin'), Place(bucket='s3://data', key='a'), None)
     """
-    if not text.startswith(SCHEME):
-        return None
-    bucket, _, key = text.removeprefix(SCHEME).partition("/")
-    return Place(bucket, key)
+    found = split_url(text)
+    return Place(found[0].removeprefix(SCHEME), found[1]) if found is not None else None
 
 
 class Buckets:
@@ -72,11 +83,10 @@ class Buckets:
 
     def __init__(self, location: Location) -> None:
         self._location = location
-        self._free: queue.SimpleQueue[Connection] = queue.SimpleQueue()
+        self._links = Links(location)
 
     def close(self) -> None:
-        while not self._free.empty():
-            self._free.get_nowait().close()
+        self._links.close()
 
     # -- one call -------------------------------------------------------------------------------------------
 
@@ -102,42 +112,20 @@ class Buckets:
         take: Callable[[bytes], object],
     ) -> dict[str, str]:
         """The headers of a reply whose body goes to `take`. Raises ArgosyError."""
-        target = f"{_MOUNT}/{place.bucket}"
+        target = f"{_MOUNT}/{quote(place.bucket, safe='')}"
         target += f"/{quote(place.key, safe='/')}" if place.key else ""
         target += f"?{urlencode(query)}" if query else ""
-        connection = self._connection()
-        parser = ReplyParser(without_body=method == "HEAD")
-        wrong: list[bytes] = []
         own = list(headers)
         if self._location.token:
             own.append(("authorization", f"Bearer {self._location.token}"))
+        wrong: list[bytes] = []
         try:
-            connection.send(method, target, own, (body,) if body else (), _TIMEOUT_S)
-            for piece in connection.read(parser, _TIMEOUT_S):
-                (take if parser.status < 300 else wrong.append)(piece)
+            parser = self._links.ask(method, target, own, (body,) if body else (), take, wrong.append)
         except Broken as error:
-            connection.close()
             raise unreachable(self._location, str(error)) from None
-        if parser.keep_alive:
-            self._free.put(connection)
-        else:
-            connection.close()
         if parser.status >= 300:
             raise _refusal(parser.status, b"".join(wrong), place)
         return parser.headers
-
-    def _connection(self) -> Connection:
-        while True:
-            try:
-                found = self._free.get_nowait()
-            except queue.Empty:
-                try:
-                    return Connection(self._location)
-                except OSError as error:
-                    raise unreachable(self._location, error.strerror or str(error)) from None
-            if found.is_usable():
-                return found
-            found.close()
 
     # -- objects --------------------------------------------------------------------------------------------
 
@@ -175,23 +163,26 @@ class Buckets:
         except ArgosyError as error:
             if error.code != "not-found":
                 raise
-            query = [("list-type", "2"), ("max-keys", "1"), ("prefix", place.key)]
-            self._ask("GET", Place(place.bucket, ""), query)  # raises when there is no such bucket
+            if "://" not in place.bucket or "no bucket" in error.what:
+                query = [("list-type", "2"), ("max-keys", "1"), ("prefix", place.key)]
+                self._ask("GET", Place(place.bucket, ""), query)  # raises when there is no such bucket
             return None
         return Stored(place.key, int(told.get("content-length", "0")), told.get("etag", "").strip('"'), "")
 
     def upload(self, path: Path, place: Place, on_bytes: OnBytes) -> None:
-        """Raises OSError for what is here, ArgosyError for what the server says."""
+        """Raises OSError for what is here, ArgosyError for what the server says and for a file that changes
+        meanwhile."""
         with path.open("rb") as file:
             size = os.fstat(file.fileno()).st_size
             if size <= _PART_BYTES:
-                data = file.read()
+                data = b"".join(pieces_of(path, file))
                 self._ask("PUT", place, body=data)
                 on_bytes(len(data))
                 return
         self._upload_parts(path, size, place, on_bytes)
 
     def _upload_parts(self, path: Path, size: int, place: Place, on_bytes: OnBytes) -> None:
+        before = path.stat()
         _, text = self._ask("POST", place, [("uploads", "")])
         upload = [("uploadId", _of(ET.fromstring(text), "UploadId"))]  # noqa: S314  our own server's
 
@@ -207,6 +198,7 @@ class Buckets:
         try:
             with ThreadPoolExecutor(PARALLEL) as pool:
                 etags = list(pool.map(part, numbers))
+            check_unchanged(path, before, path.stat())
         except BaseException:
             self._ask("DELETE", place, upload)
             raise
@@ -217,29 +209,25 @@ class Buckets:
         body = f"<CompleteMultipartUpload>{rows}</CompleteMultipartUpload>".encode()
         self._ask("POST", place, upload, body)
 
-    def download(self, place: Place, path: Path, on_bytes: OnBytes) -> None:
+    def download(self, place: Place, path: Path, stored: Stored, on_bytes: OnBytes) -> None:
         """The file appears whole, or stays as it was."""
-        path.parent.mkdir(parents=True, exist_ok=True)
-        temporary = path.with_name(f".{path.name}.{os.getpid()}.{threading.get_ident()}.part")
-        try:
-            with temporary.open("wb") as file:
-
-                def take(piece: bytes) -> None:
-                    file.write(piece)
-                    on_bytes(len(piece))
-
-                self._stream("GET", place, (), b"", (), take)
-            temporary.replace(path)
-        except BaseException:
-            temporary.unlink(missing_ok=True)
-            raise
+        with Landing(path, stored.size, stored.etag, on_bytes) as landing:
+            headers = [("if-match", f'"{stored.etag}"')] if stored.etag else []
+            if landing.first:
+                headers.append(("range", f"bytes={landing.first}-"))
+            try:
+                self._stream("GET", place, (), b"", headers, landing.take)
+            except ArgosyError as error:
+                if error.code == "conflict":
+                    raise replaced(place.render()) from None
+                raise
 
     def read(self, place: Place, take: Callable[[bytes], object]) -> None:
         self._stream("GET", place, (), b"", (), take)
 
     def copy(self, source: Place, target: Place) -> None:
         """Within the server: the bytes do not come here."""
-        name = quote(f"/{source.bucket}/{source.key}")
+        name = f"/{quote(source.bucket, safe='')}/{quote(source.key)}"
         self._ask("PUT", target, headers=[("x-amz-copy-source", name)])
 
     def remove(self, bucket: str, keys: Sequence[str]) -> None:
@@ -251,19 +239,38 @@ class Buckets:
 
 
 def is_same(path: Path, stored: Stored) -> bool:
-    """Whether a file has the object's bytes. One that came in parts of another size is taken for another."""
+    """Whether a file has the object's bytes: by its MD5, in the parts that it may have come in; where the
+    store does not tell one, by size and by who is younger."""
     try:
-        if path.stat().st_size != stored.size:
+        told = path.stat()
+        if told.st_size != stored.size:
             return False
-        digest, parts = hashlib.md5(usedforsecurity=False), stored.etag.partition("-")[2]
-        with path.open("rb") as file:
-            if not parts:
-                return hashlib.file_digest(file, lambda: digest).hexdigest() == stored.etag
-            while data := file.read(_PART_BYTES):
-                digest.update(hashlib.md5(data, usedforsecurity=False).digest())
-        return f"{digest.hexdigest()}-{-(-stored.size // _PART_BYTES)}" == stored.etag
-    except OSError:
+        digest, _, parts = stored.etag.partition("-")
+        if not is_digest(digest):
+            return stored.modified_ms >= told.st_mtime_ns // 1_000_000
+        if not parts:
+            with path.open("rb") as file:
+                return hashlib.file_digest(file, _md5).hexdigest() == digest
+        sizes = [each << 20 for each in _PART_SIZES if -(-stored.size // (each << 20)) == int(parts)]
+        return any(_in_parts(path, size) == digest for size in sizes)
+    except (OSError, ValueError):
         return False
+
+
+#: Sizes of parts in MiB that programs use.
+_PART_SIZES: Final = (16, 8, 5, 64, 50, 10, 32, 100, 128, 256)
+
+
+def _md5() -> hashlib._Hash:
+    return hashlib.md5(usedforsecurity=False)
+
+
+def _in_parts(path: Path, part_bytes: int) -> str:
+    digest = _md5()
+    with path.open("rb") as file:
+        while data := file.read(part_bytes):
+            digest.update(hashlib.md5(data, usedforsecurity=False).digest())
+    return digest.hexdigest()
 
 
 def _of(element: ET.Element, name: str) -> str:
@@ -274,6 +281,8 @@ def _refusal(status: int, body: bytes, place: Place) -> ArgosyError:
     try:
         root = ET.fromstring(body)  # noqa: S314  our own server's
         code, text = root.findtext("Code") or "", root.findtext("Message") or ""
+        if (own := root.findtext("ArgosyCode") or "") in CODES:
+            return ArgosyError(own, text, hint=root.findtext("Hint") or "")
     except ET.ParseError:
         code, text = "", body.decode("utf-8", "replace")[:300]
     if status == 404 and code in ("", "NoSuchKey"):

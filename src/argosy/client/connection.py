@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import socket
 import stat
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Final
 
 from argosy.api.location import Location
@@ -125,6 +125,33 @@ class Connection:
             return  # it may have answered before it closed, for example that the body is too large
         except OSError as error:
             raise Broken(error.strerror or str(error)) from error
+
+    def send_stream(
+        self,
+        method: str,
+        target: str,
+        headers: Sequence[tuple[str, str]],
+        size: int,
+        pieces: Iterable[bytes],
+        timeout_s: float,
+    ) -> None:
+        """A body of `size` bytes, piece by piece. Raises Broken, and what `pieces` raises: then the
+        connection is out of step, and what was sent is not whole."""
+        self.requests += 1
+        self._socket.settimeout(timeout_s)
+        try:
+            self._socket.sendall(render_head(method, target, self._host, headers, size))
+        except OSError as error:
+            raise Broken(error.strerror or str(error)) from error
+        for piece in pieces:
+            try:
+                self._socket.sendall(piece)
+            except TimeoutError as error:
+                raise Broken(f"nothing was taken for {timeout_s:.0f} s") from error
+            except (BrokenPipeError, ConnectionResetError):
+                return  # it may have answered before it closed
+            except OSError as error:
+                raise Broken(error.strerror or str(error)) from error
 
     def read(self, parser: ReplyParser, timeout_s: float | None) -> Iterator[bytes]:
         """Pieces of the body; `parser` has the status before the first one comes. Raises Broken."""

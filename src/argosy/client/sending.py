@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Final, NamedTuple
 
 import msgspec
@@ -17,11 +17,18 @@ from argosy.api.files import FileCalls
 from argosy.client.files import READ_TRIES, Scanned, check_source, peek, read_chunks, scan
 from argosy.client.progress import OnProgress, Progress, Sent, is_local
 from argosy.model.errors import ArgosyError
-from argosy.model.task import FileMount, Task
+from argosy.model.patterns import travels
+from argosy.model.task import FileMount, SyncRules, Task
 from argosy.model.tree import CHUNK_BYTES
 
 PACK_BYTES: Final = 32 << 20
 ASK_AT_ONCE: Final = 20_000  # digests in one question
+
+
+class _Names(NamedTuple):
+    what: str  # as errors call it
+    label: str  # as progress does
+    rules: SyncRules
 
 
 class _Folder(NamedTuple):
@@ -48,12 +55,14 @@ async def send_files(
     """
     folders: dict[tuple[Path, bool], _Folder] = {}
     warnings: list[str] = []
+    everything = SyncRules()
 
     async def one(source: str, what: str, label: str) -> _Folder:
         path = cwd / _expand(source, env)
         key = (path, what == "workdir")
         if key not in folders:
-            folders[key] = folder = await _send_folder(path, what, label, home, now_ns, on_progress)
+            names = _Names(what, label, everything if what == "workdir" else task.sync)
+            folders[key] = folder = await _send_folder(path, names, home, now_ns, on_progress)
             warnings.extend(f"{label}: {warning}" for warning in folder.warnings)
         return folders[key]
 
@@ -100,13 +109,15 @@ def _expand(source: str, env: Mapping[str, str]) -> str:
 
 
 async def _send_folder(
-    path: Path, what: str, label: str, home: Path | None, now_ns: int, on_progress: OnProgress | None
+    path: Path, names: _Names, home: Path | None, now_ns: int, on_progress: OnProgress | None
 ) -> _Folder:
+    what, label, rules = names
+
     def tell(stage: str, files: int, done_bytes: int, total_bytes: int) -> None:
         if on_progress is not None:
             on_progress(Progress(label, stage, files, done_bytes, total_bytes))
 
-    peeked = peek(path, home)
+    peeked = peek(path, home) if not (rules.include or rules.exclude) else None
     if peeked is not None and (await FileCalls.missing_chunks(trees=[peeked.digest])).trees:
         tell("done", peeked.entries, 0, 0)
         return _Folder(peeked.digest, False, peeked.entries, peeked.warnings, 0)
@@ -119,6 +130,7 @@ async def _send_folder(
             now_ns=now_ns,
             progress=lambda files, size: tell("scan", files, size, 0),
         )
+        scanned = _chosen(scanned, rules)
         sizes = _chunk_sizes(scanned)
         digests = list(sizes)
         missing: set[str] = set()
@@ -154,6 +166,21 @@ async def _send_folder(
         f"{what} `{path}` keeps changing while it is sent",
         hint="wait for what writes there, or list it in `.argosyignore`",
     )
+
+
+def _chosen(scanned: Scanned, rules: SyncRules) -> Scanned:
+    """Without what `sync` leaves out, and without folders that nothing lies in then."""
+    if not (rules.include or rules.exclude) or scanned.tree.is_file:
+        return scanned
+    files = [
+        entry
+        for entry in scanned.tree.entries
+        if entry.kind != "d" and travels(entry.path, rules.include, rules.exclude)
+    ]
+    above = {parent.as_posix() for entry in files for parent in PurePosixPath(entry.path).parents}
+    folders = [entry for entry in scanned.tree.entries if entry.kind == "d" and entry.path in above]
+    entries = tuple(sorted([*files, *folders], key=lambda entry: entry.path))
+    return scanned._replace(tree=msgspec.structs.replace(scanned.tree, entries=entries))
 
 
 def _chunk_sizes(scanned: Scanned) -> dict[str, int]:

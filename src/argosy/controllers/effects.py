@@ -14,6 +14,7 @@ from collections.abc import Awaitable, Callable, Sequence
 import msgspec
 
 from argosy.controllers.checkpoints import CheckpointCopies
+from argosy.controllers.mounts import Mounts, in_workdir
 from argosy.controllers.observed import Facts
 from argosy.controllers.view import (
     Action,
@@ -35,6 +36,7 @@ from argosy.controllers.view import (
 )
 from argosy.infra.agent_port import AgentDirectory, AgentPort, RankOrder
 from argosy.infra.border import BorderError, RequestRefused, Transient
+from argosy.infra.buckets import OpensBuckets
 from argosy.infra.log_sink import LogSink
 from argosy.infra.provider import Provider, Providers
 from argosy.infra.tree_source import TreeStore
@@ -63,6 +65,7 @@ class Effects:
         agents: AgentDirectory,
         logs: LogSink,
         files: TreeStore | None,
+        stores: Callable[[], OpensBuckets] | None,
         facts: Facts,
         clock: Clock,
         policy: Policy,
@@ -81,6 +84,7 @@ class Effects:
             shared_dirs=lambda: shared_dirs_of(providers),
             every_s=policy.copy_every_ms / 1000,
         )
+        self.mounts = Mounts(store, clock, stores)
         self._clock, self._policy = clock, policy
         self._spawn, self._wake, self._wake_at = spawn, wake, wake_at
         self._recent: dict[tuple[str, ...], float] = {}
@@ -88,7 +92,7 @@ class Effects:
 
     def perform(self, actions: Sequence[Action]) -> None:
         """Start every effect among `actions` that is not under way or was not just done. Does not wait."""
-        prepare: dict[str, list[PrepareRanks]] = {}
+        prepare: dict[tuple[str, str], list[PrepareRanks]] = {}  # who waits for data holds up nobody else
         run: dict[str, list[str]] = {}
         stop: dict[tuple[str, float, str], list[str]] = {}
         forget: dict[str, list[str]] = {}
@@ -100,12 +104,15 @@ class Effects:
                     self._start_claim(action)
                 case PrepareRanks():
                     if self._fresh("prepare", action.attempt.id, action.node_id, subject=action.job.id):
-                        prepare.setdefault(action.node_id, []).append(action)
+                        task = task_of(action.job)
+                        alone = action.attempt.id if task is not None and task.storage_mounts else ""
+                        prepare.setdefault((action.node_id, alone), []).append(action)
                         self._facts.begin(action.attempt.id)
                 case RunRanks():
                     if self._fresh("run", action.attempt_id, action.node_id, subject=action.attempt_id):
                         run.setdefault(action.node_id, []).extend(action.rank_ids)
                 case StopRanks():
+                    self.mounts.abandon(action.attempt_id)
                     if self._fresh("stop", action.attempt_id, action.node_id, subject=action.attempt_id):
                         order = (action.node_id, action.grace_s, action.why)
                         stop.setdefault(order, []).extend(action.rank_ids)
@@ -126,7 +133,7 @@ class Effects:
                         self._wake(action.fact.claim_id)
                 case _:
                     pass
-        for node_id, orders in prepare.items():
+        for (node_id, _), orders in prepare.items():
             self._spawn(self._prepare(node_id, orders))
         for node_id, rank_ids in run.items():
             self._spawn(self._run_ranks(node_id, rank_ids))
@@ -226,11 +233,14 @@ class Effects:
         orders: list[RankOrder] = []
         try:
             node = self.nodes[node_id]
-            async with asyncio.timeout(PROVIDER_LIMIT_S):
+            async with asyncio.timeout(PROVIDER_LIMIT_S) as limit:
                 agent = await self._agents.get(node)
                 for action in actions:
                     try:
                         await self._place_files(agent, action)
+                        limit.reschedule(None)  # data takes as long as it takes
+                        await self.mounts.place(agent, action.attempt, action.job, node)
+                        limit.reschedule(asyncio.get_running_loop().time() + PROVIDER_LIMIT_S)
                         await self.checkpoints.put_back(agent, action.job, node)
                     except RequestRefused as error:
                         self._failed(action.attempt.id, error)
@@ -286,7 +296,7 @@ class Effects:
         if task is None:
             return
         wanted = [("workdir", task.workdir_tree)] if task.workdir_tree else []
-        wanted += [(_in_workdir(mount.target), mount.tree) for mount in task.file_mounts if mount.tree]
+        wanted += [(in_workdir(mount.target), mount.tree) for mount in task.file_mounts if mount.tree]
         for target, digest in wanted:
             if self._files is None or digest is None or await agent.holds_tree(target, digest):
                 continue
@@ -324,11 +334,6 @@ class Effects:
             self._facts.drop_ranks(node_id, rank_ids)
         except (BorderError, TimeoutError, OSError, KeyError) as error:
             _log.info("forget on %s failed, is tried again: %s", node_id, error)
-
-
-def _in_workdir(target: str) -> str:
-    """Where a mount appears: a relative target is below the working directory, others are as they are."""
-    return target if target.startswith(("~", "/")) else f"workdir/{target.removeprefix('./')}"
 
 
 def border_code(error: Exception) -> str:

@@ -37,7 +37,7 @@ def _end_with_parent(view: View, row: Workload) -> list[Action]:
     if row.parent_id is None or row.desired is Desired.END:
         return []
     parent = view.rows.workloads.get(row.parent_id)
-    if parent is not None and (parent.desired is not Desired.END or not kind_of(parent).ends_children):
+    if parent is not None and (parent.desired is not Desired.END or kind_of(parent).tends):
         return []
     reason = (parent.reason if parent is not None else None) or Reason.CANCELLED_BY_USER
     return [Put(msgspec.structs.replace(row, desired=Desired.END, reason=reason))]

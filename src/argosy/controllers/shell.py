@@ -24,10 +24,12 @@ from argosy.controllers.past import Past
 from argosy.controllers.pool.caches import PoolCaches
 from argosy.controllers.pool.decide import POOL, decide_owned
 from argosy.controllers.pool.pictures import Picture
-from argosy.controllers.serving import Serving, services_of
+from argosy.controllers.serving import Serving
 from argosy.controllers.telling import Channels, events_of
 from argosy.controllers.view import Action, Expect, Policy, Prices, Put, View, known_of, terminals_of
 from argosy.infra.agent_port import AgentDirectory
+from argosy.infra.buckets import OpensBuckets
+from argosy.infra.gateway_port import GatewayPort
 from argosy.infra.log_sink import LogSink
 from argosy.infra.provider import Providers
 from argosy.infra.quotes import Quotes
@@ -64,6 +66,7 @@ class Shell:
         agents: AgentDirectory,
         logs: LogSink,
         files: TreeStore | None = None,
+        stores: Callable[[], OpensBuckets] | None = None,
         clock: Clock,
         ids: Ids,
         policy: Policy | None = None,
@@ -72,19 +75,18 @@ class Shell:
         is_ours: Callable[[], bool] = lambda: True,
         channels: Channels | None = None,
         replicas: ReplicaPort | None = None,
+        gateway: GatewayPort | None = None,
     ) -> None:
-        """`prices`: what the catalog knows (None: nothing). `quotes`: the server's cache of what
-        providers offer (None: one of its own); claims are charged at what decisions saw in it. `is_ours`:
-        whether the state of this server is still its own; when it is not, nothing is decided any more.
-        `channels`: who is told of events besides those whom tasks name. `replicas`: reaches the replicas of
-        services."""
+        """`stores`: object stores by URL, as the settings say now. `prices`: what the catalog knows.
+        `quotes`: the server's cache of what providers offer (None: one of its own); claims are charged at
+        what decisions saw in it. `is_ours`: whether this server's state is still its own; else nothing is
+        decided. `channels`: who is told of events. `replicas` and `gateway`: of services."""
         self._store, self._providers, self._clock, self._ids = store, providers, clock, ids
         self._policy = policy or Policy()
         self.observed = Facts()
         self._quotes = quotes or Quotes(providers, clock)
         self._quotes.changed = self.wake
-        self._is_ours = is_ours
-        self._channels = channels
+        self._is_ours, self._channels = is_ours, channels
         self._began_s = clock.monotonic_s()
         self._swept_s = self._began_s - SWEEP_S  # when the last full pass began
         self._pools = PoolCaches()
@@ -100,13 +102,15 @@ class Shell:
         self._published = asyncio.Event()  # of the next picture
         self._group: asyncio.TaskGroup | None = None
         self._effects = Effects(
-            store=store, providers=providers, agents=agents, logs=logs, files=files, facts=self.observed,
-            clock=clock, policy=self._policy, spawn=self._spawn, wake=self.wake, wake_at=self._wake_at,
+            store=store, providers=providers, agents=agents, logs=logs, files=files, stores=stores,
+            facts=self.observed, clock=clock, policy=self._policy, spawn=self._spawn,
+            wake=self.wake, wake_at=self._wake_at,
         )  # fmt: skip
         self._looks = Looks(self._listed)
         self._serving = Serving(
-            store=store, ports=replicas, facts=self.observed, clock=clock, spawn=self._spawn, wake=self.wake
-        )
+            store=store, replicas=replicas, gateway=gateway, facts=self.observed, clock=clock,
+            spawn=self._spawn, wake=self.wake,
+        )  # fmt: skip
         self._links = Links(
             store=store, agents=agents, logs=logs, facts=self.observed, clock=clock, spawn=self._spawn,
             wake=self.wake, lost=self._looks.lost,
@@ -365,7 +369,7 @@ class Shell:
             self._rows = rows
             self._effects.nodes = dict(rows.nodes)
             self._links.follow(rows)
-            self._serving.follow(rows, services_of(rows))
+            self._serving.follow(rows)
         return rows
 
     def _expand(self, rows: Snapshot, dirty: set[str], *, everything: bool) -> tuple[list[Claim], set[str]]:
@@ -382,7 +386,7 @@ class Shell:
                     for claim in rows.claims_of(each):
                         claims[claim.id] = claim
                 case Attempt():
-                    wanted.add(row.workload_id)
+                    wanted.update((row.workload_id, *_tending(rows, row)))
                 case Claim():
                     claims[each] = row
                     wanted.add(row.workload_id)
@@ -466,6 +470,13 @@ class Shell:
 
 class Replaced(Exception):
     """The place of this server in the world is another's now: it decides nothing any more."""
+
+
+def _tending(rows: Snapshot, attempt: Attempt) -> list[str]:
+    """The parent that sees each change of what its children run."""
+    job = rows.workloads.get(attempt.workload_id)
+    parent = rows.workloads.get(job.parent_id) if job is not None and job.parent_id else None
+    return [parent.id] if parent is not None and kind_of(parent).tends else []
 
 
 def _family(rows: Snapshot | None, row: Workload) -> set[str]:

@@ -12,6 +12,7 @@ import hashlib
 from collections.abc import Callable, Sequence
 from typing import Final, Protocol
 
+from argosy.gateway import language
 from argosy.gateway.exchange import Exchange
 from argosy.gateway.replicas import Replica
 from argosy.model.routes import HashBy, Policy
@@ -180,6 +181,8 @@ BALANCERS: Final[dict[str, Callable[[Policy], Balancer]]] = {
 }
 
 
-def balancer_of(policy: Policy) -> Balancer:
+def balancer_of(policy: Policy, now_s: Callable[[], float]) -> Balancer:
     """The balancer of a policy."""
+    if policy.name in language.RULES:
+        return language.Language(policy, now_s)
     return BALANCERS.get(policy.name, LeastOutstanding)(policy)

@@ -39,7 +39,7 @@ class Service:
         self.route = route
         self.counters = ServiceCounters(id=route.id)
         self.in_flight = 0
-        self.balancer: Balancer = balancer_of(route.policy)
+        self.balancer: Balancer = balancer_of(route.policy, now_s)
         self.revisions: dict[str, Revision] = {}
         self.queue = Queue(now_s)
         self.keys = Keys(board, now_s, now_ms)
@@ -57,7 +57,7 @@ class Service:
     def take_route(self, route: ServiceRoute, region: str) -> None:
         """Take over a new route: what stays keeps its connections, counters and health."""
         if route.policy != self.route.policy:
-            self.balancer = balancer_of(route.policy)
+            self.balancer = balancer_of(route.policy, self._now_s)
         self.route = route
         self.keys.take_routes(route.keys)
         before = {replica.id: replica for replica in self.replicas()}

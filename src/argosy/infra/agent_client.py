@@ -16,7 +16,18 @@ import msgspec
 
 from argosy.agent import wire
 from argosy.infra import border
-from argosy.infra.agent_port import Answer, Channel, Duplex, Kept, RankOrder, Report, silence_s
+from argosy.infra.agent_port import (
+    Answer,
+    Channel,
+    DataSource,
+    Duplex,
+    Fetched,
+    FetchOrder,
+    Kept,
+    RankOrder,
+    Report,
+    silence_s,
+)
 from argosy.infra.silence import Ear
 from argosy.model.facts import LogChunk, NodeFacts, RankFact
 
@@ -132,6 +143,10 @@ class _Failure(msgspec.Struct, frozen=True):
     error: str = "transient"
     field: str = ""
     text: str = ""
+
+
+class _Nothing(msgspec.Struct, frozen=True):
+    pass
 
 
 class _Head(msgspec.Struct, frozen=True):
@@ -328,6 +343,18 @@ class AgentClient:
                 yield report
         finally:
             ear.close()
+            self._streams.discard(channel)
+            channel.writer.close()
+
+    async def fetch(self, order: FetchOrder, source: DataSource) -> Fetched:
+        from argosy.infra.agent_data import Fetching
+
+        channel = await self._upgrade("/fetch", _Nothing())
+        try:
+            return await Fetching(channel, order, source).run()
+        except _LOST as error:
+            raise border.Unreachable(f"the agent broke off: {_reason(error)}") from None
+        finally:
             self._streams.discard(channel)
             channel.writer.close()
 

@@ -6,7 +6,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Protocol
 
 import msgspec
@@ -98,6 +98,47 @@ class Duplex(Protocol):
         """Ends it; the exit code when there is one."""
 
 
+class DataFile(msgspec.Struct, frozen=True, array_like=True):
+    """An object that becomes a file. `path` is relative to the target; `etag` "": not known."""
+
+    path: str
+    size: int
+    etag: str = ""
+
+
+class FetchOrder(msgspec.Struct, frozen=True, kw_only=True):
+    """What appears at `target`. `single`: it is one file, not a folder; `full`: what is there already comes
+    again; `md5`: an ETag of 32 digits is the MD5 of the bytes."""
+
+    target: str
+    files: tuple[DataFile, ...]
+    single: bool = False
+    full: bool = False
+    md5: bool = False
+
+
+class Fetched(msgspec.Struct, frozen=True, kw_only=True):
+    files: int  # that are there now
+    bytes: int  # that came for it
+    removed: int = 0  # files of an earlier copy that are no more
+    relayed: int = 0  # bytes of those that came through the server
+    why: str = ""  # why some did
+
+
+class DataSource(Protocol):
+    """Where the bytes of an order come from; indices are those of `FetchOrder.files`."""
+
+    def address(self, index: int) -> str:
+        """A URL that the node may GET for a while; "": it cannot reach the store. Blocks: called in a
+        thread."""
+
+    def read(self, index: int, first: int) -> Iterator[bytes]:
+        """Its bytes from `first` on. Blocks: called in a thread. Raises what the store raises."""
+
+    def told(self, files: int, done_bytes: int, total_files: int, total_bytes: int) -> None:
+        """How far it is: what was missing on the node."""
+
+
 class Kept(msgspec.Struct, frozen=True, kw_only=True):
     """What a program keeps in a folder: entries of a tree, and paths of files that may be half written."""
 
@@ -152,6 +193,13 @@ class AgentPort(Protocol):
 
     def kept_chunks(self, digests: Sequence[str]) -> AsyncIterator[tuple[str, bytes]]:
         """Chunks of what `kept` told last. Raises `Transient` when a file has changed since."""
+
+    async def fetch(self, order: FetchOrder, source: DataSource) -> Fetched:
+        """Make objects appear as files. Only what is not there travels: by addresses that the node gets
+        itself, else through this connection. Files of an earlier copy at this target that the order lacks
+        are removed, unless somebody changed them. Repeating it goes on where it was. Raises
+        `RequestRefused` for a target that is not allowed and a disk that is too small, and what the source
+        raises."""
 
     async def shell(self, command: str, rows: int, columns: int, env: Mapping[str, str]) -> Duplex:
         """A terminal on the node: a login shell when `command` is empty."""

@@ -21,8 +21,9 @@ import argosy.agent
 _MAIN: Final = "import sys\n\nfrom argosy.agent.__main__ import main\n\nsys.exit(main(sys.argv[1:]))\n"
 #: Modules that most agents never load: compiled when they are, so that the zipapp stays small.
 _SOURCE_ONLY: Final = {
-    "amd", "copying", "dial", "gaudi", "jetson", "mig", "mps", "mux", "neuron", "notices", "outside",
-    "sshd", "starter", "tpu",
+    "amd", "copying", "data_calls", "dial", "download", "fetch", "gaudi", "jetson", "kept", "mig", "mps",
+    "mux", "neuron", "notices", "outside",
+    "sshd", "starter", "terminal", "tpu",
 }  # fmt: skip
 _EPOCH: Final = (1980, 1, 1, 0, 0, 0)  # the same bytes on every build
 

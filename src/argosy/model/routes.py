@@ -20,7 +20,13 @@ LATENCY_BOUNDS_MS: Final = (1, 2, 5, 10, 25, 50, 100, 250, 500, 1000, 2500, 5000
 OWN_HEADERS: Final = "x-argosy-"
 
 PolicyName = Literal[
-    "round-robin", "least-outstanding", "power-of-two", "consistent-hash", "least-work", "prefix-aware"
+    "round-robin",
+    "least-outstanding",
+    "power-of-two",
+    "consistent-hash",
+    "least-work",
+    "least-tokens",
+    "prefix-aware",
 ]
 ReplicaState = Literal["ready", "draining"]
 Attribute = Literal["header", "cookie", "key", "address"]

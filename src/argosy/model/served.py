@@ -1,4 +1,4 @@
-"""What was seen of a service: answers of its replicas to probes, and counters of its gateways."""
+"""What was seen of a service: answers of its replicas to probes, and what its gateways count."""
 
 from __future__ import annotations
 
@@ -21,19 +21,31 @@ class ReplicaFact(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True)
 
 
 class Count(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """What gateways have counted of one revision since it was routed to."""
+    """What one revision has answered in a span of time."""
 
     requests: int = 0
     errors: int = 0
-    slow: int = 0  # answers that took longer than nineteen of twenty of the older revision's
+    slow: int = 0  # later than nineteen of twenty answers of the older revision
+
+
+class Rate(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """How a service did in the last minute."""
+
+    requests_milli: int = 0  # requests per second x 1000
+    errors: int = 0
+    p50_ms: int = 0  # half of the answers were complete by then
+    p99_ms: int = 0
 
 
 class ServedFact(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """What the gateways say of one service."""
 
-    generation: int = 0  # of its routes: all gateways have taken these over
-    at_ms: int = 0  # when they were heard last
+    generation: int = 0  # of its routes: the gateway has taken these over
+    at_ms: int = 0  # when it was heard last
     in_flight: Mapping[str, int] = {}  # requests, by id of the replica's job
     held: int = 0  # requests that wait for a replica
     used_ms: int = 0  # when the last request was under way
-    counts: Mapping[int, Count] = {}  # by revision
+    counts: Mapping[int, Count] = {}  # by revision, since the shares of the revisions changed last
+    rate: Rate = Rate()
+    wanted: int = -1  # replicas that the load asks for; -1: nobody has said
+    why: str = ""  # and why so many

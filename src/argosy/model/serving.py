@@ -32,8 +32,8 @@ class Replicas(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     most: int = 1
     spare: int = 0  # on top of what the load needs
     qps_milli: dict[str, int] = {}  # requests/s x 1000 that one replica takes, by accelerator; "": any
-    up_ms: int = 300_000  # more load must last so long
-    down_ms: int = 1_200_000  # and less load so long
+    up_ms: int = 0  # more load must last so long
+    down_ms: int = 300_000  # and less load so long
     on_demand: int = 0  # so many of them are on demand where the others are spot
     fallback: bool = False  # on demand in place of spot that cannot be had
 

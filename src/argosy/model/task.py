@@ -38,8 +38,16 @@ class DataSize(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     size_bytes: int
 
 
+class SyncRules(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """What of `file_mounts` travels (`model.patterns`). `mode` full: also what is on the node already."""
+
+    include: tuple[str, ...] = ()
+    exclude: tuple[str, ...] = ()
+    mode: str = ""  # incremental | full; "": as usual, incremental
+
+
 class StorageMount(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """Object storage that appears at `target`: parsed now, mounted later."""
+    """Object storage that appears at `target` on every node (`model.mounts`)."""
 
     target: str
     sources: tuple[str, ...] = ()  # URLs, or local paths that fill a new bucket
@@ -76,6 +84,7 @@ class Task(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     ordered: bool = False  # candidates in order of preference rather than by price
     file_mounts: tuple[FileMount, ...] = ()  # local sources only
     storage_mounts: tuple[StorageMount, ...] = ()
+    sync: SyncRules = SyncRules()
     max_duration_s: int | None = None
     grace_s: int = 10  # between SIGTERM and SIGKILL
     scheduling: Scheduling = Scheduling()

@@ -47,6 +47,7 @@ def _parse(argv: Sequence[str]) -> argparse.Namespace:
         "--state-dir", default="", help="folder of everything that is kept (default: ARGOSY_HOME)"
     )
     run.add_argument("--listen", default="", metavar="HOST:PORT", help="also over TCP, with tokens")
+    run.add_argument("--gateway", default="", metavar="HOST:PORT", help="where services answer")
     run.add_argument("--s3", default="", metavar="HOST:PORT", help="where programs reach the buckets over S3")
     run.add_argument("--log-level", default="info", choices=("debug", "info", "warning", "error"))
     token = verbs.add_parser("token", help="make a token for clients over TCP, and print it once")
@@ -72,6 +73,7 @@ def _settings(options: argparse.Namespace) -> Settings:
     return Settings(
         state_dir=Path(options.state_dir).absolute() if options.state_dir else state_dir(os.environ),
         listen=getattr(options, "listen", ""),
+        gateway=getattr(options, "gateway", "") or os.environ.get("ARGOSY_GATEWAY", ""),
         s3=getattr(options, "s3", "") or os.environ.get("ARGOSY_S3", ""),
         log_level=getattr(options, "log_level", "info"),
         store=os.environ.get("ARGOSY_STORE", ""),

@@ -113,6 +113,7 @@ class Front:
             if mounted is not None and scope["type"] == "http":
                 if not is_local:
                     await self._let_in(scope, None, _MOUNTED.get(scope["method"], "buckets.write"))
+                scope["argosy.local"] = is_local
                 await mounted(scope, receive, send)
                 return
             _check_api(scope)

@@ -9,7 +9,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Final
+from urllib.parse import unquote
 
+from argosy.model.errors import ArgosyError
 from argosy.model.ids import Clock, Ids
 
 if TYPE_CHECKING:
@@ -89,7 +91,18 @@ class Objects:
         return Holder(secret=self.shelf.secret_of(key_id), bucket=key.bucket, reads_only=key.reads_only)
 
     async def for_owner(self, scope: Any, receive: Any, send: Any) -> None:
-        """ASGI, below `MOUNT`, for who was let in already."""
+        """ASGI, below `MOUNT`, for who was let in already: buckets of every store, in S3's words."""
+        from argosy.facades.s3 import answers
+        from argosy.server.everywhere import only_here
+
+        raw = (scope.get("raw_path") or scope["path"].encode()).decode("latin-1")
+        bucket = unquote(raw.removeprefix(MOUNT).lstrip("/").partition("/")[0])
+        if only_here(bucket) and not scope.get("argosy.local", False):
+            status, body = answers.refusal(not_for_others(bucket), bucket)
+            head = [(b"content-type", b"application/xml"), (b"content-length", str(len(body)).encode())]
+            await send({"type": "http.response.start", "status": status, "headers": head})
+            await send({"type": "http.response.body", "body": body})
+            return
         await self._app(signed=False)(scope, receive, send)
 
     async def for_programs(self, scope: Any, receive: Any, send: Any) -> None:
@@ -99,9 +112,11 @@ class Objects:
     def _app(self, *, signed: bool) -> S3:
         if signed not in self._apps:
             from argosy.facades.s3.app import S3
+            from argosy.server.everywhere import Everywhere
 
             keeper, root = (self, "") if signed else (None, MOUNT)
-            self._apps[signed] = S3(self.shelf, self._clock, keeper=keeper, root=root)
+            objects = self.shelf if signed else Everywhere(self.shelf, lambda: self.stores)
+            self._apps[signed] = S3(objects, self._clock, keeper=keeper, root=root)
         return self._apps[signed]
 
     async def sweep(self) -> int:
@@ -113,3 +128,11 @@ class Objects:
             self._shelf.close()
         if self._stores is not None:
             self._stores[1].close()
+
+
+def not_for_others(bucket: str) -> ArgosyError:
+    return ArgosyError(
+        "forbidden",
+        f"{bucket} is of the server's own machine: only its owner may name it, on that machine",
+        hint="copy it to a bucket first",
+    )

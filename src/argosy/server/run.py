@@ -56,6 +56,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     state_dir: Path
     listen: str = ""
     s3: str = ""  # HOST:PORT where programs reach the buckets
+    gateway: str = ""  # HOST:PORT where services answer; "": on the loopback
     log_level: str = "info"
     store: str = ""
     keys: Path | None = None  # the file of keys that seal secrets; None: in the state folder
@@ -127,11 +128,10 @@ async def serve(settings: Settings, tcp: socket.socket | None, lock: StateLock) 
     """Everything between the lock and the end."""
     state_dir = settings.state_dir
     clock, ids = SystemClock(), SystemIds()
-    url = settings.url
     # PostgreSQL is backed up by who runs it.
-    backups = state_dir / "backups" if url.startswith("sqlite") else None
+    backups = state_dir / "backups" if settings.url.startswith("sqlite") else None
     opening = asyncio.ensure_future(
-        Store.open(url, ids=ids, clock=clock, backups=backups, keys=settings.key_file)
+        Store.open(settings.url, ids=ids, clock=clock, backups=backups, keys=settings.key_file)
     )
     # While the store's thread reads the disk, the rest is imported.
     from argosy.controllers.shell import Shell
@@ -139,6 +139,7 @@ async def serve(settings: Settings, tcp: socket.socket | None, lock: StateLock) 
     from argosy.infra.quotes import Quotes
     from argosy.providers import load_providers
     from argosy.server.agents import Agents
+    from argosy.server.gateway_process import GatewayProcess
     from argosy.server.notifying import Notifier
     from argosy.server.replica_doors import ReplicaDoors
 
@@ -156,6 +157,7 @@ async def serve(settings: Settings, tcp: socket.socket | None, lock: StateLock) 
         stack.push_async_callback(agents.close)
         doors = ReplicaDoors(agents, state_dir / "relays")
         stack.push_async_callback(doors.close_all)
+        gateway = GatewayProcess(state_dir / "gateway", settings.gateway)
         pricing = pricing_of(state_dir, providers, clock)
         quotes = Quotes(providers, clock, price=pricing.own_prices)
         stack.push_async_callback(quotes.close)
@@ -166,6 +168,7 @@ async def serve(settings: Settings, tcp: socket.socket | None, lock: StateLock) 
             agents=agents,
             logs=logs,
             files=blobs,
+            stores=lambda: application.objects.stores,
             clock=clock,
             ids=ids,
             quotes=quotes,
@@ -173,6 +176,7 @@ async def serve(settings: Settings, tcp: socket.socket | None, lock: StateLock) 
             is_ours=lock.is_ours,
             channels=notifier,
             replicas=doors,
+            gateway=gateway,
         )
         application = Application(
             store=store,

@@ -20,7 +20,7 @@ from argosy.model.kinds.service import (
 )
 from argosy.model.phases import Desired
 from argosy.model.rows import Workload
-from argosy.model.served import ServedFact
+from argosy.model.served import Rate, ServedFact
 from argosy.server.views import render_place
 from argosy.store.snapshot import Snapshot
 
@@ -62,6 +62,7 @@ def view_service(
     state, waits, lines = service_state(row), waits or {}, lines or {}
     replicas = tuple(_view_replica(each, rows, served, waits, lines) for each in state.replicas)
     ready = sum(each.state is ReplicaState.READY for each in state.replicas)
+    rate = served.rate if served is not None else Rate()
     return ServiceView(
         id=row.id,
         name=row.name,
@@ -75,6 +76,11 @@ def view_service(
         rollout=_view_rollout(row),
         revisions=_view_revisions(row, served),
         replicas=replicas,
+        requests_milli_per_s=rate.requests_milli,
+        errors=rate.errors,
+        p50_ms=rate.p50_ms,
+        p99_ms=rate.p99_ms,
+        in_flight=sum(each.in_flight for each in replicas),
         hourly_micro_usd=sum(each.hourly_micro_usd for each in replicas),
         user=row.user,
         project=row.project,
@@ -88,8 +94,7 @@ def view_service(
 
 
 def status_of(row: Workload) -> str:
-    """
-    In one word: stopping, updating, ready, failing, starting or no-replica."""
+    """In one word: stopping, updating, ready, failing, starting or no-replica."""
     state = service_state(row)
     if row.desired is Desired.END:
         return "stopping"
@@ -118,7 +123,9 @@ def _wanted(row: Workload) -> int:
         return spec.fixed
     revision = revision_of(row, state.serves) or wanted_revision(row)
     replicas = revision.serving.replicas
-    return max(replicas.least, min(replicas.most, state.target)) + replicas.spare
+    if replicas.is_fixed:
+        return replicas.least + replicas.spare
+    return max(replicas.least, min(replicas.most, 1 if state.target < 0 else state.target))
 
 
 def _detail(row: Workload, ready: int) -> str:

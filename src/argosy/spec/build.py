@@ -20,24 +20,19 @@ from argosy.model.resources import (
     Resources,
 )
 from argosy.model.scheduling import Isolation, Scheduling
-from argosy.model.task import DataSize, FileMount, GitSource, StorageMount, Task
+from argosy.model.task import DataSize, GitSource, Task
 from argosy.model.units import GIB
 from argosy.spec.accelerators import Alternatives, canonical_accelerator, misspelt
-from argosy.spec.build_data import build_checkpoints
+from argosy.spec.build_data import build_checkpoints, build_mounts, build_sync, json_text, texts
 from argosy.spec.fields_resources import CANDIDATE
 from argosy.spec.findings import Findings, excerpt
-from argosy.spec.notation import Deadline, Memory, NodeRange, split_url
+from argosy.spec.notation import Deadline, Memory, NodeRange
 from argosy.spec.own_jobs import own_job
 from argosy.spec.reader import Reader
 from argosy.spec.serving import build_serving
 from argosy.spec.shapes import Entry, Section
 
 _WHERE = ("cloud", "region", "zone")
-
-
-def json_text(plain: object) -> str:
-    """Canonical JSON; empty for nothing."""
-    return msgspec.json.encode(plain, order="deterministic").decode() if plain else ""
 
 
 def build_task(
@@ -62,9 +57,8 @@ def build_task(
     config = driven_config(own.config)
     if config:
         candidates = tuple(msgspec.structs.replace(each, config=config) for each in candidates)
-    file_mounts, storage_mounts = _mounts(merged, reader, findings)
+    file_mounts, storage_mounts = build_mounts(merged, reader, findings)
     workdir, git = _workdir(merged, reader)
-    extra = {name: value for name, value in task.plain.items() if name not in ("config", own.name)}
     grace_s = merged.get("grace", int)
     deadline = merged.get("deadline", Deadline) or Deadline(None, None)
     nodes = _nodes(merged, findings)
@@ -82,6 +76,7 @@ def build_task(
         ordered=ordered,
         file_mounts=file_mounts,
         storage_mounts=storage_mounts,
+        sync=build_sync(merged),
         max_duration_s=merged.get("max_duration", int),
         grace_s=Task().grace_s if grace_s is None else grace_s,
         deadline_s=deadline.after_s,
@@ -97,7 +92,7 @@ def build_task(
         notify=build_notify(merged),
         service=build_serving(task, candidates, findings),
         config=json_text(own.config),
-        extra=json_text(extra),
+        extra=json_text({name: it for name, it in task.plain.items() if name not in ("config", own.name)}),
         not_executed=tuple(sorted(reader.later)),
     )
 
@@ -318,7 +313,7 @@ def _scheduling(task: Section, over: Section, findings: Findings) -> Scheduling:
         isolation=Isolation(section.get("isolation", str) or Isolation.NONE),
         share=section.get("share", str) or Scheduling().share,
         labels=_pairs(section, "labels"),
-        tolerations=_texts(section, "tolerations"),
+        tolerations=texts(section, "tolerations"),
     )
 
 
@@ -327,8 +322,8 @@ def _networking(section: Section) -> Networking:
     subnet = names.get("subnet_name", str)
     return Networking(
         vpc_name=names.get("vpc_name", str) or "",
-        subnet_names=(subnet,) if subnet else _texts(names, "subnet_names"),
-        security_groups=_texts(names, "security_groups"),
+        subnet_names=(subnet,) if subnet else texts(names, "subnet_names"),
+        security_groups=texts(names, "security_groups"),
     )
 
 
@@ -339,11 +334,6 @@ def _edge(section: Section) -> Edge:
         latency_us=limits.get("latency_requirements", int) or 0,
         power_mw=limits.get("power_constraints", int) or 0,
     )
-
-
-def _texts(section: Section, name: str) -> tuple[str, ...]:
-    value = section.get(name, tuple)
-    return tuple(str(item) for item in value or ())
 
 
 def _pairs(section: Section, name: str) -> tuple[tuple[str, str], ...]:
@@ -359,7 +349,7 @@ def _exclusions(section: Section, findings: Findings) -> tuple[Exclusion, ...]:
             found.append(Exclusion(area=str(each).strip()))
             continue
         infra = (each.get("infra", str) or "").strip()
-        regions = _texts(each, "regions")
+        regions = texts(each, "regions")
         kind = Exclusion(
             instance_type=each.get("instance_type", str) or "",
             accelerator=each.get("accelerators", str) or "",
@@ -417,51 +407,3 @@ def _workdir(task: Section, reader: Reader) -> tuple[str | None, GitSource | Non
         reader.missing(value, "workdir", "url", "or write the path of a folder: `workdir: .`")
         return None, None
     return None, GitSource(url=url, ref=value.get("ref", str))
-
-
-def _mounts(
-    task: Section, reader: Reader, findings: Findings
-) -> tuple[tuple[FileMount, ...], tuple[StorageMount, ...]]:
-    files: list[FileMount] = []
-    stores: list[StorageMount] = []
-    targets: set[str] = set()
-    for name in ("file_mounts", "storage_mounts"):
-        entries = task.get(name, tuple) or ()
-        for entry in entries:
-            if not isinstance(entry, Entry):
-                raise TypeError(entry)
-            target = str(entry.key)
-            if target in targets:
-                findings.error(
-                    entry.place,
-                    f"`{target}` is in `file_mounts` and in `storage_mounts`",
-                    "keep one of the two",
-                )
-            targets.add(target)
-            if isinstance(entry.value, Section):
-                stores.append(_storage(target, entry.value, reader))
-            elif name == "storage_mounts" or split_url(str(entry.value)):
-                mode = "COPY" if name == "file_mounts" else "MOUNT"
-                stores.append(StorageMount(target=target, sources=(str(entry.value),), mode=mode))
-            else:
-                files.append(FileMount(target=target, source=str(entry.value)))
-                continue
-            reader.postpone(f"file_mounts {target}", entry.place)
-    return tuple(files), tuple(stores)
-
-
-def _storage(target: str, section: Section, reader: Reader) -> StorageMount:
-    name = section.get("name", str)
-    sources = _texts(section, "source")
-    if name is None and not sources:
-        reader.missing(section, f"file_mounts.{target}", "source", "or the `name` of a bucket")
-    persistent = section.get("persistent", bool)
-    return StorageMount(
-        target=target,
-        sources=sources,
-        name=name,
-        store=section.get("store", str),
-        mode=section.get("mode", str) or "MOUNT",
-        persistent=True if persistent is None else persistent,
-        extra=json_text(section.plain),
-    )

@@ -1,9 +1,25 @@
-"""From what was read to the model: what is kept of a task's data."""
+"""From what was read to the model: where a task's data comes from and goes, and what is kept of it."""
 
 from __future__ import annotations
 
-from argosy.model.task import CheckpointRules
-from argosy.spec.shapes import Section
+import msgspec
+
+from argosy.model.task import CheckpointRules, FileMount, StorageMount, SyncRules
+from argosy.spec.findings import Findings
+from argosy.spec.notation import split_url
+from argosy.spec.reader import Reader
+from argosy.spec.shapes import Entry, Section
+
+
+def json_text(plain: object) -> str:
+    """Canonical JSON; empty for nothing."""
+    return msgspec.json.encode(plain, order="deterministic").decode() if plain else ""
+
+
+def texts(section: Section, name: str) -> tuple[str, ...]:
+    """A list of texts; () when it was not given."""
+    value = section.get(name, tuple)
+    return tuple(str(item) for item in value or ())
 
 
 def build_checkpoints(task: Section) -> CheckpointRules:
@@ -12,4 +28,79 @@ def build_checkpoints(task: Section) -> CheckpointRules:
         return CheckpointRules()
     return CheckpointRules(
         keep_last=section.get("keep_last", int) or 1, keep_every_s=section.get("keep_every", int) or 0
+    )
+
+
+def build_sync(task: Section) -> SyncRules:
+    section = task.get("sync", Section)
+    if section is None:
+        return SyncRules()
+    return SyncRules(
+        include=texts(section, "include"),
+        exclude=texts(section, "exclude"),
+        mode=section.get("mode", str) or "",
+    )
+
+
+def build_mounts(
+    task: Section, reader: Reader, findings: Findings
+) -> tuple[tuple[FileMount, ...], tuple[StorageMount, ...]]:
+    """What the client sends, and what comes from object stores."""
+    files: list[FileMount] = []
+    stores: list[StorageMount] = []
+    targets: set[str] = set()
+    for name in ("file_mounts", "storage_mounts"):
+        for entry in task.get(name, tuple) or ():
+            if not isinstance(entry, Entry):
+                raise TypeError(entry)
+            target = str(entry.key)
+            if target in targets:
+                findings.error(
+                    entry.place,
+                    f"`{target}` is in `file_mounts` and in `storage_mounts`",
+                    "keep one of the two",
+                )
+            targets.add(target)
+            made = _mount(name, target, entry, reader)
+            if isinstance(made, FileMount):
+                files.append(made)
+            else:
+                stores.append(made)
+    return tuple(files), tuple(stores)
+
+
+def _mount(name: str, target: str, entry: Entry, reader: Reader) -> FileMount | StorageMount:
+    if isinstance(entry.value, Section):
+        made = _storage(target, entry.value, reader)
+        local = [source for source in made.sources if not split_url(source)]
+        if local and made.mode == "COPY" and made.name is None and len(made.sources) == 1:
+            return FileMount(target=target, source=local[0])
+        if made.mode != "COPY" or local:
+            reader.postpone(f"file_mounts {target}", entry.place)
+        elif not made.persistent:
+            reader.postpone(f"file_mounts {target} persistent", entry.place)
+        return made
+    source = str(entry.value)
+    if name == "file_mounts" and not split_url(source):
+        return FileMount(target=target, source=source)
+    mode = "COPY" if name == "file_mounts" else "MOUNT"
+    if mode != "COPY":
+        reader.postpone(f"file_mounts {target}", entry.place)
+    return StorageMount(target=target, sources=(source,), mode=mode)
+
+
+def _storage(target: str, section: Section, reader: Reader) -> StorageMount:
+    name = section.get("name", str)
+    sources = texts(section, "source")
+    if name is None and not sources:
+        reader.missing(section, f"file_mounts.{target}", "source", "or the `name` of a bucket")
+    persistent = section.get("persistent", bool)
+    return StorageMount(
+        target=target,
+        sources=sources,
+        name=name,
+        store=section.get("store", str),
+        mode=section.get("mode", str) or "MOUNT",
+        persistent=True if persistent is None else persistent,
+        extra=json_text(section.plain),
     )

@@ -186,8 +186,8 @@ TASK: Final = Table(
                 value=OneOf(says="a local path, a URL or a mapping", shapes=(SOURCE, STORAGE)),
                 says="a mapping from path on the node to source",
             ),
-            doc="`{path on the node: local file or folder}`, relative paths in the workdir. URLs and buckets "
-            "are accepted, not yet mounted.",
+            doc="`{path on the node: source}`: a local file or folder, or the URL of objects, which are "
+            "copied. Relative paths are in the workdir.",
             example="{~/data: ./data}",
             also=("files", "file_mount", "mounts", "inputs_from"),
         ),
@@ -252,22 +252,21 @@ TASK: Final = Table(
         ),
         Field(
             name="storage_mounts",
+            later=True,
             quiet=True,
             shape=MapOf(
                 key=TARGET,
                 value=OneOf(says="a URL or a mapping", shapes=(SOURCE, STORAGE)),
                 says="a mapping from path to URL",
             ),
-            doc="Object storage by path on the node.",
+            doc="Object storage by path on the node; mounted unless it says otherwise.",
             example="{/data/main: s3://my-data/}",
-            later=True,
         ),
         Field(
             name="sync",
             shape=SYNC,
-            doc="What travels with `file_mounts`.",
+            doc="What of `file_mounts` and `storage_mounts` is copied.",
             example='{include: ["*.pt"], exclude: ["*.tmp"], mode: incremental}',
-            later=True,
         ),
         Field(
             name="service",

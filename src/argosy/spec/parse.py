@@ -11,7 +11,8 @@ from argosy.model.errors import ArgosyError
 from argosy.model.group import Layout
 from argosy.model.notify import Notify
 from argosy.model.task import Task
-from argosy.spec.build import build_notify, build_task, json_text
+from argosy.spec.build import build_notify, build_task
+from argosy.spec.build_data import json_text
 from argosy.spec.fields import HEADER, TASK
 from argosy.spec.fields_resources import RESOURCES
 from argosy.spec.findings import Findings, Place, Warning_, excerpt, near

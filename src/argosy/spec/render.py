@@ -10,7 +10,7 @@ from argosy.model.hooks import TIMEOUT_S, Hook
 from argosy.model.notify import ENDS, Notify, is_channel
 from argosy.model.resources import Edge, Exclusion, Networking, Recovery, Resources
 from argosy.model.scheduling import Scheduling
-from argosy.model.task import CheckpointRules, StorageMount, Task
+from argosy.model.task import CheckpointRules, StorageMount, SyncRules, Task
 from argosy.spec.accelerators import render_accelerator
 from argosy.spec.fields_resources import CANDIDATE
 from argosy.spec.notation import (
@@ -80,6 +80,7 @@ def task_document(task: Task) -> Document:
         "secrets": dict.fromkeys(task.secrets, MASK),
         "file_mounts": {mount.target: mount.source for mount in task.file_mounts}
         | {mount.target: _storage(mount) for mount in task.storage_mounts},
+        "sync": _sync(task.sync),
     }
     tail: Document = {
         "max_duration": _span(task.max_duration_s) if task.max_duration_s is not None else None,
@@ -97,6 +98,10 @@ def task_document(task: Task) -> Document:
     }
     # What is kept for later is written as it was, also where it is empty.
     return {**_given(head), **_decoded(task.extra), **_given(tail)}
+
+
+def _sync(rules: SyncRules) -> Document:
+    return _given({"include": list(rules.include), "exclude": list(rules.exclude), "mode": rules.mode})
 
 
 def _checkpoints(rules: CheckpointRules) -> Document:

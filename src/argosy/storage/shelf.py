@@ -105,6 +105,18 @@ class Shelf:
         """Make an object of bytes that were written."""
         return await self._ask(self.folder.put, bucket, key, written, headers, conditions)
 
+    async def copy(
+        self,
+        source: ObjectHead,
+        bucket: str,
+        key: str,
+        headers: Mapping[str, str],
+        conditions: Conditions = ALWAYS,
+    ) -> ObjectInfo:
+        """An object with the bytes of another."""
+        written = await self.write(self.read(source, 0, source.info.size))
+        return await self.put(bucket, key, written, headers, conditions)
+
     async def read(self, head: ObjectHead, first: int, count: int) -> AsyncIterator[bytes]:
         """As `ShelfFolder.read`."""
         for file, at, size in self.folder.runs(head, first, count):

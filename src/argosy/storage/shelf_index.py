@@ -94,6 +94,11 @@ class ShelfIndex:
                 raise ObjectProblem("BucketAlreadyOwnedByYou", f"the bucket `{name}` exists")
             db.execute("INSERT INTO buckets VALUES (?,?)", (name, now_ms))
 
+    def keep_bucket(self, name: str) -> None:
+        """A bucket that is there from now on, also when it was."""
+        with self._writes() as db:
+            db.execute("INSERT OR IGNORE INTO buckets VALUES (?,0)", (name,))
+
     def remove_bucket(self, name: str) -> Extents:
         """The files of uploads that were never completed: they go, too."""
         with self._writes() as db:
@@ -109,8 +114,9 @@ class ShelfIndex:
         return tuple(each for (blob,) in rows for each in _EXTENTS.decode(blob))
 
     def buckets(self) -> list[tuple[str, int]]:
-        """Names and when they were made."""
-        return [(str(name), _int(at)) for name, at in self._rows("SELECT * FROM buckets ORDER BY name")]
+        """Names and when they were made; those that begin with a dot are hidden."""
+        rows = self._rows("SELECT * FROM buckets WHERE name NOT LIKE '.%' ORDER BY name")
+        return [(str(name), _int(at)) for name, at in rows]
 
     def has_bucket(self, name: str) -> bool:
         return bool(self._rows("SELECT 1 FROM buckets WHERE name=?", name))

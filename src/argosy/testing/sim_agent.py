@@ -10,7 +10,18 @@ from typing import Final
 import msgspec
 
 from argosy.infra import border
-from argosy.infra.agent_port import AgentPort, Answer, Duplex, Kept, RankOrder, Report, silence_s
+from argosy.infra.agent_port import (
+    AgentPort,
+    Answer,
+    DataSource,
+    Duplex,
+    Fetched,
+    FetchOrder,
+    Kept,
+    RankOrder,
+    Report,
+    silence_s,
+)
 from argosy.model.facts import LogChunk, NodeFacts, RankFact, RankPhase
 from argosy.model.rows import Node
 from argosy.testing.machines import Machine
@@ -196,6 +207,14 @@ class SimAgent:
         for digest in digests:
             raise border.Transient(f"simulated nodes have no files: {digest}")
             yield digest, b""
+
+    async def fetch(self, order: FetchOrder, source: DataSource) -> Fetched:
+        machine = await self._call("fetch")
+        total = sum(each.size for each in order.files)
+        source.told(len(order.files), total, len(order.files), total)
+        machine.data[order.target] = tuple(each.path for each in order.files)
+        await self._answer("fetch", machine)
+        return Fetched(files=len(order.files), bytes=total)
 
     async def shell(self, command: str, rows: int, columns: int, env: Mapping[str, str]) -> Duplex:
         raise border.Unsupported("simulated nodes have no shell")

@@ -247,7 +247,13 @@ def _doubt_ms(view: View, job: Workload, rank: Rank) -> int:
     ends its programs by signals, and tells that before it is gone. 0: it was the program's own."""
     fact = rank.fact
     assert fact is not None
-    if not job_spec(job).managed or (fact.exit_code or 0) <= 128 or fact.oom or fact.detail:
+    if (
+        not job_spec(job).managed
+        or job_spec(job).replica is not None
+        or (fact.exit_code or 0) <= 128
+        or fact.oom
+        or fact.detail
+    ):
         return 0
     until_ms = fact.ended_ms + view.policy.doubt_ms  # by the clock of its machine
     return until_ms if until_ms - view.policy.doubt_ms <= view.now_ms else 0

@@ -2,8 +2,15 @@
 
 from __future__ import annotations
 
+import msgspec
+
 from argosy.controllers.service.draft import Draft
-from argosy.model.kinds.service import Revision, Rollout
+from argosy.controllers.service.verdict import Evidence, Outcome, Tally, Terms, verdict
+from argosy.model.kinds.service import Revision, Rollout, RolloutPhase
+from argosy.model.served import Count
+
+_WHOLE = 1000
+_NOT_JUDGED = ("shadow",)  # nobody waits for its answers
 
 
 def judge(draft: Draft, rollout: Rollout, new: Revision) -> str:
@@ -12,4 +19,30 @@ def judge(draft: Draft, rollout: Rollout, new: Revision) -> str:
         return ""
     if rollout.failed:
         return f"its replicas do not become ready: {rollout.why}"
-    return ""
+    if new.strategy.name in _NOT_JUDGED:
+        return ""
+    share = dict(draft.before.weights).get(rollout.new, 0) / _WHOLE
+    fact = draft.view.observed.served(draft.row.id)
+    if fact is None or not share or fact.generation != draft.before.generation:
+        return ""  # nothing was seen yet of the shares as they are now
+    old = _tally(draft, rollout.old, fact.counts.get(rollout.old) or Count())
+    mine = _tally(draft, rollout.new, fact.counts.get(rollout.new) or Count())
+    found = verdict(old, mine, share, Terms(), Evidence(errors=rollout.errors, slow=rollout.slow))
+    return found.why if found.outcome is Outcome.BAD else ""
+
+
+def _tally(draft: Draft, revision: int, count: Count) -> Tally:
+    return Tally(requests=count.requests, errors=count.errors, slow=count.slow, ready=draft.ready(revision))
+
+
+def carried(draft: Draft, rollout: Rollout) -> Rollout:
+    """The rollout with the evidence of the shares that end now: it counts under the next ones, too."""
+    share = dict(draft.before.weights).get(rollout.new, 0) / _WHOLE
+    fact = draft.view.observed.served(draft.row.id)
+    if fact is None or not 0 < share < 1 or rollout.phase is RolloutPhase.ROLLING_BACK:
+        return rollout
+    old = _tally(draft, rollout.old, fact.counts.get(rollout.old) or Count())
+    mine = _tally(draft, rollout.new, fact.counts.get(rollout.new) or Count())
+    before = Evidence(errors=rollout.errors, slow=rollout.slow)
+    evidence = verdict(old, mine, share, Terms(), before).evidence
+    return msgspec.structs.replace(rollout, errors=evidence.errors, slow=evidence.slow)

@@ -13,6 +13,7 @@ import msgspec
 
 from argosy.controllers.service.draft import Draft
 from argosy.controllers.view import backoff_ms
+from argosy.model.facts import RankPhase
 from argosy.model.kinds.job import JOB, JobSpec, JobStatus, ReplicaOf
 from argosy.model.kinds.service import Failed, Replica, ReplicaState, Revision, service_spec, service_state
 from argosy.model.phases import AttemptPhase, Desired, Outcome
@@ -101,6 +102,10 @@ def _advance(draft: Draft, replica: Replica, job: Workload) -> None:
         if replica.state is not _S.STARTING:
             draft.change(replica, state=_S.STARTING, why=job.detail)
         return
+    if _has_ended(draft, attempt):
+        if replica.state is not _S.STARTING:
+            draft.change(replica, state=_S.STARTING, why="its program has ended")
+        return
     if attempt.id != replica.attempt_id:
         replica = draft.change(replica, state=_S.WARMING, attempt_id=attempt.id, address="", why="")
     elif replica.state is _S.STARTING:
@@ -116,6 +121,12 @@ def _advance(draft: Draft, replica: Replica, job: Workload) -> None:
         _doubt(draft, replica, fact)
 
 
+def _has_ended(draft: Draft, attempt: Attempt) -> bool:
+    """Known before its job has drawn the consequences."""
+    fact = draft.view.observed.rank(f"{attempt.id}.0")
+    return fact is not None and fact.phase in (RankPhase.EXITED, RankPhase.VANISHED)
+
+
 def _warm(draft: Draft, replica: Replica, attempt: Attempt, fact: ReplicaFact | None) -> None:
     if fact is not None and fact.good and fact.address:
         first = replica.ready_ms == 0
@@ -128,6 +139,7 @@ def _warm(draft: Draft, replica: Replica, attempt: Attempt, fact: ReplicaFact | 
             left=0,
         )
         if first:
+            draft.changes["start_s"] = max(1, (draft.now_ms - replica.made_ms) // 1000)
             draft.tell("replica-ready", f"replica {replica.number} of revision {replica.revision} is ready")
         return
     revision = draft.revision(replica.revision)
@@ -261,7 +273,14 @@ def _make(draft: Draft, revision: Revision, count: int, new_id: object) -> None:
         job = _job(draft, revision, number, port, new_id(JOB.prefix))
         draft.put(job)
         draft.replicas.append(
-            Replica(job_id=job.id, number=number, revision=revision.number, port=port, since_ms=draft.now_ms)
+            Replica(
+                job_id=job.id,
+                number=number,
+                revision=revision.number,
+                port=port,
+                since_ms=draft.now_ms,
+                made_ms=draft.now_ms,
+            )
         )
     draft.changes["made"] = made + count
 

@@ -16,7 +16,7 @@ from typing import Final
 import msgspec
 
 from argosy.controllers.service.draft import Draft
-from argosy.controllers.service.judging import judge
+from argosy.controllers.service.judging import carried, judge
 from argosy.controllers.service.target import target_of
 from argosy.model.kinds.service import ReplicaState, Revision, Rollout, RolloutPhase
 from argosy.model.serving import Strategy
@@ -173,7 +173,7 @@ def _baked(draft: Draft, rollout: Rollout, strategy: Strategy, *, is_full: bool)
         text = "`argosy serve promote` lets it go on"
         return msgspec.structs.replace(rollout, phase=_P.PAUSED, why=text)
     return msgspec.structs.replace(
-        rollout, step=rollout.step + 1, phase=_P.PROGRESSING, since_ms=draft.now_ms, why=""
+        carried(draft, rollout), step=rollout.step + 1, phase=_P.PROGRESSING, since_ms=draft.now_ms, why=""
     )
 
 

@@ -9,6 +9,7 @@ from typing import Final
 from urllib.parse import quote
 from xml.sax.saxutils import escape
 
+from argosy.model.errors import ArgosyError
 from argosy.model.objects import ObjectInfo, ObjectPage, ObjectPart, ObjectProblem, Upload
 
 _SPACE: Final = "http://s3.amazonaws.com/doc/2006-03-01/"
@@ -31,6 +32,22 @@ def error(problem: ObjectProblem, resource: str) -> tuple[int, bytes]:
     """Status and body."""
     told = _tag("Code", problem.code) + _tag("Message", str(problem)) + _tag("Resource", resource)
     return STATUS.get(problem.code, 400), _document(f"<Error>{told}</Error>")
+
+
+#: Our codes in S3's words.
+_CODES: Final[Mapping[str, str]] = {
+    "disk-full": "InsufficientStorage", "not-found": "NoSuchKey", "forbidden": "AccessDenied",
+    "conflict": "PreconditionFailed", "unsupported": "NotImplemented", "usage": "InvalidRequest",
+    "transient": "SlowDown",
+}  # fmt: skip
+
+
+def refusal(error: ArgosyError, resource: str) -> tuple[int, bytes]:
+    """Status and body of an error of ours: S3's code, and beside it ours with what mends it."""
+    code = _CODES.get(error.code, "InternalError")
+    told = _tag("Code", code) + _tag("Message", error.what) + _tag("Resource", resource)
+    told += _tag("ArgosyCode", error.code) + _tag("Hint", error.hint)
+    return STATUS.get(code, 400), _document(f"<Error>{told}</Error>")
 
 
 def buckets(found: Iterable[tuple[str, int]]) -> bytes:

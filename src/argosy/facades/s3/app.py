@@ -59,8 +59,9 @@ class S3:
             status, body = answers.error(problem, path)
             await self._send(send, Response(status, body), scope["method"])
         except ArgosyError as error:
-            code = "InsufficientStorage" if error.code == "disk-full" else "InternalError"
-            status, body = answers.error(ObjectProblem(code, error.what), path)
+            if began:
+                raise
+            status, body = answers.refusal(error, path)
             await self._send(send, Response(status, body), scope["method"])
 
     async def _call(self, scope: Scope, receive: Receive) -> Call:
@@ -97,13 +98,12 @@ class S3:
         return signed, holder
 
     def _place(self, raw: str, host: str) -> tuple[str, str]:
-        """Bucket and key of a request."""
-        path = unquote(raw).removeprefix("/")
+        """Bucket and key of a request. In a path, a bucket's name may hold encoded slashes."""
         named = self._bucket_of(host)
         if named:
-            return named, path
-        bucket, _, key = path.partition("/")
-        return bucket, key
+            return named, unquote(raw).removeprefix("/")
+        bucket, _, key = raw.removeprefix("/").partition("/")
+        return unquote(bucket), unquote(key)
 
     def _bucket_of(self, host: str) -> str:
         name = host.rpartition(":")[0] or host if not host.endswith("]") else host

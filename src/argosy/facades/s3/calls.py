@@ -230,8 +230,10 @@ class Calls:
 
     async def _source(self, call: Call) -> tuple[ObjectHead, int, int]:
         """The object that is copied, and which of its bytes."""
-        source = unquote(call.headers["x-amz-copy-source"]).removeprefix("/").partition("?versionId=")[0]
-        bucket, _, key = source.partition("/")
+        source = call.headers["x-amz-copy-source"].removeprefix("/").partition("?versionId=")[0]
+        bucket, _, key = (unquote(part) for part in source.replace("%2f", "%2F").partition("/"))
+        if not key and "/" in bucket and "://" not in bucket:
+            bucket, _, key = bucket.partition("/")  # all of it was encoded
         if call.holder.bucket not in ("", bucket):
             raise ObjectProblem("AccessDenied", f"the key is for the bucket `{call.holder.bucket}` alone")
         head = await self._objects.head(bucket, key)
@@ -250,11 +252,10 @@ class Calls:
         return head, first, count
 
     async def _copy(self, call: Call) -> Response:
-        head, first, count = await self._source(call)
+        head, _, _ = await self._source(call)
         replaces = call.headers.get("x-amz-metadata-directive", "COPY").upper() == "REPLACE"
-        written = await self._objects.write(self._objects.read(head, first, count))
         headers = _kept(call.headers) if replaces else head.headers
-        info = await self._objects.put(call.bucket, call.key, written, headers, _conditions(call))
+        info = await self._objects.copy(head, call.bucket, call.key, headers, _conditions(call))
         return Response(200, answers.copied(info, "CopyObjectResult"))
 
     # -- uploads in parts -----------------------------------------------------------------------------------

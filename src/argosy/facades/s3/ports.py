@@ -28,6 +28,14 @@ class Objects(Protocol):
         headers: Mapping[str, str],
         conditions: Conditions = ...,
     ) -> ObjectInfo: ...
+    async def copy(
+        self,
+        source: ObjectHead,
+        bucket: str,
+        key: str,
+        headers: Mapping[str, str],
+        conditions: Conditions = ...,
+    ) -> ObjectInfo: ...
     def read(self, head: ObjectHead, first: int, count: int) -> AsyncIterator[bytes]: ...
     async def remove(self, bucket: str, keys: Sequence[str]) -> None: ...
     async def page(

@@ -69,7 +69,7 @@ class Kind(msgspec.Struct, frozen=True, kw_only=True):
     numbered: bool = False  # people call it by a number, among managed jobs when it runs on nobody's nodes
     gathers: bool = False  # it consists of jobs, which are made when their turn comes
     evictable: bool = True  # it may be ended to make room for others
-    ends_children: bool = True  # its children end at once when it is to; False: its own decision ends them
+    tends: bool = False  # it looks after its children itself: it ends them, and sees each change of them
     awaits: Callable[[Workload], tuple[str, ...]] = lambda row: ()  # ids of those whose end it waits for
     programs: Callable[[Workload], tuple[Task, ...]] = lambda row: ()  # that its children will run
     told: Callable[[Workload], Told | None] = lambda row: None  # who is told of its events

@@ -70,6 +70,7 @@ class Replica(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     port: int
     state: ReplicaState = ReplicaState.STARTING
     since_ms: int = 0  # in this state
+    made_ms: int = 0
     ready_ms: int = 0  # first time ready; 0: never
     attempt_id: str = ""  # whose readiness this is
     address: str = ""  # HOST:PORT, or the path of a socket, where requests reach it
@@ -99,6 +100,8 @@ class Rollout(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     began_ms: int = 0
     failed: int = 0  # replicas of the new revision that ended by themselves
     why: str = ""
+    errors: float = 0.0  # evidence against the new revision under earlier shares, as logarithms
+    slow: float = 0.0
 
     @property
     def is_over(self) -> bool:
@@ -117,10 +120,11 @@ class ServiceStatus(
     serves: int = 0  # the revision that is good; 0: none was ready yet
     generation: int = 1  # of its routes: one more with each change
     weights: tuple[tuple[int, int], ...] = ()  # (revision, thousandths of the requests)
-    target: int = 0  # replicas that the load wants
+    target: int = -1  # replicas that the load wants; -1: nobody has said yet
     scaled_ms: int = 0  # when that changed last
     scaled_why: str = ""
     bad: tuple[str, ...] = ()  # digests of revisions that were rolled back
+    start_s: int = 0  # how long the last replica took from its order to its first answer
 
 
 def service_spec(row: Workload) -> ServiceSpec:
@@ -156,6 +160,6 @@ SERVICE: Final = Kind(
     gangs=lambda row: (),  # its replicas ask for nodes, it does not
     title=lambda row: f"service `{row.name}`",
     named=True,
-    ends_children=False,  # requests that are under way are answered first
+    tends=True,  # requests that are under way are answered first
     programs=lambda row: tuple(each.task for each in service_spec(row).revisions),
 )

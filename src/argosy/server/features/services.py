@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable
+from pathlib import Path
 from typing import Final
 
 import msgspec
@@ -18,6 +19,7 @@ from argosy.api.services import (
     ServiceReply,
     ServiceView,
 )
+from argosy.controllers.service.routes import prefix_of
 from argosy.model.errors import ArgosyError
 from argosy.model.kinds.job import job_state
 from argosy.model.kinds.service import (
@@ -39,6 +41,7 @@ from argosy.model.rows import Workload
 from argosy.model.serving import Replicas, Serving
 from argosy.model.task import Task
 from argosy.server.exchange import Exchange
+from argosy.server.gateway_process import read_place
 from argosy.server.intake import check_fixed
 from argosy.server.kept_plans import subject_of
 from argosy.server.naming import DEFAULT
@@ -244,15 +247,9 @@ class ServiceFeature:
             if attempt_id is not None:
                 lines[job.id] = await self._services.streams.last_lines(attempt_id, _LINES)
         served = self._services.controllers.observed.served(row.id)
-        return view_service(row, rows, endpoint=_endpoint(row), served=served, waits=waits, lines=lines)
-
-
-def _endpoint(row: Workload) -> str:
-    """Where requests go: the first ready replica."""
-    for replica in service_state(row).replicas:
-        if replica.state is ReplicaState.READY and not replica.address.startswith("/"):
-            return f"http://{replica.address}"
-    return ""
+        place = read_place(Path(self._services.state_dir) / "gateway")
+        endpoint = f"http://{place.listen}{prefix_of(row)}" if place.listen else ""
+        return view_service(row, rows, endpoint=endpoint, served=served, waits=waits, lines=lines)
 
 
 def check_serving(task: Task) -> None:

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import asyncio
+
 from argosy.api.endpoint import Done
 from argosy.api.storage import (
     BucketList,
     BucketRequest,
     BucketView,
+    SignReply,
+    SignRequest,
     StoreKeyList,
     StoreKeyReply,
     StoreKeyRequest,
@@ -14,7 +18,9 @@ from argosy.api.storage import (
 )
 from argosy.model.errors import ArgosyError
 from argosy.model.objects import ObjectProblem
+from argosy.server.everywhere import only_here
 from argosy.server.exchange import Exchange
+from argosy.server.objects import not_for_others
 from argosy.server.services import Services
 
 
@@ -83,7 +89,28 @@ class StorageFeature:
             )
         return Done()
 
+    async def sign_objects(self, exchange: Exchange) -> SignReply:
+        request = await exchange.decode(SignRequest)
+        if request.method not in ("GET", "PUT"):
+            raise ArgosyError("usage", f"addresses are signed for GET and PUT, not for {request.method}")
+        if only_here(request.bucket) and not exchange.is_local:
+            raise not_for_others(request.bucket)
 
+        def sign() -> SignReply:
+            bucket = self._objects.stores.open(f"{request.bucket}/").bucket
+            urls = [bucket.sign(key, request.method, _SIGNED_S) for key in request.keys]
+            traits = bucket.traits
+            return SignReply(
+                urls=tuple(url or "" for url in urls),
+                headers=dict(traits.put_headers) if request.method == "PUT" else {},
+                md5_etags=traits.md5_etags,
+                seconds=_SIGNED_S,
+            )
+
+        return await asyncio.to_thread(sign)
+
+
+_SIGNED_S = 900
 _HINTS = {
     "conflict": "`argosy storage ls` lists the buckets",
     "usage": "for example: argosy storage create datasets",

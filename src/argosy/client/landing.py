@@ -1,0 +1,155 @@
+"""Files that come and go: one that arrives is whole or not there, goes on where it was cut off, and is
+checked; one that is sent must not change meanwhile."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import fcntl
+import hashlib
+import os
+import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import BinaryIO, Final
+
+from argosy.model.errors import ArgosyError
+from argosy.model.syncing import is_digest
+from argosy.model.units import render_bytes
+
+_RESUMED_BYTES: Final = 8 << 20  # smaller files begin again
+_PIECE_BYTES: Final = 1 << 20
+_FULL: Final = frozenset((errno.ENOSPC, errno.EDQUOT))
+
+
+class Landing:
+    """A file on its way to `path`. `take` its bytes from `first` on, inside the block; at its end the file is
+    there. A large one that breaks off is kept beside it, and goes on with the next try."""
+
+    def __init__(self, path: Path, size: int, etag: str, on_bytes: Callable[[int], None]) -> None:
+        self._path, self._size, self._etag, self._on_bytes = path, size, etag, on_bytes
+        self._digest = hashlib.md5(usedforsecurity=False) if is_digest(etag) else None
+        self._resumes = size >= _RESUMED_BYTES and bool(etag)
+        self._temporary, self._file, self.first = path, -1, 0
+        self._count = 0
+
+    def __enter__(self) -> Landing:
+        with full_disk_said(self._path):
+            self._path.parent.mkdir(parents=True, exist_ok=True)
+            if not (self._resumes and self._go_on()):
+                self._resumes = False
+                own = f".{self._path.name[:80]}.{os.getpid()}.{threading.get_ident()}.part"
+                self._temporary = self._path.with_name(own)
+                flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC
+                self._file = os.open(self._temporary, flags, 0o666)
+        self._count = self.first
+        self._on_bytes(self.first)
+        return self
+
+    def _go_on(self) -> bool:
+        """Open what an earlier try left; False: another program writes it."""
+        mark = hashlib.sha256(f"{self._etag} {self._size}".encode()).hexdigest()[:16]
+        self._temporary = self._path.with_name(f".{self._path.name[:80]}.{mark}.part")
+        fd = os.open(self._temporary, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
+        try:
+            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            os.close(fd)
+            return False
+        self._file = fd
+        self.first = os.fstat(fd).st_size
+        if self.first > self._size:
+            os.ftruncate(fd, 0)
+            self.first = 0
+        if self._digest is not None:
+            while piece := os.read(fd, _PIECE_BYTES):
+                self._digest.update(piece)
+        os.lseek(fd, self.first, os.SEEK_SET)
+        return True
+
+    def take(self, piece: bytes) -> None:
+        with full_disk_said(self._path):
+            view = memoryview(piece)
+            while view:
+                view = view[os.write(self._file, view) :]
+        if self._digest is not None:
+            self._digest.update(piece)
+        self._count += len(piece)
+        self._on_bytes(len(piece))
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _: object) -> None:
+        try:
+            if kind is None:
+                self._check()
+                os.replace(self._temporary, self._path)  # noqa: PTH105
+                return
+        except BaseException:
+            self._temporary.unlink(missing_ok=True)
+            raise
+        finally:
+            os.close(self._file)
+        full = isinstance(error, ArgosyError) and error.code in ("disk-full", "conflict")
+        if not self._resumes or full:
+            self._temporary.unlink(missing_ok=True)
+
+    def _check(self) -> None:
+        if self._count != self._size:
+            raise ArgosyError(
+                "conflict",
+                f"`{self._path}` arrived with {self._count} bytes, and has {self._size}",
+                hint="repeat it",
+            )
+        if self._digest is not None and self._digest.hexdigest() != self._etag:
+            raise ArgosyError(
+                "conflict",
+                f"`{self._path}` did not arrive as it was stored: its MD5 differs",
+                hint="repeat it",
+            )
+
+
+def replaced(name: str) -> ArgosyError:
+    return ArgosyError("conflict", f"{name} was replaced while it was read", hint="repeat it")
+
+
+def pieces_of(path: Path, file: BinaryIO) -> Iterator[bytes]:
+    """The bytes of an open file. Raises ArgosyError `conflict` before the last of them when it changed."""
+    before = os.fstat(file.fileno())
+    left = before.st_size
+    while left > 0:
+        piece = file.read(min(_PIECE_BYTES, left))
+        left -= len(piece)
+        if not piece or left == 0:
+            check_unchanged(path, before, os.fstat(file.fileno()))
+        if not piece:
+            return
+        yield piece
+
+
+def check_unchanged(path: Path, before: os.stat_result, after: os.stat_result) -> None:
+    """Raises ArgosyError `conflict`."""
+    if (before.st_size, before.st_mtime_ns) != (after.st_size, after.st_mtime_ns):
+        raise ArgosyError(
+            "conflict",
+            f"`{path}` changed while it was read: it is not stored",
+            hint="repeat it when nobody writes the file",
+        )
+
+
+@contextlib.contextmanager
+def full_disk_said(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        if error.errno in _FULL:
+            raise disk_full(path.parent) from None
+        raise
+
+
+def disk_full(folder: Path, needs: int = 0) -> ArgosyError:
+    try:
+        told = os.statvfs(folder)
+        free = render_bytes(told.f_bavail * told.f_frsize)
+    except OSError:
+        free = "nothing"
+    more = f", and {render_bytes(needs)} are to come" if needs else ""
+    return ArgosyError("disk-full", f"the disk of `{folder}` is full ({free} free{more})")

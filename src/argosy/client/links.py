@@ -1,0 +1,87 @@
+"""Connections to one host, kept for those who come again. Safe to use from several threads."""
+
+from __future__ import annotations
+
+import queue
+from collections.abc import Callable, Iterable, Sequence
+from typing import Final
+
+from argosy.api.location import Location
+from argosy.client.connection import Broken, Connection
+from argosy.client.wire import ReplyParser
+
+_TIMEOUT_S: Final = 180.0
+Take = Callable[[bytes], object]
+
+
+class Links:
+    def __init__(self, location: Location) -> None:
+        self._location = location
+        self._free: queue.SimpleQueue[Connection] = queue.SimpleQueue()
+
+    def close(self) -> None:
+        while not self._free.empty():
+            self._free.get_nowait().close()
+
+    def ask(
+        self,
+        method: str,
+        target: str,
+        headers: Sequence[tuple[str, str]],
+        body: Sequence[bytes],
+        take: Take,
+        take_error: Take,
+    ) -> ReplyParser:
+        """The reply's head; its body went to `take`, or to `take_error` when it is no success. Raises
+        Broken."""
+
+        def send(connection: Connection) -> None:
+            connection.send(method, target, headers, body, _TIMEOUT_S)
+
+        return self._asked(method, send, take, take_error)
+
+    def put(
+        self,
+        target: str,
+        headers: Sequence[tuple[str, str]],
+        size: int,
+        pieces: Iterable[bytes],
+        take_error: Take,
+    ) -> ReplyParser:
+        """PUT of `size` bytes, piece by piece. Raises Broken, and what `pieces` raises."""
+
+        def send(connection: Connection) -> None:
+            connection.send_stream("PUT", target, headers, size, pieces, _TIMEOUT_S)
+
+        return self._asked("PUT", send, take_error, take_error)
+
+    def _asked(
+        self, method: str, send: Callable[[Connection], None], take: Take, take_error: Take
+    ) -> ReplyParser:
+        connection = self._connection()
+        parser = ReplyParser(without_body=method == "HEAD")
+        try:
+            send(connection)
+            for piece in connection.read(parser, _TIMEOUT_S):
+                (take if parser.status < 300 else take_error)(piece)
+        except BaseException:
+            connection.close()
+            raise
+        if parser.keep_alive:
+            self._free.put(connection)
+        else:
+            connection.close()
+        return parser
+
+    def _connection(self) -> Connection:
+        while True:
+            try:
+                found = self._free.get_nowait()
+            except queue.Empty:
+                try:
+                    return Connection(self._location)
+                except OSError as error:
+                    raise Broken(error.strerror or str(error)) from None
+            if found.is_usable():
+                return found
+            found.close()

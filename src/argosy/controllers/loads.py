@@ -1,0 +1,165 @@
+"""What gateways count of one service, second by second: rates, shares, and what the autoscaler looks at.
+
+Counters only grow; a gateway that begins anew begins at zero, which is taken for what it is. Kept in
+memory: after a start of the server the past is empty, and the autoscaler more careful for a while.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Mapping, Sequence
+from typing import Final
+
+import msgspec
+
+from argosy.model.routes import LATENCY_BOUNDS_MS, RevisionCounters, ServiceCounters
+from argosy.model.scaling import CONCURRENCY, LATENCY, QUEUE, REQUESTS, TOKENS
+from argosy.model.served import Count, Rate
+
+KEPT_S: Final = 600
+_RATE_S: Final = 60
+_BUCKETS: Final = len(LATENCY_BOUNDS_MS) + 1
+_NONE: Final = (0,) * _BUCKETS
+
+
+class Mark(msgspec.Struct, frozen=True):
+    """The counters of one revision at one moment."""
+
+    requests: int = 0
+    errors: int = 0
+    latency: tuple[int, ...] = _NONE
+
+    @classmethod
+    def of(cls, counters: RevisionCounters) -> Mark:
+        latency = tuple(counters.latency) + (0,) * (_BUCKETS - len(counters.latency))
+        return cls(counters.requests, counters.errors, latency)
+
+    def since(self, before: Mark) -> Mark:
+        """What came after `before`; all of it when the counters began anew meanwhile."""
+        if self.requests < before.requests:
+            return self
+        latency = tuple(now - then for now, then in zip(self.latency, before.latency, strict=True))
+        return Mark(self.requests - before.requests, self.errors - before.errors, latency)
+
+
+class Second(msgspec.Struct, frozen=True):
+    """What happened in one second."""
+
+    requests: float
+    concurrency: float
+    held: float
+    first_byte_s: float
+    tokens: float
+    errors: int
+    latency: tuple[int, ...]
+
+
+class Load:
+    """Of one service."""
+
+    def __init__(self) -> None:
+        self.seconds: deque[Second] = deque(maxlen=KEPT_S)
+        self.used_ms = 0
+        self._last: ServiceCounters | None = None
+        self._at_ms = 0
+        self._marks: dict[int, Mark] = {}  # by revision: when the shares changed
+        self._shares: object = None
+
+    def add(self, counters: ServiceCounters, now_ms: int, shares: object) -> None:
+        """The counters as they are now. `shares`: of the revisions; when they change, counts begin anew."""
+        if shares != self._shares:
+            self._shares = shares
+            self._marks = {int(each.id): Mark.of(each) for each in counters.revisions}
+        self.used_ms = max(self.used_ms, counters.last_use_ms, now_ms if counters.in_flight else 0)
+        last, elapsed_ms = self._last, now_ms - self._at_ms
+        if last is not None and elapsed_ms < 950:
+            return
+        if last is not None:
+            self._note(last, counters, elapsed_ms / 1000)
+        self._last, self._at_ms = counters, now_ms
+
+    def _note(self, last: ServiceCounters, now: ServiceCounters, seconds: float) -> None:
+        before = {each.id: each for each in last.revisions}
+        latency = [0] * _BUCKETS
+        first = [0] * _BUCKETS
+        tokens = errors = 0
+        for each in now.revisions:
+            old = before.get(each.id) or RevisionCounters(id=each.id)
+            step = Mark.of(each).since(Mark.of(old))
+            latency = [a + b for a, b in zip(latency, step.latency, strict=True)]
+            errors += step.errors
+            if each.requests >= old.requests:
+                first = _added(first, each.first_byte, old.first_byte)
+                tokens += each.input_tokens + each.output_tokens - old.input_tokens - old.output_tokens
+        requests = now.requests - last.requests if now.requests >= last.requests else now.requests
+        second = Second(
+            requests=requests / seconds,
+            concurrency=float(now.in_flight + now.held),
+            held=float(now.held),
+            first_byte_s=quantile_ms(first, 0.95) / 1000,
+            tokens=tokens / seconds,
+            errors=errors,
+            latency=tuple(latency),
+        )
+        self.seconds.extend([second] * max(1, min(KEPT_S, round(seconds))))
+
+    def counts(self, counters: ServiceCounters, older: int) -> Mapping[int, Count]:
+        """By revision, since the shares changed. `older`: the one that the others are compared with."""
+        now = {int(each.id): Mark.of(each) for each in counters.revisions}
+        steps = {number: mark.since(self._marks.get(number, Mark())) for number, mark in now.items()}
+        base = steps.get(older)
+        bound = bucket_of(base.latency, 0.95) if base is not None and base.requests else _BUCKETS
+        return {
+            number: Count(requests=step.requests, errors=step.errors, slow=sum(step.latency[bound + 1 :]))
+            for number, step in steps.items()
+        }
+
+    def rate(self) -> Rate:
+        """Over the last minute."""
+        last = list(self.seconds)[-_RATE_S:]
+        if not last:
+            return Rate()
+        latency = [sum(each.latency[place] for each in last) for place in range(_BUCKETS)]
+        return Rate(
+            requests_milli=round(1000 * sum(each.requests for each in last) / len(last)),
+            errors=sum(each.errors for each in last),
+            p50_ms=quantile_ms(latency, 0.5),
+            p99_ms=quantile_ms(latency, 0.99),
+        )
+
+    def signals(self) -> Mapping[str, Sequence[float]]:
+        """For the autoscaler: one value for each second, oldest first."""
+        return {
+            REQUESTS: [each.requests for each in self.seconds],
+            CONCURRENCY: [each.concurrency for each in self.seconds],
+            QUEUE: [each.held for each in self.seconds],
+            LATENCY: [each.first_byte_s for each in self.seconds],
+            TOKENS: [each.tokens for each in self.seconds],
+        }
+
+
+def _added(total: list[int], now: Sequence[int], before: Sequence[int]) -> list[int]:
+    old = [*before, *([0] * (_BUCKETS - len(before)))]
+    new = [*now, *([0] * (_BUCKETS - len(now)))]
+    return [a + b - c for a, b, c in zip(total, new, old, strict=True)]
+
+
+def bucket_of(buckets: Sequence[int], share: float) -> int:
+    """The bucket in which this share of all is reached.
+
+    >>> bucket_of([0, 90, 8, 2], 0.95)
+    2
+    """
+    total, seen = sum(buckets), 0
+    for place, count in enumerate(buckets):
+        seen += count
+        if total and seen >= share * total:
+            return place
+    return len(buckets) - 1
+
+
+def quantile_ms(buckets: Sequence[int], share: float) -> int:
+    """The upper bound of the bucket in which this share of all is reached; 0 for none."""
+    if not sum(buckets):
+        return 0
+    return LATENCY_BOUNDS_MS[min(bucket_of(buckets, share), len(LATENCY_BOUNDS_MS) - 1)]

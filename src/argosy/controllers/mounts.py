@@ -1,0 +1,275 @@
+"""Objects of stores become files of a task, before it is set up on a node: listed here, fetched there.
+
+A listing is made once for an attempt, so that all of its nodes have the same files. Credentials stay here:
+nodes get addresses of single objects that are good for a while, or the bytes.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+from collections.abc import Callable, Iterator, Sequence
+from typing import Final, NamedTuple, TypeVar
+from urllib.parse import urlsplit
+
+from argosy.infra.agent_port import AgentPort, DataFile, Fetched, FetchOrder
+from argosy.infra.border import RequestRefused, Transient
+from argosy.infra.buckets import (
+    Bucket,
+    BucketError,
+    ChangedMeanwhile,
+    Encryption,
+    ObjectMissing,
+    OpensBuckets,
+    StoreBusy,
+)
+from argosy.model.ids import Clock
+from argosy.model.kinds import task_of
+from argosy.model.mounts import extra_of, url_of
+from argosy.model.patterns import travels
+from argosy.model.rows import Attempt, Event, Node, Workload
+from argosy.model.task import StorageMount, SyncRules, Task
+from argosy.model.units import many, render_bytes
+from argosy.store import Store
+
+_log = logging.getLogger(__name__)
+T = TypeVar("T")
+
+FILES_MAX: Final = 1_000_000  # of one copy
+_SIGNED_S: Final = 3600
+_TELL_S: Final = 15.0
+_LISTINGS_MAX: Final = 8  # of attempts, kept for their other nodes
+_LOOPBACK: Final = ("localhost", "127.", "[::1]")
+
+
+class Listing(NamedTuple):
+    """What a mount holds now. `keys` are those of `files`."""
+
+    bucket: Bucket
+    files: tuple[DataFile, ...]
+    keys: tuple[str, ...]
+    single: bool
+
+
+class Mounts:
+    """Of one server. `stores`: object stores as the settings say now; None: there are none here."""
+
+    def __init__(self, store: Store, clock: Clock, stores: Callable[[], OpensBuckets] | None) -> None:
+        self._store, self._clock, self._stores = store, clock, stores
+        self._listings: dict[tuple[str, str], asyncio.Task[Listing]] = {}  # by attempt and target
+        self._working: dict[str, set[asyncio.Task[None]]] = {}  # by attempt
+
+    async def place(self, agent: AgentPort, attempt: Attempt, job: Workload, node: Node) -> None:
+        """All copies of its task are on the node. Raises a border error; `Transient` when it was told to
+        stop meanwhile."""
+        task = task_of(job)
+        if task is None or not copies_of(task):
+            return
+        working = asyncio.ensure_future(self._place_all(agent, attempt, job, node, task))
+        mine = self._working.setdefault(attempt.id, set())
+        mine.add(working)
+        try:
+            await asyncio.wait({working})
+            if working.cancelled():
+                raise Transient("its data is not copied any further: the job is to end")
+            working.result()
+        finally:
+            working.cancel()
+            mine.discard(working)
+            if not mine:
+                self._working.pop(attempt.id, None)
+
+    def abandon(self, attempt_id: str) -> None:
+        """What is copied for an attempt that is to end is left where it is."""
+        for working in self._working.get(attempt_id, ()):
+            working.cancel()
+
+    async def _place_all(
+        self, agent: AgentPort, attempt: Attempt, job: Workload, node: Node, task: Task
+    ) -> None:
+        for mount in copies_of(task):
+            try:
+                with store_errors(mount.target):
+                    listing = await self._listing(attempt.id, mount, task.sync)
+                    await self._fetch(agent, job, node, mount, listing, task.sync)
+            except Transient:
+                self._listings.pop((attempt.id, mount.target), None)  # it may have changed
+                raise
+
+    async def _listing(self, attempt_id: str, mount: StorageMount, rules: SyncRules) -> Listing:
+        key = (attempt_id, mount.target)
+        known = self._listings.get(key)
+        if known is None or (known.done() and (known.cancelled() or known.exception() is not None)):
+            known = asyncio.ensure_future(asyncio.to_thread(self.listed, mount, rules))
+            self._listings[key] = known
+            while len(self._listings) > _LISTINGS_MAX:
+                del self._listings[next(iter(self._listings))]
+        return await asyncio.shield(known)
+
+    def listed(self, mount: StorageMount, rules: SyncRules, most: int = FILES_MAX) -> Listing:
+        """Blocks. Raises `BucketError`, and RequestRefused for what cannot be files."""
+        opened = self.opened(mount)
+        bucket, prefix = opened
+        if prefix and not prefix.endswith("/"):
+            with contextlib.suppress(ObjectMissing):
+                head = bucket.head(prefix)
+                name = prefix.rpartition("/")[2]
+                return Listing(bucket, (DataFile(name, head.size, head.etag),), (prefix,), True)
+            prefix += "/"
+        files, keys, after = [], [], ""
+        while True:
+            page = bucket.page(prefix=prefix, after=after)
+            for each in page.objects:
+                path = each.key[len(prefix) :]
+                if not path or path.endswith("/") or not travels(path, rules.include, rules.exclude):
+                    continue
+                files.append(DataFile(path, each.size, each.etag))
+                keys.append(each.key)
+            after = page.after
+            if not after or len(files) > most:
+                break
+        if len(files) > most:
+            raise RequestRefused(
+                "storage",
+                f"`{mount.target}`: {url_of(mount)} holds more than {most:,} objects; copy less of it with "
+                "`sync: {include: …}`, or say `mode: MOUNT`",
+            )
+        if not files:
+            raise ObjectMissing(
+                f"nothing lies at {url_of(mount)}"
+                + (", as `sync` has it" if rules.include or rules.exclude else ""),
+                f"`argosy storage ls {bucket.url}/` shows what there is",
+            )
+        check_names(mount, [each.path for each in files])
+        return Listing(bucket, tuple(files), tuple(keys), False)
+
+    def opened(self, mount: StorageMount) -> tuple[Bucket, str]:
+        """Raises `BucketError`."""
+        if self._stores is None:
+            raise RequestRefused("storage", f"`{mount.target}`: this server has no object stores")
+        wish = extra_of(mount).encryption
+        opened = self._stores().open(url_of(mount), Encryption(type=wish.type, key_id=wish.key_id))
+        return opened.bucket, opened.key
+
+    async def _fetch(
+        self,
+        agent: AgentPort,
+        job: Workload,
+        node: Node,
+        mount: StorageMount,
+        listing: Listing,
+        rules: SyncRules,
+    ) -> None:
+        began_s = self._clock.monotonic_s()
+        source = _Source(listing, node, self._clock)
+        order = FetchOrder(
+            target=in_workdir(mount.target),
+            files=listing.files,
+            single=listing.single,
+            full=rules.mode == "full",
+            md5=listing.bucket.traits.md5_etags,
+        )
+        telling = asyncio.ensure_future(self._tell(job, node, mount, source))
+        try:
+            got = await agent.fetch(order, source)
+        finally:
+            telling.cancel()
+            await asyncio.wait({telling})
+        if got.bytes or got.removed:
+            took_s = max(0.1, self._clock.monotonic_s() - began_s)
+            await self._say(job, _done_text(node, mount, got, took_s))
+
+    async def _tell(self, job: Workload, node: Node, mount: StorageMount, source: _Source) -> None:
+        """How far it is, while it takes long."""
+        while True:
+            await asyncio.sleep(_TELL_S)
+            if source.progress:
+                done, total = source.progress
+                await self._say(
+                    job,
+                    f"node {node.index}: {url_of(mount)} to {mount.target}, "
+                    f"{render_bytes(done)} of {render_bytes(total)}",
+                )
+
+    async def _say(self, job: Workload, text: str) -> None:
+        event = Event(at_ms=self._clock.now_ms(), subject=job.id, code="data", text=text)
+        await self._store.commit([], events=[event])
+
+
+class _Source:
+    """A listing as `infra.agent_port.DataSource`."""
+
+    def __init__(self, listing: Listing, node: Node, clock: Clock) -> None:
+        self._listing, self._clock = listing, clock
+        self._near = node.ip.startswith("127.")
+        self.progress: tuple[int, int] | None = None
+
+    def address(self, index: int) -> str:
+        if not self._listing.bucket.traits.signs:
+            return ""
+        href = self._listing.bucket.sign(self._listing.keys[index], "GET", _SIGNED_S) or ""
+        host = (urlsplit(href).hostname or "") if href else ""
+        # What answers there on another machine is not this store.
+        return "" if host.startswith(_LOOPBACK) and not self._near else href
+
+    def read(self, index: int, first: int) -> Iterator[bytes]:
+        each = self._listing.files[index]
+        return self._listing.bucket.read(self._listing.keys[index], first=first, etag=each.etag)
+
+    def told(self, files: int, done_bytes: int, total_files: int, total_bytes: int) -> None:
+        self.progress = (done_bytes, total_bytes)
+
+
+def copies_of(task: Task) -> list[StorageMount]:
+    """Mounts whose files are copied to nodes."""
+    return [mount for mount in task.storage_mounts if mount.mode == "COPY"]
+
+
+def in_workdir(target: str) -> str:
+    """Where a mount appears: a relative target is below the working directory, others are as they are."""
+    return target if target.startswith(("~", "/")) else f"workdir/{target.removeprefix('./')}"
+
+
+@contextlib.contextmanager
+def store_errors(target: str) -> Iterator[None]:
+    """What a store says becomes a border error. What may pass is tried again."""
+    try:
+        yield
+    except (StoreBusy, ChangedMeanwhile) as error:
+        raise Transient(f"`{target}`: {error}", getattr(error, "after_s", 1.0)) from None
+    except BucketError as error:
+        hint = f"; {error.hint}" if error.hint else ""
+        raise RequestRefused("storage", f"`{target}`: {error}{hint}") from None
+
+
+def check_names(mount: StorageMount, paths: Sequence[str]) -> None:
+    """Raises RequestRefused for names that a bucket can hold and a disk cannot."""
+    folders: set[str] = set()
+    for path in paths:
+        parts = path.split("/")
+        if any(part in ("", ".", "..") or "\0" in part or len(part.encode()) > 255 for part in parts):
+            raise _no_file(mount, path, "is no path that a disk can hold")
+        for count in range(1, len(parts)):
+            folders.add("/".join(parts[:count]))
+    for path in paths:
+        if path in folders:
+            raise _no_file(mount, path, "is a file, and a folder of other objects, too")
+
+
+def _no_file(mount: StorageMount, path: str, what: str) -> RequestRefused:
+    text = f"`{mount.target}`: the object `{path}` of {url_of(mount)} {what}"
+    return RequestRefused("storage", f"{text}; leave it out: `sync: {{exclude: ['{path}']}}`")
+
+
+def _done_text(node: Node, mount: StorageMount, got: Fetched, took_s: float) -> str:
+    text = (
+        f"node {node.index}: {mount.target} has {many(got.files, 'file')} of {url_of(mount)}; "
+        f"{render_bytes(got.bytes)} came in {took_s:.1f} s"
+    )
+    if got.removed:
+        text += f", {many(got.removed, 'file')} went"
+    if got.relayed:
+        why = f", as the node did not get it itself: {got.why}" if got.why else ""
+        text += f" ({render_bytes(got.relayed)} through the server{why})"
+    return text

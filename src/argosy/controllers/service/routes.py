@@ -1,0 +1,116 @@
+"""The route of a service, as its row says it. Pure."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from argosy.model.kinds.service import (
+    Replica,
+    ReplicaState,
+    RolloutPhase,
+    ServiceStatus,
+    revision_of,
+    service_state,
+    wanted_revision,
+)
+from argosy.model.routes import (
+    WHOLE,
+    HashBy,
+    Holding,
+    Policy,
+    PolicyName,
+    ReplicaRoute,
+    RevisionRoute,
+    ServiceRoute,
+    Shadow,
+)
+from argosy.model.rows import Workload
+
+_PARTS: Final = 1000  # of the weights in rows
+#: As task files call them.
+POLICIES: Final[dict[str, PolicyName]] = {
+    "round_robin": "round-robin",
+    "least_load": "least-outstanding",
+    "instance_aware_least_load": "least-outstanding",
+    "power_of_two": "power-of-two",
+    "consistent_hash": "consistent-hash",
+    "least_work": "least-work",
+    "prefix_aware": "prefix-aware",
+}
+_LEAVING: Final = (ReplicaState.SUSPECT, ReplicaState.DRAINING)
+
+
+def prefix_of(row: Workload) -> str:
+    """The path under which a service answers.
+
+    In the project `default` that is `/s/NAME`, elsewhere `/s/PROJECT/NAME`."""
+    return f"/s/{row.name}" if row.project == "default" else f"/s/{row.project}/{row.name}"
+
+
+def route_of(row: Workload) -> ServiceRoute:
+    """Replicas that are ready, and those that leave; every revision with its share."""
+    state = service_state(row)
+    serving = (revision_of(row, state.serves) or wanted_revision(row)).serving
+    weights = dict(state.weights)
+    numbers = sorted({each.revision for each in state.replicas} | set(weights))
+    revisions = tuple(
+        RevisionRoute(
+            id=str(number),
+            weight=weights.get(number, 0) * WHOLE // _PARTS,
+            replicas=tuple(_routes(state, number)),
+        )
+        for number in numbers
+    )
+    return ServiceRoute(
+        id=row.id,
+        name=row.name,
+        project=row.project,
+        prefix=prefix_of(row),
+        revisions=revisions,
+        policy=Policy(name=POLICIES.get(serving.balance, "least-outstanding")),
+        sticky_by=_sticky(row, state),
+        shadow=_shadow(row, state),
+        holding=Holding(start_s=_start_s(state)),
+        public=True,
+        answer_timeout_s=max(600, serving.stream_ms // 1000),
+    )
+
+
+def _routes(state: ServiceStatus, number: int) -> list[ReplicaRoute]:
+    found = []
+    for each in state.replicas:
+        if each.revision == number and each.address and _is_routed(each):
+            found.append(
+                ReplicaRoute(
+                    id=each.job_id,
+                    address=each.address,
+                    state="draining" if each.state in _LEAVING else "ready",
+                )
+            )
+    return found
+
+
+def _is_routed(replica: Replica) -> bool:
+    return replica.state is ReplicaState.READY or (replica.state in _LEAVING and replica.left > 0)
+
+
+def _sticky(row: Workload, state: ServiceStatus) -> HashBy | None:
+    """Users stay with their revision in an experiment."""
+    rollout = state.rollout
+    new = revision_of(row, rollout.new) if rollout is not None and not rollout.is_over else None
+    return HashBy(attribute="address") if new is not None and new.strategy.name == "ab" else None
+
+
+def _shadow(row: Workload, state: ServiceStatus) -> Shadow | None:
+    rollout = state.rollout
+    if rollout is None or rollout.phase is not RolloutPhase.PAUSED:
+        return None
+    new = revision_of(row, rollout.new)
+    if new is None or new.strategy.name != "shadow":
+        return None
+    return Shadow(revision=str(rollout.new))
+
+
+def _start_s(state: ServiceStatus) -> int:
+    """How long its replicas took from their order to their first answer; a minute where none has yet."""
+    return state.start_s or 60

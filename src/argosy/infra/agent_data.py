@@ -1,0 +1,227 @@
+"""The server's end of a copy to a node: `argosy.agent.fetch` says what is on the wire.
+
+The node gets most objects itself, by addresses that it is told a few hundred at a time. Where it cannot reach
+the store, or the store gives no addresses, the bytes go through this connection, one object after another
+while the next ones are read ahead.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import collections
+from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import Final
+
+import msgspec
+
+from argosy.infra import border
+from argosy.infra.agent_port import Channel, DataSource, Fetched, FetchOrder
+
+_WINDOW: Final = 1024  # addresses that the node has not used yet
+_READERS: Final = 8
+_AHEAD: Final = 32  # small objects that are read before their turn
+_SMALL_BYTES: Final = 1 << 20
+_SILENT_S: Final = 300.0
+_UNREACHED_MAX: Final = 3  # so many addresses nobody answered at, before all goes through here
+
+
+class _News(msgspec.Struct):
+    """What the node says."""
+
+    need: tuple[int, ...] | None = None
+    have: dict[int, int] = {}
+    bytes: int = 0
+    done: tuple[int, ...] = ()
+    failed: int = -1
+    status: int = 0
+    why: str = ""
+    error: str = ""
+    text: str = ""
+    files: int = -1
+    removed: int = 0
+
+
+class Fetching:
+    """One order. Memory: `_AHEAD` small objects."""
+
+    def __init__(self, channel: Channel, order: FetchOrder, source: DataSource) -> None:
+        self._channel, self._order, self._source = channel, order, source
+        self._loop = asyncio.get_running_loop()
+        self._pool = ThreadPoolExecutor(_READERS, thread_name_prefix="data")
+        self._by_url: collections.deque[int] = collections.deque()
+        self._through_here: collections.deque[int] = collections.deque()
+        self._outstanding: set[int] = set()
+        self._left: set[int] = set()
+        self._have: dict[int, int] = {}
+        self._unreached, self._reached, self._relayed = 0, False, 0
+        self._why = ""
+        self._changed = asyncio.Event()
+
+    async def run(self) -> Fetched:
+        """Raises a border error, what the source raises, OSError and EOFError when the connection ends."""
+        try:
+            await self._begin()
+            need = await self._hear()
+            if need.need is None:
+                raise border.Unreachable("the agent does not speak our wire")
+            self._left, self._have = set(need.need), need.have
+            self._total_files, self._total_bytes = len(self._left), need.bytes
+            await asyncio.to_thread(self._sort, need.need)
+            hearing = asyncio.ensure_future(self._hear_all())
+            feeding = asyncio.ensure_future(self._feed())
+            try:
+                await asyncio.wait({hearing, feeding}, return_when=asyncio.FIRST_EXCEPTION)
+                for task in (hearing, feeding):
+                    if task.done():
+                        task.result()
+            finally:
+                hearing.cancel()
+                feeding.cancel()
+                await asyncio.wait({hearing, feeding})
+            self._say({"end": True})
+            while (last := await self._hear()).files < 0:
+                pass
+            return Fetched(
+                files=last.files, bytes=last.bytes, removed=last.removed, relayed=self._relayed, why=self._why
+            )
+        finally:
+            self._pool.shutdown(wait=False, cancel_futures=True)
+
+    async def _begin(self) -> None:
+        order = self._order
+        head = {"target": order.target, "single": order.single, "full": order.full, "md5": order.md5}
+        self._say(head | {"count": len(order.files)})
+        encoder = msgspec.json.Encoder()
+        lines = bytearray()
+        for each in order.files:
+            encoder.encode_into(each, lines, len(lines))
+            lines += b"\n"
+        self._channel.writer.write(bytes(lines))
+        await self._channel.writer.drain()
+
+    def _sort(self, need: tuple[int, ...]) -> None:
+        """Whether the store gives addresses is asked once."""
+        if need and self._source.address(need[0]):
+            self._by_url.extend(need)
+        else:
+            self._through_here.extend(need)
+
+    # ---- hearing
+
+    async def _hear(self) -> _News:
+        """Raises what the node says went wrong."""
+        async with asyncio.timeout(_SILENT_S):
+            pieces = []
+            while True:  # a list of what is missing may be longer than the reader's limit
+                try:
+                    pieces.append(await self._channel.reader.readuntil(b"\n"))
+                    break
+                except asyncio.LimitOverrunError as error:
+                    pieces.append(await self._channel.reader.readexactly(error.consumed))
+        news = msgspec.json.decode(b"".join(pieces), type=_News)
+        if news.error == "transient":
+            raise border.Transient(news.text)
+        if news.error:
+            raise border.RequestRefused(news.error, news.text)
+        return news
+
+    async def _hear_all(self) -> None:
+        while self._left:
+            try:
+                news = await self._hear()
+            except TimeoutError:
+                raise border.Transient(f"the copy to `{self._order.target}` stands still") from None
+            if news.failed >= 0:
+                self._failed(news)
+            if news.done:
+                self._reached = self._reached or any(each in self._outstanding for each in news.done)
+                self._left.difference_update(news.done)
+                self._outstanding.difference_update(news.done)
+            done = self._total_files - len(self._left)
+            self._source.told(done, news.bytes, self._total_files, self._total_bytes)
+            self._changed.set()
+
+    def _failed(self, news: _News) -> None:
+        """What the node could not get goes through here; all of it, when it reaches nothing."""
+        self._outstanding.discard(news.failed)
+        self._through_here.append(news.failed)
+        self._why = self._why or news.why
+        if news.status == 0 and not self._reached:
+            self._unreached += 1
+            if self._unreached >= _UNREACHED_MAX:
+                self._through_here.extend(self._by_url)
+                self._by_url.clear()
+
+    # ---- feeding
+
+    async def _feed(self) -> None:
+        while self._left:
+            self._changed.clear()
+            if self._by_url and len(self._outstanding) < _WINDOW:
+                count = min(128, len(self._by_url), _WINDOW - len(self._outstanding))
+                # The first few alone: they tell whether the node reaches the store at all.
+                count = count if self._reached else min(count, _UNREACHED_MAX)
+                if self._reached or not self._outstanding:
+                    await self._send_addresses([self._by_url.popleft() for _ in range(count)])
+                    continue
+            if self._through_here:
+                await self._relay()
+                continue
+            await self._changed.wait()
+
+    async def _send_addresses(self, indices: list[int]) -> None:
+        def signed() -> list[tuple[int, str]]:
+            return [(index, self._source.address(index)) for index in indices]
+
+        for index, href in await self._loop.run_in_executor(self._pool, signed):
+            if href:
+                self._outstanding.add(index)
+                self._say({"url": index, "href": href})
+            else:
+                self._through_here.append(index)
+        await self._channel.writer.drain()
+
+    async def _relay(self) -> None:
+        """All that goes through here at present, small objects read ahead of their turn."""
+        ahead: collections.deque[tuple[int, Future[bytes] | None]] = collections.deque()
+        while self._through_here or ahead:
+            while self._through_here and len(ahead) < _AHEAD:
+                index = self._through_here.popleft()
+                small = self._order.files[index].size <= _SMALL_BYTES
+                ahead.append((index, self._pool.submit(self._whole, index) if small else None))
+            index, reading = ahead.popleft()
+            if reading is not None:
+                await self._send(index, 0, await asyncio.wrap_future(reading))
+            else:
+                await self._stream(index)
+
+    def _whole(self, index: int) -> bytes:
+        return b"".join(self._source.read(index, 0))
+
+    async def _stream(self, index: int) -> None:
+        first, size = self._have.get(index, 0), self._order.files[index].size
+        if first >= size:  # all of it is there, and was not put in its place
+            await self._send(index, size, b"")
+        pieces = self._source.read(index, first)
+        while first < size:
+            piece = await self._loop.run_in_executor(self._pool, _next, pieces)
+            if not piece:
+                raise border.Transient(f"`{self._order.files[index].path}` changed while it was read")
+            await self._send(index, first, piece)
+            first += len(piece)
+
+    async def _send(self, index: int, first: int, data: bytes) -> None:
+        if first + len(data) > self._order.files[index].size:
+            raise border.Transient(f"`{self._order.files[index].path}` changed while it was read")
+        self._say({"data": index, "first": first, "size": len(data)})
+        self._channel.writer.write(data)
+        self._relayed += len(data)
+        await self._channel.writer.drain()
+
+    def _say(self, what: dict[str, object]) -> None:
+        self._channel.writer.write(msgspec.json.encode(what) + b"\n")
+
+
+def _next(pieces: Iterator[bytes]) -> bytes:
+    return next(pieces, b"")

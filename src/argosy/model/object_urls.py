@@ -1,0 +1,30 @@
+"""Where an object is, as a URL: which part names the bucket and which the key. Pure."""
+
+from __future__ import annotations
+
+from typing import Final
+
+#: Segments of the path that belong to the bucket, where it is more than the host.
+_IN_BUCKET: Final = {"cos": 1, "hf": 1}
+_AZURE: Final = ".blob.core.windows.net"
+
+
+def split_url(url: str) -> tuple[str, str] | None:
+    """The bucket as a URL without a `/` at its end, and the key or prefix; None: it is no URL.
+
+    >>> split_url("s3://data/a/b"), split_url("file:///tmp/x"), split_url("./x")
+    (('s3://data', 'a/b'), ('file://', 'tmp/x'), None)
+    >>> split_url("hf://datasets/me/d@v1/x.csv"), split_url("cos://eu-de/data/k")
+    (('hf://datasets/me/d@v1', 'x.csv'), ('cos://eu-de/data', 'k'))
+    """
+    scheme, mark, rest = url.partition("://")
+    if not mark or not scheme.replace("-", "").replace("+", "").replace(".", "").isalnum():
+        return None
+    scheme = scheme.lower()
+    if scheme == "file":
+        return "file://", rest.lstrip("/")
+    count = 1 + _IN_BUCKET.get(scheme, 0)
+    parts = rest.split("/")
+    if (scheme == "hf" and parts[0] in ("datasets", "spaces")) or parts[0].endswith(_AZURE):
+        count += 1
+    return f"{scheme}://{'/'.join(parts[:count])}", "/".join(parts[count:])

@@ -1,0 +1,205 @@
+"""The gateway of this machine: a process of its own, started with the first service, steered over its control
+socket. It goes on serving while the server is away; a server that comes back finds it by the socket."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import os
+import signal
+import socket
+import subprocess
+import sys
+from pathlib import Path
+from typing import Final
+
+import msgspec
+
+from argosy.infra.border import Transient
+from argosy.model.routes import GatewayCounters, RouteTable
+
+_log = logging.getLogger(__name__)
+
+_CALL_S: Final = 10.0
+_START_S: Final = 15.0
+_LOOK_S: Final = 0.02
+_HEAD_BYTES: Final = 64 << 10
+
+
+class Place(msgspec.Struct, frozen=True, kw_only=True):
+    """Where the gateway listens, as it is kept in the state folder: endpoints stay what they were."""
+
+    listen: str
+    pid: int = 0
+
+
+class _Taken(msgspec.Struct, frozen=True):
+    generation: int
+
+
+class GatewayProcess:
+    """Implements `infra.gateway_port.GatewayPort`."""
+
+    def __init__(self, folder: Path, listen: str = "") -> None:
+        """`folder`: its sockets, log and notes. `listen`: HOST:PORT; "": a port of the loopback that was free
+        when it was first started."""
+        self._folder, self._listen = folder, listen
+        self._process: subprocess.Popen[bytes] | None = None
+        self._place = read_place(folder)
+
+    @property
+    def control(self) -> Path:
+        return self._folder / "control.sock"
+
+    async def take(self, table: RouteTable) -> int:
+        body = msgspec.json.encode(table)
+        await self._ensure()
+        return msgspec.json.decode(await self._call("PUT", "/table", body), type=_Taken).generation
+
+    async def counters(self) -> GatewayCounters:
+        await self._ensure()
+        return msgspec.json.decode(await self._call("GET", "/counters"), type=GatewayCounters)
+
+    async def rest(self) -> None:
+        """SIGTERM: what is under way is answered, then it ends."""
+        pid = self._process.pid if self._process is not None else self._place.pid
+        if pid and await self._is_up() and _is_gateway(pid):
+            with contextlib.suppress(ProcessLookupError, PermissionError):
+                os.kill(pid, signal.SIGTERM)
+        self._process = None
+
+    # -- the process --------------------------------------------------------------------------------
+
+    async def _ensure(self) -> None:
+        """It runs. Raises Transient."""
+        if await self._is_up():
+            return
+        self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        listen = self._listen or self._place.listen
+        if not listen or not _is_free(listen):
+            if self._listen:
+                raise Transient(f"the port of `{self._listen}` is taken")
+            listen = _free_port()
+        self._process = self._spawn(listen)
+        self._keep_place(Place(listen=listen, pid=self._process.pid))
+        await self._started(listen)
+
+    def _spawn(self, listen: str) -> subprocess.Popen[bytes]:
+        """In a session of its own: it outlives the server."""
+        log = os.open(self._folder / "gateway.log", os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
+        try:
+            return subprocess.Popen(
+                [
+                    *(sys.executable, "-m", "argosy.gateway"),
+                    *("--control", str(self.control), "--listen", listen),
+                ],
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                start_new_session=True,
+                cwd="/",
+            )
+        finally:
+            os.close(log)
+
+    async def _started(self, listen: str) -> None:
+        assert self._process is not None
+        try:
+            async with asyncio.timeout(_START_S):
+                while not await self._is_up():
+                    if self._process.poll() is not None:
+                        raise Transient(
+                            f"it ended at once (code {self._process.returncode}): {self._last_line()}"
+                        )
+                    await asyncio.sleep(_LOOK_S)
+        except TimeoutError:
+            raise Transient(f"it did not start within {_START_S:g} s") from None
+        _log.info("the gateway listens on %s (process %d)", listen, self._process.pid)
+
+    def _last_line(self) -> str:
+        try:
+            lines = (self._folder / "gateway.log").read_text(errors="replace").splitlines()
+        except OSError:
+            return ""
+        return lines[-1] if lines else ""
+
+    async def _is_up(self) -> bool:
+        if self._process is not None and self._process.poll() is not None:
+            self._process = None
+            return False
+        try:
+            _, writer = await asyncio.open_unix_connection(self.control)
+        except OSError:
+            return False
+        writer.close()
+        return True
+
+    def _keep_place(self, place: Place) -> None:
+        self._place = place
+        path = self._folder / "place.json"
+        path.with_suffix(".new").write_bytes(msgspec.json.encode(place))
+        path.with_suffix(".new").replace(path)
+
+    # -- its control socket -------------------------------------------------------------------------
+
+    async def _call(self, method: str, path: str, body: bytes = b"") -> bytes:
+        """The body of its answer. Raises Transient."""
+        try:
+            async with asyncio.timeout(_CALL_S):
+                return await self._ask(method, path, body)
+        except (OSError, EOFError, ValueError, asyncio.LimitOverrunError) as error:
+            raise Transient(str(error) or type(error).__name__) from None
+        except TimeoutError:
+            raise Transient(f"no answer within {_CALL_S:g} s") from None
+
+    async def _ask(self, method: str, path: str, body: bytes) -> bytes:
+        reader, writer = await asyncio.open_unix_connection(self.control, limit=_HEAD_BYTES)
+        try:
+            head = f"{method} {path} HTTP/1.1\r\nHost: gateway\r\nConnection: close\r\n"
+            writer.write(f"{head}Content-Length: {len(body)}\r\n\r\n".encode() + body)
+            await writer.drain()
+            answer = (await reader.readuntil(b"\r\n\r\n")).decode("latin-1").split("\r\n")
+            fields = {
+                name.lower(): value.strip() for name, _, value in (each.partition(":") for each in answer)
+            }
+            length = fields.get("content-length")
+            data = await reader.readexactly(int(length)) if length is not None else await reader.read()
+        finally:
+            writer.close()
+        if answer[0].split()[1:2] != ["200"]:
+            raise ValueError(f"it answers {answer[0]}: {data[:500].decode('utf-8', 'replace')}")
+        return data
+
+
+def read_place(folder: Path) -> Place:
+    """Where the gateway of this folder listens, or listened last."""
+    try:
+        return msgspec.json.decode((folder / "place.json").read_bytes(), type=Place)
+    except (OSError, msgspec.MsgspecError):
+        return Place(listen="")
+
+
+def _free_port() -> str:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return f"127.0.0.1:{probe.getsockname()[1]}"
+
+
+def _is_free(listen: str) -> bool:
+    host, _, port = listen.rpartition(":")
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((host, int(port)))
+        except OSError:
+            return False
+    return True
+
+
+def _is_gateway(pid: int) -> bool:
+    """Numbers of processes are given away again."""
+    try:
+        return b"argosy.gateway" in Path(f"/proc/{pid}/cmdline").read_bytes()
+    except OSError:
+        return False

@@ -1,0 +1,150 @@
+"""Storage of a task: copied to its nodes before it is set up, and what is wrong with it is told."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import msgspec
+import pytest
+from local_house import House, a_house
+
+from argosy.controllers.mounts import Mounts, check_names
+from argosy.infra.border import RequestRefused
+from argosy.infra.buckets import BY_ITSELF, BucketError, Encryption, Opened, StoreSettings
+from argosy.infra.system import SystemClock
+from argosy.model.phases import Desired, Outcome
+from argosy.model.reasons import Reason
+from argosy.model.task import StorageMount, SyncRules, Task
+from argosy.storage.buckets import Stores
+from argosy.testing.builders import a_task
+
+
+@pytest.fixture
+def stores(tmp_path: Path) -> Stores:
+    return Stores(StoreSettings(environ={}, home=tmp_path, clock=SystemClock()))
+
+
+def copied(url: str, target: str = "data") -> StorageMount:
+    return StorageMount(target=target, sources=(url,), mode="COPY")
+
+
+def ended(task: Task, stores: Stores) -> tuple[Outcome | None, Reason | None, str, list[str]]:
+    """How its job ended, and what people were told of its data."""
+
+    async def main() -> tuple[Outcome | None, Reason | None, str, list[str]]:
+        async with a_house(task, stores=stores) as house:
+            await house.until(house.is_over)
+            job = await house.job()
+            events = await house.store.load_events(subject="job-1")
+            return job.outcome, job.reason, job.detail, [each.text for each in events if each.code == "data"]
+
+    return asyncio.run(main())
+
+
+def test_objects_are_files_before_the_task_is_set_up(tmp_path: Path, stores: Stores) -> None:
+    (tmp_path / "bucket" / "deep").mkdir(parents=True)
+    (tmp_path / "bucket" / "a.pt").write_text("weights")
+    (tmp_path / "bucket" / "deep" / "b.pt").write_text("more")
+    (tmp_path / "bucket" / "deep" / "c.tmp").write_text("not this")
+    task = a_task(
+        setup="cat data/a.pt > seen",
+        run='[ "$(cat seen data/deep/b.pt ~/one)" = weightsmoreweights ] && [ ! -e data/deep/c.tmp ]',
+        storage_mounts=(
+            copied(f"file://{tmp_path}/bucket/"),
+            copied(f"file://{tmp_path}/bucket/a.pt", "~/one"),
+        ),
+        sync=SyncRules(exclude=("*.tmp",)),
+    )
+    outcome, _, detail, told = ended(task, stores)
+    assert outcome is Outcome.SUCCEEDED, detail
+    assert told[0].startswith(f"node 0: data has 2 files of file://{tmp_path}/bucket/; 11 B came in ")
+    assert told[0].endswith("(11 B through the server)")
+
+
+@pytest.mark.parametrize(
+    ("url", "said"),
+    [
+        ("file://{0}/missing/", "`data`: nothing lies at file://{0}/missing/"),
+        ("gopher://b/x", "`data`: no object store has URLs that begin with gopher://; known are "),
+    ],
+)
+def test_what_is_not_there_ends_the_job_with_the_fix(
+    tmp_path: Path, stores: Stores, url: str, said: str
+) -> None:
+    outcome, reason, detail, _ = ended(
+        a_task(run="true", storage_mounts=(copied(url.format(tmp_path)),)), stores
+    )
+    assert (outcome, reason) == (Outcome.FAILED, Reason.PREPARE_FAILED)
+    assert detail.startswith(said.format(tmp_path))
+
+
+class Slow:
+    """A store whose objects are read when the gate is open."""
+
+    def __init__(self, stores: Stores, folder: Path) -> None:
+        self.gate = threading.Event()
+        self._stores, self._url = stores, f"file://{folder}/"
+        (folder / "large").write_bytes(b"x" * 10)
+
+    def open(self, url: str, encryption: Encryption = BY_ITSELF) -> Opened:
+        opened = self._stores.open(self._url)
+
+        def read(key: str, **which: object) -> Iterator[bytes]:
+            self.gate.wait(60)
+            yield b"x" * 10
+
+        opened.bucket.read = read  # type: ignore[method-assign]
+        return opened
+
+
+def test_a_job_that_is_cancelled_does_not_wait_for_its_data(tmp_path: Path, stores: Stores) -> None:
+    slow = Slow(stores, tmp_path)
+
+    async def main() -> None:
+        task = a_task(run="true", storage_mounts=(copied("file:///x/"),))
+        async with a_house(task, stores=slow) as house:
+            await house.until(lambda: _is_copying(house))
+            job = await house.job()
+            await house.store.commit([msgspec.structs.replace(job, desired=Desired.END)])
+            house.shell.wake("job-1")
+            await house.until(house.is_over)
+            assert (await house.job()).outcome is Outcome.CANCELLED
+            slow.gate.set()
+
+    asyncio.run(main())
+
+
+async def _is_copying(house: House) -> bool:
+    attempts = (await house.store.snapshot()).attempts.values()
+    mounts = house.shell._effects.mounts
+    return any(mounts._working.get(attempt.id) for attempt in attempts)
+
+
+@pytest.mark.parametrize(
+    ("names", "said"),
+    [
+        (["a//b"], "the object `a//b` of s3://b is no path that a disk can hold; leave it out: `sync: {ex"),
+        (["../x"], "the object `../x` of s3://b is no path that a disk can hold"),
+        (["a", "a/b"], "the object `a` of s3://b is a file, and a folder of other objects, too"),
+        (["é" * 128], "is no path that a disk can hold"),
+    ],
+)  # fmt: skip
+def test_names_that_a_disk_cannot_hold_are_told(names: list[str], said: str) -> None:
+    with pytest.raises(RequestRefused) as told:
+        check_names(copied("s3://b"), names)
+    assert said in str(told.value)
+
+
+def test_a_copy_has_a_limit(tmp_path: Path, stores: Stores) -> None:
+    for number in range(3):
+        (tmp_path / str(number)).touch()
+    mounts = Mounts(None, SystemClock(), lambda: stores)  # type: ignore[arg-type]
+    with pytest.raises(
+        RequestRefused, match=r"holds more than 2 objects; copy less of it with `sync: \{include"
+    ):
+        mounts.listed(copied(f"file://{tmp_path}/"), SyncRules(), most=2)
+    with pytest.raises(BucketError, match=r"nothing lies at .*, as `sync` has it$"):
+        mounts.listed(copied(f"file://{tmp_path}/"), SyncRules(include=("*.pt",)))

@@ -1,0 +1,208 @@
+"""What gateways are told of services, and what is made of their counters."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Coroutine
+
+import msgspec
+import pytest
+from service_stage import Stage
+
+from argosy.controllers.loads import Load
+from argosy.controllers.observed import Facts
+from argosy.controllers.routing import Routing
+from argosy.controllers.service.routes import route_of
+from argosy.infra.border import Transient
+from argosy.model.kinds.service import ReplicaState, service_state
+from argosy.model.phases import Desired
+from argosy.model.routes import (
+    LATENCY_BOUNDS_MS,
+    GatewayCounters,
+    ReplicaCounters,
+    RevisionCounters,
+    RouteTable,
+    ServiceCounters,
+    check_table,
+)
+from argosy.model.rows import Workload
+from argosy.model.scaling import CONCURRENCY, REQUESTS
+from argosy.model.serving import Strategy
+from argosy.testing.virtual_time import EPOCH_MS, SimClock, run_virtual
+
+
+def test_a_route_has_who_is_ready_and_who_leaves_with_their_shares() -> None:
+    stage = Stage(replicas=2)
+    stage.beat()
+    stage.busy = {each.job_id: 1 for each in stage.replicas()}
+    stage.want(fixed=1)
+    stage.beat()
+    route = route_of(stage.row)
+    assert route.prefix == "/s/chat" and route.policy.name == "least-outstanding"
+    [revision] = route.revisions
+    assert (revision.id, revision.weight) == ("1", 10_000)
+    assert [each.state for each in revision.replicas] == ["draining", "ready"]
+    assert check_table(RouteTable(generation=1, services=(route,))) == []
+
+
+def test_a_shadow_is_no_part_of_the_shares() -> None:
+    stage = Stage(replicas=1)
+    stage.beat()
+    stage.update(Strategy(name="shadow"))
+    stage.beat(times=4)
+    route = route_of(stage.row)
+    assert {each.id: each.weight for each in route.revisions} == {"1": 10_000, "2": 0}
+    assert route.shadow is not None and route.shadow.revision == "2"
+
+
+def test_a_service_of_another_project_has_its_own_place() -> None:
+    row = msgspec.structs.replace(Stage().row, project="vision")
+    assert route_of(row).prefix == "/s/vision/chat"
+
+
+def counters(requests: int, errors: int = 0, fast: int = 0, slow: int = 0, **fields: int) -> ServiceCounters:
+    latency = [0] * (len(LATENCY_BOUNDS_MS) + 1)
+    latency[3], latency[8] = fast, slow
+    revision = RevisionCounters(id="1", requests=requests, errors=errors, latency=latency)
+    return ServiceCounters(id="svc-1", requests=requests, revisions=[revision], **fields)
+
+
+def test_counters_become_rates_and_signals() -> None:
+    load = Load()
+    load.add(counters(100), 1_000, "a")
+    load.add(counters(150, errors=1, fast=40, slow=10, in_flight=3, held=2), 3_000, "a")
+    assert load.signals()[REQUESTS] == [25.0, 25.0] and load.signals()[CONCURRENCY] == [5.0, 5.0]
+    rate = load.rate()
+    assert (rate.requests_milli, rate.p50_ms, rate.p99_ms) == (25_000, 10, 500)
+
+
+def test_a_gateway_that_begins_anew_counts_from_zero() -> None:
+    load = Load()
+    load.add(counters(1000), 1_000, "a")
+    load.add(counters(10), 2_000, "a")
+    assert load.signals()[REQUESTS] == [10.0]
+
+
+def test_counts_begin_anew_when_the_shares_change() -> None:
+    load = Load()
+    load.add(counters(100, errors=5, fast=100), 1_000, "a")
+    now = counters(130, errors=6, fast=110, slow=20)
+    load.add(now, 1_100, "a")
+    assert load.counts(now, 1)[1].requests == 30 and load.counts(now, 1)[1].errors == 1
+    load.add(now, 1_200, "b")
+    assert load.counts(now, 1)[1].requests == 0
+
+
+class FakeGateway:
+    """Takes tables, and counts what a test says."""
+
+    def __init__(self) -> None:
+        self.tables: list[RouteTable] = []
+        self.in_flight: dict[str, int] = {}
+        self.held = 0
+        self.is_away = False
+        self.since_ms = 1
+        self.rested = False
+
+    async def take(self, table: RouteTable) -> int:
+        if self.is_away:
+            raise Transient("it is away")
+        assert not self.tables or table.generation > self.tables[-1].generation
+        self.tables.append(table)
+        return table.generation
+
+    async def counters(self) -> GatewayCounters:
+        if self.is_away:
+            raise Transient("it is away")
+        replicas = [
+            ReplicaCounters(id=id, revision="1", in_flight=count) for id, count in self.in_flight.items()
+        ]
+        service = ServiceCounters(id="svc-1", held=self.held, replicas=replicas)
+        generation = self.tables[-1].generation if self.tables else 0
+        return GatewayCounters(generation=generation, since_ms=self.since_ms, services=[service])
+
+    async def rest(self) -> None:
+        self.rested = True
+
+
+class Told:
+    """Routing with its surroundings."""
+
+    def __init__(self) -> None:
+        loop = asyncio.get_running_loop()
+        self.gateway, self.facts, self.woken = FakeGateway(), Facts(), list[str]()
+        self.routing = Routing(
+            gateway=self.gateway, facts=self.facts, clock=SimClock(loop), spawn=loop.create_task,
+            wake=lambda *ids: self.woken.extend(ids),
+        )  # fmt: skip
+
+    def follow(self, *rows: Workload) -> None:
+        self.routing.follow(list(rows))
+
+
+def virtual(work: Coroutine[object, object, None]) -> None:
+    run_virtual(work)
+
+
+def test_what_is_under_way_is_told_together_with_the_routes_that_it_belongs_to() -> None:
+    async def story() -> None:
+        stage, told = Stage(replicas=1), Told()
+        stage.beat()
+        told.gateway.in_flight = {stage.replicas()[0].job_id: 3}
+        told.follow(stage.row)
+        await asyncio.sleep(0.01)
+        fact = told.facts.served("svc-1")
+        assert fact is not None and fact.generation == service_state(stage.row).generation
+        assert fact.in_flight == {stage.replicas()[0].job_id: 3} and "svc-1" in told.woken
+        told.follow()
+        await asyncio.sleep(2)
+        assert told.gateway.rested and told.gateway.tables[-1].services == ()
+
+    virtual(story())
+
+
+def test_a_gateway_that_was_away_gets_the_table_again() -> None:
+    async def story() -> None:
+        stage, told = Stage(replicas=1), Told()
+        stage.beat()
+        told.gateway.is_away = True
+        told.follow(stage.row)
+        await asyncio.sleep(5)
+        assert told.facts.served("svc-1") is None
+        told.gateway.is_away = False
+        await asyncio.sleep(1)
+        assert len(told.gateway.tables) == 1
+        told.gateway.tables.clear()  # another process, that knows nothing
+        told.gateway.since_ms = 2
+        await asyncio.sleep(3)
+        assert len(told.gateway.tables) == 1
+
+    virtual(story())
+
+
+@pytest.mark.parametrize("held", [0, 4])
+def test_the_load_says_how_many_replicas_there_are(held: int) -> None:
+    async def story() -> None:
+        stage, told = Stage(replicas=0, most=2), Told()
+        stage.now_ms = EPOCH_MS
+        told.gateway.held = held
+        told.follow(stage.row)
+        await asyncio.sleep(3)
+        fact = told.facts.served("svc-1")
+        assert fact is not None and fact.wanted == (1 if held else 0), fact
+        assert fact.why
+
+    virtual(story())
+
+
+def test_a_service_at_zero_wakes_for_who_waits() -> None:
+    stage = Stage(replicas=0, most=2)
+    stage.beat()
+    assert stage.ready() == 1, "the first revision has to show that it is any good"
+    stage.facts.services["svc-1"] = msgspec.structs.replace(
+        stage.facts.services["svc-1"], wanted=0, why="idle"
+    )
+    stage.is_gateway_there = False
+    stage.beat(times=2)
+    assert stage.state.target == 0 and stage.replicas(ReplicaState.DRAINING)
+    assert all(job.desired is Desired.RUN for job in stage.rows.children_of("svc-1"))
