@@ -55,7 +55,8 @@ SECTIONS: Final[dict[str, dict[str, _Entry]]] = {
         "jobs": _Entry("jobs", "jobs", "Jobs that own their nodes and recover: launch, queue, logs, cancel.")
     },
     "Services": {
-        "serve": _Entry("services", "serve", "Replicas behind one endpoint: up, update, status, logs, down.")
+        "serve": _Entry("services", "serve", "Replicas behind one endpoint: up, update, status, logs, down."),
+        "gateway": _Entry("gateway", "gateway", "What carries requests to services: run one, look at it."),
     },
     "Shared machines": {
         "pool": _Entry("pool", "pool", "Free and allocated resources, pending jobs; `pool map` draws it."),

@@ -129,19 +129,9 @@ class Router:
             if limit:
                 return NeedBody(limit=limit)
         if key is not None and trip.reserved < 0:
-            tokens = 0
-            if trip.asks_model:
-                try:
-                    asked = parse_model_request(exchange.body or b"{}")
-                except ValueError as error:
-                    return refusal(400, "bad-request", str(error))
-                tokens = expected_tokens(exchange.received, asked.most_tokens)
-            what, after_s = key.admit(tokens, self._now_s())
-            if what:
-                key.counters.refused += 1
-                return self._refuse(trip, limited(what, after_s))
-            trip.reserved = tokens
-            exchange.answer_fields += key.fields()
+            refused = _reserve(exchange, trip, key, self._now_s())
+            if refused is not None:
+                return self._refuse(trip, refused)
         if trip.asks_model and trip.usage is None:
             trip.usage = Usage(exchange.received)
             exchange.tap = trip.usage.see
@@ -331,6 +321,24 @@ class Router:
 
 def _nobody() -> None:
     """Nobody wants to know."""
+
+
+def _reserve(exchange: Exchange, trip: Trip, key: Key, now_s: float) -> Answer | None:
+    """Take a request from the limits of its key. An answer: it is over one."""
+    tokens = 0
+    if trip.asks_model:
+        try:
+            asked = parse_model_request(exchange.body or b"{}")
+        except ValueError as error:
+            return refusal(400, "bad-request", str(error))
+        tokens = expected_tokens(exchange.received, asked.most_tokens)
+    what, after_s = key.admit(tokens, now_s)
+    if what:
+        key.counters.refused += 1
+        return limited(what, after_s)
+    trip.reserved = tokens
+    exchange.answer_fields += key.fields()
+    return None
 
 
 def _settle(exchange: Exchange, trip: Trip, now_ms: int) -> None:

@@ -198,6 +198,8 @@ class Client(Answers):
             if end > HEAD_MAX:
                 raise BadHead(431, "the head of the request is too large")
             head = parse_request(data[:end])
+            if self._door.serves is not None and not self._door.serves(head.host):
+                raise BadHead(421, "no certificate here is for this host")
         except BadHead as bad:
             self._fail(refusal(bad.status, "bad-request", bad.text), "answered")
             return

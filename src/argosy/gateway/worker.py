@@ -33,7 +33,7 @@ async def work(fds: Fds) -> None:
     router.on_want = lambda: link.send(Want(wanted=router.wanted()))
     outer = [socket.socket(fileno=fd) for fd in fds.outer]
     inner = [socket.socket(fileno=fd) for fd in fds.inner]
-    await plane.listen(outer, inner)
+    await plane.listen(outer, inner, [socket.socket(fileno=fd) for fd in fds.tls])
     await stopping.wait()
     await plane.close()
     link.close()
