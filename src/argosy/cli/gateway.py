@@ -57,7 +57,7 @@ def run(
 
     if not listen and not tls:
         raise click.UsageError("nothing would be served: say --listen HOST:PORT or --tls HOST:PORT")
-    place = control or str(_control(session))
+    place = str(session.cwd / control if control else _control(session))
     Path(place).parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     command = [sys.executable, "-m", "argosy.gateway", "--control", place, "--workers", str(workers)]
     command += [word for each in listen for word in ("--listen", each)]
@@ -83,7 +83,7 @@ def status(session: Session, control: str | None, as_json: bool) -> None:
 
     from argosy.model.errors import ArgosyError
 
-    place = control or str(_control(session))
+    place = str(session.cwd / control if control else _control(session))
     try:
         told = _ask(place)
     except OSError as error:
