@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 
     from argosy.agent.trees import Trees
 
+    Streaming = Callable[[dict[str, object], asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
+
 _UNREAD_PATIENCE_S = 30.0  # how long we take in what a refused request still sends
 _DEVICES_PATIENCE_S = 10.0  # a driver that does not answer must not keep the node from being used
 
@@ -79,10 +81,7 @@ class Agent:
                 for verb in ("mount", "settle")
             },
         }
-        self._streams: dict[
-            tuple[str, str],
-            Callable[[dict[str, object], asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]],
-        ] = {
+        self._streams: dict[tuple[str, str], Streaming] = {
             ("POST", "/watch"): self._watch,
             ("POST", "/shell"): self._shell,
             ("POST", "/forward"): self._forward,
@@ -362,9 +361,7 @@ def _failure(node: str, error: OSError) -> dict[str, object]:
     return {"error": "transient", "text": "%s: %s" % (node, error.strerror or type(error).__name__)}
 
 
-def _data(
-    verb: str, root: str, name: str
-) -> Callable[[dict[str, object], asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]:
+def _data(verb: str, root: str, name: str) -> Streaming:
     """Answers calls about data by a process of its own."""
 
     async def serve(_: dict[str, object], reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
