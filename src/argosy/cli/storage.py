@@ -44,17 +44,19 @@ def storage() -> None:
     """
 
 
-@storage.command(epilog="\b\nExamples:\n  argosy storage create datasets\n")
+@storage.command(
+    epilog="\b\nExamples:\n  argosy storage create datasets\n  argosy storage create s3://my-results\n"
+)
 @click.argument("name")
 @json_option
 @pass_session
 def create(session: Session, name: str, as_json: bool) -> None:
-    """Make a bucket."""
+    """Make a bucket: on the server by a name, in a cloud by a URL."""
     done = session.client.make_bucket(name)
     if as_json:
         session.screen.json(done)
         return
-    session.screen.say(f"Made argosy://{name}/.")
+    session.screen.say(f"Made {_there_of(name)}.")
 
 
 @storage.command(
@@ -68,17 +70,16 @@ def create(session: Session, name: str, as_json: bool) -> None:
 def delete(session: Session, name: str, everything: bool, yes: bool, as_json: bool) -> None:
     """Remove a bucket that is empty."""
     if everything:
-        from argosy.client.buckets import Place
-
+        at = _there(_there_of(name))
         with _copies(session) as transfer:
-            found = [each.key for each in transfer.buckets.every(Place(name, ""))]
-            session.screen.confirm(f"Remove argosy://{name}/ with {many(len(found), 'object')}?", yes=yes)
-            transfer.buckets.remove(name, found)
+            found = [each.key for each in transfer.buckets.every(at)]
+            session.screen.confirm(f"Remove {at.render()} with {many(len(found), 'object')}?", yes=yes)
+            transfer.buckets.remove(at.bucket, found)
     done = session.client.remove_bucket(name)
     if as_json:
         session.screen.json(done)
         return
-    session.screen.say(f"Removed argosy://{name}/.")
+    session.screen.say(f"Removed {_there_of(name)}.")
 
 
 @storage.command(
@@ -254,6 +255,75 @@ def du(session: Session, place: str, as_json: bool) -> None:
     session.screen.print(f"{many(count, 'object')}, {render_bytes(size)}")
 
 
+@storage.command(
+    epilog="""\b
+Examples:
+  argosy storage transfer s3://corpus/2026 gs://corpus/2026 --dryrun
+  argosy storage transfer s3://corpus/2026 r2://corpus/2026 --yes
+
+What is there already is not copied again, so a transfer that broke off goes on when it is repeated."""
+)
+@click.argument("source")
+@click.argument("target")
+@click.option(
+    "--delete", "removes", is_flag=True, help="Remove from the target what the source does not have."
+)
+@_include
+@_exclude
+@click.option("--dryrun", is_flag=True, help="Only say what it would copy and cost.")
+@yes_option
+@json_option
+@pass_session
+def transfer(
+    session: Session,
+    source: str,
+    target: str,
+    removes: bool,
+    include: tuple[str, ...],
+    exclude: tuple[str, ...],
+    dryrun: bool,
+    yes: bool,
+    as_json: bool,
+) -> None:
+    """Copy from one store to another, on the server: planned with its cost first, checked by checksums."""
+    from argosy.cli.storage_transfers import follow, render_plan
+
+    client, screen = session.client, session.screen
+    plan = client.plan_transfer(source, target, delete=removes, include=include, exclude=exclude)
+    if dryrun and as_json:
+        screen.json(plan)
+        return
+    if not as_json:
+        for line in render_plan(plan):
+            screen.print(line)
+    if dryrun or not (plan.files or plan.removes):
+        return
+    screen.confirm("Copy it?", yes=yes)
+    begun = client.start_transfer(source, target, delete=removes, include=include, exclude=exclude)
+    follow(session, begun.id, as_json=as_json)
+
+
+@storage.command(
+    epilog="\b\nExamples:\n  argosy storage transfers\n  argosy storage transfers trf-01k… --follow\n"
+)
+@click.argument("id", required=False)
+@click.option("--follow", "follows", is_flag=True, help="Stay with it; what a killed server left goes on.")
+@click.option("--cancel", "cancels", is_flag=True, help="Call it off; what was copied stays.")
+@json_option
+@pass_session
+def transfers(session: Session, id: str | None, follows: bool, cancels: bool, as_json: bool) -> None:
+    """List transfers between stores, or one of them."""
+    from argosy.cli.storage_transfers import follow, show
+
+    if id and cancels:
+        session.client.cancel_transfer(id)
+        session.screen.say(f"{id} is called off; what was copied stays.")
+    elif id and follows:
+        follow(session, id, as_json=as_json)
+    else:
+        show(session, id, as_json=as_json)
+
+
 @storage.command(epilog="\b\nExamples:\n  argosy storage cat argosy://logs/run.txt\n")
 @click.argument("place")
 @pass_session
@@ -316,6 +386,11 @@ def key(
 
 
 # -- copying ------------------------------------------------------------------------------------------------
+
+
+def _there_of(name: str) -> str:
+    """The URL of a bucket that is named by its name, or by its URL."""
+    return f"{name.rstrip('/')}/" if "://" in name else f"argosy://{name}/"
 
 
 def _there(text: str) -> Place:

@@ -25,6 +25,7 @@ from argosy.model.syncing import is_digest
 
 _AT_ONCE: Final = 500  # addresses that are asked for together
 _LARGEST: Final = 5 << 30  # of one PUT
+_ENCRYPTED: Final = "x-amz-server-side-encryption"
 _SMALL: Final = 1 << 20
 Sign = Callable[[str, Sequence[str], str], SignReply]
 
@@ -106,7 +107,8 @@ class Direct:
         if parser.status >= 300:
             raise NotDirect  # the server asks again and says what is wrong, with what mends it
         etag = parser.headers.get("etag", "").strip('"')
-        if is_digest(etag) and etag != digest.hex() and not _keyed(headers):
+        keyed = parser.headers.get(_ENCRYPTED, "AES256") != "AES256"
+        if is_digest(etag) and etag != digest.hex() and not keyed:
             raise ArgosyError(
                 "conflict",
                 f"{place.render()} did not arrive as it was sent: its MD5 differs",
@@ -126,15 +128,12 @@ class Direct:
             except Broken:
                 self._off.add(place.bucket)
                 raise NotDirect from None
+            if parser.headers.get(_ENCRYPTED, "AES256") != "AES256":
+                landing.digest_unknown()
             if parser.status == 412:
                 raise replaced(place.render())
             if parser.status >= 300 or (landing.first and parser.status != 206):
                 raise NotDirect
-
-
-def _keyed(headers: Sequence[tuple[str, str]]) -> bool:
-    """Whether the store encrypts with a key of the user's: then its ETag is no MD5."""
-    return any(name == "x-amz-server-side-encryption" and value != "AES256" for name, value in headers)
 
 
 class _Seen:

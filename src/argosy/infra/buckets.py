@@ -66,6 +66,10 @@ class Bucket(Protocol):
         """As users write it, without a `/` at the end: `s3://data`."""
 
     @property
+    def region(self) -> str:
+        """Where it is, in the store's own words ("": not known); certain once something was asked."""
+
+    @property
     def traits(self) -> Traits: ...
 
     def page(self, *, prefix: str = "", delimiter: str = "", after: str = "", most: int = 1000) -> ObjectPage:

@@ -27,7 +27,14 @@ from argosy.api.pool import PoolList, PoolView
 from argosy.api.prices import CatalogReply, CheckReply, DiagnosticView, OfferList, RefreshRequest
 from argosy.api.quota import QueueRequest, TenancyRequest
 from argosy.api.server import PruneReply, PruneRequest
-from argosy.api.storage import BucketRequest, StoreKeyRequest
+from argosy.api.storage import (
+    BucketRequest,
+    SignReply,
+    SignRequest,
+    StoreKeyRequest,
+    TransferList,
+    TransferRequest,
+)
 from argosy.model.enlisting import HostOrder, HostReport
 from argosy.model.errors import ArgosyError
 from argosy.testing import host_answers, priced_answers, session_answers, shared_answers
@@ -92,6 +99,12 @@ class FakeAnswers(FakeMemory):
             case "remove_bucket":
                 self.buckets.held.pop(path["bucket"], None)
                 return Done()
+            case "transfers":
+                return TransferList(transfers=(self.buckets.transfer("s3://a", "gs://b"),))
+            case "transfer":
+                return self.buckets.transfer("s3://a", "gs://b")
+            case "cancel_transfer":
+                return Done()
             case "store_keys":
                 return self.buckets.keys()
             case "remove_store_key":
@@ -153,6 +166,10 @@ class FakeAnswers(FakeMemory):
             case BucketRequest():
                 self.buckets.make(request.name)
                 return Done()
+            case TransferRequest():
+                return self.buckets.transfer(request.source, request.target)
+            case SignRequest():
+                return SignReply(urls=("",) * len(request.keys))
             case StoreKeyRequest():
                 return self.buckets.key(request.name)
             case EnlistRequest():
