@@ -109,6 +109,14 @@ COMMANDS: dict[str, tuple[str, ...]] = {
     "storage transfers": ("storage", "transfers"),
     "storage sync": ("storage", "sync", "argosy://data/a", "got", "--dryrun"),
     "version": ("version",),
+    "whoami": ("whoami",),
+    "token create": ("token", "create", "ci"),
+    "token ls": ("token", "ls"),
+    "user add": ("user", "add", "ann", "--service"),
+    "user ls": ("user", "ls"),
+    "project ls": ("project", "ls"),
+    "role ls": ("role", "ls"),
+    "role members": ("role", "members"),
 }
 
 

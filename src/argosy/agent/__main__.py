@@ -21,7 +21,7 @@ _USAGE = """\
 """
 
 
-_VERBS = ("serve", "probe", "release", "keep", "guard", "start", "connect", "fetch", "inside")
+_VERBS = ("serve", "probe", "release", "keep", "guard", "start", "connect", "fetch", "inside", "send")
 
 
 def _fail(text: str) -> int:
@@ -56,10 +56,11 @@ def main(arguments: list[str]) -> int:
         from argosy.agent import leases
 
         return leases.guard(options["root"])
-    if arguments[0] == "fetch" and options.get("root"):  # an agent starts this for one copy
-        from argosy.agent import fetch
+    if arguments[0] in ("fetch", "send") and options.get("root"):  # an agent starts this for one copy
+        from argosy.agent import fetch, send
 
-        return fetch.run(options["root"], options["root"] + "/home", options.get("name", "this node"))
+        run = fetch.run if arguments[0] == "fetch" else send.run
+        return run(options["root"], options["root"] + "/home", options.get("name", "this node"))
     if arguments[0] == "release" and options.get("root"):
         return _release(os.path.abspath(options["root"]))
     if arguments[0] == "connect" and options.get("socket"):
