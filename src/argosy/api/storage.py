@@ -57,6 +57,7 @@ class SignRequest(Request, frozen=True, kw_only=True, omit_defaults=True):
     bucket: str  # as a URL: s3://data
     keys: tuple[str, ...]
     method: str = "GET"
+    encryption: str = ""  # of what a PUT writes: AES256, aws:kms or aws:kms:KEY
 
 
 class SignReply(Reply, frozen=True, kw_only=True, omit_defaults=True):
@@ -142,7 +143,9 @@ class StorageCalls:
         """Take a key back: at once nobody is let in with it. Errors: "not-found"."""
 
     @endpoint("POST", "/objects/sign", SignRequest, permission="buckets.write")
-    def sign_objects(self, bucket: str, keys: Sequence[str], method: str = "GET") -> SignReply:
+    def sign_objects(
+        self, bucket: str, keys: Sequence[str], method: str = "GET", encryption: str = ""
+    ) -> SignReply:
         """Addresses with which whoever has them reads or writes single objects, for a short time and without
         credentials. Errors: "usage", "forbidden"."""
 

@@ -22,6 +22,9 @@ _include = click.option(
     "--include", multiple=True, metavar="PATTERN", help="Only what fits, as *.csv or train/**."
 )
 _exclude = click.option("--exclude", multiple=True, metavar="PATTERN", help="Not what fits.")
+_encrypt = click.option(
+    "--encrypt", default="", metavar="TYPE", help="How what is written is: AES256, aws:kms or aws:kms:KEY."
+)
 
 
 @click.group(
@@ -147,6 +150,7 @@ the target."""
 @click.option("-r", "--recursive", is_flag=True, help="A folder, or everything that begins with the source.")
 @_include
 @_exclude
+@_encrypt
 @click.option("--dryrun", is_flag=True, help="Only say what would be copied.")
 @json_option
 @pass_session
@@ -157,11 +161,12 @@ def cp(
     recursive: bool,
     include: tuple[str, ...],
     exclude: tuple[str, ...],
+    encrypt: str,
     dryrun: bool,
     as_json: bool,
 ) -> None:
     """Copy files and objects."""
-    with _copies(session, dryrun=dryrun, as_json=as_json) as transfer:
+    with _copies(session, dryrun=dryrun, as_json=as_json, encryption=encrypt) as transfer:
         transfer.copy(source, target, recursive=recursive, rules=_rules(include, exclude))
     _tell(session, transfer, "Copied", "Would copy", as_json=as_json)
 
@@ -194,6 +199,7 @@ Examples:
 )
 @_include
 @_exclude
+@_encrypt
 @click.option("--dryrun", is_flag=True, help="Only say what would be done.")
 @json_option
 @pass_session
@@ -204,11 +210,12 @@ def sync(
     removes: bool,
     include: tuple[str, ...],
     exclude: tuple[str, ...],
+    encrypt: str,
     dryrun: bool,
     as_json: bool,
 ) -> None:
     """Make the target as the source is: what is equal already, by its bytes, is not copied."""
-    with _copies(session, dryrun=dryrun, as_json=as_json) as transfer:
+    with _copies(session, dryrun=dryrun, as_json=as_json, encryption=encrypt) as transfer:
         transfer.sync(source, target, removes=removes, rules=_rules(include, exclude))
     _tell(session, transfer, "Copied", "Would copy", as_json=as_json)
 
@@ -409,7 +416,9 @@ def _rules(include: tuple[str, ...], exclude: tuple[str, ...]) -> Rules:
 
 
 @contextmanager
-def _copies(session: Session, *, dryrun: bool = False, as_json: bool = False) -> Iterator[Transfer]:
+def _copies(
+    session: Session, *, dryrun: bool = False, as_json: bool = False, encryption: str = ""
+) -> Iterator[Transfer]:
     """Copies with progress on the terminal."""
     from argosy.client.transfers import Transfer
 
@@ -422,7 +431,7 @@ def _copies(session: Session, *, dryrun: bool = False, as_json: bool = False) ->
 
     client = session.client
     with Transfer(
-        client.location, session.cwd, on_bytes, sign=client.sign_objects, dryrun=dryrun
+        client.location, session.cwd, on_bytes, sign=client.sign_objects, dryrun=dryrun, encryption=encryption
     ) as transfer:
         try:
             yield transfer

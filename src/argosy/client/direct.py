@@ -27,7 +27,7 @@ _AT_ONCE: Final = 500  # addresses that are asked for together
 _LARGEST: Final = 5 << 30  # of one PUT
 _ENCRYPTED: Final = "x-amz-server-side-encryption"
 _SMALL: Final = 1 << 20
-Sign = Callable[[str, Sequence[str], str], SignReply]
+Sign = Callable[[str, Sequence[str], str, str], SignReply]
 
 
 class NotDirect(Exception):
@@ -37,8 +37,8 @@ class NotDirect(Exception):
 class Direct:
     """`prepare` a batch, then `upload` and `download` from several threads."""
 
-    def __init__(self, sign: Sign) -> None:
-        self._sign = sign
+    def __init__(self, sign: Sign, encryption: str = "") -> None:
+        self._sign, self._encryption = sign, encryption
         self._links: dict[tuple[str, int, bool], Links] = {}
         self._lock = threading.Lock()
         self._urls: dict[tuple[Place, str], str] = {}
@@ -61,7 +61,7 @@ class Direct:
                 self._prepare(bucket, keys[at : at + _AT_ONCE], method)
 
     def _prepare(self, bucket: str, keys: Sequence[str], method: str) -> None:
-        reply = self._sign(bucket, keys, method)
+        reply = self._sign(bucket, keys, method, self._encryption if method == "PUT" else "")
         self._headers[bucket] = tuple(reply.headers.items())
         if not any(reply.urls):
             self._off.add(bucket)

@@ -20,6 +20,7 @@ from argosy.api.storage import (
     TransferRequest,
     TransferView,
 )
+from argosy.infra.buckets import parse_encryption
 from argosy.model.errors import ArgosyError
 from argosy.model.objects import ObjectProblem
 from argosy.server.everywhere import only_here
@@ -119,7 +120,9 @@ class StorageFeature:
             raise not_for_others(request.bucket)
 
         def sign() -> SignReply:
-            bucket = self._objects.stores.open(f"{request.bucket}/").bucket
+            bucket = self._objects.stores.open(
+                f"{request.bucket}/", parse_encryption(request.encryption)
+            ).bucket
             urls = [bucket.sign(key, request.method, _SIGNED_S) for key in request.keys]
             traits = bucket.traits
             return SignReply(
