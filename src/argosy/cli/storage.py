@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
+from functools import wraps
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 import click
 
@@ -18,10 +19,44 @@ if TYPE_CHECKING:
     from argosy.model.syncing import Rules
 
 
-_include = click.option(
-    "--include", multiple=True, metavar="PATTERN", help="Only what fits, as *.csv or train/**."
-)
-_exclude = click.option("--exclude", multiple=True, metavar="PATTERN", help="Not what fits.")
+F = TypeVar("F", bound=Callable[..., Any])  # Any: commands take what click gives them
+
+
+class How(NamedTuple):
+    """How a command that copies was asked for."""
+
+    include: tuple[str, ...]
+    exclude: tuple[str, ...]
+    dryrun: bool
+    as_json: bool
+
+
+def _how(would: str) -> Callable[[F], F]:
+    """Options of commands that copy, as one `how`."""
+
+    def decorate(function: F) -> F:
+        @click.option(
+            "--include", multiple=True, metavar="PATTERN", help="Only what fits, as *.csv or train/**."
+        )
+        @click.option("--exclude", multiple=True, metavar="PATTERN", help="Not what fits.")
+        @click.option("--dryrun", is_flag=True, help=f"Only say what {would}.")
+        @json_option
+        @wraps(function)
+        def command(
+            *args: Any,
+            include: tuple[str, ...],
+            exclude: tuple[str, ...],
+            dryrun: bool,
+            as_json: bool,
+            **rest: Any,
+        ) -> Any:
+            return function(*args, how=How(include, exclude, dryrun, as_json), **rest)
+
+        return command  # type: ignore[return-value]
+
+    return decorate
+
+
 _encrypt = click.option(
     "--encrypt", default="", metavar="TYPE", help="How what is written is: AES256, aws:kms or aws:kms:KEY."
 )
@@ -148,27 +183,14 @@ the target."""
 @click.argument("source")
 @click.argument("target")
 @click.option("-r", "--recursive", is_flag=True, help="A folder, or everything that begins with the source.")
-@_include
-@_exclude
+@_how("would be copied")
 @_encrypt
-@click.option("--dryrun", is_flag=True, help="Only say what would be copied.")
-@json_option
 @pass_session
-def cp(
-    session: Session,
-    source: str,
-    target: str,
-    recursive: bool,
-    include: tuple[str, ...],
-    exclude: tuple[str, ...],
-    encrypt: str,
-    dryrun: bool,
-    as_json: bool,
-) -> None:
+def cp(session: Session, source: str, target: str, recursive: bool, encrypt: str, how: How) -> None:
     """Copy files and objects."""
-    with _copies(session, dryrun=dryrun, as_json=as_json, encryption=encrypt) as transfer:
-        transfer.copy(source, target, recursive=recursive, rules=_rules(include, exclude))
-    _tell(session, transfer, "Copied", "Would copy", as_json=as_json)
+    with _copies(session, dryrun=how.dryrun, as_json=how.as_json, encryption=encrypt) as transfer:
+        transfer.copy(source, target, recursive=recursive, rules=_rules(how))
+    _tell(session, transfer, "Copied", "Would copy", as_json=how.as_json)
 
 
 @storage.command(epilog="\b\nExamples:\n  argosy storage mv argosy://a/x argosy://a/old/x\n")
@@ -197,27 +219,14 @@ Examples:
 @click.option(
     "--delete", "removes", is_flag=True, help="Remove from the target what the source does not have."
 )
-@_include
-@_exclude
+@_how("would be done")
 @_encrypt
-@click.option("--dryrun", is_flag=True, help="Only say what would be done.")
-@json_option
 @pass_session
-def sync(
-    session: Session,
-    source: str,
-    target: str,
-    removes: bool,
-    include: tuple[str, ...],
-    exclude: tuple[str, ...],
-    encrypt: str,
-    dryrun: bool,
-    as_json: bool,
-) -> None:
+def sync(session: Session, source: str, target: str, removes: bool, encrypt: str, how: How) -> None:
     """Make the target as the source is: what is equal already, by its bytes, is not copied."""
-    with _copies(session, dryrun=dryrun, as_json=as_json, encryption=encrypt) as transfer:
-        transfer.sync(source, target, removes=removes, rules=_rules(include, exclude))
-    _tell(session, transfer, "Copied", "Would copy", as_json=as_json)
+    with _copies(session, dryrun=how.dryrun, as_json=how.as_json, encryption=encrypt) as transfer:
+        transfer.sync(source, target, removes=removes, rules=_rules(how))
+    _tell(session, transfer, "Copied", "Would copy", as_json=how.as_json)
 
 
 @storage.command(
@@ -275,39 +284,26 @@ What is there already is not copied again, so a transfer that broke off goes on 
 @click.option(
     "--delete", "removes", is_flag=True, help="Remove from the target what the source does not have."
 )
-@_include
-@_exclude
-@click.option("--dryrun", is_flag=True, help="Only say what it would copy and cost.")
+@_how("it would copy and cost")
 @yes_option
-@json_option
 @pass_session
-def transfer(
-    session: Session,
-    source: str,
-    target: str,
-    removes: bool,
-    include: tuple[str, ...],
-    exclude: tuple[str, ...],
-    dryrun: bool,
-    yes: bool,
-    as_json: bool,
-) -> None:
+def transfer(session: Session, source: str, target: str, removes: bool, yes: bool, how: How) -> None:
     """Copy from one store to another, on the server: planned with its cost first, checked by checksums."""
     from argosy.cli.storage_transfers import follow, render_plan
 
     client, screen = session.client, session.screen
-    plan = client.plan_transfer(source, target, delete=removes, include=include, exclude=exclude)
-    if dryrun and as_json:
+    plan = client.plan_transfer(source, target, delete=removes, include=how.include, exclude=how.exclude)
+    if how.dryrun and how.as_json:
         screen.json(plan)
         return
-    if not as_json:
+    if not how.as_json:
         for line in render_plan(plan):
             screen.print(line)
-    if dryrun or not (plan.files or plan.removes):
+    if how.dryrun or not (plan.files or plan.removes):
         return
     screen.confirm("Copy it?", yes=yes)
-    begun = client.start_transfer(source, target, delete=removes, include=include, exclude=exclude)
-    follow(session, begun.id, as_json=as_json)
+    begun = client.start_transfer(source, target, delete=removes, include=how.include, exclude=how.exclude)
+    follow(session, begun.id, as_json=how.as_json)
 
 
 @storage.command(
@@ -409,10 +405,10 @@ def _there(text: str) -> Place:
     return place
 
 
-def _rules(include: tuple[str, ...], exclude: tuple[str, ...]) -> Rules:
+def _rules(how: How) -> Rules:
     from argosy.model.syncing import Rules
 
-    return Rules(include=include, exclude=exclude)
+    return Rules(include=how.include, exclude=how.exclude)
 
 
 @contextmanager

@@ -7,12 +7,14 @@ import re
 from urllib.parse import parse_qsl, unquote, urlsplit
 from xml.sax.saxutils import escape
 
+from argosy.api.endpoint import Done
 from argosy.api.storage import (
     BucketList,
     BucketView,
     StoreKeyList,
     StoreKeyReply,
     StoreKeyView,
+    TransferList,
     TransferState,
     TransferView,
 )
@@ -32,6 +34,20 @@ class FakeBuckets:
             for name, held in sorted(self.held.items())
         ]
         return BucketList(buckets=tuple(rows), address="http://127.0.0.1:9000")
+
+    def told(self, name: str, path: dict[str, str]) -> object:
+        """The reply of an endpoint that asks for nothing but what stands in its path."""
+        match name:
+            case "buckets":
+                return self.views()
+            case "remove_bucket":
+                self.held.pop(path["bucket"], None)
+                return Done()
+            case "transfers":
+                return TransferList(transfers=(self.transfer("s3://a", "gs://b"),))
+            case "transfer":
+                return self.transfer("s3://a", "gs://b")
+        return self.keys()
 
     def transfer(self, source: str, target: str) -> TransferView:
         """One that is done."""

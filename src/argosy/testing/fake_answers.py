@@ -27,14 +27,7 @@ from argosy.api.pool import PoolList, PoolView
 from argosy.api.prices import CatalogReply, CheckReply, DiagnosticView, OfferList, RefreshRequest
 from argosy.api.quota import QueueRequest, TenancyRequest
 from argosy.api.server import PruneReply, PruneRequest
-from argosy.api.storage import (
-    BucketRequest,
-    SignReply,
-    SignRequest,
-    StoreKeyRequest,
-    TransferList,
-    TransferRequest,
-)
+from argosy.api.storage import BucketRequest, SignReply, SignRequest, StoreKeyRequest, TransferRequest
 from argosy.model.enlisting import HostOrder, HostReport
 from argosy.model.errors import ArgosyError
 from argosy.testing import host_answers, priced_answers, session_answers, shared_answers
@@ -94,20 +87,9 @@ class FakeAnswers(FakeMemory):
                 return shared_answers.explain_queue(query)
             case "pools":
                 return PoolList(pools=self.pools)
-            case "buckets":
-                return self.buckets.views()
-            case "remove_bucket":
-                self.buckets.held.pop(path["bucket"], None)
-                return Done()
-            case "transfers":
-                return TransferList(transfers=(self.buckets.transfer("s3://a", "gs://b"),))
-            case "transfer":
-                return self.buckets.transfer("s3://a", "gs://b")
-            case "cancel_transfer":
-                return Done()
-            case "store_keys":
-                return self.buckets.keys()
-            case "remove_store_key":
+            case "buckets" | "remove_bucket" | "transfers" | "transfer" | "store_keys":
+                return self.buckets.told(name, path)
+            case "cancel_transfer" | "remove_store_key":
                 return Done()
             case "hosts":
                 return HostList(hosts=host_answers.HOSTS)
