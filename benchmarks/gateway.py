@@ -2,8 +2,9 @@
 
     python benchmarks/gateway.py [--seconds 4] [--rounds 3] [--only requests,latency,streams,memory]
 
-Requests per second of processor time of the proxy (not of the clock: other load on the machine does not count), the time of one request, chunks of server-sent events, memory and start. The backend is nginx, the load
-is wrk and a small asyncio client; what is not installed is left out and said.
+Requests per second of processor time of the proxy (not of the clock: other load does not count), the
+time of one request, chunks of server-sent events, memory and start. The backend is nginx, the load is wrk
+a small asyncio client; what is not installed is left out and said.
 """
 
 from __future__ import annotations
