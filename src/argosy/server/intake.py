@@ -5,15 +5,20 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Final
 
-from argosy.model.access import Caller
+import msgspec
+
+from argosy.identity.project_secrets import ProjectSecrets, names_in
+from argosy.model.access import Caller, Target
 from argosy.model.errors import ArgosyError
 from argosy.model.hooks import MOMENTS
 from argosy.model.notify import HIDDEN, OCCASIONS, Notify, is_channel
 from argosy.model.offer import Plan
 from argosy.model.task import Task, render_ignored
 from argosy.server.channels import ChannelFile
+from argosy.server.guarding import project_of, require
 from argosy.server.tenancy import Tenants
 from argosy.storage.blobs import BlobStore
+from argosy.store.audit import note_used
 from argosy.store.store import Store
 
 if TYPE_CHECKING:
@@ -27,20 +32,41 @@ _VARIABLE_MAX: Final = (128 << 10) - 2  # bytes of name and value, with `=` and 
 class Intake:
     """Looks at every task before anything is planned or written."""
 
-    def __init__(self, *, store: Store, blobs: BlobStore, tenants: Tenants, channels: ChannelFile) -> None:
+    def __init__(
+        self,
+        *,
+        store: Store,
+        blobs: BlobStore,
+        tenants: Tenants,
+        channels: ChannelFile,
+        secrets: ProjectSecrets | None = None,
+    ) -> None:
         self._store, self._blobs, self._tenants = store, blobs, tenants
-        self._channels = channels
+        self._channels, self._secrets = channels, secrets
 
-    async def task(self, task: Task, caller: Caller, *, with_files: bool) -> Task:
-        """Checked, and with its presets. Raises `spec-invalid`, `conflict` (files are missing), `not-found`,
+    async def task(self, task: Task, caller: Caller, *, with_files: bool, project: str = "") -> Task:
+        """Checked, with its presets, and with what the project's secrets have where it names them. `project`:
+        "" means the caller's. Raises `spec-invalid`, `conflict` (files are missing), `not-found`,
         `forbidden`."""
-        return self._tenants.prepared(
-            await self._store.snapshot(), self._checked(task, with_files=with_files), caller
-        )
-
-    async def tasks(self, tasks: Sequence[Task], caller: Caller) -> tuple[Task, ...]:
         rows = await self._store.snapshot()
-        return tuple(self._tenants.prepared(rows, task, caller) for task in self._checked_all(tasks))
+        checked = self._tenants.prepared(rows, self._checked(task, with_files=with_files), caller)
+        return await self._with_secrets(checked, caller, project) if with_files else checked
+
+    async def tasks(self, tasks: Sequence[Task], caller: Caller, *, project: str = "") -> tuple[Task, ...]:
+        rows = await self._store.snapshot()
+        ready = [self._tenants.prepared(rows, task, caller) for task in self._checked_all(tasks)]
+        return tuple([await self._with_secrets(task, caller, project) for task in ready])
+
+    async def _with_secrets(self, task: Task, caller: Caller, project: str) -> Task:
+        if not task.secrets or self._secrets is None:
+            return task
+        named = names_in(task.secrets)
+        if not named:
+            return task
+        project = project_of(caller, project)
+        require(caller, Target(project), "secrets.use")
+        note_used(f"{project}/{name}" for name in named)
+        return msgspec.structs.replace(task, secrets=await self._secrets.filled(project, task.secrets))
 
     def _checked_all(self, tasks: Sequence[Task]) -> tuple[Task, ...]:
         if not tasks:
