@@ -224,7 +224,7 @@ def test_the_log_is_shown_and_proved(site: Site) -> None:
     assert verdict["rows"] == verdict["last"] > 3 and "broken" not in verdict
     raw = sqlite3.connect(site.home / "argosy.db")
     raw.execute("DROP TRIGGER audit_no_update")
-    raw.execute("UPDATE audit SET who = 'nobody' WHERE seq = 2")
+    raw.execute("UPDATE audit SET who = 'somebody' WHERE seq = 2")
     raw.commit()
     raw.close()
     assert site.ask("GET", "/audit/verify", token=token).json["broken"] == "row 2 was changed"

@@ -58,7 +58,8 @@ SECTIONS: Final[dict[str, dict[str, _Entry]]] = {
         "session": _Entry("sessions", "sessions", "Notebooks, terminals, editors: start, open, rest, end.")
     },
     "Services": {
-        "serve": _Entry("services", "serve", "Replicas behind one endpoint: up, update, status, logs, down.")
+        "serve": _Entry("services", "serve", "Replicas behind one endpoint: up, update, status, logs, down."),
+        "gateway": _Entry("gateway", "gateway", "What carries requests to services: run one, look at it."),
     },
     "Shared machines": {
         "pool": _Entry("pool", "pool", "Free and allocated resources, pending jobs; `pool map` draws it."),
@@ -66,6 +67,7 @@ SECTIONS: Final[dict[str, dict[str, _Entry]]] = {
     },
     "Data": {
         "storage": _Entry("storage", "storage", "Buckets of the server: copy, list, keys for S3 programs."),
+        "files": _Entry("files", "files", "Parallel find, ls, du, chmod, chown, cp, rm, sync, stat."),
         "checkpoints": _Entry(
             "checkpoints", "checkpoints", "What managed jobs have saved: list, fetch, remove."
         ),

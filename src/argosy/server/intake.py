@@ -15,6 +15,7 @@ from argosy.model.notify import HIDDEN, OCCASIONS, Notify, is_channel
 from argosy.model.offer import Plan
 from argosy.model.task import Task, render_ignored
 from argosy.server.channels import ChannelFile
+from argosy.server.data_checks import DataChecks
 from argosy.server.guarding import project_of, require
 from argosy.server.tenancy import Tenants
 from argosy.storage.blobs import BlobStore
@@ -32,33 +33,32 @@ _VARIABLE_MAX: Final = (128 << 10) - 2  # bytes of name and value, with `=` and 
 class Intake:
     """Looks at every task before anything is planned or written."""
 
-    def __init__(
-        self,
-        *,
-        store: Store,
-        blobs: BlobStore,
-        tenants: Tenants,
-        channels: ChannelFile,
-        secrets: ProjectSecrets | None = None,
-    ) -> None:
+    def __init__(self, *, store: Store, blobs: BlobStore, tenants: Tenants, channels: ChannelFile) -> None:
         self._store, self._blobs, self._tenants = store, blobs, tenants
-        self._channels, self._secrets = channels, secrets
+        self._channels = channels
+        self.data: DataChecks | None = None  # looks at storage that tasks name; None: nobody does
+        self.secrets: ProjectSecrets | None = None  # what `argosy:NAME` in a task means
 
     async def task(self, task: Task, caller: Caller, *, with_files: bool, project: str = "") -> Task:
         """Checked, with its presets, and with what the project's secrets have where it names them. `project`:
         "" means the caller's. Raises `spec-invalid`, `conflict` (files are missing), `not-found`,
         `forbidden`."""
-        rows = await self._store.snapshot()
-        checked = self._tenants.prepared(rows, self._checked(task, with_files=with_files), caller)
-        return await self._with_secrets(checked, caller, project) if with_files else checked
+        checked = self._checked(task, with_files=with_files)
+        if with_files and self.data is not None:
+            await self.data.check((checked,))
+        ready = self._tenants.prepared(await self._store.snapshot(), checked, caller)
+        return await self._with_secrets(ready, caller, project) if with_files else ready
 
     async def tasks(self, tasks: Sequence[Task], caller: Caller, *, project: str = "") -> tuple[Task, ...]:
+        checked = self._checked_all(tasks)
+        if self.data is not None:
+            await self.data.check(checked)
         rows = await self._store.snapshot()
-        ready = [self._tenants.prepared(rows, task, caller) for task in self._checked_all(tasks)]
+        ready = [self._tenants.prepared(rows, task, caller) for task in checked]
         return tuple([await self._with_secrets(task, caller, project) for task in ready])
 
     async def _with_secrets(self, task: Task, caller: Caller, project: str) -> Task:
-        if not task.secrets or self._secrets is None:
+        if not task.secrets or self.secrets is None:
             return task
         named = names_in(task.secrets)
         if not named:
@@ -66,7 +66,7 @@ class Intake:
         project = project_of(caller, project)
         require(caller, Target(project), "secrets.use")
         note_used(f"{project}/{name}" for name in named)
-        return msgspec.structs.replace(task, secrets=await self._secrets.filled(project, task.secrets))
+        return msgspec.structs.replace(task, secrets=await self.secrets.filled(project, task.secrets))
 
     def _checked_all(self, tasks: Sequence[Task]) -> tuple[Task, ...]:
         if not tasks:
