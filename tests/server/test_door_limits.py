@@ -85,7 +85,8 @@ def test_trailers_end_somewhere(server: IdleServer) -> None:
         b"",
         b"GET",
         GET,
-        b"POST /v1/plan HTTP/1.1\r\nhost: localhost\r\nAuthorization: Bearer s3cret\r\ncontent-length: 9\r\n\r\n{",
+        b"POST /v1/plan HTTP/1.1\r\nhost: localhost\r\nAuthorization: Bearer s3cret\r\n"
+        b"content-length: 9\r\n\r\n{",
     ],
     ids=["nothing", "half a line", "half of the headers", "half a body"],
 )
