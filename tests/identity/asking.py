@@ -42,8 +42,14 @@ class Door:
     async def is_good(self, caller: Caller) -> bool:
         return True
 
-    def things(self) -> dict[str, dict[str, Workload]]:
-        """Fresh rows: a cluster, a job, a group and a pool of workers for each of `PEOPLE`."""
+    def things(self, count: int = 1) -> list[dict[str, dict[str, Workload]]]:
+        """Fresh rows, so many times: a cluster, a job, a group and so on for each of `PEOPLE`."""
+        made = [self._things() for _ in range(count)]
+        rows = [row for each in made for some in each.values() for row in some.values()]
+        self.server.do(self.server.store.commit(rows))
+        return made
+
+    def _things(self) -> dict[str, dict[str, Workload]]:
         found: dict[str, dict[str, Workload]] = {}
         for whose, (project, user) in PEOPLE.items():
             self.count += 1
@@ -57,8 +63,6 @@ class Door:
                 "session": _session(f"i{self.count}", project, user),
                 "pool": _pool(f"w{self.count}", project, user),
             }
-        rows = [row for some in found.values() for row in some.values()]
-        self.server.do(self.server.store.commit(rows))
         return found
 
     def ask(
