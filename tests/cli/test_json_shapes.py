@@ -110,6 +110,8 @@ COMMANDS: dict[str, tuple[str, ...]] = {
     "storage ls": ("storage", "ls", "argosy://data/"),
     "storage mv": ("storage", "mv", "argosy://data/b", "argosy://data/c"),
     "storage rm": ("storage", "rm", "-r", "argosy://data/a"),
+    "storage transfer": ("storage", "transfer", "s3://a", "gs://b", "--dryrun"),
+    "storage transfers": ("storage", "transfers"),
     "storage sync": ("storage", "sync", "argosy://data/a", "got", "--dryrun"),
     "version": ("version",),
     "whoami": ("whoami",),
