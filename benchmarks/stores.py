@@ -6,7 +6,8 @@
 The server is Argosy's own with its address for S3. Argosy copies twice: to `argosy://`, and to a scheme whose
 credentials the server has, by addresses that it signs. Each figure is wall time of the whole command; beside
 it stands processor time, of the command and of the server, which says more on a busy machine. The order of
-the programs turns with every run. Memory: what the server's process has after the load, above what it had before.
+the programs turns with every run. Memory: what the server's process has after the load, above what it had
+before.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """CRC32C and CRC64NVME, which clients of S3 send and Python's own library does not have.
 
 A cyclic redundancy check is linear: lanes of 64 bytes are worked through side by side, and their results are
-joined in pairs by an operator that stands for the zeros between them: some 70 MB/s, where one table and a loop
-in Python make three.
+joined in pairs by an operator that stands for the zeros between them: some 70 MB/s, where one table and a
+loop in Python make three.
 Source: M. Adler's `crc32_combine` in zlib, for the joining.
 """
 
