@@ -175,7 +175,6 @@ class Simulation:
         make_agents: Callable[[World], AgentDirectory] = SimAgentDirectory,
         make_providers: Callable[[SimProviders], Providers] = lambda providers: providers,
         make_sink: Callable[[MemoryLogSink], LogSink] = lambda sink: sink,
-        make_users: Callable[[Simulation, random.Random, Load], Users] = Users,
     ) -> None:
         self.seed = seed
         self.faults = draw_faults(seed) if faults is None else faults
@@ -185,7 +184,6 @@ class Simulation:
         self._make_agents = make_agents
         self._make_providers = make_providers
         self._make_sink = make_sink
-        self._make_users = make_users
         self._servers: list[Server | None] = []
         self._lives: dict[int, Incarnation] = {}  # by number of the server, as in `_servers`
         self._replaced: list[asyncio.Task[None]] = []  # waits for servers that have to end by themselves
@@ -255,7 +253,7 @@ class Simulation:
         )
 
     async def _acts(self, world: World) -> None:
-        users = self._make_users(self, world.dice("users"), self.load)
+        users = self.users(world.dice("users"))
         acting = [
             asyncio.ensure_future(one) for one in (*users.plans(), self.admin.meddle(self.load.minutes))
         ]
@@ -296,6 +294,10 @@ class Simulation:
             if is_reached():
                 return True
         return True
+
+    def users(self, dice: random.Random) -> Users:
+        """Who works here."""
+        return Users(self, dice, self.load)
 
     def _check_pace(self) -> None:
         """Controllers that wake each other ever more often would only look slow; here they break a law."""

@@ -9,6 +9,7 @@ is still needed, a request is never cut by a drain, and what never works is not 
 from __future__ import annotations
 
 import asyncio
+import random
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any, Final
 
@@ -16,6 +17,7 @@ import msgspec
 
 from argosy.infra.border import Transient, Unreachable
 from argosy.infra.replica_port import Answer
+from argosy.model.kinds import kind_of
 from argosy.model.kinds.service import (
     SERVICE,
     ReplicaState,
@@ -207,7 +209,7 @@ class ServiceLaws:
     def committed(self, rows: Sequence[Row]) -> None:
         """Call with the rows as written."""
         for row in rows:
-            if isinstance(row, Workload) and row.kind == SERVICE.name:
+            if isinstance(row, Workload) and kind_of(row) is SERVICE:
                 self._check(self._before.get(row.id), row)
                 self._before[row.id] = row
 
@@ -265,7 +267,7 @@ class ServiceLaws:
         """Services that do not serve as they should yet."""
         found = []
         for row in self.world.rows.values():
-            if not (isinstance(row, Workload) and row.kind == SERVICE.name and row.is_live):
+            if not (isinstance(row, Workload) and kind_of(row) is SERVICE and row.is_live):
                 continue
             state, spec = service_state(row), service_spec(row)
             rollout = state.rollout
@@ -382,8 +384,10 @@ class ServiceSimulation(Simulation):
             load=Load(minutes=minutes),
             make_server=self._shell,
             make_store=self._watched_store,
-            make_users=ServiceUsers,
         )
+
+    def users(self, dice: random.Random) -> Users:
+        return ServiceUsers(self, dice, self.load)
 
     def _shell(self, **parts: Any) -> Any:  # Any: passed on as they are
         if self._gateway is None:
