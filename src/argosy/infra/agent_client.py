@@ -487,6 +487,22 @@ class _Port:
         except OSError:
             pass  # the reader is told
 
+    def hand_over(self, protocol: asyncio.Protocol) -> bool:
+        """From now on the bytes are the protocol's. False: it is no transport that can be given away."""
+        transport = getattr(self._channel.writer, "transport", None)
+        buffer = getattr(self._channel.reader, "_buffer", None)
+        if transport is None or buffer is None or not hasattr(transport, "set_protocol"):
+            return False
+        self._streams.discard(self._channel)
+        transport.set_protocol(protocol)
+        protocol.connection_made(transport)
+        transport.resume_reading()
+        if buffer:
+            protocol.data_received(bytes(buffer))
+        if self._channel.reader.at_eof():
+            transport.close()
+        return True
+
     async def resize(self, rows: int, columns: int) -> None:
         """A port has no size."""
 

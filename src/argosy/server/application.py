@@ -20,6 +20,7 @@ from argosy.infra.quotes import Quotes
 from argosy.model.ids import Clock, Ids
 from argosy.server.accounts import Accounts
 from argosy.server.admission import Admission
+from argosy.server.apps.live import LiveApps
 from argosy.server.channels import ChannelFile
 from argosy.server.dialling import DialDoor, Tls
 from argosy.server.door import Door, Limits
@@ -68,13 +69,11 @@ class Application:
         prices: Path | None = None,
         quotes: Quotes | None = None,
     ) -> None:
-        self.stopping = asyncio.Event()
+        self.stopping, self.doors = asyncio.Event(), list[Door]()
         self.listening: tuple[str, ...] = ()
-        self.doors: list[Door] = []
         self.streams = LogStreams(store, logs, controllers, self.stopping)
-        pricing = pricing or pricing_of(state_dir, providers, clock, shipped=prices)
+        self.pricing = pricing = pricing or pricing_of(state_dir, providers, clock, shipped=prices)
         pricing.refusals = controllers.refusals
-        self.pricing = pricing
         self.refreshes = Refreshes(pricing.refresh)
         self.accounts = Accounts(store, clock)
         tenants = Tenants(store, controllers, clock)
@@ -85,6 +84,7 @@ class Application:
             store=store, providers=providers, quotes=quotes, pricing=pricing, intake=intake, clock=clock
         )
         self.objects = Objects(state_dir / "objects", clock, ids, os.environ)
+        self.apps = LiveApps(store, agents, controllers, clock)
         self.housekeeping = Housekeeping(store, blobs, logs, clock, retention, sweep=self.objects.sweep)
         services = Services(
             store=store,
@@ -109,6 +109,7 @@ class Application:
             tenants=tenants,
             refreshes=self.refreshes,
             housekeeping=self.housekeeping,
+            apps=self.apps,
         )
         self.front = _front(services, self.objects)
 
@@ -132,7 +133,8 @@ class Application:
         programs reach the buckets."""
         self.doors = doors = [Door(self.front.over_socket, [local])]
         if tcp is not None:
-            doors.append(Door(self.front.over_tcp, [tcp], limits or Limits(), dials=dials, tls=tls))
+            guarded = limits or Limits()
+            doors.append(Door(self.front.over_tcp, [tcp], guarded, dials=dials, tls=tls, apps=self.apps))
         store = bind_tcp(s3) if s3 else None
         if store is not None:
             doors.append(Door(self.objects.for_programs, [store], limits or Limits(headers=200), tls=tls))
@@ -146,6 +148,7 @@ class Application:
             self.stop()
             await asyncio.gather(*(door.close() for door in doors))
             self.objects.close()
+            self.apps.close()
             if store is not None:
                 store.close()
 
