@@ -19,6 +19,7 @@ from argosy.api.hosts import HostCalls
 from argosy.api.job_pools import JobPoolCalls
 from argosy.api.jobs import JobCalls, LogCalls
 from argosy.api.launching import LaunchingCalls
+from argosy.api.people import PeopleCalls
 from argosy.api.planning import PlanningCalls
 from argosy.api.pool import PoolCalls
 from argosy.api.prices import PriceCalls
@@ -48,6 +49,7 @@ class Calls(
     HostCalls,
     FileCalls,
     StorageCalls,
+    PeopleCalls,
     CheckpointCalls,
 ):
     """Every endpoint but the streams. A new feature is one line here."""

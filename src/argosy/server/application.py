@@ -22,11 +22,14 @@ from argosy.server.accounts import Accounts
 from argosy.server.admission import Admission
 from argosy.server.apps.live import LiveApps
 from argosy.server.channels import ChannelFile
+from argosy.server.data_checks import DataChecks
 from argosy.server.dialling import DialDoor, Tls
 from argosy.server.door import Door, Limits
+from argosy.server.doorkeeper import Doorkeeper
 from argosy.server.features import FEATURES
 from argosy.server.front import Front, bind
 from argosy.server.housekeeping import Housekeeping, Retention
+from argosy.server.identity import Identity
 from argosy.server.intake import Intake
 from argosy.server.listeners import bind_tcp, render_address
 from argosy.server.log_stream import LogStreams
@@ -34,10 +37,10 @@ from argosy.server.objects import MOUNT, Objects
 from argosy.server.planner import Planner
 from argosy.server.ports import Controllers
 from argosy.server.pricing import Pricing
+from argosy.server.recording import Recorder
 from argosy.server.refreshing import Refreshes
 from argosy.server.services import Services
 from argosy.server.tenancy import Tenants
-from argosy.server.tokens import Tokens
 from argosy.server.writing import Writer
 from argosy.storage.blobs import BlobStore
 from argosy.storage.logs import LogStore
@@ -51,6 +54,8 @@ class Application:
     """All requests. `stopping` is set when the server should go down: by `stop`, a signal, or a request.
     `pricing`: what things cost (None: made here, with `prices` as the table in place of the shipped one).
     `quotes`: what providers offer (None: a cache of its own, which every request asks anew)."""
+
+    listening: tuple[str, ...] = ()
 
     def __init__(
         self,
@@ -70,14 +75,13 @@ class Application:
         quotes: Quotes | None = None,
     ) -> None:
         self.stopping, self.doors = asyncio.Event(), list[Door]()
-        self.listening: tuple[str, ...] = ()
         self.streams = LogStreams(store, logs, controllers, self.stopping)
-        self.pricing = pricing = pricing or pricing_of(state_dir, providers, clock, shipped=prices)
-        pricing.refusals = controllers.refusals
-        self.refreshes = Refreshes(pricing.refresh)
-        self.accounts = Accounts(store, clock)
+        pricing = pricing or pricing_of(state_dir, providers, clock, shipped=prices)
+        self.pricing, pricing.refusals = pricing, controllers.refusals
+        self.refreshes, self.accounts = Refreshes(pricing.refresh), Accounts(store, clock)
         tenants = Tenants(store, controllers, clock)
         intake = Intake(store=store, blobs=blobs, tenants=tenants, channels=ChannelFile(state_dir))
+        intake.data = DataChecks(lambda: self.objects.stores)
         quotes = quotes or Quotes(providers, clock, price=pricing.own_prices, fresh_s=0)
         pricing.rented.names = lambda: quotes.usable() & _priced_by_catalog(providers)
         planner = Planner(
@@ -87,6 +91,7 @@ class Application:
         self.apps = LiveApps(store, agents, controllers, clock)
         self.housekeeping = Housekeeping(store, blobs, logs, clock, retention, sweep=self.objects.sweep)
         services = Services(
+            identity=Identity.over(store, clock, ids),
             store=store,
             providers=providers,
             intake=intake,
@@ -112,6 +117,14 @@ class Application:
             apps=self.apps,
         )
         self.front = _front(services, self.objects)
+
+    @property
+    def keeper(self) -> Doorkeeper:
+        return self.front.keeper
+
+    @property
+    def identity(self) -> Identity:
+        return self.front.keeper.identity
 
     def stop(self) -> None:
         """Ask the server to go down. Streams end; their readers come back with a cursor."""
@@ -162,7 +175,10 @@ class Application:
 def _front(services: Services, objects: Objects) -> Front:
     routes = bind(feature(services) for feature in FEATURES)
     mounts = {MOUNT: objects.for_owner}
-    return Front(routes, tokens=Tokens(services.store), ids=services.ids, mounts=mounts)
+    keeper = Doorkeeper(services.store, services.clock, services.identity)
+    services.apps.is_good = keeper.is_good
+    recorder = Recorder(services.store, services.clock, services.ids)
+    return Front(routes, keeper=keeper, recorder=recorder, ids=services.ids, mounts=mounts)
 
 
 def pricing_of(

@@ -16,6 +16,7 @@ from argosy.server.admission import Admission
 from argosy.server.apps.live import LiveApps
 from argosy.server.guarding import sees
 from argosy.server.housekeeping import Housekeeping
+from argosy.server.identity import Identity
 from argosy.server.intake import Intake
 from argosy.server.log_stream import LogStreams
 from argosy.server.naming import cluster_called, split_name
@@ -51,6 +52,7 @@ class Services(NamedTuple):
     tenants: Tenants
     refreshes: Refreshes
     housekeeping: Housekeeping
+    identity: Identity
     apps: LiveApps
     state_dir: str
     log_file: str

@@ -7,7 +7,7 @@ import asyncio
 import os
 import secrets
 import socket
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, Final
 
 from argosy.identity.deciding import may
@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from argosy.server.apps.rules import Place
     from argosy.server.apps.tickets import Tickets
 
+_ASK_EVERY_S: Final = 0.5
 SUFFIX: Final = "localhost"  # browsers take every name below it for this machine, without asking anybody
 
 
@@ -37,6 +38,8 @@ class LiveApps:
         domain = apps_domain()
         self._store, self._agents, self._controllers, self._clock = store, agents, controllers, clock
         self.suffixes = (SUFFIX, *((domain,) if domain else ()))
+        self.is_good: Callable[[Caller], Awaitable[bool]] | None = None  # whether a credential still is
+        self._good_s: dict[str, tuple[float, bool]] = {}  # by credential: when it was asked
         self._made: Apps | None = None
         self._tickets: Tickets | None = None
 
@@ -89,6 +92,16 @@ class LiveApps:
 
     def may(self, caller: Caller, session: Workload) -> bool:
         return caller is OWNER or bool(may(caller, "sessions.enter", target_of(session)))
+
+    async def stays(self, caller: Caller) -> bool:
+        if caller is OWNER or self.is_good is None:
+            return True
+        now_s = asyncio.get_running_loop().time()
+        asked_s, good = self._good_s.get(caller.credential, (-_ASK_EVERY_S, False))
+        if now_s - asked_s >= _ASK_EVERY_S:
+            good = await self.is_good(caller)
+            self._good_s[caller.credential] = (now_s, good)
+        return good
 
     def use(self, session: Workload, path: str) -> None:
         if path and session_spec(session).app.is_quiet(path):

@@ -49,6 +49,9 @@ class Sessions(Protocol):
     def may(self, caller: Caller, session: Workload) -> bool:
         """Whether the holder of a ticket may still open it."""
 
+    async def stays(self, caller: Caller) -> bool:
+        """Whether the credential is still good with which the ticket was asked for."""
+
     def use(self, session: Workload, path: str) -> None:
         """Somebody asked for this path of its app; "": bytes of a WebSocket."""
 
@@ -180,16 +183,19 @@ class Apps:
             for door in self._doors.values():
                 door.sweep()
                 if door.clients:
-                    self._end_revoked(door, await self.sessions.rows())
+                    await self._end_revoked(door, await self.sessions.rows())
             for pool in self._pools.values():
                 pool.sweep()
 
-    def _end_revoked(self, door: Door, rows: Snapshot) -> None:
+    async def _end_revoked(self, door: Door, rows: Snapshot) -> None:
         """Connections whose ticket is no longer good end, WebSockets too."""
         for client in list(door.clients):
             if isinstance(client, AppClient) and client.session is not None:
                 right, row = self.tickets.find(client.ticket), rows.workloads.get(client.session.id)
                 if right is None or row is None or not self.sessions.may(right.caller, row):
+                    client.transport.abort()
+                elif not await self.sessions.stays(right.caller):
+                    self.tickets.revoke(lambda each, gone=right.caller: each.caller == gone)  # type: ignore[misc]
                     client.transport.abort()
 
     def close(self) -> None:
@@ -213,6 +219,10 @@ class Apps:
 
     async def _decide(self, exchange: Exchange) -> None:
         try:
+            ticket = rules.ticket_of(exchange.head)
+            right = self.tickets.find(ticket) if ticket is not None else None
+            if right is not None and not await self.sessions.stays(right.caller):
+                self.tickets.revoke(lambda each: each.caller == right.caller)
             exchange.proceed(self._decided(exchange, await self.sessions.rows()))
         except ArgosyError as error:
             exchange.proceed(self._refuse(exchange, Refusal(503, error.code, error.what)))

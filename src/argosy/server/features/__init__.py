@@ -14,6 +14,7 @@ from argosy.server.features.hosts import HostFeature
 from argosy.server.features.job_pools import JobPoolFeature
 from argosy.server.features.jobs import JobFeature
 from argosy.server.features.launching import LaunchingFeature
+from argosy.server.features.people import PeopleFeature
 from argosy.server.features.planning import PlanningFeature
 from argosy.server.features.pool import PoolFeature
 from argosy.server.features.prices import PriceFeature
@@ -22,6 +23,7 @@ from argosy.server.features.server import ServerFeature
 from argosy.server.features.services import ServiceFeature
 from argosy.server.features.sessions import SessionFeature
 from argosy.server.features.shell import ShellFeature
+from argosy.server.features.signing_in import SigningInFeature
 from argosy.server.features.storage import StorageFeature
 
 #: A new feature is one line here.
@@ -44,5 +46,7 @@ FEATURES: Final = (
     FileFeature,
     ShellFeature,
     StorageFeature,
+    PeopleFeature,
+    SigningInFeature,
     CheckpointFeature,
 )
