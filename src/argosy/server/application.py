@@ -79,9 +79,9 @@ class Application:
         pricing = pricing or pricing_of(state_dir, providers, clock, shipped=prices)
         self.pricing, pricing.refusals = pricing, controllers.refusals
         self.refreshes, self.accounts = Refreshes(pricing.refresh), Accounts(store, clock)
-        tenants = Tenants(store, controllers, clock)
+        tenants, identity = Tenants(store, controllers, clock), Identity.over(store, clock, ids)
         intake = Intake(store=store, blobs=blobs, tenants=tenants, channels=ChannelFile(state_dir))
-        intake.data = DataChecks(lambda: self.objects.stores)
+        intake.data, intake.secrets = DataChecks(lambda: self.objects.stores), identity.secrets
         quotes = quotes or Quotes(providers, clock, price=pricing.own_prices, fresh_s=0)
         pricing.rented.names = lambda: quotes.usable() & _priced_by_catalog(providers)
         planner = Planner(
@@ -91,7 +91,7 @@ class Application:
         self.apps = LiveApps(store, agents, controllers, clock)
         self.housekeeping = Housekeeping(store, blobs, logs, clock, retention, sweep=self.objects.sweep)
         services = Services(
-            identity=Identity.over(store, clock, ids),
+            identity=identity,
             store=store,
             providers=providers,
             intake=intake,
