@@ -88,7 +88,7 @@ class OpenReply(Reply, frozen=True, kw_only=True, omit_defaults=True):
 
     label: str
     code: str
-    suffixes: tuple[str, ...] = ("localhost",)
+    suffixes: tuple[str, ...] = ()
     urls: tuple[str, ...] = ()  # where this server answers for that host by itself
 
 
