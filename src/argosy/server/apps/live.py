@@ -5,13 +5,13 @@ from __future__ import annotations
 
 import asyncio
 import os
-import secrets
 import socket
 from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, Final
 
 from argosy.identity.deciding import may
 from argosy.infra.agent_port import AgentDirectory, Duplex, Enter
+from argosy.infra.system import random_bytes
 from argosy.model.access import OWNER, Caller
 from argosy.model.errors import ArgosyError
 from argosy.model.ids import Clock
@@ -48,7 +48,7 @@ class LiveApps:
         if self._tickets is None:
             from argosy.server.apps.tickets import Tickets
 
-            self._tickets = Tickets(self._clock.now_ms, lambda: secrets.token_urlsafe(32))
+            self._tickets = Tickets(self._clock.now_ms, lambda: random_bytes(32).hex())
         return self._tickets
 
     @property
