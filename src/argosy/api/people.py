@@ -231,6 +231,7 @@ class WaitingDevice(Reply, frozen=True, kw_only=True, omit_defaults=True):
 class CodeRequest(Request, frozen=True, kw_only=True, omit_defaults=True):
     code: str
     client: str = "browser"
+    proof: str = ""  # of a command line that began a sign-in: what the hash that it told is of
 
     def __repr__(self) -> str:
         return "CodeRequest(...)"
@@ -386,7 +387,7 @@ class PeopleCalls:
         """Let a device in as oneself. Errors: "not-found", "too-often"."""
 
     @endpoint("POST", "/login/code", CodeRequest, permission="open")
-    def login_code(self, code: str, *, client: str = "browser") -> LoginReply:
+    def login_code(self, code: str, *, client: str = "browser", proof: str = "") -> LoginReply:
         """Sign in with a one-time code. Errors: "unauthorized"."""
 
     @endpoint("POST", "/login/codes", CodeWish, permission="any")

@@ -25,6 +25,7 @@ from argosy.server.data_checks import DataChecks
 from argosy.server.dialling import DialDoor, Tls
 from argosy.server.door import Door, Limits
 from argosy.server.doorkeeper import Doorkeeper
+from argosy.server.exchange import Scope, Send
 from argosy.server.features import FEATURES
 from argosy.server.front import Front, bind
 from argosy.server.housekeeping import Housekeeping, Retention
@@ -47,6 +48,11 @@ from argosy.store.store import Store
 
 if TYPE_CHECKING:
     from argosy.catalog.refresh import PriceServices
+    from argosy.identity.oidc import Settings
+    from argosy.server.sign_in_pages import SignInPages
+
+
+_NO_PAGES: SignInPages | None = None
 
 
 class Application:
@@ -73,7 +79,7 @@ class Application:
         prices: Path | None = None,
         quotes: Quotes | None = None,
     ) -> None:
-        self.stopping = asyncio.Event()
+        self.stopping, self._pages = asyncio.Event(), _NO_PAGES
         self.doors: list[Door] = []
         self.streams = LogStreams(store, logs, controllers, self.stopping)
         pricing = pricing or pricing_of(state_dir, providers, clock, shipped=prices)
@@ -124,6 +130,19 @@ class Application:
     @property
     def identity(self) -> Identity:
         return self.front.keeper.identity
+
+    def open_pages(self, provider: Settings | None) -> None:
+        """Let people sign in through an identity provider. Loaded with the first of them."""
+
+        async def answer(scope: Scope, send: Send) -> None:
+            if self._pages is None:
+                from argosy.server.sign_in_pages import SignInPages
+
+                store = self.keeper.store
+                self._pages = SignInPages(provider, store, store.clock, store.ids, self.identity)
+            await self._pages.answer(scope, send)
+
+        self.front.pages = answer
 
     def stop(self) -> None:
         """Ask the server to go down. Streams end; their readers come back with a cursor."""
