@@ -345,6 +345,8 @@ class PeopleCalls:
         """Give a role, or take it away. Nobody gives more than they have. Errors: "forbidden", "not-found",
         "conflict" for the last owner."""
 
+
+class SigningInCalls:
     @endpoint("GET", "/tokens", permission="any")
     def tokens(self, *, user: Annotated[str, "whose; one's own when left out"] = "") -> TokenList:
         """Tokens and sign-ins of an account."""

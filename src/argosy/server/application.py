@@ -86,9 +86,9 @@ class Application:
         self.pricing, pricing.refusals = pricing, controllers.refusals
         self.refreshes = Refreshes(pricing.refresh)
         self.accounts = Accounts(store, clock)
-        tenants, identity = Tenants(store, controllers, clock), Identity.over(store, clock, ids)
+        tenants, identity = Tenants(store, controllers, clock), Identity(store, clock, ids)
         intake = Intake(store=store, blobs=blobs, tenants=tenants, channels=ChannelFile(state_dir))
-        intake.data, intake.secrets = DataChecks(lambda: self.objects.stores), identity.secrets
+        intake.data, intake.identity = DataChecks(lambda: self.objects.stores), identity
         quotes = quotes or Quotes(providers, clock, price=pricing.own_prices, fresh_s=0)
         pricing.rented.names = lambda: quotes.usable() & _priced_by_catalog(providers)
         planner = Planner(

@@ -27,7 +27,6 @@ class Doorkeeper:
     def __init__(self, store: Store, clock: Clock, identity: Identity) -> None:
         self.store, self._clock = store, clock
         self.identity = identity
-        self._directory, self._uses = identity.directory, identity.uses
         self._tokens = Tokens(store)
         self.rules = DoorRules()
 
@@ -48,9 +47,9 @@ class Doorkeeper:
             return None
         check_page(self.rules, headers, is_websocket=is_websocket)
         rows = await self.store.recent(FRESH_MS)
-        found = self._directory.caller_with_cookie(rows, cookie, self._clock.now_ms(), address)
+        found = self.identity.directory.caller_with_cookie(rows, cookie, self._clock.now_ms(), address)
         if found is not None:
-            self._uses.note(found.credential)
+            self.identity.uses.note(found.credential)
         return found  # one that is over is none: whoever is to sign in must be able to
 
     def look(self, scope: Scope) -> dict[str, str]:
@@ -75,19 +74,19 @@ class Doorkeeper:
             return None
         now_ms = self._clock.now_ms()
         rows = await self.store.recent(FRESH_MS)
-        found = self._directory.caller_with(rows, secret, now_ms, address)
+        found = self.identity.directory.caller_with(rows, secret, now_ms, address)
         if found is None:  # it may be of a moment ago
             rows = await self.store.recent(0)
-            found = self._directory.caller_with(rows, secret, now_ms, address)
+            found = self.identity.directory.caller_with(rows, secret, now_ms, address)
         if found is not None:
-            self._uses.note(found.credential)
+            self.identity.uses.note(found.credential)
         return found
 
     async def is_good(self, caller: Caller) -> bool:
         """Whether who came in may stay."""
         if caller.id:
             rows = await self.store.recent(FRESH_MS)
-            return self._directory.is_good(rows, caller.credential, self._clock.now_ms())
+            return self.identity.directory.is_good(rows, caller.credential, self._clock.now_ms())
         return caller.via != "token" or caller.credential in await self._tokens.names()
 
 

@@ -291,7 +291,7 @@ async def _watch_budgets(application: Application) -> None:
         await asyncio.sleep(_BUDGETS_S)
         try:
             await application.accounts.watch()
-            await application.identity.uses.write()
+            await application.identity.note_uses()
         except (ArgosyError, OSError) as error:
             _log.warning("budgets are looked at again later: %s", error)
 
