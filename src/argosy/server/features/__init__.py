@@ -9,6 +9,7 @@ from argosy.server.features.clusters import ClusterFeature
 from argosy.server.features.costs import CostFeature
 from argosy.server.features.events import EventFeature
 from argosy.server.features.files import FileFeature
+from argosy.server.features.folders import FolderFeature
 from argosy.server.features.groups import GroupFeature
 from argosy.server.features.hosts import HostFeature
 from argosy.server.features.job_pools import JobPoolFeature
@@ -49,4 +50,5 @@ FEATURES: Final = (
     PeopleFeature,
     SigningInFeature,
     CheckpointFeature,
+    FolderFeature,
 )
