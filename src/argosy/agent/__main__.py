@@ -5,6 +5,7 @@ python agent.pyz serve --root DIR --socket PATH [--devices 0,1] [--name NODE]
 python agent.pyz release --root DIR
 python agent.pyz start < PLAN (as `argosy.agent.start` says)
 python agent.pyz connect [--mux] --socket PATH
+python agent.pyz ports WRITTEN=OWN -- COMMAND (as `argosy.agent.ports` says)
 """
 
 from __future__ import annotations
@@ -21,7 +22,9 @@ _USAGE = """\
 """
 
 
-_VERBS = ("serve", "probe", "release", "keep", "guard", "start", "connect", "fetch", "inside", "send")
+_VERBS = (
+    *("serve", "probe", "release", "keep", "guard", "start", "connect", "fetch", "inside", "send", "ports"),
+)
 
 
 def _fail(text: str) -> int:
@@ -34,7 +37,7 @@ def main(arguments: list[str]) -> int:
     if not arguments or arguments[0] not in _VERBS:
         sys.stderr.write("usage:\n" + _USAGE)
         return 2
-    if arguments[0] in ("keep", "inside"):
+    if arguments[0] in ("keep", "inside", "ports"):
         return _own(*arguments)
     if arguments[0] == "start":
         from argosy.agent import start
@@ -90,7 +93,12 @@ def main(arguments: list[str]) -> int:
 
 
 def _own(verb: str, *words: str) -> int:
-    """What agents start: `keep` for a device that programs share, `inside` for a session."""
+    """What agents start: `keep` for a device that programs share, `inside` for a session, `ports` for
+    a replica of a service."""
+    if verb == "ports":
+        from argosy.agent import ports
+
+        return ports.run(list(words))
     if verb == "keep":
         from argosy.agent import mps
 
@@ -135,6 +143,10 @@ def _release(root: str) -> int:
     """What the node put outside of its folder goes with it; its agent has ended before."""
     from argosy.agent.trees import Trees
 
+    if os.path.isdir(root + "/mounts"):
+        from argosy.agent.mounting import Mounts
+
+        Mounts(root, root + "/home", "this node").release()
     try:
         Trees(root, root + "/home", "this node").release_outside()
     except OSError as error:

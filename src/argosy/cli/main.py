@@ -58,7 +58,8 @@ SECTIONS: Final[dict[str, dict[str, _Entry]]] = {
         "session": _Entry("sessions", "sessions", "Notebooks, terminals, editors: start, open, rest, end.")
     },
     "Services": {
-        "serve": _Entry("services", "serve", "Replicas behind one endpoint: up, update, status, logs, down.")
+        "serve": _Entry("services", "serve", "Replicas behind one endpoint: up, update, status, logs, down."),
+        "gateway": _Entry("gateway", "gateway", "What carries requests to services: run one, look at it."),
     },
     "Shared machines": {
         "pool": _Entry("pool", "pool", "Free and allocated resources, pending jobs; `pool map` draws it."),
@@ -96,6 +97,8 @@ SECTIONS: Final[dict[str, dict[str, _Entry]]] = {
         "user": _Entry("people", "user", "Accounts of people and services."),
         "project": _Entry("people", "project", "Projects, to which everything belongs."),
         "role": _Entry("people", "role", "Roles, and who has which."),
+        "secret": _Entry("secrets", "secret", "Secrets of projects, which tasks name and nobody reads."),
+        "audit": _Entry("auditing", "audit", "Who did what: a log that is only added to."),
     },
     "Argosy itself": {
         "convert": _Entry(

@@ -34,12 +34,25 @@ class Encryption(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, 
 BY_ITSELF: Final = Encryption()
 
 
+def parse_encryption(text: str) -> Encryption:
+    """`AES256`, `aws:kms`, or `aws:kms:KEY`, where the key may be an ARN; "" is as the store does by itself.
+
+    >>> parse_encryption("aws:kms:k1").key_id, parse_encryption("AES256").type
+    ('k1', 'AES256')
+    """
+    for name in ("aws:kms:dsse", "aws:kms"):
+        if text == name or text.startswith(f"{name}:"):
+            return Encryption(type=name, key_id=text[len(name) + 1 :])
+    return Encryption(type=text)
+
+
 class Traits(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """What a store can do."""
 
     writes: bool = True
     signs: bool = False  # `sign` gives URLs
     conditions: bool = True  # writes under `Conditions`
+    mounts: bool = False  # `GivesKeys`: nodes can mount it
     makes_buckets: bool = False
     encryption: tuple[str, ...] = ()  # types of `Encryption` that may be asked for
     md5_etags: bool = False  # an ETag without `-` is the MD5 of the bytes
@@ -64,6 +77,10 @@ class Bucket(Protocol):
     @property
     def url(self) -> str:
         """As users write it, without a `/` at the end: `s3://data`."""
+
+    @property
+    def region(self) -> str:
+        """Where it is, in the store's own words ("": not known); certain once something was asked."""
 
     @property
     def traits(self) -> Traits: ...
@@ -101,6 +118,25 @@ class Bucket(Protocol):
 
     def close(self) -> None:
         """Connections go. A later call makes new ones."""
+
+
+class MountKeys(msgspec.Struct, frozen=True, kw_only=True):
+    """With what a mounting tool reaches a bucket. `settings`: options of an rclone remote by their names,
+    secrets among them; `path`: the bucket as rclone names it; `scoped`: good for this bucket only."""
+
+    settings: Mapping[str, str]
+    path: str
+    scoped: bool = False
+
+    def __repr__(self) -> str:
+        return f"MountKeys(path={self.path!r})"
+
+
+class GivesKeys(Protocol):
+    """A bucket whose traits say `mounts`."""
+
+    def mount_keys(self, key: str, *, writes: bool) -> MountKeys:
+        """For what lies below `key`. Raises a `BucketError`."""
 
 
 class Opened(NamedTuple):

@@ -9,6 +9,7 @@ import msgspec
 
 from argosy.controllers.installing import folder_name, install_text
 from argosy.controllers.job.hooks import with_hooks
+from argosy.controllers.job.ports import port_of, with_ports
 from argosy.infra.agent_port import AppOrder, RankOrder
 from argosy.model.kinds.job import JobSpec, job_spec, kept_as, task_id
 from argosy.model.rows import Attempt, Claim, Node, Workload
@@ -56,10 +57,10 @@ def rank_orders(
             job=job.id,
             attempt=attempt.number,
             setup=_setup_text(spec),
-            run=with_hooks(task.run, task.hooks),
+            run=with_hooks(with_ports(task.run, spec.replica, claim), task.hooks),
             env=env
             | own
-            | _of_replica(job)
+            | _of_replica(job, claim)
             | (spec.member.envs if spec.member is not None else {})
             | dict(peers)
             | task.envs,
@@ -101,12 +102,12 @@ def _app_order(spec: JobSpec, home: str) -> AppOrder | None:
     )
 
 
-def _of_replica(job: Workload) -> dict[str, str]:
+def _of_replica(job: Workload, claim: Claim | None) -> dict[str, str]:
     """Variables of a replica of a service. `PORT` is what many frameworks read."""
     replica = job_spec(job).replica
     if replica is None:
         return {}
-    port = str(replica.port)
+    port = str(port_of(replica, claim))
     return {
         "ARGOSY_SERVICE_NAME": replica.service,
         "ARGOSY_SERVICE_PORT": port,
