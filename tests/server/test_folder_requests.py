@@ -150,7 +150,7 @@ def test_volumes(raw: Raw, tmp_path: Path) -> None:
     assert stays.json["what"] == "the volume `nas` stays: folders are on it, such as `train`"
     assert make(raw, "copy", clone_of="train")["volume"] == "nas"
     names = [each["name"] for each in raw.ask("GET", "/volumes").json["volumes"]]
-    assert names == ["local", "nas"]
+    assert names == ["nas", "server"]
     nowhere = raw.ask("POST", "/folders", {"name": "x", "volume": "tape"}).json
     assert nowhere["what"] == "there is no volume `tape`"
 

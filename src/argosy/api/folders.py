@@ -22,7 +22,7 @@ class FolderView(Reply, frozen=True, kw_only=True, omit_defaults=True):
     name: str
     project: str
     owner: str = ""  # "": the project
-    volume: str = "local"
+    volume: str = "server"
     use: str = "general"  # general | data | model
     access: str = ""  # of the caller: ro | rw | rw+delete | manage; "": only invited
     quota_bytes: int = 0
@@ -42,7 +42,7 @@ class FolderList(Reply, frozen=True, kw_only=True):
 class FolderRequest(Request, frozen=True, kw_only=True, omit_defaults=True):
     name: str
     project: str = ""  # "": as for everything that is made
-    volume: str = "local"
+    volume: str = "server"
     use: str = "general"
     quota_bytes: int = 0
     for_project: bool = False  # it belongs to the project, not to who makes it
@@ -116,7 +116,7 @@ class FolderCalls:
         self,
         name: str,
         project: str = "",
-        volume: str = "local",
+        volume: str = "server",
         use: str = "general",
         quota_bytes: int = 0,
         for_project: bool = False,

@@ -38,7 +38,7 @@ Examples:
 """
 )
 @click.argument("name")
-@click.option("--volume", default="local", help="Where its bytes are.  [default: local]")
+@click.option("--volume", default="server", help="Where its bytes are.  [default: server]")
 @click.option("--quota", default="", metavar="SIZE", help="At most so much, as 200GB.")
 @click.option(
     "--use",

@@ -16,7 +16,7 @@ from argosy.model.entry import Entry
 from argosy.model.errors import ArgosyError
 from argosy.model.units import render_bytes
 
-LOCAL_VOLUME: Final = "local"  # a folder of the server's state, always there
+OWN_VOLUME: Final = "server"  # a folder of the server's state, always there
 TRASH_DAYS: Final = 14
 DAY_MS: Final = 86_400_000
 
@@ -78,7 +78,7 @@ class Folder(Entry, frozen=True, kw_only=True, omit_defaults=True, tag="folder")
     name: str
     project: str
     owner: str = ""  # name of a user; "": the project's
-    volume: str = LOCAL_VOLUME
+    volume: str = OWN_VOLUME
     use: str = "general"  # general | data | model
     quota_bytes: int = 0  # 0: none
     used_bytes: int = 0  # when it was last counted, with what came through us since

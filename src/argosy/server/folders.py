@@ -17,7 +17,7 @@ from argosy.identity.directory import user_called
 from argosy.model.access import Caller, Target
 from argosy.model.errors import ArgosyError
 from argosy.model.folders import (
-    LOCAL_VOLUME,
+    OWN_VOLUME,
     USES,
     WORDS,
     Access,
@@ -43,11 +43,11 @@ _TRIES: Final = 20  # when several change one folder at a time
 
 
 class Folders:
-    """`state_dir`: the volume `local` is a folder of it."""
+    """`state_dir`: the volume `server` is a folder of it."""
 
     def __init__(self, store: Store, clock: Clock, ids: Ids, state_dir: str) -> None:
         self._store, self._clock, self._ids = store, clock, ids
-        self._local = Path(state_dir) / "folders"
+        self._own = Path(state_dir) / "folders"
         self._disks: dict[str, VolumeDisk] = {}
 
     # -- which is meant, and what the caller may -----------------------------------------------------
@@ -260,14 +260,10 @@ class Folders:
     async def volumes(self) -> list[Volume]:
         rows = await self._store.snapshot()
         made = [each for each in rows.people.values() if isinstance(each, Volume)]
-        local = Volume(
-            id=LOCAL_VOLUME,
-            created_ms=0,
-            name=LOCAL_VOLUME,
-            path=str(self._local),
-            node_path=str(self._local),
+        own = Volume(
+            id=OWN_VOLUME, created_ms=0, name=OWN_VOLUME, path=str(self._own), node_path=str(self._own)
         )
-        return [local, *sorted(made, key=lambda each: each.name)]
+        return sorted([own, *made], key=lambda each: each.name)
 
     async def volume(self, name: str) -> Volume:
         """Raises "not-found"."""
@@ -308,7 +304,7 @@ class Folders:
         held = [
             each.name for each in rows.people.values() if isinstance(each, Folder) and each.volume == name
         ]
-        if volume.id == LOCAL_VOLUME or held:
+        if volume.id == OWN_VOLUME or held:
             why = f"folders are on it, such as `{held[0]}`" if held else "it is the server's own"
             raise ArgosyError(
                 "conflict", f"the volume `{name}` stays: {why}", hint="remove its folders first"

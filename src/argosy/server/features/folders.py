@@ -63,7 +63,7 @@ class FolderFeature:
             name=request.name,
             project=project,
             owner="" if request.for_project else made_by(caller, request.user),
-            volume=source.volume if source and request.volume == rules.LOCAL_VOLUME else request.volume,
+            volume=source.volume if source and request.volume == rules.OWN_VOLUME else request.volume,
             use=request.use,
             quota_bytes=_size(request.quota_bytes),
         )
