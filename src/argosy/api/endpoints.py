@@ -20,7 +20,7 @@ from argosy.api.hosts import HostCalls
 from argosy.api.job_pools import JobPoolCalls
 from argosy.api.jobs import JobCalls, LogCalls
 from argosy.api.launching import LaunchingCalls
-from argosy.api.people import PeopleCalls
+from argosy.api.people import PeopleCalls, SigningInCalls
 from argosy.api.planning import PlanningCalls
 from argosy.api.pool import PoolCalls
 from argosy.api.prices import PriceCalls
@@ -52,6 +52,7 @@ class Calls(
     FileCalls,
     StorageCalls,
     PeopleCalls,
+    SigningInCalls,
     AuditCalls,
     SecretCalls,
     CheckpointCalls,

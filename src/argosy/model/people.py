@@ -72,6 +72,11 @@ class User(Entry, frozen=True, kw_only=True, omit_defaults=True, tag="user"):
     def unique(self) -> str:
         return f"user:{self.name}"
 
+    @property
+    def of(self) -> str:
+        """The identity at a provider, so that it is found."""
+        return f"identity:{self.issuer} {self.subject}" if self.issuer else ""
+
 
 class OwnRole(Entry, frozen=True, kw_only=True, omit_defaults=True, tag="role"):
     """A role that somebody made."""
