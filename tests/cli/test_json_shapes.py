@@ -81,6 +81,13 @@ COMMANDS: dict[str, tuple[str, ...]] = {
     "regions": ("regions",),
     "server prune": ("server", "prune", "--dry-run"),
     "server status": ("server", "status"),
+    "session apps": ("session", "apps"),
+    "session end": ("session", "end", "lab", "-y"),
+    "session idle": ("session", "idle", "lab", "--idle", "2h"),
+    "session ls": ("session", "ls", "--all"),
+    "session snooze": ("session", "snooze", "lab"),
+    "session start": ("session", "start", "jupyter", "--name", "lab", "--gpus", "A100:0.5"),
+    "session stop": ("session", "stop", "lab"),
     "status": ("status", "-a"),
     "serve down": ("serve", "down", "chat", "-y"),
     "serve endpoint": ("serve", "endpoint", "chat"),
@@ -100,6 +107,14 @@ COMMANDS: dict[str, tuple[str, ...]] = {
     "storage rm": ("storage", "rm", "-r", "argosy://data/a"),
     "storage sync": ("storage", "sync", "argosy://data/a", "got", "--dryrun"),
     "version": ("version",),
+    "whoami": ("whoami",),
+    "token create": ("token", "create", "ci"),
+    "token ls": ("token", "ls"),
+    "user add": ("user", "add", "ann", "--service"),
+    "user ls": ("user", "ls"),
+    "project ls": ("project", "ls"),
+    "role ls": ("role", "ls"),
+    "role members": ("role", "members"),
 }
 
 

@@ -26,4 +26,4 @@ def test_every_folder_of_tests_has_a_budget() -> None:
     budgets = tomllib.loads((REPO / "tests" / "budgets.toml").read_text())["seconds"]
     folders = {path.parent.relative_to(REPO / "tests").parts[0] for path in REPO.glob("tests/*/**/test_*.py")}
     assert sorted(folders - budgets.keys()) == []
-    assert sum(budgets.values()) <= 2_700, "about twice of what is spent, and three processes share it"
+    assert sum(budgets.values()) <= 3_000, "about twice of what is spent, and three processes share it"

@@ -23,10 +23,12 @@ ALLOWED: Final[dict[str, dict[Place, int]]] = {
         ("parameters", "cli/jobs.py:logs"): 10,
         ("parameters", "cli/launching.py:launch"): 15,
         ("parameters", "cli/quota.py:set_"): 12,
+        ("parameters", "cli/sessions.py:start"): 12,
     },
     "a call takes one parameter for each field of its request": {
         ("parameters", "api/launching.py:LaunchingCalls.launch"): 10,
         ("parameters", "api/groups.py:GroupCalls.launch_group"): 12,
+        ("parameters", "api/sessions.py:SessionCalls.start_session"): 10,
     },
     "takes its parts by name: composition happens there": {
         ("parameters", "controllers/effects.py:Effects.__init__"): 12,
@@ -70,7 +72,7 @@ ALLOWED: Final[dict[str, dict[Place, int]]] = {
         ("function", "planning/milp.py:minimise"): 64,
         ("function", "scheduler/reclaim.py:may_reclaim"): 65,
         ("function", "server/pricing.py:Pricing.complete"): 74,
-        ("function", "server/run.py:serve"): 95,
+        ("function", "server/run.py:serve"): 96,
         ("function", "testing/priced_answers.py:with_prices"): 73,
         ("nesting", "catalog/catalog.py:Catalog.candidates"): 5,
         ("nesting", "catalog/overlay.py:_discounted"): 5,

@@ -115,6 +115,7 @@ MAY_READ_THE_CLOCK = (
     "infra/system.py",  # the real clock and dice, for everybody else
     "agent/",  # it is the node's end of the real world
     "cli/",
+    "files/",  # tools of their own: ages of files, and how fast it goes
     "checkpoint.py",  # it is part of a program, alone
     "client/",  # it waits in real time for a server in another process
     "gateway/run.py",  # the gateway's process

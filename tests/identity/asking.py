@@ -28,10 +28,15 @@ class Door:
     count: int = 0
 
     def __post_init__(self) -> None:
-        self.server.application.front._tokens = self  # type: ignore[assignment]
+        front = self.server.application.front
+        front.keeper.identify = self.identify  # type: ignore[method-assign]
+        front.keeper.is_good = self.is_good  # type: ignore[method-assign]
 
-    async def caller_of(self, secret: str) -> Caller:
+    async def identify(self, scope: Any) -> Caller:
         return self.caller
+
+    async def is_good(self, caller: Caller) -> bool:
+        return True
 
     def things(self) -> dict[str, dict[str, Workload]]:
         """Fresh rows: a cluster, a job, a group and a pool of workers for each of `PEOPLE`."""
@@ -138,6 +143,10 @@ _PARTS: dict[str, Any] = {
     "group": lambda t: t["group"].id,
     "pool": lambda t: t["pool"].name,
     "workload": lambda t: t["job"].id,
+    "user": lambda t: t["cluster"].user,
+    "project": lambda t: t["cluster"].project,
+    "role": lambda t: "viewer",
+    "token": lambda t: "none-such",
 }
 
 

@@ -17,6 +17,7 @@ from asking import PEOPLE, Door, ask_about
 from argosy.api.endpoints import ENDPOINTS
 from argosy.identity.roles import BUILT_IN
 from argosy.model.access import NOBODY, OPEN, PERMISSIONS, SIGNED_IN, Caller
+from argosy.model.rows import Workload
 from argosy.server.front import bind
 from argosy.testing.idle_server import IdleServer
 
@@ -48,7 +49,9 @@ def _mark(status: int, answer: Any) -> str:
 def test_every_endpoint_has_a_permission() -> None:
     for endpoint in ENDPOINTS:
         assert endpoint.permission in (*PERMISSIONS, OPEN, SIGNED_IN), endpoint.name
-    assert [each.name for each in ENDPOINTS if each.permission == OPEN] == ["health"]
+    assert [each.name for each in ENDPOINTS if each.permission == OPEN] == [
+        *("health", "login", "login_device", "login_device_wait", "login_code")
+    ]
 
 
 def test_a_row_without_a_permission_does_not_start() -> None:
@@ -73,9 +76,11 @@ def test_the_table(door: Door) -> None:
         if endpoint.name in _NOT_ASKED:
             continue
         found = []
+        things: dict[str, dict[str, Workload]] = {}
         for role in BUILT_IN:
             door.caller = _caller(role)
-            things = door.things()
+            if endpoint.method != "GET" or not things:
+                things = door.things()
             marks = [_mark(*ask_about(door, endpoint, things[whose])) for whose in PEOPLE]
             found.append("".join(marks))
         lines.append(f"{endpoint.name:<24}" + " ".join(f"{each:<14}" for each in found).rstrip())

@@ -22,11 +22,14 @@ from argosy.api.openapi import build_openapi
 from argosy.api.server import Health
 from argosy.client.async_client import AsyncClient
 from argosy.client.client import Client
-from argosy.infra.system import SystemIds
+from argosy.infra.system import SystemClock, SystemIds
 from argosy.model.errors import ArgosyError
+from argosy.server.doorkeeper import Doorkeeper
 from argosy.server.exchange import Exchange
 from argosy.server.front import Front, bind
-from argosy.server.tokens import Tokens
+from argosy.server.identity import Identity
+from argosy.server.recording import Recorder
+from argosy.store import Store
 from argosy.testing.fake_server import FakeServer
 
 
@@ -85,7 +88,11 @@ def location(tmp_path: Path) -> Iterator[Location]:
     listener = socket.socket(socket.AF_UNIX)
     listener.bind(str(path))
     listener.listen()
-    front = Front(bind([ToyFeature()], TOYS), tokens=Tokens(tmp_path), ids=SystemIds())
+    clock, ids = SystemClock(), SystemIds()
+    store = asyncio.run(Store.open("sqlite://", ids=ids, clock=clock, inline=True))
+    keeper = Doorkeeper(store, clock, Identity.over(store, clock, ids))
+    recorder = Recorder(store, clock, ids)
+    front = Front(bind([ToyFeature()], TOYS), keeper=keeper, recorder=recorder, ids=ids)
     config = uvicorn.Config(front.over_socket, interface="asgi3", lifespan="off", log_config=None)
     server = uvicorn.Server(config)
     thread = threading.Thread(target=server.run, args=([listener],))

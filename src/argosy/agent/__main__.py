@@ -21,7 +21,7 @@ _USAGE = """\
 """
 
 
-_VERBS = ("serve", "probe", "release", "keep", "guard", "start", "connect", "fetch")
+_VERBS = ("serve", "probe", "release", "keep", "guard", "start", "connect", "fetch", "inside")
 
 
 def _fail(text: str) -> int:
@@ -34,10 +34,8 @@ def main(arguments: list[str]) -> int:
     if not arguments or arguments[0] not in _VERBS:
         sys.stderr.write("usage:\n" + _USAGE)
         return 2
-    if arguments[0] == "keep":  # an agent starts this for a device that programs share
-        from argosy.agent import mps
-
-        return mps.keep(*arguments[1:])
+    if arguments[0] in ("keep", "inside"):
+        return _own(*arguments)
     if arguments[0] == "start":
         from argosy.agent import start
 
@@ -88,6 +86,18 @@ def main(arguments: list[str]) -> int:
     if umask.isdigit():
         os.umask(int(umask, 8) & 0o777)
     return daemon.run(root, os.path.abspath(options["socket"]), options.get("name", ""), own_devices, notice)
+
+
+def _own(verb: str, *words: str) -> int:
+    """What agents start: `keep` for a device that programs share, `inside` for a session."""
+    if verb == "keep":
+        from argosy.agent import mps
+
+        return mps.keep(*words)
+    sys.modules["ssl"] = None  # type: ignore[assignment]  # asyncio would load it
+    from argosy.agent import inside
+
+    return inside.run(*words)
 
 
 def _options(arguments: list[str]) -> dict[str, str]:

@@ -6,6 +6,7 @@ import json
 import os
 import socket
 import sys
+import threading
 
 from argosy import __version__
 from argosy.agent import devices, programs
@@ -146,6 +147,8 @@ class Node:
         self._devices: list[dict[str, object]] = []
         self.notice: dict[str, object] | None = None  # of its own end
         self._unused: list[dict[str, str]] = []
+        self._levels: tuple[list[str], dict[str, str]] | None = None
+        self._looking = threading.Lock()
         #: What agents of this user share: MPS daemons, MIG instances.
         self.shares_base = os.environ.get("ARGOSY_SHARES_DIR") or "/tmp/argosy-shares-%d" % os.geteuid()
         groups = Cgroups("probe", self._place)
@@ -170,6 +173,18 @@ class Node:
         """May take seconds on a machine whose driver sleeps."""
         self._devices = devices.discover()
         self._unused = devices.unused(self._devices)
+
+    def levels(self) -> tuple[list[str], dict[str, str]]:
+        """How well sessions can be kept apart here, and why not better. The first time it takes some 10
+        ms."""
+        with self._looking:
+            if self._levels is None:
+                from argosy.agent import sandbox
+
+                self._levels = sandbox.levels()
+                self._static["isolation"] = self._levels[0]
+                self._static["isolation_gaps"] = sorted(self._levels[1].items())
+            return self._levels
 
     @property
     def has_devices(self) -> bool:

@@ -123,6 +123,19 @@ if TYPE_CHECKING:
         sent: int  # by the agent's clock, when the server heard of it last
         ms: int
 
+    class AppOrder(TypedDict):
+        name: str
+        command: str
+        listens: str
+        port: int
+        ready: str
+        kernels: str
+        program: str
+        isolation: str
+        home: str
+        env: dict[str, str]
+        folder: str
+
     class Order(TypedDict):
         id: str
         job: str
@@ -138,6 +151,7 @@ if TYPE_CHECKING:
         memory_bytes: int
         run_now: bool
         lease: Lease | None
+        app: AppOrder | None
 
 
 def is_rank_id(text: str) -> bool:
@@ -199,7 +213,15 @@ def checked_order(order: dict[str, object]) -> Order:
         "memory_bytes": amount("memory_bytes"),
         "run_now": bool(order.get("run_now", False)),
         "lease": _checked_lease(order["lease"]) if order.get("lease") else None,
+        "app": _checked_app(order["app"]) if order.get("app") else None,
     }
+
+
+def _checked_app(given: object) -> AppOrder:
+    """Raises Refused."""
+    from argosy.agent import apps  # nodes without sessions never load it
+
+    return apps.checked(given)
 
 
 def _checked_lease(given: object) -> Lease:

@@ -93,6 +93,16 @@ def spawn(
     return _fork_and_exec(argv, env, stdin, output, append, flags, inherit)
 
 
+def spawn_child(argv: list[str], env: dict[str, str]) -> int:
+    """Start a program as leader of a new session with our own output; its pid. Raises OSError."""
+    low, high = os.dup(1), os.dup(2)
+    try:
+        return spawn(argv, env, "/dev/null", "/dev/null", append=True, inherit=[(low, 1), (high, 2)])
+    finally:
+        os.close(low)
+        os.close(high)
+
+
 def _fork_and_exec(
     argv: list[str],
     env: dict[str, str],

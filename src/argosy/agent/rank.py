@@ -54,6 +54,7 @@ class Rank:
         self.groups: list[str] = []  # cgroup folders
         self.has_setup = False
         self.has_run = False
+        self.has_app = False  # it runs the app of a session
         self.env: dict[str, str] = {}  # holds secrets: never written anywhere
         self.workdir = ""
         self.held: Held | None = (
@@ -78,6 +79,9 @@ class Rank:
         self.log_base = 0  # log offset of the file's first byte
         self.is_adopted = False  # nobody has read its log since
         self.is_truncated = False  # since its state was saved
+        self.ready_ms = 0  # since when its app answers
+        self.active_ms = 0  # when its app was last seen at work, and by what sign
+        self.active_by = ""
         self.grew_s = -1e9  # monotonic: when the log was last seen to grow
         self.poll_s = POLL_FAST_S
         self.poll_at_s = 0.0
@@ -106,6 +110,9 @@ class Rank:
             fact["oom"] = True
         if self.detail:
             fact["detail"] = self.detail
+        if self.ready_ms:
+            fact["ready_ms"] = self.ready_ms
+            fact["active_ms"], fact["active_by"] = self.active_ms, self.active_by
         return fact
 
     def measure_log(self) -> bool:
@@ -192,6 +199,7 @@ class Rank:
             "gpu_limit": self.gpu_limit,
             "job": self.job,
             "attempt": self.attempt,
+            "app": self.has_app,
             "gated": True,
         }
         data = json.dumps(state).encode()
@@ -223,6 +231,7 @@ class Rank:
         for name in ("detail", "log_base", "log_bytes"):
             setattr(self, name, state[name])
         self.job, self.attempt = state.get("job", ""), state.get("attempt", 0)
+        self.has_app = state.get("app", False)
         self.gated = state.get("gated", False)  # not there after an older agent
         mps = state.get("mps")
         self.mps = (mps[0], mps[1]) if mps else None

@@ -11,7 +11,7 @@ import time
 from argosy.agent import cgroups, journal, processes, programs, sharing
 from argosy.agent.ending import Ending, Told, outside_group
 from argosy.agent.leases import Leases
-from argosy.agent.orders import Busy, base_env, checked_order, is_rank_id
+from argosy.agent.orders import Busy, Refused, base_env, checked_order, is_rank_id
 from argosy.agent.polling import Polling
 from argosy.agent.rank import (
     NO_EXIT_CODE,
@@ -31,6 +31,8 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
+    from argosy.agent.apps import Apps
+    from argosy.agent.node import Node
     from argosy.agent.orders import Order
 
 _GATE_PATIENCE_S = 1.0
@@ -46,17 +48,29 @@ class Ranks:
         boot_id: str,
         loop: asyncio.AbstractEventLoop,
         shares: sharing.Sharing,
+        node: Node,
     ) -> None:
+        self._node = node
+        self._made_apps: Apps | None = None
         shared = self._shared = Supervision(root, node_name, boot_id, loop, shares)
         self.home, self.shell, self.reaper = shared.home, shared.shell, shared.reaper
         self.by_id, self.observers = shared.by_id, shared.observers
         self._ending = Ending(shared, self._run_next)
         self.leases = Leases(shared, self.stop)
         self._polling = Polling(shared, self._ending.start_kill)
-        self._spawning = Spawning(shared, self._ending, self._polling)
+        self._spawning = Spawning(shared, self._ending, self._polling, lambda rank: self.apps.attend(rank))
         self._share_lock = asyncio.Lock()
         self._made_env: dict[str, str] = {}
         self._newest: dict[str, int] = {}  # job id -> the newest of its attempts that was ordered here
+
+    @property
+    def apps(self) -> Apps:
+        """Nodes without sessions never load them."""
+        if self._made_apps is None:
+            from argosy.agent.apps import Apps
+
+            self._made_apps = Apps(self._shared, self._node)
+        return self._made_apps
 
     # ---- life across restarts
 
@@ -99,6 +113,8 @@ class Ranks:
             rank.spawned_s = 0.0
             self._ending.guard_soon(rank)
             self.leases.adopt(rank)
+            if rank.has_app:
+                self.apps.attend(rank)
             ended = functools.partial(self._adopted_ended, rank)
             self._shared.reaper.watch_adopted(rank.pid, rank.ticks, ended)
         self._shared.cgroups.sweep({group for rank in self._shared.by_id.values() for group in rank.groups})
@@ -129,7 +145,8 @@ class Ranks:
         rank = Rank(self._shared.folder + "/" + order["id"], order["id"])
         self._shared.by_id[rank.id] = rank
         rank.has_setup = bool(order["setup"].strip())
-        rank.has_run = bool(order["run"].strip())
+        rank.has_app = order["app"] is not None
+        rank.has_run = rank.has_app or bool(order["run"].strip())
         rank.run_wanted = order["run_now"]
         rank.job, rank.attempt = order["job"], order["attempt"]
         if rank.job and rank.attempt < self._newest.get(rank.job, 0):
@@ -152,6 +169,11 @@ class Ranks:
         rank.env.update(wish.env)
         rank.env[processes.MARK] = self._shared.key(rank)
         try:
+            if rank.has_app and not refusal:
+                try:
+                    order["run"] = self.apps.lay_out(rank, order)
+                except Refused as error:
+                    refusal = str(error)
             self._lay_out(rank, order, wish.note)
             lease = order["lease"]
             rank.lapsed = lease is not None and not self.leases.take(rank, lease)
@@ -173,8 +195,8 @@ class Ranks:
     def _lay_out(self, rank: Rank, order: Order, note: str) -> None:
         """Its folders and files. Raises OSError."""
         os.makedirs(rank.workdir, exist_ok=True)
-        self._link_sky_workdir(order["workdir"])
-        self._make_checkpoint_dir(rank.env)
+        _link_sky_workdir(self._shared.home, order["workdir"])
+        _make_checkpoint_dir(self._shared.home, rank.env)
         self._shared.erase(rank.folder)
         os.mkdir(rank.folder, 0o700)
         rank.save(self._shared.boot_id)
@@ -226,21 +248,6 @@ class Ranks:
             self._spawning.run_one(rank)
         else:
             rank.phase = READY
-
-    def _link_sky_workdir(self, workdir: str) -> None:
-        """Where SkyPilot's task files look for it."""
-        link = self._shared.home + "/sky_workdir"
-        if workdir == "workdir" and not os.path.lexists(link):
-            os.symlink(workdir, link)
-
-    def _make_checkpoint_dir(self, env: dict[str, str]) -> None:
-        """The folder exists before the program looks for it. `~` is this node's home, which the server cannot
-        know."""
-        for name in ("ARGOSY_CHECKPOINT_DIR", "SKYPILOT_CHECKPOINT_DIR"):
-            folder = env.get(name)
-            if folder:
-                env[name] = self._shared.home + folder[1:] if folder.startswith("~/") else folder
-                os.makedirs(env[name], mode=0o700, exist_ok=True)
 
     async def run(self, ids: Iterable[str]) -> None:
         """Raises Busy when one is not known here (the agent was restarted before it ran)."""
@@ -329,6 +336,23 @@ class Ranks:
     def observe(self, observer: Observer) -> None:
         """Tell it of changes from now on."""
         self._polling.observe(observer)
+
+
+def _link_sky_workdir(home: str, workdir: str) -> None:
+    """Where SkyPilot's task files look for it."""
+    link = home + "/sky_workdir"
+    if workdir == "workdir" and not os.path.lexists(link):
+        os.symlink(workdir, link)
+
+
+def _make_checkpoint_dir(home: str, env: dict[str, str]) -> None:
+    """The folder exists before the program looks for it. `~` is this node's home, which the server cannot
+    know."""
+    for name in ("ARGOSY_CHECKPOINT_DIR", "SKYPILOT_CHECKPOINT_DIR"):
+        folder = env.get(name)
+        if folder:
+            env[name] = home + folder[1:] if folder.startswith("~/") else folder
+            os.makedirs(env[name], mode=0o700, exist_ok=True)
 
 
 def _leave_word(rank: Rank, why: str) -> None:

@@ -56,7 +56,7 @@ class Agent:
         self._root = root
         self._node = Node(root, name, own_devices)
         self._sharing = Sharing(self._node)
-        self._ranks = Ranks(root, self._node.name, boot_id(), loop, self._sharing)
+        self._ranks = Ranks(root, self._node.name, boot_id(), loop, self._sharing, self._node)
         self._ranks.adopt()
         self._made_trees: Trees | None = None
         self._tree_lock = asyncio.Lock()
@@ -85,6 +85,7 @@ class Agent:
             ("POST", "/kept/chunks"): kept.send,
             ("POST", "/ssh"): self._ssh,
             ("POST", "/copy"): self._copy,
+            ("POST", "/enter"): lambda asked, *streams: self._ranks.apps.enter(asked, streams, UPGRADED),
             ("POST", "/fetch"): lambda _, *streams: _fetch(root, self._node.name, streams),
         }
 
@@ -145,7 +146,7 @@ class Agent:
         except OSError as error:
             if isinstance(error, ConnectionError):
                 raise
-            return await _break_off(reader, writer, 503, self._failure(error))
+            return await _break_off(reader, writer, 503, _failure(self._node.name, error))
         key = (request.method, request.path)
         try:
             arguments = json.loads(body) if body else {}
@@ -170,19 +171,13 @@ class Agent:
         except OSError as error:
             if isinstance(error, ConnectionError):
                 raise
-            status, answer = 503, self._failure(error)
+            status, answer = 503, _failure(self._node.name, error)
         except (RecursionError, MemoryError, TypeError, ValueError, KeyError, AttributeError) as error:
             text = "%s: %s" % (type(error).__name__, error)
             warn("%s %s failed: %s" % (*key, text))
             status, answer = 400, {"error": "refused", "field": "body", "text": text}
         await reply(writer, status, answer)
         return True
-
-    def _failure(self, error: OSError) -> dict[str, object]:
-        if error.errno in (errno.ENOSPC, errno.EDQUOT):
-            return {"error": "refused", "field": "disk", "text": "disk full on " + self._node.name}
-        text = "%s: %s" % (self._node.name, error.strerror or type(error).__name__)
-        return {"error": "transient", "text": text}
 
     # ---- calls
 
@@ -191,6 +186,7 @@ class Agent:
         if self._devices_known.done() and self._node.has_devices:
             self._devices_known = self._loop.run_in_executor(None, self._node.sample_devices)
         await self._devices()
+        await self._loop.run_in_executor(None, self._node.levels)
         return self._node.facts()
 
     async def _devices(self) -> None:
@@ -338,7 +334,8 @@ class Agent:
         from argosy.agent import sshd
 
         endpoint = sshd.Endpoint(self._root, self._node.name, self._ranks.home, self._ranks.shell)
-        await sshd.serve(endpoint, self._ranks, str(arguments.get("key", "")), (reader, writer), UPGRADED)
+        key, reaper = str(arguments.get("key", "")), self._ranks.reaper
+        await sshd.serve(endpoint, reaper, key, (reader, writer), UPGRADED)
 
     async def _copy(
         self, arguments: dict[str, object], reader: asyncio.StreamReader, writer: asyncio.StreamWriter
@@ -353,6 +350,12 @@ UPGRADED = (
     + wire.UPGRADE.encode()
     + b"\r\n\r\n"
 )
+
+
+def _failure(node: str, error: OSError) -> dict[str, object]:
+    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return {"error": "refused", "field": "disk", "text": "disk full on " + node}
+    return {"error": "transient", "text": "%s: %s" % (node, error.strerror or type(error).__name__)}
 
 
 async def _fetch(root: str, name: str, streams: tuple[asyncio.StreamReader, asyncio.StreamWriter]) -> None:

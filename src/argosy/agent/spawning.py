@@ -11,6 +11,8 @@ from argosy.agent.rank import RUNNING, Rank, now_ms, reason_of
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from argosy.agent.ending import Ending
     from argosy.agent.polling import Polling
     from argosy.agent.supervision import Supervision
@@ -49,8 +51,11 @@ exec "$1" -c '[ ! -r ~/.bashrc ] || . ~/.bashrc >/dev/null 2>&1; . "$0"' "$0"
 class Spawning:
     """Starts the stages of ranks."""
 
-    def __init__(self, shared: Supervision, ending: Ending, polling: Polling) -> None:
+    def __init__(
+        self, shared: Supervision, ending: Ending, polling: Polling, attend: Callable[[Rank], None]
+    ) -> None:
         self._shared, self._ending, self._polling = shared, ending, polling
+        self._attend = attend  # to the app of a rank that has begun
         self._at_gate: list[Rank] = []
 
     def run_one(self, rank: Rank) -> None:
@@ -124,6 +129,8 @@ class Spawning:
                 if rank.stop_at_s is None:
                     rank.open_gate()
                     programs.die_at("opened")
+                    if rank.has_app:
+                        self._attend(rank)
                     self._shared.changed(rank)
                 else:
                     rank.close_gate()

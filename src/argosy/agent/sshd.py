@@ -20,10 +20,6 @@ from argosy.agent.node import user_name
 from argosy.agent.orders import Refused, base_env
 from argosy.agent.rank import warn
 
-TYPE_CHECKING = False
-if TYPE_CHECKING:
-    from argosy.agent.ranks import Ranks
-
 _SBIN = "/usr/sbin:/usr/local/sbin:/sbin:/usr/bin:/usr/local/bin"
 _SFTP = (
     "/usr/lib/openssh/sftp-server", "/usr/libexec/openssh/sftp-server", "/usr/libexec/sftp-server",
@@ -56,10 +52,19 @@ ForceCommand {folder}/session
 class Endpoint:
     """The files of this node's sshd, below `<root>/ssh`. Methods block; they raise Refused and OSError."""
 
-    def __init__(self, root: str, name: str, home: str, shell: str, places: str = _SBIN) -> None:
+    def __init__(
+        self,
+        root: str,
+        name: str,
+        home: str,
+        shell: str,
+        places: str = _SBIN,
+        env: dict[str, str] | None = None,
+    ) -> None:
         self._folder = root + "/ssh"
         self.log = self._folder + "/log"
         self._name, self._home, self._shell, self._places = name, home, shell, places
+        self._env = env  # of what is run; None: of this node's programs
 
     def ready(self, public_key: str) -> tuple[list[str], str]:
         """The command that serves one connection of who has this key, and the node's host key."""
@@ -114,9 +119,15 @@ class Endpoint:
 
     def _write_session(self) -> None:
         """What every session runs: the user's command or shell, as this node's programs run."""
-        env = base_env(self._home)
-        env.pop("PYTHONUNBUFFERED", None)
-        lines = ["#!/bin/sh"]
+        lines = ["#!" + ("/bin/sh" if self._env is None else self._shell)]
+        if self._env is None:
+            env = base_env(self._home)
+            env.pop("PYTHONUNBUFFERED", None)
+        else:  # secrets stay in memory: the rest of it is read from the process that has them
+            env = self._env
+            lines += [
+                "while IFS= read -r -d '' one; do export \"$one\"; done </proc/%d/environ" % os.getpid()
+            ]
         lines += ["export %s=%s" % (key, _quoted(env[key])) for key in sorted(env) if key.isidentifier()]
         lines += [
             "export SHELL=" + _quoted(self._shell),
@@ -172,8 +183,8 @@ def start(argv: list[str], log: str) -> tuple[int, socket.socket]:
 
 
 async def serve(
-    endpoint: Endpoint, ranks: Ranks, key: str, streams: tuple[asyncio.StreamReader, asyncio.StreamWriter],
-    upgraded: bytes,
+    endpoint: Endpoint, reaper: processes.Reaper, key: str,
+    streams: tuple[asyncio.StreamReader, asyncio.StreamWriter], upgraded: bytes,
 ) -> None:  # fmt: skip
     """Carry one connection: first a line with the host key, as JSON, then what ssh and sshd say."""
     loop = asyncio.get_running_loop()
@@ -185,7 +196,7 @@ async def serve(
         if not ended.done():
             ended.set_result(status)
 
-    ranks.reaper.watch_child(pid, note)
+    reaper.watch_child(pid, note)
     streams[1].write(upgraded + json.dumps({"host_key": host_key}).encode() + b"\n")
     try:
         await terminal.join(streams, await asyncio.open_connection(sock=ours))

@@ -19,12 +19,14 @@ from argosy.api.hosts import HostCalls
 from argosy.api.job_pools import JobPoolCalls
 from argosy.api.jobs import JobCalls, LogCalls
 from argosy.api.launching import LaunchingCalls
+from argosy.api.people import PeopleCalls
 from argosy.api.planning import PlanningCalls
 from argosy.api.pool import PoolCalls
 from argosy.api.prices import PriceCalls
 from argosy.api.quota import QuotaCalls
 from argosy.api.server import ServerCalls
 from argosy.api.services import ServiceCalls
+from argosy.api.sessions import SessionCalls, SessionStreams
 from argosy.api.shell import ShellCalls
 from argosy.api.storage import StorageCalls
 
@@ -38,6 +40,7 @@ class Calls(
     GroupCalls,
     JobPoolCalls,
     ServiceCalls,
+    SessionCalls,
     EventCalls,
     CostCalls,
     PriceCalls,
@@ -46,9 +49,12 @@ class Calls(
     HostCalls,
     FileCalls,
     StorageCalls,
+    PeopleCalls,
     CheckpointCalls,
 ):
     """Every endpoint but the streams. A new feature is one line here."""
 
 
-ENDPOINTS: Final[tuple[AnyEndpoint, ...]] = endpoints_of(*Calls.__bases__, LogCalls, ShellCalls)
+ENDPOINTS: Final[tuple[AnyEndpoint, ...]] = endpoints_of(
+    *Calls.__bases__, LogCalls, ShellCalls, SessionStreams
+)

@@ -54,6 +54,9 @@ SECTIONS: Final[dict[str, dict[str, _Entry]]] = {
     "Managed jobs": {
         "jobs": _Entry("jobs", "jobs", "Jobs that own their nodes and recover: launch, queue, logs, cancel.")
     },
+    "Sessions": {
+        "session": _Entry("sessions", "sessions", "Notebooks, terminals, editors: start, open, rest, end.")
+    },
     "Services": {
         "serve": _Entry("services", "serve", "Replicas behind one endpoint: up, update, status, logs, down.")
     },
@@ -63,6 +66,7 @@ SECTIONS: Final[dict[str, dict[str, _Entry]]] = {
     },
     "Data": {
         "storage": _Entry("storage", "storage", "Buckets of the server: copy, list, keys for S3 programs."),
+        "files": _Entry("files", "files", "Parallel find, ls, du, chmod, chown, cp, rm, sync, stat."),
         "checkpoints": _Entry(
             "checkpoints", "checkpoints", "What managed jobs have saved: list, fetch, remove."
         ),
@@ -81,6 +85,15 @@ SECTIONS: Final[dict[str, dict[str, _Entry]]] = {
         "cost-report": _Entry("costs", "cost_report", "What clusters and managed jobs cost."),
         "budget": _Entry("costs", "budget", "Budgets of projects."),
     },
+    "People": {
+        "login": _Entry("signing_in", "login", "Sign in to a server, by password or by a code elsewhere."),
+        "logout": _Entry("signing_in", "logout", "End the sign-in of this machine."),
+        "whoami": _Entry("signing_in", "whoami", "Show who you are to the server, and your roles."),
+        "token": _Entry("signing_in", "token", "Personal tokens, for programs that act as you."),
+        "user": _Entry("people", "user", "Accounts of people and services."),
+        "project": _Entry("people", "project", "Projects, to which everything belongs."),
+        "role": _Entry("people", "role", "Roles, and who has which."),
+    },
     "Argosy itself": {
         "convert": _Entry(
             "converting", "convert", "Turn a dstack, Slurm, Kubernetes, Ray or compose file into a task."
@@ -93,6 +106,7 @@ SECTIONS: Final[dict[str, dict[str, _Entry]]] = {
     "": {
         "show-gpus": _Entry("prices", "gpus", ""),
         "api": _Entry("server", "server", ""),
+        "users": _Entry("people", "user", ""),
         "terminate": _Entry("clusters", "down", ""),
     },
 }

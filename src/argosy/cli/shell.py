@@ -49,9 +49,9 @@ def ssh(
     client = session.client
     client.cluster(cluster)  # starts the server if need be, and knows the cluster
     with open_shell(
-        client.location, cluster, node=node, command=command_of(words) if words else "", size=_size()
+        client.location, cluster, node=node, command=command_of(words) if words else "", size=terminal_size()
     ) as shell:
-        status = _run(shell)
+        status = carry_terminal(shell)
     if status is None:
         session.screen.say(
             f"The connection to `{cluster}` was lost; `argosy ssh {cluster}` opens a new shell."
@@ -115,11 +115,11 @@ def ssh_proxy(session: Session, cluster: str, node: int) -> None:
     os._exit(0)  # a thread waits for input that nobody reads any more
 
 
-def _run(shell: Shell) -> int | None:
+def carry_terminal(shell: Shell) -> int | None:
     """Carry bytes both ways until the shell ends; its exit code, None when the connection was lost."""
     sys.stdout.flush()
     out = sys.stdout.buffer
-    with _raw_terminal(), _on_resize(lambda: shell.resize(_size())):
+    with _raw_terminal(), _on_resize(lambda: shell.resize(terminal_size())):
         typing = threading.Thread(target=_type, args=(shell,), daemon=True)
         typing.start()
         for data in shell.read():
@@ -145,7 +145,8 @@ def _type(shell: Shell) -> None:
         shell.write(data)
 
 
-def _size() -> Size:
+def terminal_size() -> Size:
+    """Of this terminal; 24 x 80 where there is none."""
     from argosy.client.shell import Size
 
     for descriptor in (0, 1, 2):

@@ -19,6 +19,7 @@ from argosy.client.connection import CONNECT_TIMEOUT_S, REPLY_TIMEOUT_S, Broken,
 from argosy.client.flow import Aside, FlowMethod
 from argosy.client.frames import LogPiece
 from argosy.client.progress import OnProgress, Sent, needs_files
+from argosy.client.sign_ins import signed_in
 from argosy.model.errors import ArgosyError
 from argosy.model.task import Task
 
@@ -47,7 +48,7 @@ class SharedClient(Calls):
         on_start: Callable[[], None] | None = None,
     ) -> None:
         self.env: Mapping[str, str] = os.environ if env is None else env
-        self.location = locate(self.env) if location is None else location
+        self.location = signed_in(locate(self.env)) if location is None else location
         self._start = start and self.location.is_default
         self._on_start = on_start  # told before the local server is started
         self._connect_timeout_s = connect_timeout_s

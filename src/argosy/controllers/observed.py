@@ -13,6 +13,7 @@ from argosy.model.facts import ClaimFact, NodeFacts, RankFact, RankPhase
 from argosy.model.served import ReplicaFact, ServedFact
 
 _SAVED_MAX: Final = 10_000
+_USED_NEWS_MS: Final = 30_000
 _NONE: dict[str, RankFact] = {}
 AT_WORK_PERCENT: Final = 5  # a GPU that does less is idle: drivers and displays make a little load
 
@@ -35,6 +36,7 @@ class Facts:
         self._gpu_used_ms: dict[str, int] = {}
         self.replicas: dict[str, ReplicaFact] = {}  # by id of the job
         self.services: dict[str, ServedFact] = {}  # by id
+        self._used: dict[str, tuple[int, str]] = {}  # by session: when, and by what
 
     # -- reading ------------------------------------------------------------------------------------
 
@@ -74,6 +76,9 @@ class Facts:
 
     def gpu_used_ms(self, node_id: str) -> int:
         return self._gpu_used_ms.get(node_id, 0)
+
+    def used(self, subject: str) -> tuple[int, str]:
+        return self._used.get(subject, (0, ""))
 
     # -- writing ------------------------------------------------------------------------------------
 
@@ -171,6 +176,15 @@ class Facts:
         self._misses.pop(claim_id, None)
         self._claims.pop(claim_id, None)
         self._failures.pop(claim_id, None)
+
+    def set_used(self, subject: str, now_ms: int, by: str) -> bool:
+        """Whether it is news after half a minute."""
+        before_ms, _ = self._used.get(subject, (0, ""))
+        self._used[subject] = (now_ms, by)
+        return now_ms - before_ms > _USED_NEWS_MS
+
+    def drop_used(self, subject: str) -> None:
+        self._used.pop(subject, None)
 
     def begin(self, subject: str) -> None:
         self._busy[subject] = self._busy.get(subject, 0) + 1

@@ -121,6 +121,9 @@ class Observed(Protocol):
     def gpu_used_ms(self, node_id: str) -> int:
         """When a GPU of the node was last seen at work, or was first seen at all; 0: it tells no load."""
 
+    def used(self, subject: str) -> tuple[int, str]:
+        """When people last used a session through this server, and by what; (0, "") when they did not."""
+
 
 def terminals_of(cluster_id: str) -> str:
     """The subject that is busy while somebody has a terminal on the cluster."""

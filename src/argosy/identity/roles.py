@@ -27,6 +27,12 @@ class Role(msgspec.Struct, frozen=True, kw_only=True):
         return Grant(permissions=self.permissions, own=self.own, projects=projects)
 
 
+def known(patterns: Iterable[str]) -> frozenset[str]:
+    """As `expand`, of patterns that are stored: one that this version does not know gives nothing."""
+    wanted = [pattern.strip().lower().replace(":", ".") for pattern in patterns]
+    return frozenset(each for each in ALL if any(fnmatchcase(each, one) for one in wanted))
+
+
 def expand(patterns: Iterable[str]) -> frozenset[str]:
     """The permissions that patterns such as `jobs.*`, `*.read` or `jobs:write` name. Raises `usage` for one
     that names none."""

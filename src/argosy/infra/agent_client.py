@@ -21,6 +21,7 @@ from argosy.infra.agent_port import (
     Channel,
     DataSource,
     Duplex,
+    Enter,
     Fetched,
     FetchOrder,
     Kept,
@@ -111,6 +112,11 @@ class _Forward(msgspec.Struct, frozen=True):
 
 class _Ssh(msgspec.Struct, frozen=True):
     key: str
+
+
+class _Enter(msgspec.Struct, frozen=True):
+    rank: str
+    enter: Enter
 
 
 class _Copy(msgspec.Struct, frozen=True):
@@ -369,6 +375,10 @@ class AgentClient:
     async def ssh(self, public_key: str) -> Duplex:
         return _Port(await self._upgrade("/ssh", _Ssh(public_key)), self._streams)
 
+    async def enter(self, rank_id: str, enter: Enter) -> Duplex:
+        channel = await self._upgrade("/enter", _Enter(rank_id, enter))
+        return _Seat(channel, self._streams) if enter.what == "shell" else _Port(channel, self._streams)
+
     async def copy(self, path: str, name: str, *, read: bool) -> Duplex:
         return _Port(await self._upgrade("/copy", _Copy(path, name, read)), self._streams)
 
@@ -426,6 +436,26 @@ class _Terminal:
         finally:
             self._streams.discard(self._channel)
             self._channel.writer.close()
+        return self._exit_code
+
+
+class _Seat(_Terminal):
+    """A terminal of a session: it goes on when this line is closed. Its first line says where it begins."""
+
+    said = b""
+
+    async def read(self) -> bytes:
+        if not self.said:
+            try:
+                self.said = await self._channel.reader.readline()
+            except _LOST:
+                self._ended = True
+            return self.said
+        return await super().read()
+
+    async def close(self) -> int | None:
+        self._streams.discard(self._channel)
+        self._channel.writer.close()
         return self._exit_code
 
 

@@ -36,6 +36,37 @@ class Lease(msgspec.Struct, frozen=True, kw_only=True):
     ms: int
 
 
+class AppOrder(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """An app that a rank runs in place of `run`, and how well it is kept apart from others on the node."""
+
+    name: str = "app"
+    command: str = ""  # shell text; "": nothing but terminals, ports and ssh
+    listens: str = ""  # socket | port
+    port: int = 0  # 0: any that is free
+    ready: str = "/"
+    kernels: str = ""  # a path that lists kernels of Jupyter
+    program: str = ""  # that must be there
+    isolation: str = "process"
+    home: str = "~"  # of its programs: `~/x` is below the node's home
+    env: dict[str, str] = {}
+    folder: str = ""  # with what it needs, below `argosy/apps` of the node's cache
+
+
+class Enter(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """What is opened in the session that a rank runs. `app`: its own face; `port`: of its loopback;
+    `shell`: a terminal, which goes on when the line is cut and is found again by `id`; `ssh`: one
+    connection of who has `key`."""
+
+    what: str  # app | port | shell | sshd
+    port: int = 0
+    command: str = ""
+    rows: int = 24
+    columns: int = 80
+    id: str = ""  # of the terminal
+    seen: int = -1  # bytes of its output that the reader has; -1: begin with what is still known
+    key: str = ""
+
+
 class RankOrder(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """What one agent is told to run. `id` is `<attempt id>.<rank>`; repeating an order is harmless."""
 
@@ -56,6 +87,7 @@ class RankOrder(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     pids_max: int = 0  # 0: no limit
     run_now: bool = False  # a gang of one needs no barrier: run as soon as it is ready
     lease: Lease | None = None
+    app: AppOrder | None = None
 
 
 class Report(msgspec.Struct, frozen=True, kw_only=True):
@@ -210,6 +242,11 @@ class AgentPort(Protocol):
     async def ssh(self, public_key: str) -> Duplex:
         """An ssh server for one connection of who has this key. The first line that it says is JSON with its
         `host_key`. Raises `RequestRefused` where the node has no sshd."""
+
+    async def enter(self, rank_id: str, enter: Enter) -> Duplex:
+        """A stream into the session that a rank runs. A terminal's is one of `shell`; the first that it
+        says is a line {"id", "from"}: how it is found again, and which byte of its output comes next.
+        Raises `RequestRefused`, and `Transient` while it cannot be entered."""
 
     async def copy(self, path: str, name: str, *, read: bool) -> Duplex:
         """A tar stream of a file or folder (`argosy.agent.copying`). Raises `RequestRefused`."""

@@ -21,9 +21,9 @@ import argosy.agent
 _MAIN: Final = "import sys\n\nfrom argosy.agent.__main__ import main\n\nsys.exit(main(sys.argv[1:]))\n"
 #: Modules that most agents never load: compiled when they are, so that the zipapp stays small.
 _SOURCE_ONLY: Final = {
-    "amd", "copying", "data_calls", "dial", "download", "fetch", "gaudi", "jetson", "kept", "mig", "mps",
-    "mux", "neuron", "notices", "outside",
-    "sshd", "starter", "terminal", "tpu",
+    "amd", "apps", "copying", "data_calls", "dial", "download", "fetch", "gaudi", "inside", "jetson", "kept",
+    "kept_calls", "landlock", "mig", "mps", "mux", "neuron", "notices", "outside", "sandbox", "sshd",
+    "starter", "terminal", "terminals", "tpu",
 }  # fmt: skip
 _EPOCH: Final = (1980, 1, 1, 0, 0, 0)  # the same bytes on every build
 
@@ -100,12 +100,41 @@ def _bare(source: str) -> str:
     return "".join(lines)
 
 
+class _Unannotated(ast.NodeTransformer):
+    """Drops what only type checkers read: nothing in the agent looks at annotations, and they are a tenth
+    of its bytecode."""
+
+    def visit_arg(self, node: ast.arg) -> ast.arg:
+        node.annotation = None
+        return node
+
+    def visit_FunctionDef(self, node: ast.FunctionDef) -> ast.AST:
+        node.returns = None
+        return self.generic_visit(node)
+
+    def visit_AsyncFunctionDef(self, node: ast.AsyncFunctionDef) -> ast.AST:
+        node.returns = None
+        return self.generic_visit(node)
+
+    def visit_AnnAssign(self, node: ast.AnnAssign) -> ast.AST:
+        self.generic_visit(node)
+        if node.value is None:
+            return ast.copy_location(ast.Pass(), node)
+        return ast.copy_location(ast.Assign(targets=[node.target], value=node.value), node)
+
+    def visit_If(self, node: ast.If) -> ast.AST:
+        if isinstance(node.test, ast.Name) and node.test.id == "TYPE_CHECKING" and not node.orelse:
+            return ast.copy_location(ast.Pass(), node)
+        return self.generic_visit(node)
+
+
 def _bytecode(source: str, name: str) -> bytes:
     """A .pyc with the hash of its source, in the unchecked form: the importer trusts it and compares
     nothing."""
     for character in map(chr, range(256)):  # one of each in a process; marshal tells who has been interned
         sys.intern(character)
-    code = compile(source, name, "exec", dont_inherit=True, optimize=2)
+    tree = ast.fix_missing_locations(_Unannotated().visit(ast.parse(source)))
+    code = compile(tree, name, "exec", dont_inherit=True, optimize=2)
     unchecked = (1).to_bytes(4, "little")
     return (
         importlib.util.MAGIC_NUMBER
@@ -119,7 +148,7 @@ def _add(archive: zipfile.ZipFile, name: str, data: bytes) -> None:
     info = zipfile.ZipInfo(name, _EPOCH)
     info.compress_type = zipfile.ZIP_DEFLATED
     info.external_attr = 0o644 << 16
-    archive.writestr(info, data)
+    archive.writestr(info, data, compresslevel=9)
 
 
 def agent_command(

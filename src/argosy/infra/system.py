@@ -54,6 +54,11 @@ class SystemIds:
             return make_id(prefix, self._last_ms, self._last_dice)
 
 
+def random_bytes(count: int) -> bytes:
+    """For secrets: never from dice that a test can load."""
+    return secrets.token_bytes(count)
+
+
 def new_token() -> str:
     """A secret that cannot be guessed, for clients to show."""
     return "argosy_" + secrets.token_urlsafe(32)

@@ -26,6 +26,11 @@ CODES: Final[dict[str, Code]] = {
     "wrong-state": Code(409, "`argosy status` shows the state it is in", 5),
     "unauthorized": Code(401, "set ARGOSY_TOKEN to a token that `argosy server token` printed", 6),
     "forbidden": Code(403, "ask the owner of the server for access", 6),
+    "second-factor": Code(401, "type the six digits that your authenticator app shows", 6),
+    "wrong-host": Code(421, "use one of the names of the server", 6),
+    "wrong-method": Code(405, "see docs/openapi.json", 2),
+    "foreign-page": Code(403, "open the server's own page", 6),
+    "too-often": Code(429, "wait, then try again", 6),
     "over-budget": Code(
         403, "raise the budget with `argosy budget set PROJECT USD`, or end what is not needed", 6
     ),

@@ -72,6 +72,8 @@ class NodeFacts(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     can_limit_pids: bool = False
     can_limit_memory: bool = False
     notice: Notice | None = None
+    isolation: tuple[str, ...] = ()  # levels that it can give to sessions, the weakest first
+    isolation_gaps: tuple[tuple[str, str], ...] = ()  # those that it cannot give, and why
     leases: bool = False  # its agent can end ranks by itself when the server is not heard
 
 
@@ -95,6 +97,10 @@ class RankFact(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     started_ms: int = 0
     ended_ms: int = 0
     detail: str = ""
+    ready_ms: int = 0  # since when its app answers; 0: it has none, or that does not yet
+    active_ms: int = 0  # when its app was last seen at work by itself
+    active_by: str = ""  # what that was: kernels | cpu | terminal
+    gpu_active_ms: int = 0  # when its share of GPUs was last seen at work
 
     @property
     def attempt_id(self) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Final
 
 import msgspec
@@ -31,11 +31,20 @@ class ObjectHead(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Written(msgspec.Struct, frozen=True, kw_only=True):
-    """Bytes that arrived, and that nobody can see yet: where they are, and what they come to."""
+    """Bytes that arrived, and that nobody can see yet: where they are, and what they come to. A few are in
+    memory (`held`, without extents and MD5) until something is made of them."""
 
     extents: tuple[tuple[str, int], ...]
     size: int
     md5: str  # hexadecimal
+    held: tuple[bytes, ...] = ()
+    check: Callable[[Sequence[bytes]], None] | None = None  # of what is held; raises ObjectProblem
+
+    def checked(self) -> tuple[bytes, ...]:
+        """What is held, once it is known to be right: this takes time, and is for a thread."""
+        if self.check is not None:
+            self.check(self.held)
+        return self.held
 
 
 class ObjectPage(msgspec.Struct, frozen=True, kw_only=True):

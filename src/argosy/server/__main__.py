@@ -66,6 +66,7 @@ def _parse(argv: Sequence[str]) -> argparse.Namespace:
 
 def _settings(options: argparse.Namespace) -> Settings:
     from argosy.server.dialling import parse_public
+    from argosy.server.door_rules import parse_rules
     from argosy.server.housekeeping import parse_retention
     from argosy.server.run import Settings
 
@@ -80,6 +81,7 @@ def _settings(options: argparse.Namespace) -> Settings:
         keys=Path(keys).absolute() if keys else None,
         retention=parse_retention(os.environ),
         public=parse_public(os.environ),
+        rules=parse_rules(os.environ),
     )
 
 

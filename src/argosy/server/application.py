@@ -23,9 +23,11 @@ from argosy.server.admission import Admission
 from argosy.server.channels import ChannelFile
 from argosy.server.dialling import DialDoor, Tls
 from argosy.server.door import Door, Limits
+from argosy.server.doorkeeper import Doorkeeper
 from argosy.server.features import FEATURES
 from argosy.server.front import Front, bind
 from argosy.server.housekeeping import Housekeeping, Retention
+from argosy.server.identity import Identity
 from argosy.server.intake import Intake
 from argosy.server.listeners import bind_tcp, render_address
 from argosy.server.log_stream import LogStreams
@@ -33,10 +35,10 @@ from argosy.server.objects import MOUNT, Objects
 from argosy.server.planner import Planner
 from argosy.server.ports import Controllers
 from argosy.server.pricing import Pricing
+from argosy.server.recording import Recorder
 from argosy.server.refreshing import Refreshes
 from argosy.server.services import Services
 from argosy.server.tenancy import Tenants
-from argosy.server.tokens import Tokens
 from argosy.server.writing import Writer
 from argosy.storage.blobs import BlobStore
 from argosy.storage.logs import LogStore
@@ -73,8 +75,7 @@ class Application:
         self.doors: list[Door] = []
         self.streams = LogStreams(store, logs, controllers, self.stopping)
         pricing = pricing or pricing_of(state_dir, providers, clock, shipped=prices)
-        pricing.refusals = controllers.refusals
-        self.pricing = pricing
+        self.pricing, pricing.refusals = pricing, controllers.refusals
         self.refreshes = Refreshes(pricing.refresh)
         self.accounts = Accounts(store, clock)
         tenants = Tenants(store, controllers, clock)
@@ -87,6 +88,7 @@ class Application:
         self.objects = Objects(state_dir / "objects", clock, ids, os.environ)
         self.housekeeping = Housekeeping(store, blobs, logs, clock, retention, sweep=self.objects.sweep)
         services = Services(
+            identity=Identity.over(store, clock, ids),
             store=store,
             providers=providers,
             intake=intake,
@@ -111,6 +113,14 @@ class Application:
             housekeeping=self.housekeeping,
         )
         self.front = _front(services, self.objects)
+
+    @property
+    def keeper(self) -> Doorkeeper:
+        return self.front.keeper
+
+    @property
+    def identity(self) -> Identity:
+        return self.front.keeper.identity
 
     def stop(self) -> None:
         """Ask the server to go down. Streams end; their readers come back with a cursor."""
@@ -159,7 +169,9 @@ class Application:
 def _front(services: Services, objects: Objects) -> Front:
     routes = bind(feature(services) for feature in FEATURES)
     mounts = {MOUNT: objects.for_owner}
-    return Front(routes, tokens=Tokens(services.store), ids=services.ids, mounts=mounts)
+    keeper = Doorkeeper(services.store, services.clock, services.identity)
+    recorder = Recorder(services.store, services.clock, services.ids)
+    return Front(routes, keeper=keeper, recorder=recorder, ids=services.ids, mounts=mounts)
 
 
 def pricing_of(

@@ -72,12 +72,20 @@ class Everywhere:
     ) -> ObjectInfo:
         if _MARK not in bucket:
             return await self._shelf.put(bucket, key, written, headers, conditions)
-        info = ObjectInfo(key=key, size=written.size, etag=written.md5, modified_ms=0)
-        head = ObjectHead(info=info, headers=headers, extents=written.extents)
         try:
-            return await asyncio.to_thread(self._send, bucket, key, head, conditions)
+            return await asyncio.to_thread(self._put, bucket, key, written, headers, conditions)
         finally:
             await self._shelf.discard(written)
+
+    def _put(
+        self, bucket: str, key: str, written: Written, headers: Mapping[str, str], conditions: Conditions
+    ) -> ObjectInfo:
+        if not written.extents:
+            extra = Extra(headers=_told(headers), conditions=conditions, size=written.size)
+            return self._open(bucket).write(key, written.checked(), extra)
+        info = ObjectInfo(key=key, size=written.size, etag=written.md5, modified_ms=0)
+        head = ObjectHead(info=info, headers=headers, extents=written.extents)
+        return self._send(bucket, key, head, conditions)
 
     def _send(self, bucket: str, key: str, head: ObjectHead, conditions: Conditions) -> ObjectInfo:
         size = head.info.size

@@ -36,7 +36,10 @@ class Disconnected(Exception):
 class Exchange:
     """A request that was let in. `is_local`: it came over the unix socket. `caller`: who asks."""
 
-    __slots__ = ("answered", "caller", "endpoint", "is_local", "path", "query", "receive", "scope", "send")
+    __slots__ = (
+        *("answered", "caller", "endpoint", "headers", "is_local", "path", "query", "receive", "scope"),
+        "send",
+    )
 
     def __init__(
         self,
@@ -53,6 +56,7 @@ class Exchange:
         self.endpoint, self.path, self.is_local = endpoint, path, is_local
         self.answered = False
         self.caller = caller
+        self.headers: list[tuple[bytes, bytes]] = []  # further ones of a JSON answer
         self.query: Mapping[str, str | int | bool] = {}  # only what was given
 
     # -- what was asked -----------------------------------------------------------------------------
@@ -111,7 +115,7 @@ class Exchange:
             {
                 "type": "http.response.start",
                 "status": 200,
-                "headers": [*_JSON_HEADERS, (b"content-length", str(len(body)).encode())],
+                "headers": [*_JSON_HEADERS, *self.headers, (b"content-length", str(len(body)).encode())],
             }
         )
         await self.send({"type": "http.response.body", "body": body})

@@ -7,9 +7,10 @@ here is routing over a table that exists already, and a quarter of a second to e
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
-from typing import Final, NamedTuple
+from typing import Any, Final, NamedTuple
 from urllib.parse import unquote
 
 import msgspec
@@ -22,9 +23,12 @@ from argosy.infra.border import BorderError, Transient
 from argosy.model.access import NOBODY, OPEN, OWNER, PERMISSIONS, SIGNED_IN, Caller, Target
 from argosy.model.errors import ArgosyError
 from argosy.model.ids import Ids
+from argosy.server.door_rules import API_POLICY, HEADERS, LASTING_TLS
+from argosy.server.doorkeeper import Doorkeeper
 from argosy.server.exchange import Disconnected, Exchange, Receive, Scope, Send, encode, send_problem
 from argosy.server.guarding import forbidden
-from argosy.server.tokens import Tokens
+from argosy.server.recording import Recorder
+from argosy.server.visitors import Visitors
 
 _log: Final = logging.getLogger(__name__)
 
@@ -34,6 +38,8 @@ Handler = Callable[[Exchange], Awaitable[Reply | bytes | None]]
 
 PROJECT_HEADER: Final = b"x-argosy-project"
 #: What methods of a mounted application ask for; all others write.
+_NOT_KEPT: Final = (b"cache-control", b"no-store")
+_PUT_OUT: Final = 4401  # how a WebSocket closes whose caller may not stay
 _MOUNTED: Final = {"GET": "buckets.read", "HEAD": "buckets.read"}
 
 #: Another ASGI application below a path, for whoever was let in.
@@ -82,12 +88,15 @@ class Front:
         self,
         routes: tuple[Route, ...],
         *,
-        tokens: Tokens,
+        keeper: Doorkeeper,
+        recorder: Recorder,
         ids: Ids,
         mounts: Mapping[str, Mounted] | None = None,
+        is_encrypted: bool = False,
     ) -> None:
-        self._tokens, self._mounts = tokens, dict(mounts or {})
-        self._ids = ids
+        self.keeper, self._recorder, self._mounts = keeper, recorder, dict(mounts or {})
+        self._visitors = Visitors(keeper)
+        self._ids, self._is_encrypted = ids, is_encrypted
         self._by_shape: dict[tuple[str, int], list[Route]] = {}
         self._exact: dict[tuple[str, str], Route] = {}
         for route in routes:
@@ -109,6 +118,8 @@ class Front:
             send = _before_upgrade(scope, send)
         exchange: Exchange | None = None
         try:
+            if not is_local:
+                send = _guarded(send, is_encrypted=self._is_encrypted)
             mounted = self._mounts.get("/" + scope["path"][1:].partition("/")[0])
             if mounted is not None and scope["type"] == "http":
                 if not is_local:
@@ -127,11 +138,11 @@ class Front:
                     hint="use a client of the server's version",
                 )
             caller = _bound(caller, scope, route.endpoint)
+            if route.endpoint.method == "WS":
+                send = self._recorder.opening(caller, route.endpoint, path, send)
             exchange = Exchange(scope, receive, send, route.endpoint, path, is_local=is_local, caller=caller)
             exchange.check_query()
-            answer = await route.handler(exchange)
-            if answer is not None:
-                await exchange.reply(answer if isinstance(answer, bytes) else encode(answer))
+            await self._answer(exchange, route, path)
         except Disconnected:
             return
         except ArgosyError as error:
@@ -145,6 +156,33 @@ class Front:
             await self._fail(exchange, scope, send, self._unexpected(scope, error))
         except Exception as error:  # noqa: BLE001  the outermost handler: the client gets an answer, we go on
             await self._fail(exchange, scope, send, self._unexpected(scope, error))
+
+    async def _answer(self, exchange: Exchange, route: Route, path: dict[str, str]) -> None:
+        """The handler's answer, its record, and the end of it when its caller may not stay."""
+        caller = exchange.caller
+        if exchange.is_local or not caller.credential:
+            await self._handle(exchange, route, path)
+            return
+        with self._visitors.visit(caller) as visit:
+            try:
+                await self._handle(exchange, route, path)
+            except asyncio.CancelledError:
+                if not visit.is_over or visit.task is None or visit.task.uncancel():
+                    raise
+                raise ArgosyError("unauthorized", "the credential has just ended") from None
+
+    async def _handle(self, exchange: Exchange, route: Route, path: dict[str, str]) -> None:
+        try:
+            with self._recorder.acting(exchange.caller, route.endpoint) as acting:
+                answer = await route.handler(exchange)
+        except ArgosyError as error:
+            if error.code == "forbidden":
+                await self._recorder.denied(exchange.caller, route.endpoint, path)
+            raise
+        if acting is not None and route.endpoint.method != "WS":
+            await self._recorder.done(acting, route.endpoint, path)
+        if answer is not None:
+            await exchange.reply(answer if isinstance(answer, bytes) else encode(answer))
 
     def _match(self, method: str, scope: Scope) -> tuple[Route | None, dict[str, str]]:
         path: str = scope["path"]
@@ -169,23 +207,24 @@ class Front:
         """Who asks. Raises `unauthorized`, and `forbidden` for who has the permission nowhere. What does not
         exist is told only to who may ask."""
         permission = route.endpoint.permission if route is not None else permission
-        given = next((value for name, value in scope["headers"] if name == b"authorization"), None)
-        if given is None:
-            if permission == OPEN:
-                return NOBODY
-            raise ArgosyError("unauthorized", "this server asks for a token")
-        kind, _, secret = given.decode("latin-1").partition(" ")
-        caller = await self._tokens.caller_of(secret.strip()) if kind.lower() == "bearer" else None
+        caller = await self.keeper.identify(scope)
         if caller is None:
-            raise ArgosyError("unauthorized", "the token is not one that this server knows")
+            if permission == OPEN:
+                return msgspec.structs.replace(NOBODY, address=scope["argosy.address"])
+            raise ArgosyError("unauthorized", "this server asks for a token")
         if permission and permission not in (OPEN, SIGNED_IN) and not visible(caller, permission):
             decided = may(caller, permission, Target())
+            if route is not None:
+                await self._recorder.denied(caller, route.endpoint, {})
             raise forbidden(decided.reason if isinstance(decided, Denied) else "")
         return caller
 
     async def _fail(self, exchange: Exchange | None, scope: Scope, send: Send, error: ArgosyError) -> None:
         if exchange is not None and exchange.answered:
             _log.warning("%s broke off: %s", exchange.endpoint.name, error.what)
+            if scope["type"] == "websocket" and error.code == "unauthorized":
+                await send({"type": "websocket.close", "code": _PUT_OUT})
+                return
             raise _Broken(
                 error.what
             ) from None  # uvicorn cuts the connection: a cut stream is not a complete one
@@ -225,6 +264,20 @@ def _knows_api(scope: Scope) -> bool:
         if name == b"x-argosy-api":
             return bool(value == str(API_VERSION).encode())
     return True
+
+
+def _guarded(send: Send, *, is_encrypted: bool) -> Send:
+    """Every answer over TCP says what browsers may not do with it."""
+    always = [*HEADERS, *([LASTING_TLS] if is_encrypted else [])]
+
+    async def guarded(message: dict[str, Any]) -> None:
+        if message["type"].endswith("response.start"):
+            there = {name for name, _ in message["headers"]}
+            more = [pair for pair in (*always, API_POLICY, _NOT_KEPT) if pair[0] not in there]
+            message = {**message, "headers": [*message["headers"], *more]}
+        await send(message)
+
+    return guarded  # type: ignore[return-value]  # a message is a dict
 
 
 def _before_upgrade(scope: Scope, send: Send) -> Send:

@@ -46,10 +46,11 @@ async def serve_stream(
         exchange.answered = True
         await exchange.receive()  # websocket.connect
         await exchange.send({"type": "websocket.accept"})
-        await _carry(exchange, duplex)
+        await carry(exchange, duplex)
 
 
-async def _carry(exchange: Exchange, duplex: Duplex) -> None:
+async def carry(exchange: Exchange, duplex: Duplex) -> None:
+    """Between the WebSocket and the node, until both sides have ended or the client is gone."""
     sent_all = asyncio.Event()
     reading = asyncio.ensure_future(_to_client(exchange, duplex))
     writing = asyncio.ensure_future(_from_client(exchange, duplex, sent_all))  # ends when the client is gone

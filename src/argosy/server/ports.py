@@ -35,6 +35,11 @@ class ObservedFacts(Protocol):
 
     def gpu_used_ms(self, node_id: str) -> int: ...
 
+    def used(self, subject: str) -> tuple[int, str]: ...
+
+    def set_used(self, subject: str, now_ms: int, by: str) -> bool:
+        """Somebody uses a session now. Whether that is news after half a minute."""
+
 
 class Picture(Protocol):
     """Why workloads wait, machines with who holds them, and what queues use, as the scheduler left them."""

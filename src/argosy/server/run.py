@@ -30,6 +30,7 @@ from argosy.model.errors import ArgosyError
 from argosy.server.application import Application, pricing_of
 from argosy.server.channels import ChannelFile
 from argosy.server.dialling import DialDoor, Public
+from argosy.server.door_rules import DoorRules
 from argosy.server.housekeeping import Housekeeping, Retention
 from argosy.server.journal import open_journal
 from argosy.server.listeners import LocalSocket, bind_tcp
@@ -61,6 +62,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     store: str = ""
     keys: Path | None = None  # the file of keys that seal secrets; None: in the state folder
     retention: Retention = Retention()
+    rules: DoorRules = DoorRules()  # names of the server, and proxies in front of it
     public: Public = Public()  # how nodes and clients elsewhere reach it
 
     @property
@@ -204,6 +206,7 @@ async def serve(settings: Settings, tcp: socket.socket | None, lock: StateLock) 
         stack.push_async_callback(_end, deciding, caring, watching, collecting, telling)
         local = LocalSocket(socket_path(state_dir))
         dials, tls = DialDoor(dialled), settings.public.tls
+        application.keeper.rules = settings.rules
         async with application.listen(local.sock, tcp, dials=dials, tls=tls, s3=settings.s3):
             stack.callback(local.unlink)
             guarding = asyncio.create_task(_guard_place(lock, local, application))
@@ -274,11 +277,13 @@ async def _care(store: Store, housekeeping: Housekeeping, clock: SystemClock) ->
 
 
 async def _watch_budgets(application: Application) -> None:
-    """Budgets are looked at every few minutes: one system call when there are none."""
+    """Budgets are looked at every few minutes: one system call when there are none. So is what is not written
+    at once: when credentials were used."""
     while True:
         await asyncio.sleep(_BUDGETS_S)
         try:
             await application.accounts.watch()
+            await application.identity.uses.write()
         except (ArgosyError, OSError) as error:
             _log.warning("budgets are looked at again later: %s", error)
 

@@ -15,6 +15,7 @@ from argosy.server.accounts import Accounts
 from argosy.server.admission import Admission
 from argosy.server.guarding import sees
 from argosy.server.housekeeping import Housekeeping
+from argosy.server.identity import Identity
 from argosy.server.intake import Intake
 from argosy.server.log_stream import LogStreams
 from argosy.server.naming import cluster_called, split_name
@@ -50,6 +51,7 @@ class Services(NamedTuple):
     tenants: Tenants
     refreshes: Refreshes
     housekeeping: Housekeeping
+    identity: Identity
     state_dir: str
     log_file: str
     listening: Callable[[], tuple[str, ...]]

@@ -55,8 +55,8 @@ async def _serve(exchange: Exchange, node: Node, agents: AgentDirectory) -> None
     await exchange.receive()  # websocket.connect
     await exchange.send({"type": "websocket.accept"})
     code: int | None = None
-    reading = asyncio.ensure_future(_to_client(exchange, duplex))
-    writing = asyncio.ensure_future(_from_client(exchange, duplex))
+    reading = asyncio.ensure_future(to_client(exchange, duplex))
+    writing = asyncio.ensure_future(from_client(exchange, duplex))
     try:
         await asyncio.wait({reading, writing}, return_when=asyncio.FIRST_COMPLETED)
     finally:
@@ -65,10 +65,15 @@ async def _serve(exchange: Exchange, node: Node, agents: AgentDirectory) -> None
         await asyncio.wait({reading, writing})
         code = await _close(duplex)
     if not _client_left(writing):
-        await exchange.send(
-            {"type": "websocket.send", "text": msgspec.json.encode(Exit(exit_code=code)).decode()}
-        )
-        await exchange.send({"type": "websocket.close", "code": 1000})
+        await send_exit(exchange, code)
+
+
+async def send_exit(exchange: Exchange, code: int | None) -> None:
+    """The last that a client hears of a terminal."""
+    await exchange.send(
+        {"type": "websocket.send", "text": msgspec.json.encode(Exit(exit_code=code)).decode()}
+    )
+    await exchange.send({"type": "websocket.close", "code": 1000})
 
 
 def _client_left(writing: asyncio.Future[None]) -> bool:
@@ -82,7 +87,8 @@ async def _close(duplex: Duplex) -> int | None:
         return None
 
 
-async def _to_client(exchange: Exchange, duplex: Duplex) -> None:
+async def to_client(exchange: Exchange, duplex: Duplex) -> None:
+    """What the terminal prints, until it ends."""
     try:
         while data := await duplex.read():
             await exchange.send({"type": "websocket.send", "bytes": data})
@@ -90,7 +96,8 @@ async def _to_client(exchange: Exchange, duplex: Duplex) -> None:
         return
 
 
-async def _from_client(exchange: Exchange, duplex: Duplex) -> None:
+async def from_client(exchange: Exchange, duplex: Duplex) -> None:
+    """What is typed, and new sizes, until the client is gone."""
     try:
         while True:
             message = await exchange.receive()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import threading
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Final, ParamSpec, TypeVar
@@ -11,7 +12,7 @@ from typing import Final, ParamSpec, TypeVar
 from argosy.model.ids import Clock, Ids
 from argosy.model.objects import Conditions, ObjectHead, ObjectInfo, ObjectPage, ObjectPart, Upload, Written
 from argosy.storage.disk import INLINE_BYTES
-from argosy.storage.shelf_folder import ALWAYS, READ_BYTES, ShelfFolder, piece_of
+from argosy.storage.shelf_folder import ALWAYS, READ_BYTES, Made, Put, ShelfFolder, Writing, piece_of
 from argosy.storage.shelf_index import AccessKey
 
 T = TypeVar("T")
@@ -25,6 +26,7 @@ class Shelf:
     def __init__(self, root: Path, clock: Clock, ids: Ids, *, sync: bool = False) -> None:
         self.folder = ShelfFolder(root, clock, ids, sync=sync)
         self._sync = sync
+        self._batches = _Batches(self.folder)
 
     async def _ask(self, work: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
         return await asyncio.to_thread(work, *args, **kwargs)
@@ -73,22 +75,25 @@ class Shelf:
 
     async def write(self, data: AsyncIterator[bytes]) -> Written:
         """Bytes that nobody can see yet. `discard` them, or make an object or a part of them."""
-        writing, held, held_bytes, size = self.folder.begin(), list[bytes](), 0, 0
+        writing: Writing | None = None
+        held, held_bytes, size = list[bytes](), 0, 0
         try:
             async for piece in data:
                 held.append(piece)
                 held_bytes += len(piece)
                 size += len(piece)
                 if held_bytes >= _GATHER_BYTES:
+                    writing = writing or self.folder.begin()
                     await asyncio.to_thread(writing.add, held)
                     held, held_bytes = [], 0
-            if size <= INLINE_BYTES and not self._sync:
-                writing.add(held)
-            elif held:
+            if writing is None:  # few: they go to the disk in the same step as their row
+                return Written(extents=(), size=size, md5="", held=tuple(held))
+            if held:
                 await asyncio.to_thread(writing.add, held)
             return await asyncio.to_thread(writing.end) if self._sync else writing.end()
         except BaseException:
-            writing.undo()
+            if writing is not None:
+                writing.undo()
             raise
 
     async def discard(self, written: Written) -> None:
@@ -103,7 +108,7 @@ class Shelf:
         conditions: Conditions = ALWAYS,
     ) -> ObjectInfo:
         """Make an object of bytes that were written."""
-        return await self._ask(self.folder.put, bucket, key, written, headers, conditions)
+        return await self._batches.put(Put(bucket, key, written, headers, conditions))
 
     async def copy(
         self,
@@ -175,3 +180,54 @@ class Shelf:
     async def sweep(self) -> int:
         """Remove files that no row speaks of and that are not young; how many."""
         return await self._ask(self.folder.sweep)
+
+
+class _Batches:
+    """Objects that are put at the same time go to the disk together: one thread, one change of the index."""
+
+    def __init__(self, folder: ShelfFolder) -> None:
+        self._folder = folder
+        self._waiting: list[tuple[Put, asyncio.Future[ObjectInfo]]] = []
+        self._lock = threading.Lock()
+        self._works = False
+
+    async def put(self, put: Put) -> ObjectInfo:
+        loop = asyncio.get_running_loop()
+        future: asyncio.Future[ObjectInfo] = loop.create_future()
+        with self._lock:
+            self._waiting.append((put, future))
+            begins, self._works = not self._works, True
+        if begins:
+            loop.run_in_executor(None, self._drain, loop)
+        return await future
+
+    def _drain(self, loop: asyncio.AbstractEventLoop) -> None:
+        while True:
+            with self._lock:
+                batch, self._waiting = self._waiting, []
+                if not batch:
+                    self._works = False
+                    return
+            try:
+                told: list[Made] = self._folder.put_many([put for put, _ in batch])
+            except Exception as error:  # noqa: BLE001  those who wait raise it
+                failed = error
+                loop.call_soon_threadsafe(_fail, batch, failed)
+                continue
+            loop.call_soon_threadsafe(_tell, batch, told)
+
+
+def _tell(batch: Sequence[tuple[Put, asyncio.Future[ObjectInfo]]], told: Sequence[Made]) -> None:
+    for (_, future), made in zip(batch, told, strict=True):
+        if future.done():  # who asked is gone; the object is there
+            continue
+        if isinstance(made, ObjectInfo):
+            future.set_result(made)
+        else:
+            future.set_exception(made)
+
+
+def _fail(batch: Sequence[tuple[Put, asyncio.Future[ObjectInfo]]], error: Exception) -> None:
+    for _, future in batch:
+        if not future.done():
+            future.set_exception(error)

@@ -11,6 +11,7 @@ them. What was answered survives the server; with `sync` it also survives a loss
 from __future__ import annotations
 
 import base64
+import contextlib
 import hashlib
 import hmac
 import os
@@ -18,9 +19,10 @@ import re
 import threading
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Final
+from typing import Final, NamedTuple
 
 from argosy.infra.system import new_token
+from argosy.model.errors import ArgosyError
 from argosy.model.ids import Clock, Ids
 from argosy.model.objects import (
     KEY_MAX_BYTES,
@@ -39,13 +41,14 @@ from argosy.storage.shelf_index import AccessKey, Extents, ShelfIndex
 READ_BYTES: Final = 512 << 10
 ALWAYS: Final = Conditions()
 _BUCKET: Final = re.compile(r"[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]")
+_SECRETS_MAX: Final = 1000
 _YOUNG_S: Final = 3600.0  # a file of an upload under way is not swept
 
 
 class Writing:
     """Bytes on their way to a file that nobody can see yet. `add`, then `end`; or `undo`."""
 
-    def __init__(self, file: str, path: Path, root: Path, *, sync: bool) -> None:
+    def __init__(self, file: str, path: str, root: Path, *, sync: bool) -> None:
         self._file, self._path, self._root, self._sync = file, path, root, sync
         self._md5, self._size, self._fd = hashlib.md5(usedforsecurity=False), 0, -1
 
@@ -70,12 +73,27 @@ class Writing:
 
     def undo(self) -> None:
         self._close()
-        self._path.unlink(missing_ok=True)
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(self._path)  # noqa: PTH108
 
     def _close(self) -> None:
         if self._fd >= 0:
             os.close(self._fd)
             self._fd = -1
+
+
+class Put(NamedTuple):
+    """An object to be: where, of which bytes, and when."""
+
+    bucket: str
+    key: str
+    written: Written
+    headers: Mapping[str, str]
+    conditions: Conditions = ALWAYS
+
+
+#: What became of a `Put`.
+Made = ObjectInfo | ObjectProblem | ArgosyError | OSError
 
 
 class ShelfFolder:
@@ -87,6 +105,8 @@ class ShelfFolder:
         self._opened: ShelfIndex | None = None
         self._opening = threading.Lock()
         self._secret = b""
+        self._secrets: dict[str, str] = {}
+        self._files = f"{os.fspath(root)}/files"
 
     @property
     def index(self) -> ShelfIndex:
@@ -128,7 +148,9 @@ class ShelfFolder:
         return key.id, self.secret_of(key.id)
 
     def secret_of(self, key_id: str) -> str:
-        """The secret of an access key follows from this store's own, so that none is kept."""
+        """The secret of an access key follows from this store's own, so that none is kept on the disk."""
+        if key_id in self._secrets:
+            return self._secrets[key_id]
         if not self._secret:
             path = self._root / "secret"
             if not path.exists():
@@ -136,7 +158,10 @@ class ShelfFolder:
                 write_whole(path, new_token().encode())
             self._secret = path.read_bytes()
         made = hmac.digest(self._secret, b"argosy s3 " + key_id.encode(), "sha256")
-        return base64.b64encode(made[:30]).decode()
+        if len(self._secrets) > _SECRETS_MAX:
+            self._secrets.clear()
+        self._secrets[key_id] = base64.b64encode(made[:30]).decode()
+        return self._secrets[key_id]
 
     # -- objects --------------------------------------------------------------------------------------------
 
@@ -157,16 +182,53 @@ class ShelfFolder:
         conditions: Conditions = ALWAYS,
     ) -> ObjectInfo:
         """Make an object of bytes that were written."""
-        info = ObjectInfo(key=key, size=written.size, etag=written.md5, modified_ms=self._clock.now_ms())
-        head = ObjectHead(info=info, headers=headers, extents=written.extents)
+        (made,) = self.put_many([Put(bucket, key, written, headers, conditions)])
+        if isinstance(made, ObjectInfo):
+            return made
+        raise made
+
+    def put_many(self, puts: Sequence[Put]) -> list[Made]:
+        """Objects, with one change of the index for all. Those that are refused are discarded."""
+        told: list[Made] = []
+        heads: list[tuple[int, Put, ObjectHead]] = []
+        for put in puts:
+            try:
+                check_key(put.key)
+                head = self._head(put)
+            except (ObjectProblem, ArgosyError, OSError) as error:
+                self.discard(put.written)
+                told.append(error)
+                continue
+            heads.append((len(told), put, head))
+            told.append(head.info)
+        olds = self.index.put_many([(put.bucket, head, put.conditions) for _, put, head in heads])
+        gone: list[tuple[str, int]] = []
+        for (at, _, head), old in zip(heads, olds, strict=True):
+            if isinstance(old, ObjectProblem):
+                told[at] = old
+                gone += head.extents
+            else:
+                gone += old
+        self._unlink(tuple(gone))
+        return told
+
+    def _head(self, put: Put) -> ObjectHead:
+        written = self.stored(put.written)
+        info = ObjectInfo(key=put.key, size=written.size, etag=written.md5, modified_ms=self._clock.now_ms())
+        return ObjectHead(info=info, headers=put.headers, extents=written.extents)
+
+    def stored(self, written: Written) -> Written:
+        """The same bytes in a file, where they are in memory yet."""
+        if written.extents:
+            return written
+        held = written.checked()
+        writing = self.begin()
         try:
-            check_key(key)
-            old = self.index.put(bucket, head, conditions)
-        except ObjectProblem:
-            self.discard(written)
+            writing.add(held)
+            return writing.end()
+        except BaseException:
+            writing.undo()
             raise
-        self._unlink(old)
-        return info
 
     def runs(self, head: ObjectHead, first: int, count: int) -> Iterator[tuple[str, int, int]]:
         """The files that hold `count` bytes from `first` on: file, offset, bytes."""
@@ -213,6 +275,7 @@ class ShelfFolder:
         return upload.id
 
     def put_part(self, bucket: str, key: str, upload_id: str, number: int, written: Written) -> ObjectPart:
+        written = self.stored(written)
         now_ms = self._clock.now_ms()
         part = ObjectPart(number=number, size=written.size, etag=written.md5, modified_ms=now_ms)
         try:
@@ -270,12 +333,13 @@ class ShelfFolder:
                     swept += 1
         return swept
 
-    def _path(self, file: str) -> Path:
-        return self._root / "files" / f"{ord(file[-1]) * 31 + ord(file[-2]) & 255:02x}" / file
+    def _path(self, file: str) -> str:
+        return f"{self._files}/{ord(file[-1]) * 31 + ord(file[-2]) & 255:02x}/{file}"
 
     def _unlink(self, extents: Extents) -> None:
         for file, _ in extents:
-            self._path(file).unlink(missing_ok=True)
+            with contextlib.suppress(FileNotFoundError):
+                os.unlink(self._path(file))  # noqa: PTH108  a Path costs more than the call
 
 
 def piece_of(fd: int, count: int, at: int) -> bytes:

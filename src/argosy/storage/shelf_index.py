@@ -163,11 +163,17 @@ class ShelfIndex:
             extents=_EXTENTS.decode(_bytes(extents)),
         )
 
-    def put(self, bucket: str, head: ObjectHead, conditions: Conditions) -> Extents:
-        """The files of the object that was there before."""
+    def put_many(self, heads: Sequence[tuple[str, ObjectHead, Conditions]]) -> list[Extents | ObjectProblem]:
+        """For each the files of the object that was there before, or why it is refused."""
+        told: list[Extents | ObjectProblem] = []
         with self._writes() as db:
-            self._need(db, bucket)
-            return self._put(db, bucket, head, conditions)
+            for bucket, head, conditions in heads:
+                try:
+                    self._need(db, bucket)
+                    told.append(self._put(db, bucket, head, conditions))
+                except ObjectProblem as problem:  # raised before anything is changed
+                    told.append(problem)
+        return told
 
     def _put(self, db: sqlite3.Cursor, bucket: str, head: ObjectHead, conditions: Conditions) -> Extents:
         info = head.info

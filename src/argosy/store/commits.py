@@ -12,12 +12,13 @@ import msgspec
 import sqlalchemy as sa
 from sqlalchemy.exc import IntegrityError
 
+from argosy.model.audit import Act
 from argosy.model.errors import ArgosyError
 from argosy.model.ids import Clock
 from argosy.model.kinds import kind_of
 from argosy.model.phases import may_move
 from argosy.model.rows import CLAIMS_TAKEN, Attempt, Event, Row, Workload
-from argosy.store import outbox, schema
+from argosy.store import audit, outbox, schema
 from argosy.store.ballast import Ballast, ends_something
 from argosy.store.database import Database
 from argosy.store.errors import Conflict, IllegalMove, KeyUsed
@@ -41,7 +42,18 @@ class Numbered(NamedTuple):
 class Request:
     """One call of `commit`, on its way to the database."""
 
-    __slots__ = ("columns", "events", "expect", "key", "numbered", "puts", "rows", "secrets")
+    __slots__ = (
+        "acting",
+        "acts",
+        "columns",
+        "events",
+        "expect",
+        "key",
+        "numbered",
+        "puts",
+        "rows",
+        "secrets",
+    )
 
     def __init__(
         self,
@@ -51,8 +63,11 @@ class Request:
         secrets: Mapping[str, Mapping[str, str]],
         key: tuple[str, bytes] | None,
         numbered: Numbered | None = None,
+        acts: Sequence[Act] = (),
     ) -> None:
         self.numbered = numbered
+        self.acts = tuple(acts)
+        self.acting = audit.ACTING.get()  # who asked for it
         self.puts = puts
         self.expect = expect
         self.events = events
@@ -63,7 +78,7 @@ class Request:
 
     @property
     def is_empty(self) -> bool:
-        return not (self.puts or self.events or self.secrets or self.key or self.numbered)
+        return not (self.puts or self.events or self.secrets or self.key or self.numbered or self.acts)
 
     def number(self, connection: sa.Connection) -> None:
         """Make the rows that stand under fresh numbers, which are not taken yet."""
@@ -185,6 +200,7 @@ class Writer:
                 continue
             if not request.is_empty:
                 self._write(connection, request, seq, event_seq, now_ms)
+                self._write_acts(connection, snapshot, request)
                 if request.numbered is not None and request.numbered.size:
                     taken = {"scope": request.numbered.scope, "count": request.numbered.size}
                     connection.execute(TAKE_NUMBERS, taken)
@@ -256,7 +272,7 @@ class Writer:
         updates: dict[sa.Table, list[schema.Columns]] = {}
         over: list[str] = []
         for old, row, columns in zip(request.puts, request.rows, request.columns, strict=True):
-            table = schema.TABLES[type(row)]
+            table = schema.table_of(type(row))
             if old.rev:
                 known = {"id_": row.id, "rev_": old.rev, "seq": seq}
                 updates.setdefault(table, []).append(columns | known)
@@ -290,6 +306,19 @@ class Writer:
                 connection.execute(schema.outbox.insert(), letters)
         if request.key is not None:
             connection.execute(_ADD_KEY, {"key": request.key[0], "reply": request.key[1], "at_ms": now_ms})
+
+    def _write_acts(self, connection: sa.Connection, snapshot: Snapshot, request: Request) -> None:
+        """What the request said, and that whoever asks has changed these rows."""
+        acts, acting = list(request.acts), request.acting
+        if acting is not None and (request.rows or request.secrets):
+            pairs = [(snapshot.stored(row.id), row) for row in request.rows]
+            target, changes = audit.changes_of(pairs)
+            target = target or ", ".join(request.secrets)
+            acts.append(msgspec.structs.replace(acting.act, target=target, changes=changes))
+        if acts:
+            audit.append(connection, acts)
+        if acting is not None:
+            acting.written += 1
 
     def _explain(self, connection: sa.Connection, request: Request) -> Exception:
         """Why the database found something twice that memory did not know: a finished row, or a key."""

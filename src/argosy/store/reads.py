@@ -8,12 +8,14 @@ from typing import Any, Final, TypeVar
 
 import sqlalchemy as sa
 
+from argosy.model.audit import Record
 from argosy.model.budget import Budget, budget_id
 from argosy.model.errors import ArgosyError
+from argosy.model.ids import Clock
 from argosy.model.kinds import numbered_kinds, running_kinds
 from argosy.model.kinds.cluster import CLUSTER
 from argosy.model.rows import Attempt, Claim, Event, Node, Row, Workload
-from argosy.store import accounts, schema
+from argosy.store import accounts, audit, schema
 from argosy.store.commits import Request, Writer
 from argosy.store.database import Database
 from argosy.store.lane import Lane
@@ -33,6 +35,7 @@ class Reads:
     _database: Database
     _vault: Vault
     _writer: Writer
+    clock: Clock
     _lane: Lane[Request, tuple[schema.Stored, ...]]
 
     @property
@@ -45,6 +48,13 @@ class Reads:
         if not self._database.is_shared:
             return self._writer.snapshot
         return await self._lane.call(lambda: self._database.run(self._writer.refresh))
+
+    async def recent(self, age_ms: int) -> Snapshot:
+        """All live rows, as they were at most `age_ms` ago; while a database elsewhere does not answer, what
+        was read last."""
+        if not self._database.is_shared or self.clock.now_ms() - self._writer.read_ms < age_ms:
+            return self._writer.snapshot
+        return (await self.last_known())[0]
 
     async def last_known(self) -> tuple[Snapshot, int]:
         """As `snapshot`; while a database elsewhere does not answer what was read last, and when (else 0)."""
@@ -169,7 +179,7 @@ class Reads:
 
     async def load_by_id(self, kind: type[R], ids: Iterable[str]) -> dict[str, R]:
         """These rows, by id; without those that are not there any more."""
-        table, wanted, found = schema.TABLES[kind], list(ids), list[R]()
+        table, wanted, found = schema.table_of(kind), list(ids), list[R]()
         for start in range(0, len(wanted), 500):
             some = wanted[start : start + 500]
             found += await self._load(kind, sa.select(table.c.body).where(table.c.id.in_(some)))
@@ -197,7 +207,10 @@ class Reads:
 
     async def load_clusters(self, *, since_ms: int = 0) -> list[Workload]:
         """Clusters that were there at `since_ms` or later, oldest first."""
-        kind = CLUSTER.name
+        return await self.load_named(CLUSTER.name, since_ms=since_ms)
+
+    async def load_named(self, kind: str, *, since_ms: int = 0) -> list[Workload]:
+        """As `load_clusters`, of any kind whose names are unique."""
         table = schema.workload
         query = sa.select(table.c.body).where(
             sa.text("named = 1"), table.c.kind == kind, was_there(table, since_ms)
@@ -243,6 +256,22 @@ class Reads:
         """What the request with this idempotency key was answered."""
         reply = await self._read(lambda c: c.execute(schema.REPLY, {"key_": key}).scalar())
         return None if reply is None else bytes(reply)
+
+    async def load_uses(self, ids: Iterable[str]) -> dict[str, int]:
+        """When credentials were used last, by id."""
+        table, wanted = schema.last_use, list(ids)
+        query = sa.select(table.c.id, table.c.at_ms).where(table.c.id.in_(wanted))
+        return await self._read(lambda c: {row.id: int(row.at_ms) for row in c.execute(query)})
+
+    async def load_acts(
+        self, *, after: int = 0, before: int | None = None, limit: int = 1000, **equal: str
+    ) -> list[Record]:
+        """Rows of the audit log: see `store.audit.load`."""
+        return await self._read(lambda c: audit.load(c, after=after, before=before, limit=limit, **equal))
+
+    async def audit_ends(self) -> tuple[tuple[int, str], tuple[int, str]]:
+        """What the oldest row of the audit log follows, and the newest row: number and hash."""
+        return await self._read(lambda c: (audit.beginning(c), audit.end(c)))
 
     async def load_tokens(self) -> list[accounts.Token]:
         """By name. Also what another process wrote."""

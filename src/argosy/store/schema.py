@@ -15,16 +15,17 @@ import sqlalchemy as sa
 from argosy.model.budget import Budget, budget_id
 from argosy.model.errors import ArgosyError
 from argosy.model.kinds import KINDS, kind_of
+from argosy.model.people import AnyEntry, Entry
 from argosy.model.phases import Outcome
 from argosy.model.reasons import Reason
 from argosy.model.rows import Attempt, Claim, Event, Node, Row, Workload, WorkloadColumns
 from argosy.model.tenancy import TENANCY_ID, Tenancy
 
 #: Everything that has a revision.
-Stored = Row | Tenancy | Budget
+Stored = Row | Tenancy | Budget | AnyEntry
 
 #: The newest migration. A database that says more was written by a newer Argosy.
-HEAD: Final = "0005"
+HEAD: Final = "0006"
 
 metadata: Final = sa.MetaData()
 
@@ -147,6 +148,59 @@ budget: Final = _table("budget", _key("id"), _number("rev"), _number("seq"), _nu
 #: Who may ask over TCP: SHA-256 of tokens, never a token.
 token: Final = _table("token", _key("name"), _text("sha256"), _text("scope"), _number("created_ms"))
 
+#: Organisations, projects, accounts, roles, credentials: see `model.people`.
+directory: Final = _table(
+    "directory",
+    *(_key("id"), _number("rev"), _number("seq"), _number("live")),
+    *(_text("kind"), _text("uniq"), _text("body")),
+    _changes("ix_directory_seq"),
+    _partial("ix_directory_live", "id", where="live = 1"),
+    _partial("uq_directory", "uniq", where="uniq <> ''", unique=True),
+)
+
+#: When credentials were last used, by the minute.
+last_use: Final = _table("last_use", _key("id"), _number("at_ms"))
+
+#: Who did what. Rows are only added; triggers refuse everything else.
+audit: Final = _table(
+    "audit",
+    *(_order("seq"), _number("at_ms"), _text("who"), _text("via"), _text("credential"), _text("address")),
+    *(_text("action"), _text("target"), _text("outcome"), _text("request"), _text("changes")),
+    *(_text("prev"), _text("hash")),
+    sa.Index("ix_audit_at", "at_ms"),
+)
+#: Up to which row the audit log was forgotten, and that row's hash.
+audit_kept: Final = _table("audit_kept", _order("id"), _number("seq"), _text("hash"))
+
+#: By dialect. The audit log is only added to, but for its beginning up to the row in `audit_kept`.
+AUDIT_GUARDS: Final = {
+    "sqlite": (
+        "CREATE TRIGGER audit_no_update BEFORE UPDATE ON audit BEGIN"
+        " SELECT RAISE(ABORT, 'the audit log is only added to'); END",
+        "CREATE TRIGGER audit_no_delete BEFORE DELETE ON audit"
+        " WHEN OLD.seq > coalesce((SELECT max(seq) FROM audit_kept), 0) BEGIN"
+        " SELECT RAISE(ABORT, 'the audit log is only added to'); END",
+    ),
+    "postgresql": (
+        "CREATE FUNCTION audit_guard() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN"
+        " IF TG_OP = 'DELETE' THEN IF OLD.seq <= coalesce((SELECT max(seq) FROM audit_kept), 0)"
+        " THEN RETURN OLD; END IF; END IF;"
+        " RAISE EXCEPTION 'the audit log is only added to'; END $$",
+        "CREATE TRIGGER audit_no_change BEFORE UPDATE OR DELETE ON audit"
+        " FOR EACH ROW EXECUTE FUNCTION audit_guard()",
+        "CREATE TRIGGER audit_no_truncate BEFORE TRUNCATE ON audit"
+        " FOR EACH STATEMENT EXECUTE FUNCTION audit_guard()",
+    ),
+}
+
+
+def _guard_audit(table: sa.Table, connection: sa.Connection, **_: Any) -> None:
+    for statement in AUDIT_GUARDS[connection.dialect.name]:
+        connection.exec_driver_sql(statement)
+
+
+sa.event.listen(audit_kept, "after_create", _guard_audit)
+
 event: Final = _table(
     "event",
     _order("seq"),
@@ -193,7 +247,18 @@ TABLES: Final[dict[type, sa.Table]] = {
     Node: node,
     Tenancy: tenancy,
     Budget: budget,
+    Entry: directory,
 }
+
+
+def table_of(kind: type) -> sa.Table:
+    """The table of a type of rows."""
+    return TABLES[home_of(kind)]
+
+
+def home_of(kind: type) -> type:
+    """The type under which rows are read: all entries are of one."""
+    return Entry if issubclass(kind, Entry) else kind
 
 
 def columns_of(row: Stored, *, now_ms: int) -> Columns:
@@ -209,6 +274,9 @@ def columns_of(row: Stored, *, now_ms: int) -> Columns:
         if row.id != TENANCY_ID:
             raise ValueError(f"there is one tenancy, `{TENANCY_ID}`, and this is `{row.id}`")
         return found
+    if isinstance(row, Entry):
+        config = row.__struct_config__
+        return {**found, "kind": config.tag, "uniq": row.unique}
     if isinstance(row, Budget):
         if row.id != budget_id(row.project):
             raise ValueError(f"{row.id} is not the budget of `{row.project}`")
@@ -280,8 +348,8 @@ def _decode_workload(body: str | bytes) -> Workload:
 
 R = TypeVar("R", bound=Stored)
 _DECODE: Final[dict[type, Callable[[str | bytes], Any]]] = {
-    kind: msgspec.json.Decoder(kind).decode for kind in TABLES if kind is not Workload
-} | {Workload: _decode_workload}
+    kind: msgspec.json.Decoder(kind).decode for kind in TABLES if kind not in (Workload, Entry)
+} | {Workload: _decode_workload, Entry: msgspec.json.Decoder(AnyEntry).decode}
 
 
 #: Told to people but decided by nobody: better dropped than a server that does not start.
@@ -292,7 +360,7 @@ def parse_row(kind: type[R], body: str) -> R:
     """The row of a body. A reason or outcome that this version does not know is dropped.
 
     Raises ArgosyError: `store-corrupt` when it is no JSON, `store-newer` when it cannot be understood."""
-    decode = _DECODE[kind]
+    decode = _DECODE[home_of(kind)]
     try:
         row: R = decode(body)
         return row
@@ -302,7 +370,7 @@ def parse_row(kind: type[R], body: str) -> R:
         fields = msgspec.json.decode(body, type=dict[str, msgspec.Raw])
     except msgspec.DecodeError as error:
         raise ArgosyError(
-            "store-corrupt", f"a row of table `{TABLES[kind].name}` is damaged: {error}"
+            "store-corrupt", f"a row of table `{table_of(kind).name}` is damaged: {error}"
         ) from None
     known = {
         name: value for name, value in fields.items() if name not in _OPTIONAL or _is(_OPTIONAL[name], value)
@@ -325,7 +393,8 @@ def _is(kind: Any, value: msgspec.Raw) -> bool:
 
 def read_row(connection: sa.Connection, kind: type[R], id: str) -> R | None:
     """The row of this kind, also a finished one."""
-    body = connection.execute(sa.select(TABLES[kind].c.body).where(TABLES[kind].c.id == id)).scalar()
+    table = table_of(kind)
+    body = connection.execute(sa.select(table.c.body).where(table.c.id == id)).scalar()
     return None if body is None else parse_row(kind, body)
 
 

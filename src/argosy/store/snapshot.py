@@ -4,17 +4,18 @@ change."""
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import TypeVar, cast
+from typing import TypeVar, cast, get_args
 
 from argosy.model.budget import Budget, budget_id
 from argosy.model.kinds import kind_of
 from argosy.model.kinds.cluster import CLUSTER
+from argosy.model.people import AnyEntry, Entry
 from argosy.model.phases import ClaimPhase, Desired
 from argosy.model.rows import Attempt, Claim, Node, Row, Workload
 from argosy.model.tenancy import TENANCY_ID, Tenancy
 from argosy.store.sorted_map import SortedMap
 
-Stored = Row | Tenancy | Budget
+Stored = Row | Tenancy | Budget | AnyEntry
 R = TypeVar("R", Workload, Attempt, Claim, Node)
 
 _SEP = "\0"  # stands in no id, so that one parent's keys never begin like another's
@@ -36,6 +37,10 @@ def _keys_of(row: Stored) -> tuple[tuple[str, str], ...]:
     """(index, key) of every index that holds the row while it is live."""
     if isinstance(row, Tenancy | Budget):
         return ()
+    if isinstance(row, Entry):
+        unique, owner = row.unique, row.of
+        found = [("people_called", unique)] if unique else []
+        return (*found, *([("people_of", f"{owner}{_SEP}{row.id}")] if owner else []))
     if isinstance(row, Workload):
         kind = kind_of(row)
         keys: list[tuple[str, str]] = []
@@ -62,11 +67,12 @@ _HOME: dict[type, str] = {
     **dict(zip((Workload, Attempt, Claim, Node), _ROWS, strict=True)),
     Tenancy: "tenancy",
     Budget: "budgets",
+    **dict.fromkeys(get_args(AnyEntry), "people"),
 }
 _OPEN = Tenancy()  # until somebody says otherwise
 _INDEXES = (
     *("names", "jobs", "groups", "children", "waiters", "ends", "attempt_of", "claims_of", "claim_nodes"),
-    "nodes_of",
+    *("nodes_of", "people_called", "people_of"),
 )
 
 
@@ -156,8 +162,25 @@ class Snapshot:
         return None
 
     def stored(self, id: str) -> Stored | None:
-        """As `row`, and the tenancy and budgets by their ids once they are written."""
-        return self._maps["tenancy"].get(id) or self._maps["budgets"].get(id) or self.row(id)
+        """As `row`, and the tenancy, budgets and entries of the directory by their ids."""
+        for home in ("tenancy", "budgets", "people"):
+            found: Stored | None = self._maps[home].get(id)
+            if found is not None:
+                return found
+        return self.row(id)
+
+    @property
+    def people(self) -> Mapping[str, AnyEntry]:
+        """Entries of the directory by id. The same object as long as none of them changed."""
+        return cast("Mapping[str, AnyEntry]", self._maps["people"])
+
+    def entry_called(self, unique: str) -> AnyEntry | None:
+        """The live entry with this `unique`, such as `user:ann`."""
+        return cast("AnyEntry | None", self._maps["people_called"].get(unique))
+
+    def entries_of(self, owner_id: str) -> Sequence[AnyEntry]:
+        """Live entries that belong to another one: bindings, tokens and sign-ins of a user."""
+        return cast("tuple[AnyEntry, ...]", self._maps["people_of"].span(f"{owner_id}{_SEP}"))
 
     def news(self, before: Snapshot) -> Iterator[tuple[Row | None, Row | None]]:
         """(row before, row now) of every row that differs from an earlier snapshot; None: it was not, or is

@@ -11,9 +11,10 @@ from typing import Final, TypeVar, cast
 
 import sqlalchemy as sa
 
+from argosy.model.audit import Act
 from argosy.model.ids import Clock, Ids
 from argosy.model.rows import Event
-from argosy.store import accounts, growth, outbox, schema
+from argosy.store import accounts, audit, growth, outbox, schema
 from argosy.store import backups as daily
 from argosy.store.ballast import BALLAST_FILE, Ballast
 from argosy.store.commits import TAKE_NUMBERS, Numbered, Request, Writer
@@ -106,6 +107,7 @@ class Store(Reads):
         secrets: Mapping[str, Mapping[str, str]] | None = None,
         key: tuple[str, bytes] | None = None,
         numbered: Numbered | None = None,
+        acts: Sequence[Act] = (),
     ) -> tuple[R, ...]:
         """All of it or nothing; returns the rows as written, in the order of `puts`.
 
@@ -114,12 +116,13 @@ class Store(Reads):
         anything since.
         `secrets`: values by workload id, gone in the commit that finishes the workload. `key`: idempotency
         key and what to answer when it comes again. `numbered`: rows that are made when their numbers are
-        known; they take the place of `puts`, and what they answer that of the key's answer.
+        known; they take the place of `puts`, and what they answer that of the key's answer. `acts`: for
+        the audit log, beside what is written there of rows that change in a request.
 
         Raises `Conflict` when a row is not at its `rev`, an id or the name of a live cluster is taken, or a
         workload would have two live attempts; `IllegalMove`; `KeyUsed`. When the caller is cancelled, it may
         have happened."""
-        request = Request(tuple(puts), expect or {}, tuple(events), secrets or {}, key, numbered)
+        request = Request(tuple(puts), expect or {}, tuple(events), secrets or {}, key, numbered, acts)
         if request.is_empty and not request.expect:
             return ()
         return cast("tuple[R, ...]", await self._lane.join(request))
@@ -185,6 +188,20 @@ class Store(Reads):
     async def rotate_key(self) -> tuple[str, int]:
         """Seal secrets with a new key from now on, and those that are there: its name, and how many."""
         return await self._write_alone(self._vault.rotate)
+
+    async def note_use(self, at_ms: int, ids: Sequence[str]) -> None:
+        """Write down when credentials were used last."""
+        rows = [{"id": id, "at_ms": at_ms} for id in ids]
+        await self._write_alone(lambda c: c.execute(_USED, rows))
+
+    async def forget_acts(self, before_ms: int) -> int:
+        """Remove the beginning of the audit log that is older; how many rows."""
+
+        def work(connection: sa.Connection) -> int:
+            connection.execute(sa.update(schema.head).values(seq=schema.head.c.seq))  # the writers' lock
+            return audit.forget(connection, before_ms)
+
+        return await self._write_alone(work)
 
     # -- care ---------------------------------------------------------------------------------------
 
@@ -283,5 +300,9 @@ _LEASE: Final = sa.text(
     "INSERT INTO lease (name, holder, until_ms) VALUES (:name, :holder, :until_ms)"
     " ON CONFLICT (name) DO UPDATE SET holder = excluded.holder, until_ms = excluded.until_ms"
     " WHERE lease.holder = excluded.holder OR lease.until_ms <= :now_ms"
+)
+_USED: Final = sa.text(
+    "INSERT INTO last_use (id, at_ms) VALUES (:id, :at_ms)"
+    " ON CONFLICT (id) DO UPDATE SET at_ms = excluded.at_ms"
 )
 _POSTGRES_NOW: Final = "SELECT (extract(epoch FROM clock_timestamp()) * 1000)::bigint"

@@ -30,7 +30,7 @@ from argosy.api.server import PruneReply, PruneRequest
 from argosy.api.storage import BucketRequest, StoreKeyRequest
 from argosy.model.enlisting import HostOrder, HostReport
 from argosy.model.errors import ArgosyError
-from argosy.testing import host_answers, priced_answers, shared_answers
+from argosy.testing import host_answers, priced_answers, session_answers, shared_answers
 from argosy.testing.bucket_answers import FakeBuckets
 from argosy.testing.checkpoint_answers import FakeCheckpoints
 from argosy.testing.fake_memory import OFFER, FakeMemory, ref_of
@@ -55,7 +55,8 @@ class FakeAnswers(FakeMemory):
         self, endpoint: AnyEndpoint, path: dict[str, str], query: dict[str, str], body: bytes
     ) -> object:
         """The reply of one endpoint. Raises ArgosyError."""
-        name = endpoint.name
+        if (name := endpoint.name) in session_answers.ANSWERS:
+            return session_answers.ANSWERS[name]
         if endpoint.request is not None and issubclass(endpoint.request, Request):
             try:
                 request = msgspec.json.decode(body, type=endpoint.request)

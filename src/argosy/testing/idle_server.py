@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any, Self, TypeVar
 
 from argosy.controllers.observed import Facts
 from argosy.infra import border
-from argosy.infra.agent_port import AgentPort, Channel, Duplex
+from argosy.infra.agent_port import AgentPort, Channel, Duplex, Enter
 from argosy.infra.provider import Capabilities, Diagnostic, Manifest, Provider, Want
 from argosy.infra.system import SystemClock, SystemIds
 from argosy.model.facts import ClaimFact
@@ -205,6 +205,7 @@ class TerminalAgents:
     def __init__(self) -> None:
         self.terminals: list[EchoTerminal] = []
         self.dropped: list[str] = []
+        self.entered: list[tuple[str, Enter]] = []
         self.error: border.BorderError | None = None
 
     async def get(self, node: Node) -> AgentPort:
@@ -224,6 +225,10 @@ class TerminalAgents:
 
     async def ssh(self, public_key: str) -> Duplex:
         return await self.shell("", 0, 0, {})
+
+    async def enter(self, rank_id: str, enter: Enter) -> Duplex:
+        self.entered.append((rank_id, enter))
+        return await self.shell("", enter.port or enter.rows, enter.columns, {})
 
     async def copy(self, path: str, name: str, *, read: bool) -> Duplex:
         return await self.shell("", 0, 0, {})

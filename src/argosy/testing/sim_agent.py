@@ -15,6 +15,7 @@ from argosy.infra.agent_port import (
     Answer,
     DataSource,
     Duplex,
+    Enter,
     Fetched,
     FetchOrder,
     Kept,
@@ -221,6 +222,9 @@ class SimAgent:
 
     async def ssh(self, public_key: str) -> Duplex:
         raise border.Unsupported("simulated nodes have no shell")
+
+    async def enter(self, rank_id: str, enter: Enter) -> Duplex:
+        raise border.Unsupported("simulated nodes have no sessions")
 
     async def copy(self, path: str, name: str, *, read: bool) -> Duplex:
         raise border.Unsupported("simulated nodes have no files")

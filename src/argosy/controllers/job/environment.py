@@ -7,18 +7,19 @@ from types import MappingProxyType
 
 import msgspec
 
+from argosy.controllers.installing import folder_name, install_text
 from argosy.controllers.job.hooks import with_hooks
-from argosy.infra.agent_port import RankOrder
-from argosy.model.kinds.job import job_spec, task_id
+from argosy.infra.agent_port import AppOrder, RankOrder
+from argosy.model.kinds.job import JobSpec, job_spec, kept_as, task_id
 from argosy.model.rows import Attempt, Claim, Node, Workload
 
 PIDS_MAX = 8192  # per rank, where the node can limit it: a fork bomb ends itself, not the machine
 
 
 def checkpoint_dir(job: Workload, shared_dir: str) -> str:
-    """Where the job keeps what must survive: shared by its nodes and outliving claims where the provider has
-    such a folder, else in the node's home."""
-    return f"{shared_dir or '~'}/checkpoints/{job.id}"
+    """Where the job keeps what must survive (of a session: its home): shared by its nodes and outliving
+    claims where the provider has such a folder, else in the node's home."""
+    return f"{shared_dir or '~'}/checkpoints/{kept_as(job)}"
 
 
 def rank_orders(
@@ -54,7 +55,7 @@ def rank_orders(
             id=f"{attempt.id}.{placement.rank}",
             job=job.id,
             attempt=attempt.number,
-            setup=task.setup if spec.run_setup else "",
+            setup=_setup_text(spec),
             run=with_hooks(task.run, task.hooks),
             env=env
             | own
@@ -69,9 +70,35 @@ def rank_orders(
             memory_bytes=placement.memory_bytes,
             pids_max=PIDS_MAX,
             run_now=len(nodes) == 1,
+            app=_app_order(spec, checkpoint_dir(job, shared_dir)),
         )
         result.append((node, order))
     return result
+
+
+def _setup_text(spec: JobSpec) -> str:
+    setup = spec.task.setup if spec.run_setup else ""
+    return install_text(spec.sitting.app, setup) if spec.sitting is not None else setup
+
+
+def _app_order(spec: JobSpec, home: str) -> AppOrder | None:
+    """The app that runs in place of a program's own `run`; None for a job that is no session's."""
+    if spec.sitting is None:
+        return None
+    app = spec.sitting.app
+    return AppOrder(
+        name=app.name,
+        command=app.command,
+        listens=app.listens,
+        port=app.port,
+        ready=app.ready,
+        kernels=app.kernels,
+        program=app.program,
+        isolation=spec.sitting.isolation.value,
+        home=home,
+        env=app.env,
+        folder=folder_name(app),
+    )
 
 
 def _of_replica(job: Workload) -> dict[str, str]:

@@ -128,9 +128,12 @@ class S3:
             data = b"" if method == "HEAD" else body
             await send({"type": "http.response.body", "body": data, "more_body": False})
             return
-        async for piece in body:
-            await send({"type": "http.response.body", "body": piece, "more_body": True})
-        await send({"type": "http.response.body", "body": b"", "more_body": False})
+        held: bytes | None = None
+        async for piece in body:  # one behind: the last piece is told to be the last
+            if held is not None:
+                await send({"type": "http.response.body", "body": held, "more_body": True})
+            held = piece
+        await send({"type": "http.response.body", "body": held or b"", "more_body": False})
 
 
 def _key_id(request: Request) -> str:

@@ -7,13 +7,14 @@ import base64
 import hashlib
 import re
 import zlib
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Mapping, Sequence
 from typing import Final, Protocol
 
 from argosy.facades.s3.signatures import ChunkSigner, Signed
 from argosy.model.objects import ObjectProblem
 
 _STREAMING: Final = "STREAMING-"
+_SMALL_BYTES: Final = 512 << 10
 _LINE_MAX: Final = 8 << 10
 _CHUNK: Final = re.compile(rb"([0-9a-fA-F]+)(?:;chunk-signature=([0-9a-f]{64}))?")
 #: Checksums that are checked. Others (CRC32C, CRC64NVME) are taken and not told again.
@@ -62,17 +63,36 @@ class Body:
 
     async def pieces(self, received: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
         """The object's bytes. Raises ObjectProblem when they are not what the request says."""
+        if self.is_small:
+            async for piece in received:
+                yield piece
+            return
         source = self._unchunked(received) if self._chunked else received
         size = 0
         async for piece in source:
             size += len(piece)
-            for digest in self._digests.values():
-                digest.update(piece)
-            for each in (self._total, self._md5):
-                if each is not None:
-                    each.update(piece)
+            self._digest(piece)
             yield piece
         self._check(size)
+
+    @property
+    def is_small(self) -> bool:
+        """Whether `pieces` leaves it to `check_held` to look at them, in a thread."""
+        length = self._headers.get("content-length", "")
+        return not self._chunked and length.isdigit() and int(length) <= _SMALL_BYTES
+
+    def check_held(self, pieces: Sequence[bytes]) -> None:
+        """Raises ObjectProblem when a small body is not what the request says."""
+        for piece in pieces:
+            self._digest(piece)
+        self._check(sum(map(len, pieces)))
+
+    def _digest(self, piece: bytes) -> None:
+        for digest in self._digests.values():
+            digest.update(piece)
+        for each in (self._total, self._md5):
+            if each is not None:
+                each.update(piece)
 
     def _check(self, size: int) -> None:
         if self._total is not None and self._total.hexdigest() != self._sha256:

@@ -10,6 +10,8 @@ from email.utils import parsedate_to_datetime
 from typing import Final
 from urllib.parse import unquote
 
+import msgspec
+
 from argosy.facades.s3 import answers
 from argosy.facades.s3.bodies import Body
 from argosy.facades.s3.ports import Holder, Objects
@@ -200,6 +202,10 @@ class Calls:
             raise ObjectProblem("MissingContentLength", "the request says no Content-Length")
         body = Body(call.headers, call.signed)
         written = await self._objects.write(body.pieces(call.received))
+        if body.is_small:
+            if written.extents:  # the store keeps nothing in memory
+                raise ObjectProblem("InternalError", "a small body was not held")
+            written = msgspec.structs.replace(written, check=body.check_held)
         return written, body
 
     async def _read(self, call: Call) -> Response:
@@ -359,11 +365,13 @@ def _range(first: str, last: str, size: int) -> tuple[int, int]:
 
 
 async def _text(call: Call) -> bytes:
-    found = b""
-    async for piece in Body(call.headers, call.signed).pieces(call.received):
+    found, body = b"", Body(call.headers, call.signed)
+    async for piece in body.pieces(call.received):
         found += piece
         if len(found) > _XML_MAX:
             raise ObjectProblem("MalformedXML", "the request's document is too large")
+    if body.is_small:
+        body.check_held([found])
     return found
 
 

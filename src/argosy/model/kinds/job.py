@@ -6,12 +6,21 @@ from typing import Final
 
 import msgspec
 
+from argosy.model.apps import App, Isolation
 from argosy.model.group import Membership
 from argosy.model.kinds.kind import Checkpoint, Gang, Kind
 from argosy.model.notify import Told
 from argosy.model.offer import Confirmed
 from argosy.model.rows import KindSpec, KindStatus, Workload
 from argosy.model.task import Task
+
+
+class Sitting(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """What a job that is the body of a session knows of it."""
+
+    session: str  # id: the files of the session are kept under it, whichever job has them
+    app: App
+    isolation: Isolation = Isolation.SANDBOX
 
 
 class ReplicaOf(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -31,6 +40,7 @@ class JobSpec(KindSpec, frozen=True, kw_only=True, omit_defaults=True, tag="job"
     run_setup: bool = True  # `exec` skips setup
     confirmed: Confirmed | None = None  # what its launch was told to keep to
     member: Membership | None = None  # of a group; `number` is then its position there
+    sitting: Sitting | None = None  # of a session: its app is what runs
     replica: ReplicaOf | None = None  # of a service; `number` is then that of the replica
 
 
@@ -75,12 +85,25 @@ def task_id(row: Workload) -> str:
 
 def job_label(row: Workload) -> str:
     """The number of a job; of one that belongs to a group, the group's number and its own: `7/3`. Of a
-    replica
-    the name of the service and its number: `chat/3`."""
+    replica the name of the service and its number: `chat/3`; of the body of a session, the session's name."""
+    if job_spec(row).sitting is not None:
+        return row.name
     member, replica = job_spec(row).member, job_spec(row).replica
     if replica is not None:
         return f"{replica.service}/{row.number}"
     return f"{member.group}/{row.number}" if member is not None else str(row.number)
+
+
+def kept_as(row: Workload) -> str:
+    """Under which id the files are kept that a job wants to find again."""
+    sitting = job_spec(row).sitting
+    return sitting.session if sitting is not None else row.id
+
+
+def _title(row: Workload) -> str:
+    if job_spec(row).sitting is not None:
+        return f"session `{row.name}`"
+    return f"{'job' if job_spec(row).replica is None else 'replica'} {job_label(row)}"
 
 
 def _gangs(row: Workload) -> tuple[Gang, ...]:
@@ -122,7 +145,7 @@ JOB: Final = Kind(
     spec=JobSpec,
     status=JobStatus,
     gangs=_gangs,
-    title=lambda row: f"{'job' if job_spec(row).replica is None else 'replica'} {job_label(row)}",
+    title=_title,
     label=job_label,
     runs=True,
     told=_told,

@@ -14,13 +14,16 @@ from argosy.server.features.hosts import HostFeature
 from argosy.server.features.job_pools import JobPoolFeature
 from argosy.server.features.jobs import JobFeature
 from argosy.server.features.launching import LaunchingFeature
+from argosy.server.features.people import PeopleFeature
 from argosy.server.features.planning import PlanningFeature
 from argosy.server.features.pool import PoolFeature
 from argosy.server.features.prices import PriceFeature
 from argosy.server.features.quota import QuotaFeature
 from argosy.server.features.server import ServerFeature
 from argosy.server.features.services import ServiceFeature
+from argosy.server.features.sessions import SessionFeature
 from argosy.server.features.shell import ShellFeature
+from argosy.server.features.signing_in import SigningInFeature
 from argosy.server.features.storage import StorageFeature
 
 #: A new feature is one line here.
@@ -33,6 +36,7 @@ FEATURES: Final = (
     GroupFeature,
     JobPoolFeature,
     ServiceFeature,
+    SessionFeature,
     EventFeature,
     CostFeature,
     PriceFeature,
@@ -42,5 +46,7 @@ FEATURES: Final = (
     FileFeature,
     ShellFeature,
     StorageFeature,
+    PeopleFeature,
+    SigningInFeature,
     CheckpointFeature,
 )

@@ -1,0 +1,350 @@
+"""Apps of sessions, from outside: laid out in a sandbox, watched until they answer, and entered.
+
+Each has a folder for its sockets, owner only, whose path is short and follows from the rank's key, so that
+the next agent finds it. `inside` serves there.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import json
+import os
+import sys
+import time
+
+from argosy.agent import sandbox
+from argosy.agent.addresses import socket_address
+from argosy.agent.orders import Busy, Refused
+from argosy.agent.programs import find, stat_fields
+from argosy.agent.rank import RUNNING, Rank, now_ms
+from argosy.agent.terminal import join
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Dict, List, Set, Tuple
+
+    from argosy.agent.node import Node
+    from argosy.agent.orders import AppOrder, Order
+    from argosy.agent.supervision import Supervision
+
+    Streams = Tuple[asyncio.StreamReader, asyncio.StreamWriter]
+
+_FIRST_LOOK_S, _LOOK_MAX_S = 0.01, 0.25  # until the app answers
+_ACTIVITY_EVERY_S = 10.0
+_NEWS_MS = 20_000  # what is said of activity is at least so much newer than before
+_BUSY_SHARE = 0.05  # of one core: less is what an app does that nobody uses
+_ANSWER_S = 5.0
+_ANSWER_BYTES = 1 << 20
+
+
+class Apps:
+    """The apps of one node."""
+
+    def __init__(self, shared: Supervision, node: Node) -> None:
+        self._shared, self._node = shared, node
+        self._attended: Set[str] = set()
+
+    # ---- before it starts
+
+    def lay_out(self, rank: Rank, order: Order) -> str:
+        """What the rank runs. Raises OSError, Refused for a level that this node cannot give."""
+        app = order["app"]
+        assert app is not None
+        level = app["isolation"]
+        good, gaps = self._node.levels()
+        if level not in good:
+            why = gaps.get(level, "there is no such level")
+            text = "isolation `%s` is not to be had on %s: %s; it can give %s"
+            raise Refused("isolation", text % (level, self._node.name, why, ", ".join(good)))
+        if app["program"] and not find(app["program"]):
+            text = "the program `%s` is not installed on %s"
+            raise Refused("program", text % (app["program"], self._node.name))
+        home = app["home"]
+        home = self._shared.home + home[1:] if home.startswith("~") else home
+        os.makedirs(home, mode=0o700, exist_ok=True)
+        alone = level == "sandbox"
+        sockets = self._make_folder(rank, alone)
+        tools = self._tools(rank, app["folder"])
+        agent = os.path.abspath(sys.argv[0])
+        inner = dict(app, home=sandbox.HOME if alone else home, shell=self._shared.shell, alone=alone)
+        if level == "sandbox-lite":
+            own = home + "/.argosy/tmp"
+            os.makedirs(own, mode=0o700, exist_ok=True)
+            inner["env"] = dict(app["env"], TMPDIR=own)
+            inner["readable"] = [*sandbox.readable(), *tools]
+            inner["writable"] = ["/dev"]
+        self._write_order(sockets, inner)
+        if alone:
+            name = "session"
+            sandbox.write_names(sockets, name)
+            chosen = [self._node.device(index) for index in order["devices"]]
+            files = sandbox.device_files([device for device in chosen if device is not None])
+            argv = sandbox.command(agent, sockets, home, name, files, tools)
+        else:
+            argv = [sys.executable, "-I", "-S", agent, "inside", sockets]
+        # Whoever is told to end is `inside`, which tells the app; what carries it must not go first.
+        return "trap '' TERM HUP INT\nexec %s\n" % " ".join(map(_quoted, argv))
+
+    def _tools(self, rank: Rank, folder: str) -> List[str]:
+        """Folders with programs that it may use; what was installed for the app comes first on its PATH."""
+        found = [os.path.dirname(self._shared.home) + "/venv"]
+        if folder:
+            made = "%s/argosy/apps/%s" % (rank.env["XDG_CACHE_HOME"], folder)
+            rank.env["PATH"] = made + "/bin:" + rank.env["PATH"]
+            found.append(made)
+        return found
+
+    def _make_folder(self, rank: Rank, alone: bool) -> str:
+        """Empty, and nobody else's. Raises OSError."""
+        folder = self._own_folder(rank) if alone else self._short_folder(rank)
+        base = os.path.dirname(folder)
+        os.makedirs(base, mode=0o700, exist_ok=True)
+        info = os.lstat(base)
+        if info.st_uid != os.geteuid() or info.st_mode & 0o077 or os.path.islink(base):
+            raise OSError(1, "%s belongs to somebody else, or others may enter it" % base)
+        os.makedirs(folder, mode=0o700, exist_ok=True)
+        for name in os.listdir(folder):
+            os.unlink(folder + "/" + name)
+        return folder
+
+    def _folder(self, rank: Rank) -> str:
+        own = self._own_folder(rank)
+        return own if os.path.isdir(own) else self._short_folder(rank)
+
+    def _own_folder(self, rank: Rank) -> str:
+        """Of one in a sandbox, where it has another name."""
+        return "%s/apps/%s" % (self._shared.root, rank.id)
+
+    def _short_folder(self, rank: Rank) -> str:
+        """Of one whose app sees the path as it is: an address of a socket holds 107 bytes."""
+        base = "/run/user/%d" % os.geteuid()
+        base = base if os.access(base, os.W_OK) else "/tmp"
+        digest = hashlib.sha256(self._shared.key(rank).encode()).hexdigest()[:16]
+        return "%s/argosy-apps-%d/%s" % (base, os.geteuid(), digest)
+
+    def _write_order(self, sockets: str, inner: Dict[str, object]) -> None:
+        path = sockets + "/order.json"
+        handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
+        with os.fdopen(handle, "w", encoding="utf-8", errors="surrogateescape") as file:
+            json.dump(inner, file)
+
+    def _order_of(self, rank: Rank) -> Dict[str, object] | None:
+        """As it was laid out, perhaps by an earlier agent; None for a rank without an app."""
+        try:
+            with open(self._folder(rank) + "/order.json", encoding="utf-8") as file:
+                return dict(json.load(file))
+        except (OSError, ValueError):
+            return None
+
+    async def _connect(self, rank: Rank, name: str) -> Streams:
+        """Raises OSError."""
+        address, handle = socket_address(self._folder(rank) + "/" + name)
+        try:
+            return await asyncio.open_unix_connection(address)
+        finally:
+            if handle is not None:
+                os.close(handle)
+
+    def clean(self, rank: Rank) -> None:
+        """Its sockets go with it."""
+        folder = self._folder(rank)
+        if os.path.isdir(folder):
+            self._shared.erase(folder)
+
+    # ---- while it runs
+
+    def attend(self, rank: Rank) -> None:
+        """Look after the app of a rank that runs; nothing happens for one that has none."""
+        if rank.id not in self._attended and os.path.exists(self._folder(rank) + "/order.json"):
+            self._attended.add(rank.id)
+            self._shared.start_task(self._attend(rank))
+
+    async def _attend(self, rank: Rank) -> None:
+        try:
+            order = self._order_of(rank) or {}
+            look_s = _FIRST_LOOK_S
+            while not rank.ended:
+                if rank.phase == RUNNING and await self._answers(rank, order):
+                    rank.ready_ms = now_ms()
+                    self._shared.changed(rank)
+                    break
+                await asyncio.sleep(look_s)
+                look_s = min(_LOOK_MAX_S, look_s * 1.2)
+            used = _Work(self._shared)
+            await used.share(rank)
+            while not rank.ended:
+                await asyncio.sleep(_ACTIVITY_EVERY_S)
+                await self._note_activity(rank, order, used)
+        finally:
+            self._attended.discard(rank.id)
+            self.clean(rank)
+
+    async def _answers(self, rank: Rank, order: Dict[str, object]) -> bool:
+        """Whether the app can be used."""
+        if not order.get("listens"):
+            return await self._ask(rank, "status") is not None
+        status, _ = await self._get(rank, str(order.get("ready") or "/"))
+        return 0 < status < 500
+
+    async def _note_activity(self, rank: Rank, order: Dict[str, object], used: _Work) -> None:
+        found: List[Tuple[int, str]] = []
+        said = await self._ask(rank, "status")
+        if said is not None:
+            found.append((int(str(said.get("typed_ms") or 0)), "terminal"))
+        if order.get("kernels"):
+            _, body = await self._get(rank, str(order["kernels"]))
+            if _is_busy(body):
+                found.append((now_ms(), "kernels"))
+        if await used.share(rank) > _BUSY_SHARE:
+            found.append((now_ms(), "cpu"))
+        at_ms, by = max(found, default=(0, ""))
+        if at_ms - rank.active_ms > _NEWS_MS:
+            rank.active_ms, rank.active_by = at_ms, by
+            self._shared.changed(rank)
+
+    # ---- who comes in
+
+    async def enter(self, arguments: Dict[str, object], streams: Streams, upgraded: bytes) -> None:
+        """Carry one connection into a session. Raises Refused, Busy."""
+        rank = self._shared.by_id.get(str(arguments.get("rank")))
+        asked = arguments.get("enter")
+        if rank is None or not isinstance(asked, dict):
+            raise Refused("rank", "there is no session %r on %s" % (arguments.get("rank"), self._node.name))
+        if rank.ended or rank.phase != RUNNING:
+            raise Busy("the session is %s on %s" % (rank.phase, self._node.name))
+        first, other = await self._open(rank, asked)
+        streams[1].write(upgraded + first)
+        await join(streams, other)
+
+    async def _open(self, rank: Rank, asked: Dict[str, object]) -> Tuple[bytes, Streams]:
+        """A connection and what it says first: of a terminal and of ssh a line of JSON. Raises Busy."""
+        folder = self._folder(rank)
+        try:
+            if asked.get("what") == "app" and os.path.exists(folder + "/app.sock"):
+                return b"", await self._connect(rank, "app.sock")
+            streams = await self._connect(rank, "in.sock")
+        except OSError as error:
+            raise Busy("the session does not answer: %s" % error.strerror) from None
+        streams[1].write(json.dumps(asked).encode() + b"\n")
+        line = await streams[0].readline()
+        try:
+            said = json.loads(line)
+        except ValueError:
+            said = {"error": "it closed the connection"}
+        if "error" in said:
+            streams[1].close()
+            raise Busy(str(said["error"]))
+        return (line if asked.get("what") == "shell" else b""), streams
+
+    async def _ask(self, rank: Rank, what: str) -> Dict[str, object] | None:
+        """What `inside` says; None when it does not answer."""
+        try:
+            reader, writer = await self._connect(rank, "in.sock")
+        except OSError:
+            return None
+        try:
+            writer.write(json.dumps({"what": what}).encode() + b"\n")
+            return dict(json.loads(await asyncio.wait_for(reader.readline(), _ANSWER_S)))
+        except (OSError, ValueError, asyncio.TimeoutError):
+            return None
+        finally:
+            writer.close()
+
+    async def _get(self, rank: Rank, path: str) -> Tuple[int, bytes]:
+        """Status and body of what the app answers; (0, b"") when it does not."""
+        try:
+            _, (reader, writer) = await self._open(rank, {"what": "app"})
+        except Busy:
+            return 0, b""
+        try:
+            writer.write(("GET %s HTTP/1.0\r\nHost: localhost\r\n\r\n" % path).encode())
+            data = await asyncio.wait_for(_read_all(reader), _ANSWER_S)
+        except (OSError, asyncio.TimeoutError):
+            return 0, b""
+        finally:
+            writer.close()
+        words = data[:64].split(b" ", 2)
+        status = int(words[1]) if len(words) > 1 and words[1][:3].isdigit() else 0
+        return status, data.partition(b"\r\n\r\n")[2]
+
+
+class _Work:
+    """How much of a core the processes of a rank use."""
+
+    def __init__(self, shared: Supervision) -> None:
+        self._shared = shared
+        self._ticks: Dict[int, int] = {}
+        self._at_s = 0.0
+
+    async def share(self, rank: Rank) -> float:
+        """Since it was asked last."""
+        now_s = time.monotonic()
+        found: Dict[int, int] = {}
+        for pid in self._shared.members(rank, await self._shared.table.snapshot()):
+            fields = stat_fields(pid)
+            if fields is not None and len(fields) > 12:
+                found[pid] = int(fields[11]) + int(fields[12])
+        worked = sum(ticks - self._ticks.get(pid, ticks) for pid, ticks in found.items())
+        passed_s = now_s - self._at_s
+        self._ticks, self._at_s = found, now_s
+        return worked / os.sysconf("SC_CLK_TCK") / max(0.001, passed_s)
+
+
+async def _read_all(reader: asyncio.StreamReader) -> bytes:
+    data = b""
+    while len(data) < _ANSWER_BYTES:
+        piece = await reader.read(65536)
+        if not piece:
+            break
+        data += piece
+    return data
+
+
+def _is_busy(body: bytes) -> bool:
+    """Whether a list of kernels, as Jupyter gives it, has one that computes."""
+    try:
+        kernels = json.loads(body)
+    except ValueError:
+        return False
+    return isinstance(kernels, list) and any(
+        isinstance(each, dict) and each.get("execution_state") == "busy" for each in kernels
+    )
+
+
+def _quoted(text: str) -> str:
+    return "'" + text.replace("'", "'\\''") + "'"
+
+
+def checked(given: object) -> AppOrder:
+    """An AppOrder, filled in. Raises Refused."""
+    found = given if isinstance(given, dict) else {}
+
+    def text(name: str, default: str = "") -> str:
+        value = found.get(name, default)
+        if not isinstance(value, str) or "\0" in value:
+            raise Refused("app", "`%s` of an app must be text" % name)
+        return value
+
+    port, env = found.get("port", 0), found.get("env", {})
+    if not isinstance(port, int) or not 0 <= port < 65536:
+        raise Refused("app", "`port` of an app must be 0 to 65535")
+    if not isinstance(env, dict) or not all(isinstance(value, str) for value in env.values()):
+        raise Refused("app", "`env` of an app must be an object of texts")
+    if not text("folder").replace("-", "").isalnum() and text("folder"):
+        raise Refused("app", "`folder` of an app is a name")
+    if text("listens") not in ("", "socket", "port"):
+        raise Refused("app", "`listens` of an app is socket or port, or empty")
+    return {
+        "name": text("name", "app"),
+        "command": text("command"),
+        "listens": text("listens"),
+        "port": port,
+        "ready": text("ready", "/"),
+        "kernels": text("kernels"),
+        "program": text("program"),
+        "isolation": text("isolation", "process"),
+        "home": text("home", "~"),
+        "env": env,
+        "folder": text("folder"),
+    }

@@ -1,0 +1,296 @@
+"""Terminals that outlive their lines: a shell goes on when nobody looks, and is found again by its id.
+
+The last output of each is kept. Whoever comes back says how much of it it has, and gets the rest: after a
+line that was cut nothing is lost, because the program waits when what is kept is full. Several may look at
+once.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import fcntl
+import json
+import os
+import signal
+import struct
+import termios
+import time
+
+from argosy.agent import processes, wire
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Dict, List, Tuple
+
+    Streams = Tuple[asyncio.StreamReader, asyncio.StreamWriter]
+
+_KEPT_BYTES = 256 << 10  # of the output of one terminal
+_READ_BYTES = 64 << 10
+_WAITS_S = 600.0  # a program waits so long for a reader whose line was cut; then it goes on unread
+_TERMINALS_MAX = 64
+_QUIET_S = 0.3  # output that follows a shell's end within this time is still its own
+
+
+class Terminals:
+    """All terminals of one session."""
+
+    def __init__(self, loop: asyncio.AbstractEventLoop, shell: str, home: str, env: dict[str, str]) -> None:
+        self._loop, self._shell, self._home, self._env = loop, shell, home, env
+        self._open: Dict[str, Terminal] = {}
+        self.reaper: processes.Reaper | None = None
+        self.typed_ms = 0  # when somebody last typed
+
+    def hang_up(self) -> None:
+        for terminal in self._open.values():
+            terminal.hang_up()
+
+    async def serve(self, asked: dict[str, object], streams: Streams) -> None:
+        """One line of a reader: answers with `{"id", "from"}`, then carries terminal frames both ways
+        until the shell ends, the reader hangs up or its line is cut. Raises OSError, ValueError."""
+        name = str(asked.get("id") or "") or "%x" % time.monotonic_ns()
+        terminal = self._open.get(name)
+        if terminal is None:
+            if len(self._open) >= _TERMINALS_MAX:
+                raise ValueError("%d terminals are open: close some" % len(self._open))
+            terminal = self._start(name, asked)
+        seen = int(str(asked.get("seen", -1)))
+        start = terminal.begin if seen < 0 else min(max(seen, terminal.begin), terminal.end)
+        streams[1].write(json.dumps({"id": name, "from": start}).encode() + b"\n")
+        view = View(terminal, start, streams)
+        terminal.views.append(view)
+        try:
+            if not asked.get("watch"):
+                terminal.resize(int(str(asked.get("rows", 24))), int(str(asked.get("columns", 80))))
+            await view.carry(self._note_typing if not asked.get("watch") else None)
+        finally:
+            terminal.views.remove(view)
+            terminal.wait_for_reader(view.was_cut)
+
+    def _note_typing(self) -> None:
+        self.typed_ms = time.time_ns() // 1_000_000
+
+    def _start(self, name: str, asked: dict[str, object]) -> Terminal:
+        command = str(asked.get("command") or "")
+        argv = [self._shell, "-c", command] if command else [self._shell, "-l"]
+        argv = ["/bin/sh", "-c", 'cd "$0"; exec "$@"', self._home, *argv]
+        terminal = Terminal(self._loop, argv, self._env)
+        self._open[name] = terminal
+        self._note_typing()
+
+        def ended(status: int) -> None:
+            terminal.shell_ended(status if status >= 0 else 128 - status)
+            self._loop.call_later(_QUIET_S + 0.2, self._open.pop, name, None)
+
+        assert self.reaper is not None
+        self.reaper.watch_child(terminal.pid, ended)
+        return terminal
+
+
+class Terminal:
+    """One program on a terminal of its own, and the end of what it printed: bytes `begin` to `end`."""
+
+    def __init__(self, loop: asyncio.AbstractEventLoop, argv: List[str], env: dict[str, str]) -> None:
+        self._loop = loop
+        self._master, slave = os.openpty()
+        try:
+            os.set_blocking(self._master, False)
+            path = os.ttyname(slave)
+            self.pid = processes.spawn(argv, env, path, path, append=False)
+        except BaseException:
+            os.close(self._master)
+            raise
+        finally:
+            os.close(slave)
+        self._kept = bytearray()
+        self.begin = self.end = 0
+        self.views: List[View] = []
+        self.exit_code: int | None = None
+        self._reads = False
+        self._waits_until_s = 0.0
+        self.news = asyncio.Event()
+        self._look()
+
+    # ---- output
+
+    def _look(self) -> None:
+        """Read while there is room for what a reader has not had yet."""
+        wanted = not self.over and not self._is_full()
+        if wanted and not self._reads:
+            self._loop.add_reader(self._master, self._read)
+        elif self._reads and not wanted:
+            self._loop.remove_reader(self._master)
+        self._reads = wanted
+
+    def _is_full(self) -> bool:
+        """The reader that is furthest has a full store before it. A store that nobody reads is full while a
+        reader may come back."""
+        if self.views:
+            return self.end - max(view.at for view in self.views) >= _KEPT_BYTES // 2
+        return self._unread >= _KEPT_BYTES and time.monotonic() < self._waits_until_s
+
+    @property
+    def _unread(self) -> int:
+        return self.end - self._left_at if self._waits_until_s else 0
+
+    _left_at = 0
+
+    @property
+    def over(self) -> bool:
+        """Nothing more is printed."""
+        return self._master < 0
+
+    def _read(self) -> None:
+        try:
+            data = os.read(self._master, _READ_BYTES)
+        except BlockingIOError:
+            return
+        except OSError:  # nobody has it open any more
+            data = b""
+        if not data:
+            self.close()
+            return
+        self._kept += data
+        self.end += len(data)
+        if len(self._kept) > _KEPT_BYTES:
+            del self._kept[: len(self._kept) - _KEPT_BYTES]
+        self.begin = self.end - len(self._kept)
+        self._tell()
+        self._look()
+
+    def _tell(self) -> None:
+        self.news.set()
+        self.news = asyncio.Event()
+
+    def since(self, at: int) -> Tuple[int, bytes]:
+        """(where it begins, the bytes) of what was printed after `at`; the rest of it may be gone."""
+        at = max(at, self.begin)
+        first = at - self.begin
+        return at, bytes(self._kept[first : first + _READ_BYTES])
+
+    def moved_on(self) -> None:
+        """A reader has taken something."""
+        if not self.over:
+            self._look()
+
+    def wait_for_reader(self, was_cut: bool) -> None:
+        """A reader has gone; one whose line was cut may come back for what it has not had."""
+        if self.views or self.over:
+            return
+        self._left_at = self.end
+        self._waits_until_s = time.monotonic() + _WAITS_S if was_cut else 0.0
+        self._look()
+        if was_cut:
+            self._loop.call_later(_WAITS_S + 1, self.moved_on)
+
+    def shell_ended(self, code: int) -> None:
+        self.exit_code = code
+        self._tell()
+        self._loop.call_later(_QUIET_S, self.close)  # what is in the background keeps it open
+
+    def close(self) -> None:
+        if self._master >= 0:
+            if self._reads:
+                self._loop.remove_reader(self._master)
+            self._reads = False
+            os.close(self._master)
+            self._master = -1
+        self._tell()
+
+    # ---- input
+
+    async def write(self, data: bytes) -> None:
+        while data and not self.over:
+            try:
+                data = data[os.write(self._master, data) :]
+            except BlockingIOError:
+                await self._writable()
+            except OSError:
+                return
+
+    async def _writable(self) -> None:
+        ready = self._loop.create_future()
+        handle = self._master
+
+        def fire() -> None:
+            if not ready.done():
+                ready.set_result(None)
+
+        self._loop.add_writer(handle, fire)
+        try:
+            await ready
+        finally:
+            self._loop.remove_writer(handle)
+
+    def resize(self, rows: int, columns: int) -> None:
+        if not self.over and 0 < rows < 65536 and 0 < columns < 65536:
+            fcntl.ioctl(self._master, termios.TIOCSWINSZ, struct.pack("HHHH", rows, columns, 0, 0))
+
+    def hang_up(self) -> None:
+        if self.exit_code is None:
+            processes.send_group_signal(self.pid, signal.SIGHUP)
+            self._loop.call_later(2.0, self._kill)
+
+    def _kill(self) -> None:
+        if self.exit_code is None:
+            processes.send_group_signal(self.pid, signal.SIGKILL)
+
+
+class View:
+    """One reader of a terminal: it has had everything before `at`."""
+
+    def __init__(self, terminal: Terminal, at: int, streams: Streams) -> None:
+        self._terminal, self.at = terminal, at
+        self._reader, self._writer = streams
+        self.was_cut = True  # unless it says farewell
+
+    async def carry(self, typed: object) -> None:
+        """`typed`: called for each piece of input; None for a reader that may only look."""
+        output = asyncio.ensure_future(self._show())
+        input_ = asyncio.ensure_future(self._take(typed))
+        try:
+            await asyncio.wait({output, input_}, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            for task in (output, input_):
+                task.cancel()
+            await asyncio.gather(output, input_, return_exceptions=True)
+
+    async def _show(self) -> None:
+        terminal = self._terminal
+        while True:
+            news = terminal.news
+            at, data = terminal.since(self.at)
+            if data:
+                self._writer.write(wire.TERMINAL.pack(wire.TERMINAL_DATA, len(data)) + data)
+                await self._writer.drain()
+                self.at = at + len(data)
+                terminal.moved_on()
+            elif terminal.over and terminal.exit_code is not None:
+                code = terminal.exit_code
+                end = wire.TERMINAL.pack(wire.TERMINAL_END, wire.EXIT_CODE.size)
+                self._writer.write(end + wire.EXIT_CODE.pack(code))
+                await self._writer.drain()
+                self.was_cut = False
+                return
+            else:
+                await news.wait()
+
+    async def _take(self, typed: object) -> None:
+        terminal = self._terminal
+        while True:
+            try:
+                kind, size = wire.TERMINAL.unpack(await self._reader.readexactly(wire.TERMINAL.size))
+                payload = await self._reader.readexactly(min(size, wire.CHUNK_LIMIT_BYTES)) if size else b""
+            except (asyncio.IncompleteReadError, ConnectionError):
+                return
+            if kind == wire.TERMINAL_END:
+                self.was_cut = False
+                if callable(typed):
+                    terminal.hang_up()
+                return
+            if not callable(typed):
+                continue
+            if kind == wire.TERMINAL_DATA:
+                typed()
+                await terminal.write(payload)
+            elif kind == wire.TERMINAL_RESIZE and len(payload) == wire.SIZE.size:
+                terminal.resize(*wire.SIZE.unpack(payload))

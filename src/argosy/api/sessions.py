@@ -1,0 +1,163 @@
+"""Sessions: apps that people use, how they are, and the ways into them."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from argosy.api.endpoint import Done, Reply, Request, endpoint
+from argosy.model.apps import App, Idle, Isolation
+from argosy.model.task import Task
+
+
+class SessionRequest(Request, frozen=True, kw_only=True, omit_defaults=True):
+    """Make a session: `task` says on what it runs; its `run` is not used."""
+
+    app: str
+    name: str = ""  # "": that of the app, with a number where it is taken
+    task: Task = Task()
+    idle: Idle = Idle()
+    isolation: Isolation = Isolation.SANDBOX
+    user: str = ""
+    project: str = ""
+    plan: str = ""  # the id of the plan that was confirmed
+    max_hourly_micro_usd: int | None = None
+    key: str = ""
+
+
+class IdleView(Reply, frozen=True, kw_only=True, omit_defaults=True):
+    """What decides whether a session is put to rest. Times are in ms, 0: not known."""
+
+    used_ms: int = 0  # when it was last used
+    used_by: str = ""  # by what: requests, kernels, cpu, terminal, start, snooze
+    gpu_used_ms: int = 0
+    rests_at_ms: int = 0  # when it is put to rest if nothing happens; 0: never
+    why: str = ""  # by which of its limits
+    warned_ms: int = 0  # when people were told
+    snoozes_left: int = 0
+
+
+class SessionView(Reply, frozen=True, kw_only=True, omit_defaults=True):
+    id: str
+    name: str
+    app: str
+    title: str = ""  # of the app
+    status: str  # the phase; when finished, the outcome
+    detail: str = ""  # why it waits or how it ended, and what to do
+    user: str = ""
+    project: str = ""
+    isolation: Isolation = Isolation.SANDBOX
+    resources: str = ""
+    infra: str = ""
+    is_proxied: bool = False  # it has a face for a browser
+    created_ms: int = 0
+    started_ms: int = 0  # when it could first be used
+    up_ms: int = 0  # since when it can be used, this time; 0: it cannot
+    ended_ms: int = 0
+    job: str = ""  # id of the job that has its log
+    idle: Idle = Idle()
+    use: IdleView = IdleView()
+
+
+class SessionList(Reply, frozen=True, kw_only=True, omit_defaults=True):
+    sessions: tuple[SessionView, ...]
+
+
+class AppList(Reply, frozen=True, kw_only=True, omit_defaults=True):
+    apps: tuple[App, ...]
+
+
+class IdleRequest(Request, frozen=True, kw_only=True, omit_defaults=True):
+    idle: Idle
+
+
+class SnoozeRequest(Request, frozen=True, kw_only=True, omit_defaults=True):
+    """More time before an unused session is put to rest."""
+
+    minutes: int = 60
+
+
+class SessionCalls:
+    @endpoint("GET", "/apps", permission="sessions.read")
+    def apps(self) -> AppList:
+        """What sessions can run."""
+
+    @endpoint("POST", "/sessions", SessionRequest, permission="sessions.write")
+    def start_session(
+        self,
+        app: str,
+        *,
+        name: str = "",
+        task: Task = Task(),  # noqa: B008  it is frozen
+        idle: Idle = Idle(),  # noqa: B008
+        isolation: Isolation = Isolation.SANDBOX,
+        user: str = "",
+        project: str = "",
+        plan: str = "",
+        max_hourly_micro_usd: int | None = None,
+        key: str = "",
+    ) -> SessionView:
+        """Make a session and start it. Errors: "not-found" for an app, "conflict" for a name, "no-offer"."""
+
+    @endpoint("GET", "/sessions", permission="sessions.read")
+    def sessions(self, *, all: Annotated[bool, "also finished ones"] = False) -> SessionList:
+        """Sessions, by name."""
+
+    @endpoint("GET", "/sessions/{session}", permission="sessions.read")
+    def session(
+        self,
+        session: str,
+        *,
+        wait_s: Annotated[int | None, "until it is up, rests or has ended, up to 30"] = None,
+    ) -> SessionView:
+        """One session, by name or id; of a name that is no longer used, the last that had it."""
+
+    @endpoint("POST", "/sessions/{session}/stop", permission="sessions.write")
+    def rest_session(self, session: str) -> Done:
+        """Put a session to rest: its programs end, its files stay."""
+
+    @endpoint("POST", "/sessions/{session}/start", permission="sessions.write")
+    def resume_session(self, session: str) -> Done:
+        """Start a session again that rests."""
+
+    @endpoint("DELETE", "/sessions/{session}", permission="sessions.write")
+    def end_session(self, session: str) -> Done:
+        """End a session for good."""
+
+    @endpoint("POST", "/sessions/{session}/idle", IdleRequest, permission="sessions.write")
+    def set_session_idle(self, session: str, idle: Idle) -> Done:
+        """Set when a session that nobody uses is put to rest."""
+
+    @endpoint("POST", "/sessions/{session}/snooze", SnoozeRequest, permission="sessions.write")
+    def snooze_session(self, session: str, minutes: int = 60) -> Done:
+        """Give an unused session more time. Errors: "wrong-state" when it was done too often."""
+
+
+class SessionStreams:
+    """Streams: each client speaks them in its own way."""
+
+    @endpoint("WS", "/sessions/{session}/forward", permission="sessions.enter")
+    def session_forward(
+        self, session: str, *, port: Annotated[int, "of the session's loopback; 0: its app"] = 0
+    ) -> bytes:
+        """WebSocket: a connection to the app of a session, or to a port in it. Binary frames are its bytes;
+        the text frame {"end": true} says that this side sends no more."""
+
+    @endpoint("WS", "/sessions/{session}/shell", permission="sessions.enter")
+    def session_shell(
+        self,
+        session: str,
+        *,
+        id: Annotated[str, "of a terminal that goes on; empty: a new one"] = "",
+        seen: Annotated[int, "bytes of its output that the reader has; -1: what is still known"] = -1,
+        command: Annotated[str | None, "instead of a login shell"] = None,
+        rows: Annotated[int, "of the terminal"] = 24,
+        columns: Annotated[int, "of the terminal"] = 80,
+    ) -> bytes:
+        """WebSocket: a terminal in a session, which goes on when the line is cut. The first text frame is
+        JSON {id, from}: how it is found again, and which byte of its output comes next; then as in
+        `shell`."""
+
+    @endpoint("WS", "/sessions/{session}/ssh", permission="sessions.enter")
+    def session_ssh(self, session: str, *, key: Annotated[str, "the public key that may log in"]) -> bytes:
+        """WebSocket: an ssh server in the session, for one connection. The first line is JSON {host_key};
+        what follows is ssh's own protocol. Frames as in `session_forward`."""

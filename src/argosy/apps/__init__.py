@@ -1,0 +1,1 @@
+"""The apps that sessions can run: one declarative file each, shipped here or added by users."""

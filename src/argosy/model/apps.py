@@ -1,0 +1,71 @@
+"""Apps: what runs in a session and is reached through the proxy. And how well its node keeps it apart."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from fnmatch import fnmatchcase
+
+import msgspec
+
+
+class Isolation(StrEnum):
+    """How well a session is kept apart from others on its node; see docs/sessions.md for what each means."""
+
+    PROCESS = "process"  # programs of one user: for a machine of one's own
+    SANDBOX = "sandbox"  # namespaces of its own: files, processes, memory, network
+    SANDBOX_LITE = "sandbox-lite"  # Landlock alone, where namespaces are forbidden
+    USER = "user"  # a sandbox, and a user id of its own
+    CONTAINER = "container"  # an image in a container engine
+
+
+class App(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """One program with a face. `command` is shell text; in it stand `$ARGOSY_APP_SOCKET` or
+    `$ARGOSY_APP_PORT`, `$ARGOSY_APP_DIR` (its own settings) and `$HOME` (the session's files).
+
+    Without a command it is a port that the user's own program opens, or, where it listens to nothing either,
+    the terminal and ssh that every session has.
+    """
+
+    name: str
+    title: str = ""
+    about: str = ""
+    command: str = ""
+    listens: str = ""  # socket | port; "": to nothing, so nothing is proxied
+    port: int = 0  # in the session's own network; 0: any that is free
+    ready: str = "/"  # a path that answers below 500 when the app can be used
+    quiet: tuple[
+        str, ...
+    ] = ()  # patterns of paths whose requests are no activity: a page that looks by itself
+    kernels: str = ""  # a path that lists Jupyter kernels with their `execution_state`
+    needs: tuple[str, ...] = ()  # Python packages that are installed once on each node, and kept
+    program: str = ""  # that must be there, when `needs` does not bring it
+    env: dict[str, str] = {}
+
+    @property
+    def is_proxied(self) -> bool:
+        return bool(self.listens)
+
+    def is_quiet(self, path: str) -> bool:
+        """
+        >>> App(name="x", quiet=("/api/status", "/data/*")).is_quiet("/data/runs?x=1")
+        True
+        """
+        path = path.partition("?")[0]
+        return any(fnmatchcase(path, pattern) for pattern in self.quiet)
+
+
+class Idle(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """When a session that nobody uses is put to rest or ended."""
+
+    after_s: int | None = None  # nothing happened for so long; None: never
+    gpu_after_s: int | None = None  # its GPUs did nothing for so long, though somebody types
+    max_s: int | None = None  # since it started, whatever happens
+    then: str = "rest"  # rest: what it keeps stays, `start` brings it back; end: it is over
+    warn_s: int = 600  # so long before that people are warned, at most half of the time itself
+
+    def warns_s(self, limit_s: int) -> int:
+        """
+        >>> Idle().warns_s(1800), Idle().warns_s(60)
+        (600, 30)
+        """
+        return min(self.warn_s, limit_s // 2)

@@ -1,0 +1,96 @@
+"""Who comes in over TCP: a bearer token, or the cookie of a browser that signed in.
+
+Rows are asked of memory, and of a database that several servers share at most twice a second: who is put out
+is out everywhere within a second.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+from argosy.identity.credentials import KINDS, is_well_formed
+from argosy.model.access import Caller
+from argosy.model.errors import ArgosyError
+from argosy.model.ids import Clock
+from argosy.server.door_rules import DoorRules, check_host, check_method, check_page, cookie_of
+from argosy.server.exchange import Scope
+from argosy.server.identity import Identity
+from argosy.server.tokens import Tokens
+from argosy.store.store import Store
+
+FRESH_MS: Final = 500  # how old rows of a shared database may be
+
+
+class Doorkeeper:
+    """Tells callers from strangers. `is_good` is asked again while something stays open."""
+
+    def __init__(self, store: Store, clock: Clock, identity: Identity) -> None:
+        self._store, self._clock = store, clock
+        self.identity = identity
+        self._directory, self._uses = identity.directory, identity.uses
+        self._tokens = Tokens(store)
+        self.rules = DoorRules()
+
+    async def identify(self, scope: Scope) -> Caller | None:
+        """Who asks; None: nobody says. Raises `unauthorized` for a credential that is not good, `wrong-host`,
+        `wrong-method`, `foreign-page`."""
+        headers = _headers(scope)
+        is_websocket = scope["type"] == "websocket"
+        bearer = headers.get("authorization")
+        if not is_websocket:
+            check_method(scope["method"])
+        local = scope.get("server") or ("", 0)
+        check_host(self.rules, headers.get("host", ""), str(local[0] or ""), has_bearer=bearer is not None)
+        peer = scope.get("client") or ("", 0)
+        address = self.rules.address_of(str(peer[0]), headers.get("x-forwarded-for", ""))
+        scope["argosy.address"] = address
+        if bearer is not None:
+            kind, _, secret = bearer.partition(" ")
+            caller = await self.caller_of(secret.strip(), address) if kind.lower() == "bearer" else None
+            if caller is None:
+                raise ArgosyError("unauthorized", "the token is not one that this server knows")
+            return caller
+        cookie = cookie_of(headers.get("cookie", ""))
+        if not cookie:
+            return None
+        check_page(self.rules, headers, is_websocket=is_websocket)
+        rows = await self._store.recent(FRESH_MS)
+        found = self._directory.caller_with_cookie(rows, cookie, self._clock.now_ms(), address)
+        if found is not None:
+            self._uses.note(found.credential)
+        return found  # one that is over is none: whoever is to sign in must be able to
+
+    async def caller_of(self, secret: str, address: str = "") -> Caller | None:
+        """Who holds this token."""
+        if not secret.startswith(KINDS):
+            return await self._tokens.caller_of(secret)
+        if not is_well_formed(secret):
+            return None
+        now_ms = self._clock.now_ms()
+        rows = await self._store.recent(FRESH_MS)
+        found = self._directory.caller_with(rows, secret, now_ms, address)
+        if found is None:  # it may be of a moment ago
+            rows = await self._store.recent(0)
+            found = self._directory.caller_with(rows, secret, now_ms, address)
+        if found is not None:
+            self._uses.note(found.credential)
+        return found
+
+    async def is_good(self, caller: Caller) -> bool:
+        """Whether who came in may stay."""
+        if caller.id:
+            rows = await self._store.recent(FRESH_MS)
+            return self._directory.is_good(rows, caller.credential, self._clock.now_ms())
+        return caller.via != "token" or caller.credential in await self._tokens.names()
+
+
+def _headers(scope: Scope) -> dict[str, str]:
+    """The first of each name, but cookies together (HTTP/2 splits them)."""
+    found: dict[str, str] = {}
+    for name, value in scope["headers"]:
+        key, text = name.decode("latin-1").lower(), value.decode("latin-1")
+        if key == "cookie" and key in found:
+            found[key] += "; " + text
+        else:
+            found.setdefault(key, text)
+    return found

@@ -1,0 +1,95 @@
+"""Ways into sessions over WebSockets: the app, ports, ssh; and terminals that outlive their line."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Final
+
+from argosy.infra.agent_port import Duplex, Enter
+from argosy.infra.border import BorderError, RequestRefused
+from argosy.model.errors import ArgosyError
+from argosy.model.rows import Workload
+from argosy.server.exchange import Exchange
+from argosy.server.node_streams import carry
+from argosy.server.services import Services
+from argosy.server.sessions import place_of
+from argosy.server.terminal import from_client, send_exit, to_client
+
+_TELL_EVERY_S: Final = 10.0
+
+
+async def open_door(services: Services, session: Workload, enter: Enter) -> Duplex:
+    """A stream into a session that is up. Raises `wrong-state`, `node-unreachable`, `unsupported`."""
+    node, rank_id = place_of(await services.store.snapshot(), session)
+    try:
+        agent = await services.agents.get(node)
+        return await agent.enter(rank_id, enter)
+    except RequestRefused as error:
+        raise ArgosyError("unsupported", str(error)) from None
+    except BorderError as error:
+        hint = f"`argosy session logs {session.name}` shows what its app says"
+        raise ArgosyError("node-unreachable", str(error), hint=hint) from None
+
+
+def note_use(services: Services, session_id: str, by: str) -> None:
+    """Somebody uses the session: it is not idle now."""
+    if services.controllers.observed.set_used(session_id, services.clock.now_ms(), by):
+        services.controllers.wake(session_id)
+
+
+class Noting:
+    """A stream whose input counts as use of its session."""
+
+    def __init__(self, inner: Duplex, services: Services, session: Workload, by: str) -> None:
+        self._inner, self._services, self._session_id, self._by = inner, services, session.id, by
+        self._told_s = -_TELL_EVERY_S
+
+    async def read(self) -> bytes:
+        return await self._inner.read()
+
+    async def write(self, data: bytes) -> None:
+        now_s = asyncio.get_running_loop().time()
+        if now_s - self._told_s >= _TELL_EVERY_S:
+            self._told_s = now_s
+            note_use(self._services, self._session_id, self._by)
+        await self._inner.write(data)
+
+    async def end(self) -> None:
+        await self._inner.end()
+
+    async def resize(self, rows: int, columns: int) -> None:
+        await self._inner.resize(rows, columns)
+
+    async def close(self) -> int | None:
+        return await self._inner.close()
+
+
+async def serve_door(exchange: Exchange, services: Services, session: Workload, enter: Enter) -> None:
+    """The app, a port or ssh, until both sides have ended."""
+    duplex = Noting(await open_door(services, session, enter), services, session, enter.what)
+    exchange.answered = True
+    await exchange.receive()  # websocket.connect
+    await exchange.send({"type": "websocket.accept"})
+    await carry(exchange, duplex)
+
+
+async def serve_seat(exchange: Exchange, services: Services, session: Workload, enter: Enter) -> None:
+    """A terminal, until its shell ends or the client goes: the shell stays then."""
+    duplex = Noting(await open_door(services, session, enter), services, session, "terminal")
+    said = await duplex.read()
+    exchange.answered = True
+    await exchange.receive()  # websocket.connect
+    await exchange.send({"type": "websocket.accept"})
+    await exchange.send({"type": "websocket.send", "text": said.decode("utf-8", "replace").strip()})
+    reading = asyncio.ensure_future(to_client(exchange, duplex))
+    writing = asyncio.ensure_future(from_client(exchange, duplex))
+    try:
+        await asyncio.wait({reading, writing}, return_when=asyncio.FIRST_COMPLETED)
+        client_left = writing.done()
+    finally:
+        reading.cancel()
+        writing.cancel()
+        await asyncio.wait({reading, writing})
+        code = await duplex.close()
+    if not client_left:
+        await send_exit(exchange, code)

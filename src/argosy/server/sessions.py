@@ -1,0 +1,60 @@
+"""Sessions: which one is meant, and where its app is. Pure."""
+
+from __future__ import annotations
+
+from argosy.controllers.session.decide import body_of, node_of
+from argosy.model.access import Caller
+from argosy.model.errors import ArgosyError
+from argosy.model.kinds.session import SESSION, session_state
+from argosy.model.phases import Desired, WorkloadPhase
+from argosy.model.rows import Node, Workload
+from argosy.server.guarding import project_of, sees
+from argosy.store.snapshot import Snapshot
+
+
+def seen_sessions(rows: Snapshot, caller: Caller) -> list[Workload]:
+    """Live sessions that are there for this caller."""
+    return [row for row in rows.named(SESSION.name) if sees(caller, row)]
+
+
+def find_session(rows: Snapshot, name: str, caller: Caller) -> Workload | None:
+    """The live session of this name or id that is there for the caller."""
+    found = rows.find_named(SESSION.name, name, project_of(caller))
+    if found is None:
+        found = next((row for row in rows.named(SESSION.name) if row.id == name), None)
+    return found if found is not None and sees(caller, found) else None
+
+
+def no_session(name: str, rows: Snapshot, caller: Caller) -> ArgosyError:
+    known = ", ".join(row.name for row in seen_sessions(rows, caller))
+    return ArgosyError(
+        "not-found",
+        f"there is no session `{name}`",
+        hint=f"there are {known}" if known else "`argosy session start terminal` makes one",
+    )
+
+
+def free_name(rows: Snapshot, app: str, project: str) -> str:
+    """The app's name, with the first number that makes it new."""
+    taken = {row.name for row in rows.named(SESSION.name) if row.project == project}
+    number = 1
+    while (name := app if number == 1 else f"{app}-{number}") in taken:
+        number += 1
+    return name
+
+
+def place_of(rows: Snapshot, session: Workload) -> tuple[Node, str]:
+    """Where its app runs: the node, and the id of the rank. Raises `wrong-state` for one that is not up."""
+    body = body_of(rows, session)
+    node = node_of(rows, body) if body is not None else None
+    attempt = rows.attempt_of(body.id) if body is not None else None
+    if node is None or attempt is None or not session_state(session).up_ms:
+        rests = session.phase is WorkloadPhase.STOPPED or session.desired is Desired.STOP
+        raise ArgosyError(
+            "wrong-state",
+            f"session `{session.name}` {'rests' if rests else 'is not up yet'}",
+            hint=f"`argosy session start {session.name}` brings it back"
+            if rests
+            else f"`argosy session logs {session.name}` shows how far it is",
+        )
+    return node, f"{attempt.id}.0"

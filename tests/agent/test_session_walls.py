@@ -1,0 +1,289 @@
+"""What keeps sessions apart: real sandboxes of a real agent, and an attacker in one of them."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+
+import pytest
+from agent_process import AgentProcess, watch_until
+
+from argosy.agent import sandbox
+from argosy.infra import border
+from argosy.infra.agent_client import AgentClient
+from argosy.infra.agent_port import AppOrder, Duplex, Enter, RankOrder
+from argosy.model.facts import RankFact, RankPhase
+
+GOOD, GAPS = sandbox.levels()
+needs_sandbox = pytest.mark.skipif("sandbox" not in GOOD, reason=GAPS.get("sandbox", ""))
+needs_lite = pytest.mark.skipif("sandbox-lite" not in GOOD, reason=GAPS.get("sandbox-lite", ""))
+
+#: So that workers of one test run are nobody's neighbours.
+PORT = 20_000 + os.getpid() % 20_000
+MARK = f"victim-of-argosy-{os.getpid()}"
+
+#: The victim's program: a file, a variable, a port, two sockets. It prints its pid as the machine sees it.
+VICTIM = r"""
+exec python3 -c '
+import os, socket, sys, time
+home = os.environ["HOME"]
+with open(os.open(home + "/secret", os.O_CREAT | os.O_WRONLY, 0o600), "w") as file: file.write("s3cret")
+a = socket.socket(); a.bind(("127.0.0.1", @PORT@)); a.listen()
+b = socket.socket(socket.AF_UNIX); b.bind(home + "/u"); b.listen()
+c = socket.socket(socket.AF_UNIX); c.bind("\0@MARK@"); c.listen()
+open(os.environ.get("TMPDIR", "/tmp") + "/@MARK@", "w").write("mine")
+open(home + "/ready", "w").write("x")
+time.sleep(600)' @MARK@
+""".replace("@PORT@", str(PORT)).replace("@MARK@", MARK)
+
+#: Nine ways to reach it; prints those that work.
+ATTACK = r"""
+import ctypes, os, socket, sys
+pid, home, found = int(sys.argv[1]), sys.argv[2], []
+def tries(name, act):
+    try: act(); found.append(name)
+    except Exception: pass
+def connect(kind, to):
+    one = socket.socket(kind); one.settimeout(2); one.connect(to)
+def ptrace():
+    library = ctypes.CDLL(None, use_errno=True)
+    if library.ptrace(16, pid, 0, 0) < 0: raise OSError
+    library.ptrace(17, pid, 0, 0)
+tries("file", lambda: open(home + "/secret").read())
+tries("environ", lambda: open("/proc/%d/environ" % pid).read(1) or 1 / 0)
+tries("pid", lambda: b"@MARK@" in open("/proc/%d/cmdline" % pid, "rb").read() or 1 / 0)
+tries("signal", lambda: os.kill(pid, 0))
+tries("tcp", lambda: connect(socket.AF_INET, ("127.0.0.1", @PORT@)))
+tries("unix", lambda: connect(socket.AF_UNIX, home + "/u"))
+tries("abstract", lambda: connect(socket.AF_UNIX, "\0@MARK@"))
+tries("ptrace", ptrace)
+tries("tmp", lambda: open("/tmp/@MARK@").read())
+print("reached:", " ".join(found))
+""".replace("@PORT@", str(PORT)).replace("@MARK@", MARK)
+NINE = {"file", "environ", "pid", "signal", "tcp", "unix", "abstract", "ptrace", "tmp"}
+
+
+def order(rank: str, level: str, command: str = "", **app: object) -> RankOrder:
+    return RankOrder(
+        id=rank, job=rank, run="app", run_now=True,
+        app=AppOrder(command=command, isolation=level, home=f"~/{rank}", **app),  # type: ignore[arg-type]
+    )  # fmt: skip
+
+
+async def wait_for_rank(client: AgentClient, rank: str, enough: Callable[[RankFact], bool]) -> RankFact:
+    seen = await watch_until(client, lambda seen: rank in seen.facts and enough(seen.facts[rank]))
+    return seen.facts[rank]
+
+
+async def ready(client: AgentClient, rank: str) -> None:
+    fact = await wait_for_rank(client, rank, lambda fact: bool(fact.ready_ms) or fact.phase in _ENDED)
+    assert fact.ready_ms, fact
+
+
+async def appears(path: Path) -> None:
+    async with asyncio.timeout(20):
+        while not path.exists():
+            await asyncio.sleep(0.01)
+
+
+_ENDED = (RankPhase.EXITED, RankPhase.VANISHED)
+
+
+async def said_by(stream: Duplex) -> bytes:
+    """All that a terminal prints, after its first line."""
+    await stream.read()
+    data = b""
+    while piece := await stream.read():
+        data += piece
+    return data
+
+
+async def run_in(client: AgentClient, rank: str, command: str) -> tuple[int | None, str]:
+    stream = await client.enter(rank, Enter(what="shell", command=command))
+    text = (await said_by(stream)).decode()
+    return await stream.close(), text
+
+
+def use(agent: AgentProcess, scenario: Callable[[AgentClient], Awaitable[None]]) -> None:
+    agent.use(scenario)
+
+
+@pytest.mark.parametrize(
+    ("level", "reached"),
+    [
+        ("process", NINE),
+        pytest.param("sandbox-lite", {"pid", "tcp", "unix"}, marks=needs_lite),
+        pytest.param("sandbox", set(), marks=needs_sandbox),
+    ],
+)
+def test_nine_ways_to_another_session(agent: AgentProcess, level: str, reached: set[str]) -> None:
+    """What each level lets through, as docs/sessions.md tells it."""
+
+    async def scenario(client: AgentClient) -> None:
+        await client.prepare([order("victim.0", level, VICTIM), order("attacker.0", level)])
+        await ready(client, "victim.0")
+        await ready(client, "attacker.0")
+        home = agent.root / "home" / "victim.0"
+        await appears(home / "ready")
+        pid = pid_of(MARK)
+        (agent.root / "home" / "attacker.0" / "attack.py").write_text(ATTACK)
+        _, text = await run_in(client, "attacker.0", f"python3 ~/attack.py {pid} {home}")
+        assert "reached:" in text, text
+        found = set(text.partition("reached:")[2].split())
+        assert found <= reached, f"{level} lets through {sorted(found - reached)}"
+        if level == "process":
+            assert found == NINE  # the probes themselves work
+        await client.stop(["victim.0", "attacker.0"], 1.0)
+
+    use(agent, scenario)
+
+
+def pid_of(mark: str) -> int:
+    for path in Path("/proc").glob("[0-9]*/cmdline"):
+        try:
+            words = path.read_bytes().split(b"\0")
+        except OSError:
+            continue
+        if mark.encode() in words and b"-c" in words:
+            return int(path.parent.name)
+    raise AssertionError(f"nobody is called {mark}")
+
+
+@needs_sandbox
+def test_what_a_sandbox_is_like_inside(agent: AgentProcess) -> None:
+    async def scenario(client: AgentClient) -> None:
+        await client.prepare([order("a.0", "sandbox")])
+        await ready(client, "a.0")
+        code, text = await run_in(
+            client, "a.0",
+            "id -un; pwd; ls /home /root /proc/1/fd 2>/dev/null | tr '\\n' ' '; echo; cat /etc/shadow; "
+            "touch /usr/x; ls /sys/class/net; mount | grep -c ' / '; exit 7",
+        )  # fmt: skip
+        assert code == 7
+        lines = text.replace("\r", "").splitlines()
+        assert lines[:2] == ["work", "/home/work"]
+        assert "cat: /etc/shadow: No such file or directory" in text and "Read-only file system" in text
+        await client.stop(["a.0"], 1.0)
+
+    use(agent, scenario)
+
+
+@needs_sandbox
+def test_an_app_ends_with_its_time_and_its_code(agent: AgentProcess) -> None:
+    async def scenario(client: AgentClient) -> None:
+        patient = "trap 'echo saved > ~/saved; exit 5' TERM; touch ~/up; while :; do sleep 0.05; done"
+        await client.prepare([order("a.0", "sandbox", patient)])
+        home = agent.root / "home" / "a.0"
+        await appears(home / "up")
+        await client.stop(["a.0"], 10.0)
+        fact = await wait_for_rank(client, "a.0", lambda fact: fact.phase in _ENDED)
+        assert (fact.exit_code, (home / "saved").read_text()) == (5, "saved\n")
+
+    use(agent, scenario)
+
+
+@pytest.mark.parametrize("level", ["process", pytest.param("sandbox", marks=needs_sandbox)])
+@pytest.mark.parametrize("listens", ["socket", "port"])
+def test_an_app_is_reached_when_it_answers(agent: AgentProcess, level: str, listens: str) -> None:
+    """On a socket of its own or on a port of its own network: the bytes are the app's."""
+    serve = (
+        "import http.server, os, socketserver, time\n"
+        "class H(http.server.BaseHTTPRequestHandler):\n"
+        "    def do_GET(self): self.send_response(200); self.end_headers(); self.wfile.write(b'hello ' + "
+        "self.path.encode())\n"
+        "    def address_string(self): return 'x'\n"
+        "time.sleep(0.2)\n"
+        "path = os.environ.get('ARGOSY_APP_SOCKET')\n"
+        "(socketserver.UnixStreamServer(path, H) if path else http.server.HTTPServer(('127.0.0.1', "
+        "int(os.environ['ARGOSY_APP_PORT'])), H)).serve_forever()\n"
+    )
+
+    async def scenario(client: AgentClient) -> None:
+        home = agent.root / "home" / "a.0"
+        home.mkdir(parents=True)
+        (home / "app.py").write_text(serve)
+        await client.prepare([order("a.0", level, "exec python3 app.py", listens=listens, ready="/ok")])
+        await ready(client, "a.0")
+        stream = await client.enter("a.0", Enter(what="app"))
+        await stream.write(b"GET /x HTTP/1.0\r\n\r\n")
+        data = b""
+        while piece := await stream.read():
+            data += piece
+        assert data.endswith(b"hello /x")
+        await stream.close()
+        with pytest.raises(border.Transient, match="nothing answers on port 9"):
+            await client.enter("a.0", Enter(what="port", port=9))
+        await client.stop(["a.0"], 1.0)
+
+    use(agent, scenario)
+
+
+def test_a_level_that_is_not_to_be_had_is_refused(agent: AgentProcess) -> None:
+    async def scenario(client: AgentClient) -> None:
+        await client.prepare([order("a.0", "container"), order("b.0", "process", "x", program="no-such")])
+        fact = await wait_for_rank(client, "a.0", lambda fact: fact.phase in _ENDED)
+        assert fact.exit_code == 1
+        assert fact.detail.startswith("isolation `container` is not to be had on node-7: ")
+        assert fact.detail.endswith(f"it can give {', '.join(GOOD)}")
+        other = await wait_for_rank(client, "b.0", lambda fact: fact.phase in _ENDED)
+        assert other.detail == "the program `no-such` is not installed on node-7"
+        facts = await client.node()
+        assert facts.isolation == tuple(GOOD) and dict(facts.isolation_gaps) == GAPS
+
+    use(agent, scenario)
+
+
+def test_a_terminal_goes_on_when_its_line_is_cut(agent: AgentProcess) -> None:
+    """The same shell, no byte lost and none twice, however often the line breaks."""
+
+    async def scenario(client: AgentClient) -> None:
+        await client.prepare([order("a.0", "process")])
+        await ready(client, "a.0")
+        command = "echo $$; read go; seq 1 60000; echo end"
+        stream = await client.enter("a.0", Enter(what="shell", id="t", command=command))
+        first = json.loads(await stream.read())
+        assert first == {"id": "t", "from": 0}
+        data = await stream.read()
+        await stream.write(b"\n")
+        for _ in range(3):
+            data += await stream.read()
+            await stream.close()  # as when the line is cut: nobody says farewell
+            stream = await client.enter("a.0", Enter(what="shell", id="t", seen=len(data)))
+            assert json.loads(await stream.read()) == {"id": "t", "from": len(data)}
+        while piece := await stream.read():
+            data += piece
+        assert await stream.close() == 0
+        numbers = data.replace(b"\r", b"").splitlines()
+        assert numbers[-60001:] == [*(b"%d" % each for each in range(1, 60001)), b"end"]
+        await client.stop(["a.0"], 1.0)
+
+    use(agent, scenario)
+
+
+def test_the_next_agent_finds_the_app(agent: AgentProcess) -> None:
+    level = GOOD[-1]
+
+    async def begin(client: AgentClient) -> None:
+        await client.prepare([order("a.0", level)])
+        await ready(client, "a.0")
+
+    async def go_on(client: AgentClient) -> None:
+        await ready(client, "a.0")
+        assert (await run_in(client, "a.0", "exit 3"))[0] == 3
+        await client.stop(["a.0"], 1.0)
+        await wait_for_rank(client, "a.0", lambda fact: fact.phase in _ENDED)
+
+    use(agent, begin)
+    agent.end()
+    agent.start()
+    use(agent, go_on)
+
+
+def test_kernels_that_compute_are_seen() -> None:
+    from argosy.agent.apps import _is_busy
+
+    assert _is_busy(b'[{"id": "a", "execution_state": "idle"}, {"id": "b", "execution_state": "busy"}]')
+    assert not _is_busy(b'[{"execution_state": "idle"}]') and not _is_busy(b"<html>") and not _is_busy(b"[3]")

@@ -1,0 +1,71 @@
+"""App files: those that come with Argosy, and what is wrong in files of users."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from argosy.apps.files import find_app, known_apps, parse_app, shipped
+from argosy.controllers.installing import folder_name, install_text
+from argosy.model.errors import ArgosyError
+
+SHIPPED = shipped()
+
+
+@pytest.mark.parametrize("name", SHIPPED)
+def test_a_shipped_app_says_what_it_is_and_trusts_nobody(name: str) -> None:
+    app = SHIPPED[name]
+    assert app.title and app.about
+    if app.listens == "socket":
+        assert "$ARGOSY_APP_SOCKET" in app.command
+    elif app.listens == "port" and not app.port:
+        assert "$ARGOSY_APP_PORT" in app.command
+    assert "0.0.0.0" not in app.command
+
+
+def test_all_that_are_promised_are_there() -> None:
+    promised = "jupyter notebook vscode terminal tensorboard marimo rstudio desktop ssh port"
+    assert set(promised.split()) <= SHIPPED.keys()
+
+
+def test_files_of_users_come_first(tmp_path: Path) -> None:
+    (tmp_path / "board.toml").write_text('title = "B"\nlistens = "port"\ncommand = "b"\n')
+    (tmp_path / "terminal.toml").write_text('title = "Mine"\n')
+    apps = known_apps(tmp_path)
+    assert apps["board"].listens == "port" and apps["terminal"].title == "Mine"
+    assert list(apps) == sorted(apps) and known_apps(tmp_path / "none") == dict(sorted(SHIPPED.items()))
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        ("listens =", "Invalid value"),
+        ('colour = "red"', "unknown field `colour`"),
+        ("port = 80", "port is given, and listens is not `port`"),
+        ('listens = "tcp"', "listens is `tcp`: socket or port"),
+        ('listens = "port"\nport = 70000', "port is 70000: 1 to 65535"),
+        ('ready = "x"', "paths in ready and quiet begin with /"),
+        ('needs = ["a"]', "needs and program are of a command, and there is none"),
+    ],
+)
+def test_what_is_wrong_is_told_with_the_file(text: str, told: str) -> None:
+    with pytest.raises(ArgosyError, match=told) as caught:
+        parse_app("board", text, "/x/board.toml")
+    assert caught.value.code == "spec-invalid" and caught.value.where == "/x/board.toml"
+
+
+def test_names_are_names() -> None:
+    with pytest.raises(ArgosyError, match="`My Board` is no name of an app"):
+        parse_app("My Board", "", "x")
+    with pytest.raises(ArgosyError, match="there is no app `jupiter`") as caught:
+        find_app(SHIPPED, "jupiter")
+    assert "jupyter" in caught.value.hint
+
+
+def test_what_is_needed_is_installed_by_content() -> None:
+    app = SHIPPED["jupyter"]
+    text = install_text(app, "pip install mine")
+    assert folder_name(app) in text and "'jupyterlab>=4.2,<5'" in text and "PIP_NO_INDEX=1" in text
+    assert text.endswith("pip install mine")
+    assert install_text(SHIPPED["terminal"], "mine") == "mine" and folder_name(SHIPPED["terminal"]) == ""

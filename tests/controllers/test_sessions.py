@@ -1,0 +1,242 @@
+"""Sessions: what is decided about one that comes up, is used, is not used, rests and ends."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from argosy.controllers.observed import Facts
+from argosy.controllers.session.decide import decide
+from argosy.controllers.session.idle import last_use, limits_of
+from argosy.controllers.view import Action, Emit, Put, View
+from argosy.model.apps import App, Idle, Isolation
+from argosy.model.facts import RankFact, RankPhase
+from argosy.model.kinds.job import JobSpec, JobStatus, job_spec, kept_as
+from argosy.model.kinds.kind import Checkpoint
+from argosy.model.kinds.session import SESSION, SessionSpec, SessionStatus, session_state
+from argosy.model.phases import AttemptPhase, Desired, NodePhase, Outcome, WorkloadPhase
+from argosy.model.reasons import Reason
+from argosy.model.rows import Row, Workload
+from argosy.store import Snapshot
+from argosy.testing.builders import a_job, a_node, a_task, an_attempt, changed, want_gpus
+
+NOW = 1_000_000_000
+MINUTE = 60_000
+APP = App(name="jupyter", title="JupyterLab", command="jupyter lab", listens="socket")
+
+
+def a_session(**fields: Any) -> Workload:
+    spec = SessionSpec(app=APP, task=a_task())
+    row = Workload(
+        id="ses-0", kind=SESSION.name, name="lab", spec=spec, status=SessionStatus(), created_ms=NOW
+    )
+    return changed(row, **fields)
+
+
+def a_body(**fields: Any) -> Workload:
+    return a_job(id="job-0", managed=True, parent_id="ses-0", **fields)
+
+
+class Seen:
+    """A session with its job on a node; `fact` is what the node said of the app."""
+
+    def __init__(self, session: Workload, *rows: Row) -> None:
+        self.session, self.rows, self.facts = session, list(rows), Facts()
+
+    def says(self, **fact: Any) -> None:
+        told = RankFact(id="att-0.0", phase=RankPhase.RUNNING, **fact)
+        self.facts.set_ranks("nod-0", [told], complete=True)
+
+    def decided(self, now_ms: int = NOW) -> list[Action]:
+        rows = Snapshot.of([self.session, *self.rows])
+        view = View(now_ms=now_ms, rows=rows, observed=self.facts, offers=[], abilities={})
+        return decide(view, self.session, lambda prefix: f"{prefix}-new")
+
+    def after(self, now_ms: int = NOW) -> Workload:
+        """The session as it is written, or as it was."""
+        return next((row for row in self.written(now_ms) if row.id == "ses-0"), self.session)
+
+    def written(self, now_ms: int = NOW) -> list[Workload]:
+        puts = [action.row for action in self.decided(now_ms) if isinstance(action, Put)]
+        return [row for row in puts if isinstance(row, Workload)]
+
+    def events(self, now_ms: int = NOW) -> list[str]:
+        return [each.event.text for each in self.decided(now_ms) if isinstance(each, Emit)]
+
+
+NEVER = Idle()
+
+
+def running(idle: Idle = NEVER, **fields: Any) -> Seen:
+    """Up since two hours, unused since one."""
+    session = a_session(
+        phase=WorkloadPhase.RUNNING, up_ms=NOW - 120 * MINUTE, active_ms=NOW - 60 * MINUTE, starts=1,
+        started_ms=NOW - 120 * MINUTE, idle=idle, **fields,
+    )  # fmt: skip
+    body = a_body(phase=WorkloadPhase.RUNNING)
+    attempt = an_attempt(id="att-0", workload_id="job-0", phase=AttemptPhase.RUNNING)
+    node = a_node(id="nod-0", workload_id="job-0", phase=NodePhase.READY)
+    seen = Seen(session, body, attempt, node)
+    seen.says(ready_ms=NOW - 120 * MINUTE)
+    return seen
+
+
+def test_a_session_makes_its_job_which_finds_its_files() -> None:
+    kept = Checkpoint(tree="t", at_ms=1, size_bytes=2)
+    session = a_session(
+        phase=WorkloadPhase.STOPPED, starts=2, checkpoint=kept, ran_on="clm-9", isolation=Isolation.PROCESS
+    )
+    changed_row, job = Seen(session).written()
+    assert changed_row.phase is WorkloadPhase.STARTING and session_state(changed_row).starts == 3
+    sitting = job_spec(job).sitting
+    assert sitting is not None and (sitting.session, sitting.isolation) == ("ses-0", Isolation.PROCESS)
+    assert (job.parent_id, job.number, kept_as(job)) == ("ses-0", 3, "ses-0")
+    assert isinstance(job.status, JobStatus) and (job.status.checkpoint, job.status.ran_on) == (kept, "clm-9")
+
+
+def test_it_is_up_when_its_app_answers_and_not_before() -> None:
+    seen = running()
+    seen.session = a_session(phase=WorkloadPhase.STARTING, starts=1)
+    seen.says()
+    assert seen.decided() == []
+    seen.says(ready_ms=NOW - 5)
+    up = seen.after()
+    assert (up.phase, up.started_ms, session_state(up).up_ms) == (WorkloadPhase.RUNNING, NOW - 5, NOW)
+
+
+@pytest.mark.parametrize(
+    ("started_ms", "outcome", "phase", "desired"),
+    [
+        (0, Outcome.FAILED, WorkloadPhase.FINISHED, Desired.RUN),  # it never came up
+        (5, Outcome.FAILED, WorkloadPhase.STOPPING, Desired.STOP),  # people's work is in it
+        (5, Outcome.SUCCEEDED, WorkloadPhase.STOPPING, Desired.STOP),
+    ],
+)
+def test_an_app_that_ends_by_itself(
+    started_ms: int, outcome: Outcome, phase: WorkloadPhase, desired: Desired
+) -> None:
+    session = a_session(phase=WorkloadPhase.STARTING, started_ms=started_ms, starts=1)
+    seen = Seen(session)
+    ended = a_body(phase=WorkloadPhase.FINISHED, outcome=outcome, detail="the program exited with code 3")
+    rows = Snapshot.of([session])
+    live = Snapshot.of([session, a_body()])
+    seen.decided = lambda now_ms=NOW: decide(  # type: ignore[method-assign]
+        View(now_ms=now_ms, rows=_Ended(rows, ended), observed=seen.facts, offers=[], abilities={}),  # type: ignore[arg-type]
+        session, lambda prefix: f"{prefix}-new",
+    )  # fmt: skip
+    assert live.children_of("ses-0")
+    after = seen.after()
+    assert (after.phase, after.desired) == (phase, desired)
+    text = "its app has ended" if outcome is Outcome.SUCCEEDED else "the program exited with code 3"
+    assert after.detail == text
+
+
+class _Ended:
+    """Rows, and a job of the session that has ended."""
+
+    def __init__(self, rows: Snapshot, ended: Workload) -> None:
+        self._rows, self._ended = rows, ended
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._rows, name)
+
+    def ends_for(self, workload_id: str) -> list[Workload]:
+        return [self._ended]
+
+
+def test_who_is_not_used_is_warned_then_rests() -> None:
+    seen = running(Idle(after_s=3600 + 300))
+    assert seen.events() == ["is put to rest in 5m: nobody used it for 1h 5m"]
+    seen.session = seen.after()
+    assert session_state(seen.session).warned_ms == NOW and seen.events(NOW + 1) == []
+    rests = seen.after(NOW + 5 * MINUTE)
+    assert (rests.desired, rests.reason) == (Desired.STOP, Reason.IDLE)
+    assert rests.detail == "nobody used it for 1h 5m"
+
+
+def test_use_takes_the_warning_back() -> None:
+    seen = running(Idle(after_s=3600 + 300))
+    seen.session = seen.after()
+    seen.facts.set_used("ses-0", NOW + MINUTE, "requests")
+    used = seen.after(NOW + MINUTE)
+    state = session_state(used)
+    assert (state.active_ms, state.active_by) == (NOW + MINUTE, "requests")
+    assert seen.after(NOW + 6 * MINUTE).desired is Desired.RUN
+    seen.session = changed(used, warned_ms=NOW)
+    assert session_state(seen.after(NOW + 2 * MINUTE)).warned_ms == 0
+
+
+@pytest.mark.parametrize("by", ["kernels", "cpu", "terminal"])
+def test_work_that_the_node_sees_is_use(by: str) -> None:
+    seen = running(Idle(after_s=1800))
+    assert seen.after().desired is Desired.STOP
+    seen.says(ready_ms=1, active_ms=NOW - MINUTE, active_by=by)
+    assert seen.after().desired is Desired.RUN
+    assert last_use(seen.session, seen.facts.rank("att-0.0"), seen.facts).by == by
+
+
+def test_quiet_gpus_put_it_to_rest_although_somebody_types() -> None:
+    task = a_task(resources=(want_gpus(500),))
+    seen = running(Idle(after_s=3600, gpu_after_s=1800), task=task)
+    seen.facts.set_used("ses-0", NOW, "requests")
+    rests = seen.after()
+    assert (rests.desired, rests.detail) == (Desired.STOP, "its GPUs did nothing for 30m")
+    seen.says(ready_ms=1, gpu_active_ms=NOW - MINUTE)
+    assert seen.after().desired is Desired.RUN
+    bare = running(Idle(gpu_after_s=1800))  # without a GPU there is nothing to be quiet
+    assert bare.after().desired is Desired.RUN
+
+
+def test_the_longest_time_and_what_then() -> None:
+    seen = running(Idle(max_s=7200, then="end"))
+    ends = seen.after()
+    assert (ends.desired, ends.reason) == (Desired.END, Reason.MAX_DURATION)
+
+
+def test_more_time_counts_for_every_limit() -> None:
+    seen = running(Idle(after_s=1800, max_s=7200), snoozed_ms=NOW + 30 * MINUTE)
+    assert seen.after().desired is Desired.RUN
+    use = last_use(seen.session, None, seen.facts)
+    assert {limit.at_ms for limit in limits_of(seen.session, use, has_gpu=False)} == {NOW + 30 * MINUTE}
+
+
+def test_to_rest_its_job_ends_first_and_what_it_kept_is_noted() -> None:
+    seen = running()
+    seen.session = changed(seen.session, desired=Desired.STOP, reason=Reason.STOPPED_BY_USER)
+    stopping, body = seen.written()
+    assert stopping.phase is WorkloadPhase.STOPPING and session_state(stopping).up_ms == 0
+    assert (body.id, body.desired, body.reason) == ("job-0", Desired.END, Reason.STOPPED_BY_USER)
+    seen.session, seen.rows = stopping, []
+    assert seen.after().phase is WorkloadPhase.STOPPED
+
+
+def test_a_lost_node_is_told_and_it_comes_back() -> None:
+    seen = running()
+    seen.rows[0] = a_body(phase=WorkloadPhase.RECOVERING, detail="node 0 is gone")
+    lost = seen.after()
+    assert (lost.phase, lost.detail, session_state(lost).up_ms) == (
+        WorkloadPhase.RECOVERING, "node 0 is gone", 0,
+    )  # fmt: skip
+    seen.session, seen.rows[0] = lost, a_body(phase=WorkloadPhase.RUNNING)
+    seen.session = seen.after()
+    assert seen.session.phase is WorkloadPhase.STARTING
+    assert seen.after().phase is WorkloadPhase.RUNNING
+
+
+def test_the_end_waits_for_its_job() -> None:
+    seen = running()
+    seen.session = changed(seen.session, desired=Desired.END, reason=Reason.CANCELLED_BY_USER)
+    [body] = seen.written()
+    assert (body.id, body.desired) == ("job-0", Desired.END)
+    seen.rows[0] = body
+    assert seen.decided() == []
+    seen.rows = []
+    assert seen.after().outcome is Outcome.CANCELLED
+
+
+def test_a_job_of_a_session_is_called_by_its_name() -> None:
+    [_, job] = Seen(a_session()).written()
+    from argosy.model.kinds import label, title
+
+    assert isinstance(job.spec, JobSpec) and (label(job), title(job)) == ("lab", "session `lab`")
