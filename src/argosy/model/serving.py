@@ -7,6 +7,8 @@ from typing import Final
 import msgspec
 
 BALANCES: Final = ("round_robin", "least_load", "instance_aware_least_load")
+#: The command that serves a function; its program comes with the order of a replica.
+RUNNER: Final = "argosy_function"
 STRATEGIES: Final = ("rolling", "canary", "blue-green", "shadow", "ab")
 
 

@@ -26,6 +26,7 @@ from argosy.spec.accelerators import Alternatives, canonical_accelerator, misspe
 from argosy.spec.build_data import build_checkpoints, build_mounts, build_sync, json_text, texts
 from argosy.spec.fields_resources import CANDIDATE
 from argosy.spec.findings import Findings, excerpt
+from argosy.spec.functions import function_run
 from argosy.spec.notation import Deadline, Memory, NodeRange
 from argosy.spec.own_jobs import own_job
 from argosy.spec.reader import Reader
@@ -52,7 +53,7 @@ def build_task(
         if name in task and name not in resources:
             resources.values[name], resources.places[name] = task.values[name], task.places[name]
     candidates, ordered = build_candidates(resources, over, reader, findings)
-    own = own_job(task, merged.get("run", str) or "", findings)
+    own = own_job(task, function_run(task, merged.get("run", str) or "", findings), findings)
     candidates = own.placed(candidates)
     config = driven_config(own.config)
     if config:

@@ -12,6 +12,7 @@ from argosy.model.serving import Probe, Replicas, Serving
 from argosy.spec.findings import Findings, excerpt
 from argosy.spec.shapes import Entry, Section
 
+HEALTH: Final = "/health"  # where a function's program says that it is there
 _PORT_HINT: Final = (
     "write one port such as `ports: 8000`, or none: the program then reads $ARGOSY_SERVICE_PORT"
 )
@@ -20,13 +21,16 @@ _PORT_HINT: Final = (
 def build_serving(task: Section, candidates: Sequence[Resources], findings: Findings) -> Serving | None:
     """None for a task that does not serve."""
     section = task.get("service", Section)
+    function = "function" in task
+    if section is None and function:
+        return Serving(probe=Probe(path=HEALTH))
     if section is None or "pool" in section or "workers" in section:
         return None
     tls = section.get("tls", Section)
     balancer = section.get("load_balancer", Section)
     port = _port(section, findings) or _port_of(candidates)
     return Serving(
-        probe=_probe(section, findings),
+        probe=_probe(section, findings) if not function else Probe(path=HEALTH),
         replicas=_replicas(section, findings),
         balance=section.get("load_balancing_policy", str) or "least_load",
         port=port,

@@ -10,8 +10,11 @@ import msgspec
 from argosy.controllers.installing import folder_name, install_text
 from argosy.controllers.job.hooks import with_hooks
 from argosy.infra.agent_port import AppOrder, RankOrder
+from argosy.infra.function_runner import runner_prelude
 from argosy.model.kinds.job import JobSpec, job_spec, kept_as, task_id
 from argosy.model.rows import Attempt, Claim, Node, Workload
+from argosy.model.serving import RUNNER
+from argosy.model.task import Task
 
 PIDS_MAX = 8192  # per rank, where the node can limit it: a fork bomb ends itself, not the machine
 
@@ -56,7 +59,7 @@ def rank_orders(
             job=job.id,
             attempt=attempt.number,
             setup=_setup_text(spec),
-            run=with_hooks(task.run, task.hooks),
+            run=with_hooks(_program(task), task.hooks),
             env=env
             | own
             | _of_replica(job)
@@ -99,6 +102,11 @@ def _app_order(spec: JobSpec, home: str) -> AppOrder | None:
         env=app.env,
         folder=folder_name(app),
     )
+
+
+def _program(task: Task) -> str:
+    """What a rank runs."""
+    return runner_prelude() + task.run if f"{RUNNER} " in task.run else task.run
 
 
 def _of_replica(job: Workload) -> dict[str, str]:
