@@ -8,10 +8,13 @@ from __future__ import annotations
 import json
 import os
 import re
+import socket
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 
 import click
+import msgspec
 import pytest
 from command_line import CommandLine
 
@@ -19,6 +22,7 @@ from argosy.api.costs import BudgetView
 from argosy.api.events import EventView
 from argosy.cli.main import cli
 from argosy.client.tasks import Task
+from argosy.model.routes import GatewayCounters, ReplicaCounters, ServiceCounters
 from argosy.testing.fake_server import FakeServer
 from argosy.testing.shared_answers import STARTED_MS
 
@@ -57,6 +61,7 @@ COMMANDS: dict[str, tuple[str, ...]] = {
     "launch": ("launch", "-c", "new", "-d", "-y", *TASK),
     "launch dryrun": ("launch", "--dryrun", *TASK),
     "launch followed": ("launch", "-c", "new", "-y", *TASK),
+    "gateway status": ("gateway", "status", "--control", "control.sock"),
     "logs": ("logs", "dev", "1"),
     "offers": ("offers", *TASK),
     "plan": ("plan", *TASK),
@@ -105,6 +110,8 @@ COMMANDS: dict[str, tuple[str, ...]] = {
     "storage ls": ("storage", "ls", "argosy://data/"),
     "storage mv": ("storage", "mv", "argosy://data/b", "argosy://data/c"),
     "storage rm": ("storage", "rm", "-r", "argosy://data/a"),
+    "storage transfer": ("storage", "transfer", "s3://a", "gs://b", "--dryrun"),
+    "storage transfers": ("storage", "transfers"),
     "storage sync": ("storage", "sync", "argosy://data/a", "got", "--dryrun"),
     "version": ("version",),
     "whoami": ("whoami",),
@@ -144,6 +151,28 @@ def filled(argosy: CommandLine, server: FakeServer) -> CommandLine:
     return argosy
 
 
+@pytest.fixture
+def gateway(filled: CommandLine) -> Iterator[None]:
+    """A control socket that tells counters once."""
+    replica = ReplicaCounters(id="job-1", revision="1", requests=3)
+    service = ServiceCounters(id="svc-1", requests=3, replicas=[replica])
+    body = msgspec.json.encode(GatewayCounters(generation=7, since_ms=5, services=[service]))
+    with socket.socket(socket.AF_UNIX) as listening:
+        listening.bind(str(filled.folder / "control.sock"))
+        listening.listen()
+        listening.settimeout(5)
+        answering = threading.Thread(target=_tell, args=(listening, body))
+        answering.start()
+        yield
+        answering.join()
+
+
+def _tell(listening: socket.socket, body: bytes) -> None:
+    with listening.accept()[0] as connection:
+        connection.recv(65536)
+        connection.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n" % len(body) + body)
+
+
 def _commands(group: click.Group, path: str = "") -> Iterator[str]:
     context = click.Context(group)
     for name in group.list_commands(context):
@@ -160,7 +189,9 @@ def test_every_command_with_json_has_a_golden() -> None:
 
 
 @pytest.mark.parametrize("name", COMMANDS)
-def test_json_is_as_it_was(filled: CommandLine, name: str) -> None:
+def test_json_is_as_it_was(filled: CommandLine, name: str, request: pytest.FixtureRequest) -> None:
+    if name == "gateway status":
+        request.getfixturevalue("gateway")
     first, *rest = COMMANDS[name]
     at = rest.index("--") if "--" in rest else len(rest)
     done = filled(first, *rest[:at], "--json", *rest[at:])

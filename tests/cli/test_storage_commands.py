@@ -120,3 +120,17 @@ def test_what_a_disk_cannot_hold_is_told_and_the_rest_is_copied(
     )
     assert (argosy.folder / "here/ok").read_bytes() == b"4"
     assert (argosy.folder / "here/x/y").read_bytes() == b"2"
+
+
+def test_a_transfer_shows_what_it_costs_before_it_begins(argosy: CommandLine) -> None:
+    said = argosy("storage", "transfer", "s3://a", "gs://b", "--dryrun")
+    assert said.out.splitlines() == [
+        "s3://a (aws/us-east-1) -> gs://b",
+        "2 files, 27.9 GB to copy",
+        "egress about $2.70 ($0.09 a GB, 2026-11-01)",
+        "about 1m 40s",
+    ]
+    said = argosy("storage", "transfer", "s3://a", "gs://b", "--yes")
+    assert "Copied 2 files (27.9 GB), checked." in said.err
+    assert "trf-1" in argosy("storage", "transfers").out
+    assert "trf-1 is called off" in argosy("storage", "transfers", "trf-1", "--cancel").err

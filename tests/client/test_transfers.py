@@ -17,7 +17,7 @@ from argosy.api.location import Location
 from argosy.api.storage import SignReply
 from argosy.client import buckets as client_buckets
 from argosy.client.transfers import Transfer
-from argosy.infra.buckets import Bucket, CredentialsExpired
+from argosy.infra.buckets import Bucket, CredentialsExpired, parse_encryption
 from argosy.infra.system import SystemClock, SystemIds
 from argosy.model.errors import ArgosyError
 from argosy.server.objects import Objects
@@ -45,12 +45,13 @@ class House:
         self.asked: list[tuple[str, str, int]] = []
         self.signs = True
 
-    def sign(self, bucket: str, keys: Sequence[str], method: str) -> SignReply:
+    def sign(self, bucket: str, keys: Sequence[str], method: str, encryption: str = "") -> SignReply:
         self.asked.append((bucket, method, len(keys)))
         if not self.signs:
             return SignReply(urls=("",) * len(keys))
-        made = self.objects.stores.open(f"{bucket}/").bucket
-        return SignReply(urls=tuple(made.sign(key, method, 60) or "" for key in keys))
+        made = self.objects.stores.open(f"{bucket}/", parse_encryption(encryption)).bucket
+        urls = tuple(made.sign(key, method, 60) or "" for key in keys)
+        return SignReply(urls=urls, headers=made.traits.put_headers if method == "PUT" else {})
 
     def bucket(self, front: str) -> Bucket:
         made = self.objects.stores.open(f"{front}://{SystemIds().new('bkt')}/").bucket
@@ -283,3 +284,22 @@ def test_credentials_that_expire_on_the_way_say_how_to_go_on(
         transfer.sync("f", f"{bucket.url}/f", removes=True)
     assert len(transfer.copied) == 10 - there
     assert held(bucket) == {f"f/{name}": data for name, data in files.items()}
+
+
+@pytest.mark.parametrize("signs", [True, False])
+def test_an_encryption_that_the_store_does_not_have_is_refused(
+    house: House, tmp_path: Path, signs: bool
+) -> None:
+    """Nothing is stored as it was not asked for, whichever way it would have gone."""
+    house.signs, own, ours = signs, house.bucket("own"), house.bucket("argosy")
+    (tmp_path / "small").write_bytes(b"x")
+    (tmp_path / "big").write_bytes(b"x" * (17 << 20))
+    for bucket, what in ((own, "do not encrypt"), (ours, "do not encrypt")):
+        for name in ("small", "big"):
+            with (
+                pytest.raises(ArgosyError) as error,
+                house.transfer(tmp_path, encryption="AES256") as transfer,
+            ):
+                transfer.copy(name, f"{bucket.url}/{name}", recursive=False)
+            assert what in error.value.what
+        assert held(bucket) == {}

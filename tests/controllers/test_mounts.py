@@ -17,7 +17,7 @@ from argosy.infra.buckets import BY_ITSELF, BucketError, Encryption, Opened, Sto
 from argosy.infra.system import SystemClock
 from argosy.model.phases import Desired, Outcome
 from argosy.model.reasons import Reason
-from argosy.model.task import StorageMount, SyncRules, Task
+from argosy.model.task import Returned, StorageMount, SyncRules, Task
 from argosy.storage.buckets import Stores
 from argosy.testing.builders import a_task
 
@@ -148,3 +148,33 @@ def test_a_copy_has_a_limit(tmp_path: Path, stores: Stores) -> None:
         mounts.listed(copied(f"file://{tmp_path}/"), SyncRules(), most=2)
     with pytest.raises(BucketError, match=r"nothing lies at .*, as `sync` has it$"):
         mounts.listed(copied(f"file://{tmp_path}/"), SyncRules(include=("*.pt",)))
+
+
+def returning(url: str, path: str = "out") -> tuple[Returned, ...]:
+    return (Returned(path=path, url=url),)
+
+
+@pytest.mark.parametrize(("code", "outcome"), [(0, Outcome.SUCCEEDED), (3, Outcome.FAILED)])
+def test_outputs_go_to_their_store_also_after_a_failure(
+    tmp_path: Path, stores: Stores, code: int, outcome: Outcome
+) -> None:
+    url = f"file://{tmp_path}/results/"
+    run = f"mkdir out && echo 7 > out/score && echo 8 > one && exit {code}"
+    task = a_task(run=run, returns=(*returning(url), *returning(url, "one"), *returning(url, "none")))
+    ended_as, _, detail, told = ended(task, stores)
+    assert ended_as is outcome, detail
+    assert (tmp_path / "results" / "score").read_text() == "7\n"
+    assert (tmp_path / "results" / "one").read_text() == "8\n"
+    assert told == [
+        f"2 B of out went to {url}",
+        f"2 B of one went to {url}",
+        f"nothing lies at none: {url} got nothing",
+    ]
+
+
+def test_a_job_whose_outputs_do_not_arrive_has_not_succeeded(tmp_path: Path, stores: Stores) -> None:
+    (tmp_path / "file").touch()
+    task = a_task(run="mkdir out && echo 7 > out/score", returns=returning(f"file://{tmp_path}/file/x/"))
+    outcome, reason, detail, _ = ended(task, stores)
+    assert (outcome, reason) == (Outcome.FAILED, Reason.OUTPUTS_NOT_SENT)
+    assert detail.startswith("`out` was not sent: `out`: ")

@@ -215,7 +215,7 @@ def run_house(test: Callable[[House], Awaitable[None]], replicas: int = 1, **fie
     """Run a test in a loop, with so many replicas and these fields of the service."""
 
     async def main() -> None:
-        async with _house(replicas, fields) as house:
+        async with _house(replicas, fields) as house, asyncio.timeout(20):
             await test(house)
 
     uvloop.run(main())

@@ -10,7 +10,15 @@ from typing import Any
 
 import pytest
 
-from argosy.infra.buckets import Bucket, BucketError, Encryption, Opened, StoreSettings, UrlUnknown
+from argosy.infra.buckets import (
+    Bucket,
+    BucketError,
+    Encryption,
+    NotEncrypted,
+    Opened,
+    StoreSettings,
+    UrlUnknown,
+)
 from argosy.infra.system import SystemClock, SystemIds
 from argosy.model.object_urls import split_url
 from argosy.storage.buckets import STORES, Stores, open_bucket, sections_of
@@ -250,3 +258,26 @@ def test_a_new_store_is_one_module_and_one_line(tmp_path: Path) -> None:
             if f"{name}://" in path.read_text()
         ]
         assert knows == []
+
+
+def test_what_is_encrypted_on_the_way_in_may_be_required_on_the_way_out(
+    tmp_path: Path, moto_endpoint: str
+) -> None:
+    own = Moto(tmp_path, moto_endpoint)._settings
+    name = SystemIds().new("bkt")
+    plain = open_bucket(f"s3://{name}/", own).bucket
+    plain.make()
+    plain.write("plain", [b"x"])
+    for wish in (Encryption(type="AES256"), Encryption(type="aws:kms", key_id="k-1")):
+        bucket = open_bucket(f"s3://{name}/", own, wish).bucket
+        bucket.write("k", [b"y"])
+        assert b"".join(bucket.read("k")) == b"y"
+        bucket.write("big", [b"z" * (17 << 20)])
+        assert bucket.head("big").size == 17 << 20
+        bucket.copy("k", "copied")
+        assert bucket.head("copied").size == 1
+    with pytest.raises(NotEncrypted) as error:
+        bucket.head("plain")
+    assert error.value.what == (
+        f"s3://{name}/plain is not encrypted with aws:kms (key k-1), as is required: it is with nothing"
+    )

@@ -5,6 +5,7 @@ python agent.pyz serve --root DIR --socket PATH [--devices 0,1] [--name NODE]
 python agent.pyz release --root DIR
 python agent.pyz start < PLAN (as `argosy.agent.start` says)
 python agent.pyz connect [--mux] --socket PATH
+python agent.pyz ports WRITTEN=OWN -- COMMAND (as `argosy.agent.ports` says)
 """
 
 from __future__ import annotations
@@ -21,7 +22,9 @@ _USAGE = """\
 """
 
 
-_VERBS = ("serve", "probe", "release", "keep", "guard", "start", "connect", "fetch", "inside")
+_VERBS = (
+    *("serve", "probe", "release", "keep", "guard", "start", "connect", "fetch", "inside", "send", "ports"),
+)
 
 
 def _fail(text: str) -> int:
@@ -34,7 +37,7 @@ def main(arguments: list[str]) -> int:
     if not arguments or arguments[0] not in _VERBS:
         sys.stderr.write("usage:\n" + _USAGE)
         return 2
-    if arguments[0] in ("keep", "inside"):
+    if arguments[0] in ("keep", "inside", "ports"):
         return _own(*arguments)
     if arguments[0] == "start":
         from argosy.agent import start
@@ -56,10 +59,11 @@ def main(arguments: list[str]) -> int:
         from argosy.agent import leases
 
         return leases.guard(options["root"])
-    if arguments[0] == "fetch" and options.get("root"):  # an agent starts this for one copy
-        from argosy.agent import fetch
+    if arguments[0] in ("fetch", "send") and options.get("root"):  # an agent starts this for one copy
+        from argosy.agent import fetch, send
 
-        return fetch.run(options["root"], options["root"] + "/home", options.get("name", "this node"))
+        run = fetch.run if arguments[0] == "fetch" else send.run
+        return run(options["root"], options["root"] + "/home", options.get("name", "this node"))
     if arguments[0] == "release" and options.get("root"):
         return _release(os.path.abspath(options["root"]))
     if arguments[0] == "connect" and options.get("socket"):
@@ -89,7 +93,12 @@ def main(arguments: list[str]) -> int:
 
 
 def _own(verb: str, *words: str) -> int:
-    """What agents start: `keep` for a device that programs share, `inside` for a session."""
+    """What agents start: `keep` for a device that programs share, `inside` for a session, `ports` for
+    a replica of a service."""
+    if verb == "ports":
+        from argosy.agent import ports
+
+        return ports.run(list(words))
     if verb == "keep":
         from argosy.agent import mps
 

@@ -1,4 +1,4 @@
-"""Getting one URL after another over connections that stay open, in ranges, from several threads."""
+"""Getting and putting one URL after another over connections that stay open."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ class Failed(Exception):
         self.status = status
 
 
-class Getter:
+class StoreClient:
     """Connections of one thread, one for each host."""
 
     def __init__(self) -> None:
@@ -70,6 +70,33 @@ class Getter:
             if done == before:
                 time.sleep(wait_s)
                 wait_s *= 2
+
+    def put(self, url: str, handle: int, size: int) -> None:
+        """Send the file, whose handle is at its beginning. Raises Failed, OSError of the file."""
+        wait_s = _WAIT_S
+        for left in (1, 0):
+            os.lseek(handle, 0, os.SEEK_SET)
+            parts = urlsplit(url)
+            target = (parts.path or "/") + ("?" + parts.query if parts.query else "")
+            headers = {"Content-Length": str(size), "User-Agent": "argosy-agent"}
+            try:
+                with os.fdopen(os.dup(handle), "rb", buffering=0) as body:
+                    connection = self._connection(parts.scheme, parts.netloc)
+                    connection.request("PUT", target, body=body, headers=headers)
+                    answer = connection.getresponse()
+                    if answer.status in (200, 201, 204):
+                        answer.read()
+                        return
+                    failure = Failed(answer.status, _said(answer))
+                if answer.status not in _AGAIN:
+                    raise failure
+            except (OSError, http.client.HTTPException) as error:
+                reason = getattr(error, "strerror", None) or str(error) or type(error).__name__
+                failure = Failed(0, "%s: %s" % (parts.hostname, reason))
+            self.close()
+            if left:
+                time.sleep(wait_s)
+        raise failure
 
     def _pieces(self, url: str, first: int, count: int, whole: bool, etag: str) -> Iterator[bytes]:
         headers = {"Accept-Encoding": "identity", "User-Agent": "argosy-agent"}

@@ -28,7 +28,7 @@ import sys
 import threading
 import time
 
-from argosy.agent.download import Failed, Getter
+from argosy.agent.download import Failed, StoreClient
 from argosy.agent.orders import Refused
 from argosy.agent.outside import is_below, write_json
 from argosy.agent.targets import Known, Targets, is_as_recorded, stamp_of
@@ -249,7 +249,7 @@ class Fetch:
         self._tell()
 
     def _work_on(self) -> None:
-        getter = Getter()
+        client = StoreClient()
         while True:
             task = self._work.get()
             if task is None:
@@ -257,16 +257,16 @@ class Fetch:
             each, href, part = task
             try:
                 if not each.over:
-                    self._download(getter, each, href, part)
+                    self._download(client, each, href, part)
             except Failed as error:
                 self._give_up(each, error)
             except OSError as error:
                 self._end(
                     "disk" if error.errno in (errno.ENOSPC, errno.EDQUOT) else "target", str(error.strerror)
                 )
-        getter.close()
+        client.close()
 
-    def _download(self, getter: Getter, each: _File, href: str, part: int) -> None:
+    def _download(self, client: StoreClient, each: _File, href: str, part: int) -> None:
         first = part * PART_BYTES
         count = min(PART_BYTES, each.size - first)
         whole = each.size <= PART_BYTES
@@ -283,7 +283,7 @@ class Fetch:
                 self._tell()
 
             if count:
-                getter.get(href, first, count, whole, each.etag, sink)
+                client.get(href, first, count, whole, each.etag, sink)
             if digest is not None and digest.hexdigest() != each.etag:
                 raise Failed(0, "the bytes that came are not those of the object")
             if whole:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import re
+import shlex
+import sys
 
 from argosy.agent import venv
 
@@ -81,6 +83,16 @@ class Busy(Exception):
     """Not now; later perhaps."""
 
 
+def command() -> str:
+    """How this agent is called, for a shell."""
+    if sys.argv[0].endswith("__main__.py"):  # from its sources, as its tests do
+        return "env PYTHONPATH=%s %s -m argosy.agent" % (
+            shlex.quote(os.path.abspath(os.path.join(os.path.dirname(__file__), "..", ".."))),
+            shlex.quote(sys.executable),
+        )
+    return "%s %s" % (shlex.quote(sys.executable), shlex.quote(os.path.abspath(sys.argv[0])))
+
+
 def base_env(home: str) -> dict[str, str]:
     """What every program of this node starts from."""
     env = {
@@ -94,6 +106,7 @@ def base_env(home: str) -> dict[str, str]:
     venv.entered(env, os.path.dirname(home) + "/venv")
     env["XDG_CACHE_HOME"] = os.environ.get("XDG_CACHE_HOME") or os.path.join(real_home, ".cache")
     env["HOME"] = home
+    env["ARGOSY_AGENT_COMMAND"] = command()
     env["PYTHONUNBUFFERED"] = "1"
     return env
 

@@ -85,8 +85,8 @@ class Agent:
             ("POST", "/kept/chunks"): kept.send,
             ("POST", "/ssh"): self._ssh,
             ("POST", "/copy"): self._copy,
+            **{("POST", "/" + verb): _data(verb, root, self._node.name) for verb in ("fetch", "send")},
             ("POST", "/enter"): lambda asked, *streams: self._ranks.apps.enter(asked, streams, UPGRADED),
-            ("POST", "/fetch"): lambda _, *streams: _fetch(root, self._node.name, streams),
         }
 
     def told(self, notice: dict[str, object] | None) -> None:
@@ -358,10 +358,17 @@ def _failure(node: str, error: OSError) -> dict[str, object]:
     return {"error": "transient", "text": "%s: %s" % (node, error.strerror or type(error).__name__)}
 
 
-async def _fetch(root: str, name: str, streams: tuple[asyncio.StreamReader, asyncio.StreamWriter]) -> None:
-    from argosy.agent import data_calls
+def _data(
+    verb: str, root: str, name: str
+) -> Callable[[dict[str, object], asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]:
+    """Answers calls about data by a process of its own."""
 
-    await data_calls.serve("fetch", root, name, streams, UPGRADED)
+    async def serve(_: dict[str, object], reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        from argosy.agent import data_calls
+
+        await data_calls.serve(verb, root, name, (reader, writer), UPGRADED)
+
+    return serve
 
 
 def _ids(arguments: dict[str, object]) -> list[str]:

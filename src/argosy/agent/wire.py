@@ -20,7 +20,7 @@ have the field names of `argosy.model.facts`. Paths below `PREFIX`:
     POST /forward         {"port": 8888}                  -> 101, then the connection's bytes both ways
     POST /ssh             {"key": a public key}           -> 101, a line {"host_key"}, then ssh both ways
     POST /copy            {"path", "name", "read"}        -> 101, then a tar stream (`copying`)
-    POST /fetch           {}                              -> 101, then lines of JSON both ways (`fetch`)
+    POST /fetch | /send   {}                              -> 101, then lines of JSON (`fetch`, `send`)
 
 A failure is `{"error": refused | transient | busy, "field": ..., "text": ...}` with a 4xx or 5xx status.
 

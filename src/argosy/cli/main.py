@@ -58,7 +58,8 @@ SECTIONS: Final[dict[str, dict[str, _Entry]]] = {
         "session": _Entry("sessions", "sessions", "Notebooks, terminals, editors: start, open, rest, end.")
     },
     "Services": {
-        "serve": _Entry("services", "serve", "Replicas behind one endpoint: up, update, status, logs, down.")
+        "serve": _Entry("services", "serve", "Replicas behind one endpoint: up, update, status, logs, down."),
+        "gateway": _Entry("gateway", "gateway", "What carries requests to services: run one, look at it."),
     },
     "Shared machines": {
         "pool": _Entry("pool", "pool", "Free and allocated resources, pending jobs; `pool map` draws it."),

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
+from functools import wraps
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 import click
 
@@ -18,10 +19,47 @@ if TYPE_CHECKING:
     from argosy.model.syncing import Rules
 
 
-_include = click.option(
-    "--include", multiple=True, metavar="PATTERN", help="Only what fits, as *.csv or train/**."
+F = TypeVar("F", bound=Callable[..., Any])  # Any: commands take what click gives them
+
+
+class How(NamedTuple):
+    """How a command that copies was asked for."""
+
+    include: tuple[str, ...]
+    exclude: tuple[str, ...]
+    dryrun: bool
+    as_json: bool
+
+
+def _how(would: str) -> Callable[[F], F]:
+    """Options of commands that copy, as one `how`."""
+
+    def decorate(function: F) -> F:
+        @click.option(
+            "--include", multiple=True, metavar="PATTERN", help="Only what fits, as *.csv or train/**."
+        )
+        @click.option("--exclude", multiple=True, metavar="PATTERN", help="Not what fits.")
+        @click.option("--dryrun", is_flag=True, help=f"Only say what {would}.")
+        @json_option
+        @wraps(function)
+        def command(
+            *args: Any,
+            include: tuple[str, ...],
+            exclude: tuple[str, ...],
+            dryrun: bool,
+            as_json: bool,
+            **rest: Any,
+        ) -> Any:
+            return function(*args, how=How(include, exclude, dryrun, as_json), **rest)
+
+        return command  # type: ignore[return-value]
+
+    return decorate
+
+
+_encrypt = click.option(
+    "--encrypt", default="", metavar="TYPE", help="How what is written is: AES256, aws:kms or aws:kms:KEY."
 )
-_exclude = click.option("--exclude", multiple=True, metavar="PATTERN", help="Not what fits.")
 
 
 @click.group(
@@ -44,17 +82,19 @@ def storage() -> None:
     """
 
 
-@storage.command(epilog="\b\nExamples:\n  argosy storage create datasets\n")
+@storage.command(
+    epilog="\b\nExamples:\n  argosy storage create datasets\n  argosy storage create s3://my-results\n"
+)
 @click.argument("name")
 @json_option
 @pass_session
 def create(session: Session, name: str, as_json: bool) -> None:
-    """Make a bucket."""
+    """Make a bucket: on the server by a name, in a cloud by a URL."""
     done = session.client.make_bucket(name)
     if as_json:
         session.screen.json(done)
         return
-    session.screen.say(f"Made argosy://{name}/.")
+    session.screen.say(f"Made {_there_of(name)}.")
 
 
 @storage.command(
@@ -68,17 +108,16 @@ def create(session: Session, name: str, as_json: bool) -> None:
 def delete(session: Session, name: str, everything: bool, yes: bool, as_json: bool) -> None:
     """Remove a bucket that is empty."""
     if everything:
-        from argosy.client.buckets import Place
-
+        at = _there(_there_of(name))
         with _copies(session) as transfer:
-            found = [each.key for each in transfer.buckets.every(Place(name, ""))]
-            session.screen.confirm(f"Remove argosy://{name}/ with {many(len(found), 'object')}?", yes=yes)
-            transfer.buckets.remove(name, found)
+            found = [each.key for each in transfer.buckets.every(at)]
+            session.screen.confirm(f"Remove {at.render()} with {many(len(found), 'object')}?", yes=yes)
+            transfer.buckets.remove(at.bucket, found)
     done = session.client.remove_bucket(name)
     if as_json:
         session.screen.json(done)
         return
-    session.screen.say(f"Removed argosy://{name}/.")
+    session.screen.say(f"Removed {_there_of(name)}.")
 
 
 @storage.command(
@@ -144,25 +183,14 @@ the target."""
 @click.argument("source")
 @click.argument("target")
 @click.option("-r", "--recursive", is_flag=True, help="A folder, or everything that begins with the source.")
-@_include
-@_exclude
-@click.option("--dryrun", is_flag=True, help="Only say what would be copied.")
-@json_option
+@_how("would be copied")
+@_encrypt
 @pass_session
-def cp(
-    session: Session,
-    source: str,
-    target: str,
-    recursive: bool,
-    include: tuple[str, ...],
-    exclude: tuple[str, ...],
-    dryrun: bool,
-    as_json: bool,
-) -> None:
+def cp(session: Session, source: str, target: str, recursive: bool, encrypt: str, how: How) -> None:
     """Copy files and objects."""
-    with _copies(session, dryrun=dryrun, as_json=as_json) as transfer:
-        transfer.copy(source, target, recursive=recursive, rules=_rules(include, exclude))
-    _tell(session, transfer, "Copied", "Would copy", as_json=as_json)
+    with _copies(session, dryrun=how.dryrun, as_json=how.as_json, encryption=encrypt) as transfer:
+        transfer.copy(source, target, recursive=recursive, rules=_rules(how))
+    _tell(session, transfer, "Copied", "Would copy", as_json=how.as_json)
 
 
 @storage.command(epilog="\b\nExamples:\n  argosy storage mv argosy://a/x argosy://a/old/x\n")
@@ -191,25 +219,14 @@ Examples:
 @click.option(
     "--delete", "removes", is_flag=True, help="Remove from the target what the source does not have."
 )
-@_include
-@_exclude
-@click.option("--dryrun", is_flag=True, help="Only say what would be done.")
-@json_option
+@_how("would be done")
+@_encrypt
 @pass_session
-def sync(
-    session: Session,
-    source: str,
-    target: str,
-    removes: bool,
-    include: tuple[str, ...],
-    exclude: tuple[str, ...],
-    dryrun: bool,
-    as_json: bool,
-) -> None:
+def sync(session: Session, source: str, target: str, removes: bool, encrypt: str, how: How) -> None:
     """Make the target as the source is: what is equal already, by its bytes, is not copied."""
-    with _copies(session, dryrun=dryrun, as_json=as_json) as transfer:
-        transfer.sync(source, target, removes=removes, rules=_rules(include, exclude))
-    _tell(session, transfer, "Copied", "Would copy", as_json=as_json)
+    with _copies(session, dryrun=how.dryrun, as_json=how.as_json, encryption=encrypt) as transfer:
+        transfer.sync(source, target, removes=removes, rules=_rules(how))
+    _tell(session, transfer, "Copied", "Would copy", as_json=how.as_json)
 
 
 @storage.command(
@@ -252,6 +269,62 @@ def du(session: Session, place: str, as_json: bool) -> None:
         session.screen.json({"objects": count, "bytes": size})
         return
     session.screen.print(f"{many(count, 'object')}, {render_bytes(size)}")
+
+
+@storage.command(
+    epilog="""\b
+Examples:
+  argosy storage transfer s3://corpus/2026 gs://corpus/2026 --dryrun
+  argosy storage transfer s3://corpus/2026 r2://corpus/2026 --yes
+
+What is there already is not copied again, so a transfer that broke off goes on when it is repeated."""
+)
+@click.argument("source")
+@click.argument("target")
+@click.option(
+    "--delete", "removes", is_flag=True, help="Remove from the target what the source does not have."
+)
+@_how("it would copy and cost")
+@yes_option
+@pass_session
+def transfer(session: Session, source: str, target: str, removes: bool, yes: bool, how: How) -> None:
+    """Copy from one store to another, on the server: planned with its cost first, checked by checksums."""
+    from argosy.cli.storage_transfers import follow, render_plan
+
+    client, screen = session.client, session.screen
+    plan = client.plan_transfer(source, target, delete=removes, include=how.include, exclude=how.exclude)
+    if how.dryrun and how.as_json:
+        screen.json(plan)
+        return
+    if not how.as_json:
+        for line in render_plan(plan):
+            screen.print(line)
+    if how.dryrun or not (plan.files or plan.removes):
+        return
+    screen.confirm("Copy it?", yes=yes)
+    begun = client.start_transfer(source, target, delete=removes, include=how.include, exclude=how.exclude)
+    follow(session, begun.id, as_json=how.as_json)
+
+
+@storage.command(
+    epilog="\b\nExamples:\n  argosy storage transfers\n  argosy storage transfers trf-01k… --follow\n"
+)
+@click.argument("id", required=False)
+@click.option("--follow", "follows", is_flag=True, help="Stay with it; what a killed server left goes on.")
+@click.option("--cancel", "cancels", is_flag=True, help="Call it off; what was copied stays.")
+@json_option
+@pass_session
+def transfers(session: Session, id: str | None, follows: bool, cancels: bool, as_json: bool) -> None:
+    """List transfers between stores, or one of them."""
+    from argosy.cli.storage_transfers import follow, show
+
+    if id and cancels:
+        session.client.cancel_transfer(id)
+        session.screen.say(f"{id} is called off; what was copied stays.")
+    elif id and follows:
+        follow(session, id, as_json=as_json)
+    else:
+        show(session, id, as_json=as_json)
 
 
 @storage.command(epilog="\b\nExamples:\n  argosy storage cat argosy://logs/run.txt\n")
@@ -318,6 +391,11 @@ def key(
 # -- copying ------------------------------------------------------------------------------------------------
 
 
+def _there_of(name: str) -> str:
+    """The URL of a bucket that is named by its name, or by its URL."""
+    return f"{name.rstrip('/')}/" if "://" in name else f"argosy://{name}/"
+
+
 def _there(text: str) -> Place:
     from argosy.client.buckets import parse_place
 
@@ -327,14 +405,16 @@ def _there(text: str) -> Place:
     return place
 
 
-def _rules(include: tuple[str, ...], exclude: tuple[str, ...]) -> Rules:
+def _rules(how: How) -> Rules:
     from argosy.model.syncing import Rules
 
-    return Rules(include=include, exclude=exclude)
+    return Rules(include=how.include, exclude=how.exclude)
 
 
 @contextmanager
-def _copies(session: Session, *, dryrun: bool = False, as_json: bool = False) -> Iterator[Transfer]:
+def _copies(
+    session: Session, *, dryrun: bool = False, as_json: bool = False, encryption: str = ""
+) -> Iterator[Transfer]:
     """Copies with progress on the terminal."""
     from argosy.client.transfers import Transfer
 
@@ -347,7 +427,7 @@ def _copies(session: Session, *, dryrun: bool = False, as_json: bool = False) ->
 
     client = session.client
     with Transfer(
-        client.location, session.cwd, on_bytes, sign=client.sign_objects, dryrun=dryrun
+        client.location, session.cwd, on_bytes, sign=client.sign_objects, dryrun=dryrun, encryption=encryption
     ) as transfer:
         try:
             yield transfer

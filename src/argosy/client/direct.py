@@ -25,8 +25,9 @@ from argosy.model.syncing import is_digest
 
 _AT_ONCE: Final = 500  # addresses that are asked for together
 _LARGEST: Final = 5 << 30  # of one PUT
+_ENCRYPTED: Final = "x-amz-server-side-encryption"
 _SMALL: Final = 1 << 20
-Sign = Callable[[str, Sequence[str], str], SignReply]
+Sign = Callable[[str, Sequence[str], str, str], SignReply]
 
 
 class NotDirect(Exception):
@@ -36,8 +37,8 @@ class NotDirect(Exception):
 class Direct:
     """`prepare` a batch, then `upload` and `download` from several threads."""
 
-    def __init__(self, sign: Sign) -> None:
-        self._sign = sign
+    def __init__(self, sign: Sign, encryption: str = "") -> None:
+        self._sign, self._encryption = sign, encryption
         self._links: dict[tuple[str, int, bool], Links] = {}
         self._lock = threading.Lock()
         self._urls: dict[tuple[Place, str], str] = {}
@@ -60,7 +61,7 @@ class Direct:
                 self._prepare(bucket, keys[at : at + _AT_ONCE], method)
 
     def _prepare(self, bucket: str, keys: Sequence[str], method: str) -> None:
-        reply = self._sign(bucket, keys, method)
+        reply = self._sign(bucket, keys, method, self._encryption if method == "PUT" else "")
         self._headers[bucket] = tuple(reply.headers.items())
         if not any(reply.urls):
             self._off.add(bucket)
@@ -106,7 +107,8 @@ class Direct:
         if parser.status >= 300:
             raise NotDirect  # the server asks again and says what is wrong, with what mends it
         etag = parser.headers.get("etag", "").strip('"')
-        if is_digest(etag) and etag != digest.hex() and not _keyed(headers):
+        keyed = parser.headers.get(_ENCRYPTED, "AES256") != "AES256"
+        if is_digest(etag) and etag != digest.hex() and not keyed:
             raise ArgosyError(
                 "conflict",
                 f"{place.render()} did not arrive as it was sent: its MD5 differs",
@@ -126,15 +128,12 @@ class Direct:
             except Broken:
                 self._off.add(place.bucket)
                 raise NotDirect from None
+            if parser.headers.get(_ENCRYPTED, "AES256") != "AES256":
+                landing.digest_unknown()
             if parser.status == 412:
                 raise replaced(place.render())
             if parser.status >= 300 or (landing.first and parser.status != 206):
                 raise NotDirect
-
-
-def _keyed(headers: Sequence[tuple[str, str]]) -> bool:
-    """Whether the store encrypts with a key of the user's: then its ETag is no MD5."""
-    return any(name == "x-amz-server-side-encryption" and value != "AES256" for name, value in headers)
 
 
 class _Seen:

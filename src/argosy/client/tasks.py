@@ -35,7 +35,7 @@ _ATTRIBUTES: Final[dict[str, tuple[str, ...]]] = {
     "progress": ("progress_milli",),
     "objective": ("objective",),
     "inputs": ("inputs",),
-    "outputs": ("outputs",),
+    "outputs": ("outputs", "returns"),
 }
 
 

@@ -53,9 +53,10 @@ class Transfer:
         *,
         sign: Sign,
         dryrun: bool = False,
+        encryption: str = "",
         wait: Callable[[float], None] = time.sleep,
     ) -> None:
-        self.buckets, self._direct = Buckets(location), Direct(sign)
+        self.buckets, self._direct = Buckets(location, encryption), Direct(sign, encryption)
         self.dryrun, self._wait = dryrun, wait
         self.copied: list[tuple[str, str, int]] = []
         self.removed: list[str] = []

@@ -29,9 +29,11 @@ from argosy.controllers.view import (
     ReleaseOrphan,
     RunRanks,
     SaveCheckpoint,
+    SettleData,
     StopRanks,
     WakeAt,
     backoff_ms,
+    data_of,
     shared_dirs_of,
 )
 from argosy.infra.agent_port import AgentDirectory, AgentPort, RankOrder
@@ -120,6 +122,10 @@ class Effects:
                     if not self._facts.busy(action.attempt_id):
                         self._facts.begin(action.attempt_id)
                         self._spawn(self._save(action))
+                case SettleData():
+                    if not self._facts.busy(action.attempt.id):
+                        self._facts.begin(action.attempt.id)
+                        self._spawn(self._settle(action))
                 case ForgetRanks():
                     if self._fresh("forget", *action.rank_ids, action.node_id, subject=action.node_id):
                         forget.setdefault(action.node_id, []).extend(action.rank_ids)
@@ -271,6 +277,19 @@ class Effects:
             self._facts.set_saved(action.attempt_id)
             self._facts.end(action.attempt_id)
             self._wake(action.attempt_id)
+
+    async def _settle(self, action: SettleData) -> None:
+        attempt = action.attempt
+        try:
+            agents = [await self._agents.get(node) for node in action.nodes]
+            await self.mounts.settle(agents, attempt, action.job)
+            self._facts.clear_failure(data_of(attempt.id))
+            self._facts.set_settled(attempt.id)
+        except (BorderError, TimeoutError, OSError) as error:
+            self._failed(data_of(attempt.id), error)
+        finally:
+            self._facts.end(attempt.id)
+            self._wake(attempt.id, action.job.id)
 
     def _leased(self, node_id: str, order: RankOrder, lease_ms: int) -> RankOrder:
         """The order with its lease, which begins with the newest report of the node: an order that is on its

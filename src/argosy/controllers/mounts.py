@@ -13,13 +13,14 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Final, NamedTuple, TypeVar
 from urllib.parse import urlsplit
 
-from argosy.infra.agent_port import AgentPort, DataFile, Fetched, FetchOrder
+from argosy.infra.agent_port import AgentPort, DataFile, Fetched, FetchOrder, SendOrder
 from argosy.infra.border import RequestRefused, Transient
 from argosy.infra.buckets import (
     Bucket,
     BucketError,
     ChangedMeanwhile,
     Encryption,
+    Extra,
     ObjectMissing,
     OpensBuckets,
     StoreBusy,
@@ -40,6 +41,8 @@ FILES_MAX: Final = 1_000_000  # of one copy
 _SIGNED_S: Final = 3600
 _TELL_S: Final = 15.0
 _LISTINGS_MAX: Final = 8  # of attempts, kept for their other nodes
+_SENT_MAX: Final = 100  # paths of attempts, whose sending may have to be repeated
+_PUT_MAX_BYTES: Final = 4 << 30  # larger ones go through the server, in parts
 _LOOPBACK: Final = ("localhost", "127.", "[::1]")
 
 
@@ -58,6 +61,7 @@ class Mounts:
     def __init__(self, store: Store, clock: Clock, stores: Callable[[], OpensBuckets] | None) -> None:
         self._store, self._clock, self._stores = store, clock, stores
         self._listings: dict[tuple[str, str], asyncio.Task[Listing]] = {}  # by attempt and target
+        self._sent: dict[tuple[str, str], set[str]] = {}  # by attempt and path: files that are in the store
         self._working: dict[str, set[asyncio.Task[None]]] = {}  # by attempt
 
     async def place(self, agent: AgentPort, attempt: Attempt, job: Workload, node: Node) -> None:
@@ -79,6 +83,24 @@ class Mounts:
             mine.discard(working)
             if not mine:
                 self._working.pop(attempt.id, None)
+
+    async def settle(self, agents: Sequence[AgentPort], attempt: Attempt, job: Workload) -> None:
+        """What its ended ranks have written is in its stores. Of one path on several nodes the lowest rank's
+        counts. Raises a border error."""
+        task = task_of(job)
+        for each in task.returns if task is not None else ():
+            done = self._sent.setdefault((attempt.id, each.path), set())
+            count, size = 0, 0
+            with store_errors(each.path):
+                for agent in agents:
+                    opened = self.opened(StorageMount(target=each.path, sources=(each.url,)))
+                    sink = _Sink(opened, each.path.rpartition("/")[2], done)
+                    count += await agent.send(SendOrder(path=in_workdir(each.path)), sink)
+                    size += sink.bytes
+            came = f"{render_bytes(size)} of {each.path} went to {each.url}"
+            await self._say(job, came if count else f"nothing lies at {each.path}: {each.url} got nothing")
+            while len(self._sent) > _SENT_MAX:
+                del self._sent[next(iter(self._sent))]
 
     def abandon(self, attempt_id: str) -> None:
         """What is copied for an attempt that is to end is left where it is."""
@@ -219,6 +241,38 @@ class _Source:
 
     def told(self, files: int, done_bytes: int, total_files: int, total_bytes: int) -> None:
         self.progress = (done_bytes, total_bytes)
+
+
+class _Sink:
+    """Where what lies at one path goes, as `infra.agent_port.DataSink`."""
+
+    def __init__(self, opened: tuple[Bucket, str], name: str, done: set[str]) -> None:
+        self._bucket, self._prefix = opened
+        self._name, self._done = name, done
+        self.bytes = 0
+
+    def _key(self, path: str) -> str:
+        if not path:  # a file; what ends in `/` takes it in under its own name
+            return (
+                self._prefix + self._name if self._prefix.endswith("/") or not self._prefix else self._prefix
+            )
+        return f"{self._prefix.rstrip('/')}/{path}" if self._prefix else path
+
+    def wants(self, path: str, size: int) -> bool:
+        return path not in self._done
+
+    def address(self, path: str, size: int) -> str:
+        if not self._bucket.traits.signs or size > _PUT_MAX_BYTES:
+            return ""
+        href = self._bucket.sign(self._key(path), "PUT", _SIGNED_S) or ""
+        return "" if (urlsplit(href).hostname or "").startswith(_LOOPBACK) else href
+
+    def write(self, path: str, size: int, pieces: Iterator[bytes]) -> None:
+        self._bucket.write(self._key(path), pieces, Extra(size=size))
+
+    def sent(self, path: str, size: int) -> None:
+        self._done.add(path)
+        self.bytes += size
 
 
 def copies_of(task: Task) -> list[StorageMount]:

@@ -32,6 +32,7 @@ class Facts:
         self._failures: dict[str, Failure] = {}
         self._busy: dict[str, int] = {}
         self._saved: dict[str, None] = {}
+        self._settled: dict[str, None] = {}
         self._sent: dict[str, int] = {}  # by node whose link is up: what its agent's clock said last
         self._gpu_used_ms: dict[str, int] = {}
         self.replicas: dict[str, ReplicaFact] = {}  # by id of the job
@@ -64,6 +65,9 @@ class Facts:
 
     def saved(self, attempt_id: str) -> bool:
         return attempt_id in self._saved
+
+    def settled(self, attempt_id: str) -> bool:
+        return attempt_id in self._settled
 
     def busy(self, subject: str) -> bool:
         return subject in self._busy
@@ -201,6 +205,12 @@ class Facts:
         self._saved[attempt_id] = None
         if len(self._saved) > _SAVED_MAX:
             del self._saved[next(iter(self._saved))]
+
+    def set_settled(self, attempt_id: str) -> None:
+        """What its ranks have written is in its stores."""
+        self._settled[attempt_id] = None
+        if len(self._settled) > _SAVED_MAX:
+            del self._settled[next(iter(self._settled))]
 
     def set_failure(self, subject: str, failure: Failure) -> None:
         self._failures[subject] = failure

@@ -14,11 +14,13 @@ from typing import Final
 
 import msgspec
 
+from argosy.controllers.job.ports import port_of
 from argosy.controllers.observed import Facts
 from argosy.controllers.view import Rows
 from argosy.infra.border import BorderError
 from argosy.infra.replica_port import Answer, ReplicaPort
 from argosy.model.ids import Clock
+from argosy.model.kinds.job import job_spec
 from argosy.model.kinds.service import Replica, ReplicaState, revision_of, service_state
 from argosy.model.phases import AttemptPhase
 from argosy.model.rows import Node, Workload
@@ -159,14 +161,16 @@ def _target(rows: Rows, service: Workload, replica: Replica) -> Target | None:
     if attempt is None or attempt.phase is not AttemptPhase.RUNNING or revision is None:
         return None
     node = rows.nodes.get(attempt.placements[0].node_id)
-    if node is None:
+    job = rows.workloads.get(replica.job_id)
+    told = job_spec(job).replica if job is not None else None
+    if node is None or told is None:
         return None
     return Target(
         service_id=service.id,
         job_id=replica.job_id,
         attempt_id=attempt.id,
         node=node,
-        port=replica.port,
+        port=port_of(told, rows.claims.get(node.claim_id)),
         probe=revision.serving.probe,
         state=replica.state,
     )

@@ -108,6 +108,9 @@ class Observed(Protocol):
     def saved(self, attempt_id: str) -> bool:
         """Whether it was tried to copy what the ended ranks of an attempt have kept."""
 
+    def settled(self, attempt_id: str) -> bool:
+        """Whether what the ended ranks of an attempt have written is in its stores."""
+
     def busy(self, subject: str) -> bool:
         """Whether an effect on this claim or attempt is under way in this process, or a terminal is open
         (`terminals_of`)."""
@@ -123,6 +126,11 @@ class Observed(Protocol):
 
     def used(self, subject: str) -> tuple[int, str]:
         """When people last used a session through this server, and by what; (0, "") when they did not."""
+
+
+def data_of(attempt_id: str) -> str:
+    """The subject of a failure to bring what an attempt has written to its stores."""
+    return f"data of {attempt_id}"
 
 
 def terminals_of(cluster_id: str) -> str:
@@ -296,6 +304,15 @@ class SaveCheckpoint(msgspec.Struct, frozen=True):
     nodes: tuple[Node, ...]  # by rank
 
 
+class SettleData(msgspec.Struct, frozen=True):
+    """Send what the ended ranks of an attempt have written to its stores, before their nodes are given
+    back."""
+
+    attempt: Attempt
+    job: Workload
+    nodes: tuple[Node, ...]  # by rank
+
+
 class ForgetRanks(msgspec.Struct, frozen=True):
     node_id: str
     rank_ids: tuple[str, ...]
@@ -342,6 +359,7 @@ Action = (
     | RunRanks
     | StopRanks
     | SaveCheckpoint
+    | SettleData
     | ForgetRanks
     | Learn
     | Miss

@@ -15,13 +15,16 @@ def main(argv: Sequence[str]) -> int:
     parser.add_argument("--control", required=True, metavar="SOCKET", help="where the server steers it")
     parser.add_argument("--listen", action="append", default=[], metavar="HOST:PORT", help="for requests")
     parser.add_argument("--socket", action="append", default=[], metavar="PATH", help="for our own edge")
+    parser.add_argument("--tls", action="append", default=[], metavar="HOST:PORT", help="over TLS")
     parser.add_argument(
-        "--workers", type=int, default=1, help="processes that take requests; 0: one per core"
+        "--certificate", action="append", default=[], nargs=2, metavar=("FILE", "KEYFILE"), help="of TLS"
     )
+    workers = os.environ.get("ARGOSY_GATEWAY_WORKERS", "1")
+    parser.add_argument("--workers", type=int, default=workers, help="processes; 0: one per core")
     parser.add_argument("--access-log", default="", metavar="FILE", help="one JSON line for each request")
     parser.add_argument("--stop-s", type=float, default=600.0, help="answers go on so long after SIGTERM")
     options = parser.parse_args(argv)
-    if not options.listen and not options.socket:
+    if not options.listen and not options.socket and not options.tls:
         parser.error("nothing would be served; say --listen HOST:PORT or --socket PATH")
     import uvloop
 
@@ -29,17 +32,19 @@ def main(argv: Sequence[str]) -> int:
     from argosy.gateway.steering import serve
 
     settings = Settings(
-        control=Path(options.control).absolute(),
+        control=str(Path(options.control).absolute()),
         listen=tuple(options.listen),
-        sockets=tuple(Path(path).absolute() for path in options.socket),
+        sockets=tuple(str(Path(path).absolute()) for path in options.socket),
+        tls=tuple(options.tls),
+        certificates=tuple((certificate, key) for certificate, key in options.certificate),
         workers=options.workers or len(os.sched_getaffinity(0)),
-        access_log=Path(options.access_log).absolute() if options.access_log else None,
+        access_log=str(Path(options.access_log).absolute()) if options.access_log else "",
         stop_s=options.stop_s,
     )
     try:
         uvloop.run(serve(settings, _say))
     except (OSError, ValueError) as error:
-        print(f"error: the gateway cannot listen: {error}", file=sys.stderr)  # noqa: T201
+        print(f"error: the gateway cannot start: {error}", file=sys.stderr)  # noqa: T201
         return 1
     return 0
 

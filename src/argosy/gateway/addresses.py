@@ -15,6 +15,8 @@ from typing import Final, TypeVar
 
 import msgspec
 
+from argosy.model.routes import RouteTable, check_table
+
 _Protocol = TypeVar("_Protocol", bound=asyncio.Protocol)
 
 _REFUSED: Final = tuple(
@@ -102,6 +104,21 @@ def check_ip(text: str) -> None:
             each in network for network in _REFUSED if network.version == each.version
         ):
             raise ValueError(f"{text} belongs to the network itself, no replica is there")
+
+
+def table_faults(table: RouteTable, own_paths: tuple[str, ...] = ()) -> list[str]:
+    """What is wrong with a table, in sentences: also replicas at places that no replica may have, and
+    replicas that would be the gateway itself."""
+    found = check_table(table)
+    for service in table.services:
+        for replica in (each for revision in service.revisions for each in revision.replicas):
+            try:
+                parse_address(replica.address)
+            except ValueError as error:
+                found.append(f"service `{service.name}`: replica `{replica.id}`: {error}")
+            if replica.address in own_paths:
+                found.append(f"service `{service.name}`: replica `{replica.id}` is the gateway's own socket")
+    return found
 
 
 async def connect_to(address: Address, factory: Callable[[], _Protocol]) -> _Protocol:

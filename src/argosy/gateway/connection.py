@@ -18,13 +18,17 @@ HEAD_S: Final = 10
 IDLE_S: Final = 75
 BODY_S: Final = 30
 STALL_S: Final = 60
+#: A body comes at least at this pace, after its first BODY_S.
+BODY_BYTES_S: Final = 100
 LINGER_S: Final = 2
 
 
 class Door:
     """What all connections of one listener share."""
 
-    __slots__ = ("_empty", "clients", "closing", "decider", "loop", "new_id", "now_s", "secure", "trusted")
+    __slots__ = (
+        "_empty", "clients", "closing", "decider", "loop", "new_id", "now_s", "secure", "serves", "trusted",
+    )  # fmt: skip
 
     def __init__(
         self,
@@ -40,6 +44,7 @@ class Door:
         self.now_s = loop.time
         self.new_id = new_id
         self.secure = secure  # TLS ends here
+        self.serves: Callable[[bytes], bool] | None = None  # hosts that the certificates cover; None: all
         self.trusted = trusted  # connections come from our own edge: it tells the client's address
         self.clients: set[Connection] = set()
         self.closing = False  # answers say `Connection: close`
@@ -172,8 +177,10 @@ class Connection(asyncio.Protocol):
         self._ticks = 0
         if self.transport.is_closing():
             return
-        if self.transport.can_write_eof():
-            self.transport.write_eof()
+        if not self.transport.can_write_eof():  # TLS says goodbye by itself
+            self._close()
+            return
+        self.transport.write_eof()
         self._resume()
 
     def _close(self) -> None:

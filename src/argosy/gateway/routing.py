@@ -8,6 +8,7 @@ from collections.abc import Callable
 from typing import Final
 
 from argosy.gateway.access_log import AccessLog, Line
+from argosy.gateway.addresses import table_faults
 from argosy.gateway.directory import MODELS, Directory, list_models
 from argosy.gateway.exchange import Answer, Decision, Exchange, Forward, NeedBody, refusal
 from argosy.gateway.limits import Key, expected_tokens, limited
@@ -16,7 +17,7 @@ from argosy.gateway.service import Service
 from argosy.gateway.shared import Board
 from argosy.gateway.trip import Trip
 from argosy.gateway.usage import ModelRequest, Usage, parse_model_request
-from argosy.model.routes import GatewayCounters, RouteTable, Wanted, check_table
+from argosy.model.routes import GatewayCounters, RouteTable, Wanted
 
 _TRIES: Final = 3
 _MODEL_BODY: Final = 32 << 20
@@ -60,7 +61,7 @@ class Router:
             raise ValueError(
                 f"generation {table.generation} is older than {self.generation}, which is in use"
             )
-        faults = [*check_table(table), *_loops(table, self._own_paths)]
+        faults = table_faults(table, self._own_paths)
         if faults:
             raise ValueError("; ".join(faults))
         services: dict[str, Service] = {}
@@ -113,6 +114,7 @@ class Router:
             return self._refuse(
                 trip, refusal(401, "unauthorized", f"`{route.name}` is not public and has no keys yet")
             )
+        exchange.limit = route.max_body_bytes
         if route.max_body_bytes and head.length > route.max_body_bytes:
             return refusal(413, "too-large", f"the body is larger than {route.max_body_bytes} bytes")
         trip.copies = service.wants_copy(exchange)
@@ -127,19 +129,9 @@ class Router:
             if limit:
                 return NeedBody(limit=limit)
         if key is not None and trip.reserved < 0:
-            tokens = 0
-            if trip.asks_model:
-                try:
-                    asked = parse_model_request(exchange.body or b"{}")
-                except ValueError as error:
-                    return refusal(400, "bad-request", str(error))
-                tokens = expected_tokens(exchange.received, asked.most_tokens)
-            what, after_s = key.admit(tokens, self._now_s())
-            if what:
-                key.counters.refused += 1
-                return self._refuse(trip, limited(what, after_s))
-            trip.reserved = tokens
-            exchange.answer_fields += key.fields()
+            refused = _reserve(exchange, trip, key, self._now_s())
+            if refused is not None:
+                return self._refuse(trip, refused)
         if trip.asks_model and trip.usage is None:
             trip.usage = Usage(exchange.received)
             exchange.tap = trip.usage.see
@@ -327,19 +319,26 @@ class Router:
         )
 
 
-def _loops(table: RouteTable, own_paths: tuple[str, ...]) -> list[str]:
-    """Replicas that would be the gateway itself."""
-    return [
-        f"service `{service.name}`: replica `{replica.id}` is the gateway's own socket"
-        for service in table.services
-        for revision in service.revisions
-        for replica in revision.replicas
-        if replica.address in own_paths
-    ]
-
-
 def _nobody() -> None:
     """Nobody wants to know."""
+
+
+def _reserve(exchange: Exchange, trip: Trip, key: Key, now_s: float) -> Answer | None:
+    """Take a request from the limits of its key. An answer: it is over one."""
+    tokens = 0
+    if trip.asks_model:
+        try:
+            asked = parse_model_request(exchange.body or b"{}")
+        except ValueError as error:
+            return refusal(400, "bad-request", str(error))
+        tokens = expected_tokens(exchange.received, asked.most_tokens)
+    what, after_s = key.admit(tokens, now_s)
+    if what:
+        key.counters.refused += 1
+        return limited(what, after_s)
+    trip.reserved = tokens
+    exchange.answer_fields += key.fields()
+    return None
 
 
 def _settle(exchange: Exchange, trip: Trip, now_ms: int) -> None:

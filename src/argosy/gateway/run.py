@@ -5,14 +5,16 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import datetime
 import os
 import secrets
 import signal
 import socket
+import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 import msgspec
 
@@ -23,24 +25,31 @@ from argosy.gateway.shared import Board
 from argosy.gateway.splice import clients
 from argosy.model.routes import GatewayCounters, RouteTable, Wanted
 
+if TYPE_CHECKING:
+    from argosy.gateway.tls import Certificates
+
 _BACKLOG: Final = 4096
+_HANDSHAKE_S: Final = 10.0
+_RENEW_S: Final = 30.0
 _LOOK_S: Final = 0.05  # how often a worker sees what the others have in flight
 
 
 class Settings(msgspec.Struct, frozen=True, kw_only=True):
-    """Of one gateway."""
+    """Of one gateway; paths are absolute."""
 
-    control: Path
+    control: str
     listen: tuple[str, ...] = ()  # HOST:PORT
-    sockets: tuple[Path, ...] = ()  # for our own edge, which tells the client's address
+    sockets: tuple[str, ...] = ()  # for our own edge, which tells the client's address
     workers: int = 1
-    access_log: Path | None = None
+    access_log: str = ""
+    tls: tuple[str, ...] = ()  # HOST:PORT where TLS is spoken
+    certificates: tuple[tuple[str, str], ...] = ()  # files of certificates and their keys
     stop_s: float = 600.0  # answers may go on so long after SIGTERM
 
     @property
     def own_paths(self) -> tuple[str, ...]:
         """Sockets that no replica may have."""
-        return tuple(map(str, (self.control, *self.sockets)))
+        return (self.control, *self.sockets)
 
 
 def now_ms() -> int:
@@ -98,11 +107,12 @@ class DataPlane:
 
     def __init__(self, settings: Settings, board: Board | None = None) -> None:
         loop = asyncio.get_running_loop()
-        log = AccessLog(settings.access_log) if settings.access_log is not None else None
+        log = AccessLog(Path(settings.access_log)) if settings.access_log else None
         self.router = Router(loop, now_ms, board=board, log=log, own_paths=settings.own_paths)
         ids = request_ids()
         self.outer = Door(self.router, loop, ids)
         self.inner = Door(self.router, loop, ids, trusted=True)
+        self.secure = Door(self.router, loop, ids, secure=True)
         self._loop = loop
         self._settings = settings
         self._servers: list[asyncio.Server] = []
@@ -110,8 +120,20 @@ class DataPlane:
         if settings.workers > 1:
             self._tasks.append(loop.create_task(self._look_elsewhere()))
 
-    async def listen(self, outer: list[socket.socket], inner: list[socket.socket]) -> None:
-        """Take requests from these sockets."""
+    async def listen(
+        self, outer: list[socket.socket], inner: list[socket.socket], tls: list[socket.socket]
+    ) -> None:
+        """Take requests from these sockets. Raises ValueError for certificates that cannot be used."""
+        if tls:
+            certificates = load_certificates(self._settings)
+            self.secure.serves = certificates.covers
+            self._tasks.append(self._loop.create_task(_renew(certificates)))
+            for sock in tls:
+                server = await self._loop.create_server(
+                    clients(self.secure), sock=sock, backlog=_BACKLOG, ssl=certificates.context,
+                    ssl_handshake_timeout=_HANDSHAKE_S,
+                )  # fmt: skip
+                self._servers.append(server)
         for sock in outer:
             server = await self._loop.create_server(clients(self.outer), sock=sock, backlog=_BACKLOG)
             self._servers.append(server)
@@ -123,11 +145,12 @@ class DataPlane:
         """Accept nothing new; answers that have begun go on for `stop_s`."""
         for server in self._servers:
             server.close()
-        for door in (self.outer, self.inner):
+        doors = (self.outer, self.inner, self.secure)
+        for door in doors:
             door.close()
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(self._settings.stop_s):
-                await asyncio.gather(self.outer.emptied(), self.inner.emptied())
+                await asyncio.gather(*(door.emptied() for door in doors))
         for task in self._tasks:
             task.cancel()
         self.router.sweep()
@@ -137,12 +160,31 @@ class DataPlane:
             await asyncio.sleep(1.0)
             self.outer.sweep()
             self.inner.sweep()
+            self.secure.sweep()
             self.router.sweep()
 
     async def _look_elsewhere(self) -> None:
         while True:
             await asyncio.sleep(_LOOK_S)
             self.router.look_elsewhere()
+
+
+def load_certificates(settings: Settings) -> Certificates:
+    """Raises ValueError with a sentence."""
+    from argosy.gateway.tls import Certificates, Files
+
+    files = [Files(certificate=certificate, key=key) for certificate, key in settings.certificates]
+    if not files:
+        raise ValueError("TLS needs a certificate: say --certificate FILE KEYFILE")
+    return Certificates(files, datetime.datetime.now(datetime.UTC))
+
+
+async def _renew(certificates: Certificates) -> None:
+    """Take over new certificates when their files change; connections go on."""
+    while True:
+        await asyncio.sleep(_RENEW_S)
+        for wrong in certificates.renew(datetime.datetime.now(datetime.UTC)):
+            print(f"warning: {wrong}; the certificate before stays in use", file=sys.stderr)  # noqa: T201
 
 
 class Alone:

@@ -12,7 +12,16 @@ import re
 from collections.abc import Callable
 from typing import Final
 
-from argosy.gateway.connection import BODY_S, HEAD_S, IDLE_S, LINGER_S, STALL_S, Connection, Door
+from argosy.gateway.connection import (
+    BODY_BYTES_S,
+    BODY_S,
+    HEAD_S,
+    IDLE_S,
+    LINGER_S,
+    STALL_S,
+    Connection,
+    Door,
+)
 from argosy.gateway.exchange import REPLAY_MAX, Answer, Decision, Exchange, Forward, refusal
 from argosy.gateway.framing import BadBody, body_of
 from argosy.gateway.heads import HEAD_MAX, UNTIL_CLOSE, AnswerHead, BadHead, parse_request
@@ -130,13 +139,13 @@ class Client(Answers):
     # --- asyncio -----------------------------------------------------------------------------------
 
     def data_received(self, data: bytes) -> None:
-        self._ticks = 0
         if self._raw:
             if self._up is not None:
                 self._up.transport.write(data)
         elif self._linger:
             return
         elif self._body is not None:
+            self._ticks = 0
             self._take_body(data)
         else:
             self._take_head(data)
@@ -153,8 +162,10 @@ class Client(Answers):
         elif self._closing or self._stalled:
             if waited_s >= STALL_S:
                 self.transport.abort()
-        elif self._body is not None and not self._paused:
-            if waited_s >= BODY_S:
+        elif self._body is not None and exchange is not None and not self._paused:
+            exchange.sending_s += 1
+            due = (exchange.sending_s - BODY_S) * BODY_BYTES_S
+            if waited_s >= BODY_S or exchange.received < due:
                 self._fail(refusal(408, "timeout", "the body of the request did not come"), "gone")
         elif exchange is not None:
             limit_s = exchange.forward.answer_timeout_s if exchange.forward is not None else 0
@@ -170,6 +181,8 @@ class Client(Answers):
     def _take_head(self, data: bytes) -> None:
         if self._buffer:
             data = self._buffer + data
+        else:
+            self._ticks = 0  # a head has so much time as a whole
         if self._exchange is not None or self._closing:  # the request before is not answered yet
             self._buffer = data
             self._pause()
@@ -185,6 +198,8 @@ class Client(Answers):
             if end > HEAD_MAX:
                 raise BadHead(431, "the head of the request is too large")
             head = parse_request(data[:end])
+            if self._door.serves is not None and not self._door.serves(head.host):
+                raise BadHead(421, "no certificate here is for this host")
         except BadHead as bad:
             self._fail(refusal(bad.status, "bad-request", bad.text), "answered")
             return
@@ -231,6 +246,10 @@ class Client(Answers):
         self._buffer = rest
         if not exchange.keep(piece, max(REPLAY_MAX, self._gather), sent=self._up is not None):
             self._pause()  # nobody takes it yet
+        if 0 < exchange.limit < exchange.received:
+            text = f"the body is larger than {exchange.limit} bytes"
+            self._fail(refusal(413, "too-large", text), "answered")
+            return
         if decide:
             self.act(exchange, self._door.decider.decide(exchange))
         elif self._gather:

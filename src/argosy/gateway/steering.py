@@ -12,7 +12,16 @@ import msgspec
 
 from argosy.gateway.connection import Door
 from argosy.gateway.control import Control, Routed
-from argosy.gateway.run import Alone, DataPlane, Settings, bind, bind_unix, request_ids, stop_event
+from argosy.gateway.run import (
+    Alone,
+    DataPlane,
+    Settings,
+    bind,
+    bind_unix,
+    load_certificates,
+    request_ids,
+    stop_event,
+)
 from argosy.gateway.splice import clients
 from argosy.gateway.workers import Workers
 from argosy.model.routes import RouteTable
@@ -25,13 +34,16 @@ async def serve(settings: Settings, ready: Callable[[list[str]], None] | None = 
     loop = asyncio.get_running_loop()
     stopping = stop_event()
     outer = [bind(listen) for listen in settings.listen]
-    inner = [bind_unix(path) for path in settings.sockets]
-    kept = KeptTable(settings.control.with_suffix(".table"))
+    tls = [bind(listen) for listen in settings.tls]
+    if tls:
+        load_certificates(settings)  # what is wrong is said now
+    inner = [bind_unix(Path(path)) for path in settings.sockets]
+    kept = KeptTable(Path(settings.control).with_suffix(".table"))
     routed: Routed
     if settings.workers > 1:
-        for sock in (*outer, *inner):
+        for sock in (*outer, *inner, *tls):
             sock.listen(4096)
-        workers = Workers(settings, outer, inner, kept.load())
+        workers = Workers(settings, (outer, inner, tls), kept.load())
         routed, close = workers, workers.close
     else:
         plane = DataPlane(settings)
@@ -45,19 +57,19 @@ async def serve(settings: Settings, ready: Callable[[list[str]], None] | None = 
         await workers.start()
     else:
         plane.router.on_want = control.on_want
-        await plane.listen(outer, inner)
+        await plane.listen(outer, inner, tls)
     door = Door(control, loop, request_ids(), trusted=True)
-    server = await loop.create_unix_server(clients(door), sock=bind_unix(settings.control))
+    server = await loop.create_unix_server(clients(door), sock=bind_unix(Path(settings.control)))
     sweeping = loop.create_task(_sweep(control))
     if ready is not None:
-        ready([*(":".join(map(str, sock.getsockname()[:2])) for sock in outer), *map(str, settings.sockets)])
+        ready([*(":".join(map(str, sock.getsockname()[:2])) for sock in (*outer, *tls)), *settings.sockets])
     await stopping.wait()
     for path in settings.sockets:
-        path.unlink(missing_ok=True)
+        Path(path).unlink(missing_ok=True)
     await close()
     server.close()
     sweeping.cancel()
-    settings.control.unlink(missing_ok=True)
+    Path(settings.control).unlink(missing_ok=True)
 
 
 async def _sweep(control: Control) -> None:

@@ -11,6 +11,7 @@ import msgspec
 import uvloop
 
 from argosy.gateway.links import Link, Message, Take, Taken, Tell, Told, Want
+from argosy.gateway.routing import Router
 from argosy.gateway.run import DataPlane, stop_event
 from argosy.gateway.shared import Board
 from argosy.gateway.workers import Fds
@@ -27,28 +28,29 @@ async def work(fds: Fds) -> None:
     plane = DataPlane(fds.settings, board)
     router = plane.router
 
-    def got(message: Message) -> None:
-        if isinstance(message, Take):
-            board.know(message.rows)
-            wrong = ""
-            try:
-                router.take_table(message.table)
-            except ValueError as error:
-                wrong = str(error)
-            link.send(Taken(generation=router.generation, wrong=wrong))
-        elif isinstance(message, Tell):
-            link.send(Told(number=message.number, counters=router.tell()))
-
-    _, link = await loop.create_connection(
-        lambda: Link(got, stopping.set), sock=socket.socket(fileno=fds.link)
-    )
+    link = Link(lambda message: _got(message, router, board, link), stopping.set)
+    await loop.create_connection(lambda: link, sock=socket.socket(fileno=fds.link))
     router.on_want = lambda: link.send(Want(wanted=router.wanted()))
     outer = [socket.socket(fileno=fd) for fd in fds.outer]
     inner = [socket.socket(fileno=fd) for fd in fds.inner]
-    await plane.listen(outer, inner)
+    await plane.listen(outer, inner, [socket.socket(fileno=fd) for fd in fds.tls])
     await stopping.wait()
     await plane.close()
     link.close()
+
+
+def _got(message: Message, router: Router, board: Board, link: Link) -> None:
+    """Do as the steering process says."""
+    if isinstance(message, Take):
+        board.know(message.rows)
+        wrong = ""
+        try:
+            router.take_table(message.table)
+        except ValueError as error:
+            wrong = str(error)
+        link.send(Taken(generation=router.generation, wrong=wrong))
+    elif isinstance(message, Tell):
+        link.send(Told(number=message.number, counters=router.tell()))
 
 
 if __name__ == "__main__":

@@ -19,11 +19,12 @@ from typing import Final
 
 import msgspec
 
+from argosy.gateway.addresses import table_faults
 from argosy.gateway.links import Link, Message, Take, Taken, Tell, Told, Want
 from argosy.gateway.merging import merge
 from argosy.gateway.run import Settings
 from argosy.gateway.shared import Board
-from argosy.model.routes import GatewayCounters, RouteTable, Wanted, check_table
+from argosy.model.routes import GatewayCounters, RouteTable, Wanted
 
 #: Rows of the board that workers share: 4 + workers numbers of 8 bytes each.
 ROWS: Final = 16_384
@@ -41,6 +42,7 @@ class Fds(msgspec.Struct, frozen=True, kw_only=True):
     lock: int
     outer: tuple[int, ...]
     inner: tuple[int, ...]
+    tls: tuple[int, ...]
 
 
 class _Worker:
@@ -61,12 +63,12 @@ class Workers:
     def __init__(
         self,
         settings: Settings,
-        outer: list[socket.socket],
-        inner: list[socket.socket],
+        sockets: tuple[list[socket.socket], list[socket.socket], list[socket.socket]],
         kept: RouteTable | None,
     ) -> None:
+        """`sockets`: for everybody, for our own edge, for TLS."""
         self._settings = settings
-        self._outer, self._inner = outer, inner
+        self._outer, self._inner, self._tls = sockets
         self._loop = asyncio.get_running_loop()
         self._board_fd = os.memfd_create("argosy-gateway-board")
         self._lock_fd = os.memfd_create("argosy-gateway-lock")
@@ -99,10 +101,11 @@ class Workers:
             lock=self._lock_fd,
             outer=tuple(sock.fileno() for sock in self._outer),
             inner=tuple(sock.fileno() for sock in self._inner),
+            tls=tuple(sock.fileno() for sock in self._tls),
         )
         worker.process = subprocess.Popen(
             [sys.executable, "-m", "argosy.gateway.worker", msgspec.json.encode(fds).decode()],
-            pass_fds=(fds.link, fds.board, fds.lock, *fds.outer, *fds.inner),
+            pass_fds=(fds.link, fds.board, fds.lock, *fds.outer, *fds.inner, *fds.tls),
             stdin=subprocess.DEVNULL,
         )
 
@@ -194,7 +197,7 @@ class Workers:
 
     def take(self, table: RouteTable, done: Callable[[str], None]) -> None:
         before = self._table.generation if self._table is not None else 0
-        faults = check_table(table)
+        faults = table_faults(table, self._settings.own_paths)
         if table.generation < before:
             faults.append(f"generation {table.generation} is older than {before}, which is in use")
         if faults:

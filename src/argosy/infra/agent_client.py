@@ -10,7 +10,7 @@ import asyncio
 import os
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Final
+from typing import Final, TypeVar
 
 import msgspec
 
@@ -19,6 +19,7 @@ from argosy.infra import border
 from argosy.infra.agent_port import (
     Answer,
     Channel,
+    DataSink,
     DataSource,
     Duplex,
     Enter,
@@ -27,11 +28,13 @@ from argosy.infra.agent_port import (
     Kept,
     RankOrder,
     Report,
+    SendOrder,
     silence_s,
 )
 from argosy.infra.silence import Ear
 from argosy.model.facts import LogChunk, NodeFacts, RankFact
 
+T = TypeVar("T")
 _POOL_MAX: Final = 8  # connections for calls; kept when idle, because a new one through SSH is dear
 _CALL_S: Final = 30.0
 _TREE_S: Final = 900.0
@@ -355,9 +358,17 @@ class AgentClient:
     async def fetch(self, order: FetchOrder, source: DataSource) -> Fetched:
         from argosy.infra.agent_data import Fetching
 
-        channel = await self._upgrade("/fetch", _Nothing())
+        return await self._exchanged("/fetch", lambda channel: Fetching(channel, order, source).run())
+
+    async def send(self, order: SendOrder, sink: DataSink) -> int:
+        from argosy.infra.agent_sending import Sending
+
+        return await self._exchanged("/send", lambda channel: Sending(channel, order, sink).run())
+
+    async def _exchanged(self, path: str, talk: Callable[[Channel], Awaitable[T]]) -> T:
+        channel = await self._upgrade(path, _Nothing())
         try:
-            return await Fetching(channel, order, source).run()
+            return await talk(channel)
         except _LOST as error:
             raise border.Unreachable(f"the agent broke off: {_reason(error)}") from None
         finally:

@@ -157,6 +157,28 @@ class Fetched(msgspec.Struct, frozen=True, kw_only=True):
     why: str = ""  # why some did
 
 
+class SendOrder(msgspec.Struct, frozen=True, kw_only=True):
+    """What lies at `path` of the node goes to a store."""
+
+    path: str
+
+
+class DataSink(Protocol):
+    """Where files of a node go."""
+
+    def wants(self, path: str, size: int) -> bool:
+        """Whether this file is to be sent; `path` "": what was asked for is itself a file."""
+
+    def address(self, path: str, size: int) -> str:
+        """A URL that the node may PUT for a while; "": none. Blocks: called in a thread."""
+
+    def write(self, path: str, size: int, pieces: Iterator[bytes]) -> None:
+        """Take the bytes. Blocks: called in a thread. Raises what the store raises."""
+
+    def sent(self, path: str, size: int) -> None:
+        """All of it is in the store."""
+
+
 class DataSource(Protocol):
     """Where the bytes of an order come from; indices are those of `FetchOrder.files`."""
 
@@ -232,6 +254,12 @@ class AgentPort(Protocol):
         are removed, unless somebody changed them. Repeating it goes on where it was. Raises
         `RequestRefused` for a target that is not allowed and a disk that is too small, and what the source
         raises."""
+
+    async def send(self, order: SendOrder, sink: DataSink) -> int:
+        """Give files to a store, by addresses that the node puts itself, else through this connection; how
+        many lie there (0 also where nothing is). A file that changes while it is read is sent again; raises
+        `Transient` when it goes on changing, `RequestRefused` for a path that is not the task's, and what
+        the sink raises."""
 
     async def shell(self, command: str, rows: int, columns: int, env: Mapping[str, str]) -> Duplex:
         """A terminal on the node: a login shell when `command` is empty."""

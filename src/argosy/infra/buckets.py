@@ -34,6 +34,18 @@ class Encryption(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, 
 BY_ITSELF: Final = Encryption()
 
 
+def parse_encryption(text: str) -> Encryption:
+    """`AES256`, `aws:kms`, or `aws:kms:KEY`, where the key may be an ARN; "" is as the store does by itself.
+
+    >>> parse_encryption("aws:kms:k1").key_id, parse_encryption("AES256").type
+    ('k1', 'AES256')
+    """
+    for name in ("aws:kms:dsse", "aws:kms"):
+        if text == name or text.startswith(f"{name}:"):
+            return Encryption(type=name, key_id=text[len(name) + 1 :])
+    return Encryption(type=text)
+
+
 class Traits(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """What a store can do."""
 
@@ -64,6 +76,10 @@ class Bucket(Protocol):
     @property
     def url(self) -> str:
         """As users write it, without a `/` at the end: `s3://data`."""
+
+    @property
+    def region(self) -> str:
+        """Where it is, in the store's own words ("": not known); certain once something was asked."""
 
     @property
     def traits(self) -> Traits: ...

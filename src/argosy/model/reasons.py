@@ -44,6 +44,7 @@ class Reason(StrEnum):
     TASKS_FAILED = "tasks-failed"
     GROUP_ENDED = "group-ended"
     NOT_DUE = "not-due"
+    OUTPUTS_NOT_SENT = "outputs-not-sent"
     DRAINED = "drained"
     UNREADY = "unready"
     INTERNAL = "internal"
@@ -126,6 +127,12 @@ REASONS: Final[dict[Reason, ReasonInfo]] = {
     Reason.DRAINED: ReasonInfo(_PL, Retry.NEVER, "`argosy serve status` shows what serves in its place"),
     Reason.UNREADY: ReasonInfo(
         _U, Retry.NEVER, "`argosy serve logs SERVICE` shows what it printed; see `readiness_probe`"
+    ),
+    Reason.OUTPUTS_NOT_SENT: ReasonInfo(
+        _U,
+        Retry.NEVER,
+        "the program has ended, and what it wrote did not get to its store; on a cluster it is still there: "
+        "`argosy cp CLUSTER:PATH .`",
     ),
     Reason.INTERNAL: ReasonInfo(
         _PL, Retry.SAME, "`argosy server status` names the server's log; please report it"

@@ -58,6 +58,13 @@ class StorageMount(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True
     extra: str = ""  # JSON text of the fields that have no place above
 
 
+class Returned(msgspec.Struct, frozen=True, kw_only=True):
+    """What lies at `path` when the program has ended goes to `url`."""
+
+    path: str  # as `FileMount.target`
+    url: str
+
+
 class CheckpointRules(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """How many copies of what a managed job keeps stay."""
 
@@ -95,6 +102,7 @@ class Task(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     objective: str = "cost"  # cost | time | carbon: what the best place is
     inputs: tuple[DataSize, ...] = ()
     outputs: tuple[DataSize, ...] = ()
+    returns: tuple[Returned, ...] = ()  # `outputs` by path
     checkpoints: CheckpointRules = CheckpointRules()
     hooks: tuple[Hook, ...] = ()  # at most one for each moment
     notify: tuple[

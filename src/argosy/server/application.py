@@ -21,6 +21,7 @@ from argosy.model.ids import Clock, Ids
 from argosy.server.accounts import Accounts
 from argosy.server.admission import Admission
 from argosy.server.channels import ChannelFile
+from argosy.server.data_checks import DataChecks
 from argosy.server.dialling import DialDoor, Tls
 from argosy.server.door import Door, Limits
 from argosy.server.doorkeeper import Doorkeeper
@@ -53,6 +54,8 @@ class Application:
     `pricing`: what things cost (None: made here, with `prices` as the table in place of the shipped one).
     `quotes`: what providers offer (None: a cache of its own, which every request asks anew)."""
 
+    listening: tuple[str, ...] = ()
+
     def __init__(
         self,
         *,
@@ -71,7 +74,6 @@ class Application:
         quotes: Quotes | None = None,
     ) -> None:
         self.stopping = asyncio.Event()
-        self.listening: tuple[str, ...] = ()
         self.doors: list[Door] = []
         self.streams = LogStreams(store, logs, controllers, self.stopping)
         pricing = pricing or pricing_of(state_dir, providers, clock, shipped=prices)
@@ -80,6 +82,7 @@ class Application:
         self.accounts = Accounts(store, clock)
         tenants = Tenants(store, controllers, clock)
         intake = Intake(store=store, blobs=blobs, tenants=tenants, channels=ChannelFile(state_dir))
+        intake.data = DataChecks(lambda: self.objects.stores)
         quotes = quotes or Quotes(providers, clock, price=pricing.own_prices, fresh_s=0)
         pricing.rented.names = lambda: quotes.usable() & _priced_by_catalog(providers)
         planner = Planner(

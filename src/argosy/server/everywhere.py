@@ -10,15 +10,19 @@ from __future__ import annotations
 import asyncio
 import hashlib
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
+from types import MappingProxyType
 from typing import Final
 
-from argosy.infra.buckets import Bucket, Extra, OpensBuckets
+import msgspec
+
+from argosy.infra.buckets import Bucket, Encryption, Extra, OpensBuckets
 from argosy.model.objects import Conditions, ObjectHead, ObjectInfo, ObjectPage, ObjectPart, Upload, Written
 from argosy.storage.shelf import Shelf
-from argosy.storage.shelf_folder import ALWAYS
+from argosy.storage.shelf_folder import ALWAYS, ENCRYPTS
 
 SPOOL: Final = ".spool"  # the hidden bucket
 _MARK: Final = "://"
+_WISH: Final = "wish-"  # headers of an upload that is spooled, which the shelf keeps and does not act on
 
 
 class Everywhere:
@@ -27,8 +31,12 @@ class Everywhere:
     def __init__(self, shelf: Shelf, stores: Callable[[], OpensBuckets]) -> None:
         self._shelf, self._stores = shelf, stores
 
-    def _open(self, name: str) -> Bucket:
-        return self._stores().open(f"{name}/").bucket
+    def _open(self, name: str, headers: Mapping[str, str] = MappingProxyType({})) -> Bucket:
+        """A bucket that encrypts as a request's headers wish."""
+        wish = Encryption(
+            type=headers.get(ENCRYPTS, ""), key_id=headers.get(f"{ENCRYPTS}-aws-kms-key-id", "")
+        )
+        return self._stores().open(f"{name}/", wish).bucket
 
     # -- buckets --------------------------------------------------------------------------------------------
 
@@ -82,7 +90,7 @@ class Everywhere:
     ) -> ObjectInfo:
         if not written.extents:
             extra = Extra(headers=_told(headers), conditions=conditions, size=written.size)
-            return self._open(bucket).write(key, written.checked(), extra)
+            return self._open(bucket, headers).write(key, written.checked(), extra)
         info = ObjectInfo(key=key, size=written.size, etag=written.md5, modified_ms=0)
         head = ObjectHead(info=info, headers=headers, extents=written.extents)
         return self._send(bucket, key, head, conditions)
@@ -91,7 +99,7 @@ class Everywhere:
         size = head.info.size
         data = self._shelf.folder.read(head, 0, size)
         extra = Extra(headers=_told(head.headers), conditions=conditions, size=size)
-        return self._open(bucket).write(key, data, extra)
+        return self._open(bucket, head.headers).write(key, data, extra)
 
     async def copy(
         self,
@@ -108,7 +116,7 @@ class Everywhere:
         if _MARK not in bucket:
             written = await self._shelf.write(self.read(source, 0, source.info.size))
             return await self._shelf.put(bucket, key, written, headers, conditions)
-        there = self._open(bucket)
+        there = self._open(bucket, headers)
 
         def act() -> ObjectInfo:
             if place == bucket:
@@ -160,7 +168,9 @@ class Everywhere:
             return await self._shelf.begin_upload(bucket, key, headers)
         await asyncio.to_thread(self._open(bucket).page, most=1)  # says now what would be said at the end
         await asyncio.to_thread(self._shelf.folder.index.keep_bucket, SPOOL)
-        return await self._shelf.begin_upload(*_spooled(bucket, key), headers)
+        self._open(bucket, headers)  # so does this
+        kept = {f"x-amz-meta-{_WISH}{name}": value for name, value in headers.items()}
+        return await self._shelf.begin_upload(*_spooled(bucket, key), kept)
 
     async def uploads(self, bucket: str) -> list[Upload]:
         return [] if _MARK in bucket else await self._shelf.uploads(bucket)
@@ -186,6 +196,8 @@ class Everywhere:
         place, name = _spooled(bucket, key)
         await self._shelf.complete(place, name, upload_id, wanted)
         head = await self._shelf.head(place, name)
+        wish = {each.removeprefix(f"x-amz-meta-{_WISH}"): value for each, value in head.headers.items()}
+        head = msgspec.structs.replace(head, headers=wish)
         try:
             return await asyncio.to_thread(self._send, bucket, key, head, conditions)
         finally:
@@ -209,7 +221,9 @@ def _spooled(bucket: str, key: str) -> tuple[str, str]:
 
 def _told(headers: Mapping[str, str]) -> dict[str, str]:
     """What comes back with the object; checksums are the store's own."""
-    return {name: value for name, value in headers.items() if not name.startswith("x-amz-checksum")}
+    return {
+        name: value for name, value in headers.items() if not name.startswith(("x-amz-checksum", ENCRYPTS))
+    }
 
 
 def _next(pieces: Iterator[bytes]) -> bytes | None:

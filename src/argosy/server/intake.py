@@ -12,6 +12,7 @@ from argosy.model.notify import HIDDEN, OCCASIONS, Notify, is_channel
 from argosy.model.offer import Plan
 from argosy.model.task import Task, render_ignored
 from argosy.server.channels import ChannelFile
+from argosy.server.data_checks import DataChecks
 from argosy.server.tenancy import Tenants
 from argosy.storage.blobs import BlobStore
 from argosy.store.store import Store
@@ -30,17 +31,22 @@ class Intake:
     def __init__(self, *, store: Store, blobs: BlobStore, tenants: Tenants, channels: ChannelFile) -> None:
         self._store, self._blobs, self._tenants = store, blobs, tenants
         self._channels = channels
+        self.data: DataChecks | None = None  # looks at storage that tasks name; None: nobody does
 
     async def task(self, task: Task, caller: Caller, *, with_files: bool) -> Task:
         """Checked, and with its presets. Raises `spec-invalid`, `conflict` (files are missing), `not-found`,
         `forbidden`."""
-        return self._tenants.prepared(
-            await self._store.snapshot(), self._checked(task, with_files=with_files), caller
-        )
+        checked = self._checked(task, with_files=with_files)
+        if with_files and self.data is not None:
+            await self.data.check((checked,))
+        return self._tenants.prepared(await self._store.snapshot(), checked, caller)
 
     async def tasks(self, tasks: Sequence[Task], caller: Caller) -> tuple[Task, ...]:
+        checked = self._checked_all(tasks)
+        if self.data is not None:
+            await self.data.check(checked)
         rows = await self._store.snapshot()
-        return tuple(self._tenants.prepared(rows, task, caller) for task in self._checked_all(tasks))
+        return tuple(self._tenants.prepared(rows, task, caller) for task in checked)
 
     def _checked_all(self, tasks: Sequence[Task]) -> tuple[Task, ...]:
         if not tasks:

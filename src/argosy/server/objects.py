@@ -5,6 +5,7 @@ The façade and the index are loaded with the first request, so that a server wi
 
 from __future__ import annotations
 
+import time
 from collections.abc import Mapping
 from pathlib import Path
 from types import MappingProxyType
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
     from argosy.facades.s3.app import S3
     from argosy.facades.s3.ports import Holder
     from argosy.infra.buckets import Bucket
+    from argosy.server.transfers import Tariff, Transfers
     from argosy.storage.buckets import Stores
     from argosy.storage.shelf import Shelf
 
@@ -33,6 +35,7 @@ class Objects:
     ) -> None:
         self._folder, self._clock, self._ids, self._environ = folder, clock, ids, environ
         self._stores: tuple[str, Stores] | None = None
+        self._transfers: Transfers | None = None
         self._shelf: Shelf | None = None
         self._apps: dict[bool, S3] = {}
         self.address = ""
@@ -63,6 +66,17 @@ class Objects:
             )
             self._stores = (text, Stores(settings))
         return self._stores[1]
+
+    def transfers(self, tariff: Tariff) -> Transfers:
+        """Copies between stores that this server makes."""
+        if self._transfers is None:
+            from argosy.server.transfers import Transfers
+
+            folder = self._folder.parent / "transfers"
+            self._transfers = Transfers(
+                lambda: self.stores, folder, tariff, self._clock, self._ids, time.sleep
+            )
+        return self._transfers
 
     def _bucket(self, name: str) -> Bucket:
         from argosy.storage.shelf_bucket import ShelfBucket
@@ -124,6 +138,8 @@ class Objects:
         return await self.shelf.sweep() if (self._folder / "index.db").exists() else 0
 
     def close(self) -> None:
+        if self._transfers is not None:
+            self._transfers.close()
         if self._shelf is not None:
             self._shelf.close()
         if self._stores is not None:

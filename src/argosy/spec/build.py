@@ -23,7 +23,14 @@ from argosy.model.scheduling import Isolation, Scheduling
 from argosy.model.task import DataSize, GitSource, Task
 from argosy.model.units import GIB
 from argosy.spec.accelerators import Alternatives, canonical_accelerator, misspelt
-from argosy.spec.build_data import build_checkpoints, build_mounts, build_sync, json_text, texts
+from argosy.spec.build_data import (
+    build_checkpoints,
+    build_mounts,
+    build_returns,
+    build_sync,
+    json_text,
+    texts,
+)
 from argosy.spec.fields_resources import CANDIDATE
 from argosy.spec.findings import Findings, excerpt
 from argosy.spec.functions import function_run
@@ -54,10 +61,7 @@ def build_task(
             resources.values[name], resources.places[name] = task.values[name], task.places[name]
     candidates, ordered = build_candidates(resources, over, reader, findings)
     own = own_job(task, function_run(task, merged.get("run", str) or "", findings), findings)
-    candidates = own.placed(candidates)
-    config = driven_config(own.config)
-    if config:
-        candidates = tuple(msgspec.structs.replace(each, config=config) for each in candidates)
+    candidates = _driven(own.placed(candidates), driven_config(own.config))
     file_mounts, storage_mounts = build_mounts(merged, reader, findings)
     workdir, git = _workdir(merged, reader)
     grace_s = merged.get("grace", int)
@@ -88,6 +92,7 @@ def build_task(
         scheduling=_scheduling(task, over, findings),
         inputs=_data_sizes(merged, "inputs"),
         outputs=_data_sizes(merged, "outputs"),
+        returns=build_returns(merged, reader, findings),
         checkpoints=build_checkpoints(merged),
         hooks=_hooks(merged, findings),
         notify=build_notify(merged),
@@ -96,6 +101,12 @@ def build_task(
         extra=json_text({name: it for name, it in task.plain.items() if name not in ("config", own.name)}),
         not_executed=tuple(sorted(reader.later)),
     )
+
+
+def _driven(candidates: tuple[Resources, ...], config: str) -> tuple[Resources, ...]:
+    if not config:
+        return candidates
+    return tuple(msgspec.structs.replace(each, config=config) for each in candidates)
 
 
 def _nodes(task: Section, findings: Findings) -> NodeRange:

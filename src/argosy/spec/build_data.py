@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import msgspec
 
-from argosy.model.task import CheckpointRules, FileMount, StorageMount, SyncRules
+from argosy.model.task import CheckpointRules, FileMount, Returned, StorageMount, SyncRules
 from argosy.spec.findings import Findings
 from argosy.spec.notation import split_url
 from argosy.spec.reader import Reader
@@ -40,6 +40,23 @@ def build_sync(task: Section) -> SyncRules:
         exclude=texts(section, "exclude"),
         mode=section.get("mode", str) or "",
     )
+
+
+def build_returns(task: Section, reader: Reader, findings: Findings) -> tuple[Returned, ...]:
+    """What of `outputs` is sent; sizes are for plans of several tasks."""
+    made = []
+    for entry in task.get("outputs", tuple) or ():
+        if not isinstance(entry, Entry):
+            raise TypeError(entry)
+        key = str(entry.key)
+        if not isinstance(entry.value, str):
+            reader.postpone("outputs", entry.place)
+        elif split_url(key) or not split_url(entry.value):
+            text = f"`outputs` has `{key}: {entry.value}`, which is no path with a URL"
+            findings.error(entry.place, text, "write `path/on/the/node: s3://bucket/folder/`")
+        else:
+            made.append(Returned(path=key, url=entry.value))
+    return tuple(made)
 
 
 def build_mounts(

@@ -308,10 +308,17 @@ TASK: Final = Table(
         ),
         Field(
             name="outputs",
-            shape=_SIZES_BY_URL,
-            doc="Sizes of what is written.",
+            shape=MapOf(
+                key=SOURCE,
+                value=OneOf(says="a URL, or a number of GB", shapes=(Number(), SOURCE)),
+                says="a mapping from path to URL, or from URL to GB",
+            ),
+            doc="`{path on the node: URL}`: what lies there when the program has ended is sent to that "
+            "store. `{URL: GB}`: how much is written, for the price of traffic.",
             example="{gs://my-results: 5}",
             later=True,
+            quiet=True,
+            keep=True,
         ),
         Field(
             name="deadline",

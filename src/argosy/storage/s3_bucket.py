@@ -57,6 +57,10 @@ class S3Bucket:
         return self._wire.url
 
     @property
+    def region(self) -> str:
+        return self._wire.region
+
+    @property
     def traits(self) -> Traits:
         return self._traits
 

@@ -39,6 +39,10 @@ class ShelfBucket:
         return f"argosy://{self._name}"
 
     @property
+    def region(self) -> str:
+        return ""
+
+    @property
     def traits(self) -> Traits:
         return self._traits
 

@@ -41,6 +41,7 @@ from argosy.storage.shelf_index import AccessKey, Extents, ShelfIndex
 READ_BYTES: Final = 512 << 10
 ALWAYS: Final = Conditions()
 _BUCKET: Final = re.compile(r"[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]")
+ENCRYPTS: Final = "x-amz-server-side-encryption"
 _SECRETS_MAX: Final = 1000
 _YOUNG_S: Final = 3600.0  # a file of an upload under way is not swept
 
@@ -194,6 +195,7 @@ class ShelfFolder:
         for put in puts:
             try:
                 check_key(put.key)
+                check_headers(put.headers)
                 head = self._head(put)
             except (ObjectProblem, ArgosyError, OSError) as error:
                 self.discard(put.written)
@@ -270,6 +272,7 @@ class ShelfFolder:
 
     def begin_upload(self, bucket: str, key: str, headers: dict[str, str]) -> str:
         check_key(key)
+        check_headers(headers)
         upload = Upload(id=self._ids.new("upl"), key=key, begun_ms=self._clock.now_ms())
         self.index.begin_upload(bucket, upload, headers)
         return upload.id
@@ -366,6 +369,14 @@ def _chosen(
     if not chosen:
         raise ObjectProblem("MalformedXML", "an upload is completed with at least one part")
     return chosen
+
+
+def check_headers(headers: Mapping[str, str]) -> None:
+    """Raises ObjectProblem for what this store would have to do and does not."""
+    if any(name.startswith(ENCRYPTS) for name in headers):
+        raise ObjectProblem(
+            "NotImplemented", "buckets of this server do not encrypt: encrypt the disk below them"
+        )
 
 
 def check_key(key: str) -> None:

@@ -81,6 +81,10 @@ class ObstoreBucket:
         return self._named.url
 
     @property
+    def region(self) -> str:
+        return ""
+
+    @property
     def traits(self) -> Traits:
         return self._traits
 

@@ -62,6 +62,10 @@ class WebBucket:
         return self.site.url
 
     @property
+    def region(self) -> str:
+        return ""
+
+    @property
     def traits(self) -> Traits:
         return Traits(writes=False, conditions=False)
 

@@ -7,7 +7,17 @@ import re
 from urllib.parse import parse_qsl, unquote, urlsplit
 from xml.sax.saxutils import escape
 
-from argosy.api.storage import BucketList, BucketView, StoreKeyList, StoreKeyReply, StoreKeyView
+from argosy.api.endpoint import Done
+from argosy.api.storage import (
+    BucketList,
+    BucketView,
+    StoreKeyList,
+    StoreKeyReply,
+    StoreKeyView,
+    TransferList,
+    TransferState,
+    TransferView,
+)
 from argosy.model.errors import ArgosyError
 
 _SPACE = "http://s3.amazonaws.com/doc/2006-03-01/"
@@ -24,6 +34,38 @@ class FakeBuckets:
             for name, held in sorted(self.held.items())
         ]
         return BucketList(buckets=tuple(rows), address="http://127.0.0.1:9000")
+
+    def told(self, name: str, path: dict[str, str]) -> object:
+        """The reply of an endpoint that asks for nothing but what stands in its path."""
+        match name:
+            case "buckets":
+                return self.views()
+            case "remove_bucket":
+                self.held.pop(path["bucket"], None)
+                return Done()
+            case "transfers":
+                return TransferList(transfers=(self.transfer("s3://a", "gs://b"),))
+            case "transfer":
+                return self.transfer("s3://a", "gs://b")
+        return self.keys()
+
+    def transfer(self, source: str, target: str) -> TransferView:
+        """One that is done."""
+        return TransferView(
+            id="trf-1",
+            source=source,
+            target=target,
+            state=TransferState.DONE,
+            source_place="aws/us-east-1",
+            files=2,
+            bytes=30_000_000_000,
+            egress_micro_usd=2_700_000,
+            egress_micro_usd_per_gb=90_000,
+            egress_as_of="2026-11-01",
+            seconds=100,
+            files_done=2,
+            bytes_done=30_000_000_000,
+        )
 
     def keys(self) -> StoreKeyList:
         return StoreKeyList(keys=(StoreKeyView(name="ann", id="AR0", made_ms=1),))

@@ -27,7 +27,7 @@ from argosy.api.pool import PoolList, PoolView
 from argosy.api.prices import CatalogReply, CheckReply, DiagnosticView, OfferList, RefreshRequest
 from argosy.api.quota import QueueRequest, TenancyRequest
 from argosy.api.server import PruneReply, PruneRequest
-from argosy.api.storage import BucketRequest, StoreKeyRequest
+from argosy.api.storage import BucketRequest, SignReply, SignRequest, StoreKeyRequest, TransferRequest
 from argosy.model.enlisting import HostOrder, HostReport
 from argosy.model.errors import ArgosyError
 from argosy.testing import host_answers, priced_answers, session_answers, shared_answers
@@ -87,14 +87,9 @@ class FakeAnswers(FakeMemory):
                 return shared_answers.explain_queue(query)
             case "pools":
                 return PoolList(pools=self.pools)
-            case "buckets":
-                return self.buckets.views()
-            case "remove_bucket":
-                self.buckets.held.pop(path["bucket"], None)
-                return Done()
-            case "store_keys":
-                return self.buckets.keys()
-            case "remove_store_key":
+            case "buckets" | "remove_bucket" | "transfers" | "transfer" | "store_keys":
+                return self.buckets.told(name, path)
+            case "cancel_transfer" | "remove_store_key":
                 return Done()
             case "hosts":
                 return HostList(hosts=host_answers.HOSTS)
@@ -153,6 +148,10 @@ class FakeAnswers(FakeMemory):
             case BucketRequest():
                 self.buckets.make(request.name)
                 return Done()
+            case TransferRequest():
+                return self.buckets.transfer(request.source, request.target)
+            case SignRequest():
+                return SignReply(urls=("",) * len(request.keys))
             case StoreKeyRequest():
                 return self.buckets.key(request.name)
             case EnlistRequest():

@@ -13,6 +13,7 @@ from argosy.infra import border
 from argosy.infra.agent_port import (
     AgentPort,
     Answer,
+    DataSink,
     DataSource,
     Duplex,
     Enter,
@@ -21,6 +22,7 @@ from argosy.infra.agent_port import (
     Kept,
     RankOrder,
     Report,
+    SendOrder,
     silence_s,
 )
 from argosy.model.facts import LogChunk, NodeFacts, RankFact, RankPhase
@@ -216,6 +218,15 @@ class SimAgent:
         machine.data[order.target] = tuple(each.path for each in order.files)
         await self._answer("fetch", machine)
         return Fetched(files=len(order.files), bytes=total)
+
+    async def send(self, order: SendOrder, sink: DataSink) -> int:
+        machine = await self._call("send")
+        for path in machine.written:
+            if sink.wants(path, 1):
+                sink.write(path, 1, iter((b"x",)))
+                sink.sent(path, 1)
+        await self._answer("send", machine)
+        return len(machine.written)
 
     async def shell(self, command: str, rows: int, columns: int, env: Mapping[str, str]) -> Duplex:
         raise border.Unsupported("simulated nodes have no shell")

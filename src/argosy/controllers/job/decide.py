@@ -16,6 +16,7 @@ from argosy.controllers.elastic import keeps_nodes
 from argosy.controllers.job.environment import rank_orders
 from argosy.controllers.job.managed import recover, start_managed
 from argosy.controllers.job.peers import peers_of
+from argosy.controllers.job.settling import settling
 from argosy.controllers.policies import (
     attained_by,
     end_claims,
@@ -320,7 +321,7 @@ def _begin_end(
     return actions
 
 
-def _ending(view: View, attempt: Attempt, outcome: Outcome, reason: Reason, detail: str) -> Attempt:
+def _ending(view: View, attempt: Attempt, outcome: Outcome, reason: Reason | None, detail: str) -> Attempt:
     return msgspec.structs.replace(
         attempt,
         phase=AttemptPhase.ENDING,
@@ -414,6 +415,14 @@ def _ended(
     reason: Reason | None,
     detail: str,
 ) -> list[Action]:
+    unsettled = settling(view, job, attempt, [rank.node for rank in ranks], outcome)
+    if isinstance(unsettled, str):
+        reason = Reason.OUTPUTS_NOT_SENT if outcome is Outcome.SUCCEEDED else reason
+        detail = f"{detail}; {unsettled}" if detail else unsettled
+        outcome = Outcome.FAILED if outcome is Outcome.SUCCEEDED else outcome
+    elif unsettled:
+        is_new = attempt.phase is not AttemptPhase.ENDING
+        return [*([Put(_ending(view, attempt, outcome, reason, detail))] if is_new else []), *unsettled]
     codes = tuple(rank.fact.exit_code if rank.fact is not None else None for rank in ranks)
     starts = [rank.fact.started_ms for rank in ranks if rank.fact is not None and rank.fact.started_ms]
     started_ms = attempt.running_ms or (min(starts) if starts else 0)

@@ -9,6 +9,7 @@ import msgspec
 
 from argosy.controllers.installing import folder_name, install_text
 from argosy.controllers.job.hooks import with_hooks
+from argosy.controllers.job.ports import port_of, with_ports
 from argosy.infra.agent_port import AppOrder, RankOrder
 from argosy.infra.function_runner import runner_prelude
 from argosy.model.kinds.job import JobSpec, job_spec, kept_as, task_id
@@ -59,10 +60,10 @@ def rank_orders(
             job=job.id,
             attempt=attempt.number,
             setup=_setup_text(spec),
-            run=with_hooks(_program(task), task.hooks),
+            run=with_hooks(with_ports(_program(task), spec.replica, claim), task.hooks),
             env=env
             | own
-            | _of_replica(job)
+            | _of_replica(job, claim)
             | (spec.member.envs if spec.member is not None else {})
             | dict(peers)
             | task.envs,
@@ -109,12 +110,12 @@ def _program(task: Task) -> str:
     return runner_prelude() + task.run if f"{RUNNER} " in task.run else task.run
 
 
-def _of_replica(job: Workload) -> dict[str, str]:
+def _of_replica(job: Workload, claim: Claim | None) -> dict[str, str]:
     """Variables of a replica of a service. `PORT` is what many frameworks read."""
     replica = job_spec(job).replica
     if replica is None:
         return {}
-    port = str(replica.port)
+    port = str(port_of(replica, claim))
     return {
         "ARGOSY_SERVICE_NAME": replica.service,
         "ARGOSY_SERVICE_PORT": port,

@@ -29,6 +29,7 @@ _KEPT: Final = (
     "cache-control",
     "expires",
 )
+_OWN: Final = ("x-amz-meta-", "x-amz-server-side-encryption")
 _SHOWN: Final = {f"response-{name}": name for name in _KEPT}
 #: Parts of S3 that nobody has set here, and what they answer then: an error, or a document.
 _UNSET: Final[Mapping[str, str]] = {
@@ -309,7 +310,7 @@ def _kept(headers: Mapping[str, str]) -> dict[str, str]:
     coding = [each for each in coding if each and each != "aws-chunked"]
     if coding:
         kept["content-encoding"] = ",".join(coding)
-    return kept | {name: value for name, value in headers.items() if name.startswith("x-amz-meta-")}
+    return kept | {name: value for name, value in headers.items() if name.startswith(_OWN)}
 
 
 def _conditions(call: Call) -> Conditions:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from typing import TYPE_CHECKING
 
 from argosy.api.endpoint import Done
 from argosy.api.storage import (
@@ -15,7 +16,11 @@ from argosy.api.storage import (
     StoreKeyReply,
     StoreKeyRequest,
     StoreKeyView,
+    TransferList,
+    TransferRequest,
+    TransferView,
 )
+from argosy.infra.buckets import parse_encryption
 from argosy.model.errors import ArgosyError
 from argosy.model.objects import ObjectProblem
 from argosy.server.everywhere import only_here
@@ -23,10 +28,17 @@ from argosy.server.exchange import Exchange
 from argosy.server.objects import not_for_others
 from argosy.server.services import Services
 
+if TYPE_CHECKING:
+    from argosy.server.transfers import Transfers
+
 
 class StorageFeature:
     def __init__(self, services: Services) -> None:
-        self._objects = services.objects
+        self._objects, self._pricing = services.objects, services.pricing
+
+    @property
+    def _transfers(self) -> Transfers:
+        return self._objects.transfers(lambda src, dst: self._pricing.catalog.egress(src, dst))
 
     async def buckets(self, exchange: Exchange) -> BucketList:
         shelf = self._objects.shelf
@@ -38,6 +50,12 @@ class StorageFeature:
 
     async def make_bucket(self, exchange: Exchange) -> Done:
         request = await exchange.decode(BucketRequest)
+        if "://" in request.name:
+            if only_here(request.name) and not exchange.is_local:
+                raise not_for_others(request.name)
+            bucket = self._objects.stores.open(f"{request.name.rstrip('/')}/").bucket
+            await asyncio.to_thread(bucket.make)
+            return Done()
         try:
             await self._objects.shelf.make_bucket(request.name)
         except ObjectProblem as problem:
@@ -47,6 +65,11 @@ class StorageFeature:
 
     async def remove_bucket(self, exchange: Exchange) -> Done:
         name = exchange.path["bucket"]
+        if "://" in name:
+            if only_here(name) and not exchange.is_local:
+                raise not_for_others(name)
+            await asyncio.to_thread(self._objects.stores.open(f"{name.rstrip('/')}/").bucket.drop)
+            return Done()
         try:
             await self._objects.shelf.remove_bucket(name)
         except ObjectProblem as problem:
@@ -97,7 +120,9 @@ class StorageFeature:
             raise not_for_others(request.bucket)
 
         def sign() -> SignReply:
-            bucket = self._objects.stores.open(f"{request.bucket}/").bucket
+            bucket = self._objects.stores.open(
+                f"{request.bucket}/", parse_encryption(request.encryption)
+            ).bucket
             urls = [bucket.sign(key, request.method, _SIGNED_S) for key in request.keys]
             traits = bucket.traits
             return SignReply(
@@ -108,6 +133,31 @@ class StorageFeature:
             )
 
         return await asyncio.to_thread(sign)
+
+    async def plan_transfer(self, exchange: Exchange) -> TransferView:
+        request = await self._transfer_asked(exchange)
+        return (await asyncio.to_thread(self._transfers.plan, request)).view
+
+    async def start_transfer(self, exchange: Exchange) -> TransferView:
+        request = await self._transfer_asked(exchange)
+        return await asyncio.to_thread(self._transfers.start, request)
+
+    async def _transfer_asked(self, exchange: Exchange) -> TransferRequest:
+        request = await exchange.decode(TransferRequest)
+        for url in (request.source, request.target):
+            if only_here(url) and not exchange.is_local:
+                raise not_for_others(url)
+        return request
+
+    async def transfers(self, exchange: Exchange) -> TransferList:
+        return TransferList(transfers=tuple(await asyncio.to_thread(self._transfers.all)))
+
+    async def transfer(self, exchange: Exchange) -> TransferView:
+        return await asyncio.to_thread(self._transfers.view, exchange.path["id"])
+
+    async def cancel_transfer(self, exchange: Exchange) -> Done:
+        await asyncio.to_thread(self._transfers.cancel, exchange.path["id"])
+        return Done()
 
 
 _SIGNED_S = 900

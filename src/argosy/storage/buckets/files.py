@@ -59,6 +59,10 @@ class FolderBucket:
         return self._url
 
     @property
+    def region(self) -> str:
+        return ""
+
+    @property
     def traits(self) -> Traits:
         return self._traits
 

@@ -1,0 +1,135 @@
+"""gateway: the process that carries requests to services, run and looked at by hand."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from argosy.cli.session import Session, json_option, pass_session
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+
+@click.group(
+    epilog="""\b
+Examples:
+  argosy gateway run --listen 0.0.0.0:8080 --workers 0
+  argosy gateway status
+"""
+)
+def gateway() -> None:
+    """The gateway: it carries requests to services; the server starts one by itself."""
+
+
+@gateway.command(
+    epilog="""\b
+Examples:
+  argosy gateway run --listen 0.0.0.0:8080 --workers 0
+  argosy gateway run --tls 0.0.0.0:443 --certificate web.pem web.key --access-log /var/log/argosy.jsonl
+"""
+)
+@click.option("--listen", multiple=True, metavar="HOST:PORT", help="Take requests here.")
+@click.option("--tls", multiple=True, metavar="HOST:PORT", help="Take requests over TLS here.")
+@click.option(
+    "--certificate", multiple=True, nargs=2, metavar="FILE KEYFILE", help="Of TLS, in PEM; chosen by host."
+)
+@click.option(
+    "--control", metavar="SOCKET", help="Where a server steers it; default: the local server's place."
+)
+@click.option("--workers", type=int, default=1, help="Processes that take requests; 0: one per core.")
+@click.option("--access-log", metavar="FILE", help="One JSON line for each request.")
+@pass_session
+def run(
+    session: Session,
+    listen: tuple[str, ...],
+    tls: tuple[str, ...],
+    certificate: tuple[tuple[str, str], ...],
+    control: str | None,
+    workers: int,
+    access_log: str | None,
+) -> None:
+    """Run a gateway in this terminal. The local server finds it and uses it instead of one of its own."""
+    import os
+    import sys
+    from pathlib import Path
+
+    if not listen and not tls:
+        raise click.UsageError("nothing would be served: say --listen HOST:PORT or --tls HOST:PORT")
+    place = str(session.cwd / control if control else _control(session))
+    Path(place).parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    command = [sys.executable, "-m", "argosy.gateway", "--control", place, "--workers", str(workers)]
+    command += [word for each in listen for word in ("--listen", each)]
+    command += [word for each in tls for word in ("--tls", each)]
+    command += [word for each in certificate for word in ("--certificate", *each)]
+    command += ["--access-log", access_log] if access_log else []
+    os.execv(command[0], command)  # noqa: S606  this process becomes the gateway
+
+
+@gateway.command(
+    epilog="""\b
+Examples:
+  argosy gateway status
+  argosy gateway status --json
+"""
+)
+@click.option("--control", metavar="SOCKET", help="Its control socket; default: the local server's.")
+@json_option
+@pass_session
+def status(session: Session, control: str | None, as_json: bool) -> None:
+    """What the gateway on this machine carries: services, replicas, requests, what waits."""
+    import json
+
+    from argosy.model.errors import ArgosyError
+
+    place = str(session.cwd / control if control else _control(session))
+    try:
+        told = _ask(place)
+    except OSError as error:
+        raise ArgosyError(
+            "not-found",
+            f"no gateway answers at {place}: {error.strerror or error}",
+            hint="the server starts one with the first service; `argosy gateway run` starts one by hand",
+        ) from None
+    if as_json:
+        click.echo(json.dumps(told, indent=2))
+        return
+    session.screen.print(f"Routes by table {told['generation']}.")
+    for service in told.get("services", ()):
+        counts = [service.get(name, 0) for name in ("requests", "in_flight", "held", "retries")]
+        session.screen.print(
+            "{}  {} requests, {} in flight, {} waiting, {} retries".format(service["id"], *counts)
+        )
+        for replica in service.get("replicas", ()):
+            session.screen.print(
+                f"  {replica['id']}  revision {replica['revision']}  {replica.get('state', 'ready')}  "
+                f"{replica.get('requests', 0)} requests, {replica.get('errors', 0)} errors"
+            )
+
+
+def _control(session: Session) -> Path:
+    """The control socket of the gateway that the local server uses."""
+    from argosy.api.location import state_dir
+
+    return state_dir(session.env) / "gateway" / "control.sock"
+
+
+def _ask(place: str) -> dict[str, Any]:
+    """The counters that a gateway tells. Raises OSError."""
+    import http.client
+    import json
+    import socket
+
+    class Connection(http.client.HTTPConnection):
+        def connect(self) -> None:
+            self.sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+            self.sock.settimeout(5.0)
+            self.sock.connect(place)
+
+    connection = Connection("gateway")
+    try:
+        connection.request("GET", "/counters")
+        return dict(json.loads(connection.getresponse().read()))
+    finally:
+        connection.close()

@@ -1,0 +1,108 @@
+"""What `argosy storage transfer` and `transfers` say."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Final
+
+from argosy.model.errors import ArgosyError
+from argosy.model.units import many, render_bytes, render_duration, render_price
+
+if TYPE_CHECKING:
+    from argosy.api.storage import TransferView
+    from argosy.cli.session import Session
+
+_LOOK_S: Final = 0.5
+_LOST_S: Final = 120.0  # a server that restarts takes its transfers up again
+
+
+def render_plan(view: TransferView) -> list[str]:
+    """What a transfer copies, what it costs and how long it takes."""
+    source = f"{view.source} ({view.source_place})" if view.source_place else view.source
+    target = f"{view.target} ({view.target_place})" if view.target_place else view.target
+    lines = [f"{source} -> {target}"]
+    there = f"; {many(view.same, 'file')} there already" if view.same else ""
+    lines.append(f"{many(view.files, 'file')}, {render_bytes(view.bytes)} to copy{there}")
+    if view.removes:
+        lines.append(f"{many(view.removes, 'file')} to remove from the target")
+    if view.egress_micro_usd_per_gb:
+        price = f"{render_price(view.egress_micro_usd_per_gb)} a GB"
+        facts = ", ".join(each for each in (price, view.egress_note, view.egress_as_of) if each)
+        lines.append(f"egress about {render_price(view.egress_micro_usd)} ({facts})")
+    elif view.egress_note:
+        lines.append(f"egress: {view.egress_note}")
+    else:
+        lines.append("no egress is charged")
+    if view.files:
+        lines.append(f"about {render_duration(view.seconds)}")
+    return lines
+
+
+def follow(session: Session, id: str, *, as_json: bool, wait: Callable[[float], None] = time.sleep) -> None:
+    """Stay with a transfer to its end. Raises what it ended with."""
+    lost_s = 0.0
+    while True:
+        try:
+            view = session.client.transfer(id)
+        except ArgosyError as error:
+            if error.code not in ("server-unreachable", "server-starting", "transient") or lost_s > _LOST_S:
+                raise
+            lost_s += _LOOK_S
+            wait(_LOOK_S)
+            continue
+        lost_s = 0.0
+        if view.state.value not in ("planned", "running"):
+            break
+        if not as_json:
+            session.screen.progress(
+                f"{view.files_done} of {many(view.files, 'file')}, "
+                f"{render_bytes(view.bytes_done)} of {render_bytes(view.bytes)}"
+            )
+        wait(_LOOK_S)
+    session.screen.end_progress()
+    if as_json:
+        session.screen.json(view)
+    _tell_end(session, view, as_json=as_json)
+
+
+def _tell_end(session: Session, view: TransferView, *, as_json: bool) -> None:
+    if view.problem is not None:
+        error = ArgosyError.from_problem(view.problem)
+        done = f"{view.files_done} of {many(view.files, 'file')} were copied"
+        hint = f"{error.hint}; repeat the command for the rest"
+        raise ArgosyError(error.code, error.what, hint=hint, details=(done,))
+    if view.failed:
+        what = f"{len(view.failed)} of {many(view.files, 'file')} were not copied"
+        hint = "repeat the command for the rest"
+        raise ArgosyError("conflict", what, hint=hint, details=view.failed[:10])
+    if as_json:
+        return
+    if view.state.value == "cancelled":
+        session.screen.say(f"{view.id} was called off.")
+        return
+    removed = f", removed {many(view.removes, 'file')}" if view.removes else ""
+    session.screen.say(
+        f"Copied {many(view.files_done, 'file')} ({render_bytes(view.bytes_done)}), checked{removed}."
+    )
+
+
+def show(session: Session, id: str | None, *, as_json: bool) -> None:
+    """One transfer, or all of them."""
+    found = [session.client.transfer(id)] if id else list(session.client.transfers().transfers)
+    if as_json:
+        session.screen.json(found[0] if id else found)
+    elif found:
+        rows = [
+            (
+                each.id,
+                each.state.value,
+                f"{each.files_done}/{each.files}",
+                render_bytes(each.bytes_done),
+                f"{each.source} -> {each.target}",
+            )
+            for each in found
+        ]
+        session.screen.table(("ID", "STATE", "FILES", "COPIED", "FROM AND TO"), rows)
+    else:
+        session.screen.print("No transfers. Begin one: argosy storage transfer SOURCE TARGET")

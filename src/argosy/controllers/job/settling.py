@@ -1,0 +1,44 @@
+"""What ended ranks have written goes to its stores before their attempt may end. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from argosy.controllers.policies import lost_text
+from argosy.controllers.view import Action, SettleData, View, WakeAt, data_of
+from argosy.model.kinds.job import job_task
+from argosy.model.phases import NodePhase, Outcome
+from argosy.model.rows import Attempt, Node, Workload
+
+TRIES = 5
+_SENT_AFTER = (Outcome.SUCCEEDED, Outcome.FAILED, Outcome.CANCELLED)
+
+
+def settling(
+    view: View, job: Workload, attempt: Attempt, nodes: Sequence[Node | None], outcome: Outcome
+) -> list[Action] | str:
+    """What is to be done first; [] when nothing is, or a text that says what did not get to its store."""
+    task = job_task(job)
+    if not task.returns or outcome not in _SENT_AFTER or view.observed.settled(attempt.id):
+        return []
+    if not any(view.observed.rank(f"{attempt.id}.{place.rank}") for place in attempt.placements):
+        return []  # nothing of it ever ran
+    paths = ", ".join(f"`{each.path}`" for each in task.returns)
+    present = [node for node in nodes if node is not None]
+    for node in present:
+        link = view.observed.link(node.id)
+        if node.phase in (NodePhase.GONE, NodePhase.STOPPED) or lost_text(view, node):
+            return f"{paths} is lost with node {node.index}"
+        if link is None or not link.up:
+            return [WakeAt(job.id, view.now_ms + view.policy.link_grace_ms)]
+    if len(present) < len(nodes):
+        return f"{paths} is lost with its node"
+    if view.observed.busy(attempt.id):
+        return [WakeAt(job.id, view.now_ms + view.policy.heal_every_ms)]
+    failure = view.observed.failure(data_of(attempt.id))
+    if failure is not None:
+        if failure.code == "request-refused" or failure.count >= TRIES:
+            return f"{paths} was not sent: {failure.text}"
+        if view.now_ms < failure.after_ms:
+            return [WakeAt(job.id, failure.after_ms)]
+    return [SettleData(attempt, job, tuple(present))]

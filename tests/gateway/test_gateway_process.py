@@ -1,0 +1,171 @@
+"""The real process: workers that share its sockets, tables over the control socket, a kill, a start
+without a server."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import hashlib
+import os
+import signal
+import sys
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import msgspec
+import pytest
+import uvloop
+from gateway_house import Replica, service, table
+
+from argosy.model.routes import GatewayCounters, Holding, KeyRoute, RouteTable, Wants
+
+pytestmark = pytest.mark.process
+_SHA = hashlib.sha256(b"sk-one").hexdigest()
+
+
+class Process:
+    """One gateway with its control socket."""
+
+    def __init__(self, folder: Path, workers: int) -> None:
+        self.control = folder / "control.sock"
+        self.command = [
+            sys.executable, "-m", "argosy.gateway", "--control", str(self.control), "--listen", "127.0.0.1:0",
+            "--workers", str(workers), "--access-log", str(folder / "access.log"), "--stop-s", "20",
+        ]  # fmt: skip
+        self.port = 0
+
+    async def start(self) -> None:
+        self.process = await asyncio.create_subprocess_exec(*self.command, stdout=asyncio.subprocess.PIPE)
+        assert self.process.stdout is not None
+        async with asyncio.timeout(30):
+            line = await self.process.stdout.readline()
+        self.port = int(line.rsplit(b":", 1)[1])
+
+    async def ask(self, method: str, path: str, body: bytes = b"") -> bytes:
+        reader, writer = await asyncio.open_unix_connection(str(self.control))
+        head = (
+            f"{method} {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\nContent-Length: {len(body)}\r\n\r\n"
+        )
+        writer.write(head.encode() + body)
+        async with asyncio.timeout(30):
+            answer = await reader.read()
+        writer.close()
+        return answer.split(b"\r\n\r\n", 1)[1]
+
+    async def take(self, told: RouteTable) -> bytes:
+        return await self.ask("PUT", "/table", msgspec.json.encode(told))
+
+    async def counters(self) -> GatewayCounters:
+        return msgspec.json.decode(await self.ask("GET", "/counters"), type=GatewayCounters)
+
+    async def get(self, path: str, line: str = "X: 1") -> bytes:
+        reader, writer = await asyncio.open_connection("127.0.0.1", self.port)
+        writer.write(f"GET {path} HTTP/1.1\r\nHost: a\r\nConnection: close\r\n{line}\r\n\r\n".encode())
+        async with asyncio.timeout(30):
+            answer = await reader.read()
+        writer.close()
+        return answer
+
+
+@contextlib.asynccontextmanager
+async def _running(folder: Path, workers: int) -> AsyncIterator[tuple[Process, Replica]]:
+    process, replica = Process(folder, workers), await Replica().start()
+    await process.start()
+    try:
+        yield process, replica
+    finally:
+        with contextlib.suppress(ProcessLookupError):
+            process.process.terminate()
+        await asyncio.wait_for(process.process.wait(), 30)
+        await replica.kill()
+
+
+def test_two_workers_are_one_gateway(tmp_path: Path) -> None:
+    async def main() -> None:
+        async with _running(tmp_path, 2) as (gateway, replica):
+            assert gateway.control.stat().st_mode & 0o777 == 0o600
+            key = KeyRoute(id="k", sha256=_SHA, requests_per_minute=10)
+            route = service(replica.address, keys=(key,), holding=Holding())
+            assert await gateway.take(table(route, generation=5)) == b'{"generation":5}'
+            assert b"older than 5" in await gateway.take(table(route, generation=4))
+            assert b"belongs to the network" in await gateway.take(
+                table(service("169.254.169.254:1"), generation=6)
+            )
+            bearer = "Authorization: Bearer sk-one"
+            answers = await asyncio.gather(*(gateway.get("/s/web/", bearer) for _ in range(40)))
+            passed = sum(answer.startswith(b"HTTP/1.1 200 ") for answer in answers)
+            assert passed == 10, "the limit is one for both workers"
+            told = await gateway.counters()
+            assert told.services[0].replicas[0].requests == 10 and told.services[0].keys[0].refused == 30
+            assert b'argosy_gateway_service_requests_total{service="svc-web"} 40' in await gateway.ask(
+                "GET", "/metrics"
+            )
+
+    uvloop.run(main())
+
+
+def test_held_requests_are_pushed_and_the_table_outlives_the_process(tmp_path: Path) -> None:
+    async def main() -> None:
+        async with _running(tmp_path, 1) as (gateway, replica):
+            await gateway.take(table(service(holding=Holding()), generation=1))
+            first = msgspec.json.decode(await gateway.ask("GET", "/wants?after=0"), type=Wants)
+            asking = asyncio.create_task(gateway.ask("GET", f"/wants?after={first.sequence}"))
+            held = asyncio.create_task(gateway.get("/s/web/"))
+            wants = msgspec.json.decode(await asking, type=Wants)
+            assert [(each.service, each.held) for each in wants.wanted] == [("svc-web", 1)]
+            await gateway.take(table(service(replica.address, holding=Holding()), generation=2))
+            assert (await held).endswith(b"ok")
+            gateway.process.send_signal(signal.SIGKILL)
+            await gateway.process.wait()
+            await gateway.start()  # no server is there to tell it
+            assert (await gateway.get("/s/web/")).endswith(b"ok")
+            assert (await gateway.counters()).generation == 2
+
+    uvloop.run(main())
+
+
+def test_a_worker_that_dies_is_replaced_and_nothing_is_counted_twice(tmp_path: Path) -> None:
+    async def main() -> None:
+        async with _running(tmp_path, 2) as (gateway, replica):
+            await gateway.take(table(service(replica.address), generation=1))
+            for _ in range(8):
+                assert (await gateway.get("/s/web/")).endswith(b"ok")
+            assert (await gateway.counters()).services[0].requests == 8
+            children = (
+                Path(f"/proc/{gateway.process.pid}/task/{gateway.process.pid}/children").read_text().split()
+            )
+            assert len(children) == 2
+            os.kill(int(children[0]), signal.SIGKILL)
+            for _ in range(8):
+                assert (await gateway.get("/s/web/")).endswith(b"ok")
+            async with asyncio.timeout(20):
+                while (told := await gateway.counters()).generation != 1:
+                    await asyncio.sleep(0.05)
+            assert told.services[0].requests == 16
+
+    uvloop.run(main())
+
+
+def test_sigterm_lets_answers_end(tmp_path: Path) -> None:
+    async def main() -> None:
+        async with _running(tmp_path, 1) as (gateway, replica):
+            await gateway.take(table(service(replica.address), generation=1))
+            reader, writer = await asyncio.open_connection("127.0.0.1", gateway.port)
+            writer.write(b"GET /s/web/stream HTTP/1.1\r\nHost: a\r\n\r\n")
+            await reader.readuntil(b"data: 1\n\n")
+            gateway.process.terminate()
+            async with asyncio.timeout(10):
+                while True:
+                    try:
+                        (await asyncio.open_connection("127.0.0.1", gateway.port))[1].close()
+                    except ConnectionRefusedError:
+                        break
+                    await asyncio.sleep(0.01)
+            replica.go_on.set()
+            assert b"data: 3" in await reader.readuntil(b"0\r\n\r\n")
+            writer.close()
+            assert await asyncio.wait_for(gateway.process.wait(), 20) == 0
+            assert b'"path":"/stream"' not in (tmp_path / "access.log").read_bytes()
+            assert b'"path":"/s/web/stream"' in (tmp_path / "access.log").read_bytes()
+
+    uvloop.run(main())
