@@ -54,7 +54,7 @@ def parser() -> argparse.ArgumentParser:
     found.add_argument("--command", default="", help="a program that speaks the runtime API itself")
     found.add_argument("--root", default=".", help="folder of the code")
     found.add_argument("--name", default=os.environ.get("ARGOSY_SERVICE_NAME", "function"))
-    found.add_argument("--host", default=os.environ.get("ARGOSY_SERVICE_HOST", "127.0.0.1"))
+    found.add_argument("--host", default="127.0.0.1")
     found.add_argument("--port", type=int, default=int(os.environ.get("ARGOSY_SERVICE_PORT", "9000")))
     found.add_argument("--timeout", type=float, default=3.0, help="seconds of one event")
     found.add_argument("--concurrency", type=int, default=10, help="events at once")

@@ -266,9 +266,9 @@ def _become_worker(
         os.set_inheritable(events, True)
         os.execv(sys.executable, [sys.executable, sys.argv[0], "--worker", str(events), handler, root])
     random.seed()
-    numpy = sys.modules.get("numpy")
-    if numpy is not None:
-        numpy.random.seed()
+    dice = sys.modules.get("numpy.random")  # not `numpy.random`: that would import it
+    if dice is not None:
+        dice.seed()
     try:
         work(socket.socket(fileno=events), handler)
         sys.stdout.flush()
