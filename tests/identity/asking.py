@@ -8,9 +8,13 @@ from typing import Any
 
 from argosy.api.endpoint import AnyEndpoint
 from argosy.model.access import Caller
+from argosy.model.apps import App
 from argosy.model.kinds.group import GroupSpec, GroupStatus
+from argosy.model.kinds.service import Revision, ServiceSpec, ServiceStatus
+from argosy.model.kinds.session import SessionSpec, SessionStatus
 from argosy.model.kinds.workers import WorkersSpec, WorkersStatus
 from argosy.model.rows import Workload
+from argosy.model.serving import Serving
 from argosy.testing.builders import a_cluster, a_job, a_task, an_id
 from argosy.testing.idle_server import IdleServer
 from argosy.testing.virtual_time import EPOCH_MS
@@ -38,8 +42,14 @@ class Door:
     async def is_good(self, caller: Caller) -> bool:
         return True
 
-    def things(self) -> dict[str, dict[str, Workload]]:
-        """Fresh rows: a cluster, a job, a group and a pool of workers for each of `PEOPLE`."""
+    def things(self, count: int = 1) -> list[dict[str, dict[str, Workload]]]:
+        """Fresh rows, so many times: a cluster, a job, a group and so on for each of `PEOPLE`."""
+        made = [self._things() for _ in range(count)]
+        rows = [row for each in made for some in each.values() for row in some.values()]
+        self.server.do(self.server.store.commit(rows))
+        return made
+
+    def _things(self) -> dict[str, dict[str, Workload]]:
         found: dict[str, dict[str, Workload]] = {}
         for whose, (project, user) in PEOPLE.items():
             self.count += 1
@@ -49,10 +59,10 @@ class Door:
                 "cluster": a_cluster(name=f"c{self.count}", **{**mine, "number": 0}),
                 "job": a_job(managed=True, task=task, **mine),
                 "group": _group(self.count + 5000, project, user),
+                "service": _service(f"s{self.count}", project, user),
+                "session": _session(f"i{self.count}", project, user),
                 "pool": _pool(f"w{self.count}", project, user),
             }
-        rows = [row for some in found.values() for row in some.values()]
-        self.server.do(self.server.store.commit(rows))
         return found
 
     def ask(
@@ -121,7 +131,35 @@ def _pool(name: str, project: str, user: str) -> Workload:
     )
 
 
+def _service(name: str, project: str, user: str) -> Workload:
+    revision = Revision(number=1, digest="d", task=a_task(service=Serving()))
+    return Workload(
+        id=an_id("svc"),
+        kind="service",
+        name=name,
+        spec=ServiceSpec(revisions=(revision,), wanted=1),
+        status=ServiceStatus(),
+        project=project,
+        user=user,
+        created_ms=EPOCH_MS,
+    )
+
+
+def _session(name: str, project: str, user: str) -> Workload:
+    return Workload(
+        id=an_id("ses"),
+        kind="session",
+        name=name,
+        spec=SessionSpec(app=App(name="terminal"), task=a_task()),
+        status=SessionStatus(),
+        project=project,
+        user=user,
+        created_ms=EPOCH_MS,
+    )
+
+
 _TASK = {"run": "true"}
+_SERVED = {"run": "true", "service": {}}
 #: Bodies of endpoints that name what they act on there, and bodies that reach the place of the decision.
 _BODIES: dict[str, Any] = {
     "launch": lambda t, p: {"task": _TASK, "cluster": f"{p}/{t['cluster'].name}", "user": "x", "project": p},
@@ -131,6 +169,9 @@ _BODIES: dict[str, Any] = {
     "launch_group": lambda t, p: {"tasks": [_TASK], "layout": {"size": 1}, "user": "x", "project": p},
     "retry": lambda t, p: {"task": f"{t['group'].number}/0"},
     "apply_job_pool": lambda t, p: {"name": t["pool"].name, "task": _TASK, "workers": 1, "project": p},
+    "apply_service": lambda t, p: {"name": t["service"].name, "task": _SERVED, "project": p},
+    "set_session_idle": lambda t, p: {"idle": {}},
+    "start_session": lambda t, p: {"name": "new", "app": "terminal", "task": _TASK, "project": p},
     "set_budget": lambda t, p: {"project": p, "monthly_micro_usd": 5},
     "autostop": lambda t, p: {"autostop": {"idle_s": 60}},
     "put_tree": lambda t, p: {"entries": []},
@@ -143,9 +184,12 @@ _PARTS: dict[str, Any] = {
     "group": lambda t: t["group"].id,
     "pool": lambda t: t["pool"].name,
     "workload": lambda t: t["job"].id,
+    "service": lambda t: t["service"].id,
+    "session": lambda t: t["session"].id,
     "user": lambda t: t["cluster"].user,
     "project": lambda t: t["cluster"].project,
     "role": lambda t: "viewer",
+    "secret": lambda t: "none-such",
     "token": lambda t: "none-such",
 }
 

@@ -164,3 +164,69 @@ def test_no_change_without_its_record(site: Site) -> None:
     assert site.do(site.store.snapshot()).entry_called("project:maps") is None
     assert site.ask("POST", "/projects", {"name": "maps"}, token=token).status == 200
     assert site.do(site.people.remove_project(OWNER, "maps")).name == "maps"
+
+
+_WRITER = """
+import asyncio, sys
+from argosy.infra.system import SystemClock, SystemIds
+from argosy.model.audit import Act
+from argosy.model.people import Project
+from argosy.store import Store
+from argosy.store.audit import ACTING, Acting
+
+async def main():
+    ids = SystemIds()
+    store = await Store.open(sys.argv[1], ids=ids, clock=SystemClock())
+    ACTING.set(Acting(Act(at_ms=1, who="ann", via="token", action="add_project")))
+    while True:
+        made = [Project(id=ids.new("prj"), created_ms=1, name=ids.new("p")) for _ in range(8)]
+        await asyncio.gather(*(store.commit([each]) for each in made))
+        print("written", flush=True)
+
+asyncio.run(main())
+"""
+
+
+@pytest.mark.process
+def test_killed_at_any_moment_no_change_is_without_its_record(tmp_path: Path) -> None:
+    import subprocess
+    import sys
+
+    url = f"sqlite:///{tmp_path / 'argosy.db'}"
+    for _ in range(3):
+        writer = subprocess.Popen([sys.executable, "-c", _WRITER, url], stdout=subprocess.PIPE)
+        assert writer.stdout is not None
+        assert writer.stdout.readline() == b"written\n"
+        writer.kill()
+        writer.wait()
+        writer.stdout.close()
+
+    async def main() -> None:
+        store = await Store.open(url, ids=SimIds(), clock=FixedClock(), inline=True)
+        made = {row.id for row in (await store.snapshot()).people.values()}
+        acts = await store.load_acts(limit=100_000)
+        assert {record.act.target.partition(" ")[0] for record in acts} == made
+        assert first_break(acts, seq=0, prev=FIRST) == ""
+        await store.close()
+
+    asyncio.run(main())
+
+
+def test_the_log_is_shown_and_proved(site: Site) -> None:
+    site.add_user("audrey", "auditor")
+    site.add_user("ann", "viewer")
+    site.login("ann", "wrong password")
+    token = site.token("audrey")
+    assert site.ask("GET", "/audit", token=site.token("ann")).code == "forbidden"
+    shown = site.ask("GET", "/audit?outcome=denied&limit=1", token=token).json
+    assert shown["records"][0]["act"]["who"] in ("ann",)
+    verdict = site.ask("GET", "/audit/verify", token=token).json
+    assert verdict["rows"] == verdict["last"] > 3 and "broken" not in verdict
+    raw = sqlite3.connect(site.home / "argosy.db")
+    raw.execute("DROP TRIGGER audit_no_update")
+    raw.execute("UPDATE audit SET who = 'somebody' WHERE seq = 2")
+    raw.commit()
+    raw.close()
+    assert site.ask("GET", "/audit/verify", token=token).json["broken"] == "row 2 was changed"
+    later = site.ask("GET", "/audit?after=2&limit=1", token=token).json
+    assert later["records"][0]["seq"] == 3 and later["more"]

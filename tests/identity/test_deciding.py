@@ -37,7 +37,7 @@ def caller(role: str, *projects: str, name: str = "ann", limit: Grant | None = N
         ("project-admin", "members.write", True, True, False),
         ("project-admin", "hosts.write", False, False, False),
         ("project-admin", "queues.write", False, False, False),
-        ("auditor", "audit.read", True, True, False),
+        ("auditor", "audit.read", False, False, False),
         ("auditor", "jobs.write", False, False, False),
         ("admin", "jobs.write", True, True, False),
         # a grant over one project is none over everything, whatever the role

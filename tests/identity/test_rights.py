@@ -45,7 +45,7 @@ def test_nobody_gives_more_than_they_have(site: Site) -> None:
     )
     assert give(ann, "member") == "`ann` has no role with `users.write` over everything"
     assert give(ann, "admin", project="vision") == (
-        "role `admin` has `hosts.write`, which you do not have there: nobody gives more than they have"
+        "role `admin` has `audit.read`, which you do not have there: nobody gives more than they have"
     )
     assert give(boss, "owner") == "`boss` has no role with `owners.write` over everything"
     assert give(boss, "admin") == 200

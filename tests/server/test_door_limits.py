@@ -18,7 +18,7 @@ from argosy.testing.idle_server import IdleServer
 LIMITS = Limits(
     header_bytes=2000, headers=10, request_s=0.4, body_s=0.4, unread_s=0.4, pipelined=4, connections=8
 )
-GET = b"GET /v1/health HTTP/1.1\r\nhost: x\r\n"
+GET = b"GET /v1/health HTTP/1.1\r\nhost: localhost\r\n"
 
 
 @pytest.fixture
@@ -72,7 +72,9 @@ def test_a_request_line_ends_somewhere(server: IdleServer) -> None:
 
 
 def test_trailers_end_somewhere(server: IdleServer) -> None:
-    head = b"POST /v1/plan HTTP/1.1\r\nhost: x\r\ntransfer-encoding: chunked\r\n\r\n1\r\n{\r\n0\r\nx: "
+    head = (
+        b"POST /v1/plan HTTP/1.1\r\nhost: localhost\r\ntransfer-encoding: chunked\r\n\r\n1\r\n{\r\n0\r\nx: "
+    )
     with knock(server, head) as peer:
         assert flood(peer, b"x" * 65536) < 16 << 20
 
@@ -83,7 +85,8 @@ def test_trailers_end_somewhere(server: IdleServer) -> None:
         b"",
         b"GET",
         GET,
-        b"POST /v1/plan HTTP/1.1\r\nhost: x\r\nAuthorization: Bearer s3cret\r\ncontent-length: 9\r\n\r\n{",
+        b"POST /v1/plan HTTP/1.1\r\nhost: localhost\r\nAuthorization: Bearer s3cret\r\n"
+        b"content-length: 9\r\n\r\n{",
     ],
     ids=["nothing", "half a line", "half of the headers", "half a body"],
 )
@@ -96,7 +99,7 @@ def test_who_does_not_go_on_is_cut_off(server: IdleServer, start: bytes) -> None
 def test_a_body_of_any_size_passes_in_pieces(server: IdleServer) -> None:
     body = b'{"x": "' + b"y" * 300_000 + b'"}'
     head = (
-        b"POST /v1/plan HTTP/1.1\r\nhost: x\r\nAuthorization: Bearer s3cret\r\nconnection: close\r\n"
+        b"POST /v1/plan HTTP/1.1\r\nhost: localhost\r\nAuthorization: Bearer s3cret\r\nconnection: close\r\n"
         b"content-length: %d\r\n\r\n" % len(body)
     )
     with knock(server, head) as peer:
@@ -114,7 +117,7 @@ def test_unread_answers_end(server: IdleServer) -> None:
     """A peer that asks on and on and reads nothing."""
     with knock(server) as peer:
         peer.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
-        request = b"GET /v1/gpus?all=true HTTP/1.1\r\nhost: x\r\nAuthorization: Bearer s3cret\r\n\r\n"
+        request = b"GET /v1/gpus?all=true HTTP/1.1\r\nhost: localhost\r\nAuthorization: Bearer s3cret\r\n\r\n"
         with contextlib.suppress(BrokenPipeError, ConnectionResetError):
             for _ in range(200):
                 peer.sendall(request)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from typing import Final
 
+from argosy.api.audit import AuditCalls
 from argosy.api.checkpoints import CheckpointCalls
 from argosy.api.clusters import ClusterCalls
 from argosy.api.costs import CostCalls
@@ -24,6 +25,7 @@ from argosy.api.planning import PlanningCalls
 from argosy.api.pool import PoolCalls
 from argosy.api.prices import PriceCalls
 from argosy.api.quota import QuotaCalls
+from argosy.api.secrets import SecretCalls
 from argosy.api.server import ServerCalls
 from argosy.api.services import ServiceCalls
 from argosy.api.sessions import SessionCalls, SessionStreams
@@ -50,6 +52,8 @@ class Calls(
     FileCalls,
     StorageCalls,
     PeopleCalls,
+    AuditCalls,
+    SecretCalls,
     CheckpointCalls,
 ):
     """Every endpoint but the streams. A new feature is one line here."""

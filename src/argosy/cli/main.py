@@ -94,6 +94,8 @@ SECTIONS: Final[dict[str, dict[str, _Entry]]] = {
         "user": _Entry("people", "user", "Accounts of people and services."),
         "project": _Entry("people", "project", "Projects, to which everything belongs."),
         "role": _Entry("people", "role", "Roles, and who has which."),
+        "secret": _Entry("secrets", "secret", "Secrets of projects, which tasks name and nobody reads."),
+        "audit": _Entry("auditing", "audit", "Who did what: a log that is only added to."),
     },
     "Argosy itself": {
         "convert": _Entry(

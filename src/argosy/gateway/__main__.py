@@ -19,12 +19,16 @@ def main(argv: Sequence[str]) -> int:
     parser.add_argument(
         "--certificate", action="append", default=[], nargs=2, metavar=("FILE", "KEYFILE"), help="of TLS"
     )
+    parser.add_argument("--edge", action="append", default=[], metavar="HOST:PORT", help="of HAProxy")
+    parser.add_argument(
+        "--edge-tls", action="append", default=[], metavar="HOST:PORT", help="of HAProxy, TLS"
+    )
     workers = os.environ.get("ARGOSY_GATEWAY_WORKERS", "1")
     parser.add_argument("--workers", type=int, default=workers, help="processes; 0: one per core")
     parser.add_argument("--access-log", default="", metavar="FILE", help="one JSON line for each request")
     parser.add_argument("--stop-s", type=float, default=600.0, help="answers go on so long after SIGTERM")
     options = parser.parse_args(argv)
-    if not options.listen and not options.socket and not options.tls:
+    if not (options.listen or options.socket or options.tls or options.edge or options.edge_tls):
         parser.error("nothing would be served; say --listen HOST:PORT or --socket PATH")
     import uvloop
 
@@ -36,6 +40,8 @@ def main(argv: Sequence[str]) -> int:
         listen=tuple(options.listen),
         sockets=tuple(str(Path(path).absolute()) for path in options.socket),
         tls=tuple(options.tls),
+        edge=tuple(options.edge),
+        edge_tls=tuple(options.edge_tls),
         certificates=tuple((certificate, key) for certificate, key in options.certificate),
         workers=options.workers or len(os.sched_getaffinity(0)),
         access_log=str(Path(options.access_log).absolute()) if options.access_log else "",

@@ -109,7 +109,7 @@ class Exchange:
     __slots__ = (
         "answer_fields", "begun_s", "body", "client", "first_s", "forward", "head", "id", "ip", "limit",
         "memo", "outcome", "pieces", "received", "secure", "sending_s", "sent", "status", "stream", "tap",
-        "tries", "whole",
+        "tries",
     )  # fmt: skip
 
     def __init__(self, client: Client, head: RequestHead, ip: bytes, request_id: bytes, now_s: float) -> None:
@@ -124,7 +124,6 @@ class Exchange:
         self.forward: Forward | None = None
         self.tries = 0  # connections that failed
         self.pieces: list[bytes] | None = []  # of the body, as it came; None: too much to be kept
-        self.whole = False  # `pieces` is all of the body
         self.limit = 0  # of the body in bytes, also when it comes in chunks; 0: none
         self.sending_s = 0  # the client has sent its body for so long
         self.received = 0  # bytes of the request's body

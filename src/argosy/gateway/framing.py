@@ -83,6 +83,10 @@ class Chunked:
         """Raises BadBody."""
         at, length = start, len(data)
         while at < length:
+            if self._phase == self._AT_SIZE and not self._line:
+                at = self._whole_chunks(data, at)
+                if at >= length:
+                    break
             if self._phase == self._IN_DATA:
                 step = min(self._left, length - at)
                 self._left -= step
@@ -106,6 +110,18 @@ class Chunked:
             if self.done:
                 return at
         return length
+
+    def _whole_chunks(self, data: bytes, at: int) -> int:
+        """Pass over chunks that are complete in `data`: most are. Returns where they end."""
+        match = self._size.match(data, at)
+        while match is not None:
+            size = int(match[1], 16)
+            end = match.end() + size
+            if not size or not data.startswith(b"\r\n", end):
+                break
+            at = end + 2
+            match = self._size.match(data, at)
+        return at
 
     def _check_begun(self) -> None:
         limit = 2 if self._phase == self._AT_END else _LINE_MAX

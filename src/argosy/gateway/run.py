@@ -44,6 +44,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     access_log: str = ""
     tls: tuple[str, ...] = ()  # HOST:PORT where TLS is spoken
     certificates: tuple[tuple[str, str], ...] = ()  # files of certificates and their keys
+    edge: tuple[str, ...] = ()  # HOST:PORT where HAProxy listens
+    edge_tls: tuple[str, ...] = ()  # HOST:PORT where HAProxy ends TLS and HTTP/2
     stop_s: float = 600.0  # answers may go on so long after SIGTERM
 
     @property

@@ -44,6 +44,13 @@ class Answers(Connection):
         if exchange is None:
             return
         size = len(piece)
+        if head is None and exchange.first_s and not done and exchange.stream is None:
+            exchange.sent += size  # in the middle of a body: most pieces of streams
+            if exchange.tap is not None:
+                exchange.tap(piece)
+            self.transport.write(piece)
+            self._ticks = 0
+            return
         if head is not None:
             begun = self._begin(exchange, head)
             if exchange.stream is None:
@@ -213,8 +220,12 @@ class Client(Answers):
         self._started = False
         self._keep = head.keep and not door.closing
         self.is_head_request = head.method == b"HEAD"
+        if 0 < head.length == len(data) - end:  # all of it is here
+            exchange.pieces = [data[end:]]
+            exchange.received = head.length
+            self.act(exchange, door.decider.decide(exchange))
+            return
         self._body = body_of(head.length, strict=True)
-        exchange.whole = self._body is None
         if self._body is not None and end < len(data):
             self._take_body(data[end:], decide=True)
             return
@@ -242,7 +253,6 @@ class Client(Answers):
         piece, rest = (data, b"") if end == len(data) else (data[:end], data[end:])
         if body.done:
             self._body = None
-            exchange.whole = True
         self._buffer = rest
         if not exchange.keep(piece, max(REPLAY_MAX, self._gather), sent=self._up is not None):
             self._pause()  # nobody takes it yet

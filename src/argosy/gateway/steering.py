@@ -12,6 +12,8 @@ import msgspec
 
 from argosy.gateway.connection import Door
 from argosy.gateway.control import Control, Routed
+from argosy.gateway.edge import Edge, Edged
+from argosy.gateway.edge_config import EdgeSettings
 from argosy.gateway.run import (
     Alone,
     DataPlane,
@@ -37,6 +39,9 @@ async def serve(settings: Settings, ready: Callable[[list[str]], None] | None = 
     tls = [bind(listen) for listen in settings.tls]
     if tls:
         load_certificates(settings)  # what is wrong is said now
+    edge = _edge_of(settings)
+    if edge is not None:
+        settings = msgspec.structs.replace(settings, sockets=(*settings.sockets, edge.inner))
     inner = [bind_unix(Path(path)) for path in settings.sockets]
     kept = KeptTable(Path(settings.control).with_suffix(".table"))
     routed: Routed
@@ -51,6 +56,10 @@ async def serve(settings: Settings, ready: Callable[[list[str]], None] | None = 
         table = kept.load()
         if table is not None:
             routed.take(table, lambda _: None)
+    if edge is not None:
+        table = kept.load()
+        await edge.take(table or RouteTable(generation=0))
+        routed = Edged(routed, edge)
     control = Control(routed, loop.time, kept.keep)
     if settings.workers > 1:
         workers.on_want = control.on_want
@@ -62,14 +71,33 @@ async def serve(settings: Settings, ready: Callable[[list[str]], None] | None = 
     server = await loop.create_unix_server(clients(door), sock=bind_unix(Path(settings.control)))
     sweeping = loop.create_task(_sweep(control))
     if ready is not None:
-        ready([*(":".join(map(str, sock.getsockname()[:2])) for sock in (*outer, *tls)), *settings.sockets])
+        places = [":".join(map(str, sock.getsockname()[:2])) for sock in (*outer, *tls)]
+        ready([*places, *settings.sockets, *settings.edge, *settings.edge_tls])
     await stopping.wait()
     for path in settings.sockets:
         Path(path).unlink(missing_ok=True)
+    if edge is not None:
+        await edge.close()
     await close()
     server.close()
     sweeping.cancel()
     Path(settings.control).unlink(missing_ok=True)
+
+
+def _edge_of(settings: Settings) -> Edge | None:
+    """HAProxy, where one is asked for. Raises ValueError when there is none."""
+    if not (settings.edge or settings.edge_tls):
+        return None
+    if settings.edge_tls:
+        load_certificates(settings)
+    folder = Path(settings.control).with_suffix(".edge")
+    told = EdgeSettings(
+        folder=str(folder),
+        inner=str(Path(settings.control).with_suffix(".inner")),
+        listen=settings.edge,
+        tls=settings.edge_tls,
+    )
+    return Edge(told, settings.certificates)
 
 
 async def _sweep(control: Control) -> None:

@@ -63,7 +63,7 @@ class People:
             check_password(password, name)
         kept = await self._passwords.hashed(password) if password and not is_service else ""
         user = User(
-            id=self._ids.new("svc" if is_service else "usr"),
+            id=self._ids.new("sva" if is_service else "usr"),
             created_ms=self._clock.now_ms(),
             name=name,
             full_name=full_name,

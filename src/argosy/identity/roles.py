@@ -85,11 +85,11 @@ BUILT_IN: Final[Mapping[str, Role]] = {
         ),
         Role(
             name="project-admin",
-            about="as operator, and secrets, budgets, roles and the audit log of a project",
+            about="as operator, and secrets, budgets and roles of a project",
             permissions=_SEEN
             | _SHARED_WORK
             | _WORK
-            | expand(("secrets.write", "budgets.write", "members.write", "audit.read")),
+            | expand(("secrets.write", "budgets.write", "members.write")),
         ),
         Role(
             name="admin", about="everything but to make and remove owners", permissions=ALL - {"owners.write"}

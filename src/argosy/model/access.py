@@ -54,7 +54,6 @@ PERMISSIONS: Final[dict[str, Permission]] = {
     "budgets.write": Permission(_P, "set budgets"),
     "members.read": Permission(_P, "see who has which role"),
     "members.write": Permission(_P, "give and take roles"),
-    "audit.read": Permission(_P, "read the audit log"),
     "files.write": Permission(_S, "upload files for launches"),
     "offers.read": Permission(_S, "plan, and see offers, prices and regions"),
     "queues.read": Permission(_S, "see queues and what they may have"),
@@ -74,6 +73,7 @@ PERMISSIONS: Final[dict[str, Permission]] = {
     "users.write": Permission(_E, "make, change and remove users and service accounts"),
     "roles.write": Permission(_E, "make and remove roles"),
     "owners.write": Permission(_E, "make and remove owners"),
+    "audit.read": Permission(_E, "read the audit log"),
     "server.read": Permission(_E, "see how the server is"),
     "server.write": Permission(_E, "stop the server, forget old work"),
 }

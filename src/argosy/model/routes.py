@@ -105,6 +105,7 @@ class ServiceRoute(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True
     hosts: tuple[str, ...] = ()  # `web.example.org` or `*.example.org`, in lower case
     prefix: str = ""  # `/s/NAME`: requests below it belong to the service
     keep_prefix: bool = False  # replicas see the path with its prefix
+    protocol: Literal["http", "grpc"] = "http"  # gRPC goes from the edge straight to the replicas
     models: tuple[str, ...] = ()  # language models that it answers for under the common base URL
     revisions: tuple[RevisionRoute, ...] = ()
     sticky_by: HashBy | None = None  # users stay with their revision

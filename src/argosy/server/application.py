@@ -80,9 +80,9 @@ class Application:
         self.pricing, pricing.refusals = pricing, controllers.refusals
         self.refreshes = Refreshes(pricing.refresh)
         self.accounts = Accounts(store, clock)
-        tenants = Tenants(store, controllers, clock)
+        tenants, identity = Tenants(store, controllers, clock), Identity.over(store, clock, ids)
         intake = Intake(store=store, blobs=blobs, tenants=tenants, channels=ChannelFile(state_dir))
-        intake.data = DataChecks(lambda: self.objects.stores)
+        intake.data, intake.secrets = DataChecks(lambda: self.objects.stores), identity.secrets
         quotes = quotes or Quotes(providers, clock, price=pricing.own_prices, fresh_s=0)
         pricing.rented.names = lambda: quotes.usable() & _priced_by_catalog(providers)
         planner = Planner(
@@ -91,7 +91,7 @@ class Application:
         self.objects = Objects(state_dir / "objects", clock, ids, os.environ)
         self.housekeeping = Housekeeping(store, blobs, logs, clock, retention, sweep=self.objects.sweep)
         services = Services(
-            identity=Identity.over(store, clock, ids),
+            identity=identity,
             store=store,
             providers=providers,
             intake=intake,

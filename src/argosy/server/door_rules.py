@@ -74,8 +74,9 @@ class DoorRules(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def check_host(rules: DoorRules, host: str, local_address: str, *, has_bearer: bool) -> None:
-    """Raises `wrong-host`: a name that anybody can point at this machine is none of ours."""
-    if has_bearer or rules.is_ours(host, local_address):
+    """Raises `wrong-host`: a name that anybody can point at this machine is none of ours. What names no host
+    is no browser."""
+    if has_bearer or not host or rules.is_ours(host, local_address):
         return
     raise ArgosyError(
         "wrong-host",

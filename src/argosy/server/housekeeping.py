@@ -32,11 +32,14 @@ class Retention(msgspec.Struct, frozen=True, kw_only=True):
     events: int = 5_000_000
     log_bytes: int = 100 << 30
     spare_days: int = 7
+    audit_days: int = 400
 
 
 def parse_retention(env: Mapping[str, str]) -> Retention:
-    """ARGOSY_KEEP_DAYS, _JOBS, _EVENTS, _LOGS. Raises ArgosyError `usage`."""
-    numbers = {name: _count(f"ARGOSY_KEEP_{name.upper()}", env) for name in ("days", "jobs", "events")}
+    """ARGOSY_KEEP_DAYS, _JOBS, _EVENTS, _AUDIT_DAYS, _LOGS. Raises ArgosyError `usage`."""
+    numbers = {
+        name: _count(f"ARGOSY_KEEP_{name.upper()}", env) for name in ("days", "jobs", "events", "audit_days")
+    }
     given = {name: value for name, value in numbers.items() if value is not None}
     text = env.get("ARGOSY_KEEP_LOGS", "")
     if text:
@@ -105,6 +108,8 @@ class Housekeeping:
         )
         if self._sweep_more is not None and not dry_run:
             files += await self._sweep_more()
+        if not dry_run:
+            await self._store.forget_acts(now_ms - keep.audit_days * _DAY_MS)
         freed = 0 if dry_run else await self._store.shrink()
         if rows or logs or files:
             _log.info("swept %d rows, the logs of %d attempts and %d uploaded files", rows, logs, files)

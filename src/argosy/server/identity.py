@@ -7,6 +7,7 @@ from typing import NamedTuple
 from argosy.identity.directory import Directory
 from argosy.identity.passwords import Passwords
 from argosy.identity.people import People
+from argosy.identity.project_secrets import ProjectSecrets
 from argosy.identity.signing_in import SigningIn
 from argosy.identity.tokens import Credentials, Uses
 from argosy.model.ids import Clock, Ids
@@ -20,6 +21,7 @@ class Identity(NamedTuple):
     signing_in: SigningIn
     uses: Uses
     passwords: Passwords
+    secrets: ProjectSecrets
 
     @classmethod
     def over(cls, store: Store, clock: Clock, ids: Ids) -> Identity:
@@ -32,4 +34,5 @@ class Identity(NamedTuple):
             signing_in=SigningIn(store, clock, ids, credentials, passwords),
             uses=Uses(store, clock),
             passwords=passwords,
+            secrets=ProjectSecrets(store, clock, ids),
         )

@@ -5,7 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Final
 
-from argosy.model.access import Caller
+import msgspec
+
+from argosy.identity.project_secrets import ProjectSecrets, names_in
+from argosy.model.access import Caller, Target
 from argosy.model.errors import ArgosyError
 from argosy.model.hooks import MOMENTS
 from argosy.model.notify import HIDDEN, OCCASIONS, Notify, is_channel
@@ -13,8 +16,10 @@ from argosy.model.offer import Plan
 from argosy.model.task import Task, render_ignored
 from argosy.server.channels import ChannelFile
 from argosy.server.data_checks import DataChecks
+from argosy.server.guarding import project_of, require
 from argosy.server.tenancy import Tenants
 from argosy.storage.blobs import BlobStore
+from argosy.store.audit import note_used
 from argosy.store.store import Store
 
 if TYPE_CHECKING:
@@ -32,21 +37,36 @@ class Intake:
         self._store, self._blobs, self._tenants = store, blobs, tenants
         self._channels = channels
         self.data: DataChecks | None = None  # looks at storage that tasks name; None: nobody does
+        self.secrets: ProjectSecrets | None = None  # what `argosy:NAME` in a task means
 
-    async def task(self, task: Task, caller: Caller, *, with_files: bool) -> Task:
-        """Checked, and with its presets. Raises `spec-invalid`, `conflict` (files are missing), `not-found`,
+    async def task(self, task: Task, caller: Caller, *, with_files: bool, project: str = "") -> Task:
+        """Checked, with its presets, and with what the project's secrets have where it names them. `project`:
+        "" means the caller's. Raises `spec-invalid`, `conflict` (files are missing), `not-found`,
         `forbidden`."""
         checked = self._checked(task, with_files=with_files)
         if with_files and self.data is not None:
             await self.data.check((checked,))
-        return self._tenants.prepared(await self._store.snapshot(), checked, caller)
+        ready = self._tenants.prepared(await self._store.snapshot(), checked, caller)
+        return await self._with_secrets(ready, caller, project) if with_files else ready
 
-    async def tasks(self, tasks: Sequence[Task], caller: Caller) -> tuple[Task, ...]:
+    async def tasks(self, tasks: Sequence[Task], caller: Caller, *, project: str = "") -> tuple[Task, ...]:
         checked = self._checked_all(tasks)
         if self.data is not None:
             await self.data.check(checked)
         rows = await self._store.snapshot()
-        return tuple(self._tenants.prepared(rows, task, caller) for task in checked)
+        ready = [self._tenants.prepared(rows, task, caller) for task in checked]
+        return tuple([await self._with_secrets(task, caller, project) for task in ready])
+
+    async def _with_secrets(self, task: Task, caller: Caller, project: str) -> Task:
+        if not task.secrets or self.secrets is None:
+            return task
+        named = names_in(task.secrets)
+        if not named:
+            return task
+        project = project_of(caller, project)
+        require(caller, Target(project), "secrets.use")
+        note_used(f"{project}/{name}" for name in named)
+        return msgspec.structs.replace(task, secrets=await self.secrets.filled(project, task.secrets))
 
     def _checked_all(self, tasks: Sequence[Task]) -> tuple[Task, ...]:
         if not tasks:

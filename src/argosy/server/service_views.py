@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Final
 
 from argosy.api.services import ReplicaView, RevisionView, RolloutView, ServiceView
+from argosy.model.access import Caller
 from argosy.model.errors import ArgosyError
 from argosy.model.kinds import kind_of
 from argosy.model.kinds.service import (
@@ -21,6 +22,7 @@ from argosy.model.kinds.service import (
 from argosy.model.phases import Desired
 from argosy.model.rows import Workload
 from argosy.model.served import Rate, ServedFact
+from argosy.server.guarding import project_of, require_over, sees
 from argosy.server.views import render_place
 from argosy.store.snapshot import Snapshot
 
@@ -28,14 +30,16 @@ _FAILURES_SHOWN: Final = 3
 _ON_THE_WAY: Final = (ReplicaState.STARTING, ReplicaState.WARMING)
 
 
-def find_service(rows: Snapshot, name: str, project: str) -> Workload:
-    """A live service by name or id. Raises `not-found`, with the nearest name."""
-    by_id = rows.workloads.get(name)
-    if by_id is not None and kind_of(by_id) is SERVICE:
-        return by_id
-    found = rows.find_named(SERVICE.name, name, project)
-    if found is None:
-        known = [row.name for row in rows.named(SERVICE.name)]
+def find_service(rows: Snapshot, name: str, caller: Caller) -> Workload:
+    """A live service by name or id, of those that the caller may see and do this to. Raises `not-found`, with
+    the nearest name, and `forbidden`."""
+    found = rows.workloads.get(name)
+    if found is None or kind_of(found) is not SERVICE:
+        found = rows.find_named(SERVICE.name, name, project_of(caller))
+    if found is not None and sees(caller, found):
+        require_over(caller, found)
+    else:
+        known = [row.name for row in rows.named(SERVICE.name) if sees(caller, row)]
         raise ArgosyError("not-found", f"there is no service `{name}`", hint=_nearest(name, known))
     return found
 

@@ -7,9 +7,10 @@ up to a row whose hash is kept, so that the rest still proves itself.
 from __future__ import annotations
 
 import zlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextvars import ContextVar
 from enum import Enum
+from types import MappingProxyType
 from typing import Any, Final
 
 import msgspec
@@ -31,14 +32,22 @@ _HIDDEN: Final = frozenset(
 class Acting:
     """Who acts in this request: commits that are made meanwhile write it down. `written`: how many did."""
 
-    __slots__ = ("act", "written")
+    __slots__ = ("act", "used", "written")
 
     def __init__(self, act: Act) -> None:
         self.act = act
+        self.used: list[str] = []  # secrets that what is made will have
         self.written = 0
 
 
 ACTING: Final[ContextVar[Acting | None]] = ContextVar("acting", default=None)
+
+
+def note_used(names: Iterable[str]) -> None:
+    """Whoever acts gives these secrets to what is committed next."""
+    acting = ACTING.get()
+    if acting is not None:
+        acting.used += names
 
 
 def append(connection: sa.Connection, acts: Sequence[Act]) -> None:
@@ -78,7 +87,12 @@ def changes_of(pairs: Sequence[tuple[Any, Any]]) -> tuple[str, str]:
 
 
 def load(
-    connection: sa.Connection, *, after: int = 0, before: int | None = None, limit: int, **equal: str
+    connection: sa.Connection,
+    *,
+    after: int = 0,
+    before: int | None = None,
+    limit: int,
+    equal: Mapping[str, str] = MappingProxyType({}),
 ) -> list[Record]:
     """Rows after `after` in order, or (with `before`) the newest ones before it; `equal`: columns with their
     values."""

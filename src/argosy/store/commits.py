@@ -314,6 +314,8 @@ class Writer:
             pairs = [(snapshot.stored(row.id), row) for row in request.rows]
             target, changes = audit.changes_of(pairs)
             target = target or ", ".join(request.secrets)
+            if acting.used:
+                target += f"; with the secrets {', '.join(sorted(set(acting.used)))}"
             acts.append(msgspec.structs.replace(acting.act, target=target, changes=changes))
         if acts:
             audit.append(connection, acts)

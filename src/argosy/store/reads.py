@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
+from types import MappingProxyType
 from typing import Any, Final, TypeVar
 
 import sqlalchemy as sa
@@ -264,10 +265,15 @@ class Reads:
         return await self._read(lambda c: {row.id: int(row.at_ms) for row in c.execute(query)})
 
     async def load_acts(
-        self, *, after: int = 0, before: int | None = None, limit: int = 1000, **equal: str
+        self,
+        *,
+        after: int = 0,
+        before: int | None = None,
+        limit: int = 1000,
+        equal: Mapping[str, str] = MappingProxyType({}),
     ) -> list[Record]:
         """Rows of the audit log: see `store.audit.load`."""
-        return await self._read(lambda c: audit.load(c, after=after, before=before, limit=limit, **equal))
+        return await self._read(lambda c: audit.load(c, after=after, before=before, limit=limit, equal=equal))
 
     async def audit_ends(self) -> tuple[tuple[int, str], tuple[int, str]]:
         """What the oldest row of the audit log follows, and the newest row: number and hash."""

@@ -153,6 +153,7 @@ def wanted_revision(row: Workload) -> Revision:
 
 SERVICE: Final = Kind(
     name="service",
+    resource="services",
     decided_by="argosy.controllers.service.decide",
     prefix="svc",
     spec=ServiceSpec,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Final
 
+from argosy.server.features.audit import AuditFeature
 from argosy.server.features.checkpoints import CheckpointFeature
 from argosy.server.features.clusters import ClusterFeature
 from argosy.server.features.costs import CostFeature
@@ -19,6 +20,7 @@ from argosy.server.features.planning import PlanningFeature
 from argosy.server.features.pool import PoolFeature
 from argosy.server.features.prices import PriceFeature
 from argosy.server.features.quota import QuotaFeature
+from argosy.server.features.secrets import SecretFeature
 from argosy.server.features.server import ServerFeature
 from argosy.server.features.services import ServiceFeature
 from argosy.server.features.sessions import SessionFeature
@@ -48,5 +50,7 @@ FEATURES: Final = (
     StorageFeature,
     PeopleFeature,
     SigningInFeature,
+    AuditFeature,
+    SecretFeature,
     CheckpointFeature,
 )

@@ -20,6 +20,7 @@ from argosy.api.services import (
     ServiceView,
 )
 from argosy.controllers.service.routes import prefix_of
+from argosy.model.access import Caller
 from argosy.model.errors import ArgosyError
 from argosy.model.kinds.job import job_state
 from argosy.model.kinds.service import (
@@ -42,9 +43,9 @@ from argosy.model.serving import Replicas, Serving
 from argosy.model.task import Task
 from argosy.server.exchange import Exchange
 from argosy.server.gateway_process import read_place
+from argosy.server.guarding import made_by, project_of, require_new, require_over, scopes
 from argosy.server.intake import check_fixed
 from argosy.server.kept_plans import subject_of
-from argosy.server.naming import DEFAULT
 from argosy.server.service_views import find_service, view_service
 from argosy.server.services import Services
 from argosy.store.snapshot import Snapshot
@@ -67,17 +68,23 @@ class ServiceFeature:
 
         request, caller = await exchange.decode(ServeRequest), exchange.caller
         check_name("service", request.name)
-        task = await self._services.intake.task(request.task, caller, with_files=True)
+        task = await self._services.intake.task(
+            request.task, caller, with_files=True, project=request.project
+        )
         check_fixed(task)
         check_serving(task)
-        project = check_name("project", request.project or caller.project or DEFAULT)
-        asked = msgspec.structs.replace(request, task=task, project=project)
-        return await self._writer.retried(lambda: self._apply(asked))
+        project = project_of(caller, request.project)
+        require_new(caller, project)
+        user = made_by(caller, request.user)
+        asked = msgspec.structs.replace(request, task=task, project=project, user=user)
+        return await self._writer.retried(lambda: self._apply(asked, caller))
 
-    async def _apply(self, request: ServeRequest) -> ServiceReply:
+    async def _apply(self, request: ServeRequest, caller: Caller) -> ServiceReply:
         services, rows = self._services, await self._store.snapshot()
         old = rows.find_named(SERVICE.name, request.name, request.project)
-        _check_there(old, request, rows)
+        if old is not None:
+            require_over(caller, old)
+        _check_there(old, request, rows, caller)
         seated = services.tenants.seat(rows, (request.task,), project=request.project, user=request.user)
         plans = await services.admission.planned(
             (request.task,), request.project, named="", limit_micro_usd=None
@@ -187,10 +194,10 @@ class ServiceFeature:
     async def _change(
         self, exchange: Exchange, code: str, act: Callable[[Workload], tuple[Workload, str]]
     ) -> ServiceReply:
-        name, project = exchange.path["service"], exchange.caller.project or DEFAULT
+        name, caller = exchange.path["service"], exchange.caller
 
         async def once() -> ServiceReply:
-            row = find_service(await self._store.snapshot(), name, project)
+            row = find_service(await self._store.snapshot(), name, caller)
             _check_alive(row)
             changed, said = act(row)
             await self._store.commit([changed], events=[self._writer.event(row.id, code, said)])
@@ -202,11 +209,11 @@ class ServiceFeature:
 
     async def down_service(self, exchange: Exchange) -> Done:
         request = await exchange.decode(DownRequest)
-        name, project = exchange.path["service"], exchange.caller.project or DEFAULT
+        name, caller = exchange.path["service"], exchange.caller
 
         async def act() -> Done:
             rows = await self._store.snapshot()
-            row = find_service(rows, name, project)
+            row = find_service(rows, name, caller)
             ended = [msgspec.structs.replace(row, desired=Desired.END, reason=Reason.CANCELLED_BY_USER)]
             if request.now:
                 ended += [
@@ -225,13 +232,13 @@ class ServiceFeature:
 
     async def services(self, exchange: Exchange) -> ServiceList:
         rows = await self._store.snapshot()
-        return ServiceList(services=tuple([await self._view(row, rows) for row in rows.named(SERVICE.name)]))
+        seen = scopes(exchange.caller)
+        mine = [row for row in rows.named(SERVICE.name) if seen.holds(row.project, row.user)]
+        return ServiceList(services=tuple([await self._view(row, rows) for row in mine]))
 
     async def service(self, exchange: Exchange) -> ServiceView:
         rows = await self._store.snapshot()
-        return await self._view(
-            find_service(rows, exchange.path["service"], exchange.caller.project or DEFAULT), rows
-        )
+        return await self._view(find_service(rows, exchange.path["service"], exchange.caller), rows)
 
     async def _view(self, row: Workload, rows: Snapshot) -> ServiceView:
         state = service_state(row)
@@ -277,9 +284,9 @@ def check_serving(task: Task) -> None:
         raise ArgosyError("spec-invalid", wrong)
 
 
-def _check_there(old: Workload | None, request: ServeRequest, rows: Snapshot) -> None:
+def _check_there(old: Workload | None, request: ServeRequest, rows: Snapshot, caller: Caller) -> None:
     if old is None and request.update:
-        find_service(rows, request.name, request.project)
+        find_service(rows, request.name, msgspec.structs.replace(caller, project=request.project))
     if old is not None and not request.update:
         raise ArgosyError(
             "conflict",

@@ -1,0 +1,122 @@
+"""audit: who did what."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import click
+
+from argosy.cli.clusters import age
+from argosy.cli.session import Session, json_option, pass_session
+from argosy.model.units import many
+
+if TYPE_CHECKING:
+    from argosy.model.audit import Record
+
+
+@click.group(
+    epilog="""\b
+Examples:
+  argosy audit ls --who ann
+  argosy audit verify
+"""
+)
+def audit() -> None:
+    """Who did what: a log that is only added to."""
+
+
+@audit.command(
+    "ls",
+    epilog="""\b
+Examples:
+  argosy audit ls
+  argosy audit ls --who ann --outcome denied -n 20
+""",
+)
+@click.option("--who", default="", help="Only acts of this account.")
+@click.option("--action", default="", help="Only this endpoint, such as `down`.")
+@click.option("--outcome", type=click.Choice(["done", "denied"]), help="Only what was done, or denied.")
+@click.option("-n", "--limit", type=click.IntRange(min=1), default=100, show_default=True)
+@json_option
+@pass_session
+def audit_list(
+    session: Session, who: str, action: str, outcome: str | None, limit: int, as_json: bool
+) -> None:
+    """Show the newest acts."""
+    reply = session.client.audit(who=who, action=action, outcome=outcome or "", limit=limit)
+    if as_json:
+        session.screen.json(reply)
+        return
+    now_ms = session.now_ms()
+    rows = [
+        [
+            str(each.seq),
+            age(each.act.at_ms, now_ms),
+            each.act.who,
+            each.act.address or each.act.via,
+            each.act.action,
+            each.act.outcome,
+            each.act.target,
+        ]
+        for each in reply.records
+    ]
+    session.screen.table(
+        ("NUMBER", "AGE", "WHO", "FROM", "ACTION", "OUTCOME", "TARGET"),
+        rows,
+        right=("NUMBER", "AGE"),
+        spare=("AGE", "FROM"),
+    )
+
+
+@audit.command(
+    "verify",
+    epilog="""\b
+Examples:
+  argosy audit verify
+  argosy audit verify --json
+""",
+)
+@json_option
+@pass_session
+def audit_verify(session: Session, as_json: bool) -> None:
+    """Prove that no row was changed, dropped or put in. Exit status 8 when one was."""
+    from argosy.model.errors import ArgosyError
+
+    reply = session.client.verify_audit()
+    if as_json:
+        session.screen.json(reply)
+    else:
+        session.screen.print(f"{many(reply.rows, 'row')}, {reply.first} to {reply.last}; head {reply.head}")
+    if reply.broken:
+        raise ArgosyError(
+            "store-corrupt",
+            f"the audit log was tampered with: {reply.broken}",
+            hint="compare it with an export, and with the heads in the server's log",
+        )
+
+
+@audit.command(
+    "export",
+    epilog="""\b
+Examples:
+  argosy audit export > audit.jsonl
+  argosy audit export --after 5000 >> audit.jsonl
+""",
+)
+@click.option("--after", default=0, show_default=True, help="Only rows behind this number.")
+@pass_session
+def audit_export(session: Session, after: int) -> None:
+    """Print every row as a line of JSON, with its hash."""
+    while True:
+        page = session.client.audit(after=after, limit=5000)
+        for each in page.records:
+            session.screen.print(_line(each))
+        if not page.more:
+            return
+        after = page.records[-1].seq
+
+
+def _line(record: Record) -> str:
+    import msgspec
+
+    return msgspec.json.encode(record).decode()
