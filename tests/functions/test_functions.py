@@ -18,7 +18,7 @@ from typing import Any
 
 import pytest
 
-from argosy.functions.environments import Forked
+from argosy.functions.environments import Environment, Forked
 from argosy.functions.front import Front, frame
 from argosy.functions.pool import Pool
 from argosy.functions.settings import SYNC_BYTES, Settings
@@ -93,6 +93,15 @@ class Function:
         assert (status, fields.get("x-amz-function-error")) == (200, "Unhandled"), body
         found: dict[str, Any] = json.loads(body)
         return found
+
+    def until(self, good: Callable[[Environment], bool]) -> None:
+        """Wait until this is true of an environment."""
+
+        async def wait() -> None:
+            while not any(good(each) for each in self.pool.environments):
+                await asyncio.sleep(0.005)
+
+        self.do(wait)
 
     def close(self) -> None:
         self.do(self.pool.close)
@@ -201,8 +210,7 @@ def test_over_the_limit_is_429() -> None:
     with _made(concurrency=1, timeout_s=20.0) as made:
         slow = threading.Thread(target=made.invoke, kwargs={"do": "sleep", "s": 0.6})
         slow.start()
-        while not any(each.events for each in made.pool.environments):
-            pass
+        made.until(lambda each: bool(each.events))
         status, fields, body = made.ask(body=b'{"do": "about"}')
         slow.join()
         assert (status, fields["x-amzn-errortype"]) == (429, "TooManyRequestsException")
@@ -338,8 +346,7 @@ for _ in range(2): threading.Thread(target=loop).start()
         answers: list[bytes] = []
         started = threading.Thread(target=lambda: answers.append(made.ask()[2]))
         started.start()
-        while not any(each.is_free and each.events for each in made.pool.environments):
-            pass
+        made.until(lambda each: each.is_free and bool(each.events))
         answers.append(made.ask()[2])
         started.join()
         assert len(answers) == 2
