@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import pytest
@@ -23,6 +23,8 @@ class Sink:
         self.store, self.signs = store, signs
         self.done: list[str] = []
         self.skipped: set[str] = set()
+
+    headers: Mapping[str, str] = {"x-amz-meta-of": "us"}
 
     def wants(self, path: str, size: int) -> bool:
         return path not in self.skipped

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import os
+import shutil
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -14,12 +16,15 @@ from local_house import House, a_house
 from argosy.controllers.mounts import Mounts, check_names
 from argosy.infra.border import RequestRefused
 from argosy.infra.buckets import BY_ITSELF, BucketError, Encryption, Opened, StoreSettings
-from argosy.infra.system import SystemClock
+from argosy.infra.system import SystemClock, SystemIds
+from argosy.model.kinds.job import job_task
 from argosy.model.phases import Desired, Outcome
 from argosy.model.reasons import Reason
 from argosy.model.task import Returned, StorageMount, SyncRules, Task
 from argosy.storage.buckets import Stores
-from argosy.testing.builders import a_task
+from argosy.store import Store
+from argosy.testing.builders import a_job, a_task
+from argosy.testing.s3_site import Site
 
 
 @pytest.fixture
@@ -178,3 +183,79 @@ def test_a_job_whose_outputs_do_not_arrive_has_not_succeeded(tmp_path: Path, sto
     outcome, reason, detail, _ = ended(task, stores)
     assert (outcome, reason) == (Outcome.FAILED, Reason.OUTPUTS_NOT_SENT)
     assert detail.startswith("`out` was not sent: `out`: ")
+
+
+def mounted(url: str, *, read_only: bool = False, mode: str = "MOUNT") -> StorageMount:
+    extra = '{"config": {"mount": {"read_only": true}}}' if read_only else ""
+    return StorageMount(target="data", sources=(url,), mode=mode, extra=extra)
+
+
+@pytest.fixture
+def site(tmp_path: Path) -> Iterator[Site]:
+    made = Site(tmp_path / "shelf")
+    made.ask(made.shelf.make_bucket("data"))
+    yield made
+    made.close()
+
+
+def of_site(site: Site, tmp_path: Path) -> Stores:
+    environ = {"OWN_ACCESS_KEY_ID": site.key[0], "OWN_SECRET_ACCESS_KEY": site.key[1]}
+    sections = {"own": f'{{"endpoint": "{site.address}"}}'}
+    return Stores(StoreSettings(environ=environ, home=tmp_path, clock=SystemClock(), sections=sections))
+
+
+@pytest.mark.skipif(
+    not (shutil.which("rclone") and shutil.which("fusermount3") and os.access("/dev/fuse", os.W_OK)),
+    reason="buckets cannot be mounted here: no rclone, fuse3 or /dev/fuse",
+)
+def test_what_a_job_writes_to_a_mount_is_in_the_bucket_when_it_has_ended(tmp_path: Path, site: Site) -> None:
+    task = a_task(
+        setup="ls data > before",
+        run="head -c 3000000 /dev/zero > data/model && echo 7 > data/score && exit 3",
+        storage_mounts=(mounted("own://data/run/", mode="MOUNT_CACHED"),),
+    )
+    outcome, _, detail, _ = ended(task, of_site(site, tmp_path))
+    assert (outcome, detail) == (Outcome.FAILED, "the program exited with code 3")
+    found = {each.key: each.size for each in site.ask(site.shelf.page("data")).objects}
+    assert found == {"run/model": 3_000_000, "run/score": 2}
+
+
+def test_a_mount_that_is_only_read_is_copied_where_it_cannot_be_mounted(
+    tmp_path: Path, stores: Stores
+) -> None:
+    (tmp_path / "b").mkdir()
+    (tmp_path / "b" / "x").write_text("there")
+    url = f"file://{tmp_path}/b/"
+    task = a_task(run='[ "$(cat data/x)" = there ]', storage_mounts=(mounted(url, read_only=True),))
+    outcome, _, detail, told = ended(task, stores)
+    assert outcome is Outcome.SUCCEEDED, detail
+    assert told[0] == "file:// is no store that nodes can mount: data is copied"
+    outcome, reason, detail, _ = ended(a_task(run="true", storage_mounts=(mounted(url),)), stores)
+    assert (outcome, reason) == (Outcome.FAILED, Reason.PREPARE_FAILED)
+    assert detail == (
+        "`data`: file:// is no store that nodes can mount; say `mode: COPY`, or `config: {mount: {read_only: "
+        "true}}` if it is only read: then it is copied where it cannot be mounted"
+    )
+
+
+def test_two_jobs_that_write_to_one_bucket_are_told(tmp_path: Path) -> None:
+    async def main() -> None:
+        store = await Store.open("sqlite://", ids=SystemIds(), clock=SystemClock(), inline=True)
+        tasks = [a_task(storage_mounts=(mounted(f"s3://b/{key}"),)) for key in ("x", "x/y", "z")]
+        jobs = [
+            a_job(id=f"job-{number}", number=number, host_id=None, managed=True, task=task)
+            for number, task in enumerate(tasks)
+        ]
+        await store.commit(jobs)
+        mounts = Mounts(store, SystemClock(), None)
+        for job in jobs:
+            await mounts._warn_of_others(job, job_task(job).storage_mounts[0])
+        told = [(each.subject, each.text) for each in await store.load_events() if each.code == "data"]
+        rule = "of two writes of one file the later one stays"
+        assert told == [
+            ("job-0", f"job 1 also writes to s3://b/x: {rule}"),
+            ("job-1", f"job 0 also writes to s3://b/x/y: {rule}"),
+        ]
+        await store.close()
+
+    asyncio.run(main())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import hashlib
 import http.client
 from collections.abc import Iterator
@@ -16,6 +17,7 @@ import boto3
 from botocore.config import Config
 from botocore.exceptions import ClientError
 
+from argosy.facades.s3 import crc
 from argosy.testing.s3_site import Site
 
 MIB = 1 << 20
@@ -229,3 +231,43 @@ def test_what_a_killed_server_left_is_swept(site: Site, s3: Any) -> None:
     os.utime(folder / "lost", (1, 1))
     assert site.ask(site.shelf.sweep()) == 1
     assert s3.get_object(Bucket="lab", Key="once")["Body"].read() == b"3"
+
+
+@pytest.mark.parametrize("size", [0, 1, 255, 256, 5_000, 100_001])
+@pytest.mark.parametrize("name", ["crc32c", "crc64nvme"])
+def test_checks_by_lanes_are_those_of_one_table(name: str, size: int) -> None:
+    """Whatever the pieces: against the definition, bit by bit of a table."""
+    bits, polynomial = {"crc32c": (32, 0x82F63B78), "crc64nvme": (64, 0x9A6C9329AC4BC9B5)}[name]
+    data = hashlib.sha256(b"x").digest() * (size // 32 + 1)
+    data = data[:size]
+    ones = (1 << bits) - 1
+    value = ones
+    for byte in data:
+        value ^= byte
+        for _ in range(8):
+            value = (value >> 1) ^ (polynomial if value & 1 else 0)
+    wanted = (value ^ ones).to_bytes(bits // 8, "big")
+    for step in (size or 1, 777, 4096):
+        digest = getattr(crc, name)()
+        for at in range(0, size, step):
+            digest.update(data[at : at + step])
+        assert digest.digest() == wanted, step
+
+
+@pytest.mark.parametrize("name", ["crc32c", "crc64nvme"])
+def test_checksums_are_checked_and_told_again(site: Site, s3: Any, name: str) -> None:
+    header, body = f"x-amz-checksum-{name}", b"hello" * 1000
+    signer = client_of(site, signature_version="s3v4")
+    url = signer.generate_presigned_url("put_object", Params={"Bucket": "lab", "Key": f"sum-{name}"})
+    right = base64.b64encode(getattr(crc, name)().digest_of(body)).decode()
+    path = url.partition("://")[2].partition("/")[2]
+    for value, status in ((base64.b64encode(bytes(len(right) * 3 // 4 - 2)).decode(), 400), (right, 200)):
+        connection = http.client.HTTPConnection("127.0.0.1", site.port, timeout=10)
+        connection.request("PUT", f"/{path}", body=body, headers={header: value})
+        response = connection.getresponse()
+        told = response.read()
+        assert response.status == status, told
+        assert status == 200 or b"<Code>BadDigest</Code>" in told
+        connection.close()
+    head = s3.head_object(Bucket="lab", Key=f"sum-{name}", ChecksumMode="ENABLED")
+    assert head["ResponseMetadata"]["HTTPHeaders"][header] == right

@@ -143,6 +143,10 @@ def _release(root: str) -> int:
     """What the node put outside of its folder goes with it; its agent has ended before."""
     from argosy.agent.trees import Trees
 
+    if os.path.isdir(root + "/mounts"):
+        from argosy.agent.mounting import Mounts
+
+        Mounts(root, root + "/home", "this node").release()
     try:
         Trees(root, root + "/home", "this node").release_outside()
     except OSError as error:

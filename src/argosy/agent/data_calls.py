@@ -1,4 +1,4 @@
-"""Calls that a process of its own answers: copies of data, which take threads, TLS and time."""
+"""Calls about data: copies, which a process of its own carries out, and mounts."""
 
 from __future__ import annotations
 
@@ -8,6 +8,8 @@ import socket
 import sys
 
 from argosy.agent import processes, terminal
+from argosy.agent.mounting import Mounts
+from argosy.agent.orders import Refused
 
 _HANDLE = 3  # of its socket
 
@@ -35,3 +37,16 @@ async def serve(
     ours.setblocking(False)
     streams[1].write(upgraded)
     await terminal.join(streams, await asyncio.open_connection(sock=ours))
+
+
+def mounts(verb: str, root: str, home: str, name: str, arguments: dict[str, object]) -> dict[str, object]:
+    """Mount a bucket, or settle mounts. Blocks. Raises Refused, OSError."""
+    all_mounts = Mounts(root, home, name)
+    if verb == "mount":
+        return all_mounts.mount(arguments)
+    targets, patience_s = arguments.get("targets"), arguments.get("patience_s", 0)
+    if not isinstance(targets, list) or not isinstance(patience_s, (int, float)):
+        raise Refused("targets", "`targets` must be a list and `patience_s` a number")
+    return all_mounts.settle(
+        [str(each) for each in targets], float(patience_s), bool(arguments.get("unmount"))
+    )

@@ -71,14 +71,14 @@ class StoreClient:
                 time.sleep(wait_s)
                 wait_s *= 2
 
-    def put(self, url: str, handle: int, size: int) -> None:
+    def put(self, url: str, handle: int, size: int, more: dict[str, str]) -> None:
         """Send the file, whose handle is at its beginning. Raises Failed, OSError of the file."""
         wait_s = _WAIT_S
         for left in (1, 0):
             os.lseek(handle, 0, os.SEEK_SET)
             parts = urlsplit(url)
             target = (parts.path or "/") + ("?" + parts.query if parts.query else "")
-            headers = {"Content-Length": str(size), "User-Agent": "argosy-agent"}
+            headers = {"Content-Length": str(size), "User-Agent": "argosy-agent", **more}
             try:
                 with os.fdopen(os.dup(handle), "rb", buffering=0) as body:
                     connection = self._connection(parts.scheme, parts.netloc)

@@ -4,7 +4,7 @@ What it says and is told comes over the socket at handle 3 (`argosy.infra.agent_
 
     to us    {"path"}
     from us  {"count", "single"}, then `count` lines [path, size]
-    to us    {"put": index, "href": address} | {"give": index}
+    to us    {"put": index, "href": address, "headers"} | {"give": index}
     from us  {"done": index} | {"failed": index, "status", "why"} | {"changed": index}
              after give: {"data": index, "size"} and so many bytes, again and again, then {"done" | "changed"}
     to us    {"end": true}
@@ -44,7 +44,7 @@ class Send:
         self._stream, self._targets = stream, targets
         self._source = stream.makefile("rb")
         self._sending = threading.Lock()
-        self._work: queue.SimpleQueue[tuple[int, str]] = queue.SimpleQueue()
+        self._work: queue.SimpleQueue[tuple[int, str, dict[str, str]]] = queue.SimpleQueue()
         self._files: list[tuple[str, int]] = []
 
     def run(self) -> None:
@@ -66,7 +66,7 @@ class Send:
                     for _ in range(WORKERS):
                         threading.Thread(target=self._work_on, daemon=True).start()
                     started = True
-                self._work.put((order["put"], order["href"]))
+                self._work.put((order["put"], order["href"], order.get("headers", {})))
             elif "give" in order:
                 self._give(order["give"])
             elif order.get("end"):
@@ -79,13 +79,13 @@ class Send:
     def _work_on(self) -> None:
         client = StoreClient()
         while True:
-            index, href = self._work.get()
+            index, href, headers = self._work.get()
             try:
-                self._say(self._put(client, index, href))
+                self._say(self._put(client, index, href, headers))
             except OSError as error:
                 self._say({"failed": index, "status": -1, "why": error.strerror or type(error).__name__})
 
-    def _put(self, client: StoreClient, index: int, href: str) -> dict[str, object]:
+    def _put(self, client: StoreClient, index: int, href: str, headers: dict[str, str]) -> dict[str, object]:
         handle = self._open(index)
         try:
             for _ in range(2):
@@ -93,7 +93,7 @@ class Send:
                 if before.st_size != self._files[index][1]:
                     return {"changed": index}
                 try:
-                    client.put(href, handle, before.st_size)
+                    client.put(href, handle, before.st_size, headers)
                 except Failed as error:
                     if not _is_same(before, os.fstat(handle)):
                         continue

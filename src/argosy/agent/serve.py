@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 
     from argosy.agent.trees import Trees
 
+    Streaming = Callable[[dict[str, object], asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
+
 _UNREAD_PATIENCE_S = 30.0  # how long we take in what a refused request still sends
 _DEVICES_PATIENCE_S = 10.0  # a driver that does not answer must not keep the node from being used
 
@@ -74,11 +76,12 @@ class Agent:
             ("POST", "/tree/held"): self._tree_held,
             ("POST", "/kept"): kept.scan,
             ("POST", "/shutdown"): self._shutdown,
+            **{
+                ("POST", "/" + verb): _mounts(verb, root, name, self._ranks.home)
+                for verb in ("mount", "settle")
+            },
         }
-        self._streams: dict[
-            tuple[str, str],
-            Callable[[dict[str, object], asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]],
-        ] = {
+        self._streams: dict[tuple[str, str], Streaming] = {
             ("POST", "/watch"): self._watch,
             ("POST", "/shell"): self._shell,
             ("POST", "/forward"): self._forward,
@@ -358,9 +361,7 @@ def _failure(node: str, error: OSError) -> dict[str, object]:
     return {"error": "transient", "text": "%s: %s" % (node, error.strerror or type(error).__name__)}
 
 
-def _data(
-    verb: str, root: str, name: str
-) -> Callable[[dict[str, object], asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]:
+def _data(verb: str, root: str, name: str) -> Streaming:
     """Answers calls about data by a process of its own."""
 
     async def serve(_: dict[str, object], reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -369,6 +370,18 @@ def _data(
         await data_calls.serve(verb, root, name, (reader, writer), UPGRADED)
 
     return serve
+
+
+def _mounts(
+    verb: str, root: str, name: str, home: str
+) -> Callable[[dict[str, object]], Awaitable[dict[str, object]]]:
+    async def call(arguments: dict[str, object]) -> dict[str, object]:
+        from argosy.agent import data_calls
+
+        loop = asyncio.get_running_loop()
+        return await loop.run_in_executor(None, data_calls.mounts, verb, root, home, name, arguments)
+
+    return call
 
 
 def _ids(arguments: dict[str, object]) -> list[str]:

@@ -14,6 +14,8 @@ have the field names of `argosy.model.facts`. Paths below `PREFIX`:
     POST /kept            {"target", "settled_s"}         -> {"entries": of a tree, "unsettled": [path, ...]}
     POST /kept/chunks     {"digests": [...]}              -> 101, then per chunk one line `<digest> <size>\\n`
                                                              and its bytes; size -1: it is not there any more
+    POST /mount           {"target", "path", "settings", "options", "cached", "read_only"} -> {}
+    POST /settle          {"targets", "patience_s", "unmount"} -> {"left": {target: [path, ...]}}
     POST /shutdown        {"grace_s": 5}                  -> {} when every rank has ended
     POST /watch           {"cursors": {rank id: offset}}  -> 101, then report frames
     POST /shell           {"command", "rows", "columns", "env"} -> 101, then terminal frames both ways

@@ -74,7 +74,7 @@ class ReplyParser:
             state = self._state
             if state is _State.CHUNK_DATA or state is _State.SIZED:
                 taken = min(self._left, size - at)
-                pieces.append(bytes(view[at : at + taken]))
+                pieces.append(data if taken == size else bytes(view[at : at + taken]))
                 at += taken
                 self._left -= taken
                 if self._left == 0:

@@ -9,11 +9,11 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-from collections.abc import Callable, Iterator, Sequence
-from typing import Final, NamedTuple, TypeVar
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Final, NamedTuple, cast
 from urllib.parse import urlsplit
 
-from argosy.infra.agent_port import AgentPort, DataFile, Fetched, FetchOrder, SendOrder
+from argosy.infra.agent_port import AgentPort, DataFile, Fetched, FetchOrder, MountOrder, SendOrder
 from argosy.infra.border import RequestRefused, Transient
 from argosy.infra.buckets import (
     Bucket,
@@ -21,26 +21,30 @@ from argosy.infra.buckets import (
     ChangedMeanwhile,
     Encryption,
     Extra,
+    GivesKeys,
     ObjectMissing,
     OpensBuckets,
     StoreBusy,
 )
 from argosy.model.ids import Clock
-from argosy.model.kinds import task_of
-from argosy.model.mounts import extra_of, url_of
+from argosy.model.kinds import kind_of, task_of
+from argosy.model.kinds.job import job_label
+from argosy.model.mounts import extra_of, is_mounted, is_written, options_of, overlap, url_of
 from argosy.model.patterns import travels
+from argosy.model.phases import Outcome
 from argosy.model.rows import Attempt, Event, Node, Workload
 from argosy.model.task import StorageMount, SyncRules, Task
 from argosy.model.units import many, render_bytes
 from argosy.store import Store
 
 _log = logging.getLogger(__name__)
-T = TypeVar("T")
 
 FILES_MAX: Final = 1_000_000  # of one copy
 _SIGNED_S: Final = 3600
 _TELL_S: Final = 15.0
 _LISTINGS_MAX: Final = 8  # of attempts, kept for their other nodes
+_PATIENCE_S: Final = 300.0  # so long a store may take nothing before the end of a job gives it up
+_HURRY_S: Final = 20.0
 _SENT_MAX: Final = 100  # paths of attempts, whose sending may have to be repeated
 _PUT_MAX_BYTES: Final = 4 << 30  # larger ones go through the server, in parts
 _LOOPBACK: Final = ("localhost", "127.", "[::1]")
@@ -65,10 +69,10 @@ class Mounts:
         self._working: dict[str, set[asyncio.Task[None]]] = {}  # by attempt
 
     async def place(self, agent: AgentPort, attempt: Attempt, job: Workload, node: Node) -> None:
-        """All copies of its task are on the node. Raises a border error; `Transient` when it was told to
+        """All storage of its task is on the node. Raises a border error; `Transient` when it was told to
         stop meanwhile."""
         task = task_of(job)
-        if task is None or not copies_of(task):
+        if task is None or not task.storage_mounts:
             return
         working = asyncio.ensure_future(self._place_all(agent, attempt, job, node, task))
         mine = self._working.setdefault(attempt.id, set())
@@ -88,7 +92,10 @@ class Mounts:
         """What its ended ranks have written is in its stores. Of one path on several nodes the lowest rank's
         counts. Raises a border error."""
         task = task_of(job)
-        for each in task.returns if task is not None else ():
+        assert task is not None
+        is_going = attempt.outcome is Outcome.PREEMPTED  # it goes on elsewhere; there is little time
+        await self._flush(agents, job, task, _HURRY_S if is_going else _PATIENCE_S)
+        for each in task.returns if not is_going else ():
             done = self._sent.setdefault((attempt.id, each.path), set())
             count, size = 0, 0
             with store_errors(each.path):
@@ -102,6 +109,22 @@ class Mounts:
             while len(self._sent) > _SENT_MAX:
                 del self._sent[next(iter(self._sent))]
 
+    async def _flush(self, agents: Sequence[AgentPort], job: Workload, task: Task, patience_s: float) -> None:
+        """Raises RequestRefused with what is not in its store."""
+        written = {in_workdir(mount.target): mount for mount in task.storage_mounts if is_written(mount)}
+        if not written:
+            return
+        for index, agent in enumerate(agents):
+            left = await agent.settle(tuple(written), patience_s, unmount=job.host_id is None)
+            for target, paths in left.items():
+                mount = written[target]
+                names = ", ".join(f"`{path}`" for path in paths[:5]) + (" and more" if len(paths) > 5 else "")
+                raise RequestRefused(
+                    "storage",
+                    f"`{mount.target}`: {many(len(paths), 'file')} did not get from node {index} to "
+                    f"{url_of(mount)}: {names}; look whether the server's credentials may write there",
+                )
+
     def abandon(self, attempt_id: str) -> None:
         """What is copied for an attempt that is to end is left where it is."""
         for working in self._working.get(attempt_id, ()):
@@ -110,14 +133,62 @@ class Mounts:
     async def _place_all(
         self, agent: AgentPort, attempt: Attempt, job: Workload, node: Node, task: Task
     ) -> None:
-        for mount in copies_of(task):
+        for mount in task.storage_mounts:
             try:
                 with store_errors(mount.target):
+                    if is_mounted(mount) and await self._mounts(agent, job, node, mount):
+                        continue
                     listing = await self._listing(attempt.id, mount, task.sync)
                     await self._fetch(agent, job, node, mount, listing, task.sync)
             except Transient:
                 self._listings.pop((attempt.id, mount.target), None)  # it may have changed
                 raise
+
+    async def _mounts(self, agent: AgentPort, job: Workload, node: Node, mount: StorageMount) -> bool:
+        """Mount it; False: it is to be copied, because this node or its store cannot, and the task only
+        reads."""
+        bucket, key = self.opened(mount)
+        read_only = not is_written(mount)
+        try:
+            if not bucket.traits.mounts:
+                raise RequestRefused("fuse", f"{bucket.url} is no store that nodes can mount")
+            keys = await asyncio.to_thread(cast(GivesKeys, bucket).mount_keys, key, writes=not read_only)
+            await agent.mount(
+                MountOrder(
+                    target=in_workdir(mount.target),
+                    path=keys.path,
+                    settings=keys.settings,
+                    options=options_of(mount),
+                    cached=mount.mode == "MOUNT_CACHED",
+                    read_only=read_only,
+                )
+            )
+        except RequestRefused as error:
+            if error.field != "fuse":
+                raise
+            if read_only:
+                await self._say(job, f"{error}: {mount.target} is copied")
+                return False
+            raise RequestRefused(
+                "storage",
+                f"`{mount.target}`: {error}; say `mode: COPY`, or `config: {{mount: {{read_only: true}}}}` "
+                "if it is only read: then it is copied where it cannot be mounted",
+            ) from None
+        await self._warn_of_others(job, mount)
+        return True
+
+    async def _warn_of_others(self, job: Workload, mount: StorageMount) -> None:
+        """Nobody keeps two jobs apart that write to one bucket."""
+        if not is_written(mount):
+            return
+        url = url_of(mount)
+        for other in (await self._store.snapshot()).workloads.values():
+            task = task_of(other) if other.id != job.id and kind_of(other).runs else None
+            mounts = task.storage_mounts if task is not None else ()
+            if any(is_written(each) and overlap(url, url_of(each)) for each in mounts):
+                who = f"job {job_label(other)} also writes to {url}"
+                await self._say(job, f"{who}: of two writes of one file the later one stays")
+                return
 
     async def _listing(self, attempt_id: str, mount: StorageMount, rules: SyncRules) -> Listing:
         key = (attempt_id, mount.target)
@@ -267,17 +338,16 @@ class _Sink:
         href = self._bucket.sign(self._key(path), "PUT", _SIGNED_S) or ""
         return "" if (urlsplit(href).hostname or "").startswith(_LOOPBACK) else href
 
+    @property
+    def headers(self) -> Mapping[str, str]:
+        return self._bucket.traits.put_headers
+
     def write(self, path: str, size: int, pieces: Iterator[bytes]) -> None:
         self._bucket.write(self._key(path), pieces, Extra(size=size))
 
     def sent(self, path: str, size: int) -> None:
         self._done.add(path)
         self.bytes += size
-
-
-def copies_of(task: Task) -> list[StorageMount]:
-    """Mounts whose files are copied to nodes."""
-    return [mount for mount in task.storage_mounts if mount.mode == "COPY"]
 
 
 def in_workdir(target: str) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Final
+from typing import Final, cast
 
 import msgspec
 
@@ -53,6 +53,13 @@ class Directory:
 
     def find(self, head: RequestHead) -> tuple[Service, int] | None:
         """The service of a request, and how many bytes of its path are the prefix."""
+        known, place = head.place
+        if known is not self:
+            place = self._find(head)
+            head.place = (self, place)
+        return cast("tuple[Service, int] | None", place)
+
+    def _find(self, head: RequestHead) -> tuple[Service, int] | None:
         service = self._hosts.get(head.host)
         if service is None and self._wildcards:
             dot = head.host.find(b".")

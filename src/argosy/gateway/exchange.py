@@ -30,7 +30,7 @@ _PHRASES: Final = {
 class Forward:
     """Pass the request on to a replica."""
 
-    __slots__ = ("answer_timeout_s", "extra", "fields", "pool", "repeat", "target")
+    __slots__ = ("answer_timeout_s", "extra", "fields", "pool", "repeat", "start", "target")
 
     def __init__(
         self,
@@ -41,8 +41,10 @@ class Forward:
         extra: bytes = b"",
         repeat: bool = False,
         answer_timeout_s: int = 600,
+        start: bytes = b"",
     ) -> None:
         self.pool = pool
+        self.start = start  # the request's line and fields as they are sent, where they are known already
         self.target = target  # empty: as the client said it
         self.fields = fields  # None: as the client said them
         self.extra = extra  # more lines, each with its CRLF
@@ -172,28 +174,33 @@ class Exchange:
 
     def render_request(self, forward: Forward) -> bytes:
         """The request as the replica sees it, with what has come of the body."""
+        start = forward.start or self.render_start(forward)
+        request = b"%bx-forwarded-for: %b\r\nx-forwarded-proto: %b\r\nx-argosy-request-id: %b\r\n\r\n" % (
+            start,
+            self.ip,
+            b"https" if self.secure else b"http",
+            self.id,
+        )
+        if self.pieces:
+            return request + (self.pieces[0] if len(self.pieces) == 1 else b"".join(self.pieces))
+        return request
+
+    def render_start(self, forward: Forward) -> bytes:
+        """The request's line and its fields, but for those that tell its client and its id."""
         head = self.head
         fields = head.fields if forward.fields is None else forward.fields
         if self.body is not None and head.expects:
             fields = head.without(b"expect")
-        request = (
-            b"%b %b HTTP/1.%d\r\n%b%b"
-            b"x-forwarded-for: %b\r\nx-forwarded-proto: %b\r\nx-argosy-request-id: %b\r\n"
-        ) % (
+        start = b"%b %b HTTP/1.%d\r\n%b%b" % (
             head.method,
             forward.target or head.path + head.query,
             head.minor,
             fields,
             forward.extra,
-            self.ip,
-            b"https" if self.secure else b"http",
-            self.id,
         )
         if head.upgrade:
-            request += b"connection: upgrade\r\nupgrade: " + head.upgrade + b"\r\n"
-        if self.pieces:
-            return b"%b\r\n%b" % (request, b"".join(self.pieces))
-        return request + b"\r\n"
+            start += b"connection: upgrade\r\nupgrade: " + head.upgrade + b"\r\n"
+        return start
 
     def render_answer(self, head: AnswerHead, *, closing: bool) -> bytes:
         """The head of the answer as the client sees it."""

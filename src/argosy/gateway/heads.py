@@ -55,7 +55,7 @@ class RequestHead:
 
     __slots__ = (
         "_values", "_without_key", "expects", "fields", "forwarded_for", "forwarded_proto", "host", "keep",
-        "length", "method", "minor", "path", "query", "upgrade",
+        "length", "method", "minor", "path", "place", "query", "start", "upgrade",
     )  # fmt: skip
 
     def __init__(self, method: bytes, path: bytes, query: bytes, minor: int) -> None:
@@ -73,6 +73,9 @@ class RequestHead:
         self.forwarded_proto = b""
         self._values: dict[bytes, bytes] | None = None
         self._without_key: bytes | None = None
+        #: What was found out about it before, by who found it out: equal heads have the same place and start.
+        self.place: tuple[object, object] = (None, None)
+        self.start: tuple[object, bytes] = (None, b"")
 
     def get(self, name: bytes) -> bytes | None:
         """The value of a field that is passed on; `name` in lower case. Several are joined by commas,

@@ -33,11 +33,12 @@ class Held:
 class Queue:
     """The requests of one service that wait."""
 
-    __slots__ = ("_held", "_now_s", "refused", "total")
+    __slots__ = ("_held", "_now_s", "is_empty", "refused", "total")
 
     def __init__(self, now_s: Callable[[], float]) -> None:
         self._held: collections.deque[Held] = collections.deque()
         self._now_s = now_s
+        self.is_empty = True
         self.total = 0
         self.refused = 0
 
@@ -57,6 +58,7 @@ class Queue:
             return refusal(429, "too-many-held", text, fields=self.retry_after(rule))
         self.total += 1
         self._held.append(Held(exchange, self._now_s()))
+        self.is_empty = False
         return None
 
     def retry_after(self, rule: Holding) -> bytes:
@@ -68,6 +70,7 @@ class Queue:
         for held in self._held:
             if held.exchange is exchange:
                 self._held.remove(held)
+                self.is_empty = not self._held
                 return True
         return False
 
@@ -82,7 +85,9 @@ class Queue:
             if forward is None:
                 return
             self._held.popleft()
+            self.is_empty = not self._held
             exchange.proceed(forward)
+        self.is_empty = True
 
     def sweep(self, rule: Holding, name: str) -> None:
         """Refuse what has waited for too long, and tell streaming clients that something goes on."""
@@ -90,6 +95,7 @@ class Queue:
         late = [held for held in self._held if now_s - held.since_s >= rule.timeout_s]
         for held in late:
             self._held.remove(held)
+            self.is_empty = not self._held
             self.refused += 1
             text = f"no replica of `{name}` was ready within {rule.timeout_s} s"
             held.exchange.proceed(refusal(503, "no-replica", text, fields=self.retry_after(rule)))

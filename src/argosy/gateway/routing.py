@@ -180,7 +180,7 @@ class Router:
 
     def _send_or_hold(self, exchange: Exchange, trip: Trip) -> Forward | Answer | None:
         service = trip.service
-        if not len(service.queue):  # nobody overtakes those who wait
+        if service.queue.is_empty:  # nobody overtakes those who wait
             forward = self._send(exchange, trip)
             if forward is not None:
                 return forward
@@ -220,7 +220,7 @@ class Router:
             trip.tried.append(replica)
             replica.counters.errors += 1
             if replica.failed():
-                replica.revision.settle(self.table.region)
+                service.settle(self.table.region)
         early = why in _UNSENT or why in ("closed", _STALE)
         repeatable = exchange.may_repeat or (why in _UNSENT and exchange.pieces is not None)
         if not (early and repeatable):
@@ -263,7 +263,7 @@ class Router:
             self._log.add(_line(exchange, now_s, self._now_ms()))
         if isinstance(trip, Trip):
             self._leave(exchange, trip)
-            if len(trip.service.queue):
+            if not trip.service.queue.is_empty:
                 self._release(trip.service)
 
     def _leave(self, exchange: Exchange, trip: Trip) -> None:
@@ -273,7 +273,7 @@ class Router:
 
     def _release(self, service: Service) -> None:
         """Send what waits and can be sent."""
-        if len(service.queue):
+        if not service.queue.is_empty:
             service.queue.release(self._send_held)
 
     def _send_held(self, exchange: Exchange) -> Forward | None:
@@ -292,7 +292,7 @@ class Router:
 
     def _settled(self, service: Service, replica: Replica) -> None:
         """A suspect is ready again."""
-        replica.revision.settle(self.table.region)
+        service.settle(self.table.region)
         self._release(service)
 
     def wanted(self) -> tuple[Wanted, ...]:

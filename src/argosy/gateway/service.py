@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Final
 
 from argosy.gateway.addresses import parse_address
@@ -49,6 +49,7 @@ class Service:
         self._now_s = now_s
         self._probes: set[asyncio.Task[None]] = set()
         self._shares = Shares()
+        self._open: list[Revision] = []  # revisions that take requests now
         self._budget = _RETRY_FIRST
         self._left: list[Replica] = []  # out of the table, with requests in flight
 
@@ -66,9 +67,8 @@ class Service:
             revision = revisions[told.id] = self.revisions.get(told.id) or Revision(told)
             revision.weight = told.weight
             revision.all = [self._replica(each, revision, before) for each in told.replicas]
-        for revision in revisions.values():
-            revision.settle(region)
         self.revisions = revisions
+        self.settle(region)
         self._let_go(before.values())
 
     def _replica(self, route: ReplicaRoute, revision: Revision, before: dict[str, Replica]) -> Replica:
@@ -95,6 +95,7 @@ class Service:
         """The service left the table."""
         self._let_go(list(self.replicas()))
         self.revisions = {}
+        self._open = []
         self.queue.release(self._refuse_held)
 
     def _refuse_held(self, exchange: Exchange) -> Forward | None:
@@ -108,22 +109,27 @@ class Service:
 
     # --- the choice --------------------------------------------------------------------------------
 
-    def choose(self, exchange: Exchange, without: Iterable[Replica] = ()) -> Replica | None:
+    def choose(self, exchange: Exchange, without: Sequence[Replica] = ()) -> Replica | None:
         """A replica that takes the request; None: there is none now."""
-        open_now = [each for each in self.revisions.values() if each.weight > 0 and each.ready]
+        open_now = self._open
         if not open_now:
             return None
-        revision = self._revision(exchange, open_now)
+        revision = open_now[0] if len(open_now) == 1 else self._revision(exchange, open_now)
         free = revision.free()
         if not free and len(open_now) > 1:
             for other in open_now:
                 free = free or other.free()
-        tried = list(without)
-        if tried:
-            free = [replica for replica in free if replica not in tried]
-        if not free:
-            return None
-        return self.balancer.choose(exchange, free) if len(free) > 1 else free[0]
+        if without:
+            free = [replica for replica in free if replica not in without]
+        if len(free) > 1:
+            return self.balancer.choose(exchange, free)
+        return free[0] if free else None
+
+    def settle(self, region: str) -> None:
+        """Find out anew which replicas take requests."""
+        for revision in self.revisions.values():
+            revision.settle(region)
+        self._open = [each for each in self.revisions.values() if each.weight > 0 and each.ready]
 
     def _revision(self, exchange: Exchange, among: list[Revision]) -> Revision:
         if len(among) == 1:
@@ -184,17 +190,18 @@ class Service:
     def forward(self, exchange: Exchange, replica: Replica, prefix: int) -> Forward:
         """How the request goes to the replica."""
         route, head = self.route, exchange.head
-        extra, target = b"x-forwarded-host: " + head.host + b"\r\n" if head.host else b"", b""
-        if prefix and not route.keep_prefix:
-            target = (head.path[prefix:] or b"/") + head.query
-            extra += b"x-forwarded-prefix: " + head.path[:prefix] + b"\r\n"
+        known, start = head.start
+        if known is not route:
+            fields = head.without_key() if route.keys and not route.pass_authorization else None
+            extra, target = b"x-forwarded-host: " + head.host + b"\r\n" if head.host else b"", b""
+            if prefix and not route.keep_prefix:
+                target = (head.path[prefix:] or b"/") + head.query
+                extra += b"x-forwarded-prefix: " + head.path[:prefix] + b"\r\n"
+            start = exchange.render_start(Forward(replica.pool, target=target, fields=fields, extra=extra))
+            if not head.expects:
+                head.start = (route, start)
         return Forward(
-            replica.pool,
-            target=target,
-            fields=head.without_key() if route.keys and not route.pass_authorization else None,
-            extra=extra,
-            repeat=route.retry_post,
-            answer_timeout_s=route.answer_timeout_s,
+            replica.pool, start=start, repeat=route.retry_post, answer_timeout_s=route.answer_timeout_s
         )
 
     # --- care --------------------------------------------------------------------------------------

@@ -84,12 +84,9 @@ class Copier:
 
 
 def _request(exchange: Exchange, forward: Forward) -> bytes:
-    head = exchange.head
-    return b"%b %b HTTP/1.%d\r\n%bx-argosy-shadow: 1\r\nx-argosy-request-id: %b\r\n\r\n%b" % (
-        head.method,
-        forward.target or head.path + head.query,
-        head.minor,
-        head.without(b"expect") if forward.fields is None else forward.fields,
+    start = forward.start or exchange.render_start(forward)
+    return b"%bx-argosy-shadow: 1\r\nx-argosy-request-id: %b\r\n\r\n%b" % (
+        start,
         exchange.id,
         b"".join(exchange.pieces or ()),
     )

@@ -26,6 +26,7 @@ from argosy.infra.agent_port import (
     Fetched,
     FetchOrder,
     Kept,
+    MountOrder,
     RankOrder,
     Report,
     SendOrder,
@@ -38,6 +39,8 @@ T = TypeVar("T")
 _POOL_MAX: Final = 8  # connections for calls; kept when idle, because a new one through SSH is dear
 _CALL_S: Final = 30.0
 _TREE_S: Final = 900.0
+_MOUNT_S: Final = 90.0
+_SETTLE_S: Final = 6 * 3600.0  # the agent gives up much earlier when nothing moves
 _PACK_BYTES: Final = 8 << 20
 _STREAM_LIMIT_BYTES: Final = 2 << 20  # a StreamReader stops reading ahead at twice this
 
@@ -152,6 +155,16 @@ class _Failure(msgspec.Struct, frozen=True):
     error: str = "transient"
     field: str = ""
     text: str = ""
+
+
+class _Settle(msgspec.Struct, frozen=True):
+    targets: Sequence[str]
+    patience_s: float
+    unmount: bool
+
+
+class _Settled(msgspec.Struct, frozen=True):
+    left: dict[str, tuple[str, ...]] = {}
 
 
 class _Nothing(msgspec.Struct, frozen=True):
@@ -364,6 +377,15 @@ class AgentClient:
         from argosy.infra.agent_sending import Sending
 
         return await self._exchanged("/send", lambda channel: Sending(channel, order, sink).run())
+
+    async def mount(self, order: MountOrder) -> None:
+        await self._post("/mount", order, _MOUNT_S)
+
+    async def settle(
+        self, targets: Sequence[str], patience_s: float, *, unmount: bool
+    ) -> Mapping[str, Sequence[str]]:
+        answer = await self._post("/settle", _Settle(targets, patience_s, unmount), _SETTLE_S)
+        return msgspec.json.decode(answer, type=_Settled).left
 
     async def _exchanged(self, path: str, talk: Callable[[Channel], Awaitable[T]]) -> T:
         channel = await self._upgrade(path, _Nothing())

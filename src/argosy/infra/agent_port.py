@@ -157,6 +157,21 @@ class Fetched(msgspec.Struct, frozen=True, kw_only=True):
     why: str = ""  # why some did
 
 
+class MountOrder(msgspec.Struct, frozen=True, kw_only=True):
+    """A bucket that appears at `target`. `settings` are those of `infra.buckets.MountKeys`: secrets, which
+    are in the memory of one process there. `options`: of rclone, as `name=value`."""
+
+    target: str
+    path: str
+    settings: Mapping[str, str]
+    options: tuple[str, ...] = ()
+    cached: bool = False
+    read_only: bool = False
+
+    def __repr__(self) -> str:
+        return f"MountOrder(target={self.target!r}, path={self.path!r})"
+
+
 class SendOrder(msgspec.Struct, frozen=True, kw_only=True):
     """What lies at `path` of the node goes to a store."""
 
@@ -165,6 +180,10 @@ class SendOrder(msgspec.Struct, frozen=True, kw_only=True):
 
 class DataSink(Protocol):
     """Where files of a node go."""
+
+    @property
+    def headers(self) -> Mapping[str, str]:
+        """What a PUT says, too."""
 
     def wants(self, path: str, size: int) -> bool:
         """Whether this file is to be sent; `path` "": what was asked for is itself a file."""
@@ -254,6 +273,17 @@ class AgentPort(Protocol):
         are removed, unless somebody changed them. Repeating it goes on where it was. Raises
         `RequestRefused` for a target that is not allowed and a disk that is too small, and what the source
         raises."""
+
+    async def mount(self, order: MountOrder) -> None:
+        """Make a bucket appear as a folder; the same again is harmless. Raises `RequestRefused`, of the field
+        `fuse` where the node cannot mount anything."""
+
+    async def settle(
+        self, targets: Sequence[str], patience_s: float, *, unmount: bool
+    ) -> Mapping[str, Sequence[str]]:
+        """Wait until all that was written to these mounts is in their stores, and unmount them if wanted. It
+        waits as long as something arrives, and `patience_s` after that. By target: files that did not
+        get there."""
 
     async def send(self, order: SendOrder, sink: DataSink) -> int:
         """Give files to a store, by addresses that the node puts itself, else through this connection; how

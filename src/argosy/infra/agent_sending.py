@@ -56,7 +56,7 @@ class Sending:
                 index = todo.popleft()
                 href = await asyncio.to_thread(self._sink.address, *files[index])
                 if href:
-                    self._say({"put": index, "href": href})
+                    self._say({"put": index, "href": href, "headers": dict(self._sink.headers)})
                     outstanding += 1
                 else:
                     through_here.append(index)

@@ -52,6 +52,7 @@ class Traits(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     writes: bool = True
     signs: bool = False  # `sign` gives URLs
     conditions: bool = True  # writes under `Conditions`
+    mounts: bool = False  # `GivesKeys`: nodes can mount it
     makes_buckets: bool = False
     encryption: tuple[str, ...] = ()  # types of `Encryption` that may be asked for
     md5_etags: bool = False  # an ETag without `-` is the MD5 of the bytes
@@ -117,6 +118,25 @@ class Bucket(Protocol):
 
     def close(self) -> None:
         """Connections go. A later call makes new ones."""
+
+
+class MountKeys(msgspec.Struct, frozen=True, kw_only=True):
+    """With what a mounting tool reaches a bucket. `settings`: options of an rclone remote by their names,
+    secrets among them; `path`: the bucket as rclone names it; `scoped`: good for this bucket only."""
+
+    settings: Mapping[str, str]
+    path: str
+    scoped: bool = False
+
+    def __repr__(self) -> str:
+        return f"MountKeys(path={self.path!r})"
+
+
+class GivesKeys(Protocol):
+    """A bucket whose traits say `mounts`."""
+
+    def mount_keys(self, key: str, *, writes: bool) -> MountKeys:
+        """For what lies below `key`. Raises a `BucketError`."""
 
 
 class Opened(NamedTuple):

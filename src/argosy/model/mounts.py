@@ -34,11 +34,30 @@ class MountEncryption(msgspec.Struct, frozen=True, kw_only=True):
     key_id: str = ""
 
 
+class MountTuning(msgspec.Struct, frozen=True, kw_only=True):
+    """Of one mode; sizes and times as rclone writes them."""
+
+    read_only: bool = False
+    transfers: int | str | None = None
+    buffer_size: int | str | None = None
+    vfs_cache_max_size: int | str | None = None
+    vfs_cache_max_age: int | str | None = None
+    vfs_read_ahead: int | str | None = None
+    vfs_read_chunk_size: int | str | None = None
+    vfs_write_back: int | str | None = None
+
+
+class MountConfig(msgspec.Struct, frozen=True, kw_only=True):
+    mount: MountTuning = MountTuning()
+    mount_cached: MountTuning = MountTuning()
+
+
 class MountExtra(msgspec.Struct, frozen=True, kw_only=True):
     """What of `StorageMount.extra` is read."""
 
     encryption: MountEncryption = MountEncryption()
-    bucket_sub_path: str = msgspec.field(name="_bucket_sub_path", default="")
+    config: MountConfig = MountConfig()
+    bucket_sub_path: str | bool | None = msgspec.field(name="_bucket_sub_path", default=None)
 
 
 def is_url(source: str) -> bool:
@@ -63,5 +82,42 @@ def url_of(mount: StorageMount) -> str:
     if urls:
         return urls[0]
     scheme = SCHEMES.get((mount.store or "argosy").lower(), (mount.store or "").lower())
-    below = extra_of(mount).bucket_sub_path.strip("/")
+    below = str(extra_of(mount).bucket_sub_path or "").strip("/")
     return f"{scheme}://{mount.name}" + (f"/{below}" if below else "")
+
+
+def is_mounted(mount: StorageMount) -> bool:
+    """Whether it is streamed, not copied."""
+    return mount.mode != "COPY"
+
+
+def tuning_of(mount: StorageMount) -> MountTuning:
+    config = extra_of(mount).config
+    return config.mount_cached if mount.mode == "MOUNT_CACHED" else config.mount
+
+
+def is_written(mount: StorageMount) -> bool:
+    """Whether programs may write to the store through it."""
+    return is_mounted(mount) and not tuning_of(mount).read_only
+
+
+def options_of(mount: StorageMount) -> tuple[str, ...]:
+    """As rclone takes them, without dashes.
+
+    >>> tuned = '{"config": {"mount_cached": {"transfers": 8, "vfs_cache_max_size": "10G"}}}'
+    >>> options_of(StorageMount(target="/d", name="b", mode="MOUNT_CACHED", extra=tuned))
+    ('transfers=8', 'vfs-cache-max-size=10G')
+    """
+    tuning = tuning_of(mount)
+    named = ((name, getattr(tuning, name)) for name in tuning.__struct_fields__ if name != "read_only")
+    return tuple(f"{name.replace('_', '-')}={value}" for name, value in named if value is not None)
+
+
+def overlap(one: str, other: str) -> bool:
+    """Whether what lies at one URL may lie at the other, too.
+
+    >>> overlap("s3://b/x/", "s3://b/x/y"), overlap("s3://b/x", "s3://b/xy"), overlap("s3://b", "s3://b/z")
+    (True, False, True)
+    """
+    first, second = one.rstrip("/") + "/", other.rstrip("/") + "/"
+    return first.startswith(second) or second.startswith(first)

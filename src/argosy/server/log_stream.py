@@ -240,6 +240,8 @@ class LogStreams:
             return "setup runs"
         task = job_task(job)
         has_files = task is not None and (task.workdir_tree or any(mount.tree for mount in task.file_mounts))
+        if task is not None and task.storage_mounts and None in facts:
+            return "data comes to the nodes: `argosy events` says how far it is"
         return "files are sent to the nodes" if has_files and None in facts else ""
 
     def _is_complete(self, ids: dict[int, str], offsets: dict[int, int]) -> bool:

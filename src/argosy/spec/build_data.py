@@ -92,7 +92,7 @@ def _mount(name: str, target: str, entry: Entry, reader: Reader) -> FileMount | 
         local = [source for source in made.sources if not split_url(source)]
         if local and made.mode == "COPY" and made.name is None and len(made.sources) == 1:
             return FileMount(target=target, source=local[0])
-        if made.mode != "COPY" or local:
+        if local:
             reader.postpone(f"file_mounts {target}", entry.place)
         elif not made.persistent:
             reader.postpone(f"file_mounts {target} persistent", entry.place)
@@ -101,8 +101,6 @@ def _mount(name: str, target: str, entry: Entry, reader: Reader) -> FileMount | 
     if name == "file_mounts" and not split_url(source):
         return FileMount(target=target, source=source)
     mode = "COPY" if name == "file_mounts" else "MOUNT"
-    if mode != "COPY":
-        reader.postpone(f"file_mounts {target}", entry.place)
     return StorageMount(target=target, sources=(source,), mode=mode)
 
 

@@ -253,8 +253,6 @@ TASK: Final = Table(
         ),
         Field(
             name="storage_mounts",
-            later=True,
-            quiet=True,
             shape=MapOf(
                 key=TARGET,
                 value=OneOf(says="a URL or a mapping", shapes=(SOURCE, STORAGE)),

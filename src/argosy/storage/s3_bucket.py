@@ -28,6 +28,7 @@ from argosy.infra.buckets import (
     Damaged,
     Encryption,
     Extra,
+    MountKeys,
     NotEncrypted,
     ObjectMissing,
     Traits,
@@ -40,7 +41,9 @@ PART_BYTES: Final = 16 << 20
 _PARTS_MAX: Final = 9_000
 _PARALLEL: Final = 6
 _COPY_MAX: Final = 5 << 30
-S3_TRAITS: Final = Traits(signs=True, makes_buckets=True, encryption=("AES256", "aws:kms"), md5_etags=True)
+S3_TRAITS: Final = Traits(
+    signs=True, makes_buckets=True, mounts=True, encryption=("AES256", "aws:kms"), md5_etags=True
+)
 _SSE: Final = "x-amz-server-side-encryption"
 _KMS: Final = "x-amz-server-side-encryption-aws-kms-key-id"
 
@@ -221,6 +224,24 @@ class S3Bucket:
         return self._wire.sign(key, method, seconds, self._encrypting() if method == "PUT" else {})
 
     # -- the bucket -----------------------------------------------------------------------------------------
+
+    def mount_keys(self, key: str, *, writes: bool) -> MountKeys:
+        wire, keys = self._wire, self._wire.keys_of()
+        found = {
+            "type": "s3",
+            "provider": "Other",
+            "endpoint": wire.endpoint,
+            "region": wire.region,
+            "force_path_style": "false" if wire.site.virtual_host else "true",
+            "no_check_bucket": "true",
+            "access_key_id": keys.id if keys is not None else "",
+            "secret_access_key": keys.secret if keys is not None else "",
+            "session_token": keys.token if keys is not None else "",
+            "server_side_encryption": self._encryption.type,
+            "sse_kms_key_id": self._encryption.key_id,
+        }
+        settings = {name: value for name, value in found.items() if value}
+        return MountKeys(settings=settings, path=f"{wire.bucket}/{key}".rstrip("/"))
 
     def make(self) -> None:
         body = b""

@@ -81,6 +81,8 @@ class Machine:
         self.trees: dict[str, bytes] = {}
         self.placed: dict[str, str] = {}  # target → digest of the tree there
         self.data: dict[str, tuple[str, ...]] = {}  # target → objects that are files there
+        self.has_fuse = True
+        self.mounted: dict[str, str] = {}  # target → bucket and folder
         self.written: tuple[str, ...] = ()  # what its programs leave to be sent, of one byte each
         self.boot_timer: asyncio.TimerHandle | None = None
         self.rate = 1.0  # how fast its clock runs

@@ -20,6 +20,7 @@ from argosy.infra.agent_port import (
     Fetched,
     FetchOrder,
     Kept,
+    MountOrder,
     RankOrder,
     Report,
     SendOrder,
@@ -218,6 +219,22 @@ class SimAgent:
         machine.data[order.target] = tuple(each.path for each in order.files)
         await self._answer("fetch", machine)
         return Fetched(files=len(order.files), bytes=total)
+
+    async def mount(self, order: MountOrder) -> None:
+        machine = await self._call("mount")
+        if not machine.has_fuse:
+            raise border.RequestRefused("fuse", f"{self.address} cannot mount buckets: there is no /dev/fuse")
+        machine.mounted[order.target] = order.path
+        await self._answer("mount", machine)
+
+    async def settle(
+        self, targets: Sequence[str], patience_s: float, *, unmount: bool
+    ) -> Mapping[str, Sequence[str]]:
+        machine = await self._call("settle")
+        for target in targets if unmount else ():
+            machine.mounted.pop(target, None)
+        await self._answer("settle", machine)
+        return {}
 
     async def send(self, order: SendOrder, sink: DataSink) -> int:
         machine = await self._call("send")

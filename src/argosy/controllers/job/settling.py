@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from argosy.controllers.policies import lost_text
 from argosy.controllers.view import Action, SettleData, View, WakeAt, data_of
 from argosy.model.kinds.job import job_task
+from argosy.model.mounts import is_written
 from argosy.model.phases import NodePhase, Outcome
 from argosy.model.rows import Attempt, Node, Workload
 
@@ -19,11 +20,14 @@ def settling(
 ) -> list[Action] | str:
     """What is to be done first; [] when nothing is, or a text that says what did not get to its store."""
     task = job_task(job)
-    if not task.returns or outcome not in _SENT_AFTER or view.observed.settled(attempt.id):
+    written = [mount.target for mount in task.storage_mounts if is_written(mount)]
+    sends = task.returns if outcome in _SENT_AFTER else ()
+    flushes = written if outcome in (*_SENT_AFTER, Outcome.PREEMPTED) else []
+    if not (sends or flushes) or view.observed.settled(attempt.id):
         return []
     if not any(view.observed.rank(f"{attempt.id}.{place.rank}") for place in attempt.placements):
         return []  # nothing of it ever ran
-    paths = ", ".join(f"`{each.path}`" for each in task.returns)
+    paths = ", ".join(f"`{path}`" for path in (*(each.path for each in sends), *flushes))
     present = [node for node in nodes if node is not None]
     for node in present:
         link = view.observed.link(node.id)
@@ -38,7 +42,7 @@ def settling(
     failure = view.observed.failure(data_of(attempt.id))
     if failure is not None:
         if failure.code == "request-refused" or failure.count >= TRIES:
-            return f"{paths} was not sent: {failure.text}"
+            return failure.text if flushes and not sends else f"{paths} was not sent: {failure.text}"
         if view.now_ms < failure.after_ms:
             return [WakeAt(job.id, failure.after_ms)]
     return [SettleData(attempt, job, tuple(present))]

@@ -17,8 +17,14 @@ _STREAMING: Final = "STREAMING-"
 _SMALL_BYTES: Final = 512 << 10
 _LINE_MAX: Final = 8 << 10
 _CHUNK: Final = re.compile(rb"([0-9a-fA-F]+)(?:;chunk-signature=([0-9a-f]{64}))?")
-#: Checksums that are checked. Others (CRC32C, CRC64NVME) are taken and not told again.
-CHECKSUMS: Final = ("x-amz-checksum-crc32", "x-amz-checksum-sha1", "x-amz-checksum-sha256")
+#: Checksums that are checked and told again.
+CHECKSUMS: Final = (
+    "x-amz-checksum-crc32",
+    "x-amz-checksum-crc32c",
+    "x-amz-checksum-crc64nvme",
+    "x-amz-checksum-sha1",
+    "x-amz-checksum-sha256",
+)
 
 
 class Digest(Protocol):
@@ -41,6 +47,10 @@ class _Crc32:
 def _digest_of(name: str) -> Digest:
     if name.endswith("crc32"):
         return _Crc32()
+    if name.endswith(("crc32c", "crc64nvme")):
+        from argosy.facades.s3.crc import crc32c, crc64nvme  # with numpy, which few clients need
+
+        return crc32c() if name.endswith("crc32c") else crc64nvme()
     return hashlib.sha1(usedforsecurity=False) if name.endswith("sha1") else hashlib.sha256()
 
 
