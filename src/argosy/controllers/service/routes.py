@@ -37,10 +37,6 @@ POLICIES: Final[dict[str, PolicyName]] = {
     "prefix_aware": "prefix-aware",
     "least_work": "least-work",
     "least_tokens": "least-tokens",
-    "power_of_two": "power-of-two",
-    "consistent_hash": "consistent-hash",
-    "least_work": "least-work",
-    "prefix_aware": "prefix-aware",
 }
 _LEAVING: Final = (ReplicaState.SUSPECT, ReplicaState.DRAINING)
 
