@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from dataclasses import dataclass
 
 SYNC_BYTES = 6 * 1024 * 1024  # of a request or an answer
 ASYNC_BYTES = 1024 * 1024
@@ -12,36 +13,29 @@ INIT_S = 10.0
 STOP_S = 0.5  # between SIGTERM and SIGKILL of an environment
 
 
+@dataclass
 class Settings:
     """One function on this replica."""
 
-    def __init__(
-        self,
-        handler: str,
-        *,
-        root: str = ".",
-        name: str = "function",
-        command: tuple[str, ...] = (),
-        timeout_s: float = 3.0,
-        concurrency: int = 10,
-        provisioned: int = 0,
-        idle_s: float = 300.0,
-        memory_mb: int = 128,
-        preload: bool = False,
-        stream: bool = False,
-        version: str = "$LATEST",
-        aliases: tuple[str, ...] = (),
-        failures: str = "",
-        retries_s: tuple[float, ...] = (60.0, 120.0),
-        max_age_s: float = 6 * 3600.0,
-    ) -> None:
-        self.handler, self.root, self.name = handler, os.path.abspath(root), name
-        self.command = command  # speaks the runtime API itself; (): Python, from the fork server
-        self.timeout_s, self.concurrency, self.provisioned = timeout_s, concurrency, provisioned
-        self.idle_s, self.memory_mb, self.preload, self.stream = idle_s, memory_mb, preload, stream
-        self.version, self.aliases = version, aliases
-        self.failures = failures  # file to which events go that failed for good, one JSON a line
-        self.retries_s, self.max_age_s = retries_s, max_age_s
+    handler: str
+    root: str = "."
+    name: str = "function"
+    command: tuple[str, ...] = ()  # speaks the runtime API itself; (): Python, from the fork server
+    timeout_s: float = 3.0
+    concurrency: int = 10
+    provisioned: int = 0
+    idle_s: float = 300.0
+    memory_mb: int = 128  # as handlers are told
+    preload: bool = False
+    stream: bool = False  # the URL streams answers
+    version: str = "$LATEST"
+    aliases: tuple[str, ...] = ()
+    failures: str = ""  # file to which events go that failed for good, one JSON a line
+    retries_s: tuple[float, ...] = (60.0, 120.0)  # between the tries of an event nobody waits for
+    max_age_s: float = 6 * 3600.0
+
+    def __post_init__(self) -> None:
+        self.root = os.path.abspath(self.root)
 
     @property
     def arn(self) -> str:
