@@ -2,6 +2,7 @@
 
 from argosy import aio as aio
 from argosy import jobs as jobs
+from argosy import serve as serve
 from argosy.client.async_client import AsyncClient as AsyncClient
 from argosy.client.sdk import *  # noqa: F403
 

@@ -10,7 +10,7 @@ Each event loop has its own client; `AsyncClient` has every endpoint.
 
 from __future__ import annotations
 
-from argosy.aio import jobs
+from argosy.aio import jobs, serve
 from argosy.client import facade
 from argosy.client.awaiting import awaiting, current_client
 
@@ -36,6 +36,7 @@ __all__ = [
     "optimize",
     "pools",
     "queue",
+    "serve",
     "start",
     "status",
     "stop",

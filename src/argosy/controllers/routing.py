@@ -43,7 +43,7 @@ if TYPE_CHECKING:
 _log = logging.getLogger(__name__)
 
 LOOK_S: Final = 1.0
-QUICK_S: Final = 0.1  # while a replica is waited for, or the end of its requests
+QUICK_S: Final = 0.4  # while a replica is waited for, or the end of its requests
 _RETRY_S: Final = 0.5
 _COMING: Final = (ReplicaState.STARTING, ReplicaState.WARMING)
 

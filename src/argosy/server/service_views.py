@@ -118,7 +118,7 @@ def _is_failing(state: ServiceStatus) -> bool:
         return False
     newest = state.failed[-1]
     ready_ms = max((each.ready_ms for each in state.replicas), default=0)
-    return newest.at_ms > ready_ms and not newest.was_ready
+    return newest.at_ms > ready_ms and not newest.was_proven
 
 
 def _wanted(row: Workload) -> int:

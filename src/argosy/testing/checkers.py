@@ -11,7 +11,7 @@ from typing import Final
 
 from argosy.controllers.view import View
 from argosy.model.kinds import gang_of, kind_of, task_of
-from argosy.model.kinds.job import job_state, job_task
+from argosy.model.kinds.job import job_spec, job_state, job_task
 from argosy.model.phases import AttemptPhase, ClaimPhase, Desired, Outcome, WorkloadPhase, is_final, may_move
 from argosy.model.rows import Attempt, Claim, Node, Row, Workload
 from argosy.testing.memory_log_sink import MemoryLogSink
@@ -41,6 +41,7 @@ class Checkers:
         self._served_s = 0.0  # how long at least one has lived, until `_from_s`
         self._from_s = 0.0
         self.commits = 0
+        self.also_unsettled: Callable[[], list[str]] = list  # what else has to happen by itself
 
     # -- every commit ---------------------------------------------------------------------------------------
 
@@ -277,8 +278,10 @@ class Checkers:
         ]
         clusters = {row.id: row for row in rows.values() if isinstance(row, Workload) and kind_of(row).hosts}
         claims = [row for row in rows.values() if isinstance(row, Claim) and row.is_live]
-        found = []
+        found = self.also_unsettled()
         for job in jobs:
+            if job_spec(job).replica is not None:
+                continue  # it runs until it is told to end
             cluster = clusters.get(job.host_id or "")
             if job.phase not in (WorkloadPhase.QUEUED, WorkloadPhase.RECOVERING):
                 found.append(f"{job.id} is {job.phase.value}")

@@ -12,6 +12,7 @@ from __future__ import annotations
 import asyncio
 import contextvars
 import logging
+import random
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Final, Protocol, cast
 
@@ -84,11 +85,11 @@ class Outcome(msgspec.Struct, frozen=True, kw_only=True):
 class SimulationFailed(AssertionError):
     """Laws were broken. The message holds what, when, and how to see it again."""
 
-    def __init__(self, outcome: Outcome) -> None:
+    def __init__(self, outcome: Outcome, replay: str = "") -> None:
         told = "\n".join(one.render() for one in outcome.violations[:8])
         super().__init__(
             f"seed {outcome.seed}: {len(outcome.violations)} violations\n{told}\n"
-            f"replay: python -m argosy.testing.replay {outcome.seed}"
+            f"replay: python -m argosy.testing.replay {replay}{outcome.seed}"
         )
         self.outcome = outcome
 
@@ -161,6 +162,8 @@ class SimStore:
 class Simulation:
     """One seed. The factories are where tests plant bugs."""
 
+    replay = ""  # what else the command says that runs it again
+
     def __init__(
         self,
         seed: int,
@@ -176,7 +179,7 @@ class Simulation:
         self.seed = seed
         self.faults = draw_faults(seed) if faults is None else faults
         self.load = load or Load()
-        self._make_server = make_server or _real_shell
+        self._make_server = make_server or real_shell
         self._make_store = make_store
         self._make_agents = make_agents
         self._make_providers = make_providers
@@ -191,7 +194,7 @@ class Simulation:
         """Raises SimulationFailed."""
         outcome = run_virtual(self._run(), self.seed)
         if outcome.violations:
-            raise SimulationFailed(outcome)
+            raise SimulationFailed(outcome, self.replay)
         return outcome
 
     async def _run(self) -> Outcome:
@@ -250,7 +253,7 @@ class Simulation:
         )
 
     async def _acts(self, world: World) -> None:
-        users = Users(self, world.dice("users"), self.load)
+        users = self.users(world.dice("users"))
         acting = [
             asyncio.ensure_future(one) for one in (*users.plans(), self.admin.meddle(self.load.minutes))
         ]
@@ -291,6 +294,10 @@ class Simulation:
             if is_reached():
                 return True
         return True
+
+    def users(self, dice: random.Random) -> Users:
+        """Who works here."""
+        return Users(self, dice, self.load)
 
     def _check_pace(self) -> None:
         """Controllers that wake each other ever more often would only look slow; here they break a law."""
@@ -417,7 +424,8 @@ def _is_crash(error: BaseException) -> bool:
     return isinstance(error, SimCrash)
 
 
-def _real_shell(**parts: Any) -> Server:  # Any: passed on as they are
+def real_shell(**parts: Any) -> Server:  # Any: passed on as they are
+    """The controllers as servers run them."""
     from argosy.controllers.shell import Shell
     from argosy.controllers.view import Policy
 

@@ -1,6 +1,6 @@
 """Runs seeds of the simulation: `python -m argosy.testing.replay SEED` prints the event log of one and what
 broke; `python -m argosy.testing.replay FIRST LAST` runs many and prints those that fail, and
-`python -m argosy.testing.replay SEED,SEED,...` those that it names.
+`python -m argosy.testing.replay SEED,SEED,...` those that it names. With `--services` users have services.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ import gc
 import os
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from argosy.testing.harness import Simulation, SimulationFailed
 
@@ -24,14 +24,19 @@ def main(argv: list[str]) -> int:
         os.environ["PYTHONHASHSEED"] = "0"
         os.execv(sys.executable, [sys.executable, "-m", "argosy.testing.replay", *argv])
     gc.set_threshold(50_000, 20, 50)  # worlds make many objects that live shortly, and few circles
+    make: Callable[[int], Simulation] = Simulation
+    if "--services" in argv:
+        from argosy.testing.sim_services import ServiceSimulation
+
+        make = ServiceSimulation
     if len(seeds) == 1:
-        return _one(seeds[0])
-    return _many(named or range(seeds[0], seeds[1] + 1))
+        return _one(seeds[0], make)
+    return _many(named or range(seeds[0], seeds[1] + 1), make)
 
 
-def _one(seed: int) -> int:
+def _one(seed: int, make: Callable[[int], Simulation]) -> int:
     try:
-        outcome, failed = Simulation(seed).run(), ""
+        outcome, failed = make(seed).run(), ""
     except SimulationFailed as failure:
         outcome, failed = failure.outcome, str(failure)
     sys.stdout.write("\n".join(outcome.log) + "\n")
@@ -42,12 +47,12 @@ def _one(seed: int) -> int:
     return 1 if failed else 0
 
 
-def _many(seeds: Sequence[int]) -> int:
+def _many(seeds: Sequence[int], make: Callable[[int], Simulation]) -> int:
     failures: list[int] = []
     virtual_s, commits, crashes, began_s = 0.0, 0, 0, time.monotonic()
     for seed in seeds:
         try:
-            outcome = Simulation(seed).run()
+            outcome = make(seed).run()
         except SimulationFailed as failure:
             outcome = failure.outcome
             failures.append(seed)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Final
 
 import msgspec
 
@@ -23,7 +23,8 @@ from argosy.model.phases import Desired, WorkloadPhase
 from argosy.model.reasons import Reason
 from argosy.model.rows import Workload
 
-FAILED_KEPT = 10
+SETTLE_MS: Final = 5_000
+FAILED_KEPT: Final = 10
 
 #: In the routes, with or without new requests.
 _ROUTED = (ReplicaState.READY, ReplicaState.SUSPECT, ReplicaState.DRAINING)
@@ -42,6 +43,7 @@ class Draft:
         self.weights = self.before.weights
         self.failed: list[Failed] = list(self.before.failed)
         self.changes: dict[str, Any] = {}  # Any: other fields of the status
+        self.floor = 0  # so many replicas are to answer, as far as that can be chosen
         self.phase = row.phase
         self.started_ms = row.started_ms
         self.detail = row.detail
@@ -68,6 +70,14 @@ class Draft:
 
     def ready(self, revision: int) -> int:
         return len(self.of(revision, ReplicaState.READY))
+
+    def settled(self, revision: int) -> int:
+        """How many have been ready for a moment, so that they are not just about to fail."""
+        found = self.of(revision, ReplicaState.READY)
+        young = [each.since_ms + SETTLE_MS for each in found if self.now_ms < each.since_ms + SETTLE_MS]
+        if young:
+            self.wake(min(young))
+        return len(found) - len(young)
 
     def change(self, replica: Replica, **fields: Any) -> Replica:  # Any: fields of a replica
         """Another state of a replica. A state that is new is so since now."""

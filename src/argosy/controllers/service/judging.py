@@ -6,6 +6,7 @@ import msgspec
 
 from argosy.controllers.service.draft import Draft
 from argosy.controllers.service.verdict import Evidence, Outcome, Tally, Terms, verdict
+from argosy.model.kinds.job import job_state
 from argosy.model.kinds.service import Revision, Rollout, RolloutPhase
 from argosy.model.served import Count
 
@@ -32,7 +33,15 @@ def judge(draft: Draft, rollout: Rollout, new: Revision) -> str:
 
 
 def _tally(draft: Draft, revision: int, count: Count) -> Tally:
-    return Tally(requests=count.requests, errors=count.errors, slow=count.slow, ready=draft.ready(revision))
+    jobs = [draft.view.rows.workloads.get(each.job_id) for each in draft.of(revision) if not each.is_proven]
+    crashes = max((job_state(job).errors for job in jobs if job is not None), default=0)
+    return Tally(
+        requests=count.requests,
+        errors=count.errors,
+        slow=count.slow,
+        ready=draft.ready(revision),
+        crashes=crashes,
+    )
 
 
 def carried(draft: Draft, rollout: Rollout) -> Rollout:

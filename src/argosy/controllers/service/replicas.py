@@ -28,6 +28,7 @@ SUSPECT_MS, REFUSED_MS = (
     60_000,
     5_000,
 )  # a suspect replica is given up after so long; one where nobody listens sooner
+PROVEN_MS: Final = 60_000  # who was ready for so long fails for another reason than its revision
 SUSPECT_AFTER: Final = 3  # bad answers in a row
 AGAIN_AFTER: Final = 2  # good ones
 _PORTS: Final = range(20_000, 30_000)  # below those that kernels give away
@@ -70,18 +71,14 @@ def note_failed(draft: Draft, replica: Replica, why: str) -> None:
             number=replica.number,
             revision=replica.revision,
             at_ms=draft.now_ms,
-            was_ready=replica.ready_ms > 0,
+            was_proven=replica.is_proven,
             detail=why,
         )
     )
     draft.tell("replica-failed", f"replica {replica.number} of revision {replica.revision}: {why}")
     rollout = draft.rollout
-    if (
-        rollout is not None
-        and not rollout.is_over
-        and rollout.new == replica.revision
-        and not replica.ready_ms
-    ):
+    is_new = rollout is not None and not rollout.is_over and rollout.new == replica.revision
+    if rollout is not None and is_new and not replica.is_proven:
         draft.rollout = msgspec.structs.replace(rollout, failed=rollout.failed + 1, why=why)
 
 
@@ -158,7 +155,13 @@ def _warm(draft: Draft, replica: Replica, attempt: Attempt, fact: ReplicaFact | 
 
 
 def _look(draft: Draft, replica: Replica, fact: ReplicaFact) -> None:
-    """A ready one that does not answer any more."""
+    """A ready one that does not answer any more, or has answered for long enough."""
+    if not replica.is_proven:
+        proven_ms = replica.since_ms + PROVEN_MS
+        if draft.now_ms >= proven_ms:
+            replica = draft.change(replica, is_proven=True)
+        else:
+            draft.wake(proven_ms)
     revision = draft.revision(replica.revision)
     failing_ms = revision.serving.probe.failing_ms if revision is not None else 0
     late = fact.bad >= SUSPECT_AFTER and draft.now_ms - fact.since_ms >= failing_ms
@@ -226,9 +229,15 @@ def staff(draft: Draft, wanted: dict[int, int], new_id: object) -> None:
         count = wanted.get(number, 0)
         revision = draft.revision(number)
         for replica in victims(draft, there)[: max(0, len(there) - count)]:
+            if replica.state is _S.READY and _ready(draft) <= draft.floor:
+                continue
             draft.drain(replica, _why_drained(draft, number, count))
         if revision is not None and count > len(there):
             _make(draft, revision, count - len(there), new_id)
+
+
+def _ready(draft: Draft) -> int:
+    return sum(each.state is _S.READY for each in draft.replicas)
 
 
 def _why_drained(draft: Draft, number: int, count: int) -> str:
@@ -251,13 +260,14 @@ def victims(draft: Draft, replicas: list[Replica]) -> list[Replica]:
 def not_before_ms(draft: Draft, revision: int) -> int:
     """When a replica may be made in place of one that failed: pauses grow with each failure in a row."""
     count, last_ms = 0, 0
-    ready_ms = max((each.ready_ms for each in draft.replicas if each.revision == revision), default=0)
+    mine = [each for each in draft.replicas if each.revision == revision]
+    good_ms = max((each.since_ms for each in mine if each.is_proven and each.state is _S.READY), default=0)
     for failed in reversed(draft.failed):
-        if failed.revision != revision or failed.at_ms <= ready_ms:
+        if failed.revision != revision or failed.at_ms <= good_ms:
             continue
-        if failed.was_ready and count:
-            break
         count, last_ms = count + 1, max(last_ms, failed.at_ms)
+        if failed.was_proven:
+            break
     return last_ms + backoff_ms(draft.view.policy, count) if count else 0
 
 

@@ -42,7 +42,29 @@ def steer(draft: Draft) -> Wanted:
         return _back(draft, rollout)
     if why := judge(draft, rollout, new):
         return _begin_back(draft, rollout, why, remember=True)
-    return _STRATEGIES[new.strategy.name](draft, rollout, new)
+    draft.floor = max(1, target_of(draft, new))
+    return _with_others(draft, rollout, _STRATEGIES[new.strategy.name](draft, rollout, new))
+
+
+def _with_others(draft: Draft, rollout: Rollout, wanted: Wanted) -> Wanted:
+    """Replicas of a revision that was on its way before this one stay until enough others answer, with their
+    share of the requests."""
+    two = draft.ready(rollout.old) + draft.ready(rollout.new)
+    missing = draft.floor - two
+    others = {each.revision for each in draft.replicas} - {rollout.old, rollout.new}
+    kept: Wanted = {}
+    for number in sorted(others, reverse=True):
+        kept[number] = max(0, min(draft.ready(number), missing - sum(kept.values())))
+    total = two + sum(kept.values())
+    if not any(kept.values()) or draft.rollout is None or draft.rollout.is_over:
+        return wanted
+    part = WHOLE * two // total
+    weights = [(number, weight * part // WHOLE) for number, weight in draft.weights]
+    weights += [(number, WHOLE * count // total) for number, count in kept.items() if count]
+    number, weight = weights[-1]
+    weights[-1] = (number, weight + WHOLE - sum(each for _, each in weights))
+    draft.weights = tuple(weights)
+    return {**wanted, **kept}
 
 
 def _current(draft: Draft) -> Rollout | None:
@@ -76,7 +98,7 @@ def _steady(draft: Draft) -> Wanted:
     revision = draft.revision(draft.serves)
     if revision is None:
         return {}
-    count = target_of(draft, revision)
+    draft.floor = count = target_of(draft, revision)
     draft.weights = ((revision.number, WHOLE),)
     return {revision.number: count}
 
@@ -113,11 +135,12 @@ def _share(draft: Draft, rollout: Rollout, thousandths: int) -> None:
 def _rolling(draft: Draft, rollout: Rollout, new: Revision) -> Wanted:
     """A few new ones at a time, and as many old ones out as new ones are ready."""
     count = target_of(draft, new)
-    ready, old = draft.ready(rollout.new), len(draft.of(rollout.old))
+    ready, old = draft.settled(rollout.new), len(draft.of(rollout.old))
     surge = new.strategy.surge or max(1, count // 4)
     keep = max(0, max(count, 1) - ready)
-    both = ready + draft.ready(rollout.old)
-    _share(draft, rollout, WHOLE * ready // both if both else 0)
+    fresh = draft.ready(rollout.new)
+    both = fresh + draft.ready(rollout.old)
+    _share(draft, rollout, WHOLE * fresh // both if both else 0)
     if ready >= max(1, count):
         _promote(draft, rollout)
         return {rollout.new: max(1, count)}
@@ -138,7 +161,7 @@ def _canary(draft: Draft, rollout: Rollout, new: Revision) -> Wanted:
         return _rolling(draft, rollout, _quick(new))
     count = target_of(draft, new)
     wanted = max(1, -(-count * weight // WHOLE))
-    ready = draft.ready(rollout.new)
+    ready = draft.settled(rollout.new)
     before = steps[step - 1] if step else 0
     _share(draft, rollout, weight if ready >= wanted else before)
     keep = count if ready < wanted else max(1, -(-count * (WHOLE - weight) // WHOLE))
@@ -187,7 +210,7 @@ def _blue_green(draft: Draft, rollout: Rollout, new: Revision) -> Wanted:
     """All of the new ones beside the old, then all requests at once; the old ones stay warm for a while."""
     count = max(1, target_of(draft, new))
     wanted = {rollout.old: count, rollout.new: count}
-    if rollout.phase is _P.PROGRESSING and draft.ready(rollout.new) < count:
+    if rollout.phase is _P.PROGRESSING and draft.settled(rollout.new) < count:
         _share(draft, rollout, 0)
         return wanted
     if rollout.phase is _P.PROGRESSING:
@@ -196,10 +219,11 @@ def _blue_green(draft: Draft, rollout: Rollout, new: Revision) -> Wanted:
     draft.rollout = rollout
     _share(draft, rollout, WHOLE)
     due_ms = rollout.since_ms + new.strategy.keep_ms
-    if draft.now_ms >= due_ms or draft.spec.promote == new.number:
+    is_due = draft.now_ms >= due_ms or draft.spec.promote == new.number
+    if is_due and draft.settled(rollout.new) >= count:
         _promote(draft, rollout)
         return {rollout.new: count}
-    draft.wake(due_ms)
+    draft.wake(max(due_ms, draft.now_ms + 1000))
     return wanted
 
 

@@ -72,6 +72,7 @@ class Replica(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     since_ms: int = 0  # in this state
     made_ms: int = 0
     ready_ms: int = 0  # first time ready; 0: never
+    is_proven: bool = False  # it was ready for a minute without a break
     attempt_id: str = ""  # whose readiness this is
     address: str = ""  # HOST:PORT, or the path of a socket, where requests reach it
     left: int = 0  # the generation of the routes that it is no longer in; 0: it is in them, or never was
@@ -85,7 +86,7 @@ class Failed(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     number: int
     revision: int
     at_ms: int
-    was_ready: bool
+    was_proven: bool
     detail: str = ""
 
 

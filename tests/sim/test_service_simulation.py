@@ -1,0 +1,47 @@
+"""Services in a world that fails: 4 seeds here and 300 each night, with rollouts good and bad, and requests
+that no
+drain may cut."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+
+import pytest
+
+LIMIT_S = 280  # of one chunk, on a machine that does other things as well
+
+pytestmark = pytest.mark.timeout(LIMIT_S + 20)
+
+
+def _replay(*seeds: int | str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "argosy.testing.replay", "--services", *map(str, seeds)],
+        capture_output=True,
+        text=True,
+        timeout=LIMIT_S,
+        env={**os.environ, "PYTHONHASHSEED": "0"},
+        check=False,
+    )
+
+
+def test_all_laws_hold() -> None:
+    done = _replay(0, 3)
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+#: A revision that answered and then failed was taken for good; a third one left one of two replicas.
+BROKE = (6, 7)
+
+
+def test_what_once_broke_a_law() -> None:
+    done = _replay(",".join(map(str, BROKE)))
+    assert done.returncode == 0, done.stdout[-3000:] + done.stderr
+
+
+@pytest.mark.nightly
+@pytest.mark.parametrize("first", range(1000, 1300, 10))
+def test_all_laws_hold_at_night(first: int) -> None:
+    done = _replay(first, first + 9)
+    assert done.returncode == 0, done.stdout + done.stderr
