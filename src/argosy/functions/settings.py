@@ -39,7 +39,7 @@ class Settings:
 
     @property
     def arn(self) -> str:
-        region = os.environ.get("AWS_REGION", "local")
+        region = os.environ.get("AWS_REGION", "us-east-1")
         return f"arn:aws:lambda:{region}:000000000000:function:{self.name}"
 
     def knows(self, qualifier: str) -> bool:

@@ -31,7 +31,7 @@ def event_of(request: Request, settings: Settings, request_id: str, now_s: float
     query: dict[str, str] = {}
     for name, value in parse_qsl(request.query, keep_blank_values=True):
         query[name] = f"{query[name]},{value}" if name in query else value
-    host = fields.get("x-forwarded-host") or fields.get("host", "localhost")
+    host = fields.get("x-forwarded-host") or fields.get("host", "function")
     body, coded = _text(request.body, fields.get("content-type", ""))
     event: dict[str, Any] = {
         "version": "2.0",

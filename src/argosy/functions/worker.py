@@ -147,7 +147,7 @@ def run(handle: Handle, about: dict[str, Any], body: bytes) -> Iterator[bytes]:
             last = pack(END, b"")
         else:
             last = pack(RESULT, marshal(result))
-    except Exception as error:
+    except Exception as error:  # whatever a handler raises is its answer
         print(f"[ERROR] {type(error).__name__}: {error}", file=sys.stderr)
         traceback.print_exc()
         last = pack(ERROR, describe(error))
@@ -272,7 +272,7 @@ def _become_worker(
     try:
         work(socket.socket(fileno=events), handler)
         sys.stdout.flush()
-    except BaseException:
+    except BaseException:  # the socket broke, or a handler ended itself
         traceback.print_exc()
         os._exit(1)
     os._exit(0)
