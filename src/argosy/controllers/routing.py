@@ -10,8 +10,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable
-from typing import Final
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Final
 
 import msgspec
 
@@ -25,6 +25,7 @@ from argosy.infra.gateway_port import GatewayPort
 from argosy.model.ids import Clock
 from argosy.model.kinds.service import (
     ReplicaState,
+    Revision,
     ServiceStatus,
     revision_of,
     service_spec,
@@ -35,6 +36,9 @@ from argosy.model.routes import GatewayCounters, RouteTable, ServiceCounters, Se
 from argosy.model.rows import Workload
 from argosy.model.scaling import Memory, Seen
 from argosy.model.served import ServedFact
+
+if TYPE_CHECKING:
+    from argosy.controllers.triggers import TriggerValues
 
 _log = logging.getLogger(__name__)
 
@@ -63,6 +67,7 @@ class Routing:
         self._services: dict[str, Workload] = {}
         self._loads: dict[str, Load] = {}
         self._memories: dict[str, Memory] = {}
+        self._triggers: TriggerValues | None = None  # from the first service that has any
         self._taken: dict[str, int] = {}  # by service: the generation of its routes that the gateway has
         self._sent: tuple[ServiceRoute, ...] | None = None
         self._since_ms = 0  # of the gateway's life
@@ -78,6 +83,8 @@ class Routing:
         for id in self._services.keys() - now.keys():
             self._loads.pop(id, None)
             self._memories.pop(id, None)
+            if self._triggers is not None:
+                self._triggers.forget(id)
             self._taken.pop(id, None)
             self._facts.services.pop(id, None)
         self._services = now
@@ -207,6 +214,16 @@ class Routing:
         leaving = [each.job_id for each in state.replicas if each.state is ReplicaState.DRAINING]
         return any(old.in_flight.get(id) and not new.in_flight.get(id) for id in leaving)
 
+    def _values(self, service: str, revision: Revision) -> Mapping[str, Sequence[float]]:
+        triggers = revision.serving.replicas.triggers
+        if not triggers:
+            return {}
+        if self._triggers is None:
+            from argosy.controllers.triggers import TriggerValues
+
+            self._triggers = TriggerValues(self._spawn)
+        return self._triggers.signals(service, triggers, self._clock.now_ms())
+
     # -- how many -----------------------------------------------------------------------------------
 
     def _scale(self, row: Workload, state: ServiceStatus, load: Load, held: int) -> tuple[int, str]:
@@ -224,7 +241,7 @@ class Routing:
             held=held,
             cold_start_s=float(state.start_s or 30),
             active_ms=max([load.used_ms, *(each.ready_ms for each in mine)]),
-            signals=load.signals(),
+            signals={**load.signals(), **self._values(row.id, revision)},
         )
         scaled = wanted_replicas(policy, seen, self._memories.get(row.id, FRESH))
         self._memories[row.id] = scaled.memory
