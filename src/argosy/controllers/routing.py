@@ -2,8 +2,8 @@
 way, load.
 
 One loop while there are services: a table whenever a row says something else, counters once a second, and
-more often while somebody waits for a replica or for the end of its requests. A gateway that begins anew
-gets the table again.
+more often while a replica starts or drains. A gateway that begins anew gets the table again. That requests
+wait for a replica is pushed: the gateway answers a call that was left open.
 """
 
 from __future__ import annotations
@@ -46,6 +46,7 @@ LOOK_S: Final = 1.0
 QUICK_S: Final = 0.4  # while a replica is waited for, or the end of its requests
 _RETRY_S: Final = 0.5
 _COMING: Final = (ReplicaState.STARTING, ReplicaState.WARMING)
+_MOVING: Final = (*_COMING, ReplicaState.DRAINING)
 
 
 class Routing:
@@ -105,6 +106,27 @@ class Routing:
     # -- the loop -----------------------------------------------------------------------------------
 
     async def _run(self, gateway: GatewayPort) -> None:
+        watching = self._spawn(self._watch(gateway))
+        try:
+            await self._keep_in_step(gateway)
+        finally:
+            watching.cancel()
+
+    async def _watch(self, gateway: GatewayPort) -> None:
+        """Look at once when requests begin to wait."""
+        sequence = 0
+        while True:
+            try:
+                wants = await gateway.wants(sequence)
+            except (BorderError, OSError, TimeoutError):
+                await asyncio.sleep(_RETRY_S)  # the other loop says what is wrong
+                continue
+            if wants.wanted and wants.sequence != sequence:
+                self._news.set()
+            sequence = wants.sequence
+            await asyncio.sleep(QUICK_S)  # many that wait are one piece of news
+
+    async def _keep_in_step(self, gateway: GatewayPort) -> None:
         said = ""
         while True:
             self._news.clear()
@@ -132,8 +154,7 @@ class Routing:
     def _pause_s(self) -> float:
         for row in self._services.values():
             state = service_state(row)
-            waits = not any(each.state is ReplicaState.READY for each in state.replicas)
-            if waits or any(each.state is ReplicaState.DRAINING for each in state.replicas):
+            if any(each.state in _MOVING for each in state.replicas):
                 return QUICK_S
         return LOOK_S
 
