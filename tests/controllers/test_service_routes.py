@@ -23,6 +23,7 @@ from argosy.model.routes import (
     RevisionCounters,
     RouteTable,
     ServiceCounters,
+    Wants,
     check_table,
 )
 from argosy.model.rows import Workload
@@ -103,6 +104,7 @@ class FakeGateway:
         self.is_away = False
         self.since_ms = 1
         self.rested = False
+        self.sequence = 1
 
     async def take(self, table: RouteTable) -> int:
         if self.is_away:
@@ -120,6 +122,12 @@ class FakeGateway:
         service = ServiceCounters(id="svc-1", held=self.held, replicas=replicas)
         generation = self.tables[-1].generation if self.tables else 0
         return GatewayCounters(generation=generation, since_ms=self.since_ms, services=[service])
+
+    async def wants(self, after: int) -> Wants:
+        began_s = asyncio.get_running_loop().time()
+        while self.sequence == after and asyncio.get_running_loop().time() < began_s + 25:
+            await asyncio.sleep(0.01)
+        return Wants(sequence=self.sequence)
 
     async def rest(self) -> None:
         self.rested = True
@@ -191,6 +199,19 @@ def test_the_load_says_how_many_replicas_there_are(held: int) -> None:
         fact = told.facts.served("svc-1")
         assert fact is not None and fact.wanted == (1 if held else 0), fact
         assert fact.why
+
+    virtual(story())
+
+
+def test_who_waits_is_heard_of_at_once() -> None:
+    async def story() -> None:
+        stage, told = Stage(replicas=0, most=2), Told()
+        told.follow(stage.row)
+        await asyncio.sleep(10.5)  # between two looks
+        told.gateway.held, told.gateway.sequence = 1, 2
+        await asyncio.sleep(0.05)
+        fact = told.facts.served("svc-1")
+        assert fact is not None and (fact.held, fact.wanted) == (1, 1)
 
     virtual(story())
 

@@ -68,6 +68,7 @@ class Routing:
         self._generation = 0
         self._news = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
+        self._ear: asyncio.Task[None] | None = None
 
     def follow(self, services: list[Workload]) -> None:
         """What is to be routed now."""
@@ -87,6 +88,8 @@ class Routing:
         self._news.set()
         if self._task is None or self._task.done():
             self._task = self._spawn(self._run(self._gateway))
+        if self._ear is None or self._ear.done():
+            self._ear = self._spawn(self._listen(self._gateway))
 
     def _without(self, row: Workload) -> None:
         generation = service_state(row).generation
@@ -129,6 +132,21 @@ class Routing:
             if waits or any(each.state is ReplicaState.DRAINING for each in state.replicas):
                 return QUICK_S
         return LOOK_S
+
+    async def _listen(self, gateway: GatewayPort) -> None:
+        """Who waits for a replica is heard of at once, not at the next look."""
+        sequence = -1
+        while self._services:
+            try:
+                wants = await gateway.wants(max(0, sequence))
+            except (BorderError, OSError, TimeoutError):
+                await asyncio.sleep(_RETRY_S)
+                continue
+            if wants.sequence == sequence:
+                await asyncio.sleep(0)
+            elif sequence >= 0 or wants.wanted:
+                self._news.set()
+            sequence = wants.sequence
 
     async def _send(self, gateway: GatewayPort) -> None:
         services = list(self._services.values())

@@ -39,6 +39,7 @@ from argosy.model.routes import (
     RouteTable,
     ServiceCounters,
     ServiceRoute,
+    Wants,
 )
 from argosy.model.rows import Attempt, Node, Row, Workload
 from argosy.model.serving import Probe, Replicas, Serving, Strategy
@@ -141,6 +142,10 @@ class SimGateway:
             replicas=list(replicas.values()),
             revisions=revisions,
         )
+
+    async def wants(self, after: int) -> Wants:
+        await asyncio.sleep(25.0)
+        return Wants(sequence=after)
 
     async def rest(self) -> None:
         """It stays."""
