@@ -13,6 +13,7 @@ import pytest
 from argosy.infra.buckets import (
     Bucket,
     BucketError,
+    BucketMissing,
     Encryption,
     NotEncrypted,
     Opened,
@@ -21,6 +22,7 @@ from argosy.infra.buckets import (
 )
 from argosy.infra.system import SystemClock, SystemIds
 from argosy.model.object_urls import split_url
+from argosy.storage.bucket_life import ensure_bucket, release_bucket
 from argosy.storage.buckets import STORES, Stores, open_bucket, sections_of
 from argosy.storage.buckets.files import FolderBucket
 from argosy.storage.shelf_bucket import ShelfBucket
@@ -88,20 +90,16 @@ class Embedded:
 
 
 class Google:
-    """Google's wire format; buckets are made behind the store's back."""
+    """Google's wire format."""
 
     awkward_keys = False
 
     def __init__(self, root: Path, site: Site, fake: FakeGcs) -> None:
-        self._site, self._fake = site, fake
         environ = {"GOOGLE_APPLICATION_CREDENTIALS": str(fake.key_file(root / "key.json"))}
         self._settings = settings(root, environ, f"gs: {{endpoint: '{site.address}'}}")
 
     def bucket(self) -> Bucket:
-        name = SystemIds().new("bkt")
-        made = open_bucket(f"gs://{name}/", self._settings).bucket
-        made.make = lambda: self._site.ask(self._fake.shelf.make_bucket(name))  # type: ignore[method-assign]
-        return made
+        return open_bucket(f"gs://{SystemIds().new('bkt')}/", self._settings).bucket
 
 
 @pytest.fixture(scope="module")
@@ -281,3 +279,14 @@ def test_what_is_encrypted_on_the_way_in_may_be_required_on_the_way_out(
     assert error.value.what == (
         f"s3://{name}/plain is not encrypted with aws:kms (key k-1), as is required: it is with nothing"
     )
+
+
+def test_buckets_that_tasks_bring_along(tmp_path: Path, moto_endpoint: str) -> None:
+    bucket = Moto(tmp_path, moto_endpoint).bucket()
+    assert ensure_bucket(bucket) and not ensure_bucket(bucket)
+    for number in range(3):
+        bucket.write(f"a/{number}", [b"x"])
+    release_bucket(bucket)
+    release_bucket(bucket)
+    with pytest.raises(BucketMissing):
+        bucket.page()

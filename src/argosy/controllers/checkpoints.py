@@ -15,13 +15,16 @@ from typing import Final
 
 import msgspec
 
+from argosy.controllers.bucket_trees import BucketTrees, place_of
 from argosy.controllers.job.environment import checkpoint_dir
+from argosy.controllers.mounts import store_errors
 from argosy.controllers.observed import Facts
 from argosy.controllers.policies import is_copied
 from argosy.controllers.retention import retained
 from argosy.controllers.view import Rows
 from argosy.infra.agent_port import AgentDirectory, AgentPort
 from argosy.infra.border import BorderError
+from argosy.infra.buckets import OpensBuckets
 from argosy.infra.tree_source import TreeStore
 from argosy.model.errors import ArgosyError
 from argosy.model.ids import Clock
@@ -42,6 +45,7 @@ BYTES_MAX: Final = 32 * GIB  # of one job
 _SPARE_BYTES: Final = 2 * GIB  # of the server's disk are left free
 _SAVE_LIMIT_S: Final = 900.0
 _TRIES: Final = 3
+_BUCKETS_MAX: Final = 1000  # jobs whose chunks in buckets are remembered
 
 
 class CheckpointCopies:
@@ -57,8 +61,11 @@ class CheckpointCopies:
         clock: Clock,
         shared_dirs: Callable[[], Mapping[str, str]],
         every_s: float,
+        stores: Callable[[], OpensBuckets] | None = None,
     ) -> None:
         self._store, self._agents, self._files = store, agents, files
+        self._stores = stores
+        self._in_buckets: dict[str, BucketTrees] = {}  # by job
         self._facts, self._clock, self._shared_dirs = facts, clock, shared_dirs
         self._every_s = every_s
         self._locks: dict[str, asyncio.Lock] = {}  # by job
@@ -67,6 +74,18 @@ class CheckpointCopies:
     def are_made(self) -> bool:
         """Whether there is a place for them."""
         return self._files is not None
+
+    def _files_of(self, job: Workload) -> TreeStore | None:
+        """Where its copies are. Raises `BucketError`."""
+        url = place_of(job)
+        if not url or self._stores is None:
+            return self._files
+        if job.id not in self._in_buckets:
+            opened = self._stores().open(url)
+            while len(self._in_buckets) >= _BUCKETS_MAX:
+                del self._in_buckets[next(iter(self._in_buckets))]
+            self._in_buckets[job.id] = BucketTrees(opened.bucket, opened.key)
+        return self._in_buckets[job.id]
 
     async def keep_saving(self, rows: Callable[[], Rows | None]) -> None:
         """Look at what runs, one folder after the other."""
@@ -99,9 +118,10 @@ class CheckpointCopies:
             _log.info("what %s keeps is not copied now: %s", job.id, error or type(error).__name__)
 
     async def _save(self, job: Workload, nodes: Sequence[Node], settled_s: float) -> None:
-        assert self._files is not None
+        files = self._files_of(job)
+        assert files is not None
         target = checkpoint_dir(job, "")
-        before = await self._known(job)
+        before = await self._known(job, files)
         entries: dict[str, Entry] = {}
         sources: dict[str, AgentPort] = {}
         for node in nodes:
@@ -121,30 +141,35 @@ class CheckpointCopies:
         if not any(entry.kind == "f" for entry in tree.entries):
             return
         size_bytes = sum(entry.size for entry in tree.entries)
-        if size_bytes > BYTES_MAX:
+        if size_bytes > BYTES_MAX and files is self._files:
             raise ArgosyError(
                 "too-large",
                 f"it is {render_bytes(size_bytes)}, and at most {render_bytes(BYTES_MAX)} are kept",
             )
-        await self._fetch(tree, sources)
-        digest = await self._files.put_tree(msgspec.json.encode(tree))
-        await self._note(job.id, Checkpoint(tree=digest, at_ms=self._clock.now_ms(), size_bytes=size_bytes))
+        last = job_state(job).checkpoint
+        if last is not None and last.tree == tree.digest():
+            return
+        await self._fetch(tree, sources, files)
+        digest = await files.put_tree(msgspec.json.encode(tree))
+        made = Checkpoint(tree=digest, at_ms=self._clock.now_ms(), size_bytes=size_bytes)
+        if isinstance(files, BucketTrees):
+            await files.note(made, job_task(job).checkpoints)
+        await self._note(job.id, made)
 
-    async def _known(self, job: Workload) -> dict[str, Entry]:
+    async def _known(self, job: Workload, files: TreeStore) -> dict[str, Entry]:
         """Entries of the last copy."""
         last = job_state(job).checkpoint
-        if last is None or self._files is None:
+        if last is None:
             return {}
         try:
-            tree = msgspec.json.decode(await self._files.tree(last.tree), type=Tree)
+            tree = msgspec.json.decode(await files.tree(last.tree), type=Tree)
         except KeyError:
             return {}
         return {entry.path: entry for entry in tree.entries}
 
-    async def _fetch(self, tree: Tree, sources: dict[str, AgentPort]) -> None:
-        assert self._files is not None
-        missing = await self._files.missing(sorted(tree.chunk_digests()))
-        if self._files.free_bytes() < _SPARE_BYTES + sum(
+    async def _fetch(self, tree: Tree, sources: dict[str, AgentPort], files: TreeStore) -> None:
+        missing = await files.missing(sorted(tree.chunk_digests()))
+        if files.free_bytes() < _SPARE_BYTES + sum(
             entry.size for entry in tree.entries if not set(missing).isdisjoint(entry.chunks)
         ):
             raise ArgosyError("disk-full", "the server's disk has no room for it")
@@ -154,7 +179,7 @@ class CheckpointCopies:
             by_agent.setdefault(id(agent), (agent, []))[1].append(digest)
         for agent, digests in by_agent.values():
             async for digest, data in agent.kept_chunks(digests):
-                await self._files.put(digest, data)
+                await files.put(digest, data)
 
     async def _note(self, job_id: str, checkpoint: Checkpoint) -> None:
         """Write down which copy is the last, unless it is the same as before."""
@@ -178,19 +203,30 @@ class CheckpointCopies:
         """The last copy appears on a node that the job has not run on; there is none where none was made.
         Raises a border error."""
         last = next((gang for gang in gangs(job)), None)
-        if last is None or last.checkpoint is None or self._files is None:
+        in_bucket = bool(place_of(job))
+        if last is None or (last.checkpoint is None and not in_bucket) or self._files is None:
             return
-        if last.ran_on == node.claim_id or self._shared_dirs().get(node.provider):
+        if last.ran_on == node.claim_id or (self._shared_dirs().get(node.provider) and not in_bucket):
             return  # what lies there is newer
-        target, digest = checkpoint_dir(job, ""), last.checkpoint.tree
+        with store_errors("checkpoints"):
+            await self._put_back(agent, job, last.checkpoint)
+
+    async def _put_back(self, agent: AgentPort, job: Workload, newest: Checkpoint | None) -> None:
+        files = self._files_of(job)
+        assert files is not None
+        if isinstance(files, BucketTrees):  # it knows of copies that this server does not
+            newest = next(iter(await files.copies()), newest)
+        if newest is None:
+            return
+        target, digest = checkpoint_dir(job, ""), newest.tree
         try:
-            text = await self._files.tree(digest)
+            text = await files.tree(digest)
             tree = msgspec.json.decode(text, type=Tree)
             if await agent.holds_tree(target, digest):
                 return
             missing = await agent.missing_chunks(sorted(tree.chunk_digests()))
             if missing:
-                await agent.put_chunks(self._files.chunks(missing))
+                await agent.put_chunks(files.chunks(missing))
         except KeyError:
             _log.warning("the copy of what %s keeps is damaged: it starts without it", job.id)
             return

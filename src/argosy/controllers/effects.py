@@ -85,6 +85,7 @@ class Effects:
             clock=clock,
             shared_dirs=lambda: shared_dirs_of(providers),
             every_s=policy.copy_every_ms / 1000,
+            stores=stores,
         )
         self.mounts = Mounts(store, clock, stores)
         self._clock, self._policy = clock, policy

@@ -8,7 +8,7 @@ import msgspec
 
 from argosy.controllers.view import Action, Put, View, event
 from argosy.model.facts import Notice, RankPhase
-from argosy.model.kinds import kind_of
+from argosy.model.kinds import kind_of, task_of
 from argosy.model.kinds.job import job_state
 from argosy.model.offer import Choice, Placement, Rejection
 from argosy.model.phases import AttemptPhase, Desired, NodePhase, Outcome, WorkloadPhase
@@ -145,6 +145,9 @@ def lost_text(view: View, node: Node, after_ms: int = 0) -> str:
 
 def is_copied(job: Workload, nodes: Sequence[Node], shared_dirs: Mapping[str, str]) -> bool:
     """Whether what a job keeps lies on its nodes alone, and goes with them."""
+    task = task_of(job)
+    if task is not None and task.checkpoints.to:
+        return bool(nodes)
     owns_nodes = kind_of(job).runs and job.host_id is None
     return owns_nodes and bool(nodes) and not shared_dirs.get(nodes[0].provider)
 

@@ -66,8 +66,9 @@ class Returned(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class CheckpointRules(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """How many copies of what a managed job keeps stay."""
+    """Where copies of what a job keeps are, and how many stay."""
 
+    to: str = ""  # URL of an object store; "": the server
     keep_last: int = 1
     keep_every_s: int = 0  # of the older ones, one for each such period; 0: none
 

@@ -30,6 +30,8 @@ class DataChecks:
                 wish = extra_of(mount).encryption
                 key = (url_of(mount), Encryption(type=wish.type, key_id=wish.key_id), _is_made(mount))
                 wanted.setdefault(key, mount.target)
+            if task.checkpoints.to:
+                wanted.setdefault((task.checkpoints.to, Encryption(), True), "checkpoints")
             for output in task.returns:
                 wanted.setdefault((output.url, Encryption(), True), output.path)
             if len(wanted) > _URLS_MAX:

@@ -92,7 +92,7 @@ def build_task(
         inputs=_data_sizes(merged, "inputs"),
         outputs=_data_sizes(merged, "outputs"),
         returns=build_returns(merged, reader, findings),
-        checkpoints=build_checkpoints(merged),
+        checkpoints=build_checkpoints(merged, findings),
         hooks=_hooks(merged, findings),
         notify=build_notify(merged),
         service=build_serving(task, candidates, findings),

@@ -22,12 +22,19 @@ def texts(section: Section, name: str) -> tuple[str, ...]:
     return tuple(str(item) for item in value or ())
 
 
-def build_checkpoints(task: Section) -> CheckpointRules:
-    section = task.get("checkpoints", Section)
+def build_checkpoints(task: Section, findings: Findings) -> CheckpointRules:
+    given = task.get("checkpoints", object)
+    section = given if isinstance(given, Section) else None
+    to = (section.get("to", str) if section is not None else given) or ""
+    if to and not split_url(str(to)):
+        text = f"`checkpoints` are kept in `{to}`, which is no URL of an object store"
+        findings.error(task.places["checkpoints"], text, "write for example s3://bucket/run-42/")
     if section is None:
-        return CheckpointRules()
+        return CheckpointRules(to=str(to))
     return CheckpointRules(
-        keep_last=section.get("keep_last", int) or 1, keep_every_s=section.get("keep_every", int) or 0
+        to=str(to),
+        keep_last=section.get("keep_last", int) or 1,
+        keep_every_s=section.get("keep_every", int) or 0,
     )
 
 

@@ -208,8 +208,9 @@ TASK: Final = Table(
         Field(
             name="checkpoints",
             shape=CHECKPOINTS,
-            doc="How many copies of what a managed job saves in `ARGOSY_CHECKPOINT_DIR` are kept.",
-            example="{keep_last: 3, keep_every: 6h}",
+            doc="Where copies of what a job saves in `ARGOSY_CHECKPOINT_DIR` are kept, and how many: a URL, "
+            "or a mapping.",
+            example="{to: s3://bucket/run-42/, keep_last: 3, keep_every: 6h}",
         ),
         Field(
             name="config",

@@ -4,12 +4,19 @@ from __future__ import annotations
 
 from typing import Final
 
-from argosy.spec.leaves import SPAN
-from argosy.spec.shapes import Field, Table, Whole
+from argosy.spec.leaves import SOURCE, SPAN
+from argosy.spec.shapes import Field, OneOf, Table, Whole
 
-CHECKPOINTS: Final = Table(
+_RULES: Final = Table(
     name="checkpoints",
     fields=(
+        Field(
+            name="to",
+            shape=SOURCE,
+            doc="Object store that the copies are kept in, in place of the server.",
+            example="s3://bucket/run-42/",
+            also=("url", "store", "bucket"),
+        ),
         Field(
             name="keep_last",
             shape=Whole(minimum=1, maximum=100),
@@ -25,3 +32,5 @@ CHECKPOINTS: Final = Table(
         ),
     ),
 )
+
+CHECKPOINTS: Final = OneOf(says="the URL of an object store, or a mapping", shapes=(SOURCE, _RULES))

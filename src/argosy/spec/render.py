@@ -106,7 +106,7 @@ def _sync(rules: SyncRules) -> Document:
 
 def _checkpoints(rules: CheckpointRules) -> Document:
     every = _span(rules.keep_every_s) if rules.keep_every_s else None
-    return _given({"keep_last": _unless(rules.keep_last, 1), "keep_every": every})
+    return _given({"to": rules.to, "keep_last": _unless(rules.keep_last, 1), "keep_every": every})
 
 
 def _unless(value: int, default: int) -> int | None:

@@ -20,6 +20,7 @@ from argosy.infra.buckets import (
     PLAIN,
     AccessRefused,
     BucketError,
+    BucketInUse,
     BucketMissing,
     ChangedMeanwhile,
     ConditionFailed,
@@ -46,6 +47,7 @@ _STATUS: Final = re.compile(r"non-2xx status code: (\d+)")
 _CODE: Final = re.compile(r"<Code>([^<]+)</Code>")
 _EXPIRED: Final = re.compile(r"expired|AuthenticationFailed.*[Ee]xpir", re.DOTALL)
 _NO_BUCKET: Final = ("NoSuchBucket", "ContainerNotFound", "specified bucket does not exist")
+_IN_USE: Final = ("BucketNotEmpty", "BucketAlready", "ContainerAlreadyExists", "ContainerBeingDeleted")
 _PATH: Final = re.compile(r"[^\x00-\x1f\x7f]+")
 #: How obstore connects and repeats; a store is not waited for longer than a minute.
 RETRY: Final[Mapping[str, Any]] = {"max_retries": 4, "retry_timeout": timedelta(seconds=60)}
@@ -274,6 +276,10 @@ class ObstoreBucket:
                 "keys are names between single /, without `.` and `..`",
             )
 
+    def refused(self, status: int, body: str) -> BucketError:
+        """The error for a reply to a call of our own."""
+        return self._refusal(RuntimeError(f"non-2xx status code: {status}: {body}"), "")
+
     def _unexpected(self, key: str) -> ConditionFailed:
         return ConditionFailed(f"{self.url}/{key} is not as it was expected", "look at it again, then repeat")
 
@@ -286,6 +292,10 @@ class ObstoreBucket:
         whole = f"{named.url}/{key}" if key else named.url
         if any(each in text for each in _NO_BUCKET) or (status == 404 and not key):
             return BucketMissing(f"there is no bucket {named.url}", f"check its name; {named.sign_in}")
+        if any(each in text for each in _IN_USE):
+            return BucketInUse(
+                f"{named.url} is not empty, or its name is taken", "empty it, or choose another"
+            )
         if isinstance(error, FileNotFoundError) or status == 404:
             return ObjectMissing(
                 f"there is no {whole}", f"`argosy storage ls {named.url}/` lists what there is"

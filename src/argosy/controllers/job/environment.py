@@ -11,7 +11,7 @@ from argosy.controllers.installing import folder_name, install_text
 from argosy.controllers.job.hooks import with_hooks
 from argosy.controllers.job.ports import port_of, with_ports
 from argosy.infra.agent_port import AppOrder, RankOrder
-from argosy.model.kinds.job import JobSpec, job_spec, kept_as, task_id
+from argosy.model.kinds.job import JobSpec, job_spec, job_task, kept_as, task_id
 from argosy.model.rows import Attempt, Claim, Node, Workload
 
 PIDS_MAX = 8192  # per rank, where the node can limit it: a fork bomb ends itself, not the machine
@@ -19,7 +19,8 @@ PIDS_MAX = 8192  # per rank, where the node can limit it: a fork bomb ends itsel
 
 def checkpoint_dir(job: Workload, shared_dir: str) -> str:
     """Where the job keeps what must survive (of a session: its home): shared by its nodes and outliving
-    claims where the provider has such a folder, else in the node's home."""
+    claims where the provider has such a folder and its copies are in no bucket, else in the node's home."""
+    shared_dir = "" if job_task(job).checkpoints.to else shared_dir
     return f"{shared_dir or '~'}/checkpoints/{kept_as(job)}"
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from argosy.controllers.policies import lost_text
-from argosy.controllers.view import Action, SettleData, View, WakeAt, data_of
+from argosy.controllers.view import Action, SaveCheckpoint, SettleData, View, WakeAt, data_of
 from argosy.model.kinds.job import job_task
 from argosy.model.mounts import is_written
 from argosy.model.phases import NodePhase, Outcome
@@ -23,12 +23,17 @@ def settling(
     written = [mount.target for mount in task.storage_mounts if is_written(mount)]
     sends = task.returns if outcome in _SENT_AFTER else ()
     flushes = written if outcome in (*_SENT_AFTER, Outcome.PREEMPTED) else []
+    present = [node for node in nodes if node is not None]
+    if task.checkpoints.to and outcome in _SENT_AFTER and _is_to_be_copied(view, attempt, present):
+        return [
+            SaveCheckpoint(attempt.id, job, tuple(present)),
+            WakeAt(job.id, view.now_ms + view.policy.save_ms),
+        ]
     if not (sends or flushes) or view.observed.settled(attempt.id):
         return []
     if not any(view.observed.rank(f"{attempt.id}.{place.rank}") for place in attempt.placements):
         return []  # nothing of it ever ran
     paths = ", ".join(f"`{path}`" for path in (*(each.path for each in sends), *flushes))
-    present = [node for node in nodes if node is not None]
     for node in present:
         link = view.observed.link(node.id)
         if node.phase in (NodePhase.GONE, NodePhase.STOPPED) or lost_text(view, node):
@@ -46,3 +51,14 @@ def settling(
         if view.now_ms < failure.after_ms:
             return [WakeAt(job.id, failure.after_ms)]
     return [SettleData(attempt, job, tuple(present))]
+
+
+def _is_to_be_copied(view: View, attempt: Attempt, nodes: Sequence[Node]) -> bool:
+    """Whether what the program saved last is still to be brought to the bucket of its checkpoints."""
+    links = [view.observed.link(node.id) for node in nodes]
+    return (
+        view.copies
+        and bool(attempt.running_ms)
+        and not view.observed.saved(attempt.id)
+        and any(link is not None and link.up for link in links)
+    )

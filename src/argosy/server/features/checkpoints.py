@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Sequence
 from typing import Final
 
 import msgspec
 
 from argosy.api.checkpoints import CheckpointFiles, CheckpointList, CheckpointView
 from argosy.api.endpoint import Done
+from argosy.controllers.bucket_trees import BucketTrees, place_of
 from argosy.model.errors import ArgosyError
 from argosy.model.kinds.job import job_label, job_state, job_task
 from argosy.model.kinds.kind import Checkpoint
@@ -18,6 +19,7 @@ from argosy.model.tree import Tree
 from argosy.server.exchange import Exchange
 from argosy.server.guarding import require_over
 from argosy.server.services import Services
+from argosy.storage.blobs import BlobStore
 
 _ID_LENGTH: Final = 12
 _TREES_MAX: Final = 4  # whose files are asked for one after another
@@ -27,15 +29,16 @@ class CheckpointFeature:
     def __init__(self, services: Services) -> None:
         self._store, self._blobs, self._writer = services.store, services.blobs, services.writer
         self._streams = services.streams
+        self._objects = services.objects
         self._trees: OrderedDict[str, Tree] = OrderedDict()
 
     async def checkpoints(self, exchange: Exchange) -> CheckpointList:
         job = await self._job(exchange)
         rules = job_task(job).checkpoints
         views: list[CheckpointView] = []
-        for copy in copies_of(job):
+        for copy in await self._copies(job):
             try:
-                files = sum(entry.kind == "f" for entry in (await self._tree(copy)).entries)
+                files = sum(entry.kind == "f" for entry in (await self._tree(job, copy)).entries)
             except ArgosyError:
                 continue  # its job has ended, and its files are swept
             views.append(
@@ -52,14 +55,15 @@ class CheckpointFeature:
         )
 
     async def checkpoint_files(self, exchange: Exchange) -> CheckpointFiles:
-        return CheckpointFiles(tree=await self._tree(await self._named(exchange)))
+        return CheckpointFiles(tree=await self._tree(*await self._named(exchange)))
 
     async def checkpoint_chunk(self, exchange: Exchange) -> None:
-        tree, digest = await self._tree(await self._named(exchange)), exchange.path["digest"]
+        job, copy = await self._named(exchange)
+        tree, digest = await self._tree(job, copy), exchange.path["digest"]
         if digest not in tree.chunk_digests():
             raise ArgosyError("not-found", f"the checkpoint has no chunk {digest[:12]}")
         try:
-            data = await self._blobs.read(digest)
+            data = await self._files(job).read(digest)
         except KeyError:
             raise _gone(exchange.path["checkpoint"]) from None
 
@@ -73,8 +77,12 @@ class CheckpointFeature:
 
         async def act() -> Done:
             job = await self._job(exchange)
-            gone = copies_of(job) if name == "all" else (_called(job, name),)
-            stay = [copy for copy in copies_of(job) if copy not in gone]
+            copies = await self._copies(job)
+            gone = copies if name == "all" else (_called(job, copies, name),)
+            stay = [copy for copy in copies if copy not in gone]
+            files = self._files(job)
+            if isinstance(files, BucketTrees):
+                await files.forget([copy.tree for copy in gone])
             row = job.with_status(checkpoint=stay[0] if stay else None, older=tuple(stay[1:]))
             if gone:
                 await self._store.commit([row])
@@ -88,15 +96,28 @@ class CheckpointFeature:
         require_over(exchange.caller, job)
         return job
 
-    async def _named(self, exchange: Exchange) -> Checkpoint:
-        return _called(await self._job(exchange), exchange.path["checkpoint"])
+    def _files(self, job: Workload) -> BlobStore | BucketTrees:
+        url = place_of(job)
+        if not url:
+            return self._blobs
+        opened = self._objects.stores.open(url)
+        return BucketTrees(opened.bucket, opened.key)
 
-    async def _tree(self, copy: Checkpoint) -> Tree:
+    async def _copies(self, job: Workload) -> tuple[Checkpoint, ...]:
+        """The newest first."""
+        files = self._files(job)
+        return await files.copies() if isinstance(files, BucketTrees) else copies_of(job)
+
+    async def _named(self, exchange: Exchange) -> tuple[Workload, Checkpoint]:
+        job = await self._job(exchange)
+        return job, _called(job, await self._copies(job), exchange.path["checkpoint"])
+
+    async def _tree(self, job: Workload, copy: Checkpoint) -> Tree:
         """Raises `not-found` when its files are gone."""
         known = self._trees.get(copy.tree)
         if known is None:
             try:
-                known = msgspec.json.decode(await self._blobs.tree(copy.tree), type=Tree)
+                known = msgspec.json.decode(await self._files(job).tree(copy.tree), type=Tree)
             except KeyError:
                 raise _gone(copy.tree[:_ID_LENGTH]) from None
             self._trees[copy.tree] = known
@@ -111,8 +132,7 @@ def copies_of(job: Workload) -> tuple[Checkpoint, ...]:
     return (state.checkpoint, *state.older) if state.checkpoint is not None else state.older
 
 
-def _called(job: Workload, name: str) -> Checkpoint:
-    copies = copies_of(job)
+def _called(job: Workload, copies: Sequence[Checkpoint], name: str) -> Checkpoint:
     if not copies:
         raise ArgosyError(
             "not-found",

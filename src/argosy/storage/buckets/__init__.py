@@ -15,6 +15,7 @@ from typing import Final
 import msgspec
 
 from argosy.infra.buckets import BY_ITSELF, Encryption, Opened, StoreSettings, UrlUnknown
+from argosy.model.object_urls import split_url
 
 #: Module -> the URLs that are its; the first that fits is taken.
 STORES: Final[Mapping[str, tuple[str, ...]]] = {
@@ -44,6 +45,9 @@ class Stores:
     def open(self, url: str, encryption: Encryption = BY_ITSELF) -> Opened:
         scheme, _, rest = url.partition("://")
         url = f"{scheme.lower()}://{rest}"
+        split = split_url(url)
+        if split is not None and (held := self._open.get((split[0], encryption))) is not None:
+            return Opened(held.bucket, split[1])
         opened = open_bucket(url, self._settings, encryption, self._stores)
         known = self._open.setdefault((opened.bucket.url, encryption), opened)
         return Opened(known.bucket, opened.key)

@@ -2,14 +2,33 @@
 
 from __future__ import annotations
 
-from typing import Any, Final
+import base64
+import hmac
+from collections.abc import Mapping
+from email.utils import formatdate
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 from urllib.parse import unquote, urlsplit
 
 import msgspec
 
-from argosy.infra.buckets import Encryption, NotPossible, Opened, StoreSettings, Traits, UrlUnknown
+from argosy.infra.buckets import (
+    BucketInUse,
+    BucketMissing,
+    Encryption,
+    NotPossible,
+    Opened,
+    StoreSettings,
+    Traits,
+    UrlUnknown,
+)
+from argosy.model.ids import Clock
+from argosy.storage.one_call import Told, one_call
 from argosy.storage.through_obstore import RETRY, Named, ObstoreBucket
 
+if TYPE_CHECKING:
+    from obstore.store import AzureStore
+
+_VERSION: Final = "2023-11-03"
 _TITLE: Final = "Azure Blob Storage"
 _SIGN_IN: Final = "set AZURE_STORAGE_ACCOUNT_KEY or AZURE_STORAGE_SAS_TOKEN for the server, or `az login`"
 #: obstore's name of a setting -> variables that hold it; each line is enough by itself.
@@ -67,10 +86,15 @@ def open_url(url: str, settings: StoreSettings, encryption: Encryption) -> Opene
     plain = own.endpoint.startswith("http://")
     store = AzureStore(container, config=config, client_options={"allow_http": plain}, retry_config=RETRY)  # type: ignore[arg-type]
     traits = Traits(
-        signs="account_key" in secrets, encryption=("AES256",), put_headers={"x-ms-blob-type": "BlockBlob"}
+        signs="account_key" in secrets,
+        makes_buckets=bool(secrets.keys() & {"account_key", "sas_key"}),
+        encryption=("AES256",),
+        put_headers={"x-ms-blob-type": "BlockBlob"},
     )
     named = Named(url=f"{front}{container}", title=_TITLE, sign_in=_SIGN_IN)
-    return Opened(ObstoreBucket(store, named, traits, signs_plain=True), key)
+    base = own.endpoint or f"https://{account}.blob.core.windows.net"
+    ring = _Ring(account, base, secrets, settings.clock)
+    return Opened(_Bucket(store, named, traits, ring, container), key)
 
 
 def _account(own: _Settings, settings: StoreSettings) -> str:
@@ -94,3 +118,64 @@ def _secrets(settings: StoreSettings) -> dict[str, str]:
         if all(found.values()):
             return found
     return {}
+
+
+class _Ring(NamedTuple):
+    """Who asks, where, and when."""
+
+    account: str
+    base: str
+    secrets: Mapping[str, str]
+    clock: Clock
+
+    def call(self, method: str, container: str) -> Told:
+        """One call on a container, signed with the account's key or by its shared access signature."""
+        address = f"{self.base}/{container}?restype=container"
+        if "account_key" not in self.secrets:
+            sas = self.secrets["sas_key"].lstrip("?")
+            return one_call(method, f"{address}&{sas}", {"x-ms-version": _VERSION, "content-length": "0"})
+        date = formatdate(self.clock.now_ms() / 1000, usegmt=True)
+        path = urlsplit(self.base).path
+        text = f"{method}{chr(10) * 12}x-ms-date:{date}\nx-ms-version:{_VERSION}\n"
+        text += f"/{self.account}{path}/{container}\nrestype:container"
+        digest = hmac.digest(base64.b64decode(self.secrets["account_key"]), text.encode(), "sha256")
+        signature = base64.b64encode(digest).decode()
+        headers = {
+            "x-ms-date": date,
+            "x-ms-version": _VERSION,
+            "authorization": f"SharedKey {self.account}:{signature}",
+            "content-length": "0",
+        }
+        return one_call(method, address, headers)
+
+
+class _Bucket(ObstoreBucket):
+    """A container that its account can make and remove, which obstore does not do."""
+
+    def __init__(self, store: AzureStore, named: Named, traits: Traits, ring: _Ring, container: str) -> None:
+        super().__init__(store, named, traits, signs_plain=True)
+        self._ring, self._container = ring, container
+
+    def make(self) -> None:
+        if not self.traits.makes_buckets:
+            return super().make()
+        try:
+            self.page(most=1)
+        except BucketMissing:
+            self._call("PUT")
+
+    def drop(self) -> None:
+        """Azure would remove what it holds, too: it is looked at first."""
+        if not self.traits.makes_buckets:
+            return super().drop()
+        try:
+            if self.page(most=1).objects:
+                raise BucketInUse(f"{self.url} is not empty", "empty it first")
+            self._call("DELETE")
+        except BucketMissing:
+            pass
+
+    def _call(self, method: str) -> None:
+        told = self._ring.call(method, self._container)
+        if told.status >= 300:
+            raise self.refused(told.status, told.body.decode("utf-8", "replace"))

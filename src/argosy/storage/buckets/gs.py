@@ -2,13 +2,29 @@
 
 from __future__ import annotations
 
+import json
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
 
-from argosy.infra.buckets import Encryption, NotPossible, Opened, StoreSettings, Traits, UrlUnknown
+from argosy.infra.buckets import (
+    BucketMissing,
+    CredentialsMissing,
+    Encryption,
+    NotPossible,
+    Opened,
+    StoreSettings,
+    Traits,
+    UrlUnknown,
+)
+from argosy.storage.google_account import Account
+from argosy.storage.one_call import one_call
 from argosy.storage.through_obstore import RETRY, Named, ObstoreBucket
+
+if TYPE_CHECKING:
+    from obstore.store import GCSStore
 
 _TITLE: Final = "Google Cloud Storage"
 _SIGN_IN: Final = "sign in: `gcloud auth application-default login`, or GOOGLE_APPLICATION_CREDENTIALS"
@@ -41,9 +57,11 @@ def open_url(url: str, settings: StoreSettings, encryption: Encryption) -> Opene
     config: dict[str, Any] = {"base_url": own.endpoint} if own.endpoint else {}
     file = own.credentials_file or settings.environ.get("GOOGLE_APPLICATION_CREDENTIALS", "")
     path = Path(file).expanduser() if file else settings.home / _USUAL
-    signs = False
+    signs, account = False, None
     if not own.anonymous and path.exists():
-        service = '"private_key"' in path.read_text(encoding="utf-8")
+        told = _read(path)
+        account = Account(told, settings.environ.get("GOOGLE_CLOUD_PROJECT", ""), settings.clock)
+        service = "private_key" in told
         config["service_account" if service else "application_credentials"] = str(path)
         signs = service
     elif own.anonymous or not _is_theirs():
@@ -51,9 +69,8 @@ def open_url(url: str, settings: StoreSettings, encryption: Encryption) -> Opene
     plain = own.endpoint.startswith("http://")
     store = GCSStore(bucket, config=config, client_options={"allow_http": plain}, retry_config=RETRY)  # type: ignore[arg-type]
     named = Named(url=f"gs://{bucket}", title=_TITLE, sign_in=_SIGN_IN)
-    return Opened(
-        ObstoreBucket(store, named, Traits(signs=signs, encryption=("AES256",)), by_version=True), key
-    )
+    traits = Traits(signs=signs, makes_buckets=account is not None, encryption=("AES256",))
+    return Opened(_Bucket(store, named, traits, account, own.endpoint), key)
 
 
 def _is_theirs() -> bool:
@@ -62,3 +79,43 @@ def _is_theirs() -> bool:
         return "Google" in _VENDOR.read_text(encoding="utf-8", errors="replace")
     except OSError:
         return False
+
+
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        told: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        return told
+    except (OSError, ValueError):
+        raise CredentialsMissing(f"`{path}` holds no credentials of Google", _SIGN_IN) from None
+
+
+class _Bucket(ObstoreBucket):
+    """A bucket that its account can make and remove, which obstore does not do."""
+
+    def __init__(
+        self, store: GCSStore, named: Named, traits: Traits, account: Account | None, base: str
+    ) -> None:
+        super().__init__(store, named, traits, by_version=True)
+        self._account, self._base = account, base or "https://storage.googleapis.com"
+
+    def _call(self, method: str, headers: Mapping[str, str]) -> None:
+        if self._account is None:
+            return super().make()
+        name = self._named.url.removeprefix("gs://")
+        signed = {**headers, **self._account.headers(), "content-length": "0"}
+        told = one_call(method, f"{self._base}/{name}", signed)
+        if told.status >= 300:
+            raise self.refused(told.status, told.body.decode("utf-8", "replace"))
+
+    def make(self) -> None:
+        project = self._account.project if self._account is not None else ""
+        try:
+            self.page(most=1)
+        except BucketMissing:
+            self._call("PUT", {"x-goog-project-id": project} if project else {})
+
+    def drop(self) -> None:
+        try:
+            self._call("DELETE", {})
+        except BucketMissing:
+            pass

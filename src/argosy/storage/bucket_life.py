@@ -1,0 +1,25 @@
+"""Buckets that tasks bring along: made when they are missing, and removed with all that they hold."""
+
+from __future__ import annotations
+
+from argosy.infra.buckets import Bucket, BucketMissing
+
+
+def ensure_bucket(bucket: Bucket) -> bool:
+    """Whether it was made now. Raises BucketError; `NotPossible` where users cannot make one."""
+    try:
+        bucket.page(most=1)
+    except BucketMissing:
+        bucket.make()
+        return True
+    return False
+
+
+def release_bucket(bucket: Bucket) -> None:
+    """Remove everything in it, then the bucket; one that is gone is fine, so it may be repeated."""
+    try:
+        while keys := [each.key for each in bucket.page().objects]:
+            bucket.remove(keys)
+        bucket.drop()
+    except BucketMissing:
+        pass
