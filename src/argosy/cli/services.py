@@ -208,7 +208,7 @@ def _say_up(session: Session, service: ServiceView) -> None:
         screen.print(f"service `{service.name}` answers at {service.endpoint}")
     elif service.status == "failing":
         screen.print(f"service `{service.name}` does not become ready: {service.detail}")
-        for line in next((each.last_lines for each in service.replicas if each.last_lines), ()):
+        for line in service.last_lines:
             screen.say(f"  {line}", "dim")
     else:
         screen.print(f"service `{service.name}` starts")

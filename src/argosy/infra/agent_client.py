@@ -79,6 +79,10 @@ class _Orders(msgspec.Struct, frozen=True):
     orders: Sequence[RankOrder]
 
 
+class _Listening(msgspec.Struct, frozen=True):
+    ports: Sequence[int]
+
+
 class _Ids(msgspec.Struct, frozen=True):
     ids: Sequence[str]
 
@@ -210,6 +214,9 @@ class AgentClient:
     async def forget(self, rank_ids: Sequence[str]) -> None:
         if rank_ids:
             await self._post("/forget", _Ids(rank_ids))
+
+    async def listening(self, rank_ids: Sequence[str]) -> Sequence[int]:
+        return msgspec.json.decode(await self._post("/listening", _Ids(rank_ids)), type=_Listening).ports
 
     async def missing_chunks(self, digests: Sequence[str]) -> Sequence[str]:
         if not digests:

@@ -83,6 +83,9 @@ class SimReplicas:
         good = probe.path != "/broken"
         return Answer(good=good, why="" if good else "/broken answers 503")
 
+    async def listening(self, node: Node, rank_id: str) -> Sequence[int]:
+        return ()
+
     def close(self, node_id: str, port: int) -> None:
         """Nothing is kept."""
 

@@ -1,0 +1,52 @@
+"""On which TCP ports a rank's processes listen, by the kernel's own books."""
+
+from __future__ import annotations
+
+import os
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+_LISTENS = "0A"
+
+
+def ports_of(pids: Iterable[int]) -> list[int]:
+    """In ascending order. Processes that are not ours to look into are left out."""
+    sockets = set()
+    first = 0
+    for pid in pids:
+        found = _sockets_of(pid)
+        if found and not first:
+            first = pid
+        sockets |= found
+    if not first:
+        return []
+    ports = set()
+    for name in ("tcp", "tcp6"):
+        try:
+            with open("/proc/%d/net/%s" % (first, name)) as file:
+                lines = file.readlines()[1:]
+        except OSError:
+            continue
+        for words in map(str.split, lines):
+            if len(words) > 9 and words[3] == _LISTENS and words[9] in sockets:
+                ports.add(int(words[1].rpartition(":")[2], 16))
+    return sorted(ports)
+
+
+def _sockets_of(pid: int) -> set[str]:
+    """Inodes of its sockets."""
+    folder = "/proc/%d/fd" % pid
+    found = set()
+    try:
+        for name in os.listdir(folder):
+            try:
+                target = os.readlink(folder + "/" + name)
+            except OSError:
+                continue
+            if target.startswith("socket:["):
+                found.add(target[8:-1])
+    except OSError:
+        pass
+    return found
