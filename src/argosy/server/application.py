@@ -25,6 +25,7 @@ from argosy.server.data_checks import DataChecks
 from argosy.server.dialling import DialDoor, Tls
 from argosy.server.door import Door, Limits
 from argosy.server.doorkeeper import Doorkeeper
+from argosy.server.exchange import Scope, Send
 from argosy.server.features import FEATURES
 from argosy.server.front import Front, bind
 from argosy.server.housekeeping import Housekeeping, Retention
@@ -47,6 +48,11 @@ from argosy.store.store import Store
 
 if TYPE_CHECKING:
     from argosy.catalog.refresh import PriceServices
+    from argosy.identity.oidc import Settings
+    from argosy.server.sign_in_pages import SignInPages
+
+
+_NO_PAGES: SignInPages | None = None
 
 
 class Application:
@@ -73,16 +79,16 @@ class Application:
         prices: Path | None = None,
         quotes: Quotes | None = None,
     ) -> None:
-        self.stopping = asyncio.Event()
+        self.stopping, self._pages = asyncio.Event(), _NO_PAGES
         self.doors: list[Door] = []
         self.streams = LogStreams(store, logs, controllers, self.stopping)
         pricing = pricing or pricing_of(state_dir, providers, clock, shipped=prices)
         self.pricing, pricing.refusals = pricing, controllers.refusals
         self.refreshes = Refreshes(pricing.refresh)
         self.accounts = Accounts(store, clock)
-        tenants, identity = Tenants(store, controllers, clock), Identity.over(store, clock, ids)
+        tenants, identity = Tenants(store, controllers, clock), Identity(store, clock, ids)
         intake = Intake(store=store, blobs=blobs, tenants=tenants, channels=ChannelFile(state_dir))
-        intake.data, intake.secrets = DataChecks(lambda: self.objects.stores), identity.secrets
+        intake.data, intake.identity = DataChecks(lambda: self.objects.stores), identity
         quotes = quotes or Quotes(providers, clock, price=pricing.own_prices, fresh_s=0)
         pricing.rented.names = lambda: quotes.usable() & _priced_by_catalog(providers)
         planner = Planner(
@@ -124,6 +130,19 @@ class Application:
     @property
     def identity(self) -> Identity:
         return self.front.keeper.identity
+
+    def open_pages(self, provider: Settings | None) -> None:
+        """Let people sign in through an identity provider. Loaded with the first of them."""
+
+        async def answer(scope: Scope, send: Send) -> None:
+            if self._pages is None:
+                from argosy.server.sign_in_pages import SignInPages
+
+                store = self.keeper.store
+                self._pages = SignInPages(provider, store, store.clock, store.ids, self.identity)
+            await self._pages.answer(scope, send)
+
+        self.front.pages = answer
 
     def stop(self) -> None:
         """Ask the server to go down. Streams end; their readers come back with a cursor."""

@@ -36,6 +36,7 @@ _log: Final = logging.getLogger(__name__)
 Handler = Callable[[Exchange], Awaitable[Reply | bytes | None]]
 
 
+SIGN_IN_PATH: Final = "/login/sso"
 PROJECT_HEADER: Final = b"x-argosy-project"
 #: What methods of a mounted application ask for; all others write.
 _NOT_KEPT: Final = (b"cache-control", b"no-store")
@@ -96,6 +97,7 @@ class Front:
     ) -> None:
         self.keeper, self._recorder, self._mounts = keeper, recorder, dict(mounts or {})
         self._visitors = Visitors(keeper)
+        self.pages: Callable[[Scope, Send], Awaitable[None]] | None = None  # of browsers: to sign in
         self._ids, self._is_encrypted = ids, is_encrypted
         self._by_shape: dict[tuple[str, int], list[Route]] = {}
         self._exact: dict[tuple[str, str], Route] = {}
@@ -120,6 +122,10 @@ class Front:
         try:
             if not is_local:
                 send = _guarded(send, is_encrypted=self._is_encrypted)
+            if self.pages is not None and scope["path"].startswith(SIGN_IN_PATH) and not is_local:
+                self.keeper.look(scope)
+                await self.pages(scope, send)
+                return
             mounted = self._mounts.get("/" + scope["path"][1:].partition("/")[0])
             if mounted is not None and scope["type"] == "http":
                 if not is_local:
