@@ -6,9 +6,27 @@ import os
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Awaitable, Callable, Iterable
+
+    from argosy.agent.supervision import Supervision
 
 _LISTENS = "0A"
+
+
+def calls(shared: Supervision) -> Callable[[dict[str, object]], Awaitable[dict[str, object]]]:
+    """What answers `POST /listening`."""
+
+    async def listening(arguments: dict[str, object]) -> dict[str, object]:
+        ids = arguments.get("ids")
+        snapshot = await shared.table.snapshot()
+        pids: set[int] = set()
+        for rank_id in ids if isinstance(ids, list) else ():
+            rank = shared.by_id.get(str(rank_id))
+            if rank is not None and not rank.ended:
+                pids |= shared.members(rank, snapshot)
+        return {"ports": ports_of(sorted(pids))}
+
+    return listening
 
 
 def ports_of(pids: Iterable[int]) -> list[int]:

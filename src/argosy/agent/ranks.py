@@ -11,7 +11,7 @@ import time
 from argosy.agent import cgroups, journal, processes, programs, sharing
 from argosy.agent.ending import Ending, Told, outside_group
 from argosy.agent.leases import Leases
-from argosy.agent.listening import ports_of
+from argosy.agent.listening import calls
 from argosy.agent.orders import Busy, Refused, base_env, checked_order, is_rank_id
 from argosy.agent.polling import Polling
 from argosy.agent.rank import (
@@ -54,6 +54,7 @@ class Ranks:
         self._node = node
         self._made_apps: Apps | None = None
         shared = self._shared = Supervision(root, node_name, boot_id, loop, shares)
+        self.listening = calls(shared)
         self.home, self.shell, self.reaper = shared.home, shared.shell, shared.reaper
         self.by_id, self.observers = shared.by_id, shared.observers
         self._ending = Ending(shared, self._run_next)
@@ -307,15 +308,6 @@ class Ranks:
             processes.send_group_signal(rank.pid, signal.SIGTERM)
             processes.send_signal(outside_group(rank.pid, members), signal.SIGTERM)
             self._shared.start_task(self._ending.terminate_late(rank, rank.pid, told))
-
-    async def listening(self, ids: Iterable[str]) -> list[int]:
-        """TCP ports on which processes of these ranks listen."""
-        snapshot = await self._shared.table.snapshot()
-        pids: set[int] = set()
-        for rank in (self._shared.by_id.get(each) for each in ids):
-            if rank is not None and not rank.ended:
-                pids |= self._shared.members(rank, snapshot)
-        return ports_of(sorted(pids))
 
     async def forget(self, ids: Iterable[str]) -> None:
         for count, rank_id in enumerate(ids):

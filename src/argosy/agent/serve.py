@@ -71,7 +71,7 @@ class Agent:
             ("POST", "/run"): self._run,
             ("POST", "/stop"): self._stop,
             ("POST", "/forget"): self._forget,
-            ("POST", "/listening"): self._listening,
+            ("POST", "/listening"): self._ranks.listening,
             ("POST", "/chunks/missing"): self._missing_chunks,
             ("POST", "/tree"): self._place_tree,
             ("POST", "/tree/held"): self._tree_held,
@@ -216,9 +216,6 @@ class Agent:
     async def _forget(self, arguments: dict[str, object]) -> dict[str, object]:
         await self._ranks.forget(_ids(arguments))
         return {}
-
-    async def _listening(self, arguments: dict[str, object]) -> dict[str, object]:
-        return {"ports": await self._ranks.listening(_ids(arguments))}
 
     async def _missing_chunks(self, arguments: dict[str, object]) -> dict[str, object]:
         digests = arguments.get("digests")

@@ -37,9 +37,7 @@ from argosy.model.facts import LogChunk, NodeFacts, RankFact
 
 T = TypeVar("T")
 _POOL_MAX: Final = 8  # connections for calls; kept when idle, because a new one through SSH is dear
-_CALL_S: Final = 30.0
-_TREE_S: Final = 900.0
-_MOUNT_S: Final = 90.0
+_CALL_S, _TREE_S, _MOUNT_S = 30.0, 900.0, 90.0
 _SETTLE_S: Final = 6 * 3600.0  # the agent gives up much earlier when nothing moves
 _PACK_BYTES: Final = 8 << 20
 _STREAM_LIMIT_BYTES: Final = 2 << 20  # a StreamReader stops reading ahead at twice this
@@ -77,10 +75,6 @@ async def unix_channel(path: str | os.PathLike[str]) -> StreamChannel:
 
 class _Orders(msgspec.Struct, frozen=True):
     orders: Sequence[RankOrder]
-
-
-class _Listening(msgspec.Struct, frozen=True):
-    ports: Sequence[int]
 
 
 class _Ids(msgspec.Struct, frozen=True):
@@ -216,7 +210,8 @@ class AgentClient:
             await self._post("/forget", _Ids(rank_ids))
 
     async def listening(self, rank_ids: Sequence[str]) -> Sequence[int]:
-        return msgspec.json.decode(await self._post("/listening", _Ids(rank_ids)), type=_Listening).ports
+        answer = await self._post("/listening", _Ids(rank_ids))
+        return msgspec.json.decode(answer, type=dict[str, list[int]])["ports"]
 
     async def missing_chunks(self, digests: Sequence[str]) -> Sequence[str]:
         if not digests:
