@@ -203,19 +203,6 @@ def test_the_load_says_how_many_replicas_there_are(held: int) -> None:
     virtual(story())
 
 
-def test_who_waits_is_heard_of_at_once() -> None:
-    async def story() -> None:
-        stage, told = Stage(replicas=0, most=2), Told()
-        told.follow(stage.row)
-        await asyncio.sleep(10.5)  # between two looks
-        told.gateway.held, told.gateway.sequence = 1, 2
-        await asyncio.sleep(0.05)
-        fact = told.facts.served("svc-1")
-        assert fact is not None and (fact.held, fact.wanted) == (1, 1)
-
-    virtual(story())
-
-
 def test_a_service_at_zero_wakes_for_who_waits() -> None:
     stage = Stage(replicas=0, most=2)
     stage.beat()

@@ -17,8 +17,8 @@ class GatewayPort(Protocol):
     async def counters(self) -> GatewayCounters: ...
 
     async def wants(self, after: int) -> Wants:
-        """Which services have requests that wait for a replica: when that is not what it was at `after` (the
-        sequence of the last answer), or after half a minute."""
+        """Wait until other services than at sequence `after` have requests that wait for a replica, or for
+        half a minute."""
 
     async def rest(self) -> None:
         """There is nothing to route any more: it may end when its last answers are out."""
