@@ -90,7 +90,7 @@ def location(tmp_path: Path) -> Iterator[Location]:
     listener.listen()
     clock, ids = SystemClock(), SystemIds()
     store = asyncio.run(Store.open("sqlite://", ids=ids, clock=clock, inline=True))
-    keeper = Doorkeeper(store, clock, Identity.over(store, clock, ids))
+    keeper = Doorkeeper(store, clock, Identity(store, clock, ids))
     recorder = Recorder(store, clock, ids)
     front = Front(bind([ToyFeature()], TOYS), keeper=keeper, recorder=recorder, ids=ids)
     config = uvicorn.Config(front.over_socket, interface="asgi3", lifespan="off", log_config=None)

@@ -15,12 +15,13 @@ from argosy.api.costs import CostCalls
 from argosy.api.endpoint import AnyEndpoint, endpoints_of
 from argosy.api.events import EventCalls
 from argosy.api.files import FileCalls
+from argosy.api.folders import FolderCalls
 from argosy.api.groups import GroupCalls
 from argosy.api.hosts import HostCalls
 from argosy.api.job_pools import JobPoolCalls
 from argosy.api.jobs import JobCalls, LogCalls
 from argosy.api.launching import LaunchingCalls
-from argosy.api.people import PeopleCalls
+from argosy.api.people import PeopleCalls, SigningInCalls
 from argosy.api.planning import PlanningCalls
 from argosy.api.pool import PoolCalls
 from argosy.api.prices import PriceCalls
@@ -52,9 +53,11 @@ class Calls(
     FileCalls,
     StorageCalls,
     PeopleCalls,
+    SigningInCalls,
     AuditCalls,
     SecretCalls,
     CheckpointCalls,
+    FolderCalls,
 ):
     """Every endpoint but the streams. A new feature is one line here."""
 

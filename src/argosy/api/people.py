@@ -231,6 +231,7 @@ class WaitingDevice(Reply, frozen=True, kw_only=True, omit_defaults=True):
 class CodeRequest(Request, frozen=True, kw_only=True, omit_defaults=True):
     code: str
     client: str = "browser"
+    proof: str = ""  # of a command line that began a sign-in: what the hash that it told is of
 
     def __repr__(self) -> str:
         return "CodeRequest(...)"
@@ -344,6 +345,8 @@ class PeopleCalls:
         """Give a role, or take it away. Nobody gives more than they have. Errors: "forbidden", "not-found",
         "conflict" for the last owner."""
 
+
+class SigningInCalls:
     @endpoint("GET", "/tokens", permission="any")
     def tokens(self, *, user: Annotated[str, "whose; one's own when left out"] = "") -> TokenList:
         """Tokens and sign-ins of an account."""
@@ -386,7 +389,7 @@ class PeopleCalls:
         """Let a device in as oneself. Errors: "not-found", "too-often"."""
 
     @endpoint("POST", "/login/code", CodeRequest, permission="open")
-    def login_code(self, code: str, *, client: str = "browser") -> LoginReply:
+    def login_code(self, code: str, *, client: str = "browser", proof: str = "") -> LoginReply:
         """Sign in with a one-time code. Errors: "unauthorized"."""
 
     @endpoint("POST", "/login/codes", CodeWish, permission="any")

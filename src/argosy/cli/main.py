@@ -43,6 +43,7 @@ SECTIONS: Final[dict[str, dict[str, _Entry]]] = {
         "logs": _Entry("jobs", "logs", "Show or follow the log of a job."),
         "cancel": _Entry("jobs", "cancel", "Cancel jobs of a cluster."),
         "ssh": _Entry("shell", "ssh", "Open a shell on a node of a cluster."),
+        "ssh-config": _Entry("shell", "ssh_config", "Let ssh and editors open sessions and nodes by name."),
         "ssh-proxy": _Entry("shell", "ssh_proxy", "Carry OpenSSH to a node: what ProxyCommand runs."),
         "port-forward": _Entry("forwarding", "port_forward", "Reach a port of a node from here."),
         "cp": _Entry("copying", "cp", "Copy files to and from a node."),
@@ -67,6 +68,9 @@ SECTIONS: Final[dict[str, dict[str, _Entry]]] = {
     },
     "Data": {
         "storage": _Entry("storage", "storage", "Buckets of the server: copy, list, keys for S3 programs."),
+        "folder": _Entry(
+            "folders", "folder", "Folders that people and projects share: quotas, trash, uploads."
+        ),
         "files": _Entry("files", "files", "Parallel find, ls, du, chmod, chown, cp, rm, sync, stat."),
         "checkpoints": _Entry(
             "checkpoints", "checkpoints", "What managed jobs have saved: list, fetch, remove."

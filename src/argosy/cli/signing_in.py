@@ -26,15 +26,17 @@ _DAY_MS: Final = 86_400_000
 Examples:
   argosy login
   argosy login --user ann
+  argosy login --browser
   argosy login --device
   argosy login --confirm BCDF-GHJK
 """
 )
 @click.option("--user", help="Sign in with a password as this user.")
+@click.option("--browser", is_flag=True, help="Sign in where your browser is signed in already.")
 @click.option("--device", is_flag=True, help="Show a code, which you type where you are signed in already.")
 @click.option("--confirm", metavar="CODE", help="Let the device that shows this code in, as yourself.")
 @pass_session
-def login(session: Session, user: str | None, device: bool, confirm: str | None) -> None:
+def login(session: Session, user: str | None, browser: bool, device: bool, confirm: str | None) -> None:
     """Sign in to the server that ARGOSY_SERVER names. The token is kept for later commands."""
     client = session.client
     if confirm:
@@ -46,7 +48,10 @@ def login(session: Session, user: str | None, device: bool, confirm: str | None)
             "the server of this machine asks nobody to sign in",
             hint="ARGOSY_SERVER names another server: `ARGOSY_SERVER=https://HOST argosy login`",
         )
-    reply = _by_device(session, client) if device else _by_password(session, client, user)
+    if browser:
+        reply = _by_browser(session, client)
+    else:
+        reply = _by_device(session, client) if device else _by_password(session, client, user)
     from argosy.client.sign_ins import keep
 
     path = keep(client.location, reply.token)
@@ -64,6 +69,21 @@ def _by_password(session: Session, client: Client, user: str | None) -> LoginRep
         if error.code != "second-factor":
             raise
     return client.login(name, password, ask_secret("One-time code"), client="cli")
+
+
+def _by_browser(session: Session, client: Client) -> LoginReply:
+    """The provider's page in a browser; a one-time code comes back to this machine's loopback."""
+    import webbrowser
+
+    from argosy.client.loopback import Waiting
+
+    with Waiting() as waiting:
+        address = f"{client.location.render()}/login/sso?port={waiting.port}&proof={waiting.proof}"
+        session.screen.say(f"Open this in your browser, if it does not open by itself:\n  {address}")
+        webbrowser.open(address)
+        with session.on_interrupt(lambda: "not signed in"):
+            code = waiting.code(180.0)
+        return client.login_code(code, client="cli", proof=waiting.secret)
 
 
 def _by_device(session: Session, client: Client) -> LoginReply:

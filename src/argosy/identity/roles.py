@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
-import re
 from collections.abc import Iterable, Mapping
 from fnmatch import fnmatchcase
 from typing import Final
@@ -12,6 +10,8 @@ import msgspec
 
 from argosy.model.access import ALL, EVERYTHING, PERMISSIONS, Grant
 from argosy.model.errors import ArgosyError
+
+_LETTERS: Final = frozenset("abcdefghijklmnopqrstuvwxyz.*")
 
 
 class Role(msgspec.Struct, frozen=True, kw_only=True):
@@ -39,8 +39,13 @@ def expand(patterns: Iterable[str]) -> frozenset[str]:
     found: set[str] = set()
     for pattern in patterns:
         wanted = pattern.strip().lower().replace(":", ".")
+        if wanted in ALL:
+            found.add(wanted)
+            continue
         some = {each for each in ALL if fnmatchcase(each, wanted)}
-        if not some or not re.fullmatch(r"[a-z.*]+", wanted):
+        if not some or not set(wanted) <= _LETTERS:
+            import difflib
+
             near = difflib.get_close_matches(wanted, PERMISSIONS, 1)
             raise ArgosyError(
                 "usage",

@@ -26,6 +26,7 @@ from argosy.store.store import Store
 
 DEVICE_MS: Final = 10 * 60_000  # how long a code waits for its person
 LOCAL_MS: Final = 60_000
+SSO_MS: Final = 12 * 3_600_000  # then the identity provider is asked again
 _TRIES: Final = 5  # wrong short codes of one person, for what they try to confirm
 _WRONG: Final = "the name, the password or the one-time code is wrong"
 _PENDING_MAX: Final = 1000  # codes that wait at once
@@ -229,8 +230,9 @@ class SigningIn:
                 "unauthorized", "this code is over", hint="begin again: it is good for a minute"
             )
         user = await self._used(rows, entry)
+        life_ms = SSO_MS if purpose == "loopback" else 0
         return user, await self._credentials.sign_in(
-            user, method=purpose, client=client, address=address, agent=agent
+            user, method=purpose, client=client, address=address, agent=agent, life_ms=life_ms
         )
 
     async def _used(self, rows: Snapshot, entry: OneTime) -> User:

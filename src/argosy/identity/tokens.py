@@ -102,19 +102,27 @@ class Credentials:
         return found
 
     async def sign_in(
-        self, user: User, *, method: str, client: str = "browser", address: str = "", agent: str = ""
+        self,
+        user: User,
+        *,
+        method: str,
+        client: str = "browser",
+        address: str = "",
+        agent: str = "",
+        life_ms: int = 0,
     ) -> Made:
-        """A new sign-in of somebody who has shown who they are: always a fresh secret."""
+        """A new sign-in of somebody who has shown who they are: always a fresh secret. `life_ms`: no longer
+        than this."""
         now_ms = self._clock.now_ms()
         rows = await self._store.snapshot()
         secret = make_token(SIGNED_IN) if client == "cli" else make_secret()
-        life_ms, idle_ms = _SIGN_IN_MS[client]
+        longest_ms, idle_ms = _SIGN_IN_MS[client]
         entry = SignIn(
             id=self._ids.new("sin"),
             created_ms=now_ms,
             user_id=user.id,
             sha256=digest(secret),
-            expires_ms=now_ms + life_ms,
+            expires_ms=now_ms + min(life_ms or longest_ms, longest_ms),
             idle_ms=idle_ms,
             seen_ms=now_ms,
             generation=user.generation,

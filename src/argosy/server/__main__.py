@@ -13,6 +13,7 @@ from argosy.api.location import state_dir
 from argosy.model.errors import ArgosyError, render_error
 
 if TYPE_CHECKING:
+    from argosy.identity.oidc import Settings as Provider
     from argosy.server.run import Settings
     from argosy.store import Store
 
@@ -82,7 +83,17 @@ def _settings(options: argparse.Namespace) -> Settings:
         retention=parse_retention(os.environ),
         public=parse_public(os.environ),
         rules=parse_rules(os.environ),
+        provider=_provider(),
     )
+
+
+def _provider() -> Provider | None:
+    """Nothing of it is loaded where there is none."""
+    if not os.environ.get("ARGOSY_OIDC_ISSUER"):
+        return None
+    from argosy.server.sign_in_pages import parse_provider
+
+    return parse_provider(os.environ)
 
 
 async def _with_store(options: argparse.Namespace) -> int:

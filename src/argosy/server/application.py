@@ -20,11 +20,13 @@ from argosy.infra.quotes import Quotes
 from argosy.model.ids import Clock, Ids
 from argosy.server.accounts import Accounts
 from argosy.server.admission import Admission
+from argosy.server.apps.live import LiveApps
 from argosy.server.channels import ChannelFile
 from argosy.server.data_checks import DataChecks
 from argosy.server.dialling import DialDoor, Tls
 from argosy.server.door import Door, Limits
 from argosy.server.doorkeeper import Doorkeeper
+from argosy.server.exchange import Scope, Send
 from argosy.server.features import FEATURES
 from argosy.server.front import Front, bind
 from argosy.server.housekeeping import Housekeeping, Retention
@@ -47,6 +49,11 @@ from argosy.store.store import Store
 
 if TYPE_CHECKING:
     from argosy.catalog.refresh import PriceServices
+    from argosy.identity.oidc import Settings
+    from argosy.server.sign_in_pages import SignInPages
+
+
+_NO_PAGES: SignInPages | None = None
 
 
 class Application:
@@ -73,22 +80,21 @@ class Application:
         prices: Path | None = None,
         quotes: Quotes | None = None,
     ) -> None:
-        self.stopping = asyncio.Event()
-        self.doors: list[Door] = []
+        self.stopping, self._pages, self.doors = asyncio.Event(), _NO_PAGES, list[Door]()
         self.streams = LogStreams(store, logs, controllers, self.stopping)
         pricing = pricing or pricing_of(state_dir, providers, clock, shipped=prices)
         self.pricing, pricing.refusals = pricing, controllers.refusals
-        self.refreshes = Refreshes(pricing.refresh)
-        self.accounts = Accounts(store, clock)
-        tenants, identity = Tenants(store, controllers, clock), Identity.over(store, clock, ids)
+        self.refreshes, self.accounts = Refreshes(pricing.refresh), Accounts(store, clock)
+        tenants, identity = Tenants(store, controllers, clock), Identity(store, clock, ids)
         intake = Intake(store=store, blobs=blobs, tenants=tenants, channels=ChannelFile(state_dir))
-        intake.data, intake.secrets = DataChecks(lambda: self.objects.stores), identity.secrets
+        intake.data, intake.identity = DataChecks(lambda: self.objects.stores), identity
         quotes = quotes or Quotes(providers, clock, price=pricing.own_prices, fresh_s=0)
         pricing.rented.names = lambda: quotes.usable() & _priced_by_catalog(providers)
         planner = Planner(
             store=store, providers=providers, quotes=quotes, pricing=pricing, intake=intake, clock=clock
         )
         self.objects = Objects(state_dir / "objects", clock, ids, os.environ)
+        self.apps = LiveApps(store, agents, controllers, clock)
         self.housekeeping = Housekeeping(store, blobs, logs, clock, retention, sweep=self.objects.sweep)
         services = Services(
             identity=identity,
@@ -114,6 +120,7 @@ class Application:
             tenants=tenants,
             refreshes=self.refreshes,
             housekeeping=self.housekeeping,
+            apps=self.apps,
         )
         self.front = _front(services, self.objects)
 
@@ -124,6 +131,19 @@ class Application:
     @property
     def identity(self) -> Identity:
         return self.front.keeper.identity
+
+    def open_pages(self, provider: Settings | None) -> None:
+        """Let people sign in through an identity provider. Loaded with the first of them."""
+
+        async def answer(scope: Scope, send: Send) -> None:
+            if self._pages is None:
+                from argosy.server.sign_in_pages import SignInPages
+
+                store = self.keeper.store
+                self._pages = SignInPages(provider, store, store.clock, store.ids, self.identity)
+            await self._pages.answer(scope, send)
+
+        self.front.pages = answer
 
     def stop(self) -> None:
         """Ask the server to go down. Streams end; their readers come back with a cursor."""
@@ -145,7 +165,8 @@ class Application:
         programs reach the buckets."""
         self.doors = doors = [Door(self.front.over_socket, [local])]
         if tcp is not None:
-            doors.append(Door(self.front.over_tcp, [tcp], limits or Limits(), dials=dials, tls=tls))
+            guarded = limits or Limits()
+            doors.append(Door(self.front.over_tcp, [tcp], guarded, dials=dials, tls=tls, apps=self.apps))
         store = bind_tcp(s3) if s3 else None
         if store is not None:
             doors.append(Door(self.objects.for_programs, [store], limits or Limits(headers=200), tls=tls))
@@ -159,6 +180,7 @@ class Application:
             self.stop()
             await asyncio.gather(*(door.close() for door in doors))
             self.objects.close()
+            self.apps.close()
             if store is not None:
                 store.close()
 
@@ -173,8 +195,11 @@ def _front(services: Services, objects: Objects) -> Front:
     routes = bind(feature(services) for feature in FEATURES)
     mounts = {MOUNT: objects.for_owner}
     keeper = Doorkeeper(services.store, services.clock, services.identity)
+    services.apps.is_good = keeper.is_good
     recorder = Recorder(services.store, services.clock, services.ids)
-    return Front(routes, keeper=keeper, recorder=recorder, ids=services.ids, mounts=mounts)
+    front = Front(routes, keeper=keeper, recorder=recorder, ids=services.ids, mounts=mounts)
+    front.form_hosts = services.apps.form_hosts
+    return front
 
 
 def pricing_of(

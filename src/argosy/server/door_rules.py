@@ -8,8 +8,6 @@ token names a host that is ours. No page of somebody else knows a token.
 
 from __future__ import annotations
 
-import ipaddress
-import socket
 from collections.abc import Iterable, Mapping
 from typing import Final
 from urllib.parse import urlsplit
@@ -55,6 +53,8 @@ class DoorRules(msgspec.Struct, frozen=True, kw_only=True):
         """Who comes: the last address of X-Forwarded-For that no trusted proxy wrote about another."""
         if not self.proxies or not forwarded:
             return peer
+        import ipaddress
+
         address = peer
         for each in reversed([part.strip() for part in forwarded.split(",")]):
             if not self._is_proxy(address):
@@ -66,6 +66,8 @@ class DoorRules(msgspec.Struct, frozen=True, kw_only=True):
         return address
 
     def _is_proxy(self, address: str) -> bool:
+        import ipaddress
+
         try:
             found = ipaddress.ip_address(address)
         except ValueError:
@@ -161,6 +163,8 @@ def parse_rules(environ: Mapping[str, str], names: Iterable[str] | None = None) 
         origins.add(f"{parts.scheme}://{parts.netloc}".lower())
     proxies = tuple(environ.get("ARGOSY_TRUSTED_PROXIES", "").replace(",", " ").split())
     for each in proxies:
+        import ipaddress
+
         try:
             ipaddress.ip_network(each)
         except ValueError:
@@ -173,6 +177,8 @@ def parse_rules(environ: Mapping[str, str], names: Iterable[str] | None = None) 
 
 
 def _own_names() -> tuple[str, ...]:
+    import socket
+
     name = socket.gethostname()
     return (name, name.partition(".")[0])
 

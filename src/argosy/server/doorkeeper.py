@@ -25,25 +25,17 @@ class Doorkeeper:
     """Tells callers from strangers. `is_good` is asked again while something stays open."""
 
     def __init__(self, store: Store, clock: Clock, identity: Identity) -> None:
-        self._store, self._clock = store, clock
+        self.store, self._clock = store, clock
         self.identity = identity
-        self._directory, self._uses = identity.directory, identity.uses
         self._tokens = Tokens(store)
         self.rules = DoorRules()
 
     async def identify(self, scope: Scope) -> Caller | None:
         """Who asks; None: nobody says. Raises `unauthorized` for a credential that is not good, `wrong-host`,
         `wrong-method`, `foreign-page`."""
-        headers = _headers(scope)
+        headers = self.look(scope)
         is_websocket = scope["type"] == "websocket"
-        bearer = headers.get("authorization")
-        if not is_websocket:
-            check_method(scope["method"])
-        local = scope.get("server") or ("", 0)
-        check_host(self.rules, headers.get("host", ""), str(local[0] or ""), has_bearer=bearer is not None)
-        peer = scope.get("client") or ("", 0)
-        address = self.rules.address_of(str(peer[0]), headers.get("x-forwarded-for", ""))
-        scope["argosy.address"] = address
+        bearer, address = headers.get("authorization"), str(scope["argosy.address"])
         if bearer is not None:
             kind, _, secret = bearer.partition(" ")
             caller = await self.caller_of(secret.strip(), address) if kind.lower() == "bearer" else None
@@ -54,11 +46,25 @@ class Doorkeeper:
         if not cookie:
             return None
         check_page(self.rules, headers, is_websocket=is_websocket)
-        rows = await self._store.recent(FRESH_MS)
-        found = self._directory.caller_with_cookie(rows, cookie, self._clock.now_ms(), address)
+        rows = await self.store.recent(FRESH_MS)
+        found = self.identity.directory.caller_with_cookie(rows, cookie, self._clock.now_ms(), address)
         if found is not None:
-            self._uses.note(found.credential)
+            self.identity.uses.note(found.credential)
         return found  # one that is over is none: whoever is to sign in must be able to
+
+    def look(self, scope: Scope) -> dict[str, str]:
+        """Headers of a request that may come in at all; who it is from stands in the scope. Raises
+        `wrong-host`, `wrong-method`."""
+        headers = _headers(scope)
+        if scope["type"] != "websocket":
+            check_method(scope["method"])
+        local = scope.get("server") or ("", 0)
+        has_bearer = "authorization" in headers
+        check_host(self.rules, headers.get("host", ""), str(local[0] or ""), has_bearer=has_bearer)
+        peer = scope.get("client") or ("", 0)
+        forwarded = headers.get("x-forwarded-for", "")
+        scope["argosy.address"] = self.rules.address_of(str(peer[0]), forwarded)
+        return headers
 
     async def caller_of(self, secret: str, address: str = "") -> Caller | None:
         """Who holds this token."""
@@ -67,20 +73,20 @@ class Doorkeeper:
         if not is_well_formed(secret):
             return None
         now_ms = self._clock.now_ms()
-        rows = await self._store.recent(FRESH_MS)
-        found = self._directory.caller_with(rows, secret, now_ms, address)
+        rows = await self.store.recent(FRESH_MS)
+        found = self.identity.directory.caller_with(rows, secret, now_ms, address)
         if found is None:  # it may be of a moment ago
-            rows = await self._store.recent(0)
-            found = self._directory.caller_with(rows, secret, now_ms, address)
+            rows = await self.store.recent(0)
+            found = self.identity.directory.caller_with(rows, secret, now_ms, address)
         if found is not None:
-            self._uses.note(found.credential)
+            self.identity.uses.note(found.credential)
         return found
 
     async def is_good(self, caller: Caller) -> bool:
         """Whether who came in may stay."""
         if caller.id:
-            rows = await self._store.recent(FRESH_MS)
-            return self._directory.is_good(rows, caller.credential, self._clock.now_ms())
+            rows = await self.store.recent(FRESH_MS)
+            return self.identity.directory.is_good(rows, caller.credential, self._clock.now_ms())
         return caller.via != "token" or caller.credential in await self._tokens.names()
 
 

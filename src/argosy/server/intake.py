@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, Final
 
 import msgspec
 
-from argosy.identity.project_secrets import ProjectSecrets, names_in
 from argosy.model.access import Caller, Target
 from argosy.model.errors import ArgosyError
 from argosy.model.hooks import MOMENTS
@@ -17,6 +16,7 @@ from argosy.model.task import Task, render_ignored
 from argosy.server.channels import ChannelFile
 from argosy.server.data_checks import DataChecks
 from argosy.server.guarding import project_of, require
+from argosy.server.identity import Identity
 from argosy.server.tenancy import Tenants
 from argosy.storage.blobs import BlobStore
 from argosy.store.audit import note_used
@@ -37,7 +37,7 @@ class Intake:
         self._store, self._blobs, self._tenants = store, blobs, tenants
         self._channels = channels
         self.data: DataChecks | None = None  # looks at storage that tasks name; None: nobody does
-        self.secrets: ProjectSecrets | None = None  # what `argosy:NAME` in a task means
+        self.identity: Identity | None = None  # knows what `argosy:NAME` in a task means
 
     async def task(self, task: Task, caller: Caller, *, with_files: bool, project: str = "") -> Task:
         """Checked, with its presets, and with what the project's secrets have where it names them. `project`:
@@ -58,15 +58,19 @@ class Intake:
         return tuple([await self._with_secrets(task, caller, project) for task in ready])
 
     async def _with_secrets(self, task: Task, caller: Caller, project: str) -> Task:
-        if not task.secrets or self.secrets is None:
+        if not task.secrets or self.identity is None:
             return task
+        from argosy.identity.project_secrets import names_in
+
         named = names_in(task.secrets)
         if not named:
             return task
         project = project_of(caller, project)
         require(caller, Target(project), "secrets.use")
         note_used(f"{project}/{name}" for name in named)
-        return msgspec.structs.replace(task, secrets=await self.secrets.filled(project, task.secrets))
+        return msgspec.structs.replace(
+            task, secrets=await self.identity.secrets.filled(project, task.secrets)
+        )
 
     def _checked_all(self, tasks: Sequence[Task]) -> tuple[Task, ...]:
         if not tasks:

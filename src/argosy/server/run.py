@@ -19,7 +19,7 @@ import socket
 import time
 from collections.abc import Awaitable
 from pathlib import Path
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 import msgspec
 
@@ -40,6 +40,9 @@ from argosy.storage.blobs import BlobStore
 from argosy.storage.logs import LogStore
 from argosy.store import KEY_FILE, Store, lock_state_dir
 from argosy.store.state_dir import StateLock
+
+if TYPE_CHECKING:
+    from argosy.identity.oidc import Settings as Provider
 
 _log: Final = logging.getLogger("argosy.server")
 _COLLECT_S: Final = 600.0  # how often long-lived objects are taken out of garbage collection
@@ -62,6 +65,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     store: str = ""
     keys: Path | None = None  # the file of keys that seal secrets; None: in the state folder
     retention: Retention = Retention()
+    provider: Provider | None = None  # of identities; None: people sign in here only
     rules: DoorRules = DoorRules()  # names of the server, and proxies in front of it
     public: Public = Public()  # how nodes and clients elsewhere reach it
 
@@ -207,6 +211,7 @@ async def serve(settings: Settings, tcp: socket.socket | None, lock: StateLock) 
         local = LocalSocket(socket_path(state_dir))
         dials, tls = DialDoor(dialled), settings.public.tls
         application.keeper.rules = settings.rules
+        application.open_pages(settings.provider)
         async with application.listen(local.sock, tcp, dials=dials, tls=tls, s3=settings.s3):
             stack.callback(local.unlink)
             guarding = asyncio.create_task(_guard_place(lock, local, application))
@@ -286,7 +291,7 @@ async def _watch_budgets(application: Application) -> None:
         await asyncio.sleep(_BUDGETS_S)
         try:
             await application.accounts.watch()
-            await application.identity.uses.write()
+            await application.identity.note_uses()
         except (ArgosyError, OSError) as error:
             _log.warning("budgets are looked at again later: %s", error)
 

@@ -11,7 +11,6 @@ import hashlib
 import hmac
 from typing import Final
 
-from argosy.identity.roles import TOKEN_GRANTS
 from argosy.model.access import Caller
 from argosy.model.errors import ArgosyError
 from argosy.store.accounts import Token
@@ -52,6 +51,8 @@ class Tokens:
                 found = token
         if found is None:
             return None
+        from argosy.identity.roles import TOKEN_GRANTS
+
         grants = TOKEN_GRANTS.get(found.scope, ())
         return Caller(via="token", credential=found.name, grants=grants)
 

@@ -135,7 +135,8 @@ class SigningInFeature:
         request = await exchange.decode(CodeRequest)
         user, made = await self._identity.signing_in.by_code(
             request.code,
-            purpose="code",
+            purpose="loopback" if request.proof else "code",
+            proof=request.proof,
             client=_client(request.client),
             address=exchange.caller.address,
             agent=_agent(exchange),

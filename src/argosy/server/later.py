@@ -1,0 +1,31 @@
+"""Features that are loaded with their first request: most servers never have one."""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+from argosy.api.endpoint import endpoints_of
+from argosy.server.exchange import Exchange
+from argosy.server.services import Services
+
+
+def later(module: str, name: str, calls: type) -> type:
+    """A feature with a handler for every endpoint of `calls`, all of which are methods of the class `name` of
+    a module of `features`."""
+
+    def begin(self: Any, services: Services) -> None:  # Any: the class that is made here
+        self.services, self.real = services, None
+
+    def handler(endpoint: str) -> Callable[[Any, Exchange], Awaitable[Any]]:
+        async def handle(self: Any, exchange: Exchange) -> Any:
+            if self.real is None:
+                loaded = importlib.import_module(f"argosy.server.features.{module}")
+                self.real = getattr(loaded, name)(self.services)
+            return await getattr(self.real, endpoint)(exchange)
+
+        return handle
+
+    handlers = {endpoint.name: handler(endpoint.name) for endpoint in endpoints_of(calls)}
+    return type(name, (), {"__init__": begin, **handlers})
