@@ -1,11 +1,12 @@
-"""Data: the pause of a program that saves a large checkpoint, and sync of many small files to a node far away.
-A table, and JSON with --json FILE.
+"""Data: the pause of a program that saves a large checkpoint, and sync of many small files to a far node. A
+table, and JSON with --json FILE.
 
     python benchmarks/data.py [--runs N] [--gb 2] [--files 20000] [--one-way-ms 10] [--json FILE]
 
-The pause is compared with a plain write of the same bytes to the same disk, by turns. The sync goes through one
-SSH connection to a host in a network namespace, whose every packet is late: `rsync -a` and our copy (objects of
-a folder, sent through the server's connection) use the same connection, by turns. Needs root, sshd, rsync.
+The pause is compared with a plain write of the same bytes to the same disk, by turns. The sync goes through
+one SSH connection to a host in a network namespace, whose every packet is late: `rsync -a` and our copy
+(objects of a folder, sent through the server's connection) use the same connection, by turns. Needs root, sshd
+and rsync.
 """
 
 from __future__ import annotations
@@ -88,7 +89,8 @@ def syncs(count: int, one_way_ms: float) -> dict[str, float]:
             place = root / f"{number % 200:03d}"
             place.mkdir(parents=True, exist_ok=True)
             (place / f"{number}").write_bytes(os.urandom(FILE_BYTES))
-        line = f"ssh -F {lab.config_file} -o ControlMaster=auto -o ControlPersist=60 -o ControlPath={temporary}/c"
+        shared = f"-o ControlMaster=auto -o ControlPersist=60 -o ControlPath={temporary}/c"
+        line = f"ssh -F {lab.config_file} {shared}"
         subprocess.run([*line.split(), host.name, "true"], check=True)
         pyz = agent_zipapp(Path(temporary))
         subprocess.run(

@@ -73,7 +73,7 @@ class Fetch:
     """One run. `stream`: to the server."""
 
     def __init__(self, stream: socket.socket, targets: Targets, node_name: str) -> None:
-        self._stream, self._targets, self._node = stream, targets, node_name
+        self.stream, self._targets, self._node = stream, targets, node_name
         self._source = stream.makefile("rb")
         self._sending, self._placing_lock = threading.Lock(), threading.Lock()
         self._work: queue.SimpleQueue[tuple[_File, str, int] | None] = queue.SimpleQueue()
@@ -105,7 +105,7 @@ class Fetch:
         with open(record + ".lock", "w") as lock:
             fcntl.flock(lock, fcntl.LOCK_EX)  # nodes of one machine may want the same files at one place
             removed = self._fetch(path, record, target, rows, single, bool(head.get("full")))
-        self._say({"files": len(rows), "bytes": self._bytes, "removed": removed})
+        self.say({"files": len(rows), "bytes": self._bytes, "removed": removed})
 
     def _file(self, index: int, row: list[Any]) -> _File:
         return _File(index, row[0], int(row[1]), row[2], self._name)
@@ -204,7 +204,7 @@ class Fetch:
                 first = min(each.parts, default=count)
                 if first:
                     have[each.index] = first * PART_BYTES
-        self._say({"need": [each.index for each in need], "have": have, "bytes": sum(e.size for e in need)})
+        self.say({"need": [each.index for each in need], "have": have, "bytes": sum(e.size for e in need)})
         workers = [threading.Thread(target=self._work_on, daemon=True) for _ in range(WORKERS)]
         started = 0
         while True:
@@ -274,8 +274,10 @@ class Fetch:
             except Failed as error:
                 self._give_up(each, error)
             except OSError as error:
-                self._end(
-                    "disk" if error.errno in (errno.ENOSPC, errno.EDQUOT) else "target", str(error.strerror)
+                _end(
+                    self,
+                    "disk" if error.errno in (errno.ENOSPC, errno.EDQUOT) else "target",
+                    str(error.strerror),
                 )
         client.close()
 
@@ -317,7 +319,7 @@ class Fetch:
                 return
             each.over = True
             self._finished += 1
-        self._say({"failed": each.index, "status": error.status, "why": str(error)})
+        self.say({"failed": each.index, "status": error.status, "why": str(error)})
 
     def _complete(self, each: _File) -> None:
         """All bytes are here: the file appears, and is written down."""
@@ -352,9 +354,9 @@ class Fetch:
             raise EOFError
         return json.loads(line)
 
-    def _say(self, what: dict[str, object]) -> None:
+    def say(self, what: dict[str, object]) -> None:
         with self._sending:
-            self._stream.sendall(json.dumps(what).encode() + b"\n")
+            self.stream.sendall(json.dumps(what).encode() + b"\n")
 
     def _tell(self) -> None:
         """What is done, a few times a second and when nothing is left to wait for."""
@@ -366,15 +368,16 @@ class Fetch:
             self._told_s = now_s
             done, self._done = self._done, []
             self._journal.flush()
-        self._say({"done": done, "bytes": self._bytes})
+        self.say({"done": done, "bytes": self._bytes})
 
-    def _end(self, field: str, text: str) -> None:
-        try:
-            self._say({"error": field, "text": text})
-            self._stream.shutdown(socket.SHUT_WR)
-        except OSError:
-            pass
-        os._exit(1)
+
+def _end(fetch: Fetch, field: str, text: str) -> None:
+    try:
+        fetch.say({"error": field, "text": text})
+        fetch.stream.shutdown(socket.SHUT_WR)
+    except OSError:
+        pass
+    os._exit(1)
 
 
 def _finished_parts(each: _File, drafts: int) -> set[int]:
@@ -460,12 +463,12 @@ def run(root: str, home: str, node_name: str) -> int:
     except EOFError:
         return 1
     except Refused as error:
-        fetch._end(error.field, str(error))
+        _end(fetch, error.field, str(error))
     except OSError as error:
         full = error.errno in (errno.ENOSPC, errno.EDQUOT)
         text = "disk full on " + node_name if full else "%s: %s" % (node_name, error.strerror or error)
-        fetch._end("disk" if full else "transient", text)
+        _end(fetch, "disk" if full else "transient", text)
     except (KeyError, ValueError, TypeError, IndexError) as error:
         sys.stderr.write("argosy-agent: fetch: %s: %s\n" % (type(error).__name__, error))
-        fetch._end("body", "%s: %s" % (type(error).__name__, error))
+        _end(fetch, "body", "%s: %s" % (type(error).__name__, error))
     return 1
