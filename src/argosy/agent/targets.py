@@ -50,8 +50,8 @@ class Targets:
         self.outside = Outside(self.root)
 
     def resolve(self, target: str, is_link: bool = False) -> str:
-        """The target's absolute path. Raises Refused for what may not be touched. `is_link`: a link is placed,
-        so that one of an earlier time may be there."""
+        """The target's absolute path. Raises Refused for what may not be touched. `is_link`: what is placed
+        is a link, so that one of an earlier time may be there."""
         if "\0" in target:
             raise Refused("target", "a target must not hold NUL")
         if ".." in target.split("/"):
