@@ -256,7 +256,7 @@ TASK: Final = Table(
         Field(
             name="volumes",
             shape=MapOf(key=TARGET, value=_VOLUME, says="a mapping from path to volume"),
-            doc="Folders that live on (`argosy folder`), by path on the node; `:ro` to read only.",
+            doc="Folders that live on (`argosy folder create`), by path on the node; `:ro` to read only.",
             example="{/mnt/data: data:ro, /mnt/runs: {name: runs, sub_path: seven}}",
         ),
         Field(
