@@ -5,8 +5,8 @@ table, and JSON with --json FILE.
 
 The pause is compared with a plain write of the same bytes to the same disk, by turns. The sync goes through
 one SSH connection to a host in a network namespace, whose every packet is late: `rsync -a` and our copy
-(objects of a folder, sent through the server's connection) use the same connection, by turns. Needs root, sshd
-and rsync.
+(objects of a folder, sent through the server's connection) use the same connection, by turns. Needs root,
+sshd and rsync.
 """
 
 from __future__ import annotations
