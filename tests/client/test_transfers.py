@@ -16,10 +16,12 @@ from hypothesis import strategies as st
 from argosy.api.location import Location
 from argosy.api.storage import SignReply
 from argosy.client import buckets as client_buckets
+from argosy.client import landing
 from argosy.client.transfers import Transfer
 from argosy.infra.buckets import Bucket, CredentialsExpired, parse_encryption
 from argosy.infra.system import SystemClock, SystemIds
 from argosy.model.errors import ArgosyError
+from argosy.model.syncing import is_digest
 from argosy.server.objects import Objects
 from argosy.testing.s3_site import Site
 
@@ -186,6 +188,42 @@ def test_a_download_goes_on_where_it_broke_off(house: House, tmp_path: Path) -> 
         transfer.copy(f"{bucket.url}/big", "big", recursive=False)
     assert seen[0] == kept  # what was there already is not fetched again
     assert (tmp_path / "big").read_bytes() == data and not list(tmp_path.glob(".big.*"))
+
+
+@pytest.mark.parametrize("signs", [True, False])
+def test_a_large_file_comes_in_ranges_and_goes_on_after_the_last_without_a_gap(
+    house: House, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, signs: bool
+) -> None:
+    monkeypatch.setattr(landing, "_SPLIT_BYTES", 4 << 20)
+    monkeypatch.setattr(landing, "_RANGE_BYTES", 1 << 20)
+    house.signs, bucket = signs, house.bucket("own")
+    data = os.urandom((12 << 20) + 7)
+    info = bucket.write("big", [data])
+    assert is_digest(info.etag)
+    lost = True
+
+    def cut(done: int, total: int) -> None:
+        if lost and done > 6 << 20:
+            raise KeyboardInterrupt
+
+    def get() -> None:
+        with Transfer(house.location, tmp_path, cut, sign=house.sign) as transfer:
+            transfer.copy(f"{bucket.url}/big", "big", recursive=False)
+
+    with pytest.raises(KeyboardInterrupt):
+        get()
+    (part,) = tmp_path.glob(".big.*.part")
+    kept = part.read_bytes()
+    assert data.startswith(kept) and len(kept) % (1 << 20) == 0
+    lost = False
+    get()
+    assert (tmp_path / "big").read_bytes() == data and not list(tmp_path.glob(".big.*"))
+    if signs:  # a digest that is not right is found, also of ranges
+        real = os.pwrite
+        monkeypatch.setattr(os, "pwrite", lambda fd, view, at: real(fd, bytes(len(view)), at))
+        with pytest.raises(ArgosyError) as error:
+            get()
+        assert error.value.what == f"`{tmp_path}/big` did not arrive as it was stored: its MD5 differs"
 
 
 @pytest.mark.parametrize("signs", [True, False])

@@ -7,9 +7,9 @@ import datetime as dt
 import pytest
 from msgspec.structs import replace
 
-from argosy.controllers.service.calendar import is_between, parse_cron, zone_of
 from argosy.controllers.service.scaling import FRESH, wanted_replicas
 from argosy.controllers.service.work import Language, quantile
+from argosy.model.calendar import is_between, parse_cron, zone_of
 from argosy.model.scaling import (
     CONCURRENCY,
     GPU,

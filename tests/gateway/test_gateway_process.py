@@ -115,6 +115,10 @@ def test_held_requests_are_pushed_and_the_table_outlives_the_process(tmp_path: P
             assert [(each.service, each.held) for each in wants.wanted] == [("svc-web", 1)]
             await gateway.take(table(service(replica.address, holding=Holding()), generation=2))
             assert (await held).endswith(b"ok")
+            many = tuple(service(f"10.0.0.1:{port}", name=f"n{port}") for port in range(1, 1001))
+            big = table(service(replica.address, holding=Holding()), *many, generation=2)
+            assert len(msgspec.json.encode(big)) > 128_000  # more than one read
+            assert await gateway.take(big) == b'{"generation":2}'
             gateway.process.send_signal(signal.SIGKILL)
             await gateway.process.wait()
             await gateway.start()  # no server is there to tell it

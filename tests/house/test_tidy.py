@@ -118,6 +118,8 @@ MAY_READ_THE_CLOCK = (
     "files/",  # tools of their own: ages of files, and how fast it goes
     "checkpoint.py",  # it is part of a program, alone
     "client/",  # it waits in real time for a server in another process
+    "functions/__main__.py",  # a function's process; the rest has the clock as an argument
+    "functions/worker.py",  # handlers ask how long they have left, and dice are thrown anew after a fork
     "gateway/run.py",  # the gateway's process
     "server/run.py",  # the server's process: it waits for its own shutdown
     "testing/",

@@ -15,6 +15,7 @@ from argosy.api.costs import CostCalls
 from argosy.api.endpoint import AnyEndpoint, endpoints_of
 from argosy.api.events import EventCalls
 from argosy.api.files import FileCalls
+from argosy.api.folders import FolderCalls
 from argosy.api.groups import GroupCalls
 from argosy.api.hosts import HostCalls
 from argosy.api.job_pools import JobPoolCalls
@@ -56,6 +57,7 @@ class Calls(
     AuditCalls,
     SecretCalls,
     CheckpointCalls,
+    FolderCalls,
 ):
     """Every endpoint but the streams. A new feature is one line here."""
 

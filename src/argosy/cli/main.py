@@ -67,6 +67,9 @@ SECTIONS: Final[dict[str, dict[str, _Entry]]] = {
     },
     "Data": {
         "storage": _Entry("storage", "storage", "Buckets of the server: copy, list, keys for S3 programs."),
+        "folder": _Entry(
+            "folders", "folder", "Folders that people and projects share: quotas, trash, uploads."
+        ),
         "files": _Entry("files", "files", "Parallel find, ls, du, chmod, chown, cp, rm, sync, stat."),
         "checkpoints": _Entry(
             "checkpoints", "checkpoints", "What managed jobs have saved: list, fetch, remove."

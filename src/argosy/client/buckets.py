@@ -84,8 +84,10 @@ class Buckets:
     def __init__(self, location: Location, encryption: str = "") -> None:
         self._location, self._encryption = location, _wish(encryption)
         self._links = Links(location)
+        self._pool = ThreadPoolExecutor(PARALLEL)  # of ranges; threads begin with the first of them
 
     def close(self) -> None:
+        self._pool.shutdown()
         self._links.close()
 
     # -- one call -------------------------------------------------------------------------------------------
@@ -212,17 +214,20 @@ class Buckets:
     def download(self, place: Place, path: Path, stored: Stored, on_bytes: OnBytes) -> None:
         """The file appears whole, or stays as it was."""
         with Landing(path, stored.size, stored.etag, on_bytes) as landing:
-            headers = [("if-match", f'"{stored.etag}"')] if stored.etag else []
-            if landing.first:
-                headers.append(("range", f"bytes={landing.first}-"))
-            try:
-                if "://" in place.bucket:  # the server does not tell whether the ETag is an MD5
-                    landing.digest_unknown()
-                self._stream("GET", place, (), b"", headers, landing.take)
-            except ArgosyError as error:
-                if error.code == "conflict":
-                    raise replaced(place.render()) from None
-                raise
+            if "://" in place.bucket:  # the server does not tell whether the ETag is an MD5
+                landing.digest_unknown()
+
+            def fetch(span: str, take: Callable[[bytes], object]) -> None:
+                headers = [("if-match", f'"{stored.etag}"')] if stored.etag else []
+                headers += [("range", span)] if span else []
+                try:
+                    self._stream("GET", place, (), b"", headers, take)
+                except ArgosyError as error:
+                    if error.code == "conflict":
+                        raise replaced(place.render()) from None
+                    raise
+
+            landing.fill(fetch, self._pool)
 
     def read(self, place: Place, take: Callable[[bytes], object]) -> None:
         self._stream("GET", place, (), b"", (), take)

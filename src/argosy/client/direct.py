@@ -10,13 +10,14 @@ import base64
 import hashlib
 import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Final
 from urllib.parse import urlsplit
 
 from argosy.api.location import Location
 from argosy.api.storage import SignReply
-from argosy.client.buckets import OnBytes, Place, Stored
+from argosy.client.buckets import PARALLEL, OnBytes, Place, Stored
 from argosy.client.connection import Broken
 from argosy.client.landing import Landing, pieces_of, replaced
 from argosy.client.links import Links
@@ -41,11 +42,13 @@ class Direct:
         self._sign, self._encryption = sign, encryption
         self._links: dict[tuple[str, int, bool], Links] = {}
         self._lock = threading.Lock()
+        self._pool = ThreadPoolExecutor(PARALLEL)  # of ranges; threads begin with the first of them
         self._urls: dict[tuple[Place, str], str] = {}
         self._headers: dict[str, Sequence[tuple[str, str]]] = {}
         self._off: set[str] = set()  # buckets that have no addresses, or cannot be reached
 
     def close(self) -> None:
+        self._pool.shutdown()
         for links in self._links.values():
             links.close()
 
@@ -119,21 +122,24 @@ class Direct:
         """Raises NotDirect, OSError, ArgosyError."""
         links, target = self._address(place, "GET")
         with Landing(path, stored.size, stored.etag, on_bytes) as landing:
-            headers = [("if-match", f'"{stored.etag}"')] if stored.etag else []
-            if landing.first:
-                headers.append(("range", f"bytes={landing.first}-"))
-            wrong: list[bytes] = []
-            try:
-                parser = links.ask("GET", target, headers, (), landing.take, wrong.append)
-            except Broken:
-                self._off.add(place.bucket)
-                raise NotDirect from None
-            if parser.headers.get(_ENCRYPTED, "AES256") != "AES256":
-                landing.digest_unknown()
-            if parser.status == 412:
-                raise replaced(place.render())
-            if parser.status >= 300 or (landing.first and parser.status != 206):
-                raise NotDirect
+
+            def fetch(span: str, take: Callable[[bytes], object]) -> None:
+                headers = [("if-match", f'"{stored.etag}"')] if stored.etag else []
+                headers += [("range", span)] if span else []
+                wrong: list[bytes] = []
+                try:
+                    parser = links.ask("GET", target, headers, (), take, wrong.append)
+                except Broken:
+                    self._off.add(place.bucket)
+                    raise NotDirect from None
+                if parser.headers.get(_ENCRYPTED, "AES256") != "AES256":
+                    landing.digest_unknown()
+                if parser.status == 412:
+                    raise replaced(place.render())
+                if parser.status >= 300 or (span and parser.status != 206):
+                    raise NotDirect
+
+            landing.fill(fetch, self._pool)
 
 
 class _Seen:

@@ -10,6 +10,7 @@ import hashlib
 import os
 import threading
 from collections.abc import Callable, Iterator
+from concurrent.futures import Executor, wait
 from pathlib import Path
 from typing import BinaryIO, Final
 
@@ -19,6 +20,9 @@ from argosy.model.units import render_bytes
 
 _RESUMED_BYTES: Final = 8 << 20  # smaller files begin again
 _PIECE_BYTES: Final = 1 << 20
+_SPLIT_BYTES: Final = 64 << 20
+_RANGE_BYTES: Final = 16 << 20
+Fetch = Callable[[str, Callable[[bytes], object]], None]
 _FULL: Final = frozenset((errno.ENOSPC, errno.EDQUOT))
 
 
@@ -32,6 +36,8 @@ class Landing:
         self._resumes = size >= _RESUMED_BYTES and bool(etag)
         self._temporary, self._file, self.first = path, -1, 0
         self._count = 0
+        self._ranges: list[tuple[int, int]] = []
+        self._filled: set[int] = set()
 
     def __enter__(self) -> Landing:
         with full_disk_said(self._path):
@@ -40,7 +46,7 @@ class Landing:
                 self._resumes = False
                 own = f".{self._path.name[:80]}.{os.getpid()}.{threading.get_ident()}.part"
                 self._temporary = self._path.with_name(own)
-                flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC
+                flags = os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC
                 self._file = os.open(self._temporary, flags, 0o666)
         self._count = self.first
         self._on_bytes(self.first)
@@ -81,8 +87,59 @@ class Landing:
         self._count += len(piece)
         self._on_bytes(len(piece))
 
+    def fill(self, fetch: Fetch, pool: Executor) -> None:
+        """All that is not there yet. `fetch` takes a range of bytes as HTTP names it ("": everything) and
+        where its pieces go; a large file comes in several ranges at once."""
+        if not self._etag or self._size - self.first < _SPLIT_BYTES:
+            fetch(f"bytes={self.first}-" if self.first else "", self.take)
+            return
+        self._ranges = [
+            (at, min(at + _RANGE_BYTES, self._size)) for at in range(self.first, self._size, _RANGE_BYTES)
+        ]
+        under_way = [pool.submit(self._fill_range, fetch, *each) for each in self._ranges]
+        try:
+            for each in under_way:
+                each.result()
+        finally:
+            for each in under_way:
+                each.cancel()
+            wait(under_way)
+
+    def _fill_range(self, fetch: Fetch, first: int, end: int) -> None:
+        at = first
+
+        def take(piece: bytes) -> None:
+            nonlocal at
+            view = memoryview(piece)
+            with full_disk_said(self._path):
+                while view:
+                    count = os.pwrite(self._file, view, at)
+                    view, at = view[count:], at + count
+            self._on_bytes(len(piece))
+
+        fetch(f"bytes={first}-{end - 1}", take)
+        if at != end:
+            raise ArgosyError("conflict", f"`{self._path}` did not arrive whole", hint="repeat it")
+        self._filled.add(first)
+
+    def _settle_ranges(self) -> None:
+        """What came without a gap is what is kept; its digest is taken of the file."""
+        self._count = self.first
+        for first, end in self._ranges:
+            if first not in self._filled:
+                break
+            self._count = end
+        os.ftruncate(self._file, self._count)
+        if self._digest is not None and self._count == self._size:
+            self._digest = hashlib.md5(usedforsecurity=False)
+            os.lseek(self._file, 0, os.SEEK_SET)
+            while piece := os.read(self._file, _PIECE_BYTES):
+                self._digest.update(piece)
+
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _: object) -> None:
         try:
+            if self._ranges:
+                self._settle_ranges()
             if kind is None:
                 self._check()
                 os.replace(self._temporary, self._path)  # noqa: PTH105

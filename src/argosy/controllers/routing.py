@@ -2,16 +2,16 @@
 way, load.
 
 One loop while there are services: a table whenever a row says something else, counters once a second, and
-more often while somebody waits for a replica or for the end of its requests. A gateway that begins anew
-gets the table again.
+more often while a replica starts or drains. A gateway that begins anew gets the table again. That requests
+wait for a replica is pushed: the gateway answers a call that was left open.
 """
 
 from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable
-from typing import Final
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Final
 
 import msgspec
 
@@ -25,6 +25,7 @@ from argosy.infra.gateway_port import GatewayPort
 from argosy.model.ids import Clock
 from argosy.model.kinds.service import (
     ReplicaState,
+    Revision,
     ServiceStatus,
     revision_of,
     service_spec,
@@ -36,12 +37,16 @@ from argosy.model.rows import Workload
 from argosy.model.scaling import Memory, Seen
 from argosy.model.served import ServedFact
 
+if TYPE_CHECKING:
+    from argosy.controllers.triggers import TriggerValues
+
 _log = logging.getLogger(__name__)
 
 LOOK_S: Final = 1.0
 QUICK_S: Final = 0.4  # while a replica is waited for, or the end of its requests
 _RETRY_S: Final = 0.5
 _COMING: Final = (ReplicaState.STARTING, ReplicaState.WARMING)
+_MOVING: Final = (*_COMING, ReplicaState.DRAINING)
 
 
 class Routing:
@@ -62,6 +67,7 @@ class Routing:
         self._services: dict[str, Workload] = {}
         self._loads: dict[str, Load] = {}
         self._memories: dict[str, Memory] = {}
+        self._triggers: TriggerValues | None = None  # from the first service that has any
         self._taken: dict[str, int] = {}  # by service: the generation of its routes that the gateway has
         self._sent: tuple[ServiceRoute, ...] | None = None
         self._since_ms = 0  # of the gateway's life
@@ -77,6 +83,8 @@ class Routing:
         for id in self._services.keys() - now.keys():
             self._loads.pop(id, None)
             self._memories.pop(id, None)
+            if self._triggers is not None:
+                self._triggers.forget(id)
             self._taken.pop(id, None)
             self._facts.services.pop(id, None)
         self._services = now
@@ -98,6 +106,27 @@ class Routing:
     # -- the loop -----------------------------------------------------------------------------------
 
     async def _run(self, gateway: GatewayPort) -> None:
+        watching = self._spawn(self._watch(gateway))
+        try:
+            await self._keep_in_step(gateway)
+        finally:
+            watching.cancel()
+
+    async def _watch(self, gateway: GatewayPort) -> None:
+        """Look at once when requests begin to wait."""
+        sequence = 0
+        while True:
+            try:
+                wants = await gateway.wants(sequence)
+            except (BorderError, OSError, TimeoutError):
+                await asyncio.sleep(_RETRY_S)  # the other loop says what is wrong
+                continue
+            if wants.wanted and wants.sequence != sequence:
+                self._news.set()
+            sequence = wants.sequence
+            await asyncio.sleep(QUICK_S)  # many that wait are one piece of news
+
+    async def _keep_in_step(self, gateway: GatewayPort) -> None:
         said = ""
         while True:
             self._news.clear()
@@ -125,8 +154,7 @@ class Routing:
     def _pause_s(self) -> float:
         for row in self._services.values():
             state = service_state(row)
-            waits = not any(each.state is ReplicaState.READY for each in state.replicas)
-            if waits or any(each.state is ReplicaState.DRAINING for each in state.replicas):
+            if any(each.state in _MOVING for each in state.replicas):
                 return QUICK_S
         return LOOK_S
 
@@ -186,6 +214,16 @@ class Routing:
         leaving = [each.job_id for each in state.replicas if each.state is ReplicaState.DRAINING]
         return any(old.in_flight.get(id) and not new.in_flight.get(id) for id in leaving)
 
+    def _values(self, service: str, revision: Revision) -> Mapping[str, Sequence[float]]:
+        triggers = revision.serving.replicas.triggers
+        if not triggers:
+            return {}
+        if self._triggers is None:
+            from argosy.controllers.triggers import TriggerValues
+
+            self._triggers = TriggerValues(self._spawn)
+        return self._triggers.signals(service, triggers, self._clock.now_ms())
+
     # -- how many -----------------------------------------------------------------------------------
 
     def _scale(self, row: Workload, state: ServiceStatus, load: Load, held: int) -> tuple[int, str]:
@@ -203,7 +241,7 @@ class Routing:
             held=held,
             cold_start_s=float(state.start_s or 30),
             active_ms=max([load.used_ms, *(each.ready_ms for each in mine)]),
-            signals=load.signals(),
+            signals={**load.signals(), **self._values(row.id, revision)},
         )
         scaled = wanted_replicas(policy, seen, self._memories.get(row.id, FRESH))
         self._memories[row.id] = scaled.memory

@@ -1,5 +1,5 @@
-"""Kubernetes manifests: Pod, Job, CronJob, JobSet, PyTorchJob, RayJob, with the ConfigMaps of the same
-file."""
+"""Kubernetes manifests: Pod, Job, CronJob, JobSet, PyTorchJob, RayJob, ScaledObject, with the ConfigMaps of
+the same file."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from collections.abc import Callable
 from typing import Final
 
 from argosy.convert.draft import Draft
+from argosy.convert.keda import convert_scaled_object
 from argosy.convert.pods import Configured, Pod, finish, larger, set_deadline
 from argosy.convert.reading import Fields, is_nothing, text_of
 from argosy.model.errors import ArgosyError
@@ -61,6 +62,8 @@ def convert_kubernetes(documents: tuple[Node, ...], source: str) -> list[Draft]:
             name = _name(node)
             if name not in configured.used:
                 others.append((f"ConfigMap {name}", "", "no workload of this file uses it"))
+        elif kind == "ScaledObject":
+            drafts.append(convert_scaled_object(node))
         elif kind == "Secret":
             continue
         else:

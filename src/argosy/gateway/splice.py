@@ -297,6 +297,7 @@ class Client(Answers):
             self._answer(exchange, decision)
         else:
             self._gather = decision.limit
+            self._resume()  # more is kept now than before it was asked for
             if exchange.head.expects and self._body is not None and not exchange.received:
                 self.transport.write(_CONTINUE)
             self._gathered(exchange)

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from typing import Protocol
 
-from argosy.model.routes import GatewayCounters, RouteTable
+from argosy.model.routes import GatewayCounters, RouteTable, Wants
 
 
 class GatewayPort(Protocol):
@@ -15,6 +15,10 @@ class GatewayPort(Protocol):
         """It routes by this table from now on; the generation that it says it has taken over."""
 
     async def counters(self) -> GatewayCounters: ...
+
+    async def wants(self, after: int) -> Wants:
+        """Wait until other services than at sequence `after` have requests that wait for a replica, or for
+        half a minute."""
 
     async def rest(self) -> None:
         """There is nothing to route any more: it may end when its last answers are out."""

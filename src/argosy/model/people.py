@@ -6,30 +6,8 @@ Secrets are never kept: of a token or a cookie only its SHA-256, of a password w
 
 from __future__ import annotations
 
-import msgspec
-
-
-class Entry(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, tag_field="kind", tag="none"):
-    """What entries have in common."""
-
-    id: str
-    created_ms: int
-    removed_ms: int = 0
-    rev: int = 0
-
-    @property
-    def is_live(self) -> bool:
-        return not self.removed_ms
-
-    @property
-    def unique(self) -> str:
-        """What no other entry has, as `user:ann`; "": nothing. A live entry is found by it."""
-        return ""
-
-    @property
-    def of(self) -> str:
-        """The entry that it belongs to; "": none. Live ones are found by it."""
-        return ""
+from argosy.model.entry import Entry as Entry
+from argosy.model.folders import Folder, Volume
 
 
 class Organisation(Entry, frozen=True, kw_only=True, omit_defaults=True, tag="organisation"):
@@ -163,7 +141,7 @@ class OneTime(Entry, frozen=True, kw_only=True, omit_defaults=True, tag="code"):
     short: str = ""  # device: SHA-256 of the code that a person types
     tries: int = 0  # wrong ones
     user_id: str = ""  # who confirmed it
-    told: dict[str, str] = {}
+    told: dict[str, str] = {}  # noqa: RUF012  every row gets its own
 
     @property
     def unique(self) -> str:
@@ -191,4 +169,16 @@ class Secret(Entry, frozen=True, kw_only=True, omit_defaults=True, tag="secret")
         return f"secrets:{self.project}"
 
 
-AnyEntry = Organisation | Project | User | OwnRole | Binding | AccessToken | SignIn | OneTime | Secret
+AnyEntry = (
+    Organisation
+    | Project
+    | User
+    | OwnRole
+    | Binding
+    | AccessToken
+    | SignIn
+    | OneTime
+    | Secret
+    | Folder
+    | Volume
+)

@@ -49,6 +49,16 @@ class Cron(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     timezone: str = "UTC"
 
 
+class Trigger(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """A number outside of the service that has to be fetched. Its values are a signal of its name."""
+
+    kind: str  # as KEDA calls it
+    name: str
+    target: float  # so much of it for each replica
+    activation: float = 0.0
+    metadata: dict[str, str] = {}  # where it is, in KEDA's words
+
+
 class Policy(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """When a service grows and shrinks. Everything has a default that suits one that answers requests."""
 

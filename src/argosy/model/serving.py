@@ -6,7 +6,15 @@ from typing import Final
 
 import msgspec
 
-BALANCES: Final = ("round_robin", "least_load", "instance_aware_least_load")
+from argosy.model.scaling import Cron, Target, Trigger
+
+#: How a replica is chosen; the first three are SkyPilot's words.
+BALANCES: Final = (
+    *("round_robin", "least_load", "instance_aware_least_load"),
+    *("power_of_two", "consistent_hash", "prefix_aware", "least_work", "least_tokens"),
+)
+#: The command that serves a function; its program comes with the order of a replica.
+RUNNER: Final = "argosy_function"
 STRATEGIES: Final = ("rolling", "canary", "blue-green", "shadow", "ab")
 
 
@@ -34,6 +42,10 @@ class Replicas(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     qps_milli: dict[str, int] = {}  # requests/s x 1000 that one replica takes, by accelerator; "": any
     up_ms: int = 0  # more load must last so long
     down_ms: int = 300_000  # and less load so long
+    formula: str = ""  # rule of scaling (`model.scaling.Formula`); "": the house's own
+    targets: tuple[Target, ...] = ()  # that triggers give
+    triggers: tuple[Trigger, ...] = ()  # whose values are fetched
+    crons: tuple[Cron, ...] = ()
     on_demand: int = 0  # so many of them are on demand where the others are spot
     fallback: bool = False  # on demand in place of spot that cannot be had
 

@@ -17,11 +17,12 @@ from typing import Final
 import msgspec
 
 from argosy.infra.border import Transient
-from argosy.model.routes import GatewayCounters, RouteTable
+from argosy.model.routes import GatewayCounters, RouteTable, Wants
 
 _log = logging.getLogger(__name__)
 
 _CALL_S: Final = 10.0
+_WANTS_S: Final = 40.0  # the gateway answers within 25
 _START_S: Final = 15.0
 _LOOK_S: Final = 0.02
 _HEAD_BYTES: Final = 64 << 10
@@ -60,6 +61,10 @@ class GatewayProcess:
     async def counters(self) -> GatewayCounters:
         await self._ensure()
         return msgspec.json.decode(await self._call("GET", "/counters"), type=GatewayCounters)
+
+    async def wants(self, after: int) -> Wants:
+        body = await self._call("GET", f"/wants?after={after}", timeout_s=_WANTS_S)
+        return msgspec.json.decode(body, type=Wants)
 
     async def rest(self) -> None:
         """SIGTERM: what is under way is answered, then it ends."""
@@ -143,15 +148,15 @@ class GatewayProcess:
 
     # -- its control socket -------------------------------------------------------------------------
 
-    async def _call(self, method: str, path: str, body: bytes = b"") -> bytes:
+    async def _call(self, method: str, path: str, body: bytes = b"", *, timeout_s: float = _CALL_S) -> bytes:
         """The body of its answer. Raises Transient."""
         try:
-            async with asyncio.timeout(_CALL_S):
+            async with asyncio.timeout(timeout_s):
                 return await self._ask(method, path, body)
         except (OSError, EOFError, ValueError, asyncio.LimitOverrunError) as error:
             raise Transient(str(error) or type(error).__name__) from None
         except TimeoutError:
-            raise Transient(f"no answer within {_CALL_S:g} s") from None
+            raise Transient(f"no answer within {timeout_s:g} s") from None
 
     async def _ask(self, method: str, path: str, body: bytes) -> bytes:
         reader, writer = await asyncio.open_unix_connection(self.control, limit=_HEAD_BYTES)

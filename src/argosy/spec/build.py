@@ -33,6 +33,7 @@ from argosy.spec.build_data import (
 )
 from argosy.spec.fields_resources import CANDIDATE
 from argosy.spec.findings import Findings, excerpt
+from argosy.spec.functions import function_run
 from argosy.spec.notation import Deadline, Memory, NodeRange
 from argosy.spec.own_jobs import own_job
 from argosy.spec.reader import Reader
@@ -59,7 +60,7 @@ def build_task(
         if name in task and name not in resources:
             resources.values[name], resources.places[name] = task.values[name], task.places[name]
     candidates, ordered = build_candidates(resources, over, reader, findings)
-    own = own_job(task, merged.get("run", str) or "", findings)
+    own = own_job(task, function_run(task, merged.get("run", str) or "", findings), findings)
     candidates = _driven(own.placed(candidates), driven_config(own.config))
     file_mounts, storage_mounts = build_mounts(merged, reader, findings)
     workdir, git = _workdir(merged, reader)

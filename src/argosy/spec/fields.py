@@ -16,6 +16,7 @@ from argosy.spec.fields_groups import HEADER_ORDER, ORDER
 from argosy.spec.fields_later import CONFIG, POOL, SERVICE, STORAGE, SYNC
 from argosy.spec.fields_resources import EDGE_CONFIG, LOCATION, NETWORKING, RESOURCES
 from argosy.spec.fields_scheduling import SCHEDULING
+from argosy.spec.functions import FUNCTION
 from argosy.spec.leaves import OPEN_MAP, PATH, SECONDS, SIZE, SOURCE, SPAN, TARGET, TEXTS, VARIABLE
 from argosy.spec.own_jobs import FIELDS as OWN_JOBS
 from argosy.spec.shapes import (
@@ -274,6 +275,12 @@ TASK: Final = Table(
             example="{readiness_probe: /health, replicas: 3}",
             keep=True,
             late=True,
+        ),
+        Field(
+            name="function",
+            shape=FUNCTION,
+            doc="Serve a handler that was written for AWS Lambda, in the place of `run`.",
+            example="{handler: app.lambda_handler, timeout: 30}",
         ),
         Field(name="pool", shape=POOL, doc="Workers that jobs borrow.", example="{workers: 4}", later=True),
         Field(

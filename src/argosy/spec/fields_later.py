@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Final
 
 from argosy.model.places import READS_TASK, TASK_FIELDS
+from argosy.model.serving import BALANCES
 from argosy.spec import notation
 from argosy.spec.leaves import OPEN_MAP, PATH, SECONDS, SOURCE, TEXTS
 from argosy.spec.shapes import (
@@ -22,6 +23,7 @@ from argosy.spec.shapes import (
     Text,
     Whole,
 )
+from argosy.spec.triggers import TRIGGERS
 
 _MOUNT_OPTIONS: Final = Table(
     name="file_mounts.config",
@@ -218,6 +220,18 @@ SERVICE: Final = Table(
                         doc="Requests per second that one replica takes.",
                         example="{A100: 5, L4: 1.5}",
                     ),
+                    Field(
+                        name="rule",
+                        shape=Choice(words=("work", "target", "hpa", "kpa", "ray-serve", "skyserve")),
+                        doc="How a number of replicas follows from the load.",
+                        example="work",
+                    ),
+                    Field(
+                        name="triggers",
+                        shape=TRIGGERS,
+                        doc="Numbers outside of the service that it follows, in KEDA's words.",
+                        example="[{type: redis, metadata: {address: 'r:6379', listName: jobs}}]",
+                    ),
                     _seconds_field("upscale_delay_seconds", "Wait before adding.", "300"),
                     _seconds_field("downscale_delay_seconds", "Wait before removing.", "1200"),
                     Field(
@@ -246,7 +260,7 @@ SERVICE: Final = Table(
         ),
         Field(
             name="load_balancing_policy",
-            shape=Choice(words=("round_robin", "least_load", "instance_aware_least_load")),
+            shape=Choice(words=BALANCES),
             doc="Which replica gets a request.",
             example="least_load",
         ),

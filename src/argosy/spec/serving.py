@@ -11,7 +11,9 @@ from argosy.model.resources import Resources
 from argosy.model.serving import Probe, Replicas, Serving
 from argosy.spec.findings import Findings, excerpt
 from argosy.spec.shapes import Entry, Section
+from argosy.spec.triggers import build_triggers
 
+HEALTH: Final = "/health"  # where a function's program says that it is there
 _PORT_HINT: Final = (
     "write one port such as `ports: 8000`, or none: the program then reads $ARGOSY_SERVICE_PORT"
 )
@@ -20,13 +22,16 @@ _PORT_HINT: Final = (
 def build_serving(task: Section, candidates: Sequence[Resources], findings: Findings) -> Serving | None:
     """None for a task that does not serve."""
     section = task.get("service", Section)
+    function = "function" in task
+    if section is None and function:
+        return Serving(probe=Probe(path=HEALTH))
     if section is None or "pool" in section or "workers" in section:
         return None
     tls = section.get("tls", Section)
     balancer = section.get("load_balancer", Section)
     port = _port(section, findings) or _port_of(candidates)
     return Serving(
-        probe=_probe(section, findings),
+        probe=_probe(section, findings) if not function else Probe(path=HEALTH),
         replicas=_replicas(section, findings),
         balance=section.get("load_balancing_policy", str) or "least_load",
         port=port,
@@ -116,7 +121,9 @@ def _replicas(section: Section, findings: Findings) -> Replicas:
             "`target_qps_per_replica` is not above 0",
             "write how many requests per second one replica takes, such as `2.5`",
         )
-    if most is not None and most > least and not targets:
+    read = build_triggers(policy, findings)
+    follows = targets or read.targets or read.crons
+    if most is not None and most > least and not follows:
         findings.warn(
             policy.places["max_replicas"],
             f"nothing says when there are more replicas than {least}",
@@ -128,6 +135,10 @@ def _replicas(section: Section, findings: Findings) -> Replicas:
         most=max(least, most if most is not None else least),
         spare=policy.get("num_overprovision", int) or 0,
         qps_milli=targets,
+        formula=policy.get("rule", str) or "",
+        targets=read.targets,
+        triggers=read.triggers,
+        crons=read.crons,
         up_ms=_or(_ms(policy, "upscale_delay_seconds"), default.up_ms),
         down_ms=_or(_ms(policy, "downscale_delay_seconds"), default.down_ms),
         on_demand=policy.get("base_ondemand_fallback_replicas", int) or 0,

@@ -126,17 +126,25 @@ class Shelf:
         """As `ShelfFolder.read`."""
         for file, at, size in self.folder.runs(head, first, count):
             fd = self.folder.open(file)
+            if size <= INLINE_BYTES * 2:
+                try:
+                    yield piece_of(fd, size, at)
+                finally:
+                    os.close(fd)
+                continue
+            ahead: asyncio.Future[bytes] | None = None
             try:
                 end = at + size
                 while at < end:
-                    want = min(READ_BYTES, end - at)
-                    if want <= INLINE_BYTES * 2:
-                        piece = piece_of(fd, want, at)
-                    else:
-                        piece = await asyncio.to_thread(piece_of, fd, want, at)
-                    at += len(piece)
+                    piece = await (ahead or asyncio.to_thread(piece_of, fd, min(READ_BYTES, end - at), at))
+                    at, ahead = at + len(piece), None
+                    if at < end:  # the disk works while the reader takes this one
+                        more = asyncio.to_thread(piece_of, fd, min(READ_BYTES, end - at), at)
+                        ahead = asyncio.ensure_future(more)
                     yield piece
             finally:
+                if ahead is not None:
+                    await asyncio.wait([ahead])
                 os.close(fd)
 
     async def remove(self, bucket: str, keys: Sequence[str]) -> None:

@@ -11,8 +11,11 @@ from argosy.controllers.installing import folder_name, install_text
 from argosy.controllers.job.hooks import with_hooks
 from argosy.controllers.job.ports import port_of, with_ports
 from argosy.infra.agent_port import AppOrder, RankOrder
+from argosy.infra.function_runner import runner_prelude
 from argosy.model.kinds.job import JobSpec, job_spec, job_task, kept_as, task_id
 from argosy.model.rows import Attempt, Claim, Node, Workload
+from argosy.model.serving import RUNNER
+from argosy.model.task import Task
 
 PIDS_MAX = 8192  # per rank, where the node can limit it: a fork bomb ends itself, not the machine
 
@@ -58,7 +61,7 @@ def rank_orders(
             job=job.id,
             attempt=attempt.number,
             setup=_setup_text(spec),
-            run=with_hooks(with_ports(task.run, spec.replica, claim), task.hooks),
+            run=with_hooks(with_ports(_program(task), spec.replica, claim), task.hooks),
             env=env
             | own
             | _of_replica(job, claim)
@@ -101,6 +104,11 @@ def _app_order(spec: JobSpec, home: str) -> AppOrder | None:
         env=app.env,
         folder=folder_name(app),
     )
+
+
+def _program(task: Task) -> str:
+    """What a rank runs."""
+    return runner_prelude() + task.run if f"{RUNNER} " in task.run else task.run
 
 
 def _of_replica(job: Workload, claim: Claim | None) -> dict[str, str]:

@@ -34,8 +34,9 @@ POLICIES: Final[dict[str, PolicyName]] = {
     "instance_aware_least_load": "least-outstanding",
     "power_of_two": "power-of-two",
     "consistent_hash": "consistent-hash",
-    "least_work": "least-work",
     "prefix_aware": "prefix-aware",
+    "least_work": "least-work",
+    "least_tokens": "least-tokens",
 }
 _LEAVING: Final = (ReplicaState.SUSPECT, ReplicaState.DRAINING)
 

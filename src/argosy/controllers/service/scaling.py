@@ -14,8 +14,8 @@ from typing import Final
 from msgspec.structs import replace
 
 from argosy.controllers.service import rivals, work
-from argosy.controllers.service.calendar import is_between
 from argosy.controllers.service.wishes import Wished, largest, noted
+from argosy.model.calendar import is_between
 from argosy.model.scaling import (
     CONCURRENCY,
     QUEUE,

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from msgspec.structs import replace
+
 from argosy.controllers.service.draft import Draft
 from argosy.model.kinds.service import Revision
-from argosy.model.scaling import REQUESTS, Policy, Target
+from argosy.model.scaling import PRESETS, REQUESTS, Formula, Policy, Target
 
 
 def target_of(draft: Draft, revision: Revision) -> int:
@@ -31,10 +33,13 @@ def scaling_policy(revision: Revision) -> Policy:
     if replicas.qps_milli:
         each = replicas.qps_milli.get("", min(replicas.qps_milli.values()))
         targets = (Target(signal=REQUESTS, value=each / 1000, trigger="target_qps_per_replica"),)
-    return Policy(
+    formula = Formula(replicas.formula) if replicas.formula else Formula.WORK
+    return replace(
+        PRESETS[formula],
         min_replicas=replicas.least,
         max_replicas=replicas.most,
-        targets=targets,
+        targets=(*targets, *replicas.targets),
+        crons=replicas.crons,
         spare=replicas.spare,
         up_delay_s=replicas.up_ms // 1000,
         hold_s=replicas.down_ms // 1000,

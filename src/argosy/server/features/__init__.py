@@ -12,6 +12,7 @@ from argosy.server.features.clusters import ClusterFeature
 from argosy.server.features.costs import CostFeature
 from argosy.server.features.events import EventFeature
 from argosy.server.features.files import FileFeature
+from argosy.server.features.folders import FolderFeature
 from argosy.server.features.groups import GroupFeature
 from argosy.server.features.hosts import HostFeature
 from argosy.server.features.job_pools import JobPoolFeature
@@ -53,4 +54,5 @@ FEATURES: Final = (
     later("audit", "AuditFeature", AuditCalls),
     later("secrets", "SecretFeature", SecretCalls),
     CheckpointFeature,
+    FolderFeature,
 )

@@ -1,0 +1,178 @@
+"""Functions: how soon a fresh process answers, what a warm one adds, and how many events a core does.
+
+    python benchmarks/functions.py [--json FILE] [--rounds 30]
+
+The program that replicas run is started with a handler that has imported numpy. Cold: an event for which a
+process has to be forked (its CPU time is that of the fork server, the process and the front together), beside
+a plain interpreter that imports the same. Warm: boto3's `invoke` to a process that is there, beside an event
+that goes to the worker without HTTP. Events per second of CPU time of all processes of the function, with
+eight connections that speak boto3's wire.
+"""
+
+from __future__ import annotations
+
+import argparse
+import http.client
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+from statistics import median
+
+from machine import describe
+
+HANDLER = "import numpy\n\ndef handler(event, context):\n    return {'n': event.get('n', 0) + 1}\n"
+PATH = "/2015-03-31/functions/f/invocations"
+EVENTS = 6000
+CONNECTIONS = 8
+
+
+def cpu_s(pid: int) -> float:
+    """Of a process, all that it started and all that has ended of them."""
+    total, ticks = 0.0, os.sysconf("SC_CLK_TCK")
+    for stat in Path("/proc").glob("[0-9]*/stat"):
+        try:
+            fields = stat.read_text().rpartition(")")[2].split()
+        except OSError:
+            continue
+        parents = {int(stat.parent.name): int(fields[1])}
+        found = int(stat.parent.name)
+        while found > 1 and found != pid:
+            try:
+                text = Path(f"/proc/{found}/stat").read_text()
+            except OSError:
+                break
+            found = parents.get(found) or int(text.rpartition(")")[2].split()[1])
+        if found == pid:
+            total += sum(map(int, fields[11:15])) / ticks
+    return total
+
+
+class Function:
+    """The program with one handler."""
+
+    def __init__(self, folder: Path, *options: str) -> None:
+        (folder / "app.py").write_text(HANDLER)
+        command = [
+            sys.executable,
+            "-m",
+            "argosy.functions",
+            "--handler",
+            "app.handler",
+            "--root",
+            str(folder),
+        ]
+        self.process = subprocess.Popen(
+            [*command, "--name", "f", "--port", "0", *options], stdout=subprocess.PIPE, text=True
+        )
+        assert self.process.stdout is not None
+        self.port = int(self.process.stdout.readline().rpartition(":")[2])
+
+    def connect(self) -> http.client.HTTPConnection:
+        connection = http.client.HTTPConnection("127.0.0.1", self.port)
+        connection.connect()
+        return connection
+
+    def close(self) -> None:
+        self.process.terminate()
+        self.process.wait()
+
+
+def ask(connection: http.client.HTTPConnection) -> None:
+    connection.request("POST", PATH, b'{"n": 1}', {"Content-Type": "application/octet-stream"})
+    answer = connection.getresponse()
+    assert (answer.status, answer.read()) == (200, b'{"n": 2}')
+
+
+def timed(what: Callable[[], None], rounds: int) -> list[float]:
+    """Milliseconds."""
+    found = []
+    for _ in range(rounds):
+        began = time.perf_counter()
+        what()
+        found.append(1000 * (time.perf_counter() - began))
+    return sorted(found)
+
+
+def cold(folder: Path, rounds: int) -> dict[str, float]:
+    """Each event finds no process: those before are still answering."""
+    function = Function(folder, "--concurrency", "1000", "--idle", "0")
+    connection = function.connect()
+    ask(connection)
+    samples, before = [], cpu_s(function.process.pid)
+    for _ in range(rounds):
+        time.sleep(1.3)  # the sweep ends what is idle
+        samples.extend(timed(lambda: ask(connection), 1))
+    spent = cpu_s(function.process.pid) - before
+    function.close()
+    code = "import numpy, json; print(json.dumps({'n': 2}))"
+    plain = timed(
+        lambda: subprocess.run(
+            [sys.executable, "-c", code], check=True, stdout=subprocess.DEVNULL
+        ).check_returncode(),
+        rounds,
+    )
+    samples.sort()
+    return {
+        "cold_ms": median(samples),
+        "cold_min_ms": samples[0],
+        "cold_cpu_ms": 1000 * spent / rounds,
+        "plain_ms": median(plain),
+        "plain_min_ms": plain[0],
+    }
+
+
+def warm(folder: Path, rounds: int) -> dict[str, float]:
+    function = Function(folder, "--concurrency", "1")
+    connection = function.connect()
+    for _ in range(50):
+        ask(connection)
+    samples = timed(lambda: ask(connection), 20 * rounds)
+    function.close()
+    return {"warm_ms": median(samples), "warm_min_ms": samples[0]}
+
+
+def throughput(folder: Path) -> dict[str, float]:
+    function = Function(folder, "--concurrency", str(CONNECTIONS), "--provisioned", str(CONNECTIONS))
+    best = 0.0
+    for _ in range(3):
+        before, began = cpu_s(function.process.pid), time.perf_counter()
+
+        def many() -> None:
+            connection = function.connect()
+            for _ in range(EVENTS // CONNECTIONS):
+                ask(connection)
+
+        threads = [threading.Thread(target=many) for _ in range(CONNECTIONS)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        spent = cpu_s(function.process.pid) - before
+        best = max(best, EVENTS / spent)
+        print(f"{EVENTS / spent:.0f} events per CPU second, {EVENTS / (time.perf_counter() - began):.0f}/s")
+    function.close()
+    return {"events_per_cpu_s": best}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    parser.add_argument("--json", type=Path)
+    parser.add_argument("--rounds", type=int, default=30)
+    given = parser.parse_args()
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        figures = {**throughput(folder), **warm(folder, given.rounds), **cold(folder, given.rounds)}
+    for key, value in figures.items():
+        print(f"{key:18} {value:10.2f}")
+    if given.json:
+        given.json.write_text(json.dumps({"machine": describe(), "figures": figures}, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,428 @@
+"""folder: virtual folders that people and projects share, on volumes of the server."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from argosy.cli.session import Session, json_option, pass_session, yes_option
+from argosy.model.units import many, parse_size, render_bytes
+
+if TYPE_CHECKING:
+    from argosy.api.folders import FolderView
+    from argosy.client.folders import FolderFiles
+
+
+@click.group(
+    epilog="""\b
+Examples:
+  argosy folder create train --quota 200GB
+  argosy folder upload train ./images images
+  argosy folder share train bob rw
+  argosy folder ls train/images
+"""
+)
+def folder() -> None:
+    """Folders on volumes of the server, shared by people and projects."""
+
+
+@folder.command(
+    epilog="""\b
+Examples:
+  argosy folder create train --quota 200GB
+  argosy folder create .config
+"""
+)
+@click.argument("name")
+@click.option("--volume", default="server", help="Where its bytes are.  [default: server]")
+@click.option("--quota", default="", metavar="SIZE", help="At most so much, as 200GB.")
+@click.option(
+    "--use",
+    type=click.Choice(["general", "data", "model"]),
+    default="general",
+    help="data and model: others only read.",
+)
+@click.option("--project", default="", help="Of which project.")
+@click.option("--shared", is_flag=True, help="It belongs to the project: its members read and write.")
+@json_option
+@pass_session
+def create(
+    session: Session, name: str, volume: str, quota: str, use: str, project: str, shared: bool, as_json: bool
+) -> None:
+    """Make a folder. With a dot first it is in every session of yours."""
+    made = session.client.make_folder(
+        name,
+        project=project,
+        volume=volume,
+        use=use,
+        quota_bytes=_size(quota),
+        for_project=shared,
+        user=session.user,
+    )
+    _told(session, made, f"Made the folder {name}.", as_json=as_json)
+
+
+@folder.command(
+    epilog="""\b
+Examples:
+  argosy folder ls
+  argosy folder ls train/images --json
+"""
+)
+@click.argument("place", required=False, default="")
+@click.option("--trash", is_flag=True, help="Also folders in the trash.")
+@json_option
+@pass_session
+def ls(session: Session, place: str, trash: bool, as_json: bool) -> None:
+    """List folders that you may use, or what is in one."""
+    if place:
+        name, path = _place(place)
+        files = session.client.folder_files(name, path)
+        if as_json:
+            session.screen.json(files)
+            return
+        rows = [
+            (each.name + "/" * (each.kind == "folder"), _bytes(each.size), each.kind) for each in files.files
+        ]
+        session.screen.table(("NAME", "SIZE", "KIND"), rows)
+        return
+    found = session.client.folders(trashed=trash)
+    if as_json:
+        session.screen.json(found)
+        return
+    if not found.folders:
+        session.screen.print("No folders. Make one: argosy folder create NAME")
+        return
+    session.screen.table(
+        ("FOLDER", "ACCESS", "OWNER", "USED", "QUOTA", "VOLUME"), [_row(each) for each in found.folders]
+    )
+
+
+def _row(each: FolderView) -> tuple[str, ...]:
+    state = (
+        "in the trash"
+        if each.trashed_ms
+        else f"invited by {each.invited_by}"
+        if each.invited_by
+        else each.access
+    )
+    return (
+        each.name,
+        state,
+        each.owner or f"project {each.project}",
+        _bytes(each.used_bytes),
+        _bytes(each.quota_bytes),
+        each.volume,
+    )
+
+
+@folder.command(epilog="\b\nExample:\n  argosy folder info train\n")
+@click.argument("name")
+@json_option
+@pass_session
+def info(session: Session, name: str, as_json: bool) -> None:
+    """Who may use a folder, and what it takes: counted now."""
+    found = session.client.folder(name, count=True)
+    if as_json:
+        session.screen.json(found)
+        return
+    rows = [("id", found.id), ("project", found.project), ("owner", found.owner or "the project")]
+    rows += [("use", found.use), ("volume", found.volume), ("your access", found.access)]
+    rows += [("used", render_bytes(found.used_bytes)), ("quota", _bytes(found.quota_bytes) or "none")]
+    rows += [(f"shared with {each.to}", each.level) for each in found.grants]
+    rows += [(f"invited {each.to}", each.level) for each in found.invitations]
+    session.screen.table(("FOLDER", found.name), rows)
+
+
+@folder.command(
+    epilog="""\b
+Examples:
+  argosy folder rm old
+  argosy folder rm train/images/tmp
+  argosy folder rm old --forever
+"""
+)
+@click.argument("place")
+@click.option("--forever", is_flag=True, help="Also out of the trash.")
+@yes_option
+@json_option
+@pass_session
+def rm(session: Session, place: str, forever: bool, yes: bool, as_json: bool) -> None:
+    """Put a folder into the trash, or remove a file in it."""
+    from argosy.api.folders import FolderChange
+
+    name, path = _place(place)
+    if path:
+        done = session.client.remove_files(name, path)
+        _done(session, done, f"Removed {name}/{path}.", as_json=as_json)
+        return
+    found = session.client.folder(name)
+    if forever:
+        session.screen.confirm(
+            f"Remove {found.name} with {render_bytes(found.used_bytes)} for good?", yes=yes
+        )
+    if not found.trashed_ms:
+        session.client.change_folder(found.id, FolderChange(trashed=True))
+    if forever:
+        done = session.client.purge_folder(found.id)
+        _done(session, done, f"Removed {found.name} for good.", as_json=as_json)
+        return
+    again = session.client.folder(found.id)
+    _told(session, again, f"{name} is in the trash. Back: argosy folder restore {name}", as_json=as_json)
+
+
+@folder.command(epilog="\b\nExample:\n  argosy folder restore old\n")
+@click.argument("name")
+@json_option
+@pass_session
+def restore(session: Session, name: str, as_json: bool) -> None:
+    """Take a folder out of the trash."""
+    from argosy.api.folders import FolderChange
+
+    back = session.client.change_folder(name, FolderChange(trashed=False))
+    _told(session, back, f"{back.name} is back.", as_json=as_json)
+
+
+@folder.command(
+    epilog="""\b
+Examples:
+  argosy folder share train bob rw
+  argosy folder share train project:vision ro
+"""
+)
+@click.argument("name")
+@click.argument("to")
+@click.argument("level", type=click.Choice(["ro", "rw", "rw+delete"]), default="ro")
+@json_option
+@pass_session
+def share(session: Session, name: str, to: str, level: str, as_json: bool) -> None:
+    """Let a user, or project:NAME, use a folder: ro, rw, or rw+delete."""
+    changed = session.client.share_folder(name, to, level)
+    _told(session, changed, f"{to} has {level} on {changed.name}.", as_json=as_json)
+
+
+@folder.command(epilog="\b\nExample:\n  argosy folder unshare train bob\n")
+@click.argument("name")
+@click.argument("to")
+@json_option
+@pass_session
+def unshare(session: Session, name: str, to: str, as_json: bool) -> None:
+    """Take it back, also an invitation."""
+    changed = session.client.unshare_folder(name, to)
+    _told(session, changed, f"{changed.name} is no longer shared with {to}.", as_json=as_json)
+
+
+@folder.command(epilog="\b\nExample:\n  argosy folder invite train bob rw\n")
+@click.argument("name")
+@click.argument("to")
+@click.argument("level", type=click.Choice(["ro", "rw", "rw+delete"]), default="ro")
+@json_option
+@pass_session
+def invite(session: Session, name: str, to: str, level: str, as_json: bool) -> None:
+    """Ask somebody whether they want a folder; they answer with accept."""
+    changed = session.client.share_folder(name, to, level, invite=True)
+    _told(session, changed, f"Invited {to} to {changed.name} with {level}, for 30 days.", as_json=as_json)
+
+
+@folder.command(
+    epilog="""\b
+Examples:
+  argosy folder accept train
+  argosy folder accept train --decline
+"""
+)
+@click.argument("name")
+@click.option("--decline", is_flag=True, help="Say no.")
+@json_option
+@pass_session
+def accept(session: Session, name: str, decline: bool, as_json: bool) -> None:
+    """Accept an invitation to a folder, or decline it."""
+    done = session.client.answer_invitation(name, accept=not decline, user=session.user)
+    _done(session, done, f"{'Declined' if decline else 'Accepted'}: {name}.", as_json=as_json)
+
+
+@folder.command(
+    epilog="""\b
+Examples:
+  argosy folder transfer train bob
+  argosy folder transfer train project
+"""
+)
+@click.argument("name")
+@click.argument("to")
+@json_option
+@pass_session
+def transfer(session: Session, name: str, to: str, as_json: bool) -> None:
+    """Give a folder to somebody else, or to its `project`."""
+    from argosy.api.folders import FolderChange
+
+    changed = session.client.change_folder(name, FolderChange(owner="" if to == "project" else to))
+    _told(session, changed, f"{changed.name} belongs to {changed.owner or 'its project'}.", as_json=as_json)
+
+
+@folder.command(epilog="\b\nExample:\n  argosy folder clone train train-2\n")
+@click.argument("name")
+@click.argument("new")
+@json_option
+@pass_session
+def clone(session: Session, name: str, new: str, as_json: bool) -> None:
+    """Make a folder with all that another one holds; blocks are shared where the volume can."""
+    made = session.client.make_folder(new, clone_of=name, user=session.user)
+    _told(session, made, f"Made {new} from {name}.", as_json=as_json)
+
+
+@folder.command(
+    epilog="""\b
+Examples:
+  argosy folder quota train 500GB
+  argosy folder quota train none
+"""
+)
+@click.argument("name")
+@click.argument("size")
+@json_option
+@pass_session
+def quota(session: Session, name: str, size: str, as_json: bool) -> None:
+    """Set how much a folder may hold; `none` takes the limit away."""
+    from argosy.api.folders import FolderChange
+
+    limit = 0 if size == "none" else _size(size)
+    changed = session.client.change_folder(name, FolderChange(quota_bytes=limit))
+    _told(session, changed, f"{changed.name}: {_bytes(limit) or 'no limit'}.", as_json=as_json)
+
+
+@folder.command(
+    epilog="""\b
+Examples:
+  argosy folder upload train ./images images
+  argosy folder upload train model.bin --replace
+"""
+)
+@click.argument("name")
+@click.argument("source", type=click.Path(path_type=Path))
+@click.argument("path", required=False, default="")
+@click.option("--replace", is_flag=True, help="In place of what is there.")
+@json_option
+@pass_session
+def upload(session: Session, name: str, source: Path, path: str, replace: bool, as_json: bool) -> None:
+    """Send a file or a folder; it goes on where it was when the connection breaks."""
+    with _files(session, name) as files:
+        sent = files.upload(session.cwd / source, path, replace=replace)
+    if as_json:
+        session.screen.json({"files": sent.files, "bytes": sent.bytes})
+        return
+    session.screen.say(f"Sent {many(sent.files, 'file')} ({render_bytes(sent.bytes)}) to {name}.")
+
+
+@folder.command(
+    epilog="""\b
+Examples:
+  argosy folder download train/model.bin .
+  argosy folder download train ./copy -r
+"""
+)
+@click.argument("place")
+@click.argument("target", type=click.Path(path_type=Path), default=Path())
+@click.option("-r", "--recursive", is_flag=True, help="A folder with all that it holds.")
+@json_option
+@pass_session
+def download(session: Session, place: str, target: Path, recursive: bool, as_json: bool) -> None:
+    """Fetch a file, or with -r all below a folder."""
+    name, path = _place(place)
+    if not path and not recursive:
+        raise click.UsageError(f"name a file, as {name}/model.bin, or fetch all of it with -r")
+    with _files(session, name) as files:
+        here = session.cwd / target
+        if recursive:
+            here.mkdir(parents=True, exist_ok=True)
+            got = files.download_tree(path, here)
+        else:
+            got = files.download(path, here)
+    if as_json:
+        session.screen.json({"files": got.files, "bytes": got.bytes})
+        return
+    session.screen.say(f"Fetched {many(got.files, 'file')} ({render_bytes(got.bytes)}).")
+
+
+@folder.command(
+    epilog="""\b
+Examples:
+  argosy folder volumes
+  argosy folder volumes --add nas /mnt/nas/argosy --on-nodes /nas/argosy
+"""
+)
+@click.option("--add", nargs=2, metavar="NAME PATH", help="A path of the server for folders.")
+@click.option("--on-nodes", default="", metavar="PATH", help="With --add: where nodes see the same bytes.")
+@click.option("--remove", metavar="NAME", help="Forget a volume without folders.")
+@json_option
+@pass_session
+def volumes(
+    session: Session, add: tuple[str, str] | None, on_nodes: str, remove: str | None, as_json: bool
+) -> None:
+    """Show where folders may be, add a place, or forget one."""
+    if add:
+        session.client.make_volume(add[0], add[1], on_nodes)
+    if remove:
+        session.client.remove_volume(remove)
+    found = session.client.volumes()
+    if as_json:
+        session.screen.json(found)
+        return
+    rows = [
+        (each.name, each.path, each.node_path, str(each.folders), render_bytes(each.free_bytes))
+        for each in found.volumes
+    ]
+    session.screen.table(("VOLUME", "PATH", "ON NODES", "FOLDERS", "FREE"), rows)
+
+
+@contextmanager
+def _files(session: Session, name: str) -> Iterator[FolderFiles]:
+    from argosy.client.folders import FolderFiles
+
+    client, done = session.client, [0]
+    found = client.folder(name)  # starts the server if need be
+
+    def on_bytes(size: int) -> None:
+        done[0] += size
+        session.screen.progress(f"{found.name}: {render_bytes(done[0])}")
+
+    files = FolderFiles(client.location, found.id, on_bytes)
+    try:
+        yield files
+    finally:
+        session.screen.end_progress()
+        files.close()
+
+
+def _place(text: str) -> tuple[str, str]:
+    name, _, path = text.partition("/")
+    return name, path
+
+
+def _size(text: str) -> int:
+    try:
+        return parse_size(text) if text else 0
+    except ValueError as error:
+        raise click.UsageError(str(error)) from None
+
+
+def _bytes(size: int) -> str:
+    return render_bytes(size) if size else ""
+
+
+def _told(session: Session, view: FolderView, text: str, *, as_json: bool) -> None:
+    if as_json:
+        session.screen.json(view)
+    else:
+        session.screen.say(text)
+
+
+def _done(session: Session, done: object, text: str, *, as_json: bool) -> None:
+    if as_json:
+        session.screen.json(done)
+    else:
+        session.screen.say(text)

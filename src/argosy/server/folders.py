@@ -1,0 +1,347 @@
+"""Virtual folders of this server: which is meant, who may do what, and their rows and bytes changed together.
+
+A row is written before the disk is touched; what is done to the disk is safe to repeat, and is repeated when
+the folder is used next.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+from typing import Final
+
+import msgspec
+
+from argosy.identity.deciding import may, visible
+from argosy.identity.directory import user_called
+from argosy.model.access import Caller, Target
+from argosy.model.errors import ArgosyError
+from argosy.model.folders import (
+    OWN_VOLUME,
+    USES,
+    WORDS,
+    Access,
+    Folder,
+    FolderGrant,
+    Turn,
+    Volume,
+    access,
+    answered,
+    check_folder_name,
+    check_room,
+)
+from argosy.model.ids import Clock, Ids
+from argosy.model.people import Project, User
+from argosy.server.guarding import forbidden
+from argosy.storage.folders.beneath import Beneath
+from argosy.storage.folders.disk import VolumeDisk
+from argosy.store.errors import Conflict
+from argosy.store.snapshot import Snapshot
+from argosy.store.store import Store
+
+_TRIES: Final = 20  # when several change one folder at a time
+
+
+class Folders:
+    """`state_dir`: the volume `server` is a folder of it."""
+
+    def __init__(self, store: Store, clock: Clock, ids: Ids, state_dir: str) -> None:
+        self._store, self._clock, self._ids = store, clock, ids
+        self._own = Path(state_dir) / "folders"
+        self._disks: dict[str, VolumeDisk] = {}
+
+    # -- which is meant, and what the caller may -----------------------------------------------------
+
+    def access_of(self, folder: Folder, caller: Caller) -> Access:
+        """What the caller may do with it. What a project was given, its members have as far as their role
+        goes; a credential for other projects opens nothing."""
+        limit = caller.limit
+        if limit is not None and limit.projects is not None and folder.project not in limit.projects:
+            return Access.NOTHING
+        now_ms = self._clock.now_ms()
+        manages = bool(may(caller, "members.write", Target(folder.project)))
+        writes = access(folder, caller.name, _projects(caller, "folders.write"), now_ms, manages=manages)
+        if writes >= Access.READ:
+            return writes
+        reads = access(folder, caller.name, _projects(caller, "folders.read"), now_ms, manages=manages)
+        return min(reads, Access.READ)
+
+    async def find(self, caller: Caller, name: str, least: Access = Access.READ) -> Folder:
+        """The folder that is meant, by id or name: one's own first. Raises "not-found" for what the caller
+        may not see, "forbidden" for what they may see and not do."""
+        rows = await self._store.snapshot()
+        found = [each for each in self._called(rows, caller, name) if self.access_of(each, caller)]
+        if not found:
+            raise no_folder(name)
+        folder = found[0]
+        if len(found) > 1 and folder.project != found[1].project and folder.owner != caller.name:
+            where = ", ".join(sorted(each.project for each in found))
+            raise ArgosyError(
+                "conflict", f"there are several folders `{name}`: in {where}", hint="name its id"
+            )
+        has = self.access_of(folder, caller)
+        if has < least:
+            raise forbidden(f"you have `{WORDS[has]}` on `{folder.name}`, and this needs `{WORDS[least]}`")
+        return folder
+
+    def _called(self, rows: Snapshot, caller: Caller, name: str) -> list[Folder]:
+        by_id = rows.people.get(name)
+        if isinstance(by_id, Folder):
+            return [by_id]
+        found = [each for each in rows.people.values() if isinstance(each, Folder) and each.name == name]
+        if name.startswith("."):
+            found = [each for each in found if each.owner == caller.name or not caller.name]
+        here = caller.project or "default"
+        return sorted(
+            found, key=lambda each: (bool(each.trashed_ms), each.owner != caller.name, each.project != here)
+        )
+
+    async def all(self, caller: Caller) -> list[tuple[Folder, Access]]:
+        """Folders that the caller may use or was invited to."""
+        rows = await self._store.snapshot()
+        found = []
+        for each in rows.people.values():
+            if isinstance(each, Folder):
+                has = self.access_of(each, caller)
+                asked = any(one.to == caller.name and caller.name for one in each.invitations)
+                if has or (asked and not each.trashed_ms):
+                    found.append((each, has))
+        return sorted(found, key=lambda pair: (pair[0].name, pair[0].created_ms))
+
+    async def check_known(self, to: str) -> None:
+        """Raises "not-found" for somebody whom nobody knows. Where there are no accounts, names are not
+        checked."""
+        rows = await self._store.snapshot()
+        kind, _, project = to.partition(":")
+        if kind == "project" and project:
+            known = project == "default" or rows.entry_called(f"project:{project}") is not None
+            has_any = any(isinstance(each, Project) for each in rows.people.values())
+            if not known and has_any:
+                raise ArgosyError(
+                    "not-found", f"there is no project `{project}`", hint="`argosy project ls` lists them"
+                )
+            return
+        if not to or ":" in to:
+            raise ArgosyError("usage", f"`{to}` is nobody", hint="a user's name, or project:NAME")
+        if _has_accounts(rows) and user_called(rows, to) is None:
+            raise ArgosyError(
+                "not-found",
+                f"there is no user `{to}`",
+                hint="`argosy user ls` lists them; to a whole project: project:NAME",
+            )
+
+    # -- changes --------------------------------------------------------------------------------------
+
+    async def make(self, caller: Caller, wanted: Folder, source: Folder | None = None) -> Folder:
+        """A new folder, empty or a clone. Raises "usage", "conflict", "not-found", "disk-full"."""
+        check_folder_name(wanted.name)
+        if wanted.use not in USES:
+            raise ArgosyError(
+                "usage", f"`{wanted.use}` is no use of a folder", hint=f"one of {', '.join(USES)}"
+            )
+        disk = await self.disk(wanted)
+        if source is not None and source.volume != wanted.volume:
+            raise ArgosyError(
+                "usage",
+                f"`{source.name}` is on the volume `{source.volume}`, and a clone stays on its volume",
+                hint=f"leave --volume away, or make it on {source.volume}",
+            )
+        new = msgspec.structs.replace(wanted, id=self._ids.new("fld"), created_ms=self._clock.now_ms())
+        if not new.owner:
+            new = msgspec.structs.replace(new, grants=(FolderGrant(to=f"project:{new.project}", level="rw"),))
+        if source is not None:
+            used = await asyncio.to_thread(disk.used_bytes, source.id)
+            check_room(new, used)
+            new = msgspec.structs.replace(new, used_bytes=used, counted_ms=new.created_ms)
+        try:
+            [made] = await self._store.commit([new])
+        except Conflict:
+            raise _taken(new.name) from None
+        assert isinstance(made, Folder)
+        try:
+            if source is not None:
+                await asyncio.to_thread(disk.clone, source.id, made.id)
+            await asyncio.to_thread(disk.make, made.id, made.quota_bytes)
+        except (ArgosyError, OSError):
+            await self._store.commit([msgspec.structs.replace(made, removed_ms=self._clock.now_ms())])
+            raise
+        return made
+
+    async def change(self, caller: Caller, name: str, turn: Turn, least: Access) -> Folder:
+        """Write what `turn` makes of the folder. Raises what it raises, and what `find` does."""
+        for _ in range(_TRIES):
+            folder = await self.find(caller, name, least)
+            changed = turn(folder)
+            if changed.unique and changed.unique != folder.unique:
+                rows = await self._store.snapshot()
+                if rows.entry_called(changed.unique) is not None:
+                    raise _taken(folder.name)
+            try:
+                [written] = await self._store.commit([changed])
+            except Conflict:
+                continue  # somebody else was faster: look again
+            assert isinstance(written, Folder)
+            await self._carry_out(folder, written)
+            return written
+        raise ArgosyError("conflict", f"`{name}` is being changed by many at a time", hint="try again")
+
+    async def _carry_out(self, before: Folder, after: Folder) -> None:
+        disk = await self.disk(after)
+        if after.trashed_ms and not before.trashed_ms:
+            await asyncio.to_thread(disk.trash, after.id)
+        elif before.trashed_ms and not after.trashed_ms:
+            await asyncio.to_thread(disk.restore, after.id)
+        if after.quota_bytes != before.quota_bytes:
+            await asyncio.to_thread(disk.limit, after.id, after.quota_bytes)
+
+    async def answer(self, name: str, folder_name: str, now_ms: int, *, accepts: bool) -> Folder:
+        """Whoever was invited says yes or no. Raises "not-found", "conflict"."""
+        for _ in range(_TRIES):
+            rows = await self._store.snapshot()
+            mine = [
+                each
+                for each in rows.people.values()
+                if isinstance(each, Folder)
+                and folder_name in (each.id, each.name)
+                and any(one.to == name for one in each.invitations)
+            ]
+            empty = Folder(id="", created_ms=0, name=folder_name, project="")
+            changed = answered(mine[0] if mine else empty, name, now_ms, accepts=accepts)
+            try:
+                [written] = await self._store.commit([changed])
+            except Conflict:
+                continue
+            assert isinstance(written, Folder)
+            return written
+        raise ArgosyError("conflict", f"`{folder_name}` is being changed by many at a time", hint="try again")
+
+    async def purge(self, caller: Caller, name: str) -> Folder:
+        """For good. Raises "conflict" for what is not in the trash."""
+        folder = await self.find(caller, name, Access.MANAGE)
+        if not folder.trashed_ms:
+            raise ArgosyError(
+                "conflict",
+                f"`{folder.name}` is not in the trash, and only what is there goes for good",
+                hint=f"first: argosy folder rm {folder.name}",
+            )
+        gone = msgspec.structs.replace(folder, removed_ms=self._clock.now_ms())
+        await self._store.commit([gone])
+        disk = await self.disk(folder)
+        await asyncio.to_thread(disk.trash, folder.id)
+        await asyncio.to_thread(disk.purge, folder.id)
+        return folder
+
+    async def add_used(self, folder: Folder, more_bytes: int, *, counted: bool = False) -> Folder:
+        """What came or went through us; `counted`: all that there is."""
+        for _ in range(_TRIES):
+            rows = await self._store.snapshot()
+            now = rows.people.get(folder.id)
+            if not isinstance(now, Folder):
+                return folder
+            used = more_bytes if counted else max(0, now.used_bytes + more_bytes)
+            changed = msgspec.structs.replace(now, used_bytes=used)
+            if counted:
+                changed = msgspec.structs.replace(changed, counted_ms=self._clock.now_ms())
+            try:
+                [written] = await self._store.commit([changed])
+            except Conflict:
+                continue
+            assert isinstance(written, Folder)
+            return written
+        return folder
+
+    async def count(self, folder: Folder) -> Folder:
+        """Count its bytes on the disk."""
+        disk = await self.disk(folder)
+        return await self.add_used(folder, await asyncio.to_thread(disk.used_bytes, folder.id), counted=True)
+
+    # -- volumes --------------------------------------------------------------------------------------
+
+    async def volumes(self) -> list[Volume]:
+        rows = await self._store.snapshot()
+        made = [each for each in rows.people.values() if isinstance(each, Volume)]
+        own = Volume(
+            id=OWN_VOLUME, created_ms=0, name=OWN_VOLUME, path=str(self._own), node_path=str(self._own)
+        )
+        return sorted([own, *made], key=lambda each: each.name)
+
+    async def volume(self, name: str) -> Volume:
+        """Raises "not-found"."""
+        for each in await self.volumes():
+            if each.name == name:
+                return each
+        raise ArgosyError(
+            "not-found", f"there is no volume `{name}`", hint="`argosy folder volumes` lists them"
+        )
+
+    async def add_volume(self, name: str, path: str, node_path: str) -> Volume:
+        """Raises "usage", "conflict"."""
+        check_folder_name(name)
+        root = Path(path)
+        if not root.is_absolute() or not root.is_dir():
+            raise ArgosyError(
+                "usage",
+                f"`{path}` is no folder of the server",
+                hint="an absolute path that is there, or mount it",
+            )
+        if any(each.name == name or each.path == str(root) for each in await self.volumes()):
+            raise ArgosyError("conflict", f"the volume `{name}` or its path is there already")
+        new = Volume(
+            id=self._ids.new("vol"),
+            created_ms=self._clock.now_ms(),
+            name=name,
+            path=str(root),
+            node_path=node_path,
+        )
+        [made] = await self._store.commit([new])
+        assert isinstance(made, Volume)
+        return made
+
+    async def remove_volume(self, name: str) -> None:
+        """Raises "not-found", "conflict"."""
+        volume = await self.volume(name)
+        rows = await self._store.snapshot()
+        held = [
+            each.name for each in rows.people.values() if isinstance(each, Folder) and each.volume == name
+        ]
+        if volume.id == OWN_VOLUME or held:
+            why = f"folders are on it, such as `{held[0]}`" if held else "it is the server's own"
+            raise ArgosyError(
+                "conflict", f"the volume `{name}` stays: {why}", hint="remove its folders first"
+            )
+        await self._store.commit([msgspec.structs.replace(volume, removed_ms=self._clock.now_ms())])
+
+    async def disk(self, folder: Folder) -> VolumeDisk:
+        volume = await self.volume(folder.volume)
+        return self._disks.setdefault(volume.path, VolumeDisk(Path(volume.path)))
+
+    async def beneath(self, folder: Folder) -> Beneath:
+        """Its files; it is made on the disk when it is not there yet."""
+        if folder.trashed_ms:
+            raise ArgosyError(
+                "conflict", f"`{folder.name}` is in the trash", hint=f"argosy folder restore {folder.name}"
+            )
+        disk = await self.disk(folder)
+        if not await asyncio.to_thread(disk.path(folder.id).exists):
+            await asyncio.to_thread(disk.make, folder.id, folder.quota_bytes)
+        return disk.beneath(folder.id)
+
+
+def _projects(caller: Caller, permission: str) -> frozenset[str]:
+    seen = visible(caller, permission)
+    return (seen.whole or frozenset()) | (seen.own or frozenset())
+
+
+def _has_accounts(rows: Snapshot) -> bool:
+    """Whether names mean accounts."""
+    return any(isinstance(each, User) for each in rows.people.values())
+
+
+def no_folder(name: str) -> ArgosyError:
+    return ArgosyError(
+        "not-found", f"there is no folder `{name}`", hint="`argosy folder ls` lists those you may use"
+    )
+
+
+def _taken(name: str) -> ArgosyError:
+    return ArgosyError("conflict", f"there is a folder `{name}` already", hint="choose another name")

@@ -1,0 +1,130 @@
+"""The folders of one volume on its disk: made, counted, put into the trash, restored, cloned, purged.
+
+VOLUME/ID/              a folder's files
+VOLUME/.argosy/trash/ID a folder that was removed: a rename, whatever it holds
+VOLUME/.argosy/upload/  what has not come whole
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Final
+
+from argosy.files.front import find_program
+from argosy.model.errors import ArgosyError
+from argosy.storage.folders.beneath import Beneath, told
+from argosy.storage.folders.uploads import Uploads
+
+_OWN: Final = ".argosy"
+_BTRFS_MAGIC: Final = "btrfs"
+
+
+class VolumeDisk:
+    """One volume. All calls may take long: they run in threads."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        self.uploads = Uploads(root / _OWN / "upload")
+
+    def path(self, folder_id: str) -> Path:
+        return self.root / folder_id
+
+    def beneath(self, folder_id: str) -> Beneath:
+        """Its files. Raises "not-found" when the volume does not have it."""
+        return Beneath(str(self.path(folder_id)))
+
+    def make(self, folder_id: str, quota_bytes: int = 0) -> bool:
+        """Safe to repeat. Returns whether the file system itself holds the quota."""
+        with told(folder_id):
+            self.root.mkdir(mode=0o700, parents=True, exist_ok=True)
+            path = self.path(folder_id)
+            made = path.exists() or (_is_btrfs(self.root) and _ran("btrfs", "subvolume", "create", str(path)))
+            if not made:
+                path.mkdir(mode=0o770, exist_ok=True)
+        return self.limit(folder_id, quota_bytes)
+
+    def limit(self, folder_id: str, quota_bytes: int) -> bool:
+        """Where the file system can hold a quota (a subvolume of btrfs whose quotas are on), it does."""
+        if not _is_btrfs(self.root):
+            return False
+        limit = str(quota_bytes) if quota_bytes else "none"
+        path = str(self.path(folder_id))
+        if (
+            quota_bytes
+            and not _ran("btrfs", "qgroup", "show", path)
+            and not _ran("btrfs", "quota", "enable", path)
+        ):
+            return False
+        return _ran("btrfs", "qgroup", "limit", limit, path) and bool(quota_bytes)
+
+    def trash(self, folder_id: str) -> None:
+        """Safe to repeat."""
+        with told(folder_id):
+            (self.root / _OWN / "trash").mkdir(mode=0o700, parents=True, exist_ok=True)
+            if self.path(folder_id).exists():
+                self.path(folder_id).rename(self._trashed(folder_id))
+
+    def restore(self, folder_id: str) -> None:
+        """Safe to repeat."""
+        with told(folder_id):
+            if self._trashed(folder_id).exists():
+                self._trashed(folder_id).rename(self.path(folder_id))
+
+    def purge(self, folder_id: str) -> None:
+        """For good, from the trash only."""
+        path = self._trashed(folder_id)
+        if _is_btrfs(self.root):
+            _ran("btrfs", "subvolume", "delete", str(path))
+        if path.exists():
+            _tool(("rm", "-rf", str(path)))
+
+    def clone(self, folder_id: str, new_id: str) -> None:
+        """With all that it holds; shares the blocks where the file system can. Raises "disk-full"."""
+        source, target = self.path(folder_id), self.path(new_id)
+        if _is_btrfs(self.root) and _ran("btrfs", "subvolume", "snapshot", str(source), str(target)):
+            return
+        if _tool(("cp", "-aT", "--reflink=auto", str(source), str(target))):
+            shutil.rmtree(target, ignore_errors=True)
+            raise ArgosyError("disk-full", "the clone could not be made: the volume may be full")
+
+    def used_bytes(self, folder_id: str) -> int:
+        """Counted now, in the trash too."""
+        path = self.path(folder_id) if self.path(folder_id).exists() else self._trashed(folder_id)
+        return count_bytes(path)
+
+    def _trashed(self, folder_id: str) -> Path:
+        return self.root / _OWN / "trash" / folder_id
+
+
+def count_bytes(path: Path) -> int:
+    """What files take, each once."""
+    done = subprocess.run(_command(("du", "-s", "-B", "1", str(path))), capture_output=True, check=False)
+    found = re.match(rb"(\d+)", done.stdout)
+    return int(found[1]) if found else 0
+
+
+def _command(words: Sequence[str]) -> list[str]:
+    program = find_program(os.environ)
+    return [program, *words] if program else [sys.executable, "-m", "argosy.files", *words]
+
+
+def _tool(words: Sequence[str]) -> int:
+    """One of the parallel file tools."""
+    return subprocess.run(_command(words), capture_output=True, check=False).returncode
+
+
+def _is_btrfs(path: Path) -> bool:
+    if shutil.which("btrfs") is None:
+        return False
+    done = subprocess.run(["stat", "-f", "-c", "%T", str(path)], capture_output=True, text=True, check=False)
+    return done.stdout.strip() == _BTRFS_MAGIC
+
+
+def _ran(*command: str) -> bool:
+    return subprocess.run(command, capture_output=True, check=False).returncode == 0

@@ -1,0 +1,168 @@
+"""Uploads that resume at any byte. Nothing half-written is ever visible in a folder.
+
+The bytes of an upload are one file beside the folders of its volume; its length says how many have come. They
+are on the disk before they are confirmed. When all are there, and the checksum is right, the file gets its
+name.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Final
+
+import msgspec
+
+from argosy.model.errors import ArgosyError
+from argosy.storage.folders.beneath import Beneath, split, told
+
+KEPT_MS: Final = 7 * 86_400_000  # an upload that nobody goes on with is forgotten
+_ID: Final = re.compile(r"up-[0-9a-z-]{1,60}")
+
+
+class Upload(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """What was announced."""
+
+    id: str
+    folder_id: str
+    path: str
+    size: int
+    by: str = ""
+    made_ms: int = 0
+    sha256: str = ""  # "": not told
+    mode: int = 0o660
+    replace: bool = False
+
+
+class Uploads:
+    """Uploads of one volume. Files below `folder`: ID.json, ID.part."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+
+    def begin(self, upload: Upload) -> None:
+        """Raises "usage", "disk-full"."""
+        split(upload.path)
+        if upload.sha256 and not re.fullmatch("[0-9a-f]{64}", upload.sha256):
+            raise ArgosyError("usage", f"`{upload.sha256[:70]}` is no SHA-256", hint="64 hexadecimal digits")
+        with told(upload.path):
+            self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+            fd = os.open(self._part(upload.id), os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+            os.close(fd)
+            _write_whole(self._row(upload.id), msgspec.json.encode(upload))
+
+    def find(self, id: str, folder_id: str) -> tuple[Upload, int]:
+        """What was announced, and how many bytes are on the disk. Raises "not-found"."""
+        try:
+            if not _ID.fullmatch(id):
+                raise FileNotFoundError
+            upload = msgspec.json.decode(self._row(id).read_bytes(), type=Upload)
+            size = self._part(id).stat().st_size
+        except (FileNotFoundError, msgspec.MsgspecError):
+            raise no_upload(id) from None
+        if upload.folder_id != folder_id:
+            raise no_upload(id)
+        return upload, size
+
+    def append(self, upload: Upload, offset: int, data: bytes) -> None:
+        """Bytes at `offset`, which is where the file ends. Raises "disk-full", "conflict"."""
+        with told(upload.path):
+            fd = os.open(self._part(upload.id), os.O_WRONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
+            try:
+                if os.fstat(fd).st_size != offset or offset + len(data) > upload.size:
+                    raise ArgosyError(
+                        "conflict",
+                        f"the upload of `{upload.path}` is not at byte {offset}",
+                        hint="ask where it is (HEAD), and go on from there",
+                    )
+                view = memoryview(data)
+                while view:
+                    done = os.pwrite(fd, view, offset)
+                    view, offset = view[done:], offset + done
+            finally:
+                os.close(fd)
+
+    def sync(self, upload: Upload) -> None:
+        """What has come is on the disk."""
+        with told(upload.path):
+            fd = os.open(self._part(upload.id), os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
+            try:
+                os.fdatasync(fd)
+            finally:
+                os.close(fd)
+
+    def finish(self, upload: Upload, beneath: Beneath) -> str:
+        """The file gets its name. Returns its SHA-256. Raises "conflict" when that is not what was told, or
+        the name is taken; of a wrong sum nothing is kept."""
+        digest = _digest(self._part(upload.id)) if upload.sha256 else ""
+        if digest != upload.sha256:
+            self.forget(upload.id)
+            raise ArgosyError(
+                "conflict",
+                f"`{upload.path}` arrived with another checksum: "
+                f"{digest[:12]}… instead of {upload.sha256[:12]}…",
+                hint="send it again",
+            )
+        with told(upload.path):
+            self._part(upload.id).chmod(upload.mode)
+        beneath.place(str(self._part(upload.id)), upload.path, replace=upload.replace)
+        self._row(upload.id).unlink(missing_ok=True)
+        return digest
+
+    def forget(self, id: str) -> None:
+        self._part(id).unlink(missing_ok=True)
+        self._row(id).unlink(missing_ok=True)
+
+    def coming(self, folder_id: str) -> int:
+        """Bytes that unfinished uploads into the folder will have."""
+        return sum(each.size for each in self._all() if each.folder_id == folder_id)
+
+    def sweep(self, now_ms: int) -> int:
+        """Forget what nobody goes on with. Returns how many."""
+        old = [each for each in self._all() if now_ms - self._seen_ms(each) > KEPT_MS]
+        for each in old:
+            self.forget(each.id)
+        return len(old)
+
+    def _seen_ms(self, upload: Upload) -> int:
+        try:
+            return max(upload.made_ms, self._part(upload.id).stat().st_mtime_ns // 1_000_000)
+        except FileNotFoundError:
+            return upload.made_ms
+
+    def _all(self) -> Iterator[Upload]:
+        for path in self._folder.glob("up-*.json"):
+            try:
+                yield msgspec.json.decode(path.read_bytes(), type=Upload)
+            except (FileNotFoundError, msgspec.MsgspecError):
+                continue
+
+    def _part(self, id: str) -> Path:
+        return self._folder / f"{id}.part"
+
+    def _row(self, id: str) -> Path:
+        return self._folder / f"{id}.json"
+
+
+def no_upload(id: str) -> ArgosyError:
+    shown = id if _ID.fullmatch(id) else "?"
+    return ArgosyError(
+        "not-found", f"there is no upload `{shown}`", hint="it is finished, was given up, or is too old"
+    )
+
+
+def _write_whole(path: Path, data: bytes) -> None:
+    temporary = path.with_suffix(".new")
+    with temporary.open("wb") as file:
+        file.write(data)
+        file.flush()
+        os.fsync(file.fileno())
+    temporary.replace(path)
+
+
+def _digest(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -1,0 +1,93 @@
+"""Folders between people: what a grant opens, at once and no more; whom nobody knows; invitations."""
+
+from __future__ import annotations
+
+import base64
+
+import pytest
+from site_of_people import Site
+
+
+@pytest.fixture
+def people(site: Site) -> dict[str, str]:
+    """Tokens by name. ann and bob are members of vision, dan of speech; vic sees vision, adm runs it."""
+    for name, role, project in (
+        ("ann", "member", "vision"),
+        ("bob", "member", "vision"),
+        ("dan", "member", "speech"),
+        ("vic", "viewer", "vision"),
+        ("adm", "admin", "vision"),
+    ):
+        site.add_user(name, role, project)
+    return {name: site.token(name) for name in ("ann", "bob", "dan", "vic", "adm")}
+
+
+def write(site: Site, token: str, folder: str, path: str = "x") -> int:
+    told = f"path {base64.b64encode(path.encode()).decode()},replace {base64.b64encode(b'true').decode()}"
+    return site.ask(
+        "POST", f"/folders/{folder}/uploads", token=token, **{"upload-length": "0", "upload-metadata": told}
+    ).status
+
+
+def test_grants_open_at_once_and_no_more(site: Site, people: dict[str, str]) -> None:
+    ann, bob, dan, vic = people["ann"], people["bob"], people["dan"], people["vic"]
+    made = site.ask("POST", "/folders", {"name": "train", "project": "vision"}, token=ann)
+    assert made.status == 200 and made.json["owner"] == "ann" and made.json["access"] == "manage"
+    assert write(site, ann, "train") == 201
+    for other in (bob, dan, vic):
+        assert site.ask("GET", "/folders/train", token=other).status == 404
+    assert site.ask("GET", "/folders/train", token=people["adm"]).json["access"] == "manage"
+
+    def share(to: str, level: str) -> None:
+        answer = site.ask("POST", "/folders/train/grants", {"to": to, "level": level}, token=ann)
+        assert answer.status == 200, answer.json
+
+    share("dan", "ro")
+    assert site.ask("GET", "/folders/train/content?path=x", token=dan).status == 200
+    assert write(site, dan, "train") == 403
+    share("dan", "rw")
+    assert write(site, dan, "train", "y") == 201
+    assert site.ask("DELETE", "/folders/train/files?path=y", token=dan).status == 403
+    assert site.ask("POST", "/folders/train/grants", {"to": "bob"}, token=dan).status == 403
+    share("dan", "rw+delete")
+    assert site.ask("DELETE", "/folders/train/files?path=y", token=dan).status == 200
+    share("project:vision", "rw")
+    assert write(site, bob, "train", "z") == 201
+    assert site.ask("GET", "/folders/train", token=vic).json["access"] == "ro"  # as far as the role goes
+    assert write(site, vic, "train", "z") == 403
+    assert site.ask("DELETE", "/folders/train/grants/dan", token=ann).status == 200
+    assert site.ask("GET", "/folders/train", token=dan).status == 404  # at once
+
+
+def test_whom_nobody_knows(site: Site, people: dict[str, str]) -> None:
+    ann = people["ann"]
+    site.ask("POST", "/folders", {"name": "train", "project": "vision"}, token=ann)
+    answer = site.ask("POST", "/folders/train/grants", {"to": "zoe"}, token=ann)
+    assert (answer.status, answer.json["what"]) == (404, "there is no user `zoe`")
+    assert "project:NAME" in answer.json["hint"]
+    assert site.ask("PUT", "/folders/train", {"owner": "zoe"}, token=ann).status == 404
+    assert site.ask("POST", "/folders/train/grants", {"to": "group:x"}, token=ann).status == 400
+
+
+def test_invitations(site: Site, people: dict[str, str]) -> None:
+    ann, dan = people["ann"], people["dan"]
+    site.ask("POST", "/folders", {"name": "train", "project": "vision"}, token=ann)
+    request = {"to": "dan", "level": "rw", "invite": True}
+    assert site.ask("POST", "/folders/train/grants", request, token=ann).status == 200
+    (seen,) = site.ask("GET", "/folders", token=dan).json["folders"]
+    assert seen["invited_by"] == "ann" and seen.get("access", "") == ""
+    assert site.ask("GET", "/folders/train/files", token=dan).status == 404
+    assert site.ask("POST", "/folders/train/answer", {"accept": True}, token=dan).status == 200
+    assert site.ask("GET", "/folders/train", token=dan).json["access"] == "rw"
+    again = site.ask("POST", "/folders/train/answer", {"accept": True}, token=dan)
+    assert again.json["what"] == "nobody invited you to a folder `train`"
+    given = site.ask("PUT", "/folders/train", {"owner": "dan"}, token=ann)
+    assert given.status == 200 and site.ask("GET", "/folders/train", token=ann).status == 404
+
+
+def test_dot_folders_and_credentials_that_only_read(site: Site, people: dict[str, str]) -> None:
+    for name in ("ann", "bob"):
+        made = site.ask("POST", "/folders", {"name": ".config", "project": "vision"}, token=people[name])
+        assert made.status == 200
+    assert write(site, people["bob"], ".config", "mine") == 201
+    assert site.ask("GET", "/folders/.config/files", token=people["ann"]).json["files"] == []
